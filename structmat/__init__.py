@@ -1,0 +1,50 @@
+"""Circulant, diagonal and block-circulant matrices, and their products.
+
+Operators (any array library: NumPy, PyTorch, JAX, CuPy)
+    `Circulant`, `SpectralCirculant`, `Diagonal`, `BlockCirculant`, `CDDProduct`; `Identity` and `Fourier`; `Product`,
+    `Sum` and `Scaled` for what stays lazy; `LinearOperator`, the base of all.
+Modules
+    `structmat.preconditioners` (circulants for Toeplitz systems), `structmat.scipy` (bridge to SciPy's solvers),
+    `structmat.jax` (pytrees).
+"""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+from structmat import preconditioners
+from structmat._algebra import Product, Scaled, Sum
+from structmat._base import LinearOperator
+from structmat._linalg import EigResult, SlogdetResult
+from structmat._neutral import Fourier, Identity
+from structmat.block_circulant import BlockCirculant
+from structmat.cdd import CDDProduct
+from structmat.circulant import Circulant, SpectralCirculant
+from structmat.diagonal import Diagonal
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BlockCirculant",
+    "CDDProduct",
+    "Circulant",
+    "Diagonal",
+    "EigResult",
+    "Fourier",
+    "Identity",
+    "LinearOperator",
+    "Product",
+    "Scaled",
+    "SlogdetResult",
+    "SpectralCirculant",
+    "Sum",
+    "preconditioners",
+]
+
+
+def __getattr__(name: str) -> ModuleType:
+    """Import ``sm.scipy`` on first use: it would more than double the import time."""
+    if name == "scipy":
+        return importlib.import_module(f"structmat.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

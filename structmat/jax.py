@@ -1,0 +1,81 @@
+"""What JAX needs: operators as pytrees. Import this module once; it registers every operator class.
+
+Their arrays are leaves, sizes are static, so operators pass through ``jit``, ``vmap``, ``grad`` and ``lax.scan``:
+
+>>> import jax
+>>> import jax.numpy as jnp
+>>> import structmat as sm
+>>> import structmat.jax
+>>> C = sm.Circulant(jnp.array([1.0, 2.0, 3.0]))
+>>> jax.jit(lambda op, x: op.matvec(x))(C, jnp.array([1.0, 0.0, 0.0])).round(4)
+Array([1., 2., 3.], dtype=float32)
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+
+from structmat._algebra import Product, Scaled, Sum
+from structmat._base import LinearOperator
+from structmat._neutral import Fourier, Identity
+from structmat.block_circulant import BlockCirculant
+from structmat.cdd import CDDProduct
+from structmat.circulant import Circulant, SpectralCirculant
+from structmat.diagonal import Diagonal
+
+__all__ = ["register_operator"]
+
+
+def register_operator(cls: type[LinearOperator]) -> type[LinearOperator]:
+    """Register an operator class as a JAX pytree; for operators of your own.
+
+    Parameters
+    ----------
+    cls : type
+        A frozen dataclass derived from `structmat.LinearOperator`.
+
+    Returns
+    -------
+    type
+        The class itself, so that it serves as a decorator.
+
+    Raises
+    ------
+    ValueError
+        If the class is registered already.
+    """
+    names = cls._field_names()
+
+    def flatten(op: Any) -> tuple[list[tuple[Any, Any]], tuple[Any, ...]]:
+        # A Python number that scales an operator stays one: as a leaf it would come back from jit as an array.
+        dynamic = [n for n in names if n in cls._core_axes and not isinstance(getattr(op, n), (int, float, complex))]
+        static = tuple((n, getattr(op, n)) for n in names if n not in dynamic)
+        return [(jax.tree_util.GetAttrKey(n), getattr(op, n)) for n in dynamic], (tuple(dynamic), static)
+
+    def unflatten(structure: tuple[Any, ...], children: Any) -> Any:
+        # not the constructor: JAX rebuilds operators with placeholders, which its checks would refuse
+        dynamic, static = structure
+        op = object.__new__(cls)
+        for name, value in (*zip(dynamic, children, strict=True), *static):
+            object.__setattr__(op, name, value)
+        return op
+
+    jax.tree_util.register_pytree_with_keys(cls, flatten, unflatten)
+    return cls
+
+
+for _cls in (
+    BlockCirculant,
+    CDDProduct,
+    Circulant,
+    Diagonal,
+    Fourier,
+    Identity,
+    Product,
+    Scaled,
+    SpectralCirculant,
+    Sum,
+):
+    register_operator(_cls)

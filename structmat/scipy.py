@@ -1,0 +1,64 @@
+"""The bridge to SciPy's iterative solvers; the only file that knows `scipy.sparse`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import scipy.sparse.linalg
+from array_api_compat import is_numpy_namespace
+
+from structmat._base import LinearOperator
+
+__all__ = ["as_linear_operator"]
+
+
+def as_linear_operator(operator: LinearOperator) -> scipy.sparse.linalg.LinearOperator[Any]:
+    """Return a NumPy operator as SciPy's `LinearOperator`, for ``cg``, ``gmres``, ``lsqr``, ``svds``, ``eigs`` ...
+
+    Parameters
+    ----------
+    operator : LinearOperator
+        One matrix, without batch axes, whose parameters are NumPy arrays.
+
+    Returns
+    -------
+    scipy.sparse.linalg.LinearOperator
+        With `matvec`, `rmatvec`, `matmat` and `rmatmat`.
+
+    Raises
+    ------
+    TypeError
+        If `operator` is no structmat operator, or holds arrays of another library.
+    ValueError
+        If `operator` is a stack of matrices.
+
+    Notes
+    -----
+    SciPy hands columns of shape ``(n, 1)`` to duck-typed operators, which the axis rule of structmat would read as a
+    batch; hence a bridge and not a duck type.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from scipy.sparse.linalg import cg
+    >>> import structmat as sm
+    >>> A = sm.Circulant(np.array([4.0, 1.0, 0.0, 1.0])) + sm.Diagonal(np.array([1.0, 2.0, 3.0, 4.0]))
+    >>> x, info = cg(sm.scipy.as_linear_operator(A), np.ones(4), rtol=1e-12)
+    >>> info, bool(np.allclose(A @ x, 1))
+    (0, True)
+    """
+    if not isinstance(operator, LinearOperator):
+        raise TypeError(f"as_linear_operator: expected a structmat operator, got {type(operator).__name__}")
+    if not is_numpy_namespace(operator._own_namespace()):
+        raise TypeError(f"as_linear_operator: SciPy needs NumPy arrays, got {operator!r}")
+    if operator.batch_shape:
+        raise ValueError(f"as_linear_operator: one matrix is expected, got a stack of shape {operator.batch_shape}")
+    op: Any = operator
+    return scipy.sparse.linalg.LinearOperator(
+        op.shape,
+        matvec=lambda x: op.matvec(x.reshape(-1)),
+        rmatvec=lambda y: op.rmatvec(y.reshape(-1)),
+        matmat=op.matmat,
+        rmatmat=op.H.matmat,
+        dtype=op.dtype,
+    )

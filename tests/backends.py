@@ -1,0 +1,70 @@
+"""The array libraries that every law runs on."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One array library: conversions from and to NumPy, and what it is able to do."""
+
+    name: str
+    xp: Any
+    asarray: Callable[[np.ndarray], Any]
+    to_numpy: Callable[[Any], np.ndarray]
+    examples: int
+    half: Any = None
+    compiles: bool = False  # each operation anew for each shape, so that a law keeps to few of them
+
+    def dtype(self, name: str) -> Any:
+        return getattr(self.xp, name)
+
+
+def _numpy() -> Backend:
+    return Backend("numpy", np, np.array, np.asarray, examples=25, half="float16")
+
+
+def _torch() -> Backend:
+    torch = importlib.import_module("torch")
+    return Backend("torch", torch, lambda a: torch.from_numpy(np.array(a)), lambda t: t.numpy(), 8, half="bfloat16")
+
+
+def _jax() -> Backend:
+    jax = importlib.import_module("jax")
+    jax.config.update("jax_enable_x64", True)
+    importlib.import_module("structmat.jax")
+    return Backend("jax", jax.numpy, jax.numpy.asarray, np.asarray, examples=3, half="bfloat16", compiles=True)
+
+
+def _strict() -> Backend:
+    strict = importlib.import_module("array_api_strict")
+    return Backend("array_api_strict", strict, lambda a: strict.asarray(np.array(a)), lambda a: np.asarray(a._array), 5)
+
+
+def _cupy() -> Backend:
+    cupy = importlib.import_module("cupy")
+    if not cupy.cuda.runtime.getDeviceCount():
+        raise ImportError("no GPU")
+    return Backend("cupy", cupy, cupy.asarray, cupy.asnumpy, examples=10, half="float16")
+
+
+FACTORIES = {"numpy": _numpy, "torch": _torch, "jax": _jax, "array_api_strict": _strict, "cupy": _cupy}
+
+
+@cache
+def get(name: str) -> Backend:
+    """Return a backend, or skip the test where its library or its device is missing."""
+    try:
+        return FACTORIES[name]()
+    except Exception as error:
+        if name == "numpy":
+            raise
+        pytest.skip(f"{name}: {error}")

@@ -1,0 +1,35 @@
+"""Settings of the whole suite, and the `backend` fixture."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from _pytest.doctest import DoctestItem
+from hypothesis import HealthCheck, settings
+
+from tests import backends
+
+settings.register_profile("ci", deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+settings.register_profile("dev", deadline=None, suppress_health_check=list(HealthCheck))
+settings.load_profile("ci" if os.environ.get("CI") else "dev")
+
+SCIPY_MARKERS = (
+    "array_api_backends", "fail_slow", "iterations", "parallel_threads", "parallel_threads_limit", "skip_xp_backends",
+    "slow", "thread_unsafe", "timeout", "uses_xp_capabilities", "xfail_on_32bit", "xfail_xp_backends", "xslow",
+)  # fmt: skip
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for name in SCIPY_MARKERS:  # some tests of SciPy are run on our operators, and import with its markers
+        config.addinivalue_line("markers", f"{name}: a marker of SciPy's test suite")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give doctests a fixed order: scipy-doctest collects from sets, and parallel workers must agree."""
+    items.sort(key=lambda item: (str(item.path), item.nodeid if isinstance(item, DoctestItem) else ""))
+
+
+@pytest.fixture(params=list(backends.FACTORIES))
+def backend(request: pytest.FixtureRequest) -> backends.Backend:
+    return backends.get(request.param)

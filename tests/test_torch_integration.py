@@ -1,0 +1,171 @@
+"""Autograd, double backward, compile, export and vmap through every parameter, under torch."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+import structmat as sm  # noqa: E402
+
+KINDS: dict[str, tuple[Callable[..., sm.LinearOperator], list[tuple[int, ...]]]] = {
+    "Circulant": (sm.Circulant, [(5,)]),
+    "Circulant stack": (sm.Circulant, [(2, 4)]),
+    "SpectralCirculant": (lambda c: sm.Circulant(c).to_spectral(), [(5,)]),
+    "Diagonal": (sm.Diagonal, [(4,)]),
+    "BlockCirculant": (lambda c: sm.BlockCirculant(c, (5, 7)), [(2, 3, 3)]),
+    "D C D": (sm.CDDProduct.from_vectors, [(4,), (4,), (4,)]),
+    "D B D": (lambda a, c, b: sm.CDDProduct.from_vectors(a, c, b, block=True), [(5,), (2, 3, 3), (7,)]),
+    "five factors": (sm.CDDProduct.from_vectors, [(4,)] * 5),
+    "Sum": (lambda c, d: sm.Circulant(c) + sm.Diagonal(d), [(4,), (4,)]),
+    "Scaled": (lambda c, d, s: s * (sm.Circulant(c) @ sm.BlockCirculant(d)), [(4,), (2, 2, 2), ()]),
+}
+kinds = pytest.mark.parametrize("kind", list(KINDS))
+
+
+def drawn(kind: str, dtype: Any = None, seed: int = 0) -> tuple[Callable[..., Any], list[Any], Any, Any]:
+    generator = torch.Generator().manual_seed(seed)
+    make, shapes = KINDS[kind]
+    dtype = dtype or torch.float64
+    parameters = [torch.randn(shape, dtype=dtype, generator=generator, requires_grad=True) for shape in shapes]
+    rows, cols = make(*parameters).shape
+    lead = (3, 2) if kind == "Circulant stack" else (3,)
+    x = torch.randn((*lead, cols), dtype=dtype, generator=generator, requires_grad=True)
+    y = torch.randn((*lead, rows), dtype=dtype, generator=generator, requires_grad=True)
+    return make, parameters, x, y
+
+
+@kinds
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128], ids=str)
+def test_gradients_and_second_gradients(kind: str, dtype: Any) -> None:
+    make, parameters, x, y = drawn(kind, dtype)
+    for product, operand in ((lambda op, v: op.matvec(v), x), (lambda op, v: op.rmatvec(v), y)):
+
+        def function(v: Any, *p: Any, product: Any = product) -> Any:
+            return product(make(*p), v)
+
+        assert torch.autograd.gradcheck(function, (operand, *parameters))
+        assert torch.autograd.gradgradcheck(function, (operand, *parameters))
+
+
+def test_gradients_through_solve_and_inverse() -> None:
+    c = torch.tensor([4.0, 1.0, 0.5, 0.2], dtype=torch.float64, requires_grad=True)
+    d = torch.tensor([2.0, 1.0, 3.0, 1.5], dtype=torch.float64, requires_grad=True)
+    b = torch.randn(2, 4, dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda c, d: (sm.Circulant(c) @ sm.Diagonal(d)).solve(b), (c, d))
+    assert torch.autograd.gradcheck(lambda c, d: (sm.Circulant(c) @ sm.Diagonal(d)).slogdet().logabsdet, (c, d))
+
+
+@kinds
+def test_compiles_to_one_graph(kind: str) -> None:
+    make, parameters, x, y = drawn(kind, torch.float32)
+
+    def step(x: Any, y: Any, *p: Any) -> Any:
+        op = make_in_graph(*p)
+        return op.matvec(x), op.rmatvec(y)
+
+    make_in_graph = {  # composing by @ costs a break, so a hot path names its class
+        "Sum": lambda c, d: sm.Sum((sm.Circulant(c), sm.Diagonal(d))),
+        "Scaled": lambda c, d, s: sm.Scaled(sm.Product((sm.Circulant(c), sm.BlockCirculant(d))), s),
+    }.get(kind, make)
+    torch._dynamo.reset()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # dynamo remarks on cached functions of array_api_compat
+        compiled = torch.compile(step, fullgraph=True, backend="aot_eager")
+        got = compiled(x, y, *parameters)
+        expected = step(x, y, *parameters)
+        for a, b in zip(got, expected, strict=True):
+            torch.testing.assert_close(a, b)
+        gradients = torch.autograd.grad(got[0].sum() + got[1].square().sum(), parameters)
+        reference = torch.autograd.grad(expected[0].sum() + expected[1].square().sum(), parameters)
+    for a, b in zip(gradients, reference, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+class Layer(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.left, self.c, self.right = (torch.nn.Parameter(torch.randn(s)) for s in ((5,), (2, 3, 3), (7,)))
+
+    def forward(self, x: Any) -> Any:
+        return sm.CDDProduct.from_vectors(self.left, self.c, self.right, block=True).matvec(x)
+
+
+def test_exports_with_a_dynamic_batch() -> None:
+    layer = Layer()
+    x = torch.randn(4, 7)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.export.export(layer, (x,), dynamic_shapes=({0: torch.export.Dim("batch", min=2, max=64)},))
+    other = torch.randn(9, 7)
+    torch.testing.assert_close(program.module()(other), layer(other))
+
+
+@kinds
+def test_vmap_over_parameters_and_vectors(kind: str) -> None:
+    make, shapes = KINDS[kind]
+    parameters = [torch.randn(6, *shape, dtype=torch.float64) for shape in shapes]
+    cols = make(*(p[0] for p in parameters)).shape[1]
+    x = torch.randn(6, 3, 2, cols, dtype=torch.float64)
+    mapped = torch.func.vmap(lambda v, *p: make(*p).matvec(v))(x, *parameters)
+    looped = torch.stack([make(*(p[i] for p in parameters)).matvec(x[i]) for i in range(6)])
+    torch.testing.assert_close(mapped, looped)
+
+
+def test_per_sample_gradients() -> None:
+    c, x = torch.randn(5, dtype=torch.float64), torch.randn(4, 5, dtype=torch.float64)
+    gradient = torch.func.vmap(torch.func.grad(lambda c, x: sm.Circulant(c).matvec(x).square().sum()), (None, 0))(c, x)
+    for i in range(4):
+        leaf = c.clone().requires_grad_()
+        sm.Circulant(leaf).matvec(x[i]).square().sum().backward()
+        torch.testing.assert_close(gradient[i], leaf.grad)
+
+
+def test_an_optimiser_step_in_place_is_seen() -> None:
+    """There is no cached spectrum that outlives the vector it came from."""
+    c = torch.nn.Parameter(torch.randn(6, dtype=torch.float64))
+    C = sm.Circulant(c)
+    x = torch.randn(6, dtype=torch.float64)
+    before = C.matvec(x).detach()
+    with torch.no_grad():
+        c.add_(1.0)
+    torch.testing.assert_close(C.matvec(x), before + x.sum())
+
+
+def test_training_recovers_a_product() -> None:
+    torch.manual_seed(0)
+    target = sm.CDDProduct.from_vectors(*(torch.randn(3, 6).abs() + 0.5)).to_dense()
+    vectors = [torch.nn.Parameter(torch.rand(6) + 0.5) for _ in range(3)]
+    optimiser = torch.optim.LBFGS(vectors, max_iter=200, line_search_fn="strong_wolfe")
+
+    def loss() -> Any:
+        optimiser.zero_grad()
+        value = (sm.CDDProduct.from_vectors(*vectors).to_dense() - target).square().sum()
+        value.backward()
+        return value
+
+    optimiser.step(loss)
+    assert loss() < 1e-6 * target.square().sum()
+
+
+def test_deepcopy_and_devices() -> None:
+    op = copy.deepcopy(sm.Circulant(torch.randn(4)))
+    assert str(op.device) == "cpu"
+    meta = sm.Circulant(torch.randn(4, device="meta"))
+    assert str(meta.device) == "meta"
+    assert str(meta.matvec(torch.randn(3, 4, device="meta")).device) == "meta"
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@kinds
+def test_on_a_gpu(kind: str) -> None:
+    make, parameters, x, _ = drawn(kind)
+    on_gpu = make(*(p.detach().cuda() for p in parameters))
+    assert on_gpu.device.type == "cuda"
+    torch.testing.assert_close(on_gpu.matvec(x.cuda()).cpu(), make(*parameters).matvec(x))
+    torch.testing.assert_close(on_gpu.to_dense().cpu(), make(*parameters).to_dense())
