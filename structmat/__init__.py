@@ -1,8 +1,10 @@
-"""Circulant, diagonal and block-circulant matrices, and their products.
+"""Circulant, diagonal and block-circulant matrices, their products, and the fit of a matrix by such a product.
 
 Operators (any array library: NumPy, PyTorch, JAX, CuPy)
     `Circulant`, `SpectralCirculant`, `Diagonal`, `BlockCirculant`, `CDDProduct`; `Identity` and `Fourier`; `Product`,
     `Sum` and `Scaled` for what stays lazy; `LinearOperator`, the base of all.
+Fits
+    `fit_cdd` approximates a matrix by interleaved diagonal and circulant factors, and returns a `FitResult`.
 Modules
     `structmat.preconditioners` (circulants for Toeplitz systems), `structmat.scipy` (bridge to SciPy's solvers),
     `structmat.jax` (pytrees).
@@ -22,6 +24,7 @@ from structmat.block_circulant import BlockCirculant
 from structmat.cdd import CDDProduct
 from structmat.circulant import Circulant, SpectralCirculant
 from structmat.diagonal import Diagonal
+from structmat.fit import FitResult, fit_cdd
 
 __version__ = "0.1.0"
 
@@ -31,6 +34,7 @@ __all__ = [
     "Circulant",
     "Diagonal",
     "EigResult",
+    "FitResult",
     "Fourier",
     "Identity",
     "LinearOperator",
@@ -39,6 +43,7 @@ __all__ = [
     "SlogdetResult",
     "SpectralCirculant",
     "Sum",
+    "fit_cdd",
     "preconditioners",
 ]
 

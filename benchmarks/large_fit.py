@@ -1,0 +1,45 @@
+"""Time and peak memory of one large fit, in a process of its own.
+
+    python benchmarks/large_fit.py [--size 4096] [--dtype float32] [--planted]
+
+The matrix is standard normal, or a planted D C D product with noise as strong as itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import time
+
+import numpy as np
+
+import structmat as sm
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", type=int, default=4096)
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--planted", action="store_true")
+    options = parser.parse_args()
+    n, rng = options.size, np.random.default_rng(0)
+    sm.fit_cdd(rng.standard_normal((64, 64)))  # imports and caches
+    W = rng.standard_normal((n, n), dtype=np.float32).astype(options.dtype)
+    if options.planted:
+        a, c, b = rng.standard_normal((3, n))
+        for i in range(n):  # row by row, so that building the matrix needs no memory that the fit would not
+            W[i] += a[i] * c[(i - np.arange(n)) % n] * b
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    start = time.perf_counter()
+    result = sm.fit_cdd(W, rng=0)
+    seconds = time.perf_counter() - start
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(result)
+    print(f"{seconds:.1f} s; peak {peak / 1024:.0f} MiB, before the fit {before / 1024:.0f} MiB")
+    print(
+        f"matrix {W.nbytes / 2**20:.0f} MiB; fit, matrix included: {(peak - before) * 1024 / W.nbytes + 1:.2f} matrices"
+    )
+
+
+if __name__ == "__main__":
+    main()

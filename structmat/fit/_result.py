@@ -1,0 +1,101 @@
+"""What a fit returns and what it reports on the way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from structmat.cdd import CDDProduct
+
+__all__ = ["FitProgress", "FitResult"]
+
+
+class FitProgress(NamedTuple):
+    """State of a fit after one sweep, as handed to the `callback` of `fit_cdd`."""
+
+    start: str
+    """Name of the starting point of this run."""
+    iteration: int
+    """Sweeps made from this starting point, the first is 1."""
+    max_iter: int
+    """The most sweeps that will be made from it."""
+    error: float
+    """Relative Frobenius error reached from it."""
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class FitResult:
+    """A fitted product and how good it is.
+
+    Attributes
+    ----------
+    operator : CDDProduct
+        The fitted operator.
+    error : float
+        Relative Frobenius error ``norm(W - operator) / norm(W)`` of exactly this operator; 0.0 for a zero matrix.
+    block_size : int
+        Side of the circulant blocks.
+    n_parameters : int
+        Number of entries of all vectors of the operator.
+    n_iter : int
+        Sweeps made from the winning starting point.
+    converged : bool
+        Whether the last sweep lowered the error by no more than the tolerance.
+    history : ndarray
+        Relative errors of the winning run, of its starting point first, then after every sweep. Never rises.
+    start : str
+        The starting point that won.
+    """
+
+    operator: CDDProduct
+    error: float
+    block_size: int
+    n_parameters: int
+    n_iter: int
+    converged: bool
+    history: NDArray[np.float64]
+    start: str
+
+    @property
+    def explained(self) -> float:
+        """Share of the squared norm of the matrix that the operator explains, ``1 - error**2``."""
+        return 1.0 - self.error**2
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything but the operator's vectors, ready for JSON.
+
+        Returns
+        -------
+        dict
+            Strings, numbers and lists only.
+        """
+        return {
+            "shape": [int(side) for side in self.operator.shape],
+            "n_factors": len(self.operator.factors),
+            "block_size": self.block_size,
+            "error": self.error,
+            "explained": self.explained,
+            "n_parameters": self.n_parameters,
+            "n_iter": self.n_iter,
+            "converged": self.converged,
+            "start": self.start,
+            "history": self.history.tolist(),
+        }
+
+    def __repr__(self) -> str:
+        rows, cols = self.operator.shape
+        grid = f"{-(-rows // self.block_size)} x {-(-cols // self.block_size)} blocks"
+        lines = {
+            "matrix": f"{rows} x {cols}",
+            "factors": " @ ".join(type(factor).__name__ for factor in self.operator.factors),
+            "block size": f"{self.block_size} ({grid})",
+            "relative error": f"{self.error:.6g} ({self.explained:.2%} of the energy explained)",
+            "parameters": f"{self.n_parameters:,} ({self.n_parameters / (rows * cols):.3%} of dense)",
+            "iterations": f"{self.n_iter} ({'converged' if self.converged else 'not converged'})",
+            "start": self.start,
+        }
+        return "\n".join(["FitResult", *(f"  {name:<15} {text}" for name, text in lines.items())])

@@ -1,0 +1,99 @@
+"""The result, its printed form, and the reports on the way."""
+
+import json
+
+import numpy as np
+import pytest
+
+from structmat import BlockCirculant, CDDProduct, Circulant, Diagonal
+from structmat.fit import FitProgress, FitResult, fit_cdd
+
+
+@pytest.fixture(scope="module")
+def W():
+    return np.random.default_rng(0).standard_normal((12, 20))
+
+
+@pytest.fixture(scope="module")
+def fit(W):
+    return fit_cdd(W, block_size=8, rng=0)
+
+
+def kinds(operator):
+    return tuple(type(factor) for factor in operator.factors)
+
+
+def test_operator_of_a_rectangle(fit):
+    assert isinstance(fit, FitResult)
+    assert isinstance(fit.operator, CDDProduct)
+    assert kinds(fit.operator) == (Diagonal, BlockCirculant, Diagonal)
+    assert fit.block_size == 8
+    assert fit.n_parameters == 12 + 20 + 2 * 3 * 8
+
+
+@pytest.mark.parametrize(("block_size", "middle"), [(None, Circulant), (9, Circulant), (3, BlockCirculant)])
+def test_operator_of_a_square(block_size, middle):
+    fit = fit_cdd(np.random.default_rng(1).standard_normal((9, 9)), block_size=block_size, rng=0)
+    assert kinds(fit.operator) == (Diagonal, middle, Diagonal)
+    assert fit.n_parameters == 18 + 9 * 9 // (block_size or 9)
+
+
+def test_the_default_block_is_the_smaller_side(W):
+    assert fit_cdd(W, rng=0).block_size == 12
+
+
+def test_to_dict_is_json(fit):
+    read = json.loads(json.dumps(fit.to_dict()))
+    assert read == fit.to_dict()
+    assert read["shape"] == [12, 20]
+    assert read["n_factors"] == 3
+    assert read["history"][-1] == pytest.approx(fit.error)
+    assert read["explained"] == pytest.approx(1 - fit.error**2)
+
+
+def test_repr_fits_one_screen_and_says_what_matters(fit):
+    text = repr(fit)
+    lines = text.splitlines()
+    assert len(lines) <= 12
+    assert max(map(len, lines)) <= 80
+    share = 80 / (12 * 20)
+    for part in (
+        "12 x 20",
+        "8 (2 x 3 blocks)",
+        f"{fit.error:.6g}",
+        f"{fit.explained:.2%}",
+        f"80 ({share:.3%}",
+        fit.start,
+    ):
+        assert part in text
+    assert ("not converged" in text) is not fit.converged
+
+
+def test_an_unfinished_fit_says_so(W):
+    fit = fit_cdd(W, rng=0, max_iter=1, tol=0.0)
+    assert not fit.converged
+    assert "not converged" in repr(fit)
+
+
+def test_a_result_is_frozen(fit):
+    with pytest.raises(AttributeError):
+        fit.error = 0.0
+
+
+def test_the_callback_sees_every_sweep(W):
+    seen = []
+    fit = fit_cdd(W, rng=0, max_iter=30, callback=seen.append)
+    assert all(isinstance(state, FitProgress) and state.max_iter == 30 for state in seen)
+    assert {"circulant", "diagonal", "rank-one", "shift-synchronisation"} <= {state.start for state in seen}
+    # The winner's reports are its history, numbered from one; the random starts share one name.
+    if fit.start != "random":
+        errors = {state.iteration: state.error for state in seen if state.start == fit.start}
+        assert [errors[k] for k in range(1, fit.n_iter + 1)] == fit.history[1:].tolist()
+    assert min(state.error for state in seen) == pytest.approx(fit.error)
+
+
+def test_a_looser_tolerance_stops_earlier():
+    W = np.random.default_rng(2).standard_normal((40, 40))
+    loose, tight = (fit_cdd(W, rng=0, tol=tol) for tol in (1e-2, 1e-9))
+    assert loose.n_iter < tight.n_iter
+    assert tight.error < loose.error
