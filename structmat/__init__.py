@@ -7,7 +7,7 @@ Fits
     `fit_cdd` approximates a matrix by interleaved diagonal and circulant factors, and returns a `FitResult`.
 Modules
     `structmat.preconditioners` (circulants for Toeplitz systems), `structmat.scipy` (bridge to SciPy's solvers),
-    `structmat.jax` (pytrees).
+    `structmat.io` (files), `structmat.jax` (pytrees), `structmat.cli` (the `structmat` command).
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> ModuleType:
-    """Import ``sm.scipy`` on first use: it would more than double the import time."""
-    if name == "scipy":
+    """Import ``sm.io``, ``sm.plot`` and ``sm.scipy`` on first use: they would more than double the import time."""
+    if name in {"io", "plot", "scipy"}:
         return importlib.import_module(f"structmat.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

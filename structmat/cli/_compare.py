@@ -1,0 +1,107 @@
+"""What a fit is compared with: truncated SVD at the same number of parameters, nearest circulant and diagonal."""
+
+from __future__ import annotations
+
+import math
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from scipy.linalg import svdvals
+from scipy.sparse.linalg import ArpackError, svds
+
+from structmat.block_circulant import BlockCirculant
+from structmat.circulant import Circulant
+from structmat.diagonal import Diagonal
+from structmat.fit._blocks import BlockGrid
+from structmat.fit._interchange import as_matrix, to_numpy
+from structmat.fit._solvers import relative_error
+from structmat.fit._starts import circulant_start
+from structmat.fit._sweep import residual_norm2
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from structmat.fit import FitResult
+
+__all__ = ["Row", "comparison"]
+
+# Up to this smaller side a full SVD costs less than iterations.
+_DENSE_SVD_SIDE = 600
+
+
+class Row(NamedTuple):
+    """One approximation of the matrix."""
+
+    method: str
+    """A name for programs."""
+    label: str
+    """A name for people."""
+    n_parameters: int
+    error: float | None
+    """Relative Frobenius error; None where the method has no member with so few parameters."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all of it, ready for JSON."""
+        explained = None if self.error is None else 1.0 - self.error**2
+        return self._asdict() | {"explained": explained}
+
+
+def comparison(W: NDArray[Any], result: FitResult) -> list[Row]:
+    """Return the fit and its rivals, the fit first."""
+    matrix = to_numpy(as_matrix(W, "comparison: W"))
+    circulant = _nearest_circulant(matrix, result.block_size)
+    # Divided by its largest entry, so that no square over- or underflows.
+    matrix = matrix / (float(np.max(np.abs(matrix))) or 1.0)
+    return [_fit(result), _truncated_svd(matrix, result.n_parameters), circulant, _diagonal(matrix)]
+
+
+def _fit(result: FitResult) -> Row:
+    letters = {Diagonal: "D", Circulant: "C", BlockCirculant: "C"}
+    form = " ".join(letters.get(type(factor), "?") for factor in result.operator.factors)
+    return Row("cdd-fit", f"CDD fit ({form})", result.n_parameters, result.error)
+
+
+def _truncated_svd(matrix: NDArray[Any], n_parameters: int) -> Row:
+    rows, cols = matrix.shape
+    rank = min(n_parameters // (rows + cols), rows, cols)
+    if rank == 0:
+        return Row("truncated-svd", "truncated SVD (rank 1 needs more)", rows + cols, None)
+    error = _svd_error(matrix, rank)
+    return Row("truncated-svd", f"truncated SVD (rank {rank})", rank * (rows + cols), error)
+
+
+def _nearest_circulant(matrix: NDArray[Any], b: int) -> Row:
+    # As `BlockCirculant.nearest`, but with the fit's own pieces, which never hold a second dense matrix.
+    grid = BlockGrid(matrix, b)
+    error = relative_error(grid, residual_norm2(grid, circulant_start(grid, np.random.default_rng(0))))
+    label = "nearest circulant" if matrix.shape == (b, b) else f"nearest block circulant, b={b}"
+    return Row("nearest-circulant", label, grid.p * grid.q * b, error)
+
+
+def _diagonal(matrix: NDArray[Any]) -> Row:
+    rest = matrix.copy()
+    np.fill_diagonal(rest[: min(rest.shape), : min(rest.shape)], 0)
+    return Row("nearest-diagonal", "nearest diagonal", min(matrix.shape), _relative(rest, matrix))
+
+
+def _svd_error(matrix: NDArray[Any], rank: int) -> float:
+    """Return the error of the best approximation of that rank."""
+    side = min(matrix.shape)
+    if rank == side or not matrix.any():
+        return 0.0
+    if side > _DENSE_SVD_SIDE and rank < side // 8:
+        # The residual depends on the error of the singular vectors in second order only.
+        tolerance = float(np.finfo(matrix.dtype).eps) ** 0.75
+        start = np.random.default_rng(0).standard_normal(side).astype(matrix.dtype)
+        with suppress(ArpackError):  # no convergence: all singular values below always have an answer
+            u, s, vh = svds(matrix, k=rank, tol=tolerance, v0=start)
+            return _relative(matrix - (u * s) @ vh, matrix)
+    values = svdvals(matrix, check_finite=False)
+    return float(np.linalg.norm(values[rank:]) / np.linalg.norm(values))
+
+
+def _relative(residual: NDArray[Any], matrix: NDArray[Any]) -> float:
+    """Return the quotient of the Frobenius norms, zero for a zero matrix."""
+    size, whole = (math.hypot(*np.linalg.norm(part, axis=1).tolist()) for part in (residual, matrix))
+    return size / whole if whole else 0.0

@@ -1,0 +1,131 @@
+"""Matrices from ``.npy``, ``.npz`` and ``.safetensors`` files."""
+
+from __future__ import annotations
+
+import os
+import tokenize
+import zipfile
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from structmat.io._operators import TREE
+from structmat.io._safetensors import SafetensorsFile, one_line
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["kind_of", "load_matrix", "numpy_specs"]
+
+_DAMAGE = (
+    *(ValueError, EOFError, KeyError, RuntimeError, NotImplementedError, OverflowError, SyntaxError, TypeError),
+    *(zipfile.BadZipFile, zlib.error, tokenize.TokenError),
+)
+"""What NumPy and `zipfile` raise on files that are not what they claim to be."""
+
+
+def load_matrix(path: str | os.PathLike[str], *, key: str | None = None) -> NDArray[Any]:
+    """Read a matrix from a ``.npy``, ``.npz`` or ``.safetensors`` file.
+
+    Parameters
+    ----------
+    path : path-like
+        The file; its content decides on the format, not its suffix.
+    key : str, optional
+        Which array, needed where the file holds several.
+
+    Returns
+    -------
+    numpy.ndarray
+        In native byte order; ``bfloat16`` becomes float32, which is exact.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the file is damaged, of another kind or a saved operator, `key` is missing or unknown, or the array does not
+        hold numbers.
+    """
+    kind = kind_of(path)
+    if kind == "safetensors":
+        file = SafetensorsFile.open(path)
+        if TREE in file.metadata:
+            raise ValueError(
+                f"{path} holds a structmat operator, no plain matrix; read it by structmat.io.load(path).to_dense()"
+            )
+        name = _chosen(key, list(file.tensors), path)
+        return file.tensors[name]._replace(data=file.data(name)).values(f"{path}: {name}")
+    try:
+        if kind == "npy":
+            _chosen(key, ["array"], path)
+            # Mapped first, so that a size beyond the end of the file is an error and not an allocation.
+            array = np.array(np.load(path, mmap_mode="r", allow_pickle=False))
+        else:
+            # Opened here, because NumPy leaves the file open when it finds it damaged.
+            with Path(path).open("rb") as opened, np.load(opened, allow_pickle=False) as archive:
+                name = _chosen(key, archive.files, path)
+                array = archive[name]
+            if not isinstance(array, np.ndarray):
+                raise TypeError(f"{name} is no array")
+    except _DAMAGE as error:
+        if str(error).startswith("load_matrix: "):
+            raise
+        raise ValueError(_numpy_message(path, kind, error)) from error
+    if array.dtype.kind not in "biufc":
+        raise ValueError(f"{path} holds no numbers but dtype {array.dtype}")
+    return np.asarray(array, dtype=array.dtype.newbyteorder("="))
+
+
+def kind_of(path: str | os.PathLike[str]) -> str:
+    """Return the kind of a file by its first bytes."""
+    with Path(path).open("rb") as file:
+        start = file.read(9)
+    if start.startswith(b"\x93NUMPY"):
+        return "npy"
+    if start.startswith((b"PK\x03\x04", b"PK\x05\x06")):
+        return "npz"
+    if not start:
+        raise ValueError(f"{path} is empty")
+    if start[8:] != b"{":  # of the header, after its length
+        raise ValueError(f"{path} is no .npy, .npz or .safetensors file")
+    return "safetensors"
+
+
+def numpy_specs(path: str | os.PathLike[str], kind: str) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
+    """Return shape and dtype of the arrays of a ``.npy`` or ``.npz`` file."""
+    try:
+        if kind == "npy":
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
+            return {"array": (array.shape, array.dtype)}
+        with Path(path).open("rb") as opened, np.load(opened, allow_pickle=False) as archive:
+            return {name: _numpy_header(archive, name) for name in archive.files}
+    except _DAMAGE as error:
+        raise ValueError(_numpy_message(path, kind, error)) from error
+
+
+def _numpy_header(archive: Any, name: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Return shape and dtype of one member of an ``.npz`` file."""
+    member = name if name in archive.zip.namelist() else f"{name}.npy"
+    with archive.zip.open(member) as file:
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(file)
+    return shape, dtype
+
+
+def _numpy_message(path: str | os.PathLike[str], kind: str, error: Exception) -> str:
+    if "allow_pickle" in str(error) or "Python objects" in str(error):
+        return f"{path} holds Python objects, which are not read: they could run code"
+    return f"{path} is no complete .{kind} file: {one_line(error)}"
+
+
+def _chosen(key: str | None, names: list[str], path: str | os.PathLike[str]) -> str:
+    """Return the name of the array to read."""
+    if key is None and len(names) == 1:
+        return names[0]
+    if key is None or key not in names:
+        raise ValueError(f"load_matrix: key must be one of {', '.join(names) or '(no array)'} in {path}, got {key!r}")
+    return key

@@ -1,0 +1,120 @@
+"""The safetensors format: named tensors and metadata of text; the only file that imports safetensors."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["CODES", "SafetensorsFile", "Tensor", "one_line", "to_bytes"]
+
+CODES = {
+    **{f"float{bits}": f"F{bits}" for bits in (64, 32, 16)},
+    **{f"int{bits}": f"I{bits}" for bits in (64, 32, 16, 8)},
+    **{f"uint{bits}": f"U{bits}" for bits in (64, 32, 16, 8)},
+    "bfloat16": "BF16",
+    "bool": "BOOL",
+    "complex64": "C64",
+}
+"""Names of dtypes and their codes in the format."""
+_NAMES = {code: name for name, code in CODES.items()}
+
+
+class Tensor(NamedTuple):
+    """One entry of a safetensors file."""
+
+    code: str
+    shape: tuple[int, ...]
+    data: bytes = b""
+    start: int = 0
+    stop: int = 0
+
+    @property
+    def dtype(self) -> str:
+        return _NAMES.get(self.code, self.code)
+
+    @property
+    def numpy_dtype(self) -> np.dtype[Any]:
+        """Of the values in NumPy, which has no bfloat16."""
+        return np.dtype("float32" if self.code == "BF16" else self.dtype)
+
+    def values(self, owner: str = "") -> NDArray[Any]:
+        """Return the values as a new, writeable array."""
+        if self.code not in _NAMES:
+            raise ValueError(f"{owner} has dtype {self.code}, which NumPy cannot hold")
+        if self.code == "BF16":
+            bits = np.frombuffer(self.data, "<u2").astype(np.uint32) << 16
+            return bits.view(np.float32).reshape(self.shape)
+        stored = self.numpy_dtype.newbyteorder("<")
+        return np.frombuffer(self.data, stored).astype(self.numpy_dtype).reshape(self.shape)
+
+
+class SafetensorsFile(NamedTuple):
+    """A safetensors file whose header has been checked."""
+
+    path: str | os.PathLike[str]
+    metadata: dict[str, str]
+    tensors: dict[str, Tensor]
+    offset: int
+    """Where the data begin."""
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> SafetensorsFile:
+        try:
+            from safetensors import SafetensorError, safe_open  # noqa: PLC0415  # an extra, needed here only
+        except ModuleNotFoundError as error:
+            raise ImportError('reading safetensors files needs the extra "io": pip install "structmat[io]"') from error
+        with Path(path).open("rb") as file:
+            try:
+                with safe_open(path, framework="np") as checked:
+                    metadata = dict(checked.metadata() or {})
+                size = int.from_bytes(file.read(8), "little")
+                header = json.loads(file.read(size))
+                header.pop("__metadata__", None)
+                tensors = {
+                    name: Tensor(item["dtype"], tuple(item["shape"]), b"", *item["data_offsets"])
+                    for name, item in header.items()
+                }
+            except (SafetensorError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+                raise ValueError(f"{path} is no complete safetensors file: {one_line(error)}") from error
+        return cls(path, metadata, dict(sorted(tensors.items())), 8 + size)
+
+    def data(self, name: str) -> bytes:
+        tensor = self.tensors[name]
+        with Path(self.path).open("rb") as file:
+            file.seek(self.offset + tensor.start)
+            return file.read(tensor.stop - tensor.start)
+
+
+def to_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
+    """Return a safetensors file: length of the header, header in JSON, data.
+
+    Not by the library's own writer, which cannot write bfloat16 without a further package, and puts the metadata in
+    random order: here equal operators give equal files. Wide numbers come first, so that all of them are aligned.
+    """
+    header: dict[str, Any] = {"__metadata__": dict(metadata)}
+    data: list[bytes] = []
+    stop = 0
+    for name, tensor in sorted(tensors.items(), key=_position):
+        start, stop = stop, stop + len(tensor.data)
+        header[name] = {"dtype": tensor.code, "shape": tensor.shape, "data_offsets": (start, stop)}
+        data.append(tensor.data)
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return b"".join([len(text).to_bytes(8, "little"), text, *data])
+
+
+def _position(item: tuple[str, Tensor]) -> tuple[int, str]:
+    return {"F64": 0, "F32": 1}.get(item[1].code, 2), item[0]
+
+
+def one_line(error: Exception) -> str:
+    """Return the text of an error on one line."""
+    return " ".join(str(error).split()) or type(error).__name__
