@@ -1,0 +1,65 @@
+"""Write the operator x operation table of README.md from the registry of operators in tests/operators.py.
+
+Run ``python docs/capabilities.py`` to write it, with ``--check`` to fail where it is stale. The laws in
+tests/test_laws.py hold every "yes" to a dense reference, and every "-" to an error that names the alternative.
+"""
+
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from tests.operators import CLOSED_FORMS, REGISTRY
+
+README = ROOT / "README.md"
+START, END = "<!-- capabilities: written by docs/capabilities.py -->\n", "<!-- /capabilities -->\n"
+GROUPS = (
+    ("inv", "solve"),
+    ("det", "slogdet"),
+    ("pinv", "lstsq"),
+    ("eigvals", "eig"),
+    ("svdvals", "rank", "cond"),
+    ("trace", "diagonal"),
+    ("norm",),
+    ("sqrt", "exp", "log", "power"),
+)
+NORMS = {"fro": "fro", "nuc": "nuc", 1: "1", 2: "2", math.inf: "∞"}
+
+
+def cell(entry: Any, group: tuple[str, ...]) -> str:
+    present = [name for name in group if name in entry.closed_forms]
+    if not present:
+        return "-"
+    if group == ("norm",):
+        return "yes" if set(NORMS) == set(entry.norms) else ", ".join(NORMS[n] for n in NORMS if n in entry.norms)
+    return "yes" if len(present) == len(group) else ", ".join(f"`{name}`" for name in present)
+
+
+def table() -> str:
+    shown = sorted(name for group in GROUPS for name in group)
+    if shown != sorted(CLOSED_FORMS):
+        raise SystemExit(f"{__file__}: GROUPS must hold each of {sorted(CLOSED_FORMS)} once")
+    heads = ["operator", *(", ".join(f"`{name}`" for name in group) for group in GROUPS)]
+    rows = [[entry.name, *(cell(entry, group) for group in GROUPS)] for entry in REGISTRY]
+    lines = [heads, ["---", *[":---:"] * len(GROUPS)], *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def main() -> None:
+    text = README.read_text(encoding="utf-8")
+    before, _, rest = text.partition(START)
+    _, _, after = rest.partition(END)
+    if not (rest and after):
+        raise SystemExit(f"{README.name} lacks the lines {START.strip()} and {END.strip()}")
+    new = f"{before}{START}{table()}{END}{after}"
+    if "--check" not in sys.argv[1:]:
+        README.write_text(new, encoding="utf-8")
+    elif new != text:
+        raise SystemExit(f"{README.name}: the operator x operation table is stale; run python docs/capabilities.py")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+"""
+Circulant preconditioners for Toeplitz systems
+==============================================
+
+A Toeplitz matrix multiplies a vector in O(n log n), so a Toeplitz system is a case for the method of conjugate
+gradients. How many iterations it takes depends on the spectrum. A circulant that is close to the matrix makes a good
+preconditioner: to apply its inverse costs two transforms.
+
+This example solves two symmetric positive definite systems with SciPy's ``cg``, without a preconditioner and with those
+of Strang, T. Chan and Tyrtyshnikov.
+"""
+
+# %%
+# Two matrices
+# ------------
+# Both have a slowly decaying first column. The second is the covariance of a first-order autoregressive process, with a
+# condition number near 10,000.
+
+import matplotlib.pyplot as plt
+import numpy as np
+from scipy.linalg import matmul_toeplitz
+from scipy.sparse.linalg import LinearOperator, cg
+
+from structmat import preconditioners
+from structmat.scipy import as_linear_operator
+
+n = 1024
+k = np.arange(n)
+columns = {
+    r"polynomial decay, $t_k = (1 + k)^{-1.1}$": (1.0 + k) ** -1.1,
+    r"exponential decay, $t_k = 0.98^k$": 0.98**k,
+}
+
+# %%
+# Solving
+# -------
+# ``preconditioners.strang(t)`` is a :class:`structmat.Circulant`; ``inv()`` is a circulant again, and
+# :func:`structmat.scipy.as_linear_operator` hands it to SciPy. The callback records the true relative residual.
+
+choices = {
+    "none": None,
+    "Strang": preconditioners.strang,
+    "T. Chan": preconditioners.chan,
+    "Tyrtyshnikov": preconditioners.tyrtyshnikov,
+}
+b = np.random.default_rng(0).standard_normal(n)
+
+
+def residuals(t, make_circulant):
+    """Solve the system with first column t; return the relative residuals."""
+    T = LinearOperator((n, n), matvec=lambda x: matmul_toeplitz((t, t), x), dtype=t.dtype)
+    M = make_circulant and as_linear_operator(make_circulant(t).inv())
+    history = [1.0]
+
+    def record(x):
+        history.append(np.linalg.norm(b - T @ x) / np.linalg.norm(b))
+
+    _, info = cg(T, b, rtol=1e-10, M=M, callback=record)
+    if info:
+        raise RuntimeError("not converged")
+    return np.array(history)
+
+
+histories = {title: {name: residuals(t, choice) for name, choice in choices.items()} for title, t in columns.items()}
+
+# %%
+# Iterations until the relative residual is below 1e-10
+# -----------------------------------------------------
+
+print(f"{'preconditioner':16}{'polynomial':>12}{'exponential':>12}")
+for name in choices:
+    counts = [len(runs[name]) - 1 for runs in histories.values()]
+    print(f"{name:16}{counts[0]:12d}{counts[1]:12d}")
+
+# %%
+# Strang's and T. Chan's circulants need a small fraction of the iterations on both. Tyrtyshnikov's is the best in
+# another norm, that of ``I - inv(C) T``; on the ill-conditioned matrix this helps less.
+
+styles = {
+    "none": {"color": "0.45"},
+    "Strang": {"color": "#0072B2"},
+    "T. Chan": {"color": "#D55E00", "linestyle": "--"},
+    "Tyrtyshnikov": {"color": "#009E73", "linestyle": "-."},
+}
+figure, axes = plt.subplots(1, 2, figsize=(10, 4), sharey=True, layout="constrained")
+for ax, (title, runs) in zip(axes, histories.items(), strict=True):
+    for name, history in runs.items():
+        steps = np.arange(1, len(history) + 1)
+        ax.loglog(steps, history, linewidth=2, label=name, **styles[name])
+    ax.set(title=title, xlabel="iteration + 1", ylim=(3e-12, 30))
+    ax.grid(color="0.9")
+axes[0].set_ylabel("relative residual")
+axes[1].legend(frameon=False, loc="lower right")
+plt.show()

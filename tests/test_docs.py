@@ -1,0 +1,80 @@
+"""The documentation: its examples run, every public name has a page, the table in the README is the registry's."""
+
+from __future__ import annotations
+
+import doctest
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from scipy_doctest import DTChecker
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = sorted(page for folder in (".", "docs", "docs/guide") for page in (ROOT / folder).glob("*.md"))
+BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def load(path: Path) -> ModuleType:
+    """Import a script of the docs folder, which is no package."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def run_page(path: Path) -> int:
+    """Run the Python blocks of a page in one namespace, those with prompts as doctests; return how many there are."""
+    text = path.read_text(encoding="utf-8")
+    namespace = {"__name__": __name__}
+    blocks = list(BLOCK.finditer(text))
+    options = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
+    runner = doctest.DocTestRunner(checker=DTChecker(), optionflags=options, verbose=False)
+    for block in blocks:
+        line, source = text[: block.start(1)].count("\n"), block.group(1)
+        if not source.startswith(">>>"):
+            exec(compile("\n" * line + source, path, "exec"), namespace)  # noqa: S102 - our own pages
+            continue
+        example = doctest.DocTestParser().get_doctest(source, namespace, path.name, str(path), line)
+        report: list[str] = []
+        failed, _ = runner.run(example, out=report.append, clear_globs=False)
+        assert not failed, "".join(report)
+        namespace.update(example.globs)
+    return len(blocks)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.relative_to(ROOT).as_posix())
+def test_examples_run(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    pytest.importorskip("jax")
+    pytest.importorskip("torch")
+    blocks = run_page(page)
+    assert blocks or page.name not in {"README.md", "conventions.md", "fitting.md", "new_operator.md"}
+
+
+def test_every_public_name_has_a_page() -> None:
+    for framework in ("jax", "matplotlib", "safetensors"):
+        pytest.importorskip(framework)
+    documented = []
+    for page in sorted((ROOT / "docs/api").glob("*.rst")):
+        module = None
+        for line in page.read_text(encoding="utf-8").splitlines():
+            if found := re.match(r"\.\. currentmodule:: (\S+)", line):
+                module = importlib.import_module(found[1])
+            elif found := re.match(r"(?:   |\.\. autodata:: )(\w+)$", line):
+                documented.append(getattr(module, found[1]))  # an AttributeError: the page names what does not exist
+    public = load(ROOT / "docs/public_api.py").names()
+    missing = [name for name, value in public.items() if not any(value is other for other in documented)]
+    assert not missing
+    assert len(documented) == len(public)
+
+
+def test_table_of_operators_is_the_registry() -> None:
+    command = [sys.executable, str(ROOT / "docs/capabilities.py"), "--check"]
+    run = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
