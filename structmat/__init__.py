@@ -7,7 +7,8 @@ Fits
     `fit_cdd` approximates a matrix by interleaved diagonal and circulant factors, and returns a `FitResult`.
 Modules
     `structmat.preconditioners` (circulants for Toeplitz systems), `structmat.scipy` (bridge to SciPy's solvers),
-    `structmat.io` (files), `structmat.jax` (pytrees), `structmat.cli` (the `structmat` command).
+    `structmat.io` (files), `structmat.plot` (figures), `structmat.jax` (pytrees), `structmat.testing` (checks for
+    operators of your own), `structmat.cli` (the `structmat` command).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
-from structmat import preconditioners
+from structmat import preconditioners, testing
 from structmat._algebra import Product, Scaled, Sum
 from structmat._base import LinearOperator
 from structmat._linalg import EigResult, SlogdetResult
@@ -45,6 +46,7 @@ __all__ = [
     "Sum",
     "fit_cdd",
     "preconditioners",
+    "testing",
 ]
 
 

@@ -7,8 +7,8 @@ Their arrays are leaves, sizes are static, so operators pass through ``jit``, ``
 >>> import structmat as sm
 >>> import structmat.jax
 >>> C = sm.Circulant(jnp.array([1.0, 2.0, 3.0]))
->>> jax.jit(lambda op, x: op.matvec(x))(C, jnp.array([1.0, 0.0, 0.0])).round(4)
-Array([1., 2., 3.], dtype=float32)
+>>> jax.jit(lambda op, x: op.matvec(x))(C, jnp.array([1.0, 0.0, 0.0])).round(4).tolist()
+[1.0, 2.0, 3.0]
 """
 
 from __future__ import annotations

@@ -29,24 +29,24 @@ class Backend:
 
 
 def _numpy() -> Backend:
-    return Backend("numpy", np, np.array, np.asarray, examples=25, half="float16")
+    return Backend("numpy", np, np.array, np.asarray, examples=40, half="float16")
 
 
 def _torch() -> Backend:
     torch = importlib.import_module("torch")
-    return Backend("torch", torch, lambda a: torch.from_numpy(np.array(a)), lambda t: t.numpy(), 8, half="bfloat16")
+    return Backend("torch", torch, lambda a: torch.from_numpy(np.array(a)), lambda t: t.numpy(), 12, half="bfloat16")
 
 
 def _jax() -> Backend:
     jax = importlib.import_module("jax")
     jax.config.update("jax_enable_x64", True)
     importlib.import_module("structmat.jax")
-    return Backend("jax", jax.numpy, jax.numpy.asarray, np.asarray, examples=3, half="bfloat16", compiles=True)
+    return Backend("jax", jax.numpy, jax.numpy.asarray, np.asarray, examples=4, half="bfloat16", compiles=True)
 
 
 def _strict() -> Backend:
     strict = importlib.import_module("array_api_strict")
-    return Backend("array_api_strict", strict, lambda a: strict.asarray(np.array(a)), lambda a: np.asarray(a._array), 5)
+    return Backend("array_api_strict", strict, lambda a: strict.asarray(np.array(a)), lambda a: np.asarray(a._array), 8)
 
 
 def _cupy() -> Backend:

@@ -238,3 +238,12 @@ def test_pseudo_inverse_of_singular_and_rectangular_operators() -> None:
         b = rng.standard_normal(dense.shape[0])
         np.testing.assert_allclose(op.lstsq(b), np.linalg.lstsq(dense, b)[0], atol=1e-13)
     assert sm.Circulant(np.ones(4)).cond() > 1e15
+
+
+def test_the_adjoint_test_finds_a_wrong_adjoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    C = sm.Circulant(rng.standard_normal(6))
+    assert sm.testing.adjoint_error(C) < 1e-14
+    monkeypatch.setattr(sm.Circulant, "_rmatvec", lambda self, y, xp: self._matvec(y, xp))
+    assert sm.testing.adjoint_error(C, rng=0) > 1e-3
+    with pytest.raises(TypeError, match="adjoint_error: operator must be a structmat operator, got ndarray"):
+        sm.testing.adjoint_error(np.eye(3))
