@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -162,8 +163,17 @@ class BlockCirculant(LinearOperator):
         """Return the uncropped operator with one matrix per frequency."""
         return BlockCirculant(from_spectrum(_moved(values, -3, -1, xp), self.block_size, xp, real=real))
 
-    def _apply(self, x: Array, S: Array, rows: int, xp: Namespace, *, real: bool) -> Array:
-        """Return the product of x with the operator of spectrum `S`, cropped to `rows`."""
+    def _apply(
+        self,
+        x: Array,
+        S: Array,
+        rows: int,
+        xp: Namespace,
+        *,
+        real: bool,
+        per_frequency: Callable[[Array, Array], Array],
+    ) -> Array:
+        """Return the blocks of x combined with the matrices `S` frequency by frequency, cropped to `rows`."""
         b = self.block_size
         q = S.shape[-1]
         x = _padded(x, q * b, xp)
@@ -171,10 +181,10 @@ class BlockCirculant(LinearOperator):
         if S.ndim == 3:  # one operator, any batch: one matrix product per frequency with the batch as its columns
             batch = X.shape[:-2]
             X = xp.permute_dims(xp.reshape(X, (prod(batch), *X.shape[-2:])), (2, 1, 0))
-            Y = xp.permute_dims(xp.matmul(S, X), (2, 1, 0))
+            Y = xp.permute_dims(per_frequency(S, X), (2, 1, 0))
             Y = xp.reshape(Y, (*batch, *Y.shape[-2:]))
         else:
-            Y = _swapped(xp.matmul(S, _swapped(X, -1, -2, xp)[..., None])[..., 0], -2, -1, xp)
+            Y = _swapped(per_frequency(S, _swapped(X, -1, -2, xp)[..., None])[..., 0], -2, -1, xp)
         y = from_spectrum(Y, b, xp, real=real)
         return xp.reshape(y, (*y.shape[:-2], y.shape[-2] * b))[..., :rows]
 
@@ -183,12 +193,13 @@ class BlockCirculant(LinearOperator):
 
     def _matvec(self, x: Array, xp: Namespace) -> Array:
         real = self._is_real_with(x, xp)
-        return self._apply(x, self._spectrum(xp, real=real), self.shape[0], xp, real=real)
+        S = self._spectrum(xp, real=real)
+        return self._apply(x, S, self.shape[0], xp, real=real, per_frequency=xp.matmul)
 
     def _rmatvec(self, y: Array, xp: Namespace) -> Array:
         real = self._is_real_with(y, xp)
         adjoint = xp.conj(xp.matrix_transpose(self._spectrum(xp, real=real)))
-        return self._apply(y, adjoint, self.shape[1], xp, real=real)
+        return self._apply(y, adjoint, self.shape[1], xp, real=real, per_frequency=xp.matmul)
 
     def _transpose(self) -> BlockCirculant:
         xp = self._own_namespace()
@@ -224,7 +235,7 @@ class BlockCirculant(LinearOperator):
         real = self._is_real_with(b, xp)
         S = self._spectrum(xp, real=real)
         self._require_invertible(S, "solve", xp)
-        return self._apply(b, xp.linalg.inv(S), self.shape[1], xp, real=real)
+        return self._apply(b, S, self.shape[1], xp, real=real, per_frequency=xp.linalg.solve)
 
     def _pinv(self, rtol: float, xp: Namespace) -> LinearOperator:
         S, real = self._own_spectrum("pinv", xp)

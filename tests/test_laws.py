@@ -321,6 +321,7 @@ def law_of_inv(d: Dense) -> None:
     if d.well_conditioned:
         d.near(d.op.inv().to_dense(), np.linalg.inv(d.matrix))
         d.near(d.op.solve(d.backend.asarray(d.b)), np.linalg.solve(d.matrix, d.b[..., None])[..., 0])
+        assert d.numpy(d.op.solve(d.backend.asarray(d.b[None][:0]))).shape == (0, *d.b.shape)
 
 
 def law_of_det(d: Dense) -> None:
