@@ -10,14 +10,13 @@ from functools import reduce
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from array_api_compat import device as device_of
-
 from structmat._arrays import (
     as_floating,
     broadcast_shapes,
     common_dtype,
     complex_partner,
     concat_last,
+    device_of,
     is_complex,
     is_complex_scalar,
     namespace_of,

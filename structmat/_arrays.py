@@ -10,14 +10,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from array_api_compat import (
-    array_namespace,
-    is_array_api_obj,
-    is_array_api_strict_namespace,
-    is_numpy_namespace,
-)
+from array_api_compat import array_namespace, is_array_api_obj, is_array_api_strict_namespace
+from array_api_compat import device as compat_device
+from array_api_compat import numpy as numpy_namespace
 
-from structmat._typing import Array, ArrayLike, DType, Namespace, Scalar
+from structmat._typing import Array, ArrayLike, Device, DType, Namespace, Scalar
 
 __all__ = [
     "as_floating",
@@ -25,11 +22,14 @@ __all__ = [
     "common_dtype",
     "complex_partner",
     "concat_last",
+    "device_of",
     "dtype_name",
     "in_precision",
+    "is_array",
     "is_complex",
     "is_complex_scalar",
     "is_narrow",
+    "is_numpy",
     "namespace_of",
     "positive_index",
     "precision_of",
@@ -41,10 +41,39 @@ __all__ = [
 ]
 
 
+def _is_torch(value: Any) -> bool:
+    return type(value).__module__.partition(".")[0] == "torch" and hasattr(value, "requires_grad")
+
+
+def _namespace(*arrays: Array) -> Namespace:
+    # Known without array_api_compat for torch: torch.compile cannot trace its look-up in older versions, and remarks on
+    # its caches in newer ones.
+    if all(_is_torch(array) for array in arrays):
+        from array_api_compat import torch as torch_namespace  # noqa: PLC0415  # torch is there already
+
+        return torch_namespace
+    return array_namespace(*arrays)
+
+
+def is_array(value: Any) -> bool:
+    """Tell whether `value` is an array of a library that follows the array API standard."""
+    return _is_torch(value) or is_array_api_obj(value)
+
+
+def is_numpy(xp: Namespace) -> bool:
+    """Tell whether `xp` is the namespace of NumPy arrays."""
+    return xp is numpy_namespace
+
+
+def device_of(array: Array) -> Device:
+    """Return the device of an array."""
+    return array.device if _is_torch(array) else compat_device(array)  # type: ignore[attr-defined]
+
+
 def namespace_of(owner: str, *arrays: Array) -> Namespace:
     """Return the one array namespace of all `arrays`; `owner` names the caller in the error."""
     try:
-        return array_namespace(*arrays)
+        return _namespace(*arrays)
     except TypeError as error:
         kinds = ", ".join(sorted({f"{type(a).__module__}.{type(a).__qualname__}" for a in arrays}))
         raise TypeError(f"{owner}: all arrays must come from one array library, got {kinds}") from error
@@ -56,7 +85,7 @@ def as_floating(value: ArrayLike, owner: str, *, like: tuple[Namespace, DType] |
     Nested lists are read by NumPy, or by the namespace of `like`. Integers and booleans are promoted to the default
     floating dtype of their library (the rule of its own FFT), never below the dtype of `like`.
     """
-    if not is_array_api_obj(value):
+    if not is_array(value):
         try:
             with np.errstate(all="ignore"):
                 read: Any = np.asarray(value)
@@ -67,7 +96,7 @@ def as_floating(value: ArrayLike, owner: str, *, like: tuple[Namespace, DType] |
             value = like[0].asarray(read.tolist(), dtype=target)
         else:
             value = read
-    xp = array_namespace(value)
+    xp = _namespace(value)
     if isinstance(value, (np.ndarray, np.generic)):
         value = np.asarray(value)
         if value.dtype.kind not in "biufc" or value.dtype.itemsize // (2 if value.dtype.kind == "c" else 1) > 8:
@@ -139,13 +168,15 @@ def is_complex_scalar(factor: Scalar, xp: Namespace) -> bool:
 
 def broadcast_shapes(owner: str, *shapes: tuple[int, ...]) -> tuple[int, ...]:
     """Return the broadcast of batch shapes; `owner` names the caller in the error."""
-    if not any(shapes):
-        return ()
-    try:
-        return np.broadcast_shapes(*shapes)
-    except ValueError:
-        text = " and ".join(str(shape) for shape in shapes)
-        raise ValueError(f"{owner}: the batch axes {text} do not broadcast") from None
+    result: tuple[int, ...] = ()
+    for shape in shapes:  # plain Python, which torch.compile can trace in every version
+        longer, shorter = (result, shape) if len(result) >= len(shape) else (shape, result)
+        lead = len(longer) - len(shorter)
+        if any(a != b and 1 not in {a, b} for a, b in zip(longer[lead:], shorter, strict=True)):
+            text = " and ".join(str(shape) for shape in shapes)
+            raise ValueError(f"{owner}: the batch axes {text} do not broadcast")
+        result = longer[:lead] + tuple(b if a == 1 else a for a, b in zip(longer[lead:], shorter, strict=True))
+    return result
 
 
 def require_nonzero(values: Array, relative: float, owner: str, xp: Namespace) -> None:
@@ -154,7 +185,7 @@ def require_nonzero(values: Array, relative: float, owner: str, xp: Namespace) -
     Only where reading a value is free: NumPy, as its own ``linalg`` does. Elsewhere it would wait for the device and
     fail under a tracer, so there infinities and NaN flow as in ``jax.numpy.linalg``.
     """
-    if not (is_numpy_namespace(xp) or is_array_api_strict_namespace(xp)):
+    if not (is_numpy(xp) or is_array_api_strict_namespace(xp)):
         return
     size = xp.abs(values)
     if bool(xp.any(size <= relative * xp.max(size, axis=-1, keepdims=True))):

@@ -11,8 +11,6 @@ from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
-from array_api_compat import device as device_of
-from array_api_compat import is_array_api_obj
 from array_api_compat import numpy as numpy_namespace
 
 from structmat._arrays import (
@@ -20,8 +18,10 @@ from structmat._arrays import (
     broadcast_shapes,
     common_dtype,
     complex_partner,
+    device_of,
     dtype_name,
     in_precision,
+    is_array,
     is_complex,
     is_narrow,
     namespace_of,
@@ -307,7 +307,7 @@ class LinearOperator(ClosedForms, ABC):
             factor = factor.item()
         if isinstance(factor, (int, float, complex)):
             return scale(self, factor)
-        if not is_array_api_obj(factor):
+        if not is_array(factor):
             return NotImplemented
         if factor.ndim > len(self.batch_shape):
             raise ValueError(
@@ -437,7 +437,7 @@ class LinearOperator(ClosedForms, ABC):
         arrays = self._arrays()
         mine = self.dtype
         like = (namespace_of(owner, *arrays), mine) if arrays else None
-        if like is not None and is_array_api_obj(x):
+        if like is not None and is_array(x):
             namespace_of(owner, arrays[0], x)
         x = as_floating(x, owner, like=like)
         xp = namespace_of(owner, x) if like is None else like[0]
@@ -456,4 +456,4 @@ class LinearOperator(ClosedForms, ABC):
 
 
 def _is_array_like(value: Any) -> bool:
-    return is_array_api_obj(value) or isinstance(value, (list, tuple))
+    return is_array(value) or isinstance(value, (list, tuple))

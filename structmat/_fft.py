@@ -9,10 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 import scipy  # its `fft` is imported on first use: it would double the import time of structmat
-from array_api_compat import device as device_of
-from array_api_compat import is_numpy_namespace
 
-from structmat._arrays import complex_partner, is_complex
+from structmat._arrays import complex_partner, device_of, is_complex, is_numpy
 from structmat._typing import Array, Namespace
 
 __all__ = ["fft", "from_spectrum", "full_spectrum", "ifft", "spectrum"]
@@ -23,7 +21,7 @@ def _transform(name: str, x: Array, length: int, xp: Namespace, **options: Any) 
     if 0 in x.shape:  # no vector at all: torch's transforms fail on an empty batch
         dtype = xp.real(x).dtype if name == "irfft" else complex_partner(x.dtype, xp)
         return xp.zeros((*x.shape[:-1], length), dtype=dtype, device=device_of(x))
-    engine = scipy.fft if is_numpy_namespace(xp) else xp.fft
+    engine = scipy.fft if is_numpy(xp) else xp.fft
     return getattr(engine, name)(x, **options)
 
 

@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-from array_api_compat import device as device_of
-
 from structmat._algebra import Product, Scaled, identity_factor
-from structmat._arrays import as_floating, is_complex, namespace_of, positive_index, require_nonzero
+from structmat._arrays import as_floating, device_of, is_complex, namespace_of, positive_index, require_nonzero
 from structmat._arrays import scale as scale_array
 from structmat._base import Context, LinearOperator
 from structmat._dispatch import add, compose, scale

@@ -8,12 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from array_api_compat import device as device_of
-
 from structmat._algebra import Scaled, identity_factor
 from structmat._arrays import (
     as_floating,
     complex_partner,
+    device_of,
     is_complex,
     is_complex_scalar,
     namespace_of,

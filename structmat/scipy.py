@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import scipy.sparse.linalg
-from array_api_compat import is_numpy_namespace
 
+from structmat._arrays import is_numpy
 from structmat._base import LinearOperator
 
 __all__ = ["as_linear_operator"]
@@ -49,7 +49,7 @@ def as_linear_operator(operator: LinearOperator) -> scipy.sparse.linalg.LinearOp
     """
     if not isinstance(operator, LinearOperator):
         raise TypeError(f"as_linear_operator: expected a structmat operator, got {type(operator).__name__}")
-    if not is_numpy_namespace(operator._own_namespace()):
+    if not is_numpy(operator._own_namespace()):
         raise TypeError(f"as_linear_operator: SciPy needs NumPy arrays, got {operator!r}")
     if operator.batch_shape:
         raise ValueError(f"as_linear_operator: one matrix is expected, got a stack of shape {operator.batch_shape}")
