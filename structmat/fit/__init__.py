@@ -2,6 +2,8 @@
 
 Map of the package, each file below importing only files further down:
 
+- `_curve`, `_error_curve`: `error_curve`, fits with more and more factors, and what it returns
+- `_rivals`: the best members of other families, for comparison
 - `_cdd`: `fit_cdd` itself, its checks and the choice among starting points
 - `_result`: what it returns and reports
 - `_starts`, `_shift_synchronisation`: starting points
@@ -14,6 +16,8 @@ Map of the package, each file below importing only files further down:
 from __future__ import annotations
 
 from structmat.fit._cdd import fit_cdd
+from structmat.fit._curve import CurveProgress, error_curve
+from structmat.fit._error_curve import ErrorCurve
 from structmat.fit._result import FitProgress, FitResult
 
-__all__ = ["FitProgress", "FitResult", "fit_cdd"]
+__all__ = ["CurveProgress", "ErrorCurve", "FitProgress", "FitResult", "error_curve", "fit_cdd"]
