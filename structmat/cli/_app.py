@@ -18,7 +18,9 @@ from cyclopts.validators import Number
 import structmat
 from structmat import io
 from structmat.cli._compare import comparison
+from structmat.cli._curve import curve
 from structmat.cli._errors import FAILURE, INTERRUPTED, USAGE, CommandError, blaming
+from structmat.cli._outputs import check_outputs, plot_module, write_figure
 from structmat.cli._report import live_progress, print_comparison, print_description, print_json, result_notes
 from structmat.fit import fit_cdd
 
@@ -93,7 +95,7 @@ def fit(
     debug
         Show the traceback of an error.
     """
-    _check_outputs(W, out, plot, force=force)
+    check_outputs(W, {"--out": out, "--plot": plot}, force=force)
     with blaming("W"):
         matrix = io.load_matrix(W, key=key)
     start = time.perf_counter()
@@ -116,6 +118,9 @@ def fit(
         return
     title = f"{W.name}: {matrix.shape[0]} x {matrix.shape[1]}, {matrix.dtype}"
     print_comparison(title, rows, matrix.size, [result_notes(result, seconds), *(f"wrote {path}" for path in written)])
+
+
+app.command(curve)
 
 
 @app.command
@@ -147,7 +152,7 @@ def info(
 
 def run(arguments: Sequence[str]) -> int:
     """Run a command and return its exit status."""
-    owner = " ".join(["structmat", *(name for name in arguments[:1] if name in {"fit", "info"})])
+    owner = " ".join(["structmat", *(name for name in arguments[:1] if name in {"fit", "curve", "info"})])
     try:
         command, bound, _ = app.parse_args(list(arguments), print_error=False, exit_on_error=False)
         command(*bound.args, **bound.kwargs)
@@ -176,25 +181,6 @@ def _message(error: Exception) -> str:
     return f"{type(error).__name__}: {text} (--debug shows where)"
 
 
-def _check_outputs(source: Path, out: Path | None, plot: Path | None, *, force: bool) -> None:
-    """Refuse what could not be written after the fit."""
-    allowed: dict[str, Sequence[str]] = {"--out": (".safetensors",)}
-    if plot is not None:
-        with blaming("--plot"):
-            allowed["--plot"] = _plot_module().SUFFIXES
-    for option, path in (("--out", out), ("--plot", plot)):
-        if path is None:
-            continue
-        if path.suffix.lower() not in allowed[option]:
-            raise CommandError(option, f"{path} must end in {' or '.join(allowed[option])}", USAGE)
-        if _is_same(path, source):
-            raise CommandError(option, f"{path} is the matrix itself, which is never overwritten", USAGE)
-        with blaming(option):
-            io.check_output(path, force=force)
-    if out is not None and plot is not None and _is_same(out, plot):
-        raise CommandError("--plot", f"{plot} is the file of --out", USAGE)
-
-
 def _write_outputs(
     matrix: NDArray[Any], result: FitResult, out: Path | None, plot: Path | None, *, source: Path, force: bool
 ) -> list[Path]:
@@ -202,22 +188,5 @@ def _write_outputs(
         with blaming("--out"):
             io.save(result, out, metadata={"source": source.name}, force=force)
     if plot is not None:
-        figure = _plot_module().fit_figure(matrix, result)
-        with blaming("--plot"), io.atomic_write(plot, force=force) as file:
-            figure.savefig(file, format=plot.suffix[1:].lower())
+        write_figure(plot_module().fit_figure(matrix, result), plot, force=force)
     return [path for path in (out, plot) if path is not None]
-
-
-def _plot_module() -> Any:
-    try:
-        from structmat import plot  # noqa: PLC0415  # matplotlib is slow to import and an extra
-    except ImportError as error:
-        raise CommandError("--plot", str(error)) from error
-    return plot
-
-
-def _is_same(path: Path, other: Path) -> bool:
-    """Tell whether two paths lead to one file, be it there or not."""
-    if path.exists() and other.exists():
-        return path.samefile(other)
-    return os.path.realpath(path) == os.path.realpath(other)
