@@ -130,7 +130,9 @@ def error_curve(
     clock = _Clock(numbers, _limit(time_limit))
     generator = np.random.default_rng(rng)
     options = {"block_size": block_size, "first": first, "weights": weights, **fit_options}
-    options = {name: value for name, value in options.items() if value not in (None, "diagonal")}
+    options = {
+        name: value for name, value in options.items() if value is not None and (name, first) != ("first", "diagonal")
+    }
     results: list[FitResult] = []
     seconds: list[float] = []
     stopped = "completed"

@@ -259,6 +259,8 @@ def _to_csv(curve: ErrorCurve) -> str:
 def _dict_from_csv(text: str) -> dict[str, Any]:
     points = list(csv.DictReader(io.StringIO(text, newline="")))
     first = points[0]
+    if any(point[name] != first[name] for point in points for name in _CONSTANTS):
+        raise ValueError(f"its lines differ in {', '.join(_CONSTANTS)}")
     content: dict[str, Any] = {name: first[name] for name in _CONSTANTS}
     content["weighted"] = bool(int(content["weighted"]))
     content |= {name: [kind(point[name]) for point in points] for name, kind in _POINT.items()}
