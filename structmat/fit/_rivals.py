@@ -37,10 +37,16 @@ Rival: TypeAlias = Callable[["NDArray[Any]", Sequence[int]], list[Member]]
 matrix must be finite, floating-point numbers whose squares neither overflow nor underflow."""
 
 
-def truncated_svd(matrix: NDArray[Any], budgets: Sequence[int]) -> list[Member]:
-    """Rank ``r = floor(budget / (rows + cols))``, stored as two thin matrices: the best case of LoRA."""
+def truncated_svd(matrix: NDArray[Any], budgets: Sequence[int], inputs: NDArray[Any] | None = None) -> list[Member]:
+    """Rank ``r = floor(budget / (rows + cols))``, stored as two thin matrices: the best case of LoRA.
+
+    With `inputs` ``M`` the error is ``norm((matrix - P) @ M)``. The best `P` of rank r then is the truncated SVD of
+    ``matrix @ M``, times the pseudo-inverse of ``M``.
+    """
     rows, cols = matrix.shape
-    errors = _tails(np.linalg.svd(matrix, compute_uv=False))
+    values = np.linalg.svd(matrix if inputs is None else matrix @ inputs, compute_uv=False)
+    # The inputs may be fewer than the columns.
+    errors = _tails(np.append(values, np.zeros(min(rows, cols) - len(values))))
     ranks = [min(budget // (rows + cols), rows, cols) for budget in budgets]
     return [Member(rank * (rows + cols), float(errors[rank])) for rank in ranks]
 

@@ -74,6 +74,18 @@ def test_truncated_svd_is_that_of_the_rank_that_fits(kind):
     assert truncated_svd(low_rank, [28])[0].error < 1e-14
 
 
+@pytest.mark.parametrize("rank", [2, 5])
+def test_truncated_svd_with_inputs_is_the_weighted_one(rank):
+    W, M = random_matrix((9, 5), "complex128"), random_matrix((5, rank), "complex128", 1)
+    u, s, vh = np.linalg.svd(W @ M, full_matrices=False)
+    P = (u[:, :1] * s[:1]) @ vh[:1] @ np.linalg.pinv(M)
+    assert np.linalg.matrix_rank(P) == 1
+    got = truncated_svd(W, [14, 14 * rank, 1000], M)
+    assert got[0] == (14, pytest.approx(relative(W @ M, P @ M)))
+    assert got[1].error < 1e-14
+    assert got[2].error < 1e-14
+
+
 @pytest.mark.parametrize("shape", [(8, 12), (12, 12), (9, 6)])
 def test_block_circulant_is_the_best_size_that_fits(shape):
     W = random_matrix(shape, "float64")
