@@ -18,8 +18,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import scipy  # its `linalg` is imported on first use
 from numpy.typing import NDArray
-from scipy import linalg
 
 from structmat.fit._chain import Chain, First
 from structmat.fit._factors import scale_by_power_of_two
@@ -149,13 +149,15 @@ def _step(
     S.reshape(-1)[:: len(S) + 1] += damping
     try:
         # The transpose of the lower triangle is the upper one of the conjugate matrix, in the order LAPACK takes.
-        factor: tuple[NDArray[Any], bool] = linalg.cho_factor(S.T, lower=False, overwrite_a=True, check_finite=False)
-    except linalg.LinAlgError:
+        factor: tuple[NDArray[Any], bool] = scipy.linalg.cho_factor(
+            S.T, lower=False, overwrite_a=True, check_finite=False
+        )
+    except scipy.linalg.LinAlgError:
         return None
 
     def solve(right: NDArray[Any]) -> NDArray[Any]:
         scale = float(np.abs(right).max()) or 1.0
-        x = linalg.cho_solve(factor, (right.conj() / scale).astype(S.dtype), check_finite=False)
+        x = scipy.linalg.cho_solve(factor, (right.conj() / scale).astype(S.dtype), check_finite=False)
         return x.conj().astype(G.dtype) * (scale / top)
 
     velocity = solve(g)
