@@ -25,7 +25,7 @@ from structmat.block_circulant import BlockCirculant
 from structmat.cdd import CDDProduct
 from structmat.circulant import Circulant, SpectralCirculant
 from structmat.diagonal import Diagonal
-from structmat.fit import ErrorCurve, FitResult, error_curve, fit_cdd
+from structmat.fit import ErrorCurve, FitResult, error_curve, factorize_cdd, fit_cdd
 
 __version__ = "0.1.0"
 
@@ -46,6 +46,7 @@ __all__ = [
     "SpectralCirculant",
     "Sum",
     "error_curve",
+    "factorize_cdd",
     "fit_cdd",
     "preconditioners",
 ]

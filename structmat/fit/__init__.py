@@ -5,7 +5,11 @@ Map of the package, each file below importing only files further down:
 - `_curve`, `_error_curve`: `error_curve`, fits with more and more factors, and what it returns
 - `_rivals`: the best members of other families, for comparison
 - `_cdd`: `fit_cdd` itself, its checks and the choice among starting points
-- `_result`: what it returns and reports
+- `_exact`, `_exact_search`: `factorize_cdd`, and its search for a product that reproduces a matrix
+- `_short_forms`: matrices that are products of a few factors in closed form
+- `_result`: what they return and report
+- `_levenberg_marquardt`: joint second-order steps on all factors of a square chain
+- `_chain`: a chain by its diagonal forms, its products and derivatives
 - `_starts`, `_shift_synchronisation`: starting points
 - `_solvers`: from a starting point to a minimum
 - `_sweep`: the closed-form alternating steps
@@ -18,6 +22,7 @@ from __future__ import annotations
 from structmat.fit._cdd import fit_cdd
 from structmat.fit._curve import CurveProgress, error_curve
 from structmat.fit._error_curve import ErrorCurve
+from structmat.fit._exact import factorize_cdd
 from structmat.fit._result import FitProgress, FitResult
 
-__all__ = ["CurveProgress", "ErrorCurve", "FitProgress", "FitResult", "error_curve", "fit_cdd"]
+__all__ = ["CurveProgress", "ErrorCurve", "FitProgress", "FitResult", "error_curve", "factorize_cdd", "fit_cdd"]
