@@ -12,7 +12,7 @@ from structmat.fit._interchange import as_matrix, to_numpy
 
 try:
     from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator, ScalarFormatter
+    from matplotlib.ticker import FixedLocator, MaxNLocator, ScalarFormatter
 except ModuleNotFoundError as error:
     raise ImportError('structmat.plot needs the extra "plot": pip install "structmat[plot]"') from error
 
@@ -142,7 +142,10 @@ def curve_figure(curve: ErrorCurve) -> Figure:
     right.set_ylabel("")
     _dress(left, curve)
     left.set_xlabel("number of factors")
-    left.xaxis.set_major_locator(MaxNLocator(nbins=9, integer=True, min_n_ticks=1))
+    few = len(curve.n_factors) <= 12
+    left.xaxis.set_major_locator(
+        FixedLocator(curve.n_factors.tolist()) if few else MaxNLocator(nbins=9, integer=True, min_n_ticks=1)
+    )
     return figure
 
 
@@ -211,13 +214,14 @@ def _drawable(error: NDArray[Any], curve: ErrorCurve) -> NDArray[Any]:
 def _label_ends(ax: Axes, ends: list[tuple[str, str, float, float]]) -> None:
     """Write every label beside the axes, at the height of the end of its line, apart from one another."""
     axes_from_data = ax.transScale + ax.transLimits
-    heights = [float(axes_from_data.transform((x, y))[1]) for _, _, x, y in ends]
-    for (label, colour, x, y), height in zip(ends, _apart(heights, _LINE), strict=True):
+    heights = _apart([float(axes_from_data.transform((x, y))[1]) for _, _, x, y in ends], _LINE)
+    for (label, colour, x, y), height in zip(ends, heights, strict=True):
         ax.annotate(
             label,
             xy=(x, y),
-            xytext=(1.03, height),
-            textcoords="axes fraction",
+            # In data coordinates, so that labels follow when the limits change.
+            xytext=(1.03, float(axes_from_data.inverted().transform((0.0, height))[1])),
+            textcoords=ax.get_yaxis_transform(),
             color=colour,
             va="center",
             fontweight="bold" if label == _CURVES["cdd"][0] else "normal",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
 import os
@@ -16,8 +17,8 @@ from safetensors.numpy import save_file
 
 import structmat as sm
 from structmat import io
-from structmat.cli import _app, _compare, main
-from structmat.fit import fit_cdd
+from structmat.cli import _app, _compare, _curve, main
+from structmat.fit import error_curve, fit_cdd
 
 RNG = np.random.default_rng(0)
 W = RNG.standard_normal((9, 6))
@@ -33,6 +34,7 @@ def folder(tmp_path, monkeypatch):
     np.savez("two.npz", a=W, b=W.T)
     save_file({"layer.weight": W.astype("float32")}, "plain.safetensors")
     io.save(sm.Circulant(np.ones(5, "float32")), "operator.safetensors", metadata={"note": "hello"})
+    np.save("square.npy", W[:4, :4])
     np.save("nan.npy", np.where(W > 1, np.nan, W))
     np.save("infinite.npy", np.where(W > 1, np.inf, W))
     np.save("empty.npy", W[:0])
@@ -43,7 +45,7 @@ def folder(tmp_path, monkeypatch):
     (tmp_path / "truncated.npy").write_bytes(content[:-1])
     (tmp_path / "foreign.npy").write_text("not a matrix")
     (tmp_path / "none.npy").touch()
-    for name in ("old.safetensors", "old.png"):
+    for name in ("old.safetensors", "old.png", "old.csv"):
         (tmp_path / name).write_text("old")
     return tmp_path
 
@@ -194,6 +196,68 @@ def test_progress_shows_every_start_on_a_terminal(cli, monkeypatch):
     json.loads(out)
 
 
+# curve
+
+
+def test_the_table_of_a_curve_holds_its_numbers(cli):
+    want = error_curve(W, 3, rng=0)
+    status, out, err = cli("curve", "W.npy", "--max-factors", 3)
+    assert (status, err) == (0, "")
+    title, *_, row, end = (line for line in out.splitlines() if line.strip())
+    assert title.startswith("W.npy: 9 x 6, float64")
+    cells = row.split()
+    assert cells[:4] == ["3", "27", "50%", f"{want.error[0]:.4f}"]
+    rivals = ["-" if not used[0] else f"{error[0]:.4f}" for used, error in want.rivals.values()]
+    assert cells[5:] == rivals
+    assert end.startswith("blocks of 6, diagonal first, ")
+    assert max(map(len, out.splitlines())) <= 80
+    assert "…" not in out
+
+
+def test_a_curve_in_json_and_its_files(cli, folder):
+    status, out, err = cli(
+        *("curve", "square.npy", "--max-factors", 2, "--block-size", 4, "--seed", 5, "--first", "circulant", "--json"),
+        *("--csv", "curve.csv", "--plot", "curve.png"),
+    )
+    assert (status, err) == (0, "")
+    got = json.loads(out)
+    want = error_curve(W[:4, :4], 2, block_size=4, first="circulant", rng=5).to_dict()
+    assert {key: got[key] for key in want if key != "seconds"} == {k: v for k, v in want.items() if k != "seconds"}
+    assert (got["csv"], got["plot"]) == ("curve.csv", "curve.png")
+    assert (folder / "curve.png").read_bytes().startswith(b"\x89PNG")
+    assert {**sm.ErrorCurve.load("curve.csv").to_dict(), "csv": "curve.csv", "plot": "curve.png"} == got
+    status, out, _ = cli("curve", "W.npy", "--max-factors", 3, "--csv", "curve.csv", "--plot", "curve.png", "--force")
+    assert (status, out.endswith("wrote curve.png\nwrote curve.csv\n")) == (0, True)
+
+
+def test_a_curve_out_of_time_says_so(cli):
+    status, out, err = cli("curve", "square.npy", "--max-factors", 5, "--time-limit", 0)
+    assert (status, err) == (0, "")
+    assert "s, stopped by the time limit; fits of 0.0 s repeat the best of fewer factors" in out
+
+
+def test_progress_of_a_curve_shows_the_time_left(cli, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
+    status, _, err = cli("curve", "W.npy", "--max-factors", 3, "--time-limit", 3000)
+    assert status == 0
+    assert "3 factors (1 of 1), " in err
+    assert "error 0." in err
+    assert re.search(r"about 0:(50:00|49:5\d) left", err)
+
+
+def test_an_interrupted_curve_prints_and_writes_what_there_is(cli, monkeypatch, folder):
+    def interrupted(*arguments, **options):
+        return dataclasses.replace(error_curve(*arguments, **options), stopped="interrupted")
+
+    monkeypatch.setattr(_curve, "error_curve", interrupted)
+    status, out, err = cli("curve", "W.npy", "--max-factors", 3, "--csv", "curve.csv")
+    assert (status, err) == (130, "structmat curve: interrupted\n")
+    assert ", interrupted; fits of 0.0 s" in out
+    assert sm.ErrorCurve.load("curve.csv").stopped == "interrupted"
+
+
 # info
 
 
@@ -260,7 +324,7 @@ def test_version_and_no_arguments(cli):
     assert cli("--version") == (0, f"structmat {sm.__version__}\n", "")
     status, out, _ = cli()
     assert status == 0
-    assert all(name in out for name in ("fit", "info", "--help", "--version"))
+    assert all(name in out for name in ("fit", "curve", "info", "--help", "--version"))
 
 
 # Errors
@@ -271,6 +335,17 @@ USAGE = [
     (["fit", "W.npy", "--unknown"], "--unknown"),
     (["unknown"], "unknown"),
     (["info"], "FILE"),
+    (["curve"], "W"),
+    (["curve", "W.npy", "--max-factors", "0"], "--max-factors"),
+    (["curve", "W.npy", "--max-factors", "2"], "--max-factors: must be at least 3, got 2"),
+    (["curve", "W.npy", "--first", "x"], "--first"),
+    (["curve", "W.npy", "--time-limit", "-1"], "--time-limit"),
+    (["curve", "W.npy", "--time-limit", "nan"], "--time-limit"),
+    (["curve", "W.npy", "--block-size", "10"], "--block-size"),
+    (["curve", "two.npz"], "--key: must be one of a, b"),
+    (["curve", "W.npy", "--csv", "old.csv"], "--csv: old.csv exists; --force"),
+    (["curve", "W.npy", "--csv", "curve.txt"], "--csv: curve.txt must end in .csv"),
+    (["curve", "W.npy", "--plot", "curve.gif"], "--plot: curve.gif must end in .png or"),
     (["fit", "W.npy", "--block-size"], "--block-size"),
     (["fit", "W.npy", "--block-size", "0"], "--block-size"),
     (["fit", "W.npy", "--block-size", "x"], "--block-size"),
@@ -311,6 +386,10 @@ FAILURES = [
     (["fit", "none.npy"], "W: none.npy is empty"),
     (["fit", "operator.safetensors"], "W: operator.safetensors holds a structmat operator"),
     (["fit", "W.npy", "--out", "no/fit.safetensors"], "--out: no/fit.safetensors: its folder"),
+    (["curve", "missing.npy"], "W: missing.npy: No such file"),
+    (["curve", "nan.npy"], "W: must be finite"),
+    (["curve", "three.npy"], "W: must be a non-empty matrix"),
+    (["curve", "W.npy", "--csv", "no/curve.csv"], "--csv: no/curve.csv: its folder"),
     (["info", "missing.npy"], "FILE: missing.npy: No such file"),
     (["info", "truncated.npy"], "FILE: truncated.npy is no complete"),
 ]

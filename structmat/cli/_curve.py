@@ -49,14 +49,14 @@ def curve(
     key
         Name of the array in a file with several, as in `--key layer.weight`.
     max_factors
-        The largest number of factors, as in `--max-factors 17`. Of a rectangle only odd numbers are fitted.
+        The largest number of factors, as in `--max-factors 17`. A rectangle or several blocks have three.
     block_size
         Rows of one circulant block, as in `--block-size 384`. By default the smaller side of the matrix.
     first
         Kind of the first factor.
     time_limit
-        Seconds for all fits together, as in `--time-limit 600`. Numbers of factors that it leaves no time for show the
-        best product of fewer factors. Ctrl-C does the same.
+        Seconds for all fits together, as in `--time-limit 600`; the searches go on until then. By default a fixed
+        amount of work. Ctrl-C ends the curve early.
     seed
         Seed of random numbers; the same seed gives the same curve, unless a time limit cuts it.
     plot

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
+from structmat._arrays import as_floating
 from structmat.block_circulant import BlockCirculant
 from structmat.cdd import CDDProduct
 from structmat.circulant import Circulant
@@ -19,7 +20,8 @@ from structmat.fit._cdd import fit_cdd
 from structmat.fit._error_curve import ErrorCurve
 from structmat.fit._interchange import as_matrix, like, to_numpy
 from structmat.fit._result import FitProgress, FitResult
-from structmat.fit._rivals import RIVALS
+from structmat.fit._rivals import RIVALS, truncated_svd
+from structmat.fit._weights import weighted_inputs
 
 if TYPE_CHECKING:
     from structmat._typing import Array, ArrayLike
@@ -68,8 +70,8 @@ def error_curve(
     W : array_like
         The matrix, of shape (rows, cols), real or complex.
     max_factors : int, optional
-        The largest number of factors. The curve has a point for each number from 1 on; for a rectangle, which needs
-        diagonals of both lengths, for the odd ones.
+        The largest number of factors. The curve has a point for each number from 1 on; for a rectangle or several
+        blocks only for three, all that `fit_cdd` offers there.
     n_factors : iterable of int, optional
         The numbers of factors themselves, instead of `max_factors`; in any order.
     block_size : int, optional
@@ -77,18 +79,20 @@ def error_curve(
     first : {"diagonal", "circulant"}, default: "diagonal"
         Kind of the first factor.
     weights : array_like, optional
-        What the errors are weighted with, as for `fit_cdd`. The rivals have no closed form then and are left out.
+        Second moments of the inputs that the errors are weighted with, as for `fit_cdd`. Of the rivals only the
+        truncated SVD has a closed form then.
     rng : numpy.random.Generator or int, optional
         Source of random numbers; the same seed gives the same curve, unless a time limit cuts it.
     time_limit : float, optional
-        Seconds for the whole curve. Points that it does not leave time for hold the best product of fewer factors.
+        Seconds for the whole curve, shared out among its points; the searches go on until then. Points that no time is
+        left for hold the best product of fewer factors.
     rivals : bool, default: True
         Whether to compute the rivals: truncated SVD (the best case of LoRA), block circulant (of C3A), sparse Fourier
         (of FourierFT) and Monarch matrices.
     callback : callable, optional
         Called with a `CurveProgress` whenever the running fit reports.
     **fit_options
-        Further arguments of `fit_cdd`, such as ``solver``, ``max_iter`` or ``tol``, for all the fits.
+        Further arguments of `fit_cdd`, such as ``solver``, ``restarts`` or ``max_iter``, for all the fits.
 
     Returns
     -------
@@ -109,10 +113,10 @@ def error_curve(
 
     Notes
     -----
-    A product of fewer factors is one of more factors, with identities appended. A fit that ends above one with fewer
-    factors is replaced by that one, so the error never rises along the curve.
+    A product of fewer factors is one of more factors, with identities appended. Each fit starts from the one before,
+    among other starting points, and is replaced by it should it end above it: the error never rises along the curve.
 
-    Ctrl-C ends the curve early, as a time limit does, once its first point is there.
+    Ctrl-C ends the curve early, as a time limit does.
 
     Examples
     --------
@@ -126,13 +130,11 @@ def error_curve(
     True
     """
     matrix = as_matrix(W, "error_curve: W")
-    numbers = _numbers(max_factors, n_factors, square=matrix.shape[0] == matrix.shape[1], first=first)
+    single = matrix.shape[0] == matrix.shape[1] and block_size in (None, matrix.shape[0])
+    numbers = _numbers(max_factors, n_factors, single=single)
     clock = _Clock(numbers, _limit(time_limit))
-    generator = np.random.default_rng(rng)
     options = {"block_size": block_size, "first": first, "weights": weights, **fit_options}
-    options = {
-        name: value for name, value in options.items() if value is not None and (name, first) != ("first", "diagonal")
-    }
+    options["rng"] = np.random.default_rng(rng)
     results: list[FitResult] = []
     seconds: list[float] = []
     stopped = "completed"
@@ -144,19 +146,12 @@ def error_curve(
             results.append(_padded(results[-1], number))
             seconds.append(0.0)
             continue
-        try:
-            result = fit_cdd(
-                matrix,
-                number,
-                rng=generator,
-                **({} if clock.share(index) is None else {"time_limit": clock.share(index)}),
-                callback=_reporter(callback, clock, index),
-                **options,
-            )
-        except KeyboardInterrupt:
-            if not results:
-                raise
-            stopped, result = "interrupted", _padded(results[-1], number)
+        if results and single:
+            options["start"] = results[-1]
+        report = _reporter(callback, clock, index)
+        result = fit_cdd(matrix, number, time_limit=clock.share(index), callback=report, **options)
+        if "interrupted" in result.message:
+            stopped = "interrupted"
         if results and not result.error <= results[-1].error:
             result = _padded(results[-1], number)
         results.append(result)
@@ -168,7 +163,7 @@ def error_curve(
         n_parameters=np.array(n_parameters),
         error=np.array([result.error for result in results]),
         seconds=np.array(seconds),
-        rivals=_rivals(matrix, n_parameters) if rivals and weights is None else {},
+        rivals=_rivals(matrix, n_parameters, weights) if rivals else {},
         shape=(int(matrix.shape[0]), int(matrix.shape[1])),
         block_size=results[0].block_size,
         first=first,
@@ -249,25 +244,29 @@ def _identity(n: int, block_size: int, result: FitResult, *, diagonal: bool) -> 
     return BlockCirculant(like(c, vector), (n, n))
 
 
-def _rivals(matrix: Array, budgets: list[int]) -> dict[str, tuple[Any, Any]]:
+def _rivals(matrix: Array, budgets: list[int], weights: ArrayLike | None) -> dict[str, tuple[Any, Any]]:
     values = to_numpy(matrix)
     # Divided by its largest entry, so that no square over- or underflows.
     values = values / (float(np.max(np.abs(values))) or 1.0)
-    members = {name: rival(values, budgets) for name, rival in RIVALS.items()}
+    if weights is None:
+        members = {name: rival(values, budgets) for name, rival in RIVALS.items()}
+    else:
+        moments = to_numpy(as_floating(weights, "error_curve: weights"))
+        inputs = weighted_inputs(moments, values.shape[1], real=not np.iscomplexobj(values))
+        members = {"truncated-svd": truncated_svd(values, budgets, inputs)}
     return {
         name: (np.array([m.n_parameters for m in best]), np.array([m.error for m in best]))
         for name, best in members.items()
     }
 
 
-def _numbers(max_factors: int | None, n_factors: Iterable[int] | None, *, square: bool, first: str) -> list[int]:
+def _numbers(max_factors: int | None, n_factors: Iterable[int] | None, *, single: bool) -> list[int]:
     """Return the numbers of factors of the curve, rising."""
     if (max_factors is None) == (n_factors is None):
         raise ValueError("error_curve: give either max_factors or n_factors")
     if n_factors is None:
-        start = 1 if square or first == "circulant" else 3
-        most = _integer(max_factors, "max_factors", start)
-        return list(range(start, most + 1, 1 if square else 2))
+        most = _integer(max_factors, "max_factors", 1 if single else 3)
+        return list(range(1, most + 1)) if single else [3]
     try:
         listed = list(n_factors)
     except TypeError:

@@ -87,9 +87,11 @@ def test_a_fit_that_is_worse_gives_way_to_the_one_with_fewer_factors(shape, kind
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_curve, "fit_cdd", fit)
-        found = error_curve(W, 7, block_size=size, first=first, rng=seed, rivals=False)
-    start, step = (1, 1) if shape[0] == shape[1] else (3 if first == "diagonal" else 1, 2)
-    np.testing.assert_array_equal(found.n_factors, np.arange(start, 8, step))
+        # Rectangles too, although fits of more than three factors of them are still to come.
+        start, step = (1, 1) if shape[0] == shape[1] else (3 if first == "diagonal" else 1, 2)
+        numbers = range(start, 8, step)
+        found = error_curve(W, n_factors=numbers, block_size=size, first=first, rng=seed, rivals=False)
+    np.testing.assert_array_equal(found.n_factors, numbers)
     assert (np.diff(found.error) <= 0).all()
     assert (np.diff(found.n_parameters) > 0).all()
     for number, count, error, result in zip(
@@ -121,18 +123,27 @@ def test_rivals_have_at_most_the_parameters_of_the_point(curve):
 
 @pytest.mark.parametrize("scale", [1e-200, 1e200])
 def test_rivals_do_not_overflow(fake, scale):
-    pytest.importorskip("numpy")
     want = error_curve(SQUARE, n_factors=[5], rng=0).rivals
-    members = _curve._rivals(SQUARE * scale, [30])
+    members = _curve._rivals(SQUARE * scale, [30], None)
     for name in want:
         np.testing.assert_allclose(members[name][1], want[name][1])
 
 
-def test_rivals_are_left_out_on_request_and_with_weights(fake):
+def test_rivals_are_left_out_on_request(fake):
     assert error_curve(SQUARE, 3, rivals=False).rivals == {}
-    weighted = error_curve(SQUARE, 3, weights=np.ones(6))
-    assert (weighted.rivals, weighted.weighted) == ({}, True)
-    assert (fake[-1].weights == 1).all()
+
+
+@pytest.mark.parametrize("weights", [np.arange(6), np.diag(np.arange(6.0)), (WIDE.T @ WIDE).tolist()])
+def test_with_weights_truncated_svd_is_the_only_rival(fake, weights):
+    curve = error_curve(SQUARE, 4, weights=weights)
+    assert all(call.weights is weights for call in fake)
+    assert curve.weighted
+    assert list(curve.rivals) == ["truncated-svd"]
+    S = np.diag(weights) if np.ndim(weights) == 1 else np.array(weights)
+    values, vectors = np.linalg.eigh(S)
+    s = np.linalg.svd(SQUARE @ (vectors * np.sqrt(np.maximum(values, 0))), compute_uv=False)
+    used, error = curve.rivals["truncated-svd"]
+    np.testing.assert_allclose(error, [np.linalg.norm(s[u // 12 :]) / np.linalg.norm(s) for u in used])
 
 
 # Numbers of factors
@@ -165,11 +176,20 @@ def test_wrong_arguments_are_named(fake, arguments, kind, text):
     assert fake == []
 
 
-def test_rectangles_need_three_factors_with_diagonals_outside(fake):
+@pytest.mark.parametrize(("W", "block_size"), [(WIDE, None), (SQUARE, 3)])
+def test_rectangles_and_several_blocks_have_three_factors(W, block_size):
     with pytest.raises(ValueError, match="error_curve: max_factors must be at least 3, got 2"):
-        error_curve(WIDE, 2)
-    assert error_curve(WIDE, 4, rivals=False).n_factors.tolist() == [3]
-    assert error_curve(WIDE, 4, first="circulant", rivals=False).n_factors.tolist() == [1, 3]
+        error_curve(W, 2, block_size=block_size)
+    found = error_curve(W, 7, block_size=block_size, rng=0)
+    assert found.n_factors.tolist() == [3]
+    assert found.error[0] == fit_cdd(W, block_size=block_size, rng=0).error
+
+
+def test_each_fit_starts_from_the_one_before(fake):
+    found = error_curve(SQUARE, 4, rng=0, rivals=False, restarts=2)
+    assert not hasattr(fake[0], "start")
+    assert [call.start for call in fake[1:]] == list(found.results[:-1])
+    assert {call.restarts for call in fake} == {2}
 
 
 @pytest.mark.parametrize("W", [np.ones(3), np.ones((0, 3)), [["a"]]])
@@ -240,17 +260,48 @@ def test_interruption_ends_the_curve_with_what_there_is(fake, monkeypatch):
     inner = _curve.fit_cdd
 
     def fit(W, n_factors, **options):
-        if n_factors == 3:
-            raise KeyboardInterrupt
-        return inner(W, n_factors, **options)
+        result = inner(W, n_factors, **options)
+        return replace(result, message="interrupted: the best so far") if n_factors == 2 else result
 
     monkeypatch.setattr(_curve, "fit_cdd", fit)
     found = error_curve(SQUARE, 5, rng=0)
     assert found.stopped == "interrupted"
     assert [call.n_factors for call in fake] == [1, 2]
     assert (found.error[2:] == found.error[1]).all()
-    with pytest.raises(KeyboardInterrupt):
-        error_curve(SQUARE, n_factors=[3, 5])
+
+
+# With the fit itself
+
+
+@pytest.mark.parametrize("first", ["diagonal", "circulant"])
+@pytest.mark.parametrize("kind", ["float64", "complex64"])
+def test_real_curves_fall_and_reach_zero_beyond_the_counting_bound(first, kind):
+    W = (SQUARE + (1j * SQUARE[::-1] if "complex" in kind else 0))[:4, :4].astype(kind)
+    curve = error_curve(W, 7, first=first, rng=0, restarts=1, max_iter=200)
+    assert curve.n_factors.tolist() == [1, 2, 3, 4, 5, 6, 7]
+    assert curve.n_parameters.tolist() == [4, 8, 12, 16, 20, 24, 28]
+    assert (np.diff(curve.error) <= 0).all()
+    assert curve.error[-1] < 1e-6
+    assert (curve.seconds > 0).all()
+    for error, result in zip(curve.error, curve.results, strict=True):
+        left = np.linalg.norm(W - result.operator.to_dense()) / np.linalg.norm(W)
+        assert error == pytest.approx(left, rel=1e-4, abs=1e-6)
+
+
+def test_an_interrupted_fit_is_noticed():
+    def interrupt(progress):
+        if progress.n_factors == 4:
+            raise KeyboardInterrupt
+
+    curve = error_curve(SQUARE, n_factors=[1, 4, 5], rng=0, restarts=1, callback=interrupt)
+    assert curve.stopped == "interrupted"
+    assert curve.results[2].start == _curve.PADDED
+
+
+def test_the_same_seed_gives_the_same_curve():
+    first, second = (error_curve(SQUARE, n_factors=[2, 3, 4], rng=3, restarts=1, max_iter=20) for _ in range(2))
+    np.testing.assert_array_equal(first.error, second.error)
+    assert isinstance(first.results[0].operator, sm.CDDProduct)
 
 
 # Files, tables
