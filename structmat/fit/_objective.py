@@ -52,8 +52,9 @@ class Layout:
 
     def dense(self, parameters: NDArray[Any]) -> NDArray[Any]:
         """Return the product of one chain, (F, n), as a dense matrix."""
+        chains = parameters[None]
         rows = np.eye(self.n, dtype=parameters.dtype)
-        return _apply(self, parameters[None], rows, lambda _: None)[0].T
+        return _apply(self, chains, _acting(self, chains), rows, lambda _: None)[0].T
 
     def _scales(self, like: NDArray[Any]) -> NDArray[Any]:
         return np.where(self.diagonal, 1.0, np.sqrt(self.n))[:, None].astype(like.real.dtype)
@@ -113,49 +114,58 @@ class Objective:
 
     def error(self, parameters: NDArray[Any]) -> float:
         """Return the relative error of one chain, (F, n)."""
+        chains = parameters[None]
+        acting = _acting(self.layout, chains)
 
         def part(rows: slice) -> float:
-            out = _apply(self.layout, parameters[None], self._rows_of_inputs(rows), lambda _: None)
+            out = _apply(self.layout, chains, acting, self._rows_of_inputs(rows), lambda _: None)
             return float(np.sum(_norms2(out[0] - self._target[rows])))
 
-        return float(np.sqrt(sum(self._over_chunks(part, parameters[None])) / self._norm2))
+        return float(np.sqrt(sum(self._over_chunks(part, chains)) / self._norm2))
 
     def value_and_gradient(self, parameters: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[Any]]:
         """Return squared relative errors (B,) of chains (B, F, n) and their gradients.
 
         A gradient of complex parameters holds the derivatives for their real and imaginary parts.
         """
+        layout = self.layout
+        circulant = np.logical_not(layout.diagonal)
+        root = parameters.real.dtype.type(np.sqrt(layout.n))
+        acting = _acting(layout, parameters)
 
-        def part(rows: slice) -> tuple[NDArray[np.float64], NDArray[Any]]:
-            return self._part(parameters, rows)
+        def part(rows: slice) -> tuple[NDArray[np.float64], list[NDArray[Any]]]:
+            return self._part(parameters, acting, rows)
 
-        values, gradients = zip(*self._over_chunks(part, parameters), strict=True)
-        gradient: NDArray[Any] = sum(gradients[1:], start=gradients[0])
+        values, sums = zip(*self._over_chunks(part, parameters), strict=True)
+        total = [sum(of_factor[1:], start=of_factor[0]) for of_factor in zip(*sums, strict=True)]
+        gradient = np.empty_like(parameters)
+        for k in np.flatnonzero(layout.diagonal):
+            gradient[:, k] = total[k]
+        if circulant.any():
+            spectra = np.stack([total[k] for k in np.flatnonzero(circulant)], axis=1)
+            gradient[:, circulant] = _backward(spectra, parameters) / root
         gradient *= parameters.real.dtype.type(2.0 / self._norm2)
         return sum(values[1:], start=values[0]) / self._norm2, gradient
 
-    def _part(self, parameters: NDArray[Any], rows: slice) -> tuple[NDArray[np.float64], NDArray[Any]]:
-        """Squared norm and half gradient of the residual of some rows."""
+    def _part(
+        self, parameters: NDArray[Any], acting: list[NDArray[Any]], rows: slice
+    ) -> tuple[NDArray[np.float64], list[NDArray[Any]]]:
+        """Squared norms of the residual of some rows, and half its gradients, circulants' transformed."""
         layout = self.layout
         kept: list[NDArray[Any]] = []
-        residual = _apply(layout, parameters, self._rows_of_inputs(rows), kept.append)
+        residual = _apply(layout, parameters, acting, self._rows_of_inputs(rows), kept.append)
         residual -= self._target[rows]
         values = _norms2(residual.reshape(len(parameters), -1))
-        gradient = np.empty_like(parameters)
+        gradients = []
         for k, diagonal in enumerate(layout.diagonal):
-            vector, x = parameters[:, k, None, :], kept.pop()
+            x = kept.pop()
             conj = np.conj(x, out=x) if np.iscomplexobj(x) else x
-            if diagonal:
-                gradient[:, k] = np.einsum("bri,bri->bi", conj, residual)
-                residual *= vector.conj()
-                continue
-            spectra = _forward(residual)
-            sums = np.einsum("bri,bri->bi", conj, spectra)
-            gradient[:, k] = _backward(sums, parameters) / parameters.real.dtype.type(np.sqrt(layout.n))
+            spectra = residual if diagonal else _forward(residual)
+            gradients.append(np.einsum("bri,bri->bi", conj, spectra))
             if k + 1 < layout.n_factors:
-                spectra *= _spectrum(vector).conj()
-                residual = _backward(spectra, parameters)
-        return values, gradient
+                spectra *= acting[k].conj()
+                residual = spectra if diagonal else _backward(spectra, parameters)
+        return values, gradients
 
     def _rows_of_inputs(self, rows: slice) -> NDArray[Any]:
         if self._inputs is not None:
@@ -174,9 +184,21 @@ class Objective:
             return list(pool.map(part, chunks))
 
 
+def _acting(layout: Layout, parameters: NDArray[Any]) -> list[NDArray[Any]]:
+    """Return what rows are multiplied with for each factor, (B, 1, n): diagonals and, after a transform, spectra."""
+    acting = [parameters[:, k, None, :] for k in range(layout.n_factors)]
+    circulant = np.logical_not(layout.diagonal)
+    if circulant.any():
+        spectra = _forward(parameters[:, circulant]) / parameters.real.dtype.type(np.sqrt(layout.n))
+        for j, k in enumerate(np.flatnonzero(circulant)):
+            acting[k] = spectra[:, j, None, :]
+    return acting
+
+
 def _apply(
     layout: Layout,
     parameters: NDArray[Any],
+    acting: list[NDArray[Any]],
     rows: NDArray[Any],
     keep: Callable[[NDArray[Any]], object],
 ) -> NDArray[Any]:
@@ -186,14 +208,13 @@ def _apply(
     """
     x = np.repeat(rows[None], len(parameters), axis=0)
     for k in reversed(range(layout.n_factors)):
-        vector = parameters[:, k, None, :]
         if layout.diagonal[k]:
             keep(x)
-            x = x * vector
+            x = x * acting[k]
         else:
             spectra = _forward(x)
             keep(spectra)
-            x = _backward(spectra * _spectrum(vector), parameters)
+            x = _backward(spectra * acting[k], parameters)
     return x
 
 
@@ -210,10 +231,6 @@ def _backward(spectra: NDArray[Any], like: NDArray[Any]) -> NDArray[Any]:
         else scipy.fft.irfft(spectra, n=n, overwrite_x=True)
     )
     return rows
-
-
-def _spectrum(x: NDArray[Any]) -> NDArray[Any]:
-    return _forward(x) / x.real.dtype.type(np.sqrt(x.shape[-1]))
 
 
 def _norms2(rows: NDArray[Any]) -> NDArray[np.float64]:
