@@ -83,6 +83,7 @@ class SquareProblem:
                 forms.append((best.start, "diagonal", _vectors(best.run.factors, grid)))
             else:
                 forms += [(name, "diagonal", _vectors(start(grid, own), grid)) for name, start in CLOSED_FORMS]
+        del grid  # it holds copies of the matrix
         search = Search(
             fine=self.fine,
             coarse=self.coarse,
