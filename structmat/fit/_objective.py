@@ -103,6 +103,8 @@ class Objective:
 
     def astype(self, dtype: np.dtype[Any]) -> Objective:
         """Return the same problem in another precision."""
+        if dtype == self.dtype:
+            return self
         inputs = None if self._inputs is None else self._inputs.astype(dtype).T
         return Objective(self.layout, self._target.astype(dtype).T, inputs)
 

@@ -76,7 +76,7 @@ class Search:
     fine, coarse : Objective
         The problem in the precision of the answer and in that of the exploration.
     matrix : ndarray or None
-        The matrix in double precision if Levenberg-Marquardt, which knows no weights, may polish.
+        The matrix itself if Levenberg-Marquardt, which knows no weights, may polish.
     closed_forms : sequence of (str, First, ndarray)
         Short chains that the answer must not be worse than: name, kind of the first factor, vectors.
     swept : bool
@@ -210,10 +210,11 @@ class Search:
         max_iter = min(max_iter, self.control.max_iter - before)
         if self.matrix is None or self._done(start) or max_iter < 1:
             return start
+        double = np.result_type(self.fine.dtype, np.float64)
         try:
             vectors, history, converged = levenberg_marquardt(
-                self.matrix,
-                list(start.vectors),
+                self.matrix.astype(double),
+                list(start.vectors.astype(double)),
                 start.layout.first,
                 max_iter=max_iter,
                 tol=self.control.tol,

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["SquareProblem"]
 
 # Beyond this side a matrix of single precision is fitted in single precision.
-_DOUBLE_SIDE = 1024
+_DOUBLE_SIDE = 512
 
 
 class SquareProblem:
@@ -40,22 +40,18 @@ class SquareProblem:
 
     def __init__(self, values: NDArray[Any], inputs: NDArray[Any] | None) -> None:
         n = len(values)
-        double = np.result_type(values.dtype, np.float64)
-        largest = float(np.abs(values).max())
-        self.matrix = values.astype(double) / largest
+        single = np.result_type(values.dtype, np.float32)
+        self.dtype: np.dtype[Any] = single if n > _DOUBLE_SIDE else np.result_type(values.dtype, np.float64)
+        largest = max(float(np.abs(row).max()) for row in values)
+        self.matrix: NDArray[Any] = values.astype(self.dtype)
+        self.matrix /= largest
         norm = float(np.linalg.norm(self.matrix)) / np.sqrt(n)
         self.matrix /= norm
         self.log_scale = float(np.log(largest) + np.log(norm))
         """The matrix is the exponential of this times the one that is fitted."""
-        single = np.result_type(values.dtype, np.float32)
         coarse = np.complex64 if np.iscomplexobj(values) else np.float32
-        self.dtype: np.dtype[Any] = single if n > _DOUBLE_SIDE else double
-        self.inputs = None if inputs is None else inputs.astype(double)
-        self.weighted = None if self.inputs is None else self.matrix @ self.inputs
-        layout = Layout(n, 1)
-        target = self.matrix if self.weighted is None else self.weighted
-        fine_inputs = None if self.inputs is None else self.inputs.astype(self.dtype)
-        self.fine = Objective(layout, target.astype(self.dtype), fine_inputs)
+        inputs = None if inputs is None else inputs.astype(self.dtype)
+        self.fine = Objective(Layout(n, 1), self.matrix if inputs is None else self.matrix @ inputs, inputs)
         self.coarse = self.fine.astype(np.dtype(coarse))
 
     def search(
@@ -87,9 +83,9 @@ class SquareProblem:
         search = Search(
             fine=self.fine,
             coarse=self.coarse,
-            matrix=self.matrix if self.weighted is None else None,
+            matrix=self.matrix if not self.fine.weighted else None,
             closed_forms=forms,
-            swept=swept and self.weighted is None,
+            swept=swept and not self.fine.weighted,
             seed=int(rng.integers(1 << 62)),
             control=control,
             plan=plan,
