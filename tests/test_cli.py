@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import inspect
 import json
 import os
 import re
@@ -91,7 +92,7 @@ def test_the_table_holds_the_numbers_of_the_fit_and_its_rivals(cli):
     assert [row[0] for row in rows.values()] == [str(n) for n in parameters]
     assert [row[1] for row in rows.values()] == [f"{100 * n / 54:.3g}%" for n in parameters]
     assert rows["CDD fit (D C D)"][2:] == [f"{result.error:.4f}", f"{result.explained:.2%}"]
-    assert f"start {result.start}, {result.n_iter} sweeps, converged, " in out
+    assert f"start {result.start}, {result.n_iter} iterations of sweep, converged, " in out
     assert max(map(len, out.splitlines())) <= 80
     assert "…" not in out
 
@@ -166,6 +167,25 @@ def test_extreme_matrices_are_compared_without_a_warning(cli, A):
     assert all(0 <= row["error"] <= 1 for row in got["comparison"])
 
 
+def test_other_numbers_of_factors(cli):
+    options = ("--n-factors", 2, "--first", "circulant", "--time-limit", 0.2)
+    got = fitted(cli, "square.npy", *options, "--out", "fit.safetensors")
+    assert (got["n_factors"], got["n_parameters"]) == (2, 8)
+    assert io.load("fit.safetensors").factors[0].shape == (4, 4)
+    assert "CDD fit (C D)" in cli("fit", "square.npy", *options)[1]
+
+
+def test_an_interrupted_fit_prints_and_writes_the_best_so_far(cli, monkeypatch):
+    def interrupted(*arguments, **options):
+        return dataclasses.replace(fit_cdd(*arguments, **options), message="interrupted: the best so far")
+
+    monkeypatch.setattr(_app, "fit_cdd", interrupted)
+    status, out, err = cli("fit", "W.npy", "--out", "fit.safetensors")
+    assert (status, err) == (130, "structmat fit: interrupted\n")
+    assert ", interrupted, " in out
+    assert io.load("fit.safetensors").shape == (9, 6)
+
+
 def test_the_same_seed_gives_the_same_fit(cli):
     first, second = (fitted(cli, "W.npy", "--seed", 3) for _ in range(2))
     assert first.pop("seconds") != second.pop("seconds")
@@ -187,7 +207,7 @@ def test_progress_shows_every_start_on_a_terminal(cli, monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
     status, out, err = cli("fit", "W.npy", "--max-iter", 40)
     assert status == 0
-    assert "sweeps" in err
+    assert "iterations" in err
     assert "error 0." in err
     assert "rank-one" in err
     assert "CDD fit" in out
@@ -304,7 +324,9 @@ def test_help_names_every_option_with_its_default(cli):
         "key",
         "n-factors",
         "block-size",
+        "first",
         "max-iter",
+        "time-limit",
         "tol",
         "seed",
         "out",
@@ -314,8 +336,9 @@ def test_help_names_every_option_with_its_default(cli):
         "debug",
     ):
         assert f"--{option}" in text
-    for default in ("[default: 3]", "[default: 500]", "[default: 1e-07]", "[default: 0]", "[default: False]"):
-        assert default in text
+    options = inspect.signature(fit_cdd).parameters
+    for default in (*(options[name].default for name in ("n_factors", "first", "max_iter", "tol")), 0, False):
+        assert f"[default: {default}]" in text
     assert "--plot fit.png" in text
     assert "--no-" not in text
 

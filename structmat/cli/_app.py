@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 from cyclopts.validators import Number
@@ -53,8 +53,10 @@ def fit(
     key: str | None = None,
     n_factors: Annotated[int, _Positive] = _N_FACTORS,
     block_size: Annotated[int | None, _Positive] = None,
+    first: Literal["diagonal", "circulant"] = "diagonal",
     max_iter: Annotated[int, _Positive] = _MAX_ITER,
     tol: Annotated[float, Parameter(validator=Number(gte=0))] = _TOL,
+    time_limit: Annotated[float | None, Parameter(validator=Number(gte=0))] = None,
     seed: Annotated[int, Parameter(validator=Number(gte=0))] = 0,
     out: Path | None = None,
     plot: Path | None = None,
@@ -74,16 +76,21 @@ def fit(
     key
         Name of the array in a file with several, as in `--key layer.weight`.
     n_factors
-        Number of factors; 3 is diagonal, circulant, diagonal.
+        Number of factors; 3 is diagonal, circulant, diagonal. A rectangle or several blocks have three.
     block_size
         Rows of one circulant block, as in `--block-size 384`. By default the smaller side of the matrix. Smaller blocks
         mean more parameters and a smaller error.
+    first
+        Kind of the first factor.
     max_iter
-        The most sweeps from one starting point, as in `--max-iter 2000`.
+        The most iterations from one starting point, as in `--max-iter 5000`.
     tol
-        Stop when a sweep lowers the error by less than this part of itself, as in `--tol 1e-9`.
+        Stop when an iteration lowers the error by less than this part of itself, as in `--tol 1e-9`.
+    time_limit
+        Seconds until which to search, as in `--time-limit 120`. By default a fixed amount of work. Ctrl-C ends the
+        search early, with the best fit so far.
     seed
-        Seed of random numbers; the same seed gives the same fit.
+        Seed of random numbers; the same seed gives the same fit, unless a time limit cuts it.
     out
         Save the fit to this file, as in `--out fit.safetensors`; `structmat.io.load` reads it.
     plot
@@ -101,7 +108,15 @@ def fit(
     start = time.perf_counter()
     with live_progress(quiet=json) as callback, blaming("W"):
         result = fit_cdd(
-            matrix, n_factors, block_size=block_size, rng=seed, max_iter=max_iter, tol=tol, callback=callback
+            matrix,
+            n_factors,
+            block_size=block_size,
+            first=first,
+            max_iter=max_iter,
+            tol=tol,
+            time_limit=time_limit,
+            rng=seed,
+            callback=callback,
         )
     seconds = time.perf_counter() - start
     written = _write_outputs(matrix, result, out, plot, source=W, force=force)
@@ -115,9 +130,12 @@ def fit(
         table = [row.to_dict() for row in rows]
         files = {"out": None if out is None else str(out), "plot": None if plot is None else str(plot)}
         print_json({"operator": operator, **result.to_dict(), "comparison": table, "seconds": seconds, **files})
-        return
-    title = f"{W.name}: {matrix.shape[0]} x {matrix.shape[1]}, {matrix.dtype}"
-    print_comparison(title, rows, matrix.size, [result_notes(result, seconds), *(f"wrote {path}" for path in written)])
+    else:
+        title = f"{W.name}: {matrix.shape[0]} x {matrix.shape[1]}, {matrix.dtype}"
+        notes = [result_notes(result, seconds), *(f"wrote {path}" for path in written)]
+        print_comparison(title, rows, matrix.size, notes)
+    if "interrupted" in result.message:
+        raise KeyboardInterrupt
 
 
 app.command(curve)

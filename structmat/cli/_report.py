@@ -51,7 +51,7 @@ def live_progress(*, quiet: bool) -> Iterator[Callable[[FitProgress], None]]:
         SpinnerColumn(),
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),
-        TextColumn("{task.completed:.0f}/{task.total:.0f} sweeps"),
+        TextColumn("{task.completed:.0f}/{task.total:.0f} iterations"),
         TextColumn("error {task.fields[error]}"),
         TimeElapsedColumn(),
     )
@@ -174,7 +174,9 @@ def _error_text(error: float) -> str:
 def result_notes(result: FitResult, seconds: float) -> str:
     """Return the line below the table of a fit."""
     end = "converged" if result.converged else "not converged, see --max-iter and --tol"
-    return f"start {result.start}, {result.n_iter} sweeps, {end}, {seconds:.2f} s"
+    if "interrupted" in result.message:
+        end = "interrupted"
+    return f"start {result.start}, {result.n_iter} iterations of {result.solver}, {end}, {seconds:.2f} s"
 
 
 def _by(shape: list[int]) -> str:
