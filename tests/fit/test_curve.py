@@ -167,6 +167,8 @@ def test_numbers_are_sorted_and_unique(fake):
         ({"n_factors": [3, "5"]}, TypeError, "error_curve: n_factors must be an integer, got '5'"),
         ({"max_factors": 3, "time_limit": -1}, ValueError, "error_curve: time_limit must not be negative, got -1"),
         ({"max_factors": 3, "time_limit": "x"}, TypeError, "error_curve: time_limit must be a number of seconds"),
+        ({"max_factors": 3, "callback": 1}, TypeError, "error_curve: callback must be callable, got 1"),
+        ({"max_factors": 3, "rng": "x"}, TypeError, "rng must be a numpy.random.Generator, a seed or None, got 'x'"),
         ({"max_factors": 3, "time_limit": np.nan}, ValueError, "error_curve: time_limit must not be negative, got nan"),
     ],
 )
@@ -249,10 +251,10 @@ def test_a_time_limit_is_shared_out_and_kept(timed):
     assert found.results[3].operator.n_factors == 8
 
 
-def test_no_time_at_all_still_makes_the_first_fit(timed):
-    found = error_curve(SQUARE, 3, rng=0, time_limit=0)
-    assert [call.n_factors for call in timed] == [1]
-    assert found.n_factors.tolist() == [1, 2, 3]
+def test_no_time_at_all_still_looks_at_the_closed_forms_of_three_factors(timed):
+    found = error_curve(SQUARE, 5, rng=0, time_limit=0)
+    assert [(call.n_factors, call.time_limit) for call in timed] == [(1, 0.0), (2, 0.0), (3, 0.0)]
+    assert found.n_factors.tolist() == [1, 2, 3, 4, 5]
     assert found.stopped == "time limit"
 
 
@@ -286,6 +288,67 @@ def test_real_curves_fall_and_reach_zero_beyond_the_counting_bound(first, kind):
     for error, result in zip(curve.error, curve.results, strict=True):
         left = np.linalg.norm(W - result.operator.to_dense()) / np.linalg.norm(W)
         assert error == pytest.approx(left, rel=1e-4, abs=1e-6)
+
+
+SPECIAL = {
+    "zero": np.zeros((4, 4)),
+    "identity": np.eye(4),
+    "constant": np.ones((4, 4)),
+    "rank one": np.outer(np.arange(4.0), np.ones(4)),
+    "permutation": np.eye(4)[[2, 0, 3, 1]],
+    "nilpotent": np.diag(np.ones(3), 1),
+    "integers": np.arange(16).reshape(4, 4),
+    "huge": 1e300 * SQUARE[:4, :4],
+    "tiny": (1e-40 * SQUARE[:4, :4]).astype("float32"),
+    "one entry": np.array([[3.0]]),
+}
+
+
+@pytest.mark.parametrize("first", ["diagonal", "circulant"])
+@pytest.mark.parametrize("name", SPECIAL)
+@pytest.mark.parametrize("limits", [{"restarts": 1, "max_iter": 10}, {"time_limit": 0.0}], ids=["short", "no time"])
+def test_curves_of_special_matrices_are_sound(name, first, limits):
+    W = SPECIAL[name]
+    curve = error_curve(W, 4, first=first, rng=0, **limits)
+    unit = float(np.abs(W).max()) or 1.0
+    scaled = W / unit
+    assert (np.diff(curve.error) <= 0).all()
+    for error, result in zip(curve.error, curve.results, strict=True):
+        left = np.linalg.norm(scaled - result.operator.to_dense() / unit) / (np.linalg.norm(scaled) or 1.0)
+        assert error == pytest.approx(left, rel=1e-4, abs=1e-5)
+    if name in {"zero", "identity", "constant", "rank one"}:
+        assert curve.error[-1] < 1e-6
+
+
+@given(
+    n=st.integers(1, 5),
+    kind=st.sampled_from(["float32", "float64", "complex128"]),
+    first=st.sampled_from(["diagonal", "circulant"]),
+    weighted=st.booleans(),
+    seed=st.integers(0, 2**32 - 1),
+)
+@settings(max_examples=15, deadline=None)
+def test_curves_never_rise(n, kind, first, weighted, seed):
+    rng = np.random.default_rng(seed)
+    W = (rng.standard_normal((n, n)) + (1j if "complex" in kind else 0) * rng.standard_normal((n, n))).astype(kind)
+    weights = rng.random(n) if weighted else None
+    curve = error_curve(W, 4, first=first, weights=weights, rng=seed, restarts=1, max_iter=8)
+    assert (np.diff(curve.error) <= 0).all()
+    root = np.ones(n) if weights is None else np.sqrt(weights)
+    for error, result in zip(curve.error, curve.results, strict=True):
+        left = np.linalg.norm((W - result.operator.to_dense()) * root) / np.linalg.norm(W * root)
+        assert error == pytest.approx(left, rel=1e-4, abs=1e-5)
+
+
+def test_curves_keep_the_library_of_the_matrix():
+    torch = pytest.importorskip("torch")
+    W = torch.from_numpy(SQUARE)
+    curve = error_curve(W, 4, rng=0, time_limit=0.0)
+    for result in curve.results:
+        assert isinstance(result.operator.to_dense(), torch.Tensor)
+    want = error_curve(SQUARE, 4, rng=0, time_limit=0.0)
+    np.testing.assert_allclose(curve.error, want.error)
+    np.testing.assert_allclose(curve.rivals["monarch"][1], want.rivals["monarch"][1])
 
 
 def test_an_interrupted_fit_is_noticed():
