@@ -32,6 +32,9 @@ __all__ = ["CurveProgress", "error_curve"]
 PADDED = "fewer factors"
 """The `start` of a product of fewer factors with identity factors appended."""
 
+_COST_POWER = 1.3
+"""Fits without a time limit take about this power of their number of factors."""
+
 
 class CurveProgress(NamedTuple):
     """State of a curve, as handed to the `callback` of `error_curve`."""
@@ -179,11 +182,11 @@ def error_curve(
 
 
 class _Clock:
-    """The time that is left, and the share of it for each fit; fits are taken to cost the square of their factors."""
+    """The time that is left, and the share of it for each fit."""
 
     def __init__(self, numbers: list[int], limit: float) -> None:
         self.numbers, self.limit, self.start = numbers, limit, time.perf_counter()
-        self.costs = [float(number) ** 2 for number in numbers]
+        self.costs = [float(number) ** _COST_POWER for number in numbers]
         self.paid = self.spent = 0.0
         self.index_start = self.start
 

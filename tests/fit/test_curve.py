@@ -216,6 +216,7 @@ def timed(fake, monkeypatch):
     """Let every fit take as many seconds as the square of its number of factors."""
     clock = FakeTime(0.0)
     monkeypatch.setattr(_curve, "time", clock)
+    monkeypatch.setattr(_curve, "_COST_POWER", 2)
     inner = _curve.fit_cdd
 
     def fit(W, n_factors, *, callback=None, **options):
