@@ -31,8 +31,8 @@ _EXPLORING_SHARE = 0.75
 _RATE, _GROWN_RATE, _GROWN_NOISE = 1.0, 0.1, 0.1
 # A shorter chain with identities is a saddle; this much noise leaves it without losing what was found.
 _SADDLE_NOISE = 1e-2
-# As many explored chains are polished, and for as many iterations.
-_FINALISTS, _POLISH = 2, 1000
+# As many explored chains are polished, if their errors are within this factor, and for as many iterations.
+_FINALISTS, _RIVAL, _POLISH = 2, 1.003, 1000
 # Up to this many parameters the second-order polish costs about as much as the first-order one.
 _LM_PARAMETERS, _LM_ITERATIONS = 700, 40
 # Shorter chains get this share of the time that is left.
@@ -132,9 +132,10 @@ class Search:
             if self.plan.solver == "adam":
                 starts = self._explore(layout, starts, best, rng, work)
                 starts.sort(key=_error)
-                starts = starts[:_FINALISTS]
-            noise = _noise(rng, best.parameters)
-            starts.append(replace(best, parameters=best.parameters + _SADDLE_NOISE * noise, history=(best.error,)))
+                starts = [start for start in starts[:_FINALISTS] if start.error <= _RIVAL * starts[0].error]
+            if not starts or min(map(_error, starts)) >= best.error:
+                noise = _noise(rng, best.parameters)
+                starts.append(replace(best, parameters=best.parameters + _SADDLE_NOISE * noise, history=(best.error,)))
             found += [self._polish(start) for start in starts]
             leader = min([best, *found], key=_error)
             if self.plan.solver == "adam" and leader.parameters.size <= _LM_PARAMETERS:
