@@ -49,7 +49,8 @@ def factorize_cdd(
         The matrix, real or complex, of any library that follows the array API standard. It is only read, and the work
         is done in NumPy on the CPU.
     n_factors : int, optional
-        Exactly this many factors, by several starts if need be. By default as few as are found to reproduce `W`.
+        Exactly this many factors, from several starts if need be, with a time limit from as many as it allows. By
+        default as few as are found to reproduce `W`.
     tol : float, default: 1e-10
         The relative Frobenius error at which `W` counts as reproduced.
     rng : numpy.random.Generator or int, optional
@@ -85,6 +86,10 @@ def factorize_cdd(
     ``O((n * F)**3)``: n = 32 takes half a minute, n = 64 minutes. From n = 44 on the search begins ``0.3 * (n - 40)``
     factors higher, which saves most of the iterations; pass `n_factors` for fewer. A matrix whose smallest singular
     values are far below its norm takes many more iterations, and the last digits may not be reached.
+
+    A planted product of few factors has many local minima around it. Complex factors meet fewer of them than real ones,
+    also where the planted factors are real: with ``n_factors=5`` and a time limit, such products are mostly found
+    within seconds up to n = 12, and some within minutes at n = 16.
 
     References
     ----------

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from structmat import factorize_cdd
+from structmat import CDDProduct, factorize_cdd
 from structmat.fit import FitProgress
 
 # Name, number of factors, and the matrix from a source of entries.
@@ -75,7 +75,7 @@ def check(W, result, tol=1e-10):
 
 
 @pytest.mark.parametrize("form", FORMS)
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(n=st.integers(3, 20), seed=st.integers(0, 2**16), real=st.booleans(), exponent=st.sampled_from([-300, 0, 300]))
 def test_short_forms(form, n, seed, real, exponent):
     W = matrix_of(form, n, np.random.default_rng(seed), real=real) * 10.0**exponent
@@ -178,6 +178,15 @@ def test_too_few_factors_return_the_best():
     assert not result.converged
     assert 1e-3 < result.error < 1.0
     assert "no start met the tolerance" in result.message
+
+
+@pytest.mark.parametrize(("n", "seed"), [(6, 0), (8, 1), (10, 0)])
+def test_planted_products_of_five_real_factors_are_found(n, seed):
+    vectors = np.random.default_rng(seed).standard_normal((5, n))
+    W = np.asarray(CDDProduct.from_vectors(*vectors).to_dense())
+    result = factorize_cdd(W, 5, rng=0, time_limit=60)
+    check(W, result)
+    assert result.error <= 1e-10
 
 
 @pytest.mark.parametrize("time_limit", [0, 0.5])
