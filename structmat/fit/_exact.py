@@ -89,7 +89,7 @@ def factorize_cdd(
 
     A planted product of few factors has many local minima around it. Complex factors meet fewer of them than real ones,
     also where the planted factors are real: with ``n_factors=5`` and a time limit, such products are mostly found
-    within seconds up to n = 12, and some within minutes at n = 16.
+    within seconds up to n = 12, and within minutes at n = 16.
 
     References
     ----------
