@@ -10,7 +10,7 @@ import numpy as np
 
 from structmat._arrays import as_floating
 from structmat.cdd import CDDProduct
-from structmat.fit._arguments import choice, generator, integer, non_negative
+from structmat.fit._arguments import choice, generator, integer, non_negative, refuse_for_blocks
 from structmat.fit._control import Control
 from structmat.fit._given import given_chain
 from structmat.fit._interchange import as_matrix, to_numpy
@@ -133,17 +133,14 @@ def fit_cdd(
     single = rows == cols == size
     sweeps = n_factors == 3 and first == "diagonal" and weights is None and solver in {"auto", "sweep"}
     if not sweeps and not single:
+        refuse_for_blocks(n_factors, first, solver)
+    if not sweeps and solver == "sweep":
         raise ValueError(
-            "fit_cdd: for a W that is not square, or several blocks, n_factors must be 3, first diagonal, and weights "
-            f'None, with the solver "auto" or "sweep", got n_factors={n_factors}, first={first!r}, solver={solver!r}'
-        )
-    if solver == "sweep" and not sweeps:
-        raise ValueError(
-            'fit_cdd: solver="sweep" needs three factors, the first diagonal, and no weights, '
+            'fit_cdd: solver must not be "sweep" but for three factors, the first diagonal, and no weights, '
             f"got n_factors={n_factors}, first={first!r}"
         )
     if solver == "lm" and weights is not None:
-        raise ValueError('fit_cdd: solver="lm" does not take weights')
+        raise ValueError('fit_cdd: solver must not be "lm" with weights')
     if callback is not None and not callable(callback):
         raise TypeError(f"fit_cdd: callback must be callable, got {callback!r}")
     control = Control(

@@ -136,7 +136,8 @@ class Objective:
         acting = _acting(layout, parameters)
 
         def part(rows: slice) -> tuple[NDArray[np.float64], list[NDArray[Any]]]:
-            return self._part(parameters, acting, rows)
+            with np.errstate(over="ignore", invalid="ignore"):  # a chain may be lost on the way; its error tells
+                return self._part(parameters, acting, rows)
 
         values, sums = zip(*self._over_chunks(part, parameters), strict=True)
         total = [sum(of_factor[1:], start=of_factor[0]) for of_factor in zip(*sums, strict=True)]

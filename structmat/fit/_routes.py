@@ -95,7 +95,8 @@ def by_search(task: Task, layout: Layout, plan: Plan, inputs: NDArray[Any] | Non
     arrays = [like(vector.astype(values.dtype), matrix) for vector in problem.vectors(best)]
     error = problem.error(layout, np.stack([to_numpy(array) for array in arrays]))
     product = CDDProduct.from_vectors(*arrays, first=layout.first)
-    history = np.maximum(np.minimum.accumulate([*best.history, error]), error)
+    known = [*filter(np.isfinite, best.history), error]
+    history = np.maximum(np.minimum.accumulate(known), error)
     return Found(product, error, history, best.converged, best.start, plan.solver, "local minima are to be explored")
 
 

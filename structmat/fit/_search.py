@@ -176,7 +176,7 @@ class Search:
             errors.append(now)
             self.control.report("random", step, float(now.min()))
 
-        with self.control.interruptible():
+        with self.control.interruptible(), np.errstate(over="ignore", invalid="ignore"):
             # A fifth of the time is left for the polish.
             anneal(self.coarse.of(layout), chains, rates, steps, deadline=self.control.share(0.8), report=report)
         histories = np.array(errors).reshape(len(errors), len(starts)).T
@@ -200,7 +200,7 @@ class Search:
             self.control.report(start.start, len(errors), error)
 
         objective = self.fine.of(start.layout)
-        with self.control.interruptible():
+        with self.control.interruptible(), np.errstate(over="ignore", invalid="ignore"):
             converged = polish(
                 objective, last, max_iter=room, tol=self.control.tol, deadline=self.control.deadline, report=report
             )
@@ -234,7 +234,8 @@ class Search:
 
     def _candidate(self, name: str, layout: Layout, parameters: NDArray[Any]) -> Candidate:
         parameters = parameters.astype(self.fine.dtype)
-        error = self.fine.of(layout).error(parameters)
+        with np.errstate(over="ignore", invalid="ignore"):
+            error = self.fine.of(layout).error(parameters)
         return Candidate(name, layout, parameters, error if np.isfinite(error) else np.inf)
 
     def _extend(self, candidate: Candidate, layout: Layout) -> Candidate:

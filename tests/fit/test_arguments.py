@@ -44,22 +44,20 @@ def test_at_least_one_factor(n_factors):
 
 
 @pytest.mark.parametrize(
-    ("matrix", "arguments"),
+    ("matrix", "arguments", "message"),
     [
-        (W, {"n_factors": 1}),
-        (W, {"n_factors": 2}),
-        (W, {"n_factors": 5}),
-        (W, {"first": "circulant"}),
-        (W, {"weights": np.ones(6)}),
-        (W, {"solver": "adam"}),
-        (SQUARE, {"n_factors": 5, "block_size": 2}),
-        (SQUARE, {"block_size": 2, "solver": "lm"}),
+        (W, {"n_factors": 1}, "n_factors must be 3"),
+        (W, {"n_factors": 2}, "n_factors must be 3"),
+        (W, {"n_factors": 5}, "n_factors must be 3"),
+        (W, {"first": "circulant"}, 'first must be "diagonal"'),
+        (W, {"weights": np.ones(6)}, "weights must be None"),
+        (W, {"solver": "adam"}, "solver must be"),
+        (SQUARE, {"n_factors": 5, "block_size": 2}, "n_factors must be 3"),
+        (SQUARE, {"block_size": 2, "solver": "lm"}, "solver must be"),
     ],
 )
-def test_rectangles_and_several_blocks_have_three_factors(matrix, arguments):
-    with pytest.raises(
-        ValueError, match=r"fit_cdd: for a W that is not square, or several blocks, n_factors must be 3"
-    ):
+def test_rectangles_and_several_blocks_have_three_factors(matrix, arguments, message):
+    with pytest.raises(ValueError, match=rf"fit_cdd: {message}.* for a W that is not square, or several blocks"):
         fit_cdd(matrix, **arguments)
 
 
@@ -69,8 +67,8 @@ def test_rectangles_and_several_blocks_have_three_factors(matrix, arguments):
         ({"first": "last"}, r'fit_cdd: first must be one of "diagonal", "circulant", got \'last\''),
         ({"solver": "newton"}, r'fit_cdd: solver must be one of "auto", .*, got \'newton\''),
         ({"solver": 3}, r"fit_cdd: solver must be one of .*, got 3"),
-        ({"solver": "sweep", "n_factors": 5}, r'fit_cdd: solver="sweep" needs three factors'),
-        ({"solver": "lm", "weights": np.ones(4)}, r'fit_cdd: solver="lm" does not take weights'),
+        ({"solver": "sweep", "n_factors": 5}, r'fit_cdd: solver must not be "sweep" but for three factors'),
+        ({"solver": "lm", "weights": np.ones(4)}, r'fit_cdd: solver must not be "lm" with weights'),
         ({"restarts": -1}, r"fit_cdd: restarts must be at least 0, got -1"),
         ({"time_limit": -1}, r"fit_cdd: time_limit must be finite and not negative, got -1"),
         ({"time_limit": np.nan}, r"fit_cdd: time_limit must be finite and not negative, got nan"),
