@@ -1,8 +1,9 @@
 """Exploration: Adam with large annealed steps, on several chains at once.
 
 Where many local minima lie within one per cent of each other, large steps decide how good the one is that a descent
-ends in. Steps as large as the parameters themselves, a short memory of the gradient's size and a cosine to zero were
-the best of all that were tried, on real and complex matrices of 48 to 128 rows and 5 to 17 factors.
+ends in. Steps about as large as the parameters, a short memory of the gradient's size and a cosine to zero were chosen
+on three Gaussian matrices, real ones of 48 and 64 rows and a complex one of 48, with 5 and 9 factors and six chains
+each. Rates from 0.6 to 2 do about equally well there, smaller ones and an exponential decay worse.
 """
 
 from __future__ import annotations
