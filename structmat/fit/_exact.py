@@ -63,8 +63,8 @@ def factorize_cdd(
     Returns
     -------
     FitResult
-        The operator, with vectors of the library and device of `W` in double precision: complex ones, unless a real
-        `W` has a real short form. `start` names the form that was found, after a search ``"rank k"`` or ``"generic"``,
+        The operator, with vectors of the library and device of `W` in double precision: complex ones, unless real ones
+        are found for a real `W`. `start` names the form that was found, after a search ``"rank k"`` or ``"generic"``,
         and `converged` tells whether the error is at most `tol`.
 
     Raises
@@ -130,6 +130,8 @@ def factorize_cdd(
     found = _short_form(scaled, n_factors, tol, generator)
     if found is None:
         found = search(scaled, n_factors, tol, generator, deadline=deadline, callback=callback)
+        if np.isrealobj(scaled):
+            found = found._replace(form=_real_form(scaled, found.form, tol))
     exponents = np.diff(np.arange(len(found.form.vectors) + 1) * exponent // len(found.form.vectors)).tolist()
     xp = array_namespace(matrix)
     product = CDDProduct.from_vectors(
@@ -171,6 +173,28 @@ def _short_form(W: NDArray[Any], n_factors: int | None, tol: float, rng: np.rand
             message = f"W has the exact form {form.name!r} of {len(form.vectors)} factors"
             return Found(_lengthened(form, n_factors), [error], "closed form", message)
     return None
+
+
+def _real_form(W: NDArray[Any], form: Form, tol: float) -> Form:
+    """The form with real factors, if its factors are real ones turned by phases and modulations.
+
+    With ``E`` the diagonal of ``exp(2 pi i j / n)``, ``E^m C E^-m`` is a circulant for every circulant `C`, with its
+    first column modulated, so that modulations can pass from a diagonal to the next.
+    """
+    n = len(W)
+    turned = list(form.vectors)
+    for k in range(1, len(turned), 2):
+        rate = int(np.abs(np.fft.fft(turned[k] ** 2)).argmax())
+        modulation = np.exp(2j * np.pi * ((rate + n * (rate % 2)) // 2) * np.arange(n) / n)
+        turned[k] = turned[k] / modulation
+        turned[k - 1] = turned[k - 1] * modulation
+        if k + 1 < len(turned):
+            turned[k + 1] = turned[k + 1] / modulation
+    vectors = [(x * np.exp(-0.5j * np.angle(np.sum(x**2)))).real for x in turned]
+    P = np.asarray(CDDProduct.from_vectors(*vectors, first=form.first).to_dense())
+    vectors[0] = vectors[0] * (np.vdot(P, W) / (np.vdot(P, P) or 1.0))
+    real = form._replace(vectors=vectors)
+    return real if _error(W, real) <= tol else form
 
 
 def _lengthened(form: Form, n_factors: int | None) -> Form:

@@ -187,6 +187,7 @@ def test_planted_products_of_five_real_factors_are_found(n, seed):
     result = factorize_cdd(W, 5, rng=0, time_limit=60)
     check(W, result)
     assert result.error <= 1e-10
+    assert result.operator.dtype == np.float64
 
 
 @pytest.mark.parametrize("time_limit", [0, 0.5])
