@@ -5,6 +5,7 @@ Operators (any array library: NumPy, PyTorch, JAX, CuPy)
     `Sum` and `Scaled` for what stays lazy; `LinearOperator`, the base of all.
 Fits
     `fit_cdd` approximates a matrix by interleaved diagonal and circulant factors, and returns a `FitResult`.
+    `error_curve` does so with more and more factors, beside other families of the same size: an `ErrorCurve`.
 Modules
     `structmat.preconditioners` (circulants for Toeplitz systems), `structmat.scipy` (bridge to SciPy's solvers),
     `structmat.io` (files), `structmat.plot` (figures), `structmat.jax` (pytrees), `structmat.testing` (checks for
@@ -25,7 +26,7 @@ from structmat.block_circulant import BlockCirculant
 from structmat.cdd import CDDProduct
 from structmat.circulant import Circulant, SpectralCirculant
 from structmat.diagonal import Diagonal
-from structmat.fit import FitResult, fit_cdd
+from structmat.fit import ErrorCurve, FitResult, error_curve, factorize_cdd, fit_cdd
 
 __version__ = "0.1.0"
 
@@ -35,6 +36,7 @@ __all__ = [
     "Circulant",
     "Diagonal",
     "EigResult",
+    "ErrorCurve",
     "FitResult",
     "Fourier",
     "Identity",
@@ -44,6 +46,8 @@ __all__ = [
     "SlogdetResult",
     "SpectralCirculant",
     "Sum",
+    "error_curve",
+    "factorize_cdd",
     "fit_cdd",
     "preconditioners",
     "testing",

@@ -12,7 +12,7 @@ from structmat.fit._interchange import as_matrix, to_numpy
 
 try:
     from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator, ScalarFormatter
+    from matplotlib.ticker import FixedLocator, MaxNLocator, ScalarFormatter
 except ModuleNotFoundError as error:
     raise ImportError('structmat.plot needs the extra "plot": pip install "structmat[plot]"') from error
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from structmat._typing import ArrayLike
-    from structmat.fit import FitResult
+    from structmat.fit import ErrorCurve, FitResult
 
-__all__ = ["SUFFIXES", "fit_figure"]
+__all__ = ["SUFFIXES", "curve_figure", "draw_curve", "fit_figure"]
 
 SUFFIXES = (".png", ".pdf", ".svg")
 """What the command line accepts as the name of a figure."""
@@ -34,6 +34,17 @@ _PIXELS = 480  # per side of an image
 _ALL_SINGULAR_VALUES = 1500  # up to this smaller side, else the leading ones
 _LEADING = 32
 _FEW = 40  # points that get a marker each
+
+_CURVES = {
+    "cdd": ("CDD product", "#0072B2", "-", "o"),
+    "truncated-svd": ("truncated SVD", "#000000", "--", "s"),
+    "block-circulant": ("block circulant", "#E69F00", "-.", "^"),
+    "sparse-fourier": ("sparse Fourier", "#CC79A7", ":", "D"),
+    "monarch": ("Monarch", "#009E73", (0, (6, 2)), "v"),
+}
+"""Label, colour, dashes and marker of the fit and its rivals."""
+_SMALL = 1e-2  # where errors fall below this, their axis is logarithmic
+_LINE = 0.055  # height of a label, as a part of the axes
 
 
 def fit_figure(W: ArrayLike, result: FitResult) -> Figure:
@@ -82,6 +93,155 @@ def fit_figure(W: ArrayLike, result: FitResult) -> Figure:
     _draw_images(figure, images, parts, unit)
     _draw_singular_values(figure.add_subplot(grid[1, :]), parts)
     return figure
+
+
+def curve_figure(curve: ErrorCurve) -> Figure:
+    """Draw an error curve: against the number of factors, and beside its rivals against the number of parameters.
+
+    Parameters
+    ----------
+    curve : ErrorCurve
+        What `structmat.error_curve` returned.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        Hollow points are products of fewer factors that no fit with more improved on. Save the figure by
+        ``figure.savefig(path)``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from structmat.fit import error_curve
+    >>> from structmat.plot import curve_figure
+    >>> curve = error_curve(np.arange(16.0).reshape(4, 4), n_factors=[3], rng=0)
+    >>> [axes.get_xlabel() for axes in curve_figure(curve).axes]
+    ['number of factors', 'parameters, % of dense']
+    """
+    rows, cols = curve.shape
+    figure = Figure(figsize=(11.0, 4.8), dpi=150, layout="constrained")
+    figure.suptitle(
+        f"CDD products of a {rows:,} × {cols:,} matrix, blocks of {curve.block_size}, {curve.first} first", fontsize=13
+    )
+    left, right = figure.subplots(1, 2, sharey=True, width_ratios=(1.0, 1.45))
+    label, colour, dashes, marker = _CURVES["cdd"]
+    error = _drawable(curve.error, curve)
+    left.plot(curve.n_factors, error, color=colour, linestyle=dashes, linewidth=2.2, label=label)
+    new = np.append(True, np.diff(curve.error) < 0)
+    for shown, face in ((new, colour), (~new, "white")):
+        left.plot(
+            curve.n_factors[shown],
+            error[shown],
+            color=colour,
+            linestyle="",
+            marker=marker,
+            markersize=6,
+            markerfacecolor=face,
+        )
+    draw_curve(right, curve)
+    right.set_ylabel("")
+    _dress(left, curve)
+    left.set_xlabel("number of factors")
+    few = len(curve.n_factors) <= 12
+    left.xaxis.set_major_locator(
+        FixedLocator(curve.n_factors.tolist()) if few else MaxNLocator(nbins=9, integer=True, min_n_ticks=1)
+    )
+    return figure
+
+
+def draw_curve(ax: Axes, curve: ErrorCurve) -> None:
+    """Draw the error against the number of parameters, with the rivals, every line labelled at its end.
+
+    Parameters
+    ----------
+    ax : matplotlib.axes.Axes
+        Where to draw.
+    curve : ErrorCurve
+        What `structmat.error_curve` returned.
+    """
+    lines = {"cdd": (curve.n_parameters, curve.error), **curve.rivals}
+    unit = 100.0 / (curve.shape[0] * curve.shape[1])
+    ends = []
+    for name, (used, error) in lines.items():
+        # A rival with fewer parameters than its smallest member is the zero matrix: no point of its own.
+        points = np.unique(np.flatnonzero((used > 0) & np.append(True, np.diff(used) != 0)))
+        if not points.size:
+            continue
+        label, colour, dashes, marker = _CURVES.get(name, (name, "#56B4E9", "-", "P"))
+        y = _drawable(error[points], curve)
+        ax.plot(
+            unit * used[points],
+            y,
+            color=colour,
+            linestyle=dashes,
+            linewidth=2.4 if name == "cdd" else 1.6,
+            marker=marker if points.size <= _FEW else "",
+            markersize=5,
+            label=label,
+            zorder=3 if name == "cdd" else 2,
+        )
+        ends.append((label, colour, float(unit * used[points[-1]]), float(y[-1])))
+    _dress(ax, curve)
+    ax.set_xlim(left=0.0)
+    ax.set_xlabel("parameters, % of dense")
+    _label_ends(ax, ends)
+
+
+def _dress(ax: Axes, curve: ErrorCurve) -> None:
+    """Set what both axes of a curve have in common."""
+    every = np.concatenate([curve.error, *(error[used > 0] for used, error in curve.rivals.values())])
+    least = float(_drawable(every, curve).min())
+    if _is_logarithmic(curve):
+        ax.set_yscale("log")
+        ax.set_ylim(least / 2.0, 1.6)
+    else:
+        ax.set_ylim(least - 0.08 if least > 0.3 else -0.02, 1.02)
+    ax.set_ylabel("weighted relative error" if curve.weighted else "relative error")
+    ax.grid(visible=True, color="0.9")
+    ax.set_axisbelow(True)
+    ax.spines[["top", "right"]].set_visible(False)
+
+
+def _is_logarithmic(curve: ErrorCurve) -> bool:
+    return bool(curve.error.min() < _SMALL)
+
+
+def _drawable(error: NDArray[Any], curve: ErrorCurve) -> NDArray[Any]:
+    """Return errors as the axis can show them: what is below rounding, or far below the curve, is not worth decades."""
+    return np.maximum(error, max(float(curve.error.min()), 1e-17)) if _is_logarithmic(curve) else error
+
+
+def _label_ends(ax: Axes, ends: list[tuple[str, str, float, float]]) -> None:
+    """Write every label beside the axes, at the height of the end of its line, apart from one another."""
+    axes_from_data = ax.transScale + ax.transLimits
+    heights = _apart([float(axes_from_data.transform((x, y))[1]) for _, _, x, y in ends], _LINE)
+    for (label, colour, x, y), height in zip(ends, heights, strict=True):
+        ax.annotate(
+            label,
+            xy=(x, y),
+            # In data coordinates, so that labels follow when the limits change.
+            xytext=(1.03, float(axes_from_data.inverted().transform((0.0, height))[1])),
+            textcoords=ax.get_yaxis_transform(),
+            color=colour,
+            va="center",
+            fontweight="bold" if label == _CURVES["cdd"][0] else "normal",
+            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.6, "shrinkA": 1.0, "shrinkB": 4.0},
+        )
+
+
+def _apart(heights: list[float], gap: float) -> list[float]:
+    """Move numbers as little as it takes for neighbours to be `gap` apart, and all of them inside the axes."""
+    order = np.argsort(heights, kind="stable")
+    moved = np.array(heights, dtype=float)[order]
+    for i in range(1, len(moved)):
+        moved[i] = max(moved[i], moved[i - 1] + gap)
+    top = 1.0
+    for i in range(len(moved) - 1, -1, -1):
+        moved[i] = top = min(moved[i], top)
+        top -= gap
+    result = np.empty_like(moved)
+    result[order] = moved
+    return list(result)
 
 
 def _title(result: FitResult) -> str:

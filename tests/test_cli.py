@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
+import inspect
 import json
 import os
 import re
@@ -16,8 +18,8 @@ from safetensors.numpy import save_file
 
 import structmat as sm
 from structmat import io
-from structmat.cli import _app, _compare, main
-from structmat.fit import fit_cdd
+from structmat.cli import _app, _compare, _curve, main
+from structmat.fit import error_curve, fit_cdd
 
 RNG = np.random.default_rng(0)
 W = RNG.standard_normal((9, 6))
@@ -33,6 +35,7 @@ def folder(tmp_path, monkeypatch):
     np.savez("two.npz", a=W, b=W.T)
     save_file({"layer.weight": W.astype("float32")}, "plain.safetensors")
     io.save(sm.Circulant(np.ones(5, "float32")), "operator.safetensors", metadata={"note": "hello"})
+    np.save("square.npy", W[:4, :4])
     np.save("nan.npy", np.where(W > 1, np.nan, W))
     np.save("infinite.npy", np.where(W > 1, np.inf, W))
     np.save("empty.npy", W[:0])
@@ -43,7 +46,7 @@ def folder(tmp_path, monkeypatch):
     (tmp_path / "truncated.npy").write_bytes(content[:-1])
     (tmp_path / "foreign.npy").write_text("not a matrix")
     (tmp_path / "none.npy").touch()
-    for name in ("old.safetensors", "old.png"):
+    for name in ("old.safetensors", "old.png", "old.csv"):
         (tmp_path / name).write_text("old")
     return tmp_path
 
@@ -89,7 +92,7 @@ def test_the_table_holds_the_numbers_of_the_fit_and_its_rivals(cli):
     assert [row[0] for row in rows.values()] == [str(n) for n in parameters]
     assert [row[1] for row in rows.values()] == [f"{100 * n / 54:.3g}%" for n in parameters]
     assert rows["CDD fit (D C D)"][2:] == [f"{result.error:.4f}", f"{result.explained:.2%}"]
-    assert f"start {result.start}, {result.n_iter} sweeps, converged, " in out
+    assert f"start {result.start}, {result.n_iter} iterations of sweep, converged, " in out
     assert max(map(len, out.splitlines())) <= 80
     assert "…" not in out
 
@@ -164,6 +167,25 @@ def test_extreme_matrices_are_compared_without_a_warning(cli, A):
     assert all(0 <= row["error"] <= 1 for row in got["comparison"])
 
 
+def test_other_numbers_of_factors(cli):
+    options = ("--n-factors", 2, "--first", "circulant", "--time-limit", 0.2)
+    got = fitted(cli, "square.npy", *options, "--out", "fit.safetensors")
+    assert (got["n_factors"], got["n_parameters"]) == (2, 8)
+    assert io.load("fit.safetensors").factors[0].shape == (4, 4)
+    assert "CDD fit (C D)" in cli("fit", "square.npy", *options)[1]
+
+
+def test_an_interrupted_fit_prints_and_writes_the_best_so_far(cli, monkeypatch):
+    def interrupted(*arguments, **options):
+        return dataclasses.replace(fit_cdd(*arguments, **options), message="interrupted: the best so far")
+
+    monkeypatch.setattr(_app, "fit_cdd", interrupted)
+    status, out, err = cli("fit", "W.npy", "--out", "fit.safetensors")
+    assert (status, err) == (130, "structmat fit: interrupted\n")
+    assert ", interrupted, " in out
+    assert io.load("fit.safetensors").shape == (9, 6)
+
+
 def test_the_same_seed_gives_the_same_fit(cli):
     first, second = (fitted(cli, "W.npy", "--seed", 3) for _ in range(2))
     assert first.pop("seconds") != second.pop("seconds")
@@ -185,13 +207,75 @@ def test_progress_shows_every_start_on_a_terminal(cli, monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
     status, out, err = cli("fit", "W.npy", "--max-iter", 40)
     assert status == 0
-    assert "sweeps" in err
+    assert "iterations" in err
     assert "error 0." in err
     assert "rank-one" in err
     assert "CDD fit" in out
     status, out, err = cli("fit", "W.npy", "--json")
     assert err == ""
     json.loads(out)
+
+
+# curve
+
+
+def test_the_table_of_a_curve_holds_its_numbers(cli):
+    want = error_curve(W, 3, rng=0)
+    status, out, err = cli("curve", "W.npy", "--max-factors", 3)
+    assert (status, err) == (0, "")
+    title, *_, row, end = (line for line in out.splitlines() if line.strip())
+    assert title.startswith("W.npy: 9 x 6, float64")
+    cells = row.split()
+    assert cells[:4] == ["3", "27", "50%", f"{want.error[0]:.4f}"]
+    rivals = ["-" if not used[0] else f"{error[0]:.4f}" for used, error in want.rivals.values()]
+    assert cells[5:] == rivals
+    assert end.startswith("blocks of 6, diagonal first, ")
+    assert max(map(len, out.splitlines())) <= 80
+    assert "…" not in out
+
+
+def test_a_curve_in_json_and_its_files(cli, folder):
+    status, out, err = cli(
+        *("curve", "square.npy", "--max-factors", 2, "--block-size", 4, "--seed", 5, "--first", "circulant", "--json"),
+        *("--csv", "curve.csv", "--plot", "curve.png"),
+    )
+    assert (status, err) == (0, "")
+    got = json.loads(out)
+    want = error_curve(W[:4, :4], 2, block_size=4, first="circulant", rng=5).to_dict()
+    assert {key: got[key] for key in want if key != "seconds"} == {k: v for k, v in want.items() if k != "seconds"}
+    assert (got["csv"], got["plot"]) == ("curve.csv", "curve.png")
+    assert (folder / "curve.png").read_bytes().startswith(b"\x89PNG")
+    assert {**sm.ErrorCurve.load("curve.csv").to_dict(), "csv": "curve.csv", "plot": "curve.png"} == got
+    status, out, _ = cli("curve", "W.npy", "--max-factors", 3, "--csv", "curve.csv", "--plot", "curve.png", "--force")
+    assert (status, out.endswith("wrote curve.png\nwrote curve.csv\n")) == (0, True)
+
+
+def test_a_curve_out_of_time_says_so(cli):
+    status, out, err = cli("curve", "square.npy", "--max-factors", 5, "--time-limit", 0)
+    assert (status, err) == (0, "")
+    assert "s, stopped by the time limit; fits of 0.0 s repeat the best of fewer factors" in out
+
+
+def test_progress_of_a_curve_shows_the_time_left(cli, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
+    status, _, err = cli("curve", "W.npy", "--max-factors", 3, "--time-limit", 3000)
+    assert status == 0
+    assert "3 factors (1 of 1), " in err
+    assert "error 0." in err
+    assert re.search(r"about 0:(50:00|49:5\d) left", err)
+
+
+def test_an_interrupted_curve_prints_and_writes_what_there_is(cli, monkeypatch, folder):
+    def interrupted(*arguments, **options):
+        return dataclasses.replace(error_curve(*arguments, **options), stopped="interrupted")
+
+    monkeypatch.setattr(_curve, "error_curve", interrupted)
+    status, out, err = cli("curve", "W.npy", "--max-factors", 3, "--csv", "curve.csv")
+    assert (status, err) == (130, "structmat curve: interrupted\n")
+    assert ", interrupted; fits of 0.0 s" in out
+    assert sm.ErrorCurve.load("curve.csv").stopped == "interrupted"
 
 
 # info
@@ -240,7 +324,9 @@ def test_help_names_every_option_with_its_default(cli):
         "key",
         "n-factors",
         "block-size",
+        "first",
         "max-iter",
+        "time-limit",
         "tol",
         "seed",
         "out",
@@ -250,8 +336,9 @@ def test_help_names_every_option_with_its_default(cli):
         "debug",
     ):
         assert f"--{option}" in text
-    for default in ("[default: 3]", "[default: 500]", "[default: 1e-07]", "[default: 0]", "[default: False]"):
-        assert default in text
+    options = inspect.signature(fit_cdd).parameters
+    for default in (*(options[name].default for name in ("n_factors", "first", "max_iter", "tol")), 0, False):
+        assert f"[default: {default}]" in text
     assert "--plot fit.png" in text
     assert "--no-" not in text
 
@@ -260,7 +347,7 @@ def test_version_and_no_arguments(cli):
     assert cli("--version") == (0, f"structmat {sm.__version__}\n", "")
     status, out, _ = cli()
     assert status == 0
-    assert all(name in out for name in ("fit", "info", "--help", "--version"))
+    assert all(name in out for name in ("fit", "curve", "info", "--help", "--version"))
 
 
 # Errors
@@ -271,6 +358,17 @@ USAGE = [
     (["fit", "W.npy", "--unknown"], "--unknown"),
     (["unknown"], "unknown"),
     (["info"], "FILE"),
+    (["curve"], "W"),
+    (["curve", "W.npy", "--max-factors", "0"], "--max-factors"),
+    (["curve", "W.npy", "--max-factors", "2"], "--max-factors: must be at least 3, got 2"),
+    (["curve", "W.npy", "--first", "x"], "--first"),
+    (["curve", "W.npy", "--time-limit", "-1"], "--time-limit"),
+    (["curve", "W.npy", "--time-limit", "nan"], "--time-limit"),
+    (["curve", "W.npy", "--block-size", "10"], "--block-size"),
+    (["curve", "two.npz"], "--key: must be one of a, b"),
+    (["curve", "W.npy", "--csv", "old.csv"], "--csv: old.csv exists; --force"),
+    (["curve", "W.npy", "--csv", "curve.txt"], "--csv: curve.txt must end in .csv"),
+    (["curve", "W.npy", "--plot", "curve.gif"], "--plot: curve.gif must end in .png or"),
     (["fit", "W.npy", "--block-size"], "--block-size"),
     (["fit", "W.npy", "--block-size", "0"], "--block-size"),
     (["fit", "W.npy", "--block-size", "x"], "--block-size"),
@@ -311,6 +409,10 @@ FAILURES = [
     (["fit", "none.npy"], "W: none.npy is empty"),
     (["fit", "operator.safetensors"], "W: operator.safetensors holds a structmat operator"),
     (["fit", "W.npy", "--out", "no/fit.safetensors"], "--out: no/fit.safetensors: its folder"),
+    (["curve", "missing.npy"], "W: missing.npy: No such file"),
+    (["curve", "nan.npy"], "W: must be finite"),
+    (["curve", "three.npy"], "W: must be a non-empty matrix"),
+    (["curve", "W.npy", "--csv", "no/curve.csv"], "--csv: no/curve.csv: its folder"),
     (["info", "missing.npy"], "FILE: missing.npy: No such file"),
     (["info", "truncated.npy"], "FILE: truncated.npy is no complete"),
 ]

@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 from cyclopts.validators import Number
@@ -18,7 +18,9 @@ from cyclopts.validators import Number
 import structmat
 from structmat import io
 from structmat.cli._compare import comparison
+from structmat.cli._curve import curve
 from structmat.cli._errors import FAILURE, INTERRUPTED, USAGE, CommandError, blaming
+from structmat.cli._outputs import check_outputs, plot_module, write_figure
 from structmat.cli._report import live_progress, print_comparison, print_description, print_json, result_notes
 from structmat.fit import fit_cdd
 
@@ -51,8 +53,10 @@ def fit(
     key: str | None = None,
     n_factors: Annotated[int, _Positive] = _N_FACTORS,
     block_size: Annotated[int | None, _Positive] = None,
+    first: Literal["diagonal", "circulant"] = "diagonal",
     max_iter: Annotated[int, _Positive] = _MAX_ITER,
     tol: Annotated[float, Parameter(validator=Number(gte=0))] = _TOL,
+    time_limit: Annotated[float | None, Parameter(validator=Number(gte=0))] = None,
     seed: Annotated[int, Parameter(validator=Number(gte=0))] = 0,
     out: Path | None = None,
     plot: Path | None = None,
@@ -72,16 +76,21 @@ def fit(
     key
         Name of the array in a file with several, as in `--key layer.weight`.
     n_factors
-        Number of factors; 3 is diagonal, circulant, diagonal.
+        Number of factors; 3 is diagonal, circulant, diagonal. A rectangle or several blocks have three.
     block_size
         Rows of one circulant block, as in `--block-size 384`. By default the smaller side of the matrix. Smaller blocks
         mean more parameters and a smaller error.
+    first
+        Kind of the first factor.
     max_iter
-        The most sweeps from one starting point, as in `--max-iter 2000`.
+        The most iterations from one starting point, as in `--max-iter 5000`.
     tol
-        Stop when a sweep lowers the error by less than this part of itself, as in `--tol 1e-9`.
+        Stop when an iteration lowers the error by less than this part of itself, as in `--tol 1e-9`.
+    time_limit
+        Seconds until which to search, as in `--time-limit 120`. By default a fixed amount of work. Ctrl-C ends the
+        search early, with the best fit so far.
     seed
-        Seed of random numbers; the same seed gives the same fit.
+        Seed of random numbers; the same seed gives the same fit, unless a time limit cuts it.
     out
         Save the fit to this file, as in `--out fit.safetensors`; `structmat.io.load` reads it.
     plot
@@ -93,13 +102,21 @@ def fit(
     debug
         Show the traceback of an error.
     """
-    _check_outputs(W, out, plot, force=force)
+    check_outputs(W, {"--out": out, "--plot": plot}, force=force)
     with blaming("W"):
         matrix = io.load_matrix(W, key=key)
     start = time.perf_counter()
     with live_progress(quiet=json) as callback, blaming("W"):
         result = fit_cdd(
-            matrix, n_factors, block_size=block_size, rng=seed, max_iter=max_iter, tol=tol, callback=callback
+            matrix,
+            n_factors,
+            block_size=block_size,
+            first=first,
+            max_iter=max_iter,
+            tol=tol,
+            time_limit=time_limit,
+            rng=seed,
+            callback=callback,
         )
     seconds = time.perf_counter() - start
     written = _write_outputs(matrix, result, out, plot, source=W, force=force)
@@ -113,9 +130,15 @@ def fit(
         table = [row.to_dict() for row in rows]
         files = {"out": None if out is None else str(out), "plot": None if plot is None else str(plot)}
         print_json({"operator": operator, **result.to_dict(), "comparison": table, "seconds": seconds, **files})
-        return
-    title = f"{W.name}: {matrix.shape[0]} x {matrix.shape[1]}, {matrix.dtype}"
-    print_comparison(title, rows, matrix.size, [result_notes(result, seconds), *(f"wrote {path}" for path in written)])
+    else:
+        title = f"{W.name}: {matrix.shape[0]} x {matrix.shape[1]}, {matrix.dtype}"
+        notes = [result_notes(result, seconds), *(f"wrote {path}" for path in written)]
+        print_comparison(title, rows, matrix.size, notes)
+    if "interrupted" in result.message:
+        raise KeyboardInterrupt
+
+
+app.command(curve)
 
 
 @app.command
@@ -147,7 +170,7 @@ def info(
 
 def run(arguments: Sequence[str]) -> int:
     """Run a command and return its exit status."""
-    owner = " ".join(["structmat", *(name for name in arguments[:1] if name in {"fit", "info"})])
+    owner = " ".join(["structmat", *(name for name in arguments[:1] if name in {"fit", "curve", "info"})])
     try:
         command, bound, _ = app.parse_args(list(arguments), print_error=False, exit_on_error=False)
         command(*bound.args, **bound.kwargs)
@@ -176,25 +199,6 @@ def _message(error: Exception) -> str:
     return f"{type(error).__name__}: {text} (--debug shows where)"
 
 
-def _check_outputs(source: Path, out: Path | None, plot: Path | None, *, force: bool) -> None:
-    """Refuse what could not be written after the fit."""
-    allowed: dict[str, Sequence[str]] = {"--out": (".safetensors",)}
-    if plot is not None:
-        with blaming("--plot"):
-            allowed["--plot"] = _plot_module().SUFFIXES
-    for option, path in (("--out", out), ("--plot", plot)):
-        if path is None:
-            continue
-        if path.suffix.lower() not in allowed[option]:
-            raise CommandError(option, f"{path} must end in {' or '.join(allowed[option])}", USAGE)
-        if _is_same(path, source):
-            raise CommandError(option, f"{path} is the matrix itself, which is never overwritten", USAGE)
-        with blaming(option):
-            io.check_output(path, force=force)
-    if out is not None and plot is not None and _is_same(out, plot):
-        raise CommandError("--plot", f"{plot} is the file of --out", USAGE)
-
-
 def _write_outputs(
     matrix: NDArray[Any], result: FitResult, out: Path | None, plot: Path | None, *, source: Path, force: bool
 ) -> list[Path]:
@@ -202,22 +206,5 @@ def _write_outputs(
         with blaming("--out"):
             io.save(result, out, metadata={"source": source.name}, force=force)
     if plot is not None:
-        figure = _plot_module().fit_figure(matrix, result)
-        with blaming("--plot"), io.atomic_write(plot, force=force) as file:
-            figure.savefig(file, format=plot.suffix[1:].lower())
+        write_figure(plot_module().fit_figure(matrix, result), plot, force=force)
     return [path for path in (out, plot) if path is not None]
-
-
-def _plot_module() -> Any:
-    try:
-        from structmat import plot  # noqa: PLC0415  # matplotlib is slow to import and an extra
-    except ImportError as error:
-        raise CommandError("--plot", str(error)) from error
-    return plot
-
-
-def _is_same(path: Path, other: Path) -> bool:
-    """Tell whether two paths lead to one file, be it there or not."""
-    if path.exists() and other.exists():
-        return path.samefile(other)
-    return os.path.realpath(path) == os.path.realpath(other)

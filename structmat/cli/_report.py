@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from math import prod
 from typing import TYPE_CHECKING, Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
@@ -16,9 +17,25 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from structmat.cli._compare import Row
-    from structmat.fit import FitProgress, FitResult
+    from structmat.fit import CurveProgress, ErrorCurve, FitProgress, FitResult
 
-__all__ = ["live_progress", "print_comparison", "print_description", "print_json", "result_notes"]
+__all__ = [
+    "curve_progress",
+    "live_progress",
+    "print_comparison",
+    "print_curve",
+    "print_description",
+    "print_json",
+    "result_notes",
+]
+
+_HEADINGS = {
+    "truncated-svd": "trunc.\nSVD",
+    "block-circulant": "block\ncirc.",
+    "sparse-fourier": "sparse\nFourier",
+    "monarch": "\nMonarch",
+}
+"""Of the rivals of a curve."""
 
 
 def print_json(value: dict[str, Any]) -> None:
@@ -34,7 +51,7 @@ def live_progress(*, quiet: bool) -> Iterator[Callable[[FitProgress], None]]:
         SpinnerColumn(),
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),
-        TextColumn("{task.completed:.0f}/{task.total:.0f} sweeps"),
+        TextColumn("{task.completed:.0f}/{task.total:.0f} iterations"),
         TextColumn("error {task.fields[error]}"),
         TimeElapsedColumn(),
     )
@@ -49,6 +66,40 @@ def live_progress(*, quiet: bool) -> Iterator[Callable[[FitProgress], None]]:
         yield report
 
 
+@contextlib.contextmanager
+def curve_progress(*, quiet: bool) -> Iterator[Callable[[CurveProgress], None]]:
+    """Show the running fit of a curve on stderr, if that is a terminal, with the time left; give the callback."""
+    console = Console(stderr=True)
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        TextColumn("error {task.fields[error]}"),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[left]}"),
+    )
+    with Progress(*columns, console=console, transient=True, disable=quiet or not console.is_terminal) as progress:
+        task = progress.add_task("error curve", total=None, error="", left="")
+
+        def report(state: CurveProgress) -> None:
+            left = "" if state.remaining is None else f"about {_duration(state.remaining)} left"
+            progress.update(
+                task,
+                description=f"{state.n_factors} factors ({state.point} of {state.n_points}), {state.fit.start}",
+                total=state.n_points,
+                completed=state.point - 1 + min(state.fit.iteration / state.fit.max_iter, 1.0),
+                error=f"{state.fit.error:.6f}",
+                left=left,
+            )
+
+        yield report
+
+
+def _duration(seconds: float) -> str:
+    whole = round(seconds)
+    return f"{whole // 3600}:{whole % 3600 // 60:02}:{whole % 60:02}"
+
+
 def print_comparison(title: str, rows: list[Row], size: int, notes: list[str]) -> None:
     """Print the table of a fit; `size` is the number of entries of the matrix."""
     table = Table(title=escape(title), title_justify="left", title_style="bold")
@@ -60,6 +111,28 @@ def print_comparison(title: str, rows: list[Row], size: int, notes: list[str]) -
         share = f"{100 * row.n_parameters / size:.3g}%"
         table.add_row(escape(row.label), f"{row.n_parameters:,}", share, error, energy, style="bold" if i == 0 else "")
     _print(table, notes)
+
+
+def print_curve(title: str, curve: ErrorCurve, notes: list[str]) -> None:
+    """Print the table of an error curve."""
+    table = Table(title=escape(title), title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    headings = ["\nfactors", "para-\nmeters", "of\ndense", "CDD\nerror", "\ns"]
+    for heading in (*headings, *(_HEADINGS.get(name, name) for name in curve.rivals)):
+        table.add_column(heading, justify="right", no_wrap=True, style="bold" if heading == headings[3] else "")
+    for i, count in enumerate(curve.n_parameters):
+        table.add_row(
+            f"{curve.n_factors[i]}",
+            f"{count:,}",
+            f"{100 * count / prod(curve.shape):.3g}%",
+            _error_text(float(curve.error[i])),
+            f"{curve.seconds[i]:.1f}",
+            *(_error_text(float(error[i])) if used[i] else "-" for used, error in curve.rivals.values()),
+        )
+    reached = f"{curve.seconds.sum():.1f} s"
+    if curve.stopped != "completed":
+        reached += f", stopped by the {curve.stopped}" if curve.stopped == "time limit" else f", {curve.stopped}"
+        reached += "; fits of 0.0 s repeat the best of fewer factors"
+    _print(table, [f"blocks of {curve.block_size}, {curve.first} first, {reached}", *notes])
 
 
 def print_description(description: dict[str, Any]) -> None:
@@ -101,7 +174,9 @@ def _error_text(error: float) -> str:
 def result_notes(result: FitResult, seconds: float) -> str:
     """Return the line below the table of a fit."""
     end = "converged" if result.converged else "not converged, see --max-iter and --tol"
-    return f"start {result.start}, {result.n_iter} sweeps, {end}, {seconds:.2f} s"
+    if "interrupted" in result.message:
+        end = "interrupted"
+    return f"start {result.start}, {result.n_iter} iterations of {result.solver}, {end}, {seconds:.2f} s"
 
 
 def _by(shape: list[int]) -> str:

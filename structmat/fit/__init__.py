@@ -2,18 +2,42 @@
 
 Map of the package, each file below importing only files further down:
 
-- `_cdd`: `fit_cdd` itself, its checks and the choice among starting points
-- `_result`: what it returns and reports
+- `_curve`, `_error_curve`: `error_curve`, fits with more and more factors, and what it returns
+- `_rivals`: the best members of other families, for comparison
+- `_cdd`, `_arguments`, `_given`: `fit_cdd` itself and its checks
+- `_exact`, `_exact_search`: `factorize_cdd`, and its search for a product that reproduces a matrix
+- `_short_forms`: matrices that are products of a few factors in closed form
+- `_routes`: the two ways `fit_cdd` goes
+- `_result`: what they return and report
+- `_control`: what ends a fit early
+- `_weights`: from second moments to a matrix whose columns are fitted
+
+Square chains of any number of factors:
+
+- `_square`, `_search`: the problem, and its search from starts through exploration, polish and growth
+- `_chain_starts`: starting points
+- `_adam`, `_lbfgs`: exploration and polish, first order
+- `_objective`: the error and its gradient by transforms
+- `_levenberg_marquardt`: polish, second order: joint steps on all factors
+- `_chain`: a chain by its diagonal forms, its products and derivatives
+
+Three factors on any grid of blocks:
+
+- `_three_factors`: the choice among starting points
 - `_starts`, `_shift_synchronisation`: starting points
 - `_solvers`: from a starting point to a minimum
 - `_sweep`: the closed-form alternating steps
 - `_blocks`, `_factors`: the matrix and the vectors as they are laid out for the steps
+
 - `_interchange`: to NumPy and back
 """
 
 from __future__ import annotations
 
 from structmat.fit._cdd import fit_cdd
+from structmat.fit._curve import CurveProgress, error_curve
+from structmat.fit._error_curve import ErrorCurve
+from structmat.fit._exact import factorize_cdd
 from structmat.fit._result import FitProgress, FitResult
 
-__all__ = ["FitProgress", "FitResult", "fit_cdd"]
+__all__ = ["CurveProgress", "ErrorCurve", "FitProgress", "FitResult", "error_curve", "factorize_cdd", "fit_cdd"]

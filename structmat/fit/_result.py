@@ -15,14 +15,14 @@ __all__ = ["FitProgress", "FitResult"]
 
 
 class FitProgress(NamedTuple):
-    """State of a fit after one sweep, as handed to the `callback` of `fit_cdd`."""
+    """State of a fit after one iteration, as handed to the `callback` of `fit_cdd`."""
 
     start: str
     """Name of the starting point of this run."""
     iteration: int
-    """Sweeps made from this starting point, the first is 1."""
+    """Iterations made from this starting point, the first is 1."""
     max_iter: int
-    """The most sweeps that will be made from it."""
+    """The most iterations that will be made from it."""
     error: float
     """Relative Frobenius error reached from it."""
 
@@ -42,13 +42,22 @@ class FitResult:
     n_parameters : int
         Number of entries of all vectors of the operator.
     n_iter : int
-        Sweeps made from the winning starting point.
+        Iterations made from the winning starting point.
     converged : bool
-        Whether the last sweep lowered the error by no more than the tolerance.
+        Whether the last iteration lowered the error by no more than the tolerance.
     history : ndarray
-        Relative errors of the winning run, of its starting point first, then after every sweep. Never rises.
+        Relative errors of the winning run, of its starting point first, then after every iteration: the
+        lowest so far, so that it never rises.
     start : str
         The starting point that won.
+    solver : str
+        What took the starting points to the result.
+    stopped : str
+        What ended the fit: ``"completed"`` where all planned work was done, ``"time limit"`` or ``"interrupted"``.
+    message : str
+        What was chosen and why, and why the fit ended.
+    seconds : float
+        Time that the fit took.
     """
 
     operator: CDDProduct
@@ -59,6 +68,10 @@ class FitResult:
     converged: bool
     history: NDArray[np.float64]
     start: str
+    solver: str = "sweep"
+    stopped: str = "completed"
+    message: str = ""
+    seconds: float = 0.0
 
     @property
     def explained(self) -> float:
@@ -66,7 +79,7 @@ class FitResult:
         return 1.0 - self.error**2
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything but the operator's vectors, ready for JSON.
+        """Return everything but the operator's vectors and the time, ready for JSON: the same for the same seed.
 
         Returns
         -------
@@ -83,6 +96,9 @@ class FitResult:
             "n_iter": self.n_iter,
             "converged": self.converged,
             "start": self.start,
+            "solver": self.solver,
+            "stopped": self.stopped,
+            "message": self.message,
             "history": self.history.tolist(),
         }
 
@@ -97,5 +113,6 @@ class FitResult:
             "parameters": f"{self.n_parameters:,} ({self.n_parameters / (rows * cols):.3%} of dense)",
             "iterations": f"{self.n_iter} ({'converged' if self.converged else 'not converged'})",
             "start": self.start,
+            "solver": f"{self.solver}, {self.seconds:.3g} s",
         }
         return "\n".join(["FitResult", *(f"  {name:<15} {text}" for name, text in lines.items())])

@@ -47,9 +47,9 @@ class Run(NamedTuple):
         return len(self.history) - 1
 
 
-Solver: TypeAlias = "Callable[[BlockGrid, Run, int, float, Callable[[int, float], None]], Run]"
+Solver: TypeAlias = "Callable[[BlockGrid, Run, int, float, Callable[[int, float], bool | None]], Run]"
 """``solver(grid, run, max_iter, tol, report)`` goes on with a run until it converges or has `max_iter` iterations in
-all, and calls ``report(iteration, error)`` once per iteration."""
+all, and calls ``report(iteration, error)`` once per iteration, which may return true to stop it."""
 
 
 def alternate(
@@ -57,7 +57,7 @@ def alternate(
     run: Run,
     max_iter: int,
     tol: float,
-    report: Callable[[int, float], None],
+    report: Callable[[int, float], bool | None],
 ) -> Run:
     """Alternating least squares with momentum.
 
@@ -66,8 +66,8 @@ def alternate(
     """
     current, history, converged = run.factors, list(run.history), run.converged
     previous: Factors | None = None
-    momentum = _MOMENTUM
-    while not converged and len(history) <= max_iter:
+    momentum, stop = _MOMENTUM, False
+    while not (converged or stop) and len(history) <= max_iter:
         c, b = current.c, current.b
         if previous is not None:
             c, b = c + momentum * (c - previous.c), b + momentum * (b - previous.b)
@@ -82,7 +82,7 @@ def alternate(
             converged = previous is None
             momentum, previous, error = momentum * _CUT, None, history[-1]
         history.append(error)
-        report(len(history) - 1, error)
+        stop = bool(report(len(history) - 1, error))
     return Run(current, history, converged)
 
 

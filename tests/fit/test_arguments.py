@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from structmat import CDDProduct
 from structmat.fit import fit_cdd
 
 W = np.random.default_rng(0).standard_normal((4, 6))
@@ -33,10 +34,92 @@ def test_not_numbers(matrix):
         fit_cdd(matrix)
 
 
-@pytest.mark.parametrize("n_factors", [0, 1, 2, 4, 5, -3])
-def test_only_three_factors(n_factors):
-    with pytest.raises(ValueError, match=rf"fit_cdd: n_factors must be 3.* got {n_factors}"):
-        fit_cdd(W, n_factors)
+SQUARE = W[:, :4]
+
+
+@pytest.mark.parametrize("n_factors", [0, -3])
+def test_at_least_one_factor(n_factors):
+    with pytest.raises(ValueError, match=rf"fit_cdd: n_factors must be at least 1, got {n_factors}"):
+        fit_cdd(SQUARE, n_factors)
+
+
+@pytest.mark.parametrize(
+    ("matrix", "arguments", "message"),
+    [
+        (W, {"n_factors": 1}, "n_factors must be 3"),
+        (W, {"n_factors": 2}, "n_factors must be 3"),
+        (W, {"n_factors": 5}, "n_factors must be 3"),
+        (W, {"first": "circulant"}, 'first must be "diagonal"'),
+        (W, {"weights": np.ones(6)}, "weights must be None"),
+        (W, {"solver": "adam"}, "solver must be"),
+        (SQUARE, {"n_factors": 5, "block_size": 2}, "n_factors must be 3"),
+        (SQUARE, {"block_size": 2, "solver": "lm"}, "solver must be"),
+    ],
+)
+def test_rectangles_and_several_blocks_have_three_factors(matrix, arguments, message):
+    with pytest.raises(ValueError, match=rf"fit_cdd: {message}.* for a W that is not square, or several blocks"):
+        fit_cdd(matrix, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"first": "last"}, r'fit_cdd: first must be one of "diagonal", "circulant", got \'last\''),
+        ({"solver": "newton"}, r'fit_cdd: solver must be one of "auto", .*, got \'newton\''),
+        ({"solver": 3}, r"fit_cdd: solver must be one of .*, got 3"),
+        ({"solver": "sweep", "n_factors": 5}, r'fit_cdd: solver must not be "sweep" but for three factors'),
+        ({"solver": "lm", "weights": np.ones(4)}, r'fit_cdd: solver must not be "lm" with weights'),
+        ({"restarts": -1}, r"fit_cdd: restarts must be at least 0, got -1"),
+        ({"time_limit": -1}, r"fit_cdd: time_limit must be finite and not negative, got -1"),
+        ({"time_limit": np.nan}, r"fit_cdd: time_limit must be finite and not negative, got nan"),
+    ],
+)
+def test_options_of_any_number_of_factors(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        fit_cdd(SQUARE, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("start", "error", "message"),
+    [
+        ("random", TypeError, r"start must be \"auto\", a CDDProduct or a FitResult, got 'random'"),
+        (CDDProduct.from_vectors(*np.ones((3, 5))), ValueError, r"start must have shape \(4, 4\), got \(5, 5\)"),
+        (CDDProduct.from_vectors(*np.ones((7, 4))), ValueError, r"start must become a product of 5 .* got 7 factors"),
+        (
+            CDDProduct.from_vectors(*np.ones((5, 4)), first="circulant"),
+            ValueError,
+            r"start must .* got 5 factors, the first circulant",
+        ),
+        (CDDProduct.from_vectors(*np.ones((3, 4)) * 1j), ValueError, r"start must be real where W is"),
+        (CDDProduct.from_vectors(*np.ones((3, 4)) * np.nan), ValueError, r"start must be finite"),
+        (CDDProduct.from_vectors(*np.ones((3, 2, 4))), ValueError, r"start must be one product, got a stack"),
+        (
+            CDDProduct.from_vectors(np.ones(4), np.ones((2, 2, 2)), np.ones(4), block=True),
+            ValueError,
+            r"start must have circulants of a single block",
+        ),
+    ],
+)
+def test_bad_starts(start, error, message):
+    with pytest.raises(error, match="fit_cdd: " + message):
+        fit_cdd(SQUARE, 5, start=start)
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        (np.ones(3), r"must have shape \(4,\) or \(4, 4\), got \(3,\)"),
+        (np.ones((4, 3)), r"must have shape"),
+        (np.zeros(4), r"must not be zero"),
+        (np.array([1.0, np.nan, 1.0, 1.0]), r"must be finite"),
+        (np.array([1.0, -1e-3, 1.0, 1.0]), r"must be real and not negative"),
+        (np.diag([1.0, -1e-3, 1.0, 1.0]), r"must be positive semi-definite, got the eigenvalue -0\.001"),
+        (np.triu(np.ones((4, 4))), r"must be a symmetric"),
+    ],
+)
+def test_bad_weights(weights, message):
+    with pytest.raises(ValueError, match="fit_cdd: weights " + message):
+        fit_cdd(SQUARE, 5, weights=weights)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,64 @@
+"""The files that a command writes: refused before the work where they could not be written after it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from structmat import io
+from structmat.cli._errors import USAGE, CommandError, blaming
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["check_outputs", "plot_module", "write_figure"]
+
+
+def check_outputs(source: Path, outputs: Mapping[str, Path | None], *, force: bool) -> None:
+    """Refuse what could not be written after the work; `outputs` has the option of every file."""
+    seen: dict[str, Path] = {}
+    for option, path in outputs.items():
+        if path is None:
+            continue
+        suffixes = _suffixes(option)
+        if path.suffix.lower() not in suffixes:
+            raise CommandError(option, f"{path} must end in {' or '.join(suffixes)}", USAGE)
+        if _is_same(path, source):
+            raise CommandError(option, f"{path} is the matrix itself, which is never overwritten", USAGE)
+        with blaming(option):
+            io.check_output(path, force=force)
+        for other_option, other in seen.items():
+            if _is_same(path, other):
+                raise CommandError(option, f"{path} is the file of {other_option}", USAGE)
+        seen[option] = path
+
+
+def plot_module() -> Any:
+    """Import `structmat.plot`."""
+    try:
+        from structmat import plot  # noqa: PLC0415  # matplotlib is slow to import and an extra
+    except ImportError as error:
+        raise CommandError("--plot", str(error)) from error
+    return plot
+
+
+def write_figure(figure: Figure, path: Path, *, force: bool) -> None:
+    """Write a figure to the file of ``--plot``."""
+    with blaming("--plot"), io.atomic_write(path, force=force) as file:
+        figure.savefig(file, format=path.suffix[1:].lower())
+
+
+def _suffixes(option: str) -> tuple[str, ...]:
+    if option == "--plot":
+        suffixes: tuple[str, ...] = plot_module().SUFFIXES
+        return suffixes
+    return {"--out": (".safetensors",), "--csv": (".csv",)}[option]
+
+
+def _is_same(path: Path, other: Path) -> bool:
+    """Tell whether two paths lead to one file, be it there or not."""
+    if path.exists() and other.exists():
+        return path.samefile(other)
+    return os.path.realpath(path) == os.path.realpath(other)

@@ -1,0 +1,132 @@
+"""The search for a product that reproduces a matrix: joint second-order steps from one random start after the other."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable
+from itertools import repeat
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from structmat.fit._chain import Chain
+from structmat.fit._levenberg_marquardt import iterate
+from structmat.fit._result import FitProgress
+from structmat.fit._short_forms import Form
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["Found", "search"]
+
+# The search for matrices of full rank begins at the counting bound up to a side where an iteration takes well below a
+# second. For larger ones it begins this share of the rest of the side higher, where far fewer iterations do.
+_CHEAP_SIDE, _HIGHER = 40, 0.3
+
+# The most iterations from one start, as a constant and a multiple of the side. At the counting bound a run takes some
+# 10 n iterations, from three factors above it on a third of that.
+_ITERATIONS, _ITERATIONS_PER_SIDE = 150, 12
+
+# A run that has not halved its error within this number of iterations, again with a multiple of the side, is given up.
+_PATIENCE, _PATIENCE_PER_SIDE = 60, 4
+
+# So is one with too few factors for a generic matrix, after this many iterations that took less than this share off. It
+# either falls at once or never, and the more starts the better: planted products are found from one in 20 (n = 10) to
+# one in 300 (n = 16).
+_SHORT_PATIENCE, _SHORT_PROGRESS = 25, 0.01
+
+# Starts for a given number of factors, unless a time limit sets how many; numbers of factors tried if that is free.
+_RESTARTS, _LENGTHS = 6, 9
+
+# Steps converge quadratically in the end: once the tolerance is met, a few more take the error to this share of it.
+_AIM, _LAST_STEPS = 1e-2, 3
+
+
+class Found(NamedTuple):
+    """A product and how it was found."""
+
+    form: Form
+    history: list[float]
+    solver: str
+    message: str
+
+
+def search(
+    W: NDArray[Any],
+    n_factors: int | None,
+    tol: float,
+    rng: np.random.Generator,
+    *,
+    deadline: float,
+    callback: Callable[[FitProgress], object] | None,
+) -> Found:
+    """Levenberg-Marquardt from one random start after the other, each with one more factor if their number is free."""
+    n = len(W)
+    name, lengths = _generic_form(W, tol)
+    if n_factors is not None:
+        lengths = [n_factors] * _RESTARTS if deadline == math.inf else repeat(n_factors)
+    most = _ITERATIONS + _ITERATIONS_PER_SIDE * n
+    best, best_history = _random_chain(W, n_factors or n + 1, rng), [math.inf]
+    runs, reason = 0, "no start met the tolerance"
+    try:
+        for length in lengths:
+            runs += 1
+            history: list[float] = []
+            for state in iterate(W, _random_chain(W, length, rng)):
+                if state.error < best_history[-1]:
+                    best, best_history = state.chain, history
+                history.append(state.error)
+                if callback is not None and len(history) > 1:
+                    callback(FitProgress(name, len(history) - 1, most, state.error))
+                if (
+                    state.stationary
+                    or len(history) > most
+                    or _ended(history, state.chain, tol)
+                    or time.monotonic() >= deadline
+                ):
+                    break
+            if best_history[-1] <= tol:
+                reason = "it met the tolerance"
+                break
+            if time.monotonic() >= deadline:
+                reason = "the time limit ended the search"
+                break
+    except KeyboardInterrupt:
+        reason = "an interrupt ended the search"
+    message = f"{len(best.x)} complex factors, start {runs}: {reason}"
+    return Found(Form(name, "diagonal", best.to_vectors()), best_history, "levenberg-marquardt", message)
+
+
+def _generic_form(W: NDArray[Any], tol: float) -> tuple[str, Iterable[int]]:
+    """What `W` is called, and numbers of factors for one start after the other."""
+    n = len(W)
+    s = np.linalg.svd(W, compute_uv=False)
+    left = np.sqrt(np.cumsum(s[::-1] ** 2))[::-1]
+    rank = int(np.count_nonzero(left > _AIM * tol * left[0]))
+    if 2 * rank < n:
+        # The counting bound, where a second start is worth while, up to the bound that is proven.
+        return f"rank {rank}", [2 * rank + 1, *range(2 * rank + 1, 4 * rank + 2)]
+    least = n + 1 + max(0, int(_HIGHER * (n - _CHEAP_SIDE)))
+    return "generic", range(least, least + _LENGTHS)
+
+
+def _ended(history: list[float], chain: Chain, tol: float) -> bool:
+    """Whether a run has what it came for, or makes too little progress to get there."""
+    if history[-1] <= _AIM * tol or (len(history) > _LAST_STEPS and history[-1 - _LAST_STEPS] <= tol):
+        return True
+    length, n = chain.x.shape
+    patience, share = _PATIENCE + _PATIENCE_PER_SIDE * n, 0.5
+    if length <= n:
+        patience, share = _SHORT_PATIENCE, _SHORT_PROGRESS
+    return len(history) > patience and history[-1] > (1.0 - share) * history[-1 - patience]
+
+
+def _random_chain(W: NDArray[Any], length: int, rng: np.random.Generator) -> Chain:
+    """Factors of random phases; one of them has the singular values of `W` for moduli, so that the product has them.
+
+    That brings matrices of low rank within a few iterations, and costs others nothing.
+    """
+    x = np.exp(2j * np.pi * rng.random((length, len(W))))
+    x[length // 2] *= np.linalg.svd(W, compute_uv=False)
+    return Chain(x, "diagonal", real=False)

@@ -1,0 +1,113 @@
+"""The two ways to fit: sweeps for three factors on any grid of blocks, a search for square chains of any number."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from array_api_compat import array_namespace
+
+from structmat.block_circulant import BlockCirculant
+from structmat.cdd import CDDProduct
+from structmat.circulant import Circulant
+from structmat.diagonal import Diagonal
+from structmat.fit._blocks import BlockGrid
+from structmat.fit._chain_starts import extended
+from structmat.fit._factors import Factors
+from structmat.fit._given import Given
+from structmat.fit._interchange import like, to_numpy
+from structmat.fit._objective import Layout
+from structmat.fit._solvers import relative_error
+from structmat.fit._square import SquareProblem
+from structmat.fit._sweep import residual_norm2
+from structmat.fit._three_factors import sweep_from_all_starts
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from structmat._typing import Array
+    from structmat.fit._control import Control
+    from structmat.fit._search import Plan
+
+__all__ = ["Found", "Task", "by_search", "by_sweeps"]
+
+# A weighted fit spends this share of its time on the fit without weights, from which it starts.
+_UNWEIGHTED_SHARE = 0.4
+
+
+class Task(NamedTuple):
+    """What both ways need."""
+
+    matrix: Array
+    """The matrix as it was given: of any library."""
+    values: NDArray[Any]
+    """Its values."""
+    block_size: int
+    control: Control
+    rng: np.random.Generator
+    restarts: int | None
+    given: Given | None
+
+
+class Found(NamedTuple):
+    operator: CDDProduct
+    error: float
+    history: NDArray[np.float64]
+    converged: bool
+    start: str
+    solver: str
+    why: str
+    """Why "auto" takes this solver."""
+
+
+def by_sweeps(task: Task) -> Found:
+    """Fit three factors, the first a diagonal."""
+    size, given = task.block_size, task.given
+    grid = BlockGrid(task.values, size)
+    extra = []
+    if given is not None:
+        layout = Layout(size, 3)
+        a, c, b = layout.to_vectors(extended(layout, given.vectors, given.first))
+        extra.append(("given", Factors(a[None], c[None, None], b[None]).scaled(-grid.exponent)))
+    best = sweep_from_all_starts(grid, task.rng, task.control, n_random=task.restarts, given=extra)
+    fitted, error = _operator(best.run.factors, grid, task.matrix, single=task.matrix.shape == (size, size))
+    why = "closed-form sweeps are fastest for three factors"
+    return Found(fitted, error, np.array(best.run.history), best.run.converged, best.start, "sweep", why)
+
+
+def by_search(task: Task, layout: Layout, plan: Plan, inputs: NDArray[Any] | None, *, swept: bool) -> Found:
+    """Fit a square chain, with weights where there are `inputs`."""
+    matrix, values, control, rng = task.matrix, task.values, task.control, task.rng
+    if not values.any() or (inputs is not None and not (values @ inputs).any()):
+        zeros = [like(np.zeros(layout.n), matrix)] * layout.n_factors
+        product = CDDProduct.from_vectors(*zeros, first=layout.first)
+        return Found(product, 0.0, np.zeros(1), True, "zero", plan.solver, "the matrix is zero")
+    problem = SquareProblem(values, inputs)
+    starts = [] if task.given is None else [task.given]
+    if inputs is not None:
+        # What is best without weights is a start of the fit with weights, which so is never worse than it.
+        plain = SquareProblem(values, None)
+        part = control.until(control.share(_UNWEIGHTED_SHARE))
+        unweighted = plain.search(layout, copy.deepcopy(rng), part, plan=plan, swept=swept, given=starts)
+        starts = [*starts, Given(layout.first, plain.vectors(unweighted))]
+    best = problem.search(layout, rng, control, plan=plan, swept=swept, given=starts)
+    arrays = [like(vector.astype(values.dtype), matrix) for vector in problem.vectors(best)]
+    error = problem.error(layout, np.stack([to_numpy(array) for array in arrays]))
+    product = CDDProduct.from_vectors(*arrays, first=layout.first)
+    known = [*filter(np.isfinite, best.history), error]
+    history = np.maximum(np.minimum.accumulate(known), error)
+    return Found(product, error, history, best.converged, best.start, plan.solver, "local minima are to be explored")
+
+
+def _operator(factors: Factors, grid: BlockGrid, matrix: Array, *, single: bool) -> tuple[CDDProduct, float]:
+    """Return the operator in the library and dtype of `matrix`, and its error after rounding to them."""
+    rows, cols = matrix.shape
+    scaled = factors.scaled(grid.exponent)
+    a, c, b = (like(x.astype(grid.dtype), matrix) for x in scaled)
+    rounded = Factors(*(to_numpy(x).astype(grid.double) for x in (a, c, b)))
+    error = relative_error(grid, residual_norm2(grid, rounded.scaled(-grid.exponent)))
+    middle = Circulant(c[0, 0, :]) if single else BlockCirculant(c, shape=(rows, cols))
+    xp = array_namespace(matrix)
+    left, right = Diagonal(xp.reshape(a, (-1,))[:rows]), Diagonal(xp.reshape(b, (-1,))[:cols])
+    return CDDProduct((left, middle, right)), error

@@ -1,0 +1,55 @@
+"""Weights of a fit: from second moments of the inputs to a matrix whose columns are fitted instead of the unit vectors.
+
+With ``S = M @ M^H`` the weighted error ``norm((W - P) S^(1/2))`` is ``norm(W @ M - P @ M)``: a fit of the products with
+the columns of `M`, of which a singular `S` needs no more than its rank.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["weighted_inputs"]
+
+
+def weighted_inputs(weights: NDArray[Any], cols: int, *, real: bool) -> NDArray[Any]:
+    """Return `M`, in double precision, scaled to a largest entry of order one; real if the matrix is to be `real`.
+
+    Parameters
+    ----------
+    weights : (cols,) or (cols, cols) ndarray
+        The diagonal of `S`, or `S`.
+    cols : int
+        Columns of the matrix to be fitted.
+    real : bool
+        Whether the matrix to be fitted is real.
+    """
+    owner = "fit_cdd: weights"
+    if weights.shape not in {(cols,), (cols, cols)}:
+        raise ValueError(f"{owner} must have shape ({cols},) or ({cols}, {cols}), got {weights.shape}")
+    if not np.isfinite(weights).all():
+        raise ValueError(f"{owner} must be finite, got NaN or infinity")
+    largest = float(np.abs(weights).max())
+    if largest == 0.0:
+        raise ValueError(f"{owner} must not be zero")
+    scaled = weights.astype(np.result_type(weights.dtype, np.float64)) / largest
+    rounding = 10.0 * cols * float(np.finfo(weights.dtype).eps)
+    if scaled.ndim == 1:
+        if np.iscomplexobj(scaled) or scaled.min() < 0.0:
+            raise ValueError(f"{owner} must be real and not negative where they are a vector")
+        return np.diag(np.sqrt(scaled))[:, scaled > 0]
+    if np.abs(scaled - scaled.conj().T).max() > rounding:
+        raise ValueError(f"{owner} must be a symmetric (Hermitian) matrix")
+    if real and np.iscomplexobj(scaled):
+        # Of a real residual only the real part of S, symmetric and positive semi-definite too, matters.
+        scaled = np.ascontiguousarray(scaled.real)
+    values, vectors = np.linalg.eigh(scaled)
+    if values[0] < -rounding * values[-1]:
+        raise ValueError(f"{owner} must be positive semi-definite, got the eigenvalue {values[0] * largest:.6g}")
+    kept = values > rounding * values[-1]
+    root: NDArray[Any] = vectors[:, kept] * np.sqrt(values[kept])
+    return root
