@@ -19,6 +19,8 @@ from structmat.diagonal import Diagonal
 __all__ = ["CDDProduct"]
 
 Factor: TypeAlias = Diagonal | Circulant | SpectralCirculant | BlockCirculant
+# Up to this side `to_dense` multiplies dense matrices, which costs little and keeps every digit.
+_DIRECT_SIDE = 512
 CIRCULANT_LIKE = (Circulant, SpectralCirculant, BlockCirculant)
 
 
@@ -165,7 +167,10 @@ class CDDProduct(Chain):
         if isinstance(last, Diagonal) and rest:  # scale the columns of the factor before it: exact and cheaper
             dense = rest.pop()._to_dense(like) * last.d[..., None, :]
         for factor in reversed(rest):
-            dense = factor._matmat(dense, like.xp)
+            if isinstance(factor, Diagonal) or max(factor.shape) > _DIRECT_SIDE:
+                dense = factor._matmat(dense, like.xp)
+            else:  # transforms would lose small entries beside large ones, which other factors may bring back
+                dense = like.xp.matmul(factor._to_dense(like), dense)
         return dense
 
     def _require_one_circulant(self, method: str) -> None:

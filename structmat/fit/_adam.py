@@ -53,18 +53,20 @@ def anneal(
     x = parameters.view(parameters.real.dtype)
     mean, square = np.zeros_like(x), np.zeros_like(x)
     begun = time.monotonic()
-    for step in range(1, steps + 1):
-        progress = (step - 1) / steps
-        if deadline is not None:
-            now = time.monotonic()
-            if now >= deadline:
-                return
-            progress = max(progress, (now - begun) / (deadline - begun))
-        values, complex_gradient = objective.value_and_gradient(parameters)
-        report(step, np.sqrt(values))
-        gradient = complex_gradient.view(x.dtype)
-        mean += (1 - _MEAN_DECAY) * (gradient - mean)
-        square += (1 - _SQUARE_DECAY) * (gradient * gradient - square)
-        bias = np.sqrt(1 - _SQUARE_DECAY**step) / (1 - _MEAN_DECAY**step)
-        rate = rates * (0.5 * (1 + np.cos(np.pi * progress)) * bias)
-        x -= rate.astype(x.dtype)[:, None, None] * mean / (np.sqrt(square) + x.dtype.type(tiny))
+    # A chain may be lost to an overflow; its error tells, and the others go on.
+    with np.errstate(over="ignore", invalid="ignore"):
+        for step in range(1, steps + 1):
+            progress = (step - 1) / steps
+            if deadline is not None:
+                now = time.monotonic()
+                if now >= deadline:
+                    return
+                progress = max(progress, (now - begun) / (deadline - begun))
+            values, complex_gradient = objective.value_and_gradient(parameters)
+            report(step, np.sqrt(values))
+            gradient = complex_gradient.view(x.dtype)
+            mean += (1 - _MEAN_DECAY) * (gradient - mean)
+            square += (1 - _SQUARE_DECAY) * (gradient * gradient - square)
+            bias = np.sqrt(1 - _SQUARE_DECAY**step) / (1 - _MEAN_DECAY**step)
+            rate = rates * (0.5 * (1 + np.cos(np.pi * progress)) * bias)
+            x -= rate.astype(x.dtype)[:, None, None] * mean / (np.sqrt(square) + x.dtype.type(tiny))

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from structmat.fit._objective import First, Layout
 
-__all__ = ["extended", "nearest_circulant", "random_orthogonal"]
+__all__ = ["extended", "nearest_circulant", "random_orthogonal", "weighted_rank_one"]
 
 
 def nearest_circulant(matrix: NDArray[Any]) -> NDArray[Any]:
@@ -22,6 +22,14 @@ def nearest_circulant(matrix: NDArray[Any]) -> NDArray[Any]:
     i = np.arange(n)
     column: NDArray[Any] = np.stack([matrix[i, i - k].mean() for k in range(n)])
     return column
+
+
+def weighted_rank_one(matrix: NDArray[Any], inputs: NDArray[Any]) -> NDArray[Any]:
+    """Return vectors u, ones, v of the D C D product of rank one that is best with `inputs`."""
+    u, s, wh = np.linalg.svd(matrix @ inputs, full_matrices=False)
+    # The first right singular vector is a combination of the rows of the inputs.
+    v = np.linalg.lstsq(inputs.T, wh[0], rcond=None)[0]
+    return np.stack([s[0] * u[:, 0], np.ones(len(matrix), dtype=u.dtype), v.astype(u.dtype)])
 
 
 def extended(layout: Layout, vectors: NDArray[Any], first: First) -> NDArray[Any]:

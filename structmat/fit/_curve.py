@@ -158,7 +158,7 @@ def error_curve(
             options["start"] = results[-1]
         report = _reporter(callback, clock, index)
         result = fit_cdd(matrix, number, time_limit=clock.share(index), callback=report, **options)
-        if "interrupted" in result.message:
+        if result.stopped == "interrupted":
             stopped = "interrupted"
         if results and not result.error <= results[-1].error:
             result = _padded(results[-1], number)

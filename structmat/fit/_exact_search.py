@@ -33,7 +33,7 @@ _PATIENCE, _PATIENCE_PER_SIDE = 60, 4
 
 # So is one with too few factors for a generic matrix, after this many iterations that took less than this share off. It
 # either falls at once or never, and the more starts the better: planted products are found from one in 20 (n = 10) to
-# one in 300 (n = 16).
+# one in hundreds to a thousand (n = 16).
 _SHORT_PATIENCE, _SHORT_PROGRESS = 25, 0.01
 
 # Starts for a given number of factors, unless a time limit sets how many; numbers of factors tried if that is free.
@@ -50,6 +50,7 @@ class Found(NamedTuple):
     history: list[float]
     solver: str
     message: str
+    stopped: str = "completed"
 
 
 def search(
@@ -68,7 +69,7 @@ def search(
         lengths = [n_factors] * _RESTARTS if deadline == math.inf else repeat(n_factors)
     most = _ITERATIONS + _ITERATIONS_PER_SIDE * n
     best, best_history = _random_chain(W, n_factors or n + 1, rng), [math.inf]
-    runs, reason = 0, "no start met the tolerance"
+    runs, reason, stopped = 0, "no start met the tolerance", "completed"
     try:
         for length in lengths:
             runs += 1
@@ -90,12 +91,12 @@ def search(
                 reason = "it met the tolerance"
                 break
             if time.monotonic() >= deadline:
-                reason = "the time limit ended the search"
+                reason, stopped = "the time limit ended the search", "time limit"
                 break
     except KeyboardInterrupt:
-        reason = "an interrupt ended the search"
+        reason, stopped = "an interrupt ended the search", "interrupted"
     message = f"{len(best.x)} complex factors, start {runs}: {reason}"
-    return Found(Form(name, "diagonal", best.to_vectors()), best_history, "levenberg-marquardt", message)
+    return Found(Form(name, "diagonal", best.to_vectors()), best_history, "levenberg-marquardt", message, stopped)
 
 
 def _generic_form(W: NDArray[Any], tol: float) -> tuple[str, Iterable[int]]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from structmat.fit._blocks import BlockGrid
-from structmat.fit._chain_starts import nearest_circulant
+from structmat.fit._chain_starts import nearest_circulant, weighted_rank_one
 from structmat.fit._objective import First, Layout, Objective
 from structmat.fit._search import Candidate, Plan, Search
 from structmat.fit._three_factors import CLOSED_FORMS, sweep_from_all_starts
@@ -50,7 +50,7 @@ class SquareProblem:
         self.log_scale = float(np.log(largest) + np.log(norm))
         """The matrix is the exponential of this times the one that is fitted."""
         coarse = np.complex64 if np.iscomplexobj(values) else np.float32
-        inputs = None if inputs is None else inputs.astype(self.dtype)
+        self.inputs = inputs = None if inputs is None else inputs.astype(self.dtype)
         self.fine = Objective(Layout(n, 1), self.matrix if inputs is None else self.matrix @ inputs, inputs)
         self.coarse = self.fine.astype(np.dtype(coarse))
 
@@ -79,6 +79,8 @@ class SquareProblem:
                 forms.append((best.start, "diagonal", _vectors(best.run.factors, grid)))
             else:
                 forms += [(name, "diagonal", _vectors(start(grid, own), grid)) for name, start in CLOSED_FORMS]
+            if self.inputs is not None:
+                forms.append(("rank-one", "diagonal", weighted_rank_one(self.matrix, self.inputs)))
         del grid  # it holds copies of the matrix
         search = Search(
             fine=self.fine,

@@ -264,7 +264,7 @@ def test_interruption_ends_the_curve_with_what_there_is(fake, monkeypatch):
 
     def fit(W, n_factors, **options):
         result = inner(W, n_factors, **options)
-        return replace(result, message="interrupted: the best so far") if n_factors == 2 else result
+        return replace(result, stopped="interrupted") if n_factors == 2 else result
 
     monkeypatch.setattr(_curve, "fit_cdd", fit)
     found = error_curve(SQUARE, 5, rng=0)

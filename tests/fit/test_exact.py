@@ -1,7 +1,5 @@
 """`factorize_cdd`: every short form is found, other matrices are reproduced, arguments and limits are honoured."""
 
-import time
-
 import numpy as np
 import pytest
 import torch
@@ -193,12 +191,13 @@ def test_planted_products_of_five_real_factors_are_found(n, seed):
 @pytest.mark.parametrize("time_limit", [0, 0.5])
 def test_time_limit_returns_the_best_so_far(time_limit):
     W = gaussian(np.random.default_rng(0), (40, 40), real=False)
-    begun = time.monotonic()
     result = factorize_cdd(W, rng=0, time_limit=time_limit)
-    assert time.monotonic() - begun < 6.0
     check(W, result)
     assert not result.converged
+    assert result.stopped == "time limit"
     assert "time limit" in result.message
+    if time_limit == 0:
+        assert result.n_iter <= 1
     assert result.error < 2.0
 
 
@@ -211,6 +210,7 @@ def test_interrupt_returns_the_best_so_far():
     result = factorize_cdd(W, rng=0, callback=interrupt)
     check(W, result)
     assert result.n_iter == 5
+    assert result.stopped == "interrupted"
     assert "interrupt" in result.message
 
 

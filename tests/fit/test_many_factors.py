@@ -32,8 +32,7 @@ def check(W, fit, n_factors, first, relative):
     assert [type(factor) for factor in fit.operator.factors] == [kinds[k % 2] for k in range(n_factors)]
     assert fit.n_parameters == n_factors * len(W)
     assert fit.operator.dtype == W.dtype
-    # Factors of exact fits may be far larger than their product.
-    rounding = 1e-6 if W.dtype.itemsize == 4 else 1e-8
+    rounding = 1e-6 if W.dtype.itemsize == 4 else 1e-10
     assert fit.error == pytest.approx(relative(W, fit.operator.to_dense()), abs=rounding)
     assert (np.diff(fit.history) <= 0.0).all()
     assert fit.history[-1] == pytest.approx(fit.error, abs=rounding)
@@ -61,7 +60,7 @@ def test_never_worse_than_closed_forms_or_fewer_factors(closed_form_errors, rela
 @settings(max_examples=12, deadline=None)
 @given(
     W=st.integers(1, 5).flatmap(
-        lambda n: st.lists(st.sampled_from([0.0, 0.0, 1.0, -1.0, 0.5, 3.0]), min_size=n * n, max_size=n * n).map(
+        lambda n: st.lists(st.sampled_from([0.0, 0.0, 1.0, -1.0, 1e-8, 3.0]), min_size=n * n, max_size=n * n).map(
             lambda entries: np.reshape(entries, (n, n))
         )
     ),

@@ -44,6 +44,17 @@ def test_never_worse_than_without_weights(kind, n_factors, first, real):
         assert fit.error <= fit_cdd(W, n_factors - 2, first=first, weights=S, **QUICK).error
 
 
+@pytest.mark.parametrize("kind", ["vector", "full", "singular"])
+@pytest.mark.parametrize("real", [True, False])
+def test_never_worse_than_weighted_rank_one_whatever_the_time(kind, real):
+    W, S = problem(kind, real=real)
+    values, vectors = np.linalg.eigh(np.diag(S) if S.ndim == 1 else S)
+    singular = np.linalg.svdvals(W @ vectors * np.sqrt(np.maximum(values, 0)))
+    rank_one = np.sqrt(np.sum(singular[1:] ** 2) / np.sum(singular**2))
+    for n_factors in (3, 4, 5):
+        assert fit_cdd(W, n_factors, weights=S, rng=4, time_limit=0.0).error <= rank_one + 1e-9
+
+
 @pytest.mark.parametrize("n_factors", [1, 3, 4])
 def test_equal_weights_are_none(n_factors):
     W, _ = problem("full", real=True)
