@@ -142,7 +142,7 @@ def test_shared_transposed_and_differentiable_torch_vectors_are_saved(tmp_path):
 def test_jax_without_double_precision_refuses_rather_than_truncates(tmp_path):
     jax = pytest.importorskip("jax")
     io.save(sm.Circulant(np.ones(3)), tmp_path / "c.safetensors")
-    enable_x64 = getattr(jax, "enable_x64", None) or jax.experimental.enable_x64  # older JAX has it there only
+    enable_x64 = jax.enable_x64 if hasattr(jax, "enable_x64") else jax.experimental.enable_x64  # as in older JAX
     with enable_x64(False), pytest.raises(ValueError, match="jax_enable_x64"):
         io.load(tmp_path / "c.safetensors", xp=jax.numpy)
 
