@@ -76,7 +76,7 @@ def fit(
     key
         Name of the array in a file with several, as in `--key layer.weight`.
     n_factors
-        Number of factors; 3 is diagonal, circulant, diagonal. A rectangle or several blocks have three.
+        Number of factors; 3 is diagonal, circulant, diagonal. A rectangle or several blocks have odd numbers.
     block_size
         Rows of one circulant block, as in `--block-size 384`. By default the smaller side of the matrix. Smaller blocks
         mean more parameters and a smaller error.

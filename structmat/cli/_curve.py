@@ -49,7 +49,7 @@ def curve(
     key
         Name of the array in a file with several, as in `--key layer.weight`.
     max_factors
-        The largest number of factors, as in `--max-factors 17`. A rectangle or several blocks have three.
+        The largest number of factors, as in `--max-factors 17`. A rectangle or several blocks have odd ones from 3 on.
     block_size
         Rows of one circulant block, as in `--block-size 384`. By default the smaller side of the matrix.
     first

@@ -12,12 +12,13 @@ Map of the package, each file below importing only files further down:
 - `_control`: what ends a fit early
 - `_weights`: from second moments to a matrix whose columns are fitted
 
-Square chains of any number of factors:
+Chains of any number of factors:
 
-- `_square`, `_search`: the problem, and its search from starts through exploration, polish and growth
+- `_square`, `_rectangle`: the problem on one block, and on a rectangle or several
+- `_search`: its search from starts through exploration, polish and growth
 - `_chain_starts`: starting points
 - `_adam`, `_lbfgs`: exploration and polish, first order
-- `_objective`: the error and its gradient by transforms
+- `_block_objective`, `_objective`: the error and its gradient by transforms, on several blocks and on one
 - `_levenberg_marquardt`: polish, second order: joint steps on all factors
 - `_chain`: a chain by its diagonal forms, its products and derivatives
 

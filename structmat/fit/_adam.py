@@ -38,7 +38,7 @@ def anneal(
     Parameters
     ----------
     objective : Objective
-    parameters : (B, F, n) ndarray
+    parameters : (B, ...) ndarray
         Starting points with entries of size one, of the dtype of the objective; they are overwritten.
     rates : (B,) ndarray
         First step of an entry in each chain. It falls to zero along a cosine.
@@ -69,4 +69,5 @@ def anneal(
             square += (1 - _SQUARE_DECAY) * (gradient * gradient - square)
             bias = np.sqrt(1 - _SQUARE_DECAY**step) / (1 - _MEAN_DECAY**step)
             rate = rates * (0.5 * (1 + np.cos(np.pi * progress)) * bias)
-            x -= rate.astype(x.dtype)[:, None, None] * mean / (np.sqrt(square) + x.dtype.type(tiny))
+            rate = rate.astype(x.dtype).reshape(-1, *[1] * (x.ndim - 1))
+            x -= rate * mean / (np.sqrt(square) + x.dtype.type(tiny))

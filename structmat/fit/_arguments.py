@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import operator
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
-__all__ = ["choice", "generator", "integer", "non_negative", "refuse_for_blocks"]
+__all__ = ["check_for_blocks", "choice", "generator", "integer", "non_negative"]
 
 
 def integer(value: Any, name: str, least: int = 1) -> int:
@@ -49,13 +49,12 @@ def generator(rng: Any) -> np.random.Generator:
         raise type(error)(f"fit_cdd: rng must be a numpy.random.Generator, a seed or None, got {rng!r}") from error
 
 
-def refuse_for_blocks(n_factors: int, first: str, solver: str) -> NoReturn:
-    """Say what is available for rectangles and several blocks."""
+def check_for_blocks(n_factors: int, first: str, solver: str) -> None:
+    """Refuse what is not available for rectangles and several blocks, and say what is."""
     where = "for a W that is not square, or several blocks"
-    if n_factors != 3:
-        raise ValueError(f"fit_cdd: n_factors must be 3 {where}, got {n_factors}")
+    if n_factors < 3 or n_factors % 2 == 0:
+        raise ValueError(f"fit_cdd: n_factors must be odd and at least 3 {where}, got {n_factors}")
     if first != "diagonal":
         raise ValueError(f'fit_cdd: first must be "diagonal" {where}, got {first!r}')
-    if solver not in {"auto", "sweep"}:
-        raise ValueError(f'fit_cdd: solver must be "auto" or "sweep" {where}, got {solver!r}')
-    raise ValueError(f"fit_cdd: weights must be None {where}")
+    if solver == "lm":
+        raise ValueError(f'fit_cdd: solver must be "auto", "sweep", "adam" or "lbfgs" {where}, got {solver!r}')

@@ -10,7 +10,8 @@ import numpy as np
 
 from structmat._arrays import as_floating
 from structmat.cdd import CDDProduct
-from structmat.fit._arguments import choice, generator, integer, non_negative, refuse_for_blocks
+from structmat.fit._arguments import check_for_blocks, choice, generator, integer, non_negative
+from structmat.fit._block_objective import block_layout
 from structmat.fit._control import Control
 from structmat.fit._given import given_chain
 from structmat.fit._interchange import as_matrix, to_numpy
@@ -55,21 +56,23 @@ def fit_cdd(
         The matrix, of shape (rows, cols), real or complex: nested lists or an array of any library that follows the
         array API standard. It is only read. The fit itself runs in NumPy on the CPU.
     n_factors : int, default: 3
-        Number of factors: any for a square `W` and a single block, otherwise three.
+        Number of factors: any for a square `W` and a single block, otherwise any odd number from three on. Then one of
+        the block circulants has the shape of `W`, and further ones are square with its smaller side, to the right of it
+        if `W` has at least as many rows as columns, to the left if it has fewer.
     block_size : int, optional
         Side of the circulant blocks; the last blocks are cropped where it does not divide the sides of `W`. By default
         the smaller side of `W`: a single circulant if `W` is square.
     first : {"diagonal", "circulant"}, default: "diagonal"
-        Kind of the leftmost factor.
+        Kind of the leftmost factor; always a diagonal for a `W` that is not square, or several blocks.
     weights : array_like, optional
         Second moments `S` of the vectors that `W` is applied to, (cols, cols) and positive semi-definite, or the
         diagonal of `S`, (cols,). Then ``norm((W - P) S^(1/2))`` is minimised, and errors are relative to
-        ``norm(W S^(1/2))``. Only for a square `W` and a single block.
+        ``norm(W S^(1/2))``.
     solver : {"auto", "sweep", "adam", "lbfgs", "lm"}, default: "auto"
         ``"sweep"`` solves for one of three factors at a time in closed form. ``"adam"`` explores with large steps and
         polishes; ``"lbfgs"`` and ``"lm"`` go straight from the starts to minima, with limited memory or by
-        Levenberg-Marquardt (small matrices without weights). ``"auto"`` sweeps for three unweighted factors that begin
-        with a diagonal, and otherwise takes ``"adam"``, with its polish chosen by size.
+        Levenberg-Marquardt (small square matrices of a single block, without weights). ``"auto"`` sweeps for three
+        unweighted factors that begin with a diagonal, and otherwise takes ``"adam"``, with its polish chosen by size.
     start : "auto", CDDProduct or FitResult, default: "auto"
         A product of no more than `n_factors` factors to start from besides the other starting points, in place of the
         products of fewer factors that are otherwise fitted first. The result is never worse.
@@ -132,8 +135,8 @@ def fit_cdd(
     choice(solver, "solver", ("auto", "sweep", "adam", "lbfgs", "lm"))
     single = rows == cols == size
     sweeps = n_factors == 3 and first == "diagonal" and weights is None and solver in {"auto", "sweep"}
-    if not sweeps and not single:
-        refuse_for_blocks(n_factors, first, solver)
+    if not single:
+        check_for_blocks(n_factors, first, solver)
     if not sweeps and solver == "sweep":
         raise ValueError(
             'fit_cdd: solver must not be "sweep" but for three factors, the first diagonal, and no weights, '
@@ -154,7 +157,8 @@ def fit_cdd(
     values = to_numpy(matrix)
     if not np.isfinite(values).all():
         raise ValueError("fit_cdd: W must be finite, got NaN or infinity")
-    given = given_chain(start, Layout(size, n_factors, first), single=single, real=not np.iscomplexobj(values))
+    layout = Layout(size, n_factors, first) if single else block_layout((rows, cols), size, n_factors)
+    given = given_chain(start, layout, real=not np.iscomplexobj(values))
     task = Task(matrix, values, size, control, random, restarts, given)
     if sweeps:
         found = by_sweeps(task)
@@ -165,7 +169,7 @@ def fit_cdd(
             inputs = weighted_inputs(moments, cols, real=not np.iscomplexobj(values))
         chosen = cast("Solver", "adam" if solver in {"auto", "sweep"} else solver)
         plan = Plan(chosen, restarts, growth and given is None)
-        found = by_search(task, Layout(size, n_factors, first), plan, inputs, swept=solver == "auto")
+        found = by_search(task, layout, plan, inputs, swept=solver == "auto")
     end = "converged" if found.converged else "all planned iterations made"
     stopped = control.reason() or "completed"
     if stopped != "completed":

@@ -75,7 +75,7 @@ def error_curve(
         The matrix, of shape (rows, cols), real or complex.
     max_factors : int, optional
         The largest number of factors. The curve has a point for each number from 1 on; for a rectangle or several
-        blocks only for three, all that `fit_cdd` offers there.
+        blocks for each odd number from 3 on, all that `fit_cdd` offers there.
     n_factors : iterable of int, optional
         The numbers of factors themselves, instead of `max_factors`; in any order.
     block_size : int, optional
@@ -154,7 +154,7 @@ def error_curve(
             results.append(_padded(results[-1], number))
             seconds.append(0.0)
             continue
-        if results and single:
+        if results:
             options["start"] = results[-1]
         report = _reporter(callback, clock, index)
         result = fit_cdd(matrix, number, time_limit=clock.share(index), callback=report, **options)
@@ -231,11 +231,13 @@ def _reporter(
 
 
 def _padded(result: FitResult, n_factors: int) -> FitResult:
-    """Return a fit as one of more factors: the same product, identities appended."""
+    """Return a fit as one of more factors: the same product, identities appended, of a wide one on the left."""
     factors = list(result.operator.factors)
-    size, cols = result.block_size, factors[-1].shape[1]
+    size, (rows, cols) = result.block_size, result.operator.shape
     while len(factors) < n_factors:
-        factors.append(_identity(cols, size, result, diagonal=not isinstance(factors[-1], Diagonal)))
+        at = 0 if rows < cols else len(factors)
+        diagonal = not isinstance(factors[0 if rows < cols else -1], Diagonal)
+        factors.insert(at, _identity(min(rows, cols), size, result, diagonal=diagonal))
     product = CDDProduct(tuple(factors))
     return replace(result, operator=product, n_parameters=product.n_parameters, start=PADDED)
 
@@ -274,7 +276,7 @@ def _numbers(max_factors: int | None, n_factors: Iterable[int] | None, *, single
         raise ValueError("error_curve: give either max_factors or n_factors")
     if n_factors is None:
         most = _integer(max_factors, "max_factors", 1 if single else 3)
-        return list(range(1, most + 1)) if single else [3]
+        return list(range(1, most + 1)) if single else list(range(3, most + 1, 2))
     try:
         listed = list(n_factors)
     except TypeError:

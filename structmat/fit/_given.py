@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -10,6 +11,7 @@ from structmat.block_circulant import BlockCirculant
 from structmat.cdd import CDDProduct
 from structmat.circulant import Circulant
 from structmat.diagonal import Diagonal
+from structmat.fit._block_objective import BlockLayout
 from structmat.fit._interchange import to_numpy
 from structmat.fit._result import FitResult
 
@@ -22,41 +24,68 @@ __all__ = ["Given", "given_chain"]
 
 
 class Given(NamedTuple):
-    """A square product to start from."""
+    """A product to start from."""
 
     first: First
-    vectors: NDArray[Any]
-    """Diagonals and first columns, (F, n), in double precision."""
+    vectors: Any
+    """Diagonals and first columns, in double precision: (F, n), or a list of them for blocks."""
+    block: bool
+    """Whether it is one of block circulants."""
 
 
-def given_chain(start: Any, layout: Layout, *, single: bool, real: bool) -> Given | None:
+def given_chain(start: Any, layout: Layout, *, real: bool) -> Given | None:
     """Return the product of the argument `start` of `fit_cdd`, None for "auto".
 
-    `single` tells whether the fit is square and of a single block, `real` whether the matrix is real.
+    `real` tells whether the matrix is real.
     """
     if isinstance(start, str) and start == "auto":
         return None
     product = start.operator if isinstance(start, FitResult) else start
     if not isinstance(product, CDDProduct):
         raise TypeError(f'fit_cdd: start must be "auto", a CDDProduct or a FitResult, got {start!r}')
-    if not single:
-        raise ValueError('fit_cdd: start must be "auto" for a W that is not square, or several blocks')
-    if product.shape != (layout.n, layout.n):
-        raise ValueError(f"fit_cdd: start must have shape {(layout.n, layout.n)}, got {tuple(product.shape)}")
+    block = isinstance(layout, BlockLayout)
+    shape = layout.shape if isinstance(layout, BlockLayout) else (layout.n, layout.n)
+    if product.shape != shape:
+        raise ValueError(f"fit_cdd: start must have shape {shape}, got {tuple(product.shape)}")
     if product.batch_shape:
         raise ValueError(f"fit_cdd: start must be one product, got a stack of shape {product.batch_shape}")
-    vectors = np.stack([_vector(factor) for factor in product.factors])
     first: First = "diagonal" if isinstance(product.factors[0], Diagonal) else "circulant"
-    if len(vectors) + (first != layout.first) > layout.n_factors:
+    count = product.n_factors
+    if count + (first != layout.first) > layout.n_factors:
         raise ValueError(
             f"fit_cdd: start must become a product of {layout.n_factors} factors, the first {layout.first}, with "
-            f"identities appended, got {len(vectors)} factors, the first {first}"
+            f"identities appended, got {count} factors, the first {first}"
         )
-    if real and np.iscomplexobj(vectors):
+    if isinstance(layout, BlockLayout):
+        vectors: Any = _block_vectors(product, layout)
+    else:
+        vectors = np.stack([_vector(factor) for factor in product.factors])
+    if real and any(map(np.iscomplexobj, vectors)):
         raise ValueError("fit_cdd: start must be real where W is, got complex factors")
-    if not np.isfinite(vectors).all():
+    if not all(np.isfinite(vector).all() for vector in vectors):
         raise ValueError("fit_cdd: start must be finite, got NaN or infinity")
-    return Given(first, vectors)
+    return Given(first, vectors, block)
+
+
+def _block_vectors(product: CDDProduct, layout: BlockLayout) -> list[NDArray[Any]]:
+    """The diagonals and first columns of blocks, if the factors are those of the layout."""
+    vectors = []
+    for factor in product.factors:
+        (array,) = (factor if isinstance(factor, (Diagonal, BlockCirculant)) else _as_block(factor))._arrays()
+        vector = to_numpy(array)
+        vectors.append(vector.astype(np.result_type(vector.dtype, np.float64)))
+    shapes = [vector.shape for vector in vectors]
+    count = len(vectors)
+    if count < layout.least or count % 2 == 0 or replace(layout, n_factors=count).vector_shapes != shapes:
+        raise ValueError(
+            f"fit_cdd: start must be a product of diagonals and block circulants of the shapes that such a fit has, "
+            f"with blocks of {layout.block_size}, got vectors of shapes {shapes}"
+        )
+    return vectors
+
+
+def _as_block(factor: Any) -> BlockCirculant:
+    return BlockCirculant(_vector(factor)[None, None])
 
 
 def _vector(factor: Any) -> NDArray[Any]:

@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from structmat.fit._objective import balanced
-
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -33,7 +31,7 @@ def polish(
     deadline: float | None,
     report: Callable[[float, NDArray[Any]], object],
 ) -> bool:
-    """Lower the error of a chain (F, n); return whether iterations lowered it by no more than `tol` times itself each.
+    """Lower the error of a chain; return whether iterations lowered it by no more than `tol` times itself each.
 
     This is the mean of a few iterations, since the first one may lower it little. After every iteration
     ``report(error, parameters)`` is called; the last call holds the result.
@@ -42,7 +40,7 @@ def polish(
 
     recent: deque[float] = deque(maxlen=_WINDOW + 1)
     converged = False
-    begun = balanced(parameters.astype(objective.dtype))
+    begun = objective.layout.balanced(parameters.astype(objective.dtype))
 
     def parameters_of(x: NDArray[np.float64]) -> NDArray[Any]:
         return x.astype(begun.real.dtype).view(begun.dtype).reshape(begun.shape)

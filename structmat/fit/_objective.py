@@ -20,7 +20,7 @@ import scipy  # its `fft` is imported on first use
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["First", "Layout", "Objective", "balanced"]
+__all__ = ["First", "Layout", "Objective", "balanced", "norms2"]
 
 First: TypeAlias = Literal["diagonal", "circulant"]
 
@@ -51,6 +51,20 @@ class Layout:
     def to_vectors(self, parameters: NDArray[Any]) -> NDArray[Any]:
         """Return diagonals and first columns, (..., F, n)."""
         return parameters / self._scales(parameters)
+
+    @property
+    def vector_shapes(self) -> list[tuple[int, ...]]:
+        """Shape of the vector of each factor."""
+        return [(self.n,)] * self.n_factors
+
+    @property
+    def least(self) -> int:
+        """The fewest factors of such a chain."""
+        return 1
+
+    def balanced(self, parameters: NDArray[Any]) -> NDArray[Any]:
+        """Return parameters of the same product with factors of one size; zeros if a factor is zero."""
+        return balanced(parameters)
 
     def dense(self, parameters: NDArray[Any]) -> NDArray[Any]:
         """Return the product of one chain, (F, n), as a dense matrix."""
@@ -91,7 +105,7 @@ class Objective:
         self.layout = layout
         self._target = np.ascontiguousarray(target.T)
         self._inputs = None if inputs is None else np.ascontiguousarray(inputs.T)
-        self._norm2 = float(np.sum(_norms2(self._target)))
+        self._norm2 = float(np.sum(norms2(self._target)))
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -108,11 +122,11 @@ class Objective:
         if dtype == self.dtype:
             return self
         inputs = None if self._inputs is None else self._inputs.astype(dtype).T
-        return Objective(self.layout, self._target.astype(dtype).T, inputs)
+        return type(self)(self.layout, self._target.astype(dtype).T, inputs)
 
     def of(self, layout: Layout) -> Objective:
         """Return the same problem for another chain; shares the matrices."""
-        other = object.__new__(Objective)
+        other = object.__new__(type(self))
         other.layout, other._target, other._inputs, other._norm2 = layout, self._target, self._inputs, self._norm2
         return other
 
@@ -123,13 +137,13 @@ class Objective:
         large entries of the next factor may bring back.
         """
         if self.layout.n <= _DIRECT_SIDE:
-            return float(np.sqrt(float(np.sum(_norms2(self._direct(parameters) - self._target))) / self._norm2))
+            return float(np.sqrt(float(np.sum(norms2(self._direct(parameters) - self._target))) / self._norm2))
         chains = parameters[None]
         acting = _acting(self.layout, chains)
 
         def part(rows: slice) -> float:
             out = _apply(self.layout, chains, acting, self._rows_of_inputs(rows), lambda _: None)
-            return float(np.sum(_norms2(out[0] - self._target[rows])))
+            return float(np.sum(norms2(out[0] - self._target[rows])))
 
         return float(np.sqrt(sum(self._over_chunks(part, chains)) / self._norm2))
 
@@ -175,7 +189,7 @@ class Objective:
         kept: list[NDArray[Any]] = []
         residual = _apply(layout, parameters, acting, self._rows_of_inputs(rows), kept.append)
         residual -= self._target[rows]
-        values = _norms2(residual.reshape(len(parameters), -1))
+        values = norms2(residual.reshape(len(parameters), -1))
         gradients = []
         for k, diagonal in enumerate(layout.diagonal):
             x = kept.pop()
@@ -193,10 +207,18 @@ class Objective:
         start, stop, _ = rows.indices(self.layout.n)
         return np.eye(stop - start, self.layout.n, start, dtype=self.dtype)
 
+    def _height(self, parameters: NDArray[Any]) -> int:
+        """Rows of a chunk."""
+        return max(1, _CHUNK_BYTES // self._row_bytes(parameters))
+
+    def _row_bytes(self, parameters: NDArray[Any]) -> int:
+        """Memory that one row takes along the chain."""
+        return parameters.nbytes
+
     def _over_chunks(self, part: Callable[[slice], Any], parameters: NDArray[Any]) -> list[Any]:
         """Apply `part` to slices of the rows, by threads; they depend on the problem only, and so does the sum."""
         count = len(self._target)
-        height = max(1, _CHUNK_BYTES // parameters.nbytes)
+        height = self._height(parameters)
         chunks = [slice(i, min(i + height, count)) for i in range(0, count, height)]
         if len(chunks) == 1:
             return [part(chunks[0])]
@@ -253,7 +275,7 @@ def _backward(spectra: NDArray[Any], like: NDArray[Any]) -> NDArray[Any]:
     return rows
 
 
-def _norms2(rows: NDArray[Any]) -> NDArray[np.float64]:
+def norms2(rows: NDArray[Any]) -> NDArray[np.float64]:
     """Squared norms along the last axis."""
     sums: NDArray[np.float64] = np.vecdot(rows, rows).real.astype(np.float64)
     return sums

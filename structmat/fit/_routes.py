@@ -1,4 +1,4 @@
-"""The two ways to fit: sweeps for three factors on any grid of blocks, a search for square chains of any number."""
+"""The two ways to fit: sweeps for three factors, a search for chains of any number."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from structmat.block_circulant import BlockCirculant
 from structmat.cdd import CDDProduct
 from structmat.circulant import Circulant
 from structmat.diagonal import Diagonal
+from structmat.fit._block_objective import BlockLayout, block_layout
 from structmat.fit._blocks import BlockGrid
 from structmat.fit._chain_starts import extended
 from structmat.fit._factors import Factors
 from structmat.fit._given import Given
 from structmat.fit._interchange import like, to_numpy
 from structmat.fit._objective import Layout
+from structmat.fit._rectangle import BlockProblem
 from structmat.fit._solvers import relative_error
 from structmat.fit._square import SquareProblem
 from structmat.fit._sweep import residual_norm2
@@ -67,9 +69,10 @@ def by_sweeps(task: Task) -> Found:
     grid = BlockGrid(task.values, size)
     extra = []
     if given is not None:
-        layout = Layout(size, 3)
+        layout = block_layout(task.values.shape, size, 3) if given.block else Layout(size, 3)
         a, c, b = layout.to_vectors(extended(layout, given.vectors, given.first))
-        extra.append(("given", Factors(a[None], c[None, None], b[None]).scaled(-grid.exponent)))
+        start = Factors(_padded(a, grid.p, size), c.reshape(grid.p, grid.q, size), _padded(b, grid.q, size))
+        extra.append(("given", start.scaled(-grid.exponent)))
     best = sweep_from_all_starts(grid, task.rng, task.control, n_random=task.restarts, given=extra)
     fitted, error = _operator(best.run.factors, grid, task.matrix, single=task.matrix.shape == (size, size))
     why = "closed-form sweeps are fastest for three factors"
@@ -77,27 +80,39 @@ def by_sweeps(task: Task) -> Found:
 
 
 def by_search(task: Task, layout: Layout, plan: Plan, inputs: NDArray[Any] | None, *, swept: bool) -> Found:
-    """Fit a square chain, with weights where there are `inputs`."""
+    """Fit a chain, with weights where there are `inputs`."""
     matrix, values, control, rng = task.matrix, task.values, task.control, task.rng
+    block = isinstance(layout, BlockLayout)
     if not values.any() or (inputs is not None and not (values @ inputs).any()):
-        zeros = [like(np.zeros(layout.n), matrix)] * layout.n_factors
-        product = CDDProduct.from_vectors(*zeros, first=layout.first)
+        zeros = [like(np.zeros(shape), matrix) for shape in layout.vector_shapes]
+        product = CDDProduct.from_vectors(*zeros, first=layout.first, block=block)
         return Found(product, 0.0, np.zeros(1), True, "zero", plan.solver, "the matrix is zero")
-    problem = SquareProblem(values, inputs)
+    problem = _problem(task, inputs, block=block)
     starts = [] if task.given is None else [task.given]
     if inputs is not None:
         # What is best without weights is a start of the fit with weights, which so is never worse than it.
-        plain = SquareProblem(values, None)
+        plain = _problem(task, None, block=block)
         part = control.until(control.share(_UNWEIGHTED_SHARE))
         unweighted = plain.search(layout, copy.deepcopy(rng), part, plan=plan, swept=swept, given=starts)
-        starts = [*starts, Given(layout.first, plain.vectors(unweighted))]
+        starts = [*starts, Given(layout.first, plain.vectors(unweighted), block=block)]
     best = problem.search(layout, rng, control, plan=plan, swept=swept, given=starts)
     arrays = [like(vector.astype(values.dtype), matrix) for vector in problem.vectors(best)]
-    error = problem.error(layout, np.stack([to_numpy(array) for array in arrays]))
-    product = CDDProduct.from_vectors(*arrays, first=layout.first)
+    error = problem.error(layout, [to_numpy(array) for array in arrays])
+    product = CDDProduct.from_vectors(*arrays, first=layout.first, block=block)
     known = [*filter(np.isfinite, best.history), error]
     history = np.maximum(np.minimum.accumulate(known), error)
     return Found(product, error, history, best.converged, best.start, plan.solver, "local minima are to be explored")
+
+
+def _problem(task: Task, inputs: NDArray[Any] | None, *, block: bool) -> Any:
+    """Return the problem of a square chain, or of one on blocks."""
+    return BlockProblem(task.values, task.block_size, inputs) if block else SquareProblem(task.values, inputs)
+
+
+def _padded(diagonal: NDArray[Any], blocks: int, size: int) -> NDArray[Any]:
+    whole = np.zeros(blocks * size, dtype=diagonal.dtype)
+    whole[: len(diagonal)] = diagonal
+    return whole.reshape(blocks, size)
 
 
 def _operator(factors: Factors, grid: BlockGrid, matrix: Array, *, single: bool) -> tuple[CDDProduct, float]:

@@ -62,14 +62,14 @@ class Candidate:
     converged: bool = False
 
     @property
-    def vectors(self) -> NDArray[Any]:
-        """Diagonals and first columns, (F, n)."""
+    def vectors(self) -> Any:
+        """Diagonals and first columns: (F, n), or a list of them for a `BlockLayout`."""
         return self.layout.to_vectors(self.parameters)
 
 
 @dataclass
 class Search:
-    """A search on one matrix of norm ``sqrt(n)``.
+    """A search on one matrix of the norm of an isometry of its shape.
 
     Parameters
     ----------
@@ -89,7 +89,7 @@ class Search:
     fine: Objective
     coarse: Objective
     matrix: NDArray[Any] | None
-    closed_forms: Sequence[tuple[str, First, NDArray[Any]]]
+    closed_forms: Sequence[tuple[str, First, Any]]
     swept: bool
     seed: int
     control: Control
@@ -116,7 +116,8 @@ class Search:
 
     def _grows(self, layout: Layout) -> bool:
         """Return whether chains of two factors less are worth a search of their own."""
-        return layout.n_factors > 2 and not (self.swept and layout.n_factors == 5 and layout.first == "diagonal")
+        swept_before = self.swept and layout.n_factors == 5 and layout.first == "diagonal"
+        return layout.n_factors - 2 >= layout.least and not swept_before
 
     def _within_share(self) -> Search:
         """Return this search with a part of its time."""

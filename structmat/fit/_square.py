@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from structmat.fit._factors import Factors
     from structmat.fit._given import Given
 
-__all__ = ["SquareProblem"]
+__all__ = ["SquareProblem", "scaled_matrix"]
 
-# Beyond this side a matrix of single precision is fitted in single precision.
+# With more entries than a square of this side a matrix of single precision is fitted in single precision.
 _DOUBLE_SIDE = 512
 
 
@@ -40,15 +40,8 @@ class SquareProblem:
 
     def __init__(self, values: NDArray[Any], inputs: NDArray[Any] | None) -> None:
         n = len(values)
-        single = np.result_type(values.dtype, np.float32)
-        self.dtype: np.dtype[Any] = single if n > _DOUBLE_SIDE else np.result_type(values.dtype, np.float64)
-        largest = max(float(np.abs(row).max()) for row in values)
-        self.matrix: NDArray[Any] = values.astype(self.dtype)
-        self.matrix /= largest
-        norm = float(np.linalg.norm(self.matrix)) / np.sqrt(n)
-        self.matrix /= norm
-        self.log_scale = float(np.log(largest) + np.log(norm))
-        """The matrix is the exponential of this times the one that is fitted."""
+        self.matrix, self.log_scale = scaled_matrix(values)
+        self.dtype: np.dtype[Any] = self.matrix.dtype
         coarse = np.complex64 if np.iscomplexobj(values) else np.float32
         self.inputs = inputs = None if inputs is None else inputs.astype(self.dtype)
         self.fine = Objective(Layout(n, 1), self.matrix if inputs is None else self.matrix @ inputs, inputs)
@@ -93,7 +86,7 @@ class SquareProblem:
             plan=plan,
         )
         starts = []
-        for first, vectors in given:
+        for first, vectors, _ in given:
             own_layout = Layout(n, len(vectors), first)
             parameters = own_layout.from_vectors(_scaled(vectors, -self.log_scale))
             starts.append(Candidate("given", own_layout, parameters, np.inf))
@@ -103,10 +96,26 @@ class SquareProblem:
         """Return the vectors of a chain that fits the matrix as it was given."""
         return _scaled(candidate.vectors, self.log_scale)
 
-    def error(self, layout: Layout, vectors: NDArray[Any]) -> float:
+    def error(self, layout: Layout, vectors: Sequence[NDArray[Any]]) -> float:
         """Return the relative error of vectors for the matrix as it was given."""
-        parameters = layout.from_vectors(_scaled(vectors.astype(self.matrix.dtype), -self.log_scale))
+        parameters = layout.from_vectors(_scaled(np.stack(vectors).astype(self.matrix.dtype), -self.log_scale))
         return self.fine.of(layout).error(parameters.astype(self.dtype))
+
+
+def scaled_matrix(values: NDArray[Any]) -> tuple[NDArray[Any], float]:
+    """Return a matrix of the norm of an isometry, in the precision of the fit, and the logarithm of what it lacks.
+
+    The matrix as it was given is the exponential of this times the one returned.
+    """
+    side = min(values.shape)
+    single = np.result_type(values.dtype, np.float32)
+    large = values.size > _DOUBLE_SIDE**2
+    matrix = values.astype(single if large else np.result_type(values.dtype, np.float64))
+    largest = max(float(np.abs(row).max()) for row in values)
+    matrix /= largest
+    norm = float(np.linalg.norm(matrix)) / np.sqrt(side)
+    matrix /= norm
+    return matrix, float(np.log(largest) + np.log(norm))
 
 
 def _scaled(vectors: NDArray[Any], log_scale: float) -> NDArray[Any]:

@@ -46,17 +46,17 @@ def test_at_least_one_factor(n_factors):
 @pytest.mark.parametrize(
     ("matrix", "arguments", "message"),
     [
-        (W, {"n_factors": 1}, "n_factors must be 3"),
-        (W, {"n_factors": 2}, "n_factors must be 3"),
-        (W, {"n_factors": 5}, "n_factors must be 3"),
+        (W, {"n_factors": 1}, "n_factors must be odd and at least 3"),
+        (W, {"n_factors": 2}, "n_factors must be odd and at least 3"),
+        (W, {"n_factors": 6}, "n_factors must be odd and at least 3"),
         (W, {"first": "circulant"}, 'first must be "diagonal"'),
-        (W, {"weights": np.ones(6)}, "weights must be None"),
-        (W, {"solver": "adam"}, "solver must be"),
-        (SQUARE, {"n_factors": 5, "block_size": 2}, "n_factors must be 3"),
+        (W, {"first": "circulant", "n_factors": 5}, 'first must be "diagonal"'),
+        (W, {"solver": "lm"}, "solver must be"),
+        (SQUARE, {"n_factors": 4, "block_size": 2}, "n_factors must be odd"),
         (SQUARE, {"block_size": 2, "solver": "lm"}, "solver must be"),
     ],
 )
-def test_rectangles_and_several_blocks_have_three_factors(matrix, arguments, message):
+def test_what_rectangles_and_several_blocks_do_not_have(matrix, arguments, message):
     with pytest.raises(ValueError, match=rf"fit_cdd: {message}.* for a W that is not square, or several blocks"):
         fit_cdd(matrix, **arguments)
 

@@ -23,16 +23,17 @@ def random_product(W, n_factors, block_size, first, rng):
     """A product of that many random factors, scaled to fit best, and its error."""
     rows, cols = W.shape
     size = min(rows, cols) if block_size is None else block_size
+    last_diagonal = (n_factors % 2 == 1) == (first == "diagonal")
 
     def factor(k):
-        # All sides but the left one of the first circulant are the right side of the matrix.
+        # One circulant has the shape of the matrix: the first if it is tall, the last if it is wide.
         diagonal = (k % 2 == 0) == (first == "diagonal")
-        wide = k > (1 if first == "diagonal" else 0)
+        main = (1 if first == "diagonal" else 0) if rows >= cols else n_factors - (2 if last_diagonal else 1)
         if diagonal:
-            return sm.Diagonal(rng.standard_normal(cols if wide else rows).astype(W.dtype))
-        height = cols if wide else rows
-        c = rng.standard_normal((-(-height // size), -(-cols // size), size)).astype(W.dtype)
-        return sm.Circulant(c[0, 0]) if height == cols == size else sm.BlockCirculant(c, (height, cols))
+            return sm.Diagonal(rng.standard_normal(rows if k < main else cols).astype(W.dtype))
+        height, width = rows if k <= main else cols, rows if k < main else cols
+        c = rng.standard_normal((-(-height // size), -(-width // size), size)).astype(W.dtype)
+        return sm.Circulant(c[0, 0]) if height == width == size else sm.BlockCirculant(c, (height, width))
 
     product = sm.CDDProduct(tuple(factor(k) for k in range(n_factors)))
     dense = product.to_dense()
@@ -87,7 +88,6 @@ def test_a_fit_that_is_worse_gives_way_to_the_one_with_fewer_factors(shape, kind
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_curve, "fit_cdd", fit)
-        # Rectangles too, although fits of more than three factors of them are still to come.
         start, step = (1, 1) if shape[0] == shape[1] else (3 if first == "diagonal" else 1, 2)
         numbers = range(start, 8, step)
         found = error_curve(W, n_factors=numbers, block_size=size, first=first, rng=seed, rivals=False)
@@ -179,12 +179,15 @@ def test_wrong_arguments_are_named(fake, arguments, kind, text):
 
 
 @pytest.mark.parametrize(("W", "block_size"), [(WIDE, None), (SQUARE, 3)])
-def test_rectangles_and_several_blocks_have_three_factors(W, block_size):
+def test_rectangles_and_several_blocks_have_odd_numbers_from_three_on(W, block_size):
     with pytest.raises(ValueError, match="error_curve: max_factors must be at least 3, got 2"):
         error_curve(W, 2, block_size=block_size)
-    found = error_curve(W, 7, block_size=block_size, rng=0)
-    assert found.n_factors.tolist() == [3]
-    assert found.error[0] == fit_cdd(W, block_size=block_size, rng=0).error
+    found = error_curve(W, 8, block_size=block_size, rng=0, max_iter=60, restarts=1)
+    assert found.n_factors.tolist() == [3, 5, 7]
+    assert found.error[0] == fit_cdd(W, block_size=block_size, rng=0, max_iter=60, restarts=1).error
+    assert (np.diff(found.error) <= 0.0).all()
+    padded = error_curve(W, 7, block_size=block_size, rng=0, time_limit=0)
+    assert padded.error == pytest.approx(padded.error[0], abs=1e-12)
 
 
 def test_each_fit_starts_from_the_one_before(fake):

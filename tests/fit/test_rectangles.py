@@ -1,0 +1,236 @@
+"""Rectangles and several blocks, by any odd number of factors: gradients, products, starts, what the fit holds."""
+
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from structmat import BlockCirculant, CDDProduct, Circulant, Diagonal
+from structmat.fit import _block_objective, _objective, fit_cdd
+from structmat.fit._block_objective import BlockObjective, block_layout
+from structmat.fit._chain_starts import extended, random_orthogonal
+
+QUICK = {"max_iter": 40, "restarts": 1, "rng": 3}
+# Shape and side of the blocks: tall, wide, square, cropped, a block beyond the smaller side, blocks of one.
+GRIDS = [((8, 4), None), ((4, 8), None), ((6, 6), 3), ((7, 4), 3), ((4, 7), 3), ((6, 4), 5), ((3, 4), 1)]
+
+
+def normal(rng, shape, *, real):
+    return rng.standard_normal(shape) if real else rng.standard_normal(shape) + 1j * rng.standard_normal(shape)
+
+
+def matrix(shape, *, real=True, seed=0):
+    return normal(np.random.default_rng(seed), shape, real=real)
+
+
+def product_of(layout, parameters):
+    return CDDProduct.from_vectors(*layout.to_vectors(parameters), block=True)
+
+
+def planted(shape, block_size, n_factors, *, real, seed=0):
+    """A random product of factors of one size."""
+    layout = block_layout(shape, block_size, n_factors)
+    dtype = np.dtype(np.float64 if real else np.complex128)
+    return product_of(layout, random_orthogonal(layout, 1, np.random.default_rng(seed), dtype)[0])
+
+
+@st.composite
+def layouts(draw):
+    shape = draw(st.tuples(st.integers(1, 7), st.integers(1, 7)))
+    return block_layout(shape, draw(st.integers(1, max(shape))), draw(st.sampled_from([3, 5, 7])))
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    layout=layouts(),
+    real=st.booleans(),
+    weighted=st.booleans(),
+    few_blocks=st.sampled_from([0, 16]),
+    chunked=st.booleans(),
+    seed=st.integers(0, 2**16),
+)
+def test_error_and_gradient(layout, real, weighted, few_blocks, chunked, seed):
+    rng = np.random.default_rng(seed)
+    rows, cols = layout.shape
+    target = normal(rng, (rows, 4 if weighted else cols), real=real)
+    inputs = normal(rng, (cols, 4), real=real) if weighted else None
+    chains, direction = normal(rng, (2, 2, layout.n_parameters), real=real)
+    objective = BlockObjective(layout, target, inputs)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_block_objective, "_FEW_BLOCKS", few_blocks)
+        if chunked:
+            patch.setattr(_block_objective, "_LEAST_ROWS", 1)
+            patch.setattr(_objective, "_CHUNK_BYTES", 1)
+        values, gradient = objective.value_and_gradient(chains)
+        step = 1e-6
+        ahead, behind = (objective.value_and_gradient(chains + s * direction)[0] for s in (step, -step))
+        for chain, value in zip(chains, values, strict=True):
+            product = np.asarray(product_of(layout, chain).to_dense())
+            assert layout.dense(chain) == pytest.approx(product, rel=1e-9, abs=1e-9 * np.abs(product).max())
+            residual = target - (product if inputs is None else product @ inputs)
+            expected = np.linalg.norm(residual) / np.linalg.norm(target)
+            assert np.sqrt(value) == pytest.approx(expected, rel=1e-9)
+            assert objective.error(chain) == pytest.approx(expected, rel=1e-9)
+    slopes = np.sum((direction.conj() * gradient).real, axis=1)
+    # Central differences of a polynomial of high degree: rounding of the values counts by their size.
+    assert (ahead - behind) / (2 * step) == pytest.approx(slopes, rel=1e-4, abs=1e-5 * float(np.max(np.abs(values))))
+
+
+@settings(max_examples=40, deadline=None)
+@given(layout=layouts(), more=st.sampled_from([0, 2, 4]), real=st.booleans(), seed=st.integers(0, 2**16))
+def test_identities_leave_the_product(layout, more, real, seed):
+    chain = normal(np.random.default_rng(seed), layout.n_parameters, real=real)
+    longer = block_layout(layout.shape, layout.block_size, layout.n_factors + more)
+    dense = layout.dense(chain)
+    extension = extended(longer, layout.to_vectors(chain), "diagonal")
+    assert longer.dense(extension) == pytest.approx(dense, rel=1e-9, abs=1e-9 * np.abs(dense).max())
+
+
+@pytest.mark.parametrize("real", [True, False])
+@pytest.mark.parametrize(("shape", "block_size"), [((6, 3), 3), ((4, 8), 2), ((6, 6), 2), ((4, 2), 1)])
+def test_random_starts_are_isometries_of_entries_of_one_size(shape, block_size, real):
+    layout = block_layout(shape, block_size, 5)
+    dtype = np.dtype(np.float32 if real else np.complex64)
+    chains = random_orthogonal(layout, 2, np.random.default_rng(0), dtype)
+    assert chains.dtype == dtype
+    for chain in chains:
+        assert np.linalg.svd(layout.dense(chain), compute_uv=False) == pytest.approx(np.ones(min(shape)), abs=1e-5)
+        for part in layout.split(chain):
+            assert np.mean(np.abs(part) ** 2) == pytest.approx(1.0, rel=1e-4)
+    values, gradient = BlockObjective(layout, np.ones(shape, dtype=dtype)).value_and_gradient(chains)
+    assert (values.dtype, gradient.dtype) == (np.float64, dtype)
+
+
+def check(W, fit, n_factors, block_size, relative):
+    layout = block_layout(W.shape, block_size, n_factors)
+    factors = fit.operator.factors
+    assert [type(factor) for factor in factors] == [Diagonal, *[BlockCirculant, Diagonal] * (n_factors // 2)]
+    assert [factor.shape for factor in factors] == layout.shapes
+    assert fit.n_parameters == fit.operator.n_parameters == layout.n_parameters
+    assert fit.operator.dtype == W.dtype
+    assert fit.error == pytest.approx(relative(W, fit.operator.to_dense()), abs=1e-8)
+    assert (np.diff(fit.history) <= 0.0).all()
+    assert fit.history[-1] == pytest.approx(fit.error, abs=1e-8)
+    assert len(fit.history) == fit.n_iter + 1
+
+
+@pytest.mark.parametrize(("shape", "block_size"), GRIDS)
+@pytest.mark.parametrize("real", [True, False])
+def test_the_error_never_rises_with_the_number_of_factors(closed_form_errors, relative, shape, block_size, real):
+    W = matrix(shape, real=real)
+    size = min(shape) if block_size is None else block_size
+    errors = list(closed_form_errors(W, size).values())
+    for n_factors in (3, 5, 7):
+        fit = fit_cdd(W, n_factors, block_size=block_size, **QUICK)
+        check(W, fit, n_factors, size, relative)
+        assert fit.error <= min(errors) + 1e-12
+        errors.append(fit.error)
+    assert errors[-2] < errors[-3] - 1e-3 or errors[-3] < 1e-6
+
+
+@pytest.mark.parametrize("solver", ["adam", "lbfgs"])
+@pytest.mark.parametrize("n_factors", [3, 5])
+def test_solvers_begin_with_the_sweeps(relative, solver, n_factors):
+    W = matrix((9, 5))
+    fit = fit_cdd(W, n_factors, solver=solver, **QUICK)
+    check(W, fit, n_factors, 5, relative)
+    assert fit.solver == solver
+    assert fit.error <= fit_cdd(W, 3, **QUICK).error + 1e-12
+
+
+@pytest.mark.parametrize(("shape", "block_size"), GRIDS)
+@pytest.mark.parametrize("real", [True, False])
+def test_a_member_given_as_the_start_is_returned(shape, block_size, real):
+    size = min(shape) if block_size is None else block_size
+    for own, wanted in ((3, 3), (3, 5), (5, 5), (5, 7)):
+        product = planted(shape, size, own, real=real)
+        W = np.asarray(product.to_dense())
+        assert fit_cdd(W, wanted, block_size=block_size, start=product, **QUICK).error < 1e-12
+
+
+def test_a_fit_or_a_product_with_a_plain_circulant_is_a_start():
+    W = matrix((10, 5))
+    fit = fit_cdd(W, 5, **QUICK)
+    a, c, d, e, b = fit.operator.factors
+    plain = CDDProduct((a, c, d, Circulant(e.c[0, 0]), b))
+    for start in (fit, plain):
+        assert fit_cdd(W, 7, start=start, time_limit=0, rng=0).error <= fit.error + 1e-12
+
+
+def test_starts_of_other_shapes_are_refused():
+    W = matrix((8, 4))
+    wide, other = planted((4, 8), 4, 5, real=True), planted((8, 4), 2, 5, real=True)
+    with pytest.raises(ValueError, match=r"fit_cdd: start must have shape \(8, 4\), got \(4, 8\)"):
+        fit_cdd(W, 5, start=wide)
+    with pytest.raises(ValueError, match=r"fit_cdd: start must be a product of diagonals and block circulants .* of 4"):
+        fit_cdd(W, 5, start=other)
+    with pytest.raises(ValueError, match=r"fit_cdd: start must become a product of 3 factors"):
+        fit_cdd(W, 3, start=planted((8, 4), 4, 5, real=True))
+    with pytest.raises(ValueError, match=r"fit_cdd: start must be real where W is"):
+        fit_cdd(W, 5, start=planted((8, 4), 4, 5, real=False))
+
+
+@pytest.mark.parametrize(
+    ("shape", "block_size", "kind"),
+    [((8, 4), None, "vector"), ((4, 8), None, "full"), ((6, 6), 3, "full"), ((4, 7), 3, "singular")],
+)
+def test_a_weighted_fit_is_never_worse_than_without_weights(shape, block_size, kind):
+    rng = np.random.default_rng(1)
+    W, X = rng.standard_normal(shape), rng.standard_normal((shape[1], 3 if kind == "singular" else 20))
+    X *= np.logspace(0, -1, shape[1])[:, None]
+    S = X @ X.T
+    if kind == "vector":
+        S, X = np.diag(S), np.diag(np.sqrt(np.diag(S)))
+    errors = []
+    for n_factors in (3, 5):
+        fit, plain = (fit_cdd(W, n_factors, block_size=block_size, weights=s, **QUICK) for s in (S, None))
+        of_fit, of_plain = (
+            np.linalg.norm((W - np.asarray(found.operator.to_dense())) @ X) / np.linalg.norm(W @ X)
+            for found in (fit, plain)
+        )
+        assert fit.error == pytest.approx(of_fit, rel=1e-5, abs=1e-6)
+        assert of_fit < of_plain
+        errors.append(fit.error)
+    assert errors[1] <= errors[0]
+
+
+def test_zero_and_scales():
+    zero = fit_cdd(np.zeros((6, 3)), 5)
+    assert (zero.error, zero.operator.n_factors, zero.operator.shape) == (0.0, 5, (6, 3))
+    errors = [fit_cdd(matrix((6, 3)).astype(np.float32) * np.float32(s), 5, **QUICK).error for s in (1, 1e-30, 1e30)]
+    assert errors == pytest.approx([errors[0]] * 3, rel=1e-2)
+
+
+def test_the_same_seed_gives_the_same_fit():
+    W = matrix((5, 9))
+    first, again = (fit_cdd(W, 5, **QUICK) for _ in range(2))
+    assert first.to_dict() == again.to_dict()
+    assert np.array_equal(first.operator.to_dense(), again.operator.to_dense())
+
+
+@pytest.mark.parametrize("shape", [(40, 20), (20, 40)])
+def test_a_time_limit_is_kept_and_used(shape):
+    W = matrix(shape)
+    began = time.perf_counter()
+    fit = fit_cdd(W, 5, time_limit=1.0, rng=0, tol=0.0, max_iter=10**6)
+    assert time.perf_counter() - began < 2.0
+    assert fit.stopped == "time limit"
+    assert fit.error < fit_cdd(W, 5, time_limit=0, rng=0).error
+
+
+@pytest.mark.parametrize("after", [1, 40, 200])
+def test_an_interrupt_returns_the_best_so_far(closed_form_errors, after):
+    W = matrix((24, 12))
+    seen = []
+
+    def interrupt(state):
+        seen.append(state.error)
+        if len(seen) == after:
+            raise KeyboardInterrupt
+
+    fit = fit_cdd(W, 7, rng=0, tol=0.0, callback=interrupt)
+    assert fit.stopped == "interrupted"
+    assert fit.error <= min(closed_form_errors(W, 12).values())
+    assert len(seen) < after + 30
