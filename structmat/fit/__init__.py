@@ -27,6 +27,7 @@ Three factors on any grid of blocks:
 - `_starts`, `_shift_synchronisation`: starting points
 - `_solvers`: from a starting point to a minimum
 - `_sweep`: the closed-form alternating steps
+- `_masked`: the same with a weight for every entry
 - `_blocks`, `_factors`: the matrix and the vectors as they are laid out for the steps
 
 - `_interchange`: to NumPy and back

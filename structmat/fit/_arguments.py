@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import math
 import operator
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-__all__ = ["choice", "generator", "integer", "non_negative", "refuse_for_blocks"]
+from structmat._arrays import as_floating
+from structmat.fit._interchange import to_numpy
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["choice", "generator", "integer", "masked", "non_negative", "refuse_for_blocks", "refuse_with_mask"]
 
 
 def integer(value: Any, name: str, least: int = 1) -> int:
@@ -47,6 +53,36 @@ def generator(rng: Any) -> np.random.Generator:
         return np.random.default_rng(rng)
     except (TypeError, ValueError) as error:
         raise type(error)(f"fit_cdd: rng must be a numpy.random.Generator, a seed or None, got {rng!r}") from error
+
+
+def masked(values: NDArray[Any], mask: Any) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    """Return a matrix with zeros for the entries of no weight, and the weights of all."""
+    if mask is None:
+        return values, None
+    weights = to_numpy(as_floating(mask, "fit_cdd: mask"))
+    if weights.shape != values.shape:
+        raise ValueError(f"fit_cdd: mask must have the shape of W, {values.shape}, got {weights.shape}")
+    if np.iscomplexobj(weights):
+        raise ValueError("fit_cdd: mask must be bool or real, got complex numbers")
+    if not (np.isfinite(weights).all() and weights.min() >= 0.0):
+        raise ValueError("fit_cdd: mask must be finite and not negative")
+    if not weights.any():
+        raise ValueError("fit_cdd: mask must not be all zero")
+    return np.where(weights > 0.0, values, values.dtype.type(0)), weights
+
+
+def refuse_with_mask(mask: Any, n_factors: int, first: str, solver: str, *, weighted: bool) -> None:
+    """Say what is not available with a mask, if there is one."""
+    if mask is None:
+        return
+    if weighted:
+        raise ValueError("fit_cdd: mask must be None with weights")
+    if n_factors != 3:
+        raise ValueError(f"fit_cdd: mask must be None but for three factors, got n_factors={n_factors}")
+    if first != "diagonal":
+        raise ValueError(f"fit_cdd: mask must be None unless the first factor is diagonal, got first={first!r}")
+    if solver not in {"auto", "sweep"}:
+        raise ValueError(f'fit_cdd: mask must be None unless solver is "auto" or "sweep", got solver={solver!r}')
 
 
 def refuse_for_blocks(n_factors: int, first: str, solver: str) -> NoReturn:

@@ -10,7 +10,15 @@ import numpy as np
 
 from structmat._arrays import as_floating
 from structmat.cdd import CDDProduct
-from structmat.fit._arguments import choice, generator, integer, non_negative, refuse_for_blocks
+from structmat.fit._arguments import (
+    choice,
+    generator,
+    integer,
+    masked,
+    non_negative,
+    refuse_for_blocks,
+    refuse_with_mask,
+)
 from structmat.fit._control import Control
 from structmat.fit._given import given_chain
 from structmat.fit._interchange import as_matrix, to_numpy
@@ -33,6 +41,7 @@ def fit_cdd(
     block_size: int | None = None,
     first: First = "diagonal",
     weights: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
     solver: Literal["auto", "sweep", "adam", "lbfgs", "lm"] = "auto",
     start: Literal["auto"] | CDDProduct | FitResult = "auto",
     restarts: int | None = None,
@@ -65,6 +74,11 @@ def fit_cdd(
         Second moments `S` of the vectors that `W` is applied to, (cols, cols) and positive semi-definite, or the
         diagonal of `S`, (cols,). Then ``norm((W - P) S^(1/2))`` is minimised, and errors are relative to
         ``norm(W S^(1/2))``. Only for a square `W` and a single block.
+    mask : array_like, optional
+        Weights `M` of the entries of `W`, of its shape, booleans or real numbers that are not negative. Then
+        ``sum(M * abs(W - P)**2)`` is minimised, and errors are relative to ``sqrt(sum(M * abs(W)**2))``. Entries of `W`
+        where `M` is zero are missing: they are never looked at and may be NaN. Only for three factors, the first a
+        diagonal, without `weights`; any sides and blocks.
     solver : {"auto", "sweep", "adam", "lbfgs", "lm"}, default: "auto"
         ``"sweep"`` solves for one of three factors at a time in closed form. ``"adam"`` explores with large steps and
         polishes; ``"lbfgs"`` and ``"lm"`` go straight from the starts to minima, with limited memory or by
@@ -100,8 +114,8 @@ def fit_cdd(
     TypeError
         If an argument is of the wrong kind.
     ValueError
-        If an argument is out of range, `W` is empty, not two-dimensional or not finite, or a combination of arguments
-        is not available.
+        If an argument is out of range, `W` is empty, not two-dimensional or not finite (where it is not masked), or a
+        combination of arguments is not available.
 
     Notes
     -----
@@ -130,6 +144,7 @@ def fit_cdd(
         raise ValueError(f"fit_cdd: block_size must be at most the larger side of W, {max(rows, cols)}, got {size}")
     choice(first, "first", ("diagonal", "circulant"))
     choice(solver, "solver", ("auto", "sweep", "adam", "lbfgs", "lm"))
+    refuse_with_mask(mask, n_factors, first, solver, weighted=weights is not None)
     single = rows == cols == size
     sweeps = n_factors == 3 and first == "diagonal" and weights is None and solver in {"auto", "sweep"}
     if not sweeps and not single:
@@ -151,11 +166,11 @@ def fit_cdd(
     )
     restarts = None if restarts is None else integer(restarts, "restarts", least=0)
     random = generator(rng)
-    values = to_numpy(matrix)
+    values, entries = masked(to_numpy(matrix), mask)
     if not np.isfinite(values).all():
         raise ValueError("fit_cdd: W must be finite, got NaN or infinity")
     given = given_chain(start, Layout(size, n_factors, first), single=single, real=not np.iscomplexobj(values))
-    task = Task(matrix, values, size, control, random, restarts, given)
+    task = Task(matrix, values, size, control, random, restarts, given, entries)
     if sweeps:
         found = by_sweeps(task)
     else:
