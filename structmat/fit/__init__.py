@@ -19,6 +19,7 @@ Square chains of any number of factors:
 - `_adam`, `_lbfgs`: exploration and polish, first order
 - `_objective`: the error and its gradient by transforms
 - `_levenberg_marquardt`: polish, second order: joint steps on all factors
+- `_als`: from a start to a minimum by solving for one factor after the other
 - `_chain`: a chain by its diagonal forms, its products and derivatives
 
 Three factors on any grid of blocks:

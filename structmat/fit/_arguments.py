@@ -14,7 +14,20 @@ from structmat.fit._interchange import to_numpy
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["choice", "generator", "integer", "masked", "non_negative", "refuse_for_blocks", "refuse_with_mask"]
+__all__ = [
+    "choice",
+    "generator",
+    "integer",
+    "masked",
+    "non_negative",
+    "refuse_by_solver",
+    "refuse_for_blocks",
+    "refuse_with_mask",
+]
+
+
+# A step of "als" factors a matrix of this side.
+_ALS_SIDE = 512
 
 
 def integer(value: Any, name: str, least: int = 1) -> int:
@@ -83,6 +96,14 @@ def refuse_with_mask(mask: Any, n_factors: int, first: str, solver: str, *, weig
         raise ValueError(f"fit_cdd: mask must be None unless the first factor is diagonal, got first={first!r}")
     if solver not in {"auto", "sweep"}:
         raise ValueError(f'fit_cdd: mask must be None unless solver is "auto" or "sweep", got solver={solver!r}')
+
+
+def refuse_by_solver(solver: str, side: int, *, weighted: bool) -> None:
+    """Say what some solvers are not for."""
+    if weighted and solver in {"lm", "als"}:
+        raise ValueError(f'fit_cdd: solver must not be "{solver}" with weights')
+    if solver == "als" and side > _ALS_SIDE:
+        raise ValueError(f'fit_cdd: solver must not be "als" beyond a side of {_ALS_SIDE}, got {side}')
 
 
 def refuse_for_blocks(n_factors: int, first: str, solver: str) -> NoReturn:

@@ -16,6 +16,7 @@ from structmat.fit._arguments import (
     integer,
     masked,
     non_negative,
+    refuse_by_solver,
     refuse_for_blocks,
     refuse_with_mask,
 )
@@ -42,7 +43,7 @@ def fit_cdd(
     first: First = "diagonal",
     weights: ArrayLike | None = None,
     mask: ArrayLike | None = None,
-    solver: Literal["auto", "sweep", "adam", "lbfgs", "lm"] = "auto",
+    solver: Literal["auto", "sweep", "adam", "lbfgs", "lm", "als"] = "auto",
     start: Literal["auto"] | CDDProduct | FitResult = "auto",
     restarts: int | None = None,
     growth: bool = True,
@@ -79,10 +80,11 @@ def fit_cdd(
         ``sum(M * abs(W - P)**2)`` is minimised, and errors are relative to ``sqrt(sum(M * abs(W)**2))``. Entries of `W`
         where `M` is zero are missing: they are never looked at and may be NaN. Only for three factors, the first a
         diagonal, without `weights`; any sides and blocks.
-    solver : {"auto", "sweep", "adam", "lbfgs", "lm"}, default: "auto"
+    solver : {"auto", "sweep", "adam", "lbfgs", "lm", "als"}, default: "auto"
         ``"sweep"`` solves for one of three factors at a time in closed form. ``"adam"`` explores with large steps and
         polishes; ``"lbfgs"`` and ``"lm"`` go straight from the starts to minima, with limited memory or by
-        Levenberg-Marquardt (small matrices without weights). ``"auto"`` sweeps for three unweighted factors that begin
+        Levenberg-Marquardt (small matrices without weights); ``"als"`` solves for one factor after the other (sides up
+        to 512, without weights). ``"auto"`` sweeps for three unweighted factors that begin
         with a diagonal, and otherwise takes ``"adam"``, with its polish chosen by size.
     start : "auto", CDDProduct or FitResult, default: "auto"
         A product of no more than `n_factors` factors to start from besides the other starting points, in place of the
@@ -143,7 +145,7 @@ def fit_cdd(
     if size > max(rows, cols):
         raise ValueError(f"fit_cdd: block_size must be at most the larger side of W, {max(rows, cols)}, got {size}")
     choice(first, "first", ("diagonal", "circulant"))
-    choice(solver, "solver", ("auto", "sweep", "adam", "lbfgs", "lm"))
+    choice(solver, "solver", ("auto", "sweep", "adam", "lbfgs", "lm", "als"))
     refuse_with_mask(mask, n_factors, first, solver, weighted=weights is not None)
     single = rows == cols == size
     sweeps = n_factors == 3 and first == "diagonal" and weights is None and solver in {"auto", "sweep"}
@@ -154,8 +156,7 @@ def fit_cdd(
             'fit_cdd: solver must not be "sweep" but for three factors, the first diagonal, and no weights, '
             f"got n_factors={n_factors}, first={first!r}"
         )
-    if solver == "lm" and weights is not None:
-        raise ValueError('fit_cdd: solver must not be "lm" with weights')
+    refuse_by_solver(solver, rows, weighted=weights is not None)
     if callback is not None and not callable(callback):
         raise TypeError(f"fit_cdd: callback must be callable, got {callback!r}")
     control = Control(
