@@ -20,6 +20,7 @@ Chains of any number of factors:
 - `_adam`, `_lbfgs`: exploration and polish, first order
 - `_block_objective`, `_objective`: the error and its gradient by transforms, on several blocks and on one
 - `_levenberg_marquardt`: polish, second order: joint steps on all factors
+- `_als`: from a start to a minimum by solving for one factor after the other
 - `_chain`: a chain by its diagonal forms, its products and derivatives
 
 Three factors on any grid of blocks:
@@ -28,6 +29,7 @@ Three factors on any grid of blocks:
 - `_starts`, `_shift_synchronisation`: starting points
 - `_solvers`: from a starting point to a minimum
 - `_sweep`: the closed-form alternating steps
+- `_masked`: the same with a weight for every entry
 - `_blocks`, `_factors`: the matrix and the vectors as they are laid out for the steps
 
 - `_interchange`: to NumPy and back

@@ -4,11 +4,30 @@ from __future__ import annotations
 
 import math
 import operator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-__all__ = ["check_for_blocks", "choice", "generator", "integer", "non_negative"]
+from structmat._arrays import as_floating
+from structmat.fit._interchange import to_numpy
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = [
+    "check_for_blocks",
+    "choice",
+    "generator",
+    "integer",
+    "masked",
+    "non_negative",
+    "refuse_by_solver",
+    "refuse_with_mask",
+]
+
+
+# A step of "als" factors a matrix of this side.
+_ALS_SIDE = 512
 
 
 def integer(value: Any, name: str, least: int = 1) -> int:
@@ -49,6 +68,44 @@ def generator(rng: Any) -> np.random.Generator:
         raise type(error)(f"fit_cdd: rng must be a numpy.random.Generator, a seed or None, got {rng!r}") from error
 
 
+def masked(values: NDArray[Any], mask: Any) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    """Return a matrix with zeros for the entries of no weight, and the weights of all."""
+    if mask is None:
+        return values, None
+    weights = to_numpy(as_floating(mask, "fit_cdd: mask"))
+    if weights.shape != values.shape:
+        raise ValueError(f"fit_cdd: mask must have the shape of W, {values.shape}, got {weights.shape}")
+    if np.iscomplexobj(weights):
+        raise ValueError("fit_cdd: mask must be bool or real, got complex numbers")
+    if not (np.isfinite(weights).all() and weights.min() >= 0.0):
+        raise ValueError("fit_cdd: mask must be finite and not negative")
+    if not weights.any():
+        raise ValueError("fit_cdd: mask must not be all zero")
+    return np.where(weights > 0.0, values, values.dtype.type(0)), weights
+
+
+def refuse_with_mask(mask: Any, n_factors: int, first: str, solver: str, *, weighted: bool) -> None:
+    """Say what is not available with a mask, if there is one."""
+    if mask is None:
+        return
+    if weighted:
+        raise ValueError("fit_cdd: mask must be None with weights")
+    if n_factors != 3:
+        raise ValueError(f"fit_cdd: mask must be None but for three factors, got n_factors={n_factors}")
+    if first != "diagonal":
+        raise ValueError(f"fit_cdd: mask must be None unless the first factor is diagonal, got first={first!r}")
+    if solver not in {"auto", "sweep"}:
+        raise ValueError(f'fit_cdd: mask must be None unless solver is "auto" or "sweep", got solver={solver!r}')
+
+
+def refuse_by_solver(solver: str, side: int, *, weighted: bool) -> None:
+    """Say what some solvers are not for."""
+    if weighted and solver in {"lm", "als"}:
+        raise ValueError(f'fit_cdd: solver must not be "{solver}" with weights')
+    if solver == "als" and side > _ALS_SIDE:
+        raise ValueError(f'fit_cdd: solver must not be "als" beyond a side of {_ALS_SIDE}, got {side}')
+
+
 def check_for_blocks(n_factors: int, first: str, solver: str) -> None:
     """Refuse what is not available for rectangles and several blocks, and say what is."""
     where = "for a W that is not square, or several blocks"
@@ -56,5 +113,5 @@ def check_for_blocks(n_factors: int, first: str, solver: str) -> None:
         raise ValueError(f"fit_cdd: n_factors must be odd and at least 3 {where}, got {n_factors}")
     if first != "diagonal":
         raise ValueError(f'fit_cdd: first must be "diagonal" {where}, got {first!r}')
-    if solver == "lm":
+    if solver in {"lm", "als"}:
         raise ValueError(f'fit_cdd: solver must be "auto", "sweep", "adam" or "lbfgs" {where}, got {solver!r}')

@@ -14,7 +14,15 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["BlockGrid", "absolute_square", "conjugate_column_sums", "conjugate_row_sums", "cyclic_windows"]
+__all__ = [
+    "BlockGrid",
+    "absolute_square",
+    "by_diagonals",
+    "conjugate_column_sums",
+    "conjugate_row_sums",
+    "cyclic_windows",
+    "ratio",
+]
 
 # A chunk and its product with a vector should stay in the second-level cache together.
 _CHUNK_BYTES = 1 << 19
@@ -47,6 +55,8 @@ class BlockGrid:
         padded[:rows, :cols] = scale_by_power_of_two(matrix, -self.exponent)
         self.blocks = padded.reshape(self.p, m, self.q, m)
         """``blocks[p, i, q, j]``: entry (i, j) of block (p, q)."""
+        self.weighted = self.blocks
+        """The blocks times the weights of their entries, if these have any."""
         self.rows_present = _present(rows, self.p, m).astype(self.double)
         """(p, m): one on rows of the matrix, zero on padding."""
         self.cols_present = _present(cols, self.q, m).astype(self.double)
@@ -59,11 +69,11 @@ class BlockGrid:
     @cached_property
     def diagonals(self) -> NDArray[Any]:
         """``diagonals[p, i, q, k] = blocks[p, i, q, (i - k) % m]``: cyclic diagonal `k` of a block is column `k`."""
-        out = np.empty_like(self.blocks)
-        for i in range(self.m):
-            out[:, i, :, : i + 1] = self.blocks[:, i, :, i::-1]
-            out[:, i, :, i + 1 :] = self.blocks[:, i, :, :i:-1]
-        return out
+        return by_diagonals(self.blocks)
+
+    def diagonal_energy(self, ps: slice, rows: slice) -> NDArray[Any]:
+        """Squared moduli of a chunk of `diagonals`."""
+        return absolute_square(self.diagonals[ps, rows])
 
     def chunks(self, start: int = 0, stop: int | None = None) -> Iterator[tuple[slice, slice]]:
         """Slices (block rows, rows inside the block) that cover rows `start` to `stop` of every block once.
@@ -79,6 +89,15 @@ class BlockGrid:
         for p in range(0, self.p, block_rows):
             for i in range(start, stop, rows):
                 yield slice(p, min(p + block_rows, self.p)), slice(i, min(i + rows, stop))
+
+
+def by_diagonals(blocks: NDArray[Any]) -> NDArray[Any]:
+    """``out[p, i, q, k] = blocks[p, i, q, (i - k) % m]``."""
+    out = np.empty_like(blocks)
+    for i in range(blocks.shape[-1]):
+        out[:, i, :, : i + 1] = blocks[:, i, :, i::-1]
+        out[:, i, :, i + 1 :] = blocks[:, i, :, :i:-1]
+    return out
 
 
 def cyclic_windows(x: NDArray[Any]) -> NDArray[Any]:
@@ -99,6 +118,21 @@ def absolute_square(x: NDArray[Any]) -> NDArray[Any]:
     """``abs(x)**2`` without the square root."""
     squares: NDArray[Any] = np.square(x.real) + np.square(x.imag) if np.iscomplexobj(x) else np.square(x)
     return squares
+
+
+def ratio(dtype: np.dtype[Any], numerator: NDArray[Any], denominator: NDArray[Any]) -> NDArray[Any]:
+    """Elementwise quotient of sums over a matrix of `dtype`.
+
+    Zero where the denominator vanishes, and with it the numerator, or is near underflow.
+    """
+    floor = float(np.finfo(dtype).tiny) ** 0.8
+    quotient: NDArray[Any] = np.divide(
+        numerator,
+        denominator,
+        out=np.zeros_like(numerator),
+        where=denominator > floor,
+    )
+    return quotient
 
 
 # The two sums below avoid matrix-vector products of BLAS: at this size its threads save little, and where the cores

@@ -10,7 +10,16 @@ import numpy as np
 
 from structmat._arrays import as_floating
 from structmat.cdd import CDDProduct
-from structmat.fit._arguments import check_for_blocks, choice, generator, integer, non_negative
+from structmat.fit._arguments import (
+    check_for_blocks,
+    choice,
+    generator,
+    integer,
+    masked,
+    non_negative,
+    refuse_by_solver,
+    refuse_with_mask,
+)
 from structmat.fit._block_objective import block_layout
 from structmat.fit._control import Control
 from structmat.fit._given import given_chain
@@ -34,7 +43,8 @@ def fit_cdd(
     block_size: int | None = None,
     first: First = "diagonal",
     weights: ArrayLike | None = None,
-    solver: Literal["auto", "sweep", "adam", "lbfgs", "lm"] = "auto",
+    mask: ArrayLike | None = None,
+    solver: Literal["auto", "sweep", "adam", "lbfgs", "lm", "als"] = "auto",
     start: Literal["auto"] | CDDProduct | FitResult = "auto",
     restarts: int | None = None,
     growth: bool = True,
@@ -68,11 +78,17 @@ def fit_cdd(
         Second moments `S` of the vectors that `W` is applied to, (cols, cols) and positive semi-definite, or the
         diagonal of `S`, (cols,). Then ``norm((W - P) S^(1/2))`` is minimised, and errors are relative to
         ``norm(W S^(1/2))``.
-    solver : {"auto", "sweep", "adam", "lbfgs", "lm"}, default: "auto"
+    mask : array_like, optional
+        Weights `M` of the entries of `W`, of its shape, booleans or real numbers that are not negative. Then
+        ``sum(M * abs(W - P)**2)`` is minimised, and errors are relative to ``sqrt(sum(M * abs(W)**2))``. Entries of `W`
+        where `M` is zero are missing: they are never looked at and may be NaN. Only for three factors, the first a
+        diagonal, without `weights`; any sides and blocks.
+    solver : {"auto", "sweep", "adam", "lbfgs", "lm", "als"}, default: "auto"
         ``"sweep"`` solves for one of three factors at a time in closed form. ``"adam"`` explores with large steps and
         polishes; ``"lbfgs"`` and ``"lm"`` go straight from the starts to minima, with limited memory or by
-        Levenberg-Marquardt (small square matrices of a single block, without weights). ``"auto"`` sweeps for three
-        unweighted factors that begin with a diagonal, and otherwise takes ``"adam"``, with its polish chosen by size.
+        Levenberg-Marquardt; ``"als"`` solves for one factor after the other (sides up to 512). The last two are for
+        square matrices of a single block, without weights. ``"auto"`` sweeps for three unweighted factors that begin
+        with a diagonal, and otherwise takes ``"adam"``, with its polish chosen by size.
     start : "auto", CDDProduct or FitResult, default: "auto"
         A product of no more than `n_factors` factors to start from besides the other starting points, in place of the
         products of fewer factors that are otherwise fitted first. The result is never worse.
@@ -103,8 +119,8 @@ def fit_cdd(
     TypeError
         If an argument is of the wrong kind.
     ValueError
-        If an argument is out of range, `W` is empty, not two-dimensional or not finite, or a combination of arguments
-        is not available.
+        If an argument is out of range, `W` is empty, not two-dimensional or not finite (where it is not masked), or a
+        combination of arguments is not available.
 
     Notes
     -----
@@ -132,7 +148,8 @@ def fit_cdd(
     if size > max(rows, cols):
         raise ValueError(f"fit_cdd: block_size must be at most the larger side of W, {max(rows, cols)}, got {size}")
     choice(first, "first", ("diagonal", "circulant"))
-    choice(solver, "solver", ("auto", "sweep", "adam", "lbfgs", "lm"))
+    choice(solver, "solver", ("auto", "sweep", "adam", "lbfgs", "lm", "als"))
+    refuse_with_mask(mask, n_factors, first, solver, weighted=weights is not None)
     single = rows == cols == size
     sweeps = n_factors == 3 and first == "diagonal" and weights is None and solver in {"auto", "sweep"}
     if not single:
@@ -142,8 +159,7 @@ def fit_cdd(
             'fit_cdd: solver must not be "sweep" but for three factors, the first diagonal, and no weights, '
             f"got n_factors={n_factors}, first={first!r}"
         )
-    if solver == "lm" and weights is not None:
-        raise ValueError('fit_cdd: solver must not be "lm" with weights')
+    refuse_by_solver(solver, rows, weighted=weights is not None)
     if callback is not None and not callable(callback):
         raise TypeError(f"fit_cdd: callback must be callable, got {callback!r}")
     control = Control(
@@ -154,12 +170,12 @@ def fit_cdd(
     )
     restarts = None if restarts is None else integer(restarts, "restarts", least=0)
     random = generator(rng)
-    values = to_numpy(matrix)
+    values, entries = masked(to_numpy(matrix), mask)
     if not np.isfinite(values).all():
         raise ValueError("fit_cdd: W must be finite, got NaN or infinity")
     layout = Layout(size, n_factors, first) if single else block_layout((rows, cols), size, n_factors)
     given = given_chain(start, layout, real=not np.iscomplexobj(values))
-    task = Task(matrix, values, size, control, random, restarts, given)
+    task = Task(matrix, values, size, control, random, restarts, given, entries)
     if sweeps:
         found = by_sweeps(task)
     else:

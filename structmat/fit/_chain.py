@@ -60,7 +60,7 @@ class Chain:
         A = np.empty((n_factors, n, n), dtype=np.complex128)
         A[0] = self._opening()
         for k in range(n_factors - 1):
-            A[k + 1] = self._change(k, A[k] * self.x[k], axis=-1)
+            A[k + 1] = self.change(k, A[k] * self.x[k], axis=-1)
         return A
 
     @cached_property
@@ -70,7 +70,7 @@ class Chain:
         B = np.empty((n_factors, n, n), dtype=np.complex128)
         B[-1] = self._closing(np.eye(n, dtype=np.complex128))
         for k in range(n_factors - 2, -1, -1):
-            B[k] = self._change(k, self.x[k + 1, :, None] * B[k + 1], axis=-2)
+            B[k] = self.change(k, self.x[k + 1, :, None] * B[k + 1], axis=-2)
         return B
 
     def dense(self) -> NDArray[Any]:
@@ -85,7 +85,7 @@ class Chain:
         for k, (x, d) in enumerate(zip(self.x, direction, strict=True)):
             scaled = terms * x
             scaled[1:] += terms[:-1] * d
-            terms = self._change(k, scaled, axis=-1) if k < n_factors - 1 else self._closing(scaled)
+            terms = self.change(k, scaled, axis=-1) if k < n_factors - 1 else self._closing(scaled)
         return terms.real if self.real else terms
 
     def moved(self, step: NDArray[np.complex128]) -> Chain:
@@ -100,17 +100,18 @@ class Chain:
         shares = np.exp(np.log(norms).mean() - np.log(norms))
         return Chain(self.x * shares[:, None], self.first, self.real)
 
-    def _is_circulant(self, k: int) -> bool:
+    def is_circulant(self, k: int) -> bool:
+        """Return whether factor `k` is a circulant."""
         return (k % 2 == 0) == (self.first == "circulant")
 
     def _opening(self) -> NDArray[np.complex128]:
         identity = np.eye(self.x.shape[1], dtype=np.complex128)
-        return np.fft.ifft(identity, norm="ortho") if self._is_circulant(0) else identity
+        return np.fft.ifft(identity, norm="ortho") if self.is_circulant(0) else identity
 
     def _closing(self, M: NDArray[np.complex128]) -> NDArray[np.complex128]:
-        return np.fft.fft(M, norm="ortho") if self._is_circulant(len(self.x) - 1) else M
+        return np.fft.fft(M, norm="ortho") if self.is_circulant(len(self.x) - 1) else M
 
-    def _change(self, k: int, M: NDArray[np.complex128], axis: int) -> NDArray[np.complex128]:
+    def change(self, k: int, M: NDArray[np.complex128], axis: int) -> NDArray[np.complex128]:
         """Multiply by ``Q_k @ Q_(k+1)^H``, from the right on the last axis or from the left on the one before it."""
-        transform = np.fft.fft if self._is_circulant(k) else np.fft.ifft
+        transform = np.fft.fft if self.is_circulant(k) else np.fft.ifft
         return transform(M, axis=axis, norm="ortho")

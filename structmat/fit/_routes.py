@@ -18,6 +18,7 @@ from structmat.fit._chain_starts import extended
 from structmat.fit._factors import Factors
 from structmat.fit._given import Given
 from structmat.fit._interchange import like, to_numpy
+from structmat.fit._masked import MaskedGrid
 from structmat.fit._objective import Layout
 from structmat.fit._rectangle import BlockProblem
 from structmat.fit._solvers import relative_error
@@ -50,6 +51,8 @@ class Task(NamedTuple):
     rng: np.random.Generator
     restarts: int | None
     given: Given | None
+    mask: NDArray[Any] | None = None
+    """Weights of the entries; the values are zero where they are. For sweeps only."""
 
 
 class Found(NamedTuple):
@@ -66,7 +69,7 @@ class Found(NamedTuple):
 def by_sweeps(task: Task) -> Found:
     """Fit three factors, the first a diagonal."""
     size, given = task.block_size, task.given
-    grid = BlockGrid(task.values, size)
+    grid = BlockGrid(task.values, size) if task.mask is None else MaskedGrid(task.values, task.mask, size)
     extra = []
     if given is not None:
         layout = block_layout(task.values.shape, size, 3) if given.block else Layout(size, 3)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 import numpy as np
 
 from structmat.fit._adam import anneal
+from structmat.fit._als import alternating_least_squares
 from structmat.fit._chain_starts import extended, random_orthogonal
 from structmat.fit._control import Control
 from structmat.fit._lbfgs import polish
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Candidate", "Plan", "Search", "Solver"]
 
-Solver: TypeAlias = Literal["adam", "lbfgs", "lm"]
+Solver: TypeAlias = Literal["adam", "lbfgs", "lm", "als"]
 
 # Exploration: chains at once, steps, and by how much the side exceeds this the fewer of both.
 _CHAINS, _STEPS, _FULL_SIDE = 4, 1500, 256
@@ -35,6 +36,8 @@ _SADDLE_NOISE = 1e-2
 _FINALISTS, _RIVAL, _POLISH = 2, 1.003, 1000
 # Up to this many parameters the second-order polish costs about as much as the first-order one.
 _LM_PARAMETERS, _LM_ITERATIONS = 700, 40
+# Solvers that take the matrix itself.
+_BY_MATRIX = {"lm": levenberg_marquardt, "als": alternating_least_squares}
 # Shorter chains get this share of the time that is left.
 _GROWTH_SHARE = 0.35
 
@@ -76,7 +79,7 @@ class Search:
     fine, coarse : Objective
         The problem in the precision of the answer and in that of the exploration.
     matrix : ndarray or None
-        The matrix itself if Levenberg-Marquardt, which knows no weights, may polish.
+        The matrix itself for solvers that take it, which know no weights; None with weights.
     closed_forms : sequence of (str, First, ndarray)
         Short chains that the answer must not be worse than: name, kind of the first factor, vectors.
     swept : bool
@@ -140,7 +143,7 @@ class Search:
             found += [self._polish(start) for start in starts]
             leader = min([best, *found], key=_error)
             if self.plan.solver == "adam" and leader.parameters.size <= _LM_PARAMETERS:
-                found.append(self._second_order(leader, _LM_ITERATIONS))
+                found.append(self._by_matrix("lm", leader, _LM_ITERATIONS))
                 leader = min(leader, found[-1], key=_error)
             best = leader
             if self.control.deadline is None or self.control.stopped() or self._done(best):
@@ -187,8 +190,8 @@ class Search:
         ]
 
     def _polish(self, start: Candidate) -> Candidate:
-        if self.plan.solver == "lm":
-            return self._second_order(start, self.control.max_iter)
+        if self.plan.solver in _BY_MATRIX:
+            return self._by_matrix(self.plan.solver, start, self.control.max_iter)
         last, errors, converged = start.parameters.astype(self.fine.dtype), list(start.history), False
         room = min(_POLISH, _POLISH * _FULL_SIDE // start.layout.n, self.control.max_iter - len(errors))
         if self.control.stopped() or room < 1:
@@ -207,14 +210,14 @@ class Search:
             )
         return replace(self._candidate(start.start, start.layout, last), history=errors, converged=converged)
 
-    def _second_order(self, start: Candidate, max_iter: int) -> Candidate:
+    def _by_matrix(self, solver: str, start: Candidate, max_iter: int) -> Candidate:
         before = len(start.history)
         max_iter = min(max_iter, self.control.max_iter - before)
         if self.matrix is None or self._done(start) or max_iter < 1:
             return start
         double = np.result_type(self.fine.dtype, np.float64)
         try:
-            vectors, history, converged = levenberg_marquardt(
+            vectors, history, converged = _BY_MATRIX[solver](
                 self.matrix.astype(double),
                 list(start.vectors.astype(double)),
                 start.layout.first,

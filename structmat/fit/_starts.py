@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from structmat.fit._blocks import absolute_square, conjugate_column_sums, conjugate_row_sums
+from structmat.fit._blocks import conjugate_column_sums, conjugate_row_sums
 from structmat.fit._factors import Factors
 from structmat.fit._sweep import circulant_step
 
@@ -44,7 +44,7 @@ def diagonal_start(grid: BlockGrid, _rng: np.random.Generator) -> Factors:
     """
     energy = np.zeros((grid.p, grid.q, grid.m))
     for ps, rows in grid.chunks():
-        energy[ps] += absolute_square(grid.diagonals[ps, rows]).sum(axis=1, dtype=np.float64)
+        energy[ps] += grid.diagonal_energy(ps, rows).sum(axis=1, dtype=np.float64)
     a, b = grid.rows_present.copy(), grid.cols_present.copy()
     c = np.zeros(energy.shape, dtype=grid.double)
     i = np.arange(grid.m)
@@ -92,7 +92,7 @@ def _leading_singular_pair(grid: BlockGrid, rng: np.random.Generator) -> tuple[N
         with suppress(linalg.ArpackError):  # no convergence: the full decomposition below always has an answer
             u, s, vh = linalg.svds(_as_operator(grid), k=1, tol=tolerance, v0=v0)
             return u[:, 0], s[0] * vh[0]
-    u, s, vh = np.linalg.svd(grid.blocks.reshape(rows, cols), full_matrices=False)
+    u, s, vh = np.linalg.svd(grid.weighted.reshape(rows, cols), full_matrices=False)
     return u[:, 0], s[0] * vh[0]
 
 
@@ -104,14 +104,14 @@ def _as_operator(grid: BlockGrid) -> scipy.sparse.linalg.LinearOperator[Any]:
         conjugate = x.reshape(grid.q, grid.m).conj()
         out = np.empty((grid.p, grid.m), dtype=grid.dtype)
         for chunk in grid.chunks():
-            out[chunk] = conjugate_row_sums(grid.blocks[chunk], conjugate)
+            out[chunk] = conjugate_row_sums(grid.weighted[chunk], conjugate)
         return out.reshape(-1)
 
     def adjoint_product(y: NDArray[Any]) -> NDArray[Any]:
         weights = y.reshape(grid.p, grid.m)
         out = np.zeros((grid.q, grid.m), dtype=grid.double)
         for chunk in grid.chunks():
-            out += conjugate_column_sums(grid.blocks[chunk], weights[chunk]).sum(axis=0)
+            out += conjugate_column_sums(grid.weighted[chunk], weights[chunk]).sum(axis=0)
         return out.conj().astype(grid.dtype).reshape(-1)
 
     shape = (grid.p * grid.m, grid.q * grid.m)

@@ -18,8 +18,10 @@ from structmat.fit._blocks import (
     conjugate_column_sums,
     conjugate_row_sums,
     cyclic_windows,
+    ratio,
 )
 from structmat.fit._factors import Factors
+from structmat.fit._masked import MaskedGrid, masked_circulant_step, masked_residual_norm2, masked_sweep
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -36,6 +38,8 @@ def sweep(grid: BlockGrid, c: NDArray[Any], b: NDArray[Any]) -> tuple[Factors, f
     The last step is a least-squares solution, so the residual is the norm of the matrix less that of the fit. Where
     this difference would lose more than a few digits it is computed entry by entry.
     """
+    if isinstance(grid, MaskedGrid):
+        return masked_sweep(grid, c, b)
     a, c = _left_and_circulant_step(grid, c, b)
     b, explained = _right_step(grid, a, c)
     factors = Factors(a, c, b)
@@ -47,15 +51,19 @@ def sweep(grid: BlockGrid, c: NDArray[Any], b: NDArray[Any]) -> tuple[Factors, f
 
 def circulant_step(grid: BlockGrid, a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
     """Return the best `c` for given diagonals, summed in double precision: a circulant matrix gives itself exactly."""
+    if isinstance(grid, MaskedGrid):
+        return masked_circulant_step(grid, a, b)
     numerator = np.zeros((grid.p, grid.q, grid.m), dtype=grid.double)
     b_conj = cyclic_windows(b.conj())
     for ps, rows in grid.chunks():
         numerator[ps] += conjugate_column_sums(grid.diagonals[ps, rows] * b_conj[rows], a[ps, rows])
-    return _ratio(grid, numerator, _circulant_denominator(absolute_square(a), absolute_square(b)))
+    return ratio(grid.dtype, numerator, _circulant_denominator(absolute_square(a), absolute_square(b)))
 
 
 def residual_norm2(grid: BlockGrid, factors: Factors) -> float:
     """Return the squared Frobenius norm of the blocks minus the product, entry by entry in double precision."""
+    if isinstance(grid, MaskedGrid):
+        return masked_residual_norm2(grid, factors)
     c = cyclic_windows(factors.c)
     total = 0.0
     for ps, rows in grid.chunks():
@@ -81,9 +89,9 @@ def _left_and_circulant_step(
     for ps, rows in grid.chunks():
         demodulated = grid.diagonals[ps, rows] * b_conj[rows]
         row_sums = conjugate_row_sums(demodulated, c_low[ps]).astype(grid.double)
-        a[ps, rows] = _ratio(grid, row_sums, denominator[ps, rows])
+        a[ps, rows] = ratio(grid.dtype, row_sums, denominator[ps, rows])
         numerator[ps] += conjugate_column_sums(demodulated, a[ps, rows].astype(grid.dtype))
-    return a, _ratio(grid, numerator, _circulant_denominator(absolute_square(a), b2))
+    return a, ratio(grid.dtype, numerator, _circulant_denominator(absolute_square(a), b2))
 
 
 def _right_step(grid: BlockGrid, a: NDArray[Any], c: NDArray[Any]) -> tuple[NDArray[Any], float]:
@@ -93,7 +101,7 @@ def _right_step(grid: BlockGrid, a: NDArray[Any], c: NDArray[Any]) -> tuple[NDAr
     for ps, rows in grid.chunks():
         part = grid.blocks[ps, rows] * c_conj[ps, rows]
         numerator += conjugate_column_sums(part, a[ps, rows].astype(grid.dtype)).sum(axis=0)
-    b = _ratio(grid, numerator, _right_denominator(absolute_square(a), absolute_square(c)))
+    b = ratio(grid.dtype, numerator, _right_denominator(absolute_square(a), absolute_square(c)))
     return b, float(np.vdot(numerator, b).real)
 
 
@@ -114,15 +122,3 @@ def _right_denominator(a2: NDArray[Any], c2: NDArray[Any]) -> NDArray[Any]:
 
 def _trusted(sums: NDArray[Any]) -> bool:
     return bool(sums.min() > _FFT_DYNAMIC_RANGE * sums.max())
-
-
-def _ratio(grid: BlockGrid, numerator: NDArray[Any], denominator: NDArray[Any]) -> NDArray[Any]:
-    """Elementwise quotient; zero where the denominator vanishes, and with it the numerator, or is near underflow."""
-    floor = float(np.finfo(grid.dtype).tiny) ** 0.8
-    quotient: NDArray[Any] = np.divide(
-        numerator,
-        denominator,
-        out=np.zeros_like(numerator),
-        where=denominator > floor,
-    )
-    return quotient

@@ -99,7 +99,7 @@ def test_a_member_given_as_the_start_is_returned(first):
         assert fit_cdd(W, n_factors, first=first, start=product, rng=0, **QUICK).error < 1e-12
 
 
-@pytest.mark.parametrize("solver", ["adam", "lbfgs", "lm"])
+@pytest.mark.parametrize("solver", ["adam", "lbfgs", "lm", "als"])
 def test_two_factors_are_found_by_every_solver(solver):
     W = np.asarray(planted(8, 2, "diagonal", real=False, seed=1).to_dense())
     assert fit_cdd(W, 2, solver=solver, rng=0, tol=1e-12).error < 1e-6

@@ -1,0 +1,230 @@
+"""Error against time: `fit_cdd` beside Adam at four rates and L-BFGS, in one process on one thread.
+
+    python benchmarks/fit_race.py [--size 64] [--factors 5] [--seed 100] [--complex] [--seconds 120]
+                                  [--schedule constant|cosine] [--plot race.png] [--csv race.csv]
+
+The matrix is standard normal. Adam makes 2,000 steps in torch, in double precision, from one random orthogonal chain of
+the norm of the matrix, at a constant rate or, with --schedule cosine, one that falls to zero; L-BFGS then polishes the
+result. L-BFGS alone makes 1,000 iterations from the same chain. Circulants are scaled such that all parameters of the
+start are about one in modulus, which suits one rate for all. Curves and table hold the lowest error so far, which for
+structmat is the lowest that its search has seen. Below the table stands the time structmat took to reach the lowest
+error that Adam ended with. Since it plans its search for the time it is given, the shortest of the time limits 0.25,
+0.5, 1, 2, ... seconds with which it ends there stands beside it.
+"""
+
+# ruff: noqa: E402  # threads are limited before libraries start them
+from __future__ import annotations
+
+import os
+
+for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ[name] = "1"
+
+import argparse
+import csv
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy.optimize import minimize
+
+import structmat as sm
+from structmat.fit._chain_starts import random_orthogonal
+from structmat.fit._objective import Layout
+
+try:
+    import torch
+except ImportError:  # only the rivals need it
+    torch = None
+
+RATES, STEPS, ALONE, POLISH = (0.01, 0.03, 0.1, 0.3), 2000, 1000, 500
+
+
+class Run(NamedTuple):
+    """A method and the lowest error it had reached after how many seconds."""
+
+    name: str
+    seconds: list[float]
+    errors: list[float]
+
+    @classmethod
+    def of(cls, name: str, method: Callable[[Callable[[float], None]], Any]) -> Run:
+        """Time a method that reports its errors."""
+        run, begun = cls(name, [], []), time.perf_counter()
+        method(run.recorder(begun))
+        return run
+
+    def recorder(self, begun: float) -> Callable[[float], None]:
+        def record(error: float) -> None:
+            self.seconds.append(time.perf_counter() - begun)
+            self.errors.append(min(error, self.errors[-1]) if self.errors else error)
+
+        return record
+
+    def time_to(self, error: float) -> float | None:
+        """Return the seconds after which the error was no larger than this."""
+        return next((s for s, e in zip(self.seconds, self.errors, strict=True) if e <= error), None)
+
+
+class Torch:
+    """The relative error of a chain, and its gradient by torch."""
+
+    def __init__(self, W: np.ndarray, layout: Layout) -> None:
+        n = len(W)
+        self.W = torch.from_numpy(W / np.linalg.norm(W) * np.sqrt(n))
+        self.layout, self.root = layout, n**0.5
+
+    def loss(self, parameters: Any) -> Any:
+        """Return the squared relative error."""
+        product = torch.eye(len(self.W), dtype=parameters.dtype)
+        for x, diagonal in zip(parameters.flip(0), self.layout.diagonal[::-1], strict=True):
+            if diagonal:
+                product = x[:, None] * product
+            elif self.W.is_complex():
+                product = torch.fft.ifft(torch.fft.fft(x / self.root)[:, None] * torch.fft.fft(product, dim=0), dim=0)
+            else:
+                spectrum = torch.fft.rfft(x / self.root)[:, None] * torch.fft.rfft(product, dim=0)
+                product = torch.fft.irfft(spectrum, n=len(self.W), dim=0)
+        residual = self.W - product
+        return (residual.abs() ** 2 if residual.is_complex() else residual**2).sum() / len(self.W)
+
+    def adam(self, start: np.ndarray, rate: float, schedule: str, record: Callable[[float], None]) -> None:
+        parameters = torch.from_numpy(start.copy()).requires_grad_()
+        optimiser = torch.optim.Adam([parameters], lr=rate)
+        decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, STEPS) if schedule == "cosine" else None
+        for _ in range(STEPS):
+            optimiser.zero_grad()
+            loss = self.loss(parameters)
+            loss.backward()
+            record(float(loss.detach()) ** 0.5)
+            optimiser.step()
+            if decay is not None:
+                decay.step()
+        self.lbfgs(parameters.detach().numpy(), POLISH, record)
+
+    def lbfgs(self, start: np.ndarray, iterations: int, record: Callable[[float], None]) -> None:
+        real = start.real.dtype
+
+        def function(x: np.ndarray) -> tuple[float, np.ndarray]:
+            parameters = torch.from_numpy(x.view(start.dtype).reshape(start.shape).copy()).requires_grad_()
+            loss = self.loss(parameters)
+            loss.backward()
+            record(float(loss.detach()) ** 0.5)
+            return float(loss.detach()), parameters.grad.numpy().view(real).ravel()
+
+        limits = {"maxiter": iterations, "maxfun": 10 * iterations, "maxcor": 20, "ftol": 1e-13, "gtol": 1e-10}
+        minimize(function, np.ravel(start).view(real).copy(), jac=True, method="L-BFGS-B", options=limits)
+
+
+def gaussian(options: argparse.Namespace) -> np.ndarray:
+    rng = np.random.default_rng(options.seed)
+    shape = (options.size, options.size)
+    W = rng.standard_normal(shape)
+    return W + 1j * rng.standard_normal(shape) if options.complex else W
+
+
+def shortest_limit(W: np.ndarray, options: argparse.Namespace, error: float) -> float | None:
+    """Return the shortest time limit with which the fit ends no higher than this error."""
+    limit = 0.25
+    while limit <= options.seconds:
+        if sm.fit_cdd(W, options.factors, rng=options.seed, time_limit=limit).error <= error:
+            return limit
+        limit *= 2.0
+    return None
+
+
+def race(W: np.ndarray, options: argparse.Namespace) -> list[Run]:
+    n = len(W)
+    layout = Layout(n, options.factors)
+    sm.fit_cdd(W[:8, :8], 5, rng=0, max_iter=5)  # imports
+
+    def structmat(record: Callable[[float], None]) -> None:
+        result = sm.fit_cdd(
+            W, options.factors, rng=options.seed, time_limit=options.seconds, callback=lambda p: record(p.error)
+        )
+        record(result.error)
+
+    runs = [Run.of("structmat", structmat)]
+    if torch is None:
+        print("torch is not installed: no rivals")
+        return runs
+    torch.set_num_threads(1)
+    problem = Torch(W, layout)
+    (start,) = random_orthogonal(layout, 1, np.random.default_rng(options.seed + 1), W.dtype)
+    problem.lbfgs(start, 2, lambda _: None)
+    runs += [
+        Run.of(f"Adam {rate}", lambda record, r=rate: problem.adam(start, r, options.schedule, record))
+        for rate in RATES
+    ]
+    runs.append(Run.of("L-BFGS", lambda record: problem.lbfgs(start, ALONE, record)))
+    return runs
+
+
+def report(runs: list[Run], W: np.ndarray, options: argparse.Namespace) -> None:
+    print("| method | error | seconds |\n|---|---:|---:|")
+    for run in runs:
+        print(f"| {run.name} | {run.errors[-1]:.4f} | {run.seconds[-1]:.1f} |")
+    adams = [run for run in runs if run.name.startswith("Adam")]
+    if not adams:
+        return
+    best = min(adams, key=lambda run: run.errors[-1])
+    error, seconds = best.errors[-1], best.seconds[-1]
+    print(f"\n{best.name} ends at {error:.4f} after {seconds:.2f} s.")
+    for what, time_taken in (
+        ("passed this error after", runs[0].time_to(error)),
+        ("ends there with a time limit of", shortest_limit(W, options, error)),
+    ):
+        reached = "(not reached)" if time_taken is None else f"{time_taken:.2f} s, {time_taken / seconds:.2f} of that"
+        print(f"structmat {what} {reached}")
+
+
+def save(runs: list[Run], options: argparse.Namespace) -> None:
+    if options.csv is not None:
+        with options.csv.open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["method", "seconds", "error"])
+            for run in runs:
+                writer.writerows((run.name, *point) for point in zip(run.seconds, run.errors, strict=True))
+    if options.plot is not None:
+        from matplotlib.figure import Figure  # noqa: PLC0415
+
+        figure = Figure(figsize=(7, 4.5), layout="constrained")
+        axes = figure.subplots()
+        for run in runs:
+            axes.plot(run.seconds, run.errors, label=run.name, linewidth=2.5 if run.name == "structmat" else 1.2)
+        lowest = min(run.errors[-1] for run in runs)
+        field = "complex" if options.complex else "real"
+        axes.set(
+            xscale="log",
+            xlabel="seconds",
+            ylabel="relative error",
+            ylim=(lowest - 0.1 * (1 - lowest), 1.05),
+            title=f"Gaussian, {field}, n = {options.size}, {options.factors} factors",
+        )
+        axes.legend()
+        figure.savefig(options.plot, dpi=150)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", type=int, default=64)
+    parser.add_argument("--factors", type=int, default=5)
+    parser.add_argument("--seed", type=int, default=100)
+    parser.add_argument("--complex", action="store_true")
+    parser.add_argument("--seconds", type=float, default=120.0, help="time of structmat")
+    parser.add_argument("--schedule", choices=("constant", "cosine"), default="constant", help="rate of Adam")
+    parser.add_argument("--plot", type=Path, default=Path("race.png"))
+    parser.add_argument("--csv", type=Path)
+    options = parser.parse_args()
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # one core, whatever a library starts
+    W = gaussian(options)
+    runs = race(W, options)
+    report(runs, W, options)
+    save(runs, options)
+
+
+if __name__ == "__main__":
+    main()
