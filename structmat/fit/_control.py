@@ -36,6 +36,10 @@ class Control:
         now = time.monotonic()
         return None if self.deadline is None else now + part * (self.deadline - now)
 
+    def expire(self) -> None:
+        """End the fit now, for want of time."""
+        self.deadline = time.monotonic()
+
     def reason(self) -> str | None:
         """Return why to return the best so far, None if not to."""
         if self.interrupt.is_set():

@@ -149,6 +149,7 @@ class Search:
             if self.control.deadline is None or self.control.stopped() or self._done(best):
                 return found
             if self.control.deadline - time.monotonic() < 0.2 * (time.monotonic() - begun):
+                self.control.expire()  # too little time for another round
                 return found
             work *= 2.0
 

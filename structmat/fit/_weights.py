@@ -50,6 +50,7 @@ def weighted_inputs(weights: NDArray[Any], cols: int, *, real: bool) -> NDArray[
     values, vectors = np.linalg.eigh(scaled)
     if values[0] < -rounding * values[-1]:
         raise ValueError(f"{owner} must be positive semi-definite, got the eigenvalue {values[0] * largest:.6g}")
-    kept = values > rounding * values[-1]
+    # More would be lost with a higher threshold than noise: a product is free to do anything in directions left out.
+    kept = values > float(np.finfo(weights.dtype).eps) * values[-1]
     root: NDArray[Any] = vectors[:, kept] * np.sqrt(values[kept])
     return root

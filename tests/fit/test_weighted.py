@@ -55,6 +55,16 @@ def test_never_worse_than_weighted_rank_one_whatever_the_time(kind, real):
         assert fit_cdd(W, n_factors, weights=S, rng=4, time_limit=0.0).error <= rank_one + 1e-9
 
 
+def test_weak_directions_in_single_precision_count():
+    """A product left free in them could do there what it likes, and the error would not tell."""
+    rng = np.random.default_rng(3)
+    W, (basis, _) = rng.standard_normal((64, 64)), np.linalg.qr(rng.standard_normal((64, 64)))
+    S = ((basis * np.where(np.arange(64) == 0, 1.0, 5e-5)) @ basis.T).astype(np.float32)
+    S = (S + S.T) / 2
+    fit = fit_cdd(W, 3, weights=S, **QUICK)
+    assert fit.error == pytest.approx(weighted_error(W, fit.operator.to_dense(), S.astype(np.float64)), rel=1e-4)
+
+
 @pytest.mark.parametrize("n_factors", [1, 3, 4])
 def test_equal_weights_are_none(n_factors):
     W, _ = problem("full", real=True)
