@@ -26,9 +26,9 @@ from structmat.fit._given import given_chain
 from structmat.fit._interchange import as_matrix, to_numpy
 from structmat.fit._objective import First, Layout
 from structmat.fit._result import FitProgress, FitResult
-from structmat.fit._routes import Task, by_search, by_sweeps
+from structmat.fit._routes import Task, by_search, by_sweeps, by_weighted_sweeps
 from structmat.fit._search import Plan, Solver
-from structmat.fit._weights import weighted_inputs
+from structmat.fit._weights import column_roots, weighted_inputs
 
 if TYPE_CHECKING:
     from structmat._typing import ArrayLike
@@ -151,7 +151,8 @@ def fit_cdd(
     choice(solver, "solver", ("auto", "sweep", "adam", "lbfgs", "lm", "als"))
     refuse_with_mask(mask, n_factors, first, solver, weighted=weights is not None)
     single = rows == cols == size
-    sweeps = n_factors == 3 and first == "diagonal" and weights is None and solver in {"auto", "sweep"}
+    sweepable = n_factors == 3 and first == "diagonal" and solver in {"auto", "sweep"}
+    sweeps = sweepable and weights is None
     if not single:
         check_for_blocks(n_factors, first, solver)
     if not sweeps and solver == "sweep":
@@ -176,16 +177,19 @@ def fit_cdd(
     layout = Layout(size, n_factors, first) if single else block_layout((rows, cols), size, n_factors)
     given = given_chain(start, layout, real=not np.iscomplexobj(values))
     task = Task(matrix, values, size, control, random, restarts, given, entries)
+    moments = None if weights is None else to_numpy(as_floating(weights, "fit_cdd: weights"))
     if sweeps:
         found = by_sweeps(task)
+    elif moments is not None and moments.ndim == 1 and sweepable and given is None:
+        found = by_weighted_sweeps(task, layout, column_roots(moments, cols))
     else:
-        inputs = None
-        if weights is not None:
-            moments = to_numpy(as_floating(weights, "fit_cdd: weights"))
+        inputs = roots = None
+        if moments is not None:
             inputs = weighted_inputs(moments, cols, real=not np.iscomplexobj(values))
+            roots = column_roots(moments, cols) if moments.ndim == 1 else None
         chosen = cast("Solver", "adam" if solver in {"auto", "sweep"} else solver)
         plan = Plan(chosen, restarts, growth and given is None)
-        found = by_search(task, layout, plan, inputs, swept=solver == "auto")
+        found = by_search(task, layout, plan, inputs, roots, swept=solver == "auto")
     end = "converged" if found.converged else "all planned iterations made"
     stopped = control.reason() or "completed"
     if stopped != "completed":

@@ -16,7 +16,7 @@ from structmat.fit._block_objective import BlockLayout, block_layout
 from structmat.fit._blocks import BlockGrid
 from structmat.fit._chain_starts import extended
 from structmat.fit._factors import Factors
-from structmat.fit._given import Given
+from structmat.fit._given import Given, given_chain
 from structmat.fit._interchange import like, to_numpy
 from structmat.fit._masked import MaskedGrid
 from structmat.fit._objective import Layout
@@ -33,10 +33,12 @@ if TYPE_CHECKING:
     from structmat.fit._control import Control
     from structmat.fit._search import Plan
 
-__all__ = ["Found", "Task", "by_search", "by_sweeps"]
+__all__ = ["Found", "Task", "by_search", "by_sweeps", "by_weighted_sweeps"]
 
 # A weighted fit spends this share of its time on the fit without weights, from which it starts.
 _UNWEIGHTED_SHARE = 0.4
+# And this share on the sweeps for three factors.
+_SWEEPS_SHARE = 0.2
 
 
 class Task(NamedTuple):
@@ -82,8 +84,31 @@ def by_sweeps(task: Task) -> Found:
     return Found(fitted, error, np.array(best.run.history), best.run.converged, best.start, "sweep", why)
 
 
-def by_search(task: Task, layout: Layout, plan: Plan, inputs: NDArray[Any] | None, *, swept: bool) -> Found:
-    """Fit a chain, with weights where there are `inputs`."""
+def by_weighted_sweeps(task: Task, layout: Layout, roots: NDArray[Any]) -> Found:
+    """Fit three factors, the first a diagonal, with weights of the columns: the last diagonal takes up their roots.
+
+    One start is the fit without weights, which the weighted one so is never worse than.
+    """
+    real = roots.astype(task.values.real.dtype)
+    part = task.control.until(task.control.share(_UNWEIGHTED_SHARE))
+    plain = by_sweeps(task._replace(control=part, rng=copy.deepcopy(task.rng)))
+    start = _with_scaled_columns(plain.operator, real)
+    given = given_chain(start, layout, real=not np.iscomplexobj(task.values))
+    found = by_sweeps(task._replace(values=task.values * real, given=given))
+    inverse = np.divide(1.0, real, out=np.zeros_like(real), where=real > 0)
+    return found._replace(operator=_with_scaled_columns(found.operator, inverse))
+
+
+def _with_scaled_columns(product: CDDProduct, factors: NDArray[Any]) -> CDDProduct:
+    *rest, last = product.factors
+    (d,) = last._arrays()
+    return CDDProduct((*rest, Diagonal(d * like(factors, d))))
+
+
+def by_search(
+    task: Task, layout: Layout, plan: Plan, inputs: NDArray[Any] | None, roots: NDArray[Any] | None, *, swept: bool
+) -> Found:
+    """Fit a chain, with weights where there are `inputs`; `roots` are those of weights of the columns."""
     matrix, values, control, rng = task.matrix, task.values, task.control, task.rng
     block = isinstance(layout, BlockLayout)
     if not values.any() or (inputs is not None and not (values @ inputs).any()):
@@ -92,6 +117,11 @@ def by_search(task: Task, layout: Layout, plan: Plan, inputs: NDArray[Any] | Non
         return Found(product, 0.0, np.zeros(1), True, "zero", plan.solver, "the matrix is zero")
     problem = _problem(task, inputs, block=block)
     starts = [] if task.given is None else [task.given]
+    if roots is not None and swept and task.given is None and layout.n_factors + (layout.first == "diagonal") > 4:
+        # The sweeps for three factors are a start of more.
+        part = control.until(control.share(_SWEEPS_SHARE))
+        three = by_weighted_sweeps(task._replace(control=part, rng=copy.deepcopy(rng)), layout, roots)
+        starts += filter(None, [given_chain(three.operator, layout, real=not np.iscomplexobj(values))])
     if inputs is not None:
         # What is best without weights is a start of the fit with weights, which so is never worse than it.
         plain = _problem(task, None, block=block)

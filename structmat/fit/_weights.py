@@ -13,7 +13,29 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["weighted_inputs"]
+__all__ = ["column_roots", "weighted_inputs"]
+
+
+def column_roots(weights: NDArray[Any], cols: int) -> NDArray[Any]:
+    """Return the square roots, in double precision, of weights of the columns; the largest is one."""
+    scaled, _ = _checked(weights, cols)
+    if np.iscomplexobj(scaled) or scaled.min() < 0.0:
+        raise ValueError("fit_cdd: weights must be real and not negative where they are a vector")
+    roots: NDArray[Any] = np.sqrt(scaled)
+    return roots
+
+
+def _checked(weights: NDArray[Any], cols: int) -> tuple[NDArray[Any], float]:
+    """Return weights over the modulus of their largest, in double precision, and that modulus."""
+    owner = "fit_cdd: weights"
+    if weights.shape not in {(cols,), (cols, cols)}:
+        raise ValueError(f"{owner} must have shape ({cols},) or ({cols}, {cols}), got {weights.shape}")
+    if not np.isfinite(weights).all():
+        raise ValueError(f"{owner} must be finite, got NaN or infinity")
+    largest = float(np.abs(weights).max())
+    if largest == 0.0:
+        raise ValueError(f"{owner} must not be zero")
+    return weights.astype(np.result_type(weights.dtype, np.float64)) / largest, largest
 
 
 def weighted_inputs(weights: NDArray[Any], cols: int, *, real: bool) -> NDArray[Any]:
@@ -28,20 +50,12 @@ def weighted_inputs(weights: NDArray[Any], cols: int, *, real: bool) -> NDArray[
     real : bool
         Whether the matrix to be fitted is real.
     """
+    if weights.ndim == 1:
+        roots = column_roots(weights, cols)
+        return np.diag(roots)[:, roots > 0]
     owner = "fit_cdd: weights"
-    if weights.shape not in {(cols,), (cols, cols)}:
-        raise ValueError(f"{owner} must have shape ({cols},) or ({cols}, {cols}), got {weights.shape}")
-    if not np.isfinite(weights).all():
-        raise ValueError(f"{owner} must be finite, got NaN or infinity")
-    largest = float(np.abs(weights).max())
-    if largest == 0.0:
-        raise ValueError(f"{owner} must not be zero")
-    scaled = weights.astype(np.result_type(weights.dtype, np.float64)) / largest
+    scaled, largest = _checked(weights, cols)
     rounding = 10.0 * cols * float(np.finfo(weights.dtype).eps)
-    if scaled.ndim == 1:
-        if np.iscomplexobj(scaled) or scaled.min() < 0.0:
-            raise ValueError(f"{owner} must be real and not negative where they are a vector")
-        return np.diag(np.sqrt(scaled))[:, scaled > 0]
     if np.abs(scaled - scaled.conj().T).max() > rounding:
         raise ValueError(f"{owner} must be a symmetric (Hermitian) matrix")
     if real and np.iscomplexobj(scaled):

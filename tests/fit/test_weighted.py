@@ -75,6 +75,17 @@ def test_equal_weights_are_none(n_factors):
         assert fit.error == pytest.approx(plain.error, rel=0.05)
 
 
+@pytest.mark.parametrize("shape", [(8, 8), (7, 12)])
+def test_weights_of_columns_are_taken_up_by_the_last_diagonal(shape):
+    rng = np.random.default_rng(3)
+    W, s = rng.standard_normal(shape), np.append(rng.uniform(0.1, 2.0, shape[1] - 2), [0.0, 0.0])
+    fit = fit_cdd(W, 3, weights=s, rng=4)
+    assert fit.solver == "sweep"
+    assert fit.error == pytest.approx(weighted_error(W, fit.operator.to_dense(), s), rel=1e-9)
+    assert not fit.operator.factors[-1].d[-2:].any()
+    assert fit.error <= 1.02 * fit_cdd(W, 3, weights=np.diag(s), rng=4).error
+
+
 def test_a_vector_is_the_diagonal():
     W, s = problem("vector", real=True)
     vector, matrix = (fit_cdd(W, 2, weights=weights, rng=4).error for weights in (s, np.diag(s)))
