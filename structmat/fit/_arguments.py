@@ -30,25 +30,25 @@ __all__ = [
 _ALS_SIDE = 512
 
 
-def integer(value: Any, name: str, least: int = 1) -> int:
+def integer(value: Any, name: str, least: int = 1, *, owner: str = "fit_cdd") -> int:
     """Return an integer that is at least `least`."""
     try:
         number = operator.index(value)
     except TypeError:
-        raise TypeError(f"fit_cdd: {name} must be an integer, got {value!r}") from None
+        raise TypeError(f"{owner}: {name} must be an integer, got {value!r}") from None
     if number < least:
-        raise ValueError(f"fit_cdd: {name} must be at least {least}, got {number}")
+        raise ValueError(f"{owner}: {name} must be at least {least}, got {number}")
     return number
 
 
-def non_negative(value: Any, name: str) -> float:
+def non_negative(value: Any, name: str, *, owner: str = "fit_cdd") -> float:
     """Return a finite number that is not negative."""
     try:
         number = float(value)
     except (TypeError, ValueError):
-        raise TypeError(f"fit_cdd: {name} must be a number, got {value!r}") from None
+        raise TypeError(f"{owner}: {name} must be a number, got {value!r}") from None
     if not (number >= 0.0 and math.isfinite(number)):
-        raise ValueError(f"fit_cdd: {name} must be finite and not negative, got {value!r}")
+        raise ValueError(f"{owner}: {name} must be finite and not negative, got {value!r}")
     return number
 
 
@@ -60,12 +60,12 @@ def choice(value: Any, name: str, choices: tuple[str, ...]) -> str:
     return value
 
 
-def generator(rng: Any) -> np.random.Generator:
+def generator(rng: Any, *, owner: str = "fit_cdd") -> np.random.Generator:
     """Return the generator itself, or one seeded by an integer or by the system."""
     try:
         return np.random.default_rng(rng)
     except (TypeError, ValueError) as error:
-        raise type(error)(f"fit_cdd: rng must be a numpy.random.Generator, a seed or None, got {rng!r}") from error
+        raise type(error)(f"{owner}: rng must be a numpy.random.Generator, a seed or None, got {rng!r}") from error
 
 
 def masked(values: NDArray[Any], mask: Any) -> tuple[NDArray[Any], NDArray[Any] | None]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import operator
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -16,7 +15,7 @@ from structmat.block_circulant import BlockCirculant
 from structmat.cdd import CDDProduct
 from structmat.circulant import Circulant
 from structmat.diagonal import Diagonal
-from structmat.fit._arguments import generator
+from structmat.fit._arguments import generator, integer
 from structmat.fit._cdd import fit_cdd
 from structmat.fit._error_curve import ErrorCurve
 from structmat.fit._interchange import as_matrix, like, to_numpy
@@ -275,26 +274,16 @@ def _numbers(max_factors: int | None, n_factors: Iterable[int] | None, *, single
     if (max_factors is None) == (n_factors is None):
         raise ValueError("error_curve: give either max_factors or n_factors")
     if n_factors is None:
-        most = _integer(max_factors, "max_factors", 1 if single else 3)
+        most = integer(max_factors, "max_factors", 1 if single else 3, owner="error_curve")
         return list(range(1, most + 1)) if single else list(range(3, most + 1, 2))
     try:
         listed = list(n_factors)
     except TypeError:
         raise TypeError(f"error_curve: n_factors must be a sequence of integers, got {n_factors!r}") from None
-    numbers = sorted({_integer(number, "n_factors", 1) for number in listed})
+    numbers = sorted({integer(number, "n_factors", 1, owner="error_curve") for number in listed})
     if not numbers:
         raise ValueError("error_curve: n_factors must not be empty")
     return numbers
-
-
-def _integer(value: Any, name: str, least: int) -> int:
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise TypeError(f"error_curve: {name} must be an integer, got {value!r}") from None
-    if number < least:
-        raise ValueError(f"error_curve: {name} must be at least {least}, got {number}")
-    return number
 
 
 def _limit(value: float | None) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import operator
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ import numpy as np
 from array_api_compat import array_namespace, device
 
 from structmat.cdd import CDDProduct
+from structmat.fit._arguments import generator, integer, non_negative
 from structmat.fit._chain import First
 from structmat.fit._exact_search import Found, search
 from structmat.fit._factors import scale_by_power_of_two
@@ -109,17 +109,17 @@ def factorize_cdd(
     >>> sm.factorize_cdd(np.outer([1.0, 2.0, 3.0], [4.0, 5.0, 6.0])).start
     'rank one'
     """
-    begun = time.monotonic()
+    begun, owner = time.monotonic(), "factorize_cdd"
     matrix = as_matrix(W, "factorize_cdd: W")
     if matrix.shape[0] != matrix.shape[1]:
         raise ValueError(f"factorize_cdd: W must be square, got shape {tuple(matrix.shape)}")
     if n_factors is not None:
-        n_factors = _positive_integer(n_factors, "n_factors")
-    tol = _number(tol, "tol")
-    deadline = math.inf if time_limit is None else begun + _number(time_limit, "time_limit")
+        n_factors = integer(n_factors, "n_factors", owner=owner)
+    tol = non_negative(tol, "tol", owner=owner)
+    deadline = math.inf if time_limit is None else begun + non_negative(time_limit, "time_limit", owner=owner)
     if callback is not None and not callable(callback):
         raise TypeError(f"factorize_cdd: callback must be callable, got {callback!r}")
-    generator = _generator(rng)
+    random = generator(rng, owner=owner)
     values = to_numpy(matrix)
     if not np.isfinite(values).all():
         raise ValueError("factorize_cdd: W must be finite, got NaN or infinity")
@@ -127,9 +127,9 @@ def factorize_cdd(
     values = values.astype(np.result_type(values.dtype, np.float64))
     exponent = int(np.frexp(np.abs(values).max())[1])
     scaled = scale_by_power_of_two(values, -exponent)
-    found = _short_form(scaled, n_factors, tol, generator)
+    found = _short_form(scaled, n_factors, tol, random)
     if found is None:
-        found = search(scaled, n_factors, tol, generator, deadline=deadline, callback=callback)
+        found = search(scaled, n_factors, tol, random, deadline=deadline, callback=callback)
         if np.isrealobj(scaled):
             found = found._replace(form=_real_form(scaled, found.form, tol))
     exponents = np.diff(np.arange(len(found.form.vectors) + 1) * exponent // len(found.form.vectors)).tolist()
@@ -208,32 +208,3 @@ def _lengthened(form: Form, n_factors: int | None) -> Form:
         vectors.append(identities[kind].astype(vectors[0].dtype))
         kind = other[kind]
     return form._replace(vectors=vectors)
-
-
-def _positive_integer(value: Any, name: str) -> int:
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise TypeError(f"factorize_cdd: {name} must be an integer, got {value!r}") from None
-    if number < 1:
-        raise ValueError(f"factorize_cdd: {name} must be at least 1, got {number}")
-    return number
-
-
-def _number(value: Any, name: str) -> float:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        raise TypeError(f"factorize_cdd: {name} must be a number, got {value!r}") from None
-    if not (number >= 0.0 and math.isfinite(number)):
-        raise ValueError(f"factorize_cdd: {name} must be finite and not negative, got {value!r}")
-    return number
-
-
-def _generator(rng: Any) -> np.random.Generator:
-    try:
-        return np.random.default_rng(rng)
-    except (TypeError, ValueError) as error:
-        raise type(error)(
-            f"factorize_cdd: rng must be a numpy.random.Generator, a seed or None, got {rng!r}"
-        ) from error
