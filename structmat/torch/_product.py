@@ -1,13 +1,13 @@
 """Adding a change to a layer's output: the one differentiable operation of all adapters.
 
 Eager code goes through one `torch.autograd.Function`. It works on chunks of rows, small enough to stay in cache, and
-keeps nothing for the backward pass but the layer's input ("lean") or the spectra as well ("fast"). Compilers and
-exporters see plain operations, which they schedule themselves.
+keeps nothing for the backward pass but the layer's input ("lean") or the spectra as well ("fast"). Compilers,
+exporters and the transforms of `torch.func` see plain operations.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, TypeAlias, cast
 
@@ -15,13 +15,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from structmat.torch._rows import Kept, change_rows, circulant_gradient, gradient_rows, precision, spectra
+from structmat.torch._rows import Kept, Working, change_rows, finished, gradient_rows, precision
 
 __all__ = ["Mode", "add_change", "linear_with_change"]
 
 Mode: TypeAlias = Literal["lean", "fast"]
 
-# Elements of a chunk for each thread of a CPU: signal, spectrum and product together fill most of a core's cache.
+# Elements of a chunk on a CPU, measured on one and two threads: smaller ones drown in the cost of calls, larger ones
+# leave the cache. More threads get as much each.
 _CHUNK = 2**17
 # On other devices chunks only bound the memory of temporaries.
 _DEVICE_CHUNK = 2**26
@@ -53,12 +54,13 @@ def _applied(
 ) -> Tensor:
     x = x.reshape(-1, x.shape[-1])
     y = None if y is None else y.reshape(-1, y.shape[-1])
-    if torch.compiler.is_compiling():
-        return _plainly(y, x, weight, bias, factors, alpha, mode)[0]
+    # Compilers and the transforms of torch.func differentiate, batch and schedule plain operations themselves.
+    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+        return _plainly(y, x, weight, bias, factors, alpha)
     if not len(x):  # which transforms refuse; gradients are zeros all the same
         base = linear(x, weight, bias) if y is None else y + 0 * x.sum()
         return base + 0 * sum(f.sum() for f in factors).to(base.dtype)
-    return _AddedChange.apply(y, x, weight, bias, alpha, mode, *factors)[0]
+    return _AddedChange.apply(y, x, weight, bias, alpha, mode, *factors)
 
 
 def _without_autocast(x: Tensor) -> AbstractContextManager[object]:
@@ -74,39 +76,35 @@ def _plainly(
     bias: Tensor | None,
     factors: Sequence[Tensor],
     alpha: float,
-    mode: Mode,
-) -> tuple[Tensor, ...]:
+) -> Tensor:
     """The same by plain operations on all rows at once."""
     with _without_autocast(x):
         base = linear(x, cast("Tensor", weight), bias) if y is None else y
         dtype = precision(x, base, *factors)
-        working = [f.to(dtype) for f in factors]
-        h, scale, steps = change_rows(x.to(dtype), working, spectra(working), alpha)
-        return (base + h * scale).to(base.dtype), *_joined([steps] if mode == "fast" else [])
+        h, scale, _ = change_rows(x.to(dtype), Working.of(factors, alpha, dtype))
+        return (base + h * scale).to(base.dtype)
 
 
-def _chunks(x: Tensor, factors: Sequence[Tensor]) -> list[slice]:
-    """Return the rows of each chunk."""
-    width = max(len(f) if f.ndim == 1 else max(f.shape[:2]) * f.shape[2] for f in factors)
-    budget = _CHUNK * torch.get_num_threads() if x.device.type == "cpu" else _DEVICE_CHUNK
-    rows = max(16, budget // width)
-    return [slice(start, start + rows) for start in range(0, len(x), rows)]
+def _chunk(x: Tensor, factors: Sequence[Tensor]) -> int:
+    """Return the number of rows of a chunk."""
+    width = sum(f.numel() if f.ndim == 1 else max(f.shape[:2]) * f.shape[2] for f in factors) // len(factors)
+    budget = _CHUNK * max(2, torch.get_num_threads()) // 2 if x.device.type == "cpu" else _DEVICE_CHUNK
+    return max(16, budget // width)
 
 
-def _joined(chunks: Sequence[Sequence[Kept]]) -> list[Tensor]:
-    """Return what was kept of each step as tensors with the rows of all chunks."""
-    flat = [[tensor for step in steps for tensor in step] for steps in chunks]
-    return [torch.cat(parts) if len(parts) > 1 else parts[0] for parts in zip(*flat, strict=True)]
+def _split(rows: int, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Return the chunks of tensors of as many rows."""
+    if tensors[0].shape[0] <= rows:
+        return iter((tensors,))
+    return zip(*(tensor.split(rows) for tensor in tensors), strict=True)
 
 
 class _AddedChange(torch.autograd.Function):
-    """Rows of ``y + alpha D C D x``, or of ``W x + bias + alpha D C D x`` where a weight is given instead of y.
-
-    Returns a tuple: the rows, and in the fast mode what was kept of all steps.
-    """
+    """Rows of ``y + alpha D C D x``, or of ``W x + bias + alpha D C D x`` where a weight is given instead of y."""
 
     @staticmethod
     def forward(
+        ctx: Any,
         y: Tensor | None,
         x: Tensor,
         weight: Tensor | None,
@@ -114,34 +112,28 @@ class _AddedChange(torch.autograd.Function):
         alpha: float,
         mode: Mode,
         *factors: Tensor,
-    ) -> tuple[Tensor, ...]:
+    ) -> Tensor:
         with _without_autocast(x):
             out = linear(x, cast("Tensor", weight), bias) if y is None else torch.empty_like(y)
             base = out if y is None else y
             dtype = precision(x, base, *factors)
-            working = [f.to(dtype) for f in factors]
-            grids = spectra(working)
-            kept: list[list[Kept]] = []
-            for rows in _chunks(x, factors):
-                h, scale, steps = change_rows(x[rows].to(dtype), working, grids, alpha)
+            working = Working.of(factors, alpha, dtype)
+            kept: list[Tensor] = []
+            for xs, bases, outs in _split(_chunk(x, factors), x, base, out):
+                h, scale, steps = change_rows(xs.to(dtype), working)
                 if out.dtype == dtype:
-                    torch.addcmul(base[rows], h, scale, out=out[rows])
+                    torch.addcmul(bases, h, scale, out=outs)
                 else:  # rounded once, after the addition
-                    out[rows] = torch.addcmul(base[rows].to(dtype), h, scale)
+                    outs.copy_(torch.addcmul(bases.to(dtype), h, scale))
                 if mode == "fast":
-                    kept.append(steps)
-        return out, *_joined(kept)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        _, x, weight, _, ctx.alpha, _, *factors = inputs
-        ctx.mark_non_differentiable(*output[1:])
+                    kept += [tensor for step in steps for tensor in step]
+        ctx.alpha, ctx.n_factors = alpha, len(factors)
         ctx.set_materialize_grads(False)
-        ctx.n_factors = len(factors)
-        ctx.save_for_backward(x, weight, *factors, *output[1:])
+        ctx.save_for_backward(x, weight, *factors, *kept)
+        return out
 
     @staticmethod
-    def backward(ctx: Any, dy: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, dy: Tensor | None) -> tuple[Tensor | None, ...]:
         if dy is None:
             return (None,) * (6 + ctx.n_factors)
         x, weight, *tensors = ctx.saved_tensors
@@ -153,29 +145,17 @@ class _AddedChange(torch.autograd.Function):
             dx, *gradients = compute(dy, x, weight if needs_x else None, factors, kept, ctx.alpha)
         return dy if needs_y else None, dx if needs_x else None, None, None, None, None, *gradients
 
-    @staticmethod
-    def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
-        alpha, mode = inputs[4:6]
-
-        def forward(y: Any, x: Tensor, weight: Any, bias: Any, *factors: Tensor) -> tuple[Tensor, ...]:
-            return _plainly(y, x, weight, bias, factors, alpha, mode)
-
-        mapped = torch.vmap(forward, (*in_dims[:4], *in_dims[6:]), randomness=info.randomness)
-        out = mapped(*inputs[:4], *inputs[6:])
-        return out, (0,) * len(out)
-
 
 def _differentiable_gradients(
     dy: Tensor, x: Tensor, weight: Tensor | None, factors: Sequence[Tensor], _: Sequence[Tensor], alpha: float
 ) -> list[Tensor]:
     """Return the gradients of `x` and the factors by plain operations on all rows at once."""
     dtype = precision(x, dy, *factors)
-    working = [f.to(dtype) for f in factors]
-    grids = spectra(working)
-    _, _, steps = change_rows(x.to(dtype), working, grids, alpha)
-    g, scale, sums = gradient_rows(x.to(dtype), dy.to(dtype), working, grids, alpha, steps)
+    working = Working.of(factors, alpha, dtype)
+    _, _, steps = change_rows(x.to(dtype), working)
+    g, scale, sums = gradient_rows(x.to(dtype), dy.to(dtype), working, working.adjoints(), steps)
     dx = (g * scale).to(x.dtype)
-    return [dx if weight is None else dy @ weight + dx, *_of_factors(sums, factors)]
+    return [dx if weight is None else dy @ weight + dx, *finished(sums, factors, alpha)]
 
 
 def _chunked_gradients(
@@ -183,29 +163,22 @@ def _chunked_gradients(
 ) -> list[Tensor]:
     """Return the same, chunk by chunk."""
     dtype = precision(x, dy, *factors)
-    working = [f.to(dtype) for f in factors]
-    grids = spectra(working)
+    working = Working.of(factors, alpha, dtype)
+    adjoints, remaining = working.adjoints(), iter(kept)
     # From dy, which alone has a batch axis where `torch.autograd.grad` maps over a batch of gradients.
     dx = dy.new_zeros(x.shape, dtype=x.dtype) if weight is None else dy @ weight
     totals: list[Tensor] = []
-    for rows in _chunks(x, factors):
-        xs = x[rows].to(dtype)
+    for xs, dys, dxs in _split(_chunk(x, factors), x, dy, dx):
+        wide = xs.to(dtype)
         if kept:
-            steps = [Kept(kept[i][rows], kept[i + 1][rows]) for i in range(0, len(kept), 2)]
+            steps = [Kept(next(remaining), next(remaining)) for _ in adjoints]
         else:
-            _, _, steps = change_rows(xs, working, grids, alpha)
-        g, scale, sums = gradient_rows(xs, dy[rows].to(dtype), working, grids, alpha, steps)
-        totals = [a + b for a, b in zip(totals, sums, strict=True)] if totals else sums
+            _, _, steps = change_rows(wide, working)
+        g, scale, sums = gradient_rows(wide, dys.to(dtype), working, adjoints, steps)
+        totals = [total + part for total, part in zip(totals, sums, strict=True)] if totals else sums
         if dx.dtype == dtype:
-            dx[rows].addcmul_(g, scale)
+            dxs.addcmul_(g, scale)
         else:
-            dx[rows] = torch.addcmul(dx[rows].to(dtype), g, scale)
-    return [dx, *_of_factors(totals, factors)]
-
-
-def _of_factors(sums: Sequence[Tensor], factors: Sequence[Tensor]) -> list[Tensor]:
-    """Return the gradients of the factors, in their dtypes, from what `gradient_rows` gives."""
-    return [
-        (circulant_gradient(total, f.shape[-1]) if f.ndim == 3 else total).to(f.dtype)
-        for total, f in zip(sums, factors, strict=True)
-    ]
+            dxs.copy_(torch.addcmul(dxs.to(dtype), g, scale))
+        del g  # room in the cache for the next chunk
+    return [dx, *finished(totals, factors, alpha)]

@@ -1,31 +1,20 @@
 """The change of a layer, row by row: what it adds to the outputs, and its gradients. Pure functions without a chunk.
 
-A change is ``alpha D C D ... D``: `factors` holds diagonals ``(m,)`` and grids of circulants ``(p, q, b)`` in the order
-of the product. A step is a circulant with the diagonal to its right. The gradients use ``ihfft`` and ``hfft``: for real
-``g``, ``hfft(S * ihfft(g))`` is the product of the circulant's transpose with g, and no conjugate is ever stored.
+A change is ``alpha D C D ... D``; a step is a circulant with the diagonal to its right. With ``G`` the transform of the
+gradient g behind a circulant and ``U`` that of what it was applied to, g goes back through it as ``conj(S) G``, and its
+own gradient has the transform ``conj(U) G``, summed over the rows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-__all__ = ["Kept", "change_rows", "circulant_gradient", "gradient_rows", "precision", "spectra"]
-
-Factors: TypeAlias = Sequence[Tensor]
-
-
-class Kept(NamedTuple):
-    """What the gradient of one step is made of."""
-
-    spectrum: Tensor
-    """(R, q, h): the transform of the step's scaled input."""
-    output: Tensor
-    """(R, m): the circulant's product with it."""
+__all__ = ["Kept", "Working", "change_rows", "finished", "gradient_rows", "precision"]
 
 
 def precision(*tensors: Tensor) -> torch.dtype:
@@ -36,22 +25,55 @@ def precision(*tensors: Tensor) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
-def spectra(factors: Factors) -> list[Tensor]:
-    """Return the half spectra of the circulants, leftmost first, (p, q, h) each."""
-    return [torch.fft.rfft(c) for c in factors[1::2]]
+class Working(NamedTuple):
+    """The factors of a change as they are applied to rows."""
+
+    diagonals: list[Tensor]
+    """(m,) each, leftmost first, which is multiplied by alpha."""
+    grids: list[Tensor]
+    """Half spectra of the circulants between them: (h,) of a single block, else (p, q, h)."""
+    sides: list[int]
+    """Sides of the circulants."""
+
+    @classmethod
+    def of(cls, factors: Sequence[Tensor], alpha: float, dtype: torch.dtype) -> Working:
+        first, *rest = (f.to(dtype) for f in factors[::2])
+        diagonals = [first if alpha == 1 else alpha * first, *rest]
+        grids, sides = [], []
+        for k, circulants in enumerate(factors[1::2]):
+            side = circulants.shape[2]
+            grid = torch.fft.rfft(circulants.to(dtype))
+            single = grid.shape[:2] == (1, 1) and diagonals[k].shape == diagonals[k + 1].shape == (side,)
+            grids.append(grid[0, 0] if single else grid)
+            sides.append(side)
+        return cls(diagonals, grids, sides)
+
+    def adjoints(self) -> list[Tensor]:
+        """Return the half spectra of the adjoint circulants: (h,) or (q, p, h)."""
+        turned = (grid if grid.ndim == 1 else grid.transpose(0, 1) for grid in self.grids)
+        return [grid.conj().resolve_conj() for grid in turned]
 
 
-def _blocks(rows: Tensor, count: int, side: int) -> Tensor:
-    """Cut rows (R, m) into blocks (R, count, side), filled up with zeros."""
-    missing = count * side - rows.shape[-1]
-    padded = pad(rows, (0, missing)) if missing else rows
-    return padded.reshape(len(rows), count, side)
+class Kept(NamedTuple):
+    """What the gradients of one step are made of."""
+
+    spectrum: Tensor
+    """(R, h) or (R, q, h): the transform of the step's scaled input."""
+    output: Tensor
+    """(R, m): the circulant's product with it."""
 
 
-def _joined(blocks: Tensor, size: int) -> Tensor:
-    """Join blocks (R, count, side) to rows, cropped to `size`."""
-    rows = blocks.reshape(len(blocks), -1)
-    return rows if rows.shape[-1] == size else rows[:, :size]
+def _circulate(rows: Tensor, grid: Tensor, side: int, size: int) -> tuple[Tensor, Tensor]:
+    """Multiply rows (R, n) by a grid of circulants; return their transform, and the products (R, size)."""
+    if grid.ndim == 1:
+        spectrum = torch.fft.rfft(rows)
+        return spectrum, torch.fft.irfft(spectrum * grid, n=side)
+    count = rows.shape[0]
+    missing = grid.shape[1] * side - rows.shape[1]
+    blocks = (pad(rows, (0, missing)) if missing else rows).reshape(count, -1, side)
+    spectrum = torch.fft.rfft(blocks)
+    products = torch.fft.irfft(_contract(spectrum, grid), n=side).reshape(count, -1)
+    return spectrum, products if products.shape[1] == size else products[:, :size]
 
 
 def _contract(spectrum: Tensor, grid: Tensor) -> Tensor:
@@ -59,55 +81,62 @@ def _contract(spectrum: Tensor, grid: Tensor) -> Tensor:
     p, q, _ = grid.shape
     if q == 1:
         return spectrum * grid[:, 0]
-    if p == 1:
-        return (spectrum * grid[0]).sum(1, keepdim=True)
-    return (spectrum.permute(2, 0, 1) @ grid.permute(2, 1, 0)).permute(1, 2, 0)
+    if p > 1:
+        return (spectrum.permute(2, 0, 1) @ grid.permute(2, 1, 0)).permute(1, 2, 0)
+    return (spectrum * grid[0]).sum(1, keepdim=True)
 
 
-def _correlate(spectrum: Tensor, other: Tensor) -> Tensor:
-    """Sum the products of (R, q, h) and (R, p, h) over the rows: (p, q, h)."""
-    if spectrum.shape[1] == 1 or other.shape[1] == 1:
-        return (other[:, :, None] * spectrum[:, None]).sum(0)
-    return (other.permute(2, 1, 0) @ spectrum.permute(2, 0, 1)).permute(1, 2, 0)
-
-
-def change_rows(x: Tensor, factors: Factors, grids: Factors, alpha: float) -> tuple[Tensor, Tensor, list[Kept]]:
+def change_rows(x: Tensor, working: Working) -> tuple[Tensor, Tensor, list[Kept]]:
     """Return what the change adds to the outputs of rows `x` (R, n), as two factors, and what gradients need.
 
     The change is the elementwise product of the two: callers fuse it with an addition.
     """
     kept: list[Kept] = []
     h = x
-    for k in range(len(factors) - 1, 0, -2):
-        c, grid = factors[k - 1], grids[k // 2 - 1]
-        spectrum = torch.fft.rfft(_blocks(h * factors[k], c.shape[1], c.shape[2]))
-        out = torch.fft.irfft(_contract(spectrum, grid), n=c.shape[2])
-        h = _joined(out, len(factors[k - 2]))
+    for k in range(len(working.grids) - 1, -1, -1):
+        size = working.diagonals[k].shape[0]
+        spectrum, h = _circulate(h * working.diagonals[k + 1], working.grids[k], working.sides[k], size)
         kept.append(Kept(spectrum, h))
-    return h, alpha * factors[0], kept[::-1]
+    kept.reverse()
+    return h, working.diagonals[0], kept
 
 
 def gradient_rows(
-    x: Tensor, dy: Tensor, factors: Factors, grids: Factors, alpha: float, kept: Sequence[Kept]
+    x: Tensor, dy: Tensor, working: Working, adjoints: Sequence[Tensor], kept: list[Kept]
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
-    """Return the gradient of rows `x` as two factors, and those of the `factors`; of circulants, their transforms.
+    """Return the gradient of rows `x` as two factors, and those of the factors summed over the rows.
 
-    `dy` (R, m) is the gradient of the change. `circulant_gradient` turns a transform, summed over all rows, into the
-    gradient of the circulant.
+    `dy` (R, m) is the gradient of the change. `kept` is emptied on the way: what is no longer needed makes room in the
+    cache. Gradients of circulants are conjugate transforms, that of the first diagonal lacks alpha: see `finished`.
     """
-    gradients: list[Tensor] = [alpha * (dy * kept[0].output).sum(0)]
-    g, scale = dy, alpha * factors[0]
-    for k in range(2, len(factors), 2):
-        c, grid, step = factors[k - 1], grids[k // 2 - 1], kept[k // 2 - 1]
-        transformed = torch.fft.ihfft(_blocks(g * scale, c.shape[0], c.shape[2]))
-        gradients.append(_correlate(step.spectrum, transformed))
-        back = torch.fft.hfft(_contract(transformed, grid.transpose(0, 1)), n=c.shape[2])
-        g, scale = _joined(back, len(factors[k])), factors[k]
-        before = x if k == len(factors) - 1 else kept[k // 2].output
-        gradients.append((before * g).sum(0))
-    return g, scale, gradients
+    step = kept.pop(0)
+    sums = [(dy * step.output).sum(0)]
+    g = dy
+    for k, (adjoint, side) in enumerate(zip(adjoints, working.sides, strict=True)):
+        size = working.diagonals[k + 1].shape[0]
+        transformed, g = _circulate(g * working.diagonals[k], adjoint, side, size)
+        sums.append(_correlated(transformed, step.spectrum))
+        del transformed
+        step = kept.pop(0) if kept else Kept(x, x)
+        sums.append((step.output * g).sum(0))
+    return g, working.diagonals[-1], sums
 
 
-def circulant_gradient(transform: Tensor, side: int) -> Tensor:
-    """Return the gradient of a grid of circulants from the sum of its transforms."""
-    return torch.fft.hfft(transform, n=side)
+def _correlated(transformed: Tensor, spectrum: Tensor) -> Tensor:
+    """Sum ``conj(transformed) * spectrum`` over the rows: (h,), or (p, q, h) of (R, p, h) and (R, q, h)."""
+    conjugate = transformed.conj()
+    if spectrum.ndim == 2:
+        return (conjugate * spectrum).sum(0)
+    if 1 in {spectrum.shape[1], transformed.shape[1]}:
+        return (conjugate[:, :, None] * spectrum[:, None]).sum(0)
+    return (conjugate.permute(2, 1, 0) @ spectrum.permute(2, 0, 1)).permute(1, 2, 0)
+
+
+def finished(sums: Sequence[Tensor], factors: Sequence[Tensor], alpha: float) -> list[Tensor]:
+    """Return the gradients of the factors, in their shapes and dtypes, from the sums over all rows."""
+    gradients = [
+        torch.fft.irfft(total.conj(), n=factor.shape[2]).reshape(factor.shape) if factor.ndim == 3 else total
+        for total, factor in zip(sums, factors, strict=True)
+    ]
+    gradients[0] = alpha * gradients[0]
+    return [gradient.to(factor.dtype) for gradient, factor in zip(gradients, factors, strict=True)]

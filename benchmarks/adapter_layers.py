@@ -1,0 +1,246 @@
+"""What adapters add to a frozen linear layer: time, bytes kept for the backward pass, peak memory of a training step.
+
+    python benchmarks/adapter_layers.py [--shapes 768x768 1024x1024 ...] [--dtype float32|bfloat16] [--tokens 1024]
+                                        [--repeats 15] [--threads 1] [--out FOLDER] [--only time|memory]
+
+Times are milliseconds added to the forward and backward pass of the frozen layer alone, the gradient of its input
+included; all methods take turns in one process, and medians are compared. With one thread the processor's time is
+taken, which a busy machine disturbs least; with more, the time on the wall. LoRA (r = 8), C3A (block the greatest
+common divisor of the sides) and FourierFT (1,000 coefficients) are those of PEFT. PEFT's C3A computes a wrong gradient
+of its input (checked with 0.21.2); its time and memory are those of the wrong one.
+
+Kept bytes are the storages that autograd saves, but for parameters, the layer's input and what the frozen layer keeps.
+Peak memory is that of one training step of 12 layers with a ReLU behind each, in a process of its own: the rise of the
+resident set above that before the step.
+"""
+
+# ruff: noqa: E402  # threads are limited before libraries start them
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from math import gcd
+from pathlib import Path
+from statistics import median
+
+for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):
+    os.environ.pop(name, None)
+
+import torch
+from torch import nn
+
+import structmat as sm
+from structmat.torch import CDDLinear
+
+SHAPES = ("768x768", "1024x1024", "2048x2048", "768x3072", "3072x768", "4096x4096")
+LAYERS = 12
+
+
+class PlainAutograd(nn.Module):
+    """The same change as `CDDLinear`, by the operator's own product, differentiated by torch."""
+
+    def __init__(self, base: nn.Linear) -> None:
+        super().__init__()
+        self.inner = CDDLinear.from_linear(base, init="normal")
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        factors = self.inner.adapters["default"].factors
+        return self.inner.base(x) + sm.CDDProduct.from_vectors(*factors, block=True).matvec(x)
+
+
+def by_peft(config: str, **options: object) -> Callable[[nn.Linear], nn.Module]:
+    def wrap(base: nn.Linear) -> nn.Module:
+        import peft  # noqa: PLC0415
+
+        own = {key: value(base) if callable(value) else value for key, value in options.items()}
+        model = nn.Sequential(base)
+        settings = getattr(peft, config)(target_modules=["0"], **own)
+        return peft.get_peft_model(model, settings, autocast_adapter_dtype=False).base_model.model[0]
+
+    return wrap
+
+
+METHODS: dict[str, Callable[[nn.Linear], nn.Module]] = {
+    "frozen": lambda base: base,
+    "LoRA r = 8": by_peft("LoraConfig", r=8, init_lora_weights=False),
+    "structmat, lean": lambda base: CDDLinear.from_linear(base, init="normal"),
+    "structmat, fast": lambda base: CDDLinear.from_linear(base, init="normal", mode="fast"),
+    "D C D, plain autograd": PlainAutograd,
+    "C3A": by_peft("C3AConfig", block_size=lambda base: gcd(base.in_features, base.out_features)),
+    "FourierFT": by_peft("FourierFTConfig", n_frequency=1000),
+}
+SLOW = {"C3A", "FourierFT"}  # above this size they take seconds a step
+SLOW_ABOVE = 2**22
+
+
+def frozen(rows: int, cols: int, dtype: torch.dtype) -> nn.Linear:
+    torch.manual_seed(0)
+    return nn.Linear(cols, rows, dtype=dtype).requires_grad_(requires_grad=False)
+
+
+def layers(shape: tuple[int, int], dtype: torch.dtype) -> Iterator[tuple[str, nn.Module]]:
+    for method, wrap in METHODS.items():
+        if method in SLOW and dtype == torch.bfloat16 and method == "FourierFT":
+            continue  # its dense transform has no bfloat16 on a CPU
+        yield method, wrap(frozen(*shape, dtype)).to(dtype)
+
+
+def times(shape: tuple[int, int], dtype: torch.dtype, options: argparse.Namespace) -> dict[str, float]:
+    """Return the median milliseconds of a forward and backward pass."""
+    clock = time.process_time if options.threads == 1 else time.perf_counter
+    rows, cols = shape
+    x = torch.randn(options.tokens, cols, dtype=dtype, requires_grad=True)
+    dy = torch.randn(options.tokens, rows, dtype=dtype)
+    built = dict(layers(shape, dtype))
+    seen: dict[str, list[float]] = {method: [] for method in built}
+    for repeat in range(options.repeats + 2):
+        for method, layer in built.items():
+            if method in SLOW and rows * cols > SLOW_ABOVE and repeat > 4:
+                continue
+            x.grad = None
+            layer.zero_grad()
+            begun = clock()
+            layer(x).backward(dy)
+            if repeat > 1:  # the first two warm up
+                seen[method].append(1e3 * (clock() - begun))
+    return {method: median(values) for method, values in seen.items()}
+
+
+@contextmanager
+def kept(*known: torch.Tensor) -> Iterator[dict[int, int]]:
+    """Collect the bytes of each storage that autograd saves, but for those of the known tensors."""
+    own = {tensor.untyped_storage().data_ptr() for tensor in known}
+    found: dict[int, int] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            found[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        yield found
+
+
+def kept_bytes(layer: nn.Module, tokens: int, cols: int, dtype: torch.dtype) -> int:
+    x = torch.randn(tokens, cols, dtype=dtype, requires_grad=True)
+    with kept(x, *layer.parameters(), *layer.buffers()) as found:
+        y = layer(x)
+    total = sum(found.values())
+    del y
+    return total
+
+
+def peak_memory(method: str, options: argparse.Namespace) -> float:
+    """Return the MiB that one training step takes, measured in a new process."""
+    command = [sys.executable, __file__, "--step", method, "--tokens", str(options.tokens)]
+    command += ["--dtype", options.dtype, "--threads", str(options.threads)]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])  # noqa: S603
+
+
+def step(options: argparse.Namespace) -> None:
+    """One training step of 12 layers; prints the rise of the peak of the resident set in MiB."""
+    side, dtype = 1024, getattr(torch, options.dtype)
+    wrap = METHODS[options.step]
+    model = nn.Sequential(*(m for _ in range(LAYERS) for m in (wrap(frozen(side, side, dtype)), nn.ReLU())))
+    model.to(dtype)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    x = torch.randn(options.tokens, side, dtype=dtype, requires_grad=True)
+    model(x[:32]).sum().backward()  # what libraries allocate once
+    model.zero_grad()
+    optimizer = torch.optim.AdamW(parameters) if parameters else None
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    before = resident("VmRSS")
+    model(x).square().mean().backward()
+    if optimizer:
+        optimizer.step()
+    print((resident("VmHWM") - before) / 1024)
+
+
+def resident(field: str) -> int:
+    """Return a figure of this process in KiB, from Linux's /proc."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field))
+
+
+def time_table(options: argparse.Namespace) -> tuple[list[str], dict[str, dict[str, float]]]:
+    dtype = getattr(torch, options.dtype)
+    added: dict[str, dict[str, float]] = {}
+    lines = [
+        "| layer | frozen | " + " | ".join(f"+ {m}" for m in METHODS if m != "frozen") + " | lean / LoRA |",
+        "|---|" + "---:|" * (len(METHODS) + 1),
+    ]
+    for shape in options.shapes:
+        rows, cols = (int(side) for side in shape.split("x"))
+        found = times((rows, cols), dtype, options)
+        base = found.pop("frozen")
+        added[shape] = {method: value - base for method, value in found.items()}
+        cells = [f"{added[shape][m]:.1f}" if m in found else "-" for m in METHODS if m != "frozen"]
+        ratio = added[shape]["structmat, lean"] / added[shape]["LoRA r = 8"]
+        lines.append(f"| {rows} x {cols} | {base:.1f} | {' | '.join(cells)} | {ratio:.2f} |")
+        print(lines[-1], flush=True)
+    return lines, added
+
+
+def memory_table(options: argparse.Namespace) -> list[str]:
+    dtype = getattr(torch, options.dtype)
+    lines = ["| method | kept by one layer, KiB | peak of a 12-layer step, MiB |", "|---|---:|---:|"]
+    built = dict(layers((1024, 1024), dtype))
+    floor = kept_bytes(built["frozen"], options.tokens, 1024, dtype)
+    for method, layer in built.items():
+        held = (kept_bytes(layer, options.tokens, 1024, dtype) - floor) / 1024
+        lines.append(f"| {method} | {held:,.0f} | {peak_memory(method, options):.1f} |")
+        print(lines[-1], flush=True)
+    return lines
+
+
+def draw(added: dict[str, dict[str, float]], path: Path) -> None:
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
+    figure = Figure(figsize=(8, 4.2), layout="constrained")
+    axes = figure.subplots()
+    shown = [method for method in METHODS if method not in {"frozen", "LoRA r = 8"}]
+    for i, method in enumerate(shown):
+        ratios = [values.get(method, float("nan")) / values["LoRA r = 8"] for values in added.values()]
+        places = [k + (i - (len(shown) - 1) / 2) * 0.16 for k in range(len(ratios))]
+        axes.bar(places, ratios, 0.15, label=method)
+    axes.axhline(1, color="black", linewidth=1, label="LoRA r = 8")
+    axes.set(yscale="log", ylabel="added time / LoRA's", xticks=range(len(added)), xticklabels=list(added))
+    axes.legend(ncols=2, fontsize="small")
+    figure.savefig(path, dpi=150)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shapes", nargs="+", default=SHAPES, help="rows x columns")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--tokens", type=int, default=1024)
+    parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--only", choices=("time", "memory"))
+    parser.add_argument("--out", type=Path, help="folder for a table and a plot")
+    parser.add_argument("--step", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    if options.step:
+        step(options)
+        return
+    parts: list[str] = []
+    if options.only != "memory":
+        lines, added = time_table(options)
+        parts.append("\n".join(lines))
+        if options.out:
+            draw(added, options.out / f"adapter_layers_{options.dtype}.png")
+    if options.only != "time":
+        parts.append("\n".join(memory_table(options)))
+    if options.out:
+        (options.out / f"adapter_layers_{options.dtype}.md").write_text("\n\n".join(parts) + "\n")
+
+
+if __name__ == "__main__":
+    main()
