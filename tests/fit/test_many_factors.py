@@ -57,6 +57,23 @@ def test_never_worse_than_closed_forms_or_fewer_factors(closed_form_errors, rela
         assert fit.error <= fit_cdd(W, n_factors - 2, first=first, rng=3, **QUICK).error
 
 
+@settings(max_examples=8, deadline=None)
+@given(
+    n=st.integers(2, 9),
+    n_factors=st.sampled_from([2, 4, 6]),
+    first=st.sampled_from(FIRSTS),
+    real=st.booleans(),
+    weighted=st.booleans(),
+    seed=st.integers(0, 2**16),
+)
+def test_even_numbers_of_factors_are_never_worse_than_the_odd_ones_below(n, n_factors, first, real, weighted, seed):
+    W = matrix(n, real=real, seed=seed)
+    options = {"first": first, "rng": 3, "weights": np.linspace(0.1, 2.0, n) if weighted else None} | QUICK
+    fit, *fewer = (fit_cdd(W, number, **options).error for number in range(n_factors, 0, -1))
+
+    assert fit <= min(fewer) + 1e-12
+
+
 @settings(max_examples=12, deadline=None)
 @given(
     W=st.integers(1, 5).flatmap(
