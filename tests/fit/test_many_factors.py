@@ -144,6 +144,13 @@ def test_single_precision_and_extreme_scales(relative, dtype):
     assert errors == pytest.approx([errors[0]] * 3, rel=1e-2)
 
 
+def test_little_time_goes_to_the_whole_chain_first():
+    seen = []
+    fit = fit_cdd(matrix(32, seed=5), 9, rng=0, time_limit=2.0, callback=lambda state: seen.append(state.start))
+    assert seen.index("random") < seen.index("growth") if "growth" in seen else "random" in seen
+    assert fit.error < fit_cdd(matrix(32, seed=5), 9, rng=0, time_limit=0).error
+
+
 def test_zero():
     fit = fit_cdd(np.zeros((4, 4)), 5)
     assert fit.error == 0.0
