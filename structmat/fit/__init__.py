@@ -19,6 +19,7 @@ Chains of any number of factors:
 - `_chain_starts`: starting points
 - `_adam`, `_lbfgs`: exploration and polish, first order
 - `_block_objective`, `_objective`: the error and its gradient by transforms, on several blocks and on one
+- `_levelling`: a way in to matrices of widely spread singular values
 - `_levenberg_marquardt`: polish, second order: joint steps on all factors
 - `_als`: from a start to a minimum by solving for one factor after the other
 - `_chain`: a chain by its diagonal forms, its products and derivatives

@@ -7,9 +7,9 @@ Q``. Between neighbours stands a Fourier matrix, so products are carried along t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,17 +88,17 @@ class Chain:
             terms = self.change(k, scaled, axis=-1) if k < n_factors - 1 else self._closing(scaled)
         return terms.real if self.real else terms
 
-    def moved(self, step: NDArray[np.complex128]) -> Chain:
+    def moved(self, step: NDArray[np.complex128]) -> Self:
         """Return the chain with `step` added to all diagonal forms."""
-        return Chain(self.x + step, self.first, self.real)
+        return replace(self, x=self.x + step)
 
-    def balanced(self) -> Chain:
+    def balanced(self) -> Self:
         """Return the same product with factors of equal norm, for the scale between factors is free."""
         norms = np.linalg.norm(self.x, axis=1)
         if not norms.all():
             return self
         shares = np.exp(np.log(norms).mean() - np.log(norms))
-        return Chain(self.x * shares[:, None], self.first, self.real)
+        return replace(self, x=self.x * shares[:, None])
 
     def is_circulant(self, k: int) -> bool:
         """Return whether factor `k` is a circulant."""

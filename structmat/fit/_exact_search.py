@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable
-from itertools import repeat
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice, repeat
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from structmat.fit._chain import Chain
-from structmat.fit._levenberg_marquardt import iterate
+from structmat.fit._levelling import level
+from structmat.fit._levenberg_marquardt import State, iterate
 from structmat.fit._result import FitProgress
 from structmat.fit._short_forms import Form
 
@@ -27,6 +28,11 @@ _CHEAP_SIDE, _HIGHER = 40, 0.3
 # The most iterations from one start, as a constant and a multiple of the side. At the counting bound a run takes some
 # 10 n iterations, from three factors above it on a third of that.
 _ITERATIONS, _ITERATIONS_PER_SIDE = 150, 12
+
+# Matrices with singular values below this share of the largest one need the way in that levels them, which takes up to
+# as many iterations again; without, those of a condition of 1e8 end near 1e-7. It asks for as many factors as a generic
+# matrix needs.
+_LEVEL = 1e-6
 
 # A run that has not halved its error within this number of iterations, again with a multiple of the side, is given up.
 _PATIENCE, _PATIENCE_PER_SIDE = 60, 4
@@ -64,26 +70,29 @@ def search(
 ) -> Found:
     """Levenberg-Marquardt from one random start after the other, each with one more factor if their number is free."""
     n = len(W)
-    name, lengths = _generic_form(W, tol)
+    s = np.linalg.svd(W, compute_uv=False)
+    name, lengths = _generic_form(W, s, tol)
     if n_factors is not None:
         lengths = [n_factors] * _RESTARTS if deadline == math.inf else repeat(n_factors)
-    most = _ITERATIONS + _ITERATIONS_PER_SIDE * n
+    per_phase = _ITERATIONS + _ITERATIONS_PER_SIDE * n
     best, best_history = _random_chain(W, n_factors or n + 1, rng), [math.inf]
     runs, reason, stopped = 0, "no start met the tolerance", "completed"
     try:
         for length in lengths:
             runs += 1
             history: list[float] = []
-            for state in iterate(W, _random_chain(W, length, rng)):
+            levelling = bool(s[-1] < _LEVEL * s[0] and length > n)
+            most, before = per_phase * (1 + levelling), 0
+            for state, preparing in _descent(W, _random_chain(W, length, rng), per_phase * levelling):
                 if state.error < best_history[-1]:
                     best, best_history = state.chain, history
-                history.append(state.error)
+                history.append(min([state.error, *history[-1:]]))
                 if callback is not None and len(history) > 1:
-                    callback(FitProgress(name, len(history) - 1, most, state.error))
+                    callback(FitProgress(name, len(history) - 1, most, history[-1]))
+                before += preparing
                 if (
-                    state.stationary
+                    (not preparing and (state.stationary or _ended(history[before:], state.chain, tol)))
                     or len(history) > most
-                    or _ended(history, state.chain, tol)
                     or time.monotonic() >= deadline
                 ):
                     break
@@ -99,17 +108,26 @@ def search(
     return Found(Form(name, "diagonal", best.to_vectors()), best_history, "levenberg-marquardt", message, stopped)
 
 
-def _generic_form(W: NDArray[Any], tol: float) -> tuple[str, Iterable[int]]:
-    """What `W` is called, and numbers of factors for one start after the other."""
+def _descent(W: NDArray[Any], chain: Chain, levelling: int) -> Iterator[tuple[State, bool]]:
+    """One iteration after the other, at most so many of them `levelling`, and whether it was one of these."""
+    for state in islice(level(W, chain), levelling):
+        chain = state.chain
+        yield state, True
+    for state in iterate(W, chain):
+        yield state, False
+
+
+def _generic_form(W: NDArray[Any], s: NDArray[Any], tol: float) -> tuple[str, Iterable[int]]:
+    """What `W` with the singular values `s` is called, and numbers of factors for one start after the other."""
     n = len(W)
-    s = np.linalg.svd(W, compute_uv=False)
     left = np.sqrt(np.cumsum(s[::-1] ** 2))[::-1]
     rank = int(np.count_nonzero(left > _AIM * tol * left[0]))
     if 2 * rank < n:
         # The counting bound, where a second start is worth while, up to the bound that is proven.
         return f"rank {rank}", [2 * rank + 1, *range(2 * rank + 1, 4 * rank + 2)]
+    name = "Toeplitz" if np.array_equal(W[1:, 1:], W[:-1, :-1]) else "generic"
     least = n + 1 + max(0, int(_HIGHER * (n - _CHEAP_SIDE)))
-    return "generic", range(least, least + _LENGTHS)
+    return name, range(least, least + _LENGTHS)
 
 
 def _ended(history: list[float], chain: Chain, tol: float) -> bool:

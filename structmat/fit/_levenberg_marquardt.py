@@ -107,14 +107,14 @@ def levenberg_marquardt(
     return fitted, history, converged
 
 
-def iterate(W: NDArray[Any], chain: Chain) -> Iterator[State]:
+def iterate(W: NDArray[Any], chain: Chain, damping: float = _DAMPING) -> Iterator[State]:
     """The start and then one iteration after the other, without end; the error never rises."""
     size = float(np.linalg.norm(W)) or 1.0
     chain = chain.balanced()
     residual = W - chain.dense()
     norm = float(np.linalg.norm(residual))
     yield State(chain, norm / size, stationary=False)
-    damping, growth = _DAMPING, 2.0
+    growth = 2.0
     G, g = normal_equations(chain), right_hand_side(chain, residual)
     while True:
         stationary = False

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -40,6 +40,9 @@ _LM_PARAMETERS, _LM_ITERATIONS = 700, 40
 _BY_MATRIX = {"lm": levenberg_marquardt, "als": alternating_least_squares}
 # Shorter chains get this share of the time that is left.
 _GROWTH_SHARE = 0.35
+# An exploration at full length of this much work comes first in a fit of limited time; if it takes more than the second
+# as a share of the time, growth is left out.
+_EARLY_WORK, _QUICK = 0.5, 0.4
 
 
 class Plan(NamedTuple):
@@ -50,7 +53,7 @@ class Plan(NamedTuple):
     restarts: int | None
     """Random chains; by size if None."""
     growth: bool
-    """Whether to search for a chain of two factors less first, and to grow it."""
+    """Whether to search for chains of fewer factors first, and to grow them."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,8 @@ class Search:
     seed: int
     control: Control
     plan: Plan
+    found: dict[int, Candidate] = field(default_factory=dict)
+    """Chains of fewer factors by their number, shared by the searches for them."""
 
     def run(self, layout: Layout, given: Sequence[Candidate] = ()) -> Candidate:
         """Return the best chain of a layout.
@@ -104,32 +109,59 @@ class Search:
         It is never worse than a closed form, those `given`, of the same or shorter layouts, or, with growth, shorter
         ones found by this search.
         """
+        if (
+            self.control.deadline is None
+            or layout.n > _FULL_SIDE
+            or not (self.plan.growth and self.plan.solver == "adam")
+        ):
+            return self._run(layout, given)
+        # Growth gets lower in the end, but one exploration of the whole chain gets further within the same time.
+        begun = time.monotonic()
+        early = replace(self, plan=self._plan(growth=False))._run(layout, given, once=True)
+        quick = time.monotonic() - begun <= _QUICK * (self.control.deadline - begun)
+        return replace(self, plan=self._plan(growth=quick))._run(layout, given, early)
+
+    def _plan(self, *, growth: bool) -> Plan:
+        return self.plan._replace(growth=growth)
+
+    def _run(
+        self, layout: Layout, given: Sequence[Candidate] = (), early: Candidate | None = None, *, once: bool = False
+    ) -> Candidate:
         shorter = [self._extend(candidate, layout) for candidate in given]
         for name, first, vectors in self.closed_forms:
             if len(vectors) + (first != layout.first) <= layout.n_factors:
                 shorter.append(self._candidate(name, layout, extended(layout, vectors, first)))
-        if self.plan.growth and self._grows(layout) and not self.control.stopped():
-            previous = self._within_share().run(replace(layout, n_factors=layout.n_factors - 2))
-            shorter.insert(0, replace(self._extend(previous, layout), start="growth"))
-        best = min(shorter, key=_error)
+        if self.plan.growth:
+            grown = [replace(self._extend(previous, layout), start="growth") for previous in self._fewer(layout)]
+            shorter = grown + shorter
+        best = min(shorter if early is None else [early, *shorter], key=_error)
         found = [best]
         if not self._done(best) and (layout.n_factors > 1 or self.fine.weighted):
-            found += self._search_beyond(layout, best)
+            found += self._search_beyond(layout, best, once=once)
         return min(found, key=_error)
 
-    def _grows(self, layout: Layout) -> bool:
-        """Return whether chains of two factors less are worth a search of their own."""
-        swept_before = self.swept and layout.n_factors == 5 and layout.first == "diagonal"
-        return layout.n_factors - 2 >= layout.least and not swept_before
+    def _fewer(self, layout: Layout) -> Iterator[Candidate]:
+        """Search for chains of fewer factors to grow, each number of them once.
+
+        Odd numbers grow from odd ones alone, in half the time. Even ones grow from both, so as not to be worse.
+        """
+        odd = layout.n_factors % 2
+        for length in range(layout.n_factors - 1 - odd, layout.n_factors - 3, -1):
+            swept_before = self.swept and length == 3 and layout.first == "diagonal"
+            if length < layout.least or swept_before or self.control.stopped():
+                continue
+            if length not in self.found:
+                self.found[length] = self._within_share()._run(replace(layout, n_factors=length))
+            yield self.found[length]
 
     def _within_share(self) -> Search:
         """Return this search with a part of its time."""
         return replace(self, control=self.control.until(self.control.share(_GROWTH_SHARE)))
 
-    def _search_beyond(self, layout: Layout, best: Candidate) -> list[Candidate]:
-        rng = np.random.default_rng([self.seed, layout.n_factors])
+    def _search_beyond(self, layout: Layout, best: Candidate, *, once: bool) -> list[Candidate]:
+        rng = np.random.default_rng([self.seed, layout.n_factors, *[1] * once])
         found: list[Candidate] = []
-        work = 1.0
+        work = _EARLY_WORK if once else 1.0
         while True:
             begun = time.monotonic()
             starts = self._random_starts(layout, rng)
@@ -146,7 +178,7 @@ class Search:
                 found.append(self._by_matrix("lm", leader, _LM_ITERATIONS))
                 leader = min(leader, found[-1], key=_error)
             best = leader
-            if self.control.deadline is None or self.control.stopped() or self._done(best):
+            if once or self.control.deadline is None or self.control.stopped() or self._done(best):
                 return found
             if self.control.deadline - time.monotonic() < 0.2 * (time.monotonic() - begun):
                 self.control.expire()  # too little time for another round

@@ -426,12 +426,19 @@ def test_the_printed_form_is_a_table(curve):
     assert repr(replace(curve, weighted=True, stopped="time limit")).splitlines()[0].endswith("first, time limit")
 
 
-def test_data_frames(curve, monkeypatch):
-    monkeypatch.setitem(sys.modules, "pandas", SimpleNamespace(DataFrame=dict))
+def test_data_frames(curve):
+    pandas = pytest.importorskip("pandas")
     table = curve.to_dataframe()
-    assert table["error"] is curve.error
+    assert isinstance(table, pandas.DataFrame)
     assert list(table)[:4] == ["n_factors", "n_parameters", "error", "seconds"]
+    assert len(table) == len(curve.error)
+    for name in ("n_factors", "n_parameters", "error", "seconds"):
+        np.testing.assert_array_equal(table[name], getattr(curve, name))
+        assert table[name].dtype == getattr(curve, name).dtype
     np.testing.assert_array_equal(table["monarch_error"], curve.rivals["monarch"][1])
+
+
+def test_data_frames_need_pandas(curve, monkeypatch):
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(ImportError, match="pip install pandas"):
         curve.to_dataframe()

@@ -1,13 +1,18 @@
 """`factorize_cdd`: every short form is found, other matrices are reproduced, arguments and limits are honoured."""
 
+import itertools
+
 import numpy as np
 import pytest
+import scipy.linalg
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from structmat import CDDProduct, factorize_cdd
 from structmat.fit import FitProgress
+from structmat.fit._chain import Chain
+from structmat.fit._levelling import level
 
 # Name, number of factors, and the matrix from a source of entries.
 FORMS = {
@@ -155,6 +160,36 @@ def test_matrices_with_other_structure(kind):
     check(W, result)
     assert result.error <= 1e-10
     assert result.operator.n_factors <= n + 3
+    assert result.start == ("Toeplitz" if kind in {"Toeplitz", "tridiagonal"} else "generic")
+
+
+def of_condition(n, power, seed):
+    """Singular values from 1 to ``10**-power``, with orthogonal matrices on both sides."""
+    left, right = (np.linalg.qr(G)[0] for G in np.random.default_rng(seed).standard_normal((2, n, n)))
+    return left * np.logspace(0, -power, n) @ right
+
+
+@pytest.mark.parametrize(
+    "W",
+    [scipy.linalg.hilbert(8), scipy.linalg.hilbert(12), *(of_condition(12, power, 0) for power in (4, 6, 8, 12))],
+    ids=["hilbert-8", "hilbert-12", "1e4", "1e6", "1e8", "1e12"],
+)
+def test_ill_conditioned_matrices(W):
+    result = factorize_cdd(W, rng=0)
+    check(W, result)
+    assert result.error <= 1e-10
+    assert result.operator.n_factors <= len(W) + 8
+
+
+@settings(max_examples=20, deadline=None)
+@given(n=st.integers(2, 9), seed=st.integers(0, 2**16), power=st.sampled_from([0, 4, 10, 300]))
+def test_levelling_reports_the_error_of_the_matrix_itself(n, seed, power):
+    W = of_condition(n, power, seed)
+    chain = Chain(np.exp(2j * np.pi * np.random.default_rng(seed).random((n + 4, n))), "diagonal", real=False)
+    size = np.linalg.norm(W)
+    for state in itertools.islice(level(W, chain), 60):
+        assert np.isfinite(state.chain.x).all()
+        assert state.error == pytest.approx(np.linalg.norm(W - state.chain.dense()) / size, rel=1e-6, abs=1e-14)
 
 
 @pytest.mark.parametrize("real", [True, False])

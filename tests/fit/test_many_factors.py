@@ -57,6 +57,23 @@ def test_never_worse_than_closed_forms_or_fewer_factors(closed_form_errors, rela
         assert fit.error <= fit_cdd(W, n_factors - 2, first=first, rng=3, **QUICK).error
 
 
+@settings(max_examples=8, deadline=None)
+@given(
+    n=st.integers(2, 9),
+    n_factors=st.sampled_from([2, 4, 6]),
+    first=st.sampled_from(FIRSTS),
+    real=st.booleans(),
+    weighted=st.booleans(),
+    seed=st.integers(0, 2**16),
+)
+def test_even_numbers_of_factors_are_never_worse_than_the_odd_ones_below(n, n_factors, first, real, weighted, seed):
+    W = matrix(n, real=real, seed=seed)
+    options = {"first": first, "rng": 3, "weights": np.linspace(0.1, 2.0, n) if weighted else None} | QUICK
+    fit, *fewer = (fit_cdd(W, number, **options).error for number in range(n_factors, 0, -1))
+
+    assert fit <= min(fewer) + 1e-12
+
+
 @settings(max_examples=12, deadline=None)
 @given(
     W=st.integers(1, 5).flatmap(
@@ -125,6 +142,13 @@ def test_single_precision_and_extreme_scales(relative, dtype):
         assert relative(W, np.asarray(fit.operator.to_dense()).astype(np.complex128) / scale) < fit.error + 1e-5
         errors.append(fit.error)
     assert errors == pytest.approx([errors[0]] * 3, rel=1e-2)
+
+
+def test_little_time_goes_to_the_whole_chain_first():
+    seen = []
+    fit = fit_cdd(matrix(32, seed=5), 9, rng=0, time_limit=2.0, callback=lambda state: seen.append(state.start))
+    assert seen.index("random") < seen.index("growth") if "growth" in seen else "random" in seen
+    assert fit.error < fit_cdd(matrix(32, seed=5), 9, rng=0, time_limit=0).error
 
 
 def test_zero():
