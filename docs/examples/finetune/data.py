@@ -74,6 +74,10 @@ class Rows:
         chosen = torch.arange(len(self))[index]
         return Rows([self.tokens[i] for i in chosen], self.labels[chosen])
 
+    def padded(self, index: Tensor) -> Tensor:
+        """Return the rows of these places as one batch; 0 is padding in BERT's vocabulary."""
+        return torch.nn.utils.rnn.pad_sequence([self.tokens[i] for i in index], batch_first=True)
+
 
 def load_task(name: str, folder: Path, tokenizer, max_tokens: int) -> tuple[Rows, Rows]:
     """Read and tokenise the training and the test rows, each in one random order that is always the same."""
@@ -112,7 +116,7 @@ def _read(name: str, task: Task, path: Path) -> tuple[list[str], list[str]]:
 
 
 def batches(rows: Rows, size: int, generator: torch.Generator | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield padded token numbers (0 is padding in BERT's vocabulary) and the places of their rows.
+    """Yield padded token numbers and the places of their rows.
 
     Sentences of like length share a batch, so that few tokens are padding. With a generator the order is random: rows
     are drawn into groups of 16 batches, sorted by length in each group, and all batches are shuffled in the end.
@@ -124,4 +128,4 @@ def batches(rows: Rows, size: int, generator: torch.Generator | None = None) -> 
     if generator is not None:
         chosen = [chosen[i] for i in torch.randperm(len(chosen), generator=generator)]
     for index in chosen:
-        yield torch.nn.utils.rnn.pad_sequence([rows.tokens[i] for i in index], batch_first=True), index
+        yield rows.padded(index), index

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import math
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -159,8 +160,12 @@ def _accuracy(model: Classifier, rows: Rows, device: torch.device, advance) -> f
 def _bytes_for_backward(
     model: Classifier, prepared: Prepared, rows: Rows, embeddings: Tensor | None, settings: Settings
 ) -> int:
-    """Return the bytes that autograd keeps from forward to backward for one batch, parameters and buffers left out."""
-    tokens, index = next(batches(rows, settings.batch, torch.Generator().manual_seed(0)))
+    """Return the bytes that autograd keeps from forward to backward, parameters and buffers left out.
+
+    They are those of the batch of the longest sentences, which needs most.
+    """
+    lengths = torch.tensor([len(row) for row in rows.tokens])
+    index = lengths.argsort(descending=True)[: settings.batch]
     own = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
     kept: dict[int, Tensor] = {}
 
@@ -173,7 +178,7 @@ def _bytes_for_backward(
     model.train()
     embedded = None if embeddings is None else embeddings[index]
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        loss = _loss(model, tokens, rows.labels[index], embedded, torch.device(settings.device))
+        loss = _loss(model, rows.padded(index), rows.labels[index], embedded, torch.device(settings.device))
     total = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
     (loss + prepared.penalty()).backward()
     model.zero_grad()
@@ -189,10 +194,6 @@ class _PeakMemory:
             torch.cuda.reset_peak_memory_stats(device)
             self.start = torch.cuda.memory_allocated(device)
         else:
-            gc.collect()
-            trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-            if trim is not None:
-                trim(0)  # or what earlier runs have freed would count as in use from the start
             self.start = self._linux("VmRSS") if self._reset() else None
 
     def peak(self) -> int | None:
@@ -203,6 +204,11 @@ class _PeakMemory:
 
     @staticmethod
     def _reset() -> bool:
+        if sys.platform != "linux":
+            return False
+        gc.collect()
+        if (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
+            trim(0)  # or what earlier runs have freed would count as in use from the start
         try:
             Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # forgets the peak so far
         except OSError:
