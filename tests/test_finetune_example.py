@@ -120,6 +120,15 @@ def test_the_rate_is_chosen_on_rows_held_back(example, model, tmp_path):
     assert {run["steps"] for run in runs if run["sweep"]} == {4 * 5}  # 38 of the 48 rows, in batches of 8
 
 
+def test_quick_leaves_alone_what_is_given(example, model, tmp_path):
+    command = ["--model", model, "--quick", "--rows", "48", "--methods", "head", "--out", str(tmp_path)]
+    assert example.main(command) == 0
+    (path,) = (tmp_path / "runs").iterdir()
+    result = json.loads(path.read_text())
+    assert (result["rows"], result["seed"], result["settings"]["test_rows"]) == (48, 0, 1000)
+    assert result["steps"] == 2 * 2
+
+
 def test_other_tasks_read_their_published_files(example, model, tmp_path, capsys):
     lines = ["it's \"so good\t3\tid1", "no\t2,3\tid2", "bad\t2\tid3", "fine\t2\tid4"]
     for name in ("train.tsv", "test.tsv"):

@@ -28,7 +28,8 @@ try:
 except ModuleNotFoundError as error:
     sys.exit(f'finetune_minilm: error: {error.name} is missing: pip install "structmat[examples]"')
 
-QUICK = {"methods": "head,lora,cdd,full", "rows": 1000, "epochs": 2, "seeds": "0", "test_rows": 1000}
+USUAL = {"rows": None, "test_rows": None, "epochs": 3, "seeds": "0,1,2"}
+QUICK = {"rows": 1000, "test_rows": 1000, "epochs": 2, "seeds": "0"}
 HELD_BACK = 0.2
 """Share of the training rows that a learning rate is chosen by."""
 
@@ -48,10 +49,10 @@ def compare(
     *,
     task: str = "banking77",
     methods: str = "head,lora,cdd,full",
-    seeds: str = "0,1,2",
+    seeds: str | None = None,
     rows: Annotated[int | None, _Positive] = None,
     test_rows: Annotated[int | None, _Positive] = None,
-    epochs: Annotated[int, _Positive] = 3,
+    epochs: Annotated[int | None, _Positive] = None,
     lr: Annotated[tuple[str, ...], Parameter(show_default=False)] = (),
     sweep: bool = False,
     head_lr: float = 0.01,
@@ -74,13 +75,13 @@ def compare(
         Methods, separated by commas: head, lora, cdd, full, adalora, fourierft, c3a, and c3a-corrected,
         which repairs a gradient of PEFT's C3A.
     seeds
-        Seeds, separated by commas; the table has means and standard deviations over them.
+        Seeds, separated by commas; the table has means and standard deviations over them. By default 0,1,2.
     rows
         Number of training rows, all by default.
     test_rows
         Number of test rows, all by default.
     epochs
-        Passes over the training rows.
+        Passes over the training rows, 3 by default.
     lr
         Learning rate of a method, as in `--lr lora=0.003`; may be given for several methods. Of several rates, as in
         `--lr lora=0.001,0.003`, the one that does best on held-back training rows is taken.
@@ -101,16 +102,16 @@ def compare(
     out
         Folder for the results.
     quick
-        About three minutes on two cores: 1,000 rows for training and as many for the test, 2 epochs, one seed.
+        About three minutes on two cores: by default 1,000 rows for training and as many for the test, 2 epochs, one
+        seed.
     """
-    if quick:
-        methods, rows, epochs, seeds, test_rows = (
-            QUICK[k] for k in ("methods", "rows", "epochs", "seeds", "test_rows")
-        )
+    given = {"rows": rows, "test_rows": test_rows, "epochs": epochs, "seeds": seeds}
+    usual = QUICK if quick else USUAL
+    rows, test_rows, epochs, seeds = (usual[k] if value is None else value for k, value in given.items())
     tasks, names = _choices("--task", task, TASKS), _choices("--methods", methods, METHODS)
     rates = _rates(lr, names, sweep=sweep)
     numbers = [_number("--seeds", seed, int) for seed in seeds.split(",")]
-    settings = Settings(model, epochs, batch, head_lr, max_tokens, device)
+    settings = Settings(model, epochs, batch, head_lr, max_tokens, test_rows, device)
     tokenizer = load_tokenizer(model)
     parts = {}
     for name in tasks:

@@ -123,12 +123,12 @@ def _plot(rows: list[dict[str, Any]], path: Path) -> None:
     panels = figure.subplots(1, len(tasks), squeeze=False)
     for panel, task in zip(panels[0], tasks, strict=True):
         for row in (row for row in rows if row["task"] == task):
-            x, y = max(row["adapter_parameters"], 100), 100 * row["accuracy"]
+            x, y = row["adapter_parameters"], 100 * row["accuracy"]
             emphasis = {"color": "#D55E00"} if row["method"] == "cdd" else {"color": "#0072B2"}
             panel.errorbar(x, y, yerr=100 * (row["accuracy_sd"] or 0), fmt="o", capsize=3, **emphasis)
             panel.annotate(METHODS[row["method"]].label, (x, y), xytext=(6, 6), textcoords="offset points")
-        panel.set(xscale="log", xlabel="adapter parameters (head only, with none, at the left)", title=task)
-        panel.set_xlim(60, 4 * max(panel.get_xlim()[1], 1000))
+        panel.set_xscale("symlog", linthresh=1000)  # the head alone has none
+        panel.set(xlabel="adapter parameters", xlim=(-200, 30 * max(row["adapter_parameters"] for row in rows) + 1000))
         panel.margins(y=0.15)
-        panel.set_ylabel("test accuracy, %")
+        panel.set(ylabel="test accuracy, %", title=task)
     figure.savefig(path, dpi=150)

@@ -37,6 +37,7 @@ class Settings:
     batch: int
     head_lr: float
     max_tokens: int
+    test_rows: int | None
     device: str
 
 
