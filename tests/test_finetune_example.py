@@ -17,7 +17,7 @@ EXAMPLES = Path(__file__).parent.parent / "docs" / "examples"
 METHODS = ["head", "lora", "full", "adalora", "fourierft", "c3a", "c3a-corrected"]
 if importlib.util.find_spec("structmat.torch") is not None:
     METHODS.append("cdd")
-FEW = ("--rows", "48", "--test-rows", "20", "--epochs", "4", "--batch", "8")
+FEW = ("--rows", "48", "--test-rows", "20", "--epochs", "2", "--batch", "8")
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of libraries that this one only meets here
 
@@ -117,7 +117,7 @@ def test_the_rate_is_chosen_on_rows_held_back(example, model, tmp_path):
     (final,) = (run for run in runs if not run["sweep"])
     assert set(sweep) == {1e-9, 0.01}
     assert sweep[final["lr"]] == max(sweep.values())
-    assert {run["steps"] for run in runs if run["sweep"]} == {4 * 5}  # 38 of the 48 rows, in batches of 8
+    assert {run["steps"] for run in runs if run["sweep"]} == {2 * 5}  # 38 of the 48 rows, in batches of 8
 
 
 def test_quick_leaves_alone_what_is_given(example, model, tmp_path):

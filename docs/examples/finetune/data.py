@@ -26,7 +26,7 @@ class Task:
     """A data set for the classification of sentences, as its authors publish it."""
 
     files: tuple[str, str]
-    """For training and for the test: `.csv` or `.tsv`, each with or without `.gz`."""
+    """For training and for the test, each with or without `.gz` and the task's name before it."""
     header: tuple[str, ...] | None
     """The first line, whose first two columns are the sentence and its class. Without one, quotes mean nothing."""
     classes: int
@@ -82,7 +82,7 @@ class Rows:
 def load_task(name: str, folder: Path, tokenizer, max_tokens: int) -> tuple[Rows, Rows]:
     """Read and tokenise the training and the test rows, each in one random order that is always the same."""
     task = TASKS[name]
-    texts, names = zip(*(_read(name, task, folder / file) for file in task.files), strict=True)
+    texts, names = zip(*(_read(name, task, folder, file) for file in task.files), strict=True)
     number = {label: i for i, label in enumerate(sorted(set(names[0])))}
     parts = []
     for sentences, labels in zip(texts, names, strict=True):
@@ -94,20 +94,21 @@ def load_task(name: str, folder: Path, tokenizer, max_tokens: int) -> tuple[Rows
     return parts[0], parts[1]
 
 
-def _read(name: str, task: Task, path: Path) -> tuple[list[str], list[str]]:
-    found = next((p for p in (path, path.with_name(f"{path.name}.gz")) if p.is_file()), None)
-    if found is None:
+def _read(name: str, task: Task, folder: Path, file: str) -> tuple[list[str], list[str]]:
+    names = [f"{prefix}{file}{end}" for prefix in ("", f"{name}_") for end in ("", ".gz")]
+    path = next((p / n for p in (folder, SHIPPED) for n in names if (p / n).is_file()), None)
+    if path is None:
         raise ExampleError(
-            f"--task {name}: there is no {path.name} in {path.parent}. It is published at {task.source} "
-            f"({task.licence}); get it from there and name its folder by --data"
+            f"--task {name}: there is no {file} in {folder}. It is published at {task.source} ({task.licence}); "
+            "get it from there and name its folder by --data"
         )
-    opened = gzip.open if found.suffix == ".gz" else open
-    delimiter = "\t" if path.suffix == ".tsv" else ","
+    open_text = gzip.open if path.suffix == ".gz" else open
+    delimiter = "\t" if file.endswith(".tsv") else ","
     quoting = csv.QUOTE_MINIMAL if task.header else csv.QUOTE_NONE
-    with opened(found, "rt", encoding="utf-8", newline="") as file:
-        lines = csv.reader(file, delimiter=delimiter, quoting=quoting)
+    with open_text(path, "rt", encoding="utf-8", newline="") as opened:
+        lines = csv.reader(opened, delimiter=delimiter, quoting=quoting)
         if task.header and (first := tuple(next(lines, ()))) != task.header:
-            raise ExampleError(f"--task {name}: {found} must begin with the columns {task.header}, got {first}")
+            raise ExampleError(f"--task {name}: {path} must begin with the columns {task.header}, got {first}")
         rows = [line[:2] for line in lines]
     if task.header is None:
         rows = [row for row in rows if "," not in row[1]]  # of several classes
