@@ -1,0 +1,132 @@
+"""The tasks, their rows, and batches of sentences of like length."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+__all__ = ["SHIPPED", "TASKS", "ExampleError", "Rows", "Task", "batches", "load_task"]
+
+SHIPPED = Path(__file__).parent.parent / "data"
+"""The data sets that come with this example; the README there names their authors and licences."""
+
+
+class ExampleError(Exception):
+    """What stops the example, told in one line."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A data set for the classification of sentences, as its authors publish it."""
+
+    files: tuple[str, str]
+    """For training and for the test, each with or without `.gz` and the task's name before it."""
+    header: tuple[str, ...] | None
+    """The first line, whose first two columns are the sentence and its class. Without one, quotes mean nothing."""
+    classes: int
+    source: str
+    licence: str
+
+
+TASKS = {
+    "banking77": Task(
+        files=("banking77_train.csv", "banking77_test.csv"),
+        header=("text", "category"),
+        classes=77,
+        source="https://github.com/PolyAI-LDN/task-specific-datasets",
+        licence="CC BY 4.0",
+    ),
+    "goemotions": Task(
+        files=("train.tsv", "test.tsv"),
+        header=None,
+        classes=28,
+        source="https://github.com/google-research/google-research/tree/master/goemotions/data",
+        licence="CC BY 4.0",
+    ),
+    "counterfactual": Task(
+        files=("EN-ext_train.tsv", "EN-ext_test.tsv"),
+        header=("sentence", "is_counterfactual"),
+        classes=2,
+        source="https://github.com/amazon-science/amazon-multilingual-counterfactual-dataset/tree/main/data",
+        licence="its LICENSE is CC BY-NC 4.0",
+    ),
+}
+"""Each with the folder that holds its files. Of GoEmotions the rows with one emotion, of 28 with the neutral one."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Sentences as token numbers, each with its class."""
+
+    tokens: list[Tensor]
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def __getitem__(self, index: slice | Tensor) -> Rows:
+        chosen = torch.arange(len(self))[index]
+        return Rows([self.tokens[i] for i in chosen], self.labels[chosen])
+
+    def padded(self, index: Tensor) -> Tensor:
+        """Return the rows of these places as one batch; 0 is padding in BERT's vocabulary."""
+        return torch.nn.utils.rnn.pad_sequence([self.tokens[i] for i in index], batch_first=True)
+
+
+def load_task(name: str, folder: Path, tokenizer, max_tokens: int) -> tuple[Rows, Rows]:
+    """Read and tokenise the training and the test rows, each in one random order that is always the same."""
+    task = TASKS[name]
+    texts, names = zip(*(_read(name, task, folder, file) for file in task.files), strict=True)
+    number = {label: i for i, label in enumerate(sorted(set(names[0])))}
+    parts = []
+    for sentences, labels in zip(texts, names, strict=True):
+        if unknown := set(labels) - set(number):
+            raise ExampleError(f"--task {name}: the test has classes that the training lacks: {sorted(unknown)}")
+        tokens = tokenizer(sentences, truncation=True, max_length=max_tokens)["input_ids"]
+        rows = Rows([torch.tensor(row) for row in tokens], torch.tensor([number[label] for label in labels]))
+        parts.append(rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))])
+    return parts[0], parts[1]
+
+
+def _read(name: str, task: Task, folder: Path, file: str) -> tuple[list[str], list[str]]:
+    names = [f"{prefix}{file}{end}" for prefix in ("", f"{name}_") for end in ("", ".gz")]
+    path = next((p / n for p in (folder, SHIPPED) for n in names if (p / n).is_file()), None)
+    if path is None:
+        raise ExampleError(
+            f"--task {name}: there is no {file} in {folder}. It is published at {task.source} ({task.licence}); "
+            "get it from there and name its folder by --data"
+        )
+    open_text = gzip.open if path.suffix == ".gz" else open
+    delimiter = "\t" if file.endswith(".tsv") else ","
+    quoting = csv.QUOTE_MINIMAL if task.header else csv.QUOTE_NONE
+    with open_text(path, "rt", encoding="utf-8", newline="") as opened:
+        lines = csv.reader(opened, delimiter=delimiter, quoting=quoting)
+        if task.header and (first := tuple(next(lines, ()))) != task.header:
+            raise ExampleError(f"--task {name}: {path} must begin with the columns {task.header}, got {first}")
+        rows = [line[:2] for line in lines]
+    if task.header is None:
+        rows = [row for row in rows if "," not in row[1]]  # of several classes
+    sentences, labels = zip(*rows, strict=True)
+    return list(sentences), list(labels)
+
+
+def batches(rows: Rows, size: int, generator: torch.Generator | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield padded token numbers and the places of their rows.
+
+    Sentences of like length share a batch, so that few tokens are padding. With a generator the order is random: rows
+    are drawn into groups of 16 batches, sorted by length in each group, and all batches are shuffled in the end.
+    """
+    lengths = torch.tensor([len(row) for row in rows.tokens])
+    order = torch.arange(len(rows)) if generator is None else torch.randperm(len(rows), generator=generator)
+    groups = [order] if generator is None else order.split(16 * size)
+    chosen = [batch for group in groups for batch in group[lengths[group].argsort(stable=True)].split(size)]
+    if generator is not None:
+        chosen = [chosen[i] for i in torch.randperm(len(chosen), generator=generator)]
+    for index in chosen:
+        yield rows.padded(index), index

@@ -1,0 +1,152 @@
+"""What is trained: the head alone, an adapter, or everything.
+
+Each method is a function that takes the encoder, prepares it in place and returns a `Prepared`. All adapters sit on the
+query and value projections of every layer. `METHODS` lists them with their learning rates; a new one is one more entry.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+from peft import (
+    AdaLoraConfig,
+    C3AConfig,
+    FourierFTConfig,
+    LoraConfig,
+    PeftConfig,
+    get_peft_model,
+    get_peft_model_state_dict,
+)
+from peft.tuners.c3a.layer import BlockCircularConvolution, C3ALayer
+from torch import Tensor, nn
+
+__all__ = ["METHODS", "Method", "Prepared"]
+
+TARGETS = ("query", "value")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An encoder ready for training."""
+
+    encoder: nn.Module
+    groups: list[dict[str, Any]]
+    """Parameter groups for AdamW, the head's not among them."""
+    saved: Callable[[], dict[str, Tensor]]
+    """What a file of the trained adapter holds."""
+    penalty: Callable[[], Tensor | float] = float
+    """What is added to the loss: nothing, for most."""
+    after_step: Callable[[int], Any] = lambda _: None
+    """Called with the number of steps done, while the gradients are still there."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """How to prepare an encoder, and the learning rates to try; `lr` is the one used if none is named."""
+
+    prepare: Callable[[nn.Module, float, int], Prepared]
+    lr: float
+    grid: tuple[float, ...]
+    label: str
+
+
+def _head(encoder: nn.Module, *_: Any) -> Prepared:
+    encoder.requires_grad_(requires_grad=False)
+    return Prepared(encoder, [], dict)
+
+
+def _full(encoder: nn.Module, lr: float, *_: Any) -> Prepared:
+    return Prepared(encoder, [{"params": list(encoder.parameters()), "lr": lr}], encoder.state_dict)
+
+
+def _cdd(encoder: nn.Module, lr: float, *_: Any) -> Prepared:
+    """Adapt by products of a diagonal, a circulant and a diagonal: three vectors to a layer."""
+    import structmat.torch as smt  # noqa: PLC0415
+
+    smt.adapt(encoder, targets=TARGETS)
+    return Prepared(encoder, smt.param_groups(encoder, lr=lr), lambda: smt.adapter_state_dict(encoder))
+
+
+def _peft(encoder: nn.Module, config: PeftConfig, lr: float) -> Prepared:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # PEFT 0.21 asks transformers by an attribute's old name
+        model = get_peft_model(encoder, config)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    return Prepared(model, [{"params": trained, "lr": lr}], lambda: get_peft_model_state_dict(model))
+
+
+def _lora(encoder: nn.Module, lr: float, *_: Any) -> Prepared:
+    return _peft(encoder, LoraConfig(r=8, lora_alpha=16, target_modules=list(TARGETS)), lr)
+
+
+def _adalora(encoder: nn.Module, lr: float, steps: int) -> Prepared:
+    """Adapt by LoRA that begins with rank 12 and is pruned to 8 on average while it learns."""
+    # The first tenth of the steps is at full rank, the last fifth at the final ranks.
+    schedule = {"tinit": steps // 10, "tfinal": max(1, steps // 5), "deltaT": max(1, steps // 100), "total_step": steps}
+    ranks = {"init_r": 12, "target_r": 8, "lora_alpha": 16}
+    config = AdaLoraConfig(**ranks, **schedule, target_modules=list(TARGETS))
+    prepared = _peft(encoder, config, lr)
+    factors = [p for name, p in prepared.encoder.named_parameters() if "lora_A" in name or "lora_B" in name]
+
+    def penalty() -> Tensor:
+        # PEFT adds this only to models that return a loss of their own
+        grams = [p @ p.T if p.shape[0] < p.shape[1] else p.T @ p for p in factors]
+        off = [torch.linalg.matrix_norm(gram - torch.eye(len(gram), device=gram.device)) for gram in grams]
+        return config.orth_reg_weight * torch.stack(off).mean()
+
+    return replace(prepared, penalty=penalty, after_step=prepared.encoder.base_model.update_and_allocate)
+
+
+def _fourierft(encoder: nn.Module, lr: float, *_: Any) -> Prepared:
+    size = encoder.config.hidden_size**2
+    options = {"n_frequency": min(1000, size), "init_weights": True}  # True is a start at zero
+    return _peft(encoder, FourierFTConfig(**options, target_modules=list(TARGETS)), lr)
+
+
+def _c3a(encoder: nn.Module, lr: float, *_: Any) -> Prepared:
+    block = 64
+    if encoder.config.hidden_size % block:
+        block = encoder.config.hidden_size
+    return _peft(encoder, C3AConfig(block_size=block, target_modules=list(TARGETS)), lr)
+
+
+class _CorrectedConvolution(BlockCircularConvolution):
+    """PEFT's convolution with the right gradient for its input, which that of PEFT 0.21.2 isn't."""
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
+        _, weight_gradient = BlockCircularConvolution.backward(ctx, *gradients)
+        _, w = ctx.saved_tensors
+        y = torch.fft.fft(gradients[0].unflatten(-1, (w.shape[0], w.shape[2])))
+        x = torch.fft.ifft(torch.einsum("...mb,mnb->...nb", y, torch.fft.fft(w))).real
+        return x.flatten(-2), weight_gradient
+
+
+def _c3a_corrected(encoder: nn.Module, lr: float, *_: Any) -> Prepared:
+    """Adapt by C3A with `_CorrectedConvolution`, which matters to every layer below another adapted one."""
+    prepared = _c3a(encoder, lr)
+
+    def forward(layer: C3ALayer, x: Tensor) -> Tensor:
+        return layer.base_layer(x) + _CorrectedConvolution.apply(x, layer.c3a_kernel["default"]) / x.shape[-1]
+
+    for module in prepared.encoder.modules():
+        if isinstance(module, C3ALayer):
+            module.forward = partial(forward, module)
+    return prepared
+
+
+METHODS = {
+    "head": Method(_head, 0.03, (0.01, 0.03, 0.1), "head only"),
+    "lora": Method(_lora, 0.003, (0.001, 0.003, 0.01), "LoRA r = 8"),
+    "cdd": Method(_cdd, 0.03, (0.01, 0.03, 0.1), "CDD"),
+    "full": Method(_full, 1e-4, (5e-5, 1e-4, 2e-4), "full"),
+    "adalora": Method(_adalora, 0.01, (0.003, 0.01, 0.03), "AdaLoRA"),
+    "fourierft": Method(_fourierft, 0.1, (0.03, 0.1, 0.3), "FourierFT"),
+    "c3a": Method(_c3a, 0.3, (0.1, 0.3, 1.0), "C3A"),
+    "c3a-corrected": Method(_c3a_corrected, 0.3, (0.1, 0.3, 1.0), "C3A, corrected"),
+}

@@ -1,0 +1,134 @@
+"""Files, table and plot."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from matplotlib.figure import Figure
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from finetune.data import ExampleError
+from finetune.methods import METHODS
+from finetune.train import Run, Settings
+
+__all__ = ["load_result", "print_table", "save_result", "summarise", "write_files"]
+
+HEADINGS = {
+    "task": "task",
+    "method": "method",
+    "learning rate": "rate",
+    "accuracy, %": "accuracy\n%",
+    "adapter parameters": "adapter\nparameters",
+    "time per step, ms": "step\nms",
+    "kept for backward, MB": "kept\nMB",
+    "peak memory, MB": "peak\nMB",
+    "adapter file, kB": "file\nkB",
+}
+"""Of the table in `results.md`, and in a terminal."""
+
+
+def load_result(folder: Path, run: Run, settings: Settings) -> dict[str, Any] | None:
+    """Return the result of a run that is done, or None. A file of other settings is an error."""
+    path = folder / "runs" / f"{run.name}.json"
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise ExampleError(f"{path} is damaged ({error}); delete it to train anew") from error
+    for name, value in dataclasses.asdict(settings).items():
+        if (other := result["settings"].get(name)) != value:
+            raise ExampleError(f"{path} has {name} = {other}, not {value}: choose another --out")
+    return result
+
+
+def save_result(folder: Path, run: Run, settings: Settings, result: dict[str, Any]) -> dict[str, Any]:
+    """Write the result of one run, whole or not at all."""
+    result = {**dataclasses.asdict(run), **result, "settings": dataclasses.asdict(settings)}
+    path = folder / "runs" / f"{run.name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    partial.replace(path)
+    return result
+
+
+def summarise(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return one row for each task and method: means over the seeds, and the accuracies' standard deviation."""
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for result in results:
+        groups.setdefault((result["task"], result["method"]), []).append(result)
+    rows = []
+    for (task, method), group in groups.items():
+        accuracies = [result["accuracy"] for result in group]
+        row = {"task": task, "method": method, "lr": group[0]["lr"], "rows": group[0]["rows"], "seeds": len(group)}
+        row |= {"accuracy": mean(accuracies), "accuracy_sd": stdev(accuracies) if len(group) > 1 else None}
+        for name in ("seconds_per_step", "bytes_for_backward", "peak_bytes", "seconds"):
+            values = [result[name] for result in group]
+            row[name] = None if None in values else mean(values)
+        rows.append(row | {name: group[0][name] for name in ("adapter_parameters", "adapter_file_bytes")})
+    return rows
+
+
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+    spread = "" if row["accuracy_sd"] is None else f" ± {100 * row['accuracy_sd']:.2f}"
+    return (
+        row["task"],
+        METHODS[row["method"]].label,
+        f"{row['lr']:g}",
+        f"{100 * row['accuracy']:.2f}{spread}",
+        f"{row['adapter_parameters']:,}",
+        f"{1e3 * row['seconds_per_step']:.1f}",
+        f"{row['bytes_for_backward'] / 1e6:.1f}",
+        "" if row["peak_bytes"] is None else f"{row['peak_bytes'] / 1e6:.0f}",
+        f"{row['adapter_file_bytes'] / 1e3:,.0f}",
+    )
+
+
+def print_table(rows: list[dict[str, Any]], console: Console) -> None:
+    """Print one table for each task."""
+    for task in dict.fromkeys(row["task"] for row in rows):
+        table = Table(title=task, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+        for i, heading in enumerate(list(HEADINGS.values())[1:]):
+            table.add_column(heading, justify="left" if i == 0 else "right", no_wrap=True)
+        for row in rows:
+            if row["task"] == task:
+                table.add_row(*_cells(row)[1:])
+        console.print(table)
+
+
+def write_files(rows: list[dict[str, Any]], note: str, folder: Path) -> None:
+    """Write `results.csv`, the table as `results.md`, and `accuracy.png`."""
+    with (folder / "results.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, rows[0], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    lines = [HEADINGS, ("---", "---", *["---:"] * (len(HEADINGS) - 2)), *map(_cells, rows)]
+    table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    (folder / "results.md").write_text(f"{note}\n\n{table}", encoding="utf-8")
+    _plot(rows, folder / "accuracy.png")
+
+
+def _plot(rows: list[dict[str, Any]], path: Path) -> None:
+    """Draw accuracy against adapter parameters, one panel to a task."""
+    tasks = list(dict.fromkeys(row["task"] for row in rows))
+    figure = Figure(figsize=(6 * len(tasks), 4.2), layout="constrained")
+    panels = figure.subplots(1, len(tasks), squeeze=False)
+    for panel, task in zip(panels[0], tasks, strict=True):
+        for row in (row for row in rows if row["task"] == task):
+            x, y = row["adapter_parameters"], 100 * row["accuracy"]
+            emphasis = {"color": "#D55E00"} if row["method"] == "cdd" else {"color": "#0072B2"}
+            panel.errorbar(x, y, yerr=100 * (row["accuracy_sd"] or 0), fmt="o", capsize=3, **emphasis)
+            panel.annotate(METHODS[row["method"]].label, (x, y), xytext=(6, 6), textcoords="offset points")
+        panel.set_xscale("symlog", linthresh=1000)  # the head alone has none
+        panel.set(xlabel="adapter parameters", xlim=(-200, 30 * max(row["adapter_parameters"] for row in rows) + 1000))
+        panel.margins(y=0.15)
+        panel.set(ylabel="test accuracy, %", title=task)
+    figure.savefig(path, dpi=150)

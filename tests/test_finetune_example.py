@@ -1,0 +1,191 @@
+"""The example `docs/examples/finetune_minilm.py`, on a tiny encoder with random weights."""
+
+import csv
+import importlib
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("transformers")
+pytest.importorskip("peft")
+pytest.importorskip("cyclopts")
+torch = pytest.importorskip("torch")
+
+EXAMPLES = Path(__file__).parent.parent / "docs" / "examples"
+METHODS = ["head", "lora", "full", "adalora", "fourierft", "c3a", "c3a-corrected"]
+if importlib.util.find_spec("structmat.torch") is not None:
+    METHODS.append("cdd")
+FEW = ("--rows", "48", "--test-rows", "20", "--epochs", "2", "--batch", "8")
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # of libraries that this one only meets here
+
+
+@pytest.fixture(scope="module")
+def example():
+    sys.path.insert(0, str(EXAMPLES))
+    try:
+        yield importlib.import_module("finetune_minilm")
+    finally:
+        sys.path.remove(str(EXAMPLES))
+        for name in [name for name in sys.modules if name.partition(".")[0] in {"finetune", "finetune_minilm"}]:
+            del sys.modules[name]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+    folder = tmp_path_factory.mktemp("encoder")
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *"abcdefghijklmnopqrstuvwxyz?"]
+    vocabulary = {token: i for i, token in enumerate(tokens)}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=tokens[1]))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    ends = [("[CLS]", vocabulary["[CLS]"]), ("[SEP]", vocabulary["[SEP]"])]
+    tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
+    names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names).save_pretrained(folder)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
+    torch.manual_seed(0)
+    BertModel(BertConfig(vocab_size=len(vocabulary), **sizes)).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def out(example, model, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("results")
+    command = ["--model", model, *FEW, "--methods", ",".join(METHODS), "--seeds", "0,1", "--out", str(folder)]
+    assert example.main(command) == 0
+    return folder
+
+
+def test_files_of_every_method(out):
+    with (out / "results.csv").open(newline="") as file:
+        rows = {row["method"]: row for row in csv.DictReader(file)}
+    assert list(rows) == METHODS
+    assert (out / "results.md").read_text().count("\n| banking77 |") == len(METHODS)
+    assert (out / "accuracy.png").read_bytes().startswith(b"\x89PNG")
+    assert len(list((out / "runs").iterdir())) == 2 * len(METHODS)  # and no partial file
+    layers, size = 4, 32
+    expected = {"head": 0, "lora": layers * 2 * 8 * size, "fourierft": layers * 1000, "c3a": layers * size}
+    expected["cdd"] = layers * 3 * size
+    for method, number in expected.items():
+        assert method not in rows or int(rows[method]["adapter_parameters"]) == number
+    for method, row in rows.items():
+        assert 0 <= float(row["accuracy"]) <= 1
+        assert float(row["seconds_per_step"]) > 0
+        assert float(row["bytes_for_backward"]) > 0
+        parameters, stored = int(row["adapter_parameters"]), int(row["adapter_file_bytes"])
+        assert stored >= 3.5 * parameters or method == "adalora", method  # which stores the ranks that are left
+    assert float(rows["lora"]["bytes_for_backward"]) < float(rows["full"]["bytes_for_backward"])
+
+
+def test_done_runs_are_skipped_and_a_missing_one_is_done_again_alike(example, model, out, capsys):
+    path = next((out / "runs").glob("*-lora-*-seed1.json"))
+    before = json.loads(path.read_text())
+    path.unlink()
+    others = {p: p.stat().st_mtime_ns for p in (out / "runs").iterdir()}
+    command = ["--model", model, *FEW, "--methods", "lora,full", "--seeds", "0,1", "--out", str(out)]
+    assert example.main(command) == 0
+    assert "3 of 4 runs are done already" in capsys.readouterr().err
+    assert all(p.stat().st_mtime_ns == t for p, t in others.items())
+    after = json.loads(path.read_text())
+    timed = {"seconds", "seconds_per_step", "peak_bytes"}
+    assert {k: v for k, v in after.items() if k not in timed} == {k: v for k, v in before.items() if k not in timed}
+
+
+def test_the_rate_is_chosen_on_rows_held_back(example, model, tmp_path):
+    command = [
+        "--model",
+        model,
+        *FEW,
+        "--methods",
+        "lora",
+        "--lr",
+        "lora=1e-9,0.01",
+        "--seeds",
+        "3",
+        "--out",
+        str(tmp_path),
+    ]
+    assert example.main(command) == 0
+    runs = [json.loads(p.read_text()) for p in (tmp_path / "runs").iterdir()]
+    sweep = {run["lr"]: run["accuracy"] for run in runs if run["sweep"]}
+    (final,) = (run for run in runs if not run["sweep"])
+    assert set(sweep) == {1e-9, 0.01}
+    assert sweep[final["lr"]] == max(sweep.values())
+    assert {run["steps"] for run in runs if run["sweep"]} == {2 * 5}  # 38 of the 48 rows, in batches of 8
+
+
+def test_quick_leaves_alone_what_is_given(example, model, tmp_path):
+    command = ["--model", model, "--quick", "--rows", "48", "--methods", "head", "--out", str(tmp_path)]
+    assert example.main(command) == 0
+    (path,) = (tmp_path / "runs").iterdir()
+    result = json.loads(path.read_text())
+    assert (result["rows"], result["seed"], result["settings"]["test_rows"]) == (48, 0, 1000)
+    assert result["steps"] == 2 * 2
+
+
+def test_other_tasks_read_their_published_files(example, model, tmp_path, capsys):
+    lines = ["it's \"so good\t3\tid1", "no\t2,3\tid2", "bad\t2\tid3", "fine\t2\tid4"]
+    for name in ("train.tsv", "test.tsv"):
+        (tmp_path / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    rows = 'sentence\tis_counterfactual\n"I wish ""it"" were\tso"\t1\nIt is\t0\n'
+    for name in ("EN-ext_train.tsv", "EN-ext_test.tsv"):
+        (tmp_path / name).write_text(rows, encoding="utf-8")
+    command = ["--model", model, "--methods", "head", "--seeds", "0", "--data", str(tmp_path), "--out", str(tmp_path)]
+    assert example.main([*command, "--task", "goemotions,counterfactual"]) == 0
+    names = sorted(path.name for path in (tmp_path / "runs").iterdir())
+    expected = ["counterfactual-head-2rows-lr0.03-seed0.json", "goemotions-head-3rows-lr0.03-seed0.json"]
+    assert names == expected
+    (tmp_path / "train.tsv").rename(tmp_path / "EN-ext_train.tsv")
+    assert example.main([*command, "--task", "counterfactual"]) == 1
+    assert "must begin with the columns" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "words"),
+    [
+        (["--methods", "loora"], 1, "--methods: unknown 'loora'; known are head, lora"),
+        (["--task", "bank"], 1, "--task: unknown 'bank'; known are banking77"),
+        (["--model", "./nothing"], 1, "--model ./nothing: there is no such folder"),
+        (["--model", str(EXAMPLES)], 1, "no tokenizer can be loaded"),
+        (["--task", "goemotions"], 1, "there is no train.tsv"),
+        (["--lr", "lora"], 1, "must be METHOD=RATE"),
+        (["--lr", "lora=-1"], 1, "must have positive rates"),
+        (["--lr", "lora=fast"], 1, "'fast' is no number"),
+        (["--seeds", "one"], 1, "'one' is no number"),
+        (["--rows", "0"], 2, "--rows"),
+        (["--row", "10"], 2, "--row"),
+    ],
+)
+def test_errors_are_one_line(example, model, tmp_path, monkeypatch, capsys, options, status, words):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.chdir(tmp_path)
+    known = [] if "--model" in options else ["--model", model]
+    assert example.main([*known, *options]) == status
+    shown = capsys.readouterr()
+    assert words in shown.err
+    assert shown.err.startswith("finetune_minilm: error: ")
+    assert shown.err.count("\n") == 1
+    assert shown.out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_results_of_other_settings_are_not_taken(example, model, out, capsys):
+    command = ["--model", model, *FEW[:-2], "--methods", "lora", "--seeds", "0", "--out", str(out)]
+    assert example.main(command) == 1
+    assert "has batch = 8, not 32: choose another --out" in capsys.readouterr().err
+
+
+def test_the_corrected_gradient_of_c3a_is_that_of_its_matrix(example):
+    from peft.tuners.c3a.utils import BlockCircularConvolution
+
+    corrected = sys.modules["finetune.methods"]._CorrectedConvolution
+    x = torch.randn(5, 12, dtype=torch.double, requires_grad=True)
+    w = torch.randn(2, 3, 4, dtype=torch.double, requires_grad=True)
+    assert torch.equal(corrected.apply(x, w), BlockCircularConvolution.apply(x, w))
+    assert torch.autograd.gradcheck(corrected.apply, (x, w))
