@@ -32,14 +32,14 @@ def add_change(y: Tensor, x: Tensor, factors: Sequence[Tensor], alpha: float, mo
 
     `factors` holds diagonals (m,) and grids of circulants (p, q, b), in the order of the product.
     """
-    return _applied(y, x, None, None, factors, alpha, mode).reshape(y.shape)
+    return _applied(y, x, None, None, factors, alpha, mode)
 
 
 def linear_with_change(
     x: Tensor, weight: Tensor, bias: Tensor | None, factors: Sequence[Tensor], alpha: float, mode: Mode = "lean"
 ) -> Tensor:
     """Return ``W x + bias + alpha D C D x`` with a frozen weight: added in place, in both directions."""
-    return _applied(None, x, weight, bias, factors, alpha, mode).reshape(*x.shape[:-1], len(weight))
+    return _applied(None, x, weight, bias, factors, alpha, mode)
 
 
 def _applied(
@@ -51,11 +51,9 @@ def _applied(
     alpha: float,
     mode: Mode,
 ) -> Tensor:
-    x = x.reshape(-1, x.shape[-1])
-    y = None if y is None else y.reshape(-1, y.shape[-1])
     if torch.compiler.is_compiling():
         return _plainly(y, x, weight, bias, factors, alpha, mode)[0]
-    if not len(x):  # which transforms refuse; gradients are zeros all the same
+    if not x.numel():  # which transforms refuse; gradients are zeros all the same
         base = linear(x, weight, bias) if y is None else y + 0 * x.sum()
         return base + 0 * sum(f.sum() for f in factors).to(base.dtype)
     return _AddedChange.apply(y, x, weight, bias, alpha, mode, *factors)[0]
@@ -81,8 +79,14 @@ def _plainly(
         base = linear(x, cast("Tensor", weight), bias) if y is None else y
         dtype = precision(x, base, *factors)
         working = [f.to(dtype) for f in factors]
-        h, scale, steps = change_rows(x.to(dtype), working, spectra(working), alpha)
-        return (base + h * scale).to(base.dtype), *_joined([steps] if mode == "fast" else [])
+        h, scale, steps = change_rows(_rows(x).to(dtype), working, spectra(working), alpha)
+        out = (base + (h * scale).reshape(base.shape)).to(base.dtype)
+        return out, *_joined([steps] if mode == "fast" else [])
+
+
+def _rows(x: Tensor) -> Tensor:
+    """Return all rows of the last axis as a matrix: inside of the function, so that no copy is kept."""
+    return x.reshape(-1, x.shape[-1])
 
 
 def _chunks(x: Tensor, factors: Sequence[Tensor]) -> list[slice]:
@@ -100,9 +104,9 @@ def _joined(chunks: Sequence[Sequence[Kept]]) -> list[Tensor]:
 
 
 class _AddedChange(torch.autograd.Function):
-    """Rows of ``y + alpha D C D x``, or of ``W x + bias + alpha D C D x`` where a weight is given instead of y.
+    """``y + alpha D C D x``, or ``W x + bias + alpha D C D x`` where a weight is given instead of y.
 
-    Returns a tuple: the rows, and in the fast mode what was kept of all steps.
+    Returns a tuple: the sum, and in the fast mode what was kept of all steps.
     """
 
     @staticmethod
@@ -116,8 +120,10 @@ class _AddedChange(torch.autograd.Function):
         *factors: Tensor,
     ) -> tuple[Tensor, ...]:
         with _without_autocast(x):
-            out = linear(x, cast("Tensor", weight), bias) if y is None else torch.empty_like(y)
-            base = out if y is None else y
+            result = linear(x, cast("Tensor", weight), bias) if y is None else y.new_empty(y.shape)
+            result = result.contiguous()  # as it is already, so that its rows are a view
+            x, out = _rows(x), _rows(result)
+            base = out if y is None else _rows(y)
             dtype = precision(x, base, *factors)
             working = [f.to(dtype) for f in factors]
             grids = spectra(working)
@@ -130,7 +136,7 @@ class _AddedChange(torch.autograd.Function):
                     out[rows] = torch.addcmul(base[rows].to(dtype), h, scale)
                 if mode == "fast":
                     kept.append(steps)
-        return out, *_joined(kept)
+        return result, *_joined(kept)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -172,9 +178,10 @@ def _differentiable_gradients(
     dtype = precision(x, dy, *factors)
     working = [f.to(dtype) for f in factors]
     grids = spectra(working)
-    _, _, steps = change_rows(x.to(dtype), working, grids, alpha)
-    g, scale, sums = gradient_rows(x.to(dtype), dy.to(dtype), working, grids, alpha, steps)
-    dx = (g * scale).to(x.dtype)
+    xs, dys = _rows(x).to(dtype), _rows(dy).to(dtype)
+    _, _, steps = change_rows(xs, working, grids, alpha)
+    g, scale, sums = gradient_rows(xs, dys, working, grids, alpha, steps)
+    dx = (g * scale).to(x.dtype).reshape(x.shape)
     return [dx if weight is None else dy @ weight + dx, *_of_factors(sums, factors)]
 
 
@@ -186,7 +193,9 @@ def _chunked_gradients(
     working = [f.to(dtype) for f in factors]
     grids = spectra(working)
     # From dy, which alone has a batch axis where `torch.autograd.grad` maps over a batch of gradients.
-    dx = dy.new_zeros(x.shape, dtype=x.dtype) if weight is None else dy @ weight
+    result = dy.new_zeros(x.shape, dtype=x.dtype) if weight is None else dy @ weight
+    result = result.contiguous()
+    x, dy, dx = _rows(x), _rows(dy), _rows(result)
     totals: list[Tensor] = []
     for rows in _chunks(x, factors):
         xs = x[rows].to(dtype)
@@ -200,7 +209,7 @@ def _chunked_gradients(
             dx[rows].addcmul_(g, scale)
         else:
             dx[rows] = torch.addcmul(dx[rows].to(dtype), g, scale)
-    return [dx, *_of_factors(totals, factors)]
+    return [result, *_of_factors(totals, factors)]
 
 
 def _of_factors(sums: Sequence[Tensor], factors: Sequence[Tensor]) -> list[Tensor]:
