@@ -93,14 +93,14 @@ class CDDAdapter(nn.Module):
         self.block_size = smaller if block_size is None else positive_index(block_size, "CDDAdapter: block_size")
         if mode not in get_args(Mode):
             raise ValueError(f'CDDAdapter: mode must be "lean" or "fast", got {mode!r}')
+        if dtype is not None and not dtype.is_floating_point:
+            raise ValueError(f"CDDAdapter: dtype must be a floating dtype, got {dtype}")
         if not math.isfinite(alpha):
             raise ValueError(f"CDDAdapter: alpha must be finite, got {alpha}")
         self.alpha, self.mode, self.fit = float(alpha), mode, None
         self.factors = nn.ParameterList(
             torch.empty(shape, dtype=dtype, device=device) for shape in self._layout(n_factors).vector_shapes
         )
-        if not self.factors[0].is_floating_point():
-            raise ValueError(f"CDDAdapter: dtype must be a floating dtype, got {self.factors[0].dtype}")
         self.reset_parameters(init, gradient=gradient)
 
     def _layout(self, n_factors: int) -> BlockLayout:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -226,6 +227,8 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, di
             str(layer): {**{option: options[option] for option in _OPTIONS}, "alpha": float(options["alpha"])}
             for layer, options in json.loads(metadata["layers"]).items()
         }
+        if not all(math.isfinite(options["alpha"]) for options in written.values()):
+            raise ValueError("an alpha is not finite")  # noqa: TRY301
     except (safetensors.SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"load_adapter: {path} is no complete adapter file: {error}") from error
     return state, written

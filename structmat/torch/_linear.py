@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from structmat.torch._adapted import AdaptedLayer
 from structmat.torch._bases import features, is_transposed
 from structmat.torch._init import Init
-from structmat.torch._product import Mode, linear_with_change
+from structmat.torch._product import Mode, autocasts, linear_with_change
 
 __all__ = ["CDDLinear"]
 
@@ -228,6 +228,8 @@ class CDDLinear(AdaptedLayer):
         Tensor, shape (..., out_features)
             In the dtype of the base's outputs.
         """
+        if x.is_nested and x.layout == torch.strided:  # what TransformerEncoder makes of a padded batch
+            return torch.nested.as_nested_tensor([self.forward(sample) for sample in x.unbind()])
         if x.shape[-1] != self.in_features:
             raise ValueError(f"CDDLinear: x must have shape (..., {self.in_features}), got {tuple(x.shape)}")
         added = self._added()
@@ -258,7 +260,7 @@ class CDDLinear(AdaptedLayer):
     def _fuses(self, x: Tensor) -> bool:
         """Whether the base is a plain frozen linear layer that nobody watches, so that one operation can do it all."""
         base = self.base
-        if type(base) is not nn.Linear or torch.is_autocast_enabled(x.device.type):
+        if type(base) is not nn.Linear or autocasts(x):
             return False
         watched = base._forward_hooks or base._forward_pre_hooks or base._backward_hooks or base._backward_pre_hooks
         weight, bias = base.weight, base.bias

@@ -17,7 +17,7 @@ from torch.nn.functional import linear
 
 from structmat.torch._rows import Kept, change_rows, circulant_gradient, gradient_rows, precision, spectra
 
-__all__ = ["Mode", "add_change", "linear_with_change"]
+__all__ = ["Mode", "add_change", "autocasts", "linear_with_change"]
 
 Mode: TypeAlias = Literal["lean", "fast"]
 
@@ -59,10 +59,15 @@ def _applied(
     return _AddedChange.apply(y, x, weight, bias, alpha, mode, *factors)[0]
 
 
+def autocasts(x: Tensor) -> bool:
+    """Whether autocast is on for the device of `x`; some, such as "meta", have none."""
+    device = x.device.type
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+
+
 def _without_autocast(x: Tensor) -> AbstractContextManager[object]:
     """Autocast would run the sums over rows in half precision."""
-    device = x.device.type
-    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
+    return torch.autocast(x.device.type, enabled=False) if autocasts(x) else nullcontext()
 
 
 def _plainly(

@@ -45,12 +45,12 @@ def _blocks(rows: Tensor, count: int, side: int) -> Tensor:
     """Cut rows (R, m) into blocks (R, count, side), filled up with zeros."""
     missing = count * side - rows.shape[-1]
     padded = pad(rows, (0, missing)) if missing else rows
-    return padded.reshape(len(rows), count, side)
+    return padded.reshape(rows.shape[0], count, side)  # `len` would fix the number of rows in an export
 
 
 def _joined(blocks: Tensor, size: int) -> Tensor:
     """Join blocks (R, count, side) to rows, cropped to `size`."""
-    rows = blocks.reshape(len(blocks), -1)
+    rows = blocks.reshape(blocks.shape[0], -1)
     return rows if rows.shape[-1] == size else rows[:, :size]
 
 
