@@ -14,10 +14,13 @@ if not dist.is_available() or not dist.is_gloo_available():
 
 from structmat.torch import adapter_state_dict, load_adapter, param_groups, save_adapter  # noqa: E402
 from tests.torch_layers import workers  # noqa: E402
+from tests.torch_layers.common import VERSION  # noqa: E402
 
 
 @pytest.mark.parametrize("name", ["ddp", "fsdp"])
 def test_two_processes_do_what_one_does(name, tmp_path):
+    if name == "fsdp" and VERSION < (2, 7):
+        pytest.skip("FSDP2 of torch 2.6 needs streams, which a CPU has not")
     context = torch.multiprocessing.spawn(workers.run, (name, str(tmp_path)), nprocs=2, join=False)
     model, x, y = workers.model_and_data()
     fresh = copy.deepcopy(model)
