@@ -15,6 +15,13 @@ from structmat.torch._adapter import CDDAdapter
 __all__ = ["AdaptedLayer"]
 
 
+def _no_fast_path(*_: Any) -> None:
+    """Do nothing, as a hook of every adapted layer.
+
+    In evaluation torch's TransformerEncoderLayer reads weights without calling layers, unless it sees hooks.
+    """
+
+
 class AdaptedLayer(nn.Module):
     """A frozen base layer with adapters, whose changes sum.
 
@@ -57,6 +64,7 @@ class AdaptedLayer(nn.Module):
         self._selection: tuple[str | None, ...] | None = None
         self._unmerged: tuple[nn.Parameter] | None = None  # in a tuple, so as not to be registered
         self.add_adapter(name, **options)
+        self.register_forward_pre_hook(_no_fast_path)
         if base is not None:
             self.train(base.training)
             base.requires_grad_(requires_grad=False)

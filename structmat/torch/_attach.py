@@ -73,15 +73,3 @@ def replace(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
     places = [(owner, name) for owner in model.modules() for name, child in owner._modules.items() if child is old]
     for owner, name in places:
         setattr(owner, name, new)
-        if isinstance(owner, nn.TransformerEncoderLayer):
-            # Its fast path reads the weights of its linear layers without calling them; this flag, which torch asks
-            # first, keeps it off that path while one of them is adapted.
-            adapted = any(isinstance(child, AdaptedLayer) for child in owner.children())
-            owner.activation_relu_or_gelu = 0 if adapted else _fast_activation(owner.activation)
-
-
-def _fast_activation(activation: Any) -> int:
-    """Return what torch.nn.TransformerEncoderLayer notes about its activation."""
-    if activation is nn.functional.relu or isinstance(activation, nn.ReLU):
-        return 1
-    return 2 if activation is nn.functional.gelu or isinstance(activation, nn.GELU) else 0

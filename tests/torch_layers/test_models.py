@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 import warnings
 
 import pytest
@@ -407,7 +408,16 @@ class TestOtherFrameworks:
             assert not torch.allclose(before, fast, atol=1e-2)
             remove_adapters(encoder)
             assert torch.equal(encoder(x, src_key_padding_mask=mask)[real], before)
-        assert encoder.layers[0].activation_relu_or_gelu == plain.layers[0].activation_relu_or_gelu == 1
+
+    def test_layers_that_are_wrapped_by_hand_or_copied_are_called_too(self):
+        layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True).eval()
+        layer.linear1 = CDDLinear.from_linear(layer.linear1)
+        fill(layer)
+        x = torch.randn(3, 5, 8)
+        expected = layer(x)  # with gradients there is no fast path
+        for twin in (layer, copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+            with torch.no_grad():
+                torch.testing.assert_close(twin(x), expected)
 
     def test_projections_of_attention_that_are_never_called(self):
         model = nn.TransformerEncoderLayer(8, 2, 16)
