@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from structmat.torch._adapted import AdaptedLayer
 from structmat.torch._bases import features, is_transposed
 from structmat.torch._init import Init
-from structmat.torch._product import Mode, linear_with_change
+from structmat.torch._product import Mode, autocasts, linear_with_change
 
 __all__ = ["CDDLinear"]
 
@@ -102,9 +103,11 @@ class CDDLinear(AdaptedLayer):
                 f"CDDLinear: base maps {features(base)[0]} to {features(base)[1]} features, "
                 f"got in_features={in_features}, out_features={out_features}"
             )
-        super().__init__(base, in_features, out_features)
-        self.add_adapter(
-            name,
+        super().__init__(
+            base,
+            in_features,
+            out_features,
+            name=name,
             n_factors=n_factors,
             block_size=block_size,
             alpha=alpha,
@@ -141,7 +144,7 @@ class CDDLinear(AdaptedLayer):
         TypeError
             If the module has no features.
         """
-        return cls(*features(linear), base=linear, **options).train(linear.training)
+        return cls(*features(linear), base=linear, **options)
 
     @classmethod
     def from_delta(cls, base: nn.Module | Tensor, tuned: Tensor, **options: Any) -> CDDLinear:
@@ -225,10 +228,12 @@ class CDDLinear(AdaptedLayer):
         Tensor, shape (..., out_features)
             In the dtype of the base's outputs.
         """
+        if x.is_nested and x.layout == torch.strided:  # what TransformerEncoder makes of a padded batch
+            return torch.nested.as_nested_tensor([self.forward(sample) for sample in x.unbind()])
         if x.shape[-1] != self.in_features:
             raise ValueError(f"CDDLinear: x must have shape (..., {self.in_features}), got {tuple(x.shape)}")
         added = self._added()
-        if self._selection is not None and added:
+        if self._selects:
             return self._selected(self._base_output(x), x)
         if added and self._fuses(x):
             first, *added = added
@@ -255,7 +260,7 @@ class CDDLinear(AdaptedLayer):
     def _fuses(self, x: Tensor) -> bool:
         """Whether the base is a plain frozen linear layer that nobody watches, so that one operation can do it all."""
         base = self.base
-        if type(base) is not nn.Linear or torch.is_autocast_enabled(x.device.type):
+        if type(base) is not nn.Linear or autocasts(x):
             return False
         watched = base._forward_hooks or base._forward_pre_hooks or base._backward_hooks or base._backward_pre_hooks
         weight, bias = base.weight, base.bias
@@ -278,7 +283,7 @@ class CDDLinear(AdaptedLayer):
         if self.base is None:
             raise ValueError("CDDLinear.dense_weight: there is no base")
         if self._unmerged is not None:
-            return self._in_layout(self._unmerged, self._unmerged.T)
+            return self._in_layout(self._unmerged[0].detach(), self.base.weight)
         try:
             weight = self._own_weight("dense_weight").detach()
         except TypeError:
@@ -305,13 +310,12 @@ class CDDLinear(AdaptedLayer):
             If the weight held NaN or infinity.
         """
         if self.base is None:
-            bias = self.own_bias
-            weight = sum((self.adapters[name].dense() for name in self._active), torch.zeros(()))
+            like = next(self.adapters.parameters(), torch.empty(0))
+            weight = like.new_zeros(self.out_features, self.in_features)
         else:
-            bias = getattr(self.base, "bias", None)
             weight = self.dense_weight()
-            weight = self._merged_weight(weight.T if is_transposed(self.base) else weight)
-            weight = weight.T if is_transposed(self.base) else weight
+        weight = self._in_layout(self._merged_weight(self._in_layout(weight, weight)), weight)
+        bias = self.bias
         linear = nn.Linear(
             self.in_features, self.out_features, bias=bias is not None, dtype=weight.dtype, device=weight.device
         )
@@ -324,7 +328,8 @@ class CDDLinear(AdaptedLayer):
     @property
     def bias(self) -> Any:
         """The bias of the base, or of the layer itself."""
-        return self.own_bias if self.base is None else getattr(self.base, "bias", None)
+        bias = self.own_bias if self.base is None else getattr(self.base, "bias", None)
+        return bias() if inspect.ismethod(bias) else bias  # a method of torch.ao's quantised layers
 
 
 def _as_module(base: nn.Module | Tensor) -> nn.Module:
