@@ -13,7 +13,7 @@ from structmat.torch._conv import CDDConv, is_pointwise
 from structmat.torch._embedding import CDDEmbedding
 from structmat.torch._linear import CDDLinear
 
-__all__ = ["attach", "put", "sizes"]
+__all__ = ["attach", "keep_calling", "put", "sizes"]
 
 
 def sizes(module: nn.Module) -> tuple[int, int]:
@@ -75,10 +75,15 @@ def put(model: nn.Module, path: str, module: nn.Module) -> None:
     parent, _, name = path.rpartition(".")
     owner = model.get_submodule(parent)
     setattr(owner, name, module)
+    keep_calling(owner, adapted=any(isinstance(child, AdaptedLayer) for child in owner.children()))
+
+
+def keep_calling(owner: nn.Module, *, adapted: bool) -> None:
+    """Keep a torch.nn.TransformerEncoderLayer with adapted children off its fast path; let it back without them.
+
+    That path reads the weights of the linear layers without calling them; the flag set here is what torch asks first.
+    """
     if isinstance(owner, nn.TransformerEncoderLayer):
-        # Its fast path reads the weights of its linear layers without calling them; this flag, which torch asks first,
-        # keeps it off that path while one of them is adapted.
-        adapted = any(isinstance(child, AdaptedLayer) for child in owner.children())
         owner.activation_relu_or_gelu = 0 if adapted else _fast_activation(owner.activation)
 
 
