@@ -219,13 +219,17 @@ def to_lora(model: nn.Module, rank: float, adapter_name: str = "default") -> Fit
         If the rank is wrong.
     """
     config, state = convert_to_lora(model, rank, adapter_name)
+    converted = {
+        name.removeprefix(PREFIX): module
+        for name, module in model.named_modules()
+        if isinstance(module, CDDTunerLinear) and adapter_name in module.cdd_adapters
+    }
+    config.fan_in_fan_out = all(is_transposed(module.get_base_layer()) for module in converted.values())
     layers: list[LayerFit] = []
-    for name, module in model.named_modules():
-        if isinstance(module, CDDTunerLinear) and adapter_name in module.cdd_adapters:
-            change = module.cdd_adapters[adapter_name].dense()
-            path = name.removeprefix(PREFIX)
-            A, B = (next(v for k, v in state.items() if k.endswith(f"{path}.lora_{x}.weight")) for x in "AB")
-            norm = torch.linalg.matrix_norm(change).item()
-            error = torch.linalg.matrix_norm(change - B @ A).item() / norm if norm else 0.0
-            layers.append(LayerFit(path, (len(B), A.shape[1]), A.numel() + B.numel(), norm, error))
+    for path, module in converted.items():
+        change = module.cdd_adapters[adapter_name].dense()
+        A, B = (next(v for k, v in state.items() if k.endswith(f"{path}.lora_{x}.weight")) for x in "AB")
+        norm = torch.linalg.matrix_norm(change).item()
+        error = torch.linalg.matrix_norm(change - B @ A).item() / norm if norm else 0.0
+        layers.append(LayerFit(path, (len(B), A.shape[1]), A.numel() + B.numel(), norm, error))
     return FittedAdapter(config, state, tuple(layers))
