@@ -11,7 +11,7 @@ import transformers
 # PEFT asks the Hub about a name that is no folder, and calls what transformers will drop; neither is ours.
 QUIET = [
     pytest.mark.filterwarnings("ignore:.*(Could not find a config file|Unable to fetch remote file):UserWarning"),
-    pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"),
+    pytest.mark.filterwarnings("ignore:`(is_)?gradient_checkpointing(_enable)?` is deprecated:FutureWarning"),
 ]
 
 SIZES = dict(hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2)

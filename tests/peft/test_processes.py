@@ -1,4 +1,4 @@
-"""transformers' Trainer, killed in the middle and resumed."""
+"""Training in other processes: transformers' Trainer, killed and resumed; two processes by DDP and FSDP."""
 
 from __future__ import annotations
 
@@ -19,10 +19,19 @@ from safetensors.torch import load_file
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def run(folder: Path, *arguments: str) -> int:
-    command = [sys.executable, "-W", "ignore", "-m", "tests.peft.trainer_script", str(folder), *arguments]
+def python(*arguments: str) -> int:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-W", "ignore", *arguments]
     return subprocess.run(command, check=False, cwd=ROOT, env=environment, capture_output=True).returncode
+
+
+def run(folder: Path, *arguments: str) -> int:
+    return python("-m", "tests.peft.trainer_script", str(folder), *arguments)
+
+
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="torch has no torch.distributed here")
+def test_two_processes() -> None:
+    assert python("-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "tests.peft.distributed_script") == 0
 
 
 def test_killed_and_resumed_gives_the_same_weights(tmp_path: Path) -> None:
