@@ -23,23 +23,43 @@ PREFIX = "base_model.model."
 
 @dataclass(frozen=True)
 class LayerFit:
-    """How well the change of one layer was met."""
+    """How well the change of one layer was met.
+
+    Attributes
+    ----------
+    name : str
+        Path of the module.
+    shape : tuple of int
+        Rows and columns of its weight.
+    n_parameters : int
+        That the adapter takes for it.
+    norm : float
+        Frobenius norm of the change.
+    error : float
+        Relative error, in that norm; 0 where nothing changed.
+    """
 
     name: str
-    """Path of the module."""
     shape: tuple[int, int]
-    """Rows and columns of its weight."""
     n_parameters: int
-    """That the adapter takes for it."""
     norm: float
-    """Frobenius norm of the change."""
     error: float
-    """Relative error, in that norm; 0 where nothing changed."""
 
 
 @dataclass(frozen=True)
 class FittedAdapter:
-    """An adapter for PEFT, with a table of errors as its text.
+    """An adapter for PEFT that was computed, with a table of errors as its text.
+
+    Attributes
+    ----------
+    config : PeftConfig
+        The settings.
+    state_dict : dict of Tensor
+        The weights, with keys as in a file.
+    layers : tuple of LayerFit
+        What each layer lost.
+    left_out : tuple of str
+        Parameters that were tuned too, but are not in the adapter.
 
     See Also
     --------
@@ -47,13 +67,9 @@ class FittedAdapter:
     """
 
     config: PeftConfig
-    """The settings."""
     state_dict: Mapping[str, Tensor]
-    """The weights, with keys as in a file."""
     layers: tuple[LayerFit, ...]
-    """What each layer lost."""
     left_out: tuple[str, ...] = ()
-    """Parameters that were tuned too, but are not in the adapter."""
 
     @property
     def error(self) -> float:
