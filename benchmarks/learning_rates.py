@@ -2,9 +2,9 @@
 
     python benchmarks/learning_rates.py [--sizes 64 256 1024] [--steps 400] [--out FOLDER]
 
-A layer of n x n is to learn a planted change D C D from batches of 64 normal inputs, by Adam at a rate that falls to zero along a cosine. The figure is the loss at the end, relative to
-that without a change: the mean over the last tenth of the steps and three seeds. "normal" is a layer without a base
-that learns the planted product alone.
+A layer of n x n is to learn a planted change D C D from batches of 64 normal inputs, by Adam at a rate that falls to
+zero along a cosine. The figure is the loss at the end, relative to that without a change: the mean over the last tenth
+of the steps and three seeds. "normal" is a layer without a base that learns the planted product alone.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,10 +12,21 @@ from torch import Tensor, nn
 from structmat._base import LinearOperator
 from structmat.torch._adapter import CDDAdapter
 
-__all__ = ["AdaptedLayer"]
+__all__ = ["AdaptedLayer", "add_selected", "no_fast_path"]
 
 
-def _no_fast_path(*_: Any) -> None:
+def add_selected(
+    y: Tensor, x: Tensor, names: Sequence[str | None], add: Callable[[str, Tensor, Tensor], Tensor]
+) -> Tensor:
+    """Return `y` with ``add(name, y, x)`` in the samples, along the first axis, that have a name."""
+    out = y.clone()
+    for name in dict.fromkeys(each for each in names if each is not None):
+        index = torch.tensor([i for i, each in enumerate(names) if each == name], device=x.device)
+        out = out.index_copy(0, index, add(name, y[index], x[index]))
+    return out
+
+
+def no_fast_path(*_: Any) -> None:
     """Do nothing, as a hook of every adapted layer.
 
     In evaluation torch's TransformerEncoderLayer reads weights without calling layers, unless it sees hooks.
@@ -64,7 +75,7 @@ class AdaptedLayer(nn.Module):
         self._selection: tuple[str | None, ...] | None = None
         self._unmerged: tuple[nn.Parameter] | None = None  # in a tuple, so as not to be registered
         self.add_adapter(name, **options)
-        self.register_forward_pre_hook(_no_fast_path)
+        self.register_forward_pre_hook(no_fast_path)
         if base is not None:
             self.train(base.training)
             base.requires_grad_(requires_grad=False)
@@ -203,11 +214,7 @@ class AdaptedLayer(nn.Module):
         selection = self._selection or ()
         if len(selection) != len(x):
             raise ValueError(f"select_adapters: {len(selection)} names for a batch of {len(x)} samples")
-        out = y.clone()
-        for name in dict.fromkeys(each for each in selection if each is not None):
-            index = torch.tensor([i for i, each in enumerate(selection) if each == name], device=x.device)
-            out = out.index_copy(0, index, self._add(self._adapter(name), y[index], x[index]))
-        return out
+        return add_selected(y, x, selection, lambda name, y, x: self._add(self._adapter(name), y, x))
 
     def _add(self, adapter: CDDAdapter, y: Tensor, x: Tensor) -> Tensor:
         """Return the base's outputs `y` plus a change of the inputs `x`."""

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from structmat.torch._adapted import AdaptedLayer
+from structmat.torch._adapter import CDDAdapter
 from structmat.torch._bases import features, is_transposed
 from structmat.torch._init import Init
 from structmat.torch._product import Mode, autocasts, linear_with_change
 
-__all__ = ["CDDLinear"]
+__all__ = ["CDDLinear", "with_changes"]
 
 
 class CDDLinear(AdaptedLayer):
@@ -235,37 +237,13 @@ class CDDLinear(AdaptedLayer):
         added = self._added()
         if self._selects:
             return self._selected(self._base_output(x), x)
-        if added and self._fuses(x):
-            first, *added = added
-            y = linear_with_change(
-                x,
-                self.base.weight,
-                self.base.bias,
-                list(first.factors),
-                first.alpha,
-                first.mode,
-            )
-        else:
-            y = self._base_output(x)
-        for adapter in added:
-            y = adapter.add_to(y, x)
-        return y
+        return with_changes(self._base_output if self.base is None else self.base, x, added)
 
     def _base_output(self, x: Tensor) -> Tensor:
         if self.base is not None:
             return self.base(x)
         y = x.new_zeros(*x.shape[:-1], self.out_features)
         return y if self.own_bias is None else y + self.own_bias
-
-    def _fuses(self, x: Tensor) -> bool:
-        """Whether the base is a plain frozen linear layer that nobody watches, so that one operation can do it all."""
-        base = self.base
-        if type(base) is not nn.Linear or autocasts(x):
-            return False
-        watched = base._forward_hooks or base._forward_pre_hooks or base._backward_hooks or base._backward_pre_hooks
-        weight, bias = base.weight, base.bias
-        trained = weight.requires_grad or (bias is not None and bias.requires_grad)
-        return not watched and not trained and type(weight) is nn.Parameter and weight.dtype == x.dtype
 
     def dense_weight(self) -> Tensor:
         """Return the base's weight without the changes, as a dense matrix.
@@ -330,6 +308,28 @@ class CDDLinear(AdaptedLayer):
         """The bias of the base, or of the layer itself."""
         bias = self.own_bias if self.base is None else getattr(self.base, "bias", None)
         return bias() if inspect.ismethod(bias) else bias  # a method of torch.ao's quantised layers
+
+
+def with_changes(base: Any, x: Tensor, adapters: Sequence[CDDAdapter]) -> Tensor:
+    """Return the outputs of a base layer plus the changes of adapters, by one operation where the base allows that."""
+    if adapters and _fuses(base, x):
+        first, *adapters = adapters
+        y = linear_with_change(x, base.weight, base.bias, list(first.factors), first.alpha, first.mode)
+    else:
+        y = base(x)
+    for adapter in adapters:
+        y = adapter.add_to(y, x)
+    return y
+
+
+def _fuses(base: Any, x: Tensor) -> bool:
+    """Whether a base is a plain frozen linear layer that nobody watches, so that one operation can do it all."""
+    if type(base) is not nn.Linear or autocasts(x):
+        return False
+    watched = base._forward_hooks or base._forward_pre_hooks or base._backward_hooks or base._backward_pre_hooks
+    weight, bias = base.weight, base.bias
+    trained = weight.requires_grad or (bias is not None and bias.requires_grad)
+    return not watched and not trained and type(weight) is nn.Parameter and weight.dtype == x.dtype
 
 
 def _as_module(base: nn.Module | Tensor) -> nn.Module:

@@ -12,7 +12,7 @@ import scipy.linalg
 
 torch = pytest.importorskip("torch")
 
-from structmat.torch import CDDAdapter, adapt  # noqa: E402
+from structmat.torch import CDDAdapter, adapt
 
 VERSION = tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2])
 compiler = pytest.mark.skipif(VERSION < (2, 13), reason="the compiler of torch 2.6 fails on transforms of batches")

@@ -12,9 +12,9 @@ dist = pytest.importorskip("torch.distributed")
 if not dist.is_available() or not dist.is_gloo_available():
     pytest.skip("needs gloo", allow_module_level=True)
 
-from structmat.torch import adapter_state_dict, load_adapter, param_groups, save_adapter  # noqa: E402
-from tests.torch_layers import workers  # noqa: E402
-from tests.torch_layers.common import VERSION  # noqa: E402
+from structmat.torch import adapter_state_dict, load_adapter, param_groups, save_adapter
+from tests.torch_layers import workers
+from tests.torch_layers.common import VERSION
 
 
 @pytest.mark.parametrize("name", ["ddp", "fsdp"])

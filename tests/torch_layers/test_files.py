@@ -13,9 +13,9 @@ import pytest
 torch = pytest.importorskip("torch")
 safetensors = pytest.importorskip("safetensors.torch")
 
-import structmat  # noqa: E402
-from structmat.torch import CDDLinear, adapt, adapter_state_dict, load_adapter, save_adapter  # noqa: E402
-from tests.torch_layers.common import adapted_mlp, assert_same_state, fill, mlp, state  # noqa: E402
+import structmat
+from structmat.torch import CDDLinear, adapt, adapter_state_dict, load_adapter, save_adapter
+from tests.torch_layers.common import adapted_mlp, assert_same_state, fill, mlp, state
 
 X = torch.randn(5, 6, dtype=torch.float64)
 

@@ -6,11 +6,11 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from torch import nn  # noqa: E402
-from torch.utils.checkpoint import checkpoint  # noqa: E402
+from torch import nn
+from torch.utils.checkpoint import checkpoint
 
-from structmat.torch import CDDConv, CDDLinear, adapt  # noqa: E402
-from tests.torch_layers.common import LINEAR, adapted_mlp, compiler, dense, fill, kept_bytes, quietly  # noqa: E402
+from structmat.torch import CDDConv, CDDLinear, adapt
+from tests.torch_layers.common import LINEAR, adapted_mlp, compiler, dense, fill, kept_bytes, quietly
 
 modes = pytest.mark.parametrize("mode", LINEAR)
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
 
-from structmat.torch import CDDAdapter, CDDConv, CDDEmbedding, CDDLinear, select_adapters  # noqa: E402
-from tests.torch_layers.common import dense, fill  # noqa: E402
+from structmat.torch import CDDAdapter, CDDConv, CDDEmbedding, CDDLinear, select_adapters
+from tests.torch_layers.common import dense, fill
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=str)

@@ -10,9 +10,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from torch import nn  # noqa: E402
+from torch import nn
 
-from structmat.torch import (  # noqa: E402
+from structmat.torch import (
     CDDAdapter,
     CDDConv,
     CDDEmbedding,
@@ -28,7 +28,7 @@ from structmat.torch import (  # noqa: E402
     summarise,
     unmerge_adapters,
 )
-from tests.torch_layers.common import adapted_mlp, assert_same_state, dense, fill, mlp, state  # noqa: E402
+from tests.torch_layers.common import adapted_mlp, assert_same_state, dense, fill, mlp, state
 
 
 class Net(nn.Module):

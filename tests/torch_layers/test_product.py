@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
 
-from structmat.torch import _product  # noqa: E402
-from structmat.torch._product import add_change, linear_with_change  # noqa: E402
-from tests.torch_layers.common import LINEAR, adapter, dense, kept_bytes  # noqa: E402
+from structmat.torch import _product
+from structmat.torch._product import add_change, linear_with_change
+from tests.torch_layers.common import LINEAR, adapter, dense, kept_bytes
 
 SHAPES = [
     ((4, 4), 4, 3),

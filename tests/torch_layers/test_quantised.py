@@ -9,10 +9,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from torch import nn  # noqa: E402
+from torch import nn
 
-from structmat.torch import CDDLinear, adapt, adapter_state_dict, load_adapter, merge_adapters  # noqa: E402
-from tests.torch_layers.common import dense, fill, quietly  # noqa: E402
+from structmat.torch import CDDLinear, adapt, adapter_state_dict, load_adapter, merge_adapters
+from tests.torch_layers.common import dense, fill, quietly
 
 
 def imported(name):
