@@ -14,9 +14,7 @@ pytest.importorskip("cyclopts")
 torch = pytest.importorskip("torch")
 
 EXAMPLES = Path(__file__).parent.parent / "docs" / "examples"
-METHODS = ["head", "lora", "full", "adalora", "fourierft", "c3a", "c3a-corrected"]
-if importlib.util.find_spec("structmat.torch") is not None:
-    METHODS.append("cdd")
+METHODS = ["head", "lora", "full", "adalora", "fourierft", "c3a", "c3a-corrected", "cdd", "cdd-peft"]
 FEW = ("--rows", "48", "--test-rows", "20", "--epochs", "2", "--batch", "8")
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of libraries that this one only meets here
@@ -71,7 +69,7 @@ def test_files_of_every_method(out):
     assert len(list((out / "runs").iterdir())) == 2 * len(METHODS)  # and no partial file
     layers, size = 4, 32
     expected = {"head": 0, "lora": layers * 2 * 8 * size, "fourierft": layers * 1000, "c3a": layers * size}
-    expected["cdd"] = layers * 3 * size
+    expected |= dict.fromkeys(("cdd", "cdd-peft"), layers * 3 * size)
     for method, number in expected.items():
         assert method not in rows or int(rows[method]["adapter_parameters"]) == number
     for method, row in rows.items():
@@ -81,6 +79,17 @@ def test_files_of_every_method(out):
         parameters, stored = int(row["adapter_parameters"]), int(row["adapter_file_bytes"])
         assert stored >= 3.5 * parameters or method == "adalora", method  # which stores the ranks that are left
     assert float(rows["lora"]["bytes_for_backward"]) < float(rows["full"]["bytes_for_backward"])
+
+
+def test_both_libraries_train_cdd_alike(example, model, out):
+    command = ["--model", model, *FEW, "--methods", "cdd", "--library", "peft", "--lr", "cdd=0.03", "--seeds", "0,1"]
+    assert example.main([*command, "--out", str(out)]) == 0
+    with (out / "results.csv").open(newline="") as file:
+        assert [row["method"] for row in csv.DictReader(file)] == ["cdd-peft"]
+    sizes = {
+        json.loads(path.read_text())["adapter_parameters"] for path in (out / "runs").glob("banking77-cdd*-seed0.json")
+    }
+    assert len(sizes) == 1
 
 
 def test_done_runs_are_skipped_and_a_missing_one_is_done_again_alike(example, model, out, capsys):

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 try:
     import torch
@@ -49,6 +49,7 @@ def compare(
     *,
     task: str = "banking77",
     methods: str = "head,lora,cdd,full",
+    library: Literal["structmat", "peft"] = "structmat",
     seeds: str | None = None,
     rows: Annotated[int | None, _Positive] = None,
     test_rows: Annotated[int | None, _Positive] = None,
@@ -74,6 +75,8 @@ def compare(
     methods
         Methods, separated by commas: head, lora, cdd, full, adalora, fourierft, c3a, and c3a-corrected,
         which repairs a gradient of PEFT's C3A.
+    library
+        What adapts by cdd: structmat.torch, or PEFT with structmat.peft; cdd-peft among the methods is the same.
     seeds
         Seeds, separated by commas; the table has means and standard deviations over them. By default 0,1,2.
     rows
@@ -109,6 +112,9 @@ def compare(
     given = {"rows": rows, "test_rows": test_rows, "epochs": epochs, "seeds": seeds}
     usual = QUICK if quick else USUAL
     rows, test_rows, epochs, seeds = (usual[k] if value is None else value for k, value in given.items())
+    if library == "peft":
+        methods = ",".join("cdd-peft" if name.strip() == "cdd" else name for name in methods.split(","))
+        lr = tuple(f"cdd-peft={rates}" if (rates := text.removeprefix("cdd=")) != text else text for text in lr)
     tasks, names = _choices("--task", task, TASKS), _choices("--methods", methods, METHODS)
     rates = _rates(lr, names, sweep=sweep)
     numbers = [_number("--seeds", seed, int) for seed in seeds.split(",")]

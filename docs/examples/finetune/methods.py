@@ -80,6 +80,15 @@ def _peft(encoder: nn.Module, config: PeftConfig, lr: float) -> Prepared:
     return Prepared(model, [{"params": trained, "lr": lr}], lambda: get_peft_model_state_dict(model))
 
 
+def _cdd_by_peft(encoder: nn.Module, lr: float, *_: Any) -> Prepared:
+    """Adapt by the same products, as a method of PEFT."""
+    from structmat.peft import CDDConfig  # noqa: PLC0415
+    from structmat.torch import param_groups  # noqa: PLC0415
+
+    prepared = _peft(encoder, CDDConfig(target_modules=list(TARGETS)), lr)
+    return replace(prepared, groups=param_groups(prepared.encoder, lr=lr))
+
+
 def _lora(encoder: nn.Module, lr: float, *_: Any) -> Prepared:
     return _peft(encoder, LoraConfig(r=8, lora_alpha=16, target_modules=list(TARGETS)), lr)
 
@@ -144,6 +153,7 @@ METHODS = {
     "head": Method(_head, 0.03, (0.01, 0.03, 0.1), "head only"),
     "lora": Method(_lora, 0.003, (0.001, 0.003, 0.01), "LoRA r = 8"),
     "cdd": Method(_cdd, 0.03, (0.01, 0.03, 0.1), "CDD"),
+    "cdd-peft": Method(_cdd_by_peft, 0.03, (0.01, 0.03, 0.1), "CDD, by PEFT"),
     "full": Method(_full, 1e-4, (5e-5, 1e-4, 2e-4), "full"),
     "adalora": Method(_adalora, 0.01, (0.003, 0.01, 0.03), "AdaLoRA"),
     "fourierft": Method(_fourierft, 0.1, (0.03, 0.1, 0.3), "FourierFT"),
