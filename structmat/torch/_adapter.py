@@ -37,8 +37,8 @@ class CDDAdapter(nn.Module):
     gradient : Tensor, shape (out_features, in_features), optional
         For ``init="gradient"``.
     mode : {"lean", "fast"}, default "lean"
-        Whether the backward pass computes transforms again, or keeps them: two thirds of the transforms, four times
-        the memory of the layer's input.
+        Whether the backward pass computes transforms again, or keeps them: two thirds of the transforms, for two
+        float32 values more beside each value of the layer's input.
     dtype, device : optional
         Of the vectors, as everywhere in torch.
 
