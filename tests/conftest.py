@@ -11,6 +11,8 @@ from hypothesis import HealthCheck, settings
 
 from tests import backends
 
+os.environ["HF_HUB_OFFLINE"] = "1"  # no test needs a model of the Hub, and some look for one
+
 settings.register_profile("ci", deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 settings.register_profile("dev", deadline=None, suppress_health_check=list(HealthCheck))
 settings.load_profile("ci" if os.environ.get("CI") else "dev")

@@ -15,7 +15,15 @@ from scipy_doctest import DTChecker
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted(page for folder in (".", "docs", "docs/guide") for page in (ROOT / folder).glob("*.md"))
-EXECUTED = {"README.md", "conventions.md", "fine_tuning.md", "fitting.md", "new_operator.md", "reproduction.md"}
+EXECUTED = {
+    "README.md",
+    "conventions.md",
+    "fine_tuning.md",
+    "fitting.md",
+    "new_operator.md",
+    "peft.md",
+    "reproduction.md",
+}
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -49,13 +57,13 @@ def run_page(path: Path) -> int:
     return len(blocks)
 
 
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # called by peft
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.relative_to(ROOT).as_posix())
 def test_examples_run(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     pytest.importorskip("jax")
     pytest.importorskip("torch")
-    if page.name == "reproduction.md":
-        pytest.importorskip("transformers")
+    pytest.importorskip("peft")
     blocks = run_page(page)
     assert blocks or page.name not in EXECUTED
 

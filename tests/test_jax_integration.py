@@ -13,7 +13,7 @@ from tests.operators import REGISTRY, Entry, Vectors
 jax = pytest.importorskip("jax")
 jnp = backends.get("jax").xp
 
-import structmat as sm  # noqa: E402
+import structmat as sm
 
 entries = pytest.mark.parametrize("entry", REGISTRY, ids=lambda e: e.name)
 

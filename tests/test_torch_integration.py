@@ -11,7 +11,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-import structmat as sm  # noqa: E402
+import structmat as sm
 
 KINDS: dict[str, tuple[Callable[..., sm.LinearOperator], list[tuple[int, ...]]]] = {
     "Circulant": (sm.Circulant, [(5,)]),

@@ -84,7 +84,7 @@ def adapt(
     trained = {id(p) for module in kept for p in module.parameters()}
     trained |= {id(p) for layer in layers for p in layer.adapters[name].parameters()}
     for parameter in model.parameters():
-        parameter.requires_grad_(id(parameter) in trained)
+        parameter.requires_grad_(id(parameter) in trained and parameter.is_floating_point())
         if not parameter.requires_grad:
             parameter.grad = None
     return summarise(model, name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,7 +12,25 @@ from torch import Tensor, nn
 from structmat._base import LinearOperator
 from structmat.torch._adapter import CDDAdapter
 
-__all__ = ["AdaptedLayer"]
+__all__ = ["AdaptedLayer", "add_selected", "no_fast_path"]
+
+
+def add_selected(
+    y: Tensor, x: Tensor, names: Sequence[str | None], add: Callable[[str, Tensor, Tensor], Tensor]
+) -> Tensor:
+    """Return `y` with ``add(name, y, x)`` in the samples, along the first axis, that have a name."""
+    out = y.clone()
+    for name in dict.fromkeys(each for each in names if each is not None):
+        index = torch.tensor([i for i, each in enumerate(names) if each == name], device=x.device)
+        out = out.index_copy(0, index, add(name, y[index], x[index]))
+    return out
+
+
+def no_fast_path(*_: Any) -> None:
+    """Do nothing, as a hook of every adapted layer.
+
+    In evaluation torch's TransformerEncoderLayer reads weights without calling layers, unless it sees hooks.
+    """
 
 
 class AdaptedLayer(nn.Module):
@@ -24,6 +42,15 @@ class AdaptedLayer(nn.Module):
         The layer to adapt; it is frozen and shared, not copied.
     in_features, out_features : int
         Columns and rows of every change.
+    name : str, default "default"
+        Of the first adapter.
+    **options
+        Arguments of `CDDAdapter`.
+
+    Raises
+    ------
+    ValueError
+        If an option is wrong; the base has not changed then.
 
     See Also
     --------
@@ -36,15 +63,22 @@ class AdaptedLayer(nn.Module):
     adapters: nn.ModuleDict
     """The changes by name."""
 
-    def __init__(self, base: nn.Module | None, in_features: int, out_features: int) -> None:
+    def __init__(
+        self, base: nn.Module | None, in_features: int, out_features: int, *, name: str = "default", **options: Any
+    ) -> None:
         super().__init__()
         self.in_features, self.out_features = in_features, out_features
-        self.base = None if base is None else base.requires_grad_(requires_grad=False)
+        self.base = base
         self.adapters = nn.ModuleDict()
         self._active: tuple[str, ...] = ()
         self._enabled = True
         self._selection: tuple[str | None, ...] | None = None
-        self._unmerged: Tensor | None = None
+        self._unmerged: tuple[nn.Parameter] | None = None  # in a tuple, so as not to be registered
+        self.add_adapter(name, **options)
+        self.register_forward_pre_hook(no_fast_path)
+        if base is not None:
+            self.train(base.training)
+            base.requires_grad_(requires_grad=False)
 
     # ---- adapters
 
@@ -170,16 +204,17 @@ class AdaptedLayer(nn.Module):
             return []
         return [self.adapters[name] for name in self._active]
 
+    @property
+    def _selects(self) -> bool:
+        """Whether each sample has an adapter of its own now."""
+        return self._selection is not None and self._enabled and self._unmerged is None
+
     def _selected(self, y: Tensor, x: Tensor) -> Tensor:
         """Add to each sample, along the first axis, the change of the adapter chosen for it."""
         selection = self._selection or ()
         if len(selection) != len(x):
             raise ValueError(f"select_adapters: {len(selection)} names for a batch of {len(x)} samples")
-        out = y.clone()
-        for name in dict.fromkeys(each for each in selection if each is not None):
-            index = torch.tensor([i for i, each in enumerate(selection) if each == name], device=x.device)
-            out = out.index_copy(0, index, self._add(self._adapter(name), y[index], x[index]))
-        return out
+        return add_selected(y, x, selection, lambda name, y, x: self._add(self._adapter(name), y, x))
 
     def _add(self, adapter: CDDAdapter, y: Tensor, x: Tensor) -> Tensor:
         """Return the base's outputs `y` plus a change of the inputs `x`."""
@@ -193,9 +228,10 @@ class AdaptedLayer(nn.Module):
         return self._unmerged is not None
 
     def merge(self) -> None:
-        """Add the active changes to the base's weight, in place; the forward pass is then the base's alone.
+        """Give the base a weight with the active changes added; the forward pass is then the base's alone.
 
-        A copy of the weight is kept, so that `unmerge` is exact. Nothing happens if they are merged already.
+        The weight itself is kept, so that `unmerge` is exact and other layers that share it are not touched. Nothing
+        happens if changes are merged already.
 
         Raises
         ------
@@ -208,16 +244,22 @@ class AdaptedLayer(nn.Module):
             return
         weight = self._own_weight("merge")
         merged = self._merged_weight(weight)
-        self._unmerged = weight.detach().clone()
-        with torch.no_grad():
-            weight.copy_(merged)
+        self._unmerged = (weight,)
+        self.base.weight = nn.Parameter(merged, requires_grad=False)
 
     def unmerge(self) -> None:
         """Bring back the base's weight as it was, bit for bit. Nothing happens if nothing is merged."""
         if self._unmerged is not None:
-            with torch.no_grad():
-                self._own_weight("unmerge").copy_(self._unmerged)
+            (self.base.weight,) = self._unmerged
             self._unmerged = None
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        """Move the kept weight along, in `to`, `half`, ..."""
+        super()._apply(fn, recurse)
+        if self._unmerged is not None:
+            (weight,) = self._unmerged
+            weight.data = fn(weight.data)
+        return self
 
     @contextmanager
     def merged(self) -> Iterator[None]:
@@ -238,9 +280,10 @@ class AdaptedLayer(nn.Module):
 
     def _merged_weight(self, weight: Tensor) -> Tensor:
         """Return the weight plus the active changes, rounded once, in the layout and dtype of the weight."""
-        change = sum(self.adapters[name].dense() for name in self._active)
-        wide = weight.detach().to(torch.promote_types(weight.dtype, torch.float32))
-        merged = (wide + self._in_layout(change, weight).to(wide)).to(weight.dtype)
+        wide = weight.detach().to(torch.promote_types(weight.dtype, torch.float32), copy=True)
+        for name in self._active:
+            wide += self._in_layout(self.adapters[name].dense(), weight).to(wide)
+        merged = wide.to(weight.dtype)
         if not torch.isfinite(merged).all():
             raise ValueError(f"merge: NaN or infinity in the weight with {list(self._active)}; an adapter is broken")
         return merged

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, get_args
 
 import torch
@@ -37,15 +38,15 @@ class CDDAdapter(nn.Module):
     gradient : Tensor, shape (out_features, in_features), optional
         For ``init="gradient"``.
     mode : {"lean", "fast"}, default "lean"
-        Whether the backward pass computes transforms again, or keeps them: two thirds of the transforms, for two
-        float32 values more beside each value of the layer's input.
+        Whether the backward pass computes transforms again, or keeps them: two thirds of the transforms, and for each
+        circulant of a square change twice the memory of the layer's input on top.
     dtype, device : optional
         Of the vectors, as everywhere in torch.
 
     Raises
     ------
     ValueError
-        If a size, `n_factors`, `init` or `mode` is none of the above.
+        If a size, `n_factors`, `alpha`, `init` or `mode` is none of the above.
 
     Notes
     -----
@@ -92,12 +93,14 @@ class CDDAdapter(nn.Module):
         self.block_size = smaller if block_size is None else positive_index(block_size, "CDDAdapter: block_size")
         if mode not in get_args(Mode):
             raise ValueError(f'CDDAdapter: mode must be "lean" or "fast", got {mode!r}')
+        if dtype is not None and not dtype.is_floating_point:
+            raise ValueError(f"CDDAdapter: dtype must be a floating dtype, got {dtype}")
+        if not math.isfinite(alpha):
+            raise ValueError(f"CDDAdapter: alpha must be finite, got {alpha}")
         self.alpha, self.mode, self.fit = float(alpha), mode, None
         self.factors = nn.ParameterList(
             torch.empty(shape, dtype=dtype, device=device) for shape in self._layout(n_factors).vector_shapes
         )
-        if not self.factors[0].is_floating_point():
-            raise ValueError(f"CDDAdapter: dtype must be a floating dtype, got {self.factors[0].dtype}")
         self.reset_parameters(init, gradient=gradient)
 
     def _layout(self, n_factors: int) -> BlockLayout:
@@ -203,7 +206,7 @@ class CDDAdapter(nn.Module):
         Returns
         -------
         Tensor, shape (out_features, in_features)
-            `alpha` included, in the dtype of the vectors; detached.
+            `alpha` included, in float32 at least; detached.
         """
         with torch.no_grad():
             wide = [f.to(torch.promote_types(f.dtype, torch.float32)) for f in self.factors]
@@ -223,7 +226,17 @@ class CDDAdapter(nn.Module):
         -------
         Tensor, shape (..., out_features)
             The sum.
+
+        Raises
+        ------
+        ValueError
+            If `x` or `y` has another shape.
         """
+        if x.shape[-1:] != (self.in_features,) or y.shape != (*x.shape[:-1], self.out_features):
+            raise ValueError(
+                f"CDDAdapter: x must have shape (..., {self.in_features}) and y (..., {self.out_features}), "
+                f"got {tuple(x.shape)} and {tuple(y.shape)}"
+            )
         return add_change(y, x, list(self.factors), self.alpha, self.mode)
 
     def forward(self, x: Tensor) -> Tensor:

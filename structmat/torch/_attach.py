@@ -13,7 +13,7 @@ from structmat.torch._conv import CDDConv, is_pointwise
 from structmat.torch._embedding import CDDEmbedding
 from structmat.torch._linear import CDDLinear
 
-__all__ = ["attach", "put", "sizes"]
+__all__ = ["attach", "replace", "sizes"]
 
 
 def sizes(module: nn.Module) -> tuple[int, int]:
@@ -44,46 +44,32 @@ def _wrapped(module: nn.Module, name: str, options: Mapping[str, Any]) -> Adapte
 def attach(model: nn.Module, options: Mapping[str, Mapping[str, Any]], name: str) -> list[AdaptedLayer]:
     """Add an adapter to each layer, by path, with its options; wrap those that are not adapted yet.
 
-    A layer that is shared under several paths is wrapped once. If one fails the model is left as it was.
+    A layer that is shared is wrapped once, and replaced everywhere. If one fails the model is left as it was.
     """
     trainable = {parameter: parameter.requires_grad for parameter in model.parameters()}
-    new: dict[str, AdaptedLayer] = {}
+    new: dict[int, AdaptedLayer] = {}
     extended: list[AdaptedLayer] = []
-    by_base: dict[int, AdaptedLayer] = {}
     try:
         for path, own in options.items():
             module = model.get_submodule(path)
             if isinstance(module, AdaptedLayer):
                 module.add_adapter(name, **own)
                 extended.append(module)
-            else:
-                layer = by_base.get(id(module)) or _wrapped(module, name, own)
-                by_base[id(module)] = new[path] = layer
+            elif id(module) not in new:
+                new[id(module)] = _wrapped(module, name, own)
     except BaseException:
         for layer in extended:
             layer.remove_adapter(name)
         for parameter, before in trainable.items():
             parameter.requires_grad_(before)
         raise
-    for path, layer in new.items():
-        put(model, path, layer)
-    return [*by_base.values(), *extended]
+    for layer in new.values():
+        replace(model, layer.base, layer)
+    return [*new.values(), *extended]
 
 
-def put(model: nn.Module, path: str, module: nn.Module) -> None:
-    """Set a submodule by path."""
-    parent, _, name = path.rpartition(".")
-    owner = model.get_submodule(parent)
-    setattr(owner, name, module)
-    if isinstance(owner, nn.TransformerEncoderLayer):
-        # Its fast path reads the weights of its linear layers without calling them; this flag, which torch asks first,
-        # keeps it off that path while one of them is adapted.
-        adapted = any(isinstance(child, AdaptedLayer) for child in owner.children())
-        owner.activation_relu_or_gelu = 0 if adapted else _fast_activation(owner.activation)
-
-
-def _fast_activation(activation: Any) -> int:
-    """Return what torch.nn.TransformerEncoderLayer notes about its activation."""
-    if activation is nn.functional.relu or isinstance(activation, nn.ReLU):
-        return 1
-    return 2 if activation is nn.functional.gelu or isinstance(activation, nn.GELU) else 0
+def replace(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
+    """Put a module in the place of another one, everywhere in a model."""
+    places = [(owner, name) for owner in model.modules() for name, child in owner._modules.items() if child is old]
+    for owner, name in places:
+        setattr(owner, name, new)

@@ -58,9 +58,7 @@ class CDDConv(AdaptedLayer):
                 "CDDConv: the base must be a Conv1d or Conv2d with kernel size and stride 1, one group and no padding, "
                 f"got {base!r}"
             )
-        super().__init__(base, base.in_channels, base.out_channels)
-        self.add_adapter(name, **options)
-        self.train(base.training)
+        super().__init__(base, base.in_channels, base.out_channels, name=name, **options)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the outputs of the layer.
@@ -77,11 +75,11 @@ class CDDConv(AdaptedLayer):
         """
         y = self.base(x)
         added = self._added()
-        if not added:
+        if not added and not self._selects:
             return y
         channels = 0 if x.ndim == len(self.base.kernel_size) + 1 else 1
         x, y = x.movedim(channels, -1), y.movedim(channels, -1)
-        if self._selection is not None:
+        if self._selects:
             y = self._selected(y, x)
         else:
             for adapter in added:

@@ -39,6 +39,7 @@ class CDDEmbedding(AdaptedLayer):
     Notes
     -----
     The first diagonal has one entry for each token, so the count of parameters is at least the number of embeddings.
+    That of the base's ``padding_idx`` starts at zero and gets no gradient, as the row of the table itself.
 
     Examples
     --------
@@ -54,9 +55,7 @@ class CDDEmbedding(AdaptedLayer):
             raise TypeError(f"CDDEmbedding: the base must be a torch.nn.Embedding, got {type(base).__name__}")
         if base.max_norm is not None:
             raise ValueError("CDDEmbedding: an embedding with max_norm rewrites its table and cannot be adapted")
-        super().__init__(base, base.embedding_dim, base.num_embeddings)
-        self.add_adapter(name, **options)
-        self.train(base.training)
+        super().__init__(base, base.embedding_dim, base.num_embeddings, name=name, **options)
 
     def add_adapter(self, name: str = "default", **options: Any) -> CDDAdapter:
         """Add a change of three factors; see `AdaptedLayer.add_adapter`.
@@ -80,7 +79,11 @@ class CDDEmbedding(AdaptedLayer):
         """
         if options.get("n_factors", 3) != 3:
             raise ValueError(f"CDDEmbedding: n_factors must be 3, got {options['n_factors']}")
-        return super().add_adapter(name, **options)
+        adapter = super().add_adapter(name, **options)
+        if self.base.padding_idx is not None:
+            with torch.no_grad():
+                adapter.factors[0][self.base.padding_idx] = 0
+        return adapter
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Return the embeddings of tokens.
@@ -96,10 +99,9 @@ class CDDEmbedding(AdaptedLayer):
             Rows of the table with its changes.
         """
         y = self.base(tokens)
-        added = self._added()
-        if self._selection is not None and added:
+        if self._selects:
             return self._selected(y, tokens)
-        for adapter in added:
+        for adapter in self._added():
             y = self._add(adapter, y, tokens)
         return y
 
@@ -109,4 +111,5 @@ class CDDEmbedding(AdaptedLayer):
         lags = (x[..., None] - torch.arange(side, device=x.device)) % side
         blocks = grid[x // side]  # (..., q, b)
         rows = blocks.gather(-1, lags[..., None, :].expand(blocks.shape)).flatten(-2)[..., : len(right)]
-        return (y + adapter.alpha * left[x][..., None] * rows * right).to(y.dtype)
+        scale = nn.functional.embedding(x, adapter.alpha * left[:, None], self.base.padding_idx)
+        return (y + scale * rows * right).to(y.dtype)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -35,7 +36,8 @@ def adapter_state_dict(model: nn.Module, name: str = "default") -> dict[str, Ten
     Returns
     -------
     dict of str to Tensor
-        Keys such as ``"encoder.0.query.factors.0"``; detached, sharing memory with the model.
+        Keys such as ``"encoder.0.query.factors.0"``; detached, sharing memory with the model. Vectors that are sharded
+        (FSDP) are gathered: every process has to call this.
 
     Raises
     ------
@@ -43,7 +45,7 @@ def adapter_state_dict(model: nn.Module, name: str = "default") -> dict[str, Ten
         If no layer has an adapter of that name.
     """
     return {
-        key: factor.detach()
+        key: _whole(factor.detach())
         for path, adapter in _adapters(model, name, "adapter_state_dict").items()
         for key, factor in _keys(path, adapter).items()
     }
@@ -84,7 +86,8 @@ def save_adapter(model: nn.Module, path: str | os.PathLike[str], name: str = "de
 
     Notes
     -----
-    The metadata hold the format, the version of structmat, and the options of each layer in JSON.
+    The metadata hold the format, the version of structmat, and the options of each layer in JSON. If vectors are
+    sharded (FSDP), every process has to call this, and the first one writes.
     """
     from structmat import __version__  # noqa: PLC0415  # of the package above this one
 
@@ -92,6 +95,9 @@ def save_adapter(model: nn.Module, path: str | os.PathLike[str], name: str = "de
     layers = {key: {option: adapter.options()[option] for option in _OPTIONS} for key, adapter in adapters.items()}
     metadata = {"format": _FORMAT, "structmat": __version__, "layers": json.dumps(layers)}
     tensors = {key: value.contiguous() for key, value in adapter_state_dict(model, name).items()}
+    sharded = any(_is_sharded(factor) for adapter in adapters.values() for factor in adapter.factors)
+    if sharded and torch.distributed.get_rank() != 0:
+        return Path(path)
     with atomic_write(path, force=force) as file:
         file.write(_safetensors().torch.save(tensors, metadata))
     return Path(path)
@@ -122,10 +128,14 @@ def load_adapter(
     ValueError
         If the file is no complete adapter file, or keys, shapes or block sizes differ from those of the model; the
         model has not changed then.
+    RuntimeError
+        If adapters are merged.
     """
     state, written = (dict(source), None) if isinstance(source, Mapping) else _read(source)
     layers = {path: layer for path, layer in adapted_layers(model).items() if name in layer.adapters}
     if layers or written is None:
+        for layer in layers.values():
+            layer._require_unmerged("load_adapter")
         adapters = _adapters(model, name, "load_adapter")
         _check(adapters, state, written)
     else:
@@ -135,9 +145,9 @@ def load_adapter(
     with torch.no_grad():
         for path, adapter in adapters.items():
             for key, factor in _keys(path, adapter).items():
-                factor.copy_(state[key])
+                factor.copy_(_sharded(state[key], factor))
             if written is not None:
-                adapter.alpha = float(written[path]["alpha"])
+                adapter.alpha = written[path]["alpha"]
     return list(adapters)
 
 
@@ -145,10 +155,30 @@ def _keys(path: str, adapter: CDDAdapter) -> dict[str, Tensor]:
     return {f"{path}{'.' if path else ''}factors.{i}": factor for i, factor in enumerate(adapter.factors)}
 
 
+def _is_sharded(tensor: Tensor) -> bool:
+    """Whether it is a DTensor, whose module need not have been imported."""
+    return hasattr(tensor, "full_tensor")
+
+
+def _whole(tensor: Tensor) -> Tensor:
+    return tensor.full_tensor() if _is_sharded(tensor) else tensor
+
+
+def _sharded(tensor: Tensor, like: Tensor) -> Tensor:
+    """Return a whole tensor in shards as another one's."""
+    if not _is_sharded(like):
+        return tensor
+    from torch.distributed.tensor import distribute_tensor  # noqa: PLC0415  # in reach where there is a shard only
+
+    return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements)
+
+
 def _planned(model: nn.Module, written: Mapping[str, dict[str, Any]]) -> dict[str, CDDAdapter]:
     """Return the adapters that a file asks for, without memory."""
     planned: dict[str, CDDAdapter] = {}
     for path, options in written.items():
+        if not path:
+            raise ValueError("load_adapter: the file is of a single layer; wrap the model by CDDLinear first")
         try:
             planned[path] = CDDAdapter(*sizes(model.get_submodule(path)), **options, device="meta")
         except (AttributeError, TypeError) as error:
@@ -160,6 +190,9 @@ def _check(
     adapters: Mapping[str, CDDAdapter], state: Mapping[str, Tensor], written: Mapping[str, dict[str, Any]] | None
 ) -> None:
     """Refuse what would not fit, before anything is copied."""
+    if written is not None and written.keys() != adapters.keys():
+        differing = sorted(written.keys() ^ adapters.keys())
+        raise ValueError(f"load_adapter: layers differ between the file and the model: {differing[:3]}")
     for path, adapter in adapters.items():
         for option in ("n_factors", "block_size") if written and path in written else ():
             if written[path][option] != adapter.options()[option]:  # type: ignore[index]
@@ -191,9 +224,11 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, di
         if metadata.get("format") != _FORMAT:
             raise ValueError(f"its format is {metadata.get('format')!r}, not {_FORMAT!r}")  # noqa: TRY301
         written = {
-            str(layer): {option: options[option] for option in _OPTIONS}
+            str(layer): {**{option: options[option] for option in _OPTIONS}, "alpha": float(options["alpha"])}
             for layer, options in json.loads(metadata["layers"]).items()
         }
+        if not all(math.isfinite(options["alpha"]) for options in written.values()):
+            raise ValueError("an alpha is not finite")  # noqa: TRY301
     except (safetensors.SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"load_adapter: {path} is no complete adapter file: {error}") from error
     return state, written

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from structmat.torch._adapted import AdaptedLayer
+from structmat.torch._adapter import CDDAdapter
 from structmat.torch._bases import features, is_transposed
 from structmat.torch._init import Init
-from structmat.torch._product import Mode, linear_with_change
+from structmat.torch._product import Mode, autocasts, linear_with_change
 
-__all__ = ["CDDLinear"]
+__all__ = ["CDDLinear", "with_changes"]
 
 
 class CDDLinear(AdaptedLayer):
@@ -102,9 +105,11 @@ class CDDLinear(AdaptedLayer):
                 f"CDDLinear: base maps {features(base)[0]} to {features(base)[1]} features, "
                 f"got in_features={in_features}, out_features={out_features}"
             )
-        super().__init__(base, in_features, out_features)
-        self.add_adapter(
-            name,
+        super().__init__(
+            base,
+            in_features,
+            out_features,
+            name=name,
             n_factors=n_factors,
             block_size=block_size,
             alpha=alpha,
@@ -141,7 +146,7 @@ class CDDLinear(AdaptedLayer):
         TypeError
             If the module has no features.
         """
-        return cls(*features(linear), base=linear, **options).train(linear.training)
+        return cls(*features(linear), base=linear, **options)
 
     @classmethod
     def from_delta(cls, base: nn.Module | Tensor, tuned: Tensor, **options: Any) -> CDDLinear:
@@ -225,42 +230,20 @@ class CDDLinear(AdaptedLayer):
         Tensor, shape (..., out_features)
             In the dtype of the base's outputs.
         """
+        if x.is_nested and x.layout == torch.strided:  # what TransformerEncoder makes of a padded batch
+            return torch.nested.as_nested_tensor([self.forward(sample) for sample in x.unbind()])
         if x.shape[-1] != self.in_features:
             raise ValueError(f"CDDLinear: x must have shape (..., {self.in_features}), got {tuple(x.shape)}")
         added = self._added()
-        if self._selection is not None and added:
+        if self._selects:
             return self._selected(self._base_output(x), x)
-        if added and self._fuses(x):
-            first, *added = added
-            y = linear_with_change(
-                x,
-                self.base.weight,
-                self.base.bias,
-                list(first.factors),
-                first.alpha,
-                first.mode,
-            )
-        else:
-            y = self._base_output(x)
-        for adapter in added:
-            y = adapter.add_to(y, x)
-        return y
+        return with_changes(self._base_output if self.base is None else self.base, x, added)
 
     def _base_output(self, x: Tensor) -> Tensor:
         if self.base is not None:
             return self.base(x)
         y = x.new_zeros(*x.shape[:-1], self.out_features)
         return y if self.own_bias is None else y + self.own_bias
-
-    def _fuses(self, x: Tensor) -> bool:
-        """Whether the base is a plain frozen linear layer that nobody watches, so that one operation can do it all."""
-        base = self.base
-        if type(base) is not nn.Linear or torch.is_autocast_enabled(x.device.type):
-            return False
-        watched = base._forward_hooks or base._forward_pre_hooks or base._backward_hooks or base._backward_pre_hooks
-        weight, bias = base.weight, base.bias
-        trained = weight.requires_grad or (bias is not None and bias.requires_grad)
-        return not watched and not trained and type(weight) is nn.Parameter and weight.dtype == x.dtype
 
     def dense_weight(self) -> Tensor:
         """Return the base's weight without the changes, as a dense matrix.
@@ -278,7 +261,7 @@ class CDDLinear(AdaptedLayer):
         if self.base is None:
             raise ValueError("CDDLinear.dense_weight: there is no base")
         if self._unmerged is not None:
-            return self._in_layout(self._unmerged, self._unmerged.T)
+            return self._in_layout(self._unmerged[0].detach(), self.base.weight)
         try:
             weight = self._own_weight("dense_weight").detach()
         except TypeError:
@@ -305,13 +288,12 @@ class CDDLinear(AdaptedLayer):
             If the weight held NaN or infinity.
         """
         if self.base is None:
-            bias = self.own_bias
-            weight = sum((self.adapters[name].dense() for name in self._active), torch.zeros(()))
+            like = next(self.adapters.parameters(), torch.empty(0))
+            weight = like.new_zeros(self.out_features, self.in_features)
         else:
-            bias = getattr(self.base, "bias", None)
             weight = self.dense_weight()
-            weight = self._merged_weight(weight.T if is_transposed(self.base) else weight)
-            weight = weight.T if is_transposed(self.base) else weight
+        weight = self._in_layout(self._merged_weight(self._in_layout(weight, weight)), weight)
+        bias = self.bias
         linear = nn.Linear(
             self.in_features, self.out_features, bias=bias is not None, dtype=weight.dtype, device=weight.device
         )
@@ -324,7 +306,30 @@ class CDDLinear(AdaptedLayer):
     @property
     def bias(self) -> Any:
         """The bias of the base, or of the layer itself."""
-        return self.own_bias if self.base is None else getattr(self.base, "bias", None)
+        bias = self.own_bias if self.base is None else getattr(self.base, "bias", None)
+        return bias() if inspect.ismethod(bias) else bias  # a method of torch.ao's quantised layers
+
+
+def with_changes(base: Any, x: Tensor, adapters: Sequence[CDDAdapter]) -> Tensor:
+    """Return the outputs of a base layer plus the changes of adapters, by one operation where the base allows that."""
+    if adapters and _fuses(base, x):
+        first, *adapters = adapters
+        y = linear_with_change(x, base.weight, base.bias, list(first.factors), first.alpha, first.mode)
+    else:
+        y = base(x)
+    for adapter in adapters:
+        y = adapter.add_to(y, x)
+    return y
+
+
+def _fuses(base: Any, x: Tensor) -> bool:
+    """Whether a base is a plain frozen linear layer that nobody watches, so that one operation can do it all."""
+    if type(base) is not nn.Linear or autocasts(x):
+        return False
+    watched = base._forward_hooks or base._forward_pre_hooks or base._backward_hooks or base._backward_pre_hooks
+    weight, bias = base.weight, base.bias
+    trained = weight.requires_grad or (bias is not None and bias.requires_grad)
+    return not watched and not trained and type(weight) is nn.Parameter and weight.dtype == x.dtype
 
 
 def _as_module(base: nn.Module | Tensor) -> nn.Module:

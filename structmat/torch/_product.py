@@ -17,7 +17,7 @@ from torch.nn.functional import linear
 
 from structmat.torch._rows import Kept, Working, change_rows, finished, gradient_rows, precision
 
-__all__ = ["Mode", "add_change", "linear_with_change"]
+__all__ = ["Mode", "add_change", "autocasts", "linear_with_change"]
 
 Mode: TypeAlias = Literal["lean", "fast"]
 
@@ -33,14 +33,14 @@ def add_change(y: Tensor, x: Tensor, factors: Sequence[Tensor], alpha: float, mo
 
     `factors` holds diagonals (m,) and grids of circulants (p, q, b), in the order of the product.
     """
-    return _applied(y, x, None, None, factors, alpha, mode).reshape(y.shape)
+    return _applied(y, x, None, None, factors, alpha, mode)
 
 
 def linear_with_change(
     x: Tensor, weight: Tensor, bias: Tensor | None, factors: Sequence[Tensor], alpha: float, mode: Mode = "lean"
 ) -> Tensor:
     """Return ``W x + bias + alpha D C D x`` with a frozen weight: added in place, in both directions."""
-    return _applied(None, x, weight, bias, factors, alpha, mode).reshape(*x.shape[:-1], len(weight))
+    return _applied(None, x, weight, bias, factors, alpha, mode)
 
 
 def _applied(
@@ -52,21 +52,24 @@ def _applied(
     alpha: float,
     mode: Mode,
 ) -> Tensor:
-    x = x.reshape(-1, x.shape[-1])
-    y = None if y is None else y.reshape(-1, y.shape[-1])
     # Compilers and the transforms of torch.func differentiate, batch and schedule plain operations themselves.
     if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
         return _plainly(y, x, weight, bias, factors, alpha)
-    if not len(x):  # which transforms refuse; gradients are zeros all the same
+    if not x.numel():  # which transforms refuse; gradients are zeros all the same
         base = linear(x, weight, bias) if y is None else y + 0 * x.sum()
         return base + 0 * sum(f.sum() for f in factors).to(base.dtype)
     return _AddedChange.apply(y, x, weight, bias, alpha, mode, *factors)
 
 
+def autocasts(x: Tensor) -> bool:
+    """Whether autocast is on for the device of `x`; some, such as "meta", have none."""
+    device = x.device.type
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+
+
 def _without_autocast(x: Tensor) -> AbstractContextManager[object]:
     """Autocast would run the sums over rows in half precision."""
-    device = x.device.type
-    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
+    return torch.autocast(x.device.type, enabled=False) if autocasts(x) else nullcontext()
 
 
 def _plainly(
@@ -81,8 +84,13 @@ def _plainly(
     with _without_autocast(x):
         base = linear(x, cast("Tensor", weight), bias) if y is None else y
         dtype = precision(x, base, *factors)
-        h, scale, _ = change_rows(x.to(dtype), Working.of(factors, alpha, dtype))
-        return (base + h * scale).to(base.dtype)
+        h, scale, _ = change_rows(_rows(x).to(dtype), Working.of(factors, alpha, dtype))
+        return (base + (h * scale).reshape(base.shape)).to(base.dtype)
+
+
+def _rows(x: Tensor) -> Tensor:
+    """Return all rows of the last axis as a matrix: inside of the function, so that no copy is kept."""
+    return x.reshape(-1, x.shape[-1])
 
 
 def _chunk(x: Tensor, factors: Sequence[Tensor]) -> int:
@@ -100,7 +108,7 @@ def _split(rows: int, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
 
 
 class _AddedChange(torch.autograd.Function):
-    """Rows of ``y + alpha D C D x``, or of ``W x + bias + alpha D C D x`` where a weight is given instead of y."""
+    """``y + alpha D C D x``, or ``W x + bias + alpha D C D x`` where a weight is given instead of y."""
 
     @staticmethod
     def forward(
@@ -114,12 +122,14 @@ class _AddedChange(torch.autograd.Function):
         *factors: Tensor,
     ) -> Tensor:
         with _without_autocast(x):
-            out = linear(x, cast("Tensor", weight), bias) if y is None else torch.empty_like(y)
-            base = out if y is None else y
+            result = linear(x, cast("Tensor", weight), bias) if y is None else y.new_empty(y.shape)
+            result = result.contiguous()  # as it is already, so that its rows are a view
+            out = _rows(result)
+            base = out if y is None else _rows(y)
             dtype = precision(x, base, *factors)
             working = Working.of(factors, alpha, dtype)
             kept: list[Tensor] = []
-            for xs, bases, outs in _split(_chunk(x, factors), x, base, out):
+            for xs, bases, outs in _split(_chunk(x, factors), _rows(x), base, out):
                 h, scale, steps = change_rows(xs.to(dtype), working)
                 if out.dtype == dtype:
                     torch.addcmul(bases, h, scale, out=outs)
@@ -130,7 +140,7 @@ class _AddedChange(torch.autograd.Function):
         ctx.alpha, ctx.n_factors = alpha, len(factors)
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(x, weight, *factors, *kept)
-        return out
+        return result
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -152,9 +162,10 @@ def _differentiable_gradients(
     """Return the gradients of `x` and the factors by plain operations on all rows at once."""
     dtype = precision(x, dy, *factors)
     working = Working.of(factors, alpha, dtype)
-    _, _, steps = change_rows(x.to(dtype), working)
-    g, scale, sums = gradient_rows(x.to(dtype), dy.to(dtype), working, working.adjoints(), steps)
-    dx = (g * scale).to(x.dtype)
+    xs, dys = _rows(x).to(dtype), _rows(dy).to(dtype)
+    _, _, steps = change_rows(xs, working)
+    g, scale, sums = gradient_rows(xs, dys, working, working.adjoints(), steps)
+    dx = (g * scale).to(x.dtype).reshape(x.shape)
     return [dx if weight is None else dy @ weight + dx, *finished(sums, factors, alpha)]
 
 
@@ -166,7 +177,9 @@ def _chunked_gradients(
     working = Working.of(factors, alpha, dtype)
     adjoints, remaining = working.adjoints(), iter(kept)
     # From dy, which alone has a batch axis where `torch.autograd.grad` maps over a batch of gradients.
-    dx = dy.new_zeros(x.shape, dtype=x.dtype) if weight is None else dy @ weight
+    result = dy.new_zeros(x.shape, dtype=x.dtype) if weight is None else dy @ weight
+    result = result.contiguous()
+    x, dy, dx = _rows(x), _rows(dy), _rows(result)
     totals: list[Tensor] = []
     for xs, dys, dxs in _split(_chunk(x, factors), x, dy, dx):
         wide = xs.to(dtype)
@@ -181,4 +194,4 @@ def _chunked_gradients(
         else:
             dxs.copy_(torch.addcmul(dxs.to(dtype), g, scale))
         del g  # room in the cache for the next chunk
-    return [dx, *finished(totals, factors, alpha)]
+    return [result, *finished(totals, factors, alpha)]

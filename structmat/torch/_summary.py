@@ -47,23 +47,45 @@ def change_flops(adapter: CDDAdapter) -> int:
 
 @dataclass(frozen=True)
 class LayerSummary:
-    """One adapted layer."""
+    """One adapted layer.
+
+    Attributes
+    ----------
+    name : str
+        Path in the model.
+    shape : tuple of int
+        Rows and columns of the weight.
+    block_size : int
+        Side of the circulants.
+    n_parameters : int
+        Of the adapter.
+    flops_per_token : int
+        Of the change, by `change_flops`.
+    """
 
     name: str
-    """Path in the model."""
     shape: tuple[int, int]
-    """Rows and columns of the weight."""
     block_size: int
-    """Side of the circulants."""
     n_parameters: int
-    """Of the adapter."""
     flops_per_token: int
-    """Of the change, by `change_flops`."""
 
 
 @dataclass(frozen=True)
 class AdapterSummary:
     """What one adapter adds to a model.
+
+    Attributes
+    ----------
+    adapter : str
+        Name of the adapter.
+    layers : tuple of LayerSummary
+        The adapted layers.
+    n_trainable : int
+        All trainable parameters of the model, those outside adapters included.
+    n_total : int
+        All parameters of the model.
+    n_bytes : int
+        Of the adapter's parameters.
 
     See Also
     --------
@@ -71,15 +93,10 @@ class AdapterSummary:
     """
 
     adapter: str
-    """Name of the adapter."""
     layers: tuple[LayerSummary, ...]
-    """The adapted layers."""
     n_trainable: int
-    """All trainable parameters of the model, those outside adapters included."""
     n_total: int
-    """All parameters of the model."""
     n_bytes: int
-    """Of the adapter's parameters."""
 
     @property
     def n_parameters(self) -> int:

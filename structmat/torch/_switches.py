@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from torch import nn
 
 from structmat.torch._adapted import AdaptedLayer
-from structmat.torch._attach import put
+from structmat.torch._attach import replace
 from structmat.torch._targets import adapted_layers
 
 __all__ = [
@@ -80,18 +80,20 @@ def remove_adapters(model: nn.Module, *, merge: bool = False) -> None:
     Raises
     ------
     ValueError
-        If there is no adapted layer, or one has no base; nothing has changed then.
+        If there is no adapted layer, one has no base, or the model is one; nothing has changed then.
     """
     layers = _layers(model, "remove_adapters")
     for path, layer in layers.items():
+        if layer is model:
+            raise ValueError("remove_adapters: the model is itself the adapted layer; take its base, or to_linear()")
         if layer.base is None:
             raise ValueError(f"remove_adapters: {path} has no base layer to put back")
     if merge:
         merge_adapters(model)
     else:
         unmerge_adapters(model)
-    for path, layer in layers.items():
-        put(model, path, layer.base)
+    for layer in layers.values():
+        replace(model, layer, layer.base)
 
 
 @contextmanager

@@ -34,26 +34,35 @@ def _bypassed(model: nn.Module, path: str) -> bool:
 
 
 def matches(path: str, names: Targets) -> bool:
-    """Whether a path is one of the names, ends with one, or, if `names` is a string, matches it whole as a regex."""
-    if isinstance(names, str):
-        return re.fullmatch(names, path) is not None
-    return any(path == name or path.endswith(f".{name}") for name in names)
-
-
-def targeted(model: nn.Module, targets: Targets, exclude: Targets) -> dict[str, nn.Module]:
-    """Return the layers to adapt by path.
+    """Whether a path is one of the names, ends with one, or, if `names` is a string, matches it whole as a regex.
 
     Raises
     ------
     ValueError
-        If nothing matches, or `targets` is no valid regex.
+        If `names` is no valid regex.
+    """
+    if isinstance(names, str):
+        try:
+            return re.fullmatch(names, path) is not None
+        except re.error as error:
+            raise ValueError(f"adapt: {names!r} is no regular expression: {error}") from error
+    return any(path == name or path.endswith(f".{name}") for name in names)
+
+
+def targeted(model: nn.Module, targets: Targets, exclude: Targets) -> dict[str, nn.Module]:
+    """Return the layers to adapt by path; a layer that is shared under several paths once.
+
+    Raises
+    ------
+    ValueError
+        If nothing matches, or a regex is not valid.
     TypeError
         If a layer that was named cannot be adapted.
     """
     inner = {f"{path}." for path in adapted_layers(model)}
     modules = {
         path: module
-        for path, module in model.named_modules()
+        for path, module in model.named_modules(remove_duplicate=False)
         if path and not any(path.startswith(prefix) for prefix in inner)
     }
     adaptable = [path for path, module in modules.items() if _adaptable(module)]
@@ -64,10 +73,7 @@ def targeted(model: nn.Module, targets: Targets, exclude: Targets) -> dict[str, 
             if (is_linear(modules[path]) or isinstance(modules[path], CDDLinear)) and not _bypassed(model, path)
         ]
     else:
-        try:
-            chosen = [path for path in modules if matches(path, targets)]
-        except re.error as error:
-            raise ValueError(f"adapt: targets {targets!r} is no regular expression: {error}") from error
+        chosen = [path for path in modules if matches(path, targets)]
         for path in chosen:
             if path not in adaptable:
                 raise TypeError(
@@ -76,7 +82,12 @@ def targeted(model: nn.Module, targets: Targets, exclude: Targets) -> dict[str, 
                 )
             if _bypassed(model, path):
                 raise TypeError(f"adapt: MultiheadAttention reads the weight of {path} and never calls it")
-    found = {path: modules[path] for path in chosen if not matches(path, exclude)}
+    taken = {id(module) for path, module in modules.items() if matches(path, exclude)}
+    found: dict[str, nn.Module] = {}
+    for path in chosen:
+        if id(modules[path]) not in taken:
+            taken.add(id(modules[path]))
+            found[path] = modules[path]
     if not found:
         shown = ", ".join(adaptable[:8]) + (", ..." if len(adaptable) > 8 else "")
         raise ValueError(f"adapt: targets {targets!r} match no layer; could be adapted: {shown or 'none'}")

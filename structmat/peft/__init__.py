@@ -1,0 +1,49 @@
+"""CDD as a method of Hugging Face PEFT, used as LoRA is. Needs the extra ``peft``. Importing it registers the method.
+
+- `_register`: what makes "CDD" one of PEFT's methods; the versions it works with
+- `_config`: `CDDConfig`, the settings, as they stand in ``adapter_config.json``
+- `_files`: a look at an adapter's file before a model is touched
+- `_layer`: `CDDTunerLinear`, a layer with its adapters; the mathematics is that of `structmat.torch`
+- `_weighted`, `_model`: `CDDModel`, which puts the layers in and takes them out; mixed batches, weighted sums
+- `_checkpoint`, `_fitted`, `_convert`: adapters fitted to weights tuned otherwise; CDD adapters turned into LoRA ones
+
+>>> import torch
+>>> from peft import get_peft_model
+>>> import structmat.peft
+>>> model = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.GELU(), torch.nn.Linear(64, 10))
+>>> model = get_peft_model(model, structmat.peft.CDDConfig(target_modules=["0"]))
+>>> model.print_trainable_parameters()
+trainable params: 192 || all params: 5,002 || trainable%: 3.8385
+"""
+
+from __future__ import annotations
+
+try:
+    import peft as _  # noqa: F401
+except ModuleNotFoundError as error:
+    raise ImportError('structmat.peft needs the extra "peft": pip install "structmat[peft]"') from error
+
+from structmat.peft._register import SUPPORTED, register, require_supported
+
+require_supported()
+
+from structmat.peft._config import CDDConfig  # noqa: E402 - an old peft lacks what these import
+from structmat.peft._convert import from_delta, from_lora, from_pretrained_fit, to_lora  # noqa: E402
+from structmat.peft._fitted import FittedAdapter, LayerFit  # noqa: E402
+from structmat.peft._layer import CDDTunerLinear  # noqa: E402
+from structmat.peft._model import CDDModel  # noqa: E402
+
+register(CDDConfig, CDDModel)
+
+__all__ = [
+    "SUPPORTED",
+    "CDDConfig",
+    "CDDModel",
+    "CDDTunerLinear",
+    "FittedAdapter",
+    "LayerFit",
+    "from_delta",
+    "from_lora",
+    "from_pretrained_fit",
+    "to_lora",
+]

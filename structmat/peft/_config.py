@@ -1,0 +1,233 @@
+"""`CDDConfig`: the settings of an adapter."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from peft.config import PeftConfig
+from peft.utils import SAFETENSORS_WEIGHTS_NAME, PeftType
+from peft.utils.other import get_pattern_key
+
+from structmat._arrays import positive_index
+from structmat.peft._files import stored_shapes
+
+__all__ = ["CDDConfig"]
+
+BIASES = ("none", "all", "cdd_only")
+STARTS = (True, False, "normal", "gradient")
+
+
+@dataclass
+class CDDConfig(PeftConfig):
+    """Settings of an adapter that adds alpha times D C D, two diagonals around a circulant, to linear layers.
+
+    Parameters
+    ----------
+    task_type : str or peft.TaskType, optional
+        As in all methods of PEFT.
+    peft_type : str, optional
+        Always "CDD".
+    auto_mapping, peft_version, base_model_name_or_path, revision, inference_mode : optional
+        Kept by PEFT.
+    n_factors : int, default 3
+        Odd and at least 3: the number of diagonals and circulants. A square layer of n features takes
+        ``n_factors * n`` parameters.
+    block_size : int, optional
+        Side of the circulants; any, the last blocks are cropped. Default: the smaller of a layer's two features, which
+        is the fastest and takes the fewest parameters.
+    alpha : float, default 1.0
+        What the change is multiplied by; not trained. Unlike LoRA's it is not divided by anything. With Adam-like
+        optimisers doubling it is much like doubling the learning rate.
+    target_modules : list of str or str, optional
+        Names of modules, or their endings; a regular expression for whole paths; or "all-linear". Default: as for
+        LoRA, for the architectures that PEFT knows.
+    exclude_modules : list of str or str, optional
+        Modules to leave out, likewise.
+    init_weights : True, False, "normal" or "gradient", default True
+        True: the change starts at exactly zero and trains at once; learning rates of 0.01 to 0.03 suit, ten times
+        those of LoRA. False and "normal": it starts at random, so that outputs differ at once; for tests, and for
+        layers trained from scratch. "gradient": zero too, with factors from the gradient that ``weight.grad`` holds:
+        run ``loss.backward()`` on the model before; same learning rates as True.
+    bias : {"none", "all", "cdd_only"}, default "none"
+        Which biases are trained as well: of all modules, or of adapted ones.
+    modules_to_save : list of str, optional
+        Modules that are trained and saved as they are, such as a new classification head.
+    layers_to_transform : list of int or int, optional
+        Indices of the layers to adapt. Default: all.
+    layers_pattern : list of str or str, optional
+        Name of the list of layers, where PEFT does not know it; only with `layers_to_transform`.
+    alpha_pattern : dict, optional
+        Other values of `alpha`, by names or regular expressions of modules.
+    block_size_pattern : dict, optional
+        Other values of `block_size`, likewise.
+
+    Raises
+    ------
+    ValueError
+        If an option has none of the values above.
+    TypeError
+        If there is no such option, or its value is of another kind.
+
+    See Also
+    --------
+    structmat.torch.CDDAdapter : What each adapted layer gets.
+
+    Examples
+    --------
+    >>> from structmat.peft import CDDConfig
+    >>> config = CDDConfig(target_modules=["query", "value"], block_size_pattern={"layer.0.value": 64})
+    >>> config.n_factors, config.block_size, config.alpha
+    (3, None, 1.0)
+    """
+
+    n_factors: int = field(default=3, metadata={"help": "Number of diagonals and circulants: odd, at least 3."})
+    block_size: int | None = field(
+        default=None, metadata={"help": "Side of the circulants; default: the smaller of a layer's two features."}
+    )
+    alpha: float = field(default=1.0, metadata={"help": "What the change is multiplied by; not trained."})
+    target_modules: list[str] | str | None = field(
+        default=None, metadata={"help": "Names, a regular expression or 'all-linear'; default: as for LoRA."}
+    )
+    exclude_modules: list[str] | str | None = field(default=None, metadata={"help": "Modules to leave out."})
+    init_weights: bool | Literal["normal", "gradient"] = field(
+        default=True,
+        metadata={"help": "True: no change; False, 'normal': random; 'gradient': from weight.grad."},
+    )
+    bias: Literal["none", "all", "cdd_only"] = field(
+        default="none", metadata={"help": "Biases trained as well: 'none', 'all' or 'cdd_only'."}
+    )
+    modules_to_save: list[str] | None = field(
+        default=None, metadata={"help": "Modules trained and saved as they are, such as a new head."}
+    )
+    layers_to_transform: list[int] | int | None = field(
+        default=None, metadata={"help": "Indices of the layers to adapt; default: all."}
+    )
+    layers_pattern: list[str] | str | None = field(
+        default=None, metadata={"help": "Name of the list of layers, only with layers_to_transform."}
+    )
+    alpha_pattern: dict[str, float] = field(
+        default_factory=dict, metadata={"help": "Other values of alpha, by names or regular expressions of modules."}
+    )
+    block_size_pattern: dict[str, int] = field(
+        default_factory=dict, metadata={"help": "Other values of block_size, likewise."}
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.peft_type = PeftType.CDD
+        self.n_factors = positive_index(self.n_factors, "CDDConfig: n_factors")
+        if self.n_factors < 3 or self.n_factors % 2 == 0:
+            raise ValueError(f"CDDConfig: `n_factors` must be odd and at least 3, got {self.n_factors}")
+        if self.block_size is not None:
+            self.block_size = positive_index(self.block_size, "CDDConfig: block_size")
+        self.alpha = float(self.alpha)
+        self.alpha_pattern = {key: float(value) for key, value in (self.alpha_pattern or {}).items()}
+        self.block_size_pattern = {
+            key: positive_index(value, f"CDDConfig: block_size_pattern[{key!r}]")
+            for key, value in (self.block_size_pattern or {}).items()
+        }
+        if not any(self.init_weights is each or self.init_weights == each for each in STARTS):
+            raise ValueError(
+                f'CDDConfig: `init_weights` must be True, False, "normal" or "gradient", got {self.init_weights!r}'
+            )
+        if self.bias not in BIASES:
+            raise ValueError(f"CDDConfig: `bias` must be one of {', '.join(BIASES)}, got {self.bias!r}")
+        self._check_targets()
+
+    def _check_targets(self) -> None:
+        if isinstance(self.target_modules, list):
+            self.target_modules = set(self.target_modules)  # type: ignore[assignment]
+        if isinstance(self.exclude_modules, list):
+            self.exclude_modules = set(self.exclude_modules)  # type: ignore[assignment]
+        if isinstance(self.target_modules, str):
+            for name in ("layers_to_transform", "layers_pattern"):
+                if getattr(self, name) is not None:
+                    raise ValueError(f"`{name}` cannot be used when `target_modules` is a str.")
+        if self.layers_pattern and self.layers_to_transform is None:
+            raise ValueError("When `layers_pattern` is specified, `layers_to_transform` must also be specified.")
+        for name in ("target_modules", "exclude_modules"):
+            value = getattr(self, name)
+            if isinstance(value, str) and value != "all-linear":
+                try:
+                    re.compile(value)
+                except re.error as error:
+                    raise ValueError(f"CDDConfig: `{name}` {value!r} is no regular expression: {error}") from error
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings as they are saved.
+
+        Returns
+        -------
+        dict
+            With ``init_weights`` True in place of "gradient": whoever loads an adapter has no gradient.
+        """
+        settings = asdict(self)
+        if settings["init_weights"] == "gradient":
+            settings["init_weights"] = True
+        return settings
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str, subfolder: str | None = None, **kwargs: Any
+    ) -> CDDConfig:
+        """Load the settings from a folder or the Hub.
+
+        Of a local folder the file of weights is looked at as well, so that a broken one is told before a model is
+        changed.
+
+        Parameters
+        ----------
+        pretrained_model_name_or_path : str
+            Folder of an adapter, or name of a repository.
+        subfolder : str, optional
+            Within it.
+        **kwargs
+            Arguments of `huggingface_hub.hf_hub_download`.
+
+        Returns
+        -------
+        CDDConfig
+            The settings.
+
+        Raises
+        ------
+        ValueError
+            If there is no such file, or the file of weights is broken or foreign.
+        """
+        config = super().from_pretrained(pretrained_model_name_or_path, subfolder=subfolder, **kwargs)
+        weights = Path(pretrained_model_name_or_path, subfolder or "", SAFETENSORS_WEIGHTS_NAME)
+        if isinstance(config, CDDConfig) and weights.is_file():
+            config._stored = stored_shapes(weights)
+        return config
+
+    def layer_options(self, path: str) -> dict[str, Any]:
+        """Return what the patterns give for one module.
+
+        Parameters
+        ----------
+        path : str
+            Of the module.
+
+        Returns
+        -------
+        dict
+            Arguments of `structmat.torch.CDDAdapter`: ``n_factors``, ``block_size`` and ``alpha``.
+        """
+        alpha = self.alpha_pattern.get(get_pattern_key(self.alpha_pattern.keys(), path), self.alpha)
+        sizes = self.block_size_pattern
+        size = sizes.get(get_pattern_key(sizes.keys(), path), self.block_size)
+        return {"n_factors": self.n_factors, "block_size": size, "alpha": alpha}
+
+    def stored(self) -> Mapping[str, tuple[int, ...]] | None:
+        """Return the shapes in the file that the settings were loaded with.
+
+        Returns
+        -------
+        dict or None
+            Shapes of the adapters' vectors by key, if there was a local file.
+        """
+        return getattr(self, "_stored", None)

@@ -1,0 +1,57 @@
+"""Making "CDD" one of PEFT's methods."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+
+from packaging.specifiers import SpecifierSet
+from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
+from peft.utils import register_peft_method
+from peft.utils.peft_types import PeftType
+
+__all__ = ["SUPPORTED", "register", "require_supported"]
+
+SUPPORTED = ">=0.21,<0.22"
+"""The versions of peft that `structmat.peft` is tested with."""
+
+
+def require_supported() -> None:
+    """Check the version of peft, whose interface for methods is not a public one.
+
+    Raises
+    ------
+    ImportError
+        If it is out of the range that is tested.
+    """
+    found = version("peft")
+    if not SpecifierSet(SUPPORTED).contains(found, prereleases=True):
+        raise ImportError(f'structmat.peft works with peft{SUPPORTED}, found {found}: pip install "peft{SUPPORTED}"')
+
+
+def register(config_cls: type, model_cls: type) -> None:
+    """Add the method to PEFT's tables. Doing it again with the same classes changes nothing.
+
+    Raises
+    ------
+    ImportError
+        If PEFT has a method of that name with other classes.
+    """
+    present = PEFT_TYPE_TO_CONFIG_MAPPING.get(PeftType.CDD) if hasattr(PeftType, "CDD") else None
+    if present is None:
+        if not hasattr(PeftType, "CDD"):
+            _add_member("CDD")
+        register_peft_method(name="cdd", config_cls=config_cls, model_cls=model_cls)
+    elif present is not config_cls or PEFT_TYPE_TO_TUNER_MAPPING.get(PeftType.CDD) is not model_cls:
+        raise ImportError(
+            f"PEFT already has a method CDD, of {present.__module__}; if structmat.peft was reloaded, start Python anew"
+        )
+
+
+def _add_member(name: str) -> None:
+    """Add a member to the enumeration of PEFT's methods, which has no way for that; `.value` is called on members."""
+    member = str.__new__(PeftType, name)
+    member._name_, member._value_, member._sort_order_ = name, name, len(PeftType)
+    type.__setattr__(PeftType, name, member)
+    PeftType._member_names_.append(name)
+    PeftType._member_map_[name] = member
+    PeftType._value2member_map_[name] = member

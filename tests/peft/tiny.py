@@ -1,0 +1,98 @@
+"""Tiny models of transformers, made here; the same values for the same name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import transformers
+
+# PEFT asks the Hub about a name that is no folder, and calls what transformers will drop; neither is ours.
+QUIET = [
+    pytest.mark.filterwarnings("ignore:.*(Could not find a config file|Unable to fetch remote file):UserWarning"),
+    pytest.mark.filterwarnings("ignore:`(is_)?gradient_checkpointing(_enable)?` is deprecated:FutureWarning"),
+]
+
+SIZES = dict(hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2)
+VOCABULARY = 40
+
+_TEXT = dict(vocab_size=VOCABULARY, max_position_embeddings=32)
+
+
+def config(name: str) -> Any:
+    if name == "bert":
+        return transformers.BertConfig(**SIZES, **_TEXT, num_labels=3)
+    if name == "vit":
+        return transformers.ViTConfig(**SIZES, image_size=8, patch_size=4, num_labels=3)
+    if name == "llama":
+        return transformers.LlamaConfig(
+            **SIZES, **_TEXT, num_key_value_heads=1, pad_token_id=0, bos_token_id=1, eos_token_id=2
+        )
+    if name == "gpt2":
+        return transformers.GPT2Config(
+            vocab_size=VOCABULARY,
+            n_positions=32,
+            n_embd=16,
+            n_layer=2,
+            n_head=2,
+            pad_token_id=0,
+            bos_token_id=1,
+            eos_token_id=2,
+            tie_word_embeddings=False,
+        )
+    assert name == "t5"
+    return transformers.T5Config(
+        vocab_size=VOCABULARY,
+        d_model=16,
+        d_kv=8,
+        d_ff=24,
+        num_layers=2,
+        num_heads=2,
+        pad_token_id=0,
+        decoder_start_token_id=0,
+    )
+
+
+CLASSES = {
+    "bert": "BertForSequenceClassification",
+    "vit": "ViTForImageClassification",
+    "llama": "LlamaForCausalLM",
+    "gpt2": "GPT2LMHeadModel",
+    "t5": "T5ForConditionalGeneration",
+}
+TARGETS = {
+    "bert": ["query", "value", "intermediate.dense"],
+    "vit": ["query", "value", "fc1"],
+    "llama": ["q_proj", "v_proj", "down_proj"],
+    "gpt2": ["c_attn", "mlp.c_fc"],
+    "t5": ["q", "v"],
+}
+
+
+def model(name: str, dtype: Any = None) -> Any:
+    """Return a model in evaluation mode."""
+    torch.manual_seed(0)
+    made = getattr(transformers, CLASSES[name])(config(name)).eval()
+    return made if dtype is None else made.to(dtype)
+
+
+def inputs(name: str, samples: int = 3) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    if name == "vit":
+        return {"pixel_values": torch.randn(samples, 3, 8, 8, generator=generator)}
+    ids = {"input_ids": torch.randint(3, VOCABULARY, (samples, 6), generator=generator)}
+    return {**ids, "decoder_input_ids": ids["input_ids"][:, :3]} if name == "t5" else ids
+
+
+class Causal:
+    """Stands in for transformers.AutoModelForCausalLM."""
+
+    @classmethod
+    def from_pretrained(cls, model_id: str, dtype: Any = None, **_: Any) -> Any:
+        name = {"tiny-llama": "llama", "tiny-conv1d": "gpt2"}.get(model_id)  # PEFT skips what is called gpt2
+        if name is None:
+            return transformers.AutoModelForCausalLM.from_pretrained(model_id)
+        made = model(name, dtype)
+        made.name_or_path = made.config._name_or_path = model_id
+        return made

@@ -1,0 +1,176 @@
+"""PEFT's tests/test_custom_models.py, pointed at CDD.
+
+The parameters of its tests are replaced by cases of CDD; tests that are of another method by construction are left
+out, and each that no outside method can pass is named below with its reason.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import os
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("peft")
+pytest.importorskip("transformers")
+
+import peft
+from peft.utils import infer_device
+
+from structmat.peft import CDDConfig
+from tests.peft_suite import upstream
+
+custom = upstream.load("test_custom_models")
+
+# PEFT's code and tests warn in many places, on purpose in some.
+pytestmark = [pytest.mark.filterwarnings("default"), pytest.mark.skipif(infer_device() != "cpu", reason="CPU suite")]
+
+CASES = [
+    ("one name as regex", "MLP", CDDConfig, {"target_modules": "lin0"}),
+    ("one layer", "MLP", CDDConfig, {"target_modules": ["lin0"]}),
+    ("other layer", "MLP", CDDConfig, {"target_modules": ["lin1"]}),
+    ("rectangles", "MLP", CDDConfig, {"target_modules": ["lin0", "lin1"]}),
+    ("modules_to_save", "MLP", CDDConfig, {"target_modules": ["lin0"], "modules_to_save": ["lin1"]}),
+    ("square", "Square", CDDConfig, {"target_modules": ["lin0", "lin1"], "alpha": 0.1}),
+    ("square, five factors", "Square", CDDConfig, {"target_modules": ["lin0"], "n_factors": 5}),
+    ("blocks that do not divide", "MLP", CDDConfig, {"target_modules": ["lin0"], "block_size": 7}),
+    (
+        "patterns",
+        "MLP",
+        CDDConfig,
+        {"target_modules": ["lin0", "lin1"], "block_size_pattern": {"lin1": 3}, "alpha_pattern": {"lin0": 0.5}},
+    ),
+    ("Conv1D", "EmbConv1D", CDDConfig, {"target_modules": ["conv1d"]}),
+]
+TWO_ADAPTERS = [
+    (
+        "same",
+        "cdd",
+        CDDConfig,
+        {"target_modules": ["lin0"], "init_weights": False},
+        {"target_modules": ["lin0"], "init_weights": False},
+    ),
+    (
+        "other blocks",
+        "cdd",
+        CDDConfig,
+        {"target_modules": ["lin0"], "init_weights": False},
+        {"target_modules": ["lin0"], "block_size": 3, "init_weights": False},
+    ),
+    (
+        "different",
+        "cdd",
+        CDDConfig,
+        {"target_modules": ["lin0"], "init_weights": False},
+        {"target_modules": ["lin1"], "init_weights": False},
+    ),
+]
+
+# The tests run on these; on all cases with PEFT_SUITE=all in the environment.
+if os.environ.get("PEFT_SUITE") != "all":
+    USUAL = ("modules_to_save", "square, five factors", "blocks that do not divide", "patterns", "Conv1D")
+    CASES = [case for case in CASES if case[0] in USUAL]
+
+EMBEDDING = "targets an embedding, which LoRA adapts and this method does not"
+# Tests that would get cases here but cannot pass, with the reason.
+IMPOSSIBLE: dict[str, str] = {
+    "test_mixed_adapter_batches_lora_conv1d_emb": EMBEDDING,
+    "test_mixed_adapter_batches_lora_conv1d_emb_multiple_modules_to_save": EMBEDDING,
+    "test_save_pretrained_targeting_lora_to_embedding_layer": EMBEDDING,
+    "test_save_pretrained_targeting_lora_to_embedding_layer_non_transformers": EMBEDDING,
+    "test_mixed_adapter_batches_lora_conv2d": "targets a convolution with a kernel, which LoRA adapts only",
+    "test_mixed_adapter_batches_mha_raises": "targets MultiheadAttention as a whole, which LoRA adapts only",
+    "test_disable_adapter_with_bias_warns": "skips itself for all methods but LoRA and BOFT, by a list in its source",
+}
+
+
+def translated(value: Any) -> Any:
+    """Return a LoRA configuration as one of CDD; None where it has options that only LoRA has."""
+    if isinstance(value, peft.LoraConfig):
+        if type(value) is not peft.LoraConfig:
+            return None
+        own = {"target_modules", "modules_to_save", "r", "init_lora_weights", "lora_alpha", "peft_type", "peft_version"}
+        plain = peft.LoraConfig()
+        special = {k for k, v in vars(value).items() if k not in own and v != getattr(plain, k)}
+        if special:
+            return None
+        return CDDConfig(
+            target_modules=copy.copy(value.target_modules)
+            if isinstance(value.target_modules, str)
+            else sorted(value.target_modules),
+            modules_to_save=value.modules_to_save,
+            init_weights=value.init_lora_weights,
+            block_size=3 if value.r != plain.r else None,
+        )
+    return value
+
+
+def pointed(mark: pytest.Mark) -> pytest.Mark | None:
+    """Return a parametrisation with cases of CDD in place of its own, None if it has nothing to do with methods."""
+    names, values = mark.args[:2]
+    if values is custom.TEST_CASES:
+        return pytest.mark.parametrize(names, CASES, ids=[case[0] for case in CASES]).mark
+    if values is custom.MULTIPLE_ACTIVE_ADAPTERS_TEST_CASES:
+        return pytest.mark.parametrize(names, TWO_ADAPTERS, ids=[case[0] for case in TWO_ADAPTERS]).mark
+    if names == "config_cls":
+        return pytest.mark.parametrize(names, [CDDConfig]).mark
+    rows = [row if isinstance(row, tuple) else (row,) for row in values]
+    if any(isinstance(cell, peft.LoraConfig) for row in rows for cell in row):
+        new = [
+            tuple(translated(cell) for cell in row) for row in rows if any(isinstance(c, peft.LoraConfig) for c in row)
+        ]
+        new = [row for row in new if None not in row]
+        return pytest.mark.parametrize(names, [row if len(row) > 1 else row[0] for row in new]).mark
+    return None
+
+
+def adapted(cls: type) -> type:
+    """Return a subclass with the tests that concern CDD."""
+    members: dict[str, Any] = {"__module__": __name__}
+    for name, function in inspect.getmembers(cls, inspect.isfunction):
+        if not name.startswith("test_"):
+            continue
+        marks = [mark for mark in getattr(function, "pytestmark", []) if mark.name == "parametrize"]
+        new = [pointed(mark) for mark in marks]
+        if not any(mark is not None for mark in new):
+            members[name] = None  # of another method, or of none
+            continue
+        clone = _copied(function)
+        clone.pytestmark = [own or mark for own, mark in zip(new, marks, strict=True)]
+        clone.pytestmark += [mark for mark in function.pytestmark if mark.name != "parametrize"]
+        if name in IMPOSSIBLE:
+            clone.pytestmark.append(pytest.mark.skip(reason=IMPOSSIBLE[name]).mark)
+        members[name] = clone
+    return type(cls.__name__, (cls,), members)
+
+
+def _copied(function: Any) -> Any:
+    clone = type(function)(
+        function.__code__, function.__globals__, function.__name__, function.__defaults__, function.__closure__
+    )
+    clone.__kwdefaults__ = function.__kwdefaults__
+    clone.__dict__.update({k: v for k, v in function.__dict__.items() if k != "pytestmark"})
+    return clone
+
+
+class Models(custom.MockTransformerWrapper):
+    """PEFT's models, and one of square layers."""
+
+    @classmethod
+    def from_pretrained(cls, model_id: str, dtype: Any = None) -> Any:
+        if model_id == "Square":
+            torch.manual_seed(0)
+            model = custom.MLP()
+            model.lin0, model.lin1 = torch.nn.Linear(10, 10), torch.nn.Linear(10, 10)
+            return model.to(dtype or torch.float32)
+        return super().from_pretrained(model_id, dtype)
+
+
+for _name, _cls in inspect.getmembers(custom, inspect.isclass):
+    if _name.startswith("Test") and _cls.__module__ == custom.__name__:
+        globals()[_name] = adapted(_cls)
+        if hasattr(_cls, "transformers_class"):
+            globals()[_name].transformers_class = Models

@@ -1,0 +1,107 @@
+"""Dense references, independent of the code under test, and small helpers."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import warnings
+
+import numpy as np
+import pytest
+import scipy.linalg
+
+torch = pytest.importorskip("torch")
+
+from structmat.torch import CDDAdapter, adapt
+
+VERSION = tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2])
+compiler = pytest.mark.skipif(VERSION < (2, 13), reason="the compiler of torch 2.6 fails on transforms of batches")
+LINEAR = ("lean", "fast")
+
+
+def dense(factors, rows, cols, alpha=1.0):
+    """The change as a float64 matrix, from SciPy's circulants."""
+    shape = (rows, cols)
+    small = min(shape)
+    squares = [(small, small)] * (len(factors) - 3)
+    main = [(rows, rows), shape, (cols, cols)]
+    shapes = main + squares if rows >= cols else squares + main
+    total = np.eye(rows)
+    for factor, (m, n) in zip(factors, shapes, strict=True):
+        values = factor.detach().double().numpy()
+        if values.ndim == 1:
+            total = total * values
+        else:
+            blocks = [[scipy.linalg.circulant(block) for block in row] for row in values]
+            total = total @ np.block(blocks)[:m, :n]
+    return alpha * torch.from_numpy(total)
+
+
+def adapter(rows, cols, **options):
+    """An adapter with every factor random, in float64."""
+    options.setdefault("dtype", torch.float64)
+    made = CDDAdapter(cols, rows, **options)
+    fill(made)
+    return made
+
+
+def fill(module):
+    """Random values for every vector of a module's adapters."""
+    with torch.no_grad():
+        for each in module.modules():
+            if isinstance(each, CDDAdapter):
+                for factor in each.factors:
+                    factor.normal_()
+    return module
+
+
+def mlp(sizes=(6, 8, 4), dtype=torch.float64):
+    layers = []
+    for a, b in itertools.pairwise(sizes):
+        layers += [torch.nn.Linear(a, b, dtype=dtype), torch.nn.Tanh()]
+    return torch.nn.Sequential(*layers[:-1])
+
+
+def adapted_mlp(sizes=(6, 8, 4), dtype=torch.float64, **options):
+    model = mlp(sizes, dtype)
+    adapt(model, **options)
+    return fill(model)
+
+
+def state(model):
+    """Copies of everything that a model holds, and its flags."""
+    values = {key: value.detach().clone() for key, value in model.state_dict().items()}
+    return values, {key: p.requires_grad for key, p in model.named_parameters()}, str(model)
+
+
+def assert_same_state(before, model):
+    values, flags, text = before
+    after = model.state_dict()
+    assert list(after) == list(values)
+    assert all(torch.equal(after[key], value) for key, value in values.items())
+    assert {key: p.requires_grad for key, p in model.named_parameters()} == flags
+    assert str(model) == text
+
+
+def kept_bytes(function, *given):
+    """Bytes of distinct storages that autograd keeps of a forward pass, those of `given` left out."""
+    known = {t.untyped_storage().data_ptr() for t in given}
+    found = {}
+
+    def pack(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in known:
+            found[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        out = function()
+    return sum(found.values()), out
+
+
+@contextlib.contextmanager
+def quietly():
+    """Compilers and quantisation libraries remark on things that are not ours."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
