@@ -19,7 +19,7 @@ __all__ = ["CDDAdapter"]
 
 
 class CDDAdapter(nn.Module):
-    """The trainable change of one layer: alpha times a product of diagonals and block circulants, D C D ... D.
+    """The trainable change of one layer: alpha times a product D C D of diagonals and block circulants, or longer.
 
     Parameters
     ----------
