@@ -113,20 +113,25 @@ def gradient_rows(
     sums = [(dy * step.output).sum(0)]
     g = dy
     for k, (adjoint, side) in enumerate(zip(adjoints, working.sides, strict=True)):
+        spectrum = step.spectrum
+        del step
         size = working.diagonals[k + 1].shape[0]
         transformed, g = _circulate(g * working.diagonals[k], adjoint, side, size)
-        sums.append(_correlated(transformed, step.spectrum))
-        del transformed
+        sums.append(_correlated(transformed, spectrum))
+        del transformed, spectrum
         step = kept.pop(0) if kept else Kept(x, x)
-        sums.append((step.output * g).sum(0))
+        sums.append((g * step.output).sum(0))
     return g, working.diagonals[-1], sums
 
 
 def _correlated(transformed: Tensor, spectrum: Tensor) -> Tensor:
-    """Sum ``conj(transformed) * spectrum`` over the rows: (h,), or (p, q, h) of (R, p, h) and (R, q, h)."""
-    conjugate = transformed.conj()
+    """Sum ``conj(transformed) * spectrum`` over the rows: (h,), or (p, q, h) of (R, p, h) and (R, q, h).
+
+    `transformed` is overwritten, unless gradients flow through it.
+    """
+    conjugate = transformed.conj() if torch.is_grad_enabled() else transformed.conj_physical_()
     if spectrum.ndim == 2:
-        return (conjugate * spectrum).sum(0)
+        return (conjugate * spectrum if torch.is_grad_enabled() else conjugate.mul_(spectrum)).sum(0)
     if 1 in {spectrum.shape[1], transformed.shape[1]}:
         return (conjugate[:, :, None] * spectrum[:, None]).sum(0)
     return (conjugate.permute(2, 1, 0) @ spectrum.permute(2, 0, 1)).permute(1, 2, 0)
