@@ -139,6 +139,15 @@ class Toeplitz(ConstantDiagonals):
            [3., 2.]])
     >>> (T @ np.array([1.0, 1.0])).round(12)
     array([5., 3., 5.])
+
+    A system of 1,000 equations by SciPy's conjugate gradients:
+
+    >>> from scipy.sparse.linalg import cg
+    >>> T = sm.Toeplitz(0.9 ** np.arange(1000))
+    >>> A, M = map(sm.scipy.as_linear_operator, (T, sm.preconditioners.strang(T).inv()))
+    >>> x, info = cg(A, np.ones(1000), rtol=1e-10, maxiter=10, M=M)
+    >>> info, bool(np.allclose(T @ x, 1))
+    (0, True)
     """
 
     c: Array

@@ -207,6 +207,8 @@ def test_nothing_leaves_the_device() -> None:
             *map(op.norm, ("fro", 1, np.inf)),
         ]
         assert {str(result.device) for result in results} == {str(x.device)}
+    for make in (sm.preconditioners.chan, sm.preconditioners.strang, sm.preconditioners.tyrtyshnikov):
+        assert make(T).device == x.device
 
 
 def test_operators_cannot_be_changed() -> None:
