@@ -325,7 +325,8 @@ def _indices(m: int, n: int, like: Context) -> tuple[Array, Array]:
 def _counts(m: int, n: int, like: Array, xp: Namespace) -> Array:
     """Return how many entries each of the m + n - 1 diagonals of an m x n matrix has, in the dtype of `like`."""
     k = xp.arange(m + n - 1, device=device_of(like))
-    return xp.astype(xp.clip(xp.minimum(k + 1, m + n - 1 - k), max=min(m, n)), like.dtype)
+    longest = xp.full_like(k, min(m, n))
+    return xp.astype(xp.minimum(longest, xp.minimum(k + 1, m + n - 1 - k)), like.dtype)
 
 
 def _matrix(A: ArrayLike, owner: str) -> tuple[Array, Namespace]:

@@ -244,6 +244,14 @@ def test_batches_broadcast_through_products() -> None:
         stack @ sm.Circulant(rng.standard_normal((3, n)))
 
 
+def test_one_scalar_for_each_member_of_a_stack_that_one_vector_spans() -> None:
+    factors = np.array([2.0, -1.0])
+    for op in (sm.Toeplitz(W.c, rng.standard_normal((2, n))), sm.Hankel(rng.standard_normal((2, 4)), W.r)):
+        scaled = op * factors
+        assert type(scaled) is type(op)
+        np.testing.assert_allclose(scaled.T.to_dense(), factors[:, None, None] * op.T.to_dense())
+
+
 def test_a_closed_form_method_goes_through_products_and_regularised_sums() -> None:
     A = (C.T @ C + 0.1 * sm.Identity(n)) @ D
     b = rng.standard_normal((3, n))

@@ -13,6 +13,7 @@ import scipy.fft
 import scipy.linalg
 
 import structmat as sm
+from structmat._fft import fast_length
 
 rng = np.random.default_rng(11)
 
@@ -244,6 +245,19 @@ def test_the_number_of_transforms(real: bool, monkeypatch: pytest.MonkeyPatch) -
     counts.clear()
     sm.Circulant(unit * rng.standard_normal(8)).matvec(rng.standard_normal(8))
     assert sum(n for _, n in counts) == 3
+    for kind in (sm.Toeplitz, sm.Hankel):
+        op = kind(unit * rng.standard_normal(8), rng.standard_normal(6))
+        for product, size in ((op.matvec, 6), (op.rmatvec, 8)):
+            counts.clear()
+            product(rng.standard_normal(size))
+            assert sorted(counts) == sorted([(forward, 1), (forward, 1), (backward, 1)])
+
+
+def test_embedded_lengths_are_fast() -> None:
+    for n in [*range(1, 5000), 99991, 2**20 - 1, 2**20 + 1]:
+        length = fast_length(n)
+        assert n <= length <= n * (1.08 if n > 1000 else 1.16)
+        assert 30**25 % length == 0  # no prime factor but 2, 3 and 5
 
 
 def test_import_is_light() -> None:

@@ -93,6 +93,22 @@ def test_compiles_to_one_graph(kind: str) -> None:
         torch.testing.assert_close(a, b)
 
 
+@compiler
+def test_a_toeplitz_of_any_size_compiles_once_for_all() -> None:
+    """The fast length is chosen inside the graph, without a cache on which the compiler would remark."""
+
+    def step(c: Any, r: Any, x: Any) -> Any:
+        T, H = sm.Toeplitz(c, r), sm.Hankel(c, r)
+        return T.matvec(x), T.H.matvec(T.matvec(x)), H.matvec(x), T.norm(), H.norm(1), H.to_dense()
+
+    torch._dynamo.reset()
+    compiled = torch.compile(step, fullgraph=True, backend="aot_eager", dynamic=True)
+    for m, n in ((5, 7), (33, 12), (100, 64)):
+        c, r, x = torch.randn(m), torch.randn(n), torch.randn(3, n)
+        for got, expected in zip(compiled(c, r, x), step(c, r, x), strict=True):
+            torch.testing.assert_close(got, expected)
+
+
 class Layer(torch.nn.Module):
     def __init__(self) -> None:
         super().__init__()
