@@ -1,8 +1,8 @@
 """Circulant, diagonal and block-circulant matrices, their products, and the fit of a matrix by such a product.
 
 Operators (any array library: NumPy, PyTorch, JAX, CuPy)
-    `Circulant`, `SpectralCirculant`, `Diagonal`, `BlockCirculant`, `CDDProduct`; `Identity` and `Fourier`; `Product`,
-    `Sum` and `Scaled` for what stays lazy; `LinearOperator`, the base of all.
+    `Circulant`, `SpectralCirculant`, `Diagonal`, `BlockCirculant`, `CDDProduct`, `Toeplitz`, `Hankel`; `Identity` and
+    `Fourier`; `Product`, `Sum` and `Scaled` for what stays lazy; `LinearOperator`, the base of all.
 Fits
     `fit_cdd` approximates a matrix by interleaved diagonal and circulant factors, and returns a `FitResult`.
     `error_curve` does so with more and more factors, beside other families of the same size: an `ErrorCurve`.
@@ -27,6 +27,7 @@ from structmat.cdd import CDDProduct
 from structmat.circulant import Circulant, SpectralCirculant
 from structmat.diagonal import Diagonal
 from structmat.fit import ErrorCurve, FitResult, error_curve, factorize_cdd, fit_cdd
+from structmat.toeplitz import Hankel, Toeplitz
 
 __version__ = "0.1.0"
 
@@ -39,6 +40,7 @@ __all__ = [
     "ErrorCurve",
     "FitResult",
     "Fourier",
+    "Hankel",
     "Identity",
     "LinearOperator",
     "Product",
@@ -46,6 +48,7 @@ __all__ = [
     "SlogdetResult",
     "SpectralCirculant",
     "Sum",
+    "Toeplitz",
     "error_curve",
     "factorize_cdd",
     "fit_cdd",

@@ -24,6 +24,7 @@ from structmat.block_circulant import BlockCirculant
 from structmat.cdd import CDDProduct
 from structmat.circulant import Circulant, SpectralCirculant
 from structmat.diagonal import Diagonal
+from structmat.toeplitz import Hankel, Toeplitz
 
 __all__ = ["register_operator"]
 
@@ -72,10 +73,12 @@ for _cls in (
     Circulant,
     Diagonal,
     Fourier,
+    Hankel,
     Identity,
     Product,
     Scaled,
     SpectralCirculant,
     Sum,
+    Toeplitz,
 ):
     register_operator(_cls)

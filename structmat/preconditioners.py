@@ -1,4 +1,4 @@
-"""Circulant preconditioners for Toeplitz systems, from the first column and the first row of the Toeplitz matrix.
+"""Circulant preconditioners for Toeplitz systems, from a `Toeplitz` or from its first column and first row.
 
 Each function returns the circulant that approximates the matrix; its `inv` is the preconditioner.
 """
@@ -7,21 +7,23 @@ from __future__ import annotations
 
 from typing import Any
 
-from structmat._arrays import as_floating, broadcast_shapes, common_dtype, is_complex, namespace_of
-from structmat._fft import from_spectrum, spectrum
+from structmat._arrays import as_floating, broadcast_shapes, common_dtype, device_of, is_complex, namespace_of
+from structmat._base import LinearOperator
+from structmat._fft import convolve_valid, fast_length, from_spectrum, spectrum
 from structmat._typing import Array, ArrayLike, Namespace
 from structmat.circulant import Circulant
+from structmat.toeplitz import Toeplitz
 
 __all__ = ["chan", "strang", "tyrtyshnikov"]
 
 
-def chan(column: ArrayLike, row: ArrayLike | None = None) -> Circulant:
+def chan(column: ArrayLike | Toeplitz, row: ArrayLike | None = None) -> Circulant:
     """Return T. Chan's circulant: the one nearest to a Toeplitz matrix in the Frobenius norm.
 
     Parameters
     ----------
-    column : array, shape (..., n)
-        First column of the Toeplitz matrix T.
+    column : array, shape (..., n), or Toeplitz
+        First column of the Toeplitz matrix T, or T itself.
     row : array, shape (..., n), optional
         First row of T; its first entry is ignored, as in `scipy.linalg.toeplitz`. Default: the conjugate of `column`,
         so that T is Hermitian.
@@ -35,6 +37,8 @@ def chan(column: ArrayLike, row: ArrayLike | None = None) -> Circulant:
     ------
     ValueError
         If the lengths differ or are zero.
+    TypeError
+        If a row is given beside an operator, or `column` is an operator of another kind.
 
     References
     ----------
@@ -53,13 +57,13 @@ def chan(column: ArrayLike, row: ArrayLike | None = None) -> Circulant:
     return Circulant(_mean_of_diagonals(lower, wrapped, xp))
 
 
-def strang(column: ArrayLike, row: ArrayLike | None = None) -> Circulant:
+def strang(column: ArrayLike | Toeplitz, row: ArrayLike | None = None) -> Circulant:
     """Return Strang's circulant: the central diagonals of a Toeplitz matrix, wrapped around.
 
     Parameters
     ----------
-    column : array, shape (..., n)
-        First column of the Toeplitz matrix T.
+    column : array, shape (..., n), or Toeplitz
+        First column of the Toeplitz matrix T, or T itself.
     row : array, shape (..., n), optional
         First row of T; its first entry is ignored. Default: the conjugate of `column`.
 
@@ -73,6 +77,8 @@ def strang(column: ArrayLike, row: ArrayLike | None = None) -> Circulant:
     ------
     ValueError
         If the lengths differ or are zero.
+    TypeError
+        If a row is given beside an operator, or `column` is an operator of another kind.
 
     References
     ----------
@@ -87,18 +93,18 @@ def strang(column: ArrayLike, row: ArrayLike | None = None) -> Circulant:
     """
     lower, wrapped, xp = _diagonals(column, row, "strang")
     n = lower.shape[-1]
-    k = xp.arange(n)
+    k = xp.arange(n, device=device_of(lower))
     near = xp.where(2 * k < n, lower, wrapped)
     return Circulant(xp.where(2 * k == n, (lower + wrapped) / 2, near))
 
 
-def tyrtyshnikov(column: ArrayLike, row: ArrayLike | None = None) -> Circulant:
+def tyrtyshnikov(column: ArrayLike | Toeplitz, row: ArrayLike | None = None) -> Circulant:
     """Return Tyrtyshnikov's circulant C: the one that minimises ``norm(I - C^-1 T)`` in the Frobenius norm.
 
     Parameters
     ----------
-    column : array, shape (..., n)
-        First column of the Toeplitz matrix T.
+    column : array, shape (..., n), or Toeplitz
+        First column of the Toeplitz matrix T, or T itself.
     row : array, shape (..., n), optional
         First row of T; its first entry is ignored. Default: the conjugate of `column`.
 
@@ -111,6 +117,8 @@ def tyrtyshnikov(column: ArrayLike, row: ArrayLike | None = None) -> Circulant:
     ------
     ValueError
         If the lengths differ or are zero.
+    TypeError
+        If a row is given beside an operator, or `column` is an operator of another kind.
 
     Notes
     -----
@@ -134,17 +142,16 @@ def tyrtyshnikov(column: ArrayLike, row: ArrayLike | None = None) -> Circulant:
     lower, wrapped, xp = _diagonals(column, row, "tyrtyshnikov")
     n = lower.shape[-1]
     real = not is_complex(lower.dtype, xp)
-    k = xp.arange(n)
+    k = xp.arange(n, device=device_of(lower))
 
     # Diagonal s of G = T T^H sums to (n - s) G[s, 0] + sum over l of (n - s - l) (t[s+l] t[l]* - t[s+l-n] t[l-n]*).
     weights = xp.astype(n - k, lower.dtype)
     inner = xp.astype(k > 0, lower.dtype)
-    # G[:, 0] is T times the conjugate of its first row; T is the leading corner of a circulant of length 2n.
+    # G[:, 0] is T times the conjugate of its first row.
     zero = xp.zeros_like(lower[..., :1])
-    embedded = xp.concat([lower, zero, wrapped[..., 1:]], axis=-1)
     first_row = xp.concat([lower[..., :1], xp.flip(wrapped[..., 1:], axis=-1)], axis=-1)
-    padded = xp.concat([xp.conj(first_row) if not real else first_row, xp.zeros_like(lower)], axis=-1)
-    first = Circulant(embedded)._matvec(padded, xp)[..., :n]
+    constants = xp.concat([wrapped[..., 1:], lower], axis=-1)
+    first = convolve_valid(constants, first_row if real else xp.conj(first_row), xp)
     sums = (
         weights * first
         + _correlation(weights * lower, inner * lower, xp, real=real)
@@ -157,9 +164,15 @@ def tyrtyshnikov(column: ArrayLike, row: ArrayLike | None = None) -> Circulant:
     return Circulant(from_spectrum(ratio, n, xp, real=real))
 
 
-def _diagonals(column: ArrayLike, row: ArrayLike | None, name: str) -> tuple[Any, Any, Namespace]:
+def _diagonals(column: ArrayLike | Toeplitz, row: ArrayLike | None, name: str) -> tuple[Any, Any, Namespace]:
     """Return the entries t[0], ..., t[n-1] below and t[0], t[1-n], ..., t[-1] above, as a circulant wraps them."""
     owner = f"preconditioners.{name}"
+    if isinstance(column, LinearOperator):
+        if not isinstance(column, Toeplitz):
+            raise TypeError(f"{owner}: expected a Toeplitz operator or its first column, got {type(column).__name__}")
+        if row is not None:
+            raise TypeError(f"{owner}: a row is for a first column, a Toeplitz operator has its own")
+        row, column = column.r, column.c
     column = as_floating(column, f"{owner}: column")
     xp = namespace_of(owner, column)
     if row is None:
@@ -179,13 +192,12 @@ def _diagonals(column: ArrayLike, row: ArrayLike | None, name: str) -> tuple[Any
 def _mean_of_diagonals(lower: Array, wrapped: Array, xp: Namespace) -> Array:
     """Return the means of the cyclic diagonals of the Toeplitz matrix."""
     n = lower.shape[-1]
-    k = xp.astype(xp.arange(n), lower.dtype)
+    k = xp.astype(xp.arange(n, device=device_of(lower)), lower.dtype)
     return ((n - k) * lower + k * wrapped) / n
 
 
 def _correlation(u: Array, v: Array, xp: Namespace, *, real: bool) -> Array:
     """Return ``sum over l of u[s + l] conj(v[l])`` for s = 0 ... n - 1, without wrapping around."""
-    n = u.shape[-1]
-    padding = xp.zeros_like(u)
-    U, V = (spectrum(xp.concat([a, padding], axis=-1), xp, real=real) for a in (u, v))
-    return from_spectrum(U * xp.conj(V), 2 * n, xp, real=real)[..., :n]
+    length = fast_length(2 * u.shape[-1])
+    U, V = (spectrum(a, xp, real=real, n=length) for a in (u, v))
+    return from_spectrum(U * xp.conj(V), length, xp, real=real)[..., : u.shape[-1]]

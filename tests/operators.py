@@ -196,6 +196,27 @@ def _rectangular_cdd(v: Vectors) -> Sample:
     return Sample(lambda a: sm.CDDProduct.from_vectors(a(left), a(c), a(right), block=True), dense, v.dtype)
 
 
+def _corner_vectors(v: Vectors, matrix: Callable[..., np.ndarray]) -> tuple[list[np.ndarray], np.ndarray]:
+    """First column and a row, or the column only, beside what SciPy makes of them."""
+    vectors = [v(v.size())]
+    if v.rng.random() < 0.7:
+        vectors.append(v(vectors[0].shape[-1] if v.rng.random() < 0.5 else v.size()))
+    batch = np.broadcast_shapes(*(u.shape[:-1] for u in vectors))
+    rows = [np.broadcast_to(wide(u), (*batch, u.shape[-1])).reshape(-1, u.shape[-1]) for u in vectors]
+    dense = np.array([matrix(*pair) for pair in zip(*rows, strict=True)])
+    return vectors, dense.reshape(*batch, *dense.shape[1:])
+
+
+def _toeplitz(v: Vectors) -> Sample:
+    vectors, dense = _corner_vectors(v, scipy.linalg.toeplitz)
+    return Sample(lambda a: sm.Toeplitz(*map(a, vectors)), dense, v.dtype)
+
+
+def _hankel(v: Vectors) -> Sample:
+    vectors, dense = _corner_vectors(v, scipy.linalg.hankel)
+    return Sample(lambda a: sm.Hankel(*map(a, vectors)), dense, v.dtype)
+
+
 def _identity(v: Vectors) -> Sample:
     n = v.size()
     return Sample(lambda a: sm.Identity(n), np.eye(n), v.dtype)
@@ -235,6 +256,8 @@ REGISTRY = [
     Entry("CDDProduct, D C D", _dcd, THROUGH_FACTORS | ENTRYWISE | {"norm"}, frozenset({"fro", 1, np.inf})),
     Entry("CDDProduct, longer", _long_cdd, THROUGH_FACTORS, frozenset()),
     Entry("CDDProduct, rectangular", _rectangular_cdd, ENTRYWISE | {"norm"}, frozenset({"fro", 1, np.inf})),
+    Entry("Toeplitz", _toeplitz, ENTRYWISE | {"norm"}, frozenset({"fro", 1, np.inf})),
+    Entry("Hankel", _hankel, ENTRYWISE | {"norm"}, frozenset({"fro", 1, np.inf})),
     Entry("Identity", _identity, CLOSED_FORMS),
     Entry(
         "Fourier",

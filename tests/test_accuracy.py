@@ -55,6 +55,28 @@ def test_block_circulant_rectangles(backend: Backend, rows: int, cols: int, b: i
     assert relative(backend.to_numpy(op.rmatvec(backend.asarray(y))), y @ dense) <= TOLERANCE[dtype]
 
 
+@pytest.mark.parametrize("dtype", list(TOLERANCE))
+@pytest.mark.parametrize(("m", "n"), [(1, 1), (2, 3), (97, 101), (1000, 1), (1, 1000), (4096, 4096), (700, 65537)])
+def test_toeplitz_and_hankel_rectangles(backend: Backend, m: int, n: int, dtype: str) -> None:
+    rng = np.random.default_rng(n)
+    t = rng.standard_normal(m + n - 1).astype(dtype)  # the constants, from one corner to the other
+    x, y = rng.standard_normal(n).astype(dtype), rng.standard_normal(m).astype(dtype)
+    wide, a = t.astype(np.longdouble), backend.asarray
+    windows = np.lib.stride_tricks.sliding_window_view(wide, n)  # the Hankel matrix, m x n
+    some = np.r_[0, rng.choice(m, 40), m - 1]
+    others = np.r_[0, rng.choice(n, 40), n - 1]
+    columns = np.lib.stride_tricks.sliding_window_view(wide, m)
+    cases = (
+        (sm.Hankel(a(t[:m]), a(t[m - 1 :])), x, y, columns[others] @ y),
+        (sm.Toeplitz(a(t[n - 1 :]), a(t[n - 1 :: -1].copy())), x[::-1].copy(), y, columns[n - 1 - others] @ y),
+    )
+    for op, v, w, adjoint in cases:
+        product = backend.to_numpy(op.matvec(a(v)))
+        assert product.dtype == dtype
+        assert relative(product[some], windows[some] @ x) <= TOLERANCE[dtype]
+        assert relative(backend.to_numpy(op.rmatvec(a(w)))[others], adjoint) <= TOLERANCE[dtype]
+
+
 def test_block_circulant_solve_and_inverse_are_exact_per_frequency() -> None:
     rng = np.random.default_rng(3)
     c = rng.standard_normal((3, 3, 50))
@@ -82,6 +104,27 @@ def test_nearest_members_are_projections(n: int) -> None:
         assert abs(np.vdot(zero, A[:, : n - n // 3] - B.to_dense())) <= 1e-12 * n * n
         again = sm.BlockCirculant.nearest(B.to_dense(), b)
         np.testing.assert_allclose(again.to_dense(), B.to_dense(), atol=1e-13)
+
+
+@pytest.mark.parametrize("kind", [sm.Toeplitz, sm.Hankel])
+@pytest.mark.parametrize(("m", "n"), [(1, 1), (1, 4), (5, 1), (2, 7), (9, 4), (6, 6)])
+def test_nearest_toeplitz_and_hankel_are_projections(backend: Backend, kind: type, m: int, n: int) -> None:
+    rng = np.random.default_rng(m)
+    A = rng.standard_normal((2, m, n)) + 1j * rng.standard_normal((2, m, n))
+    near = kind.nearest(backend.asarray(A))
+    assert near.shape == (m, n)
+    assert near.batch_shape == (2,)
+    dense = backend.to_numpy(near.to_dense())
+    for _ in range(3):
+        direction = kind(*(rng.standard_normal(k) + 1j * rng.standard_normal(k) for k in (m, n))).to_dense()
+        assert np.max(np.abs(np.sum(direction.conj() * (A - dense), axis=(-2, -1)))) <= 1e-13 * m * n
+    again = backend.to_numpy(kind.nearest(near.to_dense()).to_dense())
+    np.testing.assert_allclose(again, dense, atol=1e-14)
+    real = kind.nearest(backend.asarray(A.real))
+    np.testing.assert_allclose(backend.to_numpy(real.to_dense()), dense.real, atol=1e-14)
+    if backend.half:
+        narrow = kind.nearest(real.astype(backend.half).to_dense())
+        assert narrow.dtype == getattr(backend.xp, backend.half)
 
 
 def test_nearest_members_of_stacks(backend: Backend) -> None:

@@ -21,6 +21,8 @@ S = sm.Circulant(rng.standard_normal(n)).to_spectral()
 B = sm.BlockCirculant(rng.standard_normal((2, 2, 3)))
 R = sm.BlockCirculant(rng.standard_normal((2, 3, 3)), (5, 9))
 DCD = sm.CDDProduct.from_vectors(*rng.standard_normal((3, n)))
+T, H = sm.Toeplitz(rng.standard_normal(n), rng.standard_normal(n)), sm.Hankel(*rng.standard_normal((2, n)))
+W = sm.Toeplitz(rng.standard_normal(4), rng.standard_normal(n))
 CDC = sm.CDDProduct.from_vectors(*rng.standard_normal((3, n)), first="circulant")
 
 
@@ -66,6 +68,25 @@ CDC = sm.CDDProduct.from_vectors(*rng.standard_normal((3, n)), first="circulant"
         (2 * (C @ B), sm.Product),
         (2 * (C + D), sm.Sum),
         (sm.Fourier(n) @ C, sm.Product),
+        (T + T, sm.Toeplitz),
+        (T - 2j * T, sm.Toeplitz),
+        (W - W, sm.Toeplitz),
+        (T + C, sm.Toeplitz),
+        (S - T, sm.Toeplitz),
+        (C + D + T, sm.Sum),
+        (T + sm.Identity(n), sm.Toeplitz),
+        (2 * sm.Identity(n) - T, sm.Toeplitz),
+        (W.T, sm.Toeplitz),
+        (H + H, sm.Hankel),
+        (3 * H, sm.Hankel),
+        (H.T, sm.Hankel),
+        (H + T, sm.Sum),
+        (H + C, sm.Sum),
+        (H + sm.Identity(n), sm.Sum),
+        (T @ T, sm.Product),
+        (T @ D, sm.Product),
+        (W @ H, sm.Product),
+        (2 * (W @ H), sm.Product),
     ],
 )
 def test_closure(result: sm.LinearOperator, kind: type) -> None:
@@ -80,6 +101,7 @@ def test_neighbouring_factors_merge() -> None:
     assert (C @ B @ B).factors[1].shape == B.shape
     assert len((C @ B @ B @ C @ C).factors) == 3
     assert len((C + D + C + D).terms) == 2
+    assert len((C + D + T + C).terms) == 2
 
 
 class Composition(RuleBasedStateMachine):
@@ -105,7 +127,7 @@ class Composition(RuleBasedStateMachine):
     @rule(
         target=pool,
         seed=st.integers(0, 2**16),
-        kind=st.sampled_from(["c", "d", "s", "b", "p", "i", "f"]),
+        kind=st.sampled_from(["c", "d", "s", "b", "p", "i", "f", "t", "h"]),
         dtype=st.sampled_from(["float64", "complex128"]),
     )
     def new(self, seed: int, kind: str, dtype: str) -> Any:
@@ -118,6 +140,8 @@ class Composition(RuleBasedStateMachine):
             "p": lambda: sm.CDDProduct.from_vectors(v(n), v(n), v(n)),
             "i": lambda: sm.Identity(n),
             "f": lambda: sm.Fourier(3, 2),
+            "t": lambda: sm.Toeplitz(v(n), v(n)),
+            "h": lambda: sm.Hankel(v(n), v(n)),
         }[kind]()
         return op, np.asarray(op.to_dense())
 
@@ -198,7 +222,7 @@ def test_products_and_sums_of_any_two_entries(data: Any) -> None:
 @settings(max_examples=40)
 @given(
     st.lists(
-        st.sampled_from([C, D, S, B, DCD, CDC, C + D, C @ B, sm.Identity(n), 2 * sm.Identity(n)]),
+        st.sampled_from([C, D, S, B, T, H, DCD, CDC, C + D, C @ B, sm.Identity(n), 2 * sm.Identity(n)]),
         min_size=3,
         max_size=5,
     )
@@ -218,6 +242,14 @@ def test_batches_broadcast_through_products() -> None:
     assert (product @ rng.standard_normal((n, 3))).shape == (4, n, 3)
     with pytest.raises(ValueError, match="do not broadcast"):
         stack @ sm.Circulant(rng.standard_normal((3, n)))
+
+
+def test_one_scalar_for_each_member_of_a_stack_that_one_vector_spans() -> None:
+    factors = np.array([2.0, -1.0])
+    for op in (sm.Toeplitz(W.c, rng.standard_normal((2, n))), sm.Hankel(rng.standard_normal((2, 4)), W.r)):
+        scaled = op * factors
+        assert type(scaled) is type(op)
+        np.testing.assert_allclose(scaled.T.to_dense(), factors[:, None, None] * op.T.to_dense())
 
 
 def test_a_closed_form_method_goes_through_products_and_regularised_sums() -> None:

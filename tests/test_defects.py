@@ -13,6 +13,7 @@ import scipy.fft
 import scipy.linalg
 
 import structmat as sm
+from structmat._fft import fast_length
 
 rng = np.random.default_rng(11)
 
@@ -55,6 +56,23 @@ def test_the_column_convention_is_scipys() -> None:
     np.testing.assert_array_equal(sm.Circulant.from_row(c).to_dense()[0], c)
     np.testing.assert_array_equal(sm.Circulant.from_row(c).to_dense(), scipy.linalg.circulant(c).T)
     np.testing.assert_allclose(sm.Circulant(c).matvec(c), np.fft.ifft(np.fft.fft(c) ** 2).real, atol=1e-14)
+
+
+def test_toeplitz_and_hankel_are_scipys() -> None:
+    c, r = rng.standard_normal((2, 5)) + 1j * rng.standard_normal((2, 5))
+    for ours, scipys in ((sm.Toeplitz, scipy.linalg.toeplitz), (sm.Hankel, scipy.linalg.hankel)):
+        for vectors in ((c,), (c, r), (c, r[:3]), (c[:2], r), (c.real, r), (c, r.imag), (c[:1],), (c, r[:1])):
+            np.testing.assert_array_equal(ours(*vectors).to_dense(), scipys(*vectors))
+        real, single = ours(c.real, r.real), ours(c.real.astype("float32"), r.real.astype("float32"))
+        assert real.matvec(c.real).dtype == "float64"
+        assert single.matvec(single.r).dtype == single.T.norm().dtype == single.to_dense().dtype == "float32"
+        assert ours.nearest(single.to_dense()).dtype == "float32"
+        assert ours(c.real, r.astype("complex64")).dtype == "complex128"
+        assert ours([1, 2], [3, 4, 5]).dtype == "float64"
+        ignored = r.copy()
+        ignored[0] = np.nan
+        assert np.all(np.isfinite(2 * (ours(c, ignored) + ours(c, ignored)).H @ c))
+    np.testing.assert_array_equal(sm.Toeplitz(c).H.to_dense()[1:, 0], sm.Toeplitz(c).to_dense()[1:, 0])
 
 
 def test_a_batch_axis_is_not_read_as_columns() -> None:
@@ -100,6 +118,17 @@ def test_a_spectrum_is_never_stale() -> None:
         (lambda: sm.Diagonal.nearest(np.ones((2, 3))), ValueError, r"Diagonal\.nearest: A must have shape \(\.\.\., n, n\)"),
         (lambda: sm.BlockCirculant.nearest(np.ones((2, 3)), 0), ValueError, r"block_size must be at least 1"),
         (lambda: sm.BlockCirculant.nearest(np.ones(3), 1), ValueError, r"BlockCirculant\.nearest: A must have shape"),
+        (lambda: sm.Toeplitz(3.0), ValueError, r"Toeplitz: c must have shape \(\.\.\., m\) with m >= 1, got \(\)"),
+        (lambda: sm.Toeplitz(np.ones(3), np.ones((2, 0))), ValueError, r"Toeplitz: r must have shape \(\.\.\., n\) with n >= 1, got \(2, 0\)"),
+        (lambda: sm.Toeplitz(np.ones((2, 3)), np.ones((4, 3))), ValueError, r"Toeplitz: the batch axes \(2,\) and \(4,\) do not broadcast"),
+        (lambda: sm.Toeplitz("abc"), TypeError, r"Toeplitz: c must hold numbers"),
+        (lambda: sm.Toeplitz(np.ones(3), "abc"), TypeError, r"Toeplitz: r must hold numbers"),
+        (lambda: sm.Toeplitz(np.ones(3), np.ones(4)).solve(np.ones(3)), ValueError, r"Toeplitz\.solve: the operator must be square, got shape \(3, 4\)"),
+        (lambda: sm.Toeplitz(np.ones(3)).solve(np.ones(3)), NotImplementedError, r"Toeplitz\.solve: no closed form .* use scipy\.sparse\.linalg\.gmres"),
+        (lambda: sm.Toeplitz.nearest(np.ones(3)), ValueError, r"Toeplitz\.nearest: A must have shape \(\.\.\., m, n\), none of them 0, got \(3,\)"),
+        (lambda: sm.Hankel(np.ones(0)), ValueError, r"Hankel: c must have shape \(\.\.\., m\) with m >= 1, got \(0,\)"),
+        (lambda: sm.Hankel(np.ones(3), 2.0), ValueError, r"Hankel: r must have shape \(\.\.\., n\) with n >= 1, got \(\)"),
+        (lambda: sm.Hankel.nearest(np.ones((0, 3))), ValueError, r"Hankel\.nearest: A must have shape"),
         (lambda: sm.Identity(0), ValueError, r"Identity: n must be at least 1"),
         (lambda: sm.Identity(2.0), TypeError, r"Identity: n must be an integer"),
         (lambda: sm.Product(()), ValueError, r"Product needs at least one operator"),
@@ -146,9 +175,41 @@ def test_libraries_are_never_mixed() -> None:
         lambda: C @ sm.Circulant(torch.ones(3)),
         lambda: C + sm.Diagonal(torch.ones(3)),
         lambda: sm.CDDProduct.from_vectors(np.ones(3), torch.ones(3)),
+        lambda: sm.Toeplitz(np.ones(3), torch.ones(3)),
+        lambda: sm.Hankel(torch.ones(3), np.ones(3)),
     ):
         with pytest.raises(TypeError, match="all arrays must come from one array library"):
             call()
+
+
+def test_nothing_leaves_the_device() -> None:
+    strict = pytest.importorskip("array_api_strict")
+
+    def a(values: Any) -> Any:
+        return strict.asarray(np.array(values), device=strict.Device("device1"))  # refuses to meet the default one
+
+    x = a(rng.standard_normal(4))
+    T, H = (kind(a(rng.standard_normal(4)), a(rng.standard_normal(4))) for kind in (sm.Toeplitz, sm.Hankel))
+    for op in (
+        T,
+        H,
+        sm.Circulant(x),
+        sm.Diagonal(x),
+        T + sm.Identity(4),
+        T + sm.Circulant(x),
+        type(T).nearest(H.to_dense()),
+    ):
+        results = [
+            op.matvec(x),
+            op.rmatvec(x),
+            op.to_dense(),
+            op.T.to_dense(),
+            op.trace(),
+            *map(op.norm, ("fro", 1, np.inf)),
+        ]
+        assert {str(result.device) for result in results} == {str(x.device)}
+    for make in (sm.preconditioners.chan, sm.preconditioners.strang, sm.preconditioners.tyrtyshnikov):
+        assert make(T).device == x.device
 
 
 def test_operators_cannot_be_changed() -> None:
@@ -184,6 +245,19 @@ def test_the_number_of_transforms(real: bool, monkeypatch: pytest.MonkeyPatch) -
     counts.clear()
     sm.Circulant(unit * rng.standard_normal(8)).matvec(rng.standard_normal(8))
     assert sum(n for _, n in counts) == 3
+    for kind in (sm.Toeplitz, sm.Hankel):
+        op = kind(unit * rng.standard_normal(8), rng.standard_normal(6))
+        for product, size in ((op.matvec, 6), (op.rmatvec, 8)):
+            counts.clear()
+            product(rng.standard_normal(size))
+            assert sorted(counts) == sorted([(forward, 1), (forward, 1), (backward, 1)])
+
+
+def test_embedded_lengths_are_fast() -> None:
+    for n in [*range(1, 5000), 99991, 2**20 - 1, 2**20 + 1]:
+        length = fast_length(n)
+        assert n <= length <= n * (1.08 if n > 1000 else 1.16)
+        assert 30**25 % length == 0  # no prime factor but 2, 3 and 5
 
 
 def test_import_is_light() -> None:

@@ -11,6 +11,7 @@ import scipy.linalg
 import scipy.sparse.linalg as spla
 
 import structmat as sm
+from tests.backends import Backend
 
 rng = np.random.default_rng(7)
 
@@ -107,10 +108,6 @@ def test_scipys_tests_of_circulant(monkeypatch: pytest.MonkeyPatch) -> None:
     module.TestCirculant().test_basic()
 
 
-def toeplitz(t: np.ndarray) -> np.ndarray:
-    return scipy.linalg.toeplitz(t)
-
-
 PRECONDITIONERS = ["chan", "strang", "tyrtyshnikov"]
 
 
@@ -154,10 +151,11 @@ def test_preconditioners_minimise_what_they_claim(n: int, dtype: str) -> None:
 def test_preconditioned_cg_takes_a_fraction_of_the_iterations(kind: str) -> None:
     size = 512
     t = 1 / (1 + np.arange(size)) ** 1.1  # ill-conditioned, positive definite
-    T = spla.aslinearoperator(toeplitz(t))
+    toeplitz = sm.Toeplitz(t)
+    T = sm.scipy.as_linear_operator(toeplitz)
     b = np.ones(size)
     counts = []
-    for M in (None, sm.scipy.as_linear_operator(getattr(sm.preconditioners, kind)(t).inv())):
+    for M in (None, sm.scipy.as_linear_operator(getattr(sm.preconditioners, kind)(toeplitz).inv())):
         steps: list[int] = []
         x, info = spla.cg(T, b, rtol=1e-10, M=M, callback=lambda _, steps=steps: steps.append(1))
         assert info == 0
@@ -166,7 +164,40 @@ def test_preconditioned_cg_takes_a_fraction_of_the_iterations(kind: str) -> None
     assert counts[1] * 2 < counts[0]
 
 
+@pytest.mark.parametrize("kind", PRECONDITIONERS)
+@pytest.mark.parametrize("dtype", ["float64", "complex128"])
+def test_preconditioned_gmres_solves_toeplitz_systems_without_symmetry(kind: str, dtype: str) -> None:
+    size = 500
+    c, r = (0.7 ** np.arange(size)).astype(dtype), (0.2 ** np.arange(size)).astype(dtype)
+    if dtype == "complex128":
+        c, r = c * 1j ** np.arange(size), r * (1 - 0.5j)
+    T = sm.Toeplitz(c, r)
+    M = sm.scipy.as_linear_operator(getattr(sm.preconditioners, kind)(T).inv())
+    b = rng.standard_normal(size).astype(dtype)
+    x, info = spla.gmres(sm.scipy.as_linear_operator(T), b, rtol=1e-12, restart=20, maxiter=1, M=M)
+    assert info == 0
+    np.testing.assert_allclose(x, scipy.linalg.solve_toeplitz((c, r), b), atol=1e-10)
+
+
+@pytest.mark.parametrize("kind", PRECONDITIONERS)
+def test_preconditioners_take_the_operator(backend: Backend, kind: str) -> None:
+    c, r = rng.standard_normal((2, 3, 7)), rng.standard_normal(7)
+    make = getattr(sm.preconditioners, kind)
+    T = sm.Toeplitz(backend.asarray(c), backend.asarray(r))
+    made = make(T)
+    assert made.batch_shape == (2, 3)
+    for i, j in np.ndindex(2, 3):
+        np.testing.assert_allclose(backend.to_numpy(made.c)[i, j], make(c[i, j], r).c, atol=1e-12)
+    assert type(make(T + 2 * sm.Identity(7)).inv()) is sm.Circulant
+
+
 def test_preconditioner_input_errors() -> None:
+    with pytest.raises(ValueError, match=r"chan: column and row must have one length n >= 1, got \(3,\) and \(4,\)"):
+        sm.preconditioners.chan(sm.Toeplitz(np.ones(3), np.ones(4)))
+    with pytest.raises(TypeError, match=r"chan: a row is for a first column, a Toeplitz operator has its own"):
+        sm.preconditioners.chan(sm.Toeplitz(np.ones(3)), np.ones(3))
+    with pytest.raises(TypeError, match=r"strang: expected a Toeplitz operator or its first column, got Hankel"):
+        sm.preconditioners.strang(sm.Hankel(np.ones(3)))
     with pytest.raises(ValueError, match=r"preconditioners\.chan: column and row must have one length"):
         sm.preconditioners.chan(np.ones(3), np.ones(4))
     with pytest.raises(ValueError, match=r"strang: column and row must have one length"):

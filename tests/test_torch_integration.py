@@ -19,6 +19,9 @@ KINDS: dict[str, tuple[Callable[..., sm.LinearOperator], list[tuple[int, ...]]]]
     "SpectralCirculant": (lambda c: sm.Circulant(c).to_spectral(), [(5,)]),
     "Diagonal": (sm.Diagonal, [(4,)]),
     "BlockCirculant": (lambda c: sm.BlockCirculant(c, (5, 7)), [(2, 3, 3)]),
+    "Toeplitz": (sm.Toeplitz, [(4,), (6,)]),
+    "Toeplitz, Hermitian": (sm.Toeplitz, [(5,)]),
+    "Hankel": (sm.Hankel, [(5,), (3,)]),
     "D C D": (sm.CDDProduct.from_vectors, [(4,), (4,), (4,)]),
     "D B D": (lambda a, c, b: sm.CDDProduct.from_vectors(a, c, b, block=True), [(5,), (2, 3, 3), (7,)]),
     "five factors": (sm.CDDProduct.from_vectors, [(4,)] * 5),
@@ -88,6 +91,22 @@ def test_compiles_to_one_graph(kind: str) -> None:
         reference = torch.autograd.grad(expected[0].sum() + expected[1].square().sum(), parameters)
     for a, b in zip(gradients, reference, strict=True):
         torch.testing.assert_close(a, b)
+
+
+@compiler
+def test_a_toeplitz_of_any_size_compiles_once_for_all() -> None:
+    """The fast length is chosen inside the graph, without a cache on which the compiler would remark."""
+
+    def step(c: Any, r: Any, x: Any) -> Any:
+        T, H = sm.Toeplitz(c, r), sm.Hankel(c, r)
+        return T.matvec(x), T.H.matvec(T.matvec(x)), H.matvec(x), T.norm(), H.norm(1), H.to_dense()
+
+    torch._dynamo.reset()
+    compiled = torch.compile(step, fullgraph=True, backend="aot_eager", dynamic=True)
+    for m, n in ((5, 7), (33, 12), (100, 64)):
+        c, r, x = torch.randn(m), torch.randn(n), torch.randn(3, n)
+        for got, expected in zip(compiled(c, r, x), step(c, r, x), strict=True):
+            torch.testing.assert_close(got, expected)
 
 
 class Layer(torch.nn.Module):

@@ -18,10 +18,9 @@ of Strang, T. Chan and Tyrtyshnikov.
 
 import matplotlib.pyplot as plt
 import numpy as np
-from scipy.linalg import matmul_toeplitz
-from scipy.sparse.linalg import LinearOperator, cg
+from scipy.sparse.linalg import cg
 
-from structmat import preconditioners
+from structmat import Toeplitz, preconditioners
 from structmat.scipy import as_linear_operator
 
 n = 1024
@@ -34,8 +33,9 @@ columns = {
 # %%
 # Solving
 # -------
-# ``preconditioners.strang(t)`` is a :class:`structmat.Circulant`; ``inv()`` is a circulant again, and
-# :func:`structmat.scipy.as_linear_operator` hands it to SciPy. The callback records the true relative residual.
+# The matrix is a :class:`structmat.Toeplitz`, and ``preconditioners.strang(T)`` a :class:`structmat.Circulant`; its
+# ``inv()`` is a circulant again. :func:`structmat.scipy.as_linear_operator` hands both to SciPy. The callback records
+# the true relative residual.
 
 choices = {
     "none": None,
@@ -48,14 +48,14 @@ b = np.random.default_rng(0).standard_normal(n)
 
 def residuals(t, make_circulant):
     """Solve the system with first column t; return the relative residuals."""
-    T = LinearOperator((n, n), matvec=lambda x: matmul_toeplitz((t, t), x), dtype=t.dtype)
-    M = make_circulant and as_linear_operator(make_circulant(t).inv())
+    T = Toeplitz(t)
+    M = make_circulant and as_linear_operator(make_circulant(T).inv())
     history = [1.0]
 
     def record(x):
         history.append(np.linalg.norm(b - T @ x) / np.linalg.norm(b))
 
-    _, info = cg(T, b, rtol=1e-10, M=M, callback=record)
+    _, info = cg(as_linear_operator(T), b, rtol=1e-10, M=M, callback=record)
     if info:
         raise RuntimeError("not converged")
     return np.array(history)
