@@ -128,7 +128,9 @@ def _plot(rows: list[dict[str, Any]], path: Path) -> None:
             panel.errorbar(x, y, yerr=100 * (row["accuracy_sd"] or 0), fmt="o", capsize=3, **emphasis)
             panel.annotate(METHODS[row["method"]].label, (x, y), xytext=(6, 6), textcoords="offset points")
         panel.set_xscale("symlog", linthresh=1000)  # the head alone has none
-        panel.set(xlabel="adapter parameters", xlim=(-200, 30 * max(row["adapter_parameters"] for row in rows) + 1000))
+        largest = max(row["adapter_parameters"] for row in rows)
+        panel.set_xticks([0, *(10**k for k in range(3, max(4, len(str(largest)) + 1)))])
+        panel.set(xlabel="adapter parameters", xlim=(-200, 30 * largest + 1000))
         panel.margins(y=0.15)
         panel.set(ylabel="test accuracy, %", title=task)
     figure.savefig(path, dpi=150)
