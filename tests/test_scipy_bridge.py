@@ -56,7 +56,7 @@ def test_every_product_of_the_bridge() -> None:
         rng.standard_normal((5, 3)),
     )
     np.testing.assert_allclose(op.matvec(x), dense @ x)
-    np.testing.assert_allclose(op.matvec(x[:, None]), dense @ x[:, None])
+    np.testing.assert_allclose(op @ x[:, None], dense @ x[:, None])
     np.testing.assert_allclose(op.rmatvec(y), dense.conj().T @ y)
     np.testing.assert_allclose(op.matmat(X), dense @ X)
     np.testing.assert_allclose(op.rmatmat(Y), dense.conj().T @ Y)

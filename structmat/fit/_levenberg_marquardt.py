@@ -149,9 +149,7 @@ def _step(
     S.reshape(-1)[:: len(S) + 1] += damping
     try:
         # The transpose of the lower triangle is the upper one of the conjugate matrix, in the order LAPACK takes.
-        factor: tuple[NDArray[Any], bool] = scipy.linalg.cho_factor(
-            S.T, lower=False, overwrite_a=True, check_finite=False
-        )
+        factor: Any = scipy.linalg.cho_factor(S.T, lower=False, overwrite_a=True, check_finite=False)
     except scipy.linalg.LinAlgError:
         return None
 
