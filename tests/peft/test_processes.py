@@ -22,7 +22,9 @@ ROOT = Path(__file__).resolve().parents[2]
 def python(*arguments: str) -> int:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-W", "ignore", *arguments]
-    return subprocess.run(command, check=False, cwd=ROOT, env=environment, capture_output=True).returncode
+    ended = subprocess.run(command, check=False, cwd=ROOT, env=environment, capture_output=True, text=True)
+    print(ended.stdout[-2000:], ended.stderr[-4000:])  # noqa: T201  # pytest shows it where the test fails
+    return ended.returncode
 
 
 def run(folder: Path, *arguments: str) -> int:
@@ -31,7 +33,9 @@ def run(folder: Path, *arguments: str) -> int:
 
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="torch has no torch.distributed here")
 def test_two_processes() -> None:
-    assert python("-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "tests.peft.distributed_script") == 0
+    # Standalone takes a free port: other workers of the suite use torch's default one.
+    launch = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    assert python(*launch, "-m", "tests.peft.distributed_script") == 0
 
 
 def test_killed_and_resumed_gives_the_same_weights(tmp_path: Path) -> None:
