@@ -10,13 +10,13 @@ from torch import Tensor
 
 from structmat.fit import FitResult, fit_cdd
 
-__all__ = ["INITS", "Init", "fitted_vectors", "initialise", "random_signs"]
+__all__ = ["INITS", "Init", "fitted_vectors", "initialise"]
 
 Init: TypeAlias = Literal["zero", "normal", "gradient"]
 INITS = ("zero", "normal", "gradient")
 
 
-def random_signs(vector: Tensor, generator: torch.Generator | None) -> None:
+def _random_signs(vector: Tensor, generator: torch.Generator | None) -> None:
     """Fill a diagonal with random signs: its product keeps every norm."""
     vector.bernoulli_(0.5, generator=generator).mul_(2).sub_(1)
 
@@ -45,7 +45,7 @@ def initialise(
         else:
             for factor, size in zip(factors, cols, strict=True):
                 if factor.ndim == 1:
-                    random_signs(factor, generator)
+                    _random_signs(factor, generator)
                 else:
                     factor.normal_(0, size**-0.5, generator=generator)
         if init != "normal":

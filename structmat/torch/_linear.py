@@ -234,10 +234,9 @@ class CDDLinear(AdaptedLayer):
             return torch.nested.as_nested_tensor([self.forward(sample) for sample in x.unbind()])
         if x.shape[-1] != self.in_features:
             raise ValueError(f"CDDLinear: x must have shape (..., {self.in_features}), got {tuple(x.shape)}")
-        added = self._added()
         if self._selects:
             return self._selected(self._base_output(x), x)
-        return with_changes(self._base_output if self.base is None else self.base, x, added)
+        return with_changes(self._base_output if self.base is None else self.base, x, self._added())
 
     def _base_output(self, x: Tensor) -> Tensor:
         if self.base is not None:
