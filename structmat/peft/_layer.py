@@ -104,12 +104,17 @@ class CDDTunerLinear(nn.Module, BaseTunerLayer):
             If an option is wrong, or a gradient is missing; nothing has changed then.
         """
         init: Init = "zero" if init_weights is True else "gradient" if init_weights == "gradient" else "normal"
+        if torch.empty(0).is_meta:  # values come from a file
+            init = "zero"
         adapter = CDDAdapter(
-            self.in_features, self.out_features, n_factors=n_factors, block_size=block_size, alpha=alpha
+            self.in_features,
+            self.out_features,
+            n_factors=n_factors,
+            block_size=block_size,
+            alpha=alpha,
+            init=init,
+            gradient=self._gradient() if init == "gradient" else None,
         )
-        if not any(factor.is_meta for factor in adapter.factors):  # otherwise values come from a file
-            gradient = self._gradient() if init == "gradient" else None
-            adapter.reset_parameters(init, gradient=gradient)
         self.cdd_adapters[adapter_name] = adapter.train(self.training)
         self.cdd_alpha[adapter_name] = adapter.alpha
         self._move_adapter_to_device_of_base_layer(adapter_name)

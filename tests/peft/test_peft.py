@@ -325,6 +325,17 @@ def test_compile_without_graph_break() -> None:
     torch.testing.assert_close(compiled(**tiny.inputs("llama")).logits, model(**tiny.inputs("llama")).logits)
 
 
+@pytest.mark.parametrize("start", [True, False])
+def test_a_seed_starts_it_as_structmat_torch_does(start: bool) -> None:
+    torch.manual_seed(3)
+    ours = CDDLinear(16, 24, init="zero" if start else "normal", base=nn.Linear(16, 24))
+    torch.manual_seed(3)
+    base = nn.Sequential(nn.Linear(16, 24))
+    theirs = get_peft_model(base, CDDConfig(target_modules=["0"], init_weights=start)).base_model.model[0]
+    for mine, other in zip(ours.adapters["default"].factors, theirs.cdd_adapters["default"].factors, strict=True):
+        assert torch.equal(mine, other)
+
+
 def test_gradient_start() -> None:
     base = tiny.model("llama").train()
     with pytest.raises(ValueError, match=r"loss\.backward"):
