@@ -68,7 +68,7 @@ def test_files_of_every_method(out):
     assert (out / "accuracy.png").read_bytes().startswith(b"\x89PNG")
     assert len(list((out / "runs").iterdir())) == 2 * len(METHODS)  # and no partial file
     layers, size = 4, 32
-    expected = {"head": 0, "lora": layers * 2 * 8 * size, "fourierft": layers * 1000, "c3a": layers * size}
+    expected = {"head": 0, "lora": layers * 2 * 8 * size, "fourierft": layers * 3 * size, "c3a": layers * size}
     expected |= dict.fromkeys(("cdd", "cdd-peft"), layers * 3 * size)
     for method, number in expected.items():
         assert method not in rows or int(rows[method]["adapter_parameters"]) == number

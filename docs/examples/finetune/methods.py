@@ -112,15 +112,15 @@ def _adalora(encoder: nn.Module, lr: float, steps: int) -> Prepared:
 
 
 def _fourierft(encoder: nn.Module, lr: float, *_: Any) -> Prepared:
-    size = encoder.config.hidden_size**2
-    options = {"n_frequency": min(1000, size), "init_weights": True}  # True is a start at zero
+    """Adapt by sparse spectra, with as many parameters as CDD has."""
+    options = {"n_frequency": 3 * encoder.config.hidden_size, "init_weights": True}  # True is a start at zero
     return _peft(encoder, FourierFTConfig(**options, target_modules=list(TARGETS)), lr)
 
 
 def _c3a(encoder: nn.Module, lr: float, *_: Any) -> Prepared:
-    block = 64
-    if encoder.config.hidden_size % block:
-        block = encoder.config.hidden_size
+    """Adapt by block circulants, with as many parameters as CDD has where 3 divides the size, else with a third."""
+    size = encoder.config.hidden_size
+    block = size if size % 3 else size // 3
     return _peft(encoder, C3AConfig(block_size=block, target_modules=list(TARGETS)), lr)
 
 
