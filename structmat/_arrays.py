@@ -30,12 +30,14 @@ __all__ = [
     "is_complex_scalar",
     "is_narrow",
     "is_numpy",
+    "library_of",
     "namespace_of",
     "positive_index",
     "precision_of",
     "reciprocal_above",
     "require_nonzero",
     "restored",
+    "reversed_cyclically",
     "scale",
     "with_axes",
 ]
@@ -63,6 +65,12 @@ def is_array(value: Any) -> bool:
 def is_numpy(xp: Namespace) -> bool:
     """Tell whether `xp` is the namespace of NumPy arrays."""
     return xp is numpy_namespace
+
+
+def library_of(xp: Namespace) -> str:
+    """Return the name of the library of a namespace: ``numpy``, ``torch``, ``jax``, ..."""
+    name: str = xp.__name__.removeprefix("array_api_compat.")
+    return name.partition(".")[0]
 
 
 def device_of(array: Array) -> Device:
@@ -220,6 +228,11 @@ def reciprocal_above(values: Array, rtol: float, xp: Namespace) -> Array:
     size = xp.abs(values)
     kept = size > rtol * xp.max(size, axis=-1, keepdims=True)
     return xp.where(kept, 1 / xp.where(kept, values, xp.ones_like(values)), xp.zeros_like(values))
+
+
+def reversed_cyclically(c: Array, xp: Namespace) -> Array:
+    """Return c at indices 0, -1, -2, ... along the last axis: the first column of the transpose of a circulant."""
+    return xp.concat([c[..., :1], xp.flip(c[..., 1:], axis=-1)], axis=-1)
 
 
 def dtype_name(dtype: DType) -> str:

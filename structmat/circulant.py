@@ -20,11 +20,13 @@ from structmat._arrays import (
     precision_of,
     reciprocal_above,
     require_nonzero,
+    reversed_cyclically,
 )
 from structmat._arrays import scale as scale_array
 from structmat._base import Context, LinearOperator
+from structmat._convolution import Convolution, Planned, convolution
 from structmat._dispatch import add, compose, scale
-from structmat._fft import fft, from_spectrum, full_spectrum, ifft, spectrum
+from structmat._fft import Settings, cyclic_kernel, fft, from_spectrum, full_spectrum, is_fast, spectrum
 from structmat._functions import SpectralFunction
 from structmat._neutral import Fourier, Identity
 from structmat._typing import Array, ArrayLike, DType, Namespace, Scalar
@@ -33,7 +35,7 @@ __all__ = ["Circulant", "SpectralCirculant"]
 
 
 @dataclass(frozen=True, eq=False, repr=False, slots=True)
-class Circulant(LinearOperator):
+class Circulant(Planned):
     """A circulant matrix given by its first column, ``C[i, j] = c[(i - j) % n]``.
 
     Parameters
@@ -171,15 +173,8 @@ class Circulant(LinearOperator):
         real = not is_complex(op.c.dtype, xp)
         return SpectralCirculant(spectrum(op.c, xp, real=real), self.shape[0], real=real)
 
-    def _matvec(self, x: Array, xp: Namespace) -> Array:
-        real = not (is_complex(self.c.dtype, xp) or is_complex(x.dtype, xp))
-        product = spectrum(self.c, xp, real=real) * spectrum(x, xp, real=real)
-        return from_spectrum(product, x.shape[-1], xp, real=real)
-
-    def _rmatvec(self, y: Array, xp: Namespace) -> Array:
-        real = not (is_complex(self.c.dtype, xp) or is_complex(y.dtype, xp))
-        product = xp.conj(spectrum(self.c, xp, real=real)) * spectrum(y, xp, real=real)
-        return from_spectrum(product, y.shape[-1], xp, real=real)
+    def _plan(self, how: Settings, xp: Namespace) -> Convolution:
+        return convolution(cyclic_kernel(self.c, xp), self.shape, how, xp)
 
     def _transpose(self) -> Circulant:
         return Circulant(reversed_cyclically(self.c, self._own_namespace()))
@@ -226,7 +221,7 @@ class Circulant(LinearOperator):
 
 
 @dataclass(frozen=True, eq=False, repr=False, slots=True)
-class SpectralCirculant(LinearOperator):
+class SpectralCirculant(Planned):
     """A circulant matrix given by its spectrum, the discrete Fourier transform of its first column.
 
     Parameters
@@ -317,17 +312,10 @@ class SpectralCirculant(LinearOperator):
     def _like(self, values: Array) -> SpectralCirculant:
         return SpectralCirculant(values, self.n, self.real)
 
-    def _apply(self, x: Array, half: Array, xp: Namespace) -> Array:
-        """Return the product of a vector with the circulant of spectrum `half`, of the same kind as this one's."""
-        if self.real and not is_complex(x.dtype, xp):
-            return from_spectrum(half * spectrum(x, xp, real=True), self.n, xp, real=True)
-        return ifft((full_spectrum(half, self.n, xp) if self.real else half) * fft(x, xp), xp)
-
-    def _matvec(self, x: Array, xp: Namespace) -> Array:
-        return self._apply(x, self.spectrum, xp)
-
-    def _rmatvec(self, y: Array, xp: Namespace) -> Array:
-        return self._apply(y, xp.conj(self.spectrum), xp)
+    def _plan(self, how: Settings, xp: Namespace) -> Convolution:
+        if how.ready or not is_fast(self.n):
+            return self.to_circulant()._plan(how, xp)
+        return Convolution(None, self.spectrum, self.n, self.real, how, self.shape)
 
     def _transpose(self) -> SpectralCirculant:
         xp = self._own_namespace()
@@ -346,7 +334,7 @@ class SpectralCirculant(LinearOperator):
 
     def _solve(self, b: Array, xp: Namespace) -> Array:
         self._require_invertible("solve", xp)
-        return self._apply(b, 1 / self.spectrum, xp)
+        return self._like(1 / self.spectrum)._matvec(b, xp)
 
     def _pinv(self, rtol: float, xp: Namespace) -> SpectralCirculant:
         return self._like(reciprocal_above(self.spectrum, rtol, xp))
@@ -396,11 +384,6 @@ class SpectralCirculant(LinearOperator):
 
     def _require_invertible(self, method: str, xp: Namespace) -> None:
         require_nonzero(self.spectrum, self._rounding(xp), f"Circulant.{method}", xp)
-
-
-def reversed_cyclically(c: Array, xp: Namespace) -> Array:
-    """Return c at indices 0, -1, -2, ... along the last axis: the first column of the transpose."""
-    return xp.concat([c[..., :1], xp.flip(c[..., 1:], axis=-1)], axis=-1)
 
 
 def circulant_entries(c: Array, like: Context) -> Array:

@@ -19,7 +19,9 @@ import jax
 
 from structmat._algebra import Product, Scaled, Sum
 from structmat._base import LinearOperator
+from structmat._convolution import Convolution
 from structmat._neutral import Fourier, Identity
+from structmat._prepared import Prepared
 from structmat.block_circulant import BlockCirculant
 from structmat.cdd import CDDProduct
 from structmat.circulant import Circulant, SpectralCirculant
@@ -71,10 +73,12 @@ for _cls in (
     BlockCirculant,
     CDDProduct,
     Circulant,
+    Convolution,
     Diagonal,
     Fourier,
     Hankel,
     Identity,
+    Prepared,
     Product,
     Scaled,
     SpectralCirculant,

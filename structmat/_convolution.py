@@ -1,0 +1,192 @@
+"""How products are computed: plans, and the circular convolution by which circulant and Toeplitz matrices do it.
+
+A `Plan` is an operator that is all computation: it is made for one product, or kept by a prepared operator.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeAlias
+
+from array_api_compat import numpy as numpy_namespace
+
+from structmat._arrays import complex_partner, is_complex, is_numpy, reversed_cyclically
+from structmat._base import LinearOperator
+from structmat._fft import DUCC_CONVOLUTION, MANY, METHODS, Settings, from_spectrum, in_chunks, method_for, spectrum
+from structmat._typing import Array, Namespace
+
+__all__ = ["Convolution", "Plan", "Planned", "Step", "convolution"]
+
+Step: TypeAlias = Callable[[Any, Any], Any]
+"""Returns the products of one vector or the rows of a NumPy matrix, in the second argument if given."""
+
+
+class Plan(LinearOperator):
+    """An operator that computes real vectors or complex ones, and NumPy's chunk by chunk."""
+
+    __slots__ = ()
+
+    @property
+    @abstractmethod
+    def is_real(self) -> bool:
+        """Whether it takes real vectors."""
+
+    @property
+    @abstractmethod
+    def is_stack(self) -> bool:
+        """Whether its parameters have batch axes."""
+
+    @property
+    @abstractmethod
+    def width(self) -> int:
+        """How many numbers a product moves at a time for one vector."""
+
+    @property
+    @abstractmethod
+    def cost(self) -> float:
+        """How long the convolutions of one product are together."""
+
+    @abstractmethod
+    def _step(self, dtype: str, *, many: bool) -> Step:
+        """Return the function that computes NumPy's chunks of that dtype, one vector or `many`."""
+
+    @abstractmethod
+    def _whole(self, x: Array, xp: Namespace) -> Array:
+        """Product along the last axis, on any library."""
+
+    def _matvec(self, x: Array, xp: Namespace, out: Array | None = None) -> Array:
+        if is_complex(x.dtype, xp) == self.is_real:
+            if self.is_real:
+                return self._matvec(xp.real(x), xp) + 1j * self._matvec(xp.imag(x), xp)
+            x = xp.astype(x, complex_partner(x.dtype, xp))
+        if self.is_stack or not is_numpy(xp):
+            return self._whole(x, xp)
+        numpy_x: Any = x
+        many = numpy_x.size >= MANY * x.shape[-1]
+        step = self._step(x.dtype.name, many=many)
+        if x.ndim == 1:
+            y: Array = step(x, out)
+            return y
+        return in_chunks(step, x, self.shape[0], self.width * x.dtype.itemsize, out)
+
+
+class Planned(LinearOperator):
+    """An operator whose products are those of a plan made for each."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def _plan(self, how: Settings, xp: Namespace) -> LinearOperator:
+        """Operator that computes the products."""
+
+    def _matvec(self, x: Array, xp: Namespace) -> Array:
+        return self._plan(Settings(), xp)._matvec(x, xp)
+
+    def _rmatvec(self, y: Array, xp: Namespace) -> Array:
+        return self._plan(Settings(), xp).H._matvec(y, xp)
+
+
+@dataclass(frozen=True, eq=False, repr=False, slots=True)
+class Convolution(Plan):
+    """The leading corner of a circulant matrix whose size is fast to transform."""
+
+    _core_axes = {"kernel": 1, "spectrum": 1}
+
+    kernel: Any
+    """First column of the circulant, or None where only its spectrum is known."""
+    spectrum: Any
+    """Its half spectrum (`real`) or full spectrum, or None where that is left to the product."""
+    length: int
+    """Its size."""
+    real: bool
+    how: Settings
+    shape: Any = None
+    """Rows and columns of the corner."""
+    flips: tuple[bool, bool] = (False, False)
+    """Whether the rows and the columns of the corner are in reverse order, as in a Hankel matrix."""
+
+    @property
+    def is_real(self) -> bool:
+        """Whether it takes real vectors."""
+        return self.real
+
+    @property
+    def is_stack(self) -> bool:
+        """Whether its parameters have batch axes."""
+        return bool((self.spectrum if self.kernel is None else self.kernel).ndim > 1)
+
+    @property
+    def width(self) -> int:
+        """How many numbers a product moves at a time for one vector."""
+        return self.length
+
+    @property
+    def cost(self) -> float:
+        """How long the convolutions of one product are together."""
+        return self.length
+
+    def _leaves(self) -> list[tuple[Array, int]]:
+        return [(array, 1) for array in (self.kernel, self.spectrum) if array is not None]
+
+    def _transformed(self, xp: Namespace) -> Array:
+        s: Array = self.spectrum
+        return spectrum(self.kernel, xp, real=self.real) if s is None else s
+
+    def _step(self, dtype: str, *, many: bool) -> Step:
+        method = method_for(self.how.engine, dtype, self.length, many=many, has_kernel=self.kernel is not None)
+        plan = self
+        if self.spectrum is None and method != DUCC_CONVOLUTION:
+            plan = self._with(self.kernel, self._transformed(numpy_namespace))
+        step = partial(METHODS[method], plan)
+        return _flipped(step, *self.flips) if any(self.flips) else step
+
+    def _whole(self, x: Array, xp: Namespace) -> Array:
+        rows, cols = self.flips
+        x = xp.flip(x, axis=-1) if cols else x
+        product = self._transformed(xp) * spectrum(x, xp, real=self.real, n=self.length)
+        y = from_spectrum(product, self.length, xp, real=self.real)
+        y = y if self.shape[0] == self.length else y[..., : self.shape[0]]
+        return xp.flip(y, axis=-1) if rows else y
+
+    def _with(self, kernel: Any, spectrum: Any, *, transposed: bool = False) -> Convolution:
+        order = -1 if transposed else 1
+        return Convolution(kernel, spectrum, self.length, self.real, self.how, self.shape[::order], self.flips[::order])
+
+    def _transpose(self) -> Convolution:
+        xp = self._own_namespace()
+        kernel = None if self.kernel is None else reversed_cyclically(self.kernel, xp)
+        s = self.spectrum
+        if s is not None:
+            s = xp.conj(s) if self.real else reversed_cyclically(s, xp)
+        return self._with(kernel, s, transposed=True)
+
+    def _conj(self) -> Convolution:
+        if self.real:
+            return self
+        xp = self._own_namespace()
+        kernel = None if self.kernel is None else xp.conj(self.kernel)
+        s = None if self.spectrum is None else reversed_cyclically(xp.conj(self.spectrum), xp)
+        return self._with(kernel, s)
+
+
+def convolution(
+    kernel: Array, shape: tuple[int, int], how: Settings, xp: Namespace, *, flips: tuple[bool, bool] = (False, False)
+) -> Convolution:
+    """Return the plan of the leading corner, `shape`, of the circulant with first column `kernel`."""
+    real = not is_complex(kernel.dtype, xp)
+    ready = spectrum(kernel, xp, real=real) if how.ready else None
+    return Convolution(kernel, ready, kernel.shape[-1], real, how, shape, flips)
+
+
+def _flipped(step: Step, rows: bool, cols: bool) -> Step:
+    """Return the step with its vectors (`cols`) or its products (`rows`) in reverse order."""
+
+    def flipped(x: Any, out: Any) -> Any:
+        x = x[..., ::-1] if cols else x
+        y = step(x, out[..., ::-1] if rows and out is not None else out)
+        return y[..., ::-1] if rows else y
+
+    return flipped

@@ -1,0 +1,34 @@
+"""Fourier transforms and convolutions along the last axis; the only folder that names an FFT."""
+
+from __future__ import annotations
+
+from structmat._fft._engines import METHODS, Engine, Settings, choices, ducc, in_chunks, method_for, require_engine
+from structmat._fft._lengths import cyclic_kernel, fast_length, is_fast, kernel_of_diagonals
+from structmat._fft._table import CHUNK, DUCC_CONVOLUTION, MANY, PRIMES, direct_sizes, direct_up_to
+from structmat._fft._transforms import fft, from_spectrum, full_spectrum, ifft, spectrum
+
+__all__ = [
+    "CHUNK",
+    "DUCC_CONVOLUTION",
+    "MANY",
+    "METHODS",
+    "PRIMES",
+    "Engine",
+    "Settings",
+    "choices",
+    "cyclic_kernel",
+    "direct_sizes",
+    "direct_up_to",
+    "ducc",
+    "fast_length",
+    "fft",
+    "from_spectrum",
+    "full_spectrum",
+    "ifft",
+    "in_chunks",
+    "is_fast",
+    "kernel_of_diagonals",
+    "method_for",
+    "require_engine",
+    "spectrum",
+]

@@ -1,0 +1,60 @@
+"""What was measured: which method is fastest for which size. `benchmarks/engine_table.py` prints these numbers anew."""
+
+from __future__ import annotations
+
+import math
+import sys
+
+__all__ = ["CHOICES", "CHUNK", "DUCC", "DUCC_CONVOLUTION", "MANY", "PRIMES", "SCIPY", "direct_sizes", "direct_up_to"]
+
+CHUNK = 2**20
+"""Bytes of a batch that are transformed together, so that they stay in the cache of one core."""
+
+PRIMES = (2, 3, 5, 7, 11, 13, 17, 19, 23)
+"""A length with another prime factor is embedded in a longer one without."""
+
+MANY = 8
+"""Number of vectors from which they count as many."""
+
+SCIPY, DUCC, DUCC_CONVOLUTION = "scipy.fft", "ducc0.fft", "ducc0.fft.convolve_axis"
+
+CHOICES: dict[tuple[str, bool], tuple[tuple[float, str], ...]] = {
+    ("float32", False): ((1024, DUCC_CONVOLUTION), (math.inf, DUCC)),
+    ("float32", True): ((1000, DUCC_CONVOLUTION), (math.inf, SCIPY)),
+    ("float64", False): ((1024, DUCC_CONVOLUTION), (math.inf, DUCC)),
+    ("float64", True): ((math.inf, DUCC_CONVOLUTION),),
+    ("complex64", False): ((1024, DUCC_CONVOLUTION), (math.inf, DUCC)),
+    ("complex64", True): ((1000, DUCC_CONVOLUTION), (math.inf, SCIPY)),
+    ("complex128", False): ((1024, DUCC_CONVOLUTION), (math.inf, DUCC)),
+    ("complex128", True): ((math.inf, DUCC_CONVOLUTION),),
+}
+"""NumPy with ducc0: by dtype and whether there are many vectors, the fastest method up to each length."""
+
+_COUNTS = (1, 8, 64, 512)
+_DIRECT: dict[tuple[str, str], tuple[int, int, int, int]] = {
+    ("numpy", "float32"): (480, 350, 230, 215),
+    ("numpy", "float64"): (300, 270, 150, 130),
+    ("numpy", "complex64"): (300, 270, 150, 130),
+    ("numpy", "complex128"): (200, 180, 100, 80),
+    ("ducc0", "float32"): (200, 150, 64, 64),
+    ("ducc0", "float64"): (150, 100, 48, 48),
+    ("ducc0", "complex64"): (150, 100, 48, 48),
+    ("ducc0", "complex128"): (100, 64, 32, 32),
+    ("torch", "float32"): (384, 192, 100, 65),
+    ("torch", "float64"): (256, 120, 60, 32),
+}
+"""By engine and dtype: the size up to which a dense product is faster, for at least so many vectors as `_COUNTS` says."""
+
+
+def direct_sizes(library: str, dtype: str) -> dict[int, int]:
+    """Return the size up to which the dense product is faster, by the least number of vectors for which that holds."""
+    return dict(zip(_COUNTS, _DIRECT.get((library, dtype), (0, 0, 0, 0)), strict=True))
+
+
+def direct_up_to(size: float, library: str, dtype: str) -> int:
+    """Return the largest number of vectors for which the dense product is faster than transforms at that size.
+
+    `size` is the number of entries of the matrix over the length that is transformed: n for a circulant.
+    """
+    beaten = [count for count, limit in direct_sizes(library, dtype).items() if size > limit]
+    return beaten[0] - 1 if beaten else sys.maxsize
