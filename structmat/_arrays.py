@@ -31,7 +31,9 @@ __all__ = [
     "is_narrow",
     "is_numpy",
     "library_of",
+    "moved",
     "namespace_of",
+    "padded",
     "positive_index",
     "precision_of",
     "reciprocal_above",
@@ -233,6 +235,22 @@ def reciprocal_above(values: Array, rtol: float, xp: Namespace) -> Array:
 def reversed_cyclically(c: Array, xp: Namespace) -> Array:
     """Return c at indices 0, -1, -2, ... along the last axis: the first column of the transpose of a circulant."""
     return xp.concat([c[..., :1], xp.flip(c[..., 1:], axis=-1)], axis=-1)
+
+
+def moved(array: Array, source: int, destination: int, xp: Namespace) -> Array:
+    """Return the array with one axis moved; `permute_dims`, since torch's `vmap` has no `moveaxis`."""
+    axes = list(range(array.ndim))
+    axis = axes.pop(source)
+    axes.insert(destination % array.ndim, axis)
+    return xp.permute_dims(array, tuple(axes))
+
+
+def padded(x: Array, length: int, xp: Namespace) -> Array:
+    """Return x with zeros appended along the last axis."""
+    if x.shape[-1] == length:
+        return x
+    zeros = xp.zeros((*x.shape[:-1], length - x.shape[-1]), dtype=x.dtype, device=device_of(x))
+    return xp.concat([x, zeros], axis=-1)
 
 
 def dtype_name(dtype: DType) -> str:

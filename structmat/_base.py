@@ -214,8 +214,8 @@ class LinearOperator(ClosedForms, ABC):
             Which library transforms NumPy arrays. By default what `show_config` tells; "scipy" is what the default is
             without the extra ``fast``.
         workers : int, optional
-            Threads that share a batch of NumPy arrays. Default: one, or what `scipy.fft.set_workers` says. torch, JAX and
-            CuPy have threads of their own.
+            Threads that share a batch of NumPy arrays. Default: one, or what `scipy.fft.set_workers` says. torch, JAX
+            and CuPy have threads of their own.
 
         Returns
         -------

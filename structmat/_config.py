@@ -40,8 +40,8 @@ def _lines() -> list[str]:
     engine = "scipy.fft and ducc0" if ducc() else "scipy.fft (the extra structmat[fast] brings ducc0, which is faster)"
     lines = [
         ", ".join(f"{name} {version}" for name, version in found),
-        f"NumPy arrays are transformed by {engine}, a batch in chunks of {CHUNK // 2**10} KiB, other arrays by their own "
-        "library.",
+        f"NumPy arrays are transformed by {engine}, other arrays by their own library.",
+        f"Batches of NumPy arrays are computed in chunks of {CHUNK // 2**10} KiB.",
         f"A length with a prime factor above {PRIMES[-1]} is embedded in a longer one.",
         "",
         "A product of a circulant of size n, prepared:",

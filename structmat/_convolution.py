@@ -8,14 +8,24 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, TypeAlias
 
 from array_api_compat import numpy as numpy_namespace
 
 from structmat._arrays import complex_partner, is_complex, is_numpy, reversed_cyclically
 from structmat._base import LinearOperator
-from structmat._fft import DUCC_CONVOLUTION, MANY, METHODS, Settings, from_spectrum, in_chunks, method_for, spectrum
+from structmat._fft import (
+    DUCC,
+    DUCC_CONVOLUTION,
+    MANY,
+    Settings,
+    convolve_axis,
+    from_spectrum,
+    in_chunks,
+    method_for,
+    spectrum,
+    transforms,
+)
 from structmat._typing import Array, Namespace
 
 __all__ = ["Convolution", "Plan", "Planned", "Step", "convolution"]
@@ -136,12 +146,39 @@ class Convolution(Plan):
         return spectrum(self.kernel, xp, real=self.real) if s is None else s
 
     def _step(self, dtype: str, *, many: bool) -> Step:
-        method = method_for(self.how.engine, dtype, self.length, many=many, has_kernel=self.kernel is not None)
-        plan = self
-        if self.spectrum is None and method != DUCC_CONVOLUTION:
-            plan = self._with(self.kernel, self._transformed(numpy_namespace))
-        step = partial(METHODS[method], plan)
-        return _flipped(step, *self.flips) if any(self.flips) else step
+        length, rows, workers, kernel = self.length, self.shape[0], self.how.workers, self.kernel
+        method = method_for(self.how.engine, dtype, length, many=many)
+        if method == DUCC_CONVOLUTION and kernel is not None:
+
+            def convolved(x: Any, out: Any) -> Any:
+                return convolve_axis(kernel, x, workers, out)
+
+        else:
+            S = self._transformed(numpy_namespace)
+            method = DUCC if method == DUCC_CONVOLUTION else method
+            forward, backward = transforms(method, length, workers, real=self.real)
+
+            def convolved(x: Any, out: Any) -> Any:  # noqa: ARG001
+                X = forward(x)
+                X *= S
+                return backward(X)
+
+        flipped_rows, flipped_cols = self.flips
+
+        def step(x: Any, out: Any) -> Any:
+            y = convolved(x[..., ::-1] if flipped_cols else x, None if flipped_rows else out)
+            if y is out and out is not None:
+                return y
+            if rows != length:
+                y = y[..., :rows]
+            if flipped_rows:
+                y = y[..., ::-1]
+            if out is None:
+                return y if rows == length else y.copy()  # which keeps no memory of the entries cut off
+            out[...] = y
+            return out
+
+        return step
 
     def _whole(self, x: Array, xp: Namespace) -> Array:
         rows, cols = self.flips
@@ -179,14 +216,3 @@ def convolution(
     real = not is_complex(kernel.dtype, xp)
     ready = spectrum(kernel, xp, real=real) if how.ready else None
     return Convolution(kernel, ready, kernel.shape[-1], real, how, shape, flips)
-
-
-def _flipped(step: Step, rows: bool, cols: bool) -> Step:
-    """Return the step with its vectors (`cols`) or its products (`rows`) in reverse order."""
-
-    def flipped(x: Any, out: Any) -> Any:
-        x = x[..., ::-1] if cols else x
-        y = step(x, out[..., ::-1] if rows and out is not None else out)
-        return y[..., ::-1] if rows else y
-
-    return flipped

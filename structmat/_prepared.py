@@ -127,7 +127,8 @@ class Prepared(LinearOperator):
         if type(x) is self.native[0] and x.dtype == self.native[1] and x.shape[-1:] == self.operator.shape[1:]:
             if out is not None:
                 self._require_fitting(out, x)
-            return self._product(x, namespace_of("Prepared.matvec: x", x), out)
+            product = self._product(x, namespace_of("Prepared.matvec: x", x), out)
+            return product if out is None else out
         if out is not None:
             raise ValueError(
                 f"Prepared.matvec: out is for NumPy vectors of shape (..., {self.shape[1]}) and dtype {self.native[1]}"
@@ -156,7 +157,7 @@ class Prepared(LinearOperator):
         if out is None:
             return y
         out[...] = y
-        return out  # type: ignore[no-any-return]
+        return y
 
     def _matvec(self, x: Array, xp: Namespace) -> Array:
         return self._product(x, xp)

@@ -19,6 +19,8 @@ import jax
 
 from structmat._algebra import Product, Scaled, Sum
 from structmat._base import LinearOperator
+from structmat._block_convolution import BlockConvolution
+from structmat._chain import ChainPlan
 from structmat._convolution import Convolution
 from structmat._neutral import Fourier, Identity
 from structmat._prepared import Prepared
@@ -71,7 +73,9 @@ def register_operator(cls: type[LinearOperator]) -> type[LinearOperator]:
 
 for _cls in (
     BlockCirculant,
+    BlockConvolution,
     CDDProduct,
+    ChainPlan,
     Circulant,
     Convolution,
     Diagonal,

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
-from structmat._fft._engines import METHODS, Engine, Settings, choices, ducc, in_chunks, method_for, require_engine
+from structmat._fft._engines import (
+    Engine,
+    Settings,
+    choices,
+    convolve_axis,
+    ducc,
+    in_chunks,
+    method_for,
+    require_engine,
+    transforms,
+)
 from structmat._fft._lengths import cyclic_kernel, fast_length, is_fast, kernel_of_diagonals
-from structmat._fft._table import CHUNK, DUCC_CONVOLUTION, MANY, PRIMES, direct_sizes, direct_up_to
+from structmat._fft._table import CHUNK, DUCC, DUCC_CONVOLUTION, MANY, PRIMES, direct_sizes, direct_up_to
 from structmat._fft._transforms import fft, from_spectrum, full_spectrum, ifft, spectrum
 
 __all__ = [
     "CHUNK",
+    "DUCC",
     "DUCC_CONVOLUTION",
     "MANY",
-    "METHODS",
     "PRIMES",
     "Engine",
     "Settings",
     "choices",
+    "convolve_axis",
     "cyclic_kernel",
     "direct_sizes",
     "direct_up_to",
@@ -31,4 +42,5 @@ __all__ = [
     "method_for",
     "require_engine",
     "spectrum",
+    "transforms",
 ]

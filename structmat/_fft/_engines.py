@@ -1,8 +1,7 @@
-"""Circular convolutions of NumPy arrays, and the choice of the engine that carries one out.
+"""Which engine transforms NumPy arrays, and its transforms.
 
-`scipy.fft` is always there. With the extra ``fast`` ducc0 takes over where `benchmarks/engine_table.py` measured it
-faster. There is no global switch: a size, a dtype and a number of vectors have
-one engine, unless an operator was prepared for a given one.
+`scipy.fft` is always there. With the extra ``fast`` ducc0 takes over where it measured faster. There is no global
+switch: a size, a dtype and a number of vectors have one engine, unless an operator was prepared for a given one.
 """
 
 from __future__ import annotations
@@ -10,16 +9,27 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import cache
-from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import scipy
 
-from structmat._fft._table import CHOICES, CHUNK, DUCC, DUCC_CONVOLUTION, SCIPY
+from structmat._fft._table import CHOICES, CHUNK, DUCC, SCIPY
 
-__all__ = ["METHODS", "Engine", "Kernel", "Settings", "choices", "ducc", "in_chunks", "method_for", "require_engine"]
+__all__ = [
+    "Engine",
+    "Settings",
+    "choices",
+    "convolve_axis",
+    "ducc",
+    "in_chunks",
+    "method_for",
+    "require_engine",
+    "transforms",
+]
 
 Engine: TypeAlias = Literal["auto", "scipy", "ducc0"]
+Transform: TypeAlias = Callable[[Any], Any]
 
 
 class Settings(NamedTuple):
@@ -28,24 +38,7 @@ class Settings(NamedTuple):
     engine: Engine = "auto"
     workers: int | None = None
     ready: bool = False
-    """Whether for many products, so that spectra are to be computed once."""
-
-
-class Kernel(Protocol):
-    """What an engine has to know of a convolution of which the first ``shape[0]`` entries are wanted."""
-
-    @property
-    def kernel(self) -> Any: ...
-    @property
-    def spectrum(self) -> Any: ...
-    @property
-    def length(self) -> int: ...
-    @property
-    def shape(self) -> Any: ...
-    @property
-    def real(self) -> bool: ...
-    @property
-    def how(self) -> Settings: ...
+    """Whether for many products, so that what they share is to be computed once."""
 
 
 @cache
@@ -74,73 +67,55 @@ def choices(dtype: str, engine: Engine = "auto", *, many: bool) -> tuple[tuple[f
     return table if engine == "auto" else tuple((limit, DUCC if name == SCIPY else name) for limit, name in table)
 
 
-def method_for(engine: Engine, dtype: str, length: int, *, many: bool, has_kernel: bool = True) -> str:
+def method_for(engine: Engine, dtype: str, length: int, *, many: bool) -> str:
     """Return the method that carries out a convolution of that length."""
-    method = next(name for limit, name in choices(dtype, engine, many=many) if length <= limit)
-    return DUCC if method == DUCC_CONVOLUTION and not has_kernel else method
+    return next(method for limit, method in choices(dtype, engine, many=many) if length <= limit)
 
 
-Method: TypeAlias = Callable[[Kernel, Any, Any], Any]
-"""Returns the entries wanted of the convolution with one vector or the rows of a matrix, in the last argument if given."""
+def transforms(
+    method: str, length: int, workers: int | None, *, real: bool, axis: int = -1
+) -> tuple[Transform, Transform]:
+    """Return the transform along an axis, which appends zeros up to `length`, and its inverse, which may overwrite."""
+    if method == SCIPY:
+        fft = scipy.fft
+        if real:
+            return (
+                lambda x: fft.rfft(x, length, axis, workers=workers),
+                lambda X: fft.irfft(X, length, axis, overwrite_x=True, workers=workers),
+            )
+        return (
+            lambda x: fft.fft(x, length, axis, workers=workers),
+            lambda X: fft.ifft(X, None, axis, overwrite_x=True, workers=workers),
+        )
+    fft, threads = ducc(), workers or 1
+    if real:
+        return (
+            lambda x: fft.r2c(widened(x, length, axis), (axis,), nthreads=threads),
+            lambda X: fft.c2r(X, (axis,), length, False, 2, None, threads, True),
+        )
+    return (
+        lambda x: fft.c2c(widened(x, length, axis), (axis,), nthreads=threads),
+        lambda X: fft.c2c(X, (axis,), False, 2, X, threads),
+    )
 
 
-def _scipy(k: Kernel, x: Any, out: Any) -> Any:
-    if k.real:
-        X = scipy.fft.rfft(x, k.length, workers=k.how.workers)
-        X *= k.spectrum
-        y = scipy.fft.irfft(X, k.length, overwrite_x=True, workers=k.how.workers)
-    else:
-        X = scipy.fft.fft(x, k.length, workers=k.how.workers)
-        X *= k.spectrum
-        y = scipy.fft.ifft(X, overwrite_x=True, workers=k.how.workers)
-    return _cropped(y, k, out)
+def convolve_axis(kernel: Any, x: Any, workers: int | None, out: Any = None) -> Any:
+    """Return the circular convolution along the last axis, in `out` if it is given and as long as the kernel."""
+    length = kernel.shape[-1]
+    y = wide = widened(x, length, -1)
+    if wide is x:
+        y = np.empty_like(x) if out is None or out.shape[-1] != length else out
+    ducc().convolve_axis(wide, y, x.ndim - 1, kernel, workers or 1)
+    return y
 
 
-def _ducc(k: Kernel, x: Any, out: Any) -> Any:
-    fft, axes, threads = ducc(), (x.ndim - 1,), 1 if k.how.workers is None else k.how.workers
-    x = _padded(x, k.length)
-    whole = out if k.shape[0] == k.length else None
-    if k.real:
-        X = fft.r2c(x, axes, nthreads=threads)
-        X *= k.spectrum
-        y = fft.c2r(X, axes, k.length, False, 2, whole, threads, True)
-    else:
-        X = fft.c2c(x, axes, nthreads=threads)
-        X *= k.spectrum
-        y = fft.c2c(X, axes, False, 2, X, threads)
-    return y if whole is not None and k.real else _cropped(y, k, out)
-
-
-def _ducc_convolution(k: Kernel, x: Any, out: Any) -> Any:
-    padded = _padded(x, k.length)
-    if padded is not x:
-        y = padded  # scratch of our own
-    elif out is not None and k.shape[0] == k.length:
-        y = out
-    else:
-        y = np.empty(x.shape, x.dtype)
-    ducc().convolve_axis(padded, y, x.ndim - 1, k.kernel, 1 if k.how.workers is None else k.how.workers)
-    return y if y is out else _cropped(y, k, out)
-
-
-METHODS: dict[str, Method] = {SCIPY: _scipy, DUCC: _ducc, DUCC_CONVOLUTION: _ducc_convolution}
-
-
-def _padded(x: Any, length: int) -> Any:
-    if x.shape[-1] == length:
+def widened(x: Any, length: int, axis: int) -> Any:
+    """Return a copy with zeros appended along the first or last axis, or `x` where it has that length."""
+    if x.shape[axis] == length:
         return x
-    wide = np.zeros((*x.shape[:-1], length), x.dtype)
-    wide[..., : x.shape[-1]] = x
+    wide = np.zeros((*x.shape[:-1], length) if axis else (length, *x.shape[1:]), x.dtype)
+    wide[(..., slice(x.shape[-1])) if axis else slice(len(x))] = x
     return wide
-
-
-def _cropped(y: Any, k: Kernel, out: Any) -> Any:
-    """Return the entries that are wanted, without keeping the memory of the others."""
-    rows = k.shape[0]
-    if out is not None:
-        out[...] = y[..., :rows]
-        return out
-    return y if rows == k.length else y[..., :rows].copy()
 
 
 def in_chunks(step: Callable[[Any, Any], Any], x: Any, rows: int, width: int, out: Any = None) -> Any:

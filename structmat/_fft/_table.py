@@ -43,7 +43,7 @@ _DIRECT: dict[tuple[str, str], tuple[int, int, int, int]] = {
     ("torch", "float32"): (384, 192, 100, 65),
     ("torch", "float64"): (256, 120, 60, 32),
 }
-"""By engine and dtype: the size up to which a dense product is faster, for at least so many vectors as `_COUNTS` says."""
+"""By engine and dtype: up to which size a dense product is faster, for at least as many vectors as `_COUNTS` says."""
 
 
 def direct_sizes(library: str, dtype: str) -> dict[int, int]:
