@@ -50,8 +50,10 @@ def _is_torch(value: Any) -> bool:
 
 
 def _namespace(*arrays: Array) -> Namespace:
-    # Known without array_api_compat for torch: torch.compile cannot trace its look-up in older versions, and remarks on
-    # its caches in newer ones.
+    # Known without array_api_compat for NumPy, which is faster, and for torch: torch.compile cannot trace its look-up in
+    # older versions, and remarks on its caches in newer ones.
+    if all(type(array) is np.ndarray for array in arrays):
+        return numpy_namespace
     if all(_is_torch(array) for array in arrays):
         from array_api_compat import torch as torch_namespace  # noqa: PLC0415  # torch is there already
 
@@ -61,7 +63,7 @@ def _namespace(*arrays: Array) -> Namespace:
 
 def is_array(value: Any) -> bool:
     """Tell whether `value` is an array of a library that follows the array API standard."""
-    return _is_torch(value) or is_array_api_obj(value)
+    return type(value) is np.ndarray or _is_torch(value) or is_array_api_obj(value)
 
 
 def is_numpy(xp: Namespace) -> bool:
@@ -95,6 +97,8 @@ def as_floating(value: ArrayLike, owner: str, *, like: tuple[Namespace, DType] |
     Nested lists are read by NumPy, or by the namespace of `like`. Integers and booleans are promoted to the default
     floating dtype of their library (the rule of its own FFT), never below the dtype of `like`.
     """
+    if type(value) is np.ndarray and value.dtype.char in "efdFD":
+        return value
     if not is_array(value):
         try:
             with np.errstate(all="ignore"):
@@ -121,6 +125,8 @@ def as_floating(value: ArrayLike, owner: str, *, like: tuple[Namespace, DType] |
 
 def is_complex(dtype: DType, xp: Namespace) -> bool:
     """Tell whether `dtype` is complex."""
+    if isinstance(dtype, np.dtype):
+        return dtype.kind == "c"
     return bool(xp.isdtype(dtype, "complex floating"))
 
 

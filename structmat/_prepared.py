@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from array_api_compat import numpy as numpy_namespace
 
-from structmat._arrays import dtype_name, is_complex, is_numpy, library_of, namespace_of, precision_of
+from structmat._arrays import dtype_name, is_complex, is_numpy, library_of, precision_of
 from structmat._base import Context, LinearOperator
 from structmat._convolution import Plan
 from structmat._dispatch import add, compose, scale
-from structmat._fft import Settings, direct_up_to, ducc
+from structmat._fft import MANY, Settings, direct_up_to, ducc, in_chunks
 from structmat._functions import SpectralFunction
 from structmat._linalg import NormOrder
 from structmat._neutral import Identity
@@ -37,8 +39,6 @@ class Prepared(LinearOperator):
         The largest number of vectors for which it is.
     how : Settings
         The engine and the number of threads.
-    native : (type, dtype)
-        Vectors of this type and dtype go straight to the plan.
 
     See Also
     --------
@@ -76,8 +76,11 @@ class Prepared(LinearOperator):
     """The largest number of vectors for which the dense matrix is used."""
     how: Settings
     """Engine and number of threads."""
-    native: tuple[type, DType]
-    """Type and dtype of the vectors that it was prepared for."""
+    fast: Any = None
+    """The products of NumPy vectors of its own dtype, without further checks; None for other libraries and stacks."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "fast", _Fast.of(self.plan, self.adjoint, self.matrix, self.direct))
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -124,54 +127,67 @@ class Prepared(LinearOperator):
         TypeError
             If `x` belongs to another array library than the operator.
         """
-        if type(x) is self.native[0] and x.dtype == self.native[1] and x.shape[-1:] == self.operator.shape[1:]:
-            if out is not None:
-                self._require_fitting(out, x)
-            product = self._product(x, namespace_of("Prepared.matvec: x", x), out)
-            return product if out is None else out
+        fast = self.fast
+        if fast is not None and type(x) is np.ndarray and x.dtype == fast.dtype and x.shape[-1:] == fast.cols:
+            if out is None:
+                return fast.product(x, None)
+            self._require_fitting(out, x)
+            fast.product(x, out)
+            return out  # type: ignore[no-any-return]
         if out is not None:
-            raise ValueError(
-                f"Prepared.matvec: out is for NumPy vectors of shape (..., {self.shape[1]}) and dtype {self.native[1]}"
-            )
+            raise ValueError(f"Prepared.matvec: out is for NumPy vectors of shape (..., {self.shape[1]}), one operator")
         return super(Prepared, self).matvec(x)  # slots make a new class, which the short form would not find
 
     def rmatvec(self, y: ArrayLike, /) -> Array:
-        """Return A^H y, the product with the adjoint, along the last axis; see `LinearOperator.rmatvec`."""
-        if type(y) is self.native[0] and y.dtype == self.native[1] and y.shape[-1:] == self.operator.shape[:1]:
-            return self._rmatvec(y, namespace_of("Prepared.rmatvec: y", y))
+        """Return A^H y, the product with the adjoint, along the last axis.
+
+        Parameters
+        ----------
+        y : array, shape (..., rows)
+            One vector or any batch of them.
+
+        Returns
+        -------
+        array, shape (..., cols)
+            The products, of the common dtype of operator and `y`.
+
+        Raises
+        ------
+        ValueError
+            If the last axis of `y` has another length, or the batch axes do not broadcast.
+        TypeError
+            If `y` belongs to another array library than the operator.
+        """
+        fast = self.fast
+        if fast is not None and type(y) is np.ndarray and y.dtype == fast.dtype and y.shape[-1:] == fast.rows:
+            return fast.adjoint(y, None)
         return super(Prepared, self).rmatvec(y)
 
     def _require_fitting(self, out: Any, x: Any) -> None:
         shape = (*x.shape[:-1], self.shape[0])
-        if type(out) is not np.ndarray or type(x) is not np.ndarray or out.dtype != x.dtype or out.shape != shape:
+        if type(out) is not np.ndarray or out.dtype != x.dtype or out.shape != shape:
             raise ValueError(f"Prepared.matvec: out must be a NumPy array of shape {shape} and dtype {x.dtype}")
         if not out.flags.c_contiguous or not out.flags.writeable or np.may_share_memory(out, x):
             raise ValueError("Prepared.matvec: out must be contiguous, writeable and apart from x")
 
-    def _product(self, x: Any, xp: Namespace, out: Any = None) -> Array:
-        if self.direct and x.dtype == self.matrix.dtype and prod(x.shape[:-1]) <= self.direct:
-            return _direct(self.matrix, x, xp, out)
-        if isinstance(self.plan, Plan):
-            return self.plan._matvec(x, xp, out)
-        y = self.plan._matvec(x, xp)
-        if out is None:
-            return y
-        out[...] = y
-        return y
+    def _is_direct(self, x: Array, count: int) -> bool:
+        return count <= self.direct and x.dtype == self.matrix.dtype
 
     def _matvec(self, x: Array, xp: Namespace) -> Array:
-        return self._product(x, xp)
+        if not self._is_direct(x, prod(x.shape[:-1])):
+            return self.plan._matvec(x, xp)
+        return xp.matmul(self.matrix, x) if x.ndim == 1 else xp.matmul(x, xp.matrix_transpose(self.matrix))
 
     def _rmatvec(self, y: Array, xp: Namespace) -> Array:
-        if self.direct and y.dtype == self.matrix.dtype and prod(y.shape[:-1]) <= self.direct:
-            matrix = self.matrix if not is_complex(y.dtype, xp) else xp.conj(self.matrix)
-            return _direct(xp.matrix_transpose(matrix), y, xp)
-        return self.adjoint._matvec(y, xp)
+        if not self._is_direct(y, prod(y.shape[:-1])):
+            return self.adjoint._matvec(y, xp)
+        matrix = xp.conj(self.matrix) if is_complex(y.dtype, xp) else self.matrix
+        return xp.matmul(y, matrix)
 
     def _matmat(self, X: Array, xp: Namespace) -> Array:
-        if self.direct and X.dtype == self.matrix.dtype and prod(X.shape) <= self.direct * X.shape[-2]:
-            return xp.matmul(self.matrix, X)
-        return super(Prepared, self)._matmat(X, xp)
+        if not self._is_direct(X, prod(X.shape) // X.shape[-2]):
+            return super(Prepared, self)._matmat(X, xp)
+        return xp.matmul(self.matrix, X)
 
     def _transpose(self) -> Prepared:
         matrix = None if self.matrix is None else self._own_namespace().matrix_transpose(self.matrix)
@@ -184,7 +200,10 @@ class Prepared(LinearOperator):
         return self._with(self.operator._conj(), self.plan._conj(), self.adjoint._conj(), matrix)
 
     def _with(self, operator: LinearOperator, plan: LinearOperator, adjoint: LinearOperator, matrix: Any) -> Prepared:
-        return Prepared(operator, plan, adjoint, matrix, self.direct, self.how, self.native)
+        return Prepared(operator, plan, adjoint, matrix, self.direct, self.how)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Prepared, (self.operator, self.plan, self.adjoint, self.matrix, self.direct, self.how)
 
     # Parameters are those of the operator: what was computed from them follows.
 
@@ -256,26 +275,52 @@ def prepared(operator: LinearOperator, how: Settings) -> LinearOperator:
     plan = wide._plan(how, xp)
     if plan is wide:
         return operator
-    direct, matrix, native = 0, None, (object, None)
-    if not wide.batch_shape:
-        native = (type(xp.zeros(0)), wide.dtype)
-        if isinstance(plan, Plan):
-            rows, cols = wide.shape
-            library = "ducc0" if is_numpy(xp) and how.engine != "scipy" and ducc() else library_of(xp)
-            direct = direct_up_to(rows * cols / plan.cost, library, dtype_name(wide.dtype))
-            matrix = wide.to_dense() if direct else None
-    return Prepared(operator, plan, plan.H, matrix, direct, how, native)
+    direct = 0
+    if isinstance(plan, Plan) and not plan.is_stack:
+        rows, cols = wide.shape
+        library = "ducc0" if is_numpy(xp) and how.engine != "scipy" and ducc() else library_of(xp)
+        direct = direct_up_to(rows * cols / plan.cost, library, dtype_name(wide.dtype))
+    return Prepared(operator, plan, plan.H, wide.to_dense() if direct else None, direct, how)
 
 
-def _direct(matrix: Any, x: Any, xp: Namespace, out: Any = None) -> Array:
-    """Return the dense product along the last axis."""
-    if not is_numpy(xp):
-        return xp.matmul(matrix, x) if x.ndim == 1 else xp.matmul(x, xp.matrix_transpose(matrix))
-    if x.ndim == 1:
-        return np.dot(matrix, x, out)
-    rows, cols = matrix.shape
-    flat = None if out is None else out.reshape(-1, rows)
-    return np.matmul(x.reshape(-1, cols), matrix.T, out=flat).reshape(*x.shape[:-1], rows)
+class _Fast(NamedTuple):
+    """Products of NumPy arrays of one dtype."""
+
+    dtype: Any
+    rows: tuple[int]
+    cols: tuple[int]
+    product: Callable[[Any, Any], Any]
+    adjoint: Callable[[Any, Any], Any]
+
+    @classmethod
+    def of(cls, plan: LinearOperator, adjoint: LinearOperator, matrix: Any, direct: int) -> _Fast | None:
+        """Return them for a plan of NumPy arrays, else None."""
+        if not isinstance(plan, Plan) or plan.is_stack or not is_numpy(plan._own_namespace()):
+            return None
+        dtype = np.dtype(precision_of(plan.dtype, numpy_namespace) if plan.is_real else plan.dtype)
+        rows, cols = plan.shape
+        other = None if matrix is None else np.conj(matrix.T)
+        return cls(
+            dtype, (rows,), (cols,), _product(plan, matrix, direct, dtype), _product(adjoint, other, direct, dtype)
+        )
+
+
+def _product(plan: Any, matrix: Any, direct: int, dtype: Any) -> Callable[[Any, Any], Any]:
+    """Return the function of NumPy vectors and of where to put their products, or None."""
+    rows, cols = plan.shape
+    one, many = plan._step(dtype.name, many=False), plan._step(dtype.name, many=True)
+    width = plan.width * dtype.itemsize
+
+    def product(x: Any, out: Any) -> Any:
+        if x.ndim == 1:
+            return np.dot(matrix, x, out) if direct else one(x, out)
+        count = x.size // cols
+        if count > direct or not direct:
+            return in_chunks(one if count < MANY else many, x, rows, width, out)
+        flat = None if out is None else out.reshape(-1, rows)
+        return np.matmul(x.reshape(-1, cols), matrix.T, flat).reshape(*x.shape[:-1], rows)
+
+    return product
 
 
 def _source(operator: LinearOperator) -> LinearOperator:

@@ -9,7 +9,7 @@ column.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -246,6 +246,22 @@ def _scaled(v: Vectors) -> Sample:
     return Sample(lambda a: sm.Scaled(inner.make(a), a(factor)), inner.dense * wide(factor)[..., None, None], v.dtype)
 
 
+def _prepared(entry: Callable[[Vectors], Sample], *, matrix: bool) -> Callable[[Vectors], Sample]:
+    """The same, prepared, with products by its plan or by its dense matrix."""
+
+    def draw(v: Vectors) -> Sample:
+        sample = entry(v)
+        engine = str(v.rng.choice(["auto", "scipy"]))
+
+        def make(a: Callable[[np.ndarray], Any]) -> sm.LinearOperator:
+            P = sample.make(a).prepare(engine=engine)
+            return P if matrix else replace(P, direct=0)
+
+        return replace(sample, make=make)
+
+    return draw
+
+
 REGISTRY = [
     Entry("Circulant", _circulant, CLOSED_FORMS),
     Entry("SpectralCirculant", _spectral, CLOSED_FORMS),
@@ -265,6 +281,22 @@ REGISTRY = [
         frozenset({"inv", "solve", "pinv", "lstsq", "svdvals", "cond", "rank", "norm"}),
         frozenset({2, "nuc"}),
     ),
+    Entry("Prepared circulant", _prepared(_circulant, matrix=False), CLOSED_FORMS),
+    Entry("Prepared circulant, small", _prepared(_circulant, matrix=True), CLOSED_FORMS),
+    Entry(
+        "Prepared BlockCirculant",
+        _prepared(_cropped_blocks, matrix=False),
+        ENTRYWISE | {"norm"},
+        frozenset({"fro", 1, np.inf}),
+    ),
+    Entry(
+        "Prepared CDDProduct",
+        _prepared(_dcd, matrix=False),
+        THROUGH_FACTORS | ENTRYWISE | {"norm"},
+        frozenset({"fro", 1, np.inf}),
+    ),
+    Entry("Prepared Hankel", _prepared(_hankel, matrix=False), ENTRYWISE | {"norm"}, frozenset({"fro", 1, np.inf})),
+    Entry("Prepared product", _prepared(_product, matrix=False), THROUGH_FACTORS, frozenset()),
     Entry("Product", _product, THROUGH_FACTORS, frozenset()),
     Entry("Sum", _sum, ENTRYWISE, frozenset()),
     Entry("Scaled", _scaled, THROUGH_FACTORS, frozenset()),

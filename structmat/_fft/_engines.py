@@ -77,15 +77,15 @@ def transforms(
 ) -> tuple[Transform, Transform]:
     """Return the transform along an axis, which appends zeros up to `length`, and its inverse, which may overwrite."""
     if method == SCIPY:
-        fft = scipy.fft
+        fft = scipy.fft  # whose dispatch takes a microsecond more for arguments by name
         if real:
             return (
-                lambda x: fft.rfft(x, length, axis, workers=workers),
-                lambda X: fft.irfft(X, length, axis, overwrite_x=True, workers=workers),
+                lambda x: fft.rfft(x, length, axis, None, False, workers),
+                lambda X: fft.irfft(X, length, axis, None, True, workers),
             )
         return (
-            lambda x: fft.fft(x, length, axis, workers=workers),
-            lambda X: fft.ifft(X, None, axis, overwrite_x=True, workers=workers),
+            lambda x: fft.fft(x, length, axis, None, False, workers),
+            lambda X: fft.ifft(X, length, axis, None, True, workers),
         )
     fft, threads = ducc(), workers or 1
     if real:
