@@ -22,6 +22,7 @@ __all__ = [
     "common_dtype",
     "complex_partner",
     "concat_last",
+    "contiguous",
     "device_of",
     "dtype_name",
     "in_precision",
@@ -50,8 +51,8 @@ def _is_torch(value: Any) -> bool:
 
 
 def _namespace(*arrays: Array) -> Namespace:
-    # Known without array_api_compat for NumPy, which is faster, and for torch: torch.compile cannot trace its look-up in
-    # older versions, and remarks on its caches in newer ones.
+    # Known without array_api_compat for NumPy, which is faster, and for torch: torch.compile cannot trace its look-up
+    # in older versions, and remarks on its caches in newer ones.
     if all(type(array) is np.ndarray for array in arrays):
         return numpy_namespace
     if all(_is_torch(array) for array in arrays):
@@ -180,6 +181,13 @@ def is_complex_scalar(factor: Scalar, xp: Namespace) -> bool:
     if isinstance(factor, (int, float)):
         return False
     return True if isinstance(factor, complex) else is_complex(factor.dtype, xp)
+
+
+def contiguous(array: Array, xp: Namespace) -> Array:
+    """Return the array with its last axis densest, where the library has a say in that."""
+    if is_numpy(xp):
+        return np.ascontiguousarray(array)  # type: ignore[call-overload, no-any-return]
+    return array.contiguous() if _is_torch(array) else array  # type: ignore[attr-defined, no-any-return]
 
 
 def broadcast_shapes(owner: str, *shapes: tuple[int, ...]) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from array_api_compat import numpy as numpy_namespace
 
-from structmat._arrays import moved, padded, reversed_cyclically
+from structmat._arrays import contiguous, moved, padded, reversed_cyclically
 from structmat._convolution import Plan, Step
 from structmat._fft import DUCC, DUCC_CONVOLUTION, Settings, from_spectrum, method_for, spectrum, transforms
 from structmat._typing import Array, Namespace
@@ -96,7 +96,7 @@ class BlockConvolution(Plan):
 
     def _transpose(self) -> BlockConvolution:
         xp = self._own_namespace()
-        S = xp.matrix_transpose(self.spectrum)
+        S = contiguous(xp.matrix_transpose(self.spectrum), xp)
         return self._with(xp.conj(S) if self.real else _mirrored(S, xp), self.shape[::-1])
 
     def _conj(self) -> BlockConvolution:

@@ -5,9 +5,11 @@ A `Plan` is an operator that is all computation: it is made for one product, or 
 
 from __future__ import annotations
 
+import sys
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import prod
 from typing import Any, TypeAlias
 
 from array_api_compat import numpy as numpy_namespace
@@ -23,6 +25,7 @@ from structmat._fft import (
     from_spectrum,
     in_chunks,
     method_for,
+    rows_in_chunk,
     spectrum,
     transforms,
 )
@@ -63,24 +66,27 @@ class Plan(LinearOperator):
     def _step(self, dtype: str, *, many: bool) -> Step:
         """Return the function that computes NumPy's chunks of that dtype, one vector or `many`."""
 
+    def _together(self, dtype: Any, *, many: bool) -> int:
+        """Return how many vectors of that NumPy dtype a step is to be given at a time."""
+        return rows_in_chunk(self.width, dtype.itemsize)
+
     @abstractmethod
     def _whole(self, x: Array, xp: Namespace) -> Array:
         """Product along the last axis, on any library."""
 
-    def _matvec(self, x: Array, xp: Namespace, out: Array | None = None) -> Array:
+    def _matvec(self, x: Array, xp: Namespace) -> Array:
         if is_complex(x.dtype, xp) == self.is_real:
             if self.is_real:
                 return self._matvec(xp.real(x), xp) + 1j * self._matvec(xp.imag(x), xp)
             x = xp.astype(x, complex_partner(x.dtype, xp))
         if self.is_stack or not is_numpy(xp):
             return self._whole(x, xp)
-        numpy_x: Any = x
-        many = numpy_x.size >= MANY * x.shape[-1]
+        many = prod(x.shape[:-1]) >= MANY
         step = self._step(x.dtype.name, many=many)
         if x.ndim == 1:
-            y: Array = step(x, out)
+            y: Array = step(x, None)
             return y
-        return in_chunks(step, x, self.shape[0], self.width * x.dtype.itemsize, out)
+        return in_chunks(step, x, self.shape[0], self._together(x.dtype, many=many))
 
 
 class Planned(LinearOperator):
@@ -144,6 +150,14 @@ class Convolution(Plan):
     def _transformed(self, xp: Namespace) -> Array:
         s: Array = self.spectrum
         return spectrum(self.kernel, xp, real=self.real) if s is None else s
+
+    def _together(self, dtype: Any, *, many: bool) -> int:
+        if (
+            self.length == self.shape[1]
+            and method_for(self.how.engine, dtype.name, self.length, many=many) == DUCC_CONVOLUTION
+        ):
+            return sys.maxsize  # without a copy or a spectrum of the batch, nothing is gained from chunks
+        return super(Convolution, self)._together(dtype, many=many)
 
     def _step(self, dtype: str, *, many: bool) -> Step:
         length, rows, workers, kernel = self.length, self.shape[0], self.how.workers, self.kernel

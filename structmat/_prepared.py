@@ -309,14 +309,14 @@ def _product(plan: Any, matrix: Any, direct: int, dtype: Any) -> Callable[[Any, 
     """Return the function of NumPy vectors and of where to put their products, or None."""
     rows, cols = plan.shape
     one, many = plan._step(dtype.name, many=False), plan._step(dtype.name, many=True)
-    width = plan.width * dtype.itemsize
+    sizes = [plan._together(dtype, many=many) for many in (False, True)]
 
     def product(x: Any, out: Any) -> Any:
         if x.ndim == 1:
             return np.dot(matrix, x, out) if direct else one(x, out)
         count = x.size // cols
         if count > direct or not direct:
-            return in_chunks(one if count < MANY else many, x, rows, width, out)
+            return in_chunks(many, x, rows, sizes[1], out) if count >= MANY else in_chunks(one, x, rows, sizes[0], out)
         flat = None if out is None else out.reshape(-1, rows)
         return np.matmul(x.reshape(-1, cols), matrix.T, flat).reshape(*x.shape[:-1], rows)
 

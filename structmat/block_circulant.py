@@ -8,6 +8,7 @@ from typing import Any
 from structmat._algebra import Product, Scaled, identity_factor
 from structmat._arrays import (
     as_floating,
+    contiguous,
     device_of,
     is_complex,
     moved,
@@ -177,8 +178,7 @@ class BlockCirculant(Planned):
     def _plan(self, how: Settings, xp: Namespace) -> BlockConvolution:
         real = not is_complex(self.c.dtype, xp)
         kernel = cyclic_kernel(self.c, xp)
-        S = moved(spectrum(kernel, xp, real=real), -1, -3, xp)
-        S = +xp.matrix_transpose(S) if how.ready else xp.matrix_transpose(S)
+        S = contiguous(xp.matrix_transpose(moved(spectrum(kernel, xp, real=real), -1, -3, xp)), xp)
         return BlockConvolution(S, self.block_size, kernel.shape[-1], real, how, self.shape)
 
     def _transpose(self) -> BlockCirculant:

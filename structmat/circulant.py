@@ -6,6 +6,7 @@ All linear algebra is written once, on the spectrum; a `Circulant` goes there an
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 from structmat._algebra import Scaled, identity_factor
@@ -26,7 +27,7 @@ from structmat._arrays import scale as scale_array
 from structmat._base import Context, LinearOperator
 from structmat._convolution import Convolution, Planned, convolution
 from structmat._dispatch import add, compose, scale
-from structmat._fft import Settings, cyclic_kernel, fft, from_spectrum, full_spectrum, is_fast, spectrum
+from structmat._fft import MANY, Settings, cyclic_kernel, fft, from_spectrum, full_spectrum, spectrum
 from structmat._functions import SpectralFunction
 from structmat._neutral import Fourier, Identity
 from structmat._typing import Array, ArrayLike, DType, Namespace, Scalar
@@ -313,9 +314,15 @@ class SpectralCirculant(Planned):
         return SpectralCirculant(values, self.n, self.real)
 
     def _plan(self, how: Settings, xp: Namespace) -> Convolution:
-        if how.ready or not is_fast(self.n):
-            return self.to_circulant()._plan(how, xp)
-        return Convolution(None, self.spectrum, self.n, self.real, how, self.shape)
+        return self.to_circulant()._plan(how, xp)
+
+    def _matvec(self, x: Array, xp: Namespace) -> Array:
+        if prod(x.shape[:-1]) >= MANY:  # enough to win back the transform that finds the first column
+            return self.to_circulant()._matvec(x, xp)
+        return Convolution(None, self.spectrum, self.n, self.real, Settings(), self.shape)._matvec(x, xp)
+
+    def _rmatvec(self, y: Array, xp: Namespace) -> Array:
+        return self._like(xp.conj(self.spectrum))._matvec(y, xp)
 
     def _transpose(self) -> SpectralCirculant:
         xp = self._own_namespace()

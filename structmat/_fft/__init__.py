@@ -11,6 +11,7 @@ from structmat._fft._engines import (
     in_chunks,
     method_for,
     require_engine,
+    rows_in_chunk,
     transforms,
 )
 from structmat._fft._lengths import cyclic_kernel, fast_length, is_fast, kernel_of_diagonals
@@ -41,6 +42,7 @@ __all__ = [
     "kernel_of_diagonals",
     "method_for",
     "require_engine",
+    "rows_in_chunk",
     "spectrum",
     "transforms",
 ]

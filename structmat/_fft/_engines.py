@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import numpy as np
 import scipy
 
-from structmat._fft._table import CHOICES, CHUNK, DUCC, SCIPY
+from structmat._fft._table import ALIAS, CHOICES, CHUNK, DUCC, FEWEST, SCIPY
 
 __all__ = [
     "Engine",
@@ -25,6 +25,7 @@ __all__ = [
     "in_chunks",
     "method_for",
     "require_engine",
+    "rows_in_chunk",
     "transforms",
 ]
 
@@ -101,11 +102,14 @@ def transforms(
 
 def convolve_axis(kernel: Any, x: Any, workers: int | None, out: Any = None) -> Any:
     """Return the circular convolution along the last axis, in `out` if it is given and as long as the kernel."""
-    length = kernel.shape[-1]
+    length, convolve, threads = kernel.shape[-1], ducc().convolve_axis, workers or 1
     y = wide = widened(x, length, -1)
     if wide is x:
-        y = np.empty_like(x) if out is None or out.shape[-1] != length else out
-    ducc().convolve_axis(wide, y, x.ndim - 1, kernel, workers or 1)
+        y = np.empty_like(x, order="C") if out is None or out.shape[-1] != length else out
+    if x.ndim == 1 or x.dtype != np.float32 or length * 4 % ALIAS:
+        return convolve(wide, y, x.ndim - 1, kernel, threads)
+    for start in range(0, len(x), 8):  # 16 rows at a time, as wide as its registers, would evict one another
+        convolve(wide[start : start + 8], y[start : start + 8], 1, kernel, threads)
     return y
 
 
@@ -118,14 +122,18 @@ def widened(x: Any, length: int, axis: int) -> Any:
     return wide
 
 
-def in_chunks(step: Callable[[Any, Any], Any], x: Any, rows: int, width: int, out: Any = None) -> Any:
-    """Return ``step(vectors, out)`` of all vectors along the last axis of `x`, chunk by chunk.
+def rows_in_chunk(numbers: int, itemsize: int) -> int:
+    """Return how many vectors to transform together when each moves that many numbers."""
+    return max(FEWEST, CHUNK // (numbers * itemsize))
 
-    `width` is the number of bytes that the step moves for one vector, `rows` the length of a vector of the result.
+
+def in_chunks(step: Callable[[Any, Any], Any], x: Any, rows: int, size: int, out: Any = None) -> Any:
+    """Return ``step(vectors, out)`` of all vectors along the last axis of `x`, `size` of them at a time.
+
+    `rows` is the length of a vector of the result.
     """
     batch = x.shape[:-1]
     x = x.reshape(-1, x.shape[-1])
-    size = max(1, CHUNK // width)
     if 0 < len(x) <= size and out is None:
         return step(x, None).reshape(*batch, rows)
     flat = np.empty((len(x), rows), x.dtype) if out is None else out.reshape(-1, rows)

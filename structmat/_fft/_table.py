@@ -5,10 +5,28 @@ from __future__ import annotations
 import math
 import sys
 
-__all__ = ["CHOICES", "CHUNK", "DUCC", "DUCC_CONVOLUTION", "MANY", "PRIMES", "SCIPY", "direct_sizes", "direct_up_to"]
+__all__ = [
+    "ALIAS",
+    "CHOICES",
+    "CHUNK",
+    "DUCC",
+    "DUCC_CONVOLUTION",
+    "FEWEST",
+    "MANY",
+    "PRIMES",
+    "SCIPY",
+    "direct_sizes",
+    "direct_up_to",
+]
 
 CHUNK = 2**20
 """Bytes of a batch that are transformed together, so that they stay in the cache of one core."""
+
+FEWEST = 4
+"""Number of vectors that are transformed together however long they are, as engines take several at a time."""
+
+ALIAS = 4096
+"""Distance in bytes of addresses that share one place of the innermost cache."""
 
 PRIMES = (2, 3, 5, 7, 11, 13, 17, 19, 23)
 """A length with another prime factor is embedded in a longer one without."""
@@ -20,13 +38,13 @@ SCIPY, DUCC, DUCC_CONVOLUTION = "scipy.fft", "ducc0.fft", "ducc0.fft.convolve_ax
 
 CHOICES: dict[tuple[str, bool], tuple[tuple[float, str], ...]] = {
     ("float32", False): ((1024, DUCC_CONVOLUTION), (math.inf, DUCC)),
-    ("float32", True): ((1000, DUCC_CONVOLUTION), (math.inf, SCIPY)),
+    ("float32", True): ((math.inf, DUCC_CONVOLUTION),),
     ("float64", False): ((1024, DUCC_CONVOLUTION), (math.inf, DUCC)),
-    ("float64", True): ((math.inf, DUCC_CONVOLUTION),),
-    ("complex64", False): ((1024, DUCC_CONVOLUTION), (math.inf, DUCC)),
-    ("complex64", True): ((1000, DUCC_CONVOLUTION), (math.inf, SCIPY)),
-    ("complex128", False): ((1024, DUCC_CONVOLUTION), (math.inf, DUCC)),
-    ("complex128", True): ((math.inf, DUCC_CONVOLUTION),),
+    ("float64", True): ((2**17, DUCC_CONVOLUTION), (math.inf, SCIPY)),
+    ("complex64", False): ((800, DUCC_CONVOLUTION), (math.inf, DUCC)),
+    ("complex64", True): ((math.inf, DUCC_CONVOLUTION),),
+    ("complex128", False): ((800, DUCC_CONVOLUTION), (math.inf, DUCC)),
+    ("complex128", True): ((2**13, DUCC_CONVOLUTION), (math.inf, DUCC)),
 }
 """NumPy with ducc0: by dtype and whether there are many vectors, the fastest method up to each length."""
 
