@@ -100,6 +100,8 @@ def as_floating(value: ArrayLike, owner: str, *, like: tuple[Namespace, DType] |
     """
     if type(value) is np.ndarray and value.dtype.char in "efdFD":
         return value
+    if _is_torch(value) and (value.dtype.is_floating_point or value.dtype.is_complex):
+        return value  # type: ignore[no-any-return]
     if not is_array(value):
         try:
             with np.errstate(all="ignore"):
@@ -128,6 +130,8 @@ def is_complex(dtype: DType, xp: Namespace) -> bool:
     """Tell whether `dtype` is complex."""
     if isinstance(dtype, np.dtype):
         return dtype.kind == "c"
+    if isinstance(known := getattr(dtype, "is_complex", None), bool):  # torch
+        return known
     return bool(xp.isdtype(dtype, "complex floating"))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,6 +70,16 @@ class ChainPlan(Plan):
         for factor in reversed(self.factors):
             x = factor._matvec(x, xp)
         return x
+
+    def _call(self, xp: Namespace) -> Callable[[Any], Any]:
+        steps = [f.d if isinstance(f, Diagonal) else f._call(xp) for f in reversed(self.factors)]
+
+        def call(x: Any) -> Any:
+            for factor in steps:
+                x = factor(x) if callable(factor) else factor * x
+            return x
+
+        return call
 
     def _transpose(self) -> ChainPlan:
         return ChainPlan(tuple(f._transpose() for f in reversed(self.factors)), self.real, self.stack)

@@ -74,6 +74,10 @@ class Plan(LinearOperator):
     def _whole(self, x: Array, xp: Namespace) -> Array:
         """Product along the last axis, on any library."""
 
+    def _call(self, xp: Namespace) -> Callable[[Any], Any]:
+        """Return the function that `_whole` is for vectors that exist, with its look-ups done."""
+        return lambda x: self._whole(x, xp)
+
     def _matvec(self, x: Array, xp: Namespace) -> Array:
         if is_complex(x.dtype, xp) == self.is_real:
             if self.is_real:
@@ -202,6 +206,14 @@ class Convolution(Plan):
         y = y if self.shape[0] == self.length else y[..., : self.shape[0]]
         return xp.flip(y, axis=-1) if rows else y
 
+    def _call(self, xp: Namespace) -> Callable[[Any], Any]:
+        if any(self.flips) or not self.real:
+            return super(Convolution, self)._call(xp)
+        rfft, irfft, S, length, rows = xp.fft.rfft, xp.fft.irfft, self._transformed(xp), self.length, self.shape[0]
+        if rows == length:
+            return lambda x: irfft(S * rfft(x, n=length), n=length)
+        return lambda x: irfft(S * rfft(x, n=length), n=length)[..., :rows]
+
     def _with(self, kernel: Any, spectrum: Any, *, transposed: bool = False) -> Convolution:
         order = -1 if transposed else 1
         return Convolution(kernel, spectrum, self.length, self.real, self.how, self.shape[::order], self.flips[::order])
@@ -227,6 +239,7 @@ def convolution(
     kernel: Array, shape: tuple[int, int], how: Settings, xp: Namespace, *, flips: tuple[bool, bool] = (False, False)
 ) -> Convolution:
     """Return the plan of the leading corner, `shape`, of the circulant with first column `kernel`."""
-    real = not is_complex(kernel.dtype, xp)
-    ready = spectrum(kernel, xp, real=real) if how.ready else None
-    return Convolution(kernel, ready, kernel.shape[-1], real, how, shape, flips)
+    real, length = not is_complex(kernel.dtype, xp), kernel.shape[-1]
+    if not is_numpy(xp):  # engines of NumPy alone take the first column itself
+        return Convolution(None, spectrum(kernel, xp, real=real), length, real, how, shape, flips)
+    return Convolution(kernel, spectrum(kernel, xp, real=real) if how.ready else None, length, real, how, shape, flips)

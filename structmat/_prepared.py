@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
-from array_api_compat import numpy as numpy_namespace
 
 from structmat._arrays import dtype_name, is_complex, is_numpy, library_of, precision_of
 from structmat._base import Context, LinearOperator
@@ -21,6 +20,9 @@ from structmat._neutral import Identity
 from structmat._typing import Array, ArrayLike, DType, Namespace, Scalar
 
 __all__ = ["Prepared", "prepared"]
+
+Product: TypeAlias = Callable[[Any, Any], Any]
+"""Returns the products of vectors along the last axis, in the second argument if given."""
 
 
 @dataclass(frozen=True, eq=False, repr=False, slots=True)
@@ -128,7 +130,7 @@ class Prepared(LinearOperator):
             If `x` belongs to another array library than the operator.
         """
         fast = self.fast
-        if fast is not None and type(x) is np.ndarray and x.dtype == fast.dtype and x.shape[-1:] == fast.cols:
+        if fast is not None and type(x) is fast.kind and x.dtype == fast.dtype and x.shape[-1:] == fast.cols:
             if out is None:
                 return fast.product(x, None)
             self._require_fitting(out, x)
@@ -159,13 +161,13 @@ class Prepared(LinearOperator):
             If `y` belongs to another array library than the operator.
         """
         fast = self.fast
-        if fast is not None and type(y) is np.ndarray and y.dtype == fast.dtype and y.shape[-1:] == fast.rows:
+        if fast is not None and type(y) is fast.kind and y.dtype == fast.dtype and y.shape[-1:] == fast.rows:
             return fast.adjoint(y, None)
         return super(Prepared, self).rmatvec(y)
 
     def _require_fitting(self, out: Any, x: Any) -> None:
         shape = (*x.shape[:-1], self.shape[0])
-        if type(out) is not np.ndarray or out.dtype != x.dtype or out.shape != shape:
+        if type(out) is not np.ndarray or type(x) is not np.ndarray or out.dtype != x.dtype or out.shape != shape:
             raise ValueError(f"Prepared.matvec: out must be a NumPy array of shape {shape} and dtype {x.dtype}")
         if not out.flags.c_contiguous or not out.flags.writeable or np.may_share_memory(out, x):
             raise ValueError("Prepared.matvec: out must be contiguous, writeable and apart from x")
@@ -284,41 +286,67 @@ def prepared(operator: LinearOperator, how: Settings) -> LinearOperator:
 
 
 class _Fast(NamedTuple):
-    """Products of NumPy arrays of one dtype."""
+    """Products of arrays of one type and dtype, without checks."""
 
-    dtype: Any
+    kind: type
+    dtype: DType
     rows: tuple[int]
     cols: tuple[int]
-    product: Callable[[Any, Any], Any]
-    adjoint: Callable[[Any, Any], Any]
+    product: Product
+    adjoint: Product
 
     @classmethod
     def of(cls, plan: LinearOperator, adjoint: LinearOperator, matrix: Any, direct: int) -> _Fast | None:
-        """Return them for a plan of NumPy arrays, else None."""
-        if not isinstance(plan, Plan) or plan.is_stack or not is_numpy(plan._own_namespace()):
+        """Return them for a plan of NumPy or torch arrays, else None."""
+        if not isinstance(plan, Plan) or plan.is_stack:
             return None
-        dtype = np.dtype(precision_of(plan.dtype, numpy_namespace) if plan.is_real else plan.dtype)
+        xp = plan._own_namespace()
+        if library_of(xp) not in {"numpy", "torch"}:  # others trace their arrays in types of their own
+            return None
+        dtype = precision_of(plan.dtype, xp) if plan.is_real else plan.dtype
+        other = None if matrix is None else xp.conj(matrix.T) if is_complex(dtype, xp) else matrix.T
+        make = _numpy_product if is_numpy(xp) else _torch_product
         rows, cols = plan.shape
-        other = None if matrix is None else np.conj(matrix.T)
         return cls(
-            dtype, (rows,), (cols,), _product(plan, matrix, direct, dtype), _product(adjoint, other, direct, dtype)
+            type(xp.zeros(0)),
+            dtype,
+            (rows,),
+            (cols,),
+            make(plan, matrix, direct, dtype),
+            make(adjoint, other, direct, dtype),
         )
 
 
-def _product(plan: Any, matrix: Any, direct: int, dtype: Any) -> Callable[[Any, Any], Any]:
-    """Return the function of NumPy vectors and of where to put their products, or None."""
+def _numpy_product(plan: Any, matrix: Any, direct: int, dtype: Any) -> Product:
     rows, cols = plan.shape
+    dtype = np.dtype(dtype)
     one, many = plan._step(dtype.name, many=False), plan._step(dtype.name, many=True)
-    sizes = [plan._together(dtype, many=many) for many in (False, True)]
+    few_size, size = plan._together(dtype, many=False), plan._together(dtype, many=True)
 
     def product(x: Any, out: Any) -> Any:
         if x.ndim == 1:
             return np.dot(matrix, x, out) if direct else one(x, out)
         count = x.size // cols
         if count > direct or not direct:
-            return in_chunks(many, x, rows, sizes[1], out) if count >= MANY else in_chunks(one, x, rows, sizes[0], out)
+            return in_chunks(many, x, rows, size, out) if count >= MANY else in_chunks(one, x, rows, few_size, out)
         flat = None if out is None else out.reshape(-1, rows)
         return np.matmul(x.reshape(-1, cols), matrix.T, flat).reshape(*x.shape[:-1], rows)
+
+    return product
+
+
+def _torch_product(plan: Any, matrix: Any, direct: int, dtype: Any) -> Product:  # noqa: ARG001
+    xp = plan._own_namespace()
+    cols, call = plan.shape[1], plan._call(xp)
+    transposed = None if matrix is None else matrix.mT
+
+    def product(x: Any, out: Any) -> Any:  # noqa: ARG001
+        if x.ndim == 1:
+            return matrix @ x if direct else call(x)
+        count = x.numel() // cols
+        if count > direct:
+            return call(x)
+        return x @ transposed if direct else plan._whole(x, xp)
 
     return product
 

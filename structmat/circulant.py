@@ -16,6 +16,7 @@ from structmat._arrays import (
     device_of,
     is_complex,
     is_complex_scalar,
+    is_numpy,
     namespace_of,
     positive_index,
     precision_of,
@@ -27,7 +28,7 @@ from structmat._arrays import scale as scale_array
 from structmat._base import Context, LinearOperator
 from structmat._convolution import Convolution, Planned, convolution
 from structmat._dispatch import add, compose, scale
-from structmat._fft import MANY, Settings, cyclic_kernel, fft, from_spectrum, full_spectrum, spectrum
+from structmat._fft import MANY, Settings, cyclic_kernel, fft, from_spectrum, full_spectrum, is_fast, spectrum
 from structmat._functions import SpectralFunction
 from structmat._neutral import Fourier, Identity
 from structmat._typing import Array, ArrayLike, DType, Namespace, Scalar
@@ -317,7 +318,8 @@ class SpectralCirculant(Planned):
         return self.to_circulant()._plan(how, xp)
 
     def _matvec(self, x: Array, xp: Namespace) -> Array:
-        if prod(x.shape[:-1]) >= MANY:  # enough to win back the transform that finds the first column
+        if prod(x.shape[:-1]) >= MANY and (is_numpy(xp) or not is_fast(self.n)):
+            # enough vectors to win back the transform that finds the first column
             return self.to_circulant()._matvec(x, xp)
         return Convolution(None, self.spectrum, self.n, self.real, Settings(), self.shape)._matvec(x, xp)
 

@@ -50,16 +50,18 @@ CHOICES: dict[tuple[str, bool], tuple[tuple[float, str], ...]] = {
 
 _COUNTS = (1, 8, 64, 512)
 _DIRECT: dict[tuple[str, str], tuple[int, int, int, int]] = {
-    ("numpy", "float32"): (480, 350, 230, 215),
-    ("numpy", "float64"): (300, 270, 150, 130),
-    ("numpy", "complex64"): (300, 270, 150, 130),
-    ("numpy", "complex128"): (200, 180, 100, 80),
-    ("ducc0", "float32"): (200, 150, 64, 64),
-    ("ducc0", "float64"): (150, 100, 48, 48),
-    ("ducc0", "complex64"): (150, 100, 48, 48),
-    ("ducc0", "complex128"): (100, 64, 32, 32),
-    ("torch", "float32"): (384, 192, 100, 65),
-    ("torch", "float64"): (256, 120, 60, 32),
+    ("numpy", "float32"): (520, 144, 132, 132),
+    ("numpy", "float64"): (356, 168, 132, 124),
+    ("numpy", "complex64"): (356, 108, 108, 108),
+    ("numpy", "complex128"): (244, 124, 124, 92),
+    ("ducc0", "float32"): (356, 132, 68, 68),
+    ("ducc0", "float64"): (212, 124, 52, 52),
+    ("ducc0", "complex64"): (180, 68, 20, 20),
+    ("ducc0", "complex128"): (124, 60, 20, 20),
+    ("torch", "float32"): (356, 244, 124, 124),
+    ("torch", "float64"): (284, 132, 124, 124),
+    ("torch", "complex64"): (124, 124, 68, 40),
+    ("torch", "complex128"): (124, 92, 60, 40),
 }
 """By engine and dtype: up to which size a dense product is faster, for at least as many vectors as `_COUNTS` says."""
 
