@@ -173,7 +173,7 @@ class Prepared(LinearOperator):
             raise ValueError("Prepared.matvec: out must be contiguous, writeable and apart from x")
 
     def _is_direct(self, x: Array, count: int) -> bool:
-        return count <= self.direct and x.dtype == self.matrix.dtype
+        return self.matrix is not None and count <= self.direct and bool(x.dtype == self.matrix.dtype)
 
     def _matvec(self, x: Array, xp: Namespace) -> Array:
         if not self._is_direct(x, prod(x.shape[:-1])):
