@@ -101,7 +101,7 @@ def as_floating(value: ArrayLike, owner: str, *, like: tuple[Namespace, DType] |
     if type(value) is np.ndarray and value.dtype.char in "efdFD":
         return value
     if _is_torch(value) and (value.dtype.is_floating_point or value.dtype.is_complex):
-        return value  # type: ignore[no-any-return]
+        return value
     if not is_array(value):
         try:
             with np.errstate(all="ignore"):
@@ -190,8 +190,8 @@ def is_complex_scalar(factor: Scalar, xp: Namespace) -> bool:
 def contiguous(array: Array, xp: Namespace) -> Array:
     """Return the array with its last axis densest, where the library has a say in that."""
     if is_numpy(xp):
-        return np.ascontiguousarray(array)  # type: ignore[call-overload, no-any-return]
-    return array.contiguous() if _is_torch(array) else array  # type: ignore[attr-defined, no-any-return]
+        return np.ascontiguousarray(array)
+    return array.contiguous() if _is_torch(array) else array  # type: ignore[attr-defined]
 
 
 def broadcast_shapes(owner: str, *shapes: tuple[int, ...]) -> tuple[int, ...]:

@@ -24,7 +24,7 @@ class BlockConvolution(Plan):
 
     _core_axes = {"spectrum": 3}
 
-    spectrum: Array
+    spectrum: Any
     """The transposed matrices, shape ``(..., frequencies, q, p)``."""
     block_size: int
     length: int
@@ -68,7 +68,8 @@ class BlockConvolution(Plan):
         (q, p), b = self.spectrum.shape[-2:], self.block_size
 
         def step(x: Any, out: Any) -> Any:
-            blocks = padded(x.reshape(-1, x.shape[-1]), q * b, numpy_namespace).reshape(-1, q, b)
+            wide: Any = padded(x.reshape(-1, x.shape[-1]), q * b, numpy_namespace)
+            blocks = wide.reshape(-1, q, b)
             # (frequencies, vectors, q) times (frequencies, q, p): contiguous matrix products
             y = backward(np.matmul(forward(blocks.transpose(2, 0, 1)), self.spectrum))
             y = y[:b].transpose(1, 2, 0).reshape(*x.shape[:-1], p * b)[..., : self.shape[0]]

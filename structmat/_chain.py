@@ -51,7 +51,9 @@ class ChainPlan(Plan):
         return float(sum(f.cost if isinstance(f, Plan) else 1 for f in self.factors))
 
     def _step(self, dtype: str, *, many: bool) -> Step:
-        steps = [f.d if isinstance(f, Diagonal) else f._step(dtype, many=many) for f in reversed(self.factors)]
+        steps: list[Any] = [
+            f.d if isinstance(f, Diagonal) else f._step(dtype, many=many) for f in reversed(self.factors)
+        ]
         end = len(steps) - 1
 
         def step(x: Any, out: Any) -> Any:
@@ -72,7 +74,7 @@ class ChainPlan(Plan):
         return x
 
     def _call(self, xp: Namespace) -> Callable[[Any], Any]:
-        steps = [f.d if isinstance(f, Diagonal) else f._call(xp) for f in reversed(self.factors)]
+        steps: list[Any] = [f.d if isinstance(f, Diagonal) else f._call(xp) for f in reversed(self.factors)]
 
         def call(x: Any) -> Any:
             for factor in steps:

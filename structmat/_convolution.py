@@ -152,14 +152,12 @@ class Convolution(Plan):
         return [(array, 1) for array in (self.kernel, self.spectrum) if array is not None]
 
     def _transformed(self, xp: Namespace) -> Array:
-        s: Array = self.spectrum
+        s: Any = self.spectrum
         return spectrum(self.kernel, xp, real=self.real) if s is None else s
 
     def _together(self, dtype: Any, *, many: bool) -> int:
-        if (
-            self.length == self.shape[1]
-            and method_for(self.how.engine, dtype.name, self.length, many=many) == DUCC_CONVOLUTION
-        ):
+        method = method_for(self.how.engine, dtype.name, self.length, many=many)
+        if method == DUCC_CONVOLUTION and self.shape[1] == self.length:
             return sys.maxsize  # without a copy or a spectrum of the batch, nothing is gained from chunks
         return super(Convolution, self)._together(dtype, many=many)
 
@@ -215,8 +213,10 @@ class Convolution(Plan):
         return lambda x: irfft(S * rfft(x, n=length), n=length)[..., :rows]
 
     def _with(self, kernel: Any, spectrum: Any, *, transposed: bool = False) -> Convolution:
-        order = -1 if transposed else 1
-        return Convolution(kernel, spectrum, self.length, self.real, self.how, self.shape[::order], self.flips[::order])
+        shape, (rows, cols) = self.shape, self.flips
+        if transposed:
+            shape, (rows, cols) = shape[::-1], (cols, rows)
+        return Convolution(kernel, spectrum, self.length, self.real, self.how, shape, (rows, cols))
 
     def _transpose(self) -> Convolution:
         xp = self._own_namespace()

@@ -41,6 +41,8 @@ class Prepared(LinearOperator):
         The largest number of vectors for which it is.
     how : Settings
         The engine and the number of threads.
+    fast : optional
+        Made from the other parameters, whatever is given.
 
     See Also
     --------
@@ -135,7 +137,7 @@ class Prepared(LinearOperator):
                 return fast.product(x, None)
             self._require_fitting(out, x)
             fast.product(x, out)
-            return out  # type: ignore[no-any-return]
+            return out
         if out is not None:
             raise ValueError(f"Prepared.matvec: out is for NumPy vectors of shape (..., {self.shape[1]}), one operator")
         return super(Prepared, self).matvec(x)  # slots make a new class, which the short form would not find
@@ -221,7 +223,23 @@ class Prepared(LinearOperator):
         return operator
 
     def astype(self, dtype: DType) -> Any:
-        """Return the operator with parameters in another precision, prepared anew; see `LinearOperator.astype`."""
+        """Return the operator with parameters in another precision, prepared anew.
+
+        Parameters
+        ----------
+        dtype : dtype or str
+            As for `LinearOperator.astype`.
+
+        Returns
+        -------
+        LinearOperator
+            Prepared in the same way.
+
+        Raises
+        ------
+        TypeError
+            If `dtype` is not a floating dtype.
+        """
         return prepared(self.operator.astype(dtype), self.how)
 
     # Everything else is the operator's own.

@@ -54,7 +54,8 @@ class Circulant(Planned):
 
     See Also
     --------
-    SpectralCirculant : The same matrix by its spectrum, for repeated products with two transforms instead of three.
+    SpectralCirculant : The same matrix by its eigenvalues.
+    LinearOperator.prepare : For many products by one matrix.
     BlockCirculant : A grid of circulants, of any rectangular shape.
 
     Notes
@@ -246,11 +247,12 @@ class SpectralCirculant(Planned):
     See Also
     --------
     Circulant.to_spectral : Makes one from a first column.
+    LinearOperator.prepare : For many products by one matrix, this one or any other.
 
     Notes
     -----
-    A product takes two transforms, where a `Circulant` needs three. The spectrum is held on purpose and in sight: there
-    is no hidden cache that could outlive the vector it came from.
+    Its parameters are the eigenvalues, for what is known or learned by frequency. A product takes two transforms, where
+    a `Circulant` needs three.
 
     Examples
     --------

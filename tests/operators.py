@@ -69,6 +69,7 @@ class Entry:
     draw: Callable[..., Sample]
     closed_forms: frozenset[str]
     norms: frozenset[Any] = frozenset({"fro", "nuc", 1, 2, np.inf})
+    in_table: bool = True
 
     def samples(self, *, dtype: str | None = None, few: bool = False) -> st.SearchStrategy[Sample]:
         """Operators of this kind; `few` distinct shapes and dtypes, for a library that compiles for each."""
@@ -246,20 +247,20 @@ def _scaled(v: Vectors) -> Sample:
     return Sample(lambda a: sm.Scaled(inner.make(a), a(factor)), inner.dense * wide(factor)[..., None, None], v.dtype)
 
 
-def _prepared(entry: Callable[[Vectors], Sample], *, matrix: bool) -> Callable[[Vectors], Sample]:
-    """The same, prepared, with products by its plan or by its dense matrix."""
+def prepared(entry: Entry) -> Entry:
+    """The same operators prepared, by any engine, with their dense matrix for small products or without."""
 
     def draw(v: Vectors) -> Sample:
-        sample = entry(v)
-        engine = str(v.rng.choice(["auto", "scipy"]))
+        sample = entry.draw(v)
+        engine, direct = str(v.rng.choice(["auto", "scipy"])), bool(v.rng.integers(2))
 
         def make(a: Callable[[np.ndarray], Any]) -> sm.LinearOperator:
             P = sample.make(a).prepare(engine=engine)
-            return P if matrix else replace(P, direct=0)
+            return P if direct else replace(P, direct=0)
 
         return replace(sample, make=make)
 
-    return draw
+    return replace(entry, name=f"Prepared {entry.name}", draw=draw, in_table=False)
 
 
 REGISTRY = [
@@ -281,23 +282,9 @@ REGISTRY = [
         frozenset({"inv", "solve", "pinv", "lstsq", "svdvals", "cond", "rank", "norm"}),
         frozenset({2, "nuc"}),
     ),
-    Entry("Prepared circulant", _prepared(_circulant, matrix=False), CLOSED_FORMS),
-    Entry("Prepared circulant, small", _prepared(_circulant, matrix=True), CLOSED_FORMS),
-    Entry(
-        "Prepared BlockCirculant",
-        _prepared(_cropped_blocks, matrix=False),
-        ENTRYWISE | {"norm"},
-        frozenset({"fro", 1, np.inf}),
-    ),
-    Entry(
-        "Prepared CDDProduct",
-        _prepared(_dcd, matrix=False),
-        THROUGH_FACTORS | ENTRYWISE | {"norm"},
-        frozenset({"fro", 1, np.inf}),
-    ),
-    Entry("Prepared Hankel", _prepared(_hankel, matrix=False), ENTRYWISE | {"norm"}, frozenset({"fro", 1, np.inf})),
-    Entry("Prepared product", _prepared(_product, matrix=False), THROUGH_FACTORS, frozenset()),
     Entry("Product", _product, THROUGH_FACTORS, frozenset()),
     Entry("Sum", _sum, ENTRYWISE, frozenset()),
     Entry("Scaled", _scaled, THROUGH_FACTORS, frozenset()),
 ]
+PREPARED = {"Circulant", "BlockCirculant, cropped", "CDDProduct, D C D", "Hankel"}
+REGISTRY += [prepared(entry) for entry in REGISTRY if entry.name in PREPARED]

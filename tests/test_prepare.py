@@ -205,7 +205,7 @@ def test_what_comes_of_a_prepared_operator_is_prepared() -> None:
     assert (P @ D).how.engine == "scipy"
     assert isinstance(P.inv(), sm.Circulant)
     assert D.prepare() is D
-    assert sm.Identity(3).prepare() == sm.Identity(3) or isinstance(sm.Identity(3).prepare(), sm.Identity)
+    assert isinstance(sm.Identity(3).prepare(), sm.Identity)
 
 
 def test_engines_that_are_none_or_missing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -78,7 +78,7 @@ def transforms(
 ) -> tuple[Transform, Transform]:
     """Return the transform along an axis, which appends zeros up to `length`, and its inverse, which may overwrite."""
     if method == SCIPY:
-        fft = scipy.fft  # whose dispatch takes a microsecond more for arguments by name
+        fft: Any = scipy.fft  # whose dispatch takes a microsecond more for arguments by name
         if real:
             return (
                 lambda x: fft.rfft(x, length, axis, None, False, workers),
