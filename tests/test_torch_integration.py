@@ -132,6 +132,7 @@ def test_exports_with_a_dynamic_batch() -> None:
     torch.testing.assert_close(program.module()(other), layer(other))
 
 
+@pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")  # of conj, which `prepare` takes
 @kinds
 def test_vmap_over_parameters_and_vectors(kind: str) -> None:
     make, shapes = KINDS[kind]
