@@ -286,5 +286,5 @@ REGISTRY = [
     Entry("Sum", _sum, ENTRYWISE, frozenset()),
     Entry("Scaled", _scaled, THROUGH_FACTORS, frozenset()),
 ]
-PREPARED = {"Circulant", "BlockCirculant, cropped", "CDDProduct, D C D", "Hankel"}
+PREPARED = {"Circulant", "BlockCirculant, cropped", "CDDProduct, D C D"}
 REGISTRY += [prepared(entry) for entry in REGISTRY if entry.name in PREPARED]
