@@ -28,7 +28,7 @@ FEWEST = 4
 ALIAS = 4096
 """Distance in bytes of addresses that share one place of the innermost cache."""
 
-PRIMES = (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61)
+PRIMES = (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71, 73, 79, 83, 89, 97)
 """A length with another prime factor is embedded in a longer one without."""
 
 MANY = 8
