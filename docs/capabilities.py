@@ -43,7 +43,7 @@ def table() -> str:
     if shown != sorted(CLOSED_FORMS):
         raise SystemExit(f"{__file__}: GROUPS must hold each of {sorted(CLOSED_FORMS)} once")
     heads = ["operator", *(", ".join(f"`{name}`" for name in group) for group in GROUPS)]
-    rows = [[entry.name, *(cell(entry, group) for group in GROUPS)] for entry in REGISTRY]
+    rows = [[entry.name, *(cell(entry, group) for group in GROUPS)] for entry in REGISTRY if entry.in_table]
     lines = [heads, ["---", *[":---:"] * len(GROUPS)], *rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 

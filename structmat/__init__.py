@@ -2,7 +2,8 @@
 
 Operators (any array library: NumPy, PyTorch, JAX, CuPy)
     `Circulant`, `SpectralCirculant`, `Diagonal`, `BlockCirculant`, `CDDProduct`, `Toeplitz`, `Hankel`; `Identity` and
-    `Fourier`; `Product`, `Sum` and `Scaled` for what stays lazy; `LinearOperator`, the base of all.
+    `Fourier`; `Product`, `Sum` and `Scaled` for what stays lazy; `Prepared` for many products by one operator, which
+    `prepare` makes; `LinearOperator`, the base of all. `show_config` tells which engine computes them.
 Fits
     `fit_cdd` approximates a matrix by interleaved diagonal and circulant factors, and returns a `FitResult`.
     `error_curve` does so with more and more factors, beside other families of the same size: an `ErrorCurve`.
@@ -20,8 +21,10 @@ from types import ModuleType
 from structmat import preconditioners, testing
 from structmat._algebra import Product, Scaled, Sum
 from structmat._base import LinearOperator
+from structmat._config import show_config
 from structmat._linalg import EigResult, SlogdetResult
 from structmat._neutral import Fourier, Identity
+from structmat._prepared import Prepared
 from structmat.block_circulant import BlockCirculant
 from structmat.cdd import CDDProduct
 from structmat.circulant import Circulant, SpectralCirculant
@@ -43,6 +46,7 @@ __all__ = [
     "Hankel",
     "Identity",
     "LinearOperator",
+    "Prepared",
     "Product",
     "Scaled",
     "SlogdetResult",
@@ -53,6 +57,7 @@ __all__ = [
     "factorize_cdd",
     "fit_cdd",
     "preconditioners",
+    "show_config",
     "testing",
 ]
 

@@ -26,6 +26,7 @@ from structmat._arrays import (
 )
 from structmat._base import Context, LinearOperator
 from structmat._dispatch import add, compose, scale
+from structmat._fft import Settings
 from structmat._functions import SpectralFunction
 from structmat._neutral import Identity
 from structmat._typing import Array, DType, Namespace, Scalar
@@ -99,6 +100,9 @@ class Chain(LinearOperator):
         for factor in self.factors:
             y = factor._rmatvec(y, xp)
         return y
+
+    def _plan(self, how: Settings, xp: Namespace) -> LinearOperator:
+        return Product(tuple(f._plan(how, xp) for f in self.factors))
 
     def _transpose(self) -> LinearOperator:
         return type(self)(tuple(f._transpose() for f in reversed(self.factors)))  # type: ignore[call-arg]
@@ -231,6 +235,9 @@ class Sum(LinearOperator):
     def _rmatvec(self, y: Array, xp: Namespace) -> Array:
         return reduce(lambda x, term: x + term._rmatvec(y, xp), self.terms[1:], self.terms[0]._rmatvec(y, xp))
 
+    def _plan(self, how: Settings, xp: Namespace) -> LinearOperator:
+        return Sum(tuple(t._plan(how, xp) for t in self.terms))
+
     def _transpose(self) -> LinearOperator:
         return Sum(tuple(t._transpose() for t in self.terms))
 
@@ -308,6 +315,9 @@ class Scaled(LinearOperator):
 
     def _matvec(self, x: Array, xp: Namespace) -> Array:
         return scale_array(self.operator._matvec(x, xp), self.factor, 1, xp)
+
+    def _plan(self, how: Settings, xp: Namespace) -> LinearOperator:
+        return Scaled(self.operator._plan(how, xp), self.factor)
 
     def _transpose(self) -> LinearOperator:
         return Scaled(self.operator._transpose(), self.factor)

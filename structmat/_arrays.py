@@ -22,6 +22,7 @@ __all__ = [
     "common_dtype",
     "complex_partner",
     "concat_last",
+    "contiguous",
     "device_of",
     "dtype_name",
     "in_precision",
@@ -30,12 +31,16 @@ __all__ = [
     "is_complex_scalar",
     "is_narrow",
     "is_numpy",
+    "library_of",
+    "moved",
     "namespace_of",
+    "padded",
     "positive_index",
     "precision_of",
     "reciprocal_above",
     "require_nonzero",
     "restored",
+    "reversed_cyclically",
     "scale",
     "with_axes",
 ]
@@ -46,8 +51,10 @@ def _is_torch(value: Any) -> bool:
 
 
 def _namespace(*arrays: Array) -> Namespace:
-    # Known without array_api_compat for torch: torch.compile cannot trace its look-up in older versions, and remarks on
-    # its caches in newer ones.
+    # Known without array_api_compat for NumPy, which is faster, and for torch: torch.compile cannot trace its look-up
+    # in older versions, and remarks on its caches in newer ones.
+    if all(type(array) is np.ndarray for array in arrays):
+        return numpy_namespace
     if all(_is_torch(array) for array in arrays):
         from array_api_compat import torch as torch_namespace  # noqa: PLC0415  # torch is there already
 
@@ -57,12 +64,18 @@ def _namespace(*arrays: Array) -> Namespace:
 
 def is_array(value: Any) -> bool:
     """Tell whether `value` is an array of a library that follows the array API standard."""
-    return _is_torch(value) or is_array_api_obj(value)
+    return type(value) is np.ndarray or _is_torch(value) or is_array_api_obj(value)
 
 
 def is_numpy(xp: Namespace) -> bool:
     """Tell whether `xp` is the namespace of NumPy arrays."""
     return xp is numpy_namespace
+
+
+def library_of(xp: Namespace) -> str:
+    """Return the name of the library of a namespace: ``numpy``, ``torch``, ``jax``, ..."""
+    name: str = xp.__name__.removeprefix("array_api_compat.")
+    return name.partition(".")[0]
 
 
 def device_of(array: Array) -> Device:
@@ -85,6 +98,10 @@ def as_floating(value: ArrayLike, owner: str, *, like: tuple[Namespace, DType] |
     Nested lists are read by NumPy, or by the namespace of `like`. Integers and booleans are promoted to the default
     floating dtype of their library (the rule of its own FFT), never below the dtype of `like`.
     """
+    if type(value) is np.ndarray and value.dtype.char in "efdFD":
+        return value
+    if _is_torch(value) and (value.dtype.is_floating_point or value.dtype.is_complex):
+        return value
     if not is_array(value):
         try:
             with np.errstate(all="ignore"):
@@ -111,6 +128,10 @@ def as_floating(value: ArrayLike, owner: str, *, like: tuple[Namespace, DType] |
 
 def is_complex(dtype: DType, xp: Namespace) -> bool:
     """Tell whether `dtype` is complex."""
+    if isinstance(dtype, np.dtype):
+        return dtype.kind == "c"
+    if isinstance(known := getattr(dtype, "is_complex", None), bool):  # torch
+        return known
     return bool(xp.isdtype(dtype, "complex floating"))
 
 
@@ -164,6 +185,11 @@ def is_complex_scalar(factor: Scalar, xp: Namespace) -> bool:
     if isinstance(factor, (int, float)):
         return False
     return True if isinstance(factor, complex) else is_complex(factor.dtype, xp)
+
+
+def contiguous(array: Array, xp: Namespace) -> Array:
+    """Return the array with its last axis densest in memory, by way of a flat one."""
+    return xp.reshape(xp.reshape(array, (-1,)), tuple(array.shape))
 
 
 def broadcast_shapes(owner: str, *shapes: tuple[int, ...]) -> tuple[int, ...]:
@@ -220,6 +246,27 @@ def reciprocal_above(values: Array, rtol: float, xp: Namespace) -> Array:
     size = xp.abs(values)
     kept = size > rtol * xp.max(size, axis=-1, keepdims=True)
     return xp.where(kept, 1 / xp.where(kept, values, xp.ones_like(values)), xp.zeros_like(values))
+
+
+def reversed_cyclically(c: Array, xp: Namespace) -> Array:
+    """Return c at indices 0, -1, -2, ... along the last axis: the first column of the transpose of a circulant."""
+    return xp.concat([c[..., :1], xp.flip(c[..., 1:], axis=-1)], axis=-1)
+
+
+def moved(array: Array, source: int, destination: int, xp: Namespace) -> Array:
+    """Return the array with one axis moved; `permute_dims`, since torch's `vmap` has no `moveaxis`."""
+    axes = list(range(array.ndim))
+    axis = axes.pop(source)
+    axes.insert(destination % array.ndim, axis)
+    return xp.permute_dims(array, tuple(axes))
+
+
+def padded(x: Array, length: int, xp: Namespace) -> Array:
+    """Return x with zeros appended along the last axis."""
+    if x.shape[-1] == length:
+        return x
+    zeros = xp.zeros((*x.shape[:-1], length - x.shape[-1]), dtype=x.dtype, device=device_of(x))
+    return xp.concat([x, zeros], axis=-1)
 
 
 def dtype_name(dtype: DType) -> str:

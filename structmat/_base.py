@@ -25,10 +25,12 @@ from structmat._arrays import (
     is_complex,
     is_narrow,
     namespace_of,
+    positive_index,
     precision_of,
     restored,
 )
 from structmat._dispatch import PairRules, add, compose, scale
+from structmat._fft import Engine, Settings, require_engine
 from structmat._linalg import ClosedForms
 from structmat._typing import Array, ArrayLike, Device, DType, Namespace
 
@@ -203,6 +205,56 @@ class LinearOperator(ClosedForms, ABC):
         dense = op._to_dense(Context(xp, dtype, self.device))
         return self._closed(dense, xp)
 
+    def prepare(self, *, engine: Engine = "auto", workers: int | None = None) -> LinearOperator:
+        """Return the operator with everything computed that its products do not have to compute again.
+
+        Parameters
+        ----------
+        engine : {"auto", "scipy", "ducc0"}, default "auto"
+            Which library transforms NumPy arrays. By default what `show_config` tells; "scipy" is what the default is
+            without the extra ``fast``.
+        workers : int, optional
+            Threads that share a batch of NumPy arrays. Default: one, or what `scipy.fft.set_workers` says. torch, JAX
+            and CuPy have threads of their own.
+
+        Returns
+        -------
+        LinearOperator
+            A `Prepared` operator, or itself where nothing can be prepared, as for a diagonal matrix. It is a snapshot:
+            it does not follow later changes of the parameters.
+
+        Raises
+        ------
+        ValueError
+            If `engine` is none of these, or `workers` is below one.
+        ImportError
+            If ducc0 is not installed.
+
+        Notes
+        -----
+        Of a circulant or Toeplitz matrix the spectrum is computed, of a block-circulant one the matrices per frequency,
+        and a matrix so small that a dense product is faster is written out. Results agree with those of the operator
+        itself up to rounding.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import structmat as sm
+        >>> P = sm.Circulant(np.array([1.0, 2.0, 3.0])).prepare()
+        >>> P
+        Prepared(Circulant, shape=(3, 3), dtype=float64, device=cpu)
+        >>> P @ np.array([1.0, 0.0, 0.0])
+        array([1., 2., 3.])
+        """
+        from structmat._prepared import prepared  # noqa: PLC0415  # which derives from this class
+
+        owner = f"{type(self).__name__}.prepare"
+        require_engine(engine, owner)
+        return prepared(
+            self,
+            Settings(engine, None if workers is None else positive_index(workers, f"{owner}: workers"), ready=True),
+        )
+
     # Transposes
 
     @property
@@ -345,6 +397,10 @@ class LinearOperator(ClosedForms, ABC):
         op = self._with_batch_axis(xp) if self.batch_shape else self
         return xp.matrix_transpose(op._matvec(xp.matrix_transpose(X), xp))
 
+    def _plan(self, how: Settings, xp: Namespace) -> LinearOperator:
+        """Operator that computes the products; `self` where there is nothing to be computed before."""
+        return self
+
     def _to_dense(self, like: Context) -> Array:
         """Dense matrix, by default from the products with the unit vectors."""
         unit = like.xp.eye(self.shape[1], dtype=like.dtype, device=like.device)
@@ -385,7 +441,7 @@ class LinearOperator(ClosedForms, ABC):
                 axes = self._core_axes[name]
                 if axes is None:
                     value = tuple(v._map(function) for v in value) if isinstance(value, tuple) else value._map(function)
-                elif not isinstance(value, (int, float, complex)):
+                elif value is not None and not isinstance(value, (int, float, complex)):
                     value = function(value, axes)
             object.__setattr__(new, name, value)
         return new

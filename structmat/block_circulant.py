@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from math import prod
 from typing import Any
 
 from structmat._algebra import Product, Scaled, identity_factor
-from structmat._arrays import as_floating, device_of, is_complex, namespace_of, positive_index, require_nonzero
+from structmat._arrays import (
+    as_floating,
+    contiguous,
+    device_of,
+    is_complex,
+    moved,
+    namespace_of,
+    padded,
+    positive_index,
+    require_nonzero,
+    reversed_cyclically,
+)
 from structmat._arrays import scale as scale_array
 from structmat._base import Context, LinearOperator
+from structmat._block_convolution import BlockConvolution, by_frequency
+from structmat._convolution import Planned
 from structmat._dispatch import add, compose, scale
-from structmat._fft import from_spectrum, spectrum
+from structmat._fft import Settings, cyclic_kernel, from_spectrum, spectrum
 from structmat._neutral import Fourier, Identity
 from structmat._typing import Array, ArrayLike, DType, Namespace, Scalar
-from structmat.circulant import circulant_entries, cyclic_diagonals, reversed_cyclically
+from structmat.circulant import circulant_entries, cyclic_diagonals
 
 __all__ = ["BlockCirculant"]
 
 
 @dataclass(frozen=True, eq=False, repr=False, slots=True)
-class BlockCirculant(LinearOperator):
+class BlockCirculant(Planned):
     """A p x q grid of b x b circulants, each given by its first column, cropped to `shape`.
 
     Parameters
@@ -155,49 +166,20 @@ class BlockCirculant(LinearOperator):
 
     def _spectrum(self, xp: Namespace, *, real: bool) -> Array:
         """Return one p x q matrix per frequency, shape ``(..., frequencies, p, q)``."""
-        return _moved(spectrum(self.c, xp, real=real), -1, -3, xp)
+        return moved(spectrum(self.c, xp, real=real), -1, -3, xp)
 
     def _from_spectrum(self, values: Array, xp: Namespace, *, real: bool) -> BlockCirculant:
         """Return the uncropped operator with one matrix per frequency."""
-        return BlockCirculant(from_spectrum(_moved(values, -3, -1, xp), self.block_size, xp, real=real))
-
-    def _apply(
-        self,
-        x: Array,
-        S: Array,
-        rows: int,
-        xp: Namespace,
-        *,
-        real: bool,
-        per_frequency: Callable[[Array, Array], Array],
-    ) -> Array:
-        """Return the blocks of x combined with the matrices `S` frequency by frequency, cropped to `rows`."""
-        b = self.block_size
-        q = S.shape[-1]
-        x = _padded(x, q * b, xp)
-        X = spectrum(xp.reshape(x, (*x.shape[:-1], q, b)), xp, real=real)
-        if S.ndim == 3:  # one operator, any batch: one matrix product per frequency with the batch as its columns
-            batch = X.shape[:-2]
-            X = xp.permute_dims(xp.reshape(X, (prod(batch), *X.shape[-2:])), (2, 1, 0))
-            Y = xp.permute_dims(per_frequency(S, X), (2, 1, 0))
-            Y = xp.reshape(Y, (*batch, *Y.shape[-2:]))
-        else:
-            Y = _swapped(per_frequency(S, _swapped(X, -1, -2, xp)[..., None])[..., 0], -2, -1, xp)
-        y = from_spectrum(Y, b, xp, real=real)
-        return xp.reshape(y, (*y.shape[:-2], y.shape[-2] * b))[..., :rows]
+        return BlockCirculant(from_spectrum(moved(values, -3, -1, xp), self.block_size, xp, real=real))
 
     def _is_real_with(self, x: Array, xp: Namespace) -> bool:
         return not (is_complex(self.c.dtype, xp) or is_complex(x.dtype, xp))
 
-    def _matvec(self, x: Array, xp: Namespace) -> Array:
-        real = self._is_real_with(x, xp)
-        S = self._spectrum(xp, real=real)
-        return self._apply(x, S, self.shape[0], xp, real=real, per_frequency=xp.matmul)
-
-    def _rmatvec(self, y: Array, xp: Namespace) -> Array:
-        real = self._is_real_with(y, xp)
-        adjoint = xp.conj(xp.matrix_transpose(self._spectrum(xp, real=real)))
-        return self._apply(y, adjoint, self.shape[1], xp, real=real, per_frequency=xp.matmul)
+    def _plan(self, how: Settings, xp: Namespace) -> BlockConvolution:
+        real = not is_complex(self.c.dtype, xp)
+        kernel = cyclic_kernel(self.c, xp)
+        S = contiguous(xp.matrix_transpose(moved(spectrum(kernel, xp, real=real), -1, -3, xp)), xp)
+        return BlockConvolution(S, self.block_size, kernel.shape[-1], real, how, self.shape)
 
     def _transpose(self) -> BlockCirculant:
         xp = self._own_namespace()
@@ -233,7 +215,11 @@ class BlockCirculant(LinearOperator):
         real = self._is_real_with(b, xp)
         S = self._spectrum(xp, real=real)
         self._require_invertible(S, "solve", xp)
-        return self._apply(b, S, self.shape[1], xp, real=real, per_frequency=xp.linalg.solve)
+
+        def solved(B: Array) -> Array:
+            return xp.matrix_transpose(xp.linalg.solve(S, xp.matrix_transpose(B)))
+
+        return by_frequency(solved, b, self.block_size, self.block_size, xp, real=real, stack=S.ndim > 3)
 
     def _pinv(self, rtol: float, xp: Namespace) -> LinearOperator:
         S, real = self._own_spectrum("pinv", xp)
@@ -296,28 +282,12 @@ def _swapped(array: Array, first: int, second: int, xp: Namespace) -> Array:
     return xp.permute_dims(array, tuple(axes))
 
 
-def _moved(array: Array, source: int, destination: int, xp: Namespace) -> Array:
-    """Return the array with one axis moved; `permute_dims`, since torch's `vmap` has no `moveaxis`."""
-    axes = list(range(array.ndim))
-    axis = axes.pop(source)
-    axes.insert(destination % array.ndim, axis)
-    return xp.permute_dims(array, tuple(axes))
-
-
-def _padded(x: Array, length: int, xp: Namespace) -> Array:
-    """Return x with zeros appended along the last axis."""
-    if x.shape[-1] == length:
-        return x
-    zeros = xp.zeros((*x.shape[:-1], length - x.shape[-1]), dtype=x.dtype, device=device_of(x))
-    return xp.concat([x, zeros], axis=-1)
-
-
 def _as_blocks(A: Array, b: int, xp: Namespace) -> Array:
     """Return the b x b blocks of matrices, padded with zeros, shape ``(..., p, q, b, b)``."""
     rows, cols = A.shape[-2:]
     p, q = -(-rows // b), -(-cols // b)
-    A = _padded(A, q * b, xp)
-    A = xp.matrix_transpose(_padded(xp.matrix_transpose(A), p * b, xp))
+    A = padded(A, q * b, xp)
+    A = xp.matrix_transpose(padded(xp.matrix_transpose(A), p * b, xp))
     return _swapped(xp.reshape(A, (*A.shape[:-2], p, b, q, b)), -3, -2, xp)
 
 
@@ -334,7 +304,7 @@ def _multiply(left: BlockCirculant, right: BlockCirculant) -> LinearOperator:
     real = left._is_real_with(right.c, xp)
     # each column of blocks of the right operator is a vector of q blocks
     S = xp.matmul(left._spectrum(xp, real=real), right._spectrum(xp, real=real))
-    c = from_spectrum(_moved(S, -3, -1, xp), b, xp, real=real)
+    c = from_spectrum(moved(S, -3, -1, xp), b, xp, real=real)
     return BlockCirculant(c, (left.shape[0], right.shape[1]))
 
 

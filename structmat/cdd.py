@@ -7,10 +7,12 @@ from itertools import pairwise
 from math import prod
 from typing import Literal, TypeAlias
 
-from structmat._algebra import Chain
-from structmat._arrays import as_floating
+from structmat._algebra import Chain, Product
+from structmat._arrays import as_floating, is_complex
 from structmat._base import Context, LinearOperator
+from structmat._chain import ChainPlan
 from structmat._dispatch import compose, scale
+from structmat._fft import Settings
 from structmat._typing import Array, ArrayLike, Namespace, Scalar
 from structmat.block_circulant import BlockCirculant
 from structmat.circulant import Circulant, SpectralCirculant
@@ -157,6 +159,19 @@ class CDDProduct(Chain):
             for f in self.factors
             for array, axes in f._leaves()
         )
+
+    def _plan(self, how: Settings, xp: Namespace) -> LinearOperator:
+        plans = tuple(f._plan(how, xp) for f in self.factors)
+        kinds = {is_complex(f.dtype, xp) for f in self.factors}
+        if len(kinds) > 1:
+            return Product(plans)
+        return ChainPlan(plans, not kinds.pop(), bool(self.batch_shape))
+
+    def _matvec(self, x: Array, xp: Namespace) -> Array:
+        return self._plan(Settings(), xp)._matvec(x, xp)
+
+    def _rmatvec(self, y: Array, xp: Namespace) -> Array:
+        return self._plan(Settings(), xp).H._matvec(y, xp)
 
     def _details(self) -> str:
         return f"n_factors={self.n_factors}, n_parameters={self.n_parameters}, "

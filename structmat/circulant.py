@@ -6,6 +6,7 @@ All linear algebra is written once, on the spectrum; a `Circulant` goes there an
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 from structmat._algebra import Scaled, identity_factor
@@ -15,16 +16,19 @@ from structmat._arrays import (
     device_of,
     is_complex,
     is_complex_scalar,
+    is_numpy,
     namespace_of,
     positive_index,
     precision_of,
     reciprocal_above,
     require_nonzero,
+    reversed_cyclically,
 )
 from structmat._arrays import scale as scale_array
 from structmat._base import Context, LinearOperator
+from structmat._convolution import Convolution, Planned, convolution
 from structmat._dispatch import add, compose, scale
-from structmat._fft import fft, from_spectrum, full_spectrum, ifft, spectrum
+from structmat._fft import MANY, Settings, cyclic_kernel, fft, from_spectrum, full_spectrum, is_fast, spectrum
 from structmat._functions import SpectralFunction
 from structmat._neutral import Fourier, Identity
 from structmat._typing import Array, ArrayLike, DType, Namespace, Scalar
@@ -33,7 +37,7 @@ __all__ = ["Circulant", "SpectralCirculant"]
 
 
 @dataclass(frozen=True, eq=False, repr=False, slots=True)
-class Circulant(LinearOperator):
+class Circulant(Planned):
     """A circulant matrix given by its first column, ``C[i, j] = c[(i - j) % n]``.
 
     Parameters
@@ -50,7 +54,8 @@ class Circulant(LinearOperator):
 
     See Also
     --------
-    SpectralCirculant : The same matrix by its spectrum, for repeated products with two transforms instead of three.
+    SpectralCirculant : The same matrix by its eigenvalues.
+    LinearOperator.prepare : For many products by one matrix.
     BlockCirculant : A grid of circulants, of any rectangular shape.
 
     Notes
@@ -171,15 +176,8 @@ class Circulant(LinearOperator):
         real = not is_complex(op.c.dtype, xp)
         return SpectralCirculant(spectrum(op.c, xp, real=real), self.shape[0], real=real)
 
-    def _matvec(self, x: Array, xp: Namespace) -> Array:
-        real = not (is_complex(self.c.dtype, xp) or is_complex(x.dtype, xp))
-        product = spectrum(self.c, xp, real=real) * spectrum(x, xp, real=real)
-        return from_spectrum(product, x.shape[-1], xp, real=real)
-
-    def _rmatvec(self, y: Array, xp: Namespace) -> Array:
-        real = not (is_complex(self.c.dtype, xp) or is_complex(y.dtype, xp))
-        product = xp.conj(spectrum(self.c, xp, real=real)) * spectrum(y, xp, real=real)
-        return from_spectrum(product, y.shape[-1], xp, real=real)
+    def _plan(self, how: Settings, xp: Namespace) -> Convolution:
+        return convolution(cyclic_kernel(self.c, xp), self.shape, how, xp)
 
     def _transpose(self) -> Circulant:
         return Circulant(reversed_cyclically(self.c, self._own_namespace()))
@@ -226,7 +224,7 @@ class Circulant(LinearOperator):
 
 
 @dataclass(frozen=True, eq=False, repr=False, slots=True)
-class SpectralCirculant(LinearOperator):
+class SpectralCirculant(Planned):
     """A circulant matrix given by its spectrum, the discrete Fourier transform of its first column.
 
     Parameters
@@ -249,11 +247,12 @@ class SpectralCirculant(LinearOperator):
     See Also
     --------
     Circulant.to_spectral : Makes one from a first column.
+    LinearOperator.prepare : For many products by one matrix, this one or any other.
 
     Notes
     -----
-    A product takes two transforms, where a `Circulant` needs three. The spectrum is held on purpose and in sight: there
-    is no hidden cache that could outlive the vector it came from.
+    Its parameters are the eigenvalues, for what is known or learned by frequency. A product takes two transforms, where
+    a `Circulant` needs three.
 
     Examples
     --------
@@ -317,17 +316,17 @@ class SpectralCirculant(LinearOperator):
     def _like(self, values: Array) -> SpectralCirculant:
         return SpectralCirculant(values, self.n, self.real)
 
-    def _apply(self, x: Array, half: Array, xp: Namespace) -> Array:
-        """Return the product of a vector with the circulant of spectrum `half`, of the same kind as this one's."""
-        if self.real and not is_complex(x.dtype, xp):
-            return from_spectrum(half * spectrum(x, xp, real=True), self.n, xp, real=True)
-        return ifft((full_spectrum(half, self.n, xp) if self.real else half) * fft(x, xp), xp)
+    def _plan(self, how: Settings, xp: Namespace) -> Convolution:
+        return self.to_circulant()._plan(how, xp)
 
     def _matvec(self, x: Array, xp: Namespace) -> Array:
-        return self._apply(x, self.spectrum, xp)
+        if prod(x.shape[:-1]) >= MANY and (is_numpy(xp) or not is_fast(self.n)):
+            # enough vectors to win back the transform that finds the first column
+            return self.to_circulant()._matvec(x, xp)
+        return Convolution(None, self.spectrum, self.n, self.real, Settings(), self.shape)._matvec(x, xp)
 
     def _rmatvec(self, y: Array, xp: Namespace) -> Array:
-        return self._apply(y, xp.conj(self.spectrum), xp)
+        return self._like(xp.conj(self.spectrum))._matvec(y, xp)
 
     def _transpose(self) -> SpectralCirculant:
         xp = self._own_namespace()
@@ -346,7 +345,7 @@ class SpectralCirculant(LinearOperator):
 
     def _solve(self, b: Array, xp: Namespace) -> Array:
         self._require_invertible("solve", xp)
-        return self._apply(b, 1 / self.spectrum, xp)
+        return self._like(1 / self.spectrum)._matvec(b, xp)
 
     def _pinv(self, rtol: float, xp: Namespace) -> SpectralCirculant:
         return self._like(reciprocal_above(self.spectrum, rtol, xp))
@@ -396,11 +395,6 @@ class SpectralCirculant(LinearOperator):
 
     def _require_invertible(self, method: str, xp: Namespace) -> None:
         require_nonzero(self.spectrum, self._rounding(xp), f"Circulant.{method}", xp)
-
-
-def reversed_cyclically(c: Array, xp: Namespace) -> Array:
-    """Return c at indices 0, -1, -2, ... along the last axis: the first column of the transpose."""
-    return xp.concat([c[..., :1], xp.flip(c[..., 1:], axis=-1)], axis=-1)
 
 
 def circulant_entries(c: Array, like: Context) -> Array:

@@ -19,7 +19,11 @@ import jax
 
 from structmat._algebra import Product, Scaled, Sum
 from structmat._base import LinearOperator
+from structmat._block_convolution import BlockConvolution
+from structmat._chain import ChainPlan
+from structmat._convolution import Convolution
 from structmat._neutral import Fourier, Identity
+from structmat._prepared import Prepared
 from structmat.block_circulant import BlockCirculant
 from structmat.cdd import CDDProduct
 from structmat.circulant import Circulant, SpectralCirculant
@@ -69,12 +73,16 @@ def register_operator(cls: type[LinearOperator]) -> type[LinearOperator]:
 
 for _cls in (
     BlockCirculant,
+    BlockConvolution,
     CDDProduct,
+    ChainPlan,
     Circulant,
+    Convolution,
     Diagonal,
     Fourier,
     Hankel,
     Identity,
+    Prepared,
     Product,
     Scaled,
     SpectralCirculant,

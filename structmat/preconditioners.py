@@ -9,7 +9,7 @@ from typing import Any
 
 from structmat._arrays import as_floating, broadcast_shapes, common_dtype, device_of, is_complex, namespace_of
 from structmat._base import LinearOperator
-from structmat._fft import convolve_valid, fast_length, from_spectrum, spectrum
+from structmat._fft import fast_length, from_spectrum, spectrum
 from structmat._typing import Array, ArrayLike, Namespace
 from structmat.circulant import Circulant
 from structmat.toeplitz import Toeplitz
@@ -150,8 +150,7 @@ def tyrtyshnikov(column: ArrayLike | Toeplitz, row: ArrayLike | None = None) -> 
     # G[:, 0] is T times the conjugate of its first row.
     zero = xp.zeros_like(lower[..., :1])
     first_row = xp.concat([lower[..., :1], xp.flip(wrapped[..., 1:], axis=-1)], axis=-1)
-    constants = xp.concat([wrapped[..., 1:], lower], axis=-1)
-    first = convolve_valid(constants, first_row if real else xp.conj(first_row), xp)
+    first = Toeplitz(lower, first_row).matvec(first_row if real else xp.conj(first_row))
     sums = (
         weights * first
         + _correlation(weights * lower, inner * lower, xp, real=real)

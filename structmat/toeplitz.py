@@ -18,20 +18,22 @@ from structmat._arrays import (
     namespace_of,
     precision_of,
     restored,
+    reversed_cyclically,
 )
 from structmat._arrays import scale as scale_array
 from structmat._base import Context, LinearOperator
+from structmat._convolution import Convolution, Planned, convolution
 from structmat._dispatch import add, scale
-from structmat._fft import convolve_valid
+from structmat._fft import Settings, kernel_of_diagonals
 from structmat._linalg import NormOrder
 from structmat._neutral import Identity
 from structmat._typing import Array, ArrayLike, DType, Namespace, Scalar
-from structmat.circulant import Circulant, SpectralCirculant, reversed_cyclically
+from structmat.circulant import Circulant, SpectralCirculant
 
 __all__ = ["Hankel", "Toeplitz"]
 
 
-class ConstantDiagonals(LinearOperator):
+class ConstantDiagonals(Planned):
     """What Toeplitz and Hankel matrices share: m + n - 1 constants, as two vectors `c` and `r` that meet in a corner.
 
     The first entry of `r` lies in the corner, where `c` decides, and is ignored.
@@ -197,12 +199,8 @@ class Toeplitz(ConstantDiagonals):
     def _constants(self, xp: Namespace) -> Array:
         return concat_last([xp.flip(self.r[..., 1:], axis=-1), self.c], xp)
 
-    def _matvec(self, x: Array, xp: Namespace) -> Array:
-        return convolve_valid(self._constants(xp), x, xp)
-
-    def _rmatvec(self, y: Array, xp: Namespace) -> Array:
-        constants = xp.flip(self._constants(xp), axis=-1)
-        return convolve_valid(xp.conj(constants) if is_complex(self.dtype, xp) else constants, y, xp)
+    def _plan(self, how: Settings, xp: Namespace) -> Convolution:
+        return convolution(kernel_of_diagonals(self.c, self.r[..., 1:], xp), self.shape, how, xp)
 
     def _transpose(self) -> Toeplitz:
         return Toeplitz(concat_last([self.c[..., :1], self.r[..., 1:]], self._own_namespace()), self.c)
@@ -298,8 +296,11 @@ class Hankel(ConstantDiagonals):
     def _constants(self, xp: Namespace) -> Array:
         return concat_last([self.c, self.r[..., 1:]], xp)
 
-    def _matvec(self, x: Array, xp: Namespace) -> Array:
-        return convolve_valid(self._constants(xp), xp.flip(x, axis=-1), xp)
+    def _plan(self, how: Settings, xp: Namespace) -> Convolution:
+        m, n = self.shape
+        h = self._constants(xp)
+        kernel = kernel_of_diagonals(h[..., n - 1 :], xp.flip(h[..., : n - 1], axis=-1), xp)
+        return convolution(kernel, (m, n), how, xp, flips=(False, True))
 
     def _transpose(self) -> Hankel:
         return _hankel(self._constants(self._own_namespace()), self.shape[1])

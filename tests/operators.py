@@ -9,7 +9,7 @@ column.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -69,6 +69,7 @@ class Entry:
     draw: Callable[..., Sample]
     closed_forms: frozenset[str]
     norms: frozenset[Any] = frozenset({"fro", "nuc", 1, 2, np.inf})
+    in_table: bool = True
 
     def samples(self, *, dtype: str | None = None, few: bool = False) -> st.SearchStrategy[Sample]:
         """Operators of this kind; `few` distinct shapes and dtypes, for a library that compiles for each."""
@@ -246,6 +247,22 @@ def _scaled(v: Vectors) -> Sample:
     return Sample(lambda a: sm.Scaled(inner.make(a), a(factor)), inner.dense * wide(factor)[..., None, None], v.dtype)
 
 
+def prepared(entry: Entry) -> Entry:
+    """The same operators prepared, by any engine, with their dense matrix for small products or without."""
+
+    def draw(v: Vectors) -> Sample:
+        sample = entry.draw(v)
+        engine, direct = str(v.rng.choice(["auto", "scipy"])), bool(v.rng.integers(2))
+
+        def make(a: Callable[[np.ndarray], Any]) -> sm.LinearOperator:
+            P = sample.make(a).prepare(engine=engine)
+            return P if direct else replace(P, direct=0)
+
+        return replace(sample, make=make)
+
+    return replace(entry, name=f"Prepared {entry.name}", draw=draw, in_table=False)
+
+
 REGISTRY = [
     Entry("Circulant", _circulant, CLOSED_FORMS),
     Entry("SpectralCirculant", _spectral, CLOSED_FORMS),
@@ -269,3 +286,5 @@ REGISTRY = [
     Entry("Sum", _sum, ENTRYWISE, frozenset()),
     Entry("Scaled", _scaled, THROUGH_FACTORS, frozenset()),
 ]
+PREPARED = {"Circulant", "BlockCirculant, cropped", "CDDProduct, D C D"}
+REGISTRY += [prepared(entry) for entry in REGISTRY if entry.name in PREPARED]

@@ -228,10 +228,12 @@ def test_the_number_of_transforms(real: bool, monkeypatch: pytest.MonkeyPatch) -
         original = getattr(scipy.fft, name)
 
         def counted(x: Any, *args: Any, original: Any = original, name: str = name, **kwargs: Any) -> Any:
-            counts.append((name, int(np.prod(x.shape[:-1]))))
+            axis = args[1] if len(args) > 1 else -1
+            counts.append((name, x.size // x.shape[axis]))
             return original(x, *args, **kwargs)
 
         monkeypatch.setattr(scipy.fft, name, counted)
+    monkeypatch.setattr("structmat._fft._engines.ducc", lambda: None)
     unit = 1.0 if real else 1j
     forward, backward = ("rfft", "irfft") if real else ("fft", "ifft")
     p, q, b = 3, 5, 4

@@ -17,6 +17,9 @@ KINDS: dict[str, tuple[Callable[..., sm.LinearOperator], list[tuple[int, ...]]]]
     "Circulant": (sm.Circulant, [(5,)]),
     "Circulant stack": (sm.Circulant, [(2, 4)]),
     "SpectralCirculant": (lambda c: sm.Circulant(c).to_spectral(), [(5,)]),
+    "Prepared circulant": (lambda c: sm.Circulant(c).prepare(), [(5,)]),
+    "Prepared blocks": (lambda c: sm.BlockCirculant(c, (5, 7)).prepare(), [(2, 3, 3)]),
+    "Prepared D C D": (lambda a, c, b: sm.CDDProduct.from_vectors(a, c, b).prepare(), [(4,), (4,), (4,)]),
     "Diagonal": (sm.Diagonal, [(4,)]),
     "BlockCirculant": (lambda c: sm.BlockCirculant(c, (5, 7)), [(2, 3, 3)]),
     "Toeplitz": (sm.Toeplitz, [(4,), (6,)]),
@@ -129,6 +132,7 @@ def test_exports_with_a_dynamic_batch() -> None:
     torch.testing.assert_close(program.module()(other), layer(other))
 
 
+@pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")  # of conj, which `prepare` takes
 @kinds
 def test_vmap_over_parameters_and_vectors(kind: str) -> None:
     make, shapes = KINDS[kind]

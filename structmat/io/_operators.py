@@ -49,8 +49,9 @@ def save(
     Parameters
     ----------
     operator : LinearOperator or FitResult
-        Any operator of structmat, of any array library and device. Of a `FitResult` the operator is written, and its
-        error, start and other single values become metadata.
+        Any operator of structmat, of any array library and device. Of a `Prepared` one the operator that it was
+        prepared from is written, as what was computed from it suits one machine. Of a `FitResult` the operator is
+        written, and its error, start and other single values become metadata.
     path : path-like
         The file. It appears complete or not at all; see `atomic_write`.
     metadata : mapping of str to object, optional
@@ -155,12 +156,16 @@ def load(path: str | os.PathLike[str], *, xp: Namespace | None = None, device: D
 def _classes() -> dict[str, type[LinearOperator]]:
     """Return the operator classes that a file may name: the public ones of the package."""
     public = (getattr(structmat, name) for name in structmat.__all__)
-    operators = (c for c in public if isinstance(c, type) and issubclass(c, LinearOperator))
-    return {c.__name__: c for c in operators if not inspect.isabstract(c)}
+    operators = (
+        c for c in public if isinstance(c, type) and issubclass(c, LinearOperator) and c is not structmat.Prepared
+    )
+    return {c.__name__: c for c in operators if not inspect.isabstract(c) and c is not structmat.Prepared}
 
 
 def _encoded(value: Any, name: str, arrays: dict[str, tuple[str, NDArray[Any]]]) -> Any:
     """Return a field as JSON can hold it; its arrays are put into `arrays` under their names."""
+    if isinstance(value, structmat.Prepared):
+        value = value.operator
     if isinstance(value, LinearOperator):
         cls = type(value)
         if _classes().get(cls.__name__) is not cls:

@@ -1,0 +1,48 @@
+"""Fourier transforms and convolutions along the last axis; the only folder that names an FFT."""
+
+from __future__ import annotations
+
+from structmat._fft._engines import (
+    Engine,
+    Settings,
+    choices,
+    convolve_axis,
+    ducc,
+    in_chunks,
+    method_for,
+    require_engine,
+    rows_in_chunk,
+    transforms,
+)
+from structmat._fft._lengths import cyclic_kernel, fast_length, is_fast, kernel_of_diagonals
+from structmat._fft._table import CHUNK, DUCC, DUCC_CONVOLUTION, MANY, PRIMES, direct_sizes, direct_up_to
+from structmat._fft._transforms import fft, from_spectrum, full_spectrum, ifft, spectrum
+
+__all__ = [
+    "CHUNK",
+    "DUCC",
+    "DUCC_CONVOLUTION",
+    "MANY",
+    "PRIMES",
+    "Engine",
+    "Settings",
+    "choices",
+    "convolve_axis",
+    "cyclic_kernel",
+    "direct_sizes",
+    "direct_up_to",
+    "ducc",
+    "fast_length",
+    "fft",
+    "from_spectrum",
+    "full_spectrum",
+    "ifft",
+    "in_chunks",
+    "is_fast",
+    "kernel_of_diagonals",
+    "method_for",
+    "require_engine",
+    "rows_in_chunk",
+    "spectrum",
+    "transforms",
+]

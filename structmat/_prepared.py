@@ -1,0 +1,398 @@
+"""Operators that are prepared for many products."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+
+from structmat._arrays import dtype_name, is_complex, is_numpy, library_of, precision_of
+from structmat._base import Context, LinearOperator
+from structmat._convolution import Plan
+from structmat._dispatch import add, compose, scale
+from structmat._fft import MANY, Settings, direct_up_to, ducc, in_chunks
+from structmat._functions import SpectralFunction
+from structmat._linalg import NormOrder
+from structmat._neutral import Identity
+from structmat._typing import Array, ArrayLike, DType, Namespace, Scalar
+
+__all__ = ["Prepared", "prepared"]
+
+Product: TypeAlias = Callable[[Any, Any], Any]
+"""Returns the products of vectors along the last axis, in the second argument if given."""
+
+
+@dataclass(frozen=True, eq=False, repr=False, slots=True)
+class Prepared(LinearOperator):
+    """An operator beside what its products need, computed once: what `LinearOperator.prepare` returns.
+
+    Parameters
+    ----------
+    operator : LinearOperator
+        The operator as it was.
+    plan, adjoint : LinearOperator
+        What computes the products with it and with its adjoint.
+    matrix : array, shape (..., rows, cols), optional
+        Its dense matrix, where that is small enough for a direct product to be faster.
+    direct : int
+        The largest number of vectors for which it is.
+    how : Settings
+        The engine and the number of threads.
+    fast : optional
+        Made from the other parameters, whatever is given.
+
+    See Also
+    --------
+    LinearOperator.prepare : Makes one.
+
+    Notes
+    -----
+    It has every method of its operator. Transposes, products, sums and multiples of it are prepared as well; inverses
+    and functions are those of the operator. It is immutable and has no scratch memory of its own, so any number of
+    threads may use it at once. Vectors of another precision are multiplied by the operator itself, at its speed.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import structmat as sm
+    >>> P = sm.Toeplitz(np.array([1.0, 2.0, 3.0])).prepare()
+    >>> x, y = np.ones(3), np.empty(3)
+    >>> P.matvec(x, out=y)
+    array([6., 5., 6.])
+    >>> P.T
+    Prepared(Toeplitz, shape=(3, 3), dtype=float64, device=cpu)
+    """
+
+    _core_axes = {"operator": None, "plan": None, "adjoint": None, "matrix": 2}
+
+    operator: LinearOperator
+    """The operator as it was."""
+    plan: LinearOperator
+    """What computes its products."""
+    adjoint: LinearOperator
+    """What computes those with its adjoint."""
+    matrix: Any
+    """Its dense matrix, or None."""
+    direct: int
+    """The largest number of vectors for which the dense matrix is used."""
+    how: Settings
+    """Engine and number of threads."""
+    fast: Any = None
+    """The products of NumPy vectors of its own dtype, without further checks; None for other libraries and stacks."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "fast", _Fast.of(self.plan, self.adjoint, self.matrix, self.direct))
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return self.operator.shape
+
+    @property
+    def dtype(self) -> DType:
+        """The dtype of the operator."""
+        return self.operator.dtype
+
+    @property
+    def _forces_complex(self) -> bool:
+        return self.operator._forces_complex
+
+    def _details(self) -> str:
+        return f"{type(self.operator).__name__}, "
+
+    def _described(self) -> str:
+        return self.operator._described()
+
+    # Products
+
+    def matvec(self, x: ArrayLike, /, *, out: Any = None) -> Array:
+        """Return A x, along the last axis.
+
+        Parameters
+        ----------
+        x : array, shape (..., cols)
+            One vector or any batch of them.
+        out : numpy.ndarray, shape (..., rows), optional
+            Where to put the products of NumPy vectors of the operator's dtype: contiguous, of that dtype too, and apart
+            from `x`.
+
+        Returns
+        -------
+        array, shape (..., rows)
+            The products, of the common dtype of operator and `x`; `out` itself if given.
+
+        Raises
+        ------
+        ValueError
+            If the last axis of `x` has another length, the batch axes do not broadcast, or `out` does not fit.
+        TypeError
+            If `x` belongs to another array library than the operator.
+        """
+        fast = self.fast
+        if fast is not None and type(x) is fast.kind and x.dtype == fast.dtype and x.shape[-1:] == fast.cols:
+            if out is None:
+                return fast.product(x, None)
+            self._require_fitting(out, x)
+            fast.product(x, out)
+            return out
+        if out is not None:
+            raise ValueError(f"Prepared.matvec: out is for NumPy vectors of shape (..., {self.shape[1]}), one operator")
+        return super(Prepared, self).matvec(x)  # slots make a new class, which the short form would not find
+
+    def rmatvec(self, y: ArrayLike, /) -> Array:
+        """Return A^H y, the product with the adjoint, along the last axis.
+
+        Parameters
+        ----------
+        y : array, shape (..., rows)
+            One vector or any batch of them.
+
+        Returns
+        -------
+        array, shape (..., cols)
+            The products, of the common dtype of operator and `y`.
+
+        Raises
+        ------
+        ValueError
+            If the last axis of `y` has another length, or the batch axes do not broadcast.
+        TypeError
+            If `y` belongs to another array library than the operator.
+        """
+        fast = self.fast
+        if fast is not None and type(y) is fast.kind and y.dtype == fast.dtype and y.shape[-1:] == fast.rows:
+            return fast.adjoint(y, None)
+        return super(Prepared, self).rmatvec(y)
+
+    def _require_fitting(self, out: Any, x: Any) -> None:
+        shape = (*x.shape[:-1], self.shape[0])
+        if type(out) is not np.ndarray or type(x) is not np.ndarray or out.dtype != x.dtype or out.shape != shape:
+            raise ValueError(f"Prepared.matvec: out must be a NumPy array of shape {shape} and dtype {x.dtype}")
+        if not out.flags.c_contiguous or not out.flags.writeable or np.may_share_memory(out, x):
+            raise ValueError("Prepared.matvec: out must be contiguous, writeable and apart from x")
+
+    def _is_direct(self, x: Array, count: int) -> bool:
+        return self.matrix is not None and count <= self.direct and bool(x.dtype == self.matrix.dtype)
+
+    def _matvec(self, x: Array, xp: Namespace) -> Array:
+        if not self._is_direct(x, prod(x.shape[:-1])):
+            return self.plan._matvec(x, xp)
+        return xp.matmul(self.matrix, x) if x.ndim == 1 else xp.matmul(x, xp.matrix_transpose(self.matrix))
+
+    def _rmatvec(self, y: Array, xp: Namespace) -> Array:
+        if not self._is_direct(y, prod(y.shape[:-1])):
+            return self.adjoint._matvec(y, xp)
+        matrix = xp.conj(self.matrix) if is_complex(y.dtype, xp) else self.matrix
+        return xp.matmul(y, matrix)
+
+    def _matmat(self, X: Array, xp: Namespace) -> Array:
+        if not self._is_direct(X, prod(X.shape) // X.shape[-2]):
+            return super(Prepared, self)._matmat(X, xp)
+        return xp.matmul(self.matrix, X)
+
+    def _transpose(self) -> Prepared:
+        matrix = None if self.matrix is None else self._own_namespace().matrix_transpose(self.matrix)
+        return self._with(self.operator._transpose(), self.adjoint._conj(), self.plan._conj(), matrix)
+
+    def _conj(self) -> Prepared:
+        matrix = self.matrix
+        if matrix is not None and is_complex(matrix.dtype, xp := self._own_namespace()):
+            matrix = xp.conj(matrix)
+        return self._with(self.operator._conj(), self.plan._conj(), self.adjoint._conj(), matrix)
+
+    def _with(self, operator: LinearOperator, plan: LinearOperator, adjoint: LinearOperator, matrix: Any) -> Prepared:
+        return Prepared(operator, plan, adjoint, matrix, self.direct, self.how)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Prepared, (self.operator, self.plan, self.adjoint, self.matrix, self.direct, self.how)
+
+    # Parameters are those of the operator: what was computed from them follows.
+
+    def _leaves(self) -> list[tuple[Array, int]]:
+        return self.operator._leaves()
+
+    def _in_precision(self, precision: DType, xp: Namespace) -> Any:
+        operator = self.operator._in_precision(precision, xp)
+        if operator is self.operator:
+            return self
+        if precision == precision_of(self.dtype, xp):  # a half precision widened: what was computed is so already
+            return self._with(operator, self.plan, self.adjoint, self.matrix)
+        return operator
+
+    def astype(self, dtype: DType) -> Any:
+        """Return the operator with parameters in another precision, prepared anew.
+
+        Parameters
+        ----------
+        dtype : dtype or str
+            As for `LinearOperator.astype`.
+
+        Returns
+        -------
+        LinearOperator
+            Prepared in the same way.
+
+        Raises
+        ------
+        TypeError
+            If `dtype` is not a floating dtype.
+        """
+        return prepared(self.operator.astype(dtype), self.how)
+
+    # Everything else is the operator's own.
+
+    def _to_dense(self, like: Context) -> Array:
+        return self.operator._to_dense(like)
+
+    def _row_sums(self, xp: Namespace) -> Array:
+        return self.operator._row_sums(xp)
+
+    def _inv(self, xp: Namespace) -> LinearOperator:
+        return self.operator._inv(xp)
+
+    def _solve(self, b: Array, xp: Namespace) -> Array:
+        return self.operator._solve(b, xp)
+
+    def _pinv(self, rtol: float, xp: Namespace) -> LinearOperator:
+        return self.operator._pinv(rtol, xp)
+
+    def _has_pinv(self) -> bool:
+        return self.operator._has_pinv()
+
+    def _eigvals(self, xp: Namespace) -> Array:
+        return self.operator._eigvals(xp)
+
+    def _eig(self, xp: Namespace) -> tuple[Array, LinearOperator]:
+        return self.operator._eig(xp)
+
+    def _svdvals(self, xp: Namespace) -> Array:
+        return self.operator._svdvals(xp)
+
+    def _determinant_factors(self, method: str, xp: Namespace) -> Array:
+        return self.operator._determinant_factors(method, xp)
+
+    def _diagonal(self, method: str, xp: Namespace) -> Array:
+        return self.operator._diagonal(method, xp)
+
+    def _modulus(self, power: int, xp: Namespace) -> LinearOperator:
+        return self.operator._modulus(power, xp)
+
+    def _norm(self, ord: NormOrder, xp: Namespace) -> Array:
+        return self.operator._norm(ord, xp)
+
+    def _spectral_function(self, function: SpectralFunction, xp: Namespace) -> LinearOperator:
+        return self.operator._spectral_function(function, xp)
+
+
+def prepared(operator: LinearOperator, how: Settings) -> LinearOperator:
+    """Return the operator with its plan, or itself where it is its own plan."""
+    if isinstance(operator, Prepared):
+        operator = operator.operator
+    wide, xp = operator._opened("prepare")
+    plan = wide._plan(how, xp)
+    if plan is wide:
+        return operator
+    direct = 0
+    if isinstance(plan, Plan) and not plan.is_stack:
+        rows, cols = wide.shape
+        library = "ducc0" if is_numpy(xp) and how.engine != "scipy" and ducc() else library_of(xp)
+        direct = direct_up_to(rows * cols / plan.cost, library, dtype_name(wide.dtype))
+    return Prepared(operator, plan, plan.H, wide.to_dense() if direct else None, direct, how)
+
+
+class _Fast(NamedTuple):
+    """Products of arrays of one type and dtype, without checks."""
+
+    kind: type
+    dtype: DType
+    rows: tuple[int]
+    cols: tuple[int]
+    product: Product
+    adjoint: Product
+
+    @classmethod
+    def of(cls, plan: LinearOperator, adjoint: LinearOperator, matrix: Any, direct: int) -> _Fast | None:
+        """Return them for a plan of NumPy or torch arrays, else None."""
+        if not isinstance(plan, Plan) or plan.is_stack:
+            return None
+        xp = plan._own_namespace()
+        if library_of(xp) not in {"numpy", "torch"}:  # others trace their arrays in types of their own
+            return None
+        dtype = precision_of(plan.dtype, xp) if plan.is_real else plan.dtype
+        other = None if matrix is None else xp.conj(matrix.T) if is_complex(dtype, xp) else matrix.T
+        make = _numpy_product if is_numpy(xp) else _torch_product
+        rows, cols = plan.shape
+        return cls(
+            type(xp.zeros(0)),
+            dtype,
+            (rows,),
+            (cols,),
+            make(plan, matrix, direct, dtype),
+            make(adjoint, other, direct, dtype),
+        )
+
+
+def _numpy_product(plan: Any, matrix: Any, direct: int, dtype: Any) -> Product:
+    rows, cols = plan.shape
+    dtype = np.dtype(dtype)
+    one, many = plan._step(dtype.name, many=False), plan._step(dtype.name, many=True)
+    few_size, size = plan._together(dtype, many=False), plan._together(dtype, many=True)
+
+    def product(x: Any, out: Any) -> Any:
+        if x.ndim == 1:
+            return np.dot(matrix, x, out) if direct else one(x, out)
+        count = x.size // cols
+        if count > direct or not direct:
+            return in_chunks(many, x, rows, size, out) if count >= MANY else in_chunks(one, x, rows, few_size, out)
+        flat = None if out is None else out.reshape(-1, rows)
+        return np.matmul(x.reshape(-1, cols), matrix.T, flat).reshape(*x.shape[:-1], rows)
+
+    return product
+
+
+def _torch_product(plan: Any, matrix: Any, direct: int, dtype: Any) -> Product:  # noqa: ARG001
+    xp = plan._own_namespace()
+    cols, call = plan.shape[1], plan._call(xp)
+    transposed = None if matrix is None else matrix.mT
+
+    def product(x: Any, out: Any) -> Any:  # noqa: ARG001
+        if x.ndim == 1:
+            return matrix @ x if direct else call(x)
+        count = x.numel() // cols
+        if count > direct:
+            return call(x)
+        return x @ transposed if direct else plan._whole(x, xp)
+
+    return product
+
+
+def _source(operator: LinearOperator) -> LinearOperator:
+    return operator.operator if isinstance(operator, Prepared) else operator
+
+
+@compose.rule(Prepared, Identity)
+def _times_identity(left: Prepared, right: Identity) -> Prepared:  # noqa: ARG001
+    return left
+
+
+@compose.rule(Prepared, object)
+def _times(left: Prepared, right: LinearOperator) -> LinearOperator:
+    return prepared(compose(left.operator, _source(right)), left.how)
+
+
+@compose.rule(object, Prepared)
+def _times_prepared(left: LinearOperator, right: Prepared) -> LinearOperator:
+    return prepared(compose(left, right.operator), right.how)
+
+
+@add.rule(Prepared, object)
+def _plus(left: Prepared, right: LinearOperator) -> LinearOperator:
+    return prepared(add(left.operator, _source(right)), left.how)
+
+
+@scale.rule(Prepared, object)
+def _multiple(operator: Prepared, factor: Scalar) -> LinearOperator:
+    return prepared(scale(operator.operator, factor), operator.how)

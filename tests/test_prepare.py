@@ -1,0 +1,247 @@
+"""Engines, embedded lengths, chunks and prepared operators: the same answer whatever computes it."""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.linalg
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import structmat as sm
+from structmat import _fft
+from structmat._fft import _engines, _table
+from tests.operators import Vectors
+
+ENGINES = ["scipy", *(["ducc0"] if _fft.ducc() else [])]
+TOLERANCE = {"float32": 1e-5, "complex64": 1e-5, "float64": 1e-13, "complex128": 1e-13}
+engines = pytest.mark.parametrize("engine", ENGINES)
+
+
+def operators(v: Vectors, n: int) -> list[sm.LinearOperator]:
+    m, b = max(1, n // 2), max(1, n // 3)
+    return [
+        sm.Circulant(v(n)),
+        sm.Toeplitz(v(m), v(n)),
+        sm.Hankel(v(n), v(m)),
+        sm.CDDProduct.from_vectors(v(n), v(n), v(n)),
+        sm.CDDProduct.from_vectors(v(n), v(n), v(n), v(n), first="circulant"),
+        sm.BlockCirculant(v(2, -(-n // b), b), (2 * b - b // 2, n)),
+    ]
+
+
+def by_plan(P: Any) -> Any:
+    """The same prepared operator without its dense matrix."""
+    return replace(P, direct=0)
+
+
+def assert_same(actual: np.ndarray, expected: np.ndarray) -> None:
+    """Equal up to rounding, which may depend on where in memory an array lies."""
+    assert actual.dtype == expected.dtype
+    assert np.linalg.norm(actual - expected) <= TOLERANCE[expected.dtype.name] * np.linalg.norm(expected)
+
+
+@engines
+@settings(max_examples=25)
+@given(
+    n=st.one_of(st.integers(1, 130), st.sampled_from([257, 509, 512, 1009, 1024, 1030])),
+    dtype=st.sampled_from(list(TOLERANCE)),
+    batch=st.sampled_from([(), (3,), (2, 9)]),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_engines_agree_with_the_dense_matrix(
+    engine: str, n: int, dtype: str, batch: tuple[int, ...], seed: int
+) -> None:
+    v = Vectors(seed, dtype)
+    for op in operators(v, n):
+        dense = op.to_dense().astype("complex128" if dtype.startswith("c") else "float64")
+        P = op.prepare(engine=engine)
+        x, y = v(*batch, op.shape[1]), v(*batch, op.shape[0])
+        bound = TOLERANCE[dtype] * np.linalg.norm(dense) * np.sqrt(n)
+        for prepared in (op, P, by_plan(P), P.T.T, by_plan(P.H).H):
+            product, adjoint = prepared.matvec(x), prepared.rmatvec(y)
+            assert product.dtype == adjoint.dtype == np.dtype(dtype)
+            assert np.max(np.abs(product - x @ dense.T), initial=0) <= bound * np.max(np.abs(x), initial=1)
+            assert np.max(np.abs(adjoint - y @ dense.conj()), initial=0) <= bound * np.max(np.abs(y), initial=1)
+
+
+@engines
+@pytest.mark.parametrize("n", [1000, 1024, 4099])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_chunks_and_single_vectors_agree(engine: str, n: int, dtype: str) -> None:
+    v = Vectors(n, dtype)
+    x = v(300, n)
+    for op in operators(v, n)[:4]:
+        P = op.prepare(engine=engine)
+        rows = P.matvec(x[:, : P.shape[1]])
+        for i in (0, 7, 8, 131, 299):
+            one = P.matvec(x[i, : P.shape[1]])
+            assert np.linalg.norm(rows[i] - one) <= TOLERANCE[dtype] * np.linalg.norm(one)
+        columns = P.matmat(x[:, : P.shape[1]].T)
+        assert np.linalg.norm(columns.T - rows) <= TOLERANCE[dtype] * np.linalg.norm(rows)
+
+
+@engines
+def test_out_is_filled_and_returned(engine: str) -> None:
+    v = Vectors(1, "float64")
+    for n in (5, 64, 509, 1024):
+        for op in [*operators(v, n), sm.Circulant(v(n)) + sm.Diagonal(v(n))]:
+            for P in (op.prepare(engine=engine), by_plan(op.prepare(engine=engine))):
+                if P.fast is None:
+                    with pytest.raises(ValueError, match="out is for"):
+                        P.matvec(v(P.shape[1]), out=np.empty(P.shape[0]))
+                    continue
+                for batch in ((), (3,), (2, 100)):
+                    x = v(*batch, P.shape[1])
+                    out = np.full((*batch, P.shape[0]), np.nan)
+                    assert P.matvec(x, out=out) is out
+                    assert_same(out, P.matvec(x))
+
+
+def test_out_that_does_not_fit_is_refused() -> None:
+    P = sm.Circulant(np.arange(4.0)).prepare()
+    x = np.ones((3, 4))
+    whole = np.empty((3, 8))
+    for out, message in (
+        (np.empty((3, 5)), "must be a NumPy array of shape"),
+        (np.empty((3, 4), "float32"), "and dtype float64"),
+        (whole[:, ::2], "contiguous"),
+        (x, "apart from x"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            P.matvec(x, out=out)
+    with pytest.raises(ValueError, match="out is for"):
+        P.matvec(np.ones(4, "complex128"), out=np.empty(4))
+
+
+@engines
+@pytest.mark.parametrize("n", [64, 509, 2048])
+def test_eight_threads_use_one_operator_at_once(engine: str, n: int) -> None:
+    v = Vectors(n, "float64")
+    for op in operators(v, n):
+        P = by_plan(op.prepare(engine=engine, workers=2))
+        xs = [v(*shape, P.shape[1]) for shape in ((), (40,), (2, 3)) for _ in range(8)]
+        expected = [P.matvec(x) for x in xs]
+        with ThreadPoolExecutor(8) as pool:
+            for _ in range(5):
+                for got, right in zip(pool.map(P.matvec, xs), expected, strict=True):
+                    assert_same(got, right)
+
+
+@engines
+def test_pickles_multiply_alike(engine: str) -> None:
+    v = Vectors(3, "float32")
+    for n in (7, 300, 1009):
+        for op in operators(v, n):
+            P = op.prepare(engine=engine)
+            again = pickle.loads(pickle.dumps(P))
+            x = v(20, P.shape[1])
+            assert_same(again.matvec(x), P.matvec(x))
+            assert again.how == P.how
+
+
+def test_the_table_has_a_method_for_every_length() -> None:
+    for dtype in TOLERANCE:
+        for many in (False, True):
+            limits = [limit for limit, _ in _table.CHOICES[dtype, many]]
+            assert limits == sorted(limits)
+            assert limits[-1] == np.inf
+        for library in ("numpy", "ducc0", "torch"):
+            sizes = list(_fft.direct_sizes(library, dtype).values())
+            assert sizes == sorted(sizes, reverse=True)
+            assert _fft.direct_up_to(sizes[-1], library, dtype) == sys.maxsize
+            assert _fft.direct_up_to(sizes[0] + 1, library, dtype) == 0
+            assert _fft.direct_up_to(sizes[0], library, dtype) >= 1
+
+
+@given(n=st.integers(1, 5000))
+def test_embedded_lengths(n: int) -> None:
+    c = np.arange(1.0, n + 1)
+    kernel = _fft.cyclic_kernel(c, np)
+    largest = max(
+        (p for p in range(2, n + 1) if n % p == 0 and all(p % d for d in range(2, int(p**0.5) + 1))), default=1
+    )
+    assert _fft.is_fast(n) == (largest <= _table.PRIMES[-1])
+    if _fft.is_fast(n):
+        assert kernel is c
+    else:
+        assert _fft.is_fast(len(kernel))
+        assert len(kernel) >= 2 * n - 1
+        np.testing.assert_array_equal(kernel[:n], c)
+        np.testing.assert_array_equal(kernel[len(kernel) - n + 1 :], c[1:])
+
+
+def test_a_spectrum_is_a_snapshot() -> None:
+    c = np.arange(1.0, 2000.0)
+    P = sm.Circulant(c).prepare()
+    x = np.random.default_rng(0).standard_normal(len(c))
+    before = P.matvec(x)
+    c[:] = 0
+    assert_same(P.matvec(x), before)
+
+
+def test_what_comes_of_a_prepared_operator_is_prepared() -> None:
+    rng = np.random.default_rng(0)
+    c, d = rng.standard_normal((2, 6))
+    P, D = sm.Circulant(c).prepare(engine="scipy"), sm.Diagonal(d)
+    A = scipy.linalg.circulant(c)
+    for op, dense in (
+        (P.prepare(), A),
+        (P.T, A.T),
+        (2 * P, 2 * A),
+        (P @ P, A @ A),
+        (P @ D, A * d),
+        (D @ P, d[:, None] * A),
+        (P + P, 2 * A),
+        (P + D, A + np.diag(d)),
+        (D + P, A + np.diag(d)),
+        (P - sm.Identity(6), A - np.eye(6)),
+        (P.astype("float32"), A),
+    ):
+        assert isinstance(op, sm.Prepared)
+        assert not isinstance(op.operator, sm.Prepared)
+        np.testing.assert_allclose(op.matvec(d), dense @ d, rtol=1e-5)
+    assert (P @ D).how.engine == "scipy"
+    assert isinstance(P.inv(), sm.Circulant)
+    assert D.prepare() is D
+    assert isinstance(sm.Identity(3).prepare(), sm.Identity)
+
+
+def test_engines_that_are_none_or_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    C = sm.Circulant(np.ones(3))
+    with pytest.raises(ValueError, match=r'Circulant\.prepare: engine must be "auto", "scipy" or "ducc0"'):
+        C.prepare(engine="fftw")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"Circulant\.prepare: workers must be at least 1"):
+        C.prepare(workers=0)
+    monkeypatch.setattr(_engines, "ducc", lambda: None)
+    with pytest.raises(ImportError, match=r"structmat\[fast\]"):
+        C.prepare(engine="ducc0")
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_the_configuration_is_told(fast: bool, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    if fast and not _fft.ducc():
+        pytest.skip("needs structmat[fast]")
+    if not fast:
+        monkeypatch.setattr(_engines, "ducc", lambda: None)
+        monkeypatch.setattr("structmat._config.ducc", lambda: None)
+    sm.show_config()
+    text = capsys.readouterr().out
+    assert f"numpy {np.__version__}" in text
+    assert text.count("one vector: dense for n <= ") == 4
+    assert text.count(f"{_table.MANY} vectors or more: dense for n <= ") == 4
+    assert ("ducc0.fft.convolve_axis" in text) == fast
+    assert ("structmat[fast]" in text) != fast
+
+
+def test_no_engine_is_imported_before_the_first_product() -> None:
+    code = "import sys, structmat; print([m for m in ('scipy.fft', 'ducc0', 'ducc0.fft') if m in sys.modules])"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
