@@ -1,7 +1,7 @@
 """What adapters add to a frozen linear layer: time, bytes kept for the backward pass, peak memory of a training step.
 
     python benchmarks/adapter_layers.py [--shapes 768x768 1024x1024 ...] [--dtype float32|bfloat16] [--tokens 1024]
-                                        [--repeats 15] [--threads 1] [--out FOLDER] [--only time|memory]
+                                        [--repeats 15] [--threads 1] [--out FOLDER] [--only time|memory] [--quick]
 
 Times are milliseconds added to the forward and backward pass of the frozen layer alone, the gradient of its input
 included; all methods take turns in one process, and medians are compared. With one thread the processor's time is
@@ -16,11 +16,14 @@ its profiler records them, temporaries within an operation included. It is the s
 and oneDNN take from the system themselves is not in it.
 """
 
-# ruff: noqa: E402  # threads are limited before libraries start them
+# ruff: noqa: E402  # kernels are chosen before libraries start
 from __future__ import annotations
 
+from _common import default_kernels, in_turns
+
+default_kernels()
+
 import argparse
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -30,9 +33,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):
-    os.environ.pop(name, None)
-
 import torch
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
@@ -41,7 +41,7 @@ import structmat as sm
 from structmat.torch import CDDLinear
 
 SHAPES = ("768x768", "1024x1024", "2048x2048", "768x3072", "3072x768", "4096x4096")
-LAYERS, SIDE = 12, 1024  # of the model whose memory is measured
+LAYERS = 12  # of the model whose memory is measured
 
 
 class PlainAutograd(nn.Module):
@@ -77,8 +77,6 @@ METHODS: dict[str, Callable[[nn.Linear], nn.Module]] = {
     "C3A": by_peft("C3AConfig", block_size=lambda base: gcd(base.in_features, base.out_features)),
     "FourierFT": by_peft("FourierFTConfig", n_frequency=1000),
 }
-SLOW = {"C3A", "FourierFT"}  # above this size they take seconds a step
-SLOW_ABOVE = 2**22
 
 
 def frozen(rows: int, cols: int, dtype: torch.dtype) -> nn.Linear:
@@ -88,7 +86,7 @@ def frozen(rows: int, cols: int, dtype: torch.dtype) -> nn.Linear:
 
 def layers(shape: tuple[int, int], dtype: torch.dtype) -> Iterator[tuple[str, nn.Module]]:
     for method, wrap in METHODS.items():
-        if method in SLOW and dtype == torch.bfloat16 and method == "FourierFT":
+        if dtype == torch.bfloat16 and method == "FourierFT":
             continue  # its dense transform has no bfloat16 on a CPU
         yield method, wrap(frozen(*shape, dtype)).to(dtype)
 
@@ -99,19 +97,18 @@ def times(shape: tuple[int, int], dtype: torch.dtype, options: argparse.Namespac
     rows, cols = shape
     x = torch.randn(options.tokens, cols, dtype=dtype, requires_grad=True)
     dy = torch.randn(options.tokens, rows, dtype=dtype)
-    built = dict(layers(shape, dtype))
-    seen: dict[str, list[float]] = {method: [] for method in built}
-    for repeat in range(options.repeats + 2):
-        for method, layer in built.items():
-            if method in SLOW and rows * cols > SLOW_ABOVE and repeat > 4:
-                continue
+
+    def step(layer: nn.Module) -> Callable[[], None]:
+        def run() -> None:
             x.grad = None
             layer.zero_grad()
-            begun = clock()
             layer(x).backward(dy)
-            if repeat > 1:  # the first two warm up
-                seen[method].append(1e3 * (clock() - begun))
-    return {method: median(values) for method, values in seen.items()}
+
+        return run
+
+    steps = {method: step(layer) for method, layer in layers(shape, dtype)}
+    seen = in_turns(steps, options.repeats, sample=0.0, limit=15.0, clock=clock)
+    return {method: 1e3 * median(values) for method, values in seen.items()}
 
 
 @contextmanager
@@ -139,12 +136,12 @@ def kept_bytes(layer: nn.Module, tokens: int, cols: int, dtype: torch.dtype) -> 
     return total
 
 
-def peak_memory(wrap: Callable[[nn.Linear], nn.Module], tokens: int, dtype: torch.dtype) -> float:
+def peak_memory(wrap: Callable[[nn.Linear], nn.Module], tokens: int, side: int, dtype: torch.dtype) -> float:
     """Return the MiB that one training step of 12 layers takes at most."""
-    model = nn.Sequential(*(m for _ in range(LAYERS) for m in (wrap(frozen(SIDE, SIDE, dtype)), nn.ReLU()))).to(dtype)
+    model = nn.Sequential(*(m for _ in range(LAYERS) for m in (wrap(frozen(side, side, dtype)), nn.ReLU()))).to(dtype)
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters) if parameters else None
-    x = torch.randn(tokens, SIDE, dtype=dtype, requires_grad=True)
+    x = torch.randn(tokens, side, dtype=dtype, requires_grad=True)
     model(x[:2]).sum().backward()  # what libraries allocate once
     model.zero_grad()
     x.grad = None
@@ -182,17 +179,17 @@ def time_table(options: argparse.Namespace) -> tuple[list[str], dict[str, dict[s
 
 
 def memory_table(options: argparse.Namespace) -> list[str]:
-    dtype = getattr(torch, options.dtype)
+    dtype, side = getattr(torch, options.dtype), options.side
     lines = [
-        f"{options.tokens} tokens, {options.dtype}, layers of {SIDE} x {SIDE}, torch {torch.__version__}:\n",
+        f"{options.tokens} tokens, {options.dtype}, layers of {side} x {side}, torch {torch.__version__}:\n",
         "| method | kept by one layer, KiB | peak of a 12-layer step, MiB | of it above the frozen layers, KiB |",
         "|---|---:|---:|---:|",
     ]
-    built = dict(layers((SIDE, SIDE), dtype))
-    floor = kept_bytes(built["frozen"], options.tokens, SIDE, dtype)
-    peaks = {method: peak_memory(METHODS[method], options.tokens, dtype) for method in built}
+    built = dict(layers((side, side), dtype))
+    floor = kept_bytes(built["frozen"], options.tokens, side, dtype)
+    peaks = {method: peak_memory(METHODS[method], options.tokens, side, dtype) for method in built}
     for method, layer in built.items():
-        held = (kept_bytes(layer, options.tokens, SIDE, dtype) - floor) / 1024
+        held = (kept_bytes(layer, options.tokens, side, dtype) - floor) / 1024
         above = (peaks[method] - peaks["frozen"]) * 1024
         lines.append(f"| {method} | {held:,.0f} | {peaks[method]:.2f} | {above:,.0f} |")
         print(lines[-1], flush=True)
@@ -222,9 +219,13 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=1024)
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--side", type=int, default=1024, help="of the layers whose memory is measured")
     parser.add_argument("--only", choices=("time", "memory"))
     parser.add_argument("--out", type=Path, help="folder for a table and a plot")
+    parser.add_argument("--quick", action="store_true", help="tiny layers, to see that it runs")
     options = parser.parse_args()
+    if options.quick:
+        options.shapes, options.tokens, options.side, options.repeats = ("64x64",), 4, 64, 1
     torch.set_num_threads(options.threads)
     parts: list[str] = []
     special = [str(options.tokens)] * (options.tokens != parser.get_default("tokens")) + [options.only or ""]

@@ -10,20 +10,23 @@
 Choose the numbers of the table by what it prints; near a crossover both methods take the same time.
 """
 
+# ruff: noqa: E402  # threads are limited before libraries start them
+from __future__ import annotations
+
+from _common import one_thread
+
+one_thread()
+
 import argparse
-import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
-os.environ |= dict.fromkeys(THREADS, "1")  # before NumPy is imported
+import numpy as np
 
-import numpy as np  # noqa: E402
-
-import structmat as sm  # noqa: E402
-from structmat._fft import _table, convolve_axis, ducc, fast_length, in_chunks, rows_in_chunk, transforms  # noqa: E402
+import structmat as sm
+from structmat._fft import _table, convolve_axis, ducc, fast_length, in_chunks, rows_in_chunk, transforms
 
 DTYPES = ("float32", "float64", "complex64", "complex128")
 SIZES = (64, 128, 256, 512, 1000, 1024, 2048, 4096, 16384, 65536)
@@ -172,7 +175,10 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", help="methods, crossovers, primes, chunks; all by default")
     parser.add_argument("--seconds", type=float, default=0.1, help="for each call")
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
+    parser.add_argument("--quick", action="store_true", help="one small size, to see that it runs")
     arguments = parser.parse_args()
+    if arguments.quick:
+        arguments.parts, arguments.sizes, arguments.seconds = ["methods"], (64,), 1e-3
     parts = arguments.parts or ["methods", "crossovers", "primes", "chunks"]
     if ducc() is None:
         raise SystemExit("install structmat[fast] to compare engines")

@@ -1,7 +1,7 @@
 """Error against time: `fit_cdd` beside Adam at four rates and L-BFGS, in one process on one thread.
 
     python benchmarks/fit_race.py [--size 64] [--factors 5] [--seed 100] [--complex] [--seconds 120]
-                                  [--schedule constant|cosine] [--plot race.png] [--csv race.csv]
+                                  [--schedule constant|cosine] [--plot race.png] [--csv race.csv] [--quick]
 
 The matrix is standard normal. Adam makes 2,000 steps in torch, in double precision, from one random orthogonal chain of
 the norm of the matrix, at a constant rate or, with --schedule cosine, one that falls to zero; L-BFGS then polishes the
@@ -15,10 +15,9 @@ error that Adam ended with. Since it plans its search for the time it is given, 
 # ruff: noqa: E402  # threads are limited before libraries start them
 from __future__ import annotations
 
-import os
+from _common import one_thread, table
 
-for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ[name] = "1"
+one_thread()
 
 import argparse
 import csv
@@ -39,7 +38,7 @@ try:
 except ImportError:  # only the rivals need it
     torch = None
 
-RATES, STEPS, ALONE, POLISH = (0.01, 0.03, 0.1, 0.3), 2000, 1000, 500
+RATES, ALONE, POLISH = (0.01, 0.03, 0.1, 0.3), 1000, 500
 
 
 class Run(NamedTuple):
@@ -71,8 +70,8 @@ class Run(NamedTuple):
 class Torch:
     """The relative error of a chain, and its gradient by torch."""
 
-    def __init__(self, W: np.ndarray, layout: Layout) -> None:
-        n = len(W)
+    def __init__(self, W: np.ndarray, layout: Layout, steps: int) -> None:
+        n, self.steps = len(W), steps
         self.W = torch.from_numpy(W / np.linalg.norm(W) * np.sqrt(n))
         self.layout, self.root = layout, n**0.5
 
@@ -93,8 +92,8 @@ class Torch:
     def adam(self, start: np.ndarray, rate: float, schedule: str, record: Callable[[float], None]) -> None:
         parameters = torch.from_numpy(start.copy()).requires_grad_()
         optimiser = torch.optim.Adam([parameters], lr=rate)
-        decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, STEPS) if schedule == "cosine" else None
-        for _ in range(STEPS):
+        decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, self.steps) if schedule == "cosine" else None
+        for _ in range(self.steps):
             optimiser.zero_grad()
             loss = self.loss(parameters)
             loss.backward()
@@ -151,7 +150,7 @@ def race(W: np.ndarray, options: argparse.Namespace) -> list[Run]:
         print("torch is not installed: no rivals")
         return runs
     torch.set_num_threads(1)
-    problem = Torch(W, layout)
+    problem = Torch(W, layout, options.steps)
     (start,) = random_orthogonal(layout, 1, np.random.default_rng(options.seed + 1), W.dtype)
     problem.lbfgs(start, 2, lambda _: None)
     runs += [
@@ -163,9 +162,8 @@ def race(W: np.ndarray, options: argparse.Namespace) -> list[Run]:
 
 
 def report(runs: list[Run], W: np.ndarray, options: argparse.Namespace) -> None:
-    print("| method | error | seconds |\n|---|---:|---:|")
-    for run in runs:
-        print(f"| {run.name} | {run.errors[-1]:.4f} | {run.seconds[-1]:.1f} |")
+    lines = [(run.name, f"{run.errors[-1]:.4f}", f"{run.seconds[-1]:.1f}") for run in runs]
+    print(table(("method", "error", "seconds"), lines))
     adams = [run for run in runs if run.name.startswith("Adam")]
     if not adams:
         return
@@ -217,9 +215,11 @@ def main() -> None:
     parser.add_argument("--schedule", choices=("constant", "cosine"), default="constant", help="rate of Adam")
     parser.add_argument("--plot", type=Path, default=Path("race.png"))
     parser.add_argument("--csv", type=Path)
+    parser.add_argument("--steps", type=int, default=2000, help="of Adam")
+    parser.add_argument("--quick", action="store_true", help="a tiny matrix and no plot, to see that it runs")
     options = parser.parse_args()
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # one core, whatever a library starts
+    if options.quick:
+        options.size, options.factors, options.steps, options.seconds, options.plot = 8, 3, 20, 0.5, None
     W = gaussian(options)
     runs = race(W, options)
     report(runs, W, options)

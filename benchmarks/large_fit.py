@@ -1,6 +1,6 @@
 """Time and peak memory of one large fit, in a process of its own.
 
-    python benchmarks/large_fit.py [--size 4096] [--dtype float32] [--planted]
+    python benchmarks/large_fit.py [--size 4096] [--dtype float32] [--planted] [--quick]
 
 The matrix is standard normal, or a planted D C D product with noise as strong as itself.
 """
@@ -21,8 +21,9 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=4096)
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--planted", action="store_true")
+    parser.add_argument("--quick", action="store_true", help="a tiny matrix, to see that it runs")
     options = parser.parse_args()
-    n, rng = options.size, np.random.default_rng(0)
+    n, rng = 64 if options.quick else options.size, np.random.default_rng(0)
     sm.fit_cdd(rng.standard_normal((64, 64)))  # imports and caches
     W = rng.standard_normal((n, n), dtype=np.float32).astype(options.dtype)
     if options.planted:

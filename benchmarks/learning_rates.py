@@ -1,6 +1,6 @@
 """Which learning rate suits layers of which size: with and without the scaling of `structmat.torch.param_groups`.
 
-    python benchmarks/learning_rates.py [--sizes 64 256 1024] [--steps 400] [--out FOLDER]
+    python benchmarks/learning_rates.py [--sizes 64 256 1024] [--steps 400] [--out FOLDER] [--quick]
 
 A layer of n x n is to learn a planted change D C D from batches of 64 normal inputs, by Adam at a rate that falls to
 zero along a cosine. The figure is the loss at the end, relative to that without a change: the mean over the last tenth
@@ -20,7 +20,7 @@ from structmat.torch import CDDAdapter, param_groups
 
 RATES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
 CASES = (("zero", True), ("zero", False), ("gradient", True), ("normal", True), ("normal", False))
-BATCH, SEEDS = 64, 3
+BATCH = 64
 
 
 def final_loss(n: int, init: str, rate: float, seed: int, steps: int, *, scaled: bool) -> float:
@@ -54,15 +54,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", nargs="+", type=int, default=(64, 256, 1024))
     parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=Path, help="folder for the table")
+    parser.add_argument("--quick", action="store_true", help="few steps of a tiny layer, to see that it runs")
     options = parser.parse_args()
+    if options.quick:
+        options.sizes, options.steps, options.seeds = (8,), 2, 1
     lines = ["| start | rates | n | " + " | ".join(map(str, RATES)) + " |", "|---|---|---:|" + "---:|" * len(RATES)]
     print("\n".join(lines))
     for init, scaled in CASES:
         for n in options.sizes:
             cells = []
             for rate in RATES:
-                runs = [final_loss(n, init, rate, seed, options.steps, scaled=scaled) for seed in range(SEEDS)]
+                runs = [final_loss(n, init, rate, seed, options.steps, scaled=scaled) for seed in range(options.seeds)]
                 cells.append(f"{mean(runs):.3f}")
             lines.append(f"| {init} | {'scaled' if scaled else 'one rate'} | {n} | {' | '.join(cells)} |")
             print(lines[-1], flush=True)

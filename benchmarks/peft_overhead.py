@@ -1,16 +1,22 @@
 """What PEFT's wrapper costs on top of structmat.torch: the same layer, forward and backward, with the same vectors.
 
-CPU time of one thread, both taking turns, so that other work on the machine counts little:
-``OMP_NUM_THREADS=1 python benchmarks/peft_overhead.py``. Prints the median milliseconds of a step and the median of the
-ratios of neighbouring steps, also for a batch of one row, where the Python code counts most.
+    python benchmarks/peft_overhead.py [--repeats 41] [--quick]
+
+CPU time of one thread, both taking turns, so that other work on the machine counts little. Prints the median
+milliseconds of a step and the median of the ratios of neighbouring steps, also for a batch of one row, where the Python
+code counts most.
 """
 
+# ruff: noqa: E402  # threads are limited before libraries start them
 from __future__ import annotations
 
+from _common import in_turns, one_thread, ratio
+
+one_thread()
+
 import argparse
-import statistics
-import time
 from collections.abc import Callable
+from statistics import median
 
 import torch
 from peft import get_peft_model
@@ -42,34 +48,25 @@ def step(layer: nn.Module, x: torch.Tensor) -> Callable[[], None]:
     return run
 
 
-def measured(functions: list[Callable[[], None]], repeats: int, inner: int) -> list[list[float]]:
-    """Return the CPU milliseconds of each run of each function, all in turn."""
-    times: list[list[float]] = [[] for _ in functions]
-    for function in functions:
-        function()
-    for i in range(repeats):
-        for k in range(len(functions)) if i % 2 else reversed(range(len(functions))):
-            start = time.process_time()
-            for _ in range(inner):
-                functions[k]()
-            times[k].append(1e3 * (time.process_time() - start) / inner)
-    return times
-
-
 def main() -> None:
     """Measure and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=41)
-    repeats = parser.parse_args().repeats
+    parser.add_argument("--quick", action="store_true", help="one small layer, to see that it runs")
+    options = parser.parse_args()
+    if options.quick:
+        options.repeats = 3
     torch.set_num_threads(1)
     print(f"{'layer':>12}  {'rows':>5}  {'structmat.torch':>15}  {'structmat.peft':>14}  {'overhead':>8}")
-    for cols, rows in SHAPES:
-        for batch, inner in ((1024, 1), (1, 50)):
+    for cols, rows in ((64, 64),) if options.quick else SHAPES:
+        for batch in (1024, 1):
             x = torch.randn(batch, cols, requires_grad=True)
-            plain, tuner = measured([step(layer, x) for layer in pair(cols, rows)], repeats, inner)
-            ratio = statistics.median(b / a for a, b in zip(plain, tuner, strict=True))
-            medians = f"{statistics.median(plain):>12.3f} ms  {statistics.median(tuner):>11.3f} ms"
-            print(f"{cols:>5} x {rows:>4}  {batch:>5}  {medians}  {100 * (ratio - 1):>+6.1f} %")
+            steps = dict(zip(("plain", "tuner"), (step(layer, x) for layer in pair(cols, rows)), strict=True))
+            times = in_turns(steps, options.repeats, sample=0.02, limit=60.0)
+            medians = "  ".join(f"{1e3 * median(values):>11.3f} ms" for values in times.values())
+            print(
+                f"{cols:>5} x {rows:>4}  {batch:>5}  {medians}  {100 * ratio(times, 'tuner', 'plain') - 100:>+6.1f} %"
+            )
 
 
 if __name__ == "__main__":

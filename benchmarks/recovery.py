@@ -1,6 +1,6 @@
 """How often `fit_cdd` finds the global optimum of a planted D C D product, with and without noise.
 
-    python benchmarks/recovery.py [--seeds 20] [--first-seed 0]
+    python benchmarks/recovery.py [--seeds 20] [--first-seed 0] [--quick]
 
 Without noise the planted product must come back (error below 1e-7). With Gaussian noise of 0.5 and 1.0 times the norm
 of the signal, the error is compared with the one that the same sweep reaches from the true factors: the best that can
@@ -21,6 +21,7 @@ from structmat.fit._factors import Factors
 from structmat.fit._solvers import Run, alternate
 
 SIZES = (7, 16, 64, 65, 256, 384)
+NOISY = (64, 65, 128, 256)
 BLOCKS = ((2, 3, 7), (2, 3, 16), (2, 3, 64))
 
 
@@ -57,10 +58,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--quick", action="store_true", help="tiny matrices and one seed, to see that it runs")
     options = parser.parse_args()
+    if options.quick:
+        options.seeds = 1
+    sizes, blocks, noisy = (SIZES[:1], BLOCKS[:1], (16,)) if options.quick else (SIZES, BLOCKS, NOISY)
     seeds = range(options.first_seed, options.first_seed + options.seeds)
-    cases = [((n, n), n) for n in SIZES] + [((p * m, q * m), m) for p, q, m in BLOCKS]
-    cases += [((2 * m - m // 3, 3 * m - m // 2), m) for _, _, m in BLOCKS]
+    cases = [((n, n), n) for n in sizes] + [((p * m, q * m), m) for p, q, m in blocks]
+    cases += [((2 * m - m // 3, 3 * m - m // 2), m) for _, _, m in blocks]
 
     print("| shape | block | field | vectors | noise | failures | worst |\n|---|---|---|---|---|---|---|")
     for (shape, m), real, kind in itertools.product(cases, (True, False), ("gaussian", "signs", "uniform")):
@@ -72,7 +77,7 @@ def main() -> None:
         field = "real" if real else "complex"
         print(f"| {shape} | {m} | {field} | {kind} | 0 | {failures}/{len(errors)} | {max(errors):.1e} |", end=" ")
         print(f"{time.perf_counter() - start:.1f} s", flush=True)
-    for n, real, level in itertools.product((64, 65, 128, 256), (True, False), (0.5, 1.0)):
+    for n, real, level in itertools.product(noisy, (True, False), (0.5, 1.0)):
         start, ratios = time.perf_counter(), []
         for seed in seeds:
             rng = np.random.default_rng(1000 + seed)

@@ -69,7 +69,7 @@ html_theme_options = {
     "footer_start": ["copyright"],
     "footer_end": [],
 }
-html_sidebars = {"index": [], "theory": [], "reproduction": [], "command": [], "changelog": []}
+html_sidebars = {"index": [], "theory": [], "reproduction": [], "performance": [], "command": [], "changelog": []}
 
 sphinx_gallery_conf = {
     "examples_dirs": "examples",

@@ -22,6 +22,7 @@ EXECUTED = {
     "fitting.md",
     "new_operator.md",
     "peft.md",
+    "performance.md",
     "reproduction.md",
 }
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -1,0 +1,131 @@
+"""What the benchmarks share: threads, timing in turns, the machine and its versions, tables.
+
+Call `default_kernels` or `one_thread` before NumPy and torch are imported: they read their settings when they start.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import platform
+import time
+from collections.abc import Callable, Iterable, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from statistics import median
+
+Times = dict[str, list[float]]
+"""Seconds per call of each function, one value a round."""
+
+
+def default_kernels() -> None:
+    """Let BLAS choose its kernels for this processor."""
+    for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):
+        os.environ.pop(name, None)
+
+
+def one_thread() -> None:
+    """Keep this process to one thread on one core, with the kernels for this processor."""
+    default_kernels()
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[name] = "1"
+    if hasattr(os, "sched_setaffinity"):  # whatever a library starts; processes side by side seldom get the same core
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cores[os.getpid() % len(cores)]})
+
+
+def in_turns(
+    functions: dict[str, Callable[[], object]],
+    rounds: int = 15,
+    sample: float = 2e-3,
+    limit: float = 1.0,
+    clock: Callable[[], float] = time.process_time,
+) -> Times:
+    """Return the seconds per call of functions that take turns, in an order that changes from round to round.
+
+    A sample repeats a short call for about `sample` seconds. A function that would take more than `limit` seconds in
+    all takes part in fewer rounds, three at least. A busy machine disturbs the processor's time of one thread least.
+    """
+    repeats, turns = {}, {}
+    for name, function in functions.items():
+        function()  # caches, compilation, plans
+        begun = clock()
+        function()
+        once = max(clock() - begun, 1e-7)
+        repeats[name] = max(1, round(sample / once))
+        turns[name] = min(rounds, max(3, int(limit / (once * repeats[name]))))
+    seen: Times = {name: [] for name in functions}
+    names = list(functions)
+    for k in range(rounds):
+        names.append(names.pop(0))
+        for name in names if k % 2 else reversed(names):
+            if k >= turns[name]:
+                continue
+            function, count = functions[name], range(repeats[name])
+            begun = clock()
+            for _ in count:
+                function()
+            seen[name].append((clock() - begun) / len(count))
+    return seen
+
+
+def ratio(times: Times, name: str, other: str) -> float:
+    """Return the median over the rounds of one function's time over that of another."""
+    return median(a / b for a, b in zip(times[name], times[other], strict=False))
+
+
+def processor() -> str:
+    """Return the processor's name and number of cores."""
+    name = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        facts = dict(line.split(":", 1) for line in info.read_text().split("\n\n")[0].splitlines() if ":" in line)
+        facts = {key.strip(): value.strip() for key, value in facts.items()}
+        name = facts.get("model name", name)
+        if "cpu family" in facts:
+            name += f" (family {facts['cpu family']}, model {facts.get('model', '?')})"
+    return f"{name}, {os.cpu_count()} cores, {platform.machine()}"
+
+
+def versions(*packages: str) -> str:
+    """Return the versions of Python and of those packages that are installed."""
+    found = [f"Python {platform.python_version()}"]
+    for package in packages:
+        try:
+            found.append(f"{package} {version(package)}")
+        except PackageNotFoundError:
+            found.append(f"{package} not installed")
+    return ", ".join(found)
+
+
+def blas() -> str:
+    """Return which BLAS libraries are loaded, and their kernels, as threadpoolctl sees them."""
+    try:
+        from threadpoolctl import threadpool_info  # noqa: PLC0415
+    except ImportError:
+        return "unknown without threadpoolctl"
+    loaded = {
+        f"{pool['internal_api']} {pool['version']}, kernels for {pool.get('architecture', 'an unnamed processor')}, "
+        f"{pool['num_threads']} thread{'s' * (pool['num_threads'] != 1)}"
+        for pool in threadpool_info()
+        if pool["user_api"] == "blas"
+    }
+    return "; ".join(sorted(loaded)) or "none loaded"
+
+
+def machine(*packages: str) -> str:
+    """Return a paragraph on where a benchmark ran; call it after the libraries are loaded."""
+    return f"{processor()}; {versions(*packages)}; BLAS: {blas()}."
+
+
+def table(header: Sequence[object], rows: Iterable[Sequence[object]], left: int = 1) -> str:
+    """Return a table in Markdown, whose first `left` columns hold text and the others numbers."""
+    marks = ["---" if i < left else "---:" for i in range(len(header))]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in (header, marks, *rows))
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)

@@ -1,0 +1,360 @@
+"""How far structmat is from the floor: prepared operators beside plain transforms and dense products.
+
+    python benchmarks/floor.py [--only vectors batches ...] [--rounds 11] [--quick] [--out FOLDER]
+
+The floor is ``irfft(S * rfft(x), n)`` with the spectrum S ready: by `scipy.fft` for NumPy, by the library's own
+transforms for torch and JAX (compiled). Each case has something to compare with and a ratio aimed at; beside dense
+products of small n, three microseconds more are allowed for the call. What ours returns is checked first. Both sides
+take turns in one process on one core, and times are the processor's. A ratio is the median over the rounds, the spread
+half the range of their middle half.
+
+Groups that say "fast" are for the extra ``fast``, the others for the default engine. --quick makes everything tiny.
+--out writes ``floor.csv`` and ``floor.md``, where groups that were not measured keep what an earlier run found.
+"""
+
+# ruff: noqa: E402  # threads are limited before libraries start them
+from __future__ import annotations
+
+from _common import in_turns, machine, one_thread, ratio, table, write_csv
+
+one_thread()
+
+import argparse
+import csv
+import importlib
+import itertools
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from pathlib import Path
+from statistics import median, quantiles
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy.fft import irfft, rfft
+
+import structmat as sm
+
+SIZES = (64, 100, 256, 500, 1000, 1023, 1024, 2048, 4095, 4096, 4097, 10000, 16384, 65536, 2**18)
+PRIMES = (251, 509, 1021, 2039, 4093, 8191, 16381)
+DENSE = (8, 16, 32, 64, 100, 128, 200, 256, 320, 400, 512)
+DTYPES = ("float32", "float64")
+
+
+class Case(NamedTuple):
+    """Our product and what it is compared with."""
+
+    what: str
+    ours: Callable[[], Any]
+    theirs: Callable[[], Any]
+    aim: float | None = None
+    """The ratio aimed at."""
+    allowance: float = 0.0
+    """Seconds on top of it."""
+    expected: Callable[[], Any] | None = None
+    """What ours must return; by default what theirs does."""
+
+
+class Row(NamedTuple):
+    """A measured case."""
+
+    group: str
+    case: str
+    microseconds: float
+    compared_with: float
+    ratio: float
+    spread: float
+    aim: str
+    met: str
+
+
+def installed(name: str) -> Any:
+    """Return a module, or None where it is not installed."""
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        return None
+
+
+def data(n: int, batch: int, dtype: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the first column of a well-conditioned circulant, and vectors."""
+    rng = np.random.default_rng(n)
+    c, x = rng.standard_normal(n), rng.standard_normal((n,) if batch == 1 else (batch, n))
+    c[0] += 5 * n**0.5
+    return c.astype(dtype), x.astype(dtype)
+
+
+def label(n: int, batch: int, dtype: str) -> str:
+    return f"n = {n:,}, {'one vector' if batch == 1 else f'{batch} vectors'}, {dtype}"
+
+
+# One case each
+
+
+def circulant(engine: str, n: int, batch: int, dtype: str, aim: float | None) -> Case:
+    c, x = data(n, batch, dtype)
+    op, S = sm.Circulant(c).prepare(engine=engine), rfft(c)
+    return Case(label(n, batch, dtype), lambda: op.matvec(x), lambda: irfft(S * rfft(x), n), aim)
+
+
+def adjoint(engine: str, n: int, batch: int, dtype: str) -> Case:
+    c, x = data(n, batch, dtype)
+    op, S = sm.Circulant(c).prepare(engine=engine), np.conj(rfft(c))
+    return Case(f"rmatvec, {label(n, batch, dtype)}", lambda: op.rmatvec(x), lambda: irfft(S * rfft(x), n))
+
+
+def system(engine: str, n: int, batch: int, dtype: str) -> Case:
+    c, x = data(n, batch, dtype)
+    op, S = sm.Circulant(c).prepare(engine=engine), 1 / rfft(c)
+    return Case(f"solve, {label(n, batch, dtype)}", lambda: op.solve(x), lambda: irfft(S * rfft(x), n))
+
+
+def toeplitz(engine: str, n: int, batch: int, dtype: str) -> Case:
+    c, x = data(n, batch, dtype)
+    op, S = sm.Toeplitz(c).prepare(engine=engine), rfft(np.concatenate([c, c[:1], c[:0:-1]]))
+    what = f"Toeplitz / transforms of 2 n, {label(n, batch, dtype)}"
+    return Case(what, lambda: op.matvec(x), lambda: irfft(S * rfft(x, 2 * n), 2 * n)[..., :n])
+
+
+def diagonal_circulant_diagonal(engine: str, n: int, batch: int, dtype: str) -> Case:
+    c, x = data(n, batch, dtype)
+    a, b = np.random.default_rng(1).standard_normal((2, n)).astype(dtype)
+    op, S = sm.CDDProduct.from_vectors(a, c, b).prepare(engine=engine), rfft(c)
+    return Case(
+        label(n, batch, dtype),
+        lambda: op.matvec(x),
+        lambda: irfft(S * rfft(x), n),
+        1.25,
+        expected=lambda: a * irfft(S * rfft(b * x), n),
+    )
+
+
+def block(library: str, grid: tuple[int, int, int], batch: int, dtype: str) -> Case:
+    p, q, b = grid
+    rng = np.random.default_rng(0)
+    c: Any = rng.standard_normal(grid).astype(dtype)
+    x: Any = rng.standard_normal((batch, q * b)).astype(dtype)
+    if library == "torch":
+        c, x = (installed("torch").from_numpy(array) for array in (c, x))
+    op = sm.BlockCirculant(c)
+    what = f"{library}, {p * b:,} x {q * b:,}, b = {b}, {batch:,} vectors, {dtype}"
+    W, op = op.to_dense(), op.prepare(engine="scipy")
+    return Case(what, lambda: op.matvec(x), lambda: x @ W.T, 1 / 8 if dtype == "float32" else None)
+
+
+def dense(engine: str, n: int, batch: int, dtype: str) -> Case:
+    c, x = data(n, batch, dtype)
+    op = sm.Circulant(c)
+    W, op = op.to_dense(), op.prepare(engine=engine)
+    theirs = (lambda: W @ x) if batch == 1 else (lambda: x @ W.T)
+    return Case(label(n, batch, dtype), lambda: op.matvec(x), theirs, 1.2, 3e-6)
+
+
+def torch_circulant(n: int, batch: int, dtype: str) -> Case:
+    torch = installed("torch")
+    c, x = (torch.from_numpy(array) for array in data(n, batch, dtype))
+    op, S, forth, back = sm.Circulant(c).prepare(), torch.fft.rfft(c), torch.fft.rfft, torch.fft.irfft
+    return Case(label(n, batch, dtype), lambda: op.matvec(x), lambda: back(S * forth(x), n), 1.1)
+
+
+def torch_gradients(n: int, batch: int, dtype: str) -> Case:
+    torch = installed("torch")
+    c, x = (torch.from_numpy(array).requires_grad_() for array in data(n, batch, dtype))
+    dy, grad, forth, back = x.detach().clone(), torch.autograd.grad, torch.fft.rfft, torch.fft.irfft
+    return Case(
+        label(n, batch, dtype),
+        lambda: grad(sm.Circulant(c).matvec(x), (c, x), dy)[1],
+        lambda: grad(back(forth(c) * forth(x), n), (c, x), dy)[1],
+        1.1,
+    )
+
+
+def jax_circulant(n: int, batch: int, dtype: str) -> Case:
+    jax, numpy = installed("jax"), installed("jax.numpy")
+    c, x = (numpy.asarray(array) for array in data(n, batch, dtype))
+    S = numpy.fft.rfft(c)
+    ours, theirs = (
+        jax.jit(sm.Circulant(c).prepare().matvec),
+        jax.jit(lambda v: numpy.fft.irfft(S * numpy.fft.rfft(v), n)),
+    )
+    return Case(label(n, batch, dtype), lambda: ours(x).block_until_ready(), lambda: theirs(x).block_until_ready(), 1.1)
+
+
+# Groups of cases
+
+
+def against_floor(engine: str, sizes: Iterable[int], batch: int) -> Iterator[Case]:
+    for n, dtype in itertools.product(sizes, DTYPES):
+        if engine == "auto" and dtype == "float64" and (batch > 1 or n >= 4096):
+            aim = 0.7
+        else:
+            aim = 1.5 if n < 1024 and batch == 1 else 1.15
+        yield circulant(engine, n, batch, dtype, aim)
+
+
+def vectors(engine: str, options: argparse.Namespace) -> Iterator[Case]:
+    return against_floor(engine, (64,) if options.quick else SIZES, 1)
+
+
+def batches(engine: str, options: argparse.Namespace) -> Iterator[Case]:
+    return against_floor(engine, (64,) if options.quick else SIZES[:-1], 64)
+
+
+def primes(engine: str, options: argparse.Namespace) -> Iterator[Case]:
+    for n, batch, dtype in itertools.product((31,) if options.quick else PRIMES, (1, 64), DTYPES):
+        yield circulant(engine, n, batch, dtype, 0.7 if batch > 1 else None)
+
+
+def others(engine: str, options: argparse.Namespace) -> Iterator[Case]:
+    sizes = (64,) if options.quick else (1024, 16384)
+    for maker, n, batch in itertools.product((adjoint, system, toeplitz), sizes, (1, 64)):
+        yield maker(engine, n, batch, "float64")
+
+
+def diagonals(engine: str, options: argparse.Namespace) -> Iterator[Case]:
+    sizes = (64,) if options.quick else (256, 1024, 4096, 16384, 65536)
+    for n, batch, dtype in itertools.product(sizes, (1, 64), DTYPES):
+        yield diagonal_circulant_diagonal(engine, n, batch, dtype)
+
+
+def small(engine: str, options: argparse.Namespace) -> Iterator[Case]:
+    for n, batch, dtype in itertools.product((8,) if options.quick else DENSE, (1, 8, 64, 512), DTYPES):
+        yield dense(engine, n, batch, dtype)
+
+
+def blocks(options: argparse.Namespace) -> Iterator[Case]:
+    grid, batch = ((2, 3, 4), 5) if options.quick else ((16, 43, 256), 2048)
+    libraries = ("NumPy", "torch") if installed("torch") else ("NumPy",)
+    for library, dtype in itertools.product(libraries, DTYPES):
+        yield block(library, grid, batch, dtype)
+
+
+def torch_products(options: argparse.Namespace) -> Iterator[Case]:
+    if torch := installed("torch"):
+        torch.set_num_threads(1)
+        sizes = (64,) if options.quick else (256, 1024, 1021, 4096, 16384, 65536)
+        for case in itertools.product(sizes, (1, 64), DTYPES):
+            yield torch_circulant(*case)
+
+
+def gradients(options: argparse.Namespace) -> Iterator[Case]:
+    if torch := installed("torch"):
+        torch.set_num_threads(1)
+        for case in itertools.product((64,) if options.quick else (256, 1024, 4096, 16384), (1, 64), DTYPES):
+            yield torch_gradients(*case)
+
+
+def jax_products(options: argparse.Namespace) -> Iterator[Case]:
+    if (jax := installed("jax")) and installed("structmat.jax"):
+        jax.config.update("jax_enable_x64", True)
+        for case in itertools.product((64,) if options.quick else (1024, 4096, 16384), (1, 64), DTYPES):
+            yield jax_circulant(*case)
+
+
+GROUPS: dict[str, tuple[str, Callable[[argparse.Namespace], Iterator[Case]]]] = {
+    "vectors": ("One vector / floor", partial(vectors, "scipy")),
+    "batches": ("64 vectors / floor", partial(batches, "scipy")),
+    "primes": ("Prime n / floor of that n", partial(primes, "scipy")),
+    "diagonals": ("D C D / floor of the circulant alone", partial(diagonals, "scipy")),
+    "others": ("Adjoint, solve, Toeplitz / floor", partial(others, "scipy")),
+    "small": ("Small n / dense product", partial(small, "scipy")),
+    "blocks": ("Block circulant / dense product", blocks),
+    "fast-vectors": ("With `fast`: one vector / floor", partial(vectors, "auto")),
+    "fast-batches": ("With `fast`: 64 vectors / floor", partial(batches, "auto")),
+    "fast-primes": ("With `fast`: prime n / floor of that n", partial(primes, "auto")),
+    "fast-diagonals": ("With `fast`: D C D / floor of the circulant alone", partial(diagonals, "auto")),
+    "fast-small": ("With `fast`: small n / dense product", partial(small, "auto")),
+    "torch": ("torch / its own transforms", torch_products),
+    "gradients": ("torch, forward and backward / its own transforms", gradients),
+    "jax": ("JAX, compiled / its own transforms", jax_products),
+}
+
+
+def check(case: Case) -> None:
+    y, expected = (np.asarray(call()) for call in (case.ours, case.expected or case.theirs))
+    error = np.linalg.norm(y - expected) / np.linalg.norm(expected)
+    if y.dtype != expected.dtype or not error < 1e3 * np.finfo(y.dtype).eps:
+        raise SystemExit(f"{case.what}: wrong, relative error {error:.1e}, {y.dtype} for {expected.dtype}")
+
+
+def measured(group: str, case: Case, rounds: int) -> Row:
+    check(case)
+    times = in_turns({"ours": case.ours, "theirs": case.theirs}, rounds, sample=1e-3, limit=0.3)
+    low, _, high = quantiles((a / b for a, b in zip(times["ours"], times["theirs"], strict=False)), n=4)
+    ours, theirs = median(times["ours"]), median(times["theirs"])
+    aim = met = ""
+    found = ratio(times, "ours", "theirs")
+    if case.aim is not None:
+        aim = f"{case.aim:.3g}{' + 3 µs' if case.allowance else ''}"
+        met = "yes" if found <= case.aim + case.allowance / theirs else "no"
+    return Row(group, case.what, 1e6 * ours, 1e6 * theirs, found, (high - low) / 2, aim, met)
+
+
+def with_earlier(rows: list[Row], path: Path, measured_groups: list[str]) -> list[Row]:
+    """Return the rows with those of other groups that a file holds, in the order of the groups."""
+    if path.exists():
+        with path.open(newline="", encoding="utf-8") as file:
+            for group, case, *numbers, aim, met in list(csv.reader(file))[1:]:
+                if group in GROUPS and group not in measured_groups:
+                    rows.append(Row(group, case, *map(float, numbers), aim, met))
+    order = list(GROUPS)
+    return sorted(rows, key=lambda row: order.index(row.group))
+
+
+def report(rows: list[Row]) -> str:
+    """Return a summary and a table for each group."""
+    summary, parts = [], []
+    for group, members in itertools.groupby(rows, key=lambda row: row.group):
+        lines = [
+            (
+                r.case,
+                f"{r.microseconds:,.1f}",
+                f"{r.compared_with:,.1f}",
+                f"{r.ratio:.2f} ± {r.spread:.2f}",
+                r.aim,
+                r.met,
+            )
+            for r in members
+        ]
+        aims, ratios = [line[-1] for line in lines if line[-1]], [float(line[3].split()[0]) for line in lines]
+        met = f"{aims.count('yes')} of {len(aims)}" if aims else ""
+        summary.append((GROUPS[group][0], len(lines), min(ratios), f"{median(ratios):.2f}", max(ratios), met))
+        header = ("case", "structmat, µs", "compared with, µs", "ratio", "aim", "met")
+        parts.append(f"## {GROUPS[group][0]}\n\n{table(header, lines)}")
+    header = ("group", "cases", "lowest ratio", "median", "highest", "aim met")
+    return "\n\n".join(["<!-- summary -->", table(header, summary), "<!-- /summary -->", *parts])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--only", nargs="+", choices=GROUPS, default=list(GROUPS), metavar="GROUP", help=", ".join(GROUPS)
+    )
+    parser.add_argument("--rounds", type=int, default=11)
+    parser.add_argument("--quick", action="store_true", help="tiny cases")
+    parser.add_argument("--out", type=Path, help="folder for the table")
+    options = parser.parse_args()
+    rounds = 3 if options.quick else options.rounds
+    rows: list[Row] = []
+    for group in options.only:
+        if group.startswith("fast") and not installed("ducc0"):
+            print(f"{group}: ducc0 is not installed", file=sys.stderr)
+            continue
+        for case in GROUPS[group][1](options):
+            rows.append(measured(group, case, rounds))
+            print(f"{group}: {case.what}: {rows[-1].ratio:.2f} {rows[-1].met}", file=sys.stderr, flush=True)
+    if options.out:
+        rows = with_earlier(rows, options.out / "floor.csv", options.only)
+    where = machine("structmat", "numpy", "scipy", "torch", "jax", "ducc0")
+    text = f"{where}\n\n{report(rows)}"
+    print(text)
+    if options.out:
+        options.out.mkdir(parents=True, exist_ok=True)
+        write_csv(options.out / "floor.csv", Row._fields, rows)
+        (options.out / "floor.md").write_text(
+            f"# structmat and the floor\n\n`python benchmarks/floor.py`\n\n{text}\n", encoding="utf-8"
+        )
+
+
+if __name__ == "__main__":
+    main()
