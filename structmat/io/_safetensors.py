@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["CODES", "SafetensorsFile", "Tensor", "one_line", "to_bytes"]
+__all__ = ["CODES", "SafetensorsFile", "Tensor", "checksum", "one_line", "to_bytes"]
 
 CODES = {
     **{f"float{bits}": f"F{bits}" for bits in (64, 32, 16)},
@@ -35,6 +36,12 @@ class Tensor(NamedTuple):
     data: bytes = b""
     start: int = 0
     stop: int = 0
+
+    @classmethod
+    def of(cls, array: NDArray[Any]) -> Tensor:
+        """Return an array of NumPy as an entry."""
+        code = CODES[array.dtype.name]
+        return cls(code, array.shape, array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes())
 
     @property
     def dtype(self) -> str:
@@ -109,6 +116,15 @@ def to_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> byte
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
     return b"".join([len(text).to_bytes(8, "little"), text, *data])
+
+
+def checksum(text: str, tensors: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 of a text and of every tensor's name, dtype, shape and bytes."""
+    digest = hashlib.sha256(text.encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(json.dumps([name, tensor.code, tensor.shape]).encode())
+        digest.update(tensor.data)
+    return digest.hexdigest()
 
 
 def _position(item: tuple[str, Tensor]) -> tuple[int, str]:
