@@ -241,6 +241,14 @@ def test_workers_give_the_same_files(tmp_path, sources, whole):
     assert final(fit.folder) == final(whole.folder)
 
 
+def test_workers_find_files_by_relative_names(tmp_path, sources, whole, monkeypatch):
+    fit_checkpoint(tmp_path / "one", **sources, workers=2, targets="attn")  # starts workers, which stay for the next
+    monkeypatch.chdir(sources["base"].parent)
+    fit = fit_checkpoint(tmp_path / "two", base="base", tuned="tuned", workers=2, targets="attn")
+    assert fit.layers == tuple(layer for layer in whole.layers if "attn" in layer.name)
+    assert json.loads((fit.folder / "adapter_config.json").read_text())["base_model_name_or_path"] == "base"
+
+
 def test_killed_at_random_moments_and_resumed(tmp_path, sources, whole):
     """As often as `STRUCTMAT_KILLS` says; a run that nobody killed ends with the same files."""
     command = [

@@ -319,7 +319,7 @@ def _moments(plan: Plan, weights: str | os.PathLike[str] | None) -> dict[str, En
     """Return the weights of each layer; layers without are faults."""
     if weights is None:
         return {}
-    checkpoint, found = Checkpoint(weights), {}
+    checkpoint, found = Checkpoint(Path(weights).absolute()), {}
     for name in list(plan.changes):
         try:
             key = name if checkpoint.find(name) is not None else f"{name}.weight"

@@ -69,7 +69,7 @@ def is_target(name: str, targets: str | None) -> bool:
 
 def plan_pair(base_path: Path, tuned_path: Path, targets: str | None, *, cast: bool) -> Plan:
     """Plan the fit of a tuned checkpoint minus its base."""
-    base, tuned = Checkpoint(base_path), Checkpoint(tuned_path)
+    base, tuned = _located(base_path), _located(tuned_path)
     plan = Plan(base=str(base_path), stamps={"base": base.stamp(), "tuned": tuned.stamp()})
     plan.faults |= {str(file): text for side in (base, tuned) for file, text in side.broken.items()}
     for key in tuned:
@@ -86,6 +86,11 @@ def plan_pair(base_path: Path, tuned_path: Path, targets: str | None, *, cast: b
         elif len(base.entries[key].shape) == 2:
             plan.faults[name] = f"{base.entries[key]}: {tuned.path} has no such weight"
     return plan
+
+
+def _located(path: Path) -> Checkpoint:
+    """Open a checkpoint by its whole path: workers may have another working directory."""
+    return Checkpoint(path.absolute())
 
 
 def _add_pair(plan: Plan, tuned: Checkpoint, base: Checkpoint, key: str, targets: str | None, *, cast: bool) -> None:
@@ -111,7 +116,7 @@ def _add_pair(plan: Plan, tuned: Checkpoint, base: Checkpoint, key: str, targets
 
 def plan_delta(path: Path, targets: str | None) -> Plan:
     """Plan the fit of changes that stand in a file, by name of the module or of its weight."""
-    deltas = Checkpoint(path)
+    deltas = _located(path)
     plan = Plan(stamps={"delta": deltas.stamp()}, faults={str(f): text for f, text in deltas.broken.items()})
     for key in deltas:
         name = key.removeprefix(_PREFIX).removesuffix(_WEIGHT)
@@ -129,7 +134,7 @@ def plan_delta(path: Path, targets: str | None) -> Plan:
 def plan_lora(folder: Path, targets: str | None) -> Plan:
     """Plan the fit of a LoRA adapter in the layout of PEFT."""
     settings = _lora_settings(folder)
-    adapter = Checkpoint(folder)
+    adapter = _located(folder)
     plan = Plan(
         base=settings.get("base_model_name_or_path"),
         task_type=settings.get("task_type"),
