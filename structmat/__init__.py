@@ -9,8 +9,9 @@ Fits
     `error_curve` does so with more and more factors, beside other families of the same size: an `ErrorCurve`.
 Modules
     `structmat.preconditioners` (circulants for Toeplitz systems), `structmat.scipy` (bridge to SciPy's solvers),
-    `structmat.io` (files), `structmat.plot` (figures), `structmat.jax` (pytrees), `structmat.testing` (checks for
-    operators of your own), `structmat.cli` (the `structmat` command).
+    `structmat.io` (files), `structmat.plot` (figures), `structmat.studies` (whole checkpoints, parallel and resumable),
+    `structmat.jax` (pytrees), `structmat.testing` (checks for operators of your own), `structmat.cli` (the `structmat`
+    command).
 """
 
 from __future__ import annotations

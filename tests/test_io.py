@@ -242,7 +242,7 @@ def rewritten(path, change):
     content = json.loads(file.metadata["structmat"])
     change(content)
     tree = json.dumps(content)
-    metadata = {"structmat": tree, "structmat_sha256": io._operators._checksum(tree, tensors)}
+    metadata = {"structmat": tree, "structmat_sha256": io._operators.checksum(tree, tensors)}
     Path(path).write_bytes(io._safetensors.to_bytes(tensors, metadata))
 
 

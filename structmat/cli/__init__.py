@@ -3,6 +3,8 @@
 - `main`: the entry point; says what to install where the extra is missing
 - `_app`: the commands, their options, exit statuses
 - `_curve`: `structmat curve`
+- `_fit_checkpoint`: `structmat fit-checkpoint`
+- `_logging`: what `--log-level` shows
 - `_outputs`: the files that commands write
 - `_errors`: from exceptions to one line that names the argument
 - `_compare`: what the fit is compared with

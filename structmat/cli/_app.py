@@ -20,6 +20,7 @@ from structmat import io
 from structmat.cli._compare import comparison
 from structmat.cli._curve import curve
 from structmat.cli._errors import FAILURE, INTERRUPTED, USAGE, CommandError, blaming
+from structmat.cli._fit_checkpoint import fit_checkpoint
 from structmat.cli._outputs import check_outputs, plot_module, write_figure
 from structmat.cli._report import live_progress, print_comparison, print_description, print_json, result_notes
 from structmat.fit import fit_cdd
@@ -139,6 +140,7 @@ def fit(
 
 
 app.command(curve)
+app.command(fit_checkpoint)
 
 
 @app.command
@@ -170,7 +172,7 @@ def info(
 
 def run(arguments: Sequence[str]) -> int:
     """Run a command and return its exit status."""
-    owner = " ".join(["structmat", *(name for name in arguments[:1] if name in {"fit", "curve", "info"})])
+    owner = " ".join(["structmat", *(name for name in arguments[:1] if name in app)])
     try:
         command, bound, _ = app.parse_args(list(arguments), print_error=False, exit_on_error=False)
         command(*bound.args, **bound.kwargs)

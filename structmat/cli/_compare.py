@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import math
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from scipy.linalg import svdvals
-from scipy.sparse.linalg import ArpackError, svds
 
 from structmat.block_circulant import BlockCirculant
 from structmat.circulant import Circulant
 from structmat.diagonal import Diagonal
 from structmat.fit._blocks import BlockGrid
 from structmat.fit._interchange import as_matrix, to_numpy
+from structmat.fit._low_rank import low_rank_error
 from structmat.fit._solvers import relative_error
 from structmat.fit._starts import circulant_start
 from structmat.fit._sweep import residual_norm2
@@ -25,9 +23,6 @@ if TYPE_CHECKING:
     from structmat.fit import FitResult
 
 __all__ = ["Row", "comparison"]
-
-# Up to this smaller side a full SVD costs less than iterations.
-_DENSE_SVD_SIDE = 600
 
 
 class Row(NamedTuple):
@@ -67,7 +62,7 @@ def _truncated_svd(matrix: NDArray[Any], n_parameters: int) -> Row:
     rank = min(n_parameters // (rows + cols), rows, cols)
     if rank == 0:
         return Row("truncated-svd", "truncated SVD (rank 1 needs more)", rows + cols, None)
-    error = _svd_error(matrix, rank)
+    error = low_rank_error(matrix, rank)
     return Row("truncated-svd", f"truncated SVD (rank {rank})", rank * (rows + cols), error)
 
 
@@ -83,22 +78,6 @@ def _diagonal(matrix: NDArray[Any]) -> Row:
     rest = matrix.copy()
     np.fill_diagonal(rest[: min(rest.shape), : min(rest.shape)], 0)
     return Row("nearest-diagonal", "nearest diagonal", min(matrix.shape), _relative(rest, matrix))
-
-
-def _svd_error(matrix: NDArray[Any], rank: int) -> float:
-    """Return the error of the best approximation of that rank."""
-    side = min(matrix.shape)
-    if rank == side or not matrix.any():
-        return 0.0
-    if side > _DENSE_SVD_SIDE and rank < side // 8:
-        # The residual depends on the error of the singular vectors in second order only.
-        tolerance = float(np.finfo(matrix.dtype).eps) ** 0.75
-        start = np.random.default_rng(0).standard_normal(side).astype(matrix.dtype)
-        with suppress(ArpackError):  # no convergence: all singular values below always have an answer
-            u, s, vh = svds(matrix, k=rank, tol=tolerance, v0=start)
-            return _relative(matrix - (u * s) @ vh, matrix)
-    values = svdvals(matrix, check_finite=False)
-    return float(np.linalg.norm(values[rank:]) / np.linalg.norm(values))
 
 
 def _relative(residual: NDArray[Any], matrix: NDArray[Any]) -> float:

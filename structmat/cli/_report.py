@@ -12,16 +12,27 @@ from typing import TYPE_CHECKING, Any
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 if TYPE_CHECKING:
     from structmat.cli._compare import Row
     from structmat.fit import CurveProgress, ErrorCurve, FitProgress, FitResult
+    from structmat.studies import CheckpointFit, CheckpointProgress
 
 __all__ = [
+    "checkpoint_progress",
     "curve_progress",
     "live_progress",
+    "print_checkpoint_fit",
     "print_comparison",
     "print_curve",
     "print_description",
@@ -36,6 +47,8 @@ _HEADINGS = {
     "monarch": "\nMonarch",
 }
 """Of the rivals of a curve."""
+_SHOWN = 20
+"""Layers in the table of a checkpoint, at most: the rest stands in a file."""
 
 
 def print_json(value: dict[str, Any]) -> None:
@@ -93,6 +106,74 @@ def curve_progress(*, quiet: bool) -> Iterator[Callable[[CurveProgress], None]]:
             )
 
         yield report
+
+
+@contextlib.contextmanager
+def checkpoint_progress(*, quiet: bool) -> Iterator[Callable[[CheckpointProgress], None]]:
+    """Show how many layers of a checkpoint are done on stderr, if that is a terminal, and the time left."""
+    console = Console(stderr=True)
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.fields[count]} layers"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.description}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    shown = Progress(
+        *columns,
+        console=console,
+        transient=True,
+        speed_estimate_period=3600.0,  # large layers take minutes
+        disable=quiet or not console.is_terminal,
+    )
+    with shown as progress:
+        task: TaskID | None = None
+
+        def report(state: CheckpointProgress) -> None:
+            nonlocal task
+            count = f"{state.done} of {state.total}"
+            if task is None:  # what earlier runs did says nothing about the speed of this one
+                task = progress.add_task("", total=1.0, count=count)
+            error = "" if state.error is None else f"{state.layer}: error {state.error:.4f}"
+            progress.update(task, completed=state.share, count=count, description=escape(error))
+
+        yield report
+
+
+def print_checkpoint_fit(title: str, fit: CheckpointFit, notes: list[str]) -> None:
+    """Print the layers that were met best and worst, and what all of them come to."""
+    changed = sorted((layer for layer in fit.layers if layer.norm), key=lambda layer: layer.error)
+    half = _SHOWN // 2
+    rows = changed if len(changed) <= _SHOWN else [*changed[:half], None, *changed[-half:]]
+    table = Table(title=escape(title), title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("\nlayer", overflow="fold")
+    for heading in ("\nshape", "para-\nmeters", "CDD\nerror", "trunc.\nSVD"):
+        table.add_column(heading, justify="right", no_wrap=True, style="bold" if heading == "CDD\nerror" else "")
+    for layer in rows:
+        if layer is None:
+            table.add_row(f"... {len(changed) - 2 * half} between ...")
+            continue
+        table.add_row(
+            escape(layer.name),
+            _by([layer.rows, layer.cols]),
+            f"{layer.n_parameters:,}",
+            _error_text(layer.error),
+            _error_text(layer.svd_error),
+        )
+    table.add_section()
+    share = fit.n_parameters / sum(layer.rows * layer.cols for layer in changed)
+    together = (f"{len(changed)} layers together", "", f"{fit.n_parameters:,}")
+    table.add_row(*together, _error_text(fit.error), _error_text(fit.svd_error))
+    lines = [f"{share:.3%} of the parameters of these layers"]
+    if unchanged := len(fit.layers) - len(changed):
+        lines.append(f"{unchanged} layers did not change, and are not in the adapter")
+    if fit.left_out:
+        names = ", ".join(fit.left_out[:3]) + (", ..." if len(fit.left_out) > 3 else "")
+        lines.append(f"tuned too, but not in the adapter: {len(fit.left_out)} weights ({names})")
+    lines += [f"skipped {name}: {why}" for name, why in fit.skipped.items()]
+    _print(table, [*lines, *notes])
 
 
 def _duration(seconds: float) -> str:

@@ -3,7 +3,7 @@
 Map of the package, each file below importing only files further down:
 
 - `_curve`, `_error_curve`: `error_curve`, fits with more and more factors, and what it returns
-- `_rivals`: the best members of other families, for comparison
+- `_rivals`, `_low_rank`: the best members of other families, for comparison
 - `_cdd`, `_arguments`, `_given`: `fit_cdd` itself and its checks
 - `_exact`, `_exact_search`: `factorize_cdd`, and its search for a product that reproduces a matrix
 - `_short_forms`: matrices that are products of a few factors in closed form

@@ -40,9 +40,11 @@ class BlockGrid:
         Finite float32, float64, complex64 or complex128 entries; only read.
     block_size : int
         Side `m` of the blocks.
+    overwrite : bool, default: False
+        Whether the matrix may become the blocks, where there is no padding.
     """
 
-    def __init__(self, matrix: NDArray[Any], block_size: int) -> None:
+    def __init__(self, matrix: NDArray[Any], block_size: int, *, overwrite: bool = False) -> None:
         rows, cols = matrix.shape
         m = block_size
         self.m, self.p, self.q = m, -(-rows // m), -(-cols // m)
@@ -51,8 +53,11 @@ class BlockGrid:
         """The dtype of factors and of sums over the matrix."""
         self.exponent = _largest_exponent(matrix)
         """The matrix is ``2**exponent`` times the blocks."""
-        padded = np.zeros((self.p * m, self.q * m), dtype=matrix.dtype)
-        padded[:rows, :cols] = scale_by_power_of_two(matrix, -self.exponent)
+        if overwrite and matrix.shape == (self.p * m, self.q * m) and _is_plain(matrix):
+            padded = np.ldexp(matrix, -self.exponent, out=matrix)
+        else:
+            padded = np.zeros((self.p * m, self.q * m), dtype=matrix.dtype)
+            padded[:rows, :cols] = scale_by_power_of_two(matrix, -self.exponent)
         self.blocks = padded.reshape(self.p, m, self.q, m)
         """``blocks[p, i, q, j]``: entry (i, j) of block (p, q)."""
         self.weighted = self.blocks
@@ -70,6 +75,10 @@ class BlockGrid:
     def diagonals(self) -> NDArray[Any]:
         """``diagonals[p, i, q, k] = blocks[p, i, q, (i - k) % m]``: cyclic diagonal `k` of a block is column `k`."""
         return by_diagonals(self.blocks)
+
+    def release_diagonals(self) -> None:
+        """Give back the memory of `diagonals`, until they are needed again."""
+        self.__dict__.pop("diagonals", None)
 
     def diagonal_energy(self, ps: slice, rows: slice) -> NDArray[Any]:
         """Squared moduli of a chunk of `diagonals`."""
@@ -160,6 +169,11 @@ def conjugate_column_sums(rows: NDArray[Any], weights: NDArray[Any]) -> NDArray[
 
 def _present(count: int, blocks: int, m: int) -> NDArray[np.bool_]:
     return (np.arange(blocks * m) < count).reshape(blocks, m)
+
+
+def _is_plain(matrix: NDArray[Any]) -> bool:
+    """Tell whether a matrix can be scaled where it is: real, and in the order that the blocks need."""
+    return matrix.flags.c_contiguous and matrix.flags.writeable and not np.iscomplexobj(matrix)
 
 
 def _largest_exponent(matrix: NDArray[Any]) -> int:

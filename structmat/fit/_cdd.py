@@ -53,6 +53,7 @@ def fit_cdd(
     tol: float = 1e-7,
     time_limit: float | None = None,
     callback: Callable[[FitProgress], object] | None = None,
+    overwrite_W: bool = False,
 ) -> FitResult:
     """Fit a matrix by a product of diagonal and (block-)circulant factors.
 
@@ -109,6 +110,9 @@ def fit_cdd(
         points. By default a fixed amount of work: seconds up to a side of 128, minutes up to 1024.
     callback : callable, optional
         Called with a `FitProgress` after every iteration.
+    overwrite_W : bool, default: False
+        Whether the entries of `W` may be overwritten. Sweeps then take the memory of one matrix less where `W` is a
+        real, C-ordered array of NumPy and `block_size` divides its sides.
 
     Returns
     -------
@@ -177,7 +181,7 @@ def fit_cdd(
         raise ValueError("fit_cdd: W must be finite, got NaN or infinity")
     layout = Layout(size, n_factors, first) if single else block_layout((rows, cols), size, n_factors)
     given = given_chain(start, layout, real=not np.iscomplexobj(values))
-    task = Task(matrix, values, size, control, random, restarts, given, entries)
+    task = Task(matrix, values, size, control, random, restarts, given, entries, overwrite=overwrite_W)
     moments = None if weights is None else to_numpy(as_floating(weights, "fit_cdd: weights"))
     if sweeps:
         found = by_sweeps(task)

@@ -55,6 +55,8 @@ class Task(NamedTuple):
     given: Given | None
     mask: NDArray[Any] | None = None
     """Weights of the entries; the values are zero where they are. For sweeps only."""
+    overwrite: bool = False
+    """Whether the values may be overwritten."""
 
 
 class Found(NamedTuple):
@@ -71,7 +73,10 @@ class Found(NamedTuple):
 def by_sweeps(task: Task) -> Found:
     """Fit three factors, the first a diagonal."""
     size, given = task.block_size, task.given
-    grid = BlockGrid(task.values, size) if task.mask is None else MaskedGrid(task.values, task.mask, size)
+    if task.mask is None:
+        grid = BlockGrid(task.values, size, overwrite=task.overwrite)
+    else:
+        grid = MaskedGrid(task.values, task.mask, size)
     extra = []
     if given is not None:
         layout = block_layout(task.values.shape, size, 3) if given.block else Layout(size, 3)
@@ -91,10 +96,10 @@ def by_weighted_sweeps(task: Task, layout: Layout, roots: NDArray[Any]) -> Found
     """
     real = roots.astype(task.values.real.dtype)
     part = task.control.until(task.control.share(_UNWEIGHTED_SHARE))
-    plain = by_sweeps(task._replace(control=part, rng=copy.deepcopy(task.rng)))
+    plain = by_sweeps(task._replace(control=part, rng=copy.deepcopy(task.rng), overwrite=False))
     start = _with_scaled_columns(plain.operator, real)
     given = given_chain(start, layout, real=not np.iscomplexobj(task.values))
-    found = by_sweeps(task._replace(values=task.values * real, given=given))
+    found = by_sweeps(task._replace(values=task.values * real, given=given, overwrite=True))
     inverse = np.divide(1.0, real, out=np.zeros_like(real), where=real > 0)
     return found._replace(operator=_with_scaled_columns(found.operator, inverse))
 

@@ -1,8 +1,12 @@
-"""Files: operators and fits in safetensors, matrices from ``.npy``, ``.npz`` and ``.safetensors``. Never pickle.
+"""Files: operators and fits in safetensors, matrices from ``.npy``, ``.npz`` and ``.safetensors``, weights of models.
+
+Never pickle that could run code.
 
 - `_operators`: `save` and `load`, the tree of operators as JSON
 - `_matrices`: `load_matrix`
 - `_describe`: `describe`, what a file holds
+- `_checkpoint`: `Checkpoint`, the weights of a model, read piece by piece
+- `_torch_files`: files of `torch.save`; the only file that imports torch
 - `_safetensors`: the file format; the only file that imports safetensors
 - `_atomic`: `atomic_write` and `check_output`, for every file that structmat writes
 """
@@ -10,8 +14,19 @@
 from __future__ import annotations
 
 from structmat.io._atomic import atomic_write, check_output
+from structmat.io._checkpoint import Checkpoint, CheckpointError, Entry
 from structmat.io._describe import describe
 from structmat.io._matrices import load_matrix
 from structmat.io._operators import load, save
 
-__all__ = ["atomic_write", "check_output", "describe", "load", "load_matrix", "save"]
+__all__ = [
+    "Checkpoint",
+    "CheckpointError",
+    "Entry",
+    "atomic_write",
+    "check_output",
+    "describe",
+    "load",
+    "load_matrix",
+    "save",
+]

@@ -5,13 +5,19 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["atomic_write", "check_output"]
+__all__ = ["atomic_write", "check_output", "remove_temporaries", "sync_folder"]
+
+_TEMPORARY = re.compile(r"\.(?P<start>.+)\.[0-9a-f]{16}\.tmp", re.DOTALL)
+"""Names of the temporary files of `atomic_write`, which begin as the file does."""
+_KEPT = 100
+"""Characters of the name of the file in that of its temporary file."""
 
 
 def check_output(path: str | os.PathLike[str], *, force: bool = False) -> Path:
@@ -80,7 +86,7 @@ def atomic_write(path: str | os.PathLike[str], *, force: bool = False) -> Iterat
         If it cannot be written; the text names `path`.
     """
     target = check_output(path, force=force)
-    temporary = target.with_name(f".{target.name[:100]}.{secrets.token_hex(8)}.tmp")
+    temporary = target.with_name(f".{target.name[:_KEPT]}.{secrets.token_hex(8)}.tmp")
     try:
         # Unlike `tempfile`, this lets the umask decide on the permissions, as for any new file.
         with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb") as file:  # noqa: PTH123
@@ -96,9 +102,26 @@ def atomic_write(path: str | os.PathLike[str], *, force: bool = False) -> Iterat
         if isinstance(error, OSError):
             raise OSError(error.errno or errno.EIO, error.strerror or str(error), os.fspath(path)) from error
         raise
-    with contextlib.suppress(OSError):  # the file is in place; some file systems cannot sync a folder
-        folder = os.open(target.parent, os.O_RDONLY)
+    sync_folder(target.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder survive a loss of power, where the file system can."""
+    with contextlib.suppress(OSError):  # what the folder holds is in place
+        opened = os.open(folder, os.O_RDONLY)
         try:
-            os.fsync(folder)
+            os.fsync(opened)
         finally:
-            os.close(folder)
+            os.close(opened)
+
+
+def remove_temporaries(folder: Path, names: Collection[str] | None = None) -> None:
+    """Remove the temporary files that killed processes left, of the files of these names or of all.
+
+    Nobody else may be writing them.
+    """
+    starts = None if names is None else {name[:_KEPT] for name in names}
+    for path in folder.glob(".*.tmp"):
+        match = _TEMPORARY.fullmatch(path.name)
+        if match is not None and (starts is None or match["start"] in starts):
+            path.unlink(missing_ok=True)

@@ -7,7 +7,6 @@ never read as another operator.
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import json
 import os
@@ -23,7 +22,7 @@ from structmat._base import LinearOperator
 from structmat.fit import FitResult
 from structmat.fit._interchange import to_numpy
 from structmat.io._atomic import atomic_write
-from structmat.io._safetensors import CODES, SafetensorsFile, Tensor, one_line, to_bytes
+from structmat.io._safetensors import CODES, SafetensorsFile, Tensor, checksum, one_line, to_bytes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -100,7 +99,7 @@ def save(
     arrays: dict[str, tuple[str, NDArray[Any]]] = {}
     tree = json.dumps({"version": _VERSION, "operator": _encoded(operator, "", arrays)})
     tensors = {name: Tensor(code, raw.shape, raw.tobytes()) for name, (code, raw) in arrays.items()}
-    notes |= {TREE: tree, CHECKSUM: _checksum(tree, tensors)}
+    notes |= {TREE: tree, CHECKSUM: checksum(tree, tensors)}
     with atomic_write(path, force=force) as file:
         file.write(to_bytes(tensors, notes))
 
@@ -136,7 +135,7 @@ def load(path: str | os.PathLike[str], *, xp: Namespace | None = None, device: D
     file = SafetensorsFile.open(path)
     tree = operator_tree(file)
     tensors = {name: spec._replace(data=file.data(name)) for name, spec in file.tensors.items()}
-    if file.metadata.get(CHECKSUM) != _checksum(file.metadata[TREE], tensors):
+    if file.metadata.get(CHECKSUM) != checksum(file.metadata[TREE], tensors):
         raise ValueError(f"{path}: the checksum does not fit; the file is damaged or was edited")
 
     for dtype in {tensor.dtype for tensor in tensors.values()}:
@@ -223,15 +222,6 @@ def _stored(array: Array) -> tuple[str, NDArray[Any]]:
         values = np.stack([values.real, values.imag], axis=-1)
         name = values.dtype.name
     return CODES[name], values.astype(np.dtype(name).newbyteorder("<"))
-
-
-def _checksum(tree: str, tensors: Mapping[str, Tensor]) -> str:
-    """Return the checksum of the tree and of every tensor's name, dtype, shape and bytes."""
-    digest = hashlib.sha256(tree.encode())
-    for name, tensor in sorted(tensors.items()):
-        digest.update(json.dumps([name, tensor.code, tensor.shape]).encode())
-        digest.update(tensor.data)
-    return digest.hexdigest()
 
 
 def _namespace(xp: Namespace | None) -> Namespace:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +15,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["CODES", "SafetensorsFile", "Tensor", "one_line", "to_bytes"]
+__all__ = ["CODES", "SafetensorsFile", "Tensor", "checksum", "one_line", "sound_part", "to_bytes"]
 
 CODES = {
     **{f"float{bits}": f"F{bits}" for bits in (64, 32, 16)},
@@ -36,6 +38,12 @@ class Tensor(NamedTuple):
     start: int = 0
     stop: int = 0
 
+    @classmethod
+    def of(cls, array: NDArray[Any]) -> Tensor:
+        """Return an array of NumPy as an entry."""
+        code = CODES[array.dtype.name]
+        return cls(code, array.shape, array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes())
+
     @property
     def dtype(self) -> str:
         return _NAMES.get(self.code, self.code)
@@ -44,6 +52,11 @@ class Tensor(NamedTuple):
     def numpy_dtype(self) -> np.dtype[Any]:
         """Of the values in NumPy, which has no bfloat16."""
         return np.dtype("float32" if self.code == "BF16" else self.dtype)
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of one number."""
+        return 2 if self.code == "BF16" else self.numpy_dtype.itemsize
 
     def values(self, owner: str = "") -> NDArray[Any]:
         """Return the values as a new, writeable array."""
@@ -87,10 +100,64 @@ class SafetensorsFile(NamedTuple):
         return cls(path, metadata, dict(sorted(tensors.items())), 8 + size)
 
     def data(self, name: str) -> bytes:
+        return self._bytes(self.tensors[name].start, self.tensors[name].stop)
+
+    def rows(self, name: str, start: int, stop: int) -> Tensor:
+        """Return some rows of a tensor, and read nothing else; a tensor without axes counts as one row."""
         tensor = self.tensors[name]
+        row = (tensor.stop - tensor.start) // max(1, math.prod(tensor.shape[:1]))
+        data = self._bytes(tensor.start + start * row, tensor.start + stop * row)
+        if len(data) < (stop - start) * row:
+            raise ValueError(f"{self.path} has been cut short")
+        return Tensor(tensor.code, (stop - start, *tensor.shape[1:]) if tensor.shape else (), data)
+
+    def _bytes(self, start: int, stop: int) -> bytes:
         with Path(self.path).open("rb") as file:
-            file.seek(self.offset + tensor.start)
-            return file.read(tensor.stop - tensor.start)
+            file.seek(self.offset + start)
+            return file.read(stop - start)
+
+
+def sound_part(path: str | os.PathLike[str]) -> tuple[SafetensorsFile, dict[str, str]]:
+    """Return what can be trusted of a safetensors file, and what is wrong with each other tensor.
+
+    Raises
+    ------
+    ValueError
+        If nothing can.
+    """
+    try:
+        return SafetensorsFile.open(path), {}
+    except ValueError as error:
+        refusal = error
+    with Path(path).open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        size = os.fstat(file.fileno()).st_size - 8 - length
+        if size < 0:
+            raise refusal
+        try:
+            header = json.loads(file.read(length))
+            header.pop("__metadata__", None)
+            faults = {name: _fault(item, size) for name, item in header.items()}
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            raise refusal from None
+    if not any(faults.values()):  # each is right by itself, but not all together
+        raise refusal
+    good = {
+        name: Tensor(item["dtype"], tuple(item["shape"]), b"", *item["data_offsets"])
+        for name, item in sorted(header.items())
+        if not faults[name]
+    }
+    return SafetensorsFile(path, {}, good, 8 + length), {name: text for name, text in faults.items() if text}
+
+
+def _fault(item: Any, size: int) -> str:
+    """Return what is wrong with one entry of a header, before `size` bytes of data."""
+    code, shape, (start, stop) = item["dtype"], item["shape"], item["data_offsets"]
+    if not all(isinstance(number, int) and number >= 0 for number in (*shape, start, stop)) or start > stop:
+        return f"the header gives impossible sizes: shape {shape}, bytes {start} to {stop}"
+    if code in _NAMES and stop - start != math.prod(shape) * Tensor(code, ()).itemsize:
+        return f"the header gives shape {shape} of {code}, but {stop - start} bytes"
+    return f"the file is cut short: the data end at byte {stop} of {size}" if stop > size else ""
 
 
 def to_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
@@ -109,6 +176,15 @@ def to_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> byte
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
     return b"".join([len(text).to_bytes(8, "little"), text, *data])
+
+
+def checksum(text: str, tensors: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 of a text and of every tensor's name, dtype, shape and bytes."""
+    digest = hashlib.sha256(text.encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(json.dumps([name, tensor.code, tensor.shape]).encode())
+        digest.update(tensor.data)
+    return digest.hexdigest()
 
 
 def _position(item: tuple[str, Tensor]) -> tuple[int, str]:

@@ -7,10 +7,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from structmat import io
+from structmat.io._checkpoint import fitting
+from structmat.io._safetensors import Tensor as Stored
+
 __all__ = ["Checkpoint"]
+
+_FLOAT8 = {"F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2"}
+"""Codes of safetensors that NumPy has no dtype for, and their names in torch."""
 
 
 class Checkpoint:
@@ -19,43 +25,28 @@ class Checkpoint:
     def __init__(self, source: str | Path | nn.Module) -> None:
         self.source = source
         self._tensors: dict[str, Tensor] = {}
-        self._files: dict[str, Path] = {}
+        self._files: io.Checkpoint | None = None
         if isinstance(source, nn.Module):
             self._tensors = dict(source.state_dict())
             return
-        folder = Path(source)
-        found = sorted(folder.glob("model*.safetensors")) or sorted(folder.glob("*.safetensors"))
-        if not found:
-            raise ValueError(f"{folder} is no folder with safetensors files of a model")
-        for path in found:
-            try:
-                with safe_open(path, framework="pt") as file:
-                    self._files |= dict.fromkeys(file.keys(), path)
-            except SafetensorError as error:
-                raise ValueError(f"{path} is no safetensors file or is cut short: {error}") from error
+        self._files = io.Checkpoint(source)
+        for fault in (*self._files.broken.values(), *self._files.faults.values()):
+            raise ValueError(fault)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._tensors or self._files)
+        return iter(self._tensors if self._files is None else self._files)
 
     def find(self, name: str) -> str | None:
         """Return the stored name that fits a name, if there is one."""
-        known = self._tensors or self._files
-        if name in known:
-            return name
-        fits = [key for key in known if key.endswith(f".{name}") or name.endswith(f".{key}")]
-        return fits[0] if len(fits) == 1 else None
+        return fitting(name, self._tensors) if self._files is None else self._files.find(name)
 
     def __getitem__(self, name: str) -> Tensor:
+        if self._files is not None:
+            return _as_torch(self._files.entry(name).raw())
         key = self.find(name)
         if key is None:
-            raise ValueError(f"{self._label()} has no weight {name}")
-        if self._tensors:
-            return self._tensors[key].detach()
-        with safe_open(self._files[key], framework="pt") as file:
-            return file.get_tensor(key)
-
-    def _label(self) -> str:
-        return type(self.source).__name__ if isinstance(self.source, nn.Module) else str(self.source)
+            raise ValueError(f"{type(self.source).__name__} has no weight {name}")
+        return self._tensors[key].detach()
 
     def differing(self, other: Checkpoint, covered: Sequence[str]) -> Iterator[str]:
         """Yield the names of weights here that are others there, but for those covered."""
@@ -81,6 +72,16 @@ class Checkpoint:
             raise ValueError(f"{self.source}: transformers has no class {', '.join(names) or 'named in config.json'}")
         with torch.device("meta"):
             return cls(config)
+
+
+def _as_torch(stored: Stored) -> Tensor:
+    """Return a weight with the dtype that it has in the file."""
+    dtype = getattr(torch, _FLOAT8.get(stored.code, stored.dtype), None)
+    if dtype is None:
+        raise ValueError(f"torch has no dtype {stored.dtype}")
+    if not stored.data:
+        return torch.empty(stored.shape, dtype=dtype)
+    return torch.frombuffer(bytearray(stored.data), dtype=dtype).reshape(stored.shape)
 
 
 def _without_values(tensor: Tensor) -> Tensor:

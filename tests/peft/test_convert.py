@@ -76,7 +76,7 @@ def test_heads_are_taken_as_they_are(tmp_path: Path) -> None:
 
 def test_bad_checkpoints(tmp_path: Path) -> None:
     base = tiny.model("llama")
-    with pytest.raises(ValueError, match="is no folder with safetensors files"):
+    with pytest.raises(ValueError, match="holds no safetensors or PyTorch files of a model"):
         from_pretrained_fit(tmp_path, base, target_modules=["q_proj"])
     base.save_pretrained(tmp_path / "cut")
     path = tmp_path / "cut" / "model.safetensors"

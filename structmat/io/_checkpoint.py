@@ -1,0 +1,356 @@
+"""`Checkpoint`: the weights of a model in one file or many, looked up by name and read piece by piece."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from structmat.io._safetensors import SafetensorsFile, Tensor, one_line, sound_part
+from structmat.io._torch_files import TorchFile, is_torch_file
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["Checkpoint", "CheckpointError", "Entry", "fitting"]
+
+_FLOATS = ("float16", "bfloat16", "float32", "float64")
+_CHUNK_BYTES = 1 << 22
+_PATTERNS = ("model*.safetensors", "*.safetensors", "pytorch_model*.bin", "*.bin", "*.pt", "*.pth")
+"""Files of a folder without an index: the first pattern that any matches."""
+_NOT_WEIGHTS = ("training_args", "optimizer", "scheduler", "scaler", "rng_state")
+"""How the names of files begin that training leaves beside the weights."""
+
+
+class CheckpointError(ValueError):
+    """A weight that cannot be read or used; the text names file and key."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One weight of a checkpoint: where it is, and what its header says.
+
+    Attributes
+    ----------
+    file : Path
+        That holds it.
+    key : str
+        Its name there.
+    dtype : str
+        Such as "float32" or "bfloat16".
+    shape : tuple of int
+        Of the weight.
+    """
+
+    file: Path
+    key: str
+    dtype: str
+    shape: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.key}"
+
+    def chunks(self) -> Iterator[tuple[slice, NDArray[Any]]]:
+        """Read the weight, a few rows at a time.
+
+        Yields
+        ------
+        tuple of slice and ndarray
+            Which rows, and their values in float32, or float64 if they are. A weight without axes is one row.
+
+        Raises
+        ------
+        CheckpointError
+            If the weight does not hold floating-point numbers that NumPy knows, or the file has changed.
+        """
+        self.check_floats()
+        wide = np.dtype("float64" if self.dtype == "float64" else "float32")
+        for rows, part in self.pieces():
+            yield rows, part.values(str(self)).astype(wide, copy=False)
+
+    def check_floats(self) -> None:
+        """Refuse what cannot be read as real numbers.
+
+        Raises
+        ------
+        CheckpointError
+            If the weight does not hold floating-point numbers that NumPy knows.
+        """
+        if self.dtype not in _FLOATS:
+            raise CheckpointError(
+                f"{self} has dtype {self.dtype}, but only {', '.join(_FLOATS)} can be read: quantised weights must be "
+                "dequantised first"
+            )
+
+    def pieces(self) -> Iterator[tuple[slice, Tensor]]:
+        """Read the weight as it is stored, a few rows at a time.
+
+        Yields
+        ------
+        tuple of slice and Tensor
+            Which rows, and their code in safetensors, shape and bytes. A weight without axes is one row.
+
+        Raises
+        ------
+        CheckpointError
+            If the file has changed.
+        """
+        rows = self.shape[0] if self.shape else 1
+        step = max(1, _CHUNK_BYTES // max(1, 4 * math.prod(self.shape[1:])))
+        file = self._open()
+        for start in range(0, rows, step):
+            part = slice(start, min(start + step, rows))
+            yield part, self._rows(file, part)
+
+    def read(self) -> NDArray[Any]:
+        """Read the weight.
+
+        Returns
+        -------
+        ndarray
+            In float32, or float64 if it is.
+
+        Raises
+        ------
+        CheckpointError
+            If the weight does not hold floating-point numbers that NumPy knows, or the file has changed.
+        """
+        values = np.empty(self.shape, "float64" if self.dtype == "float64" else "float32")
+        for rows, part in self.chunks():
+            values[rows if self.shape else ...] = part
+        return values
+
+    def raw(self) -> Tensor:
+        """Read the weight as it is stored.
+
+        Returns
+        -------
+        Tensor
+            Code of the dtype in safetensors, shape and bytes.
+
+        Raises
+        ------
+        CheckpointError
+            If the file has changed.
+        """
+        return self._rows(self._open(), slice(0, self.shape[0] if self.shape else 1))
+
+    def _open(self) -> SafetensorsFile | TorchFile:
+        try:
+            file = _opened(self.file)[0]
+        except ValueError as error:
+            raise CheckpointError(f"{self}: {one_line(error)}") from error
+        stored = file.tensors.get(self.key)
+        if stored is None or (stored.dtype, stored.shape) != (self.dtype, self.shape):
+            raise CheckpointError(f"{self}: the file has changed meanwhile")
+        return file
+
+    def _rows(self, file: SafetensorsFile | TorchFile, rows: slice) -> Tensor:
+        try:
+            return file.rows(self.key, rows.start, rows.stop)
+        except ValueError as error:
+            raise CheckpointError(f"{self}: {one_line(error)}") from error
+
+
+class Checkpoint:
+    """Weights of a model by name, in a file or a folder; only headers are read until a weight is asked for.
+
+    Parameters
+    ----------
+    path : path-like
+        A file in the safetensors format or of `torch.save`, which is read with ``weights_only=True`` and so runs no
+        code; or a folder with such files, with an index (``*.index.json``) or without.
+
+    Attributes
+    ----------
+    path : Path
+        As given.
+    entries : dict of Entry
+        The weights that can be read, by name.
+    faults : dict of str
+        What is wrong with other weights, by name.
+    broken : dict of str
+        What is wrong with files of which not even the names are known, by file.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file or folder.
+    CheckpointError
+        If it is no checkpoint.
+
+    Notes
+    -----
+    A file that is damaged, missing or lies about sizes does not keep the rest from being read: see `faults` and
+    `entry`. Reading a weight of n bytes takes the memory of its values, and 4 MiB.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from safetensors.numpy import save_file
+    >>> from structmat.io import Checkpoint
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_file({"layer.weight": np.ones((2, 3), "float16")}, f"{folder}/model.safetensors")
+    ...     checkpoint = Checkpoint(folder)
+    ...     weight = checkpoint.entry("layer.weight")
+    ...     weight.dtype, weight.shape, weight.read().sum()
+    ('float16', (2, 3), np.float32(6.0))
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self.entries: dict[str, Entry] = {}
+        self.faults: dict[str, str] = {}
+        self.broken: dict[Path, str] = {}
+        self._files: list[Path] = []
+        if not self.path.is_dir():
+            self._add(self.path, None)
+            if self.broken:
+                raise CheckpointError(self.broken[self.path])
+            return
+        if (index := self._index()) is not None:
+            for name, keys in _weight_map(index).items():
+                self._add(self.path / name, keys)
+            self._files.append(index)
+            return
+        for file in _weight_files(self.path):
+            self._add(file, None)
+
+    def _index(self) -> Path | None:
+        for pattern in ("*.safetensors.index.json", "*.bin.index.json"):
+            if len(found := sorted(self.path.glob(pattern))) > 1:
+                raise CheckpointError(f"{self.path} has several indices: {', '.join(path.name for path in found)}")
+            if found:
+                return found[0]
+        return None
+
+    def _add(self, file: Path, keys: list[str] | None) -> None:
+        """Take in a file: the weights that the index expects there, or all."""
+        self._files.append(file)
+        try:
+            opened, faults = _opened(file)
+        except FileNotFoundError:
+            if keys is None:
+                raise
+            self.faults |= {key: f"{file}: {key}: the index names this file, which is missing" for key in keys}
+            return
+        except ValueError as error:
+            self.faults |= {key: f"{file}: {key}: {one_line(error)}" for key in keys or ()}
+            if keys is None:
+                self.broken[file] = str(error)
+            return
+        for key in opened.tensors if keys is None else keys:
+            if key in faults:
+                continue
+            if key in self.entries:
+                other = self.entries[key].file
+                raise CheckpointError(f"{file}: {key}: {other} has a weight of this name too")
+            if (tensor := opened.tensors.get(key)) is None:
+                self.faults[key] = f"{file}: {key}: the index names this weight, which the file does not have"
+            else:
+                self.entries[key] = Entry(file, key, tensor.dtype, tensor.shape)
+        self.faults |= {key: f"{file}: {key}: {text}" for key, text in faults.items() if keys is None or key in keys}
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted({*self.entries, *self.faults}))
+
+    def __len__(self) -> int:
+        return len({*self.entries, *self.faults})
+
+    def find(self, name: str) -> str | None:
+        """Return the stored name that fits a name, if there is one.
+
+        Parameters
+        ----------
+        name : str
+            May lack, or have more of, the leading parts that wrapping classes add.
+
+        Returns
+        -------
+        str or None
+            A name of this checkpoint; None if none fits, or several.
+        """
+        return fitting(name, {**self.entries, **self.faults})
+
+    def entry(self, name: str) -> Entry:
+        """Return a weight.
+
+        Parameters
+        ----------
+        name : str
+            As for `find`.
+
+        Returns
+        -------
+        Entry
+            Ready to be read.
+
+        Raises
+        ------
+        CheckpointError
+            If there is no such weight, or something is wrong with it.
+        """
+        key = self.find(name)
+        if key in self.entries:
+            return self.entries[key]
+        if key is not None:
+            raise CheckpointError(self.faults[key])
+        broken = "; ".join(self.broken.values())
+        raise CheckpointError(f"{self.path} has no weight {name}" + (f" ({broken})" if broken else ""))
+
+    def stamp(self) -> dict[str, list[int]]:
+        """Return what tells this checkpoint from another in the same place.
+
+        Returns
+        -------
+        dict
+            Size, and time of the last change in nanoseconds, of each file by name.
+        """
+        found = {}
+        for file in self._files:
+            if file.exists():
+                status = file.stat()
+                found[file.name] = [status.st_size, status.st_mtime_ns]
+        return dict(sorted(found.items()))
+
+
+def fitting(name: str, names: Collection[str]) -> str | None:
+    """Return which of some names fits one, but for the leading parts that wrapping classes add."""
+    if name in names:
+        return name
+    fits = [key for key in names if key.endswith(f".{name}") or name.endswith(f".{key}")]
+    return fits[0] if len(fits) == 1 else None
+
+
+def _opened(file: Path) -> tuple[SafetensorsFile | TorchFile, dict[str, str]]:
+    """Return a file of weights, and what is wrong with those it should have but cannot give."""
+    return (TorchFile.open(file), {}) if is_torch_file(file) else sound_part(file)
+
+
+def _weight_map(index: Path) -> dict[str, list[str]]:
+    """Return which names an index expects in each file."""
+    try:
+        items = json.loads(index.read_text(encoding="utf-8"))["weight_map"].items()
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{index} is no index of a checkpoint: {one_line(error)}") from error
+    found: dict[str, list[str]] = {}
+    for key, name in sorted(items):
+        if not isinstance(name, str) or Path(name).name != name:
+            raise CheckpointError(f"{index}: {key}: {name!r} is no name of a file beside the index")
+        found.setdefault(name, []).append(key)
+    return found
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    for pattern in _PATTERNS:
+        found = [path for path in sorted(folder.glob(pattern)) if not path.name.startswith(_NOT_WEIGHTS)]
+        if found:
+            return found
+    raise CheckpointError(f"{folder} holds no safetensors or PyTorch files of a model")

@@ -1,0 +1,74 @@
+"""Files that `torch.save` wrote, read without running what they hold; the only file of `io` that imports torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from structmat.io._safetensors import CODES, Tensor, one_line
+
+if TYPE_CHECKING:
+    from structmat._typing import Array
+
+__all__ = ["TorchFile", "is_torch_file"]
+
+_ZIP = b"PK\x03\x04"
+_INSIDE = ("state_dict", "model_state_dict", "model", "module")
+"""Where training scripts put the weights."""
+_DAMAGE = (RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError, EOFError, OSError)
+"""What torch raises on files that are not what they claim to be."""
+
+
+def is_torch_file(path: Path) -> bool:
+    """Tell whether a file is meant to be one of `torch.save`: a zip archive, or by its suffix."""
+    with path.open("rb") as file:
+        return file.read(4) == _ZIP or path.suffix in {".bin", ".pt", ".pth"}
+
+
+class TorchFile(NamedTuple):
+    """A file of `torch.save`, mapped into memory for as long as this lives, so that its pages can go afterwards."""
+
+    path: Path
+    tensors: dict[str, Tensor]
+    """Name, dtype and shape; no data."""
+    content: dict[str, Any]
+    """The tensors of torch themselves."""
+
+    @classmethod
+    def open(cls, path: Path) -> TorchFile:
+        try:
+            import torch  # noqa: PLC0415  # an extra, needed for such files only
+        except ModuleNotFoundError as error:
+            raise ImportError(f'reading {path} needs the extra "torch": pip install "structmat[torch]"') from error
+        with path.open("rb") as file:
+            if file.read(4) != _ZIP:
+                raise ValueError(f"{path} is no file of torch.save since torch 1.6; load it and save it again")
+        try:
+            content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+        except UnpicklingError as error:
+            raise ValueError(f"{path} holds more than tensors, and is not read: it could run code") from error
+        except _DAMAGE as error:
+            raise ValueError(f"{path} is no complete file of torch.save: {one_line(error)[:200]}") from error
+        if isinstance(content, Mapping):
+            content = next((content[name] for name in _INSIDE if isinstance(content.get(name), Mapping)), content)
+        named = content.items() if isinstance(content, Mapping) else ()
+        found = {str(name): value for name, value in named if isinstance(value, torch.Tensor)}
+        if not found:
+            raise ValueError(f"{path} holds no tensors by name")
+        return cls(path, {name: _spec(tensor) for name, tensor in sorted(found.items())}, found)
+
+    def rows(self, name: str, start: int, stop: int) -> Tensor:
+        """Return some rows of a tensor, and read nothing else; a tensor without axes counts as one row."""
+        import torch  # noqa: PLC0415  # an extra, needed for such files only
+
+        whole = self.content[name]
+        part = whole[start:stop] if whole.ndim else whole
+        data = part.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes() if part.numel() else b""
+        return _spec(part)._replace(data=data)
+
+
+def _spec(tensor: Array) -> Tensor:
+    name = str(tensor.dtype).removeprefix("torch.")
+    return Tensor(CODES.get(name, name), tuple(tensor.shape))

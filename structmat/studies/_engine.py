@@ -1,0 +1,234 @@
+"""`run_units`: the same units of work in this process, on the cores of this machine, or on a cluster."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import secrets
+import signal
+import warnings
+from collections.abc import Callable, Generator, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import scipy.linalg  # noqa: F401  # its BLAS must be there when threads are limited
+from threadpoolctl import threadpool_limits
+
+import structmat
+
+if TYPE_CHECKING:
+    from joblib import Parallel
+
+__all__ = ["run_units", "unit_rng"]
+
+Payload = TypeVar("Payload")
+Result = TypeVar("Result")
+
+_DEATHS = 3
+"""Times in a row that workers may die without any unit getting done."""
+_IDLE_SECONDS = 20
+"""After which worker processes leave, also those whose parent was killed."""
+_log = logging.getLogger(__name__)
+
+
+def run_units(
+    function: Callable[[Payload], Result],
+    units: Mapping[str, Payload],
+    *,
+    workers: int = 1,
+    threads: int = 1,
+    scheduler: str | None = None,
+) -> Generator[tuple[str, Result], None, None]:
+    """Do units of work and yield their results as they are ready, in any order.
+
+    Each unit runs with the same number of BLAS threads wherever it runs, because that number changes how sums are
+    rounded: then the results are the same, bit for bit, for any number of workers, on processors of one kind. A worker
+    process that dies is replaced, and what it was doing is done again.
+
+    Parameters
+    ----------
+    function : callable
+        Of one argument; at the top level of a module, for worker processes to find it.
+    units : mapping of str to object
+        What `function` gets, by key; small, since it is sent to the workers: file names, not arrays.
+    workers : int, default 1
+        Processes on this machine, by joblib. 1 does everything in this process.
+    threads : int, default 1
+        BLAS threads for each unit. Workers times threads should not exceed the cores.
+    scheduler : str, optional
+        Use Dask instead: ``"local"`` starts `workers` processes on this machine; an address such as
+        ``"tcp://host:8786"`` uses the workers of that cluster, which should run one thread each.
+
+    Returns
+    -------
+    generator of tuple
+        Of keys and results. Whoever stops early, by Ctrl-C too, stops the workers.
+
+    Raises
+    ------
+    ValueError
+        If there are no workers or threads, or a worker of the cluster runs another version.
+    ConnectionError
+        If there is no scheduler at the address.
+    RuntimeError
+        If workers keep dying.
+    ImportError
+        If Dask is asked for and not installed.
+
+    Examples
+    --------
+    >>> from math import sqrt
+    >>> from structmat.studies import run_units
+    >>> dict(run_units(sqrt, {"a": 4.0, "b": 9.0}))
+    {'a': 2.0, 'b': 3.0}
+    """
+    for name, number in (("workers", workers), ("threads", threads)):
+        if number < 1:
+            raise ValueError(f"run_units: {name} must be at least 1, got {number}")
+    if scheduler is not None:
+        return _by_dask(function, units, workers, threads, scheduler)
+    if workers == 1 or len(units) < 2:
+        return _here(function, units, threads)
+    return _by_joblib(function, units, min(workers, len(units)), threads)
+
+
+def unit_rng(seed: int, key: str) -> np.random.Generator:
+    """Return the random numbers of one unit of work: the same wherever and whenever it runs.
+
+    Parameters
+    ----------
+    seed : int
+        Of the whole run.
+    key : str
+        Of the unit.
+
+    Returns
+    -------
+    numpy.random.Generator
+        Independent of that of other keys.
+    """
+    words = np.frombuffer(hashlib.sha256(key.encode()).digest(), "<u4")
+    return np.random.default_rng([seed, *words.tolist()])
+
+
+def _here(
+    function: Callable[[Any], Any], units: Mapping[str, Any], threads: int
+) -> Generator[tuple[str, Any], None, None]:
+    for key, payload in units.items():
+        with threadpool_limits(threads):
+            result = function(payload)
+        yield key, result
+
+
+def _by_joblib(
+    function: Callable[[Any], Any], units: Mapping[str, Any], workers: int, threads: int
+) -> Generator[tuple[str, Any], None, None]:
+    from joblib import delayed  # noqa: PLC0415  # slow to import
+    from joblib.externals.loky.process_executor import TerminatedWorkerError  # noqa: PLC0415
+
+    left, deaths = dict(units), 0
+    while left:
+        tasks = [delayed(_in_worker)(function, key, payload, threads) for key, payload in left.items()]
+        try:
+            with _closing(_parallel(workers, threads)(tasks)) as results:
+                for key, result in results:
+                    del left[key]
+                    deaths = 0
+                    yield key, result
+        except TerminatedWorkerError as error:
+            deaths += 1
+            if deaths == _DEATHS:
+                raise RuntimeError(_died(f"{deaths} times in a row")) from error
+            _log.warning("a worker process died; %d units of work are started again", len(left))
+
+
+def _parallel(workers: int, threads: int) -> Parallel:
+    from joblib import Parallel, parallel_config  # noqa: PLC0415  # slow to import
+
+    with parallel_config(
+        "loky",
+        n_jobs=workers,
+        inner_max_num_threads=threads,
+        idle_worker_timeout=_IDLE_SECONDS,
+        initializer=_leave_interrupts_to_parent,
+    ):
+        return Parallel(return_as="generator_unordered", batch_size=1, max_nbytes=None)
+
+
+@contextlib.contextmanager
+def _closing(results: Any) -> Iterator[Any]:
+    """Stop the workers at the end; joblib warns about what they were doing, which is what is wanted."""
+    try:
+        yield results
+    finally:
+        with warnings.catch_warnings(action="ignore", category=UserWarning):
+            results.close()
+
+
+def _leave_interrupts_to_parent() -> None:
+    """Ignore Ctrl-C, which reaches all processes of a terminal: a fit would take it for the wish to end early."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _in_worker(function: Callable[[Any], Any], key: str, payload: Any, threads: int) -> tuple[str, Any]:
+    # Not only inside a block: a Dask worker may run several units at once, and the end of one must not undo the limit
+    # of another.
+    threadpool_limits(threads)
+    return key, function(payload)
+
+
+def _by_dask(
+    function: Callable[[Any], Any], units: Mapping[str, Any], workers: int, threads: int, scheduler: str
+) -> Generator[tuple[str, Any], None, None]:
+    try:
+        from distributed import KilledWorker, as_completed  # noqa: PLC0415  # slow to import, and an extra
+    except ModuleNotFoundError as error:
+        text = 'a scheduler needs the extra "distributed": pip install "structmat[distributed]"'
+        raise ImportError(text) from error
+    with _client(scheduler, min(workers, max(len(units), 1))) as client:
+        run, version = secrets.token_hex(4), structmat.__version__
+        futures = [
+            client.submit(_on_cluster, function, key, payload, threads, version, key=f"{key}-{run}", pure=False)
+            for key, payload in units.items()
+        ]
+        done = as_completed(futures, loop=client.loop, with_results=True)
+        del futures  # so that the cluster forgets what has arrived
+        try:
+            for _, result in done:
+                yield result
+        except KilledWorker as error:
+            raise RuntimeError(_died(f"on one unit of work again and again ({error})")) from error
+
+
+@contextlib.contextmanager
+def _client(scheduler: str, workers: int) -> Iterator[Any]:
+    from distributed import Client, LocalCluster  # noqa: PLC0415  # slow to import, and an extra
+
+    with contextlib.ExitStack() as stack:
+        address: Any = scheduler
+        if scheduler == "local":
+            address = stack.enter_context(
+                LocalCluster(
+                    n_workers=workers,
+                    threads_per_worker=1,
+                    memory_limit=0,  # no guess of Dask's at what a fit may take
+                    dashboard_address=None,
+                    silence_logs=logging.CRITICAL,
+                )
+            )
+        try:
+            client = Client(address, set_as_default=False)
+        except (OSError, TimeoutError) as error:
+            raise ConnectionError(f"there is no Dask scheduler at {scheduler}") from error
+        yield stack.enter_context(client)
+
+
+def _on_cluster(function: Callable[[Any], Any], key: str, payload: Any, threads: int, version: str) -> tuple[str, Any]:
+    if structmat.__version__ != version:
+        raise ValueError(f"a worker of the cluster runs structmat {structmat.__version__}, not {version}")
+    return _in_worker(function, key, payload, threads)
+
+
+def _died(when: str) -> str:
+    return f"a worker process died {when}; was there too little memory? What is done is kept"

@@ -1,0 +1,340 @@
+"""`WorkFolder`: an output folder whose finished units of work stay, whenever a run is killed."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import logging
+import os
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from filelock import FileLock, Timeout
+
+import structmat
+from structmat.io import atomic_write
+from structmat.io._atomic import remove_temporaries, sync_folder
+from structmat.io._safetensors import SafetensorsFile, Tensor, checksum, to_bytes
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["Record", "WorkFolder"]
+
+_WORK, _SETTINGS, _LOCK, _UNITS = "work", "settings.json", "lock", "units"
+_RECORD, _CHECKSUM = "structmat_unit", "structmat_sha256"
+_SHOWN = 6
+"""Of differences between settings, at most."""
+_log = logging.getLogger(__name__)
+
+
+class Record(NamedTuple):
+    """The result of one unit of work."""
+
+    values: dict[str, Any]
+    """Numbers, text and lists of them."""
+    arrays: dict[str, NDArray[Any]]
+    """Arrays by name."""
+
+
+class WorkFolder:
+    """An output folder of a long run: whatever is finished stays, and the same run goes on from there.
+
+    What is needed to go on stands in the subfolder ``work``: ``settings.json``, ``lock``, and in ``units`` one file for
+    each unit of work that is done. Such a file appears complete, synced to the disk, or not at all; it carries a
+    checksum and that of the settings. Final files are written to the folder itself by `write_output`.
+
+    Made by `WorkFolder.open`.
+
+    Parameters
+    ----------
+    path : Path
+        The folder.
+    outputs : collection of str
+        Names of the final files.
+    stamp : str
+        Of the settings.
+
+    Attributes
+    ----------
+    done : set of str
+        Keys of the units that are finished.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from structmat.studies import WorkFolder
+    >>> parent = tempfile.TemporaryDirectory()
+    >>> settings = {"n_factors": 3}
+    >>> with WorkFolder.open(f"{parent.name}/out", settings) as folder:
+    ...     folder.write("layer.0", {"error": 0.5}, {"c": np.ones(3)})
+    >>> with WorkFolder.open(f"{parent.name}/out", settings) as folder:  # the run goes on
+    ...     folder.pending(["layer.0", "layer.1"]), folder.read("layer.0").values
+    (['layer.1'], {'error': 0.5})
+    >>> with WorkFolder.open(f"{parent.name}/out", {"n_factors": 5}) as folder:
+    ...     pass
+    Traceback (most recent call last):
+    ValueError: ... was begun with other settings: n_factors 3 there, 5 now; ...
+    >>> parent.cleanup()
+    """
+
+    def __init__(self, path: Path, outputs: Collection[str], stamp: str) -> None:
+        self.path = path
+        self.done: set[str] = set()
+        self._outputs = frozenset(outputs)
+        self._stamp = stamp
+        self._units = path / _WORK / _UNITS
+
+    @classmethod
+    @contextlib.contextmanager
+    def open(
+        cls, path: str | os.PathLike[str], settings: Mapping[str, Any], *, outputs: Collection[str] = ()
+    ) -> Iterator[WorkFolder]:
+        """Make a folder, or open one again, and keep others out of it.
+
+        The lock is the operating system's and ends with the process, however that ends. What a killed process was
+        writing is removed, and records that are damaged or of other settings too, with a warning to the log.
+
+        Parameters
+        ----------
+        path : path-like
+            The folder; made where it is missing.
+        settings : mapping
+            All that decides on the results, ready for JSON. The version of structmat is added.
+        outputs : collection of str
+            Names of the final files, which must not be there before the first run.
+
+        Yields
+        ------
+        WorkFolder
+            With the keys of the finished units in ``done``.
+
+        Raises
+        ------
+        BlockingIOError
+            If another run is at work in the folder.
+        ValueError
+            If the folder was begun with other settings; the text tells which.
+        OSError
+            If it cannot be written, or a final file is there that is not of an earlier run.
+        """
+        folder = Path(path)
+        now = _plain({**settings, "structmat": structmat.__version__})
+        work = _made(folder, outputs)
+        lock = FileLock(work / _LOCK)
+        try:
+            with _naming(folder):
+                lock.acquire(timeout=0)
+        except Timeout:
+            text = "another run is at work in this folder; wait until it ends, or choose another"
+            raise BlockingIOError(errno.EWOULDBLOCK, text, str(folder)) from None
+        try:
+            remove_temporaries(folder, outputs)
+            remove_temporaries(work)
+            _check_settings(folder, work / _SETTINGS, now)
+            opened = cls(folder, outputs, _stamp(now))
+            opened._look()
+            yield opened
+        finally:
+            lock.release()
+
+    def pending(self, keys: Iterable[str]) -> list[str]:
+        """Return which units are still to be done.
+
+        Parameters
+        ----------
+        keys : iterable of str
+            Of all units.
+
+        Returns
+        -------
+        list of str
+            Those without a record, in the same order.
+        """
+        return [key for key in keys if key not in self.done]
+
+    def write(self, key: str, values: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]] | None = None) -> None:
+        """Make a unit of work count: once this returns, its record survives.
+
+        Parameters
+        ----------
+        key : str
+            Of the unit.
+        values : mapping
+            Its results, ready for JSON; no NaN or infinity.
+        arrays : mapping of str to ndarray, optional
+            Real arrays that belong to them.
+
+        Raises
+        ------
+        OSError
+            If it cannot be written; earlier records stay.
+        ValueError
+            If `values` cannot be kept in JSON.
+        """
+        text = json.dumps({"key": key, "stamp": self._stamp, "values": values}, sort_keys=True, allow_nan=False)
+        tensors = {name: Tensor.of(array) for name, array in (arrays or {}).items()}
+        content = to_bytes(tensors, {_RECORD: text, _CHECKSUM: checksum(text, tensors)})
+        with atomic_write(self._file(key), force=True) as file:
+            file.write(content)
+        self.done.add(key)
+
+    def read(self, key: str) -> Record:
+        """Return the record of a finished unit.
+
+        Parameters
+        ----------
+        key : str
+            Of the unit.
+
+        Returns
+        -------
+        Record
+            As it was written.
+
+        Raises
+        ------
+        KeyError
+            If the unit is not done.
+        ValueError
+            If the file has been damaged since the folder was opened.
+        """
+        if key not in self.done:
+            raise KeyError(key)
+        return _read(self._file(key), self._stamp)[1]
+
+    def write_output(self, name: str, content: bytes) -> None:
+        """Write a final file, complete or not at all.
+
+        Parameters
+        ----------
+        name : str
+            One of the names that the folder was opened with.
+        content : bytes
+            Of the file.
+
+        Raises
+        ------
+        OSError
+            If it cannot be written.
+        """
+        if name not in self._outputs:
+            raise ValueError(f"WorkFolder.write_output: name must be one of {sorted(self._outputs)}, got {name!r}")
+        with atomic_write(self.path / name, force=True) as file:
+            file.write(content)
+
+    def _file(self, key: str) -> Path:
+        """Return the file of a unit: readable, and different for different keys."""
+        readable = re.sub(r"[^\w.-]", "_", key)[-80:].lstrip(".")
+        return self._units / f"{readable}.{_digest(key)[:16]}.safetensors"
+
+    def _look(self) -> None:
+        """Find the finished units; remove what is half-written, damaged or of other settings."""
+        self._units.mkdir(exist_ok=True)
+        remove_temporaries(self._units)
+        for path in sorted(self._units.glob("*.safetensors")):
+            try:
+                key, _ = _read(path, self._stamp)
+            except ValueError as error:
+                _log.warning("%s; it is removed and the unit done again", error)
+                path.unlink()
+                continue
+            if path == self._file(key):
+                self.done.add(key)
+
+
+def _made(folder: Path, outputs: Collection[str]) -> Path:
+    """Make the folders where they are missing and return the one for the work."""
+    work = folder / _WORK
+    if not work.is_dir():
+        for name in outputs:
+            if (folder / name).exists():
+                text = "the file exists and is not of an earlier run; choose another folder"
+                raise FileExistsError(errno.EEXIST, text, str(folder / name))
+        with _naming(folder):
+            work.mkdir(parents=True, exist_ok=True)
+        sync_folder(folder.parent)
+        sync_folder(folder)
+    for path in (folder, work):
+        if not os.access(path, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, "the folder is not writable", str(path))
+    return work
+
+
+@contextlib.contextmanager
+def _naming(folder: Path) -> Iterator[None]:
+    """Make errors of the system name the folder."""
+    try:
+        yield
+    except Timeout:
+        raise
+    except OSError as error:
+        raise OSError(error.errno or errno.EIO, error.strerror or str(error), str(folder)) from error
+
+
+def _check_settings(folder: Path, file: Path, now: dict[str, Any]) -> None:
+    """Write the settings, or compare with those that are there."""
+    if not file.exists():
+        if any((folder / _WORK / _UNITS).glob("*.safetensors")):
+            raise ValueError(f"{folder} has finished units but lacks {file}, so nobody knows their settings")
+        with atomic_write(file) as opened:
+            opened.write(json.dumps(now, indent=2, sort_keys=True).encode())
+        return
+    try:
+        there = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{file} is damaged, so nobody knows the settings of {folder}: {error}") from error
+    if there != now:
+        found = [*_differences(there, now)]
+        more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+        raise ValueError(
+            f"{folder} was begun with other settings: {', '.join(found[:_SHOWN])}{more}; "
+            "choose another folder, or go on with the settings of this one"
+        )
+
+
+def _differences(there: Any, now: Any, name: str = "") -> Iterator[str]:
+    """Yield a text for every setting that differs."""
+    if isinstance(there, dict) and isinstance(now, dict):
+        for key in sorted({*there, *now}):
+            yield from _differences(there.get(key), now.get(key), f"{name}.{key}" if name else key)
+    elif there != now:
+        yield f"{name} {json.dumps(there)} there, {json.dumps(now)} now"
+
+
+def _read(path: Path, stamp: str) -> tuple[str, Record]:
+    """Return key and record of a file.
+
+    Raises
+    ------
+    ValueError
+        If it is damaged, foreign, or of other settings.
+    """
+    file = SafetensorsFile.open(path)
+    tensors = {name: tensor._replace(data=file.data(name)) for name, tensor in file.tensors.items()}
+    text = file.metadata.get(_RECORD, "")
+    if not text or file.metadata.get(_CHECKSUM) != checksum(text, tensors):
+        raise ValueError(f"{path} is damaged or no record of a unit of work")
+    content = json.loads(text)
+    if content["stamp"] != stamp:
+        raise ValueError(f"{path} was made with other settings")
+    return content["key"], Record(content["values"], {n: t.values(f"{path}: {n}") for n, t in tensors.items()})
+
+
+def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings as they come back from JSON."""
+    plain: dict[str, Any] = json.loads(json.dumps(settings, sort_keys=True))
+    return plain
+
+
+def _stamp(settings: Mapping[str, Any]) -> str:
+    return _digest(json.dumps(settings, sort_keys=True))
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,122 @@
+"""`run_units`: the same results from every engine, and workers that die."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from structmat.studies import run_units, unit_rng
+from tests.studies import units
+
+ROOT = Path(__file__).parents[2]
+KEYS = [str(k) for k in range(8)]
+NEEDS_DASK = pytest.mark.skipif(importlib.util.find_spec("distributed") is None, reason="needs dask.distributed")
+
+
+def same(left, right):
+    assert left.keys() == right.keys()
+    for key, (error, arrays) in left.items():
+        assert error == right[key][0]
+        for a, b in zip(arrays, right[key][1], strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+@pytest.fixture(scope="module")
+def alone():
+    return dict(run_units(units.fitted, dict(zip(KEYS, KEYS, strict=True))))
+
+
+def test_order_and_number_of_units_do_not_matter(alone):
+    some = KEYS[:3:-2]
+    same(dict(run_units(units.fitted, dict(zip(some, some, strict=True)))), {key: alone[key] for key in some})
+
+
+def test_worker_processes_give_the_same_results_bit_for_bit(alone):
+    same(alone, dict(run_units(units.fitted, dict(zip(KEYS, KEYS, strict=True)), workers=2)))
+
+
+def test_a_worker_that_dies_is_replaced_and_its_work_done_again(alone, tmp_path, caplog):
+    payloads = {key: (key, str(tmp_path / "died")) for key in KEYS}
+    same(alone, dict(run_units(units.deadly_once, payloads, workers=2)))
+    assert (tmp_path / "died").exists()
+    assert "a worker process died" in caplog.text
+
+
+def test_workers_that_die_again_and_again_are_told():
+    with pytest.raises(RuntimeError, match="died 3 times in a row; was there too little memory"):
+        list(run_units(units.deadly, dict(zip(KEYS, KEYS, strict=True)), workers=2))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_error_of_a_unit_arrives_and_ends_the_run(workers):
+    with pytest.raises(ValueError, match="unit 3 is bad"):
+        list(run_units(units.failing, dict(zip(KEYS, KEYS, strict=True)), workers=workers))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_whoever_stops_early_stops_the_workers(workers):
+    results = run_units(units.slow, dict(zip(KEYS, KEYS, strict=True)), workers=workers)
+    key, (array, _) = next(results)
+    np.testing.assert_array_equal(array, np.arange(200.0) * float(key))
+    results.close()
+    assert list(results) == []
+
+
+def test_arguments_out_of_range():
+    with pytest.raises(ValueError, match="workers must be at least 1, got 0"):
+        run_units(units.slow, {}, workers=0)
+    with pytest.raises(ValueError, match="threads must be at least 1, got 0"):
+        run_units(units.slow, {}, threads=0)
+    assert list(run_units(units.slow, {}, workers=4)) == []
+
+
+def test_random_numbers_of_a_unit_depend_on_seed_and_key_alone():
+    draws = {(seed, key): unit_rng(seed, key).integers(1 << 62) for seed in (0, 1) for key in ("a", "b", "ab")}
+    assert len(set(draws.values())) == 6
+    assert unit_rng(0, "a").integers(1 << 62) == draws[0, "a"]
+
+
+CLUSTER = """
+import json, sys
+from structmat.studies import run_units
+from tests.studies import units
+
+if __name__ == "__main__":
+    keys = json.loads(sys.argv[1])
+    try:
+        found = run_units(units.deadly_once, {k: (k, sys.argv[2]) for k in keys}, workers=2, scheduler="local")
+        print(json.dumps({k: [error, [a.tolist() for a in arrays]] for k, (error, arrays) in found}))
+        list(run_units(units.fitted, {"a": "a"}, scheduler="tcp://127.0.0.1:9"))
+    except ConnectionError as error:
+        print(error)
+"""
+
+
+@NEEDS_DASK
+def test_dask_with_a_worker_killed_in_the_middle(alone, tmp_path):
+    """In a process of its own: Dask's threads do not bear warnings that are errors."""
+    (tmp_path / "script.py").write_text(CLUSTER)
+    command = [sys.executable, str(tmp_path / "script.py"), json.dumps(KEYS), str(tmp_path / "died")]
+    environment = {
+        **__import__("os").environ,
+        "PYTHONPATH": str(ROOT),
+        "DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "2s",
+    }
+    done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT, env=environment)
+    results, refusal = done.stdout.splitlines()
+    same(alone, {key: (error, [np.array(a) for a in arrays]) for key, (error, arrays) in json.loads(results).items()})
+    assert (tmp_path / "died").exists()
+    assert refusal == "there is no Dask scheduler at tcp://127.0.0.1:9"
+
+
+@NEEDS_DASK
+def test_a_missing_dask_is_told(monkeypatch):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(ImportError, match=r"structmat\[distributed\]"):
+        list(run_units(units.slow, {"1": "1"}, scheduler="local"))
