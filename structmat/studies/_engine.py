@@ -8,7 +8,7 @@ import logging
 import secrets
 import signal
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -39,7 +39,7 @@ def run_units(
     workers: int = 1,
     threads: int = 1,
     scheduler: str | None = None,
-) -> Iterator[tuple[str, Result]]:
+) -> Generator[tuple[str, Result], None, None]:
     """Do units of work and yield their results as they are ready, in any order.
 
     Each unit runs with the same number of BLAS threads wherever it runs, because that number changes how sums are
@@ -112,7 +112,9 @@ def unit_rng(seed: int, key: str) -> np.random.Generator:
     return np.random.default_rng([seed, *words.tolist()])
 
 
-def _here(function: Callable[[Any], Any], units: Mapping[str, Any], threads: int) -> Iterator[tuple[str, Any]]:
+def _here(
+    function: Callable[[Any], Any], units: Mapping[str, Any], threads: int
+) -> Generator[tuple[str, Any], None, None]:
     for key, payload in units.items():
         with threadpool_limits(threads):
             result = function(payload)
@@ -121,7 +123,7 @@ def _here(function: Callable[[Any], Any], units: Mapping[str, Any], threads: int
 
 def _by_joblib(
     function: Callable[[Any], Any], units: Mapping[str, Any], workers: int, threads: int
-) -> Iterator[tuple[str, Any]]:
+) -> Generator[tuple[str, Any], None, None]:
     from joblib import delayed  # noqa: PLC0415  # slow to import
     from joblib.externals.loky.process_executor import TerminatedWorkerError  # noqa: PLC0415
 
@@ -178,7 +180,7 @@ def _in_worker(function: Callable[[Any], Any], key: str, payload: Any, threads: 
 
 def _by_dask(
     function: Callable[[Any], Any], units: Mapping[str, Any], workers: int, threads: int, scheduler: str
-) -> Iterator[tuple[str, Any]]:
+) -> Generator[tuple[str, Any], None, None]:
     try:
         from distributed import KilledWorker, as_completed  # noqa: PLC0415  # slow to import, and an extra
     except ModuleNotFoundError as error:
