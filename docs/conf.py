@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import structmat
+import structmat.studies
 from structmat.torch import AdaptedLayer
 
 HERE = Path(__file__).parent
@@ -95,7 +96,7 @@ def write_command_help() -> None:
     folder = HERE / "_generated"
     folder.mkdir(exist_ok=True)
     environment = {**os.environ, "COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb"}
-    for words in ((), ("fit",), ("curve",), ("info",)):
+    for words in ((), ("fit",), ("curve",), ("sweep",), ("report",), ("info",)):
         arguments = [sys.executable, "-m", "structmat", *words, "--help"]
         text = subprocess.run(arguments, env=environment, check=True, capture_output=True, encoding="utf-8").stdout
         target = folder / f"{'-'.join(('help', *words))}.txt"
@@ -112,3 +113,4 @@ def setup(app):
 
 
 write_command_help()
+(HERE / "_generated" / "study.toml").write_text(structmat.studies.TEMPLATE, encoding="utf-8")

@@ -23,6 +23,7 @@ EXECUTED = {
     "new_operator.md",
     "peft.md",
     "reproduction.md",
+    "studies.md",
 }
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
