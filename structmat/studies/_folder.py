@@ -230,7 +230,7 @@ class WorkFolder:
 
     def _file(self, key: str) -> Path:
         """Return the file of a unit: readable, and different for different keys."""
-        readable = re.sub(r"[^\w.-]", "_", key)[-80:]
+        readable = re.sub(r"[^\w.-]", "_", key)[-80:].lstrip(".")
         return self._units / f"{readable}.{_digest(key)[:16]}.safetensors"
 
     def _look(self) -> None:
