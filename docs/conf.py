@@ -70,7 +70,14 @@ html_theme_options = {
     "footer_start": ["copyright"],
     "footer_end": [],
 }
-html_sidebars = {"index": [], "theory": [], "reproduction": [], "command": [], "changelog": []}
+html_sidebars = {
+    "index": [],
+    "theory": [],
+    "reproduction": [],
+    "what_cdd_represents": [],
+    "command": [],
+    "changelog": [],
+}
 
 sphinx_gallery_conf = {
     "examples_dirs": "examples",

@@ -107,12 +107,16 @@ def test_figures_show_every_method_layer_and_setting(study):
     errors = {(r.layer, r.method, r.block, r.n_factors): r.error for r in study.rows}
     want = errors["wide", "cdd", "min", 5] / errors["wide", "truncated-svd", "min", 5]
     texts = {text.get_position(): text.get_text() for text in ax.texts}
-    assert texts[1, 1] == f"{want:.2f}"
+    assert texts[1, 1] == f"{want:.3f}"
 
 
 def test_figures_of_odd_studies(study, tmp_path):
     only = Study(tuple(row for row in study.rows if row.method == "truncated-svd"), 5)
     assert ratio_figure(only) is None
+    with pytest.raises(ValueError, match='no rows to draw "ratios"'):
+        only.plot("ratios")
+    with pytest.raises(ValueError, match="got 'bars'"):
+        only.plot("bars")
     assert "10 of 5" not in means_figure(only).get_suptitle()
     exact = sweep(SweepConfig({"one": np.eye(4), "zero": np.zeros((4, 4))}, seeds=[0, 1]), tmp_path / "out")
     assert means_figure(exact).axes[0].get_yscale() == "log"

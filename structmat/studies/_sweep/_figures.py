@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import defaultdict
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["layers_figure", "means_figure", "ratio_figure"]
 
+_TICKS = ((1.0, 2.0, 5.0), (1.0, 1.2, 1.5), (1.0, 1.05, 1.1, 1.2), (1.0, 1.02, 1.05), (1.0, 1.01, 1.02))
+"""Of quotients: the coarsest that fall into the scale, and their inverses."""
 _PANELS = 48  # of one layer each
 _COLUMNS = 6
 _SMALL = 1e-2  # where errors fall below this, their axis is logarithmic
@@ -85,7 +88,8 @@ def layers_figure(study: Study) -> Figure:
     of_layer: dict[str, list[StudyRow]] = defaultdict(list)
     for row in study.rows:
         of_layer[row.layer].append(row)
-    for ax, layer in zip(axes.flat, shown, strict=False):
+    for ax, layer, title in zip(axes.flat, shown, _short_names(shown), strict=False):
+        ax.set_title(title, fontsize=7)
         for name, means in _by_method(Study(tuple(of_layer[layer]), 0)).items():
             label, colour, dashes, _ = STYLES[name]
             for index, points in enumerate(_lines(name, means)):
@@ -99,7 +103,6 @@ def layers_figure(study: Study) -> Figure:
                     markersize=2.2,
                     label=label if index == 0 else None,
                 )
-        ax.set_title(_shortened(layer), fontsize=7)
     for ax in axes.flat[len(shown) :]:
         ax.set_axis_off()
     for ax in axes.flat[: len(shown)]:
@@ -136,7 +139,8 @@ def ratio_figure(study: Study) -> Figure | None:
     table = np.full((len(layers), len(settings)), np.nan)
     for key, value in ratios.items():
         table[layers.index(key[0]), settings.index(key[1:])] = value
-    width = 2.6 + max(0.62 * len(settings), 2.4) + 0.05 * max(len(_shortened(layer)) for layer in layers)
+    names = _short_names(layers)
+    width = 2.6 + max(0.62 * len(settings), 2.4) + 0.05 * max(map(len, names))
     figure = Figure(figsize=(width, max(0.9 + 0.2 * len(layers), 2.2)), dpi=120, layout="constrained")
     ax = figure.subplots()
     reach = max(float(np.nanmax(np.abs(np.log2(np.maximum(table, 1e-3))))), 0.05)
@@ -151,17 +155,18 @@ def ratio_figure(study: Study) -> Figure | None:
         for (i, j), value in np.ndenumerate(table):
             if math.isfinite(value):
                 dark = abs(math.log2(max(value, 1e-3))) > 0.65 * reach
-                ax.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=6, color="white" if dark else "black")
-        ax.set_yticks(range(len(layers)), [_shortened(layer) for layer in layers], fontsize=7)
+                ax.text(j, i, f"{value:.3f}", ha="center", va="center", fontsize=6, color="white" if dark else "black")
+        ax.set_yticks(range(len(layers)), names, fontsize=7)
     else:
         ax.set_ylabel("layer")
-    names = [f"{n_factors}" if block == "min" else f"{n_factors}\nb={block}" for block, n_factors in settings]
-    ax.set_xticks(range(len(settings)), names, fontsize=8)
+    labels = [f"{n_factors}" if block == "min" else f"{n_factors}\nb={block}" for block, n_factors in settings]
+    ax.set_xticks(range(len(settings)), labels, fontsize=8)
     ax.set_xlabel("number of factors", fontsize=8)
     ax.set_title("error of CDD / error of the truncated SVD", fontsize=9)
     bar = figure.colorbar(image, ax=ax)
-    ticks = [t for t in (0.25, 0.5, 0.7, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 4.0) if abs(math.log2(t)) <= reach]
-    bar.set_ticks([math.log2(t) for t in ticks], labels=[f"{t:g}" for t in ticks])
+    steps = next(s for s in _TICKS if len([t for t in s if math.log2(t) <= reach]) > 1)
+    ticks = [t for step in steps for t in (1 / step, step) if math.log2(step) <= reach]
+    bar.set_ticks([math.log2(t) for t in ticks], labels=[f"{t:.3g}" for t in ticks])
     bar.ax.yaxis.set_minor_locator(NullLocator())
     bar.ax.tick_params(labelsize=7)
     return figure
@@ -236,5 +241,11 @@ def _title(study: Study) -> str:
     return f"Mean over {count} layers{state}" if count != 1 else f"{study.layers()[0]}{state}"
 
 
-def _shortened(name: str, most: int = 34) -> str:
-    return name if len(name) <= most else f"…{name[1 - most :]}"
+def _short_names(layers: list[str], most: int = 34) -> list[str]:
+    """Return names without what all of them begin with, as in ``encoder.layer.``, and cut on the left."""
+    parts = [re.split(r"(?<=[./])", layer) for layer in layers]
+    common = 0
+    while len(layers) > 1 and all(len(p) > common + 1 and p[common] == parts[0][common] for p in parts):
+        common += 1
+    names = ["".join(part[common:]) for part in parts]
+    return [name if len(name) <= most else f"…{name[1 - most :]}" for name in names]

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, NamedTuple, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_type_hints
 
 from structmat.io import atomic_write
 
@@ -253,17 +253,38 @@ class Study:
         with atomic_write(path, force=force) as file:
             file.write(content)
 
-    def plot(self) -> Figure:
-        """Draw the means over the layers; needs the extra ``plot``.
+    def plot(self, kind: Literal["means", "layers", "ratios"] = "means") -> Figure:
+        """Draw the table; needs the extra ``plot``.
+
+        Parameters
+        ----------
+        kind : {"means", "layers", "ratios"}, default: "means"
+            The means over the layers, of all methods against the number of parameters and of CDD against the number of
+            factors; or a panel for each layer; or the error of CDD over that of the truncated SVD, layer by setting.
 
         Returns
         -------
         matplotlib.figure.Figure
-            The error against the number of parameters, of all methods, and that of CDD against its number of factors.
-        """
-        from structmat.studies._sweep._figures import means_figure  # noqa: PLC0415  # matplotlib is an extra
+            Save it by ``figure.savefig(path)``.
 
-        return means_figure(self)
+        Raises
+        ------
+        ValueError
+            If `kind` is another word, or there is nothing to draw.
+        """
+        from structmat.studies._sweep import _figures  # noqa: PLC0415  # matplotlib is an extra
+
+        figures = {
+            "means": _figures.means_figure,
+            "layers": _figures.layers_figure,
+            "ratios": _figures.ratio_figure,
+        }
+        if kind not in figures:
+            raise ValueError(f'Study.plot: kind must be "means", "layers" or "ratios", got {kind!r}')
+        figure = figures[kind](self) if self.rows else None
+        if figure is None:
+            raise ValueError(f'Study.plot: there are no rows to draw "{kind}" of')
+        return figure
 
     def __repr__(self) -> str:
         state = "complete" if self.complete else f"{len(self.rows)} of {self.n_planned} rows"
