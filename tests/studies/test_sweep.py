@@ -163,7 +163,7 @@ def test_changes_between_checkpoints_are_found_in_the_order_of_their_numbers(tmp
     with pytest.raises(ValueError, match=r"lacks.safetensors.* model.2.v.weight"):
         sweep(SweepConfig([MatrixSource(**source | {"base": "lacks.safetensors"})]), "new")
     save_file(base | {"model.2.v.weight": np.ones((9, 6), "f4")}, "other.safetensors")
-    with pytest.raises(ValueError, match=r"model.2.v.weight has shape \(6, 9\), but other.* has \(9, 6\)"):
+    with pytest.raises(ValueError, match=r"model.2.v.weight has shape \(6, 9\), but .*other.* has \(9, 6\)"):
         sweep(SweepConfig([MatrixSource(**source | {"base": "other.safetensors"})]), "new")
     Path("other.safetensors").write_bytes(Path("base.safetensors").read_bytes()[:-4])
     with pytest.raises(ValueError, match=r"other.safetensors"):

@@ -86,7 +86,8 @@ def _every(sources: Sequence[MatrixSource] | Mapping[str, Any]) -> Iterator[Laye
             values = to_numpy(as_matrix(array, f"sweep: {name}"))
             yield Layer(str(name), (values.shape[0], values.shape[1]), partial(np.asarray, values))
         return
-    for source in sources:
+    # Workers may have another working directory.
+    for source in (source._beside(Path.cwd()) for source in sources):
         found = list(_from_files(source) if source.files else _from_checkpoints(source))
         if not found:
             raise ValueError(_nothing(source))
