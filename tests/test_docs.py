@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted(page for folder in (".", "docs", "docs/guide") for page in (ROOT / folder).glob("*.md"))
 EXECUTED = {
     "README.md",
+    "checkpoints.md",
     "conventions.md",
     "fine_tuning.md",
     "fitting.md",

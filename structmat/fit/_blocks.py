@@ -76,6 +76,10 @@ class BlockGrid:
         """``diagonals[p, i, q, k] = blocks[p, i, q, (i - k) % m]``: cyclic diagonal `k` of a block is column `k`."""
         return by_diagonals(self.blocks)
 
+    def release_diagonals(self) -> None:
+        """Give back the memory of `diagonals`, until they are needed again."""
+        self.__dict__.pop("diagonals", None)
+
     def diagonal_energy(self, ps: slice, rows: slice) -> NDArray[Any]:
         """Squared moduli of a chunk of `diagonals`."""
         return absolute_square(self.diagonals[ps, rows])

@@ -48,6 +48,7 @@ def _links(grid: BlockGrid, rng: np.random.Generator) -> tuple[Links, Links]:
     h: Links = {}
     if m == 1:
         return g, h
+    grid.release_diagonals()  # so that there are never more than two copies of the matrix
     damped = _damped(grid)
     g[1], h[1] = _leading_pair(grid, damped, 1, _noise(grid.cols_present, rng), _FIRST_PASSES)
     for s in _shift_chain(m):

@@ -60,10 +60,10 @@ def run_units(
         Use Dask instead: ``"local"`` starts `workers` processes on this machine; an address such as
         ``"tcp://host:8786"`` uses the workers of that cluster, which should run one thread each.
 
-    Yields
-    ------
-    tuple of str and object
-        Key and result. Whoever stops early, by Ctrl-C too, stops the workers.
+    Returns
+    -------
+    generator of tuple
+        Of keys and results. Whoever stops early, by Ctrl-C too, stops the workers.
 
     Raises
     ------

@@ -1,0 +1,258 @@
+"""`structmat.io.Checkpoint`: files of weights of all kinds, whole and damaged."""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from structmat.io import Checkpoint, CheckpointError, _checkpoint
+
+torch = pytest.importorskip("torch")
+
+from safetensors.torch import save_file  # needs torch
+
+GENERATOR = torch.Generator().manual_seed(0)
+WEIGHTS = {
+    "a.weight": torch.randn(50, 30, generator=GENERATOR).half(),
+    "b.weight": torch.randn(5, 6, 2, generator=GENERATOR).bfloat16(),
+    "b.bias": torch.randn(7, generator=GENERATOR),
+    "d": torch.randn(3, 4, generator=GENERATOR, dtype=torch.float64),
+    "empty": torch.zeros(0, 4),
+    "single": torch.tensor(3.0),
+    "number": torch.arange(4),
+}
+
+
+def write(folder, kind):
+    """Write the weights in one of the ways in which models are stored; return what to open."""
+    folder.mkdir(parents=True, exist_ok=True)
+    halves = [dict(list(WEIGHTS.items())[:3]), dict(list(WEIGHTS.items())[3:])]
+    if kind == "file":
+        save_file(WEIGHTS, folder / "any.name")
+        return folder / "any.name"
+    if kind == "pt":
+        torch.save(WEIGHTS, folder / "w.pt")
+        return folder / "w.pt"
+    if kind == "nested":
+        torch.save({"step": 3, "state_dict": WEIGHTS}, folder / "w.pth")
+    elif kind == "folder":
+        save_file(WEIGHTS, folder / "model.safetensors")
+        torch.save({}, folder / "training_args.bin")
+    elif kind == "bin":
+        torch.save(WEIGHTS, folder / "pytorch_model.bin")
+        torch.save({"x": torch.ones(1)}, folder / "optimizer.bin")
+    else:
+        suffix, save = ("safetensors", save_file) if "safetensors" in kind else ("bin", torch.save)
+        index = {}
+        for k, part in enumerate(halves):
+            save(part, folder / f"model-{k}.{suffix}")
+            index |= dict.fromkeys(part, f"model-{k}.{suffix}")
+        if "index" in kind:
+            (folder / f"model.{suffix}.index.json").write_text(json.dumps({"metadata": {}, "weight_map": index}))
+    return folder
+
+
+KINDS = ["file", "folder", "safetensors shards", "safetensors index", "pt", "nested", "bin", "bin index"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_checkpoint_gives_the_same_weights(tmp_path, kind, monkeypatch):
+    monkeypatch.setattr(_checkpoint, "_CHUNK_BYTES", 1000)
+    checkpoint = Checkpoint(write(tmp_path, kind))
+    assert sorted(WEIGHTS) == list(checkpoint)
+    assert len(checkpoint) == len(WEIGHTS)
+    for name, want in WEIGHTS.items():
+        entry = checkpoint.entry(name)
+        assert (entry.dtype, entry.shape) == (str(want.dtype)[6:], tuple(want.shape))
+        raw = entry.raw()
+        assert raw.shape == tuple(want.shape)
+        assert raw.data == (want.reshape(-1).view(torch.uint8).numpy().tobytes() if want.numel() else b"")
+        if want.is_floating_point():
+            got = entry.read()
+            assert got.dtype == (np.float64 if name == "d" else np.float32)
+            np.testing.assert_array_equal(got, want.to(torch.float64).numpy())
+        else:
+            with pytest.raises(CheckpointError, match="number has dtype int64, but only float16, bfloat16"):
+                entry.read()
+    pieces = [rows for rows, _ in checkpoint.entry("a.weight").pieces()]
+    assert len(pieces) == 7
+    assert checkpoint.stamp() == Checkpoint(checkpoint.path).stamp()
+
+
+def test_names_may_differ_in_what_wrapping_classes_add(tmp_path):
+    checkpoint = Checkpoint(write(tmp_path, "folder"))
+    assert checkpoint.find("model.a.weight") == "a.weight"
+    assert checkpoint.find("bias") == "b.bias"
+    assert checkpoint.find("weight") is None  # two end so
+    with pytest.raises(CheckpointError, match=f"{tmp_path} has no weight nothing"):
+        checkpoint.entry("nothing")
+
+
+def header_of(path):
+    content = path.read_bytes()
+    size = struct.unpack("<Q", content[:8])[0]
+    return json.loads(content[8 : 8 + size]), content[8 + size :]
+
+
+def with_header(path, change):
+    header, data = header_of(path)
+    change(header)
+    text = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + data)
+
+
+LIES = {
+    "shape": (lambda h: h["b.bias"].update(shape=[8]), "the header gives shape [8] of F32, but 28 bytes"),
+    "huge": (lambda h: h["b.bias"].update(shape=[1 << 60]), "the header gives shape [1152921504606846976] of F32"),
+    "negative": (lambda h: h["b.bias"].update(shape=[-7]), "the header gives impossible sizes"),
+    "end": (lambda h: h["b.bias"].update(shape=[1 << 38], data_offsets=[0, 1 << 40]), "the file is cut short"),
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_a_header_that_lies_spoils_one_weight_only(tmp_path, lie):
+    change, text = LIES[lie]
+    with_header(write(tmp_path, "folder") / "model.safetensors", change)
+    checkpoint = Checkpoint(tmp_path)
+    with pytest.raises(CheckpointError) as caught:
+        checkpoint.entry("b.bias")
+    assert str(caught.value).startswith(f"{tmp_path / 'model.safetensors'}: b.bias: {text}")
+    assert list(checkpoint.faults) == ["b.bias"]
+    np.testing.assert_array_equal(checkpoint.entry("a.weight").read(), WEIGHTS["a.weight"].numpy())
+
+
+def test_a_file_cut_short_spoils_what_is_beyond(tmp_path):
+    file = write(tmp_path, "folder") / "model.safetensors"
+    last = max(((item["data_offsets"][1], name) for name, item in header_of(file)[0].items() if name[0] != "_"))[1]
+    file.write_bytes(file.read_bytes()[:-1])
+    checkpoint = Checkpoint(tmp_path)
+    assert list(checkpoint.faults) == [last]
+    assert "cut short" in checkpoint.faults[last]
+
+
+def test_overlapping_weights_and_headers_of_other_kinds_spoil_the_file(tmp_path):
+    file = write(tmp_path, "file")
+    for change in (
+        lambda h: h["b.bias"].update(data_offsets=h["a.weight"]["data_offsets"], dtype="F16", shape=[50, 30]),
+        lambda h: h.update({"a.weight": 3}),
+        lambda h: h["a.weight"].pop("shape"),
+    ):
+        content = file.read_bytes()
+        with_header(file, change)
+        with pytest.raises(CheckpointError, match=r"any\.name is no complete safetensors file"):
+            Checkpoint(file)
+        file.write_bytes(content)
+
+
+@pytest.mark.parametrize("kind", ["safetensors index", "bin index"])
+@pytest.mark.parametrize("damage", ["missing", "garbage", "key"])
+def test_damaged_shards_are_told_with_every_weight_in_them(tmp_path, kind, damage):
+    write(tmp_path, kind)
+    (first,) = tmp_path.glob("model-0.*")
+    if damage == "missing":
+        first.unlink()
+    elif damage == "garbage":
+        first.write_bytes(b"\x07" * 100)
+    else:
+        save = save_file if "safetensors" in kind else torch.save
+        save({name: WEIGHTS[name] for name in ("b.weight", "b.bias")}, first)
+    lost = ["a.weight"] if damage == "key" else ["a.weight", "b.bias", "b.weight"]
+    checkpoint = Checkpoint(tmp_path)
+    assert sorted(checkpoint.faults) == lost
+    for name in lost:
+        with pytest.raises(CheckpointError) as caught:
+            checkpoint.entry(name)
+        assert str(caught.value).startswith(f"{first}: {name}: ")
+    assert sorted({*checkpoint.entries, *lost}) == sorted(WEIGHTS)
+
+
+def test_without_an_index_a_broken_shard_is_told_where_a_weight_is_missing(tmp_path):
+    write(tmp_path, "safetensors shards")
+    (tmp_path / "model-0.safetensors").write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"has no weight a\.weight \(.*model-0.safetensors is no complete"):
+        Checkpoint(tmp_path).entry("a.weight")
+
+
+class Evil:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+def test_a_pickle_that_would_run_code_is_not_read(tmp_path):
+    torch.save({"a": Evil(str(tmp_path / "made"))}, tmp_path / "w.pt")
+    with pytest.raises(CheckpointError, match=r"w\.pt holds more than tensors, and is not read: it could run code"):
+        Checkpoint(tmp_path / "w.pt")
+    assert not (tmp_path / "made").exists()
+
+
+def test_torch_files_that_are_not_complete(tmp_path):
+    file = write(tmp_path, "pt")
+    content = file.read_bytes()
+    for part in (content[:-100], content[:300]):
+        file.write_bytes(part)
+        with pytest.raises(CheckpointError, match=r"w\.pt is no complete file of torch\.save"):
+            Checkpoint(file)
+    torch.save(WEIGHTS, file, _use_new_zipfile_serialization=False)
+    with pytest.raises(CheckpointError, match=r"w\.pt is no file of torch\.save since torch 1\.6"):
+        Checkpoint(file)
+    for other in ([1], {"a": 3}):
+        torch.save(other, file)
+        with pytest.raises(CheckpointError, match="holds no tensors by name"):
+            Checkpoint(file)
+    torch.save({"a": torch.arange(1000.0)}, file)
+    lying = file.read_bytes().replace(b"M\xe8\x03", b"M\xff\xff")  # 1000 as the pickle has it
+    file.write_bytes(lying)
+    with pytest.raises(CheckpointError, match=r"w\.pt is no complete file of torch\.save"):
+        Checkpoint(file)
+
+
+def test_eight_bits_are_refused(tmp_path):
+    save_file({"q.weight": torch.ones(2, 2).to(torch.float8_e4m3fn)}, tmp_path / "model.safetensors")
+    entry = Checkpoint(tmp_path).entry("q.weight")
+    with pytest.raises(CheckpointError, match=r"model.safetensors: q.weight has dtype F8_E4M3.*must be dequantised"):
+        entry.check_floats()
+
+
+def test_folders_that_are_no_checkpoint(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        Checkpoint(tmp_path / "nothing")
+    with pytest.raises(CheckpointError, match="holds no safetensors or PyTorch files"):
+        Checkpoint(tmp_path)
+    for text, what in (
+        ("{", "is no index of a checkpoint"),
+        ('{"weight_map": []}', "is no index of a checkpoint"),
+        ('{"weight_map": {"a": "../b"}}', "a: '../b' is no name of a file beside the index"),
+    ):
+        (tmp_path / "model.safetensors.index.json").write_text(text)
+        with pytest.raises(CheckpointError, match=what):
+            Checkpoint(tmp_path)
+    (tmp_path / "other.safetensors.index.json").touch()
+    with pytest.raises(CheckpointError, match="has several indices"):
+        Checkpoint(tmp_path)
+    for path in tmp_path.iterdir():
+        path.unlink()
+    for name in "ab":
+        save_file({"x": torch.ones(1)}, tmp_path / f"{name}.safetensors")
+    with pytest.raises(CheckpointError, match=r"b\.safetensors: x: .*a\.safetensors has a weight of this name too"):
+        Checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["file", "pt"])
+def test_a_file_that_changes_meanwhile(tmp_path, kind):
+    path = write(tmp_path, kind)
+    entry = Checkpoint(path).entry("a.weight")
+    save = save_file if kind == "file" else torch.save
+    save({"a.weight": torch.ones(2, 2)}, path)
+    with pytest.raises(CheckpointError, match="the file has changed meanwhile"):
+        entry.read()
+    Path(path).write_bytes(b"PK\x03\x04" if kind == "pt" else b"")
+    with pytest.raises(CheckpointError, match=r"a\.weight: .* is no complete"):
+        entry.read()
