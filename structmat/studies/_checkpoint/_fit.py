@@ -363,9 +363,11 @@ def _work(
             faults[name] = outcome.fault
         else:
             folder.write(name, outcome.values, outcome.arrays)
-            _log.info("%s is done, error %s", name, outcome.values.get("error"))
         if name != _OTHERS:
-            report(name, outcome.values.get("error"))
+            error = outcome.values.get("error")
+            if error is not None:
+                _log.info("%s is done, error %.4g", name, error)
+            report(name, error)
     return faults
 
 
