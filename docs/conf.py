@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import structmat
+import structmat.studies
 from structmat.torch import AdaptedLayer
 
 HERE = Path(__file__).parent
@@ -69,7 +70,9 @@ html_theme_options = {
     "footer_start": ["copyright"],
     "footer_end": [],
 }
-html_sidebars = {"index": [], "theory": [], "reproduction": [], "performance": [], "command": [], "changelog": []}
+html_sidebars = dict.fromkeys(
+    ("index", "theory", "performance", "what_cdd_represents", "reproduction", "command", "changelog"), []
+)
 
 sphinx_gallery_conf = {
     "examples_dirs": "examples",
@@ -95,7 +98,7 @@ def write_command_help() -> None:
     folder = HERE / "_generated"
     folder.mkdir(exist_ok=True)
     environment = {**os.environ, "COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb"}
-    for words in ((), ("fit",), ("curve",), ("fit-checkpoint",), ("info",)):
+    for words in ((), ("fit",), ("curve",), ("fit-checkpoint",), ("sweep",), ("report",), ("info",)):
         arguments = [sys.executable, "-m", "structmat", *words, "--help"]
         text = subprocess.run(arguments, env=environment, check=True, capture_output=True, encoding="utf-8").stdout
         target = folder / f"{'-'.join(('help', *words))}.txt"
@@ -112,3 +115,4 @@ def setup(app):
 
 
 write_command_help()
+(HERE / "_generated" / "study.toml").write_text(structmat.studies.TEMPLATE, encoding="utf-8")

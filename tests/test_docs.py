@@ -25,6 +25,7 @@ EXECUTED = {
     "peft.md",
     "performance.md",
     "reproduction.md",
+    "studies.md",
 }
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 

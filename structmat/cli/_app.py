@@ -23,6 +23,7 @@ from structmat.cli._errors import FAILURE, INTERRUPTED, USAGE, CommandError, bla
 from structmat.cli._fit_checkpoint import fit_checkpoint
 from structmat.cli._outputs import check_outputs, plot_module, write_figure
 from structmat.cli._report import live_progress, print_comparison, print_description, print_json, result_notes
+from structmat.cli._sweep import report, sweep
 from structmat.fit import fit_cdd
 
 if TYPE_CHECKING:
@@ -141,6 +142,8 @@ def fit(
 
 app.command(curve)
 app.command(fit_checkpoint)
+app.command(sweep)
+app.command(report)
 
 
 @app.command

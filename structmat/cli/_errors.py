@@ -10,7 +10,9 @@ __all__ = ["FAILURE", "INTERRUPTED", "USAGE", "CommandError", "blaming"]
 
 FAILURE, USAGE, INTERRUPTED = 1, 2, 130
 
-_OWN = re.compile(r"(?:fit_cdd|error_curve|load_matrix|fit_checkpoint): (\w+) (must .*)", re.DOTALL)
+_OWN = re.compile(
+    r"(?:fit_cdd|error_curve|load_matrix|fit_checkpoint|SweepConfig|MatrixSource): (\w+) (must .*)", re.DOTALL
+)
 """How the package's own functions name the argument at fault."""
 
 

@@ -54,7 +54,7 @@ def _suffixes(option: str) -> tuple[str, ...]:
     if option == "--plot":
         suffixes: tuple[str, ...] = plot_module().SUFFIXES
         return suffixes
-    return {"--out": (".safetensors",), "--csv": (".csv",)}[option]
+    return {"--out": (".safetensors",), "--csv": (".csv",), "--html": (".html",)}[option]
 
 
 def _is_same(path: Path, other: Path) -> bool:

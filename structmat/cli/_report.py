@@ -21,12 +21,12 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
+from rich.table import Column, Table
 
 if TYPE_CHECKING:
     from structmat.cli._compare import Row
     from structmat.fit import CurveProgress, ErrorCurve, FitProgress, FitResult
-    from structmat.studies import CheckpointFit, CheckpointProgress
+    from structmat.studies import CheckpointFit, CheckpointProgress, Study, StudyMean, SweepProgress
 
 __all__ = [
     "checkpoint_progress",
@@ -37,7 +37,9 @@ __all__ = [
     "print_curve",
     "print_description",
     "print_json",
+    "print_study",
     "result_notes",
+    "sweep_progress",
 ]
 
 _HEADINGS = {
@@ -103,6 +105,35 @@ def curve_progress(*, quiet: bool) -> Iterator[Callable[[CurveProgress], None]]:
                 completed=state.point - 1 + min(state.fit.iteration / state.fit.max_iter, 1.0),
                 error=f"{state.fit.error:.6f}",
                 left=left,
+            )
+
+        yield report
+
+
+@contextlib.contextmanager
+def sweep_progress(*, quiet: bool) -> Iterator[Callable[[SweepProgress], None]]:
+    """Show how far a sweep is on stderr, if that is a terminal, with the time left; give the callback."""
+    console = Console(stderr=True)
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.fields[count]}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[left]}"),
+    )
+    shown = Progress(*columns, console=console, transient=True, expand=True, disable=quiet or not console.is_terminal)
+    with shown as progress:
+        task = progress.add_task("", total=None, count="", left="")
+
+        def report(state: SweepProgress) -> None:
+            progress.update(
+                task,
+                description=escape(state.name),
+                total=state.n_units or None,
+                completed=state.n_done,
+                count=f"{state.n_done}/{state.n_units}" if state.n_units else "reading",
+                left="" if state.remaining is None else f"about {_duration(state.remaining)} left",
             )
 
         yield report
@@ -214,6 +245,33 @@ def print_curve(title: str, curve: ErrorCurve, notes: list[str]) -> None:
         reached += f", stopped by the {curve.stopped}" if curve.stopped == "time limit" else f", {curve.stopped}"
         reached += "; fits of 0.0 s repeat the best of fewer factors"
     _print(table, [f"blocks of {curve.block_size}, {curve.first} first, {reached}", *notes])
+
+
+def print_study(study: Study, notes: list[str]) -> None:
+    """Print the means of a study over its layers."""
+    names = dict.fromkeys(mean.method for mean in study.means())
+    count = len(study.layers())
+    title = f"{count} layers" if count != 1 else study.layers()[0]
+    table = Table(title=escape(title), title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    headings = {"cdd": "CDD\nerror", **_HEADINGS}
+    for heading in ("\nfactors", "\nblock", "\nlayers", "of\ndense", *(headings.get(name, name) for name in names)):
+        table.add_column(heading, justify="right", no_wrap=True, style="bold" if heading == headings["cdd"] else "")
+    settings: dict[tuple[Any, int], dict[str, StudyMean]] = {}
+    for mean in study.means():
+        settings.setdefault((mean.block, mean.n_factors), {})[mean.method] = mean
+    for (block, n_factors), means in settings.items():
+        largest = max(means.values(), key=lambda mean: mean.share)
+        table.add_row(
+            f"{n_factors}",
+            f"{block}",
+            f"{largest.n_layers}",
+            f"{100 * largest.share:.3g}%",
+            *("-" if (m := means.get(name)) is None or not m.share else _error_text(m.error) for name in names),
+        )
+    state = "complete" if study.complete else "unfinished, the same sweep goes on"
+    lines = [f"{len(study.rows):,} of {study.n_planned:,} results, {state}; errors are means over the layers"]
+    lines += [f"not available: {text} ({number:,})" for text, number in study.left_out.items()]
+    _print(table, [*lines, *notes])
 
 
 def print_description(description: dict[str, Any]) -> None:

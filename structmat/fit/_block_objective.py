@@ -85,7 +85,7 @@ class BlockLayout(Layout):
     def join(self, parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
         """Return the flat parameters of those of each factor, the inverse of `split`."""
         flat = [
-            part.reshape(*part.shape[: part.ndim - len(shape)], -1)
+            part.reshape(*part.shape[: part.ndim - len(shape)], math.prod(shape))
             for part, shape in zip(parts, self.vector_shapes, strict=True)
         ]
         return np.concatenate(flat, axis=-1)

@@ -1,7 +1,9 @@
 """Studies of many matrices: work that survives being killed and runs on one process, many, or a cluster.
 
 - `_checkpoint`: `fit_checkpoint`, from a tuned model to an adapter
+- `_sweep`: `sweep`, many matrices by many methods with many settings, and `report`
 - `_html`: self-contained pages
+- `_reading`: what is in a work folder, without its lock
 - `_folder`: `WorkFolder`, an output folder whose finished units of work stay
 - `_engine`: `run_units`, the same units in this process, by joblib or by Dask
 """
@@ -12,6 +14,19 @@ try:
     from structmat.studies._checkpoint import CheckpointFit, CheckpointProgress, FittedLayer, fit_checkpoint
     from structmat.studies._engine import run_units, unit_rng
     from structmat.studies._folder import Record, WorkFolder
+    from structmat.studies._sweep import (
+        TEMPLATE,
+        MatrixSource,
+        Study,
+        StudyMean,
+        StudyRow,
+        SweepConfig,
+        SweepProgress,
+        load_study,
+        read_config,
+        report,
+        sweep,
+    )
 except ModuleNotFoundError as error:
     if error.name is None or error.name.partition(".")[0] == "structmat":
         raise
@@ -19,12 +34,23 @@ except ModuleNotFoundError as error:
     raise ImportError(text) from error
 
 __all__ = [
+    "TEMPLATE",
     "CheckpointFit",
     "CheckpointProgress",
     "FittedLayer",
+    "MatrixSource",
     "Record",
+    "Study",
+    "StudyMean",
+    "StudyRow",
+    "SweepConfig",
+    "SweepProgress",
     "WorkFolder",
     "fit_checkpoint",
+    "load_study",
+    "read_config",
+    "report",
     "run_units",
+    "sweep",
     "unit_rng",
 ]

@@ -208,6 +208,14 @@ def test_the_same_seed_gives_the_same_fit():
     assert np.array_equal(first.operator.to_dense(), again.operator.to_dense())
 
 
+@pytest.mark.parametrize(("shape", "block_size"), GRIDS)
+def test_a_fit_needs_no_random_starts(shape, block_size, closed_form_errors):
+    W = matrix(shape)
+    fit = fit_cdd(W, 5, block_size=block_size, restarts=0, max_iter=20, rng=0)
+    assert fit.start != "random"
+    assert fit.error <= min(closed_form_errors(W, fit.block_size).values()) + 1e-12
+
+
 @pytest.mark.parametrize("shape", [(40, 20), (20, 40)])
 def test_a_time_limit_is_kept_and_used(shape):
     W = matrix(shape)

@@ -22,7 +22,7 @@ from finetune.data import ExampleError, Rows, batches
 from finetune.encoder import Classifier, load_encoder
 from finetune.methods import METHODS, Prepared
 
-__all__ = ["Run", "Settings", "train"]
+__all__ = ["Run", "Settings", "accuracy", "fit", "train"]
 
 Advance = Callable[[str, float], None]
 """Hears what goes on, and which share of the run was done since the last call."""
@@ -83,10 +83,10 @@ def train(
         embeddings = model.embed_all(train_rows, device, lambda n: advance("embedding", 0.9 * n / len(train_rows)))
     saved_bytes = _bytes_for_backward(model, prepared, train_rows, embeddings, settings)
     memory = _PeakMemory(device)
-    seconds, loss = _fit(model, prepared, run, settings, rows=train_rows, embeddings=embeddings, advance=advance)
+    seconds, loss = fit(model, prepared, run, settings, rows=train_rows, embeddings=embeddings, advance=advance)
     peak = memory.peak()
     return {
-        "accuracy": _accuracy(model, test_rows, device, lambda n: advance("testing", 0.1 * n / len(test_rows))),
+        "accuracy": accuracy(model, test_rows, device, lambda n: advance("testing", 0.1 * n / len(test_rows))),
         "adapter_parameters": adapter,
         "head_parameters": sum(p.numel() for p in model.head.parameters()),
         "steps": steps,
@@ -99,7 +99,7 @@ def train(
     }
 
 
-def _fit(
+def fit(
     model: Classifier,
     prepared: Prepared,
     run: Run,
@@ -153,7 +153,7 @@ def _loss(model: Classifier, tokens: Tensor, labels: Tensor, embedded: Tensor | 
 
 
 @torch.no_grad()
-def _accuracy(model: Classifier, rows: Rows, device: torch.device, advance) -> float:
+def accuracy(model: Classifier, rows: Rows, device: torch.device, advance) -> float:
     embeddings = model.embed_all(rows, device, advance)
     return (model.head(embeddings).argmax(1) == rows.labels.to(device)).double().mean().item()
 

@@ -1,0 +1,145 @@
+"""The matrices of a sweep: found by name and shape first, read one at a time where they are needed."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from structmat.fit._interchange import as_matrix, to_numpy
+from structmat.io import Checkpoint, describe, load_matrix
+from structmat.studies._checkpoint._changes import Difference
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from structmat.studies._sweep._config import MatrixSource, SweepConfig
+
+__all__ = ["Layer", "find_layers"]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One matrix, and how to read it."""
+
+    name: str
+    shape: tuple[int, int]
+    read: Callable[[], NDArray[Any]]
+    """Reads the matrix, in this process or in another."""
+    read_weights: Callable[[], NDArray[Any]] | None = None
+    is_change: bool = False
+    """Whether it is the change of a weight, which many weights of a tuned model do not have."""
+
+    def matrix(self) -> NDArray[Any]:
+        """Return the matrix, in single precision at least.
+
+        Raises ValueError if it holds NaN or infinity.
+        """
+        values = self.read()
+        if not np.isfinite(values).all():
+            raise ValueError(f"{self.name} must be finite, got NaN or infinity")
+        return values.astype(np.result_type(values.dtype, np.float32), copy=False)
+
+    def weights(self) -> NDArray[Any] | None:
+        """Return the second moments of the inputs, None without any."""
+        return None if self.read_weights is None else self.read_weights()
+
+    def look(self) -> tuple[str, bool]:
+        """Return a checksum of the entries, and whether all of them are zero."""
+        total = hashlib.sha256()
+        matrix = self.read()
+        for values in (matrix, self.weights()):
+            if values is not None:
+                total.update(f"{values.dtype.str} {values.shape}".encode())
+                total.update(np.ascontiguousarray(values).data)
+        return total.hexdigest(), not matrix.any()
+
+
+def find_layers(config: SweepConfig) -> list[Layer]:
+    """Return all layers of a configuration, in its order.
+
+    Raises
+    ------
+    ValueError
+        If a source has no matrices, or two layers have one name.
+    OSError
+        If a file cannot be read.
+    """
+    layers: dict[str, Layer] = {}
+    for layer in _every(config.sources):
+        if layer.name in layers:
+            raise ValueError(f"two layers are called {layer.name}: give one of the sources a name")
+        layers[layer.name] = layer
+    return list(layers.values())
+
+
+def _every(sources: Sequence[MatrixSource] | Mapping[str, Any]) -> Iterator[Layer]:
+    if isinstance(sources, Mapping):
+        for name, array in sources.items():
+            values = to_numpy(as_matrix(array, f"sweep: {name}"))
+            yield Layer(str(name), (values.shape[0], values.shape[1]), partial(np.asarray, values))
+        return
+    # Workers may have another working directory.
+    for source in (source._beside(Path.cwd()) for source in sources):
+        found = list(_from_files(source) if source.files else _from_checkpoints(source))
+        if not found:
+            raise ValueError(_nothing(source))
+        read_weights = None if source.weights is None else partial(load_matrix, source.weights)
+        prefix = f"{source.name}/" if source.name else ""
+        for name, shape, read in found:
+            yield Layer(prefix + name, shape, read, read_weights, is_change=source.base is not None)
+
+
+def _from_files(source: MatrixSource) -> Iterator[tuple[str, tuple[int, int], Callable[[], NDArray[Any]]]]:
+    for pattern in source.files:
+        paths = [pattern] if Path(pattern).exists() else sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207
+        if not paths:
+            raise FileNotFoundError(2, "there is no such file", pattern)
+        for path in paths:
+            description = describe(path)
+            if description["format"] == "structmat":
+                raise ValueError(f"{path} holds a structmat operator, no plain matrix")
+            tensors = {name: tuple(spec["shape"]) for name, spec in description["tensors"].items()}
+            single = description["format"] == "npy"
+            for name, shape in tensors.items():
+                if single and len(shape) != 2:
+                    raise ValueError(f"{path} must hold a matrix, got shape {shape}")
+                if len(shape) == 2 and min(shape) > 0 and (single or _wanted(source, name)):
+                    stem = Path(path).stem
+                    yield stem if single else f"{stem}/{name}", shape, partial(load_matrix, path, key=name)
+
+
+def _from_checkpoints(source: MatrixSource) -> Iterator[tuple[str, tuple[int, int], Callable[[], NDArray[Any]]]]:
+    base, tuned = (Checkpoint(path) for path in (source.base, source.tuned) if path is not None)
+    for fault in (*base.broken.values(), *tuned.broken.values()):
+        raise ValueError(fault)
+    for name in sorted(filter(partial(_wanted, source), tuned), key=_numbers_in_order):
+        after = tuned.entry(name)
+        if len(after.shape) != 2 or min(after.shape) == 0:
+            continue
+        change = Difference(after, base.entry(name))
+        change.check(cast=True)
+        yield name.removesuffix(".weight"), (after.shape[0], after.shape[1]), change.matrix
+
+
+def _numbers_in_order(name: str) -> list[tuple[int, str]]:
+    """Return a key by which layer.2 comes before layer.10."""
+    return [(int(part) if part.isdecimal() else -1, part) for part in re.split(r"(\d+)", name)]
+
+
+def _wanted(source: MatrixSource, name: str) -> bool:
+    return source.targets is None or re.search(source.targets, name) is not None
+
+
+def _nothing(source: MatrixSource) -> str:
+    where = ", ".join(source.files) or f"{source.base} and {source.tuned}"
+    if source.targets is None:
+        return f"{where}: there are no matrices"
+    return f"{where}: no matrix has a name in which targets, {source.targets!r}, is found"

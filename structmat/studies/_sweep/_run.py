@@ -1,0 +1,197 @@
+"""`sweep`: every method with every setting on every matrix; `load_study`: what is done so far."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from typing import NamedTuple
+
+from structmat.studies._engine import run_units
+from structmat.studies._folder import Record, WorkFolder
+from structmat.studies._reading import read_records
+from structmat.studies._sweep._config import SweepConfig, read_config
+from structmat.studies._sweep._plan import Failure, Unit, cost, do_unit, fit_options, make_plan
+from structmat.studies._sweep._study import Study, StudyRow, to_sqlite
+
+__all__ = ["SweepProgress", "load_study", "sweep"]
+
+_KIND = "sweep"
+_PLAN = "plan"
+"""Key of the record that lists the units of the last run."""
+_TABLE = "study.sqlite"
+_log = logging.getLogger(__name__)
+
+
+class SweepProgress(NamedTuple):
+    """State of a sweep, as handed to the `callback` of `sweep`."""
+
+    name: str
+    """The layer that is being read, or the unit of work that was just done."""
+    n_done: int
+    """Units done, those of earlier runs included."""
+    n_units: int
+    """Units in all; 0 while layers are read."""
+    elapsed: float
+    """Seconds since this run began."""
+    remaining: float | None
+    """Estimated seconds to its end; None before the first unit is done."""
+
+
+def sweep(
+    config: SweepConfig | str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    workers: int = 1,
+    scheduler: str | None = None,
+    callback: Callable[[SweepProgress], object] | None = None,
+) -> Study:
+    """Approximate many matrices by many methods with many settings, in a folder where nothing that is done is lost.
+
+    Every layer, setting, method and seed is one unit of work, whose row of the table is on the disk before it counts. A
+    run that ended early, in whatever way, goes on when it is called again, and gives the same rows, but for the time
+    that they took, for any number of workers.
+
+    Parameters
+    ----------
+    config : SweepConfig or path-like
+        What to do, or the TOML file that says so.
+    out : path-like
+        The folder, made if it is missing. A folder with an earlier study is gone on with: layers, numbers of factors,
+        block sizes, methods and seeds may be added, or left out, while the options of the fits must be the same. The
+        table ``study.sqlite`` in it is written at the end.
+    workers : int, default: 1
+        Processes on this machine.
+    scheduler : str, optional
+        ``"local"`` or the address of a Dask scheduler; see `run_units`.
+    callback : callable, optional
+        Called with a `SweepProgress` when a layer is read, and when a unit is done.
+
+    Returns
+    -------
+    Study
+        The rows that the configuration asks for. What failed is in ``failed``, and tried again by the next call.
+
+    Raises
+    ------
+    ValueError
+        If the configuration is not allowed, a source has no matrix, or the folder was begun with other options.
+    BlockingIOError
+        If another run is at work in the folder.
+    OSError
+        If a file cannot be read or written.
+
+    See Also
+    --------
+    load_study : Reads the results so far, also while a sweep runs.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from structmat.studies import SweepConfig, sweep
+    >>> layers = {"one": np.eye(6), "two": np.ones((6, 4))}
+    >>> config = SweepConfig(layers, methods=["cdd", "truncated-svd"])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     study = sweep(config, folder)
+    >>> [(row.layer, row.method, round(row.error, 6)) for row in study.rows]
+    [('one', 'cdd', 0.0), ('one', 'truncated-svd', 0.912871), ('two', 'cdd', 0.0), ('two', 'truncated-svd', 0.0)]
+    """
+    if not isinstance(config, SweepConfig):
+        config = read_config(config)
+    if callback is not None and not callable(callback):
+        raise TypeError(f"sweep: callback must be callable, got {callback!r}")
+    clock = _Clock(callback)
+    plan = make_plan(config, clock.reading)
+    failed: dict[str, str] = {}
+    with WorkFolder.open(out, {"kind": _KIND, **fit_options(config)}, outputs=[_TABLE]) as folder:
+        folder.write(_PLAN, {"units": list(plan.units), "left_out": plan.left_out})
+        # The cheapest first, so that there is something to look at soon.
+        units = {key: plan.units[key] for key in sorted(folder.pending(plan.units), key=lambda k: cost(plan.units[k]))}
+        clock.begin(units, len(plan.units))
+        with closing(run_units(do_unit, units, workers=workers, scheduler=scheduler)) as results:
+            for key, result in results:
+                if isinstance(result, Failure):
+                    failed[key] = result.text
+                    _log.warning("%s failed: %s", key, result.text)
+                else:
+                    folder.write(key, result._asdict())
+                    _log.info("%s: error %.6f in %.2f s", key, result.error, result.seconds)
+                clock.did(key)
+        study = _study({key: folder.read(key) for key in (_PLAN, *plan.units) if key in folder.done}, failed)
+        folder.write_output(_TABLE, to_sqlite(study.rows))
+    return study
+
+
+def load_study(path: str | os.PathLike[str]) -> Study:
+    """Read the results of a sweep, complete or so far.
+
+    Parameters
+    ----------
+    path : path-like
+        The folder of the sweep. It is only read, also while a sweep is at work in it.
+
+    Returns
+    -------
+    Study
+        The rows that the last run's configuration asks for.
+
+    Raises
+    ------
+    ValueError
+        If the folder holds no sweep.
+    OSError
+        If it cannot be read.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from structmat.studies import SweepConfig, load_study, sweep
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     study = sweep(SweepConfig({"identity": np.eye(4)}), folder)
+    ...     load_study(folder).rows == study.rows
+    True
+    """
+    settings, records = read_records(path)
+    if settings.get("kind") != _KIND or _PLAN not in records:
+        raise ValueError(f"{os.fspath(path)} holds no sweep")
+    return _study(records)
+
+
+def _study(records: Mapping[str, Record], failed: Mapping[str, str] | None = None) -> Study:
+    plan = records[_PLAN].values
+    rows = tuple(StudyRow(**records[key].values) for key in plan["units"] if key in records)
+    return Study(rows, len(plan["units"]), failed or {}, plan["left_out"])
+
+
+class _Clock:
+    """Tells the callback how far a sweep is; the time left is estimated by what is known of the cost of fits."""
+
+    def __init__(self, callback: Callable[[SweepProgress], object] | None) -> None:
+        self._callback = callback
+        self._start = time.monotonic()
+        self._costs: dict[str, float] = {}
+        self._total = self._spent = 0.0
+        self._n_units = 0
+        self._begun = self._start
+
+    def reading(self, name: str) -> None:
+        self._tell(name, 0, 0, None)
+
+    def begin(self, units: Mapping[str, Unit], n_units: int) -> None:
+        """Begin the work: `units` are those still to be done, of `n_units`."""
+        self._costs = {key: cost(unit) for key, unit in units.items()}
+        self._total, self._n_units, self._begun = sum(self._costs.values()), n_units, time.monotonic()
+        self._tell("", n_units - len(units), n_units, None)
+
+    def did(self, key: str) -> None:
+        self._spent += self._costs.pop(key)
+        passed = time.monotonic() - self._begun
+        self._tell(key, self._n_units - len(self._costs), self._n_units, passed * (self._total / self._spent - 1.0))
+
+    def _tell(self, name: str, n_done: int, n_units: int, remaining: float | None) -> None:
+        if self._callback is not None:
+            self._callback(SweepProgress(name, n_done, n_units, time.monotonic() - self._start, remaining))

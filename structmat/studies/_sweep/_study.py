@@ -1,0 +1,326 @@
+"""What a sweep has found so far: a table of rows, its means, and the files it is written to."""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import io
+import os
+import sqlite3
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_type_hints
+
+from structmat.io import atomic_write
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["Study", "StudyMean", "StudyRow", "to_sqlite"]
+
+_SQL_TYPES = {
+    int: "INTEGER NOT NULL",
+    int | None: "INTEGER",
+    float: "REAL NOT NULL",
+    str: "TEXT NOT NULL",
+    bool: "INTEGER NOT NULL",
+}
+
+
+class StudyRow(NamedTuple):
+    """One approximation of one matrix."""
+
+    layer: str
+    """Name of the matrix."""
+    rows: int
+    """Rows of the matrix."""
+    cols: int
+    """Columns of the matrix."""
+    norm: float
+    """Frobenius norm of the matrix, a weighted one where the error is."""
+    weighted: bool
+    """Whether the error is weighted by second moments of the inputs."""
+    method: str
+    """``"cdd"`` or the name of another family."""
+    n_factors: int
+    """Number of factors of the CDD product, or of that which sets the budget of another family."""
+    block_size: int
+    """Side of its circulant blocks."""
+    seed: int | None
+    """Seed of the fit; None for closed forms."""
+    budget: int
+    """The most parameters allowed: those of the CDD product."""
+    n_parameters: int
+    """Parameters used, at most `budget`."""
+    error: float
+    """Relative error, ``norm(W - P) / norm(W)``."""
+    status: str
+    """``"completed"``, or ``"time limit"`` where the fit was cut."""
+    start: str
+    """The starting point that won; empty for closed forms."""
+    solver: str
+    """What took it to the result."""
+    n_iter: int
+    """Iterations from it."""
+    converged: bool
+    """Whether the last one changed nothing that matters."""
+    version: str
+    """Version of structmat."""
+    seconds: float
+    """Time that it took; the only column that differs between equal studies."""
+
+    @property
+    def block(self) -> int | str:
+        """The block size, ``"min"`` where it is the smaller side of the matrix."""
+        return "min" if self.block_size == min(self.rows, self.cols) else self.block_size
+
+    @property
+    def share(self) -> float:
+        """Parameters as a part of those of the dense matrix."""
+        return self.n_parameters / (self.rows * self.cols)
+
+
+class StudyMean(NamedTuple):
+    """Mean over the layers, of one method with one setting."""
+
+    method: str
+    """Name of the method."""
+    n_factors: int
+    """Number of factors."""
+    block: int | str
+    """Block size; ``"min"`` is the smaller side of each matrix."""
+    n_layers: int
+    """How many layers there are in the mean."""
+    share: float
+    """Parameters as a part of those of the dense matrices."""
+    error: float
+    """Relative error."""
+    least: float
+    """Smallest error of a layer."""
+    most: float
+    """Largest error of a layer."""
+    seconds: float
+    """Time for one layer."""
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Study:
+    """The results of a sweep, complete or so far.
+
+    Attributes
+    ----------
+    rows : tuple of StudyRow
+        One row for each layer, setting, method and seed that is done, sorted.
+    n_planned : int
+        How many rows there will be.
+    failed : mapping of str to str
+        What could not be done, and why.
+    left_out : mapping of str to int
+        Reasons why some combinations are not among the planned ones, and how many.
+
+    See Also
+    --------
+    sweep : Makes it.
+    load_study : Reads it from its folder.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from structmat.studies import SweepConfig, sweep
+    >>> W = np.random.default_rng(0).standard_normal((8, 8))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     study = sweep(SweepConfig({"W": W}, n_factors=[3, 5]), folder)
+    >>> study.complete, len(study.rows)
+    (True, 10)
+    >>> all(row.n_parameters <= row.budget for row in study.rows)
+    True
+    """
+
+    rows: tuple[StudyRow, ...]
+    n_planned: int
+    failed: Mapping[str, str] = field(default_factory=dict)
+    left_out: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def complete(self) -> bool:
+        """Whether all that was planned is done."""
+        return len(self.rows) >= self.n_planned
+
+    def layers(self) -> list[str]:
+        """Return the names of the layers.
+
+        Returns
+        -------
+        list of str
+            In the order of the rows.
+        """
+        return list(dict.fromkeys(row.layer for row in self.rows))
+
+    def means(self) -> list[StudyMean]:
+        """Return means over the layers, for every method and setting.
+
+        Returns
+        -------
+        list of StudyMean
+            Sorted by method, block size and number of factors. Fits with several seeds count by their mean.
+        """
+        groups: dict[tuple[str, int | str, int], dict[str, list[StudyRow]]] = defaultdict(lambda: defaultdict(list))
+        for row in self.rows:
+            groups[row.method, row.block, row.n_factors][row.layer].append(row)
+        result = []
+        for (method, block, n_factors), by_layer in groups.items():
+            errors = [fmean(row.error for row in rows) for rows in by_layer.values()]
+            result.append(
+                StudyMean(
+                    method=method,
+                    n_factors=n_factors,
+                    block=block,
+                    n_layers=len(errors),
+                    share=fmean(rows[0].share for rows in by_layer.values()),
+                    error=fmean(errors),
+                    least=min(errors),
+                    most=max(errors),
+                    seconds=fmean(row.seconds for rows in by_layer.values() for row in rows),
+                )
+            )
+        return result
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything, ready for JSON.
+
+        Returns
+        -------
+        dict
+            Strings, numbers and lists only.
+        """
+        return {
+            "complete": self.complete,
+            "n_rows": len(self.rows),
+            "n_planned": self.n_planned,
+            "failed": dict(self.failed),
+            "left_out": dict(self.left_out),
+            "means": [mean._asdict() for mean in self.means()],
+            "rows": [row._asdict() for row in self.rows],
+        }
+
+    def to_dataframe(self) -> Any:
+        """Return the table; needs pandas.
+
+        Returns
+        -------
+        pandas.DataFrame
+            One line for each row, with the fields of `StudyRow`.
+
+        Raises
+        ------
+        ImportError
+            If pandas is not installed.
+        """
+        try:
+            pandas = importlib.import_module("pandas")  # no dependency of structmat
+        except ModuleNotFoundError as error:
+            raise ImportError("Study.to_dataframe needs pandas: pip install pandas") from error
+        return pandas.DataFrame([row._asdict() for row in self.rows], columns=list(StudyRow._fields))
+
+    def save(self, path: str | os.PathLike[str], *, force: bool = False) -> None:
+        """Write the table to a file.
+
+        Parameters
+        ----------
+        path : path-like
+            The file, its suffix ``.csv``, or ``.sqlite`` for a database with one table, ``results``. It appears
+            complete or not at all.
+        force : bool, default: False
+            Whether to replace an existing file.
+
+        Raises
+        ------
+        ValueError
+            If the suffix is neither.
+        FileExistsError
+            If the file exists and not `force`.
+        OSError
+            If the file cannot be written.
+        """
+        suffix = Path(path).suffix.lower()
+        if suffix not in {".csv", ".sqlite"}:
+            raise ValueError(f"Study: path must end in .csv or .sqlite, got {os.fspath(path)}")
+        content = _to_csv(self.rows) if suffix == ".csv" else to_sqlite(self.rows)
+        with atomic_write(path, force=force) as file:
+            file.write(content)
+
+    def plot(self, kind: Literal["means", "layers", "ratios"] = "means") -> Figure:
+        """Draw the table; needs the extra ``plot``.
+
+        Parameters
+        ----------
+        kind : {"means", "layers", "ratios"}, default: "means"
+            The means over the layers, of all methods against the number of parameters and of CDD against the number of
+            factors; or a panel for each layer; or the error of CDD over that of the truncated SVD, layer by setting.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            Save it by ``figure.savefig(path)``.
+
+        Raises
+        ------
+        ValueError
+            If `kind` is another word, or there is nothing to draw.
+        """
+        from structmat.studies._sweep import _figures  # noqa: PLC0415  # matplotlib is an extra
+
+        figures = {
+            "means": _figures.means_figure,
+            "layers": _figures.layers_figure,
+            "ratios": _figures.ratio_figure,
+        }
+        if kind not in figures:
+            raise ValueError(f'Study.plot: kind must be "means", "layers" or "ratios", got {kind!r}')
+        figure = figures[kind](self) if self.rows else None
+        if figure is None:
+            raise ValueError(f'Study.plot: there are no rows to draw "{kind}" of')
+        return figure
+
+    def __repr__(self) -> str:
+        state = "complete" if self.complete else f"{len(self.rows)} of {self.n_planned} rows"
+        head = f"Study of {len(self.layers())} layers, {state}"
+        titles = ["method", "factors", "block", "layers", "of dense", "error", "least", "most"]
+        lines = [titles] + [
+            [m.method, str(m.n_factors), str(m.block), str(m.n_layers), f"{m.share:.2%}"]
+            + [f"{value:.4g}" for value in (m.error, m.least, m.most)]
+            for m in self.means()
+        ]
+        widths = [max(len(line[k]) for line in lines) for k in range(len(titles))]
+        table = [
+            "  ".join([line[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True))])
+            for line in lines
+        ]
+        return "\n".join([head, *table])
+
+
+def _to_csv(rows: Iterable[StudyRow]) -> bytes:
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(StudyRow._fields)
+    for row in rows:
+        writer.writerow([int(value) if isinstance(value, bool) else value for value in row])
+    return stream.getvalue().encode()
+
+
+def to_sqlite(rows: Iterable[StudyRow]) -> bytes:
+    """Return a database file: the same bytes for the same rows."""
+    columns = [f"{name} {_SQL_TYPES[kind]}" for name, kind in get_type_hints(StudyRow).items()]
+    connection = sqlite3.connect(":memory:")
+    try:
+        with connection:
+            connection.execute(f"CREATE TABLE results ({', '.join(columns)})")
+            marks = ", ".join("?" * len(columns))
+            connection.executemany(f"INSERT INTO results VALUES ({marks})", rows)  # noqa: S608  # question marks only
+        return connection.serialize()
+    finally:
+        connection.close()
