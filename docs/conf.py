@@ -70,9 +70,8 @@ html_theme_options = {
     "footer_start": ["copyright"],
     "footer_end": [],
 }
-html_sidebars = dict.fromkeys(
-    ("index", "theory", "performance", "what_cdd_represents", "reproduction", "command", "changelog"), []
-)
+_WHOLE_WIDTH = ("index", "theory", "performance", "what_cdd_represents", "reproduction", "command", "changelog")
+html_sidebars = {page: [] for page in _WHOLE_WIDTH}
 
 sphinx_gallery_conf = {
     "examples_dirs": "examples",
