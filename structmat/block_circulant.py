@@ -11,6 +11,7 @@ from structmat._arrays import (
     contiguous,
     device_of,
     is_complex,
+    is_numpy,
     moved,
     namespace_of,
     padded,
@@ -178,7 +179,9 @@ class BlockCirculant(Planned):
     def _plan(self, how: Settings, xp: Namespace) -> BlockConvolution:
         real = not is_complex(self.c.dtype, xp)
         kernel = cyclic_kernel(self.c, xp)
-        S = contiguous(xp.matrix_transpose(moved(spectrum(kernel, xp, real=real), -1, -3, xp)), xp)
+        S = xp.matrix_transpose(moved(spectrum(kernel, xp, real=real), -1, -3, xp))
+        if how.ready or is_numpy(xp):
+            S = contiguous(S, xp)
         return BlockConvolution(S, self.block_size, kernel.shape[-1], real, how, self.shape)
 
     def _transpose(self) -> BlockCirculant:

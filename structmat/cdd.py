@@ -8,7 +8,7 @@ from math import prod
 from typing import Literal, TypeAlias
 
 from structmat._algebra import Chain, Product
-from structmat._arrays import as_floating, is_complex
+from structmat._arrays import as_floating, is_complex, is_numpy
 from structmat._base import Context, LinearOperator
 from structmat._chain import ChainPlan
 from structmat._dispatch import compose, scale
@@ -168,10 +168,18 @@ class CDDProduct(Chain):
         return ChainPlan(plans, not kinds.pop(), bool(self.batch_shape))
 
     def _matvec(self, x: Array, xp: Namespace) -> Array:
-        return self._plan(Settings(), xp)._matvec(x, xp)
+        if is_numpy(xp):
+            return self._plan(Settings(), xp)._matvec(x, xp)
+        for factor in reversed(self.factors):  # no chunks, so a plan would only cost its making
+            x = factor._matvec(x, xp)
+        return x
 
     def _rmatvec(self, y: Array, xp: Namespace) -> Array:
-        return self._plan(Settings(), xp).H._matvec(y, xp)
+        if is_numpy(xp):
+            return self._plan(Settings(), xp).H._matvec(y, xp)
+        for factor in self.factors:
+            y = factor._rmatvec(y, xp)
+        return y
 
     def _details(self) -> str:
         return f"n_factors={self.n_factors}, n_parameters={self.n_parameters}, "
