@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.linalg import svdvals
-from scipy.sparse.linalg import ArpackError, svds
+from scipy.sparse.linalg import ArpackError, LinearOperator, svds
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -33,10 +33,24 @@ def low_rank_error(matrix: NDArray[Any], rank: int) -> float:
         tolerance = float(np.finfo(matrix.dtype).eps) ** 0.75
         start = np.random.default_rng(0).standard_normal(side).astype(matrix.dtype)
         with suppress(ArpackError):  # no convergence: all singular values below always have an answer
-            u, s, vh = svds(matrix, k=rank, tol=tolerance, v0=start)
+            u, s, vh = svds(_uncopied(matrix), k=rank, tol=tolerance, v0=start)
             return _residual(matrix, u * s, vh)
     values = svdvals(matrix, check_finite=False)
     return float(np.linalg.norm(values[rank:]) / np.linalg.norm(values))
+
+
+def _uncopied(matrix: NDArray[Any]) -> LinearOperator:
+    """Return the matrix as an operator: of an array, SciPy from 1.18 on keeps the adjoint as well."""
+
+    def product(x: NDArray[Any]) -> NDArray[Any]:
+        return matrix @ x
+
+    def adjoint(y: NDArray[Any]) -> NDArray[Any]:
+        return (matrix.T @ y.conj()).conj()
+
+    return LinearOperator(
+        matrix.shape, matvec=product, rmatvec=adjoint, matmat=product, rmatmat=adjoint, dtype=matrix.dtype
+    )
 
 
 def _residual(matrix: NDArray[Any], left: NDArray[Any], right: NDArray[Any]) -> float:
