@@ -2,6 +2,7 @@
 
     python benchmarks/checkpoint_fit.py memory [--gib 2] [--side 4096] [--tuned 8] [--dtypes float16 bfloat16 float32]
     python benchmarks/checkpoint_fit.py speed [--side 2048] [--layers 24]
+    python benchmarks/checkpoint_fit.py --quick
 
 Base weights are normal; a planted product D C D of the same norm is added to the tuned ones. Memory is the peak of the
 resident set of one worker: when it starts, when all layers are done, when the tables are written; the difference of the
@@ -170,7 +171,8 @@ def speed(n: int, layers: int, rounds: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["memory", "speed"])
+    parser.add_argument("what", choices=["memory", "speed", "both"], nargs="?", default="both")
+    parser.add_argument("--quick", action="store_true", help="tiny, to see that it runs")
     parser.add_argument("--gib", type=float, default=2.0)
     parser.add_argument("--side", type=int)
     parser.add_argument("--layers", type=int, default=24)
@@ -178,9 +180,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--dtypes", nargs="*", default=["float16", "bfloat16", "float32"])
     options = parser.parse_args()
-    if options.what == "memory":
+    if options.quick:
+        options.gib, options.side, options.layers, options.tuned = 2.0**-12, 64, 4, 1
+    if options.what != "speed":
         memory(options.gib, options.side or 4096, options.dtypes, options.tuned)
-    else:
+    if options.what != "memory":
         speed(options.side or 2048, options.layers, options.rounds)
 
 
