@@ -10,6 +10,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.transforms import ScaledTranslation
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
@@ -119,18 +120,36 @@ def write_files(rows: list[dict[str, Any]], note: str, folder: Path) -> None:
 def _plot(rows: list[dict[str, Any]], path: Path) -> None:
     """Draw accuracy against adapter parameters, one panel to a task."""
     tasks = list(dict.fromkeys(row["task"] for row in rows))
-    figure = Figure(figsize=(6 * len(tasks), 4.2), layout="constrained")
-    panels = figure.subplots(1, len(tasks), squeeze=False)
-    for panel, task in zip(panels[0], tasks, strict=True):
-        for row in (row for row in rows if row["task"] == task):
-            x, y = row["adapter_parameters"], 100 * row["accuracy"]
-            emphasis = {"color": "#D55E00"} if row["method"] == "cdd" else {"color": "#0072B2"}
-            panel.errorbar(x, y, yerr=100 * (row["accuracy_sd"] or 0), fmt="o", capsize=3, **emphasis)
-            panel.annotate(METHODS[row["method"]].label, (x, y), xytext=(6, 6), textcoords="offset points")
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    largest = max(row["adapter_parameters"] for row in rows)
+    figure = Figure(figsize=(5 * len(tasks) + 1.6, 4), layout="constrained")
+    panels = figure.subplots(1, len(tasks), squeeze=False)[0]
+    for panel, task in zip(panels, tasks, strict=True):
+        here = [row for row in rows if row["task"] == task]
+        for row in here:
+            # Side by side where there are as many parameters.
+            same = [other["method"] for other in here if other["adapter_parameters"] == row["adapter_parameters"]]
+            aside = (same.index(row["method"]) - (len(same) - 1) / 2) * 9 / 72
+            place = panel.transData + ScaledTranslation(aside, 0, figure.dpi_scale_trans)
+            panel.errorbar(
+                row["adapter_parameters"],
+                100 * row["accuracy"],
+                yerr=100 * (row["accuracy_sd"] or 0),
+                fmt="D" if row["method"].startswith("cdd") else "o",
+                color=f"C{methods.index(row['method'])}",
+                capsize=3,
+                transform=place,
+                label=METHODS[row["method"]].label,
+            )
         panel.set_xscale("symlog", linthresh=1000)  # the head alone has none
-        largest = max(row["adapter_parameters"] for row in rows)
         panel.set_xticks([0, *(10**k for k in range(3, max(4, len(str(largest)) + 1)))])
-        panel.set(xlabel="adapter parameters", xlim=(-200, 30 * largest + 1000))
-        panel.margins(y=0.15)
-        panel.set(ylabel="test accuracy, %", title=task)
+        panel.set(xlabel="adapter parameters", xlim=(-400, 4 * largest + 1000), ylabel="test accuracy, %", title=task)
+        ends = [100 * (row["accuracy"] + sign * (row["accuracy_sd"] or 0)) for row in here for sign in (-1, 1)]
+        margin = 0.1 * (max(ends) - min(ends)) or 1.0
+        panel.set_ylim(min(ends) - margin, max(ends) + margin)  # shifted points are left out of the automatic limits
+        panel.grid(alpha=0.3)
+    labels = {METHODS[method].label: None for method in methods}
+    for panel in panels:
+        labels |= {text: mark for mark, text in zip(*panel.get_legend_handles_labels(), strict=True)}
+    figure.legend(labels.values(), labels, loc="outside center right", frameon=False)
     figure.savefig(path, dpi=150)
