@@ -507,6 +507,7 @@ import signal, sys
 from structmat.cli import main
 from structmat.studies import WorkFolder
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what a shell runs in the background
 write = WorkFolder.write
 
 def write_once(self, *arguments):
