@@ -9,6 +9,7 @@ import operator
 from collections.abc import Sequence
 from typing import Any
 
+import array_api_compat
 import numpy as np
 from array_api_compat import array_namespace, is_array_api_obj, is_array_api_strict_namespace
 from array_api_compat import device as compat_device
@@ -47,19 +48,27 @@ __all__ = [
 
 
 def _is_torch(value: Any) -> bool:
-    return type(value).__module__.partition(".")[0] == "torch" and hasattr(value, "requires_grad")
+    module = type(value).__module__
+    return (module == "torch" or module.startswith("torch.")) and hasattr(value, "requires_grad")
 
 
 def _namespace(*arrays: Array) -> Namespace:
     # Known without array_api_compat for NumPy, which is faster, and for torch: torch.compile cannot trace its look-up
     # in older versions, and remarks on its caches in newer ones.
-    if all(type(array) is np.ndarray for array in arrays):
+    for array in arrays:
+        if type(array) is not np.ndarray:
+            break
+    else:
         return numpy_namespace
-    if all(_is_torch(array) for array in arrays):
-        from array_api_compat import torch as torch_namespace  # noqa: PLC0415  # torch is there already
+    for array in arrays:
+        if not _is_torch(array):
+            return array_namespace(*arrays)
+    known: Namespace | None = getattr(array_api_compat, "torch", None)
+    if known is not None:  # which costs a sixth of an import
+        return known
+    from array_api_compat import torch as torch_namespace  # noqa: PLC0415  # torch is there already
 
-        return torch_namespace
-    return array_namespace(*arrays)
+    return torch_namespace
 
 
 def is_array(value: Any) -> bool:

@@ -74,8 +74,8 @@ class LinearOperator(ClosedForms, ABC):
     @property
     def batch_shape(self) -> tuple[int, ...]:
         """Leading axes of the parameters: the shape of a stack of matrices, ``()`` for a single one."""
-        shapes = [array.shape[: array.ndim - axes] for array, axes in self._leaves()]
-        return broadcast_shapes(type(self).__name__, *map(tuple, shapes))
+        shapes = [tuple(array.shape[: array.ndim - axes]) for array, axes in self._leaves() if array.ndim > axes]
+        return broadcast_shapes(type(self).__name__, *shapes) if shapes else ()
 
     @property
     def dtype(self) -> DType:
@@ -490,23 +490,24 @@ class LinearOperator(ClosedForms, ABC):
     def _operand(self, x: ArrayLike, name: str, length: int, axis: int = -1) -> tuple[Self, Array, Namespace, DType]:
         """Return operator and operand in the dtype of the computation, their namespace, and the dtype of the result."""
         owner = f"{type(self).__name__}.{name}"
-        arrays = self._arrays()
-        mine = self.dtype
-        like = (namespace_of(owner, *arrays), mine) if arrays else None
-        if like is not None and is_array(x):
-            namespace_of(owner, arrays[0], x)
-        x = as_floating(x, owner, like=like)
-        xp = namespace_of(owner, x) if like is None else like[0]
+        arrays, mine = self._arrays(), self.dtype
+        if arrays and is_array(x):
+            xp = namespace_of(owner, *arrays, x)
+            x = as_floating(x, owner, like=(xp, mine))
+        else:
+            like = (namespace_of(owner, *arrays), mine) if arrays else None
+            x = as_floating(x, owner, like=like)
+            xp = namespace_of(owner, x) if like is None else like[0]
         if x.ndim < -axis or x.shape[axis] != length:
             wanted = f"(..., {length})" if axis == -1 else f"(..., {length}, k)"
             raise ValueError(f"{owner} must have shape {wanted}, got {tuple(x.shape)}")
         if batch := self.batch_shape:
             broadcast_shapes(owner, batch, tuple(x.shape[: x.ndim + axis]))
+        if x.dtype == mine and not is_narrow(mine):
+            return self, x, xp, mine
         dtype = common_dtype(xp, mine, x.dtype)
         if mine is None and self._forces_complex:
             dtype = complex_partner(dtype, xp)
-        if mine == dtype == x.dtype and not is_narrow(dtype):
-            return self, x, xp, dtype
         precision = precision_of(dtype, xp)
         return self._in_precision(precision, xp), in_precision(x, precision, xp), xp, dtype
 
