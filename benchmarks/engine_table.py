@@ -2,7 +2,9 @@
 
 ``python benchmarks/engine_table.py`` prints, one thread each,
 
-- for every dtype, one vector and a batch: the time of each method over that of `scipy.fft`, by size, and the fastest;
+- for every dtype, one vector and a batch, NumPy and torch: the time of each method over that of plain transforms, by
+  size, and the fastest;
+- for the four-step method: its time by the length of the columns;
 - for every engine, dtype and number of vectors: the size up to which the dense product is faster than transforms;
 - for lengths by their largest prime factor: the time of the length itself over that of the fast length around it;
 - for batches: the time in chunks of several sizes over that in one piece.
@@ -18,19 +20,36 @@ from _common import one_thread
 one_thread()
 
 import argparse
+import itertools
 import statistics
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from array_api_compat import numpy as numpy_namespace
 
 import structmat as sm
-from structmat._fft import _table, convolve_axis, ducc, fast_length, in_chunks, rows_in_chunk, transforms
+from structmat._convolution import convolution as planned
+from structmat._fft import (
+    FourStep,
+    Settings,
+    _four_step,
+    _table,
+    column_length,
+    convolver,
+    ducc,
+    in_chunks,
+    kernel_of_diagonals,
+    rows_in_chunk,
+    spectrum,
+    transforms,
+)
 
 DTYPES = ("float32", "float64", "complex64", "complex128")
-SIZES = (64, 128, 256, 512, 1000, 1024, 2048, 4096, 16384, 65536)
+SIZES = (64, 128, 256, 512, 1000, 1024, 2048, 4096, 16384, 65536, 2**18, 2**20)
 BATCH = 64
+PARTS = ("methods", "columns", "crossovers", "primes", "chunks")
 
 
 def medians(calls: dict[str, Callable[[], Any]], seconds: float) -> dict[str, float]:
@@ -61,37 +80,89 @@ def drawn(dtype: str, *shape: int) -> Any:
 def convolution(method: str, c: Any, x: Any, *, chunked: bool = True) -> Callable[[], Any]:
     """Return the product of the circulant with first column `c` by one method."""
     n, real = c.shape[-1], c.dtype.kind != "c"
-    forward, backward = transforms("scipy.fft" if method == _table.SCIPY else _table.DUCC, n, None, real=real)
-    spectrum = forward(c).copy()
+    step = convolver(method, c, lambda: spectrum(c, np, real=real), n, None, real=real)
+    if x.ndim == 1:
+        return lambda: step(x, None)
+    if not chunked or method == _table.DUCC_CONVOLUTION:
+        return lambda: step(x, np.empty_like(x))
 
-    def step(v: Any, out: Any) -> Any:
-        if method == _table.DUCC_CONVOLUTION:
-            y = convolve_axis(c, v, None, out)
-        else:
-            X = forward(v)
-            X *= spectrum
-            y = backward(X)
+    def stored(v: Any, out: Any) -> Any:
+        y = step(v, out)
         if out is None or y is out:
             return y
         out[...] = y
         return out
 
-    if x.ndim == 1 or not chunked:
-        return lambda: step(x, None)
-    size = len(x) if method == _table.DUCC_CONVOLUTION else rows_in_chunk(n, x.itemsize)
-    return lambda: in_chunks(step, x, n, size)
+    return lambda: in_chunks(stored, x, n, rows_in_chunk(n, x.itemsize))
+
+
+def torch_convolution(method: str, c: Any, x: Any) -> Callable[[], Any]:
+    """Return the same for one vector of torch."""
+    import torch  # noqa: PLC0415  # slow to import, and asked for once
+
+    torch.set_num_threads(1)
+    c, x = torch.from_numpy(c), torch.from_numpy(x)
+    real, n = not c.is_complex(), c.shape[-1]
+    forward, backward = (torch.fft.rfft, torch.fft.irfft) if real else (torch.fft.fft, torch.fft.ifft)
+    S = forward(c)
+    if method == _table.TORCH:
+        return lambda: backward(S * forward(x), n)
+    size = column_length(n)
+    columns = (lambda v: forward(v, size, 0), lambda V: backward(V, size, 0))
+    step = FourStep.of(S, n, columns, (torch.fft.fft, torch.fft.ifft), torch_namespace(), real=real)
+    return lambda: step.convolve(x)
+
+
+def torch_namespace() -> Any:
+    from array_api_compat import torch  # noqa: PLC0415
+
+    return torch
+
+
+def compare(dtype: str, count: int, n: int, names: Sequence[str], seconds: float) -> None:
+    """Print the time of each method over that of the first, and the fastest."""
+    c, x = drawn(dtype, n), drawn(dtype, *([n] if count == 1 else [count, n]))
+    make = torch_convolution if names[0] == _table.TORCH else convolution
+    got = medians({name: make(name, c, x) for name in names}, seconds)
+    ratios = ", ".join(f"{name} {got[name] / got[names[0]]:.2f}" for name in names[1:])
+    print(f"{dtype} {count} {n}: {ratios}; {min(got, key=got.__getitem__)}", flush=True)
 
 
 def methods(sizes: Sequence[int], seconds: float) -> None:
-    names = (_table.SCIPY, _table.DUCC, _table.DUCC_CONVOLUTION)
-    print(f"dtype vectors n: time over scipy.fft of {names[1:]}, fastest")
-    for dtype in DTYPES:
-        for count in (1, BATCH):
-            for n in sizes:
-                c, x = drawn(dtype, n), drawn(dtype, *([n] if count == 1 else [count, n]))
-                got = medians({name: convolution(name, c, x) for name in names}, seconds)
-                ratios = ", ".join(f"{got[name] / got[_table.SCIPY]:.2f}" for name in names[1:])
-                print(f"{dtype} {count} {n}: {ratios}, {min(got, key=got.__getitem__)}", flush=True)
+    print("dtype vectors n: time over plain transforms, fastest")
+    for dtype, n in itertools.product(DTYPES, sizes):
+        one = [_table.SCIPY, _table.DUCC, _table.DUCC_CONVOLUTION]
+        if not dtype.startswith("c"):
+            one.append(_table.SCIPY_CONVOLUTION)
+        torch = [_table.TORCH]
+        if column_length(n):
+            one += [_table.SCIPY_STEPS, _table.DUCC_STEPS]
+            torch.append(_table.TORCH_STEPS)
+        compare(dtype, 1, n, one, seconds)
+        compare(dtype, BATCH, n, (_table.SCIPY, _table.DUCC, _table.DUCC_CONVOLUTION), seconds)
+        compare(dtype, 1, n, torch, seconds)
+
+
+def columns(sizes: Sequence[int], seconds: float) -> None:
+    print("dtype n: time of the four-step method by the length of a column, over that of the table's")
+    for (dtype, n), method in itertools.product(
+        itertools.product(("float32", "float64"), sizes), (_table.SCIPY_STEPS, _table.DUCC_STEPS)
+    ):
+        c, x, kept = drawn(dtype, n), drawn(dtype, n), _table.COLUMNS
+        calls, size = {}, 32
+        chosen = column_length(n)
+        try:
+            while size * 16 <= n and chosen:
+                _four_step.COLUMNS = ((np.inf, size, 0),)
+                calls[f"{column_length(n)}"] = convolution(method, c, x)
+                size *= 2
+        finally:
+            _four_step.COLUMNS = kept
+        if calls:
+            calls["table"] = convolution(method, c, x)
+            got = medians(calls, seconds)
+            ratios = {name: round(t / got["table"], 2) for name, t in got.items()}
+            print(f"{method} {dtype} {n} ({chosen}):", ratios, flush=True)
 
 
 def crossovers(seconds: float) -> None:
@@ -128,20 +199,19 @@ def products(engine: str, dtype: str, n: int, count: int) -> tuple[Callable[[], 
 
 def primes(seconds: float) -> None:
     print("engine dtype vectors n (largest prime factor): time over that of the fast length around it")
-    for factor in (11, 13, 17, 19, 23, 29, 31, 37, 47, 61, 101, 211, 1009):
-        for dtype in ("float32", "float64"):
-            for count in (1, BATCH):
-                n = factor * 2 ** int(np.log2(2048 / factor))
-                x = drawn(dtype, *([n] if count == 1 else [count, n]))
-                c = drawn(dtype, n)
-                length = fast_length(2 * n - 1)
-                long = drawn(dtype, length)
-                wide = np.zeros((*x.shape[:-1], length), dtype)
-                for engine in (_table.SCIPY, _table.DUCC):
-                    got = medians(
-                        {"own": convolution(engine, c, x), "embedded": convolution(engine, long, wide)}, seconds
-                    )
-                    print(f"{engine} {dtype} {count} {n} ({factor}): {got['own'] / got['embedded']:.2f}", flush=True)
+    how = {engine: Settings(engine, ready=True) for engine in ("scipy", "ducc0")}
+    for factor, size in itertools.product((17, 29, 37, 47, 53, 61, 67, 71, 83, 97, 101, 127, 149, 211), (1000, 6000)):
+        n = factor * 2 ** round(np.log2(size / factor))
+        for dtype, count in itertools.product(("float32", "float64"), (1, BATCH)):
+            c, x = drawn(dtype, n), drawn(dtype, *([n] if count == 1 else [count, n]))
+            for engine, settings in how.items():
+                calls = {}
+                for name, kernel in (("own", c), ("embedded", kernel_of_diagonals(c, c[:0:-1], numpy_namespace))):
+                    plan = planned(kernel, (n, n), settings, numpy_namespace)
+                    P = sm.Prepared(sm.Circulant(c), plan, plan.H, None, 0, settings)
+                    calls[name] = lambda P=P, x=x: P.matvec(x)
+                got = medians(calls, seconds)
+                print(f"{engine} {dtype} {count} {n} ({factor}): {got['own'] / got['embedded']:.2f}", flush=True)
 
 
 def chunks(seconds: float) -> None:
@@ -172,20 +242,20 @@ def chunks(seconds: float) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", help="methods, crossovers, primes, chunks; all by default")
+    parser.add_argument("parts", nargs="*", help=f"{', '.join(PARTS)}; all by default")
     parser.add_argument("--seconds", type=float, default=0.1, help="for each call")
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
     parser.add_argument("--quick", action="store_true", help="one small size, to see that it runs")
     arguments = parser.parse_args()
     if arguments.quick:
-        arguments.parts, arguments.sizes, arguments.seconds = ["methods"], (64,), 1e-3
-    parts = arguments.parts or ["methods", "crossovers", "primes", "chunks"]
+        arguments.parts, arguments.sizes, arguments.seconds = ["methods", "columns"], (1024,), 1e-3
+    parts = arguments.parts or PARTS
     if ducc() is None:
         raise SystemExit("install structmat[fast] to compare engines")
     sm.show_config()
     for part in parts:
-        if part == "methods":
-            methods(arguments.sizes, arguments.seconds)
+        if part in {"methods", "columns"}:
+            {"methods": methods, "columns": columns}[part](arguments.sizes, arguments.seconds)
         else:
             {"crossovers": crossovers, "primes": primes, "chunks": chunks}[part](arguments.seconds)
 

@@ -401,6 +401,10 @@ class LinearOperator(ClosedForms, ABC):
         """Operator that computes the products; `self` where there is nothing to be computed before."""
         return self
 
+    def _solver(self, how: Settings, xp: Namespace) -> LinearOperator | None:
+        """Operator that solves systems by its products, with all that can fail behind it; None where there is none."""
+        return None
+
     def _to_dense(self, like: Context) -> Array:
         """Dense matrix, by default from the products with the unit vectors."""
         unit = like.xp.eye(self.shape[1], dtype=like.dtype, device=like.device)

@@ -12,7 +12,7 @@ from array_api_compat import numpy as numpy_namespace
 
 from structmat._arrays import contiguous, moved, padded, reversed_cyclically
 from structmat._convolution import Plan, Step
-from structmat._fft import DUCC, DUCC_CONVOLUTION, Settings, from_spectrum, method_for, spectrum, transforms
+from structmat._fft import PLAIN, Settings, from_spectrum, method_for, spectrum, transforms
 from structmat._typing import Array, Namespace
 
 __all__ = ["BlockConvolution", "by_frequency"]
@@ -63,7 +63,7 @@ class BlockConvolution(Plan):
 
     def _step(self, dtype: str, *, many: bool) -> Step:
         method = method_for(self.how.engine, dtype, self.length, many=many)
-        method = DUCC if method == DUCC_CONVOLUTION else method
+        method = PLAIN.get(method, method)
         forward, backward = transforms(method, self.length, self.how.workers, real=self.real, axis=0)
         (q, p), b = self.spectrum.shape[-2:], self.block_size
 

@@ -73,8 +73,8 @@ class ChainPlan(Plan):
             x = factor._matvec(x, xp)
         return x
 
-    def _call(self, xp: Namespace) -> Callable[[Any], Any]:
-        steps: list[Any] = [f.d if isinstance(f, Diagonal) else f._call(xp) for f in reversed(self.factors)]
+    def _call(self, xp: Namespace, *, many: bool) -> Callable[[Any], Any]:
+        steps: list[Any] = [f.d if isinstance(f, Diagonal) else f._call(xp, many=many) for f in reversed(self.factors)]
 
         def call(x: Any) -> Any:
             for factor in steps:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from importlib import metadata
 
-from structmat._fft import CHUNK, MANY, PRIMES, choices, direct_sizes, ducc
+from structmat._fft import CHUNK, LARGEST_PRIME, choices, direct_sizes, ducc
 
 __all__ = ["show_config"]
 
@@ -42,16 +42,16 @@ def _lines() -> list[str]:
         ", ".join(f"{name} {version}" for name, version in found),
         f"NumPy arrays are transformed by {engine}, other arrays by their own library.",
         f"Batches of NumPy arrays are computed in chunks of {CHUNK // 2**10} KiB.",
-        f"A length with a prime factor above {PRIMES[-1]} is embedded in a longer one.",
+        f"A length with a prime factor above {LARGEST_PRIME['numpy']} is embedded in a longer one.",
         "",
         "A product of a circulant of size n, prepared:",
     ]
     for dtype in ("float32", "float64", "complex64", "complex128"):
         for many in (False, True):
-            direct = direct_sizes("ducc0" if ducc() else "numpy", dtype)[MANY if many else 1]
+            direct = direct_sizes("ducc0" if ducc() else "numpy", dtype)[8 if many else 1]
             parts = [f"dense for n <= {direct}"] if direct else []
             for limit, method in choices(dtype, many=many):
                 if limit > direct:
                     parts.append(method if limit == math.inf else f"{method} for n <= {limit:g}")
-            lines.append(f"  {dtype}, {f'{MANY} vectors or more' if many else 'one vector'}: {', '.join(parts)}")
+            lines.append(f"  {dtype}, {'8 vectors or more' if many else 'one vector'}: {', '.join(parts)}")
     return lines

@@ -9,25 +9,34 @@ import sys
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import prod
 from typing import Any, TypeAlias
 
 from array_api_compat import numpy as numpy_namespace
 
-from structmat._arrays import complex_partner, is_complex, is_numpy, reversed_cyclically
+from structmat._arrays import (
+    complex_partner,
+    device_of,
+    dtype_name,
+    is_complex,
+    is_numpy,
+    library_of,
+    padded,
+    precision_of,
+    reversed_cyclically,
+)
 from structmat._base import LinearOperator
 from structmat._fft import (
-    DUCC,
     DUCC_CONVOLUTION,
-    MANY,
+    STEPS,
+    FourStep,
     Settings,
-    convolve_axis,
+    column_length,
+    convolver,
     from_spectrum,
     in_chunks,
     method_for,
     rows_in_chunk,
     spectrum,
-    transforms,
 )
 from structmat._typing import Array, Namespace
 
@@ -66,16 +75,16 @@ class Plan(LinearOperator):
     def _step(self, dtype: str, *, many: bool) -> Step:
         """Return the function that computes NumPy's chunks of that dtype, one vector or `many`."""
 
-    def _together(self, dtype: Any, *, many: bool) -> int:
-        """Return how many vectors of that NumPy dtype a step is to be given at a time."""
+    def _together(self, dtype: Any) -> int:
+        """Return how many vectors of that NumPy dtype a step for many is to be given at a time."""
         return rows_in_chunk(self.width, dtype.itemsize)
 
     @abstractmethod
     def _whole(self, x: Array, xp: Namespace) -> Array:
         """Product along the last axis, on any library."""
 
-    def _call(self, xp: Namespace) -> Callable[[Any], Any]:
-        """Return the function that `_whole` is for vectors that exist, with its look-ups done."""
+    def _call(self, xp: Namespace, *, many: bool) -> Callable[[Any], Any]:
+        """Return the function that `_whole` is for one vector, or for `many`, with its look-ups done."""
         return lambda x: self._whole(x, xp)
 
     def _matvec(self, x: Array, xp: Namespace) -> Array:
@@ -85,12 +94,11 @@ class Plan(LinearOperator):
             x = xp.astype(x, complex_partner(x.dtype, xp))
         if self.is_stack or not is_numpy(xp):
             return self._whole(x, xp)
-        many = prod(x.shape[:-1]) >= MANY
-        step = self._step(x.dtype.name, many=many)
+        step = self._step(x.dtype.name, many=x.ndim > 1)
         if x.ndim == 1:
             y: Array = step(x, None)
             return y
-        return in_chunks(step, x, self.shape[0], self._together(x.dtype, many=many))
+        return in_chunks(step, x, self.shape[0], self._together(x.dtype))
 
 
 class Planned(LinearOperator):
@@ -155,30 +163,24 @@ class Convolution(Plan):
         s: Any = self.spectrum
         return spectrum(self.kernel, xp, real=self.real) if s is None else s
 
-    def _together(self, dtype: Any, *, many: bool) -> int:
-        method = method_for(self.how.engine, dtype.name, self.length, many=many)
-        if method == DUCC_CONVOLUTION and self.shape[1] == self.length:
+    def _method(self, dtype: str, *, many: bool) -> str:
+        return method_for(self.how.engine, dtype, self.length, many=many, ready=self.how.ready)
+
+    def _together(self, dtype: Any) -> int:
+        if self._method(dtype.name, many=True) == DUCC_CONVOLUTION and self.shape[1] == self.length:
             return sys.maxsize  # without a copy or a spectrum of the batch, nothing is gained from chunks
-        return super(Convolution, self)._together(dtype, many=many)
+        return super(Convolution, self)._together(dtype)
 
     def _step(self, dtype: str, *, many: bool) -> Step:
-        length, rows, workers, kernel = self.length, self.shape[0], self.how.workers, self.kernel
-        method = method_for(self.how.engine, dtype, length, many=many)
-        if method == DUCC_CONVOLUTION and kernel is not None:
-
-            def convolved(x: Any, out: Any) -> Any:
-                return convolve_axis(kernel, x, workers, out)
-
-        else:
-            S = self._transformed(numpy_namespace)
-            method = DUCC if method == DUCC_CONVOLUTION else method
-            forward, backward = transforms(method, length, workers, real=self.real)
-
-            def convolved(x: Any, out: Any) -> Any:  # noqa: ARG001
-                X = forward(x)
-                X *= S
-                return backward(X)
-
+        length, rows = self.length, self.shape[0]
+        convolved = convolver(
+            self._method(dtype, many=many),
+            self.kernel,
+            lambda: self._transformed(numpy_namespace),
+            length,
+            self.how.workers,
+            real=self.real,
+        )
         flipped_rows, flipped_cols = self.flips
 
         def step(x: Any, out: Any) -> Any:
@@ -204,13 +206,26 @@ class Convolution(Plan):
         y = y if self.shape[0] == self.length else y[..., : self.shape[0]]
         return xp.flip(y, axis=-1) if rows else y
 
-    def _call(self, xp: Namespace) -> Callable[[Any], Any]:
-        if any(self.flips) or not self.real:
-            return super(Convolution, self)._call(xp)
-        rfft, irfft, S, length, rows = xp.fft.rfft, xp.fft.irfft, self._transformed(xp), self.length, self.shape[0]
-        if rows == length:
-            return lambda x: irfft(S * rfft(x, n=length), n=length)
-        return lambda x: irfft(S * rfft(x, n=length), n=length)[..., :rows]
+    def _call(self, xp: Namespace, *, many: bool) -> Callable[[Any], Any]:
+        if any(self.flips):
+            return super(Convolution, self)._call(xp, many=many)
+        real, S, length, (rows, cols) = self.real, self._transformed(xp), self.length, self.shape
+        forward, backward = (xp.fft.rfft, xp.fft.irfft) if real else (xp.fft.fft, xp.fft.ifft)
+        dtype = dtype_name(precision_of(S.dtype, xp) if real else S.dtype)
+        method = method_for(library_of(xp), dtype, length, many=many)
+        if method in STEPS and str(device_of(S)) == "cpu":
+            size = column_length(length)
+            columns = (lambda x: forward(x, size, 0), lambda X: backward(X, size, 0))
+            step = FourStep.of(S, length, columns, (xp.fft.fft, xp.fft.ifft), xp, real=real)
+            if rows == cols == length:
+                return step.convolve
+            width = cols + -cols % step.cols
+            return lambda x: step.convolve(padded(x, width, xp))[:rows]
+        if not rows == cols == length:
+            return lambda x: backward(S * forward(x, length), length)[..., :rows]
+        if real and length % 2:
+            return lambda x: backward(S * forward(x), length)
+        return lambda x: backward(S * forward(x))
 
     def _with(self, kernel: Any, spectrum: Any, *, transposed: bool = False) -> Convolution:
         shape, (rows, cols) = self.shape, self.flips

@@ -13,7 +13,7 @@ from structmat._arrays import dtype_name, is_complex, is_numpy, library_of, prec
 from structmat._base import Context, LinearOperator
 from structmat._convolution import Plan
 from structmat._dispatch import add, compose, scale
-from structmat._fft import MANY, Settings, direct_up_to, ducc, in_chunks
+from structmat._fft import TORCH_CHUNK, TORCH_LARGE, Settings, direct_up_to, ducc, in_chunks
 from structmat._functions import SpectralFunction
 from structmat._linalg import NormOrder
 from structmat._neutral import Identity
@@ -41,7 +41,7 @@ class Prepared(LinearOperator):
         The largest number of vectors for which it is.
     how : Settings
         The engine and the number of threads.
-    fast : optional
+    fast, solving : optional
         Made from the other parameters, whatever is given.
 
     See Also
@@ -82,9 +82,12 @@ class Prepared(LinearOperator):
     """Engine and number of threads."""
     fast: Any = None
     """The products of NumPy vectors of its own dtype, without further checks; None for other libraries and stacks."""
+    solving: Any = None
+    """The same for solutions, once there were some; empty where they are no products."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "fast", _Fast.of(self.plan, self.adjoint, self.matrix, self.direct))
+        object.__setattr__(self, "solving", None)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -132,12 +135,15 @@ class Prepared(LinearOperator):
             If `x` belongs to another array library than the operator.
         """
         fast = self.fast
-        if fast is not None and type(x) is fast.kind and x.dtype == fast.dtype and x.shape[-1:] == fast.cols:
-            if out is None:
-                return fast.product(x, None)
-            self._require_fitting(out, x)
-            fast.product(x, out)
-            return out
+        if fast is not None and type(x) is fast.kind and x.dtype == fast.dtype:
+            shape = x.shape
+            product = fast.one if shape == fast.cols else fast.many if shape[-1:] == fast.cols else None
+            if product is not None:
+                if out is None:
+                    return product(x, None)
+                self._require_fitting(out, x)
+                product(x, out)
+                return out
         if out is not None:
             raise ValueError(f"Prepared.matvec: out is for NumPy vectors of shape (..., {self.shape[1]}), one operator")
         return super(Prepared, self).matvec(x)  # slots make a new class, which the short form would not find
@@ -163,9 +169,52 @@ class Prepared(LinearOperator):
             If `y` belongs to another array library than the operator.
         """
         fast = self.fast
-        if fast is not None and type(y) is fast.kind and y.dtype == fast.dtype and y.shape[-1:] == fast.rows:
-            return fast.adjoint(y, None)
+        if fast is not None and type(y) is fast.kind and y.dtype == fast.dtype:
+            shape = y.shape
+            if shape == fast.rows:
+                return fast.adjoint_one(y, None)
+            if shape[-1:] == fast.rows:
+                return fast.adjoint_many(y, None)
         return super(Prepared, self).rmatvec(y)
+
+    def solve(self, b: ArrayLike, /) -> Array:
+        """Return x with ``matvec(x) = b``.
+
+        Parameters
+        ----------
+        b : array, shape (..., n)
+            Right-hand sides along the last axis: one, or any batch of them.
+
+        Returns
+        -------
+        array, shape (..., n)
+            The solutions, of the common dtype of operator and right-hand side.
+
+        Raises
+        ------
+        ValueError
+            If the operator is not square, or `b` has another length.
+        numpy.linalg.LinAlgError
+            As for `inv`.
+        NotImplementedError
+            If there is no closed form; the message names the alternative.
+
+        Notes
+        -----
+        For NumPy vectors the first call finds the reciprocal spectra of circulants and their products with diagonals;
+        later ones cost as much as a product.
+        """
+        fast = self.fast
+        square = fast is not None and fast.rows == fast.cols
+        if square and type(b) is np.ndarray and b.dtype == fast.dtype and b.shape[-1:] == fast.rows:
+            if self.solving is None:
+                op, xp = self.operator._opened("solve")
+                plan = op._solver(self.how, xp)
+                products = () if plan is None else _numpy_products(plan, None, 0, fast.dtype)
+                object.__setattr__(self, "solving", products)  # which depends on nothing that changes
+            if self.solving:
+                return self.solving[b.ndim > 1](b, None)
+        return super(Prepared, self).solve(b)
 
     def _require_fitting(self, out: Any, x: Any) -> None:
         shape = (*x.shape[:-1], self.shape[0])
@@ -310,8 +359,10 @@ class _Fast(NamedTuple):
     dtype: DType
     rows: tuple[int]
     cols: tuple[int]
-    product: Product
-    adjoint: Product
+    one: Product
+    many: Product
+    adjoint_one: Product
+    adjoint_many: Product
 
     @classmethod
     def of(cls, plan: LinearOperator, adjoint: LinearOperator, matrix: Any, direct: int) -> _Fast | None:
@@ -323,50 +374,57 @@ class _Fast(NamedTuple):
             return None
         dtype = precision_of(plan.dtype, xp) if plan.is_real else plan.dtype
         other = None if matrix is None else xp.conj(matrix.T) if is_complex(dtype, xp) else matrix.T
-        make = _numpy_product if is_numpy(xp) else _torch_product
+        make = _numpy_products if is_numpy(xp) else _torch_products
         rows, cols = plan.shape
         return cls(
             type(xp.zeros(0)),
             dtype,
             (rows,),
             (cols,),
-            make(plan, matrix, direct, dtype),
-            make(adjoint, other, direct, dtype),
+            *make(plan, matrix, direct, dtype),
+            *make(adjoint, other, direct, dtype),
         )
 
 
-def _numpy_product(plan: Any, matrix: Any, direct: int, dtype: Any) -> Product:
+def _numpy_products(plan: Any, matrix: Any, direct: int, dtype: Any) -> tuple[Product, Product]:
+    """Return the product of one vector and that of a batch."""
     rows, cols = plan.shape
     dtype = np.dtype(dtype)
-    one, many = plan._step(dtype.name, many=False), plan._step(dtype.name, many=True)
-    few_size, size = plan._together(dtype, many=False), plan._together(dtype, many=True)
+    many, size = plan._step(dtype.name, many=True), plan._together(dtype)
+    if not direct:
+        return plan._step(dtype.name, many=False), lambda x, out: in_chunks(many, x, rows, size, out)
 
     def product(x: Any, out: Any) -> Any:
-        if x.ndim == 1:
-            return np.dot(matrix, x, out) if direct else one(x, out)
-        count = x.size // cols
-        if count > direct or not direct:
-            return in_chunks(many, x, rows, size, out) if count >= MANY else in_chunks(one, x, rows, few_size, out)
+        if x.size > direct * cols:
+            return in_chunks(many, x, rows, size, out)
         flat = None if out is None else out.reshape(-1, rows)
         return np.matmul(x.reshape(-1, cols), matrix.T, flat).reshape(*x.shape[:-1], rows)
 
-    return product
+    return lambda x, out: np.dot(matrix, x, out), product
 
 
-def _torch_product(plan: Any, matrix: Any, direct: int, dtype: Any) -> Product:  # noqa: ARG001
-    xp = plan._own_namespace()
-    cols, call = plan.shape[1], plan._call(xp)
+def _torch_products(plan: Any, matrix: Any, direct: int, dtype: Any) -> tuple[Product, Product]:
+    """Return the product of one vector and that of a batch."""
+    xp, (rows, cols) = plan._own_namespace(), plan.shape
+    one, many = plan._call(xp, many=False), plan._call(xp, many=True)
     transposed = None if matrix is None else matrix.mT
+    learned = any(array.requires_grad for array in plan._arrays())
+    few, size = TORCH_LARGE // (cols * dtype.itemsize), max(1, TORCH_CHUNK // (plan.width * dtype.itemsize))
 
     def product(x: Any, out: Any) -> Any:  # noqa: ARG001
-        if x.ndim == 1:
-            return matrix @ x if direct else call(x)
         count = x.numel() // cols
-        if count > direct:
-            return call(x)
-        return x @ transposed if direct else plan._whole(x, xp)
+        if count <= direct or count == 0:
+            return x @ transposed if direct else plan._whole(x, xp)  # which can do with no vectors at all
+        traced = (xp.is_grad_enabled() and (learned or x.requires_grad)) or xp.compiler.is_compiling()
+        if count <= few or traced or x.device.type != "cpu":
+            return many(x)
+        x, batch = x.reshape(count, cols), x.shape[:-1]
+        y = x.new_empty((count, rows))
+        for target, part in zip(y.split(size), x.split(size), strict=True):
+            target.copy_(many(part))
+        return y.reshape(*batch, rows)
 
-    return product
+    return (lambda x, out: matrix @ x) if direct else (lambda x, out: one(x)), product  # noqa: ARG005
 
 
 def _source(operator: LinearOperator) -> LinearOperator:

@@ -161,7 +161,15 @@ class CDDProduct(Chain):
         )
 
     def _plan(self, how: Settings, xp: Namespace) -> LinearOperator:
-        plans = tuple(f._plan(how, xp) for f in self.factors)
+        return self._chained(tuple(f._plan(how, xp) for f in self.factors), xp)
+
+    def _solver(self, how: Settings, xp: Namespace) -> LinearOperator | None:
+        self._require_square_factors("solve")
+        solvers = [f._solver(how, xp) for f in reversed(self.factors)]
+        known = tuple(solver for solver in solvers if solver is not None)
+        return self._chained(known, xp) if len(known) == len(solvers) else None
+
+    def _chained(self, plans: tuple[LinearOperator, ...], xp: Namespace) -> LinearOperator:
         kinds = {is_complex(f.dtype, xp) for f in self.factors}
         if len(kinds) > 1:
             return Product(plans)

@@ -28,12 +28,15 @@ from structmat._arrays import scale as scale_array
 from structmat._base import Context, LinearOperator
 from structmat._convolution import Convolution, Planned, convolution
 from structmat._dispatch import add, compose, scale
-from structmat._fft import MANY, Settings, cyclic_kernel, fft, from_spectrum, full_spectrum, is_fast, spectrum
+from structmat._fft import Settings, cyclic_kernel, fft, from_spectrum, full_spectrum, is_fast, spectrum
 from structmat._functions import SpectralFunction
 from structmat._neutral import Fourier, Identity
 from structmat._typing import Array, ArrayLike, DType, Namespace, Scalar
 
 __all__ = ["Circulant", "SpectralCirculant"]
+
+_ENOUGH = 8
+"""Number of vectors that win back the transform from a spectrum to a first column."""
 
 
 @dataclass(frozen=True, eq=False, repr=False, slots=True)
@@ -195,6 +198,9 @@ class Circulant(Planned):
     def _solve(self, b: Array, xp: Namespace) -> Array:
         return self.to_spectral()._solve(b, xp)
 
+    def _solver(self, how: Settings, xp: Namespace) -> LinearOperator:
+        return self.to_spectral()._solver(how, xp)
+
     def _pinv(self, rtol: float, xp: Namespace) -> LinearOperator:
         return self.to_spectral()._pinv(rtol, xp).to_circulant()
 
@@ -320,8 +326,7 @@ class SpectralCirculant(Planned):
         return self.to_circulant()._plan(how, xp)
 
     def _matvec(self, x: Array, xp: Namespace) -> Array:
-        if prod(x.shape[:-1]) >= MANY and (is_numpy(xp) or not is_fast(self.n)):
-            # enough vectors to win back the transform that finds the first column
+        if prod(x.shape[:-1]) >= _ENOUGH and (is_numpy(xp) or not is_fast(self.n, xp)):
             return self.to_circulant()._matvec(x, xp)
         return Convolution(None, self.spectrum, self.n, self.real, Settings(), self.shape)._matvec(x, xp)
 
@@ -346,6 +351,12 @@ class SpectralCirculant(Planned):
     def _solve(self, b: Array, xp: Namespace) -> Array:
         self._require_invertible("solve", xp)
         return self._like(1 / self.spectrum)._matvec(b, xp)
+
+    def _solver(self, how: Settings, xp: Namespace) -> LinearOperator:
+        self._require_invertible("solve", xp)
+        if not is_fast(self.n, xp):
+            return self._like(1 / self.spectrum)._plan(how, xp)
+        return Convolution(None, 1 / self.spectrum, self.n, self.real, how, self.shape)  # every digit of small values
 
     def _pinv(self, rtol: float, xp: Namespace) -> SpectralCirculant:
         return self._like(reciprocal_above(self.spectrum, rtol, xp))

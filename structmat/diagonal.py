@@ -9,6 +9,7 @@ from structmat._arrays import as_floating, complex_partner, is_complex, namespac
 from structmat._arrays import scale as scale_array
 from structmat._base import Context, LinearOperator
 from structmat._dispatch import add, compose, scale
+from structmat._fft import Settings
 from structmat._functions import SpectralFunction
 from structmat._neutral import Identity
 from structmat._typing import Array, ArrayLike, DType, Namespace, Scalar
@@ -117,6 +118,10 @@ class Diagonal(LinearOperator):
     def _solve(self, b: Array, xp: Namespace) -> Array:
         require_nonzero(self.d, 0, "Diagonal.solve", xp)
         return b / self.d
+
+    def _solver(self, how: Settings, xp: Namespace) -> LinearOperator:
+        require_nonzero(self.d, 0, "Diagonal.solve", xp)
+        return Diagonal(1 / self.d)
 
     def _pinv(self, rtol: float, xp: Namespace) -> LinearOperator:
         return Diagonal(reciprocal_above(self.d, rtol, xp))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import pickle
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
+import array_api_strict
 import numpy as np
 import pytest
 import scipy.linalg
@@ -149,8 +151,8 @@ def test_pickles_multiply_alike(engine: str) -> None:
 
 def test_the_table_has_a_method_for_every_length() -> None:
     for dtype in TOLERANCE:
-        for many in (False, True):
-            limits = [limit for limit, _ in _table.CHOICES[dtype, many]]
+        for engine, many in itertools.product(("scipy", "ducc0", "auto", "torch"), (False, True)):
+            limits = [limit for limit, _ in _fft.choices(dtype, engine, many=many)]
             assert limits == sorted(limits)
             assert limits[-1] == np.inf
         for library in ("numpy", "ducc0", "torch"):
@@ -168,11 +170,12 @@ def test_embedded_lengths(n: int) -> None:
     largest = max(
         (p for p in range(2, n + 1) if n % p == 0 and all(p % d for d in range(2, int(p**0.5) + 1))), default=1
     )
-    assert _fft.is_fast(n) == (largest <= _table.PRIMES[-1])
-    if _fft.is_fast(n):
+    assert _fft.is_fast(n, np) == (largest <= _table.LARGEST_PRIME["numpy"])
+    assert _fft.is_fast(n, array_api_strict) == (largest <= _table.LARGEST_PRIME_ELSEWHERE)
+    if _fft.is_fast(n, np):
         assert kernel is c
     else:
-        assert _fft.is_fast(len(kernel))
+        assert _fft.is_fast(len(kernel), np)
         assert len(kernel) >= 2 * n - 1
         np.testing.assert_array_equal(kernel[:n], c)
         np.testing.assert_array_equal(kernel[len(kernel) - n + 1 :], c[1:])
@@ -185,6 +188,39 @@ def test_a_spectrum_is_a_snapshot() -> None:
     before = P.matvec(x)
     c[:] = 0
     assert_same(P.matvec(x), before)
+
+
+@engines
+@pytest.mark.parametrize("dtype", list(TOLERANCE))
+@pytest.mark.parametrize("n", [1, 2, 5, 64, 101, 1009, 1024, 5000])
+def test_prepared_solutions_are_those_of_the_operator(engine: str, n: int, dtype: str) -> None:
+    v = Vectors(n, dtype)
+    scales = np.logspace(0, -3, n // 2 + 1 if np.dtype(dtype).kind == "f" else n)  # of the spectrum, small values too
+    spectrum = (scales * np.exp(1j * np.arange(len(scales)))).astype(np.result_type(dtype, "complex64"))
+    spectrum[[0, -1]] = 1
+    C = sm.SpectralCirculant(spectrum, n, real=np.dtype(dtype).kind == "f").to_circulant()
+    D = sm.Diagonal(np.exp(0.1 * v(n)))
+    for op in (C, C.to_spectral(), D @ C @ D, C @ D @ C @ D, sm.BlockCirculant(C.c[None, None])):
+        P = op.prepare(engine=engine)
+        for b in (v(n), v(9, n), v(2, 3, n), v(0, n)):
+            for x, right in ((P.solve(b), op.solve(b)), (P.T.solve(b), op.T.solve(b)), (P.solve(b), op.solve(b))):
+                assert x.dtype == right.dtype
+                assert x.shape == right.shape
+                assert np.linalg.norm(x - right) <= 1e3 * TOLERANCE[dtype] * np.linalg.norm(right)
+    assert P.solve(np.ones(n, "complex128")).dtype == "complex128"
+
+
+def test_prepared_systems_without_solutions() -> None:
+    c = np.ones(6)
+    for op in (sm.Circulant(c), sm.CDDProduct.from_vectors(c, c, c), sm.Diagonal(c - c) @ sm.Circulant(c)):
+        P = op.prepare()
+        for _ in range(2):
+            with pytest.raises(np.linalg.LinAlgError, match=r"(Circulant|Diagonal)\.solve: the matrix is singular"):
+                P.solve(c)
+    with pytest.raises(ValueError, match=r"Prepared\.solve: b must have shape"):
+        sm.Circulant(c).prepare().solve(np.ones(5))
+    with pytest.raises(NotImplementedError):
+        sm.Toeplitz(c).prepare().solve(c)
 
 
 def test_what_comes_of_a_prepared_operator_is_prepared() -> None:
@@ -236,7 +272,7 @@ def test_the_configuration_is_told(fast: bool, monkeypatch: pytest.MonkeyPatch, 
     text = capsys.readouterr().out
     assert f"numpy {np.__version__}" in text
     assert text.count("one vector: dense for n <= ") == 4
-    assert text.count(f"{_table.MANY} vectors or more: dense for n <= ") == 4
+    assert text.count("8 vectors or more: dense for n <= ") == 4
     assert ("ducc0.fft.convolve_axis" in text) == fast
     assert ("structmat[fast]" in text) != fast
 

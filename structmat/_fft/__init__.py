@@ -2,32 +2,38 @@
 
 from __future__ import annotations
 
-from structmat._fft._engines import (
-    Engine,
-    Settings,
-    choices,
-    convolve_axis,
-    ducc,
-    in_chunks,
-    method_for,
-    require_engine,
-    rows_in_chunk,
-    transforms,
-)
+from structmat._fft._chunks import in_chunks, rows_in_chunk
+from structmat._fft._convolve import convolver, transforms
+from structmat._fft._engines import Engine, Settings, choices, ducc, method_for, require_engine
+from structmat._fft._four_step import FourStep, column_length
 from structmat._fft._lengths import cyclic_kernel, fast_length, is_fast, kernel_of_diagonals
-from structmat._fft._table import CHUNK, DUCC, DUCC_CONVOLUTION, MANY, PRIMES, direct_sizes, direct_up_to
+from structmat._fft._table import (
+    CHUNK,
+    DUCC_CONVOLUTION,
+    LARGEST_PRIME,
+    PLAIN,
+    STEPS,
+    TORCH_CHUNK,
+    TORCH_LARGE,
+    direct_sizes,
+    direct_up_to,
+)
 from structmat._fft._transforms import fft, from_spectrum, full_spectrum, ifft, spectrum
 
 __all__ = [
     "CHUNK",
-    "DUCC",
     "DUCC_CONVOLUTION",
-    "MANY",
-    "PRIMES",
+    "LARGEST_PRIME",
+    "PLAIN",
+    "STEPS",
+    "TORCH_CHUNK",
+    "TORCH_LARGE",
     "Engine",
+    "FourStep",
     "Settings",
     "choices",
-    "convolve_axis",
+    "column_length",
+    "convolver",
     "cyclic_kernel",
     "direct_sizes",
     "direct_up_to",

@@ -5,8 +5,8 @@ Plain arithmetic without a cache or a library's own choice, so that torch.compil
 
 from __future__ import annotations
 
-from structmat._arrays import concat_last, device_of
-from structmat._fft._table import PRIMES
+from structmat._arrays import concat_last, device_of, library_of
+from structmat._fft._table import LARGEST_PRIME, LARGEST_PRIME_ELSEWHERE
 from structmat._typing import Array, Namespace
 
 __all__ = ["cyclic_kernel", "fast_length", "is_fast", "kernel_of_diagonals"]
@@ -16,6 +16,9 @@ _FAST = (
     (15, 16),
 )  # fmt: skip
 """Odd products of 3 and 5 as fractions of a power of two, ascending from 1/2 to 1 in steps of at most 1/15."""
+
+
+_PRIMES = (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71, 73, 79, 83, 89, 97)
 
 
 def fast_length(n: int) -> int:
@@ -29,14 +32,19 @@ def fast_length(n: int) -> int:
     return power
 
 
-def is_fast(n: int) -> bool:
-    """Tell whether transforms of length `n` itself are fast enough, as it has no large prime factor."""
+def is_fast(n: int, xp: Namespace) -> bool:
+    """Tell whether a library transforms length `n` itself fast enough, as it has no large prime factor."""
     if n & (n - 1) == 0:
         return True
-    for prime in PRIMES:
+    largest = LARGEST_PRIME.get(library_of(xp), LARGEST_PRIME_ELSEWHERE)
+    for prime in _PRIMES:
+        if prime > largest:
+            break
         while n % prime == 0:
             n //= prime
-    return n == 1
+        if n == 1:
+            return True
+    return False
 
 
 def kernel_of_diagonals(below: Array, above: Array, xp: Namespace) -> Array:
@@ -52,4 +60,4 @@ def kernel_of_diagonals(below: Array, above: Array, xp: Namespace) -> Array:
 
 def cyclic_kernel(c: Array, xp: Namespace) -> Array:
     """Return `c`, or where its length is not fast the first column of a larger circulant with that of `c` as corner."""
-    return c if is_fast(c.shape[-1]) else kernel_of_diagonals(c, xp.flip(c[..., 1:], axis=-1), xp)
+    return c if is_fast(c.shape[-1], xp) else kernel_of_diagonals(c, xp.flip(c[..., 1:], axis=-1), xp)

@@ -9,12 +9,22 @@ __all__ = [
     "ALIAS",
     "CHOICES",
     "CHUNK",
+    "COLUMNS",
     "DUCC",
     "DUCC_CONVOLUTION",
+    "DUCC_STEPS",
     "FEWEST",
-    "MANY",
-    "PRIMES",
+    "LARGEST_PRIME",
+    "LARGEST_PRIME_ELSEWHERE",
+    "PLAIN",
     "SCIPY",
+    "SCIPY_CONVOLUTION",
+    "SCIPY_STEPS",
+    "STEPS",
+    "TORCH",
+    "TORCH_CHUNK",
+    "TORCH_LARGE",
+    "TORCH_STEPS",
     "direct_sizes",
     "direct_up_to",
 ]
@@ -25,36 +35,67 @@ CHUNK = 2**20
 FEWEST = 4
 """Number of vectors that are transformed together however long they are, as engines take several at a time."""
 
+TORCH_LARGE, TORCH_CHUNK = 2**23, 2**21
+"""Bytes of a batch above which torch's are computed in chunks, and of those; smaller ones it computes faster whole."""
+
 ALIAS = 4096
 """Distance in bytes of addresses that share one place of the innermost cache."""
 
-PRIMES = (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71, 73, 79, 83, 89, 97)
-"""A length with another prime factor is embedded in a longer one without."""
+LARGEST_PRIME = {"numpy": 67, "torch": 67}
+"""By library: a length with a larger prime factor is embedded in a longer one without."""
 
-MANY = 8
-"""Number of vectors from which they count as many."""
+LARGEST_PRIME_ELSEWHERE = 97
+"""The same for other libraries."""
 
-SCIPY, DUCC, DUCC_CONVOLUTION = "scipy.fft", "ducc0.fft", "ducc0.fft.convolve_axis"
+COLUMNS = ((2**18, 2.0, 0.5), (math.inf, 256.0, 0.0))
+"""For the four-step method: up to each length n, columns of about ``a * n**p``, as ``(n, a, p)``."""
 
-CHOICES: dict[tuple[str, bool], tuple[tuple[float, str], ...]] = {
-    ("float32", False): ((1024, DUCC_CONVOLUTION), (math.inf, DUCC)),
-    ("float32", True): ((math.inf, DUCC_CONVOLUTION),),
-    ("float64", False): ((1024, DUCC_CONVOLUTION), (math.inf, DUCC)),
-    ("float64", True): ((2**17, DUCC_CONVOLUTION), (math.inf, SCIPY)),
-    ("complex64", False): ((800, DUCC_CONVOLUTION), (math.inf, DUCC)),
-    ("complex64", True): ((math.inf, DUCC_CONVOLUTION),),
-    ("complex128", False): ((800, DUCC_CONVOLUTION), (math.inf, DUCC)),
-    ("complex128", True): ((2**13, DUCC_CONVOLUTION), (math.inf, DUCC)),
+SCIPY, SCIPY_CONVOLUTION, SCIPY_STEPS = "scipy.fft", "scipy.fftpack.convolve", "scipy.fft in four steps"
+DUCC, DUCC_CONVOLUTION, DUCC_STEPS = "ducc0.fft", "ducc0.fft.convolve_axis", "ducc0.fft in four steps"
+TORCH, TORCH_STEPS = "torch.fft", "torch.fft in four steps"
+
+STEPS = (SCIPY_STEPS, DUCC_STEPS, TORCH_STEPS)
+
+PLAIN = {
+    SCIPY_CONVOLUTION: SCIPY,
+    SCIPY_STEPS: SCIPY,
+    DUCC_CONVOLUTION: DUCC,
+    DUCC_STEPS: DUCC,
+    TORCH_STEPS: TORCH,
 }
-"""NumPy with ducc0: by dtype and whether there are many vectors, the fastest method up to each length."""
+"""By method that convolves: the one that only transforms."""
+
+_BATCH = ((math.inf, SCIPY),)
+
+CHOICES: dict[tuple[str, str, bool], tuple[tuple[float, str], ...]] = {
+    ("scipy", "float32", False): ((4096, SCIPY_CONVOLUTION), (math.inf, SCIPY_STEPS)),
+    ("scipy", "float64", False): ((16384, SCIPY_CONVOLUTION), (math.inf, SCIPY_STEPS)),
+    ("scipy", "complex64", False): ((2047, SCIPY), (math.inf, SCIPY_STEPS)),
+    ("scipy", "complex128", False): ((4095, SCIPY), (math.inf, SCIPY_STEPS)),
+    ("scipy", "float32", True): _BATCH,
+    ("scipy", "float64", True): _BATCH,
+    ("scipy", "complex64", True): _BATCH,
+    ("scipy", "complex128", True): _BATCH,
+    ("ducc0", "float32", False): ((1024, DUCC_CONVOLUTION), (2**15, DUCC), (math.inf, DUCC_STEPS)),
+    ("ducc0", "float32", True): ((math.inf, DUCC_CONVOLUTION),),
+    ("ducc0", "float64", False): ((1024, DUCC_CONVOLUTION), (8191, DUCC), (math.inf, DUCC_STEPS)),
+    ("ducc0", "float64", True): ((2**17, DUCC_CONVOLUTION), (math.inf, SCIPY)),
+    ("ducc0", "complex64", False): ((800, DUCC_CONVOLUTION), (2**16, DUCC), (math.inf, DUCC_STEPS)),
+    ("ducc0", "complex64", True): ((math.inf, DUCC_CONVOLUTION),),
+    ("ducc0", "complex128", False): ((800, DUCC_CONVOLUTION), (2**16, DUCC), (math.inf, DUCC_STEPS)),
+    ("ducc0", "complex128", True): ((2**13, DUCC_CONVOLUTION), (math.inf, DUCC)),
+    ("torch", "float32", False): ((4096, TORCH), (math.inf, TORCH_STEPS)),
+    ("torch", "float64", False): ((4096, TORCH), (math.inf, TORCH_STEPS)),
+}
+"""By engine, dtype and whether there is a batch: the fastest method up to each length."""
 
 _COUNTS = (1, 8, 64, 512)
 _DIRECT: dict[tuple[str, str], tuple[int, int, int, int]] = {
-    ("numpy", "float32"): (520, 144, 132, 132),
-    ("numpy", "float64"): (356, 168, 132, 124),
+    ("numpy", "float32"): (320, 144, 132, 132),
+    ("numpy", "float64"): (220, 168, 132, 124),
     ("numpy", "complex64"): (356, 108, 108, 108),
     ("numpy", "complex128"): (244, 124, 124, 92),
-    ("ducc0", "float32"): (356, 132, 68, 68),
+    ("ducc0", "float32"): (280, 132, 68, 68),
     ("ducc0", "float64"): (212, 124, 52, 52),
     ("ducc0", "complex64"): (180, 68, 20, 20),
     ("ducc0", "complex128"): (124, 60, 20, 20),

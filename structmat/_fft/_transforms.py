@@ -10,19 +10,19 @@ from typing import Any
 
 import scipy  # its `fft` is imported on first use: it would double the import time of structmat
 
-from structmat._arrays import complex_partner, device_of, is_complex, is_numpy
+from structmat._arrays import complex_partner, device_of, is_complex, is_numpy, precision_of
 from structmat._typing import Array, Namespace
 
 __all__ = ["fft", "from_spectrum", "full_spectrum", "ifft", "spectrum"]
 
 
-def _transform(name: str, x: Array, length: int, xp: Namespace, **options: Any) -> Array:
-    """Apply one of a library's transforms; `length` is that of its result."""
-    if 0 in x.shape:  # no vector at all: torch's transforms fail on an empty batch
-        dtype = xp.real(x).dtype if name == "irfft" else complex_partner(x.dtype, xp)
-        return xp.zeros((*x.shape[:-1], length), dtype=dtype, device=device_of(x))
-    engine = scipy.fft if is_numpy(xp) else xp.fft
-    return getattr(engine, name)(x, **options)
+def _engine(xp: Namespace) -> Any:
+    return scipy.fft if is_numpy(xp) else xp.fft
+
+
+def _nothing(x: Array, length: int, dtype: Any, xp: Namespace) -> Array:
+    """Return the transforms of no vectors at all: those of torch fail on an empty batch."""
+    return xp.zeros((*x.shape[:-1], length), dtype=dtype, device=device_of(x))
 
 
 def _complex(x: Array, xp: Namespace) -> Array:
@@ -31,22 +31,40 @@ def _complex(x: Array, xp: Namespace) -> Array:
 
 def fft(x: Array, xp: Namespace, *, n: int | None = None, norm: str = "backward") -> Array:
     """Return the complex transform of `x`, real or complex, with zeros appended up to length `n`."""
-    return _transform("fft", _complex(x, xp), n or x.shape[-1], xp, n=n, norm=norm)
+    x = _complex(x, xp)
+    if 0 in x.shape:
+        return _nothing(x, n or x.shape[-1], x.dtype, xp)
+    result: Array = _engine(xp).fft(x, n=n, norm=norm)
+    return result
 
 
 def ifft(x: Array, xp: Namespace, *, norm: str = "backward") -> Array:
     """Return the inverse complex transform of `x`."""
-    return _transform("ifft", _complex(x, xp), x.shape[-1], xp, norm=norm)
+    x = _complex(x, xp)
+    if 0 in x.shape:
+        return _nothing(x, x.shape[-1], x.dtype, xp)
+    result: Array = _engine(xp).ifft(x, norm=norm)
+    return result
 
 
 def spectrum(x: Array, xp: Namespace, *, real: bool, n: int | None = None) -> Array:
     """Return the half spectrum of real data when `real`, else the full one of any; zeros are added up to length `n`."""
-    return _transform("rfft", x, (n or x.shape[-1]) // 2 + 1, xp, n=n) if real else fft(x, xp, n=n)
+    if not real:
+        return fft(x, xp, n=n)
+    if 0 in x.shape:
+        return _nothing(x, (n or x.shape[-1]) // 2 + 1, complex_partner(x.dtype, xp), xp)
+    result: Array = _engine(xp).rfft(x, n=n)
+    return result
 
 
 def from_spectrum(s: Array, n: int, xp: Namespace, *, real: bool) -> Array:
     """Return the signal of length `n` whose half spectrum (`real`) or full spectrum is `s`."""
-    return _transform("irfft", s, n, xp, n=n) if real else ifft(s, xp)
+    if not real:
+        return ifft(s, xp)
+    if 0 in s.shape:
+        return _nothing(s, n, precision_of(s.dtype, xp), xp)
+    result: Array = _engine(xp).irfft(s, n=n)
+    return result
 
 
 def full_spectrum(half: Array, n: int, xp: Namespace) -> Array:

@@ -1,0 +1,32 @@
+"""Batches of vectors, some at a time, so that what is computed stays in the cache of a core."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from structmat._fft._table import CHUNK, FEWEST
+
+__all__ = ["in_chunks", "rows_in_chunk"]
+
+
+def rows_in_chunk(numbers: int, itemsize: int) -> int:
+    """Return how many vectors to transform together when each moves that many numbers."""
+    return max(FEWEST, CHUNK // (numbers * itemsize))
+
+
+def in_chunks(step: Callable[[Any, Any], Any], x: Any, rows: int, size: int, out: Any = None) -> Any:
+    """Return ``step(vectors, out)`` of all vectors along the last axis of `x`, `size` of them at a time.
+
+    `rows` is the length of a vector of the result.
+    """
+    batch = x.shape[:-1]
+    x = x.reshape(-1, x.shape[-1])
+    if 0 < len(x) <= size and out is None:
+        return step(x, None).reshape(*batch, rows)
+    flat = np.empty((len(x), rows), x.dtype) if out is None else out.reshape(-1, rows)
+    for start in range(0, len(x), size):
+        step(x[start : start + size], flat[start : start + size])
+    return flat.reshape(*batch, rows)
