@@ -61,10 +61,10 @@ class BlockConvolution(Plan):
         gained = rows * cols - (2 * self.block_size + 4) * p * q
         return rows * cols * 0.75 * (p + q) * self.length / gained if gained > 0 else inf
 
-    def _step(self, dtype: str, *, many: bool) -> Step:
+    def _step(self, dtype: str, *, many: bool, once: bool = False) -> Step:
         method = method_for(self.how.engine, dtype, self.length, many=many)
         method = PLAIN.get(method, method)
-        forward, backward = transforms(method, self.length, self.how.workers, real=self.real, axis=0)
+        forward, backward = transforms(method, self.length, self.how.threads_inside(many=many), real=self.real, axis=0)
         (q, p), b = self.spectrum.shape[-2:], self.block_size
 
         def step(x: Any, out: Any) -> Any:

@@ -50,9 +50,9 @@ class ChainPlan(Plan):
         """How long the convolutions of one product are together."""
         return float(sum(f.cost if isinstance(f, Plan) else 1 for f in self.factors))
 
-    def _step(self, dtype: str, *, many: bool) -> Step:
+    def _step(self, dtype: str, *, many: bool, once: bool = False) -> Step:
         steps: list[Any] = [
-            f.d if isinstance(f, Diagonal) else f._step(dtype, many=many) for f in reversed(self.factors)
+            f.d if isinstance(f, Diagonal) else f._step(dtype, many=many, once=once) for f in reversed(self.factors)
         ]
         end = len(steps) - 1
 

@@ -72,8 +72,8 @@ class Plan(LinearOperator):
         """How long the convolutions of one product are together."""
 
     @abstractmethod
-    def _step(self, dtype: str, *, many: bool) -> Step:
-        """Return the function that computes NumPy's chunks of that dtype, one vector or `many`."""
+    def _step(self, dtype: str, *, many: bool, once: bool = False) -> Step:
+        """Return the function that computes NumPy's chunks of that dtype, one vector or `many`, `once` or again."""
 
     def _together(self, dtype: Any) -> int:
         """Return how many vectors of that NumPy dtype a step for many is to be given at a time."""
@@ -94,7 +94,7 @@ class Plan(LinearOperator):
             x = xp.astype(x, complex_partner(x.dtype, xp))
         if self.is_stack or not is_numpy(xp):
             return self._whole(x, xp)
-        step = self._step(x.dtype.name, many=x.ndim > 1)
+        step = self._step(x.dtype.name, many=x.ndim > 1, once=True)
         if x.ndim == 1:
             y: Array = step(x, None)
             return y
@@ -163,22 +163,20 @@ class Convolution(Plan):
         s: Any = self.spectrum
         return spectrum(self.kernel, xp, real=self.real) if s is None else s
 
-    def _method(self, dtype: str, *, many: bool) -> str:
-        return method_for(self.how.engine, dtype, self.length, many=many, ready=self.how.ready)
-
     def _together(self, dtype: Any) -> int:
-        if self._method(dtype.name, many=True) == DUCC_CONVOLUTION and self.shape[1] == self.length:
+        method = method_for(self.how.engine, dtype.name, self.length, many=True)
+        if method == DUCC_CONVOLUTION and self.kernel is not None and self.shape[1] == self.length:
             return sys.maxsize  # without a copy or a spectrum of the batch, nothing is gained from chunks
         return super(Convolution, self)._together(dtype)
 
-    def _step(self, dtype: str, *, many: bool) -> Step:
+    def _step(self, dtype: str, *, many: bool, once: bool = False) -> Step:
         length, rows = self.length, self.shape[0]
         convolved = convolver(
-            self._method(dtype, many=many),
+            method_for(self.how.engine, dtype, length, many=many, once=once),
             self.kernel,
             lambda: self._transformed(numpy_namespace),
             length,
-            self.how.workers,
+            self.how.threads_inside(many=many),
             real=self.real,
         )
         flipped_rows, flipped_cols = self.flips

@@ -86,7 +86,7 @@ class Prepared(LinearOperator):
     """The same for solutions, once there were some; empty where they are no products."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "fast", _Fast.of(self.plan, self.adjoint, self.matrix, self.direct))
+        object.__setattr__(self, "fast", _Fast.of(self))
         object.__setattr__(self, "solving", None)
 
     @property
@@ -210,7 +210,7 @@ class Prepared(LinearOperator):
             if self.solving is None:
                 op, xp = self.operator._opened("solve")
                 plan = op._solver(self.how, xp)
-                products = () if plan is None else _numpy_products(plan, None, 0, fast.dtype)
+                products = () if plan is None else _numpy_products(plan, None, 0, fast.dtype, self.how)
                 object.__setattr__(self, "solving", products)  # which depends on nothing that changes
             if self.solving:
                 return self.solving[b.ndim > 1](b, None)
@@ -365,8 +365,9 @@ class _Fast(NamedTuple):
     adjoint_many: Product
 
     @classmethod
-    def of(cls, plan: LinearOperator, adjoint: LinearOperator, matrix: Any, direct: int) -> _Fast | None:
+    def of(cls, prepared: Prepared) -> _Fast | None:
         """Return them for a plan of NumPy or torch arrays, else None."""
+        plan, matrix = prepared.plan, prepared.matrix
         if not isinstance(plan, Plan) or plan.is_stack:
             return None
         xp = plan._own_namespace()
@@ -381,35 +382,38 @@ class _Fast(NamedTuple):
             dtype,
             (rows,),
             (cols,),
-            *make(plan, matrix, direct, dtype),
-            *make(adjoint, other, direct, dtype),
+            *make(plan, matrix, prepared.direct, dtype, prepared.how),
+            *make(prepared.adjoint, other, prepared.direct, dtype, prepared.how),
         )
 
 
-def _numpy_products(plan: Any, matrix: Any, direct: int, dtype: Any) -> tuple[Product, Product]:
+def _numpy_products(plan: Any, matrix: Any, direct: int, dtype: Any, how: Settings) -> tuple[Product, Product]:
     """Return the product of one vector and that of a batch."""
     rows, cols = plan.shape
     dtype = np.dtype(dtype)
-    many, size = plan._step(dtype.name, many=True), plan._together(dtype)
+    many, size, workers = plan._step(dtype.name, many=True), plan._together(dtype), how.threads_of_chunks
     if not direct:
-        return plan._step(dtype.name, many=False), lambda x, out: in_chunks(many, x, rows, size, out)
+        return plan._step(dtype.name, many=False), lambda x, out: in_chunks(many, x, rows, size, out, workers)
 
     def product(x: Any, out: Any) -> Any:
         if x.size > direct * cols:
-            return in_chunks(many, x, rows, size, out)
+            return in_chunks(many, x, rows, size, out, workers)
         flat = None if out is None else out.reshape(-1, rows)
         return np.matmul(x.reshape(-1, cols), matrix.T, flat).reshape(*x.shape[:-1], rows)
 
     return lambda x, out: np.dot(matrix, x, out), product
 
 
-def _torch_products(plan: Any, matrix: Any, direct: int, dtype: Any) -> tuple[Product, Product]:
+def _torch_products(plan: Any, matrix: Any, direct: int, dtype: Any, _: Settings) -> tuple[Product, Product]:
     """Return the product of one vector and that of a batch."""
     xp, (rows, cols) = plan._own_namespace(), plan.shape
     one, many = plan._call(xp, many=False), plan._call(xp, many=True)
     transposed = None if matrix is None else matrix.mT
     learned = any(array.requires_grad for array in plan._arrays())
-    few, size = TORCH_LARGE // (cols * dtype.itemsize), max(1, TORCH_CHUNK // (plan.width * dtype.itemsize))
+    few, size = (
+        TORCH_LARGE // (cols * dtype.itemsize),
+        max(64 // dtype.itemsize, TORCH_CHUNK // (plan.width * dtype.itemsize)),
+    )
 
     def product(x: Any, out: Any) -> Any:  # noqa: ARG001
         count = x.numel() // cols

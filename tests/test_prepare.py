@@ -86,6 +86,9 @@ def test_chunks_and_single_vectors_agree(engine: str, n: int, dtype: str) -> Non
         for i in (0, 7, 8, 131, 299):
             one = P.matvec(x[i, : P.shape[1]])
             assert np.linalg.norm(rows[i] - one) <= TOLERANCE[dtype] * np.linalg.norm(one)
+        for out in (None, np.empty_like(rows)):
+            shared = op.prepare(engine=engine, workers=3).matvec(x[:, : P.shape[1]], out=out)
+            assert np.linalg.norm(shared - rows) <= TOLERANCE[dtype] * np.linalg.norm(rows)
         columns = P.matmat(x[:, : P.shape[1]].T)
         assert np.linalg.norm(columns.T - rows) <= TOLERANCE[dtype] * np.linalg.norm(rows)
 

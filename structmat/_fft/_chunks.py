@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 
-from structmat._fft._table import CHUNK, FEWEST
+from structmat._fft._table import CHUNK, FEWEST, WORTH_THREADS
 
 __all__ = ["in_chunks", "rows_in_chunk"]
 
@@ -17,16 +18,29 @@ def rows_in_chunk(numbers: int, itemsize: int) -> int:
     return max(FEWEST, CHUNK // (numbers * itemsize))
 
 
-def in_chunks(step: Callable[[Any, Any], Any], x: Any, rows: int, size: int, out: Any = None) -> Any:
+def in_chunks(
+    step: Callable[[Any, Any], Any], x: Any, rows: int, size: int, out: Any = None, workers: int | None = None
+) -> Any:
     """Return ``step(vectors, out)`` of all vectors along the last axis of `x`, `size` of them at a time.
 
-    `rows` is the length of a vector of the result.
+    `rows` is the length of a vector of the result. Several `workers` share the chunks of a batch that is worth it.
     """
     batch = x.shape[:-1]
     x = x.reshape(-1, x.shape[-1])
+    threads = workers if workers and x.nbytes >= WORTH_THREADS else 1
+    size = min(size, -(-len(x) // threads))
     if 0 < len(x) <= size and out is None:
         return step(x, None).reshape(*batch, rows)
     flat = np.empty((len(x), rows), x.dtype) if out is None else out.reshape(-1, rows)
-    for start in range(0, len(x), size):
+
+    def compute(start: int) -> None:
         step(x[start : start + size], flat[start : start + size])
+
+    starts = range(0, len(x), size or 1)
+    if threads == 1:
+        for start in starts:
+            compute(start)
+    else:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(compute, starts))
     return flat.reshape(*batch, rows)

@@ -27,6 +27,15 @@ class Settings(NamedTuple):
     ready: bool = False
     """Whether for many products, so that what they share is to be computed once."""
 
+    @property
+    def threads_of_chunks(self) -> int | None:
+        """Number of threads that share the chunks of a batch. ducc0 shares them itself, with less to do for each."""
+        return self.workers if self.engine == "scipy" or ducc() is None else None
+
+    def threads_inside(self, *, many: bool) -> int | None:
+        """Return the number of threads of the transforms of one vector, or of a chunk."""
+        return 1 if many and self.threads_of_chunks else self.workers
+
 
 @cache
 def ducc() -> Any:
@@ -55,9 +64,9 @@ def choices(dtype: str, engine: str = "auto", *, many: bool) -> tuple[tuple[floa
     return tuple((limit, DUCC if name == SCIPY else name) for limit, name in table) if engine == "ducc0" else table
 
 
-def method_for(engine: str, dtype: str, length: int, *, many: bool, ready: bool = True) -> str:
-    """Return the method that carries out a convolution of that length, for many products where `ready`."""
+def method_for(engine: str, dtype: str, length: int, *, many: bool, once: bool = False) -> str:
+    """Return the method that carries out convolutions of that length, or `once` the one that takes no preparation."""
     method = next(method for limit, method in choices(dtype, engine, many=many) if length <= limit)
     if method in STEPS:
-        return method if ready and column_length(length) else PLAIN[method]
-    return SCIPY if method == SCIPY_CONVOLUTION and not ready else method
+        return method if not once and column_length(length) else PLAIN[method]
+    return SCIPY if method == SCIPY_CONVOLUTION and once else method

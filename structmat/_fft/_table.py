@@ -25,6 +25,7 @@ __all__ = [
     "TORCH_CHUNK",
     "TORCH_LARGE",
     "TORCH_STEPS",
+    "WORTH_THREADS",
     "direct_sizes",
     "direct_up_to",
 ]
@@ -35,8 +36,13 @@ CHUNK = 2**20
 FEWEST = 4
 """Number of vectors that are transformed together however long they are, as engines take several at a time."""
 
+WORTH_THREADS = 2**19
+"""Bytes of a batch from which threads are started to share it."""
+
 TORCH_LARGE, TORCH_CHUNK = 2**23, 2**21
-"""Bytes of a batch above which torch's are computed in chunks, and of those; smaller ones it computes faster whole."""
+"""Bytes of a batch above which torch's are computed in chunks, and of those; smaller ones it computes faster whole.
+
+A chunk has a cache line of vectors at least: fewer are slow."""
 
 ALIAS = 4096
 """Distance in bytes of addresses that share one place of the innermost cache."""
@@ -47,7 +53,7 @@ LARGEST_PRIME = {"numpy": 67, "torch": 67}
 LARGEST_PRIME_ELSEWHERE = 97
 """The same for other libraries."""
 
-COLUMNS = ((2**18, 2.0, 0.5), (math.inf, 256.0, 0.0))
+COLUMNS = ((2**18, 2.0, 0.5), (2**20, 256.0, 0.0), (math.inf, 1024.0, 0.0))
 """For the four-step method: up to each length n, columns of about ``a * n**p``, as ``(n, a, p)``."""
 
 SCIPY, SCIPY_CONVOLUTION, SCIPY_STEPS = "scipy.fft", "scipy.fftpack.convolve", "scipy.fft in four steps"
@@ -100,7 +106,7 @@ _DIRECT: dict[tuple[str, str], tuple[int, int, int, int]] = {
     ("ducc0", "complex64"): (180, 68, 20, 20),
     ("ducc0", "complex128"): (124, 60, 20, 20),
     ("torch", "float32"): (356, 244, 124, 124),
-    ("torch", "float64"): (284, 132, 124, 124),
+    ("torch", "float64"): (220, 132, 124, 124),
     ("torch", "complex64"): (124, 124, 68, 40),
     ("torch", "complex128"): (124, 92, 60, 40),
 }
