@@ -31,11 +31,11 @@ from statistics import median, quantiles
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.fft import irfft, rfft
+from scipy.fft import fft, ifft, irfft, rfft
 
 import structmat as sm
 
-SIZES = (64, 100, 256, 500, 1000, 1023, 1024, 2048, 4095, 4096, 4097, 10000, 16384, 65536, 2**18)
+SIZES = (64, 100, 256, 500, 1000, 1023, 1024, 2048, 4095, 4096, 4097, 10000, 16384, 65536, 2**18, 2**20)
 PRIMES = (251, 509, 1021, 2039, 4093, 8191, 16381)
 DENSE = (8, 16, 32, 64, 100, 128, 200, 256, 320, 400, 512)
 DTYPES = ("float32", "float64")
@@ -79,8 +79,12 @@ def installed(name: str) -> Any:
 def data(n: int, batch: int, dtype: str) -> tuple[np.ndarray, np.ndarray]:
     """Return the first column of a well-conditioned circulant, and vectors."""
     rng = np.random.default_rng(n)
-    c, x = rng.standard_normal(n), rng.standard_normal((n,) if batch == 1 else (batch, n))
+    c, x = (rng.standard_normal((*shape, 2)) for shape in ((n,), (n,) if batch == 1 else (batch, n)))
     c[0] += 5 * n**0.5
+    if dtype.startswith("complex"):
+        c, x = c.view(complex)[..., 0], x.view(complex)[..., 0]
+    else:
+        c, x = c[..., 0], x[..., 0]
     return c.astype(dtype), x.astype(dtype)
 
 
@@ -97,16 +101,22 @@ def circulant(engine: str, n: int, batch: int, dtype: str, aim: float | None) ->
     return Case(label(n, batch, dtype), lambda: op.matvec(x), lambda: irfft(S * rfft(x), n), aim)
 
 
+def complex_circulant(engine: str, n: int, batch: int, dtype: str) -> Case:
+    c, x = data(n, batch, dtype)
+    op, S = sm.Circulant(c).prepare(engine=engine), fft(c)
+    return Case(label(n, batch, dtype), lambda: op.matvec(x), lambda: ifft(S * fft(x)), 1.15)
+
+
 def adjoint(engine: str, n: int, batch: int, dtype: str) -> Case:
     c, x = data(n, batch, dtype)
     op, S = sm.Circulant(c).prepare(engine=engine), np.conj(rfft(c))
-    return Case(f"rmatvec, {label(n, batch, dtype)}", lambda: op.rmatvec(x), lambda: irfft(S * rfft(x), n))
+    return Case(f"rmatvec, {label(n, batch, dtype)}", lambda: op.rmatvec(x), lambda: irfft(S * rfft(x), n), 1.15)
 
 
 def system(engine: str, n: int, batch: int, dtype: str) -> Case:
     c, x = data(n, batch, dtype)
     op, S = sm.Circulant(c).prepare(engine=engine), 1 / rfft(c)
-    return Case(f"solve, {label(n, batch, dtype)}", lambda: op.solve(x), lambda: irfft(S * rfft(x), n))
+    return Case(f"solve, {label(n, batch, dtype)}", lambda: op.solve(x), lambda: irfft(S * rfft(x), n), 1.15)
 
 
 def toeplitz(engine: str, n: int, batch: int, dtype: str) -> Case:
@@ -197,7 +207,7 @@ def vectors(engine: str, options: argparse.Namespace) -> Iterator[Case]:
 
 
 def batches(engine: str, options: argparse.Namespace) -> Iterator[Case]:
-    return against_floor(engine, (64,) if options.quick else SIZES[:-1], 64)
+    return against_floor(engine, (64,) if options.quick else SIZES[:-2], 64)
 
 
 def primes(engine: str, options: argparse.Namespace) -> Iterator[Case]:
@@ -209,6 +219,8 @@ def others(engine: str, options: argparse.Namespace) -> Iterator[Case]:
     sizes = (64,) if options.quick else (1024, 16384)
     for maker, n, batch in itertools.product((adjoint, system, toeplitz), sizes, (1, 64)):
         yield maker(engine, n, batch, "float64")
+    for n, batch, dtype in itertools.product(sizes, (1, 64), ("complex64", "complex128")):
+        yield complex_circulant(engine, n, batch, dtype)
 
 
 def diagonals(engine: str, options: argparse.Namespace) -> Iterator[Case]:
@@ -232,9 +244,10 @@ def blocks(options: argparse.Namespace) -> Iterator[Case]:
 def torch_products(options: argparse.Namespace) -> Iterator[Case]:
     if torch := installed("torch"):
         torch.set_num_threads(1)
-        sizes = (64,) if options.quick else (256, 1024, 1021, 4096, 16384, 65536)
-        for case in itertools.product(sizes, (1, 64), DTYPES):
-            yield torch_circulant(*case)
+        sizes = (64,) if options.quick else (256, 1000, 1021, 1024, 4096, 10000, 16384, 65536)
+        for n, batch, dtype in itertools.product(sizes, (1, 64, 512), DTYPES):
+            if n * batch <= 2**23:
+                yield torch_circulant(n, batch, dtype)
 
 
 def gradients(options: argparse.Namespace) -> Iterator[Case]:
@@ -256,7 +269,7 @@ GROUPS: dict[str, tuple[str, Callable[[argparse.Namespace], Iterator[Case]]]] = 
     "batches": ("64 vectors / floor", partial(batches, "scipy")),
     "primes": ("Prime n / floor of that n", partial(primes, "scipy")),
     "diagonals": ("D C D / floor of the circulant alone", partial(diagonals, "scipy")),
-    "others": ("Adjoint, solve, Toeplitz / floor", partial(others, "scipy")),
+    "others": ("Adjoint, solve, Toeplitz, complex / floor", partial(others, "scipy")),
     "small": ("Small n / dense product", partial(small, "scipy")),
     "blocks": ("Block circulant / dense product", blocks),
     "fast-vectors": ("With `fast`: one vector / floor", partial(vectors, "auto")),
