@@ -30,6 +30,7 @@ __all__ = [
     "is_array",
     "is_complex",
     "is_complex_scalar",
+    "is_eager_on_cpu",
     "is_narrow",
     "is_numpy",
     "library_of",
@@ -87,6 +88,12 @@ def library_of(xp: Namespace) -> str:
     return name.partition(".")[0]
 
 
+def is_eager_on_cpu(tensor: Array, xp: Namespace) -> bool:
+    """Tell whether a tensor of torch lies in the memory of the CPU, and no compiler traces what is done with it."""
+    torch: Any = xp
+    return str(device_of(tensor)) == "cpu" and not torch.compiler.is_compiling()
+
+
 def device_of(array: Array) -> Device:
     """Return the device of an array."""
     return array.device if _is_torch(array) else compat_device(array)  # type: ignore[attr-defined]
@@ -107,7 +114,7 @@ def as_floating(value: ArrayLike, owner: str, *, like: tuple[Namespace, DType] |
     Nested lists are read by NumPy, or by the namespace of `like`. Integers and booleans are promoted to the default
     floating dtype of their library (the rule of its own FFT), never below the dtype of `like`.
     """
-    if type(value) is np.ndarray and value.dtype.char in "efdFD":
+    if type(value) is np.ndarray and value.dtype.char in "efdFD" and value.dtype.isnative:
         return value
     if _is_torch(value) and (value.dtype.is_floating_point or value.dtype.is_complex):
         return value
@@ -127,6 +134,7 @@ def as_floating(value: ArrayLike, owner: str, *, like: tuple[Namespace, DType] |
         value = np.asarray(value)
         if value.dtype.kind not in "biufc" or value.dtype.itemsize // (2 if value.dtype.kind == "c" else 1) > 8:
             raise TypeError(f"{owner} must hold numbers of a standard dtype, got dtype {value.dtype}")
+        value = value.astype(value.dtype.newbyteorder("="), copy=False)
     if xp.isdtype(value.dtype, ("real floating", "complex floating")):
         array: Array = value
         return array

@@ -315,9 +315,22 @@ class SpectralCirculant(Planned):
         """
         return Circulant(from_spectrum(self.spectrum, self.n, self._own_namespace(), real=self.real))
 
+    def _unpaired(self, xp: Namespace) -> Array:
+        """Tell which frequencies of a half spectrum have no conjugate partner, so that their eigenvalues are real."""
+        k = xp.arange(self.spectrum.shape[-1], device=self.device)
+        return (k == 0) | (2 * k == self.n)
+
+    def _eigenvalues(self, xp: Namespace) -> Array:
+        """Return the spectrum without imaginary parts that do not count."""
+        values = self.spectrum
+        if not self.real:
+            return values
+        return xp.where(self._unpaired(xp), xp.astype(xp.real(values), values.dtype), values)
+
     def _as_full(self, xp: Namespace) -> Array:
         """Return all n eigenvalues."""
-        return full_spectrum(self.spectrum, self.n, xp) if self.real else self.spectrum
+        values = self._eigenvalues(xp)
+        return full_spectrum(values, self.n, xp) if self.real else values
 
     def _like(self, values: Array) -> SpectralCirculant:
         return SpectralCirculant(values, self.n, self.real)
@@ -345,21 +358,19 @@ class SpectralCirculant(Planned):
         return circulant_entries(self.to_circulant().c, like)
 
     def _inv(self, xp: Namespace) -> SpectralCirculant:
-        self._require_invertible("inv", xp)
-        return self._like(1 / self.spectrum)
+        return self._like(self._reciprocals("inv", xp))
 
     def _solve(self, b: Array, xp: Namespace) -> Array:
-        self._require_invertible("solve", xp)
-        return self._like(1 / self.spectrum)._matvec(b, xp)
+        return self._like(self._reciprocals("solve", xp))._matvec(b, xp)
 
     def _solver(self, how: Settings, xp: Namespace) -> LinearOperator:
-        self._require_invertible("solve", xp)
+        reciprocals = self._reciprocals("solve", xp)
         if not is_fast(self.n, xp):
-            return self._like(1 / self.spectrum)._plan(how, xp)
-        return Convolution(None, 1 / self.spectrum, self.n, self.real, how, self.shape)  # every digit of small values
+            return self._like(reciprocals)._plan(how, xp)
+        return Convolution(None, reciprocals, self.n, self.real, how, self.shape)  # with every digit of small values
 
     def _pinv(self, rtol: float, xp: Namespace) -> SpectralCirculant:
-        return self._like(reciprocal_above(self.spectrum, rtol, xp))
+        return self._like(reciprocal_above(self._eigenvalues(xp), rtol, xp))
 
     def _eigvals(self, xp: Namespace) -> Array:
         return self._as_full(xp)
@@ -384,13 +395,11 @@ class SpectralCirculant(Planned):
         return self.to_circulant()._modulus(power, xp)
 
     def _spectral_function(self, function: SpectralFunction, xp: Namespace) -> SpectralCirculant:
-        values, real = self.spectrum, self.real
+        values, real = self._eigenvalues(xp), self.real
         if function.needs_nonzero:
-            self._require_invertible(function.name, xp)
+            self._require_nonzero(values, function.name, xp)
         if real and function.needs_nonnegative:
-            # Only frequencies 0 and n/2 have no conjugate partner: their eigenvalues are real and must not be negative.
-            own = xp.arange(values.shape[-1], device=self.device)
-            alone = (own == 0) | (2 * own == self.n)
+            alone = self._unpaired(xp)  # where eigenvalues are real, and must not be negative
             rounding = self._rounding(xp) * xp.max(xp.abs(values), axis=-1, keepdims=True)
             real = not bool(xp.any(alone & (xp.real(values) < -rounding)))
             if real:
@@ -404,8 +413,13 @@ class SpectralCirculant(Planned):
         """Return the size, relative to the largest, at which an eigenvalue is indistinguishable from zero."""
         return self.n * float(xp.finfo(self.dtype).eps)
 
-    def _require_invertible(self, method: str, xp: Namespace) -> None:
-        require_nonzero(self.spectrum, self._rounding(xp), f"Circulant.{method}", xp)
+    def _require_nonzero(self, values: Array, method: str, xp: Namespace) -> None:
+        require_nonzero(values, self._rounding(xp), f"Circulant.{method}", xp)
+
+    def _reciprocals(self, method: str, xp: Namespace) -> Array:
+        values = self._eigenvalues(xp)
+        self._require_nonzero(values, method, xp)
+        return 1 / values
 
 
 def circulant_entries(c: Array, like: Context) -> Array:
@@ -429,7 +443,7 @@ def _spectral_pair(left: Any, right: Any) -> tuple[Namespace, Array, Array, bool
     a, b = (op if isinstance(op, SpectralCirculant) else op.to_spectral() for op in (left, right))
     xp = namespace_of("circulants", a.spectrum, b.spectrum)
     if a.real and b.real:
-        return xp, a.spectrum, b.spectrum, True
+        return xp, a._eigenvalues(xp), b._eigenvalues(xp), True
     return xp, a._as_full(xp), b._as_full(xp), False
 
 

@@ -35,6 +35,32 @@ def test_single_precision_is_not_widened() -> None:
     assert sm.Circulant(c).eigvals().dtype == "complex64"
 
 
+@pytest.mark.parametrize("n", [1, 2, 5, 6])
+def test_imaginary_parts_without_a_partner_count_as_zero(n: int) -> None:
+    values = rng.standard_normal(n // 2 + 1) + 1j * rng.standard_normal(n // 2 + 1) + 3
+    S, b = sm.SpectralCirculant(values, n), rng.standard_normal(n)
+    C, A = S.to_circulant(), S.to_dense()
+    for op in (S, S.prepare()):
+        np.testing.assert_allclose(A @ op.solve(b), b)
+        np.testing.assert_allclose(A @ op.inv().matvec(b), b)
+        np.testing.assert_allclose(A @ op.pinv().matvec(b), b)
+        np.testing.assert_allclose(np.sort_complex(op.eigvals()), np.sort_complex(C.eigvals()))
+        np.testing.assert_allclose(op.svdvals(), C.svdvals())
+        np.testing.assert_allclose(op.exp().to_dense(), scipy.linalg.expm(A))
+        np.testing.assert_allclose((op @ op).to_dense(), A @ A)
+        np.testing.assert_allclose((op + op).to_dense(), 2 * A)
+        np.testing.assert_allclose(op.det(), np.linalg.det(A))
+
+
+def test_the_order_of_bytes_does_not_matter() -> None:
+    c, x = rng.standard_normal((2, 300))
+    swapped = sm.Circulant(c.astype(">f8"))
+    assert swapped.dtype == "float64"
+    for op in (swapped, swapped.prepare(), sm.Circulant(c).prepare()):
+        for v in (x, np.stack([x, x])):
+            np.testing.assert_allclose(op.matvec(v.astype(">f8")), sm.Circulant(c).matvec(v))
+
+
 def test_odd_lengths_survive_the_inverse_transform() -> None:
     for n in (1, 3, 5, 7, 9):
         c = rng.standard_normal(n)
