@@ -107,9 +107,9 @@ def torch_convolution(method: str, c: Any, x: Any) -> Callable[[], Any]:
     S = forward(c)
     if method == _table.TORCH:
         return lambda: backward(S * forward(x), n)
-    size = column_length(n)
+    size = column_length(n) or n
     columns = (lambda v: forward(v, size, 0), lambda V: backward(V, size, 0))
-    step = FourStep.of(S, n, columns, (torch.fft.fft, torch.fft.ifft), torch_namespace(), real=real)
+    step = FourStep.of(S, n, size, columns, (torch.fft.fft, torch.fft.ifft), torch_namespace(), real=real)
     return lambda: step.convolve(x)
 
 

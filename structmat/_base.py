@@ -235,7 +235,8 @@ class LinearOperator(ClosedForms, ABC):
         Of a circulant or Toeplitz matrix the spectrum is computed, of a block-circulant one the matrices per frequency,
         and a matrix so small that a dense product is faster is written out. Single long vectors of NumPy and torch are
         transformed by the four-step method [1]_. Results agree with those of the operator itself up to rounding. What
-        is prepared takes the memory of four to ten vectors, or of the matrices per frequency twice.
+        is prepared takes the memory of eight vectors of the length that is transformed, three more once it has solved
+        a system, or of the matrices per frequency twice.
 
         References
         ----------

@@ -15,9 +15,9 @@ from array_api_compat import numpy as numpy_namespace
 
 from structmat._arrays import (
     complex_partner,
-    device_of,
     dtype_name,
     is_complex,
+    is_eager_on_cpu,
     is_numpy,
     library_of,
     padded,
@@ -183,7 +183,7 @@ class Convolution(Plan):
 
         def step(x: Any, out: Any) -> Any:
             y = convolved(x[..., ::-1] if flipped_cols else x, None if flipped_rows else out)
-            if y is out and out is not None:
+            if out is not None and y is out:
                 return y
             if rows != length:
                 y = y[..., :rows]
@@ -211,10 +211,10 @@ class Convolution(Plan):
         forward, backward = (xp.fft.rfft, xp.fft.irfft) if real else (xp.fft.fft, xp.fft.ifft)
         dtype = dtype_name(precision_of(S.dtype, xp) if real else S.dtype)
         method = method_for(library_of(xp), dtype, length, many=many)
-        if method in STEPS and str(device_of(S)) == "cpu":
-            size = column_length(length)
-            columns = (lambda x: forward(x, size, 0), lambda X: backward(X, size, 0))
-            step = FourStep.of(S, length, columns, (xp.fft.fft, xp.fft.ifft), xp, real=real)
+        height = column_length(length) if method in STEPS and is_eager_on_cpu(S, xp) else None
+        if height:
+            columns = (lambda x: forward(x, height, 0), lambda X: backward(X, height, 0))
+            step = FourStep.of(S, length, height, columns, (xp.fft.fft, xp.fft.ifft), xp, real=real)
             if rows == cols == length:
                 return step.convolve
             width = cols + -cols % step.cols

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from structmat._arrays import dtype_name, is_complex, is_numpy, library_of, precision_of
+from structmat._arrays import dtype_name, is_complex, is_eager_on_cpu, is_numpy, library_of, precision_of
 from structmat._base import Context, LinearOperator
 from structmat._convolution import Plan
 from structmat._dispatch import add, compose, scale
@@ -41,8 +41,6 @@ class Prepared(LinearOperator):
         The largest number of vectors for which it is.
     how : Settings
         The engine and the number of threads.
-    fast, solving : optional
-        Made from the other parameters, whatever is given.
 
     See Also
     --------
@@ -52,7 +50,7 @@ class Prepared(LinearOperator):
     -----
     It has every method of its operator. Transposes, products, sums and multiples of it are prepared as well; inverses
     and functions are those of the operator. It is immutable and has no scratch memory of its own, so any number of
-    threads may use it at once. Vectors of another precision are multiplied by the operator itself, at its speed.
+    threads may use it at once. Vectors of a higher precision are multiplied by the operator itself, at its speed.
 
     Examples
     --------
@@ -80,14 +78,39 @@ class Prepared(LinearOperator):
     """The largest number of vectors for which the dense matrix is used."""
     how: Settings
     """Engine and number of threads."""
-    fast: Any = None
-    """The products of NumPy vectors of its own dtype, without further checks; None for other libraries and stacks."""
-    solving: Any = None
-    """The same for solutions, once there were some; empty where they are no products."""
+    products: _Products | None = field(init=False)
+    adjoint_products: _Products | None = field(init=False)
+    solutions: _Products | None = field(init=False)
+    wide: Prepared = field(init=False)
+    # Made from the fields above when they are first asked for; until then the slots are empty.
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "fast", _Fast.of(self))
-        object.__setattr__(self, "solving", None)
+    def _once(self, name: str, make: Callable[[], Any]) -> Any:
+        try:
+            return getattr(self, name)
+        except AttributeError:
+            made = make()
+            object.__setattr__(self, name, made)
+            return made
+
+    def _products(self) -> _Products | None:
+        return self._once("products", lambda: _products_of(self.plan, self.matrix, self.direct, self.how))
+
+    def _adjoint_products(self) -> _Products | None:
+        def make() -> _Products | None:
+            matrix = None if self.matrix is None else _adjoint(self.matrix, self._own_namespace())
+            return _products_of(self.adjoint, matrix, self.direct, self.how)
+
+        return self._once("adjoint_products", make)
+
+    def _solutions(self) -> _Products | None:
+        """Solutions for NumPy vectors; what other libraries compute may belong to a trace or a graph."""
+
+        def make() -> _Products | None:
+            op, xp = self.operator._opened("solve")
+            solver = op._solver(self.how, xp) if is_numpy(xp) and self.shape[0] == self.shape[1] else None
+            return None if solver is None else _products_of(solver, None, 0, self.how)
+
+        return self._once("solutions", make)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -134,16 +157,16 @@ class Prepared(LinearOperator):
         TypeError
             If `x` belongs to another array library than the operator.
         """
-        fast = self.fast
-        if fast is not None and type(x) is fast.kind and x.dtype == fast.dtype:
-            shape = x.shape
-            product = fast.one if shape == fast.cols else fast.many if shape[-1:] == fast.cols else None
-            if product is not None:
-                if out is None:
-                    return product(x, None)
-                self._require_fitting(out, x)
-                product(x, out)
-                return out
+        try:
+            products = self.products
+        except AttributeError:
+            products = self._products()
+        if products is not None and (product := products.choose(x)):
+            if out is None:
+                return product(x, None)
+            self._require_fitting(out, x)
+            product(x, out)
+            return out
         if out is not None:
             raise ValueError(f"Prepared.matvec: out is for NumPy vectors of shape (..., {self.shape[1]}), one operator")
         return super(Prepared, self).matvec(x)  # slots make a new class, which the short form would not find
@@ -168,13 +191,12 @@ class Prepared(LinearOperator):
         TypeError
             If `y` belongs to another array library than the operator.
         """
-        fast = self.fast
-        if fast is not None and type(y) is fast.kind and y.dtype == fast.dtype:
-            shape = y.shape
-            if shape == fast.rows:
-                return fast.adjoint_one(y, None)
-            if shape[-1:] == fast.rows:
-                return fast.adjoint_many(y, None)
+        try:
+            products = self.adjoint_products
+        except AttributeError:
+            products = self._adjoint_products()
+        if products is not None and (product := products.choose(y)):
+            return product(y, None)
         return super(Prepared, self).rmatvec(y)
 
     def solve(self, b: ArrayLike, /) -> Array:
@@ -204,38 +226,38 @@ class Prepared(LinearOperator):
         For NumPy vectors the first call finds the reciprocal spectra of circulants and their products with diagonals;
         later ones cost as much as a product.
         """
-        fast = self.fast
-        square = fast is not None and fast.rows == fast.cols
-        if square and type(b) is np.ndarray and b.dtype == fast.dtype and b.shape[-1:] == fast.rows:
-            if self.solving is None:
-                op, xp = self.operator._opened("solve")
-                plan = op._solver(self.how, xp)
-                products = () if plan is None else _numpy_products(plan, None, 0, fast.dtype, self.how)
-                object.__setattr__(self, "solving", products)  # which depends on nothing that changes
-            if self.solving:
-                return self.solving[b.ndim > 1](b, None)
+        if type(b) is np.ndarray and b.shape[-1:] == self.shape[:1]:
+            solutions = self._solutions()
+            if solutions is not None and (product := solutions.choose(b)):
+                return product(b, None)
         return super(Prepared, self).solve(b)
 
     def _require_fitting(self, out: Any, x: Any) -> None:
         shape = (*x.shape[:-1], self.shape[0])
         if type(out) is not np.ndarray or type(x) is not np.ndarray or out.dtype != x.dtype or out.shape != shape:
             raise ValueError(f"Prepared.matvec: out must be a NumPy array of shape {shape} and dtype {x.dtype}")
-        if not out.flags.c_contiguous or not out.flags.writeable or np.may_share_memory(out, x):
-            raise ValueError("Prepared.matvec: out must be contiguous, writeable and apart from x")
+        flags = out.flags
+        if not (flags.c_contiguous and flags.writeable and flags.aligned) or np.may_share_memory(out, x):
+            raise ValueError("Prepared.matvec: out must be contiguous, aligned, writeable and apart from x")
 
     def _is_direct(self, x: Array, count: int) -> bool:
         return self.matrix is not None and count <= self.direct and bool(x.dtype == self.matrix.dtype)
 
     def _matvec(self, x: Array, xp: Namespace) -> Array:
+        products = self._products()
+        if products is not None and products.takes(x):
+            return products(x)
         if not self._is_direct(x, prod(x.shape[:-1])):
             return self.plan._matvec(x, xp)
         return xp.matmul(self.matrix, x) if x.ndim == 1 else xp.matmul(x, xp.matrix_transpose(self.matrix))
 
     def _rmatvec(self, y: Array, xp: Namespace) -> Array:
+        products = self._adjoint_products()
+        if products is not None and products.takes(y):
+            return products(y)
         if not self._is_direct(y, prod(y.shape[:-1])):
             return self.adjoint._matvec(y, xp)
-        matrix = xp.conj(self.matrix) if is_complex(y.dtype, xp) else self.matrix
-        return xp.matmul(y, matrix)
+        return xp.matmul(y, xp.conj(self.matrix) if is_complex(y.dtype, xp) else self.matrix)
 
     def _matmat(self, X: Array, xp: Namespace) -> Array:
         if not self._is_direct(X, prod(X.shape) // X.shape[-2]):
@@ -267,9 +289,15 @@ class Prepared(LinearOperator):
         operator = self.operator._in_precision(precision, xp)
         if operator is self.operator:
             return self
-        if precision == precision_of(self.dtype, xp):  # a half precision widened: what was computed is so already
-            return self._with(operator, self.plan, self.adjoint, self.matrix)
-        return operator
+        if precision != precision_of(self.dtype, xp):
+            return operator
+
+        def make() -> Prepared:  # of a half precision, for which everything was computed in single precision
+            wide = self._with(operator, self.plan, self.adjoint, self.matrix)
+            object.__setattr__(wide, "products", self._products())
+            return wide
+
+        return self._once("wide", make)
 
     def astype(self, dtype: DType) -> Any:
         """Return the operator with parameters in another precision, prepared anew.
@@ -303,7 +331,8 @@ class Prepared(LinearOperator):
         return self.operator._inv(xp)
 
     def _solve(self, b: Array, xp: Namespace) -> Array:
-        return self.operator._solve(b, xp)
+        solutions = self._solutions()
+        return solutions(b) if solutions is not None and solutions.takes(b) else self.operator._solve(b, xp)
 
     def _pinv(self, rtol: float, xp: Namespace) -> LinearOperator:
         return self.operator._pinv(rtol, xp)
@@ -349,42 +378,52 @@ def prepared(operator: LinearOperator, how: Settings) -> LinearOperator:
         rows, cols = wide.shape
         library = "ducc0" if is_numpy(xp) and how.engine != "scipy" and ducc() else library_of(xp)
         direct = direct_up_to(rows * cols / plan.cost, library, dtype_name(wide.dtype))
-    return Prepared(operator, plan, plan.H, wide.to_dense() if direct else None, direct, how)
+    made = Prepared(operator, plan, plan.H, wide.to_dense() if direct else None, direct, how)
+    made._products()  # now, not in the first product
+    return made
 
 
-class _Fast(NamedTuple):
+class _Products(NamedTuple):
     """Products of arrays of one type and dtype, without checks."""
 
-    kind: type
+    kind: Any
     dtype: DType
-    rows: tuple[int]
-    cols: tuple[int]
+    vector: tuple[int]
+    """The shape of one vector."""
     one: Product
     many: Product
-    adjoint_one: Product
-    adjoint_many: Product
 
-    @classmethod
-    def of(cls, prepared: Prepared) -> _Fast | None:
-        """Return them for a plan of NumPy or torch arrays, else None."""
-        plan, matrix = prepared.plan, prepared.matrix
-        if not isinstance(plan, Plan) or plan.is_stack:
+    def choose(self, x: Any) -> Product | None:
+        """Return the product for `x`, or None where it needs checks first."""
+        if type(x) is not self.kind or x.dtype != self.dtype:
             return None
-        xp = plan._own_namespace()
-        if library_of(xp) not in {"numpy", "torch"}:  # others trace their arrays in types of their own
-            return None
-        dtype = precision_of(plan.dtype, xp) if plan.is_real else plan.dtype
-        other = None if matrix is None else xp.conj(matrix.T) if is_complex(dtype, xp) else matrix.T
-        make = _numpy_products if is_numpy(xp) else _torch_products
-        rows, cols = plan.shape
-        return cls(
-            type(xp.zeros(0)),
-            dtype,
-            (rows,),
-            (cols,),
-            *make(plan, matrix, prepared.direct, dtype, prepared.how),
-            *make(prepared.adjoint, other, prepared.direct, dtype, prepared.how),
-        )
+        shape = x.shape
+        return self.one if shape == self.vector else self.many if shape[-1:] == self.vector else None
+
+    def takes(self, x: Array) -> bool:
+        """Tell whether they are for arrays such as `x`, of the right length."""
+        return isinstance(x, self.kind) and bool(x.dtype == self.dtype)
+
+    def __call__(self, x: Array) -> Array:
+        product: Array = (self.one if x.ndim == 1 else self.many)(x, None)
+        return product
+
+
+def _products_of(plan: LinearOperator, matrix: Any, direct: int, how: Settings) -> _Products | None:
+    """Return the products by a plan of NumPy or torch arrays, or for few vectors by a dense matrix; None for others."""
+    if not isinstance(plan, Plan) or plan.is_stack:
+        return None
+    xp = plan._own_namespace()
+    if library_of(xp) not in {"numpy", "torch"}:  # others trace their arrays in types of their own
+        return None
+    dtype = precision_of(plan.dtype, xp) if plan.is_real else plan.dtype
+    make = _numpy_products if is_numpy(xp) else _torch_products
+    return _Products(type(xp.zeros(0)), dtype, (plan.shape[1],), *make(plan, matrix, direct, dtype, how))
+
+
+def _adjoint(matrix: Array, xp: Namespace) -> Array:
+    matrix = xp.matrix_transpose(matrix)
+    return xp.conj(matrix) if is_complex(matrix.dtype, xp) else matrix
 
 
 def _numpy_products(plan: Any, matrix: Any, direct: int, dtype: Any, how: Settings) -> tuple[Product, Product]:
@@ -410,23 +449,23 @@ def _torch_products(plan: Any, matrix: Any, direct: int, dtype: Any, _: Settings
     one, many = plan._call(xp, many=False), plan._call(xp, many=True)
     transposed = None if matrix is None else matrix.mT
     learned = any(array.requires_grad for array in plan._arrays())
-    few, size = (
-        TORCH_LARGE // (cols * dtype.itemsize),
-        max(64 // dtype.itemsize, TORCH_CHUNK // (plan.width * dtype.itemsize)),
-    )
+    kind, few = type(xp.zeros(0)), TORCH_LARGE // (cols * dtype.itemsize)
+    size = max(64 // dtype.itemsize, TORCH_CHUNK // (plan.width * dtype.itemsize))
 
     def product(x: Any, out: Any) -> Any:  # noqa: ARG001
         count = x.numel() // cols
         if count <= direct or count == 0:
             return x @ transposed if direct else plan._whole(x, xp)  # which can do with no vectors at all
-        traced = (xp.is_grad_enabled() and (learned or x.requires_grad)) or xp.compiler.is_compiling()
-        if count <= few or traced or x.device.type != "cpu":
+        traced = xp.is_grad_enabled() and (learned or x.requires_grad)
+        if count <= few or traced or type(x) is not kind or not is_eager_on_cpu(x, xp):
             return many(x)
-        x, batch = x.reshape(count, cols), x.shape[:-1]
-        y = x.new_empty((count, rows))
-        for target, part in zip(y.split(size), x.split(size), strict=True):
-            target.copy_(many(part))
-        return y.reshape(*batch, rows)
+        parts = x.reshape(count, cols).split(size)
+        first = many(parts[0])
+        y = first.new_empty((count, rows))  # under vmap a batch of its own, where either factor is one
+        y[:size] = first
+        for start, part in enumerate(parts[1:], 1):
+            y[start * size : (start + 1) * size] = many(part)
+        return y.reshape(*x.shape[:-1], rows)
 
     return (lambda x, out: matrix @ x) if direct else (lambda x, out: one(x)), product  # noqa: ARG005
 

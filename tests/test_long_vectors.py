@@ -140,6 +140,33 @@ def test_torch_differentiates_long_products() -> None:
         torch.testing.assert_close(second, want[1])
 
 
+def test_torch_modes_do_not_leak_into_operators_of_the_same_size() -> None:
+    torch: Any = pytest.importorskip("torch")
+    n = 2**13
+    with torch.inference_mode():
+        served = sm.Circulant(torch.randn(n)).prepare()
+        served.matvec(torch.randn(n))
+    c = torch.randn(n, requires_grad=True)
+    sm.Circulant(c).prepare().matvec(torch.randn(n)).sum().backward()
+    torch.testing.assert_close(c.grad.shape, (n,))
+    x = torch.randn(n)
+    multiply = torch.compile(lambda c, x: sm.Circulant(c).prepare().matvec(x), fullgraph=True, backend="eager")
+    torch.testing.assert_close(multiply(c, x), sm.Circulant(c).matvec(x), rtol=1e-4, atol=1e-2)
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")  # of conj, which `prepare` takes
+def test_torch_maps_over_parameters_of_large_batches() -> None:
+    torch: Any = pytest.importorskip("torch")
+    n = 4096
+    x, cs = torch.randn(_fft.TORCH_LARGE // (4 * n) + 3, n), torch.randn(2, n)
+    with torch.no_grad():
+        y = torch.vmap(lambda c: sm.Circulant(c).prepare().matvec(x))(cs)
+        for i in range(2):
+            torch.testing.assert_close(y[i], sm.Circulant(cs[i]).matvec(x), rtol=1e-4, atol=1e-2)
+        p = torch.nn.Parameter(x[0])
+        torch.testing.assert_close(sm.Circulant(cs[0]).prepare().matvec(p), y[0, 0], rtol=1e-4, atol=1e-2)
+
+
 @given(st.integers(1, 10**7))
 def test_columns_divide_the_length(n: int) -> None:
     rest = n

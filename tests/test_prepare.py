@@ -99,7 +99,7 @@ def test_out_is_filled_and_returned(engine: str) -> None:
     for n in (5, 64, 509, 1024):
         for op in [*operators(v, n), sm.Circulant(v(n)) + sm.Diagonal(v(n))]:
             for P in (op.prepare(engine=engine), by_plan(op.prepare(engine=engine))):
-                if P.fast is None:
+                if P._products() is None:
                     with pytest.raises(ValueError, match="out is for"):
                         P.matvec(v(P.shape[1]), out=np.empty(P.shape[0]))
                     continue
@@ -119,6 +119,7 @@ def test_out_that_does_not_fit_is_refused() -> None:
         (np.empty((3, 4), "float32"), "and dtype float64"),
         (whole[:, ::2], "contiguous"),
         (x, "apart from x"),
+        (np.zeros(12 * 8 + 1, "u1")[1:].view("float64").reshape(3, 4), "aligned"),
     ):
         with pytest.raises(ValueError, match=message):
             P.matvec(x, out=out)
@@ -224,6 +225,36 @@ def test_prepared_systems_without_solutions() -> None:
         sm.Circulant(c).prepare().solve(np.ones(5))
     with pytest.raises(NotImplementedError):
         sm.Toeplitz(c).prepare().solve(c)
+
+
+def test_what_was_computed_follows_the_parameters() -> None:
+    jax: Any = pytest.importorskip("jax")
+    pytest.importorskip("structmat.jax")
+    c = np.random.default_rng(0).standard_normal(300)
+    for op in (sm.Circulant(c), sm.CDDProduct.from_vectors(c, c, c)):
+        P = op.prepare(engine="scipy")
+        y, x = P.matvec(c), P.solve(c)
+        Q = jax.tree.map(lambda a: 2 * a, P)
+        factor = 2 if isinstance(op, sm.Circulant) else 8
+        np.testing.assert_allclose(Q.matvec(c), factor * y)
+        np.testing.assert_allclose(Q.rmatvec(c), factor * P.rmatvec(c))
+        np.testing.assert_allclose(Q.solve(c), x / factor)
+
+
+@engines
+def test_half_precision_is_prepared_in_single(engine: str) -> None:
+    v = Vectors(0, "float32")
+    for n in (9, 300, 1009, 5000):
+        c, x = v(n).astype("float16"), v(3, n).astype("float16")
+        op = sm.Circulant(c)
+        P = op.prepare(engine=engine)
+        single = sm.Circulant(c.astype("float32"))
+        for a, b in ((P, single), (P.T, single.T), (P.H, single.H)):
+            for y, right in ((a.matvec(x), b.matvec(x)), (a.rmatvec(x[0]), b.rmatvec(x[0])), (a.solve(x), b.solve(x))):
+                assert y.dtype == "float16"
+                np.testing.assert_allclose(y.astype("float32"), right, rtol=2e-3, atol=2e-3 * np.max(np.abs(right)))
+        assert P.matvec(x.astype("float32")).dtype == "float32"
+        assert P._in_precision(np.dtype("float32"), np) is P._in_precision(np.dtype("float32"), np)
 
 
 def test_what_comes_of_a_prepared_operator_is_prepared() -> None:

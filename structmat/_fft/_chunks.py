@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -41,6 +40,8 @@ def in_chunks(
         for start in starts:
             compute(start)
     else:
+        from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415  # a hundredth of the import time of structmat
+
         with ThreadPoolExecutor(threads) as pool:
             list(pool.map(compute, starts))
     return flat.reshape(*batch, rows)

@@ -30,8 +30,8 @@ def convolver(
     if kernel is not None and method == DUCC_CONVOLUTION:
         return lambda x, out: convolve_axis(kernel, x, workers, out)
     S = spectrum()
-    if method in STEPS:
-        return four_step(S, length, method, workers, real=real)
+    if method in STEPS and (height := column_length(length)):
+        return four_step(S, length, height, PLAIN[method], workers, real=real)
     if method == SCIPY_CONVOLUTION:
         return convolve_packed(S, length)
     forward, backward = transforms(PLAIN.get(method, method), length, workers, real=real)
@@ -74,18 +74,19 @@ def transforms(
     )
 
 
-def four_step(spectrum: Any, length: int, method: str, workers: int | None, *, real: bool) -> Convolve:
-    """Return the circular convolution of one vector by the four-step method."""
-    method, columns = PLAIN[method], column_length(length) or length
+def four_step(spectrum: Any, length: int, height: int, method: str, workers: int | None, *, real: bool) -> Convolve:
+    """Return the circular convolution of one vector by the four-step method, in columns of that height."""
     step = FourStep.of(
         spectrum,
         length,
-        transforms(method, columns, workers, real=real, axis=0),
-        transforms(method, length // columns, workers, real=False, overwrite=True),
+        height,
+        transforms(method, height, workers, real=real, axis=0),
+        transforms(method, length // height, workers, real=False, overwrite=True),
         numpy_namespace,
         real=real,
     )
-    return lambda x, out: step.convolve(widened(x, -(-x.shape[0] // step.cols) * step.cols, -1))  # noqa: ARG005
+    cols = step.cols
+    return lambda x, out: step.convolve(widened(x, -(-x.shape[0] // cols) * cols, -1))  # noqa: ARG005
 
 
 def convolve_packed(spectrum: Any, length: int) -> Convolve:

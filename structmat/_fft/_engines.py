@@ -11,7 +11,6 @@ import math
 from functools import cache
 from typing import Any, Literal, NamedTuple, TypeAlias
 
-from structmat._fft._four_step import column_length
 from structmat._fft._table import CHOICES, DUCC, PLAIN, SCIPY, SCIPY_CONVOLUTION, STEPS, TORCH
 
 __all__ = ["Engine", "Settings", "choices", "ducc", "method_for", "require_engine"]
@@ -65,8 +64,9 @@ def choices(dtype: str, engine: str = "auto", *, many: bool) -> tuple[tuple[floa
 
 
 def method_for(engine: str, dtype: str, length: int, *, many: bool, once: bool = False) -> str:
-    """Return the method that carries out convolutions of that length, or `once` the one that takes no preparation."""
+    """Return the method for convolutions of that length, or for one to be done `once` the one without preparation.
+
+    The four-step method stands for plain transforms where the length does not divide into columns.
+    """
     method = next(method for limit, method in choices(dtype, engine, many=many) if length <= limit)
-    if method in STEPS:
-        return method if not once and column_length(length) else PLAIN[method]
-    return SCIPY if method == SCIPY_CONVOLUTION and once else method
+    return PLAIN[method] if once and method in {*STEPS, SCIPY_CONVOLUTION} else method

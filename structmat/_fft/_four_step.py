@@ -17,7 +17,7 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 
-from structmat._arrays import contiguous, device_of, dtype_name, is_numpy, library_of
+from structmat._arrays import contiguous, dtype_name, is_numpy
 from structmat._fft._table import COLUMNS
 from structmat._fft._transforms import full_spectrum
 from structmat._typing import Array, Namespace
@@ -40,15 +40,14 @@ def column_length(length: int) -> int | None:
 
 
 class _Twiddles:
-    """The twiddle factors of a size, and their conjugates."""
+    """The twiddle factors of a size and their conjugates, as NumPy arrays."""
 
     __slots__ = ("__weakref__", "conjugates", "factors")
 
-    def __init__(self, n: int, shape: tuple[int, int], dtype: str, xp: Namespace, device: Any) -> None:
+    def __init__(self, n: int, shape: tuple[int, int], dtype: str) -> None:
         k, j = np.arange(shape[0]), np.arange(shape[1])
-        factors = np.exp(-2j * np.pi / n * (k[:, None] * j % n)).astype(dtype)
-        self.factors = xp.asarray(factors, device=device)
-        self.conjugates = xp.asarray(factors.conj(), device=device)
+        self.factors = np.exp(-2j * np.pi / n * (k[:, None] * j % n)).astype(dtype)
+        self.conjugates = self.factors.conj()
 
 
 # They depend on the size alone: operators in use share them.
@@ -58,36 +57,47 @@ _TWIDDLES: WeakValueDictionary[tuple[Any, ...], _Twiddles] = WeakValueDictionary
 class FourStep(NamedTuple):
     """Convolutions with one kernel."""
 
-    cols: int
     columns: Transforms
-    """Transform of the `column_length` along the first axis, which appends zeros, and its inverse."""
+    """Transform along the first axis, which appends zeros, and its inverse."""
     rows: Transforms
     """Complex transform along the last axis, which may overwrite, and its inverse."""
-    twiddles: _Twiddles
+    shared: _Twiddles
+    factors: Any
+    conjugates: Any
     spectrum: Any
     times: Callable[[Any, Any], Any]
     """Product with the spectrum: in place, or where that may have a gradient apart."""
 
     @classmethod
     def of(
-        cls, spectrum: Array, n: int, columns: Transforms, rows: Transforms, xp: Namespace, *, real: bool
+        cls, spectrum: Array, n: int, height: int, columns: Transforms, rows: Transforms, xp: Namespace, *, real: bool
     ) -> FourStep:
-        """Return the convolutions of length `n` by a spectrum: half of it where vectors are `real`."""
-        height, device, dtype = column_length(n) or n, device_of(spectrum), dtype_name(spectrum.dtype)
-        shape = (height // 2 + 1 if real else height, n // height)
-        key = (n, shape, dtype, library_of(xp), str(device))
-        twiddles = _TWIDDLES.get(key)
-        if twiddles is None:
-            twiddles = _TWIDDLES.setdefault(key, _Twiddles(n, shape, dtype, xp, device))
+        """Return the convolutions of length `n` by a spectrum, half of it where vectors are `real`, on a CPU.
+
+        `columns` transform to the length `height`, `rows` to ``n // height``.
+        """
+        shape, dtype = (height // 2 + 1 if real else height, n // height), dtype_name(spectrum.dtype)
+        key = (n, shape, dtype)
+        shared = _TWIDDLES.get(key)
+        if shared is None:
+            shared = _TWIDDLES.setdefault(key, _Twiddles(n, shape, dtype))
+        # the same memory for torch, in tensors of the mode in which the operator is made
+        factors, conjugates = xp.asarray(shared.factors), xp.asarray(shared.conjugates)
         full = full_spectrum(spectrum, n, xp) if real else spectrum
         ordered = contiguous(xp.matrix_transpose(xp.reshape(full, (-1, height)))[: shape[0]], xp)
-        return cls(shape[1], columns, rows, twiddles, ordered, operator.imul if is_numpy(xp) else operator.mul)
+        times = operator.imul if is_numpy(xp) else operator.mul
+        return cls(columns, rows, shared, factors, conjugates, ordered, times)
+
+    @property
+    def cols(self) -> int:
+        """The length of a row: that of a vector is to be a multiple of it."""
+        return int(self.factors.shape[1])
 
     def convolve(self, x: Any) -> Any:
-        """Return the circular convolution of a vector, whose length is a multiple of `cols`."""
-        (down, up), (along, back), twiddles = self.columns, self.rows, self.twiddles
-        F = down(x.reshape(-1, self.cols))
-        F *= twiddles.factors
+        """Return the circular convolution of a vector whose length is a multiple of `cols`."""
+        (down, up), (along, back), factors = self.columns, self.rows, self.factors
+        F = down(x.reshape(-1, factors.shape[1]))
+        F *= factors
         F = back(self.times(along(F), self.spectrum))
-        F *= twiddles.conjugates
+        F *= self.conjugates
         return up(F).reshape(-1)

@@ -36,7 +36,7 @@ CHUNK = 2**20
 FEWEST = 4
 """Number of vectors that are transformed together however long they are, as engines take several at a time."""
 
-WORTH_THREADS = 2**19
+WORTH_THREADS = 2**20
 """Bytes of a batch from which threads are started to share it."""
 
 TORCH_LARGE, TORCH_CHUNK = 2**23, 2**21
