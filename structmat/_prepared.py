@@ -161,7 +161,8 @@ class Prepared(LinearOperator):
             products = self.products
         except AttributeError:
             products = self._products()
-        if products is not None and (product := products.choose(x)):
+        product = None if products is None else products.choose(x)
+        if product is not None:
             if out is None:
                 return product(x, None)
             self._require_fitting(out, x)
@@ -195,7 +196,8 @@ class Prepared(LinearOperator):
             products = self.adjoint_products
         except AttributeError:
             products = self._adjoint_products()
-        if products is not None and (product := products.choose(y)):
+        product = None if products is None else products.choose(y)
+        if product is not None:
             return product(y, None)
         return super(Prepared, self).rmatvec(y)
 
@@ -228,7 +230,8 @@ class Prepared(LinearOperator):
         """
         if type(b) is np.ndarray and b.shape[-1:] == self.shape[:1]:
             solutions = self._solutions()
-            if solutions is not None and (product := solutions.choose(b)):
+            product = None if solutions is None else solutions.choose(b)
+            if product is not None:
                 return product(b, None)
         return super(Prepared, self).solve(b)
 

@@ -147,7 +147,7 @@ def test_torch_modes_do_not_leak_into_operators_of_the_same_size() -> None:
         served = sm.Circulant(torch.randn(n)).prepare()
         served.matvec(torch.randn(n))
     c = torch.randn(n, requires_grad=True)
-    sm.Circulant(c).prepare().matvec(torch.randn(n)).sum().backward()
+    sm.Circulant(c).prepare().matvec(torch.randn(n)).square().sum().backward()
     torch.testing.assert_close(c.grad.shape, (n,))
     x = torch.randn(n)
     multiply = torch.compile(lambda c, x: sm.Circulant(c).prepare().matvec(x), fullgraph=True, backend="eager")
