@@ -14,7 +14,8 @@ __all__ = ["in_chunks", "rows_in_chunk"]
 
 def rows_in_chunk(numbers: int, itemsize: int) -> int:
     """Return how many vectors to transform together when each moves that many numbers."""
-    return max(FEWEST, CHUNK // (numbers * itemsize))
+    fitting = CHUNK // (numbers * itemsize)
+    return max(FEWEST, fitting - fitting % FEWEST)  # a rest would be transformed one by one
 
 
 def in_chunks(

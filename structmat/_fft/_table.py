@@ -34,7 +34,7 @@ CHUNK = 2**20
 """Bytes of a batch that are transformed together, so that they stay in the cache of one core."""
 
 FEWEST = 4
-"""Number of vectors that are transformed together however long they are, as engines take several at a time."""
+"""Number of vectors that engines take at a time: so many are transformed together however long they are."""
 
 WORTH_THREADS = 2**20
 """Bytes of a batch from which threads are started to share it."""
