@@ -90,7 +90,7 @@ CHOICES: dict[tuple[str, str, bool], tuple[tuple[float, str], ...]] = {
     ("ducc0", "complex64", True): ((math.inf, DUCC_CONVOLUTION),),
     ("ducc0", "complex128", False): ((800, DUCC_CONVOLUTION), (2**16, DUCC), (math.inf, DUCC_STEPS)),
     ("ducc0", "complex128", True): ((2**13, DUCC_CONVOLUTION), (math.inf, DUCC)),
-    ("torch", "float32", False): ((4096, TORCH), (math.inf, TORCH_STEPS)),
+    ("torch", "float32", False): ((8191, TORCH), (math.inf, TORCH_STEPS)),
     ("torch", "float64", False): ((4096, TORCH), (math.inf, TORCH_STEPS)),
 }
 """By engine, dtype and whether there is a batch: the fastest method up to each length."""
