@@ -5,7 +5,6 @@ A `Plan` is an operator that is all computation: it is made for one product, or 
 
 from __future__ import annotations
 
-import sys
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -75,8 +74,8 @@ class Plan(LinearOperator):
     def _step(self, dtype: str, *, many: bool, once: bool = False) -> Step:
         """Return the function that computes NumPy's chunks of that dtype, one vector or `many`, `once` or again."""
 
-    def _together(self, dtype: Any) -> int:
-        """Return how many vectors of that NumPy dtype a step for many is to be given at a time."""
+    def _together(self, dtype: Any) -> int | None:
+        """Return how many vectors of that NumPy dtype a step for many is to be given at a time, or None for all."""
         return rows_in_chunk(self.width, dtype.itemsize)
 
     @abstractmethod
@@ -163,10 +162,10 @@ class Convolution(Plan):
         s: Any = self.spectrum
         return spectrum(self.kernel, xp, real=self.real) if s is None else s
 
-    def _together(self, dtype: Any) -> int:
+    def _together(self, dtype: Any) -> int | None:
         method = method_for(self.how.engine, dtype.name, self.length, many=True)
         if method == DUCC_CONVOLUTION and self.kernel is not None and self.shape[1] == self.length:
-            return sys.maxsize  # without a copy or a spectrum of the batch, nothing is gained from chunks
+            return None  # without a copy or a spectrum of the batch, nothing is gained from chunks
         return super(Convolution, self)._together(dtype)
 
     def _step(self, dtype: str, *, many: bool, once: bool = False) -> Step:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from structmat._fft._table import CHUNK, FEWEST, WORTH_THREADS
+from structmat._fft._table import CHUNK, FEWEST, WORTH_CHUNKS, WORTH_THREADS
 
 __all__ = ["in_chunks", "rows_in_chunk"]
 
@@ -19,16 +19,18 @@ def rows_in_chunk(numbers: int, itemsize: int) -> int:
 
 
 def in_chunks(
-    step: Callable[[Any, Any], Any], x: Any, rows: int, size: int, out: Any = None, workers: int | None = None
+    step: Callable[[Any, Any], Any], x: Any, rows: int, size: int | None, out: Any = None, workers: int | None = None
 ) -> Any:
-    """Return ``step(vectors, out)`` of all vectors along the last axis of `x`, `size` of them at a time.
+    """Return ``step(vectors, out)`` of all vectors along the last axis of `x`, at most `size` of them at a time.
 
     `rows` is the length of a vector of the result. Several `workers` share the chunks of a batch that is worth it.
     """
     batch = x.shape[:-1]
     x = x.reshape(-1, x.shape[-1])
     threads = workers if workers and x.nbytes >= WORTH_THREADS else 1
-    size = min(size, -(-len(x) // threads))
+    if size is not None and x.nbytes > WORTH_CHUNKS:
+        size = min(size, max(FEWEST, len(x) // 4 // FEWEST * FEWEST))
+    size = min(size or len(x), -(-len(x) // threads))
     if 0 < len(x) <= size and out is None:
         return step(x, None).reshape(*batch, rows)
     flat = np.empty((len(x), rows), x.dtype) if out is None else out.reshape(-1, rows)

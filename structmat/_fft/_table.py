@@ -25,6 +25,7 @@ __all__ = [
     "TORCH_CHUNK",
     "TORCH_LARGE",
     "TORCH_STEPS",
+    "WORTH_CHUNKS",
     "WORTH_THREADS",
     "direct_sizes",
     "direct_up_to",
@@ -35,6 +36,13 @@ CHUNK = 2**20
 
 FEWEST = 4
 """Number of vectors that engines take at a time: so many are transformed together however long they are."""
+
+WORTH_CHUNKS = 2**19
+"""Bytes of a batch above which it is cut into four chunks at least.
+
+Memory allocators give free memory back to the system when it is some two blocks of the largest size, and fresh pages
+for the temporaries of the next product take as long as its transforms. Those of a quarter stay.
+"""
 
 WORTH_THREADS = 2**20
 """Bytes of a batch from which threads are started to share it."""
