@@ -41,7 +41,7 @@ def _lines() -> list[str]:
     lines = [
         ", ".join(f"{name} {version}" for name, version in found),
         f"NumPy arrays are transformed by {engine}, other arrays by their own library.",
-        f"Batches of NumPy arrays are computed in chunks of {CHUNK // 2**10} KiB.",
+        f"Batches of NumPy arrays are computed in chunks of at most {CHUNK // 2**10} KiB.",
         f"A length with a prime factor above {LARGEST_PRIME['numpy']} is embedded in a longer one.",
         "",
         "A product of a circulant of size n, prepared:",
