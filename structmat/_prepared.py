@@ -85,6 +85,7 @@ class Prepared(LinearOperator):
     # Made from the fields above when they are first asked for; until then the slots are empty.
 
     def _once(self, name: str, make: Callable[[], Any]) -> Any:
+        """Return what a slot holds, made first if it is empty. Hot paths look into the slot themselves."""
         try:
             return getattr(self, name)
         except AttributeError:
@@ -243,29 +244,19 @@ class Prepared(LinearOperator):
         if not (flags.c_contiguous and flags.writeable and flags.aligned) or np.may_share_memory(out, x):
             raise ValueError("Prepared.matvec: out must be contiguous, aligned, writeable and apart from x")
 
-    def _is_direct(self, x: Array, count: int) -> bool:
-        return self.matrix is not None and count <= self.direct and bool(x.dtype == self.matrix.dtype)
-
     def _matvec(self, x: Array, xp: Namespace) -> Array:
         products = self._products()
-        if products is not None and products.takes(x):
-            return products(x)
-        if not self._is_direct(x, prod(x.shape[:-1])):
-            return self.plan._matvec(x, xp)
-        return xp.matmul(self.matrix, x) if x.ndim == 1 else xp.matmul(x, xp.matrix_transpose(self.matrix))
+        return products(x) if products is not None and products.takes(x) else self.plan._matvec(x, xp)
 
     def _rmatvec(self, y: Array, xp: Namespace) -> Array:
         products = self._adjoint_products()
-        if products is not None and products.takes(y):
-            return products(y)
-        if not self._is_direct(y, prod(y.shape[:-1])):
-            return self.adjoint._matvec(y, xp)
-        return xp.matmul(y, xp.conj(self.matrix) if is_complex(y.dtype, xp) else self.matrix)
+        return products(y) if products is not None and products.takes(y) else self.adjoint._matvec(y, xp)
 
     def _matmat(self, X: Array, xp: Namespace) -> Array:
-        if not self._is_direct(X, prod(X.shape) // X.shape[-2]):
+        matrix, count = self.matrix, prod(X.shape) // X.shape[-2]
+        if matrix is None or count > self.direct or X.dtype != matrix.dtype:
             return super(Prepared, self)._matmat(X, xp)
-        return xp.matmul(self.matrix, X)
+        return xp.matmul(matrix, X)
 
     def _transpose(self) -> Prepared:
         matrix = None if self.matrix is None else self._own_namespace().matrix_transpose(self.matrix)
