@@ -124,8 +124,11 @@ def table(header: Sequence[object], rows: Iterable[Sequence[object]], left: int 
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in (header, marks, *rows))
 
 
-def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
+def save_results(folder: Path, stem: str, header: Sequence[str], rows: Iterable[Sequence[object]], text: str) -> None:
+    """Write the rows as ``.csv`` and the text as ``.md`` into a folder, which is made if there is none."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / f"{stem}.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)
         writer.writerows(rows)
+    (folder / f"{stem}.md").write_text(f"{text}\n", encoding="utf-8")

@@ -15,7 +15,7 @@ Groups that say "fast" are for the extra ``fast``, the others for the default en
 # ruff: noqa: E402  # threads are limited before libraries start them
 from __future__ import annotations
 
-from _common import in_turns, machine, one_thread, ratio, table, write_csv
+from _common import in_turns, machine, one_thread, ratio, save_results, table
 
 one_thread()
 
@@ -362,11 +362,8 @@ def main() -> None:
     text = f"{where}\n\n{report(rows)}"
     print(text)
     if options.out:
-        options.out.mkdir(parents=True, exist_ok=True)
-        write_csv(options.out / "floor.csv", Row._fields, rows)
-        (options.out / "floor.md").write_text(
-            f"# structmat and the floor\n\n`python benchmarks/floor.py`\n\n{text}\n", encoding="utf-8"
-        )
+        title = "# structmat and the floor\n\n`python benchmarks/floor.py`"
+        save_results(options.out, "floor", Row._fields, rows, f"{title}\n\n{text}")
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ the powers of two and crosses at other n.
 # ruff: noqa: E402  # threads are limited before libraries start them
 from __future__ import annotations
 
-from _common import in_turns, machine, one_thread, ratio, table, write_csv
+from _common import in_turns, machine, one_thread, ratio, save_results, table
 
 one_thread()
 
@@ -376,11 +376,8 @@ def main() -> None:
     text = f"{tables(cells)}\n\n{where}"
     print(text)
     if options.out:
-        options.out.mkdir(parents=True, exist_ok=True)
-        write_csv(options.out / "peers.csv", Cell._fields, cells)
-        (options.out / "peers.md").write_text(
-            f"# A circulant product, and its peers\n\n`python benchmarks/peers.py`\n\n<!-- tables -->\n\n{text}\n"
-        )
+        title = "# A circulant product, and its peers\n\n`python benchmarks/peers.py`\n\n<!-- tables -->"
+        save_results(options.out, "peers", Cell._fields, cells, f"{title}\n\n{text}")
         draw(cells, options.out / "peers.png")
     if any(cell.name.startswith("structmat") and cell.ratio is None for cell in cells):
         raise SystemExit("a product of structmat is wrong or fails: see the remarks")

@@ -15,7 +15,7 @@ by more. --out writes a table as ``.md`` and ``.csv`` and a plot, ``scaling_ENGI
 # ruff: noqa: E402  # threads are limited before libraries start them
 from __future__ import annotations
 
-from _common import in_turns, machine, one_thread, table, write_csv
+from _common import in_turns, machine, one_thread, save_results, table
 
 one_thread()
 
@@ -153,11 +153,9 @@ def main() -> None:
     print(text)
     if options.out:
         stem = f"scaling_{options.engine}_{options.dtype}_{options.batch}"
-        options.out.mkdir(parents=True, exist_ok=True)
-        write_csv(options.out / f"{stem}.csv", Row._fields, rows)
         chosen = f"--engine {options.engine} --dtype {options.dtype} --batch {options.batch}"
         title = f"# Time and memory against n\n\n`python benchmarks/scaling.py {chosen}`"
-        (options.out / f"{stem}.md").write_text(f"{title}\n\n{text}\n", encoding="utf-8")
+        save_results(options.out, stem, Row._fields, rows, f"{title}\n\n{text}")
         draw(rows, options.out / f"{stem}.png")
 
 
