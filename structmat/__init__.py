@@ -20,6 +20,7 @@ import importlib
 from types import ModuleType
 
 from structmat import preconditioners, testing
+from structmat._arrays.errors import ArgumentError, ArgumentTypeError, ArgumentValueError
 from structmat._engine.config import show_config
 from structmat.fit import ErrorCurve, FitResult, error_curve, factorize_cdd, fit_cdd
 from structmat.operators import (
@@ -44,6 +45,9 @@ from structmat.operators import (
 __version__ = "0.1.0"
 
 __all__ = [
+    "ArgumentError",
+    "ArgumentTypeError",
+    "ArgumentValueError",
     "BlockCirculant",
     "CDDProduct",
     "Circulant",

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from structmat import BlockCirculant, CDDProduct, Circulant, Diagonal
 from structmat.fit import fit_cdd
 from structmat.fit._many_factors import block_objective
+from structmat.fit._many_factors import objective as objectives
 from structmat.fit._many_factors.block_objective import BlockObjective, block_layout
 from structmat.fit._many_factors.starts import extended, random_orthogonal
 
