@@ -290,10 +290,10 @@ def fit_checkpoint(
 
 
 def _check(n_factors: int, block_size: int | None, targets: str | None) -> None:
-    if positive_index(n_factors, "fit_checkpoint: n_factors") % 2 == 0 or n_factors < 3:
+    if positive_index(n_factors, "fit_checkpoint", "n_factors") % 2 == 0 or n_factors < 3:
         raise ValueError(f"fit_checkpoint: n_factors must be odd and at least 3, got {n_factors}")
     if block_size is not None:
-        positive_index(block_size, "fit_checkpoint: block_size")
+        positive_index(block_size, "fit_checkpoint", "block_size")
     try:
         re.compile(targets or "")
     except re.error as error:
