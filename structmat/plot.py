@@ -77,7 +77,7 @@ def fit_figure(W: ArrayLike, result: FitResult) -> Figure:
     >>> [axes.get_title() for axes in fit_figure(W, fit_cdd(W)).axes[:3]]
     ['|W|', '|fit|', '|residual|']
     """
-    matrix = to_numpy(as_matrix(W, "fit_figure: W"))
+    matrix = to_numpy(as_matrix(W, "fit_figure", "W"))
     fitted = to_numpy(result.operator.to_dense())
     if matrix.shape != fitted.shape:
         raise ValueError(f"fit_figure: W must have the shape of the fit, {fitted.shape}, got {matrix.shape}")

@@ -22,7 +22,7 @@ from structmat import io
 from structmat._arrays.arrays import dtype_name
 from structmat._files.safetensors import SafetensorsFile, to_bytes
 from structmat.fit import fit_cdd
-from tests.operators import REGISTRY
+from tests.registry import REGISTRY
 
 once = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 DAMAGE_MESSAGE = r"broken\.safetensors"

@@ -21,7 +21,7 @@ import structmat as sm
 from structmat import _engine
 from structmat._engine import engines as engine_choice
 from structmat._engine import table
-from tests.operators import Vectors
+from tests.registry import Vectors
 
 ENGINES = ["scipy", *(["ducc0"] if _engine.ducc() else [])]
 TOLERANCE = {"float32": 1e-5, "complex64": 1e-5, "float64": 1e-13, "complex128": 1e-13}

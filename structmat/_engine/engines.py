@@ -11,6 +11,7 @@ import math
 from functools import cache
 from typing import Any, Literal, NamedTuple, TypeAlias
 
+from structmat._arrays.errors import ArgumentValueError
 from structmat._engine.table import CHOICES, DUCC, PLAIN, SCIPY, SCIPY_CONVOLUTION, STEPS, TORCH
 
 __all__ = ["Engine", "Settings", "choices", "ducc", "method_for", "require_engine"]
@@ -49,7 +50,7 @@ def ducc() -> Any:
 def require_engine(engine: str, owner: str) -> None:
     """Raise where `engine` is none, or not installed."""
     if engine not in {"auto", "scipy", "ducc0"}:
-        raise ValueError(f'{owner}: engine must be "auto", "scipy" or "ducc0", got {engine!r}')
+        raise ArgumentValueError(owner, "engine", f'must be "auto", "scipy" or "ducc0", got {engine!r}')
     if engine == "ducc0" and ducc() is None:
         raise ImportError(f"{owner}: ducc0 is not installed; install structmat[fast]")
 

@@ -42,7 +42,7 @@ class Row(NamedTuple):
 
 def comparison(W: NDArray[Any], result: FitResult) -> list[Row]:
     """Return the fit and its rivals, the fit first."""
-    matrix = to_numpy(as_matrix(W, "comparison: W"))
+    matrix = to_numpy(as_matrix(W, "comparison", "W"))
     circulant = _nearest_circulant(matrix, result.block_size)
     # Divided by its largest entry, so that no square over- or underflows.
     matrix = matrix / (float(np.max(np.abs(matrix))) or 1.0)

@@ -72,7 +72,7 @@ def masked(values: NDArray[Any], mask: Any) -> tuple[NDArray[Any], NDArray[Any] 
     """Return a matrix with zeros for the entries of no weight, and the weights of all."""
     if mask is None:
         return values, None
-    weights = to_numpy(as_floating(mask, "fit_cdd: mask"))
+    weights = to_numpy(as_floating(mask, "fit_cdd", "mask"))
     if weights.shape != values.shape:
         raise ValueError(f"fit_cdd: mask must have the shape of W, {values.shape}, got {weights.shape}")
     if np.iscomplexobj(weights):

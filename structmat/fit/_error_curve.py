@@ -129,7 +129,7 @@ def error_curve(
     >>> bool(curve.error[0] < curve.rivals["truncated-svd"][1][0])
     True
     """
-    matrix = as_matrix(W, "error_curve: W")
+    matrix = as_matrix(W, "error_curve", "W")
     single = matrix.shape[0] == matrix.shape[1] and block_size in (None, matrix.shape[0])
     numbers = _numbers(max_factors, n_factors, single=single)
     clock = _Clock(numbers, _limit(time_limit))
@@ -257,7 +257,7 @@ def _rivals(matrix: Array, budgets: list[int], weights: ArrayLike | None) -> dic
     if weights is None:
         members = {name: rival(values, budgets) for name, rival in RIVALS.items()}
     else:
-        moments = to_numpy(as_floating(weights, "error_curve: weights"))
+        moments = to_numpy(as_floating(weights, "error_curve", "weights"))
         inputs = weighted_inputs(moments, values.shape[1], real=not np.iscomplexobj(values))
         members = {"truncated-svd": truncated_svd(values, budgets, inputs)}
     return {

@@ -116,7 +116,7 @@ def factorize_cdd(
     'rank one'
     """
     begun, owner = time.monotonic(), "factorize_cdd"
-    matrix = as_matrix(W, "factorize_cdd: W")
+    matrix = as_matrix(W, "factorize_cdd", "W")
     if matrix.shape[0] != matrix.shape[1]:
         raise ValueError(f"factorize_cdd: W must be square, got shape {tuple(matrix.shape)}")
     if n_factors is not None:

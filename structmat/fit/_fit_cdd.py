@@ -146,7 +146,7 @@ def fit_cdd(
     9
     """
     begun = time.monotonic()
-    matrix = as_matrix(W, "fit_cdd: W")
+    matrix = as_matrix(W, "fit_cdd", "W")
     rows, cols = matrix.shape
     n_factors = integer(n_factors, "n_factors")
     size = min(rows, cols) if block_size is None else integer(block_size, "block_size")
@@ -182,7 +182,7 @@ def fit_cdd(
     layout = Layout(size, n_factors, first) if single else block_layout((rows, cols), size, n_factors)
     given = given_chain(start, layout, real=not np.iscomplexobj(values))
     task = Task(matrix, values, size, control, random, restarts, given, entries, overwrite=overwrite_W)
-    moments = None if weights is None else to_numpy(as_floating(weights, "fit_cdd: weights"))
+    moments = None if weights is None else to_numpy(as_floating(weights, "fit_cdd", "weights"))
     if sweeps:
         found = by_sweeps(task)
     elif moments is not None and moments.ndim == 1 and sweepable and given is None:

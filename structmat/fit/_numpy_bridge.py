@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from array_api_compat import array_namespace, device, is_array_api_obj, is_cupy_array, is_torch_array
 
-from structmat._arrays.arrays import as_floating, is_narrow
+from structmat._arrays.arrays import as_floating, is_half_precision
+from structmat._arrays.errors import ArgumentValueError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["as_matrix", "like", "to_numpy"]
 
 
-def as_matrix(value: ArrayLike, owner: str) -> Array:
+def as_matrix(value: ArrayLike, owner: str, argument: str) -> Array:
     """Return `value` as a non-empty 2-D array of floating-point numbers of its own library, detached from gradients.
 
     Integers and booleans become float64 where the library has it.
@@ -25,16 +26,18 @@ def as_matrix(value: ArrayLike, owner: str) -> Array:
     if is_torch_array(value):
         value = value.detach()
     xp = array_namespace(value) if is_array_api_obj(value) else np
-    matrix = as_floating(value, owner, like=(xp, xp.float64) if is_array_api_obj(value) else None)
+    matrix = as_floating(value, owner, argument, like=(xp, xp.float64) if is_array_api_obj(value) else None)
     if matrix.ndim != 2 or 0 in matrix.shape:
-        raise ValueError(f"{owner} must be a non-empty matrix (2-D array), got shape {tuple(matrix.shape)}")
+        raise ArgumentValueError(
+            owner, argument, f"must be a non-empty matrix (2-D array), got shape {tuple(matrix.shape)}"
+        )
     return matrix
 
 
 def to_numpy(array: Array) -> NDArray[Any]:
     """Return the values as a NumPy array on the CPU, half precision as float32; shares memory where it can."""
     xp = array_namespace(array)
-    if is_narrow(array.dtype):
+    if is_half_precision(array.dtype):
         array = xp.astype(array, xp.float32)
     if is_torch_array(array):
         array = array.resolve_conj().resolve_neg().cpu()  # type: ignore[attr-defined]

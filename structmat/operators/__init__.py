@@ -5,6 +5,7 @@ from __future__ import annotations
 from structmat.operators._algebra import Product, Scaled, Sum
 from structmat.operators._base import LinearOperator
 from structmat.operators._block_circulant import BlockCirculant
+from structmat.operators._cdd_layout import CDDLayout
 from structmat.operators._cdd_product import CDDProduct
 from structmat.operators._circulant import Circulant, SpectralCirculant
 from structmat.operators._closed_forms import EigResult, SlogdetResult
@@ -15,6 +16,7 @@ from structmat.operators._toeplitz import Hankel, Toeplitz
 
 __all__ = [
     "BlockCirculant",
+    "CDDLayout",
     "CDDProduct",
     "Circulant",
     "Diagonal",

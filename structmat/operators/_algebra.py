@@ -25,6 +25,7 @@ from structmat._arrays.arrays import (
     scale as scale_array,
 )
 from structmat._arrays.dispatch import add, compose, scale
+from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
 from structmat._arrays.typing import Array, DType, Namespace, Scalar
 from structmat._engine import Settings
 from structmat.operators._base import Context, LinearOperator
@@ -34,12 +35,12 @@ from structmat.operators._identity import Identity
 __all__ = ["Chain", "Product", "Scaled", "Sum", "identity_factor"]
 
 
-def _require_operators(owner: str, operators: tuple[Any, ...]) -> None:
+def _require_operators(owner: str, argument: str, operators: tuple[Any, ...]) -> None:
     if not operators:
-        raise ValueError(f"{owner} needs at least one operator")
+        raise ArgumentValueError(owner, argument, "must be at least one operator, got none")
     for op in operators:
         if not isinstance(op, LinearOperator):
-            raise TypeError(f"{owner} takes structmat operators, got {type(op).__name__}")
+            raise ArgumentTypeError(owner, argument, f"must be structmat operators, got {type(op).__name__}")
     if arrays := [array for op in operators for array in op._arrays()]:
         namespace_of(owner, *arrays)
     broadcast_shapes(owner, *(op.batch_shape for op in operators))
@@ -68,10 +69,12 @@ class Chain(LinearOperator):
         """Return the factors as a tuple after the checks that every product needs."""
         owner = type(self).__name__
         factors = tuple(self.factors)
-        _require_operators(owner, factors)
+        _require_operators(owner, "factors", factors)
         for left, right in pairwise(factors):
             if left.shape[1] != right.shape[0]:
-                raise ValueError(f"{owner}: inner sizes differ, {left.shape} @ {right.shape}")
+                raise ArgumentValueError(
+                    owner, "factors", f"must have inner sizes that agree, got {left.shape} @ {right.shape}"
+                )
         return factors
 
     @property
@@ -204,9 +207,10 @@ class Sum(LinearOperator):
 
     def __post_init__(self) -> None:
         terms = tuple(self.terms)
-        _require_operators("Sum", terms)
+        _require_operators("Sum", "terms", terms)
         if len({t.shape for t in terms}) > 1:
-            raise ValueError(f"Sum: shapes differ, {' + '.join(str(t.shape) for t in terms)}")
+            text = " + ".join(str(t.shape) for t in terms)
+            raise ArgumentValueError("Sum", "terms", f"must have one shape, got {text}")
         object.__setattr__(self, "terms", terms)
 
     @property
@@ -284,11 +288,11 @@ class Scaled(LinearOperator):
     """The scalar."""
 
     def __post_init__(self) -> None:
-        _require_operators("Scaled", (self.operator,))
+        _require_operators("Scaled", "operator", (self.operator,))
         if not isinstance(self.factor, (int, float, complex)):
             arrays = self.operator._arrays()
-            like = (namespace_of("Scaled: factor", *arrays), self.operator.dtype) if arrays else None
-            object.__setattr__(self, "factor", as_floating(self.factor, "Scaled: factor", like=like))
+            like = (namespace_of("Scaled", *arrays), self.operator.dtype) if arrays else None
+            object.__setattr__(self, "factor", as_floating(self.factor, "Scaled", "factor", like=like))
 
     @property
     def shape(self) -> tuple[int, int]:

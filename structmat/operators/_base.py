@@ -23,13 +23,14 @@ from structmat._arrays.arrays import (
     in_precision,
     is_array,
     is_complex,
-    is_narrow,
+    is_half_precision,
     namespace_of,
     positive_index,
     precision_of,
     restored,
 )
 from structmat._arrays.dispatch import PairRules, add, compose, scale
+from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
 from structmat._arrays.typing import Array, ArrayLike, Device, DType, Namespace
 from structmat._engine import Engine, Settings, require_engine
 from structmat.operators._closed_forms import ClosedForms
@@ -130,7 +131,7 @@ class LinearOperator(ClosedForms, ABC):
         >>> sm.Circulant(np.array([0.0, 1.0, 0.0])).matvec(np.array([1.0, 2.0, 3.0])).round(12)
         array([3., 1., 2.])
         """
-        op, operand, xp, dtype = self._operand(x, "matvec: x", self.shape[1])
+        op, operand, xp, dtype = self._operand(x, "matvec", "x", self.shape[1])
         return restored(op._matvec(operand, xp), dtype, xp)
 
     def rmatvec(self, y: ArrayLike, /) -> Array:
@@ -153,7 +154,7 @@ class LinearOperator(ClosedForms, ABC):
         TypeError
             If `y` belongs to another array library than the operator.
         """
-        op, operand, xp, dtype = self._operand(y, "rmatvec: y", self.shape[0])
+        op, operand, xp, dtype = self._operand(y, "rmatvec", "y", self.shape[0])
         x = op._rmatvec(operand, xp)
         return restored(x, dtype, xp)
 
@@ -177,7 +178,7 @@ class LinearOperator(ClosedForms, ABC):
         TypeError
             If `X` belongs to another array library than the operator.
         """
-        op, operand, xp, dtype = self._operand(X, "matmat: X", self.shape[1], axis=-2)
+        op, operand, xp, dtype = self._operand(X, "matmat", "X", self.shape[1], axis=-2)
         Y = op._matmat(operand, xp)
         return restored(Y, dtype, xp)
 
@@ -258,7 +259,7 @@ class LinearOperator(ClosedForms, ABC):
         require_engine(engine, owner)
         return prepared(
             self,
-            Settings(engine, None if workers is None else positive_index(workers, f"{owner}: workers"), ready=True),
+            Settings(engine, None if workers is None else positive_index(workers, owner, "workers"), ready=True),
         )
 
     # Transposes
@@ -308,7 +309,9 @@ class LinearOperator(ClosedForms, ABC):
         if isinstance(dtype, str):
             dtype = getattr(xp, dtype, dtype)
         if isinstance(dtype, str) or not xp.isdtype(dtype, ("real floating", "complex floating")):
-            raise TypeError(f"{type(self).__name__}.astype: dtype must be a floating dtype, got {dtype!r}")
+            raise ArgumentTypeError(
+                f"{type(self).__name__}.astype", "dtype", f"must be a floating dtype, got {dtype!r}"
+            )
         if not is_complex(dtype, xp):
             return self._in_precision(dtype, xp)
         return self._map(lambda array, _: array if array.dtype == dtype else xp.astype(array, dtype))
@@ -321,9 +324,8 @@ class LinearOperator(ClosedForms, ABC):
                 return NotImplemented
             return self.matvec(other) if np.ndim(other) == 1 else self.matmat(other)
         if self.shape[1] != other.shape[0]:
-            raise ValueError(
-                f"{type(self).__name__} @ {type(other).__name__}: inner sizes differ, {self.shape} @ {other.shape}"
-            )
+            owner = f"{type(self).__name__} @ {type(other).__name__}"
+            raise ArgumentValueError(owner, None, f"inner sizes differ, {self.shape} @ {other.shape}")
         return self._combined(other, "@", compose)
 
     def __rmatmul__(self, other: Any) -> Any:
@@ -331,21 +333,24 @@ class LinearOperator(ClosedForms, ABC):
             return NotImplemented
         if np.ndim(other) == 1:
             return self._transpose().matvec(other)
-        X = as_floating(other, f"X @ {type(self).__name__}: X")
+        X = as_floating(other, f"X @ {type(self).__name__}", "X")
         if X.ndim < 2 or X.shape[-1] != self.shape[0]:
-            raise ValueError(f"X @ {self!r}: X must have shape (..., {self.shape[0]}), got {tuple(X.shape)}")
+            raise ArgumentValueError(
+                f"X @ {self!r}", "X", f"must have shape (..., {self.shape[0]}), got {tuple(X.shape)}"
+            )
         xp = namespace_of(f"X @ {type(self).__name__}", X)
         return xp.matrix_transpose(self._transpose().matmat(xp.matrix_transpose(X)))
 
     def __add__(self, other: Any) -> Any:
         if not isinstance(other, LinearOperator):
             if _is_array_like(other):
-                raise TypeError(f"{type(self).__name__} + array: add operators, or arrays to op.to_dense()")
+                raise ArgumentTypeError(
+                    f"{type(self).__name__} + array", None, "add operators, or arrays to op.to_dense()"
+                )
             return NotImplemented
         if self.shape != other.shape:
-            raise ValueError(
-                f"{type(self).__name__} + {type(other).__name__}: shapes differ, {self.shape} + {other.shape}"
-            )
+            owner = f"{type(self).__name__} + {type(other).__name__}"
+            raise ArgumentValueError(owner, None, f"shapes differ, {self.shape} + {other.shape}")
         return self._combined(other, "+", add)
 
     __radd__ = __add__
@@ -358,9 +363,8 @@ class LinearOperator(ClosedForms, ABC):
 
     def __mul__(self, factor: Any) -> Any:
         if isinstance(factor, LinearOperator):
-            raise TypeError(
-                f"{type(self).__name__} * {type(factor).__name__}: use @ for the matrix product; * is for scalars"
-            )
+            owner = f"{type(self).__name__} * {type(factor).__name__}"
+            raise ArgumentTypeError(owner, None, "use @ for the matrix product; * is for scalars")
         if isinstance(factor, np.generic):
             factor = factor.item()
         if isinstance(factor, (int, float, complex)):
@@ -368,12 +372,14 @@ class LinearOperator(ClosedForms, ABC):
         if not is_array(factor):
             return NotImplemented
         if factor.ndim > len(self.batch_shape):
-            raise ValueError(
-                f"{type(self).__name__} * array: a scalar, or one scalar per batch member of {self.batch_shape}, is "
-                f"expected, got an array of shape {tuple(factor.shape)}; use @ for the product with a vector"
+            raise ArgumentValueError(
+                f"{type(self).__name__} * array",
+                None,
+                f"a scalar, or one scalar per batch member of {self.batch_shape}, is expected, got an array of shape "
+                f"{tuple(factor.shape)}; use @ for the product with a vector",
             )
         xp = namespace_of(f"{type(self).__name__} * array", *self._arrays(), factor)
-        return scale(self, as_floating(factor, f"{type(self).__name__} * array", like=(xp, self.dtype)))
+        return scale(self, as_floating(factor, f"{type(self).__name__} * array", "factor", like=(xp, self.dtype)))
 
     __rmul__ = __mul__
 
@@ -495,25 +501,27 @@ class LinearOperator(ClosedForms, ABC):
         dtype = common_dtype(xp, self.dtype, other.dtype)
         precision = precision_of(dtype, xp)
         result = rules(self._in_precision(precision, xp), other._in_precision(precision, xp))
-        return result._in_precision(dtype, xp) if is_narrow(dtype) else result
+        return result._in_precision(dtype, xp) if is_half_precision(dtype) else result
 
-    def _operand(self, x: ArrayLike, name: str, length: int, axis: int = -1) -> tuple[Self, Array, Namespace, DType]:
+    def _operand(
+        self, x: ArrayLike, method: str, argument: str, length: int, axis: int = -1
+    ) -> tuple[Self, Array, Namespace, DType]:
         """Return operator and operand in the dtype of the computation, their namespace, and the dtype of the result."""
-        owner = f"{type(self).__name__}.{name}"
+        owner = f"{type(self).__name__}.{method}"
         arrays, mine = self._arrays(), self.dtype
         if arrays and is_array(x):
             xp = namespace_of(owner, *arrays, x)
-            x = as_floating(x, owner, like=(xp, mine))
+            x = as_floating(x, owner, argument, like=(xp, mine))
         else:
             like = (namespace_of(owner, *arrays), mine) if arrays else None
-            x = as_floating(x, owner, like=like)
+            x = as_floating(x, owner, argument, like=like)
             xp = namespace_of(owner, x) if like is None else like[0]
         if x.ndim < -axis or x.shape[axis] != length:
             wanted = f"(..., {length})" if axis == -1 else f"(..., {length}, k)"
-            raise ValueError(f"{owner} must have shape {wanted}, got {tuple(x.shape)}")
+            raise ArgumentValueError(owner, argument, f"must have shape {wanted}, got {tuple(x.shape)}")
         if batch := self.batch_shape:
             broadcast_shapes(owner, batch, tuple(x.shape[: x.ndim + axis]))
-        if x.dtype == mine and not is_narrow(mine):
+        if x.dtype == mine and not is_half_precision(mine):
             return self, x, xp, mine
         dtype = common_dtype(xp, mine, x.dtype)
         if mine is None and self._forces_complex:

@@ -20,6 +20,7 @@ from structmat._arrays.arrays import (
 )
 from structmat._arrays.arrays import scale as scale_array
 from structmat._arrays.dispatch import add, compose, scale
+from structmat._arrays.errors import ArgumentValueError
 from structmat._arrays.typing import Array, ArrayLike, DType, Namespace, Scalar
 from structmat._engine import Settings, cyclic_kernel, from_spectrum, spectrum
 from structmat.operators._algebra import Product, Scaled, identity_factor
@@ -82,17 +83,21 @@ class BlockCirculant(Planned):
     """Rows and columns, a tuple of two."""
 
     def __post_init__(self) -> None:
-        c = as_floating(self.c, "BlockCirculant: c")
+        c = as_floating(self.c, "BlockCirculant", "c")
         if c.ndim < 3 or 0 in c.shape[-3:]:
-            raise ValueError(f"BlockCirculant: c must have shape (..., p, q, b), none of them 0, got {tuple(c.shape)}")
+            raise ArgumentValueError(
+                "BlockCirculant", "c", f"must have shape (..., p, q, b), none of them 0, got {tuple(c.shape)}"
+            )
         p, q, b = c.shape[-3:]
         shape = (p * b, q * b) if self.shape is None else tuple(self.shape)
         if len(shape) != 2:
-            raise ValueError(f"BlockCirculant: shape must be (rows, cols), got {shape}")
-        rows, cols = (positive_index(size, "BlockCirculant: shape") for size in shape)
+            raise ArgumentValueError("BlockCirculant", "shape", f"must be (rows, cols), got {shape}")
+        rows, cols = (positive_index(size, "BlockCirculant", "shape") for size in shape)
         if (-(-rows // b), -(-cols // b)) != (p, q):
-            raise ValueError(
-                f"BlockCirculant: shape {shape} needs {-(-rows // b)} x {-(-cols // b)} blocks of {b}, c has {p} x {q}"
+            raise ArgumentValueError(
+                "BlockCirculant",
+                "shape",
+                f"{shape} needs {-(-rows // b)} x {-(-cols // b)} blocks of {b}, c has {p} x {q}",
             )
         object.__setattr__(self, "c", c)
         object.__setattr__(self, "shape", (rows, cols))
@@ -126,11 +131,13 @@ class BlockCirculant(Planned):
         array([[2., 3., 5.],
                [3., 2., 6.]])
         """
-        A = as_floating(A, "BlockCirculant.nearest: A")
+        A = as_floating(A, "BlockCirculant.nearest", "A")
         if A.ndim < 2 or 0 in A.shape[-2:]:
-            raise ValueError(f"BlockCirculant.nearest: A must have shape (..., rows, cols), got {tuple(A.shape)}")
-        b = positive_index(block_size, "BlockCirculant.nearest: block_size")
-        xp = namespace_of("BlockCirculant.nearest: A", A)
+            raise ArgumentValueError(
+                "BlockCirculant.nearest", "A", f"must have shape (..., rows, cols), got {tuple(A.shape)}"
+            )
+        b = positive_index(block_size, "BlockCirculant.nearest", "block_size")
+        xp = namespace_of("BlockCirculant.nearest", A)
         rows, cols = A.shape[-2:]
         sums = xp.sum(cyclic_diagonals(_as_blocks(A, b, xp), xp), axis=-2)
         ones = xp.ones((rows, cols), dtype=A.dtype, device=device_of(A))

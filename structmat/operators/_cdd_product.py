@@ -9,6 +9,7 @@ from typing import Literal, TypeAlias
 
 from structmat._arrays.arrays import as_floating, is_complex, is_numpy
 from structmat._arrays.dispatch import compose, scale
+from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
 from structmat._arrays.typing import Array, ArrayLike, Namespace, Scalar
 from structmat._engine import Settings
 from structmat.operators._algebra import Chain, Product
@@ -18,7 +19,10 @@ from structmat.operators._chain import ChainPlan
 from structmat.operators._circulant import Circulant, SpectralCirculant
 from structmat.operators._diagonal import Diagonal
 
-__all__ = ["CDDProduct"]
+__all__ = ["CDDProduct", "Factor", "FactorKind"]
+
+FactorKind: TypeAlias = Literal["diagonal", "circulant"]
+"""The kind of a factor; the kinds alternate."""
 
 Factor: TypeAlias = Diagonal | Circulant | SpectralCirculant | BlockCirculant
 # Up to this side `to_dense` multiplies dense matrices, which costs little and keeps every digit.
@@ -82,22 +86,23 @@ class CDDProduct(Chain):
         factors = self._checked_factors()
         for f in factors:
             if not isinstance(f, (Diagonal, *CIRCULANT_LIKE)):
-                raise TypeError(
-                    "CDDProduct: factors must be Diagonal, Circulant, SpectralCirculant or BlockCirculant, "
-                    f"got {type(f).__name__}"
+                raise ArgumentTypeError(
+                    "CDDProduct",
+                    "factors",
+                    f"must be Diagonal, Circulant, SpectralCirculant or BlockCirculant, got {type(f).__name__}",
                 )
         for left, right in pairwise(factors):
             if isinstance(left, Diagonal) == isinstance(right, Diagonal):
-                raise ValueError(
-                    "CDDProduct: diagonal and circulant factors must alternate, "
-                    f"got {type(left).__name__} beside {type(right).__name__}"
+                raise ArgumentValueError(
+                    "CDDProduct",
+                    "factors",
+                    "must be alternately diagonal and circulant, "
+                    f"got {type(left).__name__} beside {type(right).__name__}",
                 )
         object.__setattr__(self, "factors", factors)
 
     @classmethod
-    def from_vectors(
-        cls, *vectors: ArrayLike, first: Literal["diagonal", "circulant"] = "diagonal", block: bool = False
-    ) -> CDDProduct:
+    def from_vectors(cls, *vectors: ArrayLike, first: FactorKind = "diagonal", block: bool = False) -> CDDProduct:
         """Return the CDD product whose factors are given by plain vectors, left to right.
 
         Parameters
@@ -130,8 +135,10 @@ class CDDProduct(Chain):
         (5, 4)
         """
         if first not in {"diagonal", "circulant"}:
-            raise ValueError(f'CDDProduct.from_vectors: first must be "diagonal" or "circulant", got {first!r}')
-        arrays = [as_floating(v, f"CDDProduct.from_vectors: vectors[{i}]") for i, v in enumerate(vectors)]
+            raise ArgumentValueError(
+                "CDDProduct.from_vectors", "first", f'must be "diagonal" or "circulant", got {first!r}'
+            )
+        arrays = [as_floating(v, "CDDProduct.from_vectors", f"vectors[{i}]") for i, v in enumerate(vectors)]
         offset = 0 if first == "diagonal" else 1
         factors: list[Factor] = []
         for i, array in enumerate(arrays):

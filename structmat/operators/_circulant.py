@@ -25,6 +25,7 @@ from structmat._arrays.arrays import (
 )
 from structmat._arrays.arrays import scale as scale_array
 from structmat._arrays.dispatch import add, compose, scale
+from structmat._arrays.errors import ArgumentValueError
 from structmat._arrays.typing import Array, ArrayLike, DType, Namespace, Scalar
 from structmat._engine import Settings, cyclic_kernel, fft, from_spectrum, full_spectrum, is_fast, spectrum
 from structmat.operators._algebra import Scaled, identity_factor
@@ -87,9 +88,9 @@ class Circulant(Planned):
     """The first column, shape ``(..., n)``."""
 
     def __post_init__(self) -> None:
-        c = as_floating(self.c, "Circulant: c")
+        c = as_floating(self.c, "Circulant", "c")
         if c.ndim < 1 or c.shape[-1] < 1:
-            raise ValueError(f"Circulant: c must have shape (..., n) with n >= 1, got {tuple(c.shape)}")
+            raise ArgumentValueError("Circulant", "c", f"must have shape (..., n) with n >= 1, got {tuple(c.shape)}")
         object.__setattr__(self, "c", c)
 
     @classmethod
@@ -148,13 +149,14 @@ class Circulant(Planned):
         >>> sm.Circulant.nearest(np.array([[1.0, 2.0], [4.0, 3.0]])).c
         array([2., 3.])
         """
-        A = as_floating(A, "Circulant.nearest: A")
+        A = as_floating(A, "Circulant.nearest", "A")
         if A.ndim < 2 or A.shape[-1] != A.shape[-2]:
-            raise ValueError(
-                f"Circulant.nearest: A must have shape (..., n, n), got {tuple(A.shape)}; "
-                "for a rectangle use BlockCirculant.nearest"
+            raise ArgumentValueError(
+                "Circulant.nearest",
+                "A",
+                f"must have shape (..., n, n), got {tuple(A.shape)}; for a rectangle use BlockCirculant.nearest",
             )
-        xp = namespace_of("Circulant.nearest: A", A)
+        xp = namespace_of("Circulant.nearest", A)
         return cls(xp.mean(cyclic_diagonals(A, xp), axis=-2))
 
     @property
@@ -281,16 +283,17 @@ class SpectralCirculant(Planned):
     """Whether the matrix is real and `spectrum` its half spectrum."""
 
     def __post_init__(self) -> None:
-        n = positive_index(self.n, "SpectralCirculant: n")
-        s = as_floating(self.spectrum, "SpectralCirculant: spectrum")
-        xp = namespace_of("SpectralCirculant: spectrum", s)
+        n = positive_index(self.n, "SpectralCirculant", "n")
+        s = as_floating(self.spectrum, "SpectralCirculant", "spectrum")
+        xp = namespace_of("SpectralCirculant", s)
         if not is_complex(s.dtype, xp):
             s = xp.astype(s, complex_partner(s.dtype, xp))
         length = n // 2 + 1 if self.real else n
         if s.ndim < 1 or s.shape[-1] != length:
-            raise ValueError(
-                f"SpectralCirculant: spectrum must have shape (..., {length}) for n={n} and real={self.real}, "
-                f"got {tuple(s.shape)}"
+            raise ArgumentValueError(
+                "SpectralCirculant",
+                "spectrum",
+                f"must have shape (..., {length}) for n={n} and real={self.real}, got {tuple(s.shape)}",
             )
         object.__setattr__(self, "spectrum", s)
         object.__setattr__(self, "n", n)

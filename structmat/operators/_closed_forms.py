@@ -10,6 +10,7 @@ import math
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 from structmat._arrays.arrays import precision_of, restored
+from structmat._arrays.errors import ArgumentValueError
 from structmat.operators._functions import MatrixFunctions
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ class ClosedForms(MatrixFunctions):
         array([1., 2., 3.])
         """
         self._opened("solve", square=True)
-        op, operand, xp, dtype = self._operand(b, "solve: b", self.shape[0])
+        op, operand, xp, dtype = self._operand(b, "solve", "b", self.shape[0])
         x = op._solve(operand, xp)
         return restored(x, dtype, xp)
 
@@ -173,7 +174,7 @@ class ClosedForms(MatrixFunctions):
         NotImplementedError
             If there is no closed form; the message names the alternative.
         """
-        op, operand, xp, dtype = self._operand(b, "lstsq: b", self.shape[0])
+        op, operand, xp, dtype = self._operand(b, "lstsq", "b", self.shape[0])
         if not op._has_pinv():
             raise self._no_closed_form("lstsq")
         x = op._pinv(op._rtol(rtol, xp), xp)._matvec(operand, xp)
@@ -360,7 +361,9 @@ class ClosedForms(MatrixFunctions):
         [7.0, 7.0, 7.0]
         """
         if ord not in {"fro", "nuc", 1, 2, math.inf}:
-            raise ValueError(f'{type(self).__name__}.norm: ord must be "fro", "nuc", 1, 2 or inf, got {ord!r}')
+            raise ArgumentValueError(
+                f"{type(self).__name__}.norm", "ord", f'must be "fro", "nuc", 1, 2 or inf, got {ord!r}'
+            )
         op, xp = self._opened("norm")
         return self._closed(op._norm(ord, xp), xp)
 

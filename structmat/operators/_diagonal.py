@@ -14,6 +14,7 @@ from structmat._arrays.arrays import (
 )
 from structmat._arrays.arrays import scale as scale_array
 from structmat._arrays.dispatch import add, compose, scale
+from structmat._arrays.errors import ArgumentValueError
 from structmat._arrays.typing import Array, ArrayLike, DType, Namespace, Scalar
 from structmat._engine import Settings
 from structmat.operators._algebra import Scaled, identity_factor
@@ -61,9 +62,9 @@ class Diagonal(LinearOperator):
     """The diagonal, shape ``(..., n)``."""
 
     def __post_init__(self) -> None:
-        d = as_floating(self.d, "Diagonal: d")
+        d = as_floating(self.d, "Diagonal", "d")
         if d.ndim < 1 or d.shape[-1] < 1:
-            raise ValueError(f"Diagonal: d must have shape (..., n) with n >= 1, got {tuple(d.shape)}")
+            raise ArgumentValueError("Diagonal", "d", f"must have shape (..., n) with n >= 1, got {tuple(d.shape)}")
         object.__setattr__(self, "d", d)
 
     @classmethod
@@ -85,10 +86,10 @@ class Diagonal(LinearOperator):
         ValueError
             If `A` is not square.
         """
-        A = as_floating(A, "Diagonal.nearest: A")
+        A = as_floating(A, "Diagonal.nearest", "A")
         if A.ndim < 2 or A.shape[-1] != A.shape[-2]:
-            raise ValueError(f"Diagonal.nearest: A must have shape (..., n, n), got {tuple(A.shape)}")
-        return cls(namespace_of("Diagonal.nearest: A", A).linalg.diagonal(A))
+            raise ArgumentValueError("Diagonal.nearest", "A", f"must have shape (..., n, n), got {tuple(A.shape)}")
+        return cls(namespace_of("Diagonal.nearest", A).linalg.diagonal(A))
 
     @property
     def shape(self) -> tuple[int, int]:

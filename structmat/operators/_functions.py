@@ -7,7 +7,8 @@ from abc import abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from structmat._arrays.arrays import is_narrow, precision_of, restored
+from structmat._arrays.arrays import is_half_precision, precision_of, restored
+from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
 
 if TYPE_CHECKING:
     from structmat._arrays.typing import Array, ArrayLike, DType, Namespace
@@ -71,7 +72,7 @@ class MatrixFunctions:
 
         def _in_precision(self, precision: DType, xp: Namespace) -> Any: ...
         def _operand(
-            self, x: ArrayLike, name: str, length: int, axis: int = -1
+            self, x: ArrayLike, method: str, argument: str, length: int, axis: int = -1
         ) -> tuple[Any, Array, Namespace, DType]: ...
         def _own_namespace(self) -> Namespace: ...
 
@@ -179,7 +180,7 @@ class MatrixFunctions:
         except TypeError:
             finite = False
         if not finite:
-            raise TypeError(f"{type(self).__name__}.power: p must be a finite real number, got {p!r}")
+            raise ArgumentTypeError(f"{type(self).__name__}.power", "p", f"must be a finite real number, got {p!r}")
         op, xp = self._opened("power", square=True)
         whole = float(p).is_integer()
         function = SpectralFunction(
@@ -196,14 +197,16 @@ class MatrixFunctions:
     def _opened(self, method: str, *, square: bool = False) -> tuple[Any, Namespace]:
         """Return the operator in working precision and its namespace, after the shape check."""
         if square and self.shape[0] != self.shape[1]:
-            raise ValueError(f"{type(self).__name__}.{method}: the operator must be square, got shape {self.shape}")
+            raise ArgumentValueError(
+                f"{type(self).__name__}.{method}", None, f"the operator must be square, got shape {self.shape}"
+            )
         xp = self._own_namespace()
-        return (self._in_precision(precision_of(self.dtype, xp), xp) if is_narrow(self.dtype) else self), xp
+        return (self._in_precision(precision_of(self.dtype, xp), xp) if is_half_precision(self.dtype) else self), xp
 
     def _closed(self, value: Any, xp: Namespace) -> Any:
         """Return a result of working precision in the operator's own, where that is a half precision."""
         if isinstance(value, MatrixFunctions):
-            return value._in_precision(self.dtype, xp) if is_narrow(self.dtype) else value
+            return value._in_precision(self.dtype, xp) if is_half_precision(self.dtype) else value
         return restored(value, self.dtype, xp)
 
     def _no_closed_form(self, method: str) -> NotImplementedError:

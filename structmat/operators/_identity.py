@@ -45,7 +45,7 @@ class Identity(LinearOperator):
     """The size."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "n", positive_index(self.n, "Identity: n"))
+        object.__setattr__(self, "n", positive_index(self.n, "Identity", "n"))
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -133,8 +133,8 @@ class Fourier(LinearOperator):
     """Whether it is the inverse transform."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "n", positive_index(self.n, "Fourier: n"))
-        object.__setattr__(self, "blocks", positive_index(self.blocks, "Fourier: blocks"))
+        object.__setattr__(self, "n", positive_index(self.n, "Fourier", "n"))
+        object.__setattr__(self, "blocks", positive_index(self.blocks, "Fourier", "blocks"))
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from structmat._arrays.arrays import dtype_name, is_complex, is_eager_on_cpu, is_numpy, library_of, precision_of
 from structmat._arrays.dispatch import add, compose, scale
+from structmat._arrays.errors import ArgumentValueError
 from structmat._arrays.typing import Array, ArrayLike, DType, Namespace, Scalar
 from structmat._engine import TORCH_CHUNK, TORCH_LARGE, Settings, direct_up_to, ducc, in_chunks
 from structmat.operators._base import Context, LinearOperator
@@ -170,7 +171,9 @@ class Prepared(LinearOperator):
             product(x, out)
             return out
         if out is not None:
-            raise ValueError(f"Prepared.matvec: out is for NumPy vectors of shape (..., {self.shape[1]}), one operator")
+            raise ArgumentValueError(
+                "Prepared.matvec", "out", f"is for NumPy vectors of shape (..., {self.shape[1]}), one operator"
+            )
         return super(Prepared, self).matvec(x)  # slots make a new class, which the short form would not find
 
     def rmatvec(self, y: ArrayLike, /) -> Array:
@@ -239,10 +242,12 @@ class Prepared(LinearOperator):
     def _require_fitting(self, out: Any, x: Any) -> None:
         shape = (*x.shape[:-1], self.shape[0])
         if type(out) is not np.ndarray or type(x) is not np.ndarray or out.dtype != x.dtype or out.shape != shape:
-            raise ValueError(f"Prepared.matvec: out must be a NumPy array of shape {shape} and dtype {x.dtype}")
+            raise ArgumentValueError(
+                "Prepared.matvec", "out", f"must be a NumPy array of shape {shape} and dtype {x.dtype}"
+            )
         flags = out.flags
         if not (flags.c_contiguous and flags.writeable and flags.aligned) or np.may_share_memory(out, x):
-            raise ValueError("Prepared.matvec: out must be contiguous, aligned, writeable and apart from x")
+            raise ArgumentValueError("Prepared.matvec", "out", "must be contiguous, aligned, writeable, apart from x")
 
     def _matvec(self, x: Array, xp: Namespace) -> Array:
         products = self._products()

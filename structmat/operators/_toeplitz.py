@@ -21,6 +21,7 @@ from structmat._arrays.arrays import (
 )
 from structmat._arrays.arrays import scale as scale_array
 from structmat._arrays.dispatch import add, scale
+from structmat._arrays.errors import ArgumentValueError
 from structmat._arrays.typing import Array, ArrayLike, DType, Namespace, Scalar
 from structmat._engine import Settings, kernel_of_diagonals
 from structmat.operators._algebra import Scaled, identity_factor
@@ -49,12 +50,12 @@ class ConstantDiagonals(Planned):
     def _set_vectors(self, c: Array, r: ArrayLike) -> None:
         """Set both vectors in their common dtype, after the checks of shapes."""
         owner = type(self).__name__
-        r = as_floating(r, f"{owner}: r", like=(namespace_of(owner, c), c.dtype))
+        r = as_floating(r, owner, "r", like=(namespace_of(owner, c), c.dtype))
         xp = namespace_of(owner, c, r)
         for name, size, vector in (("c", "m", c), ("r", "n", r)):
             if vector.ndim < 1 or vector.shape[-1] < 1:
-                raise ValueError(
-                    f"{owner}: {name} must have shape (..., {size}) with {size} >= 1, got {tuple(vector.shape)}"
+                raise ArgumentValueError(
+                    owner, name, f"must have shape (..., {size}) with {size} >= 1, got {tuple(vector.shape)}"
                 )
         broadcast_shapes(owner, tuple(c.shape[:-1]), tuple(r.shape[:-1]))
         dtype = common_dtype(xp, c.dtype, r.dtype)
@@ -158,10 +159,10 @@ class Toeplitz(ConstantDiagonals):
     """The first row, shape ``(..., n)``; its first entry counts for nothing."""
 
     def __post_init__(self) -> None:
-        c = as_floating(self.c, "Toeplitz: c")
+        c = as_floating(self.c, "Toeplitz", "c")
         r = self.r
         if r is None:
-            xp = namespace_of("Toeplitz: c", c)
+            xp = namespace_of("Toeplitz", c)
             r = xp.conj(c) if is_complex(c.dtype, xp) else c
         self._set_vectors(c, r)
 
@@ -192,7 +193,7 @@ class Toeplitz(ConstantDiagonals):
         array([[2., 4., 5.],
                [4., 2., 4.]])
         """
-        A, xp = _matrix(A, "Toeplitz.nearest: A")
+        A, xp = _matrix(A, "Toeplitz.nearest")
         means, (_, n) = _antidiagonal_means(xp.flip(A, axis=-1), xp), A.shape[-2:]
         return cls(means[..., n - 1 :], xp.flip(means[..., :n], axis=-1))
 
@@ -260,8 +261,8 @@ class Hankel(ConstantDiagonals):
     """The last row, shape ``(..., n)``; its first entry counts for nothing."""
 
     def __post_init__(self) -> None:
-        c = as_floating(self.c, "Hankel: c")
-        self._set_vectors(c, namespace_of("Hankel: c", c).zeros_like(c) if self.r is None else self.r)
+        c = as_floating(self.c, "Hankel", "c")
+        self._set_vectors(c, namespace_of("Hankel", c).zeros_like(c) if self.r is None else self.r)
 
     @classmethod
     def nearest(cls, A: ArrayLike) -> Hankel:
@@ -290,7 +291,7 @@ class Hankel(ConstantDiagonals):
         array([[1., 3., 4.],
                [3., 4., 6.]])
         """
-        A, xp = _matrix(A, "Hankel.nearest: A")
+        A, xp = _matrix(A, "Hankel.nearest")
         return _hankel(_antidiagonal_means(A, xp), A.shape[-2])
 
     def _constants(self, xp: Namespace) -> Array:
@@ -331,9 +332,9 @@ def _counts(m: int, n: int, like: Array, xp: Namespace) -> Array:
 
 
 def _matrix(A: ArrayLike, owner: str) -> tuple[Array, Namespace]:
-    A = as_floating(A, owner)
+    A = as_floating(A, owner, "A")
     if A.ndim < 2 or 0 in A.shape[-2:]:
-        raise ValueError(f"{owner} must have shape (..., m, n), none of them 0, got {tuple(A.shape)}")
+        raise ArgumentValueError(owner, "A", f"must have shape (..., m, n), none of them 0, got {tuple(A.shape)}")
     return A, namespace_of(owner, A)
 
 

@@ -83,7 +83,7 @@ def find_layers(config: SweepConfig) -> list[Layer]:
 def _every(sources: Sequence[MatrixSource] | Mapping[str, Any]) -> Iterator[Layer]:
     if isinstance(sources, Mapping):
         for name, array in sources.items():
-            values = to_numpy(as_matrix(array, f"sweep: {name}"))
+            values = to_numpy(as_matrix(array, "sweep", f"{name}"))
             yield Layer(str(name), (values.shape[0], values.shape[1]), partial(np.asarray, values))
         return
     # Workers may have another working directory.
