@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from structmat._arrays.arrays import as_floating
+from structmat._arrays import as_floating
 from structmat.fit._numpy_bridge import to_numpy
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
-from structmat._arrays.arrays import as_floating
+from structmat._arrays import as_floating
 from structmat.fit._arguments import generator, integer
 from structmat.fit._baselines.families import RIVALS, truncated_svd
 from structmat.fit._curve_result import ErrorCurve

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, cast
 
 import numpy as np
 
-from structmat._arrays.arrays import as_floating
+from structmat._arrays import as_floating
 from structmat.fit._arguments import (
     check_for_blocks,
     choice,

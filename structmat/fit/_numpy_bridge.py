@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from array_api_compat import array_namespace, device, is_array_api_obj, is_cupy_array, is_torch_array
 
-from structmat._arrays.arrays import as_floating, is_half_precision
+from structmat._arrays import as_floating, is_half_precision
 from structmat._arrays.errors import ArgumentValueError
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from peft.config import PeftConfig
 from peft.utils import SAFETENSORS_WEIGHTS_NAME, PeftType
 from peft.utils.other import get_pattern_key
 
-from structmat._arrays.arrays import positive_index
+from structmat._arrays.checks import integer
 from structmat.peft._files import stored_shapes
 
 __all__ = ["CDDConfig"]
@@ -119,15 +119,15 @@ class CDDConfig(PeftConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.peft_type = PeftType.CDD
-        self.n_factors = positive_index(self.n_factors, "CDDConfig", "n_factors")
+        self.n_factors = integer(self.n_factors, "CDDConfig", "n_factors")
         if self.n_factors < 3 or self.n_factors % 2 == 0:
             raise ValueError(f"CDDConfig: `n_factors` must be odd and at least 3, got {self.n_factors}")
         if self.block_size is not None:
-            self.block_size = positive_index(self.block_size, "CDDConfig", "block_size")
+            self.block_size = integer(self.block_size, "CDDConfig", "block_size")
         self.alpha = float(self.alpha)
         self.alpha_pattern = {key: float(value) for key, value in (self.alpha_pattern or {}).items()}
         self.block_size_pattern = {
-            key: positive_index(value, "CDDConfig", f"block_size_pattern[{key!r}]")
+            key: integer(value, "CDDConfig", f"block_size_pattern[{key!r}]")
             for key, value in (self.block_size_pattern or {}).items()
         }
         if not any(self.init_weights is each or self.init_weights == each for each in STARTS):

@@ -8,7 +8,7 @@ from typing import Any, get_args
 import torch
 from torch import Tensor, nn
 
-from structmat._arrays.arrays import positive_index
+from structmat._arrays.checks import integer
 from structmat.fit import FitResult
 from structmat.fit._many_factors.block_objective import BlockLayout, block_layout
 from structmat.operators import CDDProduct
@@ -84,13 +84,13 @@ class CDDAdapter(nn.Module):
         device: torch.device | str | None = None,
     ) -> None:
         super().__init__()
-        self.in_features = positive_index(in_features, "CDDAdapter", "in_features")
-        self.out_features = positive_index(out_features, "CDDAdapter", "out_features")
-        n_factors = positive_index(n_factors, "CDDAdapter", "n_factors")
+        self.in_features = integer(in_features, "CDDAdapter", "in_features")
+        self.out_features = integer(out_features, "CDDAdapter", "out_features")
+        n_factors = integer(n_factors, "CDDAdapter", "n_factors")
         if n_factors < 3 or n_factors % 2 == 0:
             raise ValueError(f"CDDAdapter: n_factors must be odd and at least 3, got {n_factors}")
         smaller = min(self.in_features, self.out_features)
-        self.block_size = smaller if block_size is None else positive_index(block_size, "CDDAdapter", "block_size")
+        self.block_size = smaller if block_size is None else integer(block_size, "CDDAdapter", "block_size")
         if mode not in get_args(Mode):
             raise ValueError(f'CDDAdapter: mode must be "lean" or "fast", got {mode!r}')
         if dtype is not None and not dtype.is_floating_point:
