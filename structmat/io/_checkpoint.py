@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from structmat.io._safetensors import SafetensorsFile, Tensor, one_line, sound_part
+from structmat._files.safetensors import SafetensorsFile, Tensor, one_line, sound_part
 from structmat.io._torch_files import TorchFile, is_torch_file
 
 if TYPE_CHECKING:

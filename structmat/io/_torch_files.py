@@ -7,7 +7,7 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from structmat.io._safetensors import CODES, Tensor, one_line
+from structmat._files.safetensors import CODES, Tensor, one_line
 
 if TYPE_CHECKING:
     from structmat._arrays.typing import Array

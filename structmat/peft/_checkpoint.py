@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from structmat import io
+from structmat._files.safetensors import Tensor as Stored
 from structmat.io._checkpoint import fitting
-from structmat.io._safetensors import Tensor as Stored
 
 __all__ = ["Checkpoint"]
 

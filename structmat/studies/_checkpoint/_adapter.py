@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from structmat.io._safetensors import Tensor, to_bytes
+from structmat._files.safetensors import Tensor, to_bytes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
