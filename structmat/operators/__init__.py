@@ -6,7 +6,7 @@ from structmat.operators._algebra import Product, Scaled, Sum
 from structmat.operators._base import LinearOperator
 from structmat.operators._block_circulant import BlockCirculant
 from structmat.operators._cdd_layout import CDDLayout
-from structmat.operators._cdd_product import CDDProduct
+from structmat.operators._cdd_product import CDDProduct, FactorKind
 from structmat.operators._circulant import Circulant, SpectralCirculant
 from structmat.operators._closed_forms import EigResult, SlogdetResult
 from structmat.operators._diagonal import Diagonal
@@ -21,6 +21,7 @@ __all__ = [
     "Circulant",
     "Diagonal",
     "EigResult",
+    "FactorKind",
     "Fourier",
     "Hankel",
     "Identity",

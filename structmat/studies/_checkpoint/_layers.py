@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from structmat.fit import fit_cdd
-from structmat.fit._baselines.low_rank import low_rank_error
-from structmat.fit._many_factors.block_objective import block_layout
-from structmat.fit._numpy_bridge import to_numpy
-from structmat.fit._second_moment import column_roots, weighted_inputs
+from structmat._arrays.numpy_bridge import to_numpy
+from structmat.fit import fit_cdd, truncated_svd_error
 from structmat.io import CheckpointError, Entry
+from structmat.operators import CDDLayout
 from structmat.studies._checkpoint._changes import Change, equal
 from structmat.studies._engine import unit_rng
 
@@ -70,9 +68,9 @@ class LayerTask:
         }
         if not values["norm"]:
             return Outcome({**values, "error": 0.0, "n_parameters": 0}, {})
-        size = min(rows, cols) if self.block_size is None else self.block_size
-        layout = block_layout((rows, cols), size, self.n_factors)
-        n_parameters = sum(math.prod(shape) for shape in layout.vector_shapes)
+        block_size = "min" if self.block_size is None else self.block_size
+        layout = CDDLayout((rows, cols), self.n_factors, block_size)
+        n_parameters, size = layout.n_parameters, layout.block_size
         values |= {"n_parameters": n_parameters, "block_size": size}
         try:
             values |= _by_svd(matrix, n_parameters, weights)
@@ -80,7 +78,7 @@ class LayerTask:
                 matrix,
                 self.n_factors,
                 block_size=size,
-                weights=weights,
+                input_second_moment=weights,
                 rng=unit_rng(self.seed, self.name),
                 time_limit=self.time_limit,
                 overwrite_W=True,  # what was to be read of it has been
@@ -120,13 +118,7 @@ def _by_svd(matrix: NDArray[Any], n_parameters: int, weights: NDArray[Any] | Non
     """Return what a truncated SVD of no more parameters reaches."""
     rows, cols = matrix.shape
     rank = min(n_parameters // (rows + cols), rows, cols)
-    if weights is not None:
-        inputs = weights if weights.ndim == 1 else weighted_inputs(weights, cols, real=True)
-        matrix = matrix * column_roots(inputs, cols) if weights.ndim == 1 else matrix @ inputs
-        rank = min(rank, *matrix.shape)
-    # Divided by its largest entry, so that no square over- or underflows.
-    largest = max(float(matrix.max()), -float(matrix.min()))
-    error = low_rank_error(matrix / largest, rank) if largest else 0.0
+    error = truncated_svd_error(matrix, rank, input_second_moment=weights)
     return {"svd_rank": rank, "svd_parameters": rank * (rows + cols), "svd_error": error}
 
 

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from structmat._arrays.arrays import positive_index
 from structmat.fit import FitResult
-from structmat.fit._many_factors.block_objective import BlockLayout, block_layout
-from structmat.operators import CDDProduct
+from structmat.operators import CDDLayout, CDDProduct
 from structmat.torch._change.add_change import Mode, add_change
 from structmat.torch._layers.initial_values import INITS, Init, fitted_vectors, initialise
 
@@ -103,13 +102,13 @@ class CDDAdapter(nn.Module):
         )
         self.reset_parameters(init, gradient=gradient)
 
-    def _layout(self, n_factors: int) -> BlockLayout:
-        return block_layout((self.out_features, self.in_features), self.block_size, n_factors)
+    def _layout(self, n_factors: int) -> CDDLayout:
+        return CDDLayout((self.out_features, self.in_features), n_factors, self.block_size)
 
     @property
     def shapes(self) -> list[tuple[int, int]]:
         """Rows and columns of each factor."""
-        return self._layout(self.n_factors).shapes
+        return list(self._layout(self.n_factors).factor_shapes)
 
     @property
     def n_factors(self) -> int:

@@ -1,4 +1,4 @@
-"""The error of the best approximation of a given rank, without all singular values where few are enough."""
+"""Truncated SVD: the best case of LoRA, for many ranks at once, or for one without all singular values."""
 
 from __future__ import annotations
 
@@ -10,24 +10,44 @@ import numpy as np
 from scipy.linalg import svdvals
 from scipy.sparse.linalg import ArpackError, LinearOperator, svds
 
+from structmat.fit._baselines.member import Member, tails
+
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
-__all__ = ["low_rank_error"]
+__all__ = ["error_of_rank", "truncated_svd"]
 
 # Up to this smaller side a full SVD costs less than iterations.
 _DENSE_SVD_SIDE = 600
 _ROWS = 256
 
 
-def low_rank_error(matrix: NDArray[Any], rank: int) -> float:
-    """Return the relative Frobenius error of the truncated SVD of that rank, at least 1.
+def truncated_svd(matrix: NDArray[Any], budgets: Sequence[int], inputs: NDArray[Any] | None = None) -> list[Member]:
+    """Rank ``r = floor(budget / (rows + cols))``, stored as two thin matrices: the best case of LoRA.
+
+    With `inputs` ``M`` the error is ``norm((matrix - P) @ M)``. The best `P` of rank r then is the truncated SVD of
+    ``matrix @ M``, times the pseudo-inverse of ``M``.
+    """
+    rows, cols = matrix.shape
+    values = np.linalg.svd(matrix if inputs is None else matrix @ inputs, compute_uv=False)
+    # The inputs may be fewer than the columns.
+    errors = tails(np.append(values, np.zeros(min(rows, cols) - len(values))))
+    ranks = [min(budget // (rows + cols), rows, cols) for budget in budgets]
+    return [Member(rank * (rows + cols), float(errors[rank])) for rank in ranks]
+
+
+def error_of_rank(matrix: NDArray[Any], rank: int) -> float:
+    """Return the relative Frobenius error of the truncated SVD of that rank.
 
     The squares of the entries must neither overflow nor underflow.
     """
     side = min(matrix.shape)
-    if rank == side or not matrix.any():
+    if rank >= side or not matrix.any():
         return 0.0
+    if rank == 0:
+        return 1.0
     if side > _DENSE_SVD_SIDE and rank < side // 8:
         # The residual depends on the error of the singular vectors in second order only.
         tolerance = float(np.finfo(matrix.dtype).eps) ** 0.75

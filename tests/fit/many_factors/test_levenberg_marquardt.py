@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from structmat import CDDProduct
-from structmat.fit._many_factors.chain import Chain
-from structmat.fit._many_factors.levenberg_marquardt import levenberg_marquardt, normal_equations, right_hand_side
+from structmat.fit._many_factors.descent import descend
+from structmat.fit._many_factors.diagonal_forms import DiagonalForms
+from structmat.fit._many_factors.levenberg_marquardt import normal_equations, right_hand_side, steps
 
 FIRSTS = st.sampled_from(["diagonal", "circulant"])
 
@@ -27,7 +28,7 @@ def unknowns_to_vectors(u, chain):
     """The unknowns of the normal equations as diagonals and first columns, by their definition."""
     n_factors, n = chain.x.shape
     if not chain.real:
-        return Chain(u.reshape(n_factors, n) + 0j, chain.first, real=False).to_vectors()
+        return DiagonalForms(u.reshape(n_factors, n) + 0j, chain.first, real=False).to_vectors()
     vectors = [None] * n_factors
     places = [*range(n_factors)[chain.diagonals], *range(n_factors)[chain.circulants]]
     for k, part in zip(places, u.reshape(n_factors, n), strict=True):
@@ -51,7 +52,7 @@ def chains(draw):
     n, n_factors, first, real = draw(st.integers(1, 6)), draw(st.integers(1, 6)), draw(FIRSTS), draw(st.booleans())
     rng = np.random.default_rng(draw(st.integers(0, 2**16)))
     vectors = list(gaussian(rng, (n_factors, n), real))
-    return rng, vectors, Chain.from_vectors(vectors, first, real=real)
+    return rng, vectors, DiagonalForms.from_vectors(vectors, first, real=real)
 
 
 @settings(max_examples=60, deadline=None)
@@ -85,7 +86,7 @@ def test_normal_equations_agree_with_the_dense_jacobian(drawn):
 def test_derivatives_agree_with_finite_differences(drawn):
     rng, vectors, chain = drawn
     change = list(gaussian(rng, np.shape(vectors), chain.real))
-    direction = Chain.from_vectors(change, chain.first, real=chain.real).x
+    direction = DiagonalForms.from_vectors(change, chain.first, real=chain.real).x
     value, slope, curvature = chain.derivatives(direction, 2)
     h = 1e-4
     ahead, behind = (dense([v + t * d for v, d in zip(vectors, change, strict=True)], chain.first) for t in (h, -h))
@@ -95,7 +96,7 @@ def test_derivatives_agree_with_finite_differences(drawn):
 
 
 def fit(W, vectors, first="diagonal", **options):
-    return levenberg_marquardt(W, vectors, first, **{"max_iter": 200, "tol": 1e-9, **options})
+    return descend(steps, W, vectors, first, **{"max_iter": 200, "tol": 1e-9, **options})
 
 
 @settings(max_examples=40, deadline=None)

@@ -1,4 +1,4 @@
-"""A square chain of diagonals and circulants, all held by their diagonal forms: what joint solvers differentiate.
+"""A square product of diagonals and circulants, all held by their diagonal forms: what joint solvers differentiate.
 
 With ``Q`` the identity for a diagonal and the unitary Fourier matrix for a circulant, every factor is ``Q^H diag(x)
 Q``. Between neighbours stands a Fourier matrix, so products are carried along the chain by scalings and transforms.
@@ -9,28 +9,28 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal, Self, TypeAlias
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Chain", "First"]
+from structmat.operators import FactorKind
 
-First: TypeAlias = Literal["diagonal", "circulant"]
+__all__ = ["DiagonalForms"]
 
 
 @dataclass(frozen=True, eq=False)
-class Chain:
+class DiagonalForms:
     """The factors of a square product by their diagonal forms."""
 
     x: NDArray[np.complex128]
     """(F, n): entries of the diagonals, spectra of the circulants."""
-    first: First
+    first: FactorKind
     real: bool
     """Whether all factors are real matrices."""
 
     @classmethod
-    def from_vectors(cls, vectors: Sequence[NDArray[Any]], first: First, *, real: bool) -> Chain:
+    def from_vectors(cls, vectors: Sequence[NDArray[Any]], first: FactorKind, *, real: bool) -> DiagonalForms:
         """Return the chain of the given diagonals and first columns."""
         x = np.array(vectors, dtype=np.complex128)
         circulants = slice(int(first == "diagonal"), None, 2)

@@ -1,4 +1,4 @@
-"""`factorize_cdd`: every short form is found, other matrices are reproduced, arguments and limits are honoured."""
+"""`factorize_cdd`: every closed form is found, other matrices are reproduced, arguments and limits are honoured."""
 
 import itertools
 
@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from structmat import CDDProduct, factorize_cdd
 from structmat.fit import FitProgress
-from structmat.fit._many_factors.chain import Chain
-from structmat.fit._many_factors.equalisation import level
+from structmat.fit._many_factors.diagonal_forms import DiagonalForms
+from structmat.fit._many_factors.equalisation import equalise
 
 # Name, number of factors, and the matrix from a source of entries.
 FORMS = {
@@ -80,7 +80,7 @@ def check(W, result, tol=1e-10):
 @pytest.mark.parametrize("form", FORMS)
 @settings(max_examples=5, deadline=None)
 @given(n=st.integers(3, 20), seed=st.integers(0, 2**16), real=st.booleans(), exponent=st.sampled_from([-300, 0, 300]))
-def test_short_forms(form, n, seed, real, exponent):
+def test_closed_forms(form, n, seed, real, exponent):
     W = matrix_of(form, n, np.random.default_rng(seed), real=real) * 10.0**exponent
     result = factorize_cdd(W, rng=0)
     size = np.linalg.norm(W / 10.0**exponent) or 1.0
@@ -95,7 +95,7 @@ def test_short_forms(form, n, seed, real, exponent):
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("real", [True, False])
-def test_short_forms_are_named(form, real):
+def test_closed_forms_are_named(form, real):
     W = matrix_of(form, 11, np.random.default_rng(7), real=real)
     result = factorize_cdd(W, rng=0)
     check(W, result)
@@ -114,7 +114,7 @@ def test_fourier_matrix_is_three_factors(n):
 
 @pytest.mark.parametrize("n_factors", [1, 2, 3, 4, 7])
 @pytest.mark.parametrize("form", ["diagonal", "circulant"])
-def test_short_forms_are_lengthened_by_identities(n_factors, form):
+def test_closed_forms_are_lengthened_by_identities(n_factors, form):
     W = matrix_of(form, 6, np.random.default_rng(0), real=True)
     result = factorize_cdd(W, n_factors, rng=0)
     check(W, result)
@@ -183,11 +183,11 @@ def test_ill_conditioned_matrices(W):
 
 @settings(max_examples=20, deadline=None)
 @given(n=st.integers(2, 9), seed=st.integers(0, 2**16), power=st.sampled_from([0, 4, 10, 300]))
-def test_levelling_reports_the_error_of_the_matrix_itself(n, seed, power):
+def test_equalisation_reports_the_error_of_the_matrix_itself(n, seed, power):
     W = of_condition(n, power, seed)
-    chain = Chain(np.exp(2j * np.pi * np.random.default_rng(seed).random((n + 4, n))), "diagonal", real=False)
+    chain = DiagonalForms(np.exp(2j * np.pi * np.random.default_rng(seed).random((n + 4, n))), "diagonal", real=False)
     size = np.linalg.norm(W)
-    for state in itertools.islice(level(W, chain), 60):
+    for state in itertools.islice(equalise(W, chain), 60):
         assert np.isfinite(state.chain.x).all()
         assert state.error == pytest.approx(np.linalg.norm(W - state.chain.dense()) / size, rel=1e-6, abs=1e-14)
 
@@ -278,8 +278,8 @@ def test_tensors_in_tensors_out():
         (np.full((2, 2), np.nan), {}, ValueError, r"W must be finite, got NaN or infinity"),
         (np.eye(2), {"n_factors": 0}, ValueError, r"n_factors must be at least 1, got 0"),
         (np.eye(2), {"n_factors": 2.0}, TypeError, r"n_factors must be an integer, got 2\.0"),
-        (np.eye(2), {"tol": -1}, ValueError, r"tol must be finite and not negative, got -1"),
-        (np.eye(2), {"tol": "small"}, TypeError, r"tol must be a number, got 'small'"),
+        (np.eye(2), {"target_error": -1}, ValueError, r"target_error must be finite and not negative, got -1"),
+        (np.eye(2), {"target_error": "small"}, TypeError, r"target_error must be a number, got 'small'"),
         (np.eye(2), {"time_limit": -1.0}, ValueError, r"time_limit must be finite and not negative, got -1\.0"),
         (np.eye(2), {"callback": 3}, TypeError, r"callback must be callable, got 3"),
         (np.eye(2), {"rng": "seed"}, TypeError, r"rng must be .*, got 'seed'"),

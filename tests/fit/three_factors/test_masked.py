@@ -75,7 +75,7 @@ def test_every_step_is_stationary_and_residuals_are_those_of_dense_formulas(prob
 @given(problems())
 def test_error_is_the_weighted_one_and_never_above_closed_forms(problem):
     _, W, M, m, _ = problem
-    result = fit_cdd(np.where(M > 0, W, np.nan), mask=M, block_size=m, rng=0, max_iter=30, restarts=1)
+    result = fit_cdd(np.where(M > 0, W, np.nan), entry_weights=M, block_size=m, rng=0, max_iter=30, restarts=1)
     norm = weighted_norm(M, W)
     P = np.asarray(result.operator.to_dense())
     assert result.error == pytest.approx(weighted_norm(M, W - P) / norm, abs=1e-8)
@@ -98,7 +98,7 @@ def test_planted_product_comes_back_with_thirty_percent_missing(shape, m, real):
     rng = np.random.default_rng(5)
     P = planted(rng, shape, m, real)
     mask = rng.random(shape) > 0.3
-    result = fit_cdd(np.where(mask, P, np.nan), mask=mask, block_size=m, rng=0)
+    result = fit_cdd(np.where(mask, P, np.nan), entry_weights=mask, block_size=m, rng=0)
     assert result.error < 1e-9
     assert np.linalg.norm(result.operator.to_dense() - P) < 1e-6 * np.linalg.norm(P)
 
@@ -107,14 +107,14 @@ def test_real_weights_count():
     rng = np.random.default_rng(6)
     W = planted(rng, (32, 32), 32, True) + rng.standard_normal((32, 32))
     M = rng.uniform(0.01, 1.0, W.shape) ** 4
-    weighted, plain = fit_cdd(W, mask=M, rng=0), fit_cdd(W, rng=0)
+    weighted, plain = fit_cdd(W, entry_weights=M, rng=0), fit_cdd(W, rng=0)
     error = weighted_norm(M, W - plain.operator.to_dense()) / weighted_norm(M, W)
     assert weighted.error < error
 
 
 def test_ones_change_nothing():
     W = np.random.default_rng(7).standard_normal((12, 18))
-    fits = [fit_cdd(W, mask=mask, rng=0) for mask in (None, np.ones(W.shape, bool), np.full(W.shape, 3))]
+    fits = [fit_cdd(W, entry_weights=mask, rng=0) for mask in (None, np.ones(W.shape, bool), np.full(W.shape, 3))]
     assert [fit.error for fit in fits] == pytest.approx([fits[0].error] * 3, rel=1e-5)
 
 
@@ -122,9 +122,9 @@ def test_scale_of_weights_does_not_matter_and_single_precision_works():
     rng = np.random.default_rng(8)
     W, M = rng.standard_normal((2, 10, 10))
     M = np.abs(M)
-    error = fit_cdd(W, mask=M, rng=0).error
-    assert fit_cdd(W, mask=M * 1e200, rng=0).error == pytest.approx(error)
-    low = fit_cdd(W.astype(np.float32), mask=M, rng=0)
+    error = fit_cdd(W, entry_weights=M, rng=0).error
+    assert fit_cdd(W, entry_weights=M * 1e200, rng=0).error == pytest.approx(error)
+    low = fit_cdd(W.astype(np.float32), entry_weights=M, rng=0)
     assert low.error == pytest.approx(error, rel=1e-3)
     assert low.operator.dtype == np.float32
 
@@ -132,11 +132,11 @@ def test_scale_of_weights_does_not_matter_and_single_precision_works():
 def test_missing_rows_and_observed_zeros():
     W = np.full((6, 6), np.nan)
     W[2:, :] = 0.0
-    result = fit_cdd(W, mask=~np.isnan(W), rng=0)
+    result = fit_cdd(W, entry_weights=~np.isnan(W), rng=0)
     assert result.error == 0.0
     assert not result.operator.to_dense().any()
     W[2:, :] = np.random.default_rng(0).standard_normal((4, 6))
-    result = fit_cdd(W, mask=~np.isnan(W), rng=0)
+    result = fit_cdd(W, entry_weights=~np.isnan(W), rng=0)
     assert np.isfinite(result.operator.to_dense()).all()
     assert result.error < 1.0
 
@@ -147,16 +147,28 @@ SQUARE = np.arange(16.0).reshape(4, 4)
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"mask": np.ones((4, 3))}, r"fit_cdd: mask must have the shape of W, \(4, 4\), got \(4, 3\)"),
-        ({"mask": -np.ones((4, 4))}, "fit_cdd: mask must be finite and not negative"),
-        ({"mask": np.full((4, 4), np.nan)}, "fit_cdd: mask must be finite"),
-        ({"mask": np.full((4, 4), np.inf)}, "fit_cdd: mask must be finite"),
-        ({"mask": np.zeros((4, 4), bool)}, "fit_cdd: mask must not be all zero"),
-        ({"mask": np.ones((4, 4)) * 1j}, "fit_cdd: mask must be bool or real"),
-        ({"mask": np.ones((4, 4)), "weights": np.ones(4)}, "fit_cdd: mask must be None with weights"),
-        ({"mask": np.ones((4, 4)), "n_factors": 5}, "fit_cdd: mask must be None but for three factors"),
-        ({"mask": np.ones((4, 4)), "first": "circulant"}, "fit_cdd: mask must be None unless the first"),
-        ({"mask": np.ones((4, 4)), "solver": "lbfgs"}, "fit_cdd: mask must be None unless solver"),
+        (
+            {"entry_weights": np.ones((4, 3))},
+            r"fit_cdd: entry_weights must have the shape of W, \(4, 4\), got \(4, 3\)",
+        ),
+        ({"entry_weights": -np.ones((4, 4))}, "fit_cdd: entry_weights must be finite and not negative"),
+        ({"entry_weights": np.full((4, 4), np.nan)}, "fit_cdd: entry_weights must be finite"),
+        ({"entry_weights": np.full((4, 4), np.inf)}, "fit_cdd: entry_weights must be finite"),
+        ({"entry_weights": np.zeros((4, 4), bool)}, "fit_cdd: entry_weights must not be all zero"),
+        ({"entry_weights": np.ones((4, 4)) * 1j}, "fit_cdd: entry_weights must be bool or real"),
+        (
+            {"entry_weights": np.ones((4, 4)), "input_second_moment": np.ones(4)},
+            "fit_cdd: entry_weights must be None with input_second_moment",
+        ),
+        (
+            {"entry_weights": np.ones((4, 4)), "n_factors": 5},
+            "fit_cdd: entry_weights must be None but for three factors",
+        ),
+        (
+            {"entry_weights": np.ones((4, 4)), "first": "circulant"},
+            "fit_cdd: entry_weights must be None unless the first",
+        ),
+        ({"entry_weights": np.ones((4, 4)), "solver": "lbfgs"}, "fit_cdd: entry_weights must be None unless solver"),
     ],
 )
 def test_refusals(options, message):
@@ -168,4 +180,4 @@ def test_observed_entries_must_be_finite():
     W = SQUARE.copy()
     W[1, 1] = np.nan
     with pytest.raises(ValueError, match="fit_cdd: W must be finite"):
-        fit_cdd(W, mask=np.ones((4, 4)))
+        fit_cdd(W, entry_weights=np.ones((4, 4)))

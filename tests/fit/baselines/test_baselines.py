@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import structmat as sm
-from structmat.fit._baselines.families import RIVALS, block_circulant, monarch, sparse_fourier, truncated_svd
+from structmat.fit._baselines import BASELINES, block_circulant, monarch, sparse_fourier, truncated_svd
 
 SHAPES = [(1, 1), (1, 5), (6, 6), (7, 7), (8, 12), (12, 8), (9, 16), (16, 16)]
 
@@ -23,7 +23,7 @@ def relative(W, P):
     return np.linalg.norm(W - P) / np.linalg.norm(W)
 
 
-@pytest.mark.parametrize("name", RIVALS)
+@pytest.mark.parametrize("name", BASELINES)
 @given(
     shape=st.sampled_from(SHAPES),
     kind=st.sampled_from(["float32", "float64", "complex128"]),
@@ -33,21 +33,21 @@ def relative(W, P):
 def test_the_error_never_rises_and_the_budget_is_kept(name, shape, kind, seed):
     W = random_matrix(shape, kind, seed)
     budgets = list(range(2 * W.size + sum(shape)))
-    members = RIVALS[name](W, budgets)
+    members = BASELINES[name](W, budgets)
     errors = np.array([m.error for m in members])
     assert members[0] == (0, pytest.approx(1.0))
     assert (np.diff(errors) <= 1e-12).all()
     assert ((errors >= 0) & (errors <= 1 + 1e-12)).all()
     assert all(0 <= m.n_parameters <= budget for m, budget in zip(members, budgets, strict=True))
     # One budget at a time gives the same.
-    assert RIVALS[name](W, [W.size]) == [members[W.size]]
-    assert RIVALS[name](W, []) == []
+    assert BASELINES[name](W, [W.size]) == [members[W.size]]
+    assert BASELINES[name](W, []) == []
 
 
-@pytest.mark.parametrize("name", RIVALS)
+@pytest.mark.parametrize("name", BASELINES)
 @pytest.mark.parametrize("shape", [(6, 6), (4, 6)])
 def test_the_zero_matrix_is_fitted(name, shape):
-    assert [m.error for m in RIVALS[name](np.zeros(shape), [0, 7, 100])] == [0.0, 0.0, 0.0]
+    assert [m.error for m in BASELINES[name](np.zeros(shape), [0, 7, 100])] == [0.0, 0.0, 0.0]
 
 
 @pytest.mark.parametrize("name", ["truncated-svd", "block-circulant", "sparse-fourier"])
@@ -55,7 +55,7 @@ def test_the_zero_matrix_is_fitted(name, shape):
 @pytest.mark.parametrize("kind", ["float64", "complex128"])
 def test_enough_parameters_give_the_matrix(name, shape, kind):
     enough = min(shape) * sum(shape)
-    assert RIVALS[name](random_matrix(shape, kind), [enough])[0].error < 1e-14
+    assert BASELINES[name](random_matrix(shape, kind), [enough])[0].error < 1e-14
 
 
 # Each family: a dense reference, and members of its own

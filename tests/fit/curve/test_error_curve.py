@@ -13,7 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import structmat as sm
-from structmat.fit import CurveProgress, ErrorCurve, FitProgress, _error_curve, error_curve, fit_cdd
+from structmat.fit import CurveProgress, ErrorCurve, FitProgress, baseline_errors, error_curve, fit_cdd
+from structmat.fit._curve import error_curve as module
+from structmat.fit._curve import schedule
 
 RNG = np.random.default_rng(0)
 SQUARE, WIDE = RNG.standard_normal((6, 6)), RNG.standard_normal((4, 6))
@@ -22,7 +24,7 @@ SQUARE, WIDE = RNG.standard_normal((6, 6)), RNG.standard_normal((4, 6))
 def random_product(W, n_factors, block_size, first, rng):
     """A product of that many random factors, scaled to fit best, and its error."""
     rows, cols = W.shape
-    size = min(rows, cols) if block_size is None else block_size
+    size = min(rows, cols) if block_size == "min" else block_size
     last_diagonal = (n_factors % 2 == 1) == (first == "diagonal")
 
     def factor(k):
@@ -47,7 +49,7 @@ def fake(monkeypatch):
     calls = []
     template = fit_cdd(np.eye(3))
 
-    def fit(W, n_factors, *, block_size=None, first="diagonal", rng=None, callback=None, **options):
+    def fit(W, n_factors, *, block_size="min", first="diagonal", rng=None, callback=None, **options):
         calls.append(SimpleNamespace(n_factors=n_factors, **options))
         product, error, size = random_product(np.asarray(W), n_factors, block_size, first, np.random.default_rng(rng))
         if callback is not None:
@@ -55,7 +57,7 @@ def fake(monkeypatch):
         fields = {"operator": product, "error": error, "block_size": size, "n_parameters": product.n_parameters}
         return replace(template, **fields, start="random")
 
-    monkeypatch.setattr(_error_curve, "fit_cdd", fit)
+    monkeypatch.setattr(module, "fit_cdd", fit)
     return calls
 
 
@@ -78,19 +80,19 @@ def curve(fake):
 def test_a_fit_that_is_worse_gives_way_to_the_one_with_fewer_factors(shape, kind, first, seed, data):
     rng = np.random.default_rng(seed)
     W = (rng.standard_normal(shape) + (1j if "complex" in kind else 0) * rng.standard_normal(shape)).astype(kind)
-    size = data.draw(st.none() | st.integers(1, max(shape)))
+    size = data.draw(st.just("min") | st.integers(1, max(shape)))
     template = fit_cdd(np.eye(3))
 
-    def fit(W, n_factors, *, block_size=None, first="diagonal", rng=None, callback=None, **_):
+    def fit(W, n_factors, *, block_size="min", first="diagonal", rng=None, callback=None, **_):
         product, error, used = random_product(W, n_factors, block_size, first, rng)
         fields = {"operator": product, "error": error, "block_size": used, "n_parameters": product.n_parameters}
         return replace(template, **fields, start="random")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_error_curve, "fit_cdd", fit)
+        patch.setattr(module, "fit_cdd", fit)
         start, step = (1, 1) if shape[0] == shape[1] else (3 if first == "diagonal" else 1, 2)
         numbers = range(start, 8, step)
-        found = error_curve(W, n_factors=numbers, block_size=size, first=first, rng=seed, rivals=False)
+        found = error_curve(W, n_factors=numbers, block_size=size, first=first, rng=seed, baselines=False)
     np.testing.assert_array_equal(found.n_factors, numbers)
     assert (np.diff(found.error) <= 0).all()
     assert (np.diff(found.n_parameters) > 0).all()
@@ -105,44 +107,44 @@ def test_a_fit_that_is_worse_gives_way_to_the_one_with_fewer_factors(shape, kind
         assert error == pytest.approx(want, rel=1e-4, abs=1e-5)
 
 
-# Rivals
+# Baselines
 
 
-def test_rivals_have_at_most_the_parameters_of_the_point(curve):
-    assert list(curve.rivals) == ["truncated-svd", "block-circulant", "sparse-fourier", "monarch"]
-    for used, error in curve.rivals.values():
+def test_baselines_have_at_most_the_parameters_of_the_point(curve):
+    assert list(curve.baselines) == ["truncated-svd", "block-circulant", "sparse-fourier", "monarch"]
+    for used, error in curve.baselines.values():
         assert used.shape == error.shape == curve.n_factors.shape
         assert (used <= curve.n_parameters).all()
         assert (np.diff(error) <= 1e-12).all()
     s = np.linalg.svd(SQUARE, compute_uv=False)
-    used, error = curve.rivals["truncated-svd"]
+    used, error = curve.baselines["truncated-svd"]
     np.testing.assert_array_equal(used, [0, 12, 12, 24, 24])
     want = [np.linalg.norm(s[u // 12 :]) / np.linalg.norm(s) for u in used]
     np.testing.assert_allclose(error, want)
 
 
 @pytest.mark.parametrize("scale", [1e-200, 1e200])
-def test_rivals_do_not_overflow(fake, scale):
-    want = error_curve(SQUARE, n_factors=[5], rng=0).rivals
-    members = _error_curve._rivals(SQUARE * scale, [30], None)
+def test_baselines_do_not_overflow(fake, scale):
+    want = error_curve(SQUARE, n_factors=[5], rng=0).baselines
+    members = baseline_errors(SQUARE * scale, [30])
     for name in want:
         np.testing.assert_allclose(members[name][1], want[name][1])
 
 
-def test_rivals_are_left_out_on_request(fake):
-    assert error_curve(SQUARE, 3, rivals=False).rivals == {}
+def test_baselines_are_left_out_on_request(fake):
+    assert error_curve(SQUARE, 3, baselines=False).baselines == {}
 
 
 @pytest.mark.parametrize("weights", [np.arange(6), np.diag(np.arange(6.0)), (WIDE.T @ WIDE).tolist()])
-def test_with_weights_truncated_svd_is_the_only_rival(fake, weights):
-    curve = error_curve(SQUARE, 4, weights=weights)
-    assert all(call.weights is weights for call in fake)
+def test_with_weights_truncated_svd_is_the_only_baseline(fake, weights):
+    curve = error_curve(SQUARE, 4, input_second_moment=weights)
+    assert all(call.input_second_moment is weights for call in fake)
     assert curve.weighted
-    assert list(curve.rivals) == ["truncated-svd"]
+    assert list(curve.baselines) == ["truncated-svd"]
     S = np.diag(weights) if np.ndim(weights) == 1 else np.array(weights)
     values, vectors = np.linalg.eigh(S)
     s = np.linalg.svd(SQUARE @ (vectors * np.sqrt(np.maximum(values, 0))), compute_uv=False)
-    used, error = curve.rivals["truncated-svd"]
+    used, error = curve.baselines["truncated-svd"]
     np.testing.assert_allclose(error, [np.linalg.norm(s[u // 12 :]) / np.linalg.norm(s) for u in used])
 
 
@@ -150,7 +152,7 @@ def test_with_weights_truncated_svd_is_the_only_rival(fake, weights):
 
 
 def test_numbers_are_sorted_and_unique(fake):
-    found = error_curve(SQUARE, n_factors=iter([5, np.int64(2), 5]), rivals=False)
+    found = error_curve(SQUARE, n_factors=iter([5, np.int64(2), 5]), baselines=False)
     assert found.n_factors.tolist() == [2, 5]
     assert [call.n_factors for call in fake] == [2, 5]
 
@@ -165,11 +167,23 @@ def test_numbers_are_sorted_and_unique(fake):
         ({"n_factors": []}, ValueError, "error_curve: n_factors must not be empty"),
         ({"n_factors": 3}, TypeError, "error_curve: n_factors must be a sequence of integers, got 3"),
         ({"n_factors": [3, "5"]}, TypeError, "error_curve: n_factors must be an integer, got '5'"),
-        ({"max_factors": 3, "time_limit": -1}, ValueError, "error_curve: time_limit must not be negative, got -1"),
-        ({"max_factors": 3, "time_limit": "x"}, TypeError, "error_curve: time_limit must be a number of seconds"),
+        (
+            {"max_factors": 3, "time_limit": -1},
+            ValueError,
+            "error_curve: time_limit must be finite and not negative, got -1",
+        ),
+        ({"max_factors": 3, "time_limit": "x"}, TypeError, "error_curve: time_limit must be a number"),
         ({"max_factors": 3, "callback": 1}, TypeError, "error_curve: callback must be callable, got 1"),
-        ({"max_factors": 3, "rng": "x"}, TypeError, "rng must be a numpy.random.Generator, a seed or None, got 'x'"),
-        ({"max_factors": 3, "time_limit": np.nan}, ValueError, "error_curve: time_limit must not be negative, got nan"),
+        (
+            {"max_factors": 3, "rng": "x"},
+            TypeError,
+            "rng must be a numpy.random.Generator, an integer or None, got 'x'",
+        ),
+        (
+            {"max_factors": 3, "time_limit": np.nan},
+            ValueError,
+            "error_curve: time_limit must be finite and not negative, got nan",
+        ),
     ],
 )
 def test_wrong_arguments_are_named(fake, arguments, kind, text):
@@ -178,7 +192,7 @@ def test_wrong_arguments_are_named(fake, arguments, kind, text):
     assert fake == []
 
 
-@pytest.mark.parametrize(("W", "block_size"), [(WIDE, None), (SQUARE, 3)])
+@pytest.mark.parametrize(("W", "block_size"), [(WIDE, "min"), (SQUARE, 3)])
 def test_rectangles_and_several_blocks_have_odd_numbers_from_three_on(W, block_size):
     with pytest.raises(ValueError, match="error_curve: max_factors must be at least 3, got 2"):
         error_curve(W, 2, block_size=block_size)
@@ -191,7 +205,7 @@ def test_rectangles_and_several_blocks_have_odd_numbers_from_three_on(W, block_s
 
 
 def test_each_fit_starts_from_the_one_before(fake):
-    found = error_curve(SQUARE, 4, rng=0, rivals=False, restarts=2)
+    found = error_curve(SQUARE, 4, rng=0, baselines=False, restarts=2)
     assert not hasattr(fake[0], "start")
     assert [call.start for call in fake[1:]] == list(found.results[:-1])
     assert {call.restarts for call in fake} == {2}
@@ -218,9 +232,10 @@ class FakeTime:
 def timed(fake, monkeypatch):
     """Let every fit take as many seconds as the square of its number of factors."""
     clock = FakeTime(0.0)
-    monkeypatch.setattr(_error_curve, "time", clock)
-    monkeypatch.setattr(_error_curve, "_COST_POWER", 2)
-    inner = _error_curve.fit_cdd
+    monkeypatch.setattr(module, "time", clock)
+    monkeypatch.setattr(schedule, "_COST_POWER", 2)
+    monkeypatch.setattr(schedule, "time", clock)
+    inner = module.fit_cdd
 
     def fit(W, n_factors, *, callback=None, **options):
         clock.now += n_factors**2 / 2
@@ -228,7 +243,7 @@ def timed(fake, monkeypatch):
         clock.now += n_factors**2 / 2
         return result
 
-    monkeypatch.setattr(_error_curve, "fit_cdd", fit)
+    monkeypatch.setattr(module, "fit_cdd", fit)
     return fake
 
 
@@ -251,7 +266,7 @@ def test_a_time_limit_is_shared_out_and_kept(timed):
     assert found.stopped == "time limit"
     assert found.seconds.tolist() == [1, 4, 16, 0]
     assert found.error[3] == found.error[2]
-    assert found.results[3].start == _error_curve.PADDED
+    assert found.results[3].start == module.PADDED
     assert found.results[3].operator.n_factors == 8
 
 
@@ -263,13 +278,13 @@ def test_no_time_at_all_still_looks_at_the_closed_forms_of_three_factors(timed):
 
 
 def test_interruption_ends_the_curve_with_what_there_is(fake, monkeypatch):
-    inner = _error_curve.fit_cdd
+    inner = module.fit_cdd
 
     def fit(W, n_factors, **options):
         result = inner(W, n_factors, **options)
         return replace(result, stopped="interrupted") if n_factors == 2 else result
 
-    monkeypatch.setattr(_error_curve, "fit_cdd", fit)
+    monkeypatch.setattr(module, "fit_cdd", fit)
     found = error_curve(SQUARE, 5, rng=0)
     assert found.stopped == "interrupted"
     assert [call.n_factors for call in fake] == [1, 2]
@@ -336,7 +351,7 @@ def test_curves_never_rise(n, kind, first, weighted, seed):
     rng = np.random.default_rng(seed)
     W = (rng.standard_normal((n, n)) + (1j if "complex" in kind else 0) * rng.standard_normal((n, n))).astype(kind)
     weights = rng.random(n) if weighted else None
-    curve = error_curve(W, 4, first=first, weights=weights, rng=seed, restarts=1, max_iter=8)
+    curve = error_curve(W, 4, first=first, input_second_moment=weights, rng=seed, restarts=1, max_iter=8)
     assert (np.diff(curve.error) <= 0).all()
     root = np.ones(n) if weights is None else np.sqrt(weights)
     for error, result in zip(curve.error, curve.results, strict=True):
@@ -352,7 +367,7 @@ def test_curves_keep_the_library_of_the_matrix():
         assert isinstance(result.operator.to_dense(), torch.Tensor)
     want = error_curve(SQUARE, 4, rng=0, time_limit=0.0)
     np.testing.assert_allclose(curve.error, want.error)
-    np.testing.assert_allclose(curve.rivals["monarch"][1], want.rivals["monarch"][1])
+    np.testing.assert_allclose(curve.baselines["monarch"][1], want.baselines["monarch"][1])
 
 
 def test_an_interrupted_fit_is_noticed():
@@ -362,7 +377,7 @@ def test_an_interrupted_fit_is_noticed():
 
     curve = error_curve(SQUARE, n_factors=[1, 4, 5], rng=0, restarts=1, callback=interrupt)
     assert curve.stopped == "interrupted"
-    assert curve.results[2].start == _error_curve.PADDED
+    assert curve.results[2].start == module.PADDED
 
 
 def test_the_same_seed_gives_the_same_curve():
@@ -392,7 +407,7 @@ def test_saved_curves_are_read_back_to_the_last_digit(curve, tmp_path, suffix):
 
 def test_other_files_are_refused(curve, tmp_path):
     for action in (curve.save, ErrorCurve.load):
-        with pytest.raises(ValueError, match=r"ErrorCurve: path must end in .json or .csv, got curve.pkl"):
+        with pytest.raises(ValueError, match=r"path must end in .json or .csv, got curve.pkl"):
             action("curve.pkl")
     good = json.dumps(curve.to_dict())
     (tmp_path / "c.json").write_text(good)
@@ -403,7 +418,7 @@ def test_other_files_are_refused(curve, tmp_path):
         "c.json": "{}",
         "d.json": json.dumps(curve.to_dict() | {"error": [0.5]}),
         "e.json": json.dumps(curve.to_dict() | {"error": 0.5}),
-        "f.json": json.dumps(curve.to_dict() | {"rivals": [1]}),
+        "f.json": json.dumps(curve.to_dict() | {"baselines": [1]}),
         "a.csv": "",
         "b.csv": "a,b\n1,2\n",
         "c.csv": (tmp_path / "c.csv").read_text()[:-30],
@@ -435,20 +450,10 @@ def test_data_frames(curve):
     for name in ("n_factors", "n_parameters", "error", "seconds"):
         np.testing.assert_array_equal(table[name], getattr(curve, name))
         assert table[name].dtype == getattr(curve, name).dtype
-    np.testing.assert_array_equal(table["monarch_error"], curve.rivals["monarch"][1])
+    np.testing.assert_array_equal(table["monarch_error"], curve.baselines["monarch"][1])
 
 
 def test_data_frames_need_pandas(curve, monkeypatch):
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(ImportError, match="pip install pandas"):
         curve.to_dataframe()
-
-
-def test_plots(curve):
-    pytest.importorskip("matplotlib")
-    from matplotlib.figure import Figure
-
-    assert len(curve.plot().axes) == 2
-    ax = Figure().subplots()
-    assert curve.plot(ax) is ax.figure
-    assert ax.get_xlabel() == "parameters, % of dense"

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import csv
-import importlib
 import io
 import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from structmat._files.tables import checked_suffix, csv_bytes, data_frame, json_bytes, write_table
+
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
     from structmat.fit._result import FitResult
@@ -48,7 +47,7 @@ class ErrorCurve:
         Relative error of the product; never rises.
     seconds : ndarray
         Time that the fit took.
-    rivals : mapping of str to tuple
+    baselines : mapping of str to tuple
         By name of the family ``(n_parameters, error)``: for every point of the curve the parameters and the error of
         the best member of the family with at most as many parameters as the point.
     shape : tuple of int
@@ -72,7 +71,7 @@ class ErrorCurve:
     >>> curve = error_curve(np.outer([1.0, 2.0, 3.0], [4.0, 5.0, 6.0]), n_factors=[3], rng=0)
     >>> bool(curve.error[0] < 1e-12)
     True
-    >>> sorted(curve.rivals)
+    >>> sorted(curve.baselines)
     ['block-circulant', 'monarch', 'sparse-fourier', 'truncated-svd']
     """
 
@@ -80,34 +79,13 @@ class ErrorCurve:
     n_parameters: NDArray[np.int64]
     error: NDArray[np.float64]
     seconds: NDArray[np.float64]
-    rivals: Mapping[str, tuple[NDArray[np.int64], NDArray[np.float64]]]
+    baselines: Mapping[str, tuple[NDArray[np.int64], NDArray[np.float64]]]
     shape: tuple[int, int]
     block_size: int
     first: str = "diagonal"
     weighted: bool = False
     stopped: str = "completed"
     results: tuple[FitResult, ...] = field(default=())
-
-    def plot(self, ax: Axes | None = None) -> Figure:
-        """Draw the curve and the rivals; needs the extra ``plot``.
-
-        Parameters
-        ----------
-        ax : matplotlib.axes.Axes, optional
-            Draw the error against the number of parameters there. By default a new figure, which also has the error
-            against the number of factors, as `structmat.plot.curve_figure` draws it.
-
-        Returns
-        -------
-        matplotlib.figure.Figure
-            The figure drawn on.
-        """
-        from structmat import plot  # noqa: PLC0415  # an extra, and above this package
-
-        if ax is None:
-            return plot.curve_figure(self)
-        plot.draw_curve(ax, self)
-        return cast("Figure", ax.figure)
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything but the fits, ready for JSON.
@@ -120,9 +98,9 @@ class ErrorCurve:
         return {
             **self._constants(),
             **{name: getattr(self, name).tolist() for name in _POINT},
-            "rivals": {
+            "baselines": {
                 name: {"n_parameters": used.tolist(), "error": error.tolist()}
-                for name, (used, error) in self.rivals.items()
+                for name, (used, error) in self.baselines.items()
             },
         }
 
@@ -132,18 +110,15 @@ class ErrorCurve:
         Returns
         -------
         pandas.DataFrame
-            The columns of the points, and two for each rival, as in ``monarch_n_parameters`` and ``monarch_error``.
+            The columns of the points, and two for each baseline, as in ``monarch_n_parameters`` and ``monarch_error``.
 
         Raises
         ------
         ImportError
             If pandas is not installed.
         """
-        try:
-            pandas = importlib.import_module("pandas")  # no dependency of structmat
-        except ModuleNotFoundError as error:
-            raise ImportError("ErrorCurve.to_dataframe needs pandas: pip install pandas") from error
-        return pandas.DataFrame(self._columns())
+        columns = self._columns()
+        return data_frame("ErrorCurve.to_dataframe", list(columns), zip(*columns.values(), strict=True))
 
     def save(self, path: str | os.PathLike[str], *, force: bool = False) -> None:
         """Write everything but the fits to a file; save these, if wanted, by `structmat.io.save`.
@@ -164,11 +139,8 @@ class ErrorCurve:
         OSError
             If the file cannot be written.
         """
-        from structmat.io import atomic_write  # noqa: PLC0415  # above this package
-
-        text = _to_csv(self) if _suffix(path) == ".csv" else json.dumps(self.to_dict(), indent=2) + "\n"
-        with atomic_write(path, force=force) as file:
-            file.write(text.encode())
+        contents = {".json": lambda: json_bytes(self.to_dict()), ".csv": lambda: _to_csv(self)}
+        write_table("ErrorCurve.save", path, contents, force=force)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> ErrorCurve:
@@ -191,7 +163,7 @@ class ErrorCurve:
         OSError
             If the file cannot be read.
         """
-        suffix = _suffix(path)
+        suffix = checked_suffix("ErrorCurve.load", path, (".json", ".csv"))
         content = Path(path).read_bytes()
         try:
             text = content.decode()
@@ -212,7 +184,7 @@ class ErrorCurve:
 
     def _columns(self) -> dict[str, NDArray[Any]]:
         columns = {name: getattr(self, name) for name in _POINT}
-        for name, (used, error) in self.rivals.items():
+        for name, (used, error) in self.baselines.items():
             columns |= {f"{name}_n_parameters": used, f"{name}_error": error}
         return columns
 
@@ -222,7 +194,7 @@ class ErrorCurve:
         head = f"ErrorCurve of a {rows} x {cols} matrix, blocks of {self.block_size}, {self.first} first"
         if self.stopped != "completed":
             head += f", {self.stopped}"
-        titles = ["factors", "parameters", "of dense", kind, "seconds", *self.rivals]
+        titles = ["factors", "parameters", "of dense", kind, "seconds", *self.baselines]
         widths = [max(len(title), 8) for title in titles]
         lines = [head, "  ".join(f"{title:>{width}}" for title, width in zip(titles, widths, strict=True))]
         for i, count in enumerate(self.n_parameters):
@@ -232,28 +204,17 @@ class ErrorCurve:
                 f"{count / (rows * cols):.1%}",
                 f"{self.error[i]:.4g}",
                 f"{self.seconds[i]:.2f}",
-                *(f"{error[i]:.4g}" for _, error in self.rivals.values()),
+                *(f"{error[i]:.4g}" for _, error in self.baselines.values()),
             ]
             lines.append("  ".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True)))
         return "\n".join(lines)
 
 
-def _suffix(path: str | os.PathLike[str]) -> str:
-    suffix = Path(path).suffix.lower()
-    if suffix not in {".csv", ".json"}:
-        raise ValueError(f"ErrorCurve: path must end in .json or .csv, got {os.fspath(path)}")
-    return suffix
-
-
-def _to_csv(curve: ErrorCurve) -> str:
+def _to_csv(curve: ErrorCurve) -> bytes:
     """Return one line for each point, with what is the same for all of them repeated."""
     columns, constants = curve._columns(), curve._constants()
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow([*columns, *constants])
-    for point in zip(*(column.tolist() for column in columns.values()), strict=True):
-        writer.writerow([*point, *(int(v) if isinstance(v, bool) else v for v in constants.values())])
-    return stream.getvalue()
+    points = zip(*(column.tolist() for column in columns.values()), strict=True)
+    return csv_bytes([*columns, *constants], ([*point, *constants.values()] for point in points))
 
 
 def _dict_from_csv(text: str) -> dict[str, Any]:
@@ -265,7 +226,7 @@ def _dict_from_csv(text: str) -> dict[str, Any]:
     content["weighted"] = bool(int(content["weighted"]))
     content |= {name: [kind(point[name]) for point in points] for name, kind in _POINT.items()}
     names = [name.removesuffix("_error") for name in first if name.endswith("_error")]
-    content["rivals"] = {
+    content["baselines"] = {
         name: {
             "n_parameters": [int(point[f"{name}_n_parameters"]) for point in points],
             "error": [float(point[f"{name}_error"]) for point in points],
@@ -278,12 +239,12 @@ def _dict_from_csv(text: str) -> dict[str, Any]:
 def _from_dict(content: dict[str, Any]) -> ErrorCurve:
     constants: dict[str, Any] = {name: kind(content[name]) for name, kind in _CONSTANTS.items()}
     points: dict[str, Any] = {name: np.array(content[name], dtype=kind) for name, kind in _POINT.items()}
-    rivals = {
-        name: (np.array(rival["n_parameters"], dtype=int), np.array(rival["error"], dtype=float))
-        for name, rival in content["rivals"].items()
+    baselines = {
+        name: (np.array(best["n_parameters"], dtype=int), np.array(best["error"], dtype=float))
+        for name, best in content["baselines"].items()
     }
-    columns = [*points.values(), *(column for rival in rivals.values() for column in rival)]
+    columns = [*points.values(), *(column for best in baselines.values() for column in best)]
     if len({column.shape for column in columns}) != 1 or columns[0].ndim != 1:
         raise ValueError("its columns differ in length")
     shape = constants.pop("rows"), constants.pop("cols")
-    return ErrorCurve(**points, rivals=rivals, shape=shape, **constants)
+    return ErrorCurve(**points, baselines=baselines, shape=shape, **constants)

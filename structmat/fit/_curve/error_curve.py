@@ -10,26 +10,25 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
-from structmat._arrays.arrays import as_floating
-from structmat.fit._arguments import generator, integer
-from structmat.fit._baselines.families import RIVALS, truncated_svd
-from structmat.fit._curve_result import ErrorCurve
+from structmat._arrays.checks import integer, non_negative, optional_function, random_generator
+from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
+from structmat._arrays.numpy_bridge import as_matrix
+from structmat.fit._baselines.compare import baseline_errors
+from structmat.fit._curve.result import ErrorCurve
+from structmat.fit._curve.schedule import Schedule
 from structmat.fit._fit_cdd import fit_cdd
-from structmat.fit._numpy_bridge import as_matrix, like, to_numpy
 from structmat.fit._result import FitProgress, FitResult
-from structmat.fit._second_moment import weighted_inputs
-from structmat.operators import BlockCirculant, CDDProduct, Circulant, Diagonal
+from structmat.operators import CDDLayout
 
 if TYPE_CHECKING:
-    from structmat._arrays.typing import Array, ArrayLike
+    from structmat._arrays.typing import ArrayLike
 
 __all__ = ["CurveProgress", "error_curve"]
 
+_OWNER = "error_curve"
+
 PADDED = "fewer factors"
 """The `start` of a product of fewer factors with identity factors appended."""
-
-_COST_POWER = 1.3
-"""Fits without a time limit take about this power of their number of factors."""
 
 
 class CurveProgress(NamedTuple):
@@ -54,12 +53,12 @@ def error_curve(
     max_factors: int | None = None,
     *,
     n_factors: Iterable[int] | None = None,
-    block_size: int | None = None,
+    block_size: int | Literal["min"] = "min",
     first: Literal["diagonal", "circulant"] = "diagonal",
-    weights: ArrayLike | None = None,
+    input_second_moment: ArrayLike | None = None,
     rng: np.random.Generator | int | None = None,
     time_limit: float | None = None,
-    rivals: bool = True,
+    baselines: bool = True,
     callback: Callable[[CurveProgress], object] | None = None,
     **fit_options: Any,
 ) -> ErrorCurve:
@@ -74,21 +73,21 @@ def error_curve(
         blocks for each odd number from 3 on, all that `fit_cdd` offers there.
     n_factors : iterable of int, optional
         The numbers of factors themselves, instead of `max_factors`; in any order.
-    block_size : int, optional
+    block_size : int or "min", default: "min"
         Side of the circulant blocks, as for `fit_cdd`.
     first : {"diagonal", "circulant"}, default: "diagonal"
         Kind of the first factor.
-    weights : array_like, optional
-        Second moments of the inputs that the errors are weighted with, as for `fit_cdd`. Of the rivals only the
-        truncated SVD has a closed form then.
+    input_second_moment : array_like, optional
+        Second moments that the errors are weighted with, as for `fit_cdd`. Of the baselines only the truncated SVD has
+        a closed form then.
     rng : numpy.random.Generator or int, optional
         Source of random numbers; the same seed gives the same curve, unless a time limit cuts it.
     time_limit : float, optional
         Seconds for the whole curve, shared out among its points; the searches go on until then. Points that no time is
         left for hold the best product of fewer factors.
-    rivals : bool, default: True
-        Whether to compute the rivals: truncated SVD (the best case of LoRA), block circulant (of C3A), sparse Fourier
-        (of FourierFT) and Monarch matrices.
+    baselines : bool, default: True
+        Whether to compute the baselines: truncated SVD (the best case of LoRA), block circulant (of C3A), sparse
+        Fourier (of FourierFT) and Monarch matrices.
     callback : callable, optional
         Called with a `CurveProgress` whenever the running fit reports.
     **fit_options
@@ -97,7 +96,7 @@ def error_curve(
     Returns
     -------
     ErrorCurve
-        Errors, numbers of parameters and times; the rivals; the fits.
+        Errors, numbers of parameters and times; the baselines; the fits.
 
     Raises
     ------
@@ -126,17 +125,16 @@ def error_curve(
     >>> curve = error_curve(W, n_factors=[3], rng=0)
     >>> curve.n_parameters
     array([24])
-    >>> bool(curve.error[0] < curve.rivals["truncated-svd"][1][0])
+    >>> bool(curve.error[0] < curve.baselines["truncated-svd"][1][0])
     True
     """
-    matrix = as_matrix(W, "error_curve", "W")
-    single = matrix.shape[0] == matrix.shape[1] and block_size in (None, matrix.shape[0])
+    matrix = as_matrix(W, _OWNER, "W")
+    single = matrix.shape[0] == matrix.shape[1] and block_size in {"min", matrix.shape[0]}
     numbers = _numbers(max_factors, n_factors, single=single)
-    clock = _Clock(numbers, _limit(time_limit))
-    options = {"block_size": block_size, "first": first, "weights": weights, **fit_options}
-    options["rng"] = generator(rng)
-    if callback is not None and not callable(callback):
-        raise TypeError(f"error_curve: callback must be callable, got {callback!r}")
+    clock = Schedule(numbers, math.inf if time_limit is None else non_negative(time_limit, _OWNER, "time_limit"))
+    options: dict[str, Any] = {"block_size": block_size, "first": first, **fit_options}
+    options |= {"input_second_moment": input_second_moment, "rng": random_generator(rng, _OWNER)}
+    optional_function(callback, _OWNER, "callback")
     results: list[FitResult] = []
     seconds: list[float] = []
     stopped = "completed"
@@ -167,54 +165,18 @@ def error_curve(
         n_parameters=np.array(n_parameters),
         error=np.array([result.error for result in results]),
         seconds=np.array(seconds),
-        rivals=_rivals(matrix, n_parameters, weights) if rivals else {},
+        baselines=baseline_errors(matrix, n_parameters, input_second_moment=input_second_moment) if baselines else {},
         shape=(int(matrix.shape[0]), int(matrix.shape[1])),
         block_size=results[0].block_size,
         first=first,
-        weighted=weights is not None,
+        weighted=input_second_moment is not None,
         stopped=stopped,
         results=tuple(results),
     )
 
 
-class _Clock:
-    """The time that is left, and the share of it for each fit."""
-
-    def __init__(self, numbers: list[int], limit: float) -> None:
-        self.numbers, self.limit, self.start = numbers, limit, time.perf_counter()
-        self.costs = [float(number) ** _COST_POWER for number in numbers]
-        self.paid = self.spent = 0.0
-        self.index_start = self.start
-
-    def elapsed(self) -> float:
-        return time.perf_counter() - self.start
-
-    def over(self) -> bool:
-        return self.elapsed() >= self.limit
-
-    def share(self, index: int) -> float | None:
-        """Return the time limit of a fit: what is left goes to it and the later ones by cost."""
-        self.index_start = time.perf_counter()
-        if math.isinf(self.limit):
-            return None
-        left = max(self.limit - self.elapsed(), 0.0)
-        return left * self.costs[index] / sum(self.costs[index:])
-
-    def done(self, index: int, seconds: float) -> None:
-        self.paid += self.costs[index]
-        self.spent += seconds
-
-    def remaining(self, index: int) -> float | None:
-        left = self.limit - self.elapsed()
-        if self.paid == 0.0:
-            return None if math.isinf(left) else left
-        rate = self.spent / self.paid
-        this = max(rate * self.costs[index] - (time.perf_counter() - self.index_start), 0.0)
-        return max(min(this + rate * sum(self.costs[index + 1 :]), left), 0.0)
-
-
 def _reporter(
-    callback: Callable[[CurveProgress], object] | None, clock: _Clock, index: int
+    callback: Callable[[CurveProgress], object] | None, clock: Schedule, index: int
 ) -> Callable[[FitProgress], object] | None:
     if callback is None:
         return None
@@ -227,69 +189,26 @@ def _reporter(
 
 
 def _padded(result: FitResult, n_factors: int) -> FitResult:
-    """Return a fit as one of more factors: the same product, identities appended, of a wide one on the left."""
-    factors = list(result.operator.factors)
-    size, (rows, cols) = result.block_size, result.operator.shape
-    while len(factors) < n_factors:
-        at = 0 if rows < cols else len(factors)
-        diagonal = not isinstance(factors[0 if rows < cols else -1], Diagonal)
-        factors.insert(at, _identity(min(rows, cols), size, result, diagonal=diagonal))
-    product = CDDProduct(tuple(factors))
+    """Return a fit as one of more factors: the same product, with identities."""
+    layout = CDDLayout.of(result.operator)
+    longer = replace(layout, n_factors=n_factors)
+    product = longer.product(longer.extended(layout.vectors_of(result.operator), layout.first))
     return replace(result, operator=product, n_parameters=product.n_parameters, start=PADDED)
-
-
-def _identity(n: int, block_size: int, result: FitResult, *, diagonal: bool) -> Any:
-    vector = result.operator._arrays()[0]
-    if diagonal:
-        return Diagonal(like(np.ones(n), vector))
-    blocks = -(-n // block_size)
-    c = np.zeros((blocks, blocks, block_size))
-    c[np.arange(blocks), np.arange(blocks), 0] = 1.0
-    if n == block_size:
-        return Circulant(like(c[0, 0], vector))
-    return BlockCirculant(like(c, vector), (n, n))
-
-
-def _rivals(matrix: Array, budgets: list[int], weights: ArrayLike | None) -> dict[str, tuple[Any, Any]]:
-    values = to_numpy(matrix)
-    # Divided by its largest entry, so that no square over- or underflows.
-    values = values / (float(np.max(np.abs(values))) or 1.0)
-    if weights is None:
-        members = {name: rival(values, budgets) for name, rival in RIVALS.items()}
-    else:
-        moments = to_numpy(as_floating(weights, "error_curve", "weights"))
-        inputs = weighted_inputs(moments, values.shape[1], real=not np.iscomplexobj(values))
-        members = {"truncated-svd": truncated_svd(values, budgets, inputs)}
-    return {
-        name: (np.array([m.n_parameters for m in best]), np.array([m.error for m in best]))
-        for name, best in members.items()
-    }
 
 
 def _numbers(max_factors: int | None, n_factors: Iterable[int] | None, *, single: bool) -> list[int]:
     """Return the numbers of factors of the curve, rising."""
     if (max_factors is None) == (n_factors is None):
-        raise ValueError("error_curve: give either max_factors or n_factors")
+        raise ArgumentValueError(_OWNER, None, "give either max_factors or n_factors")
     if n_factors is None:
-        most = integer(max_factors, "max_factors", 1 if single else 3, owner="error_curve")
+        most = integer(max_factors, _OWNER, "max_factors", 1 if single else 3)
         return list(range(1, most + 1)) if single else list(range(3, most + 1, 2))
     try:
         listed = list(n_factors)
     except TypeError:
-        raise TypeError(f"error_curve: n_factors must be a sequence of integers, got {n_factors!r}") from None
-    numbers = sorted({integer(number, "n_factors", 1, owner="error_curve") for number in listed})
+        text = f"must be a sequence of integers, got {n_factors!r}"
+        raise ArgumentTypeError(_OWNER, "n_factors", text) from None
+    numbers = sorted({integer(number, _OWNER, "n_factors") for number in listed})
     if not numbers:
-        raise ValueError("error_curve: n_factors must not be empty")
+        raise ArgumentValueError(_OWNER, "n_factors", "must not be empty")
     return numbers
-
-
-def _limit(value: float | None) -> float:
-    if value is None:
-        return math.inf
-    try:
-        limit = float(value)
-    except (TypeError, ValueError):
-        raise TypeError(f"error_curve: time_limit must be a number of seconds or None, got {value!r}") from None
-    if not limit >= 0.0:
-        raise ValueError(f"error_curve: time_limit must not be negative, got {value!r}")
-    return limit

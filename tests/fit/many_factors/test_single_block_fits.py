@@ -68,7 +68,7 @@ def test_never_worse_than_closed_forms_or_fewer_factors(closed_form_errors, rela
 )
 def test_even_numbers_of_factors_are_never_worse_than_the_odd_ones_below(n, n_factors, first, real, weighted, seed):
     W = matrix(n, real=real, seed=seed)
-    options = {"first": first, "rng": 3, "weights": np.linspace(0.1, 2.0, n) if weighted else None} | QUICK
+    options = {"first": first, "rng": 3, "input_second_moment": np.linspace(0.1, 2.0, n) if weighted else None} | QUICK
     fit, *fewer = (fit_cdd(W, number, **options).error for number in range(n_factors, 0, -1))
 
     assert fit <= min(fewer) + 1e-12

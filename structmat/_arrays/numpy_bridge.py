@@ -15,22 +15,22 @@ if TYPE_CHECKING:
 
     from structmat._arrays.typing import Array, ArrayLike
 
-__all__ = ["as_matrix", "like", "to_numpy"]
+__all__ = ["as_matrix", "moved_like", "to_numpy"]
 
 
 def as_matrix(value: ArrayLike, owner: str, argument: str) -> Array:
-    """Return `value` as a non-empty 2-D array of floating-point numbers of its own library, detached from gradients.
+    """Return an argument as a non-empty 2-D array of floating-point numbers of its own library, without gradients.
 
     Integers and booleans become float64 where the library has it.
     """
     if is_torch_array(value):
         value = value.detach()
     xp = array_namespace(value) if is_array_api_obj(value) else np
-    matrix = as_floating(value, owner, argument, like=(xp, xp.float64) if is_array_api_obj(value) else None)
+    default = (xp, xp.float64) if is_array_api_obj(value) else None
+    matrix = as_floating(value, owner, argument, like=default)
     if matrix.ndim != 2 or 0 in matrix.shape:
-        raise ArgumentValueError(
-            owner, argument, f"must be a non-empty matrix (2-D array), got shape {tuple(matrix.shape)}"
-        )
+        text = f"must be a non-empty matrix (2-D array), got shape {tuple(matrix.shape)}"
+        raise ArgumentValueError(owner, argument, text)
     return matrix
 
 
@@ -47,7 +47,7 @@ def to_numpy(array: Array) -> NDArray[Any]:
     return np.asarray(values, dtype=values.dtype.newbyteorder("="))
 
 
-def like(values: NDArray[Any], array: Array) -> Array:
+def moved_like(values: NDArray[Any], array: Array) -> Array:
     """Return `values` with the library, dtype and device of `array`."""
     xp = array_namespace(array)
     moved = xp.asarray(values, device=device(array))

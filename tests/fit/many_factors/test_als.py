@@ -1,5 +1,6 @@
 """Alternating least squares over the factors: every step exact, the error never rises, limits and refusals."""
 
+import itertools
 import time
 
 import numpy as np
@@ -8,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from structmat import CDDProduct, fit_cdd
-from structmat.fit._many_factors.als import _solved, alternating_least_squares, best_factors
-from structmat.fit._many_factors.chain import Chain
-from structmat.fit._many_factors.levenberg_marquardt import levenberg_marquardt
+from structmat.fit._many_factors import als, levenberg_marquardt
+from structmat.fit._many_factors.als import _solved, best_factors
+from structmat.fit._many_factors.descent import descend
+from structmat.fit._many_factors.diagonal_forms import DiagonalForms
 
 FIRSTS = st.sampled_from(["diagonal", "circulant"])
 
@@ -44,7 +46,7 @@ def test_every_step_is_the_exact_minimiser_of_its_factor(problem):
     n_factors = len(vectors)
     order = [*range(n_factors), *range(n_factors - 2, -1, -1)]
     error = np.linalg.norm(W - dense(vectors, first))
-    chains = list(best_factors(W, Chain.from_vectors(vectors, first, real=real)))
+    chains = list(best_factors(W, DiagonalForms.from_vectors(vectors, first, real=real)))
     assert len(chains) == len(order)
     previous = vectors
     for k, chain in zip(order, chains, strict=True):
@@ -62,15 +64,15 @@ def test_every_step_is_the_exact_minimiser_of_its_factor(problem):
 
 @settings(max_examples=25, deadline=None)
 @given(problems(), st.integers(0, 5))
-def test_error_never_rises_and_is_the_true_one(problem, sweeps):
+def test_error_never_rises_and_is_the_true_one(problem, iterations):
     W, vectors, first, _ = problem
     seen = []
-    found, history, _ = alternating_least_squares(
-        W, vectors, first, max_iter=sweeps, tol=0.0, report=lambda k, e: seen.append((k, e))
+    found, history, _ = descend(
+        als.steps, W, vectors, first, max_iter=iterations, tol=0.0, report=lambda k, e: seen.append((k, e))
     )
     assert (np.diff(history) <= 0).all()
     assert seen == list(enumerate(history))[1:]
-    assert len(history) <= sweeps + 1
+    assert len(history) <= iterations + 1
     assert np.linalg.norm(W - dense(found, first)) == pytest.approx(history[-1] * np.linalg.norm(W), abs=1e-9)
 
 
@@ -80,7 +82,7 @@ def test_a_gaussian_perturbation_of_a_product_is_undone(first, real):
     rng = np.random.default_rng(3)
     vectors = gaussian(rng, (3, 12), real)
     start = list(vectors + 0.01 * gaussian(rng, vectors.shape, real))
-    _, history, _ = alternating_least_squares(dense(list(vectors), first), start, first, max_iter=3000, tol=1e-9)
+    _, history, _ = descend(als.steps, dense(list(vectors), first), start, first, max_iter=3000, tol=1e-9)
     assert history[0] > 1e-3
     assert history[-1] < 1e-9
 
@@ -89,12 +91,12 @@ def test_extreme_scales_and_zero_factors():
     rng = np.random.default_rng(4)
     W = rng.standard_normal((6, 6))
     vectors = rng.standard_normal((3, 6))
-    plain = alternating_least_squares(W, list(vectors), "diagonal", max_iter=20, tol=0.0)[1]
+    plain = descend(als.steps, W, list(vectors), "diagonal", max_iter=20, tol=0.0)[1]
     scaled = vectors * np.array([1e250, 1.0, 1.0])[:, None]
-    history = alternating_least_squares(W * 1e250, list(scaled), "diagonal", max_iter=20, tol=0.0)[1]
+    history = descend(als.steps, W * 1e250, list(scaled), "diagonal", max_iter=20, tol=0.0)[1]
     assert history == pytest.approx(plain, rel=1e-9)
     dead = [vectors[0], np.zeros(6), np.zeros(6)]
-    found, history, converged = alternating_least_squares(W, dead, "diagonal", max_iter=20, tol=1e-9)
+    found, history, converged = descend(als.steps, W, dead, "diagonal", max_iter=20, tol=1e-9)
     assert np.isfinite(found).all()
     assert history[-1] == 1.0
     assert converged
@@ -103,11 +105,11 @@ def test_extreme_scales_and_zero_factors():
 def test_ends_where_levenberg_marquardt_finds_nothing_to_do():
     rng = np.random.default_rng(5)
     W = gaussian(rng, (10, 10), real=False)
-    vectors, history, converged = alternating_least_squares(
-        W, list(gaussian(rng, (5, 10), real=False)), "diagonal", max_iter=20000, tol=1e-9
+    vectors, history, converged = descend(
+        als.steps, W, list(gaussian(rng, (5, 10), real=False)), "diagonal", max_iter=20000, tol=1e-9
     )
     assert converged
-    _, polished, _ = levenberg_marquardt(W, vectors, "diagonal", max_iter=30, tol=1e-12)
+    _, polished, _ = descend(levenberg_marquardt.steps, W, vectors, "diagonal", max_iter=30, tol=1e-12)
     assert polished[-1] == pytest.approx(history[-1], rel=1e-4)
 
 
@@ -116,15 +118,22 @@ def test_gram_matrices_that_rounding_made_indefinite():
     np.testing.assert_allclose(x, [1.0, 7.0, 2.0])
 
 
-def test_deadline_ends_a_sweep():
+def test_no_iteration_begins_after_the_deadline():
     rng = np.random.default_rng(6)
     W, vectors = rng.standard_normal((8, 8)), list(rng.standard_normal((5, 8)))
-    _, history, converged = alternating_least_squares(
-        W, vectors, "diagonal", max_iter=100, tol=0.0, deadline=time.monotonic()
-    )
-    assert len(history) == 2
-    assert history[1] < history[0]
+    _, history, converged = descend(als.steps, W, vectors, "diagonal", max_iter=100, tol=0.0, deadline=time.monotonic())
+    assert len(history) == 1
     assert not converged
+
+
+def test_the_deadline_cuts_an_iteration_short():
+    rng = np.random.default_rng(6)
+    W, vectors = rng.standard_normal((8, 8)), list(rng.standard_normal((5, 8)))
+    chain = DiagonalForms.from_vectors(vectors, "diagonal", real=True)
+    start, cut = itertools.islice(als.steps(W, chain, time.monotonic()), 2)
+    start, whole = itertools.islice(als.steps(W, chain), 2)
+    assert start.error > cut.error > whole.error
+    assert not cut.stationary
 
 
 def test_as_a_solver_of_fit_cdd():
@@ -138,7 +147,7 @@ def test_as_a_solver_of_fit_cdd():
 
 
 def test_refusals():
-    with pytest.raises(ValueError, match='fit_cdd: solver must not be "als" beyond a side of 512, got 513'):
+    with pytest.raises(ValueError, match='fit_cdd: solver must not be "als" beyond a side of 512 but for .*, got 513'):
         fit_cdd(np.eye(513), 5, solver="als")
-    with pytest.raises(ValueError, match='fit_cdd: solver must not be "als" with weights'):
-        fit_cdd(np.eye(4), 5, solver="als", weights=np.ones(4))
+    with pytest.raises(ValueError, match='fit_cdd: solver must not be "als" with input_second_moment'):
+        fit_cdd(np.eye(4), 5, solver="als", input_second_moment=np.ones(4))

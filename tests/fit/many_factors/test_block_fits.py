@@ -1,20 +1,16 @@
-"""Rectangles and several blocks, by any odd number of factors: gradients, products, starts, what the fit holds."""
+"""Rectangles and several blocks, by any odd number of factors: what the fit holds."""
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from structmat import BlockCirculant, CDDProduct, Circulant, Diagonal
+from structmat import BlockCirculant, CDDLayout, CDDProduct, Circulant, Diagonal
 from structmat.fit import fit_cdd
-from structmat.fit._many_factors import block_objective
-from structmat.fit._many_factors import objective as objectives
-from structmat.fit._many_factors.block_objective import BlockObjective, block_layout
-from structmat.fit._many_factors.starts import extended, random_orthogonal
+from structmat.fit._many_factors.parameters import to_vectors
+from structmat.fit._many_factors.starts import random_orthogonal
 
 QUICK = {"max_iter": 40, "restarts": 1, "rng": 3}
 # Shape and side of the blocks: tall, wide, square, cropped, a block beyond the smaller side, blocks of one.
-GRIDS = [((8, 4), None), ((4, 8), None), ((6, 6), 3), ((7, 4), 3), ((4, 7), 3), ((6, 4), 5), ((3, 4), 1)]
+GRIDS = [((8, 4), "min"), ((4, 8), "min"), ((6, 6), 3), ((7, 4), 3), ((4, 7), 3), ((6, 4), 5), ((3, 4), 1)]
 
 
 def normal(rng, shape, *, real):
@@ -25,89 +21,18 @@ def matrix(shape, *, real=True, seed=0):
     return normal(np.random.default_rng(seed), shape, real=real)
 
 
-def product_of(layout, parameters):
-    return CDDProduct.from_vectors(*layout.to_vectors(parameters), block=True)
-
-
 def planted(shape, block_size, n_factors, *, real, seed=0):
     """A random product of factors of one size."""
-    layout = block_layout(shape, block_size, n_factors)
+    layout = CDDLayout(shape, n_factors, block_size)
     dtype = np.dtype(np.float64 if real else np.complex128)
-    return product_of(layout, random_orthogonal(layout, 1, np.random.default_rng(seed), dtype)[0])
-
-
-@st.composite
-def layouts(draw):
-    shape = draw(st.tuples(st.integers(1, 7), st.integers(1, 7)))
-    return block_layout(shape, draw(st.integers(1, max(shape))), draw(st.sampled_from([3, 5, 7])))
-
-
-@settings(max_examples=80, deadline=None)
-@given(
-    layout=layouts(),
-    real=st.booleans(),
-    weighted=st.booleans(),
-    few_blocks=st.sampled_from([0, 16]),
-    chunked=st.booleans(),
-    seed=st.integers(0, 2**16),
-)
-def test_error_and_gradient(layout, real, weighted, few_blocks, chunked, seed):
-    rng = np.random.default_rng(seed)
-    rows, cols = layout.shape
-    target = normal(rng, (rows, 4 if weighted else cols), real=real)
-    inputs = normal(rng, (cols, 4), real=real) if weighted else None
-    chains, direction = normal(rng, (2, 2, layout.n_parameters), real=real)
-    objective = BlockObjective(layout, target, inputs)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(block_objective, "_FEW_BLOCKS", few_blocks)
-        if chunked:
-            patch.setattr(block_objective, "_LEAST_ROWS", 1)
-            patch.setattr(objectives, "_CHUNK_BYTES", 1)
-        values, gradient = objective.value_and_gradient(chains)
-        step = 1e-6
-        ahead, behind = (objective.value_and_gradient(chains + s * direction)[0] for s in (step, -step))
-        for chain, value in zip(chains, values, strict=True):
-            product = np.asarray(product_of(layout, chain).to_dense())
-            assert layout.dense(chain) == pytest.approx(product, rel=1e-9, abs=1e-9 * np.abs(product).max())
-            residual = target - (product if inputs is None else product @ inputs)
-            expected = np.linalg.norm(residual) / np.linalg.norm(target)
-            assert np.sqrt(value) == pytest.approx(expected, rel=1e-9)
-            assert objective.error(chain) == pytest.approx(expected, rel=1e-9)
-    slopes = np.sum((direction.conj() * gradient).real, axis=1)
-    # Central differences of a polynomial of high degree: rounding of the values counts by their size.
-    assert (ahead - behind) / (2 * step) == pytest.approx(slopes, rel=1e-4, abs=1e-5 * float(np.max(np.abs(values))))
-
-
-@settings(max_examples=40, deadline=None)
-@given(layout=layouts(), more=st.sampled_from([0, 2, 4]), real=st.booleans(), seed=st.integers(0, 2**16))
-def test_identities_leave_the_product(layout, more, real, seed):
-    chain = normal(np.random.default_rng(seed), layout.n_parameters, real=real)
-    longer = block_layout(layout.shape, layout.block_size, layout.n_factors + more)
-    dense = layout.dense(chain)
-    extension = extended(longer, layout.to_vectors(chain), "diagonal")
-    assert longer.dense(extension) == pytest.approx(dense, rel=1e-9, abs=1e-9 * np.abs(dense).max())
-
-
-@pytest.mark.parametrize("real", [True, False])
-@pytest.mark.parametrize(("shape", "block_size"), [((6, 3), 3), ((4, 8), 2), ((6, 6), 2), ((4, 2), 1)])
-def test_random_starts_are_isometries_of_entries_of_one_size(shape, block_size, real):
-    layout = block_layout(shape, block_size, 5)
-    dtype = np.dtype(np.float32 if real else np.complex64)
-    chains = random_orthogonal(layout, 2, np.random.default_rng(0), dtype)
-    assert chains.dtype == dtype
-    for chain in chains:
-        assert np.linalg.svd(layout.dense(chain), compute_uv=False) == pytest.approx(np.ones(min(shape)), abs=1e-5)
-        for part in layout.split(chain):
-            assert np.mean(np.abs(part) ** 2) == pytest.approx(1.0, rel=1e-4)
-    values, gradient = BlockObjective(layout, np.ones(shape, dtype=dtype)).value_and_gradient(chains)
-    assert (values.dtype, gradient.dtype) == (np.float64, dtype)
+    return layout.product(to_vectors(layout, random_orthogonal(layout, 1, np.random.default_rng(seed), dtype)[0]))
 
 
 def check(W, fit, n_factors, block_size, relative):
-    layout = block_layout(W.shape, block_size, n_factors)
+    layout = CDDLayout(W.shape, n_factors, block_size)
     factors = fit.operator.factors
     assert [type(factor) for factor in factors] == [Diagonal, *[BlockCirculant, Diagonal] * (n_factors // 2)]
-    assert [factor.shape for factor in factors] == layout.shapes
+    assert [factor.shape for factor in factors] == list(layout.factor_shapes)
     assert fit.n_parameters == fit.operator.n_parameters == layout.n_parameters
     assert fit.operator.dtype == W.dtype
     assert fit.error == pytest.approx(relative(W, fit.operator.to_dense()), abs=1e-8)
@@ -120,7 +45,7 @@ def check(W, fit, n_factors, block_size, relative):
 @pytest.mark.parametrize("real", [True, False])
 def test_the_error_never_rises_with_the_number_of_factors(closed_form_errors, relative, shape, block_size, real):
     W = matrix(shape, real=real)
-    size = min(shape) if block_size is None else block_size
+    size = min(shape) if block_size == "min" else block_size
     errors = list(closed_form_errors(W, size).values())
     for n_factors in (3, 5, 7):
         fit = fit_cdd(W, n_factors, block_size=block_size, **QUICK)
@@ -132,7 +57,7 @@ def test_the_error_never_rises_with_the_number_of_factors(closed_form_errors, re
 
 @pytest.mark.parametrize("solver", ["adam", "lbfgs"])
 @pytest.mark.parametrize("n_factors", [3, 5])
-def test_solvers_begin_with_the_sweeps(relative, solver, n_factors):
+def test_solvers_begin_with_alternating_least_squares(relative, solver, n_factors):
     W = matrix((9, 5))
     fit = fit_cdd(W, n_factors, solver=solver, **QUICK)
     check(W, fit, n_factors, 5, relative)
@@ -143,7 +68,7 @@ def test_solvers_begin_with_the_sweeps(relative, solver, n_factors):
 @pytest.mark.parametrize(("shape", "block_size"), GRIDS)
 @pytest.mark.parametrize("real", [True, False])
 def test_a_member_given_as_the_start_is_returned(shape, block_size, real):
-    size = min(shape) if block_size is None else block_size
+    size = min(shape) if block_size == "min" else block_size
     for own, wanted in ((3, 3), (3, 5), (5, 5), (5, 7)):
         product = planted(shape, size, own, real=real)
         W = np.asarray(product.to_dense())
@@ -164,7 +89,7 @@ def test_starts_of_other_shapes_are_refused():
     wide, other = planted((4, 8), 4, 5, real=True), planted((8, 4), 2, 5, real=True)
     with pytest.raises(ValueError, match=r"fit_cdd: start must have shape \(8, 4\), got \(4, 8\)"):
         fit_cdd(W, 5, start=wide)
-    with pytest.raises(ValueError, match=r"fit_cdd: start must be a product of diagonals and block circulants .* of 4"):
+    with pytest.raises(ValueError, match=r"fit_cdd: start must have blocks of 4, got blocks of 2"):
         fit_cdd(W, 5, start=other)
     with pytest.raises(ValueError, match=r"fit_cdd: start must become a product of 3 factors"):
         fit_cdd(W, 3, start=planted((8, 4), 4, 5, real=True))
@@ -174,7 +99,7 @@ def test_starts_of_other_shapes_are_refused():
 
 @pytest.mark.parametrize(
     ("shape", "block_size", "kind"),
-    [((8, 4), None, "vector"), ((4, 8), None, "full"), ((6, 6), 3, "full"), ((4, 7), 3, "singular")],
+    [((8, 4), "min", "vector"), ((4, 8), "min", "full"), ((6, 6), 3, "full"), ((4, 7), 3, "singular")],
 )
 def test_a_weighted_fit_is_never_worse_than_without_weights(shape, block_size, kind):
     rng = np.random.default_rng(1)
@@ -185,7 +110,7 @@ def test_a_weighted_fit_is_never_worse_than_without_weights(shape, block_size, k
         S, X = np.diag(S), np.diag(np.sqrt(np.diag(S)))
     errors = []
     for n_factors in (3, 5):
-        fit, plain = (fit_cdd(W, n_factors, block_size=block_size, weights=s, **QUICK) for s in (S, None))
+        fit, plain = (fit_cdd(W, n_factors, block_size=block_size, input_second_moment=s, **QUICK) for s in (S, None))
         of_fit, of_plain = (
             np.linalg.norm((W - np.asarray(found.operator.to_dense())) @ X) / np.linalg.norm(W @ X)
             for found in (fit, plain)
