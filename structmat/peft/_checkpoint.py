@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from structmat import io
 from structmat._files.safetensors import Tensor as Stored
-from structmat.io._checkpoint import fitting
 
 __all__ = ["Checkpoint"]
 
@@ -24,29 +23,22 @@ class Checkpoint:
 
     def __init__(self, source: str | Path | nn.Module) -> None:
         self.source = source
-        self._tensors: dict[str, Tensor] = {}
-        self._files: io.Checkpoint | None = None
         if isinstance(source, nn.Module):
-            self._tensors = dict(source.state_dict())
+            self._weights = io.Checkpoint.in_memory(source.state_dict(), type(source).__name__)
             return
-        self._files = io.Checkpoint(source)
-        for fault in (*self._files.broken.values(), *self._files.faults.values()):
-            raise ValueError(fault)
+        self._weights = io.Checkpoint(source)
+        for fault in (*self._weights.broken.values(), *self._weights.faults.values()):
+            raise io.CheckpointError(fault)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._tensors if self._files is None else self._files)
+        return iter(self._weights)
 
     def find(self, name: str) -> str | None:
         """Return the stored name that fits a name, if there is one."""
-        return fitting(name, self._tensors) if self._files is None else self._files.find(name)
+        return self._weights.find(name)
 
     def __getitem__(self, name: str) -> Tensor:
-        if self._files is not None:
-            return _as_torch(self._files.entry(name).raw())
-        key = self.find(name)
-        if key is None:
-            raise ValueError(f"{type(self.source).__name__} has no weight {name}")
-        return self._tensors[key].detach()
+        return _as_torch(self._weights.entry(name).raw())
 
     def differing(self, other: Checkpoint, covered: Sequence[str]) -> Iterator[str]:
         """Yield the names of weights here that are others there, but for those covered."""
