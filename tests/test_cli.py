@@ -92,7 +92,7 @@ def test_the_table_holds_the_numbers_of_the_fit_and_its_baselines(cli):
     assert [row[0] for row in rows.values()] == [str(n) for n in parameters]
     assert [row[1] for row in rows.values()] == [f"{100 * n / 54:.3g}%" for n in parameters]
     assert rows["CDD fit (D C D)"][2:] == [f"{result.error:.4f}", f"{result.explained:.2%}"]
-    assert f"start {result.start}, {result.n_iter} iterations of sweep, converged, " in out
+    assert f"start {result.start}, {result.n_iter} iterations of als, converged, " in out
     assert max(map(len, out.splitlines())) <= 80
     assert "…" not in out
 
