@@ -8,6 +8,8 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
+from structmat._arrays.errors import ArgumentValueError
+
 __all__ = ["FACTOR", "mismatches", "stored_shapes"]
 
 FACTOR = re.compile(r"^(?:base_model\.model\.)?(?P<path>.*)\.cdd_adapters\.factors\.(?P<index>\d+)$")
@@ -25,9 +27,15 @@ def stored_shapes(path: Path) -> dict[str, tuple[int, ...]]:
         with safe_open(path, framework="pt") as file:
             shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys() if FACTOR.match(key)}  # noqa: SIM118
     except SafetensorError as error:
-        raise ValueError(f"The adapter file {path} is no safetensors file or is cut short: {error}") from error
+        raise ArgumentValueError(
+            "CDDConfig.from_pretrained", None, f"the adapter file {path} is cut short or no safetensors file: {error}"
+        ) from error
     if not shapes:
-        raise ValueError(f"The adapter file {path} holds no weights of a CDD adapter; was it made by another method?")
+        raise ArgumentValueError(
+            "CDDConfig.from_pretrained",
+            None,
+            f"the adapter file {path} holds no weights of a CDD adapter; was it made by another method?",
+        )
     return shapes
 
 

@@ -13,6 +13,7 @@ from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from safetensors.torch import save_file
 from torch import Tensor
 
+from structmat._arrays.errors import ArgumentValueError
 from structmat.peft._config import CDDConfig
 from structmat.torch import CDDAdapter
 
@@ -63,7 +64,7 @@ class FittedAdapter:
 
     See Also
     --------
-    from_pretrained_fit, from_delta, from_lora, to_lora : Return one.
+    from_weights, from_delta, from_lora, to_lora : Return one.
     """
 
     config: PeftConfig
@@ -113,14 +114,16 @@ class FittedAdapter:
 def fitted(
     config: CDDConfig,
     changes: Iterable[tuple[str, Tensor]],
-    progress: Callable[[LayerFit], None] | None = None,
+    callback: Callable[[LayerFit], None] | None = None,
 ) -> tuple[dict[str, Tensor], tuple[LayerFit, ...]]:
     """Fit the changes of layers, by path of the module, one by one; return weights with keys as in a file."""
     state: dict[str, Tensor] = {}
     layers: list[LayerFit] = []
     for path, change in changes:
         if change.ndim != 2:
-            raise ValueError(f"The change of {path} must be a matrix, got shape {tuple(change.shape)}")
+            raise ArgumentValueError(
+                "from_delta", "deltas", f"must be matrices, got shape {tuple(change.shape)} for {path}"
+            )
         wide = change.detach().to("cpu", torch.promote_types(change.dtype, torch.float32))
         options: dict[str, Any] = config.layer_options(path)
         adapter = CDDAdapter(wide.shape[1], wide.shape[0], **options, dtype=wide.dtype)
@@ -130,6 +133,6 @@ def fitted(
             f"{PREFIX}{path}.cdd_adapters.factors.{i}": factor.detach() for i, factor in enumerate(adapter.factors)
         }
         layers.append(LayerFit(path, (wide.shape[0], wide.shape[1]), adapter.n_parameters, norm, error))
-        if progress is not None:
-            progress(layers[-1])
+        if callback is not None:
+            callback(layers[-1])
     return state, tuple(layers)
