@@ -31,8 +31,9 @@ from structmat.peft._registration import register, require_supported
 
 require_supported()
 
-from structmat.peft._config import CDDConfig  # noqa: E402 - an old peft lacks what these import
-from structmat.peft._fitted_adapter import FittedAdapter, LayerFit  # noqa: E402
+from structmat._checkpoint_fit.table import FittedLayer  # noqa: E402 - an old peft lacks what these import
+from structmat.peft._config import CDDConfig  # noqa: E402
+from structmat.peft._fitted_adapter import FittedAdapter  # noqa: E402
 from structmat.peft._from_weights import from_delta, from_weights  # noqa: E402
 from structmat.peft._lora import from_lora, to_lora  # noqa: E402
 from structmat.peft._tuner_layer import CDDTunerLinear  # noqa: E402
@@ -45,7 +46,7 @@ __all__ = [
     "CDDModel",
     "CDDTunerLinear",
     "FittedAdapter",
-    "LayerFit",
+    "FittedLayer",
     "from_delta",
     "from_lora",
     "from_weights",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,12 @@ from torch import Tensor, nn
 
 from structmat import io
 from structmat._arrays.errors import ArgumentValueError
-from structmat.io._checkpoint import fitting
-from structmat.io._safetensors import Tensor as Stored
+from structmat._checkpoint_fit.adapter_files import PREFIX
+from structmat._checkpoint_fit.changes import Difference, Stored
+from structmat._checkpoint_fit.layers import OtherWeights
+from structmat._checkpoint_fit.table import FittedLayer
 from structmat.peft._config import CDDConfig
-from structmat.peft._fitted_adapter import PREFIX, FittedAdapter, LayerFit, fitted
-from structmat.peft._stored_shapes import FACTOR
+from structmat.peft._fitted_adapter import FittedAdapter, fit_changes
 from structmat.peft._tuner_layer import CDDTunerLinear
 from structmat.torch import has_transposed_weight
 
@@ -59,7 +60,8 @@ def from_delta(deltas: Mapping[str, Tensor], **settings: Any) -> FittedAdapter:
     if not deltas:
         raise ArgumentValueError("from_delta", "deltas", "is empty")
     config = CDDConfig(**{"target_modules": list(deltas), **settings})
-    return FittedAdapter(config, *fitted(config, deltas.items()))
+    stored = io.Checkpoint.in_memory(deltas, "from_delta: deltas")
+    return FittedAdapter(config, *fit_changes(config, {path: Stored(stored.entry(path)) for path in deltas}))
 
 
 def from_weights(
@@ -67,7 +69,7 @@ def from_weights(
     tuned: str | Path | nn.Module,
     folder: str | Path | None = None,
     *,
-    callback: Callable[[LayerFit], None] | None = None,
+    callback: Callable[[FittedLayer], object] | None = None,
     **settings: Any,
 ) -> FittedAdapter:
     """Turn a fully tuned model and its base into a CDD adapter that PEFT loads.
@@ -77,11 +79,11 @@ def from_weights(
     Parameters
     ----------
     base, tuned : str, Path or Module
-        Folders of transformers with safetensors files, or models.
+        Folders of transformers, or models.
     folder : str or Path, optional
         Where to save the adapter.
     callback : callable, optional
-        Called with each `LayerFit` as it is done.
+        Called with each `FittedLayer` as it is done.
     **settings
         Arguments of `CDDConfig`: `target_modules`, `n_factors`, ... What `modules_to_save` names is taken from the
         tuned model as it is.
@@ -112,105 +114,76 @@ def from_weights(
     config = CDDConfig(**settings)
     if not isinstance(base, nn.Module) and config.base_model_name_or_path is None:
         config.base_model_name_or_path = str(base)
-    old, new = _Weights(base), _Weights(tuned)
+    old, new = _weights(base, "base"), _weights(tuned, "tuned")
     with torch.device("meta"):
-        skeleton = get_peft_model(old.skeleton(), config, low_cpu_mem_usage=True)
+        skeleton = get_peft_model(_skeleton(base), config, low_cpu_mem_usage=True)
     targets = {
         name: module.get_base_layer()
         for name, module in skeleton.base_model.model.named_modules()
         if isinstance(module, CDDTunerLinear)
     }
-
-    def changes() -> Iterator[tuple[str, Tensor]]:
-        for name, module in targets.items():
-            before, after = old[f"{name}.weight"], new[f"{name}.weight"]
-            if before.shape != after.shape:
-                raise ArgumentValueError(
-                    "from_weights",
-                    "tuned",
-                    f"has {name}.weight of shape {tuple(after.shape)}, the base {tuple(before.shape)}",
-                )
-            wide = torch.promote_types(before.dtype, torch.float32)
-            change = after.to(wide) - before.to(wide)
-            yield name, change.T if has_transposed_weight(module) else change
-
-    state, layers = fitted(config, changes(), callback)
-    keys = get_peft_model_state_dict(skeleton, save_embedding_layers=False)
-    others = [key for key in keys if not FACTOR.match(key)]
-    state |= {key: new[key.removeprefix(PREFIX).replace(".base_layer.", ".")] for key in others}
+    changes = {name: Difference(new.entry(f"{name}.weight"), old.entry(f"{name}.weight")) for name in targets}
+    for change in changes.values():
+        change.check(cast=True)
+    transposed = {name for name, module in targets.items() if has_transposed_weight(module)}
+    state, layers = fit_changes(config, changes, transposed=transposed, callback=callback)
+    others = [key for key in get_peft_model_state_dict(skeleton, save_embedding_layers=False) if key not in state]
+    state |= {key: _as_torch(new.entry(key.removeprefix(PREFIX).replace(".base_layer.", "."))) for key in others}
     covered = [f"{name}.weight" for name in targets] + [key.removeprefix(PREFIX) for key in others]
     config.inference_mode = True
-    adapter = FittedAdapter(config, state, layers, tuple(new.differing(old, covered)))
+    adapter = FittedAdapter(config, state, layers, _tuned_too(old, new, covered))
     if folder is not None:
         adapter.save(folder)
     return adapter
 
 
-class _Weights:
-    """Weights by name; names may lack, or have more of, the leading parts that wrapping classes add."""
-
-    def __init__(self, source: str | Path | nn.Module) -> None:
-        self.source = source
-        self._tensors: dict[str, Tensor] = {}
-        self._files: io.Checkpoint | None = None
-        if isinstance(source, nn.Module):
-            self._tensors = dict(source.state_dict())
-            return
-        self._files = io.Checkpoint(source)
-        for fault in (*self._files.broken.values(), *self._files.faults.values()):
-            raise ValueError(fault)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._tensors if self._files is None else self._files)
-
-    def find(self, name: str) -> str | None:
-        """Return the stored name that fits a name, if there is one."""
-        return fitting(name, self._tensors) if self._files is None else self._files.find(name)
-
-    def __getitem__(self, name: str) -> Tensor:
-        if self._files is not None:
-            return _as_torch(self._files.entry(name).raw())
-        key = self.find(name)
-        if key is None:
-            raise ValueError(f"{type(self.source).__name__} has no weight {name}")
-        return self._tensors[key].detach()
-
-    def differing(self, other: _Weights, covered: Sequence[str]) -> Iterator[str]:
-        """Yield the names of weights here that are others there, but for those covered."""
-        inside = {self.find(name) for name in covered}
-        for key in self:
-            if key not in inside:
-                theirs = other.find(key)
-                if theirs is None or not torch.equal(self[key].cpu(), other[theirs].cpu()):
-                    yield key
-
-    def skeleton(self) -> nn.Module:
-        """Return the model without values; of a folder, the class that its config.json names."""
-        if isinstance(self.source, nn.Module):
-            tensors = [*self.source.parameters(), *self.source.buffers()]
-            memo = {id(t): _without_values(t) for t in tensors}
-            return copy.deepcopy(self.source, memo)
-        import transformers  # noqa: PLC0415 - models in memory need not be of transformers
-
-        config = transformers.AutoConfig.from_pretrained(self.source)
-        names = config.architectures or []
-        cls = next((getattr(transformers, name) for name in names if hasattr(transformers, name)), None)
-        if cls is None:
-            raise ValueError(f"{self.source}: transformers has no class {', '.join(names) or 'named in config.json'}")
-        with torch.device("meta"):
-            return cls(config)
+def _weights(source: str | Path | nn.Module, name: str) -> io.Checkpoint:
+    """Return the weights of a model, in memory or in a folder, to be read one by one."""
+    if isinstance(source, nn.Module):
+        return io.Checkpoint.in_memory(source.state_dict(), f"from_weights: {name}")
+    weights = io.Checkpoint(source)
+    for fault in (*weights.broken.values(), *weights.faults.values()):
+        raise io.CheckpointError(fault)
+    return weights
 
 
-def _as_torch(stored: Stored) -> Tensor:
-    """Return a weight with the dtype that it has in the file."""
-    dtype = getattr(torch, _FLOAT8.get(stored.code, stored.dtype), None)
-    if dtype is None:
-        raise ValueError(f"torch has no dtype {stored.dtype}")
-    if not stored.data:
-        return torch.empty(stored.shape, dtype=dtype)
-    return torch.frombuffer(bytearray(stored.data), dtype=dtype).reshape(stored.shape)
+def _tuned_too(old: io.Checkpoint, new: io.Checkpoint, covered: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of weights that are new or others than before, but for those covered."""
+    inside = {new.find(name) for name in covered}
+    rest = {key: old.find(key) for key in new if key not in inside}
+    pairs = tuple((new.entry(key), old.entry(before)) for key, before in rest.items() if before is not None)
+    changed = OtherWeights(pairs).run().values["changed"]
+    return tuple(key for key, before in rest.items() if before is None or key in changed)
+
+
+def _skeleton(source: str | Path | nn.Module) -> nn.Module:
+    """Return the model without values; of a folder, the class that its config.json names."""
+    if isinstance(source, nn.Module):
+        tensors = [*source.parameters(), *source.buffers()]
+        return copy.deepcopy(source, {id(t): _without_values(t) for t in tensors})
+    import transformers  # noqa: PLC0415 - models in memory need not be of transformers
+
+    config = transformers.AutoConfig.from_pretrained(source)
+    names = config.architectures or []
+    cls = next((getattr(transformers, name) for name in names if hasattr(transformers, name)), None)
+    if cls is None:
+        what = ", ".join(names) or "named in config.json"
+        raise ArgumentValueError("from_weights", "base", f"{source}: transformers has no class {what}")
+    with torch.device("meta"):
+        return cls(config)
 
 
 def _without_values(tensor: Tensor) -> Tensor:
     empty = torch.empty_like(tensor, device="meta")
     return nn.Parameter(empty, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty
+
+
+def _as_torch(entry: io.Entry) -> Tensor:
+    """Return a weight with the dtype that it has in the file."""
+    stored = entry.raw()
+    dtype = getattr(torch, _FLOAT8.get(stored.code, stored.dtype), None)
+    if dtype is None:
+        raise io.CheckpointError(f"{entry} has dtype {stored.dtype}, which torch does not have")
+    if not stored.data:
+        return torch.empty(stored.shape, dtype=dtype)
+    return torch.frombuffer(bytearray(stored.data), dtype=dtype).reshape(stored.shape)

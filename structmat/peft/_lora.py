@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -12,8 +11,11 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
 from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
+from structmat._checkpoint_fit.adapter_files import PREFIX
+from structmat._checkpoint_fit.changes import Computed
+from structmat._checkpoint_fit.table import FittedLayer
 from structmat.peft._config import CDDConfig
-from structmat.peft._fitted_adapter import PREFIX, FittedAdapter, LayerFit, fitted
+from structmat.peft._fitted_adapter import FittedAdapter, fit_changes
 from structmat.peft._tuner_layer import CDDTunerLinear
 from structmat.torch import has_transposed_weight
 
@@ -60,12 +62,6 @@ def from_lora(model: PeftModel, adapter_name: str = "default", **settings: Any) 
                 "from_lora", "model", f"has {name}, a {type(module).__name__}, which does not add to a linear layer"
             )
 
-    def changes() -> Iterator[tuple[str, Tensor]]:
-        for name, module in tuned.items():
-            with torch.no_grad():
-                change = module.get_delta_weight(adapter_name)
-            yield name, change.T if has_transposed_weight(module.get_base_layer()) else change
-
     source = model.peft_config[adapter_name]
     config = CDDConfig(
         **{
@@ -76,11 +72,25 @@ def from_lora(model: PeftModel, adapter_name: str = "default", **settings: Any) 
             **settings,
         }
     )
-    state, layers = fitted(config, changes())
+    changes = {name: _change(name, module, adapter_name) for name, module in tuned.items()}
+    transposed = {name for name, module in tuned.items() if has_transposed_weight(module.get_base_layer())}
+    state, layers = fit_changes(config, changes, transposed=transposed)
     every = get_peft_model_state_dict(model, adapter_name=adapter_name, save_embedding_layers=False)
     inside = tuple(f"{PREFIX}{name}." for name in tuned)
     others = {key: tensor.detach().cpu() for key, tensor in every.items() if not key.startswith(inside)}
     return FittedAdapter(config, {**state, **others}, layers)
+
+
+def _change(name: str, module: Any, adapter_name: str) -> Computed:
+    """Return the change of a layer, computed when it is needed."""
+
+    def delta() -> Tensor:
+        change: Tensor = module.get_delta_weight(adapter_name).detach()
+        return change.to("cpu", torch.promote_types(change.dtype, torch.float32), copy=True)
+
+    weight = getattr(module.get_base_layer(), "weight", None)
+    dtype = str(getattr(weight, "dtype", torch.float32)).removeprefix("torch.")
+    return Computed(name, (module.out_features, module.in_features), dtype, lambda: delta().numpy())
 
 
 def to_lora(model: nn.Module, rank: float, adapter_name: str = "default") -> FittedAdapter:
@@ -112,11 +122,13 @@ def to_lora(model: nn.Module, rank: float, adapter_name: str = "default") -> Fit
         if isinstance(module, CDDTunerLinear) and adapter_name in module.cdd_adapters
     }
     config.fan_in_fan_out = all(has_transposed_weight(module.get_base_layer()) for module in converted.values())
-    layers: list[LayerFit] = []
+    layers: list[FittedLayer] = []
     for path, module in converted.items():
         change = module.cdd_adapters[adapter_name].dense()
         A, B = (next(v for k, v in state.items() if k.endswith(f"{path}.lora_{x}.weight")) for x in "AB")
         norm = torch.linalg.matrix_norm(change).item()
         error = torch.linalg.matrix_norm(change - B @ A).item() / norm if norm else 0.0
-        layers.append(LayerFit(path, (len(B), A.shape[1]), A.numel() + B.numel(), norm, error))
+        count, dtype = A.numel() + B.numel(), str(A.dtype).removeprefix("torch.")
+        # It is a truncated singular value decomposition itself.
+        layers.append(FittedLayer(path, len(B), A.shape[1], dtype, norm, error, count, None, len(A), count, error))
     return FittedAdapter(config, state, tuple(layers))

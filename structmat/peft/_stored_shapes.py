@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
 from structmat._arrays.errors import ArgumentValueError
+from structmat._checkpoint_fit.adapter_files import FACTOR_KEY
 
-__all__ = ["FACTOR", "mismatches", "stored_shapes"]
-
-FACTOR = re.compile(r"^(?:base_model\.model\.)?(?P<path>.*)\.cdd_adapters\.factors\.(?P<index>\d+)$")
+__all__ = ["mismatches", "stored_shapes"]
 
 
 def stored_shapes(path: Path) -> dict[str, tuple[int, ...]]:
@@ -25,7 +23,7 @@ def stored_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     """
     try:
         with safe_open(path, framework="pt") as file:
-            shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys() if FACTOR.match(key)}  # noqa: SIM118
+            shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys() if FACTOR_KEY.match(key)}  # noqa: SIM118
     except SafetensorError as error:
         raise ArgumentValueError(
             "CDDConfig.from_pretrained", None, f"the adapter file {path} is cut short or no safetensors file: {error}"
@@ -47,7 +45,7 @@ def mismatches(stored: Mapping[str, tuple[int, ...]], expected: Mapping[str, lis
     """
     found: dict[str, dict[int, tuple[int, ...]]] = {}
     for key, shape in stored.items():
-        if match := FACTOR.match(key):
+        if match := FACTOR_KEY.match(key):
             found.setdefault(match["path"], {})[int(match["index"])] = shape
     shapes = {path: [shape for _, shape in sorted(indexed.items())] for path, indexed in found.items()}
     if not shapes.keys() & expected.keys() and sorted(shapes.values()) == sorted(expected.values()):

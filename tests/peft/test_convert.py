@@ -97,7 +97,7 @@ def test_bad_checkpoints(tmp_path: Path) -> None:
 def test_from_delta(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="deltas is empty"):
         from_delta({})
-    with pytest.raises(ValueError, match="must be matrices"):
+    with pytest.raises(ValueError, match="must be a matrix"):
         from_delta({"0": torch.ones(3)})
     delta = torch.outer(torch.arange(1.0, 17), torch.ones(16))
     adapter = from_delta({"model.layers.1.self_attn.q_proj": delta}, alpha=2.0)

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from structmat._checkpoint_fit.changes import Difference
 from structmat.fit._numpy_bridge import as_matrix, to_numpy
 from structmat.io import Checkpoint, describe, load_matrix
-from structmat.studies._checkpoint._changes import Difference
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

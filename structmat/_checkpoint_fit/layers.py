@@ -1,28 +1,30 @@
-"""The units of work of `fit_checkpoint`: one layer each, and one for all weights that are not fitted."""
+"""The fits of the layers of a model, one after the other or by many workers, and what each of them needs."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
+from structmat._checkpoint_fit.changes import Change, equal
+from structmat._checkpoint_fit.seeds import unit_rng
 from structmat.fit import fit_cdd
 from structmat.fit._baselines.low_rank import low_rank_error
 from structmat.fit._many_factors.block_objective import block_layout
 from structmat.fit._numpy_bridge import to_numpy
 from structmat.fit._second_moment import column_roots, weighted_inputs
 from structmat.io import CheckpointError, Entry
-from structmat.studies._checkpoint._changes import Change, equal
-from structmat.studies._engine import unit_rng
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from structmat.fit import FitResult
 
-__all__ = ["LayerTask", "OtherWeights", "Outcome", "run_task"]
+__all__ = ["LayerTask", "OtherWeights", "Outcome", "fit_layers", "in_turn", "several_faults"]
 
 
 class Outcome(NamedTuple):
@@ -31,7 +33,14 @@ class Outcome(NamedTuple):
     values: dict[str, Any]
     arrays: dict[str, NDArray[Any]]
     fault: str = ""
-    """Why there is nothing, if files are to blame."""
+    """Why there is nothing, if the weights are to blame."""
+
+
+class Task(Protocol):
+    """A unit of work."""
+
+    def run(self) -> Outcome:
+        """Do it."""
 
 
 @dataclass(frozen=True)
@@ -40,12 +49,16 @@ class LayerTask:
 
     name: str
     change: Change
-    transposed: bool
-    n_factors: int
-    block_size: int | None
-    weights: Entry | None
-    seed: int
-    time_limit: float | None
+    transposed: bool = False
+    """Whether the change is stored as inputs by outputs."""
+    n_factors: int = 3
+    block_size: int | str = "min"
+    input_second_moment: Entry | None = None
+    rng: int = 0
+    """Seed of the whole run."""
+    time_limit: float | None = None
+    alpha: float = 1.0
+    """What the adapter multiplies the product by."""
 
     @property
     def size(self) -> int:
@@ -55,11 +68,13 @@ class LayerTask:
     def run(self) -> Outcome:
         """Read, fit and compare; nothing of it stays in memory."""
         matrix = self.change.matrix()
+        if matrix.ndim != 2:
+            raise CheckpointError(f"{self.change} must be a matrix, got shape {matrix.shape}")
         if not np.isfinite(matrix).all():
             raise CheckpointError(f"{self.change}: the change holds NaN or infinity")
         if self.transposed:
             matrix = np.ascontiguousarray(matrix.T)
-        weights = None if self.weights is None else self.weights.read()
+        moment = None if self.input_second_moment is None else self.input_second_moment.read()
         rows, cols = matrix.shape
         values: dict[str, Any] = {
             "name": self.name,
@@ -70,18 +85,18 @@ class LayerTask:
         }
         if not values["norm"]:
             return Outcome({**values, "error": 0.0, "n_parameters": 0}, {})
-        size = min(rows, cols) if self.block_size is None else self.block_size
+        size = min(rows, cols) if self.block_size == "min" else int(self.block_size)
         layout = block_layout((rows, cols), size, self.n_factors)
         n_parameters = sum(math.prod(shape) for shape in layout.vector_shapes)
         values |= {"n_parameters": n_parameters, "block_size": size}
         try:
-            values |= _by_svd(matrix, n_parameters, weights)
+            values |= _by_svd(matrix, n_parameters, moment)
             result = fit_cdd(
                 matrix,
                 self.n_factors,
                 block_size=size,
-                weights=weights,
-                rng=unit_rng(self.seed, self.name),
+                weights=moment,
+                rng=unit_rng(self.rng, self.name),
                 time_limit=self.time_limit,
                 overwrite_W=True,  # what was to be read of it has been
             )
@@ -89,7 +104,10 @@ class LayerTask:
             raise CheckpointError(f"{self.change}: {error}") from error
         if result.stopped == "interrupted":  # half a fit is no result
             raise KeyboardInterrupt
-        return Outcome({**values, "error": result.error}, _vectors(result, layout.vector_shapes))
+        vectors = _vectors(result, layout.vector_shapes)
+        if self.alpha != 1.0:
+            vectors["0"] = vectors["0"] / np.asarray(self.alpha, vectors["0"].dtype)
+        return Outcome({**values, "error": result.error}, vectors)
 
 
 @dataclass(frozen=True)
@@ -108,12 +126,50 @@ class OtherWeights:
         return Outcome({"changed": [tuned.key for tuned, base in self.pairs if not equal(tuned, base)]}, {})
 
 
-def run_task(task: LayerTask | OtherWeights) -> Outcome:
-    """Do a unit of work; faults of files are part of the outcome."""
+def run_task(task: Task) -> Outcome:
+    """Do a unit of work; what is wrong with the weights is part of the outcome."""
     try:
         return task.run()
     except CheckpointError as error:
         return Outcome({}, {}, str(error))
+
+
+def in_turn(function: Callable[[Any], Any], units: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Do units of work in this process, one after the other, and yield their results by key."""
+    yield from ((key, function(unit)) for key, unit in units.items())
+
+
+def fit_layers(
+    tasks: Mapping[str, Task],
+    take: Callable[[str, Outcome], object],
+    *,
+    run: Callable[[Callable[[Any], Any], Mapping[str, Any]], Any] = in_turn,
+    skip_bad: bool = False,
+) -> None:
+    """Do the units of work of a model, and hand over what each of them gives as soon as it is done.
+
+    Parameters
+    ----------
+    tasks : mapping of str to LayerTask or OtherWeights
+        By name.
+    take : callable
+        Called with the name and the `Outcome` of each, one with a fault only where `skip_bad`.
+    run : callable, default in_turn
+        Does units of work, as `structmat.studies.run_units`; stopped at the end, however that comes.
+    skip_bad : bool, default False
+        Go on where weights are to blame, instead of raising `CheckpointError`.
+    """
+    with closing(run(run_task, tasks)) as outcomes:
+        for name, outcome in outcomes:
+            if outcome.fault and not skip_bad:
+                raise CheckpointError(outcome.fault)
+            take(name, outcome)
+
+
+def several_faults(faults: Mapping[Any, str]) -> str:
+    """Return the first fault, and how many more there are."""
+    first, *more = dict.fromkeys(faults.values())
+    return f"{first} (and {len(more)} more faults)" if more else first
 
 
 def _by_svd(matrix: NDArray[Any], n_parameters: int, weights: NDArray[Any] | None) -> dict[str, Any]:

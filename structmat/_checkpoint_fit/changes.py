@@ -1,7 +1,8 @@
-"""Changes of weights, read from files when they are needed: tuned minus base, a change itself, or that of a LoRA."""
+"""The change of one layer, read or computed when it is needed: tuned minus base, itself, of a LoRA, of any method."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -12,7 +13,7 @@ from structmat.io import CheckpointError, Entry
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Change", "Difference", "LowRank", "Stored", "equal"]
+__all__ = ["Change", "Computed", "Difference", "LowRank", "Stored", "equal"]
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,24 @@ class LowRank:
         return str(self.left)
 
 
-Change: TypeAlias = Difference | Stored | LowRank
+@dataclass(frozen=True)
+class Computed:
+    """A change that a method in memory computes."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    matrix: Callable[[], NDArray[Any]]
+    """Returns a new array."""
+
+    def check(self) -> None:
+        """Refuse nothing: whoever computes it vouches for it."""
+
+    def __str__(self) -> str:
+        return self.name
+
+
+Change: TypeAlias = Difference | Stored | LowRank | Computed
 
 
 def equal(left: Entry, right: Entry) -> bool:

@@ -1,4 +1,4 @@
-"""What `fit_checkpoint` is to do: which layers, where their changes are, and what is wrong with others."""
+"""Which layers of files are to be fitted, where their changes are, and what is wrong with others."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from structmat._checkpoint_fit.adapter_files import CONFIG, PREFIX
+from structmat._checkpoint_fit.changes import Change, Difference, LowRank, Stored
 from structmat.io import Checkpoint, CheckpointError, Entry
-from structmat.studies._checkpoint._changes import Change, Difference, LowRank, Stored
 
-__all__ = ["Plan", "plan_delta", "plan_lora", "plan_pair"]
+__all__ = ["ChangePlan", "plan_delta", "plan_lora", "plan_pair"]
 
 _WEIGHT = ".weight"
-_PREFIX = "base_model.model."
-"""Of names in the files of PEFT."""
 _EMBEDDING = re.compile(r"(.*\.)?([^.]*embed[^.]*|wte|wpe|shared)(\.\d+)?", re.IGNORECASE)
 """Modules whose matrix is a table that is looked up, not a linear layer."""
 _CONV1D_MODELS = {"decision_transformer", "gpt2", "imagegpt", "openai-gpt"}
@@ -25,7 +24,7 @@ _LORA = re.compile(r"(?P<name>.*)\.lora_(?P<side>[AB])\.weight")
 
 
 @dataclass
-class Plan:
+class ChangePlan:
     """Layers to fit, and the rest."""
 
     changes: dict[str, Change] = field(default_factory=dict)
@@ -67,10 +66,10 @@ def is_target(name: str, targets: str | None) -> bool:
     return re.search(targets, name) is not None
 
 
-def plan_pair(base_path: Path, tuned_path: Path, targets: str | None, *, cast: bool) -> Plan:
+def plan_pair(base_path: Path, tuned_path: Path, targets: str | None, *, cast: bool) -> ChangePlan:
     """Plan the fit of a tuned checkpoint minus its base."""
     base, tuned = _located(base_path), _located(tuned_path)
-    plan = Plan(base=str(base_path), stamps={"base": base.stamp(), "tuned": tuned.stamp()})
+    plan = ChangePlan(base=str(base_path), stamps={"base": base.stamp(), "tuned": tuned.stamp()})
     plan.faults |= {str(file): text for side in (base, tuned) for file, text in side.broken.items()}
     for key in tuned:
         _add_pair(plan, tuned, base, key, targets, cast=cast)
@@ -93,7 +92,9 @@ def _located(path: Path) -> Checkpoint:
     return Checkpoint(path.absolute())
 
 
-def _add_pair(plan: Plan, tuned: Checkpoint, base: Checkpoint, key: str, targets: str | None, *, cast: bool) -> None:
+def _add_pair(
+    plan: ChangePlan, tuned: Checkpoint, base: Checkpoint, key: str, targets: str | None, *, cast: bool
+) -> None:
     """Take in one weight of the tuned checkpoint."""
     name = key.removesuffix(_WEIGHT)
     try:
@@ -114,12 +115,12 @@ def _add_pair(plan: Plan, tuned: Checkpoint, base: Checkpoint, key: str, targets
         plan.pairs.append((after, before))
 
 
-def plan_delta(path: Path, targets: str | None) -> Plan:
+def plan_delta(path: Path, targets: str | None) -> ChangePlan:
     """Plan the fit of changes that stand in a file, by name of the module or of its weight."""
     deltas = _located(path)
-    plan = Plan(stamps={"delta": deltas.stamp()}, faults={str(f): text for f, text in deltas.broken.items()})
+    plan = ChangePlan(stamps={"delta": deltas.stamp()}, faults={str(f): text for f, text in deltas.broken.items()})
     for key in deltas:
-        name = key.removeprefix(_PREFIX).removesuffix(_WEIGHT)
+        name = key.removeprefix(PREFIX).removesuffix(_WEIGHT)
         if key in deltas.faults:
             plan.faults[name] = deltas.faults[key]
             continue
@@ -131,11 +132,11 @@ def plan_delta(path: Path, targets: str | None) -> Plan:
     return plan
 
 
-def plan_lora(folder: Path, targets: str | None) -> Plan:
+def plan_lora(folder: Path, targets: str | None) -> ChangePlan:
     """Plan the fit of a LoRA adapter in the layout of PEFT."""
     settings = _lora_settings(folder)
     adapter = _located(folder)
-    plan = Plan(
+    plan = ChangePlan(
         base=settings.get("base_model_name_or_path"),
         task_type=settings.get("task_type"),
         stamps={"lora": adapter.stamp(), "lora_config": settings},
@@ -148,7 +149,7 @@ def plan_lora(folder: Path, targets: str | None) -> Plan:
         else:
             plan.left_out.append(key)
     for prefixed in sides:
-        name = prefixed.removeprefix(_PREFIX)
+        name = prefixed.removeprefix(PREFIX)
         plan.seen.append(name)
         try:
             left, right = (adapter.entry(f"{prefixed}.lora_{side}{_WEIGHT}") for side in "BA")
@@ -165,7 +166,7 @@ def plan_lora(folder: Path, targets: str | None) -> Plan:
 
 
 def _lora_settings(folder: Path) -> dict[str, Any]:
-    file = folder / "adapter_config.json"
+    file = folder / CONFIG
     try:
         settings: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         kind = settings["peft_type"]
