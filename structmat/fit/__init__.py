@@ -38,10 +38,10 @@ Three factors on any grid of blocks:
 
 from __future__ import annotations
 
-from structmat.fit._cdd import fit_cdd
-from structmat.fit._curve import CurveProgress, error_curve
-from structmat.fit._error_curve import ErrorCurve
-from structmat.fit._exact import factorize_cdd
+from structmat.fit._curve_result import ErrorCurve
+from structmat.fit._error_curve import CurveProgress, error_curve
+from structmat.fit._factorize_cdd import factorize_cdd
+from structmat.fit._fit_cdd import fit_cdd
 from structmat.fit._result import FitProgress, FitResult
 
 __all__ = ["CurveProgress", "ErrorCurve", "FitProgress", "FitResult", "error_curve", "factorize_cdd", "fit_cdd"]
