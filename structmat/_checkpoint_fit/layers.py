@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -176,7 +176,7 @@ def _by_svd(matrix: NDArray[Any], n_parameters: int, weights: NDArray[Any] | Non
     return {"svd_rank": rank, "svd_parameters": rank * (rows + cols), "svd_error": error}
 
 
-def _vectors(result: FitResult, shapes: list[tuple[int, ...]]) -> dict[str, NDArray[Any]]:
+def _vectors(result: FitResult, shapes: Sequence[tuple[int, ...]]) -> dict[str, NDArray[Any]]:
     """Return the vectors of a fit as an adapter holds them: circulants as grids of blocks."""
     leaves = [to_numpy(factor._arrays()[0]) for factor in result.operator.factors]
     return {str(i): leaf.reshape(shape) for i, (leaf, shape) in enumerate(zip(leaves, shapes, strict=True))}

@@ -12,14 +12,17 @@ from array_api_compat import numpy as numpy_namespace
 
 from structmat._arrays.arrays import contiguous, moved, padded, reversed_cyclically
 from structmat._arrays.typing import Array, Namespace
-from structmat._engine import PLAIN, Settings, from_spectrum, method_for, spectrum, transforms
-from structmat.operators._convolution import Plan, Step
+from structmat._engine.convolve import transforms
+from structmat._engine.engines import Settings, method_for
+from structmat._engine.plan import ChunkedPlan, Step
+from structmat._engine.table import PLAIN
+from structmat._engine.transforms import from_spectrum, spectrum
 
 __all__ = ["BlockConvolution", "by_frequency"]
 
 
 @dataclass(frozen=True, eq=False, repr=False, slots=True)
-class BlockConvolution(Plan):
+class BlockConvolution(ChunkedPlan):
     """The product of a grid of circulants by its matrices per frequency, laid out as they are read."""
 
     _core_axes = {"spectrum": 3}
@@ -29,15 +32,10 @@ class BlockConvolution(Plan):
     block_size: int
     length: int
     """The length of transforms, longer than `block_size` where that is not fast."""
-    real: bool
-    how: Settings
-    shape: Any = None
+    is_real: bool
+    settings: Settings
+    shape: Any
     """Rows and columns."""
-
-    @property
-    def is_real(self) -> bool:
-        """Whether it takes real vectors."""
-        return self.real
 
     @property
     def is_stack(self) -> bool:
@@ -46,7 +44,7 @@ class BlockConvolution(Plan):
 
     @property
     def width(self) -> int:
-        """How many numbers a product moves at a time for one vector."""
+        """How batched numbers a product moves at a time for one vector."""
         return int(max(self.spectrum.shape[-2:])) * self.length
 
     @property
@@ -54,17 +52,19 @@ class BlockConvolution(Plan):
         """How long the convolutions of one product are together.
 
         Measured: transforms cost half as much again as those of a circulant, and the complex products per frequency as
-        much as a dense product of 2 b + 4 times as many entries as there are blocks.
+        much as a dense product of 2 b + 4 times as batched entries as there are blocks.
         """
         q, p = self.spectrum.shape[-2:]
         rows, cols = self.shape
         gained = rows * cols - (2 * self.block_size + 4) * p * q
         return rows * cols * 0.75 * (p + q) * self.length / gained if gained > 0 else inf
 
-    def _step(self, dtype: str, *, many: bool, once: bool = False) -> Step:
-        method = method_for(self.how.engine, dtype, self.length, many=many)
+    def step(self, dtype: str, *, batched: bool, once: bool = False) -> Step:
+        """Return what computes NumPy's chunks."""
+        method = method_for(self.settings.engine, dtype, self.length, batched=batched)
         method = PLAIN.get(method, method)
-        forward, backward = transforms(method, self.length, self.how.threads_inside(many=many), real=self.real, axis=0)
+        workers = self.settings.threads_inside(batched=batched)
+        forward, backward = transforms(method, self.length, workers, real=self.is_real, axis=0)
         (q, p), b = self.spectrum.shape[-2:], self.block_size
 
         def step(x: Any, out: Any) -> Any:
@@ -80,29 +80,32 @@ class BlockConvolution(Plan):
 
         return step
 
-    def _whole(self, x: Array, xp: Namespace) -> Array:
+    def whole(self, x: Array, xp: Namespace) -> Array:
+        """Return the product along the last axis."""
         y = by_frequency(
             lambda X: xp.matmul(X, self.spectrum),
             x,
             self.block_size,
             self.length,
             xp,
-            real=self.real,
+            real=self.is_real,
             stack=self.is_stack,
         )
         return y[..., : self.shape[0]]
 
     def _with(self, spectrum: Array, shape: Any) -> BlockConvolution:
-        return BlockConvolution(spectrum, self.block_size, self.length, self.real, self.how, shape)
+        return BlockConvolution(spectrum, self.block_size, self.length, self.is_real, self.settings, shape)
 
-    def _transpose(self) -> BlockConvolution:
+    def transpose(self) -> BlockConvolution:
+        """Return the plan of the transpose."""
         xp = self._own_namespace()
         S = contiguous(xp.matrix_transpose(self.spectrum), xp)
-        return self._with(xp.conj(S) if self.real else _mirrored(S, xp), self.shape[::-1])
+        return self._with(xp.conj(S) if self.is_real else _mirrored(S, xp), self.shape[::-1])
 
-    def _conj(self) -> BlockConvolution:
+    def conj(self) -> BlockConvolution:
+        """Return the plan of the complex conjugate."""
         xp = self._own_namespace()
-        return self if self.real else self._with(_mirrored(xp.conj(self.spectrum), xp), self.shape)
+        return self if self.is_real else self._with(_mirrored(xp.conj(self.spectrum), xp), self.shape)
 
 
 def _mirrored(S: Array, xp: Namespace) -> Array:

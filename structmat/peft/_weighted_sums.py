@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from structmat._arrays.errors import ArgumentValueError
 from structmat.torch import CDDAdapter
 
 __all__ = ["combined"]
@@ -23,17 +24,20 @@ def combined(terms: Sequence[tuple[float, CDDAdapter]], path: str, *, fit: bool)
     first = terms[0][1]
     options = {**first.options(), "alpha": 1.0}
     if any({**adapter.options(), "alpha": 1.0} != options for _, adapter in terms):
-        raise ValueError(f"add_weighted_adapter: adapters of {path} have other numbers of factors or block sizes")
+        raise ArgumentValueError(
+            "add_weighted_adapter", "adapters", f"have other numbers of factors or block sizes in {path}"
+        )
     differing = [
         k for k, factor in enumerate(first.factors) if any(not torch.equal(a.factors[k], factor) for _, a in terms)
     ]
     total = CDDAdapter(**options, dtype=first.factors[0].dtype, device=first.factors[0].device)
     if len(differing) > 1:
         if not fit:
-            raise ValueError(
-                f"add_weighted_adapter: the sum is no product of {first.n_factors} factors in {path}, where adapters "
-                f'differ in {len(differing)} of them; set_adapter with a list of names sums exactly, and "fit" '
-                "approximates"
+            raise ArgumentValueError(
+                "add_weighted_adapter",
+                "adapters",
+                f"have no sum that is a product of {first.n_factors} factors in {path}, where they differ in "
+                f'{len(differing)} of them; set_adapter with a list of names sums exactly, and "fit" approximates',
             )
         total.fit_(torch.stack([weight * adapter.dense() for weight, adapter in terms]).sum(0))
         return total

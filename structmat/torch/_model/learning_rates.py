@@ -6,7 +6,8 @@ from typing import Any
 
 from torch import nn
 
-from structmat.torch._layers.adapter import CDDAdapter
+from structmat._arrays.errors import ArgumentValueError
+from structmat.torch._change.cdd_adapter import CDDAdapter
 
 __all__ = ["param_groups"]
 
@@ -56,11 +57,11 @@ def param_groups(
     circulants: dict[int, list[nn.Parameter]] = {}
     for module in model.modules():
         if isinstance(module, CDDAdapter):
-            for factor, (_, cols) in zip(module.factors, module.shapes, strict=True):
+            for factor, (_, cols) in zip(module.factors, module.layout.factor_shapes, strict=True):
                 if factor.requires_grad:
                     (diagonals if factor.ndim == 1 else circulants.setdefault(cols, [])).append(factor)
     if not diagonals and not circulants:
-        raise ValueError("param_groups: the model has no trainable CDD adapter")
+        raise ArgumentValueError("param_groups", "model", "has no trainable CDD adapter")
     groups: list[dict[str, Any]] = [{"name": "diagonals", "params": diagonals, "lr": lr, "weight_decay": 0.0}]
     groups += [
         {"name": f"circulants of {cols} columns", "params": params, "lr": lr * cols**-0.5, "weight_decay": 0.0}

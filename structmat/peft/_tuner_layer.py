@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer, _get_in_out_features, check_adapters_to_merge
@@ -12,15 +12,10 @@ from peft.utils import quantization_extra_repr, resolve_quantization_backend
 from peft.utils.quantization_utils import ForwardOnlyQuantizationBackend
 from torch import Tensor, nn
 
-from structmat.torch import CDDAdapter
-from structmat.torch._layers.adapted_layer import add_selected, no_fast_path
-from structmat.torch._layers.base_layers import is_transposed
-from structmat.torch._layers.initial_values import Init
-from structmat.torch._layers.linear import with_changes
+from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
+from structmat.torch import CDDAdapter, add_per_sample, forward_with_adapters, has_transposed_weight
 
-__all__ = ["BASE", "CDDTunerLinear"]
-
-BASE = "__base__"  # PEFT's name for "no adapter" in mixed batches
+__all__ = ["CDDTunerLinear"]
 
 
 class CDDTunerLinear(nn.Module, BaseTunerLayer):
@@ -65,18 +60,19 @@ class CDDTunerLinear(nn.Module, BaseTunerLayer):
         self.cast_input_dtype_enabled = True
         features = _get_in_out_features(inner)
         if None in features:
-            raise TypeError(f"CDD: {type(inner).__name__} has no features to speak of")
+            raise ArgumentTypeError(
+                "CDDTunerLinear", "base_layer", f"must have features, as a linear layer has, got {type(inner).__name__}"
+            )
         self.in_features, self.out_features = (int(size) for size in features)
         self.cdd_adapters = nn.ModuleDict()
         self.cdd_alpha = {}
-        self.register_forward_pre_hook(no_fast_path)
 
     def update_layer(
         self,
         adapter_name: str,
         *,
         n_factors: int = 3,
-        block_size: int | None = None,
+        block_size: int | Literal["min"] = "min",
         alpha: float = 1.0,
         init_weights: bool | str = True,
         inference_mode: bool = False,
@@ -89,7 +85,7 @@ class CDDTunerLinear(nn.Module, BaseTunerLayer):
             A new name.
         n_factors : int, default 3
             See `CDDConfig`, as for the others.
-        block_size : int, optional
+        block_size : int or "min", default "min"
             Side of the circulants.
         alpha : float, default 1.0
             What the change is multiplied by.
@@ -103,7 +99,11 @@ class CDDTunerLinear(nn.Module, BaseTunerLayer):
         ValueError
             If an option is wrong, or a gradient is missing; nothing has changed then.
         """
-        init: Init = "zero" if init_weights is True else "gradient" if init_weights == "gradient" else "normal"
+        init: Literal["zero", "normal", "gradient"] = "normal"
+        if init_weights is True:
+            init = "zero"
+        elif init_weights == "gradient":
+            init = "gradient"
         if torch.empty(0).is_meta:  # values come from a file
             init = "zero"
         adapter = CDDAdapter(
@@ -124,12 +124,14 @@ class CDDTunerLinear(nn.Module, BaseTunerLayer):
         base = self.get_base_layer()
         gradient = getattr(getattr(base, "weight", None), "grad", None)
         if gradient is None:
-            raise ValueError(
-                'init_weights="gradient" needs the gradients of the weights of all target modules: run '
-                "loss.backward() on the model before the adapter is added; quantised weights have none"
+            raise ArgumentValueError(
+                "CDDConfig",
+                "init_weights",
+                '"gradient" needs the gradients of the weights of all target modules: run loss.backward() on the '
+                "model before the adapter is added; quantised weights have none",
             )
         gradient = gradient.detach().to("cpu", torch.promote_types(gradient.dtype, torch.float32))
-        return gradient.T if is_transposed(base) else gradient
+        return gradient.T if has_transposed_weight(base) else gradient
 
     # ---- the forward pass
 
@@ -162,20 +164,25 @@ class CDDTunerLinear(nn.Module, BaseTunerLayer):
         if self._disable_adapters or self.merged_adapters:
             return base(x)
         if names is not None:
-            chosen = [name if name in self.cdd_adapters else None for name in names]
-            return add_selected(base(x), x, chosen, lambda name, y, x: self.cdd_adapters[name].add_to(y, x))
+            known = dict(self.cdd_adapters.items())
+            chosen = [known.get(name) for name in names]
+            return add_per_sample(base(x), x, chosen)
         added = [self.cdd_adapters[name] for name in self.active_adapters if name in self.cdd_adapters]
-        return with_changes(base, x, added)
+        return forward_with_adapters(base, x, added)
 
     def _check_names(self, x: Tensor, names: Sequence[str]) -> None:
         if len(x) != len(names):
-            raise ValueError(
+            raise ArgumentValueError(
+                "CDDTunerLinear",
+                None,
                 "Length of `adapter_names` should be the same as the number of inputs, but got "
-                f"{len(names)} and {len(x)} respectively."
+                f"{len(names)} and {len(x)} respectively.",
             )
         if self.merged:
-            raise ValueError(
-                "Cannot pass `adapter_names` when there are merged adapters, please call `unmerge_adapter` first."
+            raise ArgumentValueError(
+                "CDDTunerLinear",
+                None,
+                "Cannot pass `adapter_names` when there are merged adapters, please call `unmerge_adapter` first.",
             )
 
     # ---- merging
@@ -194,7 +201,7 @@ class CDDTunerLinear(nn.Module, BaseTunerLayer):
             In the layout of the base layer's weight, which ``Conv1D`` stores transposed; `alpha` included.
         """
         change = self.cdd_adapters[adapter].dense()
-        return change.T if is_transposed(self.get_base_layer()) else change
+        return change.T if has_transposed_weight(self.get_base_layer()) else change
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
         """Add changes to the base layer's weight.

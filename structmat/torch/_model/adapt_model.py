@@ -6,11 +6,12 @@ from typing import Any
 
 from torch import nn
 
+from structmat._arrays.errors import ArgumentValueError
 from structmat.torch._layers.adapted_layer import AdaptedLayer
-from structmat.torch._layers.base_layers import is_transposed
-from structmat.torch._model.summary import AdapterSummary, summarise
+from structmat.torch._layers.frozen_base import has_transposed_weight
+from structmat.torch._model.costs import AdapterSummary, summarise
 from structmat.torch._model.targets import Targets, matches, targeted
-from structmat.torch._model.wrap_layers import attach
+from structmat.torch._model.wrapping import wrap_layers
 
 __all__ = ["adapt"]
 
@@ -72,15 +73,17 @@ def adapt(
     trainable: 24 of 114 parameters (21.1 %)
     added operations: 166 per token, 130 % of the adapted layers' own; 2.5 b log2(b) for a transform of b values
     """
-    kept = [module for path, module in model.named_modules() if path and matches(path, train)]
+    kept = [module for path, module in model.named_modules() if path and matches(path, train, "train")]
     if train and not kept:
-        raise ValueError(f"adapt: train {train!r} matches no module")
+        raise ArgumentValueError("adapt", "train", f"{train!r} matches no module")
     inside = {id(module) for outer in kept for module in outer.modules()}
     found = {path: m for path, m in targeted(model, targets, exclude).items() if id(m) not in inside}
     if not found:
-        raise ValueError(f"adapt: everything that targets {targets!r} match is to stay trainable by train {train!r}")
+        raise ArgumentValueError(
+            "adapt", None, f"everything that targets {targets!r} match is to stay trainable by train {train!r}"
+        )
 
-    layers = attach(model, {path: _options(m, path, options) for path, m in found.items()}, name)
+    layers = wrap_layers(model, {path: _options(m, path, options) for path, m in found.items()}, name)
     trained = {id(p) for module in kept for p in module.parameters()}
     trained |= {id(p) for layer in layers for p in layer.adapters[name].parameters()}
     for parameter in model.parameters():
@@ -97,6 +100,8 @@ def _options(module: nn.Module, path: str, options: dict[str, Any]) -> dict[str,
     base = module.base if isinstance(module, AdaptedLayer) else module
     gradient = getattr(getattr(base, "weight", None), "grad", None)
     if gradient is None:
-        raise ValueError(f'adapt: init="gradient" needs the gradient of {path}.weight; run loss.backward() before')
-    gradient = gradient.T if is_transposed(base) else gradient
+        raise ArgumentValueError(
+            "adapt", "init", f'"gradient" needs the gradient of {path}.weight; run loss.backward() before'
+        )
+    gradient = gradient.T if has_transposed_weight(base) else gradient
     return {**options, "gradient": gradient.flatten(1)}

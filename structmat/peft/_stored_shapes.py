@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-__all__ = ["FACTOR", "mismatches", "stored_shapes"]
+from structmat._arrays.errors import ArgumentValueError
+from structmat._checkpoint_fit.adapter_files import FACTOR_KEY
 
-FACTOR = re.compile(r"^(?:base_model\.model\.)?(?P<path>.*)\.cdd_adapters\.factors\.(?P<index>\d+)$")
+__all__ = ["mismatches", "stored_shapes"]
 
 
 def stored_shapes(path: Path) -> dict[str, tuple[int, ...]]:
@@ -23,11 +23,17 @@ def stored_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     """
     try:
         with safe_open(path, framework="pt") as file:
-            shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys() if FACTOR.match(key)}  # noqa: SIM118
+            shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys() if FACTOR_KEY.match(key)}  # noqa: SIM118
     except SafetensorError as error:
-        raise ValueError(f"The adapter file {path} is no safetensors file or is cut short: {error}") from error
+        raise ArgumentValueError(
+            "CDDConfig.from_pretrained", None, f"the adapter file {path} is cut short or no safetensors file: {error}"
+        ) from error
     if not shapes:
-        raise ValueError(f"The adapter file {path} holds no weights of a CDD adapter; was it made by another method?")
+        raise ArgumentValueError(
+            "CDDConfig.from_pretrained",
+            None,
+            f"the adapter file {path} holds no weights of a CDD adapter; was it made by another method?",
+        )
     return shapes
 
 
@@ -39,7 +45,7 @@ def mismatches(stored: Mapping[str, tuple[int, ...]], expected: Mapping[str, lis
     """
     found: dict[str, dict[int, tuple[int, ...]]] = {}
     for key, shape in stored.items():
-        if match := FACTOR.match(key):
+        if match := FACTOR_KEY.match(key):
             found.setdefault(match["path"], {})[int(match["index"])] = shape
     shapes = {path: [shape for _, shape in sorted(indexed.items())] for path, indexed in found.items()}
     if not shapes.keys() & expected.keys() and sorted(shapes.values()) == sorted(expected.values()):

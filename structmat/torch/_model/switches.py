@@ -7,16 +7,17 @@ from contextlib import contextmanager
 
 from torch import nn
 
+from structmat._arrays.errors import ArgumentValueError
 from structmat.torch._layers.adapted_layer import AdaptedLayer
 from structmat.torch._model.targets import adapted_layers
-from structmat.torch._model.wrap_layers import replace
+from structmat.torch._model.wrapping import replace_layer
 
 __all__ = [
-    "activate_adapters",
+    "adapters_per_sample",
     "disable_adapters",
     "merge_adapters",
     "remove_adapters",
-    "select_adapters",
+    "set_adapters",
     "unmerge_adapters",
 ]
 
@@ -24,7 +25,7 @@ __all__ = [
 def _layers(model: nn.Module, caller: str) -> dict[str, AdaptedLayer]:
     found = adapted_layers(model)
     if not found:
-        raise ValueError(f"{caller}: the model has no adapted layer")
+        raise ArgumentValueError(caller, "model", "has no adapted layer")
     return found
 
 
@@ -85,15 +86,17 @@ def remove_adapters(model: nn.Module, *, merge: bool = False) -> None:
     layers = _layers(model, "remove_adapters")
     for path, layer in layers.items():
         if layer is model:
-            raise ValueError("remove_adapters: the model is itself the adapted layer; take its base, or to_linear()")
+            raise ArgumentValueError(
+                "remove_adapters", "model", "is itself the adapted layer; take its base, or to_linear()"
+            )
         if layer.base is None:
-            raise ValueError(f"remove_adapters: {path} has no base layer to put back")
+            raise ArgumentValueError("remove_adapters", "model", f"has no base layer to put back at {path}")
     if merge:
         merge_adapters(model)
     else:
         unmerge_adapters(model)
     for layer in layers.values():
-        replace(model, layer, layer.base)
+        replace_layer(model, layer, layer.base)
 
 
 @contextmanager
@@ -124,7 +127,7 @@ def disable_adapters(model: nn.Module) -> Iterator[None]:
                 layer.merge()
 
 
-def activate_adapters(model: nn.Module, names: str | Sequence[str]) -> None:
+def set_adapters(model: nn.Module, names: str | Sequence[str]) -> None:
     """Choose the adapters whose changes are added; several sum. What is trainable stays as it is.
 
     Parameters
@@ -142,16 +145,16 @@ def activate_adapters(model: nn.Module, names: str | Sequence[str]) -> None:
         If adapters are merged.
     """
     names = (names,) if isinstance(names, str) else tuple(names)
-    layers = list(_layers(model, "activate_adapters").values())
-    _require_known(layers, names, "activate_adapters")
+    layers = list(_layers(model, "set_adapters").values())
+    _require_known(layers, names, "set_adapters")
     for layer in layers:
-        layer._require_unmerged("activate_adapters")
+        layer._require_unmerged("set_adapters")
     for layer in layers:
         layer.active_adapters = [name for name in names if name in layer.adapters]
 
 
 @contextmanager
-def select_adapters(model: nn.Module, names: Sequence[str | None]) -> Iterator[None]:
+def adapters_per_sample(model: nn.Module, names: Sequence[str | None]) -> Iterator[None]:
     """Choose one adapter for each sample of a batch within a ``with`` block.
 
     Parameters
@@ -176,19 +179,19 @@ def select_adapters(model: nn.Module, names: Sequence[str | None]) -> Iterator[N
     Examples
     --------
     >>> import torch
-    >>> from structmat.torch import adapt, select_adapters
+    >>> from structmat.torch import adapt, adapters_per_sample
     >>> model = torch.nn.Sequential(torch.nn.Linear(4, 4))
     >>> _ = adapt(model, name="a", init="normal")
     >>> _ = adapt(model, name="b", init="normal")
-    >>> with select_adapters(model, ["a", None, "b"]):
+    >>> with adapters_per_sample(model, ["a", None, "b"]):
     ...     model(torch.ones(3, 4)).shape
     torch.Size([3, 4])
     """
-    layers = list(_layers(model, "select_adapters").values())
-    _require_known(layers, [name for name in names if name is not None], "select_adapters")
+    layers = list(_layers(model, "adapters_per_sample").values())
+    _require_known(layers, [name for name in names if name is not None], "adapters_per_sample")
     before = [(layer, layer._selection) for layer in layers]
     for layer in layers:
-        layer._require_unmerged("select_adapters")
+        layer._require_unmerged("adapters_per_sample")
     try:
         for layer in layers:
             layer._selection = tuple(name if name in layer.adapters else None for name in names)
@@ -202,4 +205,4 @@ def _require_known(layers: Sequence[AdaptedLayer], names: Sequence[str], caller:
     known = {name for layer in layers for name in layer.adapters}
     for name in names:
         if name not in known:
-            raise ValueError(f"{caller}: no layer has an adapter {name!r}, only {sorted(known)}")
+            raise ArgumentValueError(caller, "names", f"{name!r} is in no layer, only {sorted(known)}")

@@ -8,15 +8,15 @@ from typing import Any
 from torch import nn
 
 from structmat.torch._layers.adapted_layer import AdaptedLayer
-from structmat.torch._layers.base_layers import features
 from structmat.torch._layers.conv import CDDConv, is_pointwise
 from structmat.torch._layers.embedding import CDDEmbedding
+from structmat.torch._layers.frozen_base import features
 from structmat.torch._layers.linear import CDDLinear
 
-__all__ = ["attach", "replace", "sizes"]
+__all__ = ["change_shape", "replace_layer", "wrap_layers"]
 
 
-def sizes(module: nn.Module) -> tuple[int, int]:
+def change_shape(module: nn.Module) -> tuple[int, int]:
     """Return the columns and rows of the change of a module that can be adapted, or is.
 
     Raises
@@ -41,7 +41,7 @@ def _wrapped(module: nn.Module, name: str, options: Mapping[str, Any]) -> Adapte
     return CDDLinear.from_linear(module, name=name, **options)
 
 
-def attach(model: nn.Module, options: Mapping[str, Mapping[str, Any]], name: str) -> list[AdaptedLayer]:
+def wrap_layers(model: nn.Module, options: Mapping[str, Mapping[str, Any]], name: str) -> list[AdaptedLayer]:
     """Add an adapter to each layer, by path, with its options; wrap those that are not adapted yet.
 
     A layer that is shared is wrapped once, and replaced everywhere. If one fails the model is left as it was.
@@ -64,11 +64,11 @@ def attach(model: nn.Module, options: Mapping[str, Mapping[str, Any]], name: str
             parameter.requires_grad_(before)
         raise
     for layer in new.values():
-        replace(model, layer.base, layer)
+        replace_layer(model, layer.base, layer)
     return [*new.values(), *extended]
 
 
-def replace(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
+def replace_layer(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
     """Put a module in the place of another one, everywhere in a model."""
     places = [(owner, name) for owner in model.modules() for name, child in owner._modules.items() if child is old]
     for owner, name in places:

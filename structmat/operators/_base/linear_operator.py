@@ -1,26 +1,29 @@
-"""Linear algebra in closed form: checked public methods over one hook each.
+"""The base class of all operators: linear algebra in closed form, on top of products and arithmetic.
 
-An operator that has a closed form overrides the hook; for any other the hook raises an error that names the dense or
-iterative alternative. Nothing here builds a dense matrix.
+Public methods check, bring half precision to single, and call one hook each. An operator that has a closed form
+overrides the hook; for any other the hook raises an error that names the dense or iterative alternative. Nothing here
+builds a dense matrix.
 """
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
-from structmat._arrays.arrays import precision_of, restored
-from structmat._arrays.errors import ArgumentValueError
-from structmat.operators._functions import MatrixFunctions
+from structmat._arrays.arrays import filled, restored
+from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
+from structmat._arrays.typing import Array, ArrayLike, Namespace
+from structmat.operators._base.closed_forms import (
+    ALTERNATIVES,
+    NormOrder,
+    SpectralFunction,
+    cutoff,
+    ratio,
+    sign_and_log,
+)
+from structmat.operators._base.operator import Operator
 
-if TYPE_CHECKING:
-    from structmat._arrays.typing import Array, ArrayLike, Namespace
-    from structmat.operators._base import LinearOperator
-
-__all__ = ["ClosedForms", "EigResult", "NormOrder", "SlogdetResult"]
-
-NormOrder: TypeAlias = Literal["fro", "nuc", 1, 2] | float
-"""A matrix norm: Frobenius, nuclear, largest column sum, largest singular value; infinity is the largest row sum."""
+__all__ = ["EigResult", "LinearOperator", "SlogdetResult"]
 
 
 class EigResult(NamedTuple):
@@ -41,12 +44,24 @@ class SlogdetResult(NamedTuple):
     """Natural logarithm of the absolute value, real; shape of the batch."""
 
 
-class ClosedForms(MatrixFunctions):
-    """The linear algebra of `structmat.LinearOperator`; see there."""
+class LinearOperator(Operator["LinearOperator"]):
+    """A matrix known by its products.
+
+    The axis rule: `matvec` acts on the last axis of its argument, leading axes are batch and broadcast against the
+    batch axes of the operator's parameters. ``op @ x`` follows `numpy.matmul`: one axis means a vector, otherwise the
+    columns of the last two axes. dtype and device follow the inputs; half precision is computed in float32 and cast
+    back.
+
+    A method for which an operator has no closed form raises `NotImplementedError`, and the message names what to call
+    instead. Where a NumPy operator is singular to working precision, `inv`, `solve` and functions with a pole at zero
+    raise `numpy.linalg.LinAlgError`; torch and JAX return infinities or NaN instead, since a check of values would wait
+    for the device and break ``jit``.
+
+    Subclasses are frozen, slotted dataclasses with ``eq=False``. They supply `shape` and the hooks ``_matvec``,
+    ``_transpose`` and ``_conj``, and say in ``_core_axes`` which fields are parameters; the other hooks have a default.
+    """
 
     __slots__ = ()
-
-    # Public methods: check, widen half precision, call the hook, cast back.
 
     def inv(self) -> LinearOperator:
         """Return the inverse as an operator.
@@ -62,11 +77,6 @@ class ClosedForms(MatrixFunctions):
         ------
         ValueError
             If the operator is not square.
-        numpy.linalg.LinAlgError
-            If a NumPy operator is singular to working precision. torch and JAX return infinities or NaN instead, since
-            a check of values would wait for the device and break ``jit``.
-        NotImplementedError
-            If there is no closed form; the message names the alternative.
 
         Examples
         --------
@@ -79,10 +89,10 @@ class ClosedForms(MatrixFunctions):
                [0., 0., 1., 0.],
                [0., 0., 0., 1.]])
         """
-        op, xp = self._opened("inv", square=True)
-        return self._closed(op._inv(xp), xp)
+        op, xp = self._to_working_precision("inv", square=True)
+        return self._from_working_precision(op._inv(xp), xp)
 
-    def solve(self, b: ArrayLike) -> Array:
+    def solve(self, b: ArrayLike, /, *, out: Any = None) -> Array:
         """Return x with ``matvec(x) = b``.
 
         Parameters
@@ -90,6 +100,8 @@ class ClosedForms(MatrixFunctions):
         b : array, shape (..., n)
             Right-hand sides along the last axis, leading axes are batch: the axis rule of `matvec`. For right-hand
             sides in columns write ``op.inv() @ B``.
+        out : numpy.ndarray, optional
+            Where to put the solutions of NumPy arrays: of their shape and dtype.
 
         Returns
         -------
@@ -100,10 +112,6 @@ class ClosedForms(MatrixFunctions):
         ------
         ValueError
             If the operator is not square, or `b` has another length.
-        numpy.linalg.LinAlgError
-            As for `inv`.
-        NotImplementedError
-            If there is no closed form; the message names the alternative.
 
         Notes
         -----
@@ -117,10 +125,10 @@ class ClosedForms(MatrixFunctions):
         >>> C.solve(C.matvec(np.array([1.0, 2.0, 3.0]))).round(12)
         array([1., 2., 3.])
         """
-        self._opened("solve", square=True)
+        self._to_working_precision("solve", square=True)
         op, operand, xp, dtype = self._operand(b, "solve", "b", self.shape[0])
-        x = op._solve(operand, xp)
-        return restored(x, dtype, xp)
+        x = restored(op._solve(operand, xp), dtype, xp)
+        return x if out is None else filled(out, x, f"{type(self).__name__}.solve")
 
     def pinv(self, *, rtol: float | None = None) -> LinearOperator:
         """Return the Moore-Penrose pseudo-inverse as an operator.
@@ -136,11 +144,6 @@ class ClosedForms(MatrixFunctions):
         LinearOperator
             Of shape ``(cols, rows)``.
 
-        Raises
-        ------
-        NotImplementedError
-            If there is no closed form (products, sums, cropped block circulants); the message names the alternative.
-
         Examples
         --------
         >>> import numpy as np
@@ -149,8 +152,8 @@ class ClosedForms(MatrixFunctions):
         array([[0.5, 0. ],
                [0. , 0. ]])
         """
-        op, xp = self._opened("pinv")
-        return self._closed(op._pinv(op._rtol(rtol, xp), xp), xp)
+        op, xp = self._to_working_precision("pinv")
+        return self._from_working_precision(op._pinv(cutoff(rtol, op.shape, op.dtype, xp), xp), xp)
 
     def lstsq(self, b: ArrayLike, *, rtol: float | None = None) -> Array:
         """Return the x of least norm among those that minimise ``norm(matvec(x) - b)``.
@@ -171,13 +174,11 @@ class ClosedForms(MatrixFunctions):
         ------
         ValueError
             If `b` has another length.
-        NotImplementedError
-            If there is no closed form; the message names the alternative.
         """
         op, operand, xp, dtype = self._operand(b, "lstsq", "b", self.shape[0])
         if not op._has_pinv():
             raise self._no_closed_form("lstsq")
-        x = op._pinv(op._rtol(rtol, xp), xp)._matvec(operand, xp)
+        x = op._pinv(cutoff(rtol, op.shape, op.dtype, xp), xp)._matvec(operand, xp)
         return restored(x, dtype, xp)
 
     def eigvals(self) -> Array:
@@ -194,8 +195,6 @@ class ClosedForms(MatrixFunctions):
         ------
         ValueError
             If the operator is not square.
-        NotImplementedError
-            If there is no closed form; the message names the alternative.
 
         Examples
         --------
@@ -204,7 +203,7 @@ class ClosedForms(MatrixFunctions):
         >>> sm.Circulant(np.array([2.0, 1.0])).eigvals()
         array([3.+0.j, 1.+0.j])
         """
-        op, xp = self._opened("eigvals", square=True)
+        op, xp = self._to_working_precision("eigvals", square=True)
         return op._eigvals(xp)
 
     def eig(self) -> EigResult:
@@ -220,8 +219,6 @@ class ClosedForms(MatrixFunctions):
         ------
         ValueError
             If the operator is not square.
-        NotImplementedError
-            If there is no closed form; the message names the alternative.
 
         Examples
         --------
@@ -232,7 +229,7 @@ class ClosedForms(MatrixFunctions):
         >>> bool(np.allclose(C.to_dense() @ V.to_dense(), V.to_dense() * w))
         True
         """
-        op, xp = self._opened("eig", square=True)
+        op, xp = self._to_working_precision("eig", square=True)
         return EigResult(*op._eig(xp))
 
     def svdvals(self) -> Array:
@@ -242,14 +239,9 @@ class ClosedForms(MatrixFunctions):
         -------
         array, shape (..., min(rows, cols))
             Real and non-negative.
-
-        Raises
-        ------
-        NotImplementedError
-            If there is no closed form; the message names the alternative.
         """
-        op, xp = self._opened("svdvals")
-        return self._closed(xp.sort(op._svdvals(xp), axis=-1, descending=True), xp)
+        op, xp = self._to_working_precision("svdvals")
+        return self._from_working_precision(xp.sort(op._svdvals(xp), axis=-1, descending=True), xp)
 
     def det(self) -> Array:
         """Return the determinant.
@@ -263,8 +255,6 @@ class ClosedForms(MatrixFunctions):
         ------
         ValueError
             If the operator is not square.
-        NotImplementedError
-            If there is no closed form; the message names the alternative.
 
         Examples
         --------
@@ -273,8 +263,8 @@ class ClosedForms(MatrixFunctions):
         >>> float(sm.Circulant(np.array([2.0, 1.0])).det())
         3.0
         """
-        op, xp = self._opened("det", square=True)
-        return self._closed(xp.prod(op._determinant_factors("det", xp), axis=-1), xp)
+        op, xp = self._to_working_precision("det", square=True)
+        return self._from_working_precision(xp.prod(op._determinant_factors("det", xp), axis=-1), xp)
 
     def slogdet(self) -> SlogdetResult:
         """Return sign and logarithm of the determinant.
@@ -288,16 +278,11 @@ class ClosedForms(MatrixFunctions):
         ------
         ValueError
             If the operator is not square.
-        NotImplementedError
-            If there is no closed form; the message names the alternative.
         """
-        op, xp = self._opened("slogdet", square=True)
+        op, xp = self._to_working_precision("slogdet", square=True)
         factors = op._determinant_factors("slogdet", xp)
-        sign = xp.prod(xp.sign(factors), axis=-1)
-        size = xp.abs(factors)
-        # log(0) = -inf is the right answer; NumPy would also warn.
-        log = xp.where(size > 0, xp.log(xp.where(size > 0, size, xp.ones_like(size))), -xp.inf * xp.ones_like(size))
-        return SlogdetResult(self._closed(sign, xp), self._closed(xp.sum(log, axis=-1), xp))
+        sign, log = sign_and_log(factors, xp)
+        return SlogdetResult(self._from_working_precision(sign, xp), self._from_working_precision(log, xp))
 
     def trace(self) -> Array:
         """Return the sum of the diagonal.
@@ -306,14 +291,9 @@ class ClosedForms(MatrixFunctions):
         -------
         array, shape of the batch
             A scalar array for one matrix.
-
-        Raises
-        ------
-        NotImplementedError
-            If there is no closed form; the message names the alternative.
         """
-        op, xp = self._opened("trace")
-        return self._closed(xp.sum(op._diagonal("trace", xp), axis=-1), xp)
+        op, xp = self._to_working_precision("trace")
+        return self._from_working_precision(xp.sum(op._diagonal("trace", xp), axis=-1), xp)
 
     def diagonal(self) -> Array:
         """Return the main diagonal.
@@ -322,14 +302,9 @@ class ClosedForms(MatrixFunctions):
         -------
         array, shape (..., min(rows, cols))
             The entries ``A[i, i]``.
-
-        Raises
-        ------
-        NotImplementedError
-            If there is no closed form; the message names the alternative.
         """
-        op, xp = self._opened("diagonal")
-        return self._closed(op._diagonal("diagonal", xp), xp)
+        op, xp = self._to_working_precision("diagonal")
+        return self._from_working_precision(op._diagonal("diagonal", xp), xp)
 
     def norm(self, ord: NormOrder = "fro") -> Array:
         """Return a matrix norm.
@@ -349,8 +324,6 @@ class ClosedForms(MatrixFunctions):
         ------
         ValueError
             If `ord` is none of these.
-        NotImplementedError
-            If there is no closed form; the message names the alternative.
 
         Examples
         --------
@@ -364,8 +337,8 @@ class ClosedForms(MatrixFunctions):
             raise ArgumentValueError(
                 f"{type(self).__name__}.norm", "ord", f'must be "fro", "nuc", 1, 2 or inf, got {ord!r}'
             )
-        op, xp = self._opened("norm")
-        return self._closed(op._norm(ord, xp), xp)
+        op, xp = self._to_working_precision("norm")
+        return self._from_working_precision(op._norm(ord, xp), xp)
 
     def cond(self, p: NormOrder = 2) -> Array:
         """Return the condition number ``norm(A, p) * norm(A^-1, p)``.
@@ -385,16 +358,10 @@ class ClosedForms(MatrixFunctions):
         ------
         ValueError
             If `p` is no norm of `norm`, or the operator is not square for a norm other than 2.
-        NotImplementedError
-            If there is no closed form; the message names the alternative.
         """
         if p != 2:
             return self.norm(p) * self.inv().norm(p)
-        values = self.svdvals()
-        xp = self._own_namespace()
-        smallest = values[..., -1]
-        safe = xp.where(smallest > 0, smallest, xp.ones_like(smallest))
-        return xp.where(smallest > 0, values[..., 0] / safe, xp.inf * xp.ones_like(smallest))
+        return ratio(self.svdvals(), self._own_namespace())
 
     def rank(self, *, rtol: float | None = None) -> Array:
         """Return the numerical rank: how many singular values exceed `rtol` times the largest.
@@ -408,16 +375,107 @@ class ClosedForms(MatrixFunctions):
         -------
         array of integers, shape of the batch
             The rank.
+        """
+        op, xp = self._to_working_precision("rank")
+        values = op._svdvals(xp)
+        above = values > cutoff(rtol, op.shape, op.dtype, xp) * xp.max(values, axis=-1, keepdims=True)
+        return xp.sum(xp.astype(above, xp.int32), axis=-1)
+
+    def sqrtm(self) -> LinearOperator:
+        """Return the principal square root, an operator R with ``R @ R = A``.
+
+        Returns
+        -------
+        LinearOperator
+            Real whenever a real square root in the family exists: a negative eigenvalue on which a real circulant's
+            spectrum folds back on itself (frequency zero, and n/2 for even n) makes the root complex; other negative
+            eigenvalues come in pairs and get conjugate roots. Eigenvalues negative only by rounding count as zero.
+
+        Notes
+        -----
+        Whether the root of a real operator is real depends on values, so under ``jit`` make the operator complex first.
+        `logm` and `fractional_matrix_power` follow the same rule.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import structmat as sm
+        >>> C = sm.Circulant(np.array([2.0, -1.0, 0.0, -1.0]))  # periodic second difference, singular
+        >>> R = C.sqrtm()
+        >>> bool(np.allclose((R @ R).to_dense(), C.to_dense())), R.dtype
+        (True, dtype('float64'))
+        """
+        op, xp = self._to_working_precision("sqrtm", square=True)
+        function = SpectralFunction("sqrtm", xp.sqrt, needs_nonnegative=True)
+        return self._from_working_precision(op._spectral_function(function, xp), xp)
+
+    def expm(self) -> LinearOperator:
+        """Return the matrix exponential.
+
+        Returns
+        -------
+        LinearOperator
+            Real for a real operator.
+        """
+        op, xp = self._to_working_precision("expm", square=True)
+        function = SpectralFunction("expm", xp.exp)
+        return self._from_working_precision(op._spectral_function(function, xp), xp)
+
+    def logm(self) -> LinearOperator:
+        """Return the principal matrix logarithm, an operator L with ``L.expm() = A``.
+
+        Returns
+        -------
+        LinearOperator
+            Real by the rule of `sqrtm`.
+        """
+        op, xp = self._to_working_precision("logm", square=True)
+        function = SpectralFunction("logm", xp.log, needs_nonnegative=True, needs_nonzero=True)
+        return self._from_working_precision(op._spectral_function(function, xp), xp)
+
+    def fractional_matrix_power(self, p: float) -> LinearOperator:
+        """Return the matrix power ``A^p`` for any real exponent.
+
+        Parameters
+        ----------
+        p : float
+            The exponent; an integer gives the exact repeated product, a fraction the principal power.
+
+        Returns
+        -------
+        LinearOperator
+            Real for an integer `p`, else by the rule of `sqrtm`.
 
         Raises
         ------
-        NotImplementedError
-            If there is no closed form; the message names the alternative.
+        TypeError
+            If `p` is not a finite real number.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import structmat as sm
+        >>> shift = sm.Circulant(np.array([0.0, 1.0, 0.0, 0.0]))
+        >>> shift.fractional_matrix_power(3).to_dense()[:, 0].round(12) + 0.0
+        array([0., 0., 0., 1.])
         """
-        op, xp = self._opened("rank")
-        values = op._svdvals(xp)
-        above = values > op._rtol(rtol, xp) * xp.max(values, axis=-1, keepdims=True)
-        return xp.sum(xp.astype(above, xp.int32), axis=-1)
+        try:
+            finite = math.isfinite(p)
+        except TypeError:
+            finite = False
+        if not finite:
+            raise ArgumentTypeError(
+                f"{type(self).__name__}.fractional_matrix_power", "p", f"must be a finite real number, got {p!r}"
+            )
+        op, xp = self._to_working_precision("fractional_matrix_power", square=True)
+        whole = float(p).is_integer()
+        function = SpectralFunction(
+            "fractional_matrix_power",
+            lambda values: values ** (int(p) if whole else p),
+            needs_nonnegative=not whole,
+            needs_nonzero=p < 0,
+        )
+        return self._from_working_precision(op._spectral_function(function, xp), xp)
 
     # Hooks: unchecked mathematics in working precision, overridden by operators that have the closed form.
 
@@ -435,7 +493,7 @@ class ClosedForms(MatrixFunctions):
 
     def _has_pinv(self) -> bool:
         """Tell whether `_pinv` has a closed form."""
-        return type(self)._pinv is not ClosedForms._pinv
+        return type(self)._pinv is not LinearOperator._pinv
 
     def _eigvals(self, xp: Namespace) -> Array:
         """Eigenvalues, complex."""
@@ -472,8 +530,16 @@ class ClosedForms(MatrixFunctions):
         sums = moduli._row_sums(xp)
         return xp.sqrt(xp.sum(sums, axis=-1)) if ord == "fro" else xp.max(sums, axis=-1)
 
-    def _rtol(self, rtol: float | None, xp: Namespace) -> float:
-        """Return the relative cut-off of singular values."""
-        if rtol is not None:
-            return rtol
-        return max(self.shape) * float(xp.finfo(xp.float64 if self.dtype is None else precision_of(self.dtype, xp)).eps)
+    def _spectral_function(self, function: SpectralFunction, xp: Namespace) -> LinearOperator:
+        """Function of the matrix."""
+        raise self._no_closed_form(function.name)
+
+    def _no_closed_form(self, method: str) -> NotImplementedError:
+        """Return the error that says so and names the alternative."""
+        return NotImplementedError(
+            f"{type(self).__name__}.{method}: no closed form for {self._described()}; use {ALTERNATIVES[method]}"
+        )
+
+    def _described(self) -> str:
+        """Return what of this operator has no closed form, in words."""
+        return "this kind of operator"

@@ -1,7 +1,7 @@
 """Adding a change to a layer's output: the one differentiable operation of all adapters.
 
 Eager code goes through one `torch.autograd.Function`. It works on chunks of rows, small enough to stay in cache, and
-keeps nothing for the backward pass but the layer's input ("lean") or the spectra as well ("fast"). Compilers,
+keeps nothing for the backward pass but the layer's input ("recompute") or the spectra as well ("cache"). Compilers,
 exporters and the transforms of `torch.func` see plain operations.
 """
 
@@ -19,7 +19,7 @@ from structmat.torch._change.rows import Kept, Working, change_rows, finished, g
 
 __all__ = ["Mode", "add_change", "autocasts", "linear_with_change"]
 
-Mode: TypeAlias = Literal["lean", "fast"]
+Mode: TypeAlias = Literal["recompute", "cache"]
 
 # Elements of a chunk on a CPU, measured on one and two threads: smaller ones drown in the cost of calls, larger ones
 # leave the cache. More threads get as much each.
@@ -28,7 +28,7 @@ _CHUNK = 2**17
 _DEVICE_CHUNK = 2**26
 
 
-def add_change(y: Tensor, x: Tensor, factors: Sequence[Tensor], alpha: float, mode: Mode = "lean") -> Tensor:
+def add_change(y: Tensor, x: Tensor, factors: Sequence[Tensor], alpha: float, mode: Mode = "recompute") -> Tensor:
     """Return ``y + alpha D C D x`` for rows on the last axis of `x`, in the dtype of `y`; neither is changed.
 
     `factors` holds diagonals (m,) and grids of circulants (p, q, b), in the order of the product.
@@ -37,7 +37,7 @@ def add_change(y: Tensor, x: Tensor, factors: Sequence[Tensor], alpha: float, mo
 
 
 def linear_with_change(
-    x: Tensor, weight: Tensor, bias: Tensor | None, factors: Sequence[Tensor], alpha: float, mode: Mode = "lean"
+    x: Tensor, weight: Tensor, bias: Tensor | None, factors: Sequence[Tensor], alpha: float, mode: Mode = "recompute"
 ) -> Tensor:
     """Return ``W x + bias + alpha D C D x`` with a frozen weight: added in place, in both directions."""
     return _applied(None, x, weight, bias, factors, alpha, mode)
@@ -135,7 +135,7 @@ class _AddedChange(torch.autograd.Function):
                     torch.addcmul(bases, h, scale, out=outs)
                 else:  # rounded once, after the addition
                     outs.copy_(torch.addcmul(bases.to(dtype), h, scale))
-                if mode == "fast":
+                if mode == "cache":
                     kept += [tensor for step in steps for tensor in step]
         ctx.alpha, ctx.n_factors = alpha, len(factors)
         ctx.set_materialize_grads(False)

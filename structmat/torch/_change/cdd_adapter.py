@@ -1,20 +1,28 @@
-"""`CDDAdapter`: the trainable change of one layer."""
+"""`CDDAdapter`: the trainable vectors of one change."""
 
 from __future__ import annotations
 
 import math
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from structmat._arrays.arrays import positive_index
+from structmat._arrays.errors import ArgumentValueError
 from structmat.fit import FitResult
 from structmat.operators import CDDLayout, CDDProduct
-from structmat.torch._change.add_change import Mode, add_change
-from structmat.torch._layers.initial_values import INITS, Init, fitted_vectors, initialise
+from structmat.torch._change.autograd import Mode, add_change
+from structmat.torch._change.initial_values import Init, fitted_vectors, initialise
 
 __all__ = ["CDDAdapter"]
+
+
+def _no_fast_path(*_: Any) -> None:
+    """Do nothing, as a hook of every adapter.
+
+    In evaluation torch's TransformerEncoderLayer reads weights without calling layers, unless it sees hooks.
+    """
 
 
 class CDDAdapter(nn.Module):
@@ -27,16 +35,16 @@ class CDDAdapter(nn.Module):
     n_factors : int, default 3
         Odd and at least 3. With more, one block circulant has the shape of the change and every further one is square,
         with its smaller side.
-    block_size : int, optional
-        Side of the circulants; any, the last blocks are cropped. Default: the smaller of the two features, which is
-        the fastest and takes the fewest parameters.
+    block_size : int or "min", default "min"
+        Side of the circulants, at most the larger of the two features; the last blocks are cropped. "min" is the
+        smaller of the two, which is the fastest and takes the fewest parameters.
     alpha : float, default 1.0
         What the product is multiplied by; not trained.
     init : {"zero", "normal", "gradient"}, default "zero"
         See `reset_parameters`.
     gradient : Tensor, shape (out_features, in_features), optional
         For ``init="gradient"``.
-    mode : {"lean", "fast"}, default "lean"
+    mode : {"recompute", "cache"}, default "recompute"
         Whether the backward pass computes transforms again, or keeps them: two thirds of the transforms, and for each
         circulant of a square change twice the memory of the layer's input on top.
     dtype, device : optional
@@ -65,6 +73,8 @@ class CDDAdapter(nn.Module):
 
     factors: nn.ParameterList
     """The vectors: diagonals (m,) and grids of circulants (p, q, b), in the order of the product."""
+    layout: CDDLayout
+    """Shapes of the product, of its factors and of their vectors."""
     fit: FitResult | None
     """How well a given change was met, if there was one."""
 
@@ -74,11 +84,11 @@ class CDDAdapter(nn.Module):
         out_features: int,
         *,
         n_factors: int = 3,
-        block_size: int | None = None,
+        block_size: int | Literal["min"] = "min",
         alpha: float = 1.0,
         init: Init = "zero",
         gradient: Tensor | None = None,
-        mode: Mode = "lean",
+        mode: Mode = "recompute",
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
     ) -> None:
@@ -87,41 +97,39 @@ class CDDAdapter(nn.Module):
         self.out_features = positive_index(out_features, "CDDAdapter", "out_features")
         n_factors = positive_index(n_factors, "CDDAdapter", "n_factors")
         if n_factors < 3 or n_factors % 2 == 0:
-            raise ValueError(f"CDDAdapter: n_factors must be odd and at least 3, got {n_factors}")
-        smaller = min(self.in_features, self.out_features)
-        self.block_size = smaller if block_size is None else positive_index(block_size, "CDDAdapter", "block_size")
+            raise ArgumentValueError("CDDAdapter", "n_factors", f"must be odd and at least 3, got {n_factors}")
+        shape = (self.out_features, self.in_features)
+        self.layout = CDDLayout(shape, n_factors, block_size, owner="CDDAdapter")
         if mode not in get_args(Mode):
-            raise ValueError(f'CDDAdapter: mode must be "lean" or "fast", got {mode!r}')
+            raise ArgumentValueError("CDDAdapter", "mode", f'must be "recompute" or "cache", got {mode!r}')
         if dtype is not None and not dtype.is_floating_point:
-            raise ValueError(f"CDDAdapter: dtype must be a floating dtype, got {dtype}")
+            raise ArgumentValueError("CDDAdapter", "dtype", f"must be a floating dtype, got {dtype}")
         if not math.isfinite(alpha):
-            raise ValueError(f"CDDAdapter: alpha must be finite, got {alpha}")
+            raise ArgumentValueError("CDDAdapter", "alpha", f"must be finite, got {alpha}")
         self.alpha, self.mode, self.fit = float(alpha), mode, None
         self.factors = nn.ParameterList(
-            torch.empty(shape, dtype=dtype, device=device) for shape in self._layout(n_factors).vector_shapes
+            torch.empty(size, dtype=dtype, device=device) for size in self.layout.vector_shapes
         )
         self.reset_parameters(init, gradient=gradient)
-
-    def _layout(self, n_factors: int) -> CDDLayout:
-        return CDDLayout((self.out_features, self.in_features), n_factors, self.block_size)
+        self.register_forward_pre_hook(_no_fast_path)
 
     @property
-    def shapes(self) -> list[tuple[int, int]]:
-        """Rows and columns of each factor."""
-        return list(self._layout(self.n_factors).factor_shapes)
+    def block_size(self) -> int:
+        """The side of the circulants."""
+        return self.layout.block_size
 
     @property
     def n_factors(self) -> int:
         """The number of factors."""
-        return len(self.factors)
+        return self.layout.n_factors
 
     @property
     def n_parameters(self) -> int:
         """The number of trainable entries."""
-        return sum(factor.numel() for factor in self.factors)
+        return self.layout.n_parameters
 
     def reset_parameters(
-        self, init: Init = "zero", *, gradient: Tensor | None = None, generator: torch.Generator | None = None
+        self, init: Init = "zero", *, gradient: Tensor | None = None, rng: int | torch.Generator | None = None
     ) -> None:
         """Start anew.
 
@@ -134,28 +142,30 @@ class CDDAdapter(nn.Module):
             other factors are those of the product nearest to the gradient, so that the first step follows it best.
         gradient : Tensor, shape (out_features, in_features), optional
             Of the loss with respect to the layer's weight, for "gradient".
-        generator : torch.Generator, optional
-            Source of random numbers. Default: torch's own.
+        rng : int or torch.Generator, optional
+            Source of random numbers, or its seed. Default: torch's own.
 
         Raises
         ------
         ValueError
             If `init` is none of the above, or `gradient` is missing, of another shape, or not finite.
         """
-        if init not in INITS:
-            raise ValueError(f"CDDAdapter: init must be one of {', '.join(INITS)}, got {init!r}")
+        if init not in get_args(Init):
+            raise ArgumentValueError("CDDAdapter", "init", f"must be one of {', '.join(get_args(Init))}, got {init!r}")
         if (init == "gradient") != (gradient is not None):
-            raise ValueError('CDDAdapter: init="gradient" and gradient= go together')
-        self._check_change(gradient, "gradient")
-        cols = [size[1] for size in self.shapes]
-        initialise(list(self.factors), init, cols, gradient=gradient, generator=generator)
+            raise ArgumentValueError("CDDAdapter", "gradient", 'is for init="gradient", which needs it')
+        if gradient is not None:
+            self._check_matrix(gradient, "gradient")
+        if isinstance(rng, int):
+            rng = torch.Generator(self.factors[0].device).manual_seed(rng)
+        initialise(list(self.factors), self.layout, init, gradient=gradient, rng=rng)
 
-    def fit_(self, change: Tensor) -> FitResult:
+    def fit_(self, delta: Tensor) -> FitResult:
         """Set the vectors to those of the best fit of a dense change, by `structmat.fit_cdd`.
 
         Parameters
         ----------
-        change : Tensor, shape (out_features, in_features)
+        delta : Tensor, shape (out_features, in_features)
             What to approximate, `alpha` included.
 
         Returns
@@ -167,11 +177,13 @@ class CDDAdapter(nn.Module):
         ------
         ValueError
             If the shape differs, or an entry is not finite.
+        RuntimeError
+            If `alpha` is 0.
         """
-        self._check_change(change, "change")
+        self._check_matrix(delta, "delta")
         if self.alpha == 0:
-            raise ValueError("CDDAdapter.fit_: alpha is 0, so every change is")
-        result, vectors = fitted_vectors(change, list(self.factors))
+            raise RuntimeError("CDDAdapter.fit_: alpha is 0, so every change is")
+        result, vectors = fitted_vectors(delta, list(self.factors), self.layout)
         with torch.no_grad():
             for factor, vector in zip(self.factors, vectors, strict=True):
                 factor.copy_(vector)
@@ -179,14 +191,12 @@ class CDDAdapter(nn.Module):
         self.fit = result
         return result
 
-    def _check_change(self, change: Tensor | None, name: str) -> None:
-        if change is None:
-            return
+    def _check_matrix(self, matrix: Tensor, argument: str) -> None:
         expected = (self.out_features, self.in_features)
-        if tuple(change.shape) != expected:
-            raise ValueError(f"CDDAdapter: {name} must have shape {expected}, got {tuple(change.shape)}")
-        if not torch.isfinite(change).all():
-            raise ValueError(f"CDDAdapter: {name} holds NaN or infinity")
+        if tuple(matrix.shape) != expected:
+            raise ArgumentValueError("CDDAdapter", argument, f"must have shape {expected}, got {tuple(matrix.shape)}")
+        if not torch.isfinite(matrix).all():
+            raise ArgumentValueError("CDDAdapter", argument, "holds NaN or infinity")
 
     def operator(self) -> CDDProduct:
         """Return the change as an operator, `alpha` included.
@@ -196,7 +206,7 @@ class CDDAdapter(nn.Module):
         CDDProduct
             Of shape (out_features, in_features), over the very vectors: gradients flow, and it changes with them.
         """
-        product = CDDProduct.from_vectors(*self.factors, block=True)
+        product = self.layout.product(list(self.factors))
         return product if self.alpha == 1 else self.alpha * product
 
     def dense(self) -> Tensor:
@@ -209,7 +219,7 @@ class CDDAdapter(nn.Module):
         """
         with torch.no_grad():
             wide = [f.to(torch.promote_types(f.dtype, torch.float32)) for f in self.factors]
-            return self.alpha * CDDProduct.from_vectors(*wide, block=True).to_dense()
+            return self.alpha * self.layout.product(wide).to_dense()
 
     def add_to(self, y: Tensor, x: Tensor) -> Tensor:
         """Return `y` plus the change of the rows of `x`.
@@ -232,9 +242,11 @@ class CDDAdapter(nn.Module):
             If `x` or `y` has another shape.
         """
         if x.shape[-1:] != (self.in_features,) or y.shape != (*x.shape[:-1], self.out_features):
-            raise ValueError(
-                f"CDDAdapter: x must have shape (..., {self.in_features}) and y (..., {self.out_features}), "
-                f"got {tuple(x.shape)} and {tuple(y.shape)}"
+            raise ArgumentValueError(
+                "CDDAdapter",
+                None,
+                f"x must have shape (..., {self.in_features}) and y (..., {self.out_features}), "
+                f"got {tuple(x.shape)} and {tuple(y.shape)}",
             )
         return add_change(y, x, list(self.factors), self.alpha, self.mode)
 

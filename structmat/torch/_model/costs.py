@@ -7,7 +7,8 @@ from math import log2
 
 from torch import nn
 
-from structmat.torch._layers.adapter import CDDAdapter
+from structmat._arrays.errors import ArgumentValueError
+from structmat.torch._change.cdd_adapter import CDDAdapter
 from structmat.torch._model.targets import adapted_layers
 
 __all__ = ["AdapterSummary", "LayerSummary", "change_flops", "summarise"]
@@ -149,7 +150,7 @@ def summarise(model: nn.Module, adapter: str = "default") -> AdapterSummary:
         path: layer.adapters[adapter] for path, layer in adapted_layers(model).items() if adapter in layer.adapters
     }
     if not found:
-        raise ValueError(f"summarise: no layer has an adapter {adapter!r}")
+        raise ArgumentValueError("summarise", "adapter", f"{adapter!r} is in no layer")
     layers = tuple(
         LayerSummary(path, (a.out_features, a.in_features), a.block_size, a.n_parameters, change_flops(a))
         for path, a in found.items()

@@ -1,4 +1,4 @@
-"""The abstract base of all operators: checked public methods over a few unchecked hooks.
+"""The lower half of the base class: a matrix known by its products, and its arithmetic.
 
 A public method checks shapes, finds the array namespace once, brings operator and operand to the dtype in which the
 product is computed, and calls one hook. Values are never looked at: that would break tracing.
@@ -7,11 +7,9 @@ product is computed, and calls one hook. Values are never looked at: that would 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, Generic, NamedTuple, Self, TypeVar
 
 import numpy as np
-from array_api_compat import numpy as numpy_namespace
 
 from structmat._arrays.arrays import (
     as_floating,
@@ -20,6 +18,7 @@ from structmat._arrays.arrays import (
     complex_partner,
     device_of,
     dtype_name,
+    filled,
     in_precision,
     is_array,
     is_complex,
@@ -29,13 +28,16 @@ from structmat._arrays.arrays import (
     precision_of,
     restored,
 )
-from structmat._arrays.dispatch import PairRules, add, compose, scale
+from structmat._arrays.dispatch import PairRules, add, compose, prepare, scale
 from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
+from structmat._arrays.parameters import Parametrised
 from structmat._arrays.typing import Array, ArrayLike, Device, DType, Namespace
-from structmat._engine import Engine, Settings, require_engine
-from structmat.operators._closed_forms import ClosedForms
+from structmat._engine import Engine, Plan, Settings, require_engine
 
-__all__ = ["Context", "LinearOperator"]
+__all__ = ["Context", "Operator"]
+
+Op = TypeVar("Op", bound="Operator[Any]")
+"""The whole base class, `LinearOperator`, which is defined on top of this half."""
 
 
 class Context(NamedTuple):
@@ -46,23 +48,11 @@ class Context(NamedTuple):
     device: Device
 
 
-class LinearOperator(ClosedForms, ABC):
-    """A matrix known by its products.
-
-    The axis rule: `matvec` acts on the last axis of its argument, leading axes are batch and broadcast against the
-    batch axes of the operator's parameters. ``op @ x`` follows `numpy.matmul`: one axis means a vector, otherwise the
-    columns of the last two axes. dtype and device follow the inputs; half precision is computed in float32 and cast
-    back.
-
-    Subclasses are frozen, slotted dataclasses with ``eq=False``. They supply `shape` and the hooks ``_matvec``,
-    ``_transpose`` and ``_conj``, and say in ``_core_axes`` which fields are parameters; the other hooks have a default.
-    """
+class Operator(Parametrised, ABC, Generic[Op]):
+    """Products, transposes, precision and arithmetic of `LinearOperator`; see there."""
 
     __slots__ = ("__weakref__",)
 
-    _core_axes: ClassVar[dict[str, int | None]] = {}
-    """Fields that hold parameters: the number of an array's own axes after the batch axes, None for inner operators.
-    All other fields are static: plain hashable values."""
     __array_ufunc__ = None  # so that `array @ op` and `array * op` reach the methods below
 
     # Description
@@ -104,13 +94,15 @@ class LinearOperator(ClosedForms, ABC):
 
     # Products with arrays
 
-    def matvec(self, x: ArrayLike, /) -> Array:
+    def matvec(self, x: ArrayLike, /, *, out: Any = None) -> Array:
         """Return A x, along the last axis.
 
         Parameters
         ----------
         x : array, shape (..., cols)
             One vector or any batch of them.
+        out : numpy.ndarray, optional
+            Where to put the products of NumPy arrays: of their shape and dtype.
 
         Returns
         -------
@@ -120,7 +112,7 @@ class LinearOperator(ClosedForms, ABC):
         Raises
         ------
         ValueError
-            If the last axis of `x` has another length, or the batch axes do not broadcast.
+            If the last axis of `x` has another length, or the batch axes do not broadcast, or `out` does not fit.
         TypeError
             If `x` belongs to another array library than the operator.
 
@@ -132,15 +124,18 @@ class LinearOperator(ClosedForms, ABC):
         array([3., 1., 2.])
         """
         op, operand, xp, dtype = self._operand(x, "matvec", "x", self.shape[1])
-        return restored(op._matvec(operand, xp), dtype, xp)
+        y = restored(op._matvec(operand, xp), dtype, xp)
+        return y if out is None else filled(out, y, f"{type(self).__name__}.matvec")
 
-    def rmatvec(self, y: ArrayLike, /) -> Array:
+    def rmatvec(self, y: ArrayLike, /, *, out: Any = None) -> Array:
         """Return A^H y, the product with the adjoint, along the last axis.
 
         Parameters
         ----------
         y : array, shape (..., rows)
             One vector or any batch of them.
+        out : numpy.ndarray, optional
+            Where to put the products of NumPy arrays: of their shape and dtype.
 
         Returns
         -------
@@ -155,16 +150,18 @@ class LinearOperator(ClosedForms, ABC):
             If `y` belongs to another array library than the operator.
         """
         op, operand, xp, dtype = self._operand(y, "rmatvec", "y", self.shape[0])
-        x = op._rmatvec(operand, xp)
-        return restored(x, dtype, xp)
+        x = restored(op._rmatvec(operand, xp), dtype, xp)
+        return x if out is None else filled(out, x, f"{type(self).__name__}.rmatvec")
 
-    def matmat(self, X: ArrayLike, /) -> Array:
+    def matmat(self, X: ArrayLike, /, *, out: Any = None) -> Array:
         """Return A X for columns, as `numpy.matmul` does.
 
         Parameters
         ----------
         X : array, shape (..., cols, k)
             Matrices; leading axes broadcast against the operator's batch.
+        out : numpy.ndarray, optional
+            Where to put the products of NumPy arrays: of their shape and dtype.
 
         Returns
         -------
@@ -179,8 +176,8 @@ class LinearOperator(ClosedForms, ABC):
             If `X` belongs to another array library than the operator.
         """
         op, operand, xp, dtype = self._operand(X, "matmat", "X", self.shape[1], axis=-2)
-        Y = op._matmat(operand, xp)
-        return restored(Y, dtype, xp)
+        Y = restored(op._matmat(operand, xp), dtype, xp)
+        return Y if out is None else filled(out, Y, f"{type(self).__name__}.matmat")
 
     def to_dense(self) -> Array:
         """Return the matrix itself.
@@ -199,14 +196,14 @@ class LinearOperator(ClosedForms, ABC):
                [2., 1., 3.],
                [3., 2., 1.]])
         """
-        op, xp = self._opened("to_dense")
+        op, xp = self._to_working_precision("to_dense")
         dtype = op.dtype
         if dtype is None:
             dtype = complex_partner(xp.float64, xp) if self._forces_complex else xp.float64
         dense = op._to_dense(Context(xp, dtype, self.device))
-        return self._closed(dense, xp)
+        return self._from_working_precision(dense, xp)
 
-    def prepare(self, *, engine: Engine = "auto", workers: int | None = None) -> LinearOperator:
+    def prepare(self, *, engine: Engine = "auto", workers: int | None = None) -> Op:
         """Return the operator with everything computed that its products do not have to compute again.
 
         Parameters
@@ -253,28 +250,25 @@ class LinearOperator(ClosedForms, ABC):
         >>> P @ np.array([1.0, 0.0, 0.0])
         array([1., 2., 3.])
         """
-        from structmat.operators._prepared import prepared  # noqa: PLC0415  # which derives from this class
-
         owner = f"{type(self).__name__}.prepare"
         require_engine(engine, owner)
-        return prepared(
-            self,
-            Settings(engine, None if workers is None else positive_index(workers, owner, "workers"), ready=True),
-        )
+        threads = None if workers is None else positive_index(workers, owner, "workers")
+        prepared: Op = prepare(self, Settings(engine, threads, ready=True))
+        return prepared
 
     # Transposes
 
     @property
-    def T(self) -> LinearOperator:
+    def T(self) -> Op:
         """The transpose."""
         return self._transpose()
 
     @property
-    def H(self) -> LinearOperator:
+    def H(self) -> Op:
         """The adjoint: the conjugate transpose."""
         return self._conj()._transpose()
 
-    def conj(self) -> LinearOperator:
+    def conj(self) -> Op:
         """Return the operator with complex conjugate entries.
 
         Returns
@@ -319,7 +313,7 @@ class LinearOperator(ClosedForms, ABC):
     # Arithmetic
 
     def __matmul__(self, other: Any) -> Any:
-        if not isinstance(other, LinearOperator):
+        if not isinstance(other, Operator):
             if not _is_array_like(other):
                 return NotImplemented
             return self.matvec(other) if np.ndim(other) == 1 else self.matmat(other)
@@ -342,7 +336,7 @@ class LinearOperator(ClosedForms, ABC):
         return xp.matrix_transpose(self._transpose().matmat(xp.matrix_transpose(X)))
 
     def __add__(self, other: Any) -> Any:
-        if not isinstance(other, LinearOperator):
+        if not isinstance(other, Operator):
             if _is_array_like(other):
                 raise ArgumentTypeError(
                     f"{type(self).__name__} + array", None, "add operators, or arrays to op.to_dense()"
@@ -356,13 +350,14 @@ class LinearOperator(ClosedForms, ABC):
     __radd__ = __add__
 
     def __sub__(self, other: Any) -> Any:
-        return self + (-other) if isinstance(other, LinearOperator) else self.__add__(other)
+        return self + (-other) if isinstance(other, Operator) else self.__add__(other)
 
-    def __neg__(self) -> LinearOperator:
-        return scale(self, -1)
+    def __neg__(self) -> Op:
+        negative: Op = scale(self, -1)
+        return negative
 
     def __mul__(self, factor: Any) -> Any:
-        if isinstance(factor, LinearOperator):
+        if isinstance(factor, Operator):
             owner = f"{type(self).__name__} * {type(factor).__name__}"
             raise ArgumentTypeError(owner, None, "use @ for the matrix product; * is for scalars")
         if isinstance(factor, np.generic):
@@ -384,7 +379,7 @@ class LinearOperator(ClosedForms, ABC):
     __rmul__ = __mul__
 
     def __truediv__(self, factor: Any) -> Any:
-        return NotImplemented if isinstance(factor, LinearOperator) else self * (1 / factor)
+        return NotImplemented if isinstance(factor, Operator) else self * (1 / factor)
 
     # Hooks: unchecked mathematics
 
@@ -393,11 +388,11 @@ class LinearOperator(ClosedForms, ABC):
         """A x along the last axis."""
 
     @abstractmethod
-    def _transpose(self) -> LinearOperator:
+    def _transpose(self) -> Op:
         """Transpose."""
 
     @abstractmethod
-    def _conj(self) -> LinearOperator:
+    def _conj(self) -> Op:
         """Complex conjugate; `self` where the operator is real."""
 
     def _rmatvec(self, y: Array, xp: Namespace) -> Array:
@@ -409,12 +404,12 @@ class LinearOperator(ClosedForms, ABC):
         op = self._with_batch_axis(xp) if self.batch_shape else self
         return xp.matrix_transpose(op._matvec(xp.matrix_transpose(X), xp))
 
-    def _plan(self, how: Settings, xp: Namespace) -> LinearOperator:
-        """Operator that computes the products; `self` where there is nothing to be computed before."""
-        return self
+    def _plan(self, settings: Settings, xp: Namespace) -> Plan | None:
+        """What computes the products; None where there is nothing to be computed before."""
+        return None
 
-    def _solver(self, how: Settings, xp: Namespace) -> LinearOperator | None:
-        """Operator that solves systems by its products, with all that can fail behind it; None where there is none."""
+    def _solver(self, settings: Settings, xp: Namespace) -> Plan | None:
+        """What solves systems by products, with all that can fail behind it; None where there is none."""
         return None
 
     def _to_dense(self, like: Context) -> Array:
@@ -430,41 +425,7 @@ class LinearOperator(ClosedForms, ABC):
         """Leading part of the repr, for what shape and dtype do not tell."""
         return ""
 
-    # Parameters
-
-    def _leaves(self) -> list[tuple[Array, int]]:
-        """Return all parameter arrays, those of inner operators included, each with its number of core axes."""
-        leaves: list[tuple[Array, int]] = []
-        for name, axes in self._core_axes.items():
-            value = getattr(self, name)
-            if axes is None:
-                for operator in value if isinstance(value, tuple) else (value,):
-                    leaves.extend(operator._leaves())
-            elif not isinstance(value, (int, float, complex)):
-                leaves.append((value, axes))
-        return leaves
-
-    def _arrays(self) -> list[Array]:
-        """Return all parameter arrays, those of inner operators included."""
-        return [array for array, _ in self._leaves()]
-
-    def _map(self, function: Callable[[Array, int], Array]) -> Self:
-        """Return the operator with `function(array, core axes)` in place of each parameter array, unchecked."""
-        new = object.__new__(type(self))
-        for name in self._field_names():
-            value = getattr(self, name)
-            if name in self._core_axes:
-                axes = self._core_axes[name]
-                if axes is None:
-                    value = tuple(v._map(function) for v in value) if isinstance(value, tuple) else value._map(function)
-                elif value is not None and not isinstance(value, (int, float, complex)):
-                    value = function(value, axes)
-            object.__setattr__(new, name, value)
-        return new
-
-    @classmethod
-    def _field_names(cls) -> tuple[str, ...]:
-        return cls.__match_args__  # type: ignore[attr-defined]  # set by `dataclass`
+    # Shared steps of the public methods
 
     def _with_batch_axis(self, xp: Namespace) -> Self:
         """Return the operator with a batch axis of length one before the core axes, to act on rows of matrices."""
@@ -484,13 +445,21 @@ class LinearOperator(ClosedForms, ABC):
             return self
         return self._map(lambda array, _: in_precision(array, precision, xp))
 
-    # Shared steps of the public methods
+    def _to_working_precision(self, method: str, *, square: bool = False) -> tuple[Self, Namespace]:
+        """Return the operator in the precision of computations, and its namespace, after the check of its shape."""
+        if square and self.shape[0] != self.shape[1]:
+            owner = f"{type(self).__name__}.{method}"
+            raise ArgumentValueError(owner, None, f"the operator must be square, got shape {self.shape}")
+        xp = self._own_namespace()
+        return (self._in_precision(precision_of(self.dtype, xp), xp) if is_half_precision(self.dtype) else self), xp
 
-    def _own_namespace(self) -> Namespace:
-        arrays = self._arrays()
-        return namespace_of(type(self).__name__, *arrays) if arrays else numpy_namespace
+    def _from_working_precision(self, value: Any, xp: Namespace) -> Any:
+        """Return a result of the precision of computations in the operator's own, where that is a half precision."""
+        if isinstance(value, Operator):
+            return value._in_precision(self.dtype, xp) if is_half_precision(self.dtype) else value
+        return restored(value, self.dtype, xp)
 
-    def _combined(self, other: LinearOperator, sign: str, rules: PairRules) -> LinearOperator:
+    def _combined(self, other: Operator[Any], sign: str, rules: PairRules) -> Op:
         """Apply a table of rules to both operators in their common precision (float32 for half)."""
         owner = f"{type(self).__name__} {sign} {type(other).__name__}"
         broadcast_shapes(owner, self.batch_shape, other.batch_shape)

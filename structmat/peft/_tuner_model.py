@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import torch
@@ -17,14 +16,15 @@ from peft.utils import (
     get_quantization_kwargs,
     resolve_quantization_backend,
 )
-from peft.utils.other import AuxiliaryTrainingWrapper
 from torch import nn
 
+from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
 from structmat.peft._config import CDDConfig
-from structmat.peft._files import mismatches
-from structmat.peft._layer import BASE, CDDTunerLinear
-from structmat.peft._weighted import combined
-from structmat.torch._layers.base_layers import is_transposed
+from structmat.peft._mixed_batches import names_per_sample
+from structmat.peft._stored_shapes import mismatches
+from structmat.peft._tuner_layer import CDDTunerLinear
+from structmat.peft._weighted_sums import combined
+from structmat.torch import has_transposed_weight
 
 __all__ = ["CDDModel"]
 
@@ -96,9 +96,11 @@ class CDDModel(BaseTuner):
             }
             if problems := mismatches(stored, expected):
                 more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
-                raise ValueError(
-                    f"The adapter was made for another architecture or with other settings: "
-                    f"{'; '.join(problems[:3])}{more}"
+                raise ArgumentValueError(
+                    "CDDModel",
+                    None,
+                    "the adapter was made for another architecture or with other settings: "
+                    f"{'; '.join(problems[:3])}{more}",
                 )
 
     def _roll_back(self, model: nn.Module, adapter_name: str, before: set[nn.Module]) -> None:
@@ -122,8 +124,11 @@ class CDDModel(BaseTuner):
         **_: Any,
     ) -> None:
         if isinstance(parent, nn.MultiheadAttention):
-            raise TypeError(
-                f"MultiheadAttention reads the weight of {current_key} and never calls it; name it in exclude_modules"
+            raise ArgumentTypeError(
+                "CDDConfig",
+                "target_modules",
+                f"match {current_key}, whose weight MultiheadAttention reads without calling it; name it in "
+                "exclude_modules",
             )
         options = {
             **peft_config.layer_options(current_key),
@@ -152,30 +157,8 @@ class CDDModel(BaseTuner):
     @contextmanager
     def _enable_peft_forward_hooks(self, *args: Any, **kwargs: Any) -> Iterator[None]:
         names = kwargs.pop("adapter_names", None)
-        if names is None:
+        with nullcontext() if names is None else names_per_sample(self, names, kwargs):
             yield
-            return
-        if self.training:
-            raise ValueError("Cannot pass `adapter_names` when the model is in training mode.")
-        if not isinstance(names, (list, tuple)):
-            raise TypeError(f"Got adapter names of type {type(names)}, expected a list of str.")
-        layers = [module for module in self.modules() if isinstance(module, (CDDTunerLinear, AuxiliaryTrainingWrapper))]
-        known = {BASE}.union(*(layer.cdd_adapters for layer in layers if isinstance(layer, CDDTunerLinear)))
-        if unknown := set(names) - known:
-            raise ValueError(f"Trying to infer with non-existing adapter(s): {', '.join(sorted(unknown))}")
-        beams = kwargs.get("num_beams")
-        repeats = beams if isinstance(beams, int) and beams > 1 else 1
-        # Beam search repeats each sample, but for the encoder of encoder-decoder models, which runs before.
-        inside = {module for encoder in _encoders(self.model) for module in encoder.modules()}
-        handles = []
-        try:
-            for layer in layers:
-                own = list(names) if layer in inside else [name for name in names for _ in range(repeats)]
-                handles.append(layer.register_forward_pre_hook(partial(_with_names, own), with_kwargs=True))
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
 
     # ---- weighted sums
 
@@ -202,8 +185,10 @@ class CDDModel(BaseTuner):
         Raises
         ------
         ValueError
-            If names or weights are wrong, adapters are merged or of other numbers of factors or block sizes, or the
-            sum is no product; nothing has changed then. Adapters that are active together sum exactly.
+            If names or weights are wrong, adapters are of other numbers of factors or block sizes, or the sum is no
+            product; nothing has changed then. Adapters that are active together sum exactly.
+        RuntimeError
+            If adapters are merged.
 
         Examples
         --------
@@ -221,21 +206,25 @@ class CDDModel(BaseTuner):
         True
         """
         if adapter_name in self.peft_config:
-            raise ValueError(f"Adapter with name {adapter_name!r} already exists.")
+            raise ArgumentValueError("add_weighted_adapter", "adapter_name", f"{adapter_name!r} already exists")
         if len(adapters) != len(weights) or not adapters or len(set(adapters)) != len(adapters):
-            raise ValueError(f"add_weighted_adapter: {len(weights)} weights for the adapters {list(adapters)}")
+            raise ArgumentValueError(
+                "add_weighted_adapter", "weights", f"must be one for each of {list(adapters)}, got {len(weights)}"
+            )
         for name in adapters:
             if name not in self.peft_config:
-                raise ValueError(f"Adapter {name} does not exist")
+                raise ArgumentValueError("add_weighted_adapter", "adapters", f"{name!r} does not exist")
         if combination_type not in {"exact", "fit"}:
-            raise ValueError(f'add_weighted_adapter: combination_type is "exact" or "fit", got {combination_type!r}')
+            raise ArgumentValueError(
+                "add_weighted_adapter", "combination_type", f'must be "exact" or "fit", got {combination_type!r}'
+            )
         layers = {
             path: layer
             for path, layer in self.model.named_modules()
             if isinstance(layer, CDDTunerLinear) and any(name in layer.cdd_adapters for name in adapters)
         }
         if any(layer.merged for layer in layers.values()):
-            raise ValueError("add_weighted_adapter: adapters are merged, please call `unmerge_adapter` first.")
+            raise RuntimeError("add_weighted_adapter: adapters are merged here; call unmerge_adapter() first")
         sums = {
             path: combined(
                 [
@@ -252,7 +241,7 @@ class CDDModel(BaseTuner):
             self.peft_config[adapters[0]],
             target_modules=list(layers),
             n_factors=next(iter(sums.values())).n_factors,
-            block_size=None,
+            block_size="min",
             alpha=1.0,
             alpha_pattern={},
             block_size_pattern={re.escape(path): total.block_size for path, total in sums.items()},
@@ -281,10 +270,12 @@ def _require_supported(target: nn.Module, kwargs: dict[str, Any]) -> None:
         linear = backend is not None and backend.layer_type == "linear"
     except ValueError:  # torchao without a way to quantise again: good for everything but merging
         linear = True
-    if not (linear or isinstance(base, nn.Linear) or is_transposed(base)):
-        raise TypeError(
+    if not (linear or isinstance(base, nn.Linear) or has_transposed_weight(base)):
+        raise ArgumentTypeError(
+            "CDDConfig",
+            None,
             f"Target module {target} is not supported. Currently, only the following modules are supported: "
-            "`torch.nn.Linear`, `transformers.pytorch_utils.Conv1D` and quantized linear layers."
+            "`torch.nn.Linear`, `transformers.pytorch_utils.Conv1D` and quantized linear layers.",
         )
 
 
@@ -298,13 +289,3 @@ def _warn_of_unmatched(config: CDDConfig, names: Sequence[str]) -> None:
             RuntimeWarning,
             stacklevel=3,
         )
-
-
-def _with_names(names: list[str], _: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    return args, {**kwargs, "adapter_names": names}
-
-
-def _encoders(model: nn.Module) -> list[nn.Module]:
-    """Return the encoder of an encoder-decoder model; others answer with themselves, or not at all."""
-    encoder = model.get_encoder() if hasattr(model, "get_encoder") else None
-    return [encoder] if isinstance(encoder, nn.Module) and encoder is not model else []
