@@ -53,3 +53,14 @@ class TestParameterGroups:
             optimizer.step()
             moved.append(torch.linalg.matrix_norm(model[0].delta().to_dense() - before, 2).item())
         assert max(moved) < 3 * min(moved)
+
+    def test_circulants_are_known_where_sharding_has_flattened_them(self):
+        """As the first FSDP does: every parameter is one flat vector then."""
+        model = adapted_mlp()
+        before = param_groups(model, lr=0.1)
+        for parameter in model.parameters():
+            parameter.data = parameter.data.flatten()
+        after = param_groups(model, lr=0.1)
+        assert [(g["name"], g["lr"], len(g["params"])) for g in after] == [
+            (g["name"], g["lr"], len(g["params"])) for g in before
+        ]
