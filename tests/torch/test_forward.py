@@ -23,3 +23,13 @@ def test_hooks_on_the_base_and_trained_bases_are_heeded():
     layer(x).sum().backward()
     assert base.weight.grad is not None
     assert base.bias.grad is not None
+
+
+def test_a_forward_that_was_replaced_is_called():
+    """As accelerate does in order to bring weights in when they are needed."""
+    layer, base = layer_of("linear")
+    fill(layer)
+    x = input_of("linear")
+    change = layer(x) - base(x)
+    base.forward = lambda x: torch.nn.Linear.forward(base, x) + 1
+    torch.testing.assert_close(layer(x), base(x) + change)
