@@ -37,15 +37,15 @@ CLOSED_FORMS = frozenset(
         "norm",
         "cond",
         "rank",
-        "sqrt",
-        "exp",
-        "log",
-        "power",
+        "sqrtm",
+        "expm",
+        "logm",
+        "fractional_matrix_power",
     ]
 )
 THROUGH_FACTORS = frozenset({"inv", "solve", "det", "slogdet"})
 ENTRYWISE = frozenset({"trace", "diagonal"})
-FUNCTIONS = frozenset({"sqrt", "exp", "log", "power"})
+FUNCTIONS = frozenset({"sqrtm", "expm", "logm", "fractional_matrix_power"})
 SPECTRAL = CLOSED_FORMS - FUNCTIONS
 NEED_SQUARE = THROUGH_FACTORS | FUNCTIONS | {"eigvals", "eig"}
 
