@@ -21,6 +21,7 @@ from structmat.operators import (
     BlockCirculant,
     CDDProduct,
     Circulant,
+    CyclicBidiagonal,
     Diagonal,
     Fourier,
     Hankel,
@@ -36,6 +37,7 @@ from structmat.operators import (
 from structmat.operators._block_convolution import BlockConvolution
 from structmat.operators._chain import ChainPlan
 from structmat.operators._convolution import Convolution
+from structmat.operators._cyclic_bidiagonal import ShiftPlan
 
 __all__ = ["register_operator"]
 
@@ -85,6 +87,7 @@ for _cls in (
     ChainPlan,
     Circulant,
     Convolution,
+    CyclicBidiagonal,
     Diagonal,
     Fourier,
     Hankel,
@@ -92,6 +95,7 @@ for _cls in (
     Prepared,
     Product,
     Scaled,
+    ShiftPlan,
     SpectralCirculant,
     Sum,
     Toeplitz,

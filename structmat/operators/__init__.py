@@ -8,6 +8,7 @@ from structmat.operators._block_circulant import BlockCirculant
 from structmat.operators._cdd_product import CDDProduct
 from structmat.operators._circulant import Circulant, SpectralCirculant
 from structmat.operators._closed_forms import EigResult, SlogdetResult
+from structmat.operators._cyclic_bidiagonal import CyclicBidiagonal
 from structmat.operators._diagonal import Diagonal
 from structmat.operators._identity import Fourier, Identity
 from structmat.operators._prepared import Prepared
@@ -17,6 +18,7 @@ __all__ = [
     "BlockCirculant",
     "CDDProduct",
     "Circulant",
+    "CyclicBidiagonal",
     "Diagonal",
     "EigResult",
     "Fourier",
