@@ -52,11 +52,11 @@ def non_negative(value: Any, name: str, *, owner: str = "fit_cdd") -> float:
     return number
 
 
-def choice(value: Any, name: str, choices: tuple[str, ...]) -> str:
+def choice(value: Any, name: str, choices: tuple[str, ...], *, owner: str = "fit_cdd") -> str:
     """Return one of some words."""
     if not isinstance(value, str) or value not in choices:
         words = ", ".join(f'"{word}"' for word in choices)
-        raise ValueError(f"fit_cdd: {name} must be one of {words}, got {value!r}")
+        raise ValueError(f"{owner}: {name} must be one of {words}, got {value!r}")
     return value
 
 

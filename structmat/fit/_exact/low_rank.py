@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["factor_low_rank", "singular_triplets"]
 
-# The leading coefficient in units of the root mean square norm of a row of coefficients times sqrt(n / k). Multipliers are
-# the growth of a recursion of order k over n steps, which varies as a random walk: its steps must shrink with n.
+# The leading coefficient in units of the root mean square norm of a row of coefficients times sqrt(n / k). Multipliers
+# are the growth of a recursion of order k over n steps, which varies as a random walk: its steps must shrink with n.
 _LEAD = 0.6 * np.exp(0.6j)
 # Vectors on which the rank is tried beyond the largest rank looked for.
 _SPARE = 8

@@ -25,11 +25,21 @@ class Mixing(NamedTuple):
 
     def mixed(self, W: NDArray[Any]) -> NDArray[np.complex128]:
         """Return `M` for a matrix `W`."""
-        d1, s1, d2, s2 = self.phases.conj()
-        left = np.fft.ifft(s1[:, None] * np.fft.fft(d1[:, None] * W, axis=0), axis=0)
-        return np.fft.fft(s2 * np.fft.ifft(left * d2, axis=1), axis=1)
+        return self.right(self.left(W).conj().T).conj().T
 
-    def around(self, vectors: list[NDArray[np.complex128]]) -> list[NDArray[np.complex128]]:
-        """Return the factors of `W`, for those of `M`: four more."""
+    def left(self, U: NDArray[Any]) -> NDArray[np.complex128]:
+        """Return ``C1^H D1^H U``."""
+        d, s = self.phases[:2]
+        return np.fft.ifft(s.conj()[:, None] * np.fft.fft(d.conj()[:, None] * U, axis=0), axis=0)
+
+    def right(self, V: NDArray[Any]) -> NDArray[np.complex128]:
+        """Return ``C2 D2 V``."""
+        d, s = self.phases[2:]
+        return np.fft.ifft(s[:, None] * np.fft.fft(d[:, None] * V, axis=0), axis=0)
+
+    def around(self, vectors: list[NDArray[np.complex128]] | None) -> list[NDArray[np.complex128]] | None:
+        """Return the factors of `W`, four more than those of `M`, if there are any."""
+        if vectors is None:
+            return None
         d1, s1, d2, s2 = self.phases
         return [d1, np.fft.ifft(s1), *vectors, np.fft.ifft(s2), d2]
