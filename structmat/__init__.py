@@ -3,8 +3,8 @@
 Operators (any array library: NumPy, PyTorch, JAX, CuPy)
     `Circulant`, `SpectralCirculant`, `CyclicBidiagonal`, `Diagonal`, `BlockCirculant`, `CDDProduct`, `Toeplitz`,
     `Hankel`; `Identity` and `Fourier`; `Product`, `Sum` and `Scaled` for what stays lazy; `Prepared` for many products
-    by one operator, which `prepare` makes; `LinearOperator`, the base of all. `show_config` tells which engine computes
-    them.
+    by one operator, which `prepare` makes; `LinearOperator`, the base of all; `CDDLayout`, the shape of a CDD product.
+    `show_config` tells which engine computes them.
 Fits
     `fit_cdd` approximates a matrix by interleaved diagonal and circulant factors, and returns a `FitResult`.
     `error_curve` does so with more and more factors, beside other families of the same size: an `ErrorCurve`.
@@ -26,6 +26,7 @@ from structmat._engine.config import show_config
 from structmat.fit import ErrorCurve, FitResult, error_curve, factorize_cdd, fit_cdd
 from structmat.operators import (
     BlockCirculant,
+    CDDLayout,
     CDDProduct,
     Circulant,
     CyclicBidiagonal,
@@ -51,6 +52,7 @@ __all__ = [
     "ArgumentTypeError",
     "ArgumentValueError",
     "BlockCirculant",
+    "CDDLayout",
     "CDDProduct",
     "Circulant",
     "CyclicBidiagonal",

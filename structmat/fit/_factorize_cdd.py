@@ -11,15 +11,15 @@ import numpy as np
 from array_api_compat import array_namespace, device
 
 from structmat._arrays.arrays import is_numpy
-from structmat.fit._arguments import choice, generator, integer, non_negative
-from structmat.fit._exact.closed_forms import Form, short_forms
+from structmat._arrays.checks import integer, non_negative, one_of, optional_function, random_generator
+from structmat._arrays.errors import ArgumentValueError
+from structmat._arrays.numpy_bridge import as_matrix, to_numpy
+from structmat.fit._exact.closed_forms import Form, closed_forms
 from structmat.fit._exact.constructions import construct, least_number, to_product
-from structmat.fit._exact.search import Found, search
-from structmat.fit._many_factors.chain import First
-from structmat.fit._numpy_bridge import as_matrix, to_numpy
+from structmat.fit._exact.search import Factorisation, search
 from structmat.fit._result import FitProgress, FitResult
 from structmat.fit._three_factors.vectors import scale_by_power_of_two
-from structmat.operators import CDDProduct
+from structmat.operators import CDDLayout, CDDProduct
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -37,14 +37,14 @@ def factorize_cdd(
     n_factors: int | None = None,
     *,
     method: str = "auto",
-    tol: float = 1e-10,
+    target_error: float = 1e-10,
     rng: np.random.Generator | int | None = None,
     time_limit: float | None = None,
     callback: Callable[[FitProgress], object] | None = None,
 ) -> FitResult:
     """Factorise a square matrix into diagonal and circulant matrices.
 
-    Short exact forms are recognised first: zero, diagonal and circulant matrices (one factor), a diagonal times a
+    Closed forms are recognised first: zero, diagonal and circulant matrices (one factor), a diagonal times a
     circulant or a shift and the reverse (two), rank-one matrices and the products D C D and C D C (three), scaled
     permutations ``j -> (a * j + b) % n`` (five). For any other matrix there are two ways. A search by
     Levenberg-Marquardt over all factors from random starting points finds few factors of small matrices: mostly ``2k +
@@ -62,8 +62,8 @@ def factorize_cdd(
     method : {"auto", "search", "constructive"}, default: "auto"
         How to treat a matrix without a short form. By default the search, if `n_factors` is below what constructions
         need, or if it is not given and the side times the number of factors is at most 320 (n = 17, or n = 64 for rank
-        two); a construction otherwise, and also where that search has not met `tol`.
-    tol : float, default: 1e-10
+        two); a construction otherwise, and also where that search has not met `target_error`.
+    target_error : float, default: 1e-10
         The relative Frobenius error at which `W` counts as reproduced. Constructions are as accurate as rounding allows
         whatever it is, but use long double above n = 256, which takes several times as long, only if it is below what
         double precision reaches.
@@ -81,7 +81,7 @@ def factorize_cdd(
         are found for a real `W`. `solver` tells how it was found, `start` names the short form, or what `W` was taken
         for: ``"rank k"``, ``"Toeplitz"`` or ``"generic"``, with ``"random phases"`` where these had to remove the
         structure of `W`, at the cost of four factors. `message` says why. `converged` tells whether the error is at
-        most `tol`.
+        most `target_error`.
 
     Raises
     ------
@@ -140,27 +140,26 @@ def factorize_cdd(
     'rank one'
     """
     begun, owner = time.monotonic(), "factorize_cdd"
-    matrix = as_matrix(W, "factorize_cdd: W")
+    matrix = as_matrix(W, owner, "W")
     if matrix.shape[0] != matrix.shape[1]:
-        raise ValueError(f"factorize_cdd: W must be square, got shape {tuple(matrix.shape)}")
-    method = choice(method, "method", ("auto", "search", "constructive"), owner=owner)
+        raise ArgumentValueError(owner, "W", f"must be square, got shape {tuple(matrix.shape)}")
+    method = one_of(method, owner, "method", ("auto", "search", "constructive"))
     if n_factors is not None:
-        n_factors = integer(n_factors, "n_factors", owner=owner)
-    tol = non_negative(tol, "tol", owner=owner)
-    deadline = math.inf if time_limit is None else begun + non_negative(time_limit, "time_limit", owner=owner)
-    if callback is not None and not callable(callback):
-        raise TypeError(f"factorize_cdd: callback must be callable, got {callback!r}")
-    random = generator(rng, owner=owner)
+        n_factors = integer(n_factors, owner, "n_factors")
+    target_error = non_negative(target_error, owner, "target_error")
+    deadline = math.inf if time_limit is None else begun + non_negative(time_limit, owner, "time_limit")
+    optional_function(callback, owner, "callback")
+    random = random_generator(rng, owner)
     values = to_numpy(matrix)
     if not np.isfinite(values).all():
-        raise ValueError("factorize_cdd: W must be finite, got NaN or infinity")
+        raise ArgumentValueError(owner, "W", "must be finite, got NaN or infinity")
 
     values = values.astype(np.result_type(values.dtype, np.float64))
     exponent = int(np.frexp(np.abs(values).max())[1])
     scaled = scale_by_power_of_two(values, -exponent)
-    found = _short_form(scaled, n_factors, tol, random)
+    found = _closed_form(scaled, n_factors, target_error, random)
     if found is None:
-        found = _long_form(scaled, n_factors, method, tol, random, deadline, callback)
+        found = _long_form(scaled, n_factors, method, target_error, random, deadline, callback)
     exponents = np.diff(np.arange(len(found.form.vectors) + 1) * exponent // len(found.form.vectors)).tolist()
     xp = array_namespace(matrix)
     vectors = [scale_by_power_of_two(v, e) for v, e in zip(found.form.vectors, exponents, strict=True)]
@@ -174,8 +173,8 @@ def factorize_cdd(
         block_size=len(values),
         n_parameters=product.n_parameters,
         n_iter=len(found.history) - 1,
-        converged=error <= tol,
-        history=np.array(found.history),
+        converged=error <= target_error,
+        history=np.array(found.history if len(found.history) > 1 else [error]),
         start=found.form.name,
         solver=found.solver,
         stopped=found.stopped,
@@ -188,19 +187,21 @@ def _error(W: NDArray[Any], form: Form) -> float:
     """The relative Frobenius error of a form, 0.0 for a zero matrix."""
     product = to_product(form)
     # Shifts lose nothing to the dense product, and go faster vector by vector.
-    P = np.asarray(product.matvec(np.eye(len(W))).T if form.shifts else product.to_dense())
+    P = np.asarray(product.matvec(np.eye(len(W)))).T if form.shifts else np.asarray(product.to_dense())
     return float(np.linalg.norm(W - P)) / (float(np.linalg.norm(W)) or 1.0)
 
 
-def _short_form(W: NDArray[Any], n_factors: int | None, tol: float, rng: np.random.Generator) -> Found | None:
+def _closed_form(
+    W: NDArray[Any], n_factors: int | None, target_error: float, rng: np.random.Generator
+) -> Factorisation | None:
     """The first closed form that reproduces `W`, lengthened by identities to `n_factors`."""
-    for form in short_forms(W, rng):
+    for form in closed_forms(W, rng):
         if n_factors is not None and len(form.vectors) > n_factors:
             break
         error = _error(W, form)
-        if error <= tol:
+        if error <= target_error:
             message = f"W has the exact form {form.name!r} of {len(form.vectors)} factors"
-            return Found(_lengthened(form, n_factors), [error], "closed form", message)
+            return Factorisation(_lengthened(form, n_factors), [error], "closed form", message)
     return None
 
 
@@ -208,33 +209,35 @@ def _long_form(
     W: NDArray[Any],
     n_factors: int | None,
     method: str,
-    tol: float,
+    target_error: float,
     rng: np.random.Generator,
     deadline: float,
     callback: Callable[[FitProgress], object] | None,
-) -> Found:
+) -> Factorisation:
     """A product for a matrix without a short form, by search or construction."""
     # The counting bound of what is searched for is half of what the construction needs.
     needed = least_number(W, rng)
     few = n_factors < needed if n_factors is not None else len(W) * (needed + 1) // 2 <= _SEARCHED
     if method == "constructive" and n_factors is not None and n_factors < needed:
-        raise ValueError(f"factorize_cdd: n_factors must be at least {needed} to construct W, got {n_factors}")
+        raise ArgumentValueError(
+            "factorize_cdd", "n_factors", f"must be at least {needed} to construct W, got {n_factors}"
+        )
     searched = None
     if method == "search" or (method == "auto" and few):
-        searched = search(W, n_factors, tol, rng, deadline=deadline, callback=callback)
+        searched = search(W, n_factors, target_error, rng, deadline=deadline, callback=callback)
         if np.isrealobj(W):
-            searched = searched._replace(form=_real_form(W, searched.form, tol))
+            searched = searched._replace(form=_real_form(W, searched.form, target_error))
         if method == "search" or n_factors is not None or searched.stopped != "completed":
             return searched
-        if searched.history[-1] <= tol:
+        if searched.history[-1] <= target_error:
             return searched
-    constructed = construct(W, n_factors, tol, rng, deadline=deadline, callback=callback)
+    constructed = construct(W, n_factors, target_error, rng, deadline=deadline, callback=callback)
     if constructed is None:
-        return searched or search(W, n_factors, tol, rng, deadline=deadline, callback=callback)
+        return searched or search(W, n_factors, target_error, rng, deadline=deadline, callback=callback)
     return constructed._replace(form=_lengthened(constructed.form, n_factors))
 
 
-def _real_form(W: NDArray[Any], form: Form, tol: float) -> Form:
+def _real_form(W: NDArray[Any], form: Form, target_error: float) -> Form:
     """The form with real factors, if its factors are real ones turned by phases and modulations.
 
     With ``E`` the diagonal of ``exp(2 pi i j / n)``, ``E^m C E^-m`` is a circulant for every circulant `C`, with its
@@ -253,16 +256,15 @@ def _real_form(W: NDArray[Any], form: Form, tol: float) -> Form:
     P = np.asarray(CDDProduct.from_vectors(*vectors, first=form.first).to_dense())
     vectors[0] = vectors[0] * (np.vdot(P, W) / (np.vdot(P, P) or 1.0))
     real = form._replace(vectors=vectors)
-    return real if _error(W, real) <= tol else form
+    return real if _error(W, real) <= target_error else form
 
 
 def _lengthened(form: Form, n_factors: int | None) -> Form:
-    vectors = list(form.vectors)
-    n = len(vectors[0])
-    identities = {"diagonal": np.ones(n), "circulant": (np.arange(n) == 0).astype(float)}
-    other: dict[First, First] = {"diagonal": "circulant", "circulant": "diagonal"}
-    kind = form.first if len(vectors) % 2 == 0 else other[form.first]
-    for _ in range(len(vectors), n_factors or 0):
-        vectors.append(identities[kind].astype(vectors[0].dtype))
-        kind = other[kind]
-    return form._replace(vectors=vectors)
+    """The form with identities appended."""
+    if n_factors is None:
+        return form
+    n, count = len(form.vectors[0]), len(form.vectors)
+    shapes = CDDLayout((n, n), count, first=form.first).vector_shapes
+    shaped = [v.reshape(shape) for v, shape in zip(form.vectors, shapes, strict=True)]
+    layout = CDDLayout((n, n), n_factors, first=form.first)
+    return form._replace(vectors=[np.asarray(v).reshape(n) for v in layout.extended(shaped, form.first)])

@@ -5,90 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from structmat._arrays.arrays import as_floating, is_complex, positive_index
 from structmat._arrays.arrays import scale as scale_array
 from structmat._arrays.dispatch import add, compose, scale
+from structmat._arrays.errors import ArgumentValueError
 from structmat._arrays.typing import Array, DType, Namespace, Scalar
-from structmat._engine import Settings
-from structmat.operators._algebra import Scaled, identity_factor
-from structmat.operators._base import Context, LinearOperator
+from structmat._engine import Convolution, Settings, ShiftAndAdd
+from structmat.operators._base import Context, LinearOperator, Planned, SpectralFunction
 from structmat.operators._circulant import Circulant, SpectralCirculant
-from structmat.operators._convolution import Plan, Step
-from structmat.operators._functions import SpectralFunction
+from structmat.operators._combinations import Scaled, identity_factor
 from structmat.operators._identity import Identity
 
-__all__ = ["CyclicBidiagonal", "ShiftPlan"]
+__all__ = ["CyclicBidiagonal"]
 
 
 @dataclass(frozen=True, eq=False, repr=False, slots=True)
-class ShiftPlan(Plan):
-    """``entries[0] * x + entries[1] * roll(x)``."""
-
-    _core_axes = {"entries": 1}
-
-    entries: Any
-    n: int
-    upper: bool
-    real: bool
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """``(n, n)``."""
-        return (self.n, self.n)
-
-    @property
-    def is_real(self) -> bool:
-        """Whether it takes real vectors."""
-        return self.real
-
-    @property
-    def is_stack(self) -> bool:
-        """Whether its parameters have batch axes."""
-        return bool(self.entries.ndim > 1)
-
-    @property
-    def width(self) -> int:
-        """How many numbers a product moves at a time for one vector."""
-        return self.n
-
-    @property
-    def cost(self) -> float:
-        """How long the convolutions of one product are together: none is made."""
-        return 1.0
-
-    def _step(self, dtype: str, *, many: bool, once: bool = False) -> Step:
-        (main, off), upper = self.entries, self.upper
-
-        def step(x: Any, out: Any) -> Any:
-            y = np.multiply(x, main, out=out)
-            shifted = x * off
-            if upper:
-                y[..., :-1] += shifted[..., 1:]
-                y[..., -1:] += shifted[..., :1]
-            else:
-                y[..., 1:] += shifted[..., :-1]
-                y[..., :1] += shifted[..., -1:]
-            return y
-
-        return step
-
-    def _whole(self, x: Array, xp: Namespace) -> Array:
-        shifted = xp.roll(x, -1 if self.upper else 1, axis=-1)
-        return self.entries[..., :1] * x + self.entries[..., 1:] * shifted
-
-    def _transpose(self) -> ShiftPlan:
-        return ShiftPlan(self.entries, self.n, not self.upper, self.real)
-
-    def _conj(self) -> ShiftPlan:
-        if self.real:
-            return self
-        return ShiftPlan(self._own_namespace().conj(self.entries), self.n, self.upper, self.real)
-
-
-@dataclass(frozen=True, eq=False, repr=False, slots=True)
-class CyclicBidiagonal(LinearOperator):
+class CyclicBidiagonal(Planned):
     """A circulant matrix of two diagonals, the main one and the cyclic one below or above it.
 
     ``C[i, i] = entries[0]`` and ``C[i, i - 1] = entries[1]``, or ``C[i, i + 1]`` if `upper`, indices modulo n.
@@ -141,10 +73,12 @@ class CyclicBidiagonal(LinearOperator):
     """Whether the other diagonal lies above the main one."""
 
     def __post_init__(self) -> None:
-        n = positive_index(self.n, "CyclicBidiagonal: n")
-        entries = as_floating(self.entries, "CyclicBidiagonal: entries")
+        n = positive_index(self.n, "CyclicBidiagonal", "n")
+        entries = as_floating(self.entries, "CyclicBidiagonal", "entries")
         if entries.ndim < 1 or entries.shape[-1] != 2:
-            raise ValueError(f"CyclicBidiagonal: entries must have shape (..., 2), got {tuple(entries.shape)}")
+            raise ArgumentValueError(
+                "CyclicBidiagonal", "entries", f"must have shape (..., 2), got {tuple(entries.shape)}"
+            )
         object.__setattr__(self, "entries", entries)
         object.__setattr__(self, "n", n)
         object.__setattr__(self, "upper", bool(self.upper))
@@ -177,11 +111,8 @@ class CyclicBidiagonal(LinearOperator):
     def _like(self, entries: Array) -> CyclicBidiagonal:
         return CyclicBidiagonal(entries, self.n, self.upper)
 
-    def _plan(self, how: Settings, xp: Namespace) -> ShiftPlan:
-        return ShiftPlan(self.entries, self.n, self.upper, not is_complex(self.dtype, xp))
-
-    def _matvec(self, x: Array, xp: Namespace) -> Array:
-        return self._plan(Settings(), xp)._whole(x, xp)
+    def _plan(self, settings: Settings, xp: Namespace) -> ShiftAndAdd:
+        return ShiftAndAdd(self.entries, self.n, self.upper, not is_complex(self.dtype, xp))
 
     def _transpose(self) -> CyclicBidiagonal:
         return CyclicBidiagonal(self.entries, self.n, not self.upper)
@@ -199,8 +130,8 @@ class CyclicBidiagonal(LinearOperator):
     def _solve(self, b: Array, xp: Namespace) -> Array:
         return self.to_circulant()._solve(b, xp)
 
-    def _solver(self, how: Settings, xp: Namespace) -> LinearOperator:
-        return self.to_circulant()._solver(how, xp)
+    def _solver(self, settings: Settings, xp: Namespace) -> Convolution:
+        return self.to_circulant()._solver(settings, xp)
 
     def _pinv(self, rtol: float, xp: Namespace) -> LinearOperator:
         return self.to_circulant()._pinv(rtol, xp)

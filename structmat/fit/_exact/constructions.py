@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from structmat.fit._exact.closed_forms import Form
 from structmat.fit._exact.deflation import has_extended_precision
-from structmat.fit._exact.low_rank import factor_low_rank, singular_triplets
+from structmat.fit._exact.low_rank import Triplets, factor_low_rank, singular_triplets
 from structmat.fit._exact.mixing import Mixing
 from structmat.fit._exact.pencil import factor_matrix
-from structmat.fit._exact.search import Found
+from structmat.fit._exact.search import Factorisation
 from structmat.fit._result import FitProgress
 from structmat.operators import CDDProduct, Circulant, CyclicBidiagonal, Diagonal
 
@@ -55,19 +56,20 @@ def least_number(W: NDArray[Any], rng: np.random.Generator) -> int:
 def construct(
     W: NDArray[Any],
     n_factors: int | None,
-    tol: float,
+    target_error: float,
     rng: np.random.Generator,
     *,
     deadline: float,
     callback: Callable[[FitProgress], object] | None,
-) -> Found | None:
+) -> Factorisation | None:
     """Return a product by construction, of at most `n_factors` factors, or nothing where none has so few.
 
-    The error is compared with what rounding leaves for a matrix without structure, whatever `tol` is: more of it means
-    that structure spoilt digits, and another construction, with random phases, will not.
+    The error is compared with what rounding leaves for a matrix without structure, whatever is aimed at: more of it
+    means that structure spoilt digits, and another construction, with random phases, will not.
     """
     n = len(W)
-    extended = has_extended_precision() and (n <= _EXTENDED_SIDE or tol < _usual_error(n, extended=False))
+    precise = n <= _EXTENDED_SIDE or target_error < _usual_error(n, extended=False)
+    extended = precise and has_extended_precision()
     usual = _usual_error(n, extended=extended)
     probes = rng.standard_normal((n, _PROBES))
     target = W @ probes
@@ -104,7 +106,7 @@ def construct(
         return None
     precision = "long double" if extended else "double"
     message = "; ".join([f"{len(best[1].vectors)} complex factors by construction, in {precision} precision", *notes])
-    return Found(best[1], [best[0]], "construction", message, stopped)
+    return Factorisation(best[1], [best[0]], "construction", message, stopped)
 
 
 def to_product(form: Form) -> CDDProduct:
@@ -128,27 +130,28 @@ def _usual_error(n: int, *, extended: bool) -> float:
     Products of that many factors lose n digits of the last place by themselves; the division by null sequences loses
     a tenth of n**2, unless it is done in long double.
     """
-    return _EPS * (50 + 10 * n + (0.0 if extended else 0.15 * n**2))
+    return _EPS * (100 + 15 * n + (0.0 if extended else 0.13 * n**2))
 
 
 def _constructions(W: NDArray[Any], rng: np.random.Generator, *, extended: bool) -> Iterator[_Construction]:
     n = len(W)
     triplets = singular_triplets(W, n // _LOW_RANK, _RANK_ERROR, rng)
     if triplets is not None:
-        rank, count = len(triplets[1]), 4 * len(triplets[1]) + 3
-        yield _Construction(f"rank {rank}", count, lambda: factor_low_rank(triplets, extended=extended))
-        for mixing in (Mixing.draw(n, rng) for _ in range(_MIXINGS)):
-            u, s, v = triplets
-            mixed = (mixing.left(u), s, mixing.right(v))
-            yield _Construction(
-                f"rank {rank}, random phases",
-                count + 4,
-                lambda mixing=mixing, mixed=mixed: mixing.around(factor_low_rank(mixed, extended=extended)),
-            )
-    yield _Construction("generic", 2 * n + 1, lambda: factor_matrix(W, extended=extended))
-    for mixing in (Mixing.draw(n, rng) for _ in range(_MIXINGS)):
-        yield _Construction(
-            "generic, random phases",
-            2 * n + 5,
-            lambda mixing=mixing: mixing.around(factor_matrix(mixing.mixed(W), extended=extended)),
-        )
+        name, count = f"rank {len(triplets[1])}", 4 * len(triplets[1]) + 3
+        yield _Construction(name, count, partial(factor_low_rank, triplets, extended=extended))
+        for _ in range(_MIXINGS):
+            make = partial(_low_rank_mixed, triplets, Mixing.draw(n, rng), extended=extended)
+            yield _Construction(f"{name}, random phases", count + 4, make)
+    yield _Construction("generic", 2 * n + 1, partial(factor_matrix, W, extended=extended))
+    for _ in range(_MIXINGS):
+        mixed = partial(_generic_mixed, W, Mixing.draw(n, rng), extended=extended)
+        yield _Construction("generic, random phases", 2 * n + 5, mixed)
+
+
+def _low_rank_mixed(triplets: Triplets, mixing: Mixing, *, extended: bool) -> list[NDArray[np.complex128]] | None:
+    u, s, v = triplets
+    return mixing.around(factor_low_rank((mixing.left(u), s, mixing.right(v)), extended=extended))
+
+
+def _generic_mixed(W: NDArray[Any], mixing: Mixing, *, extended: bool) -> list[NDArray[np.complex128]] | None:
+    return mixing.around(factor_matrix(mixing.mixed(W), extended=extended))

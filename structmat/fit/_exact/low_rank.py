@@ -18,7 +18,7 @@ from structmat.fit._exact.pencil import factor_polynomial
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["factor_low_rank", "singular_triplets"]
+__all__ = ["Triplets", "factor_low_rank", "singular_triplets"]
 
 # The leading coefficient in units of the root mean square norm of a row of coefficients times sqrt(n / k). Multipliers
 # are the growth of a recursion of order k over n steps, which varies as a random walk: its steps must shrink with n.
@@ -26,10 +26,10 @@ _LEAD = 0.6 * np.exp(0.6j)
 # Vectors on which the rank is tried beyond the largest rank looked for.
 _SPARE = 8
 
-_Triplets = tuple["NDArray[Any]", "NDArray[np.float64]", "NDArray[Any]"]
+Triplets = tuple["NDArray[Any]", "NDArray[np.float64]", "NDArray[Any]"]
 
 
-def singular_triplets(W: NDArray[Any], most: int, tol: float, rng: np.random.Generator) -> _Triplets | None:
+def singular_triplets(W: NDArray[Any], most: int, tol: float, rng: np.random.Generator) -> Triplets | None:
     """Return U, s and V with ``W = U diag(s) V^H`` up to `tol` relative to its norm, if the rank is at most `most`.
 
     A random projection finds the range, so that the cost is ``O(n**2 * most)``.
@@ -46,7 +46,7 @@ def singular_triplets(W: NDArray[Any], most: int, tol: float, rng: np.random.Gen
     return None if rank > most else (q @ u[:, :rank], s[:rank], vh[:rank].conj().T)
 
 
-def factor_low_rank(triplets: _Triplets, *, extended: bool) -> list[NDArray[np.complex128]] | None:
+def factor_low_rank(triplets: Triplets, *, extended: bool) -> list[NDArray[np.complex128]] | None:
     """Return ``4k + 3`` diagonals and first columns, or nothing where structure would spoil their accuracy."""
     u, s, v = triplets
     n, rank = u.shape
