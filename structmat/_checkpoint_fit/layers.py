@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
+from structmat._arrays.numpy_bridge import to_numpy
 from structmat._checkpoint_fit.changes import Change, equal
 from structmat._checkpoint_fit.seeds import unit_rng
-from structmat.fit import fit_cdd
-from structmat.fit._baselines.low_rank import low_rank_error
-from structmat.fit._many_factors.block_objective import block_layout
-from structmat.fit._numpy_bridge import to_numpy
-from structmat.fit._second_moment import column_roots, weighted_inputs
+from structmat.fit import fit_cdd, truncated_svd_error
 from structmat.io import CheckpointError, Entry
+from structmat.operators import CDDLayout
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -85,17 +83,15 @@ class LayerTask:
         }
         if not values["norm"]:
             return Outcome({**values, "error": 0.0, "n_parameters": 0}, {})
-        size = min(rows, cols) if self.block_size == "min" else int(self.block_size)
-        layout = block_layout((rows, cols), size, self.n_factors)
-        n_parameters = sum(math.prod(shape) for shape in layout.vector_shapes)
-        values |= {"n_parameters": n_parameters, "block_size": size}
         try:
-            values |= _by_svd(matrix, n_parameters, moment)
+            layout = CDDLayout((rows, cols), self.n_factors, self.block_size, owner="fit_cdd")
+            values |= {"n_parameters": layout.n_parameters, "block_size": layout.block_size}
+            values |= _by_svd(matrix, layout.n_parameters, moment)
             result = fit_cdd(
                 matrix,
                 self.n_factors,
-                block_size=size,
-                weights=moment,
+                block_size=layout.block_size,
+                input_second_moment=moment,
                 rng=unit_rng(self.rng, self.name),
                 time_limit=self.time_limit,
                 overwrite_W=True,  # what was to be read of it has been
@@ -176,17 +172,11 @@ def _by_svd(matrix: NDArray[Any], n_parameters: int, weights: NDArray[Any] | Non
     """Return what a truncated SVD of no more parameters reaches."""
     rows, cols = matrix.shape
     rank = min(n_parameters // (rows + cols), rows, cols)
-    if weights is not None:
-        inputs = weights if weights.ndim == 1 else weighted_inputs(weights, cols, real=True)
-        matrix = matrix * column_roots(inputs, cols) if weights.ndim == 1 else matrix @ inputs
-        rank = min(rank, *matrix.shape)
-    # Divided by its largest entry, so that no square over- or underflows.
-    largest = max(float(matrix.max()), -float(matrix.min()))
-    error = low_rank_error(matrix / largest, rank) if largest else 0.0
+    error = truncated_svd_error(matrix, rank, input_second_moment=weights)
     return {"svd_rank": rank, "svd_parameters": rank * (rows + cols), "svd_error": error}
 
 
-def _vectors(result: FitResult, shapes: list[tuple[int, ...]]) -> dict[str, NDArray[Any]]:
+def _vectors(result: FitResult, shapes: Sequence[tuple[int, ...]]) -> dict[str, NDArray[Any]]:
     """Return the vectors of a fit as an adapter holds them: circulants as grids of blocks."""
     leaves = [to_numpy(factor._arrays()[0]) for factor in result.operator.factors]
     return {str(i): leaf.reshape(shape) for i, (leaf, shape) in enumerate(zip(leaves, shapes, strict=True))}

@@ -9,6 +9,7 @@ import numpy as np
 
 from structmat.fit._three_factors.alternate import Run, alternate
 from structmat.fit._three_factors.shift_synchronisation import shift_synchronisation_start
+from structmat.fit._three_factors.spread import error_of_products
 from structmat.fit._three_factors.starts import Start, circulant_start, diagonal_start, random_start, rank_one_start
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from structmat.fit._three_factors.blocks import BlockGrid
     from structmat.fit._three_factors.vectors import Factors
 
-__all__ = ["CLOSED_FORMS", "Swept", "sweep_from_all_starts"]
+__all__ = ["CLOSED_FORMS", "STARTS", "Swept", "sweep_from_all_starts"]
 
 # All of these run on every matrix: they are what the fit must never be worse than.
 CLOSED_FORMS: tuple[tuple[str, Start], ...] = (
@@ -24,6 +25,9 @@ CLOSED_FORMS: tuple[tuple[str, Start], ...] = (
     ("diagonal", diagonal_start),
     ("rank-one", rank_one_start),
 )
+
+# These come next, while the best is not exact.
+STARTS: tuple[tuple[str, Start], ...] = (("shift-synchronisation", shift_synchronisation_start),)
 
 # Random starts pay off where many local minima lie close together, on small matrices without much structure: as many as
 # this number of entries holds copies of the matrix, up to a limit.
@@ -46,9 +50,9 @@ def sweep_from_all_starts(
     control: Control,
     *,
     n_random: int | None = None,
-    given: Sequence[tuple[str, Factors]] = (),
+    known: Sequence[tuple[str, Factors]] = (),
 ) -> Swept:
-    """Return the best run, also from `n_random` random starts and those that are given."""
+    """Return the best run, also from `n_random` random starts and those that are known before."""
 
     def go_on(swept: Swept, sweeps: int) -> Swept:
         run = swept.run
@@ -58,18 +62,22 @@ def sweep_from_all_starts(
 
     if n_random is None:
         n_random = min(_RANDOM_ENTRIES // grid.blocks.size, _MOST_RANDOM)
-    others = (("shift-synchronisation", shift_synchronisation_start), *[("random", random_start)] * n_random)
+    others = (*STARTS, *[("random", random_start)] * n_random)
     exact = 4.0 * float(np.finfo(grid.dtype).eps)
     runs = [Swept(name, Run.begin(grid, start(grid, rng))) for name, start in CLOSED_FORMS]
-    runs += [Swept(name, Run.begin(grid, factors)) for name, factors in given]
+    runs += [Swept(name, Run.begin(grid, factors)) for name, factors in known]
     runs = [go_on(swept, _screening(control)) for swept in runs]
     for name, start in others:
         if control.stopped() or min(map(_error, runs)) <= exact:
             break
         runs.append(go_on(Swept(name, Run.begin(grid, start(grid, rng))), _screening(control)))
-    runs.sort(key=_error)
-    finalists = [swept for swept in runs[:_FINALISTS] if _error(swept) <= _RIVAL * _error(runs[0])]
-    return min((go_on(finalist, control.max_iter) for finalist in finalists), key=_error)
+
+    def of_products(swept: Swept) -> float:
+        return error_of_products(grid, swept.run.factors, swept.run.error)
+
+    runs.sort(key=of_products)
+    finalists = [swept for swept in runs[:_FINALISTS] if of_products(swept) <= _RIVAL * of_products(runs[0])]
+    return min((go_on(finalist, control.max_iter) for finalist in finalists), key=of_products)
 
 
 def _screening(control: Control) -> int:
