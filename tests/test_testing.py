@@ -76,3 +76,12 @@ def test_a_wrong_matrix_or_shape_is_found() -> None:
         sm.testing.check_operator(sm.Circulant(C), C)
     with pytest.raises(TypeError, match="check_operator: operator must be a structmat operator, got ndarray"):
         sm.testing.check_operator(C, C)  # type: ignore[arg-type]
+
+
+def test_the_adjoint_test_finds_a_wrong_adjoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    C = sm.Circulant(np.arange(1.0, 7.0))
+    assert sm.testing.adjoint_error(C) < 1e-14
+    monkeypatch.setattr(sm.Circulant, "_rmatvec", lambda self, y, xp: self._matvec(y, xp))
+    assert sm.testing.adjoint_error(C, rng=0) > 1e-3
+    with pytest.raises(TypeError, match="adjoint_error: operator must be a structmat operator, got ndarray"):
+        sm.testing.adjoint_error(np.eye(3))
