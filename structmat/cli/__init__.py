@@ -4,6 +4,7 @@
 - `_app`: the commands, their options, exit statuses
 - `_curve`: `structmat curve`
 - `_fit_checkpoint`: `structmat fit-checkpoint`
+- `_sweep`: the commands of `structmat sweep`
 - `_logging`: what `--log-level` shows
 - `_outputs`: the files that commands write
 - `_errors`: from exceptions to one line that names the argument
