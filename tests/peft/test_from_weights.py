@@ -1,4 +1,4 @@
-"""Adapters made from weights tuned otherwise, and turned into LoRA ones."""
+"""Adapters fitted to weights that were tuned otherwise."""
 
 from __future__ import annotations
 
@@ -8,21 +8,16 @@ from typing import Any
 import pytest
 
 torch = pytest.importorskip("torch")
-peft = pytest.importorskip("peft")
-pytest.importorskip("transformers")
+pytest.importorskip("peft")
+transformers = pytest.importorskip("transformers")
 
 from peft import PeftModel, get_peft_model
 
-from structmat.peft import CDDConfig, FittedAdapter, from_delta, from_lora, from_weights, to_lora
-from structmat.peft._tuner_layer import CDDTunerLinear
+from structmat.peft import CDDConfig, from_delta, from_weights
 from tests.peft import tiny
+from tests.peft.tiny import logits
 
 pytestmark = tiny.QUIET
-
-
-def logits(kind: str, model: Any) -> torch.Tensor:
-    with torch.no_grad():
-        return model.eval()(**tiny.inputs(kind)).logits
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "bert"])
@@ -105,41 +100,3 @@ def test_from_delta(tmp_path: Path) -> None:
     model = PeftModel.from_pretrained(tiny.model("llama"), tmp_path)
     change = model.base_model.model.model.layers[1].self_attn.q_proj.get_delta_weight("default")
     torch.testing.assert_close(change, delta, atol=1e-3, rtol=1e-3)
-
-
-@pytest.mark.parametrize("kind", ["llama", "gpt2"])
-def test_from_lora(kind: str, tmp_path: Path) -> None:
-    config = peft.LoraConfig(
-        r=1, target_modules=tiny.TARGETS[kind], init_lora_weights=False, fan_in_fan_out=kind == "gpt2"
-    )
-    lora = get_peft_model(tiny.model(kind), config)
-    expected = logits(kind, lora)
-    adapter = from_lora(lora)
-    assert adapter.error < 1e-3
-    adapter.save(tmp_path)
-    loaded = PeftModel.from_pretrained(tiny.model(kind), tmp_path)
-    torch.testing.assert_close(logits(kind, loaded), expected, atol=2e-3, rtol=2e-3)
-    with pytest.raises(ValueError, match="'nobody' is no adapter here"):
-        from_lora(lora, "nobody")
-
-
-def test_from_lora_refuses_what_does_not_add() -> None:
-    model = get_peft_model(tiny.model("llama"), peft.IA3Config(target_modules=["q_proj"], feedforward_modules=[]))
-    with pytest.raises(TypeError, match="does not add to a linear layer"):
-        from_lora(model)
-
-
-@pytest.mark.parametrize("kind", ["llama", "gpt2"])
-def test_to_lora(kind: str, tmp_path: Path) -> None:
-    targets = ["q_proj"] if kind == "llama" else ["c_attn"]
-    model = get_peft_model(tiny.model(kind), CDDConfig(target_modules=targets, init_weights=False))
-    whole = to_lora(model, 16)
-    assert isinstance(whole, FittedAdapter)
-    assert whole.error < 1e-5
-    half = to_lora(model, 8)
-    for layer, module in zip(half.layers, (m for m in model.modules() if isinstance(m, CDDTunerLinear)), strict=True):
-        values = torch.linalg.svdvals(module.cdd_adapters["default"].dense())
-        assert layer.error == pytest.approx(float((values[8:].square().sum() / values.square().sum()).sqrt()), rel=1e-4)
-    whole.save(tmp_path)
-    loaded = PeftModel.from_pretrained(tiny.model(kind), tmp_path)
-    torch.testing.assert_close(logits(kind, loaded), logits(kind, model), atol=1e-4, rtol=1e-4)

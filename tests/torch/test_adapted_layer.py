@@ -1,4 +1,4 @@
-"""The layers: starts, merging, several adapters, conversions, every kind of base."""
+"""What all layers share: outputs, merging, several adapters, copies, errors."""
 
 from __future__ import annotations
 
@@ -6,78 +6,19 @@ import copy
 import pickle
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
 
-from structmat.torch import CDDAdapter, CDDConv, CDDEmbedding, CDDLinear, adapters_per_sample
+
+from structmat.torch import (
+    CDDAdapter,
+    CDDConv,
+    CDDEmbedding,
+    CDDLinear,
+    adapters_per_sample,
+)
 from tests.torch.common import dense, fill
-
-DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
-dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=str)
-
-
-def conv1d(rows, cols, dtype=torch.float64):
-    """transformers' Conv1D, whose weight is (in, out)."""
-    from transformers.pytorch_utils import Conv1D
-
-    layer = Conv1D(rows, cols).to(dtype)
-    torch.nn.init.normal_(layer.bias)
-    return layer
-
-
-def base_of(kind, rows=5, cols=7, dtype=torch.float64):
-    match kind:
-        case "linear":
-            return torch.nn.Linear(cols, rows, dtype=dtype)
-        case "no bias":
-            return torch.nn.Linear(cols, rows, bias=False, dtype=dtype)
-        case "Conv1D":
-            pytest.importorskip("transformers")
-            return conv1d(rows, cols, dtype)
-        case "conv 1":
-            return torch.nn.Conv1d(cols, rows, 1, dtype=dtype)
-        case "conv 2":
-            return torch.nn.Conv2d(cols, rows, 1, dtype=dtype)
-        case "embedding":
-            return torch.nn.Embedding(rows, cols, dtype=dtype)
-
-
-def layer_of(kind, dtype=torch.float64, **options):
-    base = base_of(kind, dtype=dtype)
-    make = {"embedding": CDDEmbedding, "conv 1": CDDConv, "conv 2": CDDConv}.get(kind, CDDLinear.from_linear)
-    return make(base, **options), base
-
-
-def input_of(kind, dtype=torch.float64):
-    match kind:
-        case "embedding":
-            return torch.randint(0, 5, (4, 6))
-        case "conv 1":
-            return torch.randn(4, 7, 3, dtype=dtype)
-        case "conv 2":
-            return torch.randn(4, 7, 3, 2, dtype=dtype)
-        case _:
-            return torch.randn(4, 6, 7, dtype=dtype)
-
-
-KINDS = ["linear", "no bias", "Conv1D", "conv 1", "conv 2", "embedding"]
-kinds = pytest.mark.parametrize("kind", KINDS)
-
-
-def with_weight(base, weight):
-    """A copy of a base with another weight, given as (rows, cols)."""
-    other = copy.deepcopy(base)
-    with torch.no_grad():
-        transposed = type(base).__name__ == "Conv1D"
-        other.weight.copy_((weight.T if transposed else weight).reshape(other.weight.shape))
-    return other
-
-
-def dense_of(base):
-    weight = base.weight.detach()
-    return weight.T if type(base).__name__ == "Conv1D" else weight.flatten(1)
+from tests.torch.layers import KINDS, base_of, dense_of, dtypes, input_of, kinds, layer_of, with_weight
 
 
 @kinds
@@ -254,113 +195,6 @@ def test_each_sample_may_have_an_adapter_of_its_own(kind):
         layer(x)
 
 
-@pytest.mark.parametrize("kind", ["linear", "no bias", "Conv1D"])
-@pytest.mark.parametrize("merged", [False, True])
-def test_to_linear_does_the_same(kind, merged):
-    layer, base = layer_of(kind)
-    fill(layer)
-    x = input_of(kind)
-    expected = layer(x)
-    if merged:
-        layer.merge()
-    linear = layer.to_linear()
-    assert type(linear) is torch.nn.Linear
-    torch.testing.assert_close(linear(x), expected)
-    assert linear.weight.requires_grad
-    assert linear.weight.data_ptr() != base.weight.data_ptr()
-    layer.unmerge()
-    layer.active_adapters = ()
-    assert torch.equal(layer.to_linear().weight, dense_of(base))
-    torch.testing.assert_close(layer.dense_weight(), dense_of(base))
-
-
-@dtypes
-@pytest.mark.parametrize("bias", [False, True])
-def test_a_layer_without_a_base_is_the_product_alone(bias, dtype):
-    torch.manual_seed(0)
-    layer = CDDLinear(9, 6, bias, dtype=dtype, alpha=0.5)
-    if bias:
-        torch.nn.init.normal_(layer.bias)
-    assert (layer.bias is not None) == bias
-    x = torch.randn(3, 9, dtype=dtype)
-    W = dense(layer.adapters["default"].factors, 6, 9, 0.5)
-    expected = x.double() @ W.T + (layer.bias.detach().double() if bias else 0)
-    assert layer(x).dtype == dtype
-    torch.testing.assert_close(layer(x).double(), expected, rtol=4 * torch.finfo(dtype).eps, atol=1e-6)
-    linear = layer.to_linear()
-    assert linear.weight.dtype == dtype
-    torch.testing.assert_close(linear.weight.double(), W, rtol=torch.finfo(dtype).eps, atol=1e-6)
-    with pytest.raises(TypeError, match="missing"):
-        layer.merge()
-    with pytest.raises(RuntimeError, match="there is no base"):
-        layer.dense_weight()
-
-
-@pytest.mark.parametrize(("rows", "cols"), [(512, 512), (128, 512), (512, 128)])
-@pytest.mark.parametrize("n_factors", [3, 5, 7])
-def test_a_normal_start_keeps_the_variance(rows, cols, n_factors):
-    torch.manual_seed(0)
-    layer = CDDLinear(cols, rows, False, n_factors=n_factors)
-    with torch.no_grad():
-        variance = layer(torch.randn(200, cols)).var()
-    assert 0.6 < variance < 1.6
-
-
-@settings(max_examples=15, derandomize=True)
-@given(rows=st.integers(2, 9), cols=st.integers(2, 9), block=st.integers(1, 9), seed=st.integers(0, 99))
-def test_from_delta_recovers_an_exact_product(rows, cols, block, seed):
-    torch.manual_seed(seed)
-    block = min(block, rows, cols)
-    base = torch.nn.Linear(cols, rows, dtype=torch.float64)
-    planted = CDDAdapter(cols, rows, block_size=block, init="normal", dtype=torch.float64)
-    with torch.no_grad():
-        for factor in planted.factors:
-            factor.add_(torch.randn_like(factor), alpha=0.2)
-    change = dense(planted.factors, rows, cols)
-    layer = CDDLinear.from_delta(base, change, block_size=block, alpha=0.5)
-    error = (layer.delta().to_dense() - change).norm() / change.norm()
-    fitted = layer.adapters["default"].fit.error
-    torch.testing.assert_close(error.item(), float(fitted), atol=1e-7, rtol=1e-5)
-    assert error < 1e-5
-
-
-def test_from_weights_takes_tensors_and_half_precision():
-    weight = torch.randn(6, 4)
-    tuned = weight + torch.randn(6, 1) * torch.randn(1, 4)
-    layer = CDDLinear.from_weights(weight, tuned)
-    assert layer.weight.data_ptr() == weight.data_ptr()
-    assert layer.bias is None
-    torch.testing.assert_close(layer.to_linear().weight.detach(), tuned, atol=1e-4, rtol=1e-4)
-    half = CDDLinear.from_weights(weight.bfloat16(), tuned.bfloat16())
-    assert half.adapters["default"].factors[0].dtype == torch.bfloat16
-    assert (half.delta().to_dense() - (tuned - weight)).abs().max() < 0.1
-    for wrong in (tuned.T, tuned[:5]):
-        with pytest.raises(ValueError, match="must have the shape of base"):
-            CDDLinear.from_weights(weight, wrong)
-    delta = tuned - weight
-    by_delta = CDDLinear.from_delta(weight, delta)
-    torch.testing.assert_close(by_delta.delta().to_dense(), layer.delta().to_dense(), atol=1e-4, rtol=1e-4)
-    with pytest.raises(ValueError, match="delta must have shape"):
-        CDDLinear.from_delta(weight, delta.T)
-    with pytest.raises(ValueError, match="NaN or infinity"):
-        CDDLinear.from_weights(weight, tuned / 0)
-    with pytest.raises(ValueError, match="out_features, in_features"):
-        CDDLinear.from_weights(weight[0], tuned[0])
-    with pytest.raises(RuntimeError, match="alpha is 0"):
-        CDDLinear.from_weights(weight, tuned, alpha=0)
-
-
-@pytest.mark.parametrize(("rows", "cols", "block"), [(6, 6, "min"), (5, 8, 3), (9, 4, "min")])
-def test_from_lora_of_rank_one_is_exact(rows, cols, block):
-    A, B = torch.randn(1, cols, dtype=torch.float64), torch.randn(rows, 1, dtype=torch.float64)
-    base = torch.nn.Linear(cols, rows, dtype=torch.float64)
-    layer = CDDLinear.from_lora(base, A, B, 2.0, block_size=block)
-    torch.testing.assert_close(layer.delta().to_dense().detach(), 2 * B @ A, atol=1e-6, rtol=1e-6)
-    for wrong in ((A[0], B), (A, B[:-1]), (A[:, :-1], B), (A, B.expand(rows, 2))):
-        with pytest.raises(ValueError, match=r"no product B A|must have shape"):
-            CDDLinear.from_lora(base, *wrong)
-
-
 @kinds
 def test_copies_pickles_and_state_dicts(kind):
     layer, base = layer_of(kind, alpha=0.5)
@@ -395,44 +229,6 @@ def test_training_mode_is_that_of_the_base():
             make = {"embedding": CDDEmbedding, "conv 1": CDDConv, "conv 2": CDDConv}.get(kind, CDDLinear.from_linear)
             layer = make(base)
             assert {m.training for m in layer.modules()} == {training}
-
-
-def test_hooks_on_the_base_and_trained_bases_are_heeded():
-    layer, base = layer_of("linear")
-    fill(layer)
-    x = input_of("linear")
-    expected, seen = layer(x), []
-    with base.register_forward_hook(lambda *a: seen.append(1)):
-        torch.testing.assert_close(layer(x), expected)
-    assert seen
-    base.requires_grad_()
-    layer(x).sum().backward()
-    assert base.weight.grad is not None
-    assert base.bias.grad is not None
-
-
-def test_convolutions_take_single_samples():
-    for kind in ("conv 1", "conv 2"):
-        layer, _ = layer_of(kind)
-        fill(layer)
-        x = input_of(kind)
-        torch.testing.assert_close(layer(x[0]), layer(x)[0])
-
-
-def test_the_padding_row_of_an_embedding_stays():
-    base = torch.nn.Embedding(6, 4, padding_idx=2)
-    layer = CDDEmbedding(base, init="normal")
-    tokens = torch.tensor([[2, 1], [2, 5]])
-    optimizer = torch.optim.AdamW([p for p in layer.parameters() if p.requires_grad], lr=0.1)
-    for _ in range(3):
-        layer(tokens).square().sum().backward()
-        optimizer.step()
-    assert not layer(tokens)[:, 0].any()
-    assert not layer.delta().to_dense()[2].any()
-    assert layer.delta().to_dense()[1].any()
-    merged = layer(tokens)
-    with layer.merged():
-        torch.testing.assert_close(layer(tokens), merged)
 
 
 class TestErrors:
