@@ -62,8 +62,8 @@ def alternate(
 ) -> Run:
     """Alternating least squares with momentum.
 
-    Every iteration starts a step beyond the last iterate, along the last change. If the error then rises, the iteration is
-    dropped, and the next one starts from the last iterate itself, which cannot raise it.
+    Every iteration starts a step beyond the last iterate, along the last change. If the error then rises, the iteration
+    is dropped, and the next one starts from the last iterate itself, which cannot raise it.
     """
     current, history, converged = run.factors, list(run.history), run.converged
     previous: Factors | None = None

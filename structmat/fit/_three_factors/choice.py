@@ -1,4 +1,4 @@
-"""Three factors, Diagonal @ BlockCirculant @ Diagonal: steps in closed form from every starting point, the best kept."""
+"""Three factors, Diagonal @ BlockCirculant @ Diagonal: steps in closed form from every start, the best kept."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ STARTS: tuple[tuple[str, Start], ...] = (("shift-synchronisation", shift_synchro
 # this number of entries holds copies of the matrix, up to a limit.
 _RANDOM_ENTRIES, _MOST_RANDOM = 1 << 20, 16
 
-# Every start gets this many iterations. Then the best go on: those within this factor of the very best, up to this number.
+# Every start gets this many iterations. Then the best go on: those within this factor of the very best, up to this
+# number.
 _SCREENING_ITERATIONS, _CLOSE, _FINALISTS = 15, 1.02, 4
 
 

@@ -1,8 +1,8 @@
 """Closed-form alternating steps for a Diagonal @ BlockCirculant @ Diagonal product, O(rows * cols) each.
 
 Each of the three vectors has an elementwise closed form given the two others: a ratio of weighted sums over rows,
-cyclic diagonals or columns. An iteration reads the matrix twice: once by cyclic diagonals, for `a` and then `c`, and once by
-rows, for `b`.
+cyclic diagonals or columns. An iteration reads the matrix twice: once by cyclic diagonals, for `a` and then `c`, and
+once by rows, for `b`.
 """
 
 from __future__ import annotations
