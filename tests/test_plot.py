@@ -165,14 +165,14 @@ def test_every_suffix_of_the_command_is_a_format(tmp_path, suffix):
 # The error curve
 
 
-def make_curve(n_factors, error, **rivals):
+def make_curve(n_factors, error, **baselines):
     n_factors = np.array(n_factors)
     return ErrorCurve(
         n_factors=n_factors,
         n_parameters=10 * n_factors,
         error=np.array(error),
         seconds=np.ones(len(n_factors)),
-        rivals={name.replace("_", "-"): tuple(map(np.array, rival)) for name, rival in rivals.items()},
+        baselines={name.replace("_", "-"): tuple(map(np.array, baseline)) for name, baseline in baselines.items()},
         shape=(10, 10),
         block_size=10,
     )

@@ -8,6 +8,7 @@ from structmat.operators._cdd_layout import CDDLayout
 from structmat.operators._cdd_product import CDDProduct, FactorKind
 from structmat.operators._circulant import Circulant, SpectralCirculant
 from structmat.operators._combinations import Prepared, Product, Scaled, Sum
+from structmat.operators._cyclic_bidiagonal import CyclicBidiagonal
 from structmat.operators._diagonal import Diagonal
 from structmat.operators._identity import Fourier, Identity
 from structmat.operators._toeplitz import Hankel, Toeplitz
@@ -17,6 +18,7 @@ __all__ = [
     "CDDLayout",
     "CDDProduct",
     "Circulant",
+    "CyclicBidiagonal",
     "Diagonal",
     "EigResult",
     "FactorKind",

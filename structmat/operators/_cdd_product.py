@@ -8,7 +8,7 @@ from itertools import pairwise
 from math import prod
 from typing import Literal, TypeAlias
 
-from structmat._arrays.arrays import as_floating, is_numpy
+from structmat._arrays import as_floating, is_numpy
 from structmat._arrays.dispatch import compose, scale
 from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
 from structmat._arrays.typing import Array, ArrayLike, Namespace, Scalar
@@ -18,6 +18,7 @@ from structmat.operators._block_circulant import BlockCirculant
 from structmat.operators._circulant import Circulant, SpectralCirculant
 from structmat.operators._combinations import Chain, Product
 from structmat.operators._combinations.parts import plan_by_parts
+from structmat.operators._cyclic_bidiagonal import CyclicBidiagonal
 from structmat.operators._diagonal import Diagonal
 
 __all__ = ["CDDProduct", "Factor", "FactorKind"]
@@ -25,10 +26,10 @@ __all__ = ["CDDProduct", "Factor", "FactorKind"]
 FactorKind: TypeAlias = Literal["diagonal", "circulant"]
 """The kind of a factor; the kinds alternate."""
 
-Factor: TypeAlias = Diagonal | Circulant | SpectralCirculant | BlockCirculant
+Factor: TypeAlias = Diagonal | Circulant | SpectralCirculant | CyclicBidiagonal | BlockCirculant
 # Up to this side `to_dense` multiplies dense matrices, which costs little and keeps every digit.
 _DIRECT_SIDE = 512
-CIRCULANT_LIKE = (Circulant, SpectralCirculant, BlockCirculant)
+CIRCULANT_LIKE = (Circulant, SpectralCirculant, CyclicBidiagonal, BlockCirculant)
 
 
 @dataclass(frozen=True, eq=False, repr=False, slots=True)
@@ -37,7 +38,7 @@ class CDDProduct(Chain):
 
     Parameters
     ----------
-    factors : sequence of Diagonal, Circulant, SpectralCirculant or BlockCirculant
+    factors : sequence of Diagonal, Circulant, SpectralCirculant, CyclicBidiagonal or BlockCirculant
         In the order of the matrix product; diagonal and circulant-like factors must alternate, inner sizes must agree.
 
     Raises
@@ -90,7 +91,8 @@ class CDDProduct(Chain):
                 raise ArgumentTypeError(
                     "CDDProduct",
                     "factors",
-                    f"must be Diagonal, Circulant, SpectralCirculant or BlockCirculant, got {type(f).__name__}",
+                    "must be Diagonal, Circulant, SpectralCirculant, CyclicBidiagonal or BlockCirculant, "
+                    f"got {type(f).__name__}",
                 )
         for left, right in pairwise(factors):
             if isinstance(left, Diagonal) == isinstance(right, Diagonal):
@@ -204,7 +206,7 @@ class CDDProduct(Chain):
         if isinstance(last, Diagonal) and rest:  # scale the columns of the factor before it: exact and cheaper
             dense = rest.pop()._to_dense(like) * last.d[..., None, :]
         for factor in reversed(rest):
-            if isinstance(factor, Diagonal) or max(factor.shape) > _DIRECT_SIDE:
+            if isinstance(factor, (Diagonal, CyclicBidiagonal)) or max(factor.shape) > _DIRECT_SIDE:
                 dense = factor._matmat(dense, like.xp)
             else:  # transforms would lose small entries beside large ones, which other factors may bring back
                 dense = like.xp.matmul(factor._to_dense(like), dense)
