@@ -18,13 +18,12 @@ from safetensors.numpy import save_file
 
 import structmat as sm
 from structmat import io
-from structmat.cli import _app, _compare, _curve, main
+from structmat.cli import _compare, _curve, _fit, _outputs, main
 from structmat.fit import error_curve, fit_cdd
-from structmat.fit._baselines import low_rank
 
 RNG = np.random.default_rng(0)
 W = RNG.standard_normal((9, 6))
-RIVALS = ["cdd-fit", "truncated-svd", "nearest-circulant", "nearest-diagonal"]
+BASELINES = ["cdd-fit", "truncated-svd", "nearest-circulant", "nearest-diagonal"]
 
 
 @pytest.fixture(autouse=True)
@@ -77,7 +76,7 @@ def fitted(cli, *arguments):
 # What it prints
 
 
-def test_the_table_holds_the_numbers_of_the_fit_and_its_rivals(cli):
+def test_the_table_holds_the_numbers_of_the_fit_and_its_baselines(cli):
     result = fit_cdd(W, rng=0)
     status, out, err = cli("fit", "W.npy")
     assert (status, err) == (0, "")
@@ -93,7 +92,7 @@ def test_the_table_holds_the_numbers_of_the_fit_and_its_rivals(cli):
     assert [row[0] for row in rows.values()] == [str(n) for n in parameters]
     assert [row[1] for row in rows.values()] == [f"{100 * n / 54:.3g}%" for n in parameters]
     assert rows["CDD fit (D C D)"][2:] == [f"{result.error:.4f}", f"{result.explained:.2%}"]
-    assert f"start {result.start}, {result.n_iter} iterations of sweep, converged, " in out
+    assert f"start {result.start}, {result.n_iter} iterations of als, converged, " in out
     assert max(map(len, out.splitlines())) <= 80
     assert "…" not in out
 
@@ -103,15 +102,15 @@ def test_json_is_one_object_alone_with_all_fields(cli, folder):
     want = fit_cdd(W, rng=0).to_dict()
     assert {key: got[key] for key in want} == want
     assert got["operator"] == {"kind": "CDDProduct", "shape": [9, 6], "block_size": 6}
-    assert [row["method"] for row in got["comparison"]] == RIVALS
+    assert [row["method"] for row in got["comparison"]] == BASELINES
     assert got["comparison"][0]["error"] == got["error"]
     assert got["seconds"] > 0
     assert (got["out"], got["plot"]) == ("fit.safetensors", "fit.png")
     assert (folder / "fit.png").read_bytes().startswith(b"\x89PNG")
     saved = io.describe("fit.safetensors")
-    assert float(saved["metadata"]["error"]) == got["error"]
+    assert saved["fit"]["error"] == got["error"]
     assert saved["metadata"]["source"] == "W.npy"
-    fit = io.load("fit.safetensors").to_dense()
+    fit = io.load("fit.safetensors").operator.to_dense()
     assert np.linalg.norm(W - fit) / np.linalg.norm(W) == pytest.approx(got["error"], rel=1e-12)
 
 
@@ -119,7 +118,7 @@ def test_json_is_one_object_alone_with_all_fields(cli, folder):
 @pytest.mark.parametrize(
     ("shape", "block_size"), [((7, 7), None), ((9, 6), None), ((9, 6), 4), ((1, 5), None), ((12, 30), 2)]
 )
-def test_rivals_have_the_errors_of_their_definitions(cli, kind, shape, block_size):
+def test_baselines_have_the_errors_of_their_definitions(cli, kind, shape, block_size):
     A = np.random.default_rng(1).standard_normal(shape) * 5
     A = (A + 1j * A[::-1] if kind == "complex128" else A).astype(kind)
     np.save("A.npy", A)
@@ -129,13 +128,13 @@ def test_rivals_have_the_errors_of_their_definitions(cli, kind, shape, block_siz
     diagonal = np.zeros_like(A)
     np.fill_diagonal(diagonal[: min(shape), : min(shape)], np.diagonal(A))
     b = block_size or min(shape)
-    rivals = {
+    baselines = {
         "truncated-svd": ((u[:, :rank] * s[:rank]) @ vh[:rank], rank * sum(shape)),
         "nearest-circulant": (sm.BlockCirculant.nearest(A.astype(A.dtype.newbyteorder("=")), b).to_dense(), None),
         "nearest-diagonal": (diagonal, min(shape)),
     }
     rows = {row["method"]: row for row in got["comparison"]}
-    for name, (approximation, n_parameters) in rivals.items():
+    for name, (approximation, n_parameters) in baselines.items():
         error = np.linalg.norm(A - approximation) / np.linalg.norm(A)
         assert rows[name]["error"] == pytest.approx(error, rel=1e-5, abs=1e-6)
         assert rows[name]["explained"] == pytest.approx(1 - error**2, rel=1e-4, abs=1e-6)
@@ -148,8 +147,9 @@ def test_the_svd_of_large_matrices_is_found_by_iterations(monkeypatch):
     A = np.random.default_rng(2).standard_normal((40, 50)).astype("float32")
     result = fit_cdd(A, rng=0, max_iter=2)
     want = _compare.comparison(A, result)[1]
-    monkeypatch.setattr(low_rank, "_DENSE_SVD_SIDE", 10)
-    monkeypatch.setattr(low_rank, "svdvals", None)
+    truncated_svd = sys.modules["structmat.fit._baselines.truncated_svd"]
+    monkeypatch.setattr(truncated_svd, "_DENSE_SVD_SIDE", 10)
+    monkeypatch.setattr(truncated_svd, "svdvals", None)
     got = _compare.comparison(A, result)[1]
     assert got.label == want.label
     assert got.error == pytest.approx(want.error, rel=1e-5)
@@ -172,19 +172,19 @@ def test_other_numbers_of_factors(cli):
     options = ("--n-factors", 2, "--first", "circulant", "--time-limit", 0.2)
     got = fitted(cli, "square.npy", *options, "--out", "fit.safetensors")
     assert (got["n_factors"], got["n_parameters"]) == (2, 8)
-    assert io.load("fit.safetensors").factors[0].shape == (4, 4)
+    assert io.load("fit.safetensors").operator.factors[0].shape == (4, 4)
     assert "CDD fit (C D)" in cli("fit", "square.npy", *options)[1]
 
 
 def test_an_interrupted_fit_prints_and_writes_the_best_so_far(cli, monkeypatch):
     def interrupted(*arguments, **options):
-        return dataclasses.replace(fit_cdd(*arguments, **options), message="interrupted: the best so far")
+        return dataclasses.replace(fit_cdd(*arguments, **options), stopped="interrupted")
 
-    monkeypatch.setattr(_app, "fit_cdd", interrupted)
+    monkeypatch.setattr(_fit, "fit_cdd", interrupted)
     status, out, err = cli("fit", "W.npy", "--out", "fit.safetensors")
     assert (status, err) == (130, "structmat fit: interrupted\n")
     assert ", interrupted, " in out
-    assert io.load("fit.safetensors").shape == (9, 6)
+    assert io.load("fit.safetensors").operator.shape == (9, 6)
 
 
 def test_the_same_seed_gives_the_same_fit(cli):
@@ -228,8 +228,8 @@ def test_the_table_of_a_curve_holds_its_numbers(cli):
     assert title.startswith("W.npy: 9 x 6, float64")
     cells = row.split()
     assert cells[:4] == ["3", "27", "50%", f"{want.error[0]:.4f}"]
-    rivals = ["-" if not used[0] else f"{error[0]:.4f}" for used, error in want.rivals.values()]
-    assert cells[5:] == rivals
+    baselines = ["-" if not used[0] else f"{error[0]:.4f}" for used, error in want.baselines.values()]
+    assert cells[5:] == baselines
     assert end.startswith("blocks of 6, diagonal first, ")
     assert max(map(len, out.splitlines())) <= 80
     assert "…" not in out
@@ -299,7 +299,7 @@ def test_info_describes_a_saved_fit(cli):
         r"factors\.1\.c │ 3 x 2 x 3 ",
         r"factors\.2\.d │ 6 ",
         r"source: W\.npy",
-        r"  start: ",
+        r"fit +error \d\.\d+ from the start ",
     ):
         assert re.search(pattern, out)
 
@@ -439,7 +439,7 @@ def test_errors_are_one_line_that_names_the_argument(cli, folder, arguments, tex
 
 
 def test_outputs_are_checked_before_the_fit(cli, monkeypatch):
-    monkeypatch.setattr(_app, "fit_cdd", None)  # calling it would be an unexpected error
+    monkeypatch.setattr(_fit, "fit_cdd", None)  # calling it would be an unexpected error
     monkeypatch.setattr(os, "access", lambda *_: False)
     status, _, err = cli("fit", "W.npy", "--out", "fit.safetensors")
     assert (status, err.count("not writable")) == (1, 1)
@@ -447,7 +447,7 @@ def test_outputs_are_checked_before_the_fit(cli, monkeypatch):
 
 
 def test_out_and_plot_must_differ(cli, monkeypatch):
-    monkeypatch.setattr("structmat.plot.SUFFIXES", (".safetensors",))
+    monkeypatch.setitem(_outputs._SUFFIXES, "--plot", (".safetensors",))
     status, _, err = cli("fit", "W.npy", "--out", "f.safetensors", "--plot", "./f.safetensors")
     assert (status, "is the file of --out" in err) == (2, True)
 
@@ -456,7 +456,7 @@ def test_force_replaces_old_outputs(cli, folder):
     status, out, err = cli("fit", "W.npy", "--out", "old.safetensors", "--plot", "old.png", "--force")
     assert (status, err) == (0, "")
     assert "wrote old.safetensors\nwrote old.png\n" in out
-    assert io.load("old.safetensors").shape == (9, 6)
+    assert io.load("old.safetensors").operator.shape == (9, 6)
     assert (folder / "old.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -477,7 +477,7 @@ def test_interruption_is_one_line_and_leaves_no_file(cli, folder, monkeypatch):
         raise KeyboardInterrupt
 
     before = snapshot(folder)
-    monkeypatch.setattr(_app, "fit_cdd", interrupted)
+    monkeypatch.setattr(_fit, "fit_cdd", interrupted)
     assert cli("fit", "W.npy", "--out", "fit.safetensors") == (130, "", "structmat fit: interrupted\n")
     assert snapshot(folder) == before
 
@@ -490,7 +490,7 @@ def test_debug_shows_the_traceback(cli):
 
 
 def test_the_unexpected_is_one_line_too(cli, monkeypatch):
-    monkeypatch.setattr(_app, "comparison", lambda *_: 1 / 0)
+    monkeypatch.setattr(_fit, "comparison", lambda *_: 1 / 0)
     status, out, err = cli("fit", "W.npy")
     assert (status, out) == (1, "")
     assert err == "structmat fit: error: ZeroDivisionError: division by zero (--debug shows where)\n"
@@ -498,7 +498,8 @@ def test_the_unexpected_is_one_line_too(cli, monkeypatch):
 
 def test_missing_extras_are_told(cli, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    monkeypatch.delitem(sys.modules, "structmat.plot", raising=False)
+    for name in [name for name in sys.modules if name.startswith("structmat.plot")]:
+        monkeypatch.delitem(sys.modules, name)
     monkeypatch.delattr(sm, "plot", raising=False)
     status, _, err = cli("fit", "W.npy", "--plot", "fit.png")
     assert (status, 'pip install "structmat[plot]"' in err, err.count("\n")) == (1, True, 1)

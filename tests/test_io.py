@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
 import os
@@ -20,7 +21,7 @@ from safetensors.numpy import load_file, save_file
 import structmat as sm
 from structmat import io
 from structmat._arrays.arrays import dtype_name
-from structmat._files.safetensors import SafetensorsFile, to_bytes
+from structmat._files.safetensors import SafetensorsFile, checksum, to_bytes
 from structmat.fit import fit_cdd
 from tests.registry import REGISTRY
 
@@ -158,7 +159,7 @@ def test_the_file_is_plain_safetensors_with_readable_names(tmp_path):
     assert np.array_equal(tensors["factors.1.c"], np.stack([c.real, c.imag], axis=-1))
     with safe_open(tmp_path / "f.safetensors", "np") as file:
         assert file.metadata()["step"] == "7"
-        assert json.loads(file.metadata()["structmat"])["operator"]["class"] == "CDDProduct"
+        assert json.loads(file.metadata()["structmat"])["saved"]["class"] == "CDDProduct"
 
 
 def test_equal_operators_give_equal_files(tmp_path):
@@ -167,22 +168,35 @@ def test_equal_operators_give_equal_files(tmp_path):
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
-def test_a_fit_is_saved_with_its_numbers(tmp_path):
-    result = fit_cdd(np.random.default_rng(0).standard_normal((6, 4)), rng=0)
+@pytest.mark.parametrize("options", [{}, {"block_size": 2}, {"n_factors": 5, "solver": "adam", "max_iter": 5}])
+@pytest.mark.parametrize("shape", [(6, 4), (5, 5)])
+def test_a_fit_comes_back_with_all_it_holds(tmp_path, backend, shape, options):
+    W = np.random.default_rng(0).standard_normal(shape)
+    result = fit_cdd(backend.asarray(W), rng=0, **options)
     io.save(result, tmp_path / "f.safetensors", metadata={"source": "W.npy"})
-    assert_equal(io.load(tmp_path / "f.safetensors"), result.operator)
-    metadata = io.describe(tmp_path / "f.safetensors")["metadata"]
-    assert float(metadata["error"]) == result.error
-    assert metadata["start"] == result.start
-    assert metadata["converged"] == str(result.converged)
-    assert metadata["source"] == "W.npy"
+    got = io.load(tmp_path / "f.safetensors", xp=backend.xp)
+    assert_equal(got.operator, result.operator, backend.to_numpy)
+    for field in dataclasses.fields(result):
+        want, have = getattr(result, field.name), getattr(got, field.name)
+        if field.name == "history":
+            assert same_bits(have, want)
+        elif field.name != "operator":
+            assert (have, type(have)) == (want, type(want))
+    assert repr(got) == repr(result)
+    description = io.describe(tmp_path / "f.safetensors")
+    assert json.loads(json.dumps(description)) == description
+    assert description["fit"]["error"] == result.error
+    assert description["fit"]["start"] == result.start
+    assert description["fit"]["converged"] is result.converged
+    assert description["metadata"] == {"source": "W.npy"}
+    assert (description["kind"], description["shape"]) == ("CDDProduct", list(shape))
 
 
 @pytest.mark.parametrize(
     ("operator", "metadata", "error", "text"),
     [
         (np.ones(3), None, TypeError, "operator must be"),
-        (sm.Identity(2), {1: "a"}, TypeError, "keys must be strings"),
+        (sm.Identity(2), {1: "a"}, TypeError, "strings as keys"),
         (sm.Identity(2), {"structmat": "a"}, ValueError, "reserved"),
         (sm.Identity(2), {"a": "\ud800"}, ValueError, "surrogates"),
     ],
@@ -243,7 +257,7 @@ def rewritten(path, change):
     content = json.loads(file.metadata["structmat"])
     change(content)
     tree = json.dumps(content)
-    metadata = {"structmat": tree, "structmat_sha256": io._operators.checksum(tree, tensors)}
+    metadata = {"structmat": tree, "structmat_sha256": checksum(tree, tensors)}
     Path(path).write_bytes(to_bytes(tensors, metadata))
 
 
@@ -252,17 +266,20 @@ def rewritten(path, change):
     [
         (lambda c: c.update(version=99), "version 99"),
         (lambda c: c.pop("version"), "damaged"),
-        (lambda c: c["operator"].update({"class": "os.system"}), "'os.system' is no operator class"),
-        (lambda c: c["operator"].update({"class": "LinearOperator"}), "'LinearOperator' is no operator class"),
-        (lambda c: c["operator"].update({"class": "EigResult"}), "'EigResult' is no operator class"),
-        (lambda c: c["operator"].update({"class": ["x"]}), "unhashable"),
-        (lambda c: c["operator"].update(shape=[7, 7]), "shape"),
-        (lambda c: c["operator"].update(nonsense=1), "nonsense"),
-        (lambda c: c["operator"].pop("c"), "c"),
-        (lambda c: c["operator"]["c"].update(tensor="d"), "'d'"),
-        (lambda c: c["operator"]["c"].pop("complex"), "'complex'"),
-        (lambda c: c.update(operator=[1, 2]), r"\(1, 2\)"),
-        (lambda c: c.update(operator={"real": 1.0, "imag": 0.0}), "valid operator"),
+        (lambda c: c["saved"].update({"class": "os.system"}), "'os.system' is no operator class"),
+        (lambda c: c["saved"].update({"class": "LinearOperator"}), "'LinearOperator' is no operator class"),
+        (lambda c: c["saved"].update({"class": "EigResult"}), "'EigResult' is no operator class"),
+        (lambda c: c["saved"].update({"class": ["x"]}), "unhashable"),
+        (lambda c: c["saved"].update(shape=[7, 7]), "shape"),
+        (lambda c: c["saved"].update(nonsense=1), "nonsense"),
+        (lambda c: c["saved"].pop("c"), "c"),
+        (lambda c: c["saved"]["c"].update(tensor="d"), "'d'"),
+        (lambda c: c["saved"]["c"].pop("complex"), "'complex'"),
+        (lambda c: c.update(saved=[1, 2]), r"\(1, 2\)"),
+        (lambda c: c.update(saved={"class": "FitResult", "operator": 3}), "the operator of a fit is 3"),
+        (lambda c: c.update(saved={"class": "FitResult"}), "operator"),
+        (lambda c: c.update(saved={"class": "FitResult", "operator": c["saved"]}), "error"),
+        (lambda c: c.update(saved={"real": 1.0, "imag": 0.0}), "valid operator"),
     ],
 )
 def test_wrong_descriptions_are_told(tmp_path, change, text):
