@@ -24,7 +24,7 @@ GROUPS = (
     ("svdvals", "rank", "cond"),
     ("trace", "diagonal"),
     ("norm",),
-    ("sqrt", "exp", "log", "power"),
+    ("sqrtm", "expm", "logm", "fractional_matrix_power"),
 )
 NORMS = {"fro": "fro", "nuc": "nuc", 1: "1", 2: "2", math.inf: "∞"}
 

@@ -37,15 +37,15 @@ CLOSED_FORMS = frozenset(
         "norm",
         "cond",
         "rank",
-        "sqrt",
-        "exp",
-        "log",
-        "power",
+        "sqrtm",
+        "expm",
+        "logm",
+        "fractional_matrix_power",
     ]
 )
 THROUGH_FACTORS = frozenset({"inv", "solve", "det", "slogdet"})
 ENTRYWISE = frozenset({"trace", "diagonal"})
-FUNCTIONS = frozenset({"sqrt", "exp", "log", "power"})
+FUNCTIONS = frozenset({"sqrtm", "expm", "logm", "fractional_matrix_power"})
 SPECTRAL = CLOSED_FORMS - FUNCTIONS
 NEED_SQUARE = THROUGH_FACTORS | FUNCTIONS | {"eigvals", "eig"}
 
@@ -137,6 +137,14 @@ def _circulant(v: Vectors) -> Sample:
 def _spectral(v: Vectors) -> Sample:
     c = v(v.size())
     return Sample(lambda a: sm.Circulant(a(c)).to_spectral(), circulant_matrix(c), v.dtype)
+
+
+def _cyclic_bidiagonal(v: Vectors) -> Sample:
+    entries, n, upper = v(2), v.size(), bool(v.integer(0, 2))
+    i = np.arange(n)
+    shift = (np.arange(n) == (i[:, None] + (1 if upper else -1)) % n).astype(float)
+    main, off = np.moveaxis(wide(entries), -1, 0)[..., None, None]
+    return Sample(lambda a: sm.CyclicBidiagonal(a(entries), n, upper), main * np.eye(n) + off * shift, v.dtype)
 
 
 def _diagonal(v: Vectors) -> Sample:
@@ -266,6 +274,7 @@ def prepared(entry: Entry) -> Entry:
 REGISTRY = [
     Entry("Circulant", _circulant, CLOSED_FORMS),
     Entry("SpectralCirculant", _spectral, CLOSED_FORMS),
+    Entry("CyclicBidiagonal", _cyclic_bidiagonal, CLOSED_FORMS),
     Entry("Diagonal", _diagonal, CLOSED_FORMS),
     Entry("BlockCirculant, square", _square_blocks, SPECTRAL),
     Entry("BlockCirculant, p x q", _rectangular_blocks, SPECTRAL - NEED_SQUARE),

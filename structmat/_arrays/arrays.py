@@ -27,6 +27,7 @@ __all__ = [
     "contiguous",
     "device_of",
     "dtype_name",
+    "filled",
     "in_precision",
     "is_array",
     "is_complex",
@@ -300,3 +301,17 @@ def concat_last(arrays: Sequence[Array], xp: Namespace) -> Array:
     dtype = common_dtype(xp, *(a.dtype for a in arrays))
     full = [xp.broadcast_to(xp.astype(a, dtype), (*batch, a.shape[-1])) for a in arrays]
     return xp.concat(full, axis=-1)
+
+
+def filled(out: Any, values: Array, owner: str) -> Array:
+    """Return `out` with these values, after the check that it is a NumPy array that fits."""
+    if type(out) is not np.ndarray or type(values) is not np.ndarray:
+        raise ArgumentTypeError(owner, "out", f"must be a NumPy array for results of NumPy, got {type(out).__name__}")
+    if out.shape != values.shape or out.dtype != values.dtype:
+        raise ArgumentValueError(
+            owner,
+            "out",
+            f"must have shape {values.shape} and dtype {values.dtype}, got {out.shape} and {out.dtype}",
+        )
+    out[...] = values
+    return out

@@ -22,13 +22,11 @@ from structmat._arrays.arrays import scale as scale_array
 from structmat._arrays.dispatch import add, compose, scale
 from structmat._arrays.errors import ArgumentValueError
 from structmat._arrays.typing import Array, ArrayLike, DType, Namespace, Scalar
-from structmat._engine import Settings, cyclic_kernel, from_spectrum, spectrum
-from structmat.operators._algebra import Product, Scaled, identity_factor
-from structmat.operators._base import Context, LinearOperator
-from structmat.operators._block_convolution import BlockConvolution, by_frequency
-from structmat.operators._circulant import circulant_entries, cyclic_diagonals
-from structmat.operators._convolution import Planned
+from structmat._engine import BlockConvolution, Settings, by_frequency, cyclic_kernel, from_spectrum, spectrum
+from structmat.operators._base import Context, LinearOperator, Planned
+from structmat.operators._combinations import Product, Scaled, identity_factor
 from structmat.operators._identity import Fourier, Identity
+from structmat.operators._spectra import circulant_entries, cyclic_diagonals, factors_of_half
 
 __all__ = ["BlockCirculant"]
 
@@ -183,13 +181,13 @@ class BlockCirculant(Planned):
     def _is_real_with(self, x: Array, xp: Namespace) -> bool:
         return not (is_complex(self.c.dtype, xp) or is_complex(x.dtype, xp))
 
-    def _plan(self, how: Settings, xp: Namespace) -> BlockConvolution:
+    def _plan(self, settings: Settings, xp: Namespace) -> BlockConvolution:
         real = not is_complex(self.c.dtype, xp)
         kernel = cyclic_kernel(self.c, xp)
         S = xp.matrix_transpose(moved(spectrum(kernel, xp, real=real), -1, -3, xp))
-        if how.ready or is_numpy(xp):
+        if settings.ready or is_numpy(xp):
             S = contiguous(S, xp)
-        return BlockConvolution(S, self.block_size, kernel.shape[-1], real, how, self.shape)
+        return BlockConvolution(S, self.block_size, kernel.shape[-1], real, settings, self.shape)
 
     def _transpose(self) -> BlockCirculant:
         xp = self._own_namespace()
@@ -261,11 +259,7 @@ class BlockCirculant(Planned):
     def _determinant_factors(self, method: str, xp: Namespace) -> Array:
         S, real = self._own_spectrum(method, xp)
         dets = xp.linalg.det(S)
-        if not real:
-            return dets
-        b = self.block_size
-        single = xp.real(dets[..., :: max(1, b // 2)] if b % 2 == 0 else dets[..., :1])
-        return xp.concat([single, xp.abs(dets[..., 1 : (b + 1) // 2]) ** 2], axis=-1)
+        return factors_of_half(dets, self.block_size, xp) if real else dets
 
     def _diagonal(self, method: str, xp: Namespace) -> Array:
         (p, q), b = self.grid, self.block_size

@@ -26,6 +26,7 @@ from structmat._arrays.typing import Array, ArrayLike, Namespace
 from structmat.operators._block_circulant import BlockCirculant
 from structmat.operators._cdd_product import CDDProduct, Factor, FactorKind
 from structmat.operators._circulant import Circulant, SpectralCirculant
+from structmat.operators._cyclic_bidiagonal import CyclicBidiagonal
 from structmat.operators._diagonal import Diagonal
 
 __all__ = ["CDDLayout"]
@@ -371,7 +372,7 @@ class CDDLayout:
                 return factor.d
             if isinstance(factor, BlockCirculant):
                 return factor.c
-            c = factor.to_circulant().c if isinstance(factor, SpectralCirculant) else factor.c
+            c = factor.to_circulant().c if isinstance(factor, (SpectralCirculant, CyclicBidiagonal)) else factor.c
             return c[..., None, None, :]
 
         return tuple(map(vector, product.factors))

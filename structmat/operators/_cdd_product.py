@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import prod
 from typing import Literal, TypeAlias
 
-from structmat._arrays.arrays import as_floating, is_complex, is_numpy
+from structmat._arrays.arrays import as_floating, is_numpy
 from structmat._arrays.dispatch import compose, scale
 from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
 from structmat._arrays.typing import Array, ArrayLike, Namespace, Scalar
-from structmat._engine import Settings
-from structmat.operators._algebra import Chain, Product
+from structmat._engine import ChunkedPlan, Composition, Plan, Settings
 from structmat.operators._base import Context, LinearOperator
 from structmat.operators._block_circulant import BlockCirculant
-from structmat.operators._chain import ChainPlan
 from structmat.operators._circulant import Circulant, SpectralCirculant
+from structmat.operators._combinations import Chain, Product
+from structmat.operators._combinations.parts import plan_by_parts
+from structmat.operators._cyclic_bidiagonal import CyclicBidiagonal
 from structmat.operators._diagonal import Diagonal
 
 __all__ = ["CDDProduct", "Factor", "FactorKind"]
@@ -24,10 +26,10 @@ __all__ = ["CDDProduct", "Factor", "FactorKind"]
 FactorKind: TypeAlias = Literal["diagonal", "circulant"]
 """The kind of a factor; the kinds alternate."""
 
-Factor: TypeAlias = Diagonal | Circulant | SpectralCirculant | BlockCirculant
+Factor: TypeAlias = Diagonal | Circulant | SpectralCirculant | CyclicBidiagonal | BlockCirculant
 # Up to this side `to_dense` multiplies dense matrices, which costs little and keeps every digit.
 _DIRECT_SIDE = 512
-CIRCULANT_LIKE = (Circulant, SpectralCirculant, BlockCirculant)
+CIRCULANT_LIKE = (Circulant, SpectralCirculant, CyclicBidiagonal, BlockCirculant)
 
 
 @dataclass(frozen=True, eq=False, repr=False, slots=True)
@@ -36,7 +38,7 @@ class CDDProduct(Chain):
 
     Parameters
     ----------
-    factors : sequence of Diagonal, Circulant, SpectralCirculant or BlockCirculant
+    factors : sequence of Diagonal, Circulant, SpectralCirculant, CyclicBidiagonal or BlockCirculant
         In the order of the matrix product; diagonal and circulant-like factors must alternate, inner sizes must agree.
 
     Raises
@@ -89,7 +91,8 @@ class CDDProduct(Chain):
                 raise ArgumentTypeError(
                     "CDDProduct",
                     "factors",
-                    f"must be Diagonal, Circulant, SpectralCirculant or BlockCirculant, got {type(f).__name__}",
+                    "must be Diagonal, Circulant, SpectralCirculant, CyclicBidiagonal or BlockCirculant, "
+                    f"got {type(f).__name__}",
                 )
         for left, right in pairwise(factors):
             if isinstance(left, Diagonal) == isinstance(right, Diagonal):
@@ -167,34 +170,32 @@ class CDDProduct(Chain):
             for array, axes in f._leaves()
         )
 
-    def _plan(self, how: Settings, xp: Namespace) -> LinearOperator:
-        return self._chained(tuple(f._plan(how, xp) for f in self.factors), xp)
+    def _plan(self, settings: Settings, xp: Namespace) -> Plan | None:
+        if (plan := self._composed([f._plan(settings, xp) for f in self.factors])) is not None:
+            return plan
+        return plan_by_parts(self.factors, Product, settings)
 
-    def _solver(self, how: Settings, xp: Namespace) -> LinearOperator | None:
+    def _solver(self, settings: Settings, xp: Namespace) -> Plan | None:
         self._require_square_factors("solve")
-        solvers = [f._solver(how, xp) for f in reversed(self.factors)]
-        known = tuple(solver for solver in solvers if solver is not None)
-        return self._chained(known, xp) if len(known) == len(solvers) else None
+        return self._composed([f._solver(settings, xp) for f in reversed(self.factors)])
 
-    def _chained(self, plans: tuple[LinearOperator, ...], xp: Namespace) -> LinearOperator:
-        kinds = {is_complex(f.dtype, xp) for f in self.factors}
-        if len(kinds) > 1:
-            return Product(plans)
-        return ChainPlan(plans, not kinds.pop(), bool(self.batch_shape))
+    def _composed(self, plans: Sequence[Plan | None]) -> Composition | None:
+        """Return the product of plans; None where one is missing, or some are real and some complex."""
+        known = tuple(plan for plan in plans if isinstance(plan, ChunkedPlan))
+        uniform = len(known) == len(plans) and len({plan.is_real for plan in known}) == 1
+        return Composition(known) if uniform else None
+
+    def _once(self, xp: Namespace) -> Composition | None:
+        """Return the plan of one product, by NumPy in chunks; without chunks it would only cost its making."""
+        return self._composed([f._plan(Settings(), xp) for f in self.factors]) if is_numpy(xp) else None
 
     def _matvec(self, x: Array, xp: Namespace) -> Array:
-        if is_numpy(xp):
-            return self._plan(Settings(), xp)._matvec(x, xp)
-        for factor in reversed(self.factors):  # no chunks, so a plan would only cost its making
-            x = factor._matvec(x, xp)
-        return x
+        plan = self._once(xp)
+        return super(CDDProduct, self)._matvec(x, xp) if plan is None else plan.apply(x, xp)
 
     def _rmatvec(self, y: Array, xp: Namespace) -> Array:
-        if is_numpy(xp):
-            return self._plan(Settings(), xp).H._matvec(y, xp)
-        for factor in self.factors:
-            y = factor._rmatvec(y, xp)
-        return y
+        plan = self._once(xp)
+        return super(CDDProduct, self)._rmatvec(y, xp) if plan is None else plan.adjoint().apply(y, xp)
 
     def _details(self) -> str:
         return f"n_factors={self.n_factors}, n_parameters={self.n_parameters}, "
@@ -205,7 +206,7 @@ class CDDProduct(Chain):
         if isinstance(last, Diagonal) and rest:  # scale the columns of the factor before it: exact and cheaper
             dense = rest.pop()._to_dense(like) * last.d[..., None, :]
         for factor in reversed(rest):
-            if isinstance(factor, Diagonal) or max(factor.shape) > _DIRECT_SIDE:
+            if isinstance(factor, (Diagonal, CyclicBidiagonal)) or max(factor.shape) > _DIRECT_SIDE:
                 dense = factor._matmat(dense, like.xp)
             else:  # transforms would lose small entries beside large ones, which other factors may bring back
                 dense = like.xp.matmul(factor._to_dense(like), dense)

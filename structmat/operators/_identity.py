@@ -8,8 +8,7 @@ from structmat._arrays.arrays import positive_index
 from structmat._arrays.dispatch import compose, scale
 from structmat._arrays.typing import Array, Namespace
 from structmat._engine import fft, ifft
-from structmat.operators._base import LinearOperator
-from structmat.operators._functions import SpectralFunction
+from structmat.operators._base import LinearOperator, SpectralFunction
 
 __all__ = ["Fourier", "Identity"]
 

@@ -23,12 +23,10 @@ from structmat._arrays.arrays import scale as scale_array
 from structmat._arrays.dispatch import add, scale
 from structmat._arrays.errors import ArgumentValueError
 from structmat._arrays.typing import Array, ArrayLike, DType, Namespace, Scalar
-from structmat._engine import Settings, kernel_of_diagonals
-from structmat.operators._algebra import Scaled, identity_factor
-from structmat.operators._base import Context, LinearOperator
+from structmat._engine import Convolution, Settings, convolution, kernel_of_diagonals
+from structmat.operators._base import Context, LinearOperator, NormOrder, Planned
 from structmat.operators._circulant import Circulant, SpectralCirculant
-from structmat.operators._closed_forms import NormOrder
-from structmat.operators._convolution import Convolution, Planned, convolution
+from structmat.operators._combinations import Scaled, identity_factor
 from structmat.operators._identity import Identity
 
 __all__ = ["Hankel", "Toeplitz"]
@@ -200,8 +198,8 @@ class Toeplitz(ConstantDiagonals):
     def _constants(self, xp: Namespace) -> Array:
         return concat_last([xp.flip(self.r[..., 1:], axis=-1), self.c], xp)
 
-    def _plan(self, how: Settings, xp: Namespace) -> Convolution:
-        return convolution(kernel_of_diagonals(self.c, self.r[..., 1:], xp), self.shape, how, xp)
+    def _plan(self, settings: Settings, xp: Namespace) -> Convolution:
+        return convolution(kernel_of_diagonals(self.c, self.r[..., 1:], xp), self.shape, settings, xp)
 
     def _transpose(self) -> Toeplitz:
         return Toeplitz(concat_last([self.c[..., :1], self.r[..., 1:]], self._own_namespace()), self.c)
@@ -297,11 +295,11 @@ class Hankel(ConstantDiagonals):
     def _constants(self, xp: Namespace) -> Array:
         return concat_last([self.c, self.r[..., 1:]], xp)
 
-    def _plan(self, how: Settings, xp: Namespace) -> Convolution:
+    def _plan(self, settings: Settings, xp: Namespace) -> Convolution:
         m, n = self.shape
         h = self._constants(xp)
         kernel = kernel_of_diagonals(h[..., n - 1 :], xp.flip(h[..., : n - 1], axis=-1), xp)
-        return convolution(kernel, (m, n), how, xp, flips=(False, True))
+        return convolution(kernel, (m, n), settings, xp, flips=(False, True))
 
     def _transpose(self) -> Hankel:
         return _hankel(self._constants(self._own_namespace()), self.shape[1])

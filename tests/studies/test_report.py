@@ -113,7 +113,7 @@ def test_figures_show_every_method_layer_and_setting(study):
 def test_figures_of_odd_studies(study, tmp_path):
     only = Study(tuple(row for row in study.rows if row.method == "truncated-svd"), 5)
     assert ratio_figure(only) is None
-    with pytest.raises(ValueError, match='no rows to draw "ratios"'):
+    with pytest.raises(ValueError, match='must have rows to draw "ratios" of'):
         studies.study_figure(only, "ratios")
     with pytest.raises(ValueError, match="got 'bars'"):
         studies.study_figure(only, "bars")

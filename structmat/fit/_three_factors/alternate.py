@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 
+from structmat.fit._three_factors.spread import largest_spread2
 from structmat.fit._three_factors.steps import residual_norm2, sweep
 
 if TYPE_CHECKING:
@@ -67,11 +68,12 @@ def alternate(
     current, history, converged = run.factors, list(run.history), run.converged
     previous: Factors | None = None
     momentum, stop = _MOMENTUM, False
+    limit = largest_spread2(grid, current)
     while not (converged or stop) and len(history) <= max_iter:
         c, b = current.c, current.b
         if previous is not None:
             c, b = c + momentum * (c - previous.c), b + momentum * (b - previous.b)
-        candidate, residual = sweep(grid, c, b)
+        candidate, residual = sweep(grid, c, b, limit)
         error = relative_error(grid, residual)
         if error <= history[-1]:
             momentum = min(momentum * _GROWTH, _CEILING) if previous is not None else momentum

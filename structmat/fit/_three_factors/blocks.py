@@ -70,6 +70,8 @@ class BlockGrid:
             float(np.sum(absolute_square(self.blocks[chunk]), dtype=np.float64)) for chunk in self.chunks()
         )
         """Squared Frobenius norm of the blocks."""
+        self.mean_norm2 = self.norm2
+        """The squared norm of a matrix whose entries are all of the mean energy of those that count."""
 
     @cached_property
     def diagonals(self) -> NDArray[Any]:

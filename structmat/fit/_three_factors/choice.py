@@ -9,6 +9,7 @@ import numpy as np
 
 from structmat.fit._three_factors.alternate import Run, alternate
 from structmat.fit._three_factors.shift_synchronisation import shift_synchronisation_start
+from structmat.fit._three_factors.spread import error_of_products
 from structmat.fit._three_factors.starts import Start, circulant_start, diagonal_start, random_start, rank_one_start
 
 if TYPE_CHECKING:
@@ -70,9 +71,13 @@ def sweep_from_all_starts(
         if control.stopped() or min(map(_error, runs)) <= exact:
             break
         runs.append(go_on(Swept(name, Run.begin(grid, start(grid, rng))), _screening(control)))
-    runs.sort(key=_error)
-    finalists = [swept for swept in runs[:_FINALISTS] if _error(swept) <= _RIVAL * _error(runs[0])]
-    return min((go_on(finalist, control.max_iter) for finalist in finalists), key=_error)
+
+    def of_products(swept: Swept) -> float:
+        return error_of_products(grid, swept.run.factors, swept.run.error)
+
+    runs.sort(key=of_products)
+    finalists = [swept for swept in runs[:_FINALISTS] if of_products(swept) <= _RIVAL * of_products(runs[0])]
+    return min((go_on(finalist, control.max_iter) for finalist in finalists), key=of_products)
 
 
 def _screening(control: Control) -> int:
