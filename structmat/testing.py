@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from structmat._arrays.arrays import is_complex, precision_of
+from structmat._arrays import is_complex, precision_of
 from structmat._arrays.errors import ArgumentTypeError
 from structmat._arrays.typing import Array
 from structmat.operators import LinearOperator

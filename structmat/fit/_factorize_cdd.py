@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from array_api_compat import array_namespace, device
 
-from structmat._arrays.arrays import is_numpy
+from structmat._arrays import is_numpy
 from structmat._arrays.checks import integer, non_negative, one_of, optional_function, random_generator
 from structmat._arrays.errors import ArgumentValueError
 from structmat._arrays.numpy_bridge import as_matrix, to_numpy

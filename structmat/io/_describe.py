@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from structmat._arrays.arrays import dtype_name
+from structmat._arrays import dtype_name
 from structmat._files.safetensors import SafetensorsFile
 from structmat.fit import FitResult
 from structmat.io._matrices import kind_of, numpy_specs

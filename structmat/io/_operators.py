@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from array_api_compat import array_namespace
 
-from structmat._arrays.arrays import dtype_name
+from structmat._arrays import dtype_name
 from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
 from structmat._files.atomic import atomic_write
 from structmat._files.safetensors import SafetensorsFile, Tensor, checksum, to_bytes

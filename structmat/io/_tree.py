@@ -13,7 +13,7 @@ import numpy as np
 from array_api_compat import array_namespace, is_torch_array
 
 import structmat
-from structmat._arrays.arrays import dtype_name, is_complex
+from structmat._arrays import dtype_name, is_complex
 from structmat._arrays.errors import ArgumentTypeError
 from structmat._arrays.numpy_bridge import to_numpy
 from structmat._files.safetensors import CODES, SafetensorsFile, Tensor, one_line

@@ -8,7 +8,7 @@ from itertools import pairwise
 from math import prod
 from typing import Literal, TypeAlias
 
-from structmat._arrays.arrays import as_floating, is_numpy
+from structmat._arrays import as_floating, is_numpy
 from structmat._arrays.dispatch import compose, scale
 from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
 from structmat._arrays.typing import Array, ArrayLike, Namespace, Scalar

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from structmat._arrays.arrays import as_floating, is_complex, positive_index
-from structmat._arrays.arrays import scale as scale_array
+from structmat._arrays import as_floating, is_complex
+from structmat._arrays import scale as scale_array
+from structmat._arrays.checks import integer
 from structmat._arrays.dispatch import add, compose, scale
 from structmat._arrays.errors import ArgumentValueError
 from structmat._arrays.typing import Array, DType, Namespace, Scalar
@@ -73,7 +74,7 @@ class CyclicBidiagonal(Planned):
     """Whether the other diagonal lies above the main one."""
 
     def __post_init__(self) -> None:
-        n = positive_index(self.n, "CyclicBidiagonal", "n")
+        n = integer(self.n, "CyclicBidiagonal", "n")
         entries = as_floating(self.entries, "CyclicBidiagonal", "entries")
         if entries.ndim < 1 or entries.shape[-1] != 2:
             raise ArgumentValueError(

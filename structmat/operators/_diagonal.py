@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from structmat._arrays.arrays import (
+from structmat._arrays import (
     as_floating,
     complex_partner,
     is_complex,
@@ -12,7 +12,7 @@ from structmat._arrays.arrays import (
     reciprocal_above,
     require_nonzero,
 )
-from structmat._arrays.arrays import scale as scale_array
+from structmat._arrays import scale as scale_array
 from structmat._arrays.dispatch import add, compose, scale
 from structmat._arrays.errors import ArgumentValueError
 from structmat._arrays.typing import Array, ArrayLike, DType, Namespace, Scalar

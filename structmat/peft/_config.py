@@ -12,7 +12,7 @@ from peft.config import PeftConfig
 from peft.utils import SAFETENSORS_WEIGHTS_NAME, PeftType
 from peft.utils.other import get_pattern_key
 
-from structmat._arrays.arrays import positive_index
+from structmat._arrays.checks import integer
 from structmat._arrays.errors import ArgumentValueError
 from structmat.peft._stored_shapes import stored_shapes
 
@@ -120,7 +120,7 @@ class CDDConfig(PeftConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.peft_type = PeftType.CDD
-        self.n_factors = positive_index(self.n_factors, "CDDConfig", "n_factors")
+        self.n_factors = integer(self.n_factors, "CDDConfig", "n_factors")
         if self.n_factors < 3 or self.n_factors % 2 == 0:
             raise ArgumentValueError("CDDConfig", "n_factors", f"must be odd and at least 3, got {self.n_factors}")
         self.block_size = _block_size(self.block_size, "block_size")
@@ -244,4 +244,4 @@ class CDDConfig(PeftConfig):
 
 
 def _block_size(value: Any, argument: str) -> int | Literal["min"]:
-    return "min" if value == "min" else positive_index(value, "CDDConfig", argument)
+    return "min" if value == "min" else integer(value, "CDDConfig", argument)
