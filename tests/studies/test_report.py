@@ -202,7 +202,8 @@ def test_ctrl_c_says_how_to_go_on(cli, monkeypatch):
         status, out, err = cli("sweep", "study.toml", "--out", "out")
     assert (status, out) == (130, "")
     assert err == (
-        "structmat sweep: 3 of 20 results are done and kept in out; the same command goes on\nstructmat sweep: interrupted\n"
+        "structmat sweep: 3 of 20 results are done and kept in out; the same command goes on\n"
+        "structmat sweep: interrupted\n"
     )
     assert len(load_study("out").rows) == 3
     status, out, _ = cli("report", "out")
