@@ -27,8 +27,7 @@ from __future__ import annotations
 
 from structmat._arrays import as_floating, concat_last, is_complex, scale_array
 from structmat._arrays.dispatch import PairRules, add, compose, scale
-from structmat.operators import LinearOperator
-from structmat.operators._base import Context, SpectralFunction
+from structmat.operators import Context, LinearOperator, SpectralFunction
 
 __all__ = [
     "Context",
