@@ -165,8 +165,9 @@ def factorize_cdd(
 
 
 def _error(W: NDArray[Any], form: Form) -> float:
-    """The relative Frobenius error of a form, 0.0 for a zero matrix."""
-    P = np.asarray(CDDProduct.from_vectors(*form.vectors, first=form.first).to_dense())
+    """The relative Frobenius error of the products of a form, 0.0 for a zero matrix."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        P = np.asarray(CDDProduct.from_vectors(*form.vectors, first=form.first) @ np.eye(len(W)))
     return float(np.linalg.norm(W - P)) / (float(np.linalg.norm(W)) or 1.0)
 
 

@@ -24,6 +24,7 @@ from structmat.fit._many_factors.block_objective import block_layout
 from structmat.fit._many_factors.objective import First, Layout
 from structmat.fit._many_factors.search import Plan, Solver
 from structmat.fit._numpy_bridge import as_matrix, to_numpy
+from structmat.fit._product_error import warn_of_rounding
 from structmat.fit._result import FitProgress, FitResult
 from structmat.fit._second_moment import column_roots, weighted_inputs
 from structmat.fit._strategies import Task, by_search, by_sweeps, by_weighted_sweeps
@@ -195,6 +196,7 @@ def fit_cdd(
         chosen = cast("Solver", "adam" if solver in {"auto", "sweep"} else solver)
         plan = Plan(chosen, restarts, growth and given is None)
         found = by_search(task, layout, plan, inputs, roots, swept=solver == "auto")
+    warn_of_rounding(found.spread, values.dtype)
     end = "converged" if found.converged else "all planned iterations made"
     stopped = control.reason() or "completed"
     if stopped != "completed":

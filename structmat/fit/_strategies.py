@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -13,13 +14,13 @@ from structmat.fit._many_factors.objective import Layout
 from structmat.fit._many_factors.rectangle import BlockProblem
 from structmat.fit._many_factors.square import SquareProblem
 from structmat.fit._many_factors.starts import extended
-from structmat.fit._numpy_bridge import like, to_numpy
-from structmat.fit._three_factors.alternate import relative_error
+from structmat.fit._numpy_bridge import like
+from structmat.fit._product_error import product_error
 from structmat.fit._three_factors.blocks import BlockGrid
 from structmat.fit._three_factors.choice import sweep_from_all_starts
 from structmat.fit._three_factors.masked import MaskedGrid
-from structmat.fit._three_factors.steps import residual_norm2
-from structmat.fit._three_factors.vectors import Factors
+from structmat.fit._three_factors.spread import spread2
+from structmat.fit._three_factors.vectors import Factors, scale_by_power_of_two
 from structmat.fit._warm_start import Given, given_chain
 from structmat.operators import BlockCirculant, CDDProduct, Circulant, Diagonal
 
@@ -65,10 +66,12 @@ class Found(NamedTuple):
     solver: str
     why: str
     """Why "auto" takes this solver."""
+    spread: float = 0.0
+    """What rounding errors of products grow with, over the norm of the matrix."""
 
 
-def by_sweeps(task: Task) -> Found:
-    """Fit three factors, the first a diagonal."""
+def by_sweeps(task: Task, roots: NDArray[Any] | None = None) -> Found:
+    """Fit three factors, the first a diagonal; the values are `roots` times the columns of the matrix, if there are."""
     size, given = task.block_size, task.given
     if task.mask is None:
         grid = BlockGrid(task.values, size, overwrite=task.overwrite)
@@ -81,9 +84,16 @@ def by_sweeps(task: Task) -> Found:
         start = Factors(_padded(a, grid.p, size), c.reshape(grid.p, grid.q, size), _padded(b, grid.q, size))
         extra.append(("given", start.scaled(-grid.exponent)))
     best = sweep_from_all_starts(grid, task.rng, task.control, n_random=task.restarts, given=extra)
-    fitted, error = _operator(best.run.factors, grid, task.matrix, single=task.matrix.shape == (size, size))
+    fitted = _operator(best.run.factors, grid, task.matrix, single=task.matrix.shape == (size, size))
+    if roots is not None:
+        fitted = _with_scaled_columns(fitted, np.divide(1.0, roots, out=np.zeros_like(roots), where=roots > 0))
+    values = _cropped(grid.blocks, task.matrix.shape)
+    mask = _cropped(grid.mask, task.matrix.shape) if isinstance(grid, MaskedGrid) else None
+    error = product_error(fitted, task.matrix, values, exponent=grid.exponent, inputs=roots, mask=mask)
+    history = _ending_in(best.run.history[:-1], error)
     why = "closed-form sweeps are fastest for three factors"
-    return Found(fitted, error, np.array(best.run.history), best.run.converged, best.start, "sweep", why)
+    spread = np.sqrt(spread2(best.run.factors) / grid.mean_norm2) if grid.mean_norm2 else 0.0
+    return Found(fitted, error, history, best.run.converged, best.start, "sweep", why, float(spread))
 
 
 def by_weighted_sweeps(task: Task, layout: Layout, roots: NDArray[Any]) -> Found:
@@ -96,9 +106,7 @@ def by_weighted_sweeps(task: Task, layout: Layout, roots: NDArray[Any]) -> Found
     plain = by_sweeps(task._replace(control=part, rng=copy.deepcopy(task.rng), overwrite=False))
     start = _with_scaled_columns(plain.operator, real)
     given = given_chain(start, layout, real=not np.iscomplexobj(task.values))
-    found = by_sweeps(task._replace(values=task.values * real, given=given, overwrite=True))
-    inverse = np.divide(1.0, real, out=np.zeros_like(real), where=real > 0)
-    return found._replace(operator=_with_scaled_columns(found.operator, inverse))
+    return by_sweeps(task._replace(values=task.values * real, given=given, overwrite=True), real)
 
 
 def _with_scaled_columns(product: CDDProduct, factors: NDArray[Any]) -> CDDProduct:
@@ -132,11 +140,15 @@ def by_search(
         starts = [*starts, Given(layout.first, plain.vectors(unweighted), block=block)]
     best = problem.search(layout, rng, control, plan=plan, swept=swept, given=starts)
     arrays = [like(vector.astype(values.dtype), matrix) for vector in problem.vectors(best)]
-    error = problem.error(layout, [to_numpy(array) for array in arrays])
     product = CDDProduct.from_vectors(*arrays, first=layout.first, block=block)
-    known = [*filter(np.isfinite, best.history), error]
-    history = np.maximum(np.minimum.accumulate(known), error)
-    return Found(product, error, history, best.converged, best.start, plan.solver, "local minima are to be explored")
+    exponent = int(np.frexp(max(float(np.abs(row).max()) for row in values))[1])
+    target = scale_by_power_of_two(values, -exponent)
+    target = target if inputs is None else target @ inputs
+    error = product_error(product, matrix, target, exponent=exponent, inputs=inputs)
+    history = _ending_in(best.history, error)
+    spread = problem.fine.of(best.layout).spread(best.parameters)
+    why = "local minima are to be explored"
+    return Found(product, error, history, best.converged, best.start, plan.solver, why, spread)
 
 
 def _problem(task: Task, inputs: NDArray[Any] | None, *, block: bool) -> Any:
@@ -150,14 +162,23 @@ def _padded(diagonal: NDArray[Any], blocks: int, size: int) -> NDArray[Any]:
     return whole.reshape(blocks, size)
 
 
-def _operator(factors: Factors, grid: BlockGrid, matrix: Array, *, single: bool) -> tuple[CDDProduct, float]:
-    """Return the operator in the library and dtype of `matrix`, and its error after rounding to them."""
+def _cropped(blocks: NDArray[Any], shape: tuple[int, int]) -> NDArray[Any]:
+    """Return what is laid out as blocks as a matrix without the padding."""
+    p, m, q, _ = blocks.shape
+    return blocks.reshape(p * m, q * m)[: shape[0], : shape[1]]
+
+
+def _ending_in(history: Sequence[float], error: float) -> NDArray[np.float64]:
+    """Return a history that never rises and ends in the error of the operator as it is returned."""
+    known = [*filter(np.isfinite, history), error]
+    return np.maximum(np.minimum.accumulate(known), error)
+
+
+def _operator(factors: Factors, grid: BlockGrid, matrix: Array, *, single: bool) -> CDDProduct:
+    """Return the operator in the library and dtype of `matrix`."""
     rows, cols = matrix.shape
-    scaled = factors.scaled(grid.exponent)
-    a, c, b = (like(x.astype(grid.dtype), matrix) for x in scaled)
-    rounded = Factors(*(to_numpy(x).astype(grid.double) for x in (a, c, b)))
-    error = relative_error(grid, residual_norm2(grid, rounded.scaled(-grid.exponent)))
+    a, c, b = (like(x.astype(grid.dtype), matrix) for x in factors.scaled(grid.exponent))
     middle = Circulant(c[0, 0, :]) if single else BlockCirculant(c, shape=(rows, cols))
     xp = array_namespace(matrix)
     left, right = Diagonal(xp.reshape(a, (-1,))[:rows]), Diagonal(xp.reshape(b, (-1,))[:cols])
-    return CDDProduct((left, middle, right)), error
+    return CDDProduct((left, middle, right))

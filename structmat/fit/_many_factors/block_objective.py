@@ -18,6 +18,7 @@ import scipy  # its `fft` is imported on first use
 
 from structmat.fit._many_factors import objective
 from structmat.fit._many_factors.objective import Layout, Objective
+from structmat.operators import CDDProduct
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -108,6 +109,10 @@ class BlockLayout(Layout):
         shares = np.exp(np.mean(np.log(sizes)) - np.log(sizes)).astype(parameters.real.dtype)
         return self.join([part * share for part, share in zip(parts, shares, strict=True)])
 
+    def product(self, parameters: NDArray[Any]) -> CDDProduct:
+        """Return one chain as an operator."""
+        return CDDProduct.from_vectors(*self.to_vectors(parameters), block=True)
+
     def dense(self, parameters: NDArray[Any]) -> NDArray[Any]:
         """Return the product of one chain as a dense matrix."""
         chains = parameters[None]
@@ -135,12 +140,13 @@ class BlockObjective(Objective):
     layout: BlockLayout
 
     def error(self, parameters: NDArray[Any]) -> float:
-        """Return the relative error of one chain, (N,)."""
-        chains = parameters[None]
+        """Return the relative error of one chain, (N,), through transforms in the precision of its products."""
+        chains = parameters[None].astype(self._products)
         acting = _acting(self.layout, chains)
 
         def part(rows: slice) -> float:
-            out = _apply(self.layout, acting, self._rows_of_inputs(rows)[None], lambda _: None)
+            x = self._rows_of_inputs(rows).astype(self._products)
+            out = _apply(self.layout, acting, x[None], lambda _: None)
             return float(np.sum(objective.norms2(out[0] - self._target[rows])))
 
         return float(np.sqrt(sum(self._over_chunks(part, chains)) / self._norm2))

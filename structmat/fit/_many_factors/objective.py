@@ -16,6 +16,11 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 import scipy  # its `fft` is imported on first use
+from array_api_compat import array_namespace
+
+from structmat.fit._three_factors.spread import most_spread
+from structmat.operators import CDDProduct
+from structmat.operators._rounding import log_spread_and_norm
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -27,8 +32,8 @@ First: TypeAlias = Literal["diagonal", "circulant"]
 # Rows that are carried along the chain together, with all that the backward pass needs of them, take this much memory:
 # few enough calls, and still in the cache.
 _CHUNK_BYTES = 1 << 21
-# Up to this side one dense product costs little, and loses no small entries.
-_DIRECT_SIDE = 512
+# Random vectors that the accuracy of products is estimated with.
+_PROBES = 8
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,10 @@ class Layout:
         """Return parameters of the same product with factors of one size; zeros if a factor is zero."""
         return balanced(parameters)
 
+    def product(self, parameters: NDArray[Any]) -> CDDProduct:
+        """Return one chain as an operator."""
+        return CDDProduct.from_vectors(*self.to_vectors(parameters), first=self.first)
+
     def dense(self, parameters: NDArray[Any]) -> NDArray[Any]:
         """Return the product of one chain, (F, n), as a dense matrix."""
         chains = parameters[None]
@@ -99,10 +108,19 @@ class Objective:
         Not zero. Its dtype is that of the computation.
     inputs : (n, k) ndarray, optional
         The identity by default.
+    products : dtype, optional
+        That of the products that `error` is measured through, by default of the target.
     """
 
-    def __init__(self, layout: Layout, target: NDArray[Any], inputs: NDArray[Any] | None = None) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        target: NDArray[Any],
+        inputs: NDArray[Any] | None = None,
+        products: np.dtype[Any] | None = None,
+    ) -> None:
         self.layout = layout
+        self._products = target.dtype if products is None else products
         self._target = np.ascontiguousarray(target.T)
         self._inputs = None if inputs is None else np.ascontiguousarray(inputs.T)
         self._norm2 = float(np.sum(norms2(self._target)))
@@ -127,34 +145,40 @@ class Objective:
     def of(self, layout: Layout) -> Objective:
         """Return the same problem for another chain; shares the matrices."""
         other = object.__new__(type(self))
-        other.layout, other._target, other._inputs, other._norm2 = layout, self._target, self._inputs, self._norm2
+        other.layout, other._products = layout, self._products
+        other._target, other._inputs, other._norm2 = self._target, self._inputs, self._norm2
         return other
 
     def error(self, parameters: NDArray[Any]) -> float:
-        """Return the relative error of one chain, (F, n).
-
-        Up to a side of 512 by dense products: transforms lose the small entries of a circulant beside large ones, which
-        large entries of the next factor may bring back.
-        """
-        if self.layout.n <= _DIRECT_SIDE:
-            return float(np.sqrt(float(np.sum(norms2(self._direct(parameters) - self._target))) / self._norm2))
-        chains = parameters[None]
+        """Return the relative error of one chain, (F, n), through transforms in the precision of its products."""
+        chains = parameters[None].astype(self._products)
         acting = _acting(self.layout, chains)
 
         def part(rows: slice) -> float:
-            out = _apply(self.layout, chains, acting, self._rows_of_inputs(rows), lambda _: None)
+            x = self._rows_of_inputs(rows).astype(self._products)
+            out = _apply(self.layout, chains, acting, x, lambda _: None)
             return float(np.sum(norms2(out[0] - self._target[rows])))
 
         return float(np.sqrt(sum(self._over_chunks(part, chains)) / self._norm2))
 
-    def _direct(self, parameters: NDArray[Any]) -> NDArray[Any]:
-        """Return the transposed product of one chain with the inputs, its circulants written out."""
-        n, vectors = self.layout.n, self.layout.to_vectors(parameters)
-        x = np.eye(n, dtype=self.dtype) if self._inputs is None else self._inputs
-        lags = (np.arange(n) - np.arange(n)[:, None]) % n
-        for vector, diagonal in zip(vectors[::-1], self.layout.diagonal[::-1], strict=True):
-            x = x * vector if diagonal else x @ vector[lags]
-        return x
+    def spread(self, parameters: NDArray[Any]) -> float:
+        """Return what rounding errors of products of one chain grow with, over the norm of the target."""
+        if not np.isfinite(parameters).all():
+            return float(np.inf)
+        product = self.layout.product(parameters)
+        rng = np.random.default_rng(0)
+        left = rng.standard_normal((_PROBES, product.shape[0])).astype(self.dtype)
+        if self._inputs is None:
+            right = rng.standard_normal((_PROBES, product.shape[1])).astype(self.dtype)
+        else:
+            right = rng.standard_normal((_PROBES, len(self._inputs))).astype(self.dtype) @ self._inputs
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            spread, _ = log_spread_and_norm(product.factors, right, left, array_namespace(left))
+            return float(np.exp(spread - 0.5 * np.log(self._norm2)))
+
+    def well_conditioned(self, parameters: NDArray[Any]) -> bool:
+        """Return whether products of one chain are as accurate as those of a fit have to be."""
+        return self.spread(parameters) <= most_spread(self._products)
 
     def value_and_gradient(self, parameters: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[Any]]:
         """Return squared relative errors (B,) of chains (B, F, n) and their gradients.

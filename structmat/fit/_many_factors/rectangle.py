@@ -50,7 +50,7 @@ class BlockProblem:
         rows, cols = matrix.shape
         inputs = None if inputs is None else inputs.astype(matrix.dtype)
         target = matrix if inputs is None else matrix @ inputs
-        self.fine = BlockObjective(block_layout((rows, cols), block_size, 3), target, inputs)
+        self.fine = BlockObjective(block_layout((rows, cols), block_size, 3), target, inputs, values.dtype)
         self.coarse = self.fine.astype(np.dtype(np.complex64 if np.iscomplexobj(values) else np.float32))
 
     def search(
@@ -96,12 +96,6 @@ class BlockProblem:
         """Return the vectors of a chain that fits the matrix as it was given."""
         vectors = _scaled(candidate.vectors, self.log_scale)
         return _transposed(vectors) if self.transposed else vectors
-
-    def error(self, layout: BlockLayout, vectors: Sequence[NDArray[Any]]) -> float:
-        """Return the relative error of vectors for the matrix as it was given."""
-        inner = self._inner_layout(layout)
-        own = self._inner([vector.astype(self.fine.dtype) for vector in vectors])
-        return self.fine.of(inner).error(inner.from_vectors(own).astype(self.fine.dtype))
 
     def _inner_layout(self, layout: BlockLayout) -> BlockLayout:
         rows, cols = layout.shape

@@ -34,6 +34,8 @@ _RATE, _GROWN_RATE, _GROWN_NOISE = 1.0, 0.1, 0.1
 _SADDLE_NOISE = 1e-2
 # As many explored chains are polished, if their errors are within this factor, and for as many iterations.
 _FINALISTS, _RIVAL, _POLISH = 2, 1.003, 1000
+# A polish returns to the last iterate with accurate products, which are looked for once in so many iterations.
+_CHECKED = 10
 # Up to this many parameters the second-order polish costs about as much as the first-order one.
 _LM_PARAMETERS, _LM_ITERATIONS = 700, 40
 # Solvers that take the matrix itself.
@@ -230,17 +232,23 @@ class Search:
         if self.control.stopped() or room < 1:
             return replace(self._candidate(start.start, start.layout, last), history=errors)
 
+        objective = self.fine.of(start.layout)
+        kept = last
+
         def report(error: float, parameters: NDArray[Any]) -> None:
-            nonlocal last
+            nonlocal last, kept
             last = parameters
             errors.append(error)
+            if len(errors) % _CHECKED == 0 and objective.well_conditioned(last):
+                kept = last
             self.control.report(start.start, len(errors), error)
 
-        objective = self.fine.of(start.layout)
         with self.control.interruptible(), np.errstate(over="ignore", invalid="ignore"):
             converged = polish(
                 objective, last, max_iter=room, tol=self.control.tol, deadline=self.control.deadline, report=report
             )
+        if not objective.well_conditioned(last):
+            last = kept
         return replace(self._candidate(start.start, start.layout, last), history=errors, converged=converged)
 
     def _by_matrix(self, solver: str, start: Candidate, max_iter: int) -> Candidate:
@@ -263,6 +271,8 @@ class Search:
             self.control.interrupt.set()
             return start
         parameters = start.layout.from_vectors(np.array(vectors))
+        if not self.fine.of(start.layout).well_conditioned(parameters):
+            return start
         return replace(
             self._candidate(start.start, start.layout, parameters),
             history=[*start.history, *history[1:]],

@@ -42,9 +42,12 @@ class SquareProblem:
         n = len(values)
         self.matrix, self.log_scale = scaled_matrix(values)
         self.dtype: np.dtype[Any] = self.matrix.dtype
+        self.products = values.dtype
         coarse = np.complex64 if np.iscomplexobj(values) else np.float32
         self.inputs = inputs = None if inputs is None else inputs.astype(self.dtype)
-        self.fine = Objective(Layout(n, 1), self.matrix if inputs is None else self.matrix @ inputs, inputs)
+        self.fine = Objective(
+            Layout(n, 1), self.matrix if inputs is None else self.matrix @ inputs, inputs, values.dtype
+        )
         self.coarse = self.fine.astype(np.dtype(coarse))
 
     def search(
@@ -60,6 +63,7 @@ class SquareProblem:
         """Return the best chain found; `swept` says whether to sweep for the best one of three factors first."""
         n = layout.n
         grid = BlockGrid(self.matrix, n)
+        grid.products = self.products
         forms: list[tuple[str, First, NDArray[Any]]] = [
             ("circulant", "circulant", nearest_circulant(self.matrix)[None]),
             ("diagonal", "diagonal", np.diag(self.matrix)[None]),
@@ -95,11 +99,6 @@ class SquareProblem:
     def vectors(self, candidate: Candidate) -> NDArray[Any]:
         """Return the vectors of a chain that fits the matrix as it was given."""
         return _scaled(candidate.vectors, self.log_scale)
-
-    def error(self, layout: Layout, vectors: Sequence[NDArray[Any]]) -> float:
-        """Return the relative error of vectors for the matrix as it was given."""
-        parameters = layout.from_vectors(_scaled(np.stack(vectors).astype(self.matrix.dtype), -self.log_scale))
-        return self.fine.of(layout).error(parameters.astype(self.dtype))
 
 
 def scaled_matrix(values: NDArray[Any]) -> tuple[NDArray[Any], float]:
