@@ -206,7 +206,7 @@ class CDDProduct(Chain):
         """
         op, xp = self._opened("product_cond")
         spread, norm = log_spread_and_norm(op.factors, *self._probes(op, xp), xp)
-        return xp.where(xp.isfinite(spread), xp.exp(spread - norm), xp.zeros_like(norm))
+        return xp.exp(spread - xp.where(xp.isfinite(spread), norm, xp.zeros_like(norm)))
 
     @staticmethod
     def _probes(op: CDDProduct, xp: Namespace) -> tuple[Array, Array]:

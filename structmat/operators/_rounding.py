@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from array_api_compat import device
+
 from structmat._arrays.typing import Array, Namespace
 from structmat.operators._block_circulant import BlockCirculant
 from structmat.operators._diagonal import Diagonal
@@ -36,21 +38,21 @@ def log_spread_and_norm(factors: Sequence[Any], right: Array, left: Array, xp: N
         if not isinstance(factor, Diagonal):
             errors.append((_errors(factor, z, xp), scale))
         z, scale = _normalised(factor._matvec(z, xp), scale, xp)
-    norm = 0.5 * xp.log(_mean_square(z[..., None, :], xp)[..., 0]) + scale
+    norm = 0.5 * _log(_mean_square(z, xp), xp) + scale
     y, scale = _normalised(left, 0.0, xp)
     terms = []
     for factor in factors:
         if not isinstance(factor, Diagonal):
             made, at = errors.pop()
             carried = _mean_square(_blocks(y, factor, xp, axis=0), xp)
-            terms.append(xp.log(xp.sum(made * carried, axis=-1)) + 2.0 * (at + scale))
+            terms.append(_log(xp.sum(made * carried, axis=-1), xp) + 2.0 * (at + scale))
         y, scale = _normalised(factor._rmatvec(y, xp), scale, xp)
     if not terms:
         return norm, norm
     stacked = xp.stack(terms)
     top = xp.max(stacked, axis=0)
     finite = xp.where(xp.isfinite(top), top, xp.zeros_like(top))
-    return 0.5 * (xp.log(xp.sum(xp.exp(stacked - finite), axis=0)) + finite), norm
+    return 0.5 * (_log(xp.sum(xp.exp(stacked - finite), axis=0), xp) + finite), norm
 
 
 def _errors(factor: Any, z: Array, xp: Namespace) -> Array:
@@ -67,6 +69,12 @@ def _mean_square(x: Array, xp: Namespace) -> Array:
     return xp.mean(xp.sum(xp.abs(x) ** 2, axis=-1), axis=0)
 
 
+def _log(x: Array, xp: Namespace) -> Array:
+    """Logarithms of numbers that are not negative, without a warning for zero."""
+    positive = x > 0.0
+    return xp.where(positive, xp.log(xp.where(positive, x, xp.ones_like(x))), xp.full_like(x, -float("inf")))
+
+
 def _blocks(x: Array, factor: Any, xp: Namespace, axis: int) -> Array:
     """Return (..., n) as (..., blocks, side), the last block padded, for the rows or columns of a factor."""
     if not isinstance(factor, BlockCirculant):
@@ -74,7 +82,7 @@ def _blocks(x: Array, factor: Any, xp: Namespace, axis: int) -> Array:
     count, side = factor.c.shape[axis - 3], factor.c.shape[-1]
     missing = count * side - x.shape[-1]
     if missing:
-        x = xp.concat((x, xp.zeros_like(x[..., :missing])), axis=-1)
+        x = xp.concat((x, xp.zeros((*x.shape[:-1], missing), dtype=x.dtype, device=device(x))), axis=-1)
     return xp.reshape(x, (*x.shape[:-1], count, side))
 
 
