@@ -3,7 +3,8 @@
 Operators (any array library: NumPy, PyTorch, JAX, CuPy)
     `Circulant`, `SpectralCirculant`, `Diagonal`, `BlockCirculant`, `CDDProduct`, `Toeplitz`, `Hankel`; `Identity` and
     `Fourier`; `Product`, `Sum` and `Scaled` for what stays lazy; `Prepared` for many products by one operator, which
-    `prepare` makes; `LinearOperator`, the base of all. `show_config` tells which engine computes them.
+    `prepare` makes; `LinearOperator`, the base of all; `CDDLayout`, the shape of a
+    CDD product. `show_config` tells which engine computes them.
 Fits
     `fit_cdd` approximates a matrix by interleaved diagonal and circulant factors, and returns a `FitResult`.
     `error_curve` does so with more and more factors, beside other families of the same size: an `ErrorCurve`.
@@ -25,6 +26,7 @@ from structmat._engine.config import show_config
 from structmat.fit import ErrorCurve, FitResult, error_curve, factorize_cdd, fit_cdd
 from structmat.operators import (
     BlockCirculant,
+    CDDLayout,
     CDDProduct,
     Circulant,
     Diagonal,
@@ -49,6 +51,7 @@ __all__ = [
     "ArgumentTypeError",
     "ArgumentValueError",
     "BlockCirculant",
+    "CDDLayout",
     "CDDProduct",
     "Circulant",
     "Diagonal",

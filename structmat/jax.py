@@ -13,10 +13,12 @@ Their arrays are leaves, sizes are static, so operators pass through ``jit``, ``
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 
+from structmat._arrays.parameters import Parametrised
+from structmat._engine import BlockConvolution, ByParts, Composition, Convolution, Scaling
 from structmat.operators import (
     BlockCirculant,
     CDDProduct,
@@ -25,7 +27,6 @@ from structmat.operators import (
     Fourier,
     Hankel,
     Identity,
-    LinearOperator,
     Prepared,
     Product,
     Scaled,
@@ -33,14 +34,14 @@ from structmat.operators import (
     Sum,
     Toeplitz,
 )
-from structmat.operators._block_convolution import BlockConvolution
-from structmat.operators._chain import ChainPlan
-from structmat.operators._convolution import Convolution
 
 __all__ = ["register_operator"]
 
+Op = TypeVar("Op", bound=Parametrised)
+"""An operator, or a plan of the engine."""
 
-def register_operator(cls: type[LinearOperator]) -> type[LinearOperator]:
+
+def register_operator(cls: type[Op]) -> type[Op]:
     """Register an operator class as a JAX pytree; for operators of your own.
 
     Parameters
@@ -82,7 +83,8 @@ for _cls in (
     BlockCirculant,
     BlockConvolution,
     CDDProduct,
-    ChainPlan,
+    ByParts,
+    Composition,
     Circulant,
     Convolution,
     Diagonal,
@@ -93,6 +95,7 @@ for _cls in (
     Product,
     Scaled,
     SpectralCirculant,
+    Scaling,
     Sum,
     Toeplitz,
 ):

@@ -8,7 +8,7 @@ import numpy as np
 from scipy.linalg import svdvals
 from scipy.sparse.linalg import ArpackError, svds
 
-from structmat.fit._numpy_bridge import as_matrix, to_numpy
+from structmat._arrays.numpy_bridge import as_matrix, to_numpy
 
 try:
     from matplotlib.figure import Figure
@@ -42,7 +42,7 @@ _CURVES = {
     "sparse-fourier": ("sparse Fourier", "#CC79A7", ":", "D"),
     "monarch": ("Monarch", "#009E73", (0, (6, 2)), "v"),
 }
-"""Label, colour, dashes and marker of the fit and its rivals."""
+"""Label, colour, dashes and marker of the fit and its baselines."""
 _SMALL = 1e-2  # where errors fall below this, their axis is logarithmic
 _LINE = 0.055  # height of a label, as a part of the axes
 
@@ -77,7 +77,7 @@ def fit_figure(W: ArrayLike, result: FitResult) -> Figure:
     >>> [axes.get_title() for axes in fit_figure(W, fit_cdd(W)).axes[:3]]
     ['|W|', '|fit|', '|residual|']
     """
-    matrix = to_numpy(as_matrix(W, "fit_figure: W"))
+    matrix = to_numpy(as_matrix(W, "fit_figure", "W"))
     fitted = to_numpy(result.operator.to_dense())
     if matrix.shape != fitted.shape:
         raise ValueError(f"fit_figure: W must have the shape of the fit, {fitted.shape}, got {matrix.shape}")
@@ -96,7 +96,7 @@ def fit_figure(W: ArrayLike, result: FitResult) -> Figure:
 
 
 def curve_figure(curve: ErrorCurve) -> Figure:
-    """Draw an error curve: against the number of factors, and beside its rivals against the number of parameters.
+    """Draw an error curve: against the number of factors, and beside its baselines against the number of parameters.
 
     Parameters
     ----------
@@ -150,7 +150,7 @@ def curve_figure(curve: ErrorCurve) -> Figure:
 
 
 def draw_curve(ax: Axes, curve: ErrorCurve) -> None:
-    """Draw the error against the number of parameters, with the rivals, every line labelled at its end.
+    """Draw the error against the number of parameters, with the baselines, every line labelled at its end.
 
     Parameters
     ----------
@@ -159,11 +159,11 @@ def draw_curve(ax: Axes, curve: ErrorCurve) -> None:
     curve : ErrorCurve
         What `structmat.error_curve` returned.
     """
-    lines = {"cdd": (curve.n_parameters, curve.error), **curve.rivals}
+    lines = {"cdd": (curve.n_parameters, curve.error), **curve.baselines}
     unit = 100.0 / (curve.shape[0] * curve.shape[1])
     ends = []
     for name, (used, error) in lines.items():
-        # A rival with fewer parameters than its smallest member is the zero matrix: no point of its own.
+        # A baseline with fewer parameters than its smallest member is the zero matrix: no point of its own.
         points = np.unique(np.flatnonzero((used > 0) & np.append(True, np.diff(used) != 0)))
         if not points.size:
             continue
@@ -189,7 +189,7 @@ def draw_curve(ax: Axes, curve: ErrorCurve) -> None:
 
 def _dress(ax: Axes, curve: ErrorCurve) -> None:
     """Set what both axes of a curve have in common."""
-    every = np.concatenate([curve.error, *(error[used > 0] for used, error in curve.rivals.values())])
+    every = np.concatenate([curve.error, *(error[used > 0] for used, error in curve.baselines.values())])
     least = float(_drawable(every, curve).min())
     if _is_logarithmic(curve):
         ax.set_yscale("log")

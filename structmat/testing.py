@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from structmat._arrays.arrays import is_complex, precision_of
+from structmat._arrays.errors import ArgumentTypeError
 from structmat._arrays.typing import Array
 from structmat.operators import LinearOperator
 
@@ -40,7 +41,9 @@ def adjoint_error(operator: LinearOperator, *, rng: np.random.Generator | int | 
     True
     """
     if not isinstance(operator, LinearOperator):
-        raise TypeError(f"adjoint_error: operator must be a structmat operator, got {type(operator).__name__}")
+        raise ArgumentTypeError(
+            "adjoint_error", "operator", f"must be a structmat operator, got {type(operator).__name__}"
+        )
     generator = np.random.default_rng(rng)
     xp = operator._own_namespace()
     dtype = xp.float64 if operator.dtype is None else precision_of(operator.dtype, xp)

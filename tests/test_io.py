@@ -20,8 +20,9 @@ from safetensors.numpy import load_file, save_file
 import structmat as sm
 from structmat import io
 from structmat._arrays.arrays import dtype_name
+from structmat._files.safetensors import SafetensorsFile, to_bytes
 from structmat.fit import fit_cdd
-from tests.operators import REGISTRY
+from tests.registry import REGISTRY
 
 once = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 DAMAGE_MESSAGE = r"broken\.safetensors"
@@ -237,13 +238,13 @@ def test_a_changed_byte_gives_an_error_or_the_same_operator(tmp_path, data):
 
 def rewritten(path, change):
     """Change the description of the operator in a file, and make its checksum fit again."""
-    file = io._safetensors.SafetensorsFile.open(path)
+    file = SafetensorsFile.open(path)
     tensors = {name: t._replace(data=file.data(name)) for name, t in file.tensors.items()}
     content = json.loads(file.metadata["structmat"])
     change(content)
     tree = json.dumps(content)
     metadata = {"structmat": tree, "structmat_sha256": io._operators.checksum(tree, tensors)}
-    Path(path).write_bytes(io._safetensors.to_bytes(tensors, metadata))
+    Path(path).write_bytes(to_bytes(tensors, metadata))
 
 
 @pytest.mark.parametrize(

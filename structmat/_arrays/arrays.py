@@ -15,6 +15,7 @@ from array_api_compat import array_namespace, is_array_api_obj, is_array_api_str
 from array_api_compat import device as compat_device
 from array_api_compat import numpy as numpy_namespace
 
+from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
 from structmat._arrays.typing import Array, ArrayLike, Device, DType, Namespace, Scalar
 
 __all__ = [
@@ -26,12 +27,13 @@ __all__ = [
     "contiguous",
     "device_of",
     "dtype_name",
+    "filled",
     "in_precision",
     "is_array",
     "is_complex",
     "is_complex_scalar",
     "is_eager_on_cpu",
-    "is_narrow",
+    "is_half_precision",
     "is_numpy",
     "library_of",
     "moved",
@@ -105,10 +107,10 @@ def namespace_of(owner: str, *arrays: Array) -> Namespace:
         return _namespace(*arrays)
     except TypeError as error:
         kinds = ", ".join(sorted({f"{type(a).__module__}.{type(a).__qualname__}" for a in arrays}))
-        raise TypeError(f"{owner}: all arrays must come from one array library, got {kinds}") from error
+        raise ArgumentTypeError(owner, None, f"all arrays must come from one array library, got {kinds}") from error
 
 
-def as_floating(value: ArrayLike, owner: str, *, like: tuple[Namespace, DType] | None = None) -> Array:
+def as_floating(value: ArrayLike, owner: str, argument: str, *, like: tuple[Namespace, DType] | None = None) -> Array:
     """Return `value` as a floating-point array, itself where it is one already.
 
     Nested lists are read by NumPy, or by the namespace of `like`. Integers and booleans are promoted to the default
@@ -123,7 +125,7 @@ def as_floating(value: ArrayLike, owner: str, *, like: tuple[Namespace, DType] |
             with np.errstate(all="ignore"):
                 read: Any = np.asarray(value)
         except (ValueError, TypeError) as error:
-            raise ValueError(f"{owner} must be a rectangular array of numbers: {error}") from error
+            raise ArgumentValueError(owner, argument, f"must be a rectangular array of numbers: {error}") from error
         if like is not None and read.dtype.kind in "biufc":
             target = like[1] if read.dtype.kind != "c" or is_complex(like[1], like[0]) else None
             value = like[0].asarray(read.tolist(), dtype=target)
@@ -133,7 +135,7 @@ def as_floating(value: ArrayLike, owner: str, *, like: tuple[Namespace, DType] |
     if isinstance(value, (np.ndarray, np.generic)):
         value = np.asarray(value)
         if value.dtype.kind not in "biufc" or value.dtype.itemsize // (2 if value.dtype.kind == "c" else 1) > 8:
-            raise TypeError(f"{owner} must hold numbers of a standard dtype, got dtype {value.dtype}")
+            raise ArgumentTypeError(owner, argument, f"must hold numbers of a standard dtype, got dtype {value.dtype}")
         value = value.astype(value.dtype.newbyteorder("="), copy=False)
     if xp.isdtype(value.dtype, ("real floating", "complex floating")):
         array: Array = value
@@ -152,7 +154,7 @@ def is_complex(dtype: DType, xp: Namespace) -> bool:
     return bool(xp.isdtype(dtype, "complex floating"))
 
 
-def is_narrow(dtype: DType) -> bool:
+def is_half_precision(dtype: DType) -> bool:
     """Tell whether `dtype` is below single precision (float16, bfloat16, ...), so that no library transforms it."""
     size = getattr(dtype, "itemsize", None)  # a class such as numpy.float64 has a descriptor, array_api_strict nothing
     return isinstance(size, int) and size < 4
@@ -160,7 +162,7 @@ def is_narrow(dtype: DType) -> bool:
 
 def precision_of(dtype: DType, xp: Namespace) -> DType:
     """Return the real dtype in which numbers of `dtype` are computed: float32 for half precision, else its own."""
-    if is_narrow(dtype) or dtype == xp.complex64:
+    if is_half_precision(dtype) or dtype == xp.complex64:
         return xp.result_type(xp.float32, xp.float32)  # NumPy's own float32 is a class, not a dtype
     return xp.result_type(xp.float64, xp.float64) if is_complex(dtype, xp) else dtype
 
@@ -217,7 +219,7 @@ def broadcast_shapes(owner: str, *shapes: tuple[int, ...]) -> tuple[int, ...]:
         lead = len(longer) - len(shorter)
         if any(a != b and 1 not in {a, b} for a, b in zip(longer[lead:], shorter, strict=True)):
             text = " and ".join(str(shape) for shape in shapes)
-            raise ValueError(f"{owner}: the batch axes {text} do not broadcast")
+            raise ArgumentValueError(owner, None, f"the batch axes {text} do not broadcast")
         result = longer[:lead] + tuple(b if a == 1 else a for a, b in zip(longer[lead:], shorter, strict=True))
     return result
 
@@ -235,14 +237,14 @@ def require_nonzero(values: Array, relative: float, owner: str, xp: Namespace) -
         raise np.linalg.LinAlgError(f"{owner}: the matrix is singular to working precision; use pinv() or lstsq()")
 
 
-def positive_index(value: Any, owner: str) -> int:
+def positive_index(value: Any, owner: str, argument: str) -> int:
     """Return `value` as an int of at least one."""
     try:
         number = operator.index(value)
     except TypeError:
-        raise TypeError(f"{owner} must be an integer, got {value!r}") from None
+        raise ArgumentTypeError(owner, argument, f"must be an integer, got {value!r}") from None
     if number < 1:
-        raise ValueError(f"{owner} must be at least 1, got {number}")
+        raise ArgumentValueError(owner, argument, f"must be at least 1, got {number}")
     return number
 
 
@@ -253,7 +255,7 @@ def complex_partner(dtype: DType, xp: Namespace) -> DType:
 
 def restored(value: Array, dtype: DType, xp: Namespace) -> Array:
     """Return a real result in the half precision `dtype` of its operands; any other result as it is."""
-    if is_narrow(dtype) and value.dtype != dtype and xp.isdtype(value.dtype, "real floating"):
+    if is_half_precision(dtype) and value.dtype != dtype and xp.isdtype(value.dtype, "real floating"):
         return xp.astype(value, dtype)
     return value
 
@@ -299,3 +301,17 @@ def concat_last(arrays: Sequence[Array], xp: Namespace) -> Array:
     dtype = common_dtype(xp, *(a.dtype for a in arrays))
     full = [xp.broadcast_to(xp.astype(a, dtype), (*batch, a.shape[-1])) for a in arrays]
     return xp.concat(full, axis=-1)
+
+
+def filled(out: Any, values: Array, owner: str) -> Array:
+    """Return `out` with these values, after the check that it is a NumPy array that fits."""
+    if type(out) is not np.ndarray or type(values) is not np.ndarray:
+        raise ArgumentTypeError(owner, "out", f"must be a NumPy array for results of NumPy, got {type(out).__name__}")
+    if out.shape != values.shape or out.dtype != values.dtype:
+        raise ArgumentValueError(
+            owner,
+            "out",
+            f"must have shape {values.shape} and dtype {values.dtype}, got {out.shape} and {out.dtype}",
+        )
+    out[...] = values
+    return out

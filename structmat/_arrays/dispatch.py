@@ -1,7 +1,7 @@
-"""The tables of pair rules: `compose` for ``A @ B``, `add` for ``A + B``, `scale` for ``A * number``.
+"""The tables of pair rules: `compose` for ``A @ B``, `add` for ``A + B``, `scale` for ``A * number``, and `prepare`.
 
 This module owns the look-up only. A rule lives in the file of the later of its two types; the fall-backs live in
-`structmat.operators._algebra`. It must know no operator type.
+`structmat.operators._combinations`. It must know no operator type.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-__all__ = ["PairRules", "add", "compose", "scale"]
+__all__ = ["PairRules", "add", "compose", "prepare", "scale"]
 
 Rule: TypeAlias = Callable[[Any, Any], Any]
 
@@ -58,3 +58,5 @@ class PairRules:
 compose = PairRules(commutative=False)
 add = PairRules(commutative=True)
 scale = PairRules(commutative=False)
+prepare = PairRules(commutative=False)
+"""Of an operator and the settings of its products: base classes reach what prepares operators without importing it."""

@@ -112,7 +112,7 @@ def fit(
         result = fit_cdd(
             matrix,
             n_factors,
-            block_size=block_size,
+            block_size="min" if block_size is None else block_size,
             first=first,
             max_iter=max_iter,
             tol=tol,

@@ -77,7 +77,7 @@ def curve(
         found = error_curve(
             matrix,
             max_factors,
-            block_size=block_size,
+            block_size="min" if block_size is None else block_size,
             first=first,
             time_limit=time_limit,
             rng=seed,

@@ -36,7 +36,7 @@ def fit_checkpoint(
     targets: str | None = None,
     n_factors: Annotated[int, Parameter(validator=Number(gte=3))] = 3,
     block_size: Literal["min"] | int = "min",
-    weights: Path | None = None,
+    input_second_moment: Path | None = None,
     cast: bool = False,
     seed: Annotated[int, _NotNegative] = 0,
     time_limit: Annotated[float | None, _NotNegative] = None,
@@ -74,7 +74,7 @@ def fit_checkpoint(
         Number of factors, odd; 3 is diagonal, circulant, diagonal.
     block_size
         Rows of one circulant block, as in `--block-size 64`; `min` is the smaller side of each matrix.
-    weights
+    input_second_moment
         File or folder with the second moments of the inputs of each layer, by path of the module; errors are weighted
         ones then.
     cast
@@ -103,7 +103,6 @@ def fit_checkpoint(
     from structmat import studies  # noqa: PLC0415  # an extra
 
     source = _checked({"--base": base, "--tuned": tuned, "--delta": delta, "--lora": lora})
-    size = None if block_size == "min" else block_size
     begun, state = time.perf_counter(), None
     with checkpoint_progress(quiet=json) as show:
 
@@ -122,10 +121,10 @@ def fit_checkpoint(
                     lora=lora,
                     targets=targets,
                     n_factors=n_factors,
-                    block_size=size,
-                    weights=weights,
+                    block_size=block_size,
+                    input_second_moment=input_second_moment,
                     cast=cast,
-                    seed=seed,
+                    rng=seed,
                     time_limit=time_limit,
                     workers=workers,
                     threads=threads,

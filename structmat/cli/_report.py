@@ -48,7 +48,7 @@ _HEADINGS = {
     "sparse-fourier": "sparse\nFourier",
     "monarch": "\nMonarch",
 }
-"""Of the rivals of a curve."""
+"""Of the baselines of a curve."""
 _SHOWN = 20
 """Layers in the table of a checkpoint, at most: the rest stands in a file."""
 
@@ -229,7 +229,7 @@ def print_curve(title: str, curve: ErrorCurve, notes: list[str]) -> None:
     """Print the table of an error curve."""
     table = Table(title=escape(title), title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     headings = ["\nfactors", "para-\nmeters", "of\ndense", "CDD\nerror", "\ns"]
-    for heading in (*headings, *(_HEADINGS.get(name, name) for name in curve.rivals)):
+    for heading in (*headings, *(_HEADINGS.get(name, name) for name in curve.baselines)):
         table.add_column(heading, justify="right", no_wrap=True, style="bold" if heading == headings[3] else "")
     for i, count in enumerate(curve.n_parameters):
         table.add_row(
@@ -238,7 +238,7 @@ def print_curve(title: str, curve: ErrorCurve, notes: list[str]) -> None:
             f"{100 * count / prod(curve.shape):.3g}%",
             _error_text(float(curve.error[i])),
             f"{curve.seconds[i]:.1f}",
-            *(_error_text(float(error[i])) if used[i] else "-" for used, error in curve.rivals.values()),
+            *(_error_text(float(error[i])) if used[i] else "-" for used, error in curve.baselines.values()),
         )
     reached = f"{curve.seconds.sum():.1f} s"
     if curve.stopped != "completed":

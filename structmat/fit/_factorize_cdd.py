@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from array_api_compat import array_namespace, device
 
-from structmat.fit._arguments import generator, integer, non_negative
-from structmat.fit._exact.closed_forms import Form, short_forms
-from structmat.fit._exact.search import Found, search
-from structmat.fit._many_factors.chain import First
-from structmat.fit._numpy_bridge import as_matrix, to_numpy
+from structmat._arrays.checks import integer, non_negative, optional_function, random_generator
+from structmat._arrays.errors import ArgumentValueError
+from structmat._arrays.numpy_bridge import as_matrix, to_numpy
+from structmat.fit._exact.closed_forms import Form, closed_forms
+from structmat.fit._exact.search import Factorisation, search
 from structmat.fit._result import FitProgress, FitResult
 from structmat.fit._three_factors.vectors import scale_by_power_of_two
-from structmat.operators import CDDProduct
+from structmat.operators import CDDLayout, CDDProduct
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -31,14 +31,14 @@ def factorize_cdd(
     W: ArrayLike,
     n_factors: int | None = None,
     *,
-    tol: float = 1e-10,
+    target_error: float = 1e-10,
     rng: np.random.Generator | int | None = None,
     time_limit: float | None = None,
     callback: Callable[[FitProgress], object] | None = None,
 ) -> FitResult:
     """Factorise a square matrix into diagonal and circulant matrices.
 
-    Short exact forms are recognised first: zero, diagonal and circulant matrices (one factor), a diagonal times a
+    Closed forms are recognised first: zero, diagonal and circulant matrices (one factor), a diagonal times a
     circulant or a shift and the reverse (two), rank-one matrices and the products D C D and C D C (three), scaled
     permutations ``j -> (a * j + b) % n`` (five). Any other matrix goes to a search by Levenberg-Marquardt over all
     factors from random starting points: for ``2k + 1`` factors if it has a low rank k, for ``n + 1`` otherwise.
@@ -51,7 +51,7 @@ def factorize_cdd(
     n_factors : int, optional
         Exactly this many factors, from several starts if need be, with a time limit from as many as it allows. By
         default as few as are found to reproduce `W`.
-    tol : float, default: 1e-10
+    target_error : float, default: 1e-10
         The relative Frobenius error at which `W` counts as reproduced.
     rng : numpy.random.Generator or int, optional
         Source of the starting points. The same seed gives the same factors.
@@ -65,7 +65,7 @@ def factorize_cdd(
     FitResult
         The operator, with vectors of the library and device of `W` in double precision: complex ones, unless real ones
         are found for a real `W`. `start` names the form that was found, after a search ``"rank k"``, ``"Toeplitz"`` or
-        ``"generic"``, and `converged` tells whether the error is at most `tol`.
+        ``"generic"``, and `converged` tells whether the error is at most `target_error`.
 
     Raises
     ------
@@ -116,28 +116,27 @@ def factorize_cdd(
     'rank one'
     """
     begun, owner = time.monotonic(), "factorize_cdd"
-    matrix = as_matrix(W, "factorize_cdd: W")
+    matrix = as_matrix(W, owner, "W")
     if matrix.shape[0] != matrix.shape[1]:
-        raise ValueError(f"factorize_cdd: W must be square, got shape {tuple(matrix.shape)}")
+        raise ArgumentValueError(owner, "W", f"must be square, got shape {tuple(matrix.shape)}")
     if n_factors is not None:
-        n_factors = integer(n_factors, "n_factors", owner=owner)
-    tol = non_negative(tol, "tol", owner=owner)
-    deadline = math.inf if time_limit is None else begun + non_negative(time_limit, "time_limit", owner=owner)
-    if callback is not None and not callable(callback):
-        raise TypeError(f"factorize_cdd: callback must be callable, got {callback!r}")
-    random = generator(rng, owner=owner)
+        n_factors = integer(n_factors, owner, "n_factors")
+    target_error = non_negative(target_error, owner, "target_error")
+    deadline = math.inf if time_limit is None else begun + non_negative(time_limit, owner, "time_limit")
+    optional_function(callback, owner, "callback")
+    random = random_generator(rng, owner)
     values = to_numpy(matrix)
     if not np.isfinite(values).all():
-        raise ValueError("factorize_cdd: W must be finite, got NaN or infinity")
+        raise ArgumentValueError(owner, "W", "must be finite, got NaN or infinity")
 
     values = values.astype(np.result_type(values.dtype, np.float64))
     exponent = int(np.frexp(np.abs(values).max())[1])
     scaled = scale_by_power_of_two(values, -exponent)
-    found = _short_form(scaled, n_factors, tol, random)
+    found = _closed_form(scaled, n_factors, target_error, random)
     if found is None:
-        found = search(scaled, n_factors, tol, random, deadline=deadline, callback=callback)
+        found = search(scaled, n_factors, target_error, random, deadline=deadline, callback=callback)
         if np.isrealobj(scaled):
-            found = found._replace(form=_real_form(scaled, found.form, tol))
+            found = found._replace(form=_real_form(scaled, found.form, target_error))
     exponents = np.diff(np.arange(len(found.form.vectors) + 1) * exponent // len(found.form.vectors)).tolist()
     xp = array_namespace(matrix)
     product = CDDProduct.from_vectors(
@@ -154,7 +153,7 @@ def factorize_cdd(
         block_size=len(values),
         n_parameters=product.n_parameters,
         n_iter=len(found.history) - 1,
-        converged=error <= tol,
+        converged=error <= target_error,
         history=np.array(found.history),
         start=found.form.name,
         solver=found.solver,
@@ -171,19 +170,21 @@ def _error(W: NDArray[Any], form: Form) -> float:
     return float(np.linalg.norm(W - P)) / (float(np.linalg.norm(W)) or 1.0)
 
 
-def _short_form(W: NDArray[Any], n_factors: int | None, tol: float, rng: np.random.Generator) -> Found | None:
+def _closed_form(
+    W: NDArray[Any], n_factors: int | None, target_error: float, rng: np.random.Generator
+) -> Factorisation | None:
     """The first closed form that reproduces `W`, lengthened by identities to `n_factors`."""
-    for form in short_forms(W, rng):
+    for form in closed_forms(W, rng):
         if n_factors is not None and len(form.vectors) > n_factors:
             break
         error = _error(W, form)
-        if error <= tol:
+        if error <= target_error:
             message = f"W has the exact form {form.name!r} of {len(form.vectors)} factors"
-            return Found(_lengthened(form, n_factors), [error], "closed form", message)
+            return Factorisation(_lengthened(form, n_factors), [error], "closed form", message)
     return None
 
 
-def _real_form(W: NDArray[Any], form: Form, tol: float) -> Form:
+def _real_form(W: NDArray[Any], form: Form, target_error: float) -> Form:
     """The form with real factors, if its factors are real ones turned by phases and modulations.
 
     With ``E`` the diagonal of ``exp(2 pi i j / n)``, ``E^m C E^-m`` is a circulant for every circulant `C`, with its
@@ -202,16 +203,15 @@ def _real_form(W: NDArray[Any], form: Form, tol: float) -> Form:
     P = np.asarray(CDDProduct.from_vectors(*vectors, first=form.first).to_dense())
     vectors[0] = vectors[0] * (np.vdot(P, W) / (np.vdot(P, P) or 1.0))
     real = form._replace(vectors=vectors)
-    return real if _error(W, real) <= tol else form
+    return real if _error(W, real) <= target_error else form
 
 
 def _lengthened(form: Form, n_factors: int | None) -> Form:
-    vectors = list(form.vectors)
-    n = len(vectors[0])
-    identities = {"diagonal": np.ones(n), "circulant": (np.arange(n) == 0).astype(float)}
-    other: dict[First, First] = {"diagonal": "circulant", "circulant": "diagonal"}
-    kind = form.first if len(vectors) % 2 == 0 else other[form.first]
-    for _ in range(len(vectors), n_factors or 0):
-        vectors.append(identities[kind].astype(vectors[0].dtype))
-        kind = other[kind]
-    return form._replace(vectors=vectors)
+    """The form with identities appended."""
+    if n_factors is None:
+        return form
+    n, count = len(form.vectors[0]), len(form.vectors)
+    shapes = CDDLayout((n, n), count, first=form.first).vector_shapes
+    shaped = [v.reshape(shape) for v, shape in zip(form.vectors, shapes, strict=True)]
+    layout = CDDLayout((n, n), n_factors, first=form.first)
+    return form._replace(vectors=[np.asarray(v).reshape(n) for v in layout.extended(shaped, form.first)])

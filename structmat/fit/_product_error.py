@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from structmat.fit._numpy_bridge import like, to_numpy
+from structmat._arrays.numpy_bridge import moved_like, to_numpy
 from structmat.fit._three_factors.vectors import scale_by_power_of_two
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["product_error", "warn_of_rounding"]
 
 # Products with so many numbers at a time.
-_CHUNK_ENTRIES = 1 << 20
+_CHUNK_ENTRIES = 1 << 18
 
 
 def product_error(
@@ -29,7 +29,7 @@ def product_error(
     *,
     exponent: int = 0,
     inputs: NDArray[Any] | None = None,
-    mask: NDArray[Any] | None = None,
+    entry_weights: NDArray[Any] | None = None,
 ) -> float:
     """Return ``norm(target - 2**-exponent * (operator @ inputs)) / norm(target)``, 0.0 for a target of zeros.
 
@@ -43,7 +43,7 @@ def product_error(
     exponent : int, default: 0
     inputs : (cols, k) or (cols,) ndarray, optional
         A vector stands for the matrix with this diagonal; the identity by default.
-    mask : (rows, k) ndarray, optional
+    entry_weights : (rows, k) ndarray, optional
         Weights of the squared entries in both norms.
     """
     rows, cols = operator.shape
@@ -58,11 +58,11 @@ def product_error(
         else:
             x = inputs[:, part]
         with np.errstate(over="ignore", invalid="ignore"):
-            y = to_numpy(operator @ like(x, matrix)).astype(double)
+            y = to_numpy(operator @ moved_like(x, matrix)).astype(double)
         wanted = target[:, part]
         with np.errstate(over="ignore", invalid="ignore"):
             residual = wanted - scale_by_power_of_two(y, -exponent)
-            weights = 1.0 if mask is None else mask[:, part]
+            weights = 1.0 if entry_weights is None else entry_weights[:, part]
             lost += float(np.sum(_squares(residual) * weights))
         norm2 += float(np.sum(_squares(wanted.astype(double)) * weights))
     if norm2 == 0.0:

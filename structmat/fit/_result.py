@@ -68,7 +68,7 @@ class FitResult:
     converged: bool
     history: NDArray[np.float64]
     start: str
-    solver: str = "sweep"
+    solver: str = "als"
     stopped: str = "completed"
     message: str = ""
     seconds: float = 0.0

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from structmat._files.safetensors import SafetensorsFile, one_line
 from structmat.io._operators import TREE
-from structmat.io._safetensors import SafetensorsFile, one_line
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

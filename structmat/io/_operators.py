@@ -18,10 +18,10 @@ from array_api_compat import array_namespace, is_torch_array
 
 import structmat
 from structmat._arrays.arrays import dtype_name, is_complex
+from structmat._arrays.numpy_bridge import to_numpy
+from structmat._files.atomic import atomic_write
+from structmat._files.safetensors import CODES, SafetensorsFile, Tensor, checksum, one_line, to_bytes
 from structmat.fit import FitResult
-from structmat.fit._numpy_bridge import to_numpy
-from structmat.io._atomic import atomic_write
-from structmat.io._safetensors import CODES, SafetensorsFile, Tensor, checksum, one_line, to_bytes
 from structmat.operators import LinearOperator
 
 if TYPE_CHECKING:

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import prod
 from typing import Literal, TypeAlias
 
 import numpy as np
-from array_api_compat import device
 
-from structmat._arrays.arrays import as_floating, is_complex, is_numpy, restored
+from structmat._arrays.arrays import as_floating, device_of, is_numpy, restored
 from structmat._arrays.dispatch import compose, scale
+from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
 from structmat._arrays.typing import Array, ArrayLike, Namespace, Scalar
-from structmat._engine import Settings
-from structmat.operators._algebra import Chain, Product
+from structmat._engine import ChunkedPlan, Composition, Plan, Settings
 from structmat.operators._base import Context, LinearOperator
 from structmat.operators._block_circulant import BlockCirculant
-from structmat.operators._chain import ChainPlan
 from structmat.operators._circulant import Circulant, SpectralCirculant
+from structmat.operators._combinations import Chain, Product
+from structmat.operators._combinations.parts import plan_by_parts
 from structmat.operators._diagonal import Diagonal
 from structmat.operators._rounding import log_spread_and_norm
 
-__all__ = ["CDDProduct"]
+__all__ = ["CDDProduct", "Factor", "FactorKind"]
+
+FactorKind: TypeAlias = Literal["diagonal", "circulant"]
+"""The kind of a factor; the kinds alternate."""
 
 Factor: TypeAlias = Diagonal | Circulant | SpectralCirculant | BlockCirculant
 # Up to this side `to_dense` multiplies dense matrices, which costs little and keeps every digit.
@@ -88,22 +92,23 @@ class CDDProduct(Chain):
         factors = self._checked_factors()
         for f in factors:
             if not isinstance(f, (Diagonal, *CIRCULANT_LIKE)):
-                raise TypeError(
-                    "CDDProduct: factors must be Diagonal, Circulant, SpectralCirculant or BlockCirculant, "
-                    f"got {type(f).__name__}"
+                raise ArgumentTypeError(
+                    "CDDProduct",
+                    "factors",
+                    f"must be Diagonal, Circulant, SpectralCirculant or BlockCirculant, got {type(f).__name__}",
                 )
         for left, right in pairwise(factors):
             if isinstance(left, Diagonal) == isinstance(right, Diagonal):
-                raise ValueError(
-                    "CDDProduct: diagonal and circulant factors must alternate, "
-                    f"got {type(left).__name__} beside {type(right).__name__}"
+                raise ArgumentValueError(
+                    "CDDProduct",
+                    "factors",
+                    "must be alternately diagonal and circulant, "
+                    f"got {type(left).__name__} beside {type(right).__name__}",
                 )
         object.__setattr__(self, "factors", factors)
 
     @classmethod
-    def from_vectors(
-        cls, *vectors: ArrayLike, first: Literal["diagonal", "circulant"] = "diagonal", block: bool = False
-    ) -> CDDProduct:
+    def from_vectors(cls, *vectors: ArrayLike, first: FactorKind = "diagonal", block: bool = False) -> CDDProduct:
         """Return the CDD product whose factors are given by plain vectors, left to right.
 
         Parameters
@@ -136,8 +141,10 @@ class CDDProduct(Chain):
         (5, 4)
         """
         if first not in {"diagonal", "circulant"}:
-            raise ValueError(f'CDDProduct.from_vectors: first must be "diagonal" or "circulant", got {first!r}')
-        arrays = [as_floating(v, f"CDDProduct.from_vectors: vectors[{i}]") for i, v in enumerate(vectors)]
+            raise ArgumentValueError(
+                "CDDProduct.from_vectors", "first", f'must be "diagonal" or "circulant", got {first!r}'
+            )
+        arrays = [as_floating(v, "CDDProduct.from_vectors", f"vectors[{i}]") for i, v in enumerate(vectors)]
         offset = 0 if first == "diagonal" else 1
         factors: list[Factor] = []
         for i, array in enumerate(arrays):
@@ -204,7 +211,7 @@ class CDDProduct(Chain):
         >>> bool(np.abs(similar.direct_matvec(np.ones(64)) - 1.0).max() < 1e-15)
         True
         """
-        op, xp = self._opened("product_cond")
+        op, xp = self._to_working_precision("product_cond")
         spread, norm = log_spread_and_norm(op.factors, *self._probes(op, xp), xp)
         return xp.exp(spread - xp.where(xp.isfinite(spread), norm, xp.zeros_like(norm)))
 
@@ -214,7 +221,7 @@ class CDDProduct(Chain):
         like = op._arrays()[0]
         ones = (1,) * len(op.batch_shape)
         right, left = (
-            xp.astype(xp.asarray(rng.standard_normal((_PROBES, *ones, side)), device=device(like)), op.dtype)
+            xp.astype(xp.asarray(rng.standard_normal((_PROBES, *ones, side)), device=device_of(like)), op.dtype)
             for side in reversed(op.shape)
         )
         return right, left
@@ -257,43 +264,41 @@ class CDDProduct(Chain):
         >>> P.direct_matvec(np.array([1.0, 1.0]))
         array([31., 26.])
         """
-        op, operand, xp, dtype = self._operand(x, "direct_matvec: x", self.shape[1])
+        op, operand, xp, dtype = self._operand(x, "direct_matvec", "x", self.shape[1])
         for factor in reversed(op.factors):
             if isinstance(factor, Diagonal):
                 operand = factor._matvec(operand, xp)
             else:
-                dense = factor._to_dense(Context(xp, operand.dtype, device(operand)))
+                dense = factor._to_dense(Context(xp, operand.dtype, device_of(operand)))
                 operand = xp.matmul(dense, operand[..., None])[..., 0]
         return restored(operand, dtype, xp)
 
-    def _plan(self, how: Settings, xp: Namespace) -> LinearOperator:
-        return self._chained(tuple(f._plan(how, xp) for f in self.factors), xp)
+    def _plan(self, settings: Settings, xp: Namespace) -> Plan | None:
+        if (plan := self._composed([f._plan(settings, xp) for f in self.factors])) is not None:
+            return plan
+        return plan_by_parts(self.factors, Product, settings)
 
-    def _solver(self, how: Settings, xp: Namespace) -> LinearOperator | None:
+    def _solver(self, settings: Settings, xp: Namespace) -> Plan | None:
         self._require_square_factors("solve")
-        solvers = [f._solver(how, xp) for f in reversed(self.factors)]
-        known = tuple(solver for solver in solvers if solver is not None)
-        return self._chained(known, xp) if len(known) == len(solvers) else None
+        return self._composed([f._solver(settings, xp) for f in reversed(self.factors)])
 
-    def _chained(self, plans: tuple[LinearOperator, ...], xp: Namespace) -> LinearOperator:
-        kinds = {is_complex(f.dtype, xp) for f in self.factors}
-        if len(kinds) > 1:
-            return Product(plans)
-        return ChainPlan(plans, not kinds.pop(), bool(self.batch_shape))
+    def _composed(self, plans: Sequence[Plan | None]) -> Composition | None:
+        """Return the product of plans; None where one is missing, or some are real and some complex."""
+        known = tuple(plan for plan in plans if isinstance(plan, ChunkedPlan))
+        uniform = len(known) == len(plans) and len({plan.is_real for plan in known}) == 1
+        return Composition(known) if uniform else None
+
+    def _once(self, xp: Namespace) -> Composition | None:
+        """Return the plan of one product, by NumPy in chunks; without chunks it would only cost its making."""
+        return self._composed([f._plan(Settings(), xp) for f in self.factors]) if is_numpy(xp) else None
 
     def _matvec(self, x: Array, xp: Namespace) -> Array:
-        if is_numpy(xp):
-            return self._plan(Settings(), xp)._matvec(x, xp)
-        for factor in reversed(self.factors):  # no chunks, so a plan would only cost its making
-            x = factor._matvec(x, xp)
-        return x
+        plan = self._once(xp)
+        return super(CDDProduct, self)._matvec(x, xp) if plan is None else plan.apply(x, xp)
 
     def _rmatvec(self, y: Array, xp: Namespace) -> Array:
-        if is_numpy(xp):
-            return self._plan(Settings(), xp).H._matvec(y, xp)
-        for factor in self.factors:
-            y = factor._rmatvec(y, xp)
-        return y
+        plan = self._once(xp)
+        return super(CDDProduct, self)._rmatvec(y, xp) if plan is None else plan.adjoint().apply(y, xp)
 
     def _details(self) -> str:
         return f"n_factors={self.n_factors}, n_parameters={self.n_parameters}, "

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from array_api_compat import device
-
+from structmat._arrays.arrays import device_of
 from structmat._arrays.typing import Array, Namespace
 from structmat.operators._block_circulant import BlockCirculant
 from structmat.operators._diagonal import Diagonal
@@ -82,7 +81,7 @@ def _blocks(x: Array, factor: Any, xp: Namespace, axis: int) -> Array:
     count, side = factor.c.shape[axis - 3], factor.c.shape[-1]
     missing = count * side - x.shape[-1]
     if missing:
-        x = xp.concat((x, xp.zeros((*x.shape[:-1], missing), dtype=x.dtype, device=device(x))), axis=-1)
+        x = xp.concat((x, xp.zeros((*x.shape[:-1], missing), dtype=x.dtype, device=device_of(x))), axis=-1)
     return xp.reshape(x, (*x.shape[:-1], count, side))
 
 

@@ -11,8 +11,9 @@
 from __future__ import annotations
 
 try:
+    from structmat._checkpoint_fit.seeds import unit_rng
     from structmat.studies._checkpoint import CheckpointFit, CheckpointProgress, FittedLayer, fit_checkpoint
-    from structmat.studies._engine import run_units, unit_rng
+    from structmat.studies._engine import run_units
     from structmat.studies._folder import Record, WorkFolder
     from structmat.studies._sweep import (
         TEMPLATE,

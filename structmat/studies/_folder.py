@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from filelock import FileLock, Timeout
 
 import structmat
+from structmat._files.atomic import remove_temporaries, sync_folder
+from structmat._files.safetensors import SafetensorsFile, Tensor, checksum, to_bytes
 from structmat.io import atomic_write
-from structmat.io._atomic import remove_temporaries, sync_folder
-from structmat.io._safetensors import SafetensorsFile, Tensor, checksum, to_bytes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

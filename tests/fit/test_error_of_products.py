@@ -60,37 +60,37 @@ def check(W, fit, mask=None, inputs=None, allowed=1.0):
 def problems(draw):
     shape = draw(st.tuples(st.integers(2, 24), st.integers(2, 24)))
     dtype = draw(st.sampled_from(DTYPES))
-    block_size = draw(st.none() | st.integers(1, max(shape)))
+    block_size = draw(st.just("min") | st.integers(1, max(shape)))
     rng = np.random.default_rng(draw(st.integers(0, 2**16)))
     return matrix_of(draw(st.sampled_from(KINDS)), shape, dtype, rng), block_size, rng
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(problem=problems())
 def test_any_matrix(problem):
     W, block_size, _ = problem
-    check(W, fit_cdd(W, block_size=block_size, rng=0, restarts=4))
+    check(W, fit_cdd(W, block_size=block_size, rng=0, restarts=2))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(problem=problems(), share=st.sampled_from([0.1, 0.3, 0.9]), graded=st.booleans())
 def test_any_mask(problem, share, graded):
     W, block_size, rng = problem
     M = (rng.random(W.shape) < share) * (rng.random(W.shape) ** 4 if graded else 1.0)
     i, j = np.unravel_index(np.argmax(np.abs(W)), W.shape)
     M[i, j] = 1.0
-    fit = fit_cdd(W, mask=M, block_size=block_size, rng=0, restarts=4)
+    fit = fit_cdd(W, entry_weights=M, block_size=block_size, rng=0, restarts=2)
     # Products of entries that count for little are right to the same share of the whole.
     check(W, fit, mask=M, allowed=np.sqrt(M.size / M.sum()))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(problem=problems(), decades=st.sampled_from([0.0, 3.0, 8.0]))
 def test_any_weights_of_columns(problem, decades):
     W, block_size, rng = problem
     weights = 10.0 ** rng.uniform(-decades, 0.0, W.shape[1])
     weights[np.argmax(np.abs(W).max(axis=0))] = 1.0
-    fit = fit_cdd(W, weights=weights, block_size=block_size, rng=0, restarts=2)
+    fit = fit_cdd(W, input_second_moment=weights, block_size=block_size, rng=0, restarts=2)
     check(W, fit, inputs=np.diag(np.sqrt(weights)))
 
 
@@ -120,12 +120,12 @@ def test_few_entries():
 def test_missing_entries(dtype, share):
     rng = np.random.default_rng(0)
     W, mask = rng.standard_normal((64, 64)).astype(dtype), rng.random((64, 64)) < share
-    check(W, fit_cdd(W, mask=mask, rng=0), mask=mask, allowed=1 / np.sqrt(share))
+    check(W, fit_cdd(W, entry_weights=mask, rng=0), mask=mask, allowed=1 / np.sqrt(share))
 
 
-@pytest.mark.parametrize(("shape", "block_size"), [((24, 16), None), ((32, 32), 8), ((64, 32), None)])
+@pytest.mark.parametrize(("shape", "block_size"), [((24, 16), "min"), ((32, 32), 8), ((64, 32), "min")])
 def test_single_precision(shape, block_size):
-    for seed in range(12):
+    for seed in (0, 1, 8, 11):  # of twelve, those that lost most
         W = np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
         check(W, fit_cdd(W, block_size=block_size, rng=0))
 
@@ -134,7 +134,7 @@ def test_single_precision(shape, block_size):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_more_factors(n_factors, first, dtype):
     for W in (permutation(24), np.random.default_rng(1).standard_normal((24, 24))):
-        fit = fit_cdd(W.astype(dtype), n_factors, first=first, rng=0, max_iter=300, restarts=1)
+        fit = fit_cdd(W.astype(dtype), n_factors, first=first, rng=0, max_iter=150, restarts=1)
         check(W.astype(dtype), fit)
 
 
@@ -143,12 +143,12 @@ def test_second_moments(n_factors):
     rng = np.random.default_rng(2)
     X = rng.standard_normal((20, 40)) * np.geomspace(1, 1e-3, 20)[:, None]
     W = permutation(20)
-    check(W, fit_cdd(W, n_factors, weights=X @ X.T, rng=0, max_iter=300, restarts=1), inputs=X)
+    check(W, fit_cdd(W, n_factors, input_second_moment=X @ X.T, rng=0, max_iter=150, restarts=1), inputs=X)
 
 
 def test_rectangles_of_several_blocks_and_five_factors():
     W = permutation(32)[:24]
-    check(W, fit_cdd(W, 5, block_size=8, rng=0, max_iter=300, restarts=1))
+    check(W, fit_cdd(W, 5, block_size=8, rng=0, max_iter=150, restarts=1))
 
 
 def test_curves():
@@ -179,7 +179,7 @@ def bidiagonal(n, decades):
 def test_a_start_whose_products_are_accurate_enough_is_kept():
     start = bidiagonal(16, 6)
     fit = fit_cdd(start.to_dense(), start=start, rng=0, max_iter=1)
-    assert fit.start == "given"
+    assert fit.start == "warm start"
     assert fit.error < 1e-9
 
 

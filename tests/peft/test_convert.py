@@ -13,8 +13,8 @@ pytest.importorskip("transformers")
 
 from peft import PeftModel, get_peft_model
 
-from structmat.peft import CDDConfig, FittedAdapter, from_delta, from_lora, from_pretrained_fit, to_lora
-from structmat.peft._layer import CDDTunerLinear
+from structmat.peft import CDDConfig, FittedAdapter, from_delta, from_lora, from_weights, to_lora
+from structmat.peft._tuner_layer import CDDTunerLinear
 from tests.peft import tiny
 
 pytestmark = tiny.QUIET
@@ -42,8 +42,8 @@ def test_tuned_checkpoint_becomes_an_adapter(kind: str, stored: bool, tmp_path: 
             model.save_pretrained(tmp_path / name)
         sources = [tmp_path / "base", tmp_path / "tuned"]
     seen: list[str] = []
-    adapter = from_pretrained_fit(
-        *sources, tmp_path / "adapter", target_modules=targets, progress=lambda layer: seen.append(layer.name)
+    adapter = from_weights(
+        *sources, tmp_path / "adapter", target_modules=targets, callback=lambda layer: seen.append(layer.name)
     )
     assert len(seen) == 2
     assert [layer.name for layer in adapter.layers] == seen
@@ -67,7 +67,7 @@ def test_heads_are_taken_as_they_are(tmp_path: Path) -> None:
     base, tuned = tiny.model("bert"), tiny.model("bert")
     with torch.no_grad():
         tuned.classifier.weight.add_(1)
-    adapter = from_pretrained_fit(base, tuned, tmp_path, target_modules=["query"], modules_to_save=["classifier"])
+    adapter = from_weights(base, tuned, tmp_path, target_modules=["query"], modules_to_save=["classifier"])
     assert adapter.left_out == ()
     assert adapter.error == 0
     loaded = PeftModel.from_pretrained(tiny.model("bert"), tmp_path)
@@ -77,21 +77,21 @@ def test_heads_are_taken_as_they_are(tmp_path: Path) -> None:
 def test_bad_checkpoints(tmp_path: Path) -> None:
     base = tiny.model("llama")
     with pytest.raises(ValueError, match="holds no safetensors or PyTorch files of a model"):
-        from_pretrained_fit(tmp_path, base, target_modules=["q_proj"])
+        from_weights(tmp_path, base, target_modules=["q_proj"])
     base.save_pretrained(tmp_path / "cut")
     path = tmp_path / "cut" / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-8])
     with pytest.raises(ValueError, match="is cut short"):
-        from_pretrained_fit(base, tmp_path / "cut", target_modules=["q_proj"])
+        from_weights(base, tmp_path / "cut", target_modules=["q_proj"])
     with pytest.raises(ValueError, match=r"has no weight model.layers.0.self_attn.q_proj.weight"):
-        from_pretrained_fit(base, tiny.model("bert"), target_modules=["q_proj"])
+        from_weights(base, tiny.model("bert"), target_modules=["q_proj"])
     with pytest.raises(ValueError, match="not found in the base model"):
-        from_pretrained_fit(base, base, target_modules=["nowhere"])
+        from_weights(base, base, target_modules=["nowhere"])
     broken = tiny.model("llama")
     with torch.no_grad():
         broken.model.layers[0].self_attn.q_proj.weight[0, 0] = torch.nan
     with pytest.raises(ValueError, match="NaN or infinity"):
-        from_pretrained_fit(base, broken, target_modules=["q_proj"])
+        from_weights(base, broken, target_modules=["q_proj"])
 
 
 def test_from_delta(tmp_path: Path) -> None:
@@ -119,7 +119,7 @@ def test_from_lora(kind: str, tmp_path: Path) -> None:
     adapter.save(tmp_path)
     loaded = PeftModel.from_pretrained(tiny.model(kind), tmp_path)
     torch.testing.assert_close(logits(kind, loaded), expected, atol=2e-3, rtol=2e-3)
-    with pytest.raises(ValueError, match="no adapter 'nobody'"):
+    with pytest.raises(ValueError, match="'nobody' is no adapter here"):
         from_lora(lora, "nobody")
 
 

@@ -106,7 +106,7 @@ names = [n for n in vars(m) if n.startswith("PEFT_TYPE_TO_")]
 before = {n: dict(getattr(m, n)) for n in names}
 members = list(PeftType)
 import structmat.peft as sp
-from structmat.peft._register import register
+from structmat.peft._registration import register
 register(sp.CDDConfig, sp.CDDModel)
 for n in names:
     after = dict(getattr(m, n))
@@ -125,11 +125,11 @@ else:
 
 
 def test_other_versions_of_peft_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    from structmat.peft import _register
+    from structmat.peft import _registration
 
-    monkeypatch.setattr(_register, "version", lambda _: "0.20.0")
+    monkeypatch.setattr(_registration, "version", lambda _: "0.20.0")
     with pytest.raises(ImportError, match=r"structmat\.peft works with peft>=0.21,<0.22, found 0\.20\.0"):
-        _register.require_supported()
+        _registration.require_supported()
 
 
 def test_default_targets_are_those_of_lora() -> None:
@@ -360,7 +360,7 @@ def test_encoder_layer_of_torch_keeps_calling_its_children() -> None:
         assert not torch.allclose(model(x), fast)
         assert torch.allclose(model.unload()(x), fast, atol=1e-6)
     assert encoder.activation_relu_or_gelu == 1
-    with pytest.raises(TypeError, match="MultiheadAttention reads the weight"):
+    with pytest.raises(TypeError, match="whose weight MultiheadAttention reads"):
         get_peft_model(nn.Sequential(encoder), CDDConfig(target_modules=["out_proj"]))
 
 
@@ -371,7 +371,7 @@ def test_weighted_combination() -> None:
     model = adapted("llama", init_weights=False, target_modules=["q_proj"])
     model.add_adapter("other", CDDConfig(target_modules=["q_proj"], init_weights=False, alpha=2.0))
     layer = model.base_model.model.model.layers[0].self_attn.q_proj
-    with pytest.raises(ValueError, match="the sum is no product of 3 factors"):
+    with pytest.raises(ValueError, match="no sum that is a product of 3 factors"):
         model.add_weighted_adapter(["default", "other"], [1.0, 1.0], "sum")
     assert set(model.peft_config) == {"default", "other"}
     assert set(layer.cdd_adapters) == {"default", "other"}
@@ -394,8 +394,8 @@ def test_weighted_combination() -> None:
     ("arguments", "message"),
     [
         ((["default"], [1.0], "default"), "already exists"),
-        ((["default"], [1.0, 2.0], "new"), "2 weights"),
-        ((["nobody"], [1.0], "new"), "Adapter nobody does not exist"),
+        ((["default"], [1.0, 2.0], "new"), "one for each of .*, got 2"),
+        ((["nobody"], [1.0], "new"), "'nobody' does not exist"),
         ((["default"], [1.0], "new", "svd"), '"exact" or "fit"'),
     ],
 )
@@ -483,9 +483,9 @@ def test_quantised_by_transformers_merges(tmp_path: Path) -> None:
         ({"block_size": 0}, ValueError, "CDDConfig: block_size"),
         ({"block_size": 2.5}, TypeError, "CDDConfig: block_size"),
         ({"block_size_pattern": {"q_proj": -1}}, ValueError, r"block_size_pattern\['q_proj'\]"),
-        ({"n_factors": 4}, ValueError, "`n_factors` must be odd and at least 3, got 4"),
-        ({"init_weights": "pissa"}, ValueError, "`init_weights` must be True, False"),
-        ({"bias": "lora_only"}, ValueError, "`bias` must be one of none, all, cdd_only"),
+        ({"n_factors": 4}, ValueError, "n_factors must be odd and at least 3, got 4"),
+        ({"init_weights": "pissa"}, ValueError, "init_weights must be True, False"),
+        ({"bias": "lora_only"}, ValueError, "bias must be one of none, all, cdd_only"),
         ({"target_modules": "*q"}, ValueError, "is no regular expression"),
         ({"target_modules": "q", "layers_to_transform": 0}, ValueError, "`layers_to_transform` cannot be used"),
         ({"target_modules": ["q"], "layers_pattern": "h"}, ValueError, "`layers_to_transform` must also be specified"),
@@ -544,8 +544,8 @@ def of_other_layers(path: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (cut, "is no safetensors file or is cut short"),
-        (no_safetensors, "is no safetensors file or is cut short"),
+        (cut, "is cut short or no safetensors file"),
+        (no_safetensors, "is cut short or no safetensors file"),
         (of_lora, "holds no weights of a CDD adapter"),
         (of_other_sizes, "made for another architecture or with other settings: .*q_proj takes vectors"),
         (of_other_layers, "is not adapted in this model"),
@@ -600,4 +600,4 @@ def test_model_is_exported() -> None:
     model = adapted("llama")
     assert isinstance(model.base_model, CDDModel)
     assert repr(model.base_model.model.model.layers[0].self_attn.q_proj).startswith("cdd.CDDTunerLinear(")
-    assert structmat.peft.SUPPORTED == ">=0.21,<0.22"
+    assert structmat.peft._registration.SUPPORTED == ">=0.21,<0.22"

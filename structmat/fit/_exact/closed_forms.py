@@ -14,40 +14,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from structmat.fit._fit_cdd import fit_cdd
-from structmat.fit._many_factors.chain import First
-from structmat.fit._many_factors.levenberg_marquardt import levenberg_marquardt
+from structmat.fit._many_factors.descent import descend
+from structmat.fit._many_factors.levenberg_marquardt import steps
+from structmat.fit._three_factors.blocks import by_diagonals
+from structmat.operators import FactorKind
 
-__all__ = ["Form", "short_forms"]
+__all__ = ["RECOGNISERS", "Form", "Recogniser", "closed_forms"]
 
 # A fit of three factors with this error is close to a member of the set; its last digits are the solver's.
-_NEARLY, _FIT_SWEEPS, _POLISH = 1e-2, 100, 50
+_NEARLY, _FIT_ITERATIONS, _POLISH = 1e-2, 100, 50
 
 
 class Form(NamedTuple):
     """A candidate: diagonals and first columns, and what they are called."""
 
     name: str
-    first: First
+    first: FactorKind
     vectors: list[NDArray[Any]]
 
 
-_Recogniser: TypeAlias = "Callable[[NDArray[Any], np.random.Generator], Form | None]"
+Recogniser: TypeAlias = "Callable[[NDArray[Any], np.random.Generator], Form | None]"
 
 
-def short_forms(W: NDArray[Any], rng: np.random.Generator) -> Iterator[Form]:
+def closed_forms(W: NDArray[Any], rng: np.random.Generator) -> Iterator[Form]:
     """Candidates for `W`, those of fewer factors first."""
-    recognisers: tuple[_Recogniser, ...] = (
-        _zero,
-        _diagonal,
-        _circulant,
-        _diagonal_times_circulant,
-        _circulant_times_diagonal,
-        _rank_one,
-        _diagonal_circulant_diagonal,
-        _circulant_diagonal_circulant,
-        _affine_permutation,
-    )
-    for recognise in recognisers:
+    for recognise in RECOGNISERS:
         form = recognise(W, rng)
         if form is not None:
             yield form
@@ -135,17 +126,16 @@ def _chirp(n: int, rate: int) -> NDArray[np.complex128]:
 
 def _three_factors(W: NDArray[Any], rng: np.random.Generator) -> list[NDArray[Any]] | None:
     """Factors of a diagonal, circulant, diagonal product, if `W` looks like one."""
-    fit = fit_cdd(W, rng=rng, max_iter=_FIT_SWEEPS)
+    fit = fit_cdd(W, rng=rng, max_iter=_FIT_ITERATIONS)
     if fit.error > _NEARLY:
         return None
     vectors = [np.asarray(vector) for factor in fit.operator.factors for vector, _ in factor._leaves()]
-    return levenberg_marquardt(W, vectors, "diagonal", max_iter=_POLISH, tol=0.0)[0]
+    return descend(steps, W, vectors, "diagonal", max_iter=_POLISH, tol=0.0)[0]
 
 
 def _cyclic_diagonals(W: NDArray[Any]) -> NDArray[Any]:
     """``V[i, k] = W[i, (i - k) % n]``."""
-    i = np.arange(len(W))
-    return W[i[:, None], (i[:, None] - i) % len(W)]
+    return by_diagonals(W[None, :, None])[0, :, 0]
 
 
 def _outer(M: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], bool]:
@@ -156,3 +146,17 @@ def _outer(M: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], bool]:
     u, s, vh = np.linalg.svd(M)
     share = np.sqrt(s[0])
     return u[:, 0] * share, share * vh[0], False
+
+
+RECOGNISERS: tuple[Recogniser, ...] = (
+    _zero,
+    _diagonal,
+    _circulant,
+    _diagonal_times_circulant,
+    _circulant_times_diagonal,
+    _rank_one,
+    _diagonal_circulant_diagonal,
+    _circulant_diagonal_circulant,
+    _affine_permutation,
+)
+"""The closed forms that are recognised, those of fewer factors first."""

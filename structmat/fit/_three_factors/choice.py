@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from structmat.fit._three_factors.blocks import BlockGrid
     from structmat.fit._three_factors.vectors import Factors
 
-__all__ = ["CLOSED_FORMS", "Swept", "sweep_from_all_starts"]
+__all__ = ["CLOSED_FORMS", "STARTS", "Swept", "sweep_from_all_starts"]
 
 # All of these run on every matrix: they are what the fit must never be worse than.
 CLOSED_FORMS: tuple[tuple[str, Start], ...] = (
@@ -25,6 +25,9 @@ CLOSED_FORMS: tuple[tuple[str, Start], ...] = (
     ("diagonal", diagonal_start),
     ("rank-one", rank_one_start),
 )
+
+# These come next, while the best is not exact.
+STARTS: tuple[tuple[str, Start], ...] = (("shift-synchronisation", shift_synchronisation_start),)
 
 # Random starts pay off where many local minima lie close together, on small matrices without much structure: as many as
 # this number of entries holds copies of the matrix, up to a limit.
@@ -47,9 +50,9 @@ def sweep_from_all_starts(
     control: Control,
     *,
     n_random: int | None = None,
-    given: Sequence[tuple[str, Factors]] = (),
+    known: Sequence[tuple[str, Factors]] = (),
 ) -> Swept:
-    """Return the best run, also from `n_random` random starts and those that are given."""
+    """Return the best run, also from `n_random` random starts and those that are known before."""
 
     def go_on(swept: Swept, sweeps: int) -> Swept:
         run = swept.run
@@ -59,10 +62,10 @@ def sweep_from_all_starts(
 
     if n_random is None:
         n_random = min(_RANDOM_ENTRIES // grid.blocks.size, _MOST_RANDOM)
-    others = (("shift-synchronisation", shift_synchronisation_start), *[("random", random_start)] * n_random)
+    others = (*STARTS, *[("random", random_start)] * n_random)
     exact = 4.0 * float(np.finfo(grid.dtype).eps)
     runs = [Swept(name, Run.begin(grid, start(grid, rng))) for name, start in CLOSED_FORMS]
-    runs += [Swept(name, Run.begin(grid, factors)) for name, factors in given]
+    runs += [Swept(name, Run.begin(grid, factors)) for name, factors in known]
     runs = [go_on(swept, _screening(control)) for swept in runs]
     for name, start in others:
         if control.stopped() or min(map(_error, runs)) <= exact:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from structmat.fit._arguments import integer, non_negative
+from structmat._arrays.checks import integer, non_negative
 from structmat.studies._sweep._methods import METHODS
 
 if TYPE_CHECKING:
@@ -173,7 +173,7 @@ class SweepConfig:
         if not isinstance(self.growth, bool):
             raise TypeError(f"{_OWNER}: growth must be true or false, got {self.growth!r}")
         if self.time_limit is not None:
-            checked["time_limit"] = non_negative(self.time_limit, "time_limit", owner=_OWNER)
+            checked["time_limit"] = non_negative(self.time_limit, _OWNER, "time_limit")
         if not isinstance(self.sources, Mapping):
             checked["sources"] = _listed(self.sources, "sources", _source)
         for key in ("n_factors", "block_sizes", "methods", "seeds", "sources"):
@@ -269,7 +269,7 @@ def _text(value: Any, key: str) -> str:
 def _whole(value: Any, key: str, least: int = 1) -> int:
     if isinstance(value, bool):
         raise TypeError(f"{_OWNER}: {key} must be an integer, got {value!r}")
-    return integer(value, key, least, owner=_OWNER)
+    return integer(value, _OWNER, key, least)
 
 
 def _block_size(value: Any, key: str) -> int | str:

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from structmat.fit._numpy_bridge import as_matrix, to_numpy
+from structmat._arrays.numpy_bridge import as_matrix, to_numpy
+from structmat._checkpoint_fit.changes import Difference
 from structmat.io import Checkpoint, describe, load_matrix
-from structmat.studies._checkpoint._changes import Difference
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -83,7 +83,7 @@ def find_layers(config: SweepConfig) -> list[Layer]:
 def _every(sources: Sequence[MatrixSource] | Mapping[str, Any]) -> Iterator[Layer]:
     if isinstance(sources, Mapping):
         for name, array in sources.items():
-            values = to_numpy(as_matrix(array, f"sweep: {name}"))
+            values = to_numpy(as_matrix(array, "sweep", name))
             yield Layer(str(name), (values.shape[0], values.shape[1]), partial(np.asarray, values))
         return
     # Workers may have another working directory.

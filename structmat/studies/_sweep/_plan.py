@@ -7,20 +7,15 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import product
-from math import hypot
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-
 import structmat
-from structmat.fit._second_moment import weighted_inputs
+from structmat.fit import weighted_norm
 from structmat.studies._sweep._layers import Layer, find_layers
 from structmat.studies._sweep._methods import WEIGHTED, Setting, apply, budget
 from structmat.studies._sweep._study import StudyRow
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from structmat.studies._sweep._config import SweepConfig
 
 __all__ = ["Failure", "Plan", "Unit", "cost", "do_unit", "fit_options", "make_plan"]
@@ -113,7 +108,7 @@ def do_unit(unit: Unit) -> StudyRow | Failure:
     try:
         matrix, weights = layer.matrix(), layer.weights()
         outcome = apply(matrix, setting, weights=weights, **options)
-        norm = _norm(matrix, weights)
+        norm = weighted_norm(matrix, weights)
     except (ValueError, OSError, MemoryError) as error:
         return Failure(" ".join(str(error).split()) or type(error).__name__)
     return StudyRow(
@@ -128,13 +123,3 @@ def do_unit(unit: Unit) -> StudyRow | Failure:
         version=structmat.__version__,
         seconds=time.perf_counter() - began,
     )
-
-
-def _norm(matrix: NDArray[Any], weights: NDArray[Any] | None) -> float:
-    """Return ``norm(matrix)``, or ``sqrt(trace(W S W^H))`` with weights."""
-    unit = float(np.max(np.abs(matrix))) or 1.0
-    values = matrix / unit
-    if weights is None:
-        return unit * hypot(*np.linalg.norm(values, axis=1).tolist())
-    inputs = weighted_inputs(weights, matrix.shape[1], real=not np.iscomplexobj(matrix))
-    return unit * float(np.sqrt(np.abs(weights).max())) * float(np.linalg.norm(values @ inputs))
