@@ -39,7 +39,8 @@ class FitResult:
     operator : CDDProduct
         The fitted operator.
     error : float
-        Relative Frobenius error ``norm(W - operator) / norm(W)`` of exactly this operator; 0.0 for a zero matrix.
+        Relative Frobenius error ``norm(W - operator @ eye) / norm(W)`` of exactly this operator, through its products
+        in its own precision; 0.0 for a zero matrix.
     block_size : int
         Side of the circulant blocks.
     n_parameters : int

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from array_api_compat import array_namespace
 
-from structmat._arrays.numpy_bridge import moved_like, to_numpy
+from structmat._arrays.numpy_bridge import moved_like
 from structmat.fit._known_product import KnownProduct
 from structmat.fit._many_factors.problem import Problem
-from structmat.fit._three_factors.alternate import relative_error
+from structmat.fit._product_error import product_error
 from structmat.fit._three_factors.blocks import BlockGrid
 from structmat.fit._three_factors.choice import best_from_all_starts
 from structmat.fit._three_factors.masked import MaskedGrid
-from structmat.fit._three_factors.steps import residual_norm2
-from structmat.fit._three_factors.vectors import Factors
+from structmat.fit._three_factors.spread import spread2
+from structmat.fit._three_factors.vectors import Factors, scale_by_power_of_two
 from structmat.fit._warm_start import known_product
 from structmat.operators import CDDLayout, CDDProduct, Diagonal
 
@@ -66,10 +66,15 @@ class Fitted(NamedTuple):
     solver: str
     why: str
     """Why "auto" takes this solver."""
+    spread: float = 0.0
+    """What rounding errors of products grow with, over the norm of the matrix."""
 
 
-def by_als(task: Task) -> Fitted:
-    """Fit three factors, the first a diagonal, by alternating least squares in closed form."""
+def by_als(task: Task, roots: NDArray[Any] | None = None) -> Fitted:
+    """Fit three factors, the first a diagonal, by alternating least squares in closed form.
+
+    The values are those of the matrix with its columns multiplied by `roots`, if there are any.
+    """
     layout, size = task.layout, task.layout.block_size
     if task.entry_weights is None:
         grid = BlockGrid(task.values, size, overwrite=task.overwrite)
@@ -83,9 +88,16 @@ def by_als(task: Task) -> Fitted:
         start = Factors(_padded(a, grid.p, size), c, _padded(b, grid.q, size))
         known.append((name, start.scaled(-grid.exponent)))
     best = best_from_all_starts(grid, task.rng, task.control, n_random=task.restarts, known=known)
-    fitted, error = _operator(best.run.factors, grid, task)
+    fitted = _operator(best.run.factors, grid, task)
+    if roots is not None:
+        fitted = _with_scaled_columns(fitted, np.divide(1.0, roots, out=np.zeros_like(roots), where=roots > 0))
+    values = _cropped(grid.blocks, layout.shape)
+    weights = _cropped(grid.mask, layout.shape) if isinstance(grid, MaskedGrid) else None
+    error = product_error(fitted, task.matrix, values, exponent=grid.exponent, inputs=roots, entry_weights=weights)
+    history = _ending_in(best.run.history[:-1], error)
+    spread = float(np.sqrt(spread2(best.run.factors) / grid.mean_norm2)) if grid.mean_norm2 else 0.0
     why = "steps in closed form are fastest for three factors"
-    return Fitted(fitted, error, np.array(best.run.history), best.run.converged, best.start, "als", why)
+    return Fitted(fitted, error, history, best.run.converged, best.start, "als", why, spread)
 
 
 def by_weighted_als(task: Task, roots: NDArray[Any]) -> Fitted:
@@ -97,9 +109,7 @@ def by_weighted_als(task: Task, roots: NDArray[Any]) -> Fitted:
     part = task.control.until(task.control.share(_UNWEIGHTED_SHARE))
     plain = by_als(task._replace(control=part, rng=copy.deepcopy(task.rng), overwrite=False))
     start = known_product("unweighted fit", _with_scaled_columns(plain.operator, real))
-    found = by_als(task._replace(values=task.values * real, warm_start=start, overwrite=True))
-    inverse = np.divide(1.0, real, out=np.zeros_like(real), where=real > 0)
-    return found._replace(operator=_with_scaled_columns(found.operator, inverse))
+    return by_als(task._replace(values=task.values * real, warm_start=start, overwrite=True), real)
 
 
 def _with_scaled_columns(product: CDDProduct, factors: NDArray[Any]) -> CDDProduct:
@@ -140,11 +150,15 @@ def by_search(
         known = [*known, KnownProduct("unweighted fit", layout.first, plain.vectors(unweighted))]
     best = problem.search(layout, rng, control, options=options, begin_with_als=begin_with_als, known=known)
     arrays = [moved_like(vector.astype(values.dtype), matrix) for vector in problem.vectors(best)]
-    error = problem.error(layout, [to_numpy(array) for array in arrays])
-    reached = [*filter(np.isfinite, best.history), error]
-    history = np.maximum(np.minimum.accumulate(reached), error)
+    fitted = layout.product(arrays)
+    exponent = int(np.frexp(max(float(np.abs(row).max()) for row in values))[1])
+    target = scale_by_power_of_two(values, -exponent)
+    target = target if inputs is None else target @ inputs
+    error = product_error(fitted, matrix, target, exponent=exponent, inputs=inputs)
+    history = _ending_in(best.history, error)
+    spread = problem.fine.of(best.layout).spread(best.parameters)
     why = "local minima are to be explored"
-    return Fitted(layout.product(arrays), error, history, best.converged, best.start, options.solver, why)
+    return Fitted(fitted, error, history, best.converged, best.start, options.solver, why, spread)
 
 
 def _padded(diagonal: NDArray[Any], blocks: int, size: int) -> NDArray[Any]:
@@ -153,13 +167,21 @@ def _padded(diagonal: NDArray[Any], blocks: int, size: int) -> NDArray[Any]:
     return whole.reshape(blocks, size)
 
 
-def _operator(factors: Factors, grid: BlockGrid, task: Task) -> tuple[CDDProduct, float]:
-    """Return the operator in the library and dtype of the matrix, and its error after rounding to them."""
+def _cropped(blocks: NDArray[Any], shape: tuple[int, int]) -> NDArray[Any]:
+    """Return what is laid out as blocks as a matrix without the padding."""
+    p, m, q, _ = blocks.shape
+    return blocks.reshape(p * m, q * m)[: shape[0], : shape[1]]
+
+
+def _ending_in(history: Sequence[float], error: float) -> NDArray[np.float64]:
+    """Return a history that never rises and ends in the error of the operator as it is returned."""
+    known = [*filter(np.isfinite, history), error]
+    return np.maximum(np.minimum.accumulate(known), error)
+
+
+def _operator(factors: Factors, grid: BlockGrid, task: Task) -> CDDProduct:
+    """Return the operator in the library and dtype of the matrix."""
     rows, cols = task.layout.shape
-    scaled = factors.scaled(grid.exponent)
-    a, c, b = (moved_like(x.astype(grid.dtype), task.matrix) for x in scaled)
-    rounded = Factors(*(to_numpy(x).astype(grid.double) for x in (a, c, b)))
-    error = relative_error(grid, residual_norm2(grid, rounded.scaled(-grid.exponent)))
+    a, c, b = (moved_like(x.astype(grid.dtype), task.matrix) for x in factors.scaled(grid.exponent))
     xp = array_namespace(task.matrix)
-    left, right = xp.reshape(a, (-1,))[:rows], xp.reshape(b, (-1,))[:cols]
-    return task.layout.product([left, c, right]), error
+    return task.layout.product([xp.reshape(a, (-1,))[:rows], c, xp.reshape(b, (-1,))[:cols]])

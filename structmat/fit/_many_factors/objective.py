@@ -14,9 +14,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from array_api_compat import array_namespace
 
 from structmat.fit._many_factors.parameters import factor_parameters, to_vectors
 from structmat.fit._many_factors.spectra import combined, correlated, from_spectra, spectra_of_rows, transformed
+from structmat.fit._three_factors.spread import most_spread
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -30,8 +32,8 @@ __all__ = ["Objective"]
 _CHUNK_BYTES = 1 << 21
 # On several blocks chunks of fewer rows would spend their time on the sums of gradients, as large as the parameters.
 _LEAST_ROWS = 32
-# Up to this side of a single block one dense product costs little, and loses no small entries.
-_DIRECT_SIDE = 512
+# Random vectors that the accuracy of products is estimated with.
+_PROBES = 8
 
 
 class Objective:
@@ -44,10 +46,19 @@ class Objective:
         Not zero. Its dtype is that of the computation.
     inputs : (cols, k) ndarray, optional
         The identity by default.
+    products : dtype, optional
+        That of the products that `error` is measured through, by default of the target.
     """
 
-    def __init__(self, layout: CDDLayout, target: NDArray[Any], inputs: NDArray[Any] | None = None) -> None:
+    def __init__(
+        self,
+        layout: CDDLayout,
+        target: NDArray[Any],
+        inputs: NDArray[Any] | None = None,
+        products: np.dtype[Any] | None = None,
+    ) -> None:
         self.layout, self._factors = layout, factor_parameters(layout)
+        self.products: np.dtype[Any] = target.dtype if products is None else products
         self._target = np.ascontiguousarray(target.T)
         self._inputs = None if inputs is None else np.ascontiguousarray(inputs.T)
         self._norm2 = float(np.sum(_norms2(self._target)))
@@ -82,35 +93,40 @@ class Objective:
     def of(self, layout: CDDLayout) -> Objective:
         """Return the same problem for products of another layout; shares the matrices."""
         other = object.__new__(Objective)
-        other.layout, other._factors = layout, factor_parameters(layout)
+        other.layout, other._factors, other.products = layout, factor_parameters(layout), self.products
         other._target, other._inputs, other._norm2 = self._target, self._inputs, self._norm2
         return other
 
     def error(self, parameters: NDArray[Any]) -> float:
-        """Return the relative error of one product, (N,).
-
-        Up to a side of 512 of a single block by dense products: transforms lose the small entries of a circulant beside
-        large ones, which large entries of the next factor may bring back.
-        """
-        if self.layout.is_single_block and self.layout.block_size <= _DIRECT_SIDE:
-            return float(np.sqrt(float(np.sum(_norms2(self._direct(parameters) - self._target))) / self._norm2))
-        products = parameters[None]
+        """Return the relative error of one product, (N,), through transforms in the precision of its products."""
+        products = parameters[None].astype(self.products)
         acting = self._acting(products)
 
         def part(rows: slice) -> float:
-            out = self._applied(acting, self._rows_of_inputs(rows)[None], _forget)
+            x = self._rows_of_inputs(rows).astype(self.products)
+            out = self._applied(acting, x[None], _forget)
             return float(np.sum(_norms2(out[0] - self._target[rows])))
 
         return float(np.sqrt(sum(self._over_chunks(part, products)) / self._norm2))
 
-    def _direct(self, parameters: NDArray[Any]) -> NDArray[Any]:
-        """Return the transposed product of single blocks with the inputs, its circulants written out."""
-        n = self.layout.block_size
-        x = np.eye(n, dtype=self.dtype) if self._inputs is None else self._inputs
-        lags = (np.arange(n) - np.arange(n)[:, None]) % n
-        for vector in reversed(to_vectors(self.layout, parameters)):
-            x = x * vector if vector.ndim == 1 else x @ vector[0, 0][lags]
-        return x
+    def spread(self, parameters: NDArray[Any]) -> float:
+        """Return what rounding errors of products of one chain grow with, over the norm of the target."""
+        if not np.isfinite(parameters).all():
+            return float(np.inf)
+        product = self.layout.product(to_vectors(self.layout, parameters))
+        rng = np.random.default_rng(0)
+        left = rng.standard_normal((_PROBES, product.shape[0])).astype(self.dtype)
+        if self._inputs is None:
+            right = rng.standard_normal((_PROBES, product.shape[1])).astype(self.dtype)
+        else:
+            right = rng.standard_normal((_PROBES, len(self._inputs))).astype(self.dtype) @ self._inputs
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            spread, _ = product._log_spread_and_norm(right, left, array_namespace(left))
+            return float(np.exp(spread - 0.5 * np.log(self._norm2)))
+
+    def well_conditioned(self, parameters: NDArray[Any]) -> bool:
+        """Return whether products of one chain are as accurate as those of a fit have to be."""
+        return self.spread(parameters) <= most_spread(self.products)
 
     def value_and_gradient(self, parameters: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[Any]]:
         """Return squared relative errors (B,) of products (B, N) and their gradients.

@@ -55,7 +55,7 @@ class Problem:
         inputs = None if inputs is None else inputs.astype(matrix.dtype)
         target = matrix if inputs is None else matrix @ inputs
         rows, cols = matrix.shape
-        self.fine = Objective(CDDLayout((rows, cols), block_size=block_size), target, inputs)
+        self.fine = Objective(CDDLayout((rows, cols), block_size=block_size), target, inputs, values.dtype)
         self.coarse = self.fine.astype(np.dtype(np.complex64 if np.iscomplexobj(values) else np.float32))
 
     def search(
@@ -108,6 +108,7 @@ class Problem:
             if layout.n_factors + (layout.first == "diagonal") < 4:
                 return
         grid = BlockGrid(self._matrix.T if self._transposed else self._matrix, m)
+        grid.products = self.fine.products
         if begin_with_als or not single:
             part = control.until(control.share(_THREE_FACTORS_SHARE))
             best = best_from_all_starts(grid, rng, part, n_random=options.restarts)
@@ -129,12 +130,6 @@ class Problem:
         """Return the vectors of a product that fits the matrix as it was given."""
         vectors = _scaled(candidate.vectors, self._log_scale)
         return _transposed(vectors) if self._transposed else vectors
-
-    def error(self, layout: CDDLayout, vectors: Sequence[NDArray[Any]]) -> float:
-        """Return the relative error of vectors for the matrix as it was given."""
-        inner = self._inner_layout(layout)
-        own = self._inner([vector.astype(self.fine.dtype) for vector in vectors])
-        return self.fine.of(inner).error(from_vectors(inner, own))
 
     def _inner_layout(self, layout: CDDLayout) -> CDDLayout:
         rows, cols = layout.shape

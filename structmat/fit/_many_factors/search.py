@@ -36,6 +36,8 @@ _RATE, _GROWN_RATE, _GROWN_NOISE = 1.0, 0.1, 0.1
 _SADDLE_NOISE = 1e-2
 # As many explored chains are polished, if their errors are within this factor, and for as many iterations.
 _FINALISTS, _CLOSE, _POLISH = 2, 1.003, 1000
+# A polish returns to the last iterate with accurate products, which are looked for once in so many iterations.
+_CHECKED = 10
 # Up to this many parameters the second-order polish costs about as much as the first-order one.
 _LM_PARAMETERS, _LM_ITERATIONS = 700, 40
 # Shorter chains get this share of the time that is left.
@@ -228,17 +230,23 @@ class Search:
         if self.control.stopped() or room < 1:
             return replace(self._candidate(start.start, start.layout, last), history=errors)
 
+        objective = self.fine.of(start.layout)
+        kept = last
+
         def report(error: float, parameters: NDArray[Any]) -> None:
-            nonlocal last
+            nonlocal last, kept
             last = parameters
             errors.append(error)
+            if len(errors) % _CHECKED == 0 and objective.well_conditioned(last):
+                kept = last
             self.control.report(start.start, len(errors), error)
 
-        objective = self.fine.of(start.layout)
         with self.control.interruptible(), np.errstate(over="ignore", invalid="ignore"):
             converged = polish(
                 objective, last, max_iter=room, tol=self.control.tol, deadline=self.control.deadline, report=report
             )
+        if not objective.well_conditioned(last):
+            last = kept
         return replace(self._candidate(start.start, start.layout, last), history=errors, converged=converged)
 
     def _by_matrix(self, solver: str, start: Candidate, max_iter: int) -> Candidate:
@@ -263,6 +271,8 @@ class Search:
             return start
         shaped = [vector.reshape(shape) for vector, shape in zip(vectors, start.layout.vector_shapes, strict=True)]
         parameters = from_vectors(start.layout, shaped)
+        if not self.fine.of(start.layout).well_conditioned(parameters):
+            return start
         return replace(
             self._candidate(start.start, start.layout, parameters),
             history=[*start.history, *history[1:]],

@@ -25,7 +25,15 @@ if TYPE_CHECKING:
     from structmat.fit._three_factors.blocks import BlockGrid
     from structmat.fit._three_factors.vectors import Factors
 
-__all__ = ["bounded_ratio", "energy", "error_of_products", "largest_spread2", "spread2", "spread_weights"]
+__all__ = [
+    "bounded_ratio",
+    "energy",
+    "error_of_products",
+    "largest_spread2",
+    "most_spread",
+    "spread2",
+    "spread_weights",
+]
 
 # What rounding may do to a product, relative to the norm of the matrix, in single and in double precision. A bound on
 # the spread of 84 and 4,500 times the norm: on matrices that are such products, noisy or not, and on changes of trained
@@ -57,14 +65,18 @@ def energy(x: NDArray[Any]) -> NDArray[np.float64]:
 
 def largest_spread2(grid: BlockGrid, start: Factors) -> float:
     """Return the bound on the squared spread of a run; a start that exceeds it may keep what it has."""
-    eps = float(np.finfo(grid.dtype).eps)
-    accuracy = _SINGLE_ACCURACY if eps > _DOUBLE_ACCURACY else _DOUBLE_ACCURACY
-    return max((accuracy / eps) ** 2 * grid.mean_norm2, spread2(start))
+    return max(most_spread(grid.products) ** 2 * grid.mean_norm2, spread2(start))
+
+
+def most_spread(products: np.dtype[Any]) -> float:
+    """Return how many times the norm of the matrix the spread may be, for products of this dtype."""
+    eps = float(np.finfo(products).eps)
+    return (_SINGLE_ACCURACY if eps > _DOUBLE_ACCURACY else _DOUBLE_ACCURACY) / eps
 
 
 def error_of_products(grid: BlockGrid, factors: Factors, error: float) -> float:
     """Return the relative error that products will have: that of the factors, and what rounding is expected to add."""
-    rounding = float(np.finfo(grid.dtype).eps) ** 2 * spread2(factors)
+    rounding = float(np.finfo(grid.products).eps) ** 2 * spread2(factors)
     return float(np.sqrt(error**2 + rounding / grid.norm2)) if grid.norm2 else error
 
 

@@ -59,10 +59,9 @@ layouts = st.one_of(single_blocks(), grids())
     weighted=st.booleans(),
     few_blocks=st.sampled_from([0, 16]),
     chunked=st.booleans(),
-    direct=st.booleans(),
     seed=st.integers(0, 2**16),
 )
-def test_error_and_gradient(layout, real, weighted, few_blocks, chunked, direct, seed):
+def test_error_and_gradient(layout, real, weighted, few_blocks, chunked, seed):
     rng = np.random.default_rng(seed)
     rows, cols = layout.shape
     target = normal(rng, (rows, 4 if weighted else cols), real=real)
@@ -74,8 +73,6 @@ def test_error_and_gradient(layout, real, weighted, few_blocks, chunked, direct,
         if chunked:
             patch.setattr(objectives, "_LEAST_ROWS", 1)
             patch.setattr(objectives, "_CHUNK_BYTES", 1)
-        if not direct:
-            patch.setattr(objectives, "_DIRECT_SIDE", 0)
         values, gradient = objective.value_and_gradient(products)
         step = 1e-6
         ahead, behind = (objective.value_and_gradient(products + s * direction)[0] for s in (step, -step))
