@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from peft.config import PeftConfig
-from peft.utils import SAFETENSORS_WEIGHTS_NAME, PeftType
+from peft.utils import PeftType
 from peft.utils.other import get_pattern_key
 
 from structmat._arrays.checks import integer
@@ -209,9 +209,8 @@ class CDDConfig(PeftConfig):
             If there is no such file, or the file of weights is broken or foreign.
         """
         config = super().from_pretrained(pretrained_model_name_or_path, subfolder=subfolder, **kwargs)
-        weights = Path(pretrained_model_name_or_path, subfolder or "", SAFETENSORS_WEIGHTS_NAME)
-        if isinstance(config, CDDConfig) and weights.is_file():
-            config._stored = stored_shapes(weights)
+        if isinstance(config, CDDConfig):
+            config._stored = stored_shapes(Path(pretrained_model_name_or_path, subfolder or ""))
         return config
 
     def layer_options(self, path: str) -> dict[str, Any]:
@@ -238,7 +237,7 @@ class CDDConfig(PeftConfig):
         Returns
         -------
         dict or None
-            Shapes of the adapters' vectors by key, if there was a local file.
+            Shapes of the weights by key, if there was a local file.
         """
         return getattr(self, "_stored", None)
 

@@ -231,6 +231,37 @@ def test_training_mode_is_that_of_the_base():
             assert {m.training for m in layer.modules()} == {training}
 
 
+@kinds
+def test_a_state_dict_of_merged_layers_is_that_of_unmerged_ones(kind):
+    layer, _ = layer_of(kind)
+    fill(layer)
+    model = torch.nn.Sequential(layer)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    layer.merge()
+    after = model.state_dict()
+    assert list(after) == list(before)
+    assert all(torch.equal(after[key], before[key]) for key in before)
+    assert isinstance(model.state_dict(keep_vars=True)["0.base.weight"], torch.nn.Parameter)
+
+
+@kinds
+def test_a_merged_layer_takes_a_state_dict(kind):
+    layer, _ = layer_of(kind)
+    fill(layer)
+    other, _ = layer_of(kind)
+    fill(other)
+    x = input_of(kind)
+    for twin in (layer, pickle.loads(pickle.dumps(layer)), copy.deepcopy(layer)):
+        model = torch.nn.Sequential(twin)
+        twin.merge()
+        model.load_state_dict(torch.nn.Sequential(other).state_dict())
+        assert twin.is_merged
+        torch.testing.assert_close(model(x), other(x))
+        twin.unmerge()
+        assert torch.equal(model(x), other(x))
+        assert torch.equal(twin.base.weight, other.base.weight)
+
+
 class TestErrors:
     @pytest.mark.parametrize(("options", "message"), [
         (dict(n_factors=4), "n_factors must be (odd|3)"),

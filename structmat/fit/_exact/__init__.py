@@ -9,4 +9,9 @@ A closed form is a function that takes the matrix to factors, or to none, and a 
 - `deflation`: polynomials in the cyclic shift, split into linear factors
 - `mixing`: random unitary factors that leave no structure
 - `closed_forms`: matrices that are products of a few factors in closed form
+- `constructions`: the constructions that reproduce a matrix of any size, and which of them is taken
+- `low_rank`: a matrix of low rank
+- `pencil`: any square matrix, by one eigenvalue problem
+- `deflation`: a polynomial in the cyclic shift as linear factors
+- `mixing`: random factors on both sides, which leave no structure in a matrix
 """
