@@ -35,7 +35,7 @@ def test_operator_of_a_rectangle(fit):
 def test_operator_of_a_square(block_size, middle):
     fit = fit_cdd(np.random.default_rng(1).standard_normal((9, 9)), block_size=block_size, rng=0)
     assert kinds(fit.operator) == (Diagonal, middle, Diagonal)
-    assert fit.n_parameters == 18 + 9 * 9 // (block_size or 9)
+    assert fit.n_parameters == 18 + 9 * 9 // (9 if block_size == "min" else block_size)
 
 
 def test_the_default_block_is_the_smaller_side(W):
