@@ -2,8 +2,8 @@
 
 An entry draws NumPy vectors and returns ``(make, dense)``: ``make(asarray)`` builds the operator on any array library,
 ``dense`` is its matrix, written here from the definition and not by structmat. To add an operator, add one entry: every
-law of `test_laws.py` then holds it to its reference on every backend, and the capability table of the docs gains a
-column.
+law of `tests/operators/test_laws.py` then holds it to its reference on every backend, and the capability table of the
+docs gains a column.
 """
 
 from __future__ import annotations

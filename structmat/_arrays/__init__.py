@@ -24,7 +24,7 @@ from structmat._arrays.shapes import (
     moved,
     padded,
     reversed_cyclically,
-    scale,
+    scale_array,
     with_axes,
 )
 from structmat._arrays.values import as_floating, filled, reciprocal_above, require_nonzero
@@ -55,6 +55,6 @@ __all__ = [
     "require_nonzero",
     "restored",
     "reversed_cyclically",
-    "scale",
+    "scale_array",
     "with_axes",
 ]

@@ -20,7 +20,20 @@ __all__ = [
 
 
 def is_complex(dtype: DType, xp: Namespace) -> bool:
-    """Tell whether `dtype` is complex."""
+    """Tell whether a dtype is complex.
+
+    Parameters
+    ----------
+    dtype : dtype
+        Of any library.
+    xp : namespace
+        That of the library.
+
+    Returns
+    -------
+    bool
+        True for complex numbers.
+    """
     if isinstance(dtype, np.dtype):
         return dtype.kind == "c"
     if isinstance(known := getattr(dtype, "is_complex", None), bool):  # torch

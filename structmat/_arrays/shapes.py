@@ -18,7 +18,7 @@ __all__ = [
     "moved",
     "padded",
     "reversed_cyclically",
-    "scale",
+    "scale_array",
     "with_axes",
 ]
 
@@ -41,8 +41,25 @@ def with_axes(array: Array, core: int, xp: Namespace) -> Array:
     return xp.reshape(array, (*array.shape, *(1,) * core)) if core else array
 
 
-def scale(array: Array, factor: Scalar, core: int, xp: Namespace) -> Array:
-    """Return `array` times a scalar, or times an array of scalars over the axes before its last `core` ones."""
+def scale_array(array: Array, factor: Scalar, core: int, xp: Namespace) -> Array:
+    """Return `array` times a scalar, or times an array of scalars over the axes before its last `core` ones.
+
+    Parameters
+    ----------
+    array : array, shape (..., *core)
+        What to multiply.
+    factor : number or array
+        A Python number, or an array of scalars, one for each member of a stack.
+    core : int
+        The number of axes of one member.
+    xp : namespace
+        That of `array`.
+
+    Returns
+    -------
+    array
+        The product, complex where the factor is.
+    """
     if isinstance(factor, (int, float)):
         return array * factor
     if isinstance(factor, complex):
@@ -53,7 +70,20 @@ def scale(array: Array, factor: Scalar, core: int, xp: Namespace) -> Array:
 
 
 def concat_last(arrays: Sequence[Array], xp: Namespace) -> Array:
-    """Join arrays along the last axis after broadcasting the axes before it."""
+    """Join arrays along the last axis after broadcasting the axes before it.
+
+    Parameters
+    ----------
+    arrays : sequence of arrays, shape (..., n)
+        What to join; the leading axes must broadcast.
+    xp : namespace
+        Theirs.
+
+    Returns
+    -------
+    array
+        Of their common dtype.
+    """
     if len(arrays) == 1:
         return arrays[0]
     batch = np.broadcast_shapes(*(tuple(a.shape[:-1]) for a in arrays))

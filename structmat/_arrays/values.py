@@ -18,8 +18,35 @@ __all__ = ["as_floating", "filled", "reciprocal_above", "require_nonzero"]
 def as_floating(value: ArrayLike, owner: str, argument: str, *, like: tuple[Namespace, DType] | None = None) -> Array:
     """Return `value` as a floating-point array, itself where it is one already.
 
-    Nested lists are read by NumPy, or by the namespace of `like`. Integers and booleans are promoted to the default
-    floating dtype of their library (the rule of its own FFT), never below the dtype of `like`.
+    Parameters
+    ----------
+    value : array or nested lists of numbers
+        Lists are read by NumPy, or by the namespace of `like`. Integers and booleans are promoted to the default
+        floating dtype of their library (the rule of its own FFT), never below the dtype of `like`.
+    owner : str
+        What was called, for the messages of errors.
+    argument : str
+        The name of the argument.
+    like : (namespace, dtype), optional
+        Of an operator that the array is to meet.
+
+    Returns
+    -------
+    array
+        Real or complex floating-point numbers.
+
+    Raises
+    ------
+    ArgumentValueError
+        If lists are no rectangle.
+    ArgumentTypeError
+        If these are no numbers of a standard dtype.
+
+    Examples
+    --------
+    >>> from structmat.extend import as_floating
+    >>> as_floating([1, 2], "Mine", "c")
+    array([1., 2.])
     """
     if type(value) is np.ndarray and value.dtype.char in "efdFD" and value.dtype.isnative:
         return value

@@ -15,7 +15,7 @@ from structmat._arrays.checks import integer, non_negative, one_of, optional_fun
 from structmat._arrays.errors import ArgumentValueError
 from structmat._arrays.numpy_bridge import as_matrix, to_numpy
 from structmat.fit._exact.closed_forms import Form, closed_forms
-from structmat.fit._exact.constructions import construct, least_number, to_product
+from structmat.fit._exact.constructions import construct, constructions, to_product
 from structmat.fit._exact.search import Factorisation, search
 from structmat.fit._result import FitProgress, FitResult
 from structmat.fit._three_factors.vectors import scale_by_power_of_two
@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 
 __all__ = ["factorize_cdd"]
 
-# The largest product of the side and the number of factors for which "auto" searches for few factors: a second or two.
-_SEARCHED = 320
+# The largest product of the side and the number of factors for which "auto" searches for few factors, a second or two,
+# and the largest condition number of a matrix of full rank: beyond, it takes minutes and may fail.
+_SEARCHED, _CONDITION = 320, 1e10
 
 
 def factorize_cdd(
@@ -61,8 +62,9 @@ def factorize_cdd(
         be, with a time limit as many as it allows. By default as many as the method that is chosen needs.
     method : {"auto", "search", "constructive"}, default: "auto"
         How to treat a matrix without a short form. By default the search, if `n_factors` is below what constructions
-        need, or if it is not given and the side times the number of factors is at most 320 (n = 17, or n = 64 for rank
-        two); a construction otherwise, and also where that search has not met `target_error`.
+        need, or if it is not given, the side times the number of factors is at most 320 (n = 17, or n = 64 for rank
+        two) and the condition number at most 1e10, unless the rank is low; a construction otherwise, and also where
+        that search has not met `target_error`.
     target_error : float, default: 1e-10
         The relative Frobenius error at which `W` counts as reproduced. Constructions are as accurate as rounding allows
         whatever it is, but use long double above n = 256, which takes several times as long, only if it is below what
@@ -216,8 +218,14 @@ def _long_form(
 ) -> Factorisation:
     """A product for a matrix without a short form, by search or construction."""
     # The counting bound of what is searched for is half of what the construction needs.
-    needed = least_number(W, rng)
-    few = n_factors < needed if n_factors is not None else len(W) * (needed + 1) // 2 <= _SEARCHED
+    choices = constructions(W)
+    needed = choices[0].n_factors
+    if n_factors is not None:
+        few = n_factors < needed
+    else:
+        few = len(W) * (needed + 1) // 2 <= _SEARCHED and (
+            needed < 2 * len(W) + 1 or bool(np.linalg.cond(W) <= _CONDITION)
+        )
     if method == "constructive" and n_factors is not None and n_factors < needed:
         raise ArgumentValueError(
             "factorize_cdd", "n_factors", f"must be at least {needed} to construct W, got {n_factors}"
@@ -231,7 +239,7 @@ def _long_form(
             return searched
         if searched.history[-1] <= target_error:
             return searched
-    constructed = construct(W, n_factors, target_error, rng, deadline=deadline, callback=callback)
+    constructed = construct(W, choices, n_factors, target_error, rng, deadline=deadline, callback=callback)
     if constructed is None:
         return searched or search(W, n_factors, target_error, rng, deadline=deadline, callback=callback)
     return constructed._replace(form=_lengthened(constructed.form, n_factors))

@@ -13,7 +13,7 @@ from structmat.fit._known_product import KnownProduct
 from structmat.fit._many_factors.problem import Problem
 from structmat.fit._three_factors.alternate import relative_error
 from structmat.fit._three_factors.blocks import BlockGrid
-from structmat.fit._three_factors.choice import sweep_from_all_starts
+from structmat.fit._three_factors.choice import best_from_all_starts
 from structmat.fit._three_factors.masked import MaskedGrid
 from structmat.fit._three_factors.steps import residual_norm2
 from structmat.fit._three_factors.vectors import Factors
@@ -82,7 +82,7 @@ def by_als(task: Task) -> Fitted:
         a, c, b = whole
         start = Factors(_padded(a, grid.p, size), c, _padded(b, grid.q, size))
         known.append((name, start.scaled(-grid.exponent)))
-    best = sweep_from_all_starts(grid, task.rng, task.control, n_random=task.restarts, known=known)
+    best = best_from_all_starts(grid, task.rng, task.control, n_random=task.restarts, known=known)
     fitted, error = _operator(best.run.factors, grid, task)
     why = "steps in closed form are fastest for three factors"
     return Fitted(fitted, error, np.array(best.run.history), best.run.converged, best.start, "als", why)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from structmat.operators._base import EigResult, LinearOperator, SlogdetResult
+from structmat.operators._base import Context, EigResult, LinearOperator, SlogdetResult, SpectralFunction
 from structmat.operators._block_circulant import BlockCirculant
 from structmat.operators._cdd_layout import CDDLayout
 from structmat.operators._cdd_product import CDDProduct, FactorKind
@@ -18,6 +18,7 @@ __all__ = [
     "CDDLayout",
     "CDDProduct",
     "Circulant",
+    "Context",
     "CyclicBidiagonal",
     "Diagonal",
     "EigResult",
@@ -31,6 +32,7 @@ __all__ = [
     "Scaled",
     "SlogdetResult",
     "SpectralCirculant",
+    "SpectralFunction",
     "Sum",
     "Toeplitz",
 ]

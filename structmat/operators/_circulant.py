@@ -20,8 +20,8 @@ from structmat._arrays import (
     reciprocal_above,
     require_nonzero,
     reversed_cyclically,
+    scale_array,
 )
-from structmat._arrays import scale as scale_array
 from structmat._arrays.checks import integer
 from structmat._arrays.dispatch import add, compose, scale
 from structmat._arrays.errors import ArgumentValueError

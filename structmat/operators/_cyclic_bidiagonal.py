@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from structmat._arrays import as_floating, is_complex
-from structmat._arrays import scale as scale_array
+from structmat._arrays import as_floating, is_complex, scale_array
 from structmat._arrays.checks import integer
 from structmat._arrays.dispatch import add, compose, scale
 from structmat._arrays.errors import ArgumentValueError

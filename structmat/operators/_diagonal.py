@@ -11,8 +11,8 @@ from structmat._arrays import (
     namespace_of,
     reciprocal_above,
     require_nonzero,
+    scale_array,
 )
-from structmat._arrays import scale as scale_array
 from structmat._arrays.dispatch import add, compose, scale
 from structmat._arrays.errors import ArgumentValueError
 from structmat._arrays.typing import Array, ArrayLike, DType, Namespace, Scalar

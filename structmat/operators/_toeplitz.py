@@ -18,8 +18,8 @@ from structmat._arrays import (
     precision_of,
     restored,
     reversed_cyclically,
+    scale_array,
 )
-from structmat._arrays import scale as scale_array
 from structmat._arrays.dispatch import add, scale
 from structmat._arrays.errors import ArgumentValueError
 from structmat._arrays.typing import Array, ArrayLike, DType, Namespace, Scalar

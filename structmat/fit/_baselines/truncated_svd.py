@@ -7,14 +7,14 @@ from math import hypot
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.linalg import svdvals
-from scipy.sparse.linalg import ArpackError, LinearOperator, svds
+import scipy  # its `linalg` is imported on first use
 
 from structmat.fit._baselines.member import Member, tails
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import scipy.sparse.linalg
     from numpy.typing import NDArray
 
 __all__ = ["error_of_rank", "truncated_svd"]
@@ -43,6 +43,8 @@ def error_of_rank(matrix: NDArray[Any], rank: int) -> float:
 
     The squares of the entries must neither overflow nor underflow.
     """
+    from scipy.sparse import linalg  # noqa: PLC0415  # slow to import, so not before it is needed
+
     side = min(matrix.shape)
     if rank >= side or not matrix.any():
         return 0.0
@@ -52,15 +54,16 @@ def error_of_rank(matrix: NDArray[Any], rank: int) -> float:
         # The residual depends on the error of the singular vectors in second order only.
         tolerance = float(np.finfo(matrix.dtype).eps) ** 0.75
         start = np.random.default_rng(0).standard_normal(side).astype(matrix.dtype)
-        with suppress(ArpackError):  # no convergence: all singular values below always have an answer
-            u, s, vh = svds(_uncopied(matrix), k=rank, tol=tolerance, v0=start)
+        with suppress(linalg.ArpackError):  # no convergence: all singular values below always have an answer
+            u, s, vh = linalg.svds(_uncopied(matrix), k=rank, tol=tolerance, v0=start)
             return _residual(matrix, u * s, vh)
-    values = svdvals(matrix, check_finite=False)
+    values = scipy.linalg.svdvals(matrix, check_finite=False)
     return float(np.linalg.norm(values[rank:]) / np.linalg.norm(values))
 
 
-def _uncopied(matrix: NDArray[Any]) -> LinearOperator:
+def _uncopied(matrix: NDArray[Any]) -> scipy.sparse.linalg.LinearOperator[Any]:
     """Return the matrix as an operator: of an array, SciPy from 1.18 on keeps the adjoint as well."""
+    from scipy.sparse.linalg import LinearOperator  # noqa: PLC0415
 
     def product(x: NDArray[Any]) -> NDArray[Any]:
         return matrix @ x

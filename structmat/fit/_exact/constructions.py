@@ -1,15 +1,15 @@
 """The constructions that reproduce a matrix of any size, and which of them is taken.
 
-A construction is one entry of `_constructions`: a name, its number of factors and what makes them. They are tried in
-that order until one is as accurate as such a product can be; otherwise the most accurate is taken.
+A construction is one entry of what `constructions` returns: a name, its number of factors and what makes them. They are
+tried in that order until one is as accurate as such a product can be; otherwise the most accurate is taken.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -25,7 +25,7 @@ from structmat.operators import CDDProduct, Circulant, CyclicBidiagonal, Diagona
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["construct", "least_number", "to_product"]
+__all__ = ["Construction", "construct", "constructions", "to_product"]
 
 # The rank up to which a matrix has low rank, as a share of its side, and the error that its singular vectors may leave.
 _LOW_RANK, _RANK_ERROR = 4, 1e-14
@@ -42,19 +42,50 @@ _PROBES = 16
 _EPS = float(np.finfo(np.float64).eps)
 
 
-class _Construction(NamedTuple):
+_Vectors: TypeAlias = "list[NDArray[np.complex128]] | None"
+
+
+class Construction(NamedTuple):
+    """One way to construct a product."""
+
     name: str
     n_factors: int
-    make: Callable[[], list[NDArray[np.complex128]] | None]
+    make: Callable[[np.random.Generator, bool], _Vectors]
+    """Returns the vectors, computed in long double or not, or nothing where structure of W would spoil their digits."""
 
 
-def least_number(W: NDArray[Any], rng: np.random.Generator) -> int:
-    """Return the number of factors of the shortest construction for `W`."""
-    return min(c.n_factors for c in _constructions(W, rng, extended=False))
+def constructions(W: NDArray[Any]) -> list[Construction]:
+    """Return the constructions for `W`, those of fewest factors first."""
+    n = len(W)
+    generic = [
+        Construction("generic", 2 * n + 1, lambda _, extended: factor_matrix(W, extended=extended)),
+        *[Construction("generic, random phases", 2 * n + 5, partial(_mixed, W))] * _MIXINGS,
+    ]
+    triplets = singular_triplets(W, n // _LOW_RANK, _RANK_ERROR)
+    if triplets is None:
+        return generic
+    name, count = f"rank {len(triplets[1])}", 4 * len(triplets[1]) + 3
+    return [
+        Construction(name, count, lambda _, extended: factor_low_rank(triplets, extended=extended)),
+        *[Construction(f"{name}, random phases", count + 4, partial(_mixed_low_rank, triplets))] * _MIXINGS,
+        *generic,
+    ]
+
+
+def _mixed(W: NDArray[Any], rng: np.random.Generator, extended: bool) -> _Vectors:  # one type of functions
+    mixing = Mixing.draw(len(W), rng)
+    return mixing.around(factor_matrix(mixing.mixed(W), extended=extended))
+
+
+def _mixed_low_rank(triplets: Triplets, rng: np.random.Generator, extended: bool) -> _Vectors:
+    u, s, v = triplets
+    mixing = Mixing.draw(len(u), rng)
+    return mixing.around(factor_low_rank((mixing.left(u), s, mixing.right(v)), extended=extended))
 
 
 def construct(
     W: NDArray[Any],
+    choices: list[Construction],
     n_factors: int | None,
     target_error: float,
     rng: np.random.Generator,
@@ -62,7 +93,7 @@ def construct(
     deadline: float,
     callback: Callable[[FitProgress], object] | None,
 ) -> Factorisation | None:
-    """Return a product by construction, of at most `n_factors` factors, or nothing where none has so few.
+    """Return a product by one of the `choices`, of at most `n_factors` factors, or nothing where none has so few.
 
     The error is compared with what rounding leaves for a matrix without structure, whatever is aimed at: more of it
     means that structure spoilt digits, and another construction, with random phases, will not.
@@ -73,12 +104,12 @@ def construct(
     usual = _usual_error(n, extended=extended)
     probes = rng.standard_normal((n, _PROBES))
     target = W @ probes
-    choices = [c for c in _constructions(W, rng, extended=extended) if n_factors is None or c.n_factors <= n_factors]
+    choices = [c for c in choices if n_factors is None or c.n_factors <= n_factors]
     best: tuple[float, Form] | None = None
     notes, stopped = [], "completed"
     try:
         for tried, construction in enumerate(choices, start=1):
-            vectors = construction.make()
+            vectors = construction.make(rng, extended)
             if vectors is None:
                 notes.append(f"{construction.name} not used: structure of W would spoil its digits")
                 continue
@@ -117,7 +148,7 @@ def to_product(form: Form) -> CDDProduct:
     for place, vector in enumerate(form.vectors):
         if (place % 2 == 0) == (form.first == "diagonal"):
             factors.append(Diagonal(vector))
-        elif vector[2:].any():
+        elif len(vector) == 1 or vector[2:].any():
             factors.append(Circulant(vector))
         else:
             factors.append(CyclicBidiagonal(vector[:2].copy(), len(vector)))
@@ -131,27 +162,3 @@ def _usual_error(n: int, *, extended: bool) -> float:
     a tenth of n**2, unless it is done in long double.
     """
     return _EPS * (100 + 15 * n + (0.0 if extended else 0.13 * n**2))
-
-
-def _constructions(W: NDArray[Any], rng: np.random.Generator, *, extended: bool) -> Iterator[_Construction]:
-    n = len(W)
-    triplets = singular_triplets(W, n // _LOW_RANK, _RANK_ERROR, rng)
-    if triplets is not None:
-        name, count = f"rank {len(triplets[1])}", 4 * len(triplets[1]) + 3
-        yield _Construction(name, count, partial(factor_low_rank, triplets, extended=extended))
-        for _ in range(_MIXINGS):
-            make = partial(_low_rank_mixed, triplets, Mixing.draw(n, rng), extended=extended)
-            yield _Construction(f"{name}, random phases", count + 4, make)
-    yield _Construction("generic", 2 * n + 1, partial(factor_matrix, W, extended=extended))
-    for _ in range(_MIXINGS):
-        mixed = partial(_generic_mixed, W, Mixing.draw(n, rng), extended=extended)
-        yield _Construction("generic, random phases", 2 * n + 5, mixed)
-
-
-def _low_rank_mixed(triplets: Triplets, mixing: Mixing, *, extended: bool) -> list[NDArray[np.complex128]] | None:
-    u, s, v = triplets
-    return mixing.around(factor_low_rank((mixing.left(u), s, mixing.right(v)), extended=extended))
-
-
-def _generic_mixed(W: NDArray[Any], mixing: Mixing, *, extended: bool) -> list[NDArray[np.complex128]] | None:
-    return mixing.around(factor_matrix(mixing.mixed(W), extended=extended))

@@ -29,12 +29,12 @@ _SPARE = 8
 Triplets = tuple["NDArray[Any]", "NDArray[np.float64]", "NDArray[Any]"]
 
 
-def singular_triplets(W: NDArray[Any], most: int, tol: float, rng: np.random.Generator) -> Triplets | None:
+def singular_triplets(W: NDArray[Any], most: int, tol: float) -> Triplets | None:
     """Return U, s and V with ``W = U diag(s) V^H`` up to `tol` relative to its norm, if the rank is at most `most`.
 
-    A random projection finds the range, so that the cost is ``O(n**2 * most)``.
+    A random projection finds the range, so that the cost is ``O(n**2 * most)``; it may always be the same.
     """
-    n = len(W)
+    n, rng = len(W), np.random.default_rng(0)
     q = np.linalg.qr(W @ rng.standard_normal((n, min(n, most + _SPARE))))[0]
     inside = q.conj().T @ W
     norm = np.linalg.norm(W)

@@ -14,8 +14,8 @@ from structmat._arrays import (
     is_complex,
     is_complex_scalar,
     namespace_of,
+    scale_array,
 )
-from structmat._arrays import scale as scale_array
 from structmat._arrays.dispatch import add, compose, scale
 from structmat._arrays.typing import Array, DType, Namespace, Scalar
 from structmat._engine import Plan, Settings

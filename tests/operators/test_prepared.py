@@ -1,16 +1,12 @@
-"""Engines, embedded lengths, chunks and prepared operators: the same answer whatever computes it."""
+"""Prepared operators: the same answer whatever engine, chunk, thread or dense matrix computes it."""
 
 from __future__ import annotations
 
-import itertools
 import pickle
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
-import array_api_strict
 import numpy as np
 import pytest
 import scipy.linalg
@@ -19,12 +15,14 @@ from hypothesis import strategies as st
 
 import structmat as sm
 from structmat import _engine
-from structmat._engine import engines as engine_choice
-from structmat._engine import table
 from tests.registry import Vectors
 
 ENGINES = ["scipy", *(["ducc0"] if _engine.ducc() else [])]
+
+
 TOLERANCE = {"float32": 1e-5, "complex64": 1e-5, "float64": 1e-13, "complex128": 1e-13}
+
+
 engines = pytest.mark.parametrize("engine", ENGINES)
 
 
@@ -172,38 +170,6 @@ def test_pickles_multiply_alike(engine: str) -> None:
             assert again.settings == P.settings
 
 
-def test_the_table_has_a_method_for_every_length() -> None:
-    for dtype in TOLERANCE:
-        for engine, many in itertools.product(("scipy", "ducc0", "auto", "torch"), (False, True)):
-            limits = [limit for limit, _ in _engine.choices(dtype, engine, batched=many)]
-            assert limits == sorted(limits)
-            assert limits[-1] == np.inf
-        for library in ("numpy", "ducc0", "torch"):
-            sizes = list(_engine.direct_sizes(library, dtype).values())
-            assert sizes == sorted(sizes, reverse=True)
-            assert _engine.direct_up_to(sizes[-1], library, dtype) == sys.maxsize
-            assert _engine.direct_up_to(sizes[0] + 1, library, dtype) == 0
-            assert _engine.direct_up_to(sizes[0], library, dtype) >= 1
-
-
-@given(n=st.integers(1, 5000))
-def test_embedded_lengths(n: int) -> None:
-    c = np.arange(1.0, n + 1)
-    kernel = _engine.cyclic_kernel(c, np)
-    largest = max(
-        (p for p in range(2, n + 1) if n % p == 0 and all(p % d for d in range(2, int(p**0.5) + 1))), default=1
-    )
-    assert _engine.is_fast(n, np) == (largest <= table.LARGEST_PRIME["numpy"])
-    assert _engine.is_fast(n, array_api_strict) == (largest <= table.LARGEST_PRIME_ELSEWHERE)
-    if _engine.is_fast(n, np):
-        assert kernel is c
-    else:
-        assert _engine.is_fast(len(kernel), np)
-        assert len(kernel) >= 2 * n - 1
-        np.testing.assert_array_equal(kernel[:n], c)
-        np.testing.assert_array_equal(kernel[len(kernel) - n + 1 :], c[1:])
-
-
 def test_a_spectrum_is_a_snapshot() -> None:
     c = np.arange(1.0, 2000.0)
     P = sm.Circulant(c).prepare()
@@ -301,36 +267,3 @@ def test_what_comes_of_a_prepared_operator_is_prepared() -> None:
     assert isinstance(P.inv(), sm.Circulant)
     assert D.prepare() is D
     assert isinstance(sm.Identity(3).prepare(), sm.Identity)
-
-
-def test_engines_that_are_none_or_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    C = sm.Circulant(np.ones(3))
-    with pytest.raises(ValueError, match=r'Circulant\.prepare: engine must be "auto", "scipy" or "ducc0"'):
-        C.prepare(engine="fftw")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"Circulant\.prepare: workers must be at least 1"):
-        C.prepare(workers=0)
-    monkeypatch.setattr(engine_choice, "ducc", lambda: None)
-    with pytest.raises(ImportError, match=r"structmat\[fast\]"):
-        C.prepare(engine="ducc0")
-
-
-@pytest.mark.parametrize("fast", [False, True])
-def test_the_configuration_is_told(fast: bool, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    if fast and not _engine.ducc():
-        pytest.skip("needs structmat[fast]")
-    if not fast:
-        monkeypatch.setattr(engine_choice, "ducc", lambda: None)
-        monkeypatch.setattr("structmat._engine.config.ducc", lambda: None)
-    sm.show_config()
-    text = capsys.readouterr().out
-    assert f"numpy {np.__version__}" in text
-    assert text.count("one vector: dense for n <= ") == 4
-    assert text.count("8 vectors or more: dense for n <= ") == 4
-    assert ("ducc0.fft.convolve_axis" in text) == fast
-    assert ("structmat[fast]" in text) != fast
-
-
-def test_no_engine_is_imported_before_the_first_product() -> None:
-    code = "import sys, structmat; print([m for m in ('scipy.fft', 'ducc0', 'ducc0.fft') if m in sys.modules])"
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert run.stdout.strip() == "[]"

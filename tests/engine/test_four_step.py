@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import structmat as sm
 from structmat import _engine
 from structmat._engine import four_step
-from tests.test_accuracy import relative, sparse_product
+from tests.operators.test_accuracy import relative, sparse_product
 
 ENGINES = ["scipy", *(["ducc0"] if _engine.ducc() else [])]
 TOLERANCE = {"float32": 1e-6, "complex64": 1e-6, "float64": 2e-15, "complex128": 2e-15}
