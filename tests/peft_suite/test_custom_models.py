@@ -103,7 +103,7 @@ def translated(value: Any) -> Any:
             else sorted(value.target_modules),
             modules_to_save=value.modules_to_save,
             init_weights=value.init_lora_weights,
-            block_size=3 if value.r != plain.r else None,
+            block_size=3 if value.r != plain.r else "min",
         )
     return value
 
