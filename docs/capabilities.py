@@ -1,7 +1,7 @@
 """Write the operator x operation table of README.md from the registry of operators in tests/registry.py.
 
 Run ``python docs/capabilities.py`` to write it, with ``--check`` to fail where it is stale. The laws in
-tests/test_laws.py hold every "yes" to a dense reference, and every "-" to an error that names the alternative.
+tests/operators/test_laws.py hold every "yes" to a dense reference, every "-" to an error that names the alternative.
 """
 
 import math

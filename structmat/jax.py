@@ -18,11 +18,12 @@ from typing import Any, TypeVar
 import jax
 
 from structmat._arrays.parameters import Parametrised
-from structmat._engine import BlockConvolution, ByParts, Composition, Convolution, Scaling
+from structmat._engine import BlockConvolution, ByParts, Composition, Convolution, Scaling, ShiftAndAdd
 from structmat.operators import (
     BlockCirculant,
     CDDProduct,
     Circulant,
+    CyclicBidiagonal,
     Diagonal,
     Fourier,
     Hankel,
@@ -87,6 +88,7 @@ for _cls in (
     Composition,
     Circulant,
     Convolution,
+    CyclicBidiagonal,
     Diagonal,
     Fourier,
     Hankel,
@@ -94,6 +96,7 @@ for _cls in (
     Prepared,
     Product,
     Scaled,
+    ShiftAndAdd,
     SpectralCirculant,
     Scaling,
     Sum,

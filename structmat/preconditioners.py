@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from structmat._arrays.arrays import as_floating, broadcast_shapes, common_dtype, device_of, is_complex, namespace_of
+from structmat._arrays import as_floating, broadcast_shapes, common_dtype, device_of, is_complex, namespace_of
 from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
 from structmat._arrays.typing import Array, ArrayLike, Namespace
 from structmat._engine import fast_length, from_spectrum, spectrum

@@ -6,7 +6,7 @@ from typing import Any
 
 import scipy.sparse.linalg
 
-from structmat._arrays.arrays import is_numpy
+from structmat._arrays import is_numpy
 from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
 from structmat.operators import LinearOperator
 

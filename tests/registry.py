@@ -2,8 +2,8 @@
 
 An entry draws NumPy vectors and returns ``(make, dense)``: ``make(asarray)`` builds the operator on any array library,
 ``dense`` is its matrix, written here from the definition and not by structmat. To add an operator, add one entry: every
-law of `test_laws.py` then holds it to its reference on every backend, and the capability table of the docs gains a
-column.
+law of `tests/operators/test_laws.py` then holds it to its reference on every backend, and the capability table of the
+docs gains a column.
 """
 
 from __future__ import annotations
@@ -139,6 +139,14 @@ def _spectral(v: Vectors) -> Sample:
     return Sample(lambda a: sm.Circulant(a(c)).to_spectral(), circulant_matrix(c), v.dtype)
 
 
+def _cyclic_bidiagonal(v: Vectors) -> Sample:
+    entries, n, upper = v(2), v.size(), bool(v.integer(0, 2))
+    i = np.arange(n)
+    shift = (np.arange(n) == (i[:, None] + (1 if upper else -1)) % n).astype(float)
+    main, off = np.moveaxis(wide(entries), -1, 0)[..., None, None]
+    return Sample(lambda a: sm.CyclicBidiagonal(a(entries), n, upper), main * np.eye(n) + off * shift, v.dtype)
+
+
 def _diagonal(v: Vectors) -> Sample:
     d = v(v.size())
     return Sample(lambda a: sm.Diagonal(a(d)), diagonal_matrix(d), v.dtype)
@@ -266,6 +274,7 @@ def prepared(entry: Entry) -> Entry:
 REGISTRY = [
     Entry("Circulant", _circulant, CLOSED_FORMS),
     Entry("SpectralCirculant", _spectral, CLOSED_FORMS),
+    Entry("CyclicBidiagonal", _cyclic_bidiagonal, CLOSED_FORMS),
     Entry("Diagonal", _diagonal, CLOSED_FORMS),
     Entry("BlockCirculant, square", _square_blocks, SPECTRAL),
     Entry("BlockCirculant, p x q", _rectangular_blocks, SPECTRAL - NEED_SQUARE),

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from array_api_compat import array_namespace, device, is_array_api_obj, is_cupy_array, is_torch_array
 
-from structmat._arrays.arrays import as_floating, is_half_precision
+from structmat._arrays.dtypes import is_half_precision
 from structmat._arrays.errors import ArgumentValueError
+from structmat._arrays.values import as_floating
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -7,7 +7,7 @@ from typing import ClassVar, Self
 
 from array_api_compat import numpy as numpy_namespace
 
-from structmat._arrays.arrays import namespace_of
+from structmat._arrays.namespaces import namespace_of
 from structmat._arrays.typing import Array, Namespace
 
 __all__ = ["Parametrised"]

@@ -36,7 +36,7 @@ def config_bytes(
         "auto_mapping": None,
         "base_model_name_or_path": base,
         "bias": "none",
-        "block_size": None if block_size == "min" else block_size,
+        "block_size": block_size,
         "block_size_pattern": {},
         "exclude_modules": None,
         "inference_mode": True,

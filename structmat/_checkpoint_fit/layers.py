@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -19,8 +19,6 @@ from structmat.operators import CDDLayout
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-    from structmat.fit import FitResult
 
 __all__ = ["LayerTask", "OtherWeights", "Outcome", "fit_layers", "in_turn", "several_faults"]
 
@@ -100,7 +98,7 @@ class LayerTask:
             raise CheckpointError(f"{self.change}: {error}") from error
         if result.stopped == "interrupted":  # half a fit is no result
             raise KeyboardInterrupt
-        vectors = _vectors(result, layout.vector_shapes)
+        vectors = {str(i): to_numpy(v) for i, v in enumerate(layout.vectors_of(result.operator))}
         if self.alpha != 1.0:
             vectors["0"] = vectors["0"] / np.asarray(self.alpha, vectors["0"].dtype)
         return Outcome({**values, "error": result.error}, vectors)
@@ -174,9 +172,3 @@ def _by_svd(matrix: NDArray[Any], n_parameters: int, weights: NDArray[Any] | Non
     rank = min(n_parameters // (rows + cols), rows, cols)
     error = truncated_svd_error(matrix, rank, input_second_moment=weights)
     return {"svd_rank": rank, "svd_parameters": rank * (rows + cols), "svd_error": error}
-
-
-def _vectors(result: FitResult, shapes: Sequence[tuple[int, ...]]) -> dict[str, NDArray[Any]]:
-    """Return the vectors of a fit as an adapter holds them: circulants as grids of blocks."""
-    leaves = [to_numpy(factor._arrays()[0]) for factor in result.operator.factors]
-    return {str(i): leaf.reshape(shape) for i, (leaf, shape) in enumerate(zip(leaves, shapes, strict=True))}

@@ -15,6 +15,7 @@ from structmat._engine.four_step import FourStep, column_length
 from structmat._engine.lengths import cyclic_kernel, fast_length, is_fast, kernel_of_diagonals
 from structmat._engine.plan import ByParts, ChunkedPlan, Plan, Step
 from structmat._engine.products import Products, products_of
+from structmat._engine.shift import ShiftAndAdd
 from structmat._engine.table import (
     CHUNK,
     DUCC_CONVOLUTION,
@@ -47,6 +48,7 @@ __all__ = [
     "Products",
     "Scaling",
     "Settings",
+    "ShiftAndAdd",
     "Step",
     "by_frequency",
     "choices",

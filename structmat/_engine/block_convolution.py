@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from array_api_compat import numpy as numpy_namespace
 
-from structmat._arrays.arrays import contiguous, moved, padded, reversed_cyclically
+from structmat._arrays import contiguous, moved, padded, reversed_cyclically
 from structmat._arrays.typing import Array, Namespace
 from structmat._engine.convolve import transforms
 from structmat._engine.engines import Settings, method_for

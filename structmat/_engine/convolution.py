@@ -8,7 +8,7 @@ from typing import Any
 
 from array_api_compat import numpy as numpy_namespace
 
-from structmat._arrays.arrays import (
+from structmat._arrays import (
     dtype_name,
     is_complex,
     is_eager_on_cpu,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
-from structmat._arrays.arrays import complex_partner, is_complex, is_numpy
+from structmat._arrays import complex_partner, is_complex, is_numpy
 from structmat._arrays.parameters import Parametrised
 from structmat._arrays.typing import Array, Namespace
 from structmat._engine.chunks import in_chunks, rows_in_chunk

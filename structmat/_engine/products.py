@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from structmat._arrays.arrays import common_dtype, is_eager_on_cpu, is_numpy, library_of, precision_of
+from structmat._arrays import common_dtype, is_eager_on_cpu, is_numpy, library_of, precision_of
 from structmat._arrays.typing import Array, DType
 from structmat._engine.chunks import in_chunks
 from structmat._engine.engines import Settings

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from structmat._arrays.arrays import as_floating
+from structmat._arrays import as_floating
 from structmat._arrays.errors import ArgumentValueError
 from structmat._arrays.numpy_bridge import to_numpy
 

@@ -13,7 +13,7 @@ from structmat.fit._known_product import KnownProduct
 from structmat.fit._many_factors.problem import Problem
 from structmat.fit._product_error import product_error
 from structmat.fit._three_factors.blocks import BlockGrid
-from structmat.fit._three_factors.choice import sweep_from_all_starts
+from structmat.fit._three_factors.choice import best_from_all_starts
 from structmat.fit._three_factors.masked import MaskedGrid
 from structmat.fit._three_factors.spread import spread2
 from structmat.fit._three_factors.vectors import Factors, scale_by_power_of_two
@@ -87,7 +87,7 @@ def by_als(task: Task, roots: NDArray[Any] | None = None) -> Fitted:
         a, c, b = whole
         start = Factors(_padded(a, grid.p, size), c, _padded(b, grid.q, size))
         known.append((name, start.scaled(-grid.exponent)))
-    best = sweep_from_all_starts(grid, task.rng, task.control, n_random=task.restarts, known=known)
+    best = best_from_all_starts(grid, task.rng, task.control, n_random=task.restarts, known=known)
     fitted = _operator(best.run.factors, grid, task)
     if roots is not None:
         fitted = _with_scaled_columns(fitted, np.divide(1.0, roots, out=np.zeros_like(roots), where=roots > 0))

@@ -2,7 +2,8 @@
 
 Never pickle that could run code.
 
-- `_operators`: `save` and `load`, the tree of operators as JSON
+- `_operators`: `save` and `load`
+- `_tree`: operators and fits as JSON
 - `_matrices`: `load_matrix`
 - `_describe`: `describe`, what a file holds
 - `_checkpoint`: `Checkpoint`, the weights of a model, read piece by piece

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from structmat._arrays.arrays import (
+from structmat._arrays import (
     as_floating,
     contiguous,
     device_of,
@@ -14,11 +14,11 @@ from structmat._arrays.arrays import (
     moved,
     namespace_of,
     padded,
-    positive_index,
     require_nonzero,
     reversed_cyclically,
+    scale_array,
 )
-from structmat._arrays.arrays import scale as scale_array
+from structmat._arrays.checks import integer
 from structmat._arrays.dispatch import add, compose, scale
 from structmat._arrays.errors import ArgumentValueError
 from structmat._arrays.typing import Array, ArrayLike, DType, Namespace, Scalar
@@ -90,7 +90,7 @@ class BlockCirculant(Planned):
         shape = (p * b, q * b) if self.shape is None else tuple(self.shape)
         if len(shape) != 2:
             raise ArgumentValueError("BlockCirculant", "shape", f"must be (rows, cols), got {shape}")
-        rows, cols = (positive_index(size, "BlockCirculant", "shape") for size in shape)
+        rows, cols = (integer(size, "BlockCirculant", "shape") for size in shape)
         if (-(-rows // b), -(-cols // b)) != (p, q):
             raise ArgumentValueError(
                 "BlockCirculant",
@@ -134,7 +134,7 @@ class BlockCirculant(Planned):
             raise ArgumentValueError(
                 "BlockCirculant.nearest", "A", f"must have shape (..., rows, cols), got {tuple(A.shape)}"
             )
-        b = positive_index(block_size, "BlockCirculant.nearest", "block_size")
+        b = integer(block_size, "BlockCirculant.nearest", "block_size")
         xp = namespace_of("BlockCirculant.nearest", A)
         rows, cols = A.shape[-2:]
         sums = xp.sum(cyclic_diagonals(_as_blocks(A, b, xp), xp), axis=-2)

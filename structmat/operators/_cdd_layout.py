@@ -11,21 +11,22 @@ from typing import Any
 
 from array_api_compat import numpy as numpy_namespace
 
-from structmat._arrays.arrays import (
+from structmat._arrays import (
     as_floating,
     device_of,
     in_precision,
     is_half_precision,
     namespace_of,
-    positive_index,
     precision_of,
     restored,
 )
+from structmat._arrays.checks import integer
 from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
 from structmat._arrays.typing import Array, ArrayLike, Namespace
 from structmat.operators._block_circulant import BlockCirculant
 from structmat.operators._cdd_product import CDDProduct, Factor, FactorKind
 from structmat.operators._circulant import Circulant, SpectralCirculant
+from structmat.operators._cyclic_bidiagonal import CyclicBidiagonal
 from structmat.operators._diagonal import Diagonal
 
 __all__ = ["CDDLayout"]
@@ -94,9 +95,9 @@ class CDDLayout:
             rows, cols = self.shape
         except (TypeError, ValueError):
             raise ArgumentTypeError(owner, "shape", f"must be (rows, cols), got {self.shape!r}") from None
-        shape = (positive_index(rows, owner, "shape"), positive_index(cols, owner, "shape"))
+        shape = (integer(rows, owner, "shape"), integer(cols, owner, "shape"))
         object.__setattr__(self, "shape", shape)
-        object.__setattr__(self, "n_factors", positive_index(self.n_factors, owner, "n_factors"))
+        object.__setattr__(self, "n_factors", integer(self.n_factors, owner, "n_factors"))
         object.__setattr__(self, "block_size", _block_size(self.block_size, shape, owner))
         if self.first not in {"diagonal", "circulant"}:
             raise ArgumentValueError(owner, "first", f'must be "diagonal" or "circulant", got {self.first!r}')
@@ -371,7 +372,7 @@ class CDDLayout:
                 return factor.d
             if isinstance(factor, BlockCirculant):
                 return factor.c
-            c = factor.to_circulant().c if isinstance(factor, SpectralCirculant) else factor.c
+            c = factor.to_circulant().c if isinstance(factor, (SpectralCirculant, CyclicBidiagonal)) else factor.c
             return c[..., None, None, :]
 
         return tuple(map(vector, product.factors))
@@ -395,7 +396,7 @@ def _block_size(value: Any, shape: tuple[int, int], owner: str) -> int:
         return min(shape)
     if value is None or isinstance(value, str):
         raise ArgumentTypeError(owner, "block_size", f'must be an integer or "min", got {value!r}')
-    size = positive_index(value, owner, "block_size")
+    size = integer(value, owner, "block_size")
     if size > max(shape):
         raise ArgumentValueError(owner, "block_size", f"must be at most the larger side, {max(shape)}, got {size}")
     return size

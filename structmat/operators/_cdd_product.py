@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from structmat._arrays.arrays import as_floating, device_of, is_numpy, restored
+from structmat._arrays import as_floating, device_of, is_numpy, restored
 from structmat._arrays.dispatch import compose, scale
 from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
 from structmat._arrays.typing import Array, ArrayLike, Namespace, Scalar
@@ -20,6 +20,7 @@ from structmat.operators._block_circulant import BlockCirculant
 from structmat.operators._circulant import Circulant, SpectralCirculant
 from structmat.operators._combinations import Chain, Product
 from structmat.operators._combinations.parts import plan_by_parts
+from structmat.operators._cyclic_bidiagonal import CyclicBidiagonal
 from structmat.operators._diagonal import Diagonal
 from structmat.operators._rounding import log_spread_and_norm
 
@@ -28,12 +29,12 @@ __all__ = ["CDDProduct", "Factor", "FactorKind"]
 FactorKind: TypeAlias = Literal["diagonal", "circulant"]
 """The kind of a factor; the kinds alternate."""
 
-Factor: TypeAlias = Diagonal | Circulant | SpectralCirculant | BlockCirculant
+Factor: TypeAlias = Diagonal | Circulant | SpectralCirculant | CyclicBidiagonal | BlockCirculant
 # Up to this side `to_dense` multiplies dense matrices, which costs little and keeps every digit.
 _DIRECT_SIDE = 512
 # Random vectors that norms of partial products are estimated with.
 _PROBES = 32
-CIRCULANT_LIKE = (Circulant, SpectralCirculant, BlockCirculant)
+CIRCULANT_LIKE = (Circulant, SpectralCirculant, CyclicBidiagonal, BlockCirculant)
 
 
 @dataclass(frozen=True, eq=False, repr=False, slots=True)
@@ -42,7 +43,7 @@ class CDDProduct(Chain):
 
     Parameters
     ----------
-    factors : sequence of Diagonal, Circulant, SpectralCirculant or BlockCirculant
+    factors : sequence of Diagonal, Circulant, SpectralCirculant, CyclicBidiagonal or BlockCirculant
         In the order of the matrix product; diagonal and circulant-like factors must alternate, inner sizes must agree.
 
     Raises
@@ -95,7 +96,8 @@ class CDDProduct(Chain):
                 raise ArgumentTypeError(
                     "CDDProduct",
                     "factors",
-                    f"must be Diagonal, Circulant, SpectralCirculant or BlockCirculant, got {type(f).__name__}",
+                    "must be Diagonal, Circulant, SpectralCirculant, CyclicBidiagonal or BlockCirculant, "
+                    f"got {type(f).__name__}",
                 )
         for left, right in pairwise(factors):
             if isinstance(left, Diagonal) == isinstance(right, Diagonal):
@@ -212,8 +214,11 @@ class CDDProduct(Chain):
         True
         """
         op, xp = self._to_working_precision("product_cond")
-        spread, norm = log_spread_and_norm(op.factors, *self._probes(op, xp), xp)
+        spread, norm = op._log_spread_and_norm(*self._probes(op, xp), xp)
         return xp.exp(spread - xp.where(xp.isfinite(spread), norm, xp.zeros_like(norm)))
+
+    def _log_spread_and_norm(self, right: Array, left: Array, xp: Namespace) -> tuple[Array, Array]:
+        return log_spread_and_norm(self.factors, right, left, xp)
 
     @staticmethod
     def _probes(op: CDDProduct, xp: Namespace) -> tuple[Array, Array]:
@@ -309,7 +314,7 @@ class CDDProduct(Chain):
         if isinstance(last, Diagonal) and rest:  # scale the columns of the factor before it: exact and cheaper
             dense = rest.pop()._to_dense(like) * last.d[..., None, :]
         for factor in reversed(rest):
-            if isinstance(factor, Diagonal) or max(factor.shape) > _DIRECT_SIDE:
+            if isinstance(factor, (Diagonal, CyclicBidiagonal)) or max(factor.shape) > _DIRECT_SIDE:
                 dense = factor._matmat(dense, like.xp)
             else:  # transforms would lose small entries beside large ones, which other factors may bring back
                 dense = like.xp.matmul(factor._to_dense(like), dense)

@@ -9,20 +9,20 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-from structmat._arrays.arrays import (
+from structmat._arrays import (
     as_floating,
     complex_partner,
     is_complex,
     is_complex_scalar,
     is_numpy,
     namespace_of,
-    positive_index,
     precision_of,
     reciprocal_above,
     require_nonzero,
     reversed_cyclically,
+    scale_array,
 )
-from structmat._arrays.arrays import scale as scale_array
+from structmat._arrays.checks import integer
 from structmat._arrays.dispatch import add, compose, scale
 from structmat._arrays.errors import ArgumentValueError
 from structmat._arrays.typing import Array, ArrayLike, DType, Namespace, Scalar
@@ -297,7 +297,7 @@ class SpectralCirculant(Planned):
     """Whether the matrix is real and `spectrum` its half spectrum."""
 
     def __post_init__(self) -> None:
-        n = positive_index(self.n, "SpectralCirculant", "n")
+        n = integer(self.n, "SpectralCirculant", "n")
         s = as_floating(self.spectrum, "SpectralCirculant", "spectrum")
         xp = namespace_of("SpectralCirculant", s)
         if not is_complex(s.dtype, xp):

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from structmat._arrays.arrays import (
+from structmat._arrays import (
     as_floating,
     complex_partner,
     is_complex,
     namespace_of,
     reciprocal_above,
     require_nonzero,
+    scale_array,
 )
-from structmat._arrays.arrays import scale as scale_array
 from structmat._arrays.dispatch import add, compose, scale
 from structmat._arrays.errors import ArgumentValueError
 from structmat._arrays.typing import Array, ArrayLike, DType, Namespace, Scalar

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from structmat._arrays.arrays import device_of
+from structmat._arrays import device_of
 from structmat._arrays.typing import Array, Namespace
 from structmat._engine import full_spectrum
 from structmat.operators._base import Context

@@ -6,7 +6,7 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
-from structmat._arrays.arrays import (
+from structmat._arrays import (
     as_floating,
     broadcast_shapes,
     common_dtype,
@@ -18,8 +18,8 @@ from structmat._arrays.arrays import (
     precision_of,
     restored,
     reversed_cyclically,
+    scale_array,
 )
-from structmat._arrays.arrays import scale as scale_array
 from structmat._arrays.dispatch import add, scale
 from structmat._arrays.errors import ArgumentValueError
 from structmat._arrays.typing import Array, ArrayLike, DType, Namespace, Scalar

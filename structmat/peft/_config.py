@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from peft.config import PeftConfig
-from peft.utils import SAFETENSORS_WEIGHTS_NAME, PeftType
+from peft.utils import PeftType
 from peft.utils.other import get_pattern_key
 
-from structmat._arrays.arrays import positive_index
+from structmat._arrays.checks import integer
 from structmat._arrays.errors import ArgumentValueError
 from structmat.peft._stored_shapes import stored_shapes
 
@@ -120,7 +120,7 @@ class CDDConfig(PeftConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.peft_type = PeftType.CDD
-        self.n_factors = positive_index(self.n_factors, "CDDConfig", "n_factors")
+        self.n_factors = integer(self.n_factors, "CDDConfig", "n_factors")
         if self.n_factors < 3 or self.n_factors % 2 == 0:
             raise ArgumentValueError("CDDConfig", "n_factors", f"must be odd and at least 3, got {self.n_factors}")
         self.block_size = _block_size(self.block_size, "block_size")
@@ -209,9 +209,8 @@ class CDDConfig(PeftConfig):
             If there is no such file, or the file of weights is broken or foreign.
         """
         config = super().from_pretrained(pretrained_model_name_or_path, subfolder=subfolder, **kwargs)
-        weights = Path(pretrained_model_name_or_path, subfolder or "", SAFETENSORS_WEIGHTS_NAME)
-        if isinstance(config, CDDConfig) and weights.is_file():
-            config._stored = stored_shapes(weights)
+        if isinstance(config, CDDConfig):
+            config._stored = stored_shapes(Path(pretrained_model_name_or_path, subfolder or ""))
         return config
 
     def layer_options(self, path: str) -> dict[str, Any]:
@@ -238,10 +237,10 @@ class CDDConfig(PeftConfig):
         Returns
         -------
         dict or None
-            Shapes of the adapters' vectors by key, if there was a local file.
+            Shapes of the weights by key, if there was a local file.
         """
         return getattr(self, "_stored", None)
 
 
 def _block_size(value: Any, argument: str) -> int | Literal["min"]:
-    return "min" if value == "min" else positive_index(value, "CDDConfig", argument)
+    return "min" if value == "min" else integer(value, "CDDConfig", argument)

@@ -44,7 +44,7 @@ def from_lora(model: PeftModel, adapter_name: str = "default", **settings: Any) 
     ValueError
         If there is no such adapter.
     TypeError
-        If it changes layers otherwise than by adding to the weight of a linear layer.
+        If it changes layers otherwise than by adding to the weight of a linear layer: DoRA, trained biases, IA3.
     """
     if adapter_name not in model.peft_config:
         raise ArgumentValueError(
@@ -57,7 +57,8 @@ def from_lora(model: PeftModel, adapter_name: str = "default", **settings: Any) 
     for name, module in tuned.items():
         base = module.get_base_layer()
         linear = isinstance(base, nn.Linear) or has_transposed_weight(base) or module.quantization_backend is not None
-        if not (linear and hasattr(module, "get_delta_weight") and module.supports_lora_conversion(adapter_name)):
+        adds = hasattr(module, "get_delta_weight") and module.supports_lora_conversion(adapter_name)
+        if not (linear and adds and not _more_than_matrices(model, module, adapter_name)):
             raise ArgumentTypeError(
                 "from_lora", "model", f"has {name}, a {type(module).__name__}, which does not add to a linear layer"
             )
@@ -79,6 +80,13 @@ def from_lora(model: PeftModel, adapter_name: str = "default", **settings: Any) 
     inside = tuple(f"{PREFIX}{name}." for name in tuned)
     others = {key: tensor.detach().cpu() for key, tensor in every.items() if not key.startswith(inside)}
     return FittedAdapter(config, {**state, **others}, layers)
+
+
+def _more_than_matrices(model: PeftModel, module: Any, adapter_name: str) -> bool:
+    """Whether an adapter trains biases or magnitudes too, which no change of the weight holds."""
+    biases = getattr(model.peft_config[adapter_name], "bias", "none") != "none"
+    own_bias = getattr(module, "lora_bias", {}).get(adapter_name, False)
+    return biases or own_bias or adapter_name in getattr(module, "lora_variant", {})
 
 
 def _change(name: str, module: Any, adapter_name: str) -> Computed:
@@ -122,6 +130,9 @@ def to_lora(model: nn.Module, rank: float, adapter_name: str = "default") -> Fit
         if isinstance(module, CDDTunerLinear) and adapter_name in module.cdd_adapters
     }
     config.fan_in_fan_out = all(has_transposed_weight(module.get_base_layer()) for module in converted.values())
+    # One scale for all, whatever the rank of a layer: not every reader knows patterns.
+    config.r = config.lora_alpha = max(len(A) for key, A in state.items() if key.endswith(".lora_A.weight"))
+    config.alpha_pattern = {}
     layers: list[FittedLayer] = []
     for path, module in converted.items():
         change = module.cdd_adapters[adapter_name].dense()
@@ -130,5 +141,6 @@ def to_lora(model: nn.Module, rank: float, adapter_name: str = "default") -> Fit
         error = torch.linalg.matrix_norm(change - B @ A).item() / norm if norm else 0.0
         count, dtype = A.numel() + B.numel(), str(A.dtype).removeprefix("torch.")
         # It is a truncated singular value decomposition itself.
+        B.mul_(len(A) / config.r)
         layers.append(FittedLayer(path, len(B), A.shape[1], dtype, norm, error, count, None, len(A), count, error))
     return FittedAdapter(config, state, tuple(layers))

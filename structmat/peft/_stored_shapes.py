@@ -5,36 +5,58 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
+from peft.utils import SAFETENSORS_WEIGHTS_NAME, WEIGHTS_NAME
+from torch import nn
 
+from structmat import io
 from structmat._arrays.errors import ArgumentValueError
-from structmat._checkpoint_fit.adapter_files import FACTOR_KEY
+from structmat._checkpoint_fit.adapter_files import FACTOR_KEY, PREFIX
 
-__all__ = ["mismatches", "stored_shapes"]
+__all__ = ["mismatches", "other_mismatches", "stored_shapes"]
+
+_OWNER = "CDDConfig.from_pretrained"
+_FILES = (SAFETENSORS_WEIGHTS_NAME, WEIGHTS_NAME)
+"""The first that is there is the one that PEFT loads."""
 
 
-def stored_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of the vectors in an adapter's file by key.
+def stored_shapes(folder: Path) -> dict[str, tuple[int, ...]] | None:
+    """Return the shapes of the weights in an adapter's file by key; None without a file.
 
     Raises
     ------
     ValueError
-        If it is no safetensors file, is cut short, or holds no vectors of this method.
+        If it is cut short or no file of weights, or holds no vectors of this method.
     """
+    path = next((path for name in _FILES if (path := folder / name).is_file()), None)
+    if path is None:
+        return None
     try:
-        with safe_open(path, framework="pt") as file:
-            shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys() if FACTOR_KEY.match(key)}  # noqa: SIM118
-    except SafetensorError as error:
+        weights = io.Checkpoint(path)
+    except io.CheckpointError as error:
+        raise ArgumentValueError(_OWNER, None, f"the file of the adapter cannot be read: {error}") from error
+    if weights.faults:
         raise ArgumentValueError(
-            "CDDConfig.from_pretrained", None, f"the adapter file {path} is cut short or no safetensors file: {error}"
-        ) from error
-    if not shapes:
+            _OWNER, None, f"the file of the adapter is broken: {next(iter(weights.faults.values()))}"
+        )
+    shapes = {key: entry.shape for key, entry in weights.entries.items()}
+    if not any(FACTOR_KEY.match(key) for key in shapes):
         raise ArgumentValueError(
-            "CDDConfig.from_pretrained",
+            _OWNER,
             None,
             f"the adapter file {path} holds no weights of a CDD adapter; was it made by another method?",
         )
     return shapes
+
+
+def other_mismatches(stored: Mapping[str, tuple[int, ...]], model: nn.Module) -> list[str]:
+    """Tell which weights in a file, vectors aside, have other shapes than those of a model: of a new head, say."""
+    shapes = {name.replace(".original_module.", "."): tuple(value.shape) for name, value in model.state_dict().items()}
+    found = {key.removeprefix(PREFIX): shape for key, shape in stored.items() if not FACTOR_KEY.match(key)}
+    return [
+        f"{name} has the shape {shapes[name]}, in the file {shape}"
+        for name, shape in found.items()
+        if shapes.get(name, shape) != shape
+    ]
 
 
 def mismatches(stored: Mapping[str, tuple[int, ...]], expected: Mapping[str, list[tuple[int, ...]]]) -> list[str]:

@@ -16,12 +16,13 @@ from peft.utils import (
     get_quantization_kwargs,
     resolve_quantization_backend,
 )
+from peft.utils.other import ModulesToSaveWrapper
 from torch import nn
 
 from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
 from structmat.peft._config import CDDConfig
 from structmat.peft._mixed_batches import names_per_sample
-from structmat.peft._stored_shapes import mismatches
+from structmat.peft._stored_shapes import mismatches, other_mismatches
 from structmat.peft._tuner_layer import CDDTunerLinear
 from structmat.peft._weighted_sums import combined
 from structmat.torch import has_transposed_weight
@@ -71,7 +72,7 @@ class CDDModel(BaseTuner):
         """
         config = self.peft_config[adapter_name]
         trainable = {parameter: parameter.requires_grad for parameter in model.parameters()}
-        before = {module for module in model.modules() if isinstance(module, CDDTunerLinear)}
+        before = set(model.modules())
         try:
             super().inject_adapter(model, adapter_name, *args, **kwargs)
             self._check_stored(model, config, adapter_name)
@@ -94,7 +95,7 @@ class CDDModel(BaseTuner):
                 for path, layer in model.named_modules()
                 if isinstance(layer, CDDTunerLinear) and adapter_name in layer.cdd_adapters
             }
-            if problems := mismatches(stored, expected):
+            if problems := mismatches(stored, expected) + other_mismatches(stored, model):
                 more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
                 raise ArgumentValueError(
                     "CDDModel",
@@ -105,13 +106,19 @@ class CDDModel(BaseTuner):
 
     def _roll_back(self, model: nn.Module, adapter_name: str, before: set[nn.Module]) -> None:
         for path, module in list(model.named_modules()):
+            parent, _, name = path.rpartition(".")
             if isinstance(module, CDDTunerLinear):
                 if module in before:
                     module.cdd_adapters.pop(adapter_name) if adapter_name in module.cdd_adapters else None
                     module.cdd_alpha.pop(adapter_name, None)
                 else:
-                    parent, _, name = path.rpartition(".")
                     self._replace_module(model.get_submodule(parent), name, module.base_layer, module)
+            elif isinstance(module, ModulesToSaveWrapper):
+                if module not in before:
+                    setattr(model.get_submodule(parent), name, module.original_module)
+                elif adapter_name in module.modules_to_save:
+                    del module.modules_to_save[adapter_name]
+                    module._adapters.discard(adapter_name)
 
     def _create_and_replace(
         self,

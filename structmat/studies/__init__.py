@@ -16,16 +16,17 @@ try:
     from structmat.studies._engine import run_units
     from structmat.studies._folder import Record, WorkFolder
     from structmat.studies._sweep import (
-        TEMPLATE,
         MatrixSource,
         Study,
         StudyMean,
         StudyRow,
         SweepConfig,
         SweepProgress,
+        example_config,
         load_study,
         read_config,
         report,
+        study_figure,
         sweep,
     )
 except ModuleNotFoundError as error:
@@ -35,7 +36,6 @@ except ModuleNotFoundError as error:
     raise ImportError(text) from error
 
 __all__ = [
-    "TEMPLATE",
     "CheckpointFit",
     "CheckpointProgress",
     "FittedLayer",
@@ -47,11 +47,13 @@ __all__ = [
     "SweepConfig",
     "SweepProgress",
     "WorkFolder",
+    "example_config",
     "fit_checkpoint",
     "load_study",
     "read_config",
     "report",
     "run_units",
+    "study_figure",
     "sweep",
     "unit_rng",
 ]

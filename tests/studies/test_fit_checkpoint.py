@@ -171,7 +171,7 @@ def test_weights_of_the_inputs(tmp_path, whole_moment):
     fit = fit_checkpoint(
         tmp_path / "out", delta=tmp_path / "delta.safetensors", input_second_moment=tmp_path / "moments.safetensors"
     )
-    want = fit_cdd(change, weights=moment, rng=unit_rng(0, "a.b"))
+    want = fit_cdd(change, input_second_moment=moment, rng=unit_rng(0, "a.b"))
     (layer,) = fit.layers
     assert layer.error == want.error
     values, vectors = np.linalg.eigh(moment if whole_moment else np.diag(moment))
@@ -183,7 +183,7 @@ def test_weights_of_the_inputs(tmp_path, whole_moment):
             tmp_path / "new", delta=tmp_path / "delta.safetensors", input_second_moment=tmp_path / "moments.safetensors"
         )
     save_file({"a.b": torch.ones(4)}, tmp_path / "moments.safetensors")
-    with pytest.raises(CheckpointError, match=r"a\.b\.weight: fit_cdd: weights must have shape"):
+    with pytest.raises(CheckpointError, match=r"a\.b\.weight: [a-z_]+: input_second_moment must have shape"):
         fit_checkpoint(
             tmp_path / "new", delta=tmp_path / "delta.safetensors", input_second_moment=tmp_path / "moments.safetensors"
         )
@@ -279,7 +279,7 @@ def test_a_finished_run_is_not_done_again(tmp_path, sources, whole, monkeypatch)
     before, seen = final(out), []
     monkeypatch.setattr(LayerTask, "run", None)
     fit = fit_checkpoint(out, **sources, callback=seen.append)
-    assert [(state.done, state.total, state.share) for state in seen] == [(len(NAMES), len(NAMES), 1.0)]
+    assert [(state.n_done, state.n_units, state.share) for state in seen] == [(len(NAMES), len(NAMES), 1.0)]
     assert final(out) == before
     assert fit.to_dict() == whole.to_dict()
 
@@ -287,8 +287,8 @@ def test_a_finished_run_is_not_done_again(tmp_path, sources, whole, monkeypatch)
 def test_progress_comes_layer_by_layer(tmp_path, sources):
     seen = []
     fit = fit_checkpoint(tmp_path / "out", **sources, targets="attn", callback=seen.append)
-    assert [state.done for state in seen] == [0, 1, 2, 3]
-    assert [state.layer for state in seen] == [None, *(layer.name for layer in fit.layers)]
+    assert [state.n_done for state in seen] == [0, 1, 2, 3]
+    assert [state.name for state in seen] == ["", *(layer.name for layer in fit.layers)]
     assert [state.share for state in seen] == pytest.approx([0, 1 / 3, 2 / 3, 1])
 
 

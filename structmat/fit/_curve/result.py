@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from structmat._arrays.errors import ArgumentValueError
 from structmat._files.tables import checked_suffix, csv_bytes, data_frame, json_bytes, write_table
 
 if TYPE_CHECKING:
@@ -169,7 +170,8 @@ class ErrorCurve:
             text = content.decode()
             return _from_dict(_dict_from_csv(text) if suffix == ".csv" else json.loads(text))
         except (ValueError, TypeError, KeyError, IndexError, AttributeError, csv.Error) as error:
-            raise ValueError(f"{os.fspath(path)} holds no error curve: {' '.join(str(error).split())}") from error
+            text = f"{os.fspath(path)} holds no error curve: {' '.join(str(error).split())}"
+            raise ArgumentValueError("ErrorCurve.load", "path", text) from error
 
     def _constants(self) -> dict[str, Any]:
         rows, cols = self.shape

@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from array_api_compat import array_namespace
 
-from structmat.fit._many_factors.parameters import join, scales, split, to_vectors
+from structmat.fit._many_factors.parameters import factor_parameters, to_vectors
 from structmat.fit._many_factors.spectra import combined, correlated, from_spectra, spectra_of_rows, transformed
 from structmat.fit._three_factors.spread import most_spread
-from structmat.operators._rounding import log_spread_and_norm
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -58,7 +57,7 @@ class Objective:
         inputs: NDArray[Any] | None = None,
         products: np.dtype[Any] | None = None,
     ) -> None:
-        self.layout = layout
+        self.layout, self._factors = layout, factor_parameters(layout)
         self.products: np.dtype[Any] = target.dtype if products is None else products
         self._target = np.ascontiguousarray(target.T)
         self._inputs = None if inputs is None else np.ascontiguousarray(inputs.T)
@@ -94,14 +93,14 @@ class Objective:
     def of(self, layout: CDDLayout) -> Objective:
         """Return the same problem for products of another layout; shares the matrices."""
         other = object.__new__(Objective)
-        other.layout, other.products = layout, self.products
+        other.layout, other._factors, other.products = layout, factor_parameters(layout), self.products
         other._target, other._inputs, other._norm2 = self._target, self._inputs, self._norm2
         return other
 
     def error(self, parameters: NDArray[Any]) -> float:
         """Return the relative error of one product, (N,), through transforms in the precision of its products."""
         products = parameters[None].astype(self.products)
-        acting = _acting(self.layout, products)
+        acting = self._acting(products)
 
         def part(rows: slice) -> float:
             x = self._rows_of_inputs(rows).astype(self.products)
@@ -122,7 +121,7 @@ class Objective:
         else:
             right = rng.standard_normal((_PROBES, len(self._inputs))).astype(self.dtype) @ self._inputs
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-            spread, _ = log_spread_and_norm(product.factors, right, left, array_namespace(left))
+            spread, _ = product._log_spread_and_norm(right, left, array_namespace(left))
             return float(np.exp(spread - 0.5 * np.log(self._norm2)))
 
     def well_conditioned(self, parameters: NDArray[Any]) -> bool:
@@ -134,7 +133,7 @@ class Objective:
 
         A gradient of complex parameters holds the derivatives for their real and imaginary parts.
         """
-        acting = _acting(self.layout, parameters)
+        acting = self._acting(parameters)
 
         def part(rows: slice) -> tuple[NDArray[np.float64], list[NDArray[Any]]]:
             with np.errstate(over="ignore", invalid="ignore"):  # a product may be lost on the way; its error tells
@@ -142,17 +141,21 @@ class Objective:
 
         values, sums = zip(*self._over_chunks(part, parameters), strict=True)
         total = [sum(of_factor[1:], start=of_factor[0]) for of_factor in zip(*sums, strict=True)]
-        real = not np.iscomplexobj(parameters)
-        unit = parameters.real.dtype.type(2.0 / self._norm2)
-        for k, (kind, scale) in enumerate(zip(self.layout.kinds, scales(self.layout), strict=True)):
-            if kind == "circulant":
-                total[k] = from_spectra(total[k], self.layout.block_size, real=real) / unit.dtype.type(scale)
-        gradient = join(self.layout, total) * unit
-        return sum(values[1:], start=values[0]) / self._norm2, gradient.astype(parameters.dtype, copy=False)
+        gradient, real = np.empty_like(parameters), not np.iscomplexobj(parameters)
+        for factor, part_of_factor in zip(self._factors, total, strict=True):
+            if factor.diagonal:
+                gradient[:, factor.place] = part_of_factor
+        for group in self._circulants:
+            blocks = from_spectra(np.stack([total[k] for k in group], axis=1), self.layout.block_size, real=real)
+            blocks /= blocks.real.dtype.type(self._factors[group[0]].scale)
+            for j, k in enumerate(group):
+                gradient[:, self._factors[k].place] = blocks[:, j].reshape(len(parameters), -1)
+        gradient *= parameters.real.dtype.type(2.0 / self._norm2)
+        return sum(values[1:], start=values[0]) / self._norm2, gradient
 
     def _part(self, acting: list[NDArray[Any]], rows: slice) -> tuple[NDArray[np.float64], list[NDArray[Any]]]:
         """Squared norms of the residual of some rows, and half its gradients, circulants' as spectra."""
-        layout, count = self.layout, len(acting[0])
+        m, count = self.layout.block_size, len(acting[0])
         kept: list[NDArray[Any]] = []
         x = np.repeat(self._rows_of_inputs(rows)[None], count, axis=0)
         residual = self._applied(acting, x, kept.append)
@@ -160,36 +163,54 @@ class Objective:
         real = not np.iscomplexobj(residual)
         values = _norms2(residual.reshape(count, -1))
         gradients = []
-        for k, (kind, (_, cols)) in enumerate(zip(layout.kinds, layout.factor_shapes, strict=True)):
+        for k, factor in enumerate(self._factors):
             x = kept.pop()
             conj = np.conj(x, out=x) if np.iscomplexobj(x) else x
-            last = k + 1 == layout.n_factors
-            if kind == "diagonal":
+            last = k + 1 == len(self._factors)
+            if factor.diagonal:
                 gradients.append(np.einsum("bri,bri->bi", conj, residual))
                 if not last:
                     residual *= acting[k].conj()[:, None]
                 continue
-            spectra = spectra_of_rows(residual, layout.block_size)
+            spectra = spectra_of_rows(residual, m)
             gradients.append(correlated(spectra, conj))
             if not last:
                 spectra = combined(spectra, acting[k].conj().swapaxes(1, 2), overwrite=True)
-                residual = _cropped(from_spectra(spectra, layout.block_size, real=real), cols)
+                residual = _cropped(from_spectra(spectra, m, real=real), factor.cols)
         return values, gradients
+
+    def _acting(self, parameters: NDArray[Any]) -> list[NDArray[Any]]:
+        """Return what rows are multiplied with for each factor: diagonals (B, n), or spectra of blocks (B, p, q, f)."""
+        acting = [parameters[:, factor.place].reshape(-1, *factor.shape) for factor in self._factors]
+        for group in self._circulants:
+            spectra = transformed(np.stack([acting[k] for k in group], axis=1))
+            spectra /= spectra.real.dtype.type(self._factors[group[0]].scale)
+            for j, k in enumerate(group):
+                acting[k] = spectra[:, j]
+        return acting
+
+    @property
+    def _circulants(self) -> list[list[int]]:
+        """The places of circulant factors, those of one shape together: they are transformed together."""
+        groups: dict[tuple[int, ...], list[int]] = {}
+        for k, factor in enumerate(self._factors):
+            if not factor.diagonal:
+                groups.setdefault(factor.shape, []).append(k)
+        return list(groups.values())
 
     def _applied(
         self, acting: list[NDArray[Any]], x: NDArray[Any], keep: Callable[[NDArray[Any]], object]
     ) -> NDArray[Any]:
         """Return the products (B, rows, n) with rows `x`; what each factor acts on, transformed, goes to `keep`."""
-        layout, real = self.layout, not np.iscomplexobj(x)
-        for k in reversed(range(layout.n_factors)):
-            if layout.kinds[k] == "diagonal":
+        m, real = self.layout.block_size, not np.iscomplexobj(x)
+        for factor, by in zip(reversed(self._factors), reversed(acting), strict=True):
+            if factor.diagonal:
                 keep(x)
-                x = x * acting[k][:, None]
+                x = x * by[:, None]
             else:
-                spectra = spectra_of_rows(x, layout.block_size)
+                spectra = spectra_of_rows(x, m)
                 keep(spectra)
-                blocks = from_spectra(combined(spectra, acting[k]), layout.block_size, real=real)
-                x = _cropped(blocks, layout.factor_shapes[k][0])
+                x = _cropped(from_spectra(combined(spectra, by), m, real=real), factor.rows)
         return x
 
     def _rows_of_inputs(self, rows: slice) -> NDArray[Any]:
@@ -200,7 +221,7 @@ class Objective:
 
     def _height(self, parameters: NDArray[Any]) -> int:
         """Rows of a chunk."""
-        carried = sum(cols for _, cols in self.layout.factor_shapes)
+        carried = sum(factor.cols for factor in self._factors)
         rows = _CHUNK_BYTES // (len(parameters) * carried * parameters.itemsize)
         return max(1 if self.layout.is_single_block else _LEAST_ROWS, rows)
 
@@ -213,14 +234,6 @@ class Objective:
             return [part(chunks[0])]
         with ThreadPoolExecutor(min(len(chunks), os.cpu_count() or 1)) as pool:
             return list(pool.map(part, chunks))
-
-
-def _acting(layout: CDDLayout, parameters: NDArray[Any]) -> list[NDArray[Any]]:
-    """Return what rows are multiplied with for each factor: diagonals (B, n), or spectra of blocks (B, p, q, f)."""
-    return [
-        part if kind == "diagonal" else transformed(part) / part.real.dtype.type(scale)
-        for part, kind, scale in zip(split(layout, parameters), layout.kinds, scales(layout), strict=True)
-    ]
 
 
 def _cropped(blocks: NDArray[Any], n: int) -> NDArray[Any]:

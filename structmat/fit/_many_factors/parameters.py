@@ -9,7 +9,7 @@ the parameters hold independent products.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -20,40 +20,67 @@ if TYPE_CHECKING:
 
     from structmat.operators import CDDLayout, FactorKind
 
-__all__ = ["balanced", "extended", "from_vectors", "join", "mean_side", "scales", "split", "to_vectors"]
+__all__ = [
+    "FactorParameters",
+    "balanced",
+    "extended",
+    "factor_parameters",
+    "from_vectors",
+    "join",
+    "mean_side",
+    "split",
+    "to_vectors",
+]
 
 
-def scales(layout: CDDLayout) -> list[float]:
-    """Return how many times its vector the parameters of each factor are."""
-    return [math.sqrt(max(shape[:2]) * shape[2]) if len(shape) == 3 else 1.0 for shape in layout.vector_shapes]
+class FactorParameters(NamedTuple):
+    """Where the parameters of a factor are, and what they are of."""
+
+    diagonal: bool
+    """Whether it is a diagonal, and not a grid of circulants."""
+    shape: tuple[int, ...]
+    """The shape of its vector."""
+    place: slice
+    """Its part of the flat vector."""
+    scale: float
+    """How many times its vector the parameters are."""
+    rows: int
+    cols: int
+
+
+def factor_parameters(layout: CDDLayout) -> list[FactorParameters]:
+    """Return where the parameters of each factor are, left to right."""
+    found, begin = [], 0
+    for shape, (rows, cols) in zip(layout.vector_shapes, layout.factor_shapes, strict=True):
+        end = begin + math.prod(shape)
+        scale = math.sqrt(max(shape[:2]) * shape[2]) if len(shape) == 3 else 1.0
+        found.append(FactorParameters(len(shape) == 1, shape, slice(begin, end), scale, rows, cols))
+        begin = end
+    return found
 
 
 def split(layout: CDDLayout, parameters: NDArray[Any]) -> list[NDArray[Any]]:
     """Return views (..., *shape) of the parameters of each factor."""
-    shapes = layout.vector_shapes
-    ends = np.cumsum([math.prod(shape) for shape in shapes])
-    parts = np.split(parameters, ends[:-1], axis=-1)
-    return [part.reshape(*part.shape[:-1], *shape) for part, shape in zip(parts, shapes, strict=True)]
+    lead = parameters.shape[:-1]
+    return [parameters[..., factor.place].reshape(*lead, *factor.shape) for factor in factor_parameters(layout)]
 
 
-def join(layout: CDDLayout, parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
-    """Return the flat parameters of those of each factor, the inverse of `split`."""
-    flat = [
-        part.reshape(*part.shape[: part.ndim - len(shape)], math.prod(shape))
-        for part, shape in zip(parts, layout.vector_shapes, strict=True)
-    ]
-    return np.concatenate(flat, axis=-1)
+def join(parts: Sequence[NDArray[Any]], lead: int = 0) -> NDArray[Any]:
+    """Return the flat parameters of those of each factor, the inverse of `split`, after `lead` axes."""
+    return np.concatenate([part.reshape(*part.shape[:lead], -1) for part in parts], axis=-1)
 
 
 def from_vectors(layout: CDDLayout, vectors: Sequence[NDArray[Any]]) -> NDArray[Any]:
-    """Return the parameters of a product given by its vectors."""
-    return join(layout, [v * v.real.dtype.type(s) for v, s in zip(vectors, scales(layout), strict=True)])
+    """Return the parameters of products given by their vectors; leading axes make stacks."""
+    factors = factor_parameters(layout)
+    scaled = [v * v.real.dtype.type(factor.scale) for v, factor in zip(vectors, factors, strict=True)]
+    return join(scaled, vectors[0].ndim - len(factors[0].shape))
 
 
 def to_vectors(layout: CDDLayout, parameters: NDArray[Any]) -> list[NDArray[Any]]:
-    """Return the vectors of the product that the parameters make."""
-    parts = split(layout, parameters)
-    return [part / part.real.dtype.type(s) for part, s in zip(parts, scales(layout), strict=True)]
+    """Return the vectors of the products that the parameters make."""
+    parts, factors = split(layout, parameters), factor_parameters(layout)
+    return [part / part.real.dtype.type(factor.scale) for part, factor in zip(parts, factors, strict=True)]
 
 
 def extended(layout: CDDLayout, vectors: Sequence[NDArray[Any]], first: FactorKind) -> NDArray[Any]:

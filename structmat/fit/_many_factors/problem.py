@@ -15,7 +15,7 @@ from structmat.fit._many_factors.parameters import from_vectors
 from structmat.fit._many_factors.search import Candidate, Search, SearchOptions
 from structmat.fit._many_factors.starts import weighted_rank_one
 from structmat.fit._three_factors.blocks import BlockGrid
-from structmat.fit._three_factors.choice import CLOSED_FORMS, sweep_from_all_starts
+from structmat.fit._three_factors.choice import CLOSED_FORMS, best_from_all_starts
 from structmat.operators import CDDLayout, Circulant
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ class Problem:
         grid.products = self.fine.products
         if begin_with_als or not single:
             part = control.until(control.share(_THREE_FACTORS_SHARE))
-            best = sweep_from_all_starts(grid, rng, part, n_random=options.restarts)
+            best = best_from_all_starts(grid, rng, part, n_random=options.restarts)
             yield self._three_factors(best.start, best.run.factors, grid, layout)
         else:
             for name, start in CLOSED_FORMS:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from structmat.fit._many_factors.parameters import join, scales
+from structmat.fit._many_factors.parameters import factor_parameters, join
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -31,36 +31,34 @@ def random_orthogonal(layout: CDDLayout, count: int, rng: np.random.Generator, d
     """
     real = not np.issubdtype(dtype, np.complexfloating)
     factors = _of_single_blocks if layout.is_single_block else _of_grids
-    return join(layout, factors(layout, count, rng, real=real)).astype(dtype)
+    return join(factors(layout, count, rng, real=real), lead=1).astype(dtype)
 
 
 def _of_single_blocks(layout: CDDLayout, count: int, rng: np.random.Generator, *, real: bool) -> list[NDArray[Any]]:
-    n = layout.block_size
-    parts = []
-    for kind, turns in zip(
-        layout.kinds, np.exp(2j * np.pi * rng.random((count, layout.n_factors, n))).swapaxes(0, 1), strict=True
-    ):
+    n, parts = layout.block_size, []
+    every = np.exp(2j * np.pi * rng.random((count, layout.n_factors, n)))
+    for k, kind in enumerate(layout.kinds):
+        turns = every[:, k]
         if kind == "diagonal":
             parts.append(_signs(turns) if real else turns)
-        elif not real:
-            parts.append(np.fft.ifft(turns, norm="ortho"))
-        else:
-            half = turns[:, : n // 2 + 1].copy()
-            ends = _real_frequencies(n)
+        elif real:
+            half, ends = turns[:, : n // 2 + 1].copy(), _real_frequencies(n)
             half[:, ends] = _signs(half[:, ends])
             parts.append(np.fft.irfft(half, n=n, norm="ortho"))
-    return [part.reshape(count, *shape) for part, shape in zip(parts, layout.vector_shapes, strict=True)]
+        else:
+            parts.append(np.fft.ifft(turns, norm="ortho"))
+    return parts
 
 
 def _of_grids(layout: CDDLayout, count: int, rng: np.random.Generator, *, real: bool) -> list[NDArray[Any]]:
     m = layout.block_size
     parts: list[NDArray[Any]] = []
-    for kind, shape, scale in zip(layout.kinds, layout.vector_shapes, scales(layout), strict=True):
-        if kind == "diagonal":
-            turns = np.exp(2j * np.pi * rng.random((count, *shape)))
+    for factor in factor_parameters(layout):
+        if factor.diagonal:
+            turns = np.exp(2j * np.pi * rng.random((count, *factor.shape)))
             parts.append(_signs(turns) if real else turns)
             continue
-        p, q, _ = shape
+        p, q, _ = factor.shape
         size = (count, m // 2 + 1 if real else m, max(p, q), min(p, q))
         normal = rng.standard_normal(size) + 1j * rng.standard_normal(size)
         if real:
@@ -71,7 +69,7 @@ def _of_grids(layout: CDDLayout, count: int, rng: np.random.Generator, *, real: 
         spectra = np.moveaxis(isometry * (signs / np.abs(signs))[..., None, :], 1, -1)
         if p < q:
             spectra = spectra.swapaxes(1, 2)
-        parts.append((np.fft.irfft(spectra, n=m) if real else np.fft.ifft(spectra)) * scale)
+        parts.append((np.fft.irfft(spectra, n=m) if real else np.fft.ifft(spectra)) * factor.scale)
     return parts
 
 

@@ -7,6 +7,7 @@ than, and that every matrix has, stands in `CLOSED_FORMS`.
 - `starts`, `shift_synchronisation`: starting points
 - `alternate`: from a starting point to a minimum
 - `steps`: the alternating steps
+- `spread`: the range of the factors, and least squares that keep it bounded
 - `masked`: the same with a weight for every entry
 - `blocks`, `vectors`: the matrix and the three vectors as they are laid out for the steps
 """

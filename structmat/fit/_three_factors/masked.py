@@ -1,6 +1,6 @@
 """Three factors with a weight for every entry of the matrix: the closed-form steps, with weighted sums.
 
-With weights the denominators are no convolutions any more, so they are summed as the numerators are. A sweep still
+With weights the denominators are no convolutions any more, so they are summed as the numerators are. An iteration still
 costs O(rows * cols), about three times one without weights.
 """
 
@@ -18,7 +18,7 @@ from structmat.fit._three_factors.vectors import Factors
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["MaskedGrid", "masked_circulant_step", "masked_residual_norm2", "masked_sweep"]
+__all__ = ["MaskedGrid", "masked_circulant_step", "masked_iteration", "masked_residual_norm2"]
 
 
 class MaskedGrid(BlockGrid):
@@ -63,7 +63,9 @@ class MaskedGrid(BlockGrid):
         return absolute_square(self.diagonals[ps, rows]) * self.mask_diagonals[ps, rows]
 
 
-def masked_sweep(grid: MaskedGrid, c: NDArray[Any], b: NDArray[Any], limit: float = np.inf) -> tuple[Factors, float]:
+def masked_iteration(
+    grid: MaskedGrid, c: NDArray[Any], b: NDArray[Any], limit: float = np.inf
+) -> tuple[Factors, float]:
     """Find `a`, then `c`, then `b`, each the best for the two others; return them and their weighted residual.
 
     Their squared spread is kept to `limit`.

@@ -1,8 +1,8 @@
 """Closed-form alternating steps for a Diagonal @ BlockCirculant @ Diagonal product, O(rows * cols) each.
 
 Each of the three vectors has an elementwise closed form given the two others: a ratio of weighted sums over rows,
-cyclic diagonals or columns. A sweep reads the matrix twice: once by cyclic diagonals, for `a` and then `c`, and once by
-rows, for `b`.
+cyclic diagonals or columns. An iteration reads the matrix twice: once by cyclic diagonals, for `a` and then `c`, and
+once by rows, for `b`.
 """
 
 from __future__ import annotations
@@ -20,27 +20,32 @@ from structmat.fit._three_factors.blocks import (
     cyclic_windows,
     ratio,
 )
-from structmat.fit._three_factors.masked import MaskedGrid, masked_circulant_step, masked_residual_norm2, masked_sweep
+from structmat.fit._three_factors.masked import (
+    MaskedGrid,
+    masked_circulant_step,
+    masked_iteration,
+    masked_residual_norm2,
+)
 from structmat.fit._three_factors.spread import bounded_ratio, energy, spread_weights
 from structmat.fit._three_factors.vectors import Factors
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["circulant_step", "residual_norm2", "sweep"]
+__all__ = ["circulant_step", "iteration", "residual_norm2"]
 
 # A convolution by FFT is right to rounding of its LARGEST entry; with entries below this share of it, sum directly.
 _FFT_DYNAMIC_RANGE = 1e-6
 
 
-def sweep(grid: BlockGrid, c: NDArray[Any], b: NDArray[Any], limit: float = np.inf) -> tuple[Factors, float]:
+def iteration(grid: BlockGrid, c: NDArray[Any], b: NDArray[Any], limit: float = np.inf) -> tuple[Factors, float]:
     """Find `a`, then `c`, then `b`, each the best for the two others; return them and their squared residual norm.
 
     Their squared spread is kept to `limit`. The residual is the norm of the matrix less what the last step explains.
     Where this difference would lose more than a few digits it is computed entry by entry.
     """
     if isinstance(grid, MaskedGrid):
-        return masked_sweep(grid, c, b, limit)
+        return masked_iteration(grid, c, b, limit)
     a, c = _left_and_circulant_step(grid, c, b, limit)
     b, explained = _right_step(grid, a, c, limit)
     factors = Factors(a, c, b)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal, NamedTuple, TypeAlias
 
-from structmat._arrays.arrays import precision_of
+from structmat._arrays import precision_of
 from structmat._arrays.typing import Array, DType, Namespace
 
 __all__ = ["ALTERNATIVES", "NormOrder", "SpectralFunction", "cutoff", "ratio", "sign_and_log"]

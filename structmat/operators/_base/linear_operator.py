@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-from structmat._arrays.arrays import filled, restored
+from structmat._arrays import filled, restored
 from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
 from structmat._arrays.typing import Array, ArrayLike, Namespace
 from structmat.operators._base.closed_forms import (

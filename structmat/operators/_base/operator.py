@@ -11,7 +11,7 @@ from typing import Any, Generic, NamedTuple, Self, TypeVar
 
 import numpy as np
 
-from structmat._arrays.arrays import (
+from structmat._arrays import (
     as_floating,
     broadcast_shapes,
     common_dtype,
@@ -24,10 +24,10 @@ from structmat._arrays.arrays import (
     is_complex,
     is_half_precision,
     namespace_of,
-    positive_index,
     precision_of,
     restored,
 )
+from structmat._arrays.checks import integer
 from structmat._arrays.dispatch import PairRules, add, compose, prepare, scale
 from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
 from structmat._arrays.parameters import Parametrised
@@ -252,7 +252,7 @@ class Operator(Parametrised, ABC, Generic[Op]):
         """
         owner = f"{type(self).__name__}.prepare"
         require_engine(engine, owner)
-        threads = None if workers is None else positive_index(workers, owner, "workers")
+        threads = None if workers is None else integer(workers, owner, "workers")
         prepared: Op = prepare(self, Settings(engine, threads, ready=True))
         return prepared
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from operator import is_
 from typing import Any
 
-from structmat._arrays.arrays import broadcast_shapes, common_dtype, complex_partner, namespace_of
+from structmat._arrays import broadcast_shapes, common_dtype, complex_partner, namespace_of
 from structmat._arrays.dispatch import prepare
 from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
 from structmat._arrays.typing import DType

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from structmat._arrays.arrays import dtype_name, filled, is_complex, is_numpy, library_of, precision_of
+from structmat._arrays import dtype_name, filled, is_complex, is_numpy, library_of, precision_of
 from structmat._arrays.dispatch import add, compose, prepare, scale
 from structmat._arrays.typing import Array, ArrayLike, DType, Namespace, Scalar
 from structmat._engine import ChunkedPlan, Plan, Products, Scaling, Settings, Step, direct_up_to, ducc, products_of

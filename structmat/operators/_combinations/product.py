@@ -7,7 +7,7 @@ from functools import reduce
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from structmat._arrays.arrays import concat_last
+from structmat._arrays import concat_last
 from structmat._arrays.dispatch import compose, scale
 from structmat._arrays.errors import ArgumentValueError
 from structmat._arrays.typing import Array, DType, Namespace, Scalar

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from structmat._arrays.arrays import (
+from structmat._arrays import (
     as_floating,
     common_dtype,
     complex_partner,
@@ -14,8 +14,8 @@ from structmat._arrays.arrays import (
     is_complex,
     is_complex_scalar,
     namespace_of,
+    scale_array,
 )
-from structmat._arrays.arrays import scale as scale_array
 from structmat._arrays.dispatch import add, compose, scale
 from structmat._arrays.typing import Array, DType, Namespace, Scalar
 from structmat._engine import Plan, Settings

@@ -220,7 +220,7 @@ class _Work:
         self._folder, self._names, self._callback = folder, names, callback
         self._sizes = {name: tasks[name].size for name in names}
         _log.info("%d of %d layers are to be done", len(folder.pending(names)), len(names))
-        self._tell(None, None)
+        self._tell("", None)
 
     def take(self, name: str, outcome: Outcome) -> None:
         """Keep what a unit of work gave."""
@@ -235,12 +235,12 @@ class _Work:
         if name in self._sizes:
             self._tell(name, error)
 
-    def _tell(self, layer: str | None, error: float | None) -> None:
+    def _tell(self, name: str, error: float | None) -> None:
         if self._callback is not None:
-            undone = [name for name in self._folder.pending(self._names) if name not in self.faults]
-            share = 1 - sum(self._sizes[name] for name in undone) / sum(self._sizes.values())
-            done = len(self._names) - len(undone)
-            self._callback(CheckpointProgress(done, len(self._names), share, layer, error))
+            undone = [layer for layer in self._folder.pending(self._names) if layer not in self.faults]
+            share = 1 - sum(self._sizes[layer] for layer in undone) / sum(self._sizes.values())
+            n_done, n_units = len(self._names) - len(undone), len(self._names)
+            self._callback(CheckpointProgress(name, n_done, n_units, share, error))
 
 
 def _found(folder: WorkFolder, names: list[str], plan: ChangePlan, faults: dict[str, str]) -> CheckpointFit:

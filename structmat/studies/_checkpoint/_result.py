@@ -65,13 +65,13 @@ class CheckpointFit(FittedLayers):
 class CheckpointProgress(NamedTuple):
     """State of a fit of a checkpoint, as handed to the `callback` of `fit_checkpoint`."""
 
-    done: int
+    name: str
+    """The layer just done; empty at the start."""
+    n_done: int
     """Layers that are done, those of earlier runs included."""
-    total: int
+    n_units: int
     """Layers in all."""
     share: float
     """Of the entries of all layers that are done, between 0 and 1; the time goes roughly with it."""
-    layer: str | None
-    """The layer just done; None at the start."""
     error: float | None
-    """Its relative error."""
+    """Relative error of the layer just done."""

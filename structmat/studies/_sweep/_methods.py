@@ -43,18 +43,25 @@ class Outcome(NamedTuple):
 def budget(shape: tuple[int, int], n_factors: int, block_size: int) -> int:
     """Return the parameters of a CDD product: what every method may use at most.
 
-    Raises ValueError, saying why, where there is no such product.
+    Raises ArgumentValueError where there is no such product.
     """
     return CDDLayout(shape, n_factors, block_size).n_parameters
 
 
 def apply(
-    matrix: NDArray[Any], setting: Setting, *, weights: NDArray[Any] | None = None, **fit_options: Any
+    matrix: NDArray[Any], setting: Setting, *, input_second_moment: NDArray[Any] | None = None, **fit_options: Any
 ) -> Outcome:
     """Approximate a matrix by the best, or the best that is found, with no more than the budget."""
     method, n_factors, block_size, seed = setting
     if method == "cdd":
-        result = fit_cdd(matrix, n_factors, block_size=block_size, input_second_moment=weights, rng=seed, **fit_options)
+        result = fit_cdd(
+            matrix,
+            n_factors,
+            block_size=block_size,
+            input_second_moment=input_second_moment,
+            rng=seed,
+            **fit_options,
+        )
         if result.stopped == "interrupted":  # such a result is not the one that the same seed gives
             raise KeyboardInterrupt
         return Outcome(
@@ -66,7 +73,7 @@ def apply(
             n_iter=result.n_iter,
             converged=result.converged,
         )
-    allowed = budget(matrix.shape, n_factors, block_size)
-    best = baseline_errors(matrix, [allowed], names=[method], input_second_moment=weights)
-    ((used,), (error,)) = best[method]
-    return Outcome(int(used), float(error))
+    allowed = [budget(matrix.shape, n_factors, block_size)]
+    best = baseline_errors(matrix, allowed, names=[method], input_second_moment=input_second_moment)
+    ((used, error),) = best.values()
+    return Outcome(int(used[0]), float(error[0]))

@@ -10,6 +10,7 @@ from itertools import product
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import structmat
+from structmat._arrays.errors import ArgumentError
 from structmat.fit import weighted_norm
 from structmat.studies._sweep._layers import Layer, find_layers
 from structmat.studies._sweep._methods import WEIGHTED, Setting, apply, budget
@@ -18,7 +19,7 @@ from structmat.studies._sweep._study import StudyRow
 if TYPE_CHECKING:
     from structmat.studies._sweep._config import SweepConfig
 
-__all__ = ["Failure", "Plan", "Unit", "cost", "do_unit", "fit_options", "make_plan"]
+__all__ = ["Failure", "SweepPlan", "Unit", "cost", "do_unit", "fit_options", "make_plan"]
 
 
 class Unit(NamedTuple):
@@ -36,7 +37,7 @@ class Failure(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Plan:
+class SweepPlan:
     """All units of a sweep."""
 
     units: dict[str, Unit] = field(default_factory=dict)
@@ -45,12 +46,12 @@ class Plan:
     """Reasons why combinations of settings are no units, and how many units they would have been."""
 
 
-def make_plan(config: SweepConfig, callback: Callable[[str], object] | None = None) -> Plan:
+def make_plan(config: SweepConfig, callback: Callable[[str], object] | None = None) -> SweepPlan:
     """Find the layers and return what is to be done with them, in the order of the table.
 
     The callback hears the name of every layer that is about to be read.
     """
-    plan = Plan()
+    plan = SweepPlan()
     options = fit_options(config)
     for layer in find_layers(config):
         if callback is not None:
@@ -75,12 +76,12 @@ def make_plan(config: SweepConfig, callback: Callable[[str], object] | None = No
 
 def _unavailable(layer: Layer, method: str, n_factors: int, block_size: int) -> str:
     """Return why there is no such approximation, or nothing."""
-    if layer.read_weights is not None and method not in WEIGHTED:
+    if layer.read_moment is not None and method not in WEIGHTED:
         return f"{method} has no closed form for weighted errors"
     try:
         budget(layer.shape, n_factors, block_size)
-    except ValueError as error:
-        return str(error).removeprefix("fit_cdd: ")
+    except ArgumentError as error:
+        return f"{error.argument} {error.text}"
     return ""
 
 
@@ -106,9 +107,9 @@ def do_unit(unit: Unit) -> StudyRow | Failure:
     began = time.perf_counter()
     layer, setting, options = unit
     try:
-        matrix, weights = layer.matrix(), layer.weights()
-        outcome = apply(matrix, setting, weights=weights, **options)
-        norm = weighted_norm(matrix, weights)
+        matrix, moment = layer.matrix(), layer.input_second_moment()
+        outcome = apply(matrix, setting, input_second_moment=moment, **options)
+        norm = weighted_norm(matrix, moment)
     except (ValueError, OSError, MemoryError) as error:
         return Failure(" ".join(str(error).split()) or type(error).__name__)
     return StudyRow(
@@ -116,7 +117,7 @@ def do_unit(unit: Unit) -> StudyRow | Failure:
         rows=layer.shape[0],
         cols=layer.shape[1],
         norm=norm,
-        weighted=weights is not None,
+        weighted=moment is not None,
         **setting._asdict(),
         budget=budget(layer.shape, setting.n_factors, setting.block_size),
         **outcome._asdict(),

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from structmat._arrays.arrays import positive_index
+from structmat._arrays.checks import integer
 from structmat._arrays.errors import ArgumentValueError
 from structmat.fit import FitResult
 from structmat.operators import CDDLayout, CDDProduct
@@ -93,9 +93,9 @@ class CDDAdapter(nn.Module):
         device: torch.device | str | None = None,
     ) -> None:
         super().__init__()
-        self.in_features = positive_index(in_features, "CDDAdapter", "in_features")
-        self.out_features = positive_index(out_features, "CDDAdapter", "out_features")
-        n_factors = positive_index(n_factors, "CDDAdapter", "n_factors")
+        self.in_features = integer(in_features, "CDDAdapter", "in_features")
+        self.out_features = integer(out_features, "CDDAdapter", "out_features")
+        n_factors = integer(n_factors, "CDDAdapter", "n_factors")
         if n_factors < 3 or n_factors % 2 == 0:
             raise ArgumentValueError("CDDAdapter", "n_factors", f"must be odd and at least 3, got {n_factors}")
         shape = (self.out_features, self.in_features)

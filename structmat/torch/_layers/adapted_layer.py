@@ -58,7 +58,10 @@ class AdaptedLayer(nn.Module):
         self._enabled = True
         self._selection: tuple[str | None, ...] | None = None
         self._unmerged: tuple[nn.Parameter] | None = None  # in a tuple, so as not to be registered
+        self._merge_after_load = False
         self.add_adapter(name, **options)
+        self.register_state_dict_post_hook(_save_unmerged)
+        self.register_load_state_dict_post_hook(_merge_again)
         if base is not None:
             self.train(base.training)
             base.requires_grad_(requires_grad=False)
@@ -238,6 +241,12 @@ class AdaptedLayer(nn.Module):
             (self.base.weight,) = self._unmerged
             self._unmerged = None
 
+    def _load_from_state_dict(self, *args: Any) -> None:
+        """Unmerge before the base gets its weight; `_merge_again` follows."""
+        self._merge_after_load = self.is_merged
+        self.unmerge()
+        super()._load_from_state_dict(*args)
+
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         """Move the kept weight along, in `to`, `half`, ..."""
         super()._apply(fn, recurse)
@@ -305,3 +314,18 @@ class AdaptedLayer(nn.Module):
         """
         state = "" if self._enabled else ", disabled"
         return f"active={list(self._active)}{', merged' if self.is_merged else ''}{state}"
+
+
+def _save_unmerged(layer: AdaptedLayer, state: dict[str, Any], prefix: str, _: Any) -> None:
+    """Put the weight without changes into a state dict, which holds the changes by themselves."""
+    key = f"{prefix}base.weight"
+    if layer._unmerged is not None and key in state:
+        (weight,) = layer._unmerged
+        state[key] = weight if isinstance(state[key], nn.Parameter) else weight.detach()
+
+
+def _merge_again(layer: AdaptedLayer, _: Any) -> None:
+    """Merge what a state dict brought, if changes were merged before."""
+    if layer._merge_after_load:
+        layer._merge_after_load = False
+        layer.merge()

@@ -37,11 +37,11 @@ def change_flops(adapter: CDDAdapter) -> int:
     40652
     """
     total = 0.0
-    for factor in adapter.factors:
-        if factor.ndim == 1:
-            total += len(factor)
+    for shape in adapter.layout.vector_shapes:
+        if len(shape) == 1:
+            total += shape[0]
         else:
-            p, q, b = factor.shape
+            p, q, b = shape
             total += (p + q) * 2.5 * b * log2(b) + (8 * p * q - 2 * p) * (b // 2 + 1)
     return round(total)
 

@@ -57,9 +57,10 @@ def param_groups(
     circulants: dict[int, list[nn.Parameter]] = {}
     for module in model.modules():
         if isinstance(module, CDDAdapter):
-            for factor, (_, cols) in zip(module.factors, module.layout.factor_shapes, strict=True):
+            layout = module.layout  # and not the shapes of parameters, which sharding may have flattened
+            for factor, kind, (_, cols) in zip(module.factors, layout.kinds, layout.factor_shapes, strict=True):
                 if factor.requires_grad:
-                    (diagonals if factor.ndim == 1 else circulants.setdefault(cols, [])).append(factor)
+                    (diagonals if kind == "diagonal" else circulants.setdefault(cols, [])).append(factor)
     if not diagonals and not circulants:
         raise ArgumentValueError("param_groups", "model", "has no trainable CDD adapter")
     groups: list[dict[str, Any]] = [{"name": "diagonals", "params": diagonals, "lr": lr, "weight_decay": 0.0}]

@@ -147,7 +147,7 @@ def test_as_a_solver_of_fit_cdd():
 
 
 def test_refusals():
-    with pytest.raises(ValueError, match='fit_cdd: solver must not be "als" beyond a side of 512 but for .*, got 513'):
+    with pytest.raises(ValueError, match=r'fit_cdd: solver must not be "als" beyond a side of 512 but for .*, got 513'):
         fit_cdd(np.eye(513), 5, solver="als")
     with pytest.raises(ValueError, match='fit_cdd: solver must not be "als" with input_second_moment'):
         fit_cdd(np.eye(4), 5, solver="als", input_second_moment=np.ones(4))

@@ -9,7 +9,14 @@ from scipy.linalg import circulant
 from structmat.fit._many_factors import objective as objectives
 from structmat.fit._many_factors import spectra
 from structmat.fit._many_factors.objective import Objective
-from structmat.fit._many_factors.parameters import balanced, extended, from_vectors, scales, split, to_vectors
+from structmat.fit._many_factors.parameters import (
+    balanced,
+    extended,
+    factor_parameters,
+    from_vectors,
+    split,
+    to_vectors,
+)
 from structmat.fit._many_factors.starts import random_orthogonal, weighted_rank_one
 from structmat.operators import CDDLayout
 
@@ -167,7 +174,8 @@ def test_random_starts_are_isometries_of_entries_of_one_size(layout, real):
 
 
 def test_circulants_are_scaled_by_the_root_of_the_longer_side():
-    assert scales(CDDLayout((6, 4), 5, 2)) == pytest.approx([1.0, np.sqrt(6.0), 1.0, 2.0, 1.0])
+    scales = [factor.scale for factor in factor_parameters(CDDLayout((6, 4), 5, 2))]
+    assert scales == pytest.approx([1.0, np.sqrt(6.0), 1.0, 2.0, 1.0])
 
 
 def test_weighted_rank_one_is_least_squares():

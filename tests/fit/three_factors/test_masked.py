@@ -6,7 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from structmat import CDDProduct, fit_cdd
-from structmat.fit._three_factors.masked import MaskedGrid, masked_circulant_step, masked_residual_norm2, masked_sweep
+from structmat.fit._three_factors.masked import (
+    MaskedGrid,
+    masked_circulant_step,
+    masked_iteration,
+    masked_residual_norm2,
+)
 from structmat.fit._three_factors.vectors import Factors
 
 
@@ -62,7 +67,7 @@ def test_every_step_is_stationary_and_residuals_are_those_of_dense_formulas(prob
     for _ in range(3):
         other = c + 0.1 * gaussian(rng, c.shape, real)
         assert best <= objective((a, other, b)) + 1e-12
-    factors, residual = masked_sweep(grid, c, b)
+    factors, residual = masked_iteration(grid, c, b)
     assert objective(factors) <= best + 1e-12
     assert residual == pytest.approx(objective(factors), abs=1e-12)
     assert masked_residual_norm2(grid, factors) == pytest.approx(residual, abs=1e-12)

@@ -7,7 +7,7 @@ from structmat.fit._three_factors.alternate import Run
 from structmat.fit._three_factors.blocks import BlockGrid, cyclic_windows
 from structmat.fit._three_factors.shift_synchronisation import _links, _shift_chain, shift_synchronisation_start
 from structmat.fit._three_factors.starts import circulant_start, diagonal_start, random_start, rank_one_start
-from structmat.fit._three_factors.steps import residual_norm2, sweep
+from structmat.fit._three_factors.steps import iteration, residual_norm2
 from structmat.fit._three_factors.vectors import Factors
 
 SHAPES = [((6, 6), 6), ((11, 17), 6), ((5, 9), 2), ((4, 7), 1), ((1, 5), 5), ((300, 310), 300)]
@@ -54,7 +54,7 @@ def test_chunks_cover_every_row_once(bounds, shape, block_size):
 
 
 @pytest.mark.parametrize("start", STARTS)
-def test_starts_and_sweeps_tell_their_residual(problem, dense, start):
+def test_starts_and_iterations_tell_their_residual(problem, dense, start):
     W, grid = problem
     factors = start(grid, np.random.default_rng(0))
     scaled = W / 2.0**grid.exponent
@@ -63,19 +63,19 @@ def test_starts_and_sweeps_tell_their_residual(problem, dense, start):
     )
     before = residual_norm2(grid, factors)
     for _ in range(3):
-        factors, residual = sweep(grid, factors.c, factors.b)
+        factors, residual = iteration(grid, factors.c, factors.b)
         direct = np.linalg.norm(scaled - dense_of(factors, W.shape, dense)) ** 2
         assert residual == pytest.approx(direct, rel=1e-9, abs=1e-12 * grid.norm2)
         assert residual <= before * (1 + 1e-12) + 1e-15
         before = residual
 
 
-def test_a_sweep_ends_in_a_least_squares_solution(problem):
-    """At the end of a sweep no change of the last vector lowers the residual, whatever the dynamic range."""
+def test_an_iteration_ends_in_a_least_squares_solution(problem):
+    """At the end of an iteration no change of the last vector lowers the residual, whatever the dynamic range."""
     _, grid = problem
     rng = np.random.default_rng(1)
     c = rng.standard_normal((grid.p, grid.q, grid.m)) * 10.0 ** rng.uniform(-9, 0, grid.m)
-    factors, residual = sweep(grid, c, grid.cols_present * rng.standard_normal((grid.q, grid.m)))
+    factors, residual = iteration(grid, c, grid.cols_present * rng.standard_normal((grid.q, grid.m)))
     for _ in range(5):
         moved = factors._replace(b=factors.b * (1 + 1e-3 * rng.standard_normal(factors.b.shape)))
         assert residual_norm2(grid, moved) >= residual * (1 - 1e-9)
