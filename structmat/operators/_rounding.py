@@ -8,9 +8,12 @@ from typing import Any
 from structmat._arrays import device_of
 from structmat._arrays.typing import Array, Namespace
 from structmat.operators._block_circulant import BlockCirculant
-from structmat.operators._diagonal import Diagonal
+from structmat.operators._circulant import Circulant, SpectralCirculant
 
 __all__ = ["log_spread_and_norm"]
+
+# Factors whose products go through transforms.
+_TRANSFORMED = (Circulant, SpectralCirculant, BlockCirculant)
 
 
 def log_spread_and_norm(factors: Sequence[Any], right: Array, left: Array, xp: Namespace) -> tuple[Array, Array]:
@@ -34,14 +37,14 @@ def log_spread_and_norm(factors: Sequence[Any], right: Array, left: Array, xp: N
     errors: list[tuple[Array, Array]] = []
     z, scale = _normalised(right, 0.0, xp)
     for factor in reversed(factors):
-        if not isinstance(factor, Diagonal):
+        if isinstance(factor, _TRANSFORMED):
             errors.append((_errors(factor, z, xp), scale))
         z, scale = _normalised(factor._matvec(z, xp), scale, xp)
     norm = 0.5 * _log(_mean_square(z, xp), xp) + scale
     y, scale = _normalised(left, 0.0, xp)
     terms = []
     for factor in factors:
-        if not isinstance(factor, Diagonal):
+        if isinstance(factor, _TRANSFORMED):
             made, at = errors.pop()
             carried = _mean_square(_blocks(y, factor, xp, axis=0), xp)
             terms.append(_log(xp.sum(made * carried, axis=-1), xp) + 2.0 * (at + scale))
