@@ -19,6 +19,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import structmat as sm
+from structmat.plot import draw_curve
 
 # beside this script, or in the working directory where there is no script
 folder = Path(globals().get("__file__", "here")).parent / "data"
@@ -62,6 +63,6 @@ for curve, colour, name in ((plain, "#D55E00", "without weights"), (weighted, "#
 left.set(xlabel="number of factors", ylabel="relative error", xticks=numbers)
 left.grid(color="0.9")
 left.legend(frameon=False)
-weighted.plot(right)
+draw_curve(right, weighted)
 right.set_ylim(0.0, 1.15)
 plt.show()
