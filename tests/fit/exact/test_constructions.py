@@ -193,7 +193,7 @@ def test_methods():
     assert factorize_cdd(W, 23, rng=0, time_limit=0).solver == "levenberg-marquardt"
     with pytest.raises(ArgumentValueError, match=r"n_factors must be at least 41 to construct W, got 40"):
         factorize_cdd(W, 40, method="constructive")
-    with pytest.raises(ArgumentValueError, match='method must be one of "auto", "search", "constructive", got "x"'):
+    with pytest.raises(ArgumentValueError, match=r'method must be one of "auto", "search", "constructive", got .x.'):
         factorize_cdd(W, method="x")
 
 

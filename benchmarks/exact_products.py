@@ -1,0 +1,91 @@
+"""Errors and times of `factorize_cdd` on matrices of any kind and growing side.
+
+    python benchmarks/exact_products.py [--sizes 64 128 256 512 1024] [--kinds complex ...] [--quick] [--out FOLDER]
+
+Every row is one factorisation on one thread. The error is relative, in the Frobenius norm, of the product that a user
+gets: of ``operator @ eye`` and of ``to_dense``, the larger of both. Seconds are the processor's, short forms and the
+error that `factorize_cdd` reports included. --quick makes everything tiny; --out writes ``exact_products.md`` there,
+where rows that were not measured keep what an earlier run found.
+"""
+
+# ruff: noqa: E402  # threads are limited before libraries start them
+from __future__ import annotations
+
+from _common import machine, one_thread, save_results, table
+
+one_thread()
+
+import argparse
+import csv
+import time
+from pathlib import Path
+
+import numpy as np
+import scipy.linalg
+
+import structmat as sm
+
+FIELDS = ("n", "matrix", "start", "factors", "error", "seconds")
+
+
+def gaussian(rng: np.random.Generator, *shape: int) -> np.ndarray:
+    return rng.standard_normal(shape) + 1j * rng.standard_normal(shape)
+
+
+def unitary(rng: np.random.Generator, n: int) -> np.ndarray:
+    return np.linalg.qr(gaussian(rng, n, n))[0]
+
+
+KINDS = {
+    "complex": lambda rng, n: gaussian(rng, n, n),
+    "real": lambda rng, n: rng.standard_normal((n, n)),
+    "unitary": unitary,
+    "permutation": lambda rng, n: np.eye(n)[rng.permutation(n)],
+    "identity": lambda _, n: np.eye(n),
+    "DFT": lambda _, n: scipy.linalg.dft(n, scale="sqrtn"),
+    "Hadamard": lambda _, n: scipy.linalg.hadamard(n) / np.sqrt(n),
+    "singular": lambda rng, n: unitary(rng, n) * np.append(np.ones(n - 1), 0.0) @ unitary(rng, n),
+    "condition 1e8": lambda rng, n: unitary(rng, n) * np.logspace(0, -8, n) @ unitary(rng, n),
+    "triangular": lambda rng, n: np.triu(gaussian(rng, n, n)),
+    "rank 8": lambda rng, n: gaussian(rng, n, 8) @ gaussian(rng, 8, n),
+}
+
+
+def measured(kind: str, n: int) -> list[str]:
+    W = KINDS[kind](np.random.default_rng(1000 + n), n)
+    begun = time.process_time()
+    result = sm.factorize_cdd(W, rng=0, method="constructive")
+    seconds = time.process_time() - begun
+    products = (result.operator @ np.eye(n), np.asarray(result.operator.to_dense()))
+    error = max(np.linalg.norm(P - W) for P in products) / np.linalg.norm(W)
+    return [str(n), kind, result.start, str(result.operator.n_factors), f"{error:.1e}", f"{seconds:.2g}"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[64, 128, 256, 512, 1024])
+    parser.add_argument("--kinds", nargs="+", choices=list(KINDS), default=list(KINDS))
+    parser.add_argument("--quick", action="store_true", help="a tiny side, to see that it runs")
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    rows = []
+    for n in [32] if options.quick else options.sizes:
+        for kind in options.kinds:
+            rows.append(measured(kind, n))
+            print(*rows[-1], sep="  ", flush=True)
+    if options.out and (options.out / "exact_products.csv").exists():
+        with (options.out / "exact_products.csv").open(newline="", encoding="utf-8") as file:
+            earlier = list(csv.reader(file))[1:]
+        done = {tuple(row[:2]) for row in rows}
+        rows += [row for row in earlier if tuple(row[:2]) not in done]
+    names = list(KINDS)
+    rows.sort(key=lambda row: (int(row[0]), names.index(row[1])))
+    text = f"{machine('structmat', 'numpy', 'scipy')}\n\n{table(FIELDS, rows, left=3)}"
+    print(text)
+    if options.out:
+        title = "# Exact products by construction\n\n`python benchmarks/exact_products.py`"
+        save_results(options.out, "exact_products", FIELDS, rows, f"{title}\n\n{text}")
+
+
+if __name__ == "__main__":
+    main()
