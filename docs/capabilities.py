@@ -1,4 +1,4 @@
-"""Write the operator x operation table of README.md from the registry of operators in tests/registry.py.
+"""Write the operator x operation table of docs/capabilities.md from the registry of operators in tests/registry.py.
 
 Run ``python docs/capabilities.py`` to write it, with ``--check`` to fail where it is stale. The laws in
 tests/operators/test_laws.py hold every "yes" to a dense reference, every "-" to an error that names the alternative.
@@ -14,7 +14,7 @@ sys.path.insert(0, str(ROOT))
 
 from tests.registry import CLOSED_FORMS, REGISTRY
 
-README = ROOT / "README.md"
+PAGE = ROOT / "docs/capabilities.md"
 START, END = "<!-- capabilities: written by docs/capabilities.py -->\n", "<!-- /capabilities -->\n"
 GROUPS = (
     ("inv", "solve"),
@@ -49,16 +49,16 @@ def table() -> str:
 
 
 def main() -> None:
-    text = README.read_text(encoding="utf-8")
+    text = PAGE.read_text(encoding="utf-8")
     before, _, rest = text.partition(START)
     _, _, after = rest.partition(END)
     if not (rest and after):
-        raise SystemExit(f"{README.name} lacks the lines {START.strip()} and {END.strip()}")
+        raise SystemExit(f"{PAGE.name} lacks the lines {START.strip()} and {END.strip()}")
     new = f"{before}{START}{table()}{END}{after}"
     if "--check" not in sys.argv[1:]:
-        README.write_text(new, encoding="utf-8")
+        PAGE.write_text(new, encoding="utf-8")
     elif new != text:
-        raise SystemExit(f"{README.name}: the operator x operation table is stale; run python docs/capabilities.py")
+        raise SystemExit(f"{PAGE.name}: the operator x operation table is stale; run python docs/capabilities.py")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The documentation: its examples run, every public name has a page, the table in the README is the registry's."""
+"""The documentation: its examples run, every public name has a page, the table of operators is the registry's."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_figures_of_speed_are_those_measured() -> None:
     with (ROOT / "benchmarks/results/floor.csv").open(newline="", encoding="utf-8") as file:
         ratios = {(row["group"], row["case"]): float(row["ratio"]) for row in csv.DictReader(file)}
     lines = re.findall(
-        r"^\| (.+ vectors?), n = ([\d,]+).*? \| (.+) \|$", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE
+        r"^\| (.+ vectors?), n = ([\d,]+).*? \| (.+) \|$", (ROOT / "docs/measured.md").read_text("utf-8"), re.MULTILINE
     )
     assert len(lines) > 3
     columns = (
