@@ -16,7 +16,8 @@ Chains of any number of factors:
 
 - `_square`, `_rectangle`: the problem on one block, and on a rectangle or several
 - `_search`: its search from starts through exploration, polish and growth
-- `_chain_starts`: starting points
+- `_matrix_starts`: starting points read off the matrix, and their list; `_rank_two`: every matrix of rank two
+- `_chain_starts`: other starting points
 - `_adam`, `_lbfgs`: exploration and polish, first order
 - `_block_objective`, `_objective`: the error and its gradient by transforms, on several blocks and on one
 - `_levelling`: a way in to matrices of widely spread singular values

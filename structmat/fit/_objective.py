@@ -113,6 +113,16 @@ class Objective:
         return self._target.dtype
 
     @property
+    def target(self) -> NDArray[Any]:
+        """The matrix that is fitted."""
+        return self._target.T
+
+    @property
+    def inputs(self) -> NDArray[Any] | None:
+        """What its columns are combined with, None for the identity."""
+        return None if self._inputs is None else self._inputs.T
+
+    @property
     def weighted(self) -> bool:
         """Whether the inputs are other than the identity."""
         return self._inputs is not None

@@ -15,6 +15,7 @@ from structmat.fit._chain_starts import extended, random_orthogonal
 from structmat.fit._control import Control
 from structmat.fit._lbfgs import polish
 from structmat.fit._levenberg_marquardt import levenberg_marquardt
+from structmat.fit._matrix_starts import MATRIX_STARTS, Sought
 from structmat.fit._objective import First, Layout, Objective
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ _FINALISTS, _RIVAL, _POLISH = 2, 1.003, 1000
 _LM_PARAMETERS, _LM_ITERATIONS = 700, 40
 # Solvers that take the matrix itself.
 _BY_MATRIX = {"lm": levenberg_marquardt, "als": alternating_least_squares}
+# Starts read off the matrix, and their polish, get this share of the time that is left.
+_STARTS_SHARE = 0.4
 # Shorter chains get this share of the time that is left.
 _GROWTH_SHARE = 0.35
 # An exploration at full length of this much work comes first in a fit of limited time; if it takes more than the second
@@ -102,6 +105,8 @@ class Search:
     plan: Plan
     found: dict[int, Candidate] = field(default_factory=dict)
     """Chains of fewer factors by their number, shared by the searches for them."""
+    read_off: dict[Layout, list[Candidate]] = field(default_factory=dict)
+    """Chains from starts that are read off the matrix by their layout, shared as well."""
 
     def run(self, layout: Layout, given: Sequence[Candidate] = ()) -> Candidate:
         """Return the best chain of a layout.
@@ -127,6 +132,11 @@ class Search:
     def _run(
         self, layout: Layout, given: Sequence[Candidate] = (), early: Candidate | None = None, *, once: bool = False
     ) -> Candidate:
+        if layout not in self.read_off:
+            self.read_off[layout] = self._read_off(layout)
+        exact = [candidate for candidate in self.read_off[layout] if self._exact(candidate)]
+        if exact:
+            return exact[0]
         shorter = [self._extend(candidate, layout) for candidate in given]
         for name, first, vectors in self.closed_forms:
             if len(vectors) + (first != layout.first) <= layout.n_factors:
@@ -135,10 +145,26 @@ class Search:
             grown = [replace(self._extend(previous, layout), start="growth") for previous in self._fewer(layout)]
             shorter = grown + shorter
         best = min(shorter if early is None else [early, *shorter], key=_error)
-        found = [best]
+        # The search beyond does not begin from starts that are read off: it finds no less than it does without them.
+        found = [best, *self.read_off[layout]]
         if not self._done(best) and (layout.n_factors > 1 or self.fine.weighted):
             found += self._search_beyond(layout, best, once=once)
         return min(found, key=_error)
+
+    def _read_off(self, layout: Layout) -> list[Candidate]:
+        """Return the chains of a layout, polished, that the starts read off the matrix; up to the first exact one."""
+        part = replace(self, control=self.control.until(self.control.share(_STARTS_SHARE)))
+        rng = np.random.default_rng([self.seed, layout.n_factors, 2])
+        sought = Sought(self.fine.target, self.fine.inputs, layout)
+        found: list[Candidate] = []
+        with self.control.interruptible():
+            for name, start in MATRIX_STARTS:
+                for first, vectors in start(sought, rng, part.control.stopped):
+                    begun = self._candidate(name, layout, extended(layout, vectors, first))
+                    found.append(part._polish(replace(begun, history=(begun.error,))))
+                    if self._done(found[-1]):
+                        return found
+        return found
 
     def _fewer(self, layout: Layout) -> Iterator[Candidate]:
         """Search for chains of fewer factors to grow, each number of them once.
@@ -280,7 +306,10 @@ class Search:
         return self._candidate(candidate.start, layout, extended(layout, candidate.vectors, first))
 
     def _done(self, candidate: Candidate) -> bool:
-        return self.control.stopped() or candidate.error <= 4.0 * float(np.finfo(self.fine.dtype).eps)
+        return self.control.stopped() or self._exact(candidate)
+
+    def _exact(self, candidate: Candidate) -> bool:
+        return candidate.error <= 4.0 * float(np.finfo(self.fine.dtype).eps)
 
 
 def _error(candidate: Candidate) -> float:
