@@ -1,4 +1,4 @@
-"""Measure which method multiplies a circulant fastest, for the table in `structmat/_fft/_table.py`.
+"""Measure which method multiplies a circulant fastest, for the table in `structmat/_engine/table.py`.
 
 ``python benchmarks/engine_table.py`` prints, one thread each,
 
@@ -30,8 +30,7 @@ import numpy as np
 from array_api_compat import numpy as numpy_namespace
 
 import structmat as sm
-from structmat._convolution import convolution as planned
-from structmat._fft import (
+from structmat._engine import (
     FourStep,
     Settings,
     _four_step,
@@ -45,6 +44,7 @@ from structmat._fft import (
     spectrum,
     transforms,
 )
+from structmat.operators._convolution import convolution as planned
 
 DTYPES = ("float32", "float64", "complex64", "complex128")
 SIZES = (64, 128, 256, 512, 1000, 1024, 2048, 4096, 16384, 65536, 2**18, 2**20)

@@ -30,8 +30,8 @@ import numpy as np
 from scipy.optimize import minimize
 
 import structmat as sm
-from structmat.fit._chain_starts import random_orthogonal
-from structmat.fit._objective import Layout
+from structmat.fit._many_factors.objective import Layout
+from structmat.fit._many_factors.starts import random_orthogonal
 
 try:
     import torch

@@ -20,22 +20,34 @@ import importlib
 from types import ModuleType
 
 from structmat import preconditioners, testing
-from structmat._algebra import Product, Scaled, Sum
-from structmat._base import LinearOperator
-from structmat._config import show_config
-from structmat._linalg import EigResult, SlogdetResult
-from structmat._neutral import Fourier, Identity
-from structmat._prepared import Prepared
-from structmat.block_circulant import BlockCirculant
-from structmat.cdd import CDDProduct
-from structmat.circulant import Circulant, SpectralCirculant
-from structmat.diagonal import Diagonal
+from structmat._arrays.errors import ArgumentError, ArgumentTypeError, ArgumentValueError
+from structmat._engine.config import show_config
 from structmat.fit import ErrorCurve, FitResult, error_curve, factorize_cdd, fit_cdd
-from structmat.toeplitz import Hankel, Toeplitz
+from structmat.operators import (
+    BlockCirculant,
+    CDDProduct,
+    Circulant,
+    Diagonal,
+    EigResult,
+    Fourier,
+    Hankel,
+    Identity,
+    LinearOperator,
+    Prepared,
+    Product,
+    Scaled,
+    SlogdetResult,
+    SpectralCirculant,
+    Sum,
+    Toeplitz,
+)
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "ArgumentError",
+    "ArgumentTypeError",
+    "ArgumentValueError",
     "BlockCirculant",
     "CDDProduct",
     "Circulant",
@@ -63,8 +75,17 @@ __all__ = [
 ]
 
 
+_ON_FIRST_USE = frozenset({"cli", "io", "jax", "peft", "plot", "scipy", "studies", "torch"})
+"""Modules that are imported when they are first asked for: they bring a framework, or take longer than all the rest."""
+
+
 def __getattr__(name: str) -> ModuleType:
-    """Import ``sm.io``, ``sm.plot`` and ``sm.scipy`` on first use: they would more than double the import time."""
-    if name in {"io", "plot", "scipy"}:
+    """Import a module such as ``sm.io`` or ``sm.torch`` on first use."""
+    if name in _ON_FIRST_USE:
         return importlib.import_module(f"structmat.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """Return what the package offers, modules that are not imported yet included."""
+    return sorted({*globals(), *_ON_FIRST_USE})

@@ -17,18 +17,25 @@ from typing import Any
 
 import jax
 
-from structmat._algebra import Product, Scaled, Sum
-from structmat._base import LinearOperator
-from structmat._block_convolution import BlockConvolution
-from structmat._chain import ChainPlan
-from structmat._convolution import Convolution
-from structmat._neutral import Fourier, Identity
-from structmat._prepared import Prepared
-from structmat.block_circulant import BlockCirculant
-from structmat.cdd import CDDProduct
-from structmat.circulant import Circulant, SpectralCirculant
-from structmat.diagonal import Diagonal
-from structmat.toeplitz import Hankel, Toeplitz
+from structmat.operators import (
+    BlockCirculant,
+    CDDProduct,
+    Circulant,
+    Diagonal,
+    Fourier,
+    Hankel,
+    Identity,
+    LinearOperator,
+    Prepared,
+    Product,
+    Scaled,
+    SpectralCirculant,
+    Sum,
+    Toeplitz,
+)
+from structmat.operators._block_convolution import BlockConvolution
+from structmat.operators._chain import ChainPlan
+from structmat.operators._convolution import Convolution
 
 __all__ = ["register_operator"]
 

@@ -8,7 +8,7 @@ import numpy as np
 from scipy.linalg import svdvals
 from scipy.sparse.linalg import ArpackError, svds
 
-from structmat.fit._interchange import as_matrix, to_numpy
+from structmat.fit._numpy_bridge import as_matrix, to_numpy
 
 try:
     from matplotlib.figure import Figure
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
 
-    from structmat._typing import ArrayLike
+    from structmat._arrays.typing import ArrayLike
     from structmat.fit import ErrorCurve, FitResult
 
 __all__ = ["SUFFIXES", "curve_figure", "draw_curve", "fit_figure"]

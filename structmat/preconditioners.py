@@ -7,12 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from structmat._arrays import as_floating, broadcast_shapes, common_dtype, device_of, is_complex, namespace_of
-from structmat._base import LinearOperator
-from structmat._fft import fast_length, from_spectrum, spectrum
-from structmat._typing import Array, ArrayLike, Namespace
-from structmat.circulant import Circulant
-from structmat.toeplitz import Toeplitz
+from structmat._arrays.arrays import as_floating, broadcast_shapes, common_dtype, device_of, is_complex, namespace_of
+from structmat._arrays.typing import Array, ArrayLike, Namespace
+from structmat._engine import fast_length, from_spectrum, spectrum
+from structmat.operators import Circulant, LinearOperator, Toeplitz
 
 __all__ = ["chan", "strang", "tyrtyshnikov"]
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import scipy.sparse.linalg
 
-from structmat._arrays import is_numpy
-from structmat._base import LinearOperator
+from structmat._arrays.arrays import is_numpy
+from structmat.operators import LinearOperator
 
 __all__ = ["as_linear_operator"]
 

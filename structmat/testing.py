@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from structmat._arrays import is_complex, precision_of
-from structmat._base import LinearOperator
-from structmat._typing import Array
+from structmat._arrays.arrays import is_complex, precision_of
+from structmat._arrays.typing import Array
+from structmat.operators import LinearOperator
 
 __all__ = ["adjoint_error"]
 

@@ -19,7 +19,8 @@ from safetensors.numpy import save_file
 import structmat as sm
 from structmat import io
 from structmat.cli import _app, _compare, _curve, main
-from structmat.fit import _low_rank, error_curve, fit_cdd
+from structmat.fit import error_curve, fit_cdd
+from structmat.fit._baselines import low_rank
 
 RNG = np.random.default_rng(0)
 W = RNG.standard_normal((9, 6))
@@ -147,8 +148,8 @@ def test_the_svd_of_large_matrices_is_found_by_iterations(monkeypatch):
     A = np.random.default_rng(2).standard_normal((40, 50)).astype("float32")
     result = fit_cdd(A, rng=0, max_iter=2)
     want = _compare.comparison(A, result)[1]
-    monkeypatch.setattr(_low_rank, "_DENSE_SVD_SIDE", 10)
-    monkeypatch.setattr(_low_rank, "svdvals", None)
+    monkeypatch.setattr(low_rank, "_DENSE_SVD_SIDE", 10)
+    monkeypatch.setattr(low_rank, "svdvals", None)
     got = _compare.comparison(A, result)[1]
     assert got.label == want.label
     assert got.error == pytest.approx(want.error, rel=1e-5)

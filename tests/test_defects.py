@@ -13,7 +13,7 @@ import scipy.fft
 import scipy.linalg
 
 import structmat as sm
-from structmat._fft import fast_length
+from structmat._engine import fast_length
 
 rng = np.random.default_rng(11)
 
@@ -259,7 +259,7 @@ def test_the_number_of_transforms(real: bool, monkeypatch: pytest.MonkeyPatch) -
             return original(x, *args, **kwargs)
 
         monkeypatch.setattr(scipy.fft, name, counted)
-    monkeypatch.setattr("structmat._fft._engines.ducc", lambda: None)
+    monkeypatch.setattr("structmat._engine.engines.ducc", lambda: None)
     unit = 1.0 if real else 1j
     forward, backward = ("rfft", "irfft") if real else ("fft", "ifft")
     p, q, b = 3, 5, 4

@@ -19,7 +19,7 @@ from safetensors.numpy import load_file, save_file
 
 import structmat as sm
 from structmat import io
-from structmat._arrays import dtype_name
+from structmat._arrays.arrays import dtype_name
 from structmat.fit import fit_cdd
 from tests.operators import REGISTRY
 

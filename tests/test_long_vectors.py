@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import structmat as sm
-from structmat import _fft
-from structmat._fft import _four_step
+from structmat import _engine
+from structmat._engine import four_step
 from tests.test_accuracy import relative, sparse_product
 
-ENGINES = ["scipy", *(["ducc0"] if _fft.ducc() else [])]
+ENGINES = ["scipy", *(["ducc0"] if _engine.ducc() else [])]
 TOLERANCE = {"float32": 1e-6, "complex64": 1e-6, "float64": 2e-15, "complex128": 2e-15}
 SIZES = [4097, 10_000, 12_416, 2**15, 99_225, 2**17]  # odd and even, with and without a large prime factor
 
@@ -109,7 +109,7 @@ def test_long_vectors_agree_with_batches(engine: str, dtype: str) -> None:
 
 def test_torch_computes_large_batches_in_chunks() -> None:
     torch: Any = pytest.importorskip("torch")
-    n, count = 1000, _fft.TORCH_LARGE // 4000
+    n, count = 1000, _engine.TORCH_LARGE // 4000
     c, x = torch.randn(n, dtype=torch.float64), torch.randn(2, count, n, dtype=torch.float64)
     for op in (sm.Circulant(c), sm.Toeplitz(c), sm.BlockCirculant(c.reshape(2, 10, 50), (70, 480))):
         P = op.prepare()
@@ -158,7 +158,7 @@ def test_torch_modes_do_not_leak_into_operators_of_the_same_size() -> None:
 def test_torch_maps_over_parameters_of_large_batches() -> None:
     torch: Any = pytest.importorskip("torch")
     n = 4096
-    x, cs = torch.randn(_fft.TORCH_LARGE // (4 * n) + 3, n), torch.randn(2, n)
+    x, cs = torch.randn(_engine.TORCH_LARGE // (4 * n) + 3, n), torch.randn(2, n)
     with torch.no_grad():
         y = torch.vmap(lambda c: sm.Circulant(c).prepare().matvec(x))(cs)
         for i in range(2):
@@ -173,16 +173,16 @@ def test_columns_divide_the_length(n: int) -> None:
     for prime in (2, 3, 5, 7, 11, 13):
         while rest % prime == 0:
             rest //= prime
-    columns = _fft.column_length(n)
+    columns = _engine.column_length(n)
     assert (columns is None) == (rest > 1)
     assert columns is None or n % columns == 0
 
 
 def test_twiddle_factors_live_as_long_as_an_operator() -> None:
     gc.collect()
-    before = set(_four_step._TWIDDLES)
+    before = set(four_step._TWIDDLES)
     first, second = (sm.Circulant(drawn(2**17, "float64", i)).prepare() for i in range(2))
-    assert len(set(_four_step._TWIDDLES) - before) == 1
+    assert len(set(four_step._TWIDDLES) - before) == 1
     del first, second
     gc.collect()
-    assert set(_four_step._TWIDDLES) == before
+    assert set(four_step._TWIDDLES) == before

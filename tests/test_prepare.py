@@ -18,11 +18,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import structmat as sm
-from structmat import _fft
-from structmat._fft import _engines, _table
+from structmat import _engine
+from structmat._engine import engines as engine_choice
+from structmat._engine import table
 from tests.operators import Vectors
 
-ENGINES = ["scipy", *(["ducc0"] if _fft.ducc() else [])]
+ENGINES = ["scipy", *(["ducc0"] if _engine.ducc() else [])]
 TOLERANCE = {"float32": 1e-5, "complex64": 1e-5, "float64": 1e-13, "complex128": 1e-13}
 engines = pytest.mark.parametrize("engine", ENGINES)
 
@@ -156,30 +157,30 @@ def test_pickles_multiply_alike(engine: str) -> None:
 def test_the_table_has_a_method_for_every_length() -> None:
     for dtype in TOLERANCE:
         for engine, many in itertools.product(("scipy", "ducc0", "auto", "torch"), (False, True)):
-            limits = [limit for limit, _ in _fft.choices(dtype, engine, many=many)]
+            limits = [limit for limit, _ in _engine.choices(dtype, engine, many=many)]
             assert limits == sorted(limits)
             assert limits[-1] == np.inf
         for library in ("numpy", "ducc0", "torch"):
-            sizes = list(_fft.direct_sizes(library, dtype).values())
+            sizes = list(_engine.direct_sizes(library, dtype).values())
             assert sizes == sorted(sizes, reverse=True)
-            assert _fft.direct_up_to(sizes[-1], library, dtype) == sys.maxsize
-            assert _fft.direct_up_to(sizes[0] + 1, library, dtype) == 0
-            assert _fft.direct_up_to(sizes[0], library, dtype) >= 1
+            assert _engine.direct_up_to(sizes[-1], library, dtype) == sys.maxsize
+            assert _engine.direct_up_to(sizes[0] + 1, library, dtype) == 0
+            assert _engine.direct_up_to(sizes[0], library, dtype) >= 1
 
 
 @given(n=st.integers(1, 5000))
 def test_embedded_lengths(n: int) -> None:
     c = np.arange(1.0, n + 1)
-    kernel = _fft.cyclic_kernel(c, np)
+    kernel = _engine.cyclic_kernel(c, np)
     largest = max(
         (p for p in range(2, n + 1) if n % p == 0 and all(p % d for d in range(2, int(p**0.5) + 1))), default=1
     )
-    assert _fft.is_fast(n, np) == (largest <= _table.LARGEST_PRIME["numpy"])
-    assert _fft.is_fast(n, array_api_strict) == (largest <= _table.LARGEST_PRIME_ELSEWHERE)
-    if _fft.is_fast(n, np):
+    assert _engine.is_fast(n, np) == (largest <= table.LARGEST_PRIME["numpy"])
+    assert _engine.is_fast(n, array_api_strict) == (largest <= table.LARGEST_PRIME_ELSEWHERE)
+    if _engine.is_fast(n, np):
         assert kernel is c
     else:
-        assert _fft.is_fast(len(kernel), np)
+        assert _engine.is_fast(len(kernel), np)
         assert len(kernel) >= 2 * n - 1
         np.testing.assert_array_equal(kernel[:n], c)
         np.testing.assert_array_equal(kernel[len(kernel) - n + 1 :], c[1:])
@@ -290,18 +291,18 @@ def test_engines_that_are_none_or_missing(monkeypatch: pytest.MonkeyPatch) -> No
         C.prepare(engine="fftw")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"Circulant\.prepare: workers must be at least 1"):
         C.prepare(workers=0)
-    monkeypatch.setattr(_engines, "ducc", lambda: None)
+    monkeypatch.setattr(engine_choice, "ducc", lambda: None)
     with pytest.raises(ImportError, match=r"structmat\[fast\]"):
         C.prepare(engine="ducc0")
 
 
 @pytest.mark.parametrize("fast", [False, True])
 def test_the_configuration_is_told(fast: bool, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    if fast and not _fft.ducc():
+    if fast and not _engine.ducc():
         pytest.skip("needs structmat[fast]")
     if not fast:
-        monkeypatch.setattr(_engines, "ducc", lambda: None)
-        monkeypatch.setattr("structmat._config.ducc", lambda: None)
+        monkeypatch.setattr(engine_choice, "ducc", lambda: None)
+        monkeypatch.setattr("structmat._engine.config.ducc", lambda: None)
     sm.show_config()
     text = capsys.readouterr().out
     assert f"numpy {np.__version__}" in text

@@ -7,15 +7,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from structmat.block_circulant import BlockCirculant
-from structmat.circulant import Circulant
-from structmat.diagonal import Diagonal
-from structmat.fit._blocks import BlockGrid
-from structmat.fit._interchange import as_matrix, to_numpy
-from structmat.fit._low_rank import low_rank_error
-from structmat.fit._solvers import relative_error
-from structmat.fit._starts import circulant_start
-from structmat.fit._sweep import residual_norm2
+from structmat.fit._baselines.low_rank import low_rank_error
+from structmat.fit._numpy_bridge import as_matrix, to_numpy
+from structmat.fit._three_factors.alternate import relative_error
+from structmat.fit._three_factors.blocks import BlockGrid
+from structmat.fit._three_factors.starts import circulant_start
+from structmat.fit._three_factors.steps import residual_norm2
+from structmat.operators import BlockCirculant, Circulant, Diagonal
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -16,8 +16,7 @@ Chains of any number of factors:
 
 - `_square`, `_rectangle`: the problem on one block, and on a rectangle or several
 - `_search`: its search from starts through exploration, polish and growth
-- `_matrix_starts`: starting points read off the matrix, and their list; `_rank_two`: every matrix of rank two
-- `_chain_starts`: other starting points
+- `_chain_starts`: starting points
 - `_adam`, `_lbfgs`: exploration and polish, first order
 - `_block_objective`, `_objective`: the error and its gradient by transforms, on several blocks and on one
 - `_levelling`: a way in to matrices of widely spread singular values
@@ -39,10 +38,10 @@ Three factors on any grid of blocks:
 
 from __future__ import annotations
 
-from structmat.fit._cdd import fit_cdd
-from structmat.fit._curve import CurveProgress, error_curve
-from structmat.fit._error_curve import ErrorCurve
-from structmat.fit._exact import factorize_cdd
+from structmat.fit._curve_result import ErrorCurve
+from structmat.fit._error_curve import CurveProgress, error_curve
+from structmat.fit._factorize_cdd import factorize_cdd
+from structmat.fit._fit_cdd import fit_cdd
 from structmat.fit._result import FitProgress, FitResult
 
 __all__ = ["CurveProgress", "ErrorCurve", "FitProgress", "FitResult", "error_curve", "factorize_cdd", "fit_cdd"]

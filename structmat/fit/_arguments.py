@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from structmat._arrays import as_floating
-from structmat.fit._interchange import to_numpy
+from structmat._arrays.arrays import as_floating
+from structmat.fit._numpy_bridge import to_numpy
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

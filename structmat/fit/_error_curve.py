@@ -1,289 +1,295 @@
-"""What `error_curve` returns: one point for each number of factors, beside other families of the same size."""
+"""`error_curve`: fits with more and more factors, each at least as good as the one before."""
 
 from __future__ import annotations
 
-import csv
-import importlib
-import io
-import json
-import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+import math
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
+from structmat._arrays.arrays import as_floating
+from structmat.fit._arguments import generator, integer
+from structmat.fit._baselines.families import RIVALS, truncated_svd
+from structmat.fit._curve_result import ErrorCurve
+from structmat.fit._fit_cdd import fit_cdd
+from structmat.fit._numpy_bridge import as_matrix, like, to_numpy
+from structmat.fit._result import FitProgress, FitResult
+from structmat.fit._second_moment import weighted_inputs
+from structmat.operators import BlockCirculant, CDDProduct, Circulant, Diagonal
+
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-    from numpy.typing import NDArray
+    from structmat._arrays.typing import Array, ArrayLike
 
-    from structmat.fit._result import FitResult
+__all__ = ["CurveProgress", "error_curve"]
 
-__all__ = ["ErrorCurve"]
+PADDED = "fewer factors"
+"""The `start` of a product of fewer factors with identity factors appended."""
 
-_POINT: dict[str, type] = {"n_factors": int, "n_parameters": int, "error": float, "seconds": float}
-_CONSTANTS: dict[str, type] = {
-    "rows": int,
-    "cols": int,
-    "block_size": int,
-    "first": str,
-    "weighted": bool,
-    "stopped": str,
-}
+_COST_POWER = 1.3
+"""Fits without a time limit take about this power of their number of factors."""
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
-class ErrorCurve:
-    """Error against number of factors, as `error_curve` finds it.
+class CurveProgress(NamedTuple):
+    """State of a curve, as handed to the `callback` of `error_curve`."""
 
-    Attributes
+    n_factors: int
+    """Number of factors of the fit that runs now."""
+    point: int
+    """Which point of the curve that is, the first is 1."""
+    n_points: int
+    """How many points the curve will have."""
+    fit: FitProgress
+    """State of the fit."""
+    elapsed: float
+    """Seconds since the curve began."""
+    remaining: float | None
+    """Estimated seconds to its end; None before the first fit is done, unless there is a time limit."""
+
+
+def error_curve(
+    W: ArrayLike,
+    max_factors: int | None = None,
+    *,
+    n_factors: Iterable[int] | None = None,
+    block_size: int | None = None,
+    first: Literal["diagonal", "circulant"] = "diagonal",
+    weights: ArrayLike | None = None,
+    rng: np.random.Generator | int | None = None,
+    time_limit: float | None = None,
+    rivals: bool = True,
+    callback: Callable[[CurveProgress], object] | None = None,
+    **fit_options: Any,
+) -> ErrorCurve:
+    """Fit a matrix by products of more and more factors, and compare with other families of the same size.
+
+    Parameters
     ----------
-    n_factors : ndarray of int
-        Numbers of factors, rising; one point of the curve each.
-    n_parameters : ndarray of int
-        Number of entries of all vectors of the product.
-    error : ndarray
-        Relative error of the product; never rises.
-    seconds : ndarray
-        Time that the fit took.
-    rivals : mapping of str to tuple
-        By name of the family ``(n_parameters, error)``: for every point of the curve the parameters and the error of
-        the best member of the family with at most as many parameters as the point.
-    shape : tuple of int
-        Rows and columns of the matrix.
-    block_size : int
-        Side of the circulant blocks.
-    first : str
+    W : array_like
+        The matrix, of shape (rows, cols), real or complex.
+    max_factors : int, optional
+        The largest number of factors. The curve has a point for each number from 1 on; for a rectangle or several
+        blocks for each odd number from 3 on, all that `fit_cdd` offers there.
+    n_factors : iterable of int, optional
+        The numbers of factors themselves, instead of `max_factors`; in any order.
+    block_size : int, optional
+        Side of the circulant blocks, as for `fit_cdd`.
+    first : {"diagonal", "circulant"}, default: "diagonal"
         Kind of the first factor.
-    weighted : bool
-        Whether the errors are weighted ones.
-    stopped : str
-        ``"completed"``, ``"time limit"`` or ``"interrupted"``. In the last two cases the points that were not reached
-        hold the best product of fewer factors, with identity factors appended.
-    results : tuple of FitResult
-        The fits; empty in a curve that was loaded.
+    weights : array_like, optional
+        Second moments of the inputs that the errors are weighted with, as for `fit_cdd`. Of the rivals only the
+        truncated SVD has a closed form then.
+    rng : numpy.random.Generator or int, optional
+        Source of random numbers; the same seed gives the same curve, unless a time limit cuts it.
+    time_limit : float, optional
+        Seconds for the whole curve, shared out among its points; the searches go on until then. Points that no time is
+        left for hold the best product of fewer factors.
+    rivals : bool, default: True
+        Whether to compute the rivals: truncated SVD (the best case of LoRA), block circulant (of C3A), sparse Fourier
+        (of FourierFT) and Monarch matrices.
+    callback : callable, optional
+        Called with a `CurveProgress` whenever the running fit reports.
+    **fit_options
+        Further arguments of `fit_cdd`, such as ``solver``, ``restarts`` or ``max_iter``, for all the fits.
+
+    Returns
+    -------
+    ErrorCurve
+        Errors, numbers of parameters and times; the rivals; the fits.
+
+    Raises
+    ------
+    TypeError
+        If an argument is of the wrong kind.
+    ValueError
+        If an argument is out of range, or not both or neither of `max_factors` and `n_factors` are given.
+
+    See Also
+    --------
+    fit_cdd : A single fit.
+    structmat.plot.curve_figure : Draws the curve.
+
+    Notes
+    -----
+    A product of fewer factors is one of more factors, with identities appended. Each fit starts from the one before,
+    among other starting points, and is replaced by it should it end above it: the error never rises along the curve.
+
+    Ctrl-C ends the curve early, as a time limit does.
 
     Examples
     --------
     >>> import numpy as np
     >>> from structmat.fit import error_curve
-    >>> curve = error_curve(np.outer([1.0, 2.0, 3.0], [4.0, 5.0, 6.0]), n_factors=[3], rng=0)
-    >>> bool(curve.error[0] < 1e-12)
+    >>> W = np.random.default_rng(0).standard_normal((8, 8))
+    >>> curve = error_curve(W, n_factors=[3], rng=0)
+    >>> curve.n_parameters
+    array([24])
+    >>> bool(curve.error[0] < curve.rivals["truncated-svd"][1][0])
     True
-    >>> sorted(curve.rivals)
-    ['block-circulant', 'monarch', 'sparse-fourier', 'truncated-svd']
     """
-
-    n_factors: NDArray[np.int64]
-    n_parameters: NDArray[np.int64]
-    error: NDArray[np.float64]
-    seconds: NDArray[np.float64]
-    rivals: Mapping[str, tuple[NDArray[np.int64], NDArray[np.float64]]]
-    shape: tuple[int, int]
-    block_size: int
-    first: str = "diagonal"
-    weighted: bool = False
-    stopped: str = "completed"
-    results: tuple[FitResult, ...] = field(default=())
-
-    def plot(self, ax: Axes | None = None) -> Figure:
-        """Draw the curve and the rivals; needs the extra ``plot``.
-
-        Parameters
-        ----------
-        ax : matplotlib.axes.Axes, optional
-            Draw the error against the number of parameters there. By default a new figure, which also has the error
-            against the number of factors, as `structmat.plot.curve_figure` draws it.
-
-        Returns
-        -------
-        matplotlib.figure.Figure
-            The figure drawn on.
-        """
-        from structmat import plot  # noqa: PLC0415  # an extra, and above this package
-
-        if ax is None:
-            return plot.curve_figure(self)
-        plot.draw_curve(ax, self)
-        return cast("Figure", ax.figure)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return everything but the fits, ready for JSON.
-
-        Returns
-        -------
-        dict
-            Strings, numbers and lists only.
-        """
-        return {
-            **self._constants(),
-            **{name: getattr(self, name).tolist() for name in _POINT},
-            "rivals": {
-                name: {"n_parameters": used.tolist(), "error": error.tolist()}
-                for name, (used, error) in self.rivals.items()
-            },
-        }
-
-    def to_dataframe(self) -> Any:
-        """Return a table with one row for each point; needs pandas.
-
-        Returns
-        -------
-        pandas.DataFrame
-            The columns of the points, and two for each rival, as in ``monarch_n_parameters`` and ``monarch_error``.
-
-        Raises
-        ------
-        ImportError
-            If pandas is not installed.
-        """
-        try:
-            pandas = importlib.import_module("pandas")  # no dependency of structmat
-        except ModuleNotFoundError as error:
-            raise ImportError("ErrorCurve.to_dataframe needs pandas: pip install pandas") from error
-        return pandas.DataFrame(self._columns())
-
-    def save(self, path: str | os.PathLike[str], *, force: bool = False) -> None:
-        """Write everything but the fits to a file; save these, if wanted, by `structmat.io.save`.
-
-        Parameters
-        ----------
-        path : path-like
-            The file, its suffix ``.json`` or ``.csv``. It appears complete or not at all.
-        force : bool, default: False
-            Whether to replace an existing file.
-
-        Raises
-        ------
-        ValueError
-            If the suffix is neither.
-        FileExistsError
-            If the file exists and not `force`.
-        OSError
-            If the file cannot be written.
-        """
-        from structmat.io import atomic_write  # noqa: PLC0415  # above this package
-
-        text = _to_csv(self) if _suffix(path) == ".csv" else json.dumps(self.to_dict(), indent=2) + "\n"
-        with atomic_write(path, force=force) as file:
-            file.write(text.encode())
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> ErrorCurve:
-        """Read a curve that `save` wrote.
-
-        Parameters
-        ----------
-        path : path-like
-            The file, its suffix ``.json`` or ``.csv``.
-
-        Returns
-        -------
-        ErrorCurve
-            The same curve, without the fits.
-
-        Raises
-        ------
-        ValueError
-            If the suffix is neither, or the file holds no curve.
-        OSError
-            If the file cannot be read.
-        """
-        suffix = _suffix(path)
-        content = Path(path).read_bytes()
-        try:
-            text = content.decode()
-            return _from_dict(_dict_from_csv(text) if suffix == ".csv" else json.loads(text))
-        except (ValueError, TypeError, KeyError, IndexError, AttributeError, csv.Error) as error:
-            raise ValueError(f"{os.fspath(path)} holds no error curve: {' '.join(str(error).split())}") from error
-
-    def _constants(self) -> dict[str, Any]:
-        rows, cols = self.shape
-        return {
-            "rows": rows,
-            "cols": cols,
-            "block_size": self.block_size,
-            "first": self.first,
-            "weighted": self.weighted,
-            "stopped": self.stopped,
-        }
-
-    def _columns(self) -> dict[str, NDArray[Any]]:
-        columns = {name: getattr(self, name) for name in _POINT}
-        for name, (used, error) in self.rivals.items():
-            columns |= {f"{name}_n_parameters": used, f"{name}_error": error}
-        return columns
-
-    def __repr__(self) -> str:
-        rows, cols = self.shape
-        kind = "weighted error" if self.weighted else "error"
-        head = f"ErrorCurve of a {rows} x {cols} matrix, blocks of {self.block_size}, {self.first} first"
-        if self.stopped != "completed":
-            head += f", {self.stopped}"
-        titles = ["factors", "parameters", "of dense", kind, "seconds", *self.rivals]
-        widths = [max(len(title), 8) for title in titles]
-        lines = [head, "  ".join(f"{title:>{width}}" for title, width in zip(titles, widths, strict=True))]
-        for i, count in enumerate(self.n_parameters):
-            cells = [
-                f"{self.n_factors[i]}",
-                f"{count:,}",
-                f"{count / (rows * cols):.1%}",
-                f"{self.error[i]:.4g}",
-                f"{self.seconds[i]:.2f}",
-                *(f"{error[i]:.4g}" for _, error in self.rivals.values()),
-            ]
-            lines.append("  ".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True)))
-        return "\n".join(lines)
+    matrix = as_matrix(W, "error_curve: W")
+    single = matrix.shape[0] == matrix.shape[1] and block_size in (None, matrix.shape[0])
+    numbers = _numbers(max_factors, n_factors, single=single)
+    clock = _Clock(numbers, _limit(time_limit))
+    options = {"block_size": block_size, "first": first, "weights": weights, **fit_options}
+    options["rng"] = generator(rng)
+    if callback is not None and not callable(callback):
+        raise TypeError(f"error_curve: callback must be callable, got {callback!r}")
+    results: list[FitResult] = []
+    seconds: list[float] = []
+    stopped = "completed"
+    # Diagonal, circulant, diagonal: such products hold all closed forms, and a fit without any time returns the best.
+    enough = 3 if first == "diagonal" else 4
+    for index, number in enumerate(numbers):
+        began = time.perf_counter()
+        if index > 0 and numbers[index - 1] >= enough and clock.over():
+            stopped = "time limit"
+        if stopped != "completed":
+            results.append(_padded(results[-1], number))
+            seconds.append(0.0)
+            continue
+        if results:
+            options["start"] = results[-1]
+        report = _reporter(callback, clock, index)
+        result = fit_cdd(matrix, number, time_limit=clock.share(index), callback=report, **options)
+        if result.stopped == "interrupted":
+            stopped = "interrupted"
+        if results and not result.error <= results[-1].error:
+            result = _padded(results[-1], number)
+        results.append(result)
+        seconds.append(time.perf_counter() - began)
+        clock.done(index, seconds[-1])
+    n_parameters = [result.n_parameters for result in results]
+    return ErrorCurve(
+        n_factors=np.array(numbers),
+        n_parameters=np.array(n_parameters),
+        error=np.array([result.error for result in results]),
+        seconds=np.array(seconds),
+        rivals=_rivals(matrix, n_parameters, weights) if rivals else {},
+        shape=(int(matrix.shape[0]), int(matrix.shape[1])),
+        block_size=results[0].block_size,
+        first=first,
+        weighted=weights is not None,
+        stopped=stopped,
+        results=tuple(results),
+    )
 
 
-def _suffix(path: str | os.PathLike[str]) -> str:
-    suffix = Path(path).suffix.lower()
-    if suffix not in {".csv", ".json"}:
-        raise ValueError(f"ErrorCurve: path must end in .json or .csv, got {os.fspath(path)}")
-    return suffix
+class _Clock:
+    """The time that is left, and the share of it for each fit."""
+
+    def __init__(self, numbers: list[int], limit: float) -> None:
+        self.numbers, self.limit, self.start = numbers, limit, time.perf_counter()
+        self.costs = [float(number) ** _COST_POWER for number in numbers]
+        self.paid = self.spent = 0.0
+        self.index_start = self.start
+
+    def elapsed(self) -> float:
+        return time.perf_counter() - self.start
+
+    def over(self) -> bool:
+        return self.elapsed() >= self.limit
+
+    def share(self, index: int) -> float | None:
+        """Return the time limit of a fit: what is left goes to it and the later ones by cost."""
+        self.index_start = time.perf_counter()
+        if math.isinf(self.limit):
+            return None
+        left = max(self.limit - self.elapsed(), 0.0)
+        return left * self.costs[index] / sum(self.costs[index:])
+
+    def done(self, index: int, seconds: float) -> None:
+        self.paid += self.costs[index]
+        self.spent += seconds
+
+    def remaining(self, index: int) -> float | None:
+        left = self.limit - self.elapsed()
+        if self.paid == 0.0:
+            return None if math.isinf(left) else left
+        rate = self.spent / self.paid
+        this = max(rate * self.costs[index] - (time.perf_counter() - self.index_start), 0.0)
+        return max(min(this + rate * sum(self.costs[index + 1 :]), left), 0.0)
 
 
-def _to_csv(curve: ErrorCurve) -> str:
-    """Return one line for each point, with what is the same for all of them repeated."""
-    columns, constants = curve._columns(), curve._constants()
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow([*columns, *constants])
-    for point in zip(*(column.tolist() for column in columns.values()), strict=True):
-        writer.writerow([*point, *(int(v) if isinstance(v, bool) else v for v in constants.values())])
-    return stream.getvalue()
+def _reporter(
+    callback: Callable[[CurveProgress], object] | None, clock: _Clock, index: int
+) -> Callable[[FitProgress], object] | None:
+    if callback is None:
+        return None
+
+    def report(state: FitProgress) -> None:
+        number, count = clock.numbers[index], len(clock.numbers)
+        callback(CurveProgress(number, index + 1, count, state, clock.elapsed(), clock.remaining(index)))
+
+    return report
 
 
-def _dict_from_csv(text: str) -> dict[str, Any]:
-    points = list(csv.DictReader(io.StringIO(text, newline="")))
-    first = points[0]
-    if any(point[name] != first[name] for point in points for name in _CONSTANTS):
-        raise ValueError(f"its lines differ in {', '.join(_CONSTANTS)}")
-    content: dict[str, Any] = {name: first[name] for name in _CONSTANTS}
-    content["weighted"] = bool(int(content["weighted"]))
-    content |= {name: [kind(point[name]) for point in points] for name, kind in _POINT.items()}
-    names = [name.removesuffix("_error") for name in first if name.endswith("_error")]
-    content["rivals"] = {
-        name: {
-            "n_parameters": [int(point[f"{name}_n_parameters"]) for point in points],
-            "error": [float(point[f"{name}_error"]) for point in points],
-        }
-        for name in names
+def _padded(result: FitResult, n_factors: int) -> FitResult:
+    """Return a fit as one of more factors: the same product, identities appended, of a wide one on the left."""
+    factors = list(result.operator.factors)
+    size, (rows, cols) = result.block_size, result.operator.shape
+    while len(factors) < n_factors:
+        at = 0 if rows < cols else len(factors)
+        diagonal = not isinstance(factors[0 if rows < cols else -1], Diagonal)
+        factors.insert(at, _identity(min(rows, cols), size, result, diagonal=diagonal))
+    product = CDDProduct(tuple(factors))
+    return replace(result, operator=product, n_parameters=product.n_parameters, start=PADDED)
+
+
+def _identity(n: int, block_size: int, result: FitResult, *, diagonal: bool) -> Any:
+    vector = result.operator._arrays()[0]
+    if diagonal:
+        return Diagonal(like(np.ones(n), vector))
+    blocks = -(-n // block_size)
+    c = np.zeros((blocks, blocks, block_size))
+    c[np.arange(blocks), np.arange(blocks), 0] = 1.0
+    if n == block_size:
+        return Circulant(like(c[0, 0], vector))
+    return BlockCirculant(like(c, vector), (n, n))
+
+
+def _rivals(matrix: Array, budgets: list[int], weights: ArrayLike | None) -> dict[str, tuple[Any, Any]]:
+    values = to_numpy(matrix)
+    # Divided by its largest entry, so that no square over- or underflows.
+    values = values / (float(np.max(np.abs(values))) or 1.0)
+    if weights is None:
+        members = {name: rival(values, budgets) for name, rival in RIVALS.items()}
+    else:
+        moments = to_numpy(as_floating(weights, "error_curve: weights"))
+        inputs = weighted_inputs(moments, values.shape[1], real=not np.iscomplexobj(values))
+        members = {"truncated-svd": truncated_svd(values, budgets, inputs)}
+    return {
+        name: (np.array([m.n_parameters for m in best]), np.array([m.error for m in best]))
+        for name, best in members.items()
     }
-    return content
 
 
-def _from_dict(content: dict[str, Any]) -> ErrorCurve:
-    constants: dict[str, Any] = {name: kind(content[name]) for name, kind in _CONSTANTS.items()}
-    points: dict[str, Any] = {name: np.array(content[name], dtype=kind) for name, kind in _POINT.items()}
-    rivals = {
-        name: (np.array(rival["n_parameters"], dtype=int), np.array(rival["error"], dtype=float))
-        for name, rival in content["rivals"].items()
-    }
-    columns = [*points.values(), *(column for rival in rivals.values() for column in rival)]
-    if len({column.shape for column in columns}) != 1 or columns[0].ndim != 1:
-        raise ValueError("its columns differ in length")
-    shape = constants.pop("rows"), constants.pop("cols")
-    return ErrorCurve(**points, rivals=rivals, shape=shape, **constants)
+def _numbers(max_factors: int | None, n_factors: Iterable[int] | None, *, single: bool) -> list[int]:
+    """Return the numbers of factors of the curve, rising."""
+    if (max_factors is None) == (n_factors is None):
+        raise ValueError("error_curve: give either max_factors or n_factors")
+    if n_factors is None:
+        most = integer(max_factors, "max_factors", 1 if single else 3, owner="error_curve")
+        return list(range(1, most + 1)) if single else list(range(3, most + 1, 2))
+    try:
+        listed = list(n_factors)
+    except TypeError:
+        raise TypeError(f"error_curve: n_factors must be a sequence of integers, got {n_factors!r}") from None
+    numbers = sorted({integer(number, "n_factors", 1, owner="error_curve") for number in listed})
+    if not numbers:
+        raise ValueError("error_curve: n_factors must not be empty")
+    return numbers
+
+
+def _limit(value: float | None) -> float:
+    if value is None:
+        return math.inf
+    try:
+        limit = float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"error_curve: time_limit must be a number of seconds or None, got {value!r}") from None
+    if not limit >= 0.0:
+        raise ValueError(f"error_curve: time_limit must not be negative, got {value!r}")
+    return limit

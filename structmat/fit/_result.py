@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from structmat.cdd import CDDProduct
+    from structmat.operators import CDDProduct
 
 __all__ = ["FitProgress", "FitResult"]
 

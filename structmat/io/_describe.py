@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from structmat._arrays import dtype_name
+from structmat._arrays.arrays import dtype_name
 from structmat.io._matrices import kind_of, numpy_specs
 from structmat.io._operators import CHECKSUM, TREE, decoded_operator, operator_tree
 from structmat.io._safetensors import SafetensorsFile
 
 if TYPE_CHECKING:
-    from structmat._typing import Array
+    from structmat._arrays.typing import Array
 
 __all__ = ["describe"]
 

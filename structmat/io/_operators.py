@@ -17,17 +17,17 @@ import numpy as np
 from array_api_compat import array_namespace, is_torch_array
 
 import structmat
-from structmat._arrays import dtype_name, is_complex
-from structmat._base import LinearOperator
+from structmat._arrays.arrays import dtype_name, is_complex
 from structmat.fit import FitResult
-from structmat.fit._interchange import to_numpy
+from structmat.fit._numpy_bridge import to_numpy
 from structmat.io._atomic import atomic_write
 from structmat.io._safetensors import CODES, SafetensorsFile, Tensor, checksum, one_line, to_bytes
+from structmat.operators import LinearOperator
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from structmat._typing import Array, Device, Namespace
+    from structmat._arrays.typing import Array, Device, Namespace
 
 __all__ = ["CHECKSUM", "TREE", "decoded_operator", "load", "operator_tree", "save"]
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from structmat.io._safetensors import CODES, Tensor, one_line
 
 if TYPE_CHECKING:
-    from structmat._typing import Array
+    from structmat._arrays.typing import Array
 
 __all__ = ["TorchFile", "is_torch_file"]
 

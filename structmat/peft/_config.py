@@ -12,7 +12,7 @@ from peft.config import PeftConfig
 from peft.utils import SAFETENSORS_WEIGHTS_NAME, PeftType
 from peft.utils.other import get_pattern_key
 
-from structmat._arrays import positive_index
+from structmat._arrays.arrays import positive_index
 from structmat.peft._files import stored_shapes
 
 __all__ = ["CDDConfig"]

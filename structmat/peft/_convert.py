@@ -17,7 +17,7 @@ from structmat.peft._config import CDDConfig
 from structmat.peft._files import FACTOR
 from structmat.peft._fitted import PREFIX, FittedAdapter, LayerFit, fitted
 from structmat.peft._layer import CDDTunerLinear
-from structmat.torch._bases import is_transposed
+from structmat.torch._layers.base_layers import is_transposed
 
 __all__ = ["from_delta", "from_lora", "from_pretrained_fit", "to_lora"]
 

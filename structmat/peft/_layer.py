@@ -13,10 +13,10 @@ from peft.utils.quantization_utils import ForwardOnlyQuantizationBackend
 from torch import Tensor, nn
 
 from structmat.torch import CDDAdapter
-from structmat.torch._adapted import add_selected, no_fast_path
-from structmat.torch._bases import is_transposed
-from structmat.torch._init import Init
-from structmat.torch._linear import with_changes
+from structmat.torch._layers.adapted_layer import add_selected, no_fast_path
+from structmat.torch._layers.base_layers import is_transposed
+from structmat.torch._layers.initial_values import Init
+from structmat.torch._layers.linear import with_changes
 
 __all__ = ["BASE", "CDDTunerLinear"]
 

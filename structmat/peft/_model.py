@@ -24,7 +24,7 @@ from structmat.peft._config import CDDConfig
 from structmat.peft._files import mismatches
 from structmat.peft._layer import BASE, CDDTunerLinear
 from structmat.peft._weighted import combined
-from structmat.torch._bases import is_transposed
+from structmat.torch._layers.base_layers import is_transposed
 
 __all__ = ["CDDModel"]
 

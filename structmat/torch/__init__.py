@@ -26,16 +26,15 @@ try:
 except ModuleNotFoundError as error:
     raise ImportError('structmat.torch needs the extra "torch": pip install "structmat[torch]"') from error
 
-from structmat.torch._adapt import adapt
-from structmat.torch._adapted import AdaptedLayer
-from structmat.torch._adapter import CDDAdapter
-from structmat.torch._conv import CDDConv
-from structmat.torch._embedding import CDDEmbedding
-from structmat.torch._files import adapter_state_dict, load_adapter, save_adapter
-from structmat.torch._groups import param_groups
-from structmat.torch._linear import CDDLinear
-from structmat.torch._summary import AdapterSummary, LayerSummary, change_flops, summarise
-from structmat.torch._switches import (
+from structmat.torch._layers.adapted_layer import AdaptedLayer
+from structmat.torch._layers.adapter import CDDAdapter
+from structmat.torch._layers.conv import CDDConv
+from structmat.torch._layers.embedding import CDDEmbedding
+from structmat.torch._layers.linear import CDDLinear
+from structmat.torch._model.adapt import adapt
+from structmat.torch._model.files import adapter_state_dict, load_adapter, save_adapter
+from structmat.torch._model.param_groups import param_groups
+from structmat.torch._model.set_adapters import (
     activate_adapters,
     disable_adapters,
     merge_adapters,
@@ -43,6 +42,7 @@ from structmat.torch._switches import (
     select_adapters,
     unmerge_adapters,
 )
+from structmat.torch._model.summary import AdapterSummary, LayerSummary, change_flops, summarise
 
 __all__ = [
     "AdaptedLayer",

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from structmat import CDDProduct, fit_cdd
-from structmat.fit._als import _solved, alternating_least_squares, best_factors
-from structmat.fit._chain import Chain
-from structmat.fit._levenberg_marquardt import levenberg_marquardt
+from structmat.fit._many_factors.als import _solved, alternating_least_squares, best_factors
+from structmat.fit._many_factors.chain import Chain
+from structmat.fit._many_factors.levenberg_marquardt import levenberg_marquardt
 
 FIRSTS = st.sampled_from(["diagonal", "circulant"])
 

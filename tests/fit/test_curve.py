@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import structmat as sm
-from structmat.fit import CurveProgress, ErrorCurve, FitProgress, _curve, error_curve, fit_cdd
+from structmat.fit import CurveProgress, ErrorCurve, FitProgress, _error_curve, error_curve, fit_cdd
 
 RNG = np.random.default_rng(0)
 SQUARE, WIDE = RNG.standard_normal((6, 6)), RNG.standard_normal((4, 6))
@@ -55,7 +55,7 @@ def fake(monkeypatch):
         fields = {"operator": product, "error": error, "block_size": size, "n_parameters": product.n_parameters}
         return replace(template, **fields, start="random")
 
-    monkeypatch.setattr(_curve, "fit_cdd", fit)
+    monkeypatch.setattr(_error_curve, "fit_cdd", fit)
     return calls
 
 
@@ -87,7 +87,7 @@ def test_a_fit_that_is_worse_gives_way_to_the_one_with_fewer_factors(shape, kind
         return replace(template, **fields, start="random")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_curve, "fit_cdd", fit)
+        patch.setattr(_error_curve, "fit_cdd", fit)
         start, step = (1, 1) if shape[0] == shape[1] else (3 if first == "diagonal" else 1, 2)
         numbers = range(start, 8, step)
         found = error_curve(W, n_factors=numbers, block_size=size, first=first, rng=seed, rivals=False)
@@ -124,7 +124,7 @@ def test_rivals_have_at_most_the_parameters_of_the_point(curve):
 @pytest.mark.parametrize("scale", [1e-200, 1e200])
 def test_rivals_do_not_overflow(fake, scale):
     want = error_curve(SQUARE, n_factors=[5], rng=0).rivals
-    members = _curve._rivals(SQUARE * scale, [30], None)
+    members = _error_curve._rivals(SQUARE * scale, [30], None)
     for name in want:
         np.testing.assert_allclose(members[name][1], want[name][1])
 
@@ -218,9 +218,9 @@ class FakeTime:
 def timed(fake, monkeypatch):
     """Let every fit take as many seconds as the square of its number of factors."""
     clock = FakeTime(0.0)
-    monkeypatch.setattr(_curve, "time", clock)
-    monkeypatch.setattr(_curve, "_COST_POWER", 2)
-    inner = _curve.fit_cdd
+    monkeypatch.setattr(_error_curve, "time", clock)
+    monkeypatch.setattr(_error_curve, "_COST_POWER", 2)
+    inner = _error_curve.fit_cdd
 
     def fit(W, n_factors, *, callback=None, **options):
         clock.now += n_factors**2 / 2
@@ -228,7 +228,7 @@ def timed(fake, monkeypatch):
         clock.now += n_factors**2 / 2
         return result
 
-    monkeypatch.setattr(_curve, "fit_cdd", fit)
+    monkeypatch.setattr(_error_curve, "fit_cdd", fit)
     return fake
 
 
@@ -251,7 +251,7 @@ def test_a_time_limit_is_shared_out_and_kept(timed):
     assert found.stopped == "time limit"
     assert found.seconds.tolist() == [1, 4, 16, 0]
     assert found.error[3] == found.error[2]
-    assert found.results[3].start == _curve.PADDED
+    assert found.results[3].start == _error_curve.PADDED
     assert found.results[3].operator.n_factors == 8
 
 
@@ -263,13 +263,13 @@ def test_no_time_at_all_still_looks_at_the_closed_forms_of_three_factors(timed):
 
 
 def test_interruption_ends_the_curve_with_what_there_is(fake, monkeypatch):
-    inner = _curve.fit_cdd
+    inner = _error_curve.fit_cdd
 
     def fit(W, n_factors, **options):
         result = inner(W, n_factors, **options)
         return replace(result, stopped="interrupted") if n_factors == 2 else result
 
-    monkeypatch.setattr(_curve, "fit_cdd", fit)
+    monkeypatch.setattr(_error_curve, "fit_cdd", fit)
     found = error_curve(SQUARE, 5, rng=0)
     assert found.stopped == "interrupted"
     assert [call.n_factors for call in fake] == [1, 2]
@@ -362,7 +362,7 @@ def test_an_interrupted_fit_is_noticed():
 
     curve = error_curve(SQUARE, n_factors=[1, 4, 5], rng=0, restarts=1, callback=interrupt)
     assert curve.stopped == "interrupted"
-    assert curve.results[2].start == _curve.PADDED
+    assert curve.results[2].start == _error_curve.PADDED
 
 
 def test_the_same_seed_gives_the_same_curve():

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from structmat import CDDProduct, factorize_cdd
 from structmat.fit import FitProgress
-from structmat.fit._chain import Chain
-from structmat.fit._levelling import level
+from structmat.fit._many_factors.chain import Chain
+from structmat.fit._many_factors.equalisation import level
 
 # Name, number of factors, and the matrix from a source of entries.
 FORMS = {

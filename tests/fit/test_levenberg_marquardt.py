@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from structmat import CDDProduct
-from structmat.fit._chain import Chain
-from structmat.fit._levenberg_marquardt import levenberg_marquardt, normal_equations, right_hand_side
+from structmat.fit._many_factors.chain import Chain
+from structmat.fit._many_factors.levenberg_marquardt import levenberg_marquardt, normal_equations, right_hand_side
 
 FIRSTS = st.sampled_from(["diagonal", "circulant"])
 

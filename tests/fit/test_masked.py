@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from structmat import CDDProduct, fit_cdd
-from structmat.fit._factors import Factors
-from structmat.fit._masked import MaskedGrid, masked_circulant_step, masked_residual_norm2, masked_sweep
+from structmat.fit._three_factors.masked import MaskedGrid, masked_circulant_step, masked_residual_norm2, masked_sweep
+from structmat.fit._three_factors.vectors import Factors
 
 
 def gaussian(rng, shape, real):

@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.linalg import circulant
 
-from structmat.fit import _objective
-from structmat.fit._chain_starts import extended, nearest_circulant, random_orthogonal
-from structmat.fit._objective import Layout, Objective, balanced
+from structmat.fit._many_factors import objective as objectives
+from structmat.fit._many_factors.objective import Layout, Objective, balanced
+from structmat.fit._many_factors.starts import extended, nearest_circulant, random_orthogonal
 
 
 def normal(rng, shape, *, real):
@@ -42,7 +42,7 @@ def test_error_and_gradient(layout, real, weighted, chunk_bytes, seed):
     chains = normal(rng, (2, layout.n_factors, n), real=real)
     objective = Objective(layout, target, inputs)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_objective, "_CHUNK_BYTES", chunk_bytes)
+        patch.setattr(objectives, "_CHUNK_BYTES", chunk_bytes)
         values, gradient = objective.value_and_gradient(chains)
         direction = normal(rng, chains.shape, real=real)
         step = 1e-6

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from structmat.fit._blocks import BlockGrid, cyclic_windows
-from structmat.fit._factors import Factors
-from structmat.fit._shift_synchronisation import _links, _shift_chain, shift_synchronisation_start
-from structmat.fit._solvers import Run
-from structmat.fit._starts import circulant_start, diagonal_start, random_start, rank_one_start
-from structmat.fit._sweep import residual_norm2, sweep
+from structmat.fit._three_factors.alternate import Run
+from structmat.fit._three_factors.blocks import BlockGrid, cyclic_windows
+from structmat.fit._three_factors.shift_synchronisation import _links, _shift_chain, shift_synchronisation_start
+from structmat.fit._three_factors.starts import circulant_start, diagonal_start, random_start, rank_one_start
+from structmat.fit._three_factors.steps import residual_norm2, sweep
+from structmat.fit._three_factors.vectors import Factors
 
 SHAPES = [((6, 6), 6), ((11, 17), 6), ((5, 9), 2), ((4, 7), 1), ((1, 5), 5), ((300, 310), 300)]
 STARTS = [circulant_start, diagonal_start, rank_one_start, shift_synchronisation_start, random_start]

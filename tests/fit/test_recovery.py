@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from structmat.fit import fit_cdd
-from structmat.fit._blocks import BlockGrid
-from structmat.fit._factors import Factors
-from structmat.fit._solvers import Run, alternate
+from structmat.fit._three_factors.alternate import Run, alternate
+from structmat.fit._three_factors.blocks import BlockGrid
+from structmat.fit._three_factors.vectors import Factors
 
 KINDS = ["normal", "complex normal", "signs", "phases", "uniform"]
 SQUARES = [2, 3, 7, 16, 64, 65, 200]

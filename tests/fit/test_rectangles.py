@@ -6,9 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from structmat import BlockCirculant, CDDProduct, Circulant, Diagonal
-from structmat.fit import _block_objective, _objective, fit_cdd
-from structmat.fit._block_objective import BlockObjective, block_layout
-from structmat.fit._chain_starts import extended, random_orthogonal
+from structmat.fit import fit_cdd
+from structmat.fit._many_factors import block_objective
+from structmat.fit._many_factors import objective as objectives
+from structmat.fit._many_factors.block_objective import BlockObjective, block_layout
+from structmat.fit._many_factors.starts import extended, random_orthogonal
 
 QUICK = {"max_iter": 40, "restarts": 1, "rng": 3}
 # Shape and side of the blocks: tall, wide, square, cropped, a block beyond the smaller side, blocks of one.
@@ -57,10 +59,10 @@ def test_error_and_gradient(layout, real, weighted, few_blocks, chunked, seed):
     chains, direction = normal(rng, (2, 2, layout.n_parameters), real=real)
     objective = BlockObjective(layout, target, inputs)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_block_objective, "_FEW_BLOCKS", few_blocks)
+        patch.setattr(block_objective, "_FEW_BLOCKS", few_blocks)
         if chunked:
-            patch.setattr(_block_objective, "_LEAST_ROWS", 1)
-            patch.setattr(_objective, "_CHUNK_BYTES", 1)
+            patch.setattr(block_objective, "_LEAST_ROWS", 1)
+            patch.setattr(objectives, "_CHUNK_BYTES", 1)
         values, gradient = objective.value_and_gradient(chains)
         step = 1e-6
         ahead, behind = (objective.value_and_gradient(chains + s * direction)[0] for s in (step, -step))

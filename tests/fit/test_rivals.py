@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import structmat as sm
-from structmat.fit._rivals import RIVALS, block_circulant, monarch, sparse_fourier, truncated_svd
+from structmat.fit._baselines.families import RIVALS, block_circulant, monarch, sparse_fourier, truncated_svd
 
 SHAPES = [(1, 1), (1, 5), (6, 6), (7, 7), (8, 12), (12, 8), (9, 16), (16, 16)]
 

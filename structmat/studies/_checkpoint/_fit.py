@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from structmat._arrays import positive_index
+from structmat._arrays.arrays import positive_index
 from structmat.io import Checkpoint, CheckpointError
 from structmat.studies._checkpoint._adapter import CONFIG, WEIGHTS, config_bytes, weights_bytes
 from structmat.studies._checkpoint._layers import LayerTask, OtherWeights, run_task

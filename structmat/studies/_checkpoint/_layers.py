@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from structmat.fit import fit_cdd
-from structmat.fit._block_objective import block_layout
-from structmat.fit._interchange import to_numpy
-from structmat.fit._low_rank import low_rank_error
-from structmat.fit._weights import column_roots, weighted_inputs
+from structmat.fit._baselines.low_rank import low_rank_error
+from structmat.fit._many_factors.block_objective import block_layout
+from structmat.fit._numpy_bridge import to_numpy
+from structmat.fit._second_moment import column_roots, weighted_inputs
 from structmat.io import CheckpointError, Entry
 from structmat.studies._checkpoint._changes import Change, equal
 from structmat.studies._engine import unit_rng

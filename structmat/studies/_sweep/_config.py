@@ -15,7 +15,7 @@ from structmat.fit._arguments import integer, non_negative
 from structmat.studies._sweep._methods import METHODS
 
 if TYPE_CHECKING:
-    from structmat._typing import ArrayLike
+    from structmat._arrays.typing import ArrayLike
 
 __all__ = ["TEMPLATE", "MatrixSource", "SweepConfig", "read_config"]
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from structmat.fit._interchange import as_matrix, to_numpy
+from structmat.fit._numpy_bridge import as_matrix, to_numpy
 from structmat.io import Checkpoint, describe, load_matrix
 from structmat.studies._checkpoint._changes import Difference
 

@@ -9,10 +9,10 @@ import numpy as np
 
 from structmat.fit import fit_cdd
 from structmat.fit._arguments import check_for_blocks
-from structmat.fit._block_objective import block_layout
-from structmat.fit._objective import Layout
-from structmat.fit._rivals import RIVALS, truncated_svd
-from structmat.fit._weights import weighted_inputs
+from structmat.fit._baselines.families import RIVALS, truncated_svd
+from structmat.fit._many_factors.block_objective import block_layout
+from structmat.fit._many_factors.objective import Layout
+from structmat.fit._second_moment import weighted_inputs
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

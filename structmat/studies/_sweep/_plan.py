@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 import structmat
-from structmat.fit._weights import weighted_inputs
+from structmat.fit._second_moment import weighted_inputs
 from structmat.studies._sweep._layers import Layer, find_layers
 from structmat.studies._sweep._methods import WEIGHTED, Setting, apply, budget
 from structmat.studies._sweep._study import StudyRow

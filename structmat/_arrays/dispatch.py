@@ -1,0 +1,60 @@
+"""The tables of pair rules: `compose` for ``A @ B``, `add` for ``A + B``, `scale` for ``A * number``.
+
+This module owns the look-up only. A rule lives in the file of the later of its two types; the fall-backs live in
+`structmat.operators._algebra`. It must know no operator type.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+__all__ = ["PairRules", "add", "compose", "scale"]
+
+Rule: TypeAlias = Callable[[Any, Any], Any]
+
+
+class PairRules:
+    """Rules for pairs of types; a rule may answer ``NotImplemented`` to pass on to the next.
+
+    The order is: the exact pair, the exact left type with anything, anything with the exact right type. `object` stands
+    for "anything" when a rule is registered. In a commutative table each rule also serves the swapped pair.
+    """
+
+    __slots__ = ("_commutative", "_rules")
+
+    def __init__(self, *, commutative: bool) -> None:
+        self._commutative = commutative
+        self._rules: dict[tuple[type, type], Rule] = {}
+
+    def rule(self, left: type, right: type) -> Callable[[Rule], Rule]:
+        """Register the decorated function for a pair of types."""
+
+        def register(function: Rule) -> Rule:
+            self._rules[left, right] = function
+            return function
+
+        return register
+
+    def merge(self, left: Any, right: Any) -> Any:
+        """Return what a specific rule makes of the pair, or ``NotImplemented`` when none applies."""
+        for pair in ((type(left), type(right)), (type(left), object), (object, type(right))):
+            if (rule := self._rules.get(pair)) is not None and (found := rule(left, right)) is not NotImplemented:
+                return found
+            if (
+                self._commutative
+                and (rule := self._rules.get(pair[::-1])) is not None
+                and (found := rule(right, left)) is not NotImplemented
+            ):
+                return found
+        return NotImplemented
+
+    def __call__(self, left: Any, right: Any) -> Any:
+        """Return what the best rule makes of the pair; the fall-back for any two types always answers."""
+        found = self.merge(left, right)
+        return self._rules[object, object](left, right) if found is NotImplemented else found
+
+
+compose = PairRules(commutative=False)
+add = PairRules(commutative=True)
+scale = PairRules(commutative=False)

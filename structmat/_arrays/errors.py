@@ -1,0 +1,46 @@
+"""The errors of arguments: they know whose argument is at fault, so that nobody has to read it out of a text."""
+
+from __future__ import annotations
+
+__all__ = ["ArgumentError", "ArgumentTypeError", "ArgumentValueError"]
+
+
+class ArgumentError(Exception):
+    """An argument that a function, a method or an operator cannot take.
+
+    Raised as `ArgumentValueError`, which is a `ValueError`, for shapes and values, and as `ArgumentTypeError`, which is
+    a `TypeError`, for kinds.
+
+    Parameters
+    ----------
+    owner : str
+        What was called: ``"fit_cdd"``, ``"Circulant.solve"``.
+    argument : str or None
+        The name of the argument; None where several are at fault together.
+    text : str
+        What is wrong with it: what came and what was expected.
+
+    Examples
+    --------
+    >>> import structmat as sm
+    >>> try:
+    ...     sm.Diagonal([1.0, 2.0]).matvec([1.0])
+    ... except sm.ArgumentError as error:
+    ...     print(error.owner, error.argument)
+    Diagonal.matvec x
+    """
+
+    def __init__(self, owner: str, argument: str | None, text: str) -> None:
+        super().__init__(owner, argument, text)
+        self.owner, self.argument, self.text = owner, argument, text
+
+    def __str__(self) -> str:
+        return f"{self.owner}: {self.text}" if self.argument is None else f"{self.owner}: {self.argument} {self.text}"
+
+
+class ArgumentValueError(ArgumentError, ValueError):
+    """An argument of a wrong shape or value."""
+
+
+class ArgumentTypeError(ArgumentError, TypeError):
+    """An argument of a wrong kind."""

@@ -1,0 +1,1 @@
+"""The best members of other families, for comparison."""

@@ -1,0 +1,1 @@
+"""Fits of any number of factors."""

@@ -1,0 +1,95 @@
+"""Solvers: functions that take a matrix and a starting point to a (local) minimum of the residual.
+
+All have the signature `Solver` and none knows another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+
+import numpy as np
+
+from structmat.fit._three_factors.steps import residual_norm2, sweep
+
+if TYPE_CHECKING:
+    from structmat.fit._three_factors.blocks import BlockGrid
+    from structmat.fit._three_factors.vectors import Factors
+
+__all__ = ["Run", "Solver", "alternate", "relative_error"]
+
+# The step along the last change, in units of it: first value, growth after a success, cut after a failure, ceiling.
+_MOMENTUM, _GROWTH, _CUT, _CEILING = 0.5, 1.2, 0.5, 8.0
+
+
+class Run(NamedTuple):
+    """A starting point and what a solver has made of it so far."""
+
+    factors: Factors
+    history: list[float]
+    """Relative error of the starting point and after every iteration; never rises."""
+    converged: bool
+
+    @classmethod
+    def begin(cls, grid: BlockGrid, start: Factors) -> Run:
+        """Return the run of no iterations."""
+        error = relative_error(grid, residual_norm2(grid, start))
+        return cls(start.scaled(0), [error], converged=error <= _rounding(grid))
+
+    @property
+    def error(self) -> float:
+        """The relative error reached."""
+        return self.history[-1]
+
+    @property
+    def n_iter(self) -> int:
+        """The number of iterations made."""
+        return len(self.history) - 1
+
+
+Solver: TypeAlias = "Callable[[BlockGrid, Run, int, float, Callable[[int, float], bool | None]], Run]"
+"""``solver(grid, run, max_iter, tol, report)`` goes on with a run until it converges or has `max_iter` iterations in
+all, and calls ``report(iteration, error)`` once per iteration, which may return true to stop it."""
+
+
+def alternate(
+    grid: BlockGrid,
+    run: Run,
+    max_iter: int,
+    tol: float,
+    report: Callable[[int, float], bool | None],
+) -> Run:
+    """Alternating least squares with momentum.
+
+    Every sweep starts a step beyond the last iterate, along the last change. If the error then rises, the sweep is
+    dropped, and the next one starts from the last iterate itself, which cannot raise it.
+    """
+    current, history, converged = run.factors, list(run.history), run.converged
+    previous: Factors | None = None
+    momentum, stop = _MOMENTUM, False
+    while not (converged or stop) and len(history) <= max_iter:
+        c, b = current.c, current.b
+        if previous is not None:
+            c, b = c + momentum * (c - previous.c), b + momentum * (b - previous.b)
+        candidate, residual = sweep(grid, c, b)
+        error = relative_error(grid, residual)
+        if error <= history[-1]:
+            momentum = min(momentum * _GROWTH, _CEILING) if previous is not None else momentum
+            converged = history[-1] - error <= tol * error or error <= _rounding(grid)
+            current, previous = candidate, current
+        else:
+            # Without momentum only rounding can raise the error.
+            converged = previous is None
+            momentum, previous, error = momentum * _CUT, None, history[-1]
+        history.append(error)
+        stop = bool(report(len(history) - 1, error))
+    return Run(current, history, converged)
+
+
+def relative_error(grid: BlockGrid, residual: float) -> float:
+    """Relative Frobenius error of a squared residual norm; zero for a zero matrix, which every start fits exactly."""
+    return float(np.sqrt(max(residual, 0.0) / grid.norm2)) if grid.norm2 else 0.0
+
+
+def _rounding(grid: BlockGrid) -> float:
+    return float(np.finfo(grid.dtype).eps)

@@ -1,0 +1,333 @@
+"""Block-circulant matrices: a grid of circulants, cropped to any rectangle."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from structmat._arrays.arrays import (
+    as_floating,
+    contiguous,
+    device_of,
+    is_complex,
+    is_numpy,
+    moved,
+    namespace_of,
+    padded,
+    positive_index,
+    require_nonzero,
+    reversed_cyclically,
+)
+from structmat._arrays.arrays import scale as scale_array
+from structmat._arrays.dispatch import add, compose, scale
+from structmat._arrays.typing import Array, ArrayLike, DType, Namespace, Scalar
+from structmat._engine import Settings, cyclic_kernel, from_spectrum, spectrum
+from structmat.operators._algebra import Product, Scaled, identity_factor
+from structmat.operators._base import Context, LinearOperator
+from structmat.operators._block_convolution import BlockConvolution, by_frequency
+from structmat.operators._circulant import circulant_entries, cyclic_diagonals
+from structmat.operators._convolution import Planned
+from structmat.operators._identity import Fourier, Identity
+
+__all__ = ["BlockCirculant"]
+
+
+@dataclass(frozen=True, eq=False, repr=False, slots=True)
+class BlockCirculant(Planned):
+    """A p x q grid of b x b circulants, each given by its first column, cropped to `shape`.
+
+    Parameters
+    ----------
+    c : array, shape (..., p, q, b)
+        ``c[r, s]`` is the first column of the block in block row r and block column s; leading axes make a stack of
+        matrices. Integers are promoted to the library's floating dtype.
+    shape : (int, int), optional
+        Rows and columns, with ``p = ceil(rows / b)`` and ``q = ceil(cols / b)``: the last block row and the last block
+        column are cropped. Default: ``(p * b, q * b)``, nothing cropped.
+
+    Raises
+    ------
+    ValueError
+        If `c` has fewer than three axes or an empty one, or `shape` does not fit the grid.
+    TypeError
+        If `c` does not hold numbers.
+
+    See Also
+    --------
+    Circulant : A single circulant.
+
+    Notes
+    -----
+    A product transforms each of the q input blocks once, multiplies one p x q matrix per frequency, and transforms each
+    of the p output blocks back: q + p transforms of length b beside those of `c`, never p * q. Square grids that are
+    not cropped have inverses, determinants and eigenvalues per frequency; any grid that is not cropped has singular
+    values and a pseudo-inverse.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import structmat as sm
+    >>> B = sm.BlockCirculant(np.array([[[1.0, 2.0]], [[3.0, 4.0]]]), shape=(3, 2))
+    >>> B.to_dense()
+    array([[1., 2.],
+           [2., 1.],
+           [3., 4.]])
+    """
+
+    _core_axes = {"c": 3}
+
+    c: Array
+    """First columns of the blocks, shape ``(..., p, q, b)``."""
+    shape: Any = None
+    """Rows and columns, a tuple of two."""
+
+    def __post_init__(self) -> None:
+        c = as_floating(self.c, "BlockCirculant: c")
+        if c.ndim < 3 or 0 in c.shape[-3:]:
+            raise ValueError(f"BlockCirculant: c must have shape (..., p, q, b), none of them 0, got {tuple(c.shape)}")
+        p, q, b = c.shape[-3:]
+        shape = (p * b, q * b) if self.shape is None else tuple(self.shape)
+        if len(shape) != 2:
+            raise ValueError(f"BlockCirculant: shape must be (rows, cols), got {shape}")
+        rows, cols = (positive_index(size, "BlockCirculant: shape") for size in shape)
+        if (-(-rows // b), -(-cols // b)) != (p, q):
+            raise ValueError(
+                f"BlockCirculant: shape {shape} needs {-(-rows // b)} x {-(-cols // b)} blocks of {b}, c has {p} x {q}"
+            )
+        object.__setattr__(self, "c", c)
+        object.__setattr__(self, "shape", (rows, cols))
+
+    @classmethod
+    def nearest(cls, A: ArrayLike, block_size: int) -> BlockCirculant:
+        """Return the block-circulant matrix nearest to any rectangle in the Frobenius norm.
+
+        Parameters
+        ----------
+        A : array, shape (..., rows, cols)
+            The matrix.
+        block_size : int
+            The size b of the blocks; where it does not divide a side, the last blocks are cropped.
+
+        Returns
+        -------
+        BlockCirculant
+            Each block holds the means of the cyclic diagonals of that block of `A`, taken over the entries that exist.
+
+        Raises
+        ------
+        ValueError
+            If `A` has fewer than two axes, or `block_size` is below one.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import structmat as sm
+        >>> sm.BlockCirculant.nearest(np.array([[1.0, 2.0, 5.0], [4.0, 3.0, 6.0]]), 2).to_dense()
+        array([[2., 3., 5.],
+               [3., 2., 6.]])
+        """
+        A = as_floating(A, "BlockCirculant.nearest: A")
+        if A.ndim < 2 or 0 in A.shape[-2:]:
+            raise ValueError(f"BlockCirculant.nearest: A must have shape (..., rows, cols), got {tuple(A.shape)}")
+        b = positive_index(block_size, "BlockCirculant.nearest: block_size")
+        xp = namespace_of("BlockCirculant.nearest: A", A)
+        rows, cols = A.shape[-2:]
+        sums = xp.sum(cyclic_diagonals(_as_blocks(A, b, xp), xp), axis=-2)
+        ones = xp.ones((rows, cols), dtype=A.dtype, device=device_of(A))
+        counts = xp.sum(cyclic_diagonals(_as_blocks(ones, b, xp), xp), axis=-2)
+        return cls(sums / xp.where(counts == 0, xp.ones_like(counts), counts), (rows, cols))
+
+    @property
+    def dtype(self) -> DType:
+        """The dtype of `c`."""
+        return self.c.dtype
+
+    @property
+    def block_size(self) -> int:
+        """The size b of one block."""
+        return int(self.c.shape[-1])
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """The numbers (p, q) of block rows and block columns."""
+        return (int(self.c.shape[-3]), int(self.c.shape[-2]))
+
+    @property
+    def is_cropped(self) -> bool:
+        """Whether the last block row or block column is cut."""
+        p, q = self.grid
+        return self.shape != (p * self.block_size, q * self.block_size)
+
+    def _details(self) -> str:
+        return f"block_size={self.block_size}, grid={self.grid}, "
+
+    def _described(self) -> str:
+        cropped = "cropped " if self.is_cropped else ""
+        return f"a {cropped}{self.shape[0]} x {self.shape[1]} grid of blocks of {self.block_size}"
+
+    def _spectrum(self, xp: Namespace, *, real: bool) -> Array:
+        """Return one p x q matrix per frequency, shape ``(..., frequencies, p, q)``."""
+        return moved(spectrum(self.c, xp, real=real), -1, -3, xp)
+
+    def _from_spectrum(self, values: Array, xp: Namespace, *, real: bool) -> BlockCirculant:
+        """Return the uncropped operator with one matrix per frequency."""
+        return BlockCirculant(from_spectrum(moved(values, -3, -1, xp), self.block_size, xp, real=real))
+
+    def _is_real_with(self, x: Array, xp: Namespace) -> bool:
+        return not (is_complex(self.c.dtype, xp) or is_complex(x.dtype, xp))
+
+    def _plan(self, how: Settings, xp: Namespace) -> BlockConvolution:
+        real = not is_complex(self.c.dtype, xp)
+        kernel = cyclic_kernel(self.c, xp)
+        S = xp.matrix_transpose(moved(spectrum(kernel, xp, real=real), -1, -3, xp))
+        if how.ready or is_numpy(xp):
+            S = contiguous(S, xp)
+        return BlockConvolution(S, self.block_size, kernel.shape[-1], real, how, self.shape)
+
+    def _transpose(self) -> BlockCirculant:
+        xp = self._own_namespace()
+        return BlockCirculant(reversed_cyclically(_swapped(self.c, -3, -2, xp), xp), self.shape[::-1])
+
+    def _conj(self) -> BlockCirculant:
+        xp = self._own_namespace()
+        return BlockCirculant(xp.conj(self.c), self.shape) if is_complex(self.c.dtype, xp) else self
+
+    def _to_dense(self, like: Context) -> Array:
+        (p, q), b = self.grid, self.block_size
+        entries = _swapped(circulant_entries(self.c, like), -3, -2, like.xp)
+        dense = like.xp.reshape(entries, (*self.batch_shape, p * b, q * b))
+        return dense[..., : self.shape[0], : self.shape[1]]
+
+    def _require_whole(self, method: str) -> None:
+        if self.is_cropped:
+            raise self._no_closed_form(method)
+
+    def _own_spectrum(self, method: str, xp: Namespace) -> tuple[Array, bool]:
+        """Return the matrices per frequency and whether only half the frequencies are held."""
+        self._require_whole(method)
+        real = not is_complex(self.c.dtype, xp)
+        return self._spectrum(xp, real=real), real
+
+    def _inv(self, xp: Namespace) -> LinearOperator:
+        S, real = self._own_spectrum("inv", xp)
+        self._require_invertible(S, "inv", xp)
+        return self._from_spectrum(xp.linalg.inv(S), xp, real=real)
+
+    def _solve(self, b: Array, xp: Namespace) -> Array:
+        self._require_whole("solve")
+        real = self._is_real_with(b, xp)
+        S = self._spectrum(xp, real=real)
+        self._require_invertible(S, "solve", xp)
+
+        def solved(B: Array) -> Array:
+            return xp.matrix_transpose(xp.linalg.solve(S, xp.matrix_transpose(B)))
+
+        return by_frequency(solved, b, self.block_size, self.block_size, xp, real=real, stack=S.ndim > 3)
+
+    def _pinv(self, rtol: float, xp: Namespace) -> LinearOperator:
+        S, real = self._own_spectrum("pinv", xp)
+        U, values, Vh = xp.linalg.svd(S, full_matrices=False)
+        kept = values > rtol * xp.max(values, axis=(-2, -1), keepdims=True)
+        inverse = xp.where(kept, 1 / xp.where(kept, values, xp.ones_like(values)), xp.zeros_like(values))
+        V, Uh = (xp.conj(xp.matrix_transpose(M)) for M in (Vh, U))
+        return self._from_spectrum(xp.matmul(V * inverse[..., None, :], Uh), xp, real=real)
+
+    def _has_pinv(self) -> bool:
+        return not self.is_cropped
+
+    def _eigvals(self, xp: Namespace) -> Array:
+        return self._eig(xp)[0]
+
+    def _eig(self, xp: Namespace) -> tuple[Array, LinearOperator]:
+        self._require_whole("eig")
+        values, vectors = xp.linalg.eig(self._spectrum(xp, real=False))
+        (p, _), b = self.grid, self.block_size
+        flat = xp.reshape(_swapped(values, -2, -1, xp), (*self.batch_shape, p * b))
+        # The eigenvectors per frequency are themselves the spectrum of a block circulant.
+        return flat, Product((self._from_spectrum(vectors, xp, real=False), Fourier(b, p, inverse=True)))
+
+    def _svdvals(self, xp: Namespace) -> Array:
+        self._require_whole("svdvals")
+        values = xp.linalg.svdvals(self._spectrum(xp, real=False))
+        return xp.reshape(values, (*self.batch_shape, -1))
+
+    def _determinant_factors(self, method: str, xp: Namespace) -> Array:
+        S, real = self._own_spectrum(method, xp)
+        dets = xp.linalg.det(S)
+        if not real:
+            return dets
+        b = self.block_size
+        single = xp.real(dets[..., :: max(1, b // 2)] if b % 2 == 0 else dets[..., :1])
+        return xp.concat([single, xp.abs(dets[..., 1 : (b + 1) // 2]) ** 2], axis=-1)
+
+    def _diagonal(self, method: str, xp: Namespace) -> Array:
+        (p, q), b = self.grid, self.block_size
+        index = xp.arange(min(p, q), device=self.device)
+        flat = xp.reshape(self.c[..., 0], (*self.batch_shape, p * q))
+        blocks = xp.take(flat, index * (q + 1), axis=-1)[..., None]
+        full = xp.reshape(xp.broadcast_to(blocks, (*blocks.shape[:-1], b)), (*self.batch_shape, min(p, q) * b))
+        return full[..., : min(self.shape)]
+
+    def _modulus(self, power: int, xp: Namespace) -> LinearOperator:
+        return BlockCirculant(xp.abs(self.c) ** power, self.shape)
+
+    def _require_invertible(self, S: Array, method: str, xp: Namespace) -> None:
+        values = xp.linalg.svdvals(S)
+        rounding = self.shape[0] * float(xp.finfo(values.dtype).eps)
+        flat = xp.reshape(values, (*values.shape[:-2], -1))
+        require_nonzero(flat, rounding, f"BlockCirculant.{method}", xp)
+
+
+def _swapped(array: Array, first: int, second: int, xp: Namespace) -> Array:
+    """Return the array with two axes exchanged."""
+    axes = list(range(array.ndim))
+    axes[first], axes[second] = axes[second], axes[first]
+    return xp.permute_dims(array, tuple(axes))
+
+
+def _as_blocks(A: Array, b: int, xp: Namespace) -> Array:
+    """Return the b x b blocks of matrices, padded with zeros, shape ``(..., p, q, b, b)``."""
+    rows, cols = A.shape[-2:]
+    p, q = -(-rows // b), -(-cols // b)
+    A = padded(A, q * b, xp)
+    A = xp.matrix_transpose(padded(xp.matrix_transpose(A), p * b, xp))
+    return _swapped(xp.reshape(A, (*A.shape[:-2], p, b, q, b)), -3, -2, xp)
+
+
+def _combine(left: BlockCirculant, right: BlockCirculant) -> bool:
+    return left.block_size == right.block_size and left.shape == right.shape
+
+
+@compose.rule(BlockCirculant, BlockCirculant)
+def _multiply(left: BlockCirculant, right: BlockCirculant) -> LinearOperator:
+    b = left.block_size
+    if right.block_size != b or left.shape[1] % b:
+        return NotImplemented  # blocks that do not meet, or entries cut off between the two
+    xp = namespace_of("BlockCirculant @ BlockCirculant", left.c, right.c)
+    real = left._is_real_with(right.c, xp)
+    # each column of blocks of the right operator is a vector of q blocks
+    S = xp.matmul(left._spectrum(xp, real=real), right._spectrum(xp, real=real))
+    c = from_spectrum(moved(S, -3, -1, xp), b, xp, real=real)
+    return BlockCirculant(c, (left.shape[0], right.shape[1]))
+
+
+@add.rule(BlockCirculant, BlockCirculant)
+def _add(left: BlockCirculant, right: BlockCirculant) -> LinearOperator:
+    return BlockCirculant(left.c + right.c, left.shape) if _combine(left, right) else NotImplemented
+
+
+@add.rule(BlockCirculant, Identity)
+@add.rule(BlockCirculant, Scaled)
+def _add_identity(left: BlockCirculant, right: LinearOperator) -> LinearOperator:
+    if (factor := identity_factor(right)) is None:
+        return NotImplemented
+    xp = left._own_namespace()
+    (p, _), b = left.grid, left.block_size
+    eye = xp.eye(p, dtype=left.dtype, device=left.device)[..., None]
+    first = xp.astype(xp.arange(b, device=left.device) == 0, left.dtype)
+    return BlockCirculant(left.c + scale_array(eye * first, factor, 3, xp), left.shape)
+
+
+@scale.rule(BlockCirculant, object)
+def _scale(operator: BlockCirculant, factor: Scalar) -> BlockCirculant:
+    return BlockCirculant(scale_array(operator.c, factor, 3, operator._own_namespace()), operator.shape)

@@ -1,0 +1,508 @@
+"""Circulant matrices, held by their first column (`Circulant`) or by their spectrum (`SpectralCirculant`).
+
+All linear algebra is written once, on the spectrum; a `Circulant` goes there and back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+from structmat._arrays.arrays import (
+    as_floating,
+    complex_partner,
+    device_of,
+    is_complex,
+    is_complex_scalar,
+    is_numpy,
+    namespace_of,
+    positive_index,
+    precision_of,
+    reciprocal_above,
+    require_nonzero,
+    reversed_cyclically,
+)
+from structmat._arrays.arrays import scale as scale_array
+from structmat._arrays.dispatch import add, compose, scale
+from structmat._arrays.typing import Array, ArrayLike, DType, Namespace, Scalar
+from structmat._engine import Settings, cyclic_kernel, fft, from_spectrum, full_spectrum, is_fast, spectrum
+from structmat.operators._algebra import Scaled, identity_factor
+from structmat.operators._base import Context, LinearOperator
+from structmat.operators._convolution import Convolution, Planned, convolution
+from structmat.operators._functions import SpectralFunction
+from structmat.operators._identity import Fourier, Identity
+
+__all__ = ["Circulant", "SpectralCirculant"]
+
+_ENOUGH = 8
+"""Number of vectors that win back the transform from a spectrum to a first column."""
+
+
+@dataclass(frozen=True, eq=False, repr=False, slots=True)
+class Circulant(Planned):
+    """A circulant matrix given by its first column, ``C[i, j] = c[(i - j) % n]``.
+
+    Parameters
+    ----------
+    c : array, shape (..., n)
+        The first column; leading axes make a stack of matrices. Integers are promoted to the library's floating dtype.
+
+    Raises
+    ------
+    ValueError
+        If `c` has no axis or no entry.
+    TypeError
+        If `c` does not hold numbers.
+
+    See Also
+    --------
+    SpectralCirculant : The same matrix by its eigenvalues.
+    LinearOperator.prepare : For many products by one matrix.
+    BlockCirculant : A grid of circulants, of any rectangular shape.
+
+    Notes
+    -----
+    ``C x = ifft(fft(c) * fft(x))``: three transforms, O(n log n), real ones for real data. The eigenvalues are
+    ``fft(c)``, so inverses, powers and other functions are exact up to rounding, and stay circulant [1]_.
+
+    References
+    ----------
+    .. [1] Davis, P. J., *Circulant Matrices*, Wiley, 1979.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import structmat as sm
+    >>> C = sm.Circulant(np.array([1.0, 2.0, 3.0]))
+    >>> C
+    Circulant(shape=(3, 3), dtype=float64, device=cpu)
+    >>> C @ np.array([1.0, 0.0, 0.0])
+    array([1., 2., 3.])
+    """
+
+    _core_axes = {"c": 1}
+
+    c: Array
+    """The first column, shape ``(..., n)``."""
+
+    def __post_init__(self) -> None:
+        c = as_floating(self.c, "Circulant: c")
+        if c.ndim < 1 or c.shape[-1] < 1:
+            raise ValueError(f"Circulant: c must have shape (..., n) with n >= 1, got {tuple(c.shape)}")
+        object.__setattr__(self, "c", c)
+
+    @classmethod
+    def from_row(cls, r: ArrayLike) -> Circulant:
+        """Return the circulant with a given first row, ``C[i, j] = r[(j - i) % n]``.
+
+        Parameters
+        ----------
+        r : array, shape (..., n)
+            The first row.
+
+        Returns
+        -------
+        Circulant
+            The transpose of ``Circulant(r)``.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import structmat as sm
+        >>> sm.Circulant.from_row(np.array([1.0, 2.0, 3.0])).to_dense()
+        array([[1., 2., 3.],
+               [3., 1., 2.],
+               [2., 3., 1.]])
+        """
+        return cls(r)._transpose()
+
+    @classmethod
+    def nearest(cls, A: ArrayLike) -> Circulant:
+        """Return the circulant nearest to a square matrix in the Frobenius norm.
+
+        Parameters
+        ----------
+        A : array, shape (..., n, n)
+            The matrix.
+
+        Returns
+        -------
+        Circulant
+            Whose first column holds the means of the cyclic diagonals of `A`, T. Chan's optimal circulant [1]_.
+
+        Raises
+        ------
+        ValueError
+            If `A` is not square. For a rectangle see `BlockCirculant.nearest`.
+
+        References
+        ----------
+        .. [1] Chan, T. F., An optimal circulant preconditioner for Toeplitz systems, SIAM J. Sci. Stat. Comput. 9,
+           1988.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import structmat as sm
+        >>> sm.Circulant.nearest(np.array([[1.0, 2.0], [4.0, 3.0]])).c
+        array([2., 3.])
+        """
+        A = as_floating(A, "Circulant.nearest: A")
+        if A.ndim < 2 or A.shape[-1] != A.shape[-2]:
+            raise ValueError(
+                f"Circulant.nearest: A must have shape (..., n, n), got {tuple(A.shape)}; "
+                "for a rectangle use BlockCirculant.nearest"
+            )
+        xp = namespace_of("Circulant.nearest: A", A)
+        return cls(xp.mean(cyclic_diagonals(A, xp), axis=-2))
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """``(n, n)``."""
+        return (self.c.shape[-1], self.c.shape[-1])
+
+    @property
+    def dtype(self) -> DType:
+        """The dtype of `c`."""
+        return self.c.dtype
+
+    def to_spectral(self) -> SpectralCirculant:
+        """Return the same matrix held by its spectrum.
+
+        Returns
+        -------
+        SpectralCirculant
+            A snapshot: it does not follow later changes of `c`. Half precision becomes float32.
+        """
+        op, xp = self._opened("to_spectral")
+        real = not is_complex(op.c.dtype, xp)
+        return SpectralCirculant(spectrum(op.c, xp, real=real), self.shape[0], real=real)
+
+    def _plan(self, how: Settings, xp: Namespace) -> Convolution:
+        return convolution(cyclic_kernel(self.c, xp), self.shape, how, xp)
+
+    def _transpose(self) -> Circulant:
+        return Circulant(reversed_cyclically(self.c, self._own_namespace()))
+
+    def _conj(self) -> Circulant:
+        xp = self._own_namespace()
+        return Circulant(xp.conj(self.c)) if is_complex(self.c.dtype, xp) else self
+
+    def _to_dense(self, like: Context) -> Array:
+        return circulant_entries(self.c, like)
+
+    def _inv(self, xp: Namespace) -> LinearOperator:
+        return self.to_spectral()._inv(xp).to_circulant()
+
+    def _solve(self, b: Array, xp: Namespace) -> Array:
+        return self.to_spectral()._solve(b, xp)
+
+    def _solver(self, how: Settings, xp: Namespace) -> LinearOperator:
+        return self.to_spectral()._solver(how, xp)
+
+    def _pinv(self, rtol: float, xp: Namespace) -> LinearOperator:
+        return self.to_spectral()._pinv(rtol, xp).to_circulant()
+
+    def _eigvals(self, xp: Namespace) -> Array:
+        return fft(self.c, xp)
+
+    def _eig(self, xp: Namespace) -> tuple[Array, LinearOperator]:
+        return self._eigvals(xp), Fourier(self.shape[0], inverse=True)
+
+    def _svdvals(self, xp: Namespace) -> Array:
+        return xp.abs(self._eigvals(xp))
+
+    def _determinant_factors(self, method: str, xp: Namespace) -> Array:
+        return self.to_spectral()._determinant_factors(method, xp)
+
+    def _diagonal(self, method: str, xp: Namespace) -> Array:
+        return xp.broadcast_to(self.c[..., :1], self.c.shape)
+
+    def _modulus(self, power: int, xp: Namespace) -> LinearOperator:
+        return Circulant(xp.abs(self.c) ** power)
+
+    def _row_sums(self, xp: Namespace) -> Array:
+        return xp.broadcast_to(xp.sum(self.c, axis=-1, keepdims=True), self.c.shape)
+
+    def _spectral_function(self, function: SpectralFunction, xp: Namespace) -> LinearOperator:
+        return self.to_spectral()._spectral_function(function, xp).to_circulant()
+
+
+@dataclass(frozen=True, eq=False, repr=False, slots=True)
+class SpectralCirculant(Planned):
+    """A circulant matrix given by its spectrum, the discrete Fourier transform of its first column.
+
+    Parameters
+    ----------
+    spectrum : array, shape (..., n // 2 + 1) or (..., n)
+        The eigenvalues: the half spectrum ``rfft(c)`` of a real matrix, or the full ``fft(c)`` of a complex one.
+    n : int
+        The size; a half spectrum does not tell whether it is even or odd.
+    real : bool, default True
+        Whether `spectrum` is the half spectrum of a real matrix. Imaginary parts at frequency zero, and at n / 2 for
+        even n, then count as zero.
+
+    Raises
+    ------
+    ValueError
+        If the length of `spectrum` does not fit `n` and `real`.
+    TypeError
+        If `spectrum` does not hold numbers.
+
+    See Also
+    --------
+    Circulant.to_spectral : Makes one from a first column.
+    LinearOperator.prepare : For many products by one matrix, this one or any other.
+
+    Notes
+    -----
+    Its parameters are the eigenvalues, for what is known or learned by frequency. A product takes two transforms, where
+    a `Circulant` needs three.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import structmat as sm
+    >>> S = sm.Circulant(np.array([1.0, 2.0, 3.0])).to_spectral()
+    >>> S
+    SpectralCirculant(shape=(3, 3), dtype=float64, device=cpu)
+    >>> S.matvec(np.array([1.0, 0.0, 0.0])).round(12)
+    array([1., 2., 3.])
+    """
+
+    _core_axes = {"spectrum": 1}
+
+    spectrum: Array
+    """Half or full spectrum."""
+    n: int
+    """The size."""
+    real: bool = True
+    """Whether the matrix is real and `spectrum` its half spectrum."""
+
+    def __post_init__(self) -> None:
+        n = positive_index(self.n, "SpectralCirculant: n")
+        s = as_floating(self.spectrum, "SpectralCirculant: spectrum")
+        xp = namespace_of("SpectralCirculant: spectrum", s)
+        if not is_complex(s.dtype, xp):
+            s = xp.astype(s, complex_partner(s.dtype, xp))
+        length = n // 2 + 1 if self.real else n
+        if s.ndim < 1 or s.shape[-1] != length:
+            raise ValueError(
+                f"SpectralCirculant: spectrum must have shape (..., {length}) for n={n} and real={self.real}, "
+                f"got {tuple(s.shape)}"
+            )
+        object.__setattr__(self, "spectrum", s)
+        object.__setattr__(self, "n", n)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """``(n, n)``."""
+        return (self.n, self.n)
+
+    @property
+    def dtype(self) -> DType:
+        """The dtype of the entries: real when `real`."""
+        return precision_of(self.spectrum.dtype, self._own_namespace()) if self.real else self.spectrum.dtype
+
+    def to_circulant(self) -> Circulant:
+        """Return the same matrix held by its first column.
+
+        Returns
+        -------
+        Circulant
+            Real when `real`.
+        """
+        return Circulant(from_spectrum(self.spectrum, self.n, self._own_namespace(), real=self.real))
+
+    def _unpaired(self, xp: Namespace) -> Array:
+        """Tell which frequencies of a half spectrum have no conjugate partner, so that their eigenvalues are real."""
+        k = xp.arange(self.spectrum.shape[-1], device=self.device)
+        return (k == 0) | (2 * k == self.n)
+
+    def _eigenvalues(self, xp: Namespace) -> Array:
+        """Return the spectrum without imaginary parts that do not count."""
+        values = self.spectrum
+        if not self.real:
+            return values
+        return xp.where(self._unpaired(xp), xp.astype(xp.real(values), values.dtype), values)
+
+    def _as_full(self, xp: Namespace) -> Array:
+        """Return all n eigenvalues."""
+        values = self._eigenvalues(xp)
+        return full_spectrum(values, self.n, xp) if self.real else values
+
+    def _like(self, values: Array) -> SpectralCirculant:
+        return SpectralCirculant(values, self.n, self.real)
+
+    def _plan(self, how: Settings, xp: Namespace) -> Convolution:
+        return self.to_circulant()._plan(how, xp)
+
+    def _matvec(self, x: Array, xp: Namespace) -> Array:
+        if prod(x.shape[:-1]) >= _ENOUGH and (is_numpy(xp) or not is_fast(self.n, xp)):
+            return self.to_circulant()._matvec(x, xp)
+        return Convolution(None, self.spectrum, self.n, self.real, Settings(), self.shape)._matvec(x, xp)
+
+    def _rmatvec(self, y: Array, xp: Namespace) -> Array:
+        return self._like(xp.conj(self.spectrum))._matvec(y, xp)
+
+    def _transpose(self) -> SpectralCirculant:
+        xp = self._own_namespace()
+        return self._like(xp.conj(self.spectrum) if self.real else reversed_cyclically(self.spectrum, xp))
+
+    def _conj(self) -> SpectralCirculant:
+        xp = self._own_namespace()
+        return self if self.real else self._like(reversed_cyclically(xp.conj(self.spectrum), xp))
+
+    def _to_dense(self, like: Context) -> Array:
+        return circulant_entries(self.to_circulant().c, like)
+
+    def _inv(self, xp: Namespace) -> SpectralCirculant:
+        return self._like(self._reciprocals("inv", xp))
+
+    def _solve(self, b: Array, xp: Namespace) -> Array:
+        return self._like(self._reciprocals("solve", xp))._matvec(b, xp)
+
+    def _solver(self, how: Settings, xp: Namespace) -> LinearOperator:
+        reciprocals = self._reciprocals("solve", xp)
+        if not is_fast(self.n, xp):
+            return self._like(reciprocals)._plan(how, xp)
+        return Convolution(None, reciprocals, self.n, self.real, how, self.shape)  # with every digit of small values
+
+    def _pinv(self, rtol: float, xp: Namespace) -> SpectralCirculant:
+        return self._like(reciprocal_above(self._eigenvalues(xp), rtol, xp))
+
+    def _eigvals(self, xp: Namespace) -> Array:
+        return self._as_full(xp)
+
+    def _eig(self, xp: Namespace) -> tuple[Array, LinearOperator]:
+        return self._as_full(xp), Fourier(self.n, inverse=True)
+
+    def _svdvals(self, xp: Namespace) -> Array:
+        return xp.abs(self._as_full(xp))
+
+    def _determinant_factors(self, method: str, xp: Namespace) -> Array:
+        if not self.real:
+            return self.spectrum
+        single = xp.real(self.spectrum[..., :: max(1, self.n // 2)] if self.n % 2 == 0 else self.spectrum[..., :1])
+        paired = xp.abs(self.spectrum[..., 1 : (self.n + 1) // 2]) ** 2
+        return xp.concat([single, paired], axis=-1)
+
+    def _diagonal(self, method: str, xp: Namespace) -> Array:
+        return self.to_circulant()._diagonal(method, xp)
+
+    def _modulus(self, power: int, xp: Namespace) -> LinearOperator:
+        return self.to_circulant()._modulus(power, xp)
+
+    def _spectral_function(self, function: SpectralFunction, xp: Namespace) -> SpectralCirculant:
+        values, real = self._eigenvalues(xp), self.real
+        if function.needs_nonzero:
+            self._require_nonzero(values, function.name, xp)
+        if real and function.needs_nonnegative:
+            alone = self._unpaired(xp)  # where eigenvalues are real, and must not be negative
+            rounding = self._rounding(xp) * xp.max(xp.abs(values), axis=-1, keepdims=True)
+            real = not bool(xp.any(alone & (xp.real(values) < -rounding)))
+            if real:
+                clipped = xp.astype(xp.where(xp.real(values) > 0, xp.real(values), 0 * rounding), values.dtype)
+                values = xp.where(alone, clipped, values)
+            else:
+                values = self._as_full(xp)
+        return SpectralCirculant(function.evaluate(values), self.n, real)
+
+    def _rounding(self, xp: Namespace) -> float:
+        """Return the size, relative to the largest, at which an eigenvalue is indistinguishable from zero."""
+        return self.n * float(xp.finfo(self.dtype).eps)
+
+    def _require_nonzero(self, values: Array, method: str, xp: Namespace) -> None:
+        require_nonzero(values, self._rounding(xp), f"Circulant.{method}", xp)
+
+    def _reciprocals(self, method: str, xp: Namespace) -> Array:
+        values = self._eigenvalues(xp)
+        self._require_nonzero(values, method, xp)
+        return 1 / values
+
+
+def circulant_entries(c: Array, like: Context) -> Array:
+    """Return dense circulants with first columns `c`."""
+    xp, n = like.xp, c.shape[-1]
+    i = xp.arange(n, device=like.device)
+    index = xp.reshape((i[:, None] - i[None, :]) % n, (n * n,))
+    return xp.reshape(xp.take(c, index, axis=-1), (*c.shape, n))
+
+
+def cyclic_diagonals(A: Array, xp: Namespace) -> Array:
+    """Return V with ``V[..., i, k] = A[..., i, (i - k) % n]``: the cyclic diagonals of square matrices as columns."""
+    n = A.shape[-1]
+    i = xp.arange(n, device=device_of(A))
+    index = xp.reshape(n * i[:, None] + (i[:, None] - i[None, :]) % n, (n * n,))
+    return xp.reshape(xp.take(xp.reshape(A, (*A.shape[:-2], n * n)), index, axis=-1), A.shape)
+
+
+def _spectral_pair(left: Any, right: Any) -> tuple[Namespace, Array, Array, bool]:
+    """Return the spectra of two circulants in a common form, and whether that is the half spectrum."""
+    a, b = (op if isinstance(op, SpectralCirculant) else op.to_spectral() for op in (left, right))
+    xp = namespace_of("circulants", a.spectrum, b.spectrum)
+    if a.real and b.real:
+        return xp, a._eigenvalues(xp), b._eigenvalues(xp), True
+    return xp, a._as_full(xp), b._as_full(xp), False
+
+
+@compose.rule(Circulant, Circulant)
+def _multiply(left: Circulant, right: Circulant) -> Circulant:
+    return Circulant(left.matvec(right.c))
+
+
+@compose.rule(Circulant, SpectralCirculant)
+@compose.rule(SpectralCirculant, Circulant)
+@compose.rule(SpectralCirculant, SpectralCirculant)
+def _multiply_spectra(left: LinearOperator, right: LinearOperator) -> SpectralCirculant:
+    _, a, b, real = _spectral_pair(left, right)
+    return SpectralCirculant(a * b, left.shape[0], real)
+
+
+@add.rule(Circulant, Circulant)
+def _add(left: Circulant, right: Circulant) -> Circulant:
+    return Circulant(left.c + right.c)
+
+
+@add.rule(SpectralCirculant, Circulant)
+@add.rule(SpectralCirculant, SpectralCirculant)
+def _add_spectra(left: LinearOperator, right: LinearOperator) -> SpectralCirculant:
+    _, a, b, real = _spectral_pair(left, right)
+    return SpectralCirculant(a + b, left.shape[0], real)
+
+
+@add.rule(Circulant, Identity)
+@add.rule(Circulant, Scaled)
+def _add_identity(left: Circulant, right: LinearOperator) -> LinearOperator:
+    if (factor := identity_factor(right)) is None:
+        return NotImplemented
+    xp = left._own_namespace()
+    first = xp.astype(xp.arange(left.shape[0], device=left.device) == 0, left.dtype)
+    return Circulant(left.c + scale_array(first, factor, 1, xp))
+
+
+@add.rule(SpectralCirculant, Identity)
+@add.rule(SpectralCirculant, Scaled)
+def _add_identity_spectrum(left: SpectralCirculant, right: LinearOperator) -> LinearOperator:
+    if (factor := identity_factor(right)) is None:
+        return NotImplemented
+    xp = left._own_namespace()
+    real = left.real and not is_complex_scalar(factor, xp)
+    values = left.spectrum if real else left._as_full(xp)
+    return SpectralCirculant(values + scale_array(xp.ones_like(values), factor, 1, xp), left.n, real)
+
+
+@scale.rule(Circulant, object)
+def _scale(operator: Circulant, factor: Scalar) -> Circulant:
+    return Circulant(scale_array(operator.c, factor, 1, operator._own_namespace()))
+
+
+@scale.rule(SpectralCirculant, object)
+def _scale_spectrum(operator: SpectralCirculant, factor: Scalar) -> LinearOperator:
+    xp = operator._own_namespace()
+    real = operator.real and not (
+        type(factor) is complex or (hasattr(factor, "dtype") and is_complex(factor.dtype, xp))
+    )
+    values = operator.spectrum if real else operator._as_full(xp)
+    return SpectralCirculant(scale_array(values, factor, 1, xp), operator.n, real)

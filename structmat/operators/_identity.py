@@ -1,0 +1,178 @@
+"""Operators without parameters, which fit any array library and dtype: Identity and Fourier."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from structmat._arrays.arrays import positive_index
+from structmat._arrays.dispatch import compose, scale
+from structmat._arrays.typing import Array, Namespace
+from structmat._engine import fft, ifft
+from structmat.operators._base import LinearOperator
+from structmat.operators._functions import SpectralFunction
+
+__all__ = ["Fourier", "Identity"]
+
+
+@dataclass(frozen=True, eq=False, repr=False, slots=True)
+class Identity(LinearOperator):
+    """The identity matrix; it has no dtype and no device of its own and so fits any operator and array.
+
+    Parameters
+    ----------
+    n : int
+        The size.
+
+    Raises
+    ------
+    ValueError
+        If `n` is below one.
+
+    Notes
+    -----
+    ``A + s * Identity(n)`` stays in the family of A for circulant, diagonal and block-circulant A, so that a
+    regularised system can be solved in closed form.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import structmat as sm
+    >>> sm.Circulant(np.array([1.0, 2.0])) + 10 * sm.Identity(2)
+    Circulant(shape=(2, 2), dtype=float64, device=cpu)
+    """
+
+    n: int
+    """The size."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "n", positive_index(self.n, "Identity: n"))
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """``(n, n)``."""
+        return (self.n, self.n)
+
+    def _matvec(self, x: Array, xp: Namespace) -> Array:
+        return +x
+
+    def _transpose(self) -> LinearOperator:
+        return self
+
+    def _conj(self) -> LinearOperator:
+        return self
+
+    def _inv(self, xp: Namespace) -> LinearOperator:
+        return self
+
+    def _pinv(self, rtol: float, xp: Namespace) -> LinearOperator:
+        return self
+
+    def _solve(self, b: Array, xp: Namespace) -> Array:
+        return self._matvec(b, xp)
+
+    def _eigvals(self, xp: Namespace) -> Array:
+        return xp.ones(self.n, dtype=xp.complex128)
+
+    def _eig(self, xp: Namespace) -> tuple[Array, LinearOperator]:
+        return self._eigvals(xp), self
+
+    def _svdvals(self, xp: Namespace) -> Array:
+        return xp.ones(self.n)
+
+    def _determinant_factors(self, method: str, xp: Namespace) -> Array:
+        return xp.ones(1)
+
+    def _diagonal(self, method: str, xp: Namespace) -> Array:
+        return xp.ones(self.n)
+
+    def _modulus(self, power: int, xp: Namespace) -> LinearOperator:
+        return self
+
+    def _row_sums(self, xp: Namespace) -> Array:
+        return xp.ones(self.n)
+
+    def _spectral_function(self, function: SpectralFunction, xp: Namespace) -> LinearOperator:
+        return scale(self, float(function.evaluate(xp.ones(1))[0]))
+
+
+@dataclass(frozen=True, eq=False, repr=False, slots=True)
+class Fourier(LinearOperator):
+    """The unitary discrete Fourier transform of each of `blocks` consecutive pieces of length `n`.
+
+    Parameters
+    ----------
+    n : int
+        Length of one transform.
+    blocks : int, default 1
+        Number of pieces; the matrix is ``kron(eye(blocks), F)``.
+    inverse : bool, default False
+        Whether it is the inverse transform, the complex conjugate.
+
+    Raises
+    ------
+    ValueError
+        If `n` or `blocks` is below one.
+
+    Notes
+    -----
+    ``F[j, k] = exp(-2 pi i j k / n) / sqrt(n)``. The columns of the inverse are the eigenvectors of every circulant.
+
+    Examples
+    --------
+    >>> import structmat as sm
+    >>> (sm.Fourier(2).to_dense() * 2**0.5).real.round(12)
+    array([[ 1.,  1.],
+           [ 1., -1.]])
+    """
+
+    n: int
+    """Length of one transform."""
+    blocks: int = 1
+    """Number of pieces."""
+    inverse: bool = False
+    """Whether it is the inverse transform."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "n", positive_index(self.n, "Fourier: n"))
+        object.__setattr__(self, "blocks", positive_index(self.blocks, "Fourier: blocks"))
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """``(blocks * n, blocks * n)``."""
+        return (self.blocks * self.n, self.blocks * self.n)
+
+    @property
+    def _forces_complex(self) -> bool:
+        return True
+
+    def _matvec(self, x: Array, xp: Namespace) -> Array:
+        pieces = xp.reshape(x, (*x.shape[:-1], self.blocks, self.n))
+        return xp.reshape((ifft if self.inverse else fft)(pieces, xp, norm="ortho"), x.shape)
+
+    def _transpose(self) -> LinearOperator:
+        return self
+
+    def _conj(self) -> LinearOperator:
+        return Fourier(self.n, self.blocks, not self.inverse)
+
+    def _inv(self, xp: Namespace) -> LinearOperator:
+        return self._conj()
+
+    def _pinv(self, rtol: float, xp: Namespace) -> LinearOperator:
+        return self._conj()
+
+    def _solve(self, b: Array, xp: Namespace) -> Array:
+        return self._conj()._matvec(b, xp)
+
+    def _svdvals(self, xp: Namespace) -> Array:
+        return xp.ones(self.shape[0])
+
+
+@compose.rule(Identity, object)
+def _identity_times(left: Identity, right: LinearOperator) -> LinearOperator:  # noqa: ARG001
+    return right
+
+
+@compose.rule(object, Identity)
+def _times_identity(left: LinearOperator, right: Identity) -> LinearOperator:  # noqa: ARG001
+    return left

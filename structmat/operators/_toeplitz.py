@@ -1,0 +1,386 @@
+"""Toeplitz and Hankel matrices of any rectangular shape, by their constant diagonals and anti-diagonals."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+from structmat._arrays.arrays import (
+    as_floating,
+    broadcast_shapes,
+    common_dtype,
+    concat_last,
+    device_of,
+    in_precision,
+    is_complex,
+    namespace_of,
+    precision_of,
+    restored,
+    reversed_cyclically,
+)
+from structmat._arrays.arrays import scale as scale_array
+from structmat._arrays.dispatch import add, scale
+from structmat._arrays.typing import Array, ArrayLike, DType, Namespace, Scalar
+from structmat._engine import Settings, kernel_of_diagonals
+from structmat.operators._algebra import Scaled, identity_factor
+from structmat.operators._base import Context, LinearOperator
+from structmat.operators._circulant import Circulant, SpectralCirculant
+from structmat.operators._closed_forms import NormOrder
+from structmat.operators._convolution import Convolution, Planned, convolution
+from structmat.operators._identity import Identity
+
+__all__ = ["Hankel", "Toeplitz"]
+
+
+class ConstantDiagonals(Planned):
+    """What Toeplitz and Hankel matrices share: m + n - 1 constants, as two vectors `c` and `r` that meet in a corner.
+
+    The first entry of `r` lies in the corner, where `c` decides, and is ignored.
+    """
+
+    __slots__ = ()
+    _core_axes = {"c": 1, "r": 1}
+
+    if TYPE_CHECKING:
+        c: Array
+        r: Array
+
+    def _set_vectors(self, c: Array, r: ArrayLike) -> None:
+        """Set both vectors in their common dtype, after the checks of shapes."""
+        owner = type(self).__name__
+        r = as_floating(r, f"{owner}: r", like=(namespace_of(owner, c), c.dtype))
+        xp = namespace_of(owner, c, r)
+        for name, size, vector in (("c", "m", c), ("r", "n", r)):
+            if vector.ndim < 1 or vector.shape[-1] < 1:
+                raise ValueError(
+                    f"{owner}: {name} must have shape (..., {size}) with {size} >= 1, got {tuple(vector.shape)}"
+                )
+        broadcast_shapes(owner, tuple(c.shape[:-1]), tuple(r.shape[:-1]))
+        dtype = common_dtype(xp, c.dtype, r.dtype)
+        for name, vector in (("c", c), ("r", r)):
+            object.__setattr__(self, name, vector if vector.dtype == dtype else xp.astype(vector, dtype))
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """``(m, n)``, the lengths of `c` and `r`."""
+        return (self.c.shape[-1], self.r.shape[-1])
+
+    @property
+    def dtype(self) -> DType:
+        """The common dtype of `c` and `r`."""
+        return self.c.dtype
+
+    @abstractmethod
+    def _constants(self, xp: Namespace) -> Array:
+        """Return the m + n - 1 constants, from one corner to the opposite one."""
+
+    def _conj(self) -> Self:
+        xp = self._own_namespace()
+        return self._map(lambda vector, _: xp.conj(vector)) if is_complex(self.dtype, xp) else self
+
+    def _modulus(self, power: int, xp: Namespace) -> LinearOperator:
+        return self._map(lambda vector, _: xp.abs(vector) ** power)
+
+    def _norm(self, ord: NormOrder, xp: Namespace) -> Array:
+        if ord != "fro":
+            return super()._norm(ord, xp)
+        squares = xp.abs(self._constants(xp)) ** 2
+        return xp.sqrt(xp.sum(squares * _counts(*self.shape, squares, xp), axis=-1))
+
+    def _entries(self, index: Array, xp: Namespace) -> Array:
+        """Return the matrix whose entries are the constants at `index`."""
+        constants = self._constants(xp)
+        flat = xp.take(constants, xp.reshape(index, (-1,)), axis=-1)
+        return xp.reshape(flat, (*constants.shape[:-1], *self.shape))
+
+
+@dataclass(frozen=True, eq=False, repr=False, slots=True)
+class Toeplitz(ConstantDiagonals):
+    """A Toeplitz matrix given by its first column and first row, ``T[i, j] = c[i - j]`` or ``r[j - i]``.
+
+    Parameters
+    ----------
+    c : array, shape (..., m)
+        The first column; leading axes make a stack of matrices. Integers are promoted to the library's floating dtype.
+    r : array, shape (..., n), optional
+        The first row. Its first entry is ignored, as in `scipy.linalg.toeplitz`: ``c[0]`` stands in the corner.
+        Default: the complex conjugate of `c`, so that the matrix is Hermitian where ``c[0]`` is real.
+
+    Raises
+    ------
+    ValueError
+        If `c` or `r` has no axis or no entry, or their batch axes do not broadcast.
+    TypeError
+        If `c` or `r` does not hold numbers, or they belong to different array libraries.
+
+    See Also
+    --------
+    Circulant : The Toeplitz matrices whose diagonals go on at the other side; they have closed-form linear algebra.
+    Hankel : Constant anti-diagonals.
+    structmat.preconditioners : Circulants that are close to a Toeplitz matrix.
+
+    Notes
+    -----
+    A product is a convolution of the m + n - 1 constants with the vector, of which m entries are kept: three transforms
+    of a fast length from m + n - 1 on, real ones for real data. Inverses are not Toeplitz, and there is no closed form
+    for them; systems are solved by iteration, with a circulant as preconditioner [1]_.
+
+    References
+    ----------
+    .. [1] Chan, R. H., Ng, M. K., Conjugate gradient methods for Toeplitz systems, SIAM Rev. 38, 1996.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import structmat as sm
+    >>> T = sm.Toeplitz(np.array([1.0, 2.0, 3.0]), np.array([1.0, 4.0]))
+    >>> T.to_dense()
+    array([[1., 4.],
+           [2., 1.],
+           [3., 2.]])
+    >>> (T @ np.array([1.0, 1.0])).round(12)
+    array([5., 3., 5.])
+
+    A system of 1,000 equations by SciPy's conjugate gradients:
+
+    >>> from scipy.sparse.linalg import cg
+    >>> T = sm.Toeplitz(0.9 ** np.arange(1000))
+    >>> A, M = map(sm.scipy.as_linear_operator, (T, sm.preconditioners.strang(T).inv()))
+    >>> x, info = cg(A, np.ones(1000), rtol=1e-10, maxiter=10, M=M)
+    >>> info, bool(np.allclose(T @ x, 1))
+    (0, True)
+    """
+
+    c: Array
+    """The first column, shape ``(..., m)``."""
+    r: Any = None
+    """The first row, shape ``(..., n)``; its first entry counts for nothing."""
+
+    def __post_init__(self) -> None:
+        c = as_floating(self.c, "Toeplitz: c")
+        r = self.r
+        if r is None:
+            xp = namespace_of("Toeplitz: c", c)
+            r = xp.conj(c) if is_complex(c.dtype, xp) else c
+        self._set_vectors(c, r)
+
+    @classmethod
+    def nearest(cls, A: ArrayLike) -> Toeplitz:
+        """Return the Toeplitz matrix nearest to any rectangle in the Frobenius norm.
+
+        Parameters
+        ----------
+        A : array, shape (..., m, n)
+            The matrix.
+
+        Returns
+        -------
+        Toeplitz
+            With the means of the diagonals of `A`.
+
+        Raises
+        ------
+        ValueError
+            If `A` has fewer than two axes, or an empty one.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import structmat as sm
+        >>> sm.Toeplitz.nearest(np.array([[1.0, 2.0, 5.0], [4.0, 3.0, 6.0]])).to_dense()
+        array([[2., 4., 5.],
+               [4., 2., 4.]])
+        """
+        A, xp = _matrix(A, "Toeplitz.nearest: A")
+        means, (_, n) = _antidiagonal_means(xp.flip(A, axis=-1), xp), A.shape[-2:]
+        return cls(means[..., n - 1 :], xp.flip(means[..., :n], axis=-1))
+
+    def _constants(self, xp: Namespace) -> Array:
+        return concat_last([xp.flip(self.r[..., 1:], axis=-1), self.c], xp)
+
+    def _plan(self, how: Settings, xp: Namespace) -> Convolution:
+        return convolution(kernel_of_diagonals(self.c, self.r[..., 1:], xp), self.shape, how, xp)
+
+    def _transpose(self) -> Toeplitz:
+        return Toeplitz(concat_last([self.c[..., :1], self.r[..., 1:]], self._own_namespace()), self.c)
+
+    def _to_dense(self, like: Context) -> Array:
+        i, j = _indices(*self.shape, like)
+        return self._entries(i - j + (self.shape[1] - 1), like.xp)
+
+    def _diagonal(self, method: str, xp: Namespace) -> Array:
+        return xp.broadcast_to(self.c[..., :1], (*self.batch_shape, min(self.shape)))
+
+
+@dataclass(frozen=True, eq=False, repr=False, slots=True)
+class Hankel(ConstantDiagonals):
+    """A Hankel matrix given by its first column and last row, ``H[i, j] = h[i + j]`` with h made of `c` and ``r[1:]``.
+
+    Parameters
+    ----------
+    c : array, shape (..., m)
+        The first column; leading axes make a stack of matrices. Integers are promoted to the library's floating dtype.
+    r : array, shape (..., n), optional
+        The last row. Its first entry is ignored, as in `scipy.linalg.hankel`: ``c[-1]`` stands in the corner. Default:
+        zeros of the length of `c`.
+
+    Raises
+    ------
+    ValueError
+        If `c` or `r` has no axis or no entry, or their batch axes do not broadcast.
+    TypeError
+        If `c` or `r` does not hold numbers, or they belong to different array libraries.
+
+    See Also
+    --------
+    Toeplitz : Constant diagonals: a Hankel matrix with its columns in reverse order.
+
+    Notes
+    -----
+    A product costs as much as that of a `Toeplitz`: three transforms of a fast length from m + n - 1 on. The transpose
+    has the same anti-diagonals.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import structmat as sm
+    >>> H = sm.Hankel(np.array([1.0, 2.0, 3.0]), np.array([3.0, 4.0]))
+    >>> H.to_dense()
+    array([[1., 2.],
+           [2., 3.],
+           [3., 4.]])
+    >>> (H @ np.array([1.0, 1.0])).round(12)
+    array([3., 5., 7.])
+    """
+
+    c: Array
+    """The first column, shape ``(..., m)``."""
+    r: Any = None
+    """The last row, shape ``(..., n)``; its first entry counts for nothing."""
+
+    def __post_init__(self) -> None:
+        c = as_floating(self.c, "Hankel: c")
+        self._set_vectors(c, namespace_of("Hankel: c", c).zeros_like(c) if self.r is None else self.r)
+
+    @classmethod
+    def nearest(cls, A: ArrayLike) -> Hankel:
+        """Return the Hankel matrix nearest to any rectangle in the Frobenius norm.
+
+        Parameters
+        ----------
+        A : array, shape (..., m, n)
+            The matrix.
+
+        Returns
+        -------
+        Hankel
+            With the means of the anti-diagonals of `A`.
+
+        Raises
+        ------
+        ValueError
+            If `A` has fewer than two axes, or an empty one.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import structmat as sm
+        >>> sm.Hankel.nearest(np.array([[1.0, 2.0, 5.0], [4.0, 3.0, 6.0]])).to_dense()
+        array([[1., 3., 4.],
+               [3., 4., 6.]])
+        """
+        A, xp = _matrix(A, "Hankel.nearest: A")
+        return _hankel(_antidiagonal_means(A, xp), A.shape[-2])
+
+    def _constants(self, xp: Namespace) -> Array:
+        return concat_last([self.c, self.r[..., 1:]], xp)
+
+    def _plan(self, how: Settings, xp: Namespace) -> Convolution:
+        m, n = self.shape
+        h = self._constants(xp)
+        kernel = kernel_of_diagonals(h[..., n - 1 :], xp.flip(h[..., : n - 1], axis=-1), xp)
+        return convolution(kernel, (m, n), how, xp, flips=(False, True))
+
+    def _transpose(self) -> Hankel:
+        return _hankel(self._constants(self._own_namespace()), self.shape[1])
+
+    def _to_dense(self, like: Context) -> Array:
+        i, j = _indices(*self.shape, like)
+        return self._entries(i + j, like.xp)
+
+    def _diagonal(self, method: str, xp: Namespace) -> Array:
+        return self._constants(xp)[..., : 2 * min(self.shape) - 1 : 2]
+
+
+def _hankel(constants: Array, rows: int) -> Hankel:
+    """Return the Hankel matrix of that many rows with given anti-diagonals."""
+    return Hankel(constants[..., :rows], constants[..., rows - 1 :])
+
+
+def _indices(m: int, n: int, like: Context) -> tuple[Array, Array]:
+    """Return row numbers as a column and column numbers as a row."""
+    return like.xp.arange(m, device=like.device)[:, None], like.xp.arange(n, device=like.device)[None, :]
+
+
+def _counts(m: int, n: int, like: Array, xp: Namespace) -> Array:
+    """Return how many entries each of the m + n - 1 diagonals of an m x n matrix has, in the dtype of `like`."""
+    k = xp.arange(m + n - 1, device=device_of(like))
+    longest = xp.full_like(k, min(m, n))
+    return xp.astype(xp.minimum(longest, xp.minimum(k + 1, m + n - 1 - k)), like.dtype)
+
+
+def _matrix(A: ArrayLike, owner: str) -> tuple[Array, Namespace]:
+    A = as_floating(A, owner)
+    if A.ndim < 2 or 0 in A.shape[-2:]:
+        raise ValueError(f"{owner} must have shape (..., m, n), none of them 0, got {tuple(A.shape)}")
+    return A, namespace_of(owner, A)
+
+
+def _antidiagonal_means(A: Array, xp: Namespace) -> Array:
+    """Return the m + n - 1 means of the entries ``A[i, j]`` with one i + j."""
+    dtype = A.dtype
+    A = in_precision(A, precision_of(dtype, xp), xp)
+    if A.shape[-2] > A.shape[-1]:
+        A = xp.matrix_transpose(A)  # which has the same anti-diagonals, and fewer zeros to append
+    m, n = A.shape[-2:]
+    # With m zeros behind each row, the text of rows read as rows one entry shorter moves row i by i to the right.
+    zeros = xp.zeros((*A.shape[:-1], m), dtype=A.dtype, device=device_of(A))
+    text = xp.reshape(xp.concat([A, zeros], axis=-1), (*A.shape[:-2], m * (m + n)))
+    sums = xp.sum(xp.reshape(text[..., : m * (m + n - 1)], (*A.shape[:-2], m, m + n - 1)), axis=-2)
+    counts = _counts(m, n, A if not is_complex(A.dtype, xp) else xp.real(A), xp)
+    return restored(sums / counts, dtype, xp)
+
+
+@add.rule(Toeplitz, Toeplitz)
+def _add_toeplitz(left: Toeplitz, right: Toeplitz) -> Toeplitz:
+    return Toeplitz(left.c + right.c, left.r + right.r)
+
+
+@add.rule(Hankel, Hankel)
+def _add_hankel(left: Hankel, right: Hankel) -> Hankel:
+    return Hankel(left.c + right.c, left.r + right.r)
+
+
+@add.rule(Toeplitz, Circulant)
+@add.rule(Toeplitz, SpectralCirculant)
+def _add_circulant(left: Toeplitz, right: Any) -> Toeplitz:
+    c = right.to_circulant().c if isinstance(right, SpectralCirculant) else right.c
+    return Toeplitz(left.c + c, left.r + reversed_cyclically(c, left._own_namespace()))
+
+
+@add.rule(Toeplitz, Identity)
+@add.rule(Toeplitz, Scaled)
+def _add_identity(left: Toeplitz, right: LinearOperator) -> LinearOperator:
+    if (factor := identity_factor(right)) is None:
+        return NotImplemented
+    xp = left._own_namespace()
+    first = xp.astype(xp.arange(left.shape[0], device=left.device) == 0, left.dtype)
+    return Toeplitz(left.c + scale_array(first, factor, 1, xp), left.r)
+
+
+@scale.rule(Toeplitz, object)
+@scale.rule(Hankel, object)
+def _scale(operator: Any, factor: Scalar) -> LinearOperator:
+    xp = operator._own_namespace()
+    return type(operator)(*(scale_array(vector, factor, 1, xp) for vector in (operator.c, operator.r)))

@@ -1,0 +1,1 @@
+"""The change of some rows, and its gradients: what all layers compute."""

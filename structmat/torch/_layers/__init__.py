@@ -1,0 +1,1 @@
+"""The layers, and the vectors that they train."""

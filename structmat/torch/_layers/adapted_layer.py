@@ -1,0 +1,322 @@
+"""`AdaptedLayer`: a frozen base layer and the changes that are added to it; what all kinds of layers share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from structmat.operators import LinearOperator
+from structmat.torch._layers.adapter import CDDAdapter
+
+__all__ = ["AdaptedLayer", "add_selected", "no_fast_path"]
+
+
+def add_selected(
+    y: Tensor, x: Tensor, names: Sequence[str | None], add: Callable[[str, Tensor, Tensor], Tensor]
+) -> Tensor:
+    """Return `y` with ``add(name, y, x)`` in the samples, along the first axis, that have a name."""
+    out = y.clone()
+    for name in dict.fromkeys(each for each in names if each is not None):
+        index = torch.tensor([i for i, each in enumerate(names) if each == name], device=x.device)
+        out = out.index_copy(0, index, add(name, y[index], x[index]))
+    return out
+
+
+def no_fast_path(*_: Any) -> None:
+    """Do nothing, as a hook of every adapted layer.
+
+    In evaluation torch's TransformerEncoderLayer reads weights without calling layers, unless it sees hooks.
+    """
+
+
+class AdaptedLayer(nn.Module):
+    """A frozen base layer with adapters, whose changes sum.
+
+    Parameters
+    ----------
+    base : Module, optional
+        The layer to adapt; it is frozen and shared, not copied.
+    in_features, out_features : int
+        Columns and rows of every change.
+    name : str, default "default"
+        Of the first adapter.
+    **options
+        Arguments of `CDDAdapter`.
+
+    Raises
+    ------
+    ValueError
+        If an option is wrong; the base has not changed then.
+
+    See Also
+    --------
+    CDDLinear, CDDConv, CDDEmbedding : The kinds of layers.
+    adapt : Wraps the layers of a whole model.
+    """
+
+    base: Any
+    """The frozen layer, or None."""
+    adapters: nn.ModuleDict
+    """The changes by name."""
+
+    def __init__(
+        self, base: nn.Module | None, in_features: int, out_features: int, *, name: str = "default", **options: Any
+    ) -> None:
+        super().__init__()
+        self.in_features, self.out_features = in_features, out_features
+        self.base = base
+        self.adapters = nn.ModuleDict()
+        self._active: tuple[str, ...] = ()
+        self._enabled = True
+        self._selection: tuple[str | None, ...] | None = None
+        self._unmerged: tuple[nn.Parameter] | None = None  # in a tuple, so as not to be registered
+        self.add_adapter(name, **options)
+        self.register_forward_pre_hook(no_fast_path)
+        if base is not None:
+            self.train(base.training)
+            base.requires_grad_(requires_grad=False)
+
+    # ---- adapters
+
+    def add_adapter(self, name: str = "default", **options: Any) -> CDDAdapter:
+        """Add a change, which is active from now on.
+
+        Parameters
+        ----------
+        name : str, default "default"
+            Without a dot; not yet in use here.
+        **options
+            Arguments of `CDDAdapter`. Dtype and device are by default those of the base layer.
+
+        Returns
+        -------
+        CDDAdapter
+            The new one.
+
+        Raises
+        ------
+        ValueError
+            If the name is taken or contains a dot, or an option is wrong; nothing has changed then.
+        RuntimeError
+            If adapters are merged.
+        """
+        if not name or "." in name or name in self.adapters:
+            raise ValueError(f"add_adapter: {name!r} is empty, contains a dot or is taken: {list(self.adapters)}")
+        self._require_unmerged("add_adapter")
+        for key, value in self._like_base().items():
+            if options.get(key) is None:
+                options[key] = value
+        adapter = CDDAdapter(self.in_features, self.out_features, **options)
+        self.adapters[name] = adapter.train(self.training)
+        self._active = (*self._active, name)
+        return adapter
+
+    def remove_adapter(self, name: str) -> None:
+        """Remove a change.
+
+        Parameters
+        ----------
+        name : str
+            Of the adapter.
+
+        Raises
+        ------
+        KeyError
+            If there is none of that name.
+        RuntimeError
+            If adapters are merged.
+        """
+        self._require_known(name)
+        self._require_unmerged("remove_adapter")
+        del self.adapters[name]
+        self._active = tuple(active for active in self._active if active != name)
+
+    @property
+    def active_adapters(self) -> tuple[str, ...]:
+        """Names of the changes that are added; assign to choose them."""
+        return self._active
+
+    @active_adapters.setter
+    def active_adapters(self, names: Sequence[str]) -> None:
+        names = (names,) if isinstance(names, str) else tuple(names)
+        for name in names:
+            self._require_known(name)
+        self._require_unmerged("active_adapters")
+        self._active = names
+
+    def delta(self, name: str | None = None) -> LinearOperator:
+        """Return a change as an operator.
+
+        Parameters
+        ----------
+        name : str, optional
+            Of one adapter. Default: the sum of the active ones.
+
+        Returns
+        -------
+        LinearOperator
+            Of shape (out_features, in_features), `alpha` included, over the very vectors.
+
+        Raises
+        ------
+        KeyError
+            If there is no such adapter.
+        ValueError
+            If none is active.
+        """
+        names = self._active if name is None else (name,)
+        if not names:
+            raise ValueError("delta: no adapter is active")
+        total: LinearOperator | None = None
+        for each in names:
+            operator = self._adapter(each).operator()
+            total = operator if total is None else total + operator
+        return total  # type: ignore[return-value]
+
+    def _adapter(self, name: str) -> CDDAdapter:
+        self._require_known(name)
+        return self.adapters[name]
+
+    def _require_known(self, name: str) -> None:
+        if name not in self.adapters:
+            raise KeyError(f"no adapter {name!r} here, only {list(self.adapters)}")
+
+    def _like_base(self) -> dict[str, Any]:
+        """Return dtype and device of the base's floating parameters; float32 where they are quantised."""
+        if self.base is None:
+            return {}
+        tensors = [*self.base.parameters(), *self.base.buffers()]
+        floating = [t.dtype for t in tensors if t.is_floating_point() and t.element_size() > 1]
+        found: dict[str, Any] = {"dtype": floating[0] if floating else torch.float32}
+        if tensors:
+            found["device"] = tensors[0].device
+        return found
+
+    # ---- what is added in a forward pass
+
+    def _added(self) -> list[CDDAdapter]:
+        """Return the adapters to apply: none where they are disabled or merged."""
+        if not self._enabled or self._unmerged is not None:
+            return []
+        return [self.adapters[name] for name in self._active]
+
+    @property
+    def _selects(self) -> bool:
+        """Whether each sample has an adapter of its own now."""
+        return self._selection is not None and self._enabled and self._unmerged is None
+
+    def _selected(self, y: Tensor, x: Tensor) -> Tensor:
+        """Add to each sample, along the first axis, the change of the adapter chosen for it."""
+        selection = self._selection or ()
+        if len(selection) != len(x):
+            raise ValueError(f"select_adapters: {len(selection)} names for a batch of {len(x)} samples")
+        return add_selected(y, x, selection, lambda name, y, x: self._add(self._adapter(name), y, x))
+
+    def _add(self, adapter: CDDAdapter, y: Tensor, x: Tensor) -> Tensor:
+        """Return the base's outputs `y` plus a change of the inputs `x`."""
+        return adapter.add_to(y, x)
+
+    # ---- merging
+
+    @property
+    def is_merged(self) -> bool:
+        """Whether the base's weight holds the active changes."""
+        return self._unmerged is not None
+
+    def merge(self) -> None:
+        """Give the base a weight with the active changes added; the forward pass is then the base's alone.
+
+        The weight itself is kept, so that `unmerge` is exact and other layers that share it are not touched. Nothing
+        happens if changes are merged already.
+
+        Raises
+        ------
+        TypeError
+            If the weight is quantised or of another special kind: `CDDLinear.to_linear` works for those.
+        ValueError
+            If the merged weight held NaN or infinity; nothing has changed then.
+        """
+        if self._unmerged is not None or not self._active:
+            return
+        weight = self._own_weight("merge")
+        merged = self._merged_weight(weight)
+        self._unmerged = (weight,)
+        self.base.weight = nn.Parameter(merged, requires_grad=False)
+
+    def unmerge(self) -> None:
+        """Bring back the base's weight as it was, bit for bit. Nothing happens if nothing is merged."""
+        if self._unmerged is not None:
+            (self.base.weight,) = self._unmerged
+            self._unmerged = None
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        """Move the kept weight along, in `to`, `half`, ..."""
+        super()._apply(fn, recurse)
+        if self._unmerged is not None:
+            (weight,) = self._unmerged
+            weight.data = fn(weight.data)
+        return self
+
+    @contextmanager
+    def merged(self) -> Iterator[None]:
+        """Merge within a ``with`` block, for fast inference.
+
+        Yields
+        ------
+        None
+            The weight is as before when the block ends.
+        """
+        already = self.is_merged
+        self.merge()
+        try:
+            yield
+        finally:
+            if not already:
+                self.unmerge()
+
+    def _merged_weight(self, weight: Tensor) -> Tensor:
+        """Return the weight plus the active changes, rounded once, in the layout and dtype of the weight."""
+        wide = weight.detach().to(torch.promote_types(weight.dtype, torch.float32), copy=True)
+        for name in self._active:
+            wide += self._in_layout(self.adapters[name].dense(), weight).to(wide)
+        merged = wide.to(weight.dtype)
+        if not torch.isfinite(merged).all():
+            raise ValueError(f"merge: NaN or infinity in the weight with {list(self._active)}; an adapter is broken")
+        return merged
+
+    def _in_layout(self, change: Tensor, weight: Tensor) -> Tensor:
+        return change.reshape(weight.shape)
+
+    def _own_weight(self, method: str) -> Tensor:
+        weight: Any = getattr(self.base, "weight", None)
+        plain = isinstance(weight, nn.Parameter) and type(weight.data) is Tensor and weight.is_floating_point()
+        if not plain or weight.numel() != self.in_features * self.out_features:
+            kind = type(weight).__name__ if weight is not None else "missing"
+            raise TypeError(
+                f"{method}: the weight of {type(self.base).__name__} is {kind}, not a plain floating tensor"
+            )
+        return weight
+
+    def _require_unmerged(self, method: str) -> None:
+        if self._unmerged is not None:
+            raise RuntimeError(f"{method}: adapters are merged here; call unmerge() first")
+
+    @property
+    def weight(self) -> Any:
+        """The base's weight, without the changes unless they are merged."""
+        return None if self.base is None else self.base.weight
+
+    def extra_repr(self) -> str:
+        """Return what is not in the children, for torch's `repr`.
+
+        Returns
+        -------
+        str
+            Such as ``active=['default'], merged``.
+        """
+        state = "" if self._enabled else ", disabled"
+        return f"active={list(self._active)}{', merged' if self.is_merged else ''}{state}"

@@ -1,0 +1,87 @@
+"""`CDDConv`: a convolution of kernel size 1, which is a linear layer over channels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from structmat.torch._layers.adapted_layer import AdaptedLayer
+
+__all__ = ["CDDConv", "is_pointwise"]
+
+
+def is_pointwise(module: nn.Module) -> bool:
+    """Whether a module is a convolution that mixes channels at each place alone."""
+    return (
+        isinstance(module, (nn.Conv1d, nn.Conv2d))
+        and all(size == 1 for size in (*module.kernel_size, *module.stride, module.groups))
+        and not any(module.padding)
+    )
+
+
+class CDDConv(AdaptedLayer):
+    """A frozen convolution of kernel size 1 and a trainable change ``alpha D C D`` over its channels.
+
+    Parameters
+    ----------
+    base : torch.nn.Conv1d or torch.nn.Conv2d
+        With kernel size and stride 1, one group, no padding. It is frozen and shared, not copied.
+    name : str, default "default"
+        Of the adapter.
+    **options
+        Arguments of `CDDAdapter`.
+
+    Raises
+    ------
+    TypeError
+        If the base is another module.
+    ValueError
+        If an option is wrong.
+
+    See Also
+    --------
+    CDDLinear : The same for linear layers.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from structmat.torch import CDDConv
+    >>> layer = CDDConv(torch.nn.Conv2d(3, 5, 1))
+    >>> layer(torch.ones(2, 3, 4, 4)).shape
+    torch.Size([2, 5, 4, 4])
+    """
+
+    def __init__(self, base: nn.Conv1d | nn.Conv2d, *, name: str = "default", **options: Any) -> None:
+        if not is_pointwise(base):
+            raise TypeError(
+                "CDDConv: the base must be a Conv1d or Conv2d with kernel size and stride 1, one group and no padding, "
+                f"got {base!r}"
+            )
+        super().__init__(base, base.in_channels, base.out_channels, name=name, **options)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the outputs of the layer.
+
+        Parameters
+        ----------
+        x : Tensor, shape (N, in_channels, ...) or (in_channels, ...)
+            Inputs, as for the base.
+
+        Returns
+        -------
+        Tensor, shape (N, out_channels, ...) or (out_channels, ...)
+            Outputs.
+        """
+        y = self.base(x)
+        added = self._added()
+        if not added and not self._selects:
+            return y
+        channels = 0 if x.ndim == len(self.base.kernel_size) + 1 else 1
+        x, y = x.movedim(channels, -1), y.movedim(channels, -1)
+        if self._selects:
+            y = self._selected(y, x)
+        else:
+            for adapter in added:
+                y = adapter.add_to(y, x)
+        return y.movedim(-1, channels)

@@ -1,0 +1,343 @@
+"""`CDDLinear`: a linear layer with a CDD change, or one that is such a product and nothing else."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from structmat.torch._change.add_change import Mode, autocasts, linear_with_change
+from structmat.torch._layers.adapted_layer import AdaptedLayer
+from structmat.torch._layers.adapter import CDDAdapter
+from structmat.torch._layers.base_layers import features, is_transposed
+from structmat.torch._layers.initial_values import Init
+
+__all__ = ["CDDLinear", "with_changes"]
+
+
+class CDDLinear(AdaptedLayer):
+    """``y = W x + bias + alpha D C D x``: a frozen linear layer and a trainable change of three vectors.
+
+    Without a base it is a structured linear layer of its own, ``y = alpha D C D x + bias``.
+
+    Parameters
+    ----------
+    in_features, out_features : int
+        Sizes of inputs and outputs.
+    bias : bool, default True
+        Whether a layer without a base learns a bias; a base has its own.
+    n_factors : int, default 3
+        Odd; see `CDDAdapter`, as for the other options.
+    block_size : int, optional
+        Side of the circulants. Default: the smaller of the two features.
+    alpha : float, default 1.0
+        What the product is multiplied by.
+    init : {"zero", "normal", "gradient"}, optional
+        Default: "zero" with a base, so that training starts from the base's outputs, and "normal" without one.
+    base : Module, optional
+        Frozen module that maps ``(..., in_features)`` to ``(..., out_features)``, quantised ones included.
+    mode : {"lean", "fast"}, default "lean"
+        Whether the backward pass computes transforms again, or keeps them.
+    name : str, default "default"
+        Of the adapter.
+    dtype, device : optional
+        Of the vectors. Default: those of the base.
+    **options
+        Further arguments of `CDDAdapter`.
+
+    Raises
+    ------
+    ValueError
+        If a size or an option is wrong, or the base has other features.
+    TypeError
+        If the base has no features to speak of.
+
+    See Also
+    --------
+    CDDLinear.from_linear : Wraps a layer.
+    CDDLinear.from_delta : Fits a tuned weight.
+    adapt : Wraps the layers of a model.
+
+    Notes
+    -----
+    The method is that of [1]_. The lean backward pass keeps the layer's input, which the layer before keeps anyway, and
+    the trained vectors: nothing else. With no change active the outputs are the base's, bit for bit.
+
+    References
+    ----------
+    .. [1] Parameter-efficient fine-tuning with circulant and diagonal vectors, IJCAI 2025, arXiv:2505.00580.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from structmat.torch import CDDLinear
+    >>> linear = torch.nn.Linear(6, 4)
+    >>> layer = CDDLinear.from_linear(linear)
+    >>> x = torch.randn(3, 6)
+    >>> bool((layer(x) == linear(x)).all())
+    True
+    >>> sum(p.numel() for p in layer.parameters() if p.requires_grad)
+    18
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        *,
+        n_factors: int = 3,
+        block_size: int | None = None,
+        alpha: float = 1.0,
+        init: Init | None = None,
+        base: nn.Module | None = None,
+        mode: Mode = "lean",
+        name: str = "default",
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+        **options: Any,
+    ) -> None:
+        if base is not None and features(base) != (in_features, out_features):
+            raise ValueError(
+                f"CDDLinear: base maps {features(base)[0]} to {features(base)[1]} features, "
+                f"got in_features={in_features}, out_features={out_features}"
+            )
+        super().__init__(
+            base,
+            in_features,
+            out_features,
+            name=name,
+            n_factors=n_factors,
+            block_size=block_size,
+            alpha=alpha,
+            init=init or ("normal" if base is None else "zero"),
+            mode=mode,
+            dtype=dtype,
+            device=device,
+            **options,
+        )
+        own_bias = (
+            nn.Parameter(torch.zeros(out_features, dtype=dtype, device=device)) if bias and base is None else None
+        )
+        self.register_parameter("own_bias", own_bias)
+
+    @classmethod
+    def from_linear(cls, linear: nn.Module, **options: Any) -> CDDLinear:
+        """Wrap a linear layer: `torch.nn.Linear`, transformers' ``Conv1D``, or a quantised one.
+
+        Parameters
+        ----------
+        linear : Module
+            With ``in_features`` and ``out_features`` (``nx`` and ``nf`` for ``Conv1D``). It is frozen; its weight is
+            shared, not copied.
+        **options
+            Arguments of `CDDLinear`.
+
+        Returns
+        -------
+        CDDLinear
+            In training or evaluation mode as `linear` is.
+
+        Raises
+        ------
+        TypeError
+            If the module has no features.
+        """
+        return cls(*features(linear), base=linear, **options)
+
+    @classmethod
+    def from_delta(cls, base: nn.Module | Tensor, tuned: Tensor, **options: Any) -> CDDLinear:
+        """Fit the change from a base weight to a tuned one, by `structmat.fit_cdd`.
+
+        Parameters
+        ----------
+        base : Module or Tensor, shape (out_features, in_features)
+            The layer to adapt, or its weight: a layer without bias is made then, which shares it.
+        tuned : Tensor, shape (out_features, in_features)
+            The weight after full fine-tuning.
+        **options
+            Arguments of `CDDLinear`.
+
+        Returns
+        -------
+        CDDLinear
+            ``layer.adapters["default"].fit.error`` is the relative error: rarely small for weights tuned without
+            structure.
+
+        Raises
+        ------
+        ValueError
+            If shapes differ, or an entry is not finite.
+        """
+        layer = cls.from_linear(_as_module(base), **options)
+        weight = layer.dense_weight()
+        if tuned.shape != weight.shape:
+            raise ValueError(f"CDDLinear.from_delta: base {tuple(weight.shape)} and tuned {tuple(tuned.shape)} differ")
+        wide = torch.promote_types(weight.dtype, torch.float32)
+        next(iter(layer.adapters.values())).fit_(tuned.to(device=weight.device, dtype=wide) - weight.to(wide))
+        return layer
+
+    @classmethod
+    def from_lora(cls, base: nn.Module | Tensor, A: Tensor, B: Tensor, scale: float = 1.0, **options: Any) -> CDDLinear:
+        """Fit a LoRA change, ``scale B A``.
+
+        Parameters
+        ----------
+        base : Module or Tensor, shape (out_features, in_features)
+            As for `from_delta`.
+        A : Tensor, shape (r, in_features)
+            LoRA's first matrix.
+        B : Tensor, shape (out_features, r)
+            LoRA's second matrix.
+        scale : float, default 1.0
+            LoRA's alpha / r.
+        **options
+            Arguments of `CDDLinear`.
+
+        Returns
+        -------
+        CDDLinear
+            See `from_delta` for its error. Rank one is met exactly; higher ranks need more factors.
+
+        Raises
+        ------
+        ValueError
+            If shapes do not fit, or an entry is not finite.
+        """
+        layer = cls.from_linear(_as_module(base), **options)
+        shapes = (len(B), layer.out_features, A.shape[-1], layer.in_features)
+        if A.ndim != 2 or B.ndim != 2 or len(A) != B.shape[1] or shapes[0] != shapes[1] or shapes[2] != shapes[3]:
+            raise ValueError(
+                f"CDDLinear.from_lora: A {tuple(A.shape)} and B {tuple(B.shape)} do not fit a layer of shape "
+                f"{(layer.out_features, layer.in_features)}"
+            )
+        next(iter(layer.adapters.values())).fit_(scale * (B @ A).detach())
+        return layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the outputs of the layer.
+
+        Parameters
+        ----------
+        x : Tensor, shape (..., in_features)
+            Inputs.
+
+        Returns
+        -------
+        Tensor, shape (..., out_features)
+            In the dtype of the base's outputs.
+        """
+        if x.is_nested and x.layout == torch.strided:  # what TransformerEncoder makes of a padded batch
+            return torch.nested.as_nested_tensor([self.forward(sample) for sample in x.unbind()])
+        if x.shape[-1] != self.in_features:
+            raise ValueError(f"CDDLinear: x must have shape (..., {self.in_features}), got {tuple(x.shape)}")
+        if self._selects:
+            return self._selected(self._base_output(x), x)
+        return with_changes(self._base_output if self.base is None else self.base, x, self._added())
+
+    def _base_output(self, x: Tensor) -> Tensor:
+        if self.base is not None:
+            return self.base(x)
+        y = x.new_zeros(*x.shape[:-1], self.out_features)
+        return y if self.own_bias is None else y + self.own_bias
+
+    def dense_weight(self) -> Tensor:
+        """Return the base's weight without the changes, as a dense matrix.
+
+        Returns
+        -------
+        Tensor, shape (out_features, in_features)
+            Detached. Of quantised bases, what they multiply by: their answer to an identity matrix.
+
+        Raises
+        ------
+        ValueError
+            If there is no base.
+        """
+        if self.base is None:
+            raise ValueError("CDDLinear.dense_weight: there is no base")
+        if self._unmerged is not None:
+            return self._in_layout(self._unmerged[0].detach(), self.base.weight)
+        try:
+            weight = self._own_weight("dense_weight").detach()
+        except TypeError:
+            like = self._like_base()
+            with torch.no_grad():
+                eye = torch.eye(self.in_features, **like)
+                return (self.base(eye) - self.base(torch.zeros_like(eye[:1]))).T
+        return weight.T if is_transposed(self.base) else weight
+
+    def _in_layout(self, change: Tensor, weight: Tensor) -> Tensor:
+        return change.T if is_transposed(self.base) else change
+
+    def to_linear(self) -> nn.Linear:
+        """Return a plain linear layer that does the same: the active changes merged into a copy of the weight.
+
+        Returns
+        -------
+        torch.nn.Linear
+            Trainable, in the dtype of the base (a quantised one is dequantised).
+
+        Raises
+        ------
+        ValueError
+            If the weight held NaN or infinity.
+        """
+        if self.base is None:
+            like = next(self.adapters.parameters(), torch.empty(0))
+            weight = like.new_zeros(self.out_features, self.in_features)
+        else:
+            weight = self.dense_weight()
+        weight = self._in_layout(self._merged_weight(self._in_layout(weight, weight)), weight)
+        bias = self.bias
+        linear = nn.Linear(
+            self.in_features, self.out_features, bias=bias is not None, dtype=weight.dtype, device=weight.device
+        )
+        with torch.no_grad():
+            linear.weight.copy_(weight)
+            if bias is not None:
+                linear.bias.copy_(bias)
+        return linear.train(self.training)
+
+    @property
+    def bias(self) -> Any:
+        """The bias of the base, or of the layer itself."""
+        bias = self.own_bias if self.base is None else getattr(self.base, "bias", None)
+        return bias() if inspect.ismethod(bias) else bias  # a method of torch.ao's quantised layers
+
+
+def with_changes(base: Any, x: Tensor, adapters: Sequence[CDDAdapter]) -> Tensor:
+    """Return the outputs of a base layer plus the changes of adapters, by one operation where the base allows that."""
+    if adapters and _fuses(base, x):
+        first, *adapters = adapters
+        y = linear_with_change(x, base.weight, base.bias, list(first.factors), first.alpha, first.mode)
+    else:
+        y = base(x)
+    for adapter in adapters:
+        y = adapter.add_to(y, x)
+    return y
+
+
+def _fuses(base: Any, x: Tensor) -> bool:
+    """Whether a base is a plain frozen linear layer that nobody watches, so that one operation can do it all."""
+    if type(base) is not nn.Linear or autocasts(x):
+        return False
+    watched = base._forward_hooks or base._forward_pre_hooks or base._backward_hooks or base._backward_pre_hooks
+    weight, bias = base.weight, base.bias
+    trained = weight.requires_grad or (bias is not None and bias.requires_grad)
+    return not watched and not trained and type(weight) is nn.Parameter and weight.dtype == x.dtype
+
+
+def _as_module(base: nn.Module | Tensor) -> nn.Module:
+    if isinstance(base, nn.Module):
+        return base
+    if base.ndim != 2:
+        raise ValueError(
+            f"CDDLinear: a base weight must have shape (out_features, in_features), got {tuple(base.shape)}"
+        )
+    linear = nn.Linear(base.shape[1], base.shape[0], bias=False, device="meta")
+    linear.weight = nn.Parameter(base.detach(), requires_grad=False)
+    return linear

@@ -1,0 +1,242 @@
+"""Adapters as state dicts and safetensors files: just the vectors, and what is needed to put them back."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from structmat.io import atomic_write
+from structmat.torch._layers.adapter import CDDAdapter
+from structmat.torch._model.targets import adapted_layers
+from structmat.torch._model.wrap_layers import attach, sizes
+
+__all__ = ["adapter_state_dict", "load_adapter", "save_adapter"]
+
+_FORMAT = "structmat adapter 1"
+_OPTIONS = ("n_factors", "block_size", "alpha")
+
+
+def adapter_state_dict(model: nn.Module, name: str = "default") -> dict[str, Tensor]:
+    """Return the vectors of an adapter by path, without the name of the adapter.
+
+    Parameters
+    ----------
+    model : Module
+        An adapted model, or one `CDDLinear`.
+    name : str, default "default"
+        Of the adapter.
+
+    Returns
+    -------
+    dict of str to Tensor
+        Keys such as ``"encoder.0.query.factors.0"``; detached, sharing memory with the model. Vectors that are sharded
+        (FSDP) are gathered: every process has to call this.
+
+    Raises
+    ------
+    ValueError
+        If no layer has an adapter of that name.
+    """
+    return {
+        key: _whole(factor.detach())
+        for path, adapter in _adapters(model, name, "adapter_state_dict").items()
+        for key, factor in _keys(path, adapter).items()
+    }
+
+
+def _adapters(model: nn.Module, name: str, caller: str) -> dict[str, CDDAdapter]:
+    found = {path: layer.adapters[name] for path, layer in adapted_layers(model).items() if name in layer.adapters}
+    if not found:
+        raise ValueError(f"{caller}: no layer has an adapter {name!r}")
+    return found
+
+
+def save_adapter(model: nn.Module, path: str | os.PathLike[str], name: str = "default", *, force: bool = False) -> Path:
+    """Write the vectors of an adapter to a safetensors file, with what is needed to put them back.
+
+    Parameters
+    ----------
+    model : Module
+        An adapted model.
+    path : path-like
+        The file; complete or not there at all.
+    name : str, default "default"
+        Of the adapter.
+    force : bool, default False
+        Whether to replace an existing file.
+
+    Returns
+    -------
+    Path
+        The file.
+
+    Raises
+    ------
+    ValueError
+        If no layer has an adapter of that name.
+    FileExistsError
+        If the file exists and not `force`.
+
+    Notes
+    -----
+    The metadata hold the format, the version of structmat, and the options of each layer in JSON. If vectors are
+    sharded (FSDP), every process has to call this, and the first one writes.
+    """
+    from structmat import __version__  # noqa: PLC0415  # of the package above this one
+
+    adapters = _adapters(model, name, "save_adapter")
+    layers = {key: {option: adapter.options()[option] for option in _OPTIONS} for key, adapter in adapters.items()}
+    metadata = {"format": _FORMAT, "structmat": __version__, "layers": json.dumps(layers)}
+    tensors = {key: value.contiguous() for key, value in adapter_state_dict(model, name).items()}
+    sharded = any(_is_sharded(factor) for adapter in adapters.values() for factor in adapter.factors)
+    if sharded and torch.distributed.get_rank() != 0:
+        return Path(path)
+    with atomic_write(path, force=force) as file:
+        file.write(_safetensors().torch.save(tensors, metadata))
+    return Path(path)
+
+
+def load_adapter(
+    model: nn.Module, source: str | os.PathLike[str] | Mapping[str, Tensor], name: str = "default"
+) -> list[str]:
+    """Put the vectors of a file, or of a state dict, into a model.
+
+    Parameters
+    ----------
+    model : Module
+        With an adapter of that name; for a file, also a model that is not adapted yet, whose layers are then wrapped
+        as the file says.
+    source : path-like or dict of str to Tensor
+        What `save_adapter` wrote or `adapter_state_dict` gave.
+    name : str, default "default"
+        Of the adapter in the model.
+
+    Returns
+    -------
+    list of str
+        Paths of the layers.
+
+    Raises
+    ------
+    ValueError
+        If the file is no complete adapter file, or keys, shapes or block sizes differ from those of the model; the
+        model has not changed then.
+    RuntimeError
+        If adapters are merged.
+    """
+    state, written = (dict(source), None) if isinstance(source, Mapping) else _read(source)
+    layers = {path: layer for path, layer in adapted_layers(model).items() if name in layer.adapters}
+    if layers or written is None:
+        for layer in layers.values():
+            layer._require_unmerged("load_adapter")
+        adapters = _adapters(model, name, "load_adapter")
+        _check(adapters, state, written)
+    else:
+        _check(_planned(model, written), state, written)
+        attach(model, written, name)
+        adapters = _adapters(model, name, "load_adapter")
+    with torch.no_grad():
+        for path, adapter in adapters.items():
+            for key, factor in _keys(path, adapter).items():
+                factor.copy_(_sharded(state[key], factor))
+            if written is not None:
+                adapter.alpha = written[path]["alpha"]
+    return list(adapters)
+
+
+def _keys(path: str, adapter: CDDAdapter) -> dict[str, Tensor]:
+    return {f"{path}{'.' if path else ''}factors.{i}": factor for i, factor in enumerate(adapter.factors)}
+
+
+def _is_sharded(tensor: Tensor) -> bool:
+    """Whether it is a DTensor, whose module need not have been imported."""
+    return hasattr(tensor, "full_tensor")
+
+
+def _whole(tensor: Tensor) -> Tensor:
+    return tensor.full_tensor() if _is_sharded(tensor) else tensor
+
+
+def _sharded(tensor: Tensor, like: Tensor) -> Tensor:
+    """Return a whole tensor in shards as another one's."""
+    if not _is_sharded(like):
+        return tensor
+    from torch.distributed.tensor import distribute_tensor  # noqa: PLC0415  # in reach where there is a shard only
+
+    return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements)
+
+
+def _planned(model: nn.Module, written: Mapping[str, dict[str, Any]]) -> dict[str, CDDAdapter]:
+    """Return the adapters that a file asks for, without memory."""
+    planned: dict[str, CDDAdapter] = {}
+    for path, options in written.items():
+        if not path:
+            raise ValueError("load_adapter: the file is of a single layer; wrap the model by CDDLinear first")
+        try:
+            planned[path] = CDDAdapter(*sizes(model.get_submodule(path)), **options, device="meta")
+        except (AttributeError, TypeError) as error:
+            raise ValueError(f"load_adapter: the model has no layer {path!r} that can be adapted: {error}") from error
+    return planned
+
+
+def _check(
+    adapters: Mapping[str, CDDAdapter], state: Mapping[str, Tensor], written: Mapping[str, dict[str, Any]] | None
+) -> None:
+    """Refuse what would not fit, before anything is copied."""
+    if written is not None and written.keys() != adapters.keys():
+        differing = sorted(written.keys() ^ adapters.keys())
+        raise ValueError(f"load_adapter: layers differ between the file and the model: {differing[:3]}")
+    for path, adapter in adapters.items():
+        for option in ("n_factors", "block_size") if written and path in written else ():
+            if written[path][option] != adapter.options()[option]:  # type: ignore[index]
+                raise ValueError(
+                    f"load_adapter: {path} has {option}={adapter.options()[option]}, the file {written[path][option]}"  # type: ignore[index]
+                )
+    expected = {key: factor for path, adapter in adapters.items() for key, factor in _keys(path, adapter).items()}
+    missing, unknown = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
+    if missing or unknown:
+        raise ValueError(
+            f"load_adapter: keys differ; missing: {missing[:3] or 'none'}, unknown: {unknown[:3] or 'none'}"
+        )
+    for key, factor in expected.items():
+        if state[key].shape != factor.shape:
+            raise ValueError(
+                f"load_adapter: {key} has shape {tuple(state[key].shape)}, the model expects {tuple(factor.shape)}: "
+                "another block size, number of factors or layer"
+            )
+        if not torch.isfinite(state[key]).all():
+            raise ValueError(f"load_adapter: {key} holds NaN or infinity")
+
+
+def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, dict[str, Any]]]:
+    safetensors = _safetensors()
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  # no mapping
+        if metadata.get("format") != _FORMAT:
+            raise ValueError(f"its format is {metadata.get('format')!r}, not {_FORMAT!r}")  # noqa: TRY301
+        written = {
+            str(layer): {**{option: options[option] for option in _OPTIONS}, "alpha": float(options["alpha"])}
+            for layer, options in json.loads(metadata["layers"]).items()
+        }
+        if not all(math.isfinite(options["alpha"]) for options in written.values()):
+            raise ValueError("an alpha is not finite")  # noqa: TRY301
+    except (safetensors.SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"load_adapter: {path} is no complete adapter file: {error}") from error
+    return state, written
+
+
+def _safetensors() -> Any:
+    try:
+        import safetensors.torch  # noqa: PLC0415  # an extra, needed here only
+    except ModuleNotFoundError as error:
+        raise ImportError('adapter files need the extra "io": pip install "structmat[io]"') from error
+    return safetensors

@@ -1,0 +1,94 @@
+"""Which layers of a model are adapted."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import TypeAlias
+
+from torch import nn
+
+from structmat.torch._layers.adapted_layer import AdaptedLayer
+from structmat.torch._layers.base_layers import is_linear
+from structmat.torch._layers.conv import is_pointwise
+from structmat.torch._layers.linear import CDDLinear
+
+__all__ = ["Targets", "adapted_layers", "matches", "targeted"]
+
+Targets: TypeAlias = str | Sequence[str]
+
+
+def adapted_layers(model: nn.Module) -> dict[str, AdaptedLayer]:
+    """Return the adapted layers of a model by path."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, AdaptedLayer)}
+
+
+def _adaptable(module: nn.Module) -> bool:
+    return is_linear(module) or is_pointwise(module) or type(module) is nn.Embedding or isinstance(module, AdaptedLayer)
+
+
+def _bypassed(model: nn.Module, path: str) -> bool:
+    """Whether the layer's parent uses its weight without calling it, so that a wrapper would do nothing."""
+    parent = model.get_submodule(path.rpartition(".")[0])
+    return isinstance(parent, nn.MultiheadAttention)
+
+
+def matches(path: str, names: Targets) -> bool:
+    """Whether a path is one of the names, ends with one, or, if `names` is a string, matches it whole as a regex.
+
+    Raises
+    ------
+    ValueError
+        If `names` is no valid regex.
+    """
+    if isinstance(names, str):
+        try:
+            return re.fullmatch(names, path) is not None
+        except re.error as error:
+            raise ValueError(f"adapt: {names!r} is no regular expression: {error}") from error
+    return any(path == name or path.endswith(f".{name}") for name in names)
+
+
+def targeted(model: nn.Module, targets: Targets, exclude: Targets) -> dict[str, nn.Module]:
+    """Return the layers to adapt by path; a layer that is shared under several paths once.
+
+    Raises
+    ------
+    ValueError
+        If nothing matches, or a regex is not valid.
+    TypeError
+        If a layer that was named cannot be adapted.
+    """
+    inner = {f"{path}." for path in adapted_layers(model)}
+    modules = {
+        path: module
+        for path, module in model.named_modules(remove_duplicate=False)
+        if path and not any(path.startswith(prefix) for prefix in inner)
+    }
+    adaptable = [path for path, module in modules.items() if _adaptable(module)]
+    if targets == "all-linear":
+        chosen = [
+            path
+            for path in adaptable
+            if (is_linear(modules[path]) or isinstance(modules[path], CDDLinear)) and not _bypassed(model, path)
+        ]
+    else:
+        chosen = [path for path in modules if matches(path, targets)]
+        for path in chosen:
+            if path not in adaptable:
+                raise TypeError(
+                    f"adapt: {path} is a {type(modules[path]).__name__}; linear layers, Conv1d and Conv2d of kernel "
+                    "size 1, and embeddings can be adapted"
+                )
+            if _bypassed(model, path):
+                raise TypeError(f"adapt: MultiheadAttention reads the weight of {path} and never calls it")
+    taken = {id(module) for path, module in modules.items() if matches(path, exclude)}
+    found: dict[str, nn.Module] = {}
+    for path in chosen:
+        if id(modules[path]) not in taken:
+            taken.add(id(modules[path]))
+            found[path] = modules[path]
+    if not found:
+        shown = ", ".join(adaptable[:8]) + (", ..." if len(adaptable) > 8 else "")
+        raise ValueError(f"adapt: targets {targets!r} match no layer; could be adapted: {shown or 'none'}")
+    return found

@@ -1,0 +1,47 @@
+"""torch's own engines for several processes: DDP and FSDP2, two processes on a CPU."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("safetensors")
+dist = pytest.importorskip("torch.distributed")
+if not dist.is_available() or not dist.is_gloo_available():
+    pytest.skip("needs gloo", allow_module_level=True)
+
+from structmat.torch import adapter_state_dict, load_adapter, param_groups, save_adapter
+from tests.torch import workers
+from tests.torch.common import VERSION
+
+
+@pytest.mark.parametrize("name", ["ddp", "fsdp"])
+def test_two_processes_do_what_one_does(name, tmp_path):
+    if name == "fsdp" and VERSION < (2, 7):
+        pytest.skip("FSDP2 of torch 2.6 needs streams, which a CPU has not")
+    context = torch.multiprocessing.spawn(workers.run, (name, str(tmp_path)), nprocs=2, join=False)
+    model, x, y = workers.model_and_data()
+    fresh = copy.deepcopy(model)
+    losses = workers.train(model, x, y, param_groups(model, 0.02))
+    try:
+        while not context.join(timeout=60):
+            pass
+    except torch.multiprocessing.ProcessRaisedException:
+        errors = [file.read_text() for file in sorted(tmp_path.glob("*.error"))]
+        pytest.fail("\n".join(errors))
+    one = adapter_state_dict(model)
+    assert losses[-1] < losses[0]
+    for rank in (0, 1):
+        found, trained = torch.load(tmp_path / f"{name}{rank}", weights_only=True)
+        assert found == pytest.approx(losses, rel=1e-9)
+        assert list(trained) == list(one)
+        for key, value in one.items():
+            torch.testing.assert_close(trained[key], value, rtol=1e-6, atol=1e-9)
+
+    load_adapter(fresh, tmp_path / name)  # files are interchangeable
+    for key, value in one.items():
+        torch.testing.assert_close(adapter_state_dict(fresh)[key], value, rtol=1e-6, atol=1e-9)
+    alone = save_adapter(fresh, tmp_path / "alone")
+    assert alone.stat().st_size == (tmp_path / name).stat().st_size

@@ -1,0 +1,261 @@
+"""State dicts and files of adapters, and training that is interrupted."""
+
+from __future__ import annotations
+
+import copy
+import json
+import signal
+import subprocess
+import sys
+
+import pytest
+
+torch = pytest.importorskip("torch")
+safetensors = pytest.importorskip("safetensors.torch")
+
+import structmat
+from structmat.torch import CDDLinear, adapt, adapter_state_dict, load_adapter, save_adapter
+from tests.torch.common import adapted_mlp, assert_same_state, fill, mlp, state
+
+X = torch.randn(5, 6, dtype=torch.float64)
+
+
+@pytest.fixture
+def plain():
+    return mlp()
+
+
+@pytest.fixture
+def trained(plain):
+    """A copy of `plain` with an adapter of random vectors."""
+    model = copy.deepcopy(plain)
+    adapt(model, block_size=3, alpha=0.5)
+    return fill(model)
+
+
+@pytest.fixture
+def file(trained, tmp_path):
+    return save_adapter(trained, tmp_path / "adapter.safetensors")
+
+
+def rewritten(file, change_tensors=lambda t: t, change_metadata=lambda m: m):
+    with safetensors.safe_open(file, framework="pt") as opened:
+        metadata = dict(opened.metadata())
+    tensors = safetensors.load_file(file)
+    safetensors.save_file(change_tensors(tensors), file, change_metadata(metadata))
+
+
+class TestRoundTrips:
+    def test_into_a_plain_model(self, plain, trained, file):
+        assert load_adapter(plain, file) == ["0", "2"]
+        assert torch.equal(plain(X), trained(X))
+        assert plain[0].adapters["default"].options() == trained[0].adapters["default"].options()
+        assert all(p.requires_grad == ("factors" in name) for name, p in plain.named_parameters())
+
+    def test_into_an_adapted_model(self, plain, trained, file):
+        adapt(plain, block_size=3)
+        load_adapter(plain, file)
+        assert torch.equal(plain(X), trained(X))
+
+    def test_under_another_name(self, plain, trained, file):
+        adapt(plain, name="mine", block_size=3, alpha=0.5)
+        for source in (file, adapter_state_dict(trained)):
+            fill(plain)
+            load_adapter(plain, source, "mine")
+            assert torch.equal(plain(X), trained(X))
+        load_adapter(trained, file, "more")
+        assert list(trained[0].adapters) == ["default", "more"]
+
+    def test_of_five_factors_and_every_kind_of_layer(self, tmp_path):
+        model = torch.nn.ModuleDict({
+            "a": torch.nn.Linear(5, 7), "b": torch.nn.Conv1d(3, 4, 1),
+            "c": torch.nn.ModuleDict({"d": torch.nn.Linear(3, 3)}),
+        })  # fmt: skip
+        twin = copy.deepcopy(model)
+        adapt(model, ["a", "b", "d"], n_factors=5)
+        fill(model)
+        load_adapter(twin, save_adapter(model, str(tmp_path / "file")))
+        assert str(twin) == str(model)
+        assert all(torch.equal(v, twin.state_dict()[k]) for k, v in model.state_dict().items())
+
+    def test_half_precision_is_kept(self, tmp_path):
+        model = adapted_mlp(dtype=torch.bfloat16)
+        tensors = safetensors.load_file(save_adapter(model, tmp_path / "file"))
+        assert {t.dtype for t in tensors.values()} == {torch.bfloat16}
+
+    def test_of_one_layer(self, tmp_path):
+        layer = fill(CDDLinear.from_linear(torch.nn.Linear(6, 4)))
+        path = save_adapter(layer, tmp_path / "file")
+        other = CDDLinear.from_linear(torch.nn.Linear(6, 4))
+        assert load_adapter(other, path) == [""]
+        torch.testing.assert_close(other.delta().to_dense(), layer.delta().to_dense())
+        linear = torch.nn.Linear(6, 4)
+        before = state(linear)
+        with pytest.raises(ValueError, match="single layer"):
+            load_adapter(linear, path)
+        assert_same_state(before, linear)
+
+
+def test_a_state_dict_is_a_view_of_just_the_vectors(trained):
+    found = adapter_state_dict(trained)
+    assert list(found) == [f"{layer}.factors.{i}" for layer in (0, 2) for i in range(3)]
+    found["0.factors.0"].zero_()
+    assert not trained[0].adapters["default"].factors[0].any()
+    assert not any(t.requires_grad for t in found.values())
+
+
+def test_a_file_is_small_and_says_what_it_is(tmp_path):
+    model = torch.nn.Sequential(torch.nn.Linear(768, 768))
+    adapt(model, ["0"])
+    file = save_adapter(model, tmp_path / "file")
+    assert 4 * 3 * 768 < file.stat().st_size < 4 * 3 * 768 + 1000
+    with safetensors.safe_open(file, framework="pt") as opened:
+        metadata = opened.metadata()
+    assert metadata["format"] == "structmat adapter 1"
+    assert metadata["structmat"] == structmat.__version__
+    assert json.loads(metadata["layers"]) == {"0": {"n_factors": 3, "block_size": 768, "alpha": 1.0}}
+
+
+def test_a_file_is_replaced_only_when_asked(trained, file):
+    before = file.read_bytes()
+    fill(trained)
+    with pytest.raises(FileExistsError):
+        save_adapter(trained, file)
+    assert file.read_bytes() == before
+    save_adapter(trained, file, force=True)
+    assert file.read_bytes() != before
+    with pytest.raises(ValueError, match="no layer has an adapter 'x'"):
+        save_adapter(trained, file.with_name("other"), "x")
+    assert list(file.parent.iterdir()) == [file]
+
+
+class TestErrors:
+    def refused(self, model, source, message, kind=ValueError):
+        before, y = state(model), model(X)
+        with pytest.raises(kind, match=message):
+            load_adapter(model, source)
+        assert_same_state(before, model)
+        assert torch.equal(model(X), y)
+
+    @pytest.fixture(params=["plain", "adapted"])
+    def model(self, request, plain):
+        model = copy.deepcopy(plain)
+        if request.param == "adapted":
+            adapt(model, block_size=3, alpha=0.25)
+            fill(model)
+        return model
+
+    @pytest.mark.parametrize("keep", [0, 4, 100, -1])
+    def test_truncated(self, model, file, keep):
+        file.write_bytes(file.read_bytes()[:keep])
+        self.refused(model, file, "no complete adapter file")
+
+    def test_foreign(self, model, file, tmp_path):
+        file.write_text("a text")
+        self.refused(model, file, "no complete adapter file")
+        safetensors.save_file({"a": torch.ones(2)}, file)
+        self.refused(model, file, "its format is None")
+        self.refused(model, tmp_path / "missing", "missing", FileNotFoundError)
+
+    @pytest.mark.parametrize("layers", [
+        "no json", "[]", "3", '{"0": 3}', '{"0": {}}', '{"0": {"n_factors": 3, "block_size": 3, "alpha": "a"}}',
+        '{"0": {"n_factors": "x", "block_size": 3, "alpha": 1}, "2": {"n_factors": 3, "block_size": 3, "alpha": 1}}',
+        '{"0": {"n_factors": 3, "block_size": 3, "alpha": NaN}, "2": {"n_factors": 3, "block_size": 3, "alpha": 1}}',
+        '{"0": {"n_factors": 3, "block_size": 3, "alpha": 1}}',
+        '{"0": {"n_factors": 3, "block_size": 3, "alpha": 1}, "1": {"n_factors": 3, "block_size": 3, "alpha": 1}}',
+    ])  # fmt: skip
+    def test_metadata_that_do_not_fit(self, model, file, layers):
+        rewritten(file, change_metadata=lambda m: {**m, "layers": layers})
+        self.refused(model, file, "load_adapter|CDDAdapter")
+
+    def test_another_version_of_the_format(self, model, file):
+        rewritten(file, change_metadata=lambda m: {**m, "format": "structmat adapter 2"})
+        self.refused(model, file, "not 'structmat adapter 1'")
+
+    @pytest.mark.parametrize("value", [float("nan"), float("inf")])
+    def test_values_that_are_not_finite(self, model, file, value):
+        def change(tensors):
+            tensors["2.factors.2"][-1] = value
+            return tensors
+
+        rewritten(file, change)
+        self.refused(model, file, r"2\.factors\.2 holds NaN or infinity")
+
+    def test_keys_and_shapes(self, model, file):
+        rewritten(file, lambda t: {k: v for k, v in t.items() if k != "2.factors.1"})
+        self.refused(model, file, r"missing: \['2\.factors\.1'\], unknown: none")
+
+    def test_a_shape(self, model, file):
+        rewritten(file, lambda t: {**t, "2.factors.1": torch.ones(1, 2, 3)})
+        self.refused(model, file, r"2\.factors\.1 has shape \(1, 2, 3\), the model expects")
+
+    @pytest.mark.parametrize(("options", "message"), [
+        (dict(block_size=2), "0 has block_size=2, the file 3"),
+        (dict(block_size=3, n_factors=5), "0 has n_factors=5, the file 3"),
+        (dict(block_size=3, targets=["0"]), r"layers differ between the file and the model: \['2'\]"),
+    ])  # fmt: skip
+    def test_another_adapter(self, plain, file, trained, options, message):
+        adapt(plain, **options)
+        fill(plain)
+        self.refused(plain, file, message)
+        self.refused(plain, adapter_state_dict(trained), "load_adapter: (keys|.* has shape)")
+
+    def test_another_model(self, file):
+        for model in (
+            mlp((6, 5, 4)),
+            mlp((6, 8)),
+            torch.nn.Sequential(torch.nn.Identity(), torch.nn.Linear(6, 6).double()),
+        ):
+            self.refused(model, file, "load_adapter")
+
+    def test_a_state_dict_needs_an_adapted_model(self, plain, trained):
+        self.refused(plain, adapter_state_dict(trained), "no layer has an adapter 'default'")
+
+    def test_merged_adapters(self, trained, file):
+        trained[0].merge()
+        self.refused(trained, file, "merged", RuntimeError)
+
+
+TRAINING = """
+import os, signal, sys
+import torch
+from structmat.torch import adapt, load_adapter, param_groups, save_adapter
+
+folder, first, last, kill = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4] == "kill"
+torch.manual_seed(0)
+model = torch.nn.Sequential(torch.nn.Linear(24, 16), torch.nn.Tanh(), torch.nn.Linear(16, 3))
+adapt(model, ["0"], train=["2"])
+optimizer = torch.optim.AdamW(param_groups(model, lr=0.03))
+if first:
+    load_adapter(model, f"{folder}/adapter{first}")
+    other = torch.load(f"{folder}/other{first}", weights_only=True)
+    model[2].load_state_dict(other["head"])
+    optimizer.load_state_dict(other["optimizer"])
+for step in range(first, last):
+    data = torch.Generator().manual_seed(step)
+    x, y = torch.randn(32, 24, generator=data), torch.randint(0, 3, (32,), generator=data)
+    optimizer.zero_grad()
+    torch.nn.functional.cross_entropy(model(x), y).backward()
+    optimizer.step()
+    if kill and step == 4:
+        save_adapter(model, f"{folder}/adapter5")
+        torch.save({"head": model[2].state_dict(), "optimizer": optimizer.state_dict()}, f"{folder}/other5")
+    if kill and step == 6:
+        os.kill(os.getpid(), signal.SIGKILL)
+torch.save(model.state_dict(), f"{folder}/end{first}")
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
+def test_interrupted_training_resumes_to_identical_weights(tmp_path):
+    def run(*arguments):
+        return subprocess.run([sys.executable, "-c", TRAINING, str(tmp_path), *arguments], check=False).returncode
+
+    assert run("0", "10", "go") == 0
+    whole = torch.load(tmp_path / "end0", weights_only=True)
+    assert run("0", "10", "kill") == -signal.SIGKILL
+    assert run("5", "10", "go") == 0
+    resumed = torch.load(tmp_path / "end5", weights_only=True)
+    assert list(resumed) == list(whole)
+    assert all(torch.equal(resumed[key], value) for key, value in whole.items())
+    assert whole["0.adapters.default.factors.0"].any()

@@ -1,0 +1,97 @@
+"""What each of two processes does in `test_distributed`; a module of its own, for `spawn` to import."""
+
+from __future__ import annotations
+
+import copy
+import os
+import pathlib
+import traceback
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from structmat.torch import adapt, adapter_state_dict, load_adapter, param_groups, save_adapter
+from structmat.torch._layers.adapter import CDDAdapter
+
+STEPS = 4
+
+
+def model_and_data():
+    """The model of every process, adapted, and a batch of 16."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(12, 10), nn.Tanh(), nn.Linear(10, 7), nn.Tanh(), nn.Linear(7, 3)).double()
+    adapt(model, ["0", "2"], train=["4"], block_size=5)
+    x, y = torch.randn(16, 12, dtype=torch.float64), torch.randn(16, 3, dtype=torch.float64)
+    return model, x, y
+
+
+def train(model, x, y, groups, average=lambda loss: loss):
+    """Losses over the whole batch."""
+    optimizer = torch.optim.AdamW(groups)
+    losses = []
+    for _ in range(STEPS):
+        optimizer.zero_grad()
+        loss = nn.functional.mse_loss(model(x), y)
+        loss.backward()
+        optimizer.step()
+        losses.append(average(loss.detach().clone()).item())
+    return losses
+
+
+def average(loss):
+    dist.all_reduce(loss)
+    return loss / dist.get_world_size()
+
+
+def ddp(rank, folder):
+    model, x, y = model_and_data()
+    wrapped = nn.parallel.DistributedDataParallel(model)
+    losses = train(wrapped, x[rank::2], y[rank::2], param_groups(model, 0.02), average)
+    if rank == 0:
+        save_adapter(model, folder / "ddp")
+    torch.save((losses, adapter_state_dict(model)), folder / f"ddp{rank}")
+
+
+def fsdp(rank, folder):
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    model, x, y = model_and_data()
+    plain = copy.deepcopy(model)
+    mesh = init_device_mesh("cpu", (2,))
+    for layer in (model[0], model[2]):
+        fully_shard(layer, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+    assert all(hasattr(p, "full_tensor") for p in model.parameters())
+    losses = train(model, x[rank::2], y[rank::2], param_groups(model, 0.02), average)
+    save_adapter(model, folder / "fsdp")
+    dist.barrier()
+    trained = adapter_state_dict(model)
+    torch.save((losses, trained), folder / f"fsdp{rank}")
+
+    load_adapter(plain, folder / "fsdp")  # a file of shards into a whole model, and back
+    assert all(torch.equal(v, trained[k]) for k, v in adapter_state_dict(plain).items())
+    for module in plain.modules():
+        if isinstance(module, CDDAdapter):
+            module.reset_parameters("normal", generator=torch.Generator().manual_seed(1))
+    other = {key: value.clone() for key, value in adapter_state_dict(plain).items()}
+    load_adapter(model, other)
+    assert all(torch.equal(v, other[k]) for k, v in adapter_state_dict(model).items())
+    load_adapter(model, folder / "fsdp")
+    assert all(torch.equal(v, trained[k]) for k, v in adapter_state_dict(model).items())
+
+
+def run(rank, name, folder):
+    """Run one of the above in a group of two processes; what went wrong goes to a file."""
+    folder = pathlib.Path(folder)
+    torch.set_num_threads(1)
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    try:
+        dist.init_process_group("gloo", init_method=f"file://{folder}/{name}.meet", rank=rank, world_size=2)
+        {"ddp": ddp, "fsdp": fsdp}[name](rank, folder)
+        dist.barrier()
+        dist.destroy_process_group()
+    except BaseException:
+        (folder / f"{name}{rank}.error").write_text(traceback.format_exc())
+        raise
