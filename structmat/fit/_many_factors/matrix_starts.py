@@ -8,12 +8,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import numpy as np
 
 from structmat.fit._many_factors.block_objective import BlockLayout
+from structmat.fit._many_factors.peeling import peeled
 from structmat.fit._many_factors.rank_two import low_rank_chain, low_rank_grid, truncated
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from structmat.fit._control import Control
     from structmat.fit._many_factors.objective import First, Layout
+
+# Inverses and sweeps of larger matrices take minutes; with fewer entries to a factor its phases are not to be seen.
+_PEELED_SIDE, _ENTRIES_PER_FACTOR = 512, 2
 
 __all__ = ["MATRIX_STARTS", "MatrixStart", "Sought"]
 
@@ -27,12 +32,12 @@ class Sought(NamedTuple):
     layout: Layout
 
 
-MatrixStart: TypeAlias = "Callable[[Sought, np.random.Generator, Callable[[], bool]], Iterable[tuple[First, Any]]]"
-"""``start(sought, rng, stopped)``: kinds of the first factors and vectors of chains that `extended` makes chains of the
-layout, none where the start has nothing to offer. It looks at `stopped` every few seconds at least."""
+MatrixStart: TypeAlias = "Callable[[Sought, np.random.Generator, Control], Iterable[tuple[First, Any]]]"
+"""``start(sought, rng, control)``: kinds of the first factors and vectors of chains that `extended` makes chains of the
+layout, none where the start has nothing to offer."""
 
 
-def _low_rank(sought: Sought, rng: np.random.Generator, _stopped: Callable[[], bool]) -> Iterable[tuple[First, Any]]:
+def _low_rank(sought: Sought, rng: np.random.Generator, _control: Control) -> Iterable[tuple[First, Any]]:
     """The truncated SVD of rank two, or of as many terms as the smaller side has blocks."""
     layout, inputs = sought.layout, sought.inputs
     if layout.n_factors - (layout.first == "circulant") < 5:
@@ -46,5 +51,19 @@ def _low_rank(sought: Sought, rng: np.random.Generator, _stopped: Callable[[], b
         yield "diagonal", low_rank_chain(*truncated(sought.target, 2, rng, inputs))
 
 
-MATRIX_STARTS: tuple[tuple[str, MatrixStart], ...] = (("low-rank", _low_rank),)
+def _peeling(sought: Sought, rng: np.random.Generator, control: Control) -> Iterable[tuple[First, Any]]:
+    """The planted product of which a square matrix without inputs consists, with or without noise."""
+    layout, target = sought.layout, sought.target
+    small = layout.n <= _PEELED_SIDE and 3 <= layout.n_factors <= layout.n // _ENTRIES_PER_FACTOR
+    # Three factors that begin with a diagonal are found by sweeps.
+    known = layout.n_factors == 3 and layout.first == "diagonal"
+    if isinstance(layout, BlockLayout) or sought.inputs is not None or known or not small:
+        return
+    double = target.astype(np.result_type(target.dtype, np.float64))
+    vectors = peeled(double, layout.n_factors, layout.first, rng, control)
+    if vectors is not None:
+        yield layout.first, np.stack(vectors)
+
+
+MATRIX_STARTS: tuple[tuple[str, MatrixStart], ...] = (("low-rank", _low_rank), ("peeling", _peeling))
 """Names and starts, tried in this order until one is exact."""

@@ -39,6 +39,8 @@ _FINALISTS, _RIVAL, _POLISH = 2, 1.003, 1000
 _LM_PARAMETERS, _LM_ITERATIONS = 700, 40
 # Solvers that take the matrix itself.
 _BY_MATRIX = {"lm": levenberg_marquardt, "als": alternating_least_squares}
+# A chain read off the matrix is the planted one with an error of no more than so many units in the last place.
+_ROUNDINGS = 200.0
 # Starts read off the matrix, and their polish, get this share of the time that is left.
 _STARTS_SHARE = 0.4
 # Shorter chains get this share of the time that is left.
@@ -134,7 +136,7 @@ class Search:
     ) -> Candidate:
         if layout not in self.read_off:
             self.read_off[layout] = self._read_off(layout)
-        exact = [candidate for candidate in self.read_off[layout] if self._exact(candidate)]
+        exact = [candidate for candidate in self.read_off[layout] if self._to_rounding(candidate)]
         if exact:
             return exact[0]
         shorter = [self._extend(candidate, layout) for candidate in given]
@@ -159,10 +161,10 @@ class Search:
         found: list[Candidate] = []
         with self.control.interruptible():
             for name, start in MATRIX_STARTS:
-                for first, vectors in start(sought, rng, part.control.stopped):
+                for first, vectors in start(sought, rng, part.control):
                     begun = self._candidate(name, layout, extended(layout, vectors, first))
                     found.append(part._polish(replace(begun, history=(begun.error,))))
-                    if self._done(found[-1]):
+                    if self._to_rounding(found[-1]):
                         return found
         return found
 
@@ -310,6 +312,9 @@ class Search:
 
     def _exact(self, candidate: Candidate) -> bool:
         return candidate.error <= 4.0 * float(np.finfo(self.fine.dtype).eps)
+
+    def _to_rounding(self, candidate: Candidate) -> bool:
+        return candidate.error <= _ROUNDINGS * float(np.finfo(self.fine.dtype).eps)
 
 
 def _error(candidate: Candidate) -> float:
