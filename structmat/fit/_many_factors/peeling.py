@@ -54,8 +54,8 @@ class Layer(NamedTuple):
     """The phases of an outermost factor."""
 
     phases: NDArray[Any]
-    residual: float
-    """What the fit of the Gram matrix leaves, of one."""
+    explained: float
+    """How much of the squared norm of the Gram matrix they explain, of one."""
 
 
 def peeled(
@@ -82,13 +82,15 @@ def peeled(
     best: Chain | None = None
     least = np.inf
     for damping in _DAMPINGS:
+        if control.stopped():
+            break
         chain = _peel(W, n_factors, first, damping, rng, control.stopped)
         if chain is None:
             break
         chain, error = _refined(W, chain, control)
         if error < least:
             best, least = chain, error
-        if error <= _FOUND or control.stopped():
+        if error <= _FOUND:
             break
     return None if best is None else best.to_vectors()
 
@@ -140,17 +142,16 @@ def _outermost(
     """Return that one of two outermost factors of which `X` tells more; None if it tells too little or time is up."""
     r, c = _balance(X)
     Y = _quotient(_quotient(X, r[:, None]), c)
-    layers = []
+    layers: list[Layer] = []
+    least = _EXPLAINED_BY_OTHER if ends == (0, len(chain.x) - 1) else 0.0
     for k, rows in zip(ends, (Y, Y.T), strict=True):
-        if stopped():
-            return None
         G = _damped_inverse(rows, damping)
         # A real diagonal stands before a real matrix, though the other side may be transformed.
         layers.append(synchronised_gram(G.real.copy() if chain.real and not chain.is_circulant(k) else G, rng))
-    side = int(layers[1].residual < layers[0].residual)
-    explained = [len(X) * (1.0 - layer.residual**2) for layer in layers]
-    whole = ends == (0, len(chain.x) - 1)
-    if max(explained) < _EXPLAINED or (whole and min(explained) < _EXPLAINED_BY_OTHER):
+        if stopped() or layers[-1].explained < least / len(X):
+            return None
+    side = int(layers[1].explained > layers[0].explained)
+    if layers[side].explained < _EXPLAINED / len(X):
         return None
     k, moduli = ends[side], (r, c)[side]
     d = layers[side].phases * moduli
@@ -180,7 +181,7 @@ def synchronised_gram(G: NDArray[Any], rng: np.random.Generator) -> Layer:
         d = _unit((G * r[lags].conj()) @ d)
     explained = n * float(np.sum(np.abs(_means(G, d, lags)) ** 2))
     size = float(np.sum(np.abs(G) ** 2))
-    return Layer(d, float(np.sqrt(max(0.0, 1.0 - explained / size))) if size > 0.0 else 1.0)
+    return Layer(d, explained / size if size > 0.0 else 0.0)
 
 
 def _means(G: NDArray[Any], d: NDArray[Any], lags: NDArray[Any]) -> NDArray[Any]:
