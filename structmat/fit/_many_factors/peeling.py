@@ -33,8 +33,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Layer", "peeled", "synchronised_gram"]
 
-# What is added to the Gram matrix before it is inverted, as shares of its mean eigenvalue; one attempt with each.
-_DAMPINGS = (0.1, 0.3, 0.03)
+# What is added to the Gram matrix before it is inverted, as shares of its mean eigenvalue; one attempt with each. Noise
+# fills up small eigenvalues and asks for more.
+_DAMPINGS = (0.1, 1.0, 0.03)
 _BALANCING, _PASSES, _GRAM_SWEEPS, _INNER_SWEEPS = 30, 60, 30, 300
 # Of the Gram matrix of a random matrix of side n the best fit explains 3 / n to 7 / n of the squared norm; of planted
 # products of five factors 8 / n to 11 / n (n = 16), 24 / n to 38 / n (n = 64). More on the better side, and less on the
@@ -86,7 +87,7 @@ def peeled(
             break
         chain = _peel(W, n_factors, first, damping, rng, control.stopped)
         if chain is None:
-            break
+            continue
         chain, error = _refined(W, chain, control)
         if error < least:
             best, least = chain, error
