@@ -71,8 +71,8 @@ def by_peft(config: str, **options: object) -> Callable[[nn.Linear], nn.Module]:
 METHODS: dict[str, Callable[[nn.Linear], nn.Module]] = {
     "frozen": lambda base: base,
     "LoRA r = 8": by_peft("LoraConfig", r=8, init_lora_weights=False),
-    "structmat, lean": lambda base: CDDLinear.from_linear(base, init="normal"),
-    "structmat, fast": lambda base: CDDLinear.from_linear(base, init="normal", mode="fast"),
+    "structmat, recompute": lambda base: CDDLinear.from_linear(base, init="normal"),
+    "structmat, cache": lambda base: CDDLinear.from_linear(base, init="normal", mode="cache"),
     "D C D, plain autograd": PlainAutograd,
     "C3A": by_peft("C3AConfig", block_size=lambda base: gcd(base.in_features, base.out_features)),
     "FourierFT": by_peft("FourierFTConfig", n_frequency=1000),
@@ -163,7 +163,7 @@ def time_table(options: argparse.Namespace) -> tuple[list[str], dict[str, dict[s
     dtype = getattr(torch, options.dtype)
     added: dict[str, dict[str, float]] = {}
     lines = [
-        "| layer | frozen | " + " | ".join(f"+ {m}" for m in METHODS if m != "frozen") + " | lean / LoRA |",
+        "| layer | frozen | " + " | ".join(f"+ {m}" for m in METHODS if m != "frozen") + " | recompute / LoRA |",
         "|---|" + "---:|" * (len(METHODS) + 1),
     ]
     for shape in options.shapes:
@@ -172,7 +172,7 @@ def time_table(options: argparse.Namespace) -> tuple[list[str], dict[str, dict[s
         base = found.pop("frozen")
         added[shape] = {method: value - base for method, value in found.items()}
         cells = [f"{added[shape][m]:.1f}" if m in found else "-" for m in METHODS if m != "frozen"]
-        ratio = added[shape]["structmat, lean"] / added[shape]["LoRA r = 8"]
+        ratio = added[shape]["structmat, recompute"] / added[shape]["LoRA r = 8"]
         lines.append(f"| {rows} x {cols} | {base:.1f} | {' | '.join(cells)} | {ratio:.2f} |")
         print(lines[-1], flush=True)
     return lines, added

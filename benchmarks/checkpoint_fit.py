@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
-from structmat.io._safetensors import CODES, SafetensorsFile, Tensor, to_bytes
+from structmat._files.safetensors import CODES, SafetensorsFile, Tensor, to_bytes
 
 SHARD_BYTES = 1 << 29
 RUN = """

@@ -33,18 +33,18 @@ import structmat as sm
 from structmat._engine import (
     FourStep,
     Settings,
-    _four_step,
-    _table,
     column_length,
     convolver,
     ducc,
+    four_step,
     in_chunks,
     kernel_of_diagonals,
     rows_in_chunk,
     spectrum,
+    table,
     transforms,
 )
-from structmat.operators._convolution import convolution as planned
+from structmat._engine import convolution as planned
 
 DTYPES = ("float32", "float64", "complex64", "complex128")
 SIZES = (64, 128, 256, 512, 1000, 1024, 2048, 4096, 16384, 65536, 2**18, 2**20)
@@ -83,7 +83,7 @@ def convolution(method: str, c: Any, x: Any, *, chunked: bool = True) -> Callabl
     step = convolver(method, c, lambda: spectrum(c, np, real=real), n, None, real=real)
     if x.ndim == 1:
         return lambda: step(x, None)
-    if not chunked or method == _table.DUCC_CONVOLUTION:
+    if not chunked or method == table.DUCC_CONVOLUTION:
         return lambda: step(x, np.empty_like(x))
 
     def stored(v: Any, out: Any) -> Any:
@@ -105,7 +105,7 @@ def torch_convolution(method: str, c: Any, x: Any) -> Callable[[], Any]:
     real, n = not c.is_complex(), c.shape[-1]
     forward, backward = (torch.fft.rfft, torch.fft.irfft) if real else (torch.fft.fft, torch.fft.ifft)
     S = forward(c)
-    if method == _table.TORCH:
+    if method == table.TORCH:
         return lambda: backward(S * forward(x), n)
     size = column_length(n) or n
     columns = (lambda v: forward(v, size, 0), lambda V: backward(V, size, 0))
@@ -122,7 +122,7 @@ def torch_namespace() -> Any:
 def compare(dtype: str, count: int, n: int, names: Sequence[str], seconds: float) -> None:
     """Print the time of each method over that of the first, and the fastest."""
     c, x = drawn(dtype, n), drawn(dtype, *([n] if count == 1 else [count, n]))
-    make = torch_convolution if names[0] == _table.TORCH else convolution
+    make = torch_convolution if names[0] == table.TORCH else convolution
     got = medians({name: make(name, c, x) for name in names}, seconds)
     ratios = ", ".join(f"{name} {got[name] / got[names[0]]:.2f}" for name in names[1:])
     print(f"{dtype} {count} {n}: {ratios}; {min(got, key=got.__getitem__)}", flush=True)
@@ -131,33 +131,33 @@ def compare(dtype: str, count: int, n: int, names: Sequence[str], seconds: float
 def methods(sizes: Sequence[int], seconds: float) -> None:
     print("dtype vectors n: time over plain transforms, fastest")
     for dtype, n in itertools.product(DTYPES, sizes):
-        one = [_table.SCIPY, _table.DUCC, _table.DUCC_CONVOLUTION]
+        one = [table.SCIPY, table.DUCC, table.DUCC_CONVOLUTION]
         if not dtype.startswith("c"):
-            one.append(_table.SCIPY_CONVOLUTION)
-        torch = [_table.TORCH]
+            one.append(table.SCIPY_CONVOLUTION)
+        torch = [table.TORCH]
         if column_length(n):
-            one += [_table.SCIPY_STEPS, _table.DUCC_STEPS]
-            torch.append(_table.TORCH_STEPS)
+            one += [table.SCIPY_STEPS, table.DUCC_STEPS]
+            torch.append(table.TORCH_STEPS)
         compare(dtype, 1, n, one, seconds)
-        compare(dtype, BATCH, n, (_table.SCIPY, _table.DUCC, _table.DUCC_CONVOLUTION), seconds)
+        compare(dtype, BATCH, n, (table.SCIPY, table.DUCC, table.DUCC_CONVOLUTION), seconds)
         compare(dtype, 1, n, torch, seconds)
 
 
 def columns(sizes: Sequence[int], seconds: float) -> None:
     print("dtype n: time of the four-step method by the length of a column, over that of the table's")
     for (dtype, n), method in itertools.product(
-        itertools.product(("float32", "float64"), sizes), (_table.SCIPY_STEPS, _table.DUCC_STEPS)
+        itertools.product(("float32", "float64"), sizes), (table.SCIPY_STEPS, table.DUCC_STEPS)
     ):
-        c, x, kept = drawn(dtype, n), drawn(dtype, n), _table.COLUMNS
+        c, x, kept = drawn(dtype, n), drawn(dtype, n), table.COLUMNS
         calls, size = {}, 32
         chosen = column_length(n)
         try:
             while size * 16 <= n and chosen:
-                _four_step.COLUMNS = ((np.inf, size, 0),)
+                four_step.COLUMNS = ((np.inf, size, 0),)
                 calls[f"{column_length(n)}"] = convolution(method, c, x)
                 size *= 2
         finally:
-            _four_step.COLUMNS = kept
+            four_step.COLUMNS = kept
         if calls:
             calls["table"] = convolution(method, c, x)
             got = medians(calls, seconds)
@@ -192,7 +192,7 @@ def products(engine: str, dtype: str, n: int, count: int) -> tuple[Callable[[], 
     C = sm.Circulant(c)
     P = C.prepare() if engine == "torch" else C.prepare(engine=engine)
     variants = [
-        sm.Prepared(C, P.plan, P.adjoint, C.to_dense() if direct else None, direct, P.how) for direct in (10**9, 0)
+        sm.Prepared(C, P.plan, P.adjoint, C.to_dense() if direct else None, direct, P.settings) for direct in (10**9, 0)
     ]
     return tuple(lambda V=V: V.matvec(x) for V in variants)  # type: ignore[return-value]
 
@@ -208,7 +208,7 @@ def primes(seconds: float) -> None:
                 calls = {}
                 for name, kernel in (("own", c), ("embedded", kernel_of_diagonals(c, c[:0:-1], numpy_namespace))):
                     plan = planned(kernel, (n, n), settings, numpy_namespace)
-                    P = sm.Prepared(sm.Circulant(c), plan, plan.H, None, 0, settings)
+                    P = sm.Prepared(sm.Circulant(c), plan, plan.adjoint(), None, 0, settings)
                     calls[name] = lambda P=P, x=x: P.matvec(x)
                 got = medians(calls, seconds)
                 print(f"{engine} {dtype} {count} {n} ({factor}): {got['own'] / got['embedded']:.2f}", flush=True)
@@ -220,7 +220,7 @@ def chunks(seconds: float) -> None:
         for n in (256, 1024, 4096, 16384):
             count = min(1024, 2**26 // (n * np.dtype(dtype).itemsize))
             c, x = drawn(dtype, n), drawn(dtype, count, n)
-            forward, backward = transforms(_table.SCIPY, n, None, real=True)
+            forward, backward = transforms(table.SCIPY, n, None, real=True)
             S = forward(c)
 
             def step(v: Any, out: Any, forward: Any = forward, backward: Any = backward, S: Any = S) -> Any:

@@ -30,12 +30,11 @@ import numpy as np
 from scipy.optimize import minimize
 
 import structmat as sm
-from structmat.fit._many_factors.objective import Layout
 from structmat.fit._many_factors.starts import random_orthogonal
 
 try:
     import torch
-except ImportError:  # only the rivals need it
+except ImportError:  # only the other methods need it
     torch = None
 
 RATES, ALONE, POLISH = (0.01, 0.03, 0.1, 0.3), 1000, 500
@@ -70,7 +69,7 @@ class Run(NamedTuple):
 class Torch:
     """The relative error of a chain, and its gradient by torch."""
 
-    def __init__(self, W: np.ndarray, layout: Layout, steps: int) -> None:
+    def __init__(self, W: np.ndarray, layout: sm.CDDLayout, steps: int) -> None:
         n, self.steps = len(W), steps
         self.W = torch.from_numpy(W / np.linalg.norm(W) * np.sqrt(n))
         self.layout, self.root = layout, n**0.5
@@ -78,8 +77,8 @@ class Torch:
     def loss(self, parameters: Any) -> Any:
         """Return the squared relative error."""
         product = torch.eye(len(self.W), dtype=parameters.dtype)
-        for x, diagonal in zip(parameters.flip(0), self.layout.diagonal[::-1], strict=True):
-            if diagonal:
+        for x, kind in zip(parameters.flip(0), self.layout.kinds[::-1], strict=True):
+            if kind == "diagonal":
                 product = x[:, None] * product
             elif self.W.is_complex():
                 product = torch.fft.ifft(torch.fft.fft(x / self.root)[:, None] * torch.fft.fft(product, dim=0), dim=0)
@@ -136,7 +135,7 @@ def shortest_limit(W: np.ndarray, options: argparse.Namespace, error: float) -> 
 
 def race(W: np.ndarray, options: argparse.Namespace) -> list[Run]:
     n = len(W)
-    layout = Layout(n, options.factors)
+    layout = sm.CDDLayout((n, n), options.factors)
     sm.fit_cdd(W[:8, :8], 5, rng=0, max_iter=5)  # imports
 
     def structmat(record: Callable[[float], None]) -> None:
@@ -147,11 +146,12 @@ def race(W: np.ndarray, options: argparse.Namespace) -> list[Run]:
 
     runs = [Run.of("structmat", structmat)]
     if torch is None:
-        print("torch is not installed: no rivals")
+        print("torch is not installed: structmat alone")
         return runs
     torch.set_num_threads(1)
     problem = Torch(W, layout, options.steps)
     (start,) = random_orthogonal(layout, 1, np.random.default_rng(options.seed + 1), W.dtype)
+    start = start.reshape(options.factors, n)
     problem.lbfgs(start, 2, lambda _: None)
     runs += [
         Run.of(f"Adam {rate}", lambda record, r=rate: problem.adam(start, r, options.schedule, record))

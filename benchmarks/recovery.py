@@ -3,7 +3,7 @@
     python benchmarks/recovery.py [--seeds 20] [--first-seed 0] [--quick] [--many [CASE ...]]
 
 Without noise the planted product must come back (error below 1e-7). With Gaussian noise of 0.5 and 1.0 times the norm
-of the signal, the error is compared with the one that the same sweep reaches from the true factors: the best that can
+of the signal, the error is compared with the one that the same solver reaches from the true factors: the best that can
 be known. Prints one row a case with the number of failures.
 
 With `--many` the products have four to nine factors, of complex or real Gaussian vectors, and the fit a time limit.
@@ -67,7 +67,7 @@ def dense(a: np.ndarray, c: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def error_from_truth(W: np.ndarray, a: np.ndarray, c: np.ndarray, b: np.ndarray) -> float:
-    """The error of the sweep started at the true factors."""
+    """The error of the solver started at the true factors."""
     p, q, m = c.shape
     grid = BlockGrid(W, m)
     pad = [np.pad(v, (0, k * m - v.size)).reshape(k, m) for v, k in ((a, p), (b, q))]

@@ -1,7 +1,7 @@
-"""Write the operator x operation table of README.md from the registry of operators in tests/operators.py.
+"""Write the operator x operation table of README.md from the registry of operators in tests/registry.py.
 
 Run ``python docs/capabilities.py`` to write it, with ``--check`` to fail where it is stale. The laws in
-tests/test_laws.py hold every "yes" to a dense reference, and every "-" to an error that names the alternative.
+tests/operators/test_laws.py hold every "yes" to a dense reference, every "-" to an error that names the alternative.
 """
 
 import math
@@ -12,7 +12,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from tests.operators import CLOSED_FORMS, REGISTRY
+from tests.registry import CLOSED_FORMS, REGISTRY
 
 README = ROOT / "README.md"
 START, END = "<!-- capabilities: written by docs/capabilities.py -->\n", "<!-- /capabilities -->\n"
@@ -24,7 +24,7 @@ GROUPS = (
     ("svdvals", "rank", "cond"),
     ("trace", "diagonal"),
     ("norm",),
-    ("sqrt", "exp", "log", "power"),
+    ("sqrtm", "expm", "logm", "fractional_matrix_power"),
 )
 NORMS = {"fro": "fro", "nuc": "nuc", 1: "1", 2: "2", math.inf: "∞"}
 

@@ -19,6 +19,8 @@ import public_api
 
 # Parameters that numpydoc does not see, or that are documented beside each field.
 EXEMPT = {
+    ("structmat.ArgumentTypeError", "PR01"): "its parameters are those of ArgumentError",
+    ("structmat.ArgumentValueError", "PR01"): "its parameters are those of ArgumentError",
     ("structmat.jax.register_operator", "PR02"): "a first parameter called cls is taken for that of a class method",
 }
 
@@ -34,7 +36,7 @@ def main() -> None:
     seen: set[str] = set()
     for name, value in public_api.names().items():
         for target in (name, *public_api.own_members(value)):
-            if target in seen or not callable(value):  # a constant has no docstring of its own
+            if target in seen or not (inspect.isclass(value) or inspect.isroutine(value)):  # a constant has none
                 continue
             seen.add(target)
             for code, text in validate(target)["errors"]:

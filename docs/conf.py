@@ -114,4 +114,4 @@ def setup(app):
 
 
 write_command_help()
-(HERE / "_generated" / "study.toml").write_text(structmat.studies.TEMPLATE, encoding="utf-8")
+(HERE / "_generated" / "study.toml").write_text(structmat.studies.example_config(), encoding="utf-8")

@@ -1,16 +1,19 @@
 """Circulant, diagonal and block-circulant matrices, their products, and the fit of a matrix by such a product.
 
 Operators (any array library: NumPy, PyTorch, JAX, CuPy)
-    `Circulant`, `SpectralCirculant`, `Diagonal`, `BlockCirculant`, `CDDProduct`, `Toeplitz`, `Hankel`; `Identity` and
-    `Fourier`; `Product`, `Sum` and `Scaled` for what stays lazy; `Prepared` for many products by one operator, which
-    `prepare` makes; `LinearOperator`, the base of all. `show_config` tells which engine computes them.
+    `Circulant`, `SpectralCirculant`, `CyclicBidiagonal`, `Diagonal`, `BlockCirculant`, `CDDProduct`, `Toeplitz`,
+    `Hankel`; `Identity` and `Fourier`; `Product`, `Sum` and `Scaled` for what stays lazy; `Prepared` for many products
+    by one operator, which `prepare` makes; `LinearOperator`, the base of all; `CDDLayout`, the shape of a CDD product.
+    `show_config` tells which engine computes them.
 Fits
     `fit_cdd` approximates a matrix by interleaved diagonal and circulant factors, and returns a `FitResult`.
     `error_curve` does so with more and more factors, beside other families of the same size: an `ErrorCurve`.
 Modules
-    `structmat.preconditioners` (circulants for Toeplitz systems), `structmat.scipy` (bridge to SciPy's solvers),
-    `structmat.io` (files), `structmat.plot` (figures), `structmat.studies` (whole checkpoints, parallel and resumable),
-    `structmat.jax` (pytrees), `structmat.testing` (checks for operators of your own), `structmat.cli` (the `structmat`
+    `structmat.operators`, `structmat.fit` (all of the above), `structmat.preconditioners` (circulants for Toeplitz
+    systems), `structmat.extend` (what operators of your own are made of), `structmat.testing` (the laws they obey).
+    Imported when first asked for: `structmat.io` (files), `structmat.plot` (figures), `structmat.scipy` (bridge to
+    SciPy's solvers), `structmat.jax` (pytrees), `structmat.torch` (layers), `structmat.peft` (the method of Hugging
+    Face PEFT), `structmat.studies` (whole checkpoints, parallel and resumable), `structmat.cli` (the `structmat`
     command).
 """
 
@@ -19,14 +22,16 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
-from structmat import preconditioners, testing
+from structmat import extend, preconditioners, testing
 from structmat._arrays.errors import ArgumentError, ArgumentTypeError, ArgumentValueError
 from structmat._engine.config import show_config
 from structmat.fit import ErrorCurve, FitResult, error_curve, factorize_cdd, fit_cdd
 from structmat.operators import (
     BlockCirculant,
+    CDDLayout,
     CDDProduct,
     Circulant,
+    CyclicBidiagonal,
     Diagonal,
     EigResult,
     Fourier,
@@ -49,8 +54,10 @@ __all__ = [
     "ArgumentTypeError",
     "ArgumentValueError",
     "BlockCirculant",
+    "CDDLayout",
     "CDDProduct",
     "Circulant",
+    "CyclicBidiagonal",
     "Diagonal",
     "EigResult",
     "ErrorCurve",
@@ -67,6 +74,7 @@ __all__ = [
     "Sum",
     "Toeplitz",
     "error_curve",
+    "extend",
     "factorize_cdd",
     "fit_cdd",
     "preconditioners",

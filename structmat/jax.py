@@ -13,19 +13,21 @@ Their arrays are leaves, sizes are static, so operators pass through ``jit``, ``
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 
+from structmat._arrays.parameters import Parametrised
+from structmat._engine import BlockConvolution, ByParts, Composition, Convolution, Scaling, ShiftAndAdd
 from structmat.operators import (
     BlockCirculant,
     CDDProduct,
     Circulant,
+    CyclicBidiagonal,
     Diagonal,
     Fourier,
     Hankel,
     Identity,
-    LinearOperator,
     Prepared,
     Product,
     Scaled,
@@ -33,14 +35,14 @@ from structmat.operators import (
     Sum,
     Toeplitz,
 )
-from structmat.operators._block_convolution import BlockConvolution
-from structmat.operators._chain import ChainPlan
-from structmat.operators._convolution import Convolution
 
 __all__ = ["register_operator"]
 
+Op = TypeVar("Op", bound=Parametrised)
+"""An operator, or a plan of the engine."""
 
-def register_operator(cls: type[LinearOperator]) -> type[LinearOperator]:
+
+def register_operator(cls: type[Op]) -> type[Op]:
     """Register an operator class as a JAX pytree; for operators of your own.
 
     Parameters
@@ -82,9 +84,11 @@ for _cls in (
     BlockCirculant,
     BlockConvolution,
     CDDProduct,
-    ChainPlan,
+    ByParts,
+    Composition,
     Circulant,
     Convolution,
+    CyclicBidiagonal,
     Diagonal,
     Fourier,
     Hankel,
@@ -92,7 +96,9 @@ for _cls in (
     Prepared,
     Product,
     Scaled,
+    ShiftAndAdd,
     SpectralCirculant,
+    Scaling,
     Sum,
     Toeplitz,
 ):

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from structmat._arrays.arrays import as_floating, broadcast_shapes, common_dtype, device_of, is_complex, namespace_of
+from structmat._arrays import as_floating, broadcast_shapes, common_dtype, device_of, is_complex, namespace_of
+from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
 from structmat._arrays.typing import Array, ArrayLike, Namespace
 from structmat._engine import fast_length, from_spectrum, spectrum
 from structmat.operators import Circulant, LinearOperator, Toeplitz
@@ -166,19 +167,23 @@ def _diagonals(column: ArrayLike | Toeplitz, row: ArrayLike | None, name: str) -
     owner = f"preconditioners.{name}"
     if isinstance(column, LinearOperator):
         if not isinstance(column, Toeplitz):
-            raise TypeError(f"{owner}: expected a Toeplitz operator or its first column, got {type(column).__name__}")
+            raise ArgumentTypeError(
+                owner, "column", f"must be a Toeplitz operator or its first column, got {type(column).__name__}"
+            )
         if row is not None:
-            raise TypeError(f"{owner}: a row is for a first column, a Toeplitz operator has its own")
+            raise ArgumentTypeError(owner, "row", "is for a first column, a Toeplitz operator has its own")
         row, column = column.r, column.c
-    column = as_floating(column, f"{owner}: column")
+    column = as_floating(column, owner, "column")
     xp = namespace_of(owner, column)
     if row is None:
         row = xp.conj(column) if is_complex(column.dtype, xp) else column
-    row = as_floating(row, f"{owner}: row", like=(xp, column.dtype))
+    row = as_floating(row, owner, "row", like=(xp, column.dtype))
     namespace_of(owner, column, row)
     if column.ndim < 1 or row.ndim < 1 or column.shape[-1] != row.shape[-1] or not column.shape[-1]:
-        raise ValueError(
-            f"{owner}: column and row must have one length n >= 1, got {tuple(column.shape)} and {tuple(row.shape)}"
+        raise ArgumentValueError(
+            owner,
+            None,
+            f"column and row must have one length n >= 1, got {tuple(column.shape)} and {tuple(row.shape)}",
         )
     dtype = common_dtype(xp, column.dtype, row.dtype)
     batch = broadcast_shapes(owner, tuple(column.shape[:-1]), tuple(row.shape[:-1]))

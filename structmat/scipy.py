@@ -6,7 +6,8 @@ from typing import Any
 
 import scipy.sparse.linalg
 
-from structmat._arrays.arrays import is_numpy
+from structmat._arrays import is_numpy
+from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
 from structmat.operators import LinearOperator
 
 __all__ = ["as_linear_operator"]
@@ -48,11 +49,15 @@ def as_linear_operator(operator: LinearOperator) -> scipy.sparse.linalg.LinearOp
     (0, True)
     """
     if not isinstance(operator, LinearOperator):
-        raise TypeError(f"as_linear_operator: expected a structmat operator, got {type(operator).__name__}")
+        raise ArgumentTypeError(
+            "as_linear_operator", "operator", f"must be a structmat operator, got {type(operator).__name__}"
+        )
     if not is_numpy(operator._own_namespace()):
-        raise TypeError(f"as_linear_operator: SciPy needs NumPy arrays, got {operator!r}")
+        raise ArgumentTypeError("as_linear_operator", "operator", f"must hold NumPy arrays, got {operator!r}")
     if operator.batch_shape:
-        raise ValueError(f"as_linear_operator: one matrix is expected, got a stack of shape {operator.batch_shape}")
+        raise ArgumentValueError(
+            "as_linear_operator", "operator", f"must be one matrix, got a stack of shape {operator.batch_shape}"
+        )
     op: Any = operator
     return scipy.sparse.linalg.LinearOperator(
         op.shape,

@@ -18,6 +18,7 @@ import numpy as np
 import scipy
 
 import structmat as sm
+from structmat.plot import curve_figure
 
 n = 32
 rng = np.random.default_rng(0)
@@ -41,7 +42,9 @@ matrices = {
 # there is one random start here; by default there are more, and the errors end somewhat lower.
 
 curves = {
-    name: sm.error_curve(W, n_factors=(1, 3, 5, 7, 9), rng=0, restarts=1, max_iter=600, rivals=name == "weight change")
+    name: sm.error_curve(
+        W, n_factors=(1, 3, 5, 7, 9), rng=0, restarts=1, max_iter=600, baselines=name == "weight change"
+    )
     for name, W in matrices.items()
 }
 
@@ -75,4 +78,4 @@ curves["weight change"]
 # The same as a figure. Sparse Fourier matrices look best because the places of their coefficients are free in this
 # count; :doc:`../theory` says more.
 
-curves["weight change"].plot()
+curve_figure(curves["weight change"])

@@ -31,7 +31,7 @@ print(f"one direction in {n} holds {values[0] / values.sum():.0%} of the energy 
 # %%
 # With and without weights
 # ------------------------
-# ``weights=S`` is all it takes. The error of the result is then that of the output.
+# ``input_second_moment=S`` is all it takes. The error of the result is then that of the output.
 
 root = np.linalg.cholesky(S + 1e-6 * np.trace(S) / n * np.eye(n))
 
@@ -44,7 +44,7 @@ def errors(fit):
 
 numbers = (1, 3, 5)
 plain = sm.error_curve(W, n_factors=numbers, rng=0)
-weighted = sm.error_curve(W, n_factors=numbers, weights=S, rng=0)
+weighted = sm.error_curve(W, n_factors=numbers, input_second_moment=S, rng=0)
 
 print("factors   without weights      with weights       error of (matrix, output)")
 for number, *fits in zip(numbers, plain.results, weighted.results, strict=True):

@@ -1,1 +1,60 @@
-"""Arrays of any library, and the tables of rules for pairs of types."""
+"""Arrays of any library: namespaces, dtypes, shapes, values; errors of arguments; tables of rules for pairs of types.
+
+Knows no operator. What other rooms use is listed here; errors, tables and types are imported from their files.
+"""
+
+from __future__ import annotations
+
+from structmat._arrays.dtypes import (
+    common_dtype,
+    complex_partner,
+    dtype_name,
+    in_precision,
+    is_complex,
+    is_complex_scalar,
+    is_half_precision,
+    precision_of,
+    restored,
+)
+from structmat._arrays.namespaces import device_of, is_array, is_eager_on_cpu, is_numpy, library_of, namespace_of
+from structmat._arrays.shapes import (
+    broadcast_shapes,
+    concat_last,
+    contiguous,
+    moved,
+    padded,
+    reversed_cyclically,
+    scale_array,
+    with_axes,
+)
+from structmat._arrays.values import as_floating, filled, reciprocal_above, require_nonzero
+
+__all__ = [
+    "as_floating",
+    "broadcast_shapes",
+    "common_dtype",
+    "complex_partner",
+    "concat_last",
+    "contiguous",
+    "device_of",
+    "dtype_name",
+    "filled",
+    "in_precision",
+    "is_array",
+    "is_complex",
+    "is_complex_scalar",
+    "is_eager_on_cpu",
+    "is_half_precision",
+    "is_numpy",
+    "library_of",
+    "moved",
+    "namespace_of",
+    "padded",
+    "precision_of",
+    "reciprocal_above",
+    "require_nonzero",
+    "restored",
+    "reversed_cyclically",
+    "scale_array",
+    "with_axes",
+]

@@ -1,7 +1,7 @@
-"""The tables of pair rules: `compose` for ``A @ B``, `add` for ``A + B``, `scale` for ``A * number``.
+"""The tables of pair rules: `compose` for ``A @ B``, `add` for ``A + B``, `scale` for ``A * number``, and `prepare`.
 
 This module owns the look-up only. A rule lives in the file of the later of its two types; the fall-backs live in
-`structmat.operators._algebra`. It must know no operator type.
+`structmat.operators._combinations`. It must know no operator type.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-__all__ = ["PairRules", "add", "compose", "scale"]
+__all__ = ["PairRules", "add", "compose", "prepare", "scale"]
 
 Rule: TypeAlias = Callable[[Any, Any], Any]
 
@@ -17,8 +17,15 @@ Rule: TypeAlias = Callable[[Any, Any], Any]
 class PairRules:
     """Rules for pairs of types; a rule may answer ``NotImplemented`` to pass on to the next.
 
+    Parameters
+    ----------
+    commutative : bool
+        Whether each rule also serves the swapped pair.
+
+    Notes
+    -----
     The order is: the exact pair, the exact left type with anything, anything with the exact right type. `object` stands
-    for "anything" when a rule is registered. In a commutative table each rule also serves the swapped pair.
+    for "anything" when a rule is registered.
     """
 
     __slots__ = ("_commutative", "_rules")
@@ -28,7 +35,18 @@ class PairRules:
         self._rules: dict[tuple[type, type], Rule] = {}
 
     def rule(self, left: type, right: type) -> Callable[[Rule], Rule]:
-        """Register the decorated function for a pair of types."""
+        """Register the decorated function for a pair of types.
+
+        Parameters
+        ----------
+        left, right : type
+            Of the two operands, exactly; `object` for any.
+
+        Returns
+        -------
+        callable
+            A decorator, which returns its function.
+        """
 
         def register(function: Rule) -> Rule:
             self._rules[left, right] = function
@@ -37,7 +55,18 @@ class PairRules:
         return register
 
     def merge(self, left: Any, right: Any) -> Any:
-        """Return what a specific rule makes of the pair, or ``NotImplemented`` when none applies."""
+        """Return what a specific rule makes of the pair.
+
+        Parameters
+        ----------
+        left, right : object
+            The operands.
+
+        Returns
+        -------
+        object
+            ``NotImplemented`` where no rule applies.
+        """
         for pair in ((type(left), type(right)), (type(left), object), (object, type(right))):
             if (rule := self._rules.get(pair)) is not None and (found := rule(left, right)) is not NotImplemented:
                 return found
@@ -56,5 +85,13 @@ class PairRules:
 
 
 compose = PairRules(commutative=False)
+"""What ``left @ right`` is."""
+
 add = PairRules(commutative=True)
+"""What ``left + right`` is."""
+
 scale = PairRules(commutative=False)
+"""What ``operator * number`` is."""
+
+prepare = PairRules(commutative=False)
+"""Of an operator and the settings of its products: base classes reach what prepares operators without importing it."""

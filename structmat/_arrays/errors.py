@@ -30,6 +30,8 @@ class ArgumentError(Exception):
     Diagonal.matvec x
     """
 
+    __module__ = "structmat"  # where users find it, in tracebacks too
+
     def __init__(self, owner: str, argument: str | None, text: str) -> None:
         super().__init__(owner, argument, text)
         self.owner, self.argument, self.text = owner, argument, text
@@ -41,6 +43,10 @@ class ArgumentError(Exception):
 class ArgumentValueError(ArgumentError, ValueError):
     """An argument of a wrong shape or value."""
 
+    __module__ = "structmat"
+
 
 class ArgumentTypeError(ArgumentError, TypeError):
     """An argument of a wrong kind."""
+
+    __module__ = "structmat"

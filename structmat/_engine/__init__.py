@@ -1,12 +1,21 @@
-"""Fourier transforms and convolutions along the last axis; the only folder that names an FFT."""
+"""The engine: Fourier transforms along the last axis, and plans, which compute the products of operators by them.
+
+The only folder that names an FFT. It takes arrays and returns arrays, and knows no operator.
+"""
 
 from __future__ import annotations
 
+from structmat._engine.block_convolution import BlockConvolution, by_frequency
 from structmat._engine.chunks import in_chunks, rows_in_chunk
+from structmat._engine.composition import Composition, Scaling
+from structmat._engine.convolution import Convolution, convolution
 from structmat._engine.convolve import convolver, transforms
 from structmat._engine.engines import Engine, Settings, choices, ducc, method_for, require_engine
 from structmat._engine.four_step import FourStep, column_length
 from structmat._engine.lengths import cyclic_kernel, fast_length, is_fast, kernel_of_diagonals
+from structmat._engine.plan import ByParts, ChunkedPlan, Plan, Step
+from structmat._engine.products import Products, products_of
+from structmat._engine.shift import ShiftAndAdd
 from structmat._engine.table import (
     CHUNK,
     DUCC_CONVOLUTION,
@@ -28,11 +37,23 @@ __all__ = [
     "STEPS",
     "TORCH_CHUNK",
     "TORCH_LARGE",
+    "BlockConvolution",
+    "ByParts",
+    "ChunkedPlan",
+    "Composition",
+    "Convolution",
     "Engine",
     "FourStep",
+    "Plan",
+    "Products",
+    "Scaling",
     "Settings",
+    "ShiftAndAdd",
+    "Step",
+    "by_frequency",
     "choices",
     "column_length",
+    "convolution",
     "convolver",
     "cyclic_kernel",
     "direct_sizes",
@@ -47,6 +68,7 @@ __all__ = [
     "is_fast",
     "kernel_of_diagonals",
     "method_for",
+    "products_of",
     "require_engine",
     "rows_in_chunk",
     "spectrum",

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from importlib import metadata
 
-from structmat._engine import CHUNK, LARGEST_PRIME, choices, direct_sizes, ducc
+from structmat._engine.engines import choices, ducc
+from structmat._engine.table import CHUNK, LARGEST_PRIME, direct_sizes
 
 __all__ = ["show_config"]
 
@@ -47,11 +48,11 @@ def _lines() -> list[str]:
         "A product of a circulant of size n, prepared:",
     ]
     for dtype in ("float32", "float64", "complex64", "complex128"):
-        for many in (False, True):
-            direct = direct_sizes("ducc0" if ducc() else "numpy", dtype)[8 if many else 1]
+        for batched in (False, True):
+            direct = direct_sizes("ducc0" if ducc() else "numpy", dtype)[8 if batched else 1]
             parts = [f"dense for n <= {direct}"] if direct else []
-            for limit, method in choices(dtype, many=many):
+            for limit, method in choices(dtype, batched=batched):
                 if limit > direct:
                     parts.append(method if limit == math.inf else f"{method} for n <= {limit:g}")
-            lines.append(f"  {dtype}, {'8 vectors or more' if many else 'one vector'}: {', '.join(parts)}")
+            lines.append(f"  {dtype}, {'8 vectors or more' if batched else 'one vector'}: {', '.join(parts)}")
     return lines

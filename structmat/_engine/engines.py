@@ -11,6 +11,7 @@ import math
 from functools import cache
 from typing import Any, Literal, NamedTuple, TypeAlias
 
+from structmat._arrays.errors import ArgumentValueError
 from structmat._engine.table import CHOICES, DUCC, PLAIN, SCIPY, SCIPY_CONVOLUTION, STEPS, TORCH
 
 __all__ = ["Engine", "Settings", "choices", "ducc", "method_for", "require_engine"]
@@ -31,9 +32,9 @@ class Settings(NamedTuple):
         """Number of threads that share the chunks of a batch. ducc0 shares them itself, with less to do for each."""
         return self.workers if self.engine == "scipy" or ducc() is None else None
 
-    def threads_inside(self, *, many: bool) -> int | None:
+    def threads_inside(self, *, batched: bool) -> int | None:
         """Return the number of threads of the transforms of one vector, or of a chunk."""
-        return 1 if many and self.threads_of_chunks else self.workers
+        return 1 if batched and self.threads_of_chunks else self.workers
 
 
 @cache
@@ -49,24 +50,24 @@ def ducc() -> Any:
 def require_engine(engine: str, owner: str) -> None:
     """Raise where `engine` is none, or not installed."""
     if engine not in {"auto", "scipy", "ducc0"}:
-        raise ValueError(f'{owner}: engine must be "auto", "scipy" or "ducc0", got {engine!r}')
+        raise ArgumentValueError(owner, "engine", f'must be "auto", "scipy" or "ducc0", got {engine!r}')
     if engine == "ducc0" and ducc() is None:
         raise ImportError(f"{owner}: ducc0 is not installed; install structmat[fast]")
 
 
-def choices(dtype: str, engine: str = "auto", *, many: bool) -> tuple[tuple[float, str], ...]:
+def choices(dtype: str, engine: str = "auto", *, batched: bool) -> tuple[tuple[float, str], ...]:
     """Return the methods for one vector or a batch, each up to its largest length."""
     if engine == "auto":
         engine = "ducc0" if ducc() else "scipy"
-        return CHOICES[engine, dtype, many]
-    table = CHOICES.get((engine, dtype, many), ((math.inf, TORCH),))
+        return CHOICES[engine, dtype, batched]
+    table = CHOICES.get((engine, dtype, batched), ((math.inf, TORCH),))
     return tuple((limit, DUCC if name == SCIPY else name) for limit, name in table) if engine == "ducc0" else table
 
 
-def method_for(engine: str, dtype: str, length: int, *, many: bool, once: bool = False) -> str:
+def method_for(engine: str, dtype: str, length: int, *, batched: bool, once: bool = False) -> str:
     """Return the method for convolutions of that length, or for one to be done `once` the one without preparation.
 
     The four-step method stands for plain transforms where the length does not divide into columns.
     """
-    method = next(method for limit, method in choices(dtype, engine, many=many) if length <= limit)
+    method = next(method for limit, method in choices(dtype, engine, batched=batched) if length <= limit)
     return PLAIN[method] if once and method in {*STEPS, SCIPY_CONVOLUTION} else method

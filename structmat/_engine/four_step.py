@@ -17,7 +17,7 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 
-from structmat._arrays.arrays import contiguous, dtype_name, is_numpy
+from structmat._arrays import contiguous, dtype_name, is_numpy
 from structmat._arrays.typing import Array, Namespace
 from structmat._engine.table import COLUMNS
 from structmat._engine.transforms import full_spectrum

@@ -5,7 +5,7 @@ Plain arithmetic without a cache or a library's own choice, so that torch.compil
 
 from __future__ import annotations
 
-from structmat._arrays.arrays import concat_last, device_of, library_of
+from structmat._arrays import concat_last, device_of, library_of
 from structmat._arrays.typing import Array, Namespace
 from structmat._engine.table import LARGEST_PRIME, LARGEST_PRIME_ELSEWHERE
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import scipy  # its `fft` is imported on first use: it would double the import time of structmat
 
-from structmat._arrays.arrays import complex_partner, device_of, is_complex, is_numpy, precision_of
+from structmat._arrays import complex_partner, device_of, is_complex, is_numpy, precision_of
 from structmat._arrays.typing import Array, Namespace
 
 __all__ = ["fft", "from_spectrum", "full_spectrum", "ifft", "spectrum"]

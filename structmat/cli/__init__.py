@@ -1,14 +1,15 @@
 """The `structmat` command.
 
 - `main`: the entry point; says what to install where the extra is missing
-- `_app`: the commands, their options, exit statuses
-- `_curve`: `structmat curve`
-- `_fit_checkpoint`: `structmat fit-checkpoint`
+- `_app`: the commands, and exit statuses
+- `_fit`, `_curve`, `_fit_checkpoint`, `_sweep`, `_report`, `_info`: one command each; a new one is a file, and
+  a name in the list of `_app`
+- `_compare`: what a fit is compared with
+- `_progress`, `_tables`: all that is drawn on a terminal
+- `_inputs`, `_outputs`: the files that commands read and write
 - `_logging`: what `--log-level` shows
-- `_outputs`: the files that commands write
 - `_errors`: from exceptions to one line that names the argument
-- `_compare`: what the fit is compared with
-- `_report`: progress and tables, all that is drawn on a terminal
+- `_options`: options that several commands have
 """
 
 from __future__ import annotations

@@ -2,17 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-
-from structmat.fit._baselines.low_rank import low_rank_error
-from structmat.fit._numpy_bridge import as_matrix, to_numpy
-from structmat.fit._three_factors.alternate import relative_error
-from structmat.fit._three_factors.blocks import BlockGrid
-from structmat.fit._three_factors.starts import circulant_start
-from structmat.fit._three_factors.steps import residual_norm2
+from structmat.fit import closed_form_errors, truncated_svd_error
 from structmat.operators import BlockCirculant, Circulant, Diagonal
 
 if TYPE_CHECKING:
@@ -41,12 +33,16 @@ class Row(NamedTuple):
 
 
 def comparison(W: NDArray[Any], result: FitResult) -> list[Row]:
-    """Return the fit and its rivals, the fit first."""
-    matrix = to_numpy(as_matrix(W, "comparison: W"))
-    circulant = _nearest_circulant(matrix, result.block_size)
-    # Divided by its largest entry, so that no square over- or underflows.
-    matrix = matrix / (float(np.max(np.abs(matrix))) or 1.0)
-    return [_fit(result), _truncated_svd(matrix, result.n_parameters), circulant, _diagonal(matrix)]
+    """Return the fit and its baselines, the fit first."""
+    b = result.block_size
+    nearest = closed_form_errors(W, b)
+    label = "nearest circulant" if W.shape == (b, b) else f"nearest block circulant, b={b}"
+    return [
+        _fit(result),
+        _truncated_svd(W, result.n_parameters),
+        Row("nearest-circulant", label, *nearest["circulant"]),
+        Row("nearest-diagonal", "nearest diagonal", *nearest["diagonal"]),
+    ]
 
 
 def _fit(result: FitResult) -> Row:
@@ -60,25 +56,5 @@ def _truncated_svd(matrix: NDArray[Any], n_parameters: int) -> Row:
     rank = min(n_parameters // (rows + cols), rows, cols)
     if rank == 0:
         return Row("truncated-svd", "truncated SVD (rank 1 needs more)", rows + cols, None)
-    error = low_rank_error(matrix, rank)
+    error = truncated_svd_error(matrix, rank)
     return Row("truncated-svd", f"truncated SVD (rank {rank})", rank * (rows + cols), error)
-
-
-def _nearest_circulant(matrix: NDArray[Any], b: int) -> Row:
-    # As `BlockCirculant.nearest`, but with the fit's own pieces, which never hold a second dense matrix.
-    grid = BlockGrid(matrix, b)
-    error = relative_error(grid, residual_norm2(grid, circulant_start(grid, np.random.default_rng(0))))
-    label = "nearest circulant" if matrix.shape == (b, b) else f"nearest block circulant, b={b}"
-    return Row("nearest-circulant", label, grid.p * grid.q * b, error)
-
-
-def _diagonal(matrix: NDArray[Any]) -> Row:
-    rest = matrix.copy()
-    np.fill_diagonal(rest[: min(rest.shape), : min(rest.shape)], 0)
-    return Row("nearest-diagonal", "nearest diagonal", min(matrix.shape), _relative(rest, matrix))
-
-
-def _relative(residual: NDArray[Any], matrix: NDArray[Any]) -> float:
-    """Return the quotient of the Frobenius norms, zero for a zero matrix."""
-    size, whole = (math.hypot(*np.linalg.norm(part, axis=1).tolist()) for part in (residual, matrix))
-    return size / whole if whole else 0.0

@@ -3,30 +3,34 @@
 from __future__ import annotations
 
 import contextlib
-import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from structmat import ArgumentError
+from structmat.cli._options import option_names
 
 __all__ = ["FAILURE", "INTERRUPTED", "USAGE", "CommandError", "blaming"]
 
 FAILURE, USAGE, INTERRUPTED = 1, 2, 130
 
-_OWN = re.compile(
-    r"(?:fit_cdd|error_curve|load_matrix|fit_checkpoint|SweepConfig|MatrixSource): (\w+) (must .*)", re.DOTALL
-)
-"""How the package's own functions name the argument at fault."""
+_OPTIONS = {"rng": "seed"}
+"""Options whose name is not that of the argument."""
 
 
 class CommandError(Exception):
     """What stops a command: an argument, what is wrong with it, and the exit status."""
 
     def __init__(self, argument: str, text: str, status: int = FAILURE) -> None:
-        super().__init__(f"{argument}: {text}")
-        self.status = status
+        super().__init__(argument, text, status)
+        self.argument, self.text, self.status = argument, text, status
+
+    def __str__(self) -> str:
+        return f"{self.argument}: {self.text}"
 
 
 @contextlib.contextmanager
-def blaming(argument: str) -> Iterator[None]:
-    """Turn what goes wrong inside into a `CommandError` of that argument, or of the option that the error names."""
+def blaming(argument: str, command: Callable[..., Any] | None = None) -> Iterator[None]:
+    """Turn what goes wrong inside into a `CommandError` of that argument, or of the option of a command at fault."""
     try:
         yield
     except FileExistsError as error:
@@ -35,10 +39,11 @@ def blaming(argument: str) -> Iterator[None]:
         raise CommandError(argument, f"{error.filename}: {error.strerror}") from error
     except MemoryError as error:
         raise CommandError(argument, "there is not enough memory for it") from error
+    except ArgumentError as error:
+        option = _OPTIONS.get(error.argument or "", error.argument)
+        if command is not None and option in option_names(command):
+            raise CommandError(f"--{option.replace('_', '-')}", error.text, USAGE) from error
+        known = error.argument in {argument, "path", None}
+        raise CommandError(argument, error.text if known else f"{error.argument} {error.text}") from error
     except (ValueError, TypeError) as error:
-        if (named := _OWN.fullmatch(str(error))) is None:
-            raise CommandError(argument, str(error)) from error
-        name, text = named.groups()
-        if name == argument:
-            raise CommandError(argument, text) from error
-        raise CommandError(f"--{name.replace('_', '-')}", text, USAGE) from error
+        raise CommandError(argument, str(error)) from error

@@ -3,51 +3,35 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
-
-from cyclopts import Parameter
-from cyclopts.validators import Number
 
 from structmat.cli._errors import USAGE, CommandError, blaming
-from structmat.cli._logging import LogLevel, logging_to_stderr
-from structmat.cli._report import checkpoint_progress, print_checkpoint_fit, print_json
+from structmat.cli._logging import logging_to_stderr
+from structmat.cli._options import BlockSize, NotNegative, Positive, RunOptions
+from structmat.cli._progress import checkpoint_progress, resumable
+from structmat.cli._tables import print_checkpoint_fit, print_json
 from structmat.io import CheckpointError
-
-if TYPE_CHECKING:
-    from structmat.studies import CheckpointProgress
 
 __all__ = ["fit_checkpoint"]
 
-_Positive = Parameter(validator=Number(gte=1))
-_NotNegative = Parameter(validator=Number(gte=0))
+_RUN = RunOptions()
 
 
 def fit_checkpoint(
     *,
     out: Path,
-    base: Path | None = None,
-    tuned: Path | None = None,
     delta: Path | None = None,
     lora: Path | None = None,
-    targets: str | None = None,
-    n_factors: Annotated[int, Parameter(validator=Number(gte=3))] = 3,
-    block_size: Literal["min"] | int = "min",
-    weights: Path | None = None,
+    n_factors: Positive = 3,
+    block_size: BlockSize = "min",
     cast: bool = False,
-    seed: Annotated[int, _NotNegative] = 0,
-    time_limit: Annotated[float | None, _NotNegative] = None,
-    workers: Annotated[int, _Positive] = 1,
-    threads: Annotated[int, _Positive] = 1,
-    scheduler: str | None = None,
+    seed: NotNegative = 0,
+    threads: Positive = 1,
     skip_bad: bool = False,
     plot: bool = False,
-    log_level: LogLevel = "warning",
-    json: bool = False,
-    debug: bool = False,  # noqa: ARG001  # read by `run`
+    run: RunOptions = _RUN,
 ) -> None:
     """Fit the weight changes of a whole model, layer by layer, and write an adapter for PEFT.
 
@@ -59,91 +43,65 @@ def fit_checkpoint(
     ----------
     out
         Folder for the adapter, a table of its errors by layer (`layers.csv`, `layers.json`) and `report.html`.
-    base
-        Checkpoint: a folder, or a file in the safetensors format or of PyTorch (`.bin`, `.pt`).
-    tuned
-        The same, tuned.
     delta
         In place of both, a file with the changes themselves, by path of the module.
     lora
         In place of both, the folder of a LoRA adapter.
-    targets
-        Regular expression that must be found in the path of a module, as in `--targets "query|value"`. By default all
-        matrices but embeddings.
     n_factors
         Number of factors, odd; 3 is diagonal, circulant, diagonal.
     block_size
         Rows of one circulant block, as in `--block-size 64`; `min` is the smaller side of each matrix.
-    weights
-        File or folder with the second moments of the inputs of each layer, by path of the module; errors are weighted
-        ones then.
     cast
         Take base and tuned weights of different dtypes.
     seed
         Seed of random numbers.
-    time_limit
-        Seconds for each fit; results then depend on the machine. By default a fixed amount of work.
-    workers
-        Processes on this machine. Each takes the memory of two to three matrices in float32.
     threads
         Threads of linear algebra for each worker. Results depend on it in the last digits, but not on the workers.
-    scheduler
-        Work by Dask: `local`, or the address of a scheduler, as in `--scheduler tcp://host:8786`.
     skip_bad
         Leave out layers whose files are damaged or do not match, and list them.
     plot
         Write the figure of the report to `layers.png` too.
-    log_level
-        What to tell on stderr, from this level on: info has a line for each layer.
-    json
-        Print one JSON object instead of the table.
-    debug
-        Show the traceback of an error.
+    run
+        How the layers are worked through. `--input-second-moment` names a file or folder with that of each
+        layer, by path of the module.
     """
     from structmat import studies  # noqa: PLC0415  # an extra
 
-    source = _checked({"--base": base, "--tuned": tuned, "--delta": delta, "--lora": lora})
-    size = None if block_size == "min" else block_size
-    begun, state = time.perf_counter(), None
-    with checkpoint_progress(quiet=json) as show:
-
-        def hear(news: CheckpointProgress) -> None:
-            nonlocal state
-            state = news
-            show(news)
-
-        try:
-            with blaming("--out"), _blaming_files(source), logging_to_stderr(log_level):
-                fit = studies.fit_checkpoint(
-                    out,
-                    base=base,
-                    tuned=tuned,
-                    delta=delta,
-                    lora=lora,
-                    targets=targets,
-                    n_factors=n_factors,
-                    block_size=size,
-                    weights=weights,
-                    cast=cast,
-                    seed=seed,
-                    time_limit=time_limit,
-                    workers=workers,
-                    threads=threads,
-                    scheduler=scheduler,
-                    skip_bad=skip_bad,
-                    plot=plot,
-                    callback=hear,
-                )
-        except KeyboardInterrupt:
-            done = "no layer is" if state is None else f"{state.done} of {state.total} layers are"
-            sys.stderr.write(f"structmat fit-checkpoint: {done} done and kept in {out}; the same command goes on\n")
-            raise
+    source = _checked({"--base": run.base, "--tuned": run.tuned, "--delta": delta, "--lora": lora})
+    begun = time.perf_counter()
+    with (
+        checkpoint_progress(quiet=run.json) as show,
+        resumable("structmat fit-checkpoint", "layers", out, show) as callback,
+        blaming("--out", fit_checkpoint),
+        _blaming_files(source),
+        logging_to_stderr(run.log_level),
+    ):
+        fit = studies.fit_checkpoint(
+            out,
+            base=run.base,
+            tuned=run.tuned,
+            delta=delta,
+            lora=lora,
+            targets=run.targets,
+            n_factors=n_factors,
+            block_size=block_size,
+            input_second_moment=run.input_second_moment,
+            cast=cast,
+            rng=seed,
+            time_limit=run.time_limit,
+            workers=run.workers,
+            threads=threads,
+            scheduler=run.scheduler,
+            skip_bad=skip_bad,
+            plot=plot,
+            callback=callback,
+        )
     seconds = time.perf_counter() - begun
-    if json:
+    if run.json:
         print_json({"out": str(out), "files": [str(path) for path in fit.files], "seconds": seconds, **fit.to_dict()})
     else:
         notes = [f"{seconds:.1f} s", *(f"wrote {path}" for path in fit.files)]
-        print_checkpoint_fit(f"{tuned or delta or lora}: CDD with {n_factors} factors", fit, notes)
+        print_checkpoint_fit(f"{run.tuned or delta or lora}: CDD with {n_factors} factors", fit, notes)
 
 
 def _checked(sources: dict[str, Path | None]) -> str:

@@ -5,15 +5,12 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterator
-from typing import Literal, TypeAlias
 
-__all__ = ["LogLevel", "logging_to_stderr"]
-
-LogLevel: TypeAlias = Literal["debug", "info", "warning", "error"]
+__all__ = ["logging_to_stderr"]
 
 
 @contextlib.contextmanager
-def logging_to_stderr(level: LogLevel) -> Iterator[None]:
+def logging_to_stderr(level: str) -> Iterator[None]:
     """Write what is logged inside, from a level on; inside of a display of progress, which then stays whole."""
     logger = logging.getLogger("structmat")
     handler = logging.StreamHandler()  # to sys.stderr as it is now

@@ -15,6 +15,14 @@ if TYPE_CHECKING:
 
 __all__ = ["check_outputs", "plot_module", "write_figure"]
 
+_SUFFIXES = {
+    "--csv": (".csv",),
+    "--html": (".html",),
+    "--out": (".safetensors",),
+    "--plot": (".png", ".pdf", ".svg"),
+}
+"""How the names of files must end, by option."""
+
 
 def check_outputs(source: Path, outputs: Mapping[str, Path | None], *, force: bool) -> None:
     """Refuse what could not be written after the work; `outputs` has the option of every file."""
@@ -22,7 +30,9 @@ def check_outputs(source: Path, outputs: Mapping[str, Path | None], *, force: bo
     for option, path in outputs.items():
         if path is None:
             continue
-        suffixes = _suffixes(option)
+        suffixes = _SUFFIXES[option]
+        if option == "--plot":
+            plot_module()  # before the work
         if path.suffix.lower() not in suffixes:
             raise CommandError(option, f"{path} must end in {' or '.join(suffixes)}", USAGE)
         if _is_same(path, source):
@@ -48,13 +58,6 @@ def write_figure(figure: Figure, path: Path, *, force: bool) -> None:
     """Write a figure to the file of ``--plot``."""
     with blaming("--plot"), io.atomic_write(path, force=force) as file:
         figure.savefig(file, format=path.suffix[1:].lower())
-
-
-def _suffixes(option: str) -> tuple[str, ...]:
-    if option == "--plot":
-        suffixes: tuple[str, ...] = plot_module().SUFFIXES
-        return suffixes
-    return {"--out": (".safetensors",), "--csv": (".csv",), "--html": (".html",)}[option]
 
 
 def _is_same(path: Path, other: Path) -> bool:

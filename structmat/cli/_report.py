@@ -1,329 +1,60 @@
-"""Progress and tables: all that is drawn on a terminal."""
+"""The command `structmat report`."""
 
 from __future__ import annotations
 
-import contextlib
-import json
-import sys
-from collections.abc import Callable, Iterator
-from math import prod
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
 
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    Progress,
-    SpinnerColumn,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.table import Column, Table
+from structmat.cli._errors import blaming
+from structmat.cli._options import OutputOptions
+from structmat.cli._outputs import check_outputs, plot_module, write_figure
+from structmat.cli._tables import print_json, print_study
 
-if TYPE_CHECKING:
-    from structmat.cli._compare import Row
-    from structmat.fit import CurveProgress, ErrorCurve, FitProgress, FitResult
-    from structmat.studies import CheckpointFit, CheckpointProgress, Study, StudyMean, SweepProgress
+__all__ = ["report"]
 
-__all__ = [
-    "checkpoint_progress",
-    "curve_progress",
-    "live_progress",
-    "print_checkpoint_fit",
-    "print_comparison",
-    "print_curve",
-    "print_description",
-    "print_json",
-    "print_study",
-    "result_notes",
-    "sweep_progress",
-]
-
-_HEADINGS = {
-    "truncated-svd": "trunc.\nSVD",
-    "block-circulant": "block\ncirc.",
-    "sparse-fourier": "sparse\nFourier",
-    "monarch": "\nMonarch",
-}
-"""Of the rivals of a curve."""
-_SHOWN = 20
-"""Layers in the table of a checkpoint, at most: the rest stands in a file."""
+_OUTPUT = OutputOptions()
 
 
-def print_json(value: dict[str, Any]) -> None:
-    """Write one JSON object to stdout."""
-    sys.stdout.write(json.dumps(value, indent=2, allow_nan=False) + "\n")
+def report(
+    folder: Path,
+    /,
+    *,
+    html: Path | None = None,
+    csv: Path | None = None,
+    plot: Path | None = None,
+    output: OutputOptions = _OUTPUT,
+) -> None:
+    """Make plots and tables of a sweep, complete or so far.
 
+    Writes a page that needs no other file, `report.html` in the folder of the sweep, and prints the means over the
+    layers. Example: `structmat report study --csv study.csv --plot study.png`
 
-@contextlib.contextmanager
-def live_progress(*, quiet: bool) -> Iterator[Callable[[FitProgress], None]]:
-    """Show a line per starting point on stderr, if that is a terminal, and give the callback that feeds them."""
-    console = Console(stderr=True)
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        TextColumn("{task.completed:.0f}/{task.total:.0f} iterations"),
-        TextColumn("error {task.fields[error]}"),
-        TimeElapsedColumn(),
-    )
-    tasks: dict[str, TaskID] = {}
-    with Progress(*columns, console=console, transient=True, disable=quiet or not console.is_terminal) as progress:
+    Parameters
+    ----------
+    folder
+        Folder of the sweep, which may still be at work in it.
+    html
+        Write the page to this file instead, as in `--html study.html`.
+    csv
+        Write all rows to this file, as in `--csv study.csv`.
+    plot
+        Draw the means over the layers to this file, as in `--plot study.png` (or `.pdf`, `.svg`).
+    output
+        What is printed and written.
+    """
+    from structmat import studies  # noqa: PLC0415  # an extra
 
-        def report(state: FitProgress) -> None:
-            if state.start not in tasks:
-                tasks[state.start] = progress.add_task(state.start, total=state.max_iter, error="")
-            progress.update(tasks[state.start], completed=state.iteration, error=f"{state.error:.6f}")
-
-        yield report
-
-
-@contextlib.contextmanager
-def curve_progress(*, quiet: bool) -> Iterator[Callable[[CurveProgress], None]]:
-    """Show the running fit of a curve on stderr, if that is a terminal, with the time left; give the callback."""
-    console = Console(stderr=True)
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        TextColumn("error {task.fields[error]}"),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[left]}"),
-    )
-    with Progress(*columns, console=console, transient=True, disable=quiet or not console.is_terminal) as progress:
-        task = progress.add_task("error curve", total=None, error="", left="")
-
-        def report(state: CurveProgress) -> None:
-            left = "" if state.remaining is None else f"about {_duration(state.remaining)} left"
-            progress.update(
-                task,
-                description=f"{state.n_factors} factors ({state.point} of {state.n_points}), {state.fit.start}",
-                total=state.n_points,
-                completed=state.point - 1 + min(state.fit.iteration / state.fit.max_iter, 1.0),
-                error=f"{state.fit.error:.6f}",
-                left=left,
-            )
-
-        yield report
-
-
-@contextlib.contextmanager
-def sweep_progress(*, quiet: bool) -> Iterator[Callable[[SweepProgress], None]]:
-    """Show how far a sweep is on stderr, if that is a terminal, with the time left; give the callback."""
-    console = Console(stderr=True)
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.fields[count]}"),
-        BarColumn(bar_width=24),
-        TextColumn("{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[left]}"),
-    )
-    shown = Progress(*columns, console=console, transient=True, expand=True, disable=quiet or not console.is_terminal)
-    with shown as progress:
-        task = progress.add_task("", total=None, count="", left="")
-
-        def report(state: SweepProgress) -> None:
-            progress.update(
-                task,
-                description=escape(state.name),
-                total=state.n_units or None,
-                completed=state.n_done,
-                count=f"{state.n_done}/{state.n_units}" if state.n_units else "reading",
-                left="" if state.remaining is None else f"about {_duration(state.remaining)} left",
-            )
-
-        yield report
-
-
-@contextlib.contextmanager
-def checkpoint_progress(*, quiet: bool) -> Iterator[Callable[[CheckpointProgress], None]]:
-    """Show how many layers of a checkpoint are done on stderr, if that is a terminal, and the time left."""
-    console = Console(stderr=True)
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.fields[count]} layers"),
-        BarColumn(bar_width=24),
-        TextColumn("{task.description}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    shown = Progress(
-        *columns,
-        console=console,
-        transient=True,
-        speed_estimate_period=3600.0,  # large layers take minutes
-        disable=quiet or not console.is_terminal,
-    )
-    with shown as progress:
-        task: TaskID | None = None
-
-        def report(state: CheckpointProgress) -> None:
-            nonlocal task
-            count = f"{state.done} of {state.total}"
-            if task is None:  # what earlier runs did says nothing about the speed of this one
-                task = progress.add_task("", total=1.0, count=count)
-            error = "" if state.error is None else f"{state.layer}: error {state.error:.4f}"
-            progress.update(task, completed=state.share, count=count, description=escape(error))
-
-        yield report
-
-
-def print_checkpoint_fit(title: str, fit: CheckpointFit, notes: list[str]) -> None:
-    """Print the layers that were met best and worst, and what all of them come to."""
-    changed = sorted((layer for layer in fit.layers if layer.norm), key=lambda layer: layer.error)
-    half = _SHOWN // 2
-    rows = changed if len(changed) <= _SHOWN else [*changed[:half], None, *changed[-half:]]
-    table = Table(title=escape(title), title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("\nlayer", overflow="fold")
-    for heading in ("\nshape", "para-\nmeters", "CDD\nerror", "trunc.\nSVD"):
-        table.add_column(heading, justify="right", no_wrap=True, style="bold" if heading == "CDD\nerror" else "")
-    for layer in rows:
-        if layer is None:
-            table.add_row(f"... {len(changed) - 2 * half} between ...")
-            continue
-        table.add_row(
-            escape(layer.name),
-            _by([layer.rows, layer.cols]),
-            f"{layer.n_parameters:,}",
-            _error_text(layer.error),
-            _error_text(layer.svd_error),
-        )
-    table.add_section()
-    share = fit.n_parameters / sum(layer.rows * layer.cols for layer in changed)
-    together = (f"{len(changed)} layers together", "", f"{fit.n_parameters:,}")
-    table.add_row(*together, _error_text(fit.error), _error_text(fit.svd_error))
-    lines = [f"{share:.3%} of the parameters of these layers"]
-    if unchanged := len(fit.layers) - len(changed):
-        lines.append(f"{unchanged} layers did not change, and are not in the adapter")
-    if fit.left_out:
-        names = ", ".join(fit.left_out[:3]) + (", ..." if len(fit.left_out) > 3 else "")
-        lines.append(f"tuned too, but not in the adapter: {len(fit.left_out)} weights ({names})")
-    lines += [f"skipped {name}: {why}" for name, why in fit.skipped.items()]
-    _print(table, [*lines, *notes])
-
-
-def _duration(seconds: float) -> str:
-    whole = round(seconds)
-    return f"{whole // 3600}:{whole % 3600 // 60:02}:{whole % 60:02}"
-
-
-def print_comparison(title: str, rows: list[Row], size: int, notes: list[str]) -> None:
-    """Print the table of a fit; `size` is the number of entries of the matrix."""
-    table = Table(title=escape(title), title_justify="left", title_style="bold")
-    table.add_column("\napproximation")
-    for heading in ("\nparameters", "of\ndense", "relative\nerror", "energy\nexplained"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for i, row in enumerate(rows):
-        error, energy = ("-", "-") if row.error is None else (_error_text(row.error), f"{1 - row.error**2:.2%}")
-        share = f"{100 * row.n_parameters / size:.3g}%"
-        table.add_row(escape(row.label), f"{row.n_parameters:,}", share, error, energy, style="bold" if i == 0 else "")
-    _print(table, notes)
-
-
-def print_curve(title: str, curve: ErrorCurve, notes: list[str]) -> None:
-    """Print the table of an error curve."""
-    table = Table(title=escape(title), title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    headings = ["\nfactors", "para-\nmeters", "of\ndense", "CDD\nerror", "\ns"]
-    for heading in (*headings, *(_HEADINGS.get(name, name) for name in curve.rivals)):
-        table.add_column(heading, justify="right", no_wrap=True, style="bold" if heading == headings[3] else "")
-    for i, count in enumerate(curve.n_parameters):
-        table.add_row(
-            f"{curve.n_factors[i]}",
-            f"{count:,}",
-            f"{100 * count / prod(curve.shape):.3g}%",
-            _error_text(float(curve.error[i])),
-            f"{curve.seconds[i]:.1f}",
-            *(_error_text(float(error[i])) if used[i] else "-" for used, error in curve.rivals.values()),
-        )
-    reached = f"{curve.seconds.sum():.1f} s"
-    if curve.stopped != "completed":
-        reached += f", stopped by the {curve.stopped}" if curve.stopped == "time limit" else f", {curve.stopped}"
-        reached += "; fits of 0.0 s repeat the best of fewer factors"
-    _print(table, [f"blocks of {curve.block_size}, {curve.first} first, {reached}", *notes])
-
-
-def print_study(study: Study, notes: list[str]) -> None:
-    """Print the means of a study over its layers."""
-    names = dict.fromkeys(mean.method for mean in study.means())
-    count = len(study.layers())
-    title = f"{count} layers" if count != 1 else study.layers()[0]
-    table = Table(title=escape(title), title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    headings = {"cdd": "CDD\nerror", **_HEADINGS}
-    for heading in ("\nfactors", "\nblock", "\nlayers", "of\ndense", *(headings.get(name, name) for name in names)):
-        table.add_column(heading, justify="right", no_wrap=True, style="bold" if heading == headings["cdd"] else "")
-    settings: dict[tuple[Any, int], dict[str, StudyMean]] = {}
-    for mean in study.means():
-        settings.setdefault((mean.block, mean.n_factors), {})[mean.method] = mean
-    for (block, n_factors), means in settings.items():
-        largest = max(means.values(), key=lambda mean: mean.share)
-        table.add_row(
-            f"{n_factors}",
-            f"{block}",
-            f"{largest.n_layers}",
-            f"{100 * largest.share:.3g}%",
-            *("-" if (m := means.get(name)) is None or not m.share else _error_text(m.error) for name in names),
-        )
-    state = "complete" if study.complete else "unfinished, the same sweep goes on"
-    lines = [f"{len(study.rows):,} of {study.n_planned:,} results, {state}; errors are means over the layers"]
-    lines += [f"not available: {text} ({number:,})" for text, number in study.left_out.items()]
-    _print(table, [*lines, *notes])
-
-
-def print_description(description: dict[str, Any]) -> None:
-    """Print what `structmat.io.describe` found."""
-    head = Table.grid(padding=(0, 2))
-    for name, text in _facts(description).items():
-        head.add_row(name, escape(text))
-    tensors = Table("name", "shape", "dtype", title="arrays", title_justify="left", title_style="bold")
-    for name, tensor in description["tensors"].items():
-        tensors.add_row(escape(name), _by(tensor["shape"]), escape(tensor["dtype"]))
-    notes = [f"{key}: {text}" for key, text in description["metadata"].items()]
-    _print(head, [""])
-    _print(tensors, ["metadata", *(f"  {note}" for note in notes)] if notes else [])
-
-
-def _facts(description: dict[str, Any]) -> dict[str, str]:
-    """Return the lines above the table of arrays."""
-    facts = {"file": description["path"], "size": f"{description['bytes']:,} bytes"}
-    if "kind" not in description:
-        return facts | {"format": description["format"]}
-    n_parameters, dense = description["n_parameters"], prod(description["shape"])
-    facts["operator"] = description["kind"]
-    facts["shape"] = _by(description["shape"])
-    if description["batch_shape"]:
-        facts["batch"] = _by(description["batch_shape"])
-    facts["dtype"] = description["dtype"]
-    if description["n_factors"] > 1:
-        facts["factors"] = str(description["n_factors"])
-    if description["block_size"]:
-        facts["block size"] = str(description["block_size"])
-    facts["parameters"] = f"{n_parameters:,} ({n_parameters / dense:.3%} of dense)"
-    return facts
-
-
-def _error_text(error: float) -> str:
-    return f"{error:.4f}" if error >= 1e-3 or error == 0 else f"{error:.1e}"
-
-
-def result_notes(result: FitResult, seconds: float) -> str:
-    """Return the line below the table of a fit."""
-    end = "converged" if result.converged else "not converged, see --max-iter and --tol"
-    if "interrupted" in result.message:
-        end = "interrupted"
-    return f"start {result.start}, {result.n_iter} iterations of {result.solver}, {end}, {seconds:.2f} s"
-
-
-def _by(shape: list[int]) -> str:
-    return " x ".join(str(side) for side in shape) or "scalar"
-
-
-def _print(table: Table, notes: list[str]) -> None:
-    console = Console(file=sys.stdout, highlight=False)
-    console.print(table)
-    for note in notes:
-        console.print(note, markup=False, soft_wrap=True)
+    check_outputs(folder, {"--html": html, "--csv": csv, "--plot": plot}, force=output.force)
+    with blaming("FOLDER"):
+        study = studies.report(folder, html, force=output.force)
+    if csv is not None:
+        with blaming("--csv"):
+            study.save(csv, force=output.force)
+    if plot is not None:
+        plot_module()
+        write_figure(studies.study_figure(study), plot, force=output.force)
+    page = folder / "report.html" if html is None else html
+    if output.json:
+        files = {"html": page, "csv": csv, "plot": plot}
+        print_json({**study.to_dict(), **{name: None if path is None else str(path) for name, path in files.items()}})
+    else:
+        print_study(study, [f"wrote {path}" for path in (page, csv, plot) if path is not None])

@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from array_api_compat import array_namespace, device
 
-from structmat.fit._arguments import generator, integer, non_negative
-from structmat.fit._exact.closed_forms import Form, short_forms
-from structmat.fit._exact.search import Found, search
-from structmat.fit._many_factors.chain import First
-from structmat.fit._numpy_bridge import as_matrix, to_numpy
+from structmat._arrays import is_numpy
+from structmat._arrays.checks import integer, non_negative, one_of, optional_function, random_generator
+from structmat._arrays.errors import ArgumentValueError
+from structmat._arrays.numpy_bridge import as_matrix, to_numpy
+from structmat.fit._exact.closed_forms import Form, closed_forms
+from structmat.fit._exact.constructions import construct, constructions, to_product
+from structmat.fit._exact.search import Factorisation, search
 from structmat.fit._result import FitProgress, FitResult
 from structmat.fit._three_factors.vectors import scale_by_power_of_two
-from structmat.operators import CDDProduct
+from structmat.operators import CDDLayout, CDDProduct
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -26,22 +28,29 @@ if TYPE_CHECKING:
 
 __all__ = ["factorize_cdd"]
 
+# The largest product of the side and the number of factors for which "auto" searches for few factors, a second or two,
+# and the largest condition number of a matrix of full rank: beyond, it takes minutes and may fail.
+_SEARCHED, _CONDITION = 320, 1e10
+
 
 def factorize_cdd(
     W: ArrayLike,
     n_factors: int | None = None,
     *,
-    tol: float = 1e-10,
+    method: str = "auto",
+    target_error: float = 1e-10,
     rng: np.random.Generator | int | None = None,
     time_limit: float | None = None,
     callback: Callable[[FitProgress], object] | None = None,
 ) -> FitResult:
     """Factorise a square matrix into diagonal and circulant matrices.
 
-    Short exact forms are recognised first: zero, diagonal and circulant matrices (one factor), a diagonal times a
+    Closed forms are recognised first: zero, diagonal and circulant matrices (one factor), a diagonal times a
     circulant or a shift and the reverse (two), rank-one matrices and the products D C D and C D C (three), scaled
-    permutations ``j -> (a * j + b) % n`` (five). Any other matrix goes to a search by Levenberg-Marquardt over all
-    factors from random starting points: for ``2k + 1`` factors if it has a low rank k, for ``n + 1`` otherwise.
+    permutations ``j -> (a * j + b) % n`` (five). For any other matrix there are two ways. A search by
+    Levenberg-Marquardt over all factors from random starting points finds few factors of small matrices: mostly ``2k +
+    1`` for a rank k, ``n + 1`` otherwise. A construction by one eigenvalue problem needs more of them, ``4k + 3`` and
+    ``2n + 1``, and takes seconds where the search takes hours.
 
     Parameters
     ----------
@@ -49,23 +58,32 @@ def factorize_cdd(
         The matrix, real or complex, of any library that follows the array API standard. It is only read, and the work
         is done in NumPy on the CPU.
     n_factors : int, optional
-        Exactly this many factors, from several starts if need be, with a time limit from as many as it allows. By
-        default as few as are found to reproduce `W`.
-    tol : float, default: 1e-10
-        The relative Frobenius error at which `W` counts as reproduced.
+        Exactly this many factors: identities lengthen a shorter product. A search then makes several starts if need
+        be, with a time limit as many as it allows. By default as many as the method that is chosen needs.
+    method : {"auto", "search", "constructive"}, default: "auto"
+        How to treat a matrix without a short form. By default the search, if `n_factors` is below what constructions
+        need, or if it is not given, the side times the number of factors is at most 320 (n = 17, or n = 64 for rank
+        two) and the condition number at most 1e10, unless the rank is low; a construction otherwise, and also where
+        that search has not met `target_error`.
+    target_error : float, default: 1e-10
+        The relative Frobenius error at which `W` counts as reproduced. Constructions are as accurate as rounding allows
+        whatever it is, but use long double above n = 256, which takes several times as long, only if it is below what
+        double precision reaches.
     rng : numpy.random.Generator or int, optional
-        Source of the starting points. The same seed gives the same factors.
+        Source of the starting points and random phases. The same seed gives the same factors.
     time_limit : float, optional
-        Seconds after which the best found so far is returned.
+        Seconds after which the best found so far is returned. A construction that has begun is finished.
     callback : callable, optional
-        Called with a `FitProgress` after every iteration.
+        Called with a `FitProgress` after every iteration of a search, and after every construction that was tried.
 
     Returns
     -------
     FitResult
         The operator, with vectors of the library and device of `W` in double precision: complex ones, unless real ones
-        are found for a real `W`. `start` names the form that was found, after a search ``"rank k"``, ``"Toeplitz"`` or
-        ``"generic"``, and `converged` tells whether the error is at most `tol`.
+        are found for a real `W`. `solver` tells how it was found, `start` names the short form, or what `W` was taken
+        for: ``"rank k"``, ``"Toeplitz"`` or ``"generic"``, with ``"random phases"`` where these had to remove the
+        structure of `W`, at the cost of four factors. `message` says why. `converged` tells whether the error is at
+        most `target_error`.
 
     Raises
     ------
@@ -81,7 +99,11 @@ def factorize_cdd(
     Notes
     -----
     A product of F factors has ``F * n - (F - 1)`` degrees of freedom, so a generic matrix needs ``n + 1`` factors.
-    ``2n - 1`` are known to suffice [1]_. The search finds ``n + 1`` complex ones for nearly every matrix with n up to
+    ``2n - 1`` are known to suffice [1]_; the construction takes two more, which keep it stable. It costs ``O(n**3)``,
+    and its relative errors grow with n: at most 1e-12 up to n = 256, 1e-11 up to 512, 5e-11 at 1,024. Its circulants
+    have two diagonals (`CyclicBidiagonal`) and are applied by shifts.
+
+    The search finds ``n + 1`` complex ones for nearly every matrix with n up to
     32. For rank k, ``4k + 1`` are known to suffice [2]_, and ``2k + 1`` are mostly found. An iteration costs
     ``O((n * F)**3)``: n = 32 takes half a minute, n = 64 minutes. From n = 44 on the search begins ``0.3 * (n - 40)``
     factors higher, which saves most of the iterations; pass `n_factors` for fewer. A matrix whose smallest singular
@@ -112,41 +134,40 @@ def factorize_cdd(
     >>> result = sm.factorize_cdd(W, rng=0)
     >>> result.operator.n_factors, np.allclose(result.operator.to_dense(), W)
     (7, True)
+    >>> W = np.random.default_rng(0).standard_normal((50, 50))
+    >>> result = sm.factorize_cdd(W, rng=0)
+    >>> result.operator.n_factors, result.solver, result.error < 1e-12
+    (101, 'construction', True)
     >>> sm.factorize_cdd(np.outer([1.0, 2.0, 3.0], [4.0, 5.0, 6.0])).start
     'rank one'
     """
     begun, owner = time.monotonic(), "factorize_cdd"
-    matrix = as_matrix(W, "factorize_cdd: W")
+    matrix = as_matrix(W, owner, "W")
     if matrix.shape[0] != matrix.shape[1]:
-        raise ValueError(f"factorize_cdd: W must be square, got shape {tuple(matrix.shape)}")
+        raise ArgumentValueError(owner, "W", f"must be square, got shape {tuple(matrix.shape)}")
+    method = one_of(method, owner, "method", ("auto", "search", "constructive"))
     if n_factors is not None:
-        n_factors = integer(n_factors, "n_factors", owner=owner)
-    tol = non_negative(tol, "tol", owner=owner)
-    deadline = math.inf if time_limit is None else begun + non_negative(time_limit, "time_limit", owner=owner)
-    if callback is not None and not callable(callback):
-        raise TypeError(f"factorize_cdd: callback must be callable, got {callback!r}")
-    random = generator(rng, owner=owner)
+        n_factors = integer(n_factors, owner, "n_factors")
+    target_error = non_negative(target_error, owner, "target_error")
+    deadline = math.inf if time_limit is None else begun + non_negative(time_limit, owner, "time_limit")
+    optional_function(callback, owner, "callback")
+    random = random_generator(rng, owner)
     values = to_numpy(matrix)
     if not np.isfinite(values).all():
-        raise ValueError("factorize_cdd: W must be finite, got NaN or infinity")
+        raise ArgumentValueError(owner, "W", "must be finite, got NaN or infinity")
 
     values = values.astype(np.result_type(values.dtype, np.float64))
     exponent = int(np.frexp(np.abs(values).max())[1])
     scaled = scale_by_power_of_two(values, -exponent)
-    found = _short_form(scaled, n_factors, tol, random)
+    found = _closed_form(scaled, n_factors, target_error, random)
     if found is None:
-        found = search(scaled, n_factors, tol, random, deadline=deadline, callback=callback)
-        if np.isrealobj(scaled):
-            found = found._replace(form=_real_form(scaled, found.form, tol))
+        found = _long_form(scaled, n_factors, method, target_error, random, deadline, callback)
     exponents = np.diff(np.arange(len(found.form.vectors) + 1) * exponent // len(found.form.vectors)).tolist()
     xp = array_namespace(matrix)
-    product = CDDProduct.from_vectors(
-        *(
-            xp.asarray(scale_by_power_of_two(v, e), device=device(matrix))
-            for v, e in zip(found.form.vectors, exponents, strict=True)
-        ),
-        first=found.form.first,
-    )
+    vectors = [scale_by_power_of_two(v, e) for v, e in zip(found.form.vectors, exponents, strict=True)]
+    product = to_product(found.form._replace(vectors=vectors))
+    if not is_numpy(xp):
+        product = product._map(lambda array, _: xp.asarray(array, device=device(matrix)))
     error = _error(scaled, found.form)
     return FitResult(
         operator=product,
@@ -154,8 +175,8 @@ def factorize_cdd(
         block_size=len(values),
         n_parameters=product.n_parameters,
         n_iter=len(found.history) - 1,
-        converged=error <= tol,
-        history=np.array(found.history),
+        converged=error <= target_error,
+        history=np.array(found.history if len(found.history) > 1 else [error]),
         start=found.form.name,
         solver=found.solver,
         stopped=found.stopped,
@@ -165,24 +186,66 @@ def factorize_cdd(
 
 
 def _error(W: NDArray[Any], form: Form) -> float:
-    """The relative Frobenius error of a form, 0.0 for a zero matrix."""
-    P = np.asarray(CDDProduct.from_vectors(*form.vectors, first=form.first).to_dense())
+    """The relative Frobenius error of the products of a form, 0.0 for a zero matrix."""
+    product = to_product(form)
+    with np.errstate(over="ignore", invalid="ignore"):
+        P = np.asarray(product.matvec(np.eye(len(W)))).T
     return float(np.linalg.norm(W - P)) / (float(np.linalg.norm(W)) or 1.0)
 
 
-def _short_form(W: NDArray[Any], n_factors: int | None, tol: float, rng: np.random.Generator) -> Found | None:
+def _closed_form(
+    W: NDArray[Any], n_factors: int | None, target_error: float, rng: np.random.Generator
+) -> Factorisation | None:
     """The first closed form that reproduces `W`, lengthened by identities to `n_factors`."""
-    for form in short_forms(W, rng):
+    for form in closed_forms(W, rng):
         if n_factors is not None and len(form.vectors) > n_factors:
             break
         error = _error(W, form)
-        if error <= tol:
+        if error <= target_error:
             message = f"W has the exact form {form.name!r} of {len(form.vectors)} factors"
-            return Found(_lengthened(form, n_factors), [error], "closed form", message)
+            return Factorisation(_lengthened(form, n_factors), [error], "closed form", message)
     return None
 
 
-def _real_form(W: NDArray[Any], form: Form, tol: float) -> Form:
+def _long_form(
+    W: NDArray[Any],
+    n_factors: int | None,
+    method: str,
+    target_error: float,
+    rng: np.random.Generator,
+    deadline: float,
+    callback: Callable[[FitProgress], object] | None,
+) -> Factorisation:
+    """A product for a matrix without a short form, by search or construction."""
+    # The counting bound of what is searched for is half of what the construction needs.
+    choices = constructions(W)
+    needed = choices[0].n_factors
+    if n_factors is not None:
+        few = n_factors < needed
+    else:
+        few = len(W) * (needed + 1) // 2 <= _SEARCHED and (
+            needed < 2 * len(W) + 1 or bool(np.linalg.cond(W) <= _CONDITION)
+        )
+    if method == "constructive" and n_factors is not None and n_factors < needed:
+        raise ArgumentValueError(
+            "factorize_cdd", "n_factors", f"must be at least {needed} to construct W, got {n_factors}"
+        )
+    searched = None
+    if method == "search" or (method == "auto" and few):
+        searched = search(W, n_factors, target_error, rng, deadline=deadline, callback=callback)
+        if np.isrealobj(W):
+            searched = searched._replace(form=_real_form(W, searched.form, target_error))
+        if method == "search" or n_factors is not None or searched.stopped != "completed":
+            return searched
+        if searched.history[-1] <= target_error:
+            return searched
+    constructed = construct(W, choices, n_factors, target_error, rng, deadline=deadline, callback=callback)
+    if constructed is None:
+        return searched or search(W, n_factors, target_error, rng, deadline=deadline, callback=callback)
+    return constructed._replace(form=_lengthened(constructed.form, n_factors))
+
+
+def _real_form(W: NDArray[Any], form: Form, target_error: float) -> Form:
     """The form with real factors, if its factors are real ones turned by phases and modulations.
 
     With ``E`` the diagonal of ``exp(2 pi i j / n)``, ``E^m C E^-m`` is a circulant for every circulant `C`, with its
@@ -201,16 +264,15 @@ def _real_form(W: NDArray[Any], form: Form, tol: float) -> Form:
     P = np.asarray(CDDProduct.from_vectors(*vectors, first=form.first).to_dense())
     vectors[0] = vectors[0] * (np.vdot(P, W) / (np.vdot(P, P) or 1.0))
     real = form._replace(vectors=vectors)
-    return real if _error(W, real) <= tol else form
+    return real if _error(W, real) <= target_error else form
 
 
 def _lengthened(form: Form, n_factors: int | None) -> Form:
-    vectors = list(form.vectors)
-    n = len(vectors[0])
-    identities = {"diagonal": np.ones(n), "circulant": (np.arange(n) == 0).astype(float)}
-    other: dict[First, First] = {"diagonal": "circulant", "circulant": "diagonal"}
-    kind = form.first if len(vectors) % 2 == 0 else other[form.first]
-    for _ in range(len(vectors), n_factors or 0):
-        vectors.append(identities[kind].astype(vectors[0].dtype))
-        kind = other[kind]
-    return form._replace(vectors=vectors)
+    """The form with identities appended."""
+    if n_factors is None:
+        return form
+    n, count = len(form.vectors[0]), len(form.vectors)
+    shapes = CDDLayout((n, n), count, first=form.first).vector_shapes
+    shaped = [v.reshape(shape) for v, shape in zip(form.vectors, shapes, strict=True)]
+    layout = CDDLayout((n, n), n_factors, first=form.first)
+    return form._replace(vectors=[np.asarray(v).reshape(n) for v in layout.extended(shaped, form.first)])

@@ -4,47 +4,43 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from structmat._arrays.arrays import as_floating
-from structmat.fit._arguments import (
-    check_for_blocks,
-    choice,
-    generator,
-    integer,
-    masked,
-    non_negative,
-    refuse_by_solver,
-    refuse_with_mask,
-)
+from structmat._arrays.checks import integer, non_negative, one_of, optional_function, random_generator
+from structmat._arrays.errors import ArgumentValueError
+from structmat._arrays.numpy_bridge import as_matrix, to_numpy
+from structmat.fit._arguments import check_for_entry_weights, check_solver, is_three_factors, with_entry_weights
 from structmat.fit._control import Control
-from structmat.fit._many_factors.block_objective import block_layout
-from structmat.fit._many_factors.objective import First, Layout
-from structmat.fit._many_factors.search import Plan, Solver
-from structmat.fit._numpy_bridge import as_matrix, to_numpy
+from structmat.fit._many_factors.search import SearchOptions
+from structmat.fit._product_error import warn_of_rounding
 from structmat.fit._result import FitProgress, FitResult
-from structmat.fit._second_moment import column_roots, weighted_inputs
-from structmat.fit._strategies import Task, by_search, by_sweeps, by_weighted_sweeps
-from structmat.fit._warm_start import given_chain
-from structmat.operators import CDDProduct
+from structmat.fit._second_moment import column_roots, second_moment, weighted_inputs
+from structmat.fit._strategies import Fitted, Task, by_als, by_search, by_weighted_als
+from structmat.fit._warm_start import warm_start
+from structmat.operators import CDDLayout, CDDProduct
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from structmat._arrays.typing import ArrayLike
 
 __all__ = ["fit_cdd"]
+
+_OWNER = "fit_cdd"
+_SOLVERS = ("auto", "als", "adam", "lbfgs", "lm")
 
 
 def fit_cdd(
     W: ArrayLike,
     n_factors: int = 3,
     *,
-    block_size: int | None = None,
-    first: First = "diagonal",
-    weights: ArrayLike | None = None,
-    mask: ArrayLike | None = None,
-    solver: Literal["auto", "sweep", "adam", "lbfgs", "lm", "als"] = "auto",
+    block_size: int | Literal["min"] = "min",
+    first: Literal["diagonal", "circulant"] = "diagonal",
+    input_second_moment: ArrayLike | None = None,
+    entry_weights: ArrayLike | None = None,
+    solver: Literal["auto", "als", "adam", "lbfgs", "lm"] = "auto",
     start: Literal["auto"] | CDDProduct | FitResult = "auto",
     restarts: int | None = None,
     growth: bool = True,
@@ -70,31 +66,32 @@ def fit_cdd(
         Number of factors: any for a square `W` and a single block, otherwise any odd number from three on. Then one of
         the block circulants has the shape of `W`, and further ones are square with its smaller side, to the right of it
         if `W` has at least as many rows as columns, to the left if it has fewer.
-    block_size : int, optional
-        Side of the circulant blocks; the last blocks are cropped where it does not divide the sides of `W`. By default
+    block_size : int or "min", default: "min"
+        Side of the circulant blocks; the last blocks are cropped where it does not divide the sides of `W`. "min" is
         the smaller side of `W`: a single circulant if `W` is square.
     first : {"diagonal", "circulant"}, default: "diagonal"
         Kind of the leftmost factor; always a diagonal for a `W` that is not square, or several blocks.
-    weights : array_like, optional
+    input_second_moment : array_like, optional
         Second moments `S` of the vectors that `W` is applied to, (cols, cols) and positive semi-definite, or the
         diagonal of `S`, (cols,). Then ``norm((W - P) S^(1/2))`` is minimised, and errors are relative to
         ``norm(W S^(1/2))``.
-    mask : array_like, optional
+    entry_weights : array_like, optional
         Weights `M` of the entries of `W`, of its shape, booleans or real numbers that are not negative. Then
         ``sum(M * abs(W - P)**2)`` is minimised, and errors are relative to ``sqrt(sum(M * abs(W)**2))``. Entries of `W`
         where `M` is zero are missing: they are never looked at and may be NaN. Only for three factors, the first a
-        diagonal, without `weights`; any sides and blocks.
-    solver : {"auto", "sweep", "adam", "lbfgs", "lm", "als"}, default: "auto"
-        ``"sweep"`` solves for one of three factors at a time in closed form. ``"adam"`` explores with large steps and
-        polishes; ``"lbfgs"`` and ``"lm"`` go straight from the starts to minima, with limited memory or by
-        Levenberg-Marquardt; ``"als"`` solves for one factor after the other (sides up to 512). The last two are for
-        square matrices of a single block, without weights. ``"auto"`` sweeps for three unweighted factors that begin
-        with a diagonal, and otherwise takes ``"adam"``, with its polish chosen by size.
+        diagonal, without `input_second_moment`; any sides and blocks.
+    solver : {"auto", "als", "adam", "lbfgs", "lm"}, default: "auto"
+        ``"als"``, alternating least squares, solves for one factor after the other: in closed form for three factors
+        that begin with a diagonal, otherwise by dense linear algebra, with sides up to 512. ``"adam"`` explores with
+        large steps and polishes; ``"lbfgs"`` and ``"lm"`` go straight from the starts to minima, with limited memory or
+        by Levenberg-Marquardt. Neither ``"als"`` nor ``"lm"`` knows weighted errors, and but for three factors both are
+        for square matrices of a single block. ``"auto"`` takes ``"als"`` for three unweighted factors that begin with a
+        diagonal, and otherwise ``"adam"``, with its polish chosen by size.
     start : "auto", CDDProduct or FitResult, default: "auto"
         A product of no more than `n_factors` factors to start from besides the other starting points, in place of the
         products of fewer factors that are otherwise fitted first. The result is never worse.
     restarts : int, optional
-        Number of random starting points; by default up to 16 for sweeps, up to four for other solvers, by size.
+        Number of random starting points; by default up to 16 for three factors, up to four for more, by size.
     growth : bool, default: True
         Whether to fit products of ``n_factors - 2``, ``n_factors - 4``, ... factors first and to grow them; if
         `n_factors` is even, those of all odd numbers below it too. With the same seed and no time limit the error is
@@ -111,8 +108,8 @@ def fit_cdd(
     callback : callable, optional
         Called with a `FitProgress` after every iteration.
     overwrite_W : bool, default: False
-        Whether the entries of `W` may be overwritten. Sweeps then take the memory of one matrix less where `W` is a
-        real, C-ordered array of NumPy and `block_size` divides its sides.
+        Whether the entries of `W` may be overwritten. A fit of three factors then takes the memory of one matrix less
+        where `W` is a real, C-ordered array of NumPy and `block_size` divides its sides.
 
     Returns
     -------
@@ -124,7 +121,7 @@ def fit_cdd(
     TypeError
         If an argument is of the wrong kind.
     ValueError
-        If an argument is out of range, `W` is empty, not two-dimensional or not finite (where it is not masked), or a
+        If an argument is out of range, `W` is empty, not two-dimensional or not finite where it has a weight, or a
         combination of arguments is not available.
 
     Notes
@@ -146,55 +143,37 @@ def fit_cdd(
     9
     """
     begun = time.monotonic()
-    matrix = as_matrix(W, "fit_cdd: W")
+    matrix = as_matrix(W, _OWNER, "W")
     rows, cols = matrix.shape
-    n_factors = integer(n_factors, "n_factors")
-    size = min(rows, cols) if block_size is None else integer(block_size, "block_size")
-    if size > max(rows, cols):
-        raise ValueError(f"fit_cdd: block_size must be at most the larger side of W, {max(rows, cols)}, got {size}")
-    choice(first, "first", ("diagonal", "circulant"))
-    choice(solver, "solver", ("auto", "sweep", "adam", "lbfgs", "lm", "als"))
-    refuse_with_mask(mask, n_factors, first, solver, weighted=weights is not None)
-    single = rows == cols == size
-    sweepable = n_factors == 3 and first == "diagonal" and solver in {"auto", "sweep"}
-    sweeps = sweepable and weights is None
-    if not single:
-        check_for_blocks(n_factors, first, solver)
-    if not sweeps and solver == "sweep":
-        raise ValueError(
-            'fit_cdd: solver must not be "sweep" but for three factors, the first diagonal, and no weights, '
-            f"got n_factors={n_factors}, first={first!r}"
-        )
-    refuse_by_solver(solver, rows, weighted=weights is not None)
-    if callback is not None and not callable(callback):
-        raise TypeError(f"fit_cdd: callback must be callable, got {callback!r}")
+    layout = CDDLayout((rows, cols), n_factors, block_size, first, _OWNER)
+    one_of(solver, _OWNER, "solver", _SOLVERS)
+    weighted = input_second_moment is not None
+    if entry_weights is not None:
+        check_for_entry_weights(layout, solver, weighted=weighted)
+    check_solver(solver, layout, weighted=weighted)
     control = Control(
-        max_iter=integer(max_iter, "max_iter"),
-        tol=non_negative(tol, "tol"),
-        deadline=None if time_limit is None else begun + non_negative(time_limit, "time_limit"),
-        callback=callback,
+        max_iter=integer(max_iter, _OWNER, "max_iter"),
+        tol=non_negative(tol, _OWNER, "tol"),
+        deadline=None if time_limit is None else begun + non_negative(time_limit, _OWNER, "time_limit"),
+        callback=optional_function(callback, _OWNER, "callback"),
     )
-    restarts = None if restarts is None else integer(restarts, "restarts", least=0)
-    random = generator(rng)
-    values, entries = masked(to_numpy(matrix), mask)
+    values, of_entries = with_entry_weights(to_numpy(matrix), entry_weights)
     if not np.isfinite(values).all():
-        raise ValueError("fit_cdd: W must be finite, got NaN or infinity")
-    layout = Layout(size, n_factors, first) if single else block_layout((rows, cols), size, n_factors)
-    given = given_chain(start, layout, real=not np.iscomplexobj(values))
-    task = Task(matrix, values, size, control, random, restarts, given, entries, overwrite=overwrite_W)
-    moments = None if weights is None else to_numpy(as_floating(weights, "fit_cdd: weights"))
-    if sweeps:
-        found = by_sweeps(task)
-    elif moments is not None and moments.ndim == 1 and sweepable and given is None:
-        found = by_weighted_sweeps(task, layout, column_roots(moments, cols))
-    else:
-        inputs = roots = None
-        if moments is not None:
-            inputs = weighted_inputs(moments, cols, real=not np.iscomplexobj(values))
-            roots = column_roots(moments, cols) if moments.ndim == 1 else None
-        chosen = cast("Solver", "adam" if solver in {"auto", "sweep"} else solver)
-        plan = Plan(chosen, restarts, growth and given is None)
-        found = by_search(task, layout, plan, inputs, roots, swept=solver == "auto")
+        raise ArgumentValueError(_OWNER, "W", "must be finite, got NaN or infinity")
+    task = Task(
+        matrix=matrix,
+        values=values,
+        layout=layout,
+        control=control,
+        rng=random_generator(rng, _OWNER),
+        restarts=None if restarts is None else integer(restarts, _OWNER, "restarts", least=0),
+        warm_start=warm_start(start, layout, real=not np.iscomplexobj(values)),
+        entry_weights=of_entries,
+        overwrite=overwrite_W,
+    )
+    moment = None if input_second_moment is None else second_moment(input_second_moment, cols, _OWNER)
+    found = _fitted(task, solver, moment, growth=growth)
+    warn_of_rounding(found.spread, values.dtype)
     end = "converged" if found.converged else "all planned iterations made"
     stopped = control.reason() or "completed"
     if stopped != "completed":
@@ -202,7 +181,7 @@ def fit_cdd(
     return FitResult(
         operator=found.operator,
         error=found.error,
-        block_size=size,
+        block_size=layout.block_size,
         n_parameters=found.operator.n_parameters,
         n_iter=len(found.history) - 1,
         converged=found.converged,
@@ -213,3 +192,18 @@ def fit_cdd(
         message=f"auto chose {found.solver}: {found.why}; {end}" if solver == "auto" else end,
         seconds=time.monotonic() - begun,
     )
+
+
+def _fitted(task: Task, solver: str, moment: NDArray[Any] | None, *, growth: bool) -> Fitted:
+    """Fit by the strategy that suits the task."""
+    in_closed_form = is_three_factors(task.layout) and solver in {"auto", "als"}
+    if in_closed_form and moment is None:
+        return by_als(task)
+    inputs = roots = None
+    if moment is not None:
+        roots = column_roots(moment, _OWNER) if moment.ndim == 1 else None
+        if in_closed_form and roots is not None and task.warm_start is None:
+            return by_weighted_als(task, roots)
+        inputs = weighted_inputs(moment, _OWNER, real=not np.iscomplexobj(task.values))
+    options = SearchOptions("adam" if solver == "auto" else solver, task.restarts, growth and task.warm_start is None)
+    return by_search(task, options, inputs, roots, begin_with_als=solver == "auto")

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 __all__ = ["FitProgress", "FitResult"]
 
+# Factors that are named one by one.
+_NAMED = 10
+
 
 class FitProgress(NamedTuple):
     """State of a fit after one iteration, as handed to the `callback` of `fit_cdd`."""
@@ -36,7 +39,8 @@ class FitResult:
     operator : CDDProduct
         The fitted operator.
     error : float
-        Relative Frobenius error ``norm(W - operator) / norm(W)`` of exactly this operator; 0.0 for a zero matrix.
+        Relative Frobenius error ``norm(W - operator @ eye) / norm(W)`` of exactly this operator, through its products
+        in its own precision; 0.0 for a zero matrix.
     block_size : int
         Side of the circulant blocks.
     n_parameters : int
@@ -68,7 +72,7 @@ class FitResult:
     converged: bool
     history: NDArray[np.float64]
     start: str
-    solver: str = "sweep"
+    solver: str = "als"
     stopped: str = "completed"
     message: str = ""
     seconds: float = 0.0
@@ -107,7 +111,7 @@ class FitResult:
         grid = f"{-(-rows // self.block_size)} x {-(-cols // self.block_size)} blocks"
         lines = {
             "matrix": f"{rows} x {cols}",
-            "factors": " @ ".join(type(factor).__name__ for factor in self.operator.factors),
+            "factors": _named(self.operator),
             "block size": f"{self.block_size} ({grid})",
             "relative error": f"{self.error:.6g} ({self.explained:.2%} of the energy explained)",
             "parameters": f"{self.n_parameters:,} ({self.n_parameters / (rows * cols):.3%} of dense)",
@@ -116,3 +120,11 @@ class FitResult:
             "solver": f"{self.solver}, {self.seconds:.3g} s",
         }
         return "\n".join(["FitResult", *(f"  {name:<15} {text}" for name, text in lines.items())])
+
+
+def _named(operator: CDDProduct) -> str:
+    """The kinds of the factors, the first and last few of many."""
+    names = [type(factor).__name__ for factor in operator.factors]
+    if len(names) > _NAMED:
+        names = [*names[: _NAMED // 2], f"... ({len(names)} factors)", *names[-(_NAMED // 2) :]]
+    return " @ ".join(names)

@@ -1,36 +1,24 @@
-"""A product that the user gives to start from, as vectors."""
+"""The product that the user gives to start from."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from structmat.fit._many_factors.block_objective import BlockLayout
-from structmat.fit._numpy_bridge import to_numpy
+from structmat._arrays.errors import ArgumentError, ArgumentTypeError, ArgumentValueError
+from structmat._arrays.numpy_bridge import to_numpy
+from structmat.fit._known_product import KnownProduct
 from structmat.fit._result import FitResult
-from structmat.operators import BlockCirculant, CDDProduct, Circulant, Diagonal
+from structmat.operators import CDDLayout, CDDProduct
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+__all__ = ["WARM_START", "known_product", "warm_start"]
 
-    from structmat.fit._many_factors.objective import First, Layout
-
-__all__ = ["Given", "given_chain"]
+WARM_START = "warm start"
+"""The name of such a start."""
 
 
-class Given(NamedTuple):
-    """A product to start from."""
-
-    first: First
-    vectors: Any
-    """Diagonals and first columns, in double precision: (F, n), or a list of them for blocks."""
-    block: bool
-    """Whether it is one of block circulants."""
-
-
-def given_chain(start: Any, layout: Layout, *, real: bool) -> Given | None:
+def warm_start(start: Any, layout: CDDLayout, *, real: bool) -> KnownProduct | None:
     """Return the product of the argument `start` of `fit_cdd`, None for "auto".
 
     `real` tells whether the matrix is real.
@@ -39,59 +27,43 @@ def given_chain(start: Any, layout: Layout, *, real: bool) -> Given | None:
         return None
     product = start.operator if isinstance(start, FitResult) else start
     if not isinstance(product, CDDProduct):
-        raise TypeError(f'fit_cdd: start must be "auto", a CDDProduct or a FitResult, got {start!r}')
-    block = isinstance(layout, BlockLayout)
-    shape = layout.shape if isinstance(layout, BlockLayout) else (layout.n, layout.n)
-    if product.shape != shape:
-        raise ValueError(f"fit_cdd: start must have shape {shape}, got {tuple(product.shape)}")
+        raise ArgumentTypeError("fit_cdd", "start", f'must be "auto", a CDDProduct or a FitResult, got {start!r}')
+
+    _check_layout(product, layout)
+    known = known_product(WARM_START, product)
+    if real and any(map(np.iscomplexobj, known.vectors)):
+        raise _refusal("must be real where W is, got complex factors")
+    if not all(np.isfinite(vector).all() for vector in known.vectors):
+        raise _refusal("must be finite, got NaN or infinity")
+    return known
+
+
+def _check_layout(product: CDDProduct, layout: CDDLayout) -> None:
+    """Refuse a product that does not become one of the layout with identities appended."""
+    if product.shape != layout.shape:
+        raise _refusal(f"must have shape {layout.shape}, got {tuple(product.shape)}")
     if product.batch_shape:
-        raise ValueError(f"fit_cdd: start must be one product, got a stack of shape {product.batch_shape}")
-    first: First = "diagonal" if isinstance(product.factors[0], Diagonal) else "circulant"
-    count = product.n_factors
-    if count + (first != layout.first) > layout.n_factors:
-        raise ValueError(
-            f"fit_cdd: start must become a product of {layout.n_factors} factors, the first {layout.first}, with "
-            f"identities appended, got {count} factors, the first {first}"
+        raise _refusal(f"must be one product, got a stack of shape {product.batch_shape}")
+    try:
+        own = CDDLayout.of(product)
+    except ArgumentError as error:
+        raise _refusal(f"must have the factors that such a fit has: its product {error.text}") from error
+    if own.block_size != layout.block_size and own.n_factors > 1:
+        raise _refusal(f"must have blocks of {layout.block_size}, got blocks of {own.block_size}")
+    count, first = own.n_factors, own.first
+    if count + (first != layout.first) > layout.n_factors or count < layout.fewest_factors:
+        raise _refusal(
+            f"must become a product of {layout.n_factors} factors, the first {layout.first}, with identities "
+            f"appended, got {count} factors, the first {first}"
         )
-    if isinstance(layout, BlockLayout):
-        vectors: Any = _block_vectors(product, layout)
-    else:
-        vectors = np.stack([_vector(factor) for factor in product.factors])
-    if real and any(map(np.iscomplexobj, vectors)):
-        raise ValueError("fit_cdd: start must be real where W is, got complex factors")
-    if not all(np.isfinite(vector).all() for vector in vectors):
-        raise ValueError("fit_cdd: start must be finite, got NaN or infinity")
-    return Given(first, vectors, block)
 
 
-def _block_vectors(product: CDDProduct, layout: BlockLayout) -> list[NDArray[Any]]:
-    """The diagonals and first columns of blocks, if the factors are those of the layout."""
-    vectors = []
-    for factor in product.factors:
-        (array,) = (factor if isinstance(factor, (Diagonal, BlockCirculant)) else _as_block(factor))._arrays()
-        vector = to_numpy(array)
-        vectors.append(vector.astype(np.result_type(vector.dtype, np.float64)))
-    shapes = [vector.shape for vector in vectors]
-    count = len(vectors)
-    if count < layout.least or count % 2 == 0 or replace(layout, n_factors=count).vector_shapes != shapes:
-        raise ValueError(
-            f"fit_cdd: start must be a product of diagonals and block circulants of the shapes that such a fit has, "
-            f"with blocks of {layout.block_size}, got vectors of shapes {shapes}"
-        )
-    return vectors
+def _refusal(text: str) -> ArgumentValueError:
+    return ArgumentValueError("fit_cdd", "start", text)
 
 
-def _as_block(factor: Any) -> BlockCirculant:
-    return BlockCirculant(_vector(factor)[None, None])
-
-
-def _vector(factor: Any) -> NDArray[Any]:
-    """The diagonal, or the first column of a circulant."""
-    if isinstance(factor, BlockCirculant) and factor.grid != (1, 1):
-        raise ValueError(f"fit_cdd: start must have circulants of a single block, got a grid of {factor.grid}")
-    if isinstance(factor, (Diagonal, Circulant)):
-        (array,) = factor._arrays()
-        vector = to_numpy(array)
-    else:
-        vector = to_numpy(factor.to_dense())[:, 0]
-    return vector.astype(np.result_type(vector.dtype, np.float64))
+def known_product(name: str, product: CDDProduct) -> KnownProduct:
+    """Return a product by its vectors in double precision."""
+    layout = CDDLayout.of(product)
+    vectors = [to_numpy(vector) for vector in layout.vectors_of(product)]
+    return KnownProduct(name, layout.first, [v.astype(np.result_type(v.dtype, np.float64)) for v in vectors])

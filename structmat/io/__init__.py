@@ -2,18 +2,17 @@
 
 Never pickle that could run code.
 
-- `_operators`: `save` and `load`, the tree of operators as JSON
+- `_operators`: `save` and `load`
+- `_tree`: operators and fits as JSON
 - `_matrices`: `load_matrix`
 - `_describe`: `describe`, what a file holds
 - `_checkpoint`: `Checkpoint`, the weights of a model, read piece by piece
 - `_torch_files`: files of `torch.save`; the only file that imports torch
-- `_safetensors`: the file format; the only file that imports safetensors
-- `_atomic`: `atomic_write` and `check_output`, for every file that structmat writes
 """
 
 from __future__ import annotations
 
-from structmat.io._atomic import atomic_write, check_output
+from structmat._files.atomic import atomic_write, check_output
 from structmat.io._checkpoint import Checkpoint, CheckpointError, Entry
 from structmat.io._describe import describe
 from structmat.io._matrices import load_matrix

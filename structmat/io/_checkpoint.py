@@ -5,20 +5,20 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from structmat.io._safetensors import SafetensorsFile, Tensor, one_line, sound_part
+from structmat._files.safetensors import SafetensorsFile, Tensor, one_line, sound_part
 from structmat.io._torch_files import TorchFile, is_torch_file
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Checkpoint", "CheckpointError", "Entry", "fitting"]
+__all__ = ["Checkpoint", "CheckpointError", "Entry"]
 
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
 _CHUNK_BYTES = 1 << 22
@@ -52,6 +52,8 @@ class Entry:
     key: str
     dtype: str
     shape: tuple[int, ...]
+    _in_memory: TorchFile | None = field(default=None, repr=False, compare=False)
+    """What holds the weight in place of a file."""
 
     def __str__(self) -> str:
         return f"{self.file}: {self.key}"
@@ -142,8 +144,10 @@ class Entry:
         return self._rows(self._open(), slice(0, self.shape[0] if self.shape else 1))
 
     def _open(self) -> SafetensorsFile | TorchFile:
+        if self._in_memory is not None:
+            return self._in_memory
         try:
-            file = _opened(self.file)[0]
+            file = _open_file(self.file)[0]
         except ValueError as error:
             raise CheckpointError(f"{self}: {one_line(error)}") from error
         stored = file.tensors.get(self.key)
@@ -223,6 +227,37 @@ class Checkpoint:
         for file in _weight_files(self.path):
             self._add(file, None)
 
+    @classmethod
+    def in_memory(cls, tensors: Mapping[str, Any], name: str) -> Checkpoint:
+        """Return weights that are in memory already.
+
+        Parameters
+        ----------
+        tensors : mapping of str to torch.Tensor
+            Such as the `state_dict` of a module.
+        name : str
+            What errors call them.
+
+        Returns
+        -------
+        Checkpoint
+            That reads from these very tensors.
+
+        Examples
+        --------
+        >>> import torch
+        >>> from structmat.io import Checkpoint
+        >>> Checkpoint.in_memory({"layer.weight": torch.ones(2, 3)}, "model").entry("layer.weight").shape
+        (2, 3)
+        """
+        checkpoint = cls.__new__(cls)
+        checkpoint.path, checkpoint.faults, checkpoint.broken, checkpoint._files = Path(name), {}, {}, []
+        file = TorchFile.of(checkpoint.path, dict(tensors))
+        checkpoint.entries = {
+            key: Entry(file.path, key, tensor.dtype, tensor.shape, file) for key, tensor in file.tensors.items()
+        }
+        return checkpoint
+
     def _index(self) -> Path | None:
         for pattern in ("*.safetensors.index.json", "*.bin.index.json"):
             if len(found := sorted(self.path.glob(pattern))) > 1:
@@ -235,7 +270,7 @@ class Checkpoint:
         """Take in a file: the weights that the index expects there, or all."""
         self._files.append(file)
         try:
-            opened, faults = _opened(file)
+            opened, faults = _open_file(file)
         except FileNotFoundError:
             if keys is None:
                 raise
@@ -277,7 +312,7 @@ class Checkpoint:
         str or None
             A name of this checkpoint; None if none fits, or several.
         """
-        return fitting(name, {**self.entries, **self.faults})
+        return _fitting(name, {**self.entries, **self.faults})
 
     def entry(self, name: str) -> Entry:
         """Return a weight.
@@ -321,7 +356,7 @@ class Checkpoint:
         return dict(sorted(found.items()))
 
 
-def fitting(name: str, names: Collection[str]) -> str | None:
+def _fitting(name: str, names: Collection[str]) -> str | None:
     """Return which of some names fits one, but for the leading parts that wrapping classes add."""
     if name in names:
         return name
@@ -329,7 +364,7 @@ def fitting(name: str, names: Collection[str]) -> str | None:
     return fits[0] if len(fits) == 1 else None
 
 
-def _opened(file: Path) -> tuple[SafetensorsFile | TorchFile, dict[str, str]]:
+def _open_file(file: Path) -> tuple[SafetensorsFile | TorchFile, dict[str, str]]:
     """Return a file of weights, and what is wrong with those it should have but cannot give."""
     return (TorchFile.open(file), {}) if is_torch_file(file) else sound_part(file)
 

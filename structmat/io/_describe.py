@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 import os
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from structmat._arrays.arrays import dtype_name
+from structmat._arrays import dtype_name
+from structmat._files.safetensors import SafetensorsFile
+from structmat.fit import FitResult
 from structmat.io._matrices import kind_of, numpy_specs
-from structmat.io._operators import CHECKSUM, TREE, decoded_operator, operator_tree
-from structmat.io._safetensors import SafetensorsFile
+from structmat.io._tree import CHECKSUM, FIT, TREE, decoded, saved_tree
 
 if TYPE_CHECKING:
     from structmat._arrays.typing import Array
@@ -33,7 +35,7 @@ def describe(path: str | os.PathLike[str]) -> dict[str, Any]:
     dict
         Ready for JSON: "path", "format" ("structmat", "safetensors", "npz" or "npy"), "bytes", "tensors" (name to
         "shape" and "dtype") and "metadata". For an operator also "kind", "shape", "dtype", "batch_shape", "n_factors",
-        "block_size" and "n_parameters", where they make sense.
+        "block_size" and "n_parameters", where they make sense; for a fit "fit" too, with its error, start and so on.
 
     Raises
     ------
@@ -64,8 +66,12 @@ def describe(path: str | os.PathLike[str]) -> dict[str, Any]:
         dtype = np.result_type(tensor.numpy_dtype, np.complex64) if paired else tensor.numpy_dtype
         return np.broadcast_to(np.zeros((), dtype), tensor.shape[:-1] if paired else tensor.shape)
 
-    operator = decoded_operator(operator_tree(file), blank, path)
-    kinds = {t.dtype for t in file.tensors.values()}
+    operator = decoded(saved_tree(file), blank, path)
+    if isinstance(operator, FitResult):
+        values = {field.name: getattr(operator, field.name) for field in fields(operator)}
+        body["fit"] = {name: value for name, value in values.items() if isinstance(value, (bool, int, float, str))}
+        operator = operator.operator
+    kinds = {tensor.dtype for name, tensor in file.tensors.items() if not name.startswith(FIT)}
     factors = getattr(operator, "factors", (operator,))
     leaves = sum(math.prod(array.shape[array.ndim - axes :]) for array, axes in operator._leaves())
     return {

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from structmat.io._operators import TREE
-from structmat.io._safetensors import SafetensorsFile, one_line
+from structmat._arrays.errors import ArgumentError, ArgumentValueError
+from structmat._files.safetensors import SafetensorsFile, one_line
+from structmat.io._tree import TREE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -70,9 +71,9 @@ def load_matrix(path: str | os.PathLike[str], *, key: str | None = None) -> NDAr
                 array = archive[name]
             if not isinstance(array, np.ndarray):
                 raise TypeError(f"{name} is no array")
+    except ArgumentError:
+        raise
     except _DAMAGE as error:
-        if str(error).startswith("load_matrix: "):
-            raise
         raise ValueError(_numpy_message(path, kind, error)) from error
     if array.dtype.kind not in "biufc":
         raise ValueError(f"{path} holds no numbers but dtype {array.dtype}")
@@ -127,5 +128,6 @@ def _chosen(key: str | None, names: list[str], path: str | os.PathLike[str]) -> 
     if key is None and len(names) == 1:
         return names[0]
     if key is None or key not in names:
-        raise ValueError(f"load_matrix: key must be one of {', '.join(names) or '(no array)'} in {path}, got {key!r}")
+        text = f"must be one of {', '.join(names) or '(no array)'} in {path}, got {key!r}"
+        raise ArgumentValueError("load_matrix", "key", text)
     return key

@@ -1,4 +1,4 @@
-"""Operators in safetensors files.
+"""Operators and fits in safetensors files.
 
 The vectors have readable names (``c``, ``factors.0.d``); complex ones are pairs of real numbers along one more axis.
 The tree of operators is JSON text in the metadata, with a checksum of it and of the vectors, so that a damaged file is
@@ -7,21 +7,19 @@ never read as another operator.
 
 from __future__ import annotations
 
-import inspect
-import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from array_api_compat import array_namespace, is_torch_array
+from array_api_compat import array_namespace
 
-import structmat
-from structmat._arrays.arrays import dtype_name, is_complex
+from structmat._arrays import dtype_name
+from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
+from structmat._files.atomic import atomic_write
+from structmat._files.safetensors import SafetensorsFile, Tensor, checksum, to_bytes
 from structmat.fit import FitResult
-from structmat.fit._numpy_bridge import to_numpy
-from structmat.io._atomic import atomic_write
-from structmat.io._safetensors import CODES, SafetensorsFile, Tensor, checksum, one_line, to_bytes
+from structmat.io._tree import CHECKSUM, FIT, TREE, decoded, encoded, saved_tree, tree_text
 from structmat.operators import LinearOperator
 
 if TYPE_CHECKING:
@@ -29,11 +27,7 @@ if TYPE_CHECKING:
 
     from structmat._arrays.typing import Array, Device, Namespace
 
-__all__ = ["CHECKSUM", "TREE", "decoded_operator", "load", "operator_tree", "save"]
-
-TREE, CHECKSUM = "structmat", "structmat_sha256"
-"""The reserved keys of the metadata."""
-_VERSION = 1
+__all__ = ["load", "save"]
 
 
 def save(
@@ -43,14 +37,14 @@ def save(
     metadata: Mapping[str, object] | None = None,
     force: bool = False,
 ) -> None:
-    """Write an operator to a safetensors file.
+    """Write an operator or a fit to a safetensors file.
 
     Parameters
     ----------
     operator : LinearOperator or FitResult
         Any operator of structmat, of any array library and device. Of a `Prepared` one the operator that it was
-        prepared from is written, as what was computed from it suits one machine. Of a `FitResult` the operator is
-        written, and its error, start and other single values become metadata.
+        prepared from is written, as what was computed from it suits one machine. A `FitResult` is written with its
+        history and all else it holds.
     path : path-like
         The file. It appears complete or not at all; see `atomic_write`.
     metadata : mapping of str to object, optional
@@ -85,27 +79,27 @@ def save(
     Circulant(shape=(3, 3), dtype=float64, device=cpu)
     """
     notes: dict[str, str] = {}
-    if isinstance(operator, FitResult):
-        single = {k: v for k, v in operator.to_dict().items() if not isinstance(v, (list, dict))}
-        notes, operator = {k: str(v) for k, v in single.items()}, operator.operator
-    if not isinstance(operator, LinearOperator):
-        raise TypeError(f"save: operator must be a structmat operator or a FitResult, got {type(operator).__name__}")
+    kind: type = type(operator)
+    if not issubclass(kind, (LinearOperator, FitResult)):
+        text = f"must be a structmat operator or a FitResult, got {kind.__name__}"
+        raise ArgumentTypeError("save", "operator", text)
     for key, value in (metadata or {}).items():
         if not isinstance(key, str):
-            raise TypeError(f"save: metadata keys must be strings, got {key!r}")
+            raise ArgumentTypeError("save", "metadata", f"must have strings as keys, got {key!r}")
         if key in {TREE, CHECKSUM}:
-            raise ValueError(f"save: metadata key {key!r} is reserved")
+            raise ArgumentValueError("save", "metadata", f"must not have the key {key!r}, which is reserved")
         notes[key] = str(value)
-    arrays: dict[str, tuple[str, NDArray[Any]]] = {}
-    tree = json.dumps({"version": _VERSION, "operator": _encoded(operator, "", arrays)})
-    tensors = {name: Tensor(code, raw.shape, raw.tobytes()) for name, (code, raw) in arrays.items()}
+    tensors: dict[str, Tensor] = {}
+    tree = tree_text(encoded(operator, "", tensors))
     notes |= {TREE: tree, CHECKSUM: checksum(tree, tensors)}
     with atomic_write(path, force=force) as file:
         file.write(to_bytes(tensors, notes))
 
 
-def load(path: str | os.PathLike[str], *, xp: Namespace | None = None, device: Device | None = None) -> LinearOperator:
-    """Read an operator that `save` wrote.
+def load(
+    path: str | os.PathLike[str], *, xp: Namespace | None = None, device: Device | None = None
+) -> LinearOperator | FitResult:
+    """Read the operator or the fit that `save` wrote.
 
     Parameters
     ----------
@@ -118,9 +112,9 @@ def load(path: str | os.PathLike[str], *, xp: Namespace | None = None, device: D
 
     Returns
     -------
-    LinearOperator
-        Equal to the one saved, with the same dtype. Half precision that the library lacks (``bfloat16`` in NumPy)
-        becomes float32, which is exact.
+    LinearOperator or FitResult
+        Equal to the one saved, with the same dtype. The history of a fit is one of NumPy, as always. Half
+        precision that the library lacks (``bfloat16`` in NumPy) becomes float32, which is exact.
 
     Raises
     ------
@@ -133,95 +127,24 @@ def load(path: str | os.PathLike[str], *, xp: Namespace | None = None, device: D
     """
     namespace = _namespace(xp)
     file = SafetensorsFile.open(path)
-    tree = operator_tree(file)
+    tree = saved_tree(file)
     tensors = {name: spec._replace(data=file.data(name)) for name, spec in file.tensors.items()}
     if file.metadata.get(CHECKSUM) != checksum(file.metadata[TREE], tensors):
         raise ValueError(f"{path}: the checksum does not fit; the file is damaged or was edited")
 
-    for dtype in {tensor.dtype for tensor in tensors.values()}:
-        _moved(
-            np.zeros(1, "float32" if dtype == "bfloat16" else dtype), dtype, namespace, device
-        )  # raises where it must
+    for dtype in {tensor.dtype for name, tensor in tensors.items() if not name.startswith(FIT)}:
+        zero = np.zeros(1, "float32" if dtype == "bfloat16" else dtype)
+        _moved(zero, dtype, namespace, device)  # raises where it must
 
     def array_of(name: str, paired: bool) -> Array:
         values = tensors[name].values(f"{path}: {name}")
+        if name.startswith(FIT):
+            return values
         if paired:
             values = np.ascontiguousarray(values).view(np.result_type(values, np.complex64))[..., 0]
         return _moved(values, tensors[name].dtype, namespace, device)
 
-    return decoded_operator(tree, array_of, path)
-
-
-def _classes() -> dict[str, type[LinearOperator]]:
-    """Return the operator classes that a file may name: the public ones of the package."""
-    public = (getattr(structmat, name) for name in structmat.__all__)
-    operators = (
-        c for c in public if isinstance(c, type) and issubclass(c, LinearOperator) and c is not structmat.Prepared
-    )
-    return {c.__name__: c for c in operators if not inspect.isabstract(c) and c is not structmat.Prepared}
-
-
-def _encoded(value: Any, name: str, arrays: dict[str, tuple[str, NDArray[Any]]]) -> Any:
-    """Return a field as JSON can hold it; its arrays are put into `arrays` under their names."""
-    if isinstance(value, structmat.Prepared):
-        value = value.operator
-    if isinstance(value, LinearOperator):
-        cls = type(value)
-        if _classes().get(cls.__name__) is not cls:
-            raise TypeError(f"save: only operators of structmat itself can be saved, got {cls.__name__}")
-        prefix = f"{name}." if name else ""
-        fields = {field: _encoded(getattr(value, field), prefix + field, arrays) for field in cls._field_names()}
-        return {"class": cls.__name__, **fields}
-    if isinstance(value, tuple):
-        return [_encoded(item, f"{name}.{i}", arrays) for i, item in enumerate(value)]
-    if isinstance(value, (int, float, str)):
-        return value
-    if isinstance(value, complex):
-        return {"real": value.real, "imag": value.imag}
-    arrays[name] = _stored(value)
-    return {"tensor": name, "complex": is_complex(value.dtype, array_namespace(value))}
-
-
-def _decoded(node: Any, array_of: Callable[[str, bool], Array]) -> Any:
-    """Undo `_encoded`; `array_of` gives the array of a name, made of pairs or not."""
-    if isinstance(node, list):
-        return tuple(_decoded(item, array_of) for item in node)
-    if not isinstance(node, dict):
-        return node
-    if "tensor" in node:
-        return array_of(node["tensor"], node["complex"])
-    if "class" not in node:
-        return complex(node["real"], node["imag"])
-    if (cls := _classes().get(node["class"])) is None:
-        raise ValueError(f"{node['class']!r} is no operator class of structmat")
-    return cls(**{field: _decoded(item, array_of) for field, item in node.items() if field != "class"})
-
-
-def decoded_operator(tree: Any, array_of: Callable[[str, bool], Array], path: str | os.PathLike[str]) -> LinearOperator:
-    """Return the operator that a tree describes; any fault in it is a `ValueError` that names the file."""
-    try:
-        operator = _decoded(tree, array_of)
-    except KeyError as error:
-        raise ValueError(f"{path} describes no valid operator: it lacks {error}") from error
-    except (ValueError, TypeError, AttributeError, IndexError, RecursionError) as error:
-        raise ValueError(f"{path} describes no valid operator: {one_line(error)}") from error
-    if not isinstance(operator, LinearOperator):
-        raise ValueError(f"{path} describes no valid operator: {operator!r}")  # noqa: TRY004  # the file's fault
-    return operator
-
-
-def _stored(array: Array) -> tuple[str, NDArray[Any]]:
-    """Return safetensors' code of the dtype, and the bits as a little-endian NumPy array; complex values as pairs."""
-    name = dtype_name(array.dtype)
-    if name not in {*CODES, "complex64", "complex128"}:
-        raise TypeError(f"save: dtype {name} has no place in the file format; use operator.astype(...)")
-    values = to_numpy(array.detach() if is_torch_array(array) else array)  # type: ignore[attr-defined]
-    if name == "bfloat16":
-        return CODES[name], (values.view(np.uint32) >> 16).astype("<u2")
-    if values.dtype.kind == "c":
-        values = np.stack([values.real, values.imag], axis=-1)
-        name = values.dtype.name
-    return CODES[name], values.astype(np.dtype(name).newbyteorder("<"))
+    return decoded(tree, array_of, path)
 
 
 def _namespace(xp: Namespace | None) -> Namespace:
@@ -229,7 +152,8 @@ def _namespace(xp: Namespace | None) -> Namespace:
     try:
         return array_namespace((np if xp is None else xp).asarray([0.0]))
     except (AttributeError, TypeError) as error:
-        raise TypeError(f"load: xp must be an array namespace such as torch or jax.numpy, got {xp!r}") from error
+        text = f"must be an array namespace such as torch or jax.numpy, got {xp!r}"
+        raise ArgumentTypeError("load", "xp", text) from error
 
 
 def _moved(values: NDArray[Any], dtype: str, xp: Namespace, device: Device | None) -> Array:
@@ -238,24 +162,8 @@ def _moved(values: NDArray[Any], dtype: str, xp: Namespace, device: Device | Non
         values = values.astype(np.float32)
     array = xp.asarray(values) if device is None else xp.asarray(values, device=device)
     if (got := dtype_name(array.dtype)) != values.dtype.name:
-        raise ValueError(
-            f"load: xp makes {got} of the saved {values.dtype}; in JAX set jax_enable_x64, or save operator.astype(...)"
-        )
+        text = f"makes {got} of the saved {values.dtype}; in JAX set jax_enable_x64, or save operator.astype(...)"
+        raise ArgumentValueError("load", "xp", text)
     if dtype == "bfloat16" and hasattr(xp, "bfloat16"):
         array = xp.astype(array, xp.bfloat16)
     return array
-
-
-def operator_tree(file: SafetensorsFile) -> Any:
-    """Return the tree of a saved operator."""
-    if TREE not in file.metadata:
-        names = ", ".join(file.tensors) or "none"
-        raise ValueError(f"{file.path} holds no structmat operator but plain tensors ({names})")
-    try:
-        content = json.loads(file.metadata[TREE])
-        version, tree = content["version"], content["operator"]
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise ValueError(f"{file.path}: its description of the operator is damaged: {one_line(error)}") from error
-    if version != _VERSION:
-        raise ValueError(f"{file.path} has format version {version!r}; this structmat reads version {_VERSION}")
-    return tree

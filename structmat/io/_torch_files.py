@@ -7,7 +7,7 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from structmat.io._safetensors import CODES, Tensor, one_line
+from structmat._files.safetensors import CODES, Tensor, one_line
 
 if TYPE_CHECKING:
     from structmat._arrays.typing import Array
@@ -28,7 +28,10 @@ def is_torch_file(path: Path) -> bool:
 
 
 class TorchFile(NamedTuple):
-    """A file of `torch.save`, mapped into memory for as long as this lives, so that its pages can go afterwards."""
+    """A file of `torch.save`, mapped into memory for as long as this lives, so that its pages can go afterwards.
+
+    Or tensors that are in memory anyway.
+    """
 
     path: Path
     tensors: dict[str, Tensor]
@@ -57,14 +60,19 @@ class TorchFile(NamedTuple):
         found = {str(name): value for name, value in named if isinstance(value, torch.Tensor)}
         if not found:
             raise ValueError(f"{path} holds no tensors by name")
-        return cls(path, {name: _spec(tensor) for name, tensor in sorted(found.items())}, found)
+        return cls.of(path, found)
+
+    @classmethod
+    def of(cls, path: Path, content: dict[str, Any]) -> TorchFile:
+        """Return tensors as if a file held them."""
+        return cls(path, {name: _spec(tensor) for name, tensor in sorted(content.items())}, content)
 
     def rows(self, name: str, start: int, stop: int) -> Tensor:
         """Return some rows of a tensor, and read nothing else; a tensor without axes counts as one row."""
         import torch  # noqa: PLC0415  # an extra, needed for such files only
 
         whole = self.content[name]
-        part = whole[start:stop] if whole.ndim else whole
+        part = (whole[start:stop] if whole.ndim else whole).detach().cpu()
         data = part.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes() if part.numel() else b""
         return _spec(part)._replace(data=data)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from structmat._arrays.arrays import (
+from structmat._arrays import (
     as_floating,
     contiguous,
     device_of,
@@ -14,20 +14,19 @@ from structmat._arrays.arrays import (
     moved,
     namespace_of,
     padded,
-    positive_index,
     require_nonzero,
     reversed_cyclically,
+    scale_array,
 )
-from structmat._arrays.arrays import scale as scale_array
+from structmat._arrays.checks import integer
 from structmat._arrays.dispatch import add, compose, scale
+from structmat._arrays.errors import ArgumentValueError
 from structmat._arrays.typing import Array, ArrayLike, DType, Namespace, Scalar
-from structmat._engine import Settings, cyclic_kernel, from_spectrum, spectrum
-from structmat.operators._algebra import Product, Scaled, identity_factor
-from structmat.operators._base import Context, LinearOperator
-from structmat.operators._block_convolution import BlockConvolution, by_frequency
-from structmat.operators._circulant import circulant_entries, cyclic_diagonals
-from structmat.operators._convolution import Planned
+from structmat._engine import BlockConvolution, Settings, by_frequency, cyclic_kernel, from_spectrum, spectrum
+from structmat.operators._base import Context, LinearOperator, Planned
+from structmat.operators._combinations import Product, Scaled, identity_factor
 from structmat.operators._identity import Fourier, Identity
+from structmat.operators._spectra import circulant_entries, cyclic_diagonals, factors_of_half
 
 __all__ = ["BlockCirculant"]
 
@@ -82,17 +81,21 @@ class BlockCirculant(Planned):
     """Rows and columns, a tuple of two."""
 
     def __post_init__(self) -> None:
-        c = as_floating(self.c, "BlockCirculant: c")
+        c = as_floating(self.c, "BlockCirculant", "c")
         if c.ndim < 3 or 0 in c.shape[-3:]:
-            raise ValueError(f"BlockCirculant: c must have shape (..., p, q, b), none of them 0, got {tuple(c.shape)}")
+            raise ArgumentValueError(
+                "BlockCirculant", "c", f"must have shape (..., p, q, b), none of them 0, got {tuple(c.shape)}"
+            )
         p, q, b = c.shape[-3:]
         shape = (p * b, q * b) if self.shape is None else tuple(self.shape)
         if len(shape) != 2:
-            raise ValueError(f"BlockCirculant: shape must be (rows, cols), got {shape}")
-        rows, cols = (positive_index(size, "BlockCirculant: shape") for size in shape)
+            raise ArgumentValueError("BlockCirculant", "shape", f"must be (rows, cols), got {shape}")
+        rows, cols = (integer(size, "BlockCirculant", "shape") for size in shape)
         if (-(-rows // b), -(-cols // b)) != (p, q):
-            raise ValueError(
-                f"BlockCirculant: shape {shape} needs {-(-rows // b)} x {-(-cols // b)} blocks of {b}, c has {p} x {q}"
+            raise ArgumentValueError(
+                "BlockCirculant",
+                "shape",
+                f"{shape} needs {-(-rows // b)} x {-(-cols // b)} blocks of {b}, c has {p} x {q}",
             )
         object.__setattr__(self, "c", c)
         object.__setattr__(self, "shape", (rows, cols))
@@ -126,11 +129,13 @@ class BlockCirculant(Planned):
         array([[2., 3., 5.],
                [3., 2., 6.]])
         """
-        A = as_floating(A, "BlockCirculant.nearest: A")
+        A = as_floating(A, "BlockCirculant.nearest", "A")
         if A.ndim < 2 or 0 in A.shape[-2:]:
-            raise ValueError(f"BlockCirculant.nearest: A must have shape (..., rows, cols), got {tuple(A.shape)}")
-        b = positive_index(block_size, "BlockCirculant.nearest: block_size")
-        xp = namespace_of("BlockCirculant.nearest: A", A)
+            raise ArgumentValueError(
+                "BlockCirculant.nearest", "A", f"must have shape (..., rows, cols), got {tuple(A.shape)}"
+            )
+        b = integer(block_size, "BlockCirculant.nearest", "block_size")
+        xp = namespace_of("BlockCirculant.nearest", A)
         rows, cols = A.shape[-2:]
         sums = xp.sum(cyclic_diagonals(_as_blocks(A, b, xp), xp), axis=-2)
         ones = xp.ones((rows, cols), dtype=A.dtype, device=device_of(A))
@@ -176,13 +181,13 @@ class BlockCirculant(Planned):
     def _is_real_with(self, x: Array, xp: Namespace) -> bool:
         return not (is_complex(self.c.dtype, xp) or is_complex(x.dtype, xp))
 
-    def _plan(self, how: Settings, xp: Namespace) -> BlockConvolution:
+    def _plan(self, settings: Settings, xp: Namespace) -> BlockConvolution:
         real = not is_complex(self.c.dtype, xp)
         kernel = cyclic_kernel(self.c, xp)
         S = xp.matrix_transpose(moved(spectrum(kernel, xp, real=real), -1, -3, xp))
-        if how.ready or is_numpy(xp):
+        if settings.ready or is_numpy(xp):
             S = contiguous(S, xp)
-        return BlockConvolution(S, self.block_size, kernel.shape[-1], real, how, self.shape)
+        return BlockConvolution(S, self.block_size, kernel.shape[-1], real, settings, self.shape)
 
     def _transpose(self) -> BlockCirculant:
         xp = self._own_namespace()
@@ -254,11 +259,7 @@ class BlockCirculant(Planned):
     def _determinant_factors(self, method: str, xp: Namespace) -> Array:
         S, real = self._own_spectrum(method, xp)
         dets = xp.linalg.det(S)
-        if not real:
-            return dets
-        b = self.block_size
-        single = xp.real(dets[..., :: max(1, b // 2)] if b % 2 == 0 else dets[..., :1])
-        return xp.concat([single, xp.abs(dets[..., 1 : (b + 1) // 2]) ** 2], axis=-1)
+        return factors_of_half(dets, self.block_size, xp) if real else dets
 
     def _diagonal(self, method: str, xp: Namespace) -> Array:
         (p, q), b = self.grid, self.block_size

@@ -9,29 +9,44 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-from structmat._arrays.arrays import (
+from structmat._arrays import (
     as_floating,
     complex_partner,
-    device_of,
     is_complex,
     is_complex_scalar,
     is_numpy,
     namespace_of,
-    positive_index,
     precision_of,
     reciprocal_above,
     require_nonzero,
     reversed_cyclically,
+    scale_array,
 )
-from structmat._arrays.arrays import scale as scale_array
+from structmat._arrays.checks import integer
 from structmat._arrays.dispatch import add, compose, scale
+from structmat._arrays.errors import ArgumentValueError
 from structmat._arrays.typing import Array, ArrayLike, DType, Namespace, Scalar
-from structmat._engine import Settings, cyclic_kernel, fft, from_spectrum, full_spectrum, is_fast, spectrum
-from structmat.operators._algebra import Scaled, identity_factor
-from structmat.operators._base import Context, LinearOperator
-from structmat.operators._convolution import Convolution, Planned, convolution
-from structmat.operators._functions import SpectralFunction
+from structmat._engine import (
+    Convolution,
+    Settings,
+    convolution,
+    cyclic_kernel,
+    fft,
+    from_spectrum,
+    full_spectrum,
+    is_fast,
+    spectrum,
+)
+from structmat.operators._base import Context, LinearOperator, Planned, SpectralFunction
+from structmat.operators._combinations import Scaled, identity_factor
 from structmat.operators._identity import Fourier, Identity
+from structmat.operators._spectra import (
+    circulant_entries,
+    cyclic_diagonals,
+    factors_of_half,
+    is_unpaired,
+    ready_for_roots,
+)
 
 __all__ = ["Circulant", "SpectralCirculant"]
 
@@ -87,9 +102,9 @@ class Circulant(Planned):
     """The first column, shape ``(..., n)``."""
 
     def __post_init__(self) -> None:
-        c = as_floating(self.c, "Circulant: c")
+        c = as_floating(self.c, "Circulant", "c")
         if c.ndim < 1 or c.shape[-1] < 1:
-            raise ValueError(f"Circulant: c must have shape (..., n) with n >= 1, got {tuple(c.shape)}")
+            raise ArgumentValueError("Circulant", "c", f"must have shape (..., n) with n >= 1, got {tuple(c.shape)}")
         object.__setattr__(self, "c", c)
 
     @classmethod
@@ -148,13 +163,14 @@ class Circulant(Planned):
         >>> sm.Circulant.nearest(np.array([[1.0, 2.0], [4.0, 3.0]])).c
         array([2., 3.])
         """
-        A = as_floating(A, "Circulant.nearest: A")
+        A = as_floating(A, "Circulant.nearest", "A")
         if A.ndim < 2 or A.shape[-1] != A.shape[-2]:
-            raise ValueError(
-                f"Circulant.nearest: A must have shape (..., n, n), got {tuple(A.shape)}; "
-                "for a rectangle use BlockCirculant.nearest"
+            raise ArgumentValueError(
+                "Circulant.nearest",
+                "A",
+                f"must have shape (..., n, n), got {tuple(A.shape)}; for a rectangle use BlockCirculant.nearest",
             )
-        xp = namespace_of("Circulant.nearest: A", A)
+        xp = namespace_of("Circulant.nearest", A)
         return cls(xp.mean(cyclic_diagonals(A, xp), axis=-2))
 
     @property
@@ -175,12 +191,12 @@ class Circulant(Planned):
         SpectralCirculant
             A snapshot: it does not follow later changes of `c`. Half precision becomes float32.
         """
-        op, xp = self._opened("to_spectral")
+        op, xp = self._to_working_precision("to_spectral")
         real = not is_complex(op.c.dtype, xp)
         return SpectralCirculant(spectrum(op.c, xp, real=real), self.shape[0], real=real)
 
-    def _plan(self, how: Settings, xp: Namespace) -> Convolution:
-        return convolution(cyclic_kernel(self.c, xp), self.shape, how, xp)
+    def _plan(self, settings: Settings, xp: Namespace) -> Convolution:
+        return convolution(cyclic_kernel(self.c, xp), self.shape, settings, xp)
 
     def _transpose(self) -> Circulant:
         return Circulant(reversed_cyclically(self.c, self._own_namespace()))
@@ -198,8 +214,8 @@ class Circulant(Planned):
     def _solve(self, b: Array, xp: Namespace) -> Array:
         return self.to_spectral()._solve(b, xp)
 
-    def _solver(self, how: Settings, xp: Namespace) -> LinearOperator:
-        return self.to_spectral()._solver(how, xp)
+    def _solver(self, settings: Settings, xp: Namespace) -> Convolution:
+        return self.to_spectral()._solver(settings, xp)
 
     def _pinv(self, rtol: float, xp: Namespace) -> LinearOperator:
         return self.to_spectral()._pinv(rtol, xp).to_circulant()
@@ -281,16 +297,17 @@ class SpectralCirculant(Planned):
     """Whether the matrix is real and `spectrum` its half spectrum."""
 
     def __post_init__(self) -> None:
-        n = positive_index(self.n, "SpectralCirculant: n")
-        s = as_floating(self.spectrum, "SpectralCirculant: spectrum")
-        xp = namespace_of("SpectralCirculant: spectrum", s)
+        n = integer(self.n, "SpectralCirculant", "n")
+        s = as_floating(self.spectrum, "SpectralCirculant", "spectrum")
+        xp = namespace_of("SpectralCirculant", s)
         if not is_complex(s.dtype, xp):
             s = xp.astype(s, complex_partner(s.dtype, xp))
         length = n // 2 + 1 if self.real else n
         if s.ndim < 1 or s.shape[-1] != length:
-            raise ValueError(
-                f"SpectralCirculant: spectrum must have shape (..., {length}) for n={n} and real={self.real}, "
-                f"got {tuple(s.shape)}"
+            raise ArgumentValueError(
+                "SpectralCirculant",
+                "spectrum",
+                f"must have shape (..., {length}) for n={n} and real={self.real}, got {tuple(s.shape)}",
             )
         object.__setattr__(self, "spectrum", s)
         object.__setattr__(self, "n", n)
@@ -315,17 +332,12 @@ class SpectralCirculant(Planned):
         """
         return Circulant(from_spectrum(self.spectrum, self.n, self._own_namespace(), real=self.real))
 
-    def _unpaired(self, xp: Namespace) -> Array:
-        """Tell which frequencies of a half spectrum have no conjugate partner, so that their eigenvalues are real."""
-        k = xp.arange(self.spectrum.shape[-1], device=self.device)
-        return (k == 0) | (2 * k == self.n)
-
     def _eigenvalues(self, xp: Namespace) -> Array:
         """Return the spectrum without imaginary parts that do not count."""
         values = self.spectrum
         if not self.real:
             return values
-        return xp.where(self._unpaired(xp), xp.astype(xp.real(values), values.dtype), values)
+        return xp.where(is_unpaired(values, self.n, xp), xp.astype(xp.real(values), values.dtype), values)
 
     def _as_full(self, xp: Namespace) -> Array:
         """Return all n eigenvalues."""
@@ -335,13 +347,13 @@ class SpectralCirculant(Planned):
     def _like(self, values: Array) -> SpectralCirculant:
         return SpectralCirculant(values, self.n, self.real)
 
-    def _plan(self, how: Settings, xp: Namespace) -> Convolution:
-        return self.to_circulant()._plan(how, xp)
+    def _plan(self, settings: Settings, xp: Namespace) -> Convolution:
+        return self.to_circulant()._plan(settings, xp)
 
     def _matvec(self, x: Array, xp: Namespace) -> Array:
         if prod(x.shape[:-1]) >= _ENOUGH and (is_numpy(xp) or not is_fast(self.n, xp)):
             return self.to_circulant()._matvec(x, xp)
-        return Convolution(None, self.spectrum, self.n, self.real, Settings(), self.shape)._matvec(x, xp)
+        return Convolution(None, self.spectrum, self.n, self.real, Settings(), self.shape).apply(x, xp)
 
     def _rmatvec(self, y: Array, xp: Namespace) -> Array:
         return self._like(xp.conj(self.spectrum))._matvec(y, xp)
@@ -363,11 +375,13 @@ class SpectralCirculant(Planned):
     def _solve(self, b: Array, xp: Namespace) -> Array:
         return self._like(self._reciprocals("solve", xp))._matvec(b, xp)
 
-    def _solver(self, how: Settings, xp: Namespace) -> LinearOperator:
+    def _solver(self, settings: Settings, xp: Namespace) -> Convolution:
         reciprocals = self._reciprocals("solve", xp)
         if not is_fast(self.n, xp):
-            return self._like(reciprocals)._plan(how, xp)
-        return Convolution(None, reciprocals, self.n, self.real, how, self.shape)  # with every digit of small values
+            return self._like(reciprocals)._plan(settings, xp)
+        return Convolution(
+            None, reciprocals, self.n, self.real, settings, self.shape
+        )  # with every digit of small values
 
     def _pinv(self, rtol: float, xp: Namespace) -> SpectralCirculant:
         return self._like(reciprocal_above(self._eigenvalues(xp), rtol, xp))
@@ -382,11 +396,7 @@ class SpectralCirculant(Planned):
         return xp.abs(self._as_full(xp))
 
     def _determinant_factors(self, method: str, xp: Namespace) -> Array:
-        if not self.real:
-            return self.spectrum
-        single = xp.real(self.spectrum[..., :: max(1, self.n // 2)] if self.n % 2 == 0 else self.spectrum[..., :1])
-        paired = xp.abs(self.spectrum[..., 1 : (self.n + 1) // 2]) ** 2
-        return xp.concat([single, paired], axis=-1)
+        return factors_of_half(self.spectrum, self.n, xp) if self.real else self.spectrum
 
     def _diagonal(self, method: str, xp: Namespace) -> Array:
         return self.to_circulant()._diagonal(method, xp)
@@ -399,14 +409,7 @@ class SpectralCirculant(Planned):
         if function.needs_nonzero:
             self._require_nonzero(values, function.name, xp)
         if real and function.needs_nonnegative:
-            alone = self._unpaired(xp)  # where eigenvalues are real, and must not be negative
-            rounding = self._rounding(xp) * xp.max(xp.abs(values), axis=-1, keepdims=True)
-            real = not bool(xp.any(alone & (xp.real(values) < -rounding)))
-            if real:
-                clipped = xp.astype(xp.where(xp.real(values) > 0, xp.real(values), 0 * rounding), values.dtype)
-                values = xp.where(alone, clipped, values)
-            else:
-                values = self._as_full(xp)
+            values, real = ready_for_roots(values, self.n, self._rounding(xp), xp)
         return SpectralCirculant(function.evaluate(values), self.n, real)
 
     def _rounding(self, xp: Namespace) -> float:
@@ -420,22 +423,6 @@ class SpectralCirculant(Planned):
         values = self._eigenvalues(xp)
         self._require_nonzero(values, method, xp)
         return 1 / values
-
-
-def circulant_entries(c: Array, like: Context) -> Array:
-    """Return dense circulants with first columns `c`."""
-    xp, n = like.xp, c.shape[-1]
-    i = xp.arange(n, device=like.device)
-    index = xp.reshape((i[:, None] - i[None, :]) % n, (n * n,))
-    return xp.reshape(xp.take(c, index, axis=-1), (*c.shape, n))
-
-
-def cyclic_diagonals(A: Array, xp: Namespace) -> Array:
-    """Return V with ``V[..., i, k] = A[..., i, (i - k) % n]``: the cyclic diagonals of square matrices as columns."""
-    n = A.shape[-1]
-    i = xp.arange(n, device=device_of(A))
-    index = xp.reshape(n * i[:, None] + (i[:, None] - i[None, :]) % n, (n * n,))
-    return xp.reshape(xp.take(xp.reshape(A, (*A.shape[:-2], n * n)), index, axis=-1), A.shape)
 
 
 def _spectral_pair(left: Any, right: Any) -> tuple[Namespace, Array, Array, bool]:

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from structmat._arrays.arrays import (
+from structmat._arrays import (
     as_floating,
     complex_partner,
     is_complex,
     namespace_of,
     reciprocal_above,
     require_nonzero,
+    scale_array,
 )
-from structmat._arrays.arrays import scale as scale_array
 from structmat._arrays.dispatch import add, compose, scale
+from structmat._arrays.errors import ArgumentValueError
 from structmat._arrays.typing import Array, ArrayLike, DType, Namespace, Scalar
-from structmat._engine import Settings
-from structmat.operators._algebra import Scaled, identity_factor
-from structmat.operators._base import Context, LinearOperator
-from structmat.operators._functions import SpectralFunction
+from structmat._engine import Scaling, Settings
+from structmat.operators._base import Context, LinearOperator, SpectralFunction
+from structmat.operators._combinations import Scaled, identity_factor
 from structmat.operators._identity import Identity
 
 __all__ = ["Diagonal"]
@@ -51,7 +51,7 @@ class Diagonal(LinearOperator):
     >>> D = sm.Diagonal(np.array([1.0, 2.0, 4.0]))
     >>> D.matvec(np.array([1.0, 1.0, 1.0]))
     array([1., 2., 4.])
-    >>> D.sqrt().inv().to_dense().diagonal().round(3)
+    >>> D.sqrtm().inv().to_dense().diagonal().round(3)
     array([1.   , 0.707, 0.5  ])
     """
 
@@ -61,9 +61,9 @@ class Diagonal(LinearOperator):
     """The diagonal, shape ``(..., n)``."""
 
     def __post_init__(self) -> None:
-        d = as_floating(self.d, "Diagonal: d")
+        d = as_floating(self.d, "Diagonal", "d")
         if d.ndim < 1 or d.shape[-1] < 1:
-            raise ValueError(f"Diagonal: d must have shape (..., n) with n >= 1, got {tuple(d.shape)}")
+            raise ArgumentValueError("Diagonal", "d", f"must have shape (..., n) with n >= 1, got {tuple(d.shape)}")
         object.__setattr__(self, "d", d)
 
     @classmethod
@@ -85,10 +85,10 @@ class Diagonal(LinearOperator):
         ValueError
             If `A` is not square.
         """
-        A = as_floating(A, "Diagonal.nearest: A")
+        A = as_floating(A, "Diagonal.nearest", "A")
         if A.ndim < 2 or A.shape[-1] != A.shape[-2]:
-            raise ValueError(f"Diagonal.nearest: A must have shape (..., n, n), got {tuple(A.shape)}")
-        return cls(namespace_of("Diagonal.nearest: A", A).linalg.diagonal(A))
+            raise ArgumentValueError("Diagonal.nearest", "A", f"must have shape (..., n, n), got {tuple(A.shape)}")
+        return cls(namespace_of("Diagonal.nearest", A).linalg.diagonal(A))
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -126,9 +126,12 @@ class Diagonal(LinearOperator):
         require_nonzero(self.d, 0, "Diagonal.solve", xp)
         return b / self.d
 
-    def _solver(self, how: Settings, xp: Namespace) -> LinearOperator:
+    def _plan(self, settings: Settings, xp: Namespace) -> Scaling:
+        return Scaling(self.d, not is_complex(self.d.dtype, xp))
+
+    def _solver(self, settings: Settings, xp: Namespace) -> Scaling:
         require_nonzero(self.d, 0, "Diagonal.solve", xp)
-        return Diagonal(1 / self.d)
+        return Scaling(1 / self.d, not is_complex(self.d.dtype, xp))
 
     def _pinv(self, rtol: float, xp: Namespace) -> LinearOperator:
         return Diagonal(reciprocal_above(self.d, rtol, xp))

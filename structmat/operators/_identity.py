@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from structmat._arrays.arrays import positive_index
+from structmat._arrays.checks import integer
 from structmat._arrays.dispatch import compose, scale
 from structmat._arrays.typing import Array, Namespace
 from structmat._engine import fft, ifft
-from structmat.operators._base import LinearOperator
-from structmat.operators._functions import SpectralFunction
+from structmat.operators._base import LinearOperator, SpectralFunction
 
 __all__ = ["Fourier", "Identity"]
 
@@ -45,7 +44,7 @@ class Identity(LinearOperator):
     """The size."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "n", positive_index(self.n, "Identity: n"))
+        object.__setattr__(self, "n", integer(self.n, "Identity", "n"))
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -133,8 +132,8 @@ class Fourier(LinearOperator):
     """Whether it is the inverse transform."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "n", positive_index(self.n, "Fourier: n"))
-        object.__setattr__(self, "blocks", positive_index(self.blocks, "Fourier: blocks"))
+        object.__setattr__(self, "n", integer(self.n, "Fourier", "n"))
+        object.__setattr__(self, "blocks", integer(self.blocks, "Fourier", "blocks"))
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -6,7 +6,7 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
-from structmat._arrays.arrays import (
+from structmat._arrays import (
     as_floating,
     broadcast_shapes,
     common_dtype,
@@ -18,16 +18,15 @@ from structmat._arrays.arrays import (
     precision_of,
     restored,
     reversed_cyclically,
+    scale_array,
 )
-from structmat._arrays.arrays import scale as scale_array
 from structmat._arrays.dispatch import add, scale
+from structmat._arrays.errors import ArgumentValueError
 from structmat._arrays.typing import Array, ArrayLike, DType, Namespace, Scalar
-from structmat._engine import Settings, kernel_of_diagonals
-from structmat.operators._algebra import Scaled, identity_factor
-from structmat.operators._base import Context, LinearOperator
+from structmat._engine import Convolution, Settings, convolution, kernel_of_diagonals
+from structmat.operators._base import Context, LinearOperator, NormOrder, Planned
 from structmat.operators._circulant import Circulant, SpectralCirculant
-from structmat.operators._closed_forms import NormOrder
-from structmat.operators._convolution import Convolution, Planned, convolution
+from structmat.operators._combinations import Scaled, identity_factor
 from structmat.operators._identity import Identity
 
 __all__ = ["Hankel", "Toeplitz"]
@@ -49,12 +48,12 @@ class ConstantDiagonals(Planned):
     def _set_vectors(self, c: Array, r: ArrayLike) -> None:
         """Set both vectors in their common dtype, after the checks of shapes."""
         owner = type(self).__name__
-        r = as_floating(r, f"{owner}: r", like=(namespace_of(owner, c), c.dtype))
+        r = as_floating(r, owner, "r", like=(namespace_of(owner, c), c.dtype))
         xp = namespace_of(owner, c, r)
         for name, size, vector in (("c", "m", c), ("r", "n", r)):
             if vector.ndim < 1 or vector.shape[-1] < 1:
-                raise ValueError(
-                    f"{owner}: {name} must have shape (..., {size}) with {size} >= 1, got {tuple(vector.shape)}"
+                raise ArgumentValueError(
+                    owner, name, f"must have shape (..., {size}) with {size} >= 1, got {tuple(vector.shape)}"
                 )
         broadcast_shapes(owner, tuple(c.shape[:-1]), tuple(r.shape[:-1]))
         dtype = common_dtype(xp, c.dtype, r.dtype)
@@ -158,10 +157,10 @@ class Toeplitz(ConstantDiagonals):
     """The first row, shape ``(..., n)``; its first entry counts for nothing."""
 
     def __post_init__(self) -> None:
-        c = as_floating(self.c, "Toeplitz: c")
+        c = as_floating(self.c, "Toeplitz", "c")
         r = self.r
         if r is None:
-            xp = namespace_of("Toeplitz: c", c)
+            xp = namespace_of("Toeplitz", c)
             r = xp.conj(c) if is_complex(c.dtype, xp) else c
         self._set_vectors(c, r)
 
@@ -192,15 +191,15 @@ class Toeplitz(ConstantDiagonals):
         array([[2., 4., 5.],
                [4., 2., 4.]])
         """
-        A, xp = _matrix(A, "Toeplitz.nearest: A")
+        A, xp = _matrix(A, "Toeplitz.nearest")
         means, (_, n) = _antidiagonal_means(xp.flip(A, axis=-1), xp), A.shape[-2:]
         return cls(means[..., n - 1 :], xp.flip(means[..., :n], axis=-1))
 
     def _constants(self, xp: Namespace) -> Array:
         return concat_last([xp.flip(self.r[..., 1:], axis=-1), self.c], xp)
 
-    def _plan(self, how: Settings, xp: Namespace) -> Convolution:
-        return convolution(kernel_of_diagonals(self.c, self.r[..., 1:], xp), self.shape, how, xp)
+    def _plan(self, settings: Settings, xp: Namespace) -> Convolution:
+        return convolution(kernel_of_diagonals(self.c, self.r[..., 1:], xp), self.shape, settings, xp)
 
     def _transpose(self) -> Toeplitz:
         return Toeplitz(concat_last([self.c[..., :1], self.r[..., 1:]], self._own_namespace()), self.c)
@@ -260,8 +259,8 @@ class Hankel(ConstantDiagonals):
     """The last row, shape ``(..., n)``; its first entry counts for nothing."""
 
     def __post_init__(self) -> None:
-        c = as_floating(self.c, "Hankel: c")
-        self._set_vectors(c, namespace_of("Hankel: c", c).zeros_like(c) if self.r is None else self.r)
+        c = as_floating(self.c, "Hankel", "c")
+        self._set_vectors(c, namespace_of("Hankel", c).zeros_like(c) if self.r is None else self.r)
 
     @classmethod
     def nearest(cls, A: ArrayLike) -> Hankel:
@@ -290,17 +289,17 @@ class Hankel(ConstantDiagonals):
         array([[1., 3., 4.],
                [3., 4., 6.]])
         """
-        A, xp = _matrix(A, "Hankel.nearest: A")
+        A, xp = _matrix(A, "Hankel.nearest")
         return _hankel(_antidiagonal_means(A, xp), A.shape[-2])
 
     def _constants(self, xp: Namespace) -> Array:
         return concat_last([self.c, self.r[..., 1:]], xp)
 
-    def _plan(self, how: Settings, xp: Namespace) -> Convolution:
+    def _plan(self, settings: Settings, xp: Namespace) -> Convolution:
         m, n = self.shape
         h = self._constants(xp)
         kernel = kernel_of_diagonals(h[..., n - 1 :], xp.flip(h[..., : n - 1], axis=-1), xp)
-        return convolution(kernel, (m, n), how, xp, flips=(False, True))
+        return convolution(kernel, (m, n), settings, xp, flips=(False, True))
 
     def _transpose(self) -> Hankel:
         return _hankel(self._constants(self._own_namespace()), self.shape[1])
@@ -331,9 +330,9 @@ def _counts(m: int, n: int, like: Array, xp: Namespace) -> Array:
 
 
 def _matrix(A: ArrayLike, owner: str) -> tuple[Array, Namespace]:
-    A = as_floating(A, owner)
+    A = as_floating(A, owner, "A")
     if A.ndim < 2 or 0 in A.shape[-2:]:
-        raise ValueError(f"{owner} must have shape (..., m, n), none of them 0, got {tuple(A.shape)}")
+        raise ArgumentValueError(owner, "A", f"must have shape (..., m, n), none of them 0, got {tuple(A.shape)}")
     return A, namespace_of(owner, A)
 
 

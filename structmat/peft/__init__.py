@@ -1,11 +1,15 @@
 """CDD as a method of Hugging Face PEFT, used as LoRA is. Needs the extra ``peft``. Importing it registers the method.
 
-- `_register`: what makes "CDD" one of PEFT's methods; the versions it works with
+- `_registration`: what makes "CDD" one of PEFT's methods; the versions it works with
 - `_config`: `CDDConfig`, the settings, as they stand in ``adapter_config.json``
-- `_files`: a look at an adapter's file before a model is touched
-- `_layer`: `CDDTunerLinear`, a layer with its adapters; the mathematics is that of `structmat.torch`
-- `_weighted`, `_model`: `CDDModel`, which puts the layers in and takes them out; mixed batches, weighted sums
-- `_checkpoint`, `_fitted`, `_convert`: adapters fitted to weights tuned otherwise; CDD adapters turned into LoRA ones
+- `_stored_shapes`: a look at an adapter's file before a model is touched
+- `_tuner_layer`: `CDDTunerLinear`, a layer with its adapters; the mathematics is that of `structmat.torch`
+- `_tuner_model`: `CDDModel`, which puts the layers in and takes them out
+- `_mixed_batches`: an adapter for each sample
+- `_weighted_sums`: sums of adapters as one
+- `_fitted_adapter`: `FittedAdapter`, an adapter that was computed, and how well
+- `_from_weights`: adapters fitted to changes of weights, in memory or in folders
+- `_lora`: LoRA adapters turned into CDD ones, and back
 
 >>> import torch
 >>> from peft import get_peft_model
@@ -23,27 +27,28 @@ try:
 except ModuleNotFoundError as error:
     raise ImportError('structmat.peft needs the extra "peft": pip install "structmat[peft]"') from error
 
-from structmat.peft._register import SUPPORTED, register, require_supported
+from structmat.peft._registration import register, require_supported
 
 require_supported()
 
-from structmat.peft._config import CDDConfig  # noqa: E402 - an old peft lacks what these import
-from structmat.peft._convert import from_delta, from_lora, from_pretrained_fit, to_lora  # noqa: E402
-from structmat.peft._fitted import FittedAdapter, LayerFit  # noqa: E402
-from structmat.peft._layer import CDDTunerLinear  # noqa: E402
-from structmat.peft._model import CDDModel  # noqa: E402
+from structmat._checkpoint_fit.table import FittedLayer  # noqa: E402 - an old peft lacks what these import
+from structmat.peft._config import CDDConfig  # noqa: E402
+from structmat.peft._fitted_adapter import FittedAdapter  # noqa: E402
+from structmat.peft._from_weights import from_delta, from_weights  # noqa: E402
+from structmat.peft._lora import from_lora, to_lora  # noqa: E402
+from structmat.peft._tuner_layer import CDDTunerLinear  # noqa: E402
+from structmat.peft._tuner_model import CDDModel  # noqa: E402
 
 register(CDDConfig, CDDModel)
 
 __all__ = [
-    "SUPPORTED",
     "CDDConfig",
     "CDDModel",
     "CDDTunerLinear",
     "FittedAdapter",
-    "LayerFit",
+    "FittedLayer",
     "from_delta",
     "from_lora",
-    "from_pretrained_fit",
+    "from_weights",
     "to_lora",
 ]

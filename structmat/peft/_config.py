@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from peft.config import PeftConfig
-from peft.utils import SAFETENSORS_WEIGHTS_NAME, PeftType
+from peft.utils import PeftType
 from peft.utils.other import get_pattern_key
 
-from structmat._arrays.arrays import positive_index
-from structmat.peft._files import stored_shapes
+from structmat._arrays.checks import integer
+from structmat._arrays.errors import ArgumentValueError
+from structmat.peft._stored_shapes import stored_shapes
 
 __all__ = ["CDDConfig"]
 
@@ -36,9 +37,9 @@ class CDDConfig(PeftConfig):
     n_factors : int, default 3
         Odd and at least 3: the number of diagonals and circulants. A square layer of n features takes
         ``n_factors * n`` parameters.
-    block_size : int, optional
-        Side of the circulants; any, the last blocks are cropped. Default: the smaller of a layer's two features, which
-        is the fastest and takes the fewest parameters.
+    block_size : int or "min", default "min"
+        Side of the circulants; the last blocks are cropped. "min" is the smaller of a layer's two features, which is
+        the fastest and takes the fewest parameters.
     alpha : float, default 1.0
         What the change is multiplied by; not trained. Unlike LoRA's it is not divided by anything. With Adam-like
         optimisers doubling it is much like doubling the learning rate.
@@ -81,12 +82,12 @@ class CDDConfig(PeftConfig):
     >>> from structmat.peft import CDDConfig
     >>> config = CDDConfig(target_modules=["query", "value"], block_size_pattern={"layer.0.value": 64})
     >>> config.n_factors, config.block_size, config.alpha
-    (3, None, 1.0)
+    (3, 'min', 1.0)
     """
 
     n_factors: int = field(default=3, metadata={"help": "Number of diagonals and circulants: odd, at least 3."})
-    block_size: int | None = field(
-        default=None, metadata={"help": "Side of the circulants; default: the smaller of a layer's two features."}
+    block_size: int | Literal["min"] = field(
+        default="min", metadata={"help": "Side of the circulants; 'min' is the smaller of a layer's two features."}
     )
     alpha: float = field(default=1.0, metadata={"help": "What the change is multiplied by; not trained."})
     target_modules: list[str] | str | None = field(
@@ -112,30 +113,31 @@ class CDDConfig(PeftConfig):
     alpha_pattern: dict[str, float] = field(
         default_factory=dict, metadata={"help": "Other values of alpha, by names or regular expressions of modules."}
     )
-    block_size_pattern: dict[str, int] = field(
+    block_size_pattern: dict[str, int | Literal["min"]] = field(
         default_factory=dict, metadata={"help": "Other values of block_size, likewise."}
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.peft_type = PeftType.CDD
-        self.n_factors = positive_index(self.n_factors, "CDDConfig: n_factors")
+        self.n_factors = integer(self.n_factors, "CDDConfig", "n_factors")
         if self.n_factors < 3 or self.n_factors % 2 == 0:
-            raise ValueError(f"CDDConfig: `n_factors` must be odd and at least 3, got {self.n_factors}")
-        if self.block_size is not None:
-            self.block_size = positive_index(self.block_size, "CDDConfig: block_size")
+            raise ArgumentValueError("CDDConfig", "n_factors", f"must be odd and at least 3, got {self.n_factors}")
+        self.block_size = _block_size(self.block_size, "block_size")
         self.alpha = float(self.alpha)
         self.alpha_pattern = {key: float(value) for key, value in (self.alpha_pattern or {}).items()}
         self.block_size_pattern = {
-            key: positive_index(value, f"CDDConfig: block_size_pattern[{key!r}]")
+            key: _block_size(value, f"block_size_pattern[{key!r}]")
             for key, value in (self.block_size_pattern or {}).items()
         }
         if not any(self.init_weights is each or self.init_weights == each for each in STARTS):
-            raise ValueError(
-                f'CDDConfig: `init_weights` must be True, False, "normal" or "gradient", got {self.init_weights!r}'
+            raise ArgumentValueError(
+                "CDDConfig",
+                "init_weights",
+                f'must be True, False, "normal" or "gradient", got {self.init_weights!r}',
             )
         if self.bias not in BIASES:
-            raise ValueError(f"CDDConfig: `bias` must be one of {', '.join(BIASES)}, got {self.bias!r}")
+            raise ArgumentValueError("CDDConfig", "bias", f"must be one of {', '.join(BIASES)}, got {self.bias!r}")
         self._check_targets()
 
     def _check_targets(self) -> None:
@@ -146,16 +148,24 @@ class CDDConfig(PeftConfig):
         if isinstance(self.target_modules, str):
             for name in ("layers_to_transform", "layers_pattern"):
                 if getattr(self, name) is not None:
-                    raise ValueError(f"`{name}` cannot be used when `target_modules` is a str.")
+                    raise ArgumentValueError(
+                        "CDDConfig", None, f"`{name}` cannot be used when `target_modules` is a str."
+                    )
         if self.layers_pattern and self.layers_to_transform is None:
-            raise ValueError("When `layers_pattern` is specified, `layers_to_transform` must also be specified.")
+            raise ArgumentValueError(
+                "CDDConfig",
+                None,
+                "When `layers_pattern` is specified, `layers_to_transform` must also be specified.",
+            )
         for name in ("target_modules", "exclude_modules"):
             value = getattr(self, name)
             if isinstance(value, str) and value != "all-linear":
                 try:
                     re.compile(value)
                 except re.error as error:
-                    raise ValueError(f"CDDConfig: `{name}` {value!r} is no regular expression: {error}") from error
+                    raise ArgumentValueError(
+                        "CDDConfig", name, f"{value!r} is no regular expression: {error}"
+                    ) from error
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as they are saved.
@@ -199,9 +209,8 @@ class CDDConfig(PeftConfig):
             If there is no such file, or the file of weights is broken or foreign.
         """
         config = super().from_pretrained(pretrained_model_name_or_path, subfolder=subfolder, **kwargs)
-        weights = Path(pretrained_model_name_or_path, subfolder or "", SAFETENSORS_WEIGHTS_NAME)
-        if isinstance(config, CDDConfig) and weights.is_file():
-            config._stored = stored_shapes(weights)
+        if isinstance(config, CDDConfig):
+            config._stored = stored_shapes(Path(pretrained_model_name_or_path, subfolder or ""))
         return config
 
     def layer_options(self, path: str) -> dict[str, Any]:
@@ -228,6 +237,10 @@ class CDDConfig(PeftConfig):
         Returns
         -------
         dict or None
-            Shapes of the adapters' vectors by key, if there was a local file.
+            Shapes of the weights by key, if there was a local file.
         """
         return getattr(self, "_stored", None)
+
+
+def _block_size(value: Any, argument: str) -> int | Literal["min"]:
+    return "min" if value == "min" else integer(value, "CDDConfig", argument)

@@ -11,20 +11,22 @@
 from __future__ import annotations
 
 try:
+    from structmat._checkpoint_fit.seeds import unit_rng
     from structmat.studies._checkpoint import CheckpointFit, CheckpointProgress, FittedLayer, fit_checkpoint
-    from structmat.studies._engine import run_units, unit_rng
+    from structmat.studies._engine import run_units
     from structmat.studies._folder import Record, WorkFolder
     from structmat.studies._sweep import (
-        TEMPLATE,
         MatrixSource,
         Study,
         StudyMean,
         StudyRow,
         SweepConfig,
         SweepProgress,
+        example_config,
         load_study,
         read_config,
         report,
+        study_figure,
         sweep,
     )
 except ModuleNotFoundError as error:
@@ -34,7 +36,6 @@ except ModuleNotFoundError as error:
     raise ImportError(text) from error
 
 __all__ = [
-    "TEMPLATE",
     "CheckpointFit",
     "CheckpointProgress",
     "FittedLayer",
@@ -46,11 +47,13 @@ __all__ = [
     "SweepConfig",
     "SweepProgress",
     "WorkFolder",
+    "example_config",
     "fit_checkpoint",
     "load_study",
     "read_config",
     "report",
     "run_units",
+    "study_figure",
     "sweep",
     "unit_rng",
 ]

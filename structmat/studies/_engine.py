@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
 import secrets
 import signal
@@ -11,16 +10,16 @@ import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import numpy as np
 import scipy.linalg  # noqa: F401  # its BLAS must be there when threads are limited
 from threadpoolctl import threadpool_limits
 
 import structmat
+from structmat._arrays.errors import ArgumentValueError
 
 if TYPE_CHECKING:
     from joblib import Parallel
 
-__all__ = ["run_units", "unit_rng"]
+__all__ = ["run_units"]
 
 Payload = TypeVar("Payload")
 Result = TypeVar("Result")
@@ -85,31 +84,12 @@ def run_units(
     """
     for name, number in (("workers", workers), ("threads", threads)):
         if number < 1:
-            raise ValueError(f"run_units: {name} must be at least 1, got {number}")
+            raise ArgumentValueError("run_units", name, f"must be at least 1, got {number}")
     if scheduler is not None:
         return _by_dask(function, units, workers, threads, scheduler)
     if workers == 1 or len(units) < 2:
         return _here(function, units, threads)
     return _by_joblib(function, units, min(workers, len(units)), threads)
-
-
-def unit_rng(seed: int, key: str) -> np.random.Generator:
-    """Return the random numbers of one unit of work: the same wherever and whenever it runs.
-
-    Parameters
-    ----------
-    seed : int
-        Of the whole run.
-    key : str
-        Of the unit.
-
-    Returns
-    -------
-    numpy.random.Generator
-        Independent of that of other keys.
-    """
-    words = np.frombuffer(hashlib.sha256(key.encode()).digest(), "<u4")
-    return np.random.default_rng([seed, *words.tolist()])
 
 
 def _here(

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from filelock import FileLock, Timeout
 
 import structmat
+from structmat._arrays.errors import ArgumentValueError
+from structmat._files.atomic import remove_temporaries, sync_folder
+from structmat._files.safetensors import SafetensorsFile, Tensor, checksum, to_bytes
 from structmat.io import atomic_write
-from structmat.io._atomic import remove_temporaries, sync_folder
-from structmat.io._safetensors import SafetensorsFile, Tensor, checksum, to_bytes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -79,7 +80,7 @@ class WorkFolder:
     >>> with WorkFolder.open(f"{parent.name}/out", {"n_factors": 5}) as folder:
     ...     pass
     Traceback (most recent call last):
-    ValueError: ... was begun with other settings: n_factors 3 there, 5 now; ...
+    structmat.ArgumentValueError: ... was begun with other settings: n_factors 3 there, 5 now; ...
     >>> parent.cleanup()
     """
 
@@ -224,7 +225,8 @@ class WorkFolder:
             If it cannot be written.
         """
         if name not in self._outputs:
-            raise ValueError(f"WorkFolder.write_output: name must be one of {sorted(self._outputs)}, got {name!r}")
+            text = f"must be one of {sorted(self._outputs)}, got {name!r}"
+            raise ArgumentValueError("WorkFolder.write_output", "name", text)
         with atomic_write(self.path / name, force=True) as file:
             file.write(content)
 
@@ -292,10 +294,11 @@ def _check_settings(folder: Path, file: Path, now: dict[str, Any]) -> None:
     if there != now:
         found = [*_differences(there, now)]
         more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
-        raise ValueError(
+        text = (
             f"{folder} was begun with other settings: {', '.join(found[:_SHOWN])}{more}; "
             "choose another folder, or go on with the settings of this one"
         )
+        raise ArgumentValueError("WorkFolder.open", None, text)
 
 
 def _differences(there: Any, now: Any, name: str = "") -> Iterator[str]:

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from structmat._arrays.errors import ArgumentValueError
 from structmat.studies._folder import _SETTINGS, _UNITS, _WORK, Record, _read, _stamp
 
 __all__ = ["read_records"]
@@ -24,7 +25,8 @@ def read_records(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str
     """
     file = Path(path) / _WORK / _SETTINGS
     if not file.is_file():
-        raise ValueError(f"{os.fspath(path)} is no folder of a study: it has no {_WORK}/{_SETTINGS}")
+        text = f"must be the folder of a study, got {os.fspath(path)}, which has no {_WORK}/{_SETTINGS}"
+        raise ArgumentValueError("load_study", "path", text)
     try:
         settings = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from structmat import CDDProduct
+from structmat import ArgumentError, CDDProduct
 from structmat.fit import fit_cdd
 
 W = np.random.default_rng(0).standard_normal((4, 6))
@@ -51,24 +51,27 @@ def test_at_least_one_factor(n_factors):
         (W, {"n_factors": 6}, "n_factors must be odd and at least 3"),
         (W, {"first": "circulant"}, 'first must be "diagonal"'),
         (W, {"first": "circulant", "n_factors": 5}, 'first must be "diagonal"'),
-        (W, {"solver": "lm"}, "solver must be"),
         (SQUARE, {"n_factors": 4, "block_size": 2}, "n_factors must be odd"),
-        (SQUARE, {"block_size": 2, "solver": "lm"}, "solver must be"),
     ],
 )
 def test_what_rectangles_and_several_blocks_do_not_have(matrix, arguments, message):
-    with pytest.raises(ValueError, match=rf"fit_cdd: {message}.* for a W that is not square, or several blocks"):
+    with pytest.raises(ValueError, match=rf"fit_cdd: {message}.* for a product of shape"):
         fit_cdd(matrix, **arguments)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"first": "last"}, r'fit_cdd: first must be one of "diagonal", "circulant", got \'last\''),
+        ({"first": "last"}, r'fit_cdd: first must be "diagonal" or "circulant", got \'last\''),
         ({"solver": "newton"}, r'fit_cdd: solver must be one of "auto", .*, got \'newton\''),
         ({"solver": 3}, r"fit_cdd: solver must be one of .*, got 3"),
-        ({"solver": "sweep", "n_factors": 5}, r'fit_cdd: solver must not be "sweep" but for three factors'),
-        ({"solver": "lm", "weights": np.ones(4)}, r'fit_cdd: solver must not be "lm" with weights'),
+        ({"solver": "sweep"}, r'fit_cdd: solver must be one of "auto", "als", .*, got \'sweep\''),
+        ({"solver": "lm", "input_second_moment": np.ones(4)}, r'solver must not be "lm" with input_second_moment'),
+        ({"solver": "lm", "block_size": 2}, r'fit_cdd: solver must not be "lm" for .* several blocks, with 3 factors'),
+        (
+            {"solver": "als", "block_size": 2, "n_factors": 5},
+            r'fit_cdd: solver must not be "als" for .* several blocks, with 5 factors',
+        ),
         ({"restarts": -1}, r"fit_cdd: restarts must be at least 0, got -1"),
         ({"time_limit": -1}, r"fit_cdd: time_limit must be finite and not negative, got -1"),
         ({"time_limit": np.nan}, r"fit_cdd: time_limit must be finite and not negative, got nan"),
@@ -96,7 +99,7 @@ def test_options_of_any_number_of_factors(arguments, message):
         (
             CDDProduct.from_vectors(np.ones(4), np.ones((2, 2, 2)), np.ones(4), block=True),
             ValueError,
-            r"start must have circulants of a single block",
+            r"start must have blocks of 4, got blocks of 2",
         ),
     ],
 )
@@ -118,8 +121,8 @@ def test_bad_starts(start, error, message):
     ],
 )
 def test_bad_weights(weights, message):
-    with pytest.raises(ValueError, match="fit_cdd: weights " + message):
-        fit_cdd(SQUARE, 5, weights=weights)
+    with pytest.raises(ValueError, match="fit_cdd: input_second_moment " + message):
+        fit_cdd(SQUARE, 5, input_second_moment=weights)
 
 
 @pytest.mark.parametrize(
@@ -129,7 +132,8 @@ def test_bad_weights(weights, message):
         ({"block_size": -2}, ValueError, r"fit_cdd: block_size must be at least 1, got -2"),
         ({"block_size": 7}, ValueError, r"fit_cdd: block_size must be at most .* 6, got 7"),
         ({"block_size": 2.0}, TypeError, r"fit_cdd: block_size must be an integer, got 2\.0"),
-        ({"block_size": "4"}, TypeError, r"fit_cdd: block_size must be an integer, got '4'"),
+        ({"block_size": "4"}, TypeError, r"fit_cdd: block_size must be an integer or \"min\", got '4'"),
+        ({"block_size": None}, TypeError, r"fit_cdd: block_size must be an integer or \"min\", got None"),
         ({"max_iter": 0}, ValueError, r"fit_cdd: max_iter must be at least 1, got 0"),
         ({"max_iter": 1.5}, TypeError, r"fit_cdd: max_iter must be an integer, got 1\.5"),
         ({"tol": -1e-3}, ValueError, r"fit_cdd: tol must be finite and not negative, got -0\.001"),
@@ -152,3 +156,27 @@ def test_integers_and_booleans_are_fitted_in_double_precision(matrix):
     fit = fit_cdd(matrix, rng=0)
     assert fit.operator.dtype == np.float64
     assert np.asarray(fit.operator.to_dense()) == pytest.approx(np.asarray(matrix, dtype=float), abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "argument"),
+    [
+        ({"n_factors": 0}, "n_factors"),
+        ({"block_size": 9}, "block_size"),
+        ({"first": "last"}, "first"),
+        ({"input_second_moment": np.ones(3)}, "input_second_moment"),
+        ({"entry_weights": np.ones((4, 4)), "n_factors": 5}, "entry_weights"),
+        ({"solver": "newton"}, "solver"),
+        ({"start": CDDProduct.from_vectors(*np.ones((3, 5)))}, "start"),
+        ({"restarts": -1}, "restarts"),
+        ({"rng": "seed"}, "rng"),
+        ({"max_iter": 0}, "max_iter"),
+        ({"tol": -1}, "tol"),
+        ({"time_limit": -1}, "time_limit"),
+        ({"callback": 3}, "callback"),
+    ],
+)
+def test_errors_know_their_argument(arguments, argument):
+    with pytest.raises(ArgumentError) as caught:
+        fit_cdd(SQUARE, **arguments)
+    assert (caught.value.owner, caught.value.argument) == ("fit_cdd", argument)

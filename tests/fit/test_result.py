@@ -31,7 +31,7 @@ def test_operator_of_a_rectangle(fit):
     assert fit.n_parameters == 12 + 20 + 2 * 3 * 8
 
 
-@pytest.mark.parametrize(("block_size", "middle"), [(None, Circulant), (9, Circulant), (3, BlockCirculant)])
+@pytest.mark.parametrize(("block_size", "middle"), [("min", Circulant), (9, Circulant), (3, BlockCirculant)])
 def test_operator_of_a_square(block_size, middle):
     fit = fit_cdd(np.random.default_rng(1).standard_normal((9, 9)), block_size=block_size, rng=0)
     assert kinds(fit.operator) == (Diagonal, middle, Diagonal)
@@ -80,7 +80,7 @@ def test_a_result_is_frozen(fit):
         fit.error = 0.0
 
 
-def test_the_callback_sees_every_sweep(W):
+def test_the_callback_sees_every_iteration(W):
     seen = []
     fit = fit_cdd(W, rng=0, max_iter=30, callback=seen.append)
     assert all(isinstance(state, FitProgress) and state.max_iter == 30 for state in seen)

@@ -7,6 +7,9 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from peft import PeftModel, get_peft_model
+
+from structmat.peft import CDDConfig
 
 # PEFT asks the Hub about a name that is no folder, and calls what transformers will drop; neither is ours.
 QUIET = [
@@ -96,3 +99,25 @@ class Causal:
         made = model(name, dtype)
         made.name_or_path = made.config._name_or_path = model_id
         return made
+
+
+def adapted(kind: str, **settings: Any) -> PeftModel:
+    return get_peft_model(model(kind), CDDConfig(**{"target_modules": TARGETS[kind], **settings}))
+
+
+def loss(kind: str, model: Any) -> torch.Tensor:
+    logits = model(**inputs(kind)).logits
+    return logits.float().square().mean() + logits[..., 0].float().sum()
+
+
+def train(kind: str, model: Any, steps: int = 2) -> None:
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.05)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        loss(kind, model).backward()
+        optimizer.step()
+
+
+def logits(kind: str, model: Any) -> torch.Tensor:
+    with torch.no_grad():
+        return model.eval()(**inputs(kind)).logits

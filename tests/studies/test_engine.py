@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from structmat import ArgumentTypeError, ArgumentValueError
+from structmat.cli._errors import CommandError
+from structmat.io import CheckpointError
 from structmat.studies import run_units, unit_rng
 from tests.studies import units
 
@@ -120,3 +124,15 @@ def test_a_missing_dask_is_told(monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(ImportError, match=r"structmat\[distributed\]"):
         list(run_units(units.slow, {"1": "1"}, scheduler="local"))
+
+
+@pytest.mark.parametrize("kind", [ArgumentValueError, ArgumentTypeError])
+def test_errors_of_arguments_come_back_from_workers_as_they_are(kind):
+    argument = "value" if kind is ArgumentValueError else "kind"
+    with pytest.raises(kind) as caught:
+        list(run_units(units.fail, {"a": argument, "b": argument}, workers=2))
+    error = caught.value
+    assert (error.owner, error.argument, error.text) == ("owner", argument, "is wrong")
+    for other in (error, CheckpointError("file: key"), CommandError("--out", "exists", 2)):
+        again = pickle.loads(pickle.dumps(other))
+        assert (type(again), str(again), vars(again)) == (type(other), str(other), vars(other))

@@ -20,12 +20,12 @@ from safetensors.numpy import load_file
 from safetensors.torch import save_file
 
 import structmat as sm
+from structmat._checkpoint_fit.changes import Difference
+from structmat._checkpoint_fit.layers import LayerTask
 from structmat.cli import main
 from structmat.fit import fit_cdd
 from structmat.io import CheckpointError, _checkpoint
 from structmat.studies import fit_checkpoint, unit_rng
-from structmat.studies._checkpoint._changes import Difference
-from structmat.studies._checkpoint._layers import LayerTask
 from tests.studies import checkpoints
 
 ROOT = Path(__file__).parents[2]
@@ -169,9 +169,9 @@ def test_weights_of_the_inputs(tmp_path, whole_moment):
     save_file({"a.b.weight": torch.from_numpy(change)}, tmp_path / "delta.safetensors")
     save_file({"a.b": torch.from_numpy(moment)}, tmp_path / "moments.safetensors")
     fit = fit_checkpoint(
-        tmp_path / "out", delta=tmp_path / "delta.safetensors", weights=tmp_path / "moments.safetensors"
+        tmp_path / "out", delta=tmp_path / "delta.safetensors", input_second_moment=tmp_path / "moments.safetensors"
     )
-    want = fit_cdd(change, weights=moment, rng=unit_rng(0, "a.b"))
+    want = fit_cdd(change, input_second_moment=moment, rng=unit_rng(0, "a.b"))
     (layer,) = fit.layers
     assert layer.error == want.error
     values, vectors = np.linalg.eigh(moment if whole_moment else np.diag(moment))
@@ -179,16 +179,20 @@ def test_weights_of_the_inputs(tmp_path, whole_moment):
     assert layer.svd_error == pytest.approx(np.linalg.norm(singular[layer.svd_rank :]) / np.linalg.norm(singular))
     save_file({"other": torch.from_numpy(moment)}, tmp_path / "moments.safetensors")
     with pytest.raises(CheckpointError, match=r"moments.safetensors has no weight a\.b"):
-        fit_checkpoint(tmp_path / "new", delta=tmp_path / "delta.safetensors", weights=tmp_path / "moments.safetensors")
+        fit_checkpoint(
+            tmp_path / "new", delta=tmp_path / "delta.safetensors", input_second_moment=tmp_path / "moments.safetensors"
+        )
     save_file({"a.b": torch.ones(4)}, tmp_path / "moments.safetensors")
-    with pytest.raises(CheckpointError, match=r"a\.b\.weight: fit_cdd: weights must have shape"):
-        fit_checkpoint(tmp_path / "new", delta=tmp_path / "delta.safetensors", weights=tmp_path / "moments.safetensors")
+    with pytest.raises(CheckpointError, match=r"a\.b\.weight: [a-z_]+: input_second_moment must have shape"):
+        fit_checkpoint(
+            tmp_path / "new", delta=tmp_path / "delta.safetensors", input_second_moment=tmp_path / "moments.safetensors"
+        )
 
 
 def test_more_factors_blocks_and_a_seed_are_passed_on(tmp_path):
     change = np.random.default_rng(0).standard_normal((6, 4)).astype("float32")
     save_file({"p": torch.from_numpy(change)}, tmp_path / "d.safetensors")
-    fit = fit_checkpoint(tmp_path / "out", delta=tmp_path / "d.safetensors", n_factors=5, block_size=2, seed=7)
+    fit = fit_checkpoint(tmp_path / "out", delta=tmp_path / "d.safetensors", n_factors=5, block_size=2, rng=7)
     assert fit.layers[0].error == fit_cdd(change, 5, block_size=2, rng=unit_rng(7, "p")).error
     config = json.loads((fit.folder / "adapter_config.json").read_text())
     assert (config["n_factors"], config["block_size"], config["target_modules"]) == (5, 2, ["p"])
@@ -275,7 +279,7 @@ def test_a_finished_run_is_not_done_again(tmp_path, sources, whole, monkeypatch)
     before, seen = final(out), []
     monkeypatch.setattr(LayerTask, "run", None)
     fit = fit_checkpoint(out, **sources, callback=seen.append)
-    assert [(state.done, state.total, state.share) for state in seen] == [(len(NAMES), len(NAMES), 1.0)]
+    assert [(state.n_done, state.n_units, state.share) for state in seen] == [(len(NAMES), len(NAMES), 1.0)]
     assert final(out) == before
     assert fit.to_dict() == whole.to_dict()
 
@@ -283,8 +287,8 @@ def test_a_finished_run_is_not_done_again(tmp_path, sources, whole, monkeypatch)
 def test_progress_comes_layer_by_layer(tmp_path, sources):
     seen = []
     fit = fit_checkpoint(tmp_path / "out", **sources, targets="attn", callback=seen.append)
-    assert [state.done for state in seen] == [0, 1, 2, 3]
-    assert [state.layer for state in seen] == [None, *(layer.name for layer in fit.layers)]
+    assert [state.n_done for state in seen] == [0, 1, 2, 3]
+    assert [state.name for state in seen] == ["", *(layer.name for layer in fit.layers)]
     assert [state.share for state in seen] == pytest.approx([0, 1 / 3, 2 / 3, 1])
 
 
@@ -309,7 +313,7 @@ def test_a_layer_takes_the_memory_of_little_more_than_two_matrices(tmp_path, mon
     for name, tensor in (("base", base), ("tuned", base + change)):
         save_file({"w": torch.from_numpy(tensor)}, tmp_path / f"{name}.safetensors")
     tuned, before = (_checkpoint.Checkpoint(tmp_path / f"{name}.safetensors").entry("w") for name in ("tuned", "base"))
-    task = LayerTask("w", Difference(tuned, before), False, 3, None, None, 0, None)
+    task = LayerTask("w", Difference(tuned, before))
     task.run()  # what is imported on first use is not the layer's
     tracemalloc.start()
     try:

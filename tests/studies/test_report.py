@@ -113,10 +113,10 @@ def test_figures_show_every_method_layer_and_setting(study):
 def test_figures_of_odd_studies(study, tmp_path):
     only = Study(tuple(row for row in study.rows if row.method == "truncated-svd"), 5)
     assert ratio_figure(only) is None
-    with pytest.raises(ValueError, match='no rows to draw "ratios"'):
-        only.plot("ratios")
+    with pytest.raises(ValueError, match='must have rows to draw "ratios" of'):
+        studies.study_figure(only, "ratios")
     with pytest.raises(ValueError, match="got 'bars'"):
-        only.plot("bars")
+        studies.study_figure(only, "bars")
     assert "10 of 5" not in means_figure(only).get_suptitle()
     exact = sweep(SweepConfig({"one": np.eye(4), "zero": np.zeros((4, 4))}, seeds=[0, 1]), tmp_path / "out")
     assert means_figure(exact).axes[0].get_yscale() == "log"
@@ -183,7 +183,7 @@ def test_options_are_the_configuration(cli):
     assert cli("sweep", "study.toml", "--out", "toml", "--methods", "truncated-svd", "--n-factors", "7")[0] == 0
     assert {(r.method, r.n_factors) for r in load_study("toml").rows} == {("truncated-svd", 7)}
     status, out, _ = cli("sweep", "--example")
-    assert (status, out) == (0, studies.TEMPLATE)
+    assert (status, out) == (0, studies.example_config())
     Path("example.toml").write_text(out)
     assert read_config("example.toml").n_factors == (3, 5, 9)
 
@@ -202,7 +202,8 @@ def test_ctrl_c_says_how_to_go_on(cli, monkeypatch):
         status, out, err = cli("sweep", "study.toml", "--out", "out")
     assert (status, out) == (130, "")
     assert err == (
-        "structmat sweep: 3 results are kept in out; the same command goes on\nstructmat sweep: interrupted\n"
+        "structmat sweep: 3 of 20 results are done and kept in out; the same command goes on\n"
+        "structmat sweep: interrupted\n"
     )
     assert len(load_study("out").rows) == 3
     status, out, _ = cli("report", "out")
@@ -239,7 +240,7 @@ def test_the_log_has_a_line_for_each_result(cli):
         (["sweep", "a.npy", "--out", "out", "--n-factors", "3;5"], 2, "--n-factors: must be integers with commas"),
         (["sweep", "a.npy", "--out", "out", "--n-factors", "0"], 2, "--n-factors: must be at least 1, got 0"),
         (["sweep", "a.npy", "--out", "out", "--block-sizes", "max"], 2, "--block-sizes: must be integers or min"),
-        (["sweep", "a.npy", "--out", "out", "--methods", "svd"], 2, '--methods: must be among "cdd", "truncated-svd"'),
+        (["sweep", "a.npy", "--out", "out", "--methods", "svd"], 2, '--methods: must be one of "cdd", "truncated-svd"'),
         (["sweep", "a.npy", "--out", "out", "--base", "x"], 1, "give either files, or base and tuned"),
         (["sweep", "a.npy", "--out", "out", "--targets", "("], 2, "--targets: must be a regular expression"),
         (["sweep", "study.toml", "--out", "out", "--base", "x"], 2, "--base: the sources stand in study.toml"),
@@ -247,7 +248,7 @@ def test_the_log_has_a_line_for_each_result(cli):
         (["sweep", "none.npy", "--out", "out"], 1, "none.npy: there is no such file"),
         (["sweep", "a.npy", "--out", "a.npy"], 1, "--out: a.npy"),
         (["sweep", "a.npy", "--out", "out", "--workers", "0"], 2, "--workers"),
-        (["report", "."], 1, "FOLDER: . is no folder of a study"),
+        (["report", "."], 1, "FOLDER: must be the folder of a study, got ., which has no"),
         (["report", ".", "--csv", "t.txt"], 2, "--csv: t.txt must end in .csv"),
         (["report", ".", "--html", "a.npy"], 2, "--html: a.npy must end in .html"),
         (["report"], 2, "FOLDER"),

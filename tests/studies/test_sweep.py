@@ -26,11 +26,11 @@ from structmat.studies import (
     StudyRow,
     SweepConfig,
     WorkFolder,
+    example_config,
     load_study,
     read_config,
     sweep,
 )
-from structmat.studies._sweep._config import TEMPLATE
 from structmat.studies._sweep._methods import METHODS, budget
 from structmat.studies._sweep._plan import do_unit, make_plan
 
@@ -93,10 +93,10 @@ def test_weighted_rows_are_those_of_weighted_errors(tmp_path):
     X = RNG.standard_normal((9, 40)) * np.geomspace(1, 0.1, 9)[:, None]
     np.save(tmp_path / "W.npy", LAYERS["c"])
     np.save(tmp_path / "S.npy", X @ X.T)
-    source = MatrixSource(files=[str(tmp_path / "W.npy")], weights=str(tmp_path / "S.npy"))
+    source = MatrixSource(files=[str(tmp_path / "W.npy")], input_second_moment=str(tmp_path / "S.npy"))
     study = sweep(SweepConfig([source], **FAST), tmp_path / "out")
     cdd, svd = study.rows
-    fit = fit_cdd(LAYERS["c"], weights=X @ X.T, rng=0, **FAST)
+    fit = fit_cdd(LAYERS["c"], input_second_moment=X @ X.T, rng=0, **FAST)
     values = np.linalg.svd(LAYERS["c"] @ X, compute_uv=False)
     assert (cdd.method, cdd.error, cdd.weighted) == ("cdd", fit.error, True)
     rank = svd.n_parameters // 15
@@ -111,7 +111,7 @@ def test_what_no_fit_offers_is_told(tmp_path):
     study = sweep(config, tmp_path / "out")
     assert study.complete
     assert sum(study.left_out.values()) + study.n_planned == 3 * 2 * 2 * 2
-    assert study.left_out["block_size 10 is more than the larger side, 9"] == 4
+    assert study.left_out["block_size must be at most the larger side, 9, got 10"] == 4
     assert [row.layer for row in study.rows if row.n_factors == 2] == ["a", "a"]
 
 
@@ -238,7 +238,7 @@ def test_what_fails_is_told_and_tried_again(tmp_path):
     assert not study.complete
     ((key, text),) = study.failed.items()
     assert key.startswith("bad truncated-svd")
-    assert text == "bad must be finite, got NaN or infinity"
+    assert text == "sweep: bad must be finite, got NaN or infinity"
     study = sweep(SweepConfig({"a": LAYERS["a"], "bad": LAYERS["b"]}, methods=["truncated-svd"]), tmp_path / "out")
     assert study.complete
     assert not study.failed
@@ -384,7 +384,7 @@ def test_the_table_is_written_and_read_back(study, tmp_path):
     assert json.loads(json.dumps(study.to_dict(), allow_nan=False))["n_rows"] == len(study.rows)
     with pytest.raises(FileExistsError):
         study.save(tmp_path / "t.csv")
-    with pytest.raises(ValueError, match=r"must end in .csv or .sqlite, got .*txt"):
+    with pytest.raises(ValueError, match=r"must end in .csv or .json or .sqlite, got .*txt"):
         study.save(tmp_path / "t.txt")
     text = repr(study)
     assert text.startswith("Study of 3 layers, complete\n")
@@ -398,11 +398,11 @@ def test_the_table_in_the_folder_is_that_of_the_study(tmp_path):
 
 
 def test_folders_without_a_sweep_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="is no folder of a study"):
+    with pytest.raises(ValueError, match="must be the folder of a study"):
         load_study(tmp_path)
     with WorkFolder.open(tmp_path / "other", {"kind": "another"}):
         pass
-    with pytest.raises(ValueError, match="holds no sweep"):
+    with pytest.raises(ValueError, match="must be the folder of a sweep"):
         load_study(tmp_path / "other")
     assert repr(Study((), 0)).startswith("Study of 0 layers")
 
@@ -412,12 +412,12 @@ def test_folders_without_a_sweep_are_refused(tmp_path):
 
 def test_the_template_is_a_configuration(tmp_path):
     path = tmp_path / "study.toml"
-    path.write_text(TEMPLATE)
+    path.write_text(example_config())
     config = read_config(path, seeds=[4])
     assert config.sources == (MatrixSource(files=[str(tmp_path / "changes/*.npy")]),)
     assert (config.n_factors, config.methods, config.seeds) == ((3, 5, 9), METHODS, (4,))
     # What stands there as a comment is allowed as well.
-    path.write_text("\n".join(line.removeprefix("# ") for line in TEMPLATE.splitlines()[1:]))
+    path.write_text("\n".join(line.removeprefix("# ") for line in example_config().splitlines()[1:]))
     config = read_config(path)
     assert len(config.sources) == 3
     assert config.sources[1].targets == r"attention.*(query|value)\.weight"
@@ -440,7 +440,7 @@ def test_the_template_is_a_configuration(tmp_path):
         ("block_sizes = [2.5]", "block_sizes must be an integer, got 2.5"),
         (
             "methods = ['svd']",
-            'methods must be among "cdd", "truncated-svd", "block-circulant", "sparse-fourier", "mon',
+            'methods must be one of "cdd", "truncated-svd", "block-circulant", "sparse-fourier", "mon',
         ),
         ("seeds = [-1]", "seeds must be at least 0, got -1"),
         ("max_iter = 0", "max_iter must be at least 1, got 0"),

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from structmat import ArgumentTypeError, ArgumentValueError
 from structmat.fit import fit_cdd
 from structmat.studies import WorkFolder, run_units, unit_rng
 
@@ -64,3 +65,8 @@ def run(folder, workers):
 
 if __name__ == "__main__":
     run(sys.argv[1], int(sys.argv[2]))
+
+
+def fail(argument):
+    """Raise the error of an argument."""
+    raise (ArgumentValueError if argument == "value" else ArgumentTypeError)("owner", argument, "is wrong")

@@ -16,7 +16,7 @@ from structmat.torch import CDDAdapter, adapt
 
 VERSION = tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2])
 compiler = pytest.mark.skipif(VERSION < (2, 13), reason="the compiler of torch 2.6 fails on transforms of batches")
-LINEAR = ("lean", "fast")
+MODES = ("recompute", "cache")
 
 
 def dense(factors, rows, cols, alpha=1.0):

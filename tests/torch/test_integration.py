@@ -10,9 +10,9 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from structmat.torch import CDDConv, CDDLinear, adapt
-from tests.torch.common import LINEAR, adapted_mlp, compiler, dense, fill, kept_bytes, quietly
+from tests.torch.common import MODES, adapted_mlp, compiler, dense, fill, kept_bytes, quietly
 
-modes = pytest.mark.parametrize("mode", LINEAR)
+modes = pytest.mark.parametrize("mode", MODES)
 
 
 def gradients(model, y):
@@ -27,7 +27,7 @@ def assert_equal_gradients(got, expected, **tolerances):
 
 class TestMemory:
     @pytest.mark.parametrize("n_factors", [3, 5])
-    def test_a_lean_layer_keeps_its_input_only(self, n_factors):
+    def test_a_recomputing_layer_keeps_its_input_only(self, n_factors):
         layer = fill(CDDLinear.from_linear(nn.Linear(64, 48), n_factors=n_factors))
         x = torch.randn(5, 7, 64, requires_grad=True)
         assert kept_bytes(lambda: layer(x), x, *layer.parameters())[0] == 0
@@ -61,7 +61,7 @@ class TestMemory:
         assert kept_bytes(lambda: stack(x), x, *stack.parameters())[0] == frozen == 12 * x.numel() * 4
 
     def test_fast_layers_keep_spectra(self):
-        layer = fill(CDDLinear.from_linear(nn.Linear(256, 256), mode="fast"))
+        layer = fill(CDDLinear.from_linear(nn.Linear(256, 256), mode="cache"))
         x = torch.randn(64, 256, requires_grad=True)
         times = kept_bytes(lambda: layer(x), x, *layer.parameters())[0] / (x.numel() * 4)
         assert 2 <= times < 2.02
@@ -87,7 +87,7 @@ def test_compiles_to_one_graph(mode, n_factors):
 
 @compiler
 def test_merged_disabled_and_selected_layers_compile_too():
-    from structmat.torch import disable_adapters, merge_adapters, select_adapters, unmerge_adapters
+    from structmat.torch import adapters_per_sample, disable_adapters, merge_adapters, unmerge_adapters
 
     model = adapted_mlp((6, 8, 4), torch.float32)
     x = torch.randn(2, 6)
@@ -101,7 +101,7 @@ def test_merged_disabled_and_selected_layers_compile_too():
         torch.testing.assert_close(compiled(x), model(x))
         with disable_adapters(model):
             torch.testing.assert_close(compiled(x), model(x))
-        with select_adapters(model, ["default", None]):
+        with adapters_per_sample(model, ["default", None]):
             torch.testing.assert_close(compiled(x), model(x))
         torch.testing.assert_close(compiled(x), model(x))
 
@@ -175,7 +175,7 @@ def test_autocast(mode, dtype):
         y, base = layer(x), layer.base(x)
         kept = kept_bytes(lambda: layer.adapters["default"].add_to(base, x), x, *layer.parameters())[0]
     assert y.dtype == dtype
-    assert kept == 0 or mode == "fast"
+    assert kept == 0 or mode == "cache"
     change = x.double() @ dense(layer.adapters["default"].factors, 16, 24).T
     expected = base.double() + change
     assert (y.double() - expected).abs().max() <= torch.finfo(dtype).eps * expected.abs().max()

@@ -134,11 +134,11 @@ def test_whole_models(quantised):
     assert not model[2].is_merged
 
 
-def test_from_delta_over_a_quantised_base(quantised):
+def test_from_weights_over_a_quantised_base(quantised):
     base, _ = quantised
     layer = CDDLinear.from_linear(base)
     tuned = layer.dense_weight() + torch.randn(32, 1) * torch.randn(1, 48)
-    layer = CDDLinear.from_delta(base, tuned)
+    layer = CDDLinear.from_weights(base, tuned)
     torch.testing.assert_close(layer.to_linear().weight.detach(), tuned, atol=1e-3, rtol=1e-3)
 
 

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import nn
 
 from structmat.torch import adapt, adapter_state_dict, load_adapter, param_groups, save_adapter
-from structmat.torch._layers.adapter import CDDAdapter
+from structmat.torch._change.cdd_adapter import CDDAdapter
 
 STEPS = 4
 
@@ -74,7 +74,7 @@ def fsdp(rank, folder):
     assert all(torch.equal(v, trained[k]) for k, v in adapter_state_dict(plain).items())
     for module in plain.modules():
         if isinstance(module, CDDAdapter):
-            module.reset_parameters("normal", generator=torch.Generator().manual_seed(1))
+            module.reset_parameters("normal", rng=1)
     other = {key: value.clone() for key, value in adapter_state_dict(plain).items()}
     load_adapter(model, other)
     assert all(torch.equal(v, other[k]) for k, v in adapter_state_dict(model).items())

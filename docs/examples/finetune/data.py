@@ -116,17 +116,17 @@ def _read(name: str, task: Task, folder: Path, file: str) -> tuple[list[str], li
     return list(sentences), list(labels)
 
 
-def batches(rows: Rows, size: int, generator: torch.Generator | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+def batches(rows: Rows, size: int, rng: torch.Generator | None = None) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield padded token numbers and the places of their rows.
 
-    Sentences of like length share a batch, so that few tokens are padding. With a generator the order is random: rows
+    Sentences of like length share a batch, so that few tokens are padding. With `rng` the order is random: rows
     are drawn into groups of 16 batches, sorted by length in each group, and all batches are shuffled in the end.
     """
     lengths = torch.tensor([len(row) for row in rows.tokens])
-    order = torch.arange(len(rows)) if generator is None else torch.randperm(len(rows), generator=generator)
-    groups = [order] if generator is None else order.split(16 * size)
+    order = torch.arange(len(rows)) if rng is None else torch.randperm(len(rows), generator=rng)
+    groups = [order] if rng is None else order.split(16 * size)
     chosen = [batch for group in groups for batch in group[lengths[group].argsort(stable=True)].split(size)]
-    if generator is not None:
-        chosen = [chosen[i] for i in torch.randperm(len(chosen), generator=generator)]
+    if rng is not None:
+        chosen = [chosen[i] for i in torch.randperm(len(chosen), generator=rng)]
     for index in chosen:
         yield rows.padded(index), index

@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from structmat.fit._exact.closed_forms import Form
-from structmat.fit._many_factors.chain import Chain
-from structmat.fit._many_factors.equalisation import level
-from structmat.fit._many_factors.levenberg_marquardt import State, iterate
+from structmat.fit._many_factors.descent import State
+from structmat.fit._many_factors.diagonal_forms import DiagonalForms
+from structmat.fit._many_factors.equalisation import equalise
+from structmat.fit._many_factors.levenberg_marquardt import steps
 from structmat.fit._result import FitProgress
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Found", "search"]
+__all__ = ["Factorisation", "search"]
 
 # The search for matrices of full rank begins at the counting bound up to a side where an iteration takes well below a
 # second. For larger ones it begins this share of the rest of the side higher, where far fewer iterations do.
@@ -29,10 +30,10 @@ _CHEAP_SIDE, _HIGHER = 40, 0.3
 # 10 n iterations, from three factors above it on a third of that.
 _ITERATIONS, _ITERATIONS_PER_SIDE = 150, 12
 
-# Matrices with singular values below this share of the largest one need the way in that levels them, which takes up to
-# as many iterations again; without, those of a condition of 1e8 end near 1e-7. It asks for as many factors as a generic
-# matrix needs.
-_LEVEL = 1e-6
+# Matrices with singular values below this share of the largest one need the way in that equalises them, which takes up
+# to as many iterations again; without, those of a condition of 1e8 end near 1e-7. It asks for as many factors as a
+# generic matrix needs.
+_EQUALISED = 1e-6
 
 # A run that has not halved its error within this number of iterations, again with a multiple of the side, is given up.
 _PATIENCE, _PATIENCE_PER_SIDE = 60, 4
@@ -49,7 +50,7 @@ _RESTARTS, _LENGTHS = 6, 9
 _AIM, _LAST_STEPS = 1e-2, 3
 
 
-class Found(NamedTuple):
+class Factorisation(NamedTuple):
     """A product and how it was found."""
 
     form: Form
@@ -62,16 +63,16 @@ class Found(NamedTuple):
 def search(
     W: NDArray[Any],
     n_factors: int | None,
-    tol: float,
+    target_error: float,
     rng: np.random.Generator,
     *,
     deadline: float,
     callback: Callable[[FitProgress], object] | None,
-) -> Found:
+) -> Factorisation:
     """Levenberg-Marquardt from one random start after the other, each with one more factor if their number is free."""
     n = len(W)
     s = np.linalg.svd(W, compute_uv=False)
-    name, lengths = _generic_form(W, s, tol)
+    name, lengths = _generic_form(W, s, target_error)
     if n_factors is not None:
         lengths = [n_factors] * _RESTARTS if deadline == math.inf else repeat(n_factors)
     per_phase = _ITERATIONS + _ITERATIONS_PER_SIDE * n
@@ -81,9 +82,9 @@ def search(
         for length in lengths:
             runs += 1
             history: list[float] = []
-            levelling = bool(s[-1] < _LEVEL * s[0] and length > n)
-            most, before = per_phase * (1 + levelling), 0
-            for state, preparing in _descent(W, _random_chain(W, length, rng), per_phase * levelling):
+            equalising = bool(s[-1] < _EQUALISED * s[0] and length > n)
+            most, before = per_phase * (1 + equalising), 0
+            for state, preparing in _descent(W, _random_chain(W, length, rng), per_phase * equalising):
                 if state.error < best_history[-1]:
                     best, best_history = state.chain, history
                 history.append(min([state.error, *history[-1:]]))
@@ -91,12 +92,12 @@ def search(
                     callback(FitProgress(name, len(history) - 1, most, history[-1]))
                 before += preparing
                 if (
-                    (not preparing and (state.stationary or _ended(history[before:], state.chain, tol)))
+                    (not preparing and (state.stationary or _ended(history[before:], state.chain, target_error)))
                     or len(history) > most
                     or time.monotonic() >= deadline
                 ):
                     break
-            if best_history[-1] <= tol:
+            if best_history[-1] <= target_error:
                 reason = "it met the tolerance"
                 break
             if time.monotonic() >= deadline:
@@ -105,23 +106,25 @@ def search(
     except KeyboardInterrupt:
         reason, stopped = "an interrupt ended the search", "interrupted"
     message = f"{len(best.x)} complex factors, start {runs}: {reason}"
-    return Found(Form(name, "diagonal", best.to_vectors()), best_history, "levenberg-marquardt", message, stopped)
+    return Factorisation(
+        Form(name, "diagonal", best.to_vectors()), best_history, "levenberg-marquardt", message, stopped
+    )
 
 
-def _descent(W: NDArray[Any], chain: Chain, levelling: int) -> Iterator[tuple[State, bool]]:
-    """One iteration after the other, at most so many of them `levelling`, and whether it was one of these."""
-    for state in islice(level(W, chain), levelling):
+def _descent(W: NDArray[Any], chain: DiagonalForms, equalising: int) -> Iterator[tuple[State, bool]]:
+    """One iteration after the other, at most so many of them `equalising`, and whether it was one of these."""
+    for state in islice(equalise(W, chain), equalising):
         chain = state.chain
         yield state, True
-    for state in iterate(W, chain):
+    for state in steps(W, chain):
         yield state, False
 
 
-def _generic_form(W: NDArray[Any], s: NDArray[Any], tol: float) -> tuple[str, Iterable[int]]:
+def _generic_form(W: NDArray[Any], s: NDArray[Any], target_error: float) -> tuple[str, Iterable[int]]:
     """What `W` with the singular values `s` is called, and numbers of factors for one start after the other."""
     n = len(W)
     left = np.sqrt(np.cumsum(s[::-1] ** 2))[::-1]
-    rank = int(np.count_nonzero(left > _AIM * tol * left[0]))
+    rank = int(np.count_nonzero(left > _AIM * target_error * left[0]))
     if 2 * rank < n:
         # The counting bound, where a second start is worth while, up to the bound that is proven.
         return f"rank {rank}", [2 * rank + 1, *range(2 * rank + 1, 4 * rank + 2)]
@@ -130,9 +133,9 @@ def _generic_form(W: NDArray[Any], s: NDArray[Any], tol: float) -> tuple[str, It
     return name, range(least, least + _LENGTHS)
 
 
-def _ended(history: list[float], chain: Chain, tol: float) -> bool:
+def _ended(history: list[float], chain: DiagonalForms, target_error: float) -> bool:
     """Whether a run has what it came for, or makes too little progress to get there."""
-    if history[-1] <= _AIM * tol or (len(history) > _LAST_STEPS and history[-1 - _LAST_STEPS] <= tol):
+    if history[-1] <= _AIM * target_error or (len(history) > _LAST_STEPS and history[-1 - _LAST_STEPS] <= target_error):
         return True
     length, n = chain.x.shape
     patience, share = _PATIENCE + _PATIENCE_PER_SIDE * n, 0.5
@@ -141,11 +144,11 @@ def _ended(history: list[float], chain: Chain, tol: float) -> bool:
     return len(history) > patience and history[-1] > (1.0 - share) * history[-1 - patience]
 
 
-def _random_chain(W: NDArray[Any], length: int, rng: np.random.Generator) -> Chain:
+def _random_chain(W: NDArray[Any], length: int, rng: np.random.Generator) -> DiagonalForms:
     """Factors of random phases; one of them has the singular values of `W` for moduli, so that the product has them.
 
     That brings matrices of low rank within a few iterations, and costs others nothing.
     """
     x = np.exp(2j * np.pi * rng.random((length, len(W))))
     x[length // 2] *= np.linalg.svd(W, compute_uv=False)
-    return Chain(x, "diagonal", real=False)
+    return DiagonalForms(x, "diagonal", real=False)

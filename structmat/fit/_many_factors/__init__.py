@@ -1,1 +1,16 @@
-"""Fits of any number of factors."""
+"""Fits of any number of factors: a search from many starts.
+
+A solver that takes the matrix itself is a file that makes `descent.Steps`, and a line in `MATRIX_SOLVERS` of `solvers`.
+
+- `problem`: the matrix scaled, its closed forms, the answer scaled back
+- `search`: starts, exploration, polish, growth from fewer factors
+- `starts`: random orthogonal factors, and the weighted matrix of rank one
+- `adam`, `lbfgs`: exploration and polish, first order
+- `objective`, `spectra`: the error and its gradient by transforms
+- `parameters`: all vectors of a product, scaled, in one flat vector
+- `equalisation`: a way in to matrices of widely spread singular values
+- `solvers`: the list of solvers on the matrix
+- `levenberg_marquardt`, `als`: joint steps on all factors, and one factor after the other
+- `descent`: what these two share
+- `diagonal_forms`: a square product by its diagonal forms, its products and derivatives
+"""

@@ -1,15 +1,15 @@
 """Alternating least squares over the factors of a square chain, with products carried from factor to factor.
 
 With ``P = A_k diag(x_k) B_k`` the best `x_k` for the other factors solves a linear system with the normal matrix
-``(A_k^H A_k) * conj(B_k B_k^H)``. A sweep goes along the chain and back. The Gram matrices and ``W^H A_k`` of the next
-factor follow from those of this one by scalings and transforms, so a step costs one Cholesky factor and
+``(A_k^H A_k) * conj(B_k B_k^H)``. An iteration goes along the chain and back. The Gram matrices and ``W^H A_k`` of the
+next factor follow from those of this one by scalings and transforms, so a step costs one Cholesky factor and
 O(n^2 log n), never a matrix product.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -17,90 +17,40 @@ import numpy as np
 import scipy  # its `linalg` is imported on first use
 from numpy.typing import NDArray
 
-from structmat.fit._many_factors.chain import Chain, First
-from structmat.fit._three_factors.vectors import scale_by_power_of_two
+from structmat.fit._many_factors.descent import State
+from structmat.fit._many_factors.diagonal_forms import DiagonalForms
 
-__all__ = ["alternating_least_squares", "best_factors"]
-
-_ROUNDING = float(np.finfo(np.float64).eps)
+__all__ = ["best_factors", "steps"]
 
 # Relative to the mean diagonal entry, so that there is always a Cholesky factor; steps are repeated to undo its effect.
 _RIDGE, _REPEATS = 1e-13, 2
 
 
-def alternating_least_squares(
-    W: NDArray[Any],
-    vectors: Sequence[NDArray[Any]],
-    first: First,
-    *,
-    max_iter: int,
-    tol: float,
-    deadline: float | None = None,
-    report: Callable[[int, float], object] | None = None,
-) -> tuple[list[NDArray[Any]], list[float], bool]:
-    """Lower the error of a square chain by solving for one factor after the other.
+def steps(W: NDArray[Any], chain: DiagonalForms, deadline: float | None = None) -> Iterator[State]:
+    """The start and then one iteration after the other, along the chain and back; the error never rises.
 
-    Parameters
-    ----------
-    W : (n, n) ndarray
-        Finite float64 or complex128 entries.
-    vectors : sequence of (n,) ndarray
-        Alternately diagonals and first columns of circulants, in the order of the matrix product; real if `W` is.
-    first : {"diagonal", "circulant"}
-        The kind of the first factor.
-    max_iter : int
-        The most sweeps along the chain and back.
-    tol : float
-        Converged when a sweep lowers the error by no more than `tol` times itself.
-    deadline : float, optional
-        Value of ``time.monotonic()`` after which at most one factor is solved for.
-    report : callable, optional
-        Called as ``report(sweep, error)`` after every sweep.
-
-    Returns
-    -------
-    vectors : list of (n,) ndarray
-        The best factors, of equal norm in their diagonal forms.
-    history : list of float
-        Relative error of the start and after every sweep; never rises.
-    converged : bool
-        Whether `tol` was met.
+    The deadline, a value of ``time.monotonic()``, cuts an iteration short.
     """
-    exponent = int(np.frexp(np.abs(W).max())[1])
-    real = not (np.iscomplexobj(W) or any(np.iscomplexobj(v) for v in vectors))
-    W = scale_by_power_of_two(W, -exponent)
-    begun = [scale_by_power_of_two(vectors[0], -exponent), *vectors[1:]]
-    chain = Chain.from_vectors(begun, first, real=real).balanced()
     size = float(np.linalg.norm(W)) or 1.0
-    history = [float(np.linalg.norm(W - chain.dense())) / size]
-    converged = history[0] <= _ROUNDING
-    late = False
-    while not (converged or late) and len(history) <= max_iter:
-        candidate, late = _swept(W, chain, deadline)
-        error = float(np.linalg.norm(W - candidate.dense())) / size
-        if error < history[-1]:
-            chain = candidate.balanced()
+    chain = chain.balanced()
+    error = float(np.linalg.norm(W - chain.dense())) / size
+    yield State(chain, error, stationary=False)
+    while True:
+        candidate, late = chain, False
+        for candidate in best_factors(W, chain):  # noqa: B007  # the last one counts
+            late = deadline is not None and time.monotonic() >= deadline
+            if late:
+                break
+        lower = float(np.linalg.norm(W - candidate.dense())) / size
         # Only rounding can raise the error.
-        converged = not late and (error >= history[-1] * (1.0 - tol) or error <= _ROUNDING)
-        history.append(min(error, history[-1]))
-        if report is not None:
-            report(len(history) - 1, history[-1])
-    shares = np.diff(np.arange(len(vectors) + 1) * exponent // len(vectors))
-    fitted = [scale_by_power_of_two(v, s) for v, s in zip(chain.to_vectors(), shares.tolist(), strict=True)]
-    return fitted, history, converged
+        stationary = not late and lower >= error
+        if lower < error:
+            chain, error = candidate.balanced(), lower
+        yield State(chain, error, stationary)
 
 
-def _swept(W: NDArray[Any], chain: Chain, deadline: float | None) -> tuple[Chain, bool]:
-    """Return the chain after a sweep, and whether the deadline has cut it short."""
-    for step in best_factors(W, chain):
-        chain = step
-        if deadline is not None and time.monotonic() >= deadline:
-            return chain, True
-    return chain, False
-
-
-def best_factors(W: NDArray[Any], chain: Chain) -> Iterator[Chain]:
-    """Yield the chain after every step of a sweep along it and back, each the best for one factor.
+def best_factors(W: NDArray[Any], chain: DiagonalForms) -> Iterator[DiagonalForms]:
+    """Yield the chain after every step of an iteration along it and back, each the best for one factor.
 
     In order these are factors 0, 1, ..., F - 1, F - 2, ..., 1, 0.
     """
@@ -125,13 +75,13 @@ def best_factors(W: NDArray[Any], chain: Chain) -> Iterator[Chain]:
         yield replace(chain, x=x.copy())
 
 
-def _right_gram(chain: Chain, k: int, x: NDArray[Any], gram: NDArray[Any]) -> NDArray[Any]:
+def _right_gram(chain: DiagonalForms, k: int, x: NDArray[Any], gram: NDArray[Any]) -> NDArray[Any]:
     """``B_k B_k^H`` from that of the next factor, whose diagonal form is `x`."""
     half = chain.change(k, x[:, None] * gram * x.conj(), axis=-2)
     return chain.change(k, half.conj().T, axis=-2)
 
 
-def _left_gram(chain: Chain, k: int, x: NDArray[Any], gram: NDArray[Any]) -> NDArray[Any]:
+def _left_gram(chain: DiagonalForms, k: int, x: NDArray[Any], gram: NDArray[Any]) -> NDArray[Any]:
     """``A_(k+1)^H A_(k+1)`` from that of factor `k`, whose diagonal form is `x`."""
     half = chain.change(k, x.conj()[:, None] * gram * x, axis=-1)
     return chain.change(k, half.conj().T, axis=-1)
@@ -142,7 +92,7 @@ def _right_hand_side(moment: NDArray[Any], B: NDArray[Any]) -> NDArray[Any]:
     return np.einsum("ji,ij->i", moment, B).conj()
 
 
-def _best(chain: Chain, k: int, x: NDArray[Any], G: NDArray[Any], g: NDArray[Any]) -> NDArray[Any]:
+def _best(chain: DiagonalForms, k: int, x: NDArray[Any], G: NDArray[Any], g: NDArray[Any]) -> NDArray[Any]:
     """The diagonal form with ``G x = g``; of a real factor, if the chain is real."""
     circulant = chain.is_circulant(k)
     if chain.real and circulant:

@@ -14,15 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from structmat.fit._many_factors.chain import Chain
-from structmat.fit._many_factors.levenberg_marquardt import State, iterate
+from structmat.fit._many_factors.descent import State
+from structmat.fit._many_factors.diagonal_forms import DiagonalForms
+from structmat.fit._many_factors.levenberg_marquardt import steps
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["level"]
+__all__ = ["equalise"]
 
-# Relative to the largest singular value, the last t, and by how much it goes down once the levelled error is no larger
+# Relative to the largest singular value, the last t, and by how much it goes down once the equalised error is no larger
 # than this. Below the last one the error of the matrix itself has few digits to go.
 _LAST, _RATIO, _FOLLOWED, _ARRIVED = 1e-8, 0.3, 0.1, 1e-4
 
@@ -31,7 +32,7 @@ _DAMPING = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
-class _Levelled(Chain):
+class _Equalised(DiagonalForms):
     """A chain between two fixed matrices."""
 
     left: NDArray[Any]
@@ -44,7 +45,7 @@ class _Levelled(Chain):
         return super()._closing(M) @ self.right
 
 
-def level(W: NDArray[Any], chain: Chain) -> Iterator[State]:
+def equalise(W: NDArray[Any], chain: DiagonalForms) -> Iterator[State]:
     """Iterate until the chain has singular values of all sizes roughly; the error, that of `W` itself, may rise."""
     U, s, Vh = np.linalg.svd(W)
     size, t = float(np.linalg.norm(W)), float(s[0])
@@ -54,9 +55,9 @@ def level(W: NDArray[Any], chain: Chain) -> Iterator[State]:
         target = left @ W @ right
         scale = float(np.linalg.norm(target)) / np.sqrt(len(W))
         last = t <= _LAST * s[0]
-        levelled = _Levelled(chain.x, chain.first, chain.real, left, right)
-        for state in iterate(target, levelled, _DAMPING):
-            chain = Chain(state.chain.x, chain.first, chain.real)
+        equalised = _Equalised(chain.x, chain.first, chain.real, left, right)
+        for state in steps(target, equalised, damping=_DAMPING):
+            chain = DiagonalForms(state.chain.x, chain.first, chain.real)
             yield State(chain, float(np.linalg.norm(W - chain.dense())) / size, state.stationary)
             if state.stationary:
                 return

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from structmat.fit._many_factors.parameters import balanced
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -40,7 +42,7 @@ def polish(
 
     recent: deque[float] = deque(maxlen=_WINDOW + 1)
     converged = False
-    begun = objective.layout.balanced(parameters.astype(objective.dtype))
+    begun = balanced(objective.layout, parameters.astype(objective.dtype))
 
     def parameters_of(x: NDArray[np.float64]) -> NDArray[Any]:
         return x.astype(begun.real.dtype).view(begun.dtype).reshape(begun.shape)

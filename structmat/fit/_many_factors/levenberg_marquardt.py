@@ -13,18 +13,17 @@ References
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import scipy  # its `linalg` is imported on first use
 from numpy.typing import NDArray
 
-from structmat.fit._many_factors.chain import Chain, First
-from structmat.fit._three_factors.vectors import scale_by_power_of_two
+from structmat.fit._many_factors.descent import State
+from structmat.fit._many_factors.diagonal_forms import DiagonalForms
 
-__all__ = ["State", "iterate", "levenberg_marquardt", "normal_equations", "right_hand_side"]
+__all__ = ["normal_equations", "right_hand_side", "steps"]
 
 # Damping relative to the largest diagonal entry of the normal matrix.
 _DAMPING, _LEAST_DAMPING, _MOST_DAMPING = 1.0, 1e-14, 1e8
@@ -35,80 +34,11 @@ _MOST_CURVATURE = 0.75
 # Above this damping single precision serves; its Cholesky factor costs half.
 _SINGLE_DAMPING = 1e-4
 
-_ROUNDING = float(np.finfo(np.float64).eps)
 
-
-class State(NamedTuple):
-    """What an iteration leaves."""
-
-    chain: Chain
-    error: float
-    """Relative Frobenius error."""
-    stationary: bool
-    """Whether no step lowers the error any more."""
-
-
-def levenberg_marquardt(
-    W: NDArray[Any],
-    vectors: Sequence[NDArray[Any]],
-    first: First,
-    *,
-    max_iter: int,
-    tol: float,
-    deadline: float | None = None,
-    report: Callable[[int, float], object] | None = None,
-) -> tuple[list[NDArray[Any]], list[float], bool]:
-    """Lower the error of a square chain by moving all factors together.
-
-    Parameters
-    ----------
-    W : (n, n) ndarray
-        Finite float64 or complex128 entries.
-    vectors : sequence of (n,) ndarray
-        Alternately diagonals and first columns of circulants, in the order of the matrix product; real if `W` is.
-    first : {"diagonal", "circulant"}
-        The kind of the first factor.
-    max_iter : int
-        The most iterations: factorisations of the normal matrix.
-    tol : float
-        Converged when an iteration lowers the error by no more than `tol` times itself.
-    deadline : float, optional
-        Value of ``time.monotonic()`` after which no iteration begins.
-    report : callable, optional
-        Called as ``report(iteration, error)`` after every iteration.
-
-    Returns
-    -------
-    vectors : list of (n,) ndarray
-        The best factors, of equal norm in their diagonal forms.
-    history : list of float
-        Relative error of the start and after every iteration; never rises.
-    converged : bool
-        Whether `tol` was met, or no step lowers the error any more.
-    """
-    exponent = int(np.frexp(np.abs(W).max())[1])
-    real = not (np.iscomplexobj(W) or any(np.iscomplexobj(v) for v in vectors))
-    begun = [scale_by_power_of_two(vectors[0], -exponent), *vectors[1:]]
-    history: list[float] = []
-    converged = False
-    for state in iterate(scale_by_power_of_two(W, -exponent), Chain.from_vectors(begun, first, real=real)):
-        if history:
-            lowered = history[-1] - state.error
-            converged = state.stationary or 0.0 < lowered <= tol * state.error
-        history.append(state.error)
-        iteration = len(history) - 1
-        if report is not None and iteration:
-            report(iteration, state.error)
-        converged = converged or state.error <= _ROUNDING
-        if converged or iteration >= max_iter or (deadline is not None and time.monotonic() >= deadline):
-            break
-    shares = np.diff(np.arange(len(vectors) + 1) * exponent // len(vectors))
-    fitted = [scale_by_power_of_two(v, s) for v, s in zip(state.chain.to_vectors(), shares.tolist(), strict=True)]
-    return fitted, history, converged
-
-
-def iterate(W: NDArray[Any], chain: Chain, damping: float = _DAMPING) -> Iterator[State]:
-    """The start and then one iteration after the other, without end; the error never rises."""
+def steps(
+    W: NDArray[Any], chain: DiagonalForms, _deadline: float | None = None, damping: float = _DAMPING
+) -> Iterator[State]:
+    """The start and then one iteration after the other: factorisations of the normal matrix; the error never rises."""
     size = float(np.linalg.norm(W)) or 1.0
     chain = chain.balanced()
     residual = W - chain.dense()
@@ -137,7 +67,7 @@ def iterate(W: NDArray[Any], chain: Chain, damping: float = _DAMPING) -> Iterato
 
 
 def _step(
-    chain: Chain, G: NDArray[Any], g: NDArray[Any], damping: float
+    chain: DiagonalForms, G: NDArray[Any], g: NDArray[Any], damping: float
 ) -> tuple[NDArray[np.complex128], float] | None:
     """The damped step, and by how much it lowers the squared norm of a linear residual; None without a factor."""
     top = float(G.diagonal().real.max())
@@ -168,12 +98,12 @@ def _step(
     return direction, predicted
 
 
-def normal_equations(chain: Chain) -> NDArray[Any]:
+def normal_equations(chain: DiagonalForms) -> NDArray[Any]:
     """The lower triangle of ``J^H J`` by blocks, `J` the derivative of the product by the unknowns.
 
-    Unknowns of a complex chain are the entries of `Chain.x` in order. Those of a real chain are real: the entries of
-    all diagonals, then the first columns of all circulants times ``sqrt(n)``, which are the unitary transforms of their
-    spectra.
+    Unknowns of a complex chain are the entries of `DiagonalForms.x` in order. Those of a real chain are real: the
+    entries of all diagonals, then the first columns of all circulants times ``sqrt(n)``, which are the unitary
+    transforms of their spectra.
     """
     A, B = chain.lefts, chain.rights
     if not chain.real:
@@ -213,7 +143,7 @@ def _wide(A: NDArray[Any]) -> NDArray[Any]:
     return A.transpose(1, 0, 2).reshape(A.shape[1], -1)
 
 
-def right_hand_side(chain: Chain, residual: NDArray[Any]) -> NDArray[Any]:
+def right_hand_side(chain: DiagonalForms, residual: NDArray[Any]) -> NDArray[Any]:
     """``J^H residual``, in the unknowns of `normal_equations`: minus the gradient of half the squared residual norm."""
     A, B = chain.lefts, chain.rights
     g = np.einsum("kim,kim->km", A.conj(), residual @ B.conj().transpose(0, 2, 1))
@@ -223,8 +153,8 @@ def right_hand_side(chain: Chain, residual: NDArray[Any]) -> NDArray[Any]:
     return np.concatenate((g[chain.diagonals].real.reshape(-1), c.real.reshape(-1)))
 
 
-def _as_diagonal_forms(chain: Chain, unknowns: NDArray[Any]) -> NDArray[np.complex128]:
-    """Unknowns of `normal_equations`, laid out like `Chain.x`."""
+def _as_diagonal_forms(chain: DiagonalForms, unknowns: NDArray[Any]) -> NDArray[np.complex128]:
+    """Unknowns of `normal_equations`, laid out like `DiagonalForms.x`."""
     if not chain.real:
         return unknowns.reshape(chain.x.shape)
     x = np.empty_like(chain.x)

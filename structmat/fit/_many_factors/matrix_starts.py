@@ -7,15 +7,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from structmat.fit._many_factors.block_objective import BlockLayout
 from structmat.fit._many_factors.peeling import peeled
-from structmat.fit._many_factors.rank_two import low_rank_chain, low_rank_grid, truncated
+from structmat.fit._many_factors.rank_two import low_rank_product, truncated
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from structmat.fit._control import Control
-    from structmat.fit._many_factors.objective import First, Layout
+    from structmat.operators import CDDLayout, FactorKind
 
 # Inverses and sweeps of larger matrices take minutes; with fewer entries to a factor its phases are not to be seen.
 _PEELED_SIDE, _ENTRIES_PER_FACTOR = 512, 2
@@ -29,40 +28,38 @@ class Sought(NamedTuple):
     target: NDArray[Any]
     """The matrix, or its product with the inputs."""
     inputs: NDArray[Any] | None
-    layout: Layout
+    layout: CDDLayout
 
 
-MatrixStart: TypeAlias = "Callable[[Sought, np.random.Generator, Control], Iterable[tuple[First, Any]]]"
+MatrixStart: TypeAlias = "Callable[[Sought, np.random.Generator, Control], Iterable[tuple[FactorKind, Any]]]"
 """``start(sought, rng, control)``: kinds of the first factors and vectors of chains that `extended` makes chains of the
 layout, none where the start has nothing to offer."""
 
 
-def _low_rank(sought: Sought, rng: np.random.Generator, _control: Control) -> Iterable[tuple[First, Any]]:
+def _low_rank(sought: Sought, rng: np.random.Generator, _control: Control) -> Iterable[tuple[FactorKind, Any]]:
     """The truncated SVD of rank two, or of as many terms as the smaller side has blocks."""
     layout, inputs = sought.layout, sought.inputs
     if layout.n_factors - (layout.first == "circulant") < 5:
         return
-    if isinstance(layout, BlockLayout):
-        blocks = -(-min(layout.shape) // layout.block_size)
-        if blocks > 1 or layout.block_size > 1:
-            pair = truncated(sought.target, max(2, blocks), rng, inputs)
-            yield "diagonal", low_rank_grid(*pair, layout.block_size)
-    elif layout.n > 1:
-        yield "diagonal", low_rank_chain(*truncated(sought.target, 2, rng, inputs))
+    blocks = -(-min(layout.shape) // layout.block_size)
+    if blocks > 1 or layout.block_size > 1:
+        pair = truncated(sought.target, max(2, blocks), rng, inputs)
+        yield "diagonal", low_rank_product(*pair, layout.block_size)
 
 
-def _peeling(sought: Sought, rng: np.random.Generator, control: Control) -> Iterable[tuple[First, Any]]:
+def _peeling(sought: Sought, rng: np.random.Generator, control: Control) -> Iterable[tuple[FactorKind, Any]]:
     """The planted product of which a square matrix without inputs consists, with or without noise."""
     layout, target = sought.layout, sought.target
-    small = layout.n <= _PEELED_SIDE and 3 <= layout.n_factors <= layout.n // _ENTRIES_PER_FACTOR
+    n = len(target)
+    small = n <= _PEELED_SIDE and 3 <= layout.n_factors <= n // _ENTRIES_PER_FACTOR
     # Three factors that begin with a diagonal are found by sweeps.
     known = layout.n_factors == 3 and layout.first == "diagonal"
-    if isinstance(layout, BlockLayout) or sought.inputs is not None or known or not small:
+    if not layout.is_single_block or sought.inputs is not None or known or not small:
         return
     double = target.astype(np.result_type(target.dtype, np.float64))
     vectors = peeled(double, layout.n_factors, layout.first, rng, control)
     if vectors is not None:
-        yield layout.first, np.stack(vectors)
+        yield layout.first, [v.reshape(s) for v, s in zip(vectors, layout.vector_shapes, strict=True)]
 
 
 MATRIX_STARTS: tuple[tuple[str, MatrixStart], ...] = (("low-rank", _low_rank), ("peeling", _peeling))

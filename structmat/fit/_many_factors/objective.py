@@ -1,9 +1,9 @@
-"""The error of a chain of any number of factors and its gradient, by transforms: what first-order solvers need.
+"""The error of a product of any number of factors and its gradient, by transforms: what first-order solvers need.
 
-A chain is laid out by a `Layout`; its parameters are its vectors, left to right, in one array. A circulant is held as
-``sqrt(n)`` times its first column, which has the norm of its spectrum: diagonals of signs and circulants of
-unit-modulus spectrum then have entries of one size, and one step size suits all parameters. A leading axis of the
-parameters holds independent chains.
+Everything is held transposed, as rows that the factors act on from the right to the left of the product. A diagonal is
+then a scaling and a circulant a convolution along the contiguous axis (one small matrix per frequency where it has
+several blocks), and rows are independent of one another: they are handled in chunks, so that memory is that of the
+matrices themselves and a few chunks.
 """
 
 from __future__ import annotations
@@ -11,101 +11,57 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import scipy  # its `fft` is imported on first use
+from array_api_compat import array_namespace
+
+from structmat.fit._many_factors.parameters import factor_parameters, to_vectors
+from structmat.fit._many_factors.spectra import combined, correlated, from_spectra, spectra_of_rows, transformed
+from structmat.fit._three_factors.spread import most_spread
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["First", "Layout", "Objective", "balanced", "norms2"]
+    from structmat.operators import CDDLayout
 
-First: TypeAlias = Literal["diagonal", "circulant"]
+__all__ = ["Objective"]
 
-# Rows that are carried along the chain together, with all that the backward pass needs of them, take this much memory:
-# few enough calls, and still in the cache.
+# Rows that are carried along the product together, with all that the backward pass needs of them, take this much
+# memory: few enough calls, and still in the cache.
 _CHUNK_BYTES = 1 << 21
-# Up to this side one dense product costs little, and loses no small entries.
-_DIRECT_SIDE = 512
-
-
-@dataclass(frozen=True)
-class Layout:
-    """The kinds of the factors of a square chain, left to right."""
-
-    n: int
-    n_factors: int
-    first: First = "diagonal"
-
-    @property
-    def diagonal(self) -> list[bool]:
-        """Whether each factor is diagonal, left to right."""
-        return [(k % 2 == 0) == (self.first == "diagonal") for k in range(self.n_factors)]
-
-    def from_vectors(self, vectors: NDArray[Any]) -> NDArray[Any]:
-        """Return the parameters of chains given by diagonals and first columns, (..., F, n)."""
-        return vectors * self._scales(vectors)
-
-    def to_vectors(self, parameters: NDArray[Any]) -> NDArray[Any]:
-        """Return diagonals and first columns, (..., F, n)."""
-        return parameters / self._scales(parameters)
-
-    @property
-    def vector_shapes(self) -> list[tuple[int, ...]]:
-        """Shape of the vector of each factor."""
-        return [(self.n,)] * self.n_factors
-
-    @property
-    def least(self) -> int:
-        """The fewest factors of such a chain."""
-        return 1
-
-    def balanced(self, parameters: NDArray[Any]) -> NDArray[Any]:
-        """Return parameters of the same product with factors of one size; zeros if a factor is zero."""
-        return balanced(parameters)
-
-    def dense(self, parameters: NDArray[Any]) -> NDArray[Any]:
-        """Return the product of one chain, (F, n), as a dense matrix."""
-        chains = parameters[None]
-        rows = np.eye(self.n, dtype=parameters.dtype)
-        return _apply(self, chains, _acting(self, chains), rows, lambda _: None)[0].T
-
-    def _scales(self, like: NDArray[Any]) -> NDArray[Any]:
-        return np.where(self.diagonal, 1.0, np.sqrt(self.n))[:, None].astype(like.real.dtype)
-
-
-def balanced(parameters: NDArray[Any]) -> NDArray[Any]:
-    """Return parameters (F, n) of the same product with factors of equal norm; zeros if a factor is zero."""
-    norms = np.linalg.norm(parameters, axis=-1, keepdims=True).astype(np.float64)
-    if not norms.all():
-        return np.zeros_like(parameters)
-    shares = np.exp(np.mean(np.log(norms)) - np.log(norms))
-    return parameters * shares.astype(parameters.real.dtype)
+# On several blocks chunks of fewer rows would spend their time on the sums of gradients, as large as the parameters.
+_LEAST_ROWS = 32
+# Random vectors that the accuracy of products is estimated with.
+_PROBES = 8
 
 
 class Objective:
-    """``norm(target - P @ inputs)**2 / norm(target)**2`` of the product `P` of a chain, and its gradient.
-
-    Everything is held transposed, as rows that the factors act on from the right to the left of the chain. A factor
-    is then a scaling of, or a convolution along, the contiguous axis, and rows are independent of one another: they
-    are handled in chunks, so that memory is that of the matrices themselves and a few chunks.
+    """``norm(target - P @ inputs)**2 / norm(target)**2`` of products `P` of one layout, and its gradient.
 
     Parameters
     ----------
-    layout : Layout
-    target : (n, k) ndarray
+    layout : CDDLayout
+    target : (rows, k) ndarray
         Not zero. Its dtype is that of the computation.
-    inputs : (n, k) ndarray, optional
+    inputs : (cols, k) ndarray, optional
         The identity by default.
+    products : dtype, optional
+        That of the products that `error` is measured through, by default of the target.
     """
 
-    def __init__(self, layout: Layout, target: NDArray[Any], inputs: NDArray[Any] | None = None) -> None:
-        self.layout = layout
+    def __init__(
+        self,
+        layout: CDDLayout,
+        target: NDArray[Any],
+        inputs: NDArray[Any] | None = None,
+        products: np.dtype[Any] | None = None,
+    ) -> None:
+        self.layout, self._factors = layout, factor_parameters(layout)
+        self.products: np.dtype[Any] = target.dtype if products is None else products
         self._target = np.ascontiguousarray(target.T)
         self._inputs = None if inputs is None else np.ascontiguousarray(inputs.T)
-        self._norm2 = float(np.sum(norms2(self._target)))
+        self._norm2 = float(np.sum(_norms2(self._target)))
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -114,12 +70,12 @@ class Objective:
 
     @property
     def target(self) -> NDArray[Any]:
-        """The matrix that is fitted."""
+        """What the products are compared with."""
         return self._target.T
 
     @property
     def inputs(self) -> NDArray[Any] | None:
-        """What its columns are combined with, None for the identity."""
+        """What the columns of the products are combined with; None for the identity."""
         return None if self._inputs is None else self._inputs.T
 
     @property
@@ -132,98 +88,142 @@ class Objective:
         if dtype == self.dtype:
             return self
         inputs = None if self._inputs is None else self._inputs.astype(dtype).T
-        return type(self)(self.layout, self._target.astype(dtype).T, inputs)
+        return Objective(self.layout, self._target.astype(dtype).T, inputs)
 
-    def of(self, layout: Layout) -> Objective:
-        """Return the same problem for another chain; shares the matrices."""
-        other = object.__new__(type(self))
-        other.layout, other._target, other._inputs, other._norm2 = layout, self._target, self._inputs, self._norm2
+    def of(self, layout: CDDLayout) -> Objective:
+        """Return the same problem for products of another layout; shares the matrices."""
+        other = object.__new__(Objective)
+        other.layout, other._factors, other.products = layout, factor_parameters(layout), self.products
+        other._target, other._inputs, other._norm2 = self._target, self._inputs, self._norm2
         return other
 
     def error(self, parameters: NDArray[Any]) -> float:
-        """Return the relative error of one chain, (F, n).
-
-        Up to a side of 512 by dense products: transforms lose the small entries of a circulant beside large ones, which
-        large entries of the next factor may bring back.
-        """
-        if self.layout.n <= _DIRECT_SIDE:
-            return float(np.sqrt(float(np.sum(norms2(self._direct(parameters) - self._target))) / self._norm2))
-        chains = parameters[None]
-        acting = _acting(self.layout, chains)
+        """Return the relative error of one product, (N,), through transforms in the precision of its products."""
+        products = parameters[None].astype(self.products)
+        acting = self._acting(products)
 
         def part(rows: slice) -> float:
-            out = _apply(self.layout, chains, acting, self._rows_of_inputs(rows), lambda _: None)
-            return float(np.sum(norms2(out[0] - self._target[rows])))
+            x = self._rows_of_inputs(rows).astype(self.products)
+            out = self._applied(acting, x[None], _forget)
+            return float(np.sum(_norms2(out[0] - self._target[rows])))
 
-        return float(np.sqrt(sum(self._over_chunks(part, chains)) / self._norm2))
+        return float(np.sqrt(sum(self._over_chunks(part, products)) / self._norm2))
 
-    def _direct(self, parameters: NDArray[Any]) -> NDArray[Any]:
-        """Return the transposed product of one chain with the inputs, its circulants written out."""
-        n, vectors = self.layout.n, self.layout.to_vectors(parameters)
-        x = np.eye(n, dtype=self.dtype) if self._inputs is None else self._inputs
-        lags = (np.arange(n) - np.arange(n)[:, None]) % n
-        for vector, diagonal in zip(vectors[::-1], self.layout.diagonal[::-1], strict=True):
-            x = x * vector if diagonal else x @ vector[lags]
-        return x
+    def spread(self, parameters: NDArray[Any]) -> float:
+        """Return what rounding errors of products of one chain grow with, over the norm of the target."""
+        if not np.isfinite(parameters).all():
+            return float(np.inf)
+        product = self.layout.product(to_vectors(self.layout, parameters))
+        rng = np.random.default_rng(0)
+        left = rng.standard_normal((_PROBES, product.shape[0])).astype(self.dtype)
+        if self._inputs is None:
+            right = rng.standard_normal((_PROBES, product.shape[1])).astype(self.dtype)
+        else:
+            right = rng.standard_normal((_PROBES, len(self._inputs))).astype(self.dtype) @ self._inputs
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            spread, _ = product._log_spread_and_norm(right, left, array_namespace(left))
+            return float(np.exp(spread - 0.5 * np.log(self._norm2)))
+
+    def well_conditioned(self, parameters: NDArray[Any]) -> bool:
+        """Return whether products of one chain are as accurate as those of a fit have to be."""
+        return self.spread(parameters) <= most_spread(self.products)
 
     def value_and_gradient(self, parameters: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[Any]]:
-        """Return squared relative errors (B,) of chains (B, F, n) and their gradients.
+        """Return squared relative errors (B,) of products (B, N) and their gradients.
 
         A gradient of complex parameters holds the derivatives for their real and imaginary parts.
         """
-        layout = self.layout
-        circulant = np.logical_not(layout.diagonal)
-        root = parameters.real.dtype.type(np.sqrt(layout.n))
-        acting = _acting(layout, parameters)
+        acting = self._acting(parameters)
 
         def part(rows: slice) -> tuple[NDArray[np.float64], list[NDArray[Any]]]:
-            with np.errstate(over="ignore", invalid="ignore"):  # a chain may be lost on the way; its error tells
-                return self._part(parameters, acting, rows)
+            with np.errstate(over="ignore", invalid="ignore"):  # a product may be lost on the way; its error tells
+                return self._part(acting, rows)
 
         values, sums = zip(*self._over_chunks(part, parameters), strict=True)
         total = [sum(of_factor[1:], start=of_factor[0]) for of_factor in zip(*sums, strict=True)]
-        gradient = np.empty_like(parameters)
-        for k in np.flatnonzero(layout.diagonal):
-            gradient[:, k] = total[k]
-        if circulant.any():
-            spectra = np.stack([total[k] for k in np.flatnonzero(circulant)], axis=1)
-            gradient[:, circulant] = _backward(spectra, parameters) / root
+        gradient, real = np.empty_like(parameters), not np.iscomplexobj(parameters)
+        for factor, part_of_factor in zip(self._factors, total, strict=True):
+            if factor.diagonal:
+                gradient[:, factor.place] = part_of_factor
+        for group in self._circulants:
+            blocks = from_spectra(np.stack([total[k] for k in group], axis=1), self.layout.block_size, real=real)
+            blocks /= blocks.real.dtype.type(self._factors[group[0]].scale)
+            for j, k in enumerate(group):
+                gradient[:, self._factors[k].place] = blocks[:, j].reshape(len(parameters), -1)
         gradient *= parameters.real.dtype.type(2.0 / self._norm2)
         return sum(values[1:], start=values[0]) / self._norm2, gradient
 
-    def _part(
-        self, parameters: NDArray[Any], acting: list[NDArray[Any]], rows: slice
-    ) -> tuple[NDArray[np.float64], list[NDArray[Any]]]:
-        """Squared norms of the residual of some rows, and half its gradients, circulants' transformed."""
-        layout = self.layout
+    def _part(self, acting: list[NDArray[Any]], rows: slice) -> tuple[NDArray[np.float64], list[NDArray[Any]]]:
+        """Squared norms of the residual of some rows, and half its gradients, circulants' as spectra."""
+        m, count = self.layout.block_size, len(acting[0])
         kept: list[NDArray[Any]] = []
-        residual = _apply(layout, parameters, acting, self._rows_of_inputs(rows), kept.append)
+        x = np.repeat(self._rows_of_inputs(rows)[None], count, axis=0)
+        residual = self._applied(acting, x, kept.append)
         residual -= self._target[rows]
-        values = norms2(residual.reshape(len(parameters), -1))
+        real = not np.iscomplexobj(residual)
+        values = _norms2(residual.reshape(count, -1))
         gradients = []
-        for k, diagonal in enumerate(layout.diagonal):
+        for k, factor in enumerate(self._factors):
             x = kept.pop()
             conj = np.conj(x, out=x) if np.iscomplexobj(x) else x
-            spectra = residual if diagonal else _forward(residual)
-            gradients.append(np.einsum("bri,bri->bi", conj, spectra))
-            if k + 1 < layout.n_factors:
-                spectra *= acting[k].conj()
-                residual = spectra if diagonal else _backward(spectra, parameters)
+            last = k + 1 == len(self._factors)
+            if factor.diagonal:
+                gradients.append(np.einsum("bri,bri->bi", conj, residual))
+                if not last:
+                    residual *= acting[k].conj()[:, None]
+                continue
+            spectra = spectra_of_rows(residual, m)
+            gradients.append(correlated(spectra, conj))
+            if not last:
+                spectra = combined(spectra, acting[k].conj().swapaxes(1, 2), overwrite=True)
+                residual = _cropped(from_spectra(spectra, m, real=real), factor.cols)
         return values, gradients
+
+    def _acting(self, parameters: NDArray[Any]) -> list[NDArray[Any]]:
+        """Return what rows are multiplied with for each factor: diagonals (B, n), or spectra of blocks (B, p, q, f)."""
+        acting = [parameters[:, factor.place].reshape(-1, *factor.shape) for factor in self._factors]
+        for group in self._circulants:
+            spectra = transformed(np.stack([acting[k] for k in group], axis=1))
+            spectra /= spectra.real.dtype.type(self._factors[group[0]].scale)
+            for j, k in enumerate(group):
+                acting[k] = spectra[:, j]
+        return acting
+
+    @property
+    def _circulants(self) -> list[list[int]]:
+        """The places of circulant factors, those of one shape together: they are transformed together."""
+        groups: dict[tuple[int, ...], list[int]] = {}
+        for k, factor in enumerate(self._factors):
+            if not factor.diagonal:
+                groups.setdefault(factor.shape, []).append(k)
+        return list(groups.values())
+
+    def _applied(
+        self, acting: list[NDArray[Any]], x: NDArray[Any], keep: Callable[[NDArray[Any]], object]
+    ) -> NDArray[Any]:
+        """Return the products (B, rows, n) with rows `x`; what each factor acts on, transformed, goes to `keep`."""
+        m, real = self.layout.block_size, not np.iscomplexobj(x)
+        for factor, by in zip(reversed(self._factors), reversed(acting), strict=True):
+            if factor.diagonal:
+                keep(x)
+                x = x * by[:, None]
+            else:
+                spectra = spectra_of_rows(x, m)
+                keep(spectra)
+                x = _cropped(from_spectra(combined(spectra, by), m, real=real), factor.rows)
+        return x
 
     def _rows_of_inputs(self, rows: slice) -> NDArray[Any]:
         if self._inputs is not None:
             return self._inputs[rows]
-        start, stop, _ = rows.indices(self.layout.n)
-        return np.eye(stop - start, self.layout.n, start, dtype=self.dtype)
+        start, stop, _ = rows.indices(len(self._target))
+        return np.eye(stop - start, self.layout.shape[1], start, dtype=self.dtype)
 
     def _height(self, parameters: NDArray[Any]) -> int:
         """Rows of a chunk."""
-        return max(1, _CHUNK_BYTES // self._row_bytes(parameters))
-
-    def _row_bytes(self, parameters: NDArray[Any]) -> int:
-        """Memory that one row takes along the chain."""
-        return parameters.nbytes
+        carried = sum(factor.cols for factor in self._factors)
+        rows = _CHUNK_BYTES // (len(parameters) * carried * parameters.itemsize)
+        return max(1 if self.layout.is_single_block else _LEAST_ROWS, rows)
 
     def _over_chunks(self, part: Callable[[slice], Any], parameters: NDArray[Any]) -> list[Any]:
         """Apply `part` to slices of the rows, by threads; they depend on the problem only, and so does the sum."""
@@ -236,56 +236,16 @@ class Objective:
             return list(pool.map(part, chunks))
 
 
-def _acting(layout: Layout, parameters: NDArray[Any]) -> list[NDArray[Any]]:
-    """Return what rows are multiplied with for each factor, (B, 1, n): diagonals and, after a transform, spectra."""
-    acting = [parameters[:, k, None, :] for k in range(layout.n_factors)]
-    circulant = np.logical_not(layout.diagonal)
-    if circulant.any():
-        spectra = _forward(parameters[:, circulant]) / parameters.real.dtype.type(np.sqrt(layout.n))
-        for j, k in enumerate(np.flatnonzero(circulant)):
-            acting[k] = spectra[:, j, None, :]
-    return acting
+def _cropped(blocks: NDArray[Any], n: int) -> NDArray[Any]:
+    """Rows (B, r, n) of their blocks (B, r, p, m)."""
+    return blocks.reshape(*blocks.shape[:-2], -1)[..., :n]
 
 
-def _apply(
-    layout: Layout,
-    parameters: NDArray[Any],
-    acting: list[NDArray[Any]],
-    rows: NDArray[Any],
-    keep: Callable[[NDArray[Any]], object],
-) -> NDArray[Any]:
-    """Return the products (B, rows, n) with `rows`.
-
-    What each factor acts on goes to `keep`; what a circulant acts on is transformed before.
-    """
-    x = np.repeat(rows[None], len(parameters), axis=0)
-    for k in reversed(range(layout.n_factors)):
-        if layout.diagonal[k]:
-            keep(x)
-            x = x * acting[k]
-        else:
-            spectra = _forward(x)
-            keep(spectra)
-            x = _backward(spectra * acting[k], parameters)
-    return x
+def _forget(_: NDArray[Any]) -> None:
+    """Keep nothing."""
 
 
-def _forward(rows: NDArray[Any]) -> NDArray[Any]:
-    transformed: NDArray[Any] = scipy.fft.fft(rows) if np.iscomplexobj(rows) else scipy.fft.rfft(rows)
-    return transformed
-
-
-def _backward(spectra: NDArray[Any], like: NDArray[Any]) -> NDArray[Any]:
-    n = like.shape[-1]
-    rows: NDArray[Any] = (
-        scipy.fft.ifft(spectra, overwrite_x=True)
-        if np.iscomplexobj(like)
-        else scipy.fft.irfft(spectra, n=n, overwrite_x=True)
-    )
-    return rows
-
-
-def norms2(rows: NDArray[Any]) -> NDArray[np.float64]:
+def _norms2(rows: NDArray[Any]) -> NDArray[np.float64]:
     """Squared norms along the last axis."""
     sums: NDArray[np.float64] = np.vecdot(rows, rows).real.astype(np.float64)
     return sums

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from structmat.fit._many_factors.als import alternating_least_squares
-from structmat.fit._many_factors.chain import Chain, First
-from structmat.fit._many_factors.levenberg_marquardt import iterate
+from structmat.fit._many_factors import als, levenberg_marquardt
+from structmat.fit._many_factors.descent import descend
+from structmat.fit._many_factors.diagonal_forms import DiagonalForms
 from structmat.fit._three_factors.alternate import Run, alternate
 from structmat.fit._three_factors.blocks import BlockGrid
 from structmat.fit._three_factors.shift_synchronisation import shift_synchronisation_start
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from structmat.fit._control import Control
+    from structmat.operators import FactorKind
 
 __all__ = ["Layer", "peeled", "synchronised_gram"]
 
@@ -60,7 +61,7 @@ class Layer(NamedTuple):
 
 
 def peeled(
-    W: NDArray[Any], n_factors: int, first: First, rng: np.random.Generator, control: Control
+    W: NDArray[Any], n_factors: int, first: FactorKind, rng: np.random.Generator, control: Control
 ) -> list[NDArray[Any]] | None:
     """Return the vectors of a chain of three or more factors near a matrix; None where it does not look like one.
 
@@ -80,7 +81,7 @@ def peeled(
     -----
     A factor costs O(n^3) for the Gram matrix and its inverse and some hundred passes of O(n^2).
     """
-    best: Chain | None = None
+    best: DiagonalForms | None = None
     least = np.inf
     for damping in _DAMPINGS:
         if control.stopped():
@@ -99,13 +100,13 @@ def peeled(
 def _peel(
     W: NDArray[Any],
     n_factors: int,
-    first: First,
+    first: FactorKind,
     damping: float,
     rng: np.random.Generator,
     stopped: Callable[[], bool],
-) -> Chain | None:
+) -> DiagonalForms | None:
     """Take off one factor after the other until three are left; those are fitted as they are."""
-    chain = Chain(np.ones((n_factors, len(W)), dtype=np.complex128), first, not np.iscomplexobj(W))
+    chain = DiagonalForms(np.ones((n_factors, len(W)), dtype=np.complex128), first, not np.iscomplexobj(W))
     x, lo, hi = chain.x, 0, n_factors - 1
     X = W.astype(np.complex128)
     if chain.is_circulant(lo):
@@ -134,7 +135,7 @@ def _peel(
 
 def _outermost(
     X: NDArray[Any],
-    chain: Chain,
+    chain: DiagonalForms,
     ends: tuple[int, int],
     damping: float,
     rng: np.random.Generator,
@@ -212,7 +213,7 @@ def _balance(X: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]
     return np.sqrt(r2), np.sqrt(c2)
 
 
-def _fit_inner(X: NDArray[Any], chain: Chain, k: int, rng: np.random.Generator) -> None:
+def _fit_inner(X: NDArray[Any], chain: DiagonalForms, k: int, rng: np.random.Generator) -> None:
     """Put the three factors from `k` on, whose product between diagonal forms is `X`, into the chain."""
     n = len(X)
     circulant = chain.is_circulant(k)
@@ -240,15 +241,21 @@ def _as_of_real(d: NDArray[Any], *, circulant: bool) -> NDArray[Any]:
     return spectrum
 
 
-def _refined(W: NDArray[Any], chain: Chain, control: Control) -> tuple[Chain, float]:
+def _refined(W: NDArray[Any], chain: DiagonalForms, control: Control) -> tuple[DiagonalForms, float]:
     """Lower the error by sweeps over the factors while these get on, then by joint steps."""
-    vectors, history, _ = alternating_least_squares(
-        W, chain.to_vectors(), chain.first, max_iter=_SWEEPS, tol=_PROGRESS, deadline=control.deadline
+    vectors, history, _ = descend(
+        als.steps,
+        W,
+        chain.to_vectors(),
+        chain.first,
+        max_iter=_SWEEPS,
+        tol=_PROGRESS,
+        deadline=control.deadline,
     )
-    chain, error = Chain.from_vectors(vectors, chain.first, real=chain.real), history[-1]
+    chain, error = DiagonalForms.from_vectors(vectors, chain.first, real=chain.real), history[-1]
     if chain.x.size > _MOST_PARAMETERS:
         return chain, error
-    for step, state in enumerate(iterate(W, chain, _DAMPING)):
+    for step, state in enumerate(levenberg_marquardt.steps(W, chain, damping=_DAMPING)):
         before, chain, error = error, state.chain, state.error
         if control.stopped() or state.stationary or step >= _STEPS or error <= np.finfo(np.float64).eps:
             break

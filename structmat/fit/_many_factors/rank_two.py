@@ -27,7 +27,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["low_rank_chain", "low_rank_grid", "truncated"]
+__all__ = ["low_rank_product", "truncated"]
 
 # Half the distance of x and y as a share of what makes a ratio infinite. The condition is inversely proportional to it,
 # and the larger it is the more do the entries of the circulants differ.
@@ -64,22 +64,10 @@ def truncated(
     return A, B
 
 
-def low_rank_chain(A: NDArray[Any], B: NDArray[Any]) -> NDArray[Any]:
-    """Return the vectors (5, n) of diagonals and circulants whose product is ``A @ B.T``, of rank two.
-
-    Parameters
-    ----------
-    A, B : (n, 2) ndarray
-        Real or complex, ``n >= 2``; not both zero.
-    """
-    a, c, d, e, b = low_rank_grid(A, B, len(A))
-    return np.stack([a, c[0, 0], d, e[0, 0], b])
-
-
-def low_rank_grid(A: NDArray[Any], B: NDArray[Any], block_size: int) -> list[NDArray[Any]]:
+def low_rank_product(A: NDArray[Any], B: NDArray[Any], block_size: int) -> list[NDArray[Any]]:
     """Return vectors of five diagonals and block circulants whose product is ``A @ B.T``, but for some rows.
 
-    The factors have the shapes of `BlockLayout`. The product is exact if the smaller side has several blocks, or the
+    The factors have the shapes of `CDDLayout`. The product is exact if the smaller side has several blocks, or the
     larger one no more than one whole block.
 
     Parameters
@@ -90,7 +78,7 @@ def low_rank_grid(A: NDArray[Any], B: NDArray[Any], block_size: int) -> list[NDA
         From two on if there is one block to the smaller side.
     """
     if len(A) < len(B):
-        a, c, d, e, b = low_rank_grid(B, A, block_size)
+        a, c, d, e, b = low_rank_product(B, A, block_size)
         return [b, _reversed(e.swapaxes(0, 1)), d, _reversed(c.swapaxes(0, 1)), a]
     m = block_size
     blocks = -(-len(B) // m)

@@ -1,29 +1,31 @@
-"""The search for a chain of any number of factors: starts, exploration, polish, growth from shorter chains."""
+"""The search for a product of any number of factors: starts, exploration, polish, growth from fewer factors."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from structmat.fit._control import Control
 from structmat.fit._many_factors.adam import anneal
-from structmat.fit._many_factors.als import alternating_least_squares
+from structmat.fit._many_factors.descent import descend
 from structmat.fit._many_factors.lbfgs import polish
-from structmat.fit._many_factors.levenberg_marquardt import levenberg_marquardt
 from structmat.fit._many_factors.matrix_starts import MATRIX_STARTS, Sought
-from structmat.fit._many_factors.objective import First, Layout, Objective
-from structmat.fit._many_factors.starts import extended, random_orthogonal
+from structmat.fit._many_factors.parameters import extended, from_vectors, mean_side, to_vectors
+from structmat.fit._many_factors.solvers import MATRIX_SOLVERS
+from structmat.fit._many_factors.starts import random_orthogonal
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Candidate", "Plan", "Search", "Solver"]
+    from structmat.fit._known_product import KnownProduct
+    from structmat.fit._many_factors.objective import Objective
+    from structmat.operators import CDDLayout
 
-Solver: TypeAlias = Literal["adam", "lbfgs", "lm", "als"]
+__all__ = ["Candidate", "Search", "SearchOptions"]
 
 # Exploration: chains at once, steps, and by how much the side exceeds this the fewer of both.
 _CHAINS, _STEPS, _FULL_SIDE = 4, 1500, 256
@@ -34,11 +36,11 @@ _RATE, _GROWN_RATE, _GROWN_NOISE = 1.0, 0.1, 0.1
 # A shorter chain with identities is a saddle; this much noise leaves it without losing what was found.
 _SADDLE_NOISE = 1e-2
 # As many explored chains are polished, if their errors are within this factor, and for as many iterations.
-_FINALISTS, _RIVAL, _POLISH = 2, 1.003, 1000
+_FINALISTS, _CLOSE, _POLISH = 2, 1.003, 1000
+# A polish returns to the last iterate with accurate products, which are looked for once in so many iterations.
+_CHECKED = 10
 # Up to this many parameters the second-order polish costs about as much as the first-order one.
 _LM_PARAMETERS, _LM_ITERATIONS = 700, 40
-# Solvers that take the matrix itself.
-_BY_MATRIX = {"lm": levenberg_marquardt, "als": alternating_least_squares}
 # A chain read off the matrix is the planted one with an error of no more than so many units in the last place.
 _ROUNDINGS = 200.0
 # Starts read off the matrix, and their polish, get this share of the time that is left.
@@ -50,11 +52,11 @@ _GROWTH_SHARE = 0.35
 _EARLY_WORK, _QUICK = 0.5, 0.4
 
 
-class Plan(NamedTuple):
+class SearchOptions(NamedTuple):
     """What the user may choose of a search."""
 
-    solver: Solver
-    """Explore with Adam and polish, or go from every start to a minimum with one of the others."""
+    solver: str
+    """Explore with "adam" and polish, or go from every start to a minimum by "lbfgs" or one of `MATRIX_SOLVERS`."""
     restarts: int | None
     """Random chains; by size if None."""
     growth: bool
@@ -66,16 +68,16 @@ class Candidate:
     """A chain and how it was found."""
 
     start: str
-    layout: Layout
+    layout: CDDLayout
     parameters: NDArray[Any]
     error: float
     history: Sequence[float] = ()
     converged: bool = False
 
     @property
-    def vectors(self) -> Any:
-        """Diagonals and first columns: (F, n), or a list of them for a `BlockLayout`."""
-        return self.layout.to_vectors(self.parameters)
+    def vectors(self) -> list[NDArray[Any]]:
+        """The vectors of the product."""
+        return to_vectors(self.layout, self.parameters)
 
 
 @dataclass
@@ -88,62 +90,60 @@ class Search:
         The problem in the precision of the answer and in that of the exploration.
     matrix : ndarray or None
         The matrix itself for solvers that take it, which know no weights; None with weights.
-    closed_forms : sequence of (str, First, ndarray)
-        Short chains that the answer must not be worse than: name, kind of the first factor, vectors.
-    swept : bool
-        Whether these hold the best chain of three factors found by sweeps, which then stands for all chains of three.
+    closed_forms : sequence of KnownProduct
+        Short products that the answer must not be worse than.
+    has_best_of_three : bool
+        Whether these hold the best of three factors by alternating least squares, which stands for all of three then.
     seed : int
         Chains of F factors are searched for with random numbers of `seed` and F, whatever else is searched.
-    plan : Plan
+    control : Control
+    options : SearchOptions
     """
 
     fine: Objective
     coarse: Objective
     matrix: NDArray[Any] | None
-    closed_forms: Sequence[tuple[str, First, Any]]
-    swept: bool
+    closed_forms: Sequence[KnownProduct]
+    has_best_of_three: bool
     seed: int
     control: Control
-    plan: Plan
+    options: SearchOptions
     found: dict[int, Candidate] = field(default_factory=dict)
     """Chains of fewer factors by their number, shared by the searches for them."""
-    read_off: dict[Layout, list[Candidate]] = field(default_factory=dict)
+    read_off: dict[CDDLayout, list[Candidate]] = field(default_factory=dict)
     """Chains from starts that are read off the matrix by their layout, shared as well."""
 
-    def run(self, layout: Layout, given: Sequence[Candidate] = ()) -> Candidate:
+    def run(self, layout: CDDLayout, known: Sequence[Candidate] = ()) -> Candidate:
         """Return the best chain of a layout.
 
-        It is never worse than a closed form, those `given`, of the same or shorter layouts, or, with growth, shorter
+        It is never worse than a closed form, those `known`, of the same or shorter layouts, or, with growth, shorter
         ones found by this search.
         """
         if (
             self.control.deadline is None
-            or layout.n > _FULL_SIDE
-            or not (self.plan.growth and self.plan.solver == "adam")
+            or mean_side(layout) > _FULL_SIDE
+            or not (self.options.growth and self.options.solver == "adam")
         ):
-            return self._run(layout, given)
+            return self._run(layout, known)
         # Growth gets lower in the end, but one exploration of the whole chain gets further within the same time.
         begun = time.monotonic()
-        early = replace(self, plan=self._plan(growth=False))._run(layout, given, once=True)
+        early = replace(self, options=self.options._replace(growth=False))._run(layout, known, once=True)
         quick = time.monotonic() - begun <= _QUICK * (self.control.deadline - begun)
-        return replace(self, plan=self._plan(growth=quick))._run(layout, given, early)
-
-    def _plan(self, *, growth: bool) -> Plan:
-        return self.plan._replace(growth=growth)
+        return replace(self, options=self.options._replace(growth=quick))._run(layout, known, early)
 
     def _run(
-        self, layout: Layout, given: Sequence[Candidate] = (), early: Candidate | None = None, *, once: bool = False
+        self, layout: CDDLayout, known: Sequence[Candidate] = (), early: Candidate | None = None, *, once: bool = False
     ) -> Candidate:
         if layout not in self.read_off:
             self.read_off[layout] = self._read_off(layout)
         exact = [candidate for candidate in self.read_off[layout] if self._to_rounding(candidate)]
         if exact:
             return exact[0]
-        shorter = [self._extend(candidate, layout) for candidate in given]
+        shorter = [self._extend(candidate, layout) for candidate in known]
         for name, first, vectors in self.closed_forms:
             if len(vectors) + (first != layout.first) <= layout.n_factors:
                 shorter.append(self._candidate(name, layout, extended(layout, vectors, first)))
-        if self.plan.growth:
+        if self.options.growth:
             grown = [replace(self._extend(previous, layout), start="growth") for previous in self._fewer(layout)]
             shorter = grown + shorter
         best = min(shorter if early is None else [early, *shorter], key=_error)
@@ -153,7 +153,7 @@ class Search:
             found += self._search_beyond(layout, best, once=once)
         return min(found, key=_error)
 
-    def _read_off(self, layout: Layout) -> list[Candidate]:
+    def _read_off(self, layout: CDDLayout) -> list[Candidate]:
         """Return the chains of a layout, polished, that the starts read off the matrix; up to the first exact one."""
         part = replace(self, control=self.control.until(self.control.share(_STARTS_SHARE)))
         rng = np.random.default_rng([self.seed, layout.n_factors, 2])
@@ -168,15 +168,15 @@ class Search:
                         return found
         return found
 
-    def _fewer(self, layout: Layout) -> Iterator[Candidate]:
+    def _fewer(self, layout: CDDLayout) -> Iterator[Candidate]:
         """Search for chains of fewer factors to grow, each number of them once.
 
         Odd numbers grow from odd ones alone, in half the time. Even ones grow from both, so as not to be worse.
         """
         odd = layout.n_factors % 2
         for length in range(layout.n_factors - 1 - odd, layout.n_factors - 3, -1):
-            swept_before = self.swept and length == 3 and layout.first == "diagonal"
-            if length < layout.least or swept_before or self.control.stopped():
+            found_before = self.has_best_of_three and length == 3 and layout.first == "diagonal"
+            if length < layout.fewest_factors or found_before or self.control.stopped():
                 continue
             if length not in self.found:
                 self.found[length] = self._within_share()._run(replace(layout, n_factors=length))
@@ -186,23 +186,23 @@ class Search:
         """Return this search with a part of its time."""
         return replace(self, control=self.control.until(self.control.share(_GROWTH_SHARE)))
 
-    def _search_beyond(self, layout: Layout, best: Candidate, *, once: bool) -> list[Candidate]:
+    def _search_beyond(self, layout: CDDLayout, best: Candidate, *, once: bool) -> list[Candidate]:
         rng = np.random.default_rng([self.seed, layout.n_factors, *[1] * once])
         found: list[Candidate] = []
         work = _EARLY_WORK if once else 1.0
         while True:
             begun = time.monotonic()
             starts = self._random_starts(layout, rng)
-            if self.plan.solver == "adam":
+            if self.options.solver == "adam":
                 starts = self._explore(layout, starts, best, rng, work)
                 starts.sort(key=_error)
-                starts = [start for start in starts[:_FINALISTS] if start.error <= _RIVAL * starts[0].error]
+                starts = [start for start in starts[:_FINALISTS] if start.error <= _CLOSE * starts[0].error]
             if not starts or min(map(_error, starts)) >= best.error:
                 noise = _noise(rng, best.parameters)
                 starts.append(replace(best, parameters=best.parameters + _SADDLE_NOISE * noise, history=(best.error,)))
             found += [self._polish(start) for start in starts]
             leader = min([best, *found], key=_error)
-            if self.plan.solver == "adam" and leader.parameters.size <= _LM_PARAMETERS:
+            if self.options.solver == "adam" and leader.parameters.size <= _LM_PARAMETERS:
                 found.append(self._by_matrix("lm", leader, _LM_ITERATIONS))
                 leader = min(leader, found[-1], key=_error)
             best = leader
@@ -213,16 +213,16 @@ class Search:
                 return found
             work *= 2.0
 
-    def _random_starts(self, layout: Layout, rng: np.random.Generator) -> list[Candidate]:
-        count = self.plan.restarts
+    def _random_starts(self, layout: CDDLayout, rng: np.random.Generator) -> list[Candidate]:
+        count = self.options.restarts
         if count is None:
-            count = max(1, min(_CHAINS, _CHAINS * _FULL_SIDE // layout.n))
+            count = max(1, min(_CHAINS, _CHAINS * _FULL_SIDE // mean_side(layout)))
         chains = random_orthogonal(layout, count, rng, self.coarse.dtype)
         return [Candidate("random", layout, chain, np.inf) for chain in chains]
 
     def _explore(
         self,
-        layout: Layout,
+        layout: CDDLayout,
         starts: list[Candidate],
         best: Candidate,
         rng: np.random.Generator,
@@ -233,7 +233,7 @@ class Search:
         starts = [*starts, replace(best, parameters=grown)]
         chains = np.stack([start.parameters for start in starts]).astype(self.coarse.dtype)
         rates = np.array([_RATE] * (len(starts) - 1) + [_GROWN_RATE])
-        planned = min(_STEPS, _STEPS * _FULL_SIDE // layout.n)
+        planned = min(_STEPS, _STEPS * _FULL_SIDE // mean_side(layout))
         steps = max(1, min(int(work * planned), int(_EXPLORING_SHARE * self.control.max_iter)))
         errors: list[NDArray[np.float64]] = []
 
@@ -251,24 +251,30 @@ class Search:
         ]
 
     def _polish(self, start: Candidate) -> Candidate:
-        if self.plan.solver in _BY_MATRIX:
-            return self._by_matrix(self.plan.solver, start, self.control.max_iter)
+        if self.options.solver in MATRIX_SOLVERS:
+            return self._by_matrix(self.options.solver, start, self.control.max_iter)
         last, errors, converged = start.parameters.astype(self.fine.dtype), list(start.history), False
-        room = min(_POLISH, _POLISH * _FULL_SIDE // start.layout.n, self.control.max_iter - len(errors))
+        room = min(_POLISH, _POLISH * _FULL_SIDE // mean_side(start.layout), self.control.max_iter - len(errors))
         if self.control.stopped() or room < 1:
             return replace(self._candidate(start.start, start.layout, last), history=errors)
 
+        objective = self.fine.of(start.layout)
+        kept = last
+
         def report(error: float, parameters: NDArray[Any]) -> None:
-            nonlocal last
+            nonlocal last, kept
             last = parameters
             errors.append(error)
+            if len(errors) % _CHECKED == 0 and objective.well_conditioned(last):
+                kept = last
             self.control.report(start.start, len(errors), error)
 
-        objective = self.fine.of(start.layout)
         with self.control.interruptible(), np.errstate(over="ignore", invalid="ignore"):
             converged = polish(
                 objective, last, max_iter=room, tol=self.control.tol, deadline=self.control.deadline, report=report
             )
+        if not objective.well_conditioned(last):
+            last = kept
         return replace(self._candidate(start.start, start.layout, last), history=errors, converged=converged)
 
     def _by_matrix(self, solver: str, start: Candidate, max_iter: int) -> Candidate:
@@ -278,9 +284,10 @@ class Search:
             return start
         double = np.result_type(self.fine.dtype, np.float64)
         try:
-            vectors, history, converged = _BY_MATRIX[solver](
+            vectors, history, converged = descend(
+                MATRIX_SOLVERS[solver],
                 self.matrix.astype(double),
-                list(start.vectors.astype(double)),
+                [vector.astype(double).reshape(-1) for vector in start.vectors],
                 start.layout.first,
                 max_iter=max_iter,
                 tol=self.control.tol,
@@ -290,28 +297,28 @@ class Search:
         except KeyboardInterrupt:
             self.control.interrupt.set()
             return start
-        parameters = start.layout.from_vectors(np.array(vectors))
+        shaped = [vector.reshape(shape) for vector, shape in zip(vectors, start.layout.vector_shapes, strict=True)]
+        parameters = from_vectors(start.layout, shaped)
+        if not self.fine.of(start.layout).well_conditioned(parameters):
+            return start
         return replace(
             self._candidate(start.start, start.layout, parameters),
             history=[*start.history, *history[1:]],
             converged=converged,
         )
 
-    def _candidate(self, name: str, layout: Layout, parameters: NDArray[Any]) -> Candidate:
+    def _candidate(self, name: str, layout: CDDLayout, parameters: NDArray[Any]) -> Candidate:
         parameters = parameters.astype(self.fine.dtype)
         with np.errstate(over="ignore", invalid="ignore"):
             error = self.fine.of(layout).error(parameters)
         return Candidate(name, layout, parameters, error if np.isfinite(error) else np.inf)
 
-    def _extend(self, candidate: Candidate, layout: Layout) -> Candidate:
+    def _extend(self, candidate: Candidate, layout: CDDLayout) -> Candidate:
         first = candidate.layout.first
         return self._candidate(candidate.start, layout, extended(layout, candidate.vectors, first))
 
     def _done(self, candidate: Candidate) -> bool:
-        return self.control.stopped() or self._exact(candidate)
-
-    def _exact(self, candidate: Candidate) -> bool:
-        return candidate.error <= 4.0 * float(np.finfo(self.fine.dtype).eps)
+        return self.control.stopped() or candidate.error <= 4.0 * float(np.finfo(self.fine.dtype).eps)
 
     def _to_rounding(self, candidate: Candidate) -> bool:
         return candidate.error <= _ROUNDINGS * float(np.finfo(self.fine.dtype).eps)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 
-from structmat.fit._three_factors.steps import residual_norm2, sweep
+from structmat.fit._three_factors.spread import largest_spread2
+from structmat.fit._three_factors.steps import iteration, residual_norm2
 
 if TYPE_CHECKING:
     from structmat.fit._three_factors.blocks import BlockGrid
@@ -61,17 +62,18 @@ def alternate(
 ) -> Run:
     """Alternating least squares with momentum.
 
-    Every sweep starts a step beyond the last iterate, along the last change. If the error then rises, the sweep is
-    dropped, and the next one starts from the last iterate itself, which cannot raise it.
+    Every iteration starts a step beyond the last iterate, along the last change. If the error then rises, the iteration
+    is dropped, and the next one starts from the last iterate itself, which cannot raise it.
     """
     current, history, converged = run.factors, list(run.history), run.converged
     previous: Factors | None = None
     momentum, stop = _MOMENTUM, False
+    limit = largest_spread2(grid, current)
     while not (converged or stop) and len(history) <= max_iter:
         c, b = current.c, current.b
         if previous is not None:
             c, b = c + momentum * (c - previous.c), b + momentum * (b - previous.b)
-        candidate, residual = sweep(grid, c, b)
+        candidate, residual = iteration(grid, c, b, limit)
         error = relative_error(grid, residual)
         if error <= history[-1]:
             momentum = min(momentum * _GROWTH, _CEILING) if previous is not None else momentum

@@ -49,6 +49,8 @@ class BlockGrid:
         m = block_size
         self.m, self.p, self.q = m, -(-rows // m), -(-cols // m)
         self.dtype: np.dtype[Any] = matrix.dtype
+        self.products = self.dtype
+        """The dtype of the products that the fit is made for."""
         self.double: np.dtype[Any] = np.result_type(matrix.dtype, np.float64)
         """The dtype of factors and of sums over the matrix."""
         self.exponent = _largest_exponent(matrix)
@@ -70,6 +72,8 @@ class BlockGrid:
             float(np.sum(absolute_square(self.blocks[chunk]), dtype=np.float64)) for chunk in self.chunks()
         )
         """Squared Frobenius norm of the blocks."""
+        self.mean_norm2 = self.norm2
+        """The squared norm of a matrix whose entries are all of the mean energy of those that count."""
 
     @cached_property
     def diagonals(self) -> NDArray[Any]:

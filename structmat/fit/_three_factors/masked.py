@@ -1,6 +1,6 @@
 """Three factors with a weight for every entry of the matrix: the closed-form steps, with weighted sums.
 
-With weights the denominators are no convolutions any more, so they are summed as the numerators are. A sweep still
+With weights the denominators are no convolutions any more, so they are summed as the numerators are. An iteration still
 costs O(rows * cols), about three times one without weights.
 """
 
@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from structmat.fit._three_factors.blocks import BlockGrid, absolute_square, by_diagonals, cyclic_windows, ratio
+from structmat.fit._three_factors.spread import bounded_ratio, spread_weights
 from structmat.fit._three_factors.vectors import Factors
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["MaskedGrid", "masked_circulant_step", "masked_residual_norm2", "masked_sweep"]
+__all__ = ["MaskedGrid", "masked_circulant_step", "masked_iteration", "masked_residual_norm2"]
 
 
 class MaskedGrid(BlockGrid):
@@ -45,6 +46,7 @@ class MaskedGrid(BlockGrid):
             float(np.sum(absolute_square(self.blocks[chunk]) * self.mask[chunk], dtype=np.float64))
             for chunk in self.chunks()
         )
+        self.mean_norm2 = self.norm2 * rows * cols / float(np.sum(self.mask, dtype=np.float64))
 
     @cached_property
     def mask_diagonals(self) -> NDArray[Any]:
@@ -61,16 +63,22 @@ class MaskedGrid(BlockGrid):
         return absolute_square(self.diagonals[ps, rows]) * self.mask_diagonals[ps, rows]
 
 
-def masked_sweep(grid: MaskedGrid, c: NDArray[Any], b: NDArray[Any]) -> tuple[Factors, float]:
-    """Find `a`, then `c`, then `b`, each the best for the two others; return them and their weighted residual."""
-    a = np.zeros((grid.p, grid.m), dtype=grid.double)
+def masked_iteration(
+    grid: MaskedGrid, c: NDArray[Any], b: NDArray[Any], limit: float = np.inf
+) -> tuple[Factors, float]:
+    """Find `a`, then `c`, then `b`, each the best for the two others; return them and their weighted residual.
+
+    Their squared spread is kept to `limit`.
+    """
+    above = np.zeros((grid.p, grid.m), dtype=grid.double)
+    below = np.zeros((grid.p, grid.m))
     windows = cyclic_windows(b)
     for ps, rows in grid.chunks():
         product = c[ps, None] * windows[rows]
-        numerator = np.sum(grid.weighted_diagonals[ps, rows] * product.conj(), axis=(2, 3))
-        denominator = np.sum(grid.mask_diagonals[ps, rows] * absolute_square(product), axis=(2, 3))
-        a[ps, rows] = ratio(grid.dtype, numerator, denominator)
-    c = masked_circulant_step(grid, a, b)
+        above[ps, rows] = np.sum(grid.weighted_diagonals[ps, rows] * product.conj(), axis=(2, 3))
+        below[ps, rows] = np.sum(grid.mask_diagonals[ps, rows] * absolute_square(product), axis=(2, 3))
+    a = bounded_ratio(grid.dtype, above, below, spread_weights("pq,q->p", c, b), limit)
+    c = bounded_ratio(grid.dtype, *_circulant_sums(grid, a, b), spread_weights("p,q->pq", a, b), limit)
     above = np.zeros((grid.q, grid.m), dtype=grid.double)
     below = np.zeros((grid.q, grid.m))
     windows = cyclic_windows(c)
@@ -78,9 +86,9 @@ def masked_sweep(grid: MaskedGrid, c: NDArray[Any], b: NDArray[Any]) -> tuple[Fa
         product = a[ps, rows, None, None] * windows[ps, rows]
         above += np.einsum("piqj,piqj->qj", grid.weighted[ps, rows], product.conj())
         below += np.einsum("piqj,piqj->qj", grid.mask[ps, rows], absolute_square(product))
-    b = ratio(grid.dtype, above, below)
+    b = bounded_ratio(grid.dtype, above, below, spread_weights("p,pq->q", a, c), limit)
     factors = Factors(a, c, b)
-    residual = grid.norm2 - float(np.vdot(above, b).real)
+    residual = grid.norm2 - 2.0 * float(np.vdot(above, b).real) + float(np.vdot(below, absolute_square(b)))
     if residual < float(np.finfo(grid.dtype).eps) ** 0.2 * grid.norm2:
         residual = masked_residual_norm2(grid, factors)
     return factors, residual
@@ -88,6 +96,11 @@ def masked_sweep(grid: MaskedGrid, c: NDArray[Any], b: NDArray[Any]) -> tuple[Fa
 
 def masked_circulant_step(grid: MaskedGrid, a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
     """Return the best `c` for given diagonals: for ones the weighted mean of every cyclic diagonal."""
+    return ratio(grid.dtype, *_circulant_sums(grid, a, b))
+
+
+def _circulant_sums(grid: MaskedGrid, a: NDArray[Any], b: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.float64]]:
+    """Return numerators and denominators of the best `c`."""
     above = np.zeros((grid.p, grid.q, grid.m), dtype=grid.double)
     below = np.zeros((grid.p, grid.q, grid.m))
     windows = cyclic_windows(b)
@@ -97,7 +110,7 @@ def masked_circulant_step(grid: MaskedGrid, a: NDArray[Any], b: NDArray[Any]) ->
             "piqk,pi,iqk->pqk", grid.weighted_diagonals[ps, rows], a[ps, rows].conj(), windows[rows].conj()
         )
         below[ps] += np.einsum("piqk,pi,iqk->pqk", grid.mask_diagonals[ps, rows], a2[ps, rows], b2[rows])
-    return ratio(grid.dtype, above, below)
+    return above, below
 
 
 def masked_residual_norm2(grid: MaskedGrid, factors: Factors) -> float:

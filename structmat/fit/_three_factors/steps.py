@@ -1,8 +1,8 @@
 """Closed-form alternating steps for a Diagonal @ BlockCirculant @ Diagonal product, O(rows * cols) each.
 
 Each of the three vectors has an elementwise closed form given the two others: a ratio of weighted sums over rows,
-cyclic diagonals or columns. A sweep reads the matrix twice: once by cyclic diagonals, for `a` and then `c`, and once by
-rows, for `b`.
+cyclic diagonals or columns. An iteration reads the matrix twice: once by cyclic diagonals, for `a` and then `c`, and
+once by rows, for `b`.
 """
 
 from __future__ import annotations
@@ -20,28 +20,34 @@ from structmat.fit._three_factors.blocks import (
     cyclic_windows,
     ratio,
 )
-from structmat.fit._three_factors.masked import MaskedGrid, masked_circulant_step, masked_residual_norm2, masked_sweep
+from structmat.fit._three_factors.masked import (
+    MaskedGrid,
+    masked_circulant_step,
+    masked_iteration,
+    masked_residual_norm2,
+)
+from structmat.fit._three_factors.spread import bounded_ratio, energy, spread_weights
 from structmat.fit._three_factors.vectors import Factors
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["circulant_step", "residual_norm2", "sweep"]
+__all__ = ["circulant_step", "iteration", "residual_norm2"]
 
 # A convolution by FFT is right to rounding of its LARGEST entry; with entries below this share of it, sum directly.
 _FFT_DYNAMIC_RANGE = 1e-6
 
 
-def sweep(grid: BlockGrid, c: NDArray[Any], b: NDArray[Any]) -> tuple[Factors, float]:
+def iteration(grid: BlockGrid, c: NDArray[Any], b: NDArray[Any], limit: float = np.inf) -> tuple[Factors, float]:
     """Find `a`, then `c`, then `b`, each the best for the two others; return them and their squared residual norm.
 
-    The last step is a least-squares solution, so the residual is the norm of the matrix less that of the fit. Where
-    this difference would lose more than a few digits it is computed entry by entry.
+    Their squared spread is kept to `limit`. The residual is the norm of the matrix less what the last step explains.
+    Where this difference would lose more than a few digits it is computed entry by entry.
     """
     if isinstance(grid, MaskedGrid):
-        return masked_sweep(grid, c, b)
-    a, c = _left_and_circulant_step(grid, c, b)
-    b, explained = _right_step(grid, a, c)
+        return masked_iteration(grid, c, b, limit)
+    a, c = _left_and_circulant_step(grid, c, b, limit)
+    b, explained = _right_step(grid, a, c, limit)
     factors = Factors(a, c, b)
     residual = grid.norm2 - explained
     if residual < float(np.finfo(grid.dtype).eps) ** 0.2 * grid.norm2:
@@ -78,9 +84,11 @@ def _left_and_circulant_step(
     grid: BlockGrid,
     c: NDArray[Any],
     b: NDArray[Any],
+    limit: float,
 ) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Find `a`, then `c` for the new `a`, in one pass: an entry of `a` needs its own row only."""
+    """Find `a`, then `c` for the new `a`, in one pass: an entry of `a` needs its own row only, unless bounded."""
     a = np.zeros((grid.p, grid.m), dtype=grid.double)
+    all_sums = np.zeros_like(a)
     numerator = np.zeros_like(c)
     b2 = absolute_square(b)
     denominator = _left_denominator(absolute_square(c), b2)
@@ -89,20 +97,30 @@ def _left_and_circulant_step(
     for ps, rows in grid.chunks():
         demodulated = grid.diagonals[ps, rows] * b_conj[rows]
         row_sums = conjugate_row_sums(demodulated, c_low[ps]).astype(grid.double)
+        all_sums[ps, rows] = row_sums
         a[ps, rows] = ratio(grid.dtype, row_sums, denominator[ps, rows])
         numerator[ps] += conjugate_column_sums(demodulated, a[ps, rows].astype(grid.dtype))
-    return a, ratio(grid.dtype, numerator, _circulant_denominator(absolute_square(a), b2))
+    weights = spread_weights("pq,q->p", c, b)
+    if float(energy(a) @ weights) > limit:
+        a = bounded_ratio(grid.dtype, all_sums, denominator, weights, limit)
+        numerator[:] = 0.0
+        for ps, rows in grid.chunks():
+            demodulated = grid.diagonals[ps, rows] * b_conj[rows]
+            numerator[ps] += conjugate_column_sums(demodulated, a[ps, rows].astype(grid.dtype))
+    weights = spread_weights("p,q->pq", a, b)
+    return a, bounded_ratio(grid.dtype, numerator, _circulant_denominator(absolute_square(a), b2), weights, limit)
 
 
-def _right_step(grid: BlockGrid, a: NDArray[Any], c: NDArray[Any]) -> tuple[NDArray[Any], float]:
+def _right_step(grid: BlockGrid, a: NDArray[Any], c: NDArray[Any], limit: float) -> tuple[NDArray[Any], float]:
     """Find `b`; return it with the squared norm that the product then explains."""
     numerator = np.zeros((grid.q, grid.m), dtype=grid.double)
     c_conj = cyclic_windows(c.astype(grid.dtype).conj())
     for ps, rows in grid.chunks():
         part = grid.blocks[ps, rows] * c_conj[ps, rows]
         numerator += conjugate_column_sums(part, a[ps, rows].astype(grid.dtype)).sum(axis=0)
-    b = ratio(grid.dtype, numerator, _right_denominator(absolute_square(a), absolute_square(c)))
-    return b, float(np.vdot(numerator, b).real)
+    denominator = _right_denominator(absolute_square(a), absolute_square(c))
+    b = bounded_ratio(grid.dtype, numerator, denominator, spread_weights("p,pq->q", a, c), limit)
+    return b, 2.0 * float(np.vdot(numerator, b).real) - float(np.vdot(denominator, absolute_square(b)))
 
 
 def _left_denominator(c2: NDArray[Any], b2: NDArray[Any]) -> NDArray[Any]:

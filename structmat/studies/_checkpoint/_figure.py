@@ -8,12 +8,11 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from structmat.plot import method_style, series_style
+
 __all__ = ["layers_figure"]
 
-# Okabe and Ito's colours, told apart in all common kinds of colour blindness; markers tell them apart in print.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-_MARKERS = "osD^vPX"
-_KINDS = len(_COLOURS)
+_KINDS = 7  # that can be told apart
 
 
 def layers_figure(layers: list[dict[str, Any]]) -> Figure:
@@ -21,13 +20,16 @@ def layers_figure(layers: list[dict[str, Any]]) -> Figure:
     changed = [layer for layer in layers if layer["norm"]]
     figure = Figure(figsize=(10, 4.2), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
-    for name, label, colour, marker in (
-        ("svd_error", "truncated SVD", "#000000", "x"),
-        ("error", "CDD", _COLOURS[0], "o"),
-    ):
-        values = sorted(layer[name] for layer in changed)
+    for name, method in (("svd_error", "truncated-svd"), ("error", "cdd")):
+        values, style = sorted(layer[name] for layer in changed), method_style(method)
         left.plot(
-            range(1, len(values) + 1), values, marker, color=colour, label=label, markersize=4, markerfacecolor="none"
+            range(1, len(values) + 1),
+            values,
+            style.marker,
+            color=style.color,
+            label=style.label,
+            markersize=4,
+            markerfacecolor="none",
         )
     left.set(xlabel="layers, sorted by error", ylabel="relative error of the change", ylim=(-0.02, 1.05))
     left.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -37,9 +39,17 @@ def layers_figure(layers: list[dict[str, Any]]) -> Figure:
         depth, kind = _place(layer["name"])
         kinds.setdefault(kind, []).append((depth, layer["error"]))
     largest = sorted(kinds, key=lambda kind: (-len(kinds[kind]), kind))[:_KINDS]
-    for kind, colour, marker in zip(sorted(largest), _COLOURS, _MARKERS, strict=False):
-        points = sorted(kinds[kind])
-        right.plot(*zip(*points, strict=True), marker + "-", color=colour, label=kind, markersize=4, linewidth=1)
+    for index, kind in enumerate(sorted(largest)):
+        points, (_, colour, dashes, marker) = sorted(kinds[kind]), series_style(index)
+        right.plot(
+            *zip(*points, strict=True),
+            color=colour,
+            linestyle=dashes,
+            marker=marker,
+            label=kind,
+            markersize=4,
+            linewidth=1,
+        )
     right.set(xlabel="layer of the model")
     right.xaxis.set_major_locator(MaxNLocator(integer=True))
     right.set_title("CDD by depth and kind" + (f" ({_KINDS} of {len(kinds)} kinds)" if len(kinds) > _KINDS else ""))

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import io
-import json
 from typing import Any
 
 import structmat
+from structmat._files import tables
 from structmat.studies._checkpoint._figure import layers_figure
 from structmat.studies._html import Section, html_page
 
@@ -18,16 +17,12 @@ _COLUMNS = ("layer", "shape", "dtype", "norm", "parameters", "error", "SVD rank"
 
 def csv_bytes(layers: list[dict[str, Any]]) -> bytes:
     """Return the layers as CSV, with full precision and a line of names."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [*layers[0]], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(layers)
-    return text.getvalue().encode()
+    return tables.csv_bytes([*layers[0]], (layer.values() for layer in layers))
 
 
 def json_bytes(content: dict[str, Any]) -> bytes:
     """Return everything as JSON, with the version."""
-    return json.dumps({"structmat": structmat.__version__, **content}, indent=2, allow_nan=False).encode() + b"\n"
+    return tables.json_bytes({"structmat": structmat.__version__, **content})
 
 
 def figure_bytes(layers: list[dict[str, Any]]) -> bytes:
@@ -37,14 +32,14 @@ def figure_bytes(layers: list[dict[str, Any]]) -> bytes:
     return stream.getvalue()
 
 
-def html_bytes(content: dict[str, Any], *, n_factors: int, block_size: int | None, weighted: bool) -> bytes:
+def html_bytes(content: dict[str, Any], *, n_factors: int, block_size: int | str, weighted: bool) -> bytes:
     """Return the report."""
     layers = content["layers"]
     share = content["n_parameters"] / content["dense_parameters"]
     changed = sum(layer["norm"] > 0 for layer in layers)
     facts = {
         "layers": f"{changed} changed, {len(layers) - changed} not",
-        "product": f"{n_factors} factors, blocks of {block_size or 'the smaller side'}",
+        "product": f"{n_factors} factors, blocks of {'the smaller side' if block_size == 'min' else block_size}",
         "parameters": f"{content['n_parameters']:,} ({share:.3%} of dense)",
         "relative error, all layers together": f"{content['error']:.4f}",
         "of truncated SVDs of no more parameters": f"{content['svd_error']:.4f}",

@@ -11,21 +11,22 @@
 
 from __future__ import annotations
 
-from structmat.studies._sweep._config import TEMPLATE, MatrixSource, SweepConfig, read_config
-from structmat.studies._sweep._page import report
+from structmat.studies._sweep._config import MatrixSource, SweepConfig, example_config, read_config
+from structmat.studies._sweep._page import report, study_figure
 from structmat.studies._sweep._run import SweepProgress, load_study, sweep
 from structmat.studies._sweep._study import Study, StudyMean, StudyRow
 
 __all__ = [
-    "TEMPLATE",
     "MatrixSource",
     "Study",
     "StudyMean",
     "StudyRow",
     "SweepConfig",
     "SweepProgress",
+    "example_config",
     "load_study",
     "read_config",
     "report",
+    "study_figure",
     "sweep",
 ]

@@ -11,17 +11,18 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from structmat.fit._arguments import integer, non_negative
+from structmat._arrays.checks import integer, non_negative, one_of
+from structmat._arrays.errors import ArgumentError, ArgumentTypeError, ArgumentValueError
 from structmat.studies._sweep._methods import METHODS
 
 if TYPE_CHECKING:
     from structmat._arrays.typing import ArrayLike
 
-__all__ = ["TEMPLATE", "MatrixSource", "SweepConfig", "read_config"]
+__all__ = ["MatrixSource", "SweepConfig", "example_config", "read_config"]
 
-_OWNER = "SweepConfig"
+_OWNER, _SOURCE = "SweepConfig", "MatrixSource"
 
-TEMPLATE = """\
+_EXAMPLE = """\
 # What `structmat sweep study.toml --out study` is to do. Paths are relative to this file.
 
 n_factors = [3, 5, 9]           # numbers of factors of the CDD products
@@ -44,9 +45,26 @@ files = ["changes/*.npy"]       # .npy, .npz or .safetensors
 
 # [[sources]]                   # what a layer's outputs lose: weighted by the second moments of its inputs
 # files = ["changes/l3_value.npy"]
-# weights = "changes/l3_value_S.npy"
+# input_second_moment = "changes/l3_value_S.npy"
 """
-"""A configuration to begin with."""
+
+
+def example_config() -> str:
+    """Return a configuration to begin with, in TOML.
+
+    Returns
+    -------
+    str
+        With all keys, most of them as comments.
+
+    Examples
+    --------
+    >>> import tomllib
+    >>> from structmat.studies import example_config
+    >>> tomllib.loads(example_config())["n_factors"]
+    [3, 5, 9]
+    """
+    return _EXAMPLE
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +82,7 @@ class MatrixSource:
         tensors of the checkpoints. By default all matrices are taken.
     name : str
         Put before the names of the layers, with a slash.
-    weights : str or None
+    input_second_moment : str or None
         File with the second moments of the inputs, for all matrices of this source; errors are weighted ones then.
 
     Examples
@@ -79,29 +97,31 @@ class MatrixSource:
     tuned: str | None = None
     targets: str | None = None
     name: str = ""
-    weights: str | None = None
+    input_second_moment: str | None = None
 
     def __post_init__(self) -> None:
         files = (self.files,) if isinstance(self.files, (str, os.PathLike)) else self.files
-        object.__setattr__(self, "files", _listed(files, "files", _text, "MatrixSource"))
-        for key in ("base", "tuned", "targets", "weights"):
+        object.__setattr__(self, "files", _listed(files, "files", _text, _SOURCE))
+        for key in ("base", "tuned", "targets", "input_second_moment"):
             if getattr(self, key) is not None:
                 object.__setattr__(self, key, _text(getattr(self, key), key))
         object.__setattr__(self, "name", _text(self.name, "name"))
         if bool(self.files) == (self.base is not None or self.tuned is not None):
-            raise ValueError("MatrixSource: give either files, or base and tuned")
+            raise ArgumentValueError(_SOURCE, None, "give either files, or base and tuned")
         if (self.base is None) != (self.tuned is None):
-            raise ValueError(f"MatrixSource: {'base' if self.base is None else 'tuned'} is missing")
+            raise ArgumentValueError(_SOURCE, "base" if self.base is None else "tuned", "is missing")
         if self.targets is not None:
             try:
                 re.compile(self.targets)
             except re.error as error:
-                text = f"MatrixSource: targets must be a regular expression, got {self.targets!r}: {error}"
-                raise ValueError(text) from error
+                text = f"must be a regular expression, got {self.targets!r}: {error}"
+                raise ArgumentValueError(_SOURCE, "targets", text) from error
 
     def _beside(self, folder: Path) -> MatrixSource:
         """Return the source with paths relative to a folder."""
-        placed = {key: str(folder / path) for key in ("base", "tuned", "weights") if (path := getattr(self, key))}
+        placed = {
+            key: str(folder / path) for key in ("base", "tuned", "input_second_moment") if (path := getattr(self, key))
+        }
         return replace(self, files=tuple(str(folder / file) for file in self.files), **placed)
 
 
@@ -145,7 +165,7 @@ class SweepConfig:
     >>> SweepConfig({"identity": np.eye(4)}, methods=["monark"])
     Traceback (most recent call last):
         ...
-    ValueError: SweepConfig: methods must be among "cdd", "truncated-svd", ..., got 'monark'
+    structmat.ArgumentValueError: SweepConfig: methods must be one of "cdd", "truncated-svd", ..., got 'monark'
     """
 
     sources: Sequence[MatrixSource] | Mapping[str, ArrayLike]
@@ -171,14 +191,14 @@ class SweepConfig:
             "sources": self.sources,
         }
         if not isinstance(self.growth, bool):
-            raise TypeError(f"{_OWNER}: growth must be true or false, got {self.growth!r}")
+            raise ArgumentTypeError(_OWNER, "growth", f"must be true or false, got {self.growth!r}")
         if self.time_limit is not None:
-            checked["time_limit"] = non_negative(self.time_limit, "time_limit", owner=_OWNER)
+            checked["time_limit"] = non_negative(self.time_limit, _OWNER, "time_limit")
         if not isinstance(self.sources, Mapping):
             checked["sources"] = _listed(self.sources, "sources", _source)
         for key in ("n_factors", "block_sizes", "methods", "seeds", "sources"):
             if not checked[key]:
-                raise ValueError(f"{_OWNER}: {key} must not be empty")
+                raise ArgumentValueError(_OWNER, key, "must not be empty")
         for key, value in checked.items():
             object.__setattr__(self, key, value)
 
@@ -224,14 +244,15 @@ def read_config(path: str | os.PathLike[str], **changes: Any) -> SweepConfig:
         values = {**given, **changes}
         _refuse_unknown(values, SweepConfig)
         return SweepConfig(**values)
-    except (ValueError, TypeError) as error:  # a ValueError is also what tomllib and decode raise
-        text = re.sub(rf"^(?:{_OWNER}|MatrixSource): ", "", " ".join(str(error).split()))
-        raise ValueError(f"{os.fspath(path)}: {text}") from error
+    except ArgumentError as error:  # the file is to blame, not its reader
+        raise ArgumentValueError(os.fspath(path), error.argument, error.text) from error
+    except ValueError as error:  # of tomllib and decode
+        raise ArgumentValueError(os.fspath(path), None, " ".join(str(error).split())) from error
 
 
 def _sources(items: Any) -> list[MatrixSource]:
     if not isinstance(items, list) or not all(isinstance(item, Mapping) for item in items):
-        raise ValueError(f"{_OWNER}: sources must be tables, each beginning with [[sources]]")
+        raise ArgumentValueError(_OWNER, "sources", "must be tables, each beginning with [[sources]]")
     for item in items:
         _refuse_unknown(item, MatrixSource)
     return [MatrixSource(**item) for item in items]
@@ -244,44 +265,42 @@ def _refuse_unknown(values: Mapping[str, Any], kind: type) -> None:
             near = difflib.get_close_matches(key, names, 1, cutoff=0.5)
             meant = f"; did you mean {near[0]}?" if near else ";"
             table = " in a table of sources" if kind is MatrixSource else ""
-            raise ValueError(f"{kind.__name__}: unknown key {key}{table}{meant} allowed are {', '.join(names)}")
+            text = f"unknown key {key}{table}{meant} allowed are {', '.join(names)}"
+            raise ArgumentValueError(kind.__name__, None, text)
 
 
 def _listed(values: Any, key: str, check: Callable[[Any, str], Any], owner: str = _OWNER) -> tuple[Any, ...]:
     """Return checked entries, each once, in their order."""
     if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Iterable):
-        raise TypeError(f"{owner}: {key} must be a list, got {values!r}")
+        raise ArgumentTypeError(owner, key, f"must be a list, got {values!r}")
     return tuple(dict.fromkeys(check(value, key) for value in values))
 
 
 def _source(value: Any, key: str) -> MatrixSource:
     if not isinstance(value, MatrixSource):
-        raise TypeError(f"{_OWNER}: {key} must be MatrixSource objects, or matrices by name, got {value!r}")
+        raise ArgumentTypeError(_OWNER, key, f"must be MatrixSource objects, or matrices by name, got {value!r}")
     return value
 
 
 def _text(value: Any, key: str) -> str:
     if not isinstance(value, (str, os.PathLike)):
-        raise TypeError(f"MatrixSource: {key} must be text, got {value!r}")
+        raise ArgumentTypeError(_SOURCE, key, f"must be text, got {value!r}")
     return os.fspath(value)
 
 
 def _whole(value: Any, key: str, least: int = 1) -> int:
     if isinstance(value, bool):
-        raise TypeError(f"{_OWNER}: {key} must be an integer, got {value!r}")
-    return integer(value, key, least, owner=_OWNER)
+        raise ArgumentTypeError(_OWNER, key, f"must be an integer, got {value!r}")
+    return integer(value, _OWNER, key, least)
 
 
 def _block_size(value: Any, key: str) -> int | str:
     if isinstance(value, str):
         if value != "min":
-            raise ValueError(f'{_OWNER}: {key} must be integers or "min", got {value!r}')
+            raise ArgumentValueError(_OWNER, key, f'must be integers or "min", got {value!r}')
         return value
     return _whole(value, key)
 
 
 def _method(value: Any, key: str) -> str:
-    if value not in METHODS:
-        allowed = ", ".join(f'"{name}"' for name in METHODS)
-        raise ValueError(f"{_OWNER}: {key} must be among {allowed}, got {value!r}")
-    return str(value)
+    return one_of(value, _OWNER, key, METHODS)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from structmat.plot import _CURVES as STYLES
+from structmat.plot import method_style, series_style, set_error_axis
+from structmat.studies._sweep._methods import METHODS
 from structmat.studies._sweep._study import Study
 
 try:
@@ -31,9 +32,7 @@ _TICKS = ((1.0, 2.0, 5.0), (1.0, 1.2, 1.5), (1.0, 1.05, 1.1, 1.2), (1.0, 1.02, 1
 """Of quotients: the coarsest that fall into the scale, and their inverses."""
 _PANELS = 48  # of one layer each
 _COLUMNS = 6
-_SMALL = 1e-2  # where errors fall below this, their axis is logarithmic
-_ROUNDING = 1e-17
-_BLOCK_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+_ROUNDING = 1e-17  # the foot of an axis of errors
 
 
 def means_figure(study: Study) -> Figure:
@@ -44,7 +43,7 @@ def means_figure(study: Study) -> Figure:
     for name, means in _by_method(study).items():
         for index, points in enumerate(_lines(name, means)):
             share = [100 * point.share for point in points]
-            label, colour, dashes, marker = STYLES[name]
+            label, colour, dashes, marker = method_style(name)
             style = {"color": colour, "linestyle": dashes, "zorder": 3 if name == "cdd" else 2}
             left.plot(
                 share,
@@ -72,7 +71,8 @@ def means_figure(study: Study) -> Figure:
     left.set_xlim(left=0)
     left.legend(frameon=False, fontsize=9)
     _draw_factors(right, study)
-    _scale([left, right], [mean.least for mean in study.means()])
+    for ax in (left, right):
+        set_error_axis(ax, [mean.least for mean in study.means()])
     return figure
 
 
@@ -91,7 +91,7 @@ def layers_figure(study: Study) -> Figure:
     for ax, layer, title in zip(axes.flat, shown, _short_names(shown), strict=False):
         ax.set_title(title, fontsize=7)
         for name, means in _by_method(Study(tuple(of_layer[layer]), 0)).items():
-            label, colour, dashes, _ = STYLES[name]
+            label, colour, dashes, _ = method_style(name)
             for index, points in enumerate(_lines(name, means)):
                 ax.plot(
                     [100 * point.share for point in points],
@@ -107,7 +107,7 @@ def layers_figure(study: Study) -> Figure:
         ax.set_axis_off()
     for ax in axes.flat[: len(shown)]:
         ax.tick_params(labelsize=7)
-    _scale(list(axes.flat[: len(shown)]), [row.error for row in study.rows])
+        set_error_axis(ax, [row.error for row in study.rows])
     handles: dict[str, Any] = {}
     for ax in axes.flat[: len(shown)]:
         handles |= dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
@@ -178,7 +178,7 @@ def _draw_factors(ax: Axes, study: Study) -> None:
     for mean in means:
         by_block[mean.block].append(mean)
     for index, (block, points) in enumerate(by_block.items()):
-        colour = _BLOCK_COLOURS[index % len(_BLOCK_COLOURS)]
+        colour = series_style(index).color
         of_block = defaultdict(lambda: defaultdict(list))  # type: ignore[var-annotated]
         for row in study.rows:
             if row.method == "cdd" and row.block == block:
@@ -200,7 +200,7 @@ def _block_name(block: int | str) -> str:
 
 def _by_method(study: Study) -> dict[str, list[StudyMean]]:
     """Return the means of each method that has any parameters, in the order of the legend."""
-    found: dict[str, list[StudyMean]] = {name: [] for name in STYLES}
+    found: dict[str, list[StudyMean]] = {name: [] for name in METHODS}
     for mean in study.means():
         if mean.share:
             found[mean.method].append(mean)
@@ -213,19 +213,6 @@ def _lines(name: str, means: list[StudyMean]) -> list[list[StudyMean]]:
         return [sorted(means, key=lambda mean: mean.share)]
     blocks = dict.fromkeys(mean.block for mean in means)
     return [sorted((m for m in means if m.block == block), key=lambda mean: mean.share) for block in blocks]
-
-
-def _scale(axes: list[Axes], errors: list[float]) -> None:
-    least = max(min(errors, default=1.0), _ROUNDING)
-    for ax in axes:
-        if least < _SMALL:
-            ax.set_yscale("log")
-            ax.set_ylim(least / 2, 1.6)
-        else:
-            ax.set_ylim(least - 0.05 if least > 0.3 else -0.02, 1.02)
-        ax.grid(visible=True, color="0.9")
-        ax.set_axisbelow(True)
-        ax.spines[["top", "right"]].set_visible(False)
 
 
 def _error_name(study: Study) -> str:

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from structmat.fit._numpy_bridge import as_matrix, to_numpy
+from structmat._arrays.errors import ArgumentValueError
+from structmat._arrays.numpy_bridge import as_matrix, to_numpy
+from structmat._checkpoint_fit.changes import Difference
 from structmat.io import Checkpoint, describe, load_matrix
-from structmat.studies._checkpoint._changes import Difference
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -33,29 +34,29 @@ class Layer:
     shape: tuple[int, int]
     read: Callable[[], NDArray[Any]]
     """Reads the matrix, in this process or in another."""
-    read_weights: Callable[[], NDArray[Any]] | None = None
+    read_moment: Callable[[], NDArray[Any]] | None = None
     is_change: bool = False
     """Whether it is the change of a weight, which many weights of a tuned model do not have."""
 
     def matrix(self) -> NDArray[Any]:
         """Return the matrix, in single precision at least.
 
-        Raises ValueError if it holds NaN or infinity.
+        Raises ArgumentValueError if it holds NaN or infinity.
         """
         values = self.read()
         if not np.isfinite(values).all():
-            raise ValueError(f"{self.name} must be finite, got NaN or infinity")
+            raise ArgumentValueError("sweep", self.name, "must be finite, got NaN or infinity")
         return values.astype(np.result_type(values.dtype, np.float32), copy=False)
 
-    def weights(self) -> NDArray[Any] | None:
+    def input_second_moment(self) -> NDArray[Any] | None:
         """Return the second moments of the inputs, None without any."""
-        return None if self.read_weights is None else self.read_weights()
+        return None if self.read_moment is None else self.read_moment()
 
     def look(self) -> tuple[str, bool]:
         """Return a checksum of the entries, and whether all of them are zero."""
         total = hashlib.sha256()
         matrix = self.read()
-        for values in (matrix, self.weights()):
+        for values in (matrix, self.input_second_moment()):
             if values is not None:
                 total.update(f"{values.dtype.str} {values.shape}".encode())
                 total.update(np.ascontiguousarray(values).data)
@@ -75,7 +76,8 @@ def find_layers(config: SweepConfig) -> list[Layer]:
     layers: dict[str, Layer] = {}
     for layer in _every(config.sources):
         if layer.name in layers:
-            raise ValueError(f"two layers are called {layer.name}: give one of the sources a name")
+            text = f"two layers are called {layer.name}: give one of the sources a name"
+            raise ArgumentValueError("sweep", None, text)
         layers[layer.name] = layer
     return list(layers.values())
 
@@ -83,18 +85,19 @@ def find_layers(config: SweepConfig) -> list[Layer]:
 def _every(sources: Sequence[MatrixSource] | Mapping[str, Any]) -> Iterator[Layer]:
     if isinstance(sources, Mapping):
         for name, array in sources.items():
-            values = to_numpy(as_matrix(array, f"sweep: {name}"))
+            values = to_numpy(as_matrix(array, "sweep", str(name)))
             yield Layer(str(name), (values.shape[0], values.shape[1]), partial(np.asarray, values))
         return
     # Workers may have another working directory.
     for source in (source._beside(Path.cwd()) for source in sources):
         found = list(_from_files(source) if source.files else _from_checkpoints(source))
         if not found:
-            raise ValueError(_nothing(source))
-        read_weights = None if source.weights is None else partial(load_matrix, source.weights)
+            raise ArgumentValueError("sweep", None, _nothing(source))
+        moment = source.input_second_moment
+        read_moment = None if moment is None else partial(load_matrix, moment)
         prefix = f"{source.name}/" if source.name else ""
         for name, shape, read in found:
-            yield Layer(prefix + name, shape, read, read_weights, is_change=source.base is not None)
+            yield Layer(prefix + name, shape, read, read_moment, is_change=source.base is not None)
 
 
 def _from_files(source: MatrixSource) -> Iterator[tuple[str, tuple[int, int], Callable[[], NDArray[Any]]]]:

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-
-from structmat.fit import fit_cdd
-from structmat.fit._arguments import check_for_blocks
-from structmat.fit._baselines.families import RIVALS, truncated_svd
-from structmat.fit._many_factors.block_objective import block_layout
-from structmat.fit._many_factors.objective import Layout
-from structmat.fit._second_moment import weighted_inputs
+from structmat.fit import baseline_errors, baseline_names, fit_cdd
+from structmat.operators import CDDLayout
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = ["METHODS", "WEIGHTED", "Outcome", "Setting", "apply", "budget"]
 
-METHODS = ("cdd", *RIVALS)
-WEIGHTED = ("cdd", "truncated-svd")
+METHODS = ("cdd", *baseline_names())
+WEIGHTED = ("cdd", *baseline_names(weighted=True))
 """The methods whose best member is known in a weighted norm as well."""
 
 
@@ -50,25 +43,25 @@ class Outcome(NamedTuple):
 def budget(shape: tuple[int, int], n_factors: int, block_size: int) -> int:
     """Return the parameters of a CDD product: what every method may use at most.
 
-    Raises ValueError, saying why, where there is no such product.
+    Raises ArgumentValueError where there is no such product.
     """
-    if block_size > max(shape):
-        raise ValueError(f"block_size {block_size} is more than the larger side, {max(shape)}")
-    if shape[0] == shape[1] == block_size:
-        vectors = Layout(block_size, n_factors).vector_shapes
-    else:
-        check_for_blocks(n_factors, "diagonal", "auto")
-        vectors = block_layout(shape, block_size, n_factors).vector_shapes
-    return sum(prod(vector) for vector in vectors)
+    return CDDLayout(shape, n_factors, block_size).n_parameters
 
 
 def apply(
-    matrix: NDArray[Any], setting: Setting, *, weights: NDArray[Any] | None = None, **fit_options: Any
+    matrix: NDArray[Any], setting: Setting, *, input_second_moment: NDArray[Any] | None = None, **fit_options: Any
 ) -> Outcome:
     """Approximate a matrix by the best, or the best that is found, with no more than the budget."""
     method, n_factors, block_size, seed = setting
     if method == "cdd":
-        result = fit_cdd(matrix, n_factors, block_size=block_size, weights=weights, rng=seed, **fit_options)
+        result = fit_cdd(
+            matrix,
+            n_factors,
+            block_size=block_size,
+            input_second_moment=input_second_moment,
+            rng=seed,
+            **fit_options,
+        )
         if result.stopped == "interrupted":  # such a result is not the one that the same seed gives
             raise KeyboardInterrupt
         return Outcome(
@@ -80,12 +73,7 @@ def apply(
             n_iter=result.n_iter,
             converged=result.converged,
         )
-    # Divided by its largest entry, so that no square over- or underflows.
-    scaled = matrix / (float(np.max(np.abs(matrix))) or 1.0)
     allowed = [budget(matrix.shape, n_factors, block_size)]
-    if weights is None:
-        member = RIVALS[method](scaled, allowed)[0]
-    else:
-        inputs = weighted_inputs(weights, matrix.shape[1], real=not np.iscomplexobj(matrix))
-        member = truncated_svd(scaled, allowed, inputs)[0]
-    return Outcome(member.n_parameters, member.error)
+    best = baseline_errors(matrix, allowed, names=[method], input_second_moment=input_second_moment)
+    ((used, error),) = best.values()
+    return Outcome(int(used[0]), float(error[0]))

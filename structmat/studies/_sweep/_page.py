@@ -1,18 +1,24 @@
-"""`report`: a page of a study, with its plots and tables."""
+"""`report` and `study_figure`: a page of a study, with its plots and tables, and a single plot."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
+from structmat._arrays.checks import one_of
+from structmat._arrays.errors import ArgumentValueError
 from structmat.io import atomic_write
 from structmat.studies._html import Section, html_page
 from structmat.studies._sweep._run import load_study
 from structmat.studies._sweep._study import Study
 
-__all__ = ["PAGE", "report"]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-PAGE = "report.html"
+__all__ = ["report", "study_figure"]
+
+_PAGE = "report.html"
 
 
 def report(path: str | os.PathLike[str], html: str | os.PathLike[str] | None = None, *, force: bool = False) -> Study:
@@ -61,9 +67,53 @@ def report(path: str | os.PathLike[str], html: str | os.PathLike[str] | None = N
     """
     study = load_study(path)
     page = study_page(study, Path(path).resolve().name)
-    with atomic_write(Path(path, PAGE) if html is None else html, force=force or html is None) as file:
+    with atomic_write(Path(path, _PAGE) if html is None else html, force=force or html is None) as file:
         file.write(page)
     return study
+
+
+def study_figure(study: Study, kind: Literal["means", "layers", "ratios"] = "means") -> Figure:
+    """Draw the table of a study; needs the extra ``plot``.
+
+    Parameters
+    ----------
+    study : Study
+        What `sweep` or `load_study` returned.
+    kind : {"means", "layers", "ratios"}, default: "means"
+        The means over the layers, of all methods against the number of parameters and of CDD against the number of
+        factors; or a panel for each layer; or the error of CDD over that of the truncated SVD, layer by setting.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        Save it by ``figure.savefig(path)``.
+
+    Raises
+    ------
+    ValueError
+        If `kind` is another word, or there is nothing to draw.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from structmat.studies import SweepConfig, study_figure, sweep
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     study = sweep(SweepConfig({"identity": np.eye(4)}), folder)
+    >>> [axes.get_xlabel() for axes in study_figure(study).axes]
+    ['parameters, % of dense', 'number of factors (CDD; thin lines are layers)']
+    """
+    from structmat.studies._sweep import _figures  # noqa: PLC0415  # matplotlib is slow to import
+
+    figures = {
+        "means": _figures.means_figure,
+        "layers": _figures.layers_figure,
+        "ratios": _figures.ratio_figure,
+    }
+    figure = figures[one_of(kind, "study_figure", "kind", tuple(figures))](study) if study.rows else None
+    if figure is None:
+        raise ArgumentValueError("study_figure", "study", f'must have rows to draw "{kind}" of')
+    return figure
 
 
 def study_page(study: Study, name: str) -> bytes:
@@ -71,7 +121,7 @@ def study_page(study: Study, name: str) -> bytes:
     from structmat.studies._sweep._figures import layers_figure, means_figure, ratio_figure  # noqa: PLC0415  # an extra
 
     if not study.rows:
-        raise ValueError(f"report: {name} has no results yet")
+        raise ArgumentValueError("report", None, f"{name} has no results yet")
     sections = [
         Section(
             "Error against size",

@@ -7,23 +7,19 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import product
-from math import hypot
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-
 import structmat
-from structmat.fit._second_moment import weighted_inputs
+from structmat._arrays.errors import ArgumentError
+from structmat.fit import weighted_norm
 from structmat.studies._sweep._layers import Layer, find_layers
 from structmat.studies._sweep._methods import WEIGHTED, Setting, apply, budget
 from structmat.studies._sweep._study import StudyRow
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from structmat.studies._sweep._config import SweepConfig
 
-__all__ = ["Failure", "Plan", "Unit", "cost", "do_unit", "fit_options", "make_plan"]
+__all__ = ["Failure", "SweepPlan", "Unit", "cost", "do_unit", "fit_options", "make_plan"]
 
 
 class Unit(NamedTuple):
@@ -41,7 +37,7 @@ class Failure(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Plan:
+class SweepPlan:
     """All units of a sweep."""
 
     units: dict[str, Unit] = field(default_factory=dict)
@@ -50,12 +46,12 @@ class Plan:
     """Reasons why combinations of settings are no units, and how many units they would have been."""
 
 
-def make_plan(config: SweepConfig, callback: Callable[[str], object] | None = None) -> Plan:
+def make_plan(config: SweepConfig, callback: Callable[[str], object] | None = None) -> SweepPlan:
     """Find the layers and return what is to be done with them, in the order of the table.
 
     The callback hears the name of every layer that is about to be read.
     """
-    plan = Plan()
+    plan = SweepPlan()
     options = fit_options(config)
     for layer in find_layers(config):
         if callback is not None:
@@ -80,12 +76,12 @@ def make_plan(config: SweepConfig, callback: Callable[[str], object] | None = No
 
 def _unavailable(layer: Layer, method: str, n_factors: int, block_size: int) -> str:
     """Return why there is no such approximation, or nothing."""
-    if layer.read_weights is not None and method not in WEIGHTED:
+    if layer.read_moment is not None and method not in WEIGHTED:
         return f"{method} has no closed form for weighted errors"
     try:
         budget(layer.shape, n_factors, block_size)
-    except ValueError as error:
-        return str(error).removeprefix("fit_cdd: ")
+    except ArgumentError as error:
+        return f"{error.argument} {error.text}"
     return ""
 
 
@@ -111,9 +107,9 @@ def do_unit(unit: Unit) -> StudyRow | Failure:
     began = time.perf_counter()
     layer, setting, options = unit
     try:
-        matrix, weights = layer.matrix(), layer.weights()
-        outcome = apply(matrix, setting, weights=weights, **options)
-        norm = _norm(matrix, weights)
+        matrix, moment = layer.matrix(), layer.input_second_moment()
+        outcome = apply(matrix, setting, input_second_moment=moment, **options)
+        norm = weighted_norm(matrix, moment)
     except (ValueError, OSError, MemoryError) as error:
         return Failure(" ".join(str(error).split()) or type(error).__name__)
     return StudyRow(
@@ -121,20 +117,10 @@ def do_unit(unit: Unit) -> StudyRow | Failure:
         rows=layer.shape[0],
         cols=layer.shape[1],
         norm=norm,
-        weighted=weights is not None,
+        weighted=moment is not None,
         **setting._asdict(),
         budget=budget(layer.shape, setting.n_factors, setting.block_size),
         **outcome._asdict(),
         version=structmat.__version__,
         seconds=time.perf_counter() - began,
     )
-
-
-def _norm(matrix: NDArray[Any], weights: NDArray[Any] | None) -> float:
-    """Return ``norm(matrix)``, or ``sqrt(trace(W S W^H))`` with weights."""
-    unit = float(np.max(np.abs(matrix))) or 1.0
-    values = matrix / unit
-    if weights is None:
-        return unit * hypot(*np.linalg.norm(values, axis=1).tolist())
-    inputs = weighted_inputs(weights, matrix.shape[1], real=not np.iscomplexobj(matrix))
-    return unit * float(np.sqrt(np.abs(weights).max())) * float(np.linalg.norm(values @ inputs))

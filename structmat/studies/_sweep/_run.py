@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from contextlib import closing
 from typing import NamedTuple
 
+from structmat._arrays.checks import optional_function
+from structmat._arrays.errors import ArgumentValueError
 from structmat.studies._engine import run_units
 from structmat.studies._folder import Record, WorkFolder
 from structmat.studies._reading import read_records
@@ -101,16 +103,14 @@ def sweep(
     """
     if not isinstance(config, SweepConfig):
         config = read_config(config)
-    if callback is not None and not callable(callback):
-        raise TypeError(f"sweep: callback must be callable, got {callback!r}")
-    clock = _Clock(callback)
-    plan = make_plan(config, clock.reading)
+    progress = _Progress(optional_function(callback, "sweep", "callback"))
+    plan = make_plan(config, progress.reading)
     failed: dict[str, str] = {}
     with WorkFolder.open(out, {"kind": _KIND, **fit_options(config)}, outputs=[_TABLE]) as folder:
         folder.write(_PLAN, {"units": list(plan.units), "left_out": plan.left_out})
         # The cheapest first, so that there is something to look at soon.
         units = {key: plan.units[key] for key in sorted(folder.pending(plan.units), key=lambda k: cost(plan.units[k]))}
-        clock.begin(units, len(plan.units))
+        progress.begin(units, len(plan.units))
         with closing(run_units(do_unit, units, workers=workers, scheduler=scheduler)) as results:
             for key, result in results:
                 if isinstance(result, Failure):
@@ -119,7 +119,7 @@ def sweep(
                 else:
                     folder.write(key, result._asdict())
                     _log.info("%s: error %.6f in %.2f s", key, result.error, result.seconds)
-                clock.did(key)
+                progress.did(key)
         study = _study({key: folder.read(key) for key in (_PLAN, *plan.units) if key in folder.done}, failed)
         folder.write_output(_TABLE, to_sqlite(study.rows))
     return study
@@ -157,7 +157,7 @@ def load_study(path: str | os.PathLike[str]) -> Study:
     """
     settings, records = read_records(path)
     if settings.get("kind") != _KIND or _PLAN not in records:
-        raise ValueError(f"{os.fspath(path)} holds no sweep")
+        raise ArgumentValueError("load_study", "path", f"must be the folder of a sweep, got {os.fspath(path)}")
     return _study(records)
 
 
@@ -167,7 +167,7 @@ def _study(records: Mapping[str, Record], failed: Mapping[str, str] | None = Non
     return Study(rows, len(plan["units"]), failed or {}, plan["left_out"])
 
 
-class _Clock:
+class _Progress:
     """Tells the callback how far a sweep is; the time left is estimated by what is known of the cost of fits."""
 
     def __init__(self, callback: Callable[[SweepProgress], object] | None) -> None:

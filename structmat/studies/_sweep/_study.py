@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-import importlib
-import io
 import os
 import sqlite3
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_type_hints
+from typing import Any, NamedTuple, get_type_hints
 
-from structmat.io import atomic_write
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from structmat._files.tables import csv_bytes, data_frame, json_bytes, write_table
 
 __all__ = ["Study", "StudyMean", "StudyRow", "to_sqlite"]
 
@@ -125,6 +118,7 @@ class Study:
     --------
     sweep : Makes it.
     load_study : Reads it from its folder.
+    study_figure : Draws it.
 
     Examples
     --------
@@ -220,11 +214,7 @@ class Study:
         ImportError
             If pandas is not installed.
         """
-        try:
-            pandas = importlib.import_module("pandas")  # no dependency of structmat
-        except ModuleNotFoundError as error:
-            raise ImportError("Study.to_dataframe needs pandas: pip install pandas") from error
-        return pandas.DataFrame([row._asdict() for row in self.rows], columns=list(StudyRow._fields))
+        return data_frame("Study.to_dataframe", StudyRow._fields, self.rows)
 
     def save(self, path: str | os.PathLike[str], *, force: bool = False) -> None:
         """Write the table to a file.
@@ -232,59 +222,26 @@ class Study:
         Parameters
         ----------
         path : path-like
-            The file, its suffix ``.csv``, or ``.sqlite`` for a database with one table, ``results``. It appears
-            complete or not at all.
+            The file, its suffix ``.csv``; ``.json``, with means and what is missing as well; or ``.sqlite`` for a
+            database with one table, ``results``. It appears complete or not at all.
         force : bool, default: False
             Whether to replace an existing file.
 
         Raises
         ------
         ValueError
-            If the suffix is neither.
+            If the suffix is none of these.
         FileExistsError
             If the file exists and not `force`.
         OSError
             If the file cannot be written.
         """
-        suffix = Path(path).suffix.lower()
-        if suffix not in {".csv", ".sqlite"}:
-            raise ValueError(f"Study: path must end in .csv or .sqlite, got {os.fspath(path)}")
-        content = _to_csv(self.rows) if suffix == ".csv" else to_sqlite(self.rows)
-        with atomic_write(path, force=force) as file:
-            file.write(content)
-
-    def plot(self, kind: Literal["means", "layers", "ratios"] = "means") -> Figure:
-        """Draw the table; needs the extra ``plot``.
-
-        Parameters
-        ----------
-        kind : {"means", "layers", "ratios"}, default: "means"
-            The means over the layers, of all methods against the number of parameters and of CDD against the number of
-            factors; or a panel for each layer; or the error of CDD over that of the truncated SVD, layer by setting.
-
-        Returns
-        -------
-        matplotlib.figure.Figure
-            Save it by ``figure.savefig(path)``.
-
-        Raises
-        ------
-        ValueError
-            If `kind` is another word, or there is nothing to draw.
-        """
-        from structmat.studies._sweep import _figures  # noqa: PLC0415  # matplotlib is an extra
-
-        figures = {
-            "means": _figures.means_figure,
-            "layers": _figures.layers_figure,
-            "ratios": _figures.ratio_figure,
+        contents = {
+            ".csv": lambda: csv_bytes(StudyRow._fields, self.rows),
+            ".json": lambda: json_bytes(self.to_dict()),
+            ".sqlite": lambda: to_sqlite(self.rows),
         }
-        if kind not in figures:
-            raise ValueError(f'Study.plot: kind must be "means", "layers" or "ratios", got {kind!r}')
-        figure = figures[kind](self) if self.rows else None
-        if figure is None:
-            raise ValueError(f'Study.plot: there are no rows to draw "{kind}" of')
-        return figure
+        write_table("Study.save", path, contents, force=force)
 
     def __repr__(self) -> str:
         state = "complete" if self.complete else f"{len(self.rows)} of {self.n_planned} rows"
@@ -301,15 +258,6 @@ class Study:
             for line in lines
         ]
         return "\n".join([head, *table])
-
-
-def _to_csv(rows: Iterable[StudyRow]) -> bytes:
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(StudyRow._fields)
-    for row in rows:
-        writer.writerow([int(value) if isinstance(value, bool) else value for value in row])
-    return stream.getvalue().encode()
 
 
 def to_sqlite(rows: Iterable[StudyRow]) -> bytes:

@@ -1,1 +1,1 @@
-"""The change of some rows, and its gradients: what all layers compute."""
+"""The change of one layer: its row mathematics, its autograd function, its trainable vectors."""

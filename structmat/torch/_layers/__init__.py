@@ -1,1 +1,1 @@
-"""The layers, and the vectors that they train."""
+"""A frozen layer with changes: linear layers, convolutions of kernel size 1, embeddings."""

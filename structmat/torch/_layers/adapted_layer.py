@@ -2,35 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
 from structmat.operators import LinearOperator
-from structmat.torch._layers.adapter import CDDAdapter
+from structmat.torch._change.cdd_adapter import CDDAdapter
+from structmat.torch._layers.forward import add_per_sample
 
-__all__ = ["AdaptedLayer", "add_selected", "no_fast_path"]
-
-
-def add_selected(
-    y: Tensor, x: Tensor, names: Sequence[str | None], add: Callable[[str, Tensor, Tensor], Tensor]
-) -> Tensor:
-    """Return `y` with ``add(name, y, x)`` in the samples, along the first axis, that have a name."""
-    out = y.clone()
-    for name in dict.fromkeys(each for each in names if each is not None):
-        index = torch.tensor([i for i, each in enumerate(names) if each == name], device=x.device)
-        out = out.index_copy(0, index, add(name, y[index], x[index]))
-    return out
-
-
-def no_fast_path(*_: Any) -> None:
-    """Do nothing, as a hook of every adapted layer.
-
-    In evaluation torch's TransformerEncoderLayer reads weights without calling layers, unless it sees hooks.
-    """
+__all__ = ["AdaptedLayer"]
 
 
 class AdaptedLayer(nn.Module):
@@ -74,8 +58,10 @@ class AdaptedLayer(nn.Module):
         self._enabled = True
         self._selection: tuple[str | None, ...] | None = None
         self._unmerged: tuple[nn.Parameter] | None = None  # in a tuple, so as not to be registered
+        self._merge_after_load = False
         self.add_adapter(name, **options)
-        self.register_forward_pre_hook(no_fast_path)
+        self.register_state_dict_post_hook(_save_unmerged)
+        self.register_load_state_dict_post_hook(_merge_again)
         if base is not None:
             self.train(base.training)
             base.requires_grad_(requires_grad=False)
@@ -105,7 +91,9 @@ class AdaptedLayer(nn.Module):
             If adapters are merged.
         """
         if not name or "." in name or name in self.adapters:
-            raise ValueError(f"add_adapter: {name!r} is empty, contains a dot or is taken: {list(self.adapters)}")
+            raise ArgumentValueError(
+                "add_adapter", "name", f"{name!r} is empty, contains a dot or is taken: {list(self.adapters)}"
+            )
         self._require_unmerged("add_adapter")
         for key, value in self._like_base().items():
             if options.get(key) is None:
@@ -125,12 +113,12 @@ class AdaptedLayer(nn.Module):
 
         Raises
         ------
-        KeyError
+        ValueError
             If there is none of that name.
         RuntimeError
             If adapters are merged.
         """
-        self._require_known(name)
+        self._require_known(name, "remove_adapter")
         self._require_unmerged("remove_adapter")
         del self.adapters[name]
         self._active = tuple(active for active in self._active if active != name)
@@ -144,7 +132,7 @@ class AdaptedLayer(nn.Module):
     def active_adapters(self, names: Sequence[str]) -> None:
         names = (names,) if isinstance(names, str) else tuple(names)
         for name in names:
-            self._require_known(name)
+            self._require_known(name, "active_adapters")
         self._require_unmerged("active_adapters")
         self._active = names
 
@@ -163,27 +151,24 @@ class AdaptedLayer(nn.Module):
 
         Raises
         ------
-        KeyError
-            If there is no such adapter.
         ValueError
+            If there is no such adapter.
+        RuntimeError
             If none is active.
         """
         names = self._active if name is None else (name,)
         if not names:
-            raise ValueError("delta: no adapter is active")
+            raise RuntimeError("delta: no adapter is active")
         total: LinearOperator | None = None
         for each in names:
-            operator = self._adapter(each).operator()
+            self._require_known(each, "delta")
+            operator = self.adapters[each].operator()
             total = operator if total is None else total + operator
         return total  # type: ignore[return-value]
 
-    def _adapter(self, name: str) -> CDDAdapter:
-        self._require_known(name)
-        return self.adapters[name]
-
-    def _require_known(self, name: str) -> None:
+    def _require_known(self, name: str, caller: str) -> None:
         if name not in self.adapters:
-            raise KeyError(f"no adapter {name!r} here, only {list(self.adapters)}")
+            raise ArgumentValueError(caller, "name", f"{name!r} is no adapter here; there are {list(self.adapters)}")
 
     def _like_base(self) -> dict[str, Any]:
         """Return dtype and device of the base's floating parameters; float32 where they are quantised."""
@@ -213,8 +198,11 @@ class AdaptedLayer(nn.Module):
         """Add to each sample, along the first axis, the change of the adapter chosen for it."""
         selection = self._selection or ()
         if len(selection) != len(x):
-            raise ValueError(f"select_adapters: {len(selection)} names for a batch of {len(x)} samples")
-        return add_selected(y, x, selection, lambda name, y, x: self._add(self._adapter(name), y, x))
+            raise ArgumentValueError(
+                "adapters_per_sample", "names", f"has {len(selection)} entries for a batch of {len(x)} samples"
+            )
+        chosen = [None if name is None else self.adapters[name] for name in selection]
+        return add_per_sample(y, x, chosen, self._add)
 
     def _add(self, adapter: CDDAdapter, y: Tensor, x: Tensor) -> Tensor:
         """Return the base's outputs `y` plus a change of the inputs `x`."""
@@ -252,6 +240,12 @@ class AdaptedLayer(nn.Module):
         if self._unmerged is not None:
             (self.base.weight,) = self._unmerged
             self._unmerged = None
+
+    def _load_from_state_dict(self, *args: Any) -> None:
+        """Unmerge before the base gets its weight; `_merge_again` follows."""
+        self._merge_after_load = self.is_merged
+        self.unmerge()
+        super()._load_from_state_dict(*args)
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         """Move the kept weight along, in `to`, `half`, ..."""
@@ -296,8 +290,8 @@ class AdaptedLayer(nn.Module):
         plain = isinstance(weight, nn.Parameter) and type(weight.data) is Tensor and weight.is_floating_point()
         if not plain or weight.numel() != self.in_features * self.out_features:
             kind = type(weight).__name__ if weight is not None else "missing"
-            raise TypeError(
-                f"{method}: the weight of {type(self.base).__name__} is {kind}, not a plain floating tensor"
+            raise ArgumentTypeError(
+                method, None, f"the weight of {type(self.base).__name__} is {kind}, not a plain floating tensor"
             )
         return weight
 
@@ -320,3 +314,18 @@ class AdaptedLayer(nn.Module):
         """
         state = "" if self._enabled else ", disabled"
         return f"active={list(self._active)}{', merged' if self.is_merged else ''}{state}"
+
+
+def _save_unmerged(layer: AdaptedLayer, state: dict[str, Any], prefix: str, _: Any) -> None:
+    """Put the weight without changes into a state dict, which holds the changes by themselves."""
+    key = f"{prefix}base.weight"
+    if layer._unmerged is not None and key in state:
+        (weight,) = layer._unmerged
+        state[key] = weight if isinstance(state[key], nn.Parameter) else weight.detach()
+
+
+def _merge_again(layer: AdaptedLayer, _: Any) -> None:
+    """Merge what a state dict brought, if changes were merged before."""
+    if layer._merge_after_load:
+        layer._merge_after_load = False
+        layer.merge()

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from structmat._arrays.errors import ArgumentTypeError
 from structmat.torch._layers.adapted_layer import AdaptedLayer
 
 __all__ = ["CDDConv", "is_pointwise"]
@@ -54,9 +55,10 @@ class CDDConv(AdaptedLayer):
 
     def __init__(self, base: nn.Conv1d | nn.Conv2d, *, name: str = "default", **options: Any) -> None:
         if not is_pointwise(base):
-            raise TypeError(
-                "CDDConv: the base must be a Conv1d or Conv2d with kernel size and stride 1, one group and no padding, "
-                f"got {base!r}"
+            raise ArgumentTypeError(
+                "CDDConv",
+                "base",
+                f"must be a Conv1d or Conv2d with kernel size and stride 1, one group and no padding, got {base!r}",
             )
         super().__init__(base, base.in_channels, base.out_channels, name=name, **options)
 

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
+from structmat.torch._change.cdd_adapter import CDDAdapter
 from structmat.torch._layers.adapted_layer import AdaptedLayer
-from structmat.torch._layers.adapter import CDDAdapter
 
 __all__ = ["CDDEmbedding"]
 
@@ -52,9 +53,9 @@ class CDDEmbedding(AdaptedLayer):
 
     def __init__(self, base: nn.Embedding, *, name: str = "default", **options: Any) -> None:
         if type(base) is not nn.Embedding:
-            raise TypeError(f"CDDEmbedding: the base must be a torch.nn.Embedding, got {type(base).__name__}")
+            raise ArgumentTypeError("CDDEmbedding", "base", f"must be a torch.nn.Embedding, got {type(base).__name__}")
         if base.max_norm is not None:
-            raise ValueError("CDDEmbedding: an embedding with max_norm rewrites its table and cannot be adapted")
+            raise ArgumentValueError("CDDEmbedding", "base", "has a max_norm, so that it rewrites its frozen table")
         super().__init__(base, base.embedding_dim, base.num_embeddings, name=name, **options)
 
     def add_adapter(self, name: str = "default", **options: Any) -> CDDAdapter:
@@ -78,7 +79,7 @@ class CDDEmbedding(AdaptedLayer):
             If `n_factors` is not 3, the name is taken, or an option is wrong.
         """
         if options.get("n_factors", 3) != 3:
-            raise ValueError(f"CDDEmbedding: n_factors must be 3, got {options['n_factors']}")
+            raise ArgumentValueError("CDDEmbedding", "n_factors", f"must be 3, got {options['n_factors']}")
         adapter = super().add_adapter(name, **options)
         if self.base.padding_idx is not None:
             with torch.no_grad():

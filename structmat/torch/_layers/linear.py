@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from structmat.torch._change.add_change import Mode, autocasts, linear_with_change
+from structmat._arrays.errors import ArgumentValueError
+from structmat.torch._change.autograd import Mode
+from structmat.torch._change.initial_values import Init
 from structmat.torch._layers.adapted_layer import AdaptedLayer
-from structmat.torch._layers.adapter import CDDAdapter
-from structmat.torch._layers.base_layers import features, is_transposed
-from structmat.torch._layers.initial_values import Init
+from structmat.torch._layers.forward import forward_with_adapters
+from structmat.torch._layers.frozen_base import features, has_transposed_weight
 
-__all__ = ["CDDLinear", "with_changes"]
+__all__ = ["CDDLinear"]
 
 
 class CDDLinear(AdaptedLayer):
@@ -31,15 +31,15 @@ class CDDLinear(AdaptedLayer):
         Whether a layer without a base learns a bias; a base has its own.
     n_factors : int, default 3
         Odd; see `CDDAdapter`, as for the other options.
-    block_size : int, optional
-        Side of the circulants. Default: the smaller of the two features.
+    block_size : int or "min", default "min"
+        Side of the circulants; "min" is the smaller of the two features.
     alpha : float, default 1.0
         What the product is multiplied by.
     init : {"zero", "normal", "gradient"}, optional
         Default: "zero" with a base, so that training starts from the base's outputs, and "normal" without one.
     base : Module, optional
         Frozen module that maps ``(..., in_features)`` to ``(..., out_features)``, quantised ones included.
-    mode : {"lean", "fast"}, default "lean"
+    mode : {"recompute", "cache"}, default "recompute"
         Whether the backward pass computes transforms again, or keeps them.
     name : str, default "default"
         Of the adapter.
@@ -58,13 +58,13 @@ class CDDLinear(AdaptedLayer):
     See Also
     --------
     CDDLinear.from_linear : Wraps a layer.
-    CDDLinear.from_delta : Fits a tuned weight.
+    CDDLinear.from_delta, CDDLinear.from_weights, CDDLinear.from_lora : Fit a given change.
     adapt : Wraps the layers of a model.
 
     Notes
     -----
-    The method is that of [1]_. The lean backward pass keeps the layer's input, which the layer before keeps anyway, and
-    the trained vectors: nothing else. With no change active the outputs are the base's, bit for bit.
+    The method is that of [1]_. Recomputing, the backward pass keeps the layer's input, which the layer before keeps
+    anyway, and the trained vectors: nothing else. With no change active the outputs are the base's, bit for bit.
 
     References
     ----------
@@ -90,20 +90,22 @@ class CDDLinear(AdaptedLayer):
         bias: bool = True,
         *,
         n_factors: int = 3,
-        block_size: int | None = None,
+        block_size: int | Literal["min"] = "min",
         alpha: float = 1.0,
         init: Init | None = None,
         base: nn.Module | None = None,
-        mode: Mode = "lean",
+        mode: Mode = "recompute",
         name: str = "default",
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
         **options: Any,
     ) -> None:
         if base is not None and features(base) != (in_features, out_features):
-            raise ValueError(
-                f"CDDLinear: base maps {features(base)[0]} to {features(base)[1]} features, "
-                f"got in_features={in_features}, out_features={out_features}"
+            raise ArgumentValueError(
+                "CDDLinear",
+                "base",
+                f"maps {features(base)[0]} to {features(base)[1]} features, "
+                f"got in_features={in_features}, out_features={out_features}",
             )
         super().__init__(
             base,
@@ -149,15 +151,15 @@ class CDDLinear(AdaptedLayer):
         return cls(*features(linear), base=linear, **options)
 
     @classmethod
-    def from_delta(cls, base: nn.Module | Tensor, tuned: Tensor, **options: Any) -> CDDLinear:
-        """Fit the change from a base weight to a tuned one, by `structmat.fit_cdd`.
+    def from_delta(cls, base: nn.Module | Tensor, delta: Tensor, **options: Any) -> CDDLinear:
+        """Fit a given change, by `structmat.fit_cdd`.
 
         Parameters
         ----------
         base : Module or Tensor, shape (out_features, in_features)
             The layer to adapt, or its weight: a layer without bias is made then, which shares it.
-        tuned : Tensor, shape (out_features, in_features)
-            The weight after full fine-tuning.
+        delta : Tensor, shape (out_features, in_features)
+            The change of the weight.
         **options
             Arguments of `CDDLinear`.
 
@@ -173,9 +175,40 @@ class CDDLinear(AdaptedLayer):
             If shapes differ, or an entry is not finite.
         """
         layer = cls.from_linear(_as_module(base), **options)
+        next(iter(layer.adapters.values())).fit_(delta)
+        return layer
+
+    @classmethod
+    def from_weights(cls, base: nn.Module | Tensor, tuned: Tensor, **options: Any) -> CDDLinear:
+        """Fit the change from a base weight to a tuned one.
+
+        Parameters
+        ----------
+        base : Module or Tensor, shape (out_features, in_features)
+            As for `from_delta`.
+        tuned : Tensor, shape (out_features, in_features)
+            The weight after full fine-tuning.
+        **options
+            Arguments of `CDDLinear`.
+
+        Returns
+        -------
+        CDDLinear
+            See `from_delta` for its error.
+
+        Raises
+        ------
+        ValueError
+            If shapes differ, or an entry is not finite.
+        """
+        layer = cls.from_linear(_as_module(base), **options)
         weight = layer.dense_weight()
         if tuned.shape != weight.shape:
-            raise ValueError(f"CDDLinear.from_delta: base {tuple(weight.shape)} and tuned {tuple(tuned.shape)} differ")
+            raise ArgumentValueError(
+                "CDDLinear.from_weights",
+                "tuned",
+                f"must have the shape of base, {tuple(weight.shape)}, got {tuple(tuned.shape)}",
+            )
         wide = torch.promote_types(weight.dtype, torch.float32)
         next(iter(layer.adapters.values())).fit_(tuned.to(device=weight.device, dtype=wide) - weight.to(wide))
         return layer
@@ -207,15 +240,11 @@ class CDDLinear(AdaptedLayer):
         ValueError
             If shapes do not fit, or an entry is not finite.
         """
-        layer = cls.from_linear(_as_module(base), **options)
-        shapes = (len(B), layer.out_features, A.shape[-1], layer.in_features)
-        if A.ndim != 2 or B.ndim != 2 or len(A) != B.shape[1] or shapes[0] != shapes[1] or shapes[2] != shapes[3]:
-            raise ValueError(
-                f"CDDLinear.from_lora: A {tuple(A.shape)} and B {tuple(B.shape)} do not fit a layer of shape "
-                f"{(layer.out_features, layer.in_features)}"
+        if A.ndim != 2 or B.ndim != 2 or len(A) != B.shape[1]:
+            raise ArgumentValueError(
+                "CDDLinear.from_lora", None, f"A {tuple(A.shape)} and B {tuple(B.shape)} have no product B A"
             )
-        next(iter(layer.adapters.values())).fit_(scale * (B @ A).detach())
-        return layer
+        return cls.from_delta(base, scale * (B @ A).detach(), **options)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the outputs of the layer.
@@ -233,10 +262,12 @@ class CDDLinear(AdaptedLayer):
         if x.is_nested and x.layout == torch.strided:  # what TransformerEncoder makes of a padded batch
             return torch.nested.as_nested_tensor([self.forward(sample) for sample in x.unbind()])
         if x.shape[-1] != self.in_features:
-            raise ValueError(f"CDDLinear: x must have shape (..., {self.in_features}), got {tuple(x.shape)}")
+            raise ArgumentValueError(
+                "CDDLinear", "x", f"must have shape (..., {self.in_features}), got {tuple(x.shape)}"
+            )
         if self._selects:
             return self._selected(self._base_output(x), x)
-        return with_changes(self._base_output if self.base is None else self.base, x, self._added())
+        return forward_with_adapters(self._base_output if self.base is None else self.base, x, self._added())
 
     def _base_output(self, x: Tensor) -> Tensor:
         if self.base is not None:
@@ -254,11 +285,11 @@ class CDDLinear(AdaptedLayer):
 
         Raises
         ------
-        ValueError
+        RuntimeError
             If there is no base.
         """
         if self.base is None:
-            raise ValueError("CDDLinear.dense_weight: there is no base")
+            raise RuntimeError("CDDLinear.dense_weight: there is no base")
         if self._unmerged is not None:
             return self._in_layout(self._unmerged[0].detach(), self.base.weight)
         try:
@@ -268,10 +299,10 @@ class CDDLinear(AdaptedLayer):
             with torch.no_grad():
                 eye = torch.eye(self.in_features, **like)
                 return (self.base(eye) - self.base(torch.zeros_like(eye[:1]))).T
-        return weight.T if is_transposed(self.base) else weight
+        return weight.T if has_transposed_weight(self.base) else weight
 
     def _in_layout(self, change: Tensor, weight: Tensor) -> Tensor:
-        return change.T if is_transposed(self.base) else change
+        return change.T if has_transposed_weight(self.base) else change
 
     def to_linear(self) -> nn.Linear:
         """Return a plain linear layer that does the same: the active changes merged into a copy of the weight.
@@ -309,34 +340,12 @@ class CDDLinear(AdaptedLayer):
         return bias() if inspect.ismethod(bias) else bias  # a method of torch.ao's quantised layers
 
 
-def with_changes(base: Any, x: Tensor, adapters: Sequence[CDDAdapter]) -> Tensor:
-    """Return the outputs of a base layer plus the changes of adapters, by one operation where the base allows that."""
-    if adapters and _fuses(base, x):
-        first, *adapters = adapters
-        y = linear_with_change(x, base.weight, base.bias, list(first.factors), first.alpha, first.mode)
-    else:
-        y = base(x)
-    for adapter in adapters:
-        y = adapter.add_to(y, x)
-    return y
-
-
-def _fuses(base: Any, x: Tensor) -> bool:
-    """Whether a base is a plain frozen linear layer that nobody watches, so that one operation can do it all."""
-    if type(base) is not nn.Linear or autocasts(x):
-        return False
-    watched = base._forward_hooks or base._forward_pre_hooks or base._backward_hooks or base._backward_pre_hooks
-    weight, bias = base.weight, base.bias
-    trained = weight.requires_grad or (bias is not None and bias.requires_grad)
-    return not watched and not trained and type(weight) is nn.Parameter and weight.dtype == x.dtype
-
-
 def _as_module(base: nn.Module | Tensor) -> nn.Module:
     if isinstance(base, nn.Module):
         return base
     if base.ndim != 2:
-        raise ValueError(
-            f"CDDLinear: a base weight must have shape (out_features, in_features), got {tuple(base.shape)}"
+        raise ArgumentValueError(
+            "CDDLinear", "base", f"as a weight must have shape (out_features, in_features), got {tuple(base.shape)}"
         )
     linear = nn.Linear(base.shape[1], base.shape[0], bias=False, device="meta")
     linear.weight = nn.Parameter(base.detach(), requires_grad=False)

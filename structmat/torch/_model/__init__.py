@@ -1,1 +1,1 @@
-"""A whole model: which layers are adapted, by which adapters, at what cost, in which files."""
+"""A whole model: layers wrapped, switched, saved; what that costs, and rates that suit it."""

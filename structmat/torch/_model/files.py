@@ -12,10 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from structmat._arrays.errors import ArgumentValueError
 from structmat.io import atomic_write
-from structmat.torch._layers.adapter import CDDAdapter
+from structmat.torch._change.cdd_adapter import CDDAdapter
 from structmat.torch._model.targets import adapted_layers
-from structmat.torch._model.wrap_layers import attach, sizes
+from structmat.torch._model.wrapping import change_shape, wrap_layers
 
 __all__ = ["adapter_state_dict", "load_adapter", "save_adapter"]
 
@@ -54,7 +55,7 @@ def adapter_state_dict(model: nn.Module, name: str = "default") -> dict[str, Ten
 def _adapters(model: nn.Module, name: str, caller: str) -> dict[str, CDDAdapter]:
     found = {path: layer.adapters[name] for path, layer in adapted_layers(model).items() if name in layer.adapters}
     if not found:
-        raise ValueError(f"{caller}: no layer has an adapter {name!r}")
+        raise ArgumentValueError(caller, "name", f"{name!r} is in no layer")
     return found
 
 
@@ -140,7 +141,7 @@ def load_adapter(
         _check(adapters, state, written)
     else:
         _check(_planned(model, written), state, written)
-        attach(model, written, name)
+        wrap_layers(model, written, name)
         adapters = _adapters(model, name, "load_adapter")
     with torch.no_grad():
         for path, adapter in adapters.items():
@@ -178,11 +179,15 @@ def _planned(model: nn.Module, written: Mapping[str, dict[str, Any]]) -> dict[st
     planned: dict[str, CDDAdapter] = {}
     for path, options in written.items():
         if not path:
-            raise ValueError("load_adapter: the file is of a single layer; wrap the model by CDDLinear first")
+            raise ArgumentValueError(
+                "load_adapter", "source", "is the file of a single layer; wrap the model by CDDLinear first"
+            )
         try:
-            planned[path] = CDDAdapter(*sizes(model.get_submodule(path)), **options, device="meta")
+            planned[path] = CDDAdapter(*change_shape(model.get_submodule(path)), **options, device="meta")
         except (AttributeError, TypeError) as error:
-            raise ValueError(f"load_adapter: the model has no layer {path!r} that can be adapted: {error}") from error
+            raise ArgumentValueError(
+                "load_adapter", "model", f"has no layer {path!r} that can be adapted: {error}"
+            ) from error
     return planned
 
 
@@ -192,27 +197,33 @@ def _check(
     """Refuse what would not fit, before anything is copied."""
     if written is not None and written.keys() != adapters.keys():
         differing = sorted(written.keys() ^ adapters.keys())
-        raise ValueError(f"load_adapter: layers differ between the file and the model: {differing[:3]}")
+        raise ArgumentValueError("load_adapter", None, f"layers differ between the file and the model: {differing[:3]}")
     for path, adapter in adapters.items():
         for option in ("n_factors", "block_size") if written and path in written else ():
             if written[path][option] != adapter.options()[option]:  # type: ignore[index]
-                raise ValueError(
-                    f"load_adapter: {path} has {option}={adapter.options()[option]}, the file {written[path][option]}"  # type: ignore[index]
+                raise ArgumentValueError(
+                    "load_adapter",
+                    None,
+                    f"{path} has {option}={adapter.options()[option]}, the file {written[path][option]}",  # type: ignore[index]
                 )
     expected = {key: factor for path, adapter in adapters.items() for key, factor in _keys(path, adapter).items()}
     missing, unknown = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
     if missing or unknown:
-        raise ValueError(
-            f"load_adapter: keys differ; missing: {missing[:3] or 'none'}, unknown: {unknown[:3] or 'none'}"
+        raise ArgumentValueError(
+            "load_adapter",
+            "source",
+            f"has other keys than the model; missing: {missing[:3] or 'none'}, unknown: {unknown[:3] or 'none'}",
         )
     for key, factor in expected.items():
         if state[key].shape != factor.shape:
-            raise ValueError(
-                f"load_adapter: {key} has shape {tuple(state[key].shape)}, the model expects {tuple(factor.shape)}: "
-                "another block size, number of factors or layer"
+            raise ArgumentValueError(
+                "load_adapter",
+                "source",
+                f"holds {key} of shape {tuple(state[key].shape)}, the model expects {tuple(factor.shape)}: "
+                "another block size, number of factors or layer",
             )
         if not torch.isfinite(state[key]).all():
-            raise ValueError(f"load_adapter: {key} holds NaN or infinity")
+            raise ArgumentValueError("load_adapter", "source", f"holds NaN or infinity in {key}")
 
 
 def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, dict[str, Any]]]:
@@ -230,7 +241,7 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, di
         if not all(math.isfinite(options["alpha"]) for options in written.values()):
             raise ValueError("an alpha is not finite")  # noqa: TRY301
     except (safetensors.SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"load_adapter: {path} is no complete adapter file: {error}") from error
+        raise ArgumentValueError("load_adapter", "source", f"{path} is no complete adapter file: {error}") from error
     return state, written
 
 

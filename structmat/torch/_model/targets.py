@@ -8,9 +8,10 @@ from typing import TypeAlias
 
 from torch import nn
 
+from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
 from structmat.torch._layers.adapted_layer import AdaptedLayer
-from structmat.torch._layers.base_layers import is_linear
 from structmat.torch._layers.conv import is_pointwise
+from structmat.torch._layers.frozen_base import is_linear
 from structmat.torch._layers.linear import CDDLinear
 
 __all__ = ["Targets", "adapted_layers", "matches", "targeted"]
@@ -33,7 +34,7 @@ def _bypassed(model: nn.Module, path: str) -> bool:
     return isinstance(parent, nn.MultiheadAttention)
 
 
-def matches(path: str, names: Targets) -> bool:
+def matches(path: str, names: Targets, argument: str) -> bool:
     """Whether a path is one of the names, ends with one, or, if `names` is a string, matches it whole as a regex.
 
     Raises
@@ -45,7 +46,7 @@ def matches(path: str, names: Targets) -> bool:
         try:
             return re.fullmatch(names, path) is not None
         except re.error as error:
-            raise ValueError(f"adapt: {names!r} is no regular expression: {error}") from error
+            raise ArgumentValueError("adapt", argument, f"{names!r} is no regular expression: {error}") from error
     return any(path == name or path.endswith(f".{name}") for name in names)
 
 
@@ -73,16 +74,20 @@ def targeted(model: nn.Module, targets: Targets, exclude: Targets) -> dict[str, 
             if (is_linear(modules[path]) or isinstance(modules[path], CDDLinear)) and not _bypassed(model, path)
         ]
     else:
-        chosen = [path for path in modules if matches(path, targets)]
+        chosen = [path for path in modules if matches(path, targets, "targets")]
         for path in chosen:
             if path not in adaptable:
-                raise TypeError(
-                    f"adapt: {path} is a {type(modules[path]).__name__}; linear layers, Conv1d and Conv2d of kernel "
-                    "size 1, and embeddings can be adapted"
+                raise ArgumentTypeError(
+                    "adapt",
+                    "targets",
+                    f"match {path}, a {type(modules[path]).__name__}; linear layers, Conv1d and Conv2d of kernel "
+                    "size 1, and embeddings can be adapted",
                 )
             if _bypassed(model, path):
-                raise TypeError(f"adapt: MultiheadAttention reads the weight of {path} and never calls it")
-    taken = {id(module) for path, module in modules.items() if matches(path, exclude)}
+                raise ArgumentTypeError(
+                    "adapt", "targets", f"match {path}, whose weight MultiheadAttention reads without calling it"
+                )
+    taken = {id(module) for path, module in modules.items() if matches(path, exclude, "exclude")}
     found: dict[str, nn.Module] = {}
     for path in chosen:
         if id(modules[path]) not in taken:
@@ -90,5 +95,5 @@ def targeted(model: nn.Module, targets: Targets, exclude: Targets) -> dict[str, 
             found[path] = modules[path]
     if not found:
         shown = ", ".join(adaptable[:8]) + (", ..." if len(adaptable) > 8 else "")
-        raise ValueError(f"adapt: targets {targets!r} match no layer; could be adapted: {shown or 'none'}")
+        raise ArgumentValueError("adapt", "targets", f"{targets!r} match no layer; could be adapted: {shown or 'none'}")
     return found

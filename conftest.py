@@ -1,0 +1,22 @@
+"""Settings of every run of pytest, that of the doctests of the package alone included."""
+
+from __future__ import annotations
+
+import pkgutil
+
+import pytest
+from _pytest.doctest import DoctestItem
+
+
+def inherited(item: pytest.Item) -> bool:
+    """Whether a doctest is of a method that a class of ours has from another library, such as `torch.nn.Module.to`."""
+    if not isinstance(item, DoctestItem):
+        return False
+    owner = getattr(pkgutil.resolve_name(item.name), "__module__", None)
+    return owner is not None and owner.partition(".")[0] != "structmat"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep our own doctests, in a fixed order: scipy-doctest collects from sets, and parallel workers must agree."""
+    items[:] = [item for item in items if not inherited(item)]
+    items.sort(key=lambda item: (str(item.path), item.nodeid if isinstance(item, DoctestItem) else ""))

@@ -1,0 +1,60 @@
+"""Checks of arguments that are not arrays: numbers, words, generators, functions."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
+
+__all__ = ["integer", "non_negative", "one_of", "optional_function", "random_generator"]
+
+
+def integer(value: Any, owner: str, argument: str, least: int = 1) -> int:
+    """Return an integer that is at least `least`."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise ArgumentTypeError(owner, argument, f"must be an integer, got {value!r}") from None
+    if number < least:
+        raise ArgumentValueError(owner, argument, f"must be at least {least}, got {number}")
+    return number
+
+
+def non_negative(value: Any, owner: str, argument: str) -> float:
+    """Return a finite number that is not negative."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise ArgumentTypeError(owner, argument, f"must be a number, got {value!r}") from None
+    if not (number >= 0.0 and math.isfinite(number)):
+        raise ArgumentValueError(owner, argument, f"must be finite and not negative, got {value!r}")
+    return number
+
+
+def one_of(value: Any, owner: str, argument: str, choices: tuple[str, ...]) -> str:
+    """Return one of some words."""
+    if not isinstance(value, str) or value not in choices:
+        words = ", ".join(f'"{word}"' for word in choices)
+        raise ArgumentValueError(owner, argument, f"must be one of {words}, got {value!r}")
+    return value
+
+
+def random_generator(rng: Any, owner: str) -> np.random.Generator:
+    """Return the generator itself, or one seeded by an integer or by the system."""
+    try:
+        return np.random.default_rng(rng)
+    except (TypeError, ValueError) as error:
+        kind = ArgumentTypeError if isinstance(error, TypeError) else ArgumentValueError
+        raise kind(owner, "rng", f"must be a numpy.random.Generator, an integer or None, got {rng!r}") from error
+
+
+def optional_function(value: Any, owner: str, argument: str) -> Callable[..., Any] | None:
+    """Return a function, or None."""
+    if value is not None and not callable(value):
+        raise ArgumentTypeError(owner, argument, f"must be callable, got {value!r}")
+    return value

@@ -1,0 +1,94 @@
+"""Dtypes and precisions: every decision about them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from structmat._arrays.typing import Array, DType, Namespace, Scalar
+
+__all__ = [
+    "common_dtype",
+    "complex_partner",
+    "dtype_name",
+    "in_precision",
+    "is_complex",
+    "is_complex_scalar",
+    "is_half_precision",
+    "precision_of",
+    "restored",
+]
+
+
+def is_complex(dtype: DType, xp: Namespace) -> bool:
+    """Tell whether a dtype is complex.
+
+    Parameters
+    ----------
+    dtype : dtype
+        Of any library.
+    xp : namespace
+        That of the library.
+
+    Returns
+    -------
+    bool
+        True for complex numbers.
+    """
+    if isinstance(dtype, np.dtype):
+        return dtype.kind == "c"
+    if isinstance(known := getattr(dtype, "is_complex", None), bool):  # torch
+        return known
+    return bool(xp.isdtype(dtype, "complex floating"))
+
+
+def is_half_precision(dtype: DType) -> bool:
+    """Tell whether `dtype` is below single precision (float16, bfloat16, ...), so that no library transforms it."""
+    size = getattr(dtype, "itemsize", None)  # a class such as numpy.float64 has a descriptor, array_api_strict nothing
+    return isinstance(size, int) and size < 4
+
+
+def precision_of(dtype: DType, xp: Namespace) -> DType:
+    """Return the real dtype in which numbers of `dtype` are computed: float32 for half precision, else its own."""
+    if is_half_precision(dtype) or dtype == xp.complex64:
+        return xp.result_type(xp.float32, xp.float32)  # NumPy's own float32 is a class, not a dtype
+    return xp.result_type(xp.float64, xp.float64) if is_complex(dtype, xp) else dtype
+
+
+def complex_partner(dtype: DType, xp: Namespace) -> DType:
+    """Return the complex dtype of the precision in which numbers of `dtype` are computed."""
+    return xp.result_type(precision_of(dtype, xp), xp.complex64)
+
+
+def common_dtype(xp: Namespace, *dtypes: DType) -> DType:
+    """Return the dtype of a result of several operands; None stands for an operand that fits any dtype."""
+    known = [dtype for dtype in dtypes if dtype is not None]
+    if not known:
+        return None
+    return known[0] if all(dtype == known[0] for dtype in known) else xp.result_type(*known)
+
+
+def in_precision(array: Array, precision: DType, xp: Namespace) -> Array:
+    """Return `array` in the given real dtype or its complex partner, whichever it needs; itself if it is so already."""
+    if array.dtype == precision:
+        return array
+    target = complex_partner(precision, xp) if is_complex(array.dtype, xp) else precision
+    return array if array.dtype == target else xp.astype(array, target)
+
+
+def restored(value: Array, dtype: DType, xp: Namespace) -> Array:
+    """Return a real result in the half precision `dtype` of its operands; any other result as it is."""
+    if is_half_precision(dtype) and value.dtype != dtype and xp.isdtype(value.dtype, "real floating"):
+        return xp.astype(value, dtype)
+    return value
+
+
+def dtype_name(dtype: DType) -> str:
+    """Return the bare name of a dtype: ``float32`` for ``torch.float32`` and ``dtype('float32')`` alike."""
+    return "any" if dtype is None else str(getattr(dtype, "name", dtype)).rsplit(".", 1)[-1]
+
+
+def is_complex_scalar(factor: Scalar, xp: Namespace) -> bool:
+    """Tell whether a Python number or an array of scalars is complex."""
+    if isinstance(factor, (int, float)):
+        return False
+    return True if isinstance(factor, complex) else is_complex(factor.dtype, xp)

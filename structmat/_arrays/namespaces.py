@@ -1,0 +1,85 @@
+"""Array libraries: whose an array is, and on which device."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import array_api_compat
+import numpy as np
+from array_api_compat import array_namespace, is_array_api_obj
+from array_api_compat import device as compat_device
+from array_api_compat import numpy as numpy_namespace
+
+from structmat._arrays.errors import ArgumentTypeError
+from structmat._arrays.typing import Array, Device, Namespace
+
+__all__ = [
+    "device_of",
+    "is_array",
+    "is_eager_on_cpu",
+    "is_numpy",
+    "is_torch",
+    "library_of",
+    "namespace",
+    "namespace_of",
+]
+
+
+def is_torch(value: Any) -> bool:
+    module = type(value).__module__
+    return (module == "torch" or module.startswith("torch.")) and hasattr(value, "requires_grad")
+
+
+def namespace(*arrays: Array) -> Namespace:
+    # Known without array_api_compat for NumPy, which is faster, and for torch: torch.compile cannot trace its look-up
+    # in older versions, and remarks on its caches in newer ones.
+    for array in arrays:
+        if type(array) is not np.ndarray:
+            break
+    else:
+        return numpy_namespace
+    for array in arrays:
+        if not is_torch(array):
+            return array_namespace(*arrays)
+    known: Namespace | None = getattr(array_api_compat, "torch", None)
+    if known is not None:  # which costs a sixth of an import
+        return known
+    from array_api_compat import torch as torch_namespace  # noqa: PLC0415  # torch is there already
+
+    return torch_namespace
+
+
+def is_array(value: Any) -> bool:
+    """Tell whether `value` is an array of a library that follows the array API standard."""
+    return type(value) is np.ndarray or is_torch(value) or is_array_api_obj(value)
+
+
+def is_numpy(xp: Namespace) -> bool:
+    """Tell whether `xp` is the namespace of NumPy arrays."""
+    return xp is numpy_namespace
+
+
+def library_of(xp: Namespace) -> str:
+    """Return the name of the library of a namespace: ``numpy``, ``torch``, ``jax``, ..."""
+    name: str = xp.__name__.removeprefix("array_api_compat.")
+    return name.partition(".")[0]
+
+
+def device_of(array: Array) -> Device:
+    """Return the device of an array."""
+    return array.device if is_torch(array) else compat_device(array)  # type: ignore[attr-defined]
+
+
+def namespace_of(owner: str, *arrays: Array) -> Namespace:
+    """Return the one array namespace of all `arrays`; `owner` names the caller in the error."""
+    try:
+        return namespace(*arrays)
+    except TypeError as error:
+        kinds = ", ".join(sorted({f"{type(a).__module__}.{type(a).__qualname__}" for a in arrays}))
+        raise ArgumentTypeError(owner, None, f"all arrays must come from one array library, got {kinds}") from error
+
+
+def is_eager_on_cpu(tensor: Array, xp: Namespace) -> bool:
+    """Tell whether a tensor of torch lies in the memory of the CPU, and no compiler traces what is done with it."""
+    torch: Any = xp
+    return str(device_of(tensor)) == "cpu" and not torch.compiler.is_compiling()

@@ -1,0 +1,61 @@
+"""Objects whose parameters are arrays or other such objects: operators, and the plans that compute their products."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ClassVar, Self
+
+from array_api_compat import numpy as numpy_namespace
+
+from structmat._arrays.namespaces import namespace_of
+from structmat._arrays.typing import Array, Namespace
+
+__all__ = ["Parametrised"]
+
+
+class Parametrised:
+    """A frozen, slotted dataclass that says which of its fields are parameters."""
+
+    __slots__ = ()
+
+    _core_axes: ClassVar[dict[str, int | None]] = {}
+    """Fields that hold parameters: the number of an array's own axes after the batch axes, None for inner objects.
+    All other fields are static: plain hashable values. A parameter may be missing (None) or a Python number."""
+
+    def _leaves(self) -> list[tuple[Array, int]]:
+        """Return all parameter arrays, those of inner objects included, each with its number of core axes."""
+        leaves: list[tuple[Array, int]] = []
+        for name, axes in self._core_axes.items():
+            value = getattr(self, name)
+            if axes is None:
+                for inner in value if isinstance(value, tuple) else (value,):
+                    leaves.extend(inner._leaves())
+            elif value is not None and not isinstance(value, (int, float, complex)):
+                leaves.append((value, axes))
+        return leaves
+
+    def _arrays(self) -> list[Array]:
+        """Return all parameter arrays, those of inner objects included."""
+        return [array for array, _ in self._leaves()]
+
+    def _map(self, function: Callable[[Array, int], Array]) -> Self:
+        """Return the object with `function(array, core axes)` in place of each parameter array, unchecked."""
+        new = object.__new__(type(self))
+        for name in self._field_names():
+            value = getattr(self, name)
+            if name in self._core_axes:
+                axes = self._core_axes[name]
+                if axes is None:
+                    value = tuple(v._map(function) for v in value) if isinstance(value, tuple) else value._map(function)
+                elif value is not None and not isinstance(value, (int, float, complex)):
+                    value = function(value, axes)
+            object.__setattr__(new, name, value)
+        return new
+
+    @classmethod
+    def _field_names(cls) -> tuple[str, ...]:
+        return cls.__match_args__  # type: ignore[attr-defined]  # set by `dataclass`
+
+    def _own_namespace(self) -> Namespace:
+        arrays = self._arrays()
+        return namespace_of(type(self).__name__, *arrays) if arrays else numpy_namespace

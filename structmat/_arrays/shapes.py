@@ -1,0 +1,118 @@
+"""Axes, lengths and the order of entries."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from structmat._arrays.dtypes import common_dtype, complex_partner, is_complex
+from structmat._arrays.errors import ArgumentValueError
+from structmat._arrays.namespaces import device_of
+from structmat._arrays.typing import Array, Namespace, Scalar
+
+__all__ = [
+    "broadcast_shapes",
+    "concat_last",
+    "contiguous",
+    "moved",
+    "padded",
+    "reversed_cyclically",
+    "scale_array",
+    "with_axes",
+]
+
+
+def broadcast_shapes(owner: str, *shapes: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the broadcast of batch shapes; `owner` names the caller in the error."""
+    result: tuple[int, ...] = ()
+    for shape in shapes:  # plain Python, which torch.compile can trace in every version
+        longer, shorter = (result, shape) if len(result) >= len(shape) else (shape, result)
+        lead = len(longer) - len(shorter)
+        if any(a != b and 1 not in {a, b} for a, b in zip(longer[lead:], shorter, strict=True)):
+            text = " and ".join(str(shape) for shape in shapes)
+            raise ArgumentValueError(owner, None, f"the batch axes {text} do not broadcast")
+        result = longer[:lead] + tuple(b if a == 1 else a for a, b in zip(longer[lead:], shorter, strict=True))
+    return result
+
+
+def with_axes(array: Array, core: int, xp: Namespace) -> Array:
+    """Append `core` axes of length one, so that a scalar per batch member broadcasts against its vectors."""
+    return xp.reshape(array, (*array.shape, *(1,) * core)) if core else array
+
+
+def scale_array(array: Array, factor: Scalar, core: int, xp: Namespace) -> Array:
+    """Return `array` times a scalar, or times an array of scalars over the axes before its last `core` ones.
+
+    Parameters
+    ----------
+    array : array, shape (..., *core)
+        What to multiply.
+    factor : number or array
+        A Python number, or an array of scalars, one for each member of a stack.
+    core : int
+        The number of axes of one member.
+    xp : namespace
+        That of `array`.
+
+    Returns
+    -------
+    array
+        The product, complex where the factor is.
+    """
+    if isinstance(factor, (int, float)):
+        return array * factor
+    if isinstance(factor, complex):
+        if not is_complex(array.dtype, xp):
+            array = xp.astype(array, complex_partner(array.dtype, xp))
+        return array * factor
+    return array * with_axes(factor, core, xp)
+
+
+def concat_last(arrays: Sequence[Array], xp: Namespace) -> Array:
+    """Join arrays along the last axis after broadcasting the axes before it.
+
+    Parameters
+    ----------
+    arrays : sequence of arrays, shape (..., n)
+        What to join; the leading axes must broadcast.
+    xp : namespace
+        Theirs.
+
+    Returns
+    -------
+    array
+        Of their common dtype.
+    """
+    if len(arrays) == 1:
+        return arrays[0]
+    batch = np.broadcast_shapes(*(tuple(a.shape[:-1]) for a in arrays))
+    dtype = common_dtype(xp, *(a.dtype for a in arrays))
+    full = [xp.broadcast_to(xp.astype(a, dtype), (*batch, a.shape[-1])) for a in arrays]
+    return xp.concat(full, axis=-1)
+
+
+def contiguous(array: Array, xp: Namespace) -> Array:
+    """Return the array with its last axis densest in memory, by way of a flat one."""
+    return xp.reshape(xp.reshape(array, (-1,)), tuple(array.shape))
+
+
+def moved(array: Array, source: int, destination: int, xp: Namespace) -> Array:
+    """Return the array with one axis moved; `permute_dims`, since torch's `vmap` has no `moveaxis`."""
+    axes = list(range(array.ndim))
+    axis = axes.pop(source)
+    axes.insert(destination % array.ndim, axis)
+    return xp.permute_dims(array, tuple(axes))
+
+
+def padded(x: Array, length: int, xp: Namespace) -> Array:
+    """Return x with zeros appended along the last axis."""
+    if x.shape[-1] == length:
+        return x
+    zeros = xp.zeros((*x.shape[:-1], length - x.shape[-1]), dtype=x.dtype, device=device_of(x))
+    return xp.concat([x, zeros], axis=-1)
+
+
+def reversed_cyclically(c: Array, xp: Namespace) -> Array:
+    """Return c at indices 0, -1, -2, ... along the last axis: the first column of the transpose of a circulant."""
+    return xp.concat([c[..., :1], xp.flip(c[..., 1:], axis=-1)], axis=-1)

@@ -1,0 +1,111 @@
+"""Arguments read as arrays and numbers, and the checks that look at values."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from array_api_compat import is_array_api_strict_namespace
+
+from structmat._arrays.dtypes import is_complex
+from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
+from structmat._arrays.namespaces import is_array, is_numpy, is_torch, namespace
+from structmat._arrays.typing import Array, ArrayLike, DType, Namespace
+
+__all__ = ["as_floating", "filled", "reciprocal_above", "require_nonzero"]
+
+
+def as_floating(value: ArrayLike, owner: str, argument: str, *, like: tuple[Namespace, DType] | None = None) -> Array:
+    """Return `value` as a floating-point array, itself where it is one already.
+
+    Parameters
+    ----------
+    value : array or nested lists of numbers
+        Lists are read by NumPy, or by the namespace of `like`. Integers and booleans are promoted to the default
+        floating dtype of their library (the rule of its own FFT), never below the dtype of `like`.
+    owner : str
+        What was called, for the messages of errors.
+    argument : str
+        The name of the argument.
+    like : (namespace, dtype), optional
+        Of an operator that the array is to meet.
+
+    Returns
+    -------
+    array
+        Real or complex floating-point numbers.
+
+    Raises
+    ------
+    ArgumentValueError
+        If lists are no rectangle.
+    ArgumentTypeError
+        If these are no numbers of a standard dtype.
+
+    Examples
+    --------
+    >>> from structmat.extend import as_floating
+    >>> as_floating([1, 2], "Mine", "c")
+    array([1., 2.])
+    """
+    if type(value) is np.ndarray and value.dtype.char in "efdFD" and value.dtype.isnative:
+        return value
+    if is_torch(value) and (value.dtype.is_floating_point or value.dtype.is_complex):
+        return value
+    if not is_array(value):
+        try:
+            with np.errstate(all="ignore"):
+                read: Any = np.asarray(value)
+        except (ValueError, TypeError) as error:
+            raise ArgumentValueError(owner, argument, f"must be a rectangular array of numbers: {error}") from error
+        if like is not None and read.dtype.kind in "biufc":
+            target = like[1] if read.dtype.kind != "c" or is_complex(like[1], like[0]) else None
+            value = like[0].asarray(read.tolist(), dtype=target)
+        else:
+            value = read
+    xp = namespace(value)
+    if isinstance(value, (np.ndarray, np.generic)):
+        value = np.asarray(value)
+        if value.dtype.kind not in "biufc" or value.dtype.itemsize // (2 if value.dtype.kind == "c" else 1) > 8:
+            raise ArgumentTypeError(owner, argument, f"must hold numbers of a standard dtype, got dtype {value.dtype}")
+        value = value.astype(value.dtype.newbyteorder("="), copy=False)
+    if xp.isdtype(value.dtype, ("real floating", "complex floating")):
+        array: Array = value
+        return array
+    default = xp.__array_namespace_info__().default_dtypes()["real floating"]
+    target = default if like is None or like[1] is None else xp.result_type(default, like[1])
+    return xp.astype(value, target)
+
+
+def filled(out: Any, values: Array, owner: str) -> Array:
+    """Return `out` with these values, after the check that it is a NumPy array that fits."""
+    if type(out) is not np.ndarray or type(values) is not np.ndarray:
+        raise ArgumentTypeError(owner, "out", f"must be a NumPy array for results of NumPy, got {type(out).__name__}")
+    if out.shape != values.shape or out.dtype != values.dtype:
+        raise ArgumentValueError(
+            owner,
+            "out",
+            f"must have shape {values.shape} and dtype {values.dtype}, got {out.shape} and {out.dtype}",
+        )
+    out[...] = values
+    return out
+
+
+def require_nonzero(values: Array, relative: float, owner: str, xp: Namespace) -> None:
+    """Raise `numpy.linalg.LinAlgError` where some of `values` vanish, up to `relative` times the largest of their row.
+
+    Only where reading a value is free: NumPy, as its own ``linalg`` does. Elsewhere it would wait for the device and
+    fail under a tracer, so there infinities and NaN flow as in ``jax.numpy.linalg``.
+    """
+    if not (is_numpy(xp) or is_array_api_strict_namespace(xp)):
+        return
+    size = xp.abs(values)
+    if bool(xp.any(size <= relative * xp.max(size, axis=-1, keepdims=True))):
+        raise np.linalg.LinAlgError(f"{owner}: the matrix is singular to working precision; use pinv() or lstsq()")
+
+
+def reciprocal_above(values: Array, rtol: float, xp: Namespace) -> Array:
+    """Return 1 / values, and zero where a value is at most `rtol` times the largest of its row."""
+    size = xp.abs(values)
+    kept = size > rtol * xp.max(size, axis=-1, keepdims=True)
+    return xp.where(kept, 1 / xp.where(kept, values, xp.ones_like(values)), xp.zeros_like(values))

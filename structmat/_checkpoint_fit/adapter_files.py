@@ -1,0 +1,61 @@
+"""The two files of an adapter in the layout of PEFT: their names, their keys, and their content without PEFT."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from structmat._files.safetensors import Tensor, to_bytes
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["CONFIG", "FACTOR_KEY", "PREFIX", "WEIGHTS", "config_bytes", "factor_key", "weights_bytes"]
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+PREFIX = "base_model.model."
+"""Of names in the files of PEFT."""
+FACTOR_KEY = re.compile(r"^(?:base_model\.model\.)?(?P<path>.*)\.cdd_adapters\.factors\.(?P<index>\d+)$")
+"""Keys of the vectors of a product: path of the module, and place of the factor."""
+
+
+def factor_key(name: str, index: int | str) -> str:
+    """Return the key of the vector of a factor of a module."""
+    return f"{PREFIX}{name}.cdd_adapters.factors.{index}"
+
+
+def config_bytes(
+    names: list[str], *, n_factors: int, block_size: int | str, base: str | None, task_type: str | None
+) -> bytes:
+    """Return the settings, those of `structmat.peft.CDDConfig`."""
+    settings = {
+        "alpha": 1.0,
+        "alpha_pattern": {},
+        "auto_mapping": None,
+        "base_model_name_or_path": base,
+        "bias": "none",
+        "block_size": block_size,
+        "block_size_pattern": {},
+        "exclude_modules": None,
+        "inference_mode": True,
+        "init_weights": True,
+        "layers_pattern": None,
+        "layers_to_transform": None,
+        "modules_to_save": None,
+        "n_factors": n_factors,
+        "peft_type": "CDD",
+        "revision": None,
+        "target_modules": names,
+        "task_type": task_type,
+    }
+    return json.dumps(settings, indent=2).encode() + b"\n"
+
+
+def weights_bytes(layers: Mapping[str, Mapping[str, NDArray[Any]]]) -> bytes:
+    """Return the weights: of each module its vectors, by their place in the product."""
+    tensors = {
+        factor_key(name, i): Tensor.of(vector) for name, vectors in layers.items() for i, vector in vectors.items()
+    }
+    return to_bytes(tensors, {"format": "pt"})

@@ -1,0 +1,194 @@
+"""Which layers of files are to be fitted, where their changes are, and what is wrong with others."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from structmat._checkpoint_fit.adapter_files import CONFIG, PREFIX
+from structmat._checkpoint_fit.changes import Change, Difference, LowRank, Stored
+from structmat.io import Checkpoint, CheckpointError, Entry
+
+__all__ = ["ChangePlan", "plan_delta", "plan_lora", "plan_pair"]
+
+_WEIGHT = ".weight"
+_EMBEDDING = re.compile(r"(.*\.)?([^.]*embed[^.]*|wte|wpe|shared)(\.\d+)?", re.IGNORECASE)
+"""Modules whose matrix is a table that is looked up, not a linear layer."""
+_CONV1D_MODELS = {"decision_transformer", "gpt2", "imagegpt", "openai-gpt"}
+_CONV1D = re.compile(r"(.*\.)?(c_attn|c_proj|c_fc|q_attn)")
+"""Modules of these models of transformers that store their weight as inputs by outputs."""
+_LORA = re.compile(r"(?P<name>.*)\.lora_(?P<side>[AB])\.weight")
+
+
+@dataclass
+class ChangePlan:
+    """Layers to fit, and the rest."""
+
+    changes: dict[str, Change] = field(default_factory=dict)
+    """By path of the module."""
+    transposed: set[str] = field(default_factory=set)
+    """Modules whose weight is stored as inputs by outputs."""
+    pairs: list[tuple[Entry, Entry]] = field(default_factory=list)
+    """Other weights, tuned and base, which may differ too."""
+    left_out: list[str] = field(default_factory=list)
+    """Weights that were tuned or added but cannot be part of the adapter."""
+    faults: dict[str, str] = field(default_factory=dict)
+    """What is wrong, by name of the weight or file."""
+    base: str | None = None
+    """Name of the base model."""
+    task_type: str | None = None
+    """As in PEFT."""
+    stamps: dict[str, Any] = field(default_factory=dict)
+    """What tells these files from others in the same place."""
+    seen: list[str] = field(default_factory=list)
+    """Modules that could be fitted."""
+
+    def try_to_add(self, name: str, targets: str | None, change: Change, **options: bool) -> bool:
+        """Take in a layer if it is one to be fitted; return whether it is."""
+        if not is_target(name, targets):
+            return False
+        try:
+            change.check(**options)
+        except CheckpointError as error:
+            self.faults[name] = str(error)
+        else:
+            self.changes[name] = change
+        return True
+
+
+def is_target(name: str, targets: str | None) -> bool:
+    """Return whether a module is to be fitted: a regular expression is found in its path; without, embeddings not."""
+    if targets is None:
+        return _EMBEDDING.fullmatch(name) is None
+    return re.search(targets, name) is not None
+
+
+def plan_pair(base_path: Path, tuned_path: Path, targets: str | None, *, cast: bool) -> ChangePlan:
+    """Plan the fit of a tuned checkpoint minus its base."""
+    base, tuned = _located(base_path), _located(tuned_path)
+    plan = ChangePlan(base=str(base_path), stamps={"base": base.stamp(), "tuned": tuned.stamp()})
+    plan.faults |= {str(file): text for side in (base, tuned) for file, text in side.broken.items()}
+    for key in tuned:
+        _add_pair(plan, tuned, base, key, targets, cast=cast)
+    if _model_type(tuned_path) in _CONV1D_MODELS:
+        plan.transposed |= {name for name in plan.changes if _CONV1D.fullmatch(name)}
+    met = {base.find(key) for key in tuned}
+    for key in base:
+        name = key.removesuffix(_WEIGHT)
+        if key in met or key == name or not is_target(name, targets):
+            continue
+        if key in base.faults:
+            plan.faults[name] = base.faults[key]
+        elif len(base.entries[key].shape) == 2:
+            plan.faults[name] = f"{base.entries[key]}: {tuned.path} has no such weight"
+    return plan
+
+
+def _located(path: Path) -> Checkpoint:
+    """Open a checkpoint by its whole path: workers may have another working directory."""
+    return Checkpoint(path.absolute())
+
+
+def _add_pair(
+    plan: ChangePlan, tuned: Checkpoint, base: Checkpoint, key: str, targets: str | None, *, cast: bool
+) -> None:
+    """Take in one weight of the tuned checkpoint."""
+    name = key.removesuffix(_WEIGHT)
+    try:
+        after = tuned.entry(key)
+        before = None if base.find(key) is None else base.entry(key)
+    except CheckpointError as error:
+        plan.faults[name] = str(error)
+        return
+    matrix = key != name and len(after.shape) == 2
+    if matrix:
+        plan.seen.append(name)
+    if before is None:
+        if matrix and is_target(name, targets):
+            plan.faults[name] = f"{after}: {base.path} has no such weight"
+        else:
+            plan.left_out.append(key)
+    elif not (matrix and plan.try_to_add(name, targets, Difference(after, before), cast=cast)):
+        plan.pairs.append((after, before))
+
+
+def plan_delta(path: Path, targets: str | None) -> ChangePlan:
+    """Plan the fit of changes that stand in a file, by name of the module or of its weight."""
+    deltas = _located(path)
+    plan = ChangePlan(stamps={"delta": deltas.stamp()}, faults={str(f): text for f, text in deltas.broken.items()})
+    for key in deltas:
+        name = key.removeprefix(PREFIX).removesuffix(_WEIGHT)
+        if key in deltas.faults:
+            plan.faults[name] = deltas.faults[key]
+            continue
+        entry = deltas.entries[key]
+        if len(entry.shape) == 2:
+            plan.seen.append(name)
+        if len(entry.shape) != 2 or not plan.try_to_add(name, targets, Stored(entry)):
+            plan.left_out.append(key)
+    return plan
+
+
+def plan_lora(folder: Path, targets: str | None) -> ChangePlan:
+    """Plan the fit of a LoRA adapter in the layout of PEFT."""
+    settings = _lora_settings(folder)
+    adapter = _located(folder)
+    plan = ChangePlan(
+        base=settings.get("base_model_name_or_path"),
+        task_type=settings.get("task_type"),
+        stamps={"lora": adapter.stamp(), "lora_config": settings},
+        faults={str(file): text for file, text in adapter.broken.items()},
+    )
+    sides: dict[str, dict[str, str]] = {}
+    for key in adapter:
+        if match := _LORA.fullmatch(key):
+            sides.setdefault(match["name"], {})[match["side"]] = key
+        else:
+            plan.left_out.append(key)
+    for prefixed in sides:
+        name = prefixed.removeprefix(PREFIX)
+        plan.seen.append(name)
+        try:
+            left, right = (adapter.entry(f"{prefixed}.lora_{side}{_WEIGHT}") for side in "BA")
+        except CheckpointError as error:
+            if is_target(name, targets):
+                plan.faults[name] = str(error)
+            continue
+        rank = right.shape[0] if right.shape else 1
+        alpha = _by_pattern(settings.get("alpha_pattern"), name, settings.get("lora_alpha", 8))
+        scale = alpha / (rank**0.5 if settings.get("use_rslora") else rank)
+        if not plan.try_to_add(name, targets, LowRank(left, right, scale)):
+            plan.left_out += [left.key, right.key]
+    return plan
+
+
+def _lora_settings(folder: Path) -> dict[str, Any]:
+    file = folder / CONFIG
+    try:
+        settings: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        kind = settings["peft_type"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{file} is no configuration of an adapter: {error}") from error
+    unlike = [name for name in ("use_dora", "lora_bias", "use_qalora", "use_bdlora") if settings.get(name)]
+    if kind != "LORA" or unlike:
+        what = " with ".join([kind, ", ".join(unlike)]) if unlike else kind
+        raise CheckpointError(f"{file}: the adapter is {what}; only plain LoRA is a product of two matrices")
+    return settings
+
+
+def _by_pattern(patterns: dict[str, float] | None, name: str, default: float) -> float:
+    """Return the value of the first pattern that fits a module, as PEFT finds it."""
+    return next((value for key, value in (patterns or {}).items() if re.match(rf"(.*\.)?({key})$", name)), default)
+
+
+def _model_type(path: Path) -> str | None:
+    """Return what config.json beside a checkpoint says, if there is one."""
+    file = (path if path.is_dir() else path.parent) / "config.json"
+    try:
+        found = json.loads(file.read_text(encoding="utf-8")).get("model_type")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return found if isinstance(found, str) else None

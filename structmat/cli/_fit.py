@@ -1,0 +1,118 @@
+"""The command `structmat fit`."""
+
+from __future__ import annotations
+
+import inspect
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from structmat import io
+from structmat.cli._compare import comparison
+from structmat.cli._errors import blaming
+from structmat.cli._inputs import read_matrix, read_option
+from structmat.cli._options import FitOptions, OutputOptions, Positive, Seconds
+from structmat.cli._outputs import check_outputs, plot_module, write_figure
+from structmat.cli._progress import fit_progress
+from structmat.cli._tables import print_comparison, print_json, result_notes
+from structmat.fit import fit_cdd
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from structmat.fit import FitResult
+
+__all__ = ["fit"]
+
+_DEFAULTS = {name: p.default for name, p in inspect.signature(fit_cdd).parameters.items()}
+_N_FACTORS, _MAX_ITER, _TOL = (_DEFAULTS[name] for name in ("n_factors", "max_iter", "tol"))
+_FIT, _OUTPUT = FitOptions(), OutputOptions()
+
+
+def fit(
+    W: Path,
+    /,
+    *,
+    n_factors: Positive = _N_FACTORS,
+    settings: FitOptions = _FIT,
+    entry_weights: Path | None = None,
+    max_iter: Positive = _MAX_ITER,
+    tol: Seconds = _TOL,
+    out: Path | None = None,
+    plot: Path | None = None,
+    output: OutputOptions = _OUTPUT,
+) -> None:
+    """Fit a matrix by a product of diagonal and circulant factors.
+
+    Prints the error and the number of parameters beside those of a truncated SVD of the same size, the nearest
+    circulant and the nearest diagonal matrix. Example: `structmat fit W.npy --out fit.safetensors --plot fit.png`
+
+    Parameters
+    ----------
+    W
+        File with the matrix: `.npy`, `.npz` or `.safetensors`; real or complex, of any shape.
+    n_factors
+        Number of factors; 3 is diagonal, circulant, diagonal. A rectangle or several blocks have odd numbers.
+    settings
+        How the matrix is fitted.
+    entry_weights
+        File with a weight for each entry of the matrix, zero where it is missing; for three factors.
+    max_iter
+        The most iterations from one starting point, as in `--max-iter 5000`.
+    tol
+        Stop when an iteration lowers the error by less than this part of itself, as in `--tol 1e-9`.
+    out
+        Save the fit to this file, as in `--out fit.safetensors`; `structmat.io.load` reads it.
+    plot
+        Draw matrix, fit, residual and singular values to this file, as in `--plot fit.png` (or `.pdf`, `.svg`).
+    output
+        What is printed and written.
+    """
+    check_outputs(W, {"--out": out, "--plot": plot}, force=output.force)
+    matrix = read_matrix(W, settings.key, fit)
+    moment = read_option("--input-second-moment", settings.input_second_moment)
+    weights = read_option("--entry-weights", entry_weights)
+    start = time.perf_counter()
+    with fit_progress(quiet=output.json) as callback, blaming("W", fit):
+        result = fit_cdd(
+            matrix,
+            n_factors,
+            block_size=settings.block_size,
+            first=settings.first,
+            input_second_moment=moment,
+            entry_weights=weights,
+            max_iter=max_iter,
+            tol=tol,
+            time_limit=settings.time_limit,
+            rng=settings.seed,
+            callback=callback,
+        )
+    seconds = time.perf_counter() - start
+    written = _write_outputs(matrix, result, out, plot, source=W, force=output.force)
+    rows = comparison(matrix, result)
+    if output.json:
+        operator = {
+            "kind": type(result.operator).__name__,
+            "shape": list(matrix.shape),
+            "block_size": result.block_size,
+        }
+        table = [row.to_dict() for row in rows]
+        files = {"out": None if out is None else str(out), "plot": None if plot is None else str(plot)}
+        print_json({"operator": operator, **result.to_dict(), "comparison": table, "seconds": seconds, **files})
+    else:
+        title = f"{W.name}: {matrix.shape[0]} x {matrix.shape[1]}, {matrix.dtype}"
+        notes = [result_notes(result, seconds), *(f"wrote {path}" for path in written)]
+        print_comparison(title, rows, matrix.size, notes)
+    if result.stopped == "interrupted":
+        raise KeyboardInterrupt
+
+
+def _write_outputs(
+    matrix: NDArray[Any], result: FitResult, out: Path | None, plot: Path | None, *, source: Path, force: bool
+) -> list[Path]:
+    if out is not None:
+        with blaming("--out"):
+            io.save(result, out, metadata={"source": source.name}, force=force)
+    if plot is not None:
+        write_figure(plot_module().fit_figure(matrix, result), plot, force=force)
+    return [path for path in (out, plot) if path is not None]

@@ -1,0 +1,161 @@
+"""How far a command is, on stderr if that is a terminal."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Column
+
+if TYPE_CHECKING:
+    from structmat.fit import CurveProgress, FitProgress
+    from structmat.studies import CheckpointProgress, SweepProgress
+
+__all__ = ["checkpoint_progress", "curve_progress", "fit_progress", "resumable", "sweep_progress"]
+
+
+@contextlib.contextmanager
+def resumable(
+    owner: str, what: str, out: Path, show: Callable[[Any], object]
+) -> Iterator[Callable[[CheckpointProgress | SweepProgress], None]]:
+    """Say after Ctrl-C what is done and kept in a folder; give the callback that counts, and hands on to `show`."""
+    state: CheckpointProgress | SweepProgress | None = None
+
+    def hear(news: CheckpointProgress | SweepProgress) -> None:
+        nonlocal state
+        state = news
+        show(news)
+
+    try:
+        yield hear
+    except KeyboardInterrupt:
+        done = f"0 {what}" if state is None else f"{state.n_done} of {state.n_units} {what}"
+        sys.stderr.write(f"{owner}: {done} are done and kept in {out}; the same command goes on\n")
+        raise
+
+
+def _display(*columns: ProgressColumn, quiet: bool, **options: Any) -> Progress:
+    """Return a display that leaves nothing behind."""
+    console = Console(stderr=True)
+    shown = (SpinnerColumn(), *columns)
+    return Progress(*shown, console=console, transient=True, disable=quiet or not console.is_terminal, **options)
+
+
+@contextlib.contextmanager
+def fit_progress(*, quiet: bool) -> Iterator[Callable[[FitProgress], None]]:
+    """Show a line per starting point on stderr, if that is a terminal, and give the callback that feeds them."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.completed:.0f}/{task.total:.0f} iterations"),
+        TextColumn("error {task.fields[error]}"),
+        TimeElapsedColumn(),
+    )
+    tasks: dict[str, TaskID] = {}
+    with _display(*columns, quiet=quiet) as progress:
+
+        def report(state: FitProgress) -> None:
+            if state.start not in tasks:
+                tasks[state.start] = progress.add_task(state.start, total=state.max_iter, error="")
+            progress.update(tasks[state.start], completed=state.iteration, error=f"{state.error:.6f}")
+
+        yield report
+
+
+@contextlib.contextmanager
+def curve_progress(*, quiet: bool) -> Iterator[Callable[[CurveProgress], None]]:
+    """Show the running fit of a curve on stderr, if that is a terminal, with the time left; give the callback."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        TextColumn("error {task.fields[error]}"),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[left]}"),
+    )
+    with _display(*columns, quiet=quiet) as progress:
+        task = progress.add_task("error curve", total=None, error="", left="")
+
+        def report(state: CurveProgress) -> None:
+            left = "" if state.remaining is None else f"about {_duration(state.remaining)} left"
+            progress.update(
+                task,
+                description=f"{state.n_factors} factors ({state.point} of {state.n_points}), {state.fit.start}",
+                total=state.n_points,
+                completed=state.point - 1 + min(state.fit.iteration / state.fit.max_iter, 1.0),
+                error=f"{state.fit.error:.6f}",
+                left=left,
+            )
+
+        yield report
+
+
+@contextlib.contextmanager
+def sweep_progress(*, quiet: bool) -> Iterator[Callable[[SweepProgress], None]]:
+    """Show how far a sweep is on stderr, if that is a terminal, with the time left; give the callback."""
+    columns = (
+        TextColumn("{task.fields[count]}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[left]}"),
+    )
+    with _display(*columns, quiet=quiet, expand=True) as progress:
+        task = progress.add_task("", total=None, count="", left="")
+
+        def report(state: SweepProgress) -> None:
+            progress.update(
+                task,
+                description=escape(state.name),
+                total=state.n_units or None,
+                completed=state.n_done,
+                count=f"{state.n_done}/{state.n_units}" if state.n_units else "reading",
+                left="" if state.remaining is None else f"about {_duration(state.remaining)} left",
+            )
+
+        yield report
+
+
+@contextlib.contextmanager
+def checkpoint_progress(*, quiet: bool) -> Iterator[Callable[[CheckpointProgress], None]]:
+    """Show how many layers of a checkpoint are done on stderr, if that is a terminal, and the time left."""
+    columns = (
+        TextColumn("{task.fields[count]} layers"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.description}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    # Large layers take minutes.
+    with _display(*columns, quiet=quiet, speed_estimate_period=3600.0) as progress:
+        task: TaskID | None = None
+
+        def report(state: CheckpointProgress) -> None:
+            nonlocal task
+            count = f"{state.n_done} of {state.n_units}"
+            if task is None:  # what earlier runs did says nothing about the speed of this one
+                task = progress.add_task("", total=1.0, count=count)
+            error = "" if state.error is None else f"{state.name}: error {state.error:.4f}"
+            progress.update(task, completed=state.share, count=count, description=escape(error))
+
+        yield report
+
+
+def _duration(seconds: float) -> str:
+    whole = round(seconds)
+    return f"{whole // 3600}:{whole % 3600 // 60:02}:{whole % 60:02}"

@@ -1,0 +1,44 @@
+"""What an operator of your own is made of: the base class, its hooks, the tables of pair rules, helpers on arrays.
+
+An operator is a frozen, slotted dataclass with ``eq=False``, derived from `LinearOperator`. The class attribute
+``_core_axes`` maps each field that holds parameters to the number of an array's own axes after the batch axes, or to
+None where it holds operators; all other fields are plain hashable values. The public methods check and prepare their
+arguments and call these hooks, which are mathematics only: arrays of one namespace `xp`, no checks, no look at values.
+
+Required
+    the property ``shape``; ``_matvec(x, xp)``, along the last axis; ``_transpose()``; ``_conj()``, itself where real.
+With a default
+    ``_rmatvec(y, xp)``, ``_matmat(X, xp)``, ``_to_dense(like)`` with a `Context`, ``_row_sums(xp)``, ``_details()`` for
+    the repr, and ``_plan(settings, xp)`` for `prepare`: that of an operator with the same products, None by default.
+Without a closed form unless given
+    ``_inv(xp)``, ``_solve(b, xp)``, ``_pinv(rtol, xp)``, ``_eigvals(xp)``, ``_eig(xp)``, ``_svdvals(xp)``,
+    ``_determinant_factors(method, xp)``, ``_diagonal(method, xp)``, ``_modulus(power, xp)``, ``_norm(ord, xp)``,
+    ``_spectral_function(function, xp)``.
+To call in hooks
+    ``_own_namespace()`` of the parameters, ``_map(function)`` of each of them without the checks of the constructor,
+    ``_no_closed_form(method)``, the error of a case that has none.
+
+Rules for pairs of types, such as ``@add.rule(Mine, Mine)``, return what the operators are together, or
+``NotImplemented``; without them products, sums and multiples are kept as `Product`, `Sum` and `Scaled`.
+`structmat.testing.check_operator` holds the result to every law; the guide walks through an example.
+"""
+
+from __future__ import annotations
+
+from structmat._arrays import as_floating, concat_last, is_complex, scale_array
+from structmat._arrays.dispatch import PairRules, add, compose, scale
+from structmat.operators import Context, LinearOperator, SpectralFunction
+
+__all__ = [
+    "Context",
+    "LinearOperator",
+    "PairRules",
+    "SpectralFunction",
+    "add",
+    "as_floating",
+    "compose",
+    "concat_last",
+    "is_complex",
+    "scale",
+    "scale_array",
+]

@@ -1,0 +1,214 @@
+"""`error_curve`: fits with more and more factors, each at least as good as the one before."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
+
+from structmat._arrays.checks import integer, non_negative, optional_function, random_generator
+from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
+from structmat._arrays.numpy_bridge import as_matrix
+from structmat.fit._baselines.compare import baseline_errors
+from structmat.fit._curve.result import ErrorCurve
+from structmat.fit._curve.schedule import Schedule
+from structmat.fit._fit_cdd import fit_cdd
+from structmat.fit._result import FitProgress, FitResult
+from structmat.operators import CDDLayout
+
+if TYPE_CHECKING:
+    from structmat._arrays.typing import ArrayLike
+
+__all__ = ["CurveProgress", "error_curve"]
+
+_OWNER = "error_curve"
+
+PADDED = "fewer factors"
+"""The `start` of a product of fewer factors with identity factors appended."""
+
+
+class CurveProgress(NamedTuple):
+    """State of a curve, as handed to the `callback` of `error_curve`."""
+
+    n_factors: int
+    """Number of factors of the fit that runs now."""
+    point: int
+    """Which point of the curve that is, the first is 1."""
+    n_points: int
+    """How many points the curve will have."""
+    fit: FitProgress
+    """State of the fit."""
+    elapsed: float
+    """Seconds since the curve began."""
+    remaining: float | None
+    """Estimated seconds to its end; None before the first fit is done, unless there is a time limit."""
+
+
+def error_curve(
+    W: ArrayLike,
+    max_factors: int | None = None,
+    *,
+    n_factors: Iterable[int] | None = None,
+    block_size: int | Literal["min"] = "min",
+    first: Literal["diagonal", "circulant"] = "diagonal",
+    input_second_moment: ArrayLike | None = None,
+    rng: np.random.Generator | int | None = None,
+    time_limit: float | None = None,
+    baselines: bool = True,
+    callback: Callable[[CurveProgress], object] | None = None,
+    **fit_options: Any,
+) -> ErrorCurve:
+    """Fit a matrix by products of more and more factors, and compare with other families of the same size.
+
+    Parameters
+    ----------
+    W : array_like
+        The matrix, of shape (rows, cols), real or complex.
+    max_factors : int, optional
+        The largest number of factors. The curve has a point for each number from 1 on; for a rectangle or several
+        blocks for each odd number from 3 on, all that `fit_cdd` offers there.
+    n_factors : iterable of int, optional
+        The numbers of factors themselves, instead of `max_factors`; in any order.
+    block_size : int or "min", default: "min"
+        Side of the circulant blocks, as for `fit_cdd`.
+    first : {"diagonal", "circulant"}, default: "diagonal"
+        Kind of the first factor.
+    input_second_moment : array_like, optional
+        Second moments that the errors are weighted with, as for `fit_cdd`. Of the baselines only the truncated SVD has
+        a closed form then.
+    rng : numpy.random.Generator or int, optional
+        Source of random numbers; the same seed gives the same curve, unless a time limit cuts it.
+    time_limit : float, optional
+        Seconds for the whole curve, shared out among its points; the searches go on until then. Points that no time is
+        left for hold the best product of fewer factors.
+    baselines : bool, default: True
+        Whether to compute the baselines: truncated SVD (the best case of LoRA), block circulant (of C3A), sparse
+        Fourier (of FourierFT) and Monarch matrices.
+    callback : callable, optional
+        Called with a `CurveProgress` whenever the running fit reports.
+    **fit_options
+        Further arguments of `fit_cdd`, such as ``solver``, ``restarts`` or ``max_iter``, for all the fits.
+
+    Returns
+    -------
+    ErrorCurve
+        Errors, numbers of parameters and times; the baselines; the fits.
+
+    Raises
+    ------
+    TypeError
+        If an argument is of the wrong kind.
+    ValueError
+        If an argument is out of range, or not both or neither of `max_factors` and `n_factors` are given.
+
+    See Also
+    --------
+    fit_cdd : A single fit.
+    structmat.plot.curve_figure : Draws the curve.
+
+    Notes
+    -----
+    A product of fewer factors is one of more factors, with identities appended. Each fit starts from the one before,
+    among other starting points, and is replaced by it should it end above it: the error never rises along the curve.
+
+    Ctrl-C ends the curve early, as a time limit does.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from structmat.fit import error_curve
+    >>> W = np.random.default_rng(0).standard_normal((8, 8))
+    >>> curve = error_curve(W, n_factors=[3], rng=0)
+    >>> curve.n_parameters
+    array([24])
+    >>> bool(curve.error[0] < curve.baselines["truncated-svd"][1][0])
+    True
+    """
+    matrix = as_matrix(W, _OWNER, "W")
+    single = matrix.shape[0] == matrix.shape[1] and block_size in {"min", matrix.shape[0]}
+    numbers = _numbers(max_factors, n_factors, single=single)
+    clock = Schedule(numbers, math.inf if time_limit is None else non_negative(time_limit, _OWNER, "time_limit"))
+    options: dict[str, Any] = {"block_size": block_size, "first": first, **fit_options}
+    options |= {"input_second_moment": input_second_moment, "rng": random_generator(rng, _OWNER)}
+    optional_function(callback, _OWNER, "callback")
+    results: list[FitResult] = []
+    seconds: list[float] = []
+    stopped = "completed"
+    # Diagonal, circulant, diagonal: such products hold all closed forms, and a fit without any time returns the best.
+    enough = 3 if first == "diagonal" else 4
+    for index, number in enumerate(numbers):
+        began = time.perf_counter()
+        if index > 0 and numbers[index - 1] >= enough and clock.over():
+            stopped = "time limit"
+        if stopped != "completed":
+            results.append(_padded(results[-1], number))
+            seconds.append(0.0)
+            continue
+        if results:
+            options["start"] = results[-1]
+        report = _reporter(callback, clock, index)
+        result = fit_cdd(matrix, number, time_limit=clock.share(index), callback=report, **options)
+        if result.stopped == "interrupted":
+            stopped = "interrupted"
+        if results and not result.error <= results[-1].error:
+            result = _padded(results[-1], number)
+        results.append(result)
+        seconds.append(time.perf_counter() - began)
+        clock.done(index, seconds[-1])
+    n_parameters = [result.n_parameters for result in results]
+    return ErrorCurve(
+        n_factors=np.array(numbers),
+        n_parameters=np.array(n_parameters),
+        error=np.array([result.error for result in results]),
+        seconds=np.array(seconds),
+        baselines=baseline_errors(matrix, n_parameters, input_second_moment=input_second_moment) if baselines else {},
+        shape=(int(matrix.shape[0]), int(matrix.shape[1])),
+        block_size=results[0].block_size,
+        first=first,
+        weighted=input_second_moment is not None,
+        stopped=stopped,
+        results=tuple(results),
+    )
+
+
+def _reporter(
+    callback: Callable[[CurveProgress], object] | None, clock: Schedule, index: int
+) -> Callable[[FitProgress], object] | None:
+    if callback is None:
+        return None
+
+    def report(state: FitProgress) -> None:
+        number, count = clock.numbers[index], len(clock.numbers)
+        callback(CurveProgress(number, index + 1, count, state, clock.elapsed(), clock.remaining(index)))
+
+    return report
+
+
+def _padded(result: FitResult, n_factors: int) -> FitResult:
+    """Return a fit as one of more factors: the same product, with identities."""
+    layout = CDDLayout.of(result.operator)
+    longer = replace(layout, n_factors=n_factors)
+    product = longer.product(longer.extended(layout.vectors_of(result.operator), layout.first))
+    return replace(result, operator=product, n_parameters=product.n_parameters, start=PADDED)
+
+
+def _numbers(max_factors: int | None, n_factors: Iterable[int] | None, *, single: bool) -> list[int]:
+    """Return the numbers of factors of the curve, rising."""
+    if (max_factors is None) == (n_factors is None):
+        raise ArgumentValueError(_OWNER, None, "give either max_factors or n_factors")
+    if n_factors is None:
+        most = integer(max_factors, _OWNER, "max_factors", 1 if single else 3)
+        return list(range(1, most + 1)) if single else list(range(3, most + 1, 2))
+    try:
+        listed = list(n_factors)
+    except TypeError:
+        text = f"must be a sequence of integers, got {n_factors!r}"
+        raise ArgumentTypeError(_OWNER, "n_factors", text) from None
+    numbers = sorted({integer(number, _OWNER, "n_factors") for number in listed})
+    if not numbers:
+        raise ArgumentValueError(_OWNER, "n_factors", "must not be empty")
+    return numbers

@@ -1,0 +1,164 @@
+"""The constructions that reproduce a matrix of any size, and which of them is taken.
+
+A construction is one entry of what `constructions` returns: a name, its number of factors and what makes them. They are
+tried in that order until one is as accurate as such a product can be; otherwise the most accurate is taken.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+import numpy as np
+
+from structmat.fit._exact.closed_forms import Form
+from structmat.fit._exact.deflation import has_extended_precision
+from structmat.fit._exact.low_rank import Triplets, factor_low_rank, singular_triplets
+from structmat.fit._exact.mixing import Mixing
+from structmat.fit._exact.pencil import factor_matrix
+from structmat.fit._exact.search import Factorisation
+from structmat.fit._result import FitProgress
+from structmat.operators import CDDProduct, Circulant, CyclicBidiagonal, Diagonal
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["Construction", "construct", "constructions", "to_product"]
+
+# The rank up to which a matrix has low rank, as a share of its side, and the error that its singular vectors may leave.
+_LOW_RANK, _RANK_ERROR = 4, 1e-14
+
+# Random phases that are tried before the most accurate product is taken.
+_MIXINGS = 3
+
+# Up to this side long double costs about a second, and is used whatever the tolerance.
+_EXTENDED_SIDE = 256
+
+# Random vectors that tell the error of a product up to a tenth or two.
+_PROBES = 16
+
+_EPS = float(np.finfo(np.float64).eps)
+
+
+_Vectors: TypeAlias = "list[NDArray[np.complex128]] | None"
+
+
+class Construction(NamedTuple):
+    """One way to construct a product."""
+
+    name: str
+    n_factors: int
+    make: Callable[[np.random.Generator, bool], _Vectors]
+    """Returns the vectors, computed in long double or not, or nothing where structure of W would spoil their digits."""
+
+
+def constructions(W: NDArray[Any]) -> list[Construction]:
+    """Return the constructions for `W`, those of fewest factors first."""
+    n = len(W)
+    generic = [
+        Construction("generic", 2 * n + 1, lambda _, extended: factor_matrix(W, extended=extended)),
+        *[Construction("generic, random phases", 2 * n + 5, partial(_mixed, W))] * _MIXINGS,
+    ]
+    triplets = singular_triplets(W, n // _LOW_RANK, _RANK_ERROR)
+    if triplets is None:
+        return generic
+    name, count = f"rank {len(triplets[1])}", 4 * len(triplets[1]) + 3
+    return [
+        Construction(name, count, lambda _, extended: factor_low_rank(triplets, extended=extended)),
+        *[Construction(f"{name}, random phases", count + 4, partial(_mixed_low_rank, triplets))] * _MIXINGS,
+        *generic,
+    ]
+
+
+def _mixed(W: NDArray[Any], rng: np.random.Generator, extended: bool) -> _Vectors:  # one type of functions
+    mixing = Mixing.draw(len(W), rng)
+    return mixing.around(factor_matrix(mixing.mixed(W), extended=extended))
+
+
+def _mixed_low_rank(triplets: Triplets, rng: np.random.Generator, extended: bool) -> _Vectors:
+    u, s, v = triplets
+    mixing = Mixing.draw(len(u), rng)
+    return mixing.around(factor_low_rank((mixing.left(u), s, mixing.right(v)), extended=extended))
+
+
+def construct(
+    W: NDArray[Any],
+    choices: list[Construction],
+    n_factors: int | None,
+    target_error: float,
+    rng: np.random.Generator,
+    *,
+    deadline: float,
+    callback: Callable[[FitProgress], object] | None,
+) -> Factorisation | None:
+    """Return a product by one of the `choices`, of at most `n_factors` factors, or nothing where none has so few.
+
+    The error is compared with what rounding leaves for a matrix without structure, whatever is aimed at: more of it
+    means that structure spoilt digits, and another construction, with random phases, will not.
+    """
+    n = len(W)
+    precise = n <= _EXTENDED_SIDE or target_error < _usual_error(n, extended=False)
+    extended = precise and has_extended_precision()
+    usual = _usual_error(n, extended=extended)
+    probes = rng.standard_normal((n, _PROBES))
+    target = W @ probes
+    choices = [c for c in choices if n_factors is None or c.n_factors <= n_factors]
+    best: tuple[float, Form] | None = None
+    notes, stopped = [], "completed"
+    try:
+        for tried, construction in enumerate(choices, start=1):
+            vectors = construction.make(rng, extended)
+            if vectors is None:
+                notes.append(f"{construction.name} not used: structure of W would spoil its digits")
+                continue
+            form = Form(construction.name, "diagonal", vectors, shifts=True)
+            with np.errstate(all="ignore"):
+                error = float(np.linalg.norm(to_product(form) @ probes - target) / np.linalg.norm(target))
+            error = error if np.isfinite(error) else np.inf
+            if best is None or error < best[0]:
+                best = (error, form)
+            if callback is not None:
+                callback(FitProgress(construction.name, tried, len(choices), best[0]))
+            if error <= usual:
+                break
+            notes.append(f"{construction.name} left an error of {error:.1e}")
+            if time.monotonic() >= deadline:
+                stopped = "time limit"
+                notes.append("the time limit ended the trials")
+                break
+    except KeyboardInterrupt:
+        if best is None:
+            raise
+        stopped = "interrupted"
+        notes.append("an interrupt ended the trials")
+    if best is None:
+        return None
+    precision = "long double" if extended else "double"
+    message = "; ".join([f"{len(best[1].vectors)} complex factors by construction, in {precision} precision", *notes])
+    return Factorisation(best[1], [best[0]], "construction", message, stopped)
+
+
+def to_product(form: Form) -> CDDProduct:
+    """Return the product of a form; its circulants of two diagonals shift if the form says so."""
+    if not form.shifts:
+        return CDDProduct.from_vectors(*form.vectors, first=form.first)
+    factors: list[Diagonal | Circulant | CyclicBidiagonal] = []
+    for place, vector in enumerate(form.vectors):
+        if (place % 2 == 0) == (form.first == "diagonal"):
+            factors.append(Diagonal(vector))
+        elif len(vector) == 1 or vector[2:].any():
+            factors.append(Circulant(vector))
+        else:
+            factors.append(CyclicBidiagonal(vector[:2].copy(), len(vector)))
+    return CDDProduct(tuple(factors))
+
+
+def _usual_error(n: int, *, extended: bool) -> float:
+    """Return an error that matrices without structure stay below, with a margin of about two.
+
+    Products of that many factors lose n digits of the last place by themselves; the division by null sequences loses
+    a tenth of n**2, unless it is done in long double.
+    """
+    return _EPS * (100 + 15 * n + (0.0 if extended else 0.13 * n**2))

@@ -1,0 +1,80 @@
+"""Any square matrix as a product of ``2n + 1`` diagonals and circulants, by one eigenvalue problem.
+
+A matrix is a polynomial in the cyclic shift P, ``(P u)[i] = u[i - 1]``, of degree n - 1 with diagonal coefficients. On
+sequences with ``u[i - n] = z * u[i]`` it acts on n entries as ``tril(W) + z * triu(W, 1)``. On periodic ones ``P^n -
+I`` is zero, so that ``lead * (P^n - I)`` may be added: the degree is n then, the leading coefficient a scalar, and all
+multipliers z of null sequences are of moderate size.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from structmat.fit._exact.deflation import deflate
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["factor_matrix", "factor_polynomial", "null_sequences"]
+
+# The leading coefficient in units of the root mean square norm of a row. Half of it brings multipliers that range over
+# ten digits, ten times as much twice the error; the phase only keeps away from real numbers.
+_LEAD = 0.4 * np.exp(0.6j)
+# The multiplier around which the pencil becomes an ordinary eigenvalue problem.
+_SHIFT = -np.exp(0.35j)
+# Multipliers within this factor of one, and vectors with a ratio of mean and least square below this multiple of n**2,
+# are those of a matrix without structure, with a wide margin. Others do not lead to accurate factors.
+_LARGEST_MULTIPLIER, _ROUGHEST = 1e3, 1e5
+
+
+def factor_matrix(W: NDArray[Any], *, extended: bool) -> list[NDArray[np.complex128]] | None:
+    """Return ``2n + 1`` diagonals and first columns, or nothing where structure of `W` would spoil their accuracy."""
+    n = len(W)
+    lead = _LEAD * np.linalg.norm(W) / np.sqrt(n)
+    below, above = np.tril(W) - lead * np.eye(n), np.triu(W, 1) + lead * np.eye(n)
+    return _factor(below, above, lead, extended=extended)
+
+
+def factor_polynomial(coefficients: NDArray[np.complex128], *, extended: bool) -> list[NDArray[np.complex128]] | None:
+    """Return ``2k + 1`` diagonals and first columns of ``sum over m of diag(coefficients[m]) P^m``.
+
+    `coefficients` has the shape (k + 1, n) with k below n; the last one must be a constant vector.
+    """
+    degree, n = len(coefficients) - 1, coefficients.shape[1]
+    below, above = np.zeros((2, n, n), dtype=np.complex128)
+    i = np.arange(n)
+    for m in range(degree + 1):
+        below[i[m:], i[: n - m]] = coefficients[m, m:]
+        above[i[:m], i[n - m :]] = coefficients[m, :m]
+    return _factor(below, above, complex(coefficients[degree, 0]), extended=extended)
+
+
+def _factor(
+    below: NDArray[np.complex128], above: NDArray[np.complex128], lead: complex, *, extended: bool
+) -> list[NDArray[np.complex128]] | None:
+    sequences = null_sequences(below, above)
+    if sequences is None:
+        return None
+    with np.errstate(all="ignore"):  # what becomes of zeros is for the caller to see
+        return deflate(*sequences, extended=extended).vectors(lead)
+
+
+def null_sequences(
+    below: NDArray[np.complex128], above: NDArray[np.complex128]
+) -> tuple[NDArray[np.complex128], NDArray[np.complex128]] | None:
+    """Return all u and z with ``(below + z * above) u = 0``, u as rows, or nothing where these are of no use."""
+    rows = np.flatnonzero(above.any(axis=1))
+    unit = np.eye(len(above), dtype=np.complex128)[:, rows]
+    try:
+        inverse = np.linalg.solve(below + _SHIFT * above, unit)
+        theta, x = np.linalg.eig(above[rows] @ inverse)
+    except np.linalg.LinAlgError:
+        return None
+    with np.errstate(all="ignore"):
+        z = _SHIFT - 1 / theta
+        sizes, squares = np.abs(z), np.abs(inverse @ x) ** 2
+        spread = np.max(squares.mean(axis=0) / squares.min(axis=0))
+        useful = spread <= _ROUGHEST * len(above) ** 2 and max(sizes.max(), 1 / sizes.min()) <= _LARGEST_MULTIPLIER
+    return ((inverse @ x).T, z) if useful else None

@@ -1,0 +1,172 @@
+"""The problem of the search: a matrix scaled and set up for it, and the answer scaled back."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from structmat.fit._known_product import KnownProduct
+from structmat.fit._many_factors.objective import Objective
+from structmat.fit._many_factors.parameters import from_vectors
+from structmat.fit._many_factors.search import Candidate, Search, SearchOptions
+from structmat.fit._many_factors.starts import weighted_rank_one
+from structmat.fit._three_factors.blocks import BlockGrid
+from structmat.fit._three_factors.choice import CLOSED_FORMS, best_from_all_starts
+from structmat.operators import CDDLayout, Circulant
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from structmat.fit._control import Control
+    from structmat.fit._three_factors.vectors import Factors
+
+__all__ = ["Problem"]
+
+# With more entries than a square of this side a matrix of single precision is fitted in single precision.
+_DOUBLE_SIDE = 512
+# Of a limited time the fit of three factors may take this share before the search for more begins.
+_THREE_FACTORS_SHARE = 0.3
+
+
+class Problem:
+    """A matrix, and what products of its own shape and scale are compared with.
+
+    A wide matrix without inputs is fitted as its transpose: the rows that are carried along the product are then as few
+    as its smaller side.
+
+    Parameters
+    ----------
+    values : (rows, cols) ndarray
+        Finite and not zero.
+    block_size : int
+    inputs : (cols, k) ndarray, optional
+        What the columns of the products, and of the matrix, are combined with: `weighted_inputs`.
+    """
+
+    def __init__(self, values: NDArray[Any], block_size: int, inputs: NDArray[Any] | None) -> None:
+        self._transposed = inputs is None and values.shape[0] < values.shape[1]
+        matrix, self._log_scale = _scaled_matrix(values.T if self._transposed else values)
+        self._matrix = matrix
+        """The matrix as it was given is the exponential of `_log_scale` times this, transposed or not."""
+        inputs = None if inputs is None else inputs.astype(matrix.dtype)
+        target = matrix if inputs is None else matrix @ inputs
+        rows, cols = matrix.shape
+        self.fine = Objective(CDDLayout((rows, cols), block_size=block_size), target, inputs, values.dtype)
+        self.coarse = self.fine.astype(np.dtype(np.complex64 if np.iscomplexobj(values) else np.float32))
+
+    def search(
+        self,
+        layout: CDDLayout,
+        rng: np.random.Generator,
+        control: Control,
+        *,
+        options: SearchOptions,
+        begin_with_als: bool,
+        known: Sequence[KnownProduct] = (),
+    ) -> Candidate:
+        """Return the best product found, of the scaled problem.
+
+        `begin_with_als` says whether the best of three factors by alternating least squares stands for all of three.
+        """
+        # What is found with three factors is found with the same random numbers as by a fit with three factors.
+        own = copy.deepcopy(rng)
+        inner = self._inner_layout(layout)
+        search = Search(
+            fine=self.fine,
+            coarse=self.coarse,
+            matrix=self._matrix if layout.is_single_block and not self.fine.weighted else None,
+            closed_forms=[*self._closed_forms(layout, own, control, options, begin_with_als=begin_with_als)],
+            has_best_of_three=begin_with_als and not self.fine.weighted,
+            seed=int(rng.integers(1 << 62)),
+            control=control,
+            options=options,
+        )
+        starts = []
+        for name, first, vectors in known:
+            own_layout = replace(inner, n_factors=len(vectors), first=first)
+            starts.append(Candidate(name, own_layout, from_vectors(own_layout, self._inner(vectors)), np.inf))
+        return search.run(inner, starts)
+
+    def _closed_forms(
+        self,
+        layout: CDDLayout,
+        rng: np.random.Generator,
+        control: Control,
+        options: SearchOptions,
+        *,
+        begin_with_als: bool,
+    ) -> Iterable[KnownProduct]:
+        """Products of up to three factors that the answer must not be worse than."""
+        single, m = layout.is_single_block, layout.block_size
+        if single:
+            yield KnownProduct("circulant", "circulant", [Circulant.nearest(self._matrix).c[None, None]])
+            yield KnownProduct("diagonal", "diagonal", [np.diag(self._matrix)])
+            if layout.n_factors + (layout.first == "diagonal") < 4:
+                return
+        grid = BlockGrid(self._matrix.T if self._transposed else self._matrix, m)
+        grid.products = self.fine.products
+        if begin_with_als or not single:
+            part = control.until(control.share(_THREE_FACTORS_SHARE))
+            best = best_from_all_starts(grid, rng, part, n_random=options.restarts)
+            yield self._three_factors(best.start, best.run.factors, grid, layout)
+        else:
+            for name, start in CLOSED_FORMS:
+                yield self._three_factors(name, start(grid, rng), grid, layout)
+        if single and self.fine.inputs is not None:
+            u, v = weighted_rank_one(self._matrix, self.fine.inputs)
+            yield KnownProduct("rank-one", "diagonal", [u, np.ones((1, 1, m), dtype=u.dtype), v])
+
+    def _three_factors(self, name: str, factors: Factors, grid: BlockGrid, layout: CDDLayout) -> KnownProduct:
+        rows, cols = layout.shape
+        a, c, b = factors.scaled(grid.exponent)
+        vectors = [a.reshape(-1)[:rows], c, b.reshape(-1)[:cols]]
+        return KnownProduct(name, "diagonal", _transposed(vectors) if self._transposed else vectors)
+
+    def vectors(self, candidate: Candidate) -> list[NDArray[Any]]:
+        """Return the vectors of a product that fits the matrix as it was given."""
+        vectors = _scaled(candidate.vectors, self._log_scale)
+        return _transposed(vectors) if self._transposed else vectors
+
+    def _inner_layout(self, layout: CDDLayout) -> CDDLayout:
+        rows, cols = layout.shape
+        return replace(layout, shape=(cols, rows)) if self._transposed else layout
+
+    def _inner(self, vectors: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
+        """Return the vectors of the scaled, and perhaps transposed, problem."""
+        scaled = _scaled(vectors, -self._log_scale)
+        return _transposed(scaled) if self._transposed else scaled
+
+
+def _scaled_matrix(values: NDArray[Any]) -> tuple[NDArray[Any], float]:
+    """Return a matrix of the norm of an isometry, in the precision of the fit, and the logarithm of what it lacks.
+
+    The matrix as it was given is the exponential of this times the one returned.
+    """
+    side = min(values.shape)
+    single = np.result_type(values.dtype, np.float32)
+    large = values.size > _DOUBLE_SIDE**2
+    matrix = values.astype(single if large else np.result_type(values.dtype, np.float64))
+    largest = max(float(np.abs(row).max()) for row in values)
+    matrix /= largest
+    norm = float(np.linalg.norm(matrix)) / np.sqrt(side)
+    matrix /= norm
+    return matrix, float(np.log(largest) + np.log(norm))
+
+
+def _scaled(vectors: Sequence[NDArray[Any]], log_scale: float) -> list[NDArray[Any]]:
+    """Multiply a product by the exponential of `log_scale`, every factor by its share."""
+    return [vector * vector.real.dtype.type(np.exp(log_scale / len(vectors))) for vector in vectors]
+
+
+def _transposed(vectors: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
+    """Return the vectors of the transposed product."""
+    return [_transposed_blocks(vector) if vector.ndim == 3 else vector for vector in reversed(vectors)]
+
+
+def _transposed_blocks(c: NDArray[Any]) -> NDArray[Any]:
+    turned = np.concatenate((c[..., :1], c[..., :0:-1]), axis=-1)
+    return np.ascontiguousarray(turned.swapaxes(0, 1))

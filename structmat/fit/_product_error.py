@@ -1,0 +1,87 @@
+"""The error of a fitted operator as its users meet it: through its products, in their library and precision."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from structmat._arrays.numpy_bridge import moved_like, to_numpy
+from structmat.fit._three_factors.vectors import scale_by_power_of_two
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from structmat._arrays.typing import Array
+    from structmat.operators import CDDProduct
+
+__all__ = ["product_error", "warn_of_rounding"]
+
+# Products with so many numbers at a time.
+_CHUNK_ENTRIES = 1 << 18
+
+
+def product_error(
+    operator: CDDProduct,
+    matrix: Array,
+    target: NDArray[Any],
+    *,
+    exponent: int = 0,
+    inputs: NDArray[Any] | None = None,
+    entry_weights: NDArray[Any] | None = None,
+) -> float:
+    """Return ``norm(target - 2**-exponent * (operator @ inputs)) / norm(target)``, 0.0 for a target of zeros.
+
+    Parameters
+    ----------
+    operator : CDDProduct
+        Of shape (rows, cols).
+    matrix : array
+        Tells the library, dtype and device of the products.
+    target : (rows, k) ndarray
+    exponent : int, default: 0
+    inputs : (cols, k) or (cols,) ndarray, optional
+        A vector stands for the matrix with this diagonal; the identity by default.
+    entry_weights : (rows, k) ndarray, optional
+        Weights of the squared entries in both norms.
+    """
+    rows, cols = operator.shape
+    width = max(1, _CHUNK_ENTRIES // max(rows, cols))
+    double = np.result_type(target.dtype, np.float64)
+    lost = norm2 = 0.0
+    for start in range(0, target.shape[1], width):
+        part = slice(start, min(start + width, target.shape[1]))
+        if inputs is None or inputs.ndim == 1:
+            x = np.eye(cols, part.stop - start, -start)
+            x = x if inputs is None else x * inputs[:, None]
+        else:
+            x = inputs[:, part]
+        with np.errstate(over="ignore", invalid="ignore"):
+            y = to_numpy(operator @ moved_like(x, matrix)).astype(double)
+        wanted = target[:, part]
+        with np.errstate(over="ignore", invalid="ignore"):
+            residual = wanted - scale_by_power_of_two(y, -exponent)
+            weights = 1.0 if entry_weights is None else entry_weights[:, part]
+            lost += float(np.sum(_squares(residual) * weights))
+        norm2 += float(np.sum(_squares(wanted.astype(double)) * weights))
+    if norm2 == 0.0:
+        return 0.0
+    return float(np.sqrt(lost / norm2)) if np.isfinite(lost) else np.inf
+
+
+def _squares(x: NDArray[Any]) -> NDArray[Any]:
+    squares: NDArray[Any] = np.square(x.real) + np.square(x.imag) if np.iscomplexobj(x) else np.square(x)
+    return squares
+
+
+def warn_of_rounding(spread: float, products: np.dtype[Any]) -> None:
+    """Warn the caller of `fit_cdd` where half of the digits of products are lost; only a given start can bring that."""
+    rounding = float(np.finfo(products).eps)
+    if spread > rounding**-0.5:
+        warnings.warn(
+            "fit_cdd: rounding changes products with the operator by about "
+            f"{spread * rounding:.1g} of the norm of W, for its factors, from the start given, have entries of too "
+            "wide a range for transforms. Use operator.direct_matvec or operator.to_dense(), or fit without this start",
+            stacklevel=3,
+        )

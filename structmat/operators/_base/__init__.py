@@ -1,0 +1,13 @@
+"""The base of all operators: products and arithmetic in `operator`, linear algebra on top in `linear_operator`.
+
+Where a plan of the engine computes the products, `planned` is the base.
+"""
+
+from __future__ import annotations
+
+from structmat.operators._base.closed_forms import NormOrder, SpectralFunction
+from structmat.operators._base.linear_operator import EigResult, LinearOperator, SlogdetResult
+from structmat.operators._base.operator import Context
+from structmat.operators._base.planned import Planned
+
+__all__ = ["Context", "EigResult", "LinearOperator", "NormOrder", "Planned", "SlogdetResult", "SpectralFunction"]

@@ -1,0 +1,545 @@
+"""The base class of all operators: linear algebra in closed form, on top of products and arithmetic.
+
+Public methods check, bring half precision to single, and call one hook each. An operator that has a closed form
+overrides the hook; for any other the hook raises an error that names the dense or iterative alternative. Nothing here
+builds a dense matrix.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+from structmat._arrays import filled, restored
+from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
+from structmat._arrays.typing import Array, ArrayLike, Namespace
+from structmat.operators._base.closed_forms import (
+    ALTERNATIVES,
+    NormOrder,
+    SpectralFunction,
+    cutoff,
+    ratio,
+    sign_and_log,
+)
+from structmat.operators._base.operator import Operator
+
+__all__ = ["EigResult", "LinearOperator", "SlogdetResult"]
+
+
+class EigResult(NamedTuple):
+    """Eigenvalues and eigenvectors, ``A = V diag(w) V^-1``."""
+
+    eigenvalues: Array
+    """Complex eigenvalues, shape ``(..., n)``."""
+    eigenvectors: LinearOperator
+    """The operator V whose columns are the eigenvectors; ``V.to_dense()`` writes them out."""
+
+
+class SlogdetResult(NamedTuple):
+    """A determinant as ``sign * exp(logabsdet)``."""
+
+    sign: Array
+    """A number of modulus one, or zero for a singular matrix; shape of the batch."""
+    logabsdet: Array
+    """Natural logarithm of the absolute value, real; shape of the batch."""
+
+
+class LinearOperator(Operator["LinearOperator"]):
+    """A matrix known by its products.
+
+    The axis rule: `matvec` acts on the last axis of its argument, leading axes are batch and broadcast against the
+    batch axes of the operator's parameters. ``op @ x`` follows `numpy.matmul`: one axis means a vector, otherwise the
+    columns of the last two axes. dtype and device follow the inputs; half precision is computed in float32 and cast
+    back.
+
+    A method for which an operator has no closed form raises `NotImplementedError`, and the message names what to call
+    instead. Where a NumPy operator is singular to working precision, `inv`, `solve` and functions with a pole at zero
+    raise `numpy.linalg.LinAlgError`; torch and JAX return infinities or NaN instead, since a check of values would wait
+    for the device and break ``jit``.
+
+    Subclasses are frozen, slotted dataclasses with ``eq=False``. They supply `shape` and the hooks ``_matvec``,
+    ``_transpose`` and ``_conj``, and say in ``_core_axes`` which fields are parameters; the other hooks have a default.
+    """
+
+    __slots__ = ()
+
+    def inv(self) -> LinearOperator:
+        """Return the inverse as an operator.
+
+        Returns
+        -------
+        LinearOperator
+            Of the same family wherever that is closed under inversion: ``1 / spectrum`` for a circulant, the inverse of
+            one small matrix per frequency for a square block circulant, the inverses of the factors in reverse order
+            for a product.
+
+        Raises
+        ------
+        ValueError
+            If the operator is not square.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import structmat as sm
+        >>> C = sm.Circulant(np.array([4.0, 1.0, 0.0, 1.0]))
+        >>> (C @ C.inv()).to_dense().round(12) + 0.0
+        array([[1., 0., 0., 0.],
+               [0., 1., 0., 0.],
+               [0., 0., 1., 0.],
+               [0., 0., 0., 1.]])
+        """
+        op, xp = self._to_working_precision("inv", square=True)
+        return self._from_working_precision(op._inv(xp), xp)
+
+    def solve(self, b: ArrayLike, /, *, out: Any = None) -> Array:
+        """Return x with ``matvec(x) = b``.
+
+        Parameters
+        ----------
+        b : array, shape (..., n)
+            Right-hand sides along the last axis, leading axes are batch: the axis rule of `matvec`. For right-hand
+            sides in columns write ``op.inv() @ B``.
+        out : numpy.ndarray, optional
+            Where to put the solutions of NumPy arrays: of their shape and dtype.
+
+        Returns
+        -------
+        array, shape (..., n)
+            The solutions, of the common dtype of operator and right-hand side.
+
+        Raises
+        ------
+        ValueError
+            If the operator is not square, or `b` has another length.
+
+        Notes
+        -----
+        O(n log n) for a circulant: two transforms and a division when the spectrum is known. No inverse is formed.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import structmat as sm
+        >>> C = sm.Circulant(np.array([3.0, 1.0, 0.0]))
+        >>> C.solve(C.matvec(np.array([1.0, 2.0, 3.0]))).round(12)
+        array([1., 2., 3.])
+        """
+        self._to_working_precision("solve", square=True)
+        op, operand, xp, dtype = self._operand(b, "solve", "b", self.shape[0])
+        x = restored(op._solve(operand, xp), dtype, xp)
+        return x if out is None else filled(out, x, f"{type(self).__name__}.solve")
+
+    def pinv(self, *, rtol: float | None = None) -> LinearOperator:
+        """Return the Moore-Penrose pseudo-inverse as an operator.
+
+        Parameters
+        ----------
+        rtol : float, optional
+            Singular values at or below `rtol` times the largest count as zero. Default: the larger side times the
+            machine epsilon of the dtype.
+
+        Returns
+        -------
+        LinearOperator
+            Of shape ``(cols, rows)``.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import structmat as sm
+        >>> sm.Diagonal(np.array([2.0, 0.0])).pinv().to_dense()
+        array([[0.5, 0. ],
+               [0. , 0. ]])
+        """
+        op, xp = self._to_working_precision("pinv")
+        return self._from_working_precision(op._pinv(cutoff(rtol, op.shape, op.dtype, xp), xp), xp)
+
+    def lstsq(self, b: ArrayLike, *, rtol: float | None = None) -> Array:
+        """Return the x of least norm among those that minimise ``norm(matvec(x) - b)``.
+
+        Parameters
+        ----------
+        b : array, shape (..., rows)
+            Right-hand sides along the last axis.
+        rtol : float, optional
+            Cut-off of singular values, as for `pinv`.
+
+        Returns
+        -------
+        array, shape (..., cols)
+            The solutions.
+
+        Raises
+        ------
+        ValueError
+            If `b` has another length.
+        """
+        op, operand, xp, dtype = self._operand(b, "lstsq", "b", self.shape[0])
+        if not op._has_pinv():
+            raise self._no_closed_form("lstsq")
+        x = op._pinv(cutoff(rtol, op.shape, op.dtype, xp), xp)._matvec(operand, xp)
+        return restored(x, dtype, xp)
+
+    def eigvals(self) -> Array:
+        """Return the eigenvalues.
+
+        Returns
+        -------
+        array, shape (..., n)
+            Always complex, as they are in general for real matrices too. A circulant's stand in the order of the
+            discrete Fourier transform, a diagonal matrix's in the order of its entries, a block circulant's with the
+            frequency running fastest.
+
+        Raises
+        ------
+        ValueError
+            If the operator is not square.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import structmat as sm
+        >>> sm.Circulant(np.array([2.0, 1.0])).eigvals()
+        array([3.+0.j, 1.+0.j])
+        """
+        op, xp = self._to_working_precision("eigvals", square=True)
+        return op._eigvals(xp)
+
+    def eig(self) -> EigResult:
+        """Return eigenvalues and eigenvectors, ``A = V diag(w) V^-1``.
+
+        Returns
+        -------
+        EigResult
+            The eigenvalues in the order of `eigvals`, and the eigenvectors as an operator V (the unitary discrete
+            Fourier transform for a circulant), so that nothing of size n^2 is stored.
+
+        Raises
+        ------
+        ValueError
+            If the operator is not square.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import structmat as sm
+        >>> C = sm.Circulant(np.array([1.0, 2.0, 3.0]))
+        >>> w, V = C.eig()
+        >>> bool(np.allclose(C.to_dense() @ V.to_dense(), V.to_dense() * w))
+        True
+        """
+        op, xp = self._to_working_precision("eig", square=True)
+        return EigResult(*op._eig(xp))
+
+    def svdvals(self) -> Array:
+        """Return the singular values, largest first.
+
+        Returns
+        -------
+        array, shape (..., min(rows, cols))
+            Real and non-negative.
+        """
+        op, xp = self._to_working_precision("svdvals")
+        return self._from_working_precision(xp.sort(op._svdvals(xp), axis=-1, descending=True), xp)
+
+    def det(self) -> Array:
+        """Return the determinant.
+
+        Returns
+        -------
+        array, shape of the batch
+            Real for a real operator. It over- or underflows easily: prefer `slogdet` for large n.
+
+        Raises
+        ------
+        ValueError
+            If the operator is not square.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import structmat as sm
+        >>> float(sm.Circulant(np.array([2.0, 1.0])).det())
+        3.0
+        """
+        op, xp = self._to_working_precision("det", square=True)
+        return self._from_working_precision(xp.prod(op._determinant_factors("det", xp), axis=-1), xp)
+
+    def slogdet(self) -> SlogdetResult:
+        """Return sign and logarithm of the determinant.
+
+        Returns
+        -------
+        SlogdetResult
+            ``sign`` of modulus one (zero if singular) and the real ``logabsdet``.
+
+        Raises
+        ------
+        ValueError
+            If the operator is not square.
+        """
+        op, xp = self._to_working_precision("slogdet", square=True)
+        factors = op._determinant_factors("slogdet", xp)
+        sign, log = sign_and_log(factors, xp)
+        return SlogdetResult(self._from_working_precision(sign, xp), self._from_working_precision(log, xp))
+
+    def trace(self) -> Array:
+        """Return the sum of the diagonal.
+
+        Returns
+        -------
+        array, shape of the batch
+            A scalar array for one matrix.
+        """
+        op, xp = self._to_working_precision("trace")
+        return self._from_working_precision(xp.sum(op._diagonal("trace", xp), axis=-1), xp)
+
+    def diagonal(self) -> Array:
+        """Return the main diagonal.
+
+        Returns
+        -------
+        array, shape (..., min(rows, cols))
+            The entries ``A[i, i]``.
+        """
+        op, xp = self._to_working_precision("diagonal")
+        return self._from_working_precision(op._diagonal("diagonal", xp), xp)
+
+    def norm(self, ord: NormOrder = "fro") -> Array:
+        """Return a matrix norm.
+
+        Parameters
+        ----------
+        ord : {"fro", "nuc", 1, 2, inf}, default "fro"
+            Frobenius norm, nuclear norm (sum of singular values), largest absolute column sum, largest singular value,
+            largest absolute row sum.
+
+        Returns
+        -------
+        array, shape of the batch
+            Real and non-negative.
+
+        Raises
+        ------
+        ValueError
+            If `ord` is none of these.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import structmat as sm
+        >>> C = sm.Circulant(np.array([3.0, 0.0, 4.0]))
+        >>> [round(float(C.norm(p)), 12) for p in (1, 2, np.inf)]
+        [7.0, 7.0, 7.0]
+        """
+        if ord not in {"fro", "nuc", 1, 2, math.inf}:
+            raise ArgumentValueError(
+                f"{type(self).__name__}.norm", "ord", f'must be "fro", "nuc", 1, 2 or inf, got {ord!r}'
+            )
+        op, xp = self._to_working_precision("norm")
+        return self._from_working_precision(op._norm(ord, xp), xp)
+
+    def cond(self, p: NormOrder = 2) -> Array:
+        """Return the condition number ``norm(A, p) * norm(A^-1, p)``.
+
+        Parameters
+        ----------
+        p : {2, "fro", "nuc", 1, inf}, default 2
+            The norm. For 2 the ratio of the largest to the smallest singular value, so a rectangle is welcome and a
+            singular matrix has an infinite condition number.
+
+        Returns
+        -------
+        array, shape of the batch
+            At least one.
+
+        Raises
+        ------
+        ValueError
+            If `p` is no norm of `norm`, or the operator is not square for a norm other than 2.
+        """
+        if p != 2:
+            return self.norm(p) * self.inv().norm(p)
+        return ratio(self.svdvals(), self._own_namespace())
+
+    def rank(self, *, rtol: float | None = None) -> Array:
+        """Return the numerical rank: how many singular values exceed `rtol` times the largest.
+
+        Parameters
+        ----------
+        rtol : float, optional
+            Relative cut-off. Default: the larger side times the machine epsilon of the dtype.
+
+        Returns
+        -------
+        array of integers, shape of the batch
+            The rank.
+        """
+        op, xp = self._to_working_precision("rank")
+        values = op._svdvals(xp)
+        above = values > cutoff(rtol, op.shape, op.dtype, xp) * xp.max(values, axis=-1, keepdims=True)
+        return xp.sum(xp.astype(above, xp.int32), axis=-1)
+
+    def sqrtm(self) -> LinearOperator:
+        """Return the principal square root, an operator R with ``R @ R = A``.
+
+        Returns
+        -------
+        LinearOperator
+            Real whenever a real square root in the family exists: a negative eigenvalue on which a real circulant's
+            spectrum folds back on itself (frequency zero, and n/2 for even n) makes the root complex; other negative
+            eigenvalues come in pairs and get conjugate roots. Eigenvalues negative only by rounding count as zero.
+
+        Notes
+        -----
+        Whether the root of a real operator is real depends on values, so under ``jit`` make the operator complex first.
+        `logm` and `fractional_matrix_power` follow the same rule.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import structmat as sm
+        >>> C = sm.Circulant(np.array([2.0, -1.0, 0.0, -1.0]))  # periodic second difference, singular
+        >>> R = C.sqrtm()
+        >>> bool(np.allclose((R @ R).to_dense(), C.to_dense())), R.dtype
+        (True, dtype('float64'))
+        """
+        op, xp = self._to_working_precision("sqrtm", square=True)
+        function = SpectralFunction("sqrtm", xp.sqrt, needs_nonnegative=True)
+        return self._from_working_precision(op._spectral_function(function, xp), xp)
+
+    def expm(self) -> LinearOperator:
+        """Return the matrix exponential.
+
+        Returns
+        -------
+        LinearOperator
+            Real for a real operator.
+        """
+        op, xp = self._to_working_precision("expm", square=True)
+        function = SpectralFunction("expm", xp.exp)
+        return self._from_working_precision(op._spectral_function(function, xp), xp)
+
+    def logm(self) -> LinearOperator:
+        """Return the principal matrix logarithm, an operator L with ``L.expm() = A``.
+
+        Returns
+        -------
+        LinearOperator
+            Real by the rule of `sqrtm`.
+        """
+        op, xp = self._to_working_precision("logm", square=True)
+        function = SpectralFunction("logm", xp.log, needs_nonnegative=True, needs_nonzero=True)
+        return self._from_working_precision(op._spectral_function(function, xp), xp)
+
+    def fractional_matrix_power(self, p: float) -> LinearOperator:
+        """Return the matrix power ``A^p`` for any real exponent.
+
+        Parameters
+        ----------
+        p : float
+            The exponent; an integer gives the exact repeated product, a fraction the principal power.
+
+        Returns
+        -------
+        LinearOperator
+            Real for an integer `p`, else by the rule of `sqrtm`.
+
+        Raises
+        ------
+        TypeError
+            If `p` is not a finite real number.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import structmat as sm
+        >>> shift = sm.Circulant(np.array([0.0, 1.0, 0.0, 0.0]))
+        >>> shift.fractional_matrix_power(3).to_dense()[:, 0].round(12) + 0.0
+        array([0., 0., 0., 1.])
+        """
+        try:
+            finite = math.isfinite(p)
+        except TypeError:
+            finite = False
+        if not finite:
+            raise ArgumentTypeError(
+                f"{type(self).__name__}.fractional_matrix_power", "p", f"must be a finite real number, got {p!r}"
+            )
+        op, xp = self._to_working_precision("fractional_matrix_power", square=True)
+        whole = float(p).is_integer()
+        function = SpectralFunction(
+            "fractional_matrix_power",
+            lambda values: values ** (int(p) if whole else p),
+            needs_nonnegative=not whole,
+            needs_nonzero=p < 0,
+        )
+        return self._from_working_precision(op._spectral_function(function, xp), xp)
+
+    # Hooks: unchecked mathematics in working precision, overridden by operators that have the closed form.
+
+    def _inv(self, xp: Namespace) -> LinearOperator:
+        """Inverse."""
+        raise self._no_closed_form("inv")
+
+    def _solve(self, b: Array, xp: Namespace) -> Array:
+        """Solution along the last axis."""
+        raise self._no_closed_form("solve")
+
+    def _pinv(self, rtol: float, xp: Namespace) -> LinearOperator:
+        """Pseudo-inverse."""
+        raise self._no_closed_form("pinv")
+
+    def _has_pinv(self) -> bool:
+        """Tell whether `_pinv` has a closed form."""
+        return type(self)._pinv is not LinearOperator._pinv
+
+    def _eigvals(self, xp: Namespace) -> Array:
+        """Eigenvalues, complex."""
+        raise self._no_closed_form("eigvals")
+
+    def _eig(self, xp: Namespace) -> tuple[Array, LinearOperator]:
+        """Eigenvalues and the operator of eigenvectors."""
+        raise self._no_closed_form("eig")
+
+    def _svdvals(self, xp: Namespace) -> Array:
+        """Singular values in any order."""
+        raise self._no_closed_form("svdvals")
+
+    def _determinant_factors(self, method: str, xp: Namespace) -> Array:
+        """Numbers along the last axis whose product is the determinant."""
+        raise self._no_closed_form(method)
+
+    def _diagonal(self, method: str, xp: Namespace) -> Array:
+        """Main diagonal."""
+        raise self._no_closed_form(method)
+
+    def _modulus(self, power: int, xp: Namespace) -> LinearOperator:
+        """Operator whose entries are ``|A[i, j]| ** power``."""
+        raise self._no_closed_form("norm")
+
+    def _norm(self, ord: NormOrder, xp: Namespace) -> Array:
+        """Norm, from singular values or from row and column sums of the moduli."""
+        if ord in {2, "nuc"}:
+            values = self._svdvals(xp)
+            return xp.max(values, axis=-1) if ord == 2 else xp.sum(values, axis=-1)
+        moduli = self._modulus(2 if ord == "fro" else 1, xp)
+        if ord == 1:
+            moduli = moduli._transpose()
+        sums = moduli._row_sums(xp)
+        return xp.sqrt(xp.sum(sums, axis=-1)) if ord == "fro" else xp.max(sums, axis=-1)
+
+    def _spectral_function(self, function: SpectralFunction, xp: Namespace) -> LinearOperator:
+        """Function of the matrix."""
+        raise self._no_closed_form(function.name)
+
+    def _no_closed_form(self, method: str) -> NotImplementedError:
+        """Return the error that says so and names the alternative."""
+        return NotImplementedError(
+            f"{type(self).__name__}.{method}: no closed form for {self._described()}; use {ALTERNATIVES[method]}"
+        )
+
+    def _described(self) -> str:
+        """Return what of this operator has no closed form, in words."""
+        return "this kind of operator"

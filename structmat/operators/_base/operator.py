@@ -1,0 +1,503 @@
+"""The lower half of the base class: a matrix known by its products, and its arithmetic.
+
+A public method checks shapes, finds the array namespace once, brings operator and operand to the dtype in which the
+product is computed, and calls one hook. Values are never looked at: that would break tracing.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, Generic, NamedTuple, Self, TypeVar
+
+import numpy as np
+
+from structmat._arrays import (
+    as_floating,
+    broadcast_shapes,
+    common_dtype,
+    complex_partner,
+    device_of,
+    dtype_name,
+    filled,
+    in_precision,
+    is_array,
+    is_complex,
+    is_half_precision,
+    namespace_of,
+    precision_of,
+    restored,
+)
+from structmat._arrays.checks import integer
+from structmat._arrays.dispatch import PairRules, add, compose, prepare, scale
+from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
+from structmat._arrays.parameters import Parametrised
+from structmat._arrays.typing import Array, ArrayLike, Device, DType, Namespace
+from structmat._engine import Engine, Plan, Settings, require_engine
+
+__all__ = ["Context", "Operator"]
+
+Op = TypeVar("Op", bound="Operator[Any]")
+"""The whole base class, `LinearOperator`, which is defined on top of this half."""
+
+
+class Context(NamedTuple):
+    """Where a dense matrix is to be built, for operators that hold no array of their own."""
+
+    xp: Namespace
+    dtype: DType
+    device: Device
+
+
+class Operator(Parametrised, ABC, Generic[Op]):
+    """Products, transposes, precision and arithmetic of `LinearOperator`; see there."""
+
+    __slots__ = ("__weakref__",)
+
+    __array_ufunc__ = None  # so that `array @ op` and `array * op` reach the methods below
+
+    # Description
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of one matrix, without the batch axes."""
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """Leading axes of the parameters: the shape of a stack of matrices, ``()`` for a single one."""
+        shapes = [tuple(array.shape[: array.ndim - axes]) for array, axes in self._leaves() if array.ndim > axes]
+        return broadcast_shapes(type(self).__name__, *shapes) if shapes else ()
+
+    @property
+    def dtype(self) -> DType:
+        """The dtype of the entries, of the parameters' own library; None for an operator that fits any."""
+        arrays = self._arrays()
+        return common_dtype(namespace_of(type(self).__name__, *arrays), *(a.dtype for a in arrays)) if arrays else None
+
+    @property
+    def device(self) -> Device:
+        """The device of the parameters; None for an operator that has none."""
+        arrays = self._arrays()
+        return device_of(arrays[0]) if arrays else None
+
+    @property
+    def _forces_complex(self) -> bool:
+        """Whether products are complex although no parameter says so."""
+        return False
+
+    def __repr__(self) -> str:
+        batch = f", batch={self.batch_shape}" if self.batch_shape else ""
+        return (
+            f"{type(self).__name__}({self._details()}shape={self.shape}, dtype={dtype_name(self.dtype)}{batch}, "
+            f"device={'any' if self.device is None else self.device})"
+        )
+
+    # Products with arrays
+
+    def matvec(self, x: ArrayLike, /, *, out: Any = None) -> Array:
+        """Return A x, along the last axis.
+
+        Parameters
+        ----------
+        x : array, shape (..., cols)
+            One vector or any batch of them.
+        out : numpy.ndarray, optional
+            Where to put the products of NumPy arrays: of their shape and dtype.
+
+        Returns
+        -------
+        array, shape (..., rows)
+            The products, of the common dtype of operator and `x`.
+
+        Raises
+        ------
+        ValueError
+            If the last axis of `x` has another length, or the batch axes do not broadcast, or `out` does not fit.
+        TypeError
+            If `x` belongs to another array library than the operator.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import structmat as sm
+        >>> sm.Circulant(np.array([0.0, 1.0, 0.0])).matvec(np.array([1.0, 2.0, 3.0])).round(12)
+        array([3., 1., 2.])
+        """
+        op, operand, xp, dtype = self._operand(x, "matvec", "x", self.shape[1])
+        y = restored(op._matvec(operand, xp), dtype, xp)
+        return y if out is None else filled(out, y, f"{type(self).__name__}.matvec")
+
+    def rmatvec(self, y: ArrayLike, /, *, out: Any = None) -> Array:
+        """Return A^H y, the product with the adjoint, along the last axis.
+
+        Parameters
+        ----------
+        y : array, shape (..., rows)
+            One vector or any batch of them.
+        out : numpy.ndarray, optional
+            Where to put the products of NumPy arrays: of their shape and dtype.
+
+        Returns
+        -------
+        array, shape (..., cols)
+            The products, of the common dtype of operator and `y`.
+
+        Raises
+        ------
+        ValueError
+            If the last axis of `y` has another length, or the batch axes do not broadcast.
+        TypeError
+            If `y` belongs to another array library than the operator.
+        """
+        op, operand, xp, dtype = self._operand(y, "rmatvec", "y", self.shape[0])
+        x = restored(op._rmatvec(operand, xp), dtype, xp)
+        return x if out is None else filled(out, x, f"{type(self).__name__}.rmatvec")
+
+    def matmat(self, X: ArrayLike, /, *, out: Any = None) -> Array:
+        """Return A X for columns, as `numpy.matmul` does.
+
+        Parameters
+        ----------
+        X : array, shape (..., cols, k)
+            Matrices; leading axes broadcast against the operator's batch.
+        out : numpy.ndarray, optional
+            Where to put the products of NumPy arrays: of their shape and dtype.
+
+        Returns
+        -------
+        array, shape (..., rows, k)
+            The products.
+
+        Raises
+        ------
+        ValueError
+            If `X` has fewer than two axes or another number of rows, or the batch axes do not broadcast.
+        TypeError
+            If `X` belongs to another array library than the operator.
+        """
+        op, operand, xp, dtype = self._operand(X, "matmat", "X", self.shape[1], axis=-2)
+        Y = restored(op._matmat(operand, xp), dtype, xp)
+        return Y if out is None else filled(out, Y, f"{type(self).__name__}.matmat")
+
+    def to_dense(self) -> Array:
+        """Return the matrix itself.
+
+        Returns
+        -------
+        array, shape (..., rows, cols)
+            A new array in the operator's dtype, O(rows * cols) memory.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import structmat as sm
+        >>> sm.Circulant(np.array([1.0, 2.0, 3.0])).to_dense()
+        array([[1., 3., 2.],
+               [2., 1., 3.],
+               [3., 2., 1.]])
+        """
+        op, xp = self._to_working_precision("to_dense")
+        dtype = op.dtype
+        if dtype is None:
+            dtype = complex_partner(xp.float64, xp) if self._forces_complex else xp.float64
+        dense = op._to_dense(Context(xp, dtype, self.device))
+        return self._from_working_precision(dense, xp)
+
+    def prepare(self, *, engine: Engine = "auto", workers: int | None = None) -> Op:
+        """Return the operator with everything computed that its products do not have to compute again.
+
+        Parameters
+        ----------
+        engine : {"auto", "scipy", "ducc0"}, default "auto"
+            Which library transforms NumPy arrays. By default what `show_config` tells; "scipy" is what the default is
+            without the extra ``fast``.
+        workers : int, optional
+            Threads that share a batch of NumPy arrays. Default: one, or what `scipy.fft.set_workers` says. torch, JAX
+            and CuPy have threads of their own.
+
+        Returns
+        -------
+        LinearOperator
+            A `Prepared` operator, or itself where nothing can be prepared, as for a diagonal matrix. It is a snapshot:
+            it does not follow later changes of the parameters.
+
+        Raises
+        ------
+        ValueError
+            If `engine` is none of these, or `workers` is below one.
+        ImportError
+            If ducc0 is not installed.
+
+        Notes
+        -----
+        Of a circulant or Toeplitz matrix the spectrum is computed, of a block-circulant one the matrices per frequency,
+        and a matrix so small that a dense product is faster is written out. Single long vectors of NumPy and torch are
+        transformed by the four-step method [1]_. Results agree with those of the operator itself up to rounding. What
+        is prepared takes the memory of eight vectors of the length that is transformed, three more once it has solved
+        a system, or of the matrices per frequency twice.
+
+        References
+        ----------
+        .. [1] Bailey, D. H., FFTs in external or hierarchical memory, J. Supercomputing 4, 1990.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import structmat as sm
+        >>> P = sm.Circulant(np.array([1.0, 2.0, 3.0])).prepare()
+        >>> P
+        Prepared(Circulant, shape=(3, 3), dtype=float64, device=cpu)
+        >>> P @ np.array([1.0, 0.0, 0.0])
+        array([1., 2., 3.])
+        """
+        owner = f"{type(self).__name__}.prepare"
+        require_engine(engine, owner)
+        threads = None if workers is None else integer(workers, owner, "workers")
+        prepared: Op = prepare(self, Settings(engine, threads, ready=True))
+        return prepared
+
+    # Transposes
+
+    @property
+    def T(self) -> Op:
+        """The transpose."""
+        return self._transpose()
+
+    @property
+    def H(self) -> Op:
+        """The adjoint: the conjugate transpose."""
+        return self._conj()._transpose()
+
+    def conj(self) -> Op:
+        """Return the operator with complex conjugate entries.
+
+        Returns
+        -------
+        LinearOperator
+            Itself where it is real.
+        """
+        return self._conj()
+
+    # Precision
+
+    def astype(self, dtype: DType) -> Self:
+        """Return the operator with parameters in another precision.
+
+        Parameters
+        ----------
+        dtype : dtype or str
+            A floating dtype of the operator's library, or its name. Its precision counts: real parameters stay real
+            unless `dtype` is complex, complex ones stay complex.
+
+        Returns
+        -------
+        LinearOperator
+            Of the same type.
+
+        Raises
+        ------
+        TypeError
+            If `dtype` is not a floating dtype.
+        """
+        xp = self._own_namespace()
+        if isinstance(dtype, str):
+            dtype = getattr(xp, dtype, dtype)
+        if isinstance(dtype, str) or not xp.isdtype(dtype, ("real floating", "complex floating")):
+            raise ArgumentTypeError(
+                f"{type(self).__name__}.astype", "dtype", f"must be a floating dtype, got {dtype!r}"
+            )
+        if not is_complex(dtype, xp):
+            return self._in_precision(dtype, xp)
+        return self._map(lambda array, _: array if array.dtype == dtype else xp.astype(array, dtype))
+
+    # Arithmetic
+
+    def __matmul__(self, other: Any) -> Any:
+        if not isinstance(other, Operator):
+            if not _is_array_like(other):
+                return NotImplemented
+            return self.matvec(other) if np.ndim(other) == 1 else self.matmat(other)
+        if self.shape[1] != other.shape[0]:
+            owner = f"{type(self).__name__} @ {type(other).__name__}"
+            raise ArgumentValueError(owner, None, f"inner sizes differ, {self.shape} @ {other.shape}")
+        return self._combined(other, "@", compose)
+
+    def __rmatmul__(self, other: Any) -> Any:
+        if not _is_array_like(other):
+            return NotImplemented
+        if np.ndim(other) == 1:
+            return self._transpose().matvec(other)
+        X = as_floating(other, f"X @ {type(self).__name__}", "X")
+        if X.ndim < 2 or X.shape[-1] != self.shape[0]:
+            raise ArgumentValueError(
+                f"X @ {self!r}", "X", f"must have shape (..., {self.shape[0]}), got {tuple(X.shape)}"
+            )
+        xp = namespace_of(f"X @ {type(self).__name__}", X)
+        return xp.matrix_transpose(self._transpose().matmat(xp.matrix_transpose(X)))
+
+    def __add__(self, other: Any) -> Any:
+        if not isinstance(other, Operator):
+            if _is_array_like(other):
+                raise ArgumentTypeError(
+                    f"{type(self).__name__} + array", None, "add operators, or arrays to op.to_dense()"
+                )
+            return NotImplemented
+        if self.shape != other.shape:
+            owner = f"{type(self).__name__} + {type(other).__name__}"
+            raise ArgumentValueError(owner, None, f"shapes differ, {self.shape} + {other.shape}")
+        return self._combined(other, "+", add)
+
+    __radd__ = __add__
+
+    def __sub__(self, other: Any) -> Any:
+        return self + (-other) if isinstance(other, Operator) else self.__add__(other)
+
+    def __neg__(self) -> Op:
+        negative: Op = scale(self, -1)
+        return negative
+
+    def __mul__(self, factor: Any) -> Any:
+        if isinstance(factor, Operator):
+            owner = f"{type(self).__name__} * {type(factor).__name__}"
+            raise ArgumentTypeError(owner, None, "use @ for the matrix product; * is for scalars")
+        if isinstance(factor, np.generic):
+            factor = factor.item()
+        if isinstance(factor, (int, float, complex)):
+            return scale(self, factor)
+        if not is_array(factor):
+            return NotImplemented
+        if factor.ndim > len(self.batch_shape):
+            raise ArgumentValueError(
+                f"{type(self).__name__} * array",
+                None,
+                f"a scalar, or one scalar per batch member of {self.batch_shape}, is expected, got an array of shape "
+                f"{tuple(factor.shape)}; use @ for the product with a vector",
+            )
+        xp = namespace_of(f"{type(self).__name__} * array", *self._arrays(), factor)
+        return scale(self, as_floating(factor, f"{type(self).__name__} * array", "factor", like=(xp, self.dtype)))
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, factor: Any) -> Any:
+        return NotImplemented if isinstance(factor, Operator) else self * (1 / factor)
+
+    # Hooks: unchecked mathematics
+
+    @abstractmethod
+    def _matvec(self, x: Array, xp: Namespace) -> Array:
+        """A x along the last axis."""
+
+    @abstractmethod
+    def _transpose(self) -> Op:
+        """Transpose."""
+
+    @abstractmethod
+    def _conj(self) -> Op:
+        """Complex conjugate; `self` where the operator is real."""
+
+    def _rmatvec(self, y: Array, xp: Namespace) -> Array:
+        """A^H y along the last axis."""
+        return self._conj()._transpose()._matvec(y, xp)
+
+    def _matmat(self, X: Array, xp: Namespace) -> Array:
+        """A X for columns."""
+        op = self._with_batch_axis(xp) if self.batch_shape else self
+        return xp.matrix_transpose(op._matvec(xp.matrix_transpose(X), xp))
+
+    def _plan(self, settings: Settings, xp: Namespace) -> Plan | None:
+        """What computes the products; None where there is nothing to be computed before."""
+        return None
+
+    def _solver(self, settings: Settings, xp: Namespace) -> Plan | None:
+        """What solves systems by products, with all that can fail behind it; None where there is none."""
+        return None
+
+    def _to_dense(self, like: Context) -> Array:
+        """Dense matrix, by default from the products with the unit vectors."""
+        unit = like.xp.eye(self.shape[1], dtype=like.dtype, device=like.device)
+        return self._matmat(unit, like.xp)
+
+    def _row_sums(self, xp: Namespace) -> Array:
+        """Sums of the entries of each row."""
+        return self._matvec(xp.ones(self.shape[1], dtype=self.dtype, device=self.device), xp)
+
+    def _details(self) -> str:
+        """Leading part of the repr, for what shape and dtype do not tell."""
+        return ""
+
+    # Shared steps of the public methods
+
+    def _with_batch_axis(self, xp: Namespace) -> Self:
+        """Return the operator with a batch axis of length one before the core axes, to act on rows of matrices."""
+
+        def widen(array: Array, axes: int) -> Array:
+            if array.ndim == axes:
+                return array
+            cut = array.ndim - axes
+            return xp.reshape(array, (*array.shape[:cut], 1, *array.shape[cut:]))
+
+        return self._map(widen)
+
+    def _in_precision(self, precision: DType, xp: Namespace) -> Self:
+        """Return the operator with parameters of that real dtype or its complex partner; itself if they are so."""
+        arrays = self._arrays()
+        if all(in_precision(array, precision, xp) is array for array in arrays):
+            return self
+        return self._map(lambda array, _: in_precision(array, precision, xp))
+
+    def _to_working_precision(self, method: str, *, square: bool = False) -> tuple[Self, Namespace]:
+        """Return the operator in the precision of computations, and its namespace, after the check of its shape."""
+        if square and self.shape[0] != self.shape[1]:
+            owner = f"{type(self).__name__}.{method}"
+            raise ArgumentValueError(owner, None, f"the operator must be square, got shape {self.shape}")
+        xp = self._own_namespace()
+        return (self._in_precision(precision_of(self.dtype, xp), xp) if is_half_precision(self.dtype) else self), xp
+
+    def _from_working_precision(self, value: Any, xp: Namespace) -> Any:
+        """Return a result of the precision of computations in the operator's own, where that is a half precision."""
+        if isinstance(value, Operator):
+            return value._in_precision(self.dtype, xp) if is_half_precision(self.dtype) else value
+        return restored(value, self.dtype, xp)
+
+    def _combined(self, other: Operator[Any], sign: str, rules: PairRules) -> Op:
+        """Apply a table of rules to both operators in their common precision (float32 for half)."""
+        owner = f"{type(self).__name__} {sign} {type(other).__name__}"
+        broadcast_shapes(owner, self.batch_shape, other.batch_shape)
+        arrays = self._arrays() + other._arrays()
+        if not arrays:
+            return rules(self, other)
+        xp = namespace_of(owner, *arrays)
+        dtype = common_dtype(xp, self.dtype, other.dtype)
+        precision = precision_of(dtype, xp)
+        result = rules(self._in_precision(precision, xp), other._in_precision(precision, xp))
+        return result._in_precision(dtype, xp) if is_half_precision(dtype) else result
+
+    def _operand(
+        self, x: ArrayLike, method: str, argument: str, length: int, axis: int = -1
+    ) -> tuple[Self, Array, Namespace, DType]:
+        """Return operator and operand in the dtype of the computation, their namespace, and the dtype of the result."""
+        owner = f"{type(self).__name__}.{method}"
+        arrays, mine = self._arrays(), self.dtype
+        if arrays and is_array(x):
+            xp = namespace_of(owner, *arrays, x)
+            x = as_floating(x, owner, argument, like=(xp, mine))
+        else:
+            like = (namespace_of(owner, *arrays), mine) if arrays else None
+            x = as_floating(x, owner, argument, like=like)
+            xp = namespace_of(owner, x) if like is None else like[0]
+        if x.ndim < -axis or x.shape[axis] != length:
+            wanted = f"(..., {length})" if axis == -1 else f"(..., {length}, k)"
+            raise ArgumentValueError(owner, argument, f"must have shape {wanted}, got {tuple(x.shape)}")
+        if batch := self.batch_shape:
+            broadcast_shapes(owner, batch, tuple(x.shape[: x.ndim + axis]))
+        if x.dtype == mine and not is_half_precision(mine):
+            return self, x, xp, mine
+        dtype = common_dtype(xp, mine, x.dtype)
+        if mine is None and self._forces_complex:
+            dtype = complex_partner(dtype, xp)
+        precision = precision_of(dtype, xp)
+        return self._in_precision(precision, xp), in_precision(x, precision, xp), xp, dtype
+
+
+def _is_array_like(value: Any) -> bool:
+    return is_array(value) or isinstance(value, (list, tuple))

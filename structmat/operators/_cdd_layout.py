@@ -1,0 +1,412 @@
+"""The shape of a CDD product: how many vectors it has, of which kind and length, and what follows from that alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import InitVar, dataclass
+from functools import reduce
+from math import prod
+from operator import or_
+from typing import Any
+
+from array_api_compat import numpy as numpy_namespace
+
+from structmat._arrays import (
+    as_floating,
+    device_of,
+    in_precision,
+    is_half_precision,
+    namespace_of,
+    precision_of,
+    restored,
+)
+from structmat._arrays.checks import integer
+from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
+from structmat._arrays.typing import Array, ArrayLike, Namespace
+from structmat.operators._block_circulant import BlockCirculant
+from structmat.operators._cdd_product import CDDProduct, Factor, FactorKind
+from structmat.operators._circulant import Circulant, SpectralCirculant
+from structmat.operators._cyclic_bidiagonal import CyclicBidiagonal
+from structmat.operators._diagonal import Diagonal
+
+__all__ = ["CDDLayout"]
+
+
+@dataclass(frozen=True)
+class CDDLayout:
+    """The shape of a CDD product: the kinds of its factors and the shapes of their vectors, without any values.
+
+    Parameters
+    ----------
+    shape : (int, int)
+        Rows and columns of the product.
+    n_factors : int, default 3
+        The number of factors, diagonal and circulant ones together.
+    block_size : int or "min", default "min"
+        The side b of the blocks of circulant factors, at most the larger side; "min" is the smaller side.
+    first : {"diagonal", "circulant"}, default "diagonal"
+        The kind of the first factor; the kinds alternate.
+    owner : str, default "CDDLayout"
+        Whose arguments these are, for the messages of errors. It is not kept.
+
+    Raises
+    ------
+    ArgumentValueError
+        If a number is out of range, or there is no such product: for a rectangle or several blocks `n_factors` is odd
+        and at least 3, and the first factor is diagonal.
+    ArgumentTypeError
+        If an argument is of the wrong kind.
+
+    See Also
+    --------
+    CDDProduct : What has a layout.
+
+    Notes
+    -----
+    The vector of a diagonal factor has the shape ``(n,)``, that of a circulant one always ``(p, q, b)``: a p x q grid
+    of b x b circulants by their first columns, cropped to the shape of the factor. A circulant of a single block is a
+    1 x 1 grid. One grid has the shape of the whole product. All others are square with its smaller side: on the right
+    of it if the product is tall or square, on the left if it is wide.
+
+    Examples
+    --------
+    >>> import structmat as sm
+    >>> layout = sm.CDDLayout((6, 4), n_factors=5)
+    >>> layout.vector_shapes
+    ((6,), (2, 1, 4), (4,), (1, 1, 4), (4,))
+    >>> layout.n_parameters
+    26
+    >>> sm.CDDLayout((4, 4), n_factors=2, first="circulant").kinds
+    ('circulant', 'diagonal')
+    """
+
+    shape: tuple[int, int]
+    """Rows and columns of the product."""
+    n_factors: int = 3
+    """The number of factors."""
+    block_size: int | Any = "min"
+    """The side of the blocks, an integer."""
+    first: FactorKind = "diagonal"
+    """The kind of the first factor."""
+    owner: InitVar[str] = "CDDLayout"
+
+    def __post_init__(self, owner: str) -> None:
+        try:
+            rows, cols = self.shape
+        except (TypeError, ValueError):
+            raise ArgumentTypeError(owner, "shape", f"must be (rows, cols), got {self.shape!r}") from None
+        shape = (integer(rows, owner, "shape"), integer(cols, owner, "shape"))
+        object.__setattr__(self, "shape", shape)
+        object.__setattr__(self, "n_factors", integer(self.n_factors, owner, "n_factors"))
+        object.__setattr__(self, "block_size", _block_size(self.block_size, shape, owner))
+        if self.first not in {"diagonal", "circulant"}:
+            raise ArgumentValueError(owner, "first", f'must be "diagonal" or "circulant", got {self.first!r}')
+        if self.is_single_block:
+            return
+        where = f"for a product of shape {shape} with blocks of {self.block_size}"
+        if self.n_factors < 3 or self.n_factors % 2 == 0:
+            raise ArgumentValueError(owner, "n_factors", f"must be odd and at least 3 {where}, got {self.n_factors}")
+        if self.first != "diagonal":
+            raise ArgumentValueError(owner, "first", f'must be "diagonal" {where}, got {self.first!r}')
+
+    # What follows from the shape alone
+
+    @property
+    def is_single_block(self) -> bool:
+        """Whether all factors are square, and the circulant ones of one block."""
+        return self.shape == (self.block_size, self.block_size)
+
+    @property
+    def fewest_factors(self) -> int:
+        """The smallest number of factors of products of that shape and block size: 1 for a single block, else 3."""
+        return 1 if self.is_single_block else 3
+
+    @property
+    def kinds(self) -> tuple[FactorKind, ...]:
+        """The kind of each factor, left to right."""
+        second: FactorKind = "circulant" if self.first == "diagonal" else "diagonal"
+        return tuple(second if k % 2 else self.first for k in range(self.n_factors))
+
+    @property
+    def factor_shapes(self) -> tuple[tuple[int, int], ...]:
+        """Rows and columns of each factor, left to right."""
+        if self.is_single_block:
+            return (self.shape,) * self.n_factors
+        rows, cols = self.shape
+        side = min(rows, cols)
+        squares = ((side, side),) * (self.n_factors - 3)
+        whole = ((rows, rows), (rows, cols), (cols, cols))
+        return squares + whole if cols > rows else whole + squares
+
+    @property
+    def vector_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """The shape of the vector of each factor, left to right: ``(n,)`` or ``(p, q, b)``."""
+        b = self.block_size
+        return tuple(
+            (rows,) if kind == "diagonal" else (-(-rows // b), -(-cols // b), b)
+            for kind, (rows, cols) in zip(self.kinds, self.factor_shapes, strict=True)
+        )
+
+    @property
+    def n_parameters(self) -> int:
+        """The number of entries of all vectors."""
+        return sum(prod(shape) for shape in self.vector_shapes)
+
+    # Vectors
+
+    def identities(self, like: Array | None = None) -> tuple[Array, ...]:
+        """Return the vectors of factors that are identities.
+
+        Parameters
+        ----------
+        like : array, optional
+            An array of the library, dtype and device wanted. Default: NumPy, double precision.
+
+        Returns
+        -------
+        tuple of arrays
+            Of `vector_shapes`; a factor that is not square has ones on its main diagonal.
+
+        Examples
+        --------
+        >>> import structmat as sm
+        >>> layout = sm.CDDLayout((3, 2))
+        >>> layout.product(layout.identities()).to_dense()
+        array([[1., 0.],
+               [0., 1.],
+               [0., 0.]])
+        """
+        xp: Namespace = numpy_namespace if like is None else namespace_of("CDDLayout.identities", like)
+        dtype, device = (xp.float64, None) if like is None else (like.dtype, device_of(like))
+
+        def identity(shape: tuple[int, ...]) -> Array:
+            if len(shape) == 1:
+                return xp.ones(shape, dtype=dtype, device=device)
+            p, q, b = shape
+            first = xp.astype(xp.arange(b, device=device) == 0, dtype)
+            return xp.eye(p, q, dtype=dtype, device=device)[..., None] * first
+
+        return tuple(map(identity, self.vector_shapes))
+
+    def extended(self, vectors: Sequence[Array], first: FactorKind = "diagonal") -> tuple[Array, ...]:
+        """Return the vectors of the same product with as many factors as the layout has: identities are added.
+
+        Parameters
+        ----------
+        vectors : sequence of arrays
+            Of no more factors, in the shapes that a layout of that number of factors has; leading axes make stacks.
+        first : {"diagonal", "circulant"}, default "diagonal"
+            The kind of the first of them.
+
+        Returns
+        -------
+        tuple of arrays
+            `vectors` and identities: on the side of the square factors, and for a single block on the right but for
+            one on the left where the kinds ask for it.
+
+        Raises
+        ------
+        ArgumentValueError
+            If there are too many vectors, or their number, kinds or shapes do not fit.
+        """
+        owner = "CDDLayout.extended"
+        shorter = CDDLayout(self.shape, len(vectors), self.block_size, first, owner)
+        shorter._checked(vectors, owner)
+        missing = self.n_factors - len(vectors)
+        left = missing if self.shape[1] > self.shape[0] else int(first != self.first)
+        if left > missing:
+            raise ArgumentValueError(
+                owner, "vectors", f"must fit into {self.n_factors} factors, the first {self.first}, got {len(vectors)}"
+            )
+        identities = self.identities(vectors[0])
+        return (*identities[:left], *vectors, *identities[left + len(vectors) :])
+
+    def balanced(self, vectors: Sequence[Array]) -> tuple[Array, ...]:
+        """Return vectors of the same product whose factors have one size.
+
+        Parameters
+        ----------
+        vectors : sequence of arrays
+            In `vector_shapes`; leading axes make stacks.
+
+        Returns
+        -------
+        tuple of arrays
+            Zeros where a factor is zero.
+
+        Raises
+        ------
+        ArgumentValueError
+            If the shapes do not fit.
+
+        Notes
+        -----
+        The size of a diagonal is the root mean square of its entries; that of a grid ``c`` of p x q circulants is
+        ``norm(c) / sqrt(min(p, q))``, the root mean square of the singular values of its matrices per frequency. Signs
+        and grids with orthonormal rows or columns have size one.
+        """
+        vectors, xp = self._checked(vectors, "CDDLayout.balanced")
+        dtypes = [v.dtype for v in vectors]
+        precision = [precision_of(dtype, xp) for dtype in dtypes]
+        wide = [in_precision(v, p, xp) for v, p in zip(vectors, precision, strict=True)]
+        sizes: list[Any] = [_size(v, len(shape), xp) for v, shape in zip(wide, self.vector_shapes, strict=True)]
+        lost = reduce(or_, (size == 0 for size in sizes))
+        logs = [xp.log(xp.where(size > 0, size, xp.ones_like(size))) for size in sizes]
+        mean = sum(logs[1:], start=logs[0]) / len(logs)
+        balanced = []
+        for v, log, shape, dtype in zip(wide, logs, self.vector_shapes, dtypes, strict=True):
+            share = xp.where(lost, xp.zeros_like(mean), xp.exp(mean - log))
+            scaled = v * xp.astype(xp.reshape(share, (*share.shape, *(1,) * len(shape))), precision_of(v.dtype, xp))
+            balanced.append(restored(scaled, dtype, xp) if is_half_precision(dtype) else scaled)
+        return tuple(balanced)
+
+    # Products
+
+    def product(self, vectors: Sequence[ArrayLike]) -> CDDProduct:
+        """Return the product with these vectors.
+
+        Parameters
+        ----------
+        vectors : sequence of arrays
+            In `vector_shapes`; leading axes make stacks. They are not copied: gradients flow.
+
+        Returns
+        -------
+        CDDProduct
+            Of `Diagonal` and `Circulant` factors for a single block, else of `Diagonal` and `BlockCirculant` ones.
+
+        Raises
+        ------
+        ArgumentValueError
+            If the number or the shapes of vectors do not fit.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import structmat as sm
+        >>> sm.CDDLayout((5, 4), block_size=2).product([np.ones(5), np.ones((3, 2, 2)), np.ones(4)])
+        CDDProduct(n_factors=3, n_parameters=21, shape=(5, 4), dtype=float64, device=cpu)
+        """
+        arrays, _ = self._checked(vectors, "CDDLayout.product")
+
+        def factor(kind: FactorKind, array: Array, shape: tuple[int, int]) -> Factor:
+            if kind == "diagonal":
+                return Diagonal(array)
+            return Circulant(array[..., 0, 0, :]) if self.is_single_block else BlockCirculant(array, shape)
+
+        return CDDProduct(tuple(map(factor, self.kinds, arrays, self.factor_shapes)))
+
+    @classmethod
+    def of(cls, product: CDDProduct) -> CDDLayout:
+        """Return the layout of a product.
+
+        Parameters
+        ----------
+        product : CDDProduct
+            Any whose factors have the shapes of a layout.
+
+        Returns
+        -------
+        CDDLayout
+            Such that ``layout.product(layout.vectors_of(product))`` is the same product.
+
+        Raises
+        ------
+        ArgumentTypeError
+            If `product` is no CDD product.
+        ArgumentValueError
+            If its factors have blocks of several sizes, or other shapes than those of a layout.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import structmat as sm
+        >>> P = sm.CDDProduct.from_vectors(np.ones(3), np.ones(3), first="circulant")
+        >>> sm.CDDLayout.of(P)
+        CDDLayout(shape=(3, 3), n_factors=2, block_size=3, first='circulant')
+        """
+        owner = "CDDLayout.of"
+        if not isinstance(product, CDDProduct):
+            raise ArgumentTypeError(owner, "product", f"must be a CDDProduct, got {type(product).__name__}")
+        sizes = {
+            f.block_size if isinstance(f, BlockCirculant) else f.shape[0]
+            for f in product.factors
+            if not isinstance(f, Diagonal)
+        } or {product.shape[0]}
+        if len(sizes) > 1:
+            raise ArgumentValueError(owner, "product", f"must have blocks of one size, got {sorted(sizes)}")
+        first: FactorKind = "diagonal" if isinstance(product.factors[0], Diagonal) else "circulant"
+        layout = cls(product.shape, product.n_factors, sizes.pop(), first, owner)
+        shapes = tuple(f.shape for f in product.factors)
+        if shapes != layout.factor_shapes:
+            raise ArgumentValueError(
+                owner, "product", f"must have factors of shapes {layout.factor_shapes}, got {shapes}"
+            )
+        return layout
+
+    def vectors_of(self, product: CDDProduct) -> tuple[Array, ...]:
+        """Return the vectors of a product with this layout, the inverse of `product`.
+
+        Parameters
+        ----------
+        product : CDDProduct
+            With this layout.
+
+        Returns
+        -------
+        tuple of arrays
+            In `vector_shapes`, after the batch axes of each; views where the library has them.
+
+        Raises
+        ------
+        ArgumentTypeError
+            If `product` is no CDD product.
+        ArgumentValueError
+            If it has another layout.
+        """
+        if (layout := CDDLayout.of(product)) != self:
+            raise ArgumentValueError("CDDLayout.vectors_of", "product", f"must have the layout {self}, got {layout}")
+
+        def vector(factor: Factor) -> Array:
+            if isinstance(factor, Diagonal):
+                return factor.d
+            if isinstance(factor, BlockCirculant):
+                return factor.c
+            c = factor.to_circulant().c if isinstance(factor, (SpectralCirculant, CyclicBidiagonal)) else factor.c
+            return c[..., None, None, :]
+
+        return tuple(map(vector, product.factors))
+
+    def _checked(self, vectors: Sequence[ArrayLike], owner: str) -> tuple[tuple[Array, ...], Namespace]:
+        """Return the vectors as arrays, and their namespace, after the check of their number and shapes."""
+        arrays = tuple(as_floating(v, owner, f"vectors[{i}]") for i, v in enumerate(vectors))
+        if len(arrays) != self.n_factors:
+            raise ArgumentValueError(owner, "vectors", f"must be {self.n_factors}, got {len(arrays)}")
+        for i, (array, shape) in enumerate(zip(arrays, self.vector_shapes, strict=True)):
+            if tuple(array.shape[max(0, array.ndim - len(shape)) :]) != shape:
+                core = ", ".join(map(str, shape))
+                raise ArgumentValueError(
+                    owner, f"vectors[{i}]", f"must have shape (..., {core}), got {tuple(array.shape)}"
+                )
+        return arrays, namespace_of(owner, *arrays)
+
+
+def _block_size(value: Any, shape: tuple[int, int], owner: str) -> int:
+    if isinstance(value, str) and value == "min":
+        return min(shape)
+    if value is None or isinstance(value, str):
+        raise ArgumentTypeError(owner, "block_size", f'must be an integer or "min", got {value!r}')
+    size = integer(value, owner, "block_size")
+    if size > max(shape):
+        raise ArgumentValueError(owner, "block_size", f"must be at most the larger side, {max(shape)}, got {size}")
+    return size
+
+
+def _size(vector: Array, core: int, xp: Namespace) -> Array:
+    """Return the sizes of diagonals or grids, without the over- or underflow of squares."""
+    axes = tuple(range(-core, 0))
+    modulus = xp.abs(vector)
+    largest = xp.max(modulus, axis=axes, keepdims=True)
+    squares = (modulus / xp.where(largest > 0, largest, xp.ones_like(largest))) ** 2
+    count = vector.shape[-1] if core == 1 else min(vector.shape[-3:-1])
+    return xp.reshape(largest, tuple(largest.shape[:-core])) * xp.sqrt(xp.sum(squares, axis=axes) / count)

@@ -1,0 +1,405 @@
+"""Operators that are prepared for many products."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from structmat._arrays import dtype_name, filled, is_complex, is_numpy, library_of, precision_of
+from structmat._arrays.dispatch import add, compose, prepare, scale
+from structmat._arrays.typing import Array, ArrayLike, DType, Namespace, Scalar
+from structmat._engine import ChunkedPlan, Plan, Products, Scaling, Settings, Step, direct_up_to, ducc, products_of
+from structmat.operators._base import Context, LinearOperator, NormOrder, SpectralFunction
+from structmat.operators._identity import Identity
+
+__all__ = ["Prepared"]
+
+
+@dataclass(frozen=True, eq=False, repr=False, slots=True)
+class Prepared(LinearOperator):
+    """An operator beside what its products need, computed once: what `LinearOperator.prepare` returns.
+
+    Parameters
+    ----------
+    operator : LinearOperator
+        The operator as it was.
+    plan, adjoint : Plan
+        What computes the products with it and with its adjoint.
+    matrix : array, shape (..., rows, cols), optional
+        Its dense matrix, where that is small enough for a direct product to be faster.
+    direct : int
+        The largest number of vectors for which it is.
+    settings : Settings
+        The engine and the number of threads.
+
+    See Also
+    --------
+    LinearOperator.prepare : Makes one.
+
+    Notes
+    -----
+    It has every method of its operator. Transposes, products, sums and multiples of it are prepared as well; inverses
+    and functions are those of the operator. It is immutable and has no scratch memory of its own, so any number of
+    threads may use it at once. Vectors of a higher precision are multiplied by the operator itself, at its speed.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import structmat as sm
+    >>> P = sm.Toeplitz(np.array([1.0, 2.0, 3.0])).prepare()
+    >>> x, y = np.ones(3), np.empty(3)
+    >>> P.matvec(x, out=y)
+    array([6., 5., 6.])
+    >>> P.T
+    Prepared(Toeplitz, shape=(3, 3), dtype=float64, device=cpu)
+    """
+
+    _core_axes = {"operator": None, "plan": None, "adjoint": None, "matrix": 2}
+
+    operator: LinearOperator
+    """The operator as it was."""
+    plan: Plan
+    """What computes its products."""
+    adjoint: Plan
+    """What computes those with its adjoint."""
+    matrix: Any
+    """Its dense matrix, or None."""
+    direct: int
+    """The largest number of vectors for which the dense matrix is used."""
+    settings: Settings
+    """Engine and number of threads."""
+    products: Products | None = field(init=False)
+    adjoint_products: Products | None = field(init=False)
+    solutions: Products | None = field(init=False)
+    wide: Prepared = field(init=False)
+    # Made from the fields above when they are first asked for; until then the slots are empty.
+
+    def _once(self, name: str, make: Callable[[], Any]) -> Any:
+        """Return what a slot holds, made first if it is empty. Hot paths look into the slot themselves."""
+        try:
+            return getattr(self, name)
+        except AttributeError:
+            made = make()
+            object.__setattr__(self, name, made)
+            return made
+
+    def _products(self) -> Products | None:
+        return self._once("products", lambda: products_of(self.plan, self.matrix, self.direct, self.settings))
+
+    def _adjoint_products(self) -> Products | None:
+        def make() -> Products | None:
+            matrix = None if self.matrix is None else _adjoint(self.matrix, self._own_namespace())
+            return products_of(self.adjoint, matrix, self.direct, self.settings)
+
+        return self._once("adjoint_products", make)
+
+    def _solutions(self) -> Products | None:
+        """Solutions for NumPy vectors; what other libraries compute may belong to a trace or a graph."""
+
+        def make() -> Products | None:
+            op, xp = self.operator._to_working_precision("solve")
+            solver = op._solver(self.settings, xp) if is_numpy(xp) and self.shape[0] == self.shape[1] else None
+            return None if solver is None else products_of(solver, None, 0, self.settings)
+
+        return self._once("solutions", make)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return self.operator.shape
+
+    @property
+    def dtype(self) -> DType:
+        """The dtype of the operator."""
+        return self.operator.dtype
+
+    @property
+    def _forces_complex(self) -> bool:
+        return self.operator._forces_complex
+
+    def _details(self) -> str:
+        return f"{type(self.operator).__name__}, "
+
+    def _described(self) -> str:
+        return self.operator._described()
+
+    # Products
+
+    def matvec(self, x: ArrayLike, /, *, out: Any = None) -> Array:
+        """Return A x, along the last axis.
+
+        Parameters
+        ----------
+        x : array, shape (..., cols)
+            One vector or any batch of them.
+        out : numpy.ndarray, shape (..., rows), optional
+            Where to put the products of NumPy arrays: of their shape and dtype. Without a copy where it is contiguous,
+            apart from `x`, and both have the operator's dtype.
+
+        Returns
+        -------
+        array, shape (..., rows)
+            The products, of the common dtype of operator and `x`; `out` itself if given.
+
+        Raises
+        ------
+        ValueError
+            As for the method of `LinearOperator`.
+        TypeError
+            If `x` belongs to another array library than the operator.
+        """
+        try:
+            products = self.products
+        except AttributeError:
+            products = self._products()
+        product = None if products is None else products.choose(x)
+        if product is None:
+            return super(Prepared, self).matvec(x, out=out)  # slots make a new class
+        return product(x, None) if out is None else _into(out, product, x, self.shape[0], "Prepared.matvec")
+
+    def rmatvec(self, y: ArrayLike, /, *, out: Any = None) -> Array:
+        """Return A^H y, the product with the adjoint, along the last axis.
+
+        Parameters
+        ----------
+        y : array, shape (..., rows)
+            One vector or any batch of them.
+        out : numpy.ndarray, shape (..., cols), optional
+            Where to put the products of NumPy arrays: of their shape and dtype. Without a copy where it is contiguous,
+            apart from `y`, and both have the operator's dtype.
+
+        Returns
+        -------
+        array, shape (..., cols)
+            The products, of the common dtype of operator and `y`; `out` itself if given.
+
+        Raises
+        ------
+        ValueError
+            As for the method of `LinearOperator`.
+        TypeError
+            If `y` belongs to another array library than the operator.
+        """
+        try:
+            products = self.adjoint_products
+        except AttributeError:
+            products = self._adjoint_products()
+        product = None if products is None else products.choose(y)
+        if product is None:
+            return super(Prepared, self).rmatvec(y, out=out)  # slots make a new class
+        return product(y, None) if out is None else _into(out, product, y, self.shape[1], "Prepared.rmatvec")
+
+    def solve(self, b: ArrayLike, /, *, out: Any = None) -> Array:
+        """Return x with ``matvec(x) = b``.
+
+        Parameters
+        ----------
+        b : array, shape (..., n)
+            One vector or any batch of them.
+        out : numpy.ndarray, shape (..., n), optional
+            Where to put the solutions of NumPy arrays: of their shape and dtype. Without a copy where it is contiguous,
+            apart from `b`, and both have the operator's dtype.
+
+        Returns
+        -------
+        array, shape (..., n)
+            The solutions, of the common dtype of operator and `b`; `out` itself if given.
+
+        Raises
+        ------
+        ValueError
+            As for the method of `LinearOperator`.
+        TypeError
+            If `b` belongs to another array library than the operator.
+
+        Notes
+        -----
+        For NumPy vectors the first call finds the reciprocal spectra of circulants and their products with diagonals;
+        later ones cost as much as a product.
+        """
+        known = type(b) is np.ndarray and b.shape[-1:] == self.shape[:1]
+        products = self._solutions() if known else None
+        product = None if products is None else products.choose(b)
+        if product is None:
+            return super(Prepared, self).solve(b, out=out)  # slots make a new class
+        return product(b, None) if out is None else _into(out, product, b, self.shape[0], "Prepared.solve")
+
+    def _matvec(self, x: Array, xp: Namespace) -> Array:
+        products = self._products()
+        return products(x) if products is not None and products.takes(x) else self.plan.apply(x, xp)
+
+    def _rmatvec(self, y: Array, xp: Namespace) -> Array:
+        products = self._adjoint_products()
+        return products(y) if products is not None and products.takes(y) else self.adjoint.apply(y, xp)
+
+    def _matmat(self, X: Array, xp: Namespace) -> Array:
+        matrix, count = self.matrix, prod(X.shape) // X.shape[-2]
+        if matrix is None or count > self.direct or X.dtype != matrix.dtype:
+            return super(Prepared, self)._matmat(X, xp)
+        return xp.matmul(matrix, X)
+
+    def _transpose(self) -> Prepared:
+        matrix = None if self.matrix is None else self._own_namespace().matrix_transpose(self.matrix)
+        return self._with(self.operator._transpose(), self.adjoint.conj(), self.plan.conj(), matrix)
+
+    def _conj(self) -> Prepared:
+        matrix = self.matrix
+        if matrix is not None and is_complex(matrix.dtype, xp := self._own_namespace()):
+            matrix = xp.conj(matrix)
+        return self._with(self.operator._conj(), self.plan.conj(), self.adjoint.conj(), matrix)
+
+    def _with(self, operator: LinearOperator, plan: Plan, adjoint: Plan, matrix: Any) -> Prepared:
+        return Prepared(operator, plan, adjoint, matrix, self.direct, self.settings)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Prepared, (self.operator, self.plan, self.adjoint, self.matrix, self.direct, self.settings)
+
+    # Parameters are those of the operator: what was computed from them follows.
+
+    def _leaves(self) -> list[tuple[Array, int]]:
+        return self.operator._leaves()
+
+    def _in_precision(self, precision: DType, xp: Namespace) -> Any:
+        operator = self.operator._in_precision(precision, xp)
+        if operator is self.operator:
+            return self
+        if precision != precision_of(self.dtype, xp):
+            return operator
+
+        def make() -> Prepared:  # of a half precision, for which everything was computed in single precision
+            wide = self._with(operator, self.plan, self.adjoint, self.matrix)
+            object.__setattr__(wide, "products", self._products())
+            return wide
+
+        return self._once("wide", make)
+
+    def astype(self, dtype: DType) -> Any:
+        """Return the operator with parameters in another precision, prepared anew.
+
+        Parameters
+        ----------
+        dtype : dtype or str
+            As for `LinearOperator.astype`.
+
+        Returns
+        -------
+        LinearOperator
+            Prepared in the same way.
+
+        Raises
+        ------
+        TypeError
+            If `dtype` is not a floating dtype.
+        """
+        return prepared(self.operator.astype(dtype), self.settings)
+
+    # Everything else is the operator's own.
+
+    def _to_dense(self, like: Context) -> Array:
+        return self.operator._to_dense(like)
+
+    def _row_sums(self, xp: Namespace) -> Array:
+        return self.operator._row_sums(xp)
+
+    def _inv(self, xp: Namespace) -> LinearOperator:
+        return self.operator._inv(xp)
+
+    def _solve(self, b: Array, xp: Namespace) -> Array:
+        solutions = self._solutions()
+        return solutions(b) if solutions is not None and solutions.takes(b) else self.operator._solve(b, xp)
+
+    def _pinv(self, rtol: float, xp: Namespace) -> LinearOperator:
+        return self.operator._pinv(rtol, xp)
+
+    def _has_pinv(self) -> bool:
+        return self.operator._has_pinv()
+
+    def _eigvals(self, xp: Namespace) -> Array:
+        return self.operator._eigvals(xp)
+
+    def _eig(self, xp: Namespace) -> tuple[Array, LinearOperator]:
+        return self.operator._eig(xp)
+
+    def _svdvals(self, xp: Namespace) -> Array:
+        return self.operator._svdvals(xp)
+
+    def _determinant_factors(self, method: str, xp: Namespace) -> Array:
+        return self.operator._determinant_factors(method, xp)
+
+    def _diagonal(self, method: str, xp: Namespace) -> Array:
+        return self.operator._diagonal(method, xp)
+
+    def _modulus(self, power: int, xp: Namespace) -> LinearOperator:
+        return self.operator._modulus(power, xp)
+
+    def _norm(self, ord: NormOrder, xp: Namespace) -> Array:
+        return self.operator._norm(ord, xp)
+
+    def _spectral_function(self, function: SpectralFunction, xp: Namespace) -> LinearOperator:
+        return self.operator._spectral_function(function, xp)
+
+
+@prepare.rule(object, object)
+def prepared(operator: LinearOperator, settings: Settings) -> LinearOperator:
+    """Return the operator with its plan, or itself where nothing is to be computed before its products."""
+    if isinstance(operator, Prepared):
+        operator = operator.operator
+    wide, xp = operator._to_working_precision("prepare")
+    plan = wide._plan(settings, xp)
+    if plan is None or isinstance(plan, Scaling):
+        return operator
+    direct = 0
+    if isinstance(plan, ChunkedPlan) and not plan.is_stack:
+        rows, cols = wide.shape
+        library = "ducc0" if is_numpy(xp) and settings.engine != "scipy" and ducc() else library_of(xp)
+        direct = direct_up_to(rows * cols / plan.cost, library, dtype_name(wide.dtype))
+    made = Prepared(operator, plan, plan.adjoint(), wide.to_dense() if direct else None, direct, settings)
+    made._products()  # now, not in the first product
+    return made
+
+
+def _into(out: Any, product: Step, x: Any, length: int, owner: str) -> Any:
+    """Return `out` filled with products of that length: directly where the engine can write there."""
+    fits = type(out) is type(x) is np.ndarray and out.dtype == x.dtype and out.shape == (*x.shape[:-1], length)
+    if fits and out.flags.carray and not np.may_share_memory(out, x):
+        product(x, out)
+        return out
+    return filled(out, product(x, None), owner)
+
+
+def _adjoint(matrix: Array, xp: Namespace) -> Array:
+    matrix = xp.matrix_transpose(matrix)
+    return xp.conj(matrix) if is_complex(matrix.dtype, xp) else matrix
+
+
+def _source(operator: LinearOperator) -> LinearOperator:
+    return operator.operator if isinstance(operator, Prepared) else operator
+
+
+@compose.rule(Prepared, Identity)
+def _times_identity(left: Prepared, right: Identity) -> Prepared:  # noqa: ARG001
+    return left
+
+
+@compose.rule(Prepared, object)
+def _times(left: Prepared, right: LinearOperator) -> LinearOperator:
+    return prepared(compose(left.operator, _source(right)), left.settings)
+
+
+@compose.rule(object, Prepared)
+def _times_prepared(left: LinearOperator, right: Prepared) -> LinearOperator:
+    return prepared(compose(left, right.operator), right.settings)
+
+
+@add.rule(Prepared, object)
+def _plus(left: Prepared, right: LinearOperator) -> LinearOperator:
+    return prepared(add(left.operator, _source(right)), left.settings)
+
+
+@scale.rule(Prepared, object)
+def _multiple(operator: Prepared, factor: Scalar) -> LinearOperator:
+    return prepared(scale(operator.operator, factor), operator.settings)

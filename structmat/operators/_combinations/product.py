@@ -1,0 +1,179 @@
+"""Products of operators."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import reduce
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from structmat._arrays import concat_last
+from structmat._arrays.dispatch import compose, scale
+from structmat._arrays.errors import ArgumentValueError
+from structmat._arrays.typing import Array, DType, Namespace, Scalar
+from structmat._engine import Plan, Settings
+from structmat.operators._base import Context, LinearOperator
+from structmat.operators._combinations.parts import common_dtype_of, plan_by_parts, require_operators
+from structmat.operators._combinations.scaled import Scaled
+from structmat.operators._identity import Identity
+
+__all__ = ["Chain", "Product"]
+
+
+class Chain(LinearOperator):
+    """What every product of operators shares; a subclass has the field `factors`."""
+
+    __slots__ = ()
+    _core_axes = {"factors": None}
+
+    if TYPE_CHECKING:
+        factors: tuple[LinearOperator, ...]
+
+    def _checked_factors(self) -> tuple[LinearOperator, ...]:
+        """Return the factors as a tuple after the checks that every product needs."""
+        owner = type(self).__name__
+        factors = tuple(self.factors)
+        require_operators(owner, "factors", factors)
+        for left, right in pairwise(factors):
+            if left.shape[1] != right.shape[0]:
+                raise ArgumentValueError(
+                    owner, "factors", f"must have inner sizes that agree, got {left.shape} @ {right.shape}"
+                )
+        return factors
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows of the first factor and columns of the last."""
+        return (self.factors[0].shape[0], self.factors[-1].shape[1])
+
+    @property
+    def dtype(self) -> DType:
+        """The common dtype of the factors."""
+        return common_dtype_of(self.factors)
+
+    @property
+    def _forces_complex(self) -> bool:
+        return any(f._forces_complex for f in self.factors)
+
+    def _described(self) -> str:
+        return "the product " + " @ ".join(f"{type(f).__name__}{f.shape}" for f in self.factors)
+
+    def _matvec(self, x: Array, xp: Namespace) -> Array:
+        return reduce(lambda y, factor: factor._matvec(y, xp), reversed(self.factors), x)
+
+    def _rmatvec(self, y: Array, xp: Namespace) -> Array:
+        return reduce(lambda x, factor: factor._rmatvec(x, xp), self.factors, y)
+
+    def _plan(self, settings: Settings, xp: Namespace) -> Plan | None:
+        return plan_by_parts(self.factors, Product, settings)
+
+    def _transpose(self) -> LinearOperator:
+        return type(self)(tuple(f._transpose() for f in reversed(self.factors)))  # type: ignore[call-arg]
+
+    def _conj(self) -> LinearOperator:
+        return type(self)(tuple(f._conj() for f in self.factors))  # type: ignore[call-arg]
+
+    def _to_dense(self, like: Context) -> Array:
+        last = self.factors[-1]._to_dense(like)
+        return reduce(lambda M, factor: factor._matmat(M, like.xp), reversed(self.factors[:-1]), last)
+
+    def _require_square_factors(self, method: str) -> None:
+        if any(f.shape[0] != f.shape[1] for f in self.factors):
+            raise self._no_closed_form(method)
+
+    def _inv(self, xp: Namespace) -> LinearOperator:
+        self._require_square_factors("inv")
+        return reduce(compose, (f._inv(xp) for f in reversed(self.factors)))
+
+    def _solve(self, b: Array, xp: Namespace) -> Array:
+        self._require_square_factors("solve")
+        return reduce(lambda x, factor: factor._solve(x, xp), self.factors, b)
+
+    def _determinant_factors(self, method: str, xp: Namespace) -> Array:
+        self._require_square_factors(method)
+        return concat_last([f._determinant_factors(method, xp) for f in self.factors], xp)
+
+
+@dataclass(frozen=True, eq=False, repr=False, slots=True)
+class Product(Chain):
+    """The product of operators, ``factors[0] @ factors[1] @ ...``, kept as its factors.
+
+    Parameters
+    ----------
+    factors : sequence of LinearOperator
+        In the order of the matrix product; inner sizes must agree.
+
+    Raises
+    ------
+    TypeError
+        If a factor is no operator, or the factors come from different array libraries.
+    ValueError
+        If there is no factor, inner sizes differ, or batch axes do not broadcast.
+
+    Notes
+    -----
+    A product with a vector costs the sum of the factors' costs. `inv`, `solve`, `det` and `slogdet` go through the
+    factors when these are square; other linear algebra has no closed form.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import structmat as sm
+    >>> A = sm.Product([sm.Diagonal(np.array([1.0, 2.0])), sm.Circulant(np.array([1.0, 1.0]))])
+    >>> A.to_dense()
+    array([[1., 1.],
+           [2., 2.]])
+    """
+
+    factors: tuple[LinearOperator, ...]
+    """The factors, left to right."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "factors", self._checked_factors())
+
+    def _details(self) -> str:
+        return " @ ".join(type(f).__name__ for f in self.factors) + ", "
+
+
+def _join(left: tuple[LinearOperator, ...], right: tuple[LinearOperator, ...]) -> LinearOperator:
+    """Return the product of two chains, merged where they touch if a family has a rule for it."""
+    merged = compose.merge(left[-1], right[0])
+    if merged is NotImplemented:
+        return Product(left + right)
+    result = reduce(compose, right[1:], merged)
+    return _join(left[:-1], (result,)) if len(left) > 1 else result
+
+
+@compose.rule(object, object)
+def _lazy_product(left: LinearOperator, right: LinearOperator) -> LinearOperator:
+    return Product((left, right))
+
+
+@compose.rule(Product, object)
+def _append_factor(left: Product, right: LinearOperator) -> LinearOperator:
+    return _join(left.factors, right.factors if isinstance(right, Product) else (right,))
+
+
+@compose.rule(object, Product)
+def _prepend_factor(left: LinearOperator, right: Product) -> LinearOperator:
+    return _join((left,), right.factors)
+
+
+@compose.rule(Product, Identity)
+@compose.rule(Scaled, Identity)
+def _combination_times_identity(left: LinearOperator, right: Identity) -> LinearOperator:  # noqa: ARG001
+    return left
+
+
+@compose.rule(Identity, Product)
+@compose.rule(Identity, Scaled)
+def _identity_times_combination(left: Identity, right: LinearOperator) -> LinearOperator:  # noqa: ARG001
+    return right
+
+
+@scale.rule(Product, object)
+def _scale_one_factor(operator: Product, factor: Scalar) -> LinearOperator:
+    for i, f in enumerate(operator.factors):
+        if (scaled := scale.merge(f, factor)) is not NotImplemented:
+            return Product((*operator.factors[:i], scaled, *operator.factors[i + 1 :]))
+    return Scaled(operator, factor)

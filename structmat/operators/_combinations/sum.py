@@ -1,0 +1,116 @@
+"""Sums of operators."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import reduce
+
+from structmat._arrays.dispatch import add, scale
+from structmat._arrays.errors import ArgumentValueError
+from structmat._arrays.typing import Array, DType, Namespace, Scalar
+from structmat._engine import Plan, Settings
+from structmat.operators._base import Context, LinearOperator
+from structmat.operators._combinations.parts import common_dtype_of, plan_by_parts, require_operators
+
+__all__ = ["Sum"]
+
+
+@dataclass(frozen=True, eq=False, repr=False, slots=True)
+class Sum(LinearOperator):
+    """The sum of operators, ``terms[0] + terms[1] + ...``, kept as its terms.
+
+    Parameters
+    ----------
+    terms : sequence of LinearOperator
+        Operators of equal shape.
+
+    Raises
+    ------
+    TypeError
+        If a term is no operator, or the terms come from different array libraries.
+    ValueError
+        If there is no term, shapes differ, or batch axes do not broadcast.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import structmat as sm
+    >>> (sm.Circulant(np.array([0.0, 1.0])) + sm.Diagonal(np.array([2.0, 3.0]))).to_dense()
+    array([[2., 1.],
+           [1., 3.]])
+    """
+
+    _core_axes = {"terms": None}
+
+    terms: tuple[LinearOperator, ...]
+    """The terms."""
+
+    def __post_init__(self) -> None:
+        terms = tuple(self.terms)
+        require_operators("Sum", "terms", terms)
+        if len({t.shape for t in terms}) > 1:
+            text = " + ".join(str(t.shape) for t in terms)
+            raise ArgumentValueError("Sum", "terms", f"must have one shape, got {text}")
+        object.__setattr__(self, "terms", terms)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """The shape of every term."""
+        return self.terms[0].shape
+
+    @property
+    def dtype(self) -> DType:
+        """The common dtype of the terms."""
+        return common_dtype_of(self.terms)
+
+    @property
+    def _forces_complex(self) -> bool:
+        return any(t._forces_complex for t in self.terms)
+
+    def _details(self) -> str:
+        return " + ".join(type(t).__name__ for t in self.terms) + ", "
+
+    def _described(self) -> str:
+        return "a sum of " + " + ".join(type(t).__name__ for t in self.terms)
+
+    def _matvec(self, x: Array, xp: Namespace) -> Array:
+        return reduce(lambda y, term: y + term._matvec(x, xp), self.terms[1:], self.terms[0]._matvec(x, xp))
+
+    def _rmatvec(self, y: Array, xp: Namespace) -> Array:
+        return reduce(lambda x, term: x + term._rmatvec(y, xp), self.terms[1:], self.terms[0]._rmatvec(y, xp))
+
+    def _plan(self, settings: Settings, xp: Namespace) -> Plan | None:
+        return plan_by_parts(self.terms, Sum, settings)
+
+    def _transpose(self) -> LinearOperator:
+        return Sum(tuple(t._transpose() for t in self.terms))
+
+    def _conj(self) -> LinearOperator:
+        return Sum(tuple(t._conj() for t in self.terms))
+
+    def _to_dense(self, like: Context) -> Array:
+        return reduce(lambda M, term: M + term._to_dense(like), self.terms[1:], self.terms[0]._to_dense(like))
+
+    def _diagonal(self, method: str, xp: Namespace) -> Array:
+        first, *rest = (t._diagonal(method, xp) for t in self.terms)
+        return reduce(lambda d, other: d + other, rest, first)
+
+
+@add.rule(object, object)
+def _lazy_sum(left: LinearOperator, right: LinearOperator) -> LinearOperator:
+    return Sum((left, right))
+
+
+@add.rule(Sum, object)
+def _extend_sum(left: Sum, right: LinearOperator) -> LinearOperator:
+    if isinstance(right, Sum):
+        return reduce(add, right.terms, left)
+    for i, term in enumerate(left.terms):
+        if (merged := add.merge(term, right)) is not NotImplemented:
+            return Sum((*left.terms[:i], merged, *left.terms[i + 1 :]))
+    return Sum((*left.terms, right))
+
+
+@scale.rule(Sum, object)
+def _scale_terms(operator: Sum, factor: Scalar) -> LinearOperator:
+    return Sum(tuple(scale(term, factor) for term in operator.terms))

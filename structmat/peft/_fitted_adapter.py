@@ -1,0 +1,91 @@
+"""Adapters that were computed, not trained: settings, weights, and how well each layer was met."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from peft.config import PeftConfig
+from safetensors.torch import save_file
+from torch import Tensor
+
+from structmat._checkpoint_fit.adapter_files import WEIGHTS, factor_key
+from structmat._checkpoint_fit.changes import Change
+from structmat._checkpoint_fit.layers import LayerTask, Outcome, fit_layers
+from structmat._checkpoint_fit.table import FittedLayer, FittedLayers
+from structmat.peft._config import CDDConfig
+from structmat.torch import CDDAdapter
+
+__all__ = ["FittedAdapter", "fit_changes"]
+
+
+@dataclass(frozen=True)
+class FittedAdapter(FittedLayers):
+    """An adapter for PEFT that was computed, with a table of errors as its text.
+
+    Attributes
+    ----------
+    config : PeftConfig
+        The settings.
+    state_dict : dict of Tensor
+        The weights, with keys as in a file.
+    layers : tuple of FittedLayer
+        What each layer lost.
+    left_out : tuple of str
+        Parameters that were tuned too, but are not in the adapter.
+
+    See Also
+    --------
+    from_weights, from_delta, from_lora, to_lora : Return one.
+    """
+
+    config: PeftConfig
+    state_dict: Mapping[str, Tensor]
+    layers: tuple[FittedLayer, ...]
+    left_out: tuple[str, ...] = ()
+
+    def save(self, folder: str | Path) -> None:
+        """Write the folder that `peft.PeftModel.from_pretrained` loads.
+
+        Parameters
+        ----------
+        folder : str or Path
+            Made if need be; gets ``adapter_config.json`` and ``adapter_model.safetensors``.
+        """
+        folder = Path(folder)
+        self.config.save_pretrained(str(folder))
+        tensors = {key: tensor.detach().contiguous() for key, tensor in self.state_dict.items()}
+        save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+
+
+def fit_changes(
+    config: CDDConfig,
+    changes: Mapping[str, Change],
+    *,
+    transposed: Collection[str] = (),
+    callback: Callable[[FittedLayer], object] | None = None,
+) -> tuple[dict[str, Tensor], tuple[FittedLayer, ...]]:
+    """Fit the changes of layers, by path of the module, one by one; return weights with keys as in a file."""
+    tasks = {
+        path: LayerTask(path, change, path in transposed, **config.layer_options(path))
+        for path, change in changes.items()
+    }
+    state: dict[str, Tensor] = {}
+    layers: list[FittedLayer] = []
+
+    def take(path: str, outcome: Outcome) -> None:
+        values = outcome.values
+        vectors = [torch.from_numpy(vector) for vector in outcome.arrays.values()]
+        if not vectors:  # nothing changed, but the layer has an adapter all the same
+            zero = CDDAdapter(values["cols"], values["rows"], **config.layer_options(path))
+            vectors = [factor.detach() for factor in zero.factors]
+            values = {**values, "n_parameters": zero.n_parameters, "block_size": zero.block_size}
+        state.update({factor_key(path, i): vector for i, vector in enumerate(vectors)})
+        layers.append(FittedLayer.of(values))
+        if callback is not None:
+            callback(layers[-1])
+
+    fit_layers(tasks, take)
+    return state, tuple(layers)

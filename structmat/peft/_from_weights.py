@@ -1,0 +1,189 @@
+"""Adapters fitted to changes of weights, and to the change between two models, in memory or in folders."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import get_peft_model, get_peft_model_state_dict
+from torch import Tensor, nn
+
+from structmat import io
+from structmat._arrays.errors import ArgumentValueError
+from structmat._checkpoint_fit.adapter_files import PREFIX
+from structmat._checkpoint_fit.changes import Difference, Stored
+from structmat._checkpoint_fit.layers import OtherWeights
+from structmat._checkpoint_fit.table import FittedLayer
+from structmat.peft._config import CDDConfig
+from structmat.peft._fitted_adapter import FittedAdapter, fit_changes
+from structmat.peft._tuner_layer import CDDTunerLinear
+from structmat.torch import has_transposed_weight
+
+__all__ = ["from_delta", "from_weights"]
+
+_FLOAT8 = {"F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2"}
+"""Codes of safetensors that NumPy has no dtype for, and their names in torch."""
+
+
+def from_delta(deltas: Mapping[str, Tensor], **settings: Any) -> FittedAdapter:
+    """Fit changes of weights, by `structmat.fit_cdd`.
+
+    Parameters
+    ----------
+    deltas : dict of Tensor, shape (out_features, in_features)
+        Tuned minus base weight, by path of the module.
+    **settings
+        Arguments of `CDDConfig`; the target modules are those with a change.
+
+    Returns
+    -------
+    FittedAdapter
+        Settings, weights and errors, which are rarely small for weights tuned without structure.
+
+    Raises
+    ------
+    ValueError
+        If there is no change, or one is no finite matrix.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from structmat.peft import from_delta
+    >>> delta = torch.outer(torch.arange(1.0, 5), torch.ones(4))  # of rank one, which is met exactly
+    >>> adapter = from_delta({"0": delta})
+    >>> adapter.layers[0].n_parameters, round(adapter.error, 4)
+    (12, 0.0)
+    """
+    if not deltas:
+        raise ArgumentValueError("from_delta", "deltas", "is empty")
+    config = CDDConfig(**{"target_modules": list(deltas), **settings})
+    stored = io.Checkpoint.in_memory(deltas, "from_delta: deltas")
+    return FittedAdapter(config, *fit_changes(config, {path: Stored(stored.entry(path)) for path in deltas}))
+
+
+def from_weights(
+    base: str | Path | nn.Module,
+    tuned: str | Path | nn.Module,
+    folder: str | Path | None = None,
+    *,
+    callback: Callable[[FittedLayer], object] | None = None,
+    **settings: Any,
+) -> FittedAdapter:
+    """Turn a fully tuned model and its base into a CDD adapter that PEFT loads.
+
+    Weights are read and fitted one by one: of folders no more than one layer is held in memory.
+
+    Parameters
+    ----------
+    base, tuned : str, Path or Module
+        Folders of transformers, or models.
+    folder : str or Path, optional
+        Where to save the adapter.
+    callback : callable, optional
+        Called with each `FittedLayer` as it is done.
+    **settings
+        Arguments of `CDDConfig`: `target_modules`, `n_factors`, ... What `modules_to_save` names is taken from the
+        tuned model as it is.
+
+    Returns
+    -------
+    FittedAdapter
+        Its text is a table of errors by layer; ``left_out`` names what was tuned but is not in the adapter.
+
+    Raises
+    ------
+    ValueError
+        If files are missing, weights of both differ in shape or are not finite, or nothing matches.
+
+    Examples
+    --------
+    >>> import copy, torch
+    >>> from structmat.peft import from_weights
+    >>> base = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.Linear(8, 2))
+    >>> tuned = copy.deepcopy(base)
+    >>> with torch.no_grad():
+    ...     _ = tuned[0].weight.add_(1.0)
+    ...     _ = tuned[1].bias.add_(1.0)
+    >>> adapter = from_weights(base, tuned, target_modules=["0"])
+    >>> round(adapter.error, 4), adapter.left_out
+    (0.0, ('1.bias',))
+    """
+    config = CDDConfig(**settings)
+    if not isinstance(base, nn.Module) and config.base_model_name_or_path is None:
+        config.base_model_name_or_path = str(base)
+    old, new = _weights(base, "base"), _weights(tuned, "tuned")
+    with torch.device("meta"):
+        skeleton = get_peft_model(_skeleton(base), config, low_cpu_mem_usage=True)
+    targets = {
+        name: module.get_base_layer()
+        for name, module in skeleton.base_model.model.named_modules()
+        if isinstance(module, CDDTunerLinear)
+    }
+    changes = {name: Difference(new.entry(f"{name}.weight"), old.entry(f"{name}.weight")) for name in targets}
+    for change in changes.values():
+        change.check(cast=True)
+    transposed = {name for name, module in targets.items() if has_transposed_weight(module)}
+    state, layers = fit_changes(config, changes, transposed=transposed, callback=callback)
+    others = [key for key in get_peft_model_state_dict(skeleton, save_embedding_layers=False) if key not in state]
+    state |= {key: _as_torch(new.entry(key.removeprefix(PREFIX).replace(".base_layer.", "."))) for key in others}
+    covered = [f"{name}.weight" for name in targets] + [key.removeprefix(PREFIX) for key in others]
+    config.inference_mode = True
+    adapter = FittedAdapter(config, state, layers, _tuned_too(old, new, covered))
+    if folder is not None:
+        adapter.save(folder)
+    return adapter
+
+
+def _weights(source: str | Path | nn.Module, name: str) -> io.Checkpoint:
+    """Return the weights of a model, in memory or in a folder, to be read one by one."""
+    if isinstance(source, nn.Module):
+        return io.Checkpoint.in_memory(source.state_dict(), f"from_weights: {name}")
+    weights = io.Checkpoint(source)
+    for fault in (*weights.broken.values(), *weights.faults.values()):
+        raise io.CheckpointError(fault)
+    return weights
+
+
+def _tuned_too(old: io.Checkpoint, new: io.Checkpoint, covered: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of weights that are new or others than before, but for those covered."""
+    inside = {new.find(name) for name in covered}
+    rest = {key: old.find(key) for key in new if key not in inside}
+    pairs = tuple((new.entry(key), old.entry(before)) for key, before in rest.items() if before is not None)
+    changed = OtherWeights(pairs).run().values["changed"]
+    return tuple(key for key, before in rest.items() if before is None or key in changed)
+
+
+def _skeleton(source: str | Path | nn.Module) -> nn.Module:
+    """Return the model without values; of a folder, the class that its config.json names."""
+    if isinstance(source, nn.Module):
+        tensors = [*source.parameters(), *source.buffers()]
+        return copy.deepcopy(source, {id(t): _without_values(t) for t in tensors})
+    import transformers  # noqa: PLC0415 - models in memory need not be of transformers
+
+    config = transformers.AutoConfig.from_pretrained(source)
+    names = config.architectures or []
+    cls = next((getattr(transformers, name) for name in names if hasattr(transformers, name)), None)
+    if cls is None:
+        what = ", ".join(names) or "named in config.json"
+        raise ArgumentValueError("from_weights", "base", f"{source}: transformers has no class {what}")
+    with torch.device("meta"):
+        return cls(config)
+
+
+def _without_values(tensor: Tensor) -> Tensor:
+    empty = torch.empty_like(tensor, device="meta")
+    return nn.Parameter(empty, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty
+
+
+def _as_torch(entry: io.Entry) -> Tensor:
+    """Return a weight with the dtype that it has in the file."""
+    stored = entry.raw()
+    dtype = getattr(torch, _FLOAT8.get(stored.code, stored.dtype), None)
+    if dtype is None:
+        raise io.CheckpointError(f"{entry} has dtype {stored.dtype}, which torch does not have")
+    if not stored.data:
+        return torch.empty(stored.shape, dtype=dtype)
+    return torch.frombuffer(bytearray(stored.data), dtype=dtype).reshape(stored.shape)

@@ -1,0 +1,298 @@
+"""`CDDModel`: puts adapters into a model and takes them out."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from typing import Any
+
+import torch
+from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
+from peft.utils import (
+    TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING,
+    get_quantization_kwargs,
+    resolve_quantization_backend,
+)
+from peft.utils.other import ModulesToSaveWrapper
+from torch import nn
+
+from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
+from structmat.peft._config import CDDConfig
+from structmat.peft._mixed_batches import names_per_sample
+from structmat.peft._stored_shapes import mismatches, other_mismatches
+from structmat.peft._tuner_layer import CDDTunerLinear
+from structmat.peft._weighted_sums import combined
+from structmat.torch import has_transposed_weight
+
+__all__ = ["CDDModel"]
+
+
+class CDDModel(BaseTuner):
+    """A model with CDD adapters in it; `peft.get_peft_model` makes one, as ``base_model`` of what it returns.
+
+    Parameters
+    ----------
+    model : Module
+        Any; it is changed in place.
+    peft_config : CDDConfig or dict
+        Settings, or settings by name of the adapter.
+    adapter_name : str
+        Name of the first adapter.
+    low_cpu_mem_usage : bool, default False
+        Whether vectors are made without values, which is faster if a file is loaded next.
+    state_dict : dict, optional
+        Weights whose keys tell which modules to adapt.
+
+    Raises
+    ------
+    ValueError
+        If no module matches, or weights loaded with the settings do not fit; the model has not changed then.
+    TypeError
+        If a module that was named cannot be adapted; the model has not changed then.
+    """
+
+    prefix: str = "cdd_"
+    tuner_layer_cls = CDDTunerLinear
+    target_module_mapping = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
+
+    def inject_adapter(self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any) -> None:
+        """Add an adapter to all target modules, or to none if one fails.
+
+        Parameters
+        ----------
+        model : Module
+            Whose modules are replaced.
+        adapter_name : str
+            Name of the adapter, which has its settings already.
+        *args, **kwargs
+            As for all methods of PEFT.
+        """
+        config = self.peft_config[adapter_name]
+        trainable = {parameter: parameter.requires_grad for parameter in model.parameters()}
+        before = set(model.modules())
+        try:
+            super().inject_adapter(model, adapter_name, *args, **kwargs)
+            self._check_stored(model, config, adapter_name)
+        except BaseException:
+            self._roll_back(model, adapter_name, before)
+            for parameter, wanted in trainable.items():
+                parameter.requires_grad_(wanted)
+            raise
+        _warn_of_unmatched(config, self.targeted_module_names)
+        if config.init_weights == "gradient":
+            for parameter in model.parameters():
+                if not parameter.requires_grad:
+                    parameter.grad = None
+
+    def _check_stored(self, model: nn.Module, config: CDDConfig, adapter_name: str) -> None:
+        stored = config.stored()
+        if stored is not None:
+            expected = {
+                path: [tuple(factor.shape) for factor in layer.cdd_adapters[adapter_name].factors]
+                for path, layer in model.named_modules()
+                if isinstance(layer, CDDTunerLinear) and adapter_name in layer.cdd_adapters
+            }
+            if problems := mismatches(stored, expected) + other_mismatches(stored, model):
+                more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
+                raise ArgumentValueError(
+                    "CDDModel",
+                    None,
+                    "the adapter was made for another architecture or with other settings: "
+                    f"{'; '.join(problems[:3])}{more}",
+                )
+
+    def _roll_back(self, model: nn.Module, adapter_name: str, before: set[nn.Module]) -> None:
+        for path, module in list(model.named_modules()):
+            parent, _, name = path.rpartition(".")
+            if isinstance(module, CDDTunerLinear):
+                if module in before:
+                    module.cdd_adapters.pop(adapter_name) if adapter_name in module.cdd_adapters else None
+                    module.cdd_alpha.pop(adapter_name, None)
+                else:
+                    self._replace_module(model.get_submodule(parent), name, module.base_layer, module)
+            elif isinstance(module, ModulesToSaveWrapper):
+                if module not in before:
+                    setattr(model.get_submodule(parent), name, module.original_module)
+                elif adapter_name in module.modules_to_save:
+                    del module.modules_to_save[adapter_name]
+                    module._adapters.discard(adapter_name)
+
+    def _create_and_replace(
+        self,
+        peft_config: CDDConfig,
+        adapter_name: str,
+        target: nn.Module,
+        target_name: str,
+        parent: nn.Module,
+        current_key: str,
+        **_: Any,
+    ) -> None:
+        if isinstance(parent, nn.MultiheadAttention):
+            raise ArgumentTypeError(
+                "CDDConfig",
+                "target_modules",
+                f"match {current_key}, whose weight MultiheadAttention reads without calling it; name it in "
+                "exclude_modules",
+            )
+        options = {
+            **peft_config.layer_options(current_key),
+            "init_weights": peft_config.init_weights,
+            "inference_mode": peft_config.inference_mode,
+        }
+        if isinstance(target, CDDTunerLinear):
+            target.update_layer(adapter_name, **options)
+            return
+        kwargs = get_quantization_kwargs(self.model)
+        _require_supported(target, kwargs)
+        layer = CDDTunerLinear(target, **kwargs).train(target.training)
+        layer._active_adapter = adapter_name
+        layer.update_layer(adapter_name, **options)
+        if adapter_name not in self.active_adapters:
+            layer.requires_grad_(requires_grad=False)
+        self._replace_module(parent, target_name, layer, target)
+
+    @classmethod
+    def _remove_adapter_name_from_key(cls, key: str, adapter_name: str) -> str:
+        found = re.fullmatch(rf"(.*\.cdd_adapters)\.{re.escape(adapter_name)}(\.factors\.\d+)", key)
+        return found[1] + found[2] if found else super()._remove_adapter_name_from_key(key, adapter_name)
+
+    # ---- mixed batches
+
+    @contextmanager
+    def _enable_peft_forward_hooks(self, *args: Any, **kwargs: Any) -> Iterator[None]:
+        names = kwargs.pop("adapter_names", None)
+        with nullcontext() if names is None else names_per_sample(self, names, kwargs):
+            yield
+
+    # ---- weighted sums
+
+    def add_weighted_adapter(
+        self, adapters: Sequence[str], weights: Sequence[float], adapter_name: str, combination_type: str = "exact"
+    ) -> None:
+        """Add an adapter whose change is a weighted sum of the changes of others.
+
+        A sum of products is no product of the same length, unless they differ in one factor only: then that factor is
+        summed. So "exact" scales or negates one adapter, and sums adapters that share the other factors.
+
+        Parameters
+        ----------
+        adapters : sequence of str
+            Names of adapters.
+        weights : sequence of float
+            One for each.
+        adapter_name : str
+            A new name.
+        combination_type : {"exact", "fit"}, default "exact"
+            "fit" takes the best fit of the sum, by `structmat.fit_cdd`; its relative error is in
+            ``layer.cdd_adapters[adapter_name].fit.error`` of each layer.
+
+        Raises
+        ------
+        ValueError
+            If names or weights are wrong, adapters are of other numbers of factors or block sizes, or the sum is no
+            product; nothing has changed then. Adapters that are active together sum exactly.
+        RuntimeError
+            If adapters are merged.
+
+        Examples
+        --------
+        >>> import torch
+        >>> from peft import get_peft_model
+        >>> from structmat.peft import CDDConfig
+        >>> config = CDDConfig(target_modules=["0"], init_weights="normal")
+        >>> model = get_peft_model(torch.nn.Sequential(torch.nn.Linear(4, 4)), config)
+        >>> model.add_weighted_adapter(["default"], [-1.0], "negated")
+        >>> model.base_model.set_adapter(["default", "negated"])
+        >>> x = torch.ones(1, 4)
+        >>> with model.disable_adapter():
+        ...     base = model(x)
+        >>> torch.allclose(model(x), base, atol=1e-6)
+        True
+        """
+        if adapter_name in self.peft_config:
+            raise ArgumentValueError("add_weighted_adapter", "adapter_name", f"{adapter_name!r} already exists")
+        if len(adapters) != len(weights) or not adapters or len(set(adapters)) != len(adapters):
+            raise ArgumentValueError(
+                "add_weighted_adapter", "weights", f"must be one for each of {list(adapters)}, got {len(weights)}"
+            )
+        for name in adapters:
+            if name not in self.peft_config:
+                raise ArgumentValueError("add_weighted_adapter", "adapters", f"{name!r} does not exist")
+        if combination_type not in {"exact", "fit"}:
+            raise ArgumentValueError(
+                "add_weighted_adapter", "combination_type", f'must be "exact" or "fit", got {combination_type!r}'
+            )
+        layers = {
+            path: layer
+            for path, layer in self.model.named_modules()
+            if isinstance(layer, CDDTunerLinear) and any(name in layer.cdd_adapters for name in adapters)
+        }
+        if any(layer.merged for layer in layers.values()):
+            raise RuntimeError("add_weighted_adapter: adapters are merged here; call unmerge_adapter() first")
+        sums = {
+            path: combined(
+                [
+                    (weight, layer.cdd_adapters[name])
+                    for name, weight in zip(adapters, weights, strict=True)
+                    if name in layer.cdd_adapters
+                ],
+                path,
+                fit=combination_type == "fit",
+            )
+            for path, layer in layers.items()
+        }
+        self.peft_config[adapter_name] = replace(
+            self.peft_config[adapters[0]],
+            target_modules=list(layers),
+            n_factors=next(iter(sums.values())).n_factors,
+            block_size="min",
+            alpha=1.0,
+            alpha_pattern={},
+            block_size_pattern={re.escape(path): total.block_size for path, total in sums.items()},
+            init_weights=True,
+            exclude_modules=None,
+            layers_to_transform=None,
+            layers_pattern=None,
+        )
+        try:
+            self.inject_adapter(self.model, adapter_name)
+        except BaseException:
+            del self.peft_config[adapter_name]
+            raise
+        for path, total in sums.items():
+            adapter = layers[path].cdd_adapters[adapter_name]
+            adapter.fit = total.fit
+            with torch.no_grad():
+                for factor, value in zip(adapter.factors, total.factors, strict=True):
+                    factor.copy_(value)
+
+
+def _require_supported(target: nn.Module, kwargs: dict[str, Any]) -> None:
+    base = target.get_base_layer() if isinstance(target, BaseTunerLayer) else target
+    try:
+        backend = resolve_quantization_backend(base, **kwargs)
+        linear = backend is not None and backend.layer_type == "linear"
+    except ValueError:  # torchao without a way to quantise again: good for everything but merging
+        linear = True
+    if not (linear or isinstance(base, nn.Linear) or has_transposed_weight(base)):
+        raise ArgumentTypeError(
+            "CDDConfig",
+            None,
+            f"Target module {target} is not supported. Currently, only the following modules are supported: "
+            "`torch.nn.Linear`, `transformers.pytorch_utils.Conv1D` and quantized linear layers.",
+        )
+
+
+def _warn_of_unmatched(config: CDDConfig, names: Sequence[str]) -> None:
+    """Warn as PEFT does for the patterns that it knows."""
+    patterns = config.block_size_pattern
+    unmatched = [key for key in patterns if not any(re.match(rf"(.*\.)?({key})$", name) for name in names)]
+    if unmatched:
+        warnings.warn(
+            f"The following block_size_pattern keys did not match any targeted module and were ignored: {unmatched}.",
+            RuntimeWarning,
+            stacklevel=3,
+        )

@@ -1,0 +1,293 @@
+"""`CDDAdapter`: the trainable vectors of one change."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from structmat._arrays.checks import integer
+from structmat._arrays.errors import ArgumentValueError
+from structmat.fit import FitResult
+from structmat.operators import CDDLayout, CDDProduct
+from structmat.torch._change.autograd import Mode, add_change
+from structmat.torch._change.initial_values import Init, fitted_vectors, initialise
+
+__all__ = ["CDDAdapter"]
+
+
+def _no_fast_path(*_: Any) -> None:
+    """Do nothing, as a hook of every adapter.
+
+    In evaluation torch's TransformerEncoderLayer reads weights without calling layers, unless it sees hooks.
+    """
+
+
+class CDDAdapter(nn.Module):
+    """The trainable change of one layer: alpha times a product D C D of diagonals and block circulants, or longer.
+
+    Parameters
+    ----------
+    in_features, out_features : int
+        Columns and rows of the change.
+    n_factors : int, default 3
+        Odd and at least 3. With more, one block circulant has the shape of the change and every further one is square,
+        with its smaller side.
+    block_size : int or "min", default "min"
+        Side of the circulants, at most the larger of the two features; the last blocks are cropped. "min" is the
+        smaller of the two, which is the fastest and takes the fewest parameters.
+    alpha : float, default 1.0
+        What the product is multiplied by; not trained.
+    init : {"zero", "normal", "gradient"}, default "zero"
+        See `reset_parameters`.
+    gradient : Tensor, shape (out_features, in_features), optional
+        For ``init="gradient"``.
+    mode : {"recompute", "cache"}, default "recompute"
+        Whether the backward pass computes transforms again, or keeps them: two thirds of the transforms, and for each
+        circulant of a square change twice the memory of the layer's input on top.
+    dtype, device : optional
+        Of the vectors, as everywhere in torch.
+
+    Raises
+    ------
+    ValueError
+        If a size, `n_factors`, `alpha`, `init` or `mode` is none of the above.
+
+    Notes
+    -----
+    Three factors have ``rows + ceil(rows / b) ceil(cols / b) b + cols`` parameters: 3 n for a square. The product costs
+    O(n log n) a row. Half-precision inputs are computed in float32.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from structmat.torch import CDDAdapter
+    >>> change = CDDAdapter(6, 4, init="normal")
+    >>> change.n_parameters, change(torch.ones(2, 6)).shape
+    (18, torch.Size([2, 4]))
+    >>> change.operator().shape
+    (4, 6)
+    """
+
+    factors: nn.ParameterList
+    """The vectors: diagonals (m,) and grids of circulants (p, q, b), in the order of the product."""
+    layout: CDDLayout
+    """Shapes of the product, of its factors and of their vectors."""
+    fit: FitResult | None
+    """How well a given change was met, if there was one."""
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        n_factors: int = 3,
+        block_size: int | Literal["min"] = "min",
+        alpha: float = 1.0,
+        init: Init = "zero",
+        gradient: Tensor | None = None,
+        mode: Mode = "recompute",
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> None:
+        super().__init__()
+        self.in_features = integer(in_features, "CDDAdapter", "in_features")
+        self.out_features = integer(out_features, "CDDAdapter", "out_features")
+        n_factors = integer(n_factors, "CDDAdapter", "n_factors")
+        if n_factors < 3 or n_factors % 2 == 0:
+            raise ArgumentValueError("CDDAdapter", "n_factors", f"must be odd and at least 3, got {n_factors}")
+        shape = (self.out_features, self.in_features)
+        self.layout = CDDLayout(shape, n_factors, block_size, owner="CDDAdapter")
+        if mode not in get_args(Mode):
+            raise ArgumentValueError("CDDAdapter", "mode", f'must be "recompute" or "cache", got {mode!r}')
+        if dtype is not None and not dtype.is_floating_point:
+            raise ArgumentValueError("CDDAdapter", "dtype", f"must be a floating dtype, got {dtype}")
+        if not math.isfinite(alpha):
+            raise ArgumentValueError("CDDAdapter", "alpha", f"must be finite, got {alpha}")
+        self.alpha, self.mode, self.fit = float(alpha), mode, None
+        self.factors = nn.ParameterList(
+            torch.empty(size, dtype=dtype, device=device) for size in self.layout.vector_shapes
+        )
+        self.reset_parameters(init, gradient=gradient)
+        self.register_forward_pre_hook(_no_fast_path)
+
+    @property
+    def block_size(self) -> int:
+        """The side of the circulants."""
+        return self.layout.block_size
+
+    @property
+    def n_factors(self) -> int:
+        """The number of factors."""
+        return self.layout.n_factors
+
+    @property
+    def n_parameters(self) -> int:
+        """The number of trainable entries."""
+        return self.layout.n_parameters
+
+    def reset_parameters(
+        self, init: Init = "zero", *, gradient: Tensor | None = None, rng: int | torch.Generator | None = None
+    ) -> None:
+        """Start anew.
+
+        Parameters
+        ----------
+        init : {"zero", "normal", "gradient"}, default "zero"
+            "zero": the change is exactly zero and trains at once; its first diagonal is zero, the other diagonals are
+            random signs, circulants are normal with variance 1 / columns. "normal": random signs in the first diagonal
+            too, which keeps the variance of the input: for layers trained from scratch. "gradient": as "zero", but the
+            other factors are those of the product nearest to the gradient, so that the first step follows it best.
+        gradient : Tensor, shape (out_features, in_features), optional
+            Of the loss with respect to the layer's weight, for "gradient".
+        rng : int or torch.Generator, optional
+            Source of random numbers, or its seed. Default: torch's own.
+
+        Raises
+        ------
+        ValueError
+            If `init` is none of the above, or `gradient` is missing, of another shape, or not finite.
+        """
+        if init not in get_args(Init):
+            raise ArgumentValueError("CDDAdapter", "init", f"must be one of {', '.join(get_args(Init))}, got {init!r}")
+        if (init == "gradient") != (gradient is not None):
+            raise ArgumentValueError("CDDAdapter", "gradient", 'is for init="gradient", which needs it')
+        if gradient is not None:
+            self._check_matrix(gradient, "gradient")
+        if isinstance(rng, int):
+            rng = torch.Generator(self.factors[0].device).manual_seed(rng)
+        initialise(list(self.factors), self.layout, init, gradient=gradient, rng=rng)
+
+    def fit_(self, delta: Tensor) -> FitResult:
+        """Set the vectors to those of the best fit of a dense change, by `structmat.fit_cdd`.
+
+        Parameters
+        ----------
+        delta : Tensor, shape (out_features, in_features)
+            What to approximate, `alpha` included.
+
+        Returns
+        -------
+        FitResult
+            With the relative error; also kept as `fit`. Weight changes are rarely close to a short product.
+
+        Raises
+        ------
+        ValueError
+            If the shape differs, or an entry is not finite.
+        RuntimeError
+            If `alpha` is 0.
+        """
+        self._check_matrix(delta, "delta")
+        if self.alpha == 0:
+            raise RuntimeError("CDDAdapter.fit_: alpha is 0, so every change is")
+        result, vectors = fitted_vectors(delta, list(self.factors), self.layout)
+        with torch.no_grad():
+            for factor, vector in zip(self.factors, vectors, strict=True):
+                factor.copy_(vector)
+            self.factors[0].div_(self.alpha)
+        self.fit = result
+        return result
+
+    def _check_matrix(self, matrix: Tensor, argument: str) -> None:
+        expected = (self.out_features, self.in_features)
+        if tuple(matrix.shape) != expected:
+            raise ArgumentValueError("CDDAdapter", argument, f"must have shape {expected}, got {tuple(matrix.shape)}")
+        if not torch.isfinite(matrix).all():
+            raise ArgumentValueError("CDDAdapter", argument, "holds NaN or infinity")
+
+    def operator(self) -> CDDProduct:
+        """Return the change as an operator, `alpha` included.
+
+        Returns
+        -------
+        CDDProduct
+            Of shape (out_features, in_features), over the very vectors: gradients flow, and it changes with them.
+        """
+        product = self.layout.product(list(self.factors))
+        return product if self.alpha == 1 else self.alpha * product
+
+    def dense(self) -> Tensor:
+        """Return the change as a dense matrix, computed in float32 at least.
+
+        Returns
+        -------
+        Tensor, shape (out_features, in_features)
+            `alpha` included, in float32 at least; detached.
+        """
+        with torch.no_grad():
+            wide = [f.to(torch.promote_types(f.dtype, torch.float32)) for f in self.factors]
+            return self.alpha * self.layout.product(wide).to_dense()
+
+    def add_to(self, y: Tensor, x: Tensor) -> Tensor:
+        """Return `y` plus the change of the rows of `x`.
+
+        Parameters
+        ----------
+        y : Tensor, shape (..., out_features)
+            Not changed; gives the dtype of the result.
+        x : Tensor, shape (..., in_features)
+            Inputs of the layer.
+
+        Returns
+        -------
+        Tensor, shape (..., out_features)
+            The sum.
+
+        Raises
+        ------
+        ValueError
+            If `x` or `y` has another shape.
+        """
+        if x.shape[-1:] != (self.in_features,) or y.shape != (*x.shape[:-1], self.out_features):
+            raise ArgumentValueError(
+                "CDDAdapter",
+                None,
+                f"x must have shape (..., {self.in_features}) and y (..., {self.out_features}), "
+                f"got {tuple(x.shape)} and {tuple(y.shape)}",
+            )
+        return add_change(y, x, list(self.factors), self.alpha, self.mode)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the change of the rows of `x`.
+
+        Parameters
+        ----------
+        x : Tensor, shape (..., in_features)
+            Inputs of the layer.
+
+        Returns
+        -------
+        Tensor, shape (..., out_features)
+            In the dtype of `x`.
+        """
+        return self.add_to(x.new_zeros(*x.shape[:-1], self.out_features), x)
+
+    def options(self) -> dict[str, Any]:
+        """Return what another adapter needs in order to take over the vectors.
+
+        Returns
+        -------
+        dict
+            Arguments of `CDDAdapter` but for dtype, device and init.
+        """
+        return {
+            "in_features": self.in_features,
+            "out_features": self.out_features,
+            "n_factors": self.n_factors,
+            "block_size": self.block_size,
+            "alpha": self.alpha,
+            "mode": self.mode,
+        }
+
+    def extra_repr(self) -> str:
+        """Return the settings, for torch's `repr`.
+
+        Returns
+        -------
+        str
+            Such as ``in_features=6, out_features=4, n_factors=3, ...``.
+        """
+        return ", ".join(f"{name}={value}" for name, value in self.options().items())

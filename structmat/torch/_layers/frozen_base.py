@@ -1,0 +1,59 @@
+"""What may be a base layer: how many features it maps, and how it stores its weight."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from structmat._arrays.errors import ArgumentTypeError
+
+__all__ = ["features", "has_transposed_weight", "is_linear"]
+
+
+def has_transposed_weight(base: Any) -> bool:
+    """Return whether a layer stores its weight (in, out), as transformers' ``Conv1D`` does.
+
+    Parameters
+    ----------
+    base : Module
+        A linear layer; the class is known by its name, without importing transformers.
+
+    Returns
+    -------
+    bool
+        Whether it does.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from structmat.torch import has_transposed_weight
+    >>> has_transposed_weight(torch.nn.Linear(2, 3))
+    False
+    """
+    return type(base).__name__ == "Conv1D" and hasattr(base, "nx") and hasattr(base, "nf")
+
+
+def is_linear(module: nn.Module) -> bool:
+    """Whether a module maps features on the last axis linearly, as far as its name and sizes tell."""
+    sized = hasattr(module, "in_features") and hasattr(module, "out_features")
+    return has_transposed_weight(module) or (sized and "Linear" in type(module).__name__)
+
+
+def features(base: nn.Module) -> tuple[int, int]:
+    """Return the input and output features of a linear base.
+
+    Raises
+    ------
+    TypeError
+        If it has none.
+    """
+    if has_transposed_weight(base):
+        return int(base.nx), int(base.nf)
+    if hasattr(base, "in_features") and hasattr(base, "out_features"):
+        return int(base.in_features), int(base.out_features)
+    raise ArgumentTypeError(
+        "CDDLinear",
+        "base",
+        f"must have in_features and out_features, as torch.nn.Linear has, got {type(base).__name__}",
+    )

@@ -1,0 +1,107 @@
+"""`adapt`: freeze a model, wrap its layers, say what that costs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from structmat._arrays.errors import ArgumentValueError
+from structmat.torch._layers.adapted_layer import AdaptedLayer
+from structmat.torch._layers.frozen_base import has_transposed_weight
+from structmat.torch._model.costs import AdapterSummary, summarise
+from structmat.torch._model.targets import Targets, matches, targeted
+from structmat.torch._model.wrapping import wrap_layers
+
+__all__ = ["adapt"]
+
+
+def adapt(
+    model: nn.Module,
+    targets: Targets = "all-linear",
+    *,
+    name: str = "default",
+    exclude: Targets = (),
+    train: Targets = (),
+    **options: Any,
+) -> AdapterSummary:
+    """Freeze a model and give a trainable change to its layers, in place.
+
+    Parameters
+    ----------
+    model : Module
+        Any. Layers that are adapted already get one more adapter, which sums with the others.
+    targets : "all-linear", a regular expression, or names, default "all-linear"
+        Names are paths or their endings, such as ``["query", "value"]``; any other string is a regular expression for
+        whole paths. Linear layers, transformers' ``Conv1D``, convolutions of kernel size 1 and embeddings can be
+        adapted; "all-linear" means the first two.
+    name : str, default "default"
+        Of the adapter.
+    exclude : regular expression or names, optional
+        Layers to leave out, such as ``["lm_head"]``.
+    train : regular expression or names, optional
+        Modules that stay trainable, such as ``["classifier"]``; they are not adapted.
+    **options
+        Arguments of `CDDAdapter`: `n_factors`, `block_size`, `alpha`, `init`, `mode`, ... With ``init="gradient"``
+        each layer takes the gradient that its weight holds: run ``loss.backward()`` on the model before.
+
+    Returns
+    -------
+    AdapterSummary
+        Parameters, operations and bytes, layer by layer and as text.
+
+    Raises
+    ------
+    ValueError
+        If nothing matches, an option is wrong, or a gradient is missing; the model has not changed then.
+    TypeError
+        If a layer that was named cannot be adapted; the model has not changed then.
+
+    See Also
+    --------
+    param_groups : Parameters and learning rates for an optimiser.
+    save_adapter, load_adapter : Files of just the vectors.
+    merge_adapters, remove_adapters, disable_adapters : What can be done with adapters.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from structmat.torch import adapt
+    >>> model = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+    >>> print(adapt(model, exclude=["2"]))
+    adapter 'default': 1 layers, 24 parameters, 96 bytes
+    trainable: 24 of 114 parameters (21.1 %)
+    added operations: 166 per token, 130 % of the adapted layers' own; 2.5 b log2(b) for a transform of b values
+    """
+    kept = [module for path, module in model.named_modules() if path and matches(path, train, "train")]
+    if train and not kept:
+        raise ArgumentValueError("adapt", "train", f"{train!r} matches no module")
+    inside = {id(module) for outer in kept for module in outer.modules()}
+    found = {path: m for path, m in targeted(model, targets, exclude).items() if id(m) not in inside}
+    if not found:
+        raise ArgumentValueError(
+            "adapt", None, f"everything that targets {targets!r} match is to stay trainable by train {train!r}"
+        )
+
+    layers = wrap_layers(model, {path: _options(m, path, options) for path, m in found.items()}, name)
+    trained = {id(p) for module in kept for p in module.parameters()}
+    trained |= {id(p) for layer in layers for p in layer.adapters[name].parameters()}
+    for parameter in model.parameters():
+        parameter.requires_grad_(id(parameter) in trained and parameter.is_floating_point())
+        if not parameter.requires_grad:
+            parameter.grad = None
+    return summarise(model, name)
+
+
+def _options(module: nn.Module, path: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options of one layer, with the gradient of its weight where that is asked for."""
+    if options.get("init") != "gradient" or "gradient" in options:
+        return options
+    base = module.base if isinstance(module, AdaptedLayer) else module
+    gradient = getattr(getattr(base, "weight", None), "grad", None)
+    if gradient is None:
+        raise ArgumentValueError(
+            "adapt", "init", f'"gradient" needs the gradient of {path}.weight; run loss.backward() before'
+        )
+    gradient = gradient.T if has_transposed_weight(base) else gradient
+    return {**options, "gradient": gradient.flatten(1)}

@@ -1,0 +1,76 @@
+"""Parameter groups: learning rates that suit layers of every size."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from structmat._arrays.errors import ArgumentValueError
+from structmat.torch._change.cdd_adapter import CDDAdapter
+
+__all__ = ["param_groups"]
+
+
+def param_groups(
+    model: nn.Module, lr: float, *, other_lr: float | None = None, weight_decay: float = 0.0
+) -> list[dict[str, Any]]:
+    """Return the trainable parameters of a model in groups, for Adam-like optimisers.
+
+    A step of such an optimiser moves every entry by about the learning rate. An entry of a diagonal is of size 1, one
+    of a circulant of n columns of size ``n ** -0.5``: with the rate divided by ``n ** 0.5`` each moves by the same
+    share, and the singular values of the change move alike in layers of every size.
+
+    Parameters
+    ----------
+    model : Module
+        With `CDDAdapter` modules in it.
+    lr : float
+        For diagonals. See the guide for what suits which start.
+    other_lr : float, optional
+        For trainable parameters outside adapters, such as a new head. Default: `lr`.
+    weight_decay : float, default 0.0
+        For parameters outside adapters; a decayed diagonal would shrink products, not weights.
+
+    Returns
+    -------
+    list of dict
+        Groups with ``params``, ``lr``, ``weight_decay`` and ``name``.
+
+    Raises
+    ------
+    ValueError
+        If there is no trainable adapter.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from structmat.torch import adapt, param_groups
+    >>> model = torch.nn.Sequential(torch.nn.Linear(16, 16))
+    >>> _ = adapt(model)
+    >>> groups = param_groups(model, lr=0.02)
+    >>> [(group["name"], group["lr"]) for group in groups]
+    [('diagonals', 0.02), ('circulants of 16 columns', 0.005)]
+    >>> optimizer = torch.optim.AdamW(groups)
+    """
+    diagonals: list[nn.Parameter] = []
+    circulants: dict[int, list[nn.Parameter]] = {}
+    for module in model.modules():
+        if isinstance(module, CDDAdapter):
+            layout = module.layout  # and not the shapes of parameters, which sharding may have flattened
+            for factor, kind, (_, cols) in zip(module.factors, layout.kinds, layout.factor_shapes, strict=True):
+                if factor.requires_grad:
+                    (diagonals if kind == "diagonal" else circulants.setdefault(cols, [])).append(factor)
+    if not diagonals and not circulants:
+        raise ArgumentValueError("param_groups", "model", "has no trainable CDD adapter")
+    groups: list[dict[str, Any]] = [{"name": "diagonals", "params": diagonals, "lr": lr, "weight_decay": 0.0}]
+    groups += [
+        {"name": f"circulants of {cols} columns", "params": params, "lr": lr * cols**-0.5, "weight_decay": 0.0}
+        for cols, params in sorted(circulants.items())
+    ]
+    inside = {id(p) for group in groups for p in group["params"]}
+    others = [p for p in model.parameters() if p.requires_grad and id(p) not in inside]
+    if others:
+        rate = lr if other_lr is None else other_lr
+        groups.append({"name": "others", "params": others, "lr": rate, "weight_decay": weight_decay})
+    return groups

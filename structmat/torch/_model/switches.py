@@ -1,0 +1,208 @@
+"""Adapters of a whole model: merge, remove, disable, choose."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from torch import nn
+
+from structmat._arrays.errors import ArgumentValueError
+from structmat.torch._layers.adapted_layer import AdaptedLayer
+from structmat.torch._model.targets import adapted_layers
+from structmat.torch._model.wrapping import replace_layer
+
+__all__ = [
+    "adapters_per_sample",
+    "disable_adapters",
+    "merge_adapters",
+    "remove_adapters",
+    "set_adapters",
+    "unmerge_adapters",
+]
+
+
+def _layers(model: nn.Module, caller: str) -> dict[str, AdaptedLayer]:
+    found = adapted_layers(model)
+    if not found:
+        raise ArgumentValueError(caller, "model", "has no adapted layer")
+    return found
+
+
+def merge_adapters(model: nn.Module) -> None:
+    """Merge the active changes into the weights of all layers, in place; see `AdaptedLayer.merge`.
+
+    Parameters
+    ----------
+    model : Module
+        An adapted model.
+
+    Raises
+    ------
+    ValueError
+        If there is no adapted layer, or a merged weight held NaN or infinity; nothing has changed then.
+    TypeError
+        If a weight is quantised; nothing has changed then.
+    """
+    merged: list[AdaptedLayer] = []
+    try:
+        for layer in _layers(model, "merge_adapters").values():
+            if not layer.is_merged:
+                layer.merge()
+                merged.append(layer)
+    except BaseException:
+        for layer in merged:
+            layer.unmerge()
+        raise
+
+
+def unmerge_adapters(model: nn.Module) -> None:
+    """Bring back the weights of all layers, bit for bit.
+
+    Parameters
+    ----------
+    model : Module
+        An adapted model.
+    """
+    for layer in _layers(model, "unmerge_adapters").values():
+        layer.unmerge()
+
+
+def remove_adapters(model: nn.Module, *, merge: bool = False) -> None:
+    """Put the base layers back in the place of the adapted ones, in place.
+
+    Parameters
+    ----------
+    model : Module
+        An adapted model.
+    merge : bool, default False
+        Whether the weights keep the active changes. Otherwise they are as before `adapt`, bit for bit.
+
+    Raises
+    ------
+    ValueError
+        If there is no adapted layer, one has no base, or the model is one; nothing has changed then.
+    """
+    layers = _layers(model, "remove_adapters")
+    for path, layer in layers.items():
+        if layer is model:
+            raise ArgumentValueError(
+                "remove_adapters", "model", "is itself the adapted layer; take its base, or to_linear()"
+            )
+        if layer.base is None:
+            raise ArgumentValueError("remove_adapters", "model", f"has no base layer to put back at {path}")
+    if merge:
+        merge_adapters(model)
+    else:
+        unmerge_adapters(model)
+    for layer in layers.values():
+        replace_layer(model, layer, layer.base)
+
+
+@contextmanager
+def disable_adapters(model: nn.Module) -> Iterator[None]:
+    """Compute without any change within a ``with`` block: the base model's outputs, bit for bit.
+
+    Parameters
+    ----------
+    model : Module
+        An adapted model; merged changes are taken out for the while.
+
+    Yields
+    ------
+    None
+        Adapters are as before when the block ends.
+    """
+    layers = list(_layers(model, "disable_adapters").values())
+    before = [(layer, layer._enabled, layer.is_merged) for layer in layers]
+    try:
+        for layer in layers:
+            layer.unmerge()
+            layer._enabled = False
+        yield
+    finally:
+        for layer, enabled, merged in before:
+            layer._enabled = enabled
+            if merged:
+                layer.merge()
+
+
+def set_adapters(model: nn.Module, names: str | Sequence[str]) -> None:
+    """Choose the adapters whose changes are added; several sum. What is trainable stays as it is.
+
+    Parameters
+    ----------
+    model : Module
+        An adapted model.
+    names : str or sequence of str
+        Adapters; layers without one of them leave it out.
+
+    Raises
+    ------
+    ValueError
+        If no layer has one of the names; nothing has changed then.
+    RuntimeError
+        If adapters are merged.
+    """
+    names = (names,) if isinstance(names, str) else tuple(names)
+    layers = list(_layers(model, "set_adapters").values())
+    _require_known(layers, names, "set_adapters")
+    for layer in layers:
+        layer._require_unmerged("set_adapters")
+    for layer in layers:
+        layer.active_adapters = [name for name in names if name in layer.adapters]
+
+
+@contextmanager
+def adapters_per_sample(model: nn.Module, names: Sequence[str | None]) -> Iterator[None]:
+    """Choose one adapter for each sample of a batch within a ``with`` block.
+
+    Parameters
+    ----------
+    model : Module
+        An adapted model.
+    names : sequence of str or None
+        One for each sample, along the first axis of every layer's input; None is the base model.
+
+    Yields
+    ------
+    None
+        The choice ends with the block.
+
+    Raises
+    ------
+    ValueError
+        If no layer has one of the names; in the block, if the batch is of another length.
+    RuntimeError
+        If adapters are merged.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from structmat.torch import adapt, adapters_per_sample
+    >>> model = torch.nn.Sequential(torch.nn.Linear(4, 4))
+    >>> _ = adapt(model, name="a", init="normal")
+    >>> _ = adapt(model, name="b", init="normal")
+    >>> with adapters_per_sample(model, ["a", None, "b"]):
+    ...     model(torch.ones(3, 4)).shape
+    torch.Size([3, 4])
+    """
+    layers = list(_layers(model, "adapters_per_sample").values())
+    _require_known(layers, [name for name in names if name is not None], "adapters_per_sample")
+    before = [(layer, layer._selection) for layer in layers]
+    for layer in layers:
+        layer._require_unmerged("adapters_per_sample")
+    try:
+        for layer in layers:
+            layer._selection = tuple(name if name in layer.adapters else None for name in names)
+        yield
+    finally:
+        for layer, selection in before:
+            layer._selection = selection
+
+
+def _require_known(layers: Sequence[AdaptedLayer], names: Sequence[str], caller: str) -> None:
+    known = {name for layer in layers for name in layer.adapters}
+    for name in names:
+        if name not in known:
+            raise ArgumentValueError(caller, "names", f"{name!r} is in no layer, only {sorted(known)}")

@@ -1,0 +1,75 @@
+"""Giving adapters to the layers of a model: all of them, or none if one fails."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from structmat.torch._layers.adapted_layer import AdaptedLayer
+from structmat.torch._layers.conv import CDDConv, is_pointwise
+from structmat.torch._layers.embedding import CDDEmbedding
+from structmat.torch._layers.frozen_base import features
+from structmat.torch._layers.linear import CDDLinear
+
+__all__ = ["change_shape", "replace_layer", "wrap_layers"]
+
+
+def change_shape(module: nn.Module) -> tuple[int, int]:
+    """Return the columns and rows of the change of a module that can be adapted, or is.
+
+    Raises
+    ------
+    TypeError
+        If it cannot be.
+    """
+    if isinstance(module, AdaptedLayer):
+        return module.in_features, module.out_features
+    if isinstance(module, (nn.Conv1d, nn.Conv2d)) and is_pointwise(module):
+        return module.in_channels, module.out_channels
+    if type(module) is nn.Embedding:
+        return module.embedding_dim, module.num_embeddings
+    return features(module)
+
+
+def _wrapped(module: nn.Module, name: str, options: Mapping[str, Any]) -> AdaptedLayer:
+    if isinstance(module, (nn.Conv1d, nn.Conv2d)):
+        return CDDConv(module, name=name, **options)
+    if type(module) is nn.Embedding:
+        return CDDEmbedding(module, name=name, **options)
+    return CDDLinear.from_linear(module, name=name, **options)
+
+
+def wrap_layers(model: nn.Module, options: Mapping[str, Mapping[str, Any]], name: str) -> list[AdaptedLayer]:
+    """Add an adapter to each layer, by path, with its options; wrap those that are not adapted yet.
+
+    A layer that is shared is wrapped once, and replaced everywhere. If one fails the model is left as it was.
+    """
+    trainable = {parameter: parameter.requires_grad for parameter in model.parameters()}
+    new: dict[int, AdaptedLayer] = {}
+    extended: list[AdaptedLayer] = []
+    try:
+        for path, own in options.items():
+            module = model.get_submodule(path)
+            if isinstance(module, AdaptedLayer):
+                module.add_adapter(name, **own)
+                extended.append(module)
+            elif id(module) not in new:
+                new[id(module)] = _wrapped(module, name, own)
+    except BaseException:
+        for layer in extended:
+            layer.remove_adapter(name)
+        for parameter, before in trainable.items():
+            parameter.requires_grad_(before)
+        raise
+    for layer in new.values():
+        replace_layer(model, layer.base, layer)
+    return [*new.values(), *extended]
+
+
+def replace_layer(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
+    """Put a module in the place of another one, everywhere in a model."""
+    places = [(owner, name) for owner in model.modules() for name, child in owner._modules.items() if child is old]
+    for owner, name in places:
+        setattr(owner, name, new)

@@ -1,0 +1,64 @@
+"""The choice of an engine for each size, and what tells it."""
+
+from __future__ import annotations
+
+import itertools
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+
+import structmat as sm
+from structmat import _engine
+from structmat._engine import engines as engine_choice
+
+TOLERANCE = {"float32": 1e-5, "complex64": 1e-5, "float64": 1e-13, "complex128": 1e-13}
+
+
+def test_the_table_has_a_method_for_every_length() -> None:
+    for dtype in TOLERANCE:
+        for engine, many in itertools.product(("scipy", "ducc0", "auto", "torch"), (False, True)):
+            limits = [limit for limit, _ in _engine.choices(dtype, engine, batched=many)]
+            assert limits == sorted(limits)
+            assert limits[-1] == np.inf
+        for library in ("numpy", "ducc0", "torch"):
+            sizes = list(_engine.direct_sizes(library, dtype).values())
+            assert sizes == sorted(sizes, reverse=True)
+            assert _engine.direct_up_to(sizes[-1], library, dtype) == sys.maxsize
+            assert _engine.direct_up_to(sizes[0] + 1, library, dtype) == 0
+            assert _engine.direct_up_to(sizes[0], library, dtype) >= 1
+
+
+def test_engines_that_are_none_or_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    C = sm.Circulant(np.ones(3))
+    with pytest.raises(ValueError, match=r'Circulant\.prepare: engine must be "auto", "scipy" or "ducc0"'):
+        C.prepare(engine="fftw")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"Circulant\.prepare: workers must be at least 1"):
+        C.prepare(workers=0)
+    monkeypatch.setattr(engine_choice, "ducc", lambda: None)
+    with pytest.raises(ImportError, match=r"structmat\[fast\]"):
+        C.prepare(engine="ducc0")
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_the_configuration_is_told(fast: bool, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    if fast and not _engine.ducc():
+        pytest.skip("needs structmat[fast]")
+    if not fast:
+        monkeypatch.setattr(engine_choice, "ducc", lambda: None)
+        monkeypatch.setattr("structmat._engine.config.ducc", lambda: None)
+    sm.show_config()
+    text = capsys.readouterr().out
+    assert f"numpy {np.__version__}" in text
+    assert text.count("one vector: dense for n <= ") == 4
+    assert text.count("8 vectors or more: dense for n <= ") == 4
+    assert ("ducc0.fft.convolve_axis" in text) == fast
+    assert ("structmat[fast]" in text) != fast
+
+
+def test_no_engine_is_imported_before_the_first_product() -> None:
+    code = "import sys, structmat; print([m for m in ('scipy.fft', 'ducc0', 'ducc0.fft') if m in sys.modules])"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"

@@ -1,0 +1,103 @@
+"""The public functions of the baselines: dense references, scales, weights, refusals."""
+
+import numpy as np
+import pytest
+
+import structmat as sm
+from structmat.fit import baseline_errors, baseline_names, closed_form_errors, truncated_svd_error, weighted_norm
+
+
+def matrix(shape, *, real=True, seed=0):
+    rng = np.random.default_rng(seed)
+    W = rng.standard_normal(shape)
+    return W if real else W + 1j * rng.standard_normal(shape)
+
+
+def second_moment(cols, rank, *, real=True):
+    X = matrix((cols, rank), real=real, seed=1)
+    return X @ X.conj().T
+
+
+def tail(W, rank):
+    s = np.linalg.svd(W, compute_uv=False)
+    return np.linalg.norm(s[rank:]) / np.linalg.norm(s)
+
+
+def test_all_baselines_are_compared_by_name():
+    W = matrix((8, 12))
+    found = baseline_errors(W, [20, 40])
+    assert tuple(found) == baseline_names()
+    used, error = found["truncated-svd"]
+    assert used.tolist() == [20, 40]
+    assert error == pytest.approx([tail(W, 1), tail(W, 2)])
+    assert list(baseline_errors(W, [20], names=["monarch"])) == ["monarch"]
+    assert set(baseline_names(weighted=True)) <= set(baseline_names())
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1.0, 1e300])
+@pytest.mark.parametrize("real", [True, False])
+def test_scales_do_not_matter(scale, real):
+    W = matrix((6, 4), real=real)
+    assert truncated_svd_error(W * scale, 2) == pytest.approx(tail(W, 2))
+    assert weighted_norm(W * scale) == pytest.approx(np.linalg.norm(W) * scale)
+    want = closed_form_errors(W)
+    assert closed_form_errors(W * scale) == {name: (n, pytest.approx(error)) for name, (n, error) in want.items()}
+
+
+@pytest.mark.parametrize("rank", [3, 9])
+@pytest.mark.parametrize("real", [True, False])
+def test_weighted_errors_are_those_of_the_weighted_matrix(rank, real):
+    W, S = matrix((5, 6), real=real), second_moment(6, rank, real=real)
+    values, vectors = np.linalg.eigh(S)
+    weighted = W @ (vectors * np.sqrt(np.maximum(values, 0.0)))
+    assert truncated_svd_error(W, 2, input_second_moment=S) == pytest.approx(tail(weighted, 2))
+    assert weighted_norm(W, S) == pytest.approx(np.linalg.norm(weighted))
+    used, error = baseline_errors(W, [22], input_second_moment=S)["truncated-svd"]
+    assert (used.tolist(), error) == ([22], pytest.approx([tail(weighted, 2)]))
+    diagonal = np.diag(S).real
+    of_columns = tail(W * np.sqrt(diagonal), 1)
+    assert truncated_svd_error(W, 1, input_second_moment=diagonal) == pytest.approx(of_columns)
+
+
+def test_the_ends_of_the_ranks():
+    W = matrix((4, 6))
+    assert truncated_svd_error(W, 0) == 1.0
+    assert [truncated_svd_error(W, rank) for rank in (4, 100)] == [0.0, 0.0]
+    assert truncated_svd_error(np.zeros((3, 3)), 0) == 0.0
+    large = matrix((700, 601))
+    assert truncated_svd_error(large, 0) == 1.0
+    assert truncated_svd_error(large, 3) == pytest.approx(tail(large, 3), rel=1e-9)
+
+
+@pytest.mark.parametrize("block_size", ["min", 2, 7])
+def test_closed_forms_are_the_nearest(block_size):
+    W = matrix((7, 4))
+    found = closed_form_errors(W, block_size)
+    size = 4 if block_size == "min" else block_size
+    nearest = sm.BlockCirculant.nearest(W, size)
+    error = np.linalg.norm(W - nearest.to_dense()) / np.linalg.norm(W)
+    assert found["circulant"] == (nearest.c.size, pytest.approx(error))
+    rest = W - np.eye(7, 4) * W
+    assert found["diagonal"] == (4, pytest.approx(np.linalg.norm(rest) / np.linalg.norm(W)))
+
+
+@pytest.mark.parametrize(
+    ("call", "argument"),
+    [
+        (lambda: baseline_errors(np.ones(3), [1]), "W"),
+        (lambda: baseline_errors([[np.nan]], [1]), "W"),
+        (lambda: baseline_errors(np.eye(3), 3), "n_parameters"),
+        (lambda: baseline_errors(np.eye(3), ["3"]), "n_parameters"),
+        (lambda: baseline_errors(np.eye(3), [-1]), "n_parameters"),
+        (lambda: baseline_errors(np.eye(3), [1], names=["svd"]), "names"),
+        (lambda: baseline_errors(np.eye(3), [1], names=["monarch"], input_second_moment=np.ones(3)), "names"),
+        (lambda: truncated_svd_error(np.eye(3), -1), "rank"),
+        (lambda: truncated_svd_error(np.eye(3), 1, input_second_moment=np.ones(2)), "input_second_moment"),
+        (lambda: closed_form_errors(np.eye(3), None), "block_size"),
+        (lambda: weighted_norm(np.eye(3), -np.eye(3)), "input_second_moment"),
+    ],
+)
+def test_errors_know_their_argument(call, argument):
+    with pytest.raises(sm.ArgumentError) as caught:
+        call()
+    assert caught.value.argument == argument

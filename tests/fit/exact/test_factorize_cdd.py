@@ -1,0 +1,290 @@
+"""`factorize_cdd`: every closed form is found, other matrices are reproduced, arguments and limits are honoured."""
+
+import itertools
+
+import numpy as np
+import pytest
+import scipy.linalg
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from structmat import CDDProduct, factorize_cdd
+from structmat.fit import FitProgress
+from structmat.fit._many_factors.diagonal_forms import DiagonalForms
+from structmat.fit._many_factors.equalisation import equalise
+
+# Name, number of factors, and the matrix from a source of entries.
+FORMS = {
+    "zero": 1,
+    "diagonal": 1,
+    "circulant": 1,
+    "diagonal times shift": 2,
+    "diagonal times circulant": 2,
+    "circulant times diagonal": 2,
+    "rank one": 3,
+    "diagonal, circulant, diagonal": 3,
+    "circulant, diagonal, circulant": 3,
+    "affine permutation": 5,
+}
+
+
+def gaussian(rng, shape, real):
+    x = rng.standard_normal(shape)
+    return x if real else x + 1j * rng.standard_normal(shape)
+
+
+def circulant(c):
+    i = np.arange(len(c))
+    return c[(i[:, None] - i) % len(c)]
+
+
+def affine_permutation(n, rate, shift):
+    j = np.arange(n)
+    P = np.zeros((n, n))
+    P[(rate * j + shift) % n, j] = 1.0
+    return P
+
+
+def matrix_of(form, n, rng, *, real):
+    a, b, c, d = gaussian(rng, (4, n), real)
+    shift = int(rng.integers(1, n))
+    rates = [rate for rate in range(2, n) if np.gcd(rate, n) == 1]
+    return {
+        "zero": np.zeros((n, n)),
+        "diagonal": np.diag(a),
+        "circulant": circulant(a),
+        "diagonal times shift": a[:, None] * np.roll(np.eye(n), shift, axis=0),
+        "diagonal times circulant": a[:, None] * circulant(c),
+        "circulant times diagonal": circulant(c) * b,
+        "rank one": np.outer(a, b),
+        "diagonal, circulant, diagonal": a[:, None] * circulant(c) * b,
+        "circulant, diagonal, circulant": circulant(a) * b @ circulant(c),
+        "affine permutation": d[:, None] * affine_permutation(n, rng.choice(rates), shift),
+    }[form]
+
+
+def check(W, result, tol=1e-10):
+    P = np.asarray(result.operator.to_dense())
+    size = np.linalg.norm(W) or 1.0
+    assert result.operator.shape == W.shape
+    assert np.linalg.norm(P - W) == pytest.approx(result.error * size, abs=1e-13 * size)
+    assert result.converged == (result.error <= tol)
+    assert len(result.history) == result.n_iter + 1
+    assert (np.diff(result.history) <= 0).all()
+    assert result.n_parameters == result.operator.n_factors * len(W)
+    assert result.message
+    assert result.seconds > 0.0
+
+
+@pytest.mark.parametrize("form", FORMS)
+@settings(max_examples=5, deadline=None)
+@given(n=st.integers(3, 20), seed=st.integers(0, 2**16), real=st.booleans(), exponent=st.sampled_from([-300, 0, 300]))
+def test_closed_forms(form, n, seed, real, exponent):
+    W = matrix_of(form, n, np.random.default_rng(seed), real=real) * 10.0**exponent
+    result = factorize_cdd(W, rng=0)
+    size = np.linalg.norm(W / 10.0**exponent) or 1.0
+    error = np.linalg.norm((np.asarray(result.operator.to_dense()) - W) / 10.0**exponent) / size
+    assert error <= 1e-12
+    assert result.converged
+    # Signs, sizes and zeros may make a matrix a member of a smaller set.
+    assert result.operator.n_factors <= FORMS[form]
+    if result.operator.n_factors == FORMS[form]:
+        assert result.solver == "closed form"
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("real", [True, False])
+def test_closed_forms_are_named(form, real):
+    W = matrix_of(form, 11, np.random.default_rng(7), real=real)
+    result = factorize_cdd(W, rng=0)
+    check(W, result)
+    assert (result.start, result.operator.n_factors) == (form, FORMS[form])
+    if real and FORMS[form] < 3:
+        assert result.operator.dtype == np.float64
+
+
+@pytest.mark.parametrize("n", [2, 5, 8, 13])
+def test_fourier_matrix_is_three_factors(n):
+    W = np.fft.fft(np.eye(n), norm="ortho")
+    result = factorize_cdd(W, rng=0)
+    assert result.operator.n_factors <= 3
+    assert result.error < 1e-13
+
+
+@pytest.mark.parametrize("n_factors", [1, 2, 3, 4, 7])
+@pytest.mark.parametrize("form", ["diagonal", "circulant"])
+def test_closed_forms_are_lengthened_by_identities(n_factors, form):
+    W = matrix_of(form, 6, np.random.default_rng(0), real=True)
+    result = factorize_cdd(W, n_factors, rng=0)
+    check(W, result)
+    assert result.error < 1e-15
+    assert result.operator.n_factors == n_factors
+    assert result.operator.dtype == np.float64
+
+
+@pytest.mark.parametrize("n", [3, 4, 5, 6, 8, 12])
+@pytest.mark.parametrize("seed", range(3))
+def test_generic_matrices_reach_the_counting_bound(n, seed):
+    W = gaussian(np.random.default_rng(seed), (n, n), real=False)
+    result = factorize_cdd(W, rng=seed)
+    check(W, result)
+    assert result.error <= 1e-10
+    assert result.operator.n_factors == n + 1
+    assert result.start == "generic"
+
+
+@pytest.mark.parametrize("n", [16, 24])
+def test_larger_generic_matrices(n):
+    W = gaussian(np.random.default_rng(n), (n, n), real=False)
+    result = factorize_cdd(W, n + 3, rng=0)
+    check(W, result)
+    assert result.error <= 1e-10
+    assert result.operator.n_factors == n + 3
+
+
+@pytest.mark.parametrize("kind", ["real", "orthogonal", "Toeplitz", "permutation", "tridiagonal", "triangular"])
+def test_matrices_with_other_structure(kind):
+    n, rng = 10, np.random.default_rng(3)
+    G = rng.standard_normal((n, n))
+    i = np.arange(n)
+    W = {
+        "real": G,
+        "orthogonal": np.linalg.qr(G)[0],
+        "Toeplitz": rng.standard_normal(2 * n)[i[:, None] - i + n],
+        "permutation": np.eye(n)[rng.permutation(n)],
+        "tridiagonal": 2 * np.eye(n) - np.eye(n, k=1) - np.eye(n, k=-1),
+        "triangular": np.triu(G),
+    }[kind]
+    result = factorize_cdd(W, rng=0)
+    check(W, result)
+    assert result.error <= 1e-10
+    assert result.operator.n_factors <= n + 3
+    assert result.start == ("Toeplitz" if kind in {"Toeplitz", "tridiagonal"} else "generic")
+
+
+def of_condition(n, power, seed):
+    """Singular values from 1 to ``10**-power``, with orthogonal matrices on both sides."""
+    left, right = (np.linalg.qr(G)[0] for G in np.random.default_rng(seed).standard_normal((2, n, n)))
+    return left * np.logspace(0, -power, n) @ right
+
+
+@pytest.mark.parametrize(
+    "W",
+    [scipy.linalg.hilbert(8), scipy.linalg.hilbert(12), *(of_condition(12, power, 0) for power in (4, 6, 8))],
+    ids=["hilbert-8", "hilbert-12", "1e4", "1e6", "1e8"],
+)
+def test_ill_conditioned_matrices(W):
+    result = factorize_cdd(W, method="search", rng=0)
+    check(W, result)
+    assert result.error <= 1e-10
+    assert result.operator.n_factors <= len(W) + 8
+
+
+@settings(max_examples=20, deadline=None)
+@given(n=st.integers(2, 9), seed=st.integers(0, 2**16), power=st.sampled_from([0, 4, 10, 300]))
+def test_equalisation_reports_the_error_of_the_matrix_itself(n, seed, power):
+    W = of_condition(n, power, seed)
+    chain = DiagonalForms(np.exp(2j * np.pi * np.random.default_rng(seed).random((n + 4, n))), "diagonal", real=False)
+    size = np.linalg.norm(W)
+    for state in itertools.islice(equalise(W, chain), 60):
+        assert np.isfinite(state.chain.x).all()
+        assert state.error == pytest.approx(np.linalg.norm(W - state.chain.dense()) / size, rel=1e-6, abs=1e-14)
+
+
+@pytest.mark.parametrize("real", [True, False])
+@pytest.mark.parametrize(("n", "rank"), [(12, 2), (12, 3), (24, 2)])
+def test_low_rank_needs_no_more_than_the_proven_bound(real, n, rank):
+    rng = np.random.default_rng(rank)
+    W = gaussian(rng, (n, rank), real) @ gaussian(rng, (rank, n), real)
+    result = factorize_cdd(W, rng=0)
+    check(W, result)
+    assert result.error <= 1e-10
+    assert result.operator.n_factors <= 4 * rank + 1
+    assert result.start == f"rank {rank}"
+
+
+def test_too_few_factors_return_the_best():
+    W = gaussian(np.random.default_rng(0), (8, 8), real=False)
+    result = factorize_cdd(W, 4, rng=0)
+    check(W, result)
+    assert not result.converged
+    assert 1e-3 < result.error < 1.0
+    assert "no start met the tolerance" in result.message
+
+
+@pytest.mark.parametrize(("n", "seed"), [(6, 0), (8, 1), (10, 0)])
+def test_planted_products_of_five_real_factors_are_found(n, seed):
+    vectors = np.random.default_rng(seed).standard_normal((5, n))
+    W = np.asarray(CDDProduct.from_vectors(*vectors).to_dense())
+    result = factorize_cdd(W, 5, rng=0, time_limit=60)
+    check(W, result)
+    assert result.error <= 1e-10
+    assert result.operator.dtype == np.float64
+
+
+@pytest.mark.parametrize("time_limit", [0, 0.5])
+def test_time_limit_returns_the_best_so_far(time_limit):
+    W = gaussian(np.random.default_rng(0), (40, 40), real=False)
+    result = factorize_cdd(W, method="search", rng=0, time_limit=time_limit)
+    check(W, result)
+    assert not result.converged
+    assert result.stopped == "time limit"
+    assert "time limit" in result.message
+    if time_limit == 0:
+        assert result.n_iter <= 1
+    assert result.error < 2.0
+
+
+def test_interrupt_returns_the_best_so_far():
+    def interrupt(progress):
+        if progress.iteration == 5:
+            raise KeyboardInterrupt
+
+    W = gaussian(np.random.default_rng(0), (10, 10), real=False)
+    result = factorize_cdd(W, rng=0, callback=interrupt)
+    check(W, result)
+    assert result.n_iter == 5
+    assert result.stopped == "interrupted"
+    assert "interrupt" in result.message
+
+
+def test_same_seed_same_factors():
+    W = gaussian(np.random.default_rng(0), (7, 7), real=False)
+    reports = []
+    first, again = (factorize_cdd(W, rng=3, callback=reports.append) for _ in range(2))
+    assert all(
+        (f._leaves()[0][0] == g._leaves()[0][0]).all()
+        for f, g in zip(first.operator.factors, again.operator.factors, strict=True)
+    )
+    assert len(reports) == 2 * first.n_iter
+    assert all(isinstance(report, FitProgress) and report.start == "generic" for report in reports)
+    assert reports[-1].error == first.history[-1]
+
+
+def test_tensors_in_tensors_out():
+    W = torch.randn(5, 5, dtype=torch.float32, generator=torch.Generator().manual_seed(0))
+    result = factorize_cdd(W, rng=0)
+    dense = result.operator.to_dense()
+    assert dense.dtype == torch.complex128
+    assert torch.linalg.norm(dense - W) <= 1e-10 * torch.linalg.norm(W)
+
+
+@pytest.mark.parametrize(
+    ("W", "options", "error", "message"),
+    [
+        (np.ones((2, 3)), {}, ValueError, r"W must be square, got shape \(2, 3\)"),
+        (np.ones(3), {}, ValueError, r"W must be a non-empty matrix"),
+        (np.full((2, 2), np.nan), {}, ValueError, r"W must be finite, got NaN or infinity"),
+        (np.eye(2), {"n_factors": 0}, ValueError, r"n_factors must be at least 1, got 0"),
+        (np.eye(2), {"n_factors": 2.0}, TypeError, r"n_factors must be an integer, got 2\.0"),
+        (np.eye(2), {"target_error": -1}, ValueError, r"target_error must be finite and not negative, got -1"),
+        (np.eye(2), {"target_error": "small"}, TypeError, r"target_error must be a number, got 'small'"),
+        (np.eye(2), {"time_limit": -1.0}, ValueError, r"time_limit must be finite and not negative, got -1\.0"),
+        (np.eye(2), {"callback": 3}, TypeError, r"callback must be callable, got 3"),
+        (np.eye(2), {"rng": "seed"}, TypeError, r"rng must be .*, got 'seed'"),
+    ],
+)
+def test_bad_arguments(W, options, error, message):
+    with pytest.raises(error, match="factorize_cdd: " + message):
+        factorize_cdd(W, **options)

@@ -1,0 +1,186 @@
+"""Errors and gradients against dense products and finite differences, the parameters, and the random starts."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.linalg import circulant
+
+from structmat.fit._many_factors import objective as objectives
+from structmat.fit._many_factors import spectra
+from structmat.fit._many_factors.objective import Objective
+from structmat.fit._many_factors.parameters import (
+    balanced,
+    extended,
+    factor_parameters,
+    from_vectors,
+    split,
+    to_vectors,
+)
+from structmat.fit._many_factors.starts import random_orthogonal, weighted_rank_one
+from structmat.operators import CDDLayout
+
+
+def normal(rng, shape, *, real):
+    return rng.standard_normal(shape) if real else rng.standard_normal(shape) + 1j * rng.standard_normal(shape)
+
+
+def dense_factor(vector, shape):
+    """A diagonal, or a grid of circulants cropped to a shape, by the definition."""
+    if vector.ndim == 1:
+        return np.diag(vector)
+    return np.block([[circulant(c) for c in row] for row in vector])[: shape[0], : shape[1]]
+
+
+def dense(layout, parameters):
+    factors = [dense_factor(*pair) for pair in zip(to_vectors(layout, parameters), layout.factor_shapes, strict=True)]
+    return factors[0] if len(factors) == 1 else np.linalg.multi_dot(factors)
+
+
+@st.composite
+def single_blocks(draw):
+    n, first = draw(st.integers(1, 9)), draw(st.sampled_from(["diagonal", "circulant"]))
+    return CDDLayout((n, n), draw(st.integers(1, 6)), first=first)
+
+
+@st.composite
+def grids(draw):
+    shape = draw(st.tuples(st.integers(1, 7), st.integers(1, 7)))
+    return CDDLayout(shape, draw(st.sampled_from([3, 5, 7])), draw(st.integers(1, max(shape))))
+
+
+layouts = st.one_of(single_blocks(), grids())
+
+
+@settings(max_examples=120, deadline=None)
+@given(
+    layout=layouts,
+    real=st.booleans(),
+    weighted=st.booleans(),
+    few_blocks=st.sampled_from([0, 16]),
+    chunked=st.booleans(),
+    seed=st.integers(0, 2**16),
+)
+def test_error_and_gradient(layout, real, weighted, few_blocks, chunked, seed):
+    rng = np.random.default_rng(seed)
+    rows, cols = layout.shape
+    target = normal(rng, (rows, 4 if weighted else cols), real=real)
+    inputs = normal(rng, (cols, 4), real=real) if weighted else None
+    products, direction = normal(rng, (2, 2, layout.n_parameters), real=real)
+    objective = Objective(layout, target, inputs)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(spectra, "_FEW_BLOCKS", few_blocks)
+        if chunked:
+            patch.setattr(objectives, "_LEAST_ROWS", 1)
+            patch.setattr(objectives, "_CHUNK_BYTES", 1)
+        values, gradient = objective.value_and_gradient(products)
+        step = 1e-6
+        ahead, behind = (objective.value_and_gradient(products + s * direction)[0] for s in (step, -step))
+        for parameters, value in zip(products, values, strict=True):
+            product = dense(layout, parameters)
+            residual = target - (product if inputs is None else product @ inputs)
+            expected = np.linalg.norm(residual) / np.linalg.norm(target)
+            assert np.sqrt(value) == pytest.approx(expected, rel=1e-9)
+            assert objective.error(parameters) == pytest.approx(expected, rel=1e-9)
+    slopes = np.sum((direction.conj() * gradient).real, axis=1)
+    # Central differences of a polynomial of high degree: rounding of the values counts by their size.
+    assert (ahead - behind) / (2 * step) == pytest.approx(slopes, rel=1e-4, abs=1e-5 * float(np.max(np.abs(values))))
+
+
+def test_the_parameters_are_left_as_they_are():
+    rng = np.random.default_rng(0)
+    for layout in (CDDLayout((6, 6), 4), CDDLayout((5, 7), 5, 3)):
+        products = normal(rng, (2, layout.n_parameters), real=False)
+        before = products.copy()
+        Objective(layout, normal(rng, layout.shape, real=False)).value_and_gradient(products)
+        assert np.array_equal(products, before)
+
+
+@settings(max_examples=40, deadline=None)
+@given(layout=layouts, real=st.booleans(), seed=st.integers(0, 2**16))
+def test_vectors_and_parameters_are_one_another(layout, real, seed):
+    parameters = normal(np.random.default_rng(seed), (2, layout.n_parameters), real=real)
+    vectors = to_vectors(layout, parameters)
+    assert [vector.shape for vector in vectors] == [(2, *shape) for shape in layout.vector_shapes]
+    assert from_vectors(layout, vectors) == pytest.approx(parameters)
+    product = np.asarray(layout.product([vector[0] for vector in vectors]).to_dense())
+    assert dense(layout, parameters[0]) == pytest.approx(product, rel=1e-9, abs=1e-9 * np.abs(product).max())
+
+
+@settings(max_examples=40, deadline=None)
+@given(layout=layouts, more=st.sampled_from([0, 2, 4]), real=st.booleans(), seed=st.integers(0, 2**16))
+def test_identities_leave_the_product(layout, more, real, seed):
+    parameters = normal(np.random.default_rng(seed), layout.n_parameters, real=real)
+    longer = CDDLayout(layout.shape, layout.n_factors + more, layout.block_size, layout.first)
+    product = dense(layout, parameters)
+    extension = extended(longer, to_vectors(layout, parameters), layout.first)
+    assert dense(longer, extension) == pytest.approx(product, rel=1e-9, abs=1e-9 * np.abs(product).max())
+
+
+@settings(max_examples=40, deadline=None)
+@given(layout=single_blocks(), more=st.integers(0, 3), seed=st.integers(0, 2**16))
+def test_an_identity_on_the_left_changes_the_first_kind(layout, more, seed):
+    parameters = np.random.default_rng(seed).standard_normal(layout.n_parameters)
+    other = "diagonal" if layout.first == "circulant" else "circulant"
+    longer = CDDLayout(layout.shape, layout.n_factors + 1 + more, first=other)
+    product = dense(layout, parameters)
+    extension = extended(longer, to_vectors(layout, parameters), layout.first)
+    assert dense(longer, extension) == pytest.approx(product, rel=1e-9, abs=1e-9 * np.abs(product).max())
+
+
+@settings(max_examples=40, deadline=None)
+@given(layout=layouts, seed=st.integers(0, 2**16))
+def test_balancing_leaves_the_product(layout, seed):
+    rng = np.random.default_rng(seed)
+    parts = [10.0 ** rng.integers(-5, 5) * rng.standard_normal(shape) for shape in layout.vector_shapes]
+    parameters = from_vectors(layout, parts)
+    even = balanced(layout, parameters)
+    sizes = np.array([np.sqrt(np.mean(np.abs(part) ** 2)) for part in split(layout, even)])
+    assert sizes == pytest.approx(np.full_like(sizes, sizes[0]))
+    product = dense(layout, parameters)
+    assert dense(layout, even) == pytest.approx(product, rel=1e-9, abs=1e-9 * np.abs(product).max())
+
+
+def test_a_zero_factor_makes_all_zero():
+    layout = CDDLayout((4, 4))
+    assert not balanced(layout, from_vectors(layout, [np.ones(4), np.zeros((1, 1, 4)), np.ones(4)])).any()
+
+
+@pytest.mark.parametrize("real", [True, False])
+@pytest.mark.parametrize(
+    "layout",
+    [
+        CDDLayout((1, 1), 1),
+        CDDLayout((8, 8), 5),
+        CDDLayout((7, 7), 4, first="circulant"),
+        CDDLayout((6, 3), 5, 3),
+        CDDLayout((4, 8), 5, 2),
+        CDDLayout((6, 6), 5, 2),
+        CDDLayout((4, 2), 5, 1),
+    ],
+    ids=str,
+)
+def test_random_starts_are_isometries_of_entries_of_one_size(layout, real):
+    dtype = np.dtype(np.float32 if real else np.complex64)
+    products = random_orthogonal(layout, 2, np.random.default_rng(0), dtype)
+    assert products.dtype == dtype
+    for parameters in products:
+        values = np.linalg.svd(dense(layout, parameters), compute_uv=False)
+        assert values == pytest.approx(np.ones(min(layout.shape)), abs=1e-5)
+        for part in split(layout, parameters):
+            assert np.mean(np.abs(part) ** 2) == pytest.approx(1.0, rel=1e-4)
+    values, gradient = Objective(layout, np.ones(layout.shape, dtype=dtype)).value_and_gradient(products)
+    assert (values.dtype, gradient.dtype) == (np.float64, dtype)
+
+
+def test_circulants_are_scaled_by_the_root_of_the_longer_side():
+    scales = [factor.scale for factor in factor_parameters(CDDLayout((6, 4), 5, 2))]
+    assert scales == pytest.approx([1.0, np.sqrt(6.0), 1.0, 2.0, 1.0])
+
+
+def test_weighted_rank_one_is_least_squares():
+    rng = np.random.default_rng(0)
+    W, M = rng.standard_normal((6, 5)), rng.standard_normal((5, 5))
+    u, v = weighted_rank_one(W, M)
+    s = np.linalg.svd(W @ M, compute_uv=False)
+    assert np.linalg.norm((W - np.outer(u, v)) @ M) == pytest.approx(np.linalg.norm(s[1:]))

@@ -1,0 +1,250 @@
+"""Operators and fits in files: what is saved comes back bit for bit, and damage is told."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
+
+import structmat as sm
+from structmat import io
+from structmat._arrays import dtype_name
+from structmat._files.safetensors import SafetensorsFile, checksum, to_bytes
+from structmat.fit import fit_cdd
+from tests.io.common import DAMAGE_MESSAGE, assert_equal, attempt, nested_operator, once, same_bits
+from tests.registry import REGISTRY
+
+# Round trips
+
+
+@pytest.mark.parametrize("entry", REGISTRY, ids=lambda e: e.name)
+@given(data=st.data())
+@settings(parent=once, max_examples=6)
+def test_round_trip_of_every_operator_on_every_library(entry, backend, tmp_path, data):
+    sample = data.draw(entry.samples())
+    op = sample.make(backend.asarray)
+    io.save(op, tmp_path / "op.safetensors", force=True)
+    op = op.operator if isinstance(op, sm.Prepared) else op
+    assert_equal(io.load(tmp_path / "op.safetensors", xp=backend.xp), op, backend.to_numpy)
+    in_numpy = io.load(tmp_path / "op.safetensors")
+    for a, b in zip(in_numpy._arrays(), op._arrays(), strict=True):
+        assert same_bits(a, backend.to_numpy(b))
+
+
+@given(seed=st.integers(0, 2**32 - 1), factor=st.one_of(st.integers(), st.floats(), st.complex_numbers()))
+@once
+def test_number_factors_and_static_fields_survive(tmp_path, seed, factor):
+    op = sm.Scaled(sm.Sum([nested_operator(seed=seed), sm.BlockCirculant(np.ones((2, 2, 3)), (6, 5))]), factor)
+    io.save(op, tmp_path / "op.safetensors", force=True)
+    got = io.load(tmp_path / "op.safetensors")
+    assert type(got.factor) is type(factor)
+    assert repr(got.factor) == repr(factor)  # tells zeros of either sign apart, and holds for NaN
+    assert_equal(got.operator, op.operator)
+
+
+def test_numpy_scalar_factor_becomes_an_array_of_equal_value_and_dtype(tmp_path):
+    op = sm.Scaled(sm.Identity(3), np.float32(0.1))
+    io.save(op, tmp_path / "op.safetensors")
+    got = io.load(tmp_path / "op.safetensors")
+    assert same_bits(got.to_dense(), op.to_dense())
+
+
+@pytest.mark.parametrize("name", ["float16", "bfloat16"])
+@pytest.mark.parametrize("library", ["torch", "jax.numpy"])
+def test_half_precision_is_kept_or_widened_exactly(tmp_path, name, library):
+    xp = pytest.importorskip(library)
+    values = np.random.default_rng(0).standard_normal(33).astype(np.float32)
+    c = sm.Circulant(xp.asarray(values)).astype(getattr(xp, name))
+    io.save(c, tmp_path / "c.safetensors")
+    again = io.load(tmp_path / "c.safetensors", xp=xp)
+    assert again.dtype == c.dtype
+    assert bool((again.c == c.c).all())
+    wide = np.asarray(c.astype(xp.float32).c)
+    plain = io.load(tmp_path / "c.safetensors")
+    assert dtype_name(plain.dtype) == ("float16" if name == "float16" else "float32")
+    assert np.array_equal(plain.c.astype(np.float32), wide)
+    assert io.describe(tmp_path / "c.safetensors")["dtype"] == name
+    strict = pytest.importorskip("array_api_strict")
+    assert np.array_equal(np.asarray(io.load(tmp_path / "c.safetensors", xp=strict).c), wide)
+
+
+def test_shared_transposed_and_differentiable_torch_vectors_are_saved(tmp_path):
+    torch = pytest.importorskip("torch")
+    d = torch.nn.Parameter(torch.randn(3, 4)).T[:, :3]
+    op = sm.Product([sm.Diagonal(d), sm.Circulant(d.conj()), sm.Diagonal(d)])
+    io.save(op, tmp_path / "op.safetensors")
+    got = io.load(tmp_path / "op.safetensors", xp=torch)
+    assert all(torch.equal(f, d) and not f.requires_grad for f in got._arrays())
+
+
+def test_jax_without_double_precision_refuses_rather_than_truncates(tmp_path):
+    jax = pytest.importorskip("jax")
+    io.save(sm.Circulant(np.ones(3)), tmp_path / "c.safetensors")
+    enable_x64 = jax.enable_x64 if hasattr(jax, "enable_x64") else jax.experimental.enable_x64  # as in older JAX
+    with enable_x64(False), pytest.raises(ValueError, match="jax_enable_x64"):
+        io.load(tmp_path / "c.safetensors", xp=jax.numpy)
+
+
+def test_the_file_is_plain_safetensors_with_readable_names(tmp_path):
+    d, c = np.arange(3.0), np.arange(3.0) + 1j
+    io.save(sm.CDDProduct([sm.Diagonal(d), sm.Circulant(c)]), tmp_path / "f.safetensors", metadata={"step": 7})
+    tensors = load_file(tmp_path / "f.safetensors")
+    assert set(tensors) == {"factors.0.d", "factors.1.c"}
+    assert np.array_equal(tensors["factors.0.d"], d)
+    assert np.array_equal(tensors["factors.1.c"], np.stack([c.real, c.imag], axis=-1))
+    with safe_open(tmp_path / "f.safetensors", "np") as file:
+        assert file.metadata()["step"] == "7"
+        assert json.loads(file.metadata()["structmat"])["saved"]["class"] == "CDDProduct"
+
+
+def test_equal_operators_give_equal_files(tmp_path):
+    for name in "ab":
+        io.save(nested_operator(), tmp_path / name, metadata={str(i): i for i in range(9)})
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+@pytest.mark.parametrize("options", [{}, {"block_size": 2}, {"n_factors": 5, "solver": "adam", "max_iter": 5}])
+@pytest.mark.parametrize("shape", [(6, 4), (5, 5)])
+def test_a_fit_comes_back_with_all_it_holds(tmp_path, backend, shape, options):
+    W = np.random.default_rng(0).standard_normal(shape)
+    result = fit_cdd(backend.asarray(W), rng=0, **options)
+    io.save(result, tmp_path / "f.safetensors", metadata={"source": "W.npy"})
+    got = io.load(tmp_path / "f.safetensors", xp=backend.xp)
+    assert_equal(got.operator, result.operator, backend.to_numpy)
+    for field in dataclasses.fields(result):
+        want, have = getattr(result, field.name), getattr(got, field.name)
+        if field.name == "history":
+            assert same_bits(have, want)
+        elif field.name != "operator":
+            assert (have, type(have)) == (want, type(want))
+    assert repr(got) == repr(result)
+    description = io.describe(tmp_path / "f.safetensors")
+    assert json.loads(json.dumps(description)) == description
+    assert description["fit"]["error"] == result.error
+    assert description["fit"]["start"] == result.start
+    assert description["fit"]["converged"] is result.converged
+    assert description["metadata"] == {"source": "W.npy"}
+    assert (description["kind"], description["shape"]) == ("CDDProduct", list(shape))
+
+
+@pytest.mark.parametrize(
+    ("operator", "metadata", "error", "text"),
+    [
+        (np.ones(3), None, TypeError, "operator must be"),
+        (sm.Identity(2), {1: "a"}, TypeError, "strings as keys"),
+        (sm.Identity(2), {"structmat": "a"}, ValueError, "reserved"),
+        (sm.Identity(2), {"a": "\ud800"}, ValueError, "surrogates"),
+    ],
+)
+def test_what_cannot_be_saved(tmp_path, operator, metadata, error, text):
+    with pytest.raises(error, match=text):
+        io.save(operator, tmp_path / "f", metadata=metadata)
+    assert not list(tmp_path.iterdir())
+
+
+def test_operators_of_others_are_refused_by_name(tmp_path):
+    class Mine(sm.Circulant):
+        pass
+
+    with pytest.raises(TypeError, match="Mine"):
+        io.save(Mine(np.ones(2)), tmp_path / "f")
+
+
+def test_xp_must_be_a_namespace(tmp_path):
+    io.save(sm.Identity(2), tmp_path / "f")
+    with pytest.raises(TypeError, match="xp must be an array namespace"):
+        io.load(tmp_path / "f", xp="torch")
+
+
+# Damage
+
+
+@given(data=st.data())
+@settings(parent=once, max_examples=100)
+def test_truncated_files_are_told_and_never_read(tmp_path, data):
+    path = tmp_path / "broken.safetensors"
+    io.save(nested_operator(), path, force=True)
+    content = path.read_bytes()
+    path.write_bytes(content[: data.draw(st.integers(0, len(content) - 1))])
+    for read in (io.load, io.describe, io.load_matrix):
+        with pytest.raises(ValueError, match=DAMAGE_MESSAGE):
+            read(path)
+
+
+@given(data=st.data())
+@settings(parent=once, max_examples=200)
+def test_a_changed_byte_gives_an_error_or_the_same_operator(tmp_path, data):
+    path = tmp_path / "broken.safetensors"
+    op = nested_operator()
+    io.save(op, path, force=True, metadata={"note": "some text"})
+    content = bytearray(path.read_bytes())
+    content[data.draw(st.integers(0, len(content) - 1))] ^= data.draw(st.integers(1, 255))
+    path.write_bytes(content)
+    if (got := attempt(io.load, path, "broken.safetensors")) is not None:
+        assert_equal(got, op)
+    attempt(io.describe, path, "broken.safetensors")
+
+
+def rewritten(path, change):
+    """Change the description of the operator in a file, and make its checksum fit again."""
+    file = SafetensorsFile.open(path)
+    tensors = {name: t._replace(data=file.data(name)) for name, t in file.tensors.items()}
+    content = json.loads(file.metadata["structmat"])
+    change(content)
+    tree = json.dumps(content)
+    metadata = {"structmat": tree, "structmat_sha256": checksum(tree, tensors)}
+    Path(path).write_bytes(to_bytes(tensors, metadata))
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (lambda c: c.update(version=99), "version 99"),
+        (lambda c: c.pop("version"), "damaged"),
+        (lambda c: c["saved"].update({"class": "os.system"}), "'os.system' is no operator class"),
+        (lambda c: c["saved"].update({"class": "LinearOperator"}), "'LinearOperator' is no operator class"),
+        (lambda c: c["saved"].update({"class": "EigResult"}), "'EigResult' is no operator class"),
+        (lambda c: c["saved"].update({"class": ["x"]}), "unhashable"),
+        (lambda c: c["saved"].update(shape=[7, 7]), "shape"),
+        (lambda c: c["saved"].update(nonsense=1), "nonsense"),
+        (lambda c: c["saved"].pop("c"), "c"),
+        (lambda c: c["saved"]["c"].update(tensor="d"), "'d'"),
+        (lambda c: c["saved"]["c"].pop("complex"), "'complex'"),
+        (lambda c: c.update(saved=[1, 2]), r"\(1, 2\)"),
+        (lambda c: c.update(saved={"class": "FitResult", "operator": 3}), "the operator of a fit is 3"),
+        (lambda c: c.update(saved={"class": "FitResult"}), "operator"),
+        (lambda c: c.update(saved={"class": "FitResult", "operator": c["saved"]}), "error"),
+        (lambda c: c.update(saved={"real": 1.0, "imag": 0.0}), "valid operator"),
+    ],
+)
+def test_wrong_descriptions_are_told(tmp_path, change, text):
+    path = tmp_path / "broken.safetensors"
+    io.save(sm.BlockCirculant(np.ones((2, 1, 3))), path)
+    rewritten(path, lambda _: None)
+    io.load(path)
+    rewritten(path, change)
+    for read in (io.load, io.describe):
+        with pytest.raises(ValueError, match=DAMAGE_MESSAGE) as caught:
+            read(path)
+        assert caught.match(text)
+
+
+def test_foreign_and_missing_files(tmp_path):
+    (tmp_path / "text.npy").write_text("no matrix at all")
+    for read in (io.load, io.describe, io.load_matrix):
+        with pytest.raises(FileNotFoundError):
+            read(tmp_path / "missing")
+        with pytest.raises(IsADirectoryError):
+            read(tmp_path)
+        with pytest.raises(ValueError, match=r"text\.npy"):
+            read(tmp_path / "text.npy")
+    save_file({"x": np.ones(3)}, tmp_path / "plain.safetensors")
+    with pytest.raises(ValueError, match=r"plain\.safetensors holds no structmat operator but plain tensors \(x\)"):
+        io.load(tmp_path / "plain.safetensors")

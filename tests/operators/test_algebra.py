@@ -1,0 +1,264 @@
+"""Products and sums of operators: closed in their families where mathematics allows, lazy elsewhere, always right."""
+
+from __future__ import annotations
+
+from functools import reduce
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, rule
+
+import structmat as sm
+from tests.registry import REGISTRY, Vectors
+
+n = 6
+rng = np.random.default_rng(0)
+C, D = sm.Circulant(rng.standard_normal(n)), sm.Diagonal(rng.standard_normal(n))
+S = sm.Circulant(rng.standard_normal(n)).to_spectral()
+B = sm.BlockCirculant(rng.standard_normal((2, 2, 3)))
+R = sm.BlockCirculant(rng.standard_normal((2, 3, 3)), (5, 9))
+DCD = sm.CDDProduct.from_vectors(*rng.standard_normal((3, n)))
+T, H = sm.Toeplitz(rng.standard_normal(n), rng.standard_normal(n)), sm.Hankel(*rng.standard_normal((2, n)))
+W = sm.Toeplitz(rng.standard_normal(4), rng.standard_normal(n))
+CDC = sm.CDDProduct.from_vectors(*rng.standard_normal((3, n)), first="circulant")
+
+
+@pytest.mark.parametrize(
+    ("result", "kind"),
+    [
+        (C @ C, sm.Circulant),
+        (C @ S, sm.SpectralCirculant),
+        (S @ S, sm.SpectralCirculant),
+        (D @ D, sm.Diagonal),
+        (B @ B, sm.BlockCirculant),
+        (B.T @ B, sm.BlockCirculant),
+        (R @ R.T, sm.BlockCirculant),  # inner size 9 is whole blocks
+        (R.T @ R, sm.Product),  # inner size 5 is cropped
+        (C + C, sm.Circulant),
+        (C - C, sm.Circulant),
+        (S + C, sm.SpectralCirculant),
+        (C + S, sm.SpectralCirculant),
+        (D + D, sm.Diagonal),
+        (B + B, sm.BlockCirculant),
+        (R + R, sm.BlockCirculant),
+        (C + sm.Identity(n), sm.Circulant),
+        (0.5 * sm.Identity(n) + D, sm.Diagonal),
+        (B + 2 * sm.Identity(n), sm.BlockCirculant),
+        (C + D, sm.Sum),
+        (C + D + C, sm.Sum),
+        (D @ C, sm.CDDProduct),
+        (C @ D, sm.CDDProduct),
+        (D @ C @ D, sm.CDDProduct),
+        (D @ S @ D, sm.CDDProduct),
+        (D @ B @ D, sm.CDDProduct),
+        (DCD @ DCD, sm.CDDProduct),
+        (DCD @ CDC, sm.CDDProduct),
+        (CDC @ CDC, sm.CDDProduct),
+        (DCD @ C, sm.CDDProduct),
+        (C @ DCD, sm.CDDProduct),
+        (2 * DCD, sm.CDDProduct),
+        (DCD.T, sm.CDDProduct),
+        (DCD.inv(), sm.CDDProduct),
+        (C @ B, sm.Product),
+        (DCD + C, sm.Sum),
+        (3 * sm.Identity(n), sm.Scaled),
+        (2 * (C @ B), sm.Product),
+        (2 * (C + D), sm.Sum),
+        (sm.Fourier(n) @ C, sm.Product),
+        (T + T, sm.Toeplitz),
+        (T - 2j * T, sm.Toeplitz),
+        (W - W, sm.Toeplitz),
+        (T + C, sm.Toeplitz),
+        (S - T, sm.Toeplitz),
+        (C + D + T, sm.Sum),
+        (T + sm.Identity(n), sm.Toeplitz),
+        (2 * sm.Identity(n) - T, sm.Toeplitz),
+        (W.T, sm.Toeplitz),
+        (H + H, sm.Hankel),
+        (3 * H, sm.Hankel),
+        (H.T, sm.Hankel),
+        (H + T, sm.Sum),
+        (H + C, sm.Sum),
+        (H + sm.Identity(n), sm.Sum),
+        (T @ T, sm.Product),
+        (T @ D, sm.Product),
+        (W @ H, sm.Product),
+        (2 * (W @ H), sm.Product),
+    ],
+)
+def test_closure(result: sm.LinearOperator, kind: type) -> None:
+    assert type(result) is kind
+
+
+def test_neighbouring_factors_merge() -> None:
+    assert (DCD @ DCD).n_factors == 5
+    assert (DCD @ CDC).n_factors == 6
+    assert (CDC @ CDC).n_factors == 5
+    assert (D @ DCD).n_factors == 3
+    assert (C @ B @ B).factors[1].shape == B.shape
+    assert len((C @ B @ B @ C @ C).factors) == 3
+    assert len((C + D + C + D).terms) == 2
+    assert len((C + D + T + C).terms) == 2
+
+
+class Composition(RuleBasedStateMachine):
+    """Composes random operators of one size and holds every result against its dense matrix."""
+
+    pool = Bundle("pool")
+
+    def checked(self, op: Any, dense: np.ndarray) -> tuple[Any, np.ndarray]:
+        assert op.shape == dense.shape
+        assume(np.all(np.isfinite(dense)) and np.max(np.abs(dense)) < 1e8)
+        x = np.random.default_rng(1).standard_normal(dense.shape[1])
+        scale = 1 + sum(np.max(np.abs(dense)) for _ in range(1))
+        actual = np.asarray(op.to_dense())
+        assert np.max(np.abs(actual - dense)) <= 1e-9 * scale
+        assert np.max(np.abs(np.asarray(op.matvec(x)) - dense @ x)) <= 1e-9 * scale * n
+        assert np.max(np.abs(np.asarray(op.rmatvec(x)) - dense.conj().T @ x)) <= 1e-9 * scale * n
+        return op, dense
+
+    @initialize(target=pool)
+    def start(self) -> Any:
+        return self.checked(C, C.to_dense())
+
+    @rule(
+        target=pool,
+        seed=st.integers(0, 2**16),
+        kind=st.sampled_from(["c", "d", "s", "b", "p", "i", "f", "t", "h"]),
+        dtype=st.sampled_from(["float64", "complex128"]),
+    )
+    def new(self, seed: int, kind: str, dtype: str) -> Any:
+        v = Vectors(seed, dtype)
+        op: Any = {
+            "c": lambda: sm.Circulant(v(n)),
+            "d": lambda: sm.Diagonal(v(n)),
+            "s": lambda: sm.Circulant(v(n)).to_spectral(),
+            "b": lambda: sm.BlockCirculant(v(2, 2, 3)),
+            "p": lambda: sm.CDDProduct.from_vectors(v(n), v(n), v(n)),
+            "i": lambda: sm.Identity(n),
+            "f": lambda: sm.Fourier(3, 2),
+            "t": lambda: sm.Toeplitz(v(n), v(n)),
+            "h": lambda: sm.Hankel(v(n), v(n)),
+        }[kind]()
+        return op, np.asarray(op.to_dense())
+
+    @rule(target=pool, left=pool, right=pool)
+    def multiply(self, left: Any, right: Any) -> Any:
+        return self.checked(left[0] @ right[0], left[1] @ right[1])
+
+    @rule(target=pool, left=pool, right=pool)
+    def add(self, left: Any, right: Any) -> Any:
+        return self.checked(left[0] + right[0], left[1] + right[1])
+
+    @rule(target=pool, left=pool, right=pool)
+    def subtract(self, left: Any, right: Any) -> Any:
+        return self.checked(left[0] - right[0], left[1] - right[1])
+
+    @rule(target=pool, pair=pool, factor=st.sampled_from([2, -0.5, 1j, 0.5 + 0.5j]))
+    def scale(self, pair: Any, factor: complex) -> Any:
+        return self.checked(factor * pair[0], factor * pair[1])
+
+    @rule(target=pool, pair=consumes(pool), how=st.sampled_from(["T", "H", "conj"]))
+    def turn(self, pair: Any, how: str) -> Any:
+        op, dense = pair
+        if how == "conj":
+            return self.checked(op.conj(), dense.conj())
+        return self.checked(getattr(op, how), dense.T if how == "T" else dense.conj().T)
+
+    @rule(target=pool, pair=pool)
+    def invert(self, pair: Any) -> Any:
+        op, dense = pair
+        assume(np.linalg.cond(dense) < 1e4)
+        try:
+            inverse = op.inv()
+        except NotImplementedError as error:
+            assert "use" in str(error)  # noqa: PT017 - either answer is right, as long as it is clear
+            return pair
+        except np.linalg.LinAlgError:
+            assert any(np.linalg.cond(np.asarray(f.to_dense())) > 1e10 for f in op.factors)
+            return pair
+        assume(all(np.linalg.cond(np.asarray(f.to_dense())) < 1e4 for f in getattr(op, "factors", ())))
+        return self.checked(inverse, np.linalg.inv(dense))
+
+
+TestComposition = Composition.TestCase
+TestComposition.settings = settings(max_examples=60, stateful_step_count=12, deadline=None)
+
+
+@settings(max_examples=60)
+@given(st.data())
+def test_products_and_sums_of_any_two_entries(data: Any) -> None:
+    """Every pair of kinds, with batch axes; the middle size is forced by cropping to a common one."""
+    left, right = (data.draw(st.sampled_from(REGISTRY)) for _ in range(2))
+    a, b = data.draw(left.samples(dtype="float64")), data.draw(right.samples(dtype="complex128"))
+    A, M = a.make(np.array), b.make(np.array)
+    try:
+        np.broadcast_shapes(A.batch_shape, M.batch_shape)
+    except ValueError:
+        with pytest.raises(ValueError, match=r"inner sizes differ|do not broadcast"):
+            A @ M
+        return
+    if A.shape[1] == M.shape[0]:
+        expected = a.dense @ b.dense
+        np.testing.assert_allclose(
+            np.asarray((A @ M).to_dense()), expected, atol=1e-11 * (1 + np.max(np.abs(expected)))
+        )
+    else:
+        with pytest.raises(ValueError, match="inner sizes differ"):
+            A @ M
+    if A.shape == M.shape:
+        expected = a.dense + b.dense
+        np.testing.assert_allclose(
+            np.asarray((A + M).to_dense()), expected, atol=1e-11 * (1 + np.max(np.abs(expected)))
+        )
+    else:
+        with pytest.raises(ValueError, match="shapes differ"):
+            A + M
+
+
+@settings(max_examples=40)
+@given(
+    st.lists(
+        st.sampled_from([C, D, S, B, T, H, DCD, CDC, C + D, C @ B, sm.Identity(n), 2 * sm.Identity(n)]),
+        min_size=3,
+        max_size=5,
+    )
+)
+def test_products_are_associative(operators: list[sm.LinearOperator]) -> None:
+    from_left = reduce(lambda a, b: a @ b, operators)
+    from_right = reduce(lambda a, b: b @ a, reversed(operators))
+    dense = reduce(np.matmul, [np.asarray(op.to_dense()) for op in operators])
+    for product in (from_left, from_right):
+        np.testing.assert_allclose(np.asarray(product.to_dense()), dense, atol=1e-10 * (1 + np.max(np.abs(dense))))
+
+
+def test_batches_broadcast_through_products() -> None:
+    stack = sm.Circulant(rng.standard_normal((4, n)))
+    product = stack @ D @ stack
+    assert product.batch_shape == (4,)
+    assert (product @ rng.standard_normal((n, 3))).shape == (4, n, 3)
+    with pytest.raises(ValueError, match="do not broadcast"):
+        stack @ sm.Circulant(rng.standard_normal((3, n)))
+
+
+def test_one_scalar_for_each_member_of_a_stack_that_one_vector_spans() -> None:
+    factors = np.array([2.0, -1.0])
+    for op in (sm.Toeplitz(W.c, rng.standard_normal((2, n))), sm.Hankel(rng.standard_normal((2, 4)), W.r)):
+        scaled = op * factors
+        assert type(scaled) is type(op)
+        np.testing.assert_allclose(scaled.T.to_dense(), factors[:, None, None] * op.T.to_dense())
+
+
+def test_a_closed_form_method_goes_through_products_and_regularised_sums() -> None:
+    A = (C.T @ C + 0.1 * sm.Identity(n)) @ D
+    b = rng.standard_normal((3, n))
+    np.testing.assert_allclose(A.matvec(A.solve(b)), b, atol=1e-11)
+
+
+def test_equality_is_identity() -> None:
+    assert C == C  # noqa: PLR0124
+    assert sm.Circulant(C.c) != C
+    assert len({C, D, sm.Circulant(C.c)}) == 3

@@ -1,0 +1,58 @@
+"""The conventions are those of SciPy and NumPy: columns, axes, odd lengths; and no state is hidden."""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy.fft
+import scipy.linalg
+
+import structmat as sm
+
+rng = np.random.default_rng(11)
+
+
+def test_the_column_convention_is_scipys() -> None:
+    c = rng.standard_normal(6)
+    np.testing.assert_array_equal(sm.Circulant(c).to_dense(), scipy.linalg.circulant(c))
+    np.testing.assert_array_equal(sm.Circulant.from_row(c).to_dense()[0], c)
+    np.testing.assert_array_equal(sm.Circulant.from_row(c).to_dense(), scipy.linalg.circulant(c).T)
+    np.testing.assert_allclose(sm.Circulant(c).matvec(c), np.fft.ifft(np.fft.fft(c) ** 2).real, atol=1e-14)
+
+
+def test_toeplitz_and_hankel_are_scipys() -> None:
+    c, r = rng.standard_normal((2, 5)) + 1j * rng.standard_normal((2, 5))
+    for ours, scipys in ((sm.Toeplitz, scipy.linalg.toeplitz), (sm.Hankel, scipy.linalg.hankel)):
+        for vectors in ((c,), (c, r), (c, r[:3]), (c[:2], r), (c.real, r), (c, r.imag), (c[:1],), (c, r[:1])):
+            np.testing.assert_array_equal(ours(*vectors).to_dense(), scipys(*vectors))
+        real, single = ours(c.real, r.real), ours(c.real.astype("float32"), r.real.astype("float32"))
+        assert real.matvec(c.real).dtype == "float64"
+        assert single.matvec(single.r).dtype == single.T.norm().dtype == single.to_dense().dtype == "float32"
+        assert ours.nearest(single.to_dense()).dtype == "float32"
+        assert ours(c.real, r.astype("complex64")).dtype == "complex128"
+        assert ours([1, 2], [3, 4, 5]).dtype == "float64"
+        ignored = r.copy()
+        ignored[0] = np.nan
+        assert np.all(np.isfinite(2 * (ours(c, ignored) + ours(c, ignored)).H @ c))
+    np.testing.assert_array_equal(sm.Toeplitz(c).H.to_dense()[1:, 0], sm.Toeplitz(c).to_dense()[1:, 0])
+
+
+def test_a_batch_axis_is_not_read_as_columns() -> None:
+    C, X = sm.Circulant(rng.standard_normal(4)), rng.standard_normal((4, 4))
+    np.testing.assert_allclose(C.matvec(X), X @ C.to_dense().T, atol=1e-14)
+    np.testing.assert_allclose(C @ X, C.to_dense() @ X, atol=1e-14)
+    np.testing.assert_allclose(X @ C, X @ C.to_dense(), atol=1e-14)
+
+
+def test_odd_lengths_survive_the_inverse_transform() -> None:
+    for n in (1, 3, 5, 7, 9):
+        c = rng.standard_normal(n)
+        assert sm.Circulant(c).to_spectral().to_circulant().c.shape == (n,)
+        np.testing.assert_allclose(sm.Circulant(c).to_spectral().to_circulant().c, c, atol=1e-14)
+
+
+def test_a_spectrum_is_never_stale() -> None:
+    c = rng.standard_normal(5)
+    C = sm.Circulant(c)
+    C.matvec(c)
+    c[0] += 1
+    np.testing.assert_allclose(C.matvec(np.eye(5)[0]), c, atol=1e-14)

@@ -1,0 +1,128 @@
+"""Bad input: a clear error that knows whose argument is at fault, before anything is computed."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+import structmat as sm
+
+PRODUCTS = [
+    (lambda: sm.Circulant(np.ones(4)).matvec(np.ones(3)), ValueError, r"Circulant\.matvec: x must have shape \(\.\.\., 4\), got \(3,\)"),
+    (lambda: sm.Circulant(np.ones(4)).rmatvec(np.ones((4, 3))), ValueError, r"Circulant\.rmatvec: y must have shape"),
+    (lambda: sm.Circulant(np.ones(4)).matmat(np.ones((3, 4))), ValueError, r"matmat: X must have shape \(\.\.\., 4, k\), got \(3, 4\)"),
+    (lambda: sm.Circulant(np.ones(4)).matmat(np.ones(4)), ValueError, r"matmat: X must have shape"),
+    (lambda: np.ones((2, 3)) @ sm.Circulant(np.ones(4)), ValueError, r"X must have shape \(\.\.\., 4\), got \(2, 3\)"),
+    (lambda: sm.Circulant(np.ones(4)).matvec(1.0), ValueError, r"x must have shape \(\.\.\., 4\), got \(\)"),
+    (lambda: sm.Circulant(np.ones((2, 4))).matvec(np.ones((3, 4))), ValueError, r"batch axes \(2,\) and \(3,\) do not broadcast"),
+    (lambda: sm.Product((sm.Identity(2), sm.Identity(3))), ValueError, r"Product: factors must have inner sizes that agree, got \(2, 2\) @ \(3, 3\)"),
+    (lambda: sm.Identity(2) @ sm.Identity(3), ValueError, r"Identity @ Identity: inner sizes differ"),
+    (lambda: sm.Circulant(np.ones(2)) + sm.Circulant(np.ones(3)), ValueError, r"shapes differ, \(2, 2\) \+ \(3, 3\)"),
+    (lambda: sm.Circulant(np.ones(2)) * sm.Circulant(np.ones(2)), TypeError, r"use @ for the matrix product"),
+    (lambda: sm.Circulant(np.ones(2)) * np.ones(2), ValueError, r"use @ for the product with a vector"),
+    (lambda: sm.Circulant(np.ones(2)) + np.eye(2), TypeError, r"Circulant \+ array: add operators, or arrays to op\.to_dense\(\)"),
+    (lambda: np.eye(2) + sm.Circulant(np.ones(2)), TypeError, r"Circulant \+ array"),
+    (lambda: sm.Circulant(np.ones(2)) - np.eye(2), TypeError, r"Circulant \+ array"),
+    (lambda: sm.Circulant(np.ones(2)) @ 3, TypeError, r"unsupported operand"),
+    (lambda: sm.Circulant(np.ones(2)) @ sm.Circulant(np.ones(2)) / sm.Identity(2), TypeError, r"unsupported operand"),
+    (lambda: sm.Circulant(np.ones(2)).astype("int64"), TypeError, r"astype: dtype must be a floating dtype"),
+]  # fmt: skip
+
+CONSTRUCTORS = [
+    (lambda: sm.Circulant(np.ones(0)), ValueError, r"Circulant: c must have shape \(\.\.\., n\) with n >= 1, got \(0,\)"),
+    (lambda: sm.Circulant(3.0), ValueError, r"Circulant: c must have shape"),
+    (lambda: sm.Circulant([[1.0, 2.0], [3.0]]), ValueError, r"Circulant: c must be a rectangular array of numbers"),
+    (lambda: sm.Circulant(np.array([1, "a"], dtype=object)), TypeError, r"Circulant: c must hold numbers of a standard dtype"),
+    (lambda: sm.Circulant("abc"), TypeError, r"Circulant: c must hold numbers"),
+    (lambda: sm.Circulant(None), TypeError, r"Circulant: c must hold numbers"),
+    (lambda: sm.Circulant(np.ones(3, "longdouble")), TypeError, r"must hold numbers of a standard dtype, got dtype (float128|longdouble)"),
+    (lambda: sm.Diagonal(np.ones((3, 0))), ValueError, r"Diagonal: d must have shape"),
+    (lambda: sm.BlockCirculant(np.ones((2, 3))), ValueError, r"BlockCirculant: c must have shape \(\.\.\., p, q, b\)"),
+    (lambda: sm.BlockCirculant(np.ones((2, 3, 4)), (9, 12)), ValueError, r"shape \(9, 12\) needs 3 x 3 blocks of 4, c has 2 x 3"),
+    (lambda: sm.BlockCirculant(np.ones((1, 1, 4)), (0, 4)), ValueError, r"shape must be at least 1, got 0"),
+    (lambda: sm.BlockCirculant(np.ones((1, 1, 4)), (4,)), ValueError, r"shape must be \(rows, cols\)"),
+    (lambda: sm.BlockCirculant(np.ones((1, 1, 4)), (2.5, 4)), TypeError, r"shape must be an integer, got 2\.5"),
+    (lambda: sm.SpectralCirculant(np.ones(4), 4), ValueError, r"spectrum must have shape \(\.\.\., 3\) for n=4 and real=True"),
+    (lambda: sm.Toeplitz(3.0), ValueError, r"Toeplitz: c must have shape \(\.\.\., m\) with m >= 1, got \(\)"),
+    (lambda: sm.Toeplitz(np.ones(3), np.ones((2, 0))), ValueError, r"Toeplitz: r must have shape \(\.\.\., n\) with n >= 1, got \(2, 0\)"),
+    (lambda: sm.Toeplitz(np.ones((2, 3)), np.ones((4, 3))), ValueError, r"Toeplitz: the batch axes \(2,\) and \(4,\) do not broadcast"),
+    (lambda: sm.Toeplitz("abc"), TypeError, r"Toeplitz: c must hold numbers"),
+    (lambda: sm.Toeplitz(np.ones(3), "abc"), TypeError, r"Toeplitz: r must hold numbers"),
+    (lambda: sm.Hankel(np.ones(0)), ValueError, r"Hankel: c must have shape \(\.\.\., m\) with m >= 1, got \(0,\)"),
+    (lambda: sm.Hankel(np.ones(3), 2.0), ValueError, r"Hankel: r must have shape \(\.\.\., n\) with n >= 1, got \(\)"),
+    (lambda: sm.Identity(0), ValueError, r"Identity: n must be at least 1"),
+    (lambda: sm.Identity(2.0), TypeError, r"Identity: n must be an integer"),
+]  # fmt: skip
+
+NEAREST = [
+    (lambda: sm.Circulant.nearest(np.ones((2, 3))), ValueError, r"for a rectangle use BlockCirculant\.nearest"),
+    (lambda: sm.Diagonal.nearest(np.ones((2, 3))), ValueError, r"Diagonal\.nearest: A must have shape \(\.\.\., n, n\)"),
+    (lambda: sm.BlockCirculant.nearest(np.ones((2, 3)), 0), ValueError, r"block_size must be at least 1"),
+    (lambda: sm.BlockCirculant.nearest(np.ones(3), 1), ValueError, r"BlockCirculant\.nearest: A must have shape"),
+    (lambda: sm.Toeplitz.nearest(np.ones(3)), ValueError, r"Toeplitz\.nearest: A must have shape \(\.\.\., m, n\), none of them 0, got \(3,\)"),
+    (lambda: sm.Hankel.nearest(np.ones((0, 3))), ValueError, r"Hankel\.nearest: A must have shape"),
+]  # fmt: skip
+
+CLOSED_FORMS = [
+    (lambda: sm.Toeplitz(np.ones(3), np.ones(4)).solve(np.ones(3)), ValueError, r"Toeplitz\.solve: the operator must be square, got shape \(3, 4\)"),
+    (lambda: sm.Toeplitz(np.ones(3)).solve(np.ones(3)), NotImplementedError, r"Toeplitz\.solve: no closed form .* use scipy\.sparse\.linalg\.gmres"),
+    (lambda: sm.BlockCirculant(np.ones((1, 2, 2))).inv(), ValueError, r"BlockCirculant\.inv: the operator must be square, got shape \(2, 4\)"),
+    (lambda: sm.Circulant(np.ones(2)).norm("abc"), ValueError, r'ord must be "fro", "nuc", 1, 2 or inf, got \'abc\''),
+    (lambda: sm.Circulant(np.ones(2)).fractional_matrix_power("2"), TypeError, r"p must be a finite real number"),
+    (lambda: sm.Circulant(np.ones(2)).fractional_matrix_power(math.nan), TypeError, r"p must be a finite real number"),
+    (lambda: sm.Circulant(np.ones(3)).inv(), np.linalg.LinAlgError, r"singular to working precision; use pinv\(\) or lstsq\(\)"),
+    (lambda: sm.Circulant(np.ones(3)).solve(np.ones(3)), np.linalg.LinAlgError, r"singular to working precision"),
+    (lambda: sm.Diagonal(np.array([1.0, 0.0])).inv(), np.linalg.LinAlgError, r"Diagonal\.inv: the matrix is singular"),
+    (lambda: sm.BlockCirculant(np.ones((2, 2, 3))).solve(np.ones(6)), np.linalg.LinAlgError, r"BlockCirculant\.solve"),
+    (lambda: sm.Circulant(np.array([1.0, -1.0])).logm(), np.linalg.LinAlgError, r"logm: the matrix is singular"),
+    (lambda: sm.Circulant(np.ones(3)).fractional_matrix_power(-1), np.linalg.LinAlgError, r"fractional_matrix_power: the matrix is singular"),
+]  # fmt: skip
+
+COMBINATIONS = [
+    (lambda: sm.Product(()), ValueError, r"Product: factors must be at least one operator"),
+    (lambda: sm.Product((sm.Identity(2), np.eye(2))), TypeError, r"Product: factors must be structmat operators, got ndarray"),
+    (lambda: sm.Sum((sm.Identity(2), sm.Identity(3))), ValueError, r"Sum: terms must have one shape"),
+    (lambda: sm.CDDProduct((sm.Diagonal(np.ones(2)), sm.Diagonal(np.ones(2)))), ValueError, r"must be alternately diagonal and circulant, got Diagonal beside Diagonal"),
+    (lambda: sm.CDDProduct((sm.Identity(2),)), TypeError, r"factors must be Diagonal, Circulant, .* got Identity"),
+    (lambda: sm.CDDProduct.from_vectors(), ValueError, r"CDDProduct: factors must be at least one operator"),
+    (lambda: sm.CDDProduct.from_vectors(np.ones(2), first="c"), ValueError, r'first must be "diagonal" or "circulant", got \'c\''),
+    (lambda: sm.CDDProduct.from_vectors(np.ones(2), np.ones(3)), ValueError, r"must have inner sizes that agree"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "text"),
+    [*CONSTRUCTORS, *NEAREST, *COMBINATIONS, *PRODUCTS, *CLOSED_FORMS],
+    ids=lambda v: getattr(v, "__name__", v),
+)
+def test_bad_input_gets_a_clear_error(call: Any, error: type[Exception], text: str) -> None:
+    with pytest.raises(error, match=text) as caught:
+        call()
+    python_s_own = "unsupported operand" in text
+    assert isinstance(caught.value, sm.ArgumentError) == (error in {ValueError, TypeError} and not python_s_own)
+
+
+def test_libraries_are_never_mixed() -> None:
+    torch = pytest.importorskip("torch")
+    C = sm.Circulant(np.ones(3))
+    for call in (
+        lambda: C.matvec(torch.ones(3)),
+        lambda: C @ sm.Circulant(torch.ones(3)),
+        lambda: C + sm.Diagonal(torch.ones(3)),
+        lambda: sm.CDDProduct.from_vectors(np.ones(3), torch.ones(3)),
+        lambda: sm.Toeplitz(np.ones(3), torch.ones(3)),
+        lambda: sm.Hankel(torch.ones(3), np.ones(3)),
+    ):
+        with pytest.raises(TypeError, match="all arrays must come from one array library"):
+            call()
+
+
+def test_operators_cannot_be_changed() -> None:
+    C = sm.Circulant(np.ones(3))
+    with pytest.raises(AttributeError):
+        C.c = np.zeros(3)
+    with pytest.raises((AttributeError, TypeError)):
+        C.spectrum = 1

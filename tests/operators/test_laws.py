@@ -1,0 +1,446 @@
+"""Every law on every operator of the registry on every array library."""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import structmat as sm
+from tests.backends import Backend
+from tests.registry import CLOSED_FORMS, NEED_SQUARE, REGISTRY, Entry, Sample, Vectors
+
+TOLERANCE = {"float32": 1e-5, "complex64": 1e-5, "float64": 1e-13, "complex128": 1e-13}
+
+entries = pytest.mark.parametrize("entry", REGISTRY, ids=lambda e: e.name)
+
+
+def check(backend: Backend, entry: Entry, law: Any, dtype: str | None = None) -> None:
+    """Run ``law(operator, dense, sample, vectors)`` on drawn operators of one kind."""
+
+    @settings(max_examples=backend.examples)
+    @given(entry.samples(dtype=dtype, few=backend.compiles), st.integers(0, 2**32 - 1))
+    def run(sample: Sample, seed: int) -> None:
+        law(sample.make(backend.asarray), sample.dense, sample, Vectors(seed, sample.dtype.name))
+
+    run()
+
+
+def assert_close(actual: np.ndarray, expected: np.ndarray, *magnitudes: np.ndarray, dtype: Any = None) -> None:
+    """Compare up to rounding, relative to the product of the norms of what was multiplied."""
+    assert actual.shape == expected.shape
+    tolerance = TOLERANCE[np.dtype(dtype or actual.dtype).name]
+    scale = np.prod(
+        [np.max(np.linalg.norm(m.reshape(-1, m.shape[-1]), axis=-1), initial=0) for m in magnitudes or (expected,)]
+    )
+    size = np.sqrt(max(expected.shape[-2:], default=1))
+    assert np.max(np.abs(actual - expected), initial=0) <= tolerance * size * (
+        scale + np.max(np.abs(expected), initial=0)
+    )
+
+
+def single(sample: Sample) -> bool:
+    return sample.dtype.name in {"float32", "complex64"}
+
+
+def is_neutral(op: sm.LinearOperator) -> bool:
+    return op.dtype is None
+
+
+@entries
+def test_description_matches_the_reference(backend: Backend, entry: Entry) -> None:
+    def law(op: Any, dense: np.ndarray, sample: Sample, v: Vectors) -> None:
+        assert op.shape == dense.shape[-2:]
+        assert op.batch_shape == dense.shape[:-2]
+        text = repr(op)
+        assert "\n" not in text
+        assert str(op.shape) in text
+        assert text.startswith(type(op).__name__)
+        if not is_neutral(op):
+            assert op.to_dense().dtype == op.dtype == backend.dtype(sample.dtype.name)
+            assert sample.dtype.name in text
+            assert str(op.device) in text
+            assert (f"batch={op.batch_shape}" in text) == bool(op.batch_shape)
+
+    check(backend, entry, law)
+
+
+@entries
+def test_to_dense_is_the_reference(backend: Backend, entry: Entry) -> None:
+    def law(op: Any, dense: np.ndarray, sample: Sample, v: Vectors) -> None:
+        actual = np.asarray(op.to_dense()) if is_neutral(op) else backend.to_numpy(op.to_dense())
+        assert_close(actual, dense, dense, np.ones(1))
+
+    check(backend, entry, law)
+
+
+@entries
+@pytest.mark.parametrize("lead", [(), (0,), (2, 2, 3)], ids=str)
+def test_matvec_is_the_dense_product(backend: Backend, entry: Entry, lead: tuple[int, ...]) -> None:
+    def law(op: Any, dense: np.ndarray, sample: Sample, v: Vectors) -> None:
+        batch = dense.shape[:-2]
+        shape = lead if lead in {(), (0,)} and not batch else (*lead, *batch) if lead != (0,) else (0, *batch)
+        x = v(*shape, dense.shape[-1])
+        y = backend.to_numpy(op.matvec(backend.asarray(x)))
+        expected = np.einsum("...ij,...j->...i", dense, x)
+        assert is_neutral(op) or y.dtype == sample.dtype
+        assert_close(y, expected, dense, x)
+
+    check(backend, entry, law)
+
+
+@entries
+def test_matmat_is_the_dense_product_on_both_sides(backend: Backend, entry: Entry) -> None:
+    def law(op: Any, dense: np.ndarray, sample: Sample, v: Vectors) -> None:
+        X, Y = v(dense.shape[-1], 3), v(3, dense.shape[-2])
+        x, y = v(dense.shape[-1]), v(dense.shape[-2])
+        a = backend.asarray
+        assert_close(backend.to_numpy(op.matmat(a(X))), dense @ X, dense, X)
+        assert_close(backend.to_numpy(op @ a(X)), dense @ X, dense, X)
+        assert_close(backend.to_numpy(op @ a(x)), dense @ x, dense, x)
+        assert_close(backend.to_numpy(op.__rmatmul__(a(Y))), Y @ dense, dense, Y)
+        assert_close(backend.to_numpy(op.__rmatmul__(a(y))), y @ dense, dense, y)
+        if backend.name != "array_api_strict":  # whose arrays do not defer to the right operand
+            assert_close(backend.to_numpy(a(Y) @ op), Y @ dense, dense, Y)
+
+    check(backend, entry, law)
+
+
+@entries
+def test_rmatvec_is_the_adjoint(backend: Backend, entry: Entry) -> None:
+    def law(op: Any, dense: np.ndarray, sample: Sample, v: Vectors) -> None:
+        batch = dense.shape[:-2]
+        x, y = v(*batch, dense.shape[-1]), v(*batch, dense.shape[-2])
+        a = backend.asarray
+        adjoint = np.einsum("...ji,...j->...i", dense.conj(), y)
+        assert_close(backend.to_numpy(op.rmatvec(a(y))), adjoint, dense, y)
+        left = np.sum(y.conj() * backend.to_numpy(op.matvec(a(x))), axis=-1)
+        right = np.sum(backend.to_numpy(op.rmatvec(a(y))).conj() * x, axis=-1)
+        assert_close(left, right, dense, x, y)
+        assert sm.testing.adjoint_error(op, rng=0) <= (1e-5 if single(sample) else 1e-13)
+
+    check(backend, entry, law)
+
+
+@entries
+def test_transposes(backend: Backend, entry: Entry) -> None:
+    def law(op: Any, dense: np.ndarray, sample: Sample, v: Vectors) -> None:
+        T = np.swapaxes(dense, -1, -2)
+        for other, expected in (
+            (op.T, T),
+            (op.H, T.conj()),
+            (op.conj(), dense.conj()),
+            (op.T.T, dense),
+            (op.H.H, dense),
+        ):
+            assert other.shape == expected.shape[-2:]
+            assert_close(
+                np.asarray(backend.to_numpy(other.to_dense()) if not is_neutral(op) else other.to_dense()),
+                expected,
+                dense,
+                np.ones(1),
+            )
+            assert type(other) is type(op)
+
+    check(backend, entry, law)
+
+
+@entries
+def test_arithmetic_with_scalars(backend: Backend, entry: Entry) -> None:
+    def law(op: Any, dense: np.ndarray, sample: Sample, v: Vectors) -> None:
+        x = v(dense.shape[-1])
+        a = backend.asarray
+        for other, matrix in (
+            (2 * op, 2 * dense),
+            (op * -0.5, -0.5 * dense),
+            (op / 4, dense / 4),
+            (-op, -dense),
+            (op * (1 + 2j), (1 + 2j) * dense),
+            (op + op, 2 * dense),
+            (op - 3 * op, -2 * dense),
+            (np.float64(2) * op, 2 * dense),
+        ):
+            y = backend.to_numpy(other.matvec(a(x)))
+            assert_close(y, matrix @ x, dense, 3 * x, dtype=x.dtype)
+            assert np.iscomplexobj(y) == np.iscomplexobj(matrix @ x)
+        factor = np.asarray(3, dtype=np.zeros(0, sample.dtype).real.dtype)
+        assert_close(backend.to_numpy((op * a(factor)).matvec(a(x))), 3 * dense @ x, dense, 3 * x, dtype=x.dtype)
+
+    check(backend, entry, law)
+
+
+@entries
+def test_identity_is_neutral(backend: Backend, entry: Entry) -> None:
+    def law(op: Any, dense: np.ndarray, sample: Sample, v: Vectors) -> None:
+        rows, cols = op.shape
+        if entry.name != "Identity":
+            assert sm.Identity(rows) @ op is op
+            assert op @ sm.Identity(cols) is op
+        if rows == cols:
+            x = v(cols)
+            shifted = op + 2 * sm.Identity(rows)
+            assert_close(
+                backend.to_numpy(shifted.matvec(backend.asarray(x))), dense @ x + 2 * x, dense, x, dtype=x.dtype
+            )
+            if {"eig", "inv"} <= entry.closed_forms and not is_neutral(op):
+                assert type(shifted) is type(op)  # so that a regularised system keeps its closed forms
+
+    check(backend, entry, law)
+
+
+@entries
+def test_complex_is_never_dropped(backend: Backend, entry: Entry) -> None:
+    def law(op: Any, dense: np.ndarray, sample: Sample, v: Vectors) -> None:
+        x = v(dense.shape[-1]) + 1j * v(dense.shape[-1])
+        x = x.astype("complex64" if single(sample) else "complex128")
+        assert_close(backend.to_numpy(op.matvec(backend.asarray(x))), dense @ x, dense, x, dtype=x.dtype)
+        assert_close(backend.to_numpy(op @ backend.asarray(x[:, None])), dense @ x[:, None], dense, x, dtype=x.dtype)
+        y = v(dense.shape[-2]) + 1j * v(dense.shape[-2])
+        y = y.astype(x.dtype)
+        expected = np.einsum("...ji,j->...i", dense.conj(), y)
+        assert_close(backend.to_numpy(op.rmatvec(backend.asarray(y))), expected, dense, y, dtype=y.dtype)
+
+    check(backend, entry, law)
+
+
+@entries
+def test_mixed_precision_is_computed_in_the_wider_one(backend: Backend, entry: Entry) -> None:
+    def law(op: Any, dense: np.ndarray, sample: Sample, v: Vectors) -> None:
+        x = v(dense.shape[-1]).astype("float64")
+        y = backend.to_numpy(op.matvec(backend.asarray(x)))
+        if entry.name != "SpectralCirculant":  # its spectrum was rounded to single precision before
+            assert_close(y, dense @ x, dense, x, dtype="float64")
+        assert y.dtype.itemsize // (2 if y.dtype.kind == "c" else 1) == 8
+
+    check(backend, entry, law, dtype="float32")
+
+
+@entries
+def test_half_precision_is_computed_in_single_and_cast_back(backend: Backend, entry: Entry) -> None:
+    if backend.half is None:
+        pytest.skip("the library has no half precision")
+    half = getattr(backend.xp, backend.half)
+
+    def law(op: Any, dense: np.ndarray, sample: Sample, v: Vectors) -> None:
+        if is_neutral(op):
+            return
+        narrow = op.astype(half)
+        x = backend.asarray(v(dense.shape[-1]))
+        x16 = x.to(half) if backend.name == "torch" else x.astype(half)
+        y = narrow.matvec(x16)
+        assert y.dtype == half
+        back = narrow.astype(backend.xp.float32).matvec(
+            x16.to(backend.xp.float32) if backend.name == "torch" else x16.astype("float32")
+        )
+        rounded = back.to(half) if backend.name == "torch" else back.astype(half)
+        assert bool((rounded == y).all())
+        assert (narrow @ x16[:, None]).dtype == half
+        assert (narrow + narrow).dtype == half
+        if entry.closed_forms & {"trace"}:
+            assert narrow.trace().dtype == half
+
+    if entry.name != "SpectralCirculant":  # complex numbers have no half precision
+        check(backend, entry, law, dtype="float32")
+
+
+@entries
+def test_inputs_are_never_written_to(backend: Backend, entry: Entry) -> None:
+    def law(op: Any, dense: np.ndarray, sample: Sample, v: Vectors) -> None:
+        kept: list[tuple[Any, np.ndarray]] = []
+
+        def asarray(values: np.ndarray) -> Any:
+            kept.append((backend.asarray(values), values.copy()))
+            return kept[-1][0]
+
+        fresh = sample.make(asarray)
+        x, y = asarray(v(dense.shape[-1])), asarray(v(dense.shape[-2]))
+        fresh.matvec(x), fresh.rmatvec(y), fresh @ x[:, None], fresh.to_dense(), fresh.T.to_dense(), fresh + 2 * fresh
+        for array, copy in kept:
+            np.testing.assert_array_equal(backend.to_numpy(array), copy)
+
+    check(backend, entry, law)
+
+
+@entries
+def test_pickle_round_trip(backend: Backend, entry: Entry) -> None:
+    def law(op: Any, dense: np.ndarray, sample: Sample, v: Vectors) -> None:
+        again = pickle.loads(pickle.dumps(op))
+        assert repr(again) == repr(op)
+        for array, other in zip(op._arrays(), again._arrays(), strict=True):
+            np.testing.assert_array_equal(backend.to_numpy(array), backend.to_numpy(other))
+        x = v(dense.shape[-1])
+        # not to the bit: the BLAS may round by where in memory a matrix lies
+        assert_close(backend.to_numpy(again.matvec(backend.asarray(x))), dense @ x, dense, x)
+
+    check(backend, entry, law)
+
+
+@entries
+def test_integers_are_promoted_not_truncated(backend: Backend, entry: Entry) -> None:
+    def law(op: Any, dense: np.ndarray, sample: Sample, v: Vectors) -> None:
+        x = v.rng.integers(-5, 6, dense.shape[-1])
+        y = backend.to_numpy(op.matvec(backend.asarray(x)))
+        # a spectrum was rounded before, so a wider product is no better than it
+        precision = sample.dtype if entry.name == "SpectralCirculant" else y.dtype
+        assert_close(y, dense @ x, dense, x.astype("float64"), dtype=precision)
+        assert is_neutral(op) or y.dtype.kind == sample.dtype.kind
+
+    check(backend, entry, law)
+
+
+# Linear algebra
+
+
+class Dense:
+    """One operator beside its dense matrix, for the laws of linear algebra below."""
+
+    def __init__(self, backend: Backend, entry: Entry, op: Any, sample: Sample, v: Vectors) -> None:
+        self.backend, self.entry, self.op, self.matrix = backend, entry, op, sample.dense
+        self.tolerance = 2e-3 if single(sample) else 1e-11
+        self.well_conditioned = bool(np.all(np.linalg.cond(sample.dense) < 100))
+        self.b = v(*sample.dense.shape[:-1])
+
+    def numpy(self, value: Any) -> np.ndarray:
+        return np.asarray(value) if isinstance(value, np.ndarray | np.generic) else self.backend.to_numpy(value)
+
+    def near(self, actual: Any, expected: Any, *, scale: float = 0.0) -> None:
+        actual, expected = self.numpy(actual), np.asarray(expected)
+        assert actual.shape == expected.shape
+        scale = max(scale, np.max(np.abs(expected), initial=1e-30))
+        assert np.max(np.abs(actual - expected), initial=0) <= self.tolerance * scale
+
+
+def law_of_diagonal(d: Dense) -> None:
+    diagonal = np.diagonal(d.matrix, axis1=-2, axis2=-1)
+    d.near(d.op.diagonal(), diagonal)
+    d.near(d.op.trace(), np.sum(diagonal, axis=-1), scale=np.max(np.abs(diagonal)) * diagonal.shape[-1])
+
+
+def law_of_inv(d: Dense) -> None:
+    if d.well_conditioned:
+        d.near(d.op.inv().to_dense(), np.linalg.inv(d.matrix))
+        d.near(d.op.solve(d.backend.asarray(d.b)), np.linalg.solve(d.matrix, d.b[..., None])[..., 0])
+        assert d.numpy(d.op.solve(d.backend.asarray(d.b[None][:0]))).shape == (0, *d.b.shape)
+
+
+def law_of_det(d: Dense) -> None:
+    if d.well_conditioned:
+        d.near(d.op.det(), np.linalg.det(d.matrix))
+        sign, log = np.linalg.slogdet(d.matrix)
+        d.near(d.op.slogdet().sign, sign)
+        d.near(d.op.slogdet().logabsdet, log, scale=10.0)
+
+
+def law_of_pinv(d: Dense) -> None:
+    if d.well_conditioned:
+        inverse = np.linalg.pinv(d.matrix)
+        d.near(d.op.pinv().to_dense(), inverse)
+        d.near(d.op.lstsq(d.backend.asarray(d.b)), (inverse @ d.b[..., None])[..., 0])
+
+
+def law_of_svdvals(d: Dense) -> None:
+    d.near(d.op.svdvals(), np.linalg.svdvals(d.matrix))
+    if d.well_conditioned:
+        d.near(d.op.cond(), np.linalg.cond(d.matrix))
+        np.testing.assert_array_equal(d.numpy(d.op.rank()), np.linalg.matrix_rank(d.matrix))
+
+
+def law_of_norm(d: Dense) -> None:
+    for ord in d.entry.norms:
+        d.near(d.op.norm(ord), np.linalg.norm(d.matrix, ord, axis=(-2, -1)))
+        if "inv" in d.entry.closed_forms and d.well_conditioned and ord != 2 and "fro" in d.entry.norms:
+            d.near(d.op.cond(ord), np.linalg.cond(d.matrix, ord))
+
+
+def law_of_eig(d: Dense) -> None:
+    if not hasattr(d.op._own_namespace().linalg, "eig") and "Block" in d.entry.name:
+        return  # array_api_strict follows a standard that has no general eigenvalues
+    w, V = d.op.eig()
+    w, V = d.numpy(w), d.numpy(V.to_dense())
+    np.testing.assert_array_equal(w, d.numpy(d.op.eigvals()))
+    residual = d.matrix @ V - V * w[..., None, :]
+    assert np.max(np.abs(residual)) <= d.tolerance * (1 + np.max(np.abs(w))) * np.max(np.abs(V))
+    trace = np.trace(d.matrix, axis1=-2, axis2=-1)
+    assert np.max(np.abs(np.sum(w, axis=-1) - trace)) <= d.tolerance * (1 + np.max(np.abs(w))) * w.shape[-1]
+
+
+@entries
+def test_linear_algebra_equals_the_dense_one(backend: Backend, entry: Entry) -> None:
+    def law(op: Any, dense: np.ndarray, sample: Sample, v: Vectors) -> None:
+        pair = Dense(backend, entry, op, sample, v)
+        for name in ("diagonal", "inv", "det", "pinv", "svdvals", "norm", "eig"):
+            if name in entry.closed_forms:
+                globals()[f"law_of_{name}"](pair)
+
+    check(backend, entry, law)
+
+
+@entries
+def test_methods_without_closed_form_name_the_alternative(entry: Entry) -> None:
+    dense_free = {
+        "pinv",
+        "lstsq",
+        "eigvals",
+        "eig",
+        "svdvals",
+        "rank",
+        "cond",
+        "norm",
+        *CLOSED_FORMS,
+    } - entry.closed_forms
+    v = Vectors(0, "float64")
+    sample = entry.draw(v)
+    op = sample.make(np.array)
+    square = op.shape[0] == op.shape[1]
+    for method in sorted(dense_free):
+        arguments = {
+            "solve": (np.ones(op.shape[0]),),
+            "lstsq": (np.ones(op.shape[0]),),
+            "fractional_matrix_power": (0.5,),
+        }.get(method, ())
+        if method in NEED_SQUARE and not square:
+            with pytest.raises(ValueError, match=rf"{type(op).__name__}\.{method}: the operator must be square"):
+                getattr(op, method)(*arguments)
+        else:
+            with pytest.raises(NotImplementedError, match=r"no closed form .* use (scipy|numpy)"):
+                getattr(op, method)(*arguments)
+    for ord in {"fro", "nuc", 1, 2, np.inf} - entry.norms if "norm" in entry.closed_forms else ():
+        with pytest.raises(NotImplementedError, match="no closed form"):
+            op.norm(ord)
+
+
+@entries
+def test_matrix_functions(backend: Backend, entry: Entry) -> None:
+    if "sqrtm" not in entry.closed_forms:
+        pytest.skip("no closed form, held by the test above")
+
+    def law(op: Any, dense: np.ndarray, sample: Sample, v: Vectors) -> None:
+        loose = 2e-3 if single(sample) else 1e-10
+
+        def near(other: Any, expected: np.ndarray) -> None:
+            actual = np.asarray(other.to_dense()) if other.dtype is None else backend.to_numpy(other.to_dense())
+            assert np.max(np.abs(actual - expected)) <= loose * max(1, np.max(np.abs(expected)))
+
+        cube = dense @ dense @ dense
+        near(op.fractional_matrix_power(3), cube)
+        assert sample.dtype.kind == "c" or "complex" not in str(op.fractional_matrix_power(3).dtype)
+        root = op.sqrtm()
+        near(root @ root, dense)
+        near(
+            op.fractional_matrix_power(0.5),
+            np.asarray(backend.to_numpy(root.to_dense()) if root.dtype is not None else root.to_dense()),
+        )
+        small = op / (1 + float(np.max(np.linalg.norm(dense, axis=(-2, -1)))))
+        near(small.expm() @ (-small).expm(), np.broadcast_to(np.eye(dense.shape[-1]), dense.shape))
+        if np.all(np.linalg.cond(dense) < 50):
+            near(op.logm().expm(), dense)
+            near(
+                op.fractional_matrix_power(-2) @ op.fractional_matrix_power(2),
+                np.broadcast_to(np.eye(dense.shape[-1]), dense.shape),
+            )
+
+    check(backend, entry, law)

@@ -1,0 +1,83 @@
+"""Settings: patterns, defaults, errors."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("peft")
+transformers = pytest.importorskip("transformers")
+
+import peft
+from peft import PeftConfig, get_peft_model
+from torch import nn
+
+from structmat.peft import (
+    CDDConfig,
+    CDDTunerLinear,
+)
+from tests.peft import tiny
+from tests.peft.tiny import adapted
+
+pytestmark = tiny.QUIET
+
+
+def test_default_targets_are_those_of_lora() -> None:
+    ours = get_peft_model(tiny.model("gpt2"), CDDConfig())
+    theirs = get_peft_model(tiny.model("gpt2"), peft.LoraConfig(fan_in_fan_out=True))
+    assert set(ours.targeted_module_names) == set(theirs.targeted_module_names)
+
+
+def test_parameters_are_five_n_with_five_factors() -> None:
+    model = get_peft_model(nn.Sequential(nn.Linear(12, 12)), CDDConfig(target_modules=["0"], n_factors=5))
+    assert model.get_nb_trainable_parameters()[0] == 5 * 12
+
+
+def test_patterns_layers_and_exclusion() -> None:
+    model = adapted(
+        "llama",
+        target_modules=["q_proj", "v_proj"],
+        exclude_modules=["v_proj"],
+        layers_to_transform=[1],
+        block_size_pattern={"q_proj": 5},
+        alpha_pattern={"q_proj": 0.5},
+    )
+    found = {name: m for name, m in model.named_modules() if isinstance(m, CDDTunerLinear)}
+    assert [name.removeprefix("base_model.model.") for name in found] == ["model.layers.1.self_attn.q_proj"]
+    (layer,) = found.values()
+    assert (layer.cdd_adapters["default"].block_size, layer.cdd_adapters["default"].alpha) == (5, 0.5)
+    with pytest.warns(RuntimeWarning, match="block_size_pattern keys did not match"):
+        adapted("llama", block_size_pattern={"nowhere": 5})
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"rank": 8}, TypeError, "unexpected keyword argument 'rank'"),
+        ({"block_size": 0}, ValueError, "CDDConfig: block_size"),
+        ({"block_size": 2.5}, TypeError, "CDDConfig: block_size"),
+        ({"block_size_pattern": {"q_proj": -1}}, ValueError, r"block_size_pattern\['q_proj'\]"),
+        ({"n_factors": 4}, ValueError, "n_factors must be odd and at least 3, got 4"),
+        ({"init_weights": "pissa"}, ValueError, "init_weights must be True, False"),
+        ({"bias": "lora_only"}, ValueError, "bias must be one of none, all, cdd_only"),
+        ({"target_modules": "*q"}, ValueError, "is no regular expression"),
+        ({"target_modules": "q", "layers_to_transform": 0}, ValueError, "`layers_to_transform` cannot be used"),
+        ({"target_modules": ["q"], "layers_pattern": "h"}, ValueError, "`layers_to_transform` must also be specified"),
+        ({"task_type": "MAGIC"}, ValueError, "Invalid task type"),
+    ],
+)
+def test_bad_settings(settings: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        CDDConfig(**settings)
+
+
+def test_unknown_options_of_a_newer_file_are_dropped_with_a_warning(tmp_path: Path) -> None:
+    get_peft_model(tiny.model("bert"), CDDConfig(target_modules=["query"])).save_pretrained(tmp_path)
+    path = tmp_path / "adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "from_the_future": 1}))
+    with pytest.warns(UserWarning, match="Unexpected keyword arguments"):
+        assert isinstance(PeftConfig.from_pretrained(tmp_path), CDDConfig)

@@ -1,0 +1,90 @@
+"""CDD is one of PEFT's methods."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("peft")
+transformers = pytest.importorskip("transformers")
+
+import peft
+from peft import PeftType, get_peft_model
+
+import structmat.peft
+from structmat.peft import (
+    CDDConfig,
+    CDDModel,
+)
+from tests.peft import tiny
+from tests.peft.tiny import adapted
+
+pytestmark = tiny.QUIET
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_is_a_method_like_others() -> None:
+    assert PeftType("CDD") is PeftType.CDD
+    assert PeftType.CDD in list(PeftType)
+    assert PeftType.CDD.value == "CDD"
+    for again in (copy.deepcopy(PeftType.CDD), pickle.loads(pickle.dumps(PeftType.CDD))):
+        assert again is PeftType.CDD
+    assert json.dumps(PeftType.CDD) == '"CDD"'
+    assert isinstance(peft.get_peft_config({"peft_type": "CDD", "n_factors": 5}), CDDConfig)
+
+
+def test_registering_again_changes_nothing_and_leaves_other_methods_alone() -> None:
+    code = """
+import peft.mapping as m
+from peft import PeftType
+names = [n for n in vars(m) if n.startswith("PEFT_TYPE_TO_")]
+before = {n: dict(getattr(m, n)) for n in names}
+members = list(PeftType)
+import structmat.peft as sp
+from structmat.peft._registration import register
+register(sp.CDDConfig, sp.CDDModel)
+for n in names:
+    after = dict(getattr(m, n))
+    assert {k: v for k, v in after.items() if k != "CDD"} == before[n], n
+assert [k for k in PeftType if k != "CDD"] == members and len(list(PeftType)) == len(members) + 1
+try:
+    register(object, sp.CDDModel)
+except ImportError as error:
+    assert "already has a method CDD" in str(error)
+else:
+    raise AssertionError
+"""
+    subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], check=True, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
+
+
+def test_other_versions_of_peft_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    from structmat.peft import _registration
+
+    monkeypatch.setattr(_registration, "version", lambda _: "0.20.0")
+    with pytest.raises(ImportError, match=r"structmat\.peft works with peft>=0.21,<0.22, found 0\.20\.0"):
+        _registration.require_supported()
+
+
+def test_what_this_version_cannot_do_says_so() -> None:
+    with pytest.raises(ValueError, match="not compatible with the `PeftMixedModel`"):
+        get_peft_model(tiny.model("llama"), CDDConfig(target_modules=["q_proj"]), mixed=True)
+    with pytest.raises(ValueError, match="version of PEFT you are using is not compatible"):
+        tiny.model("llama").add_adapter(CDDConfig(target_modules=["q_proj"]))
+
+
+def test_model_is_exported() -> None:
+    model = adapted("llama")
+    assert isinstance(model.base_model, CDDModel)
+    assert repr(model.base_model.model.model.layers[0].self_attn.q_proj).startswith("cdd.CDDTunerLinear(")
+    assert structmat.peft._registration.SUPPORTED == ">=0.21,<0.22"

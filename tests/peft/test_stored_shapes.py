@@ -1,0 +1,123 @@
+"""Files that do not fit, told before a model is touched."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("peft")
+transformers = pytest.importorskip("transformers")
+
+import peft
+import safetensors.torch
+from peft import PeftModel, get_peft_model
+
+from structmat.peft import CDDConfig
+from tests.peft import tiny
+from tests.peft.tiny import adapted, logits
+
+pytestmark = tiny.QUIET
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-8])
+
+
+def no_safetensors(path: Path) -> None:
+    path.write_bytes(b"no safetensors at all, but long enough to be read")
+
+
+def of_lora(path: Path) -> None:
+    get_peft_model(tiny.model("llama"), peft.LoraConfig(target_modules=["q_proj"])).save_pretrained(
+        path.parent / "lora"
+    )
+    path.write_bytes((path.parent / "lora" / path.name).read_bytes())
+
+
+def of_other_sizes(path: Path) -> None:
+    config = CDDConfig(target_modules=["q_proj"], block_size=3)
+    get_peft_model(tiny.model("llama"), config).save_pretrained(path.parent / "other")
+    path.write_bytes((path.parent / "other" / path.name).read_bytes())
+
+
+def of_other_layers(path: Path) -> None:
+    get_peft_model(tiny.model("llama"), CDDConfig(target_modules=["k_proj"])).save_pretrained(path.parent / "other")
+    path.write_bytes((path.parent / "other" / path.name).read_bytes())
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (cut, r"the file of the adapter (cannot be read|is broken)"),
+        (no_safetensors, r"the file of the adapter (cannot be read|is broken)"),
+        (of_lora, "holds no weights of a CDD adapter"),
+        (of_other_sizes, "made for another architecture or with other settings: .*q_proj takes vectors"),
+        (of_other_layers, "is not adapted in this model"),
+    ],
+)
+@pytest.mark.parametrize("second", [False, True])
+def test_failed_load_leaves_the_model_as_it_was(spoil: Any, message: str, second: bool, tmp_path: Path) -> None:
+    get_peft_model(tiny.model("llama"), CDDConfig(target_modules=["q_proj"])).save_pretrained(tmp_path)
+    spoil(tmp_path / "adapter_model.safetensors")
+    model: Any = adapted("llama", init_weights=False) if second else tiny.model("llama")
+    expected, modules = logits("llama", model), list(model.modules())
+    trainable = [p.requires_grad for p in model.parameters()]
+    load = (
+        (lambda: model.load_adapter(tmp_path, "other"))
+        if second
+        else (lambda: PeftModel.from_pretrained(model, tmp_path))
+    )
+    with pytest.raises(ValueError, match=message):
+        load()
+    assert list(model.modules()) == modules
+    assert [p.requires_grad for p in model.parameters()] == trainable
+    assert torch.equal(logits("llama", model), expected)
+    if second:
+        assert list(model.peft_config) == ["default"]
+
+
+@pytest.mark.parametrize("fault", ["pickled vectors", "head", "pickled head"])
+@pytest.mark.parametrize("second", [False, True])
+def test_every_file_and_every_weight_is_looked_at(fault: str, second: bool, tmp_path: Path) -> None:
+    config = CDDConfig(target_modules=["query"], modules_to_save=["classifier"], init_weights=False)
+    model: Any = tiny.model("bert")
+    if second:
+        model = get_peft_model(model, config)
+    get_peft_model(tiny.model("bert"), config).save_pretrained(tmp_path)
+    path = tmp_path / "adapter_model.safetensors"
+    tensors = safetensors.torch.load_file(path)
+    name = "query.cdd_adapters.factors.0" if "vectors" in fault else "classifier.weight"
+    key = next(key for key in tensors if key.endswith(name))
+    tensors[key] = torch.ones(5, *tensors[key].shape[1:])
+    if "pickled" in fault:
+        path.unlink()
+        torch.save(tensors, tmp_path / "adapter_model.bin")
+    else:
+        safetensors.torch.save_file(tensors, path)
+    expected, text = logits("bert", model), str(model)
+    with pytest.raises(ValueError, match="made for another architecture or with other settings"):
+        model.load_adapter(tmp_path, "other") if second else PeftModel.from_pretrained(model, tmp_path)
+    assert str(model) == text
+    assert torch.equal(logits("bert", model), expected)
+
+
+def test_a_pickled_file_is_loaded(tmp_path: Path) -> None:
+    config = CDDConfig(target_modules=["query"], modules_to_save=["classifier"], init_weights=False)
+    model = get_peft_model(tiny.model("bert"), config)
+    model.save_pretrained(tmp_path, safe_serialization=False)
+    assert (tmp_path / "adapter_model.bin").exists()
+    loaded = PeftModel.from_pretrained(tiny.model("bert"), tmp_path)
+    assert torch.equal(logits("bert", loaded), logits("bert", model))
+    loaded.load_adapter(tmp_path, "other")
+
+
+def test_adapter_for_another_architecture(tmp_path: Path) -> None:
+    get_peft_model(tiny.model("bert"), CDDConfig(target_modules=["query"])).save_pretrained(tmp_path)
+    model = tiny.model("llama")
+    modules = list(model.modules())
+    with pytest.raises(ValueError, match=r"Target modules .* not found in the base model"):
+        PeftModel.from_pretrained(model, tmp_path)
+    assert list(model.modules()) == modules

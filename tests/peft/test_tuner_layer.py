@@ -1,0 +1,131 @@
+"""The layer: dtypes, starts, sums, scales."""
+
+from __future__ import annotations
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("peft")
+transformers = pytest.importorskip("transformers")
+
+from peft import get_peft_model
+from torch import nn
+
+from structmat.peft import CDDConfig, CDDTunerLinear
+from structmat.torch import CDDLinear, param_groups
+from tests.peft import tiny
+from tests.peft.tiny import adapted, logits, loss
+
+pytestmark = tiny.QUIET
+
+
+def test_layer_is_that_of_structmat_torch() -> None:
+    linear = nn.Linear(10, 6)
+    model = get_peft_model(nn.Sequential(linear), CDDConfig(target_modules=["0"], init_weights=False))
+    layer = CDDLinear.from_linear(linear)
+    layer.adapters["default"] = model.base_model.model[0].cdd_adapters["default"]
+    x = torch.randn(4, 10)
+    assert torch.equal(model(x), layer(x))
+    assert len(param_groups(model, lr=0.01)) == 2  # diagonals, circulants
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("autocast_adapter_dtype", [True, False])
+def test_dtypes(dtype: torch.dtype, autocast_adapter_dtype: bool) -> None:
+    config = CDDConfig(target_modules=["0"], init_weights=False)
+    base = nn.Sequential(nn.Linear(8, 8)).to(dtype)
+    model = get_peft_model(base, config, autocast_adapter_dtype=autocast_adapter_dtype)
+    factor = model.base_model.model[0].cdd_adapters["default"].factors[0]
+    half = dtype.itemsize == 2
+    assert factor.dtype == (torch.float32 if half and autocast_adapter_dtype else dtype)
+    x = torch.randn(3, 8, dtype=dtype)
+    y = model(x)
+    assert y.dtype == dtype
+    y.float().sum().backward()
+    assert factor.grad is not None
+    model.merge_adapter()
+    torch.testing.assert_close(model(x), y, atol=0.05 if half else 1e-6, rtol=0.05 if half else 1e-6)
+    assert model.base_model.model[0].base_layer.weight.dtype == dtype
+
+
+def test_autocast_and_empty_batch() -> None:
+    model = get_peft_model(nn.Sequential(nn.Linear(8, 8)), CDDConfig(target_modules=["0"], init_weights=False))
+    x = torch.randn(3, 8)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y = model(x)
+    assert y.dtype == torch.bfloat16
+    torch.testing.assert_close(y.float(), model(x), atol=0.1, rtol=0.05)
+    assert model(x[:0]).shape == (0, 8)
+
+
+def test_active_adapters_sum_merged_or_not() -> None:
+    model = adapted("llama", init_weights=False)
+    model.add_adapter("other", CDDConfig(target_modules=["q_proj"], block_size=3, init_weights=False))
+    layer = model.base_model.model.model.layers[0].self_attn.q_proj
+    x = torch.randn(2, 16)
+    base = layer.base_layer(x)
+    model.base_model.set_adapter(["default", "other"])
+    both = layer(x)
+    expected = base + sum(layer.cdd_adapters[name](x) for name in ("default", "other"))
+    torch.testing.assert_close(both, expected)
+    weight = layer.base_layer.weight.clone()
+    model.merge_adapter()
+    torch.testing.assert_close(layer(x), both, atol=1e-5, rtol=1e-5)
+    model.unmerge_adapter()
+    torch.testing.assert_close(layer.base_layer.weight, weight)
+    with model.disable_adapter():
+        torch.testing.assert_close(layer(x), base)
+    model.set_adapter("other")
+    model.delete_adapter("default")
+    assert list(layer.cdd_adapters) == ["other"]
+    assert list(layer.cdd_alpha) == ["other"]
+
+
+@pytest.mark.parametrize("start", [True, False])
+def test_a_seed_starts_it_as_structmat_torch_does(start: bool) -> None:
+    torch.manual_seed(3)
+    ours = CDDLinear(16, 24, init="zero" if start else "normal", base=nn.Linear(16, 24))
+    torch.manual_seed(3)
+    base = nn.Sequential(nn.Linear(16, 24))
+    theirs = get_peft_model(base, CDDConfig(target_modules=["0"], init_weights=start)).base_model.model[0]
+    for mine, other in zip(ours.adapters["default"].factors, theirs.cdd_adapters["default"].factors, strict=True):
+        assert torch.equal(mine, other)
+
+
+def test_gradient_start() -> None:
+    base = tiny.model("llama").train()
+    with pytest.raises(ValueError, match=r"loss\.backward"):
+        get_peft_model(base, CDDConfig(target_modules=["q_proj"], init_weights="gradient"))
+    assert not any(isinstance(m, CDDTunerLinear) for m in base.modules())
+    assert all(p.requires_grad for p in base.parameters())
+    loss("llama", base).backward()
+    expected = logits("llama", base)
+    config = CDDConfig(target_modules=["q_proj"], init_weights="gradient")
+    model = get_peft_model(base, config)
+    assert torch.equal(logits("llama", model), expected)
+    assert all(p.grad is None for p in model.parameters() if not p.requires_grad)
+    assert config.to_dict()["init_weights"] is True
+
+
+def test_encoder_layer_of_torch_keeps_calling_its_children() -> None:
+    encoder = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True).eval()
+    x = torch.randn(2, 3, 8)
+    with torch.no_grad():
+        fast = encoder(x)
+        model = get_peft_model(nn.Sequential(encoder), CDDConfig(target_modules=["linear1"], init_weights=False)).eval()
+        assert not torch.allclose(model(x), fast)
+        assert torch.allclose(model.unload()(x), fast, atol=1e-6)
+    assert encoder.activation_relu_or_gelu == 1
+    with pytest.raises(TypeError, match="whose weight MultiheadAttention reads"):
+        get_peft_model(nn.Sequential(encoder), CDDConfig(target_modules=["out_proj"]))
+
+
+def test_scaling() -> None:
+    model = adapted("llama", init_weights=False, alpha=2.0)
+    layer = model.base_model.model.model.layers[0].self_attn.q_proj
+    change = layer.get_delta_weight("default")
+    layer.scale_layer(0.5)
+    torch.testing.assert_close(layer.get_delta_weight("default"), 0.5 * change)
+    layer.unscale_layer()
+    layer.set_scale("default", 3.0)
+    torch.testing.assert_close(layer.get_delta_weight("default"), 3 * change)

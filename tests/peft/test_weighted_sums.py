@@ -1,0 +1,55 @@
+"""Weighted sums of adapters."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("peft")
+transformers = pytest.importorskip("transformers")
+
+
+from structmat.peft import CDDConfig
+from tests.peft import tiny
+from tests.peft.tiny import adapted
+
+pytestmark = tiny.QUIET
+
+
+def test_weighted_combination() -> None:
+    model = adapted("llama", init_weights=False, target_modules=["q_proj"])
+    model.add_adapter("other", CDDConfig(target_modules=["q_proj"], init_weights=False, alpha=2.0))
+    layer = model.base_model.model.model.layers[0].self_attn.q_proj
+    with pytest.raises(ValueError, match="no sum that is a product of 3 factors"):
+        model.add_weighted_adapter(["default", "other"], [1.0, 1.0], "sum")
+    assert set(model.peft_config) == {"default", "other"}
+    assert set(layer.cdd_adapters) == {"default", "other"}
+    model.add_weighted_adapter(["other"], [-0.5], "scaled")
+    torch.testing.assert_close(layer.get_delta_weight("scaled"), -0.5 * layer.get_delta_weight("other"))
+    with torch.no_grad():  # two adapters that share the outer diagonals
+        for k in (0, 2):
+            layer.cdd_adapters["other"].factors[k].copy_(layer.cdd_adapters["default"].factors[k])
+        second = model.base_model.model.model.layers[1].self_attn.q_proj
+        for k in (0, 2):
+            second.cdd_adapters["other"].factors[k].copy_(second.cdd_adapters["default"].factors[k])
+    model.add_weighted_adapter(["default", "other"], [0.3, 2.0], "mean")
+    expected = 0.3 * layer.get_delta_weight("default") + 2.0 * layer.get_delta_weight("other")
+    torch.testing.assert_close(layer.get_delta_weight("mean"), expected)
+    model.add_weighted_adapter(["default", "scaled"], [1.0, 1.0], "fitted", combination_type="fit")
+    assert 0 < layer.cdd_adapters["fitted"].fit.error < 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((["default"], [1.0], "default"), "already exists"),
+        ((["default"], [1.0, 2.0], "new"), "one for each of .*, got 2"),
+        ((["nobody"], [1.0], "new"), "'nobody' does not exist"),
+        ((["default"], [1.0], "new", "svd"), '"exact" or "fit"'),
+    ],
+)
+def test_bad_weighted_combination(arguments: tuple[Any, ...], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        adapted("llama").add_weighted_adapter(*arguments)

@@ -1,0 +1,156 @@
+"""The figure of a fit: what its axes show, for matrices of every kind, without a warning."""
+
+from __future__ import annotations
+
+import io
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from matplotlib.colors import to_hex
+
+from structmat.fit import fit_cdd
+from structmat.plot import fit_figure
+
+RNG = np.random.default_rng(0)
+MATRICES = {
+    "one entry": np.array([[2.0]]),
+    "one row": RNG.standard_normal((1, 9)),
+    "one column": RNG.standard_normal((40, 1)).astype("float32"),
+    "wide": RNG.standard_normal((5, 23)),
+    "tall": RNG.standard_normal((60, 7)),
+    "complex": RNG.standard_normal((12, 12)) + 1j * RNG.standard_normal((12, 12)),
+    "zero": np.zeros((4, 6)),
+    "constant": np.full((6, 6), 3.0),
+    "diagonal": np.diag(RNG.standard_normal(50)),
+    "huge": 1e300 * RNG.standard_normal((6, 6)),
+    "tiny": 1e-40 * RNG.standard_normal((6, 6)).astype("float32"),
+    "integers": np.arange(20).reshape(4, 5),
+}
+
+
+def drawn(figure):
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=40)
+    return content.getvalue()
+
+
+@pytest.fixture(params=list(MATRICES))
+def case(request):
+    W = MATRICES[request.param]
+    result = fit_cdd(W, rng=0, max_iter=20)
+    return W, result, fit_figure(W, result)
+
+
+def test_it_draws_without_a_warning(case):
+    assert drawn(case[2]).startswith(b"\x89PNG")
+
+
+def test_images_show_the_moduli_on_one_scale(case):
+    W, result, figure = case
+    axes, bar = figure.axes[:3], figure.axes[3]
+    fitted = result.operator.to_dense()
+    assert [a.get_title() for a in axes] == ["|W|", "|fit|", "|residual|"]
+    images = [a.images[0] for a in axes]
+    size = np.abs(W).max()
+    for image, want in zip(images, (W, fitted, W - fitted), strict=True):
+        assert image.get_array().shape == W.shape
+        np.testing.assert_allclose(image.get_array() / (size or 1), np.abs(want) / (size or 1), atol=1e-6)
+        assert image.get_clim() == images[0].get_clim()
+        assert image.get_cmap().name == "viridis"
+    low, high = images[0].get_clim()
+    assert low == 0
+    assert high > 0
+    assert axes[0].get_ylabel() == "row"
+    assert all(a.get_xlabel() == "column" for a in axes)
+    assert bar.get_ylabel() == "modulus of the entries"
+
+
+def test_singular_values_are_relative_to_the_largest_of_w(case):
+    W, result, figure = case
+    ax = figure.axes[4]
+    lines = {line.get_label().split()[0]: line for line in ax.get_lines()}
+    assert list(lines) == ["W", "fit", "residual"]
+    assert len({to_hex(line.get_color()) for line in lines.values()}) == 3
+    assert len({line.get_linestyle() for line in lines.values()}) == 3
+    assert ax.get_yscale() == "log"
+    unit = float(np.abs(W).max()) or 1.0
+    scaled, fitted = W / unit, result.operator.to_dense() / unit
+    largest = np.linalg.svd(scaled, compute_uv=False)[0] or 1.0
+    for name, matrix in {"W": scaled, "fit": fitted, "residual": scaled - fitted}.items():
+        want = np.linalg.svd(matrix, compute_uv=False) / largest
+        np.testing.assert_allclose(np.nan_to_num(lines[name].get_ydata()), want, atol=1e-6)
+        np.testing.assert_array_equal(lines[name].get_xdata(), np.arange(1, min(W.shape) + 1))
+    if W.any():
+        assert lines["W"].get_ydata()[0] == pytest.approx(1.0)
+
+
+def test_the_title_tells_error_and_parameters():
+    W = MATRICES["wide"]
+    result = fit_cdd(W, rng=0)
+    title = fit_figure(W, result).get_suptitle()
+    assert "Diagonal · BlockCirculant · Diagonal fit of a 5 × 23 matrix" in title
+    assert f"relative error {result.error:.4g}" in title
+    assert f"{result.n_parameters} parameters ({result.n_parameters / W.size:.2%} of dense)" in title
+
+
+def test_zero_matrices_are_named_in_the_legend():
+    figure = fit_figure(MATRICES["zero"], fit_cdd(MATRICES["zero"]))
+    assert [t.get_text() for t in figure.axes[4].get_legend().get_texts()] == [
+        "W (zero)",
+        "fit (zero)",
+        "residual (zero)",
+    ]
+
+
+def test_the_scale_ignores_a_few_large_entries_and_marks_them():
+    W = RNG.standard_normal((60, 60))
+    W[3, 4] = 1000.0
+    figure = fit_figure(W, fit_cdd(W, rng=0, max_iter=3))
+    image = figure.axes[0].images[0]
+    assert image.get_clim()[1] < 10
+    assert image.colorbar.extend == "max"
+
+
+def test_large_images_are_means_over_blocks():
+    W = RNG.standard_normal((1000, 30))
+    figure = fit_figure(W, fit_cdd(W, rng=0, max_iter=2))
+    shown = figure.axes[0].images[0].get_array()
+    assert shown.shape == (334, 30)
+    want = [np.abs(W[i : i + 3]).mean(axis=0) for i in range(0, 1000, 3)]
+    np.testing.assert_allclose(shown, want)
+    assert figure.axes[0].images[0].get_extent() == [-0.5, 29.5, 999.5, -0.5]
+    assert figure.axes[3].get_ylabel() == "mean modulus over blocks of entries"
+
+
+def test_large_matrices_show_their_leading_singular_values(monkeypatch):
+    monkeypatch.setattr("structmat.plot._fit_figure._ALL_SINGULAR_VALUES", 50)
+    W = RNG.standard_normal((80, 90)).astype("float32")
+    figure = fit_figure(W, fit_cdd(W, rng=0, max_iter=2))
+    ax = figure.axes[4]
+    assert ax.get_xlabel() == "index: the leading 32 of 80"
+    values = np.linalg.svd(W, compute_uv=False)
+    np.testing.assert_allclose(ax.get_lines()[0].get_ydata(), values[:32] / values[0], rtol=1e-3)
+    assert drawn(figure)
+
+
+def test_other_libraries_are_read():
+    torch = pytest.importorskip("torch")
+    W = torch.randn(6, 6)
+    result = fit_cdd(W, rng=0, max_iter=5)
+    np.testing.assert_allclose(fit_figure(W, result).axes[0].images[0].get_array(), W.abs().numpy(), rtol=1e-6)
+
+
+def test_another_matrix_is_refused():
+    result = fit_cdd(np.ones((3, 4)))
+    with pytest.raises(ValueError, match=r"fit_figure: W must have the shape of the fit, \(3, 4\), got \(4, 3\)"):
+        fit_figure(np.ones((4, 3)), result)
+    with pytest.raises(ValueError, match="fit_figure: W must be a non-empty matrix"):
+        fit_figure(np.ones(3), SimpleNamespace(operator=result.operator))
+
+
+@pytest.mark.parametrize("suffix", [".png", ".pdf", ".svg"])
+def test_every_suffix_of_the_command_is_a_format(tmp_path, suffix):
+    W = MATRICES["constant"]
+    fit_figure(W, fit_cdd(W)).savefig(tmp_path / f"f{suffix}", format=suffix[1:])
+    assert (tmp_path / f"f{suffix}").stat().st_size > 1000

@@ -1,0 +1,299 @@
+"""The registry of operators: strategies that draw an operator together with its dense reference.
+
+An entry draws NumPy vectors and returns ``(make, dense)``: ``make(asarray)`` builds the operator on any array library,
+``dense`` is its matrix, written here from the definition and not by structmat. To add an operator, add one entry: every
+law of `tests/operators/test_laws.py` then holds it to its reference on every backend, and the capability table of the
+docs gains a column.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import scipy.linalg
+from hypothesis import strategies as st
+
+import structmat as sm
+
+DTYPES = ("float32", "float64", "complex64", "complex128")
+BATCHES = ((), (), (), (2,), (1,), (2, 3))
+
+CLOSED_FORMS = frozenset(
+    [
+        "inv",
+        "solve",
+        "pinv",
+        "lstsq",
+        "eigvals",
+        "eig",
+        "svdvals",
+        "det",
+        "slogdet",
+        "trace",
+        "diagonal",
+        "norm",
+        "cond",
+        "rank",
+        "sqrtm",
+        "expm",
+        "logm",
+        "fractional_matrix_power",
+    ]
+)
+THROUGH_FACTORS = frozenset({"inv", "solve", "det", "slogdet"})
+ENTRYWISE = frozenset({"trace", "diagonal"})
+FUNCTIONS = frozenset({"sqrtm", "expm", "logm", "fractional_matrix_power"})
+SPECTRAL = CLOSED_FORMS - FUNCTIONS
+NEED_SQUARE = THROUGH_FACTORS | FUNCTIONS | {"eigvals", "eig"}
+
+Make = Callable[[Callable[[np.ndarray], Any]], sm.LinearOperator]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """An operator, on any library, its dense matrix in double precision, and the dtype of its vectors."""
+
+    make: Make
+    dense: np.ndarray
+    dtype: np.dtype
+
+
+@dataclass(frozen=True)
+class Entry:
+    """How to draw an operator of one kind, and which linear algebra it claims to have in closed form."""
+
+    name: str
+    draw: Callable[..., Sample]
+    closed_forms: frozenset[str]
+    norms: frozenset[Any] = frozenset({"fro", "nuc", 1, 2, np.inf})
+    in_table: bool = True
+
+    def samples(self, *, dtype: str | None = None, few: bool = False) -> st.SearchStrategy[Sample]:
+        """Operators of this kind; `few` distinct shapes and dtypes, for a library that compiles for each."""
+        return st.builds(
+            lambda seed, dtype, batch: self.draw(Vectors(seed, dtype, batch, few=few)),
+            st.integers(0, 2**32 - 1),
+            st.just(dtype) if dtype else st.sampled_from(DTYPES[::3] if few else DTYPES),
+            st.sampled_from(BATCHES[2:4] if few else BATCHES),
+        )
+
+
+class Vectors:
+    """Draws vectors of one dtype and batch shape from one seed; now and then it leaves a batch axis out."""
+
+    def __init__(self, seed: int, dtype: str, batch: tuple[int, ...] = (), *, few: bool = False) -> None:
+        self.rng = np.random.default_rng(seed)
+        self.few = few
+        self.dtype = np.dtype(dtype)
+        self.batch = batch
+
+    def integer(self, low: int, high: int) -> int:
+        """An integer in [low, high)."""
+        return int(self.rng.choice([low, high - 1]) if self.few else self.rng.integers(low, high))
+
+    def size(self) -> int:
+        return int(self.rng.choice((1, 4, 5) if self.few else (1, 2, 3, 4, 5, 7, 8, 9)))
+
+    def __call__(self, *core: int) -> np.ndarray:
+        batch = self.batch if self.rng.random() < 0.7 else self.batch[:0]
+        values = self.rng.standard_normal((*batch, *core))
+        if self.dtype.kind == "c":
+            values = values + 1j * self.rng.standard_normal(values.shape)
+        return values.astype(self.dtype)
+
+
+def wide(v: np.ndarray) -> np.ndarray:
+    return v.astype("complex128" if v.dtype.kind == "c" else "float64")
+
+
+def circulant_matrix(c: np.ndarray) -> np.ndarray:
+    """Dense circulants with first columns c, by SciPy."""
+    c, n = wide(c), c.shape[-1]
+    return np.array([scipy.linalg.circulant(v) for v in c.reshape(-1, n)]).reshape(*c.shape, n)
+
+
+def diagonal_matrix(d: np.ndarray) -> np.ndarray:
+    d, n = wide(d), d.shape[-1]
+    return np.array([np.diag(v) for v in d.reshape(-1, n)]).reshape(*d.shape, n)
+
+
+def block_circulant_matrix(c: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    rows = [[circulant_matrix(c[..., r, s, :]) for s in range(c.shape[-2])] for r in range(c.shape[-3])]
+    return np.concatenate([np.concatenate(row, axis=-1) for row in rows], axis=-2)[..., : shape[0], : shape[1]]
+
+
+def fourier_matrix(n: int) -> np.ndarray:
+    return scipy.linalg.dft(n, scale="sqrtn")
+
+
+def _circulant(v: Vectors) -> Sample:
+    c = v(v.size())
+    return Sample(lambda a: sm.Circulant(a(c)), circulant_matrix(c), v.dtype)
+
+
+def _spectral(v: Vectors) -> Sample:
+    c = v(v.size())
+    return Sample(lambda a: sm.Circulant(a(c)).to_spectral(), circulant_matrix(c), v.dtype)
+
+
+def _cyclic_bidiagonal(v: Vectors) -> Sample:
+    entries, n, upper = v(2), v.size(), bool(v.integer(0, 2))
+    i = np.arange(n)
+    shift = (np.arange(n) == (i[:, None] + (1 if upper else -1)) % n).astype(float)
+    main, off = np.moveaxis(wide(entries), -1, 0)[..., None, None]
+    return Sample(lambda a: sm.CyclicBidiagonal(a(entries), n, upper), main * np.eye(n) + off * shift, v.dtype)
+
+
+def _diagonal(v: Vectors) -> Sample:
+    d = v(v.size())
+    return Sample(lambda a: sm.Diagonal(a(d)), diagonal_matrix(d), v.dtype)
+
+
+def _square_blocks(v: Vectors) -> Sample:
+    p, b = v.integer(1, 4), v.integer(1, 5)
+    c = v(p, p, b)
+    return Sample(lambda a: sm.BlockCirculant(a(c)), block_circulant_matrix(c, (p * b, p * b)), v.dtype)
+
+
+def _rectangular_blocks(v: Vectors) -> Sample:
+    p, b = v.integer(1, 4), v.integer(1, 5)
+    q = p + v.integer(1, 3)
+    if v.rng.random() < 0.5:
+        p, q = q, p
+    c = v(p, q, b)
+    return Sample(lambda a: sm.BlockCirculant(a(c)), block_circulant_matrix(c, (p * b, q * b)), v.dtype)
+
+
+def _cropped(v: Vectors) -> tuple[np.ndarray, tuple[int, int]]:
+    p, q, b = v.integer(1, 4), v.integer(1, 4), v.integer(2, 6)
+    rows, cols = p * b - v.integer(0, b), q * b - v.integer(0, b)
+    if (rows, cols) == (p * b, q * b):
+        rows -= 1
+    return v(p, q, b), (rows, cols)
+
+
+def _cropped_blocks(v: Vectors) -> Sample:
+    c, shape = _cropped(v)
+    return Sample(lambda a: sm.BlockCirculant(a(c), shape), block_circulant_matrix(c, shape), v.dtype)
+
+
+def _dcd(v: Vectors) -> Sample:
+    n = v.size()
+    left, c, right = v(n), v(n), v(n)
+    dense = diagonal_matrix(left) @ circulant_matrix(c) @ diagonal_matrix(right)
+    return Sample(lambda a: sm.CDDProduct.from_vectors(a(left), a(c), a(right)), dense, v.dtype)
+
+
+def _long_cdd(v: Vectors) -> Sample:
+    n = v.size()
+    vectors = [v(n) for _ in range(v.integer(4, 7))]
+    first = str(v.rng.choice(["diagonal", "circulant"]))
+    kinds = (circulant_matrix, diagonal_matrix) if first == "circulant" else (diagonal_matrix, circulant_matrix)
+    dense = kinds[0](vectors[0])
+    for i, vector in enumerate(vectors[1:], start=1):
+        dense = dense @ kinds[i % 2](vector)
+    return Sample(lambda a: sm.CDDProduct.from_vectors(*map(a, vectors), first=first), dense, v.dtype)
+
+
+def _rectangular_cdd(v: Vectors) -> Sample:
+    c, shape = _cropped(v)
+    left, right = v(shape[0]), v(shape[1])
+    dense = diagonal_matrix(left) @ block_circulant_matrix(c, shape) @ diagonal_matrix(right)
+    return Sample(lambda a: sm.CDDProduct.from_vectors(a(left), a(c), a(right), block=True), dense, v.dtype)
+
+
+def _corner_vectors(v: Vectors, matrix: Callable[..., np.ndarray]) -> tuple[list[np.ndarray], np.ndarray]:
+    """First column and a row, or the column only, beside what SciPy makes of them."""
+    vectors = [v(v.size())]
+    if v.rng.random() < 0.7:
+        vectors.append(v(vectors[0].shape[-1] if v.rng.random() < 0.5 else v.size()))
+    batch = np.broadcast_shapes(*(u.shape[:-1] for u in vectors))
+    rows = [np.broadcast_to(wide(u), (*batch, u.shape[-1])).reshape(-1, u.shape[-1]) for u in vectors]
+    dense = np.array([matrix(*pair) for pair in zip(*rows, strict=True)])
+    return vectors, dense.reshape(*batch, *dense.shape[1:])
+
+
+def _toeplitz(v: Vectors) -> Sample:
+    vectors, dense = _corner_vectors(v, scipy.linalg.toeplitz)
+    return Sample(lambda a: sm.Toeplitz(*map(a, vectors)), dense, v.dtype)
+
+
+def _hankel(v: Vectors) -> Sample:
+    vectors, dense = _corner_vectors(v, scipy.linalg.hankel)
+    return Sample(lambda a: sm.Hankel(*map(a, vectors)), dense, v.dtype)
+
+
+def _identity(v: Vectors) -> Sample:
+    n = v.size()
+    return Sample(lambda a: sm.Identity(n), np.eye(n), v.dtype)
+
+
+def _fourier(v: Vectors) -> Sample:
+    n, blocks, inverse = v.size(), v.integer(1, 4), bool(v.rng.integers(2))
+    F = np.kron(np.eye(blocks), fourier_matrix(n))
+    return Sample(lambda a: sm.Fourier(n, blocks, inverse), F.conj() if inverse else F, v.dtype)
+
+
+def _product(v: Vectors) -> Sample:
+    p, b = v.integer(1, 4), v.integer(1, 5)
+    blocks, c = v(p, p, b), v(p * b)
+    dense = block_circulant_matrix(blocks, (p * b, p * b)) @ circulant_matrix(c)
+    return Sample(lambda a: sm.BlockCirculant(a(blocks)) @ sm.Circulant(a(c)), dense, v.dtype)
+
+
+def _sum(v: Vectors) -> Sample:
+    n = v.size()
+    c, d = v(n), v(n)
+    return Sample(lambda a: sm.Circulant(a(c)) + sm.Diagonal(a(d)), circulant_matrix(c) + diagonal_matrix(d), v.dtype)
+
+
+def _scaled(v: Vectors) -> Sample:
+    inner, factor = _product(v), v()
+    return Sample(lambda a: sm.Scaled(inner.make(a), a(factor)), inner.dense * wide(factor)[..., None, None], v.dtype)
+
+
+def prepared(entry: Entry) -> Entry:
+    """The same operators prepared, by any engine, with their dense matrix for small products or without."""
+
+    def draw(v: Vectors) -> Sample:
+        sample = entry.draw(v)
+        engine, direct = str(v.rng.choice(["auto", "scipy"])), bool(v.rng.integers(2))
+
+        def make(a: Callable[[np.ndarray], Any]) -> sm.LinearOperator:
+            P = sample.make(a).prepare(engine=engine)
+            return P if direct else replace(P, direct=0)
+
+        return replace(sample, make=make)
+
+    return replace(entry, name=f"Prepared {entry.name}", draw=draw, in_table=False)
+
+
+REGISTRY = [
+    Entry("Circulant", _circulant, CLOSED_FORMS),
+    Entry("SpectralCirculant", _spectral, CLOSED_FORMS),
+    Entry("CyclicBidiagonal", _cyclic_bidiagonal, CLOSED_FORMS),
+    Entry("Diagonal", _diagonal, CLOSED_FORMS),
+    Entry("BlockCirculant, square", _square_blocks, SPECTRAL),
+    Entry("BlockCirculant, p x q", _rectangular_blocks, SPECTRAL - NEED_SQUARE),
+    Entry("BlockCirculant, cropped", _cropped_blocks, ENTRYWISE | {"norm"}, frozenset({"fro", 1, np.inf})),
+    Entry("CDDProduct, D C D", _dcd, THROUGH_FACTORS | ENTRYWISE | {"norm"}, frozenset({"fro", 1, np.inf})),
+    Entry("CDDProduct, longer", _long_cdd, THROUGH_FACTORS, frozenset()),
+    Entry("CDDProduct, rectangular", _rectangular_cdd, ENTRYWISE | {"norm"}, frozenset({"fro", 1, np.inf})),
+    Entry("Toeplitz", _toeplitz, ENTRYWISE | {"norm"}, frozenset({"fro", 1, np.inf})),
+    Entry("Hankel", _hankel, ENTRYWISE | {"norm"}, frozenset({"fro", 1, np.inf})),
+    Entry("Identity", _identity, CLOSED_FORMS),
+    Entry(
+        "Fourier",
+        _fourier,
+        frozenset({"inv", "solve", "pinv", "lstsq", "svdvals", "cond", "rank", "norm"}),
+        frozenset({2, "nuc"}),
+    ),
+    Entry("Product", _product, THROUGH_FACTORS, frozenset()),
+    Entry("Sum", _sum, ENTRYWISE, frozenset()),
+    Entry("Scaled", _scaled, THROUGH_FACTORS, frozenset()),
+]
+PREPARED = {"Circulant", "BlockCirculant, cropped", "CDDProduct, D C D"}
+REGISTRY += [prepared(entry) for entry in REGISTRY if entry.name in PREPARED]

@@ -1,0 +1,110 @@
+"""SciPy's iterative solvers on structmat operators, and SciPy's own tests of circulants run on ours."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.sparse.linalg as spla
+
+import structmat as sm
+
+rng = np.random.default_rng(7)
+
+
+def positive(n: int) -> Any:
+    c = np.exp(-np.arange(n, dtype=float))
+    return sm.Circulant((c + np.roll(c[::-1], 1)) / 2) + sm.Diagonal(1 + rng.random(n))
+
+
+def test_cg_and_gmres() -> None:
+    A = positive(50)
+    b = rng.standard_normal(50)
+    for solver in (spla.cg, spla.gmres):
+        x, info = solver(sm.scipy.as_linear_operator(A), b, rtol=1e-12)
+        assert info == 0
+        np.testing.assert_allclose(A @ x, b, atol=1e-9)
+
+
+def test_svds_and_eigs_and_lsqr() -> None:
+    A = sm.BlockCirculant(rng.standard_normal((2, 3, 10)), (18, 27)) @ sm.Diagonal(rng.standard_normal(27))
+    op = sm.scipy.as_linear_operator(A)
+    dense = A.to_dense()
+    np.testing.assert_allclose(
+        np.sort(spla.svds(op, k=3, return_singular_vectors=False))[::-1], np.linalg.svdvals(dense)[:3]
+    )
+    b = rng.standard_normal(18)
+    np.testing.assert_allclose(spla.lsqr(op, b, atol=1e-14, btol=1e-14)[0], np.linalg.lstsq(dense, b)[0], atol=1e-8)
+    square = positive(30) @ sm.Circulant(rng.standard_normal(30))
+    top = spla.eigs(sm.scipy.as_linear_operator(square), k=1, return_eigenvectors=False)
+    assert np.min(np.abs(np.linalg.eigvals(square.to_dense()) - top)) < 1e-8
+
+
+def test_every_product_of_the_bridge() -> None:
+    A = sm.CDDProduct.from_vectors(
+        rng.standard_normal(5), rng.standard_normal((3, 2, 2)) + 1j, rng.standard_normal(4), block=True
+    )
+    op, dense = sm.scipy.as_linear_operator(A), A.to_dense()
+    x, y, X, Y = (
+        rng.standard_normal(4),
+        rng.standard_normal(5),
+        rng.standard_normal((4, 3)),
+        rng.standard_normal((5, 3)),
+    )
+    np.testing.assert_allclose(op.matvec(x), dense @ x)
+    np.testing.assert_allclose(op @ x[:, None], dense @ x[:, None])
+    np.testing.assert_allclose(op.rmatvec(y), dense.conj().T @ y)
+    np.testing.assert_allclose(op.matmat(X), dense @ X)
+    np.testing.assert_allclose(op.rmatmat(Y), dense.conj().T @ Y)
+    np.testing.assert_allclose(op.H @ y, dense.conj().T @ y)
+    assert op.dtype == np.complex128
+
+
+def test_refusals() -> None:
+    with pytest.raises(TypeError, match="must be a structmat operator, got ndarray"):
+        sm.scipy.as_linear_operator(np.eye(3))
+    with pytest.raises(ValueError, match=r"must be one matrix, got a stack of shape \(2,\)"):
+        sm.scipy.as_linear_operator(sm.Diagonal(np.ones((2, 3))))
+    torch = pytest.importorskip("torch")
+    with pytest.raises(TypeError, match="must hold NumPy arrays"):
+        sm.scipy.as_linear_operator(sm.Diagonal(torch.ones(3)))
+
+
+def solve_circulant(
+    c: Any, b: Any, singular: str = "raise", tol: float | None = None, caxis: int = -1, baxis: int = 0, outaxis: int = 0
+) -> np.ndarray:
+    """`scipy.linalg.solve_circulant`, signature and axes, on a `Circulant`."""
+    C = sm.Circulant(np.moveaxis(np.atleast_1d(c), caxis, -1))
+    b = np.moveaxis(np.atleast_1d(b), baxis, -1)
+    x = C.solve(b) if singular == "raise" else C.lstsq(b, rtol=tol)
+    return np.moveaxis(x, -1, outaxis)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "test_basic1",
+        "test_basic2",
+        "test_basic3",
+        "test_complex",
+        "test_random_b_and_c",
+        "test_singular",
+        "test_axis_args",
+    ],
+)
+def test_scipys_tests_of_solve_circulant(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = pytest.importorskip("scipy.linalg.tests.test_basic")
+    monkeypatch.setattr(module, "solve_circulant", solve_circulant)
+    getattr(module.TestSolveCirculant(), name)()
+
+
+def test_scipys_tests_of_circulant(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = pytest.importorskip("scipy.linalg.tests.test_special_matrices")
+    monkeypatch.setattr(module, "circulant", lambda c: sm.Circulant(c).to_dense())
+    module.TestCirculant().test_basic()
+
+
+def test_importing_the_bridge_is_lazy() -> None:
+    assert importlib.import_module("structmat.scipy") is sm.scipy

@@ -1,0 +1,84 @@
+"""`adapt` and its errors: nothing has changed when it fails."""
+
+from __future__ import annotations
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from torch import nn
+
+from structmat.torch import (
+    CDDLinear,
+    adapt,
+    adapters_per_sample,
+    disable_adapters,
+    merge_adapters,
+    param_groups,
+    remove_adapters,
+    set_adapters,
+    summarise,
+    unmerge_adapters,
+)
+from tests.torch.common import assert_same_state, fill, mlp, state
+from tests.torch.models import TOKENS
+
+
+class TestErrors:
+    @pytest.mark.parametrize(("arguments", "kind", "message"), [
+        (dict(targets=["nope"]), ValueError, "match no layer; could be adapted: table, block.query"),
+        (dict(targets="nope"), ValueError, "match no layer"),
+        (dict(targets=[]), ValueError, "match no layer"),
+        (dict(targets="("), ValueError, "no regular expression"),
+        (dict(exclude="("), ValueError, "no regular expression"),
+        (dict(train="("), ValueError, "no regular expression"),
+        (dict(exclude=["query", "value", "head"]), ValueError, "match no layer"),
+        (dict(train=["nope"]), ValueError, "train .* matches no module"),
+        (dict(targets=["head"], train=["head"]), ValueError, "stay trainable"),
+        (dict(targets=["norm"]), TypeError, "norm, a LayerNorm"),
+        (dict(targets=["wide"]), TypeError, "wide, a Conv1d"),
+        (dict(targets=["query", "block"]), TypeError, "block, a ModuleDict"),
+        (dict(n_factors=4), ValueError, "n_factors must be odd"),
+        (dict(block_size=0), ValueError, "block_size"),
+        (dict(size=3), TypeError, "size"),
+        (dict(init="gradient"), ValueError, r"gradient of block\.query\.weight"),
+        (dict(name="a.b"), ValueError, "contains a dot"),
+        # fails at the second layer only:
+        (dict(targets=["query", "head"], init="gradient", gradient=torch.ones(6, 6)), ValueError, "gradient must have"),
+        (dict(targets=["head", "table"], n_factors=5), ValueError, "n_factors must be 3"),
+    ])  # fmt: skip
+    @pytest.mark.parametrize("adapted", [False, True])
+    def test_nothing_has_changed(self, net, arguments, kind, message, adapted):
+        if adapted:
+            adapt(net, ["query", "head"], name="first", train=["norm"])
+            fill(net)
+            message = message.replace("could be adapted: table, block.query", "could be adapted")
+        net.norm.bias.requires_grad_(requires_grad=False)
+        before, outputs = state(net), net(TOKENS)
+        with pytest.raises(kind, match=message):
+            adapt(net, **arguments)
+        assert_same_state(before, net)
+        assert torch.equal(net(TOKENS), outputs)
+
+    def test_a_model_that_is_a_layer(self):
+        with pytest.raises(ValueError, match="match no layer"):
+            adapt(nn.Linear(3, 3))
+        layer = CDDLinear.from_linear(nn.Linear(3, 3))
+        with pytest.raises(ValueError, match="itself the adapted layer"):
+            remove_adapters(layer)
+
+    @pytest.mark.parametrize("function", [
+        merge_adapters, unmerge_adapters, remove_adapters, summarise, lambda m: param_groups(m, 0.1),
+        lambda m: set_adapters(m, "a"), lambda m: disable_adapters(m).__enter__(),
+        lambda m: adapters_per_sample(m, ["a"]).__enter__(),
+    ])  # fmt: skip
+    def test_plain_models(self, function):
+        with pytest.raises(ValueError, match=r"no (adapted layer|layer|trainable)"):
+            function(mlp())
+
+    def test_a_name_twice(self, net):
+        adapt(net)
+        before = state(net)
+        with pytest.raises(ValueError, match="is taken"):
+            adapt(net)
+        assert_same_state(before, net)

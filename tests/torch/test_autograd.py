@@ -1,0 +1,284 @@
+"""The one operation: its values, gradients of every order, chunks, dtypes, and what it keeps."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+torch = pytest.importorskip("torch")
+
+from structmat.torch._change import autograd as product
+from structmat.torch._change.autograd import add_change, linear_with_change
+from tests.torch.common import MODES, adapter, dense, kept_bytes
+
+SHAPES = [
+    ((4, 4), 4, 3),
+    ((5, 7), 3, 3),
+    ((7, 4), 4, 3),
+    ((4, 9), 4, 5),
+    ((9, 4), 2, 5),
+    ((6, 6), 6, 7),
+    ((3, 5), 5, 7),
+    ((1, 1), 1, 3),
+    ((2, 3), 1, 3),
+]
+shapes = pytest.mark.parametrize(("shape", "block", "n_factors"), SHAPES)
+modes = pytest.mark.parametrize("mode", MODES)
+layers = st.tuples(st.integers(1, 9), st.integers(1, 9)).flatmap(
+    lambda shape: st.tuples(*map(st.just, shape), st.integers(1, max(shape)), st.sampled_from([3, 5, 7]))
+)
+leads = st.lists(st.integers(0, 4), max_size=3).map(tuple)
+
+
+@pytest.fixture
+def tiny_chunks(monkeypatch):
+    """Chunks of 16 rows, the least that there are."""
+    monkeypatch.setattr(product, "_CHUNK", 1)
+
+
+def drawn(shape, block, n_factors, lead=(2, 3), dtype=torch.float64):
+    made = adapter(*shape, block_size=block, n_factors=n_factors, dtype=dtype)
+    x = torch.randn(*lead, shape[1], dtype=dtype, requires_grad=True)
+    y = torch.randn(*lead, shape[0], dtype=dtype, requires_grad=True)
+    weight, bias = torch.randn(shape, dtype=dtype), torch.randn(shape[0], dtype=dtype)
+    return list(made.factors), x, y, weight, bias
+
+
+@settings(max_examples=60)
+@given(layer=layers, lead=leads, mode=st.sampled_from(MODES), alpha=st.sampled_from([1.0, -0.7, 0.0]))
+def test_values_and_gradients_are_those_of_the_dense_matrix(layer, lead, mode, alpha):
+    m, n, block, n_factors = layer
+    f, x, y, weight, bias = drawn((m, n), block, n_factors, lead)
+    W = dense(f, m, n, alpha)
+    change = x.detach() @ W.T
+    generic, fused = add_change(y, x, f, alpha, mode), linear_with_change(x, weight, bias, f, alpha, mode)
+    torch.testing.assert_close(generic.detach(), y.detach() + change)
+    torch.testing.assert_close(fused.detach(), x.detach() @ weight.T + bias + change)
+
+    dy = torch.randn_like(generic)
+    of_generic = torch.autograd.grad(generic, (y, x, *f), dy)
+    of_fused = torch.autograd.grad(fused, (x, *f), dy)
+    torch.testing.assert_close(of_generic[0], dy)
+    torch.testing.assert_close(of_generic[1], dy @ W)
+    torch.testing.assert_close(of_fused[0], dy @ (W + weight))
+    for a, b in zip(of_generic[2:], of_fused[1:], strict=True):
+        torch.testing.assert_close(a, b)
+
+
+@modes
+@shapes
+def test_gradients_and_second_gradients(shape, block, n_factors, mode):
+    f, x, y, weight, bias = drawn(shape, block, n_factors, (2,))
+
+    def generic(y, x, *f):
+        return add_change(y, x, f, 0.7, mode)
+
+    def fused(x, *f):
+        return linear_with_change(x, weight, bias, f, 0.7, mode)
+
+    for function, inputs in ((generic, (y, x, *f)), (fused, (x, *f))):
+        assert torch.autograd.gradcheck(function, inputs)
+        assert torch.autograd.gradgradcheck(function, inputs)
+
+
+@pytest.mark.usefixtures("tiny_chunks")
+@modes
+@pytest.mark.parametrize("n_rows", [15, 16, 17, 49, 64])
+def test_chunks_do_not_show(n_rows, mode):
+    f, x, y, weight, bias = drawn((5, 7), 3, 5, (n_rows,))
+    assert len(list(product._split(product._chunk(x, f), x))) == -(-n_rows // 16)
+    W, dy = dense(f, 5, 7, 0.7), torch.randn(n_rows, 5, dtype=torch.float64)
+    out = linear_with_change(x, weight, bias, f, 0.7, mode)
+    torch.testing.assert_close(out.detach(), x.detach() @ (W + weight).T + bias)
+    got = torch.autograd.grad(out, (x, *f), dy)
+    by_generic = torch.autograd.grad(add_change(y, x, f, 0.7, mode), (x, *f), dy)
+    whole = product._plainly(y, x, None, None, f, 0.7)
+    reference = torch.autograd.grad(whole, (x, *f), dy)
+    torch.testing.assert_close(got[0], reference[0] + dy @ weight)
+    for a, b, c in zip(got[1:], by_generic[1:], reference[1:], strict=True):
+        torch.testing.assert_close(a, c)
+        torch.testing.assert_close(b, c)
+
+
+@pytest.mark.usefixtures("tiny_chunks")
+@modes
+def test_gradients_of_many_chunks_hold_to_second_order(mode):
+    f, x, y, weight, _ = drawn((3, 2), 2, 3, (18,))
+    for function, inputs in (
+        (lambda y, x, *f: add_change(y, x, f, 0.7, mode), (y, x, *f)),
+        (lambda x, *f: linear_with_change(x, weight, None, f, 0.7, mode), (x, *f)),
+    ):
+        assert torch.autograd.gradcheck(function, inputs, fast_mode=True)
+        assert torch.autograd.gradgradcheck(function, inputs, fast_mode=True)
+
+
+@modes
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize(("shape", "block"), [((24, 24), "min"), ((20, 33), 7), ((33, 20), "min")])
+def test_every_dtype_is_as_exact_as_it_can_be(dtype, shape, block, mode):
+    """Half precision is computed in float32 and rounded once: the error is that of the result's own rounding."""
+    torch.manual_seed(0)
+    made = adapter(*shape, block_size=block, dtype=dtype, mode=mode)
+    x, y = torch.randn(40, shape[1], dtype=dtype, requires_grad=True), torch.randn(40, shape[0], dtype=dtype)
+    out = made.add_to(y, x)
+    W = dense(made.factors, *shape)
+    expected = y.double() + x.detach().double() @ W.T
+    assert out.dtype == dtype
+    rounding = torch.finfo(dtype).eps * expected.abs()
+    computing = 32 * torch.finfo(torch.promote_types(dtype, torch.float32)).eps * expected.abs().max()
+    assert ((out.detach().double() - expected).abs() <= rounding + computing).all()
+
+    dy = torch.randn(40, shape[0], dtype=dtype)
+    dx, *gradients = torch.autograd.grad(out, (x, *made.factors), dy)
+    wide = adapter(*shape, block_size=block, mode=mode)
+    with torch.no_grad():
+        for a, b in zip(wide.factors, made.factors, strict=True):
+            a.copy_(b)
+    x64 = x.detach().double().requires_grad_()
+    reference = torch.autograd.grad(wide.add_to(y.double(), x64), (x64, *wide.factors), dy.double())
+    for a, b in zip((dx, *gradients), reference, strict=True):
+        assert a.dtype == dtype
+        computing = 64 * torch.finfo(torch.promote_types(dtype, torch.float32)).eps * b.abs().max()
+        assert ((a.double() - b).abs() <= torch.finfo(dtype).eps * b.abs() + computing).all()
+
+
+@modes
+def test_mixed_dtypes_follow_the_outputs(mode):
+    made = adapter(4, 6, dtype=torch.float32, mode=mode)
+    x = torch.randn(3, 6, dtype=torch.bfloat16, requires_grad=True)
+    for dtype in (torch.float64, torch.float32, torch.bfloat16):
+        y = torch.randn(3, 4, dtype=dtype, requires_grad=True)
+        out = made.add_to(y, x)
+        assert out.dtype == dtype
+        dy, dx, *gradients = torch.autograd.grad(out.sum(), (y, x, *made.factors))
+        assert (dy.dtype, dx.dtype, {g.dtype for g in gradients}) == (dtype, torch.bfloat16, {torch.float32})
+
+
+@modes
+@pytest.mark.parametrize("lead", [(0,), (2, 0), (0, 3)])
+def test_an_empty_batch_has_outputs_and_gradients(lead, mode):
+    f, x, y, weight, bias = drawn((4, 6), 4, 3, lead)
+    for out in (add_change(y, x, f, 1.0, mode), linear_with_change(x, weight, bias, f, 1.0, mode)):
+        assert out.shape == (*lead, 4)
+        gradients = torch.autograd.grad(out.sum(), (x, *f))
+        assert gradients[0].shape == x.shape
+        assert not any(g.any() for g in gradients[1:])
+
+
+@modes
+@pytest.mark.parametrize("make", [
+    lambda t: t.transpose(0, 1).contiguous().transpose(0, 1),
+    lambda t: torch.stack([t, t], -1)[..., 0],
+    lambda t: t.flip(0),
+    lambda t: t[:, :1].expand(t.shape),
+])  # fmt: skip
+def test_strides_do_not_matter(make, mode):
+    f, x, y, weight, bias = drawn((5, 7), 3, 3, (4, 6))
+    xs, ys = make(x.detach()).requires_grad_(), make(y.detach()).requires_grad_()
+    before = xs.detach().clone(), ys.detach().clone()
+    plain_x, plain_y = (t.contiguous().requires_grad_() for t in before)
+    for a, b, inputs, plain in (
+        (add_change(ys, xs, f, 0.7, mode), add_change(plain_y, plain_x, f, 0.7, mode), (ys, xs), (plain_y, plain_x)),
+        (
+            linear_with_change(xs, weight, bias, f, 0.7, mode),
+            linear_with_change(plain_x, weight, bias, f, 0.7, mode),
+            (xs,),
+            (plain_x,),
+        ),
+    ):
+        torch.testing.assert_close(a, b)
+        dy = make(torch.randn(4, 6, 5, dtype=torch.float64))
+        got, expected = torch.autograd.grad(a, (*inputs, *f), dy), torch.autograd.grad(b, (*plain, *f), dy)
+        for g, h in zip(got, expected, strict=True):
+            torch.testing.assert_close(g, h)
+    assert torch.equal(xs.detach(), before[0])
+    assert torch.equal(ys.detach(), before[1])
+
+
+@modes
+def test_a_single_vector_is_a_row(mode):
+    f, x, y, weight, bias = drawn((5, 7), 3, 3, ())
+    expected = weight @ x + bias + dense(f, 5, 7) @ x
+    torch.testing.assert_close(linear_with_change(x, weight, bias, f, 1.0, mode), expected)
+    assert add_change(y, x, f, 1.0, mode).shape == (5,)
+    torch.testing.assert_close(
+        torch.autograd.grad(linear_with_change(x, weight, bias, f, 1.0, mode).sum(), x),
+        torch.autograd.grad(expected.sum(), x),
+    )
+
+
+@modes
+def test_what_is_not_trained_gets_no_gradient(mode):
+    f, x, y, weight, bias = drawn((5, 7), 3, 5)
+    everything = torch.autograd.grad(add_change(y, x, f, 0.7, mode).square().sum(), (x, *f))
+    for frozen in range(len(f)):
+        own = [t.detach().requires_grad_(i != frozen) for i, t in enumerate(f)]
+        add_change(y.detach(), x.detach(), own, 0.7, mode).square().sum().backward()
+        for i, t in enumerate(own):
+            assert (t.grad is None) if i == frozen else torch.allclose(t.grad, everything[1 + i])
+    out = linear_with_change(x.detach(), weight, bias, [t.detach() for t in f], 0.7, mode)
+    assert not out.requires_grad
+
+
+@modes
+@shapes
+def test_vmap_and_per_sample_gradients(shape, block, n_factors, mode):
+    f, _, _, weight, _ = drawn(shape, block, n_factors)
+    f = tuple(t.detach() for t in f)
+    xs = torch.randn(5, 3, shape[1], dtype=torch.float64)
+
+    def loss(f, x):
+        return linear_with_change(x, weight, None, f, 0.7, mode).square().sum()
+
+    mapped = torch.vmap(lambda x: linear_with_change(x, weight, None, f, 0.7, mode))(xs)
+    torch.testing.assert_close(mapped, linear_with_change(xs, weight, None, f, 0.7, mode))
+    per_sample = torch.vmap(torch.func.grad(loss), in_dims=(None, 0))(f, xs)
+    for i in range(5):
+        for a, b in zip(per_sample, torch.func.grad(loss)(f, xs[i]), strict=True):
+            torch.testing.assert_close(a[i], b)
+
+
+@modes
+def test_batches_of_gradients(mode):
+    f, x, y, weight, _ = drawn((5, 7), 3, 3)
+    for out, inputs in (
+        (linear_with_change(x, weight, None, f, 0.7, mode), (x, *f)),
+        (add_change(y, x, f, 0.7, mode), (y, x, *f)),
+    ):
+        dys = torch.randn(4, *out.shape, dtype=torch.float64)
+        batched = torch.autograd.grad(out, inputs, dys, is_grads_batched=True, retain_graph=True)
+        for i in range(4):
+            for a, b in zip(batched, torch.autograd.grad(out, inputs, dys[i], retain_graph=True), strict=True):
+                torch.testing.assert_close(a[i], b)
+
+
+def test_hessians_through_torch_func():
+    f, x, _, weight, _ = drawn((3, 2), 2, 3, (2,))
+    x, f = x.detach(), tuple(t.detach() for t in f)
+    W = dense(f, 3, 2, 0.7) + weight
+
+    def loss(x):
+        return linear_with_change(x, weight, None, f, 0.7).square().sum()
+
+    hessian = torch.func.jacrev(torch.func.jacrev(loss))(x)
+    expected = torch.einsum("ac,ij->aicj", torch.eye(2, dtype=torch.float64), 2 * W.T @ W)
+    torch.testing.assert_close(hessian, expected)
+
+
+def test_recomputing_keeps_nothing_but_the_input():
+    f, x, y, weight, bias = drawn((8, 8), 8, 5, (40,))
+    params = [*f, weight, bias]
+    assert kept_bytes(lambda: linear_with_change(x, weight, bias, f, 1.0, "recompute"), x, *params)[0] == 0
+    assert kept_bytes(lambda: add_change(y, x, f, 1.0, "recompute"), x, *params)[0] == 0
+    turned = torch.randn(40, 3, 8, dtype=torch.float64).transpose(0, 1)
+    assert kept_bytes(lambda: linear_with_change(turned, weight, bias, f, 1.0, "recompute"), turned, *params)[0] == 0
+
+
+@pytest.mark.parametrize(("shape", "n_factors", "times"), [((256, 256), 3, 2), ((256, 256), 5, 4)])
+def test_caching_keeps_spectra_and_products(shape, n_factors, times):
+    """For each circulant a half spectrum, of as many bytes as the input and a bin, and its product."""
+    f = list(adapter(*shape, n_factors=n_factors, dtype=torch.float32).factors)
+    x, weight, bias = torch.randn(64, shape[1]), torch.randn(shape), torch.randn(shape[0])
+    size, _ = kept_bytes(lambda: linear_with_change(x, weight, bias, f, 1.0, "cache"), x, *f, weight, bias)
+    assert times <= size / (x.numel() * x.element_size()) <= times + 0.01 * times

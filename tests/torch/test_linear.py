@@ -1,0 +1,114 @@
+"""`CDDLinear`: conversions, and layers without a base."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+torch = pytest.importorskip("torch")
+
+
+from structmat.torch import (
+    CDDAdapter,
+    CDDLinear,
+)
+from tests.torch.common import dense, fill
+from tests.torch.layers import dense_of, dtypes, input_of, layer_of
+
+
+@pytest.mark.parametrize("kind", ["linear", "no bias", "Conv1D"])
+@pytest.mark.parametrize("merged", [False, True])
+def test_to_linear_does_the_same(kind, merged):
+    layer, base = layer_of(kind)
+    fill(layer)
+    x = input_of(kind)
+    expected = layer(x)
+    if merged:
+        layer.merge()
+    linear = layer.to_linear()
+    assert type(linear) is torch.nn.Linear
+    torch.testing.assert_close(linear(x), expected)
+    assert linear.weight.requires_grad
+    assert linear.weight.data_ptr() != base.weight.data_ptr()
+    layer.unmerge()
+    layer.active_adapters = ()
+    assert torch.equal(layer.to_linear().weight, dense_of(base))
+    torch.testing.assert_close(layer.dense_weight(), dense_of(base))
+
+
+@dtypes
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_layer_without_a_base_is_the_product_alone(bias, dtype):
+    torch.manual_seed(0)
+    layer = CDDLinear(9, 6, bias, dtype=dtype, alpha=0.5)
+    if bias:
+        torch.nn.init.normal_(layer.bias)
+    assert (layer.bias is not None) == bias
+    x = torch.randn(3, 9, dtype=dtype)
+    W = dense(layer.adapters["default"].factors, 6, 9, 0.5)
+    expected = x.double() @ W.T + (layer.bias.detach().double() if bias else 0)
+    assert layer(x).dtype == dtype
+    torch.testing.assert_close(layer(x).double(), expected, rtol=4 * torch.finfo(dtype).eps, atol=1e-6)
+    linear = layer.to_linear()
+    assert linear.weight.dtype == dtype
+    torch.testing.assert_close(linear.weight.double(), W, rtol=torch.finfo(dtype).eps, atol=1e-6)
+    with pytest.raises(TypeError, match="missing"):
+        layer.merge()
+    with pytest.raises(RuntimeError, match="there is no base"):
+        layer.dense_weight()
+
+
+@settings(max_examples=15, derandomize=True)
+@given(rows=st.integers(2, 9), cols=st.integers(2, 9), block=st.integers(1, 9), seed=st.integers(0, 99))
+def test_from_delta_recovers_an_exact_product(rows, cols, block, seed):
+    torch.manual_seed(seed)
+    block = min(block, rows, cols)
+    base = torch.nn.Linear(cols, rows, dtype=torch.float64)
+    planted = CDDAdapter(cols, rows, block_size=block, init="normal", dtype=torch.float64)
+    with torch.no_grad():
+        for factor in planted.factors:
+            factor.add_(torch.randn_like(factor), alpha=0.2)
+    change = dense(planted.factors, rows, cols)
+    layer = CDDLinear.from_delta(base, change, block_size=block, alpha=0.5)
+    error = (layer.delta().to_dense() - change).norm() / change.norm()
+    fitted = layer.adapters["default"].fit.error
+    torch.testing.assert_close(error.item(), float(fitted), atol=1e-7, rtol=1e-5)
+    assert error < 1e-5
+
+
+def test_from_weights_takes_tensors_and_half_precision():
+    weight = torch.randn(6, 4)
+    tuned = weight + torch.randn(6, 1) * torch.randn(1, 4)
+    layer = CDDLinear.from_weights(weight, tuned)
+    assert layer.weight.data_ptr() == weight.data_ptr()
+    assert layer.bias is None
+    torch.testing.assert_close(layer.to_linear().weight.detach(), tuned, atol=1e-4, rtol=1e-4)
+    half = CDDLinear.from_weights(weight.bfloat16(), tuned.bfloat16())
+    assert half.adapters["default"].factors[0].dtype == torch.bfloat16
+    assert (half.delta().to_dense() - (tuned - weight)).abs().max() < 0.1
+    for wrong in (tuned.T, tuned[:5]):
+        with pytest.raises(ValueError, match="must have the shape of base"):
+            CDDLinear.from_weights(weight, wrong)
+    delta = tuned - weight
+    by_delta = CDDLinear.from_delta(weight, delta)
+    torch.testing.assert_close(by_delta.delta().to_dense(), layer.delta().to_dense(), atol=1e-4, rtol=1e-4)
+    with pytest.raises(ValueError, match="delta must have shape"):
+        CDDLinear.from_delta(weight, delta.T)
+    with pytest.raises(ValueError, match="NaN or infinity"):
+        CDDLinear.from_weights(weight, tuned / 0)
+    with pytest.raises(ValueError, match="out_features, in_features"):
+        CDDLinear.from_weights(weight[0], tuned[0])
+    with pytest.raises(RuntimeError, match="alpha is 0"):
+        CDDLinear.from_weights(weight, tuned, alpha=0)
+
+
+@pytest.mark.parametrize(("rows", "cols", "block"), [(6, 6, "min"), (5, 8, 3), (9, 4, "min")])
+def test_from_lora_of_rank_one_is_exact(rows, cols, block):
+    A, B = torch.randn(1, cols, dtype=torch.float64), torch.randn(rows, 1, dtype=torch.float64)
+    base = torch.nn.Linear(cols, rows, dtype=torch.float64)
+    layer = CDDLinear.from_lora(base, A, B, 2.0, block_size=block)
+    torch.testing.assert_close(layer.delta().to_dense().detach(), 2 * B @ A, atol=1e-6, rtol=1e-6)
+    for wrong in ((A[0], B), (A, B[:-1]), (A[:, :-1], B), (A, B.expand(rows, 2))):
+        with pytest.raises(ValueError, match=r"no product B A|must have shape"):
+            CDDLinear.from_lora(base, *wrong)

@@ -1,0 +1,106 @@
+"""Adapters of a whole model: merged, removed, disabled, set."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+
+from structmat.torch import (
+    adapt,
+    adapters_per_sample,
+    disable_adapters,
+    merge_adapters,
+    remove_adapters,
+    set_adapters,
+    unmerge_adapters,
+)
+from tests.torch.common import adapted_mlp, assert_same_state, fill, mlp, state
+from tests.torch.models import TOKENS, names
+
+
+class TestSwitches:
+    def test_merge_and_remove(self):
+        plain = mlp()
+        model = copy.deepcopy(plain)
+        before = state(model)[0]
+        adapt(model)
+        fill(model)
+        x = torch.randn(5, 6, dtype=torch.float64)
+        y = model(x)
+        merge_adapters(model)
+        torch.testing.assert_close(model(x), y)
+        unmerge_adapters(model)
+        assert torch.equal(model(x), y)
+        merge_adapters(model)
+        removed = copy.deepcopy(model)
+        remove_adapters(removed)
+        assert str(removed) == str(plain)
+        assert all(torch.equal(v, before[k]) for k, v in removed.state_dict().items())
+        assert torch.equal(removed(x), plain(x))
+        remove_adapters(model, merge=True)
+        assert str(model) == str(plain)
+        torch.testing.assert_close(model(x), y)
+
+    def test_a_merge_that_fails_half_way_is_undone(self):
+        model = adapted_mlp()
+        with torch.no_grad():
+            model[2].adapters["default"].factors[0].fill_(torch.inf)
+        before = state(model)
+        for function in (merge_adapters, lambda m: remove_adapters(m, merge=True)):
+            with pytest.raises(ValueError, match="NaN or infinity"):
+                function(model)
+            assert_same_state(before, model)
+
+    def test_disable(self):
+        plain = mlp()
+        model = copy.deepcopy(plain)
+        adapt(model)
+        fill(model)
+        x = torch.randn(5, 6, dtype=torch.float64)
+        y = model(x)
+        with disable_adapters(model):
+            assert torch.equal(model(x), plain(x))
+            with disable_adapters(model):
+                pass
+            assert torch.equal(model(x), plain(x))
+        assert torch.equal(model(x), y)
+        merge_adapters(model)
+        with pytest.raises(ZeroDivisionError), disable_adapters(model):
+            raise ZeroDivisionError
+        torch.testing.assert_close(model(x), y)
+        assert model[0].is_merged
+
+    def test_two_adapters(self, net):
+        first = adapt(net, ["query", "head"], name="first")
+        second = adapt(net, ["query", "value"], name="second", block_size=2)
+        assert (names(first), names(second)) == (["block.query", "head"], ["block.query", "block.value"])
+        assert {key for key, p in net.named_parameters() if p.requires_grad} == {
+            f"block.{name}.adapters.second.factors.{i}" for name in ("query", "value") for i in range(3)
+        }
+        fill(net)
+        both, outputs = net(TOKENS), {}
+        for name in ("first", "second"):
+            set_adapters(net, name)
+            outputs[name] = net(TOKENS)
+            assert not torch.allclose(outputs[name], both)
+        with adapters_per_sample(net, ["second", "first"]):
+            chosen = net(TOKENS)
+        torch.testing.assert_close(chosen, torch.stack([outputs["second"][0], outputs["first"][1]]))
+        with adapters_per_sample(net, [None, "first"]), disable_adapters(net):
+            base = net(TOKENS)
+        set_adapters(net, ())
+        assert torch.equal(net(TOKENS), base)
+        set_adapters(net, ["first", "second"])
+        torch.testing.assert_close(net(TOKENS), both)
+        for function in (set_adapters, lambda m, n: adapters_per_sample(m, n).__enter__()):
+            with pytest.raises(ValueError, match=r"'x' is in no layer, only \['first', 'second'\]"):
+                function(net, ["first", "x"])
+        torch.testing.assert_close(net(TOKENS), both)
+        merge_adapters(net)
+        for function in (set_adapters, lambda m, n: adapters_per_sample(m, n).__enter__()):
+            with pytest.raises(RuntimeError, match="merged"):
+                function(net, ["first", "second"])
