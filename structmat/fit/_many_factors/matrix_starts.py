@@ -62,5 +62,5 @@ def _peeling(sought: Sought, rng: np.random.Generator, control: Control) -> Iter
         yield layout.first, [v.reshape(s) for v, s in zip(vectors, layout.vector_shapes, strict=True)]
 
 
-MATRIX_STARTS: tuple[tuple[str, MatrixStart], ...] = (("low-rank", _low_rank), ("peeling", _peeling))
-"""Names and starts, tried in this order until one is exact."""
+MATRIX_STARTS: tuple[tuple[str, MatrixStart], ...] = (("peeling", _peeling), ("low-rank", _low_rank))
+"""Names and starts, tried in this order until one is exact; peeling, which tells early, has the time first."""
