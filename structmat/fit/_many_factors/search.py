@@ -13,6 +13,7 @@ from structmat.fit._control import Control
 from structmat.fit._many_factors.adam import anneal
 from structmat.fit._many_factors.descent import descend
 from structmat.fit._many_factors.lbfgs import polish
+from structmat.fit._many_factors.matrix_starts import MATRIX_STARTS, Sought
 from structmat.fit._many_factors.parameters import extended, from_vectors, mean_side, to_vectors
 from structmat.fit._many_factors.solvers import MATRIX_SOLVERS
 from structmat.fit._many_factors.starts import random_orthogonal
@@ -40,6 +41,10 @@ _FINALISTS, _CLOSE, _POLISH = 2, 1.003, 1000
 _CHECKED = 10
 # Up to this many parameters the second-order polish costs about as much as the first-order one.
 _LM_PARAMETERS, _LM_ITERATIONS = 700, 40
+# A chain read off the matrix is the planted one with an error of no more than so many units in the last place.
+_ROUNDINGS = 200.0
+# Starts read off the matrix, and their polish, get this share of the time that is left.
+_STARTS_SHARE = 0.4
 # Shorter chains get this share of the time that is left.
 _GROWTH_SHARE = 0.35
 # An exploration at full length of this much work comes first in a fit of limited time; if it takes more than the second
@@ -105,6 +110,8 @@ class Search:
     options: SearchOptions
     found: dict[int, Candidate] = field(default_factory=dict)
     """Chains of fewer factors by their number, shared by the searches for them."""
+    read_off: dict[CDDLayout, list[Candidate]] = field(default_factory=dict)
+    """Chains from starts that are read off the matrix by their layout, shared as well."""
 
     def run(self, layout: CDDLayout, known: Sequence[Candidate] = ()) -> Candidate:
         """Return the best chain of a layout.
@@ -127,6 +134,11 @@ class Search:
     def _run(
         self, layout: CDDLayout, known: Sequence[Candidate] = (), early: Candidate | None = None, *, once: bool = False
     ) -> Candidate:
+        if layout not in self.read_off:
+            self.read_off[layout] = self._read_off(layout)
+        exact = [candidate for candidate in self.read_off[layout] if self._to_rounding(candidate)]
+        if exact:
+            return exact[0]
         shorter = [self._extend(candidate, layout) for candidate in known]
         for name, first, vectors in self.closed_forms:
             if len(vectors) + (first != layout.first) <= layout.n_factors:
@@ -135,10 +147,26 @@ class Search:
             grown = [replace(self._extend(previous, layout), start="growth") for previous in self._fewer(layout)]
             shorter = grown + shorter
         best = min(shorter if early is None else [early, *shorter], key=_error)
-        found = [best]
+        # The search beyond does not begin from starts that are read off: it finds no less than it does without them.
+        found = [best, *self.read_off[layout]]
         if not self._done(best) and (layout.n_factors > 1 or self.fine.weighted):
             found += self._search_beyond(layout, best, once=once)
         return min(found, key=_error)
+
+    def _read_off(self, layout: CDDLayout) -> list[Candidate]:
+        """Return the chains of a layout, polished, that the starts read off the matrix; up to the first exact one."""
+        part = replace(self, control=self.control.until(self.control.share(_STARTS_SHARE)))
+        rng = np.random.default_rng([self.seed, layout.n_factors, 2])
+        sought = Sought(self.fine.target, self.fine.inputs, layout)
+        found: list[Candidate] = []
+        with self.control.interruptible():
+            for name, start in MATRIX_STARTS:
+                for first, vectors in start(sought, rng, part.control):
+                    begun = self._candidate(name, layout, extended(layout, vectors, first))
+                    found.append(part._polish(replace(begun, history=(begun.error,))))
+                    if self._to_rounding(found[-1]):
+                        return found
+        return found
 
     def _fewer(self, layout: CDDLayout) -> Iterator[Candidate]:
         """Search for chains of fewer factors to grow, each number of them once.
@@ -291,6 +319,9 @@ class Search:
 
     def _done(self, candidate: Candidate) -> bool:
         return self.control.stopped() or candidate.error <= 4.0 * float(np.finfo(self.fine.dtype).eps)
+
+    def _to_rounding(self, candidate: Candidate) -> bool:
+        return candidate.error <= _ROUNDINGS * float(np.finfo(self.fine.dtype).eps)
 
 
 def _error(candidate: Candidate) -> float:
