@@ -124,9 +124,9 @@ class Objective:
             spread, _ = product._log_spread_and_norm(right, left, array_namespace(left))
             return float(np.exp(spread - 0.5 * np.log(self._norm2)))
 
-    def well_conditioned(self, parameters: NDArray[Any]) -> bool:
-        """Return whether products of one chain are as accurate as those of a fit have to be."""
-        return self.spread(parameters) <= most_spread(self.products)
+    def allowed_spread(self, start: NDArray[Any]) -> float:
+        """Return the most spread that is accepted of what is made of a chain, which may keep its own."""
+        return max(most_spread(self.products), self.spread(start))
 
     def value_and_gradient(self, parameters: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[Any]]:
         """Return squared relative errors (B,) of products (B, N) and their gradients.

@@ -87,8 +87,10 @@ def peeled(
     for damping in _DAMPINGS:
         if control.stopped():
             break
-        chain = _peel(W, n_factors, first, damping, rng, control.stopped)
+        chain, taken_off = _peel(W, n_factors, first, damping, rng, control.stopped)
         if chain is None:
+            if not taken_off:  # the less certain side of the whole tells as little with every damping
+                break
             continue
         chain, error = _refined(W, chain, control)
         if error < least:
@@ -105,8 +107,11 @@ def _peel(
     damping: float,
     rng: np.random.Generator,
     stopped: Callable[[], bool],
-) -> DiagonalForms | None:
-    """Take off one factor after the other until three are left; those are fitted as they are."""
+) -> tuple[DiagonalForms | None, int]:
+    """Take off one factor after the other until three are left; those are fitted as they are.
+
+    Returns the chain, None if it is not found, and how many factors were taken off.
+    """
     chain = DiagonalForms(np.ones((n_factors, len(W)), dtype=np.complex128), first, not np.iscomplexobj(W))
     x, lo, hi = chain.x, 0, n_factors - 1
     X = W.astype(np.complex128)
@@ -117,7 +122,7 @@ def _peel(
     while hi - lo > 2:
         outermost = _outermost(X, chain, (lo, hi), damping, rng, stopped)
         if outermost is None:
-            return None
+            return None, n_factors - 1 - hi + lo
         k, x[k] = outermost
         if k == lo:
             X = chain.change(lo + 1, _quotient(X, x[k][:, None]), axis=-2)
@@ -129,10 +134,11 @@ def _peel(
         _fit_inner(X, chain, lo, rng)
         P = chain.dense()
         norm2 = float(np.vdot(P, P).real)
+    taken_off = n_factors - 1 - hi + lo
     if not 0.0 < norm2 < np.inf:
-        return None
+        return None, taken_off
     x[lo] *= np.vdot(P, W) / norm2
-    return chain
+    return chain, taken_off
 
 
 def _outermost(

@@ -260,12 +260,13 @@ class Search:
 
         objective = self.fine.of(start.layout)
         kept = last
+        allowed = objective.allowed_spread(last)
 
         def report(error: float, parameters: NDArray[Any]) -> None:
             nonlocal last, kept
             last = parameters
             errors.append(error)
-            if len(errors) % _CHECKED == 0 and objective.well_conditioned(last):
+            if len(errors) % _CHECKED == 0 and objective.spread(last) <= allowed:
                 kept = last
             self.control.report(start.start, len(errors), error)
 
@@ -273,7 +274,7 @@ class Search:
             converged = polish(
                 objective, last, max_iter=room, tol=self.control.tol, deadline=self.control.deadline, report=report
             )
-        if not objective.well_conditioned(last):
+        if objective.spread(last) > allowed:
             last = kept
         return replace(self._candidate(start.start, start.layout, last), history=errors, converged=converged)
 
@@ -299,7 +300,8 @@ class Search:
             return start
         shaped = [vector.reshape(shape) for vector, shape in zip(vectors, start.layout.vector_shapes, strict=True)]
         parameters = from_vectors(start.layout, shaped)
-        if not self.fine.of(start.layout).well_conditioned(parameters):
+        objective = self.fine.of(start.layout)
+        if objective.spread(parameters) > objective.allowed_spread(start.parameters):
             return start
         return replace(
             self._candidate(start.start, start.layout, parameters),
