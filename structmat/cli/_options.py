@@ -30,18 +30,21 @@ def _integer(_: object, tokens: Sequence[Token]) -> int:
 
 
 def _block_size(_: object, tokens: Sequence[Token]) -> int | str:
-    return "min" if tokens[0].value == "min" else int(tokens[0].value)
+    value = tokens[0].value
+    return value if value in {"min", "toeplitz"} else int(value)
 
 
 def _check_block_size(_: object, value: int | str) -> None:
-    if value != "min":
+    if not isinstance(value, str):
         Number(gte=1)(int, value)
 
 
 Positive: TypeAlias = Annotated[int, Parameter(converter=_integer, validator=Number(gte=1))]
 NotNegative: TypeAlias = Annotated[int, Parameter(converter=_integer, validator=Number(gte=0))]
 Seconds: TypeAlias = Annotated[float, Parameter(validator=Number(gte=0))]
-BlockSize: TypeAlias = Annotated[Literal["min"] | int, Parameter(converter=_block_size, validator=_check_block_size)]
+BlockSize: TypeAlias = Annotated[
+    Literal["min", "toeplitz"] | int, Parameter(converter=_block_size, validator=_check_block_size)
+]
 
 
 @Parameter(name="*")
@@ -91,7 +94,7 @@ class FitOptions:
         Name of the array in a file with several, as in `--key layer.weight`.
     block_size
         Rows of one circulant block, as in `--block-size 384`; `min` is the smaller side of the matrix. Smaller blocks
-        mean more parameters and a smaller error.
+        mean more parameters and a smaller error. With `toeplitz` the middle factor is a Toeplitz matrix.
     first
         Kind of the first factor.
     input_second_moment

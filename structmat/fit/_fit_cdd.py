@@ -36,7 +36,7 @@ def fit_cdd(
     W: ArrayLike,
     n_factors: int = 3,
     *,
-    block_size: int | Literal["min"] = "min",
+    block_size: int | Literal["min", "toeplitz"] = "min",
     first: Literal["diagonal", "circulant"] = "diagonal",
     input_second_moment: ArrayLike | None = None,
     entry_weights: ArrayLike | None = None,
@@ -66,9 +66,11 @@ def fit_cdd(
         Number of factors: any for a square `W` and a single block, otherwise any odd number from three on. Then one of
         the block circulants has the shape of `W`, and further ones are square with its smaller side, to the right of it
         if `W` has at least as many rows as columns, to the left if it has fewer.
-    block_size : int or "min", default: "min"
+    block_size : int, "min" or "toeplitz", default: "min"
         Side of the circulant blocks; the last blocks are cropped where it does not divide the sides of `W`. "min" is
-        the smaller side of `W`: a single circulant if `W` is square.
+        the smaller side of `W`: a single circulant if `W` is square. "toeplitz" is ``rows + cols - 1``: the corner of
+        one circulant of that side is any Toeplitz matrix, so that three factors are a Toeplitz matrix between
+        diagonals.
     first : {"diagonal", "circulant"}, default: "diagonal"
         Kind of the leftmost factor; always a diagonal for a `W` that is not square, or several blocks.
     input_second_moment : array_like, optional

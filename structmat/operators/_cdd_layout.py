@@ -42,8 +42,9 @@ class CDDLayout:
         Rows and columns of the product.
     n_factors : int, default 3
         The number of factors, diagonal and circulant ones together.
-    block_size : int or "min", default "min"
-        The side b of the blocks of circulant factors, at most the larger side; "min" is the smaller side.
+    block_size : int, "min" or "toeplitz", default "min"
+        The side b of the blocks of circulant factors; "min" is the smaller side. "toeplitz" is ``rows + cols - 1``, the
+        largest: the leading corner of one circulant of that side is any Toeplitz matrix.
     first : {"diagonal", "circulant"}, default "diagonal"
         The kind of the first factor; the kinds alternate.
     owner : str, default "CDDLayout"
@@ -392,13 +393,15 @@ class CDDLayout:
 
 
 def _block_size(value: Any, shape: tuple[int, int], owner: str) -> int:
-    if isinstance(value, str) and value == "min":
-        return min(shape)
+    largest = sum(shape) - 1
+    named = {"min": min(shape), "toeplitz": largest}
+    if isinstance(value, str) and value in named:
+        return named[value]
     if value is None or isinstance(value, str):
-        raise ArgumentTypeError(owner, "block_size", f'must be an integer or "min", got {value!r}')
+        raise ArgumentTypeError(owner, "block_size", f'must be an integer, "min" or "toeplitz", got {value!r}')
     size = integer(value, owner, "block_size")
-    if size > max(shape):
-        raise ArgumentValueError(owner, "block_size", f"must be at most the larger side, {max(shape)}, got {size}")
+    if size > largest:
+        raise ArgumentValueError(owner, "block_size", f"must be at most rows + cols - 1 = {largest}, got {size}")
     return size
 
 

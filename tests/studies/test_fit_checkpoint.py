@@ -423,7 +423,7 @@ def test_nothing_to_do(tmp_path, sources):
             fit_checkpoint(tmp_path / "new", **{**sources, **wrong})
     assert not (tmp_path / "new").exists()
     with pytest.raises(
-        CheckpointError, match=rf"{NAMES[0]}.weight: fit_cdd: block_size must be at most the larger side"
+        CheckpointError, match=rf"{NAMES[0]}.weight: fit_cdd: block_size must be at most rows \+ cols - 1"
     ):
         fit_checkpoint(tmp_path / "new", **sources, block_size=99)
 

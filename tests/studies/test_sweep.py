@@ -107,11 +107,11 @@ def test_weighted_rows_are_those_of_weighted_errors(tmp_path):
 
 
 def test_what_no_fit_offers_is_told(tmp_path):
-    config = SweepConfig(LAYERS, n_factors=[2, 3], block_sizes=["min", 10], methods=["cdd"], seeds=[0, 1], **FAST)
+    config = SweepConfig(LAYERS, n_factors=[2, 3], block_sizes=["min", 15], methods=["cdd"], seeds=[0, 1], **FAST)
     study = sweep(config, tmp_path / "out")
     assert study.complete
     assert sum(study.left_out.values()) + study.n_planned == 3 * 2 * 2 * 2
-    assert study.left_out["block_size must be at most the larger side, 9, got 10"] == 4
+    assert study.left_out["block_size must be at most rows + cols - 1 = 14, got 15"] == 4
     assert [row.layer for row in study.rows if row.n_factors == 2] == ["a", "a"]
 
 
@@ -436,7 +436,7 @@ def test_the_template_is_a_configuration(tmp_path):
         ("n_factors = [0]", "n_factors must be at least 1, got 0"),
         ("n_factors = ['3']", "n_factors must be an integer, got '3'"),
         ("n_factors = [true]", "n_factors must be an integer, got True"),
-        ("block_sizes = ['max']", "block_sizes must be integers or \"min\", got 'max'"),
+        ("block_sizes = ['max']", 'block_sizes must be integers, "min" or "toeplitz", got \'max\''),
         ("block_sizes = [2.5]", "block_sizes must be an integer, got 2.5"),
         (
             "methods = ['svd']",

@@ -175,14 +175,16 @@ def truncated_svd_error(W: ArrayLike, rank: int, *, input_second_moment: ArrayLi
     return error_of_rank(matrix, rank)
 
 
-def closed_form_errors(W: ArrayLike, block_size: int | Literal["min"] = "min") -> dict[str, tuple[int, float]]:
+def closed_form_errors(
+    W: ArrayLike, block_size: int | Literal["min", "toeplitz"] = "min"
+) -> dict[str, tuple[int, float]]:
     """Return the errors of the nearest block-circulant and the nearest diagonal matrix.
 
     Parameters
     ----------
     W : array_like
         The matrix, of shape (rows, cols), real or complex.
-    block_size : int or "min", default: "min"
+    block_size : int, "min" or "toeplitz", default: "min"
         Side of the circulant blocks, as for `fit_cdd`.
 
     Returns

@@ -53,7 +53,7 @@ def error_curve(
     max_factors: int | None = None,
     *,
     n_factors: Iterable[int] | None = None,
-    block_size: int | Literal["min"] = "min",
+    block_size: int | Literal["min", "toeplitz"] = "min",
     first: Literal["diagonal", "circulant"] = "diagonal",
     input_second_moment: ArrayLike | None = None,
     rng: np.random.Generator | int | None = None,
@@ -73,7 +73,7 @@ def error_curve(
         blocks for each odd number from 3 on, all that `fit_cdd` offers there.
     n_factors : iterable of int, optional
         The numbers of factors themselves, instead of `max_factors`; in any order.
-    block_size : int or "min", default: "min"
+    block_size : int, "min" or "toeplitz", default: "min"
         Side of the circulant blocks, as for `fit_cdd`.
     first : {"diagonal", "circulant"}, default: "diagonal"
         Kind of the first factor.

@@ -135,8 +135,9 @@ class SweepConfig:
         The matrices: from files, or by name.
     n_factors : tuple of int
         Numbers of factors of the CDD products.
-    block_sizes : tuple of int or "min"
-        Sides of the circulant blocks; ``"min"`` is the smaller side of each matrix.
+    block_sizes : tuple of int, "min" or "toeplitz"
+        Sides of the circulant blocks; ``"min"`` is the smaller side of each matrix, ``"toeplitz"`` both together
+        less one.
     methods : tuple of str
         ``"cdd"``, and closed-form members of other families with at most as many parameters: ``"truncated-svd"``,
         ``"block-circulant"``, ``"sparse-fourier"``, ``"monarch"``. All by default.
@@ -170,7 +171,7 @@ class SweepConfig:
 
     sources: Sequence[MatrixSource] | Mapping[str, ArrayLike]
     n_factors: Sequence[int] = (3,)
-    block_sizes: Sequence[int | Literal["min"]] = ("min",)
+    block_sizes: Sequence[int | Literal["min", "toeplitz"]] = ("min",)
     methods: Sequence[str] = tuple(METHODS)
     seeds: Sequence[int] = (0,)
     max_iter: int = 5000
@@ -296,8 +297,8 @@ def _whole(value: Any, key: str, least: int = 1) -> int:
 
 def _block_size(value: Any, key: str) -> int | str:
     if isinstance(value, str):
-        if value != "min":
-            raise ArgumentValueError(_OWNER, key, f'must be integers or "min", got {value!r}')
+        if value not in {"min", "toeplitz"}:
+            raise ArgumentValueError(_OWNER, key, f'must be integers, "min" or "toeplitz", got {value!r}')
         return value
     return _whole(value, key)
 
