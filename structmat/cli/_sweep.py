@@ -44,7 +44,8 @@ def sweep(
     n_factors
         Numbers of factors, as in `--n-factors 3,5,9`. By default 3.
     block_sizes
-        Sides of the circulant blocks, as in `--block-sizes min,96`; min, the default, is the smaller side.
+        Sides of the circulant blocks, as in `--block-sizes min,96`; min, the default, is the smaller side, with
+        toeplitz the middle factor is a Toeplitz matrix.
     methods
         Some of cdd, truncated-svd, block-circulant, sparse-fourier and monarch, with commas. All by default.
     seeds
@@ -69,7 +70,7 @@ def sweep(
         raise CommandError("--out", "is missing: name the folder of the study, as in --out study", USAGE)
     given: dict[str, Any] = {
         "n_factors": _integers("--n-factors", n_factors),
-        "block_sizes": _integers("--block-sizes", block_sizes, "min"),
+        "block_sizes": _integers("--block-sizes", block_sizes, "min", "toeplitz"),
         "methods": None if methods is None else _split(methods),
         "seeds": _integers("--seeds", seeds),
         "max_iter": max_iter,

@@ -86,7 +86,7 @@ class CDDConfig(PeftConfig):
     """
 
     n_factors: int = field(default=3, metadata={"help": "Number of diagonals and circulants: odd, at least 3."})
-    block_size: int | Literal["min"] = field(
+    block_size: int | Literal["min", "toeplitz"] = field(
         default="min", metadata={"help": "Side of the circulants; 'min' is the smaller of a layer's two features."}
     )
     alpha: float = field(default=1.0, metadata={"help": "What the change is multiplied by; not trained."})
@@ -113,7 +113,7 @@ class CDDConfig(PeftConfig):
     alpha_pattern: dict[str, float] = field(
         default_factory=dict, metadata={"help": "Other values of alpha, by names or regular expressions of modules."}
     )
-    block_size_pattern: dict[str, int | Literal["min"]] = field(
+    block_size_pattern: dict[str, int | Literal["min", "toeplitz"]] = field(
         default_factory=dict, metadata={"help": "Other values of block_size, likewise."}
     )
 
@@ -242,5 +242,5 @@ class CDDConfig(PeftConfig):
         return getattr(self, "_stored", None)
 
 
-def _block_size(value: Any, argument: str) -> int | Literal["min"]:
-    return "min" if value == "min" else integer(value, "CDDConfig", argument)
+def _block_size(value: Any, argument: str) -> int | Literal["min", "toeplitz"]:
+    return value if value in {"min", "toeplitz"} else integer(value, "CDDConfig", argument)

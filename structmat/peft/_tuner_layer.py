@@ -72,7 +72,7 @@ class CDDTunerLinear(nn.Module, BaseTunerLayer):
         adapter_name: str,
         *,
         n_factors: int = 3,
-        block_size: int | Literal["min"] = "min",
+        block_size: int | Literal["min", "toeplitz"] = "min",
         alpha: float = 1.0,
         init_weights: bool | str = True,
         inference_mode: bool = False,

@@ -239,7 +239,11 @@ def test_the_log_has_a_line_for_each_result(cli):
         (["sweep", "--out", "out"], 2, "SOURCES: name a file .toml, matrices, or --base and --tuned"),
         (["sweep", "a.npy", "--out", "out", "--n-factors", "3;5"], 2, "--n-factors: must be integers with commas"),
         (["sweep", "a.npy", "--out", "out", "--n-factors", "0"], 2, "--n-factors: must be at least 1, got 0"),
-        (["sweep", "a.npy", "--out", "out", "--block-sizes", "max"], 2, "--block-sizes: must be integers or min"),
+        (
+            ["sweep", "a.npy", "--out", "out", "--block-sizes", "max"],
+            2,
+            "--block-sizes: must be integers or min or toeplitz",
+        ),
         (["sweep", "a.npy", "--out", "out", "--methods", "svd"], 2, '--methods: must be one of "cdd", "truncated-svd"'),
         (["sweep", "a.npy", "--out", "out", "--base", "x"], 1, "give either files, or base and tuned"),
         (["sweep", "a.npy", "--out", "out", "--targets", "("], 2, "--targets: must be a regular expression"),

@@ -42,7 +42,7 @@ def fit_checkpoint(
     lora: str | os.PathLike[str] | None = None,
     targets: str | None = None,
     n_factors: int = 3,
-    block_size: int | Literal["min"] = "min",
+    block_size: int | Literal["min", "toeplitz"] = "min",
     input_second_moment: str | os.PathLike[str] | None = None,
     cast: bool = False,
     rng: int = 0,
@@ -167,7 +167,7 @@ def fit_checkpoint(
 def _check(n_factors: int, block_size: int | str, targets: str | None) -> None:
     if integer(n_factors, _OWNER, "n_factors") % 2 == 0 or n_factors < 3:
         raise ArgumentValueError(_OWNER, "n_factors", f"must be odd and at least 3, got {n_factors}")
-    if block_size != "min":
+    if block_size not in {"min", "toeplitz"}:
         integer(block_size, _OWNER, "block_size")
     try:
         re.compile(targets or "")

@@ -135,7 +135,8 @@ def ratio_figure(study: Study) -> Figure | None:
     if not ratios:
         return None
     layers = [layer for layer in study.layers() if any(layer == key[0] for key in ratios)]
-    settings = sorted({key[1:] for key in ratios}, key=lambda s: (0 if s[0] == "min" else 1 / s[0], s[1]))
+    named = {"toeplitz": -1.0, "min": 0.0}
+    settings = sorted({key[1:] for key in ratios}, key=lambda s: (named[s[0]] if s[0] in named else 1 / s[0], s[1]))
     table = np.full((len(layers), len(settings)), np.nan)
     for key, value in ratios.items():
         table[layers.index(key[0]), settings.index(key[1:])] = value
@@ -159,7 +160,10 @@ def ratio_figure(study: Study) -> Figure | None:
         ax.set_yticks(range(len(layers)), names, fontsize=7)
     else:
         ax.set_ylabel("layer")
-    labels = [f"{n_factors}" if block == "min" else f"{n_factors}\nb={block}" for block, n_factors in settings]
+    labels = [
+        f"{n_factors}" if block == "min" else f"{n_factors}\n{block}" if block in named else f"{n_factors}\nb={block}"
+        for block, n_factors in settings
+    ]
     ax.set_xticks(range(len(settings)), labels, fontsize=8)
     ax.set_xlabel("number of factors", fontsize=8)
     ax.set_title("error of CDD / error of the truncated SVD", fontsize=9)
@@ -195,7 +199,8 @@ def _draw_factors(ax: Axes, study: Study) -> None:
 
 
 def _block_name(block: int | str) -> str:
-    return "largest blocks" if block == "min" else f"blocks of {block}"
+    named = {"min": "largest blocks", "toeplitz": "Toeplitz matrices"}
+    return named.get(str(block), f"blocks of {block}")
 
 
 def _by_method(study: Study) -> dict[str, list[StudyMean]]:

@@ -57,7 +57,8 @@ def make_plan(config: SweepConfig, callback: Callable[[str], object] | None = No
         if callback is not None:
             callback(layer.name)
         digest, is_zero = layer.look()
-        sizes = dict.fromkeys(min(layer.shape) if size == "min" else int(size) for size in config.block_sizes)
+        named = {"min": min(layer.shape), "toeplitz": sum(layer.shape) - 1}
+        sizes = dict.fromkeys(int(named.get(str(size), size)) for size in config.block_sizes)
         for method, block_size, n_factors in product(config.methods, sizes, config.n_factors):
             seeds = config.seeds if method == "cdd" else (None,)
             reason = _unavailable(layer, method, n_factors, block_size)

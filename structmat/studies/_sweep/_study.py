@@ -67,8 +67,9 @@ class StudyRow(NamedTuple):
 
     @property
     def block(self) -> int | str:
-        """The block size, ``"min"`` where it is the smaller side of the matrix."""
-        return "min" if self.block_size == min(self.rows, self.cols) else self.block_size
+        """The block size, ``"min"`` or ``"toeplitz"`` where it is what these stand for."""
+        named = {self.rows + self.cols - 1: "toeplitz", min(self.rows, self.cols): "min"}
+        return named.get(self.block_size, self.block_size)
 
     @property
     def share(self) -> float:

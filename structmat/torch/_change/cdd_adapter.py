@@ -84,7 +84,7 @@ class CDDAdapter(nn.Module):
         out_features: int,
         *,
         n_factors: int = 3,
-        block_size: int | Literal["min"] = "min",
+        block_size: int | Literal["min", "toeplitz"] = "min",
         alpha: float = 1.0,
         init: Init = "zero",
         gradient: Tensor | None = None,

@@ -90,7 +90,7 @@ class CDDLinear(AdaptedLayer):
         bias: bool = True,
         *,
         n_factors: int = 3,
-        block_size: int | Literal["min"] = "min",
+        block_size: int | Literal["min", "toeplitz"] = "min",
         alpha: float = 1.0,
         init: Init | None = None,
         base: nn.Module | None = None,
