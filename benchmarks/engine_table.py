@@ -1,4 +1,4 @@
-"""Measure which method multiplies a circulant fastest, for the table in `structmat/_engine/table.py`.
+"""Measure which method multiplies a circulant fastest, for the table in `structmat/_engine/measured_choices.py`.
 
 ``python benchmarks/engine_table.py`` prints, one thread each,
 
@@ -39,9 +39,9 @@ from structmat._engine import (
     four_step,
     in_chunks,
     kernel_of_diagonals,
+    measured_choices,
     rows_in_chunk,
     spectrum,
-    table,
     transforms,
 )
 from structmat._engine import convolution as planned
@@ -83,7 +83,7 @@ def convolution(method: str, c: Any, x: Any, *, chunked: bool = True) -> Callabl
     step = convolver(method, c, lambda: spectrum(c, np, real=real), n, None, real=real)
     if x.ndim == 1:
         return lambda: step(x, None)
-    if not chunked or method == table.DUCC_CONVOLUTION:
+    if not chunked or method == measured_choices.DUCC_CONVOLUTION:
         return lambda: step(x, np.empty_like(x))
 
     def stored(v: Any, out: Any) -> Any:
@@ -105,7 +105,7 @@ def torch_convolution(method: str, c: Any, x: Any) -> Callable[[], Any]:
     real, n = not c.is_complex(), c.shape[-1]
     forward, backward = (torch.fft.rfft, torch.fft.irfft) if real else (torch.fft.fft, torch.fft.ifft)
     S = forward(c)
-    if method == table.TORCH:
+    if method == measured_choices.TORCH:
         return lambda: backward(S * forward(x), n)
     size = column_length(n) or n
     columns = (lambda v: forward(v, size, 0), lambda V: backward(V, size, 0))
@@ -122,7 +122,7 @@ def torch_namespace() -> Any:
 def compare(dtype: str, count: int, n: int, names: Sequence[str], seconds: float) -> None:
     """Print the time of each method over that of the first, and the fastest."""
     c, x = drawn(dtype, n), drawn(dtype, *([n] if count == 1 else [count, n]))
-    make = torch_convolution if names[0] == table.TORCH else convolution
+    make = torch_convolution if names[0] == measured_choices.TORCH else convolution
     got = medians({name: make(name, c, x) for name in names}, seconds)
     ratios = ", ".join(f"{name} {got[name] / got[names[0]]:.2f}" for name in names[1:])
     print(f"{dtype} {count} {n}: {ratios}; {min(got, key=got.__getitem__)}", flush=True)
@@ -131,24 +131,24 @@ def compare(dtype: str, count: int, n: int, names: Sequence[str], seconds: float
 def methods(sizes: Sequence[int], seconds: float) -> None:
     print("dtype vectors n: time over plain transforms, fastest")
     for dtype, n in itertools.product(DTYPES, sizes):
-        one = [table.SCIPY, table.DUCC, table.DUCC_CONVOLUTION]
+        one = [measured_choices.SCIPY, measured_choices.DUCC, measured_choices.DUCC_CONVOLUTION]
         if not dtype.startswith("c"):
-            one.append(table.SCIPY_CONVOLUTION)
-        torch = [table.TORCH]
+            one.append(measured_choices.SCIPY_CONVOLUTION)
+        torch = [measured_choices.TORCH]
         if column_length(n):
-            one += [table.SCIPY_STEPS, table.DUCC_STEPS]
-            torch.append(table.TORCH_STEPS)
+            one += [measured_choices.SCIPY_STEPS, measured_choices.DUCC_STEPS]
+            torch.append(measured_choices.TORCH_STEPS)
         compare(dtype, 1, n, one, seconds)
-        compare(dtype, BATCH, n, (table.SCIPY, table.DUCC, table.DUCC_CONVOLUTION), seconds)
+        compare(dtype, BATCH, n, (measured_choices.SCIPY, measured_choices.DUCC, measured_choices.DUCC_CONVOLUTION), seconds)
         compare(dtype, 1, n, torch, seconds)
 
 
 def columns(sizes: Sequence[int], seconds: float) -> None:
     print("dtype n: time of the four-step method by the length of a column, over that of the table's")
     for (dtype, n), method in itertools.product(
-        itertools.product(("float32", "float64"), sizes), (table.SCIPY_STEPS, table.DUCC_STEPS)
+        itertools.product(("float32", "float64"), sizes), (measured_choices.SCIPY_STEPS, measured_choices.DUCC_STEPS)
     ):
-        c, x, kept = drawn(dtype, n), drawn(dtype, n), table.COLUMNS
+        c, x, kept = drawn(dtype, n), drawn(dtype, n), measured_choices.COLUMNS
         calls, size = {}, 32
         chosen = column_length(n)
         try:
@@ -220,7 +220,7 @@ def chunks(seconds: float) -> None:
         for n in (256, 1024, 4096, 16384):
             count = min(1024, 2**26 // (n * np.dtype(dtype).itemsize))
             c, x = drawn(dtype, n), drawn(dtype, count, n)
-            forward, backward = transforms(table.SCIPY, n, None, real=True)
+            forward, backward = transforms(measured_choices.SCIPY, n, None, real=True)
             S = forward(c)
 
             def step(v: Any, out: Any, forward: Any = forward, backward: Any = backward, S: Any = S) -> Any:

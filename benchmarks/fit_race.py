@@ -30,7 +30,7 @@ import numpy as np
 from scipy.optimize import minimize
 
 import structmat as sm
-from structmat.fit._many_factors.starts import random_orthogonal
+from structmat.fit._many_factors.random_starts import random_orthogonal
 
 try:
     import torch

@@ -1,4 +1,4 @@
-"""Write the operator x operation table of docs/capabilities.md from the registry of operators in tests/registry.py.
+"""Write the operator x operation table of docs/capabilities.md from tests/operator_registry.py.
 
 Run ``python docs/capabilities.py`` to write it, with ``--check`` to fail where it is stale. The laws in
 tests/operators/test_laws.py hold every "yes" to a dense reference, every "-" to an error that names the alternative.
@@ -12,7 +12,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from tests.registry import CLOSED_FORMS, REGISTRY
+from tests.operator_registry import CLOSED_FORMS, REGISTRY
 
 PAGE = ROOT / "docs/capabilities.md"
 START, END = "<!-- capabilities: written by docs/capabilities.py -->\n", "<!-- /capabilities -->\n"

@@ -24,7 +24,7 @@ from types import ModuleType
 
 from structmat import extend, preconditioners, testing
 from structmat._arrays.errors import ArgumentError, ArgumentTypeError, ArgumentValueError
-from structmat._engine.config import show_config
+from structmat._engine.engine_report import show_config
 from structmat.fit import ErrorCurve, FitResult, error_curve, factorize_cdd, fit_cdd
 from structmat.operators import (
     BlockCirculant,

@@ -10,7 +10,7 @@ import scipy.linalg
 
 import structmat as sm
 from tests.backends import Backend
-from tests.registry import REGISTRY, Entry, Vectors
+from tests.operator_registry import REGISTRY, Entry, Vectors
 
 entries = pytest.mark.parametrize("entry", REGISTRY, ids=lambda e: e.name)
 C = np.array([1.0, 2.0, 5.0, 3.0])

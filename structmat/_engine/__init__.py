@@ -5,18 +5,14 @@ The only folder that names an FFT. It takes arrays and returns arrays, and knows
 
 from __future__ import annotations
 
-from structmat._engine.block_convolution import BlockConvolution, by_frequency
+from structmat._engine.block_convolution_plan import BlockConvolution, by_frequency
 from structmat._engine.chunks import in_chunks, rows_in_chunk
-from structmat._engine.composition import Composition, Scaling
-from structmat._engine.convolution import Convolution, convolution
-from structmat._engine.convolve import convolver, transforms
+from structmat._engine.composition_plan import Composition, Scaling
+from structmat._engine.convolution_plan import Convolution, convolution
 from structmat._engine.engines import Engine, Settings, choices, ducc, method_for, require_engine
 from structmat._engine.four_step import FourStep, column_length
 from structmat._engine.lengths import cyclic_kernel, fast_length, is_fast, kernel_of_diagonals
-from structmat._engine.plan import ByParts, ChunkedPlan, Plan, Step
-from structmat._engine.products import Products, products_of
-from structmat._engine.shift import ShiftAndAdd
-from structmat._engine.table import (
+from structmat._engine.measured_choices import (
     CHUNK,
     DUCC_CONVOLUTION,
     LARGEST_PRIME,
@@ -27,6 +23,10 @@ from structmat._engine.table import (
     direct_sizes,
     direct_up_to,
 )
+from structmat._engine.numpy_methods import convolver, transforms
+from structmat._engine.plan import ByParts, ChunkedPlan, Plan, Step
+from structmat._engine.products import Products, products_of
+from structmat._engine.shift_plan import ShiftAndAdd
 from structmat._engine.transforms import fft, from_spectrum, full_spectrum, ifft, spectrum
 
 __all__ = [

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from structmat._engine.table import CHUNK, FEWEST, WORTH_CHUNKS, WORTH_THREADS
+from structmat._engine.measured_choices import CHUNK, FEWEST, WORTH_CHUNKS, WORTH_THREADS
 
 __all__ = ["in_chunks", "rows_in_chunk"]
 

@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from structmat._arrays.errors import ArgumentValueError
-from structmat._engine.table import CHOICES, DUCC, PLAIN, SCIPY, SCIPY_CONVOLUTION, STEPS, TORCH
+from structmat._engine.measured_choices import CHOICES, DUCC, PLAIN, SCIPY, SCIPY_CONVOLUTION, STEPS, TORCH
 
 __all__ = ["Engine", "Settings", "choices", "ducc", "method_for", "require_engine"]
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from structmat._arrays import contiguous, dtype_name, is_numpy
 from structmat._arrays.typing import Array, Namespace
-from structmat._engine.table import COLUMNS
+from structmat._engine.measured_choices import COLUMNS
 from structmat._engine.transforms import full_spectrum
 
 __all__ = ["FourStep", "column_length"]

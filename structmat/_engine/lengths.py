@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from structmat._arrays import concat_last, device_of, library_of
 from structmat._arrays.typing import Array, Namespace
-from structmat._engine.table import LARGEST_PRIME, LARGEST_PRIME_ELSEWHERE
+from structmat._engine.measured_choices import LARGEST_PRIME, LARGEST_PRIME_ELSEWHERE
 
 __all__ = ["cyclic_kernel", "fast_length", "is_fast", "kernel_of_diagonals"]
 

@@ -10,8 +10,8 @@ from structmat._arrays import common_dtype, is_eager_on_cpu, is_numpy, library_o
 from structmat._arrays.typing import Array, DType
 from structmat._engine.chunks import in_chunks
 from structmat._engine.engines import Settings
+from structmat._engine.measured_choices import TORCH_CHUNK, TORCH_LARGE
 from structmat._engine.plan import ChunkedPlan, Plan, Step
-from structmat._engine.table import TORCH_CHUNK, TORCH_LARGE
 
 __all__ = ["Products", "products_of"]
 

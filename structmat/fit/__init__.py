@@ -4,9 +4,10 @@ Map of the package; each line imports only from lines below it:
 
 - `_curve`: `error_curve`, fits with more and more factors
 - `_factorize_cdd`: `factorize_cdd`, a product that reproduces a matrix
-- `_exact`: closed forms that it recognises, and its search
+- `_exact`: closed forms that it recognises, constructions of any size, and its search
 - `_fit_cdd`: `fit_cdd`
 - `_strategies`: the ways that `fit_cdd` goes
+- `_product_error`: the error of a fit through its products
 - `_many_factors`: the search for a product of any number of factors
 - `_baselines`: the best members of other families, for comparison
 - `_three_factors`: steps in closed form for three factors on any grid of blocks
@@ -17,13 +18,14 @@ Map of the package; each line imports only from lines below it:
 - `_result`: what fits return and report
 
 To add one, write a file with one function and put it into a list: a start for three factors into `STARTS` of
-`_three_factors.choice`, a solver on the matrix into `MATRIX_SOLVERS` of `_many_factors.solvers`, a closed form into
-`RECOGNISERS` of `_exact.closed_forms`, a baseline into `BASELINES` of `_baselines`.
+`_three_factors.all_starts`, one for more factors into `MATRIX_STARTS` of `_many_factors.matrix_starts`, a solver on the
+matrix into `MATRIX_SOLVERS` of `_many_factors.solvers`, a closed form into `RECOGNISERS` of `_exact.recognisers`, a
+baseline into `BASELINES` of `_baselines`.
 """
 
 from __future__ import annotations
 
-from structmat.fit._baselines.compare import (
+from structmat.fit._baselines.public_functions import (
     baseline_errors,
     baseline_names,
     closed_form_errors,

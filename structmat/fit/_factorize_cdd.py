@@ -14,9 +14,9 @@ from structmat._arrays import is_numpy
 from structmat._arrays.checks import integer, non_negative, one_of, optional_function, random_generator
 from structmat._arrays.errors import ArgumentValueError
 from structmat._arrays.numpy_bridge import as_matrix, to_numpy
-from structmat.fit._exact.closed_forms import Form, closed_forms
 from structmat.fit._exact.constructions import construct, constructions, to_product
-from structmat.fit._exact.search import Factorisation, search
+from structmat.fit._exact.exact_search import Factorisation, search
+from structmat.fit._exact.recognisers import Form, closed_forms
 from structmat.fit._result import FitProgress, FitResult
 from structmat.fit._three_factors.vectors import scale_by_power_of_two
 from structmat.operators import CDDLayout, CDDProduct

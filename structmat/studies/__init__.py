@@ -5,7 +5,7 @@
 - `_html`: self-contained pages
 - `_reading`: what is in a work folder, without its lock
 - `_folder`: `WorkFolder`, an output folder whose finished units of work stay
-- `_engine`: `run_units`, the same units in this process, by joblib or by Dask
+- `_run_units`: `run_units`, the same units in this process, by joblib or by Dask
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from __future__ import annotations
 try:
     from structmat._checkpoint_fit.seeds import unit_rng
     from structmat.studies._checkpoint import CheckpointFit, CheckpointProgress, FittedLayer, fit_checkpoint
-    from structmat.studies._engine import run_units
     from structmat.studies._folder import Record, WorkFolder
+    from structmat.studies._run_units import run_units
     from structmat.studies._sweep import (
         MatrixSource,
         Study,

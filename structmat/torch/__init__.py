@@ -1,10 +1,10 @@
 """Fine-tuning layers for PyTorch: frozen weights with trainable CDD changes. Needs the extra ``torch``.
 
-- `_change`: the change of one layer and its mathematics
-    - `_change.rows`: the change of some rows and its gradients; pure functions
-    - `_change.autograd`: the one differentiable operation, chunked, that keeps nothing but the input
-    - `_change.initial_values`: how the vectors start
-    - `_change.cdd_adapter`: `CDDAdapter`, the trainable vectors of one change
+- `_adapter`: the change of one layer and its mathematics
+    - `_adapter.rows`: the change of some rows and its gradients; pure functions
+    - `_adapter.autograd`: the one differentiable operation, chunked, that keeps nothing but the input
+    - `_adapter.initial_values`: how the vectors start
+    - `_adapter.cdd_adapter`: `CDDAdapter`, the trainable vectors of one change
 - `_layers`: a frozen layer with changes
     - `_layers.frozen_base`: what may be a base: its features, and how it stores its weight
     - `_layers.forward`: outputs of a base plus changes, for layers of one's own too
@@ -34,7 +34,7 @@ try:
 except ModuleNotFoundError as error:
     raise ImportError('structmat.torch needs the extra "torch": pip install "structmat[torch]"') from error
 
-from structmat.torch._change.cdd_adapter import CDDAdapter
+from structmat.torch._adapter.cdd_adapter import CDDAdapter
 from structmat.torch._layers.adapted_layer import AdaptedLayer
 from structmat.torch._layers.conv import CDDConv
 from structmat.torch._layers.embedding import CDDEmbedding

@@ -48,7 +48,7 @@ def test_the_configuration_is_told(fast: bool, monkeypatch: pytest.MonkeyPatch, 
         pytest.skip("needs structmat[fast]")
     if not fast:
         monkeypatch.setattr(engine_choice, "ducc", lambda: None)
-        monkeypatch.setattr("structmat._engine.config.ducc", lambda: None)
+        monkeypatch.setattr("structmat._engine.engine_report.ducc", lambda: None)
     sm.show_config()
     text = capsys.readouterr().out
     assert f"numpy {np.__version__}" in text

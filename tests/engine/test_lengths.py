@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from structmat import _engine
-from structmat._engine import fast_length, table
+from structmat._engine import fast_length, measured_choices
 
 
 def test_embedded_lengths_are_fast() -> None:
@@ -25,8 +25,8 @@ def test_embedded_lengths(n: int) -> None:
     largest = max(
         (p for p in range(2, n + 1) if n % p == 0 and all(p % d for d in range(2, int(p**0.5) + 1))), default=1
     )
-    assert _engine.is_fast(n, np) == (largest <= table.LARGEST_PRIME["numpy"])
-    assert _engine.is_fast(n, array_api_strict) == (largest <= table.LARGEST_PRIME_ELSEWHERE)
+    assert _engine.is_fast(n, np) == (largest <= measured_choices.LARGEST_PRIME["numpy"])
+    assert _engine.is_fast(n, array_api_strict) == (largest <= measured_choices.LARGEST_PRIME_ELSEWHERE)
     if _engine.is_fast(n, np):
         assert kernel is c
     else:

@@ -14,7 +14,7 @@ import structmat as sm
 from structmat import io
 from structmat._arrays import dtype_name
 from tests.io.common import once
-from tests.registry import REGISTRY
+from tests.operator_registry import REGISTRY
 
 
 @pytest.mark.parametrize("entry", REGISTRY, ids=lambda e: e.name)

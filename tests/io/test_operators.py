@@ -19,7 +19,7 @@ from structmat._arrays import dtype_name
 from structmat._files.safetensors import SafetensorsFile, checksum, to_bytes
 from structmat.fit import fit_cdd
 from tests.io.common import DAMAGE_MESSAGE, assert_equal, attempt, nested_operator, once, same_bits
-from tests.registry import REGISTRY
+from tests.operator_registry import REGISTRY
 
 # Round trips
 

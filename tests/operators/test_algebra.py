@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, rule
 
 import structmat as sm
-from tests.registry import REGISTRY, Vectors
+from tests.operator_registry import REGISTRY, Vectors
 
 n = 6
 rng = np.random.default_rng(0)

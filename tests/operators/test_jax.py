@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests import backends
-from tests.registry import REGISTRY, Entry, Vectors
+from tests.operator_registry import REGISTRY, Entry, Vectors
 
 jax = pytest.importorskip("jax")
 jnp = backends.get("jax").xp

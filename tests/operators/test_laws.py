@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import structmat as sm
 from tests.backends import Backend
-from tests.registry import CLOSED_FORMS, NEED_SQUARE, REGISTRY, Entry, Sample, Vectors
+from tests.operator_registry import CLOSED_FORMS, NEED_SQUARE, REGISTRY, Entry, Sample, Vectors
 
 TOLERANCE = {"float32": 1e-5, "complex64": 1e-5, "float64": 1e-13, "complex128": 1e-13}
 

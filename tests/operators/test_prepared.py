@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import structmat as sm
 from structmat import _engine
-from tests.registry import Vectors
+from tests.operator_registry import Vectors
 
 ENGINES = ["scipy", *(["ducc0"] if _engine.ducc() else [])]
 

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
 
-from structmat.torch._change import autograd as product
-from structmat.torch._change.autograd import add_change, linear_with_change
+from structmat.torch._adapter import autograd as product
+from structmat.torch._adapter.autograd import add_change, linear_with_change
 from tests.torch.common import MODES, adapter, dense, kept_bytes
 
 SHAPES = [

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import nn
 
 from structmat.torch import adapt, adapter_state_dict, load_adapter, param_groups, save_adapter
-from structmat.torch._change.cdd_adapter import CDDAdapter
+from structmat.torch._adapter.cdd_adapter import CDDAdapter
 
 STEPS = 4
 

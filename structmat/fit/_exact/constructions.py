@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from structmat.fit._exact.closed_forms import Form
 from structmat.fit._exact.deflation import has_extended_precision
+from structmat.fit._exact.exact_search import Factorisation
 from structmat.fit._exact.low_rank import Triplets, factor_low_rank, singular_triplets
 from structmat.fit._exact.mixing import Mixing
 from structmat.fit._exact.pencil import factor_matrix
-from structmat.fit._exact.search import Factorisation
+from structmat.fit._exact.recognisers import Form
 from structmat.fit._result import FitProgress
 from structmat.operators import CDDProduct, Circulant, CyclicBidiagonal, Diagonal
 

@@ -1,10 +1,14 @@
 """Fits of any number of factors: a search from many starts.
 
 A solver that takes the matrix itself is a file that makes `descent.Steps`, and a line in `MATRIX_SOLVERS` of `solvers`.
+A start that is read off the matrix is a file with one function, and a line in `MATRIX_STARTS` of `matrix_starts`.
 
 - `problem`: the matrix scaled, its closed forms, the answer scaled back
 - `search`: starts, exploration, polish, growth from fewer factors
-- `starts`: random orthogonal factors, and the weighted matrix of rank one
+- `matrix_starts`: the list of starts that are read off the matrix
+- `peeling_start`: planted products, outermost factors first
+- `rank_two_start`: the truncated SVD of rank two in five factors
+- `random_starts`: random orthogonal factors, and the weighted matrix of rank one
 - `adam`, `lbfgs`: exploration and polish, first order
 - `objective`, `spectra`: the error and its gradient by transforms
 - `parameters`: all vectors of a product, scaled, in one flat vector

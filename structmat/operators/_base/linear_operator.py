@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 from structmat._arrays import filled, restored
 from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
 from structmat._arrays.typing import Array, ArrayLike, Namespace
-from structmat.operators._base.closed_forms import (
+from structmat.operators._base.operator import Operator
+from structmat.operators._base.spectral_functions import (
     ALTERNATIVES,
     NormOrder,
     SpectralFunction,
@@ -21,7 +22,6 @@ from structmat.operators._base.closed_forms import (
     ratio,
     sign_and_log,
 )
-from structmat.operators._base.operator import Operator
 
 __all__ = ["EigResult", "LinearOperator", "SlogdetResult"]
 

@@ -18,8 +18,8 @@ from structmat._checkpoint_fit.plan import ChangePlan, plan_delta, plan_lora, pl
 from structmat._checkpoint_fit.table import FittedLayer
 from structmat.io import Checkpoint, CheckpointError
 from structmat.studies._checkpoint._result import CSV, FIGURE, HTML, JSON, OUTPUTS, CheckpointFit, CheckpointProgress
-from structmat.studies._engine import run_units
 from structmat.studies._folder import WorkFolder
+from structmat.studies._run_units import run_units
 
 if TYPE_CHECKING:
     from structmat.io import Entry

@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 from structmat._arrays.checks import optional_function
 from structmat._arrays.errors import ArgumentValueError
-from structmat.studies._engine import run_units
 from structmat.studies._folder import Record, WorkFolder
 from structmat.studies._reading import read_records
+from structmat.studies._run_units import run_units
 from structmat.studies._sweep._config import SweepConfig, read_config
 from structmat.studies._sweep._plan import Failure, Unit, cost, do_unit, fit_options, make_plan
 from structmat.studies._sweep._study import Study, StudyRow, to_sqlite

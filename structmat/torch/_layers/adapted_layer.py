@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
 from structmat.operators import LinearOperator
-from structmat.torch._change.cdd_adapter import CDDAdapter
+from structmat.torch._adapter.cdd_adapter import CDDAdapter
 from structmat.torch._layers.forward import add_per_sample
 
 __all__ = ["AdaptedLayer"]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
-from structmat.torch._change.cdd_adapter import CDDAdapter
+from structmat.torch._adapter.cdd_adapter import CDDAdapter
 from structmat.torch._layers.adapted_layer import AdaptedLayer
 
 __all__ = ["CDDEmbedding"]

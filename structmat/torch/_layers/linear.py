@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from structmat._arrays.errors import ArgumentValueError
-from structmat.torch._change.autograd import Mode
-from structmat.torch._change.initial_values import Init
+from structmat.torch._adapter.autograd import Mode
+from structmat.torch._adapter.initial_values import Init
 from structmat.torch._layers.adapted_layer import AdaptedLayer
 from structmat.torch._layers.forward import forward_with_adapters
 from structmat.torch._layers.frozen_base import features, has_transposed_weight

@@ -8,7 +8,7 @@ from math import log2
 from torch import nn
 
 from structmat._arrays.errors import ArgumentValueError
-from structmat.torch._change.cdd_adapter import CDDAdapter
+from structmat.torch._adapter.cdd_adapter import CDDAdapter
 from structmat.torch._model.targets import adapted_layers
 
 __all__ = ["AdapterSummary", "LayerSummary", "change_flops", "summarise"]

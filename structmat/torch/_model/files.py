@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from structmat._arrays.errors import ArgumentValueError
 from structmat.io import atomic_write
-from structmat.torch._change.cdd_adapter import CDDAdapter
+from structmat.torch._adapter.cdd_adapter import CDDAdapter
 from structmat.torch._model.targets import adapted_layers
 from structmat.torch._model.wrapping import change_shape, wrap_layers
 

@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from structmat._arrays.errors import ArgumentValueError
-from structmat.torch._change.cdd_adapter import CDDAdapter
+from structmat.torch._adapter.cdd_adapter import CDDAdapter
 
 __all__ = ["param_groups"]
 

@@ -198,9 +198,9 @@ def test_methods():
 
 
 def test_a_search_that_fails_is_followed_by_a_construction(monkeypatch):
-    monkeypatch.setattr("structmat.fit._exact.search._LENGTHS", 1)
-    monkeypatch.setattr("structmat.fit._exact.search._ITERATIONS", 1)
-    monkeypatch.setattr("structmat.fit._exact.search._ITERATIONS_PER_SIDE", 0)
+    monkeypatch.setattr("structmat.fit._exact.exact_search._LENGTHS", 1)
+    monkeypatch.setattr("structmat.fit._exact.exact_search._ITERATIONS", 1)
+    monkeypatch.setattr("structmat.fit._exact.exact_search._ITERATIONS_PER_SIDE", 0)
     result = factorize_cdd(gaussian(np.random.default_rng(0), 10, 10), rng=0)
     assert result.solver == "construction"
     assert result.error <= 1e-12

@@ -6,7 +6,7 @@ import pytest
 from structmat import BlockCirculant, CDDLayout, CDDProduct, Circulant, Diagonal
 from structmat.fit import fit_cdd
 from structmat.fit._many_factors.parameters import to_vectors
-from structmat.fit._many_factors.starts import random_orthogonal
+from structmat.fit._many_factors.random_starts import random_orthogonal
 
 QUICK = {"max_iter": 40, "restarts": 1, "rng": 3}
 # Shape and side of the blocks: tall, wide, square, cropped, a block beyond the smaller side, blocks of one.

@@ -17,7 +17,7 @@ from structmat.fit._many_factors.parameters import (
     split,
     to_vectors,
 )
-from structmat.fit._many_factors.starts import random_orthogonal, weighted_rank_one
+from structmat.fit._many_factors.random_starts import random_orthogonal, weighted_rank_one
 from structmat.operators import CDDLayout
 
 

@@ -9,7 +9,7 @@ from structmat import CDDProduct
 from structmat.fit import fit_cdd
 from structmat.fit._control import Control
 from structmat.fit._many_factors import search
-from structmat.fit._many_factors.peeling import peeled, synchronised_gram
+from structmat.fit._many_factors.peeling_start import peeled, synchronised_gram
 
 
 def normal(rng, real, *shape):

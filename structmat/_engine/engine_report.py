@@ -6,7 +6,7 @@ import math
 from importlib import metadata
 
 from structmat._engine.engines import choices, ducc
-from structmat._engine.table import CHUNK, LARGEST_PRIME, direct_sizes
+from structmat._engine.measured_choices import CHUNK, LARGEST_PRIME, direct_sizes
 
 __all__ = ["show_config"]
 

@@ -11,7 +11,7 @@ from array_api_compat import numpy as numpy_namespace
 
 from structmat._engine.engines import ducc
 from structmat._engine.four_step import FourStep, column_length
-from structmat._engine.table import ALIAS, DUCC_CONVOLUTION, PLAIN, SCIPY, SCIPY_CONVOLUTION, STEPS
+from structmat._engine.measured_choices import ALIAS, DUCC_CONVOLUTION, PLAIN, SCIPY, SCIPY_CONVOLUTION, STEPS
 
 __all__ = ["convolver", "transforms"]
 

@@ -12,8 +12,8 @@ from structmat._arrays.checks import integer
 from structmat._arrays.errors import ArgumentValueError
 from structmat.fit import FitResult
 from structmat.operators import CDDLayout, CDDProduct
-from structmat.torch._change.autograd import Mode, add_change
-from structmat.torch._change.initial_values import Init, fitted_vectors, initialise
+from structmat.torch._adapter.autograd import Mode, add_change
+from structmat.torch._adapter.initial_values import Init, fitted_vectors, initialise
 
 __all__ = ["CDDAdapter"]
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from structmat.fit._exact.closed_forms import Form
+from structmat.fit._exact.recognisers import Form
 from structmat.fit._many_factors.descent import State
 from structmat.fit._many_factors.diagonal_forms import DiagonalForms
 from structmat.fit._many_factors.equalisation import equalise

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from structmat.torch._change.rows import Kept, Working, change_rows, finished, gradient_rows, precision
+from structmat.torch._adapter.rows import Kept, Working, change_rows, finished, gradient_rows, precision
 
 __all__ = ["Mode", "add_change", "autocasts", "linear_with_change"]
 
