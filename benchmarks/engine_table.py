@@ -139,7 +139,9 @@ def methods(sizes: Sequence[int], seconds: float) -> None:
             one += [measured_choices.SCIPY_STEPS, measured_choices.DUCC_STEPS]
             torch.append(measured_choices.TORCH_STEPS)
         compare(dtype, 1, n, one, seconds)
-        compare(dtype, BATCH, n, (measured_choices.SCIPY, measured_choices.DUCC, measured_choices.DUCC_CONVOLUTION), seconds)
+        compare(
+            dtype, BATCH, n, (measured_choices.SCIPY, measured_choices.DUCC, measured_choices.DUCC_CONVOLUTION), seconds
+        )
         compare(dtype, 1, n, torch, seconds)
 
 
