@@ -32,8 +32,18 @@ class Row(NamedTuple):
         return self._asdict() | {"explained": explained}
 
 
-def comparison(W: NDArray[Any], result: FitResult) -> list[Row]:
-    """Return the fit and its baselines, the fit first."""
+def comparison(
+    W: NDArray[Any],
+    result: FitResult,
+    *,
+    input_second_moment: NDArray[Any] | None = None,
+    entry_weights: NDArray[Any] | None = None,
+) -> list[Row]:
+    """Return the fit, and the baselines whose best errors are known with these weights."""
+    if entry_weights is not None:
+        return [_fit(result)]
+    if input_second_moment is not None:
+        return [_fit(result), _truncated_svd(W, result.n_parameters, input_second_moment)]
     b = result.block_size
     nearest = closed_form_errors(W, b)
     label = "nearest circulant" if W.shape == (b, b) else f"nearest block circulant, b={b}"
@@ -51,10 +61,10 @@ def _fit(result: FitResult) -> Row:
     return Row("cdd-fit", f"CDD fit ({form})", result.n_parameters, result.error)
 
 
-def _truncated_svd(matrix: NDArray[Any], n_parameters: int) -> Row:
+def _truncated_svd(matrix: NDArray[Any], n_parameters: int, moment: NDArray[Any] | None = None) -> Row:
     rows, cols = matrix.shape
     rank = min(n_parameters // (rows + cols), rows, cols)
     if rank == 0:
         return Row("truncated-svd", "truncated SVD (rank 1 needs more)", rows + cols, None)
-    error = truncated_svd_error(matrix, rank)
+    error = truncated_svd_error(matrix, rank, input_second_moment=moment)
     return Row("truncated-svd", f"truncated SVD (rank {rank})", rank * (rows + cols), error)

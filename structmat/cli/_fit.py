@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from structmat import io
 from structmat.cli._compare import comparison
-from structmat.cli._errors import blaming
+from structmat.cli._errors import USAGE, CommandError, blaming
 from structmat.cli._inputs import read_matrix, read_option
 from structmat.cli._options import FitOptions, OutputOptions, Positive, Seconds
 from structmat.cli._outputs import check_outputs, plot_module, write_figure
@@ -45,7 +45,8 @@ def fit(
     """Fit a matrix by a product of diagonal and circulant factors.
 
     Prints the error and the number of parameters beside those of a truncated SVD of the same size, the nearest
-    circulant and the nearest diagonal matrix. Example: `structmat fit W.npy --out fit.safetensors --plot fit.png`
+    circulant and the nearest diagonal matrix, as far as these are known with the weights that are given. Example:
+    `structmat fit W.npy --out fit.safetensors --plot fit.png`
 
     Parameters
     ----------
@@ -68,6 +69,8 @@ def fit(
     output
         What is printed and written.
     """
+    if plot is not None and entry_weights is not None:
+        raise CommandError("--plot", "shows every entry of the matrix: leave it out with --entry-weights", USAGE)
     check_outputs(W, {"--out": out, "--plot": plot}, force=output.force)
     matrix = read_matrix(W, settings.key, fit)
     moment = read_option("--input-second-moment", settings.input_second_moment)
@@ -89,7 +92,7 @@ def fit(
         )
     seconds = time.perf_counter() - start
     written = _write_outputs(matrix, result, out, plot, source=W, force=output.force)
-    rows = comparison(matrix, result)
+    rows = comparison(matrix, result, input_second_moment=moment, entry_weights=weights)
     if output.json:
         operator = {
             "kind": type(result.operator).__name__,
@@ -100,7 +103,8 @@ def fit(
         files = {"out": None if out is None else str(out), "plot": None if plot is None else str(plot)}
         print_json({"operator": operator, **result.to_dict(), "comparison": table, "seconds": seconds, **files})
     else:
-        title = f"{W.name}: {matrix.shape[0]} x {matrix.shape[1]}, {matrix.dtype}"
+        weighted = "" if moment is None and weights is None else ", weighted errors"
+        title = f"{W.name}: {matrix.shape[0]} x {matrix.shape[1]}, {matrix.dtype}{weighted}"
         notes = [result_notes(result, seconds), *(f"wrote {path}" for path in written)]
         print_comparison(title, rows, matrix.size, notes)
     if result.stopped == "interrupted":

@@ -180,7 +180,7 @@ def _error_text(error: float) -> str:
 def result_notes(result: FitResult, seconds: float) -> str:
     """Return the line below the table of a fit."""
     end = "converged" if result.converged else "not converged, see --max-iter and --tol"
-    if result.stopped == "interrupted":
+    if result.stopped != "completed":
         end = result.stopped
     return f"start {result.start}, {result.n_iter} iterations of {result.solver}, {end}, {seconds:.2f} s"
 

@@ -106,6 +106,12 @@ class FitResult:
             "history": self.history.tolist(),
         }
 
+    def _end(self) -> str:
+        """What ended the winning run, or the fit as a whole."""
+        if self.stopped != "completed":
+            return f"stopped: {self.stopped}"
+        return "converged" if self.converged else "not converged"
+
     def __repr__(self) -> str:
         rows, cols = self.operator.shape
         grid = f"{-(-rows // self.block_size)} x {-(-cols // self.block_size)} blocks"
@@ -115,7 +121,7 @@ class FitResult:
             "block size": f"{self.block_size} ({grid})",
             "relative error": f"{self.error:.6g} ({self.explained:.2%} of the energy explained)",
             "parameters": f"{self.n_parameters:,} ({self.n_parameters / (rows * cols):.3%} of dense)",
-            "iterations": f"{self.n_iter} ({'converged' if self.converged else 'not converged'})",
+            "iterations": f"{self.n_iter} ({self._end()})",
             "start": self.start,
             "solver": f"{self.solver}, {self.seconds:.3g} s",
         }

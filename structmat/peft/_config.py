@@ -242,5 +242,7 @@ class CDDConfig(PeftConfig):
         return getattr(self, "_stored", None)
 
 
-def _block_size(value: Any, argument: str) -> int | Literal["min", "toeplitz"]:
-    return value if value in {"min", "toeplitz"} else integer(value, "CDDConfig", argument)
+def _block_size(value: Any, argument: str) -> Any:
+    if isinstance(value, str) and value not in {"min", "toeplitz"}:
+        raise ArgumentValueError("CDDConfig", argument, f'must be an integer, "min" or "toeplitz", got {value!r}')
+    return value if isinstance(value, str) else integer(value, "CDDConfig", argument)

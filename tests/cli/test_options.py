@@ -37,6 +37,19 @@ def test_moments_and_weights_of_entries_are_read_from_files(cli):
     assert (status, json.loads(out)["error"]) == (0, curve.error.tolist())
     status, _, err = cli("fit", "W.npy", "--input-second-moment", "square.npy")
     assert (status, "--input-second-moment: must have shape (6,) or (6, 6), got (4, 4)" in err) == (2, True)
+    status, out, _ = cli("fit", "W.npy", "--input-second-moment", "S.npy", "--json")
+    methods = {row["method"]: row["error"] for row in json.loads(out)["comparison"]}
+    assert list(methods) == ["cdd-fit", "truncated-svd"]
+    values = np.linalg.svd(W * np.sqrt(moment), compute_uv=False)
+    assert methods["truncated-svd"] == pytest.approx(np.linalg.norm(values[1:]) / np.linalg.norm(values))
+    missing = np.where(weights, W, np.nan)
+    np.save("missing-entries.npy", missing)
+    status, out, _ = cli("fit", "missing-entries.npy", "--entry-weights", "M.npy")
+    assert status == 0
+    assert "weighted errors" in out
+    assert "truncated SVD" not in out
+    status, _, err = cli("fit", "missing-entries.npy", "--entry-weights", "M.npy", "--plot", "fit.png")
+    assert (status, "--plot: shows every entry" in err) == (2, True)
     status, _, err = cli("fit", "W.npy", "--entry-weights", "missing.npy")
     assert (status, "--entry-weights: missing.npy: No such file" in err) == (1, True)
 

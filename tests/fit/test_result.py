@@ -97,3 +97,9 @@ def test_a_looser_tolerance_stops_earlier():
     loose, tight = (fit_cdd(W, rng=0, tol=tol) for tol in (1e-2, 1e-9))
     assert loose.n_iter < tight.n_iter
     assert tight.error < loose.error
+
+
+def test_a_fit_that_ran_out_of_time_says_so(W):
+    fit = fit_cdd(W, 5, rng=0, time_limit=0.01)
+    assert fit.stopped == "time limit"
+    assert "stopped: time limit" in repr(fit)

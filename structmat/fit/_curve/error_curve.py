@@ -132,6 +132,9 @@ def error_curve(
     single = matrix.shape[0] == matrix.shape[1] and block_size in {"min", matrix.shape[0]}
     numbers = _numbers(max_factors, n_factors, single=single)
     clock = Schedule(numbers, math.inf if time_limit is None else non_negative(time_limit, _OWNER, "time_limit"))
+    if fit_options.get("entry_weights") is not None:
+        text = "must be None: only products of three factors have them; use fit_cdd"
+        raise ArgumentValueError(_OWNER, "entry_weights", text)
     options: dict[str, Any] = {"block_size": block_size, "first": first, **fit_options}
     options |= {"input_second_moment": input_second_moment, "rng": random_generator(rng, _OWNER)}
     optional_function(callback, _OWNER, "callback")

@@ -459,3 +459,8 @@ def test_data_frames_need_pandas(curve, monkeypatch):
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(ImportError, match="pip install pandas"):
         curve.to_dataframe()
+
+
+def test_weights_of_entries_are_refused():
+    with pytest.raises(ValueError, match="error_curve: entry_weights must be None"):
+        error_curve(SQUARE, n_factors=[3], entry_weights=np.ones_like(SQUARE))
