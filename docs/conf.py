@@ -70,7 +70,17 @@ html_theme_options = {
     "footer_start": ["copyright"],
     "footer_end": [],
 }
-_WHOLE_WIDTH = ("index", "theory", "performance", "what_cdd_represents", "reproduction", "command", "changelog")
+_WHOLE_WIDTH = (
+    "index",
+    "theory",
+    "exact_products",
+    "measured",
+    "performance",
+    "what_cdd_represents",
+    "reproduction",
+    "command",
+    "changelog",
+)
 html_sidebars = {page: [] for page in _WHOLE_WIDTH}
 
 sphinx_gallery_conf = {

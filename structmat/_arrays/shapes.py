@@ -46,7 +46,7 @@ def scale_array(array: Array, factor: Scalar, core: int, xp: Namespace) -> Array
 
     Parameters
     ----------
-    array : array, shape (..., *core)
+    array : array, shape ``(..., *core)``
         What to multiply.
     factor : number or array
         A Python number, or an array of scalars, one for each member of a stack.
