@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["product_error", "warn_of_rounding"]
 
 # Products with so many numbers at a time.
-_CHUNK_ENTRIES = 1 << 18
+_CHUNK_ENTRIES = 1 << 16
 
 
 def product_error(

@@ -136,6 +136,5 @@ def _stored(array: Array) -> Tensor:
         bits = (values.view(np.uint32) >> 16).astype("<u2")
         return Tensor(CODES[name], bits.shape, bits.tobytes())
     if values.dtype.kind == "c":
-        values = np.stack([values.real, values.imag], axis=-1)
-        name = values.dtype.name
-    return Tensor.of(values)
+        return Tensor.of(np.stack([values.real, values.imag], axis=-1))
+    return Tensor.of(values.astype(name))  # which was widened if it is a half precision

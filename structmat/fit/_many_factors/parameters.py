@@ -67,7 +67,8 @@ def split(layout: CDDLayout, parameters: NDArray[Any]) -> list[NDArray[Any]]:
 
 def join(parts: Sequence[NDArray[Any]], lead: int = 0) -> NDArray[Any]:
     """Return the flat parameters of those of each factor, the inverse of `split`, after `lead` axes."""
-    return np.concatenate([part.reshape(*part.shape[:lead], -1) for part in parts], axis=-1)
+    # with -1 for the size, NumPy refuses no products at all
+    return np.concatenate([part.reshape(*part.shape[:lead], math.prod(part.shape[lead:])) for part in parts], axis=-1)
 
 
 def from_vectors(layout: CDDLayout, vectors: Sequence[NDArray[Any]]) -> NDArray[Any]:
