@@ -38,7 +38,7 @@ _SADDLE_NOISE = 1e-2
 # As many explored chains are polished, if their errors are within this factor, and for as many iterations.
 _FINALISTS, _CLOSE, _POLISH = 2, 1.003, 1000
 # A polish returns to the last iterate with accurate products, which are looked for once in so many iterations.
-_CHECKED = 10
+_CHECKED = 50
 # Up to this many parameters the second-order polish costs about as much as the first-order one.
 _LM_PARAMETERS, _LM_ITERATIONS = 700, 40
 # A chain read off the matrix is the planted one with an error of no more than so many units in the last place.
