@@ -149,7 +149,7 @@ def test_debug_shows_the_traceback(cli):
 
 
 def test_the_unexpected_is_one_line_too(cli, monkeypatch):
-    monkeypatch.setattr(_fit, "comparison", lambda *_: 1 / 0)
+    monkeypatch.setattr(_fit, "comparison", lambda *_, **__: 1 / 0)
     status, out, err = cli("fit", "W.npy")
     assert (status, out) == (1, "")
     assert err == "structmat fit: error: ZeroDivisionError: division by zero (--debug shows where)\n"
