@@ -153,9 +153,6 @@ class _Pair:
     def array(self, values: Any) -> Any:
         return self.xp.asarray(np.array(values), device=self.op.device)  # a copy, which all libraries may write to
 
-    def floats(self, values: Any) -> Any:
-        return self.xp.astype(values, self.xp.float64)
-
     def near(self, name: str, actual: Any, expected: Any, *factors: Any, rtol: float = 0.0) -> None:
         """Compare up to rounding, relative to the product of the norms of what was multiplied."""
         expected = np.asarray(expected)
