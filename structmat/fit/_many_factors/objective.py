@@ -110,10 +110,13 @@ class Objective:
         return float(np.sqrt(sum(self._over_chunks(part, products)) / self._norm2))
 
     def spread(self, parameters: NDArray[Any]) -> float:
-        """Return what rounding errors of products of one chain grow with, over the norm of the target."""
+        """Return what rounding errors of products of one chain grow with, over the norm of the target.
+
+        The parameters may come in another precision than that of the objective.
+        """
         if not np.isfinite(parameters).all():
             return float(np.inf)
-        product = self.layout.product(to_vectors(self.layout, parameters))
+        product = self.layout.product(to_vectors(self.layout, parameters.astype(self.dtype)))
         rng = np.random.default_rng(0)
         left = rng.standard_normal((_PROBES, product.shape[0])).astype(self.dtype)
         if self._inputs is None:

@@ -184,3 +184,16 @@ def test_weighted_rank_one_is_least_squares():
     u, v = weighted_rank_one(W, M)
     s = np.linalg.svd(W @ M, compute_uv=False)
     assert np.linalg.norm((W - np.outer(u, v)) @ M) == pytest.approx(np.linalg.norm(s[1:]))
+
+
+@settings(max_examples=30, deadline=None)
+@given(layout=layouts, real=st.booleans(), weighted=st.booleans(), seed=st.integers(0, 2**32 - 1))
+def test_spread_of_parameters_in_another_precision(layout, real, weighted, seed):
+    rng = np.random.default_rng(seed)
+    target = normal(rng, layout.shape, real=real)
+    inputs = normal(rng, (layout.shape[1], 3), real=real) if weighted else None
+    vectors = [normal(rng, shape, real=real) for shape in layout.vector_shapes]
+    objective = Objective(layout, target, inputs)
+    parameters = from_vectors(layout, vectors)
+    narrow = parameters.astype(np.result_type(np.float32, 1j) if not real else np.float32)
+    assert objective.spread(narrow) == pytest.approx(objective.spread(parameters), rel=1e-3)
