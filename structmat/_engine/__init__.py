@@ -1,6 +1,14 @@
 """The engine: Fourier transforms along the last axis, and plans, which compute the products of operators by them.
 
-The only folder that names an FFT. It takes arrays and returns arrays, and knows no operator.
+The only folder that names an FFT. It takes arrays and returns arrays, and knows no operator. Map of the package:
+
+- `products`: a product with everything looked up before, for vectors of one type and dtype
+- `composition_plan`, `convolution_plan`, `block_convolution_plan`, `shift_plan`: plans of chains of factors, of one
+  circular convolution, of a grid of them, and of a circulant of two entries
+- `plan`, `chunks`: the interface of plans, and batches of vectors that they take a part at a time
+- `numpy_methods`, `four_step`: convolutions of NumPy vectors by each method, and of one long vector
+- `engines`, `measured_choices`, `engine_report`: the libraries that transform, which is fastest where, and the report
+- `transforms`, `lengths`: Fourier transforms on any array library, and lengths that suit them
 """
 
 from __future__ import annotations

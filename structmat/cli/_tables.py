@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from structmat.cli._compare import Row
+    from structmat.cli._comparison import Row
     from structmat.fit import ErrorCurve, FitResult
     from structmat.studies import CheckpointFit, Study, StudyMean
 

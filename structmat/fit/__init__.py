@@ -18,14 +18,14 @@ Map of the package; each line imports only from lines below it:
 - `_result`: what fits return and report
 
 To add one, write a file with one function and put it into a list: a start for three factors into `STARTS` of
-`_three_factors.all_starts`, one for more factors into `MATRIX_STARTS` of `_many_factors.matrix_starts`, a solver on the
-matrix into `MATRIX_SOLVERS` of `_many_factors.solvers`, a closed form into `RECOGNISERS` of `_exact.recognisers`, a
+`_three_factors.start_list`, one for more factors into `MATRIX_STARTS` of `_many_factors.start_list`, a solver on the
+matrix into `MATRIX_SOLVERS` of `_many_factors.solver_list`, a closed form into `RECOGNISERS` of `_exact.recognisers`, a
 baseline into `BASELINES` of `_baselines`.
 """
 
 from __future__ import annotations
 
-from structmat.fit._baselines.public_functions import (
+from structmat.fit._baselines.baseline_errors import (
     baseline_errors,
     baseline_names,
     closed_form_errors,

@@ -12,9 +12,9 @@ from structmat._arrays.numpy_bridge import moved_like
 from structmat.fit._known_product import KnownProduct
 from structmat.fit._many_factors.problem import Problem
 from structmat.fit._product_error import product_error
-from structmat.fit._three_factors.all_starts import best_from_all_starts
 from structmat.fit._three_factors.blocks import BlockGrid
 from structmat.fit._three_factors.masked import MaskedGrid
+from structmat.fit._three_factors.search import best_from_all_starts
 from structmat.fit._three_factors.spread import spread2
 from structmat.fit._three_factors.vectors import Factors, scale_by_power_of_two
 from structmat.fit._warm_start import known_product

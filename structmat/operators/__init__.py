@@ -1,4 +1,22 @@
-"""Operators: structured matrices that multiply a vector in O(n log n), on any array library."""
+"""Operators: structured matrices that multiply a vector in O(n log n), on any array library.
+
+Map of the package; a family of matrices is a file, and imports only from lines below it:
+
+- `_cdd_layout`: the shape of a CDD product
+- `_cdd_product`: interleaved circulant and diagonal factors
+- `_rounding`: how rounding errors grow in a chain of factors
+- `_block_circulant`: grids of circulants
+- `_toeplitz`: Toeplitz and Hankel matrices
+- `_cyclic_bidiagonal`: circulants of two entries, by shifts
+- `_circulant`: circulants, held by their first column or by their spectrum
+- `_diagonal`: diagonal matrices
+- `_combinations`: products, sums, multiples, and prepared operators
+- `_spectra`: arithmetic on spectra, on arrays
+- `_identity`: the identity and the Fourier matrix
+- `_base`: what every operator does, `LinearOperator`
+
+A family of your own needs none of these files: see `structmat.extend`.
+"""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ is one parameter of a complex matrix); indices and permutations are free. The er
 parameters, and is zero for a member. Where a family has no member with so few parameters, the answer is the zero
 matrix: no parameters, error one.
 
-- `public_functions`: the public functions
+- `baseline_errors`: the public functions
 - `truncated_svd`, `block_circulant`, `sparse_fourier`, `monarch`: one family each
 - `closed_forms`: the nearest circulant and diagonal matrices, whatever their parameters
 - `member`: what baselines answer and share

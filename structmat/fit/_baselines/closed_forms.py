@@ -8,8 +8,8 @@ import numpy as np
 
 from structmat.fit._baselines.member import Member, relative_norm
 from structmat.fit._three_factors.alternate import relative_error
+from structmat.fit._three_factors.basic_starts import circulant_start
 from structmat.fit._three_factors.blocks import BlockGrid
-from structmat.fit._three_factors.starts import circulant_start
 from structmat.fit._three_factors.steps import residual_norm2
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ import numpy as np
 from structmat._arrays.checks import integer, non_negative, optional_function, random_generator
 from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
 from structmat._arrays.numpy_bridge import as_matrix
-from structmat.fit._baselines.public_functions import baseline_errors
+from structmat.fit._baselines.baseline_errors import baseline_errors
 from structmat.fit._curve.result import ErrorCurve
 from structmat.fit._curve.schedule import Schedule
 from structmat.fit._fit_cdd import fit_cdd

@@ -1,11 +1,11 @@
 """Fits of any number of factors: a search from many starts.
 
-A solver that takes the matrix itself is a file that makes `descent.Steps`, and a line in `MATRIX_SOLVERS` of `solvers`.
-A start that is read off the matrix is a file with one function, and a line in `MATRIX_STARTS` of `matrix_starts`.
+A start that is read off the matrix is a file with one function, and a line in `MATRIX_STARTS` of `start_list`. A solver
+that takes the matrix itself is a file that makes `descent.Steps`, and a line in `MATRIX_SOLVERS` of `solver_list`.
 
 - `problem`: the matrix scaled, its closed forms, the answer scaled back
 - `search`: starts, exploration, polish, growth from fewer factors
-- `matrix_starts`: the list of starts that are read off the matrix
+- `start_list`: the list of starts that are read off the matrix
 - `peeling_start`: planted products, outermost factors first
 - `rank_two_start`: the truncated SVD of rank two in five factors
 - `random_starts`: random orthogonal factors, and the weighted matrix of rank one
@@ -13,7 +13,7 @@ A start that is read off the matrix is a file with one function, and a line in `
 - `objective`, `spectra`: the error and its gradient by transforms
 - `parameters`: all vectors of a product, scaled, in one flat vector
 - `equalisation`: a way in to matrices of widely spread singular values
-- `solvers`: the list of solvers on the matrix
+- `solver_list`: the list of solvers on the matrix
 - `levenberg_marquardt`, `als`: joint steps on all factors, and one factor after the other
 - `descent`: what these two share
 - `diagonal_forms`: a square product by its diagonal forms, its products and derivatives

@@ -24,7 +24,7 @@ from structmat.fit._many_factors.descent import descend
 from structmat.fit._many_factors.diagonal_forms import DiagonalForms
 from structmat.fit._three_factors.alternate import Run, alternate
 from structmat.fit._three_factors.blocks import BlockGrid
-from structmat.fit._three_factors.shift_synchronisation import shift_synchronisation_start
+from structmat.fit._three_factors.shift_synchronisation_start import shift_synchronisation_start
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -13,10 +13,10 @@ from structmat.fit._control import Control
 from structmat.fit._many_factors.adam import anneal
 from structmat.fit._many_factors.descent import descend
 from structmat.fit._many_factors.lbfgs import polish
-from structmat.fit._many_factors.matrix_starts import MATRIX_STARTS, Sought
 from structmat.fit._many_factors.parameters import extended, from_vectors, mean_side, to_vectors
 from structmat.fit._many_factors.random_starts import random_orthogonal
-from structmat.fit._many_factors.solvers import MATRIX_SOLVERS
+from structmat.fit._many_factors.solver_list import MATRIX_SOLVERS
+from structmat.fit._many_factors.start_list import MATRIX_STARTS, Sought
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from structmat.fit._three_factors.alternate import Run
+from structmat.fit._three_factors.basic_starts import circulant_start, diagonal_start, random_start, rank_one_start
 from structmat.fit._three_factors.blocks import BlockGrid, cyclic_windows
-from structmat.fit._three_factors.shift_synchronisation import _links, _shift_chain, shift_synchronisation_start
-from structmat.fit._three_factors.starts import circulant_start, diagonal_start, random_start, rank_one_start
+from structmat.fit._three_factors.shift_synchronisation_start import _links, _shift_chain, shift_synchronisation_start
 from structmat.fit._three_factors.steps import iteration, residual_norm2
 from structmat.fit._three_factors.vectors import Factors
 

@@ -8,26 +8,16 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from structmat.fit._three_factors.alternate import Run, alternate
-from structmat.fit._three_factors.shift_synchronisation import shift_synchronisation_start
+from structmat.fit._three_factors.basic_starts import random_start
 from structmat.fit._three_factors.spread import error_of_products
-from structmat.fit._three_factors.starts import Start, circulant_start, diagonal_start, random_start, rank_one_start
+from structmat.fit._three_factors.start_list import CLOSED_FORMS, STARTS
 
 if TYPE_CHECKING:
     from structmat.fit._control import Control
     from structmat.fit._three_factors.blocks import BlockGrid
     from structmat.fit._three_factors.vectors import Factors
 
-__all__ = ["CLOSED_FORMS", "STARTS", "StartedRun", "best_from_all_starts"]
-
-# All of these run on every matrix: they are what the fit must never be worse than.
-CLOSED_FORMS: tuple[tuple[str, Start], ...] = (
-    ("circulant", circulant_start),
-    ("diagonal", diagonal_start),
-    ("rank-one", rank_one_start),
-)
-
-# These come next, while the best is not exact.
-STARTS: tuple[tuple[str, Start], ...] = (("shift-synchronisation", shift_synchronisation_start),)
+__all__ = ["StartedRun", "best_from_all_starts"]
 
 # Random starts pay off where many local minima lie close together, on small matrices without much structure: as many as
 # this number of entries holds copies of the matrix, up to a limit.
