@@ -47,6 +47,9 @@ KINDS = {
     "singular": lambda rng, n: unitary(rng, n) * np.append(np.ones(n - 1), 0.0) @ unitary(rng, n),
     "condition 1e8": lambda rng, n: unitary(rng, n) * np.logspace(0, -8, n) @ unitary(rng, n),
     "triangular": lambda rng, n: np.triu(gaussian(rng, n, n)),
+    "periodic tridiagonal": lambda rng, n: sum(
+        d[:, None] * np.roll(np.eye(n), m - 1, axis=0) for m, d in enumerate(rng.uniform(1, 2, (3, n)))
+    ),
     "rank 8": lambda rng, n: gaussian(rng, n, 8) @ gaussian(rng, 8, n),
 }
 

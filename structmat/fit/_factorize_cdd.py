@@ -50,7 +50,8 @@ def factorize_cdd(
     permutations ``j -> (a * j + b) % n`` (five). For any other matrix there are two ways. A search by
     Levenberg-Marquardt over all factors from random starting points finds few factors of small matrices: mostly ``2k +
     1`` for a rank k, ``n + 1`` otherwise. A construction by one eigenvalue problem needs more of them, ``4k + 3`` and
-    ``2n + 1``, and takes seconds where the search takes hours.
+    ``2n + 1``, and takes seconds where the search takes hours. One of ``d + 1`` neighbouring cyclic diagonals without
+    zeros at the ends, a periodic tridiagonal matrix for instance, is constructed by ``2d + 1``.
 
     Parameters
     ----------
@@ -81,9 +82,9 @@ def factorize_cdd(
     FitResult
         The operator, with vectors of the library and device of `W` in double precision: complex ones, unless real ones
         are found for a real `W`. `solver` tells how it was found, `start` names the short form, or what `W` was taken
-        for: ``"rank k"``, ``"Toeplitz"`` or ``"generic"``, with ``"random phases"`` where these had to remove the
-        structure of `W`, at the cost of four factors. `message` says why. `converged` tells whether the error is at
-        most `target_error`.
+        for: ``"rank k"``, ``"k cyclic diagonals"``, ``"Toeplitz"`` or ``"generic"``, with ``"random phases"`` where
+        these had to remove the structure of `W`, at the cost of four factors. `message` says why. `converged` tells
+        whether the error is at most `target_error`.
 
     Raises
     ------
@@ -217,15 +218,13 @@ def _long_form(
     callback: Callable[[FitProgress], object] | None,
 ) -> Factorisation:
     """A product for a matrix without a short form, by search or construction."""
-    # The counting bound of what is searched for is half of what the construction needs.
     choices = constructions(W)
-    needed = choices[0].n_factors
+    needed, fewest = choices[0].n_factors, choices[0].fewest
     if n_factors is not None:
         few = n_factors < needed
     else:
-        few = len(W) * (needed + 1) // 2 <= _SEARCHED and (
-            needed < 2 * len(W) + 1 or bool(np.linalg.cond(W) <= _CONDITION)
-        )
+        few = fewest < needed and len(W) * fewest <= _SEARCHED
+        few = few and (needed < 2 * len(W) + 1 or bool(np.linalg.cond(W) <= _CONDITION))
     if method == "constructive" and n_factors is not None and n_factors < needed:
         raise ArgumentValueError(
             "factorize_cdd", "n_factors", f"must be at least {needed} to construct W, got {n_factors}"

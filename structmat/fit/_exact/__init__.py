@@ -5,7 +5,7 @@ A closed form is a function that takes the matrix to factors, or to none, and a 
 - `exact_search`: joint second-order steps from random starts
 - `recognisers`: matrices that are products of a few factors in closed form
 - `constructions`: the constructions that reproduce a matrix of any size, and which of them is taken
-- `low_rank`: a matrix of low rank
+- `low_rank`, `cyclic_band`: a matrix of low rank, and one of few neighbouring cyclic diagonals
 - `pencil`: any square matrix, by one eigenvalue problem
 - `deflation`: a polynomial in the cyclic shift as linear factors
 - `mixing`: random factors on both sides, which leave no structure in a matrix

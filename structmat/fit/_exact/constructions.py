@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
+from structmat.fit._exact.cyclic_band import CyclicBand, cyclic_band, factor_cyclic_band
 from structmat.fit._exact.deflation import has_extended_precision
 from structmat.fit._exact.exact_search import Factorisation
 from structmat.fit._exact.low_rank import Triplets, factor_low_rank, singular_triplets
@@ -27,8 +28,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Construction", "construct", "constructions", "to_product"]
 
-# The rank up to which a matrix has low rank, as a share of its side, and the error that its singular vectors may leave.
-_LOW_RANK, _RANK_ERROR = 4, 1e-14
+# The rank up to which a matrix has low rank, as a share of its side, and the error that its singular vectors or its
+# cyclic diagonals may leave.
+_LOW_RANK, _STRUCTURE_ERROR = 4, 1e-14
 
 # Random phases that are tried before the most accurate product is taken.
 _MIXINGS = 3
@@ -50,6 +52,8 @@ class Construction(NamedTuple):
 
     name: str
     n_factors: int
+    fewest: int
+    """The number of factors that may be found by a search."""
     make: Callable[[np.random.Generator, bool], _Vectors]
     """Returns the vectors, computed in long double or not, or nothing where structure of W would spoil their digits."""
 
@@ -57,19 +61,24 @@ class Construction(NamedTuple):
 def constructions(W: NDArray[Any]) -> list[Construction]:
     """Return the constructions for `W`, those of fewest factors first."""
     n = len(W)
-    generic = [
-        Construction("generic", 2 * n + 1, lambda _, extended: factor_matrix(W, extended=extended)),
-        *[Construction("generic, random phases", 2 * n + 5, partial(_mixed, W))] * _MIXINGS,
+    choices = [
+        Construction("generic", 2 * n + 1, n + 1, lambda _, extended: factor_matrix(W, extended=extended)),
+        *[Construction("generic, random phases", 2 * n + 5, n + 1, partial(_mixed, W))] * _MIXINGS,
     ]
-    triplets = singular_triplets(W, n // _LOW_RANK, _RANK_ERROR)
-    if triplets is None:
-        return generic
-    name, count = f"rank {len(triplets[1])}", 4 * len(triplets[1]) + 3
-    return [
-        Construction(name, count, lambda _, extended: factor_low_rank(triplets, extended=extended)),
-        *[Construction(f"{name}, random phases", count + 4, partial(_mixed_low_rank, triplets))] * _MIXINGS,
-        *generic,
-    ]
+    if (triplets := singular_triplets(W, n // _LOW_RANK, _STRUCTURE_ERROR)) is not None:
+        rank = len(triplets[1])
+        name, count, few = f"rank {rank}", 4 * rank + 3, 2 * rank + 1
+        choices += [
+            Construction(name, count, few, lambda _, extended: factor_low_rank(triplets, extended=extended)),
+            *[Construction(f"{name}, random phases", count + 4, few, partial(_mixed_low_rank, triplets))] * _MIXINGS,
+        ]
+    if (band := cyclic_band(W, _STRUCTURE_ERROR)) is not None:
+        count = 2 * len(band.coefficients) - 1
+        name = f"{len(band.coefficients)} cyclic diagonals"
+        choices.append(
+            Construction(name, count, count, lambda _, extended: factor_cyclic_band(band, extended=extended))
+        )
+    return sorted(choices, key=lambda choice: choice.n_factors)
 
 
 def _mixed(W: NDArray[Any], rng: np.random.Generator, extended: bool) -> _Vectors:  # one type of functions
@@ -81,6 +90,10 @@ def _mixed_low_rank(triplets: Triplets, rng: np.random.Generator, extended: bool
     u, s, v = triplets
     mixing = Mixing.draw(len(u), rng)
     return mixing.around(factor_low_rank((mixing.left(u), s, mixing.right(v)), extended=extended))
+
+
+def _cyclic_band(band: CyclicBand, _rng: np.random.Generator, extended: bool) -> _Vectors:
+    return factor_cyclic_band(band, extended=extended)
 
 
 def construct(
@@ -96,7 +109,8 @@ def construct(
     """Return a product by one of the `choices`, of at most `n_factors` factors, or nothing where none has so few.
 
     The error is compared with what rounding leaves for a matrix without structure, whatever is aimed at: more of it
-    means that structure spoilt digits, and another construction, with random phases, will not.
+    means that structure spoilt digits, and another construction, with random phases, will not. Up to n factors need no
+    more than what is aimed at.
     """
     n = len(W)
     precise = n <= _EXTENDED_SIDE or target_error < _usual_error(n, extended=False)
@@ -121,7 +135,8 @@ def construct(
                 best = (error, form)
             if callback is not None:
                 callback(FitProgress(construction.name, tried, len(choices), best[0]))
-            if error <= usual:
+            # Few factors that reproduce W are worth more than digits beyond.
+            if error <= (max(usual, target_error) if construction.n_factors <= n else usual):
                 break
             notes.append(f"{construction.name} left an error of {error:.1e}")
             if time.monotonic() >= deadline:

@@ -6,7 +6,8 @@ and the periodic ``w[i] = u[i] * nu**i``, the linear polynomial with that soluti
     P - diag(u[i - 1] / u[i]) = diag(w[i - 1]) (P - nu I) diag(1 / w[i]),
 
 a right factor of the polynomial. It takes every other null sequence to one of the quotient: ``u[i - 1] - a[i] * u[i]``
-with the diagonal ``a`` above. So null sequences are used up one by one.
+with the diagonal ``a`` above. So null sequences are used up one by one. They are kept as `w` and `nu`, which are of
+moderate size whatever z is; the step is ``nu' * w'[i - 1] - nu * w[i - 1] / w[i] * w'[i]`` on these.
 """
 
 from __future__ import annotations
@@ -54,45 +55,39 @@ class LinearFactors(NamedTuple):
         return [vector.astype(np.complex128) for vector in vectors]
 
 
-def deflate(u: NDArray[np.complex128], z: NDArray[np.complex128], *, extended: bool) -> LinearFactors:
-    """Return the linear factors of the polynomial with the null sequences `u` (k, n) of multipliers `z` (k,).
+def deflate(w: NDArray[np.inexact[Any]], nu: NDArray[np.inexact[Any]], *, extended: bool) -> LinearFactors:
+    """Return the linear factors of the polynomial with the null sequences ``w[i] * nu**-i``, `w` (k, n) and `nu` (k,).
 
     Next comes always the sequence of the flattest modulus, because a factor multiplies errors by the range of its
     diagonals. `extended` works in long double: rounding here dominates the error, and grows as the square of n.
     """
-    rows, n = u.shape
-    u = u.astype(np.clongdouble if extended else np.complex128)
-    z = z.astype(u.dtype)
-    i = np.arange(n)
-    log_nu = np.log(z) / n
-    envelope = np.exp(2 * log_nu.real.astype(np.float64)[:, None] * i)  # |w|^2 is |u|^2 times this
+    rows, n = w.shape
+    dtype = np.clongdouble if extended else np.complex128
+    w, nu = w.astype(dtype), nu.astype(dtype)
     mean, least = np.empty(rows), np.empty(rows)
-    chunk = max(1, _CHUNK_BYTES // (n * u.itemsize))
+    chunk = max(1, _CHUNK_BYTES // (n * w.itemsize))
 
     def measure(part: slice) -> None:
-        squares = (u[part].real ** 2 + u[part].imag ** 2).astype(np.float64) * envelope[part]
+        squares = (w[part].real ** 2 + w[part].imag ** 2).astype(np.float64)
         mean[part], least[part] = squares.mean(axis=1), squares.min(axis=1)
 
     for start in range(0, rows, chunk):
         measure(slice(start, start + chunk))
-    w, nu = np.empty_like(u), np.empty_like(z)
+    factors = LinearFactors(np.empty_like(w), np.empty_like(nu))
     for left in range(rows, 0, -1):
         cost = np.log(mean[:left] / least[:left]) - _DISTANCE * np.log(mean[:left] / mean[:left].max())
         k = int(cost.argmin())
-        w[rows - left] = u[k] * np.exp(log_nu[k] * i) / np.sqrt(mean[k])
-        nu[rows - left] = np.exp(log_nu[k])
-        a = np.roll(u[k], 1)
-        a[0] *= z[k]
-        a /= u[k]
+        factors.w[rows - left] = w[k] / np.sqrt(mean[k])
+        factors.nu[rows - left] = nu[k]
+        a = nu[k] * np.roll(w[k], 1) / w[k]
         last = left - 1
-        for array in (u, z, log_nu, envelope):
+        for array in (w, nu):
             array[k] = array[last]
         for start in range(0, last, chunk):
             part = slice(start, min(start + chunk, last))
-            product = u[part] * a
-            first = u[part, -1] * z[part] - product[:, 0]
-            np.subtract(u[part, :-1], product[:, 1:], out=product[:, 1:])
-            product[:, 0] = first
-            u[part] = product
+            product = w[part] * a
+            shifted = np.roll(w[part], 1, axis=1)
+            shifted *= nu[part, None]
+            np.subtract(shifted, product, out=w[part])
             measure(part)
-    return LinearFactors(w, nu)
+    return factors

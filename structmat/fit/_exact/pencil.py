@@ -57,8 +57,11 @@ def _factor(
     sequences = null_sequences(below, above)
     if sequences is None:
         return None
+    u, z = sequences
+    log_nu = np.log(z.astype(np.clongdouble)) / len(below)
+    w = u * np.exp(log_nu[:, None] * np.arange(len(below)))
     with np.errstate(all="ignore"):  # what becomes of zeros is for the caller to see
-        return deflate(*sequences, extended=extended).vectors(lead)
+        return deflate(w, np.exp(log_nu), extended=extended).vectors(lead)
 
 
 def null_sequences(

@@ -142,7 +142,8 @@ def test_null_sequences_are_divided_out(n, seed):
     for sequence, multiplier in zip(u, z, strict=True):
         residual = (below + multiplier * above) @ sequence
         assert np.linalg.norm(residual) <= 1e-11 * np.linalg.norm(sequence) * np.linalg.norm(W)
-    factors = deflate(u, z, extended=False)
+    log_nu = np.log(z) / n
+    factors = deflate(u * np.exp(log_nu[:, None] * np.arange(n)), np.exp(log_nu), extended=False)
     w, nu = factors.w[0], factors.nu[0]
     k = np.abs(nu**n - z).argmin()
     assert np.allclose(w / w[0], u[k] / u[k, 0] * nu ** np.arange(n))
@@ -251,3 +252,53 @@ def test_tensors_in_tensors_out():
     assert product.dtype == torch.complex128
     assert torch.linalg.norm(product - W) <= 1e-12 * torch.linalg.norm(W)
     assert sm.testing.adjoint_error(operator, rng=0) < 1e-11
+
+
+def cyclic_band_of(rng, n, degree, start, *, real):
+    c = rng.standard_normal((degree + 1, n)) if real else gaussian(rng, degree + 1, n)
+    return sum(d[:, None] * np.roll(np.eye(n), m + start, axis=0) for m, d in enumerate(c))
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    n=st.integers(4, 60),
+    degree=st.integers(1, 6),
+    start=st.integers(0, 100),
+    real=st.booleans(),
+    seed=st.integers(0, 2**16),
+)
+def test_neighbouring_cyclic_diagonals_take_two_factors_for_each_but_one(n, degree, start, real, seed):
+    degree = min(degree, n // 2)
+    W = cyclic_band_of(np.random.default_rng(seed), n, degree, start, real=real)
+    found = constructed(W)
+    assert error_of(W, to_product(found.form) @ np.eye(n)) <= 1e-10
+    # Entries near zero at an end leave the construction fewer digits.
+    assert len(found.form.vectors) <= 2 * degree + 1 or "cyclic diagonals" in found.message
+
+
+@pytest.mark.parametrize(("n", "degree"), [(31, 2), (31, 5), (101, 5), (300, 2)])
+def test_multipliers_of_hundreds_of_decades(n, degree):
+    """Periodic recursions whose solutions grow and decay by exp(n)."""
+    i = np.arange(n)
+    c = 1 + 0.3 * np.sin(2 * np.pi * i / n + np.arange(degree + 1)[:, None])
+    c[degree // 2] += 3
+    W = sum(d[:, None] * np.roll(np.eye(n), m, axis=0) for m, d in enumerate(c))
+    form = constructed(W).form
+    assert form.name == f"{degree + 1} cyclic diagonals"
+    assert len(form.vectors) == 2 * degree + 1
+    assert error_of(W, to_product(form) @ np.eye(n)) <= 1e-13
+
+
+@pytest.mark.parametrize("exponent", [-200, 0, 200])
+def test_a_periodic_tridiagonal_matrix_is_five_factors(exponent):
+    W = cyclic_band_of(np.random.default_rng(1), 20, 2, -1, real=True)
+    result = factorize_cdd(W * 10.0**exponent, rng=0)
+    assert (result.operator.n_factors, result.start) == (5, "3 cyclic diagonals")
+    assert error_of(W, (result.operator @ np.eye(20)) / 10.0**exponent) <= 1e-13
+
+
+def test_a_band_without_corners_is_no_cyclic_band():
+    W = np.diag(np.arange(1.0, 41)) + np.eye(40, k=1) + np.eye(40, k=-1)
+    result = factorize_cdd(W, rng=0)
+    assert "cyclic" not in result.start
+    assert result.error <= 1e-12

@@ -1,0 +1,165 @@
+"""A matrix of d + 1 neighbouring cyclic diagonals as a product of ``2d + 1`` diagonals and circulants.
+
+Such a matrix is ``Q P^a`` with the cyclic shift P and a polynomial Q in it of degree d, which has d null sequences and
+splits into d linear factors. Its leading coefficient is a diagonal, the leftmost factor. Multipliers of null sequences
+are growths of a recursion of order d over n steps and may range over hundreds of decades, so that they are looked for
+on circles: of ``Q`` with P replaced by ``r P`` those are near 1 whose n-th roots were near r.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from structmat.fit._exact.deflation import deflate
+from structmat.fit._three_factors.blocks import by_diagonals
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["CyclicBand", "cyclic_band", "factor_cyclic_band"]
+
+# Entries of the outermost diagonals, which are divided by, in units of their root mean square.
+_SMALLEST = 1e-6
+# Logarithm of the multipliers that are accurate on a circle, and how many circles are tried for each of them.
+_NEAR, _CIRCLES = np.log(1e4), 60
+# Narrower intervals, in units of what is accurate on a circle, hold nothing but contradictions of rounding.
+_NARROWEST = 1e-3
+# The multiplier that is no eigenvalue of a matrix without structure, see `pencil`.
+_SHIFT = -np.exp(0.35j)
+
+
+class _Interval(NamedTuple):
+    """Logarithms of moduli of nu, and how many there are up to the lower and the upper end."""
+
+    low: float
+    high: float
+    up_to_low: int
+    up_to_high: int
+
+
+class CyclicBand(NamedTuple):
+    """``sum over m of diag(coefficients[m]) P^(m + start)``."""
+
+    coefficients: NDArray[np.complex128]
+    """(d + 1, n)"""
+    start: int
+
+
+def cyclic_band(W: NDArray[Any], tol: float) -> CyclicBand | None:
+    """Return the neighbouring cyclic diagonals that hold `W` up to `tol` relative to its norm, if they can be divided.
+
+    Nothing where they are more than half of all, or have zeros at an end.
+    """
+    n = len(W)
+    diagonals = by_diagonals(W[None, :, None])[0, :, 0].T
+    sizes = np.linalg.norm(diagonals, axis=1)
+    used = np.flatnonzero(sizes > tol * np.linalg.norm(sizes) / np.sqrt(n))
+    gaps = np.diff(np.append(used, used[0] + n))
+    last = int(gaps.argmax())
+    start, degree = int(used[(last + 1) % len(used)]), n - int(gaps[last])
+    if not 0 < degree <= n // 2:
+        return None
+    coefficients = diagonals[(start + np.arange(degree + 1)) % n].astype(np.complex128)
+    ends = np.abs(coefficients[[0, -1]])
+    if (ends.min(axis=1) < _SMALLEST * sizes[[start, (start + degree) % n]] / np.sqrt(n)).any():
+        return None
+    return CyclicBand(coefficients, start)
+
+
+def factor_cyclic_band(band: CyclicBand, *, extended: bool) -> list[NDArray[np.complex128]] | None:
+    """Return ``2d + 1`` diagonals and first columns, or nothing where not all null sequences are found."""
+    sequences = _all_null_sequences(band.coefficients)
+    if sequences is None:
+        return None
+    with np.errstate(all="ignore"):  # what becomes of zeros is for the caller to see
+        vectors = deflate(*sequences, extended=extended).vectors(1.0)
+    vectors[0] = vectors[0] * band.coefficients[-1]
+    # The shift passes the rightmost diagonal, which it rolls, and goes into the circulant beside it.
+    vectors[-1] = np.roll(vectors[-1], -band.start)
+    vectors[-2] = np.roll(vectors[-2], band.start)
+    return vectors
+
+
+def _all_null_sequences(
+    coefficients: NDArray[np.complex128],
+) -> tuple[NDArray[np.complex128], NDArray[np.complex128]] | None:
+    """Return w and nu of all null sequences, by bisection over the logarithm of the circle's radius."""
+    degree, n = len(coefficients) - 1, coefficients.shape[1]
+    # The product of all multipliers, up to its sign, is that of the entries of the last coefficient over the first.
+    first, last = np.log(np.abs(coefficients[[0, -1]])).mean(axis=1)
+    middle = float(first - last) / degree
+    width = _NEAR / n
+    found: list[tuple[NDArray[np.complex128], NDArray[np.complex128]]] = []
+    # Every multiplier of a recursion is between these powers of the range of its coefficients.
+    reach = float(np.log(1.0 + np.abs(coefficients[:-1] / coefficients[-1]).sum(axis=0)).max())
+    reach += float(np.log(1.0 + np.abs(coefficients[1:] / coefficients[0]).sum(axis=0)).max())
+    intervals = [_Interval(middle - reach, middle + reach, 0, degree)]
+    for _ in range(_CIRCLES * degree):
+        if not intervals:
+            break
+        low, high, before, through = intervals.pop()
+        at = 0.5 * (low + high)
+        on_circle = _null_sequences_near(coefficients, at)
+        if on_circle is None or high - low < _NARROWEST * width:
+            return None
+        w, nu = on_circle
+        with np.errstate(divide="ignore"):
+            logs = np.log(np.abs(nu))
+        near = (np.abs(logs - at) <= width) & (low < logs) & (logs <= high)
+        refined = [_refined(coefficients, one) for one in nu[near]]
+        found += [sequence for sequence in refined if sequence is not None]
+        below, above = max(low, at - width), min(high, at + width)
+        left, right = (int(np.count_nonzero(logs <= edge)) for edge in (at - width, at + width))
+        if left > before:
+            intervals.append(_Interval(low, below, before, left))
+        if through > right:
+            intervals.append(_Interval(above, high, right, through))
+    if len(found) != degree:
+        return None
+    w, nu = zip(*found, strict=True)
+    return np.stack(w), np.array(nu)
+
+
+def _refined(
+    coefficients: NDArray[np.complex128], nu: NDArray[np.complex128]
+) -> tuple[NDArray[np.complex128], NDArray[np.complex128]] | None:
+    """Return the sequence of `nu` from the circle through it, where it is accurate to the last digits."""
+    on_circle = _null_sequences_near(coefficients, float(np.log(np.abs(nu))))
+    if on_circle is None:
+        return None
+    w, others = on_circle
+    with np.errstate(all="ignore"):
+        k = int(np.nanargmin(np.abs((others / nu) ** len(w[0]) - 1)))  # any n-th root of the same multiplier
+    return w[k], others[k]
+
+
+def _null_sequences_near(
+    coefficients: NDArray[np.complex128], log_radius: float
+) -> tuple[NDArray[np.complex128], NDArray[np.complex128]] | None:
+    """Return w and nu, accurate where the modulus of nu is near the radius, and else of the right side of it."""
+    from scipy.sparse import csc_array  # noqa: PLC0415  # heavy, and of use here alone
+    from scipy.sparse.linalg import splu  # noqa: PLC0415
+
+    degree, n = len(coefficients) - 1, coefficients.shape[1]
+    scaled = coefficients * np.exp(log_radius * np.arange(degree + 1))[:, None]
+    i = np.arange(n)
+    cols = (i - np.arange(degree + 1)[:, None]) % n
+    wraps = i < np.arange(degree + 1)[:, None]
+    entries = np.where(wraps, _SHIFT, 1.0) * scaled
+    pencil = csc_array((entries.ravel(), (np.tile(i, degree + 1), cols.ravel())), shape=(n, n))
+    try:
+        inverse = splu(pencil).solve(np.eye(n, degree, dtype=np.complex128))
+    except RuntimeError:  # exactly singular
+        return None
+    corner = np.zeros((degree, n), dtype=np.complex128)
+    m, row = np.nonzero(wraps)
+    corner[row, cols[m, row]] = scaled[m, row]
+    theta, x = np.linalg.eig(corner @ inverse)
+    with np.errstate(all="ignore"):  # a multiplier of no accuracy may be zero or infinite
+        z = _SHIFT - 1 / theta
+        log_nu = np.log(z) / n
+        w = (inverse @ x).T * np.exp(log_nu[:, None] * i)
+        w /= np.linalg.norm(w, axis=1, keepdims=True)
+        return w, np.exp(log_nu + log_radius)
