@@ -92,7 +92,7 @@ def _all_null_sequences(
     middle = float(first - last) / degree
     width = _NEAR / n
     found: list[tuple[NDArray[np.complex128], NDArray[np.complex128]]] = []
-    # Every multiplier of a recursion is between these powers of the range of its coefficients.
+    # Cauchy's bound for roots, for |nu| and 1 / |nu|, in the row where w is largest; the middle lies between the two.
     reach = float(np.log(1.0 + np.abs(coefficients[:-1] / coefficients[-1]).sum(axis=0)).max())
     reach += float(np.log(1.0 + np.abs(coefficients[1:] / coefficients[0]).sum(axis=0)).max())
     intervals = [_Interval(middle - reach, middle + reach, 0, degree)]
@@ -118,8 +118,7 @@ def _all_null_sequences(
             intervals.append(_Interval(above, high, right, through))
     if len(found) != degree:
         return None
-    w, nu = zip(*found, strict=True)
-    return np.stack(w), np.array(nu)
+    return np.stack([w for w, _ in found]), np.array([nu for _, nu in found])
 
 
 def _refined(
