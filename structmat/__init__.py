@@ -1,10 +1,10 @@
 """Circulant, diagonal and block-circulant matrices, their products, and the fit of a matrix by such a product.
 
 Operators (any array library: NumPy, PyTorch, JAX, CuPy)
-    `Circulant`, `SpectralCirculant`, `CyclicBidiagonal`, `Diagonal`, `BlockCirculant`, `CDDProduct`, `Toeplitz`,
-    `Hankel`; `Identity` and `Fourier`; `Product`, `Sum` and `Scaled` for what stays lazy; `Prepared` for many products
-    by one operator, which `prepare` makes; `LinearOperator`, the base of all; `CDDLayout`, the shape of a CDD product.
-    `show_config` tells which engine computes them.
+    `Circulant`, `SpectralCirculant`, `MultilevelCirculant`, `CyclicBidiagonal`, `Diagonal`, `BlockCirculant`,
+    `CDDProduct`, `Toeplitz`, `Hankel`; `Identity` and `Fourier`; `Product`, `Sum` and `Scaled` for what stays lazy;
+    `Prepared` for many products by one operator, which `prepare` makes; `LinearOperator`, the base of all; `CDDLayout`,
+    the shape of a CDD product. `show_config` tells which engine computes them.
 Fits
     `fit_cdd` approximates a matrix by interleaved diagonal and circulant factors, and returns a `FitResult`.
     `error_curve` does so with more and more factors, beside other families of the same size: an `ErrorCurve`.
@@ -38,6 +38,7 @@ from structmat.operators import (
     Hankel,
     Identity,
     LinearOperator,
+    MultilevelCirculant,
     Prepared,
     Product,
     Scaled,
@@ -66,6 +67,7 @@ __all__ = [
     "Hankel",
     "Identity",
     "LinearOperator",
+    "MultilevelCirculant",
     "Prepared",
     "Product",
     "Scaled",

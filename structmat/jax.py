@@ -18,7 +18,15 @@ from typing import Any, TypeVar
 import jax
 
 from structmat._arrays.parameters import Parametrised
-from structmat._engine import BlockConvolution, ByParts, Composition, Convolution, Scaling, ShiftAndAdd
+from structmat._engine import (
+    BlockConvolution,
+    ByParts,
+    Composition,
+    Convolution,
+    MultilevelConvolution,
+    Scaling,
+    ShiftAndAdd,
+)
 from structmat.operators import (
     BlockCirculant,
     CDDProduct,
@@ -28,6 +36,7 @@ from structmat.operators import (
     Fourier,
     Hankel,
     Identity,
+    MultilevelCirculant,
     Prepared,
     Product,
     Scaled,
@@ -93,6 +102,8 @@ for _cls in (
     Fourier,
     Hankel,
     Identity,
+    MultilevelCirculant,
+    MultilevelConvolution,
     Prepared,
     Product,
     Scaled,

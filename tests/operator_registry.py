@@ -147,6 +147,23 @@ def _cyclic_bidiagonal(v: Vectors) -> Sample:
     return Sample(lambda a: sm.CyclicBidiagonal(a(entries), n, upper), main * np.eye(n) + off * shift, v.dtype)
 
 
+def multilevel_circulant_matrix(c: np.ndarray, sizes: tuple[int, ...]) -> np.ndarray:
+    """Dense matrices, entry by entry from the definition."""
+    points = list(np.ndindex(*sizes))
+    dense = np.empty((*c.shape, len(points)), dtype=wide(c).dtype)
+    for i, to in enumerate(points):
+        for j, of in enumerate(points):
+            step = [(a - b) % n for a, b, n in zip(to, of, sizes, strict=True)]
+            dense[..., i, j] = c[..., np.ravel_multi_index(step, sizes)]
+    return dense
+
+
+def _multilevel(v: Vectors) -> Sample:
+    sizes = ((1, 1), (3, 1), (2, 3), (4, 2), (3, 3), (2, 2, 2))[v.integer(0, 6)]
+    c = v(int(np.prod(sizes)))
+    return Sample(lambda a: sm.MultilevelCirculant(a(c), sizes), multilevel_circulant_matrix(c, sizes), v.dtype)
+
+
 def _diagonal(v: Vectors) -> Sample:
     d = v(v.size())
     return Sample(lambda a: sm.Diagonal(a(d)), diagonal_matrix(d), v.dtype)
@@ -275,6 +292,7 @@ REGISTRY = [
     Entry("Circulant", _circulant, CLOSED_FORMS),
     Entry("SpectralCirculant", _spectral, CLOSED_FORMS),
     Entry("CyclicBidiagonal", _cyclic_bidiagonal, CLOSED_FORMS),
+    Entry("MultilevelCirculant", _multilevel, CLOSED_FORMS - {"eig"}),
     Entry("Diagonal", _diagonal, CLOSED_FORMS),
     Entry("BlockCirculant, square", _square_blocks, SPECTRAL),
     Entry("BlockCirculant, p x q", _rectangular_blocks, SPECTRAL - NEED_SQUARE),
@@ -295,5 +313,5 @@ REGISTRY = [
     Entry("Sum", _sum, ENTRYWISE, frozenset()),
     Entry("Scaled", _scaled, THROUGH_FACTORS, frozenset()),
 ]
-PREPARED = {"Circulant", "BlockCirculant, cropped", "CDDProduct, D C D"}
+PREPARED = {"Circulant", "MultilevelCirculant", "BlockCirculant, cropped", "CDDProduct, D C D"}
 REGISTRY += [prepared(entry) for entry in REGISTRY if entry.name in PREPARED]

@@ -3,8 +3,8 @@
 The only folder that names an FFT. It takes arrays and returns arrays, and knows no operator. Map of the package:
 
 - `products`: a product with everything looked up before, for vectors of one type and dtype
-- `composition_plan`, `convolution_plan`, `block_convolution_plan`, `shift_plan`: plans of chains of factors, of one
-  circular convolution, of a grid of them, and of a circulant of two entries
+- `composition_plan`, `convolution_plan`, `block_convolution_plan`, `multilevel_plan`, `shift_plan`: plans of chains of
+  factors, of a circular convolution, of a grid of them, of one along several axes, and of a circulant of two entries
 - `plan`, `chunks`: the interface of plans, and batches of vectors that they take a part at a time
 - `numpy_methods`, `four_step`: convolutions of NumPy vectors by each method, and of one long vector
 - `engines`, `measured_choices`, `engine_report`: the libraries that transform, which is fastest where, and the report
@@ -31,6 +31,12 @@ from structmat._engine.measured_choices import (
     direct_sizes,
     direct_up_to,
 )
+from structmat._engine.multilevel_plan import (
+    MultilevelConvolution,
+    multilevel_fft,
+    multilevel_ifft,
+    reversed_levels,
+)
 from structmat._engine.numpy_methods import convolver, transforms
 from structmat._engine.plan import ByParts, ChunkedPlan, Plan, Step
 from structmat._engine.products import Products, products_of
@@ -52,6 +58,7 @@ __all__ = [
     "Convolution",
     "Engine",
     "FourStep",
+    "MultilevelConvolution",
     "Plan",
     "Products",
     "Scaling",
@@ -76,8 +83,11 @@ __all__ = [
     "is_fast",
     "kernel_of_diagonals",
     "method_for",
+    "multilevel_fft",
+    "multilevel_ifft",
     "products_of",
     "require_engine",
+    "reversed_levels",
     "rows_in_chunk",
     "spectrum",
     "transforms",

@@ -8,6 +8,7 @@ Map of the package; a family of matrices is a file, and imports only from lines 
 - `_block_circulant`: grids of circulants
 - `_toeplitz`: Toeplitz and Hankel matrices
 - `_cyclic_bidiagonal`: circulants of two entries, by shifts
+- `_multilevel_circulant`: circulants of several levels, for grids
 - `_circulant`: circulants, held by their first column or by their spectrum
 - `_diagonal`: diagonal matrices
 - `_combinations`: products, sums, multiples, and prepared operators
@@ -29,6 +30,7 @@ from structmat.operators._combinations import Prepared, Product, Scaled, Sum
 from structmat.operators._cyclic_bidiagonal import CyclicBidiagonal
 from structmat.operators._diagonal import Diagonal
 from structmat.operators._identity import Fourier, Identity
+from structmat.operators._multilevel_circulant import MultilevelCirculant
 from structmat.operators._toeplitz import Hankel, Toeplitz
 
 __all__ = [
@@ -45,6 +47,7 @@ __all__ = [
     "Hankel",
     "Identity",
     "LinearOperator",
+    "MultilevelCirculant",
     "Prepared",
     "Product",
     "Scaled",

@@ -104,7 +104,7 @@ def _all_null_sequences(
         on_circle = _null_sequences_near(coefficients, at)
         if on_circle is None or high - low < _NARROWEST * width:
             return None
-        w, nu = on_circle
+        nu = on_circle[1]
         with np.errstate(divide="ignore"):
             logs = np.log(np.abs(nu))
         near = (np.abs(logs - at) <= width) & (low < logs) & (logs <= high)

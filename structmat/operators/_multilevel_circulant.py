@@ -1,0 +1,341 @@
+"""Multilevel circulant matrices: circular convolutions of images, volumes and functions on any grid."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+from structmat._arrays import (
+    as_floating,
+    device_of,
+    is_complex,
+    namespace_of,
+    reciprocal_above,
+    require_nonzero,
+    scale_array,
+)
+from structmat._arrays.checks import integer
+from structmat._arrays.dispatch import add, compose, scale
+from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
+from structmat._arrays.typing import Array, ArrayLike, DType, Namespace, Scalar
+from structmat._engine import MultilevelConvolution, Settings, multilevel_fft, multilevel_ifft, reversed_levels
+from structmat.operators._base import Context, LinearOperator, Planned, SpectralFunction
+from structmat.operators._combinations import Scaled, identity_factor
+from structmat.operators._identity import Identity
+
+__all__ = ["MultilevelCirculant"]
+
+
+@dataclass(frozen=True, eq=False, repr=False, slots=True)
+class MultilevelCirculant(Planned):
+    """A circulant matrix of several levels: circular convolution along every axis of a grid.
+
+    For two levels it is a block-circulant matrix with circulant blocks (BCCB), ``C[(i, k), (j, l)] = c[(i - j) % n_1,
+    (k - l) % n_2]``, where pairs are indices of a grid in row-major order.
+
+    Parameters
+    ----------
+    c : array, shape (..., n_1 * ... * n_d)
+        The first column: the kernel on the grid in row-major order. Leading axes make a stack of matrices.
+        `from_kernel` takes it as an array of several axes.
+    sizes : tuple of int
+        The sizes of the grid, ``(n_1, ..., n_d)``.
+
+    Raises
+    ------
+    ValueError
+        If a size is not positive, or the last axis of `c` is not as long as their product.
+    TypeError
+        If `c` does not hold numbers, or `sizes` are no integers.
+
+    See Also
+    --------
+    Circulant : Of one level.
+    BlockCirculant : A grid of circulants that differ from block to block.
+
+    Notes
+    -----
+    With the d-dimensional discrete Fourier transform ``C x = ifftn(fftn(c) * fftn(x))``, O(N log N) for N points [1]_.
+    The eigenvalues are ``fftn(c)``, so inverses and functions are exact up to rounding, and of the same kind.
+
+    References
+    ----------
+    .. [1] Davis, P. J., *Circulant Matrices*, Wiley, 1979, section 5.8.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import structmat as sm
+    >>> kernel = np.zeros((4, 6))
+    >>> kernel[0, 0], kernel[1, 0], kernel[0, 1] = 0.5, 0.25, 0.25
+    >>> blur = sm.MultilevelCirculant.from_kernel(kernel)
+    >>> image = np.eye(4, 6)
+    >>> blurred = (blur @ image.ravel()).reshape(4, 6)
+    >>> blurred[:2, :2].round(12)
+    array([[0.5 , 0.25],
+           [0.25, 0.5 ]])
+    >>> np.allclose(blur.solve(blurred.ravel()).reshape(4, 6), image)
+    True
+    """
+
+    _core_axes = {"c": 1}
+
+    c: Array
+    """The first column, shape ``(..., n_1 * ... * n_d)``."""
+    sizes: tuple[int, ...]
+    """The sizes of the grid."""
+
+    def __post_init__(self) -> None:
+        owner = "MultilevelCirculant"
+        c = as_floating(self.c, owner, "c")
+        if not isinstance(self.sizes, (tuple, list)):
+            raise ArgumentTypeError(owner, "sizes", f"must be a tuple of integers, got {self.sizes!r}")
+        sizes = tuple(integer(n, owner, "sizes") for n in self.sizes)
+        if not sizes or c.ndim < 1 or c.shape[-1] != prod(sizes):
+            expected = "one size at least" if not sizes else f"shape (..., {prod(sizes)}) for sizes {sizes}"
+            raise ArgumentValueError(owner, "c" if sizes else "sizes", f"must have {expected}, got {tuple(c.shape)}")
+        object.__setattr__(self, "c", c)
+        object.__setattr__(self, "sizes", sizes)
+
+    @classmethod
+    def from_kernel(cls, kernel: ArrayLike, levels: int | None = None) -> MultilevelCirculant:
+        """Return the matrix of the circular convolution with a kernel on a grid.
+
+        Parameters
+        ----------
+        kernel : array, shape (..., n_1, ..., n_d)
+            The kernel, its centre at index 0 of every axis (`numpy.fft.ifftshift` puts it there).
+        levels : int, optional
+            The number d of axes of the grid; those before make a stack. By default all axes.
+
+        Returns
+        -------
+        MultilevelCirculant
+            Of ``n_1 * ... * n_d`` rows.
+
+        Raises
+        ------
+        ValueError
+            If `kernel` has fewer axes than `levels`, or none.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import structmat as sm
+        >>> sm.MultilevelCirculant.from_kernel(np.ones((5, 3, 4)), levels=2)
+        MultilevelCirculant(sizes=(3, 4), shape=(12, 12), dtype=float64, batch=(5,), device=cpu)
+        """
+        owner = "MultilevelCirculant.from_kernel"
+        kernel = as_floating(kernel, owner, "kernel")
+        levels = kernel.ndim if levels is None else integer(levels, owner, "levels")
+        if not 1 <= levels <= kernel.ndim:
+            raise ArgumentValueError(owner, "kernel", f"must have {max(levels, 1)} axes at least, got {kernel.ndim}")
+        cut = kernel.ndim - levels
+        sizes = tuple(int(n) for n in kernel.shape[cut:])
+        xp = namespace_of(owner, kernel)
+        return cls(xp.reshape(kernel, (*kernel.shape[:cut], prod(sizes))), sizes)
+
+    @classmethod
+    def nearest(cls, A: ArrayLike, sizes: tuple[int, ...]) -> MultilevelCirculant:
+        """Return the multilevel circulant matrix nearest to a square matrix in the Frobenius norm.
+
+        Parameters
+        ----------
+        A : array, shape (..., N, N)
+            The matrix.
+        sizes : tuple of int
+            The sizes of the grid, whose product is N.
+
+        Returns
+        -------
+        MultilevelCirculant
+            Each of whose entries is the mean of those of `A` that it stands for, T. Chan's optimal preconditioner of
+            several levels [1]_.
+
+        Raises
+        ------
+        ValueError
+            If `A` is not square, or `sizes` do not fit.
+
+        Notes
+        -----
+        O(N**2).
+
+        References
+        ----------
+        .. [1] Chan, T. F., Olkin, J. A., Circulant preconditioners for Toeplitz-block matrices, Numerical Algorithms 6,
+           1994.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import structmat as sm
+        >>> C = sm.MultilevelCirculant(np.arange(6.0), (2, 3))
+        >>> np.allclose(sm.MultilevelCirculant.nearest(C.to_dense(), (2, 3)).c, C.c)
+        True
+        """
+        owner = "MultilevelCirculant.nearest"
+        A = as_floating(A, owner, "A")
+        sizes = tuple(integer(n, owner, "sizes") for n in sizes)
+        count = prod(sizes)
+        if A.ndim < 2 or A.shape[-2:] != (count, count) or not sizes:
+            raise ArgumentValueError(
+                owner, "A", f"must have shape (..., {count}, {count}) for sizes {sizes}, got {tuple(A.shape)}"
+            )
+        xp = namespace_of(owner, A)
+        # Row i holds c[i - j]: reversed along all axes and moved by i, every row is an estimate of c.
+        columns = _by_differences(A, sizes, xp)
+        return cls(xp.mean(columns, axis=-1), sizes)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """``(N, N)``."""
+        return (self.c.shape[-1], self.c.shape[-1])
+
+    @property
+    def dtype(self) -> DType:
+        """The dtype of `c`."""
+        return self.c.dtype
+
+    def _details(self) -> str:
+        return f"sizes={self.sizes}, "
+
+    def _is_real(self) -> bool:
+        return not is_complex(self.c.dtype, self._own_namespace())
+
+    def _with(self, c: Array) -> MultilevelCirculant:
+        return MultilevelCirculant(c, self.sizes)
+
+    def _with_spectrum(self, values: Array, xp: Namespace, *, real: bool) -> MultilevelCirculant:
+        """The matrix of given eigenvalues, in the order of `_eigvals`."""
+        c = multilevel_ifft(values, self.sizes, xp, real=False)
+        return self._with(xp.real(c) if real else c)
+
+    def _plan(self, settings: Settings, xp: Namespace) -> MultilevelConvolution:
+        real = self._is_real()
+        return MultilevelConvolution(multilevel_fft(self.c, self.sizes, xp, real=real), self.sizes, real)
+
+    def _transpose(self) -> MultilevelCirculant:
+        return self._with(reversed_levels(self.c, self.sizes, self._own_namespace()))
+
+    def _conj(self) -> MultilevelCirculant:
+        return self if self._is_real() else self._with(self._own_namespace().conj(self.c))
+
+    def _to_dense(self, like: Context) -> Array:
+        xp, count = like.xp, self.shape[0]
+        index = _differences(self.sizes, xp, like.device)
+        return xp.reshape(xp.take(self.c, xp.reshape(index, (count * count,)), axis=-1), (*self.c.shape, count))
+
+    def _eigvals(self, xp: Namespace) -> Array:
+        return multilevel_fft(self.c, self.sizes, xp, real=False)
+
+    def _nonzero_eigvals(self, method: str, xp: Namespace) -> Array:
+        values = self._eigvals(xp)
+        rounding = self.shape[0] * float(xp.finfo(self.dtype).eps)
+        require_nonzero(values, rounding, f"MultilevelCirculant.{method}", xp)
+        return values
+
+    def _inv(self, xp: Namespace) -> MultilevelCirculant:
+        return self._with_spectrum(1 / self._nonzero_eigvals("inv", xp), xp, real=self._is_real())
+
+    def _solve(self, b: Array, xp: Namespace) -> Array:
+        inverse = 1 / self._nonzero_eigvals("solve", xp)
+        x = multilevel_ifft(inverse * multilevel_fft(b, self.sizes, xp, real=False), self.sizes, xp, real=False)
+        return xp.real(x) if self._is_real() and not is_complex(b.dtype, xp) else x
+
+    def _pinv(self, rtol: float, xp: Namespace) -> MultilevelCirculant:
+        return self._with_spectrum(reciprocal_above(self._eigvals(xp), rtol, xp), xp, real=self._is_real())
+
+    def _svdvals(self, xp: Namespace) -> Array:
+        return xp.abs(self._eigvals(xp))
+
+    def _determinant_factors(self, method: str, xp: Namespace) -> Array:
+        values = self._eigvals(xp)
+        if not self._is_real():
+            return values
+        # Conjugate pairs: the first of each counts for both.
+        squares = xp.real(values) ** 2 + xp.imag(values) ** 2
+        first, alone = self._pairs(xp)
+        return xp.where(alone, xp.real(values), xp.where(first, squares, xp.ones_like(squares)))
+
+    def _diagonal(self, method: str, xp: Namespace) -> Array:
+        return xp.broadcast_to(self.c[..., :1], self.c.shape)
+
+    def _modulus(self, power: int, xp: Namespace) -> LinearOperator:
+        return self._with(xp.abs(self.c) ** power)
+
+    def _row_sums(self, xp: Namespace) -> Array:
+        return xp.broadcast_to(xp.sum(self.c, axis=-1, keepdims=True), self.c.shape)
+
+    def _spectral_function(self, function: SpectralFunction, xp: Namespace) -> LinearOperator:
+        values = self._nonzero_eigvals(function.name, xp) if function.needs_nonzero else self._eigvals(xp)
+        if not self._is_real():
+            return self._with_spectrum(function.evaluate(values), xp, real=False)
+        first, alone = self._pairs(xp)
+        real = True
+        if function.needs_nonnegative:
+            least = self.shape[0] * float(xp.finfo(self.dtype).eps) * xp.max(xp.abs(values), axis=-1, keepdims=True)
+            real = not bool(xp.any(alone & (xp.real(values) < -least)))
+            positive = xp.where(xp.real(values) > 0, xp.real(values), 0 * xp.real(values))
+            if real:
+                values = xp.where(alone, xp.astype(positive, values.dtype), values)
+        results = function.evaluate(values)
+        if real:  # on a branch cut the two of a pair may end on different sides
+            results = xp.where(first | alone, results, xp.conj(reversed_levels(results, self.sizes, xp)))
+        return self._with_spectrum(results, xp, real=real)
+
+    def _pairs(self, xp: Namespace) -> tuple[Array, Array]:
+        """Which eigenvalues of a real matrix come first in a conjugate pair, and which have no partner."""
+        at = xp.arange(self.shape[0], device=self.device)
+        partner = reversed_levels(at, self.sizes, xp)
+        return at < partner, at == partner
+
+
+def _differences(sizes: tuple[int, ...], xp: Namespace, device: Any) -> Array:
+    """Return the index of ``i - j``, modulo the sizes, for all points i and j of a grid, (N, N)."""
+    index = xp.zeros((1, 1), dtype=xp.int64, device=device)
+    for n in sizes:
+        k = xp.arange(n, device=device)
+        level = (k[:, None] - k[None, :]) % n
+        index = index[:, None, :, None] * n + level[None, :, None, :]
+        index = xp.reshape(index, (index.shape[0] * n, index.shape[2] * n))
+    return index
+
+
+def _by_differences(A: Array, sizes: tuple[int, ...], xp: Namespace) -> Array:
+    """Return V with ``V[..., k, i] = A[..., i, i - k]`` for points of the grid."""
+    count = A.shape[-1]
+    i = xp.arange(count, device=device_of(A))
+    cols = _differences(sizes, xp, device_of(A)).T  # of i - k for every k and i
+    index = xp.reshape(i[None, :] * count + cols, (count * count,))
+    return xp.reshape(xp.take(xp.reshape(A, (*A.shape[:-2], count * count)), index, axis=-1), A.shape)
+
+
+def _same_grid(left: Any, right: Any) -> bool:
+    return bool(left.sizes == right.sizes)
+
+
+@compose.rule(MultilevelCirculant, MultilevelCirculant)
+def _multiply(left: MultilevelCirculant, right: MultilevelCirculant) -> LinearOperator:
+    return MultilevelCirculant(left.matvec(right.c), left.sizes) if _same_grid(left, right) else NotImplemented
+
+
+@add.rule(MultilevelCirculant, MultilevelCirculant)
+def _add(left: MultilevelCirculant, right: MultilevelCirculant) -> LinearOperator:
+    return MultilevelCirculant(left.c + right.c, left.sizes) if _same_grid(left, right) else NotImplemented
+
+
+@add.rule(MultilevelCirculant, Identity)
+@add.rule(MultilevelCirculant, Scaled)
+def _add_identity(left: MultilevelCirculant, right: LinearOperator) -> LinearOperator:
+    if (factor := identity_factor(right)) is None:
+        return NotImplemented
+    xp = left._own_namespace()
+    first = xp.astype(xp.arange(left.shape[0], device=left.device) == 0, left.dtype)
+    return MultilevelCirculant(left.c + scale_array(first, factor, 1, xp), left.sizes)
+
+
+@scale.rule(MultilevelCirculant, object)
+def _scale(operator: MultilevelCirculant, factor: Scalar) -> MultilevelCirculant:
+    return MultilevelCirculant(scale_array(operator.c, factor, 1, operator._own_namespace()), operator.sizes)
