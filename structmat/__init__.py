@@ -10,7 +10,8 @@ Fits
     `error_curve` does so with more and more factors, beside other families of the same size: an `ErrorCurve`.
 Modules
     `structmat.operators`, `structmat.fit` (all of the above), `structmat.preconditioners` (circulants for Toeplitz
-    systems), `structmat.extend` (what operators of your own are made of), `structmat.testing` (the laws they obey).
+    systems), `structmat.sampling` (stationary Gaussian processes), `structmat.extend` (what operators of your own are
+    made of), `structmat.testing` (the laws they obey).
     Imported when first asked for: `structmat.io` (files), `structmat.plot` (figures), `structmat.scipy` (bridge to
     SciPy's solvers), `structmat.jax` (pytrees), `structmat.torch` (layers), `structmat.peft` (the method of Hugging
     Face PEFT), `structmat.studies` (whole checkpoints, parallel and resumable), `structmat.cli` (the `structmat`
@@ -22,7 +23,7 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
-from structmat import extend, preconditioners, testing
+from structmat import extend, preconditioners, sampling, testing
 from structmat._arrays.errors import ArgumentError, ArgumentTypeError, ArgumentValueError
 from structmat._engine.engine_report import show_config
 from structmat.fit import ErrorCurve, FitResult, error_curve, factorize_cdd, fit_cdd
@@ -80,6 +81,7 @@ __all__ = [
     "factorize_cdd",
     "fit_cdd",
     "preconditioners",
+    "sampling",
     "show_config",
     "testing",
 ]

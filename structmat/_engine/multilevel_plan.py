@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import scipy  # its `fft` is imported on first use
 
-from structmat._arrays import is_numpy
+from structmat._arrays import complex_partner, device_of, is_complex, is_numpy, precision_of
 from structmat._arrays.typing import Array, Namespace
 from structmat._engine.plan import ChunkedPlan, Step
 
@@ -38,12 +38,19 @@ def _half(sizes: tuple[int, ...]) -> tuple[int, ...]:
 
 def multilevel_fft(x: Array, sizes: tuple[int, ...], xp: Namespace, *, real: bool) -> Array:
     """Return the transform of vectors (..., N) over the axes of their grids, the half along the last one if `real`."""
+    if not is_complex(x.dtype, xp) and (not real or 0 in x.shape):
+        x = xp.astype(x, complex_partner(x.dtype, xp))
+    if 0 in x.shape:  # torch fails on an empty batch
+        return x[..., : prod(_half(sizes))] if real else x
     transform = _transforms(xp).rfftn if real else _transforms(xp).fftn
     return _flat(transform(_grid(x, sizes, xp), axes=_axes(sizes)), sizes, xp)
 
 
 def multilevel_ifft(s: Array, sizes: tuple[int, ...], xp: Namespace, *, real: bool) -> Array:
     """Return the vectors (..., N) with a given transform, half or full."""
+    if 0 in s.shape:
+        shape = (*s.shape[:-1], prod(sizes))
+        return xp.zeros(shape, dtype=precision_of(s.dtype, xp) if real else s.dtype, device=device_of(s))
     if real:
         grid = _transforms(xp).irfftn(_grid(s, _half(sizes), xp), s=sizes, axes=_axes(sizes))
     else:
@@ -101,8 +108,6 @@ class MultilevelConvolution(ChunkedPlan):
 
     def whole(self, x: Array, xp: Namespace) -> Array:
         """Return the product along the last axis."""
-        if 0 in x.shape:
-            return x * self.spectrum[..., :1] if not self.is_real else x * xp.real(self.spectrum[..., :1])
         transformed = multilevel_fft(x, self.sizes, xp, real=self.is_real)
         return multilevel_ifft(transformed * self.spectrum, self.sizes, xp, real=self.is_real)
 

@@ -282,7 +282,7 @@ class MultilevelCirculant(Planned):
                 values = xp.where(alone, xp.astype(positive, values.dtype), values)
         results = function.evaluate(values)
         if real:  # on a branch cut the two of a pair may end on different sides
-            results = xp.where(first | alone, results, xp.conj(reversed_levels(results, self.sizes, xp)))
+            results = xp.where(xp.logical_or(first, alone), results, xp.conj(reversed_levels(results, self.sizes, xp)))
         return self._with_spectrum(results, xp, real=real)
 
     def _pairs(self, xp: Namespace) -> tuple[Array, Array]:
@@ -307,7 +307,7 @@ def _by_differences(A: Array, sizes: tuple[int, ...], xp: Namespace) -> Array:
     """Return V with ``V[..., k, i] = A[..., i, i - k]`` for points of the grid."""
     count = A.shape[-1]
     i = xp.arange(count, device=device_of(A))
-    cols = _differences(sizes, xp, device_of(A)).T  # of i - k for every k and i
+    cols = xp.matrix_transpose(_differences(sizes, xp, device_of(A)))  # of i - k for every k and i
     index = xp.reshape(i[None, :] * count + cols, (count * count,))
     return xp.reshape(xp.take(xp.reshape(A, (*A.shape[:-2], count * count)), index, axis=-1), A.shape)
 
