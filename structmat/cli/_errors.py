@@ -29,14 +29,19 @@ class CommandError(Exception):
 
 
 @contextlib.contextmanager
-def blaming(argument: str, command: Callable[..., Any] | None = None) -> Iterator[None]:
-    """Turn what goes wrong inside into a `CommandError` of that argument, or of the option of a command at fault."""
+def blaming(argument: str, command: Callable[..., Any] | None = None, status: int = FAILURE) -> Iterator[None]:
+    """Turn what goes wrong inside into a `CommandError` of that argument, or of the option of a command at fault.
+
+    A value that is wrong in `argument` itself has the status given: the content of a file is no matter of usage.
+    """
     try:
         yield
     except FileExistsError as error:
         raise CommandError(argument, f"{error.filename} exists; --force replaces it", USAGE) from error
+    except ConnectionError as error:
+        raise CommandError("--scheduler", str(error)) from error
     except OSError as error:
-        raise CommandError(argument, f"{error.filename}: {error.strerror}") from error
+        raise CommandError(argument, f"{error.filename}: {error.strerror}" if error.filename else str(error)) from error
     except MemoryError as error:
         raise CommandError(argument, "there is not enough memory for it") from error
     except ArgumentError as error:
@@ -44,6 +49,6 @@ def blaming(argument: str, command: Callable[..., Any] | None = None) -> Iterato
         if command is not None and option in option_names(command):
             raise CommandError(f"--{option.replace('_', '-')}", error.text, USAGE) from error
         known = error.argument in {argument, "path", None}
-        raise CommandError(argument, error.text if known else f"{error.argument} {error.text}") from error
+        raise CommandError(argument, error.text if known else f"{error.argument} {error.text}", status) from error
     except (ValueError, TypeError) as error:
         raise CommandError(argument, str(error)) from error

@@ -26,12 +26,19 @@ __all__ = [
 
 def _integer(_: object, tokens: Sequence[Token]) -> int:
     """Read an integer, and nothing that would have to be rounded."""
-    return int(tokens[0].value)
+    return _whole(tokens[0].value, "an integer")
 
 
 def _block_size(_: object, tokens: Sequence[Token]) -> int | str:
     value = tokens[0].value
-    return value if value in {"min", "toeplitz"} else int(value)
+    return value if value in {"min", "toeplitz"} else _whole(value, "an integer, min or toeplitz")
+
+
+def _whole(value: str, kinds: str) -> int:
+    try:
+        return int(value)
+    except ValueError:
+        raise ValueError(f"must be {kinds}, got {value!r}") from None
 
 
 def _check_block_size(_: object, value: int | str) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from structmat import ArgumentError
 from structmat.cli._errors import USAGE, CommandError, blaming
 from structmat.cli._logging import logging_to_stderr
 from structmat.cli._options import NotNegative, Positive, RunOptions
@@ -84,12 +87,12 @@ def sweep(
     if len(sources) == 1 and sources[0].suffix.lower() == ".toml":
         if named:
             raise CommandError(f"--{next(iter(named)).replace('_', '-')}", f"the sources stand in {sources[0]}", USAGE)
-        with blaming("CONFIG", sweep):
+        with blaming("CONFIG", sweep), _blaming_file(sources[0]):
             config = studies.read_config(sources[0], **given)
     else:
         if not sources and not named:
             raise CommandError("SOURCES", "name a file .toml, matrices, or --base and --tuned", USAGE)
-        with blaming("SOURCES", sweep):
+        with blaming("SOURCES", sweep, USAGE):
             files = tuple(str(path) for path in sources)
             config = studies.SweepConfig((studies.MatrixSource(files=files, **named),), **given)
     with (
@@ -99,6 +102,9 @@ def sweep(
         logging_to_stderr(run.log_level),
     ):
         study = studies.sweep(config, out, workers=run.workers, scheduler=run.scheduler, callback=callback)
+    if not study.n_planned:
+        reasons = "; ".join(study.left_out) or "there are no matrices"
+        raise CommandError("SOURCES", f"there is nothing to do: {reasons}")
     if run.json:
         print_json({"out": str(out), **study.to_dict()})
     else:
@@ -106,6 +112,17 @@ def sweep(
     if study.failed:
         key, text = next(iter(study.failed.items()))
         raise CommandError(f"{len(study.failed)} of {study.n_planned} units failed", f"{key}: {text}")
+
+
+@contextlib.contextmanager
+def _blaming_file(path: Path) -> Iterator[None]:
+    """Blame the file of a configuration for what stands in it, also where an option has the same name."""
+    try:
+        yield
+    except ArgumentError as error:
+        if error.owner != str(path):
+            raise
+        raise CommandError("CONFIG", str(error), USAGE) from error
 
 
 def _split(text: str) -> list[str]:

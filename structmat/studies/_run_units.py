@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import secrets
@@ -14,18 +15,21 @@ import scipy.linalg  # noqa: F401  # its BLAS must be there when threads are lim
 from threadpoolctl import threadpool_limits
 
 import structmat
+from structmat._arrays.checks import integer
 from structmat._arrays.errors import ArgumentValueError
 
 if TYPE_CHECKING:
     from joblib import Parallel
 
-__all__ = ["run_units"]
+__all__ = ["check_engine", "run_units"]
 
 Payload = TypeVar("Payload")
 Result = TypeVar("Result")
 
 _DEATHS = 3
 """Times in a row that workers may die without any unit getting done."""
+_CONNECT_SECONDS = 5
+"""In which a scheduler must answer."""
 _IDLE_SECONDS = 20
 """After which worker processes leave, also those whose parent was killed."""
 _log = logging.getLogger(__name__)
@@ -66,10 +70,12 @@ def run_units(
 
     Raises
     ------
+    TypeError
+        If a number of workers or threads is no integer.
     ValueError
-        If there are no workers or threads, or a worker of the cluster runs another version.
+        If there are no workers or threads, `scheduler` is no address, or a worker of the cluster runs another version.
     ConnectionError
-        If there is no scheduler at the address.
+        If nobody answers at the address, or the scheduler ends before the work does.
     RuntimeError
         If workers keep dying.
     ImportError
@@ -82,14 +88,55 @@ def run_units(
     >>> dict(run_units(sqrt, {"a": 4.0, "b": 9.0}))
     {'a': 2.0, 'b': 3.0}
     """
-    for name, number in (("workers", workers), ("threads", threads)):
-        if number < 1:
-            raise ArgumentValueError("run_units", name, f"must be at least 1, got {number}")
+    check_engine(workers, threads, scheduler)
     if scheduler is not None:
         return _by_dask(function, units, workers, threads, scheduler)
     if workers == 1 or len(units) < 2:
         return _here(function, units, threads)
     return _by_joblib(function, units, min(workers, len(units)), threads)
+
+
+def check_engine(workers: int, threads: int, scheduler: str | None) -> None:
+    """Refuse what `run_units` could not work with, before anything is read or written."""
+    for name, number in (("workers", workers), ("threads", threads)):
+        integer(number, "run_units", name)
+    if scheduler is not None and scheduler != "local":
+        _check_scheduler(scheduler)
+
+
+def _check_scheduler(scheduler: str) -> None:
+    """Refuse an address that is none, or where nobody answers.
+
+    Dask's own client tries such addresses for half a minute, and then does not end for another.
+    """
+    _need_dask()
+    from distributed.comm import connect, get_address_host_port  # noqa: PLC0415  # slow to import, and an extra
+
+    try:
+        _, port = get_address_host_port(scheduler)
+        wrong = None if 0 < port < 1 << 16 else f"there is no port {port}"
+    except ValueError as error:
+        wrong = str(error)
+    if wrong is not None:
+        text = f'must be "local" or an address such as tcp://host:8786, got {scheduler!r}: {wrong}'
+        raise ArgumentValueError("run_units", "scheduler", text)
+
+    async def call() -> None:
+        opened = await connect(scheduler, timeout=_CONNECT_SECONDS)
+        await opened.close()
+
+    try:
+        asyncio.run(call())
+    except OSError as error:
+        raise ConnectionError(f"there is no Dask scheduler at {scheduler}") from error
+
+
+def _need_dask() -> None:
+    try:
+        import distributed  # noqa: F401, PLC0415  # slow to import, and an extra
+    except ModuleNotFoundError as error:
+        text = 'a scheduler needs the extra "distributed": pip install "structmat[distributed]"'
+        raise ImportError(text) from error
 
 
 def _here(
@@ -161,11 +208,9 @@ def _in_worker(function: Callable[[Any], Any], key: str, payload: Any, threads: 
 def _by_dask(
     function: Callable[[Any], Any], units: Mapping[str, Any], workers: int, threads: int, scheduler: str
 ) -> Generator[tuple[str, Any], None, None]:
-    try:
-        from distributed import KilledWorker, as_completed  # noqa: PLC0415  # slow to import, and an extra
-    except ModuleNotFoundError as error:
-        text = 'a scheduler needs the extra "distributed": pip install "structmat[distributed]"'
-        raise ImportError(text) from error
+    _need_dask()
+    from distributed import KilledWorker, as_completed  # noqa: PLC0415  # slow to import, and an extra
+
     with _client(scheduler, min(workers, max(len(units), 1))) as client:
         run, version = secrets.token_hex(4), structmat.__version__
         futures = [
@@ -175,7 +220,10 @@ def _by_dask(
         done = as_completed(futures, loop=client.loop, with_results=True)
         del futures  # so that the cluster forgets what has arrived
         try:
-            for _, result in done:
+            for future, result in done:
+                if future.status in {"cancelled", "lost"}:
+                    text = f"the Dask scheduler at {scheduler} ended, or can no longer be reached; what is done is kept"
+                    raise ConnectionError(text)
                 yield result
         except KilledWorker as error:
             raise RuntimeError(_died(f"on one unit of work again and again ({error})")) from error
@@ -186,6 +234,10 @@ def _client(scheduler: str, workers: int) -> Iterator[Any]:
     from distributed import Client, LocalCluster  # noqa: PLC0415  # slow to import, and an extra
 
     with contextlib.ExitStack() as stack:
+        # Dask logs a traceback for a connection that is lost, which is told as an error of one line.
+        for logger in map(logging.getLogger, ("distributed", "distributed.client")):
+            stack.callback(logger.setLevel, logger.level)
+            logger.setLevel(logging.CRITICAL)
         address: Any = scheduler
         if scheduler == "local":
             address = stack.enter_context(

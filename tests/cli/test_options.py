@@ -18,7 +18,25 @@ from tests.cli.common import W
 def test_integers_are_never_rounded(cli, option, value):
     status, out, err = cli("fit", "W.npy", option, value)
     assert (status, out, err.count("\n")) == (2, "", 1)
-    assert option in err
+    kinds = "an integer, min or toeplitz" if option == "--block-size" else "an integer"
+    assert f"{option}: must be {kinds}, got {value!r}" in err
+
+
+@pytest.mark.parametrize("option", ["--workers", "--threads", "--seed", "--n-factors", "--block-size"])
+def test_integers_of_checkpoints_are_never_rounded(cli, folder, option):
+    status, out, err = cli("fit-checkpoint", "--delta", "plain.safetensors", "--out", "out", option, "2.5")
+    assert (status, out) == (2, "")
+    assert f"{option}: must be an integer" in err
+    assert not (folder / "out").exists()
+
+
+@pytest.mark.parametrize("option", ["--workers", "--max-iter", "--restarts", "--n-factors", "--seeds", "--block-sizes"])
+def test_integers_of_sweeps_are_never_rounded(cli, folder, option):
+    status, out, err = cli("sweep", "W.npy", "--out", "out", option, "2.5")
+    assert (status, out) == (2, "")
+    assert f"{option}: must be " in err
+    assert "got '2.5'" in err
+    assert not (folder / "out").exists()
 
 
 def test_moments_and_weights_of_entries_are_read_from_files(cli):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import pickle
 import subprocess
 import sys
@@ -77,6 +78,8 @@ def test_arguments_out_of_range():
         run_units(units.slow, {}, workers=0)
     with pytest.raises(ValueError, match="threads must be at least 1, got 0"):
         run_units(units.slow, {}, threads=0)
+    with pytest.raises(ArgumentTypeError, match="workers must be an integer"):
+        run_units(units.slow, {}, workers=2.5)
     assert list(run_units(units.slow, {}, workers=4)) == []
 
 
@@ -88,7 +91,8 @@ def test_random_numbers_of_a_unit_depend_on_seed_and_key_alone():
 
 CLUSTER = """
 import json, sys
-from structmat.studies import run_units
+from distributed import LocalCluster
+from structmat.studies import _run_units, run_units
 from tests.studies import units
 
 if __name__ == "__main__":
@@ -96,7 +100,14 @@ if __name__ == "__main__":
     try:
         found = run_units(units.deadly_once, {k: (k, sys.argv[2]) for k in keys}, workers=2, scheduler="local")
         print(json.dumps({k: [error, [a.tolist() for a in arrays]] for k, (error, arrays) in found}))
+        _run_units._CONNECT_SECONDS = 0.2
         list(run_units(units.fitted, {"a": "a"}, scheduler="tcp://127.0.0.1:9"))
+    except ConnectionError as error:
+        print(error)
+    cluster = LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None, processes=False, protocol="tcp")
+    try:
+        for _ in run_units(units.slow, {str(k): str(k) for k in range(200)}, scheduler=cluster.scheduler_address):
+            cluster.close()
     except ConnectionError as error:
         print(error)
 """
@@ -107,16 +118,22 @@ def test_dask_with_a_worker_killed_in_the_middle(alone, tmp_path):
     """In a process of its own: Dask's threads do not bear warnings that are errors."""
     (tmp_path / "script.py").write_text(CLUSTER)
     command = [sys.executable, str(tmp_path / "script.py"), json.dumps(KEYS), str(tmp_path / "died")]
-    environment = {
-        **__import__("os").environ,
-        "PYTHONPATH": str(ROOT),
-        "DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "2s",
-    }
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT, env=environment)
-    results, refusal = done.stdout.splitlines()
+    results, refusal, end = done.stdout.splitlines()
     same(alone, {key: (error, [np.array(a) for a in arrays]) for key, (error, arrays) in json.loads(results).items()})
     assert (tmp_path / "died").exists()
     assert refusal == "there is no Dask scheduler at tcp://127.0.0.1:9"
+    assert "ended, or can no longer be reached; what is done is kept" in end
+    assert "Traceback" not in done.stderr
+
+
+@NEEDS_DASK
+@pytest.mark.parametrize("address", ["", "host", "tcp://host", "tcp://host:99999", "http://host:8786"])
+def test_what_is_no_address_of_a_scheduler_is_refused_at_once(address):
+    with pytest.raises(ArgumentValueError, match='must be "local" or an address such as tcp://host:8786') as caught:
+        run_units(units.slow, {"1": "1"}, scheduler=address)
+    assert caught.value.argument == "scheduler"
 
 
 @NEEDS_DASK

@@ -245,9 +245,18 @@ def test_the_log_has_a_line_for_each_result(cli):
             "--block-sizes: must be integers or min or toeplitz",
         ),
         (["sweep", "a.npy", "--out", "out", "--methods", "svd"], 2, '--methods: must be one of "cdd", "truncated-svd"'),
-        (["sweep", "a.npy", "--out", "out", "--base", "x"], 1, "give either files, or base and tuned"),
+        (["sweep", "a.npy", "--out", "out", "--base", "x"], 2, "give either files, or base and tuned"),
         (["sweep", "a.npy", "--out", "out", "--targets", "("], 2, "--targets: must be a regular expression"),
         (["sweep", "study.toml", "--out", "out", "--base", "x"], 2, "--base: the sources stand in study.toml"),
+        (["sweep", "bad.toml", "--out", "out"], 2, "CONFIG: bad.toml: n_factors must be an integer, got 2.5"),
+        (["sweep", "bad.toml", "--out", "out", "--n-factors", "0"], 2, "--n-factors: must be at least 1, got 0"),
+        (["sweep", "a.npy", "--out", "out", "--seeds", f"{1 << 63}"], 2, "--seeds: must be below 2**63"),
+        (
+            ["sweep", "a.npy", "--out", "out", "--block-sizes", "99"],
+            1,
+            "SOURCES: there is nothing to do: block_size must",
+        ),
+        (["sweep", "a.npy", "--out", "out", "--scheduler", "host"], 2, '--scheduler: must be "local" or an address'),
         (["sweep", "none.toml", "--out", "out"], 1, "CONFIG: none.toml: No such file"),
         (["sweep", "none.npy", "--out", "out"], 1, "none.npy: there is no such file"),
         (["sweep", "a.npy", "--out", "a.npy"], 1, "--out: a.npy"),
@@ -258,7 +267,8 @@ def test_the_log_has_a_line_for_each_result(cli):
         (["report"], 2, "FOLDER"),
     ],
 )
-def test_wrong_usage_is_told_in_one_line(cli, arguments, status, text):
+def test_wrong_usage_is_told_in_one_line(cli, tmp_path, arguments, status, text):
+    (tmp_path / "bad.toml").write_text("n_factors = [2.5]\n[[sources]]\nfiles = ['a.npy']")
     got, out, err = cli(*arguments)
     assert (got, out) == (status, "")
     assert err.startswith(f"structmat {arguments[0]}: error: ")

@@ -443,6 +443,7 @@ def test_the_template_is_a_configuration(tmp_path):
             'methods must be one of "cdd", "truncated-svd", "block-circulant", "sparse-fourier", "mon',
         ),
         ("seeds = [-1]", "seeds must be at least 0, got -1"),
+        ("seeds = [9223372036854775808]", "seeds must be below 2**63"),
         ("max_iter = 0", "max_iter must be at least 1, got 0"),
         ("growth = 0", "growth must be true or false, got 0"),
         ("time_limit = -1", "time_limit must be finite and not negative, got -1"),

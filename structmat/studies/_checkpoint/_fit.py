@@ -19,7 +19,7 @@ from structmat._checkpoint_fit.table import FittedLayer
 from structmat.io import Checkpoint, CheckpointError
 from structmat.studies._checkpoint._result import CSV, FIGURE, HTML, JSON, OUTPUTS, CheckpointFit, CheckpointProgress
 from structmat.studies._folder import WorkFolder
-from structmat.studies._run_units import run_units
+from structmat.studies._run_units import check_engine, run_units
 
 if TYPE_CHECKING:
     from structmat.io import Entry
@@ -129,6 +129,7 @@ def fit_checkpoint(
     """
     _check(n_factors, block_size, targets)
     integer(rng, _OWNER, "rng", 0)
+    check_engine(workers, threads, scheduler)
     plan = _plan(base, tuned, delta, lora, targets, cast=cast)
     moments = _moments(plan, input_second_moment)
     if plan.faults and not skip_bad:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 __all__ = ["MatrixSource", "SweepConfig", "example_config", "read_config"]
 
 _OWNER, _SOURCE = "SweepConfig", "MatrixSource"
+_SEEDS = 1 << 63
+"""Integers of SQLite are smaller."""
 
 _EXAMPLE = """\
 # What `structmat sweep study.toml --out study` is to do. Paths are relative to this file.
@@ -184,7 +186,7 @@ class SweepConfig:
             "n_factors": _listed(self.n_factors, "n_factors", _whole),
             "block_sizes": _listed(self.block_sizes, "block_sizes", _block_size),
             "methods": _listed(self.methods, "methods", _method),
-            "seeds": _listed(self.seeds, "seeds", lambda value, key: _whole(value, key, 0)),
+            "seeds": _listed(self.seeds, "seeds", _seed),
             "max_iter": _whole(self.max_iter, "max_iter"),
             "restarts": None if self.restarts is None else _whole(self.restarts, "restarts", 0),
             "growth": self.growth,
@@ -245,7 +247,10 @@ def read_config(path: str | os.PathLike[str], **changes: Any) -> SweepConfig:
         values = {**given, **changes}
         _refuse_unknown(values, SweepConfig)
         return SweepConfig(**values)
-    except ArgumentError as error:  # the file is to blame, not its reader
+    except ArgumentError as error:
+        if error.argument in changes:
+            raise
+        # The file is to blame, not its reader.
         raise ArgumentValueError(os.fspath(path), error.argument, error.text) from error
     except ValueError as error:  # of tomllib and decode
         raise ArgumentValueError(os.fspath(path), None, " ".join(str(error).split())) from error
@@ -293,6 +298,13 @@ def _whole(value: Any, key: str, least: int = 1) -> int:
     if isinstance(value, bool):
         raise ArgumentTypeError(_OWNER, key, f"must be an integer, got {value!r}")
     return integer(value, _OWNER, key, least)
+
+
+def _seed(value: Any, key: str) -> int:
+    number = _whole(value, key, 0)
+    if number >= _SEEDS:
+        raise ArgumentValueError(_OWNER, key, f"must be below 2**63, the end of the integers of a table, got {number}")
+    return number
 
 
 def _block_size(value: Any, key: str) -> int | str:

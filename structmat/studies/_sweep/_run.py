@@ -13,7 +13,7 @@ from structmat._arrays.checks import optional_function
 from structmat._arrays.errors import ArgumentValueError
 from structmat.studies._folder import Record, WorkFolder
 from structmat.studies._reading import read_records
-from structmat.studies._run_units import run_units
+from structmat.studies._run_units import check_engine, run_units
 from structmat.studies._sweep._config import SweepConfig, read_config
 from structmat.studies._sweep._plan import Failure, Unit, cost, do_unit, fit_options, make_plan
 from structmat.studies._sweep._study import Study, StudyRow, to_sqlite
@@ -104,6 +104,7 @@ def sweep(
     if not isinstance(config, SweepConfig):
         config = read_config(config)
     progress = _Progress(optional_function(callback, "sweep", "callback"))
+    check_engine(workers, 1, scheduler)
     plan = make_plan(config, progress.reading)
     failed: dict[str, str] = {}
     with WorkFolder.open(out, {"kind": _KIND, **fit_options(config)}, outputs=[_TABLE]) as folder:
