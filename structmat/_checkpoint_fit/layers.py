@@ -13,7 +13,7 @@ import numpy as np
 from structmat._arrays.numpy_bridge import to_numpy
 from structmat._checkpoint_fit.changes import Change, equal
 from structmat._checkpoint_fit.seeds import unit_rng
-from structmat.fit import fit_cdd, truncated_svd_error
+from structmat.fit import fit_cdd, truncated_svd_error, weighted_norm
 from structmat.io import CheckpointError, Entry
 from structmat.operators import CDDLayout
 
@@ -77,8 +77,10 @@ class LayerTask:
             "rows": rows,
             "cols": cols,
             "dtype": self.change.dtype,
-            "norm": math.hypot(*np.linalg.norm(matrix, axis=1).tolist()),
+            "norm": weighted_norm(matrix) if matrix.size else 0.0,
         }
+        if math.isinf(values["norm"]):
+            raise CheckpointError(f"{self.change}: the norm of the change overflows")
         if not values["norm"]:
             return Outcome({**values, "error": 0.0, "n_parameters": 0}, {})
         try:

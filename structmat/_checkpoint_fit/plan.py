@@ -41,8 +41,8 @@ class ChangePlan:
     """Name of the base model."""
     task_type: str | None = None
     """As in PEFT."""
-    stamps: dict[str, Any] = field(default_factory=dict)
-    """What tells these files from others in the same place."""
+    checksums: dict[str, Any] = field(default_factory=dict)
+    """What tells these checkpoints from others, by what they are for."""
     seen: list[str] = field(default_factory=list)
     """Modules that could be fitted."""
 
@@ -50,6 +50,10 @@ class ChangePlan:
         """Take in a layer if it is one to be fitted; return whether it is."""
         if not is_target(name, targets):
             return False
+        if name in self.changes:
+            self.faults[name] = f"{change} and {self.changes.pop(name)} are both the change of {name}"
+        if name in self.faults:
+            return True
         try:
             change.check(**options)
         except CheckpointError as error:
@@ -69,13 +73,14 @@ def is_target(name: str, targets: str | None) -> bool:
 def plan_pair(base_path: Path, tuned_path: Path, targets: str | None, *, cast: bool) -> ChangePlan:
     """Plan the fit of a tuned checkpoint minus its base."""
     base, tuned = _located(base_path), _located(tuned_path)
-    plan = ChangePlan(base=str(base_path), stamps={"base": base.stamp(), "tuned": tuned.stamp()})
+    plan = ChangePlan(base=str(base_path), checksums={"base": base.checksum(), "tuned": tuned.checksum()})
     plan.faults |= {str(file): text for side in (base, tuned) for file, text in side.broken.items()}
+    partners = base.partners(tuned)
     for key in tuned:
-        _add_pair(plan, tuned, base, key, targets, cast=cast)
+        _add_pair(plan, tuned, base, (key, partners.get(key)), targets, cast=cast)
     if _model_type(tuned_path) in _CONV1D_MODELS:
         plan.transposed |= {name for name in plan.changes if _CONV1D.fullmatch(name)}
-    met = {base.find(key) for key in tuned}
+    met = {*partners.values()}
     for key in base:
         name = key.removesuffix(_WEIGHT)
         if key in met or key == name or not is_target(name, targets):
@@ -93,13 +98,20 @@ def _located(path: Path) -> Checkpoint:
 
 
 def _add_pair(
-    plan: ChangePlan, tuned: Checkpoint, base: Checkpoint, key: str, targets: str | None, *, cast: bool
+    plan: ChangePlan,
+    tuned: Checkpoint,
+    base: Checkpoint,
+    keys: tuple[str, str | None],
+    targets: str | None,
+    *,
+    cast: bool,
 ) -> None:
-    """Take in one weight of the tuned checkpoint."""
+    """Take in one weight of the tuned checkpoint, by its name there and in the base."""
+    key, base_key = keys
     name = key.removesuffix(_WEIGHT)
     try:
         after = tuned.entry(key)
-        before = None if base.find(key) is None else base.entry(key)
+        before = None if base_key is None else base.entry(base_key)
     except CheckpointError as error:
         plan.faults[name] = str(error)
         return
@@ -118,7 +130,9 @@ def _add_pair(
 def plan_delta(path: Path, targets: str | None) -> ChangePlan:
     """Plan the fit of changes that stand in a file, by name of the module or of its weight."""
     deltas = _located(path)
-    plan = ChangePlan(stamps={"delta": deltas.stamp()}, faults={str(f): text for f, text in deltas.broken.items()})
+    plan = ChangePlan(
+        checksums={"delta": deltas.checksum()}, faults={str(f): text for f, text in deltas.broken.items()}
+    )
     for key in deltas:
         name = key.removeprefix(PREFIX).removesuffix(_WEIGHT)
         if key in deltas.faults:
@@ -139,7 +153,7 @@ def plan_lora(folder: Path, targets: str | None) -> ChangePlan:
     plan = ChangePlan(
         base=settings.get("base_model_name_or_path"),
         task_type=settings.get("task_type"),
-        stamps={"lora": adapter.stamp(), "lora_config": settings},
+        checksums={"lora": adapter.checksum(), "lora_config": settings},
         faults={str(file): text for file, text in adapter.broken.items()},
     )
     sides: dict[str, dict[str, str]] = {}

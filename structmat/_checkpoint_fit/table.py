@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 from typing import Any
+
+from structmat._files.text import counted
 
 __all__ = ["FittedLayer", "FittedLayers"]
 
@@ -77,21 +80,21 @@ class FittedLayers:
         return sum(layer.n_parameters for layer in self.layers)
 
     def _of_all(self, name: str) -> float:
-        whole = sum(layer.norm**2 for layer in self.layers)
-        left = sum((getattr(layer, name) * layer.norm) ** 2 for layer in self.layers)
-        return (left / whole) ** 0.5 if whole else 0.0
+        whole = math.hypot(*(layer.norm for layer in self.layers))
+        left = math.hypot(*(getattr(layer, name) * layer.norm for layer in self.layers))
+        return left / whole if whole else 0.0
 
     def __str__(self) -> str:
         width = max([len("all layers"), *(len(layer.name) for layer in self.layers)])
         lines = [f"{'layer':<{width}}  {'shape':>13}  {'parameters':>10}  {'norm':>9}  {'error':>6}  {'SVD':>6}"]
         for layer in self.layers:
             shape = f"{layer.rows} x {layer.cols}"
-            counted = f"{layer.n_parameters:>10,}  {layer.norm:>9.3g}  {layer.error:>6.4f}  {layer.svd_error:>6.4f}"
-            lines.append(f"{layer.name:<{width}}  {shape:>13}  {counted}")
-        norm = sum(layer.norm**2 for layer in self.layers) ** 0.5
+            numbers = f"{layer.n_parameters:>10,}  {layer.norm:>9.3g}  {layer.error:>6.4f}  {layer.svd_error:>6.4f}"
+            lines.append(f"{layer.name:<{width}}  {shape:>13}  {numbers}")
+        norm = math.hypot(*(layer.norm for layer in self.layers))
         summed = f"{self.n_parameters:>10,}  {norm:>9.3g}  {self.error:>6.4f}  {self.svd_error:>6.4f}"
         lines.append(f"{'all layers':<{width}}  {'':>13}  {summed}")
         if self.left_out:
             shown = ", ".join(self.left_out[:_SHOWN]) + (", ..." if len(self.left_out) > _SHOWN else "")
-            lines.append(f"tuned too, but not in the adapter: {len(self.left_out)} parameters ({shown})")
+            lines.append(f"tuned too, but not in the adapter: {counted(len(self.left_out), 'parameter')} ({shown})")
         return "\n".join(lines)

@@ -2,5 +2,6 @@
 
 - `atomic`: `atomic_write` and `check_output`, for every file that structmat writes
 - `safetensors`: the file format; the only file of the package's own readers and writers that imports safetensors
+- `text`: names from outside, safe for terminals, figures and file systems
 - `tables`: rows as CSV, as JSON, as a data frame, and in a file by its suffix
 """

@@ -12,12 +12,14 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from structmat._files.text import first_bytes
+
 __all__ = ["atomic_write", "check_output", "remove_temporaries", "sync_folder"]
 
 _TEMPORARY = re.compile(r"\.(?P<start>.+)\.[0-9a-f]{16}\.tmp", re.DOTALL)
 """Names of the temporary files of `atomic_write`, which begin as the file does."""
 _KEPT = 100
-"""Characters of the name of the file in that of its temporary file."""
+"""Bytes of the name of the file in that of its temporary file, at most."""
 
 
 def check_output(path: str | os.PathLike[str], *, force: bool = False) -> Path:
@@ -86,7 +88,7 @@ def atomic_write(path: str | os.PathLike[str], *, force: bool = False) -> Iterat
         If it cannot be written; the text names `path`.
     """
     target = check_output(path, force=force)
-    temporary = target.with_name(f".{target.name[:_KEPT]}.{secrets.token_hex(8)}.tmp")
+    temporary = target.with_name(f".{first_bytes(target.name, _KEPT)}.{secrets.token_hex(8)}.tmp")
     try:
         # Unlike `tempfile`, this lets the umask decide on the permissions, as for any new file.
         with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb") as file:  # noqa: PTH123
@@ -120,7 +122,7 @@ def remove_temporaries(folder: Path, names: Collection[str] | None = None) -> No
 
     Nobody else may be writing them.
     """
-    starts = None if names is None else {name[:_KEPT] for name in names}
+    starts = None if names is None else {first_bytes(name, _KEPT) for name in names}
     for path in folder.glob(".*.tmp"):
         match = _TEMPORARY.fullmatch(path.name)
         if match is not None and (starts is None or match["start"] in starts):

@@ -11,6 +11,7 @@ from contextlib import suppress
 from cyclopts import App, CycloptsError, Parameter
 
 import structmat
+from structmat._files.text import printable
 from structmat.cli._curve import curve
 from structmat.cli._errors import FAILURE, INTERRUPTED, USAGE, CommandError
 from structmat.cli._fit import fit
@@ -58,7 +59,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _message(error: Exception) -> str:
-    text = " ".join(str(error).split())
+    text = printable(" ".join(str(error).split()))
     if isinstance(error, (CommandError, CycloptsError)):
         return text
     return f"{type(error).__name__}: {text} (--debug shows where)"

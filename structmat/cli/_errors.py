@@ -37,7 +37,9 @@ def blaming(argument: str, command: Callable[..., Any] | None = None, status: in
     try:
         yield
     except FileExistsError as error:
-        raise CommandError(argument, f"{error.filename} exists; --force replaces it", USAGE) from error
+        has_force = command is None or "force" in option_names(command)
+        text = f"{error.filename} exists; --force replaces it" if has_force else f"{error.filename}: {error.strerror}"
+        raise CommandError(argument, text, USAGE) from error
     except ConnectionError as error:
         raise CommandError("--scheduler", str(error)) from error
     except OSError as error:

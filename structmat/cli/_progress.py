@@ -22,6 +22,8 @@ from rich.progress import (
 )
 from rich.table import Column
 
+from structmat._files.text import printable
+
 if TYPE_CHECKING:
     from structmat.fit import CurveProgress, FitProgress
     from structmat.studies import CheckpointProgress, SweepProgress
@@ -120,7 +122,7 @@ def sweep_progress(*, quiet: bool) -> Iterator[Callable[[SweepProgress], None]]:
         def report(state: SweepProgress) -> None:
             progress.update(
                 task,
-                description=escape(state.name),
+                description=escape(printable(state.name)),
                 total=state.n_units or None,
                 completed=state.n_done,
                 count=f"{state.n_done}/{state.n_units}" if state.n_units else "reading",
@@ -151,7 +153,7 @@ def checkpoint_progress(*, quiet: bool) -> Iterator[Callable[[CheckpointProgress
             if task is None:  # what earlier runs did says nothing about the speed of this one
                 task = progress.add_task("", total=1.0, count=count)
             error = "" if state.error is None else f"{state.name}: error {state.error:.4f}"
-            progress.update(task, completed=state.share, count=count, description=escape(error))
+            progress.update(task, completed=state.share, count=count, description=escape(printable(error)))
 
         yield report
 

@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from structmat._files.text import counted, printable
+
 if TYPE_CHECKING:
     from structmat.cli._comparison import Row
     from structmat.fit import ErrorCurve, FitResult
@@ -48,7 +50,7 @@ def print_checkpoint_fit(title: str, fit: CheckpointFit, notes: list[str]) -> No
     changed = sorted((layer for layer in fit.layers if layer.norm), key=lambda layer: layer.error)
     half = _SHOWN // 2
     rows = changed if len(changed) <= _SHOWN else [*changed[:half], None, *changed[-half:]]
-    table = Table(title=escape(title), title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = Table(title=_shown(title), title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("\nlayer", overflow="fold")
     for heading in ("\nshape", "para-\nmeters", "CDD\nerror", "trunc.\nSVD"):
         table.add_column(heading, justify="right", no_wrap=True, style="bold" if heading == "CDD\nerror" else "")
@@ -57,7 +59,7 @@ def print_checkpoint_fit(title: str, fit: CheckpointFit, notes: list[str]) -> No
             table.add_row(f"... {len(changed) - 2 * half} between ...")
             continue
         table.add_row(
-            escape(layer.name),
+            _shown(layer.name),
             _by([layer.rows, layer.cols]),
             f"{layer.n_parameters:,}",
             _error_text(layer.error),
@@ -65,34 +67,34 @@ def print_checkpoint_fit(title: str, fit: CheckpointFit, notes: list[str]) -> No
         )
     table.add_section()
     share = fit.n_parameters / sum(layer.rows * layer.cols for layer in changed)
-    together = (f"{len(changed)} layers together", "", f"{fit.n_parameters:,}")
+    together = (f"{counted(len(changed), 'layer')} together", "", f"{fit.n_parameters:,}")
     table.add_row(*together, _error_text(fit.error), _error_text(fit.svd_error))
     lines = [f"{share:.3%} of the parameters of these layers"]
     if unchanged := len(fit.layers) - len(changed):
-        lines.append(f"{unchanged} layers did not change, and are not in the adapter")
+        lines.append(f"not in the adapter: {counted(unchanged, 'layer')} without a change")
     if fit.left_out:
         names = ", ".join(fit.left_out[:3]) + (", ..." if len(fit.left_out) > 3 else "")
-        lines.append(f"tuned too, but not in the adapter: {len(fit.left_out)} weights ({names})")
+        lines.append(f"tuned too, but not in the adapter: {counted(len(fit.left_out), 'weight')} ({names})")
     lines += [f"skipped {name}: {why}" for name, why in fit.skipped.items()]
     _print(table, [*lines, *notes])
 
 
 def print_comparison(title: str, rows: list[Row], size: int, notes: list[str]) -> None:
     """Print the table of a fit; `size` is the number of entries of the matrix."""
-    table = Table(title=escape(title), title_justify="left", title_style="bold")
+    table = Table(title=_shown(title), title_justify="left", title_style="bold")
     table.add_column("\napproximation")
     for heading in ("\nparameters", "of\ndense", "relative\nerror", "energy\nexplained"):
         table.add_column(heading, justify="right", no_wrap=True)
     for i, row in enumerate(rows):
         error, energy = ("-", "-") if row.error is None else (_error_text(row.error), f"{1 - row.error**2:.2%}")
         share = f"{100 * row.n_parameters / size:.3g}%"
-        table.add_row(escape(row.label), f"{row.n_parameters:,}", share, error, energy, style="bold" if i == 0 else "")
+        table.add_row(_shown(row.label), f"{row.n_parameters:,}", share, error, energy, style="bold" if i == 0 else "")
     _print(table, notes)
 
 
 def print_curve(title: str, curve: ErrorCurve, notes: list[str]) -> None:
     """Print the table of an error curve."""
-    table = Table(title=escape(title), title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = Table(title=_shown(title), title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     headings = ["\nfactors", "para-\nmeters", "of\ndense", "CDD\nerror", "\ns"]
     for heading in (*headings, *(_HEADINGS.get(name, name) for name in curve.baselines)):
         table.add_column(heading, justify="right", no_wrap=True, style="bold" if heading == headings[3] else "")
@@ -116,8 +118,8 @@ def print_study(study: Study, notes: list[str]) -> None:
     """Print the means of a study over its layers."""
     names = dict.fromkeys(mean.method for mean in study.means())
     count = len(study.layers())
-    title = f"{count} layers" if count != 1 else study.layers()[0]
-    table = Table(title=escape(title), title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    title = counted(count, "layer") if count != 1 else study.layers()[0]
+    table = Table(title=_shown(title), title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     headings = {"cdd": "CDD\nerror", **_HEADINGS}
     for heading in ("\nfactors", "\nblock", "\nlayers", "of\ndense", *(headings.get(name, name) for name in names)):
         table.add_column(heading, justify="right", no_wrap=True, style="bold" if heading == headings["cdd"] else "")
@@ -143,10 +145,13 @@ def print_description(description: dict[str, Any]) -> None:
     """Print what `structmat.io.describe` found."""
     head = Table.grid(padding=(0, 2))
     for name, text in _facts(description).items():
-        head.add_row(name, escape(text))
-    tensors = Table("name", "shape", "dtype", title="arrays", title_justify="left", title_style="bold")
+        head.add_row(name, _shown(text))
+    tensors = Table(title="arrays", title_justify="left", title_style="bold")
+    tensors.add_column("name", overflow="fold")
+    for heading in ("shape", "dtype"):
+        tensors.add_column(heading, no_wrap=True)
     for name, tensor in description["tensors"].items():
-        tensors.add_row(escape(name), _by(tensor["shape"]), escape(tensor["dtype"]))
+        tensors.add_row(_shown(name), _by(tensor["shape"]), _shown(tensor["dtype"]))
     notes = [f"{key}: {text}" for key, text in description["metadata"].items()]
     _print(head, [""])
     _print(tensors, ["metadata", *(f"  {note}" for note in notes)] if notes else [])
@@ -189,8 +194,13 @@ def _by(shape: list[int]) -> str:
     return " x ".join(str(side) for side in shape) or "scalar"
 
 
+def _shown(text: str) -> str:
+    """Return a text for a table: no markup, and nothing that would command the terminal."""
+    return escape(printable(text))
+
+
 def _print(table: Table, notes: list[str]) -> None:
     console = Console(file=sys.stdout, highlight=False)
     console.print(table)
     for note in notes:
-        console.print(note, markup=False, soft_wrap=True)
+        console.print(printable(note), markup=False, soft_wrap=True)

@@ -7,6 +7,7 @@ Never pickle that could run code.
 - `_matrices`: `load_matrix`
 - `_describe`: `describe`, what a file holds
 - `_checkpoint`: `Checkpoint`, the weights of a model, read piece by piece
+- `_names`: which names of two checkpoints mean the same weight
 - `_torch_files`: files of `torch.save`; the only file that imports torch
 """
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from structmat._files.safetensors import SafetensorsFile, Tensor, one_line, sound_part
+from structmat.io._names import fitting_name, pair_names
 from structmat.io._torch_files import TorchFile, is_torch_file
 
 if TYPE_CHECKING:
@@ -312,7 +314,23 @@ class Checkpoint:
         str or None
             A name of this checkpoint; None if none fits, or several.
         """
-        return _fitting(name, {**self.entries, **self.faults})
+        return fitting_name(name, {**self.entries, **self.faults})
+
+    def partners(self, names: Iterable[str]) -> dict[str, str]:
+        """Return the stored names that fit several names, such as those of another checkpoint.
+
+        Parameters
+        ----------
+        names : iterable of str
+            As for `find`.
+
+        Returns
+        -------
+        dict of str
+            By name, of those that have a partner. No stored name is that of two: one that is among the names fits
+            nothing else, and where two names could have the same, neither has it.
+        """
+        return pair_names(names, {**self.entries, **self.faults})
 
     def entry(self, name: str) -> Entry:
         """Return a weight.
@@ -340,28 +358,20 @@ class Checkpoint:
         broken = "; ".join(self.broken.values())
         raise CheckpointError(f"{self.path} has no weight {name}" + (f" ({broken})" if broken else ""))
 
-    def stamp(self) -> dict[str, list[int]]:
-        """Return what tells this checkpoint from another in the same place.
+    def checksum(self) -> str:
+        """Return what tells this checkpoint from others, wherever it is and whenever it was written.
 
         Returns
         -------
-        dict
-            Size, and time of the last change in nanoseconds, of each file by name.
+        str
+            The SHA-256 of the content of all its files, every one of which is read whole.
         """
-        found = {}
-        for file in self._files:
-            if file.exists():
-                status = file.stat()
-                found[file.name] = [status.st_size, status.st_mtime_ns]
-        return dict(sorted(found.items()))
-
-
-def _fitting(name: str, names: Collection[str]) -> str | None:
-    """Return which of some names fits one, but for the leading parts that wrapping classes add."""
-    if name in names:
-        return name
-    fits = [key for key in names if key.endswith(f".{name}") or name.endswith(f".{key}")]
-    return fits[0] if len(fits) == 1 else None
+        total = hashlib.sha256()
+        for path in sorted(self._files):
+            if path.exists():
+                with path.open("rb") as file:
+                    total.update(hashlib.file_digest(file, "sha256").digest())
+        return total.hexdigest()
 
 
 def _open_file(file: Path) -> tuple[SafetensorsFile | TorchFile, dict[str, str]]:

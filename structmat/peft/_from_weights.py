@@ -122,7 +122,12 @@ def from_weights(
         for name, module in skeleton.base_model.model.named_modules()
         if isinstance(module, CDDTunerLinear)
     }
-    changes = {name: Difference(new.entry(f"{name}.weight"), old.entry(f"{name}.weight")) for name in targets}
+    keys = [f"{name}.weight" for name in targets]
+    before, after = old.partners(keys), new.partners(keys)
+    changes = {
+        name: Difference(new.entry(after.get(key, key)), old.entry(before.get(key, key)))
+        for name, key in zip(targets, keys, strict=True)
+    }
     for change in changes.values():
         change.check(cast=True)
     transposed = {name for name, module in targets.items() if has_transposed_weight(module)}
@@ -149,8 +154,8 @@ def _weights(source: str | Path | nn.Module, name: str) -> io.Checkpoint:
 
 def _tuned_too(old: io.Checkpoint, new: io.Checkpoint, covered: Sequence[str]) -> tuple[str, ...]:
     """Return the names of weights that are new or others than before, but for those covered."""
-    inside = {new.find(name) for name in covered}
-    rest = {key: old.find(key) for key in new if key not in inside}
+    inside, partners = {*new.partners(covered).values()}, old.partners(new)
+    rest = {key: partners.get(key) for key in new if key not in inside}
     pairs = tuple((new.entry(key), old.entry(before)) for key, before in rest.items() if before is not None)
     changed = OtherWeights(pairs).run().values["changed"]
     return tuple(key for key, before in rest.items() if before is None or key in changed)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
+from structmat._files.text import figure_text
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -60,7 +62,7 @@ def method_style(name: str) -> LineStyle:
     >>> method_style("truncated-svd").label
     'truncated SVD'
     """
-    return _METHODS.get(name, LineStyle(name, "#56B4E9", "-", "P"))
+    return _METHODS.get(name, LineStyle(figure_text(name), "#56B4E9", "-", "P"))
 
 
 def series_style(index: int) -> LineStyle:

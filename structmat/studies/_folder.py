@@ -19,6 +19,7 @@ import structmat
 from structmat._arrays.errors import ArgumentValueError
 from structmat._files.atomic import remove_temporaries, sync_folder
 from structmat._files.safetensors import SafetensorsFile, Tensor, checksum, to_bytes
+from structmat._files.text import last_bytes
 from structmat.io import atomic_write
 
 if TYPE_CHECKING:
@@ -232,7 +233,7 @@ class WorkFolder:
 
     def _file(self, key: str) -> Path:
         """Return the file of a unit: readable, and different for different keys."""
-        readable = re.sub(r"[^\w.-]", "_", key)[-80:].lstrip(".")
+        readable = last_bytes(re.sub(r"[^\w.-]", "_", key), 80).lstrip(".")
         return self._units / f"{readable}.{_digest(key)[:16]}.safetensors"
 
     def _look(self) -> None:

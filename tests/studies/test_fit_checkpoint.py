@@ -298,8 +298,9 @@ def test_other_settings_or_files_on_an_old_folder_are_refused(tmp_path):
     before = final(fit.folder)
     with pytest.raises(ValueError, match=r"other settings: n_factors 3 there, 5 now"):
         fit_checkpoint(tmp_path / "out", **sources, targets="attn", n_factors=5)
-    os.utime(sources["tuned"] / "model-0.safetensors")
-    with pytest.raises(ValueError, match=r"other settings: files\.tuned\.model-0\.safetensors"):
+    path = sources["tuned"] / "model-0.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    with pytest.raises(ValueError, match=r"other settings: files\.tuned"):
         fit_checkpoint(tmp_path / "out", **sources, targets="attn")
     assert final(fit.folder) == before
 

@@ -141,6 +141,20 @@ def test_files_of_all_kinds_are_found(tmp_path, monkeypatch):
     assert study.rows[2]._replace(layer="y", seconds=0.0) == timeless(arrays)[0]
 
 
+def test_brackets_in_the_names_of_folders_are_no_pattern(tmp_path, monkeypatch):
+    folder = tmp_path / "br[1]"
+    (folder / "sub[2]").mkdir(parents=True)
+    for name in ("a", "sub[2]/b"):
+        np.save(folder / f"{name}.npy", LAYERS["a"])
+    monkeypatch.chdir(folder)
+    for files in (["*.npy"], [f"{folder}/*.npy"], ["a.npy"], ["[a].npy"]):
+        study = sweep(SweepConfig([MatrixSource(files=files)], methods=["truncated-svd"]), tmp_path / "out")
+        assert study.layers() == ["a"]
+    Path("study.toml").write_text("methods = ['truncated-svd']\n[[sources]]\nfiles = ['**/*.npy']")
+    monkeypatch.chdir(tmp_path)
+    assert sweep("br[1]/study.toml", tmp_path / "out").layers() == ["a", "b"]
+
+
 def test_changes_between_checkpoints_are_found_in_the_order_of_their_numbers(tmp_path, monkeypatch):
     save_file = pytest.importorskip("safetensors.numpy").save_file
     monkeypatch.chdir(tmp_path)
@@ -160,7 +174,7 @@ def test_changes_between_checkpoints_are_found_in_the_order_of_their_numbers(tmp
         assert row.error == sweep(SweepConfig({"x": change}, methods=["truncated-svd"]), row.layer).rows[0].error
 
     save_file({name: value for name, value in base.items() if name != "model.2.v.weight"}, "lacks.safetensors")
-    with pytest.raises(ValueError, match=r"lacks.safetensors.* model.2.v.weight"):
+    with pytest.raises(ValueError, match=r"model.2.v.weight: .*lacks.safetensors has no such weight"):
         sweep(SweepConfig([MatrixSource(**source | {"base": "lacks.safetensors"})]), "new")
     save_file(base | {"model.2.v.weight": np.ones((9, 6), "f4")}, "other.safetensors")
     with pytest.raises(ValueError, match=r"model.2.v.weight has shape \(6, 9\), but .*other.* has \(9, 6\)"):

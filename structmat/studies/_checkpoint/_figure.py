@@ -8,6 +8,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from structmat._files.text import figure_text
 from structmat.plot import method_style, series_style
 
 __all__ = ["layers_figure"]
@@ -46,7 +47,7 @@ def layers_figure(layers: list[dict[str, Any]]) -> Figure:
             color=colour,
             linestyle=dashes,
             marker=marker,
-            label=kind,
+            label=figure_text(kind),
             markersize=4,
             linewidth=1,
         )

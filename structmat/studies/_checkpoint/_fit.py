@@ -130,6 +130,7 @@ def fit_checkpoint(
     _check(n_factors, block_size, targets)
     integer(rng, _OWNER, "rng", 0)
     check_engine(workers, threads, scheduler)
+    _check_out(out, {"base": base, "tuned": tuned, "delta": delta, "lora": lora})
     plan = _plan(base, tuned, delta, lora, targets, cast=cast)
     moments = _moments(plan, input_second_moment)
     if plan.faults and not skip_bad:
@@ -148,10 +149,9 @@ def fit_checkpoint(
         tasks[_OTHERS] = OtherWeights(tuple(plan.pairs))
     settings = {
         "study": "fit-checkpoint",
-        "base": plan.base,
-        "files": plan.stamps,
+        "files": plan.checksums,
         "targets": targets,
-        "input_second_moment": None if input_second_moment is None else Checkpoint(input_second_moment).stamp(),
+        "input_second_moment": None if input_second_moment is None else Checkpoint(input_second_moment).checksum(),
         "cast": cast,
         "threads": threads,
         **fit,
@@ -177,6 +177,13 @@ def _check(n_factors: int, block_size: int | str, targets: str | None) -> None:
         raise ArgumentValueError(_OWNER, "targets", text) from error
 
 
+def _check_out(out: str | os.PathLike[str], sources: Mapping[str, str | os.PathLike[str] | None]) -> None:
+    """Refuse the folder of a source: an adapter in it would hide the model."""
+    for name, path in sources.items():
+        if path is not None and os.path.realpath(path) == os.path.realpath(out):
+            raise ArgumentValueError(_OWNER, "out", f"must be another folder than {name}, got {os.fspath(out)}")
+
+
 def _plan(base: Any, tuned: Any, delta: Any, lora: Any, targets: str | None, *, cast: bool) -> ChangePlan:
     sources = [
         name for name, path in (("base", base), ("tuned", tuned), ("delta", delta), ("lora", lora)) if path is not None
@@ -196,10 +203,10 @@ def _moments(plan: ChangePlan, path: str | os.PathLike[str] | None) -> dict[str,
     if path is None:
         return {}
     checkpoint, found = Checkpoint(Path(path).absolute()), {}
+    keys = checkpoint.partners(f"{name}.weight" for name in plan.changes) | checkpoint.partners(plan.changes)
     for name in list(plan.changes):
         try:
-            key = name if checkpoint.find(name) is not None else f"{name}.weight"
-            found[name] = checkpoint.entry(key)
+            found[name] = checkpoint.entry(keys.get(name) or keys.get(f"{name}.weight") or name)
             found[name].check_floats()
         except CheckpointError as error:
             plan.faults[name] = str(error)

@@ -8,7 +8,7 @@ from typing import Any
 import structmat
 from structmat._files import tables
 from structmat.studies._checkpoint._figure import layers_figure
-from structmat.studies._html import Section, html_page
+from structmat.studies._html import Section, html_page, without_missing_glyphs
 
 __all__ = ["csv_bytes", "figure_bytes", "html_bytes", "json_bytes"]
 
@@ -28,7 +28,8 @@ def json_bytes(content: dict[str, Any]) -> bytes:
 def figure_bytes(layers: list[dict[str, Any]]) -> bytes:
     """Return the figure of the report as PNG."""
     stream = io.BytesIO()
-    layers_figure(layers).savefig(stream, format="png", dpi=150)
+    with without_missing_glyphs():
+        layers_figure(layers).savefig(stream, format="png", dpi=150)
     return stream.getvalue()
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from structmat._files.text import figure_text
 from structmat.plot import method_style, series_style, set_error_axis
 from structmat.studies._sweep._methods import METHODS
 from structmat.studies._sweep._study import Study
@@ -230,14 +231,14 @@ def _error_name(study: Study) -> str:
 def _title(study: Study) -> str:
     state = "" if study.complete else f", {len(study.rows)} of {study.n_planned} results so far"
     count = len(study.layers())
-    return f"Mean over {count} layers{state}" if count != 1 else f"{study.layers()[0]}{state}"
+    return f"Mean over {count} layers{state}" if count != 1 else f"{figure_text(study.layers()[0])}{state}"
 
 
-def _short_names(layers: list[str], most: int = 34) -> list[str]:
+def _short_names(layers: list[str]) -> list[str]:
     """Return names without what all of them begin with, as in ``encoder.layer.``, and cut on the left."""
     parts = [re.split(r"(?<=[./])", layer) for layer in layers]
     common = 0
     while len(layers) > 1 and all(len(p) > common + 1 and p[common] == parts[0][common] for p in parts):
         common += 1
     names = ["".join(part[common:]) for part in parts]
-    return [name if len(name) <= most else f"…{name[1 - most :]}" for name in names]
+    return [figure_text(name) for name in names]

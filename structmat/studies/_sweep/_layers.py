@@ -16,7 +16,7 @@ import numpy as np
 from structmat._arrays.errors import ArgumentValueError
 from structmat._arrays.numpy_bridge import as_matrix, to_numpy
 from structmat._checkpoint_fit.changes import Difference
-from structmat.io import Checkpoint, describe, load_matrix
+from structmat.io import Checkpoint, CheckpointError, describe, load_matrix
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -102,7 +102,7 @@ def _every(sources: Sequence[MatrixSource] | Mapping[str, Any]) -> Iterator[Laye
 
 def _from_files(source: MatrixSource) -> Iterator[tuple[str, tuple[int, int], Callable[[], NDArray[Any]]]]:
     for pattern in source.files:
-        paths = [pattern] if Path(pattern).exists() else sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207
+        paths = _matching(Path(pattern))
         if not paths:
             raise FileNotFoundError(2, "there is no such file", pattern)
         for path in paths:
@@ -115,19 +115,31 @@ def _from_files(source: MatrixSource) -> Iterator[tuple[str, tuple[int, int], Ca
                 if single and len(shape) != 2:
                     raise ValueError(f"{path} must hold a matrix, got shape {shape}")
                 if len(shape) == 2 and min(shape) > 0 and (single or _wanted(source, name)):
-                    stem = Path(path).stem
+                    stem = path.stem
                     yield stem if single else f"{stem}/{name}", shape, partial(load_matrix, path, key=name)
+
+
+def _matching(pattern: Path) -> list[Path]:
+    """Return the files of a pattern; its leading folders that exist are taken as they are, brackets and all."""
+    if pattern.exists():
+        return [pattern]
+    folder = next((parent for parent in pattern.parents if parent.is_dir()), Path())
+    rest = str(pattern.relative_to(folder))
+    return sorted(folder / path for path in glob.glob(rest, root_dir=folder, recursive=True))  # noqa: PTH207
 
 
 def _from_checkpoints(source: MatrixSource) -> Iterator[tuple[str, tuple[int, int], Callable[[], NDArray[Any]]]]:
     base, tuned = (Checkpoint(path) for path in (source.base, source.tuned) if path is not None)
     for fault in (*base.broken.values(), *tuned.broken.values()):
         raise ValueError(fault)
+    partners = base.partners(tuned)
     for name in sorted(filter(partial(_wanted, source), tuned), key=_numbers_in_order):
         after = tuned.entry(name)
         if len(after.shape) != 2 or min(after.shape) == 0:
             continue
-        change = Difference(after, base.entry(name))
+        if name not in partners:
+            raise CheckpointError(f"{after}: {base.path} has no such weight")
+        change = Difference(after, base.entry(partners[name]))
         change.check(cast=True)
         yield name.removesuffix(".weight"), (after.shape[0], after.shape[1]), change.matrix
 

@@ -11,6 +11,7 @@ from statistics import fmean
 from typing import Any, NamedTuple, get_type_hints
 
 from structmat._files.tables import csv_bytes, data_frame, json_bytes, write_table
+from structmat._files.text import counted
 
 __all__ = ["Study", "StudyMean", "StudyRow", "to_sqlite"]
 
@@ -246,7 +247,7 @@ class Study:
 
     def __repr__(self) -> str:
         state = "complete" if self.complete else f"{len(self.rows)} of {self.n_planned} rows"
-        head = f"Study of {len(self.layers())} layers, {state}"
+        head = f"Study of {counted(len(self.layers()), 'layer')}, {state}"
         titles = ["method", "factors", "block", "layers", "of dense", "error", "least", "most"]
         lines = [titles] + [
             [m.method, str(m.n_factors), str(m.block), str(m.n_layers), f"{m.share:.2%}"]

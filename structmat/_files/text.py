@@ -1,0 +1,31 @@
+"""Names that come from outside, such as those of layers, made safe for terminals, pages, figures and file systems."""
+
+from __future__ import annotations
+
+__all__ = ["counted", "figure_text", "first_bytes", "last_bytes", "printable"]
+
+
+def printable(text: str) -> str:
+    r"""Return a text with what is not printed as escapes: ``\x1b`` would command a terminal, and no XML may hold it."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def figure_text(text: str, most: int = 34) -> str:
+    """Return a text that matplotlib shows as it is, not as mathematics, and of a long one the end."""
+    text = printable(text)
+    return (text if len(text) <= most else f"…{text[1 - most :]}").replace("$", r"\$")
+
+
+def first_bytes(name: str, most: int) -> str:
+    """Return the beginning of a name: as much of it as `most` bytes hold, which is what file systems count."""
+    return name.encode(errors="replace")[:most].decode(errors="ignore")
+
+
+def last_bytes(name: str, most: int) -> str:
+    """Return the end of a name: as much of it as `most` bytes hold."""
+    return name.encode(errors="replace")[-most:].decode(errors="ignore")
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number and what it counts: ``1 layer``, ``1,024 layers``."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
