@@ -31,10 +31,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        The exit status: 0, 1 for a failure, 2 for wrong usage, 130 after Ctrl-C.
+        The exit status: 0, 1 for a failure, 2 for wrong usage, 130 after Ctrl-C or the signal SIGTERM.
     """
     try:
         from structmat.cli._app import run  # noqa: PLC0415  # so that a missing extra can be told
+    except KeyboardInterrupt:
+        sys.stderr.write("structmat: interrupted\n")
+        return 130
     except ModuleNotFoundError as error:
         if error.name is None or error.name.split(".")[0] == "structmat":
             raise

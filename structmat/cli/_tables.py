@@ -110,7 +110,8 @@ def print_curve(title: str, curve: ErrorCurve, notes: list[str]) -> None:
     reached = f"{curve.seconds.sum():.1f} s"
     if curve.stopped != "completed":
         reached += f", stopped by the {curve.stopped}" if curve.stopped == "time limit" else f", {curve.stopped}"
-        reached += "; fits of 0.0 s repeat the best of fewer factors"
+        if not curve.seconds.all():
+            reached += "; fits of 0.0 s repeat the best of fewer factors"
     _print(table, [f"blocks of {curve.block_size}, {curve.first} first, {reached}", *notes])
 
 

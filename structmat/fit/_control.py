@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from threading import Event
+from threading import Event, current_thread, main_thread
+from types import FrameType
+from typing import Any
 
 from structmat.fit._result import FitProgress
 
-__all__ = ["Control"]
+__all__ = ["Control", "listening"]
 
 
 @dataclass
@@ -56,6 +59,11 @@ class Control:
             self.callback(FitProgress(start, iteration, self.max_iter, error))
         return self.stopped()
 
+    def leave_if_interrupted(self) -> None:
+        """Raise `KeyboardInterrupt` after one, for loops that know no other end; inside of `interruptible`."""
+        if self.interrupt.is_set():
+            raise KeyboardInterrupt
+
     @contextmanager
     def interruptible(self) -> Iterator[None]:
         """Take an interrupt inside the block as the wish for the best so far."""
@@ -63,3 +71,35 @@ class Control:
             yield
         except KeyboardInterrupt:
             self.interrupt.set()
+
+
+class _Listener:
+    """A handler of Ctrl-C that sets an event, and one further out too; the second time it raises."""
+
+    def __init__(self, event: Event, before: Any) -> None:
+        self._event, self._before = event, before
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        if self._event.is_set() or isinstance(self._before, _Listener):
+            self._before(number, frame)
+        self._event.set()
+
+
+@contextmanager
+def listening(event: Event) -> Iterator[None]:
+    """Take the first Ctrl-C inside the block as the wish for the best so far, wherever it comes.
+
+    A fit cannot be left where a start is built, since what was found before would be lost: the event tells it to end at
+    the next place where it may. A second Ctrl-C raises `KeyboardInterrupt`. Only the main thread hears signals, and a
+    program that has its own way with them keeps it.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    heard = before is signal.default_int_handler or isinstance(before, _Listener)
+    if current_thread() is not main_thread() or not heard:
+        yield
+        return
+    signal.signal(signal.SIGINT, _Listener(event, before))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

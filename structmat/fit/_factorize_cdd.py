@@ -17,6 +17,7 @@ from structmat._arrays.numpy_bridge import as_matrix, to_numpy
 from structmat.fit._exact.constructions import construct, constructions, to_product
 from structmat.fit._exact.exact_search import Factorisation, search
 from structmat.fit._exact.recognisers import Form, closed_forms
+from structmat.fit._fit_cdd import fit_cdd
 from structmat.fit._result import FitProgress, FitResult
 from structmat.fit._three_factors.vectors import scale_by_power_of_two
 from structmat.operators import CDDLayout, CDDProduct
@@ -73,7 +74,8 @@ def factorize_cdd(
     rng : numpy.random.Generator or int, optional
         Source of the starting points and random phases. The same seed gives the same factors.
     time_limit : float, optional
-        Seconds after which the best found so far is returned. A construction that has begun is finished.
+        Seconds after which the best found so far is returned; where an iteration of the search takes longer, the best
+        approximation by `fit_cdd`. A construction that has begun is finished.
     callback : callable, optional
         Called with a `FitProgress` after every iteration of a search, and after every construction that was tried.
 
@@ -204,7 +206,7 @@ def _closed_form(
         error = _error(W, form)
         if error <= target_error:
             message = f"W has the exact form {form.name!r} of {len(form.vectors)} factors"
-            return Factorisation(_lengthened(form, n_factors), [error], "closed form", message)
+            return _lengthened(Factorisation(form, [error], "closed form", message), n_factors)
     return None
 
 
@@ -234,6 +236,8 @@ def _long_form(
         searched = search(W, n_factors, target_error, rng, deadline=deadline, callback=callback)
         if np.isrealobj(W):
             searched = searched._replace(form=_real_form(W, searched.form, target_error))
+        if searched.stopped == "time limit" and not searched.history[-1] < 1.0:
+            searched = _fitted(W, len(searched.form.vectors), searched, deadline, rng)
         if method == "search" or n_factors is not None or searched.stopped != "completed":
             return searched
         if searched.history[-1] <= target_error:
@@ -241,7 +245,18 @@ def _long_form(
     constructed = construct(W, choices, n_factors, target_error, rng, deadline=deadline, callback=callback)
     if constructed is None:
         return searched or search(W, n_factors, target_error, rng, deadline=deadline, callback=callback)
-    return constructed._replace(form=_lengthened(constructed.form, n_factors))
+    return _lengthened(constructed, n_factors)
+
+
+def _fitted(
+    W: NDArray[Any], n_factors: int, searched: Factorisation, deadline: float, rng: np.random.Generator
+) -> Factorisation:
+    """The best approximation of so many factors, in the time that is left, where no iteration of the search is done."""
+    result = fit_cdd(W, n_factors, time_limit=max(deadline - time.monotonic(), 0.0), rng=rng)
+    vectors = CDDLayout.of(result.operator).vectors_of(result.operator)
+    form = Form(searched.form.name, "diagonal", [to_numpy(v).reshape(-1) for v in vectors])
+    message = f"{searched.message}; the best approximation by fit_cdd, since an iteration takes longer"
+    return Factorisation(form, [result.error], result.solver, message, searched.stopped)
 
 
 def _real_form(W: NDArray[Any], form: Form, target_error: float) -> Form:
@@ -266,12 +281,14 @@ def _real_form(W: NDArray[Any], form: Form, target_error: float) -> Form:
     return real if _error(W, real) <= target_error else form
 
 
-def _lengthened(form: Form, n_factors: int | None) -> Form:
-    """The form with identities appended."""
-    if n_factors is None:
-        return form
+def _lengthened(found: Factorisation, n_factors: int | None) -> Factorisation:
+    """The product with identities appended."""
+    form = found.form
+    if n_factors is None or n_factors == len(form.vectors):
+        return found
     n, count = len(form.vectors[0]), len(form.vectors)
     shapes = CDDLayout((n, n), count, first=form.first).vector_shapes
     shaped = [v.reshape(shape) for v, shape in zip(form.vectors, shapes, strict=True)]
     layout = CDDLayout((n, n), n_factors, first=form.first)
-    return form._replace(vectors=[np.asarray(v).reshape(n) for v in layout.extended(shaped, form.first)])
+    longer = form._replace(vectors=[np.asarray(v).reshape(n) for v in layout.extended(shaped, form.first)])
+    return found._replace(form=longer, message=f"{found.message}; identities make it {n_factors} factors")

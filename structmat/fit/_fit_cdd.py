@@ -12,7 +12,7 @@ from structmat._arrays.checks import integer, non_negative, one_of, optional_fun
 from structmat._arrays.errors import ArgumentValueError
 from structmat._arrays.numpy_bridge import as_matrix, to_numpy
 from structmat.fit._arguments import check_for_entry_weights, check_solver, is_three_factors, with_entry_weights
-from structmat.fit._control import Control
+from structmat.fit._control import Control, listening
 from structmat.fit._many_factors.search import SearchOptions
 from structmat.fit._product_error import warn_of_rounding
 from structmat.fit._result import FitProgress, FitResult
@@ -174,7 +174,8 @@ def fit_cdd(
         overwrite=overwrite_W,
     )
     moment = None if input_second_moment is None else second_moment(input_second_moment, cols, _OWNER)
-    found = _fitted(task, solver, moment, growth=growth)
+    with listening(control.interrupt):
+        found = _fitted(task, solver, moment, growth=growth)
     warn_of_rounding(found.spread, values.dtype)
     end = "converged" if found.converged else "all planned iterations made"
     stopped = control.reason() or "completed"

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from threading import Event
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ from structmat._arrays.checks import integer, non_negative, optional_function, r
 from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
 from structmat._arrays.numpy_bridge import as_matrix
 from structmat.fit._baselines.baseline_errors import baseline_errors
+from structmat.fit._control import listening
 from structmat.fit._curve.result import ErrorCurve
 from structmat.fit._curve.schedule import Schedule
 from structmat.fit._fit_cdd import fit_cdd
@@ -140,40 +142,46 @@ def error_curve(
     optional_function(callback, _OWNER, "callback")
     results: list[FitResult] = []
     seconds: list[float] = []
-    stopped = "completed"
+    stopped, cut = "completed", False
     # Diagonal, circulant, diagonal: such products hold all closed forms, and a fit without any time returns the best.
     enough = 3 if first == "diagonal" else 4
-    for index, number in enumerate(numbers):
-        began = time.perf_counter()
-        if index > 0 and numbers[index - 1] >= enough and clock.over():
-            stopped = "time limit"
-        if stopped != "completed":
-            results.append(_padded(results[-1], number))
-            seconds.append(0.0)
-            continue
-        if results:
-            options["start"] = results[-1]
-        report = _reporter(callback, clock, index)
-        result = fit_cdd(matrix, number, time_limit=clock.share(index), callback=report, **options)
-        if result.stopped == "interrupted":
-            stopped = "interrupted"
-        if results and not result.error <= results[-1].error:
-            result = _padded(results[-1], number)
-        results.append(result)
-        seconds.append(time.perf_counter() - began)
-        clock.done(index, seconds[-1])
-    n_parameters = [result.n_parameters for result in results]
+    interrupt = Event()
+    with listening(interrupt):
+        for index, number in enumerate(numbers):
+            began = time.perf_counter()
+            if index > 0 and numbers[index - 1] >= enough and clock.over():
+                stopped = "time limit"
+            if results and interrupt.is_set():
+                stopped = "interrupted"
+            if stopped != "completed":
+                results.append(_padded(results[-1], number))
+                seconds.append(0.0)
+                continue
+            if results:
+                options["start"] = results[-1]
+            report = _reporter(callback, clock, index)
+            result = fit_cdd(matrix, number, time_limit=clock.share(index), callback=report, **options)
+            if result.stopped == "interrupted":
+                stopped = "interrupted"
+            cut = cut or result.stopped == "time limit"
+            if results and not result.error <= results[-1].error:
+                result = _padded(results[-1], number)
+            results.append(result)
+            seconds.append(time.perf_counter() - began)
+            clock.done(index, seconds[-1])
+        n_parameters = [result.n_parameters for result in results]
+        others = baseline_errors(matrix, n_parameters, input_second_moment=input_second_moment) if baselines else {}
     return ErrorCurve(
         n_factors=np.array(numbers),
         n_parameters=np.array(n_parameters),
         error=np.array([result.error for result in results]),
         seconds=np.array(seconds),
-        baselines=baseline_errors(matrix, n_parameters, input_second_moment=input_second_moment) if baselines else {},
+        baselines=others,
         shape=(int(matrix.shape[0]), int(matrix.shape[1])),
         block_size=results[0].block_size,
         first=first,
         weighted=input_second_moment is not None,
-        stopped=stopped,
+        stopped="time limit" if cut and stopped == "completed" else stopped,
         results=tuple(results),
     )
 

@@ -60,8 +60,8 @@ class ErrorCurve:
     weighted : bool
         Whether the errors are weighted ones.
     stopped : str
-        ``"completed"``, ``"time limit"`` or ``"interrupted"``. In the last two cases the points that were not reached
-        hold the best product of fewer factors, with identity factors appended.
+        ``"completed"``, ``"time limit"`` where it cut a fit, or ``"interrupted"``. In the last two cases the points
+        that were not reached hold the best product of fewer factors, with identity factors appended.
     results : tuple of FitResult
         The fits; empty in a curve that was loaded.
 

@@ -46,6 +46,10 @@ _SHORT_PATIENCE, _SHORT_PROGRESS = 25, 0.01
 # Starts for a given number of factors, unless a time limit sets how many; numbers of factors tried if that is free.
 _RESTARTS, _LENGTHS = 6, 9
 
+# An iteration costs the cube of the number of unknowns. Where it may take longer than a small part of a second, one on
+# a problem of no more unknowns than this tells how long.
+_TIMED_UNKNOWNS = 1100
+
 # Steps converge quadratically in the end: once the tolerance is met, a few more take the error to this share of it.
 _AIM, _LAST_STEPS = 1e-2, 3
 
@@ -84,6 +88,7 @@ def search(
             history: list[float] = []
             equalising = bool(s[-1] < _EQUALISED * s[0] and length > n)
             most, before = per_phase * (1 + equalising), 0
+            seconds, begun = 0.0 if deadline == math.inf else _iteration_seconds(n, length, rng), time.monotonic()
             for state, preparing in _descent(W, _random_chain(W, length, rng), per_phase * equalising):
                 if state.error < best_history[-1]:
                     best, best_history = state.chain, history
@@ -91,16 +96,18 @@ def search(
                 if callback is not None and len(history) > 1:
                     callback(FitProgress(name, len(history) - 1, most, history[-1]))
                 before += preparing
+                now = time.monotonic()
+                seconds, begun = (seconds if len(history) == 1 else now - begun), now
                 if (
                     (not preparing and (state.stationary or _ended(history[before:], state.chain, target_error)))
                     or len(history) > most
-                    or time.monotonic() >= deadline
+                    or now + seconds >= deadline
                 ):
                     break
             if best_history[-1] <= target_error:
                 reason = "it met the tolerance"
                 break
-            if time.monotonic() >= deadline:
+            if time.monotonic() + seconds >= deadline:
                 reason, stopped = "the time limit ended the search", "time limit"
                 break
     except KeyboardInterrupt:
@@ -109,6 +116,21 @@ def search(
     return Factorisation(
         Form(name, "diagonal", best.to_vectors()), best_history, "levenberg-marquardt", message, stopped
     )
+
+
+def _iteration_seconds(n: int, length: int, rng: np.random.Generator) -> float:
+    """Return about how long an iteration takes, measured on a problem of fewer unknowns; 0 for small ones."""
+    part = 1
+    while n * length > _TIMED_UNKNOWNS * part**2:
+        part *= 2
+    if part == 1:
+        return 0.0
+    side, count = n // part, max(length // part, 1)
+    iterations = steps(rng.standard_normal((side, side)), _random_chain(np.eye(side), count, rng))
+    next(iterations)
+    begun = time.monotonic()
+    next(iterations)
+    return (time.monotonic() - begun) * (n * length / (side * count)) ** 3
 
 
 def _descent(W: NDArray[Any], chain: DiagonalForms, equalising: int) -> Iterator[tuple[State, bool]]:

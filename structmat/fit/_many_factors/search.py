@@ -240,6 +240,7 @@ class Search:
         def report(step: int, now: NDArray[np.float64]) -> None:
             errors.append(now)
             self.control.report("random", step, float(now.min()))
+            self.control.leave_if_interrupted()
 
         with self.control.interruptible(), np.errstate(over="ignore", invalid="ignore"):
             # A fifth of the time is left for the polish.
@@ -269,6 +270,7 @@ class Search:
             if len(errors) % _CHECKED == 0 and objective.spread(last) <= allowed:
                 kept = last
             self.control.report(start.start, len(errors), error)
+            self.control.leave_if_interrupted()
 
         with self.control.interruptible(), np.errstate(over="ignore", invalid="ignore"):
             converged = polish(
@@ -284,6 +286,11 @@ class Search:
         if self.matrix is None or self._done(start) or max_iter < 1:
             return start
         double = np.result_type(self.fine.dtype, np.float64)
+
+        def report(iteration: int, error: float) -> None:
+            self.control.report(start.start, before + iteration, error)
+            self.control.leave_if_interrupted()
+
         try:
             vectors, history, converged = descend(
                 MATRIX_SOLVERS[solver],
@@ -293,7 +300,7 @@ class Search:
                 max_iter=max_iter,
                 tol=self.control.tol,
                 deadline=self.control.deadline,
-                report=lambda k, error: self.control.report(start.start, before + k, error),
+                report=report,
             )
         except KeyboardInterrupt:
             self.control.interrupt.set()

@@ -259,6 +259,21 @@ def test_seconds_and_progress(timed):
     assert [s.remaining for s in states] == [None, 18.0, 8.0]
 
 
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_curve_whose_fits_were_cut_is_not_complete(monkeypatch, which):
+    def fit(*arguments, **options):
+        result = fit_cdd(*arguments, **options | {"time_limit": None, "max_iter": 2})
+        results.append(replace(result, stopped="time limit") if len(results) == which else result)
+        return results[-1]
+
+    results = []
+    monkeypatch.setattr(module, "fit_cdd", fit)
+    curve = error_curve(SQUARE, n_factors=[1, 3], rng=0, time_limit=1000.0)
+    assert curve.stopped == "time limit"
+    assert curve.seconds.all()
+    assert ", time limit" in repr(curve)
+
+
 def test_a_time_limit_is_shared_out_and_kept(timed):
     states = []
     found = error_curve(SQUARE, n_factors=[1, 2, 4, 8], rng=0, time_limit=20.0, callback=states.append)

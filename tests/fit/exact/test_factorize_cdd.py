@@ -1,6 +1,7 @@
 """`factorize_cdd`: every closed form is found, other matrices are reproduced, arguments and limits are honoured."""
 
 import itertools
+import time
 
 import numpy as np
 import pytest
@@ -121,6 +122,17 @@ def test_closed_forms_are_lengthened_by_identities(n_factors, form):
     assert result.error < 1e-15
     assert result.operator.n_factors == n_factors
     assert result.operator.dtype == np.float64
+    if n_factors > 1:
+        assert result.message.endswith(f"of 1 factors; identities make it {n_factors} factors")
+
+
+def test_constructions_are_lengthened_by_identities():
+    W = gaussian(np.random.default_rng(0), (6, 6), real=True)
+    result = factorize_cdd(W, 20, method="constructive", rng=0)
+    np.testing.assert_allclose(result.operator.to_dense(), W, atol=1e-11)
+    assert (result.operator.n_factors, result.converged) == (20, True)
+    assert result.message.startswith("13 complex factors by construction")
+    assert result.message.endswith("identities make it 20 factors")
 
 
 @pytest.mark.parametrize("n", [3, 4, 5, 6, 8, 12])
@@ -233,7 +245,19 @@ def test_time_limit_returns_the_best_so_far(time_limit):
     assert "time limit" in result.message
     if time_limit == 0:
         assert result.n_iter <= 1
-    assert result.error < 2.0
+    assert result.error < 1.0
+
+
+@pytest.mark.parametrize("options", [{"n_factors": 49}, {"n_factors": 9}, {"method": "search"}])
+def test_a_time_limit_shorter_than_an_iteration_is_kept_and_better_than_nothing(options):
+    W = gaussian(np.random.default_rng(0), (48, 48), real=True)
+    begun = time.process_time()  # not of others on the machine
+    result = factorize_cdd(W, rng=0, time_limit=0.2, **options)
+    assert time.process_time() - begun < 1.2
+    check(W, result)
+    assert result.stopped == "time limit"
+    assert result.error < 1.0
+    assert result.operator.n_factors == options.get("n_factors", 51)
 
 
 def test_interrupt_returns_the_best_so_far():
