@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from structmat.cli._inputs import read_matrix, read_option
 from structmat.cli._options import FitOptions, OutputOptions, Positive, Seconds
 from structmat.cli._outputs import check_outputs, plot_module, write_figure
 from structmat.cli._progress import fit_progress
-from structmat.cli._tables import print_comparison, print_json, result_notes
+from structmat.cli._tables import print_comparison, print_json, print_written, result_notes
 from structmat.fit import fit_cdd
 
 if TYPE_CHECKING:
@@ -91,7 +92,6 @@ def fit(
             callback=callback,
         )
     seconds = time.perf_counter() - start
-    written = _write_outputs(matrix, result, out, plot, source=W, force=output.force)
     rows = comparison(matrix, result, input_second_moment=moment, entry_weights=weights)
     if output.json:
         operator = {
@@ -105,18 +105,21 @@ def fit(
     else:
         weighted = "" if moment is None and weights is None else ", weighted errors"
         title = f"{W.name}: {matrix.shape[0]} x {matrix.shape[1]}, {matrix.dtype}{weighted}"
-        notes = [result_notes(result, seconds), *(f"wrote {path}" for path in written)]
-        print_comparison(title, rows, matrix.size, notes)
+        print_comparison(title, rows, matrix.size, [result_notes(result, seconds)])
+    for path in _write_outputs(matrix, result, out, plot, source=W, force=output.force):
+        print_written(path, quiet=output.json)
     if result.stopped == "interrupted":
         raise KeyboardInterrupt
 
 
 def _write_outputs(
     matrix: NDArray[Any], result: FitResult, out: Path | None, plot: Path | None, *, source: Path, force: bool
-) -> list[Path]:
+) -> Iterator[Path]:
+    """Write the files, and yield each of them once it is there."""
     if out is not None:
         with blaming("--out"):
             io.save(result, out, metadata={"source": source.name}, force=force)
+        yield out
     if plot is not None:
         write_figure(plot_module().fit_figure(matrix, result), plot, force=force)
-    return [path for path in (out, plot) if path is not None]
+        yield plot

@@ -10,6 +10,7 @@ from pathlib import Path
 from structmat.cli._errors import USAGE, CommandError, blaming
 from structmat.cli._logging import logging_to_stderr
 from structmat.cli._options import BlockSize, NotNegative, Positive, RunOptions
+from structmat.cli._outputs import unwritten
 from structmat.cli._progress import checkpoint_progress, resumable
 from structmat.cli._tables import print_checkpoint_fit, print_json
 from structmat.io import CheckpointError
@@ -76,7 +77,8 @@ def fit_checkpoint(
         _blaming_files(source),
         logging_to_stderr(run.log_level),
     ):
-        fit = studies.fit_checkpoint(
+        fit, fault = unwritten(
+            studies.fit_checkpoint,
             out,
             base=run.base,
             tuned=run.tuned,
@@ -102,6 +104,9 @@ def fit_checkpoint(
     else:
         notes = [f"{seconds:.1f} s", *(f"wrote {path}" for path in fit.files)]
         print_checkpoint_fit(f"{run.tuned or delta or lora}: CDD with {n_factors} factors", fit, notes)
+    if fault is not None:
+        with blaming("--out"):
+            raise fault
 
 
 def _checked(sources: dict[str, Path | None]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from structmat.cli._errors import USAGE, CommandError, blaming
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["check_outputs", "plot_module", "write_figure"]
+__all__ = ["check_outputs", "plot_module", "unwritten", "write_figure"]
 
 _SUFFIXES = {
     "--csv": (".csv",),
@@ -58,6 +58,16 @@ def write_figure(figure: Figure, path: Path, *, force: bool) -> None:
     """Write a figure to the file of ``--plot``."""
     with blaming("--plot"), io.atomic_write(path, force=force) as file:
         figure.savefig(file, format=path.suffix[1:].lower())
+
+
+def unwritten(work: Callable[..., Any], *arguments: Any, **options: Any) -> tuple[Any, OSError | None]:
+    """Do work of `structmat.studies`; return its result, and why the final files are not written, if they are not."""
+    from structmat.studies import UnwrittenError  # noqa: PLC0415  # an extra
+
+    try:
+        return work(*arguments, **options), None
+    except UnwrittenError as error:
+        return error.result, error
 
 
 def _is_same(path: Path, other: Path) -> bool:

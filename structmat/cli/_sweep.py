@@ -12,6 +12,7 @@ from structmat import ArgumentError
 from structmat.cli._errors import USAGE, CommandError, blaming
 from structmat.cli._logging import logging_to_stderr
 from structmat.cli._options import NotNegative, Positive, RunOptions
+from structmat.cli._outputs import unwritten
 from structmat.cli._progress import resumable, sweep_progress
 from structmat.cli._tables import print_json, print_study
 
@@ -101,14 +102,20 @@ def sweep(
         blaming("--out" if out.exists() else "SOURCES", sweep),
         logging_to_stderr(run.log_level),
     ):
-        study = studies.sweep(config, out, workers=run.workers, scheduler=run.scheduler, callback=callback)
+        study, fault = unwritten(
+            studies.sweep, config, out, workers=run.workers, scheduler=run.scheduler, callback=callback
+        )
     if not study.n_planned:
         reasons = "; ".join(study.left_out) or "there are no matrices"
         raise CommandError("SOURCES", f"there is nothing to do: {reasons}")
     if run.json:
         print_json({"out": str(out), **study.to_dict()})
     else:
-        print_study(study, [f"results in {out / 'study.sqlite'}; plots: structmat report {out}"])
+        where = out / "study.sqlite" if fault is None else out
+        print_study(study, [f"results in {where}; plots: structmat report {out}"])
+    if fault is not None:
+        with blaming("--out"):
+            raise fault
     if study.failed:
         key, text = next(iter(study.failed.items()))
         raise CommandError(f"{len(study.failed)} of {study.n_planned} units failed", f"{key}: {text}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from math import prod
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
@@ -26,6 +27,7 @@ __all__ = [
     "print_description",
     "print_json",
     "print_study",
+    "print_written",
     "result_notes",
 ]
 
@@ -140,6 +142,13 @@ def print_study(study: Study, notes: list[str]) -> None:
     lines = [f"{len(study.rows):,} of {study.n_planned:,} results, {state}; errors are means over the layers"]
     lines += [f"not available: {text} ({number:,})" for text, number in study.left_out.items()]
     _print(table, [*lines, *notes])
+
+
+def print_written(path: Path, *, quiet: bool) -> None:
+    """Say that a file was written: after what was found, which must not be lost where the disk is full."""
+    sys.stdout.flush()
+    if not quiet:
+        sys.stdout.write(f"wrote {printable(str(path))}\n")
 
 
 def print_description(description: dict[str, Any]) -> None:

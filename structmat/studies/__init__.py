@@ -13,7 +13,7 @@ from __future__ import annotations
 try:
     from structmat._checkpoint_fit.seeds import unit_rng
     from structmat.studies._checkpoint import CheckpointFit, CheckpointProgress, FittedLayer, fit_checkpoint
-    from structmat.studies._folder import Record, WorkFolder
+    from structmat.studies._folder import Record, UnwrittenError, WorkFolder
     from structmat.studies._run_units import run_units
     from structmat.studies._sweep import (
         MatrixSource,
@@ -46,6 +46,7 @@ __all__ = [
     "StudyRow",
     "SweepConfig",
     "SweepProgress",
+    "UnwrittenError",
     "WorkFolder",
     "example_config",
     "fit_checkpoint",

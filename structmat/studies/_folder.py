@@ -25,7 +25,7 @@ from structmat.io import atomic_write
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Record", "WorkFolder"]
+__all__ = ["Record", "UnwrittenError", "WorkFolder"]
 
 _WORK, _SETTINGS, _LOCK, _UNITS = "work", "settings.json", "lock", "units"
 _RECORD, _CHECKSUM = "structmat_unit", "structmat_sha256"
@@ -41,6 +41,34 @@ class Record(NamedTuple):
     """Numbers, text and lists of them."""
     arrays: dict[str, NDArray[Any]]
     """Arrays by name."""
+
+
+class UnwrittenError(OSError):
+    """All work is done and kept, but a final file could not be written.
+
+    Parameters
+    ----------
+    result : object
+        What the run found.
+    error : OSError
+        Why it could not be written.
+
+    Attributes
+    ----------
+    result : object
+        As given.
+
+    Examples
+    --------
+    >>> from structmat.studies import UnwrittenError
+    >>> raise UnwrittenError("a table", OSError(28, "No space left on device", "out/study.sqlite"))
+    Traceback (most recent call last):
+    structmat.studies...UnwrittenError: [Errno 28] No space left on device: 'out/study.sqlite'
+    """
+
+    def __init__(self, result: object, error: OSError) -> None:
+        super().__init__(error.errno or errno.EIO, error.strerror or str(error), error.filename)
+        self.result = result
 
 
 class WorkFolder:

@@ -40,7 +40,7 @@ def test_a_curve_in_json_and_its_files(cli, folder):
     assert (folder / "curve.png").read_bytes().startswith(b"\x89PNG")
     assert {**sm.ErrorCurve.load("curve.csv").to_dict(), "csv": "curve.csv", "plot": "curve.png"} == got
     status, out, _ = cli("curve", "W.npy", "--max-factors", 3, "--csv", "curve.csv", "--plot", "curve.png", "--force")
-    assert (status, out.endswith("wrote curve.png\nwrote curve.csv\n")) == (0, True)
+    assert (status, out.endswith("wrote curve.csv\nwrote curve.png\n")) == (0, True)
 
 
 def test_a_curve_out_of_time_says_so(cli):
@@ -67,5 +67,5 @@ def test_an_interrupted_curve_prints_and_writes_what_there_is(cli, monkeypatch, 
     monkeypatch.setattr(_curve, "error_curve", interrupted)
     status, out, err = cli("curve", "W.npy", "--max-factors", 3, "--csv", "curve.csv")
     assert (status, err) == (130, "structmat curve: interrupted\n")
-    assert ", interrupted; fits of 0.0 s" in out
+    assert ", interrupted\n" in out
     assert sm.ErrorCurve.load("curve.csv").stopped == "interrupted"

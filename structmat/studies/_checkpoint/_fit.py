@@ -18,7 +18,7 @@ from structmat._checkpoint_fit.plan import ChangePlan, plan_delta, plan_lora, pl
 from structmat._checkpoint_fit.table import FittedLayer
 from structmat.io import Checkpoint, CheckpointError
 from structmat.studies._checkpoint._result import CSV, FIGURE, HTML, JSON, OUTPUTS, CheckpointFit, CheckpointProgress
-from structmat.studies._folder import WorkFolder
+from structmat.studies._folder import UnwrittenError, WorkFolder
 from structmat.studies._run_units import check_engine, run_units
 
 if TYPE_CHECKING:
@@ -105,7 +105,8 @@ def fit_checkpoint(
         If arguments do not go together, files are damaged or do not match (the text names file and weight), nothing is
         to be fitted, or the folder was begun with other settings.
     OSError
-        If a file cannot be read or written, or another run is at work in the folder.
+        If a file cannot be read or written, or another run is at work in the folder. `UnwrittenError`, which has the
+        result, if only the final files could not be written.
 
     Notes
     -----
@@ -161,7 +162,10 @@ def fit_checkpoint(
         work = _Work(folder, tasks, names, callback)
         fit_layers({name: tasks[name] for name in folder.pending(tasks)}, work.take, run=run, skip_bad=skip_bad)
         found = _found(folder, names, plan, plan.faults | work.faults)
-        _write(folder, found, plan, settings, plot=plot)
+        try:
+            _write(folder, found, plan, settings, plot=plot)
+        except OSError as error:
+            raise UnwrittenError(found, error) from error
         return found
 
 

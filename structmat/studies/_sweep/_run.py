@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from structmat._arrays.checks import optional_function
 from structmat._arrays.errors import ArgumentValueError
-from structmat.studies._folder import Record, WorkFolder
+from structmat.studies._folder import Record, UnwrittenError, WorkFolder
 from structmat.studies._reading import read_records
 from structmat.studies._run_units import check_engine, run_units
 from structmat.studies._sweep._config import SweepConfig, read_config
@@ -83,7 +83,7 @@ def sweep(
     BlockingIOError
         If another run is at work in the folder.
     OSError
-        If a file cannot be read or written.
+        If a file cannot be read or written; `UnwrittenError`, which has the study, if that is only the final table.
 
     See Also
     --------
@@ -122,7 +122,10 @@ def sweep(
                     _log.info("%s: error %.6f in %.2f s", key, result.error, result.seconds)
                 progress.did(key)
         study = _study({key: folder.read(key) for key in (_PLAN, *plan.units) if key in folder.done}, failed)
-        folder.write_output(_TABLE, to_sqlite(study.rows))
+        try:
+            folder.write_output(_TABLE, to_sqlite(study.rows))
+        except OSError as error:
+            raise UnwrittenError(study, error) from error
     return study
 
 
