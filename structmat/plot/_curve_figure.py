@@ -150,9 +150,13 @@ def _label_ends(ax: Axes, ends: list[tuple[str, str, float, float]]) -> None:
 
 
 def _apart(heights: list[float], gap: float) -> list[float]:
-    """Move numbers as little as it takes for neighbours to be `gap` apart, and all of them inside the axes."""
+    """Move numbers as little as it takes for neighbours to be `gap` apart, and all of them inside the axes.
+
+    Where there are too many for that gap, they share the axes evenly.
+    """
     order = np.argsort(heights, kind="stable")
-    moved = np.array(heights, dtype=float)[order]
+    moved = np.clip(np.array(heights, dtype=float)[order], 0.0, 1.0)
+    gap = min(gap, 1.0 / max(len(moved) - 1, 1))
     for i in range(1, len(moved)):
         moved[i] = max(moved[i], moved[i - 1] + gap)
     top = 1.0

@@ -97,11 +97,16 @@ def test_weighted_errors_are_named():
     assert curve_figure(curve).axes[0].get_ylabel() == "weighted relative error"
 
 
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
-def test_labels_keep_apart_and_in_order(heights):
+@given(st.lists(st.floats(-0.5, 1.5), min_size=1, max_size=20))
+def test_labels_keep_apart_and_in_order_and_stay_inside(heights):
     moved = _apart(heights, 0.08)
-    assert np.diff(np.sort(moved)).min(initial=1) >= 0.08 - 1e-12
+    gap = min(0.08, 1 / max(len(heights) - 1, 1))
+    assert np.diff(np.sort(moved)).min(initial=1) >= gap - 1e-12
+    assert min(moved) >= -1e-12
     assert max(moved) <= 1
+    inside = sorted(heights)
+    if inside[0] >= 0 and inside[-1] <= 1 and np.diff(inside).min(initial=1) >= gap:
+        assert moved == heights
     assert np.array(moved)[np.argsort(heights, kind="stable")].tolist() == sorted(moved)
 
 

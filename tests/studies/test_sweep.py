@@ -418,6 +418,17 @@ def test_folders_without_a_sweep_are_refused(tmp_path):
         pass
     with pytest.raises(ValueError, match="must be the folder of a sweep"):
         load_study(tmp_path / "other")
+    sweep(SweepConfig({"a": np.eye(3)}, methods=["truncated-svd"]), tmp_path / "sweep")
+    assert len(load_study(tmp_path / "sweep").rows) == 1
+    (plan,) = (tmp_path / "sweep/work/units").glob("plan.*")
+    plan.unlink()
+    with pytest.raises(ValueError, match="must be the folder of a sweep"):
+        load_study(tmp_path / "sweep")
+    # The plan alone does not make a sweep of another kind of study.
+    with WorkFolder.open(tmp_path / "kind", {"kind": "another"}) as folder:
+        folder.write("plan", {"units": [], "left_out": {}})
+    with pytest.raises(ValueError, match="must be the folder of a sweep"):
+        load_study(tmp_path / "kind")
     assert repr(Study((), 0)).startswith("Study of 0 layers")
 
 

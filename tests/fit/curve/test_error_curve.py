@@ -455,7 +455,12 @@ def test_the_printed_form_is_a_table(curve):
     assert lines[1].split()[:2] == ["factors", "parameters"]
     assert lines[2].split()[:4] == ["1", "6", "16.7%", f"{curve.error[0]:.4g}"]
     assert len({len(line) for line in lines[1:]}) == 1
-    assert repr(replace(curve, weighted=True, stopped="time limit")).splitlines()[0].endswith("first, time limit")
+    weighted = repr(replace(curve, weighted=True, stopped="time limit")).splitlines()
+    assert weighted[0].endswith("first, time limit")
+    assert "  weighted error  " in weighted[1]
+    assert "weighted" not in "".join(lines)
+    assert [line.split() for line in weighted[2:]] == [line.split() for line in lines[2:]]
+    assert len({*map(len, weighted[1:])}) == 1
 
 
 def test_data_frames(curve):
