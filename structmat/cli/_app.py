@@ -14,6 +14,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 import structmat
 from structmat._files.text import printable
+from structmat.cli._completion import add_completion
 from structmat.cli._curve import curve
 from structmat.cli._errors import FAILURE, INTERRUPTED, USAGE, CommandError
 from structmat.cli._fit import fit
@@ -34,6 +35,7 @@ app = App(
 )
 for _command in (fit, curve, fit_checkpoint, sweep, report, info):
     app.command(_command)
+add_completion(app)
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -77,7 +77,11 @@ def fit(
     moment = read_option("--input-second-moment", settings.input_second_moment)
     weights = read_option("--entry-weights", entry_weights)
     start = time.perf_counter()
-    with fit_progress(quiet=output.json) as callback, blaming("W", fit):
+    weighted = moment is not None or weights is not None
+    with (
+        fit_progress(n_factors, time_limit=settings.time_limit, weighted=weighted, quiet=output.json) as callback,
+        blaming("W", fit),
+    ):
         result = fit_cdd(
             matrix,
             n_factors,
@@ -103,8 +107,8 @@ def fit(
         files = {"out": None if out is None else str(out), "plot": None if plot is None else str(plot)}
         print_json({"operator": operator, **result.to_dict(), "comparison": table, "seconds": seconds, **files})
     else:
-        weighted = "" if moment is None and weights is None else ", weighted errors"
-        title = f"{W.name}: {matrix.shape[0]} x {matrix.shape[1]}, {matrix.dtype}{weighted}"
+        kind = ", weighted errors" if weighted else ""
+        title = f"{W.name}: {matrix.shape[0]} x {matrix.shape[1]}, {matrix.dtype}{kind}"
         print_comparison(title, rows, matrix.size, [result_notes(result, seconds)])
     for path in _write_outputs(matrix, result, out, plot, source=W, force=output.force):
         print_written(path, quiet=output.json)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,22 +61,37 @@ def _display(*columns: ProgressColumn, quiet: bool, **options: Any) -> Progress:
 
 
 @contextlib.contextmanager
-def fit_progress(*, quiet: bool) -> Iterator[Callable[[FitProgress], None]]:
-    """Show a line per starting point on stderr, if that is a terminal, and give the callback that feeds them."""
+def fit_progress(
+    n_factors: int, *, time_limit: float | None, weighted: bool, quiet: bool
+) -> Iterator[Callable[[FitProgress], None]]:
+    """Show the running fit on stderr, if that is a terminal, with the time left of a limit; give the callback.
+
+    How many iterations there will be is not known: most runs end long before their limit. The least error is that of
+    all runs so far; runs with and without weights have errors that cannot be compared.
+    """
     columns = (
         TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        TextColumn("{task.completed:.0f}/{task.total:.0f} iterations"),
         TextColumn("error {task.fields[error]}"),
         TimeElapsedColumn(),
+        TextColumn("{task.fields[left]}"),
     )
-    tasks: dict[str, TaskID] = {}
+    best = math.inf
+    begun = time.monotonic()
     with _display(*columns, quiet=quiet) as progress:
+        task = progress.add_task(f"{n_factors} factors", total=None, error="", left="")
 
         def report(state: FitProgress) -> None:
-            if state.start not in tasks:
-                tasks[state.start] = progress.add_task(state.start, total=state.max_iter, error="")
-            progress.update(tasks[state.start], completed=state.iteration, error=f"{state.error:.6f}")
+            nonlocal best
+            best = min(best, state.error)
+            left = ""
+            if time_limit is not None:
+                left = f"{_duration(max(time_limit - (time.monotonic() - begun), 0.0))} left"
+            progress.update(
+                task,
+                description=f"{n_factors} factors, start {state.start}, iteration {state.iteration}",
+                error=f"{state.error:.6f}" + ("" if weighted else f", least {best:.6f}"),
+                left=left,
+            )
 
         yield report
 
@@ -98,7 +115,7 @@ def curve_progress(*, quiet: bool) -> Iterator[Callable[[CurveProgress], None]]:
                 task,
                 description=f"{state.n_factors} factors ({state.point} of {state.n_points}), {state.fit.start}",
                 total=state.n_points,
-                completed=state.point - 1 + min(state.fit.iteration / state.fit.max_iter, 1.0),
+                completed=state.point - 1,
                 error=f"{state.fit.error:.6f}",
                 left=left,
             )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.table import Table
 
 from structmat._files.text import counted, printable
@@ -40,6 +41,8 @@ _HEADINGS = {
 """Of the baselines of a curve."""
 _SHOWN = 20
 """Layers in the table of a checkpoint, at most: the rest stands in a file."""
+_NAME, _WIDEST = 16, 10_000
+"""What a column of names gets on the narrowest terminal, and more than any table takes."""
 
 
 def print_json(value: dict[str, Any]) -> None:
@@ -209,8 +212,20 @@ def _shown(text: str) -> str:
     return escape(printable(text))
 
 
+def _least_width(table: Table, console: Console) -> int:
+    """Return the width below which names and digits are lost: on a narrower terminal lines run over instead."""
+    names = [column for column in table.columns if not column.no_wrap]
+    for column in names:
+        column.max_width = _NAME
+    least = Measurement.get(console, console.options.update(max_width=_WIDEST), table).minimum
+    for column in names:
+        column.max_width = None
+    return least
+
+
 def _print(table: Table, notes: list[str]) -> None:
     console = Console(file=sys.stdout, highlight=False)
+    console.width = max(console.width, _least_width(table, console))
     console.print(table)
     for note in notes:
         console.print(printable(note), markup=False, soft_wrap=True)

@@ -51,6 +51,16 @@ def test_version_and_no_arguments(cli):
     assert all(name in out for name in ("fit", "curve", "info", "--help", "--version"))
 
 
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_shells_get_what_they_need_to_complete(cli, shell):
+    status, out, err = cli("completion", shell)
+    assert (status, err) == (0, "")
+    assert all(word in out for word in ("structmat", "fit-checkpoint", "block-size"))
+    status, out, err = cli("completion", "csh")
+    assert (status, out) == (2, "")
+    assert "SHELL" in err
+
+
 # As a process
 
 

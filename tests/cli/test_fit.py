@@ -13,7 +13,8 @@ import pytest
 import structmat as sm
 from structmat import io
 from structmat.cli import _comparison, _fit
-from structmat.fit import fit_cdd
+from structmat.cli._progress import fit_progress
+from structmat.fit import FitProgress, fit_cdd
 from tests.cli.common import BASELINES, W, fitted
 
 
@@ -144,15 +145,45 @@ def test_other_formats_and_options(cli, arguments, shape):
     assert "--max-iter=1" not in arguments or got["n_iter"] == 1
 
 
-def test_progress_shows_every_start_on_a_terminal(cli, monkeypatch):
+def test_progress_tells_start_iteration_and_errors_on_a_terminal(cli, monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
     status, out, err = cli("fit", "W.npy", "--max-iter", 40)
     assert status == 0
-    assert "iterations" in err
-    assert "error 0." in err
-    assert "rank-one" in err
+    assert re.search(r"3 factors, start [a-z-]+, iteration \d+ error 0\.\d+, least 0\.\d+", err)
+    assert "left" not in err
     assert "CDD fit" in out
+    status, _, err = cli("fit", "W.npy", "--time-limit", 3000)
+    assert re.search(r"0:(50:00|49:5\d) left", err)
+    np.save("S.npy", np.ones(6))
+    status, _, err = cli("fit", "W.npy", "--input-second-moment", "S.npy")
+    assert (status, "least" in err) == (0, False)  # of errors that cannot be compared
+
+
+def test_progress_never_says_that_the_least_error_rises(monkeypatch, capfd):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
+    with fit_progress(5, time_limit=None, weighted=False, quiet=False) as report:
+        for start, iteration, error in (("random", 900, 0.25), ("growth", 1, 0.5)):
+            report(FitProgress(start, iteration, 5000, error))
+    err = capfd.readouterr().err
+    assert "5 factors, start growth, iteration 1 error 0.500000, least 0.250000" in err
+    assert "/5000" not in err
+
+
+@pytest.mark.parametrize("columns", [20, 40])
+def test_narrow_terminals_lose_no_names_and_digits(cli, monkeypatch, columns):
+    wide = cli("fit", "W.npy")[1]
+    monkeypatch.setenv("COLUMNS", str(columns))
+    narrow = cli("fit", "W.npy")[1]
+    assert "…" not in narrow
+    assert re.findall(r"\d\.\d{4}", narrow) == re.findall(r"\d\.\d{4}", wide)
+    assert all(word in narrow for word in ("CDD fit", "truncated", "nearest"))
+
+
+def test_nothing_but_json_with_json(cli):
     status, out, err = cli("fit", "W.npy", "--json")
-    assert err == ""
+    assert (status, err) == (0, "")
     json.loads(out)
