@@ -452,7 +452,7 @@ def test_the_command_prints_a_table_or_json(cli, tmp_path, sources, whole):
     status, out, err = cli(*pair(sources), "--out", tmp_path / "out", "--plot")
     assert (status, err) == (0, "")
     assert final(tmp_path / "out") == final(whole.folder)
-    for text in (*NAMES[:-1], "8 layers together", "1 layers did not change", "model.norm.weight", "report.html"):
+    for text in (*NAMES[:-1], "8 layers together", "1 layer without a change", "model.norm.weight", "report.html"):
         assert text in out
     assert max(len(line) for line in out.splitlines() if str(tmp_path) not in line) <= 80
     status, out, err = cli(*pair(sources), "--out", tmp_path / "out", "--json")
