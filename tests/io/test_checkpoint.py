@@ -81,7 +81,7 @@ def test_every_kind_of_checkpoint_gives_the_same_weights(tmp_path, kind, monkeyp
                 entry.read()
     pieces = [rows for rows, _ in checkpoint.entry("a.weight").pieces()]
     assert len(pieces) == 7
-    assert checkpoint.stamp() == Checkpoint(checkpoint.path).stamp()
+    assert checkpoint.checksum() == Checkpoint(checkpoint.path).checksum()
 
 
 def test_names_may_differ_in_what_wrapping_classes_add(tmp_path):
