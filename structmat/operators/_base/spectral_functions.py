@@ -51,9 +51,10 @@ class SpectralFunction(NamedTuple):
 def sign_and_log(factors: Array, xp: Namespace) -> tuple[Array, Array]:
     """Return sign and logarithm of the absolute value of products along the last axis."""
     size = xp.abs(factors)
-    # log(0) = -inf is the right answer; NumPy would also warn.
+    # log(0) = -inf and a sign of 0 are the right answers; NumPy would also warn.
     log = xp.where(size > 0, xp.log(xp.where(size > 0, size, xp.ones_like(size))), -xp.inf * xp.ones_like(size))
-    return xp.prod(xp.sign(factors), axis=-1), xp.sum(log, axis=-1)
+    sign = xp.where(size > 0, xp.sign(xp.where(size > 0, factors, xp.ones_like(factors))), xp.zeros_like(factors))
+    return xp.prod(sign, axis=-1), xp.sum(log, axis=-1)
 
 
 def ratio(values: Array, xp: Namespace) -> Array:
