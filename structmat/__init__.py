@@ -2,9 +2,9 @@
 
 Operators (any array library: NumPy, PyTorch, JAX, CuPy)
     `Circulant`, `SpectralCirculant`, `MultilevelCirculant`, `CyclicBidiagonal`, `Diagonal`, `BlockCirculant`,
-    `CDDProduct`, `Toeplitz`, `Hankel`; `Identity` and `Fourier`; `Product`, `Sum` and `Scaled` for what stays lazy;
-    `Prepared` for many products by one operator, which `prepare` makes; `LinearOperator`, the base of all; `CDDLayout`,
-    the shape of a CDD product. `show_config` tells which engine computes them.
+    `CDDProduct`, `Toeplitz`, `Hankel`, `ToeplitzInverse`; `Identity` and `Fourier`; `Product`, `Sum` and `Scaled` for
+    what stays lazy; `Prepared` for many products by one operator, which `prepare` makes; `LinearOperator`, the base of
+    all; `CDDLayout`, the shape of a CDD product. `show_config` tells which engine computes them.
 Fits
     `fit_cdd` approximates a matrix by interleaved diagonal and circulant factors, and returns a `FitResult`.
     `error_curve` does so with more and more factors, beside other families of the same size: an `ErrorCurve`.
@@ -47,6 +47,7 @@ from structmat.operators import (
     SpectralCirculant,
     Sum,
     Toeplitz,
+    ToeplitzInverse,
 )
 
 __version__ = "0.1.0"
@@ -76,6 +77,7 @@ __all__ = [
     "SpectralCirculant",
     "Sum",
     "Toeplitz",
+    "ToeplitzInverse",
     "error_curve",
     "extend",
     "factorize_cdd",

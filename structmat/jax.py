@@ -13,20 +13,26 @@ Their arrays are leaves, sizes are static, so operators pass through ``jit``, ``
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from structmat._arrays.parameters import Parametrised
 from structmat._engine import (
+    Bezoutian,
     BlockConvolution,
     ByParts,
     Composition,
     Convolution,
     MultilevelConvolution,
+    Refined,
     Scaling,
     ShiftAndAdd,
 )
+from structmat._toeplitz_solver import set_rule, tangents, vectors_on_host
 from structmat.operators import (
     BlockCirculant,
     CDDProduct,
@@ -43,6 +49,7 @@ from structmat.operators import (
     SpectralCirculant,
     Sum,
     Toeplitz,
+    ToeplitzInverse,
 )
 
 __all__ = ["register_operator"]
@@ -90,6 +97,7 @@ def register_operator(cls: type[Op]) -> type[Op]:
 
 
 for _cls in (
+    Bezoutian,
     BlockCirculant,
     BlockConvolution,
     CDDProduct,
@@ -106,11 +114,41 @@ for _cls in (
     MultilevelConvolution,
     Prepared,
     Product,
+    Refined,
     Scaled,
     ShiftAndAdd,
     SpectralCirculant,
     Scaling,
     Sum,
     Toeplitz,
+    ToeplitzInverse,
 ):
     register_operator(_cls)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(2,))
+def _inverse_vectors(c: Any, r: Any, determinant: bool) -> tuple[Any, ...]:
+    """Return what determines inverse and determinant of Toeplitz matrices, found by NumPy."""
+    batch, real = c.shape[:-1], jnp.real(c).dtype
+    shapes = ((c.shape, c.dtype), (c.shape, c.dtype), (batch, real), (batch, c.dtype))
+    return jax.pure_callback(
+        lambda c, r: vectors_on_host(np.asarray(c), np.asarray(r), determinant=determinant),
+        tuple(jax.ShapeDtypeStruct(*s) for s in shapes),
+        c,
+        r,
+        vmap_method="broadcast_all",
+    )
+
+
+_compiled_tangents = jax.jit(partial(tangents, xp=jnp))  # whose many transforms would else be compiled one by one
+
+
+def _changes(determinant: bool, primals: Any, changes: Any) -> tuple[Any, Any]:
+    x, y, sign, logdet = _inverse_vectors(*primals, determinant)
+    dc, dr = changes
+    dx, dy, dlog = _compiled_tangents(x, y, dc, dr)
+    return (x, y, sign, logdet), (dx, dy, jnp.zeros_like(sign), dlog)
+
+
+_inverse_vectors.defjvp(_changes)
+set_rule("jax", _inverse_vectors)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,8 @@ CLOSED_FORMS = frozenset(
 )
 THROUGH_FACTORS = frozenset({"inv", "solve", "det", "slogdet"})
 ENTRYWISE = frozenset({"trace", "diagonal"})
+ESTIMATED = THROUGH_FACTORS | ENTRYWISE | {"norm", "cond"}
+"""Those of square Toeplitz and Hankel matrices, whose condition number is an estimate."""
 FUNCTIONS = frozenset({"sqrtm", "expm", "logm", "fractional_matrix_power"})
 SPECTRAL = CLOSED_FORMS - FUNCTIONS
 NEED_SQUARE = THROUGH_FACTORS | FUNCTIONS | {"eigvals", "eig"}
@@ -222,25 +225,45 @@ def _rectangular_cdd(v: Vectors) -> Sample:
     return Sample(lambda a: sm.CDDProduct.from_vectors(a(left), a(c), a(right), block=True), dense, v.dtype)
 
 
-def _corner_vectors(v: Vectors, matrix: Callable[..., np.ndarray]) -> tuple[list[np.ndarray], np.ndarray]:
-    """First column and a row, or the column only, beside what SciPy makes of them."""
-    vectors = [v(v.size())]
-    if v.rng.random() < 0.7:
-        vectors.append(v(vectors[0].shape[-1] if v.rng.random() < 0.5 else v.size()))
+def _corner_vectors(
+    v: Vectors, matrix: Callable[..., np.ndarray], *, square: bool
+) -> tuple[list[np.ndarray], np.ndarray]:
+    """First column and a row, or for square ones now and then the column only, beside what SciPy makes of them."""
+    vectors = [v(n := v.size())]
+    if not square or v.rng.random() < 0.7:
+        vectors.append(v(n if square else n + v.integer(1, 4)))
+    if not square and v.rng.random() < 0.5:
+        vectors.reverse()
     batch = np.broadcast_shapes(*(u.shape[:-1] for u in vectors))
     rows = [np.broadcast_to(wide(u), (*batch, u.shape[-1])).reshape(-1, u.shape[-1]) for u in vectors]
     dense = np.array([matrix(*pair) for pair in zip(*rows, strict=True)])
     return vectors, dense.reshape(*batch, *dense.shape[1:])
 
 
-def _toeplitz(v: Vectors) -> Sample:
-    vectors, dense = _corner_vectors(v, scipy.linalg.toeplitz)
+def _toeplitz(v: Vectors, *, square: bool) -> Sample:
+    vectors, dense = _corner_vectors(v, scipy.linalg.toeplitz, square=square)
     return Sample(lambda a: sm.Toeplitz(*map(a, vectors)), dense, v.dtype)
 
 
-def _hankel(v: Vectors) -> Sample:
-    vectors, dense = _corner_vectors(v, scipy.linalg.hankel)
+def _hankel(v: Vectors, *, square: bool) -> Sample:
+    vectors, dense = _corner_vectors(v, scipy.linalg.hankel, square=square)
     return Sample(lambda a: sm.Hankel(*map(a, vectors)), dense, v.dtype)
+
+
+def _toeplitz_inverse(v: Vectors, *, flips: tuple[bool, bool]) -> Sample:
+    n = v.size()
+    x, y = v(n), v(n)
+
+    def triangular(column: np.ndarray) -> np.ndarray:
+        return np.tril(circulant_matrix(column))
+
+    def shifted(tail: np.ndarray, first: float) -> np.ndarray:
+        rows = wide(np.concatenate([np.full_like(tail[..., :1], first), tail[..., :0:-1]], axis=-1))
+        return np.swapaxes(triangular(rows), -1, -2)
+
+    dense = triangular(x) @ shifted(-y, 1) + triangular(y) @ shifted(x, 0)
+    dense = dense[..., :: -1 if flips[0] else 1, :: -1 if flips[1] else 1]
+    return Sample(lambda a: sm.ToeplitzInverse(a(x), a(y), flips), dense, v.dtype)
 
 
 def _identity(v: Vectors) -> Sample:
@@ -300,8 +323,13 @@ REGISTRY = [
     Entry("CDDProduct, D C D", _dcd, THROUGH_FACTORS | ENTRYWISE | {"norm"}, frozenset({"fro", 1, np.inf})),
     Entry("CDDProduct, longer", _long_cdd, THROUGH_FACTORS, frozenset()),
     Entry("CDDProduct, rectangular", _rectangular_cdd, ENTRYWISE | {"norm"}, frozenset({"fro", 1, np.inf})),
-    Entry("Toeplitz", _toeplitz, ENTRYWISE | {"norm"}, frozenset({"fro", 1, np.inf})),
-    Entry("Hankel", _hankel, ENTRYWISE | {"norm"}, frozenset({"fro", 1, np.inf})),
+    Entry("Toeplitz, square", partial(_toeplitz, square=True), ESTIMATED, frozenset({"fro", 1, np.inf})),
+    Entry("Toeplitz, m x n", partial(_toeplitz, square=False), ENTRYWISE | {"norm"}, frozenset({"fro", 1, np.inf})),
+    Entry("Hankel, square", partial(_hankel, square=True), ESTIMATED, frozenset({"fro", 1, np.inf})),
+    Entry("Hankel, m x n", partial(_hankel, square=False), ENTRYWISE | {"norm"}, frozenset({"fro", 1, np.inf})),
+    Entry("ToeplitzInverse", partial(_toeplitz_inverse, flips=(False, False)), ENTRYWISE),
+    Entry("ToeplitzInverse, transposed", partial(_toeplitz_inverse, flips=(True, True)), ENTRYWISE, in_table=False),
+    Entry("ToeplitzInverse, of Hankel", partial(_toeplitz_inverse, flips=(True, False)), frozenset(), in_table=False),
     Entry("Identity", _identity, CLOSED_FORMS),
     Entry(
         "Fourier",
@@ -313,5 +341,12 @@ REGISTRY = [
     Entry("Sum", _sum, ENTRYWISE, frozenset()),
     Entry("Scaled", _scaled, THROUGH_FACTORS, frozenset()),
 ]
-PREPARED = {"Circulant", "MultilevelCirculant", "BlockCirculant, cropped", "CDDProduct, D C D"}
+PREPARED = {
+    "Circulant",
+    "MultilevelCirculant",
+    "BlockCirculant, cropped",
+    "CDDProduct, D C D",
+    "Toeplitz, square",
+    "ToeplitzInverse",
+}
 REGISTRY += [prepared(entry) for entry in REGISTRY if entry.name in PREPARED]

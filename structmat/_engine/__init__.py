@@ -3,8 +3,9 @@
 The only folder that names an FFT. It takes arrays and returns arrays, and knows no operator. Map of the package:
 
 - `products`: a product with everything looked up before, for vectors of one type and dtype
-- `composition_plan`, `convolution_plan`, `block_convolution_plan`, `multilevel_plan`, `shift_plan`: plans of chains of
-  factors, of a circular convolution, of a grid of them, of one along several axes, and of a circulant of two entries
+- `composition_plan`, `convolution_plan`, `block_convolution_plan`, `multilevel_plan`, `shift_plan`, `bezoutian_plan`:
+  plans of chains of factors, of a circular convolution, of a grid of them, of one along several axes, of a circulant
+  of two entries, and of the inverse of a Toeplitz matrix
 - `plan`, `chunks`: the interface of plans, and batches of vectors that they take a part at a time
 - `numpy_methods`, `four_step`: convolutions of NumPy vectors by each method, and of one long vector
 - `engines`, `measured_choices`, `engine_report`: the libraries that transform, which is fastest where, and the report
@@ -13,6 +14,7 @@ The only folder that names an FFT. It takes arrays and returns arrays, and knows
 
 from __future__ import annotations
 
+from structmat._engine.bezoutian_plan import Bezoutian, Refined, bezoutian
 from structmat._engine.block_convolution_plan import BlockConvolution, by_frequency
 from structmat._engine.chunks import in_chunks, rows_in_chunk
 from structmat._engine.composition_plan import Composition, Scaling
@@ -51,6 +53,7 @@ __all__ = [
     "STEPS",
     "TORCH_CHUNK",
     "TORCH_LARGE",
+    "Bezoutian",
     "BlockConvolution",
     "ByParts",
     "ChunkedPlan",
@@ -61,10 +64,12 @@ __all__ = [
     "MultilevelConvolution",
     "Plan",
     "Products",
+    "Refined",
     "Scaling",
     "Settings",
     "ShiftAndAdd",
     "Step",
+    "bezoutian",
     "by_frequency",
     "choices",
     "column_length",

@@ -7,12 +7,14 @@ Map of the package; a family of matrices is a file, and imports only from lines 
 - `_rounding`: how rounding errors grow in a chain of factors
 - `_block_circulant`: grids of circulants
 - `_toeplitz`: Toeplitz and Hankel matrices
+- `_constant_diagonals`: what the two share
+- `_toeplitz_inverse`: the inverses of both, by two vectors
 - `_cyclic_bidiagonal`: circulants of two entries, by shifts
 - `_multilevel_circulant`: circulants of several levels, for grids
 - `_circulant`: circulants, held by their first column or by their spectrum
 - `_diagonal`: diagonal matrices
 - `_combinations`: products, sums, multiples, and prepared operators
-- `_spectra`: arithmetic on spectra, on arrays
+- `_spectra`, `_norm_estimate`: arithmetic on spectra, and norms from few products, on arrays
 - `_identity`: the identity and the Fourier matrix
 - `_base`: what every operator does, `LinearOperator`
 
@@ -32,6 +34,7 @@ from structmat.operators._diagonal import Diagonal
 from structmat.operators._identity import Fourier, Identity
 from structmat.operators._multilevel_circulant import MultilevelCirculant
 from structmat.operators._toeplitz import Hankel, Toeplitz
+from structmat.operators._toeplitz_inverse import ToeplitzInverse
 
 __all__ = [
     "BlockCirculant",
@@ -56,4 +59,5 @@ __all__ = [
     "SpectralFunction",
     "Sum",
     "Toeplitz",
+    "ToeplitzInverse",
 ]

@@ -53,6 +53,8 @@ CONSTRUCTORS = [
     (lambda: sm.Toeplitz(np.ones(3), "abc"), TypeError, r"Toeplitz: r must hold numbers"),
     (lambda: sm.Hankel(np.ones(0)), ValueError, r"Hankel: c must have shape \(\.\.\., m\) with m >= 1, got \(0,\)"),
     (lambda: sm.Hankel(np.ones(3), 2.0), ValueError, r"Hankel: r must have shape \(\.\.\., n\) with n >= 1, got \(\)"),
+    (lambda: sm.ToeplitzInverse(3.0, 2.0), ValueError, r"ToeplitzInverse: x must have shape \(\.\.\., n\) with n >= 1, got \(\)"),
+    (lambda: sm.ToeplitzInverse(np.ones(3), np.ones(2)), ValueError, r"ToeplitzInverse: y must have shape \(\.\.\., 3\), got \(2,\)"),
     (lambda: sm.Identity(0), ValueError, r"Identity: n must be at least 1"),
     (lambda: sm.Identity(2.0), TypeError, r"Identity: n must be an integer"),
 ]  # fmt: skip
@@ -68,7 +70,11 @@ NEAREST = [
 
 CLOSED_FORMS = [
     (lambda: sm.Toeplitz(np.ones(3), np.ones(4)).solve(np.ones(3)), ValueError, r"Toeplitz\.solve: the operator must be square, got shape \(3, 4\)"),
-    (lambda: sm.Toeplitz(np.ones(3)).solve(np.ones(3)), NotImplementedError, r"Toeplitz\.solve: no closed form .* use scipy\.sparse\.linalg\.gmres"),
+    (lambda: sm.Toeplitz(np.ones(3)).solve(np.ones(3)), np.linalg.LinAlgError, r"Toeplitz\.solve: the matrix is singular"),
+    (lambda: sm.Hankel(np.ones(3), np.ones(3)).inv(), np.linalg.LinAlgError, r"Hankel\.inv: the matrix is singular"),
+    (lambda: sm.Hankel(np.ones(3)).cond("fro"), NotImplementedError, r"no closed form"),
+    (lambda: sm.Toeplitz(np.ones(3), np.ones(4)).cond(), ValueError, r"Toeplitz\.cond: the operator must be square"),
+    (lambda: sm.Toeplitz(np.eye(3)[0]).inv().inv(), NotImplementedError, r"ToeplitzInverse\.inv: no closed form for the inverse of a Toeplitz"),
     (lambda: sm.BlockCirculant(np.ones((1, 2, 2))).inv(), ValueError, r"BlockCirculant\.inv: the operator must be square, got shape \(2, 4\)"),
     (lambda: sm.Circulant(np.ones(2)).norm("abc"), ValueError, r'ord must be "fro", "nuc", 1, 2 or inf, got \'abc\''),
     (lambda: sm.Circulant(np.ones(2)).fractional_matrix_power("2"), TypeError, r"p must be a finite real number"),

@@ -209,7 +209,7 @@ def test_prepared_systems_without_solutions() -> None:
     with pytest.raises(ValueError, match=r"Prepared\.solve: b must have shape"):
         sm.Circulant(c).prepare().solve(np.ones(5))
     with pytest.raises(NotImplementedError):
-        sm.Toeplitz(c).prepare().solve(c)
+        sm.ToeplitzInverse(c, c).prepare().solve(c)
 
 
 def test_what_was_computed_follows_the_parameters() -> None:

@@ -1,0 +1,196 @@
+"""What Toeplitz and Hankel matrices share: constant diagonals or anti-diagonals, and linear algebra from them."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+import scipy.linalg
+from array_api_compat import is_array_api_strict_namespace
+
+from structmat._arrays import (
+    as_floating,
+    broadcast_shapes,
+    common_dtype,
+    concat_last,
+    device_of,
+    is_complex,
+    is_numpy,
+    namespace_of,
+)
+from structmat._arrays.errors import ArgumentValueError
+from structmat._arrays.typing import Array, ArrayLike, DType, Namespace
+from structmat._engine import Refined, Settings
+from structmat._toeplitz_solver import inverse_vectors
+from structmat.operators._base import LinearOperator, NormOrder, Planned
+from structmat.operators._norm_estimate import norm_estimate
+from structmat.operators._toeplitz_inverse import ToeplitzInverse
+
+__all__ = ["ConstantDiagonals", "diagonal_lengths"]
+
+
+class ConstantDiagonals(Planned):
+    """What Toeplitz and Hankel matrices share: m + n - 1 constants, as two vectors `c` and `r` that meet in a corner.
+
+    The first entry of `r` lies in the corner, where `c` decides, and is ignored.
+    """
+
+    __slots__ = ()
+    _core_axes = {"c": 1, "r": 1}
+
+    if TYPE_CHECKING:
+        c: Array
+        r: Array
+
+    def _set_vectors(self, c: Array, r: ArrayLike) -> None:
+        """Set both vectors in their common dtype, after the checks of shapes."""
+        owner = type(self).__name__
+        r = as_floating(r, owner, "r", like=(namespace_of(owner, c), c.dtype))
+        xp = namespace_of(owner, c, r)
+        for name, size, vector in (("c", "m", c), ("r", "n", r)):
+            if vector.ndim < 1 or vector.shape[-1] < 1:
+                raise ArgumentValueError(
+                    owner, name, f"must have shape (..., {size}) with {size} >= 1, got {tuple(vector.shape)}"
+                )
+        broadcast_shapes(owner, tuple(c.shape[:-1]), tuple(r.shape[:-1]))
+        dtype = common_dtype(xp, c.dtype, r.dtype)
+        for name, vector in (("c", c), ("r", r)):
+            object.__setattr__(self, name, vector if vector.dtype == dtype else xp.astype(vector, dtype))
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """``(m, n)``, the lengths of `c` and `r`."""
+        return (self.c.shape[-1], self.r.shape[-1])
+
+    @property
+    def dtype(self) -> DType:
+        """The common dtype of `c` and `r`."""
+        return self.c.dtype
+
+    @abstractmethod
+    def _constants(self, xp: Namespace) -> Array:
+        """Return the m + n - 1 constants, from one corner to the opposite one."""
+
+    def _conj(self) -> Self:
+        xp = self._own_namespace()
+        return self._map(lambda vector, _: xp.conj(vector)) if is_complex(self.dtype, xp) else self
+
+    def _modulus(self, power: int, xp: Namespace) -> LinearOperator:
+        return self._map(lambda vector, _: xp.abs(vector) ** power)
+
+    def _norm(self, ord: NormOrder, xp: Namespace) -> Array:
+        if ord != "fro":
+            return super()._norm(ord, xp)
+        squares = xp.abs(self._constants(xp)) ** 2
+        return xp.sqrt(xp.sum(squares * diagonal_lengths(*self.shape, squares, xp), axis=-1))
+
+    def _entries(self, index: Array, xp: Namespace) -> Array:
+        """Return the matrix whose entries are the constants at `index`."""
+        constants = self._constants(xp)
+        flat = xp.take(constants, xp.reshape(index, (-1,)), axis=-1)
+        return xp.reshape(flat, (*constants.shape[:-1], *self.shape))
+
+    # Linear algebra of square matrices, from the inverse of the Toeplitz matrix T: the operator itself, or for a Hankel
+    # matrix the operator with its columns in reverse order.
+
+    @abstractmethod
+    def _as_toeplitz(self, xp: Namespace) -> tuple[Array, Array]:
+        """Return first column and first row of T."""
+
+    @property
+    @abstractmethod
+    def _flipped(self) -> bool:
+        """Whether the columns of the operator are those of T in reverse order."""
+
+    def _inverse(self, xp: Namespace) -> ToeplitzInverse:
+        x, y = inverse_vectors(*self._as_toeplitz(xp), xp)[:2]
+        return ToeplitzInverse(x, y, (self._flipped, False))
+
+    def _inv(self, xp: Namespace) -> ToeplitzInverse:
+        inverse = self._inverse(xp)
+        self._require_regular(inverse, "inv", xp)
+        return inverse
+
+    def _solver(self, settings: Settings, xp: Namespace) -> Refined:
+        inverse = self._inverse(xp)
+        self._require_regular(inverse, "solve", xp)
+        return Refined(inverse._plan(settings, xp), self._plan(settings, xp))
+
+    def _solve(self, b: Array, xp: Namespace) -> Array:
+        return self._solver(Settings(), xp).apply(b, xp)
+
+    def _determinant_factors(self, method: str, xp: Namespace) -> Array:
+        n = self.shape[0]
+        _, _, sign, log = inverse_vectors(*self._as_toeplitz(xp), xp, determinant=True)
+        odd = self._flipped and n * (n - 1) // 2 % 2
+        first = xp.astype(-sign if odd else sign, log.dtype)[..., None]
+        rest = xp.ones((*first.shape[:-1], n - 1), dtype=log.dtype, device=device_of(log))
+        return xp.exp(log / n)[..., None] * concat_last([first, rest], xp)
+
+    def _require_regular(self, inverse: ToeplitzInverse, method: str, xp: Namespace) -> None:
+        """Raise for a singular matrix, and warn of an ill-conditioned one, where values may be looked at."""
+        if not (is_numpy(xp) or is_array_api_strict_namespace(xp)):
+            return
+        owner = f"{type(self).__name__}.{method}"
+        if not bool(xp.all(xp.isfinite(inverse.x))):
+            raise np.linalg.LinAlgError(f"{owner}: the matrix is singular to working precision")
+        size_x, size_y = (xp.sum(xp.abs(v), axis=-1) for v in (inverse.x, inverse.y))
+        bound = xp.max(self._norm(1, xp) * size_x * (1 + 2 * size_y))  # by the formula of the inverse, and at no cost
+        largest = 1 / xp.finfo(bound.dtype).eps
+        if bool(bound > largest) and bool((cond := xp.max(self._cond(1, inverse, xp))) > largest):
+            warnings.warn(
+                f"{owner}: the matrix is ill-conditioned (about {float(cond):.1g}); solutions may be inaccurate",
+                scipy.linalg.LinAlgWarning,
+                stacklevel=4,
+            )
+
+    def cond(self, p: NormOrder = 2) -> Array:
+        """Return an estimate of the condition number ``norm(A, p) * norm(A^-1, p)``.
+
+        Parameters
+        ----------
+        p : {2, 1, inf}, default 2
+            The norm.
+
+        Returns
+        -------
+        array, shape of the batch
+            A lower bound from a few products with the inverse, seldom below a third of the value; infinite for a
+            singular matrix.
+
+        Raises
+        ------
+        ValueError
+            If the operator is not square.
+        NotImplementedError
+            For other norms.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import structmat as sm
+        >>> float(sm.Toeplitz(np.array([2.0, -1.0, 0.0])).cond(1).round(12))
+        8.0
+        """
+        if p not in {1, 2, math.inf}:
+            raise self._no_closed_form("norm")
+        op, xp = self._to_working_precision("cond", square=True)
+        value = op._cond(p, op._inverse(xp), xp)
+        infinite = xp.inf * xp.ones_like(value)
+        return self._from_working_precision(xp.where(xp.isfinite(value), value, infinite), xp)
+
+    def _cond(self, p: NormOrder, inverse: ToeplitzInverse, xp: Namespace) -> Array:
+        """Return the estimate for a given inverse."""
+        ready = Settings(ready=True)
+        own = norm_estimate(self._plan(ready, xp), 2, inverse.x, xp) if p == 2 else self._norm(p, xp)
+        return own * norm_estimate(inverse._plan(ready, xp), p, inverse.x, xp)
+
+
+def diagonal_lengths(m: int, n: int, like: Array, xp: Namespace) -> Array:
+    """Return how many entries each of the m + n - 1 diagonals of an m x n matrix has, in the dtype of `like`."""
+    k = xp.arange(m + n - 1, device=device_of(like))
+    longest = xp.full_like(k, min(m, n))
+    return xp.astype(xp.minimum(longest, xp.minimum(k + 1, m + n - 1 - k)), like.dtype)

@@ -1,0 +1,225 @@
+"""Inverses, solutions and determinants of Toeplitz and Hankel matrices, by each algorithm, and their derivatives."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.linalg
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import structmat as sm
+from structmat._toeplitz_solver.iteration import iterated
+from structmat._toeplitz_solver.levinson import levinson
+from structmat._toeplitz_solver.schur import schur
+from tests import backends
+
+KINDS = ("real", "complex", "symmetric", "Hermitian", "singular sections")
+
+
+def vectors(n: int, kind: str, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """First column and first row."""
+    rng = np.random.default_rng(seed)
+    c, r = rng.standard_normal((2, n)) + (1j * rng.standard_normal((2, n)) if kind in {"complex", "Hermitian"} else 0)
+    if kind in {"symmetric", "Hermitian"}:
+        c[0], r = c[0].real, c.conj()
+    if kind == "singular sections":
+        c[0] = 0
+    r[0] = c[0]
+    return c, r
+
+
+def check_vectors(c: np.ndarray, r: np.ndarray, x: np.ndarray, y: np.ndarray) -> None:
+    T = scipy.linalg.toeplitz(c, r)
+    first = np.eye(len(c))[0]
+    assert np.max(np.abs(T @ x - first)) <= 1e-11 * np.linalg.cond(T)
+    assert np.max(np.abs((T @ y)[1:] - r[:0:-1]), initial=0) <= 1e-11 * np.linalg.cond(T) * np.max(np.abs(r))
+    dense = sm.ToeplitzInverse(x, y).to_dense()
+    inverse = np.linalg.inv(T)
+    assert np.max(np.abs(dense - inverse)) <= 1e-11 * np.linalg.cond(T) * np.max(np.abs(inverse))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=20)
+@given(n=st.integers(2, 40), seed=st.integers(0, 2**32 - 1))
+def test_the_generalised_schur_algorithm_solves_any_regular_matrix(kind: str, n: int, seed: int) -> None:
+    c, r = vectors(n, kind, seed)
+    x, y, sign, log = schur(c, r)
+    T = scipy.linalg.toeplitz(c, r)
+    if np.linalg.cond(T) < 1e6:
+        check_vectors(c, r, x, y)
+        np.testing.assert_allclose((sign, log), np.linalg.slogdet(T), atol=1e-8)
+
+
+@pytest.mark.parametrize("kind", KINDS[:4])
+@pytest.mark.parametrize("n", [1, 2, 3, 30])
+def test_levinsons_recursion_solves_matrices_with_regular_sections(kind: str, n: int) -> None:
+    c, r = vectors(n, kind)
+    c[0] = r[0] = 2 * n
+    x, y, sign, log = levinson(c, r)
+    check_vectors(c, r, x, y)
+    np.testing.assert_allclose((sign, log), np.linalg.slogdet(scipy.linalg.toeplitz(c, r)), atol=1e-12)
+
+
+def test_levinsons_recursion_stops_at_a_singular_section() -> None:
+    x, _, sign, _ = levinson(np.array([0.0, 1.0]), np.array([0.0, 1.0]))
+    assert np.all(np.isnan(x))
+    assert sign == 0
+
+
+def test_a_singular_matrix_has_determinant_zero_and_no_inverse() -> None:
+    x, _, sign, log = schur(np.zeros(4), np.zeros(4))
+    assert np.all(np.isnan(x))
+    assert (sign, log) == (0, -np.inf)
+    for T in (sm.Toeplitz(np.ones(4)), sm.Hankel(np.zeros(200)), sm.Toeplitz(np.zeros(200) + 0j)):
+        assert T.slogdet().sign == 0
+        assert T.det() == 0
+        assert T.cond() == np.inf
+        with pytest.raises(np.linalg.LinAlgError, match="singular"):
+            T.inv()
+
+
+@pytest.mark.parametrize("kind", ["real", "Hermitian"])
+def test_iteration_solves_matrices_of_smooth_symbols_or_gives_up(kind: str) -> None:
+    c, r = vectors(500, kind)
+    assert iterated(c, r) is None
+    decay = 1 / (1 + np.arange(500.0)) ** 2
+    c, r = c * decay, r * decay
+    c[0] = r[0] = 5
+    pair = iterated(c, r)
+    assert pair is not None
+    T = scipy.linalg.toeplitz(c, r)
+    assert np.max(np.abs(T @ pair[0] - np.eye(500)[0])) < 1e-9
+    assert np.max(np.abs((T @ pair[1])[1:] - r[:0:-1])) < 1e-9
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("n", [100, 129, 300])
+def test_solve_and_determinant_of_larger_matrices(kind: str, n: int) -> None:
+    c, r = vectors(n, kind, seed=n)
+    b = np.random.default_rng(1).standard_normal((3, n))
+    for op, dense in (
+        (sm.Toeplitz(c, r), scipy.linalg.toeplitz(c, r)),
+        (sm.Hankel(c, np.append(c[-1:], r[1:])), scipy.linalg.hankel(c, np.append(c[-1:], r[1:]))),
+    ):
+        x = op.solve(b)
+        residual = np.abs(dense @ x.T - b.T)
+        assert np.max(residual) <= 1e-13 * np.linalg.norm(dense, np.inf) * np.max(np.abs(x))
+        np.testing.assert_allclose(op.prepare().solve(b), x, rtol=1e-9, atol=1e-9 * np.max(np.abs(x)))
+        np.testing.assert_allclose(op.inv() @ b.T, x.T, atol=1e-10 * np.linalg.cond(dense) * np.max(np.abs(x)))
+        np.testing.assert_allclose(op.slogdet(), np.linalg.slogdet(dense), atol=1e-8)
+
+
+def test_iteration_and_recursions_agree_on_a_long_system() -> None:
+    c = 1 / (1 + np.arange(2000.0)) ** 2
+    b = np.random.default_rng(0).standard_normal(2000)
+    x = sm.Toeplitz(c).solve(b)
+    np.testing.assert_allclose(x, scipy.linalg.solve_toeplitz(c, b), atol=1e-12)
+
+
+def test_an_ill_conditioned_matrix_is_solved_with_a_warning() -> None:
+    gaussian = np.exp(-0.02 * np.arange(60.0) ** 2)
+    T = sm.Toeplitz(gaussian)
+    assert T.cond() > 1e15
+    with pytest.warns(scipy.linalg.LinAlgWarning, match=r"Toeplitz\.solve: the matrix is ill-conditioned"):
+        T.solve(np.ones(60))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        (T + 1e-6 * sm.Identity(60)).solve(np.ones(60))
+
+
+def test_solve_toeplitz_cases_of_scipy() -> None:
+    """What SciPy's own tests of `solve_toeplitz` try: its examples, and matrices on which plain recursions struggle."""
+    c, r = np.array([1.0, -2.0, -3.0]), np.array([1.0, 1.0, 2.0])
+    for b in (np.array([1.0, 2.0, 5.0]), np.eye(3)):
+        np.testing.assert_allclose(sm.Toeplitz(c, r).inv() @ b, scipy.linalg.solve_toeplitz((c, r), b), atol=1e-14)
+    with pytest.raises(np.linalg.LinAlgError):
+        sm.Toeplitz(np.zeros(3)).solve(np.ones(3))
+    singular_section = np.array([0.0, 1.0]), np.array([0.0, 1.0])  # which `solve_toeplitz` refuses
+    np.testing.assert_allclose(sm.Toeplitz(*singular_section).solve(np.array([1.0, 2.0])), [2, 1])
+    c = np.array([1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1e-10])  # reflected almost onto itself
+    b = np.arange(7.0)
+    np.testing.assert_allclose(sm.Toeplitz(c).solve(b), np.linalg.solve(scipy.linalg.toeplitz(c), b), atol=1e-14)
+
+
+def solution(c: Any, r: Any, b: Any) -> Any:
+    return sm.Toeplitz(c, r).solve(b)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "complex128"])
+@pytest.mark.parametrize("kind", ["Toeplitz", "Hankel"])
+def test_gradients_and_second_gradients_in_torch(kind: str, dtype: str) -> None:
+    torch = pytest.importorskip("torch")
+    generator = torch.Generator().manual_seed(0)
+    c, r, b = (torch.randn(3, dtype=getattr(torch, dtype), generator=generator) for _ in range(3))
+    (c if kind == "Toeplitz" else r)[0 if kind == "Toeplitz" else 1] += 4
+    c, r, b = (v.requires_grad_() for v in (c, r, b))
+
+    def make(c: Any, r: Any) -> Any:
+        return getattr(sm, kind)(c, r)
+
+    def logdet(c: Any, r: Any) -> Any:
+        sign, log = make(c, r).slogdet()
+        return (sign * make(c, r).det().conj() * 0).real + log
+
+    for function, inputs in (
+        (lambda c, r, b: make(c, r).solve(b), (c, r, b)),
+        (lambda c, r, b: make(c, r).inv().matvec(b), (c, r, b)),
+        (logdet, (c, r)),
+        (lambda c, r: make(c, r).det(), (c, r)),
+    ):
+        assert torch.autograd.gradcheck(function, inputs)
+        assert torch.autograd.gradgradcheck(function, inputs)
+
+
+def test_torch_maps_solutions_over_matrices() -> None:
+    torch = pytest.importorskip("torch")
+    generator = torch.Generator().manual_seed(0)
+    c, r, b = (torch.randn(3, 4, dtype=torch.float64, generator=generator) for _ in range(3))
+    c[:, 0] += 5
+    torch.testing.assert_close(torch.func.vmap(solution)(c, r, b), solution(c, r, b))
+    torch.testing.assert_close(
+        torch.func.vmap(solution, (0, None, None))(c, r[0], b[0]), solution(c, r[0], b[0].expand(3, 4))
+    )
+    gradients = torch.func.vmap(torch.func.grad(lambda c, r, b: solution(c, r, b).sum()))(c, r, b)
+    for i in range(3):
+        leaf = c[i].clone().requires_grad_()
+        solution(leaf, r[i], b[i]).sum().backward()
+        torch.testing.assert_close(gradients[i], leaf.grad)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "complex128"])
+def test_derivatives_in_jax(dtype: str) -> None:
+    jax = pytest.importorskip("jax")
+    jnp = backends.get("jax").xp
+    rng = np.random.default_rng(0)
+    parts = rng.standard_normal((2, 3, 4)) if dtype == "complex128" else rng.standard_normal((1, 3, 4))
+    c, r, b = jnp.asarray(parts[0] + (1j * parts[1] if dtype == "complex128" else 0)).at[0, 0].add(5)
+
+    def dense(c: Any, r: Any, b: Any) -> Any:
+        i = jnp.arange(4)
+        T = jnp.concatenate([r[:0:-1], c])[i[:, None] - i + 3]
+        return jnp.linalg.solve(T, b), jnp.linalg.slogdet(T)[1]
+
+    def ours(c: Any, r: Any, b: Any) -> Any:
+        return sm.Toeplitz(c, r).solve(b), sm.Toeplitz(c, r).slogdet().logabsdet
+
+    def loss(function: Any) -> Any:
+        def value(*v: Any) -> Any:
+            x, log = function(*v)
+            return jnp.sum(jnp.abs(x) ** 2) + log
+
+        return value
+
+    gradients = [jax.jit(jax.grad(loss(f), (0, 1, 2)))(c, r, b) for f in (ours, dense)]
+    for got, expected in zip(*gradients, strict=True):
+        np.testing.assert_allclose(got, expected, atol=1e-11)
+    if dtype == "float64":
+        seconds = [jax.jit(jax.hessian(loss(f)))(c, r, b) for f in (ours, dense)]
+        np.testing.assert_allclose(*seconds, atol=1e-10)
+    stack = jnp.stack([c, 2 * c])
+    mapped = jax.vmap(lambda c: ours(c, r, b)[0])(stack)
+    np.testing.assert_allclose(mapped[1], dense(stack[1], r, b)[0], atol=1e-12)
