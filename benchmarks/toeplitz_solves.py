@@ -1,0 +1,165 @@
+"""Toeplitz systems: accuracy and speed beside `scipy.linalg.solve_toeplitz` and dense solvers.
+
+    python benchmarks/toeplitz_solves.py [--quick] [--out FOLDER]
+
+Accuracy, at n = 512: the right-hand side is T times a vector of normal numbers, rounded; the backward error is
+``max|b - T x| / (norm(T, inf) max|x| + max|b|)``, the residual computed in extended precision. Speed: all solvers take
+turns in one process on one core, times are the processor's, from first column and row to the solutions. SciPy repeats
+its recursion for each right-hand side, so its time for 64 is 64 times that for one. Cholesky's method only at
+n = 4,096: at 16,384 it needs 2 GiB and a minute. There each solver is timed
+once. --quick makes everything small. --out writes ``toeplitz_solves.md``.
+"""
+
+# ruff: noqa: E402  # threads are limited before libraries start them
+from __future__ import annotations
+
+from _common import in_turns, machine, one_thread, ratio, table
+
+one_thread()
+
+import argparse
+import warnings
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import scipy.linalg
+
+import structmat as sm
+
+
+def families(n: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Return first column and first row of matrices of many kinds."""
+    k, rng = np.arange(n), np.random.default_rng(0)
+    symmetric = {
+        "Kac-Murdock-Szegő, 0.9^k": 0.9**k,
+        "second difference": np.where(k == 0, 2.0, np.where(k == 1, -1.0, 0.0)),
+        "Gaussian kernel, exp(-k^2 / 2)": np.exp(-(k**2) / 2),
+        "Gaussian kernel, exp(-k^2 / 8)": np.exp(-(k**2) / 8),
+        "Gaussian kernel, exp(-k^2 / 32)": np.exp(-(k**2) / 32),
+        "prolate, w = 0.45": 0.9 * np.sinc(0.9 * k),
+        "prolate, w = 0.25": 0.5 * np.sinc(0.5 * k),
+        "random, symmetric": rng.standard_normal(n),
+    }
+    found = {name: (c, c) for name, c in symmetric.items()}
+    # The symbol (-exp(it))^beta of one jump [Fisher-Hartwig]: its sections are ill-conditioned for large beta.
+    for beta in (0.3, 0.49):
+        found[f"Fisher-Hartwig, jump {beta}"] = tuple(np.sin(np.pi * beta) / (np.pi * (s * k + beta)) for s in (-1, 1))
+    c, r = rng.standard_normal((2, n))
+    found["random"] = (c, r)
+    found["random, zero diagonal"] = (np.where(k == 0, 0, c), np.where(k == 0, 0, r))
+    found["three singular leading sections"] = (np.where(k < 3, 0, c), np.where(k < 3, 0, r))
+    c, r = (rng.standard_normal((2, n)) + 1j * rng.standard_normal((2, n))) / (1 + k)
+    found["random, complex, decaying"] = (c, r)
+    return {name: (c, np.append(c[:1], r[1:])) for name, (c, r) in found.items()}
+
+
+def backward_error(T: np.ndarray, x: np.ndarray | None, b: np.ndarray) -> str:
+    """Return how small a change of T and b makes a solution exact, as text; a dash where there is none."""
+    if x is None or not np.all(np.isfinite(x)):
+        return "-"
+    wide = np.clongdouble if np.iscomplexobj(T) else np.longdouble
+    residual = np.array([np.sum(row.astype(wide) * x) for row in T]) - b
+    size = np.linalg.norm(T, np.inf) * np.max(np.abs(x)) + np.max(np.abs(b))
+    return f"{float(np.max(np.abs(residual)) / size):.0e}"
+
+
+def attempt(solve: Callable[[], np.ndarray]) -> np.ndarray | None:
+    """Return a solution, or None where the solver refuses."""
+    try:
+        return solve()
+    except np.linalg.LinAlgError:
+        return None
+
+
+def accuracy(n: int) -> str:
+    """Return a table of backward errors."""
+    rows = []
+    for name, (c, r) in families(n).items():
+        T = scipy.linalg.toeplitz(c, r)
+        b = T @ np.random.default_rng(1).standard_normal(n)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            ours = attempt(partial(sm.Toeplitz(c, r).solve, b))
+        warned = "yes" if any(issubclass(w.category, scipy.linalg.LinAlgWarning) for w in caught) else "no"
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            solutions = (
+                ours,
+                attempt(partial(scipy.linalg.solve_toeplitz, (c, r), b)),
+                attempt(partial(np.linalg.solve, T, b)),
+            )
+        condition = f"{np.linalg.cond(T):.0e}"
+        rows.append([name, condition, *(backward_error(T, x, b) for x in solutions), warned])
+    return table(["matrix", "condition", "structmat", "solve_toeplitz", "dense solve", "structmat warns"], rows)
+
+
+def speed(n: int, *, dense: bool, rounds: int) -> list[list[str]]:
+    """Return rows of times in milliseconds: of structmat, SciPy and a dense solver, and their ratio."""
+    k, rng = np.arange(n), np.random.default_rng(n)
+    decay = 1 / (1 + k) ** 2
+    smooth = rng.standard_normal((2, n)) * decay
+    smooth[:, 0] = 2.5
+    rough = rng.standard_normal((2, n)) / (1 + k)
+    rough[:, 0] = 2
+    kinds = {
+        "positive definite": (0.99**k, 0.99**k),
+        "smooth symbol": tuple(smooth),
+        "rough symbol": tuple(rough),
+        "random": tuple(rng.standard_normal((2, n))),
+    }
+    if not dense:
+        del kinds["random"]  # some ten seconds for each solution
+    rows = []
+    for kind, (c, r) in kinds.items():
+        r[0] = c[0]
+        B = rng.standard_normal((n, 64))
+        solvers = {
+            "one": lambda c=c, r=r, b=B[:, 0]: sm.Toeplitz(c, r).solve(b),
+            "many": lambda c=c, r=r, B=B: sm.Toeplitz(c, r).solve(B.T),
+            "SciPy, one": lambda c=c, r=r, b=B[:, 0]: scipy.linalg.solve_toeplitz((c, r), b),
+        }
+        if dense and kind == "positive definite":
+            for name, right in (("dense, one", B[:, 0]), ("dense, many", B)):
+                solvers[name] = lambda c=c, b=right: scipy.linalg.solve(scipy.linalg.toeplitz(c), b, assume_a="pos")
+        times = in_turns(solvers, rounds=rounds, limit=0.5)
+        for count, ours, theirs, full, factor in (
+            (1, "one", "SciPy, one", "dense, one", 1),
+            (64, "many", "SciPy, one", "dense, many", 64),
+        ):
+            cells = [1e3 * median(times[ours]), 1e3 * factor * median(times[theirs])]
+            cells += [1e3 * median(times[full])] if full in times else []
+            texts = [f"{cell:,.1f}" for cell in cells]
+            share = factor / ratio(times, ours, theirs)
+            rows.append([f"{n:,}", kind, str(count), *texts, *["-"] * (3 - len(texts)), f"{share:.1f}"])
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="small sizes, to see that it runs")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="where to write toeplitz_solves.md")
+    arguments = parser.parse_args()
+    sizes = (256,) if arguments.quick else (4096, 16384)
+    rows = [row for n in sizes for row in speed(n, dense=n <= 4096, rounds=3 if n <= 4096 else 1)]
+    head = ["n", "matrix", "right-hand sides", "structmat", "solve_toeplitz", "dense", "solve_toeplitz / structmat"]
+    text = "\n\n".join(
+        (
+            "# Toeplitz systems",
+            machine("structmat", "numpy", "scipy"),
+            f"Backward errors at n = {64 if arguments.quick else 512}; a dash means that the solver refuses:",
+            accuracy(64 if arguments.quick else 512),
+            'Times in milliseconds, from first column and row to the solutions; "dense" is Cholesky\'s method:',
+            table(head, rows, left=2),
+        )
+    )
+    print(text)
+    if arguments.out:
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        (arguments.out / "toeplitz_solves.md").write_text(f"{text}\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
