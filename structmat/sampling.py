@@ -197,4 +197,4 @@ def _samples(embedding: Array, grid: tuple[int, ...], count: int, rng: np.random
     coloured = xp.reshape(roots * (first + 1j * second), (pairs, *sizes))
     axes = tuple(range(1, len(sizes) + 1))
     fields = xp.fft.fftn(coloured, axes=axes)[(slice(None), *(slice(n) for n in grid))]
-    return xp.concat((xp.real(fields), xp.imag(fields)), axis=0)[:count]
+    return xp.concat((xp.real(fields), xp.imag(fields)), axis=0)[:count, ...]
