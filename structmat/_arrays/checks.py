@@ -11,7 +11,7 @@ import numpy as np
 
 from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
 
-__all__ = ["integer", "non_negative", "one_of", "optional_function", "random_generator"]
+__all__ = ["finite", "integer", "non_negative", "one_of", "optional_function", "random_generator"]
 
 
 def integer(value: Any, owner: str, argument: str, least: int = 1) -> int:
@@ -22,6 +22,19 @@ def integer(value: Any, owner: str, argument: str, least: int = 1) -> int:
         raise ArgumentTypeError(owner, argument, f"must be an integer, got {value!r}") from None
     if number < least:
         raise ArgumentValueError(owner, argument, f"must be at least {least}, got {number}")
+    return number
+
+
+def finite(value: Any, owner: str, argument: str) -> float:
+    """Return a finite number; words are none, even where `float` reads them."""
+    try:
+        number = None if isinstance(value, (str, bytes)) else float(value)
+    except (TypeError, ValueError):
+        number = None
+    if number is None:
+        raise ArgumentTypeError(owner, argument, f"must be a number, got {value!r}")
+    if not math.isfinite(number):
+        raise ArgumentValueError(owner, argument, f"must be finite, got {value!r}")
     return number
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -12,8 +12,8 @@ from peft.config import PeftConfig
 from peft.utils import PeftType
 from peft.utils.other import get_pattern_key
 
-from structmat._arrays.checks import integer
-from structmat._arrays.errors import ArgumentValueError
+from structmat._arrays.checks import finite, integer
+from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
 from structmat.peft._stored_shapes import stored_shapes
 
 __all__ = ["CDDConfig"]
@@ -43,6 +43,8 @@ class CDDConfig(PeftConfig):
     alpha : float, default 1.0
         What the change is multiplied by; not trained. Unlike LoRA's it is not divided by anything. With Adam-like
         optimisers doubling it is much like doubling the learning rate.
+    dropout : float, default 0.0
+        The share of the change's inputs, from 0 up to but not 1, that are set to zero in training, at random.
     target_modules : list of str or str, optional
         Names of modules, or their endings; a regular expression for whole paths; or "all-linear". Default: as for
         LoRA, for the architectures that PEFT knows.
@@ -63,8 +65,8 @@ class CDDConfig(PeftConfig):
         Name of the list of layers, where PEFT does not know it; only with `layers_to_transform`.
     alpha_pattern : dict, optional
         Other values of `alpha`, by names or regular expressions of modules.
-    block_size_pattern : dict, optional
-        Other values of `block_size`, likewise.
+    block_size_pattern, n_factors_pattern : dict, optional
+        Other values of `block_size` and `n_factors`, likewise.
 
     Raises
     ------
@@ -90,6 +92,9 @@ class CDDConfig(PeftConfig):
         default="min", metadata={"help": "Side of the circulants; 'min' is the smaller of a layer's two features."}
     )
     alpha: float = field(default=1.0, metadata={"help": "What the change is multiplied by; not trained."})
+    dropout: float = field(
+        default=0.0, metadata={"help": "Share of the change's inputs that are set to zero in training."}
+    )
     target_modules: list[str] | str | None = field(
         default=None, metadata={"help": "Names, a regular expression or 'all-linear'; default: as for LoRA."}
     )
@@ -116,20 +121,24 @@ class CDDConfig(PeftConfig):
     block_size_pattern: dict[str, int | Literal["min", "toeplitz"]] = field(
         default_factory=dict, metadata={"help": "Other values of block_size, likewise."}
     )
+    n_factors_pattern: dict[str, int] = field(
+        default_factory=dict, metadata={"help": "Other values of n_factors, likewise."}
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.peft_type = PeftType.CDD
-        self.n_factors = integer(self.n_factors, "CDDConfig", "n_factors")
-        if self.n_factors < 3 or self.n_factors % 2 == 0:
-            raise ArgumentValueError("CDDConfig", "n_factors", f"must be odd and at least 3, got {self.n_factors}")
+        self.n_factors = _n_factors(self.n_factors, "n_factors")
         self.block_size = _block_size(self.block_size, "block_size")
-        self.alpha = float(self.alpha)
-        self.alpha_pattern = {key: float(value) for key, value in (self.alpha_pattern or {}).items()}
-        self.block_size_pattern = {
-            key: _block_size(value, f"block_size_pattern[{key!r}]")
-            for key, value in (self.block_size_pattern or {}).items()
-        }
+        self.alpha = finite(self.alpha, "CDDConfig", "alpha")
+        self.dropout = finite(self.dropout, "CDDConfig", "dropout")
+        if not 0 <= self.dropout < 1:
+            raise ArgumentValueError("CDDConfig", "dropout", f"must be at least 0 and less than 1, got {self.dropout}")
+        self.n_factors_pattern = _pattern(self.n_factors_pattern, "n_factors_pattern", _n_factors)
+        self.block_size_pattern = _pattern(self.block_size_pattern, "block_size_pattern", _block_size)
+        self.alpha_pattern = _pattern(
+            self.alpha_pattern, "alpha_pattern", lambda value, argument: finite(value, "CDDConfig", argument)
+        )
         if not any(self.init_weights is each or self.init_weights == each for each in STARTS):
             raise ArgumentValueError(
                 "CDDConfig",
@@ -226,10 +235,24 @@ class CDDConfig(PeftConfig):
         dict
             Arguments of `structmat.torch.CDDAdapter`: ``n_factors``, ``block_size`` and ``alpha``.
         """
-        alpha = self.alpha_pattern.get(get_pattern_key(self.alpha_pattern.keys(), path), self.alpha)
-        sizes = self.block_size_pattern
-        size = sizes.get(get_pattern_key(sizes.keys(), path), self.block_size)
-        return {"n_factors": self.n_factors, "block_size": size, "alpha": alpha}
+        return {
+            option: values.get(get_pattern_key(values.keys(), path), getattr(self, option))
+            for option, values in self.patterns().items()
+        }
+
+    def patterns(self) -> dict[str, dict[str, Any]]:
+        """Return the patterns by the option that they give other values of.
+
+        Returns
+        -------
+        dict
+            Of ``n_factors``, ``block_size`` and ``alpha``.
+        """
+        return {
+            "n_factors": self.n_factors_pattern,
+            "block_size": self.block_size_pattern,
+            "alpha": self.alpha_pattern,
+        }
 
     def stored(self) -> Mapping[str, tuple[int, ...]] | None:
         """Return the shapes in the file that the settings were loaded with.
@@ -242,7 +265,20 @@ class CDDConfig(PeftConfig):
         return getattr(self, "_stored", None)
 
 
+def _n_factors(value: Any, argument: str) -> int:
+    n_factors = integer(value, "CDDConfig", argument)
+    if n_factors < 3 or n_factors % 2 == 0:
+        raise ArgumentValueError("CDDConfig", argument, f"must be odd and at least 3, got {n_factors}")
+    return n_factors
+
+
 def _block_size(value: Any, argument: str) -> Any:
     if isinstance(value, str) and value not in {"min", "toeplitz"}:
         raise ArgumentValueError("CDDConfig", argument, f'must be an integer, "min" or "toeplitz", got {value!r}')
     return value if isinstance(value, str) else integer(value, "CDDConfig", argument)
+
+
+def _pattern(values: Any, argument: str, checked: Callable[[Any, str], Any]) -> dict[str, Any]:
+    if not isinstance(values or {}, Mapping):
+        raise ArgumentTypeError("CDDConfig", argument, f"must be a dict of values by names of modules, got {values!r}")
+    return {key: checked(value, f"{argument}[{key!r}]") for key, value in (values or {}).items()}

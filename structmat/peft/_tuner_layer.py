@@ -74,6 +74,7 @@ class CDDTunerLinear(nn.Module, BaseTunerLayer):
         n_factors: int = 3,
         block_size: int | Literal["min", "toeplitz"] = "min",
         alpha: float = 1.0,
+        dropout: float = 0.0,
         init_weights: bool | str = True,
         inference_mode: bool = False,
     ) -> None:
@@ -89,6 +90,8 @@ class CDDTunerLinear(nn.Module, BaseTunerLayer):
             Side of the circulants.
         alpha : float, default 1.0
             What the change is multiplied by.
+        dropout : float, default 0.0
+            The share of its inputs that are set to zero in training.
         init_weights : True, False, "normal" or "gradient", default True
             How it starts.
         inference_mode : bool, default False
@@ -112,6 +115,7 @@ class CDDTunerLinear(nn.Module, BaseTunerLayer):
             n_factors=n_factors,
             block_size=block_size,
             alpha=alpha,
+            dropout=dropout,
             init=init,
             gradient=self._gradient() if init == "gradient" else None,
         )

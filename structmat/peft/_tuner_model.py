@@ -139,6 +139,7 @@ class CDDModel(BaseTuner):
             )
         options = {
             **peft_config.layer_options(current_key),
+            "dropout": peft_config.dropout,
             "init_weights": peft_config.init_weights,
             "inference_mode": peft_config.inference_mode,
         }
@@ -247,10 +248,10 @@ class CDDModel(BaseTuner):
         self.peft_config[adapter_name] = replace(
             self.peft_config[adapters[0]],
             target_modules=list(layers),
-            n_factors=next(iter(sums.values())).n_factors,
             block_size="min",
             alpha=1.0,
             alpha_pattern={},
+            n_factors_pattern={re.escape(path): total.n_factors for path, total in sums.items()},
             block_size_pattern={re.escape(path): total.block_size for path, total in sums.items()},
             init_weights=True,
             exclude_modules=None,
@@ -287,12 +288,12 @@ def _require_supported(target: nn.Module, kwargs: dict[str, Any]) -> None:
 
 
 def _warn_of_unmatched(config: CDDConfig, names: Sequence[str]) -> None:
-    """Warn as PEFT does for the patterns that it knows."""
-    patterns = config.block_size_pattern
-    unmatched = [key for key in patterns if not any(re.match(rf"(.*\.)?({key})$", name) for name in names)]
-    if unmatched:
-        warnings.warn(
-            f"The following block_size_pattern keys did not match any targeted module and were ignored: {unmatched}.",
-            RuntimeWarning,
-            stacklevel=3,
-        )
+    """Warn of patterns that match nothing; of those of alpha PEFT itself does."""
+    for option, pattern in config.patterns().items():
+        unmatched = [key for key in pattern if not any(re.match(rf"(.*\.)?({key})$", name) for name in names)]
+        if unmatched and option != "alpha":
+            warnings.warn(
+                f"The following {option}_pattern keys did not match any targeted module and were ignored: {unmatched}.",
+                RuntimeWarning,
+                stacklevel=3,
+            )

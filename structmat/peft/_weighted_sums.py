@@ -22,15 +22,16 @@ def combined(terms: Sequence[tuple[float, CDDAdapter]], path: str, *, fit: bool)
         If they have other factors, or the sum is no such product and `fit` is false.
     """
     first = terms[0][1]
-    options = {**first.options(), "alpha": 1.0}
-    if any({**adapter.options(), "alpha": 1.0} != options for _, adapter in terms):
+    if any((adapter.n_factors, adapter.block_size) != (first.n_factors, first.block_size) for _, adapter in terms):
         raise ArgumentValueError(
             "add_weighted_adapter", "adapters", f"have other numbers of factors or block sizes in {path}"
         )
     differing = [
         k for k, factor in enumerate(first.factors) if any(not torch.equal(a.factors[k], factor) for _, a in terms)
     ]
-    total = CDDAdapter(**options, dtype=first.factors[0].dtype, device=first.factors[0].device)
+    total = CDDAdapter(
+        **{**first.options(), "alpha": 1.0}, dtype=first.factors[0].dtype, device=first.factors[0].device
+    )
     if len(differing) > 1:
         if not fit:
             raise ArgumentValueError(

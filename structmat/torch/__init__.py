@@ -12,6 +12,7 @@
     - `_layers.linear`, `_layers.conv`, `_layers.embedding`: `CDDLinear`, `CDDConv`, `CDDEmbedding`
 - `_model`: a whole model
     - `_model.targets`, `_model.wrapping`: which layers are adapted; all of them are wrapped, or none
+    - `_model.patterns`: other options for some layers
     - `_model.adapt_model`: `adapt`
     - `_model.switches`: merge, remove, disable, set, choose for each sample
     - `_model.learning_rates`: `param_groups`, which suit every size

@@ -13,7 +13,7 @@ pytest.importorskip("peft")
 transformers = pytest.importorskip("transformers")
 
 import peft
-from peft import PeftConfig, get_peft_model
+from peft import PeftConfig, PeftModel, get_peft_model
 from torch import nn
 
 from structmat.peft import (
@@ -54,6 +54,29 @@ def test_patterns_layers_and_exclusion() -> None:
         adapted("llama", block_size_pattern={"nowhere": 5})
 
 
+def test_factors_by_layer_and_dropout_are_saved(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"n_factors_pattern": {"layers.1.self_attn.q_proj": 5, "v_proj": 7}, "dropout": 0.25}
+    model = adapted("llama", target_modules=["q_proj", "v_proj"], init_weights=False, **settings)
+    model.save_pretrained(tmp_path)
+    loaded = PeftModel.from_pretrained(tiny.model("llama"), tmp_path, is_trainable=True)
+    layers = [layer.cdd_adapters["default"] for layer in loaded.modules() if isinstance(layer, CDDTunerLinear)]
+    assert [layer.n_factors for layer in layers] == [3, 7, 5, 7]
+    assert {layer.dropout for layer in layers} == {0.25}
+    assert torch.equal(tiny.logits("llama", loaded), tiny.logits("llama", model))
+    loaded.train()
+    assert not torch.equal(loaded(**tiny.inputs("llama")).logits, loaded(**tiny.inputs("llama")).logits)
+    with pytest.warns(RuntimeWarning, match="n_factors_pattern keys did not match"):
+        adapted("llama", n_factors_pattern={"nowhere": 5})
+
+
+def test_a_weighted_sum_keeps_the_factors_of_each_layer() -> None:
+    model = adapted("llama", target_modules=["q_proj", "v_proj"], init_weights=False, n_factors_pattern={"v_proj": 5})
+    model.add_weighted_adapter(["default"], [2.0], "twice")
+    for layer in model.modules():
+        if isinstance(layer, CDDTunerLinear):
+            torch.testing.assert_close(layer.get_delta_weight("twice"), 2 * layer.get_delta_weight("default"))
+
+
 @pytest.mark.parametrize(
     ("settings", "error", "message"),
     [
@@ -61,6 +84,14 @@ def test_patterns_layers_and_exclusion() -> None:
         ({"block_size": 0}, ValueError, "CDDConfig: block_size"),
         ({"block_size": 2.5}, TypeError, "CDDConfig: block_size"),
         ({"block_size_pattern": {"q_proj": -1}}, ValueError, r"block_size_pattern\['q_proj'\]"),
+        ({"n_factors_pattern": {"q_proj": 4}}, ValueError, r"n_factors_pattern\['q_proj'\] must be odd"),
+        ({"n_factors_pattern": ["q_proj"]}, TypeError, "n_factors_pattern must be a dict"),
+        ({"alpha": "a"}, TypeError, "CDDConfig: alpha must be a number, got 'a'"),
+        ({"alpha": None}, TypeError, "CDDConfig: alpha must be a number"),
+        ({"alpha": float("nan")}, ValueError, "CDDConfig: alpha must be finite"),
+        ({"alpha_pattern": {"q_proj": "a"}}, TypeError, r"alpha_pattern\['q_proj'\] must be a number"),
+        ({"dropout": 1}, ValueError, "CDDConfig: dropout must be at least 0 and less than 1"),
+        ({"dropout": "a"}, TypeError, "CDDConfig: dropout must be a number"),
         ({"n_factors": 4}, ValueError, "n_factors must be odd and at least 3, got 4"),
         ({"init_weights": "pissa"}, ValueError, "init_weights must be True, False"),
         ({"bias": "lora_only"}, ValueError, "bias must be one of none, all, cdd_only"),

@@ -52,6 +52,19 @@ class TestRoundTrips:
         assert plain[0].adapters["default"].options() == trained[0].adapters["default"].options()
         assert all(p.requires_grad == ("factors" in name) for name, p in plain.named_parameters())
 
+    def test_options_of_each_layer_are_kept(self, plain, tmp_path):
+        model = copy.deepcopy(plain)
+        adapt(model, dropout=0.25, n_factors_pattern={"2": 5}, block_size_pattern={"0": 2}, alpha_pattern={"0": 3.0})
+        load_adapter(plain, save_adapter(fill(model), tmp_path / "adapter"))
+        assert torch.equal(plain.eval()(X), model.eval()(X))
+        for i in (0, 2):
+            assert plain[i].adapters["default"].options() == model[i].adapters["default"].options()
+
+    def test_an_adapted_model_keeps_its_dropout(self, plain, file):
+        adapt(plain, block_size=3, dropout=0.25)
+        load_adapter(plain, file)
+        assert (plain[0].adapters["default"].dropout, plain[0].adapters["default"].alpha) == (0.25, 0.5)
+
     def test_into_an_adapted_model(self, plain, trained, file):
         adapt(plain, block_size=3)
         load_adapter(plain, file)
@@ -113,7 +126,7 @@ def test_a_file_is_small_and_says_what_it_is(tmp_path):
         metadata = opened.metadata()
     assert metadata["format"] == "structmat adapter 1"
     assert metadata["structmat"] == structmat.__version__
-    assert json.loads(metadata["layers"]) == {"0": {"n_factors": 3, "block_size": 768, "alpha": 1.0}}
+    assert json.loads(metadata["layers"]) == {"0": {"n_factors": 3, "block_size": 768, "alpha": 1.0, "dropout": 0.0}}
 
 
 def test_a_file_is_replaced_only_when_asked(trained, file):
@@ -127,6 +140,9 @@ def test_a_file_is_replaced_only_when_asked(trained, file):
     with pytest.raises(ValueError, match="'x' is in no layer"):
         save_adapter(trained, file.with_name("other"), "x")
     assert list(file.parent.iterdir()) == [file]
+
+
+GOOD = dict(n_factors=3, block_size=3, alpha=1.0, dropout=0.0)
 
 
 class TestErrors:
@@ -158,15 +174,19 @@ class TestErrors:
         self.refused(model, tmp_path / "missing", "missing", FileNotFoundError)
 
     @pytest.mark.parametrize("layers", [
-        "no json", "[]", "3", '{"0": 3}', '{"0": {}}', '{"0": {"n_factors": 3, "block_size": 3, "alpha": "a"}}',
-        '{"0": {"n_factors": "x", "block_size": 3, "alpha": 1}, "2": {"n_factors": 3, "block_size": 3, "alpha": 1}}',
-        '{"0": {"n_factors": 3, "block_size": 3, "alpha": NaN}, "2": {"n_factors": 3, "block_size": 3, "alpha": 1}}',
-        '{"0": {"n_factors": 3, "block_size": 3, "alpha": 1}}',
-        '{"0": {"n_factors": 3, "block_size": 3, "alpha": 1}, "1": {"n_factors": 3, "block_size": 3, "alpha": 1}}',
-    ])  # fmt: skip
+        [], 3, {"0": 3}, {"0": {}}, {"0": GOOD}, {"0": GOOD, "1": GOOD},
+        *({"0": {**GOOD, **wrong}, "2": GOOD} for wrong in (
+            {"alpha": "a"}, {"alpha": float("nan")}, {"n_factors": "x"}, {"n_factors": 5}, {"n_factors": 10**9 + 1},
+            {"dropout": -0.5}, {"dropout": 1}, {"dropout": "a"}, {"dropout": float("nan")}, {"block_size": "x"},
+        )),
+    ], ids=str)  # fmt: skip
     def test_metadata_that_do_not_fit(self, model, file, layers):
-        rewritten(file, change_metadata=lambda m: {**m, "layers": layers})
+        rewritten(file, change_metadata=lambda m: {**m, "layers": json.dumps(layers)})
         self.refused(model, file, "load_adapter|CDDAdapter")
+
+    def test_metadata_that_are_no_json(self, model, file):
+        rewritten(file, change_metadata=lambda m: {**m, "layers": "no json"})
+        self.refused(model, file, "no complete adapter file")
 
     def test_another_version_of_the_format(self, model, file):
         rewritten(file, change_metadata=lambda m: {**m, "format": "structmat adapter 2"})

@@ -54,6 +54,28 @@ class TestParameterGroups:
             moved.append(torch.linalg.matrix_norm(model[0].delta().to_dense() - before, 2).item())
         assert max(moved) < 3 * min(moved)
 
+    @pytest.mark.parametrize("options", [
+        [dict(n_factors=k) for k in (3, 5, 9)],
+        [dict(block_size=b) for b in (32, 8, 2)],
+        [dict(sizes=s) for s in ((16, 16), (128, 128), (16, 64), (64, 16))],
+    ], ids=["factors", "blocks", "sizes"])  # fmt: skip
+    def test_the_first_step_moves_outputs_alike_whatever_the_form(self, options):
+        """No factor of rank-stabilised scaling is missing: the step moves each output by about rate times input."""
+        moved = []
+        for each in options:
+            torch.manual_seed(0)
+            n, m = each.pop("sizes", (32, 32))
+            model = nn.Sequential(nn.Linear(n, m, bias=False))
+            adapt(model, **each)
+            x = torch.randn(256, n)
+            before = model(x).detach()
+            optimizer = torch.optim.Adam(param_groups(model, 0.01))
+            (before + model(x) * torch.randn(256, m)).sum().backward()
+            optimizer.step()
+            moved.append((model(x) - before).square().mean().sqrt().item())
+        assert min(moved) > 0.007
+        assert max(moved) < 0.014
+
     def test_circulants_are_known_where_sharding_has_flattened_them(self):
         """As the first FSDP does: every parameter is one flat vector then."""
         model = adapted_mlp()

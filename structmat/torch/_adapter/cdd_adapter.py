@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import dropout as drop
 
-from structmat._arrays.checks import integer
+from structmat._arrays.checks import finite, integer
 from structmat._arrays.errors import ArgumentValueError
 from structmat.fit import FitResult
 from structmat.operators import CDDLayout, CDDProduct
@@ -47,13 +47,18 @@ class CDDAdapter(nn.Module):
     mode : {"recompute", "cache"}, default "recompute"
         Whether the backward pass computes transforms again, or keeps them: two thirds of the transforms, and for each
         circulant of a square change twice the memory of the layer's input on top.
+    dropout : float, default 0.0
+        The share of the change's inputs, from 0 up to but not 1, that are set to zero in training, at random; the
+        others are divided by what is left. The base gets all of its inputs.
     dtype, device : optional
         Of the vectors, as everywhere in torch.
 
     Raises
     ------
     ValueError
-        If a size, `n_factors`, `alpha`, `init` or `mode` is none of the above.
+        If a size, `n_factors`, `alpha`, `init`, `mode` or `dropout` is none of the above.
+    TypeError
+        If one is of another kind.
 
     Notes
     -----
@@ -89,6 +94,7 @@ class CDDAdapter(nn.Module):
         init: Init = "zero",
         gradient: Tensor | None = None,
         mode: Mode = "recompute",
+        dropout: float = 0.0,
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
     ) -> None:
@@ -104,9 +110,10 @@ class CDDAdapter(nn.Module):
             raise ArgumentValueError("CDDAdapter", "mode", f'must be "recompute" or "cache", got {mode!r}')
         if dtype is not None and not dtype.is_floating_point:
             raise ArgumentValueError("CDDAdapter", "dtype", f"must be a floating dtype, got {dtype}")
-        if not math.isfinite(alpha):
-            raise ArgumentValueError("CDDAdapter", "alpha", f"must be finite, got {alpha}")
-        self.alpha, self.mode, self.fit = float(alpha), mode, None
+        self.alpha, self.mode, self.fit = finite(alpha, "CDDAdapter", "alpha"), mode, None
+        self.dropout = finite(dropout, "CDDAdapter", "dropout")
+        if not 0 <= self.dropout < 1:
+            raise ArgumentValueError("CDDAdapter", "dropout", f"must be at least 0 and less than 1, got {dropout}")
         self.factors = nn.ParameterList(
             torch.empty(size, dtype=dtype, device=device) for size in self.layout.vector_shapes
         )
@@ -122,6 +129,11 @@ class CDDAdapter(nn.Module):
     def n_factors(self) -> int:
         """The number of factors."""
         return self.layout.n_factors
+
+    @property
+    def is_dropping(self) -> bool:
+        """Whether inputs are dropped now: in training, where there is a dropout."""
+        return self.training and self.dropout > 0
 
     @property
     def n_parameters(self) -> int:
@@ -248,6 +260,8 @@ class CDDAdapter(nn.Module):
                 f"x must have shape (..., {self.in_features}) and y (..., {self.out_features}), "
                 f"got {tuple(x.shape)} and {tuple(y.shape)}",
             )
+        if self.is_dropping:
+            x = drop(x, self.dropout)
         return add_change(y, x, list(self.factors), self.alpha, self.mode)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -280,6 +294,7 @@ class CDDAdapter(nn.Module):
             "block_size": self.block_size,
             "alpha": self.alpha,
             "mode": self.mode,
+            "dropout": self.dropout,
         }
 
     def extra_repr(self) -> str:

@@ -40,7 +40,8 @@ class CDDEmbedding(AdaptedLayer):
     Notes
     -----
     The first diagonal has one entry for each token, so the count of parameters is at least the number of embeddings.
-    That of the base's ``padding_idx`` starts at zero and gets no gradient, as the row of the table itself.
+    That of the base's ``padding_idx`` starts at zero and gets no gradient, as the row of the table itself. A dropout
+    drops the changes of whole tokens, since the input of the change is the unit vector of a token.
 
     Examples
     --------
@@ -113,4 +114,6 @@ class CDDEmbedding(AdaptedLayer):
         blocks = grid[x // side]  # (..., q, b)
         rows = blocks.gather(-1, lags[..., None, :].expand(blocks.shape)).flatten(-2)[..., : len(right)]
         scale = nn.functional.embedding(x, adapter.alpha * left[:, None], self.base.padding_idx)
+        if adapter.is_dropping:
+            scale = nn.functional.dropout(torch.ones_like(scale), adapter.dropout) * scale
         return (y + scale * rows * right).to(y.dtype)

@@ -25,7 +25,7 @@ def forward_with_adapters(base: Any, x: Tensor, adapters: Sequence[CDDAdapter]) 
     x : Tensor, shape (..., in_features)
         Inputs.
     adapters : sequence of CDDAdapter
-        Their changes sum; none gives the base's outputs.
+        Their changes sum; none gives the base's outputs. In training each drops inputs of its own, if it has a dropout.
 
     Returns
     -------
@@ -44,7 +44,7 @@ def forward_with_adapters(base: Any, x: Tensor, adapters: Sequence[CDDAdapter]) 
     >>> forward_with_adapters(base, torch.ones(2, 6), [CDDAdapter(6, 4)]).shape
     torch.Size([2, 4])
     """
-    if adapters and _fuses(base, x):
+    if adapters and not adapters[0].is_dropping and _fuses(base, x):
         first, *adapters = adapters
         y = linear_with_change(x, base.weight, base.bias, list(first.factors), first.alpha, first.mode)
     else:

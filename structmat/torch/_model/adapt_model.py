@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from torch import nn
 
@@ -10,6 +11,7 @@ from structmat._arrays.errors import ArgumentValueError
 from structmat.torch._layers.adapted_layer import AdaptedLayer
 from structmat.torch._layers.frozen_base import has_transposed_weight
 from structmat.torch._model.costs import AdapterSummary, summarise
+from structmat.torch._model.patterns import by_layer
 from structmat.torch._model.targets import Targets, matches, targeted
 from structmat.torch._model.wrapping import wrap_layers
 
@@ -23,6 +25,9 @@ def adapt(
     name: str = "default",
     exclude: Targets = (),
     train: Targets = (),
+    n_factors_pattern: Mapping[str, int] | None = None,
+    block_size_pattern: Mapping[str, int | Literal["min", "toeplitz"]] | None = None,
+    alpha_pattern: Mapping[str, float] | None = None,
     **options: Any,
 ) -> AdapterSummary:
     """Freeze a model and give a trainable change to its layers, in place.
@@ -41,9 +46,13 @@ def adapt(
         Layers to leave out, such as ``["lm_head"]``.
     train : regular expression or names, optional
         Modules that stay trainable, such as ``["classifier"]``; they are not adapted.
+    n_factors_pattern, block_size_pattern, alpha_pattern : dict, optional
+        Other values of `n_factors`, `block_size` and `alpha` for some layers, by paths, their endings, or regular
+        expressions for either, such as ``{"layer.0.value": 64}``. The first key that matches a layer counts.
     **options
-        Arguments of `CDDAdapter`: `n_factors`, `block_size`, `alpha`, `init`, `mode`, ... With ``init="gradient"``
-        each layer takes the gradient that its weight holds: run ``loss.backward()`` on the model before.
+        Arguments of `CDDAdapter`: `n_factors`, `block_size`, `alpha`, `dropout`, `init`, `mode`, ... With
+        ``init="gradient"`` each layer takes the gradient that its weight holds: run ``loss.backward()`` on the model
+        before.
 
     Returns
     -------
@@ -53,9 +62,10 @@ def adapt(
     Raises
     ------
     ValueError
-        If nothing matches, an option is wrong, or a gradient is missing; the model has not changed then.
+        If nothing matches, a pattern has a key that matches no adapted layer, an option is wrong, or a gradient is
+        missing; the model has not changed then.
     TypeError
-        If a layer that was named cannot be adapted; the model has not changed then.
+        If a layer that was named cannot be adapted, or an argument is of a wrong kind; the model has not changed then.
 
     See Also
     --------
@@ -83,7 +93,9 @@ def adapt(
             "adapt", None, f"everything that targets {targets!r} match is to stay trainable by train {train!r}"
         )
 
-    layers = wrap_layers(model, {path: _options(m, path, options) for path, m in found.items()}, name)
+    patterns = {"n_factors": n_factors_pattern, "block_size": block_size_pattern, "alpha": alpha_pattern}
+    settings = by_layer(found, options, patterns)
+    layers = wrap_layers(model, {path: _options(m, path, settings[path]) for path, m in found.items()}, name)
     trained = {id(p) for module in kept for p in module.parameters()}
     trained |= {id(p) for layer in layers for p in layer.adapters[name].parameters()}
     for parameter in model.parameters():

@@ -21,7 +21,7 @@ from structmat.torch._model.wrapping import change_shape, wrap_layers
 __all__ = ["adapter_state_dict", "load_adapter", "save_adapter"]
 
 _FORMAT = "structmat adapter 1"
-_OPTIONS = ("n_factors", "block_size", "alpha")
+_OPTIONS = ("n_factors", "block_size", "alpha", "dropout")
 
 
 def adapter_state_dict(model: nn.Module, name: str = "default") -> dict[str, Tensor]:
@@ -112,8 +112,8 @@ def load_adapter(
     Parameters
     ----------
     model : Module
-        With an adapter of that name; for a file, also a model that is not adapted yet, whose layers are then wrapped
-        as the file says.
+        With an adapter of that name, which takes over vectors and `alpha`; for a file, also a model that is not
+        adapted yet, whose layers are then wrapped as the file says, `dropout` included.
     source : path-like or dict of str to Tensor
         What `save_adapter` wrote or `adapter_state_dict` gave.
     name : str, default "default"
@@ -238,8 +238,12 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, di
             str(layer): {**{option: options[option] for option in _OPTIONS}, "alpha": float(options["alpha"])}
             for layer, options in json.loads(metadata["layers"]).items()
         }
-        if not all(math.isfinite(options["alpha"]) for options in written.values()):
-            raise ValueError("an alpha is not finite")  # noqa: TRY301
+        for layer, options in written.items():
+            # Before adapters are planned: one of 10^9 factors would take all memory.
+            if options["n_factors"] > len(state):
+                raise ValueError(f"{layer} has n_factors={options['n_factors']}, more than vectors")  # noqa: TRY301
+            if not (math.isfinite(options["alpha"]) and 0 <= options["dropout"] < 1):
+                raise ValueError(f"the alpha or dropout of {layer} is out of range")  # noqa: TRY301
     except (safetensors.SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ArgumentValueError("load_adapter", "source", f"{path} is no complete adapter file: {error}") from error
     return state, written
