@@ -15,7 +15,15 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from structmat.torch._adapter.rows import Kept, Working, change_rows, finished, gradient_rows, precision
+from structmat.torch._adapter.rows import (
+    Kept,
+    Working,
+    change_rows,
+    change_rows_by_matrices,
+    finished,
+    gradient_rows,
+    precision,
+)
 
 __all__ = ["Mode", "add_change", "autocasts", "linear_with_change"]
 
@@ -52,8 +60,8 @@ def _applied(
     alpha: float,
     mode: Mode,
 ) -> Tensor:
-    # Compilers and the transforms of torch.func differentiate, batch and schedule plain operations themselves.
-    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+    # Compilers, tracers and the transforms of torch.func need plain operations, whose gradients they know or leave out.
+    if torch.compiler.is_compiling() or torch.jit.is_tracing() or torch._C._are_functorch_transforms_active():
         return _plainly(y, x, weight, bias, factors, alpha)
     if not x.numel():  # which transforms refuse; gradients are zeros all the same
         base = linear(x, weight, bias) if y is None else y + 0 * x.sum()
@@ -84,8 +92,12 @@ def _plainly(
     with _without_autocast(x):
         base = linear(x, cast("Tensor", weight), bias) if y is None else y
         dtype = precision(x, base, *factors)
-        h, scale, _ = change_rows(_rows(x).to(dtype), Working.of(factors, alpha, dtype))
-        return (base + (h * scale).reshape(base.shape)).to(base.dtype)
+        if torch.jit.is_tracing() and torch.onnx.is_in_onnx_export():  # the older exporter has no transforms
+            change = change_rows_by_matrices(_rows(x), factors, alpha, dtype)
+        else:
+            h, scale, _ = change_rows(_rows(x).to(dtype), Working.of(factors, alpha, dtype))
+            change = h * scale
+        return (base + change.reshape(base.shape)).to(base.dtype)
 
 
 def _rows(x: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-__all__ = ["Kept", "Working", "change_rows", "finished", "gradient_rows", "precision"]
+__all__ = ["Kept", "Working", "change_rows", "change_rows_by_matrices", "finished", "gradient_rows", "precision"]
 
 
 def precision(*tensors: Tensor) -> torch.dtype:
@@ -44,7 +44,7 @@ class Working(NamedTuple):
             side = circulants.shape[2]
             grid = torch.fft.rfft(circulants.to(dtype))
             single = grid.shape[:2] == (1, 1) and diagonals[k].shape == diagonals[k + 1].shape == (side,)
-            grids.append(grid[0, 0] if single else grid)
+            grids.append(grid.flatten() if single else grid)
             sides.append(side)
         return cls(diagonals, grids, sides)
 
@@ -80,10 +80,10 @@ def _contract(spectrum: Tensor, grid: Tensor) -> Tensor:
     """Multiply, for each frequency, the rows' q values by the p x q matrix of the grid: (R, q, h) to (R, p, h)."""
     p, q, _ = grid.shape
     if q == 1:
-        return spectrum * grid[:, 0]
+        return spectrum * grid.squeeze(1)  # no index: exporters to ONNX have none for complex tensors
     if p > 1:
         return (spectrum.permute(2, 0, 1) @ grid.permute(2, 1, 0)).permute(1, 2, 0)
-    return (spectrum * grid[0]).sum(1, keepdim=True)
+    return (spectrum * grid.squeeze(0)).sum(1, keepdim=True)
 
 
 def change_rows(x: Tensor, working: Working) -> tuple[Tensor, Tensor, list[Kept]]:
@@ -99,6 +99,19 @@ def change_rows(x: Tensor, working: Working) -> tuple[Tensor, Tensor, list[Kept]
         kept.append(Kept(spectrum, h))
     kept.reverse()
     return h, working.diagonals[0], kept
+
+
+def change_rows_by_matrices(x: Tensor, factors: Sequence[Tensor], alpha: float, dtype: torch.dtype) -> Tensor:
+    """Return what the change adds to the outputs of rows `x` (R, n), by dense circulants instead of transforms."""
+    wide = [factor.to(dtype) for factor in factors]
+    h = x.to(dtype)
+    for left, circulants, right in zip(wide[-3::-2], wide[-2::-2], wide[-1::-2], strict=False):
+        p, q, side = circulants.shape
+        lags = torch.arange(side, device=x.device)
+        blocks = circulants[:, :, (lags[:, None] - lags) % side]  # (p, q, b, b)
+        matrix = blocks.transpose(1, 2).reshape(p * side, q * side)[: left.shape[0], : right.shape[0]]
+        h = (h * right) @ matrix.T
+    return alpha * (h * wide[0])
 
 
 def gradient_rows(

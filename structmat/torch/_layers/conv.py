@@ -80,10 +80,11 @@ class CDDConv(AdaptedLayer):
         if not added and not self._selects:
             return y
         channels = 0 if x.ndim == len(self.base.kernel_size) + 1 else 1
-        x, y = x.movedim(channels, -1), y.movedim(channels, -1)
+        last = x.ndim - 1  # and not -1, which the older exporter to ONNX writes into the file as it is
+        x, y = x.movedim(channels, last), y.movedim(channels, last)
         if self._selects:
             y = self._selected(y, x)
         else:
             for adapter in added:
                 y = adapter.add_to(y, x)
-        return y.movedim(-1, channels)
+        return y.movedim(last, channels)
