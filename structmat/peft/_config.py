@@ -14,7 +14,7 @@ from peft.utils.other import get_pattern_key
 
 from structmat._arrays.checks import finite, integer
 from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
-from structmat.peft._stored_shapes import stored_shapes
+from structmat.peft._stored_shapes import most_factors, stored_shapes
 
 __all__ = ["CDDConfig"]
 
@@ -215,12 +215,25 @@ class CDDConfig(PeftConfig):
         Raises
         ------
         ValueError
-            If there is no such file, or the file of weights is broken or foreign.
+            If there is no such file, or the file of weights is broken, foreign, or holds NaN or infinity.
         """
         config = super().from_pretrained(pretrained_model_name_or_path, subfolder=subfolder, **kwargs)
         if isinstance(config, CDDConfig):
-            config._stored = stored_shapes(Path(pretrained_model_name_or_path, subfolder or ""))
+            stored = stored_shapes(Path(pretrained_model_name_or_path, subfolder or ""))
+            # Before adapters are made: one of 10^9 factors would take all memory.
+            most = max(config.n_factors, *config.n_factors_pattern.values(), 0)
+            if stored is not None and most > most_factors(stored):
+                raise ArgumentValueError(
+                    "CDDConfig.from_pretrained", None, f"n_factors is {most}, more than vectors in the file of weights"
+                )
+            config._stored = stored
         return config
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Forget the file of weights when `get_peft_model` sets the name of its model: it loads none."""
+        if name == "base_model_name_or_path":
+            super().__setattr__("_stored", None)
+        super().__setattr__(name, value)
 
     def layer_options(self, path: str) -> dict[str, Any]:
         """Return what the patterns give for one module.

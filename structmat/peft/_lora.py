@@ -6,12 +6,12 @@ import copy
 from typing import Any
 
 import torch
-from peft import PeftModel, convert_to_lora, get_peft_model_state_dict
+from peft import LoraConfig, PeftModel, get_peft_model_state_dict
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
 from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
-from structmat._checkpoint_fit.adapter_files import PREFIX
+from structmat._checkpoint_fit.adapter_files import FACTOR_KEY, PREFIX
 from structmat._checkpoint_fit.changes import Computed
 from structmat._checkpoint_fit.table import FittedLayer
 from structmat.peft._config import CDDConfig
@@ -102,14 +102,15 @@ def _change(name: str, module: Any, adapter_name: str) -> Computed:
 
 
 def to_lora(model: nn.Module, rank: float, adapter_name: str = "default") -> FittedAdapter:
-    """Turn an adapter into one of LoRA, by `peft.convert_to_lora`, and tell what that loses.
+    """Turn an adapter into one of LoRA, by truncated singular value decompositions, and tell what that loses.
 
     Parameters
     ----------
     model : PeftModel
         With the adapter.
     rank : int or float
-        Rank, or the share of squared singular values to keep, between 0 and 1.
+        Rank, at most the smaller side of every layer; or the share of squared singular values to keep, more than 0 and
+        at most 1, which gives each layer the smallest rank whose relative error is at most ``(1 - rank) ** 0.5``.
     adapter_name : str, default "default"
         Its name.
 
@@ -121,26 +122,64 @@ def to_lora(model: nn.Module, rank: float, adapter_name: str = "default") -> Fit
     Raises
     ------
     ValueError
-        If the rank is wrong.
+        If there is no such adapter, the rank is wrong, or the adapter trains biases, which would be lost.
+    TypeError
+        If the rank is no number.
     """
-    config, state = convert_to_lora(model, rank, adapter_name)
     converted = {
-        name.removeprefix(PREFIX): module
+        name: module
         for name, module in model.named_modules()
         if isinstance(module, CDDTunerLinear) and adapter_name in module.cdd_adapters
     }
-    config.fan_in_fan_out = all(has_transposed_weight(module.get_base_layer()) for module in converted.values())
-    # One scale for all, whatever the rank of a layer: not every reader knows patterns.
-    config.r = config.lora_alpha = max(len(A) for key, A in state.items() if key.endswith(".lora_A.weight"))
-    config.alpha_pattern = {}
+    if not converted:
+        known = {name for m in model.modules() if isinstance(m, CDDTunerLinear) for name in m.cdd_adapters}
+        raise ArgumentValueError("to_lora", "adapter_name", f"{adapter_name!r} is no CDD adapter here: {sorted(known)}")
+    source = getattr(model, "peft_config", {}).get(adapter_name)
+    if source is not None and source.bias != "none":
+        raise ArgumentValueError("to_lora", "model", f"has an adapter with bias={source.bias!r}, which would be lost")
+    for name, module in converted.items():
+        _check_rank(rank, min(module.in_features, module.out_features), name.removeprefix(PREFIX))
+
+    state: dict[str, Tensor] = {}
     layers: list[FittedLayer] = []
-    for path, module in converted.items():
-        change = module.cdd_adapters[adapter_name].dense()
-        A, B = (next(v for k, v in state.items() if k.endswith(f"{path}.lora_{x}.weight")) for x in "AB")
-        norm = torch.linalg.matrix_norm(change).item()
-        error = torch.linalg.matrix_norm(change - B @ A).item() / norm if norm else 0.0
+    for name, module in converted.items():
+        adapter = module.cdd_adapters[adapter_name]
+        U, S, Vh = torch.linalg.svd(adapter.dense().cpu(), full_matrices=False)
+        energy = S.double().square().cumsum(0)
+        r = rank if isinstance(rank, int) else int((energy[:-1] < rank * energy[-1]).sum()) + 1
+        A, B = (part.to(adapter.factors[0].dtype).contiguous() for part in (Vh[:r], U[:, :r] * S[:r]))
+        state |= {f"{name}.lora_A.weight": A, f"{name}.lora_B.weight": B}
+        norm = energy[-1].sqrt().item()
+        error = torch.linalg.vector_norm(S[r:].double()).item() / norm if norm else 0.0
         count, dtype = A.numel() + B.numel(), str(A.dtype).removeprefix("torch.")
+        path = name.removeprefix(PREFIX)
         # It is a truncated singular value decomposition itself.
-        B.mul_(len(A) / config.r)
-        layers.append(FittedLayer(path, len(B), A.shape[1], dtype, norm, error, count, None, len(A), count, error))
+        layers.append(FittedLayer(path, len(B), A.shape[1], dtype, norm, error, count, None, r, count, error))
+    # One scale for all, whatever the rank of a layer: not every reader knows patterns.
+    largest = max(layer.svd_rank for layer in layers)
+    for name, layer in zip(converted, layers, strict=True):
+        state[f"{name}.lora_B.weight"] *= layer.svd_rank / largest
+    config = LoraConfig(
+        r=largest,
+        lora_alpha=largest,
+        target_modules=[layer.name for layer in layers],
+        rank_pattern={layer.name: layer.svd_rank for layer in layers if layer.svd_rank != largest},
+        fan_in_fan_out=all(has_transposed_weight(module.get_base_layer()) for module in converted.values()),
+        task_type=getattr(source, "task_type", None),
+        base_model_name_or_path=getattr(source, "base_model_name_or_path", None),
+        modules_to_save=copy.copy(getattr(source, "modules_to_save", None)),
+        inference_mode=True,
+    )
+    if source is not None:
+        every = get_peft_model_state_dict(model, adapter_name=adapter_name, save_embedding_layers=False)
+        state |= {key: value.detach().cpu() for key, value in every.items() if not FACTOR_KEY.match(key)}
     return FittedAdapter(config, state, tuple(layers))
+
+
+def _check_rank(rank: Any, largest: int, name: str) -> None:
+    if isinstance(rank, bool) or not isinstance(rank, (int, float)):
+        raise ArgumentTypeError("to_lora", "rank", f"must be an integer, or a float for a share, got {rank!r}")
+    if isinstance(rank, float) and not 0 < rank <= 1:
+        raise ArgumentValueError("to_lora", "rank", f"as a share must be more than 0 and at most 1, got {rank}")
+    if isinstance(rank, int) and not 1 <= rank <= largest:
+        raise ArgumentValueError("to_lora", "rank", f"must be from 1 to {largest} for {name}, got {rank}")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 from peft.utils import SAFETENSORS_WEIGHTS_NAME, WEIGHTS_NAME
 from torch import nn
 
@@ -12,7 +14,7 @@ from structmat import io
 from structmat._arrays.errors import ArgumentValueError
 from structmat._checkpoint_fit.adapter_files import FACTOR_KEY, PREFIX
 
-__all__ = ["mismatches", "other_mismatches", "stored_shapes"]
+__all__ = ["mismatches", "most_factors", "other_mismatches", "stored_shapes"]
 
 _OWNER = "CDDConfig.from_pretrained"
 _FILES = (SAFETENSORS_WEIGHTS_NAME, WEIGHTS_NAME)
@@ -25,7 +27,7 @@ def stored_shapes(folder: Path) -> dict[str, tuple[int, ...]] | None:
     Raises
     ------
     ValueError
-        If it is cut short or no file of weights, or holds no vectors of this method.
+        If it is cut short or no file of weights, or holds no vectors of this method, or NaN or infinity in one.
     """
     path = next((path for name in _FILES if (path := folder / name).is_file()), None)
     if path is None:
@@ -39,6 +41,9 @@ def stored_shapes(folder: Path) -> dict[str, tuple[int, ...]] | None:
             _OWNER, None, f"the file of the adapter is broken: {next(iter(weights.faults.values()))}"
         )
     shapes = {key: entry.shape for key, entry in weights.entries.items()}
+    for key in filter(FACTOR_KEY.match, shapes):
+        if not all(np.isfinite(values).all() for _, values in weights.entries[key].chunks()):
+            raise ArgumentValueError(_OWNER, None, f"the file of the adapter holds NaN or infinity in {key}")
     if not any(FACTOR_KEY.match(key) for key in shapes):
         raise ArgumentValueError(
             _OWNER,
@@ -46,6 +51,11 @@ def stored_shapes(folder: Path) -> dict[str, tuple[int, ...]] | None:
             f"the adapter file {path} holds no weights of a CDD adapter; was it made by another method?",
         )
     return shapes
+
+
+def most_factors(stored: Mapping[str, tuple[int, ...]]) -> int:
+    """Return the number of vectors of the layer that has the most in a file."""
+    return max(Counter(match["path"] for key in stored if (match := FACTOR_KEY.match(key))).values(), default=0)
 
 
 def other_mismatches(stored: Mapping[str, tuple[int, ...]], model: nn.Module) -> list[str]:

@@ -25,7 +25,7 @@ from structmat.peft._mixed_batches import names_per_sample
 from structmat.peft._stored_shapes import mismatches, other_mismatches
 from structmat.peft._tuner_layer import CDDTunerLinear
 from structmat.peft._weighted_sums import combined
-from structmat.torch import has_transposed_weight
+from structmat.torch import has_transposed_weight, reads_weight
 
 __all__ = ["CDDModel"]
 
@@ -130,11 +130,11 @@ class CDDModel(BaseTuner):
         current_key: str,
         **_: Any,
     ) -> None:
-        if isinstance(parent, nn.MultiheadAttention):
+        if reads_weight(parent, target_name):
             raise ArgumentTypeError(
                 "CDDConfig",
                 "target_modules",
-                f"match {current_key}, whose weight MultiheadAttention reads without calling it; name it in "
+                f"match {current_key}, whose weight {type(parent).__name__} reads without calling it; name it in "
                 "exclude_modules",
             )
         options = {

@@ -40,7 +40,7 @@ from structmat.torch._layers.adapted_layer import AdaptedLayer
 from structmat.torch._layers.conv import CDDConv
 from structmat.torch._layers.embedding import CDDEmbedding
 from structmat.torch._layers.forward import add_per_sample, forward_with_adapters
-from structmat.torch._layers.frozen_base import has_transposed_weight
+from structmat.torch._layers.frozen_base import has_transposed_weight, reads_weight
 from structmat.torch._layers.linear import CDDLinear
 from structmat.torch._model.adapt_model import adapt
 from structmat.torch._model.costs import AdapterSummary, LayerSummary, change_flops, summarise
@@ -74,6 +74,7 @@ __all__ = [
     "load_adapter",
     "merge_adapters",
     "param_groups",
+    "reads_weight",
     "remove_adapters",
     "save_adapter",
     "set_adapters",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -93,3 +94,50 @@ def test_a_rank_by_share_has_one_scale_for_every_reader(tmp_path: Path) -> None:
         error = next(layer.error for layer in lora.layers if name.endswith(layer.name))
         assert float((scaled - change).norm() / change.norm()) == pytest.approx(error, rel=1e-4)
     assert lora.config.r == max(ranks)
+
+
+@pytest.mark.parametrize(
+    ("rank", "name", "error", "message"),
+    [
+        (2, "nobody", ValueError, "to_lora: adapter_name 'nobody' is no CDD adapter here"),
+        (-1, "default", ValueError, "to_lora: rank must be from 1 to 16 for bert.encoder.layer.0.*query, got -1"),
+        (0, "default", ValueError, "to_lora: rank must be from 1 to 16"),
+        (17, "default", ValueError, "to_lora: rank must be from 1 to 16 for bert.encoder.layer.0.*query, got 17"),
+        (0.0, "default", ValueError, "to_lora: rank as a share must be"),
+        (1.5, "default", ValueError, "to_lora: rank as a share must be"),
+        (float("nan"), "default", ValueError, "to_lora: rank as a share must be"),
+        ("8", "default", TypeError, "to_lora: rank must be an integer"),
+        (True, "default", TypeError, "to_lora: rank must be an integer"),
+    ],
+)
+def test_to_lora_names_what_is_wrong(rank: Any, name: str, error: type[Exception], message: str) -> None:
+    model = get_peft_model(tiny.model("bert"), CDDConfig(target_modules=["query"]))
+    with pytest.raises(error, match=message):
+        to_lora(model, rank, name)
+
+
+def test_to_lora_of_one_of_two_adapters_on_other_modules(tmp_path: Path) -> None:
+    config = CDDConfig(target_modules=["query"], init_weights=False, task_type="SEQ_CLS")
+    model = get_peft_model(tiny.model("bert"), config)
+    with torch.no_grad():
+        model.base_model.model.classifier.modules_to_save["default"].weight.add_(1.0)
+    model.add_adapter("other", CDDConfig(target_modules=["value"], init_weights=False, task_type="SEQ_CLS"))
+    lora = to_lora(model, 16)
+    assert lora.config.task_type == "SEQ_CLS"
+    lora.save(tmp_path)
+    loaded = PeftModel.from_pretrained(tiny.model("bert"), tmp_path)
+    torch.testing.assert_close(logits("bert", loaded), logits("bert", model), atol=1e-4, rtol=1e-4)
+    assert {layer.name.rpartition(".")[2] for layer in to_lora(model, 2, "other").layers} == {"value"}
+
+
+def test_a_share_gives_the_smallest_rank_for_an_error() -> None:
+    model = get_peft_model(tiny.model("bert"), CDDConfig(target_modules=["query"], init_weights=False))
+    lora = to_lora(model, 1 - 0.3**2)
+    for layer in lora.layers:
+        assert layer.svd_rank > 1
+        assert (
+            layer.error
+            <= 0.3
+            < next(one.error for one in to_lora(model, layer.svd_rank - 1).layers if one.name == layer.name)
+        )
+    assert {layer.svd_rank for layer in to_lora(model, 1.0).layers} == {16}

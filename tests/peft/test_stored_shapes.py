@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -121,3 +122,53 @@ def test_adapter_for_another_architecture(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"Target modules .* not found in the base model"):
         PeftModel.from_pretrained(model, tmp_path)
     assert list(model.modules()) == modules
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_values_that_are_not_finite_are_refused(value: float, tmp_path: Path) -> None:
+    model = get_peft_model(tiny.model("bert"), CDDConfig(target_modules=["query"], init_weights=False))
+    with torch.no_grad():
+        next(p for p in model.parameters() if p.requires_grad)[-1] = value
+    model.save_pretrained(tmp_path)
+    fresh = tiny.model("bert")
+    before, text = logits("bert", fresh), str(fresh)
+    with pytest.raises(ValueError, match=r"NaN or infinity in .*query\.cdd_adapters\.factors\.0"):
+        PeftModel.from_pretrained(fresh, tmp_path)
+    assert str(fresh) == text
+    assert torch.equal(logits("bert", fresh), before)
+
+
+@pytest.mark.parametrize("setting", [{"n_factors": 10**9 + 1}, {"n_factors_pattern": {"query": 10**9 + 1}}])
+def test_a_number_of_factors_that_would_take_all_memory_is_refused(setting: dict[str, Any], tmp_path: Path) -> None:
+    get_peft_model(tiny.model("bert"), CDDConfig(target_modules=["query"])).save_pretrained(tmp_path)
+    path = tmp_path / "adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **setting}))
+    with pytest.raises(ValueError, match="n_factors is 1000000001, more than vectors in the file"):
+        PeftModel.from_pretrained(tiny.model("bert"), tmp_path)
+
+
+def test_loaded_settings_are_a_template_for_other_models(tmp_path: Path) -> None:
+    get_peft_model(torch.nn.Sequential(torch.nn.Linear(4, 4)), CDDConfig(target_modules=["0"])).save_pretrained(
+        tmp_path
+    )
+    config = CDDConfig.from_pretrained(tmp_path)
+    config.inference_mode = False
+    model = get_peft_model(torch.nn.Sequential(torch.nn.Linear(8, 8)), config)
+    assert model.get_nb_trainable_parameters()[0] == 24
+    with pytest.raises(ValueError, match="made for another architecture"):
+        PeftModel.from_pretrained(torch.nn.Sequential(torch.nn.Linear(8, 8)), tmp_path)
+
+
+def test_renamed_modules_of_equal_shapes_are_loaded(tmp_path: Path) -> None:
+    """As happens between versions of transformers, which hand PEFT a map of the old names."""
+    named = torch.nn.ModuleDict({"old": torch.nn.Linear(4, 4)})
+    model = get_peft_model(named, CDDConfig(target_modules=["old"], init_weights=False))
+    model.save_pretrained(tmp_path)
+    config = CDDConfig.from_pretrained(tmp_path)
+    config.target_modules = {"new"}  # type: ignore[assignment]
+    renamed = torch.nn.ModuleDict({"new": torch.nn.Linear(4, 4)})
+    loaded = PeftModel.from_pretrained(renamed, tmp_path, config=config, key_mapping={r"^old\.": "new."})
+    vectors = [p for name, p in model.named_parameters() if "cdd_" in name]
+    others = [p for name, p in loaded.named_parameters() if "cdd_" in name]
+    for one, other in zip(vectors, others, strict=True):
+        assert torch.equal(one, other)

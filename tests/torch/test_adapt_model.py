@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 
 from torch import nn
 
+from structmat import ArgumentError
 from structmat.torch import (
     CDDLinear,
     adapt,
     adapters_per_sample,
     disable_adapters,
+    load_adapter,
     merge_adapters,
     param_groups,
     remove_adapters,
@@ -82,3 +85,40 @@ class TestErrors:
         with pytest.raises(ValueError, match="is taken"):
             adapt(net)
         assert_same_state(before, net)
+
+
+def adapted():
+    model = torch.nn.Sequential(torch.nn.Linear(6, 6))
+    adapt(model)
+    return model
+
+
+@pytest.mark.parametrize(("call", "error", "message"), [
+    (lambda: adapt(adapted(), None), TypeError, "adapt: targets must be a regular expression or a list of names"),
+    (lambda: adapt(adapted(), [1]), TypeError, "adapt: targets must be a regular expression or a list of names"),
+    (lambda: adapt(adapted(), exclude=None), TypeError, "adapt: exclude must be"),
+    (lambda: adapt(adapted(), train=3), TypeError, "adapt: train must be"),
+    (lambda: adapt("model"), TypeError, "adapt: model must be a torch.nn.Module, got str"),
+    (lambda: adapt(adapted(), name=3), TypeError, "add_adapter: name must be a str"),
+    (lambda: adapt(adapted(), name="x", dtype="float32"), TypeError, "dtype must be a torch.dtype"),
+    (lambda: set_adapters(adapted(), None), TypeError, "set_adapters: names must be a name or a list of names"),
+    (lambda: set_adapters(adapted(), [3]), TypeError, "set_adapters: names must be"),
+    (lambda: setattr(adapted()[0], "active_adapters", None), TypeError, "active_adapters: names must be"),
+    (lambda: adapters_per_sample(adapted(), None).__enter__(), TypeError, "names must be a list of names or None"),
+    (lambda: adapters_per_sample(adapted(), "default").__enter__(), TypeError, "names must be a list of names or None"),
+    (lambda: param_groups(adapted(), lr=None), TypeError, "param_groups: lr must be a number, got None"),
+    (lambda: param_groups(adapted(), lr=float("nan")), ValueError, "param_groups: lr must be finite"),
+    (lambda: param_groups(adapted(), lr=-1), ValueError, "param_groups: lr must be finite and not negative"),
+    (lambda: param_groups(adapted(), lr=1, other_lr="a"), TypeError, "param_groups: other_lr must be a number"),
+    (lambda: param_groups(adapted(), lr=1, weight_decay=-1), ValueError, "param_groups: weight_decay must be"),
+    (lambda: adapted()[0](np.ones((2, 6))), TypeError, "CDDLinear: x must be a torch.Tensor, got numpy.ndarray"),
+    (lambda: adapted()[0].adapters["default"].fit_(np.ones((6, 6))), TypeError, "delta must be a torch.Tensor"),
+    (lambda: CDDLinear.from_delta(np.ones((6, 6)), np.ones(6)), TypeError, "base must be a torch.Tensor"),
+    (lambda: CDDLinear.from_weights(torch.ones(6, 6), np.ones(6)), TypeError, "tuned must be a torch.Tensor"),
+    (lambda: CDDLinear.from_lora(torch.ones(6, 6), np.ones(6), np.ones(6)), TypeError, "A must be a torch.Tensor"),
+    (lambda: load_adapter(adapted(), {f"0.factors.{i}": [1.0] for i in range(3)}), TypeError, "holds 0.factors.0 of"),
+])  # fmt: skip
+def test_arguments_of_wrong_kinds_are_named(call, error, message):
+    with pytest.raises(error, match=message) as raised:
+        call()
+    assert isinstance(raised.value, ArgumentError)

@@ -282,3 +282,32 @@ def test_caching_keeps_spectra_and_products(shape, n_factors, times):
     x, weight, bias = torch.randn(64, shape[1]), torch.randn(shape), torch.randn(shape[0])
     size, _ = kept_bytes(lambda: linear_with_change(x, weight, bias, f, 1.0, "cache"), x, *f, weight, bias)
     assert times <= size / (x.numel() * x.element_size()) <= times + 0.01 * times
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")  # by torch's own rules
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("train", [False, True])
+def test_derivatives_in_forward_mode(mode, train):
+    from torch.autograd import forward_ad
+
+    change = adapter(5, 7, mode=mode).requires_grad_(requires_grad=train)
+    x, dx = torch.randn(3, 7, dtype=torch.float64), torch.randn(3, 7, dtype=torch.float64)
+    with forward_ad.dual_level():
+        y = forward_ad.unpack_dual(change(forward_ad.make_dual(x, dx)))
+        torch.testing.assert_close(y.tangent, change(dx))
+        torch.testing.assert_close(y.primal, change(x))
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(("shape", "block", "n_factors"), [
+    ((6, 6), "min", 3), ((5, 7), "min", 5), ((7, 5), 3, 3), ((6, 6), 2, 3), ((5, 9), 4, 3),
+])  # fmt: skip
+def test_gradients_that_can_be_differentiated_equal_those_that_cannot(shape, block, n_factors, mode):
+    change = adapter(*shape, block_size=block, n_factors=n_factors, mode=mode, alpha=0.5)
+    x = torch.randn(4, shape[1], dtype=torch.float64, requires_grad=True)
+    wanted = [x, *change.factors]
+    loss = (change(x) * torch.randn(4, shape[0], dtype=torch.float64)).tanh().sum()
+    plain = torch.autograd.grad(loss, wanted, retain_graph=True)
+    for one, other in zip(torch.autograd.grad(loss, wanted, create_graph=True), plain, strict=True):
+        assert one.requires_grad
+        torch.testing.assert_close(one, other)

@@ -228,6 +228,12 @@ class TestErrors:
         ):
             self.refused(model, file, "load_adapter")
 
+    def test_a_smaller_layer_is_named(self, tmp_path):
+        model = torch.nn.Sequential(torch.nn.Linear(64, 64))
+        adapt(model, block_size=48)
+        file = save_adapter(model, tmp_path / "adapter")
+        self.refused(mlp(), file, "load_adapter: source does not fit 0: CDDAdapter: block_size must be")
+
     def test_a_state_dict_needs_an_adapted_model(self, plain, trained):
         self.refused(plain, adapter_state_dict(trained), "'default' is in no layer")
 

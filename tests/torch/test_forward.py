@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 
 torch = pytest.importorskip("torch")
 
-
+from structmat.torch import CDDLinear
 from tests.torch.common import fill
 from tests.torch.layers import input_of, layer_of
 
@@ -23,6 +25,32 @@ def test_hooks_on_the_base_and_trained_bases_are_heeded():
     layer(x).sum().backward()
     assert base.weight.grad is not None
     assert base.bias.grad is not None
+
+
+@pytest.mark.parametrize("layout", [torch.strided, torch.jagged], ids=str)
+@pytest.mark.parametrize("kind", ["structmat.torch", "structmat.peft"])
+def test_nested_tensors(layout, kind):
+    layer = CDDLinear.from_linear(torch.nn.Linear(6, 4))
+    if kind == "structmat.peft":
+        pytest.importorskip("peft")
+        from structmat.peft import CDDTunerLinear
+
+        layer = CDDTunerLinear(layer.base)
+        layer.update_layer("default")
+        layer.set_adapter("default")
+    fill(layer)
+    samples = [torch.randn(2, 6), torch.randn(3, 6)]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The PyTorch API of nested tensors", UserWarning)
+        y = layer(torch.nested.nested_tensor(samples, layout=layout))
+        assert y.layout == layout
+        for one, sample in zip(y.unbind(), samples, strict=True):
+            torch.testing.assert_close(one, layer(sample))
+        parameters = [p for p in layer.parameters() if p.requires_grad]
+        found = torch.autograd.grad(y.to_padded_tensor(0).square().sum(), parameters)
+    expected = torch.autograd.grad(sum(layer(sample).square().sum() for sample in samples), parameters)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
 
 
 def test_a_forward_that_was_replaced_is_called():

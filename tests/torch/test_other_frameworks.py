@@ -59,6 +59,21 @@ class TestOtherFrameworks:
             with torch.no_grad():
                 torch.testing.assert_close(twin(x), expected)
 
+    @pytest.mark.parametrize("name", ["dt_proj", "out_proj"])
+    def test_projections_of_mamba_that_are_not_called(self, name):
+        transformers = pytest.importorskip("transformers")
+        config = transformers.MambaConfig(vocab_size=8, hidden_size=4, state_size=2, num_hidden_layers=1)
+        model = transformers.MambaModel(config)
+        with pytest.raises(TypeError, match=f"{name}, whose weight MambaMixer reads without calling it"):
+            adapt(model, [name])
+        assert [path.rpartition(".")[2] for path in names(adapt(model))] == ["in_proj", "x_proj"]
+        peft = pytest.importorskip("peft")
+        from structmat.peft import CDDConfig
+
+        for targets in ([name], "all-linear"):
+            with pytest.raises(TypeError, match="whose weight MambaMixer reads without calling it; name it in exclude"):
+                peft.get_peft_model(transformers.MambaModel(config), CDDConfig(target_modules=targets))
+
     def test_projections_of_attention_that_are_never_called(self):
         model = nn.TransformerEncoderLayer(8, 2, 16)
         before = state(model)

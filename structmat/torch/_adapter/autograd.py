@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeAlias, cast
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.nn.functional import linear
 
 from structmat.torch._adapter.rows import (
@@ -60,8 +61,10 @@ def _applied(
     alpha: float,
     mode: Mode,
 ) -> Tensor:
-    # Compilers, tracers and the transforms of torch.func need plain operations, whose gradients they know or leave out.
-    if torch.compiler.is_compiling() or torch.jit.is_tracing() or torch._C._are_functorch_transforms_active():
+    # Compilers, tracers, the transforms of torch.func and derivatives in forward mode need plain operations, whose
+    # gradients they know.
+    transformed = torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+    if torch.compiler.is_compiling() or torch.jit.is_tracing() or transformed:
         return _plainly(y, x, weight, bias, factors, alpha)
     if not x.numel():  # which transforms refuse; gradients are zeros all the same
         base = linear(x, weight, bias) if y is None else y + 0 * x.sum()

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import dropout as drop
 
 from structmat._arrays.checks import finite, integer
-from structmat._arrays.errors import ArgumentValueError
+from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
 from structmat.fit import FitResult
 from structmat.operators import CDDLayout, CDDProduct
 from structmat.torch._adapter.autograd import Mode, add_change
@@ -108,6 +108,8 @@ class CDDAdapter(nn.Module):
         self.layout = CDDLayout(shape, n_factors, block_size, owner="CDDAdapter")
         if mode not in get_args(Mode):
             raise ArgumentValueError("CDDAdapter", "mode", f'must be "recompute" or "cache", got {mode!r}')
+        if dtype is not None and not isinstance(dtype, torch.dtype):
+            raise ArgumentTypeError("CDDAdapter", "dtype", f"must be a torch.dtype, got {dtype!r}")
         if dtype is not None and not dtype.is_floating_point:
             raise ArgumentValueError("CDDAdapter", "dtype", f"must be a floating dtype, got {dtype}")
         self.alpha, self.mode, self.fit = finite(alpha, "CDDAdapter", "alpha"), mode, None
@@ -204,6 +206,10 @@ class CDDAdapter(nn.Module):
         return result
 
     def _check_matrix(self, matrix: Tensor, argument: str) -> None:
+        if not isinstance(matrix, Tensor):
+            raise ArgumentTypeError(
+                "CDDAdapter", argument, f"must be a torch.Tensor, got {type(matrix).__module__}.{type(matrix).__name__}"
+            )
         expected = (self.out_features, self.in_features)
         if tuple(matrix.shape) != expected:
             raise ArgumentValueError("CDDAdapter", argument, f"must have shape {expected}, got {tuple(matrix.shape)}")

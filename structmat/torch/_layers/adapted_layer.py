@@ -14,7 +14,24 @@ from structmat.operators import LinearOperator
 from structmat.torch._adapter.cdd_adapter import CDDAdapter
 from structmat.torch._layers.forward import add_per_sample
 
-__all__ = ["AdaptedLayer"]
+__all__ = ["AdaptedLayer", "adapter_names"]
+
+
+def adapter_names(names: Any, caller: str, *, none: bool = False) -> tuple[Any, ...]:
+    """Return names of adapters, given as one or several; with `none`, None may be among several.
+
+    Raises
+    ------
+    TypeError
+        If they are something else.
+    """
+    if isinstance(names, str) and not none:
+        return (names,)
+    several = isinstance(names, (list, tuple))
+    if not several or not all(isinstance(name, str) or (none and name is None) for name in names):
+        kind = "a list of names or None" if none else "a name or a list of names"
+        raise ArgumentTypeError(caller, "names", f"must be {kind}, got {names!r}")
+    return tuple(names)
 
 
 class AdaptedLayer(nn.Module):
@@ -90,6 +107,8 @@ class AdaptedLayer(nn.Module):
         RuntimeError
             If adapters are merged.
         """
+        if not isinstance(name, str):
+            raise ArgumentTypeError("add_adapter", "name", f"must be a str, got {name!r}")
         if not name or "." in name or name in self.adapters:
             raise ArgumentValueError(
                 "add_adapter", "name", f"{name!r} is empty, contains a dot or is taken: {list(self.adapters)}"
@@ -130,7 +149,7 @@ class AdaptedLayer(nn.Module):
 
     @active_adapters.setter
     def active_adapters(self, names: Sequence[str]) -> None:
-        names = (names,) if isinstance(names, str) else tuple(names)
+        names = adapter_names(names, "active_adapters")
         for name in names:
             self._require_known(name, "active_adapters")
         self._require_unmerged("active_adapters")

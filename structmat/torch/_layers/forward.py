@@ -23,7 +23,7 @@ def forward_with_adapters(base: Any, x: Tensor, adapters: Sequence[CDDAdapter]) 
         Maps ``(..., in_features)`` to ``(..., out_features)``. With a plain frozen `torch.nn.Linear` the first change
         is computed in one operation with the base, which keeps nothing but the input for the backward pass.
     x : Tensor, shape (..., in_features)
-        Inputs.
+        Inputs; nested tensors too, of either layout.
     adapters : sequence of CDDAdapter
         Their changes sum; none gives the base's outputs. In training each drops inputs of its own, if it has a dropout.
 
@@ -44,6 +44,8 @@ def forward_with_adapters(base: Any, x: Tensor, adapters: Sequence[CDDAdapter]) 
     >>> forward_with_adapters(base, torch.ones(2, 6), [CDDAdapter(6, 4)]).shape
     torch.Size([2, 4])
     """
+    if x.is_nested:
+        return _of_nested(x, lambda rows: forward_with_adapters(base, rows, adapters))
     if adapters and not adapters[0].is_dropping and _fuses(base, x):
         first, *adapters = adapters
         y = linear_with_change(x, base.weight, base.bias, list(first.factors), first.alpha, first.mode)
@@ -52,6 +54,16 @@ def forward_with_adapters(base: Any, x: Tensor, adapters: Sequence[CDDAdapter]) 
     for adapter in adapters:
         y = adapter.add_to(y, x)
     return y
+
+
+def _of_nested(x: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return the outputs of a function of rows for a nested tensor: the samples of a padded batch, say."""
+    if x.layout == torch.strided:
+        return torch.nested.as_nested_tensor([function(sample) for sample in x.unbind()])
+    jagged: Any = x
+    return torch.nested.nested_tensor_from_jagged(
+        function(jagged.values()), jagged.offsets(), jagged.lengths(), jagged._ragged_idx
+    )
 
 
 def _fuses(base: Any, x: Tensor) -> bool:

@@ -8,7 +8,7 @@ from torch import nn
 
 from structmat._arrays.errors import ArgumentTypeError
 
-__all__ = ["features", "has_transposed_weight", "is_linear"]
+__all__ = ["features", "has_transposed_weight", "is_linear", "reads_weight"]
 
 
 def has_transposed_weight(base: Any) -> bool:
@@ -32,6 +32,33 @@ def has_transposed_weight(base: Any) -> bool:
     False
     """
     return type(base).__name__ == "Conv1D" and hasattr(base, "nx") and hasattr(base, "nf")
+
+
+def reads_weight(parent: Any, name: str) -> bool:
+    """Return whether a module reads the weight of a child without calling it, so that a wrapper would do nothing.
+
+    Parameters
+    ----------
+    parent : Module
+        `torch.nn.MultiheadAttention` does, and mixers of Mamba, which are known by their parts.
+    name : str
+        Of the child.
+
+    Returns
+    -------
+    bool
+        Whether it does, at least in one of its ways to compute.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from structmat.torch import reads_weight
+    >>> reads_weight(torch.nn.MultiheadAttention(4, 2), "out_proj")
+    True
+    """
+    if isinstance(parent, nn.MultiheadAttention):
+        return True
+    return name in {"dt_proj", "out_proj"} and hasattr(parent, "A_log") and hasattr(parent, "conv1d")
 
 
 def is_linear(module: nn.Module) -> bool:

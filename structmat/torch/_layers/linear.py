@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from structmat._arrays.errors import ArgumentValueError
+from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
 from structmat.torch._adapter.autograd import Mode
 from structmat.torch._adapter.initial_values import Init
 from structmat.torch._layers.adapted_layer import AdaptedLayer
@@ -203,6 +203,7 @@ class CDDLinear(AdaptedLayer):
         """
         layer = cls.from_linear(_as_module(base), **options)
         weight = layer.dense_weight()
+        _require_tensors("CDDLinear.from_weights", tuned=tuned)
         if tuned.shape != weight.shape:
             raise ArgumentValueError(
                 "CDDLinear.from_weights",
@@ -240,6 +241,7 @@ class CDDLinear(AdaptedLayer):
         ValueError
             If shapes do not fit, or an entry is not finite.
         """
+        _require_tensors("CDDLinear.from_lora", A=A, B=B)
         if A.ndim != 2 or B.ndim != 2 or len(A) != B.shape[1]:
             raise ArgumentValueError(
                 "CDDLinear.from_lora", None, f"A {tuple(A.shape)} and B {tuple(B.shape)} have no product B A"
@@ -259,11 +261,10 @@ class CDDLinear(AdaptedLayer):
         Tensor, shape (..., out_features)
             In the dtype of the base's outputs.
         """
-        if x.is_nested and x.layout == torch.strided:  # what TransformerEncoder makes of a padded batch
-            return torch.nested.as_nested_tensor([self.forward(sample) for sample in x.unbind()])
-        if x.shape[-1] != self.in_features:
+        _require_tensors("CDDLinear", x=x)
+        if x.size(-1) != self.in_features:
             raise ArgumentValueError(
-                "CDDLinear", "x", f"must have shape (..., {self.in_features}), got {tuple(x.shape)}"
+                "CDDLinear", "x", f"must have shape (..., {self.in_features}), got (..., {x.size(-1)})"
             )
         if self._selects:
             return self._selected(self._base_output(x), x)
@@ -343,6 +344,7 @@ class CDDLinear(AdaptedLayer):
 def _as_module(base: nn.Module | Tensor) -> nn.Module:
     if isinstance(base, nn.Module):
         return base
+    _require_tensors("CDDLinear", base=base)
     if base.ndim != 2:
         raise ArgumentValueError(
             "CDDLinear", "base", f"as a weight must have shape (out_features, in_features), got {tuple(base.shape)}"
@@ -350,3 +352,11 @@ def _as_module(base: nn.Module | Tensor) -> nn.Module:
     linear = nn.Linear(base.shape[1], base.shape[0], bias=False, device="meta")
     linear.weight = nn.Parameter(base.detach(), requires_grad=False)
     return linear
+
+
+def _require_tensors(owner: str, **given: Any) -> None:
+    for argument, value in given.items():
+        if not isinstance(value, Tensor):
+            raise ArgumentTypeError(
+                owner, argument, f"must be a torch.Tensor, got {type(value).__module__}.{type(value).__name__}"
+            )

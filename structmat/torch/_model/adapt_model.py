@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from torch import nn
 
-from structmat._arrays.errors import ArgumentValueError
+from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
 from structmat.torch._layers.adapted_layer import AdaptedLayer
 from structmat.torch._layers.frozen_base import has_transposed_weight
 from structmat.torch._model.costs import AdapterSummary, summarise
@@ -83,6 +83,8 @@ def adapt(
     trainable: 24 of 114 parameters (21.1 %)
     added operations: 166 per token, 130 % of the adapted layers' own; 2.5 b log2(b) for a transform of b values
     """
+    if not isinstance(model, nn.Module):
+        raise ArgumentTypeError("adapt", "model", f"must be a torch.nn.Module, got {type(model).__name__}")
     kept = [module for path, module in model.named_modules() if path and matches(path, train, "train")]
     if train and not kept:
         raise ArgumentValueError("adapt", "train", f"{train!r} matches no module")

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from structmat._arrays.errors import ArgumentValueError
+from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
 from structmat.io import atomic_write
 from structmat.torch._adapter.cdd_adapter import CDDAdapter
 from structmat.torch._model.targets import adapted_layers
@@ -129,6 +129,8 @@ def load_adapter(
     ValueError
         If the file is no complete adapter file, or keys, shapes or block sizes differ from those of the model; the
         model has not changed then.
+    TypeError
+        If a state dict holds something else than tensors.
     RuntimeError
         If adapters are merged.
     """
@@ -184,6 +186,8 @@ def _planned(model: nn.Module, written: Mapping[str, dict[str, Any]]) -> dict[st
             )
         try:
             planned[path] = CDDAdapter(*change_shape(model.get_submodule(path)), **options, device="meta")
+        except ArgumentValueError as error:
+            raise ArgumentValueError("load_adapter", "source", f"does not fit {path}: {error}") from error
         except (AttributeError, TypeError) as error:
             raise ArgumentValueError(
                 "load_adapter", "model", f"has no layer {path!r} that can be adapted: {error}"
@@ -215,6 +219,10 @@ def _check(
             f"has other keys than the model; missing: {missing[:3] or 'none'}, unknown: {unknown[:3] or 'none'}",
         )
     for key, factor in expected.items():
+        if not isinstance(state[key], Tensor):
+            raise ArgumentTypeError(
+                "load_adapter", "source", f"holds {key} of kind {type(state[key]).__name__}, not a torch.Tensor"
+            )
         if state[key].shape != factor.shape:
             raise ArgumentValueError(
                 "load_adapter",

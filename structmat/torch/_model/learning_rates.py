@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from structmat._arrays.checks import non_negative
 from structmat._arrays.errors import ArgumentValueError
 from structmat.torch._adapter.cdd_adapter import CDDAdapter
 
@@ -40,7 +41,9 @@ def param_groups(
     Raises
     ------
     ValueError
-        If there is no trainable adapter.
+        If there is no trainable adapter, or a rate or `weight_decay` is negative or not finite.
+    TypeError
+        If one is no number.
 
     Examples
     --------
@@ -53,6 +56,9 @@ def param_groups(
     [('diagonals', 0.02), ('circulants of 16 columns', 0.005)]
     >>> optimizer = torch.optim.AdamW(groups)
     """
+    lr = non_negative(lr, "param_groups", "lr")
+    other_lr = lr if other_lr is None else non_negative(other_lr, "param_groups", "other_lr")
+    weight_decay = non_negative(weight_decay, "param_groups", "weight_decay")
     diagonals: list[nn.Parameter] = []
     circulants: dict[int, list[nn.Parameter]] = {}
     for module in model.modules():
@@ -71,6 +77,5 @@ def param_groups(
     inside = {id(p) for group in groups for p in group["params"]}
     others = [p for p in model.parameters() if p.requires_grad and id(p) not in inside]
     if others:
-        rate = lr if other_lr is None else other_lr
-        groups.append({"name": "others", "params": others, "lr": rate, "weight_decay": weight_decay})
+        groups.append({"name": "others", "params": others, "lr": other_lr, "weight_decay": weight_decay})
     return groups

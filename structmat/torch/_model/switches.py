@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from torch import nn
 
 from structmat._arrays.errors import ArgumentValueError
-from structmat.torch._layers.adapted_layer import AdaptedLayer
+from structmat.torch._layers.adapted_layer import AdaptedLayer, adapter_names
 from structmat.torch._model.targets import adapted_layers
 from structmat.torch._model.wrapping import replace_layer
 
@@ -144,7 +144,7 @@ def set_adapters(model: nn.Module, names: str | Sequence[str]) -> None:
     RuntimeError
         If adapters are merged.
     """
-    names = (names,) if isinstance(names, str) else tuple(names)
+    names = adapter_names(names, "set_adapters")
     layers = list(_layers(model, "set_adapters").values())
     _require_known(layers, names, "set_adapters")
     for layer in layers:
@@ -187,6 +187,7 @@ def adapters_per_sample(model: nn.Module, names: Sequence[str | None]) -> Iterat
     ...     model(torch.ones(3, 4)).shape
     torch.Size([3, 4])
     """
+    names = adapter_names(names, "adapters_per_sample", none=True)
     layers = list(_layers(model, "adapters_per_sample").values())
     _require_known(layers, [name for name in names if name is not None], "adapters_per_sample")
     before = [(layer, layer._selection) for layer in layers]

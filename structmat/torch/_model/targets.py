@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import TypeAlias
+from collections.abc import Collection, Sequence
+from typing import Any, TypeAlias
 
 from torch import nn
 
 from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
 from structmat.torch._layers.adapted_layer import AdaptedLayer
 from structmat.torch._layers.conv import is_pointwise
-from structmat.torch._layers.frozen_base import is_linear
+from structmat.torch._layers.frozen_base import is_linear, reads_weight
 from structmat.torch._layers.linear import CDDLinear
 
 __all__ = ["Targets", "adapted_layers", "matches", "targeted"]
@@ -29,9 +29,12 @@ def _adaptable(module: nn.Module) -> bool:
 
 
 def _bypassed(model: nn.Module, path: str) -> bool:
-    """Whether the layer's parent uses its weight without calling it, so that a wrapper would do nothing."""
-    parent = model.get_submodule(path.rpartition(".")[0])
-    return isinstance(parent, nn.MultiheadAttention)
+    parent, _, name = path.rpartition(".")
+    return reads_weight(model.get_submodule(parent), name)
+
+
+def _parent_name(model: nn.Module, path: str) -> str:
+    return type(model.get_submodule(path.rpartition(".")[0])).__name__
 
 
 def matches(path: str, names: Targets, argument: str) -> bool:
@@ -41,12 +44,17 @@ def matches(path: str, names: Targets, argument: str) -> bool:
     ------
     ValueError
         If `names` is no valid regex.
+    TypeError
+        If `names` is neither a str nor several.
     """
     if isinstance(names, str):
         try:
             return re.fullmatch(names, path) is not None
         except re.error as error:
             raise ArgumentValueError("adapt", argument, f"{names!r} is no regular expression: {error}") from error
+    several: Any = names
+    if not isinstance(several, Collection) or not all(isinstance(name, str) for name in several):
+        raise ArgumentTypeError("adapt", argument, f"must be a regular expression or a list of names, got {names!r}")
     return any(path == name or path.endswith(f".{name}") for name in names)
 
 
@@ -85,7 +93,9 @@ def targeted(model: nn.Module, targets: Targets, exclude: Targets) -> dict[str, 
                 )
             if _bypassed(model, path):
                 raise ArgumentTypeError(
-                    "adapt", "targets", f"match {path}, whose weight MultiheadAttention reads without calling it"
+                    "adapt",
+                    "targets",
+                    f"match {path}, whose weight {_parent_name(model, path)} reads without calling it",
                 )
     taken = {id(module) for path, module in modules.items() if matches(path, exclude, "exclude")}
     found: dict[str, nn.Module] = {}
