@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -104,3 +106,42 @@ class TestSwitches:
         for function in (set_adapters, lambda m, n: adapters_per_sample(m, n).__enter__()):
             with pytest.raises(RuntimeError, match="merged"):
                 function(net, ["first", "second"])
+
+
+class TestThreads:
+    """A choice of one thread is never used for the batch of another."""
+
+    def in_another_thread(self, function):
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(function).result()
+
+    def test_others_are_refused_meanwhile(self):
+        model = adapted_mlp()
+        x = torch.randn(2, 6, dtype=torch.float64)
+        expected = model(x)
+
+        def choose():
+            with adapters_per_sample(model, [None, "default"]):
+                return model(x)
+
+        with adapters_per_sample(model, ["default", None]):
+            chosen = model(x)
+            with pytest.raises(RuntimeError, match="chosen in another thread"):
+                self.in_another_thread(lambda: model(x))
+            with pytest.raises(RuntimeError, match="are chosen in another thread now"):
+                self.in_another_thread(choose)
+            assert torch.equal(model(x), chosen)
+            with adapters_per_sample(model, [None, None]):
+                assert not torch.allclose(model(x), chosen)
+            assert torch.equal(model(x), chosen)
+        assert torch.equal(self.in_another_thread(lambda: model(x)), expected)
+        assert torch.allclose(self.in_another_thread(choose)[1], expected[1])
+
+    def test_autograd_may_compute_a_pass_again_in_a_thread_of_its_own(self):
+        model = adapted_mlp()
+        x = torch.randn(2, 6, dtype=torch.float64, requires_grad=True)
+        with adapters_per_sample(model, ["default", None]):
+            (expected,) = torch.autograd.grad(model(x).sum(), x)
+            y = torch.utils.checkpoint.checkpoint(model, x, use_reentrant=False).sum()
+            found = self.in_another_thread(lambda: torch.autograd.grad(y, x)[0])
+        assert torch.equal(found, expected)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -74,6 +75,7 @@ class AdaptedLayer(nn.Module):
         self._active: tuple[str, ...] = ()
         self._enabled = True
         self._selection: tuple[str | None, ...] | None = None
+        self._selecting_thread: int | None = None
         self._unmerged: tuple[nn.Parameter] | None = None  # in a tuple, so as not to be registered
         self._merge_after_load = False
         self.add_adapter(name, **options)
@@ -215,6 +217,8 @@ class AdaptedLayer(nn.Module):
 
     def _selected(self, y: Tensor, x: Tensor) -> Tensor:
         """Add to each sample, along the first axis, the change of the adapter chosen for it."""
+        if self._is_foreign_thread():
+            raise RuntimeError("adapters_per_sample: chosen in another thread, for its batch; use copies of the model")
         selection = self._selection or ()
         if len(selection) != len(x):
             raise ArgumentValueError(
@@ -222,6 +226,13 @@ class AdaptedLayer(nn.Module):
             )
         chosen = [None if name is None else self.adapters[name] for name in selection]
         return add_per_sample(y, x, chosen, self._add)
+
+    def _is_foreign_thread(self) -> bool:
+        """Whether adapters were chosen in another thread, and not for a pass that autograd computes again there."""
+        if torch.compiler.is_compiling():
+            return False
+        again = torch._C._current_graph_task_id() != -1
+        return not again and self._selecting_thread not in {None, threading.get_ident()}
 
     def _add(self, adapter: CDDAdapter, y: Tensor, x: Tensor) -> Tensor:
         """Return the base's outputs `y` plus a change of the inputs `x`."""

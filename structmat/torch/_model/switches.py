@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -20,6 +21,10 @@ __all__ = [
     "set_adapters",
     "unmerge_adapters",
 ]
+
+
+_SELECTING = threading.Lock()
+"""Held while the choices of a model are looked at and changed."""
 
 
 def _layers(model: nn.Module, caller: str) -> dict[str, AdaptedLayer]:
@@ -174,7 +179,13 @@ def adapters_per_sample(model: nn.Module, names: Sequence[str | None]) -> Iterat
     ValueError
         If no layer has one of the names; in the block, if the batch is of another length.
     RuntimeError
-        If adapters are merged.
+        If adapters are merged, or another thread is in such a block with the same layers; in the block, where another
+        thread calls them.
+
+    Notes
+    -----
+    A choice belongs to the thread that made it. Threads that choose at the same time need models of their own, which
+    may share all parameters.
 
     Examples
     --------
@@ -190,16 +201,23 @@ def adapters_per_sample(model: nn.Module, names: Sequence[str | None]) -> Iterat
     names = adapter_names(names, "adapters_per_sample", none=True)
     layers = list(_layers(model, "adapters_per_sample").values())
     _require_known(layers, [name for name in names if name is not None], "adapters_per_sample")
-    before = [(layer, layer._selection) for layer in layers]
     for layer in layers:
         layer._require_unmerged("adapters_per_sample")
-    try:
+    with _SELECTING:
+        if any(layer._is_foreign_thread() for layer in layers):
+            raise RuntimeError(
+                "adapters_per_sample: adapters are chosen in another thread now; use copies of the model"
+            )
+        before = [(layer, layer._selection, layer._selecting_thread) for layer in layers]
         for layer in layers:
             layer._selection = tuple(name if name in layer.adapters else None for name in names)
+            layer._selecting_thread = threading.get_ident()
+    try:
         yield
     finally:
-        for layer, selection in before:
-            layer._selection = selection
+        with _SELECTING:
+            for layer, selection, thread in before:
+                layer._selection, layer._selecting_thread = selection, thread
 
 
 def _require_known(layers: Sequence[AdaptedLayer], names: Sequence[str], caller: str) -> None:
