@@ -112,3 +112,20 @@ def test_from_lora_of_rank_one_is_exact(rows, cols, block):
     for wrong in ((A[0], B), (A, B[:-1]), (A[:, :-1], B), (A, B.expand(rows, 2))):
         with pytest.raises(ValueError, match=r"no product B A|must have shape"):
             CDDLinear.from_lora(base, *wrong)
+
+
+@pytest.mark.parametrize(("change", "block"), [("normal", "min"), ("permutation", 4)])
+def test_fitted_changes_are_the_same_merged_and_not(change, block):
+    """Fits could drive factors to ranges that dense matrices survive and transforms do not."""
+    torch.manual_seed(0)
+    delta = torch.randn(12, 8) if change == "normal" else torch.eye(12)[torch.randperm(12)]
+    cols = delta.shape[1]
+    fitted = CDDLinear.from_delta(torch.zeros(12, cols), delta, block_size=block).adapters["default"]
+    for dtype, bound in ((torch.float32, 1e-4), (torch.bfloat16, 2**-7)):
+        layer = CDDLinear.from_linear(torch.nn.Linear(cols, 12, dtype=dtype), block_size=block, dtype=torch.float32)
+        layer.adapters["default"].load_state_dict(fitted.state_dict())
+        x = torch.randn(32, cols, dtype=dtype)
+        y = layer(x).double()
+        with layer.merged():
+            merged = layer(x).double()
+        assert torch.linalg.vector_norm(y - merged) < bound * torch.linalg.vector_norm(merged)

@@ -96,3 +96,12 @@ class TestTargets:
         torch.testing.assert_close(model["head"](x), y)
         unmerge_adapters(model)
         assert model["head"].weight is table.weight
+
+    def test_the_head_of_a_language_model_is_left_out_unless_it_is_named(self):
+        transformers = pytest.importorskip("transformers")
+        sizes = dict(vocab_size=9, hidden_size=4, intermediate_size=6, num_hidden_layers=1, num_attention_heads=2)
+        model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**sizes))
+        assert "lm_head" not in names(adapt(model))
+        assert names(adapt(model, ["lm_head"], name="head")) == ["lm_head"]
+        bert = transformers.BertForSequenceClassification(transformers.BertConfig(**sizes))
+        assert "classifier" in names(adapt(bert))

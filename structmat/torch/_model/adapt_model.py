@@ -39,7 +39,8 @@ def adapt(
     targets : "all-linear", a regular expression, or names, default "all-linear"
         Names are paths or their endings, such as ``["query", "value"]``; any other string is a regular expression for
         whole paths. Linear layers, transformers' ``Conv1D``, convolutions of kernel size 1 and embeddings can be
-        adapted; "all-linear" means the first two.
+        adapted; "all-linear" means the first two, but for the layer that gives the logits of a language model of
+        transformers.
     name : str, default "default"
         Of the adapter.
     exclude : regular expression or names, optional

@@ -33,6 +33,12 @@ def _bypassed(model: nn.Module, path: str) -> bool:
     return reads_weight(model.get_submodule(parent), name)
 
 
+def _head(model: nn.Module) -> nn.Module | None:
+    """Return the layer that gives the logits of a language model of transformers, which PEFT leaves out too."""
+    find = getattr(model, "get_output_embeddings", None)
+    return find() if callable(find) else None
+
+
 def _parent_name(model: nn.Module, path: str) -> str:
     return type(model.get_submodule(path.rpartition(".")[0])).__name__
 
@@ -79,7 +85,9 @@ def targeted(model: nn.Module, targets: Targets, exclude: Targets) -> dict[str, 
         chosen = [
             path
             for path in adaptable
-            if (is_linear(modules[path]) or isinstance(modules[path], CDDLinear)) and not _bypassed(model, path)
+            if (is_linear(modules[path]) or isinstance(modules[path], CDDLinear))
+            and not _bypassed(model, path)
+            and modules[path] is not _head(model)
         ]
     else:
         chosen = [path for path in modules if matches(path, targets, "targets")]
