@@ -2,7 +2,11 @@
 # /// script
 # dependencies = ["nox>=2025.2.9"]
 # ///
-"""Sessions that mirror `.ci/run`, for one part at a time: ``nox -s tests``, ``nox -s lint``, ``nox -s docs``."""
+"""The parts of `.ci/run`, each in an environment of its own, and the checks of a release: ``nox --list`` names them."""
+
+import shutil
+import tarfile
+from pathlib import Path
 
 import nox
 
@@ -10,7 +14,7 @@ nox.needs_version = ">=2025.2.9"
 nox.options.default_venv_backend = "venv"
 
 
-@nox.session(python=["3.11", "3.12", "3.13"], default=True)
+@nox.session(python=["3.11", "3.12", "3.13", "3.14"], default=True)
 def tests(session: nox.Session) -> None:
     """Run the tests and the doctests of the modules."""
     session.install("-e", ".[test]")
@@ -35,6 +39,34 @@ def docs(session: nox.Session) -> None:
     """Build the documentation, with warnings as errors."""
     session.install("-e", ".[docs]")
     session.run("sphinx-build", "-W", "--keep-going", "-b", "html", "docs", "docs/_build/html")
+
+
+@nox.session(python="3.11", venv_backend="uv", default=False)
+def lowest(session: nox.Session) -> None:
+    """Run the tests with the lowest versions that pyproject.toml allows for what it names."""
+    session.install("--resolution=lowest-direct", "-e", ".[test]")
+    session.run("pytest", *(session.posargs or ["-n", "2", "tests"]))
+
+
+@nox.session(default=False)
+def package(session: nox.Session) -> None:
+    """Build sdist and wheel into dist/, check both, and run the tests on the wheel where the sources are not."""
+    dist = Path("dist").resolve()
+    shutil.rmtree(dist, ignore_errors=True)
+    session.install("build", "check-wheel-contents", "twine")
+    session.run("python", "-m", "build", "--outdir", str(dist))
+    (sdist,), (wheel,) = dist.glob("*.tar.gz"), dist.glob("*.whl")
+    session.run("twine", "check", "--strict", str(sdist), str(wheel))
+    session.run("check-wheel-contents", str(wheel))
+    session.install(f"{wheel}[test]")
+    empty = Path(session.create_tmp()).resolve()
+    shutil.rmtree(empty)
+    with tarfile.open(sdist) as archive:
+        archive.extractall(empty, filter="data")
+    (unpacked,) = empty.iterdir()
+    shutil.rmtree(unpacked / "structmat")
+    with session.chdir(unpacked):
+        session.run("python", "-m", "pytest", *(session.posargs or ["-n", "2", "tests"]))
 
 
 if __name__ == "__main__":
