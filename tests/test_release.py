@@ -1,4 +1,4 @@
-"""What goes out with a release: versions that agree, a README that a package index can show, links that lead somewhere."""
+"""What goes out with a release: versions that agree, a README that an index can show, links that lead somewhere."""
 
 from __future__ import annotations
 
