@@ -75,6 +75,21 @@ def register_operator(cls: type[Op]) -> type[Op]:
     ------
     ValueError
         If the class is registered already.
+
+    Examples
+    --------
+    An operator that is derived from another one is a class of its own to JAX:
+
+    >>> from dataclasses import dataclass
+    >>> import jax
+    >>> import structmat as sm
+    >>> from structmat.jax import register_operator
+    >>> @register_operator
+    ... @dataclass(frozen=True, eq=False, repr=False, slots=True)
+    ... class Damping(sm.Diagonal):
+    ...     pass
+    >>> jax.jit(lambda op, x: op.matvec(x))(Damping(jax.numpy.ones(2) / 2), jax.numpy.ones(2)).tolist()
+    [0.5, 0.5]
     """
     names = cls._field_names()
 

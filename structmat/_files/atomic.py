@@ -43,6 +43,15 @@ def check_output(path: str | os.PathLike[str], *, force: bool = False) -> Path:
         If the file exists and not `force`.
     OSError
         If its folder is missing or read-only, or `path` is no regular file.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from structmat.io import check_output
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     check_output(f"{folder}/new.npy").name
+    'new.npy'
     """
     target = Path(os.path.realpath(path))
 
@@ -86,6 +95,20 @@ def atomic_write(path: str | os.PathLike[str], *, force: bool = False) -> Iterat
         If the file exists and not `force`.
     OSError
         If it cannot be written; the text names `path`.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from structmat.io import atomic_write
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "table.csv")
+    ...     with atomic_write(path) as file:
+    ...         _ = file.write(b"n,error")
+    ...         path.exists()  # not before it is complete
+    ...     path.read_text()
+    False
+    'n,error'
     """
     target = check_output(path, force=force)
     temporary = target.with_name(f".{first_bytes(target.name, _KEPT)}.{secrets.token_hex(8)}.tmp")

@@ -126,12 +126,26 @@ def fit_cdd(
         If an argument is out of range, `W` is empty, not two-dimensional or not finite where it has a weight, or a
         combination of arguments is not available.
 
+    See Also
+    --------
+    factorize_cdd : For a product that reproduces `W` to rounding, whatever number of factors that takes.
+    error_curve : Fits with more and more factors, beside other families with as many parameters.
+
     Notes
     -----
     An iteration costs ``O(rows * cols)`` for three factors and ``O(F n^2 log n)`` for F of them, with the
     memory of a few matrices. On planted products of three factors, also with noise as strong as the signal, the start
     by shift synchronisation finds the global optimum where alternating from other starts gets stuck. Ctrl-C returns the
     best so far, as a time limit does; `FitResult.stopped` tells.
+
+    References
+    ----------
+    .. [1] T. F. Chan, An optimal circulant preconditioner for Toeplitz systems, SIAM J. Sci. Stat. Comput. 9, 1988,
+       766-771: the nearest circulant, one of the starting points.
+    .. [2] M. Huhtanen, A. Perämäki, Factoring matrices into the product of circulant and diagonal matrices, J. Fourier
+       Anal. Appl. 21, 2015, 1018-1033: how many factors a matrix needs.
+    .. [3] X. Ding, L. Chen, S. Liao, Z. Wang, Parameter-efficient fine-tuning with circulant and diagonal vectors,
+       IJCAI 2025, pp. 9185-9193, arXiv:2505.00580: products of three factors as changes of weights.
 
     Examples
     --------

@@ -62,6 +62,22 @@ class FitResult:
         What was chosen and why, and why the fit ended.
     seconds : float
         Time that the fit took.
+
+    See Also
+    --------
+    fit_cdd, factorize_cdd : Return one.
+    structmat.io.save : Keeps one in a file.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import structmat as sm
+    >>> W = np.outer([1.0, 2.0, 3.0], [1.0, 0.5, 2.0])
+    >>> result = sm.fit_cdd(W, rng=0)
+    >>> result.operator
+    CDDProduct(n_factors=3, n_parameters=9, shape=(3, 3), dtype=float64, device=cpu)
+    >>> result.error < 1e-12, result.converged, result.stopped
+    (True, True, 'completed')
     """
 
     operator: CDDProduct

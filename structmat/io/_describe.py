@@ -43,6 +43,18 @@ def describe(path: str | os.PathLike[str]) -> dict[str, Any]:
         If there is no such file.
     ValueError
         If the file is damaged or of another kind.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> import structmat as sm
+    >>> import structmat.io
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     sm.io.save(sm.Circulant(np.ones(5)), f"{folder}/c.safetensors", metadata={"task": "demo"})
+    ...     held = sm.io.describe(f"{folder}/c.safetensors")
+    >>> held["kind"], held["shape"], held["tensors"], held["metadata"]
+    ('Circulant', [5, 5], {'c': {'shape': [5], 'dtype': 'float64'}}, {'task': 'demo'})
     """
     kind = kind_of(path)
     head: dict[str, Any] = {"path": os.fspath(path), "format": kind, "bytes": Path(path).stat().st_size}

@@ -49,6 +49,22 @@ def load_matrix(path: str | os.PathLike[str], *, key: str | None = None) -> NDAr
     ValueError
         If the file is damaged, of another kind or a saved operator, `key` is missing or unknown, or the array does not
         hold numbers.
+
+    See Also
+    --------
+    load : Reads saved operators.
+    describe : Tells which arrays a file holds.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from structmat.io import load_matrix
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     np.savez(f"{folder}/w.npz", query=np.eye(2), value=np.ones((2, 3)))
+    ...     load_matrix(f"{folder}/w.npz", key="value")
+    array([[1., 1., 1.],
+           [1., 1., 1.]])
     """
     kind = kind_of(path)
     if kind == "safetensors":

@@ -124,6 +124,24 @@ def load(
         If the file is damaged or holds no structmat operator, or the library cannot hold the saved dtype.
     TypeError
         If `xp` is no array namespace.
+
+    See Also
+    --------
+    save : Writes the file.
+    load_matrix : Reads plain matrices.
+    structmat.torch.load_adapter : Reads adapters of a torch model.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> import structmat as sm
+    >>> import structmat.io
+    >>> D = sm.Diagonal(np.array([1.0, 2.0]))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     sm.io.save(D, f"{folder}/d.safetensors")
+    ...     sm.io.load(f"{folder}/d.safetensors").d
+    array([1., 2.])
     """
     namespace = _namespace(xp)
     file = SafetensorsFile.open(path)

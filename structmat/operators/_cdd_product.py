@@ -72,7 +72,8 @@ class CDDProduct(Chain):
        and diagonal factors, Linear Algebra Appl. 306, 2000.
     .. [2] Huhtanen, M., Perämäki, A., Factoring matrices into the product of circulant and diagonal matrices,
        J. Fourier Anal. Appl. 21, 2015.
-    .. [3] Parameter-efficient fine-tuning with circulant and diagonal vectors, IJCAI 2025, arXiv:2505.00580.
+    .. [3] X. Ding, L. Chen, S. Liao, Z. Wang, Parameter-efficient fine-tuning with circulant and diagonal vectors,
+       IJCAI 2025, pp. 9185-9193, arXiv:2505.00580.
 
     Examples
     --------

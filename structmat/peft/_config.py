@@ -79,6 +79,11 @@ class CDDConfig(PeftConfig):
     --------
     structmat.torch.CDDAdapter : What each adapted layer gets.
 
+    References
+    ----------
+    .. [1] X. Ding, L. Chen, S. Liao, Z. Wang, Parameter-efficient fine-tuning with circulant and diagonal vectors,
+       IJCAI 2025, pp. 9185-9193, arXiv:2505.00580.
+
     Examples
     --------
     >>> from structmat.peft import CDDConfig

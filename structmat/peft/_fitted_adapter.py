@@ -39,6 +39,20 @@ class FittedAdapter(FittedLayers):
     See Also
     --------
     from_weights, from_delta, from_lora, to_lora : Return one.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import peft, torch
+    >>> from structmat.peft import from_lora
+    >>> model = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.Linear(8, 2))
+    >>> lora = peft.LoraConfig(r=1, target_modules=["0"], init_lora_weights=False)
+    >>> adapter = from_lora(peft.get_peft_model(model, lora))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     adapter.save(folder)
+    ...     sorted(path.name for path in Path(folder).iterdir())
+    ['adapter_config.json', 'adapter_model.safetensors']
     """
 
     config: PeftConfig

@@ -45,6 +45,21 @@ def from_lora(model: PeftModel, adapter_name: str = "default", **settings: Any) 
         If there is no such adapter.
     TypeError
         If it changes layers otherwise than by adding to the weight of a linear layer: DoRA, trained biases, IA3.
+
+    See Also
+    --------
+    to_lora : The other way.
+    structmat.torch.CDDLinear.from_lora : For one layer of `structmat.torch`.
+
+    Examples
+    --------
+    >>> import peft, torch
+    >>> from structmat.peft import from_lora
+    >>> model = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.Linear(8, 2))
+    >>> lora = peft.LoraConfig(r=1, target_modules=["0"], init_lora_weights=False)
+    >>> adapter = from_lora(peft.get_peft_model(model, lora))
+    >>> adapter.error < 1e-5, adapter.layers[0].n_parameters  # rank one is met exactly
+    (True, 24)
     """
     if adapter_name not in model.peft_config:
         raise ArgumentValueError(
@@ -125,6 +140,20 @@ def to_lora(model: nn.Module, rank: float, adapter_name: str = "default") -> Fit
         If there is no such adapter, the rank is wrong, or the adapter trains biases, which would be lost.
     TypeError
         If the rank is no number.
+
+    See Also
+    --------
+    from_lora : The other way.
+
+    Examples
+    --------
+    >>> import peft, torch
+    >>> from structmat.peft import CDDConfig, to_lora
+    >>> model = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.Linear(8, 2))
+    >>> model = peft.get_peft_model(model, CDDConfig(target_modules=["0"], init_weights="normal"))
+    >>> lora = to_lora(model, rank=2)
+    >>> lora.config.r, 0 < lora.error < 1
+    (2, True)
     """
     converted = {
         name: module

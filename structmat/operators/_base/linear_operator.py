@@ -59,6 +59,27 @@ class LinearOperator(Operator["LinearOperator"]):
 
     Subclasses are frozen, slotted dataclasses with ``eq=False``. They supply `shape` and the hooks ``_matvec``,
     ``_transpose`` and ``_conj``, and say in ``_core_axes`` which fields are parameters; the other hooks have a default.
+
+    See Also
+    --------
+    structmat.extend : What an operator of your own is made of.
+    structmat.scipy.as_linear_operator : For solvers of SciPy.
+
+    Examples
+    --------
+    What every operator has, here a circulant:
+
+    >>> import numpy as np
+    >>> import structmat as sm
+    >>> op = sm.Circulant(np.array([2.0, 1.0, 0.0]))
+    >>> isinstance(op, sm.LinearOperator)
+    True
+    >>> op @ np.ones(3), op.matvec(np.ones((5, 3))).shape
+    (array([3., 3., 3.]), (5, 3))
+    >>> op.T.to_dense()
+    array([[2., 1., 0.],
+           [0., 2., 1.],
+           [1., 0., 2.]])
     """
 
     __slots__ = ()

@@ -60,10 +60,20 @@ class CDDAdapter(nn.Module):
     TypeError
         If one is of another kind.
 
+    See Also
+    --------
+    CDDLinear : A layer with such changes.
+    structmat.CDDProduct : The operator, for NumPy, JAX and everything else; `operator` returns one.
+
     Notes
     -----
     Three factors have ``rows + ceil(rows / b) ceil(cols / b) b + cols`` parameters: 3 n for a square. The product costs
     O(n log n) a row. Half-precision inputs are computed in float32.
+
+    References
+    ----------
+    .. [1] X. Ding, L. Chen, S. Liao, Z. Wang, Parameter-efficient fine-tuning with circulant and diagonal vectors,
+       IJCAI 2025, pp. 9185-9193, arXiv:2505.00580.
 
     Examples
     --------

@@ -68,7 +68,8 @@ class CDDLinear(AdaptedLayer):
 
     References
     ----------
-    .. [1] Parameter-efficient fine-tuning with circulant and diagonal vectors, IJCAI 2025, arXiv:2505.00580.
+    .. [1] X. Ding, L. Chen, S. Liao, Z. Wang, Parameter-efficient fine-tuning with circulant and diagonal vectors,
+       IJCAI 2025, pp. 9185-9193, arXiv:2505.00580.
 
     Examples
     --------

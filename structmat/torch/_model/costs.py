@@ -145,6 +145,16 @@ def summarise(model: nn.Module, adapter: str = "default") -> AdapterSummary:
     ------
     ValueError
         If no layer has an adapter of that name.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from structmat.torch import adapt, summarise
+    >>> model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 2))
+    >>> _ = adapt(model, ["0"])
+    >>> summary = summarise(model)
+    >>> summary.n_parameters, summary.n_total, summary.layers[0].shape
+    (12, 42, (4, 4))
     """
     found = {
         path: layer.adapters[adapter] for path, layer in adapted_layers(model).items() if adapter in layer.adapters

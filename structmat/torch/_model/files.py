@@ -44,6 +44,20 @@ def adapter_state_dict(model: nn.Module, name: str = "default") -> dict[str, Ten
     ------
     ValueError
         If no layer has an adapter of that name.
+
+    See Also
+    --------
+    save_adapter : Writes them to a file, with the options of each layer.
+    load_adapter : Takes such a dict, or the file.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from structmat.torch import adapt, adapter_state_dict
+    >>> model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 2))
+    >>> _ = adapt(model, ["0"])
+    >>> {key: tuple(vector.shape) for key, vector in adapter_state_dict(model).items()}
+    {'0.factors.0': (4,), '0.factors.1': (1, 1, 4), '0.factors.2': (4,)}
     """
     return {
         key: _whole(factor.detach())
@@ -85,10 +99,27 @@ def save_adapter(model: nn.Module, path: str | os.PathLike[str], name: str = "de
     FileExistsError
         If the file exists and not `force`.
 
+    See Also
+    --------
+    load_adapter : Reads the file.
+    structmat.peft : Adapters in the layout of Hugging Face PEFT, which `load_adapter` does not read.
+
     Notes
     -----
     The metadata hold the format, the version of structmat, and the options of each layer in JSON. If vectors are
     sharded (FSDP), every process has to call this, and the first one writes.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import torch
+    >>> from structmat.torch import adapt, load_adapter, save_adapter
+    >>> model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 2))
+    >>> _ = adapt(model, ["0"])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     file = save_adapter(model, f"{folder}/adapter.safetensors")
+    ...     load_adapter(model, file)
+    ['0']
     """
     from structmat import __version__  # noqa: PLC0415  # of the package above this one
 
@@ -133,6 +164,27 @@ def load_adapter(
         If a state dict holds something else than tensors.
     RuntimeError
         If adapters are merged.
+
+    See Also
+    --------
+    save_adapter : Writes the file.
+    adapter_state_dict : Gives the dict.
+
+    Examples
+    --------
+    The file tells which layers of a fresh model to wrap:
+
+    >>> import tempfile
+    >>> import torch
+    >>> from structmat.torch import adapt, load_adapter, save_adapter
+    >>> model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 2))
+    >>> fresh = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 2))
+    >>> _ = adapt(model, ["0"], init="normal")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     load_adapter(fresh, save_adapter(model, f"{folder}/adapter.safetensors"))
+    ['0']
+    >>> bool((fresh[0].delta().to_dense() == model[0].delta().to_dense()).all())
+    True
     """
     state, written = (dict(source), None) if isinstance(source, Mapping) else _read(source)
     layers = {path: layer for path, layer in adapted_layers(model).items() if name in layer.adapters}

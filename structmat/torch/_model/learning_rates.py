@@ -45,6 +45,16 @@ def param_groups(
     TypeError
         If one is no number.
 
+    Notes
+    -----
+    By Parseval's theorem a step s of every entry of a circulant of n columns moves its singular values by
+    ``s * n ** 0.5`` in the mean square. For block circulants, [1]_ divides the rate by the side of the blocks instead.
+
+    References
+    ----------
+    .. [1] X. Ding, M. Wang, S. Liao, Z. Wang, Block circulant adapter for large language models, IJCAI 2025,
+       pp. 5030-5038, arXiv:2505.00582.
+
     Examples
     --------
     >>> import torch

@@ -48,6 +48,22 @@ def merge_adapters(model: nn.Module) -> None:
         If there is no adapted layer, or a merged weight held NaN or infinity; nothing has changed then.
     TypeError
         If a weight is quantised; nothing has changed then.
+
+    See Also
+    --------
+    unmerge_adapters : Takes the changes out again.
+    remove_adapters : With ``merge=True`` leaves a plain model, without the old weights.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from structmat.torch import adapt, merge_adapters
+    >>> model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 2))
+    >>> _ = adapt(model, init="normal")
+    >>> before = model(torch.ones(4))
+    >>> merge_adapters(model)
+    >>> model[0].is_merged, torch.allclose(model(torch.ones(4)), before, atol=1e-5)
+    (True, True)
     """
     merged: list[AdaptedLayer] = []
     try:
@@ -68,6 +84,18 @@ def unmerge_adapters(model: nn.Module) -> None:
     ----------
     model : Module
         An adapted model.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from structmat.torch import adapt, merge_adapters, unmerge_adapters
+    >>> model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 2))
+    >>> weight = model[0].weight.clone()
+    >>> _ = adapt(model, init="normal")
+    >>> merge_adapters(model)
+    >>> unmerge_adapters(model)
+    >>> bool((model[0].base.weight == weight).all())
+    True
     """
     for layer in _layers(model, "unmerge_adapters").values():
         layer.unmerge()
@@ -87,6 +115,22 @@ def remove_adapters(model: nn.Module, *, merge: bool = False) -> None:
     ------
     ValueError
         If there is no adapted layer, one has no base, or the model is one; nothing has changed then.
+
+    See Also
+    --------
+    merge_adapters : Keeps the adapters, so that they can be taken out again.
+    disable_adapters : Leaves changes out for a while.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from structmat.torch import adapt, remove_adapters
+    >>> model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 2))
+    >>> _ = adapt(model, init="normal")
+    >>> trained = model(torch.ones(4))
+    >>> remove_adapters(model, merge=True)
+    >>> type(model[0]).__name__, torch.allclose(model(torch.ones(4)), trained, atol=1e-5)
+    ('Linear', True)
     """
     layers = _layers(model, "remove_adapters")
     for path, layer in layers.items():
@@ -117,6 +161,17 @@ def disable_adapters(model: nn.Module) -> Iterator[None]:
     ------
     None
         Adapters are as before when the block ends.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from structmat.torch import adapt, disable_adapters
+    >>> model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 2))
+    >>> base = model(torch.ones(4))
+    >>> _ = adapt(model, init="normal")
+    >>> with disable_adapters(model):
+    ...     bool((model(torch.ones(4)) == base).all())
+    True
     """
     layers = list(_layers(model, "disable_adapters").values())
     before = [(layer, layer._enabled, layer.is_merged) for layer in layers]
@@ -148,6 +203,24 @@ def set_adapters(model: nn.Module, names: str | Sequence[str]) -> None:
         If no layer has one of the names; nothing has changed then.
     RuntimeError
         If adapters are merged.
+
+    See Also
+    --------
+    adapters_per_sample : Another choice for each sample of a batch.
+    disable_adapters : None of them, for a while.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from structmat.torch import adapt, set_adapters
+    >>> model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 2))
+    >>> _ = adapt(model, ["0"], name="first")
+    >>> _ = adapt(model, ["0"], name="second")
+    >>> model[0].active_adapters
+    ('first', 'second')
+    >>> set_adapters(model, "second")
+    >>> model[0].active_adapters
+    ('second',)
     """
     names = adapter_names(names, "set_adapters")
     layers = list(_layers(model, "set_adapters").values())
