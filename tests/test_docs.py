@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import doctest
 import importlib.util
+import inspect
 import re
 import subprocess
 import sys
@@ -113,3 +114,13 @@ def test_figures_of_speed_are_those_measured() -> None:
             assert [ratios[group, case] for group in groups if (group, case) in ratios] == [
                 pytest.approx(float(figure), abs=0.005)
             ]
+
+
+def test_every_public_function_has_an_example() -> None:
+    for framework in ("jax", "matplotlib", "safetensors", "torch", "peft"):
+        pytest.importorskip(framework)
+    public = load(ROOT / "docs/public_api.py").names()
+    missing = [
+        name for name, value in public.items() if inspect.isfunction(value) and ">>>" not in (value.__doc__ or "")
+    ]
+    assert not missing

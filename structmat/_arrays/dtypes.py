@@ -33,6 +33,13 @@ def is_complex(dtype: DType, xp: Namespace) -> bool:
     -------
     bool
         True for complex numbers.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from structmat.extend import is_complex
+    >>> is_complex(np.dtype("complex64"), np), is_complex(np.dtype("float64"), np)
+    (True, False)
     """
     if isinstance(dtype, np.dtype):
         return dtype.kind == "c"

@@ -59,6 +59,14 @@ def scale_array(array: Array, factor: Scalar, core: int, xp: Namespace) -> Array
     -------
     array
         The product, complex where the factor is.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from structmat.extend import scale_array
+    >>> scale_array(np.ones((2, 3)), np.array([1.0, 2.0]), 1, np)  # one factor for each vector of a stack of two
+    array([[1., 1., 1.],
+           [2., 2., 2.]])
     """
     if isinstance(factor, (int, float)):
         return array * factor
@@ -83,6 +91,13 @@ def concat_last(arrays: Sequence[Array], xp: Namespace) -> Array:
     -------
     array
         Of their common dtype.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from structmat.extend import concat_last
+    >>> concat_last([np.zeros(2), np.ones((3, 1))], np).shape
+    (3, 3)
     """
     if len(arrays) == 1:
         return arrays[0]

@@ -23,6 +23,12 @@ def unit_rng(rng: int, key: str) -> np.random.Generator:
     -------
     numpy.random.Generator
         Independent of that of other keys.
+
+    Examples
+    --------
+    >>> from structmat.studies import unit_rng
+    >>> unit_rng(0, "layer 1").integers(100) == unit_rng(0, "layer 1").integers(100)
+    True
     """
     words = np.frombuffer(hashlib.sha256(key.encode()).digest(), "<u4")
     return np.random.default_rng([rng, *words.tolist()])

@@ -85,6 +85,21 @@ def draw_curve(ax: Axes, curve: ErrorCurve) -> None:
         Where to draw.
     curve : ErrorCurve
         What `structmat.error_curve` returned.
+
+    See Also
+    --------
+    curve_figure : A figure of its own.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from matplotlib.figure import Figure
+    >>> import structmat as sm
+    >>> from structmat.plot import draw_curve
+    >>> ax = Figure().add_subplot()
+    >>> draw_curve(ax, sm.error_curve(np.eye(4) + np.ones((4, 4)), max_factors=3, rng=0))
+    >>> len(ax.lines) > 1
+    True
     """
     lines = {"cdd": (curve.n_parameters, curve.error), **curve.baselines}
     unit = 100.0 / (curve.shape[0] * curve.shape[1])
