@@ -10,7 +10,7 @@ import structmat.studies
 from structmat.torch import AdaptedLayer
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE))  # for gallery_figures
+sys.path.insert(0, str(HERE))  # for gallery_figures and mathml
 
 project = "structmat"
 author = "The structmat developers"
@@ -20,9 +20,9 @@ release = version = structmat.__version__
 extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
-    "sphinx.ext.mathjax",
     "sphinx.ext.viewcode",
     "numpydoc",
+    "mathml",
     "myst_parser",
     "sphinx_copybutton",
     "sphinx_design",
@@ -56,6 +56,7 @@ autodoc_member_order = "groupwise"
 autodoc_typehints = "none"  # the numpydoc sections state the types
 numpydoc_show_class_members = False  # the templates list them
 
+html_math_renderer = "mathml"
 html_theme = "pydata_sphinx_theme"
 html_title = f"structmat {release}"
 html_static_path = ["_static"]
@@ -64,24 +65,14 @@ html_show_sourcelink = False
 html_theme_options = {
     "logo": {"text": "structmat"},
     "navbar_align": "left",
+    "header_links_before_dropdown": 7,
     "navigation_with_keys": False,
     "show_toc_level": 2,
     "secondary_sidebar_items": ["page-toc"],
     "footer_start": ["copyright"],
     "footer_end": [],
 }
-_WHOLE_WIDTH = (
-    "index",
-    "theory",
-    "exact_products",
-    "measured",
-    "performance",
-    "what_cdd_represents",
-    "reproduction",
-    "command",
-    "changelog",
-)
-html_sidebars = {page: [] for page in _WHOLE_WIDTH}
+html_sidebars = {page: [] for page in ("index", "quickstart", "faq")}
 
 sphinx_gallery_conf = {
     "examples_dirs": "examples",

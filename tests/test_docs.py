@@ -16,18 +16,25 @@ import pytest
 from scipy_doctest import DTChecker
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = sorted(page for folder in (".", "docs", "docs/guide") for page in (ROOT / folder).glob("*.md"))
+PAGES = sorted(page for folder in (".", "docs", "docs/guide", "docs/tutorials") for page in (ROOT / folder).glob("*.md"))
 EXECUTED = {
     "README.md",
+    "approximate.md",
     "checkpoints.md",
+    "choose.md",
     "conventions.md",
+    "faq.md",
     "fine_tuning.md",
     "fitting.md",
+    "from_lora.md",
     "new_operator.md",
     "peft.md",
     "performance.md",
+    "quickstart.md",
     "reproduction.md",
     "studies.md",
+    "toeplitz_systems.md",
+    "train_a_change.md",
 }
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
