@@ -61,7 +61,7 @@ def sweep(
     config : SweepConfig or path-like
         What to do, or the TOML file that says so.
     out : path-like
-        The folder, made if it is missing. A folder with an earlier study is gone on with: layers, numbers of factors,
+        The folder, made if it is missing. A folder with an earlier study is continued: layers, numbers of factors,
         block sizes, methods and seeds may be added, or left out, while the options of the fits must be the same. The
         table ``study.sqlite`` in it is written at the end.
     workers : int, default: 1

@@ -1,0 +1,61 @@
+"""Errors and times of fits with many factors of a matrix of independent normal entries, beside the truncated SVD.
+
+    python benchmarks/more_factors.py [--cases 64,5 64,9 64,17 128,5 128,9] [--seed 100] [--quick] [--out FOLDER]
+
+Every row is one `fit_cdd` on one thread with default settings: a fixed amount of work, so that the error depends on the
+seed and not on the load. Seconds are the processor's. --quick makes everything tiny; --out writes ``more_factors.csv``
+and ``more_factors.md`` there.
+"""
+
+# ruff: noqa: E402  # threads are limited before libraries start them
+from __future__ import annotations
+
+from _common import machine, one_thread, save_results, table
+
+one_thread()
+
+import argparse
+import datetime as dt
+import time
+from pathlib import Path
+
+import numpy as np
+
+import structmat as sm
+from structmat.fit import truncated_svd_error
+
+FIELDS = ("side", "factors", "parameters", "error", "rank", "svd_error", "seconds")
+
+
+def measured(n: int, factors: int, seed: int) -> list[str]:
+    W = np.random.default_rng(seed).standard_normal((n, n))
+    begun = time.process_time()
+    result = sm.fit_cdd(W, factors, rng=0)
+    seconds = time.process_time() - begun
+    rank = result.n_parameters // (2 * n)
+    svd_error = truncated_svd_error(W, rank)
+    counts = [str(n), str(factors), str(result.n_parameters)]
+    return [*counts, f"{result.error:.4f}", str(rank), f"{svd_error:.4f}", f"{seconds:.3g}"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cases", nargs="+", default=["64,5", "64,9", "64,17", "128,5", "128,9"])
+    parser.add_argument("--seed", type=int, default=100)
+    parser.add_argument("--quick", action="store_true", help="a tiny side, to see that it runs")
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    rows = []
+    for case in ["8,3"] if options.quick else options.cases:
+        n, factors = map(int, case.split(","))
+        rows.append(measured(n, factors, options.seed))
+        print(*rows[-1], sep="  ", flush=True)
+    text = f"{dt.date.today()}; {machine('structmat', 'numpy', 'scipy')}\n\n{table(FIELDS, rows, left=0)}"  # noqa: DTZ011  # of this machine
+    print(text)
+    if options.out:
+        title = "# Fits with more factors\n\n`python benchmarks/more_factors.py`"
+        save_results(options.out, "more_factors", FIELDS, rows, f"{title}\n\n{text}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""
+What a matrix is made of
+========================
+
+Which product of circulants and diagonals *is* a given matrix? The Fourier matrix has three factors, a random
+permutation about twice as many as rows, and a matrix of low rank a few.
+"""
+
+# %%
+# Four matrices
+# -------------
+# :func:`structmat.factorize_cdd` knows closed forms, and constructions for everything else.
+
+import matplotlib.pyplot as plt
+import numpy as np
+import scipy.linalg
+
+import structmat as sm
+
+n = 64
+rng = np.random.default_rng(0)
+matrices = {
+    "Fourier": scipy.linalg.dft(n, scale="sqrtn"),
+    "affine permutation": np.eye(n)[(5 * np.arange(n) + 3) % n],
+    "rank 2": rng.standard_normal((n, 2)) @ rng.standard_normal((2, n)),
+    "random permutation": np.eye(n)[rng.permutation(n)],
+}
+products = {name: sm.factorize_cdd(W, rng=0) for name, W in matrices.items()}
+for name, result in products.items():
+    print(f"{name:20} {result.operator.n_factors:4d} factors, error {result.error:.0e}, {result.start}")
+
+# %%
+# The Fourier matrix as three vectors
+# -----------------------------------
+# Bluestein's identity: :math:`j k = (j^2 + k^2 - (j - k)^2) / 2`, so that the Fourier matrix is a chirp, a
+# convolution with a chirp, and a chirp. The factorisation finds it. Colours are phases.
+
+figure, axes = plt.subplots(1, 5, figsize=(13, 3), layout="constrained", width_ratios=(3, 0.5, 3, 3, 3))
+factors = products["Fourier"].operator.factors
+titles = ("Fourier matrix", "=", *(type(factor).__name__ for factor in factors))
+drawn = (matrices["Fourier"], None, *(np.asarray(factor.to_dense()) for factor in factors))
+for ax, title, values in zip(axes, titles, drawn, strict=True):
+    if values is None:
+        ax.axis("off")
+        ax.text(0.5, 0.5, title, fontsize=24, ha="center", va="center")
+        continue
+    phase = np.ma.masked_where(abs(values) < 1e-9, np.angle(values))
+    ax.imshow(phase, cmap="twilight", vmin=-np.pi, vmax=np.pi)
+    ax.set(title=title, xticks=[], yticks=[])
+plt.show()
+
+# %%
+# How far from the matrix until the last factor?
+# ----------------------------------------------
+# For the permutation, partial products are nothing like it. Only all of its factors together are.
+
+figure, ax = plt.subplots(figsize=(8, 3.6), layout="constrained")
+result, W = products["random permutation"], matrices["random permutation"]
+partial, overlap = np.eye(n, dtype=complex), []
+for factor in result.operator.factors:
+    partial = partial @ np.asarray(factor.to_dense())
+    overlap.append(abs(np.vdot(partial, W)) / np.linalg.norm(partial) / np.linalg.norm(W))
+ax.plot(np.arange(1, len(overlap) + 1), overlap, color="#0072B2")
+ax.plot(len(overlap), overlap[-1], "o", color="#D55E00", label="all factors")
+ax.set(xlabel="factors multiplied", ylabel="cosine of the angle to the matrix", ylim=(0, 1.05))
+ax.grid(color="0.9")
+ax.legend(frameon=False, loc="upper left")
+plt.show()

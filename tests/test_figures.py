@@ -1,0 +1,189 @@
+"""Figures that README and docs state are those of the committed result files."""
+
+from __future__ import annotations
+
+import csv
+import re
+from pathlib import Path
+from statistics import fmean, median
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks/results"
+METHODS = ("cdd", "truncated-svd", "block-circulant", "sparse-fourier", "monarch")
+
+
+def rows(name: str) -> list[dict[str, str]]:
+    with (RESULTS / name).open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def page(name: str) -> str:
+    return re.sub(r"\s+", " ", (ROOT / name).read_text("utf-8"))
+
+
+def lines(name: str) -> list[list[str]]:
+    """The cells of every line of every table of a page."""
+    text = (ROOT / name).read_text("utf-8").splitlines()
+    return [[cell.strip() for cell in line.strip("| ").split("|")] for line in text if line.startswith("|")]
+
+
+def stated(name: str, pattern: str) -> list[float]:
+    found = re.search(pattern, page(name))
+    assert found is not None, f"{name} has no {pattern}"
+    return [float(number) for number in found.groups()]
+
+
+def range_of(values: list[float]) -> list[float]:
+    return [round(min(values), 2), round(max(values), 2)]
+
+
+@pytest.mark.parametrize("name", ["docs/measured.md", "docs/guide/fine_tuning.md"])
+def test_fine_tuning(name):
+    ours = {
+        "CDD": "D C D",
+        "AdaLoRA": "AdaLoRA, rank 12 to 8",
+        "C3A, corrected": "C3A, blocks of 128",
+        "full": "everything",
+    }
+    measured: dict[str, dict[str, list[str]]] = {}
+    for cells in lines("benchmarks/results/finetune.md"):
+        if cells[0] in {"banking77", "goemotions"}:
+            measured.setdefault(ours.get(cells[1], cells[1]), {})[cells[0]] = cells
+    table = {cells[0]: cells for cells in lines(name) if len(cells) == 5 and "±" in cells[2]}
+    assert table.keys() == measured.keys()
+    for method, (_, parameters, banking, goemotions, size) in table.items():
+        assert [banking, goemotions] == [measured[method][task][3] for task in ("banking77", "goemotions")]
+        assert parameters == measured[method]["banking77"][4]
+        assert size == "-" or size == f"{measured[method]['banking77'][8]} kB"
+
+
+def test_fine_tuning_in_the_readme():
+    accuracy = {
+        (cells[0], cells[1]): float(cells[3].split()[0])
+        for cells in lines("benchmarks/results/finetune.md")
+        if cells[0] in {"banking77", "goemotions"}
+    }
+    found = stated("README.md", r"13,824 parameters reaches ([\d.]+) %, LoRA with 73,728 reaches ([\d.]+) %")
+    found += stated("README.md", r"the head alone ([\d.]+) %.*stays ([\d.]+) points behind")
+    of = [accuracy["banking77", method] for method in ("CDD", "LoRA r = 8", "head only")]
+    behind = accuracy["goemotions", "LoRA r = 8"] - accuracy["goemotions", "CDD"]
+    assert found == pytest.approx([*of, behind], abs=0.051)
+
+
+def test_speed_in_the_readme():
+    table = [cells for cells in lines("docs/measured.md") if re.match(r".+ vectors?, n = ", cells[0])]
+    for column, pattern in enumerate(
+        (r"takes ([\d.]+) to ([\d.]+) times what", r"([\d.]+) to ([\d.]+) with the extra"), 1
+    ):
+        assert stated("README.md", pattern) == range_of([float(cells[column]) for cells in table])
+
+
+def test_the_faster_engine():
+    ratio = {(row["group"], row["case"]): float(row["ratio"]) for row in rows("floor.csv")}
+    for group, pattern in (("vectors", r"takes ([\d.]+) of the time, a batch"), ("batches", r"a batch ([\d.]+),")):
+        gains = [ratio[f"fast-{group}", case] / value for (of, case), value in ratio.items() if of == group]
+        assert stated("docs/guide/conventions.md", pattern) == [round(median(gains), 2)]
+
+
+def test_other_libraries():
+    ratio = {
+        (row["name"], int(row["n"]), row["dtype"]): float(row["ratio"])
+        for row in rows("peers.csv")
+        if row["batch"] == "64" and row["ratio"]
+    }
+
+    def beside(other: str, dtype: str, sizes: tuple[int, ...], ours: str = "structmat") -> list[float]:
+        return range_of([ratio[other, n, dtype] / ratio[ours, n, dtype] for n in sizes])
+
+    usual = (256, 1000, 1024, 4096, 16384)
+    name = "docs/performance.md"
+    assert stated(name, r"plain torch takes ([\d.]+) to ([\d.]+) of our") == beside("torch, plain", "float32", usual)
+    assert stated(name, r"cola on top of it ([\d.]+) to ([\d.]+);") == beside("cola", "float32", usual)
+    odd = (64, 1021, 4095)
+    assert min(beside("torch, plain", "float32", odd) + beside("cola", "float32", odd)) > 1
+    smooth, every = (1000, 1024, 4095, 4096, 16384), (1000, 1021, 1024, 4095, 4096, 16384)
+    assert stated(name, r"takes ([\d.]+) to ([\d.]+) of our time from") == beside("lineax", "float64", smooth)
+    assert stated(name, r"and ([\d.]+) times as long at the prime") * 2 == beside("lineax", "float64", (1021,))
+    found = beside("lineax", "float64", every, "structmat, fast")
+    assert stated(name, r"With `fast` it takes ([\d.]+) to ([\d.]+) times our") == found
+    unprepared = [
+        float(row["ratio"])
+        for row in rows("peers.csv")
+        if row["name"] == "structmat, unprepared" and row["batch"] == "1"
+    ]
+    assert stated(name, r"arguments: ([\d.]+) to ([\d.]+) times the floor") == range_of(unprepared)
+
+
+def test_size():
+    text = (RESULTS / "scaling_scipy_float64_1.md").read_text("utf-8")
+    line = {int(e): float(v) for e, v in re.findall(r"^\| 2\^(\d+) \|[^|]+\|[^|]+\| ([\d.]+) \|", text, re.MULTILINE)}
+    (within,) = stated("docs/performance.md", r"stays within (\d+) per cent of a line")
+    assert max(abs(line[e] - 1) for e in range(10, 23)) == pytest.approx(within / 100, abs=0.005)
+    assert all(line[e] < 1 for e in (14, 15, 16, 17, 20))
+    assert all(line[e] > 1 for e in (18, 19, 21, 22))
+    assert [line[e] for e in (12, 13)] == [1.05, 1.05]
+
+
+@pytest.mark.parametrize("study", ["study_minilm", "study_five"])
+def test_means_of_a_study(study):
+    errors: dict[tuple[str, int], list[float]] = {}
+    for row in rows(f"{study}.csv"):
+        errors.setdefault((row["method"], int(row["n_factors"])), []).append(float(row["error"]))
+    text = (ROOT / "docs/what_cdd_represents.md").read_text("utf-8")
+    part = text.partition("## Five changes")[2 * (study == "study_five")]
+    found = re.findall(r"^\| ([359]) \| [\d.]+ \| (.+) \|$", part, re.MULTILINE)
+    assert len(found) == 3
+    for n_factors, cells in found:
+        for method, cell in zip(METHODS, cells.split("|"), strict=True):
+            if cell.strip():
+                assert float(cell.split()[0]) == pytest.approx(fmean(errors[method, int(n_factors)]), abs=0.00051)
+
+
+def test_one_weight_change():
+    errors = {
+        (row["method"], row["n_factors"]): float(row["error"])
+        for row in rows("study_five.csv")
+        if row["layer"] == "minilm_banking77_l3_value"
+    }
+    order = ("cdd", "truncated-svd", "monarch", "sparse-fourier", "block-circulant")
+    table = [cells for cells in lines("docs/theory.md") if cells[0] in {"3", "5", "9"}]
+    assert len(table) == 3
+    for cells in table:
+        for method, cell in zip(order, cells[2:], strict=True):
+            assert not cell or float(cell) == pytest.approx(errors[method, cells[0]], abs=0.00051)
+    found = stated(
+        "docs/guide/fitting.md", r"9 factors leave ([\d.]+), a truncated SVD with at most as many parameters ([\d.]+)"
+    )
+    assert found == [pytest.approx(errors[method, "9"], abs=0.00051) for method in ("cdd", "truncated-svd")]
+
+
+def test_exact_products():
+    measured = {(row["n"], row["matrix"]): row for row in rows("exact_products.csv")}
+    table = [cells for cells in lines("docs/exact_products.md") if cells[0].replace(",", "").isdigit()]
+    assert len(table) > 5
+    for n, matrix, factors, error, seconds in table:
+        row = measured[n.replace(",", ""), matrix]
+        assert [factors, error, seconds] == [row["factors"], row["error"], row["seconds"]]
+    assert max(float(row["error"]) for (n, _), row in measured.items() if int(n) <= 256) < 1e-12  # as README says
+
+
+@pytest.mark.parametrize("name", ["docs/guide/fitting.md", "docs/measured.md"])
+def test_more_factors(name):
+    measured = {(row["side"], row["factors"]): row for row in rows("more_factors.csv")}
+    table = [cells for cells in lines(name) if len(cells) == 5 and (cells[0], cells[1]) in measured]
+    assert table
+    for side, factors, error, svd, seconds in table:
+        row = measured[side, factors]
+        assert float(error) == pytest.approx(float(row["error"]), abs=0.00051)
+        assert svd == f"{float(row['svd_error']):.3f} (rank {row['rank']})"
+        assert float(seconds) == pytest.approx(float(row["seconds"]), rel=0.05, abs=0.5)
+
+
+def test_races():
+    reached = [
+        float(cells[-1]) for cells in lines("benchmarks/results/fit_race.md") if re.match(r"\d+.*, \d+, \d+", cells[0])
+    ]
+    assert stated("docs/measured.md", r"in ([\d.]+) to ([\d.]+) of the time of Adam") == range_of(reached)
+    assert len(reached) == 4  # "four held-out matrices"
