@@ -16,7 +16,8 @@ import pytest
 from scipy_doctest import DTChecker
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = sorted(page for folder in (".", "docs", "docs/guide", "docs/tutorials") for page in (ROOT / folder).glob("*.md"))
+FOLDERS = (".", "docs", "docs/guide", "docs/tutorials")
+PAGES = sorted(page for folder in FOLDERS for page in (ROOT / folder).glob("*.md"))
 EXECUTED = {
     "README.md",
     "approximate.md",

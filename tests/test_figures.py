@@ -172,7 +172,7 @@ def test_exact_products():
 @pytest.mark.parametrize("name", ["docs/guide/fitting.md", "docs/measured.md"])
 def test_more_factors(name):
     measured = {(row["side"], row["factors"]): row for row in rows("more_factors.csv")}
-    table = [cells for cells in lines(name) if len(cells) == 5 and (cells[0], cells[1]) in measured]
+    table = [cells for cells in lines(name) if len(cells) == 5 and "rank" in cells[3]]
     assert table
     for side, factors, error, svd, seconds in table:
         row = measured[side, factors]
