@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from array_api_compat import numpy as numpy_namespace
 
@@ -40,15 +40,19 @@ class Parametrised:
 
     def _map(self, function: Callable[[Array, int], Array]) -> Self:
         """Return the object with `function(array, core axes)` in place of each parameter array, unchecked."""
+        return self._rebuilt(function, lambda inner: inner._map(function))
+
+    def _rebuilt(self, array: Callable[[Array, int], Array], inner: Callable[[Any], Any]) -> Self:
+        """Return the object with functions of its own parameter arrays and of its inner objects in place of them."""
         new = object.__new__(type(self))
         for name in self._field_names():
             value = getattr(self, name)
             if name in self._core_axes:
                 axes = self._core_axes[name]
                 if axes is None:
-                    value = tuple(v._map(function) for v in value) if isinstance(value, tuple) else value._map(function)
+                    value = tuple(map(inner, value)) if isinstance(value, tuple) else inner(value)
                 elif value is not None and not isinstance(value, (int, float, complex)):
-                    value = function(value, axes)
+                    value = array(value, axes)
             object.__setattr__(new, name, value)
         return new
 

@@ -344,6 +344,9 @@ class SpectralCirculant(Planned):
         values = self._eigenvalues(xp)
         return full_spectrum(values, self.n, xp) if self.real else values
 
+    def _complex(self, dtype: DType, xp: Namespace) -> SpectralCirculant:
+        return SpectralCirculant(xp.astype(self._as_full(xp), dtype), self.n, real=False)
+
     def _like(self, values: Array) -> SpectralCirculant:
         return SpectralCirculant(values, self.n, self.real)
 

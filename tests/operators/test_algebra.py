@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, rule
 
 import structmat as sm
-from tests.operator_registry import REGISTRY, Vectors
+from tests.backends import Backend
+from tests.operator_registry import REGISTRY, Vectors, circulant_matrix
 
 n = 6
 rng = np.random.default_rng(0)
@@ -233,6 +234,36 @@ def test_products_are_associative(operators: list[sm.LinearOperator]) -> None:
     dense = reduce(np.matmul, [np.asarray(op.to_dense()) for op in operators])
     for product in (from_left, from_right):
         np.testing.assert_allclose(np.asarray(product.to_dense()), dense, atol=1e-10 * (1 + np.max(np.abs(dense))))
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 6])
+def test_real_and_complex_spectra_mix(backend: Backend, size: int) -> None:
+    v, w = Vectors(size, "float64", (2,)), Vectors(size, "complex128")
+    a, b = v(size), w(size)
+    A, B = (circulant_matrix(c) for c in (a, b))
+    real, full = (sm.Circulant(backend.asarray(c)) for c in (a, b))
+    for left, right in (
+        (real.to_spectral(), full.to_spectral()),
+        (real.to_spectral(), full),
+        (real, full.to_spectral()),
+    ):
+        for found, expected in (
+            (left @ right, A @ B),
+            (right @ left, B @ A),
+            (left + right, A + B),
+            (right - left, B - A),
+            (left.conj() @ right.H, A @ B.conj().T),
+            (left.T @ right.conj() + left, np.swapaxes(A, -1, -2) @ B.conj() + A),
+        ):
+            assert type(found) is sm.SpectralCirculant
+            assert not found.real
+            np.testing.assert_allclose(backend.to_numpy(found.to_dense()), expected, atol=1e-12)
+    for found, expected in (
+        (real.to_spectral() * 2j, 2j * A),
+        (real.to_spectral() + 2j * sm.Identity(size), A + 2j * np.eye(size)),
+        (real.to_spectral().astype("complex128") @ real.to_spectral(), A @ A),
+    ):
+        np.testing.assert_allclose(backend.to_numpy(found.to_dense()), expected, atol=1e-12)
 
 
 def test_batches_broadcast_through_products() -> None:

@@ -292,6 +292,21 @@ def test_integers_are_promoted_not_truncated(backend: Backend, entry: Entry) -> 
     check(backend, entry, law)
 
 
+@entries
+def test_complex_copies(backend: Backend, entry: Entry) -> None:
+    def law(op: Any, dense: np.ndarray, sample: Sample, v: Vectors) -> None:
+        if is_neutral(op):
+            return
+        name = "complex64" if single(sample) else "complex128"
+        for other in (op.astype(name), op.astype(backend.dtype(name))):
+            assert other.dtype == backend.dtype(name) == other.to_dense().dtype
+            assert_close(backend.to_numpy(other.to_dense()), dense, dense, np.ones(1))
+            x = v(dense.shape[-1])
+            assert_close(backend.to_numpy(other.matvec(backend.asarray(x))), dense @ x, dense, x, dtype=name)
+
+    check(backend, entry, law)
+
+
 # Linear algebra
 
 

@@ -308,7 +308,7 @@ class Operator(Parametrised, ABC, Generic[Op]):
             )
         if not is_complex(dtype, xp):
             return self._in_precision(dtype, xp)
-        return self._map(lambda array, _: array if array.dtype == dtype else xp.astype(array, dtype))
+        return self._complex(dtype, xp)
 
     # Arithmetic
 
@@ -444,6 +444,13 @@ class Operator(Parametrised, ABC, Generic[Op]):
         if all(in_precision(array, precision, xp) is array for array in arrays):
             return self
         return self._map(lambda array, _: in_precision(array, precision, xp))
+
+    def _complex(self, dtype: DType, xp: Namespace) -> Any:
+        """Return the operator with parameters of a complex dtype."""
+        return self._rebuilt(
+            lambda array, _: array if array.dtype == dtype else xp.astype(array, dtype),
+            lambda inner: inner._complex(dtype, xp),
+        )
 
     def _to_working_precision(self, method: str, *, square: bool = False) -> tuple[Self, Namespace]:
         """Return the operator in the precision of computations, and its namespace, after the check of its shape."""
