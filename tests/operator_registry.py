@@ -295,6 +295,15 @@ def _scaled(v: Vectors) -> Sample:
     return Sample(lambda a: sm.Scaled(inner.make(a), a(factor)), inner.dense * wide(factor)[..., None, None], v.dtype)
 
 
+def _scaled_identity(v: Vectors) -> Sample:
+    n, factor = v.size(), v()
+    if factor.ndim == 0 and v.rng.random() < 0.5:  # a number, which fits any library
+        number = factor.item()
+        return Sample(lambda a: sm.Scaled(sm.Identity(n), number), number * np.eye(n), v.dtype)
+    dense = wide(factor)[..., None, None] * np.eye(n)
+    return Sample(lambda a: sm.Scaled(sm.Identity(n), a(factor)), dense, v.dtype)
+
+
 def prepared(entry: Entry) -> Entry:
     """The same operators prepared, by any engine, with their dense matrix for small products or without."""
 
@@ -340,6 +349,7 @@ REGISTRY = [
     Entry("Product", _product, THROUGH_FACTORS, frozenset()),
     Entry("Sum", _sum, ENTRYWISE, frozenset()),
     Entry("Scaled", _scaled, THROUGH_FACTORS, frozenset()),
+    Entry("Scaled identity", _scaled_identity, CLOSED_FORMS, in_table=False),
 ]
 PREPARED = {
     "Circulant",

@@ -17,6 +17,7 @@ from structmat._arrays.dtypes import (
     restored,
 )
 from structmat._arrays.namespaces import device_of, is_array, is_eager_on_cpu, is_numpy, library_of, namespace_of
+from structmat._arrays.norms import binary_exponents, euclidean_norm
 from structmat._arrays.shapes import (
     broadcast_shapes,
     concat_last,
@@ -27,19 +28,31 @@ from structmat._arrays.shapes import (
     scale_array,
     with_axes,
 )
-from structmat._arrays.values import as_floating, filled, reciprocal_above, require_nonzero
+from structmat._arrays.small_systems import inverses, solutions
+from structmat._arrays.values import (
+    as_floating,
+    can_raise_for_values,
+    filled,
+    negligible,
+    reciprocal_above,
+    require_nonzero,
+)
 
 __all__ = [
     "as_floating",
+    "binary_exponents",
     "broadcast_shapes",
+    "can_raise_for_values",
     "common_dtype",
     "complex_partner",
     "concat_last",
     "contiguous",
     "device_of",
     "dtype_name",
+    "euclidean_norm",
     "filled",
     "in_precision",
+    "inverses",
     "is_array",
     "is_complex",
     "is_complex_scalar",
@@ -49,6 +62,7 @@ __all__ = [
     "library_of",
     "moved",
     "namespace_of",
+    "negligible",
     "padded",
     "precision_of",
     "reciprocal_above",
@@ -56,5 +70,6 @@ __all__ = [
     "restored",
     "reversed_cyclically",
     "scale_array",
+    "solutions",
     "with_axes",
 ]

@@ -12,7 +12,14 @@ from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
 from structmat._arrays.namespaces import is_array, is_numpy, is_torch, namespace
 from structmat._arrays.typing import Array, ArrayLike, DType, Namespace
 
-__all__ = ["as_floating", "filled", "reciprocal_above", "require_nonzero"]
+__all__ = [
+    "as_floating",
+    "can_raise_for_values",
+    "filled",
+    "negligible",
+    "reciprocal_above",
+    "require_nonzero",
+]
 
 
 def as_floating(value: ArrayLike, owner: str, argument: str, *, like: tuple[Namespace, DType] | None = None) -> Array:
@@ -91,21 +98,32 @@ def filled(out: Any, values: Array, owner: str) -> Array:
     return out
 
 
-def require_nonzero(values: Array, relative: float, owner: str, xp: Namespace) -> None:
-    """Raise `numpy.linalg.LinAlgError` where some of `values` vanish, up to `relative` times the largest of their row.
+def negligible(values: Array, relative: float, xp: Namespace) -> Array:
+    """Tell which of `values` vanish: those up to `relative` times the largest finite modulus of their row.
 
-    Only where reading a value is free: NumPy, as its own ``linalg`` does. Elsewhere it would wait for the device and
-    fail under a tracer, so there infinities and NaN flow as in ``jax.numpy.linalg``.
+    NaN and infinities never do, and do not count as the largest.
     """
-    if not (is_numpy(xp) or is_array_api_strict_namespace(xp)):
-        return
     size = xp.abs(values)
-    if bool(xp.any(size <= relative * xp.max(size, axis=-1, keepdims=True))):
+    finite = xp.where(xp.isfinite(size), size, xp.zeros_like(size))
+    return size <= relative * xp.max(finite, axis=-1, keepdims=True)
+
+
+def can_raise_for_values(xp: Namespace) -> bool:
+    """Tell whether reading a value is free, so that values can be checked: with NumPy, as its own ``linalg`` does.
+
+    Elsewhere it would wait for the device and fail under a tracer, so there infinities and NaN flow as in
+    ``jax.numpy.linalg``.
+    """
+    return is_numpy(xp) or bool(is_array_api_strict_namespace(xp))
+
+
+def require_nonzero(values: Array, relative: float, owner: str, xp: Namespace) -> None:
+    """Raise `numpy.linalg.LinAlgError` where some of `values` vanish and the library allows to look at them."""
+    if can_raise_for_values(xp) and bool(xp.any(negligible(values, relative, xp))):
         raise np.linalg.LinAlgError(f"{owner}: the matrix is singular to working precision; use pinv() or lstsq()")
 
 
 def reciprocal_above(values: Array, rtol: float, xp: Namespace) -> Array:
-    """Return 1 / values, and zero where a value is at most `rtol` times the largest of its row."""
-    size = xp.abs(values)
-    kept = size > rtol * xp.max(size, axis=-1, keepdims=True)
-    return xp.where(kept, 1 / xp.where(kept, values, xp.ones_like(values)), xp.zeros_like(values))
+    """Return 1 / values, and zero where a value is negligible."""
+    zero = negligible(values, rtol, xp)
+    return xp.where(zero, xp.zeros_like(values), 1 / xp.where(zero, xp.ones_like(values), values))

@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 from structmat._arrays import (
     as_floating,
+    binary_exponents,
+    can_raise_for_values,
     contiguous,
     device_of,
+    euclidean_norm,
+    inverses,
     is_complex,
     is_numpy,
     moved,
     namespace_of,
     padded,
+    precision_of,
+    reciprocal_above,
     require_nonzero,
     reversed_cyclically,
     scale_array,
+    solutions,
 )
 from structmat._arrays.checks import integer
 from structmat._arrays.dispatch import add, compose, scale
 from structmat._arrays.errors import ArgumentValueError
 from structmat._arrays.typing import Array, ArrayLike, DType, Namespace, Scalar
 from structmat._engine import BlockConvolution, Settings, by_frequency, cyclic_kernel, from_spectrum, spectrum
-from structmat.operators._base import Context, LinearOperator, Planned
+from structmat.operators._base import Context, LinearOperator, NormOrder, Planned, spectral_rounding
 from structmat.operators._combinations import Product, Scaled, identity_factor
+from structmat.operators._entry_norms import ScaledGrid
 from structmat.operators._identity import Fourier, Identity
 from structmat.operators._spectra import circulant_entries, cyclic_diagonals, factors_of_half
 
@@ -216,7 +225,7 @@ class BlockCirculant(Planned):
     def _inv(self, xp: Namespace) -> LinearOperator:
         S, real = self._own_spectrum("inv", xp)
         self._require_invertible(S, "inv", xp)
-        return self._from_spectrum(xp.linalg.inv(S), xp, real=real)
+        return self._from_spectrum(inverses(S, xp), xp, real=real)
 
     def _solve(self, b: Array, xp: Namespace) -> Array:
         self._require_whole("solve")
@@ -225,15 +234,15 @@ class BlockCirculant(Planned):
         self._require_invertible(S, "solve", xp)
 
         def solved(B: Array) -> Array:
-            return xp.matrix_transpose(xp.linalg.solve(S, xp.matrix_transpose(B)))
+            return xp.matrix_transpose(solutions(S, xp.matrix_transpose(B), xp))
 
         return by_frequency(solved, b, self.block_size, self.block_size, xp, real=real, stack=S.ndim > 3)
 
     def _pinv(self, rtol: float, xp: Namespace) -> LinearOperator:
         S, real = self._own_spectrum("pinv", xp)
         U, values, Vh = xp.linalg.svd(S, full_matrices=False)
-        kept = values > rtol * xp.max(values, axis=(-2, -1), keepdims=True)
-        inverse = xp.where(kept, 1 / xp.where(kept, values, xp.ones_like(values)), xp.zeros_like(values))
+        flat = xp.reshape(values, (*self.batch_shape, values.shape[-2] * values.shape[-1]))
+        inverse = xp.reshape(reciprocal_above(flat, rtol, xp), values.shape)
         V, Uh = (xp.conj(xp.matrix_transpose(M)) for M in (Vh, U))
         return self._from_spectrum(xp.matmul(V * inverse[..., None, :], Uh), xp, real=real)
 
@@ -254,12 +263,25 @@ class BlockCirculant(Planned):
     def _svdvals(self, xp: Namespace) -> Array:
         self._require_whole("svdvals")
         values = xp.linalg.svdvals(self._spectrum(xp, real=False))
-        return xp.reshape(values, (*self.batch_shape, -1))
+        return xp.reshape(values, (*self.batch_shape, self.block_size * min(self.grid)))
+
+    def _rounding(self, xp: Namespace) -> float:
+        return spectral_rounding(self.dtype, xp, length=self.block_size, order=max(self.grid))
 
     def _determinant_factors(self, method: str, xp: Namespace) -> Array:
         S, real = self._own_spectrum(method, xp)
-        dets = xp.linalg.det(S)
-        return factors_of_half(dets, self.block_size, xp) if real else dets
+        p, b = self.grid[0], self.block_size
+        if method == "slogdet":
+            first, logs = xp.linalg.slogdet(S)
+            size = xp.exp(logs / p)
+        else:  # finite derivatives at singular matrices too; in this unit most determinants are near one
+            middle = euclidean_norm(S, xp, axis=(-2, -1)) / math.sqrt(p * math.sqrt(math.e))
+            size = 2.0 ** binary_exponents(middle, xp)
+            first = xp.linalg.det(S / size[..., None, None])
+        sizes = xp.broadcast_to(xp.astype(size, first.dtype)[..., None, :], (*size.shape[:-1], p, size.shape[-1]))
+        factors = xp.concat([first[..., None, :], sizes], axis=-2)
+        whole = factors_of_half(factors, b, xp) if real else factors
+        return xp.reshape(whole, (*self.batch_shape, (p + 1) * b))
 
     def _diagonal(self, method: str, xp: Namespace) -> Array:
         (p, q), b = self.grid, self.block_size
@@ -269,14 +291,32 @@ class BlockCirculant(Planned):
         full = xp.reshape(xp.broadcast_to(blocks, (*blocks.shape[:-1], b)), (*self.batch_shape, min(p, q) * b))
         return full[..., : min(self.shape)]
 
-    def _modulus(self, power: int, xp: Namespace) -> LinearOperator:
-        return BlockCirculant(xp.abs(self.c) ** power, self.shape)
+    def _frobenius(self, xp: Namespace) -> Array:
+        return euclidean_norm(self.c, xp, axis=(-3, -2, -1), weights=self._counts(xp))
+
+    def _norm(self, ord: NormOrder, xp: Namespace) -> Array:
+        if ord not in {1, math.inf}:
+            return super(BlockCirculant, self)._norm(ord, xp)  # slots make a new class
+        if self.is_cropped:
+            return ScaledGrid.of(None, self.c, None, self.shape, xp).norm(ord, xp)
+        moduli = xp.sum(xp.abs(self.c), axis=-1)
+        return xp.max(xp.sum(moduli, axis=-2 if ord == 1 else -1), axis=-1)
+
+    def _counts(self, xp: Namespace) -> Array:
+        """Return how often each entry of `c` stands in the matrix, shape ``(p, q, b)``."""
+        (p, q), b = self.grid, self.block_size
+        k, r, s = (xp.arange(size, device=self.device) for size in (b, p, q))
+        height = xp.clip(self.shape[0] - b * r, max=b)[:, None, None]
+        width = xp.clip(self.shape[1] - b * s, max=b)[:, None]
+        below = xp.clip(xp.minimum(height - k, width), min=0)  # entries on and below the main diagonal of the block
+        above = xp.clip(xp.minimum(xp.minimum(height, k), width - (b - k)), min=0)
+        return xp.astype(below + above, precision_of(self.dtype, xp))
 
     def _require_invertible(self, S: Array, method: str, xp: Namespace) -> None:
-        values = xp.linalg.svdvals(S)
-        rounding = self.shape[0] * float(xp.finfo(values.dtype).eps)
-        flat = xp.reshape(values, (*values.shape[:-2], -1))
-        require_nonzero(flat, rounding, f"BlockCirculant.{method}", xp)
+        if can_raise_for_values(xp):
+            values = xp.linalg.svdvals(S)
+            flat = xp.reshape(values, (*self.batch_shape, values.shape[-2] * values.shape[-1]))
+            require_nonzero(flat, self._rounding(xp), f"BlockCirculant.{method}", xp)
 
 
 def _swapped(array: Array, first: int, second: int, xp: Namespace) -> Array:

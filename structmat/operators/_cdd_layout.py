@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import InitVar, dataclass
 from functools import reduce
-from math import prod
 from operator import or_
 from typing import Any
 
@@ -14,6 +14,7 @@ from array_api_compat import numpy as numpy_namespace
 from structmat._arrays import (
     as_floating,
     device_of,
+    euclidean_norm,
     in_precision,
     is_half_precision,
     namespace_of,
@@ -151,7 +152,7 @@ class CDDLayout:
     @property
     def n_parameters(self) -> int:
         """The number of entries of all vectors."""
-        return sum(prod(shape) for shape in self.vector_shapes)
+        return sum(math.prod(shape) for shape in self.vector_shapes)
 
     # Vectors
 
@@ -406,10 +407,6 @@ def _block_size(value: Any, shape: tuple[int, int], owner: str) -> int:
 
 
 def _size(vector: Array, core: int, xp: Namespace) -> Array:
-    """Return the sizes of diagonals or grids, without the over- or underflow of squares."""
-    axes = tuple(range(-core, 0))
-    modulus = xp.abs(vector)
-    largest = xp.max(modulus, axis=axes, keepdims=True)
-    squares = (modulus / xp.where(largest > 0, largest, xp.ones_like(largest))) ** 2
+    """Return the sizes of diagonals or grids."""
     count = vector.shape[-1] if core == 1 else min(vector.shape[-3:-1])
-    return xp.reshape(largest, tuple(largest.shape[:-core])) * xp.sqrt(xp.sum(squares, axis=axes) / count)
+    return euclidean_norm(vector, xp, axis=tuple(range(-core, 0))) / math.sqrt(count)

@@ -5,6 +5,7 @@ All linear algebra is written once, on the spectrum; a `Circulant` goes there an
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 from structmat._arrays import (
     as_floating,
     complex_partner,
+    euclidean_norm,
     is_complex,
     is_complex_scalar,
     is_numpy,
@@ -235,8 +237,11 @@ class Circulant(Planned):
     def _diagonal(self, method: str, xp: Namespace) -> Array:
         return xp.broadcast_to(self.c[..., :1], self.c.shape)
 
-    def _modulus(self, power: int, xp: Namespace) -> LinearOperator:
-        return Circulant(xp.abs(self.c) ** power)
+    def _modulus(self, xp: Namespace) -> LinearOperator:
+        return Circulant(xp.abs(self.c))
+
+    def _frobenius(self, xp: Namespace) -> Array:
+        return math.sqrt(self.shape[0]) * euclidean_norm(self.c, xp)
 
     def _row_sums(self, xp: Namespace) -> Array:
         return xp.broadcast_to(xp.sum(self.c, axis=-1, keepdims=True), self.c.shape)
@@ -404,8 +409,11 @@ class SpectralCirculant(Planned):
     def _diagonal(self, method: str, xp: Namespace) -> Array:
         return self.to_circulant()._diagonal(method, xp)
 
-    def _modulus(self, power: int, xp: Namespace) -> LinearOperator:
-        return self.to_circulant()._modulus(power, xp)
+    def _modulus(self, xp: Namespace) -> LinearOperator:
+        return self.to_circulant()._modulus(xp)
+
+    def _frobenius(self, xp: Namespace) -> Array:
+        return euclidean_norm(self._as_full(xp), xp)
 
     def _spectral_function(self, function: SpectralFunction, xp: Namespace) -> SpectralCirculant:
         values, real = self._eigenvalues(xp), self.real
@@ -414,10 +422,6 @@ class SpectralCirculant(Planned):
         if real and function.needs_nonnegative:
             values, real = ready_for_roots(values, self.n, self._rounding(xp), xp)
         return SpectralCirculant(function.evaluate(values), self.n, real)
-
-    def _rounding(self, xp: Namespace) -> float:
-        """Return the size, relative to the largest, at which an eigenvalue is indistinguishable from zero."""
-        return self.n * float(xp.finfo(self.dtype).eps)
 
     def _require_nonzero(self, values: Array, method: str, xp: Namespace) -> None:
         require_nonzero(values, self._rounding(xp), f"Circulant.{method}", xp)

@@ -17,6 +17,7 @@ from structmat._arrays import (
     common_dtype,
     concat_last,
     device_of,
+    euclidean_norm,
     is_complex,
     is_numpy,
     namespace_of,
@@ -78,14 +79,13 @@ class ConstantDiagonals(Planned):
         xp = self._own_namespace()
         return self._map(lambda vector, _: xp.conj(vector)) if is_complex(self.dtype, xp) else self
 
-    def _modulus(self, power: int, xp: Namespace) -> LinearOperator:
-        return self._map(lambda vector, _: xp.abs(vector) ** power)
+    def _modulus(self, xp: Namespace) -> LinearOperator:
+        return self._map(lambda vector, _: xp.abs(vector))
 
-    def _norm(self, ord: NormOrder, xp: Namespace) -> Array:
-        if ord != "fro":
-            return super()._norm(ord, xp)
-        squares = xp.abs(self._constants(xp)) ** 2
-        return xp.sqrt(xp.sum(squares * diagonal_lengths(*self.shape, squares, xp), axis=-1))
+    def _frobenius(self, xp: Namespace) -> Array:
+        constants = self._constants(xp)
+        real = xp.real(constants) if is_complex(constants.dtype, xp) else constants
+        return euclidean_norm(constants, xp, weights=diagonal_lengths(*self.shape, real, xp))
 
     def _entries(self, index: Array, xp: Namespace) -> Array:
         """Return the matrix whose entries are the constants at `index`."""

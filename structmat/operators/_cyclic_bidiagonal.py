@@ -151,8 +151,11 @@ class CyclicBidiagonal(Planned):
     def _diagonal(self, method: str, xp: Namespace) -> Array:
         return self.to_circulant()._diagonal(method, xp)
 
-    def _modulus(self, power: int, xp: Namespace) -> LinearOperator:
-        return self.to_circulant()._modulus(power, xp)
+    def _modulus(self, xp: Namespace) -> LinearOperator:
+        return self.to_circulant()._modulus(xp)
+
+    def _frobenius(self, xp: Namespace) -> Array:
+        return self.to_circulant()._frobenius(xp)
 
     def _spectral_function(self, function: SpectralFunction, xp: Namespace) -> LinearOperator:
         return self.to_circulant()._spectral_function(function, xp)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from structmat._arrays import (
     as_floating,
     complex_partner,
+    euclidean_norm,
     is_complex,
     namespace_of,
     reciprocal_above,
@@ -17,7 +18,7 @@ from structmat._arrays.dispatch import add, compose, scale
 from structmat._arrays.errors import ArgumentValueError
 from structmat._arrays.typing import Array, ArrayLike, DType, Namespace, Scalar
 from structmat._engine import Scaling, Settings
-from structmat.operators._base import Context, LinearOperator, SpectralFunction
+from structmat.operators._base import Context, LinearOperator, SpectralFunction, spectral_rounding
 from structmat.operators._combinations import Scaled, identity_factor
 from structmat.operators._identity import Identity
 
@@ -151,8 +152,14 @@ class Diagonal(LinearOperator):
     def _diagonal(self, method: str, xp: Namespace) -> Array:
         return +self.d
 
-    def _modulus(self, power: int, xp: Namespace) -> LinearOperator:
-        return Diagonal(xp.abs(self.d) ** power)
+    def _modulus(self, xp: Namespace) -> LinearOperator:
+        return Diagonal(xp.abs(self.d))
+
+    def _frobenius(self, xp: Namespace) -> Array:
+        return euclidean_norm(self.d, xp)
+
+    def _rounding(self, xp: Namespace) -> float:
+        return spectral_rounding(self.dtype, xp)
 
     def _spectral_function(self, function: SpectralFunction, xp: Namespace) -> LinearOperator:
         d = self.d

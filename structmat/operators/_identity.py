@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from structmat._arrays.checks import integer
@@ -84,8 +85,11 @@ class Identity(LinearOperator):
     def _diagonal(self, method: str, xp: Namespace) -> Array:
         return xp.ones(self.n)
 
-    def _modulus(self, power: int, xp: Namespace) -> LinearOperator:
+    def _modulus(self, xp: Namespace) -> LinearOperator:
         return self
+
+    def _frobenius(self, xp: Namespace) -> Array:
+        return xp.asarray(math.sqrt(self.n))
 
     def _row_sums(self, xp: Namespace) -> Array:
         return xp.ones(self.n)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from structmat._arrays import device_of
+from structmat._arrays import device_of, negligible
 from structmat._arrays.typing import Array, Namespace
 from structmat._engine import full_spectrum
 from structmat.operators._base import Context
@@ -33,9 +33,10 @@ def is_unpaired(half: Array, n: int, xp: Namespace) -> Array:
 
 
 def factors_of_half(half: Array, n: int, xp: Namespace) -> Array:
-    """Return real numbers with the product of all n eigenvalues of a real matrix, from its half spectrum."""
+    """Return n real numbers with the product of all eigenvalues of a real matrix, from its half spectrum."""
     single = xp.real(half[..., :: max(1, n // 2)] if n % 2 == 0 else half[..., :1])
-    return xp.concat([single, xp.abs(half[..., 1 : (n + 1) // 2]) ** 2], axis=-1)
+    paired = xp.abs(half[..., 1 : (n + 1) // 2])
+    return xp.concat([single, paired, paired], axis=-1)  # not their squares, which would underflow
 
 
 def ready_for_roots(half: Array, n: int, rounding: float, xp: Namespace) -> tuple[Array, bool]:
@@ -44,9 +45,7 @@ def ready_for_roots(half: Array, n: int, rounding: float, xp: Namespace) -> tupl
     Where an eigenvalue is real it must not be negative, but may be so by `rounding` times the largest: then it counts
     as zero. Else the matrix has no real function of that kind, and all eigenvalues are returned.
     """
-    alone = is_unpaired(half, n, xp)
-    least = rounding * xp.max(xp.abs(half), axis=-1, keepdims=True)
-    if bool(xp.any(alone & (xp.real(half) < -least))):
+    negative = is_unpaired(half, n, xp) & (xp.real(half) < 0)
+    if bool(xp.any(negative & ~negligible(half, rounding, xp))):
         return full_spectrum(half, n, xp), False
-    clipped = xp.astype(xp.where(xp.real(half) > 0, xp.real(half), 0 * least), half.dtype)
-    return xp.where(alone, clipped, half), True
+    return xp.where(negative, xp.zeros_like(half), half), True

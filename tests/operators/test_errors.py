@@ -55,6 +55,10 @@ CONSTRUCTORS = [
     (lambda: sm.Hankel(np.ones(3), 2.0), ValueError, r"Hankel: r must have shape \(\.\.\., n\) with n >= 1, got \(\)"),
     (lambda: sm.ToeplitzInverse(3.0, 2.0), ValueError, r"ToeplitzInverse: x must have shape \(\.\.\., n\) with n >= 1, got \(\)"),
     (lambda: sm.ToeplitzInverse(np.ones(3), np.ones(2)), ValueError, r"ToeplitzInverse: y must have shape \(\.\.\., 3\), got \(2,\)"),
+    (lambda: sm.Sum((sm.Circulant(np.ones(2)), np.eye(2))), TypeError, r"Sum: terms must be structmat operators, got ndarray"),
+    (lambda: sm.Product((np.eye(2), sm.Circulant(np.ones(2)))), TypeError, r"Product: factors must be structmat operators, got ndarray"),
+    (lambda: sm.CDDProduct((sm.Diagonal(np.ones(2)), np.eye(2))), TypeError, r"CDDProduct: factors must be structmat operators, got ndarray"),
+    (lambda: sm.Scaled(np.eye(2), 2.0), TypeError, r"Scaled: operator must be structmat operators, got ndarray"),
     (lambda: sm.Identity(0), ValueError, r"Identity: n must be at least 1"),
     (lambda: sm.Identity(2.0), TypeError, r"Identity: n must be an integer"),
 ]  # fmt: skip
@@ -83,6 +87,12 @@ CLOSED_FORMS = [
     (lambda: sm.Circulant(np.ones(3)).solve(np.ones(3)), np.linalg.LinAlgError, r"singular to working precision"),
     (lambda: sm.Diagonal(np.array([1.0, 0.0])).inv(), np.linalg.LinAlgError, r"Diagonal\.inv: the matrix is singular"),
     (lambda: sm.BlockCirculant(np.ones((2, 2, 3))).solve(np.ones(6)), np.linalg.LinAlgError, r"BlockCirculant\.solve"),
+    (lambda: (0 * sm.Identity(2)).inv(), np.linalg.LinAlgError, r"Scaled\.inv: the matrix is singular"),
+    (lambda: (0.0 * sm.Identity(2)).solve(np.ones(2)), np.linalg.LinAlgError, r"Scaled\.solve: the matrix is singular"),
+    (lambda: (0 * sm.Identity(2)).logm(), np.linalg.LinAlgError, r"Scaled\.logm: the matrix is singular"),
+    (lambda: (0j * sm.Identity(2)).fractional_matrix_power(-1), np.linalg.LinAlgError, r"Scaled\.fractional_matrix_power: the matrix is"),
+    (lambda: sm.Scaled(sm.Identity(2), np.array([1.0, 0.0])).inv(), np.linalg.LinAlgError, r"Scaled\.inv: the matrix is singular"),
+    (lambda: (sm.Fourier(2) * 0).inv(), np.linalg.LinAlgError, r"Scaled\.inv: the matrix is singular"),
     (lambda: sm.Circulant(np.array([1.0, -1.0])).logm(), np.linalg.LinAlgError, r"logm: the matrix is singular"),
     (lambda: sm.Circulant(np.ones(3)).fractional_matrix_power(-1), np.linalg.LinAlgError, r"fractional_matrix_power: the matrix is singular"),
 ]  # fmt: skip

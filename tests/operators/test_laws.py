@@ -404,6 +404,31 @@ def test_linear_algebra_equals_the_dense_one(backend: Backend, entry: Entry) -> 
 
 
 @entries
+def test_stacks_of_no_matrices(backend: Backend, entry: Entry) -> None:
+    sample = entry.draw(Vectors(3, "float64", (17,)))
+
+    def stack(count: int) -> Any:
+        return sample.make(lambda values: backend.asarray(values[:count] if values.shape[:1] == (17,) else values))
+
+    one, none = stack(1), stack(0)
+    if none.batch_shape != (0,):
+        pytest.skip("no parameters")
+    rows, cols = (backend.asarray(np.ones(side)) for side in none.shape)
+
+    def results(op: Any) -> list[Any]:
+        names = sorted(entry.closed_forms - {"fractional_matrix_power", "norm", "solve", "lstsq"})
+        found = [getattr(op, name)() for name in names]
+        found += [op.norm(ord) for ord in entry.norms if "norm" in entry.closed_forms]
+        found += [getattr(op, name)(rows) for name in ("solve", "lstsq") if name in entry.closed_forms]
+        found += [op @ cols, op @ cols[:, None], op.rmatvec(rows), op.prepare().matvec(cols), op + op.T.T]
+        return [part for value in found for part in (value if isinstance(value, tuple) else (value,))]
+
+    for full, empty in zip(results(one), results(none), strict=True):
+        a, b = (value.to_dense() if isinstance(value, sm.LinearOperator) else value for value in (full, empty))
+        assert tuple(b.shape) in {(0, *a.shape[1:]), tuple(a.shape)}  # eigenvectors may belong to all
+
+
+@entries
 def test_methods_without_closed_form_name_the_alternative(entry: Entry) -> None:
     dense_free = {
         "pinv",

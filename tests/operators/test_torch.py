@@ -62,6 +62,19 @@ def test_gradients_and_second_gradients(kind: str, dtype: Any) -> None:
         assert torch.autograd.gradgradcheck(function, (operand, *parameters))
 
 
+def test_singular_matrices_give_infinities_not_errors() -> None:
+    blocks = torch.ones(2, 2, 2, 3, dtype=torch.float64)
+    blocks[1] = torch.randn(2, 2, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    op, b = sm.BlockCirculant(blocks), torch.ones(6, dtype=torch.float64)
+    regular = sm.BlockCirculant(blocks[1])
+    for found, expected in ((op.inv().c, regular.inv().c), (op.solve(b), regular.solve(b))):
+        assert not bool(torch.isfinite(found[0]).any())
+        torch.testing.assert_close(found[1], expected)
+    zero = torch.zeros(3, dtype=torch.float64)
+    for singular in (sm.Circulant(zero), sm.Diagonal(zero), sm.Scaled(sm.Identity(3), zero[0])):
+        assert not bool(torch.isfinite(singular.solve(torch.ones(3, dtype=torch.float64))).any())
+
+
 def test_gradients_through_solve_and_inverse() -> None:
     c = torch.tensor([4.0, 1.0, 0.5, 0.2], dtype=torch.float64, requires_grad=True)
     d = torch.tensor([2.0, 1.0, 3.0, 1.5], dtype=torch.float64, requires_grad=True)

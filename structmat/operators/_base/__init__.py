@@ -8,6 +8,15 @@ from __future__ import annotations
 from structmat.operators._base.linear_operator import EigResult, LinearOperator, SlogdetResult
 from structmat.operators._base.operator import Context
 from structmat.operators._base.planned import Planned
-from structmat.operators._base.spectral_functions import NormOrder, SpectralFunction
+from structmat.operators._base.spectral_functions import NormOrder, SpectralFunction, spectral_rounding
 
-__all__ = ["Context", "EigResult", "LinearOperator", "NormOrder", "Planned", "SlogdetResult", "SpectralFunction"]
+__all__ = [
+    "Context",
+    "EigResult",
+    "LinearOperator",
+    "NormOrder",
+    "Planned",
+    "SlogdetResult",
+    "SpectralFunction",
+    "spectral_rounding",
+]

@@ -10,7 +10,10 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-from structmat._arrays import filled, restored
+import numpy as np
+
+from structmat._arrays import can_raise_for_values, filled, negligible, restored
+from structmat._arrays.checks import non_negative
 from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
 from structmat._arrays.typing import Array, ArrayLike, Namespace
 from structmat.operators._base.operator import Operator
@@ -18,9 +21,10 @@ from structmat.operators._base.spectral_functions import (
     ALTERNATIVES,
     NormOrder,
     SpectralFunction,
-    cutoff,
+    product,
     ratio,
     sign_and_log,
+    spectral_rounding,
 )
 
 __all__ = ["EigResult", "LinearOperator", "SlogdetResult"]
@@ -157,13 +161,19 @@ class LinearOperator(Operator["LinearOperator"]):
         Parameters
         ----------
         rtol : float, optional
-            Singular values at or below `rtol` times the largest count as zero. Default: the larger side times the
-            machine epsilon of the dtype.
+            Singular values at or below `rtol` times the largest finite one count as zero. Default: what rounding may
+            leave of a zero, ``4 * eps * log2(2 n)`` for a circulant of size n.
 
         Returns
         -------
         LinearOperator
-            Of shape ``(cols, rows)``.
+            Of shape ``(cols, rows)``. NaN stays NaN, where the library's singular value decomposition does not refuse
+            it.
+
+        Raises
+        ------
+        ValueError
+            If `rtol` is negative or not finite.
 
         Examples
         --------
@@ -174,7 +184,7 @@ class LinearOperator(Operator["LinearOperator"]):
                [0. , 0. ]])
         """
         op, xp = self._to_working_precision("pinv")
-        return self._from_working_precision(op._pinv(cutoff(rtol, op.shape, op.dtype, xp), xp), xp)
+        return self._from_working_precision(op._pinv(self._cutoff(rtol, "pinv", xp), xp), xp)
 
     def lstsq(self, b: ArrayLike, *, rtol: float | None = None) -> Array:
         """Return the x of least norm among those that minimise ``norm(matvec(x) - b)``.
@@ -194,12 +204,12 @@ class LinearOperator(Operator["LinearOperator"]):
         Raises
         ------
         ValueError
-            If `b` has another length.
+            If `b` has another length, or `rtol` is negative or not finite.
         """
         op, operand, xp, dtype = self._operand(b, "lstsq", "b", self.shape[0])
         if not op._has_pinv():
             raise self._no_closed_form("lstsq")
-        x = op._pinv(cutoff(rtol, op.shape, op.dtype, xp), xp)._matvec(operand, xp)
+        x = op._pinv(self._cutoff(rtol, "lstsq", xp), xp)._matvec(operand, xp)
         return restored(x, dtype, xp)
 
     def eigvals(self) -> Array:
@@ -270,7 +280,7 @@ class LinearOperator(Operator["LinearOperator"]):
         Returns
         -------
         array, shape of the batch
-            Real for a real operator. It over- or underflows easily: prefer `slogdet` for large n.
+            Real for a real operator. It leaves the range of its dtype easily: prefer `slogdet` for large n.
 
         Raises
         ------
@@ -285,7 +295,7 @@ class LinearOperator(Operator["LinearOperator"]):
         3.0
         """
         op, xp = self._to_working_precision("det", square=True)
-        return self._from_working_precision(xp.prod(op._determinant_factors("det", xp), axis=-1), xp)
+        return self._from_working_precision(product(op._determinant_factors("det", xp), xp), xp)
 
     def slogdet(self) -> SlogdetResult:
         """Return sign and logarithm of the determinant.
@@ -390,17 +400,28 @@ class LinearOperator(Operator["LinearOperator"]):
         Parameters
         ----------
         rtol : float, optional
-            Relative cut-off. Default: the larger side times the machine epsilon of the dtype.
+            Relative cut-off, as for `pinv`.
 
         Returns
         -------
         array of integers, shape of the batch
-            The rank.
+            The rank; -1 of a matrix with NaN, in a library whose values are not looked at.
+
+        Raises
+        ------
+        numpy.linalg.LinAlgError
+            If a NumPy operator holds NaN.
+        ValueError
+            If `rtol` is negative or not finite.
         """
         op, xp = self._to_working_precision("rank")
         values = op._svdvals(xp)
-        above = values > cutoff(rtol, op.shape, op.dtype, xp) * xp.max(values, axis=-1, keepdims=True)
-        return xp.sum(xp.astype(above, xp.int32), axis=-1)
+        unknown = xp.any(xp.isnan(values), axis=-1)
+        if can_raise_for_values(xp) and bool(xp.any(unknown)):
+            raise np.linalg.LinAlgError(f"{type(self).__name__}.rank: the matrix holds NaN")
+        above = ~negligible(values, self._cutoff(rtol, "rank", xp), xp)
+        count = xp.sum(xp.astype(above, xp.int32), axis=-1)
+        return xp.where(unknown, xp.full_like(count, -1), count)
 
     def sqrtm(self) -> LinearOperator:
         """Return the principal square root, an operator R with ``R @ R = A``.
@@ -528,6 +549,10 @@ class LinearOperator(Operator["LinearOperator"]):
         """Singular values in any order."""
         raise self._no_closed_form("svdvals")
 
+    def _rounding(self, xp: Namespace) -> float:
+        """Size, relative to the largest, up to which a singular value may be rounding: the default cut-off."""
+        return spectral_rounding(self.dtype, xp, length=max(self.shape))
+
     def _determinant_factors(self, method: str, xp: Namespace) -> Array:
         """Numbers along the last axis whose product is the determinant."""
         raise self._no_closed_form(method)
@@ -536,24 +561,35 @@ class LinearOperator(Operator["LinearOperator"]):
         """Main diagonal."""
         raise self._no_closed_form(method)
 
-    def _modulus(self, power: int, xp: Namespace) -> LinearOperator:
-        """Operator whose entries are ``|A[i, j]| ** power``."""
+    def _modulus(self, xp: Namespace) -> LinearOperator:
+        """Operator whose entries are ``|A[i, j]|``."""
+        raise self._no_closed_form("norm")
+
+    def _frobenius(self, xp: Namespace) -> Array:
+        """Frobenius norm."""
         raise self._no_closed_form("norm")
 
     def _norm(self, ord: NormOrder, xp: Namespace) -> Array:
-        """Norm, from singular values or from row and column sums of the moduli."""
+        """Norm, from entries, from singular values, or from row and column sums of the moduli."""
+        if ord == "fro":
+            return self._frobenius(xp)
         if ord in {2, "nuc"}:
             values = self._svdvals(xp)
             return xp.max(values, axis=-1) if ord == 2 else xp.sum(values, axis=-1)
-        moduli = self._modulus(2 if ord == "fro" else 1, xp)
-        if ord == 1:
-            moduli = moduli._transpose()
-        sums = moduli._row_sums(xp)
-        return xp.sqrt(xp.sum(sums, axis=-1)) if ord == "fro" else xp.max(sums, axis=-1)
+        moduli = self._modulus(xp)
+        return xp.max((moduli._transpose() if ord == 1 else moduli)._row_sums(xp), axis=-1)
 
     def _spectral_function(self, function: SpectralFunction, xp: Namespace) -> LinearOperator:
         """Function of the matrix."""
         raise self._no_closed_form(function.name)
+
+    # Shared steps of the public methods
+
+    def _cutoff(self, rtol: float | None, method: str, xp: Namespace) -> float:
+        """Return the relative cut-off of singular values after the check of a given one."""
+        if rtol is None:
+            return self._to_working_precision(method)[0]._rounding(xp)
+        return non_negative(rtol, f"{type(self).__name__}.{method}", "rtol")
 
     def _no_closed_form(self, method: str) -> NotImplementedError:
         """Return the error that says so and names the alternative."""

@@ -333,8 +333,14 @@ class Prepared(LinearOperator):
     def _diagonal(self, method: str, xp: Namespace) -> Array:
         return self.operator._diagonal(method, xp)
 
-    def _modulus(self, power: int, xp: Namespace) -> LinearOperator:
-        return self.operator._modulus(power, xp)
+    def _rounding(self, xp: Namespace) -> float:
+        return self.operator._rounding(xp)
+
+    def _modulus(self, xp: Namespace) -> LinearOperator:
+        return self.operator._modulus(xp)
+
+    def _frobenius(self, xp: Namespace) -> Array:
+        return self.operator._frobenius(xp)
 
     def _norm(self, ord: NormOrder, xp: Namespace) -> Array:
         return self.operator._norm(ord, xp)

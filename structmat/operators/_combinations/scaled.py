@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
+from array_api_compat import numpy as numpy_namespace
 
 from structmat._arrays import (
     as_floating,
@@ -11,15 +15,18 @@ from structmat._arrays import (
     complex_partner,
     concat_last,
     device_of,
+    in_precision,
     is_complex,
-    is_complex_scalar,
     namespace_of,
+    precision_of,
+    reciprocal_above,
+    require_nonzero,
     scale_array,
 )
 from structmat._arrays.dispatch import add, compose, scale
 from structmat._arrays.typing import Array, DType, Namespace, Scalar
 from structmat._engine import Plan, Settings
-from structmat.operators._base import Context, LinearOperator, SpectralFunction
+from structmat.operators._base import Context, LinearOperator, NormOrder, SpectralFunction
 from structmat.operators._combinations.parts import plan_by_parts, require_operators
 from structmat.operators._identity import Identity
 
@@ -103,41 +110,81 @@ class Scaled(LinearOperator):
         return scale_array(self.operator._to_dense(like), self.factor, 2, like.xp)
 
     def _inv(self, xp: Namespace) -> LinearOperator:
-        return scale(self.operator._inv(xp), 1 / self.factor)
+        return scale(self.operator._inv(xp), self._reciprocal("inv"))
 
     def _solve(self, b: Array, xp: Namespace) -> Array:
-        return scale_array(self.operator._solve(b, xp), 1 / self.factor, 1, xp)
+        return scale_array(self.operator._solve(b, xp), self._reciprocal("solve"), 1, xp)
+
+    def _pinv(self, rtol: float, xp: Namespace) -> LinearOperator:
+        factor = self._of_factor(lambda values, own: reciprocal_above(values, 0.0, own))
+        return scale(self.operator._pinv(rtol, xp), factor)
+
+    def _has_pinv(self) -> bool:
+        return self.operator._has_pinv()
+
+    def _reciprocal(self, method: str) -> Scalar:
+        """Return 1 / factor, after the check that it is not zero where values may be looked at."""
+
+        def reciprocal(values: Array, own: Namespace) -> Array:
+            require_nonzero(values, 0.0, f"Scaled.{method}", own)
+            return 1 / values
+
+        return self._of_factor(reciprocal)
+
+    def _of_factor(self, function: Callable[[Array, Namespace], Array]) -> Scalar:
+        """Return a function of arrays and their namespace at the factor: for a number that of NumPy, and a number."""
+        if not isinstance(self.factor, (int, float, complex)):
+            return function(self.factor[..., None], namespace_of("Scaled", self.factor))[..., 0]
+        values = np.asarray([self.factor])
+        result: Any = function(values if values.dtype.kind == "c" else values.astype(float), numpy_namespace)
+        number: complex = result[0].item()
+        return number
+
+    def _times_factor(self, values: Array, xp: Namespace, *, absolute: bool = False) -> Array:
+        """Return values of the operator times the factor; what fits any dtype first takes the precision of it."""
+        if self.dtype is not None:
+            values = in_precision(values, precision_of(self.dtype, xp), xp)
+        return scale_array(values, abs(self.factor) if absolute else self.factor, 1, xp)
 
     def _determinant_factors(self, method: str, xp: Namespace) -> Array:
         inner = self.operator._determinant_factors(method, xp)
         ones = xp.ones(self.shape[0], dtype=inner.dtype, device=device_of(inner))
-        return concat_last([inner, scale_array(ones, self.factor, 1, xp)], xp)
+        return concat_last([inner, self._times_factor(ones, xp)], xp)
 
     def _diagonal(self, method: str, xp: Namespace) -> Array:
-        return scale_array(self.operator._diagonal(method, xp), self.factor, 1, xp)
+        return self._times_factor(self.operator._diagonal(method, xp), xp)
 
     def _eigvals(self, xp: Namespace) -> Array:
-        return scale_array(self.operator._eigvals(xp), self.factor, 1, xp)
+        return self._times_factor(self.operator._eigvals(xp), xp)
 
     def _eig(self, xp: Namespace) -> tuple[Array, LinearOperator]:
         values, vectors = self.operator._eig(xp)
-        return scale_array(values, self.factor, 1, xp), vectors
+        return self._times_factor(values, xp), vectors
 
     def _svdvals(self, xp: Namespace) -> Array:
-        return scale_array(self.operator._svdvals(xp), abs(self.factor), 1, xp)
+        return self._times_factor(self.operator._svdvals(xp), xp, absolute=True)
 
-    def _modulus(self, power: int, xp: Namespace) -> LinearOperator:
-        return scale(self.operator._modulus(power, xp), abs(self.factor) ** power)
+    def _rounding(self, xp: Namespace) -> float:
+        return self.operator._rounding(xp)
+
+    def _norm(self, ord: NormOrder, xp: Namespace) -> Array:
+        if self.operator._arrays():
+            return scale_array(self.operator._norm(ord, xp), abs(self.factor), 0, xp)
+        inner: Any = self.operator._norm(ord, self.operator._own_namespace())
+        return xp.asarray(abs(self.factor) * float(inner))  # a number takes any precision
 
     def _spectral_function(self, function: SpectralFunction, xp: Namespace) -> LinearOperator:
         if not isinstance(self.operator, Identity):
             raise self._no_closed_form(function.name)
-        number = isinstance(self.factor, (int, float, complex))
-        value = xp.asarray(self.factor)
-        if function.needs_nonnegative and not is_complex_scalar(self.factor, xp) and bool(xp.any(value < 0)):
-            value = xp.astype(value, xp.complex128)
-        result: Any = function.evaluate(value)
-        return Scaled(self.operator, result.item() if number else result)
+
+        def evaluate(values: Array, own: Namespace) -> Array:
+            if function.needs_nonzero:
+                require_nonzero(values, 0.0, f"Scaled.{function.name}", own)
+            if function.needs_nonnegative and not is_complex(values.dtype, own) and bool(own.any(values < 0)):
+                values = own.astype(values, complex_partner(values.dtype, own))
+            return function.evaluate(values)
+
+        return Scaled(self.operator, self._of_factor(evaluate))
 
 
 def identity_factor(operator: LinearOperator) -> Scalar | None:
