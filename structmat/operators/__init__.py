@@ -14,7 +14,8 @@ Map of the package; a family of matrices is a file, and imports only from lines 
 - `_circulant`: circulants, held by their first column or by their spectrum
 - `_diagonal`: diagonal matrices
 - `_combinations`: products, sums, multiples, and prepared operators
-- `_spectra`, `_norm_estimate`: arithmetic on spectra, and norms from few products, on arrays
+- `_entry_norms`, `_norm_estimate`: norms of scaled grids of circulants by their entries, and norms from few products
+- `_spectra`: arithmetic on spectra, on arrays
 - `_identity`: the identity and the Fourier matrix
 - `_base`: what every operator does, `LinearOperator`
 

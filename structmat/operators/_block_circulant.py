@@ -271,13 +271,14 @@ class BlockCirculant(Planned):
     def _determinant_factors(self, method: str, xp: Namespace) -> Array:
         S, real = self._own_spectrum(method, xp)
         p, b = self.grid[0], self.block_size
+        middle = euclidean_norm(S, xp, axis=(-2, -1)) / math.sqrt(p * math.sqrt(math.e))
+        size = 2.0 ** binary_exponents(middle, xp)  # the unit in which most determinants are near one
+        scaled = S / size[..., None, None]
         if method == "slogdet":
-            first, logs = xp.linalg.slogdet(S)
-            size = xp.exp(logs / p)
-        else:  # finite derivatives at singular matrices too; in this unit most determinants are near one
-            middle = euclidean_norm(S, xp, axis=(-2, -1)) / math.sqrt(p * math.sqrt(math.e))
-            size = 2.0 ** binary_exponents(middle, xp)
-            first = xp.linalg.det(S / size[..., None, None])
+            first, logs = xp.linalg.slogdet(scaled)
+            size = size * xp.exp(logs / p)
+        else:  # finite derivatives at singular matrices too
+            first = xp.linalg.det(scaled)
         sizes = xp.broadcast_to(xp.astype(size, first.dtype)[..., None, :], (*size.shape[:-1], p, size.shape[-1]))
         factors = xp.concat([first[..., None, :], sizes], axis=-2)
         whole = factors_of_half(factors, b, xp) if real else factors

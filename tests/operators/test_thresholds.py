@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 import structmat as sm
 from tests.backends import Backend
 from tests.operator_registry import REGISTRY, Entry, Vectors
+from tests.operators.test_laws import skip_most_where_each_shape_compiles
 
 LARGE = 200_000
 WITH_PINV = [entry for entry in REGISTRY if "pinv" in entry.closed_forms and entry.name not in {"Identity", "Fourier"}]
@@ -61,6 +62,8 @@ def test_a_root_of_a_clearly_negative_eigenvalue_is_complex() -> None:
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_zeros_of_the_spectrum_are_found_behind_their_rounding(backend: Backend, n: int, dtype: str) -> None:
     """The entries are rounded, transformed back, and rounded again, as in any computed matrix."""
+    if backend.compiles and n not in {2, 97, 100_003}:
+        pytest.skip("compiles too much")
     values = np.random.default_rng(n).uniform(0.1, 10.0, n // 2 + 1)
     values[1::3] = 0.0
     c = scipy.fft.irfft(values, n).astype(dtype)
@@ -87,6 +90,7 @@ def test_rank_of_blocks_is_that_of_their_dense_matrix(seed: int, dtype: str) -> 
 @pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")  # as NumPy does
 @pytest.mark.parametrize("entry", WITH_PINV, ids=lambda e: e.name)
 def test_nan_is_not_hidden(backend: Backend, entry: Entry) -> None:
+    skip_most_where_each_shape_compiles(backend, entry)
     samples = (entry.draw(Vectors(seed, "float64")) for seed in range(5, 50))
     sample = next(sample for sample in samples if sample.make(np.array).dtype is not None)
 

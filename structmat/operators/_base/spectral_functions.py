@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Literal, NamedTuple, TypeAlias
 
-from structmat._arrays import is_complex, precision_of
+from structmat._arrays import binary_exponents, is_complex, precision_of
 from structmat._arrays.typing import Array, DType, Namespace
 
 __all__ = ["ALTERNATIVES", "NormOrder", "SpectralFunction", "product", "ratio", "sign_and_log", "spectral_rounding"]
@@ -56,7 +56,8 @@ def sign_and_log(factors: Array, xp: Namespace) -> tuple[Array, Array]:
     """Return sign and logarithm of the absolute value of products along the last axis."""
     size = xp.abs(factors)
     if is_complex(factors.dtype, xp):
-        signs = factors / xp.where(size == 0.0, xp.ones_like(size), size)
+        unit = 2.0 ** binary_exponents(size, xp)  # a division by a subnormal number would overflow
+        signs = (factors / unit) / xp.where(size == 0.0, xp.ones_like(size), size / unit)
     else:
         signs = xp.where(xp.isnan(factors), factors, xp.sign(factors))  # that of NaN is zero in torch
     return xp.prod(signs, axis=-1), xp.sum(_logs(size, -float("inf"), xp), axis=-1)
