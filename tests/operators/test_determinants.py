@@ -85,6 +85,8 @@ def test_large_blocks_have_the_determinant_of_their_dense_matrix(backend: Backen
 @pytest.mark.parametrize("dtype", ["float64", "complex128"])
 @pytest.mark.parametrize("b", [1, 2, 3, 4])
 def test_singular_blocks(backend: Backend, b: int, dtype: str) -> None:
+    if backend.compiles and b != 3:
+        pytest.skip("compiles for each size")
     c = np.ones((2, 2, b), dtype)
     found = sm.BlockCirculant(backend.asarray(c)).slogdet()
     assert complex(found.sign) == 0

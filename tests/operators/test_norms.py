@@ -60,7 +60,7 @@ def test_norms_of_products_of_any_range(backend: Backend) -> None:
     shapes = st.tuples(*(st.just(4) if backend.compiles else st.integers(1, 9) for _ in range(3)))
 
     @settings(max_examples=min(backend.examples, 20))
-    @given(st.integers(0, 2**32 - 1), shapes, st.sampled_from(kinds[3:] if backend.compiles else kinds))
+    @given(st.integers(0, 2**32 - 1), shapes, st.sampled_from(kinds[3:4] if backend.compiles else kinds))
     def run(seed: int, shape: tuple[int, int, int], kind: tuple[str, int]) -> None:
         dtype, decades = kind
         left, c, right = drawn(seed, shape[:2], shape[2], decades, dtype)
@@ -78,6 +78,8 @@ def test_norms_of_products_of_any_range(backend: Backend) -> None:
 @pytest.mark.parametrize("decades", [0, 9])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_norms_of_large_products_by_transforms_or_by_entries(backend: Backend, dtype: str, decades: int) -> None:
+    if backend.compiles:
+        pytest.skip("compiles too much, and goes by entries always: the test below")
     sides, b = (301, 280), 97
     left, c, right = drawn(decades, sides, b, decades, dtype)
     P = sm.CDDProduct.from_vectors(*map(backend.asarray, (left, c, right)), block=True)
@@ -132,6 +134,8 @@ def test_what_is_cropped_away_does_not_count(backend: Backend) -> None:
 
 @pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")
 def test_nan_and_infinities_reach_the_norm(backend: Backend) -> None:
+    if backend.compiles:
+        pytest.skip("compiles too much")
     for bad in (np.nan, np.inf):
         for make in (sm.Circulant, sm.Diagonal, sm.Toeplitz, lambda c: sm.BlockCirculant(c[None, None, :])):
             op = make(backend.asarray(np.array([1.0, bad, 2.0])))
