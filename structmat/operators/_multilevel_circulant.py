@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -9,8 +10,10 @@ from typing import Any
 from structmat._arrays import (
     as_floating,
     device_of,
+    euclidean_norm,
     is_complex,
     namespace_of,
+    negligible,
     reciprocal_above,
     require_nonzero,
     scale_array,
@@ -232,8 +235,7 @@ class MultilevelCirculant(Planned):
 
     def _nonzero_eigvals(self, method: str, xp: Namespace) -> Array:
         values = self._eigvals(xp)
-        rounding = self.shape[0] * float(xp.finfo(self.dtype).eps)
-        require_nonzero(values, rounding, f"MultilevelCirculant.{method}", xp)
+        require_nonzero(values, self._rounding(xp), f"MultilevelCirculant.{method}", xp)
         return values
 
     def _inv(self, xp: Namespace) -> MultilevelCirculant:
@@ -254,16 +256,17 @@ class MultilevelCirculant(Planned):
         values = self._eigvals(xp)
         if not self._is_real():
             return values
-        # Conjugate pairs: the first of each counts for both.
-        squares = xp.real(values) ** 2 + xp.imag(values) ** 2
-        first, alone = self._pairs(xp)
-        return xp.where(alone, xp.real(values), xp.where(first, squares, xp.ones_like(squares)))
+        _, alone = self._pairs(xp)
+        return xp.where(alone, xp.real(values), xp.abs(values))  # both of a conjugate pair: squares would underflow
 
     def _diagonal(self, method: str, xp: Namespace) -> Array:
         return xp.broadcast_to(self.c[..., :1], self.c.shape)
 
-    def _modulus(self, power: int, xp: Namespace) -> LinearOperator:
-        return self._with(xp.abs(self.c) ** power)
+    def _modulus(self, xp: Namespace) -> LinearOperator:
+        return self._with(xp.abs(self.c))
+
+    def _frobenius(self, xp: Namespace) -> Array:
+        return math.sqrt(self.shape[0]) * euclidean_norm(self.c, xp)
 
     def _row_sums(self, xp: Namespace) -> Array:
         return xp.broadcast_to(xp.sum(self.c, axis=-1, keepdims=True), self.c.shape)
@@ -275,11 +278,11 @@ class MultilevelCirculant(Planned):
         first, alone = self._pairs(xp)
         real = True
         if function.needs_nonnegative:
-            least = self.shape[0] * float(xp.finfo(self.dtype).eps) * xp.max(xp.abs(values), axis=-1, keepdims=True)
-            real = not bool(xp.any(alone & (xp.real(values) < -least)))
-            positive = xp.where(xp.real(values) > 0, xp.real(values), 0 * xp.real(values))
+            negative = alone & (xp.real(values) < 0.0)
+            real = not bool(xp.any(negative & ~negligible(values, self._rounding(xp), xp)))
             if real:
-                values = xp.where(alone, xp.astype(positive, values.dtype), values)
+                values = xp.where(alone, xp.astype(xp.real(values), values.dtype), values)
+                values = xp.where(negative, xp.zeros_like(values), values)
         results = function.evaluate(values)
         if real:  # on a branch cut the two of a pair may end on different sides
             results = xp.where(xp.logical_or(first, alone), results, xp.conj(reversed_levels(results, self.sizes, xp)))
