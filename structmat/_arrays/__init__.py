@@ -32,6 +32,7 @@ from structmat._arrays.small_systems import inverses, solutions
 from structmat._arrays.values import (
     as_floating,
     can_raise_for_values,
+    copied,
     filled,
     negligible,
     reciprocal_above,
@@ -47,6 +48,7 @@ __all__ = [
     "complex_partner",
     "concat_last",
     "contiguous",
+    "copied",
     "device_of",
     "dtype_name",
     "euclidean_norm",

@@ -9,12 +9,13 @@ from array_api_compat import is_array_api_strict_namespace
 
 from structmat._arrays.dtypes import is_complex
 from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
-from structmat._arrays.namespaces import is_array, is_numpy, is_torch, namespace
+from structmat._arrays.namespaces import is_array, is_numpy, is_torch, library_of, namespace
 from structmat._arrays.typing import Array, ArrayLike, DType, Namespace
 
 __all__ = [
     "as_floating",
     "can_raise_for_values",
+    "copied",
     "filled",
     "negligible",
     "reciprocal_above",
@@ -82,6 +83,14 @@ def as_floating(value: ArrayLike, owner: str, argument: str, *, like: tuple[Name
     default = xp.__array_namespace_info__().default_dtypes()["real floating"]
     target = default if like is None or like[1] is None else xp.result_type(default, like[1])
     return xp.astype(value, target)
+
+
+def copied(array: Array, xp: Namespace) -> Array:
+    """Return a copy of an array, with its gradient; itself in JAX, whose arrays cannot be changed."""
+    if library_of(xp) == "jax":
+        return array
+    copy: Any = array.clone() if is_torch(array) else xp.asarray(array, copy=True)  # type: ignore[attr-defined]
+    return copy  # type: ignore[no-any-return]
 
 
 def filled(out: Any, values: Array, owner: str) -> Array:

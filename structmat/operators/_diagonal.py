@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from structmat._arrays import (
     as_floating,
     complex_partner,
+    copied,
     euclidean_norm,
     is_complex,
     namespace_of,
@@ -89,7 +90,8 @@ class Diagonal(LinearOperator):
         A = as_floating(A, "Diagonal.nearest", "A")
         if A.ndim < 2 or A.shape[-1] != A.shape[-2]:
             raise ArgumentValueError("Diagonal.nearest", "A", f"must have shape (..., n, n), got {tuple(A.shape)}")
-        return cls(namespace_of("Diagonal.nearest", A).linalg.diagonal(A))
+        xp = namespace_of("Diagonal.nearest", A)
+        return cls(copied(xp.linalg.diagonal(A), xp))
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -150,7 +152,7 @@ class Diagonal(LinearOperator):
         return self.d
 
     def _diagonal(self, method: str, xp: Namespace) -> Array:
-        return +self.d
+        return self.d
 
     def _modulus(self, xp: Namespace) -> LinearOperator:
         return Diagonal(xp.abs(self.d))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from structmat._arrays import copied
 from structmat._arrays.checks import integer
 from structmat._arrays.dispatch import compose, scale
 from structmat._arrays.typing import Array, Namespace
@@ -53,7 +54,7 @@ class Identity(LinearOperator):
         return (self.n, self.n)
 
     def _matvec(self, x: Array, xp: Namespace) -> Array:
-        return +x
+        return copied(x, xp)
 
     def _transpose(self) -> LinearOperator:
         return self

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from structmat._arrays import can_raise_for_values, filled, negligible, restored
+from structmat._arrays import can_raise_for_values, copied, filled, negligible, restored
 from structmat._arrays.checks import non_negative
 from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
 from structmat._arrays.typing import Array, ArrayLike, Namespace
@@ -235,7 +235,7 @@ class LinearOperator(Operator["LinearOperator"]):
         array([3.+0.j, 1.+0.j])
         """
         op, xp = self._to_working_precision("eigvals", square=True)
-        return op._eigvals(xp)
+        return copied(op._eigvals(xp), xp)
 
     def eig(self) -> EigResult:
         """Return eigenvalues and eigenvectors, ``A = V diag(w) V^-1``.
@@ -261,7 +261,8 @@ class LinearOperator(Operator["LinearOperator"]):
         True
         """
         op, xp = self._to_working_precision("eig", square=True)
-        return EigResult(*op._eig(xp))
+        values, vectors = op._eig(xp)
+        return EigResult(copied(values, xp), vectors)
 
     def svdvals(self) -> Array:
         """Return the singular values, largest first.
@@ -335,7 +336,7 @@ class LinearOperator(Operator["LinearOperator"]):
             The entries ``A[i, i]``.
         """
         op, xp = self._to_working_precision("diagonal")
-        return self._from_working_precision(op._diagonal("diagonal", xp), xp)
+        return copied(self._from_working_precision(op._diagonal("diagonal", xp), xp), xp)
 
     def norm(self, ord: NormOrder = "fro") -> Array:
         """Return a matrix norm.

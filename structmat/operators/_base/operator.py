@@ -16,6 +16,7 @@ from structmat._arrays import (
     broadcast_shapes,
     common_dtype,
     complex_partner,
+    copied,
     device_of,
     dtype_name,
     filled,
@@ -23,6 +24,7 @@ from structmat._arrays import (
     is_array,
     is_complex,
     is_half_precision,
+    is_numpy,
     namespace_of,
     precision_of,
     restored,
@@ -218,8 +220,10 @@ class Operator(Parametrised, ABC, Generic[Op]):
         Returns
         -------
         LinearOperator
-            A `Prepared` operator, or itself where nothing can be prepared, as for a diagonal matrix. It is a snapshot:
-            it does not follow later changes of the parameters.
+            A `Prepared` operator, or where nothing can be prepared, as for a product of transforms, one of the same
+            type. In either case it is a snapshot: it holds copies of the parameters, which those of NumPy cannot be
+            written to, and does not follow later changes of the arrays that it was made of. In torch gradients still
+            reach them.
 
         Raises
         ------
@@ -234,7 +238,8 @@ class Operator(Parametrised, ABC, Generic[Op]):
         and a matrix so small that a dense product is faster is written out. Single long vectors of NumPy and torch are
         transformed by the four-step method [1]_. Results agree with those of the operator itself up to rounding. What
         is prepared takes the memory of eight vectors of the length that is transformed, three more once it has solved
-        a system, or of the matrices per frequency twice.
+        a system, or of the matrices per frequency twice,
+        beside the copies of the parameters.
 
         References
         ----------
@@ -253,7 +258,7 @@ class Operator(Parametrised, ABC, Generic[Op]):
         owner = f"{type(self).__name__}.prepare"
         require_engine(engine, owner)
         threads = None if workers is None else integer(workers, owner, "workers")
-        prepared: Op = prepare(self, Settings(engine, threads, ready=True))
+        prepared: Op = prepare(self._snapshot(), Settings(engine, threads, ready=True))
         return prepared
 
     # Transposes
@@ -451,6 +456,18 @@ class Operator(Parametrised, ABC, Generic[Op]):
             lambda array, _: array if array.dtype == dtype else xp.astype(array, dtype),
             lambda inner: inner._complex(dtype, xp),
         )
+
+    def _snapshot(self) -> Self:
+        """Return the operator with parameters of its own, read-only ones in NumPy."""
+        xp = self._own_namespace()
+
+        def own(array: Array, _: int) -> Array:
+            copy: Any = copied(array, xp)
+            if is_numpy(xp):
+                copy.flags.writeable = False
+            return copy  # type: ignore[no-any-return]
+
+        return self._map(own)
 
     def _to_working_precision(self, method: str, *, square: bool = False) -> tuple[Self, Namespace]:
         """Return the operator in the precision of computations, and its namespace, after the check of its shape."""

@@ -10,8 +10,9 @@ from structmat._arrays import broadcast_shapes, common_dtype, complex_partner, n
 from structmat._arrays.dispatch import prepare
 from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
 from structmat._arrays.typing import DType
-from structmat._engine import ByParts, Settings
+from structmat._engine import ByParts, Scaling, Settings
 from structmat.operators._base import LinearOperator
+from structmat.operators._combinations.prepared import Prepared
 
 __all__ = ["common_dtype_of", "plan_by_parts", "require_operators"]
 
@@ -41,5 +42,11 @@ def plan_by_parts(
     parts: tuple[LinearOperator, ...], make: Callable[[tuple[LinearOperator, ...]], LinearOperator], settings: Settings
 ) -> ByParts | None:
     """Return the plan of what `make` makes of the parts when they are prepared; None where nothing of them can be."""
-    prepared = tuple(prepare(part, settings) for part in parts)
+    prepared = tuple(_part(part, settings) for part in parts)
     return None if all(map(is_, prepared, parts)) else ByParts(make(prepared))
+
+
+def _part(operator: LinearOperator, settings: Settings) -> LinearOperator:
+    """Return a part prepared, itself where that would only add a step."""
+    prepared: LinearOperator = prepare(operator, settings)
+    return operator if isinstance(prepared, Prepared) and isinstance(prepared.plan, Scaling) else prepared

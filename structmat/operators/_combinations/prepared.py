@@ -42,7 +42,7 @@ class Prepared(LinearOperator):
 
     Notes
     -----
-    It has every method of its operator. Transposes, products, sums and multiples of it are prepared as well; inverses
+    It is a snapshot, and has every method of its operator. Transposes, products, sums and multiples of it are prepared as well; inverses
     and functions are those of the operator. It is immutable and has no scratch memory of its own, so any number of
     threads may use it at once. Vectors of a higher precision are multiplied by the operator itself, at its speed.
 
@@ -260,6 +260,9 @@ class Prepared(LinearOperator):
 
     # Parameters are those of the operator: what was computed from them follows.
 
+    def _snapshot(self) -> Prepared:
+        return self  # which is one
+
     def _leaves(self) -> list[tuple[Array, int]]:
         return self.operator._leaves()
 
@@ -351,15 +354,15 @@ class Prepared(LinearOperator):
 
 @prepare.rule(object, object)
 def prepared(operator: LinearOperator, settings: Settings) -> LinearOperator:
-    """Return the operator with its plan, or itself where nothing is to be computed before its products."""
+    """Return the operator with its plan, or itself where it has none; the caller sees to it that this is a snapshot."""
     if isinstance(operator, Prepared):
         operator = operator.operator
     wide, xp = operator._to_working_precision("prepare")
     plan = wide._plan(settings, xp)
-    if plan is None or isinstance(plan, Scaling):
+    if plan is None:
         return operator
     direct = 0
-    if isinstance(plan, ChunkedPlan) and not plan.is_stack:
+    if isinstance(plan, ChunkedPlan) and not plan.is_stack and not isinstance(plan, Scaling):
         rows, cols = wide.shape
         library = "ducc0" if is_numpy(xp) and settings.engine != "scipy" and ducc() else library_of(xp)
         direct = direct_up_to(rows * cols / plan.cost, library, dtype_name(wide.dtype))
@@ -383,7 +386,8 @@ def _adjoint(matrix: Array, xp: Namespace) -> Array:
 
 
 def _source(operator: LinearOperator) -> LinearOperator:
-    return operator.operator if isinstance(operator, Prepared) else operator
+    """Return what an operator was prepared from, or a copy of it, as prepared ones share no array with others."""
+    return operator.operator if isinstance(operator, Prepared) else operator._snapshot()
 
 
 @compose.rule(Prepared, Identity)
@@ -398,7 +402,7 @@ def _times(left: Prepared, right: LinearOperator) -> LinearOperator:
 
 @compose.rule(object, Prepared)
 def _times_prepared(left: LinearOperator, right: Prepared) -> LinearOperator:
-    return prepared(compose(left, right.operator), right.settings)
+    return prepared(compose(_source(left), right.operator), right.settings)
 
 
 @add.rule(Prepared, object)
@@ -408,4 +412,4 @@ def _plus(left: Prepared, right: LinearOperator) -> LinearOperator:
 
 @scale.rule(Prepared, object)
 def _multiple(operator: Prepared, factor: Scalar) -> LinearOperator:
-    return prepared(scale(operator.operator, factor), operator.settings)
+    return prepared(scale(operator.operator, factor)._snapshot(), operator.settings)
