@@ -9,6 +9,13 @@ Their arrays are leaves, sizes are static, so operators pass through ``jit``, ``
 >>> C = sm.Circulant(jnp.array([1.0, 2.0, 3.0]))
 >>> jax.jit(lambda op, x: op.matvec(x))(C, jnp.array([1.0, 0.0, 0.0])).round(4).tolist()
 [1.0, 2.0, 3.0]
+
+A tree made from one, by ``jax.tree.map`` or by a library such as Equinox, may hold anything in place of the arrays:
+masks, axes, names. Only the Python number that scales an operator, as in ``2 * (A @ B)``, is static.
+
+The leaves of a `structmat.Prepared` operator are those of the operator and of what was computed from it: its gradient
+lies where its products read, in ``plan`` or ``matrix``, and its ``operator`` gets zeros. To learn the vectors, prepare
+inside of the function that is differentiated. Count parameters by ``P.operator``.
 """
 
 from __future__ import annotations
@@ -54,6 +61,21 @@ from structmat.operators import (
 
 __all__ = ["register_operator"]
 
+
+class _Integer(int):
+    """A leaf that is a Python number, apart from a number that is no leaf."""
+
+
+class _Real(float):
+    """A leaf that is a Python number, apart from a number that is no leaf."""
+
+
+class _Complex(complex):
+    """A leaf that is a Python number, apart from a number that is no leaf."""
+
+
+_LEAVES: dict[type, type] = {int: _Integer, float: _Real, complex: _Complex}
+
 Op = TypeVar("Op", bound=Parametrised)
 """An operator, or a plan of the engine."""
 
@@ -95,20 +117,29 @@ def register_operator(cls: type[Op]) -> type[Op]:
 
     def flatten(op: Any) -> tuple[list[tuple[Any, Any]], tuple[Any, ...]]:
         # A Python number that scales an operator stays one: as a leaf it would come back from jit as an array.
-        dynamic = [n for n in names if n in cls._core_axes and not isinstance(getattr(op, n), (int, float, complex))]
+        numbers = {n for n in cls._static_numbers if type(getattr(op, n)) in _LEAVES}
+        dynamic = tuple(n for n in names if n in cls._core_axes and n not in numbers)
         static = tuple((n, getattr(op, n)) for n in names if n not in dynamic)
-        return [(jax.tree_util.GetAttrKey(n), getattr(op, n)) for n in dynamic], (tuple(dynamic), static)
+        return [(jax.tree_util.GetAttrKey(n), _plain(getattr(op, n))) for n in dynamic], (dynamic, static)
 
     def unflatten(structure: tuple[Any, ...], children: Any) -> Any:
         # not the constructor: JAX rebuilds operators with placeholders, which its checks would refuse
         dynamic, static = structure
         op = object.__new__(cls)
-        for name, value in (*zip(dynamic, children, strict=True), *static):
+        for name, value in zip(dynamic, children, strict=True):
+            leaf = _LEAVES.get(type(value)) if name in cls._static_numbers else None
+            object.__setattr__(op, name, value if leaf is None else leaf(value))
+        for name, value in static:
             object.__setattr__(op, name, value)
         return op
 
     jax.tree_util.register_pytree_with_keys(cls, flatten, unflatten)
     return cls
+
+
+def _plain(value: Any) -> Any:
+    """Return a leaf as it was given."""
+    return +value if type(value) in _LEAVES.values() else value
 
 
 for _cls in (

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Self
 
 from array_api_compat import numpy as numpy_namespace
 
-from structmat._arrays.namespaces import namespace_of
+from structmat._arrays.namespaces import is_array, namespace_of
 from structmat._arrays.typing import Array, Namespace
 
 __all__ = ["Parametrised"]
@@ -21,6 +21,9 @@ class Parametrised:
     _core_axes: ClassVar[dict[str, int | None]] = {}
     """Fields that hold parameters: the number of an array's own axes after the batch axes, None for inner objects.
     All other fields are static: plain hashable values. A parameter may be missing (None) or a Python number."""
+
+    _static_numbers: ClassVar[frozenset[str]] = frozenset()
+    """Fields that hold an array or a Python number; the number is static."""
 
     def _leaves(self) -> list[tuple[Array, int]]:
         """Return all parameter arrays, those of inner objects included, each with its number of core axes."""
@@ -37,6 +40,20 @@ class Parametrised:
     def _arrays(self) -> list[Array]:
         """Return all parameter arrays, those of inner objects included."""
         return [array for array, _ in self._leaves()]
+
+    def _is_filled(self) -> bool:
+        """Tell whether all parameters are arrays, and not what a tree of JAX may hold in their place."""
+        for name, axes in self._core_axes.items():
+            value = getattr(self, name)
+            if axes is None:
+                inner = value if isinstance(value, tuple) else (value,)
+                filled = all(isinstance(part, Parametrised) and part._is_filled() for part in inner)
+            else:
+                number = name in self._static_numbers and isinstance(value, (int, float, complex))
+                filled = number or (is_array(value) and value.ndim >= axes)
+            if not filled:
+                return False
+        return True
 
     def _map(self, function: Callable[[Array, int], Array]) -> Self:
         """Return the object with `function(array, core axes)` in place of each parameter array, unchecked."""

@@ -88,6 +88,9 @@ class Operator(Parametrised, ABC, Generic[Op]):
         return False
 
     def __repr__(self) -> str:
+        if not self._is_filled():
+            fields = ", ".join(f"{name}={getattr(self, name)!r}" for name in self._field_names())
+            return f"{type(self).__name__}({fields})"
         batch = f", batch={self.batch_shape}" if self.batch_shape else ""
         return (
             f"{type(self).__name__}({self._details()}shape={self.shape}, dtype={dtype_name(self.dtype)}{batch}, "

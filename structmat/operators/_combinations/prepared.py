@@ -42,9 +42,9 @@ class Prepared(LinearOperator):
 
     Notes
     -----
-    It is a snapshot, and has every method of its operator. Transposes, products, sums and multiples of it are prepared as well; inverses
-    and functions are those of the operator. It is immutable and has no scratch memory of its own, so any number of
-    threads may use it at once. Vectors of a higher precision are multiplied by the operator itself, at its speed.
+    It is a snapshot, and has every method of its operator. Transposes, products, sums and multiples of it are prepared
+    as well; inverses and functions are those of the operator. It is immutable and has no scratch memory of its own, so
+    any number of threads may use it at once. Vectors of a higher precision are multiplied by the operator itself.
 
     Examples
     --------
@@ -262,6 +262,9 @@ class Prepared(LinearOperator):
 
     def _snapshot(self) -> Prepared:
         return self  # which is one
+
+    def _is_filled(self) -> bool:
+        return isinstance(self.operator, LinearOperator) and self.operator._is_filled()
 
     def _leaves(self) -> list[tuple[Array, int]]:
         return self.operator._leaves()

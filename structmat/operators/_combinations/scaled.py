@@ -58,6 +58,7 @@ class Scaled(LinearOperator):
     """
 
     _core_axes = {"operator": None, "factor": 0}
+    _static_numbers = frozenset({"factor"})
 
     operator: LinearOperator
     """The operator."""
@@ -86,7 +87,7 @@ class Scaled(LinearOperator):
 
     @property
     def _forces_complex(self) -> bool:
-        return type(self.factor) is complex or self.operator._forces_complex
+        return isinstance(self.factor, complex) or self.operator._forces_complex
 
     def _details(self) -> str:
         return f"{type(self.operator).__name__}, "
