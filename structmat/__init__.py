@@ -102,4 +102,4 @@ def __getattr__(name: str) -> ModuleType:
 
 def __dir__() -> list[str]:
     """Return what the package offers, modules that are not imported yet included."""
-    return sorted({*globals(), *_ON_FIRST_USE})
+    return sorted({*__all__, "__version__", "fit", "operators", *_ON_FIRST_USE})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import scipy.sparse.linalg
 
 from structmat._arrays import is_numpy
@@ -58,12 +59,25 @@ def as_linear_operator(operator: LinearOperator) -> scipy.sparse.linalg.LinearOp
         raise ArgumentValueError(
             "as_linear_operator", "operator", f"must be one matrix, got a stack of shape {operator.batch_shape}"
         )
-    op: Any = operator
-    return scipy.sparse.linalg.LinearOperator(
-        op.shape,
-        matvec=lambda x: op.matvec(x.reshape(-1)),
-        rmatvec=lambda y: op.rmatvec(y.reshape(-1)),
-        matmat=op.matmat,
-        rmatmat=op.H.matmat,
-        dtype=op.dtype,
-    )
+    return _Bridge(operator)
+
+
+class _Bridge(scipy.sparse.linalg.LinearOperator[Any]):
+    """An operator of structmat in the place of one of SciPy; a class of its own, so that it can be pickled."""
+
+    def __init__(self, operator: Any) -> None:
+        self.operator, self.adjoint_operator = operator, operator.H
+        dtype = operator.dtype or np.dtype("complex128" if operator._forces_complex else "float64")
+        super().__init__(dtype, operator.shape)  # type: ignore[call-arg]  # which its stubs lack
+
+    def _matvec(self, x: Any) -> Any:
+        return self.operator.matvec(x.reshape(-1))
+
+    def _rmatvec(self, x: Any) -> Any:
+        return self.operator.rmatvec(x.reshape(-1))
+
+    def _matmat(self, X: Any) -> Any:
+        return self.operator.matmat(X)
+
+    def _rmatmat(self, X: Any) -> Any:
+        return self.adjoint_operator.matmat(X)

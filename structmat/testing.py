@@ -11,7 +11,7 @@ import numpy as np
 from structmat._arrays import is_complex, is_numpy, precision_of
 from structmat._arrays.checks import random_generator
 from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
-from structmat._arrays.typing import Array
+from structmat._arrays.typing import Array, Namespace
 from structmat.operators import Identity, LinearOperator
 
 __all__ = ["adjoint_error", "check_operator"]
@@ -25,7 +25,7 @@ def adjoint_error(operator: LinearOperator, *, rng: np.random.Generator | int | 
     operator : LinearOperator
         Any operator, of any array library; of a stack the largest discrepancy counts.
     rng : numpy.random.Generator or int, optional
-        Source of the two vectors x and y.
+        Source of the vectors x and y: complex ones, and for a real operator real ones as well.
 
     Returns
     -------
@@ -56,6 +56,13 @@ def adjoint_error(operator: LinearOperator, *, rng: np.random.Generator | int | 
 
     rows, cols = operator.shape
     x, y = drawn(cols), drawn(rows)
+    pairs = [(x + 1j * drawn(cols), y + 1j * drawn(rows))]
+    if not (operator._forces_complex or (operator.dtype is not None and is_complex(operator.dtype, xp))):
+        pairs.append((x, y))
+    return max(_adjoint_error(operator, x, y, xp) for x, y in pairs)
+
+
+def _adjoint_error(operator: LinearOperator, x: Array, y: Array, xp: Namespace) -> float:
     Ax, Ay = operator.matvec(x), operator.rmatvec(y)
 
     def inner(u: Array, v: Array) -> Array:

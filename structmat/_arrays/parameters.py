@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import FrozenInstanceError
 from typing import Any, ClassVar, Self
 
 from array_api_compat import numpy as numpy_namespace
@@ -17,6 +18,21 @@ class Parametrised:
     """A frozen, slotted dataclass that says which of its fields are parameters."""
 
     __slots__ = ()
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        # `dataclass` writes these for the class before it has slots; afterwards they fail on names that are no fields
+        for name in ("__setattr__", "__delattr__"):
+            if name in cls.__dict__:
+                setattr(cls, name, getattr(Parametrised, name))
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise FrozenInstanceError(
+            f"{type(self).__name__} cannot be changed: make a new one instead of setting {name!r}"
+        )
+
+    def __delattr__(self, name: str) -> None:
+        raise FrozenInstanceError(f"{type(self).__name__} cannot be changed: {name!r} cannot be deleted")
 
     _core_axes: ClassVar[dict[str, int | None]] = {}
     """Fields that hold parameters: the number of an array's own axes after the batch axes, None for inner objects.

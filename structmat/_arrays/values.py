@@ -90,7 +90,7 @@ def copied(array: Array, xp: Namespace) -> Array:
     if library_of(xp) == "jax":
         return array
     copy: Any = array.clone() if is_torch(array) else xp.asarray(array, copy=True)  # type: ignore[attr-defined]
-    return copy  # type: ignore[no-any-return]
+    return copy
 
 
 def filled(out: Any, values: Array, owner: str) -> Array:

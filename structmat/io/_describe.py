@@ -13,7 +13,7 @@ import numpy as np
 from structmat._arrays import dtype_name
 from structmat._files.safetensors import SafetensorsFile
 from structmat.fit import FitResult
-from structmat.io._matrices import kind_of, numpy_specs
+from structmat.io._matrices import kind_of, numpy_specs, require_path
 from structmat.io._tree import CHECKSUM, FIT, TREE, decoded, saved_tree
 
 if TYPE_CHECKING:
@@ -41,6 +41,8 @@ def describe(path: str | os.PathLike[str]) -> dict[str, Any]:
     ------
     FileNotFoundError
         If there is no such file.
+    TypeError
+        If `path` is no path.
     ValueError
         If the file is damaged or of another kind.
 
@@ -56,6 +58,7 @@ def describe(path: str | os.PathLike[str]) -> dict[str, Any]:
     >>> held["kind"], held["shape"], held["tensors"], held["metadata"]
     ('Circulant', [5, 5], {'c': {'shape': [5], 'dtype': 'float64'}}, {'task': 'demo'})
     """
+    require_path(path, "describe")
     kind = kind_of(path)
     head: dict[str, Any] = {"path": os.fspath(path), "format": kind, "bytes": Path(path).stat().st_size}
     if kind != "safetensors":

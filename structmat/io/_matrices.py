@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from structmat._arrays.errors import ArgumentError, ArgumentValueError
+from structmat._arrays.errors import ArgumentError, ArgumentTypeError, ArgumentValueError
 from structmat._files.safetensors import SafetensorsFile, one_line
 from structmat.io._tree import TREE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["kind_of", "load_matrix", "numpy_specs"]
+__all__ = ["kind_of", "load_matrix", "numpy_specs", "require_path"]
 
 _DAMAGE = (
     *(ValueError, EOFError, KeyError, RuntimeError, NotImplementedError, OverflowError, SyntaxError, TypeError),
@@ -46,6 +46,8 @@ def load_matrix(path: str | os.PathLike[str], *, key: str | None = None) -> NDAr
     ------
     FileNotFoundError
         If there is no such file.
+    TypeError
+        If `path` is no path.
     ValueError
         If the file is damaged, of another kind or a saved operator, `key` is missing or unknown, or the array does not
         hold numbers.
@@ -66,6 +68,7 @@ def load_matrix(path: str | os.PathLike[str], *, key: str | None = None) -> NDAr
     array([[1., 1., 1.],
            [1., 1., 1.]])
     """
+    require_path(path, "load_matrix")
     kind = kind_of(path)
     if kind == "safetensors":
         file = SafetensorsFile.open(path)
@@ -94,6 +97,12 @@ def load_matrix(path: str | os.PathLike[str], *, key: str | None = None) -> NDAr
     if array.dtype.kind not in "biufc":
         raise ValueError(f"{path} holds no numbers but dtype {array.dtype}")
     return np.asarray(array, dtype=array.dtype.newbyteorder("="))
+
+
+def require_path(path: Any, owner: str) -> None:
+    """Raise where `path` is none."""
+    if not isinstance(path, (str, os.PathLike)):
+        raise ArgumentTypeError(owner, "path", f"must be a path, got {path!r}")
 
 
 def kind_of(path: str | os.PathLike[str]) -> str:

@@ -19,6 +19,7 @@ from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
 from structmat._files.atomic import atomic_write
 from structmat._files.safetensors import SafetensorsFile, Tensor, checksum, to_bytes
 from structmat.fit import FitResult
+from structmat.io._matrices import kind_of, require_path
 from structmat.io._tree import CHECKSUM, FIT, TREE, decoded, encoded, saved_tree, tree_text
 from structmat.operators import LinearOperator
 
@@ -123,7 +124,7 @@ def load(
     ValueError
         If the file is damaged or holds no structmat operator, or the library cannot hold the saved dtype.
     TypeError
-        If `xp` is no array namespace.
+        If `path` is no path, or `xp` no array namespace.
 
     See Also
     --------
@@ -144,6 +145,11 @@ def load(
     array([1., 2.])
     """
     namespace = _namespace(xp)
+    require_path(path, "load")
+    if (kind := kind_of(path)) != "safetensors":
+        raise ValueError(
+            f"{path} is a .{kind} file and holds no structmat operator; read it by structmat.io.load_matrix"
+        )
     file = SafetensorsFile.open(path)
     tree = saved_tree(file)
     tensors = {name: spec._replace(data=file.data(name)) for name, spec in file.tensors.items()}

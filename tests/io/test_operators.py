@@ -248,3 +248,15 @@ def test_foreign_and_missing_files(tmp_path):
     save_file({"x": np.ones(3)}, tmp_path / "plain.safetensors")
     with pytest.raises(ValueError, match=r"plain\.safetensors holds no structmat operator but plain tensors \(x\)"):
         io.load(tmp_path / "plain.safetensors")
+
+
+def test_files_that_hold_a_plain_matrix_are_for_load_matrix(tmp_path: Path) -> None:
+    np.save(tmp_path / "w.npy", np.ones((2, 2)))
+    np.savez(tmp_path / "w.npz", np.ones((2, 2)))
+    for name in ("w.npy", "w.npz"):
+        with pytest.raises(ValueError, match=rf"{name} is a \.np. file .* read it by structmat\.io\.load_matrix"):
+            sm.io.load(tmp_path / name)
+    for owner in ("load", "load_matrix", "describe"):
+        for path in (None, 3, b"w"):
+            with pytest.raises(sm.ArgumentTypeError, match=rf"^{owner}: path must be a path, got"):
+                getattr(sm.io, owner)(path)

@@ -8,6 +8,7 @@ builds a dense matrix.
 from __future__ import annotations
 
 import math
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -365,10 +366,7 @@ class LinearOperator(Operator["LinearOperator"]):
         >>> [round(float(C.norm(p)), 12) for p in (1, 2, np.inf)]
         [7.0, 7.0, 7.0]
         """
-        if ord not in {"fro", "nuc", 1, 2, math.inf}:
-            raise ArgumentValueError(
-                f"{type(self).__name__}.norm", "ord", f'must be "fro", "nuc", 1, 2 or inf, got {ord!r}'
-            )
+        self._check_order(ord, "norm", "ord")
         op, xp = self._to_working_precision("norm")
         return self._from_working_precision(op._norm(ord, xp), xp)
 
@@ -391,9 +389,15 @@ class LinearOperator(Operator["LinearOperator"]):
         ValueError
             If `p` is no norm of `norm`, or the operator is not square for a norm other than 2.
         """
-        if p != 2:
+        self._check_order(p, "cond", "p")
+        op, xp = self._to_working_precision("cond", square=p != 2)
+        if p == 2:
+            values = xp.sort(op._singular_values("cond", xp), axis=-1, descending=True)
+            return ratio(self._from_working_precision(values, xp), xp)
+        try:
             return self.norm(p) * self.inv().norm(p)
-        return ratio(self.svdvals(), self._own_namespace())
+        except NotImplementedError:
+            raise self._no_closed_form("cond") from None
 
     def rank(self, *, rtol: float | None = None) -> Array:
         """Return the numerical rank: how many singular values exceed `rtol` times the largest.
@@ -416,7 +420,7 @@ class LinearOperator(Operator["LinearOperator"]):
             If `rtol` is negative or not finite.
         """
         op, xp = self._to_working_precision("rank")
-        values = op._svdvals(xp)
+        values = op._singular_values("rank", xp)
         unknown = xp.any(xp.isnan(values), axis=-1)
         if can_raise_for_values(xp) and bool(xp.any(unknown)):
             raise np.linalg.LinAlgError(f"{type(self).__name__}.rank: the matrix holds NaN")
@@ -482,7 +486,8 @@ class LinearOperator(Operator["LinearOperator"]):
         Parameters
         ----------
         p : float
-            The exponent; an integer gives the exact repeated product, a fraction the principal power.
+            The exponent, of any real type; an integer gives the exact repeated product, a fraction the principal
+            power.
 
         Returns
         -------
@@ -502,21 +507,18 @@ class LinearOperator(Operator["LinearOperator"]):
         >>> shift.fractional_matrix_power(3).to_dense()[:, 0].round(12) + 0.0
         array([0., 0., 0., 1.])
         """
-        try:
-            finite = math.isfinite(p)
-        except TypeError:
-            finite = False
-        if not finite:
+        number = _exponent(p)
+        if number is None:
             raise ArgumentTypeError(
                 f"{type(self).__name__}.fractional_matrix_power", "p", f"must be a finite real number, got {p!r}"
             )
         op, xp = self._to_working_precision("fractional_matrix_power", square=True)
-        whole = float(p).is_integer()
+        whole = isinstance(number, int) or number.is_integer()
         function = SpectralFunction(
             "fractional_matrix_power",
-            lambda values: values ** (int(p) if whole else p),
+            lambda values: values ** (int(number) if whole else number),
             needs_nonnegative=not whole,
-            needs_nonzero=p < 0,
+            needs_nonzero=number < 0,
         )
         return self._from_working_precision(op._spectral_function(function, xp), xp)
 
@@ -554,6 +556,18 @@ class LinearOperator(Operator["LinearOperator"]):
         """Size, relative to the largest, up to which a singular value may be rounding: the default cut-off."""
         return spectral_rounding(self.dtype, xp, length=max(self.shape))
 
+    def _singular_values(self, method: str, xp: Namespace) -> Array:
+        """Singular values in any order, on behalf of another method."""
+        try:
+            return self._svdvals(xp)
+        except NotImplementedError:
+            raise self._no_closed_form(method) from None
+
+    def _check_order(self, order: Any, method: str, argument: str) -> None:
+        if order not in ("fro", "nuc", 1, 2, math.inf):  # a tuple: it may have no hash
+            text = f'must be "fro", "nuc", 1, 2 or inf, got {order!r}'
+            raise ArgumentValueError(f"{type(self).__name__}.{method}", argument, text)
+
     def _determinant_factors(self, method: str, xp: Namespace) -> Array:
         """Numbers along the last axis whose product is the determinant."""
         raise self._no_closed_form(method)
@@ -575,7 +589,7 @@ class LinearOperator(Operator["LinearOperator"]):
         if ord == "fro":
             return self._frobenius(xp)
         if ord in {2, "nuc"}:
-            values = self._svdvals(xp)
+            values = self._singular_values("norm", xp)
             return xp.max(values, axis=-1) if ord == 2 else xp.sum(values, axis=-1)
         moduli = self._modulus(xp)
         return xp.max((moduli._transpose() if ord == 1 else moduli)._row_sums(xp), axis=-1)
@@ -601,3 +615,11 @@ class LinearOperator(Operator["LinearOperator"]):
     def _described(self) -> str:
         """Return what of this operator has no closed form, in words."""
         return "this kind of operator"
+
+
+def _exponent(p: Any) -> int | float | None:
+    """Return a real number of any type as one of Python; None where it is none, or not finite."""
+    try:
+        return int(p) if isinstance(p, Integral) else float(p) if math.isfinite(p) else None
+    except (TypeError, OverflowError):
+        return None

@@ -6,6 +6,7 @@ product is computed, and calls one hook. Values are never looked at: that would 
 
 from __future__ import annotations
 
+import sys
 from abc import ABC, abstractmethod
 from typing import Any, Generic, NamedTuple, Self, TypeVar
 
@@ -30,7 +31,7 @@ from structmat._arrays import (
     restored,
 )
 from structmat._arrays.checks import integer
-from structmat._arrays.dispatch import PairRules, add, compose, prepare, scale
+from structmat._arrays.dispatch import PairRules, add, compose, power, prepare, scale
 from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
 from structmat._arrays.parameters import Parametrised
 from structmat._arrays.typing import Array, ArrayLike, Device, DType, Namespace
@@ -56,6 +57,11 @@ class Operator(Parametrised, ABC, Generic[Op]):
     __slots__ = ("__weakref__",)
 
     __array_ufunc__ = None  # so that `array @ op` and `array * op` reach the methods below
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
+        """Refuse what NumPy would make of an operator: an array of objects, or n^2 entries that nobody asked for."""
+        text = "is no array: use op.to_dense() for its entries, op @ x for products"
+        raise ArgumentTypeError(type(self).__name__, None, text)
 
     # Description
 
@@ -345,6 +351,8 @@ class Operator(Parametrised, ABC, Generic[Op]):
 
     def __add__(self, other: Any) -> Any:
         if not isinstance(other, Operator):
+            if type(other) is int and other == 0:  # the start of `sum`
+                return self
             if _is_array_like(other):
                 raise ArgumentTypeError(
                     f"{type(self).__name__} + array", None, "add operators, or arrays to op.to_dense()"
@@ -369,7 +377,7 @@ class Operator(Parametrised, ABC, Generic[Op]):
             owner = f"{type(self).__name__} * {type(factor).__name__}"
             raise ArgumentTypeError(owner, None, "use @ for the matrix product; * is for scalars")
         if isinstance(factor, np.generic):
-            factor = factor.item()
+            return self._times_numpy_scalar(factor)
         if isinstance(factor, (int, float, complex)):
             return scale(self, factor)
         if not is_array(factor):
@@ -385,6 +393,23 @@ class Operator(Parametrised, ABC, Generic[Op]):
         return scale(self, as_floating(factor, f"{type(self).__name__} * array", "factor", like=(xp, self.dtype)))
 
     __rmul__ = __mul__
+
+    def _times_numpy_scalar(self, factor: Any) -> Any:
+        """Return the multiple by a scalar of NumPy, whose dtype counts for NumPy's arrays, as in ``array * factor``."""
+        if self.dtype is None or not is_numpy(self._own_namespace()):
+            return self * factor.item()
+        dtype = np.result_type(self.dtype, factor)
+        wide = self._in_precision(precision_of(dtype, self._own_namespace()), self._own_namespace())
+        return scale(self if is_half_precision(dtype) else wide, np.asarray(factor, np.result_type(factor, np.float16)))
+
+    def __pow__(self, k: Any) -> Any:
+        """Return the k-th power for an integer k: in closed form, or as a product of k factors."""
+        try:
+            exponent = integer(k, f"{type(self).__name__} ** k", "k", least=-sys.maxsize)
+        except ArgumentTypeError as error:
+            text = f"must be an integer, got {k!r}; use op.fractional_matrix_power(k)"
+            raise ArgumentTypeError(error.owner, error.argument, text) from None
+        return power(self, exponent)
 
     def __truediv__(self, factor: Any) -> Any:
         return NotImplemented if isinstance(factor, Operator) else self * (1 / factor)
@@ -468,7 +493,7 @@ class Operator(Parametrised, ABC, Generic[Op]):
             copy: Any = copied(array, xp)
             if is_numpy(xp):
                 copy.flags.writeable = False
-            return copy  # type: ignore[no-any-return]
+            return copy
 
         return self._map(own)
 
@@ -527,4 +552,4 @@ class Operator(Parametrised, ABC, Generic[Op]):
 
 
 def _is_array_like(value: Any) -> bool:
-    return is_array(value) or isinstance(value, (list, tuple))
+    return is_array(value) or isinstance(value, (list, tuple)) or hasattr(value, "__array__")  # as a Series of pandas

@@ -30,6 +30,8 @@ ALTERNATIVES = {
     "slogdet": "numpy.linalg.slogdet(op.to_dense())",
     "trace": "numpy.trace(op.to_dense())",
     "diagonal": "numpy.diagonal(op.to_dense())",
+    "rank": "numpy.linalg.matrix_rank(op.to_dense())",
+    "cond": "numpy.linalg.cond(op.to_dense())",
     "norm": "numpy.linalg.norm(op.to_dense())",
     "sqrtm": "scipy.linalg.sqrtm(op.to_dense())",
     "expm": "scipy.linalg.expm(op.to_dense())",

@@ -121,6 +121,15 @@ class Prepared(LinearOperator):
     def _forces_complex(self) -> bool:
         return self.operator._forces_complex
 
+    def __getattr__(self, name: str) -> Any:
+        """Return what only the operator has: its parameters, and the methods of its kind."""
+        if name.startswith("_") or name in Prepared.__slots__:
+            raise AttributeError(f"{type(self).__name__} has no attribute {name!r} yet")
+        return getattr(self.operator, name)
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super(Prepared, self).__dir__(), *(n for n in dir(self.operator) if not n.startswith("_"))})
+
     def _details(self) -> str:
         return f"{type(self.operator).__name__}, "
 
@@ -264,7 +273,8 @@ class Prepared(LinearOperator):
         return self  # which is one
 
     def _is_filled(self) -> bool:
-        return isinstance(self.operator, LinearOperator) and self.operator._is_filled()
+        operator: Any = self.operator
+        return isinstance(operator, LinearOperator) and operator._is_filled()
 
     def _leaves(self) -> list[tuple[Array, int]]:
         return self.operator._leaves()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import reduce
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from structmat._arrays import concat_last
-from structmat._arrays.dispatch import compose, scale
+from structmat._arrays.dispatch import compose, power, scale
 from structmat._arrays.errors import ArgumentValueError
 from structmat._arrays.typing import Array, DType, Namespace, Scalar
 from structmat._engine import Plan, Settings
@@ -169,6 +170,20 @@ def _combination_times_identity(left: LinearOperator, right: Identity) -> Linear
 @compose.rule(Identity, Scaled)
 def _identity_times_combination(left: Identity, right: LinearOperator) -> LinearOperator:  # noqa: ARG001
     return right
+
+
+@power.rule(object, object)
+def _power(operator: LinearOperator, k: int) -> LinearOperator:
+    """Return the power by eigenvalues where the family has them, else by repeated squaring."""
+    with suppress(NotImplementedError):  # where there is no closed form, by products
+        return operator.fractional_matrix_power(k)
+    result: LinearOperator = Identity(operator.shape[0])
+    base = operator.inv() if k < 0 else operator
+    for bit in f"{abs(k):b}":
+        result = result @ result
+        if bit == "1":
+            result = result @ base
+    return result
 
 
 @scale.rule(Product, object)
