@@ -7,9 +7,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from structmat._arrays import as_floating, broadcast_shapes, common_dtype, device_of, is_complex, namespace_of
+from structmat._arrays import (
+    as_floating,
+    broadcast_shapes,
+    common_dtype,
+    device_of,
+    is_complex,
+    is_half_precision,
+    namespace_of,
+    precision_of,
+    restored,
+)
 from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
-from structmat._arrays.typing import Array, ArrayLike, Namespace
+from structmat._arrays.typing import Array, ArrayLike, DType, Namespace
 from structmat._engine import fast_length, from_spectrum, spectrum
 from structmat.operators import Circulant, LinearOperator, Toeplitz
 
@@ -52,8 +62,8 @@ def chan(column: ArrayLike | Toeplitz, row: ArrayLike | None = None) -> Circulan
     >>> bool(np.allclose(sm.preconditioners.chan(t).c, sm.Circulant.nearest(toeplitz(t)).c))
     True
     """
-    lower, wrapped, xp = _diagonals(column, row, "chan")
-    return Circulant(_mean_of_diagonals(lower, wrapped, xp))
+    lower, wrapped, dtype, xp = _diagonals(column, row, "chan")
+    return Circulant(restored(_mean_of_diagonals(lower, wrapped, xp), dtype, xp))
 
 
 def strang(column: ArrayLike | Toeplitz, row: ArrayLike | None = None) -> Circulant:
@@ -90,11 +100,11 @@ def strang(column: ArrayLike | Toeplitz, row: ArrayLike | None = None) -> Circul
     >>> sm.preconditioners.strang(np.array([2.0, -1.0, 0.0, 0.0])).c
     array([ 2., -1.,  0., -1.])
     """
-    lower, wrapped, xp = _diagonals(column, row, "strang")
+    lower, wrapped, dtype, xp = _diagonals(column, row, "strang")
     n = lower.shape[-1]
     k = xp.arange(n, device=device_of(lower))
     near = xp.where(2 * k < n, lower, wrapped)
-    return Circulant(xp.where(2 * k == n, (lower + wrapped) / 2, near))
+    return Circulant(restored(xp.where(2 * k == n, (lower + wrapped) / 2, near), dtype, xp))
 
 
 def tyrtyshnikov(column: ArrayLike | Toeplitz, row: ArrayLike | None = None) -> Circulant:
@@ -138,7 +148,7 @@ def tyrtyshnikov(column: ArrayLike | Toeplitz, row: ArrayLike | None = None) -> 
     >>> sm.preconditioners.tyrtyshnikov(c, c[[0, 3, 2, 1]]).c.round(12) + 0.0
     array([4., 1., 0., 1.])
     """
-    lower, wrapped, xp = _diagonals(column, row, "tyrtyshnikov")
+    lower, wrapped, dtype, xp = _diagonals(column, row, "tyrtyshnikov")
     n = lower.shape[-1]
     real = not is_complex(lower.dtype, xp)
     k = xp.arange(n, device=device_of(lower))
@@ -159,11 +169,14 @@ def tyrtyshnikov(column: ArrayLike | Toeplitz, row: ArrayLike | None = None) -> 
     squared = (sums + (mirrored if real else xp.conj(mirrored))) / n
     plain = _mean_of_diagonals(lower, wrapped, xp)
     ratio = spectrum(squared, xp, real=real) / xp.conj(spectrum(plain, xp, real=real))
-    return Circulant(from_spectrum(ratio, n, xp, real=real))
+    return Circulant(restored(from_spectrum(ratio, n, xp, real=real), dtype, xp))
 
 
-def _diagonals(column: ArrayLike | Toeplitz, row: ArrayLike | None, name: str) -> tuple[Any, Any, Namespace]:
-    """Return the entries t[0], ..., t[n-1] below and t[0], t[1-n], ..., t[-1] above, as a circulant wraps them."""
+def _diagonals(column: ArrayLike | Toeplitz, row: ArrayLike | None, name: str) -> tuple[Any, Any, DType, Namespace]:
+    """Return the entries t[0], ..., t[n-1] below and t[0], t[1-n], ..., t[-1] above, as a circulant wraps them.
+
+    They are in the precision of computations; the dtype of the result comes third.
+    """
     owner = f"preconditioners.{name}"
     if isinstance(column, LinearOperator):
         if not isinstance(column, Toeplitz):
@@ -187,8 +200,9 @@ def _diagonals(column: ArrayLike | Toeplitz, row: ArrayLike | None, name: str) -
         )
     dtype = common_dtype(xp, column.dtype, row.dtype)
     batch = broadcast_shapes(owner, tuple(column.shape[:-1]), tuple(row.shape[:-1]))
-    column, row = (xp.broadcast_to(xp.astype(a, dtype), (*batch, a.shape[-1])) for a in (column, row))
-    return column, xp.concat([column[..., :1], xp.flip(row[..., 1:], axis=-1)], axis=-1), xp
+    working = precision_of(dtype, xp) if is_half_precision(dtype) else dtype
+    column, row = (xp.broadcast_to(xp.astype(a, working), (*batch, a.shape[-1])) for a in (column, row))
+    return column, xp.concat([column[..., :1], xp.flip(row[..., 1:], axis=-1)], axis=-1), dtype, xp
 
 
 def _mean_of_diagonals(lower: Array, wrapped: Array, xp: Namespace) -> Array:

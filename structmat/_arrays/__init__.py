@@ -13,6 +13,7 @@ from structmat._arrays.dtypes import (
     is_complex,
     is_complex_scalar,
     is_half_precision,
+    matmul,
     precision_of,
     restored,
 )
@@ -26,6 +27,7 @@ from structmat._arrays.shapes import (
     padded,
     reversed_cyclically,
     scale_array,
+    windows,
     with_axes,
 )
 from structmat._arrays.small_systems import inverses, solutions
@@ -62,6 +64,7 @@ __all__ = [
     "is_half_precision",
     "is_numpy",
     "library_of",
+    "matmul",
     "moved",
     "namespace_of",
     "negligible",
@@ -73,5 +76,6 @@ __all__ = [
     "reversed_cyclically",
     "scale_array",
     "solutions",
+    "windows",
     "with_axes",
 ]

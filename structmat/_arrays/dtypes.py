@@ -14,6 +14,7 @@ __all__ = [
     "is_complex",
     "is_complex_scalar",
     "is_half_precision",
+    "matmul",
     "precision_of",
     "restored",
 ]
@@ -87,6 +88,15 @@ def restored(value: Array, dtype: DType, xp: Namespace) -> Array:
     if is_half_precision(dtype) and value.dtype != dtype and xp.isdtype(value.dtype, "real floating"):
         return xp.astype(value, dtype)
     return value
+
+
+def matmul(A: Array, B: Array, xp: Namespace) -> Array:
+    """Return the matrix product in the precision of the operands, under ``torch.autocast`` too."""
+    product: Array = xp.matmul(A, B)
+    if is_half_precision(product.dtype) and not is_half_precision(A.dtype):
+        with xp.autocast(A.device.type, enabled=False):  # type: ignore[attr-defined]
+            product = xp.matmul(A, B)
+    return product
 
 
 def dtype_name(dtype: DType) -> str:

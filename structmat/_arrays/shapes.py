@@ -8,7 +8,7 @@ import numpy as np
 
 from structmat._arrays.dtypes import common_dtype, complex_partner, is_complex
 from structmat._arrays.errors import ArgumentValueError
-from structmat._arrays.namespaces import device_of
+from structmat._arrays.namespaces import device_of, is_numpy
 from structmat._arrays.typing import Array, Namespace, Scalar
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "padded",
     "reversed_cyclically",
     "scale_array",
+    "windows",
     "with_axes",
 ]
 
@@ -126,6 +127,17 @@ def padded(x: Array, length: int, xp: Namespace) -> Array:
         return x
     zeros = xp.zeros((*x.shape[:-1], length - x.shape[-1]), dtype=x.dtype, device=device_of(x))
     return xp.concat([x, zeros], axis=-1)
+
+
+def windows(h: Array, length: int, xp: Namespace) -> Array:
+    """Return W with ``W[..., i, j] = h[..., i + j]`` and rows of that length: in NumPy a read-only view."""
+    if is_numpy(xp):
+        view: Array = np.lib.stride_tricks.sliding_window_view(h, length, axis=-1)  # type: ignore[call-overload]
+        return view
+    count = h.shape[-1] - length + 1
+    i, j = xp.arange(count, device=device_of(h)), xp.arange(length, device=device_of(h))
+    index = xp.reshape(i[:, None] + j[None, :], (count * length,))
+    return xp.reshape(xp.take(h, index, axis=-1), (*h.shape[:-1], count, length))
 
 
 def reversed_cyclically(c: Array, xp: Namespace) -> Array:

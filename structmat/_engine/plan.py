@@ -51,19 +51,25 @@ class ByParts(Plan):
     _core_axes = {"operator": None}
 
     operator: Any
+    is_adjoint: bool = False
+    """Whether it is the plan of the adjoint, for which nothing is made of the parts."""
 
     def apply(self, x: Array, xp: Namespace) -> Array:
         """Return the product along the last axis."""
-        y: Array = self.operator._matvec(x, xp)
+        y: Array = self.operator._rmatvec(x, xp) if self.is_adjoint else self.operator._matvec(x, xp)
         return y
 
     def transpose(self) -> ByParts:
         """Return the plan of the transpose."""
-        return ByParts(self.operator._transpose())
+        return ByParts(self.operator._conj(), not self.is_adjoint)
 
     def conj(self) -> ByParts:
         """Return the plan of the complex conjugate."""
-        return ByParts(self.operator._conj())
+        return ByParts(self.operator._conj(), self.is_adjoint)
+
+    def adjoint(self) -> ByParts:
+        """Return the plan of the conjugate transpose."""
+        return ByParts(self.operator, not self.is_adjoint)
 
 
 class ChunkedPlan(Plan):

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from structmat._arrays import common_dtype, is_eager_on_cpu, is_numpy, library_of, precision_of
+from structmat._arrays import common_dtype, is_eager_on_cpu, is_numpy, library_of, matmul, precision_of
 from structmat._arrays.typing import Array, DType
 from structmat._engine.chunks import in_chunks
 from structmat._engine.engines import Settings
@@ -76,7 +76,7 @@ def _torch_products(plan: ChunkedPlan, matrix: Any, direct: int, dtype: Any, _: 
     """Return the product of one vector and that of a batch."""
     xp, (rows, cols) = plan._own_namespace(), plan.shape
     one, many = plan.call(xp, batched=False), plan.call(xp, batched=True)
-    transposed = None if matrix is None else matrix.mT
+    transposed: Any = None if matrix is None else matrix.mT
     tensors: list[Any] = plan._arrays()
     learned = any(tensor.requires_grad for tensor in tensors)
     kind, few = type(xp.zeros(0)), TORCH_LARGE // (cols * dtype.itemsize)
@@ -85,7 +85,10 @@ def _torch_products(plan: ChunkedPlan, matrix: Any, direct: int, dtype: Any, _: 
     def product(x: Any, out: Any) -> Any:  # noqa: ARG001
         count = x.numel() // cols
         if count <= direct or count == 0:
-            return x @ transposed if direct else plan.whole(x, xp)  # which can do with no vectors at all
+            if not direct:
+                return plan.whole(x, xp)  # which can do with no vectors at all
+            y = x @ transposed
+            return y if y.dtype is dtype else matmul(x, transposed, xp)  # lowered by autocast
         traced = xp.is_grad_enabled() and (learned or x.requires_grad)
         if count <= few or traced or type(x) is not kind or not is_eager_on_cpu(x, xp):
             return many(x)
@@ -97,4 +100,8 @@ def _torch_products(plan: ChunkedPlan, matrix: Any, direct: int, dtype: Any, _: 
             y[start * size : (start + 1) * size] = many(part)
         return y.reshape(*x.shape[:-1], rows)
 
-    return (lambda x, out: matrix @ x) if direct else (lambda x, out: one(x)), product  # noqa: ARG005
+    def dense(x: Any, out: Any) -> Any:  # noqa: ARG001
+        y = matrix @ x
+        return y if y.dtype is dtype else matmul(matrix, x, xp)  # lowered by autocast
+
+    return dense if direct else (lambda x, out: one(x)), product  # noqa: ARG005

@@ -11,8 +11,10 @@ from structmat._arrays import (
     binary_exponents,
     can_raise_for_values,
     contiguous,
+    copied,
     device_of,
     euclidean_norm,
+    in_precision,
     inverses,
     is_complex,
     is_numpy,
@@ -22,6 +24,7 @@ from structmat._arrays import (
     precision_of,
     reciprocal_above,
     require_nonzero,
+    restored,
     reversed_cyclically,
     scale_array,
     solutions,
@@ -145,11 +148,12 @@ class BlockCirculant(Planned):
             )
         b = integer(block_size, "BlockCirculant.nearest", "block_size")
         xp = namespace_of("BlockCirculant.nearest", A)
-        rows, cols = A.shape[-2:]
+        dtype, (rows, cols) = A.dtype, A.shape[-2:]
+        A = in_precision(A, precision_of(dtype, xp), xp)  # sums of half precision overflow
         sums = xp.sum(cyclic_diagonals(_as_blocks(A, b, xp), xp), axis=-2)
         ones = xp.ones((rows, cols), dtype=A.dtype, device=device_of(A))
         counts = xp.sum(cyclic_diagonals(_as_blocks(ones, b, xp), xp), axis=-2)
-        return cls(sums / xp.where(counts == 0, xp.ones_like(counts), counts), (rows, cols))
+        return cls(restored(sums / xp.where(counts == 0, xp.ones_like(counts), counts), dtype, xp), (rows, cols))
 
     @property
     def dtype(self) -> DType:
@@ -209,7 +213,9 @@ class BlockCirculant(Planned):
     def _to_dense(self, like: Context) -> Array:
         (p, q), b = self.grid, self.block_size
         entries = _swapped(circulant_entries(self.c, like), -3, -2, like.xp)
-        dense = like.xp.reshape(entries, (*self.batch_shape, p * b, q * b))
+        dense: Any = like.xp.reshape(entries, (*self.batch_shape, p * b, q * b))
+        if is_numpy(like.xp) and not dense.flags.writeable:  # blocks of which the reshape is a view
+            dense = copied(dense, like.xp)
         return dense[..., : self.shape[0], : self.shape[1]]
 
     def _require_whole(self, method: str) -> None:

@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from structmat._arrays import as_floating, device_of, is_numpy, restored
+from structmat._arrays import as_floating, device_of, is_numpy, matmul, restored
 from structmat._arrays.dispatch import compose, scale
 from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
 from structmat._arrays.typing import Array, ArrayLike, Namespace, Scalar
@@ -280,7 +280,7 @@ class CDDProduct(Chain):
                 operand = factor._matvec(operand, xp)
             else:
                 dense = factor._to_dense(Context(xp, operand.dtype, device_of(operand)))
-                operand = xp.matmul(dense, operand[..., None])[..., 0]
+                operand = matmul(dense, operand[..., None], xp)[..., 0]
         return restored(operand, dtype, xp)
 
     def _plan(self, settings: Settings, xp: Namespace) -> Plan | None:
@@ -322,7 +322,7 @@ class CDDProduct(Chain):
             if isinstance(factor, (Diagonal, CyclicBidiagonal)) or max(factor.shape) > _DIRECT_SIDE:
                 dense = factor._matmat(dense, like.xp)
             else:  # transforms would lose small entries beside large ones, which other factors may bring back
-                dense = like.xp.matmul(factor._to_dense(like), dense)
+                dense = matmul(factor._to_dense(like), dense, like.xp)
         return dense
 
     def _require_one_circulant(self, method: str) -> None:

@@ -13,7 +13,9 @@ from typing import Any
 from structmat._arrays import (
     as_floating,
     complex_partner,
+    copied,
     euclidean_norm,
+    in_precision,
     is_complex,
     is_complex_scalar,
     is_numpy,
@@ -21,6 +23,7 @@ from structmat._arrays import (
     precision_of,
     reciprocal_above,
     require_nonzero,
+    restored,
     reversed_cyclically,
     scale_array,
 )
@@ -173,7 +176,8 @@ class Circulant(Planned):
                 f"must have shape (..., n, n), got {tuple(A.shape)}; for a rectangle use BlockCirculant.nearest",
             )
         xp = namespace_of("Circulant.nearest", A)
-        return cls(xp.mean(cyclic_diagonals(A, xp), axis=-2))
+        means = xp.mean(cyclic_diagonals(in_precision(A, precision_of(A.dtype, xp), xp), xp), axis=-2)
+        return cls(restored(means, A.dtype, xp))
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -208,7 +212,7 @@ class Circulant(Planned):
         return Circulant(xp.conj(self.c)) if is_complex(self.c.dtype, xp) else self
 
     def _to_dense(self, like: Context) -> Array:
-        return circulant_entries(self.c, like)
+        return copied(circulant_entries(self.c, like), like.xp)
 
     def _inv(self, xp: Namespace) -> LinearOperator:
         return self.to_spectral()._inv(xp).to_circulant()
@@ -375,7 +379,7 @@ class SpectralCirculant(Planned):
         return self if self.real else self._like(reversed_cyclically(xp.conj(self.spectrum), xp))
 
     def _to_dense(self, like: Context) -> Array:
-        return circulant_entries(self.to_circulant().c, like)
+        return self.to_circulant()._to_dense(like)
 
     def _inv(self, xp: Namespace) -> SpectralCirculant:
         return self._like(self._reciprocals("inv", xp))

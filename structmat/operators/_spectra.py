@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from structmat._arrays import device_of, negligible
+from structmat._arrays import device_of, is_numpy, negligible, windows
 from structmat._arrays.typing import Array, Namespace
 from structmat._engine import full_spectrum
 from structmat.operators._base import Context
@@ -11,11 +11,13 @@ __all__ = ["circulant_entries", "cyclic_diagonals", "factors_of_half", "is_unpai
 
 
 def circulant_entries(c: Array, like: Context) -> Array:
-    """Return dense circulants with first columns `c`."""
+    """Return dense circulants with first columns `c`: in NumPy a read-only view of two periods."""
     xp, n = like.xp, c.shape[-1]
-    i = xp.arange(n, device=like.device)
-    index = xp.reshape((i[:, None] - i[None, :]) % n, (n * n,))
-    return xp.reshape(xp.take(c, index, axis=-1), (*c.shape, n))
+    if not is_numpy(xp):  # whose arrays know no negative strides: one gather
+        i = xp.arange(n, device=like.device)
+        index = xp.reshape((i[:, None] - i[None, :]) % n, (n * n,))
+        return xp.reshape(xp.take(c, index, axis=-1), (*c.shape, n))
+    return windows(xp.concat([c[..., 1:], c], axis=-1)[..., ::-1], n, xp)[..., ::-1, :]
 
 
 def cyclic_diagonals(A: Array, xp: Namespace) -> Array:

@@ -8,6 +8,7 @@ from typing import Any
 from structmat._arrays import (
     as_floating,
     concat_last,
+    copied,
     device_of,
     in_precision,
     is_complex,
@@ -16,6 +17,7 @@ from structmat._arrays import (
     restored,
     reversed_cyclically,
     scale_array,
+    windows,
 )
 from structmat._arrays.dispatch import add, scale
 from structmat._arrays.errors import ArgumentValueError
@@ -149,8 +151,8 @@ class Toeplitz(ConstantDiagonals):
         return Toeplitz(concat_last([self.c[..., :1], self.r[..., 1:]], self._own_namespace()), self.c)
 
     def _to_dense(self, like: Context) -> Array:
-        i, j = _indices(*self.shape, like)
-        return self._entries(i - j + (self.shape[1] - 1), like.xp)
+        xp = like.xp
+        return copied(xp.flip(windows(xp.flip(self._constants(xp), axis=-1), self.shape[1], xp), axis=-2), xp)
 
     def _as_toeplitz(self, xp: Namespace) -> tuple[Array, Array]:
         return self.c, self.r
@@ -256,8 +258,7 @@ class Hankel(ConstantDiagonals):
         return _hankel(self._constants(self._own_namespace()), self.shape[1])
 
     def _to_dense(self, like: Context) -> Array:
-        i, j = _indices(*self.shape, like)
-        return self._entries(i + j, like.xp)
+        return copied(windows(self._constants(like.xp), self.shape[1], like.xp), like.xp)
 
     def _as_toeplitz(self, xp: Namespace) -> tuple[Array, Array]:
         h, n = self._constants(xp), self.shape[1]
@@ -274,11 +275,6 @@ class Hankel(ConstantDiagonals):
 def _hankel(constants: Array, rows: int) -> Hankel:
     """Return the Hankel matrix of that many rows with given anti-diagonals."""
     return Hankel(constants[..., :rows], constants[..., rows - 1 :])
-
-
-def _indices(m: int, n: int, like: Context) -> tuple[Array, Array]:
-    """Return row numbers as a column and column numbers as a row."""
-    return like.xp.arange(m, device=like.device)[:, None], like.xp.arange(n, device=like.device)[None, :]
 
 
 def _matrix(A: ArrayLike, owner: str) -> tuple[Array, Namespace]:

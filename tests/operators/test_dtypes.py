@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import structmat as sm
+from tests.backends import Backend
 
 rng = np.random.default_rng(11)
 
@@ -75,3 +76,61 @@ def test_nothing_leaves_the_device() -> None:
         assert {str(result.device) for result in results} == {str(x.device)}
     for make in (sm.preconditioners.chan, sm.preconditioners.strang, sm.preconditioners.tyrtyshnikov):
         assert make(T).device == x.device
+
+
+def test_half_precision_does_not_overflow_on_the_way(backend: Backend) -> None:
+    if backend.half is None:
+        pytest.skip("the library has no half precision")
+    halves = [getattr(backend.xp, name) for name in {"float16", backend.half}]
+    singles = [
+        np.full((64, 64), 3e4),
+        np.full((7, 64), 900.0),
+        np.full(2000, 3e4),
+        rng.standard_normal(12) + 9.0 * np.eye(12)[0],
+    ]
+    cast = (lambda a, d: a.to(d)) if backend.name == "torch" else (lambda a, d: a.astype(d))
+    calls = [
+        (0, sm.Circulant.nearest),
+        (0, lambda A: sm.BlockCirculant.nearest(A, 32)),
+        (1, lambda A: sm.BlockCirculant.nearest(A, 5)),
+        (1, sm.Toeplitz.nearest),
+        (0, sm.Hankel.nearest),
+        (2, sm.preconditioners.chan),
+        (2, sm.preconditioners.strang),
+        (3, sm.preconditioners.chan),
+        (3, sm.preconditioners.tyrtyshnikov),
+    ]
+    for half in halves:
+        for which, call in calls:
+            narrow = cast(backend.asarray(singles[which]), half)
+            got, expected = call(narrow), call(cast(narrow, backend.xp.float32))
+            for a, b in zip(got._arrays(), expected._arrays(), strict=True):
+                assert a.dtype == half
+                assert bool((a == cast(b, half)).all())
+                assert bool(backend.xp.isfinite(a).all())
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")
+def test_autocast_does_not_lower_the_precision() -> None:
+    torch: Any = pytest.importorskip("torch")
+    torch.manual_seed(0)
+    for n in (4, 64, 600):
+        operators = [
+            sm.Circulant(torch.randn(n)),
+            sm.BlockCirculant(torch.randn(2, 2, n // 2)),
+            sm.CDDProduct.from_vectors(*torch.randn(3, n)),
+            sm.CDDProduct.from_vectors(*torch.randn(3, n), first="circulant"),
+            sm.Toeplitz(torch.randn(n)),
+            sm.Circulant(torch.randn(n)) @ sm.Toeplitz(torch.randn(n)),
+        ]
+        x, X = torch.randn(n), torch.randn(3, n)
+        for op in operators:
+            for P in (op, op.prepare(), op.prepare().T):
+                calls = [lambda: P @ x, lambda: P.matvec(X), lambda: P @ X.T, lambda: P.rmatvec(X), P.to_dense]  # noqa: B023
+                if isinstance(op, sm.CDDProduct):
+                    calls.append(lambda: op.direct_matvec(X))  # noqa: B023
+                for call in calls:
+                    expected = call()
+                    with torch.autocast("cpu", dtype=torch.bfloat16):
+                        got = call()
+                    torch.testing.assert_close(got, expected)

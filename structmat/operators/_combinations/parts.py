@@ -14,7 +14,10 @@ from structmat._engine import ByParts, Scaling, Settings
 from structmat.operators._base import LinearOperator
 from structmat.operators._combinations.prepared import Prepared
 
-__all__ = ["common_dtype_of", "plan_by_parts", "require_operators"]
+__all__ = ["common_dtype_of", "flat", "plan_by_parts", "require_operators"]
+
+_DEEPEST = 100
+"""Levels of operators within operators: each takes a few frames of Python's stack in a product, a copy or a file."""
 
 
 def require_operators(owner: str, argument: str, operators: tuple[Any, ...]) -> None:
@@ -23,19 +26,54 @@ def require_operators(owner: str, argument: str, operators: tuple[Any, ...]) -> 
     for op in operators:
         if not isinstance(op, LinearOperator):
             raise ArgumentTypeError(owner, argument, f"must be structmat operators, got {type(op).__name__}")
+    if _depth(operators) > _DEEPEST:
+        text = f"must not be nested more than {_DEEPEST} deep; multiply out with to_dense(), or apply them one by one"
+        raise ArgumentValueError(owner, argument, text)
     if arrays := [array for op in operators for array in op._arrays()]:
         namespace_of(owner, *arrays)
     broadcast_shapes(owner, *(op.batch_shape for op in operators))
 
 
+def _depth(operators: tuple[LinearOperator, ...]) -> int:
+    """Return how deep operators are nested, without recursion."""
+    depth, level = 0, list(operators)
+    while level:
+        depth += 1
+        level = [part for op in level for part in _parts(op)]
+    return depth
+
+
+def _parts(operator: LinearOperator) -> tuple[LinearOperator, ...]:
+    """Return the operators that one holds."""
+    parts: list[LinearOperator] = []
+    for name, axes in operator._core_axes.items():
+        if axes is None and not isinstance(operator, Prepared):
+            inner = getattr(operator, name)
+            parts.extend(inner if isinstance(inner, tuple) else (inner,))
+    return tuple(parts)
+
+
+def flat(
+    operators: tuple[LinearOperator, ...], kind: type[Any], inner: Callable[[Any], tuple[LinearOperator, ...]]
+) -> tuple[LinearOperator, ...]:
+    """Return operators with the parts of those of one kind in their place."""
+    if not any(type(op) is kind for op in operators):
+        return operators
+    return tuple(part for op in operators for part in (inner(op) if type(op) is kind else (op,)))
+
+
 def common_dtype_of(operators: tuple[LinearOperator, ...]) -> DType:
     """Return the dtype of a combination; None while every member fits any dtype."""
-    arrays = [array for op in operators for array in op._arrays()]
-    if not arrays:
+    dtypes = [op.dtype for op in operators]
+    forced = any(op._forces_complex for op in operators)
+    known = [dtype for dtype in dtypes if dtype is not None]
+    if not known:
         return None
-    xp = namespace_of("operators", arrays[0])
-    dtype = common_dtype(xp, *(op.dtype for op in operators))
-    return complex_partner(dtype, xp) if any(op._forces_complex for op in operators) else dtype
+    if not forced and all(dtype == known[0] for dtype in known):
+        return known[0]
+    xp = next(op for op in operators if op.dtype is not None)._own_namespace()
+    dtype = common_dtype(xp, *known)
+    return complex_partner(dtype, xp) if forced else dtype
 
 
 def plan_by_parts(

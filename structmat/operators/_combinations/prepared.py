@@ -9,10 +9,21 @@ from typing import Any
 
 import numpy as np
 
-from structmat._arrays import dtype_name, filled, is_complex, is_numpy, library_of, precision_of
+from structmat._arrays import dtype_name, filled, is_complex, is_numpy, library_of, matmul, precision_of
 from structmat._arrays.dispatch import add, compose, prepare, scale
 from structmat._arrays.typing import Array, ArrayLike, DType, Namespace, Scalar
-from structmat._engine import ChunkedPlan, Plan, Products, Scaling, Settings, Step, direct_up_to, ducc, products_of
+from structmat._engine import (
+    ByParts,
+    ChunkedPlan,
+    Plan,
+    Products,
+    Scaling,
+    Settings,
+    Step,
+    direct_up_to,
+    ducc,
+    products_of,
+)
 from structmat.operators._base import Context, LinearOperator, NormOrder, SpectralFunction
 from structmat.operators._identity import Identity
 
@@ -249,17 +260,17 @@ class Prepared(LinearOperator):
         matrix, count = self.matrix, prod(X.shape) // X.shape[-2]
         if matrix is None or count > self.direct or X.dtype != matrix.dtype:
             return super(Prepared, self)._matmat(X, xp)
-        return xp.matmul(matrix, X)
+        return matmul(matrix, X, xp)
 
     def _transpose(self) -> Prepared:
         matrix = None if self.matrix is None else self._own_namespace().matrix_transpose(self.matrix)
-        return self._with(self.operator._transpose(), self.adjoint.conj(), self.plan.conj(), matrix)
+        return self._with(self.operator._transpose(), *_pair(self.adjoint, self.plan), matrix)
 
     def _conj(self) -> Prepared:
         matrix = self.matrix
         if matrix is not None and is_complex(matrix.dtype, xp := self._own_namespace()):
             matrix = xp.conj(matrix)
-        return self._with(self.operator._conj(), self.plan.conj(), self.adjoint.conj(), matrix)
+        return self._with(self.operator._conj(), *_pair(self.plan, self.adjoint), matrix)
 
     def _with(self, operator: LinearOperator, plan: Plan, adjoint: Plan, matrix: Any) -> Prepared:
         return Prepared(operator, plan, adjoint, matrix, self.direct, self.settings)
@@ -391,6 +402,12 @@ def _into(out: Any, product: Step, x: Any, length: int, owner: str) -> Any:
         product(x, out)
         return out
     return filled(out, product(x, None), owner)
+
+
+def _pair(plan: Plan, adjoint: Plan) -> tuple[Plan, Plan]:
+    """Return the conjugates of a plan and its adjoint; plans of parts nest, and only one of the two goes through."""
+    conjugate = plan.conj()
+    return conjugate, conjugate.adjoint() if isinstance(conjugate, ByParts) else adjoint.conj()
 
 
 def _adjoint(matrix: Array, xp: Namespace) -> Array:

@@ -14,7 +14,7 @@ from structmat._arrays.errors import ArgumentValueError
 from structmat._arrays.typing import Array, DType, Namespace, Scalar
 from structmat._engine import Plan, Settings
 from structmat.operators._base import Context, LinearOperator
-from structmat.operators._combinations.parts import common_dtype_of, plan_by_parts, require_operators
+from structmat.operators._combinations.parts import common_dtype_of, flat, plan_by_parts, require_operators
 from structmat.operators._combinations.scaled import Scaled
 from structmat.operators._identity import Identity
 
@@ -45,7 +45,8 @@ class Chain(LinearOperator):
     @property
     def shape(self) -> tuple[int, int]:
         """Rows of the first factor and columns of the last."""
-        return (self.factors[0].shape[0], self.factors[-1].shape[1])
+        first, *rest = self.factors
+        return (first.shape[0], rest[-1].shape[1]) if rest else first.shape  # asked once: factors may nest
 
     @property
     def dtype(self) -> DType:
@@ -102,14 +103,14 @@ class Product(Chain):
     Parameters
     ----------
     factors : sequence of LinearOperator
-        In the order of the matrix product; inner sizes must agree.
+        In the order of the matrix product; inner sizes must agree. Of factors that are products, theirs are taken.
 
     Raises
     ------
     TypeError
         If a factor is no operator, or the factors come from different array libraries.
     ValueError
-        If there is no factor, inner sizes differ, or batch axes do not broadcast.
+        If there is no factor, inner sizes differ, batch axes do not broadcast, or operators are nested too deep.
 
     Notes
     -----
@@ -130,7 +131,8 @@ class Product(Chain):
     """The factors, left to right."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "factors", self._checked_factors())
+        factors = self._checked_factors()
+        object.__setattr__(self, "factors", flat(factors, Product, lambda product: product.factors))
 
     def _details(self) -> str:
         return " @ ".join(type(f).__name__ for f in self.factors) + ", "

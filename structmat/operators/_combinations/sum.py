@@ -10,7 +10,7 @@ from structmat._arrays.errors import ArgumentValueError
 from structmat._arrays.typing import Array, DType, Namespace, Scalar
 from structmat._engine import Plan, Settings
 from structmat.operators._base import Context, LinearOperator
-from structmat.operators._combinations.parts import common_dtype_of, plan_by_parts, require_operators
+from structmat.operators._combinations.parts import common_dtype_of, flat, plan_by_parts, require_operators
 
 __all__ = ["Sum"]
 
@@ -22,14 +22,14 @@ class Sum(LinearOperator):
     Parameters
     ----------
     terms : sequence of LinearOperator
-        Operators of equal shape.
+        Operators of equal shape. Of terms that are sums, theirs are taken.
 
     Raises
     ------
     TypeError
         If a term is no operator, or the terms come from different array libraries.
     ValueError
-        If there is no term, shapes differ, or batch axes do not broadcast.
+        If there is no term, shapes differ, batch axes do not broadcast, or operators are nested too deep.
 
     Examples
     --------
@@ -51,7 +51,7 @@ class Sum(LinearOperator):
         if len({t.shape for t in terms}) > 1:
             text = " + ".join(str(t.shape) for t in terms)
             raise ArgumentValueError("Sum", "terms", f"must have one shape, got {text}")
-        object.__setattr__(self, "terms", terms)
+        object.__setattr__(self, "terms", flat(terms, Sum, lambda whole: whole.terms))
 
     @property
     def shape(self) -> tuple[int, int]:

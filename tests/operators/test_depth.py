@@ -1,0 +1,53 @@
+"""Operators made of operators made of operators: flattened, quick to make, and refused where they are too deep."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import structmat as sm
+
+rng = np.random.default_rng(0)
+
+
+def horner(steps: int) -> sm.LinearOperator:
+    T, D = sm.Toeplitz(0.1 * rng.standard_normal(4)), sm.Diagonal(rng.standard_normal(4))
+    p: sm.LinearOperator = D
+    for _ in range(steps):
+        p = p @ T + D
+    return p
+
+
+def test_nested_products_and_sums_are_flat() -> None:
+    C, T = sm.Circulant(rng.standard_normal(3)), sm.Toeplitz(rng.standard_normal(3))
+    product, total = sm.Product((sm.Product((T, C)), sm.Product((T,)))), sm.Sum((sm.Sum((T, C)), sm.Sum((C,))))
+    assert [type(f) for f in product.factors] == [sm.Toeplitz, sm.Circulant, sm.Toeplitz]
+    assert [type(t) for t in total.terms] == [sm.Toeplitz, sm.Circulant, sm.Circulant]
+    np.testing.assert_allclose(product.to_dense(), T.to_dense() @ C.to_dense() @ T.to_dense())
+    p: sm.LinearOperator = T
+    for _ in range(500):
+        p = sm.Product((p,))
+    assert p.shape == (3, 3)
+    assert len(p.factors) == 1
+
+
+def test_a_loop_makes_an_operator_in_no_time(tmp_path: Path) -> None:
+    start = time.process_time()
+    p = horner(45)
+    assert time.process_time() - start < 2.0
+    x = rng.standard_normal(4)
+    dense = p.to_dense()
+    sm.io.save(p, tmp_path / "p.safetensors")
+    for other in (p, p.T.T, p.prepare(), 2 * p / 2, copy.deepcopy(p), pickle.loads(pickle.dumps(p))):
+        np.testing.assert_allclose(other.matvec(x), dense @ x)
+    np.testing.assert_allclose(sm.io.load(tmp_path / "p.safetensors").matvec(x), dense @ x)
+
+
+def test_too_deep_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"must not be nested more than 100 deep; multiply out with to_dense\(\)"):
+        horner(60)
