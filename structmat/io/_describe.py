@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from structmat._arrays import dtype_name
+from structmat._files.kinds import kind_of, require_path
 from structmat._files.safetensors import SafetensorsFile
 from structmat.fit import FitResult
-from structmat.io._matrices import kind_of, numpy_specs, require_path
+from structmat.io._matrices import numpy_specs
 from structmat.io._tree import CHECKSUM, FIT, TREE, decoded, saved_tree
 
 if TYPE_CHECKING:

@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from structmat._arrays.errors import ArgumentError, ArgumentTypeError, ArgumentValueError
+from structmat._arrays.errors import ArgumentError, ArgumentValueError
+from structmat._files.kinds import kind_of, require_path
 from structmat._files.safetensors import SafetensorsFile, one_line
 from structmat.io._tree import TREE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["kind_of", "load_matrix", "numpy_specs", "require_path"]
+__all__ = ["load_matrix", "numpy_specs"]
 
 _DAMAGE = (
     *(ValueError, EOFError, KeyError, RuntimeError, NotImplementedError, OverflowError, SyntaxError, TypeError),
@@ -97,27 +98,6 @@ def load_matrix(path: str | os.PathLike[str], *, key: str | None = None) -> NDAr
     if array.dtype.kind not in "biufc":
         raise ValueError(f"{path} holds no numbers but dtype {array.dtype}")
     return np.asarray(array, dtype=array.dtype.newbyteorder("="))
-
-
-def require_path(path: Any, owner: str) -> None:
-    """Raise where `path` is none."""
-    if not isinstance(path, (str, os.PathLike)):
-        raise ArgumentTypeError(owner, "path", f"must be a path, got {path!r}")
-
-
-def kind_of(path: str | os.PathLike[str]) -> str:
-    """Return the kind of a file by its first bytes."""
-    with Path(path).open("rb") as file:
-        start = file.read(9)
-    if start.startswith(b"\x93NUMPY"):
-        return "npy"
-    if start.startswith((b"PK\x03\x04", b"PK\x05\x06")):
-        return "npz"
-    if not start:
-        raise ValueError(f"{path} is empty")
-    if start[8:] != b"{":  # of the header, after its length
-        raise ValueError(f"{path} is no .npy, .npz or .safetensors file")
-    return "safetensors"
 
 
 def numpy_specs(path: str | os.PathLike[str], kind: str) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:

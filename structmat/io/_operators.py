@@ -17,9 +17,9 @@ from array_api_compat import array_namespace
 from structmat._arrays import dtype_name
 from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
 from structmat._files.atomic import atomic_write
+from structmat._files.kinds import kind_of, require_path
 from structmat._files.safetensors import SafetensorsFile, Tensor, checksum, to_bytes
 from structmat.fit import FitResult
-from structmat.io._matrices import kind_of, require_path
 from structmat.io._tree import CHECKSUM, FIT, TREE, decoded, encoded, saved_tree, tree_text
 from structmat.operators import LinearOperator
 

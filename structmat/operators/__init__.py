@@ -29,7 +29,7 @@ from structmat.operators._block_circulant import BlockCirculant
 from structmat.operators._cdd_layout import CDDLayout
 from structmat.operators._cdd_product import CDDProduct, FactorKind
 from structmat.operators._circulant import Circulant, SpectralCirculant
-from structmat.operators._combinations import Prepared, Product, Scaled, Sum
+from structmat.operators._combinations import Prepared, Product, Scaled, Sum, delegate
 from structmat.operators._cyclic_bidiagonal import CyclicBidiagonal
 from structmat.operators._diagonal import Diagonal
 from structmat.operators._identity import Fourier, Identity
@@ -62,3 +62,20 @@ __all__ = [
     "Toeplitz",
     "ToeplitzInverse",
 ]
+
+delegate(
+    BlockCirculant,
+    CDDProduct,
+    Circulant,
+    CyclicBidiagonal,
+    Diagonal,
+    Fourier,
+    Hankel,
+    Identity,
+    MultilevelCirculant,
+    Product,
+    Scaled,
+    SpectralCirculant,
+    Sum,
+    Toeplitz,
+)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import prod
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ from structmat._engine import (
 from structmat.operators._base import Context, LinearOperator, NormOrder, SpectralFunction
 from structmat.operators._identity import Identity
 
-__all__ = ["Prepared"]
+__all__ = ["Prepared", "delegate"]
 
 
 @dataclass(frozen=True, eq=False, repr=False, slots=True)
@@ -131,15 +132,6 @@ class Prepared(LinearOperator):
     @property
     def _forces_complex(self) -> bool:
         return self.operator._forces_complex
-
-    def __getattr__(self, name: str) -> Any:
-        """Return what only the operator has: its parameters, and the methods of its kind."""
-        if name.startswith("_") or name in Prepared.__slots__:
-            raise AttributeError(f"{type(self).__name__} has no attribute {name!r} yet")
-        return getattr(self.operator, name)
-
-    def __dir__(self) -> list[str]:
-        return sorted({*super(Prepared, self).__dir__(), *(n for n in dir(self.operator) if not n.startswith("_"))})
 
     def _details(self) -> str:
         return f"{type(self.operator).__name__}, "
@@ -374,6 +366,17 @@ class Prepared(LinearOperator):
 
     def _spectral_function(self, function: SpectralFunction, xp: Namespace) -> LinearOperator:
         return self.operator._spectral_function(function, xp)
+
+
+def delegate(*kinds: type[LinearOperator]) -> None:
+    """Give `Prepared` the public attributes that only some kinds of operators have.
+
+    As properties, once and for all: a ``__getattr__`` would slow down every other look-up, those of products included.
+    """
+    for kind in kinds:
+        for name in dir(kind):
+            if not name.startswith("_") and not hasattr(Prepared, name):
+                setattr(Prepared, name, property(attrgetter(f"operator.{name}"), doc=f"`{name}` of the operator."))
 
 
 @prepare.rule(object, object)

@@ -1,0 +1,32 @@
+"""Which kind of file a path leads to."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from structmat._arrays.errors import ArgumentTypeError
+
+__all__ = ["kind_of", "require_path"]
+
+
+def require_path(path: Any, owner: str) -> None:
+    """Raise where `path` is none."""
+    if not isinstance(path, (str, os.PathLike)):
+        raise ArgumentTypeError(owner, "path", f"must be a path, got {path!r}")
+
+
+def kind_of(path: str | os.PathLike[str]) -> str:
+    """Return the kind of a file by its first bytes."""
+    with Path(path).open("rb") as file:
+        start = file.read(9)
+    if start.startswith(b"\x93NUMPY"):
+        return "npy"
+    if start.startswith((b"PK\x03\x04", b"PK\x05\x06")):
+        return "npz"
+    if not start:
+        raise ValueError(f"{path} is empty")
+    if start[8:] != b"{":  # of the header, after its length
+        raise ValueError(f"{path} is no .npy, .npz or .safetensors file")
+    return "safetensors"
