@@ -78,4 +78,5 @@ delegate(
     SpectralCirculant,
     Sum,
     Toeplitz,
+    ToeplitzInverse,
 )

@@ -87,6 +87,10 @@ class ConstantDiagonals(Planned):
         real = xp.real(constants) if is_complex(constants.dtype, xp) else constants
         return euclidean_norm(constants, xp, weights=diagonal_lengths(*self.shape, real, xp))
 
+    # Linear algebra of square matrices, from the inverse of the Toeplitz matrix T: the operator itself, or for a Hankel
+    # matrix the operator with its columns in reverse order.
+
+    @abstractmethod
     def _as_toeplitz(self, xp: Namespace) -> tuple[Array, Array]:
         """Return first column and first row of T."""
 

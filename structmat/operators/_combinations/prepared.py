@@ -318,6 +318,21 @@ class Prepared(LinearOperator):
 
     # Everything else is the operator's own.
 
+    def cond(self, p: NormOrder = 2) -> Array:
+        """Return the condition number, as the operator finds it.
+
+        Parameters
+        ----------
+        p : {2, "fro", "nuc", 1, inf}, default 2
+            As for the method of the operator.
+
+        Returns
+        -------
+        array, shape of the batch
+            At least one.
+        """
+        return self.operator.cond(p)
+
     def _to_dense(self, like: Context) -> Array:
         return self.operator._to_dense(like)
 
