@@ -71,13 +71,13 @@ class MultilevelCirculant(Planned):
     >>> import numpy as np
     >>> import structmat as sm
     >>> kernel = np.zeros((4, 6))
-    >>> kernel[0, 0], kernel[1, 0], kernel[0, 1] = 0.5, 0.25, 0.25
+    >>> kernel[0, 0], kernel[1, 0], kernel[0, 1] = 0.6, 0.2, 0.2
     >>> blur = sm.MultilevelCirculant.from_kernel(kernel)
     >>> image = np.eye(4, 6)
     >>> blurred = (blur @ image.ravel()).reshape(4, 6)
     >>> blurred[:2, :2].round(12)
-    array([[0.5 , 0.25],
-           [0.25, 0.5 ]])
+    array([[0.6, 0.2],
+           [0.2, 0.6]])
     >>> np.allclose(blur.solve(blurred.ravel()).reshape(4, 6), image)
     True
     """

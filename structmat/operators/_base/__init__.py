@@ -1,6 +1,12 @@
-"""The base of all operators: products and arithmetic in `operator`, linear algebra on top in `linear_operator`.
+"""The base of all operators, in parts; each is derived from the part in the line below.
 
-Where a plan of the engine computes the products, `planned` is the base.
+- `planned`: an operator whose products are those of a plan of the engine
+- `linear_operator`: `LinearOperator`, systems of equations, eigenvalues, determinants and norms
+- `matrix_functions`: square roots, exponentials, logarithms, powers
+- `closed_forms`: the hooks that an operator overrides where it has a closed form
+- `arithmetic`: products, sums, multiples and powers of operators
+- `operator`: products with arrays, transposes, precision
+- `spectral_functions`: what the closed forms share, on arrays
 """
 
 from __future__ import annotations

@@ -7,25 +7,18 @@ builds a dense matrix.
 
 from __future__ import annotations
 
-import math
-from numbers import Integral
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from structmat._arrays import can_raise_for_values, copied, filled, negligible, restored
-from structmat._arrays.checks import non_negative
-from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
-from structmat._arrays.typing import Array, ArrayLike, Namespace
-from structmat.operators._base.operator import Operator
+from structmat._arrays.typing import Array, ArrayLike
+from structmat.operators._base.matrix_functions import MatrixFunctions
 from structmat.operators._base.spectral_functions import (
-    ALTERNATIVES,
     NormOrder,
-    SpectralFunction,
     product,
     ratio,
     sign_and_log,
-    spectral_rounding,
 )
 
 __all__ = ["EigResult", "LinearOperator", "SlogdetResult"]
@@ -49,7 +42,7 @@ class SlogdetResult(NamedTuple):
     """Natural logarithm of the absolute value, real; shape of the batch."""
 
 
-class LinearOperator(Operator["LinearOperator"]):
+class LinearOperator(MatrixFunctions["LinearOperator"]):
     """A matrix known by its products.
 
     The axis rule: `matvec` acts on the last axis of its argument, leading axes are batch and broadcast against the
@@ -427,199 +420,3 @@ class LinearOperator(Operator["LinearOperator"]):
         above = ~negligible(values, self._cutoff(rtol, "rank", xp), xp)
         count = xp.sum(xp.astype(above, xp.int32), axis=-1)
         return xp.where(unknown, xp.full_like(count, -1), count)
-
-    def sqrtm(self) -> LinearOperator:
-        """Return the principal square root, an operator R with ``R @ R = A``.
-
-        Returns
-        -------
-        LinearOperator
-            Real whenever a real square root in the family exists: a negative eigenvalue on which a real circulant's
-            spectrum folds back on itself (frequency zero, and n/2 for even n) makes the root complex; other negative
-            eigenvalues come in pairs and get conjugate roots. Eigenvalues negative only by rounding count as zero.
-
-        Notes
-        -----
-        Whether the root of a real operator is real depends on values, so under ``jit`` make the operator complex first.
-        `logm` and `fractional_matrix_power` follow the same rule.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> import structmat as sm
-        >>> C = sm.Circulant(np.array([2.0, -1.0, 0.0, -1.0]))  # periodic second difference, singular
-        >>> R = C.sqrtm()
-        >>> bool(np.allclose((R @ R).to_dense(), C.to_dense())), R.dtype
-        (True, dtype('float64'))
-        """
-        op, xp = self._to_working_precision("sqrtm", square=True)
-        function = SpectralFunction("sqrtm", xp.sqrt, needs_nonnegative=True)
-        return self._from_working_precision(op._spectral_function(function, xp), xp)
-
-    def expm(self) -> LinearOperator:
-        """Return the matrix exponential.
-
-        Returns
-        -------
-        LinearOperator
-            Real for a real operator.
-        """
-        op, xp = self._to_working_precision("expm", square=True)
-        function = SpectralFunction("expm", xp.exp)
-        return self._from_working_precision(op._spectral_function(function, xp), xp)
-
-    def logm(self) -> LinearOperator:
-        """Return the principal matrix logarithm, an operator L with ``L.expm() = A``.
-
-        Returns
-        -------
-        LinearOperator
-            Real by the rule of `sqrtm`.
-        """
-        op, xp = self._to_working_precision("logm", square=True)
-        function = SpectralFunction("logm", xp.log, needs_nonnegative=True, needs_nonzero=True)
-        return self._from_working_precision(op._spectral_function(function, xp), xp)
-
-    def fractional_matrix_power(self, p: float) -> LinearOperator:
-        """Return the matrix power ``A^p`` for any real exponent.
-
-        Parameters
-        ----------
-        p : float
-            The exponent, of any real type; an integer gives the exact repeated product, a fraction the principal
-            power.
-
-        Returns
-        -------
-        LinearOperator
-            Real for an integer `p`, else by the rule of `sqrtm`.
-
-        Raises
-        ------
-        TypeError
-            If `p` is not a finite real number.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> import structmat as sm
-        >>> shift = sm.Circulant(np.array([0.0, 1.0, 0.0, 0.0]))
-        >>> shift.fractional_matrix_power(3).to_dense()[:, 0].round(12) + 0.0
-        array([0., 0., 0., 1.])
-        """
-        number = _exponent(p)
-        if number is None:
-            raise ArgumentTypeError(
-                f"{type(self).__name__}.fractional_matrix_power", "p", f"must be a finite real number, got {p!r}"
-            )
-        op, xp = self._to_working_precision("fractional_matrix_power", square=True)
-        whole = isinstance(number, int) or number.is_integer()
-        function = SpectralFunction(
-            "fractional_matrix_power",
-            lambda values: values ** (int(number) if whole else number),
-            needs_nonnegative=not whole,
-            needs_nonzero=number < 0,
-        )
-        return self._from_working_precision(op._spectral_function(function, xp), xp)
-
-    # Hooks: unchecked mathematics in working precision, overridden by operators that have the closed form.
-
-    def _inv(self, xp: Namespace) -> LinearOperator:
-        """Inverse."""
-        raise self._no_closed_form("inv")
-
-    def _solve(self, b: Array, xp: Namespace) -> Array:
-        """Solution along the last axis."""
-        raise self._no_closed_form("solve")
-
-    def _pinv(self, rtol: float, xp: Namespace) -> LinearOperator:
-        """Pseudo-inverse."""
-        raise self._no_closed_form("pinv")
-
-    def _has_pinv(self) -> bool:
-        """Tell whether `_pinv` has a closed form."""
-        return type(self)._pinv is not LinearOperator._pinv
-
-    def _eigvals(self, xp: Namespace) -> Array:
-        """Eigenvalues, complex."""
-        raise self._no_closed_form("eigvals")
-
-    def _eig(self, xp: Namespace) -> tuple[Array, LinearOperator]:
-        """Eigenvalues and the operator of eigenvectors."""
-        raise self._no_closed_form("eig")
-
-    def _svdvals(self, xp: Namespace) -> Array:
-        """Singular values in any order."""
-        raise self._no_closed_form("svdvals")
-
-    def _rounding(self, xp: Namespace) -> float:
-        """Size, relative to the largest, up to which a singular value may be rounding: the default cut-off."""
-        return spectral_rounding(self.dtype, xp, length=max(self.shape))
-
-    def _singular_values(self, method: str, xp: Namespace) -> Array:
-        """Singular values in any order, on behalf of another method."""
-        try:
-            return self._svdvals(xp)
-        except NotImplementedError:
-            raise self._no_closed_form(method) from None
-
-    def _check_order(self, order: Any, method: str, argument: str) -> None:
-        if order not in ("fro", "nuc", 1, 2, math.inf):  # a tuple: it may have no hash
-            text = f'must be "fro", "nuc", 1, 2 or inf, got {order!r}'
-            raise ArgumentValueError(f"{type(self).__name__}.{method}", argument, text)
-
-    def _determinant_factors(self, method: str, xp: Namespace) -> Array:
-        """Numbers along the last axis whose product is the determinant."""
-        raise self._no_closed_form(method)
-
-    def _diagonal(self, method: str, xp: Namespace) -> Array:
-        """Main diagonal."""
-        raise self._no_closed_form(method)
-
-    def _modulus(self, xp: Namespace) -> LinearOperator:
-        """Operator whose entries are ``|A[i, j]|``."""
-        raise self._no_closed_form("norm")
-
-    def _frobenius(self, xp: Namespace) -> Array:
-        """Frobenius norm."""
-        raise self._no_closed_form("norm")
-
-    def _norm(self, ord: NormOrder, xp: Namespace) -> Array:
-        """Norm, from entries, from singular values, or from row and column sums of the moduli."""
-        if ord == "fro":
-            return self._frobenius(xp)
-        if ord in {2, "nuc"}:
-            values = self._singular_values("norm", xp)
-            return xp.max(values, axis=-1) if ord == 2 else xp.sum(values, axis=-1)
-        moduli = self._modulus(xp)
-        return xp.max((moduli._transpose() if ord == 1 else moduli)._row_sums(xp), axis=-1)
-
-    def _spectral_function(self, function: SpectralFunction, xp: Namespace) -> LinearOperator:
-        """Function of the matrix."""
-        raise self._no_closed_form(function.name)
-
-    # Shared steps of the public methods
-
-    def _cutoff(self, rtol: float | None, method: str, xp: Namespace) -> float:
-        """Return the relative cut-off of singular values after the check of a given one."""
-        if rtol is None:
-            return self._to_working_precision(method)[0]._rounding(xp)
-        return non_negative(rtol, f"{type(self).__name__}.{method}", "rtol")
-
-    def _no_closed_form(self, method: str) -> NotImplementedError:
-        """Return the error that says so and names the alternative."""
-        return NotImplementedError(
-            f"{type(self).__name__}.{method}: no closed form for {self._described()}; use {ALTERNATIVES[method]}"
-        )
-
-    def _described(self) -> str:
-        """Return what of this operator has no closed form, in words."""
-        return "this kind of operator"
-
-
-def _exponent(p: Any) -> int | float | None:
-    """Return a real number of any type as one of Python; None where it is none, or not finite."""
-    try:
-        return int(p) if isinstance(p, Integral) else float(p) if math.isfinite(p) else None
-    except (TypeError, OverflowError):
-        return None

@@ -1,4 +1,4 @@
-"""The lower half of the base class: a matrix known by its products, and its arithmetic.
+"""The lowest part of the base class: a matrix known by its products.
 
 A public method checks shapes, finds the array namespace once, brings operator and operand to the dtype in which the
 product is computed, and calls one hook. Values are never looked at: that would break tracing.
@@ -6,11 +6,8 @@ product is computed, and calls one hook. Values are never looked at: that would 
 
 from __future__ import annotations
 
-import sys
 from abc import ABC, abstractmethod
 from typing import Any, Generic, NamedTuple, Self, TypeVar
-
-import numpy as np
 
 from structmat._arrays import (
     as_floating,
@@ -31,16 +28,16 @@ from structmat._arrays import (
     restored,
 )
 from structmat._arrays.checks import integer
-from structmat._arrays.dispatch import PairRules, add, compose, power, prepare, scale
+from structmat._arrays.dispatch import prepare
 from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
 from structmat._arrays.parameters import Parametrised
 from structmat._arrays.typing import Array, ArrayLike, Device, DType, Namespace
 from structmat._engine import Engine, Plan, Settings, require_engine
 
-__all__ = ["Context", "Operator"]
+__all__ = ["Context", "Op", "Operator"]
 
 Op = TypeVar("Op", bound="Operator[Any]")
-"""The whole base class, `LinearOperator`, which is defined on top of this half."""
+"""The whole base class, `LinearOperator`, which is defined on top of this part."""
 
 
 class Context(NamedTuple):
@@ -52,7 +49,7 @@ class Context(NamedTuple):
 
 
 class Operator(Parametrised, ABC, Generic[Op]):
-    """Products, transposes, precision and arithmetic of `LinearOperator`; see there."""
+    """Products, transposes and precision of `LinearOperator`; see there."""
 
     __slots__ = ("__weakref__",)
 
@@ -324,96 +321,6 @@ class Operator(Parametrised, ABC, Generic[Op]):
             return self._in_precision(dtype, xp)
         return self._complex(dtype, xp)
 
-    # Arithmetic
-
-    def __matmul__(self, other: Any) -> Any:
-        if not isinstance(other, Operator):
-            if not _is_array_like(other):
-                return NotImplemented
-            return self.matvec(other) if np.ndim(other) == 1 else self.matmat(other)
-        if self.shape[1] != other.shape[0]:
-            owner = f"{type(self).__name__} @ {type(other).__name__}"
-            raise ArgumentValueError(owner, None, f"inner sizes differ, {self.shape} @ {other.shape}")
-        return self._combined(other, "@", compose)
-
-    def __rmatmul__(self, other: Any) -> Any:
-        if not _is_array_like(other):
-            return NotImplemented
-        if np.ndim(other) == 1:
-            return self._transpose().matvec(other)
-        X = as_floating(other, f"X @ {type(self).__name__}", "X")
-        if X.ndim < 2 or X.shape[-1] != self.shape[0]:
-            raise ArgumentValueError(
-                f"X @ {self!r}", "X", f"must have shape (..., {self.shape[0]}), got {tuple(X.shape)}"
-            )
-        xp = namespace_of(f"X @ {type(self).__name__}", X)
-        return xp.matrix_transpose(self._transpose().matmat(xp.matrix_transpose(X)))
-
-    def __add__(self, other: Any) -> Any:
-        if not isinstance(other, Operator):
-            if type(other) is int and other == 0:  # the start of `sum`
-                return self
-            if _is_array_like(other):
-                raise ArgumentTypeError(
-                    f"{type(self).__name__} + array", None, "add operators, or arrays to op.to_dense()"
-                )
-            return NotImplemented
-        if self.shape != other.shape:
-            owner = f"{type(self).__name__} + {type(other).__name__}"
-            raise ArgumentValueError(owner, None, f"shapes differ, {self.shape} + {other.shape}")
-        return self._combined(other, "+", add)
-
-    __radd__ = __add__
-
-    def __sub__(self, other: Any) -> Any:
-        return self + (-other) if isinstance(other, Operator) else self.__add__(other)
-
-    def __neg__(self) -> Op:
-        negative: Op = scale(self, -1)
-        return negative
-
-    def __mul__(self, factor: Any) -> Any:
-        if isinstance(factor, Operator):
-            owner = f"{type(self).__name__} * {type(factor).__name__}"
-            raise ArgumentTypeError(owner, None, "use @ for the matrix product; * is for scalars")
-        if isinstance(factor, np.generic):
-            return self._times_numpy_scalar(factor)
-        if isinstance(factor, (int, float, complex)):
-            return scale(self, factor)
-        if not is_array(factor):
-            return NotImplemented
-        if factor.ndim > len(self.batch_shape):
-            raise ArgumentValueError(
-                f"{type(self).__name__} * array",
-                None,
-                f"a scalar, or one scalar per batch member of {self.batch_shape}, is expected, got an array of shape "
-                f"{tuple(factor.shape)}; use @ for the product with a vector",
-            )
-        xp = namespace_of(f"{type(self).__name__} * array", *self._arrays(), factor)
-        return scale(self, as_floating(factor, f"{type(self).__name__} * array", "factor", like=(xp, self.dtype)))
-
-    __rmul__ = __mul__
-
-    def _times_numpy_scalar(self, factor: Any) -> Any:
-        """Return the multiple by a scalar of NumPy, whose dtype counts for NumPy's arrays, as in ``array * factor``."""
-        if self.dtype is None or not is_numpy(self._own_namespace()):
-            return self * factor.item()
-        dtype = np.result_type(self.dtype, factor)
-        wide = self._in_precision(precision_of(dtype, self._own_namespace()), self._own_namespace())
-        return scale(self if is_half_precision(dtype) else wide, np.asarray(factor, np.result_type(factor, np.float16)))
-
-    def __pow__(self, k: Any) -> Any:
-        """Return the k-th power for an integer k: in closed form, or as a product of k factors."""
-        try:
-            exponent = integer(k, f"{type(self).__name__} ** k", "k", least=-sys.maxsize)
-        except ArgumentTypeError as error:
-            text = f"must be an integer, got {k!r}; use op.fractional_matrix_power(k)"
-            raise ArgumentTypeError(error.owner, error.argument, text) from None
-        return power(self, exponent)
-
-    def __truediv__(self, factor: Any) -> Any:
-        return NotImplemented if isinstance(factor, Operator) else self * (1 / factor)
-
     # Hooks: unchecked mathematics
 
     @abstractmethod
@@ -511,19 +418,6 @@ class Operator(Parametrised, ABC, Generic[Op]):
             return value._in_precision(self.dtype, xp) if is_half_precision(self.dtype) else value
         return restored(value, self.dtype, xp)
 
-    def _combined(self, other: Operator[Any], sign: str, rules: PairRules) -> Op:
-        """Apply a table of rules to both operators in their common precision (float32 for half)."""
-        owner = f"{type(self).__name__} {sign} {type(other).__name__}"
-        broadcast_shapes(owner, self.batch_shape, other.batch_shape)
-        arrays = self._arrays() + other._arrays()
-        if not arrays:
-            return rules(self, other)
-        xp = namespace_of(owner, *arrays)
-        dtype = common_dtype(xp, self.dtype, other.dtype)
-        precision = precision_of(dtype, xp)
-        result = rules(self._in_precision(precision, xp), other._in_precision(precision, xp))
-        return result._in_precision(dtype, xp) if is_half_precision(dtype) else result
-
     def _operand(
         self, x: ArrayLike, method: str, argument: str, length: int, axis: int = -1
     ) -> tuple[Self, Array, Namespace, DType]:
@@ -549,7 +443,3 @@ class Operator(Parametrised, ABC, Generic[Op]):
             dtype = complex_partner(dtype, xp)
         precision = precision_of(dtype, xp)
         return self._in_precision(precision, xp), in_precision(x, precision, xp), xp, dtype
-
-
-def _is_array_like(value: Any) -> bool:
-    return is_array(value) or isinstance(value, (list, tuple)) or hasattr(value, "__array__")  # as a Series of pandas
