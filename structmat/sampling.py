@@ -19,9 +19,9 @@ from structmat._arrays.typing import Array, ArrayLike, Namespace
 from structmat._engine import fast_length
 from structmat.operators import MultilevelCirculant
 
-__all__ = ["Covariance", "sample_stationary"]
+__all__ = ["sample_stationary"]
 
-Covariance: TypeAlias = "Callable[..., ArrayLike] | ArrayLike"
+_Covariance: TypeAlias = "Callable[..., ArrayLike] | ArrayLike"
 """A function of the distances along every axis, or its values at the distances 0, 1, 2, ... on a grid."""
 
 # A negative eigenvalue of this size, in units of eps * log2(N) times the largest, is rounding.
@@ -31,7 +31,7 @@ _GROWTH, _LARGEST = 1.25, 16
 
 
 def sample_stationary(
-    covariance: Covariance,
+    covariance: _Covariance,
     shape: int | tuple[int, ...] | None = None,
     n_samples: int = 1,
     *,

@@ -126,7 +126,7 @@ class ConstantDiagonals(Planned):
 
     def _require_regular(self, inverse: ToeplitzInverse, method: str, xp: Namespace) -> None:
         """Raise for a singular matrix, and warn of an ill-conditioned one, where values may be looked at."""
-        if not (is_numpy(xp) or is_array_api_strict_namespace(xp)):
+        if 0 in inverse.x.shape or not (is_numpy(xp) or is_array_api_strict_namespace(xp)):
             return
         owner = f"{type(self).__name__}.{method}"
         if not bool(xp.all(xp.isfinite(inverse.x))):
@@ -157,10 +157,8 @@ class ConstantDiagonals(Planned):
 
         Raises
         ------
-        ValueError
-            If the operator is not square.
         NotImplementedError
-            For other norms.
+            For other norms, or if the operator is not square.
 
         Examples
         --------
@@ -171,7 +169,9 @@ class ConstantDiagonals(Planned):
         """
         if p not in {1, 2, math.inf}:
             raise self._no_closed_form("norm")
-        op, xp = self._to_working_precision("cond", square=True)
+        if self.shape[0] != self.shape[1]:
+            raise self._no_closed_form("cond")
+        op, xp = self._to_working_precision("cond")
         value = op._cond(p, op._inverse(xp), xp)
         infinite = xp.inf * xp.ones_like(value)
         return self._from_working_precision(xp.where(xp.isfinite(value), value, infinite), xp)

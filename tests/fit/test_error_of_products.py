@@ -65,14 +65,14 @@ def problems(draw):
     return matrix_of(draw(st.sampled_from(KINDS)), shape, dtype, rng), block_size, rng
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(problem=problems())
 def test_any_matrix(problem):
     W, block_size, _ = problem
     check(W, fit_cdd(W, block_size=block_size, rng=0, restarts=2))
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(problem=problems(), share=st.sampled_from([0.1, 0.3, 0.9]), graded=st.booleans())
 def test_any_mask(problem, share, graded):
     W, block_size, rng = problem
@@ -84,7 +84,7 @@ def test_any_mask(problem, share, graded):
     check(W, fit, mask=M, allowed=np.sqrt(M.size / M.sum()))
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(problem=problems(), decades=st.sampled_from([0.0, 3.0, 8.0]))
 def test_any_weights_of_columns(problem, decades):
     W, block_size, rng = problem

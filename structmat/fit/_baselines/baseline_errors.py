@@ -250,13 +250,13 @@ def weighted_norm(W: ArrayLike, input_second_moment: ArrayLike | None = None) ->
     """
     owner = "weighted_norm"
     values = _finite(W, owner)
-    unit = _largest(values) or 1.0
-    values = values / values.real.dtype.type(unit)
-    if input_second_moment is None:
-        return unit * hypot(*np.linalg.norm(values, axis=1).tolist())
+    unit = values.real.dtype.type(_largest(values) or 1.0)
+    if input_second_moment is None:  # row by row: of a layer there is room for two matrices
+        return float(unit) * hypot(*(float(np.linalg.norm(row / unit)) for row in values))
+    values = values / unit
     moment = second_moment(input_second_moment, values.shape[1], owner)
     inputs = weighted_inputs(moment, owner, real=not np.iscomplexobj(values))
-    return unit * float(np.sqrt(np.abs(moment).max())) * float(np.linalg.norm(values @ inputs))
+    return float(unit) * float(np.sqrt(np.abs(moment).max())) * float(np.linalg.norm(values @ inputs))
 
 
 def _scaled(W: ArrayLike, owner: str) -> NDArray[Any]:

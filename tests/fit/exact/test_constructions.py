@@ -191,7 +191,7 @@ def test_methods():
     assert factorize_cdd(W[:8, :8], rng=0, method="constructive").operator.n_factors in {17, 21}
     assert factorize_cdd(W, 41).operator.n_factors == 41
     assert factorize_cdd(W, 50).operator.n_factors == 50
-    assert factorize_cdd(W, 23, rng=0, time_limit=0).solver == "levenberg-marquardt"
+    assert factorize_cdd(W, 23, rng=0, time_limit=0).stopped == "time limit"
     with pytest.raises(ArgumentValueError, match=r"n_factors must be at least 41 to construct W, got 40"):
         factorize_cdd(W, 40, method="constructive")
     with pytest.raises(ArgumentValueError, match=r'method must be one of "auto", "search", "constructive", got .x.'):

@@ -225,7 +225,7 @@ def test_too_few_factors_return_the_best():
     assert "no start met the tolerance" in result.message
 
 
-@pytest.mark.parametrize(("n", "seed"), [(6, 0), (8, 1), (10, 0)])
+@pytest.mark.parametrize(("n", "seed"), [(6, 0), (8, 1)])
 def test_planted_products_of_five_real_factors_are_found(n, seed):
     vectors = np.random.default_rng(seed).standard_normal((5, n))
     W = np.asarray(CDDProduct.from_vectors(*vectors).to_dense())
