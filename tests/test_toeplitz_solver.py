@@ -131,6 +131,22 @@ def test_an_ill_conditioned_matrix_is_solved_with_a_warning() -> None:
         (T + 1e-6 * sm.Identity(60)).solve(np.ones(60))
 
 
+@pytest.mark.parametrize("n", [60, 512])
+@pytest.mark.parametrize("family", ["Gaussian kernel", "prolate"])
+@pytest.mark.parametrize("kind", [sm.Toeplitz, sm.Hankel])
+def test_numerically_singular_systems_have_small_residuals(family: str, n: int, kind: Any) -> None:
+    k = np.arange(n)
+    wave = np.sin(0.5 * np.pi * k) / np.pi / np.maximum(k, 1)
+    c = np.exp(-(k**2) / 32.0) if family == "Gaussian kernel" else np.where(k == 0, 0.5, wave)
+    op = sm.Toeplitz(c) if kind is sm.Toeplitz else sm.Hankel(c[::-1].copy(), c)
+    dense = op.to_dense()
+    b = np.random.default_rng(0).standard_normal((3, n)) @ dense.T
+    with pytest.warns(scipy.linalg.LinAlgWarning):
+        x, again = op.solve(b), op.prepare().solve(b)
+    assert np.linalg.norm(x @ dense.T - b) <= 1e-8 * np.linalg.norm(b)
+    np.testing.assert_array_equal(again, x)
+
+
 def test_solve_toeplitz_cases_of_scipy() -> None:
     """What SciPy's own tests of `solve_toeplitz` try: its examples, and matrices on which plain recursions struggle."""
     c, r = np.array([1.0, -2.0, -3.0]), np.array([1.0, 1.0, 2.0])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import scipy.linalg
@@ -26,11 +26,14 @@ from structmat._arrays.errors import ArgumentValueError
 from structmat._arrays.typing import Array, ArrayLike, DType, Namespace
 from structmat._engine import Refined, Settings
 from structmat._toeplitz_solver import inverse_vectors
-from structmat.operators._base import LinearOperator, NormOrder, Planned
+from structmat.operators._base import Context, LinearOperator, NormOrder, Planned
 from structmat.operators._norm_estimate import norm_estimate
 from structmat.operators._toeplitz_inverse import ToeplitzInverse
 
 __all__ = ["ConstantDiagonals", "diagonal_lengths"]
+
+# The largest side of an ill-conditioned matrix that is written out to be solved.
+_DENSE = 4096
 
 
 class ConstantDiagonals(Planned):
@@ -108,13 +111,38 @@ class ConstantDiagonals(Planned):
         self._require_regular(inverse, "inv", xp)
         return inverse
 
-    def _solver(self, settings: Settings, xp: Namespace) -> Refined:
+    def _solver(self, settings: Settings, xp: Namespace) -> Refined | None:
         inverse = self._inverse(xp)
-        self._require_regular(inverse, "solve", xp)
+        if self._require_regular(inverse, "solve", xp):
+            return None
         return Refined(inverse._plan(settings, xp), self._plan(settings, xp))
 
     def _solve(self, b: Array, xp: Namespace) -> Array:
-        return self._solver(Settings(), xp).apply(b, xp)
+        inverse = self._inverse(xp)
+        ill_conditioned = self._require_regular(inverse, "solve", xp)
+        x: Array = Refined(inverse._plan(Settings(), xp), self._plan(Settings(), xp)).apply(b, xp)
+        return self._or_eliminated(x, b, xp) if ill_conditioned and is_numpy(xp) and not self.batch_shape else x
+
+    def _or_eliminated(self, x: Any, b: Any, xp: Namespace) -> Any:
+        """Return solutions `x`, or those of an elimination with `b` in it where their residuals are smaller.
+
+        The inverse of a matrix that is singular to working precision has no accurate formula, but systems with it may
+        have solutions with a small residual: by the dense matrix, or by Levinson's recursion where that is too large.
+        """
+        rows = b.reshape(-1, b.shape[-1])
+        try:
+            if self.shape[0] <= _DENSE:
+                dense: Any = self._to_dense(Context(xp, self.dtype, None))
+                other: Any = np.linalg.solve(dense, rows.T).T
+            else:
+                c, r = (np.asarray(vector) for vector in self._as_toeplitz(xp))
+                other = scipy.linalg.solve_toeplitz((c, r), rows.T).T
+                other = other[:, ::-1] if self._flipped else other
+        except np.linalg.LinAlgError:
+            return x
+        other = other.reshape(x.shape)
+        mine, others = (np.linalg.norm(self._matvec(z, xp) - b, axis=-1, keepdims=True) for z in (x, other))
+        return np.where(others < mine, other, x).astype(x.dtype)
 
     def _determinant_factors(self, method: str, xp: Namespace) -> Array:
         n = self.shape[0]
@@ -124,22 +152,24 @@ class ConstantDiagonals(Planned):
         rest = xp.ones((*first.shape[:-1], n - 1), dtype=log.dtype, device=device_of(log))
         return xp.exp(log / n)[..., None] * concat_last([first, rest], xp)
 
-    def _require_regular(self, inverse: ToeplitzInverse, method: str, xp: Namespace) -> None:
-        """Raise for a singular matrix, and warn of an ill-conditioned one, where values may be looked at."""
+    def _require_regular(self, inverse: ToeplitzInverse, method: str, xp: Namespace) -> bool:
+        """Raise for a singular matrix, warn of an ill-conditioned one and tell which it is, where values are known."""
         if 0 in inverse.x.shape or not (is_numpy(xp) or is_array_api_strict_namespace(xp)):
-            return
+            return False
         owner = f"{type(self).__name__}.{method}"
         if not bool(xp.all(xp.isfinite(inverse.x))):
             raise np.linalg.LinAlgError(f"{owner}: the matrix is singular to working precision")
         size_x, size_y = (xp.sum(xp.abs(v), axis=-1) for v in (inverse.x, inverse.y))
         bound = xp.max(self._norm(1, xp) * size_x * (1 + 2 * size_y))  # by the formula of the inverse, and at no cost
         largest = 1 / xp.finfo(bound.dtype).eps
-        if bool(bound > largest) and bool((cond := xp.max(self._cond(1, inverse, xp))) > largest):
-            warnings.warn(
-                f"{owner}: the matrix is ill-conditioned (about {float(cond):.1g}); solutions may be inaccurate",
-                scipy.linalg.LinAlgWarning,
-                stacklevel=4,
-            )
+        if not (bool(bound > largest) and bool((cond := xp.max(self._cond(1, inverse, xp))) > largest)):
+            return False
+        warnings.warn(
+            f"{owner}: the matrix is ill-conditioned (about {float(cond):.1g}); solutions may be inaccurate",
+            scipy.linalg.LinAlgWarning,
+            stacklevel=4,
+        )
+        return True
 
     def cond(self, p: NormOrder = 2) -> Array:
         """Return an estimate of the condition number ``norm(A, p) * norm(A^-1, p)``.
