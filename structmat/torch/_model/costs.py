@@ -8,6 +8,7 @@ from math import log2
 from torch import nn
 
 from structmat._arrays.errors import ArgumentValueError
+from structmat._files.text import counted
 from structmat.torch._adapter.cdd_adapter import CDDAdapter
 from structmat.torch._model.targets import adapted_layers
 
@@ -118,7 +119,7 @@ class AdapterSummary:
         share = 100 * self.n_trainable / max(self.n_total, 1)
         added = 100 * self.flops_per_token / max(self.dense_flops_per_token, 1)
         return (
-            f"adapter {self.adapter!r}: {len(self.layers)} layers, {self.n_parameters:,} parameters, "
+            f"adapter {self.adapter!r}: {counted(len(self.layers), 'layer')}, {self.n_parameters:,} parameters, "
             f"{self.n_bytes:,} bytes\n"
             f"trainable: {self.n_trainable:,} of {self.n_total:,} parameters ({share:.3g} %)\n"
             f"added operations: {self.flops_per_token:,} per token, {added:.3g} % of the adapted layers' own; "

@@ -101,9 +101,9 @@ def test_zeros_do_no_harm():
 
 
 def test_no_time_no_chain():
-    begun = time.monotonic()
+    begun = time.process_time()
     assert peeled(planted(64, 7, "diagonal", False, 3), 7, "diagonal", np.random.default_rng(0), control(0.0)) is None
-    assert time.monotonic() - begun < 2.0
+    assert time.process_time() - begun < 2.0
 
 
 @pytest.mark.parametrize("n_factors", [5, 7])

@@ -177,9 +177,9 @@ def test_no_time_gives_the_best_closed_form(closed_form_errors, n_factors):
 @pytest.mark.parametrize("n_factors", [3, 7])
 def test_a_time_limit_is_kept_and_used(n_factors):
     W = matrix(40)
-    began = time.perf_counter()
+    began = time.process_time()  # not of others on the machine
     fit = fit_cdd(W, n_factors, time_limit=1.0, rng=0, tol=0.0, max_iter=10**6)
-    assert time.perf_counter() - began < 2.0
+    assert time.process_time() - began < 2.0
     assert fit.error < fit_cdd(W, n_factors, time_limit=0, rng=0).error
     assert "time limit" in fit.message or n_factors == 3
 
