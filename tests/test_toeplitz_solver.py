@@ -131,6 +131,14 @@ def test_an_ill_conditioned_matrix_is_solved_with_a_warning() -> None:
         (T + 1e-6 * sm.Identity(60)).solve(np.ones(60))
 
 
+@settings(max_examples=200, deadline=None)
+@given(n=st.integers(2, 40), seed=st.integers(0, 2**32 - 1), order=st.sampled_from([1, 2, np.inf]))
+def test_condition_numbers_of_symmetric_matrices_are_not_far_too_small(n: int, seed: int, order: float) -> None:
+    T = sm.Toeplitz(np.random.default_rng(seed).standard_normal(n))
+    share = float(T.cond(order)) / np.linalg.cond(T.to_dense(), order)
+    assert 1 / 3 < share < 1 + 1e-6
+
+
 @pytest.mark.parametrize("n", [60, 512])
 @pytest.mark.parametrize("family", ["Gaussian kernel", "prolate"])
 @pytest.mark.parametrize("kind", [sm.Toeplitz, sm.Hankel])

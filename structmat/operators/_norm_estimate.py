@@ -59,15 +59,26 @@ def _one_norm(
     ones = xp.ones_like(like)
     alternating = xp.astype(1 - 2 * (k % 2), like.dtype) * (1 + xp.astype(k, like.dtype) / max(n - 1, 1))
     bound = 2 / (3 * n) * _size(forward(alternating * ones), xp)
-    v = ones / n
-    for _ in range(ROUNDS):
-        w = forward(v)
-        bound = xp.maximum(bound, _size(w, xp))
-        size = xp.abs(w)
-        signs = xp.where(size > 0, w / xp.where(size > 0, xp.astype(size, w.dtype), ones), ones)
-        best = xp.argmax(xp.abs(adjoint(signs)), axis=-1)
-        v = xp.astype(k == best[..., None], like.dtype)
-    return xp.maximum(bound, _size(forward(v), xp))
+    skew = _without_symmetries(like, xp)
+    # From equal entries the steps stay symmetric where the matrix is, and miss what is skew in it.
+    for start in (ones / n, skew / xp.astype(_size(skew, xp), like.dtype)[..., None]):
+        v = start
+        for _ in range(ROUNDS):
+            w = forward(v)
+            bound = xp.maximum(bound, _size(w, xp))
+            size = xp.abs(w)
+            signs = xp.where(size > 0, w / xp.where(size > 0, xp.astype(size, w.dtype), ones), ones)
+            best = xp.argmax(xp.abs(adjoint(signs)), axis=-1)
+            v = xp.astype(k == best[..., None], like.dtype)
+        bound = xp.maximum(bound, _size(forward(v), xp))
+    return bound
+
+
+def _without_symmetries(like: Array, xp: Namespace) -> Array:
+    """Return fractional parts of multiples of the golden ratio, of both signs."""
+    real = xp.real(like) if is_complex(like.dtype, xp) else like
+    multiples = xp.astype(xp.arange(like.shape[-1], device=device_of(like)) + 1, real.dtype) * 0.6180339887498949
+    return xp.astype(multiples - xp.floor(multiples) - 0.3, like.dtype) * xp.ones_like(like)
 
 
 def _size(w: Array, xp: Namespace) -> Array:
@@ -77,11 +88,7 @@ def _size(w: Array, xp: Namespace) -> Array:
 def _largest_singular_value(
     forward: Callable[[Array], Array], adjoint: Callable[[Array], Array], like: Array, xp: Namespace
 ) -> Array:
-    k = xp.arange(like.shape[-1], device=device_of(like))
-    real = xp.real(like) if is_complex(like.dtype, xp) else like
-    # Fractional parts of multiples of the golden ratio: a start without symmetries.
-    start = xp.astype(k + 1, real.dtype) * 0.6180339887498949
-    v = xp.astype(start - xp.floor(start) - 0.3, like.dtype) * xp.ones_like(like)
+    v = _without_symmetries(like, xp)
     norm = xp.linalg.vector_norm(v, axis=-1)
     for _ in range(POWERS):
         v = forward(v / xp.astype(norm, v.dtype)[..., None])
