@@ -20,6 +20,7 @@ inside of the function that is differentiated. Count parameters by ``P.operator`
 
 from __future__ import annotations
 
+import inspect
 from functools import partial
 from typing import Any, TypeVar
 
@@ -27,37 +28,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from structmat import _engine, operators
 from structmat._arrays.parameters import Parametrised
-from structmat._engine import (
-    Bezoutian,
-    BlockConvolution,
-    ByParts,
-    Composition,
-    Convolution,
-    MultilevelConvolution,
-    Refined,
-    Scaling,
-    ShiftAndAdd,
-)
 from structmat._toeplitz_solver import set_rule, tangents, vectors_on_host
-from structmat.operators import (
-    BlockCirculant,
-    CDDProduct,
-    Circulant,
-    CyclicBidiagonal,
-    Diagonal,
-    Fourier,
-    Hankel,
-    Identity,
-    MultilevelCirculant,
-    Prepared,
-    Product,
-    Scaled,
-    SpectralCirculant,
-    Sum,
-    Toeplitz,
-    ToeplitzInverse,
-)
 
 __all__ = ["register_operator"]
 
@@ -142,34 +115,10 @@ def _plain(value: Any) -> Any:
     return +value if type(value) in _LEAVES.values() else value
 
 
-for _cls in (
-    Bezoutian,
-    BlockCirculant,
-    BlockConvolution,
-    CDDProduct,
-    ByParts,
-    Composition,
-    Circulant,
-    Convolution,
-    CyclicBidiagonal,
-    Diagonal,
-    Fourier,
-    Hankel,
-    Identity,
-    MultilevelCirculant,
-    MultilevelConvolution,
-    Prepared,
-    Product,
-    Refined,
-    Scaled,
-    ShiftAndAdd,
-    SpectralCirculant,
-    Scaling,
-    Sum,
-    Toeplitz,
-    ToeplitzInverse,
-):
-    register_operator(_cls)
+# Every operator and every plan of the engine, so that a new one is in no list here.
+for _cls in (getattr(_room, _name) for _room in (operators, _engine) for _name in _room.__all__):
+    if isinstance(_cls, type) and issubclass(_cls, Parametrised) and not inspect.isabstract(_cls):
+        register_operator(_cls)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(2,))

@@ -16,7 +16,7 @@ from structmat._arrays import as_floating, device_of, is_complex, namespace_of
 from structmat._arrays.checks import integer, random_generator
 from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
 from structmat._arrays.typing import Array, ArrayLike, Namespace
-from structmat._engine import fast_length
+from structmat._engine import fast_length, multilevel_fft
 from structmat.operators import MultilevelCirculant
 
 __all__ = ["sample_stationary"]
@@ -104,7 +104,7 @@ def sample_stationary(
         if shape is None:
             raise ArgumentValueError(owner, "shape", "must be given for a covariance that is a function")
         grid = _grid(shape, owner)
-        embedding, xp = _padded(covariance, grid, owner)
+        sizes, eigenvalues, xp = _padded(covariance, grid, owner)
     else:
         values, xp = _real(covariance, owner)
         grid = tuple(int(n) for n in values.shape) if shape is None else _grid(shape, owner)
@@ -112,15 +112,15 @@ def sample_stationary(
             raise ArgumentValueError(
                 owner, "covariance", f"must have the shape of the grid, {grid}, got {tuple(values.shape)}"
             )
-        embedding = _embedded(values, xp)
-        if _least(embedding, xp) < 0.0:
+        sizes, eigenvalues = _embedded(values, xp)
+        if _least(eigenvalues, xp) < 0.0:
             raise ArgumentValueError(
                 owner,
                 "covariance",
                 "has no circulant embedding of this size without negative eigenvalues; give a function instead of an "
                 "array, which can be evaluated beyond the grid, or values on a larger grid, and crop the samples",
             )
-    return _samples(embedding, grid, count, random, xp)
+    return _samples(eigenvalues, sizes, grid, count, random, xp)
 
 
 def _grid(shape: int | tuple[int, ...], owner: str) -> tuple[int, ...]:
@@ -139,7 +139,9 @@ def _real(values: ArrayLike, owner: str) -> tuple[Array, Namespace]:
     return array, xp
 
 
-def _padded(covariance: Callable[..., ArrayLike], grid: tuple[int, ...], owner: str) -> tuple[Array, Namespace]:
+def _padded(
+    covariance: Callable[..., ArrayLike], grid: tuple[int, ...], owner: str
+) -> tuple[tuple[int, ...], Array, Namespace]:
     """Return the smallest embedding tried that has no negative eigenvalue."""
     room = 1.0
     while True:
@@ -152,9 +154,9 @@ def _padded(covariance: Callable[..., ArrayLike], grid: tuple[int, ...], owner: 
                 "covariance",
                 f"must return an array of shape {tuple(reach)} for such distances, got {tuple(values.shape)}",
             )
-        embedding = _embedded(values, xp)
-        if _least(embedding, xp) >= 0.0:
-            return embedding, xp
+        sizes, eigenvalues = _embedded(values, xp)
+        if _least(eigenvalues, xp) >= 0.0:
+            return sizes, eigenvalues, xp
         room *= _GROWTH
         if room > _LARGEST:
             raise ArgumentValueError(
@@ -165,36 +167,36 @@ def _padded(covariance: Callable[..., ArrayLike], grid: tuple[int, ...], owner: 
             )
 
 
-def _embedded(values: Array, xp: Namespace) -> Array:
-    """Return the values at distances 0 to m and back along every axis."""
+def _embedded(values: Array, xp: Namespace) -> tuple[tuple[int, ...], Array]:
+    """Return sizes and eigenvalues of the matrix of the values at distances 0 to m and back along every axis."""
     for axis, n in enumerate(values.shape):
         if n > 2:
             back = xp.flip(xp.take(values, xp.arange(1, n - 1, device=device_of(values)), axis=axis), axis=axis)
             values = xp.concat((values, back), axis=axis)
-    return values
+    embedding = MultilevelCirculant.from_kernel(values)
+    return embedding.sizes, xp.real(embedding.eigvals())
 
 
-def _eigenvalues(embedding: Array, xp: Namespace) -> Array:
-    return xp.real(MultilevelCirculant.from_kernel(embedding).eigvals())
-
-
-def _least(embedding: Array, xp: Namespace) -> float:
+def _least(eigenvalues: Array, xp: Namespace) -> float:
     """Return the smallest eigenvalue, zero where it is negative by rounding."""
-    values = _eigenvalues(embedding, xp)
-    rounding = _ROUNDING * float(xp.finfo(values.dtype).eps) * log2(values.shape[0] + 1)
-    least, largest = float(xp.min(values)), float(xp.max(xp.abs(values)))
+    rounding = _ROUNDING * float(xp.finfo(eigenvalues.dtype).eps) * log2(eigenvalues.shape[0] + 1)
+    least, largest = float(xp.min(eigenvalues)), float(xp.max(xp.abs(eigenvalues)))
     return 0.0 if abs(least) <= rounding * largest else least
 
 
-def _samples(embedding: Array, grid: tuple[int, ...], count: int, rng: np.random.Generator, xp: Namespace) -> Array:
+def _samples(
+    eigenvalues: Array,
+    sizes: tuple[int, ...],
+    grid: tuple[int, ...],
+    count: int,
+    rng: np.random.Generator,
+    xp: Namespace,
+) -> Array:
     """Return white noise coloured by the square roots of the eigenvalues, two samples from each transform."""
-    sizes = tuple(int(n) for n in embedding.shape)
-    values = _eigenvalues(embedding, xp)
-    roots = xp.sqrt(xp.where(values > 0.0, values, xp.zeros_like(values)) / prod(sizes))
+    roots = xp.sqrt(xp.where(eigenvalues > 0.0, eigenvalues, xp.zeros_like(eigenvalues)) / prod(sizes))
     pairs = -(-count // 2)
     noise = rng.standard_normal((2, pairs, prod(sizes)))
-    first, second = (xp.astype(xp.asarray(part, device=device_of(embedding)), roots.dtype) for part in noise)
-    coloured = xp.reshape(roots * (first + 1j * second), (pairs, *sizes))
-    axes = tuple(range(1, len(sizes) + 1))
-    fields = xp.fft.fftn(coloured, axes=axes)[(slice(None), *(slice(n) for n in grid))]
+    first, second = (xp.astype(xp.asarray(part, device=device_of(roots)), roots.dtype) for part in noise)
+    fields = xp.reshape(multilevel_fft(roots * (first + 1j * second), sizes, xp, real=False), (pairs, *sizes))
+    fields = fields[(slice(None), *(slice(n) for n in grid))]
     return xp.concat((xp.real(fields), xp.imag(fields)), axis=0)[:count, ...]

@@ -7,17 +7,13 @@ from math import prod
 from typing import Any
 
 import numpy as np
-import scipy  # its `fft` is imported on first use
 
-from structmat._arrays import complex_partner, device_of, is_complex, is_numpy, precision_of
+from structmat._arrays import complex_partner, device_of, is_complex, precision_of
 from structmat._arrays.typing import Array, Namespace
 from structmat._engine.plan import ChunkedPlan, Step
+from structmat._engine.transforms import transforms_of
 
 __all__ = ["MultilevelConvolution", "multilevel_fft", "multilevel_ifft", "reversed_levels"]
-
-
-def _transforms(xp: Namespace) -> Any:
-    return scipy.fft if is_numpy(xp) else xp.fft
 
 
 def _axes(sizes: tuple[int, ...]) -> tuple[int, ...]:
@@ -42,7 +38,7 @@ def multilevel_fft(x: Array, sizes: tuple[int, ...], xp: Namespace, *, real: boo
         x = xp.astype(x, complex_partner(x.dtype, xp))
     if 0 in x.shape:  # torch fails on an empty batch
         return x[..., : prod(_half(sizes))] if real else x
-    transform = _transforms(xp).rfftn if real else _transforms(xp).fftn
+    transform = transforms_of(xp).rfftn if real else transforms_of(xp).fftn
     return _flat(transform(_grid(x, sizes, xp), axes=_axes(sizes)), sizes, xp)
 
 
@@ -52,9 +48,9 @@ def multilevel_ifft(s: Array, sizes: tuple[int, ...], xp: Namespace, *, real: bo
         shape = (*s.shape[:-1], prod(sizes))
         return xp.zeros(shape, dtype=precision_of(s.dtype, xp) if real else s.dtype, device=device_of(s))
     if real:
-        grid = _transforms(xp).irfftn(_grid(s, _half(sizes), xp), s=sizes, axes=_axes(sizes))
+        grid = transforms_of(xp).irfftn(_grid(s, _half(sizes), xp), s=sizes, axes=_axes(sizes))
     else:
-        grid = _transforms(xp).ifftn(_grid(s, sizes, xp), axes=_axes(sizes))
+        grid = transforms_of(xp).ifftn(_grid(s, sizes, xp), axes=_axes(sizes))
     return _flat(grid, sizes, xp)
 
 

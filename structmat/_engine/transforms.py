@@ -13,10 +13,11 @@ import scipy  # its `fft` is imported on first use: it would double the import t
 from structmat._arrays import complex_partner, device_of, is_complex, is_numpy, precision_of
 from structmat._arrays.typing import Array, Namespace
 
-__all__ = ["fft", "from_spectrum", "full_spectrum", "ifft", "spectrum"]
+__all__ = ["fft", "from_spectrum", "full_spectrum", "ifft", "spectrum", "transforms_of"]
 
 
-def _engine(xp: Namespace) -> Any:
+def transforms_of(xp: Namespace) -> Any:
+    """Return the module of transforms for arrays of that library."""
     return scipy.fft if is_numpy(xp) else xp.fft
 
 
@@ -34,7 +35,7 @@ def fft(x: Array, xp: Namespace, *, n: int | None = None, norm: str = "backward"
     x = _complex(x, xp)
     if 0 in x.shape:
         return _nothing(x, n or x.shape[-1], x.dtype, xp)
-    result: Array = _engine(xp).fft(x, n=n, norm=norm)
+    result: Array = transforms_of(xp).fft(x, n=n, norm=norm)
     return result
 
 
@@ -43,7 +44,7 @@ def ifft(x: Array, xp: Namespace, *, norm: str = "backward") -> Array:
     x = _complex(x, xp)
     if 0 in x.shape:
         return _nothing(x, x.shape[-1], x.dtype, xp)
-    result: Array = _engine(xp).ifft(x, norm=norm)
+    result: Array = transforms_of(xp).ifft(x, norm=norm)
     return result
 
 
@@ -53,7 +54,7 @@ def spectrum(x: Array, xp: Namespace, *, real: bool, n: int | None = None) -> Ar
         return fft(x, xp, n=n)
     if 0 in x.shape:
         return _nothing(x, (n or x.shape[-1]) // 2 + 1, complex_partner(x.dtype, xp), xp)
-    result: Array = _engine(xp).rfft(x, n=n)
+    result: Array = transforms_of(xp).rfft(x, n=n)
     return result
 
 
@@ -63,7 +64,7 @@ def from_spectrum(s: Array, n: int, xp: Namespace, *, real: bool) -> Array:
         return ifft(s, xp)
     if 0 in s.shape:
         return _nothing(s, n, precision_of(s.dtype, xp), xp)
-    result: Array = _engine(xp).irfft(s, n=n)
+    result: Array = transforms_of(xp).irfft(s, n=n)
     return result
 
 

@@ -112,16 +112,19 @@ class ConstantDiagonals(Planned):
         return inverse
 
     def _solver(self, settings: Settings, xp: Namespace) -> Refined | None:
-        inverse = self._inverse(xp)
-        if self._require_regular(inverse, "solve", xp):
-            return None
-        return Refined(inverse._plan(settings, xp), self._plan(settings, xp))
+        solver, ill_conditioned = self._refined(settings, xp)
+        return None if ill_conditioned else solver
 
     def _solve(self, b: Array, xp: Namespace) -> Array:
+        solver, ill_conditioned = self._refined(Settings(), xp)
+        x = solver.apply(b, xp)
+        return self._or_eliminated(x, b, xp) if ill_conditioned and is_numpy(xp) and not self.batch_shape else x
+
+    def _refined(self, settings: Settings, xp: Namespace) -> tuple[Refined, bool]:
+        """Return what solves by the inverse and one step of refinement, and whether the matrix is ill-conditioned."""
         inverse = self._inverse(xp)
         ill_conditioned = self._require_regular(inverse, "solve", xp)
-        x: Array = Refined(inverse._plan(Settings(), xp), self._plan(Settings(), xp)).apply(b, xp)
-        return self._or_eliminated(x, b, xp) if ill_conditioned and is_numpy(xp) and not self.batch_shape else x
+        return Refined(inverse._plan(settings, xp), self._plan(settings, xp)), ill_conditioned
 
     def _or_eliminated(self, x: Any, b: Any, xp: Namespace) -> Any:
         """Return solutions `x`, or those of an elimination with `b` in it where their residuals are smaller.

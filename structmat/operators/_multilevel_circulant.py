@@ -187,9 +187,7 @@ class MultilevelCirculant(Planned):
                 owner, "A", f"must have shape (..., {count}, {count}) for sizes {sizes}, got {tuple(A.shape)}"
             )
         xp = namespace_of(owner, A)
-        # Row i holds c[i - j]: reversed along all axes and moved by i, every row is an estimate of c.
-        columns = _by_differences(A, sizes, xp)
-        return cls(xp.mean(columns, axis=-1), sizes)
+        return cls(xp.mean(_by_differences(A, sizes, xp), axis=-1), sizes)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -241,10 +239,13 @@ class MultilevelCirculant(Planned):
     def _inv(self, xp: Namespace) -> MultilevelCirculant:
         return self._with_spectrum(1 / self._nonzero_eigvals("inv", xp), xp, real=self._is_real())
 
+    def _solver(self, settings: Settings, xp: Namespace) -> MultilevelConvolution:
+        plan = self._plan(settings, xp)
+        require_nonzero(plan.spectrum, self._rounding(xp), "MultilevelCirculant.solve", xp)
+        return MultilevelConvolution(1 / plan.spectrum, self.sizes, plan.is_real)
+
     def _solve(self, b: Array, xp: Namespace) -> Array:
-        inverse = 1 / self._nonzero_eigvals("solve", xp)
-        x = multilevel_ifft(inverse * multilevel_fft(b, self.sizes, xp, real=False), self.sizes, xp, real=False)
-        return xp.real(x) if self._is_real() and not is_complex(b.dtype, xp) else x
+        return self._solver(Settings(), xp).apply(b, xp)
 
     def _pinv(self, rtol: float, xp: Namespace) -> MultilevelCirculant:
         return self._with_spectrum(reciprocal_above(self._eigvals(xp), rtol, xp), xp, real=self._is_real())

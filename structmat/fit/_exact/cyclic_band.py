@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from structmat.fit._exact.deflation import deflate
+from structmat.fit._exact.pencil import SHIFT, eigen_sequences, periodic_parts
 from structmat.fit._three_factors.blocks import by_diagonals
 
 if TYPE_CHECKING:
@@ -26,8 +27,6 @@ _SMALLEST = 1e-6
 _NEAR, _CIRCLES = np.log(1e4), 60
 # Narrower intervals, in units of what is accurate on a circle, hold nothing but contradictions of rounding.
 _NARROWEST = 1e-3
-# The multiplier that is no eigenvalue of a matrix without structure, see `pencil`.
-_SHIFT = -np.exp(0.35j)
 
 
 class _Interval(NamedTuple):
@@ -146,7 +145,7 @@ def _null_sequences_near(
     i = np.arange(n)
     cols = (i - np.arange(degree + 1)[:, None]) % n
     wraps = i < np.arange(degree + 1)[:, None]
-    entries = np.where(wraps, _SHIFT, 1.0) * scaled
+    entries = np.where(wraps, SHIFT, 1.0) * scaled
     pencil = csc_array((entries.ravel(), (np.tile(i, degree + 1), cols.ravel())), shape=(n, n))
     try:
         inverse = splu(pencil).solve(np.eye(n, degree, dtype=np.complex128))
@@ -155,10 +154,7 @@ def _null_sequences_near(
     corner = np.zeros((degree, n), dtype=np.complex128)
     m, row = np.nonzero(wraps)
     corner[row, cols[m, row]] = scaled[m, row]
-    theta, x = np.linalg.eig(corner @ inverse)
     with np.errstate(all="ignore"):  # a multiplier of no accuracy may be zero or infinite
-        z = _SHIFT - 1 / theta
-        log_nu = np.log(z) / n
-        w = (inverse @ x).T * np.exp(log_nu[:, None] * i)
-        w /= np.linalg.norm(w, axis=1, keepdims=True)
-        return w, np.exp(log_nu + log_radius)
+        w, log_nu = periodic_parts(*eigen_sequences(corner, inverse))
+        w = w.astype(np.complex128)
+        return w / np.linalg.norm(w, axis=1, keepdims=True), np.exp(log_nu + log_radius).astype(np.complex128)

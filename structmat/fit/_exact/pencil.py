@@ -17,13 +17,13 @@ from structmat.fit._exact.deflation import deflate
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["factor_matrix", "factor_polynomial", "null_sequences"]
+__all__ = ["SHIFT", "eigen_sequences", "factor_matrix", "factor_polynomial", "null_sequences", "periodic_parts"]
 
 # The leading coefficient in units of the root mean square norm of a row. Half of it brings multipliers that range over
 # ten digits, ten times as much twice the error; the phase only keeps away from real numbers.
 _LEAD = 0.4 * np.exp(0.6j)
 # The multiplier around which the pencil becomes an ordinary eigenvalue problem.
-_SHIFT = -np.exp(0.35j)
+SHIFT = -np.exp(0.35j)
 # Multipliers within this factor of one, and vectors with a ratio of mean and least square below this multiple of n**2,
 # are those of a matrix without structure, with a wide margin. Others do not lead to accurate factors.
 _LARGEST_MULTIPLIER, _ROUGHEST = 1e3, 1e5
@@ -57,11 +57,30 @@ def _factor(
     sequences = null_sequences(below, above)
     if sequences is None:
         return None
-    u, z = sequences
-    log_nu = np.log(z.astype(np.clongdouble)) / len(below)
-    w = u * np.exp(log_nu[:, None] * np.arange(len(below)))
     with np.errstate(all="ignore"):  # what becomes of zeros is for the caller to see
+        w, log_nu = periodic_parts(*sequences)
         return deflate(w, np.exp(log_nu), extended=extended).vectors(lead)
+
+
+def periodic_parts(
+    u: NDArray[np.complex128], z: NDArray[np.complex128]
+) -> tuple[NDArray[np.clongdouble], NDArray[np.clongdouble]]:
+    """Return w and the logarithms of nu, with ``u[i] = w[i] * nu**-i`` and w periodic."""
+    n = u.shape[1]
+    log_nu = np.log(z.astype(np.clongdouble)) / n
+    return u * np.exp(log_nu[:, None] * np.arange(n)), log_nu
+
+
+def eigen_sequences(
+    corner: NDArray[np.complex128], inverse: NDArray[Any]
+) -> tuple[NDArray[np.complex128], NDArray[np.complex128]]:
+    """Return u, as rows, and z with ``(below + z * above) u = 0``.
+
+    `corner` holds the rows of `above` that are not zero, `inverse` those columns of ``(below + SHIFT * above)^-1``.
+    """
+    theta, x = np.linalg.eig(corner @ inverse)
+    with np.errstate(all="ignore"):  # a multiplier of no accuracy may be zero or infinite
+        return (inverse @ x).T, SHIFT - 1 / theta
 
 
 def null_sequences(
@@ -71,13 +90,11 @@ def null_sequences(
     rows = np.flatnonzero(above.any(axis=1))
     unit = np.eye(len(above), dtype=np.complex128)[:, rows]
     try:
-        inverse = np.linalg.solve(below + _SHIFT * above, unit)
-        theta, x = np.linalg.eig(above[rows] @ inverse)
+        u, z = eigen_sequences(above[rows], np.linalg.solve(below + SHIFT * above, unit))
     except np.linalg.LinAlgError:
         return None
     with np.errstate(all="ignore"):
-        z = _SHIFT - 1 / theta
-        sizes, squares = np.abs(z), np.abs(inverse @ x) ** 2
-        spread = np.max(squares.mean(axis=0) / squares.min(axis=0))
+        sizes, squares = np.abs(z), np.abs(u) ** 2
+        spread = np.max(squares.mean(axis=1) / squares.min(axis=1))
         useful = spread <= _ROUGHEST * len(above) ** 2 and max(sizes.max(), 1 / sizes.min()) <= _LARGEST_MULTIPLIER
-    return ((inverse @ x).T, z) if useful else None
+    return (u, z) if useful else None
