@@ -80,7 +80,7 @@ def adapt(
     >>> from structmat.torch import adapt
     >>> model = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
     >>> print(adapt(model, exclude=["2"]))
-    adapter 'default': 1 layers, 24 parameters, 96 bytes
+    adapter 'default': 1 layer, 24 parameters, 96 bytes
     trainable: 24 of 114 parameters (21.1 %)
     added operations: 166 per token, 130 % of the adapted layers' own; 2.5 b log2(b) for a transform of b values
     """
