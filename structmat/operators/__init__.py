@@ -1,6 +1,6 @@
 """Operators: structured matrices that multiply a vector in O(n log n), on any array library.
 
-Map of the package; a family of matrices is a file, and imports only from lines below it:
+Map of the package; a family of matrices is a file or a folder, and imports only from lines below it:
 
 - `_cdd_layout`: the shape of a CDD product
 - `_cdd_product`: interleaved circulant and diagonal factors

@@ -24,7 +24,7 @@ from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
 from structmat._arrays.typing import Array, ArrayLike, DType, Namespace, Scalar
 from structmat._engine import MultilevelConvolution, Settings, multilevel_fft, multilevel_ifft, reversed_levels
 from structmat.operators._base import Context, LinearOperator, Planned, SpectralFunction
-from structmat.operators._combinations import Scaled, identity_factor
+from structmat.operators._combinations import Scaled, plus_identity
 from structmat.operators._identity import Identity
 
 __all__ = ["MultilevelCirculant"]
@@ -333,11 +333,8 @@ def _add(left: MultilevelCirculant, right: MultilevelCirculant) -> LinearOperato
 @add.rule(MultilevelCirculant, Identity)
 @add.rule(MultilevelCirculant, Scaled)
 def _add_identity(left: MultilevelCirculant, right: LinearOperator) -> LinearOperator:
-    if (factor := identity_factor(right)) is None:
-        return NotImplemented
-    xp = left._own_namespace()
-    first = xp.astype(xp.arange(left.shape[0], device=left.device) == 0, left.dtype)
-    return MultilevelCirculant(left.c + scale_array(first, factor, 1, xp), left.sizes)
+    c = plus_identity(left.c, right)
+    return NotImplemented if c is None else MultilevelCirculant(c, left.sizes)
 
 
 @scale.rule(MultilevelCirculant, object)

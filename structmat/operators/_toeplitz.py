@@ -25,7 +25,7 @@ from structmat._arrays.typing import Array, ArrayLike, Namespace, Scalar
 from structmat._engine import Convolution, Settings, convolution, kernel_of_diagonals
 from structmat.operators._base import Context, LinearOperator
 from structmat.operators._circulant import Circulant, SpectralCirculant
-from structmat.operators._combinations import Scaled, identity_factor
+from structmat.operators._combinations import Scaled, plus_identity
 from structmat.operators._constant_diagonals import ConstantDiagonals, diagonal_lengths
 from structmat.operators._identity import Identity
 
@@ -319,11 +319,8 @@ def _add_circulant(left: Toeplitz, right: Any) -> Toeplitz:
 @add.rule(Toeplitz, Identity)
 @add.rule(Toeplitz, Scaled)
 def _add_identity(left: Toeplitz, right: LinearOperator) -> LinearOperator:
-    if (factor := identity_factor(right)) is None:
-        return NotImplemented
-    xp = left._own_namespace()
-    first = xp.astype(xp.arange(left.shape[0], device=left.device) == 0, left.dtype)
-    return Toeplitz(left.c + scale_array(first, factor, 1, xp), left.r)
+    c = plus_identity(left.c, right)
+    return NotImplemented if c is None else Toeplitz(c, left.r)
 
 
 @scale.rule(Toeplitz, object)

@@ -10,23 +10,18 @@ from typing import Any
 
 import numpy as np
 
-from structmat._arrays import dtype_name, filled, is_complex, is_numpy, library_of, matmul, precision_of
-from structmat._arrays.dispatch import add, compose, prepare, scale
-from structmat._arrays.typing import Array, ArrayLike, DType, Namespace, Scalar
+from structmat._arrays import filled, is_complex, is_numpy, matmul, precision_of
+from structmat._arrays.dispatch import prepare
+from structmat._arrays.typing import Array, ArrayLike, DType, Namespace
 from structmat._engine import (
     ByParts,
-    ChunkedPlan,
     Plan,
     Products,
-    Scaling,
     Settings,
     Step,
-    direct_up_to,
-    ducc,
     products_of,
 )
 from structmat.operators._base import Context, LinearOperator, NormOrder, SpectralFunction
-from structmat.operators._identity import Identity
 
 __all__ = ["Prepared", "delegate"]
 
@@ -314,7 +309,7 @@ class Prepared(LinearOperator):
         TypeError
             If `dtype` is not a floating dtype.
         """
-        return prepared(self.operator.astype(dtype), self.settings)
+        return prepare(self.operator.astype(dtype), self.settings)
 
     # Everything else is the operator's own.
 
@@ -394,25 +389,6 @@ def delegate(*kinds: type[LinearOperator]) -> None:
                 setattr(Prepared, name, property(attrgetter(f"operator.{name}"), doc=f"`{name}` of the operator."))
 
 
-@prepare.rule(object, object)
-def prepared(operator: LinearOperator, settings: Settings) -> LinearOperator:
-    """Return the operator with its plan, or itself where it has none; the caller sees to it that this is a snapshot."""
-    if isinstance(operator, Prepared):
-        operator = operator.operator
-    wide, xp = operator._to_working_precision("prepare")
-    plan = wide._plan(settings, xp)
-    if plan is None:
-        return operator
-    direct = 0
-    if isinstance(plan, ChunkedPlan) and not plan.is_stack and not isinstance(plan, Scaling):
-        rows, cols = wide.shape
-        library = "ducc0" if is_numpy(xp) and settings.engine != "scipy" and ducc() else library_of(xp)
-        direct = direct_up_to(rows * cols / plan.cost, library, dtype_name(wide.dtype))
-    made = Prepared(operator, plan, plan.adjoint(), wide.to_dense() if direct else None, direct, settings)
-    made._products()  # now, not in the first product
-    return made
-
-
 def _into(out: Any, product: Step, x: Any, length: int, owner: str) -> Any:
     """Return `out` filled with products of that length: directly where the engine can write there."""
     fits = type(out) is type(x) is np.ndarray and out.dtype == x.dtype and out.shape == (*x.shape[:-1], length)
@@ -431,33 +407,3 @@ def _pair(plan: Plan, adjoint: Plan) -> tuple[Plan, Plan]:
 def _adjoint(matrix: Array, xp: Namespace) -> Array:
     matrix = xp.matrix_transpose(matrix)
     return xp.conj(matrix) if is_complex(matrix.dtype, xp) else matrix
-
-
-def _source(operator: LinearOperator) -> LinearOperator:
-    """Return what an operator was prepared from, or a copy of it, as prepared ones share no array with others."""
-    return operator.operator if isinstance(operator, Prepared) else operator._snapshot()
-
-
-@compose.rule(Prepared, Identity)
-def _times_identity(left: Prepared, right: Identity) -> Prepared:  # noqa: ARG001
-    return left
-
-
-@compose.rule(Prepared, object)
-def _times(left: Prepared, right: LinearOperator) -> LinearOperator:
-    return prepared(compose(left.operator, _source(right)), left.settings)
-
-
-@compose.rule(object, Prepared)
-def _times_prepared(left: LinearOperator, right: Prepared) -> LinearOperator:
-    return prepared(compose(_source(left), right.operator), right.settings)
-
-
-@add.rule(Prepared, object)
-def _plus(left: Prepared, right: LinearOperator) -> LinearOperator:
-    return prepared(add(left.operator, _source(right)), left.settings)
-
-
-@scale.rule(Prepared, object)
-def _multiple(operator: Prepared, factor: Scalar) -> LinearOperator:
-    return prepared(scale(operator.operator, factor)._snapshot(), operator.settings)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from math import prod
-from typing import Any
 
 from structmat._arrays import (
     as_floating,
@@ -17,7 +16,6 @@ from structmat._arrays import (
     euclidean_norm,
     in_precision,
     is_complex,
-    is_complex_scalar,
     is_numpy,
     namespace_of,
     precision_of,
@@ -25,12 +23,10 @@ from structmat._arrays import (
     require_nonzero,
     restored,
     reversed_cyclically,
-    scale_array,
 )
 from structmat._arrays.checks import integer
-from structmat._arrays.dispatch import add, compose, scale
 from structmat._arrays.errors import ArgumentValueError
-from structmat._arrays.typing import Array, ArrayLike, DType, Namespace, Scalar
+from structmat._arrays.typing import Array, ArrayLike, DType, Namespace
 from structmat._engine import (
     Convolution,
     Settings,
@@ -43,8 +39,7 @@ from structmat._engine import (
     spectrum,
 )
 from structmat.operators._base import Context, LinearOperator, Planned, SpectralFunction
-from structmat.operators._combinations import Scaled, identity_factor
-from structmat.operators._identity import Fourier, Identity
+from structmat.operators._identity import Fourier
 from structmat.operators._spectra import (
     circulant_entries,
     cyclic_diagonals,
@@ -434,73 +429,3 @@ class SpectralCirculant(Planned):
         values = self._eigenvalues(xp)
         self._require_nonzero(values, method, xp)
         return 1 / values
-
-
-def _spectral_pair(left: Any, right: Any) -> tuple[Namespace, Array, Array, bool]:
-    """Return the spectra of two circulants in a common form, and whether that is the half spectrum."""
-    a, b = (op if isinstance(op, SpectralCirculant) else op.to_spectral() for op in (left, right))
-    xp = namespace_of("circulants", a.spectrum, b.spectrum)
-    if a.real and b.real:
-        return xp, a._eigenvalues(xp), b._eigenvalues(xp), True
-    return xp, a._as_full(xp), b._as_full(xp), False
-
-
-@compose.rule(Circulant, Circulant)
-def _multiply(left: Circulant, right: Circulant) -> Circulant:
-    return Circulant(left.matvec(right.c))
-
-
-@compose.rule(Circulant, SpectralCirculant)
-@compose.rule(SpectralCirculant, Circulant)
-@compose.rule(SpectralCirculant, SpectralCirculant)
-def _multiply_spectra(left: LinearOperator, right: LinearOperator) -> SpectralCirculant:
-    _, a, b, real = _spectral_pair(left, right)
-    return SpectralCirculant(a * b, left.shape[0], real)
-
-
-@add.rule(Circulant, Circulant)
-def _add(left: Circulant, right: Circulant) -> Circulant:
-    return Circulant(left.c + right.c)
-
-
-@add.rule(SpectralCirculant, Circulant)
-@add.rule(SpectralCirculant, SpectralCirculant)
-def _add_spectra(left: LinearOperator, right: LinearOperator) -> SpectralCirculant:
-    _, a, b, real = _spectral_pair(left, right)
-    return SpectralCirculant(a + b, left.shape[0], real)
-
-
-@add.rule(Circulant, Identity)
-@add.rule(Circulant, Scaled)
-def _add_identity(left: Circulant, right: LinearOperator) -> LinearOperator:
-    if (factor := identity_factor(right)) is None:
-        return NotImplemented
-    xp = left._own_namespace()
-    first = xp.astype(xp.arange(left.shape[0], device=left.device) == 0, left.dtype)
-    return Circulant(left.c + scale_array(first, factor, 1, xp))
-
-
-@add.rule(SpectralCirculant, Identity)
-@add.rule(SpectralCirculant, Scaled)
-def _add_identity_spectrum(left: SpectralCirculant, right: LinearOperator) -> LinearOperator:
-    if (factor := identity_factor(right)) is None:
-        return NotImplemented
-    xp = left._own_namespace()
-    real = left.real and not is_complex_scalar(factor, xp)
-    values = left.spectrum if real else left._as_full(xp)
-    return SpectralCirculant(values + scale_array(xp.ones_like(values), factor, 1, xp), left.n, real)
-
-
-@scale.rule(Circulant, object)
-def _scale(operator: Circulant, factor: Scalar) -> Circulant:
-    return Circulant(scale_array(operator.c, factor, 1, operator._own_namespace()))
-
-
-@scale.rule(SpectralCirculant, object)
-def _scale_spectrum(operator: SpectralCirculant, factor: Scalar) -> LinearOperator:
-    xp = operator._own_namespace()
-    real = operator.real and not (
-        type(factor) is complex or (hasattr(factor, "dtype") and is_complex(factor.dtype, xp))
-    )
-    values = operator.spectrum if real else operator._as_full(xp)
-    return SpectralCirculant(scale_array(values, factor, 1, xp), operator.n, real)
