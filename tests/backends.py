@@ -41,7 +41,7 @@ def _jax() -> Backend:
     jax = importlib.import_module("jax")
     jax.config.update("jax_enable_x64", True)
     importlib.import_module("structmat.jax")
-    return Backend("jax", jax.numpy, jax.numpy.asarray, np.asarray, examples=2, half="bfloat16", compiles=True)
+    return Backend("jax", jax.numpy, jax.numpy.asarray, np.asarray, examples=1, half="bfloat16", compiles=True)
 
 
 def _strict() -> Backend:

@@ -21,6 +21,10 @@ import structmat as sm
 
 DTYPES = ("float32", "float64", "complex64", "complex128")
 BATCHES = ((), (), (), (2,), (1,), (2, 3))
+FIXED = (("float32", (), 1), ("complex128", (2,), 2))
+"""Dtype, batch and seed of the shapes, for a library that compiles each operation anew for each of them."""
+FIXED = (("float32", (), 1), ("complex128", (2,), 2))
+"""Dtype, batch and seed of the shapes, for a library that compiles each operation anew for each of them."""
 
 CLOSED_FORMS = frozenset(
     [
@@ -74,34 +78,42 @@ class Entry:
     norms: frozenset[Any] = frozenset({"fro", "nuc", 1, 2, np.inf})
     in_table: bool = True
 
-    def samples(self, *, dtype: str | None = None, few: bool = False) -> st.SearchStrategy[Sample]:
-        """Operators of this kind; `few` distinct shapes and dtypes, for a library that compiles for each."""
+    def samples(self, *, dtype: str | None = None) -> st.SearchStrategy[Sample]:
+        """Operators of this kind."""
         return st.builds(
-            lambda seed, dtype, batch: self.draw(Vectors(seed, dtype, batch, few=few)),
+            lambda seed, dtype, batch: self.draw(Vectors(seed, dtype, batch)),
             st.integers(0, 2**32 - 1),
-            st.just(dtype) if dtype else st.sampled_from(DTYPES[::3] if few else DTYPES),
-            st.sampled_from(BATCHES[2:4] if few else BATCHES),
+            st.just(dtype) if dtype else st.sampled_from(DTYPES),
+            st.sampled_from(BATCHES),
         )
+
+    def fixed_sample(self, seed: int, which: int, *, dtype: str | None = None) -> Sample:
+        """An operator of one of the fixed shapes and dtypes; the seed is that of its values."""
+        own, batch, shapes = FIXED[which % len(FIXED)]
+        return self.draw(Vectors(seed, dtype or own, batch, shapes=shapes))
 
 
 class Vectors:
-    """Draws vectors of one dtype and batch shape from one seed; now and then it leaves a batch axis out."""
+    """Draws vectors of one dtype and batch shape from one seed; now and then it leaves a batch axis out.
 
-    def __init__(self, seed: int, dtype: str, batch: tuple[int, ...] = (), *, few: bool = False) -> None:
+    Shapes come from a seed of their own where one is given.
+    """
+
+    def __init__(self, seed: int, dtype: str, batch: tuple[int, ...] = (), *, shapes: int | None = None) -> None:
         self.rng = np.random.default_rng(seed)
-        self.few = few
+        self.shapes = self.rng if shapes is None else np.random.default_rng(shapes)
         self.dtype = np.dtype(dtype)
         self.batch = batch
 
     def integer(self, low: int, high: int) -> int:
         """An integer in [low, high)."""
-        return int(self.rng.choice([low, high - 1]) if self.few else self.rng.integers(low, high))
+        return int(self.shapes.integers(low, high))
 
     def size(self) -> int:
-        return int(self.rng.choice((1, 4, 5) if self.few else (1, 2, 3, 4, 5, 7, 8, 9)))
+        return int(self.shapes.choice((1, 2, 3, 4, 5, 7, 8, 9)))
 
     def __call__(self, *core: int) -> np.ndarray:
-        batch = self.batch if self.rng.random() < 0.7 else self.batch[:0]
+        batch = self.batch if self.shapes.random() < 0.7 else self.batch[:0]
         values = self.rng.standard_normal((*batch, *core))
         if self.dtype.kind == "c":
             values = values + 1j * self.rng.standard_normal(values.shape)

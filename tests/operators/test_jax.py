@@ -19,7 +19,7 @@ entries = pytest.mark.parametrize("entry", REGISTRY, ids=lambda e: e.name)
 
 
 def drawn(entry: Entry, dtype: str = "float64") -> tuple[Any, np.ndarray]:
-    sample = entry.draw(Vectors(5, dtype, few=True))
+    sample = entry.draw(Vectors(5, dtype, shapes=1))
     return sample.make(jnp.asarray), sample.dense
 
 

@@ -22,7 +22,7 @@ PLACEHOLDERS = (0, 1.5, 2j, True, np.float64(3.0), np.int32(4), "name", (), obje
 
 
 def drawn(entry: Entry, dtype: str = "float64") -> Any:
-    return entry.draw(Vectors(5, dtype, few=True)).make(jnp.asarray)
+    return entry.draw(Vectors(5, dtype, shapes=1)).make(jnp.asarray)
 
 
 def numbers(op: Any, seed: int = 0) -> Any:
