@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -24,6 +26,14 @@ SCIPY_MARKERS = (
 def pytest_configure(config: pytest.Config) -> None:
     for name in SCIPY_MARKERS:  # some tests of SciPy are run on our operators, and import with its markers
         config.addinivalue_line("markers", f"{name}: a marker of SciPy's test suite")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compiled_functions() -> Iterator[None]:
+    """Forget after each file what JAX compiled: gigabytes in the whole suite."""
+    yield
+    if "jax" in sys.modules:
+        sys.modules["jax"].clear_caches()
 
 
 @pytest.fixture(params=list(backends.FACTORIES))

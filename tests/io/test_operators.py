@@ -28,7 +28,7 @@ from tests.operator_registry import REGISTRY
 @given(data=st.data())
 @settings(parent=once, max_examples=6)
 def test_round_trip_of_every_operator_on_every_library(entry, backend, tmp_path, data):
-    sample = data.draw(entry.samples())
+    sample = entry.fixed_sample(0, 1) if backend.compiles else data.draw(entry.samples())
     op = sample.make(backend.asarray)
     io.save(op, tmp_path / "op.safetensors", force=True)
     op = op.operator if isinstance(op, sm.Prepared) else op

@@ -105,6 +105,8 @@ def test_orthonormal_factors_have_size_one() -> None:
 
 @pytest.mark.parametrize("layout", [sm.CDDLayout((5, 5), 4), sm.CDDLayout((7, 4), 5, 3), sm.CDDLayout((3, 8))])
 def test_vectors_follow_the_library_the_dtype_and_the_stack(backend: Backend, layout: sm.CDDLayout) -> None:
+    if backend.compiles and layout.shape[0] != 7:
+        pytest.skip("each operation would be compiled for each shape")
     vectors = [np.stack([v, 2 * v]) for v in drawn(layout, 1, "complex64")]
     arrays = [backend.asarray(v) for v in vectors]
     dense = layout.product(vectors).to_dense()

@@ -1,6 +1,7 @@
 """Trains a tiny model by transformers' Trainer; kills itself in the middle if told to, resumes from a checkpoint.
 
-``python -m tests.peft.trainer_script FOLDER [STEP_TO_DIE_AT]``
+``python -m tests.peft.trainer_script FOLDER STEP_TO_DIE_AT`` trains to the end in ``FOLDER/whole``, and once more in
+``FOLDER/killed``; ``python -m tests.peft.trainer_script FOLDER`` goes on with the latter.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class Killed(transformers.TrainerCallback):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def main(folder: Path, step: int | None) -> None:
+def train(folder: Path, step: int | None = None) -> None:
     config = CDDConfig(target_modules=["query", "value"], modules_to_save=["classifier"], task_type="SEQ_CLS")
     model = get_peft_model(tiny.model("bert"), config)
     settings = transformers.TrainingArguments(
@@ -59,4 +60,7 @@ def main(folder: Path, step: int | None) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else None)
+    folder, *step = sys.argv[1:]
+    if step:
+        train(Path(folder) / "whole")
+    train(Path(folder) / "killed", *map(int, step))

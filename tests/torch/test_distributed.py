@@ -16,32 +16,39 @@ from structmat.torch import adapter_state_dict, load_adapter, param_groups, save
 from tests.torch import workers
 from tests.torch.common import VERSION
 
+ENGINES = ["ddp", "fsdp"] if VERSION >= (2, 7) else ["ddp"]  # FSDP2 of torch 2.6 needs streams, which a CPU has not
 
-@pytest.mark.parametrize("name", ["ddp", "fsdp"])
-def test_two_processes_do_what_one_does(name, tmp_path):
-    if name == "fsdp" and VERSION < (2, 7):
-        pytest.skip("FSDP2 of torch 2.6 needs streams, which a CPU has not")
-    context = torch.multiprocessing.spawn(workers.run, (name, str(tmp_path)), nprocs=2, join=False)
-    model, x, y = workers.model_and_data()
-    fresh = copy.deepcopy(model)
-    losses = workers.train(model, x, y, param_groups(model, 0.02))
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """What two processes have written, one engine after the other."""
+    folder = tmp_path_factory.mktemp("distributed")
+    context = torch.multiprocessing.spawn(workers.run, (ENGINES, str(folder)), nprocs=2, join=False)
     try:
         while not context.join(timeout=60):
             pass
     except torch.multiprocessing.ProcessRaisedException:
-        errors = [file.read_text() for file in sorted(tmp_path.glob("*.error"))]
+        errors = [file.read_text() for file in sorted(folder.glob("*.error"))]
         pytest.fail("\n".join(errors))
+    return folder
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_two_processes_do_what_one_does(name, folder, tmp_path):
+    model, x, y = workers.model_and_data()
+    fresh = copy.deepcopy(model)
+    losses = workers.train(model, x, y, param_groups(model, 0.02))
     one = adapter_state_dict(model)
     assert losses[-1] < losses[0]
     for rank in (0, 1):
-        found, trained = torch.load(tmp_path / f"{name}{rank}", weights_only=True)
+        found, trained = torch.load(folder / f"{name}{rank}", weights_only=True)
         assert found == pytest.approx(losses, rel=1e-9)
         assert list(trained) == list(one)
         for key, value in one.items():
             torch.testing.assert_close(trained[key], value, rtol=1e-6, atol=1e-9)
 
-    load_adapter(fresh, tmp_path / name)  # files are interchangeable
+    load_adapter(fresh, folder / name)  # files are interchangeable
     for key, value in one.items():
         torch.testing.assert_close(adapter_state_dict(fresh)[key], value, rtol=1e-6, atol=1e-9)
     alone = save_adapter(fresh, tmp_path / "alone")
-    assert alone.stat().st_size == (tmp_path / name).stat().st_size
+    assert alone.stat().st_size == (folder / name).stat().st_size

@@ -82,16 +82,17 @@ def fsdp(rank, folder):
     assert all(torch.equal(v, trained[k]) for k, v in adapter_state_dict(model).items())
 
 
-def run(rank, name, folder):
-    """Run one of the above in a group of two processes; what went wrong goes to a file."""
+def run(rank, names, folder):
+    """Run some of the above in a group of two processes; what went wrong goes to a file."""
     folder = pathlib.Path(folder)
     torch.set_num_threads(1)
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     try:
-        dist.init_process_group("gloo", init_method=f"file://{folder}/{name}.meet", rank=rank, world_size=2)
-        {"ddp": ddp, "fsdp": fsdp}[name](rank, folder)
-        dist.barrier()
+        dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+        for name in names:
+            {"ddp": ddp, "fsdp": fsdp}[name](rank, folder)
+            dist.barrier()
         dist.destroy_process_group()
     except BaseException:
-        (folder / f"{name}{rank}.error").write_text(traceback.format_exc())
+        (folder / f"{rank}.error").write_text(traceback.format_exc())
         raise
