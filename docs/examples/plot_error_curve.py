@@ -61,7 +61,7 @@ plt.show()
 # %%
 # Observations:
 #
-# - The planted product is found with three factors, and the matrix of rank two with fewer factors than the known bound of
+# - The planted product is found with three factors, the matrix of rank two with fewer factors than the known bound of
 #   4 k + 1 = 9.
 # - For the Toeplitz matrix, whose structure is close to that of a circulant, every factor lowers the error much.
 # - For the Gaussian matrix, which has no structure, every factor lowers the error by about the same amount.
