@@ -18,7 +18,7 @@ class ArgumentError(Exception):
     argument : str or None
         The name of the argument; None where several are at fault together.
     text : str
-        What is wrong with it: what came and what was expected.
+        What is wrong: what was passed and what was expected.
 
     Examples
     --------

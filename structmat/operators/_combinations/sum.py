@@ -22,7 +22,7 @@ class Sum(LinearOperator):
     Parameters
     ----------
     terms : sequence of LinearOperator
-        Operators of equal shape. Of terms that are sums, theirs are taken.
+        Operators of equal shape. Terms that are sums are replaced by their terms.
 
     Raises
     ------
