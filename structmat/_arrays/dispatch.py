@@ -15,7 +15,7 @@ Rule: TypeAlias = Callable[[Any, Any], Any]
 
 
 class PairRules:
-    """Rules for pairs of types; a rule may answer ``NotImplemented`` to pass on to the next.
+    """Rules for pairs of types; a rule may return ``NotImplemented`` to leave the pair to the next rule.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ class PairRules:
         return register
 
     def merge(self, left: Any, right: Any) -> Any:
-        """Return what a specific rule makes of the pair.
+        """Return the result of the most specific rule for a pair.
 
         Parameters
         ----------

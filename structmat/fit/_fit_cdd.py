@@ -101,7 +101,7 @@ def fit_cdd(
     rng : numpy.random.Generator or int, optional
         Source of all random numbers. The same seed gives the same fit on the same machine, unless time is limited.
     max_iter : int, default: 5000
-        The most iterations from one starting point.
+        Largest number of iterations from one starting point.
     tol : float, default: 1e-7
         A run has converged when an iteration lowers the error by no more than `tol` times itself.
     time_limit : float, optional

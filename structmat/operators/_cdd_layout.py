@@ -49,7 +49,7 @@ class CDDLayout:
     first : {"diagonal", "circulant"}, default "diagonal"
         The kind of the first factor; the kinds alternate.
     owner : str, default "CDDLayout"
-        Whose arguments these are, for the messages of errors. It is not kept.
+        The caller, for error messages. It is not stored.
 
     Raises
     ------
@@ -315,7 +315,7 @@ class CDDLayout:
         Raises
         ------
         ArgumentTypeError
-            If `product` is no CDD product.
+            If `product` is not a CDD product.
         ArgumentValueError
             If its factors have blocks of several sizes, or other shapes than those of a layout.
 
@@ -362,7 +362,7 @@ class CDDLayout:
         Raises
         ------
         ArgumentTypeError
-            If `product` is no CDD product.
+            If `product` is not a CDD product.
         ArgumentValueError
             If it has another layout.
         """

@@ -39,7 +39,7 @@ class CyclicBidiagonal(Planned):
     ValueError
         If `entries` has another last axis than 2, or `n` is not positive.
     TypeError
-        If `entries` does not hold numbers, or `n` is no integer.
+        If `entries` does not hold numbers, or `n` is not an integer.
 
     See Also
     --------

@@ -71,7 +71,7 @@ def series_style(index: int) -> LineStyle:
     Parameters
     ----------
     index : int
-        Which line, from 0; seven can be told apart.
+        Which line, from 0; seven styles are distinct.
 
     Returns
     -------
@@ -88,14 +88,14 @@ def series_style(index: int) -> LineStyle:
 
 
 def set_error_axis(ax: Axes, errors: Iterable[float]) -> None:
-    """Give axes the scale on which relative errors can be read, and a grid.
+    """Set the vertical scale of axes for relative errors, and draw a grid.
 
     Parameters
     ----------
     ax : matplotlib.axes.Axes
         Whose vertical axis shows errors.
     errors : iterable of float
-        All that are shown. Where some are small the axis is logarithmic; what is below rounding is at its foot.
+        All errors shown. If some are small, the axis is logarithmic; errors below rounding are drawn at its lower end.
 
     Examples
     --------

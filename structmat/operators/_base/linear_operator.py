@@ -379,7 +379,7 @@ class LinearOperator(MatrixFunctions["LinearOperator"]):
         Raises
         ------
         ValueError
-            If `p` is no norm of `norm`, or the operator is not square for a norm other than 2.
+            If `p` is not a norm of `norm`, or the operator is not square for a norm other than 2.
         """
         self._check_order(p, "cond", "p")
         op, xp = self._to_working_precision("cond", square=p != 2)

@@ -41,7 +41,7 @@ Op = TypeVar("Op", bound="Operator[Any]")
 
 
 class Context(NamedTuple):
-    """Where a dense matrix is to be built, for operators that hold no array of their own."""
+    """Library, dtype and device of a dense matrix, for operators without arrays."""
 
     xp: Namespace
     dtype: DType

@@ -109,7 +109,7 @@ class Product(Chain):
     Raises
     ------
     TypeError
-        If a factor is no operator, or the factors come from different array libraries.
+        If a factor is not an operator, or the factors come from different array libraries.
     ValueError
         If there is no factor, inner sizes differ, batch axes do not broadcast, or operators are nested too deep.
 

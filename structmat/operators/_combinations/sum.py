@@ -27,7 +27,7 @@ class Sum(LinearOperator):
     Raises
     ------
     TypeError
-        If a term is no operator, or the terms come from different array libraries.
+        If a term is not an operator, or the terms come from different array libraries.
     ValueError
         If there is no term, shapes differ, batch axes do not broadcast, or operators are nested too deep.
 

@@ -16,10 +16,11 @@ __all__ = ["AdapterSummary", "LayerSummary", "change_flops", "summarise"]
 
 
 def change_flops(adapter: CDDAdapter) -> int:
-    """Return the real operations that a change takes for one token.
+    """Return the number of real operations of a change for one token.
 
     A complex transform of length b is counted as ``5 b log2(b)`` operations, a real one as half of that; a complex
-    product and addition as 8, a real product as 1. The spectra of the circulants, once a batch, are left out.
+    product and addition as 8, a real product as 1. The spectra of the circulants, computed once per batch, are not
+    counted.
 
     Parameters
     ----------
