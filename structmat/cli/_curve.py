@@ -30,8 +30,8 @@ def curve(
     """Fit a matrix with more and more factors, and compare with other families of matrices.
 
     Prints the error for each number of factors, and the least errors that a truncated SVD (LoRA), block-circulant
-    (C3A), sparse Fourier (FourierFT) and Monarch matrices with at most as many parameters reach. Example: `structmat
-    curve W.npy --max-factors 17 --plot curve.png --csv curve.csv`
+    (C3A), sparse Fourier (FourierFT) and Monarch matrices with at most as many parameters reach.
+    Example: `structmat curve W.npy --max-factors 17 --plot curve.png --csv curve.csv`
 
     Parameters
     ----------

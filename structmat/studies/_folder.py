@@ -161,7 +161,7 @@ class WorkFolder:
             with _naming(folder):
                 lock.acquire(timeout=0)
         except Timeout:
-            text = "another run is at work in this folder; wait until it ends, or choose another"
+            text = "another run is active in this folder; wait until it ends, or choose another"
             raise BlockingIOError(errno.EWOULDBLOCK, text, str(folder)) from None
         try:
             remove_temporaries(folder, outputs)
@@ -312,20 +312,20 @@ def _check_settings(folder: Path, file: Path, now: dict[str, Any]) -> None:
     """Write the settings, or compare with those that are there."""
     if not file.exists():
         if any((folder / _WORK / _UNITS).glob("*.safetensors")):
-            raise ValueError(f"{folder} has finished units but lacks {file}, so nobody knows their settings")
+            raise ValueError(f"{folder} has finished units but lacks {file}, so their settings are unknown")
         with atomic_write(file) as opened:
             opened.write(json.dumps(now, indent=2, sort_keys=True).encode())
         return
     try:
         there = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{file} is damaged, so nobody knows the settings of {folder}: {error}") from error
+        raise ValueError(f"{file} is damaged, so the settings of {folder} are unknown: {error}") from error
     if there != now:
         found = [*_differences(there, now)]
         more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
         text = (
             f"{folder} was begun with other settings: {', '.join(found[:_SHOWN])}{more}; "
-            "choose another folder, or go on with the settings of this one"
+            "choose another folder, or use the settings of this one"
         )
         raise ArgumentValueError("WorkFolder.open", None, text)
 

@@ -169,7 +169,7 @@ def _facts(study: Study) -> dict[str, str]:
     done = f"{len(study.rows):,} of {study.n_planned:,}"
     facts = {
         "layers": f"{len(study.layers()):,}",
-        "results": f"{done}, complete" if study.complete else f"{done}: unfinished, the same sweep goes on",
+        "results": f"{done}, complete" if study.complete else f"{done}: unfinished, the same sweep continues it",
         "fits": f"{sum(row.seconds for row in study.rows):,.1f} s in all",
     }
     if cut := sum(row.status != "completed" for row in study.rows):
