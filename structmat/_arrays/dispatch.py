@@ -26,6 +26,16 @@ class PairRules:
     -----
     The order is: the exact pair, the exact left type with anything, anything with the exact right type. `object` stands
     for "anything" when a rule is registered.
+
+    Examples
+    --------
+    >>> from structmat.extend import PairRules
+    >>> join = PairRules(commutative=True)
+    >>> @join.rule(int, str)
+    ... def _(number, text):
+    ...     return f"{number} {text}"
+    >>> join.merge("apples", 3), join.merge(1.0, "pear")
+    ('3 apples', NotImplemented)
     """
 
     __slots__ = ("_commutative", "_rules")

@@ -18,7 +18,17 @@ _NAMED = 10
 
 
 class FitProgress(NamedTuple):
-    """State of a fit after one iteration, as handed to the `callback` of `fit_cdd`."""
+    """State of a fit after one iteration, as handed to the `callback` of `fit_cdd`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import structmat as sm
+    >>> seen = []
+    >>> _ = sm.fit_cdd(np.arange(9.0).reshape(3, 3), rng=0, restarts=1, callback=seen.append)
+    >>> seen[0].start, seen[0].iteration, seen[0].max_iter
+    ('circulant', 1, 5000)
+    """
 
     start: str
     """Name of the starting point of this run."""

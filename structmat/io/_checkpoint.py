@@ -48,6 +48,16 @@ class Entry:
         Such as "float32" or "bfloat16".
     shape : tuple of int
         Of the weight.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import structmat as sm
+    >>> import torch
+    >>> checkpoint = sm.io.Checkpoint.in_memory({"layer.weight": torch.ones(2, 3)}, "model")
+    >>> entry = checkpoint.entry("layer.weight")
+    >>> entry.shape, entry.read().sum()
+    ((2, 3), np.float32(6.0))
     """
 
     file: Path

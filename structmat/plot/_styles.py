@@ -14,7 +14,14 @@ __all__ = ["ROUNDING", "SMALL", "LineStyle", "method_style", "series_style", "se
 
 
 class LineStyle(NamedTuple):
-    """How a line is drawn."""
+    """How a line is drawn.
+
+    Examples
+    --------
+    >>> import structmat as sm
+    >>> sm.plot.method_style("truncated-svd").label
+    'truncated SVD'
+    """
 
     label: str
     """Its name."""

@@ -34,7 +34,18 @@ PADDED = "fewer factors"
 
 
 class CurveProgress(NamedTuple):
-    """State of a curve, as handed to the `callback` of `error_curve`."""
+    """State of a curve, as handed to the `callback` of `error_curve`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import structmat as sm
+    >>> seen = []
+    >>> W = np.arange(9.0).reshape(3, 3)
+    >>> _ = sm.error_curve(W, n_factors=[1, 3], rng=0, restarts=1, callback=seen.append)
+    >>> seen[-1].n_factors, seen[-1].point, seen[-1].n_points
+    (3, 2, 2)
+    """
 
     n_factors: int
     """Number of factors of the fit that runs now."""

@@ -25,7 +25,16 @@ __all__ = ["EigResult", "LinearOperator", "SlogdetResult"]
 
 
 class EigResult(NamedTuple):
-    """Eigenvalues and eigenvectors, ``A = V diag(w) V^-1``."""
+    """Eigenvalues and eigenvectors, ``A = V diag(w) V^-1``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import structmat as sm
+    >>> w, V = sm.Circulant(np.array([2.0, 1.0, 0.0, 1.0])).eig()
+    >>> w.real.round(12), V.shape
+    (array([4., 2., 0., 2.]), (4, 4))
+    """
 
     eigenvalues: Array
     """Complex eigenvalues, shape ``(..., n)``."""
@@ -34,7 +43,16 @@ class EigResult(NamedTuple):
 
 
 class SlogdetResult(NamedTuple):
-    """A determinant as ``sign * exp(logabsdet)``."""
+    """A determinant as ``sign * exp(logabsdet)``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import structmat as sm
+    >>> sign, logabsdet = sm.Diagonal(np.array([1e-200, -1e-200])).slogdet()
+    >>> float(sign), float(logabsdet.round(3))
+    (-1.0, -921.034)
+    """
 
     sign: Array
     """A number of modulus one, or zero for a singular matrix; shape of the batch."""

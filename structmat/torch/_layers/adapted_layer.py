@@ -58,6 +58,18 @@ class AdaptedLayer(nn.Module):
     --------
     CDDLinear, CDDConv, CDDEmbedding : The kinds of layers.
     adapt : Wraps the layers of a whole model.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from structmat.torch import CDDLinear
+    >>> layer = CDDLinear.from_linear(torch.nn.Linear(4, 4))
+    >>> _ = layer.add_adapter("second", init="normal")
+    >>> layer.active_adapters
+    ('default', 'second')
+    >>> layer.active_adapters = "second"
+    >>> layer.active_adapters
+    ('second',)
     """
 
     base: Any

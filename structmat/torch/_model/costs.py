@@ -64,6 +64,14 @@ class LayerSummary:
         Of the adapter.
     flops_per_token : int
         Of the change, by `change_flops`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from structmat.torch import adapt
+    >>> layer = adapt(torch.nn.Sequential(torch.nn.Linear(8, 4))).layers[0]
+    >>> layer.name, layer.shape, layer.block_size, layer.n_parameters
+    ('0', (4, 8), 4, 20)
     """
 
     name: str
@@ -93,6 +101,14 @@ class AdapterSummary:
     See Also
     --------
     adapt : Returns one.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from structmat.torch import adapt
+    >>> summary = adapt(torch.nn.Sequential(torch.nn.Linear(8, 8)))
+    >>> summary.n_parameters, summary.n_trainable, summary.n_total
+    (24, 24, 96)
     """
 
     adapter: str
