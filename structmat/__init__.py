@@ -3,19 +3,19 @@
 Operators (any array library: NumPy, PyTorch, JAX, CuPy)
     `Circulant`, `SpectralCirculant`, `MultilevelCirculant`, `CyclicBidiagonal`, `Diagonal`, `BlockCirculant`,
     `CDDProduct`, `Toeplitz`, `Hankel`, `ToeplitzInverse`; `Identity` and `Fourier`; `Product`, `Sum` and `Scaled` for
-    what stays lazy; `Prepared` for many products by one operator, which `prepare` makes; `LinearOperator`, the base of
-    all; `CDDLayout`, the shape of a CDD product. `show_config` tells which engine computes them.
+    lazy combinations; `Prepared`, returned by `prepare`, for many products by one operator; `LinearOperator`, the base
+    class; `CDDLayout`, the shape of a CDD product. `show_config` prints which engine is used.
 Fits
-    `fit_cdd` approximates a matrix by interleaved diagonal and circulant factors, and returns a `FitResult`.
-    `error_curve` does so with more and more factors, beside other families of the same size: an `ErrorCurve`.
+    `fit_cdd` approximates a matrix by alternating diagonal and circulant factors, and returns a `FitResult`;
+    `factorize_cdd` returns an exact product. `error_curve` compares fits of more and more factors with other families:
+    an `ErrorCurve`.
 Modules
     `structmat.operators`, `structmat.fit` (all of the above), `structmat.preconditioners` (circulants for Toeplitz
-    systems), `structmat.sampling` (stationary Gaussian processes), `structmat.extend` (what operators of your own are
-    made of), `structmat.testing` (the laws they obey).
-    Imported when first asked for: `structmat.io` (files), `structmat.plot` (figures), `structmat.scipy` (bridge to
-    SciPy's solvers), `structmat.jax` (pytrees), `structmat.torch` (layers), `structmat.peft` (the method of Hugging
-    Face PEFT), `structmat.studies` (whole checkpoints, parallel and resumable), `structmat.cli` (the `structmat`
-    command).
+    systems), `structmat.sampling` (stationary Gaussian processes), `structmat.extend` (for operators of your own),
+    `structmat.testing` (the laws they obey). Imported on first use: `structmat.io` (files), `structmat.plot` (figures),
+    `structmat.scipy` (bridge to SciPy's solvers), `structmat.jax` (pytrees), `structmat.torch` (layers),
+    `structmat.peft` (the method of Hugging Face PEFT), `structmat.studies` (whole checkpoints, parallel and resumable),
+    `structmat.cli` (the `structmat` command).
 """
 
 from __future__ import annotations

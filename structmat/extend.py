@@ -1,12 +1,14 @@
-"""What an operator of your own is made of: the base class, its hooks, the tables of pair rules, helpers on arrays.
+"""For operators of your own: the base class and its hooks, the rules for pairs of operators, helpers for arrays.
 
 An operator is a frozen, slotted dataclass with ``eq=False``, derived from `LinearOperator`. The class attribute
 ``_core_axes`` maps each field that holds parameters to the number of an array's own axes after the batch axes, or to
 None where it holds operators; all other fields are plain hashable values. The public methods check and prepare their
-arguments and call these hooks, which are mathematics only: arrays of one namespace `xp`, no checks, no look at values.
+arguments and call these hooks, which contain only mathematics on arrays of one namespace `xp`: they do not check
+arguments and do not inspect values.
 
 Required
-    the property ``shape``; ``_matvec(x, xp)``, along the last axis; ``_transpose()``; ``_conj()``, itself where real.
+    the property ``shape``; ``_matvec(x, xp)``, along the last axis; ``_transpose()``; ``_conj()``, which returns a real
+    operator itself.
 With a default
     ``_rmatvec(y, xp)``, ``_matmat(X, xp)``, ``_to_dense(like)`` with a `Context`, ``_row_sums(xp)``, ``_details()`` for
     the repr, and ``_plan(settings, xp)`` for `prepare`: that of an operator with the same products, None by default.
@@ -18,9 +20,9 @@ To call in hooks
     ``_own_namespace()`` of the parameters, ``_map(function)`` of each of them without the checks of the constructor,
     ``_no_closed_form(method)``, the error of a case that has none.
 
-Rules for pairs of types, such as ``@add.rule(Mine, Mine)``, return what the operators are together, or
-``NotImplemented``; without them products, sums and multiples are kept as `Product`, `Sum` and `Scaled`.
-`structmat.testing.check_operator` holds the result to every law; the guide walks through an example.
+Rules for pairs of types, such as ``@add.rule(Mine, Mine)``, return the combined operator, or ``NotImplemented``;
+without rules products, sums and multiples are kept as `Product`, `Sum` and `Scaled`.
+`structmat.testing.check_operator` checks every law; the guide has an example.
 """
 
 from __future__ import annotations

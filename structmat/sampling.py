@@ -42,9 +42,9 @@ def sample_stationary(
     Parameters
     ----------
     covariance : callable or array, shape (n_1, ..., n_d)
-        The covariance of two points by their distance along every axis, in steps of the grid. It is even in every one
-        of them. A function takes d arrays of distances that broadcast against each other, and returns an array; it is
-        evaluated at distances beyond the grid if need be. An array holds the values at the distances 0, 1, ... along
+        The covariance of two points by their distance along every axis, in steps of the grid. It must be even in each
+        distance. A function takes d arrays of distances that broadcast against each other, and returns an array; it is
+        evaluated at distances beyond the grid if necessary. An array holds the values at the distances 0, 1, ... along
         each axis.
     shape : int or tuple of int, optional
         The grid. By default that of the array; a function needs it.
@@ -62,8 +62,8 @@ def sample_stationary(
     ------
     ValueError
         If the embedding has negative eigenvalues: for an array at once, for a function after it was padded to sixteen
-        times the grid along every axis. No such function is a covariance, or its range is far beyond the grid. Also if
-        a value is not finite, or `shape` does not fit.
+        times the grid along every axis. Then the function is not a covariance, or its range is far beyond the grid.
+        Also if a value is not finite, or `shape` does not fit.
     TypeError
         If the covariance is complex, or an argument is of the wrong kind.
 
@@ -76,7 +76,7 @@ def sample_stationary(
     The values at distances ``0, ..., m, m - 1, ..., 1`` along every axis are the first column of a circulant matrix of
     ``2 m`` rows a level, with eigenvalues ``s``. Real and imaginary part of ``fftn(sqrt(s / N) * z)``, with N complex
     standard normal numbers z, are two independent vectors with that matrix for covariance, and so are their parts on
-    the grid [1]_ [2]_. The smallest embedding has ``m = n - 1``; a function is given more room, a quarter at a time,
+    the grid [1]_ [2]_. The smallest embedding has ``m = n - 1``; for a function it is enlarged, a quarter at a time,
     until no eigenvalue is negative. The samples are exact then, up to rounding. Two samples cost one transform.
 
     References

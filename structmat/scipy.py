@@ -30,14 +30,14 @@ def as_linear_operator(operator: LinearOperator) -> scipy.sparse.linalg.LinearOp
     Raises
     ------
     TypeError
-        If `operator` is no structmat operator, or holds arrays of another library.
+        If `operator` is not a structmat operator, or holds arrays of another library.
     ValueError
         If `operator` is a stack of matrices.
 
     Notes
     -----
-    SciPy hands columns of shape ``(n, 1)`` to duck-typed operators, which the axis rule of structmat would read as a
-    batch; hence a bridge and not a duck type.
+    SciPy passes columns of shape ``(n, 1)`` to duck-typed operators, which the axis rule of structmat would treat as a
+    batch; therefore this conversion is needed.
 
     Examples
     --------

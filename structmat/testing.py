@@ -36,7 +36,7 @@ def adjoint_error(operator: LinearOperator, *, rng: np.random.Generator | int | 
     Raises
     ------
     TypeError
-        If `operator` is no structmat operator.
+        If `operator` is not a structmat operator.
 
     Examples
     --------
@@ -82,7 +82,7 @@ def check_operator(
     rng: np.random.Generator | int | None = None,
     rtol: float | None = None,
 ) -> None:
-    """Hold an operator to its dense matrix by every law of linear operators.
+    """Check an operator against its dense matrix, by every law of linear operators.
 
     Parameters
     ----------
@@ -101,15 +101,15 @@ def check_operator(
     AssertionError
         If a law does not hold; the text names it.
     TypeError
-        If `operator` is no structmat operator.
+        If `operator` is not a structmat operator.
     ValueError
-        If `dense` is no matrix.
+        If `dense` is not a matrix.
 
     Notes
     -----
     The laws are about shapes and dtypes, `to_dense`, products with one vector, batches and no vector at all, columns,
     adjoint, transposes, multiples and sums, the identity, complex vectors, copies, and whatever linear algebra the
-    operator has in closed form. What has none is left out.
+    operator has in closed form. Operations without a closed form are skipped.
 
     Examples
     --------

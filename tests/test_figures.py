@@ -39,8 +39,7 @@ def range_of(values: list[float]) -> list[float]:
     return [round(min(values), 2), round(max(values), 2)]
 
 
-@pytest.mark.parametrize("name", ["docs/measured.md", "docs/guide/fine_tuning.md"])
-def test_fine_tuning(name):
+def test_fine_tuning():
     ours = {
         "CDD": "D C D",
         "AdaLoRA": "AdaLoRA, rank 12 to 8",
@@ -51,7 +50,7 @@ def test_fine_tuning(name):
     for cells in lines("benchmarks/results/finetune.md"):
         if cells[0] in {"banking77", "goemotions"}:
             measured.setdefault(ours.get(cells[1], cells[1]), {})[cells[0]] = cells
-    table = {cells[0]: cells for cells in lines(name) if len(cells) == 5 and "±" in cells[2]}
+    table = {cells[0]: cells for cells in lines("docs/measured.md") if len(cells) == 5 and "±" in cells[2]}
     assert table.keys() == measured.keys()
     for method, (_, parameters, banking, goemotions, size) in table.items():
         assert [banking, goemotions] == [measured[method][task][3] for task in ("banking77", "goemotions")]
@@ -169,10 +168,9 @@ def test_exact_products():
     assert max(float(row["error"]) for (n, _), row in measured.items() if int(n) <= 256) < 1e-12  # as README says
 
 
-@pytest.mark.parametrize("name", ["docs/guide/fitting.md", "docs/measured.md"])
-def test_more_factors(name):
+def test_more_factors():
     measured = {(row["side"], row["factors"]): row for row in rows("more_factors.csv")}
-    table = [cells for cells in lines(name) if len(cells) == 5 and "rank" in cells[3]]
+    table = [cells for cells in lines("docs/guide/fitting.md") if len(cells) == 5 and "rank" in cells[3]]
     assert table
     for side, factors, error, svd, seconds in table:
         row = measured[side, factors]

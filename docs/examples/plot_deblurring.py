@@ -2,15 +2,15 @@
 Sharpen a blurred image
 =======================
 
-Can a blurred image be sharpened, and what does noise do to the answer? Blur that is the same everywhere, along rows and
-along columns, is a circulant along each axis, and so is every filter that undoes it.
+Can a blurred image be sharpened, and how does noise affect the result? Blur that is the same everywhere is a circulant
+along each of the two axes, and so is every filter that removes it.
 """
 
 # %%
 # An image and its blur
 # ---------------------
-# The image is drawn here. A circulant acts on the last axis of an array, so that one call blurs all rows; transposed,
-# it blurs the columns.
+# A circulant acts on the last axis of an array, so one call blurs all rows of the image; applied to the transpose, it
+# blurs the columns.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -37,11 +37,11 @@ def along_both(operator, values):
 blurred = along_both(C, image) + 0.002 * np.random.default_rng(0).standard_normal((n, n))
 
 # %%
-# Undo it
-# -------
-# The inverse of the blur is a circulant, and useless: it divides by eigenvalues near zero, and what it amplifies is
-# noise. Tikhonov's filter :math:`(C^H C + \lambda I)^{-1} C^H` is made of circulants, so it is one as well, and
-# structmat computes its vector.
+# Remove the blur
+# ---------------
+# The inverse of the blur is a circulant, but useless: it divides by eigenvalues near zero and so amplifies noise.
+# Tikhonov's filter :math:`(C^H C + \lambda I)^{-1} C^H` is a product of circulants and therefore a circulant, whose
+# vector structmat computes.
 
 filters = {strength: (C.H @ C + strength * sm.Identity(n)).inv() @ C.H for strength in (3e-4, 5e-3, 1e-1)}
 for strength, operator in filters.items():
@@ -49,7 +49,7 @@ for strength, operator in filters.items():
     print(f"lambda = {strength:.0e}: {type(operator).__name__}, relative error {error:.3f}")
 
 # %%
-# Too little regularisation shows noise, too much shows blur.
+# With too little regularisation noise remains, with too much blur.
 
 figure, axes = plt.subplots(1, 5, figsize=(13, 3), layout="constrained")
 shown = {"image": image, "blurred, with noise": blurred}

@@ -2,14 +2,15 @@
 Error against the number of factors
 ===================================
 
-How many diagonal and circulant factors does a matrix need? It depends on the matrix: some have a short exact form, most
-have none below the counting bound of n + 1 factors, and for those every factor buys about the same.
+How many diagonal and circulant factors does a matrix need? It depends on the matrix. Some have a short exact form; most
+have none below the counting bound of n + 1 factors, and for these every factor lowers the error by about the same
+amount.
 """
 
 # %%
 # Seven matrices
 # --------------
-# All of side 32: a part of the change of a weight matrix in fine-tuning, and six whose structure is known.
+# All have 32 rows: a part of the change of a weight matrix in fine-tuning, and six matrices of known structure.
 
 from pathlib import Path
 
@@ -36,10 +37,10 @@ matrices = {
 }
 
 # %%
-# One call a matrix
-# -----------------
-# Each fit starts from the one with fewer factors, among other starting points, and never ends above it. To save time
-# there is one random start here; by default there are more, and the errors end somewhat lower.
+# One call per matrix
+# -------------------
+# The fit with fewer factors is one of the starting points of each fit, so the error never rises. To save time there is
+# one random start here; by default there are more, and the errors are slightly lower.
 
 curves = {
     name: sm.error_curve(
@@ -58,24 +59,24 @@ ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
 plt.show()
 
 # %%
-# What stands out:
+# Observations:
 #
-# - The planted product is found with three factors, and the matrix of rank two without error before the known bound of
-#   4 k + 1 = 9 factors.
-# - The Toeplitz matrix, close to a circulant in its structure, gains much from every factor.
-# - The Gaussian matrix gains about the same from every factor: there is nothing to find but freedom.
-# - The weight change goes along with it, but for a few larger singular values.
-# - A random permutation is the hardest. Its entries are as far from any circulant and any diagonal as can be.
+# - The planted product is found with three factors, the matrix of rank two with fewer factors than the known bound of
+#   4 k + 1 = 9.
+# - For the Toeplitz matrix, whose structure is close to that of a circulant, every factor lowers the error much.
+# - For the Gaussian matrix, which has no structure, every factor lowers the error by about the same amount.
+# - The curve of the weight change is similar, except for the effect of a few larger singular values.
+# - The random permutation has the largest errors: it is as far from any circulant and any diagonal as possible.
 
 # %%
-# Beside other families
-# ---------------------
-# The table has the best error that each family reaches with at most as many parameters.
+# Compared with other families
+# ----------------------------
+# The table has the least error of each family with at most as many parameters.
 
 curves["weight change"]
 
 # %%
-# The same as a figure. Sparse Fourier matrices look best because the places of their coefficients are free in this
-# count; :doc:`../theory` says more.
+# The same as a figure. Sparse Fourier matrices look best because the positions of their coefficients are not counted as
+# parameters; :doc:`../theory` says more.
 
 curve_figure(curves["weight change"])

@@ -1,15 +1,15 @@
 """
-What a matrix is made of
-========================
+Exact factorisations of famous matrices
+=======================================
 
-Which product of circulants and diagonals *is* a given matrix? The Fourier matrix has three factors, a random
-permutation about twice as many as rows, and a matrix of low rank a few.
+Which product of circulants and diagonals equals a given matrix? The Fourier matrix has three factors, a random
+permutation about twice as many factors as rows, and a matrix of low rank only a few.
 """
 
 # %%
 # Four matrices
 # -------------
-# :func:`structmat.factorize_cdd` knows closed forms, and constructions for everything else.
+# :func:`structmat.factorize_cdd` tries closed forms first, and has constructions for all other matrices.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -32,8 +32,8 @@ for name, result in products.items():
 # %%
 # The Fourier matrix as three vectors
 # -----------------------------------
-# Bluestein's identity: :math:`j k = (j^2 + k^2 - (j - k)^2) / 2`, so that the Fourier matrix is a chirp, a
-# convolution with a chirp, and a chirp. The factorisation finds it. Colours are phases.
+# By Bluestein's identity :math:`j k = (j^2 + k^2 - (j - k)^2) / 2` the Fourier matrix is a multiplication by a chirp, a
+# convolution with a chirp, and a multiplication by a chirp. The factorisation finds these factors. Colours are phases.
 
 figure, axes = plt.subplots(1, 5, figsize=(13, 3), layout="constrained", width_ratios=(3, 0.5, 3, 3, 3))
 factors = products["Fourier"].operator.factors
@@ -50,9 +50,9 @@ for ax, title, values in zip(axes, titles, drawn, strict=True):
 plt.show()
 
 # %%
-# How far from the matrix until the last factor?
-# ----------------------------------------------
-# For the permutation, partial products are nothing like it. Only all of its factors together are.
+# Errors of partial products
+# --------------------------
+# Partial products of the factors of the permutation are not close to it; only the product of all factors is.
 
 figure, ax = plt.subplots(figsize=(8, 3.6), layout="constrained")
 result, W = products["random permutation"], matrices["random permutation"]

@@ -2,18 +2,18 @@
 Fitting a real weight change
 ============================
 
-The change of one weight matrix of a language model in fine-tuning, fitted by a product of a diagonal, a circulant and a
-diagonal matrix, beside the truncated singular value decomposition (SVD) with as many parameters.
+The change of one weight matrix of a language model in fine-tuning is fitted by a product of a diagonal, a circulant and
+a diagonal matrix, and compared with the truncated singular value decomposition (SVD) with at most as many parameters.
 
-The answer is sobering, and worth knowing: such matrices are not close to any small CDD product. An adapter of that form
-that is *trained* is another matter, since it need not imitate this change.
+The result: such matrices are not close to any short CDD product. This says little about an adapter of this form that is
+*trained*, since it need not imitate the change.
 """
 
 # %%
 # One fit
 # -------
 # The attention query weights of the last layer of all-MiniLM-L6-v2, fine-tuned on BANKING77; the file
-# ``data/README.md`` beside the matrices tells how they were made.
+# ``data/README.md`` beside the matrices says how they were made.
 
 from pathlib import Path
 
@@ -41,8 +41,8 @@ fit_figure(W, result)
 # %%
 # More parameters
 # ---------------
-# Smaller blocks give the circulant factor more parameters. The SVD makes better use of them: the more there are, the
-# lower its error is beside that of the fit.
+# With smaller blocks the circulant factor has more parameters. The SVD makes better use of them: the more parameters,
+# the smaller its error compared with that of the fit.
 
 
 def truncated_svd_error(singular_values, rank):

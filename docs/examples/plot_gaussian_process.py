@@ -2,8 +2,8 @@
 A Gaussian process on a grid
 ============================
 
-What do noisy measurements on a grid of four thousand points say about the curve behind them? The covariance of a
-stationary process on a grid is a Toeplitz matrix, and its systems take a few iterations.
+What do noisy measurements at four thousand grid points say about the true curve? The covariance of a stationary process
+on a grid is a Toeplitz matrix, and its linear systems are solved in a few iterations.
 """
 
 # %%
@@ -30,7 +30,7 @@ with_noise = sm.Toeplitz(covariance + noise**2 * (np.arange(n) == 0))
 # %%
 # A sample
 # --------
-# The covariance is a corner of a larger circulant, whose square root is a circulant again: a sample is one product with
+# The covariance is a corner of a larger circulant, whose square root is again a circulant: a sample is one product with
 # white noise.
 
 rng = np.random.default_rng(4)
@@ -40,9 +40,9 @@ truth = (ring.sqrtm() @ rng.standard_normal(ring.shape[0])).real[:n]
 measured = truth + noise * rng.standard_normal(n)
 
 # %%
-# The curve behind the measurements
-# ---------------------------------
-# The posterior mean is ``K (K + noise**2 I)^-1 y``: one system and one product.
+# The posterior mean
+# ------------------
+# The posterior mean is ``K (K + noise**2 I)^-1 y``: a linear system and a product.
 
 steps = {}
 for name, M in {"none": None, "Strang": as_linear_operator(strang(with_noise).inv())}.items():

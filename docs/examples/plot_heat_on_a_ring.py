@@ -1,9 +1,9 @@
 """
-Heat on a ring, by the exponential of a matrix
-==============================================
+Heat on a ring by the matrix exponential
+========================================
 
 How does heat spread on a ring? The second difference on a ring is a circulant, and functions of a circulant are
-functions of its eigenvalues: the solution at any time is one product, without time steps.
+computed from its eigenvalues: the solution at any time is one product, without time steps.
 """
 
 # %%
@@ -26,16 +26,17 @@ angle = 2 * np.pi * np.arange(n) / n
 start = 1.0 * (abs(angle - np.pi / 2) < 0.3) + 0.6 * (abs(angle - 4.2) < 0.15)
 
 # %%
-# Any time at once, and the total heat stays what it was.
+# Each time takes one product, and the total heat is conserved.
 
 times = np.geomspace(1e-3, 3, 160)
 history = np.array([(t * L).expm() @ start for t in times]).real
 print(f"largest change of the total: {abs(history.sum(axis=1) - start.sum()).max():.1e}")
 
 # %%
-# Half of the way
-# ---------------
-# Other functions are as simple. A power of one half of ``expm`` is half of the time, and the logarithm leads back:
+# Square roots and logarithms
+# ---------------------------
+# Other functions are as simple. The square root of ``expm`` corresponds to half of the time, and the logarithm is the
+# inverse of ``expm``:
 
 whole = (0.2 * L).expm()
 half = whole.fractional_matrix_power(0.5)

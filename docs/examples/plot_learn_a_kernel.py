@@ -2,13 +2,13 @@
 Learn a blur from examples, in JAX
 ==================================
 
-Which filter turned these signals into those? An operator is a pytree to JAX: ``jit`` and ``grad`` go through it, and
-the gradient of an operator is an operator of the same kind.
+Which filter maps the given inputs to the given outputs? For JAX an operator is a pytree: it can be an argument of
+``jit`` and ``grad``, and the gradient with respect to an operator is an operator of the same kind.
 """
 
 # %%
-# Signals and their images
-# ------------------------
+# Inputs and outputs
+# ------------------
 
 import jax
 import jax.numpy as jnp
@@ -27,8 +27,8 @@ signals = jnp.asarray(rng.standard_normal((40, n)), dtype=jnp.float32)
 images = truth.matvec(signals) + 0.3 * jnp.asarray(rng.standard_normal((40, n)), dtype=jnp.float32)
 
 # %%
-# Descent
-# -------
+# Gradient descent
+# ----------------
 # The loss takes an operator. ``jax.grad`` returns a circulant whose vector is the gradient, and ``jax.tree.map``
 # makes the step.
 

@@ -1,9 +1,9 @@
 """
-A product found under noise
-===========================
+Recovery of a product under noise
+=================================
 
-How much noise may cover a product of a diagonal, a circulant and a diagonal before a fit no longer finds it? Up to
-noise as strong as the product itself it is found, and most of the noise is gone.
+How much noise can be added to a product of a diagonal, a circulant and a diagonal before a fit no longer finds it? With
+noise as large as the product itself it is still found, and most of the noise is removed.
 """
 
 # %%
@@ -28,8 +28,8 @@ noise /= np.linalg.norm(noise)
 # %%
 # Fits
 # ----
-# The distance to the truth, of the noisy matrix itself, of the fit, and of the best truncated SVD: the one whose rank
-# was chosen with the truth in sight.
+# The distance to the true product of the noisy matrix itself, of the fit, and of the best truncated SVD, whose rank is
+# chosen with knowledge of the true product.
 
 levels = np.geomspace(0.06, 4, 9)
 distances = {"noisy matrix": [], "best truncated SVD": [], "fit D C D": []}
@@ -44,8 +44,8 @@ for level in levels:
     distances["fit D C D"].append(np.linalg.norm(fitted[level] - truth))
 
 # %%
-# 192 numbers are fitted to 4,096 entries, so that about a fifth of the noise's norm is left, as the dotted line says:
-# up to the level where the fit follows the noise instead.
+# 192 parameters are fitted to 4,096 entries, so about a fifth of the norm of the noise is left (dotted line), up to the
+# noise level at which the product is no longer found.
 
 figure = plt.figure(figsize=(11, 4.2), layout="constrained")
 grid = figure.add_gridspec(2, 4, width_ratios=(1, 1, 0.1, 2.4))

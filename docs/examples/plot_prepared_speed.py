@@ -2,15 +2,15 @@
 When is an operator faster than the dense matrix?
 =================================================
 
-From which size on does a circulant beat a dense product, and what does ``prepare`` gain? Measured on the machine that
-built this page; yours will have other numbers and much the same picture.
+From which size on is a circulant faster than a dense product, and what does ``prepare`` gain? The times are those of
+the machine that built this page; on other machines they differ, but the picture is similar.
 """
 
 # %%
-# Time a product
-# --------------
-# One vector in double precision. The best of a few repetitions counts, so that other work on the machine disturbs
-# little.
+# Time of a product
+# -----------------
+# One vector in double precision. The best of a few repetitions is taken, to reduce the influence of other work on the
+# machine.
 
 import timeit
 
@@ -42,8 +42,8 @@ for n in sizes:
         times["dense"].append(np.nan)
 
 # %%
-# A prepared operator writes small matrices out, so that it costs little more than the dense product there; from some
-# hundred entries on, transforms win. :doc:`../performance` has the measurements in full.
+# For small sizes a prepared operator uses the dense matrix, so it costs little more than the dense product; from a few
+# hundred entries on transforms are faster. :doc:`../performance` has all measurements.
 
 figure, ax = plt.subplots(figsize=(8, 4.2), layout="constrained")
 styles = {"dense": ("0.4", "s"), "operator": ("#0072B2", "^"), "prepared": ("#D55E00", "o")}

@@ -1,16 +1,17 @@
 """
-How the start decides what is found
-===================================
+The effect of the starting point
+================================
 
-The error of a product of three factors has many local minima. On a matrix that *is* such a product, hidden in noise or
-not, alternating least squares from the obvious starts misses it, and from shift synchronisation finds it.
+The error of a product of three factors has many local minima. For a matrix that *is* such a product, with or without
+noise, alternating least squares does not find it from the obvious starting points, but finds it from shift
+synchronisation.
 """
 
 # %%
 # Alternating least squares
 # -------------------------
 # The entries of a product D C D are ``a[i] * c[i - j] * b[j]``. With two of the vectors fixed, the best third one has a
-# closed form. A sweep takes them in turn, and the error never rises.
+# closed form. An iteration solves for each vector in turn, and the error never rises.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -46,8 +47,8 @@ def alternate(W, c, b, sweeps=300):
 # Planted products
 # ----------------
 # Twenty matrices: random products, with noise of 0 to 2 times their norm. The obvious starts are the nearest circulant,
-# the nearest matrix of rank one, and random signs, of which the best of ten counts. ``fit_cdd`` sweeps from these too,
-# and from shift synchronisation.
+# the nearest matrix of rank one, and the best of ten random choices of signs. ``fit_cdd`` starts from these too, and
+# from shift synchronisation.
 
 levels, seeds = (0.0, 0.25, 0.5, 1.0, 2.0), range(4)
 errors = {name: [] for name in ("nearest circulant", "rank one", "random signs, best of 10", "fit_cdd", "truth")}
@@ -87,7 +88,7 @@ ax.legend(frameon=False, loc="lower right")
 plt.show()
 
 # %%
-# A good fit lies a little below the planted product, as it fits some of the noise as well.
+# The error of a good fit is slightly lower than that of the planted product, since it fits a part of the noise as well.
 
 for name, found in errors.items():
     print(f"{name:25}", *(f"{median:7.3f}" for median in np.median(np.reshape(found, (len(levels), -1)), axis=1)))
@@ -96,5 +97,5 @@ for name, found in errors.items():
 # Why it works
 # ------------
 # Shift synchronisation multiplies every entry by the conjugate of its neighbour along the diagonal. The unknown phases
-# of the circulant cancel in these products. What is left is of rank one up to positive weights, and its leading
-# singular vectors tell how the phases of the two diagonals change from entry to entry.
+# of the circulant cancel in these products. The result has rank one up to positive weights, and its leading singular
+# vectors give the differences of the phases of the two diagonals from entry to entry.

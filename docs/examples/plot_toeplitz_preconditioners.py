@@ -2,8 +2,8 @@
 Circulant preconditioners for Toeplitz systems
 ==============================================
 
-A Toeplitz matrix multiplies a vector in O(n log n), so a Toeplitz system is a case for the method of conjugate
-gradients. How many iterations it takes depends on the spectrum. A circulant that is close to the matrix makes a good
+A Toeplitz matrix multiplies a vector in O(n log n), so conjugate gradients are a natural method for Toeplitz systems.
+How many iterations it takes depends on the spectrum. A circulant that is close to the matrix makes a good
 preconditioner: to apply its inverse costs two transforms.
 
 This example solves two symmetric positive definite systems with SciPy's ``cg``, without a preconditioner and with those
@@ -34,8 +34,8 @@ columns = {
 # Solving
 # -------
 # The matrix is a :class:`structmat.Toeplitz`, and ``preconditioners.strang(T)`` a :class:`structmat.Circulant`; its
-# ``inv()`` is a circulant again. :func:`structmat.scipy.as_linear_operator` hands both to SciPy. The callback records
-# the true relative residual.
+# ``inv()`` is a circulant again. :func:`structmat.scipy.as_linear_operator` converts both for SciPy. The callback
+# records the true relative residual.
 
 choices = {
     "none": None,
@@ -73,8 +73,8 @@ for name in choices:
     print(f"{name:16}{counts[0]:12d}{counts[1]:12d}")
 
 # %%
-# Strang's and T. Chan's circulants need a small fraction of the iterations on both. Tyrtyshnikov's is the best in
-# another norm, that of ``I - inv(C) T``; on the ill-conditioned matrix this helps less.
+# With Strang's and T. Chan's circulants both systems need a small fraction of the iterations. Tyrtyshnikov's is optimal
+# in a different norm, that of ``I - inv(C) T``; for the ill-conditioned matrix this helps less.
 
 styles = {
     "none": {"color": "0.45"},

@@ -1,9 +1,9 @@
 """
-D C D beside LoRA, on changes of two kinds
-==========================================
+D C D and LoRA on two kinds of changes
+======================================
 
-Which adapter learns which change? A layer is trained to imitate a frozen one plus a change that is known: one of low
-rank, or a filter between two gains. Each method has a change of its own kind.
+Which adapter learns which change? A layer is trained to imitate a frozen layer plus a known change: one of low rank, or
+a filter between two gains. Each of the two changes suits one of the methods.
 """
 
 # %%
@@ -51,7 +51,7 @@ class LoRALinear(nn.Module):
 # %%
 # Training
 # --------
-# The same inputs and steps for all; learning rates are those that suit each method.
+# Inputs and steps are the same for all; the learning rate is chosen for each method.
 
 
 def trained(layer, groups, change):
@@ -87,9 +87,10 @@ for task, change in changes.items():
         losses[task, f"LoRA r = {rank}, {2 * rank * n:,} parameters"] = trained(layer, groups, change)
 
 # %%
-# On the change of rank 2 LoRA ends near zero, and D C D cannot follow. On the filter, which has full rank, low ranks
-# do not help; D C D is led there by the gradient, while from its default start it ends in a local minimum. Changes
-# that real tasks ask for are of neither kind, and the methods are closer there: :doc:`../measured`.
+# For the change of rank 2 the loss of LoRA falls to nearly zero; D C D cannot represent this change. For the filter,
+# which has full rank, low ranks are not sufficient; D C D finds it if it starts from the gradient, but ends in a local
+# minimum from its default start. Changes for real tasks are of neither kind, and there the methods are closer:
+# :doc:`../measured`.
 
 figure, axes = plt.subplots(1, 2, figsize=(11, 4.4), sharey=True, layout="constrained")
 colours = dict(

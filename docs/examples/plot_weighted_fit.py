@@ -1,9 +1,10 @@
 """
-Weighting the fit by what the layer sees
-========================================
+Fits weighted by the inputs of a layer
+======================================
 
-What matters to a layer is not its weight matrix but its output. The inputs of a real layer fill the space unevenly, and
-a fit that knows their second moments puts the error where no input goes.
+For a layer the error of the output matters, not that of the weight matrix. The inputs of a real layer are not spread
+evenly over all directions, and a fit weighted by their second moments has its errors in directions in which there are
+no inputs.
 """
 
 # %%
@@ -32,7 +33,7 @@ print(f"one direction in {n} holds {values[0] / values.sum():.0%} of the energy 
 # %%
 # With and without weights
 # ------------------------
-# ``input_second_moment=S`` is all it takes. The error of the result is then that of the output.
+# With ``input_second_moment=S`` the error of the result is that of the output.
 
 root = np.linalg.cholesky(S + 1e-6 * np.trace(S) / n * np.eye(n))
 
@@ -52,8 +53,9 @@ for number, *fits in zip(numbers, plain.results, weighted.results, strict=True):
     print(f"{number:7}  ", "     ".join("{:.3f}, {:.3f}".format(*errors(fit)) for fit in fits))
 
 # %%
-# With weights the output is closer and the matrix further away, in places further than zero is: where no input goes,
-# the fit may do anything. On the right the truncated SVD with as many parameters, weighted in the same way.
+# With weights the error of the output is smaller and that of the matrix larger, in places larger than that of a zero
+# matrix: directions without inputs do not count. On the right is the truncated SVD with at most as many parameters,
+# weighted in the same way.
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.4), sharey=True, width_ratios=(1, 1.3), layout="constrained")
 for curve, colour, name in ((plain, "#D55E00", "without weights"), (weighted, "#0072B2", "with weights")):

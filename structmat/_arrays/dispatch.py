@@ -15,7 +15,7 @@ Rule: TypeAlias = Callable[[Any, Any], Any]
 
 
 class PairRules:
-    """Rules for pairs of types; a rule may answer ``NotImplemented`` to pass on to the next.
+    """Rules for pairs of types; a rule may return ``NotImplemented`` to leave the pair to the next rule.
 
     Parameters
     ----------
@@ -26,6 +26,16 @@ class PairRules:
     -----
     The order is: the exact pair, the exact left type with anything, anything with the exact right type. `object` stands
     for "anything" when a rule is registered.
+
+    Examples
+    --------
+    >>> from structmat.extend import PairRules
+    >>> join = PairRules(commutative=True)
+    >>> @join.rule(int, str)
+    ... def _(number, text):
+    ...     return f"{number} {text}"
+    >>> join.merge("apples", 3), join.merge(1.0, "pear")
+    ('3 apples', NotImplemented)
     """
 
     __slots__ = ("_commutative", "_rules")
@@ -55,7 +65,7 @@ class PairRules:
         return register
 
     def merge(self, left: Any, right: Any) -> Any:
-        """Return what a specific rule makes of the pair.
+        """Return the result of the most specific rule for a pair.
 
         Parameters
         ----------

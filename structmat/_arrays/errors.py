@@ -18,7 +18,7 @@ class ArgumentError(Exception):
     argument : str or None
         The name of the argument; None where several are at fault together.
     text : str
-        What is wrong with it: what came and what was expected.
+        What is wrong: what was passed and what was expected.
 
     Examples
     --------
@@ -41,12 +41,33 @@ class ArgumentError(Exception):
 
 
 class ArgumentValueError(ArgumentError, ValueError):
-    """An argument of a wrong shape or value."""
+    """An argument of a wrong shape or value.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import structmat as sm
+    >>> try:
+    ...     sm.fit_cdd(np.ones((3, 3)), n_factors=0)
+    ... except ValueError as error:
+    ...     print(type(error).__name__, error.owner, error.argument)
+    ArgumentValueError fit_cdd n_factors
+    """
 
     __module__ = "structmat"
 
 
 class ArgumentTypeError(ArgumentError, TypeError):
-    """An argument of a wrong kind."""
+    """An argument of a wrong kind.
+
+    Examples
+    --------
+    >>> import structmat as sm
+    >>> try:
+    ...     sm.Circulant(["one", "two"])
+    ... except TypeError as error:
+    ...     print(type(error).__name__, error.owner, error.argument)
+    ArgumentTypeError Circulant c
+    """
 
     __module__ = "structmat"

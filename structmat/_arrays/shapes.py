@@ -84,7 +84,7 @@ def concat_last(arrays: Sequence[Array], xp: Namespace) -> Array:
     Parameters
     ----------
     arrays : sequence of arrays, shape (..., n)
-        What to join; the leading axes must broadcast.
+        The arrays to join; their leading axes must broadcast.
     xp : namespace
         Theirs.
 

@@ -24,7 +24,7 @@ __all__ = [
 
 
 def as_floating(value: ArrayLike, owner: str, argument: str, *, like: tuple[Namespace, DType] | None = None) -> Array:
-    """Return `value` as a floating-point array, itself where it is one already.
+    """Return `value` as a floating-point array; such arrays are returned as they are.
 
     Parameters
     ----------
@@ -32,11 +32,11 @@ def as_floating(value: ArrayLike, owner: str, argument: str, *, like: tuple[Name
         Lists are read by NumPy, or by the namespace of `like`. Integers and booleans are promoted to the default
         floating dtype of their library (the rule of its own FFT), never below the dtype of `like`.
     owner : str
-        What was called, for the messages of errors.
+        The function or class that was called, for error messages.
     argument : str
         The name of the argument.
     like : (namespace, dtype), optional
-        Of an operator that the array is to meet.
+        Namespace and dtype of an operator with which the array is combined.
 
     Returns
     -------
@@ -46,9 +46,9 @@ def as_floating(value: ArrayLike, owner: str, argument: str, *, like: tuple[Name
     Raises
     ------
     ArgumentValueError
-        If lists are no rectangle.
+        If lists are not rectangular.
     ArgumentTypeError
-        If these are no numbers of a standard dtype.
+        If these are not numbers of a standard dtype.
 
     Examples
     --------

@@ -10,7 +10,7 @@ __all__ = ["unit_rng"]
 
 
 def unit_rng(rng: int, key: str) -> np.random.Generator:
-    """Return the random numbers of one unit of work: the same wherever and whenever it runs.
+    """Return the random number generator of one unit of work: the same wherever and whenever it runs.
 
     Parameters
     ----------

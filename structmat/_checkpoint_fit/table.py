@@ -16,7 +16,7 @@ _SHOWN = 6
 
 @dataclass(frozen=True)
 class FittedLayer:
-    """How well the change of one layer was met.
+    """How well the change of one layer was fitted.
 
     Attributes
     ----------

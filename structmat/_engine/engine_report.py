@@ -16,7 +16,7 @@ def show_config() -> None:
 
     See Also
     --------
-    LinearOperator.prepare : Takes another engine for one operator.
+    LinearOperator.prepare : Choose an engine for one operator.
 
     Examples
     --------

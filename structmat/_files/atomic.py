@@ -23,7 +23,7 @@ _KEPT = 100
 
 
 def check_output(path: str | os.PathLike[str], *, force: bool = False) -> Path:
-    """Check that a file can be written, before the work whose result it is to hold.
+    """Check that a file can be written, before the work for it starts.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ def check_output(path: str | os.PathLike[str], *, force: bool = False) -> Path:
     FileExistsError
         If the file exists and not `force`.
     OSError
-        If its folder is missing or read-only, or `path` is no regular file.
+        If its folder is missing or read-only, or `path` is not a regular file.
 
     Examples
     --------
@@ -72,10 +72,10 @@ def check_output(path: str | os.PathLike[str], *, force: bool = False) -> Path:
 
 @contextlib.contextmanager
 def atomic_write(path: str | os.PathLike[str], *, force: bool = False) -> Iterator[BinaryIO]:
-    """Open a binary file to be written, which takes its place only when complete.
+    """Open a binary file for writing that appears only when it is complete.
 
     The bytes go to a temporary file in the same folder, are synced to the disk, and the file is renamed. On any
-    failure, Ctrl-C included, the temporary file goes and what was at `path` stays as it was.
+    failure, Ctrl-C included, the temporary file is removed and an existing file at `path` is unchanged.
 
     Parameters
     ----------

@@ -27,10 +27,10 @@ def curve(
     csv: Path | None = None,
     output: OutputOptions = _OUTPUT,
 ) -> None:
-    """Fit a matrix with more and more factors, beside other families with as many parameters.
+    """Fit a matrix with more and more factors, and compare with other families of matrices.
 
     Prints the error for each number of factors, and the least errors that a truncated SVD (LoRA), block-circulant
-    (C3A), sparse Fourier (FourierFT) and Monarch matrices of at most that size reach.
+    (C3A), sparse Fourier (FourierFT) and Monarch matrices with at most as many parameters reach.
     Example: `structmat curve W.npy --max-factors 17 --plot curve.png --csv curve.csv`
 
     Parameters
@@ -38,7 +38,8 @@ def curve(
     W
         File with the matrix: `.npy`, `.npz` or `.safetensors`; real or complex, of any shape.
     max_factors
-        The largest number of factors, as in `--max-factors 17`. A rectangle or several blocks have odd ones from 3 on.
+        The largest number of factors, as in `--max-factors 17`. For rectangles and several blocks odd numbers from 3
+        on.
     settings
         How the matrix is fitted; the time limit is one for all fits together.
     plot

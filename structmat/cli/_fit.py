@@ -45,8 +45,8 @@ def fit(
 ) -> None:
     """Fit a matrix by a product of diagonal and circulant factors.
 
-    Prints the error and the number of parameters beside those of a truncated SVD of the same size, the nearest
-    circulant and the nearest diagonal matrix, as far as these are known with the weights that are given. Example:
+    Prints the error and the number of parameters, and those of a truncated SVD with at most as many parameters, the
+    nearest circulant and the nearest diagonal matrix, as far as these are available with the given weights. Example:
     `structmat fit W.npy --out fit.safetensors --plot fit.png`
 
     Parameters
@@ -54,7 +54,7 @@ def fit(
     W
         File with the matrix: `.npy`, `.npz` or `.safetensors`; real or complex, of any shape.
     n_factors
-        Number of factors; 3 is diagonal, circulant, diagonal. A rectangle or several blocks have odd numbers.
+        Number of factors; 3 is diagonal, circulant, diagonal. Odd for rectangles and several blocks.
     settings
         How the matrix is fitted.
     entry_weights

@@ -36,9 +36,9 @@ def fit_checkpoint(
 ) -> None:
     """Fit the weight changes of a whole model, layer by layer, and write an adapter for PEFT.
 
-    Weights are read when they are needed, so that checkpoints may be larger than memory. Every layer is kept on the
-    disk as soon as it is done: after Ctrl-C, a crash or a power cut the same command goes on, and ends with the same
-    files, bit for bit. Example: `structmat fit-checkpoint --base base --tuned tuned --out adapter --workers 2`
+    Weights are read when they are needed, so that checkpoints may be larger than memory. Every finished layer is
+    written to the disk at once: after Ctrl-C, a crash or a power cut the same command continues, and the files are then
+    the same, bit for bit. Example: `structmat fit-checkpoint --base base --tuned tuned --out adapter --workers 2`
 
     Parameters
     ----------

@@ -108,8 +108,8 @@ class FitOptions:
         File with the second moment of the vectors that the matrix is applied to, or its diagonal; errors are weighted
         ones then.
     time_limit
-        Seconds until which to search, as in `--time-limit 120`. By default a fixed amount of work. Ctrl-C ends the
-        search early, with the best so far.
+        Seconds for the search, as in `--time-limit 120`. By default a fixed amount of work. Ctrl-C ends the search
+        early, with the best result so far.
     seed
         Seed of random numbers; the same seed gives the same result, unless a time limit cuts it.
     """
@@ -142,9 +142,9 @@ class RunOptions(PrintOptions):
     workers
         Processes on this machine.
     scheduler
-        Work by Dask: `local`, or the address of a scheduler, as in `--scheduler tcp://host:8786`.
+        Use Dask: `local`, or the address of a scheduler, as in `--scheduler tcp://host:8786`.
     log_level
-        What to tell on stderr, from this level on: info has a line for each result.
+        Least level of messages on stderr: info has a line for each result.
     json
         Print one JSON object instead of tables.
     debug

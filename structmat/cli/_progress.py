@@ -49,7 +49,7 @@ def resumable(
         yield hear
     except KeyboardInterrupt:
         done = f"0 {what}" if state is None else f"{state.n_done} of {state.n_units} {what}"
-        sys.stderr.write(f"{owner}: {done} are done and kept in {out}; the same command goes on\n")
+        sys.stderr.write(f"{owner}: {done} are done and kept in {out}; the same command continues\n")
         raise
 
 

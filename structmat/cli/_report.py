@@ -25,13 +25,13 @@ def report(
 ) -> None:
     """Make plots and tables of a sweep, complete or so far.
 
-    Writes a page that needs no other file, `report.html` in the folder of the sweep, and prints the means over the
-    layers. Example: `structmat report study --csv study.csv --plot study.png`
+    Writes a self-contained page, `report.html` in the folder of the sweep, and prints the means over the layers.
+    Example: `structmat report study --csv study.csv --plot study.png`
 
     Parameters
     ----------
     folder
-        Folder of the sweep, which may still be at work in it.
+        Folder of the sweep, which may still be running.
     html
         Write the page to this file instead, as in `--html study.html`.
     csv

@@ -34,15 +34,15 @@ def sweep(
     example: bool = False,
     run: RunOptions = _RUN,
 ) -> None:
-    """Approximate many matrices by many methods with many settings, beside one another at equal parameters.
+    """Approximate many matrices by many methods with many settings, at equal numbers of parameters.
 
-    Every result is on the disk before it counts: the same command goes on where an earlier one ended, however that was.
+    Every result is written to the disk at once: after an interruption of any kind the same command continues.
     `structmat report` makes plots and tables. Example: `structmat sweep study.toml --out study --workers 2`
 
     Parameters
     ----------
     sources
-        One file `.toml` that says what to do, see `--example`; or the matrices, `.npy`, `.npz` or `.safetensors`.
+        A `.toml` file with the configuration, see `--example`; or files of matrices, `.npy`, `.npz` or `.safetensors`.
     out
         Folder of the study, as in `--out study`; layers and settings may be added to an earlier one.
     n_factors
@@ -55,13 +55,13 @@ def sweep(
     seeds
         Seeds of the CDD fits, as in `--seeds 0,1,2`. By default 0.
     max_iter
-        The most iterations from one starting point. By default 5000.
+        Largest number of iterations from one starting point. By default 5000.
     restarts
         Random starting points of a fit. By default by size.
     no_growth
-        Grow no fit from fits with fewer factors, which takes less than half the time.
+        Do not start fits from those with fewer factors; this takes less than half the time.
     example
-        Print a file `.toml` to begin with.
+        Print an example `.toml` file.
     run
         How the matrices are worked through.
     """

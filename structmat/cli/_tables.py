@@ -141,7 +141,7 @@ def print_study(study: Study, notes: list[str]) -> None:
             f"{100 * largest.share:.3g}%",
             *("-" if (m := means.get(name)) is None or not m.share else _error_text(m.error) for name in names),
         )
-    state = "complete" if study.complete else "unfinished, the same sweep goes on"
+    state = "complete" if study.complete else "unfinished, the same sweep continues it"
     lines = [f"{len(study.rows):,} of {study.n_planned:,} results, {state}; errors are means over the layers"]
     lines += [f"not available: {text} ({number:,})" for text, number in study.left_out.items()]
     _print(table, [*lines, *notes])

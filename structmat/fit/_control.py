@@ -21,7 +21,7 @@ class Control:
     """Limits of a fit and its callback."""
 
     max_iter: int
-    """The most iterations from one starting point."""
+    """Largest number of iterations from one starting point."""
     tol: float
     """A run has converged when an iteration lowers the error by no more than this times itself."""
     deadline: float | None = None

@@ -46,13 +46,13 @@ def factorize_cdd(
 ) -> FitResult:
     """Factorise a square matrix into diagonal and circulant matrices.
 
-    Closed forms are recognised first: zero, diagonal and circulant matrices (one factor), a diagonal times a
-    circulant or a shift and the reverse (two), rank-one matrices and the products D C D and C D C (three), scaled
-    permutations ``j -> (a * j + b) % n`` (five). For any other matrix there are two ways. A search by
-    Levenberg-Marquardt over all factors from random starting points finds few factors of small matrices: mostly ``2k +
-    1`` for a rank k, ``n + 1`` otherwise. A construction by one eigenvalue problem needs more of them, ``4k + 3`` and
-    ``2n + 1``, and takes seconds where the search takes hours. One of ``d + 1`` neighbouring cyclic diagonals without
-    zeros at the ends, a periodic tridiagonal matrix for instance, is constructed by ``2d + 1``.
+    Closed forms are recognised first: zero, diagonal and circulant matrices (one factor), a diagonal times a circulant
+    or a shift and the reverse (two), rank-one matrices and the products D C D and C D C (three), scaled permutations
+    ``j -> (a * j + b) % n`` (five). For any other matrix there are two ways. A search by Levenberg-Marquardt over all
+    factors from random starting points finds few factors of small matrices: mostly ``2k + 1`` for a rank k, ``n + 1``
+    otherwise. A construction by one eigenvalue problem needs more of them, ``4k + 3`` and ``2n + 1``, and takes seconds
+    where the search takes hours. For a matrix with ``d + 1`` neighbouring nonzero cyclic diagonals, such as a periodic
+    tridiagonal matrix, it needs ``2d + 1``, if the outer diagonals have no zeros.
 
     Parameters
     ----------
@@ -60,17 +60,17 @@ def factorize_cdd(
         The matrix, real or complex, of any library that follows the array API standard. It is only read, and the work
         is done in NumPy on the CPU.
     n_factors : int, optional
-        Exactly this many factors: identities lengthen a shorter product. A search then makes several starts if need
-        be, with a time limit as many as it allows. By default as many as the method that is chosen needs.
+        Exactly this many factors: identities are appended to a shorter product. A search then makes several starts if
+        necessary, with a time limit as many as it allows. By default the method determines the number.
     method : {"auto", "search", "constructive"}, default: "auto"
         How to treat a matrix without a short form. By default the search, if `n_factors` is below what constructions
         need, or if it is not given, the side times the number of factors is at most 320 (n = 17, or n = 64 for rank
-        two) and the condition number at most 1e10, unless the rank is low; a construction otherwise, and also where
-        that search has not met `target_error`.
+        two) and the condition number at most 1e10, unless the rank is low; a construction otherwise, and also if that
+        search does not reach `target_error`.
     target_error : float, default: 1e-10
-        The relative Frobenius error at which `W` counts as reproduced. Constructions are as accurate as rounding allows
-        whatever it is, but use long double above n = 256, which takes several times as long, only if it is below what
-        double precision reaches.
+        The relative Frobenius error at which `W` counts as reproduced. Constructions are always as accurate as rounding
+        allows; above n = 256 they use long double precision, which takes several times as long, only if double
+        precision does not reach this error.
     rng : numpy.random.Generator or int, optional
         Source of the starting points and random phases. The same seed gives the same factors.
     time_limit : float, optional
@@ -83,10 +83,10 @@ def factorize_cdd(
     -------
     FitResult
         The operator, with vectors of the library and device of `W` in double precision: complex ones, unless real ones
-        are found for a real `W`. `solver` tells how it was found, `start` names the short form, or what `W` was taken
-        for: ``"rank k"``, ``"k cyclic diagonals"``, ``"Toeplitz"`` or ``"generic"``, with ``"random phases"`` where
-        these had to remove the structure of `W`, at the cost of four factors. `message` says why. `converged` tells
-        whether the error is at most `target_error`.
+        are found for a real `W`. `solver` says how it was found, `start` names the short form, or the structure that
+        was assumed for `W`: ``"rank k"``, ``"k cyclic diagonals"``, ``"Toeplitz"`` or ``"generic"``, with ``"random
+        phases"`` if these were needed to remove the structure of `W`, at the cost of four factors. `message` says why.
+        `converged` says whether the error is at most `target_error`.
 
     Raises
     ------
@@ -118,9 +118,9 @@ def factorize_cdd(
     and 10 hundreds of starts with five and seven factors end with errors of 0.06 to 0.25. So it takes ``n + 1``
     factors, or a few more, like a generic one, unless it is a circulant or of low rank.
 
-    A planted product of few factors has many local minima around it. Complex factors meet fewer of them than real ones,
-    also where the planted factors are real: with ``n_factors=5`` and a time limit, such products are mostly found
-    within seconds up to n = 8, half of them at n = 12, and within minutes at n = 16.
+    Around a planted product of few factors there are many local minima. Searches with complex factors end in fewer of
+    them than those with real ones, even if the planted factors are real: with ``n_factors=5`` and a time limit, such
+    products are mostly found within seconds up to n = 8, half of them at n = 12, and within minutes at n = 16.
 
     References
     ----------

@@ -53,9 +53,9 @@ def fit_cdd(
 ) -> FitResult:
     """Fit a matrix by a product of diagonal and (block-)circulant factors.
 
-    Minimises ``norm(W - P)`` (Frobenius) over the products `P` of `n_factors` alternately diagonal and circulant
+    Minimises ``norm(W - P)`` (Frobenius) over the products `P` of `n_factors` alternating diagonal and circulant
     matrices, from several starting points, and keeps the best. The result is never worse than the nearest circulant,
-    diagonal or rank-one matrix where such a product can be one.
+    diagonal or rank-one matrix, if the products include these.
 
     Parameters
     ----------
@@ -85,10 +85,10 @@ def fit_cdd(
     solver : {"auto", "als", "adam", "lbfgs", "lm"}, default: "auto"
         ``"als"``, alternating least squares, solves for one factor after the other: in closed form for three factors
         that begin with a diagonal, otherwise by dense linear algebra, with sides up to 512. ``"adam"`` explores with
-        large steps and polishes; ``"lbfgs"`` and ``"lm"`` go straight from the starts to minima, with limited memory or
-        by Levenberg-Marquardt. Neither ``"als"`` nor ``"lm"`` knows weighted errors, and but for three factors both are
-        for square matrices of a single block. ``"auto"`` takes ``"als"`` for three unweighted factors that begin with a
-        diagonal, and otherwise ``"adam"``, with its polish chosen by size.
+        large steps and then refines; ``"lbfgs"`` and ``"lm"`` descend directly from the starts, by limited-memory BFGS
+        or Levenberg-Marquardt. Neither ``"als"`` nor ``"lm"`` supports weighted errors, and except for three factors
+        both need square matrices and a single block. ``"auto"`` is ``"als"`` for three unweighted factors that begin
+        with a diagonal, and otherwise ``"adam"``, followed by a refinement chosen by size.
     start : "auto", CDDProduct or FitResult, default: "auto"
         A product of no more than `n_factors` factors to start from besides the other starting points, in place of the
         products of fewer factors that are otherwise fitted first. The result is never worse.
@@ -101,7 +101,7 @@ def fit_cdd(
     rng : numpy.random.Generator or int, optional
         Source of all random numbers. The same seed gives the same fit on the same machine, unless time is limited.
     max_iter : int, default: 5000
-        The most iterations from one starting point.
+        Largest number of iterations from one starting point.
     tol : float, default: 1e-7
         A run has converged when an iteration lowers the error by no more than `tol` times itself.
     time_limit : float, optional
@@ -129,14 +129,14 @@ def fit_cdd(
     See Also
     --------
     factorize_cdd : For a product that reproduces `W` to rounding, whatever number of factors that takes.
-    error_curve : Fits with more and more factors, beside other families with as many parameters.
+    error_curve : Fits with more and more factors, compared with other families.
 
     Notes
     -----
-    An iteration costs ``O(rows * cols)`` for three factors and ``O(F n^2 log n)`` for F of them, with the
-    memory of a few matrices. On planted products of three factors, also with noise as strong as the signal, the start
-    by shift synchronisation finds the global optimum where alternating from other starts gets stuck. Ctrl-C returns the
-    best so far, as a time limit does; `FitResult.stopped` tells.
+    An iteration costs ``O(rows * cols)`` for three factors and ``O(F n^2 log n)`` for F of them, with the memory of a
+    few matrices. On planted products of three factors, also with noise as strong as the signal, the start by shift
+    synchronisation finds the global optimum where other starts end in local minima. Ctrl-C returns the best fit so far,
+    as a time limit does; see `FitResult.stopped`.
 
     References
     ----------

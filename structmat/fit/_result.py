@@ -18,7 +18,17 @@ _NAMED = 10
 
 
 class FitProgress(NamedTuple):
-    """State of a fit after one iteration, as handed to the `callback` of `fit_cdd`."""
+    """State of a fit after one iteration, as handed to the `callback` of `fit_cdd`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import structmat as sm
+    >>> seen = []
+    >>> _ = sm.fit_cdd(np.arange(9.0).reshape(3, 3), rng=0, restarts=1, callback=seen.append)
+    >>> seen[0].start, seen[0].iteration, seen[0].max_iter
+    ('circulant', 1, 5000)
+    """
 
     start: str
     """Name of the starting point of this run."""
@@ -39,34 +49,34 @@ class FitResult:
     operator : CDDProduct
         The fitted operator.
     error : float
-        Relative Frobenius error ``norm(W - operator @ eye) / norm(W)`` of exactly this operator, through its products
-        in its own precision; 0.0 for a zero matrix.
+        Relative Frobenius error ``norm(W - operator @ eye) / norm(W)`` of this operator, computed by its products in
+        its own precision; 0.0 for a zero matrix.
     block_size : int
         Side of the circulant blocks.
     n_parameters : int
         Number of entries of all vectors of the operator.
     n_iter : int
-        Iterations made from the winning starting point.
+        Iterations from the best starting point.
     converged : bool
         Whether the last iteration lowered the error by no more than the tolerance.
     history : ndarray
-        Relative errors of the winning run, of its starting point first, then after every iteration: the
-        lowest so far, so that it never rises.
+        Relative errors of the best run, at its starting point and after every iteration: the lowest so far, so that
+        they never rise.
     start : str
-        The starting point that won.
+        The starting point of the best run.
     solver : str
-        What took the starting points to the result.
+        The solver that was used.
     stopped : str
-        What ended the fit: ``"completed"`` where all planned work was done, ``"time limit"`` or ``"interrupted"``.
+        Why the fit ended: ``"completed"`` if all planned work was done, ``"time limit"`` or ``"interrupted"``.
     message : str
-        What was chosen and why, and why the fit ended.
+        What the fit chose and why, and why it ended.
     seconds : float
-        Time that the fit took.
+        Duration of the fit.
 
     See Also
     --------
     fit_cdd, factorize_cdd : Return one.
-    structmat.io.save : Keeps one in a file.
+    structmat.io.save : Write one to a file.
 
     Examples
     --------

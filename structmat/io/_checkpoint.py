@@ -48,6 +48,16 @@ class Entry:
         Such as "float32" or "bfloat16".
     shape : tuple of int
         Of the weight.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import structmat as sm
+    >>> import torch
+    >>> checkpoint = sm.io.Checkpoint.in_memory({"layer.weight": torch.ones(2, 3)}, "model")
+    >>> entry = checkpoint.entry("layer.weight")
+    >>> entry.shape, entry.read().sum()
+    ((2, 3), np.float32(6.0))
     """
 
     file: Path
@@ -66,7 +76,7 @@ class Entry:
         Yields
         ------
         tuple of slice and ndarray
-            Which rows, and their values in float32, or float64 if they are. A weight without axes is one row.
+            Which rows, and their values in float32, or float64 if they are stored so. A weight without axes is one row.
 
         Raises
         ------
@@ -118,7 +128,7 @@ class Entry:
         Returns
         -------
         ndarray
-            In float32, or float64 if it is.
+            In float32, or float64 if it is stored so.
 
         Raises
         ------
@@ -182,19 +192,19 @@ class Checkpoint:
     faults : dict of str
         What is wrong with other weights, by name.
     broken : dict of str
-        What is wrong with files of which not even the names are known, by file.
+        What is wrong with files whose weights cannot even be listed, by file.
 
     Raises
     ------
     FileNotFoundError
         If there is no such file or folder.
     CheckpointError
-        If it is no checkpoint.
+        If it is not a checkpoint.
 
     Notes
     -----
-    A file that is damaged, missing or lies about sizes does not keep the rest from being read: see `faults` and
-    `entry`. Reading a weight of n bytes takes the memory of its values, and 4 MiB.
+    Damaged or missing files, and headers with wrong sizes, do not prevent other weights from being read: see `faults`
+    and `entry`. Reading a weight takes the memory of its values, and 4 MiB.
 
     Examples
     --------
@@ -231,7 +241,7 @@ class Checkpoint:
 
     @classmethod
     def in_memory(cls, tensors: Mapping[str, Any], name: str) -> Checkpoint:
-        """Return weights that are in memory already.
+        """Return a checkpoint of weights that are in memory.
 
         Parameters
         ----------
@@ -243,7 +253,7 @@ class Checkpoint:
         Returns
         -------
         Checkpoint
-            That reads from these very tensors.
+            A checkpoint that reads from these tensors, without copies.
 
         Examples
         --------
@@ -302,22 +312,22 @@ class Checkpoint:
         return len({*self.entries, *self.faults})
 
     def find(self, name: str) -> str | None:
-        """Return the stored name that fits a name, if there is one.
+        """Return the stored name that matches a name, if there is one.
 
         Parameters
         ----------
         name : str
-            May lack, or have more of, the leading parts that wrapping classes add.
+            It may lack leading parts that wrapping classes add, or have additional ones.
 
         Returns
         -------
         str or None
-            A name of this checkpoint; None if none fits, or several.
+            A name of this checkpoint; None if none or several match.
         """
         return fitting_name(name, {**self.entries, **self.faults})
 
     def partners(self, names: Iterable[str]) -> dict[str, str]:
-        """Return the stored names that fit several names, such as those of another checkpoint.
+        """Return the stored names that match several names, such as those of another checkpoint.
 
         Parameters
         ----------
@@ -327,8 +337,8 @@ class Checkpoint:
         Returns
         -------
         dict of str
-            By name, of those that have a partner. No stored name is that of two: one that is among the names fits
-            nothing else, and where two names could have the same, neither has it.
+            The stored name for each name that has one. No stored name is used twice: a stored name that is among the
+            names matches only itself, and if two names match the same stored name, neither gets it.
         """
         return pair_names(names, {**self.entries, **self.faults})
 
@@ -343,7 +353,7 @@ class Checkpoint:
         Returns
         -------
         Entry
-            Ready to be read.
+            The weight; call `read` or `chunks`.
 
         Raises
         ------
@@ -359,12 +369,12 @@ class Checkpoint:
         raise CheckpointError(f"{self.path} has no weight {name}" + (f" ({broken})" if broken else ""))
 
     def checksum(self) -> str:
-        """Return what tells this checkpoint from others, wherever it is and whenever it was written.
+        """Return a checksum of the content, independent of path and time.
 
         Returns
         -------
         str
-            The SHA-256 of the content of all its files, every one of which is read whole.
+            The SHA-256 of the content of all files, which are read completely.
         """
         total = hashlib.sha256()
         for path in sorted(self._files):

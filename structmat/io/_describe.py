@@ -24,7 +24,7 @@ __all__ = ["describe"]
 
 
 def describe(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Tell what a file holds, without reading the entries.
+    """Return what a file contains, without reading the entries.
 
     Parameters
     ----------
@@ -36,14 +36,14 @@ def describe(path: str | os.PathLike[str]) -> dict[str, Any]:
     dict
         Ready for JSON: "path", "format" ("structmat", "safetensors", "npz" or "npy"), "bytes", "tensors" (name to
         "shape" and "dtype") and "metadata". For an operator also "kind", "shape", "dtype", "batch_shape", "n_factors",
-        "block_size" and "n_parameters", where they make sense; for a fit "fit" too, with its error, start and so on.
+        "block_size" and "n_parameters", where these exist; for a fit also "fit", with its error, start and so on.
 
     Raises
     ------
     FileNotFoundError
         If there is no such file.
     TypeError
-        If `path` is no path.
+        If `path` is not a path.
     ValueError
         If the file is damaged or of another kind.
 

@@ -34,7 +34,7 @@ def load_matrix(path: str | os.PathLike[str], *, key: str | None = None) -> NDAr
     Parameters
     ----------
     path : path-like
-        The file; its content decides on the format, not its suffix.
+        The file; the format is detected from its content, not from the suffix.
     key : str, optional
         Which array, needed where the file holds several.
 
@@ -48,7 +48,7 @@ def load_matrix(path: str | os.PathLike[str], *, key: str | None = None) -> NDAr
     FileNotFoundError
         If there is no such file.
     TypeError
-        If `path` is no path.
+        If `path` is not a path.
     ValueError
         If the file is damaged, of another kind or a saved operator, `key` is missing or unknown, or the array does not
         hold numbers.
@@ -56,7 +56,7 @@ def load_matrix(path: str | os.PathLike[str], *, key: str | None = None) -> NDAr
     See Also
     --------
     load : Reads saved operators.
-    describe : Tells which arrays a file holds.
+    describe : Lists the arrays in a file.
 
     Examples
     --------

@@ -43,9 +43,8 @@ def save(
     Parameters
     ----------
     operator : LinearOperator or FitResult
-        Any operator of structmat, of any array library and device. Of a `Prepared` one the operator that it was
-        prepared from is written, as what was computed from it suits one machine. A `FitResult` is written with its
-        history and all else it holds.
+        Any operator of structmat, of any array library and device. For a `Prepared` one the original operator is
+        written, since the precomputed values depend on the machine. A `FitResult` is written with all its fields.
     path : path-like
         The file. It appears complete or not at all; see `atomic_write`.
     metadata : mapping of str to object, optional
@@ -56,7 +55,7 @@ def save(
     Raises
     ------
     TypeError
-        If `operator` is no operator of structmat, or a metadata key is no string.
+        If `operator` is not an operator of structmat, or a metadata key is not a string.
     ValueError
         If a metadata key is reserved.
     FileExistsError
@@ -114,8 +113,8 @@ def load(
     Returns
     -------
     LinearOperator or FitResult
-        Equal to the one saved, with the same dtype. The history of a fit is one of NumPy, as always. Half
-        precision that the library lacks (``bfloat16`` in NumPy) becomes float32, which is exact.
+        Equal to the saved one, with the same dtype. The history of a fit is always a NumPy array. Half precision that
+        the library lacks (``bfloat16`` in NumPy) becomes float32, which is exact.
 
     Raises
     ------
@@ -124,7 +123,7 @@ def load(
     ValueError
         If the file is damaged or holds no structmat operator, or the library cannot hold the saved dtype.
     TypeError
-        If `path` is no path, or `xp` no array namespace.
+        If `path` is not a path, or `xp` no array namespace.
 
     See Also
     --------

@@ -70,7 +70,7 @@ class BlockCirculant(Planned):
     Notes
     -----
     A product transforms each of the q input blocks once, multiplies one p x q matrix per frequency, and transforms each
-    of the p output blocks back: q + p transforms of length b beside those of `c`, never p * q. Square grids that are
+    of the p output blocks back: q + p transforms of length b, not p * q, besides those of `c`. Square grids that are
     not cropped have inverses, determinants and eigenvalues per frequency; any grid that is not cropped has singular
     values and a pseudo-inverse.
 

@@ -49,7 +49,7 @@ class CDDLayout:
     first : {"diagonal", "circulant"}, default "diagonal"
         The kind of the first factor; the kinds alternate.
     owner : str, default "CDDLayout"
-        Whose arguments these are, for the messages of errors. It is not kept.
+        The caller, for error messages. It is not stored.
 
     Raises
     ------
@@ -61,7 +61,7 @@ class CDDLayout:
 
     See Also
     --------
-    CDDProduct : What has a layout.
+    CDDProduct : The products themselves.
 
     Notes
     -----
@@ -196,15 +196,15 @@ class CDDLayout:
         Parameters
         ----------
         vectors : sequence of arrays
-            Of no more factors, in the shapes that a layout of that number of factors has; leading axes make stacks.
+            Of at most as many factors, in the shapes of a layout with that number of factors; leading axes make stacks.
         first : {"diagonal", "circulant"}, default "diagonal"
             The kind of the first of them.
 
         Returns
         -------
         tuple of arrays
-            `vectors` and identities: on the side of the square factors, and for a single block on the right but for
-            one on the left where the kinds ask for it.
+            `vectors` and identities: on the side of the square factors, and for a single block on the right, except one
+            on the left if the kinds require it.
 
         Raises
         ------
@@ -224,7 +224,7 @@ class CDDLayout:
         return (*identities[:left], *vectors, *identities[left + len(vectors) :])
 
     def balanced(self, vectors: Sequence[Array]) -> tuple[Array, ...]:
-        """Return vectors of the same product whose factors have one size.
+        """Return vectors of the same product, scaled so that all factors have the same size.
 
         Parameters
         ----------
@@ -305,7 +305,7 @@ class CDDLayout:
         Parameters
         ----------
         product : CDDProduct
-            Any whose factors have the shapes of a layout.
+            A product whose factors have the shapes of a layout.
 
         Returns
         -------
@@ -315,7 +315,7 @@ class CDDLayout:
         Raises
         ------
         ArgumentTypeError
-            If `product` is no CDD product.
+            If `product` is not a CDD product.
         ArgumentValueError
             If its factors have blocks of several sizes, or other shapes than those of a layout.
 
@@ -362,7 +362,7 @@ class CDDLayout:
         Raises
         ------
         ArgumentTypeError
-            If `product` is no CDD product.
+            If `product` is not a CDD product.
         ArgumentValueError
             If it has another layout.
         """

@@ -52,7 +52,8 @@ class CDDProduct(Chain):
     TypeError
         If a factor is of another type, or the factors come from different array libraries.
     ValueError
-        If there is no factor, two neighbours are of one kind, inner sizes differ, or batch axes do not broadcast.
+        If there is no factor, two adjacent factors are of the same kind, inner sizes differ, or batch axes do not
+        broadcast.
 
     See Also
     --------
@@ -61,13 +62,13 @@ class CDDProduct(Chain):
 
     Notes
     -----
-    A product with a vector costs O(n log n) a factor. Every complex square matrix is a finite product of circulant and
-    diagonal matrices [1]_, a generic one of at most 2n - 1 [2]_. Three factors, D C D, are the form used for
-    fine-tuning [3]_. Products with a CDD product, a diagonal or a circulant stay in the family: neighbours of one kind
-    merge. `inv`, `solve`, `det` and `slogdet` go through square factors; `diagonal`, `trace` and the Frobenius, 1 and
-    infinity norms are known with at most one circulant-like factor. These norms keep their digits: they cost
-    O(n log n), but O(n^2) where the range of the factors would spoil transforms of the moduli, and where no value is
-    looked at: with JAX and on a GPU.
+    A product with a vector costs O(n log n) per factor. Every complex square matrix is a finite product of circulant
+    and diagonal matrices [1]_, a generic one a product of at most 2n - 1 [2]_. Three factors, D C D, are the form used
+    for fine-tuning [3]_. Products with a CDD product, a diagonal or a circulant are CDD products again: adjacent
+    factors of the same kind are merged. `inv`, `solve`, `det` and `slogdet` use those of the factors if these are
+    square; `diagonal`, `trace` and the Frobenius, 1 and infinity norms are known with at most one circulant-like
+    factor. These norms are accurate: they cost O(n log n), but O(n^2) if the range of the factors makes transforms of
+    the moduli inaccurate, and always with JAX and on a GPU, where values are not inspected.
 
     References
     ----------
@@ -180,7 +181,7 @@ class CDDProduct(Chain):
         )
 
     def product_cond(self) -> Array:
-        """Return how many times larger rounding errors of products are than those of an isometry: a condition number.
+        """Return a condition number of products: their rounding errors relative to those of an isometry.
 
         Returns
         -------
@@ -194,14 +195,14 @@ class CDDProduct(Chain):
 
         Notes
         -----
-        Transforms are right to rounding of the norm of a vector, not of each entry. Where a diagonal with large entries
-        follows, errors in small ones grow. With ``P = L_k C_k R_k`` for every circulant-like factor ``C_k`` of first
+        Transforms are accurate relative to the norm of a vector, not to each entry. If a diagonal with large entries
+        follows, errors in small entries grow. With ``P = L_k C_k R_k`` for every circulant-like factor ``C_k`` of first
         column ``c_k``, the condition number is ``sqrt(sum_k norm(L_k)^2 norm(c_k)^2 norm(R_k)^2 / n) / norm(P)``, in
         Frobenius norms, grids of blocks taken block by block. The computed product with the identity differs from `P`
         by about ``eps * log2(n) * product_cond() * norm(P)`` at most, and one with a random vector by as much relative
-        to the size of such products. This takes rounding errors as independent and evenly spread; a single unit vector
-        may do better or worse. Norms are estimated to some ten per cent with the same few random vectors each time, at
-        the cost of as many products.
+        to the size of such products. This assumes that rounding errors are independent and evenly spread; for a single
+        unit vector errors may be smaller or larger. Norms are estimated to about ten per cent with a few random
+        vectors, the same in each call, at the cost of as many products.
 
         Examples
         --------
@@ -237,7 +238,7 @@ class CDDProduct(Chain):
         return right, left
 
     def direct_matvec(self, x: ArrayLike, /) -> Array:
-        """Return A x, along the last axis, by direct sums in place of transforms.
+        """Return A x, along the last axis, by direct sums instead of transforms.
 
         Parameters
         ----------
@@ -258,13 +259,13 @@ class CDDProduct(Chain):
 
         See Also
         --------
-        CDDProduct.product_cond : Tells whether products by transforms, ``A @ x``, have lost digits.
+        CDDProduct.product_cond : Whether products by transforms, ``A @ x``, have lost digits.
 
         Notes
         -----
         The error of each entry is at most about ``eps * n * F`` times the entry of the product of the moduli of the F
-        factors, ``|A_1| ... |A_F| |x|``, whatever their range. The cost is O(n^2) a factor and vector, with the memory
-        of one dense factor.
+        factors, ``|A_1| ... |A_F| |x|``, whatever their range. The cost is O(n^2) per factor and vector, with the
+        memory of one dense factor.
 
         Examples
         --------

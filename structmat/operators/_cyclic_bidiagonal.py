@@ -21,7 +21,7 @@ __all__ = ["CyclicBidiagonal"]
 
 @dataclass(frozen=True, eq=False, repr=False, slots=True)
 class CyclicBidiagonal(Planned):
-    """A circulant matrix of two diagonals, the main one and the cyclic one below or above it.
+    """A circulant matrix with two nonzero diagonals, the main one and the cyclic one below or above it.
 
     ``C[i, i] = entries[0]`` and ``C[i, i - 1] = entries[1]``, or ``C[i, i + 1]`` if `upper`, indices modulo n.
 
@@ -39,17 +39,17 @@ class CyclicBidiagonal(Planned):
     ValueError
         If `entries` has another last axis than 2, or `n` is not positive.
     TypeError
-        If `entries` does not hold numbers, or `n` is no integer.
+        If `entries` does not hold numbers, or `n` is not an integer.
 
     See Also
     --------
-    Circulant : Of any number of diagonals.
+    Circulant : With any number of diagonals.
     structmat.factorize_cdd : Returns products with such factors.
 
     Notes
     -----
     With the cyclic shift P it is ``entries[0] * I + entries[1] * P``. A product is a shift and an addition, O(n), with
-    errors relative to each entry, where those of transforms are relative to the norm of the vector. Its linear algebra
+    errors relative to each entry, while those of transforms are relative to the norm of the vector. Its linear algebra
     is that of the same matrix as a `Circulant`.
 
     Examples
@@ -94,12 +94,12 @@ class CyclicBidiagonal(Planned):
         return self.entries.dtype
 
     def to_circulant(self) -> Circulant:
-        """Return the same matrix held by its first column.
+        """Return the same matrix, given by its first column.
 
         Returns
         -------
         Circulant
-            With two entries in its first column that need not be zero.
+            Its first column has at most two nonzero entries.
         """
         xp = self._own_namespace()
         k = xp.arange(self.n, device=self.device)

@@ -44,7 +44,7 @@ class Diagonal(LinearOperator):
 
     Notes
     -----
-    Products, inverses and functions are entry by entry, O(n).
+    Products, inverses and functions are computed entry by entry, O(n).
 
     Examples
     --------

@@ -17,7 +17,7 @@ __all__ = ["Fourier", "Identity"]
 
 @dataclass(frozen=True, eq=False, repr=False, slots=True)
 class Identity(LinearOperator):
-    """The identity matrix; it has no dtype and no device of its own and so fits any operator and array.
+    """The identity matrix, without dtype and device, for operators and arrays of any library.
 
     Parameters
     ----------
@@ -31,8 +31,8 @@ class Identity(LinearOperator):
 
     Notes
     -----
-    ``A + s * Identity(n)`` stays in the family of A for circulant, diagonal and block-circulant A, so that a
-    regularised system can be solved in closed form.
+    ``A + s * Identity(n)`` has the type of A for circulant, diagonal and block-circulant A, so that regularised systems
+    can be solved in closed form.
 
     Examples
     --------

@@ -54,7 +54,7 @@ class MultilevelCirculant(Planned):
 
     See Also
     --------
-    Circulant : Of one level.
+    Circulant : One level.
     BlockCirculant : A grid of circulants that differ from block to block.
 
     Notes
@@ -153,8 +153,8 @@ class MultilevelCirculant(Planned):
         Returns
         -------
         MultilevelCirculant
-            Each of whose entries is the mean of those of `A` that it stands for, T. Chan's optimal preconditioner of
-            several levels [1]_.
+            Each entry is the mean of the entries of `A` in the same places: T. Chan's optimal preconditioner of several
+            levels [1]_.
 
         Raises
         ------

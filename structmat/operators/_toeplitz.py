@@ -41,8 +41,8 @@ class Toeplitz(ConstantDiagonals):
     c : array, shape (..., m)
         The first column; leading axes make a stack of matrices. Integers are promoted to the library's floating dtype.
     r : array, shape (..., n), optional
-        The first row. Its first entry is ignored, as in `scipy.linalg.toeplitz`: ``c[0]`` stands in the corner.
-        Default: the complex conjugate of `c`, so that the matrix is Hermitian where ``c[0]`` is real.
+        The first row. Its first entry is ignored, as in `scipy.linalg.toeplitz`: ``c[0]`` is the corner entry. Default:
+        the complex conjugate of `c`, so that the matrix is Hermitian where ``c[0]`` is real.
 
     Raises
     ------
@@ -53,24 +53,24 @@ class Toeplitz(ConstantDiagonals):
 
     See Also
     --------
-    Circulant : The Toeplitz matrices whose diagonals go on at the other side; they have closed-form linear algebra.
+    Circulant : Toeplitz matrices whose diagonals wrap around; they have closed-form linear algebra.
     Hankel : Constant anti-diagonals.
     structmat.preconditioners : Circulants that are close to a Toeplitz matrix.
 
     Notes
     -----
     A product is a convolution of the m + n - 1 constants with the vector, of which m entries are kept: three transforms
-    of a fast length from m + n - 1 on, real ones for real data.
+    of a fast length not below m + n - 1, real ones for real data.
 
     The inverse of a square one is not Toeplitz, but two vectors determine it (`ToeplitzInverse`). `inv`, `solve`,
     `slogdet` and `det` find them in O(n) memory: above a thousand rows by GMRES with Strang's circulant as
     preconditioner [1]_ if that takes few steps and no determinant is asked for, else in O(n^2) time by Levinson's
-    recursion, or where its residual is not at the level of rounding by the generalised Schur algorithm with pivoting
-    [2]_, which no singular leading section stops. One step of refinement follows. Each further right-hand side costs
-    O(n log n): give them together, or keep `inv` or `prepare`.
+    recursion, or, if its residual is not at the level of rounding, by the generalised Schur algorithm with pivoting
+    [2]_, which works for singular leading sections too. One step of refinement follows. Each further right-hand side
+    costs O(n log n): pass them together, or store `inv()` or `prepare()`.
 
-    Arrays of torch and JAX go to NumPy for the two vectors; gradients need no more than products with the inverse. A
-    NumPy matrix of a condition number beyond the inverse of the machine epsilon brings a `scipy.linalg.LinAlgWarning`.
+    For torch and JAX the two vectors are computed in NumPy; gradients only need products with the inverse. For a NumPy
+    matrix with a condition number above the inverse of the machine epsilon there is a `scipy.linalg.LinAlgWarning`.
 
     References
     ----------
@@ -167,14 +167,14 @@ class Toeplitz(ConstantDiagonals):
 
 @dataclass(frozen=True, eq=False, repr=False, slots=True)
 class Hankel(ConstantDiagonals):
-    """A Hankel matrix given by its first column and last row, ``H[i, j] = h[i + j]`` with h made of `c` and ``r[1:]``.
+    """A Hankel matrix given by its first column and last row, ``H[i, j] = h[i + j]`` with h = `c`, then ``r[1:]``.
 
     Parameters
     ----------
     c : array, shape (..., m)
         The first column; leading axes make a stack of matrices. Integers are promoted to the library's floating dtype.
     r : array, shape (..., n), optional
-        The last row. Its first entry is ignored, as in `scipy.linalg.hankel`: ``c[-1]`` stands in the corner. Default:
+        The last row. Its first entry is ignored, as in `scipy.linalg.hankel`: ``c[-1]`` is the corner entry. Default:
         zeros of the length of `c`.
 
     Raises
@@ -190,8 +190,8 @@ class Hankel(ConstantDiagonals):
 
     Notes
     -----
-    A product costs as much as that of a `Toeplitz`: three transforms of a fast length from m + n - 1 on. The transpose
-    has the same anti-diagonals.
+    A product costs as much as that of a `Toeplitz`: three transforms of a fast length not below m + n - 1. The
+    transpose has the same anti-diagonals.
 
     Examples
     --------

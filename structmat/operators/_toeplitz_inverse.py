@@ -25,7 +25,7 @@ __all__ = ["ToeplitzInverse"]
 
 @dataclass(frozen=True, eq=False, repr=False, slots=True)
 class ToeplitzInverse(Planned):
-    """The inverse of a Toeplitz or Hankel matrix, by two vectors: what `Toeplitz.inv` and `Hankel.inv` return.
+    """The inverse of a Toeplitz or Hankel matrix, given by two vectors, as returned by `inv` of these.
 
     Parameters
     ----------
@@ -53,8 +53,8 @@ class ToeplitzInverse(Planned):
     -----
     It is ``L(x) U(1, -y[n-1], ..., -y[1]) + L(y) U(0, x[n-1], ..., x[1])`` with L and U the lower and upper triangular
     Toeplitz matrices of that first column and first row [1]_, so that a product takes six transforms and O(n) memory.
-    Unlike the formula of Gohberg and Semencul, which it becomes for another choice of y, it does not need a leading
-    section of T to be regular. `Toeplitz.solve` multiplies by it twice, the second time to refine.
+    Unlike the formula of Gohberg and Semencul, which it becomes for another choice of y, it does not require
+    nonsingular leading sections of T. `Toeplitz.solve` multiplies by it twice, the second time to refine.
 
     References
     ----------

@@ -24,7 +24,7 @@ STARTS = (True, False, "normal", "gradient")
 
 @dataclass
 class CDDConfig(PeftConfig):
-    """Settings of an adapter that adds alpha times D C D, two diagonals around a circulant, to linear layers.
+    """Settings of an adapter that adds alpha times D C D, a product of diagonals and circulants, to linear layers.
 
     Parameters
     ----------
@@ -38,23 +38,23 @@ class CDDConfig(PeftConfig):
         Odd and at least 3: the number of diagonals and circulants. A square layer of n features takes
         ``n_factors * n`` parameters.
     block_size : int or "min", default "min"
-        Side of the circulants; the last blocks are cropped. "min" is the smaller of a layer's two features, which is
-        the fastest and takes the fewest parameters.
+        Side of the circulants; the last blocks are cropped. "min" is the smaller of a layer's numbers of features,
+        which is the fastest and has the fewest parameters.
     alpha : float, default 1.0
-        What the change is multiplied by; not trained. Unlike LoRA's it is not divided by anything. With Adam-like
-        optimisers doubling it is much like doubling the learning rate.
+        Factor of the change; not trained. Unlike LoRA's it is not divided by anything. With Adam-like optimisers
+        doubling it is similar to doubling the learning rate.
     dropout : float, default 0.0
-        The share of the change's inputs, from 0 up to but not 1, that are set to zero in training, at random.
+        The share of the inputs of the change that is set to zero in training, at random; at least 0 and less than 1.
     target_modules : list of str or str, optional
-        Names of modules, or their endings; a regular expression for whole paths; or "all-linear". Default: as for
-        LoRA, for the architectures that PEFT knows.
+        Names of modules, or ends of names; a regular expression for whole paths; or "all-linear". Default: as for LoRA,
+        for the architectures that PEFT knows.
     exclude_modules : list of str or str, optional
         Modules to leave out, likewise.
     init_weights : True, False, "normal" or "gradient", default True
-        True: the change starts at exactly zero and trains at once; learning rates of 0.01 to 0.03 suit, ten times
-        those of LoRA. False and "normal": it starts at random, so that outputs differ at once; for tests, and for
-        layers trained from scratch. "gradient": zero too, with factors from the gradient that ``weight.grad`` holds:
-        run ``loss.backward()`` on the model before; same learning rates as True.
+        True: the change starts at exactly zero; use learning rates of 0.01 to 0.03, ten times those of LoRA. False and
+        "normal": it starts at random, so that outputs differ at once; for tests, and for layers trained from scratch.
+        "gradient": zero too, with factors from the gradient in ``weight.grad``: run ``loss.backward()`` on the model
+        first; same learning rates as True.
     bias : {"none", "all", "cdd_only"}, default "none"
         Which biases are trained as well: of all modules, or of adapted ones.
     modules_to_save : list of str, optional
@@ -187,7 +187,7 @@ class CDDConfig(PeftConfig):
         Returns
         -------
         dict
-            With ``init_weights`` True in place of "gradient": whoever loads an adapter has no gradient.
+            With ``init_weights`` True instead of "gradient", since there is no gradient when an adapter is loaded.
         """
         settings = asdict(self)
         if settings["init_weights"] == "gradient":
@@ -200,7 +200,7 @@ class CDDConfig(PeftConfig):
     ) -> CDDConfig:
         """Load the settings from a folder or the Hub.
 
-        Of a local folder the file of weights is looked at as well, so that a broken one is told before a model is
+        For a local folder the file of weights is checked as well, so that a broken one is reported before a model is
         changed.
 
         Parameters
@@ -241,7 +241,7 @@ class CDDConfig(PeftConfig):
         super().__setattr__(name, value)
 
     def layer_options(self, path: str) -> dict[str, Any]:
-        """Return what the patterns give for one module.
+        """Return the options of one module, with the values of the patterns.
 
         Parameters
         ----------
@@ -259,7 +259,7 @@ class CDDConfig(PeftConfig):
         }
 
     def patterns(self) -> dict[str, dict[str, Any]]:
-        """Return the patterns by the option that they give other values of.
+        """Return the patterns, by option.
 
         Returns
         -------

@@ -23,7 +23,7 @@ __all__ = ["FittedAdapter", "fit_changes"]
 
 @dataclass(frozen=True)
 class FittedAdapter(FittedLayers):
-    """An adapter for PEFT that was computed, with a table of errors as its text.
+    """An adapter for PEFT that was fitted, not trained; printed, it is a table of errors.
 
     Attributes
     ----------
@@ -32,7 +32,7 @@ class FittedAdapter(FittedLayers):
     state_dict : dict of Tensor
         The weights, with keys as in a file.
     layers : tuple of FittedLayer
-        What each layer lost.
+        The errors, layer by layer.
     left_out : tuple of str
         Parameters that were tuned too, but are not in the adapter.
 
@@ -66,7 +66,7 @@ class FittedAdapter(FittedLayers):
         Parameters
         ----------
         folder : str or Path
-            Made if need be; gets ``adapter_config.json`` and ``adapter_model.safetensors``.
+            The folder, created if necessary; gets ``adapter_config.json`` and ``adapter_model.safetensors``.
         """
         folder = Path(folder)
         self.config.save_pretrained(str(folder))

@@ -41,12 +41,12 @@ def from_delta(deltas: Mapping[str, Tensor], **settings: Any) -> FittedAdapter:
     Returns
     -------
     FittedAdapter
-        Settings, weights and errors, which are rarely small for weights tuned without structure.
+        Settings, weights and errors, which are rarely small for weights from full fine-tuning.
 
     Raises
     ------
     ValueError
-        If there is no change, or one is no finite matrix.
+        If there is no change, or one is not a finite matrix.
 
     Examples
     --------
@@ -74,7 +74,7 @@ def from_weights(
 ) -> FittedAdapter:
     """Turn a fully tuned model and its base into a CDD adapter that PEFT loads.
 
-    Weights are read and fitted one by one: of folders no more than one layer is held in memory.
+    Weights are read and fitted one by one: from folders only one layer at a time is in memory.
 
     Parameters
     ----------
@@ -85,13 +85,14 @@ def from_weights(
     callback : callable, optional
         Called with each `FittedLayer` as it is done.
     **settings
-        Arguments of `CDDConfig`: `target_modules`, `n_factors`, ... What `modules_to_save` names is taken from the
-        tuned model as it is.
+        Arguments of `CDDConfig`: `target_modules`, `n_factors`, ... Modules in `modules_to_save` are copied from the
+        tuned model.
 
     Returns
     -------
     FittedAdapter
-        Its text is a table of errors by layer; ``left_out`` names what was tuned but is not in the adapter.
+        Printed, it is a table of errors by layer; ``left_out`` names weights that were tuned but are not in the
+        adapter.
 
     Raises
     ------

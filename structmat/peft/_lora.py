@@ -139,7 +139,7 @@ def to_lora(model: nn.Module, rank: float, adapter_name: str = "default") -> Fit
     ValueError
         If there is no such adapter, the rank is wrong, or the adapter trains biases, which would be lost.
     TypeError
-        If the rank is no number.
+        If the rank is not a number.
 
     See Also
     --------

@@ -19,14 +19,14 @@ __all__ = ["CDDTunerLinear"]
 
 
 class CDDTunerLinear(nn.Module, BaseTunerLayer):
-    """A linear layer with CDD adapters, whose changes sum: what PEFT puts in the place of each target.
+    """A linear layer with CDD adapters, whose changes add up: it replaces each target module.
 
     Parameters
     ----------
     base_layer : Module
         `torch.nn.Linear`, transformers' ``Conv1D``, a quantised layer, or another tuner's layer around one.
     get_apply_tensor_subclass : callable, optional
-        How torchao quantises, for merging; PEFT knows it for models of transformers.
+        How torchao quantises, for merging; known by PEFT for models of transformers.
 
     Raises
     ------
@@ -89,11 +89,11 @@ class CDDTunerLinear(nn.Module, BaseTunerLayer):
         block_size : int or "min", default "min"
             Side of the circulants.
         alpha : float, default 1.0
-            What the change is multiplied by.
+            Factor of the change.
         dropout : float, default 0.0
-            The share of its inputs that are set to zero in training.
+            The share of its inputs that is set to zero in training.
         init_weights : True, False, "normal" or "gradient", default True
-            How it starts.
+            Its initial values.
         inference_mode : bool, default False
             Whether it is frozen.
 
@@ -213,7 +213,7 @@ class CDDTunerLinear(nn.Module, BaseTunerLayer):
         Parameters
         ----------
         safe_merge : bool, default False
-            Whether to look for NaN and infinity before the weight is changed.
+            Whether to check for NaN and infinity before the weight is changed.
         adapter_names : list of str, optional
             Adapters to merge. Default: the active ones.
 
@@ -233,7 +233,7 @@ class CDDTunerLinear(nn.Module, BaseTunerLayer):
                 self.merged_adapters.append(name)
 
     def unmerge(self) -> None:
-        """Take all merged changes out of the weight again, up to rounding."""
+        """Subtract all merged changes from the weight, up to rounding."""
         if not self.merged:
             warnings.warn("Already unmerged. Nothing to do.", stacklevel=2)
         while self.merged_adapters:
@@ -306,7 +306,7 @@ class CDDTunerLinear(nn.Module, BaseTunerLayer):
         return f"cdd.{super().__repr__()}"
 
     def extra_repr(self) -> str:
-        """Return what is not in the children, for torch's `repr`.
+        """Return additional information for torch's `repr`.
 
         Returns
         -------

@@ -175,8 +175,8 @@ class CDDModel(BaseTuner):
     ) -> None:
         """Add an adapter whose change is a weighted sum of the changes of others.
 
-        A sum of products is no product of the same length, unless they differ in one factor only: then that factor is
-        summed. So "exact" scales or negates one adapter, and sums adapters that share the other factors.
+        A sum of products is not a product of the same length, unless they differ in one factor only; then that factor
+        is summed. So "exact" scales or negates one adapter, and adds adapters that share the other factors.
 
         Parameters
         ----------
@@ -187,14 +187,14 @@ class CDDModel(BaseTuner):
         adapter_name : str
             A new name.
         combination_type : {"exact", "fit"}, default "exact"
-            "fit" takes the best fit of the sum, by `structmat.fit_cdd`; its relative error is in
+            "fit" fits the sum by `structmat.fit_cdd`; the relative error is in
             ``layer.cdd_adapters[adapter_name].fit.error`` of each layer.
 
         Raises
         ------
         ValueError
             If names or weights are wrong, adapters are of other numbers of factors or block sizes, or the sum is no
-            product; nothing has changed then. Adapters that are active together sum exactly.
+            product; nothing has changed then. Adapters that are active together add up exactly.
         RuntimeError
             If adapters are merged.
 

@@ -23,7 +23,7 @@ _LINE = 0.055  # height of a label, as a part of the axes
 
 
 def curve_figure(curve: ErrorCurve) -> Figure:
-    """Draw an error curve: against the number of factors, and beside its baselines against the number of parameters.
+    """Draw an error curve against the number of factors and, with its baselines, against the number of parameters.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ def curve_figure(curve: ErrorCurve) -> Figure:
     Returns
     -------
     matplotlib.figure.Figure
-        Hollow points are products of fewer factors that no fit with more improved on. Save the figure by
+        Hollow points are products of fewer factors that fits with more factors did not improve. Save the figure by
         ``figure.savefig(path)``.
 
     Examples

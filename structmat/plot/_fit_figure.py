@@ -43,13 +43,14 @@ def fit_figure(W: ArrayLike, result: FitResult) -> Figure:
     Returns
     -------
     matplotlib.figure.Figure
-        Three images of the moduli on one colour scale, large matrices as means over blocks, and below them the singular
-        values relative to the largest of `W`; of large matrices the leading ones. Save it by ``figure.savefig(path)``.
+        Three images of the moduli on one colour scale, for large matrices means over blocks, and below them the
+        singular values relative to the largest of `W`, for large matrices the leading ones. Save it by
+        ``figure.savefig(path)``.
 
     Raises
     ------
     ValueError
-        If `W` is no matrix, or has another shape than the fit.
+        If `W` is not a matrix, or has another shape than the fit.
 
     Examples
     --------

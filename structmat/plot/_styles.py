@@ -14,7 +14,14 @@ __all__ = ["ROUNDING", "SMALL", "LineStyle", "method_style", "series_style", "se
 
 
 class LineStyle(NamedTuple):
-    """How a line is drawn."""
+    """How a line is drawn.
+
+    Examples
+    --------
+    >>> import structmat as sm
+    >>> sm.plot.method_style("truncated-svd").label
+    'truncated SVD'
+    """
 
     label: str
     """Its name."""
@@ -71,7 +78,7 @@ def series_style(index: int) -> LineStyle:
     Parameters
     ----------
     index : int
-        Which line, from 0; seven can be told apart.
+        Which line, from 0; seven styles are distinct.
 
     Returns
     -------
@@ -88,14 +95,14 @@ def series_style(index: int) -> LineStyle:
 
 
 def set_error_axis(ax: Axes, errors: Iterable[float]) -> None:
-    """Give axes the scale on which relative errors can be read, and a grid.
+    """Set the vertical scale of axes for relative errors, and draw a grid.
 
     Parameters
     ----------
     ax : matplotlib.axes.Axes
         Whose vertical axis shows errors.
     errors : iterable of float
-        All that are shown. Where some are small the axis is logarithmic; what is below rounding is at its foot.
+        All errors shown. If some are small, the axis is logarithmic; errors below rounding are drawn at its lower end.
 
     Examples
     --------

@@ -44,12 +44,12 @@ class Record(NamedTuple):
 
 
 class UnwrittenError(OSError):
-    """All work is done and kept, but a final file could not be written.
+    """All work is done and stored, but a final file could not be written.
 
     Parameters
     ----------
     result : object
-        What the run found.
+        The result of the run.
     error : OSError
         Why it could not be written.
 
@@ -72,13 +72,13 @@ class UnwrittenError(OSError):
 
 
 class WorkFolder:
-    """An output folder of a long run: whatever is finished stays, and the same run goes on from there.
+    """The output folder of a long run: finished work is kept, and the same run can be resumed.
 
-    What is needed to go on stands in the subfolder ``work``: ``settings.json``, ``lock``, and in ``units`` one file for
-    each unit of work that is done. Such a file appears complete, synced to the disk, or not at all; it carries a
-    checksum and that of the settings. Final files are written to the folder itself by `write_output`.
+    The subfolder ``work`` has what is needed to resume: ``settings.json``, ``lock``, and in ``units`` one file for each
+    finished unit of work. Such a file appears complete, synced to the disk, or not at all; it has a checksum, and that
+    of the settings. Final files are written to the folder itself by `write_output`.
 
-    Made by `WorkFolder.open`.
+    Use `WorkFolder.open` to make one.
 
     Parameters
     ----------
@@ -125,17 +125,17 @@ class WorkFolder:
     def open(
         cls, path: str | os.PathLike[str], settings: Mapping[str, Any], *, outputs: Collection[str] = ()
     ) -> Iterator[WorkFolder]:
-        """Make a folder, or open one again, and keep others out of it.
+        """Make a folder, or open an existing one, and lock it.
 
-        The lock is the operating system's and ends with the process, however that ends. What a killed process was
-        writing is removed, and records that are damaged or of other settings too, with a warning to the log.
+        The lock is one of the operating system and ends with the process. Incomplete files of a killed process are
+        removed, and so are records that are damaged or of other settings, with a warning in the log.
 
         Parameters
         ----------
         path : path-like
             The folder; made where it is missing.
         settings : mapping
-            All that decides on the results, ready for JSON. The version of structmat is added.
+            Everything that affects the results, ready for JSON. The version of structmat is added.
         outputs : collection of str
             Names of the final files, which must not be there before the first run.
 
@@ -147,11 +147,11 @@ class WorkFolder:
         Raises
         ------
         BlockingIOError
-            If another run is at work in the folder.
+            If another run is active in the folder.
         ValueError
-            If the folder was begun with other settings; the text tells which.
+            If the folder was begun with other settings; the text says which.
         OSError
-            If it cannot be written, or a final file is there that is not of an earlier run.
+            If it cannot be written, or a final file exists that is not from an earlier run.
         """
         folder = Path(path)
         now = _plain({**settings, "structmat": structmat.__version__})
@@ -161,7 +161,7 @@ class WorkFolder:
             with _naming(folder):
                 lock.acquire(timeout=0)
         except Timeout:
-            text = "another run is at work in this folder; wait until it ends, or choose another"
+            text = "another run is active in this folder; wait until it ends, or choose another"
             raise BlockingIOError(errno.EWOULDBLOCK, text, str(folder)) from None
         try:
             remove_temporaries(folder, outputs)
@@ -189,7 +189,7 @@ class WorkFolder:
         return [key for key in keys if key not in self.done]
 
     def write(self, key: str, values: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]] | None = None) -> None:
-        """Make a unit of work count: once this returns, its record survives.
+        """Store the result of a unit of work; once this returns, it survives a crash.
 
         Parameters
         ----------
@@ -312,20 +312,20 @@ def _check_settings(folder: Path, file: Path, now: dict[str, Any]) -> None:
     """Write the settings, or compare with those that are there."""
     if not file.exists():
         if any((folder / _WORK / _UNITS).glob("*.safetensors")):
-            raise ValueError(f"{folder} has finished units but lacks {file}, so nobody knows their settings")
+            raise ValueError(f"{folder} has finished units but lacks {file}, so their settings are unknown")
         with atomic_write(file) as opened:
             opened.write(json.dumps(now, indent=2, sort_keys=True).encode())
         return
     try:
         there = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{file} is damaged, so nobody knows the settings of {folder}: {error}") from error
+        raise ValueError(f"{file} is damaged, so the settings of {folder} are unknown: {error}") from error
     if there != now:
         found = [*_differences(there, now)]
         more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
         text = (
             f"{folder} was begun with other settings: {', '.join(found[:_SHOWN])}{more}; "
-            "choose another folder, or go on with the settings of this one"
+            "choose another folder, or use the settings of this one"
         )
         raise ArgumentValueError("WorkFolder.open", None, text)
 

@@ -43,18 +43,18 @@ def run_units(
     threads: int = 1,
     scheduler: str | None = None,
 ) -> Generator[tuple[str, Result], None, None]:
-    """Do units of work and yield their results as they are ready, in any order.
+    """Run units of work and yield their results as they become ready, in any order.
 
-    Each unit runs with the same number of BLAS threads wherever it runs, because that number changes how sums are
-    rounded: then the results are the same, bit for bit, for any number of workers, on processors of one kind. A worker
-    process that dies is replaced, and what it was doing is done again.
+    Each unit runs with the same number of BLAS threads, because that number affects rounding. So the results are the
+    same, bit for bit, for any number of workers, on processors of the same kind. A worker process that dies is
+    replaced, and its unit is repeated.
 
     Parameters
     ----------
     function : callable
-        Of one argument; at the top level of a module, for worker processes to find it.
+        A function of one argument, at the top level of a module so that worker processes can import it.
     units : mapping of str to object
-        What `function` gets, by key; small, since it is sent to the workers: file names, not arrays.
+        The arguments of `function`, by key; small, since they are sent to the workers: file names, not arrays.
     workers : int, default 1
         Processes on this machine, by joblib. 1 does everything in this process.
     threads : int, default 1
@@ -66,16 +66,17 @@ def run_units(
     Returns
     -------
     generator of tuple
-        Of keys and results. Whoever stops early, by Ctrl-C too, stops the workers.
+        Of keys and results. Closing it early, also by Ctrl-C, stops the workers.
 
     Raises
     ------
     TypeError
-        If a number of workers or threads is no integer.
+        If a number of workers or threads is not an integer.
     ValueError
-        If there are no workers or threads, `scheduler` is no address, or a worker of the cluster runs another version.
+        If there are no workers or threads, `scheduler` is not an address, or a worker of the cluster runs another
+        version.
     ConnectionError
-        If nobody answers at the address, or the scheduler ends before the work does.
+        If there is no scheduler at the address, or it ends before the work is done.
     RuntimeError
         If workers keep dying.
     ImportError

@@ -529,7 +529,7 @@ def test_ctrl_c_says_how_to_go_on(tmp_path, sources, whole):
     run = [sys.executable, "-c", CTRL_C, *arguments]  # Ctrl-C as soon as the first layer is done
     interrupted = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, check=False)
     assert interrupted.returncode == 130
-    text = f"layers are done and kept in {tmp_path / 'out'}; the same command goes on"
+    text = f"layers are done and kept in {tmp_path / 'out'}; the same command continues"
     assert text in interrupted.stderr
     assert not (tmp_path / "out" / "adapter_config.json").exists()
     subprocess.run([sys.executable, "-m", "structmat", *arguments], cwd=ROOT, check=True, capture_output=True)

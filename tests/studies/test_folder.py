@@ -99,13 +99,13 @@ def test_another_version_is_refused(tmp_path, monkeypatch):
 
 def test_two_runs_at_once(tmp_path):
     with WorkFolder.open(tmp_path, SETTINGS) as folder:
-        with pytest.raises(BlockingIOError, match="another run is at work in this folder"):
+        with pytest.raises(BlockingIOError, match="another run is active in this folder"):
             WorkFolder.open(tmp_path, SETTINGS).__enter__()
         folder.write("a", {})
         code = f"from structmat.studies import WorkFolder\nwith WorkFolder.open({str(tmp_path)!r}, {{}}): pass"
         other = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True, cwd=ROOT)
         assert other.returncode == 1
-        assert "another run is at work in this folder" in other.stderr
+        assert "another run is active in this folder" in other.stderr
     with WorkFolder.open(tmp_path, SETTINGS) as folder:
         assert folder.done == {"a"}
 
@@ -174,7 +174,7 @@ def test_damaged_or_lost_settings(tmp_path):
     with pytest.raises(ValueError, match=r"settings\.json is damaged"):
         WorkFolder.open(tmp_path, {}).__enter__()
     file.unlink()
-    with pytest.raises(ValueError, match="nobody knows their settings"):
+    with pytest.raises(ValueError, match="their settings are unknown"):
         WorkFolder.open(tmp_path, {}).__enter__()
 
 

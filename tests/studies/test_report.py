@@ -87,7 +87,7 @@ def test_an_unfinished_study_has_a_page_that_says_so(tmp_path):
             sweep(SweepConfig(LAYERS, **FAST), tmp_path / "out", callback=stop)
         report(tmp_path / "out")
         text = (tmp_path / "out/report.html").read_text(encoding="utf-8")
-        assert f"{stop.after} of 10: unfinished, the same sweep goes on" in Page(text).text
+        assert f"{stop.after} of 10: unfinished, the same sweep continues it" in Page(text).text
 
 
 def test_figures_show_every_method_layer_and_setting(study):
@@ -202,7 +202,7 @@ def test_ctrl_c_says_how_to_go_on(cli, monkeypatch):
         status, out, err = cli("sweep", "study.toml", "--out", "out")
     assert (status, out) == (130, "")
     assert err == (
-        "structmat sweep: 3 of 20 results are done and kept in out; the same command goes on\n"
+        "structmat sweep: 3 of 20 results are done and kept in out; the same command continues\n"
         "structmat sweep: interrupted\n"
     )
     assert len(load_study("out").rows) == 3

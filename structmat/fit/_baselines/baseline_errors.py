@@ -64,7 +64,7 @@ def baseline_errors(
     W : array_like
         The matrix, of shape (rows, cols), real or complex.
     n_parameters : iterable of int
-        The most parameters, one comparison for each number.
+        Upper limits of the number of parameters, one comparison for each.
     names : iterable of str, optional
         The families: by default all whose best member is known, `baseline_names`.
     input_second_moment : array_like, optional
@@ -73,23 +73,24 @@ def baseline_errors(
     Returns
     -------
     dict of str to tuple
-        By name ``(n_parameters, error)``: the parameters and the relative error of the best member for each number.
+        For each family ``(n_parameters, error)``: number of parameters and relative error of the best member for each
+        limit.
 
     Raises
     ------
     ArgumentTypeError
         If an argument is of the wrong kind.
     ArgumentValueError
-        If `W` is no matrix of finite numbers, a number is negative, or a name is unknown.
+        If `W` is not a matrix of finite numbers, a number is negative, or a name is unknown.
 
     See Also
     --------
-    error_curve : Errors of fits beside these.
+    error_curve : Compares fits with these.
 
     Notes
     -----
-    Truncated SVD is the best case of LoRA, a block-circulant matrix that of C3A, a sparse one in the Fourier basis that
-    of FourierFT. A family without a member so small answers with the zero matrix.
+    The truncated SVD is the best case of LoRA, the block-circulant matrix that of C3A, the sparse Fourier matrix that
+    of FourierFT. If a family has no member with so few parameters, the zero matrix is used.
 
     Examples
     --------
@@ -131,7 +132,7 @@ def truncated_svd_error(W: ArrayLike, rank: int, *, input_second_moment: ArrayLi
     W : array_like
         The matrix, of shape (rows, cols), real or complex.
     rank : int
-        The rank, from 0; from the smaller side on nothing is left.
+        The rank, at least 0; the error is zero from the smaller side on.
     input_second_moment : array_like, optional
         Second moments that the error is weighted with, as for `fit_cdd`.
 
@@ -145,7 +146,7 @@ def truncated_svd_error(W: ArrayLike, rank: int, *, input_second_moment: ArrayLi
     ArgumentTypeError
         If an argument is of the wrong kind.
     ArgumentValueError
-        If `W` is no matrix of finite numbers, or `rank` is negative.
+        If `W` is not a matrix of finite numbers, or `rank` is negative.
 
     See Also
     --------
@@ -197,7 +198,7 @@ def closed_form_errors(
     ArgumentTypeError
         If an argument is of the wrong kind.
     ArgumentValueError
-        If `W` is no matrix of finite numbers, or `block_size` is out of range.
+        If `W` is not a matrix of finite numbers, or `block_size` is out of range.
 
     See Also
     --------
@@ -239,7 +240,7 @@ def weighted_norm(W: ArrayLike, input_second_moment: ArrayLike | None = None) ->
     ArgumentTypeError
         If an argument is of the wrong kind.
     ArgumentValueError
-        If `W` is no matrix of finite numbers, or `S` not positive semi-definite.
+        If `W` is not a matrix of finite numbers, or `S` not positive semi-definite.
 
     Examples
     --------

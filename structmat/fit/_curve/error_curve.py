@@ -34,7 +34,18 @@ PADDED = "fewer factors"
 
 
 class CurveProgress(NamedTuple):
-    """State of a curve, as handed to the `callback` of `error_curve`."""
+    """State of a curve, as handed to the `callback` of `error_curve`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import structmat as sm
+    >>> seen = []
+    >>> W = np.arange(9.0).reshape(3, 3)
+    >>> _ = sm.error_curve(W, n_factors=[1, 3], rng=0, restarts=1, callback=seen.append)
+    >>> seen[-1].n_factors, seen[-1].point, seen[-1].n_points
+    (3, 2, 2)
+    """
 
     n_factors: int
     """Number of factors of the fit that runs now."""
@@ -64,7 +75,7 @@ def error_curve(
     callback: Callable[[CurveProgress], object] | None = None,
     **fit_options: Any,
 ) -> ErrorCurve:
-    """Fit a matrix by products of more and more factors, and compare with other families of the same size.
+    """Fit a matrix by products of an increasing number of factors, and compare with other families of matrices.
 
     Parameters
     ----------
@@ -85,8 +96,8 @@ def error_curve(
     rng : numpy.random.Generator or int, optional
         Source of random numbers; the same seed gives the same curve, unless a time limit cuts it.
     time_limit : float, optional
-        Seconds for the whole curve, shared out among its points; the searches go on until then. Points that no time is
-        left for hold the best product of fewer factors.
+        Seconds for the whole curve, divided among its points; the searches continue until then. Points for which no
+        time is left have the best product of fewer factors.
     baselines : bool, default: True
         Whether to compute the baselines: truncated SVD (the best case of LoRA), block circulant (of C3A), sparse
         Fourier (of FourierFT) and Monarch matrices.
@@ -114,8 +125,8 @@ def error_curve(
 
     Notes
     -----
-    A product of fewer factors is one of more factors, with identities appended. Each fit starts from the one before,
-    among other starting points, and is replaced by it should it end above it: the error never rises along the curve.
+    A product of fewer factors is one of more factors, with identities appended. The previous product is one of the
+    starting points of each fit, and replaces it if its error is smaller: the error never rises along the curve.
 
     Ctrl-C ends the curve early, as a time limit does.
 

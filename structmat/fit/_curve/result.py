@@ -36,21 +36,21 @@ _CONSTANTS: dict[str, type] = {
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class ErrorCurve:
-    """Error against number of factors, as `error_curve` finds it.
+    """Error against number of factors, as returned by `error_curve`.
 
     Attributes
     ----------
     n_factors : ndarray of int
-        Numbers of factors, rising; one point of the curve each.
+        Numbers of factors, increasing; one for each point of the curve.
     n_parameters : ndarray of int
         Number of entries of all vectors of the product.
     error : ndarray
         Relative error of the product; never rises.
     seconds : ndarray
-        Time that the fit took.
+        Duration of the fit.
     baselines : mapping of str to tuple
-        By name of the family ``(n_parameters, error)``: for every point of the curve the parameters and the error of
-        the best member of the family with at most as many parameters as the point.
+        For each family ``(n_parameters, error)``: for every point of the curve the number of parameters and the error
+        of the best member of the family with at most as many parameters as the product.
     shape : tuple of int
         Rows and columns of the matrix.
     block_size : int
@@ -60,8 +60,8 @@ class ErrorCurve:
     weighted : bool
         Whether the errors are weighted ones.
     stopped : str
-        ``"completed"``, ``"time limit"`` where it cut a fit, or ``"interrupted"``. In the last two cases the points
-        that were not reached hold the best product of fewer factors, with identity factors appended.
+        ``"completed"``, ``"time limit"`` if a fit was cut short, or ``"interrupted"``. In the last two cases points
+        that were not reached have the best product of fewer factors, with identity factors appended.
     results : tuple of FitResult
         The fits; empty in a curve that was loaded.
 
@@ -122,7 +122,7 @@ class ErrorCurve:
         return data_frame("ErrorCurve.to_dataframe", list(columns), zip(*columns.values(), strict=True))
 
     def save(self, path: str | os.PathLike[str], *, force: bool = False) -> None:
-        """Write everything but the fits to a file; save these, if wanted, by `structmat.io.save`.
+        """Write everything but the fits to a file; `structmat.io.save` writes fits.
 
         Parameters
         ----------

@@ -25,7 +25,16 @@ __all__ = ["EigResult", "LinearOperator", "SlogdetResult"]
 
 
 class EigResult(NamedTuple):
-    """Eigenvalues and eigenvectors, ``A = V diag(w) V^-1``."""
+    """Eigenvalues and eigenvectors, ``A = V diag(w) V^-1``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import structmat as sm
+    >>> w, V = sm.Circulant(np.array([2.0, 1.0, 0.0, 1.0])).eig()
+    >>> w.real.round(12), V.shape
+    (array([4., 2., 0., 2.]), (4, 4))
+    """
 
     eigenvalues: Array
     """Complex eigenvalues, shape ``(..., n)``."""
@@ -34,7 +43,16 @@ class EigResult(NamedTuple):
 
 
 class SlogdetResult(NamedTuple):
-    """A determinant as ``sign * exp(logabsdet)``."""
+    """A determinant as ``sign * exp(logabsdet)``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import structmat as sm
+    >>> sign, logabsdet = sm.Diagonal(np.array([1e-200, -1e-200])).slogdet()
+    >>> float(sign), float(logabsdet.round(3))
+    (-1.0, -921.034)
+    """
 
     sign: Array
     """A number of modulus one, or zero for a singular matrix; shape of the batch."""
@@ -43,24 +61,24 @@ class SlogdetResult(NamedTuple):
 
 
 class LinearOperator(MatrixFunctions["LinearOperator"]):
-    """A matrix known by its products.
+    """A matrix given by its products.
 
-    The axis rule: `matvec` acts on the last axis of its argument, leading axes are batch and broadcast against the
-    batch axes of the operator's parameters. ``op @ x`` follows `numpy.matmul`: one axis means a vector, otherwise the
+    The axis rule: `matvec` acts on the last axis of its argument; leading axes are batch axes and broadcast against
+    those of the operator's parameters. ``op @ x`` follows `numpy.matmul`: one axis means a vector, otherwise the
     columns of the last two axes. dtype and device follow the inputs; half precision is computed in float32 and cast
     back.
 
-    A method for which an operator has no closed form raises `NotImplementedError`, and the message names what to call
-    instead. Where a NumPy operator is singular to working precision, `inv`, `solve` and functions with a pole at zero
-    raise `numpy.linalg.LinAlgError`; torch and JAX return infinities or NaN instead, since a check of values would wait
-    for the device and break ``jit``.
+    A method for which an operator has no closed form raises `NotImplementedError`, and the message names an
+    alternative. Where a NumPy operator is singular to working precision, `inv`, `solve` and functions with a pole at
+    zero raise `numpy.linalg.LinAlgError`; torch and JAX return infinities or NaN instead, since a check of values would
+    wait for the device and break ``jit``.
 
     Subclasses are frozen, slotted dataclasses with ``eq=False``. They supply `shape` and the hooks ``_matvec``,
     ``_transpose`` and ``_conj``, and say in ``_core_axes`` which fields are parameters; the other hooks have a default.
 
     See Also
     --------
-    structmat.extend : What an operator of your own is made of.
+    structmat.extend : For operators of your own.
     structmat.scipy.as_linear_operator : For solvers of SciPy.
 
     Examples
@@ -117,10 +135,10 @@ class LinearOperator(MatrixFunctions["LinearOperator"]):
         Parameters
         ----------
         b : array, shape (..., n)
-            Right-hand sides along the last axis, leading axes are batch: the axis rule of `matvec`. For right-hand
-            sides in columns write ``op.inv() @ B``.
+            Right-hand sides along the last axis; leading axes are batch axes, as for `matvec`. For right-hand sides in
+            columns write ``op.inv() @ B``.
         out : numpy.ndarray, optional
-            Where to put the solutions of NumPy arrays: of their shape and dtype.
+            Array for the result, of its shape and dtype; NumPy only.
 
         Returns
         -------
@@ -212,9 +230,8 @@ class LinearOperator(MatrixFunctions["LinearOperator"]):
         Returns
         -------
         array, shape (..., n)
-            Always complex, as they are in general for real matrices too. A circulant's stand in the order of the
-            discrete Fourier transform, a diagonal matrix's in the order of its entries, a block circulant's with the
-            frequency running fastest.
+            Always complex. Those of a circulant are in the order of the discrete Fourier transform, those of a diagonal
+            matrix in the order of its entries, and those of a block circulant have the frequency as the fastest index.
 
         Raises
         ------
@@ -275,7 +292,7 @@ class LinearOperator(MatrixFunctions["LinearOperator"]):
         Returns
         -------
         array, shape of the batch
-            Real for a real operator. It leaves the range of its dtype easily: prefer `slogdet` for large n.
+            Real for a real operator. It overflows or underflows easily: prefer `slogdet` for large n.
 
         Raises
         ------
@@ -369,8 +386,8 @@ class LinearOperator(MatrixFunctions["LinearOperator"]):
         Parameters
         ----------
         p : {2, "fro", "nuc", 1, inf}, default 2
-            The norm. For 2 the ratio of the largest to the smallest singular value, so a rectangle is welcome and a
-            singular matrix has an infinite condition number.
+            The norm. For 2 the ratio of the largest to the smallest singular value, so the matrix may be rectangular,
+            and a singular matrix has an infinite condition number.
 
         Returns
         -------
@@ -380,7 +397,7 @@ class LinearOperator(MatrixFunctions["LinearOperator"]):
         Raises
         ------
         ValueError
-            If `p` is no norm of `norm`, or the operator is not square for a norm other than 2.
+            If `p` is not a norm of `norm`, or the operator is not square for a norm other than 2.
         """
         self._check_order(p, "cond", "p")
         op, xp = self._to_working_precision("cond", square=p != 2)
@@ -403,7 +420,7 @@ class LinearOperator(MatrixFunctions["LinearOperator"]):
         Returns
         -------
         array of integers, shape of the batch
-            The rank; -1 of a matrix with NaN, in a library whose values are not looked at.
+            The rank; -1 for a matrix with NaN, except in NumPy.
 
         Raises
         ------

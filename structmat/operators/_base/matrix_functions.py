@@ -77,7 +77,7 @@ class MatrixFunctions(ClosedForms[Op]):
         Parameters
         ----------
         p : float
-            The exponent, of any real type; an integer gives the exact repeated product, a fraction the principal
+            The exponent, of any real type; an integer gives the exact repeated product, other exponents the principal
             power.
 
         Returns

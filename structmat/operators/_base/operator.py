@@ -41,7 +41,7 @@ Op = TypeVar("Op", bound="Operator[Any]")
 
 
 class Context(NamedTuple):
-    """Where a dense matrix is to be built, for operators that hold no array of their own."""
+    """Library, dtype and device of a dense matrix, for operators without arrays."""
 
     xp: Namespace
     dtype: DType
@@ -75,7 +75,7 @@ class Operator(Parametrised, ABC, Generic[Op]):
 
     @property
     def dtype(self) -> DType:
-        """The dtype of the entries, of the parameters' own library; None for an operator that fits any."""
+        """The dtype of the entries, in the library of the parameters; None for an operator without parameters."""
         arrays = self._arrays()
         return common_dtype(namespace_of(type(self).__name__, *arrays), *(a.dtype for a in arrays)) if arrays else None
 
@@ -110,7 +110,7 @@ class Operator(Parametrised, ABC, Generic[Op]):
         x : array, shape (..., cols)
             One vector or any batch of them.
         out : numpy.ndarray, optional
-            Where to put the products of NumPy arrays: of their shape and dtype.
+            Array for the result, of its shape and dtype; NumPy only.
 
         Returns
         -------
@@ -143,7 +143,7 @@ class Operator(Parametrised, ABC, Generic[Op]):
         y : array, shape (..., rows)
             One vector or any batch of them.
         out : numpy.ndarray, optional
-            Where to put the products of NumPy arrays: of their shape and dtype.
+            Array for the result, of its shape and dtype; NumPy only.
 
         Returns
         -------
@@ -169,7 +169,7 @@ class Operator(Parametrised, ABC, Generic[Op]):
         X : array, shape (..., cols, k)
             Matrices; leading axes broadcast against the operator's batch.
         out : numpy.ndarray, optional
-            Where to put the products of NumPy arrays: of their shape and dtype.
+            Array for the result, of its shape and dtype; NumPy only.
 
         Returns
         -------
@@ -212,13 +212,13 @@ class Operator(Parametrised, ABC, Generic[Op]):
         return self._from_working_precision(dense, xp)
 
     def prepare(self, *, engine: Engine = "auto", workers: int | None = None) -> Op:
-        """Return the operator with everything computed that its products do not have to compute again.
+        """Return an equal operator that has precomputed what all its products need.
 
         Parameters
         ----------
         engine : {"auto", "scipy", "ducc0"}, default "auto"
-            Which library transforms NumPy arrays. By default what `show_config` tells; "scipy" is what the default is
-            without the extra ``fast``.
+            Which library transforms NumPy arrays. By default as `show_config` prints; "scipy" is the default without
+            the extra ``fast``.
         workers : int, optional
             Threads that share a batch of NumPy arrays. Default: one, or what `scipy.fft.set_workers` says. torch, JAX
             and CuPy have threads of their own.
@@ -226,10 +226,9 @@ class Operator(Parametrised, ABC, Generic[Op]):
         Returns
         -------
         LinearOperator
-            A `Prepared` operator, or where nothing can be prepared, as for a product of transforms, one of the same
-            type. In either case it is a snapshot: it holds copies of the parameters, which those of NumPy cannot be
-            written to, and does not follow later changes of the arrays that it was made of. In torch gradients still
-            reach them.
+            A `Prepared` operator, or one of the same type if there is nothing to prepare, as for a product of
+            transforms. In either case it is a snapshot: it holds copies of the parameters (read-only in NumPy) and does
+            not follow later changes of the original arrays. In torch gradients still reach these.
 
         Raises
         ------
@@ -240,12 +239,11 @@ class Operator(Parametrised, ABC, Generic[Op]):
 
         Notes
         -----
-        Of a circulant or Toeplitz matrix the spectrum is computed, of a block-circulant one the matrices per frequency,
-        and a matrix so small that a dense product is faster is written out. Single long vectors of NumPy and torch are
-        transformed by the four-step method [1]_. Results agree with those of the operator itself up to rounding. What
-        is prepared takes the memory of eight vectors of the length that is transformed, three more once it has solved
-        a system, or of the matrices per frequency twice,
-        beside the copies of the parameters.
+        For a circulant or Toeplitz matrix the spectrum is computed, for a block-circulant one the matrices per
+        frequency; for matrices so small that a dense product is faster the dense matrix is used. Single long vectors of
+        NumPy and torch are transformed by the four-step method [1]_. Results agree with those of the operator itself up
+        to rounding. Besides the copies of the parameters it takes the memory of eight vectors of the transformed
+        length, three more after the first `solve`, or of two copies of the matrices per frequency.
 
         References
         ----------
@@ -297,8 +295,8 @@ class Operator(Parametrised, ABC, Generic[Op]):
         Parameters
         ----------
         dtype : dtype or str
-            A floating dtype of the operator's library, or its name. Its precision counts: real parameters stay real
-            unless `dtype` is complex, complex ones stay complex.
+            A floating dtype of the operator's library, or its name. Only its precision is used: real parameters stay
+            real unless `dtype` is complex, and complex ones stay complex.
 
         Returns
         -------

@@ -42,7 +42,16 @@ ALTERNATIVES = {
 
 
 class SpectralFunction(NamedTuple):
-    """A scalar function to be applied to eigenvalues."""
+    """A scalar function to be applied to eigenvalues.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from structmat.extend import SpectralFunction
+    >>> cosine = SpectralFunction("cosm", np.cos)
+    >>> cosine.evaluate(np.zeros(2)), cosine.needs_nonzero
+    (array([1., 1.]), False)
+    """
 
     name: str
     """The public method that asks for it."""

@@ -185,7 +185,7 @@ class Circulant(Planned):
         return self.c.dtype
 
     def to_spectral(self) -> SpectralCirculant:
-        """Return the same matrix held by its spectrum.
+        """Return the same matrix, given by its spectrum.
 
         Returns
         -------
@@ -258,7 +258,7 @@ class SpectralCirculant(Planned):
     spectrum : array, shape (..., n // 2 + 1) or (..., n)
         The eigenvalues: the half spectrum ``rfft(c)`` of a real matrix, or the full ``fft(c)`` of a complex one.
     n : int
-        The size; a half spectrum does not tell whether it is even or odd.
+        The size; a half spectrum does not determine whether it is even or odd.
     real : bool, default True
         Whether `spectrum` is the half spectrum of a real matrix. Imaginary parts at frequency zero, and at n / 2 for
         even n, then count as zero.
@@ -277,8 +277,8 @@ class SpectralCirculant(Planned):
 
     Notes
     -----
-    Its parameters are the eigenvalues, for what is known or learned by frequency. A product takes two transforms, where
-    a `Circulant` needs three.
+    Its parameters are the eigenvalues, for filters that are known or learned in the frequency domain. A product takes
+    two transforms, where a `Circulant` needs three.
 
     Examples
     --------
@@ -327,7 +327,7 @@ class SpectralCirculant(Planned):
         return precision_of(self.spectrum.dtype, self._own_namespace()) if self.real else self.spectrum.dtype
 
     def to_circulant(self) -> Circulant:
-        """Return the same matrix held by its first column.
+        """Return the same matrix, given by its first column.
 
         Returns
         -------

@@ -28,18 +28,18 @@ __all__ = ["Prepared", "delegate"]
 
 @dataclass(frozen=True, eq=False, repr=False, slots=True)
 class Prepared(LinearOperator):
-    """An operator beside what its products need, computed once: what `LinearOperator.prepare` returns.
+    """An operator with precomputed values for its products, as returned by `LinearOperator.prepare`.
 
     Parameters
     ----------
     operator : LinearOperator
-        The operator as it was.
+        The original operator.
     plan, adjoint : Plan
-        What computes the products with it and with its adjoint.
+        The plans of products with it and with its adjoint.
     matrix : array, shape (..., rows, cols), optional
-        Its dense matrix, where that is small enough for a direct product to be faster.
+        Its dense matrix, if it is so small that a dense product is faster.
     direct : int
-        The largest number of vectors for which it is.
+        The largest number of vectors for which it is faster.
     settings : Settings
         The engine and the number of threads.
 
@@ -50,8 +50,8 @@ class Prepared(LinearOperator):
     Notes
     -----
     It is a snapshot, and has every method of its operator. Transposes, products, sums and multiples of it are prepared
-    as well; inverses and functions are those of the operator. It is immutable and has no scratch memory of its own, so
-    any number of threads may use it at once. Vectors of a higher precision are multiplied by the operator itself.
+    as well; inverses and functions are those of the operator. It is immutable and has no work arrays of its own, so any
+    number of threads may use it at the same time. Vectors of a higher precision are multiplied by the operator itself.
 
     Examples
     --------
@@ -68,7 +68,7 @@ class Prepared(LinearOperator):
     _core_axes = {"operator": None, "plan": None, "adjoint": None, "matrix": 2}
 
     operator: LinearOperator
-    """The operator as it was."""
+    """The original operator."""
     plan: Plan
     """What computes its products."""
     adjoint: Plan
@@ -144,8 +144,8 @@ class Prepared(LinearOperator):
         x : array, shape (..., cols)
             One vector or any batch of them.
         out : numpy.ndarray, shape (..., rows), optional
-            Where to put the products of NumPy arrays: of their shape and dtype. Without a copy where it is contiguous,
-            apart from `x`, and both have the operator's dtype.
+            Array for the result, of its shape and dtype; NumPy only. No copy is made if it is contiguous, apart from
+            `x`, and both have the operator's dtype.
 
         Returns
         -------
@@ -176,8 +176,8 @@ class Prepared(LinearOperator):
         y : array, shape (..., rows)
             One vector or any batch of them.
         out : numpy.ndarray, shape (..., cols), optional
-            Where to put the products of NumPy arrays: of their shape and dtype. Without a copy where it is contiguous,
-            apart from `y`, and both have the operator's dtype.
+            Array for the result, of its shape and dtype; NumPy only. No copy is made if it is contiguous, apart from
+            `y`, and both have the operator's dtype.
 
         Returns
         -------
@@ -208,8 +208,8 @@ class Prepared(LinearOperator):
         b : array, shape (..., n)
             One vector or any batch of them.
         out : numpy.ndarray, shape (..., n), optional
-            Where to put the solutions of NumPy arrays: of their shape and dtype. Without a copy where it is contiguous,
-            apart from `b`, and both have the operator's dtype.
+            Array for the result, of its shape and dtype; NumPy only. No copy is made if it is contiguous, apart from
+            `b`, and both have the operator's dtype.
 
         Returns
         -------
@@ -314,7 +314,7 @@ class Prepared(LinearOperator):
     # Everything else is the operator's own.
 
     def cond(self, p: NormOrder = 2) -> Array:
-        """Return the condition number, as the operator finds it.
+        """Return the condition number, as the operator does.
 
         Parameters
         ----------

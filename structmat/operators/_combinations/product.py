@@ -103,19 +103,20 @@ class Product(Chain):
     Parameters
     ----------
     factors : sequence of LinearOperator
-        In the order of the matrix product; inner sizes must agree. Of factors that are products, theirs are taken.
+        In the order of the matrix product; inner sizes must agree. Factors that are products are replaced by their
+        factors.
 
     Raises
     ------
     TypeError
-        If a factor is no operator, or the factors come from different array libraries.
+        If a factor is not an operator, or the factors come from different array libraries.
     ValueError
         If there is no factor, inner sizes differ, batch axes do not broadcast, or operators are nested too deep.
 
     Notes
     -----
-    A product with a vector costs the sum of the factors' costs. `inv`, `solve`, `det` and `slogdet` go through the
-    factors when these are square; other linear algebra has no closed form.
+    A product with a vector costs the sum of the factors' costs. `inv`, `solve`, `det` and `slogdet` use those of the
+    factors if these are square; other linear algebra has no closed form.
 
     Examples
     --------

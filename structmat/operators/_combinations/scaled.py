@@ -47,7 +47,7 @@ class Scaled(LinearOperator):
     Raises
     ------
     TypeError
-        If `operator` is no operator, or `factor` no number of its array library.
+        If `operator` is not an operator, or `factor` no number of its array library.
 
     Examples
     --------

@@ -22,12 +22,12 @@ class Sum(LinearOperator):
     Parameters
     ----------
     terms : sequence of LinearOperator
-        Operators of equal shape. Of terms that are sums, theirs are taken.
+        Operators of equal shape. Terms that are sums are replaced by their terms.
 
     Raises
     ------
     TypeError
-        If a term is no operator, or the terms come from different array libraries.
+        If a term is not an operator, or the terms come from different array libraries.
     ValueError
         If there is no term, shapes differ, batch axes do not broadcast, or operators are nested too deep.
 

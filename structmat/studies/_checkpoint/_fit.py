@@ -56,14 +56,14 @@ def fit_checkpoint(
 ) -> CheckpointFit:
     """Fit the changes of a model's linear layers, read from files one by one, and write an adapter for PEFT.
 
-    A run that ends early, however it ends, goes on where it stopped when it is started again with the same arguments,
-    and ends with the same files, bit for bit. The final files appear when everything is done.
+    A run that ended early, for any reason, continues when it is started again with the same arguments, and the files
+    are then the same, bit for bit. The final files appear when everything is done.
 
     Parameters
     ----------
     out : path-like
         Folder for ``adapter_config.json``, ``adapter_model.safetensors``, ``layers.csv``, ``layers.json`` and
-        ``report.html``; its subfolder ``work`` keeps what a run needs in order to go on.
+        ``report.html``; its subfolder ``work`` has what a run needs to resume.
     base, tuned : path-like, optional
         Checkpoints: files or folders, as for `structmat.io.Checkpoint`.
     delta : path-like, optional
@@ -88,7 +88,7 @@ def fit_checkpoint(
     workers, threads, scheduler : optional
         As for `run_units`.
     skip_bad : bool, default False
-        Leave out layers whose files are damaged or do not go together, instead of ending with an error.
+        Leave out layers whose files are damaged or do not match, instead of ending with an error.
     plot : bool, default False
         Write the figure of the report to ``layers.png`` too.
     callback : callable, optional
@@ -97,21 +97,21 @@ def fit_checkpoint(
     Returns
     -------
     CheckpointFit
-        Errors by layer, beside a truncated SVD with as many parameters.
+        Errors by layer, and those of a truncated SVD with at most as many parameters.
 
     Raises
     ------
     ValueError
-        If arguments do not go together, files are damaged or do not match (the text names file and weight), nothing is
-        to be fitted, or the folder was begun with other settings.
+        If arguments contradict each other, files are damaged or do not match (the text names file and weight), there is
+        nothing to fit, or the folder was begun with other settings.
     OSError
-        If a file cannot be read or written, or another run is at work in the folder. `UnwrittenError`, which has the
+        If a file cannot be read or written, or another run is active in the folder. `UnwrittenError`, which has the
         result, if only the final files could not be written.
 
     Notes
     -----
-    A worker holds one change, one copy of it and a few rows more: about two matrices in float32, where the block size
-    divides the sides, and three elsewhere.
+    A worker holds one change, one copy of it and a few more rows: about two matrices in float32 if the block size
+    divides the sides, and three otherwise.
 
     Examples
     --------

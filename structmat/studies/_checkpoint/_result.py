@@ -19,7 +19,7 @@ OUTPUTS = (CONFIG, WEIGHTS, CSV, JSON, HTML, FIGURE)
 
 @dataclass(frozen=True)
 class CheckpointFit(FittedLayers):
-    """An adapter that was fitted to a checkpoint, and how well; its text is a table of errors.
+    """An adapter that was fitted to a checkpoint, with its errors; printed, it is a table of errors.
 
     Attributes
     ----------
@@ -30,7 +30,7 @@ class CheckpointFit(FittedLayers):
     left_out : tuple of str
         Weights that were tuned too, but are not in the adapter.
     skipped : dict of str
-        What could not be read or fitted, and why, by name.
+        Why layers could not be read or fitted, by name.
     """
 
     folder: Path

@@ -52,7 +52,7 @@ files = ["changes/*.npy"]       # .npy, .npz or .safetensors
 
 
 def example_config() -> str:
-    """Return a configuration to begin with, in TOML.
+    """Return an example configuration, in TOML.
 
     Returns
     -------
@@ -129,7 +129,7 @@ class MatrixSource:
 
 @dataclass(frozen=True, slots=True)
 class SweepConfig:
-    """What a sweep is to do: every method with every setting on every matrix.
+    """Settings of a sweep, which applies every method with every setting to every matrix.
 
     Attributes
     ----------
@@ -138,20 +138,20 @@ class SweepConfig:
     n_factors : tuple of int
         Numbers of factors of the CDD products.
     block_sizes : tuple of int, "min" or "toeplitz"
-        Sides of the circulant blocks; ``"min"`` is the smaller side of each matrix, ``"toeplitz"`` both together
-        less one.
+        Sides of the circulant blocks; ``"min"`` is the smaller side of each matrix, ``"toeplitz"`` the sum of both
+        sides minus one.
     methods : tuple of str
         ``"cdd"``, and closed-form members of other families with at most as many parameters: ``"truncated-svd"``,
         ``"block-circulant"``, ``"sparse-fourier"``, ``"monarch"``. All by default.
     seeds : tuple of int
-        Seeds of the CDD fits, each a fit of its own.
+        Seeds of the CDD fits, one fit for each.
     max_iter : int
-        The most iterations from one starting point.
+        Largest number of iterations from one starting point.
     restarts : int or None
         Random starting points, by default by size.
     growth : bool
-        Whether every fit also grows from fits with fewer factors; without, one with many factors takes less than half
-        the time.
+        Whether every fit also starts from fits with fewer factors; without this, a fit with many factors takes less
+        than half the time.
     time_limit : float or None
         Seconds for one fit. Its result then depends on the machine.
 
@@ -224,7 +224,7 @@ def read_config(path: str | os.PathLike[str], **changes: Any) -> SweepConfig:
     Raises
     ------
     ValueError
-        If the file is no TOML, or a key or value is not allowed; the text names file, key and what is allowed.
+        If the file is not TOML, or a key or value is not allowed; the text names file, key and what is allowed.
     OSError
         If the file cannot be read.
 

@@ -27,7 +27,7 @@ def report(path: str | os.PathLike[str], html: str | os.PathLike[str] | None = N
     Parameters
     ----------
     path : path-like
-        The folder of the sweep, which may be still at work.
+        The folder of the sweep, which may still be running.
     html : path-like, optional
         The page. By default ``report.html`` in the folder, where it is replaced.
     force : bool, default: False
@@ -36,7 +36,7 @@ def report(path: str | os.PathLike[str], html: str | os.PathLike[str] | None = N
     Returns
     -------
     Study
-        What the page is about.
+        The study shown on the page.
 
     Raises
     ------
@@ -169,7 +169,7 @@ def _facts(study: Study) -> dict[str, str]:
     done = f"{len(study.rows):,} of {study.n_planned:,}"
     facts = {
         "layers": f"{len(study.layers()):,}",
-        "results": f"{done}, complete" if study.complete else f"{done}: unfinished, the same sweep goes on",
+        "results": f"{done}, complete" if study.complete else f"{done}: unfinished, the same sweep continues it",
         "fits": f"{sum(row.seconds for row in study.rows):,.1f} s in all",
     }
     if cut := sum(row.status != "completed" for row in study.rows):

@@ -50,11 +50,11 @@ def sweep(
     scheduler: str | None = None,
     callback: Callable[[SweepProgress], object] | None = None,
 ) -> Study:
-    """Approximate many matrices by many methods with many settings, in a folder where nothing that is done is lost.
+    """Approximate many matrices by many methods with many settings, in a folder that keeps all finished results.
 
-    Every layer, setting, method and seed is one unit of work, whose row of the table is on the disk before it counts. A
-    run that ended early, in whatever way, goes on when it is called again, and gives the same rows, but for the time
-    that they took, for any number of workers.
+    Each combination of layer, setting, method and seed is one unit of work, whose row of the table is written to the
+    disk at once. A run that ended early, for any reason, continues when it is called again; its rows are the same for
+    any number of workers, except for the times.
 
     Parameters
     ----------
@@ -74,14 +74,14 @@ def sweep(
     Returns
     -------
     Study
-        The rows that the configuration asks for. What failed is in ``failed``, and tried again by the next call.
+        The rows of the configuration. Failed rows are in ``failed``, and tried again by the next call.
 
     Raises
     ------
     ValueError
         If the configuration is not allowed, a source has no matrix, or the folder was begun with other options.
     BlockingIOError
-        If another run is at work in the folder.
+        If another run is active in the folder.
     OSError
         If a file cannot be read or written; `UnwrittenError`, which has the study, if that is only the final table.
 
@@ -135,12 +135,12 @@ def load_study(path: str | os.PathLike[str]) -> Study:
     Parameters
     ----------
     path : path-like
-        The folder of the sweep. It is only read, also while a sweep is at work in it.
+        The folder of the sweep. It is only read, and may be in use by a sweep.
 
     Returns
     -------
     Study
-        The rows that the last run's configuration asks for.
+        The rows of the configuration of the last run.
 
     Raises
     ------

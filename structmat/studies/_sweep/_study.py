@@ -74,7 +74,7 @@ class StudyRow(NamedTuple):
 
     @property
     def share(self) -> float:
-        """Parameters as a part of those of the dense matrix."""
+        """Parameters as a share of those of the dense matrix."""
         return self.n_parameters / (self.rows * self.cols)
 
 
@@ -112,9 +112,9 @@ class Study:
     n_planned : int
         How many rows there will be.
     failed : mapping of str to str
-        What could not be done, and why.
+        Why rows could not be computed, by row.
     left_out : mapping of str to int
-        Reasons why some combinations are not among the planned ones, and how many.
+        The number of combinations that are not planned, by reason.
 
     See Also
     --------
@@ -162,7 +162,7 @@ class Study:
         Returns
         -------
         list of StudyMean
-            Sorted by method, block size and number of factors. Fits with several seeds count by their mean.
+            Sorted by method, block size and number of factors. Fits with several seeds are averaged first.
         """
         groups: dict[tuple[str, int | str, int], dict[str, list[StudyRow]]] = defaultdict(lambda: defaultdict(list))
         for row in self.rows:

@@ -26,27 +26,27 @@ def _no_fast_path(*_: Any) -> None:
 
 
 class CDDAdapter(nn.Module):
-    """The trainable change of one layer: alpha times a product D C D of diagonals and block circulants, or longer.
+    """The trainable change of one layer: alpha times a product of diagonals and block circulants, D C D or longer.
 
     Parameters
     ----------
     in_features, out_features : int
         Columns and rows of the change.
     n_factors : int, default 3
-        Odd and at least 3. With more, one block circulant has the shape of the change and every further one is square,
+        Odd and at least 3. With more than 3, one block circulant has the shape of the change and all others are square,
         with its smaller side.
     block_size : int or "min", default "min"
-        Side of the circulants, at most the larger of the two features; the last blocks are cropped. "min" is the
-        smaller of the two, which is the fastest and takes the fewest parameters.
+        Side of the circulants, at most the larger of the two numbers of features; the last blocks are cropped. "min" is
+        the smaller of the two, which is the fastest and has the fewest parameters.
     alpha : float, default 1.0
-        What the product is multiplied by; not trained.
+        Factor of the product; not trained.
     init : {"zero", "normal", "gradient"}, default "zero"
         See `reset_parameters`.
     gradient : Tensor, shape (out_features, in_features), optional
         For ``init="gradient"``.
     mode : {"recompute", "cache"}, default "recompute"
-        Whether the backward pass computes transforms again, or keeps them: two thirds of the transforms, and for each
-        circulant of a square change twice the memory of the layer's input on top.
+        Whether the backward pass computes transforms again, or keeps them, which takes two thirds of the transforms,
+        and for each circulant of a square change additional memory of twice the layer's input.
     dropout : float, default 0.0
         The share of the change's inputs, from 0 up to but not 1, that are set to zero in training, at random; the
         others are divided by what is left. The base gets all of its inputs.
@@ -68,7 +68,7 @@ class CDDAdapter(nn.Module):
     Notes
     -----
     Three factors have ``rows + ceil(rows / b) ceil(cols / b) b + cols`` parameters: 3 n for a square. The product costs
-    O(n log n) a row. Half-precision inputs are computed in float32.
+    O(n log n) per row. Half-precision inputs are computed in float32.
 
     References
     ----------
@@ -144,7 +144,7 @@ class CDDAdapter(nn.Module):
 
     @property
     def is_dropping(self) -> bool:
-        """Whether inputs are dropped now: in training, where there is a dropout."""
+        """Whether inputs are dropped at the moment: in training, if `dropout` is not zero."""
         return self.training and self.dropout > 0
 
     @property
@@ -155,15 +155,15 @@ class CDDAdapter(nn.Module):
     def reset_parameters(
         self, init: Init = "zero", *, gradient: Tensor | None = None, rng: int | torch.Generator | None = None
     ) -> None:
-        """Start anew.
+        """Set the vectors to initial values.
 
         Parameters
         ----------
         init : {"zero", "normal", "gradient"}, default "zero"
-            "zero": the change is exactly zero and trains at once; its first diagonal is zero, the other diagonals are
-            random signs, circulants are normal with variance 1 / columns. "normal": random signs in the first diagonal
-            too, which keeps the variance of the input: for layers trained from scratch. "gradient": as "zero", but the
-            other factors are those of the product nearest to the gradient, so that the first step follows it best.
+            "zero": the change is exactly zero; its first diagonal is zero, the other diagonals are random signs,
+            circulants are normal with variance 1 / columns. "normal": random signs in the first diagonal too, which
+            preserves the variance of the input: for layers trained from scratch. "gradient": as "zero", but the other
+            factors are those of the product nearest to the gradient, so that the first step follows it most closely.
         gradient : Tensor, shape (out_features, in_features), optional
             Of the loss with respect to the layer's weight, for "gradient".
         rng : int or torch.Generator, optional
@@ -185,7 +185,7 @@ class CDDAdapter(nn.Module):
         initialise(list(self.factors), self.layout, init, gradient=gradient, rng=rng)
 
     def fit_(self, delta: Tensor) -> FitResult:
-        """Set the vectors to those of the best fit of a dense change, by `structmat.fit_cdd`.
+        """Set the vectors to those of a fit of a dense change, by `structmat.fit_cdd`.
 
         Parameters
         ----------
@@ -232,7 +232,7 @@ class CDDAdapter(nn.Module):
         Returns
         -------
         CDDProduct
-            Of shape (out_features, in_features), over the very vectors: gradients flow, and it changes with them.
+            Of shape (out_features, in_features), sharing the vectors: gradients flow, and it changes with them.
         """
         product = self.layout.product(list(self.factors))
         return product if self.alpha == 1 else self.alpha * product
@@ -255,7 +255,7 @@ class CDDAdapter(nn.Module):
         Parameters
         ----------
         y : Tensor, shape (..., out_features)
-            Not changed; gives the dtype of the result.
+            Not changed; its dtype is that of the result.
         x : Tensor, shape (..., in_features)
             Inputs of the layer.
 
@@ -296,12 +296,12 @@ class CDDAdapter(nn.Module):
         return self.add_to(x.new_zeros(*x.shape[:-1], self.out_features), x)
 
     def options(self) -> dict[str, Any]:
-        """Return what another adapter needs in order to take over the vectors.
+        """Return the options with which another adapter can take over the vectors.
 
         Returns
         -------
         dict
-            Arguments of `CDDAdapter` but for dtype, device and init.
+            Arguments of `CDDAdapter` except dtype, device and init.
         """
         return {
             "in_features": self.in_features,

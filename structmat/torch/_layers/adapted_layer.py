@@ -36,7 +36,7 @@ def adapter_names(names: Any, caller: str, *, none: bool = False) -> tuple[Any, 
 
 
 class AdaptedLayer(nn.Module):
-    """A frozen base layer with adapters, whose changes sum.
+    """A frozen base layer with adapters, whose changes add up.
 
     Parameters
     ----------
@@ -58,6 +58,18 @@ class AdaptedLayer(nn.Module):
     --------
     CDDLinear, CDDConv, CDDEmbedding : The kinds of layers.
     adapt : Wraps the layers of a whole model.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from structmat.torch import CDDLinear
+    >>> layer = CDDLinear.from_linear(torch.nn.Linear(4, 4))
+    >>> _ = layer.add_adapter("second", init="normal")
+    >>> layer.active_adapters
+    ('default', 'second')
+    >>> layer.active_adapters = "second"
+    >>> layer.active_adapters
+    ('second',)
     """
 
     base: Any
@@ -88,7 +100,7 @@ class AdaptedLayer(nn.Module):
     # ---- adapters
 
     def add_adapter(self, name: str = "default", **options: Any) -> CDDAdapter:
-        """Add a change, which is active from now on.
+        """Add an adapter, which is active from then on.
 
         Parameters
         ----------
@@ -125,7 +137,7 @@ class AdaptedLayer(nn.Module):
         return adapter
 
     def remove_adapter(self, name: str) -> None:
-        """Remove a change.
+        """Remove an adapter.
 
         Parameters
         ----------
@@ -146,7 +158,7 @@ class AdaptedLayer(nn.Module):
 
     @property
     def active_adapters(self) -> tuple[str, ...]:
-        """Names of the changes that are added; assign to choose them."""
+        """Names of the active adapters, whose changes are added; assign to choose them."""
         return self._active
 
     @active_adapters.setter
@@ -168,7 +180,7 @@ class AdaptedLayer(nn.Module):
         Returns
         -------
         LinearOperator
-            Of shape (out_features, in_features), `alpha` included, over the very vectors.
+            Of shape (out_features, in_features), `alpha` included; it shares the vectors.
 
         Raises
         ------
@@ -242,13 +254,13 @@ class AdaptedLayer(nn.Module):
 
     @property
     def is_merged(self) -> bool:
-        """Whether the base's weight holds the active changes."""
+        """Whether the active changes are merged into the base's weight."""
         return self._unmerged is not None
 
     def merge(self) -> None:
-        """Give the base a weight with the active changes added; the forward pass is then the base's alone.
+        """Replace the base's weight by one with the active changes; the forward pass is then that of the base alone.
 
-        The weight itself is kept, so that `unmerge` is exact and other layers that share it are not touched. Nothing
+        The old weight is kept, so that `unmerge` is exact and other layers that share it are not affected. Nothing
         happens if changes are merged already.
 
         Raises
@@ -266,7 +278,7 @@ class AdaptedLayer(nn.Module):
         self.base.weight = nn.Parameter(merged, requires_grad=False)
 
     def unmerge(self) -> None:
-        """Bring back the base's weight as it was, bit for bit. Nothing happens if nothing is merged."""
+        """Restore the base's weight, bit for bit. Nothing happens if nothing is merged."""
         if self._unmerged is not None:
             (self.base.weight,) = self._unmerged
             self._unmerged = None
@@ -335,7 +347,7 @@ class AdaptedLayer(nn.Module):
         return None if self.base is None else self.base.weight
 
     def extra_repr(self) -> str:
-        """Return what is not in the children, for torch's `repr`.
+        """Return additional information for torch's `repr`.
 
         Returns
         -------

@@ -40,8 +40,8 @@ class CDDEmbedding(AdaptedLayer):
     Notes
     -----
     The first diagonal has one entry for each token, so the count of parameters is at least the number of embeddings.
-    That of the base's ``padding_idx`` starts at zero and gets no gradient, as the row of the table itself. A dropout
-    drops the changes of whole tokens, since the input of the change is the unit vector of a token.
+    The entry of the base's ``padding_idx`` starts at zero and gets no gradient, like that row of the table. Dropout
+    sets the changes of whole tokens to zero, since the input of the change is the unit vector of a token.
 
     Examples
     --------

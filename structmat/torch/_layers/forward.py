@@ -15,7 +15,7 @@ __all__ = ["add_per_sample", "forward_with_adapters"]
 
 
 def forward_with_adapters(base: Any, x: Tensor, adapters: Sequence[CDDAdapter]) -> Tensor:
-    """Return the outputs of a base layer plus the changes of adapters; for layers of one's own.
+    """Return the outputs of a base layer plus the changes of adapters; for layers of your own.
 
     Parameters
     ----------
@@ -25,7 +25,8 @@ def forward_with_adapters(base: Any, x: Tensor, adapters: Sequence[CDDAdapter]) 
     x : Tensor, shape (..., in_features)
         Inputs; nested tensors too, of either layout.
     adapters : sequence of CDDAdapter
-        Their changes sum; none gives the base's outputs. In training each drops inputs of its own, if it has a dropout.
+        Their changes add up; with none, the outputs are those of the base. In training each adapter has its own
+        dropout.
 
     Returns
     -------
@@ -34,7 +35,7 @@ def forward_with_adapters(base: Any, x: Tensor, adapters: Sequence[CDDAdapter]) 
 
     See Also
     --------
-    CDDLinear : The layer that is made of this.
+    CDDLinear : The layer that uses this.
 
     Examples
     --------
@@ -82,7 +83,7 @@ def add_per_sample(
     adapters: Sequence[CDDAdapter | None],
     add: Callable[[CDDAdapter, Tensor, Tensor], Tensor] = CDDAdapter.add_to,
 ) -> Tensor:
-    """Return outputs plus, in each sample, the change of an adapter of its own; for layers of one's own.
+    """Add to each sample of the outputs the change of a different adapter; for layers of your own.
 
     Parameters
     ----------

@@ -47,7 +47,7 @@ def reads_weight(parent: Any, name: str) -> bool:
     Returns
     -------
     bool
-        Whether it does, at least in one of its ways to compute.
+        Whether it does, at least in some cases.
 
     Examples
     --------

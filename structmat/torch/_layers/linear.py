@@ -21,20 +21,20 @@ __all__ = ["CDDLinear"]
 class CDDLinear(AdaptedLayer):
     """``y = W x + bias + alpha D C D x``: a frozen linear layer and a trainable change of three vectors.
 
-    Without a base it is a structured linear layer of its own, ``y = alpha D C D x + bias``.
+    Without a base it is a structured linear layer, ``y = alpha D C D x + bias``.
 
     Parameters
     ----------
     in_features, out_features : int
         Sizes of inputs and outputs.
     bias : bool, default True
-        Whether a layer without a base learns a bias; a base has its own.
+        Whether a layer without a base has a trainable bias; a base keeps its own.
     n_factors : int, default 3
         Odd; see `CDDAdapter`, as for the other options.
     block_size : int or "min", default "min"
-        Side of the circulants; "min" is the smaller of the two features.
+        Side of the circulants; "min" is the smaller of the two numbers of features.
     alpha : float, default 1.0
-        What the product is multiplied by.
+        Factor of the product.
     init : {"zero", "normal", "gradient"}, optional
         Default: "zero" with a base, so that training starts from the base's outputs, and "normal" without one.
     base : Module, optional
@@ -51,9 +51,9 @@ class CDDLinear(AdaptedLayer):
     Raises
     ------
     ValueError
-        If a size or an option is wrong, or the base has other features.
+        If a size or an option is wrong, or the base has other numbers of features.
     TypeError
-        If the base has no features to speak of.
+        If the base does not have these numbers of features.
 
     See Also
     --------
@@ -63,8 +63,9 @@ class CDDLinear(AdaptedLayer):
 
     Notes
     -----
-    The method is that of [1]_. Recomputing, the backward pass keeps the layer's input, which the layer before keeps
-    anyway, and the trained vectors: nothing else. With no change active the outputs are the base's, bit for bit.
+    The method is that of [1]_. In the mode "recompute" only the layer's input, which the previous layer often keeps
+    anyway, and the trained vectors are kept for the backward pass. Without an active adapter the outputs are those of
+    the base, bit for bit.
 
     References
     ----------
@@ -158,7 +159,7 @@ class CDDLinear(AdaptedLayer):
         Parameters
         ----------
         base : Module or Tensor, shape (out_features, in_features)
-            The layer to adapt, or its weight: a layer without bias is made then, which shares it.
+            The layer to adapt, or its weight, for which a layer without bias is made that shares it.
         delta : Tensor, shape (out_features, in_features)
             The change of the weight.
         **options
@@ -167,8 +168,8 @@ class CDDLinear(AdaptedLayer):
         Returns
         -------
         CDDLinear
-            ``layer.adapters["default"].fit.error`` is the relative error: rarely small for weights tuned without
-            structure.
+            ``layer.adapters["default"].fit.error`` is the relative error, rarely small for weights from full
+            fine-tuning.
 
         Raises
         ------
@@ -235,7 +236,7 @@ class CDDLinear(AdaptedLayer):
         Returns
         -------
         CDDLinear
-            See `from_delta` for its error. Rank one is met exactly; higher ranks need more factors.
+            See `from_delta` for its error. Changes of rank one are represented exactly; higher ranks need more factors.
 
         Raises
         ------
@@ -283,7 +284,7 @@ class CDDLinear(AdaptedLayer):
         Returns
         -------
         Tensor, shape (out_features, in_features)
-            Detached. Of quantised bases, what they multiply by: their answer to an identity matrix.
+            Detached. For quantised bases the matrix by which they multiply, computed from an identity matrix.
 
         Raises
         ------
@@ -307,7 +308,7 @@ class CDDLinear(AdaptedLayer):
         return change.T if has_transposed_weight(self.base) else change
 
     def to_linear(self) -> nn.Linear:
-        """Return a plain linear layer that does the same: the active changes merged into a copy of the weight.
+        """Return an equivalent plain linear layer: the active changes are merged into a copy of the weight.
 
         Returns
         -------

@@ -30,16 +30,16 @@ def adapt(
     alpha_pattern: Mapping[str, float] | None = None,
     **options: Any,
 ) -> AdapterSummary:
-    """Freeze a model and give a trainable change to its layers, in place.
+    """Freeze a model and add a trainable change to its layers, in place.
 
     Parameters
     ----------
     model : Module
-        Any. Layers that are adapted already get one more adapter, which sums with the others.
+        The model. Layers that are adapted already get one more adapter; the changes add up.
     targets : "all-linear", a regular expression, or names, default "all-linear"
-        Names are paths or their endings, such as ``["query", "value"]``; any other string is a regular expression for
+        Names are paths or ends of paths, such as ``["query", "value"]``; any other string is a regular expression for
         whole paths. Linear layers, transformers' ``Conv1D``, convolutions of kernel size 1 and embeddings can be
-        adapted; "all-linear" means the first two, but for the layer that gives the logits of a language model of
+        adapted; "all-linear" means the first two, except the layer that computes the logits of a language model of
         transformers.
     name : str, default "default"
         Of the adapter.
@@ -48,12 +48,11 @@ def adapt(
     train : regular expression or names, optional
         Modules that stay trainable, such as ``["classifier"]``; they are not adapted.
     n_factors_pattern, block_size_pattern, alpha_pattern : dict, optional
-        Other values of `n_factors`, `block_size` and `alpha` for some layers, by paths, their endings, or regular
+        Other values of `n_factors`, `block_size` and `alpha` for some layers, by paths, ends of paths, or regular
         expressions for either, such as ``{"layer.0.value": 64}``. The first key that matches a layer counts.
     **options
         Arguments of `CDDAdapter`: `n_factors`, `block_size`, `alpha`, `dropout`, `init`, `mode`, ... With
-        ``init="gradient"`` each layer takes the gradient that its weight holds: run ``loss.backward()`` on the model
-        before.
+        ``init="gradient"`` each layer uses the gradient of its weight: run ``loss.backward()`` on the model first.
 
     Returns
     -------
@@ -71,8 +70,8 @@ def adapt(
     See Also
     --------
     param_groups : Parameters and learning rates for an optimiser.
-    save_adapter, load_adapter : Files of just the vectors.
-    merge_adapters, remove_adapters, disable_adapters : What can be done with adapters.
+    save_adapter, load_adapter : Files of the vectors.
+    merge_adapters, remove_adapters, disable_adapters : For adapted models.
 
     Examples
     --------

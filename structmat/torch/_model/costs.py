@@ -16,10 +16,11 @@ __all__ = ["AdapterSummary", "LayerSummary", "change_flops", "summarise"]
 
 
 def change_flops(adapter: CDDAdapter) -> int:
-    """Return the real operations that a change takes for one token.
+    """Return the number of real operations of a change for one token.
 
     A complex transform of length b is counted as ``5 b log2(b)`` operations, a real one as half of that; a complex
-    product and addition as 8, a real product as 1. The spectra of the circulants, once a batch, are left out.
+    product and addition as 8, a real product as 1. The spectra of the circulants, computed once per batch, are not
+    counted.
 
     Parameters
     ----------
@@ -63,6 +64,14 @@ class LayerSummary:
         Of the adapter.
     flops_per_token : int
         Of the change, by `change_flops`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from structmat.torch import adapt
+    >>> layer = adapt(torch.nn.Sequential(torch.nn.Linear(8, 4))).layers[0]
+    >>> layer.name, layer.shape, layer.block_size, layer.n_parameters
+    ('0', (4, 8), 4, 20)
     """
 
     name: str
@@ -92,6 +101,14 @@ class AdapterSummary:
     See Also
     --------
     adapt : Returns one.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from structmat.torch import adapt
+    >>> summary = adapt(torch.nn.Sequential(torch.nn.Linear(8, 8)))
+    >>> summary.n_parameters, summary.n_trainable, summary.n_total
+    (24, 24, 96)
     """
 
     adapter: str

@@ -37,8 +37,8 @@ def adapter_state_dict(model: nn.Module, name: str = "default") -> dict[str, Ten
     Returns
     -------
     dict of str to Tensor
-        Keys such as ``"encoder.0.query.factors.0"``; detached, sharing memory with the model. Vectors that are sharded
-        (FSDP) are gathered: every process has to call this.
+        Keys such as ``"encoder.0.query.factors.0"``; detached, sharing memory with the model. Sharded vectors (FSDP)
+        are gathered, so every process has to call this.
 
     Raises
     ------
@@ -48,7 +48,7 @@ def adapter_state_dict(model: nn.Module, name: str = "default") -> dict[str, Ten
     See Also
     --------
     save_adapter : Writes them to a file, with the options of each layer.
-    load_adapter : Takes such a dict, or the file.
+    load_adapter : Loads such a dict, or a file.
 
     Examples
     --------
@@ -74,14 +74,14 @@ def _adapters(model: nn.Module, name: str, caller: str) -> dict[str, CDDAdapter]
 
 
 def save_adapter(model: nn.Module, path: str | os.PathLike[str], name: str = "default", *, force: bool = False) -> Path:
-    """Write the vectors of an adapter to a safetensors file, with what is needed to put them back.
+    """Write the vectors of an adapter to a safetensors file, with the options of its layers.
 
     Parameters
     ----------
     model : Module
         An adapted model.
     path : path-like
-        The file; complete or not there at all.
+        The file; it appears complete or not at all.
     name : str, default "default"
         Of the adapter.
     force : bool, default False
@@ -102,7 +102,7 @@ def save_adapter(model: nn.Module, path: str | os.PathLike[str], name: str = "de
     See Also
     --------
     load_adapter : Reads the file.
-    structmat.peft : Adapters in the layout of Hugging Face PEFT, which `load_adapter` does not read.
+    structmat.peft : Adapters in the format of Hugging Face PEFT, which `load_adapter` does not read.
 
     Notes
     -----
@@ -158,10 +158,10 @@ def load_adapter(
     Raises
     ------
     ValueError
-        If the file is no complete adapter file, or keys, shapes or block sizes differ from those of the model; the
+        If the file is not a complete adapter file, or keys, shapes or block sizes differ from those of the model; the
         model has not changed then.
     TypeError
-        If a state dict holds something else than tensors.
+        If a state dict contains anything but tensors.
     RuntimeError
         If adapters are merged.
 

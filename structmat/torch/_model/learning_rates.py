@@ -18,16 +18,16 @@ def param_groups(
 ) -> list[dict[str, Any]]:
     """Return the trainable parameters of a model in groups, for Adam-like optimisers.
 
-    A step of such an optimiser moves every entry by about the learning rate. An entry of a diagonal is of size 1, one
-    of a circulant of n columns of size ``n ** -0.5``: with the rate divided by ``n ** 0.5`` each moves by the same
-    share, and the singular values of the change move alike in layers of every size.
+    A step of such an optimiser changes every entry by about the learning rate. Entries of diagonals are of size 1,
+    those of circulants with n columns of size ``n ** -0.5``: with the rate divided by ``n ** 0.5`` all change by the
+    same share, and so do the singular values of the change, in layers of every size.
 
     Parameters
     ----------
     model : Module
         With `CDDAdapter` modules in it.
     lr : float
-        For diagonals. See the guide for what suits which start.
+        For diagonals. The guide has values for the different starts.
     other_lr : float, optional
         For trainable parameters outside adapters, such as a new head. Default: `lr`.
     weight_decay : float, default 0.0
@@ -43,12 +43,12 @@ def param_groups(
     ValueError
         If there is no trainable adapter, or a rate or `weight_decay` is negative or not finite.
     TypeError
-        If one is no number.
+        If one is not a number.
 
     Notes
     -----
-    By Parseval's theorem a step s of every entry of a circulant of n columns moves its singular values by
-    ``s * n ** 0.5`` in the mean square. For block circulants, [1]_ divides the rate by the side of the blocks instead.
+    By Parseval's theorem a step s of every entry of a circulant of n columns changes its singular values by ``s * n **
+    0.5`` (root mean square). For block circulants, [1]_ divides the rate by the side of the blocks instead.
 
     References
     ----------

@@ -22,7 +22,7 @@ def by_layer(
     Raises
     ------
     TypeError
-        If a pattern is no mapping from str.
+        If a pattern is not a mapping from str.
     ValueError
         If a key matches no layer, or is no valid regular expression.
     """

@@ -51,7 +51,7 @@ def merge_adapters(model: nn.Module) -> None:
 
     See Also
     --------
-    unmerge_adapters : Takes the changes out again.
+    unmerge_adapters : Removes the changes again.
     remove_adapters : With ``merge=True`` leaves a plain model, without the old weights.
 
     Examples
@@ -78,7 +78,7 @@ def merge_adapters(model: nn.Module) -> None:
 
 
 def unmerge_adapters(model: nn.Module) -> None:
-    """Bring back the weights of all layers, bit for bit.
+    """Restore the weights of all layers, bit for bit.
 
     Parameters
     ----------
@@ -102,7 +102,7 @@ def unmerge_adapters(model: nn.Module) -> None:
 
 
 def remove_adapters(model: nn.Module, *, merge: bool = False) -> None:
-    """Put the base layers back in the place of the adapted ones, in place.
+    """Replace the adapted layers by their base layers, in place.
 
     Parameters
     ----------
@@ -118,8 +118,8 @@ def remove_adapters(model: nn.Module, *, merge: bool = False) -> None:
 
     See Also
     --------
-    merge_adapters : Keeps the adapters, so that they can be taken out again.
-    disable_adapters : Leaves changes out for a while.
+    merge_adapters : Keeps the adapters, so that merging can be undone.
+    disable_adapters : Disables changes within a block.
 
     Examples
     --------
@@ -155,7 +155,7 @@ def disable_adapters(model: nn.Module) -> Iterator[None]:
     Parameters
     ----------
     model : Module
-        An adapted model; merged changes are taken out for the while.
+        An adapted model; merged changes are removed within the block.
 
     Yields
     ------
@@ -188,7 +188,7 @@ def disable_adapters(model: nn.Module) -> Iterator[None]:
 
 
 def set_adapters(model: nn.Module, names: str | Sequence[str]) -> None:
-    """Choose the adapters whose changes are added; several sum. What is trainable stays as it is.
+    """Choose the active adapters, whose changes add up; this does not affect what is trainable.
 
     Parameters
     ----------
@@ -207,7 +207,7 @@ def set_adapters(model: nn.Module, names: str | Sequence[str]) -> None:
     See Also
     --------
     adapters_per_sample : Another choice for each sample of a batch.
-    disable_adapters : None of them, for a while.
+    disable_adapters : None of them, within a block.
 
     Examples
     --------
@@ -257,8 +257,8 @@ def adapters_per_sample(model: nn.Module, names: Sequence[str | None]) -> Iterat
 
     Notes
     -----
-    A choice belongs to the thread that made it. Threads that choose at the same time need models of their own, which
-    may share all parameters.
+    The choice applies to the thread that made it. Threads that choose at the same time need separate models, which may
+    share all parameters.
 
     Examples
     --------

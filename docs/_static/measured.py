@@ -1,0 +1,92 @@
+"""Draw `measured.png`, the plot of README, from the committed files in `benchmarks/results`.
+
+Run ``python docs/_static/measured.py`` after a new measurement.
+"""
+
+import csv
+import re
+from pathlib import Path
+
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+HERE = Path(__file__).parent
+RESULTS = HERE.parent.parent / "benchmarks" / "results"
+ORANGE, BLUE, GREY = "#e07b24", "#2f7fc8", "#7a828e"
+
+
+def rows(name: str) -> list[dict[str, str]]:
+    with (RESULTS / name).open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def draw_speed(axes: Axes) -> None:
+    for name, label, colour in (
+        ("scaling_scipy_float64_1.csv", "default", BLUE),
+        ("scaling_auto_float64_1.csv", "with the extra fast", ORANGE),
+    ):
+        table = rows(name)
+        ratios = [float(row["seconds"]) / float(row["floor_seconds"]) for row in table]
+        axes.plot([int(row["n"]) for row in table], ratios, "o-", color=colour, label=label, markersize=4)
+    axes.axhline(1, color=GREY, linestyle="--", linewidth=1)
+    axes.annotate(
+        "plain SciPy transforms", (1.0, 1.0), (0, 3), ("axes fraction", "data"), "offset points", ha="right", color=GREY
+    )
+    axes.set(xscale="log", ylim=(0, 1.15), xlabel="n", ylabel="time of a product, relative")
+    axes.set_title("Circulant times vector: how fast?")
+    axes.legend(loc="lower center")
+
+
+def draw_error(axes: Axes) -> None:
+    table = [row for row in rows("more_factors.csv") if row["side"] == "64"]
+    cdd = [64 * int(row["factors"]) for row in table]
+    svd = [2 * 64 * int(row["rank"]) for row in table]
+    axes.plot(svd, [float(row["svd_error"]) for row in table], "s-", color=GREY, label="low rank (truncated SVD)")
+    axes.plot(cdd, [float(row["error"]) for row in table], "o-", color=ORANGE, label="CDD product")
+    for row, x in zip(table, cdd, strict=True):
+        axes.annotate(
+            f"{row['factors']} factors", (x, float(row["error"])), (-8, -8), "data", "offset points", ha="right"
+        )
+    axes.set(xlim=(0, 1250), ylim=(0.5, 1), xlabel="parameters (4,096 dense)", ylabel="relative error")
+    axes.set_title("Random 64 x 64 matrix: how close?")
+    axes.legend(loc="upper right")
+
+
+def draw_accuracy(axes: Axes) -> None:
+    names = {"CDD": "D C D", "C3A, corrected": "C3A", "full": "all weights"}
+    places = {"D C D": (-26, -3), "C3A": (-6, 14), "FourierFT": (0, -22), "AdaLoRA": (0, -14)}
+    for line in (RESULTS / "finetune.md").read_text("utf-8").splitlines():
+        if not line.startswith("| goemotions"):
+            continue
+        _, method, _, accuracy, parameters, *_ = (cell.strip() for cell in line.strip("| ").split("|"))
+        mean, deviation = map(float, re.findall(r"[\d.]+", accuracy))
+        label, count = names.get(method, method), int(parameters.replace(",", ""))
+        if method == "head only":
+            axes.axhline(mean, color=GREY, linestyle="--", linewidth=1)
+            axes.annotate(
+                "head alone", (1.0, mean), (0, 3), ("axes fraction", "data"), "offset points", ha="right", color=GREY
+            )
+            continue
+        colour = ORANGE if method == "CDD" else BLUE
+        axes.errorbar(count, mean, deviation, fmt="o", color=colour, capsize=3, zorder=3 if method == "CDD" else 2)
+        axes.annotate(
+            label, (count, mean), places.get(label, (0, 10)), "data", "offset points", ha="center", color=colour
+        )
+    axes.set(
+        xscale="log", xlim=(2e3, 1e8), ylim=(44, 63), xlabel="trained parameters of the layers", ylabel="accuracy, %"
+    )
+    axes.set_title("Fine-tuning on GoEmotions: how small?")
+
+
+def main() -> None:
+    with rc_context({"font.size": 10, "axes.titlesize": 11, "axes.spines.top": False, "axes.spines.right": False}):
+        figure = Figure(figsize=(12.6, 3.7), layout="constrained")
+        for axes, draw in zip(figure.subplots(1, 3), (draw_speed, draw_error, draw_accuracy), strict=True):
+            draw(axes)
+            axes.grid(alpha=0.3)
+        figure.savefig(HERE / "measured.png", dpi=100, metadata={"Software": None})
+
+
+if __name__ == "__main__":
+    main()
