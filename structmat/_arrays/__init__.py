@@ -1,6 +1,15 @@
 """Arrays of any library: namespaces, dtypes, shapes, values; errors of arguments; tables of rules for pairs of types.
 
-Knows no operator. What other rooms use is listed here; errors, tables and types are imported from their files.
+Knows no operator. What other folders use is imported here; errors, checks, tables and types come from their files.
+
+- `numpy_bridge`: from an array of any library to NumPy and back
+- `parameters`: objects whose parameters are arrays or other such objects: operators and plans
+- `values`, `shapes`: arguments read as arrays and numbers; axes, lengths and the order of entries
+- `norms`, `small_systems`: norms that neither overflow nor underflow; stacks of small dense systems
+- `namespaces`, `dtypes`: whose an array is, and on which device; every decision about precisions
+- `checks`, `errors`: checks of arguments that are not arrays, and the errors of all
+- `dispatch`: the tables of rules for pairs of types
+- `typing`: types shared by the whole package
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
 """Inverses and determinants of square Toeplitz matrices, from first column and first row.
 
-`levinson` and `schur` are the direct recursions and `iteration` the preconditioned one, all with NumPy;
-`numpy_vectors` chooses and refines, `inverse_vectors` does so for arrays of any library, with `gradients`.
+- `inverse_vectors`: the inverse of a matrix of any library, as two vectors
+- `gradients`: its derivatives
+- `numpy_vectors`: the choice between the algorithms, and one step of refinement, with NumPy
+- `levinson`, `schur`, `iteration`: the algorithms: two direct recursions, and preconditioned conjugate gradients
 """
 
 from __future__ import annotations

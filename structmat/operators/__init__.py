@@ -19,7 +19,8 @@ Map of the package; a family of matrices is a file or a folder, and imports only
 - `_identity`: the identity and the Fourier matrix
 - `_base`: what every operator does, `LinearOperator`
 
-A family of your own needs none of these files: see `structmat.extend`.
+A family of your own needs none of these files: see `structmat.extend`. `docs/guide/new_operator.md` says what one needs
+that is to become a part of the package.
 """
 
 from __future__ import annotations

@@ -1,23 +1,8 @@
 """Fine-tuning layers for PyTorch: frozen weights with trainable CDD changes. Needs the extra ``torch``.
 
-- `_adapter`: the change of one layer and its mathematics
-    - `_adapter.rows`: the change of some rows and its gradients; pure functions
-    - `_adapter.autograd`: the one differentiable operation, chunked, that keeps nothing but the input
-    - `_adapter.initial_values`: how the vectors start
-    - `_adapter.cdd_adapter`: `CDDAdapter`, the trainable vectors of one change
-- `_layers`: a frozen layer with changes
-    - `_layers.frozen_base`: what may be a base: its features, and how it stores its weight
-    - `_layers.forward`: outputs of a base plus changes, for layers of one's own too
-    - `_layers.adapted_layer`: `AdaptedLayer`, what all kinds share: several adapters, merging, choosing
-    - `_layers.linear`, `_layers.conv`, `_layers.embedding`: `CDDLinear`, `CDDConv`, `CDDEmbedding`
-- `_model`: a whole model
-    - `_model.targets`, `_model.wrapping`: which layers are adapted; all of them are wrapped, or none
-    - `_model.patterns`: other options for some layers
-    - `_model.adapt_model`: `adapt`
-    - `_model.switches`: merge, remove, disable, set, choose for each sample
-    - `_model.learning_rates`: `param_groups`, which suit every size
-    - `_model.costs`: parameters, operations and bytes
-    - `_model.files`: state dicts and safetensors files of just the vectors
+- `_model`: a whole model: `adapt`, merging, files, costs, learning rates
+- `_layers`: a frozen layer with changes: `CDDLinear` and its relatives
+- `_adapter`: the change of one layer: `CDDAdapter`, and its mathematics
 
 >>> import torch
 >>> from structmat.torch import adapt, param_groups

@@ -1,0 +1,1 @@
+"""The `structmat` command; its commands on studies and checkpoints are tested in `tests/studies`."""

@@ -1,0 +1,1 @@
+"""Fourier transforms, and plans that compute products by them."""

@@ -1,0 +1,1 @@
+"""Formats of files, and files that are written whole or not at all."""

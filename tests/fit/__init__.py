@@ -1,1 +1,1 @@
-"""Tests of `structmat.fit`."""
+"""Fits: arguments, results and laws that hold for all of them."""

@@ -1,0 +1,1 @@
+"""Files of operators, matrices and checkpoints."""

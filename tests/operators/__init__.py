@@ -1,0 +1,1 @@
+"""Operators; `test_laws` holds every one of `tests/operator_registry.py` to every law."""

@@ -1,0 +1,1 @@
+"""The method for Hugging Face PEFT."""

@@ -1,0 +1,1 @@
+"""PEFT's own tests, for our method."""

@@ -1,0 +1,1 @@
+"""Studies and fits of checkpoints, with their commands."""

@@ -1,4 +1,4 @@
-"""The base of all operators, in parts; each is derived from the part in the line below.
+"""The base of all operators, in parts; each class is derived from that in the line below.
 
 - `planned`: an operator whose products are those of a plan of the engine
 - `linear_operator`: `LinearOperator`, systems of equations, eigenvalues, determinants and norms

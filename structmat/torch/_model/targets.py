@@ -10,8 +10,8 @@ from torch import nn
 
 from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
 from structmat.torch._layers.adapted_layer import AdaptedLayer
-from structmat.torch._layers.conv import is_pointwise
 from structmat.torch._layers.frozen_base import is_linear, reads_weight
+from structmat.torch._layers.kinds import KINDS, kind_of
 from structmat.torch._layers.linear import CDDLinear
 
 __all__ = ["Targets", "adapted_layers", "matches", "targeted"]
@@ -25,7 +25,7 @@ def adapted_layers(model: nn.Module) -> dict[str, AdaptedLayer]:
 
 
 def _adaptable(module: nn.Module) -> bool:
-    return is_linear(module) or is_pointwise(module) or type(module) is nn.Embedding or isinstance(module, AdaptedLayer)
+    return isinstance(module, AdaptedLayer) or kind_of(module) is not None
 
 
 def _bypassed(model: nn.Module, path: str) -> bool:
@@ -93,12 +93,10 @@ def targeted(model: nn.Module, targets: Targets, exclude: Targets) -> dict[str, 
         chosen = [path for path in modules if matches(path, targets, "targets")]
         for path in chosen:
             if path not in adaptable:
-                raise ArgumentTypeError(
-                    "adapt",
-                    "targets",
-                    f"match {path}, a {type(modules[path]).__name__}; linear layers, Conv1d and Conv2d of kernel "
-                    "size 1, and embeddings can be adapted",
-                )
+                *first, last = (kind.described for kind in KINDS)
+                kinds = f"{', '.join(first)}, and {last}"
+                text = f"match {path}, a {type(modules[path]).__name__}; {kinds} can be adapted"
+                raise ArgumentTypeError("adapt", "targets", text)
             if _bypassed(model, path):
                 raise ArgumentTypeError(
                     "adapt",

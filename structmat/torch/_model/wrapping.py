@@ -8,9 +8,8 @@ from typing import Any
 from torch import nn
 
 from structmat.torch._layers.adapted_layer import AdaptedLayer
-from structmat.torch._layers.conv import CDDConv, is_pointwise
-from structmat.torch._layers.embedding import CDDEmbedding
 from structmat.torch._layers.frozen_base import features
+from structmat.torch._layers.kinds import kind_of
 from structmat.torch._layers.linear import CDDLinear
 
 __all__ = ["change_shape", "replace_layer", "wrap_layers"]
@@ -26,19 +25,14 @@ def change_shape(module: nn.Module) -> tuple[int, int]:
     """
     if isinstance(module, AdaptedLayer):
         return module.in_features, module.out_features
-    if isinstance(module, (nn.Conv1d, nn.Conv2d)) and is_pointwise(module):
-        return module.in_channels, module.out_channels
-    if type(module) is nn.Embedding:
-        return module.embedding_dim, module.num_embeddings
-    return features(module)
+    kind = kind_of(module)
+    return features(module) if kind is None else kind.shape(module)
 
 
 def _wrapped(module: nn.Module, name: str, options: Mapping[str, Any]) -> AdaptedLayer:
-    if isinstance(module, (nn.Conv1d, nn.Conv2d)):
-        return CDDConv(module, name=name, **options)
-    if type(module) is nn.Embedding:
-        return CDDEmbedding(module, name=name, **options)
-    return CDDLinear.from_linear(module, name=name, **options)
+    kind = kind_of(module)
+    wrap = CDDLinear.from_linear if kind is None else kind.wrap  # which says why it cannot be
+    return wrap(module, name=name, **options)
 
 
 def wrap_layers(model: nn.Module, options: Mapping[str, Mapping[str, Any]], name: str) -> list[AdaptedLayer]:

@@ -1,1 +1,1 @@
-"""Tests of `structmat.fit`."""
+"""Baselines, each against an independent search of its family."""

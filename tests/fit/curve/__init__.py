@@ -1,1 +1,1 @@
-"""Tests of `structmat.fit`."""
+"""Curves of errors against the number of factors."""

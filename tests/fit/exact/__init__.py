@@ -1,1 +1,1 @@
-"""Tests of `structmat.fit`."""
+"""Products that reproduce a matrix."""

@@ -1,1 +1,1 @@
-"""Tests of `structmat.fit`."""
+"""Fits of any number of factors: starts, solvers, recovery."""

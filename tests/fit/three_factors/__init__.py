@@ -1,1 +1,1 @@
-"""Tests of `structmat.fit`."""
+"""Fits of three factors: starts, steps, recovery."""
