@@ -19,8 +19,8 @@ Map of the package; each line imports only from lines below it:
 
 To add one, write a file with one function and put it into a list: a start for three factors into `STARTS` of
 `_three_factors.start_list`, one for more factors into `MATRIX_STARTS` of `_many_factors.start_list`, a solver on the
-matrix into `MATRIX_SOLVERS` of `_many_factors.solver_list`, a closed form into `RECOGNISERS` of `_exact.recognisers`, a
-baseline into `BASELINES` of `_baselines`.
+matrix into `MATRIX_SOLVERS` of `_many_factors.solver_list` (and its name into the signature of `fit_cdd`), a closed
+form into `RECOGNISERS` of `_exact.recognisers`, a baseline into `BASELINES` of `_baselines`.
 """
 
 from __future__ import annotations

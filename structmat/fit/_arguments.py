@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from structmat.operators import CDDLayout
 
-__all__ = ["check_for_entry_weights", "check_solver", "is_three_factors", "with_entry_weights"]
+__all__ = ["check_for_entry_weights", "check_matrix_solver", "is_three_factors", "with_entry_weights"]
 
 _OWNER = "fit_cdd"
 
@@ -61,14 +61,12 @@ def check_for_entry_weights(layout: CDDLayout, solver: str, *, weighted: bool) -
         raise refuse(f'unless solver is "auto" or "als", got solver={solver!r}')
 
 
-def check_solver(solver: str, layout: CDDLayout, *, weighted: bool) -> None:
-    """Say what some solvers are not for."""
+def check_matrix_solver(solver: str, layout: CDDLayout, *, weighted: bool) -> None:
+    """Say what solvers that take the matrix itself are not for."""
 
     def refuse(text: str) -> ArgumentValueError:
         return ArgumentValueError(_OWNER, "solver", text)
 
-    if solver not in {"lm", "als"}:
-        return
     if weighted:
         raise refuse(f'must not be "{solver}" with input_second_moment')
     if solver == "als" and is_three_factors(layout):

@@ -11,9 +11,10 @@ import numpy as np
 from structmat._arrays.checks import integer, non_negative, one_of, optional_function, random_generator
 from structmat._arrays.errors import ArgumentValueError
 from structmat._arrays.numpy_bridge import as_matrix, to_numpy
-from structmat.fit._arguments import check_for_entry_weights, check_solver, is_three_factors, with_entry_weights
+from structmat.fit._arguments import check_for_entry_weights, check_matrix_solver, is_three_factors, with_entry_weights
 from structmat.fit._control import Control, listening
 from structmat.fit._many_factors.search import SearchOptions
+from structmat.fit._many_factors.solver_list import MATRIX_SOLVERS
 from structmat.fit._product_error import warn_of_rounding
 from structmat.fit._result import FitProgress, FitResult
 from structmat.fit._second_moment import column_roots, second_moment, weighted_inputs
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["fit_cdd"]
 
 _OWNER = "fit_cdd"
-_SOLVERS = ("auto", "als", "adam", "lbfgs", "lm")
+_SOLVERS = ("auto", *MATRIX_SOLVERS, "adam", "lbfgs")
 
 
 def fit_cdd(
@@ -166,7 +167,8 @@ def fit_cdd(
     weighted = input_second_moment is not None
     if entry_weights is not None:
         check_for_entry_weights(layout, solver, weighted=weighted)
-    check_solver(solver, layout, weighted=weighted)
+    if solver in MATRIX_SOLVERS:
+        check_matrix_solver(solver, layout, weighted=weighted)
     control = Control(
         max_iter=integer(max_iter, _OWNER, "max_iter"),
         tol=non_negative(tol, _OWNER, "tol"),

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["MATRIX_SOLVERS"]
 
 MATRIX_SOLVERS: dict[str, Steps] = {
-    "lm": levenberg_marquardt.steps,
     "als": als.steps,
+    "lm": levenberg_marquardt.steps,
 }
 """By the name that the argument `solver` of `fit_cdd` has."""
