@@ -9,13 +9,16 @@ Fits
     `fit_cdd` approximates a matrix by alternating diagonal and circulant factors, and returns a `FitResult`;
     `factorize_cdd` returns an exact product. `error_curve` compares fits of more and more factors with other families:
     an `ErrorCurve`.
+Linear systems
+    `solve` and `lstsq` take any operator: they use its closed form, or iterate where it has none, and return a
+    `SolveResult`. What does not converge is a `ConvergenceError`.
 Modules
-    `structmat.operators`, `structmat.fit` (all of the above), `structmat.preconditioners` (circulants for Toeplitz
-    systems), `structmat.sampling` (stationary Gaussian processes), `structmat.extend` (for operators of your own),
-    `structmat.testing` (the laws they obey). Imported on first use: `structmat.io` (files), `structmat.plot` (figures),
-    `structmat.scipy` (bridge to SciPy's solvers), `structmat.jax` (pytrees), `structmat.torch` (layers),
-    `structmat.peft` (the method of Hugging Face PEFT), `structmat.studies` (whole checkpoints, parallel and resumable),
-    `structmat.cli` (the `structmat` command).
+    `structmat.operators`, `structmat.fit`, `structmat.linear_systems` (all of the above), `structmat.preconditioners`
+    (circulants for Toeplitz systems), `structmat.sampling` (stationary Gaussian processes), `structmat.extend` (for
+    operators of your own), `structmat.testing` (the laws they obey). Imported on first use: `structmat.io` (files),
+    `structmat.plot` (figures), `structmat.scipy` (bridge to SciPy's solvers), `structmat.jax` (pytrees),
+    `structmat.torch` (layers), `structmat.peft` (the method of Hugging Face PEFT), `structmat.studies` (whole
+    checkpoints, parallel and resumable), `structmat.cli` (the `structmat` command).
 """
 
 from __future__ import annotations
@@ -23,10 +26,11 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
-from structmat import extend, preconditioners, sampling, testing
+from structmat import extend, linear_systems, preconditioners, sampling, testing
 from structmat._arrays.errors import ArgumentError, ArgumentTypeError, ArgumentValueError
 from structmat._engine.engine_report import show_config
 from structmat.fit import ErrorCurve, FitResult, error_curve, factorize_cdd, fit_cdd
+from structmat.linear_systems import ConvergenceError, SolveResult, lstsq, solve
 from structmat.operators import (
     BlockCirculant,
     CDDLayout,
@@ -60,6 +64,7 @@ __all__ = [
     "CDDLayout",
     "CDDProduct",
     "Circulant",
+    "ConvergenceError",
     "CyclicBidiagonal",
     "Diagonal",
     "EigResult",
@@ -74,6 +79,7 @@ __all__ = [
     "Product",
     "Scaled",
     "SlogdetResult",
+    "SolveResult",
     "SpectralCirculant",
     "Sum",
     "Toeplitz",
@@ -82,9 +88,12 @@ __all__ = [
     "extend",
     "factorize_cdd",
     "fit_cdd",
+    "linear_systems",
+    "lstsq",
     "preconditioners",
     "sampling",
     "show_config",
+    "solve",
     "testing",
 ]
 

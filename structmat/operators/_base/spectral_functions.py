@@ -19,10 +19,10 @@ _TRANSFORM = 4.0
 
 _ITERATIVE = "scipy.sparse.linalg.{} on structmat.scipy.as_linear_operator(op), or {}(op.to_dense())"
 ALTERNATIVES = {
-    "inv": _ITERATIVE.format("gmres", "numpy.linalg.inv"),
-    "solve": _ITERATIVE.format("gmres", "numpy.linalg.inv"),
-    "pinv": _ITERATIVE.format("lsqr", "numpy.linalg.pinv"),
-    "lstsq": _ITERATIVE.format("lsqr", "numpy.linalg.pinv"),
+    "inv": "structmat.solve(op, b) for products with it, or numpy.linalg.inv(op.to_dense())",
+    "solve": "structmat.solve(op, b), which iterates, or numpy.linalg.solve(op.to_dense(), b)",
+    "pinv": "structmat.lstsq(op, b) for products with it, or numpy.linalg.pinv(op.to_dense())",
+    "lstsq": "structmat.lstsq(op, b), which iterates, or numpy.linalg.lstsq(op.to_dense(), b)",
     "eigvals": _ITERATIVE.format("eigs", "numpy.linalg.eigvals"),
     "eig": _ITERATIVE.format("eigs", "numpy.linalg.eig"),
     "svdvals": _ITERATIVE.format("svds", "numpy.linalg.svdvals"),

@@ -1,0 +1,179 @@
+"""From an operator without a closed form to a solution, whatever the library: refinement, checks, gradients in torch.
+
+A solver is run on what is left of the right-hand side until the true residual has reached the tolerance, so that no
+recursion for residuals has to be trusted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from structmat._arrays import device_of, is_numpy, library_of
+from structmat._arrays.typing import Array, Namespace
+from structmat.linear_systems import _conjugate_gradients
+from structmat.linear_systems._gradients import recording_nothing, wants_gradients, with_derivative
+from structmat.linear_systems._measures import Measure, Settings, by_gradient, by_residual, norm_of, relative_residual
+from structmat.linear_systems._nearest import preconditioner
+from structmat.linear_systems._result import ConvergenceError, SolveResult
+from structmat.operators import LinearOperator
+
+__all__ = ["least_squares", "solution"]
+
+_PASSES = 6
+"""How often a solver is run at most, each time on what the runs before have left."""
+
+
+Step = Callable[[Array, int], "tuple[Array, int]"]
+"""From a right-hand side and a number of iterations to a solution and the number that it took."""
+
+
+def solution(operator: LinearOperator, b: Array, settings: Settings, xp: Namespace) -> SolveResult:
+    """Return the solutions of square systems.
+
+    Parameters
+    ----------
+    operator : LinearOperator
+        In the precision of computations.
+    b : array, shape (..., n)
+        Right-hand sides, of the dtype of the solutions and with all batch axes.
+    settings : Settings
+    xp : namespace
+        That of `b`.
+    """
+    if library_of(xp) == "jax":
+        from structmat.linear_systems import _jax_solvers  # noqa: PLC0415  # JAX is there already
+
+        found, done = _jax_solvers.solution(operator, b, settings)
+        return _checked(found, done, settings, xp)
+    with recording_nothing(xp):
+        M = preconditioner(operator, b, settings, xp)
+        M = None if M is None else M.prepare()
+        prepared = operator.prepare()
+        product = prepared if M is None else prepared @ M
+
+        def step(rest: Array, limit: int) -> tuple[Array, int]:
+            if is_numpy(xp):
+                from structmat.linear_systems import _scipy_solvers  # noqa: PLC0415  # scipy.sparse takes its time
+
+                return _scipy_solvers.solutions(prepared, rest, M, settings.assume, settings.rtol / 2, limit)
+            if settings.assume == "positive definite":
+                return _conjugate_gradients.conjugate_gradients(prepared, rest, M, settings.rtol / 2, limit, xp)
+            y, taken = _conjugate_gradients.least_squares(
+                product, rest, xp.zeros_like(xp.real(rest[..., 0])), settings.rtol / 2, limit, xp
+            )
+            return y if M is None else M._matvec(y, xp), taken
+
+        result = _refined(prepared, b, step, by_residual(b, settings, xp), settings, xp)
+    if not wants_gradients(operator, b, xp):
+        return result
+
+    def adjoint(gradient: Array) -> Array:
+        M = settings.preconditioner
+        M = M.H if isinstance(M, LinearOperator) else M
+        return solution(operator.H, gradient, settings._replace(preconditioner=M), xp).x
+
+    rest = b - operator._matvec(result.x, xp)
+    return result._replace(x=with_derivative(result.x, rest, adjoint, xp))
+
+
+def least_squares(operator: LinearOperator, b: Array, settings: Settings, xp: Namespace) -> SolveResult:
+    """Return the least-squares solutions of least norm; arguments as for `solution`."""
+    if library_of(xp) == "jax":
+        from structmat.linear_systems import _jax_solvers  # noqa: PLC0415  # JAX is there already
+
+        found, done = _jax_solvers.least_squares(operator, b, settings)
+        return _checked(found, done, settings, xp)
+    with recording_nothing(xp):
+        prepared = operator.prepare()
+        norm = norm_of(prepared, b, xp)
+
+        def step(rest: Array, limit: int) -> tuple[Array, int]:
+            if is_numpy(xp):
+                from structmat.linear_systems import _scipy_solvers  # noqa: PLC0415  # scipy.sparse takes its time
+
+                return _scipy_solvers.least_squares(prepared, rest, settings.rtol / 2, limit)
+            return _conjugate_gradients.least_squares(prepared, rest, norm, settings.rtol / 2, limit, xp)
+
+        result = _refined(prepared, b, step, by_gradient(prepared, b, norm, settings, xp), settings, xp)
+    if not wants_gradients(operator, b, xp):
+        return result
+    return result._replace(x=_with_derivatives(operator, b, result.x, settings, xp))
+
+
+def _with_derivatives(operator: LinearOperator, b: Array, x: Array, settings: Settings, xp: Namespace) -> Array:
+    """Return x = A^+ b with the derivative of a pseudo-inverse whose rank does not change [1]_.
+
+    ``dx = A^+ (db - dA x) + A^+ (A^+)^H dA^H (b - A x) + (I - A^+ A) dA^H (A^+)^H x``
+
+    References
+    ----------
+    .. [1] Golub, G. H., Pereyra, V., The differentiation of pseudo-inverses and nonlinear least squares problems whose
+       variables separate, SIAM J. Numer. Anal. 10, 1973.
+    """
+
+    def inverse(v: Array) -> Array:
+        return least_squares(operator, v, settings, xp).x
+
+    def adjoint_inverse(v: Array) -> Array:
+        return least_squares(operator.H, v, settings, xp).x
+
+    rest: Any = b - operator._matvec(x, xp)
+    with recording_nothing(xp):
+        w = adjoint_inverse(x)
+    for part, adjoint in (
+        (rest, adjoint_inverse),
+        (operator._rmatvec(rest.detach(), xp), lambda g: inverse(adjoint_inverse(g))),
+        (operator._rmatvec(w, xp), lambda g: g - inverse(operator._matvec(g, xp))),
+    ):
+        x = with_derivative(x, part, adjoint, xp)
+    return x
+
+
+def _refined(
+    operator: LinearOperator, b: Array, step: Step, measure: Measure, settings: Settings, xp: Namespace
+) -> SolveResult:
+    """Return what the steps add up to, or raise the error that says how far they came."""
+    x = xp.zeros((*b.shape[:-1], operator.shape[1]), dtype=b.dtype, device=device_of(b))
+    rest, taken = b, 0
+    size, done = measure(x, rest)
+    for _ in range(_PASSES):
+        if bool(xp.all(done)) or taken >= settings.max_iter:
+            break
+        change, count = step(xp.where(done[..., None], xp.zeros_like(rest), rest), settings.max_iter - taken)
+        taken += count
+        before, trial = size, x + change
+        left = b - operator._matvec(trial, xp)
+        size, done = measure(trial, left)
+        better = size <= before  # not where it is NaN
+        x, rest = (xp.where(better[..., None], new, old) for new, old in ((trial, x), (left, rest)))
+        if bool(xp.all(done | ~(size < before / 2))):
+            break
+    return _checked(SolveResult(x, relative_residual(rest, b, xp), taken), measure(x, rest)[1], settings, xp)
+
+
+def _checked(result: SolveResult, done: Array, settings: Settings, xp: Namespace) -> SolveResult:
+    """Return a result, or raise where it is not good enough; in a trace of JAX it is known by now to be NaN there."""
+    if library_of(xp) == "jax":
+        from structmat.linear_systems import _jax_solvers  # noqa: PLC0415  # JAX is there already
+
+        if _jax_solvers.is_traced(done):
+            return result._replace(x=xp.where(done[..., None], result.x, xp.full_like(result.x, float("nan"))))
+    if not bool(xp.all(done)):
+        raise _failure(result, settings, xp)
+    return result
+
+
+def _failure(result: SolveResult, settings: Settings, xp: Namespace) -> ConvergenceError:
+    count = "" if result.iterations is None else f" after {result.iterations} iterations"
+    advice = {
+        "lstsq": "raise rtol or max_iter",
+        "solve": "raise rtol or max_iter, give a better preconditioner, or use lstsq for a singular matrix",
+    }[settings.owner]
+    if settings.assume != "general":
+        advice += f'; if the matrix may not be {settings.assume}, assume="general"'
+    text = (
+        f"{settings.owner}: the relative residual is {float(xp.max(result.residual)):.2g}{count}, not "
+        f"{settings.rtol:.2g}; {advice}. The error's attribute `result` holds what was reached"
+    )
+    return ConvergenceError(text, result)

@@ -1,0 +1,111 @@
+"""Iteration with JAX arrays: the solvers of JAX, which have gradients and can be traced."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from math import prod
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.scipy.sparse.linalg import cg, gmres
+
+import structmat.jax  # noqa: F401  # registers the operators
+from structmat._arrays import namespace_of
+from structmat.linear_systems._measures import Settings, by_gradient, by_residual, norm_of, relative_residual
+from structmat.linear_systems._nearest import preconditioner
+from structmat.linear_systems._result import SolveResult
+from structmat.operators import LinearOperator
+
+__all__ = ["is_traced", "least_squares", "solution"]
+
+_RESTART = 20
+"""Vectors that GMRES keeps."""
+
+
+def is_traced(value: Any) -> bool:
+    """Tell whether the value of an array is not known yet."""
+    return isinstance(value, jax.core.Tracer)
+
+
+def solution(operator: LinearOperator, b: Any, settings: Settings) -> tuple[SolveResult, Any]:
+    """Return solutions of square systems, and which of them are good enough."""
+    M = settings.preconditioner
+    if isinstance(M, LinearOperator):
+        return _solution(operator, b, M, settings._replace(preconditioner="given"))
+    return _solution(operator, b, None, settings)
+
+
+@partial(jax.jit, static_argnums=3)
+def _solution(operator: Any, b: Any, given: Any, settings: Settings) -> tuple[SolveResult, Any]:
+    """Iterate, compiled once for each shape."""
+    xp = namespace_of("solve", b)
+    M = preconditioner(operator, b, settings, xp) if given is None else given
+    by_cg = settings.assume == "positive definite"
+    x = _each(partial(_by_cg if by_cg else _by_gmres, settings=settings), b, operator, jax.lax.stop_gradient(M))
+    rest = b - operator._matvec(x, xp)
+    return SolveResult(x, relative_residual(rest, b, xp), None), by_residual(b, settings, xp)(x, rest)[1]
+
+
+def _by_cg(A: Any, M: Any, v: Any, *, settings: Settings) -> Any:
+    by_M = None if M is None else (lambda u: M._matvec(u, jnp))
+    return cg(lambda u: A._matvec(u, jnp), v, tol=settings.rtol / 4, maxiter=settings.max_iter, M=by_M)[0]
+
+
+def _by_gmres(A: Any, M: Any, v: Any, *, settings: Settings) -> Any:
+    """Iterate with ``A M`` in place of A, so that the residual is that of the system itself."""
+    restart = min(_RESTART, settings.max_iter, v.shape[-1])
+    cycles = -(-settings.max_iter // restart)
+
+    def inner(u: Any) -> Any:
+        return u if M is None else M._matvec(u, jnp)
+
+    y, _ = gmres(lambda u: A._matvec(inner(u), jnp), v, tol=settings.rtol / 4, restart=restart, maxiter=cycles)
+    return inner(y)
+
+
+@partial(jax.jit, static_argnums=2)
+def least_squares(operator: Any, b: Any, settings: Settings) -> tuple[SolveResult, Any]:
+    """Return least-squares solutions of least norm, and which of them are good enough."""
+    xp = namespace_of("lstsq", b)
+    rows, cols = operator.shape
+    x = _each(partial(_tall if rows >= cols else _wide, settings=settings), b, operator)
+    rest = b - operator._matvec(x, xp)
+    measure = by_gradient(operator, b, norm_of(operator, b, xp), settings, xp)
+    return SolveResult(x, relative_residual(rest, b, xp), None), measure(x, rest)[1]
+
+
+def _tall(A: Any, v: Any, *, settings: Settings) -> Any:
+    """Iterate on ``A^H A x = A^H b``."""
+
+    def product(u: Any) -> Any:
+        return A._rmatvec(A._matvec(u, jnp), jnp)
+
+    return cg(product, A._rmatvec(v, jnp), tol=settings.rtol / 4, maxiter=settings.max_iter)[0]
+
+
+def _wide(A: Any, v: Any, *, settings: Settings) -> Any:
+    """Iterate on ``A A^H y = b``."""
+
+    def product(u: Any) -> Any:
+        return A._matvec(A._rmatvec(u, jnp), jnp)
+
+    return A._rmatvec(cg(product, v, tol=settings.rtol / 4, maxiter=settings.max_iter)[0], jnp)
+
+
+def _each(one: Callable[..., Any], b: Any, *operators: LinearOperator | None) -> Any:
+    """Return what a solver finds for each right-hand side, with its member of stacks of operators."""
+    lead = b.shape[:-1]
+    if not lead:
+        return one(*operators, b)
+
+    def flat(array: Any, axes: int) -> Any:
+        core = array.shape[array.ndim - axes :]
+        return jnp.reshape(jnp.broadcast_to(array, (*lead, *core)), (prod(lead), *core))
+
+    stacks = [op is not None and bool(op.batch_shape) for op in operators]
+    members = [op._map(flat) if op is not None and stack else op for op, stack in zip(operators, stacks, strict=True)]
+    axes = (*(0 if stack else None for stack in stacks), 0)
+    found = jax.vmap(one, in_axes=axes)(*members, jnp.reshape(b, (prod(lead), b.shape[-1])))
+    return jnp.reshape(found, (*lead, found.shape[-1]))

@@ -1,0 +1,77 @@
+"""How to iterate, and when a solution is good enough; for arrays of any library, traced ones included."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from structmat._arrays import device_of, euclidean_norm, precision_of
+from structmat._arrays.typing import Array, Namespace
+from structmat.operators import LinearOperator
+
+__all__ = ["Measure", "Settings", "by_gradient", "by_residual", "norm_of", "relative_residual"]
+
+_POWERS = 3
+"""Steps of the power method for a norm."""
+_ROUNDING = 16.0
+"""Residuals of this many units in the last place of what they are a difference of are rounding."""
+
+
+class Settings(NamedTuple):
+    """How to iterate."""
+
+    owner: str
+    """The public function, for messages."""
+    assume: str
+    """What is known of the matrix."""
+    preconditioner: Any
+    """"nearest", None, or an operator."""
+    rtol: float
+    max_iter: int
+
+
+Measure = Callable[[Array, Array], "tuple[Array, Array]"]
+"""From solution and residual to how good it is and whether that is enough, for each right-hand side."""
+
+
+def relative_residual(rest: Array, b: Array, xp: Namespace) -> Array:
+    """Return ``norm(rest) / norm(b)``, zero for zeros."""
+    size = euclidean_norm(b, xp)
+    return euclidean_norm(rest, xp) / xp.where(size > 0.0, size, xp.ones_like(size))
+
+
+def by_residual(b: Array, settings: Settings, xp: Namespace) -> Measure:
+    """Return the test that the residual is small."""
+
+    def measure(x: Array, rest: Array) -> tuple[Array, Array]:  # noqa: ARG001
+        residual = relative_residual(rest, b, xp)
+        return residual, residual <= settings.rtol
+
+    return measure
+
+
+def by_gradient(operator: LinearOperator, b: Array, norm: Array, settings: Settings, xp: Namespace) -> Measure:
+    """Return the test of Paige and Saunders: the residual is small, or orthogonal to the range up to the tolerance."""
+
+    def measure(x: Array, rest: Array) -> tuple[Array, Array]:
+        left, whole = euclidean_norm(rest, xp), euclidean_norm(b, xp)
+        gradient = euclidean_norm(operator._rmatvec(rest, xp), xp)
+        rounding = _ROUNDING * float(xp.finfo(left.dtype).eps) * (whole + norm * euclidean_norm(x, xp))
+        small = left <= settings.rtol * whole
+        return gradient, small | (gradient <= norm * (settings.rtol * left + rounding))
+
+    return measure
+
+
+def norm_of(operator: LinearOperator, b: Array, xp: Namespace) -> Array:
+    """Return a lower bound of the largest singular value, near it, by some steps of the power method."""
+    k = xp.astype(xp.arange(operator.shape[1], device=device_of(b)), precision_of(b.dtype, xp))
+    v = xp.astype(xp.cos(k * k) + 0.5, b.dtype)
+    for _ in range(_POWERS):
+        v = operator._rmatvec(operator._matvec(_normalized(v, xp), xp), xp)
+    return euclidean_norm(operator._matvec(_normalized(v, xp), xp), xp)
+
+
+def _normalized(v: Array, xp: Namespace) -> Array:
+    size = euclidean_norm(v, xp)[..., None]
+    return v / xp.where(size > 0.0, size, xp.ones_like(size))

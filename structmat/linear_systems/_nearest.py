@@ -1,0 +1,132 @@
+"""Preconditioners that cost little to make: the inverse of the nearest circulant or diagonal matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import reduce
+from typing import Any
+
+from structmat._arrays import device_of, euclidean_norm, is_complex, library_of, scale_array
+from structmat._arrays.typing import Array, Namespace
+from structmat.linear_systems._measures import Settings
+from structmat.operators import (
+    Circulant,
+    CyclicBidiagonal,
+    Diagonal,
+    Identity,
+    LinearOperator,
+    Prepared,
+    Product,
+    Scaled,
+    SpectralCirculant,
+    Sum,
+    Toeplitz,
+)
+from structmat.preconditioners import chan
+
+__all__ = ["preconditioner"]
+
+_SMALLEST = 1e-6
+"""Eigenvalues of a preconditioner are kept above this size, relative to the largest."""
+
+
+def preconditioner(operator: LinearOperator, b: Array, settings: Settings, xp: Namespace) -> LinearOperator | None:
+    """Return the preconditioner that is asked for, the one near the inverse of an operator where that is "nearest"."""
+    if settings.preconditioner == "nearest":
+        return _nearest(operator, b, xp, positive=settings.assume != "general")
+    given: LinearOperator | None = settings.preconditioner
+    return given
+
+
+def _nearest(operator: LinearOperator, like: Array, xp: Namespace, *, positive: bool) -> LinearOperator | None:
+    """Return the inverse of the circulant or diagonal matrix nearest to a square operator in the Frobenius norm.
+
+    Parameters
+    ----------
+    operator : LinearOperator
+        In the precision of computations.
+    like : array
+        A right-hand side, for dtype and device.
+    xp : namespace
+        Theirs.
+    positive : bool
+        Whether the eigenvalues are replaced by their moduli, so that the preconditioner is positive definite.
+
+    Returns
+    -------
+    LinearOperator or None
+        None where neither the cyclic nor the main diagonal of the operator can be had without its dense matrix.
+
+    Notes
+    -----
+    Both are orthogonal projections, so the nearer of the two is the one of the larger norm. JAX gets the circulant
+    wherever there is one, as values may be traced.
+    """
+    column, diagonal = _column(operator, like, xp), _main_diagonal(operator, xp)
+    if column is not None and diagonal is not None and library_of(xp) != "jax":
+        by_circulant, by_diagonal = (xp.sum(euclidean_norm(v, xp) ** 2) for v in (column, diagonal))
+        column = column if float(operator.shape[0] * by_circulant) >= float(by_diagonal) else None
+    if column is not None:
+        circulant = Circulant(column).to_spectral()
+        inverse = _reciprocals(circulant._eigenvalues(xp), xp, positive=positive)
+        return SpectralCirculant(inverse, circulant.n, circulant.real)
+    return None if diagonal is None else Diagonal(_reciprocals(diagonal, xp, positive=positive))
+
+
+def _reciprocals(values: Array, xp: Namespace, *, positive: bool) -> Array:
+    """Return reciprocals of values whose moduli are bounded from below, or of the moduli."""
+    size = xp.abs(values)
+    least = _SMALLEST * xp.max(size, axis=-1, keepdims=True)
+    least = xp.where(least > 0.0, least, xp.ones_like(least))
+    bounded = xp.where(size > least, size, least)
+    inverse = 1 / bounded
+    if positive:
+        return inverse
+    phase = xp.where(size > 0.0, values / xp.where(size > 0.0, size, xp.ones_like(size)), xp.ones_like(values))
+    return (xp.conj(phase) if is_complex(values.dtype, xp) else phase) * inverse
+
+
+def _main_diagonal(operator: LinearOperator, xp: Namespace) -> Array | None:
+    try:
+        return operator._diagonal("diagonal", xp)
+    except NotImplementedError:
+        return None
+
+
+def _column(  # a case for each kind
+    operator: Any, like: Array, xp: Namespace
+) -> Array | None:
+    """Return the first column of a circulant near a square operator, of the nearest one but for products."""
+    n = operator.shape[0]
+    if n != operator.shape[1]:
+        return None
+    unit = xp.astype(xp.arange(n, device=device_of(like)) == 0, like.dtype)
+    match operator:
+        case Prepared():
+            return _column(operator.operator, like, xp)
+        case Circulant() | SpectralCirculant() | CyclicBidiagonal():
+            return operator._matvec(xp.astype(unit, operator.dtype), xp)
+        case Toeplitz():
+            return chan(operator).c
+        case Identity():
+            return unit
+        case Diagonal():
+            return xp.mean(operator.d, axis=-1, keepdims=True) * unit
+        case Scaled():
+            inner = _column(operator.operator, like, xp)
+            return None if inner is None else scale_array(inner, operator.factor, 1, xp)
+        case Sum():
+            return _joined(operator.terms, lambda c, other: c + other, like, xp)
+        case Product():
+            return _joined(operator.factors, lambda c, other: Circulant(c).matvec(other), like, xp)
+        case _:
+            return None
+
+
+def _joined(
+    parts: tuple[LinearOperator, ...], join: Callable[[Array, Array], Array], like: Array, xp: Namespace
+) -> Array | None:
+    """Return what becomes of the first columns of all parts, None where one of them has none."""
+    columns = [_column(part, like, xp) for part in parts]
+    known = [column for column in columns if column is not None]
+    return reduce(join, known) if len(known) == len(columns) else None

@@ -1,0 +1,54 @@
+"""What comes back: a solution beside how good it is, or an error that holds the best one reached."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from structmat._arrays.typing import Array
+
+__all__ = ["ConvergenceError", "SolveResult"]
+
+
+class SolveResult(NamedTuple):
+    """The solution of a linear system or of a least-squares problem."""
+
+    x: Array
+    """The solutions, shape ``(..., cols)``."""
+    residual: Array
+    """``norm(b - A x) / norm(b)``, computed from `x`; shape of the batch."""
+    iterations: int | None
+    """How many iterations it took, the most of any right-hand side; 0 by a closed form, None where JAX iterates."""
+
+
+class ConvergenceError(np.linalg.LinAlgError):
+    """An iteration has not reached its tolerance.
+
+    Parameters
+    ----------
+    text : str
+        What was reached, and what to do.
+    result : SolveResult
+        The best solutions so far, which may be good enough.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import structmat as sm
+    >>> A = sm.Circulant(np.array([2.0, -1.0, 0.0, 0.0])) + sm.Diagonal(np.arange(4.0))
+    >>> try:
+    ...     sm.solve(A, np.ones(4), max_iter=1, preconditioner=None)
+    ... except sm.ConvergenceError as error:
+    ...     print(error.result.residual > 1e-10)
+    True
+    """
+
+    __module__ = "structmat"  # where users find it, in tracebacks too
+
+    def __init__(self, text: str, result: Any) -> None:
+        super().__init__(text, result)
+        self.text, self.result = text, result
+
+    def __str__(self) -> str:
+        return self.text

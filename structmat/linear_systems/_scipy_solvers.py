@@ -1,0 +1,109 @@
+"""Iteration with NumPy arrays: SciPy's solvers, one right-hand side after the other."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+import scipy.sparse.linalg
+
+from structmat.operators import LinearOperator
+from structmat.scipy import as_linear_operator
+
+__all__ = ["least_squares", "solutions"]
+
+_RESTART = 50
+"""Vectors that GMRES keeps."""
+
+
+def solutions(
+    operator: LinearOperator,
+    b: Any,
+    preconditioner: LinearOperator | None,
+    assume: str,
+    rtol: float,
+    limit: int,
+) -> tuple[Any, int]:
+    """Return solutions of square systems, and the largest number of iterations."""
+    one = {"positive definite": _cg, "hermitian": _gmres if np.iscomplexobj(b) else _minres}.get(assume, _gmres)
+    return _each(partial(one, rtol=rtol, limit=limit), b, operator, preconditioner)
+
+
+def least_squares(operator: LinearOperator, b: Any, rtol: float, limit: int) -> tuple[Any, int]:
+    """Return least-squares solutions by LSMR, and the largest number of iterations."""
+
+    def one(A: LinearOperator, v: Any) -> tuple[Any, int]:
+        x, _, steps, *_ = scipy.sparse.linalg.lsmr(
+            as_linear_operator(A), v, atol=rtol, btol=rtol, conlim=0, maxiter=limit
+        )
+        return x, int(steps)
+
+    return _each(one, b, operator)
+
+
+def _each(one: Any, b: Any, operator: LinearOperator, *others: LinearOperator | None) -> tuple[Any, int]:
+    """Return what a solver finds for each right-hand side, with its member of stacks of operators."""
+    lead, operators = b.shape[:-1], (operator, *others)
+    x, most = np.zeros((*lead, operator.shape[1]), b.dtype), 0
+    for index in np.ndindex(lead):
+        if np.any(b[index]):
+            with np.errstate(all="ignore"):  # whatever comes out is checked
+                x[index], steps = one(*(_member(op, lead, index) for op in operators), b[index])
+            most = max(most, steps)
+    return x, most
+
+
+def _member(operator: LinearOperator | None, lead: tuple[int, ...], index: tuple[int, ...]) -> LinearOperator | None:
+    """Return one operator of a stack, whose batch axes broadcast to `lead`."""
+    if operator is None or not operator.batch_shape:
+        return operator
+
+    def pick(array: Any, axes: int) -> Any:
+        return np.broadcast_to(array, (*lead, *array.shape[array.ndim - axes :]))[index]
+
+    return operator._map(pick)
+
+
+def _cg(A: Any, M: Any, b: Any, *, rtol: float, limit: int) -> tuple[Any, int]:
+    steps: list[int] = []
+    x, _ = scipy.sparse.linalg.cg(
+        as_linear_operator(A),
+        b,
+        rtol=rtol,
+        atol=0.0,
+        maxiter=limit,
+        M=M and as_linear_operator(M),
+        callback=lambda _: steps.append(0),
+    )
+    return x, len(steps)
+
+
+def _minres(A: Any, M: Any, b: Any, *, rtol: float, limit: int) -> tuple[Any, int]:
+    steps: list[int] = []
+    x, _ = scipy.sparse.linalg.minres(
+        as_linear_operator(A),
+        b,
+        rtol=rtol,
+        maxiter=limit,
+        M=M and as_linear_operator(M),
+        callback=lambda _: steps.append(0),
+    )
+    return x, len(steps)
+
+
+def _gmres(A: Any, M: Any, b: Any, *, rtol: float, limit: int) -> tuple[Any, int]:
+    """Iterate with ``A M`` in place of A, so that the residual is that of the system itself."""
+    steps: list[int] = []
+    restart = min(_RESTART, limit, len(b))
+    y, _ = scipy.sparse.linalg.gmres(
+        as_linear_operator(A @ M if M else A),
+        b,
+        rtol=rtol,
+        atol=0.0,
+        restart=restart,
+        maxiter=-(-limit // restart),
+        callback=lambda _: steps.append(0),
+        callback_type="pr_norm",
+    )
+    return M.matvec(y) if M else y, len(steps)

@@ -1,0 +1,228 @@
+"""The public functions: their arguments, and the closed forms that come before any iteration."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any, Literal
+
+from structmat._arrays import broadcast_shapes, complex_partner, is_complex, namespace_of, precision_of, restored
+from structmat._arrays.checks import integer, non_negative, one_of
+from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
+from structmat._arrays.typing import Array, ArrayLike, DType, Namespace
+from structmat.linear_systems._iterate import least_squares, solution
+from structmat.linear_systems._measures import Settings, relative_residual
+from structmat.linear_systems._result import SolveResult
+from structmat.operators import LinearOperator
+
+__all__ = ["lstsq", "solve"]
+
+_LONGEST = 10_000
+"""The default number of iterations is ten times the number of unknowns, but at most this."""
+
+
+def solve(
+    A: LinearOperator,
+    b: ArrayLike,
+    *,
+    assume: Literal["general", "hermitian", "positive definite"] = "general",
+    preconditioner: LinearOperator | Literal["nearest"] | None = "nearest",
+    rtol: float | None = None,
+    max_iter: int | None = None,
+) -> SolveResult:
+    """Solve ``A x = b`` for any square operator: by its closed form, else by preconditioned iteration.
+
+    Parameters
+    ----------
+    A : LinearOperator
+        The matrix or a stack of them, on any array library.
+    b : array, shape (..., n)
+        Right-hand sides along the last axis; leading axes broadcast against the batch of `A`.
+    assume : {"general", "hermitian", "positive definite"}, default "general"
+        What is known of A, where it has no closed form. It is not checked.
+    preconditioner : {"nearest"}, None or LinearOperator, default "nearest"
+        An operator near the inverse of A, positive definite unless `assume` is "general". By default the inverse of
+        the nearest circulant or diagonal matrix, whichever is nearer, if A is made of circulant, Toeplitz and diagonal
+        parts, so that it costs little.
+    rtol : float, optional
+        Iteration ends where ``norm(b - A x) <= rtol * norm(b)``. Default: 1e-10, in single precision 1e-5.
+    max_iter : int, optional
+        The most iterations. Default: ten times n, between 100 and 10,000.
+
+    Returns
+    -------
+    SolveResult
+        The solutions ``x``, their relative residuals, and the number of iterations.
+
+    Raises
+    ------
+    ConvergenceError
+        If iteration does not reach `rtol`. Under ``jax.jit`` no value can be looked at: such solutions are NaN.
+    numpy.linalg.LinAlgError
+        If a closed form finds that A is singular.
+    ValueError
+        If A is not square, `b` has another length, or an option is none of these.
+    TypeError
+        If A is no operator, or `b` belongs to another array library.
+
+    See Also
+    --------
+    lstsq : For rectangular or singular matrices.
+    LinearOperator.solve : The closed form alone.
+
+    Notes
+    -----
+    NumPy arrays are solved by SciPy's conjugate gradients ("positive definite"), MINRES ("hermitian", if real) or GMRES
+    with 50 vectors, JAX arrays by JAX's conjugate gradients or GMRES with 20, those of torch and other libraries by
+    conjugate gradients, or by CGLS where A is not positive definite, which squares its condition number [1]_. Each
+    iteration costs one product with A, in CGLS two. In NumPy and torch the residual is computed anew from the solution,
+    and the solver runs again on what it left.
+
+    Gradients in torch and JAX by A and b are those of the solution itself, and cost one more solution, by the adjoint.
+    torch has no second ones.
+
+    References
+    ----------
+    .. [1] Saad, Y., Iterative Methods for Sparse Linear Systems, 2nd edition, SIAM, 2003.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import structmat as sm
+    >>> n = 1000
+    >>> A = sm.Toeplitz(0.9 ** np.arange(n)) + sm.Diagonal(np.linspace(0.1, 0.2, n))  # has no closed form
+    >>> x, residual, iterations = sm.solve(A, np.ones(n), assume="positive definite")
+    >>> bool(np.allclose(A @ x, 1)), bool(residual < 1e-10), iterations < 20
+    (True, True, True)
+    """
+    owner = "solve"
+    _require_operator(A, owner)
+    if A.shape[0] != A.shape[1]:
+        raise ArgumentValueError(owner, "A", f"must be square, got shape {A.shape}; use lstsq")
+    one_of(assume, owner, "assume", ("general", "hermitian", "positive definite"))
+    _require_preconditioner(preconditioner, A, owner)
+    op, right, xp, dtype, settings = _prepared(A, b, assume, preconditioner, rtol, max_iter, owner)
+    with suppress(NotImplementedError):
+        return _closed(op, right, A.solve(b), xp)
+    with suppress(NotImplementedError):
+        return _closed(op, right, A.inv().matvec(b), xp)
+    return _restored(solution(op, right, settings, xp), dtype, xp)
+
+
+def lstsq(A: LinearOperator, b: ArrayLike, *, rtol: float | None = None, max_iter: int | None = None) -> SolveResult:
+    """Return the x of least norm that minimises ``norm(b - A x)``: by a closed form, else by iteration.
+
+    Parameters
+    ----------
+    A : LinearOperator
+        The matrix of any shape and rank, or a stack of them, on any array library.
+    b : array, shape (..., rows)
+        Right-hand sides along the last axis; leading axes broadcast against the batch of `A`.
+    rtol : float, optional
+        Iteration ends where the residual r has ``norm(r) <= rtol * norm(b)`` or ``norm(A^H r) <= rtol * norm(A) *
+        norm(r)``. Default: 1e-10, in single precision 1e-5.
+    max_iter : int, optional
+        The most iterations. Default: ten times the smaller side, between 100 and 10,000.
+
+    Returns
+    -------
+    SolveResult
+        The solutions ``x``, shape ``(..., cols)``, their relative residuals, and the number of iterations.
+
+    Raises
+    ------
+    ConvergenceError
+        If iteration does not reach `rtol`. Under ``jax.jit`` no value can be looked at: such solutions are NaN.
+    ValueError
+        If `b` has another length, or an option is out of range.
+    TypeError
+        If A is no operator, or `b` belongs to another array library.
+
+    See Also
+    --------
+    solve : For regular square matrices.
+    LinearOperator.lstsq : The closed form alone.
+
+    Notes
+    -----
+    NumPy arrays are solved by SciPy's LSMR [1]_, those of torch and other libraries by CGLS, JAX arrays by conjugate
+    gradients on the normal equations, which needs a condition number below some 1e5 in double precision. The number of
+    iterations grows with the condition number; singular values that are zero do not count. Closed forms take singular
+    values at the level of rounding for zeros; iteration leaves what has not been reached.
+
+    Gradients in torch and JAX are those of the solution itself, for matrices whose rank does not change, in JAX for
+    those of full rank. torch has no second ones.
+
+    References
+    ----------
+    .. [1] Fong, D. C.-L., Saunders, M., LSMR: an iterative algorithm for sparse least-squares problems, SIAM J. Sci.
+       Comput. 33, 2011.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import structmat as sm
+    >>> A = sm.Toeplitz(np.array([2.0, 1.0, 0.0, 0.0]), np.array([2.0, 1.0, 0.0]))  # 4 x 3
+    >>> b = np.array([1.0, 2.0, 3.0, 5.0])
+    >>> x = sm.lstsq(A, b).x
+    >>> bool(np.allclose(x, np.linalg.lstsq(A.to_dense(), b)[0]))
+    True
+    """
+    owner = "lstsq"
+    _require_operator(A, owner)
+    op, right, xp, dtype, settings = _prepared(A, b, "general", None, rtol, max_iter, owner)
+    with suppress(NotImplementedError):
+        return _closed(op, right, A.lstsq(b), xp)
+    return _restored(least_squares(op, right, settings, xp), dtype, xp)
+
+
+def _require_operator(A: object, owner: str) -> None:
+    if not isinstance(A, LinearOperator):
+        text = f"must be a structmat operator, got {type(A).__name__}; for arrays use numpy.linalg.{owner}"
+        raise ArgumentTypeError(owner, "A", text)
+
+
+def _require_preconditioner(value: Any, A: LinearOperator, owner: str) -> None:
+    if value is None or (isinstance(value, LinearOperator) and value.shape == A.shape):
+        return
+    if isinstance(value, LinearOperator):
+        text = f"must have the shape of A, {A.shape}, got {value.shape}"
+        raise ArgumentValueError(owner, "preconditioner", text)
+    if not isinstance(value, str):
+        text = f'must be "nearest", None or an operator, got {type(value).__name__}'
+        raise ArgumentTypeError(owner, "preconditioner", text)
+    one_of(value, owner, "preconditioner", ("nearest",))
+
+
+def _prepared(
+    A: LinearOperator, b: ArrayLike, assume: str, M: Any, rtol: float | None, max_iter: int | None, owner: str
+) -> tuple[LinearOperator, Array, Namespace, DType, Settings]:
+    """Return operator and right-hand sides in the dtype of the computation, their library, and how to iterate."""
+    op, right, xp, dtype = A._operand(b, owner, "b", A.shape[0])
+    dtype = right.dtype if dtype is None else dtype
+    precision = precision_of(dtype, xp)
+    numbers = [right.dtype] if op.dtype is None else [right.dtype, op.dtype]
+    if isinstance(M, LinearOperator):
+        namespace_of(owner, right, *M._arrays())
+        M = M._in_precision(precision, xp)
+        numbers += [] if M.dtype is None else [M.dtype]
+    if op._forces_complex or any(is_complex(number, xp) for number in numbers):
+        right = xp.astype(right, complex_partner(precision, xp))
+    batch = broadcast_shapes(owner, op.batch_shape, tuple(right.shape[:-1]))
+    right = xp.broadcast_to(right, (*batch, right.shape[-1]))
+    if rtol is None:
+        rtol = 1e-10 if float(xp.finfo(precision).eps) < 1e-10 else 1e-5
+    elif not non_negative(rtol, owner, "rtol"):
+        raise ArgumentValueError(owner, "rtol", "must be above zero, got 0")
+    if max_iter is None:
+        max_iter = min(max(100, 10 * min(A.shape)), _LONGEST)
+    return op, right, xp, dtype, Settings(owner, assume, M, float(rtol), integer(max_iter, owner, "max_iter"))
+
+
+def _closed(op: LinearOperator, b: Array, x: Array, xp: Namespace) -> SolveResult:
+    """Return a solution in closed form with its residual."""
+    wide = xp.astype(x, b.dtype) if x.dtype != b.dtype else x
+    return SolveResult(x, relative_residual(b - op._matvec(wide, xp), b, xp), 0)
+
+
+def _restored(result: SolveResult, dtype: DType, xp: Namespace) -> SolveResult:
+    return result._replace(x=restored(result.x, dtype, xp))

@@ -1,0 +1,278 @@
+"""Linear systems and least squares by iteration: every library beside the dense solution, and never silently wrong."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import structmat as sm
+from tests import backends
+from tests.operator_registry import DTYPES, REGISTRY, Vectors
+
+ASSUME = ("general", "hermitian", "positive definite")
+ITERATED = {"Sum", "Hankel, m x n", "Toeplitz, m x n", "BlockCirculant, cropped", "CDDProduct, rectangular"}
+LIBRARIES = ["numpy", "torch", "array_api_strict"]
+
+
+def draws() -> Any:
+    return st.integers(0, 2**32 - 1), st.sampled_from(DTYPES), st.sampled_from([(), (), (2,)])
+
+
+def tolerance(dtype: np.dtype) -> float:
+    return 1e-5 if dtype.name in {"float32", "complex64"} else 1e-10
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_solutions_are_those_of_the_dense_matrix(library):
+    backend = backends.get(library)
+
+    @settings(max_examples=backend.examples // (1 if library == "numpy" else 3))
+    @given(*draws(), st.sampled_from(ASSUME), st.sampled_from(["nearest", None]))
+    def law(seed, dtype, batch, assume, preconditioner):
+        v = Vectors(seed, dtype, batch)
+        n = v.size()
+        c, d, b = v(n), v(n), v(n)
+        make = lambda a: sm.Circulant(a(c)) + sm.Diagonal(a(d))
+        if assume != "general":
+            plain, shift = make, 0.5 if assume == "positive definite" else -0.3
+            make = lambda a: plain(a).H @ plain(a) + shift * sm.Identity(n)
+        A, dense = make(backend.asarray), make(np.array).to_dense().astype("complex128")
+        cond = np.max(np.linalg.cond(dense))
+        if cond > 50:
+            return
+        found = sm.solve(A, backend.asarray(b), assume=assume, preconditioner=preconditioner)
+        want = np.linalg.solve(dense, b[..., None].astype("complex128"))[..., 0]
+        x = backend.to_numpy(found.x)
+        assert x.dtype == dtype
+        assert np.all(backend.to_numpy(found.residual) <= tolerance(b.dtype))
+        assert found.iterations is not None
+        size = np.linalg.norm(want, axis=-1)
+        assert np.all(np.linalg.norm(x - want, axis=-1) <= 3 * cond * tolerance(b.dtype) * size)
+
+    law()
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_least_squares_are_those_of_the_dense_matrix(library):
+    backend = backends.get(library)
+    entries = [entry for entry in REGISTRY if entry.name in ITERATED]
+
+    @settings(max_examples=backend.examples // 2)
+    @given(*draws(), st.sampled_from(entries))
+    def law(seed, dtype, batch, entry):
+        v = Vectors(seed, dtype, batch)
+        sample = entry.draw(v)
+        values = np.linalg.svdvals(sample.dense)
+        if np.min(values) * 100 < np.max(values):
+            return
+        b = v(sample.dense.shape[-2])
+        found = sm.lstsq(sample.make(backend.asarray), backend.asarray(b))
+        want = (np.linalg.pinv(sample.dense) @ b[..., None])[..., 0]
+        x = backend.to_numpy(found.x)
+        assert x.dtype == dtype
+        scale = np.max(np.linalg.norm(b, axis=-1)) / np.min(values)
+        assert np.max(np.abs(x - want)) <= 1e4 * tolerance(b.dtype) * scale
+
+    law()
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_least_squares_of_singular_matrices_have_the_least_norm(library):
+    backend, rng = backends.get(library), np.random.default_rng(2)
+    c, d, b = rng.standard_normal(9), np.append(np.zeros(3), np.ones(5)), rng.standard_normal((2, 9))
+    A = sm.Toeplitz(backend.asarray(c), backend.asarray(rng.standard_normal(8))) @ sm.Diagonal(backend.asarray(d))
+    dense = backend.to_numpy(A.to_dense())
+    b[1] = np.linalg.svd(dense)[0][:, -1]  # which is orthogonal to the range
+    found = sm.lstsq(A, backend.asarray(b))
+    np.testing.assert_allclose(backend.to_numpy(found.x), b @ np.linalg.pinv(dense).T, atol=1e-8)
+    np.testing.assert_allclose(backend.to_numpy(found.residual)[1], 1)
+
+
+def test_stacks_and_zeros():
+    """Every member of a stack meets every right-hand side; zeros have the solution zero, no vectors none."""
+    rng = np.random.default_rng(0)
+    A = sm.Circulant(rng.standard_normal((3, 1, 6))) + sm.Diagonal(4 + rng.random((2, 6)))
+    b = rng.standard_normal((2, 6))
+    b[1] = 0
+    found = sm.solve(A, b)
+    np.testing.assert_allclose(found.x, np.linalg.solve(A.to_dense(), b[..., None])[..., 0], atol=1e-9)
+    assert found.residual.shape == (3, 2)
+    assert not np.any(found.x[:, 1])
+    assert sm.solve(A, np.empty((0, 1, 1, 6))).x.shape == (0, 3, 2, 6)
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_closed_forms_come_first(library):
+    backend = backends.get(library)
+    rng = np.random.default_rng(1)
+    c = backend.asarray(np.append(3, rng.random(4)))
+    b = backend.asarray(rng.standard_normal(5))
+    for op in (sm.Circulant(c), 2 * (sm.Circulant(c) @ sm.Diagonal(c))):
+        x, residual, iterations = sm.solve(op, b)
+        assert iterations == 0
+        assert float(residual) < 1e-12
+        np.testing.assert_array_equal(backend.to_numpy(x), backend.to_numpy(op.solve(b)))
+    assert sm.lstsq(sm.Circulant(c), b).iterations == 0
+
+
+def test_an_inverse_is_closed_form_enough():
+    @dataclass(frozen=True, eq=False, repr=False, slots=True)
+    class Reversal(sm.LinearOperator):
+        n: int
+        shape = property(lambda self: (self.n, self.n))
+        _matvec = lambda self, x, xp: xp.flip(x, axis=-1)
+        _transpose = _conj = lambda self: self
+        _inv = lambda self, xp: self
+
+    assert sm.solve(Reversal(3), [1.0, 2.0, 3.0]).x.tolist() == [3.0, 2.0, 1.0]
+    assert sm.lstsq(Reversal(3), [1.0, 2.0, 3.0]).x.round(12).tolist() == [3.0, 2.0, 1.0]
+
+
+@pytest.mark.parametrize("library", ["numpy", "torch"])
+def test_half_precision(library):
+    backend = backends.get(library)
+    half = lambda values: backend.xp.asarray(values, dtype=backend.dtype(backend.half))
+    A = sm.Circulant(half([4.0, 1.0, 0.0])) + sm.Diagonal(half([0.0, 1.0, 2.0]))
+    x = sm.solve(A, half([1.0, 2.0, 3.0])).x
+    assert x.dtype == A.dtype
+    want = np.linalg.solve([[4.0, 0, 1], [1, 5, 0], [0, 1, 6]], [1.0, 2, 3])
+    np.testing.assert_allclose([float(value) for value in x], want, rtol=1e-2)
+
+
+def test_the_nearest_circulant_or_diagonal_helps():
+    n = 256
+    b = np.ones(n)
+    smooth = sm.Toeplitz(0.98 ** np.arange(n)) + sm.Diagonal(np.linspace(1e-2, 2e-2, n))
+    spread = sm.Toeplitz(0.1 ** np.arange(n)) + sm.Diagonal(np.geomspace(1, 1e6, n))
+    for A in (smooth, spread, smooth.prepare()):
+        counts = [
+            sm.solve(A, b, assume="positive definite", preconditioner=M, max_iter=5000).iterations
+            for M in ("nearest", None)
+        ]
+        assert 3 * counts[0] < counts[1], counts
+
+
+def test_a_preconditioner_of_ones_own():
+    n = 128
+    T, D = sm.Toeplitz(0.95 ** np.arange(n)), sm.Diagonal(np.linspace(0.1, 0.3, n))
+    M = sm.preconditioners.strang(T + 0.2 * sm.Identity(n)).inv()
+    for assume in ASSUME:
+        found = sm.solve(T + D, np.ones(n), assume=assume, preconditioner=M)
+        np.testing.assert_allclose((T + D) @ found.x, 1, atol=1e-8)
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_what_does_not_converge_is_an_error(library):
+    backend = backends.get(library)
+    c = backend.asarray(np.array([2.0, -1, 0, 0, 0]))
+    A = sm.Circulant(c) + sm.Diagonal(backend.asarray(np.arange(5.0)))
+    b = backend.asarray(np.arange(5.0))
+    with pytest.raises(sm.ConvergenceError, match=r"solve: the relative residual is .* after 1 iterations") as caught:
+        sm.solve(A, b, max_iter=1, preconditioner=None)
+    rest = b - A @ caught.value.result.x
+    np.testing.assert_allclose(
+        backend.to_numpy(caught.value.result.residual), np.linalg.norm(backend.to_numpy(rest)) / np.sqrt(30)
+    )
+    with pytest.raises(np.linalg.LinAlgError, match="lstsq: the relative residual"):
+        sm.lstsq(A, b, max_iter=1)
+    singular = sm.Circulant(c) - sm.Diagonal(backend.asarray(np.array([1.0, 1, 1, 1, 1])))
+    singular = singular @ (sm.Circulant(0 * c) + sm.Diagonal(backend.asarray(np.array([1.0, 1, 1, 1, 0]))))
+    for assume in ASSUME:
+        with pytest.raises(sm.ConvergenceError):
+            sm.solve(singular, b, assume=assume)
+    with pytest.raises(sm.ConvergenceError, match='assume="general"'):
+        sm.solve(A - 9 * (A + A), b, assume="positive definite")
+    with pytest.raises(sm.ConvergenceError, match="is nan"):
+        sm.solve(A, b * float("nan"))
+
+
+def test_gradients_in_torch():
+    torch = backends.get("torch").xp
+    rng = np.random.default_rng(5)
+    c, d, b = (torch.tensor(rng.standard_normal(3), requires_grad=True) for _ in range(3))
+    check = lambda function, *inputs: torch.autograd.gradcheck(function, inputs, atol=1e-6, fast_mode=True)
+    assert check(lambda c, d, b: sm.solve(sm.Circulant(c) + sm.Diagonal(3 + d), b, rtol=1e-13).x, c, d, b)
+    z = (c + 1j * d).detach().requires_grad_()
+    assert check(lambda z, b: sm.solve(sm.Circulant(z) + sm.Diagonal(z), b, rtol=1e-13).x, z, b)
+    for m, n in ((3, 2), (2, 3)):
+        assert check(lambda c, d, b: sm.lstsq(sm.Toeplitz(c, d), b, rtol=1e-12).x, c[:m].detach().requires_grad_(),
+                     d[:n].detach().requires_grad_(), b[:m].detach().requires_grad_())  # fmt: skip
+    of_rank_two = lambda c, d: sm.Toeplitz(c, d) @ sm.Diagonal(torch.tensor([1.0, 0.0, 2.0]).double())
+    assert check(lambda c, d, b: sm.lstsq(of_rank_two(c, d), b, rtol=1e-12).x, c, d, b)
+    with pytest.raises(NotImplementedError, match="no second derivatives"):
+        torch.autograd.grad(sm.solve(sm.Circulant(c) + sm.Diagonal(3 + d), b).x.sum(), c, create_graph=True)
+
+
+def test_positive_definite_systems_and_their_gradients_in_jax():
+    jnp, jax = backends.get("jax").xp, pytest.importorskip("jax")
+    rng = np.random.default_rng(6)
+    c, d, b = np.array([2.0, -1.0, 0.0, -1.0]), 1 + rng.random(4), rng.standard_normal((2, 4))
+    dense = sm.Circulant(c).to_dense() + np.diag(d)
+    want = np.linalg.solve(dense, b[..., None])[..., 0]
+
+    @jax.jit
+    @jax.value_and_grad
+    def total(d, b):
+        A = sm.Circulant(jnp.asarray(c)) + sm.Diagonal(d)
+        return jnp.sum(sm.solve(A, b, assume="positive definite").x)
+
+    value, gradient = total(d, b)
+    np.testing.assert_allclose(value, np.sum(want))
+    np.testing.assert_allclose(gradient, -np.linalg.solve(dense.T, np.ones(4)) * want.sum(0), atol=1e-8)
+
+
+def test_general_systems_in_jax():
+    jnp, jax = backends.get("jax").xp, pytest.importorskip("jax")
+    c = jnp.asarray([1.0, 2.0, 0.0])
+    run = jax.jit(lambda d, b: sm.solve(sm.Circulant(c) + sm.Diagonal(d), b).x)
+    dense = sm.Circulant([1.0, 2.0, 0.0]).to_dense() + np.diag([1.0, -4.0, 2.0])
+    b = np.array([1.0, 2.0, 4.0])
+    np.testing.assert_allclose(run(jnp.asarray([1.0, -4.0, 2.0]), b), np.linalg.solve(dense, b), atol=1e-8)
+    assert np.all(np.isnan(run(jnp.asarray([-3.0, -3.0, -3.0]), b)))  # a singular one
+
+
+def test_least_squares_and_what_does_not_converge_in_jax():
+    jnp, jax = backends.get("jax").xp, pytest.importorskip("jax")
+    rng = np.random.default_rng(7)
+    T = sm.Toeplitz(rng.standard_normal(6), rng.standard_normal(3))
+    b = rng.standard_normal(6)
+    run = jax.jit(lambda c, r, b: sm.lstsq(sm.Toeplitz(c, r), b))
+    found = run(T.c, T.r, b)
+    np.testing.assert_allclose(found.x, np.linalg.lstsq(T.to_dense(), b)[0], atol=1e-8)
+    assert found.iterations is None
+    assert np.all(np.isnan(run(T.c, T.r, np.full(6, np.nan)).x))
+    with pytest.raises(sm.ConvergenceError, match=r"lstsq: the relative residual is nan, not 1e-10"):
+        sm.lstsq(sm.Toeplitz(jnp.asarray(T.c), jnp.asarray(T.r)), jnp.full(6, np.nan), max_iter=1)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda A: sm.solve(np.eye(3), np.ones(3)), TypeError, "solve: A must be a structmat operator, got ndarray"),
+        (
+            lambda A: sm.solve(sm.Toeplitz([1.0], [1.0, 2.0]), [1.0]),
+            ValueError,
+            "solve: A must be square, .*lstsq",
+        ),
+        (lambda A: sm.solve(A, np.ones(4)), ValueError, r"Sum.solve: b must have shape \(..., 3\)"),
+        (lambda A: sm.solve(A, np.ones(3), assume="spd"), ValueError, 'assume must be one of "general"'),
+        (lambda A: sm.solve(A, np.ones(3), preconditioner=3), TypeError, "preconditioner must be .*, got int"),
+        (lambda A: sm.solve(A, np.ones(3), preconditioner="ilu"), ValueError, "preconditioner must be one of"),
+        (
+            lambda A: sm.solve(A, np.ones(3), preconditioner=sm.Identity(2)),
+            ValueError,
+            r"preconditioner must have the shape of A, \(3, 3\), got \(2, 2\)",
+        ),
+        (lambda A: sm.solve(A, np.ones(3), rtol=0), ValueError, "rtol must be above zero"),
+        (lambda A: sm.lstsq(A, np.ones(3), max_iter=0), ValueError, "lstsq: max_iter must be at least 1, got 0"),
+    ],
+)
+def test_bad_arguments(call, error, message):
+    with pytest.raises(error, match=message) as caught:
+        call(sm.Circulant([1.0, 2.0, 0.0]) + sm.Diagonal([1.0, 2.0, 3.0]))
+    assert isinstance(caught.value, sm.ArgumentError)
