@@ -1,7 +1,8 @@
-"""The bridge to SciPy's iterative solvers; the only file that knows `scipy.sparse`."""
+"""The bridge to SciPy's `LinearOperator`, for its iterative solvers and everything else that takes one."""
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import numpy as np
@@ -9,35 +10,44 @@ import scipy.sparse.linalg
 
 from structmat._arrays import is_numpy
 from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
+from structmat._arrays.typing import Namespace
 from structmat.operators import LinearOperator
 
 __all__ = ["as_linear_operator"]
 
+_BATCHES = "xp" in inspect.signature(scipy.sparse.linalg.LinearOperator.__init__).parameters
+"""Whether SciPy's operators have batch axes and arrays of other libraries: from 1.18 on."""
+
 
 def as_linear_operator(operator: LinearOperator) -> scipy.sparse.linalg.LinearOperator[Any]:
-    """Return a NumPy operator as SciPy's `LinearOperator`, for ``cg``, ``gmres``, ``lsqr``, ``svds``, ``eigs`` ...
+    """Return an operator as SciPy's `LinearOperator`, for ``cg``, ``gmres``, ``lsqr``, ``svds``, ``eigs`` ...
 
     Parameters
     ----------
     operator : LinearOperator
-        One matrix, without batch axes, whose parameters are NumPy arrays.
+        One matrix whose parameters are NumPy arrays. With SciPy 1.18 and later a stack of matrices as well, and with
+        the environment variable ``SCIPY_ARRAY_API=1`` arrays of other libraries.
 
     Returns
     -------
     scipy.sparse.linalg.LinearOperator
-        With `matvec`, `rmatvec`, `matmat` and `rmatmat`.
+        With `matvec`, `rmatvec`, `matmat` and `rmatmat`, of shape ``(..., rows, cols)``.
 
     Raises
     ------
     TypeError
-        If `operator` is not a structmat operator, or holds arrays of another library.
+        If `operator` is not a structmat operator, or holds arrays of a library that SciPy does not take.
     ValueError
-        If `operator` is a stack of matrices.
+        If `operator` is a stack of matrices, before SciPy 1.18.
+
+    See Also
+    --------
+    structmat.solve : Chooses a solver of SciPy, and a preconditioner.
 
     Notes
     -----
-    SciPy passes columns of shape ``(n, 1)`` to duck-typed operators, which the axis rule of structmat would treat as a
-    batch; therefore this conversion is needed.
+    SciPy's solvers themselves take one matrix of NumPy arrays. Some functions pass columns of shape ``(n, 1)`` to
+    duck-typed operators, which the axis rule of structmat would treat as a batch; therefore this conversion is needed.
 
     Examples
     --------
@@ -49,32 +59,48 @@ def as_linear_operator(operator: LinearOperator) -> scipy.sparse.linalg.LinearOp
     >>> info, bool(np.allclose(A @ x, 1))
     (0, True)
     """
+    owner = "as_linear_operator"
     if not isinstance(operator, LinearOperator):
-        raise ArgumentTypeError(
-            "as_linear_operator", "operator", f"must be a structmat operator, got {type(operator).__name__}"
-        )
-    if not is_numpy(operator._own_namespace()):
-        raise ArgumentTypeError("as_linear_operator", "operator", f"must hold NumPy arrays, got {operator!r}")
-    if operator.batch_shape:
-        raise ArgumentValueError(
-            "as_linear_operator", "operator", f"must be one matrix, got a stack of shape {operator.batch_shape}"
-        )
-    return _Bridge(operator)
+        raise ArgumentTypeError(owner, "operator", f"must be a structmat operator, got {type(operator).__name__}")
+    xp = operator._own_namespace()
+    if not is_numpy(xp):
+        return _Bridge(operator, _namespace_in_scipy(operator, xp, owner))
+    if operator.batch_shape and not _BATCHES:
+        text = f"must be one matrix before SciPy 1.18, got a stack of shape {operator.batch_shape}"
+        raise ArgumentValueError(owner, "operator", text)
+    return _Bridge(operator, None)
+
+
+def _namespace_in_scipy(operator: LinearOperator, xp: Namespace, owner: str) -> Namespace:
+    """Return SciPy's own namespace of a library, which is not that of `array_api_compat` although of the same kind."""
+    if not _BATCHES:
+        raise ArgumentTypeError(owner, "operator", f"must hold NumPy arrays before SciPy 1.18, got {operator!r}")
+    known: Any = scipy.sparse.linalg.aslinearoperator(xp.ones((1, 1), dtype=operator.dtype, device=operator.device))
+    if known._xp.__name__.endswith(".numpy"):  # to which it has converted the array
+        text = f"must hold NumPy arrays unless SCIPY_ARRAY_API=1 is set before SciPy is imported, got {operator!r}"
+        raise ArgumentTypeError(owner, "operator", text)
+    return known._xp
+
+
+def _without_column(x: Any, length: int) -> Any:
+    """Return a vector that SciPy has handed over as a column."""
+    return x.reshape(-1) if length > 1 and x.shape == (length, 1) else x
 
 
 class _Bridge(scipy.sparse.linalg.LinearOperator[Any]):
     """An operator of structmat in the place of one of SciPy; a class of its own, so that it can be pickled."""
 
-    def __init__(self, operator: Any) -> None:
+    def __init__(self, operator: Any, xp: Namespace | None) -> None:
         self.operator, self.adjoint_operator = operator, operator.H
         dtype = operator.dtype or np.dtype("complex128" if operator._forces_complex else "float64")
-        super().__init__(dtype, operator.shape)  # type: ignore[call-arg]  # which its stubs lack
+        of_library = {} if xp is None else {"xp": xp}
+        super().__init__(dtype, (*operator.batch_shape, *operator.shape), **of_library)  # type: ignore[call-arg]  # which its stubs lack
 
     def _matvec(self, x: Any) -> Any:
-        return self.operator.matvec(x.reshape(-1))
+        return self.operator.matvec(_without_column(x, self.operator.shape[1]))
 
     def _rmatvec(self, x: Any) -> Any:
-        return self.operator.rmatvec(x.reshape(-1))
+        return self.operator.rmatvec(_without_column(x, self.operator.shape[0]))
 
     def _matmat(self, X: Any) -> Any:
         return self.operator.matmat(X)

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import os
+import pickle
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -62,14 +66,60 @@ def test_every_product_of_the_bridge() -> None:
     assert op.dtype == np.complex128
 
 
+def test_columns_are_vectors_and_not_a_batch() -> None:
+    A = sm.Circulant([1.0, 2.0, 3.0])
+    bridge = sm.scipy.as_linear_operator(A)
+    column = np.array([[1.0], [2.0], [4.0]])
+    np.testing.assert_allclose(bridge._matvec(column), A @ column[:, 0])
+    np.testing.assert_allclose(bridge._rmatvec(column), A.H @ column[:, 0])
+
+
 def test_refusals() -> None:
     with pytest.raises(TypeError, match="must be a structmat operator, got ndarray"):
         sm.scipy.as_linear_operator(np.eye(3))
-    with pytest.raises(ValueError, match=r"must be one matrix, got a stack of shape \(2,\)"):
-        sm.scipy.as_linear_operator(sm.Diagonal(np.ones((2, 3))))
     torch = pytest.importorskip("torch")
-    with pytest.raises(TypeError, match="must hold NumPy arrays"):
+    with pytest.raises(TypeError, match=r"must hold NumPy arrays (before SciPy 1.18|unless SCIPY_ARRAY_API=1 is set)"):
         sm.scipy.as_linear_operator(sm.Diagonal(torch.ones(3)))
+
+
+BATCHES = importlib.import_module("structmat.scipy")._BATCHES
+
+
+@pytest.mark.skipif(BATCHES, reason="SciPy has batches")
+def test_stacks_are_refused_before_scipy_has_batches() -> None:
+    with pytest.raises(ValueError, match=r"must be one matrix before SciPy 1.18, got a stack of shape \(2,\)"):
+        sm.scipy.as_linear_operator(sm.Diagonal(np.ones((2, 3))))
+
+
+@pytest.mark.skipif(not BATCHES, reason="before SciPy 1.18")
+def test_stacks() -> None:
+    A = sm.Toeplitz(rng.standard_normal((2, 1, 4)), rng.standard_normal((3, 5)))
+    op, dense = sm.scipy.as_linear_operator(A), A.to_dense()
+    assert op.shape == (2, 3, 4, 5)
+    x, y = rng.standard_normal((2, 3, 5)), rng.standard_normal((3, 4))
+    np.testing.assert_allclose(op.matvec(x), np.matvec(dense, x))
+    np.testing.assert_allclose(op.rmatvec(y), np.matvec(dense.mT, y))
+    np.testing.assert_allclose(op.matvec(x[0, 0]), np.matvec(dense, x[0, 0]))
+    np.testing.assert_allclose(op @ x[0].mT, dense @ x[0].mT)
+    np.testing.assert_allclose(op.rmatmat(y.mT), dense.mT @ y.mT)
+    np.testing.assert_allclose((op.H @ op + op.T @ op).matvec(x), np.matvec(2 * dense.mT @ dense, x))
+    np.testing.assert_allclose(pickle.loads(pickle.dumps(op)).matvec(x), np.matvec(dense, x))
+
+
+@pytest.mark.skipif(not BATCHES, reason="before SciPy 1.18")
+def test_arrays_of_other_libraries() -> None:
+    """In a process of its own: SciPy reads its environment when it is imported."""
+    pytest.importorskip("array_api_strict")
+    code = (
+        "import array_api_strict as xp, structmat as sm\n"
+        "A = sm.Circulant(xp.asarray([[4.0, 1.0, 0.0], [1.0, 2.0, 3.0]]))\n"
+        "x = xp.asarray([1.0, 2.0, 4.0])\n"
+        "op = sm.scipy.as_linear_operator(A)\n"
+        "assert (op @ x).shape == (2, 3)\n"
+        "assert xp.max(xp.abs(op @ x - A.matvec(x))) < 1e-12\n"
+        "assert xp.max(xp.abs((op.H @ op).matvec(x) - A.rmatvec(A.matvec(x)))) < 1e-12\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "SCIPY_ARRAY_API": "1"})
 
 
 def solve_circulant(
