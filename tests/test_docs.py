@@ -33,6 +33,7 @@ EXECUTED = {
     "performance.md",
     "quickstart.md",
     "reproduction.md",
+    "scipy_vocabulary.md",
     "studies.md",
     "toeplitz_systems.md",
     "train_a_change.md",

@@ -185,3 +185,12 @@ def test_races():
     ]
     assert stated("docs/measured.md", r"in ([\d.]+) to ([\d.]+) of the time of Adam") == range_of(reached)
     assert len(reached) == 4  # "four held-out matrices"
+
+
+def test_scipy_vocabulary():
+    measured: dict[str, list[str]] = {}
+    for row in rows("scipy_vocabulary.csv"):
+        figures = [row["times_as_fast"], row["prepared_times"]]
+        measured.setdefault(row["scipy"], []).append(", ".join(filter(None, figures)))
+    table = [cells for cells in lines("docs/guide/scipy_vocabulary.md") if cells[0].startswith("`")]
+    assert {cells[0].replace("`", ""): cells[2:] for cells in table} == measured

@@ -1,4 +1,4 @@
-"""SciPy's iterative solvers on structmat operators, and SciPy's own tests of circulants run on ours."""
+"""SciPy's iterative solvers on structmat operators, and stacks of them, by the bridge."""
 
 from __future__ import annotations
 
@@ -120,40 +120,6 @@ def test_arrays_of_other_libraries() -> None:
         "assert xp.max(xp.abs((op.H @ op).matvec(x) - A.rmatvec(A.matvec(x)))) < 1e-12\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "SCIPY_ARRAY_API": "1"})
-
-
-def solve_circulant(
-    c: Any, b: Any, singular: str = "raise", tol: float | None = None, caxis: int = -1, baxis: int = 0, outaxis: int = 0
-) -> np.ndarray:
-    """`scipy.linalg.solve_circulant`, signature and axes, on a `Circulant`."""
-    C = sm.Circulant(np.moveaxis(np.atleast_1d(c), caxis, -1))
-    b = np.moveaxis(np.atleast_1d(b), baxis, -1)
-    x = C.solve(b) if singular == "raise" else C.lstsq(b, rtol=tol)
-    return np.moveaxis(x, -1, outaxis)
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "test_basic1",
-        "test_basic2",
-        "test_basic3",
-        "test_complex",
-        "test_random_b_and_c",
-        "test_singular",
-        "test_axis_args",
-    ],
-)
-def test_scipys_tests_of_solve_circulant(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    module = pytest.importorskip("scipy.linalg.tests.test_basic")
-    monkeypatch.setattr(module, "solve_circulant", solve_circulant)
-    getattr(module.TestSolveCirculant(), name)()
-
-
-def test_scipys_tests_of_circulant(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = pytest.importorskip("scipy.linalg.tests.test_special_matrices")
-    monkeypatch.setattr(module, "circulant", lambda c: sm.Circulant(c).to_dense())
-    module.TestCirculant().test_basic()
 
 
 def test_importing_the_bridge_is_lazy() -> None:
