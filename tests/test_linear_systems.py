@@ -93,6 +93,17 @@ def test_least_squares_of_singular_matrices_have_the_least_norm(library):
     np.testing.assert_allclose(backend.to_numpy(found.residual)[1], 1)
 
 
+def test_least_squares_far_from_the_range_and_ill_conditioned():
+    """Where the residual is nearly all of the right-hand side, and the Frobenius norm far above the largest value."""
+    n = 200
+    A = sm.Toeplitz(0.9 ** np.arange(n), 0.9 ** np.arange(n // 2))
+    b = np.random.default_rng(3).standard_normal((2, n))
+    x, dense = sm.lstsq(A, b).x, A.to_dense()
+    r = b - A.matvec(x)
+    assert np.all(np.linalg.norm(A.rmatvec(r), axis=1) <= 1e-10 * np.linalg.norm(dense, 2) * np.linalg.norm(r, axis=1))
+    np.testing.assert_allclose(x, np.linalg.lstsq(dense, b.T)[0].T, atol=1e-5)
+
+
 def test_stacks_and_zeros():
     """Every member of a stack meets every right-hand side; zeros have the solution zero, no vectors none."""
     rng = np.random.default_rng(0)
@@ -149,7 +160,11 @@ def test_the_nearest_circulant_or_diagonal_helps():
     b = np.ones(n)
     smooth = sm.Toeplitz(0.98 ** np.arange(n)) + sm.Diagonal(np.linspace(1e-2, 2e-2, n))
     spread = sm.Toeplitz(0.1 ** np.arange(n)) + sm.Diagonal(np.geomspace(1, 1e6, n))
-    for A in (smooth, spread, smooth.prepare()):
+    at = np.arange(16)
+    decay = np.exp(-np.minimum(at, 16 - at) / 4)
+    grid = sm.MultilevelCirculant(np.outer(decay, decay).ravel(), (16, 16)) + sm.Diagonal(np.linspace(1e-2, 2e-2, n))
+    factors = sm.Product([smooth, sm.Circulant(np.append(2.0, np.zeros(n - 1)))])
+    for A in (smooth, spread, smooth.prepare(), grid, 3 * factors):
         counts = [
             sm.solve(A, b, assume="positive definite", preconditioner=M, max_iter=5000).iterations
             for M in ("nearest", None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import reduce
+from math import prod
 from typing import Any
 
 from structmat._arrays import device_of, euclidean_norm, is_complex, library_of, scale_array
@@ -15,6 +16,7 @@ from structmat.operators import (
     Diagonal,
     Identity,
     LinearOperator,
+    MultilevelCirculant,
     Prepared,
     Product,
     Scaled,
@@ -62,10 +64,16 @@ def _nearest(operator: LinearOperator, like: Array, xp: Namespace, *, positive: 
     Both are orthogonal projections, so the nearer of the two is the one of the larger norm. JAX gets the circulant
     wherever there is one, as values may be traced.
     """
-    column, diagonal = _column(operator, like, xp), _main_diagonal(operator, xp)
+    sizes = _levels(operator)
+    column, diagonal = _column(operator, sizes, like, xp), _main_diagonal(operator, xp)
     if column is not None and diagonal is not None and library_of(xp) != "jax":
         by_circulant, by_diagonal = (xp.sum(euclidean_norm(v, xp) ** 2) for v in (column, diagonal))
         column = column if float(operator.shape[0] * by_circulant) >= float(by_diagonal) else None
+    if column is not None and len(sizes) > 1:
+        grid = MultilevelCirculant(column, sizes)
+        return grid._with_spectrum(
+            _reciprocals(grid._eigvals(xp), xp, positive=positive), xp, real=not is_complex(column.dtype, xp)
+        )
     if column is not None:
         circulant = Circulant(column).to_spectral()
         inverse = _reciprocals(circulant._eigenvalues(xp), xp, positive=positive)
@@ -93,40 +101,69 @@ def _main_diagonal(operator: LinearOperator, xp: Namespace) -> Array | None:
         return None
 
 
-def _column(  # a case for each kind
-    operator: Any, like: Array, xp: Namespace
-) -> Array | None:
-    """Return the first column of a circulant near a square operator, of the nearest one but for products."""
-    n = operator.shape[0]
-    if n != operator.shape[1]:
+def _levels(operator: Any) -> tuple[int, ...]:
+    """Return the sizes of the levels of the circulants that an operator is made of."""
+    match operator:
+        case MultilevelCirculant():
+            return operator.sizes
+        case Prepared() | Scaled():
+            return _levels(operator.operator)
+        case Sum() | Product():
+            parts = operator.terms if isinstance(operator, Sum) else operator.factors
+            return max((_levels(part) for part in parts), key=len)
+        case _:
+            return (operator.shape[0],)
+
+
+def _column(operator: Any, sizes: tuple[int, ...], like: Array, xp: Namespace) -> Array | None:
+    """Return the first column of a circulant of these levels near an operator, of the nearest one but for products."""
+    if operator.shape != (prod(sizes), prod(sizes)):
         return None
-    unit = xp.astype(xp.arange(n, device=device_of(like)) == 0, like.dtype)
     match operator:
         case Prepared():
-            return _column(operator.operator, like, xp)
-        case Circulant() | SpectralCirculant() | CyclicBidiagonal():
-            return operator._matvec(xp.astype(unit, operator.dtype), xp)
-        case Toeplitz():
-            return chan(operator).c
+            return _column(operator.operator, sizes, like, xp)
+        case Scaled():
+            inner = _column(operator.operator, sizes, like, xp)
+            return None if inner is None else scale_array(inner, operator.factor, 1, xp)
+        case Sum():
+            return _joined(operator.terms, lambda c, other: c + other, sizes, like, xp)
+        case Product():
+            multiply = lambda c, other: _circulant(c, sizes).matvec(other)  # noqa: E731  # as for sums
+            return _joined(operator.factors, multiply, sizes, like, xp)
+        case _:
+            return _column_of_one(operator, sizes, like, xp)
+
+
+def _column_of_one(operator: Any, sizes: tuple[int, ...], like: Array, xp: Namespace) -> Array | None:
+    """Return the first column of the nearest circulant to an operator that is not made of others."""
+    unit = xp.astype(xp.arange(operator.shape[0], device=device_of(like)) == 0, like.dtype)
+    match operator:
         case Identity():
             return unit
         case Diagonal():
             return xp.mean(operator.d, axis=-1, keepdims=True) * unit
-        case Scaled():
-            inner = _column(operator.operator, like, xp)
-            return None if inner is None else scale_array(inner, operator.factor, 1, xp)
-        case Sum():
-            return _joined(operator.terms, lambda c, other: c + other, like, xp)
-        case Product():
-            return _joined(operator.factors, lambda c, other: Circulant(c).matvec(other), like, xp)
+        case MultilevelCirculant() if operator.sizes == sizes:
+            return operator.c
+        case Circulant() | SpectralCirculant() | CyclicBidiagonal() if len(sizes) == 1:
+            return operator._matvec(xp.astype(unit, operator.dtype), xp)
+        case Toeplitz() if len(sizes) == 1:
+            return chan(operator).c
         case _:
             return None
 
 
+def _circulant(column: Array, sizes: tuple[int, ...]) -> LinearOperator:
+    return Circulant(column) if len(sizes) == 1 else MultilevelCirculant(column, sizes)
+
+
 def _joined(
-    parts: tuple[LinearOperator, ...], join: Callable[[Array, Array], Array], like: Array, xp: Namespace
+    parts: tuple[LinearOperator, ...],
+    join: Callable[[Array, Array], Array],
+    sizes: tuple[int, ...],
+    like: Array,
+    xp: Namespace,
 ) -> Array | None:
     """Return what becomes of the first columns of all parts, None where one of them has none."""
-    columns = [_column(part, like, xp) for part in parts]
+    columns = [_column(part, sizes, like, xp) for part in parts]
     known = [column for column in columns if column is not None]
     return reduce(join, known) if len(known) == len(columns) else None

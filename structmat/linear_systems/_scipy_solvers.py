@@ -31,7 +31,11 @@ def solutions(
 
 
 def least_squares(operator: LinearOperator, b: Any, rtol: float, limit: int) -> tuple[Any, int]:
-    """Return least-squares solutions by LSMR, and the largest number of iterations."""
+    """Return least-squares solutions by LSMR, and the largest number of iterations.
+
+    Its tolerance is relative to the Frobenius norm of the matrix, ours to the largest singular value.
+    """
+    rtol = max(rtol / min(operator.shape) ** 0.5, float(np.finfo(float).eps))
 
     def one(A: LinearOperator, v: Any) -> tuple[Any, int]:
         x, _, steps, *_ = scipy.sparse.linalg.lsmr(

@@ -5,7 +5,15 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Any, Literal
 
-from structmat._arrays import broadcast_shapes, complex_partner, is_complex, namespace_of, precision_of, restored
+from structmat._arrays import (
+    broadcast_shapes,
+    complex_partner,
+    is_complex,
+    library_of,
+    namespace_of,
+    precision_of,
+    restored,
+)
 from structmat._arrays.checks import integer, non_negative, one_of
 from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
 from structmat._arrays.typing import Array, ArrayLike, DType, Namespace
@@ -41,8 +49,8 @@ def solve(
         What is known of A, where it has no closed form. It is not checked.
     preconditioner : {"nearest"}, None or LinearOperator, default "nearest"
         An operator near the inverse of A, positive definite unless `assume` is "general". By default the inverse of
-        the nearest circulant or diagonal matrix, whichever is nearer, if A is made of circulant, Toeplitz and diagonal
-        parts, so that it costs little.
+        the nearest circulant (of several levels on a grid) or diagonal matrix, whichever is nearer, if A is made of
+        circulant, Toeplitz and diagonal parts, so that it costs little.
     rtol : float, optional
         Iteration ends where ``norm(b - A x) <= rtol * norm(b)``. Default: 1e-10, in single precision 1e-5.
     max_iter : int, optional
@@ -198,6 +206,8 @@ def _prepared(
 ) -> tuple[LinearOperator, Array, Namespace, DType, Settings]:
     """Return operator and right-hand sides in the dtype of the computation, their library, and how to iterate."""
     op, right, xp, dtype = A._operand(b, owner, "b", A.shape[0])
+    if library_of(xp) == "jax":
+        import structmat.jax  # noqa: F401, PLC0415  # which closed forms need, and which brings JAX
     dtype = right.dtype if dtype is None else dtype
     precision = precision_of(dtype, xp)
     numbers = [right.dtype] if op.dtype is None else [right.dtype, op.dtype]
