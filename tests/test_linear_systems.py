@@ -115,6 +115,8 @@ def test_stacks_and_zeros():
     assert found.residual.shape == (3, 2)
     assert not np.any(found.x[:, 1])
     assert sm.solve(A, np.empty((0, 1, 1, 6))).x.shape == (0, 3, 2, 6)
+    none = sm.Circulant(np.empty((0, 6))) + sm.Diagonal(np.empty((0, 6)))
+    assert sm.solve(none, b[0]).x.shape == sm.lstsq(none, b[0]).x.shape == (0, 6)
 
 
 @pytest.mark.parametrize("library", LIBRARIES)

@@ -67,8 +67,8 @@ def _nearest(operator: LinearOperator, like: Array, xp: Namespace, *, positive: 
     sizes = _levels(operator)
     column, diagonal = _column(operator, sizes, like, xp), _main_diagonal(operator, xp)
     if column is not None and diagonal is not None and library_of(xp) != "jax":
-        by_circulant, by_diagonal = (xp.sum(euclidean_norm(v, xp) ** 2) for v in (column, diagonal))
-        column = column if float(operator.shape[0] * by_circulant) >= float(by_diagonal) else None
+        gain = operator.shape[0] * euclidean_norm(column, xp) ** 2 - euclidean_norm(diagonal, xp) ** 2
+        column = column if float(xp.sum(gain)) >= 0.0 else None
     if column is not None and len(sizes) > 1:
         grid = MultilevelCirculant(column, sizes)
         return grid._with_spectrum(
