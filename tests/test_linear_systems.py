@@ -221,8 +221,10 @@ def test_gradients_in_torch():
                      d[:n].detach().requires_grad_(), b[:m].detach().requires_grad_())  # fmt: skip
     of_rank_two = lambda c, d: sm.Toeplitz(c, d) @ sm.Diagonal(torch.tensor([1.0, 0.0, 2.0]).double())
     assert check(lambda c, d, b: sm.lstsq(of_rank_two(c, d), b, rtol=1e-12).x, c, d, b)
-    with pytest.raises(NotImplementedError, match="no second derivatives"):
-        torch.autograd.grad(sm.solve(sm.Circulant(c) + sm.Diagonal(3 + d), b).x.sum(), c, create_graph=True)
+    twice = lambda function, *inputs: torch.autograd.gradgradcheck(function, inputs, atol=1e-5, fast_mode=True)
+    assert twice(lambda c, d, b: sm.solve(sm.Circulant(c) + sm.Diagonal(3 + d), b, rtol=1e-13).x, c, d, b)
+    short = c[:2].detach().requires_grad_()
+    assert twice(lambda c: sm.lstsq(sm.Toeplitz(c, d[:1].detach()), b[:2].detach(), rtol=1e-12).x, short)
 
 
 def test_positive_definite_systems_and_their_gradients_in_jax():

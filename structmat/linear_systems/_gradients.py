@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import cache
-from typing import Any
+from typing import Any, TypeAlias
 
 from structmat._arrays import library_of
 from structmat._arrays.typing import Array, Namespace
 from structmat.operators import LinearOperator
 
-__all__ = ["recording_nothing", "wants_gradients", "with_derivative"]
+__all__ = ["differentiable", "pulled_back", "recording_nothing", "wants_gradients"]
+
+Rule: TypeAlias = Callable[[Array, Array, Array, LinearOperator], "tuple[Any, ...]"]
+"""From the gradient for x, x itself, b and the operator to the gradients for b and for every array of the operator."""
 
 
 def recording_nothing(xp: Namespace) -> Any:
@@ -29,25 +32,43 @@ def wants_gradients(operator: LinearOperator, b: Array, xp: Namespace) -> bool:
     return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
 
 
-def with_derivative(x: Array, part: Array, adjoint: Callable[[Array], Array], xp: Namespace) -> Array:
-    """Return x, with the derivative ``dx = G d(part)`` added to its own, where `adjoint` applies G^H."""
-    return x + _zeros_of(xp).apply(part, x.detach(), adjoint)  # type: ignore[attr-defined]
+def differentiable(x: Array, b: Array, operator: LinearOperator, rule: Rule, xp: Namespace) -> Array:
+    """Return a solution x with its gradients by a rule, which may be differentiated itself."""
+    function = _implicit(xp)
+    solution: Array = function.apply(x, operator, rule, b, *operator._arrays())
+    return solution
+
+
+def pulled_back(
+    products: Callable[[LinearOperator], Any], operator: LinearOperator, cotangents: Any, xp: Namespace
+) -> tuple[Any, ...]:
+    """Return the gradients for the arrays of an operator from those for products with it."""
+    torch: Any = xp
+    _, pull = torch.func.vjp(lambda *arrays: products(_with(operator, arrays)), *operator._arrays())
+    return tuple(pull(cotangents))
+
+
+def _with(operator: LinearOperator, arrays: Any) -> LinearOperator:
+    """Return the operator with other arrays."""
+    rest = iter(arrays)
+    return operator._map(lambda _, axes: next(rest))  # noqa: ARG005
 
 
 @cache
-def _zeros_of(torch: Namespace) -> Any:
-    """Return the function of autograd: zeros of the shape of a solution, with a gradient."""
+def _implicit(torch: Namespace) -> Any:
+    """Return the function of autograd."""
 
-    class Zeros(torch.autograd.Function):  # type: ignore[misc]
+    class Implicit(torch.autograd.Function):  # type: ignore[misc]
         @staticmethod
-        def forward(ctx: Any, part: Any, x: Any, adjoint: Any) -> Any:  # noqa: ARG004
-            ctx.adjoint = adjoint
-            return torch.zeros_like(x)
+        def forward(ctx: Any, x: Any, operator: Any, rule: Any, b: Any, *arrays: Any) -> Any:
+            ctx.operator, ctx.rule = operator, rule
+            solution = x.clone()
+            ctx.save_for_backward(solution, b, *arrays)
+            return solution
 
         @staticmethod
         def backward(ctx: Any, gradient: Any) -> Any:
-            if torch.is_grad_enabled():  # to be differentiated again, which needs x as a function of its own
-                raise NotImplementedError("solutions found by iteration have no second derivatives in torch")
-            return ctx.adjoint(gradient), None, None
+            x, b, *arrays = ctx.saved_tensors
+            return (None, None, None, *ctx.rule(gradient, x, b, _with(ctx.operator, arrays)))
 
-    return Zeros
+    return Implicit

@@ -12,7 +12,7 @@ from typing import Any
 from structmat._arrays import device_of, is_numpy, library_of
 from structmat._arrays.typing import Array, Namespace
 from structmat.linear_systems import _conjugate_gradients
-from structmat.linear_systems._gradients import recording_nothing, wants_gradients, with_derivative
+from structmat.linear_systems._gradients import differentiable, pulled_back, recording_nothing, wants_gradients
 from structmat.linear_systems._measures import Measure, Settings, by_gradient, by_residual, norm_of, relative_residual
 from structmat.linear_systems._nearest import preconditioner
 from structmat.linear_systems._result import ConvergenceError, SolveResult
@@ -68,13 +68,14 @@ def solution(operator: LinearOperator, b: Array, settings: Settings, xp: Namespa
     if not wants_gradients(operator, b, xp):
         return result
 
-    def adjoint(gradient: Array) -> Array:
+    def rule(gradient: Array, x: Array, b: Array, operator: LinearOperator) -> tuple[Any, ...]:  # noqa: ARG001
+        """``db`` has the gradient ``A^-H g``, and ``dA x`` minus that."""
         M = settings.preconditioner
         M = M.H if isinstance(M, LinearOperator) else M
-        return solution(operator.H, gradient, settings._replace(preconditioner=M), xp).x
+        adjoint = solution(operator.H, gradient, settings._replace(preconditioner=M), xp).x
+        return adjoint, *pulled_back(lambda A: A._matvec(x, xp), operator, -adjoint, xp)
 
-    rest = b - operator._matvec(result.x, xp)
-    return result._replace(x=with_derivative(result.x, rest, adjoint, xp))
+    return result._replace(x=differentiable(result.x, b, operator, rule, xp))
 
 
 def least_squares(operator: LinearOperator, b: Array, settings: Settings, xp: Namespace) -> SolveResult:
@@ -98,36 +99,34 @@ def least_squares(operator: LinearOperator, b: Array, settings: Settings, xp: Na
         result = _refined(prepared, b, step, by_gradient(prepared, b, norm, settings, xp), settings, xp)
     if not wants_gradients(operator, b, xp):
         return result
-    return result._replace(x=_with_derivatives(operator, b, result.x, settings, xp))
 
+    def rule(gradient: Array, x: Array, b: Array, operator: LinearOperator) -> tuple[Any, ...]:
+        """Those of a pseudo-inverse whose rank does not change [1]_.
 
-def _with_derivatives(operator: LinearOperator, b: Array, x: Array, settings: Settings, xp: Namespace) -> Array:
-    """Return x = A^+ b with the derivative of a pseudo-inverse whose rank does not change [1]_.
+        ``dx = A^+ (db - dA x) + A^+ (A^+)^H dA^H (b - A x) + (I - A^+ A) dA^H (A^+)^H x``
 
-    ``dx = A^+ (db - dA x) + A^+ (A^+)^H dA^H (b - A x) + (I - A^+ A) dA^H (A^+)^H x``
+        References
+        ----------
+        .. [1] Golub, G. H., Pereyra, V., The differentiation of pseudo-inverses and nonlinear least squares problems
+           whose variables separate, SIAM J. Numer. Anal. 10, 1973.
+        """
 
-    References
-    ----------
-    .. [1] Golub, G. H., Pereyra, V., The differentiation of pseudo-inverses and nonlinear least squares problems whose
-       variables separate, SIAM J. Numer. Anal. 10, 1973.
-    """
+        def inverse(v: Array) -> Array:
+            return least_squares(operator, v, settings, xp).x
 
-    def inverse(v: Array) -> Array:
-        return least_squares(operator, v, settings, xp).x
+        def adjoint_inverse(v: Array) -> Array:
+            return least_squares(operator.H, v, settings, xp).x
 
-    def adjoint_inverse(v: Array) -> Array:
-        return least_squares(operator.H, v, settings, xp).x
+        rest, beside = b - operator._matvec(x, xp), adjoint_inverse(x)
+        first = adjoint_inverse(gradient)
+        cotangents = (-first, inverse(first), gradient - inverse(operator._matvec(gradient, xp)))
 
-    rest: Any = b - operator._matvec(x, xp)
-    with recording_nothing(xp):
-        w = adjoint_inverse(x)
-    for part, adjoint in (
-        (rest, adjoint_inverse),
-        (operator._rmatvec(rest.detach(), xp), lambda g: inverse(adjoint_inverse(g))),
-        (operator._rmatvec(w, xp), lambda g: g - inverse(operator._matvec(g, xp))),
-    ):
-        x = with_derivative(x, part, adjoint, xp)
-    return x
+        def products(A: LinearOperator) -> tuple[Array, Array, Array]:
+            return A._matvec(x, xp), A._rmatvec(rest, xp), A._rmatvec(beside, xp)
+
+        return first, *pulled_back(products, operator, cotangents, xp)
+
+    return result._replace(x=differentiable(result.x, b, operator, rule, xp))
 
 
 def _refined(

@@ -86,7 +86,6 @@ def solve(
     and the solver runs again on what it left.
 
     Gradients in torch and JAX by A and b are those of the solution itself, and cost one more solution, by the adjoint.
-    torch has no second ones.
 
     References
     ----------
@@ -158,7 +157,7 @@ def lstsq(A: LinearOperator, b: ArrayLike, *, rtol: float | None = None, max_ite
     values at the level of rounding for zeros; iteration leaves what has not been reached.
 
     Gradients in torch and JAX are those of the solution itself, for matrices whose rank does not change, in JAX for
-    those of full rank. torch has no second ones.
+    those of full rank.
 
     References
     ----------
