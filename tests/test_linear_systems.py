@@ -93,6 +93,19 @@ def test_least_squares_of_singular_matrices_have_the_least_norm(library):
     np.testing.assert_allclose(backend.to_numpy(found.residual)[1], 1)
 
 
+@pytest.mark.parametrize("library", LIBRARIES)
+@pytest.mark.parametrize("scale", [1e-300, 1e300])
+def test_right_hand_sides_of_any_size(library, scale):
+    backend = backends.get(library)
+    A = sm.Circulant(backend.asarray(np.array([2.0, -1, 0, -1]))) + sm.Diagonal(backend.asarray(np.arange(1.0, 5.0)))
+    b = np.array([1.0, 2.0, 0.5, -1.0])
+    want = np.linalg.solve(backend.to_numpy(A.to_dense()), b)
+    for assume in ASSUME:
+        x = backend.to_numpy(sm.solve(A, backend.asarray(scale * b), assume=assume).x)
+        np.testing.assert_allclose(x / scale, want, rtol=1e-8)
+    np.testing.assert_allclose(backend.to_numpy(sm.lstsq(A, backend.asarray(scale * b)).x) / scale, want, rtol=1e-8)
+
+
 def test_least_squares_far_from_the_range_and_ill_conditioned():
     """Where the residual is nearly all of the right-hand side, and the Frobenius norm far above the largest value."""
     n = 200

@@ -13,7 +13,15 @@ from structmat._arrays import device_of, is_numpy, library_of
 from structmat._arrays.typing import Array, Namespace
 from structmat.linear_systems import _conjugate_gradients
 from structmat.linear_systems._gradients import differentiable, pulled_back, recording_nothing, wants_gradients
-from structmat.linear_systems._measures import Measure, Settings, by_gradient, by_residual, norm_of, relative_residual
+from structmat.linear_systems._measures import (
+    Measure,
+    Settings,
+    by_gradient,
+    by_residual,
+    norm_of,
+    relative_residual,
+    size_of,
+)
 from structmat.linear_systems._nearest import preconditioner
 from structmat.linear_systems._result import ConvergenceError, SolveResult
 from structmat.operators import LinearOperator
@@ -139,9 +147,11 @@ def _refined(
     for tolerance in (settings.rtol / 2 * 0.1**k for k in range(_PASSES)):  # a solver may measure by another norm
         if bool(xp.all(done)) or taken >= settings.max_iter:
             break
-        change, count = step(xp.where(done[..., None], xp.zeros_like(rest), rest), tolerance, settings.max_iter - taken)
+        left = xp.where(done[..., None], xp.zeros_like(rest), rest)
+        scale = size_of(left, xp)  # as solvers square their vectors
+        change, count = step(left / scale, tolerance, settings.max_iter - taken)
         taken += count
-        before, trial = size, x + change
+        before, trial = size, x + scale * change
         left = b - operator._matvec(trial, xp)
         size, done = measure(trial, left)
         better = size <= before  # not where it is NaN

@@ -13,7 +13,7 @@ from jax.scipy.sparse.linalg import cg, gmres
 
 import structmat.jax  # noqa: F401  # registers the operators
 from structmat._arrays import namespace_of
-from structmat.linear_systems._measures import Settings, by_gradient, by_residual, norm_of, relative_residual
+from structmat.linear_systems._measures import Settings, by_gradient, by_residual, norm_of, relative_residual, size_of
 from structmat.linear_systems._nearest import preconditioner
 from structmat.linear_systems._result import SolveResult
 from structmat.operators import LinearOperator
@@ -43,7 +43,9 @@ def _solution(operator: Any, b: Any, given: Any, settings: Settings) -> tuple[So
     xp = namespace_of("solve", b)
     M = preconditioner(operator, b, settings, xp) if given is None else given
     by_cg = settings.assume == "positive definite"
-    x = _each(partial(_by_cg if by_cg else _by_gmres, settings=settings), b, operator, jax.lax.stop_gradient(M))
+    scale = jax.lax.stop_gradient(size_of(b, xp))  # as solvers square their vectors
+    solver = partial(_by_cg if by_cg else _by_gmres, settings=settings)
+    x = scale * _each(solver, b / scale, operator, jax.lax.stop_gradient(M))
     rest = b - operator._matvec(x, xp)
     return SolveResult(x, relative_residual(rest, b, xp), None), by_residual(b, settings, xp)(x, rest)[1]
 
@@ -70,7 +72,8 @@ def least_squares(operator: Any, b: Any, settings: Settings) -> tuple[SolveResul
     """Return least-squares solutions of least norm, and which of them are good enough."""
     xp = namespace_of("lstsq", b)
     rows, cols = operator.shape
-    x = _each(partial(_tall if rows >= cols else _wide, settings=settings), b, operator)
+    scale = jax.lax.stop_gradient(size_of(b, xp))  # as solvers square their vectors
+    x = scale * _each(partial(_tall if rows >= cols else _wide, settings=settings), b / scale, operator)
     rest = b - operator._matvec(x, xp)
     measure = by_gradient(operator, b, norm_of(operator, b, xp), settings, xp)
     return SolveResult(x, relative_residual(rest, b, xp), None), measure(x, rest)[1]

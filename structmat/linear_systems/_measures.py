@@ -9,7 +9,7 @@ from structmat._arrays import device_of, euclidean_norm, precision_of
 from structmat._arrays.typing import Array, Namespace
 from structmat.operators import LinearOperator
 
-__all__ = ["Measure", "Settings", "by_gradient", "by_residual", "norm_of", "relative_residual"]
+__all__ = ["Measure", "Settings", "by_gradient", "by_residual", "norm_of", "relative_residual", "size_of"]
 
 _POWERS = 3
 """Steps of the power method for a norm."""
@@ -36,8 +36,7 @@ Measure = Callable[[Array, Array], "tuple[Array, Array]"]
 
 def relative_residual(rest: Array, b: Array, xp: Namespace) -> Array:
     """Return ``norm(rest) / norm(b)``, zero for zeros."""
-    size = euclidean_norm(b, xp)
-    return euclidean_norm(rest, xp) / xp.where(size > 0.0, size, xp.ones_like(size))
+    return euclidean_norm(rest, xp) / size_of(b, xp)[..., 0]
 
 
 def by_residual(b: Array, settings: Settings, xp: Namespace) -> Measure:
@@ -68,10 +67,11 @@ def norm_of(operator: LinearOperator, b: Array, xp: Namespace) -> Array:
     k = xp.astype(xp.arange(operator.shape[1], device=device_of(b)), precision_of(b.dtype, xp))
     v = xp.astype(xp.cos(k * k) + 0.5, b.dtype)
     for _ in range(_POWERS):
-        v = operator._rmatvec(operator._matvec(_normalized(v, xp), xp), xp)
-    return euclidean_norm(operator._matvec(_normalized(v, xp), xp), xp)
+        v = operator._rmatvec(operator._matvec(v / size_of(v, xp), xp), xp)
+    return euclidean_norm(operator._matvec(v / size_of(v, xp), xp), xp)
 
 
-def _normalized(v: Array, xp: Namespace) -> Array:
+def size_of(v: Array, xp: Namespace) -> Array:
+    """Return norms as a column, one for zeros, by which vectors may be divided."""
     size = euclidean_norm(v, xp)[..., None]
-    return v / xp.where(size > 0.0, size, xp.ones_like(size))
+    return xp.where(size > 0.0, size, xp.ones_like(size))
