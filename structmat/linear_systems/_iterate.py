@@ -147,9 +147,9 @@ def _refined(
     for tolerance in (settings.rtol / 2 * 0.1**k for k in range(_PASSES)):  # a solver may measure by another norm
         if bool(xp.all(done)) or taken >= settings.max_iter:
             break
-        left = xp.where(done[..., None], xp.zeros_like(rest), rest)
-        scale = size_of(left, xp)  # as solvers square their vectors
-        change, count = step(left / scale, tolerance, settings.max_iter - taken)
+        unsolved = xp.where(done[..., None], xp.zeros_like(rest), rest)
+        scale = size_of(unsolved, xp)  # as solvers square their vectors
+        change, count = step(unsolved / scale, tolerance, settings.max_iter - taken)
         taken += count
         before, trial = size, x + scale * change
         left = b - operator._matvec(trial, xp)
