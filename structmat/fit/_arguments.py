@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from structmat._arrays import as_floating
+from structmat._arrays.checks import integer
 from structmat._arrays.errors import ArgumentValueError
 from structmat._arrays.numpy_bridge import to_numpy
 
@@ -15,12 +16,15 @@ if TYPE_CHECKING:
 
     from structmat.operators import CDDLayout
 
-__all__ = ["check_for_entry_weights", "check_matrix_solver", "is_three_factors", "with_entry_weights"]
+__all__ = ["check_for_entry_weights", "check_matrix_solver", "check_restarts", "is_three_factors", "with_entry_weights"]
 
 _OWNER = "fit_cdd"
 
 # A step of "als" on many factors factorises a matrix of this side.
 _ALS_SIDE = 512
+
+# Entries of the vectors of all random starts together, which are held at once.
+_MOST_STARTED = 1 << 27
 
 
 def is_three_factors(layout: CDDLayout) -> bool:
@@ -59,6 +63,17 @@ def check_for_entry_weights(layout: CDDLayout, solver: str, *, weighted: bool) -
         raise refuse(f"unless the first factor is diagonal, got first={layout.first!r}")
     if solver not in {"auto", "als"}:
         raise refuse(f'unless solver is "auto" or "als", got solver={solver!r}')
+
+
+def check_restarts(value: Any, layout: CDDLayout) -> int | None:
+    """Return a number of random starts that memory can hold, or None."""
+    if value is None:
+        return None
+    restarts, most = integer(value, _OWNER, "restarts", least=0), _MOST_STARTED // layout.n_parameters
+    if restarts > most:
+        text = f"must be at most {most:,} for products of {layout.n_parameters:,} parameters, got {restarts}"
+        raise ArgumentValueError(_OWNER, "restarts", text)
+    return restarts
 
 
 def check_matrix_solver(solver: str, layout: CDDLayout, *, weighted: bool) -> None:

@@ -11,7 +11,13 @@ import numpy as np
 from structmat._arrays.checks import integer, non_negative, one_of, optional_function, random_generator
 from structmat._arrays.errors import ArgumentValueError
 from structmat._arrays.numpy_bridge import as_matrix, to_numpy
-from structmat.fit._arguments import check_for_entry_weights, check_matrix_solver, is_three_factors, with_entry_weights
+from structmat.fit._arguments import (
+    check_for_entry_weights,
+    check_matrix_solver,
+    check_restarts,
+    is_three_factors,
+    with_entry_weights,
+)
 from structmat.fit._control import Control, listening
 from structmat.fit._many_factors.search import SearchOptions
 from structmat.fit._many_factors.solver_list import MATRIX_SOLVERS
@@ -184,7 +190,7 @@ def fit_cdd(
         layout=layout,
         control=control,
         rng=random_generator(rng, _OWNER),
-        restarts=None if restarts is None else integer(restarts, _OWNER, "restarts", least=0),
+        restarts=check_restarts(restarts, layout),
         warm_start=warm_start(start, layout, real=not np.iscomplexobj(values)),
         entry_weights=of_entries,
         overwrite=overwrite_W,

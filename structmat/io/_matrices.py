@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import tokenize
 import zipfile
@@ -88,6 +89,7 @@ def load_matrix(path: str | os.PathLike[str], *, key: str | None = None) -> NDAr
             # Opened here, because NumPy leaves the file open when it finds it damaged.
             with Path(path).open("rb") as opened, np.load(opened, allow_pickle=False) as archive:
                 name = _chosen(key, archive.files, path)
+                _refuse_lies(archive, name)
                 array = archive[name]
             if not isinstance(array, np.ndarray):
                 raise TypeError(f"{name} is no array")
@@ -112,10 +114,25 @@ def numpy_specs(path: str | os.PathLike[str], kind: str) -> dict[str, tuple[tupl
         raise ValueError(_numpy_message(path, kind, error)) from error
 
 
+def _refuse_lies(archive: Any, name: str) -> None:
+    """Refuse an array of an ``.npz`` file that claims more bytes than are packed there, before they are allocated."""
+    member = _member(archive, name)
+    with archive.zip.open(member) as file:
+        if file.read(len(np.lib.format.MAGIC_PREFIX)) != np.lib.format.MAGIC_PREFIX:
+            return  # no array
+    shape, dtype = _numpy_header(archive, name)
+    claimed, packed = math.prod(shape) * dtype.itemsize, archive.zip.getinfo(member).file_size
+    if claimed > packed:
+        raise ValueError(f"{name} is to have shape {shape} of {dtype}, {claimed} bytes, but there are {packed}")
+
+
+def _member(archive: Any, name: str) -> str:
+    return name if name in archive.zip.namelist() else f"{name}.npy"
+
+
 def _numpy_header(archive: Any, name: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
     """Return shape and dtype of one member of an ``.npz`` file."""
-    member = name if name in archive.zip.namelist() else f"{name}.npy"
-    with archive.zip.open(member) as file:
+    with archive.zip.open(_member(archive, name)) as file:
         version = np.lib.format.read_magic(file)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, _, dtype = read(file)

@@ -32,6 +32,9 @@ from structmat.operators._diagonal import Diagonal
 
 __all__ = ["CDDLayout"]
 
+_MOST_FACTORS = 1000
+"""Of products of small sides: those of large ones may have four factors for each row or column."""
+
 
 @dataclass(frozen=True)
 class CDDLayout:
@@ -55,7 +58,7 @@ class CDDLayout:
     ------
     ArgumentValueError
         If a number is out of range, or there is no such product: for a rectangle or several blocks `n_factors` is odd
-        and at least 3, and the first factor is diagonal.
+        and at least 3, and the first factor is diagonal. There are at most `most_factors` of them.
     ArgumentTypeError
         If an argument is of the wrong kind.
 
@@ -99,7 +102,11 @@ class CDDLayout:
             raise ArgumentTypeError(owner, "shape", f"must be (rows, cols), got {self.shape!r}") from None
         shape = (integer(rows, owner, "shape"), integer(cols, owner, "shape"))
         object.__setattr__(self, "shape", shape)
-        object.__setattr__(self, "n_factors", integer(self.n_factors, owner, "n_factors"))
+        n_factors, most = integer(self.n_factors, owner, "n_factors"), self.most_factors(shape)
+        if n_factors > most:
+            text = f"must be at most {most:,} for a product of shape {shape}, got {n_factors}"
+            raise ArgumentValueError(owner, "n_factors", text)
+        object.__setattr__(self, "n_factors", n_factors)
         object.__setattr__(self, "block_size", _block_size(self.block_size, shape, owner))
         if self.first not in {"diagonal", "circulant"}:
             raise ArgumentValueError(owner, "first", f'must be "diagonal" or "circulant", got {self.first!r}')
@@ -112,6 +119,28 @@ class CDDLayout:
             raise ArgumentValueError(owner, "first", f'must be "diagonal" {where}, got {self.first!r}')
 
     # What follows from the shape alone
+
+    @staticmethod
+    def most_factors(shape: tuple[int, int]) -> int:
+        """Return the largest number of factors that a layout may have: far more than any matrix needs.
+
+        Parameters
+        ----------
+        shape : (int, int)
+            Rows and columns of the product.
+
+        Returns
+        -------
+        int
+            Four times the larger side, and at least 1000; ``2 n - 1`` factors give almost every n x n matrix.
+
+        Examples
+        --------
+        >>> import structmat as sm
+        >>> sm.CDDLayout.most_factors((4096, 1024))
+        16384
+        """
+        return max(_MOST_FACTORS, 4 * max(shape))
 
     @property
     def is_single_block(self) -> bool:

@@ -26,6 +26,8 @@ __all__ = ["check_engine", "run_units"]
 Payload = TypeVar("Payload")
 Result = TypeVar("Result")
 
+_MOST = 1024
+"""Workers on one machine, and threads of each."""
 _DEATHS = 3
 """Times in a row that workers may die without any unit getting done."""
 _CONNECT_SECONDS = 5
@@ -73,8 +75,8 @@ def run_units(
     TypeError
         If a number of workers or threads is not an integer.
     ValueError
-        If there are no workers or threads, `scheduler` is not an address, or a worker of the cluster runs another
-        version.
+        If there are no workers or threads, or more than 1,024, `scheduler` is not an address, or a worker of the cluster
+        runs another version.
     ConnectionError
         If there is no scheduler at the address, or it ends before the work is done.
     RuntimeError
@@ -100,7 +102,8 @@ def run_units(
 def check_engine(workers: int, threads: int, scheduler: str | None) -> None:
     """Refuse what `run_units` could not work with, before anything is read or written."""
     for name, number in (("workers", workers), ("threads", threads)):
-        integer(number, "run_units", name)
+        if integer(number, "run_units", name) > _MOST:
+            raise ArgumentValueError("run_units", name, f"must be at most {_MOST:,}, got {number}")
     if scheduler is not None and scheduler != "local":
         _check_scheduler(scheduler)
 

@@ -21,6 +21,7 @@ USAGE = [
     (["curve"], "W"),
     (["curve", "W.npy", "--max-factors", "0"], "--max-factors"),
     (["curve", "W.npy", "--max-factors", "2"], "--max-factors: must be at least 3, got 2"),
+    (["curve", "W.npy", "--max-factors", "1000000000"], "--max-factors: must be at most 1,000 for this matrix, got 10"),
     (["curve", "W.npy", "--first", "x"], "--first"),
     (["curve", "W.npy", "--time-limit", "-1"], "--time-limit"),
     (["curve", "W.npy", "--time-limit", "nan"], "--time-limit"),
@@ -35,6 +36,19 @@ USAGE = [
     (["fit", "W.npy", "--block-size", "15"], "--block-size"),
     (["fit", "W.npy", "--n-factors", "2"], "--n-factors"),
     (["fit", "W.npy", "--n-factors", "-3"], "--n-factors"),
+    (["fit", "W.npy", "--n-factors", "1000000001"], "--n-factors: must be at most 1,000 for a product of shape (9, 6)"),
+    (
+        ["fit-checkpoint", "--delta", "plain.safetensors", "--out", "no", "--n-factors", "1000000001"],
+        "--n-factors: must be at most 1,000 for these layers",
+    ),
+    (
+        ["fit-checkpoint", "--delta", "plain.safetensors", "--out", "no", "--workers", "1000000000"],
+        "--workers: must be at most 1,024, got 1000000000",
+    ),
+    (
+        ["fit-checkpoint", "--delta", "plain.safetensors", "--out", "no", "--threads", "1000000000"],
+        "--threads: must be at most 1,024, got 1000000000",
+    ),
     (["fit", "W.npy", "--max-iter", "0"], "--max-iter"),
     (["fit", "W.npy", "--tol", "-1"], "--tol"),
     (["fit", "W.npy", "--tol", "nan"], "--tol"),

@@ -256,3 +256,9 @@ def test_a_file_that_changes_meanwhile(tmp_path, kind):
     Path(path).write_bytes(b"PK\x03\x04" if kind == "pt" else b"")
     with pytest.raises(CheckpointError, match=r"a\.weight: .* is no complete"):
         entry.read()
+
+
+def test_any_number_of_rows_of_nothing_is_read_at_once(tmp_path):
+    header = json.dumps({"w": {"dtype": "F32", "shape": [1 << 50, 0], "data_offsets": [0, 0]}}).encode()
+    (tmp_path / "w.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
+    assert Checkpoint(tmp_path / "w.safetensors").entry("w").read().shape == (1 << 50, 0)

@@ -127,3 +127,14 @@ def test_damaged_numpy_files(tmp_path, suffix, data):
     path.write_bytes(content)
     for read in (io.load_matrix, io.describe):
         attempt(read, path, path.name)
+
+
+def test_archives_that_claim_more_than_they_hold_are_refused_before_memory_is_taken(tmp_path, monkeypatch):
+    np.savez_compressed(tmp_path / "w.npz", w=np.ones((2, 3)))
+    with zipfile.ZipFile(tmp_path / "w.npz") as archive:
+        content = archive.read("w.npy").replace(b"(2, 3), }         ", b"(99999, 99999), } ")
+    with zipfile.ZipFile(tmp_path / "lie.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("w.npy", content)
+    monkeypatch.setattr(np.lib.format, "read_array", lambda *_, **__: pytest.fail("the array was read"))
+    with pytest.raises(ValueError, match=r"w is to have shape \(99999, 99999\) of float64, 79998400008 bytes"):
+        io.load_matrix(tmp_path / "lie.npz")

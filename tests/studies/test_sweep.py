@@ -493,6 +493,18 @@ def test_bad_configurations_are_refused_by_file_and_key(tmp_path, text, message)
     )
 
 
+def test_more_than_a_plan_can_hold_is_refused_before_any_work(tmp_path):
+    with pytest.raises(ValueError, match="SweepConfig: seeds must have at most 100,000 values, got more"):
+        SweepConfig(LAYERS, seeds=range(10**9))
+    many = SweepConfig(LAYERS, n_factors=range(1, 1001), block_sizes=range(1, 1001), methods=["cdd"])
+    with pytest.raises(ValueError, match="sweep: the configuration asks for 3,000,000 results, more than 1,000,000"):
+        sweep(many, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    study = sweep(SweepConfig(LAYERS, n_factors=[10**9 + 1]), tmp_path / "factors")
+    assert (study.n_planned, sum(study.left_out.values())) == (0, 15)
+    assert all(reason.startswith("n_factors must be at most 1,000 for a product of") for reason in study.left_out)
+
+
 def test_configurations_from_python_are_checked_too():
     with pytest.raises(TypeError, match="SweepConfig: sources must be MatrixSource objects"):
         SweepConfig(["W.npy"])

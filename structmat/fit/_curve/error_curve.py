@@ -143,7 +143,7 @@ def error_curve(
     """
     matrix = as_matrix(W, _OWNER, "W")
     single = matrix.shape[0] == matrix.shape[1] and block_size in {"min", matrix.shape[0]}
-    numbers = _numbers(max_factors, n_factors, single=single)
+    numbers = _numbers(max_factors, n_factors, CDDLayout.most_factors(matrix.shape), single=single)
     clock = Schedule(numbers, math.inf if time_limit is None else non_negative(time_limit, _OWNER, "time_limit"))
     if fit_options.get("entry_weights") is not None:
         text = "must be None: only products of three factors have them; use fit_cdd"
@@ -218,19 +218,24 @@ def _padded(result: FitResult, n_factors: int) -> FitResult:
     return replace(result, operator=product, n_parameters=product.n_parameters, start=PADDED)
 
 
-def _numbers(max_factors: int | None, n_factors: Iterable[int] | None, *, single: bool) -> list[int]:
-    """Return the numbers of factors of the curve, rising."""
+def _numbers(max_factors: int | None, n_factors: Iterable[int] | None, most: int, *, single: bool) -> list[int]:
+    """Return the numbers of factors of the curve, rising, none of them above `most`."""
+
+    def number(value: Any, argument: str, least: int = 1) -> int:
+        count = integer(value, _OWNER, argument, least)
+        if count > most:
+            raise ArgumentValueError(_OWNER, argument, f"must be at most {most:,} for this matrix, got {count}")
+        return count
+
     if (max_factors is None) == (n_factors is None):
         raise ArgumentValueError(_OWNER, None, "give either max_factors or n_factors")
     if n_factors is None:
-        most = integer(max_factors, _OWNER, "max_factors", 1 if single else 3)
-        return list(range(1, most + 1)) if single else list(range(3, most + 1, 2))
-    try:
-        listed = list(n_factors)
-    except TypeError:
+        last = number(max_factors, "max_factors", 1 if single else 3)
+        return list(range(1, last + 1)) if single else list(range(3, last + 1, 2))
+    if isinstance(n_factors, (str, bytes)) or not isinstance(n_factors, Iterable):
         text = f"must be a sequence of integers, got {n_factors!r}"
-        raise ArgumentTypeError(_OWNER, "n_factors", text) from None
-    numbers = sorted({integer(number, _OWNER, "n_factors") for number in listed})
+        raise ArgumentTypeError(_OWNER, "n_factors", text)
+    numbers = sorted({number(count, "n_factors") for count in n_factors})
     if not numbers:
         raise ArgumentValueError(_OWNER, "n_factors", "must not be empty")
     return numbers

@@ -17,6 +17,7 @@ from structmat._checkpoint_fit.layers import LayerTask, OtherWeights, Outcome, f
 from structmat._checkpoint_fit.plan import ChangePlan, plan_delta, plan_lora, plan_pair
 from structmat._checkpoint_fit.table import FittedLayer
 from structmat.io import Checkpoint, CheckpointError
+from structmat.operators import CDDLayout
 from structmat.studies._checkpoint._result import CSV, FIGURE, HTML, JSON, OUTPUTS, CheckpointFit, CheckpointProgress
 from structmat.studies._folder import UnwrittenError, WorkFolder
 from structmat.studies._run_units import check_engine, run_units
@@ -140,6 +141,9 @@ def fit_checkpoint(
         shown = ", ".join(plan.seen[:_SHOWN]) + (", ..." if len(plan.seen) > _SHOWN else "")
         text = f"must match a layer, got {targets!r}; could be fitted: {shown or 'none'}"
         raise ArgumentValueError(_OWNER, "targets", text)
+    most = min(CDDLayout.most_factors(change.shape) for change in plan.changes.values())
+    if n_factors > most:
+        raise ArgumentValueError(_OWNER, "n_factors", f"must be at most {most:,} for these layers, got {n_factors}")
     names = sorted(plan.changes, key=_natural)
     fit: dict[str, Any] = {"n_factors": n_factors, "block_size": block_size, "rng": rng, "time_limit": time_limit}
     tasks: dict[str, LayerTask | OtherWeights] = {

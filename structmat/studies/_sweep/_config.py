@@ -8,6 +8,7 @@ import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -23,6 +24,8 @@ __all__ = ["MatrixSource", "SweepConfig", "example_config", "read_config"]
 _OWNER, _SOURCE = "SweepConfig", "MatrixSource"
 _SEEDS = 1 << 63
 """Integers of SQLite are smaller."""
+_MOST_VALUES = 100_000
+"""Of one key, at most."""
 
 _EXAMPLE = """\
 # What `structmat sweep study.toml --out study` is to do. Paths are relative to this file.
@@ -279,7 +282,10 @@ def _listed(values: Any, key: str, check: Callable[[Any, str], Any], owner: str 
     """Return checked entries, each once, in their order."""
     if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Iterable):
         raise ArgumentTypeError(owner, key, f"must be a list, got {values!r}")
-    return tuple(dict.fromkeys(check(value, key) for value in values))
+    given = list(islice(values, _MOST_VALUES + 1))
+    if len(given) > _MOST_VALUES:
+        raise ArgumentValueError(owner, key, f"must have at most {_MOST_VALUES:,} values, got more")
+    return tuple(dict.fromkeys(check(value, key) for value in given))
 
 
 def _source(value: Any, key: str) -> MatrixSource:

@@ -10,7 +10,7 @@ from itertools import product
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import structmat
-from structmat._arrays.errors import ArgumentError
+from structmat._arrays.errors import ArgumentError, ArgumentValueError
 from structmat.fit import weighted_norm
 from structmat.studies._sweep._layers import Layer, find_layers
 from structmat.studies._sweep._methods import WEIGHTED, Setting, apply, budget
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from structmat.studies._sweep._config import SweepConfig
 
 __all__ = ["Failure", "SweepPlan", "Unit", "cost", "do_unit", "fit_options", "make_plan"]
+
+_MOST_UNITS = 1_000_000
+"""A plan is held in memory, and every unit is a file."""
 
 
 class Unit(NamedTuple):
@@ -53,7 +56,9 @@ def make_plan(config: SweepConfig, callback: Callable[[str], object] | None = No
     """
     plan = SweepPlan()
     options = fit_options(config)
-    for layer in find_layers(config):
+    layers = find_layers(config)
+    _check_count(config, len(layers))
+    for layer in layers:
         if callback is not None:
             callback(layer.name)
         digest, is_zero = layer.look()
@@ -73,6 +78,15 @@ def make_plan(config: SweepConfig, callback: Callable[[str], object] | None = No
                 key = f"{layer.name} {method}, {n_factors} factors, blocks of {block_size}{ending} ({digest[:16]})"
                 plan.units[key] = Unit(layer, setting, options)
     return plan
+
+
+def _check_count(config: SweepConfig, n_layers: int) -> None:
+    """Refuse more units than a plan can hold, before any matrix is read."""
+    by_method = sum(len(config.seeds) if method == "cdd" else 1 for method in config.methods)
+    count = n_layers * len(config.block_sizes) * len(config.n_factors) * by_method
+    if count > _MOST_UNITS:
+        text = f"the configuration asks for {count:,} results, more than {_MOST_UNITS:,}: give each sweep a part of it"
+        raise ArgumentValueError("sweep", None, text)
 
 
 def _unavailable(layer: Layer, method: str, n_factors: int, block_size: int) -> str:
