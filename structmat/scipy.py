@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.sparse.linalg
@@ -87,7 +87,13 @@ def _without_column(x: Any, length: int) -> Any:
     return x.reshape(-1) if length > 1 and x.shape == (length, 1) else x
 
 
-class _Bridge(scipy.sparse.linalg.LinearOperator[Any]):
+if TYPE_CHECKING:
+    _Base = scipy.sparse.linalg.LinearOperator[Any]
+else:  # no generic class in SciPy 1.15
+    _Base = scipy.sparse.linalg.LinearOperator
+
+
+class _Bridge(_Base):
     """An operator of structmat in the place of one of SciPy; a class of its own, so that it can be pickled."""
 
     def __init__(self, operator: Any, xp: Namespace | None) -> None:
