@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +26,19 @@ def kind_of(path: str | os.PathLike[str]) -> str:
     if start.startswith(b"\x93NUMPY"):
         return "npy"
     if start.startswith((b"PK\x03\x04", b"PK\x05\x06")):
+        if _is_of_torch(path):
+            text = "was written by torch.save: only checkpoints are read from such files; save the array by numpy.save"
+            raise ValueError(f"{path} {text}")
         return "npz"
     if not start:
         raise ValueError(f"{path} is empty")
     if start[8:] != b"{":  # of the header, after its length
         raise ValueError(f"{path} is no .npy, .npz or .safetensors file")
     return "safetensors"
+
+
+def _is_of_torch(path: str | os.PathLike[str]) -> bool:
+    """Tell whether a zip archive is one of `torch.save`."""
+    with contextlib.suppress(zipfile.BadZipFile, ValueError), zipfile.ZipFile(path) as archive:
+        return any(name.endswith("/data.pkl") for name in archive.namelist())
+    return False

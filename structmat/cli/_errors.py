@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from structmat import ArgumentError
 from structmat.cli._options import option_names
 
-__all__ = ["FAILURE", "INTERRUPTED", "USAGE", "CommandError", "blaming"]
+__all__ = ["FAILURE", "INTERRUPTED", "USAGE", "CommandError", "blaming", "blaming_paths"]
 
 FAILURE, USAGE, INTERRUPTED = 1, 2, 130
 
@@ -26,6 +27,27 @@ class CommandError(Exception):
 
     def __str__(self) -> str:
         return f"{self.argument}: {self.text}"
+
+
+@contextlib.contextmanager
+def blaming_paths(paths: Mapping[str, Path | None]) -> Iterator[None]:
+    """Blame an option for an error that names its file or folder, or something in it."""
+    try:
+        yield
+    except ConnectionError:
+        raise
+    except (OSError, ValueError) as error:
+        of_system = isinstance(error, OSError)
+        text = str(error.filename) if of_system and error.filename else str(error)
+        named = {
+            option: len(str(path))
+            for option, path in paths.items()
+            if path is not None and text.startswith((str(path), str(path.absolute())))
+        }
+        if not named or isinstance(error, (FileExistsError, ArgumentError)):
+            raise
+        reason = f"{error.filename}: {error.strerror}" if of_system and error.filename else str(error)
+        raise CommandError(max(named, key=lambda option: named[option]), reason) from error
 
 
 @contextlib.contextmanager

@@ -79,7 +79,7 @@ def fit(
     start = time.perf_counter()
     weighted = moment is not None or weights is not None
     with (
-        fit_progress(n_factors, time_limit=settings.time_limit, weighted=weighted, quiet=output.json) as callback,
+        fit_progress(n_factors, quiet=output.json) as callback,
         blaming("W", fit),
     ):
         result = fit_cdd(

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from structmat.cli._errors import USAGE, CommandError, blaming
+from structmat.cli._errors import USAGE, CommandError, blaming, blaming_paths
 from structmat.cli._logging import logging_to_stderr
 from structmat.cli._options import BlockSize, NotNegative, Positive, RunOptions
 from structmat.cli._outputs import unwritten
@@ -68,13 +68,16 @@ def fit_checkpoint(
     """
     from structmat import studies  # noqa: PLC0415  # an extra
 
-    source = _checked({"--base": run.base, "--tuned": run.tuned, "--delta": delta, "--lora": lora})
+    sources = {"--base": run.base, "--tuned": run.tuned, "--delta": delta, "--lora": lora}
+    source = _checked(sources)
+    paths = {**sources, "--input-second-moment": run.input_second_moment, "--out": out}
     begun = time.perf_counter()
     with (
         checkpoint_progress(quiet=run.json) as show,
         resumable("structmat fit-checkpoint", "layers", out, show) as callback,
         blaming("--out", fit_checkpoint),
         _blaming_files(source),
+        blaming_paths(paths),
         logging_to_stderr(run.log_level),
     ):
         fit, fault = unwritten(
@@ -123,7 +126,7 @@ def _checked(sources: dict[str, Path | None]) -> str:
 
 @contextlib.contextmanager
 def _blaming_files(option: str) -> Iterator[None]:
-    """Turn what is wrong with the files of weights into an error of that option."""
+    """Turn what is wrong with weights, where no path of an option is named, into an error of that option."""
     try:
         yield
     except CheckpointError as error:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +22,7 @@ from rich.progress import (
 )
 from rich.table import Column
 
-from structmat._files.text import printable
+from structmat._files.text import counted, printable
 
 if TYPE_CHECKING:
     from structmat.fit import CurveProgress, FitProgress
@@ -61,62 +59,73 @@ def _display(*columns: ProgressColumn, quiet: bool, **options: Any) -> Progress:
 
 
 @contextlib.contextmanager
-def fit_progress(
-    n_factors: int, *, time_limit: float | None, weighted: bool, quiet: bool
-) -> Iterator[Callable[[FitProgress], None]]:
+def fit_progress(n_factors: int, *, quiet: bool) -> Iterator[Callable[[FitProgress], None]]:
     """Show the running fit on stderr, if that is a terminal, with the time left of a limit; give the callback.
 
-    How many iterations there will be is not known: most runs end long before their limit. The least error is that of
-    all runs so far; runs with and without weights have errors that cannot be compared.
+    There is no bar: how many iterations there will be is not known, since most runs end long before their limit.
     """
-    columns = (
-        TextColumn("{task.description}"),
-        TextColumn("error {task.fields[error]}"),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[left]}"),
-    )
-    best = math.inf
-    begun = time.monotonic()
+    columns = (TextColumn("{task.description}"), TimeElapsedColumn(), TextColumn("{task.fields[left]}"))
     with _display(*columns, quiet=quiet) as progress:
-        task = progress.add_task(f"{n_factors} factors", total=None, error="", left="")
+        task = progress.add_task(_counted_factors(n_factors), total=None, left="")
 
         def report(state: FitProgress) -> None:
-            nonlocal best
-            best = min(best, state.error)
-            left = ""
-            if time_limit is not None:
-                left = f"{_duration(max(time_limit - (time.monotonic() - begun), 0.0))} left"
-            progress.update(
-                task,
-                description=f"{n_factors} factors, start {state.start}, iteration {state.iteration}",
-                error=f"{state.error:.6f}" + ("" if weighted else f", least {best:.6f}"),
-                left=left,
-            )
+            left = "" if state.remaining is None else f"{_duration(state.remaining)} left"
+            room = progress.console.width - len(f"x  0:00:00 {left}")
+            progress.update(task, description=_fitting(_descriptions(state, n_factors), room), left=left)
 
         yield report
+
+
+def _descriptions(state: FitProgress, n_factors: int) -> list[str]:
+    """Return what can be said of a fit, from the longest text to the shortest."""
+    now, least = f"{state.phase} from {state.start}", f"least {state.best:.6f}"
+    if state.phase == "exploration":  # the one whose end is known
+        now = f"exploration {state.iteration / state.max_iter:.0%}"
+    factors = _counted_factors(n_factors)
+    fitted = factors if state.n_factors == n_factors else f"{factors} by way of {state.n_factors}"
+    error = f"error {state.error:.6f}, {least}"
+    return [
+        f"{fitted}, {now}, iteration {state.iteration}, {error}",
+        f"{fitted}, {now}, {least}",
+        f"{factors}, {state.phase}, {least}",
+        f"{factors}, {least}",
+        least.removeprefix("least "),
+    ]
+
+
+def _fitting(texts: list[str], room: int) -> str:
+    """Return the longest text that has room, and else the last: digits are never cut."""
+    return next((text for text in texts if len(text) <= room), texts[-1])
+
+
+def _counted_factors(n_factors: int) -> str:
+    return counted(n_factors, "factor")
 
 
 @contextlib.contextmanager
 def curve_progress(*, quiet: bool) -> Iterator[Callable[[CurveProgress], None]]:
     """Show the running fit of a curve on stderr, if that is a terminal, with the time left; give the callback."""
+    bar = 24
     columns = (
+        TextColumn("{task.fields[count]}"),
+        BarColumn(bar_width=bar),
         TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        TextColumn("error {task.fields[error]}"),
         TimeElapsedColumn(),
         TextColumn("{task.fields[left]}"),
     )
     with _display(*columns, quiet=quiet) as progress:
-        task = progress.add_task("error curve", total=None, error="", left="")
+        task = progress.add_task("error curve", total=None, count="", left="")
 
         def report(state: CurveProgress) -> None:
             left = "" if state.remaining is None else f"about {_duration(state.remaining)} left"
+            count = f"{state.point}/{state.n_points}"
+            room = progress.console.width - bar - len(f"x {count}    0:00:00 {left}")
             progress.update(
                 task,
-                description=f"{state.n_factors} factors ({state.point} of {state.n_points}), {state.fit.start}",
+                description=_fitting(_descriptions(state.fit, state.n_factors), room),
                 total=state.n_points,
                 completed=state.point - 1,
-                error=f"{state.fit.error:.6f}",
+                count=count,
                 left=left,
             )
 

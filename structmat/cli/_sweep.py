@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from structmat import ArgumentError
-from structmat.cli._errors import USAGE, CommandError, blaming
+from structmat.cli._errors import USAGE, CommandError, blaming, blaming_paths
 from structmat.cli._logging import logging_to_stderr
 from structmat.cli._options import NotNegative, Positive, RunOptions
 from structmat.cli._outputs import unwritten
@@ -96,10 +96,12 @@ def sweep(
         with blaming("SOURCES", sweep, USAGE):
             files = tuple(str(path) for path in sources)
             config = studies.SweepConfig((studies.MatrixSource(files=files, **named),), **given)
+    paths = {"--out": out, "--base": run.base, "--tuned": run.tuned, "--input-second-moment": run.input_second_moment}
     with (
         sweep_progress(quiet=run.json) as show,
         resumable("structmat sweep", "results", out, show) as callback,
         blaming("--out" if out.exists() else "SOURCES", sweep),
+        blaming_paths(paths),
         logging_to_stderr(run.log_level),
     ):
         study, fault = unwritten(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +18,13 @@ __all__ = ["Control", "listening"]
 
 
 @dataclass
+class _Least:
+    """The least error reported."""
+
+    error: float = math.inf
+
+
+@dataclass
 class Control:
     """Limits of a fit and its callback."""
 
@@ -29,10 +37,17 @@ class Control:
     callback: Callable[[FitProgress], object] | None = None
     interrupt: Event = field(default_factory=Event)
     """Set when the user has interrupted the fit."""
+    end: float | None = None
+    """The deadline of the whole fit."""
+    least: _Least = field(default_factory=_Least)
 
-    def until(self, deadline: float | None) -> Control:
-        """Return this control with another deadline."""
-        return replace(self, deadline=deadline)
+    def __post_init__(self) -> None:
+        if self.end is None:
+            self.end = self.deadline
+
+    def until(self, deadline: float | None, *, apart: bool = False) -> Control:
+        """Return this control with another deadline; `apart` for fits with errors of another kind."""
+        return replace(self, deadline=deadline, least=_Least() if apart else self.least)
 
     def share(self, part: float) -> float | None:
         """Return the deadline of a step that may take this part of the time left."""
@@ -53,10 +68,12 @@ class Control:
         """Return whether to return the best so far."""
         return self.reason() is not None
 
-    def report(self, start: str, iteration: int, error: float) -> bool:
+    def report(self, start: str, iteration: int, error: float, *, phase: str, n_factors: int, most: int) -> bool:
         """Tell the callback; return whether to stop."""
         if self.callback is not None:
-            self.callback(FitProgress(start, iteration, self.max_iter, error))
+            self.least.error = min(self.least.error, error)
+            left = None if self.end is None else max(self.end - time.monotonic(), 0.0)
+            self.callback(FitProgress(start, iteration, most, error, phase, n_factors, self.least.error, left))
         return self.stopped()
 
     def leave_if_interrupted(self) -> None:

@@ -35,9 +35,19 @@ class FitProgress(NamedTuple):
     iteration: int
     """Iterations made from this starting point, the first is 1."""
     max_iter: int
-    """The most iterations that will be made from it."""
+    """The most iterations that there will be from it at the end of this phase."""
     error: float
     """Relative Frobenius error reached from it."""
+    phase: str
+    """What goes on: ``"screening"`` gives every start a few steps in closed form, ``"alternation"`` goes on with the
+    best, ``"exploration"`` takes large steps from several starts at once, ``"polish"`` small ones to a minimum;
+    `factorize_cdd` has ``"construction"`` and ``"search"``."""
+    n_factors: int
+    """Factors of the product that is fitted now: those of fewer factors come first."""
+    best: float
+    """Least error of all reports so far; a fit with weights counts anew after its start, the fit without."""
+    remaining: float | None
+    """Seconds left of the time limit; None without one."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)

@@ -106,7 +106,7 @@ def by_weighted_als(task: Task, roots: NDArray[Any]) -> Fitted:
     One start is the fit without weights, which the weighted one so is never worse than.
     """
     real = roots.astype(task.values.real.dtype)
-    part = task.control.until(task.control.share(_UNWEIGHTED_SHARE))
+    part = task.control.until(task.control.share(_UNWEIGHTED_SHARE), apart=True)
     plain = by_als(task._replace(control=part, rng=copy.deepcopy(task.rng), overwrite=False))
     start = known_product("unweighted fit", _with_scaled_columns(plain.operator, real))
     return by_als(task._replace(values=task.values * real, warm_start=start, overwrite=True), real)
@@ -143,7 +143,7 @@ def by_search(
     if inputs is not None:
         # What is best without weights is a start of the fit with weights, which so is never worse than it.
         plain = Problem(values, layout.block_size, None)
-        part = control.until(control.share(_UNWEIGHTED_SHARE))
+        part = control.until(control.share(_UNWEIGHTED_SHARE), apart=True)
         unweighted = plain.search(
             layout, copy.deepcopy(rng), part, options=options, begin_with_als=begin_with_als, known=known
         )

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import sys
+import zipfile
 
 import pytest
 
 import structmat as sm
 from structmat import io
 from structmat.cli import _fit, _outputs
+from structmat.fit import FitProgress
 from tests.cli.common import snapshot
 
+CHECKPOINT = ["fit-checkpoint", "--out", "no"]
 USAGE = [
     (["fit"], "W"),
     (["fit", "W.npy", "more"], "more"),
@@ -38,15 +41,15 @@ USAGE = [
     (["fit", "W.npy", "--n-factors", "-3"], "--n-factors"),
     (["fit", "W.npy", "--n-factors", "1000000001"], "--n-factors: must be at most 1,000 for a product of shape (9, 6)"),
     (
-        ["fit-checkpoint", "--delta", "plain.safetensors", "--out", "no", "--n-factors", "1000000001"],
+        [*CHECKPOINT, "--delta", "plain.safetensors", "--n-factors", "1000000001"],
         "--n-factors: must be at most 1,000 for these layers",
     ),
     (
-        ["fit-checkpoint", "--delta", "plain.safetensors", "--out", "no", "--workers", "1000000000"],
+        [*CHECKPOINT, "--delta", "plain.safetensors", "--workers", "1000000000"],
         "--workers: must be at most 1,024, got 1000000000",
     ),
     (
-        ["fit-checkpoint", "--delta", "plain.safetensors", "--out", "no", "--threads", "1000000000"],
+        [*CHECKPOINT, "--delta", "plain.safetensors", "--threads", "1000000000"],
         "--threads: must be at most 1,024, got 1000000000",
     ),
     (["fit", "W.npy", "--max-iter", "0"], "--max-iter"),
@@ -87,6 +90,17 @@ FAILURES = [
     (["curve", "nan.npy"], "W: must be finite"),
     (["curve", "three.npy"], "W: must be a non-empty matrix"),
     (["curve", "W.npy", "--csv", "no/curve.csv"], "--csv: no/curve.csv: its folder"),
+    (["fit", "torch.pt"], "W: torch.pt was written by torch.save: only checkpoints are read from such files"),
+    (["info", "torch.pt"], "FILE: torch.pt was written by torch.save"),
+    ([*CHECKPOINT, "--base", "none.npy", "--tuned", "plain.safetensors"], "--base: "),
+    ([*CHECKPOINT, "--base", "plain.safetensors", "--tuned", "none.npy"], "--tuned: "),
+    ([*CHECKPOINT, "--delta", "plain.safetensors", "--input-second-moment", "missing.npy"], "--input-second-moment: "),
+    ([*CHECKPOINT, "--delta", "plain.safetensors", "--input-second-moment", "none.npy"], "--input-second-moment: "),
+    (["sweep", "--out", "no", "--base", "none.npy", "--tuned", "plain.safetensors"], "--base: "),
+    (["sweep", "--out", "no", "--base", "plain.safetensors", "--tuned", "missing"], "--tuned: "),
+    (["sweep", "--out", "no", "W.npy", "--input-second-moment", "missing.npy"], "--input-second-moment: "),
+    (["sweep", "--out", "no", "missing.npy"], "SOURCES: "),
+    (["sweep", "--out", "W.npy/no", "W.npy"], "--out: W.npy/no: "),
     (["info", "missing.npy"], "FILE: missing.npy: No such file"),
     (["info", "truncated.npy"], "FILE: truncated.npy is no complete"),
 ]
@@ -100,6 +114,8 @@ FAILURES = [
 )
 def test_errors_are_one_line_that_names_the_argument(cli, folder, arguments, text, status, json_flag):
     (folder / "link.safetensors").symlink_to("plain.safetensors")
+    with zipfile.ZipFile("torch.pt", "w") as archive:
+        archive.writestr("torch/data.pkl", b"\x80\x02.")
     before = snapshot(folder)
     got, out, err = cli(*arguments, *(json_flag if len(arguments) > 1 else []))
     assert got == status
@@ -148,7 +164,7 @@ def test_a_full_disk_leaves_the_old_files(cli, folder, monkeypatch, option):
 
 def test_interruption_is_one_line_and_leaves_no_file(cli, folder, monkeypatch):
     def interrupted(*_, callback, **__):
-        callback(type("Progress", (), {"start": "rank-one", "max_iter": 5, "iteration": 1, "error": 0.5}))
+        callback(FitProgress("rank-one", 1, 5, 0.5, "screening", 3, 0.5, None))
         raise KeyboardInterrupt
 
     before = snapshot(folder)

@@ -145,32 +145,47 @@ def test_other_formats_and_options(cli, arguments, shape):
     assert "--max-iter=1" not in arguments or got["n_iter"] == 1
 
 
-def test_progress_tells_start_iteration_and_errors_on_a_terminal(cli, monkeypatch):
+@pytest.fixture
+def terminal(monkeypatch):
+    """Make stderr a terminal of some width."""
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setenv("COLUMNS", "120")
+    return lambda columns: monkeypatch.setenv("COLUMNS", str(columns))
+
+
+def test_progress_tells_phase_iteration_and_errors_on_a_terminal(cli, terminal):
+    terminal(120)
     status, out, err = cli("fit", "W.npy", "--max-iter", 40)
     assert status == 0
-    assert re.search(r"3 factors, start [a-z-]+, iteration \d+ error 0\.\d+, least 0\.\d+", err)
+    phases = r"(screening|alternation) from [a-z-]+"
+    assert re.search(rf"3 factors, {phases}, iteration \d+, error 0\.\d{{6}}, least 0\.\d{{6}}", err)
     assert "left" not in err
     assert "CDD fit" in out
     status, _, err = cli("fit", "W.npy", "--time-limit", 3000)
     assert re.search(r"0:(50:00|49:5\d) left", err)
-    np.save("S.npy", np.ones(6))
-    status, _, err = cli("fit", "W.npy", "--input-second-moment", "S.npy")
-    assert (status, "least" in err) == (0, False)  # of errors that cannot be compared
 
 
-def test_progress_never_says_that_the_least_error_rises(monkeypatch, capfd):
-    monkeypatch.setenv("FORCE_COLOR", "1")
-    monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setenv("COLUMNS", "120")
-    with fit_progress(5, time_limit=None, weighted=False, quiet=False) as report:
-        for start, iteration, error in (("random", 900, 0.25), ("growth", 1, 0.5)):
-            report(FitProgress(start, iteration, 5000, error))
+@pytest.mark.parametrize(
+    ("columns", "texts"),
+    [
+        (140, ["exploration 50%, iteration 750, error 0.25", "5 factors by way of 3, polish from growth, iteration 1"]),
+        (76, ["5 factors, exploration 50%, least 0.250000", "polish from growth, least 0.250000"]),
+        (60, ["5 factors, exploration, least 0.250000", "5 factors, polish, least 0.250000"]),
+        (40, ["0.250000"]),
+    ],
+)
+def test_progress_shows_what_there_is_room_for_and_never_cuts_digits(terminal, capfd, columns, texts):
+    terminal(columns)
+    for state in (
+        FitProgress("random", 750, 1500, 0.25, "exploration", 5, 0.25, 3000.0),
+        FitProgress("growth", 1, 1000, 0.5, "polish", 3, 0.25, 3000.0),
+    ):
+        with fit_progress(5, quiet=False) as report:
+            report(state)
     err = capfd.readouterr().err
-    assert "5 factors, start growth, iteration 1 error 0.500000, least 0.250000" in err
-    assert "/5000" not in err
+    assert all(text in err for text in [*texts, "0:50:00 left"])
+    assert "…" not in err
+    assert not re.search(r"0\.\d{1,5}(?!\d)", err)
 
 
 @pytest.mark.parametrize("columns", [20, 40])

@@ -83,7 +83,10 @@ def test_a_result_is_frozen(fit):
 def test_the_callback_sees_every_iteration(W):
     seen = []
     fit = fit_cdd(W, rng=0, max_iter=30, callback=seen.append)
-    assert all(isinstance(state, FitProgress) and state.max_iter == 30 for state in seen)
+    assert all(isinstance(state, FitProgress) and state.iteration <= state.max_iter for state in seen)
+    assert {(state.phase, state.max_iter) for state in seen} <= {("screening", 15), ("alternation", 30)}
+    assert {(state.n_factors, state.remaining) for state in seen} == {(3, None)}
+    assert [state.best for state in seen] == np.minimum.accumulate([state.error for state in seen]).tolist()
     assert {"circulant", "diagonal", "rank-one", "shift-synchronisation"} <= {state.start for state in seen}
     # The winner's reports are its history, numbered from one; the random starts share one name.
     if fit.start != "random":

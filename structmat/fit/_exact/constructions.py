@@ -6,6 +6,7 @@ tried in that order until one is as accurate as such a product can be; otherwise
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from functools import partial
@@ -134,7 +135,9 @@ def construct(
             if best is None or error < best[0]:
                 best = (error, form)
             if callback is not None:
-                callback(FitProgress(construction.name, tried, len(choices), best[0]))
+                left = None if deadline == math.inf else max(deadline - time.monotonic(), 0.0)
+                state = ("construction", construction.n_factors, best[0], left)
+                callback(FitProgress(construction.name, tried, len(choices), error, *state))
             # Few factors that reproduce W are worth more than digits beyond.
             if error <= (max(usual, target_error) if construction.n_factors <= n else usual):
                 break

@@ -94,7 +94,9 @@ def search(
                     best, best_history = state.chain, history
                 history.append(min([state.error, *history[-1:]]))
                 if callback is not None and len(history) > 1:
-                    callback(FitProgress(name, len(history) - 1, most, history[-1]))
+                    least = min(best_history[-1], history[-1])
+                    left = None if deadline == math.inf else max(deadline - time.monotonic(), 0.0)
+                    callback(FitProgress(name, len(history) - 1, most, history[-1], "search", length, least, left))
                 before += preparing
                 now = time.monotonic()
                 seconds, begun = (seconds if len(history) == 1 else now - begun), now

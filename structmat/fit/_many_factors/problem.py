@@ -111,7 +111,7 @@ class Problem:
         grid = BlockGrid(self._matrix.T if self._transposed else self._matrix, m)
         grid.products = self.fine.products
         if begin_with_als or not single:
-            part = control.until(control.share(_THREE_FACTORS_SHARE))
+            part = control.until(control.share(_THREE_FACTORS_SHARE), apart=self.fine.weighted)
             best = best_from_all_starts(grid, rng, part, n_random=options.restarts)
             yield self._three_factors(best.start, best.run.factors, grid, layout)
         else:

@@ -239,7 +239,9 @@ class Search:
 
         def report(step: int, now: NDArray[np.float64]) -> None:
             errors.append(now)
-            self.control.report("random", step, float(now.min()))
+            self.control.report(
+                "random", step, float(now.min()), phase="exploration", n_factors=layout.n_factors, most=steps
+            )
             self.control.leave_if_interrupted()
 
         with self.control.interruptible(), np.errstate(over="ignore", invalid="ignore"):
@@ -261,6 +263,7 @@ class Search:
 
         objective = self.fine.of(start.layout)
         kept = last
+        most = len(errors) + room
         allowed = objective.allowed_spread(last)
 
         def report(error: float, parameters: NDArray[Any]) -> None:
@@ -269,7 +272,7 @@ class Search:
             errors.append(error)
             if len(errors) % _CHECKED == 0 and objective.spread(last) <= allowed:
                 kept = last
-            self.control.report(start.start, len(errors), error)
+            self._report_polish(start, len(errors), most, error)
             self.control.leave_if_interrupted()
 
         with self.control.interruptible(), np.errstate(over="ignore", invalid="ignore"):
@@ -288,7 +291,7 @@ class Search:
         double = np.result_type(self.fine.dtype, np.float64)
 
         def report(iteration: int, error: float) -> None:
-            self.control.report(start.start, before + iteration, error)
+            self._report_polish(start, before + iteration, before + max_iter, error)
             self.control.leave_if_interrupted()
 
         try:
@@ -315,6 +318,10 @@ class Search:
             history=[*start.history, *history[1:]],
             converged=converged,
         )
+
+    def _report_polish(self, start: Candidate, iteration: int, most: int, error: float) -> None:
+        n_factors = start.layout.n_factors
+        self.control.report(start.start, iteration, error, phase="polish", n_factors=n_factors, most=most)
 
     def _candidate(self, name: str, layout: CDDLayout, parameters: NDArray[Any]) -> Candidate:
         parameters = parameters.astype(self.fine.dtype)

@@ -45,12 +45,13 @@ def best_from_all_starts(
 ) -> StartedRun:
     """Return the best run, also from `n_random` random starts and those that are known before."""
 
-    def go_on(started: StartedRun, iterations: int) -> StartedRun:
+    def go_on(started: StartedRun, phase: str, iterations: int) -> StartedRun:
+        def report(k: int, error: float) -> bool:
+            return control.report(started.start, k, error, phase=phase, n_factors=3, most=iterations)
+
         run = started.run
         with control.interruptible():
-            run = alternate(
-                grid, run, iterations, control.tol, lambda k, error: control.report(started.start, k, error)
-            )
+            run = alternate(grid, run, iterations, control.tol, report)
         return started._replace(run=run)
 
     if n_random is None:
@@ -59,18 +60,18 @@ def best_from_all_starts(
     exact = 4.0 * float(np.finfo(grid.dtype).eps)
     runs = [StartedRun(name, Run.begin(grid, start(grid, rng))) for name, start in CLOSED_FORMS]
     runs += [StartedRun(name, Run.begin(grid, factors)) for name, factors in known]
-    runs = [go_on(started, _screening(control)) for started in runs]
+    runs = [go_on(started, "screening", _screening(control)) for started in runs]
     for name, start in others:
         if control.stopped() or min(map(_error, runs)) <= exact:
             break
-        runs.append(go_on(StartedRun(name, Run.begin(grid, start(grid, rng))), _screening(control)))
+        runs.append(go_on(StartedRun(name, Run.begin(grid, start(grid, rng))), "screening", _screening(control)))
 
     def of_products(started: StartedRun) -> float:
         return error_of_products(grid, started.run.factors, started.run.error)
 
     runs.sort(key=of_products)
     finalists = [started for started in runs[:_FINALISTS] if of_products(started) <= _CLOSE * of_products(runs[0])]
-    return min((go_on(finalist, control.max_iter) for finalist in finalists), key=of_products)
+    return min((go_on(finalist, "alternation", control.max_iter) for finalist in finalists), key=of_products)
 
 
 def _screening(control: Control) -> int:

@@ -53,7 +53,7 @@ def fake(monkeypatch):
         calls.append(SimpleNamespace(n_factors=n_factors, **options))
         product, error, size = random_product(np.asarray(W), n_factors, block_size, first, np.random.default_rng(rng))
         if callback is not None:
-            callback(FitProgress("random", 1, 5, error))
+            callback(FitProgress("random", 1, 5, error, "polish", n_factors, error, None))
         fields = {"operator": product, "error": error, "block_size": size, "n_parameters": product.n_parameters}
         return replace(template, **fields, start="random")
 

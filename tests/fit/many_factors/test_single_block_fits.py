@@ -1,6 +1,7 @@
 """Fits by any number of factors: never worse than what the family contains, reproducible, honest, stopped at will."""
 
 import time
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -206,4 +207,27 @@ def test_the_callback_hears_of_every_kind_of_start():
     seen = []
     fit_cdd(matrix(10), 7, rng=0, callback=seen.append, **QUICK)
     assert {"random", "growth"} <= {state.start for state in seen}
-    assert all(1 <= state.iteration <= state.max_iter == 150 for state in seen)
+    assert all(1 <= state.iteration <= state.max_iter <= 150 for state in seen)
+    assert {"screening", "exploration", "polish"} <= {state.phase for state in seen}
+    assert {3, 5, 7} == {state.n_factors for state in seen}
+    # An exploration is counted to its end.
+    last = [now for now, after in pairwise(seen) if now.phase == "exploration" and after.phase != "exploration"]
+    assert all(state.iteration == state.max_iter for state in last)
+
+
+def test_the_callback_hears_the_time_left_of_the_whole_fit():
+    seen = []
+    fit_cdd(matrix(10), 5, rng=0, time_limit=0.4, callback=seen.append)
+    left = [state.remaining for state in seen]
+    assert left == sorted(left, reverse=True)
+    assert 0.2 <= left[0] <= 0.4
+
+
+@pytest.mark.parametrize("n_factors", [3, 5])
+@pytest.mark.parametrize("full", [False, True])
+def test_the_best_error_of_weighted_fits_is_not_that_of_their_start_without_weights(n_factors, full):
+    S = np.linspace(1.0, 1e-4, 10)
+    moment, seen = np.diag(S) if full else S, []
+    fit = fit_cdd(matrix(10), n_factors, rng=0, input_second_moment=moment, callback=seen.append, **QUICK)
+    assert seen[-1].best == pytest.approx(fit.error, rel=1e-3)
+    assert any(after.best > now.best for now, after in pairwise(seen))
