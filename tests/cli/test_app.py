@@ -99,3 +99,20 @@ def test_the_installed_script_and_a_light_import():
     heavy = [name for name in ("torch", "jax", "matplotlib") if importlib.util.find_spec(name)]
     code = f"import sys, structmat.cli._app; print([m for m in {heavy} if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+@pytest.mark.parametrize("imported", ["numpy", "structmat.cli._app"])
+def test_ctrl_c_during_imports_is_one_line(imported):
+    code = f"""
+import signal, sys
+class Interrupting:
+    def find_spec(name, path=None, target=None):
+        if name == {imported!r}:
+            signal.raise_signal(signal.SIGINT)
+sys.meta_path.insert(0, Interrupting)
+from _structmat_command import main
+sys.exit(main())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "structmat: interrupted\n")
