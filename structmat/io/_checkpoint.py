@@ -8,6 +8,7 @@ import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,8 @@ __all__ = ["Checkpoint", "CheckpointError", "Entry"]
 
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
 _CHUNK_BYTES = 1 << 22
+_HEADERS = 16
+"""Of files that are read in turn, kept."""
 _PATTERNS = ("model*.safetensors", "*.safetensors", "pytorch_model*.bin", "*.bin", "*.pt", "*.pth")
 """Files of a folder without an index: the first pattern that any matches."""
 _NOT_WEIGHTS = ("training_args", "optimizer", "scheduler", "scaler", "rng_state")
@@ -388,7 +391,16 @@ class Checkpoint:
 
 def _open_file(file: Path) -> tuple[SafetensorsFile | TorchFile, dict[str, str]]:
     """Return a file of weights, and what is wrong with those it should have but cannot give."""
-    return (TorchFile.open(file), {}) if is_torch_file(file) else sound_part(file)
+    if is_torch_file(file):
+        return TorchFile.open(file), {}
+    now = file.stat()
+    return _sound_part(file, (now.st_ino, now.st_size, now.st_mtime_ns))
+
+
+@lru_cache(_HEADERS)
+def _sound_part(file: Path, _: tuple[int, int, int]) -> tuple[SafetensorsFile, dict[str, str]]:
+    """Return what can be trusted of a file as it is now: its header is not read again for each weight."""
+    return sound_part(file)
 
 
 def _weight_map(index: Path) -> dict[str, list[str]]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from structmat._files.safetensors import sound_part
 from structmat.io import Checkpoint, CheckpointError, _checkpoint
 
 torch = pytest.importorskip("torch")
@@ -262,3 +263,12 @@ def test_any_number_of_rows_of_nothing_is_read_at_once(tmp_path):
     header = json.dumps({"w": {"dtype": "F32", "shape": [1 << 50, 0], "data_offsets": [0, 0]}}).encode()
     (tmp_path / "w.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
     assert Checkpoint(tmp_path / "w.safetensors").entry("w").read().shape == (1 << 50, 0)
+
+
+def test_the_header_of_a_file_is_read_once_for_all_its_weights(tmp_path, monkeypatch):
+    save_file({f"layer.{i}.weight": torch.full((2, 3), float(i)) for i in range(9)}, tmp_path / "w.safetensors")
+    read = []
+    monkeypatch.setattr(_checkpoint, "sound_part", lambda path: read.append(path) or sound_part(path))
+    checkpoint = Checkpoint(tmp_path / "w.safetensors")
+    assert [entry.read()[0, 0] for entry in checkpoint.entries.values()] == [*range(9)]
+    assert len(read) == 1
