@@ -50,6 +50,34 @@ def lowest(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def fuzz(session: nox.Session) -> None:
+    """Give the readers of files damaged ones for ten minutes, or for as many seconds as FUZZ_SECONDS says."""
+    session.install("-e", ".[test]")
+    session.env.setdefault("FUZZ_SECONDS", "600")
+    session.run("pytest", "tests/fuzz_readers.py", "-W", "default", "-rA", *session.posargs)
+
+
+@nox.session(default=False)
+def mutation(session: nox.Session) -> None:
+    """Change the core at random places, and list the changes that no law notices: `nox -s mutation -- COUNT SEED`."""
+    count, seed = session.posargs or ("40", "0")
+    session.install("-e", ".[test]", "cosmic-ray>=8.4")
+    copy = Path(session.create_tmp()).resolve() / "sources"
+    shutil.rmtree(copy, ignore_errors=True)
+    for name in ("structmat", "tests"):
+        shutil.copytree(name, copy / name)
+    for name in ("conftest.py", "pyproject.toml"):
+        shutil.copy(name, copy)
+    config, mutants = "tests/mutation/cosmic-ray.toml", "mutants.sqlite"
+    with session.chdir(copy):  # where mutants are written, and imported from
+        session.run("cosmic-ray", "init", config, mutants)
+        session.run("python", "tests/mutation/sample.py", mutants, count, seed)
+        session.run("cosmic-ray", "exec", config, mutants, env={"CI": "true"})
+        session.run("cr-report", "--show-diff", "--surviving-only", mutants)
+        session.run("cr-rate", mutants)
+
+
+@nox.session(default=False)
 def package(session: nox.Session) -> None:
     """Build sdist and wheel into dist/, check both, and run the tests on the wheel where the sources are not."""
     dist = Path("dist").resolve()

@@ -184,7 +184,7 @@ def _lora_settings(folder: Path) -> dict[str, Any]:
     try:
         settings: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         kind = settings["peft_type"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{file} is no configuration of an adapter: {error}") from error
     unlike = [name for name in ("use_dora", "lora_bias", "use_qalora", "use_bdlora") if settings.get(name)]
     if kind != "LORA" or unlike:
@@ -203,6 +203,6 @@ def _model_type(path: Path) -> str | None:
     file = (path if path.is_dir() else path.parent) / "config.json"
     try:
         found = json.loads(file.read_text(encoding="utf-8")).get("model_type")
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, RecursionError):
         return None
     return found if isinstance(found, str) else None

@@ -37,8 +37,7 @@ def blaming_paths(paths: Mapping[str, Path | None]) -> Iterator[None]:
     except ConnectionError:
         raise
     except (OSError, ValueError) as error:
-        of_system = isinstance(error, OSError)
-        text = str(error.filename) if of_system and error.filename else str(error)
+        text = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
         named = {
             option: len(str(path))
             for option, path in paths.items()
@@ -46,8 +45,7 @@ def blaming_paths(paths: Mapping[str, Path | None]) -> Iterator[None]:
         }
         if not named or isinstance(error, (FileExistsError, ArgumentError)):
             raise
-        reason = f"{error.filename}: {error.strerror}" if of_system and error.filename else str(error)
-        raise CommandError(max(named, key=lambda option: named[option]), reason) from error
+        raise CommandError(max(named, key=lambda option: named[option]), text) from error
 
 
 @contextlib.contextmanager

@@ -116,7 +116,7 @@ class FitResult:
     @property
     def explained(self) -> float:
         """Share of the squared norm of the matrix that the operator explains, ``1 - error**2``."""
-        return 1.0 - self.error**2
+        return 1.0 - self.error * self.error
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything but the operator's vectors and the time, ready for JSON: the same for the same seed.

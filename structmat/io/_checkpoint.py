@@ -407,7 +407,7 @@ def _weight_map(index: Path) -> dict[str, list[str]]:
     """Return which names an index expects in each file."""
     try:
         items = json.loads(index.read_text(encoding="utf-8"))["weight_map"].items()
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{index} is no index of a checkpoint: {one_line(error)}") from error
     found: dict[str, list[str]] = {}
     for key, name in sorted(items):

@@ -318,7 +318,7 @@ def _check_settings(folder: Path, file: Path, now: dict[str, Any]) -> None:
         return
     try:
         there = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{file} is damaged, so the settings of {folder} are unknown: {error}") from error
     if there != now:
         found = [*_differences(there, now)]

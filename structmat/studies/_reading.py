@@ -29,8 +29,10 @@ def read_records(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str
         raise ArgumentValueError("load_study", "path", text)
     try:
         settings = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{file} is damaged: {error}") from error
+    if not isinstance(settings, dict):
+        raise ValueError(f"{file} is damaged: it must hold an object, got {settings!r}")  # noqa: TRY004  # the file's fault
     stamp = _stamp(settings)
     records = {}
     for unit in sorted((Path(path) / _WORK / _UNITS).glob("*.safetensors")):

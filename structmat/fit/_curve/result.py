@@ -169,7 +169,7 @@ class ErrorCurve:
         try:
             text = content.decode()
             return _from_dict(_dict_from_csv(text) if suffix == ".csv" else json.loads(text))
-        except (ValueError, TypeError, KeyError, IndexError, AttributeError, csv.Error) as error:
+        except (ValueError, TypeError, LookupError, AttributeError, RecursionError, csv.Error) as error:
             text = f"{os.fspath(path)} holds no error curve: {' '.join(str(error).split())}"
             raise ArgumentValueError("ErrorCurve.load", "path", text) from error
 

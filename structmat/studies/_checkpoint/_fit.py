@@ -141,7 +141,7 @@ def fit_checkpoint(
         shown = ", ".join(plan.seen[:_SHOWN]) + (", ..." if len(plan.seen) > _SHOWN else "")
         text = f"must match a layer, got {targets!r}; could be fitted: {shown or 'none'}"
         raise ArgumentValueError(_OWNER, "targets", text)
-    most = min(CDDLayout.most_factors(change.shape) for change in plan.changes.values())
+    most = min(CDDLayout.most_factors((rows, cols)) for rows, cols in (c.shape for c in plan.changes.values()))
     if n_factors > most:
         raise ArgumentValueError(_OWNER, "n_factors", f"must be at most {most:,} for these layers, got {n_factors}")
     names = sorted(plan.changes, key=_natural)

@@ -255,7 +255,7 @@ def read_config(path: str | os.PathLike[str], **changes: Any) -> SweepConfig:
             raise
         # The file is to blame, not its reader.
         raise ArgumentValueError(os.fspath(path), error.argument, error.text) from error
-    except ValueError as error:  # of tomllib and decode
+    except (ValueError, RecursionError) as error:  # of tomllib and decode
         raise ArgumentValueError(os.fspath(path), None, " ".join(str(error).split())) from error
 
 

@@ -304,7 +304,7 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, di
                 raise ValueError(f"{layer} has n_factors={options['n_factors']}, more than vectors")  # noqa: TRY301
             if not (math.isfinite(options["alpha"]) and 0 <= options["dropout"] < 1):
                 raise ValueError(f"the alpha or dropout of {layer} is out of range")  # noqa: TRY301
-    except (safetensors.SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (safetensors.SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ArgumentValueError("load_adapter", "source", f"{path} is no complete adapter file: {error}") from error
     return state, written
 

@@ -1,0 +1,50 @@
+"""Text that is nested too deeply to be parsed, and other JSON than is meant, is refused as any damage is."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import structmat as sm
+from structmat import io
+from structmat._checkpoint_fit.plan import plan_lora
+
+studies = pytest.importorskip("structmat.studies")
+
+DEEP = "[" * 99_999
+READERS = {
+    "curve.json": sm.ErrorCurve.load,
+    "adapter_config.json": lambda path: plan_lora(path.parent, None),
+    "model.safetensors.index.json": lambda path: io.Checkpoint(path.parent),
+    "study.toml": studies.read_config,
+    "work/settings.json": lambda path: studies.load_study(path.parent.parent),
+}
+
+
+@pytest.mark.parametrize("name", READERS)
+@pytest.mark.parametrize("text", [DEEP, "0"])
+def test_text_that_is_no_table_is_refused_in_one_line(name, text, tmp_path):
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(f"x = {text}" if path.suffix == ".toml" else text)
+    with pytest.raises(ValueError) as caught:
+        READERS[name](path)
+    assert "\n" not in str(caught.value)
+    assert str(tmp_path) in str(caught.value)
+
+
+def test_a_run_does_not_go_on_from_settings_that_cannot_be_read(tmp_path):
+    config = studies.SweepConfig({"a": np.eye(2)}, methods=["truncated-svd"])
+    studies.sweep(config, tmp_path)
+    (tmp_path / "work/settings.json").write_text(DEEP)
+    with pytest.raises(ValueError, match=r"settings\.json is damaged, so nobody knows the settings"):
+        studies.sweep(config, tmp_path)
+
+
+def test_a_fit_with_an_impossible_error_is_shown(tmp_path):
+    result = sm.fit_cdd(np.eye(2))
+    io.save(replace(result, error=1e308), Path(tmp_path, "fit"))
+    assert "1e+308" in repr(io.load(tmp_path / "fit"))
