@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -190,7 +191,24 @@ def _lora_settings(folder: Path) -> dict[str, Any]:
     if kind != "LORA" or unlike:
         what = " with ".join([kind, ", ".join(unlike)]) if unlike else kind
         raise CheckpointError(f"{file}: the adapter is {what}; only plain LoRA is a product of two matrices")
+    _check_alphas(settings, file)
     return settings
+
+
+def _check_alphas(settings: dict[str, Any], file: Path) -> None:
+    """Refuse scales that are no numbers, and patterns that are no regular expressions."""
+    patterns = settings.get("alpha_pattern") or {}
+    if not isinstance(patterns, dict):
+        raise CheckpointError(f"{file}: alpha_pattern must be a table, got {patterns!r}")
+    for name, alpha in {"lora_alpha": settings.get("lora_alpha", 8), **patterns}.items():
+        if not isinstance(alpha, (int, float)) or not math.isfinite(alpha):
+            raise CheckpointError(f"{file}: the alpha {name} must be a number, got {alpha!r}")
+    for pattern in patterns:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            text = f"alpha_pattern must have regular expressions, got {pattern!r}: {error}"
+            raise CheckpointError(f"{file}: {text}") from error
 
 
 def _by_pattern(patterns: dict[str, float] | None, name: str, default: float) -> float:

@@ -30,6 +30,12 @@ TREE, CHECKSUM = "structmat", "structmat_sha256"
 FIT = "fit."
 """What the names of the arrays of a fit begin with that are not its operator's."""
 _VERSION = 2
+_KINDS: dict[str, Any] = {
+    **dict.fromkeys(("error", "seconds"), (float, int)),
+    **dict.fromkeys(("block_size", "n_parameters", "n_iter", "converged"), int),
+    **dict.fromkeys(("start", "solver", "stopped", "message"), str),
+}
+"""Of the fields of a fit that are no arrays."""
 
 
 def tree_text(tree: Any) -> str:
@@ -119,6 +125,9 @@ def _decoded(node: Any, array_of: Callable[[str, bool], Array]) -> Any:
     if node["class"] == "FitResult":
         if not isinstance(values["operator"], LinearOperator):
             raise ValueError(f"the operator of a fit is {values['operator']!r}")  # the file's fault
+        for field, kind in _KINDS.items():
+            if not isinstance(values[field], kind) or (field == "block_size" and values[field] < 1):
+                raise ValueError(f"{field} of a fit is {values[field]!r}")
         return FitResult(**values)
     if (cls := _classes().get(node["class"])) is None:
         raise ValueError(f"{node['class']!r} is no operator class of structmat")

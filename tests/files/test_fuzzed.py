@@ -1,7 +1,8 @@
-"""Text that is nested too deeply to be parsed, and other JSON than is meant, is refused as any damage is."""
+"""What the fuzzing of readers found: text nested too deeply for a parser, and other values than are meant."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -48,3 +49,25 @@ def test_a_fit_with_an_impossible_error_is_shown(tmp_path):
     result = sm.fit_cdd(np.eye(2))
     io.save(replace(result, error=1e308), Path(tmp_path, "fit"))
     assert "1e+308" in repr(io.load(tmp_path / "fit"))
+
+
+@pytest.mark.parametrize(("field", "value"), [("block_size", 0), ("block_size", ""), ("error", None), ("start", 3)])
+def test_a_fit_with_fields_of_other_kinds_is_refused(tmp_path, field, value):
+    io.save(replace(sm.fit_cdd(np.eye(2)), **{field: value}), tmp_path / "fit")
+    with pytest.raises(ValueError, match=f"describes no valid operator: {field} of a fit is"):
+        io.load(tmp_path / "fit")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "text"),
+    [
+        ("alpha_pattern", -1, "alpha_pattern must be a table, got -1"),
+        ("alpha_pattern", {"a": "x"}, "the alpha a must be a number, got 'x'"),
+        ("alpha_pattern", {"(": 1}, r"alpha_pattern must have regular expressions, got '\('"),
+        ("lora_alpha", None, "the alpha lora_alpha must be a number, got None"),
+    ],
+)
+def test_scales_of_a_lora_that_are_no_numbers_are_refused(tmp_path, key, value, text):
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", key: value}))
+    with pytest.raises(ValueError, match=text):
+        plan_lora(tmp_path, None)
