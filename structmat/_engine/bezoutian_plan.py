@@ -36,7 +36,7 @@ class Bezoutian(ChunkedPlan):
     """The length of transforms, at least 2 n - 1."""
     is_real: bool
     settings: Settings
-    flips: tuple[bool, bool] = (False, False)
+    flips: tuple[bool, bool]
     """Whether the rows and the columns are in reverse order."""
 
     @property

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import structmat as sm
@@ -168,6 +168,9 @@ def test_torch_maps_over_parameters_of_large_batches() -> None:
 
 
 @given(st.integers(1, 10**7))
+@example(13 * 2**16)  # each allowed factor, and the first that is not
+@example(2 * 3 * 5 * 7 * 11 * 13)
+@example(17 * 2**16)
 def test_columns_divide_the_length(n: int) -> None:
     rest = n
     for prime in (2, 3, 5, 7, 11, 13):
