@@ -75,8 +75,8 @@ def run_units(
     TypeError
         If a number of workers or threads is not an integer.
     ValueError
-        If there are no workers or threads, or more than 1,024, `scheduler` is not an address, or a worker of the cluster
-        runs another version.
+        If there are no workers or threads, or more than 1,024, `scheduler` is not an address, or a worker of the
+        cluster runs another version.
     ConnectionError
         If there is no scheduler at the address, or it ends before the work is done.
     RuntimeError

@@ -169,8 +169,8 @@ def test_progress_tells_phase_iteration_and_errors_on_a_terminal(cli, terminal):
     ("columns", "texts"),
     [
         (140, ["exploration 50%, iteration 750, error 0.25", "5 factors by way of 3, polish from growth, iteration 1"]),
-        (76, ["5 factors, exploration 50%, least 0.250000", "polish from growth, least 0.250000"]),
-        (60, ["5 factors, exploration, least 0.250000", "5 factors, polish, least 0.250000"]),
+        (82, ["5 factors, exploration 50%, least 0.250000", "polish from growth, least 0.250000"]),
+        (62, ["5 factors, exploration, least 0.250000", "5 factors, polish, least 0.250000"]),
         (40, ["0.250000"]),
     ],
 )

@@ -41,7 +41,7 @@ def test_a_run_does_not_go_on_from_settings_that_cannot_be_read(tmp_path):
     config = studies.SweepConfig({"a": np.eye(2)}, methods=["truncated-svd"])
     studies.sweep(config, tmp_path)
     (tmp_path / "work/settings.json").write_text(DEEP)
-    with pytest.raises(ValueError, match=r"settings\.json is damaged, so nobody knows the settings"):
+    with pytest.raises(ValueError, match=r"settings\.json is damaged, so the settings of .* are unknown"):
         studies.sweep(config, tmp_path)
 
 
