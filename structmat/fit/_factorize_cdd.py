@@ -51,8 +51,8 @@ def factorize_cdd(
     ``j -> (a * j + b) % n`` (five). For any other matrix there are two ways. A search by Levenberg-Marquardt over all
     factors from random starting points finds few factors of small matrices: mostly ``2k + 1`` for a rank k, ``n + 1``
     otherwise. A construction by one eigenvalue problem needs more of them, ``4k + 3`` and ``2n + 1``, and takes seconds
-    where the search takes hours. For a matrix with ``d + 1`` neighbouring nonzero cyclic diagonals, such as a periodic
-    tridiagonal matrix, it needs ``2d + 1``, if the outer diagonals have no zeros.
+    where the search takes hours. For a matrix with ``d + 1`` neighbouring nonzero cyclic diagonals, such as a tridiagonal
+    matrix with or without corners, it needs ``2d + 1``.
 
     Parameters
     ----------

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from structmat.fit._exact.cyclic_band import CyclicBand, cyclic_band, factor_cyclic_band
+from structmat.fit._exact.cyclic_band import cyclic_band, factor_cyclic_band
 from structmat.fit._exact.deflation import has_extended_precision
 from structmat.fit._exact.exact_search import Factorisation
 from structmat.fit._exact.low_rank import Triplets, factor_low_rank, singular_triplets
@@ -92,10 +92,6 @@ def _mixed_low_rank(triplets: Triplets, rng: np.random.Generator, extended: bool
     return mixing.around(factor_low_rank((mixing.left(u), s, mixing.right(v)), extended=extended))
 
 
-def _cyclic_band(band: CyclicBand, _rng: np.random.Generator, extended: bool) -> _Vectors:
-    return factor_cyclic_band(band, extended=extended)
-
-
 def construct(
     W: NDArray[Any],
     choices: list[Construction],
@@ -163,10 +159,12 @@ def to_product(form: Form) -> CDDProduct:
     for place, vector in enumerate(form.vectors):
         if (place % 2 == 0) == (form.first == "diagonal"):
             factors.append(Diagonal(vector))
-        elif len(vector) == 1 or vector[2:].any():
-            factors.append(Circulant(vector))
-        else:
+        elif len(vector) > 1 and not vector[2:].any():
             factors.append(CyclicBidiagonal(vector[:2].copy(), len(vector)))
+        elif len(vector) > 1 and not vector[1:-1].any():
+            factors.append(CyclicBidiagonal(vector[[0, -1]], len(vector), upper=True))
+        else:
+            factors.append(Circulant(vector))
     return CDDProduct(tuple(factors))
 
 

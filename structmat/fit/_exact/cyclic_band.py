@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
 __all__ = ["CyclicBand", "cyclic_band", "factor_cyclic_band"]
 
-# Entries of the outermost diagonals, which are divided by, in units of their root mean square.
-_SMALLEST = 1e-6
+# Entries of the outermost diagonals are divided by. Those below the first share of their root mean square become the
+# second, below rounding. Factors then range over as many decades, which costs shifts no digits.
+_ZERO, _FILLED = 1e-15, 1e-17
 # Logarithm of the multipliers that are accurate on a circle, and how many circles are tried for each of them.
 _NEAR, _CIRCLES = np.log(1e4), 60
 # Narrower intervals, in units of what is accurate on a circle, hold nothing but contradictions of rounding.
@@ -44,12 +45,14 @@ class CyclicBand(NamedTuple):
     coefficients: NDArray[np.complex128]
     """(d + 1, n)"""
     start: int
+    """From -d to 0 if the main diagonal is one of them."""
 
 
 def cyclic_band(W: NDArray[Any], tol: float) -> CyclicBand | None:
-    """Return the neighbouring cyclic diagonals that hold `W` up to `tol` relative to its norm, if they can be divided.
+    """Return the neighbouring cyclic diagonals that hold `W` up to `tol` relative to its norm.
 
-    Nothing where they are more than half of all, or have zeros at an end.
+    Nothing where they are more than half of all. Zeros of the first and the last one, such as the corners that a band
+    matrix lacks, are filled with what is below rounding.
     """
     n = len(W)
     diagonals = by_diagonals(W[None, :, None])[0, :, 0].T
@@ -61,10 +64,11 @@ def cyclic_band(W: NDArray[Any], tol: float) -> CyclicBand | None:
     if not 0 < degree <= n // 2:
         return None
     coefficients = diagonals[(start + np.arange(degree + 1)) % n].astype(np.complex128)
-    ends = np.abs(coefficients[[0, -1]])
-    if (ends.min(axis=1) < _SMALLEST * sizes[[start, (start + degree) % n]] / np.sqrt(n)).any():
-        return None
-    return CyclicBand(coefficients, start)
+    for row in (0, -1):
+        entries = np.abs(coefficients[row])
+        scale = np.linalg.norm(entries) / np.sqrt(n)
+        coefficients[row, entries < _ZERO * scale] = _FILLED * scale
+    return CyclicBand(coefficients, start - n if start + degree >= n else start)
 
 
 def factor_cyclic_band(band: CyclicBand, *, extended: bool) -> list[NDArray[np.complex128]] | None:
@@ -75,9 +79,12 @@ def factor_cyclic_band(band: CyclicBand, *, extended: bool) -> list[NDArray[np.c
     with np.errstate(all="ignore"):  # what becomes of zeros is for the caller to see
         vectors = deflate(*sequences, extended=extended).vectors(1.0)
     vectors[0] = vectors[0] * band.coefficients[-1]
-    # The shift passes the rightmost diagonal, which it rolls, and goes into the circulant beside it.
-    vectors[-1] = np.roll(vectors[-1], -band.start)
-    vectors[-2] = np.roll(vectors[-2], band.start)
+    # The shift passes diagonals, which it rolls, and goes into the circulants beside them: one step backwards into
+    # each, which leaves two diagonals, the main one and the one above, or as a whole into the rightmost.
+    steps = [-1] * -band.start if band.start < 0 else [band.start]
+    for place, step in enumerate(steps):
+        vectors[-1 - 2 * place] = np.roll(vectors[-1 - 2 * place], -sum(steps[place:]))
+        vectors[-2 - 2 * place] = np.roll(vectors[-2 - 2 * place], step)
     return vectors
 
 
