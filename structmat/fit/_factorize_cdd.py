@@ -52,8 +52,8 @@ def factorize_cdd(
     ``j -> (a * j + b) % n`` (five). For any other matrix there are two ways. A search by Levenberg-Marquardt over all
     factors from random starting points finds few factors of small matrices: mostly ``2k + 1`` for a rank k, ``n + 1``
     otherwise. A construction by one eigenvalue problem needs more of them, ``4k + 3`` and ``2n + 1``, and takes seconds
-    where the search takes hours. For a matrix with ``d + 1`` neighbouring nonzero cyclic diagonals, such as a tridiagonal
-    matrix with or without corners, it needs ``2d + 1``.
+    where the search takes hours. For a matrix with ``d + 1`` neighbouring nonzero cyclic diagonals, such as a
+    tridiagonal matrix with or without corners, it needs ``2d + 1``.
 
     Parameters
     ----------
@@ -88,10 +88,10 @@ def factorize_cdd(
     -------
     FitResult
         The operator, with vectors of the library and device of `W` in double precision: complex ones, unless real ones
-        are requested, or found for a real `W`. `solver` says how it was found, `start` names the short form, or the structure that
-        was assumed for `W`: ``"rank k"``, ``"k cyclic diagonals"``, ``"Toeplitz"`` or ``"generic"``, with ``"random
-        phases"`` if these were needed to remove the structure of `W`, at the cost of four factors. `message` says why.
-        `converged` says whether the error is at most `target_error`.
+        are requested, or found for a real `W`. `solver` says how it was found, `start` names the short form, or the
+        structure that was assumed for `W`: ``"rank k"``, ``"k cyclic diagonals"``, ``"Toeplitz"`` or ``"generic"``,
+        with ``"random phases"`` if these were needed to remove the structure of `W`, at the cost of four factors.
+        `message` says why. `converged` says whether the error is at most `target_error`.
 
     Raises
     ------

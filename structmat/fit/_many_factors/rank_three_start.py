@@ -57,7 +57,8 @@ class _State(NamedTuple):
 
     @property
     def error(self) -> float:
-        return float(np.hypot(*(np.linalg.norm(side.residual) for side in self.sides)))
+        left, right = self.sides
+        return float(np.linalg.norm(np.concatenate([left.residual, right.residual])))
 
 
 def rank_three_product(
