@@ -39,6 +39,7 @@ def unitary(rng: np.random.Generator, n: int) -> np.ndarray:
 KINDS = {
     "complex": lambda rng, n: gaussian(rng, n, n),
     "real": lambda rng, n: rng.standard_normal((n, n)),
+    "real, by real factors": lambda rng, n: rng.standard_normal((n, n)),
     "unitary": unitary,
     "permutation": lambda rng, n: np.eye(n)[rng.permutation(n)],
     "identity": lambda _, n: np.eye(n),
@@ -47,6 +48,9 @@ KINDS = {
     "singular": lambda rng, n: unitary(rng, n) * np.append(np.ones(n - 1), 0.0) @ unitary(rng, n),
     "condition 1e8": lambda rng, n: unitary(rng, n) * np.logspace(0, -8, n) @ unitary(rng, n),
     "triangular": lambda rng, n: np.triu(gaussian(rng, n, n)),
+    "tridiagonal": lambda rng, n: (
+        np.diag(rng.standard_normal(n)) + sum(np.diag(rng.standard_normal(n - 1), k) for k in (-1, 1))
+    ),
     "periodic tridiagonal": lambda rng, n: sum(
         d[:, None] * np.roll(np.eye(n), m - 1, axis=0) for m, d in enumerate(rng.uniform(1, 2, (3, n)))
     ),
@@ -57,7 +61,7 @@ KINDS = {
 def measured(kind: str, n: int) -> list[str]:
     W = KINDS[kind](np.random.default_rng(1000 + n), n)
     begun = time.process_time()
-    result = sm.factorize_cdd(W, rng=0, method="constructive")
+    result = sm.factorize_cdd(W, rng=0, method="constructive", real=kind == "real, by real factors")
     seconds = time.process_time() - begun
     products = (result.operator @ np.eye(n), np.asarray(result.operator.to_dense()))
     error = max(np.linalg.norm(P - W) for P in products) / np.linalg.norm(W)

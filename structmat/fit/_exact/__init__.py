@@ -8,5 +8,6 @@ A closed form is a function that takes the matrix to factors, or to none, and a 
 - `low_rank`, `cyclic_band`: a matrix of low rank, and one of few neighbouring cyclic diagonals
 - `pencil`: any square matrix, by one eigenvalue problem
 - `deflation`: a polynomial in the cyclic shift as linear factors
+- `real_deflation`: a real one as real factors
 - `mixing`: random factors on both sides, which leave no structure in a matrix
 """

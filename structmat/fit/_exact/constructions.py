@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from structmat.fit._exact.cyclic_band import CyclicBand, cyclic_band, factor_cyclic_band
+from structmat.fit._exact.cyclic_band import cyclic_band, factor_cyclic_band, factor_real_cyclic_band
 from structmat.fit._exact.deflation import has_extended_precision
 from structmat.fit._exact.exact_search import Factorisation
-from structmat.fit._exact.low_rank import Triplets, factor_low_rank, singular_triplets
+from structmat.fit._exact.low_rank import Triplets, factor_low_rank, factor_real_low_rank, singular_triplets
 from structmat.fit._exact.mixing import Mixing
-from structmat.fit._exact.pencil import factor_matrix
+from structmat.fit._exact.pencil import factor_matrix, factor_real_matrix
 from structmat.fit._exact.recognisers import Form
 from structmat.fit._result import FitProgress
 from structmat.operators import CDDProduct, Circulant, CyclicBidiagonal, Diagonal
@@ -45,7 +45,7 @@ _PROBES = 16
 _EPS = float(np.finfo(np.float64).eps)
 
 
-_Vectors: TypeAlias = "list[NDArray[np.complex128]] | None"
+_Vectors: TypeAlias = "list[NDArray[Any]] | None"
 
 
 class Construction(NamedTuple):
@@ -53,48 +53,56 @@ class Construction(NamedTuple):
 
     name: str
     n_factors: int
+    """The most factors that it takes."""
     fewest: int
     """The number of factors that may be found by a search."""
     make: Callable[[np.random.Generator, bool], _Vectors]
     """Returns the vectors, computed in long double or not, or nothing where structure of W would spoil their digits."""
 
 
-def constructions(W: NDArray[Any]) -> list[Construction]:
-    """Return the constructions for `W`, those of fewest factors first."""
+def constructions(W: NDArray[Any], *, real: bool = False) -> list[Construction]:
+    """Return the constructions for `W`, of `real` factors or any, those of fewest factors first."""
     n = len(W)
+    whole, of_rank, of_band = _REAL_WAYS if real else _WAYS
+    count = 3 * n + 1 if real else 2 * n + 1
     choices = [
-        Construction("generic", 2 * n + 1, n + 1, lambda _, extended: factor_matrix(W, extended=extended)),
-        *[Construction("generic, random phases", 2 * n + 5, n + 1, partial(_mixed, W))] * _MIXINGS,
+        Construction("generic", count, n + 1, lambda _, extended: whole(W, extended=extended)),
+        *[Construction("generic, random phases", count + 4, n + 1, partial(_mixed, whole, W, real))] * _MIXINGS,
     ]
     if (triplets := singular_triplets(W, n // _LOW_RANK, _STRUCTURE_ERROR)) is not None:
         rank = len(triplets[1])
-        name, count, few = f"rank {rank}", 4 * rank + 3, 2 * rank + 1
+        name, few = f"rank {rank}", 2 * rank + 1
+        count = 6 * rank + 3 if real else 4 * rank + 3
+        mixed = partial(_mixed_low_rank, of_rank, triplets, real)
         choices += [
-            Construction(name, count, few, lambda _, extended: factor_low_rank(triplets, extended=extended)),
-            *[Construction(f"{name}, random phases", count + 4, few, partial(_mixed_low_rank, triplets))] * _MIXINGS,
+            Construction(name, count, few, lambda _, extended: of_rank(triplets, extended=extended)),
+            *[Construction(f"{name}, random phases", count + 4, few, mixed)] * _MIXINGS,
         ]
     if (band := cyclic_band(W, _STRUCTURE_ERROR)) is not None:
-        count = 2 * len(band.coefficients) - 1
-        name = f"{len(band.coefficients)} cyclic diagonals"
-        choices.append(
-            Construction(name, count, count, lambda _, extended: factor_cyclic_band(band, extended=extended))
-        )
+        degree = len(band.coefficients) - 1
+        count = 3 * degree + 1 if real else 2 * degree + 1
+        name = f"{degree + 1} cyclic diagonals"
+        choices.append(Construction(name, count, count, lambda _, extended: of_band(band, extended=extended)))
     return sorted(choices, key=lambda choice: choice.n_factors)
 
 
-def _mixed(W: NDArray[Any], rng: np.random.Generator, extended: bool) -> _Vectors:  # one type of functions
-    mixing = Mixing.draw(len(W), rng)
-    return mixing.around(factor_matrix(mixing.mixed(W), extended=extended))
+_WAYS = (factor_matrix, factor_low_rank, factor_cyclic_band)
+_REAL_WAYS = (factor_real_matrix, factor_real_low_rank, factor_real_cyclic_band)
 
 
-def _mixed_low_rank(triplets: Triplets, rng: np.random.Generator, extended: bool) -> _Vectors:
+def _mixed(
+    whole: Callable[..., _Vectors], W: NDArray[Any], real: bool, rng: np.random.Generator, extended: bool
+) -> _Vectors:
+    mixing = Mixing.draw(len(W), rng, real=real)
+    return mixing.around(whole(mixing.mixed(W), extended=extended))
+
+
+def _mixed_low_rank(
+    of_rank: Callable[..., _Vectors], triplets: Triplets, real: bool, rng: np.random.Generator, extended: bool
+) -> _Vectors:
     u, s, v = triplets
-    mixing = Mixing.draw(len(u), rng)
-    return mixing.around(factor_low_rank((mixing.left(u), s, mixing.right(v)), extended=extended))
-
-
-def _cyclic_band(band: CyclicBand, _rng: np.random.Generator, extended: bool) -> _Vectors:
-    return factor_cyclic_band(band, extended=extended)
+    mixing = Mixing.draw(len(u), rng, real=real)
+    return mixing.around(of_rank((mixing.left(u), s, mixing.right(v)), extended=extended))
 
 
 def construct(
@@ -104,6 +112,7 @@ def construct(
     target_error: float,
     rng: np.random.Generator,
     *,
+    real: bool = False,
     deadline: float,
     callback: Callable[[FitProgress], object] | None,
 ) -> Factorisation | None:
@@ -114,9 +123,9 @@ def construct(
     more than what is aimed at.
     """
     n = len(W)
-    precise = n <= _EXTENDED_SIDE or target_error < _usual_error(n, extended=False)
+    precise = n <= _EXTENDED_SIDE or (not real and target_error < _usual_error(n, extended=False))
     extended = precise and has_extended_precision()
-    usual = _usual_error(n, extended=extended)
+    usual = _usual_real_error(n) if real else _usual_error(n, extended=extended)
     probes = rng.standard_normal((n, _PROBES))
     target = W @ probes
     choices = [c for c in choices if n_factors is None or c.n_factors <= n_factors]
@@ -154,7 +163,12 @@ def construct(
     if best is None:
         return None
     precision = "long double" if extended else "double"
-    message = "; ".join([f"{len(best[1].vectors)} complex factors by construction, in {precision} precision", *notes])
+    message = "; ".join(
+        [
+            f"{len(best[1].vectors)} {'real' if real else 'complex'} factors by construction, in {precision} precision",
+            *notes,
+        ]
+    )
     return Factorisation(best[1], [best[0]], "construction", message, stopped)
 
 
@@ -166,10 +180,12 @@ def to_product(form: Form) -> CDDProduct:
     for place, vector in enumerate(form.vectors):
         if (place % 2 == 0) == (form.first == "diagonal"):
             factors.append(Diagonal(vector))
-        elif len(vector) == 1 or vector[2:].any():
-            factors.append(Circulant(vector))
-        else:
+        elif len(vector) > 1 and not vector[2:].any():
             factors.append(CyclicBidiagonal(vector[:2].copy(), len(vector)))
+        elif len(vector) > 1 and not vector[1:-1].any():
+            factors.append(CyclicBidiagonal(vector[[0, -1]], len(vector), upper=True))
+        else:
+            factors.append(Circulant(vector))
     return CDDProduct(tuple(factors))
 
 
@@ -180,3 +196,8 @@ def _usual_error(n: int, *, extended: bool) -> float:
     a tenth of n**2, unless it is done in long double.
     """
     return _EPS * (100 + 15 * n + (0.0 if extended else 0.13 * n**2))
+
+
+def _usual_real_error(n: int) -> float:
+    """Return the same for real factors, each of which has entries of a size of 1 / n beside those of a size of one."""
+    return _EPS * (2000 + 2.0 * n**3)

@@ -8,23 +8,28 @@ on circles: of ``Q`` with P replaced by ``r P`` those are near 1 whose n-th root
 
 from __future__ import annotations
 
+from itertools import product
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from structmat.fit._exact.deflation import deflate
 from structmat.fit._exact.pencil import SHIFT, eigen_sequences, periodic_parts
+from structmat.fit._exact.real_deflation import factor_real_sequences
 from structmat.fit._three_factors.blocks import by_diagonals
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["CyclicBand", "cyclic_band", "factor_cyclic_band"]
+__all__ = ["CyclicBand", "cyclic_band", "factor_cyclic_band", "factor_real_cyclic_band"]
 
-# Entries of the outermost diagonals, which are divided by, in units of their root mean square.
-_SMALLEST = 1e-6
+# Entries of the outermost diagonals are divided by. Those below the first share of their root mean square become the
+# second, below rounding. Factors then range over as many decades, which costs shifts no digits.
+_ZERO, _FILLED = 1e-15, 1e-17
 # Logarithm of the multipliers that are accurate on a circle, and how many circles are tried for each of them.
 _NEAR, _CIRCLES = np.log(1e4), 60
+# Half turns below which a multiplier counts as real.
+_REAL_TURNS = 1e-9
 # Narrower intervals, in units of what is accurate on a circle, hold nothing but contradictions of rounding.
 _NARROWEST = 1e-3
 
@@ -44,12 +49,16 @@ class CyclicBand(NamedTuple):
     coefficients: NDArray[np.complex128]
     """(d + 1, n)"""
     start: int
+    """From -d to 0 if the main diagonal is one of them."""
+    filled: list[tuple[int, int]]
+    """An entry of each outermost diagonal that was zero, if there is one."""
 
 
 def cyclic_band(W: NDArray[Any], tol: float) -> CyclicBand | None:
-    """Return the neighbouring cyclic diagonals that hold `W` up to `tol` relative to its norm, if they can be divided.
+    """Return the neighbouring cyclic diagonals that hold `W` up to `tol` relative to its norm.
 
-    Nothing where they are more than half of all, or have zeros at an end.
+    Nothing where they are more than half of all. Zeros of the first and the last one, such as the corners that a band
+    matrix lacks, are filled with what is below rounding.
     """
     n = len(W)
     diagonals = by_diagonals(W[None, :, None])[0, :, 0].T
@@ -61,10 +70,14 @@ def cyclic_band(W: NDArray[Any], tol: float) -> CyclicBand | None:
     if not 0 < degree <= n // 2:
         return None
     coefficients = diagonals[(start + np.arange(degree + 1)) % n].astype(np.complex128)
-    ends = np.abs(coefficients[[0, -1]])
-    if (ends.min(axis=1) < _SMALLEST * sizes[[start, (start + degree) % n]] / np.sqrt(n)).any():
-        return None
-    return CyclicBand(coefficients, start)
+    filled: list[tuple[int, int]] = []
+    for row in (0, -1):
+        entries = np.abs(coefficients[row])
+        scale = np.linalg.norm(entries) / np.sqrt(n)
+        zeros = np.flatnonzero(entries < _ZERO * scale)
+        coefficients[row, zeros] = _FILLED * scale
+        filled += [(row, int(zero)) for zero in zeros[:1]]
+    return CyclicBand(coefficients, start - n if start + degree >= n else start, filled)
 
 
 def factor_cyclic_band(band: CyclicBand, *, extended: bool) -> list[NDArray[np.complex128]] | None:
@@ -74,10 +87,35 @@ def factor_cyclic_band(band: CyclicBand, *, extended: bool) -> list[NDArray[np.c
         return None
     with np.errstate(all="ignore"):  # what becomes of zeros is for the caller to see
         vectors = deflate(*sequences, extended=extended).vectors(1.0)
-    vectors[0] = vectors[0] * band.coefficients[-1]
-    # The shift passes the rightmost diagonal, which it rolls, and goes into the circulant beside it.
-    vectors[-1] = np.roll(vectors[-1], -band.start)
-    vectors[-2] = np.roll(vectors[-2], band.start)
+    return _with_ends(vectors, band.coefficients[-1], band.start)
+
+
+def factor_real_cyclic_band(band: CyclicBand, *, extended: bool) -> list[NDArray[np.float64]] | None:
+    """Return at most ``3d + 1`` real diagonals and first columns of a real band, or nothing where none are found."""
+    # The sign of an entry that is as good as zero changes that of a multiplier, which must not be negative for n even.
+    for signs in product((1.0, -1.0), repeat=len(band.filled)):
+        coefficients = band.coefficients.copy()
+        for place, sign in zip(band.filled, signs, strict=True):
+            coefficients[place] *= sign
+        sequences = _all_null_sequences(coefficients)
+        if sequences is None:
+            continue
+        with np.errstate(all="ignore"):
+            vectors = factor_real_sequences(*sequences, extended=extended, real_turns=_REAL_TURNS)
+        if vectors is not None:
+            return _with_ends(vectors, coefficients[-1].real, band.start)
+    return None
+
+
+def _with_ends(vectors: list[NDArray[Any]], lead: NDArray[Any], start: int) -> list[NDArray[Any]]:
+    """Return the factors with the diagonal `lead` on their left and `start` shifts on their right."""
+    vectors = [lead * vectors[0], *vectors[1:]]
+    # The shift passes diagonals, which it rolls, and goes into the circulants beside them: one step backwards into
+    # each, which leaves two diagonals, the main one and the one above, or as a whole into the rightmost.
+    steps = [-1] * -start if start < 0 else [start]
+    for place, step in enumerate(steps):
+        vectors[-1 - 2 * place] = np.roll(vectors[-1 - 2 * place], -sum(steps[place:]))
+        vectors[-2 - 2 * place] = np.roll(vectors[-2 - 2 * place], step)
     return vectors
 
 

@@ -25,6 +25,8 @@ __all__ = ["Factorisation", "search"]
 # The search for matrices of full rank begins at the counting bound up to a side where an iteration takes well below a
 # second. For larger ones it begins this share of the rest of the side higher, where far fewer iterations do.
 _CHEAP_SIDE, _HIGHER = 40, 0.3
+# Real factors are mostly found from so many above the bound on.
+_HIGHER_REAL = 2
 
 # The most iterations from one start, as a constant and a multiple of the side. At the counting bound a run takes some
 # 10 n iterations, from three factors above it on a third of that.
@@ -70,17 +72,21 @@ def search(
     target_error: float,
     rng: np.random.Generator,
     *,
+    real: bool = False,
     deadline: float,
     callback: Callable[[FitProgress], object] | None,
 ) -> Factorisation:
-    """Levenberg-Marquardt from one random start after the other, each with one more factor if their number is free."""
+    """Levenberg-Marquardt from one random start after the other, each with one more factor if their number is free.
+
+    The factors are `real` or complex.
+    """
     n = len(W)
     s = np.linalg.svd(W, compute_uv=False)
-    name, lengths = _generic_form(W, s, target_error)
+    name, lengths = _generic_form(W, s, target_error, higher=_HIGHER_REAL if real else 0)
     if n_factors is not None:
         lengths = [n_factors] * _RESTARTS if deadline == math.inf else repeat(n_factors)
     per_phase = _ITERATIONS + _ITERATIONS_PER_SIDE * n
-    best, best_history = _random_chain(W, n_factors or n + 1, rng), [math.inf]
+    best, best_history = _random_chain(W, n_factors or n + 1, rng, real=real), [math.inf]
     runs, reason, stopped = 0, "no start met the tolerance", "completed"
     try:
         for length in lengths:
@@ -89,7 +95,7 @@ def search(
             equalising = bool(s[-1] < _EQUALISED * s[0] and length > n)
             most, before = per_phase * (1 + equalising), 0
             seconds, begun = 0.0 if deadline == math.inf else _iteration_seconds(n, length, rng), time.monotonic()
-            for state, preparing in _descent(W, _random_chain(W, length, rng), per_phase * equalising):
+            for state, preparing in _descent(W, _random_chain(W, length, rng, real=real), per_phase * equalising):
                 if state.error < best_history[-1]:
                     best, best_history = state.chain, history
                 history.append(min([state.error, *history[-1:]]))
@@ -114,7 +120,7 @@ def search(
                 break
     except KeyboardInterrupt:
         reason, stopped = "an interrupt ended the search", "interrupted"
-    message = f"{len(best.x)} complex factors, start {runs}: {reason}"
+    message = f"{len(best.x)} {'real' if real else 'complex'} factors, start {runs}: {reason}"
     return Factorisation(
         Form(name, "diagonal", best.to_vectors()), best_history, "levenberg-marquardt", message, stopped
     )
@@ -128,7 +134,7 @@ def _iteration_seconds(n: int, length: int, rng: np.random.Generator) -> float:
     if part == 1:
         return 0.0
     side, count = n // part, max(length // part, 1)
-    iterations = steps(rng.standard_normal((side, side)), _random_chain(np.eye(side), count, rng))
+    iterations = steps(rng.standard_normal((side, side)), _random_chain(np.eye(side), count, rng, real=False))
     next(iterations)
     begun = time.monotonic()
     next(iterations)
@@ -144,7 +150,7 @@ def _descent(W: NDArray[Any], chain: DiagonalForms, equalising: int) -> Iterator
         yield state, False
 
 
-def _generic_form(W: NDArray[Any], s: NDArray[Any], target_error: float) -> tuple[str, Iterable[int]]:
+def _generic_form(W: NDArray[Any], s: NDArray[Any], target_error: float, *, higher: int) -> tuple[str, Iterable[int]]:
     """What `W` with the singular values `s` is called, and numbers of factors for one start after the other."""
     n = len(W)
     left = np.sqrt(np.cumsum(s[::-1] ** 2))[::-1]
@@ -153,7 +159,7 @@ def _generic_form(W: NDArray[Any], s: NDArray[Any], target_error: float) -> tupl
         # The counting bound, where a second start is worth while, up to the bound that is proven.
         return f"rank {rank}", [2 * rank + 1, *range(2 * rank + 1, 4 * rank + 2)]
     name = "Toeplitz" if np.array_equal(W[1:, 1:], W[:-1, :-1]) else "generic"
-    least = n + 1 + max(0, int(_HIGHER * (n - _CHEAP_SIDE)))
+    least = n + 1 + higher + max(0, int(_HIGHER * (n - _CHEAP_SIDE)))
     return name, range(least, least + _LENGTHS)
 
 
@@ -168,11 +174,19 @@ def _ended(history: list[float], chain: DiagonalForms, target_error: float) -> b
     return len(history) > patience and history[-1] > (1.0 - share) * history[-1 - patience]
 
 
-def _random_chain(W: NDArray[Any], length: int, rng: np.random.Generator) -> DiagonalForms:
+def _random_chain(W: NDArray[Any], length: int, rng: np.random.Generator, *, real: bool) -> DiagonalForms:
     """Factors of random phases; one of them has the singular values of `W` for moduli, so that the product has them.
 
-    That brings matrices of low rank within a few iterations, and costs others nothing.
+    Real ones are signs and orthogonal circulants. The singular values bring matrices of low rank within a few
+    iterations, and cost others nothing.
     """
-    x = np.exp(2j * np.pi * rng.random((length, len(W))))
-    x[length // 2] *= np.linalg.svd(W, compute_uv=False)
-    return DiagonalForms(x, "diagonal", real=False)
+    shape, middle = (length, len(W)), length // 2
+    if real:
+        x = np.fft.fft(rng.standard_normal(shape))
+        x /= np.abs(x)
+        x[::2] = rng.choice([-1.0, 1.0], x[::2].shape)
+        middle -= middle % 2  # the spectrum of a real circulant has pairs
+    else:
+        x = np.exp(2j * np.pi * rng.random(shape))
+    x[middle] *= np.linalg.svd(W, compute_uv=False)
+    return DiagonalForms(x, "diagonal", real)

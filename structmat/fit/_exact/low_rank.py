@@ -1,10 +1,12 @@
-"""A matrix of rank k as a product of ``4k + 3`` diagonals and circulants.
+"""A matrix of rank k as a product of ``4k + 3`` diagonals and circulants, or of at most ``6k + 3`` real ones.
 
 With the Fourier vectors f_j of k frequencies, spread evenly, there is a polynomial X in the shift of degree below k
 with diagonal coefficients and ``X f_j = u_j`` for given u_j: row by row a Vandermonde system of order k. The product of
 all ``P - exp(-2 pi i j / n)`` is zero on every f_j, so a multiple of it may be added, which makes the leading
 coefficient a scalar. With Y for the right singular vectors, ``W = X C Y^H`` where the circulant C has the singular
 values at those frequencies, and zeros elsewhere, for eigenvalues.
+
+For real factors frequencies come in pairs j and -j, and X takes cosines and sines to the u_j, so that it is real.
 """
 
 from __future__ import annotations
@@ -13,16 +15,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from structmat.fit._exact.pencil import factor_polynomial
+from structmat.fit._exact.pencil import factor_polynomial, factor_real_polynomial
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Triplets", "factor_low_rank", "singular_triplets"]
+__all__ = ["Triplets", "factor_low_rank", "factor_real_low_rank", "singular_triplets"]
 
 # The leading coefficient in units of the root mean square norm of a row of coefficients times sqrt(n / k). Multipliers
 # are the growth of a recursion of order k over n steps, which varies as a random walk: its steps must shrink with n.
 _LEAD = 0.6 * np.exp(0.6j)
+# For real factors, one after the other until no multiplier is negative.
+_REAL_LEADS = (0.6, 0.9, 1.4, 2.0, 3.0, 5.0)
 # Vectors on which the rank is tried beyond the largest rank looked for.
 _SPARE = 8
 
@@ -51,36 +55,58 @@ def factor_low_rank(triplets: Triplets, *, extended: bool) -> list[NDArray[np.co
     u, s, v = triplets
     n, rank = u.shape
     frequencies = np.arange(rank) * n // rank
-    sides = [_polynomial(side, frequencies) for side in (u, v)]
+    sides = [_polynomial(side, frequencies, _LEAD) for side in (u, v)]
     left, right = (factor_polynomial(side, extended=extended) for side in sides)
     if left is None or right is None:
         return None
     spectrum = np.zeros(n, dtype=np.complex128)
     spectrum[frequencies] = s
-    # The adjoint has circulants conj(alpha) I + conj(beta) P^-1 = P^-1 (conj(alpha) P + conj(beta) I). All P^-1 go to
-    # the left, which rolls the diagonals that they pass, and then into the circulant in the middle.
-    adjoint: list[NDArray[np.complex128]] = []
-    for place, vector in enumerate(reversed(right)):
-        if place % 2:
-            column = np.zeros(n, dtype=np.complex128)
-            column[0] += vector[1].conj()
-            column[1 % n] += vector[0].conj()
-            adjoint.append(column)
+    return [*left, np.fft.ifft(spectrum), *_adjoint(right)]
+
+
+def factor_real_low_rank(triplets: Triplets, *, extended: bool) -> list[NDArray[np.float64]] | None:
+    """Return at most ``6k + 3`` real diagonals and first columns, or nothing where structure is in the way."""
+    u, s, v = triplets
+    n, rank = u.shape
+    pairs = rank // 2
+    half = np.round((np.arange(pairs) + (1.0 if rank % 2 else 0.5)) * n / rank).astype(np.intp)
+    frequencies = np.concatenate([np.zeros(rank % 2, dtype=np.intp), half, n - half])
+    odd = rank % 2
+    sides: list[list[NDArray[Any]]] = []
+    for side in (u, v):
+        scaled = side * np.sqrt(s)
+        cosines, sines = scaled[:, odd : odd + pairs], scaled[:, odd + pairs :]
+        waves = (cosines + 1j * sines) / np.sqrt(2)
+        targets = np.concatenate([scaled[:, :odd], waves, waves.conj()], axis=1)
+        for lead in _REAL_LEADS:
+            vectors = factor_real_polynomial(_polynomial(targets, frequencies, lead).real, extended=extended)
+            if vectors is not None:
+                sides.append(vectors)
+                break
         else:
-            adjoint.append(np.roll(vector.conj(), rank - place // 2))
-    spectrum *= np.exp(2j * np.pi * np.arange(n) * rank / n)
-    return [*left, np.fft.ifft(spectrum), *adjoint]
+            return None
+    spectrum = np.zeros(n)
+    spectrum[frequencies] = 1.0
+    return [*sides[0], np.fft.ifft(spectrum).real, *_adjoint(sides[1])]
 
 
-def _polynomial(targets: NDArray[Any], frequencies: NDArray[np.intp]) -> NDArray[np.complex128]:
+def _adjoint(vectors: list[NDArray[Any]]) -> list[NDArray[Any]]:
+    """Return the vectors of the adjoint of a product that begins and ends with a diagonal."""
+    return [
+        np.conj(np.roll(vector[::-1], 1) if place % 2 else vector) for place, vector in enumerate(reversed(vectors))
+    ]
+
+
+def _polynomial(targets: NDArray[Any], frequencies: NDArray[np.intp], lead: complex) -> NDArray[np.complex128]:
     """Return the coefficients (k + 1, n) of a polynomial in the shift that takes Fourier vectors to the `targets`."""
     n, rank = targets.shape
     phase = np.exp(-2j * np.pi * (np.outer(frequencies, np.arange(max(n, rank + 1))) % n) / n)
     values = np.sqrt(n) * phase[:, :n] * targets.T
     coefficients = np.zeros((rank + 1, n), dtype=np.complex128)
     coefficients[:rank] = np.linalg.solve(phase[:, :rank], values)
-    lead = _LEAD * np.linalg.norm(coefficients) / np.sqrt(rank)
-    coefficients += lead * np.poly(phase[_spread_order(rank), 1])[::-1, None]
+    coefficients += (
+        lead * np.linalg.norm(coefficients) / np.sqrt(rank) * np.poly(phase[_spread_order(rank), 1])[::-1, None]
+    )
     return coefficients
 
 

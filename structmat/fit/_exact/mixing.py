@@ -17,29 +17,40 @@ class Mixing(NamedTuple):
 
     phases: NDArray[np.complex128]
     """(4, n): the diagonal and the spectrum of the circulant on the left, then of those on the right."""
+    real: bool
+    """Whether all of them are real matrices, signs and orthogonal circulants."""
 
     @classmethod
-    def draw(cls, n: int, rng: np.random.Generator) -> Mixing:
+    def draw(cls, n: int, rng: np.random.Generator, *, real: bool = False) -> Mixing:
         """Return random phases for matrices of side `n`."""
-        return cls(np.exp(2j * np.pi * rng.random((4, n))))
+        phases = np.exp(2j * np.pi * rng.random((4, n)))
+        if real:
+            phases[::2] = rng.choice([-1.0, 1.0], (2, n))
+            spectra = np.fft.fft(rng.standard_normal((2, n)))
+            phases[1::2] = spectra / np.abs(spectra)
+        return cls(phases, real)
 
-    def mixed(self, W: NDArray[Any]) -> NDArray[np.complex128]:
+    def mixed(self, W: NDArray[Any]) -> NDArray[Any]:
         """Return `M` for a matrix `W`."""
         return self.right(self.left(W).conj().T).conj().T
 
-    def left(self, U: NDArray[Any]) -> NDArray[np.complex128]:
+    def left(self, U: NDArray[Any]) -> NDArray[Any]:
         """Return ``C1^H D1^H U``."""
-        d, s = self.phases[:2]
-        return np.fft.ifft(s.conj()[:, None] * np.fft.fft(d.conj()[:, None] * U, axis=0), axis=0)
+        d, s = self.phases[:2].conj()
+        return self._of_field(np.fft.ifft(s[:, None] * np.fft.fft(d[:, None] * U, axis=0), axis=0))
 
-    def right(self, V: NDArray[Any]) -> NDArray[np.complex128]:
+    def right(self, V: NDArray[Any]) -> NDArray[Any]:
         """Return ``C2 D2 V``."""
         d, s = self.phases[2:]
-        return np.fft.ifft(s[:, None] * np.fft.fft(d[:, None] * V, axis=0), axis=0)
+        return self._of_field(np.fft.ifft(s[:, None] * np.fft.fft(d[:, None] * V, axis=0), axis=0))
 
-    def around(self, vectors: list[NDArray[np.complex128]] | None) -> list[NDArray[np.complex128]] | None:
+    def around(self, vectors: list[NDArray[Any]] | None) -> list[NDArray[Any]] | None:
         """Return the factors of `W`, four more than those of `M`, if there are any."""
         if vectors is None:
             return None
         d1, s1, d2, s2 = self.phases
-        return [d1, np.fft.ifft(s1), *vectors, np.fft.ifft(s2), d2]
+        first, second, last, last_but_one = map(self._of_field, (d1, np.fft.ifft(s1), d2, np.fft.ifft(s2)))
+        return [first, second, *vectors, last_but_one, last]
+
+    def _of_field(self, x: NDArray[Any]) -> NDArray[Any]:
+        return x.real if self.real else x

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from structmat.fit._known_product import KnownProduct
     from structmat.fit._many_factors.objective import Objective
-    from structmat.operators import CDDLayout
+    from structmat.operators import CDDLayout, FactorKind
 
 __all__ = ["Candidate", "Search", "SearchOptions"]
 
@@ -43,8 +43,9 @@ _CHECKED = 50
 _LM_PARAMETERS, _LM_ITERATIONS = 700, 40
 # A chain read off the matrix is the planted one with an error of no more than so many units in the last place.
 _ROUNDINGS = 200.0
-# Starts read off the matrix, and their polish, get this share of the time that is left.
-_STARTS_SHARE = 0.4
+# Starts read off the matrix, and their polish, get this share of the time that is left. Shorter ones are grown by two
+# factors at a time, each with a share of its own, so that more factors are not worse for want of time.
+_STARTS_SHARE, _LONGER_SHARE = 0.4, 0.15
 # Shorter chains get this share of the time that is left.
 _GROWTH_SHARE = 0.35
 # An exploration at full length of this much work comes first in a fit of limited time; if it takes more than the second
@@ -112,6 +113,8 @@ class Search:
     """Chains of fewer factors by their number, shared by the searches for them."""
     read_off: dict[CDDLayout, list[Candidate]] = field(default_factory=dict)
     """Chains from starts that are read off the matrix by their layout, shared as well."""
+    lengthened: dict[tuple[str, CDDLayout], Candidate] = field(default_factory=dict)
+    """Chains that were grown from such a start of fewer factors, by its name and the layout, shared as well."""
 
     def run(self, layout: CDDLayout, known: Sequence[Candidate] = ()) -> Candidate:
         """Return the best chain of a layout.
@@ -155,18 +158,37 @@ class Search:
 
     def _read_off(self, layout: CDDLayout) -> list[Candidate]:
         """Return the chains of a layout, polished, that the starts read off the matrix; up to the first exact one."""
-        part = replace(self, control=self.control.until(self.control.share(_STARTS_SHARE)))
+        control = self.control.until(self.control.share(_STARTS_SHARE))
         rng = np.random.default_rng([self.seed, layout.n_factors, 2])
         sought = Sought(self.fine.target, self.fine.inputs, layout)
         found: list[Candidate] = []
         with self.control.interruptible():
             for name, start in MATRIX_STARTS:
-                for first, vectors in start(sought, rng, part.control):
-                    begun = self._candidate(name, layout, extended(layout, vectors, first))
-                    found.append(part._polish(replace(begun, history=(begun.error,))))
+                for first, vectors in start(sought, rng, control):
+                    found.append(self._lengthened(name, layout, first, vectors, control.deadline))
                     if self._to_rounding(found[-1]):
                         return found
         return found
+
+    def _lengthened(
+        self, name: str, layout: CDDLayout, first: FactorKind, vectors: Sequence[NDArray[Any]], deadline: float | None
+    ) -> Candidate:
+        """Return a chain that is polished, given two more factors, polished again, until it has all of them."""
+        length = len(vectors) + (first != layout.first)
+        length += (layout.n_factors - length) % 2
+        own = replace(layout, n_factors=length)
+        if (name, own) not in self.lengthened:
+            begun = self._candidate(name, own, extended(own, vectors, first))
+            part = replace(self, control=self.control.until(deadline))
+            self.lengthened[name, own] = part._polish(replace(begun, history=(begun.error,)))
+        while own != layout:
+            shorter, own = own, replace(own, n_factors=own.n_factors + 2)
+            if (name, own) not in self.lengthened:
+                # Only the entries of the new circulant off its diagonal have a gradient, which is enough to leave from.
+                begun = self._extend(self.lengthened[name, shorter], own)
+                part = replace(self, control=self.control.until(self.control.share(_LONGER_SHARE)))
+                self.lengthened[name, own] = part._polish(replace(begun, history=(begun.error,)))
+        return self.lengthened[name, layout]
 
     def _fewer(self, layout: CDDLayout) -> Iterator[Candidate]:
         """Search for chains of fewer factors to grow, each number of them once.

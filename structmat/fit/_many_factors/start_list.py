@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import numpy as np
 
 from structmat.fit._many_factors.peeling_start import peeled
+from structmat.fit._many_factors.rank_three_start import rank_three_product
 from structmat.fit._many_factors.rank_two_start import low_rank_product, truncated
 
 if TYPE_CHECKING:
@@ -18,6 +19,11 @@ if TYPE_CHECKING:
 
 # Inverses and sweeps of larger matrices take minutes; with fewer entries to a factor its phases are not to be seen.
 _PEELED_SIDE, _ENTRIES_PER_FACTOR = 512, 2
+# Newton's method for seven factors of rank three solves systems of this order; below the smaller side few starts lead
+# to a solution.
+_RANK_THREE_SIDES = range(8, 513)
+# Of a limited time the search for it may take this share of what starts have.
+_RANK_THREE_SHARE = 0.5
 
 __all__ = ["MATRIX_STARTS", "MatrixStart", "Sought"]
 
@@ -47,6 +53,20 @@ def _low_rank(sought: Sought, rng: np.random.Generator, _control: Control) -> It
         yield "diagonal", low_rank_product(*pair, layout.block_size)
 
 
+def _rank_three(sought: Sought, rng: np.random.Generator, control: Control) -> Iterable[tuple[FactorKind, Any]]:
+    """The truncated SVD of rank three of a square matrix."""
+    layout, n = sought.layout, len(sought.target)
+    few = layout.n_factors - (layout.first == "circulant") < 7
+    if few or not layout.is_single_block or n not in _RANK_THREE_SIDES:
+        return
+    double = sought.target.astype(np.result_type(sought.target.dtype, np.float64))
+    pair = truncated(double, 3, rng, None if sought.inputs is None else sought.inputs.astype(double.dtype))
+    if pair[0].any(axis=0).all():
+        vectors = rank_three_product(*pair, rng, control.until(control.share(_RANK_THREE_SHARE)).stopped)
+        if vectors is not None:
+            yield "diagonal", [v[None, None] if k % 2 else v for k, v in enumerate(vectors)]
+
+
 def _peeling(sought: Sought, rng: np.random.Generator, control: Control) -> Iterable[tuple[FactorKind, Any]]:
     """The planted product of which a square matrix without inputs consists, with or without noise."""
     layout, target = sought.layout, sought.target
@@ -62,5 +82,9 @@ def _peeling(sought: Sought, rng: np.random.Generator, control: Control) -> Iter
         yield layout.first, [v.reshape(s) for v, s in zip(vectors, layout.vector_shapes, strict=True)]
 
 
-MATRIX_STARTS: tuple[tuple[str, MatrixStart], ...] = (("peeling", _peeling), ("low-rank", _low_rank))
+MATRIX_STARTS: tuple[tuple[str, MatrixStart], ...] = (
+    ("peeling", _peeling),
+    ("rank-three", _rank_three),
+    ("low-rank", _low_rank),
+)
 """Names and starts, tried in this order until one is exact; peeling, which tells early, has the time first."""
