@@ -35,6 +35,8 @@ from structmat._engine.measured_choices import (
 )
 from structmat._engine.multilevel_plan import (
     MultilevelConvolution,
+    multilevel_convolution,
+    multilevel_corner,
     multilevel_fft,
     multilevel_ifft,
     reversed_levels,
@@ -88,6 +90,8 @@ __all__ = [
     "is_fast",
     "kernel_of_diagonals",
     "method_for",
+    "multilevel_convolution",
+    "multilevel_corner",
     "multilevel_fft",
     "multilevel_ifft",
     "products_of",

@@ -9,12 +9,8 @@ from structmat._arrays import (
     as_floating,
     concat_last,
     copied,
-    device_of,
-    in_precision,
     is_complex,
     namespace_of,
-    precision_of,
-    restored,
     reversed_cyclically,
     scale_array,
     windows,
@@ -26,7 +22,7 @@ from structmat._engine import Convolution, Settings, convolution, kernel_of_diag
 from structmat.operators._base import Context, LinearOperator
 from structmat.operators._circulant import Circulant, SpectralCirculant
 from structmat.operators._combinations import Scaled, plus_identity
-from structmat.operators._constant_diagonals import ConstantDiagonals, diagonal_lengths
+from structmat.operators._constant_diagonals import ConstantDiagonals, antidiagonal_means
 from structmat.operators._identity import Identity
 
 __all__ = ["Hankel", "Toeplitz"]
@@ -138,7 +134,7 @@ class Toeplitz(ConstantDiagonals):
                [4., 2., 4.]])
         """
         A, xp = _matrix(A, "Toeplitz.nearest")
-        means, (_, n) = _antidiagonal_means(xp.flip(A, axis=-1), xp), A.shape[-2:]
+        means, (_, n) = antidiagonal_means(xp.flip(A, axis=-1), xp), A.shape[-2:]
         return cls(means[..., n - 1 :], xp.flip(means[..., :n], axis=-1))
 
     def _constants(self, xp: Namespace) -> Array:
@@ -243,7 +239,7 @@ class Hankel(ConstantDiagonals):
                [3., 4., 6.]])
         """
         A, xp = _matrix(A, "Hankel.nearest")
-        return _hankel(_antidiagonal_means(A, xp), A.shape[-2])
+        return _hankel(antidiagonal_means(A, xp), A.shape[-2])
 
     def _constants(self, xp: Namespace) -> Array:
         return concat_last([self.c, self.r[..., 1:]], xp)
@@ -282,21 +278,6 @@ def _matrix(A: ArrayLike, owner: str) -> tuple[Array, Namespace]:
     if A.ndim < 2 or 0 in A.shape[-2:]:
         raise ArgumentValueError(owner, "A", f"must have shape (..., m, n), none of them 0, got {tuple(A.shape)}")
     return A, namespace_of(owner, A)
-
-
-def _antidiagonal_means(A: Array, xp: Namespace) -> Array:
-    """Return the m + n - 1 means of the entries ``A[i, j]`` with one i + j."""
-    dtype = A.dtype
-    A = in_precision(A, precision_of(dtype, xp), xp)
-    if A.shape[-2] > A.shape[-1]:
-        A = xp.matrix_transpose(A)  # which has the same anti-diagonals, and fewer zeros to append
-    m, n = A.shape[-2:]
-    # With m zeros behind each row, the text of rows read as rows one entry shorter moves row i by i to the right.
-    zeros = xp.zeros((*A.shape[:-1], m), dtype=A.dtype, device=device_of(A))
-    text = xp.reshape(xp.concat([A, zeros], axis=-1), (*A.shape[:-2], m * (m + n)))
-    sums = xp.sum(xp.reshape(text[..., : m * (m + n - 1)], (*A.shape[:-2], m, m + n - 1)), axis=-2)
-    counts = diagonal_lengths(m, n, A if not is_complex(A.dtype, xp) else xp.real(A), xp)
-    return restored(sums / counts, dtype, xp)
 
 
 @add.rule(Toeplitz, Toeplitz)

@@ -23,6 +23,9 @@ B = sm.BlockCirculant(rng.standard_normal((2, 2, 3)))
 R = sm.BlockCirculant(rng.standard_normal((2, 3, 3)), (5, 9))
 DCD = sm.CDDProduct.from_vectors(*rng.standard_normal((3, n)))
 T, H = sm.Toeplitz(rng.standard_normal(n), rng.standard_normal(n)), sm.Hankel(*rng.standard_normal((2, n)))
+L = sm.MultilevelToeplitz(rng.standard_normal(15), (2, 3))
+M = sm.MultilevelToeplitz(rng.standard_normal(16), (2, 3), (3, 2))
+K = sm.MultilevelCirculant(rng.standard_normal(n), (2, 3))
 W = sm.Toeplitz(rng.standard_normal(4), rng.standard_normal(n))
 CDC = sm.CDDProduct.from_vectors(*rng.standard_normal((3, n)), first="circulant")
 
@@ -78,6 +81,17 @@ CDC = sm.CDDProduct.from_vectors(*rng.standard_normal((3, n)), first="circulant"
         (T + sm.Identity(n), sm.Toeplitz),
         (2 * sm.Identity(n) - T, sm.Toeplitz),
         (W.T, sm.Toeplitz),
+        (L + L, sm.MultilevelToeplitz),
+        (2j * L - L, sm.MultilevelToeplitz),
+        (M + M, sm.MultilevelToeplitz),
+        (L + M, sm.Sum),
+        (L + K, sm.MultilevelToeplitz),
+        (K - L, sm.MultilevelToeplitz),
+        (M + K, sm.Sum),
+        (L + 2 * sm.Identity(n), sm.MultilevelToeplitz),
+        (sm.Identity(n) - L, sm.MultilevelToeplitz),
+        (M + sm.Identity(n), sm.Sum),
+        (L @ L, sm.Product),
         (H + H, sm.Hankel),
         (3 * H, sm.Hankel),
         (H.T, sm.Hankel),

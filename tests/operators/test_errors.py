@@ -51,6 +51,13 @@ CONSTRUCTORS = [
     (lambda: sm.Toeplitz(np.ones((2, 3)), np.ones((4, 3))), ValueError, r"Toeplitz: the batch axes \(2,\) and \(4,\) do not broadcast"),
     (lambda: sm.Toeplitz("abc"), TypeError, r"Toeplitz: c must hold numbers"),
     (lambda: sm.Toeplitz(np.ones(3), "abc"), TypeError, r"Toeplitz: r must hold numbers"),
+    (lambda: sm.MultilevelToeplitz(np.ones(8), (2, 2)), ValueError, r"MultilevelToeplitz: t must have shape \(\.\.\., 9\) for grids \(2, 2\) and \(2, 2\), got \(8,\)"),
+    (lambda: sm.MultilevelToeplitz(np.ones(9), 3), TypeError, r"MultilevelToeplitz: row_sizes must be a tuple of integers, got 3"),
+    (lambda: sm.MultilevelToeplitz(np.ones(9), (2, 2), (2,)), ValueError, r"col_sizes must have as many sizes as row_sizes, \(2, 2\), got \(2,\)"),
+    (lambda: sm.MultilevelToeplitz.from_offsets(np.ones((3, 4))), ValueError, r"from_offsets: t must have odd lengths 2 n - 1 .*, got \(3, 4\)"),
+    (lambda: sm.MultilevelToeplitz.from_covariance(np.ones((3, 0))), ValueError, r"from_covariance: values must be at least 1, got 0"),
+    (lambda: sm.Fourier((2, 0)), ValueError, r"Fourier: n must be at least 1, got 0"),
+    (lambda: sm.Fourier(()), ValueError, r"Fourier: n must have one size at least, got none"),
     (lambda: sm.Hankel(np.ones(0)), ValueError, r"Hankel: c must have shape \(\.\.\., m\) with m >= 1, got \(0,\)"),
     (lambda: sm.Hankel(np.ones(3), 2.0), ValueError, r"Hankel: r must have shape \(\.\.\., n\) with n >= 1, got \(\)"),
     (lambda: sm.ToeplitzInverse(3.0, 2.0), ValueError, r"ToeplitzInverse: x must have shape \(\.\.\., n\) with n >= 1, got \(\)"),
@@ -69,6 +76,7 @@ NEAREST = [
     (lambda: sm.BlockCirculant.nearest(np.ones((2, 3)), 0), ValueError, r"block_size must be at least 1"),
     (lambda: sm.BlockCirculant.nearest(np.ones(3), 1), ValueError, r"BlockCirculant\.nearest: A must have shape"),
     (lambda: sm.Toeplitz.nearest(np.ones(3)), ValueError, r"Toeplitz\.nearest: A must have shape \(\.\.\., m, n\), none of them 0, got \(3,\)"),
+    (lambda: sm.MultilevelToeplitz.nearest(np.ones((4, 6)), (2, 2)), ValueError, r"nearest: A must have shape \(\.\.\., 4, 4\) for grids \(2, 2\) and \(2, 2\), got \(4, 6\)"),
     (lambda: sm.Hankel.nearest(np.ones((0, 3))), ValueError, r"Hankel\.nearest: A must have shape"),
 ]  # fmt: skip
 
