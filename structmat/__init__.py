@@ -1,7 +1,7 @@
 """Circulant, diagonal and block-circulant matrices, their products, and the fit of a matrix by such a product.
 
 Operators (any array library: NumPy, PyTorch, JAX, CuPy)
-    `Circulant`, `SpectralCirculant`, `MultilevelCirculant`, `CyclicBidiagonal`, `Diagonal`,
+    `Circulant`, `SpectralCirculant`, `SkewCirculant`, `MultilevelCirculant`, `CyclicBidiagonal`, `Diagonal`,
     `BlockCirculant`, `CDDProduct`, `Toeplitz`, `MultilevelToeplitz`, `Hankel`, `ToeplitzInverse`; `Identity` and
     `Fourier`; `Product`, `Sum` and `Scaled` for lazy combinations; `Prepared`, returned by `prepare`, for many products
     by one operator; `LinearOperator`, the base class; `CDDLayout`, the shape of a CDD product. `show_config` prints
@@ -49,6 +49,7 @@ from structmat.operators import (
     Prepared,
     Product,
     Scaled,
+    SkewCirculant,
     SlogdetResult,
     SpectralCirculant,
     Sum,
@@ -81,6 +82,7 @@ __all__ = [
     "Prepared",
     "Product",
     "Scaled",
+    "SkewCirculant",
     "SlogdetResult",
     "SolveResult",
     "SpectralCirculant",

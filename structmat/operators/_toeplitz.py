@@ -24,6 +24,7 @@ from structmat.operators._circulant import Circulant, SpectralCirculant
 from structmat.operators._combinations import Scaled, plus_identity
 from structmat.operators._constant_diagonals import ConstantDiagonals, antidiagonal_means
 from structmat.operators._identity import Identity
+from structmat.operators._skew_circulant import SkewCirculant
 
 __all__ = ["Hankel", "Toeplitz"]
 
@@ -136,6 +137,45 @@ class Toeplitz(ConstantDiagonals):
         A, xp = _matrix(A, "Toeplitz.nearest")
         means, (_, n) = antidiagonal_means(xp.flip(A, axis=-1), xp), A.shape[-2:]
         return cls(means[..., n - 1 :], xp.flip(means[..., :n], axis=-1))
+
+    def split(self) -> tuple[Circulant, SkewCirculant]:
+        """Return the circulant and skew-circulant matrix whose sum is this square matrix.
+
+        Returns
+        -------
+        circulant : Circulant
+            With ``c[k] = (t[k] + t[k - n]) / 2``, and half of the diagonal.
+        skew : SkewCirculant
+            With ``c[k] = (t[k] - t[k - n]) / 2``, and the other half.
+
+        Raises
+        ------
+        ValueError
+            If the matrix is not square.
+
+        References
+        ----------
+        .. [1] Ng, M. K., Circulant and skew-circulant splitting methods for Toeplitz systems, J. Comput. Appl. Math.
+           159, 2003.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import structmat as sm
+        >>> C, S = sm.Toeplitz(np.array([2.0, 3.0, 4.0]), np.array([2.0, 6.0, 5.0])).split()
+        >>> C.c, S.c
+        (array([1., 4., 5.]), array([ 1., -1., -1.]))
+        >>> (C + S).to_dense()
+        array([[2., 6., 5.],
+               [3., 2., 6.],
+               [4., 3., 2.]])
+        """
+        if self.shape[0] != self.shape[1]:
+            raise ArgumentValueError("Toeplitz.split", None, f"the operator must be square, got shape {self.shape}")
+        xp, half = self._own_namespace(), self.c[..., :1] / 2
+        below, above = self.c[..., 1:], xp.flip(self.r[..., 1:], axis=-1)
+        parts = [concat_last([half, tail / 2], xp) for tail in (below + above, below - above)]
+        return Circulant(parts[0]), SkewCirculant(parts[1])
 
     def _constants(self, xp: Namespace) -> Array:
         return concat_last([xp.flip(self.r[..., 1:], axis=-1), self.c], xp)
@@ -295,6 +335,17 @@ def _add_hankel(left: Hankel, right: Hankel) -> Hankel:
 def _add_circulant(left: Toeplitz, right: Any) -> Toeplitz:
     c = right.to_circulant().c if isinstance(right, SpectralCirculant) else right.c
     return Toeplitz(left.c + c, left.r + reversed_cyclically(c, left._own_namespace()))
+
+
+@add.rule(Toeplitz, SkewCirculant)
+def _add_skew(left: Toeplitz, right: SkewCirculant) -> Toeplitz:
+    return Toeplitz(left.c + right.c, left.r + right._transpose().c)
+
+
+@add.rule(SkewCirculant, Circulant)
+@add.rule(SkewCirculant, SpectralCirculant)
+def _add_both(left: SkewCirculant, right: LinearOperator) -> LinearOperator:
+    return add.merge(Toeplitz(left.c, left._transpose().c), right)
 
 
 @add.rule(Toeplitz, Identity)

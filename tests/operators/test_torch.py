@@ -25,7 +25,6 @@ KINDS: dict[str, tuple[Callable[..., sm.LinearOperator], list[tuple[int, ...]]]]
     "Toeplitz": (sm.Toeplitz, [(4,), (6,)]),
     "Toeplitz, Hermitian": (sm.Toeplitz, [(5,)]),
     "Hankel": (sm.Hankel, [(5,), (3,)]),
-    "MultilevelToeplitz": (lambda t: sm.MultilevelToeplitz(t, (2, 1), (1, 3)), [(6,)]),
     "ToeplitzInverse": (sm.ToeplitzInverse, [(5,), (5,)]),
     "D C D": (sm.CDDProduct.from_vectors, [(4,), (4,), (4,)]),
     "D B D": (lambda a, c, b: sm.CDDProduct.from_vectors(a, c, b, block=True), [(5,), (2, 3, 3), (7,)]),
