@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 from typing import Any
 
 import numpy as np
-import scipy  # its `fft` is imported on first use
+from array_api_compat import numpy as numpy_namespace
 
-from structmat._arrays import along_axes, complex_partner, device_of, is_complex, padded, precision_of
+from structmat._arrays import (
+    along_axes,
+    complex_partner,
+    device_of,
+    is_complex,
+    is_eager_on_cpu,
+    is_numpy,
+    padded,
+    precision_of,
+)
 from structmat._arrays.typing import Array, Namespace
 from structmat._engine.lengths import fast_length
 from structmat._engine.plan import ChunkedPlan, Step
@@ -95,6 +106,10 @@ def reversed_levels(x: Array, sizes: tuple[int, ...], xp: Namespace) -> Array:
     return _flat(xp.roll(xp.flip(_grid(x, sizes, xp), axis=axes), (1,) * len(axes), axis=axes), sizes, xp)
 
 
+# Up to this many points on the grid, NumPy's transforms of one axis take less time than the calls.
+_SMALL = 2**13
+
+
 @dataclass(frozen=True, eq=False, repr=False, slots=True)
 class MultilevelConvolution(ChunkedPlan):
     """The product of a corner of a multilevel circulant matrix, by its spectrum: the half one if it is real."""
@@ -131,28 +146,74 @@ class MultilevelConvolution(ChunkedPlan):
         return float(prod(self.lengths))
 
     def step(self, dtype: str, *, batched: bool, once: bool = False) -> Step:
-        """Return what computes NumPy's chunks, axis by axis: no transform of rows that are zero or cut off."""
-        lengths, levels = self.lengths, len(self.lengths)
-        forward, backward = (scipy.fft.rfft, scipy.fft.irfft) if self.is_real else (scipy.fft.fft, scipy.fft.ifft)
-        spectrum: Any = _grid(self.spectrum, _half(lengths) if self.is_real else lengths, np)
+        """Return what computes NumPy's chunks, in place: of all but few points axis by axis."""
+        whole = self.row_sizes == self.col_sizes == self.lengths
+        product = self._at_once(numpy_namespace) if whole and prod(self.lengths) <= _SMALL else self._by_axes()
 
         def step(x: Any, out: Any) -> Any:
-            lead = x.shape[:-1]
-            y = forward(x.reshape(*lead, *self.col_sizes), lengths[-1])
-            for axis in range(levels - 2, -1, -1):
-                y = scipy.fft.fft(y, lengths[axis], axis - levels, overwrite_x=True)
-            y *= spectrum
-            for axis in range(levels - 1):
-                y = scipy.fft.ifft(y, None, axis - levels, overwrite_x=True)
-                if self.row_sizes[axis] != lengths[axis]:
-                    y = y[(..., slice(self.row_sizes[axis]), *(slice(None),) * (levels - 1 - axis))]
-            y = backward(y, lengths[-1])[..., : self.row_sizes[-1]]
+            y = product(x)
             if out is None:
-                return y.reshape(*lead, self.shape[0])
+                return y.reshape(*x.shape[:-1], self.shape[0])
             np.copyto(out.reshape(y.shape), y)  # a view: rows of `out` are contiguous
             return out
 
         return step
+
+    def call(self, xp: Namespace, *, batched: bool) -> Callable[[Any], Any]:
+        """Return the function that `whole` is, with its look-ups done, on a CPU the first axis apart."""
+        product = self._first_apart(xp) if is_eager_on_cpu(self.spectrum, xp) else self._at_once(xp)
+        return lambda x: product(x).reshape(*x.shape[:-1], self.shape[0])
+
+    def _parts(self, xp: Namespace) -> tuple[Any, Any, Callable[[Any, Any], Any]]:
+        """Return transforms, the spectrum on its grid, and the product with it: where it has no gradient in place."""
+        spectrum = _grid(self.spectrum, _half(self.lengths) if self.is_real else self.lengths, xp)
+        return transforms_of(xp), spectrum, operator.imul if is_numpy(xp) else operator.mul
+
+    def _at_once(self, xp: Namespace) -> Callable[[Any], Any]:
+        """Return the product by d-dimensional transforms."""
+        fft, spectrum, times = self._parts(xp)
+        forward, backward = (fft.rfftn, fft.irfftn) if self.is_real else (fft.fftn, fft.ifftn)
+        lengths, axes, kept = self.lengths, _axes(self.lengths), (..., *(slice(n) for n in self.row_sizes))
+
+        def product(x: Any) -> Any:
+            X = forward(x.reshape(*x.shape[:-1], *self.col_sizes), s=lengths, axes=axes)
+            return backward(times(X, spectrum), s=lengths, axes=axes)[kept]
+
+        return product
+
+    def _first_apart(self, xp: Namespace) -> Callable[[Any], Any]:
+        """Return the product by transforms of the first axis alone, without what is zero or cut off along it."""
+        if len(self.lengths) == 1:
+            return self._at_once(xp)
+        fft, spectrum, times = self._parts(xp)
+        forward, backward = (fft.rfftn, fft.irfftn) if self.is_real else (fft.fftn, fft.ifftn)
+        (long, *rest), axes = self.lengths, _axes(self.lengths)
+        first, kept = axes[0], (..., *(slice(n) for n in self.row_sizes[1:]))
+        cut = (..., slice(self.row_sizes[0]), *(slice(None),) * len(rest))
+
+        def product(x: Any) -> Any:
+            X = fft.fft(forward(x.reshape(*x.shape[:-1], *self.col_sizes), s=rest, axes=axes[1:]), long, first)
+            return backward(fft.ifft(times(X, spectrum), long, first)[cut], s=rest, axes=axes[1:])[kept]
+
+        return product
+
+    def _by_axes(self) -> Callable[[Any], Any]:
+        """Return NumPy's product by one axis after the other, without rows of zeros or rows that are cut off."""
+        fft, spectrum, times = self._parts(numpy_namespace)
+        first, last = (fft.rfft, fft.irfft) if self.is_real else (fft.fft, fft.ifft)
+        lengths, levels = self.lengths, len(self.lengths)
+        cuts = [(..., slice(m), *(slice(None),) * (levels - 1 - axis)) for axis, m in enumerate(self.row_sizes)]
+
+        def product(x: Any) -> Any:
+            y = first(x.reshape(*x.shape[:-1], *self.col_sizes), lengths[-1])
+            for axis in range(levels - 2, -1, -1):
+                y = fft.fft(y, lengths[axis], axis - levels, overwrite_x=True)
+            y = times(y, spectrum)
+            for axis in range(levels - 1):
+                y = fft.ifft(y, lengths[axis], axis - levels, overwrite_x=True)[cuts[axis]]
+            return last(y, lengths[-1])[cuts[-1]]
+
+        return product
 
     def whole(self, x: Array, xp: Namespace) -> Array:
         """Return the product along the last axis."""
