@@ -61,9 +61,9 @@ plt.show()
 # %%
 # The length scale
 # ----------------
-# Suppose that the length scale is not known. # The logarithm of the likelihood of measurements y with covariance C is
-# ``-(y^T C^-1 y + log det C + n log 2 pi) / 2``, by
-# :meth:`~structmat.LinearOperator.solve` and :meth:`~structmat.LinearOperator.slogdet`.
+# Suppose that the length scale is not known. The log-likelihood of measurements y with covariance C is
+# ``-(y^T C^-1 y + log det C + n log(2 pi)) / 2``; :meth:`~structmat.LinearOperator.solve` and
+# :meth:`~structmat.LinearOperator.slogdet` compute it.
 
 
 def log_likelihood(length, noise=noise):
