@@ -60,7 +60,7 @@ class MultilevelToeplitz(Planned):
     --------
     Toeplitz : Of one level, with direct solutions.
     MultilevelCirculant : On a grid whose opposite borders meet; with linear algebra in closed form.
-    structmat.preconditioners.chan : The nearest of those, for iterative solutions.
+    structmat.solve : Solutions by iteration, with the nearest of those for preconditioner.
     structmat.sampling.sample_stationary : Samples of a process with such a covariance matrix.
 
     Notes
@@ -68,7 +68,7 @@ class MultilevelToeplitz(Planned):
     The matrix is a corner of a multilevel circulant matrix of at least ``m + n - 1`` points a level: a product is two
     d-dimensional transforms, O(N log N) for the N points of that grid [1]_. With NumPy they go axis by axis and leave
     out rows of zeros and rows that are cut off. The inverse is not multilevel Toeplitz, and unlike that of one level
-    it has no formula of a few vectors: solve by iteration.
+    it has no formula of a few vectors.
 
     References
     ----------
