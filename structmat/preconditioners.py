@@ -1,17 +1,20 @@
-"""Circulant preconditioners for Toeplitz systems, from a `Toeplitz` or from its first column and first row.
+"""Circulant preconditioners for Toeplitz systems, from an operator or from its first column and first row.
 
 Each function returns the circulant that approximates the matrix; its `inv` is the preconditioner.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from structmat._arrays import (
+    along_axes,
     as_floating,
     broadcast_shapes,
     common_dtype,
     device_of,
+    in_precision,
     is_complex,
     is_half_precision,
     namespace_of,
@@ -21,37 +24,40 @@ from structmat._arrays import (
 from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
 from structmat._arrays.typing import Array, ArrayLike, DType, Namespace
 from structmat._engine import fast_length, from_spectrum, spectrum
-from structmat.operators import Circulant, LinearOperator, Toeplitz
+from structmat.operators import Circulant, LinearOperator, MultilevelCirculant, MultilevelToeplitz, Toeplitz
 
 __all__ = ["chan", "strang", "tyrtyshnikov"]
 
 
-def chan(column: ArrayLike | Toeplitz, row: ArrayLike | None = None) -> Circulant:
+def chan(
+    column: ArrayLike | Toeplitz | MultilevelToeplitz, row: ArrayLike | None = None
+) -> Circulant | MultilevelCirculant:
     """Return T. Chan's circulant: the one nearest to a Toeplitz matrix in the Frobenius norm.
 
     Parameters
     ----------
-    column : array, shape (..., n), or Toeplitz
-        First column of the Toeplitz matrix T, or T itself.
+    column : array, shape (..., n), Toeplitz or MultilevelToeplitz
+        First column of the Toeplitz matrix T, or T itself, which may be of several levels.
     row : array, shape (..., n), optional
         First row of T; its first entry is ignored, as in `scipy.linalg.toeplitz`. Default: the conjugate of `column`,
         so that T is Hermitian.
 
     Returns
     -------
-    Circulant
-        With ``c[k] = ((n - k) t[k] + k t[k - n]) / n``, O(n) work.
+    Circulant or MultilevelCirculant
+        With ``c[k] = ((n - k) t[k] + k t[k - n]) / n``, on a grid along every axis [2]_. O(n) work.
 
     Raises
     ------
     ValueError
-        If the lengths differ or are zero.
+        If the lengths differ or are zero, or the matrix is not square.
     TypeError
         If a row is given beside an operator, or `column` is an operator of another kind.
 
     References
     ----------
     .. [1] Chan, T. F., An optimal circulant preconditioner for Toeplitz systems, SIAM J. Sci. Stat. Comput. 9, 1988.
+    .. [2] Chan, T. F., Olkin, J. A., Circulant preconditioners for Toeplitz-block matrices, Numer. Algorithms 6, 1994.
 
     Examples
     --------
@@ -62,30 +68,34 @@ def chan(column: ArrayLike | Toeplitz, row: ArrayLike | None = None) -> Circulan
     >>> bool(np.allclose(sm.preconditioners.chan(t).c, sm.Circulant.nearest(toeplitz(t)).c))
     True
     """
+    if isinstance(column, MultilevelToeplitz):
+        return _of_levels(column, row, _mean_of_diagonals, "chan")
     lower, wrapped, dtype, xp = _diagonals(column, row, "chan")
     return Circulant(restored(_mean_of_diagonals(lower, wrapped, xp), dtype, xp))
 
 
-def strang(column: ArrayLike | Toeplitz, row: ArrayLike | None = None) -> Circulant:
+def strang(
+    column: ArrayLike | Toeplitz | MultilevelToeplitz, row: ArrayLike | None = None
+) -> Circulant | MultilevelCirculant:
     """Return Strang's circulant: the central diagonals of a Toeplitz matrix, wrapped around.
 
     Parameters
     ----------
-    column : array, shape (..., n), or Toeplitz
-        First column of the Toeplitz matrix T, or T itself.
+    column : array, shape (..., n), Toeplitz or MultilevelToeplitz
+        First column of the Toeplitz matrix T, or T itself, which may be of several levels.
     row : array, shape (..., n), optional
         First row of T; its first entry is ignored. Default: the conjugate of `column`.
 
     Returns
     -------
-    Circulant
+    Circulant or MultilevelCirculant
         With ``c[k] = t[k]`` for k below n / 2, ``t[k - n]`` above, and their mean at k = n / 2, so that a Hermitian T
-        gives a Hermitian circulant. O(n) work.
+        gives a Hermitian circulant; on a grid along every axis. O(n) work.
 
     Raises
     ------
     ValueError
-        If the lengths differ or are zero.
+        If the lengths differ or are zero, or the matrix is not square.
     TypeError
         If a row is given beside an operator, or `column` is an operator of another kind.
 
@@ -100,11 +110,10 @@ def strang(column: ArrayLike | Toeplitz, row: ArrayLike | None = None) -> Circul
     >>> sm.preconditioners.strang(np.array([2.0, -1.0, 0.0, 0.0])).c
     array([ 2., -1.,  0., -1.])
     """
+    if isinstance(column, MultilevelToeplitz):
+        return _of_levels(column, row, _central_diagonals, "strang")
     lower, wrapped, dtype, xp = _diagonals(column, row, "strang")
-    n = lower.shape[-1]
-    k = xp.arange(n, device=device_of(lower))
-    near = xp.where(2 * k < n, lower, wrapped)
-    return Circulant(restored(xp.where(2 * k == n, (lower + wrapped) / 2, near), dtype, xp))
+    return Circulant(restored(_central_diagonals(lower, wrapped, xp), dtype, xp))
 
 
 def tyrtyshnikov(column: ArrayLike | Toeplitz, row: ArrayLike | None = None) -> Circulant:
@@ -183,8 +192,7 @@ def _diagonals(column: ArrayLike | Toeplitz, row: ArrayLike | None, name: str) -
             raise ArgumentTypeError(
                 owner, "column", f"must be a Toeplitz operator or its first column, got {type(column).__name__}"
             )
-        if row is not None:
-            raise ArgumentTypeError(owner, "row", "is for a first column, a Toeplitz operator has its own")
+        _refuse_row(row, owner)
         row, column = column.r, column.c
     column = as_floating(column, owner, "column")
     xp = namespace_of(owner, column)
@@ -203,6 +211,41 @@ def _diagonals(column: ArrayLike | Toeplitz, row: ArrayLike | None, name: str) -
     working = precision_of(dtype, xp) if is_half_precision(dtype) else dtype
     column, row = (xp.broadcast_to(xp.astype(a, working), (*batch, a.shape[-1])) for a in (column, row))
     return column, xp.concat([column[..., :1], xp.flip(row[..., 1:], axis=-1)], axis=-1), dtype, xp
+
+
+def _refuse_row(row: Any, owner: str) -> None:
+    if row is not None:
+        raise ArgumentTypeError(owner, "row", "is for a first column, a Toeplitz operator has its own")
+
+
+def _of_levels(
+    T: MultilevelToeplitz, row: Any, wrap: Callable[[Array, Array, Namespace], Array], name: str
+) -> MultilevelCirculant:
+    """Return the circulant of the diagonals that `wrap` makes of those of T, along one axis after the other."""
+    owner = f"preconditioners.{name}"
+    _refuse_row(row, owner)
+    if T.row_sizes != T.col_sizes:
+        text = f"must have one grid for rows and columns, got {T.row_sizes} and {T.col_sizes}"
+        raise ArgumentValueError(owner, "column", text)
+    xp = namespace_of(owner, T.t)
+    t = in_precision(T.t, precision_of(T.dtype, xp), xp)
+
+    def wrapped(line: Array, _: int) -> Array:
+        n = (line.shape[-1] + 1) // 2
+        lower = line[..., n - 1 :]
+        return wrap(lower, xp.concat([lower[..., :1], line[..., : n - 1]], axis=-1), xp)
+
+    grid = xp.reshape(t, (*t.shape[:-1], *(2 * n - 1 for n in T.row_sizes)))
+    c = xp.reshape(along_axes(grid, len(T.row_sizes), wrapped, xp), (*t.shape[:-1], T.shape[0]))
+    return MultilevelCirculant(restored(c, T.dtype, xp), T.row_sizes)
+
+
+def _central_diagonals(lower: Array, wrapped: Array, xp: Namespace) -> Array:
+    """Return the diagonals near the main one, of those that lie as far from it their mean."""
+    n = lower.shape[-1]
+    k = xp.arange(n, device=device_of(lower))
+    near = xp.where(2 * k < n, lower, wrapped)
+    return xp.where(2 * k == n, (lower + wrapped) / 2, near)
 
 
 def _mean_of_diagonals(lower: Array, wrapped: Array, xp: Namespace) -> Array:

@@ -69,7 +69,9 @@ def sample_stationary(
 
     See Also
     --------
-    structmat.MultilevelCirculant : The matrix in which the covariance is embedded.
+    structmat.MultilevelToeplitz : The covariance matrix on a grid.
+    structmat.Toeplitz : That on a line, whose `solve` and `slogdet` give likelihoods.
+    structmat.MultilevelCirculant : The matrix in which it is embedded.
 
     Notes
     -----

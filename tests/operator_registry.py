@@ -154,6 +154,18 @@ def _spectral(v: Vectors) -> Sample:
     return Sample(lambda a: sm.Circulant(a(c)).to_spectral(), circulant_matrix(c), v.dtype)
 
 
+def skew_circulant_matrix(c: np.ndarray) -> np.ndarray:
+    """Dense skew-circulants with first columns c, by SciPy."""
+    c, n = wide(c), c.shape[-1]
+    rows = [scipy.linalg.toeplitz(v, np.append(v[:1], -v[:0:-1])) for v in c.reshape(-1, n)]
+    return np.array(rows).reshape(*c.shape, n)
+
+
+def _skew_circulant(v: Vectors) -> Sample:
+    c = v(v.size())
+    return Sample(lambda a: sm.SkewCirculant(a(c)), skew_circulant_matrix(c), v.dtype)
+
+
 def _cyclic_bidiagonal(v: Vectors) -> Sample:
     entries, n, upper = v(2), v.size(), bool(v.integer(0, 2))
     i = np.arange(n)
@@ -177,6 +189,26 @@ def _multilevel(v: Vectors) -> Sample:
     sizes = ((1, 1), (3, 1), (2, 3), (4, 2), (3, 3), (2, 2, 2))[v.integer(0, 6)]
     c = v(int(np.prod(sizes)))
     return Sample(lambda a: sm.MultilevelCirculant(a(c), sizes), multilevel_circulant_matrix(c, sizes), v.dtype)
+
+
+def multilevel_toeplitz_matrix(t: np.ndarray, rows: tuple[int, ...], cols: tuple[int, ...]) -> np.ndarray:
+    """Dense matrices, entry by entry from the definition."""
+    offsets = tuple(m + n - 1 for m, n in zip(rows, cols, strict=True))
+    dense = np.empty((*t.shape[:-1], int(np.prod(rows)), int(np.prod(cols))), dtype=wide(t).dtype)
+    for i, to in enumerate(np.ndindex(*rows)):
+        for j, of in enumerate(np.ndindex(*cols)):
+            step = [a - b + n - 1 for a, b, n in zip(to, of, cols, strict=True)]
+            dense[..., i, j] = t[..., np.ravel_multi_index(step, offsets)]
+    return dense
+
+
+def _multilevel_toeplitz(v: Vectors) -> Sample:
+    rows, cols = (
+        ((2, 3), (2, 3)), ((3, 2), (1, 4)), ((1, 1), (1, 1)), ((4, 1), (4, 1)), ((2, 2, 2), (2, 2, 2)), ((1, 4), (2, 3))
+    )[v.integer(0, 6)]  # fmt: skip
+    t = v(int(np.prod([m + n - 1 for m, n in zip(rows, cols, strict=True)])))
+    dense = multilevel_toeplitz_matrix(t, rows, cols)
+    return Sample(lambda a: sm.MultilevelToeplitz(a(t), rows, cols), dense, v.dtype)
 
 
 def _diagonal(v: Vectors) -> Sample:
@@ -285,7 +317,10 @@ def _identity(v: Vectors) -> Sample:
 
 def _fourier(v: Vectors) -> Sample:
     n, blocks, inverse = v.size(), v.integer(1, 4), bool(v.rng.integers(2))
-    F = np.kron(np.eye(blocks), fourier_matrix(n))
+    F = fourier_matrix(n)
+    if v.shapes.random() < 0.3:
+        n, F = (n, 3), np.kron(F, fourier_matrix(3))
+    F = np.kron(np.eye(blocks), F)
     return Sample(lambda a: sm.Fourier(n, blocks, inverse), F.conj() if inverse else F, v.dtype)
 
 
@@ -335,8 +370,9 @@ def prepared(entry: Entry) -> Entry:
 REGISTRY = [
     Entry("Circulant", _circulant, CLOSED_FORMS),
     Entry("SpectralCirculant", _spectral, CLOSED_FORMS),
+    Entry("SkewCirculant", _skew_circulant, CLOSED_FORMS),
     Entry("CyclicBidiagonal", _cyclic_bidiagonal, CLOSED_FORMS),
-    Entry("MultilevelCirculant", _multilevel, CLOSED_FORMS - {"eig"}),
+    Entry("MultilevelCirculant", _multilevel, CLOSED_FORMS),
     Entry("Diagonal", _diagonal, CLOSED_FORMS),
     Entry("BlockCirculant, square", _square_blocks, SPECTRAL),
     Entry("BlockCirculant, p x q", _rectangular_blocks, SPECTRAL - NEED_SQUARE),
@@ -346,6 +382,7 @@ REGISTRY = [
     Entry("CDDProduct, rectangular", _rectangular_cdd, ENTRYWISE | {"norm"}, frozenset({"fro", 1, np.inf})),
     Entry("Toeplitz, square", partial(_toeplitz, square=True), ESTIMATED, frozenset({"fro", 1, np.inf})),
     Entry("Toeplitz, m x n", partial(_toeplitz, square=False), ENTRYWISE | {"norm"}, frozenset({"fro", 1, np.inf})),
+    Entry("MultilevelToeplitz", _multilevel_toeplitz, ENTRYWISE | {"norm"}, frozenset({"fro", 1, np.inf})),
     Entry("Hankel, square", partial(_hankel, square=True), ESTIMATED, frozenset({"fro", 1, np.inf})),
     Entry("Hankel, m x n", partial(_hankel, square=False), ENTRYWISE | {"norm"}, frozenset({"fro", 1, np.inf})),
     Entry("ToeplitzInverse", partial(_toeplitz_inverse, flips=(False, False)), ENTRYWISE),

@@ -158,6 +158,18 @@ def test_one_weight_change():
     assert found == [pytest.approx(errors[method, "9"], abs=0.00051) for method in ("cdd", "truncated-svd")]
 
 
+def test_products_on_grids():
+    found = stated(
+        "docs/performance.md",
+        r"NumPy, ([\d.]+) of the time of .* of 25 .* and ([\d.]+) at .* CPU ([\d.]+) and ([\d.]+)",
+    )
+    ratios = [
+        [float(r["ratio"]) for r in rows("multilevel.csv") if r["library"] == name] for name in ("numpy", "torch")
+    ]
+    assert [len(group) for group in ratios] == [25, 25]
+    assert found == [figure for group in ratios for figure in (median(group), max(group))]
+
+
 def test_exact_products():
     measured = {(row["n"], row["matrix"]): row for row in rows("exact_products.csv")}
     table = [cells for cells in lines("docs/exact_products.md") if cells[0].replace(",", "").isdigit()]

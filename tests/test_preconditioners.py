@@ -96,6 +96,34 @@ def test_preconditioners_take_the_operator(backend: Backend, kind: str) -> None:
     assert type(make(T + 2 * sm.Identity(7)).inv()) is sm.Circulant
 
 
+@pytest.mark.parametrize("sizes", [(1, 4), (3, 4), (2, 3, 2)])
+def test_preconditioners_of_several_levels(sizes: tuple[int, ...]) -> None:
+    count = int(np.prod([2 * n - 1 for n in sizes]))
+    T = sm.MultilevelToeplitz(rng.standard_normal((2, count)) + 1j * rng.standard_normal((2, count)), sizes)
+    nearest = sm.MultilevelCirculant.nearest(T.to_dense(), sizes)
+    np.testing.assert_allclose(sm.preconditioners.chan(T).c, nearest.c, atol=1e-14)
+    column, row = rng.standard_normal((2, sizes[0]))  # of a separable matrix each level has its own
+    rest = rng.standard_normal(np.prod([2 * n - 1 for n in sizes[1:]]))
+    T = sm.MultilevelToeplitz(np.outer(np.append(row[:0:-1], column), rest).ravel(), sizes)
+    wrapped = sm.preconditioners.strang(T).c.reshape(sizes[0], -1)
+    of_rest = sm.preconditioners.strang(sm.MultilevelToeplitz(rest, sizes[1:])).c
+    np.testing.assert_allclose(wrapped, np.outer(sm.preconditioners.strang(column, row).c, of_rest), atol=1e-14)
+
+
+@pytest.mark.parametrize("kind", ["chan", "strang"])
+def test_preconditioned_cg_on_a_grid(kind: str) -> None:
+    s, t = np.ogrid[:24, :20]
+    T = sm.MultilevelToeplitz.from_covariance(np.exp(-(s + t) / 8) + 0.01 * ((s == 0) & (t == 0)))
+    A, b, counts = sm.scipy.as_linear_operator(T), np.ones(480), []
+    for M in (None, sm.scipy.as_linear_operator(getattr(sm.preconditioners, kind)(T).inv())):
+        steps: list[int] = []
+        x, info = spla.cg(A, b, rtol=1e-10, M=M, callback=lambda _, steps=steps: steps.append(1))
+        assert info == 0
+        counts.append(len(steps))
+    np.testing.assert_allclose(x, np.linalg.solve(T.to_dense(), b), atol=1e-8)
+    assert counts[1] * 2 < counts[0]
+
+
 def test_preconditioner_input_errors() -> None:
     with pytest.raises(ValueError, match=r"chan: column and row must have one length n >= 1, got \(3,\) and \(4,\)"):
         sm.preconditioners.chan(sm.Toeplitz(np.ones(3), np.ones(4)))
@@ -105,5 +133,9 @@ def test_preconditioner_input_errors() -> None:
         sm.preconditioners.strang(sm.Hankel(np.ones(3)))
     with pytest.raises(ValueError, match=r"preconditioners\.chan: column and row must have one length"):
         sm.preconditioners.chan(np.ones(3), np.ones(4))
+    with pytest.raises(ValueError, match=r"chan: column must have one grid .*, got \(2,\) and \(3,\)"):
+        sm.preconditioners.chan(sm.MultilevelToeplitz(np.ones(4), (2,), (3,)))
+    with pytest.raises(TypeError, match=r"strang: row is for a first column"):
+        sm.preconditioners.strang(sm.MultilevelToeplitz(np.ones(3), (2,)), np.ones(2))
     with pytest.raises(ValueError, match=r"strang: column and row must have one length"):
         sm.preconditioners.strang(np.ones(0))

@@ -29,6 +29,7 @@ from structmat._arrays.dtypes import (
 from structmat._arrays.namespaces import device_of, is_array, is_eager_on_cpu, is_numpy, library_of, namespace_of
 from structmat._arrays.norms import binary_exponents, euclidean_norm
 from structmat._arrays.shapes import (
+    along_axes,
     broadcast_shapes,
     concat_last,
     contiguous,
@@ -51,6 +52,7 @@ from structmat._arrays.values import (
 )
 
 __all__ = [
+    "along_axes",
     "as_floating",
     "binary_exponents",
     "broadcast_shapes",

@@ -11,7 +11,7 @@ import numpy as np
 
 from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
 
-__all__ = ["finite", "integer", "non_negative", "one_of", "optional_function", "random_generator"]
+__all__ = ["finite", "grid", "integer", "non_negative", "one_of", "optional_function", "random_generator"]
 
 
 def integer(value: Any, owner: str, argument: str, least: int = 1) -> int:
@@ -23,6 +23,15 @@ def integer(value: Any, owner: str, argument: str, least: int = 1) -> int:
     if number < least:
         raise ArgumentValueError(owner, argument, f"must be at least {least}, got {number}")
     return number
+
+
+def grid(value: Any, owner: str, argument: str) -> tuple[int, ...]:
+    """Return the sizes of a grid: one integer at least, none below one."""
+    if not isinstance(value, (tuple, list)):
+        raise ArgumentTypeError(owner, argument, f"must be a tuple of integers, got {value!r}")
+    if not value:
+        raise ArgumentValueError(owner, argument, "must have one size at least, got none")
+    return tuple(integer(n, owner, argument) for n in value)
 
 
 def finite(value: Any, owner: str, argument: str) -> float:

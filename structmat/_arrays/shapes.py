@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from structmat._arrays.namespaces import device_of, is_numpy
 from structmat._arrays.typing import Array, Namespace, Scalar
 
 __all__ = [
+    "along_axes",
     "broadcast_shapes",
     "concat_last",
     "contiguous",
@@ -119,6 +120,13 @@ def moved(array: Array, source: int, destination: int, xp: Namespace) -> Array:
     axis = axes.pop(source)
     axes.insert(destination % array.ndim, axis)
     return xp.permute_dims(array, tuple(axes))
+
+
+def along_axes(x: Array, axes: int, function: Callable[[Array, int], Array], xp: Namespace) -> Array:
+    """Return x after ``function(x, k)`` along each of its last `axes` axes, the k-th of them moved to the end."""
+    for k in range(axes):
+        x = function(moved(x, -axes, -1, xp), k)
+    return x
 
 
 def padded(x: Array, length: int, xp: Namespace) -> Array:

@@ -17,9 +17,11 @@ from structmat.operators import (
     Identity,
     LinearOperator,
     MultilevelCirculant,
+    MultilevelToeplitz,
     Prepared,
     Product,
     Scaled,
+    SkewCirculant,
     SpectralCirculant,
     Sum,
     Toeplitz,
@@ -106,6 +108,8 @@ def _levels(operator: Any) -> tuple[int, ...]:
     match operator:
         case MultilevelCirculant():
             return operator.sizes
+        case MultilevelToeplitz() if operator.row_sizes == operator.col_sizes:
+            return operator.row_sizes
         case Prepared() | Scaled():
             return _levels(operator.operator)
         case Sum() | Product():
@@ -148,6 +152,10 @@ def _column_of_one(operator: Any, sizes: tuple[int, ...], like: Array, xp: Names
             return operator._matvec(xp.astype(unit, operator.dtype), xp)
         case Toeplitz() if len(sizes) == 1:
             return chan(operator).c
+        case MultilevelToeplitz() if operator.row_sizes == operator.col_sizes == sizes:
+            return chan(operator).c
+        case SkewCirculant() if len(sizes) == 1:
+            return chan(operator.c, operator._transpose().c).c
         case _:
             return None
 

@@ -5,15 +5,18 @@ Map of the package; a family of matrices is a file or a folder, and imports only
 - `_cdd_layout`: the shape of a CDD product
 - `_cdd_product`: interleaved circulant and diagonal factors
 - `_rounding`: how rounding errors grow in a chain of factors
+- `_multilevel_toeplitz`: Toeplitz matrices of several levels, for grids
 - `_block_circulant`: grids of circulants
 - `_toeplitz`: Toeplitz and Hankel matrices
 - `_constant_diagonals`: what the two share
 - `_toeplitz_inverse`: the inverses of both, by two vectors
+- `_skew_circulant`: circulants in which what wraps around changes its sign
 - `_cyclic_bidiagonal`: circulants of two entries, by shifts
 - `_multilevel_circulant`: circulants of several levels, for grids
 - `_circulant`: circulants, held by their first column or by their spectrum
 - `_diagonal`: diagonal matrices
 - `_combinations`: products, sums, multiples, and prepared operators
+- `_grid`: points of grids and the offsets between them
 - `_entry_norms`, `_norm_estimate`: norms of scaled grids of circulants by their entries, and norms from few products
 - `_spectra`: arithmetic on spectra, on arrays
 - `_identity`: the identity and the Fourier matrix
@@ -35,6 +38,8 @@ from structmat.operators._cyclic_bidiagonal import CyclicBidiagonal
 from structmat.operators._diagonal import Diagonal
 from structmat.operators._identity import Fourier, Identity
 from structmat.operators._multilevel_circulant import MultilevelCirculant
+from structmat.operators._multilevel_toeplitz import MultilevelToeplitz
+from structmat.operators._skew_circulant import SkewCirculant
 from structmat.operators._toeplitz import Hankel, Toeplitz
 from structmat.operators._toeplitz_inverse import ToeplitzInverse
 
@@ -53,9 +58,11 @@ __all__ = [
     "Identity",
     "LinearOperator",
     "MultilevelCirculant",
+    "MultilevelToeplitz",
     "Prepared",
     "Product",
     "Scaled",
+    "SkewCirculant",
     "SlogdetResult",
     "SpectralCirculant",
     "SpectralFunction",
@@ -74,8 +81,10 @@ delegate(
     Hankel,
     Identity,
     MultilevelCirculant,
+    MultilevelToeplitz,
     Product,
     Scaled,
+    SkewCirculant,
     SpectralCirculant,
     Sum,
     Toeplitz,

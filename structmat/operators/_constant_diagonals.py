@@ -18,9 +18,12 @@ from structmat._arrays import (
     concat_last,
     device_of,
     euclidean_norm,
+    in_precision,
     is_complex,
     is_numpy,
     namespace_of,
+    precision_of,
+    restored,
 )
 from structmat._arrays.errors import ArgumentValueError
 from structmat._arrays.typing import Array, ArrayLike, DType, Namespace
@@ -30,7 +33,7 @@ from structmat.operators._base import Context, LinearOperator, NormOrder, Planne
 from structmat.operators._norm_estimate import norm_estimate
 from structmat.operators._toeplitz_inverse import ToeplitzInverse
 
-__all__ = ["ConstantDiagonals", "diagonal_lengths"]
+__all__ = ["ConstantDiagonals", "antidiagonal_means", "diagonal_lengths"]
 
 # The largest side of an ill-conditioned matrix that is written out to be solved.
 _DENSE = 4096
@@ -221,3 +224,18 @@ def diagonal_lengths(m: int, n: int, like: Array, xp: Namespace) -> Array:
     k = xp.arange(m + n - 1, device=device_of(like))
     longest = xp.full_like(k, min(m, n))
     return xp.astype(xp.minimum(longest, xp.minimum(k + 1, m + n - 1 - k)), like.dtype)
+
+
+def antidiagonal_means(A: Array, xp: Namespace) -> Array:
+    """Return the m + n - 1 means of the entries ``A[i, j]`` with one i + j."""
+    dtype = A.dtype
+    A = in_precision(A, precision_of(dtype, xp), xp)
+    if A.shape[-2] > A.shape[-1]:
+        A = xp.matrix_transpose(A)  # which has the same anti-diagonals, and fewer zeros to append
+    m, n = A.shape[-2:]
+    # With m zeros behind each row, the text of rows read as rows one entry shorter moves row i by i to the right.
+    zeros = xp.zeros((*A.shape[:-1], m), dtype=A.dtype, device=device_of(A))
+    text = xp.reshape(xp.concat([A, zeros], axis=-1), (*A.shape[:-2], m * (m + n)))
+    sums = xp.sum(xp.reshape(text[..., : m * (m + n - 1)], (*A.shape[:-2], m, m + n - 1)), axis=-2)
+    counts = diagonal_lengths(m, n, A if not is_complex(A.dtype, xp) else xp.real(A), xp)
+    return restored(sums / counts, dtype, xp)

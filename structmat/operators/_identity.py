@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from math import prod
 
 from structmat._arrays import copied
-from structmat._arrays.checks import integer
+from structmat._arrays.checks import grid, integer
 from structmat._arrays.dispatch import compose, scale
 from structmat._arrays.typing import Array, Namespace
-from structmat._engine import fft, ifft
+from structmat._engine import multilevel_fft, multilevel_ifft
 from structmat.operators._base import LinearOperator, SpectralFunction
 
 __all__ = ["Fourier", "Identity"]
@@ -105,8 +106,9 @@ class Fourier(LinearOperator):
 
     Parameters
     ----------
-    n : int
-        Length of one transform.
+    n : int or tuple of int
+        Length of one transform; several for the transform along every axis of a grid of these sizes, in row-major
+        order, which is the Kronecker product of theirs.
     blocks : int, default 1
         Number of pieces; the matrix is ``kron(eye(blocks), F)``.
     inverse : bool, default False
@@ -119,7 +121,8 @@ class Fourier(LinearOperator):
 
     Notes
     -----
-    ``F[j, k] = exp(-2 pi i j k / n) / sqrt(n)``. The columns of the inverse are the eigenvectors of every circulant.
+    ``F[j, k] = exp(-2 pi i j k / n) / sqrt(n)``. The columns of the inverse are the eigenvectors of every circulant,
+    for a grid those of every multilevel circulant.
 
     Examples
     --------
@@ -127,31 +130,43 @@ class Fourier(LinearOperator):
     >>> (sm.Fourier(2).to_dense() * 2**0.5).real.round(12)
     array([[ 1.,  1.],
            [ 1., -1.]])
+    >>> F = sm.Fourier((2, 3))
+    >>> import numpy as np
+    >>> bool(np.allclose(F.to_dense(), np.kron(sm.Fourier(2).to_dense(), sm.Fourier(3).to_dense())))
+    True
     """
 
-    n: int
-    """Length of one transform."""
+    n: int | tuple[int, ...]
+    """Length of one transform, or the sizes of its grid."""
     blocks: int = 1
     """Number of pieces."""
     inverse: bool = False
     """Whether it is the inverse transform."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "n", integer(self.n, "Fourier", "n"))
+        n = grid(self.n, "Fourier", "n") if isinstance(self.n, (tuple, list)) else integer(self.n, "Fourier", "n")
+        object.__setattr__(self, "n", n)
         object.__setattr__(self, "blocks", integer(self.blocks, "Fourier", "blocks"))
 
     @property
     def shape(self) -> tuple[int, int]:
-        """``(blocks * n, blocks * n)``."""
-        return (self.blocks * self.n, self.blocks * self.n)
+        """``(blocks * n, blocks * n)``, with the product of several n."""
+        side = self.blocks * prod(self._sizes)
+        return (side, side)
+
+    @property
+    def _sizes(self) -> tuple[int, ...]:
+        return self.n if isinstance(self.n, tuple) else (self.n,)
 
     @property
     def _forces_complex(self) -> bool:
         return True
 
     def _matvec(self, x: Array, xp: Namespace) -> Array:
-        pieces = xp.reshape(x, (*x.shape[:-1], self.blocks, self.n))
-        return xp.reshape((ifft if self.inverse else fft)(pieces, xp, norm="ortho"), x.shape)
+        sizes = self._sizes
+        pieces = xp.reshape(x, (*x.shape[:-1], self.blocks, prod(sizes)))
+        transform = multilevel_ifft if self.inverse else multilevel_fft
+        return xp.reshape(transform(pieces, sizes, xp, real=False, norm="ortho"), x.shape)
 
     def _transpose(self) -> LinearOperator:
         return self

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -18,14 +18,22 @@ from structmat._arrays import (
     require_nonzero,
     scale_array,
 )
-from structmat._arrays.checks import integer
+from structmat._arrays.checks import grid
 from structmat._arrays.dispatch import add, compose, scale
-from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
+from structmat._arrays.errors import ArgumentValueError
 from structmat._arrays.typing import Array, ArrayLike, DType, Namespace, Scalar
-from structmat._engine import MultilevelConvolution, Settings, multilevel_fft, multilevel_ifft, reversed_levels
+from structmat._engine import (
+    MultilevelConvolution,
+    Settings,
+    multilevel_convolution,
+    multilevel_fft,
+    multilevel_ifft,
+    reversed_levels,
+)
 from structmat.operators._base import Context, LinearOperator, Planned, SpectralFunction
 from structmat.operators._combinations import Scaled, plus_identity
-from structmat.operators._identity import Identity
+from structmat.operators._grid import differences, on_grid
+from structmat.operators._identity import Fourier, Identity
 
 __all__ = ["MultilevelCirculant"]
 
@@ -92,12 +100,10 @@ class MultilevelCirculant(Planned):
     def __post_init__(self) -> None:
         owner = "MultilevelCirculant"
         c = as_floating(self.c, owner, "c")
-        if not isinstance(self.sizes, (tuple, list)):
-            raise ArgumentTypeError(owner, "sizes", f"must be a tuple of integers, got {self.sizes!r}")
-        sizes = tuple(integer(n, owner, "sizes") for n in self.sizes)
-        if not sizes or c.ndim < 1 or c.shape[-1] != prod(sizes):
-            expected = "one size at least" if not sizes else f"shape (..., {prod(sizes)}) for sizes {sizes}"
-            raise ArgumentValueError(owner, "c" if sizes else "sizes", f"must have {expected}, got {tuple(c.shape)}")
+        sizes = grid(self.sizes, owner, "sizes")
+        if c.ndim < 1 or c.shape[-1] != prod(sizes):
+            expected = f"must have shape (..., {prod(sizes)}) for sizes {sizes}"
+            raise ArgumentValueError(owner, "c", f"{expected}, got {tuple(c.shape)}")
         object.__setattr__(self, "c", c)
         object.__setattr__(self, "sizes", sizes)
 
@@ -129,15 +135,7 @@ class MultilevelCirculant(Planned):
         >>> sm.MultilevelCirculant.from_kernel(np.ones((5, 3, 4)), levels=2)
         MultilevelCirculant(sizes=(3, 4), shape=(12, 12), dtype=float64, batch=(5,), device=cpu)
         """
-        owner = "MultilevelCirculant.from_kernel"
-        kernel = as_floating(kernel, owner, "kernel")
-        levels = kernel.ndim if levels is None else integer(levels, owner, "levels")
-        if not 1 <= levels <= kernel.ndim:
-            raise ArgumentValueError(owner, "kernel", f"must have {max(levels, 1)} axes at least, got {kernel.ndim}")
-        cut = kernel.ndim - levels
-        sizes = tuple(int(n) for n in kernel.shape[cut:])
-        xp = namespace_of(owner, kernel)
-        return cls(xp.reshape(kernel, (*kernel.shape[:cut], prod(sizes))), sizes)
+        return cls(*on_grid(kernel, levels, "MultilevelCirculant.from_kernel", "kernel"))
 
     @classmethod
     def nearest(cls, A: ArrayLike, sizes: tuple[int, ...]) -> MultilevelCirculant:
@@ -180,9 +178,9 @@ class MultilevelCirculant(Planned):
         """
         owner = "MultilevelCirculant.nearest"
         A = as_floating(A, owner, "A")
-        sizes = tuple(integer(n, owner, "sizes") for n in sizes)
+        sizes = grid(sizes, owner, "sizes")
         count = prod(sizes)
-        if A.ndim < 2 or A.shape[-2:] != (count, count) or not sizes:
+        if A.ndim < 2 or A.shape[-2:] != (count, count):
             raise ArgumentValueError(
                 owner, "A", f"must have shape (..., {count}, {count}) for sizes {sizes}, got {tuple(A.shape)}"
             )
@@ -214,8 +212,7 @@ class MultilevelCirculant(Planned):
         return self._with(xp.real(c) if real else c)
 
     def _plan(self, settings: Settings, xp: Namespace) -> MultilevelConvolution:
-        real = self._is_real()
-        return MultilevelConvolution(multilevel_fft(self.c, self.sizes, xp, real=real), self.sizes, real)
+        return multilevel_convolution(self.c, self.sizes, xp)
 
     def _transpose(self) -> MultilevelCirculant:
         return self._with(reversed_levels(self.c, self.sizes, self._own_namespace()))
@@ -225,11 +222,14 @@ class MultilevelCirculant(Planned):
 
     def _to_dense(self, like: Context) -> Array:
         xp, count = like.xp, self.shape[0]
-        index = _differences(self.sizes, xp, like.device)
+        index = differences(self.sizes, xp, like.device)
         return xp.reshape(xp.take(self.c, xp.reshape(index, (count * count,)), axis=-1), (*self.c.shape, count))
 
     def _eigvals(self, xp: Namespace) -> Array:
         return multilevel_fft(self.c, self.sizes, xp, real=False)
+
+    def _eig(self, xp: Namespace) -> tuple[Array, LinearOperator]:
+        return self._eigvals(xp), Fourier(self.sizes, inverse=True)
 
     def _nonzero_eigvals(self, method: str, xp: Namespace) -> Array:
         values = self._eigvals(xp)
@@ -242,7 +242,7 @@ class MultilevelCirculant(Planned):
     def _solver(self, settings: Settings, xp: Namespace) -> MultilevelConvolution:
         plan = self._plan(settings, xp)
         require_nonzero(plan.spectrum, self._rounding(xp), "MultilevelCirculant.solve", xp)
-        return MultilevelConvolution(1 / plan.spectrum, self.sizes, plan.is_real)
+        return replace(plan, spectrum=1 / plan.spectrum)
 
     def _solve(self, b: Array, xp: Namespace) -> Array:
         return self._solver(Settings(), xp).apply(b, xp)
@@ -296,22 +296,11 @@ class MultilevelCirculant(Planned):
         return at < partner, at == partner
 
 
-def _differences(sizes: tuple[int, ...], xp: Namespace, device: Any) -> Array:
-    """Return the index of ``i - j``, modulo the sizes, for all points i and j of a grid, (N, N)."""
-    index = xp.zeros((1, 1), dtype=xp.int64, device=device)
-    for n in sizes:
-        k = xp.arange(n, device=device)
-        level = (k[:, None] - k[None, :]) % n
-        index = index[:, None, :, None] * n + level[None, :, None, :]
-        index = xp.reshape(index, (index.shape[0] * n, index.shape[2] * n))
-    return index
-
-
 def _by_differences(A: Array, sizes: tuple[int, ...], xp: Namespace) -> Array:
     """Return V with ``V[..., k, i] = A[..., i, i - k]`` for points of the grid."""
     count = A.shape[-1]
     i = xp.arange(count, device=device_of(A))
-    cols = xp.matrix_transpose(_differences(sizes, xp, device_of(A)))  # of i - k for every k and i
+    cols = xp.matrix_transpose(differences(sizes, xp, device_of(A)))  # of i - k for every k and i
     index = xp.reshape(i[None, :] * count + cols, (count * count,))
     return xp.reshape(xp.take(xp.reshape(A, (*A.shape[:-2], count * count)), index, axis=-1), A.shape)
 

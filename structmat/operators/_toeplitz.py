@@ -9,12 +9,8 @@ from structmat._arrays import (
     as_floating,
     concat_last,
     copied,
-    device_of,
-    in_precision,
     is_complex,
     namespace_of,
-    precision_of,
-    restored,
     reversed_cyclically,
     scale_array,
     windows,
@@ -26,8 +22,9 @@ from structmat._engine import Convolution, Settings, convolution, kernel_of_diag
 from structmat.operators._base import Context, LinearOperator
 from structmat.operators._circulant import Circulant, SpectralCirculant
 from structmat.operators._combinations import Scaled, plus_identity
-from structmat.operators._constant_diagonals import ConstantDiagonals, diagonal_lengths
+from structmat.operators._constant_diagonals import ConstantDiagonals, antidiagonal_means
 from structmat.operators._identity import Identity
+from structmat.operators._skew_circulant import SkewCirculant
 
 __all__ = ["Hankel", "Toeplitz"]
 
@@ -138,8 +135,47 @@ class Toeplitz(ConstantDiagonals):
                [4., 2., 4.]])
         """
         A, xp = _matrix(A, "Toeplitz.nearest")
-        means, (_, n) = _antidiagonal_means(xp.flip(A, axis=-1), xp), A.shape[-2:]
+        means, (_, n) = antidiagonal_means(xp.flip(A, axis=-1), xp), A.shape[-2:]
         return cls(means[..., n - 1 :], xp.flip(means[..., :n], axis=-1))
+
+    def split(self) -> tuple[Circulant, SkewCirculant]:
+        """Return the circulant and skew-circulant matrix whose sum is this square matrix.
+
+        Returns
+        -------
+        circulant : Circulant
+            With ``c[k] = (t[k] + t[k - n]) / 2``, and half of the diagonal.
+        skew : SkewCirculant
+            With ``c[k] = (t[k] - t[k - n]) / 2``, and the other half.
+
+        Raises
+        ------
+        ValueError
+            If the matrix is not square.
+
+        References
+        ----------
+        .. [1] Ng, M. K., Circulant and skew-circulant splitting methods for Toeplitz systems, J. Comput. Appl. Math.
+           159, 2003.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import structmat as sm
+        >>> C, S = sm.Toeplitz(np.array([2.0, 3.0, 4.0]), np.array([2.0, 6.0, 5.0])).split()
+        >>> C.c, S.c
+        (array([1., 4., 5.]), array([ 1., -1., -1.]))
+        >>> (C + S).to_dense()
+        array([[2., 6., 5.],
+               [3., 2., 6.],
+               [4., 3., 2.]])
+        """
+        if self.shape[0] != self.shape[1]:
+            raise ArgumentValueError("Toeplitz.split", None, f"the operator must be square, got shape {self.shape}")
+        xp, half = self._own_namespace(), self.c[..., :1] / 2
+        below, above = self.c[..., 1:], xp.flip(self.r[..., 1:], axis=-1)
+        parts = [concat_last([half, tail / 2], xp) for tail in (below + above, below - above)]
+        return Circulant(parts[0]), SkewCirculant(parts[1])
 
     def _constants(self, xp: Namespace) -> Array:
         return concat_last([xp.flip(self.r[..., 1:], axis=-1), self.c], xp)
@@ -243,7 +279,7 @@ class Hankel(ConstantDiagonals):
                [3., 4., 6.]])
         """
         A, xp = _matrix(A, "Hankel.nearest")
-        return _hankel(_antidiagonal_means(A, xp), A.shape[-2])
+        return _hankel(antidiagonal_means(A, xp), A.shape[-2])
 
     def _constants(self, xp: Namespace) -> Array:
         return concat_last([self.c, self.r[..., 1:]], xp)
@@ -284,21 +320,6 @@ def _matrix(A: ArrayLike, owner: str) -> tuple[Array, Namespace]:
     return A, namespace_of(owner, A)
 
 
-def _antidiagonal_means(A: Array, xp: Namespace) -> Array:
-    """Return the m + n - 1 means of the entries ``A[i, j]`` with one i + j."""
-    dtype = A.dtype
-    A = in_precision(A, precision_of(dtype, xp), xp)
-    if A.shape[-2] > A.shape[-1]:
-        A = xp.matrix_transpose(A)  # which has the same anti-diagonals, and fewer zeros to append
-    m, n = A.shape[-2:]
-    # With m zeros behind each row, the text of rows read as rows one entry shorter moves row i by i to the right.
-    zeros = xp.zeros((*A.shape[:-1], m), dtype=A.dtype, device=device_of(A))
-    text = xp.reshape(xp.concat([A, zeros], axis=-1), (*A.shape[:-2], m * (m + n)))
-    sums = xp.sum(xp.reshape(text[..., : m * (m + n - 1)], (*A.shape[:-2], m, m + n - 1)), axis=-2)
-    counts = diagonal_lengths(m, n, A if not is_complex(A.dtype, xp) else xp.real(A), xp)
-    return restored(sums / counts, dtype, xp)
-
-
 @add.rule(Toeplitz, Toeplitz)
 def _add_toeplitz(left: Toeplitz, right: Toeplitz) -> Toeplitz:
     return Toeplitz(left.c + right.c, left.r + right.r)
@@ -314,6 +335,17 @@ def _add_hankel(left: Hankel, right: Hankel) -> Hankel:
 def _add_circulant(left: Toeplitz, right: Any) -> Toeplitz:
     c = right.to_circulant().c if isinstance(right, SpectralCirculant) else right.c
     return Toeplitz(left.c + c, left.r + reversed_cyclically(c, left._own_namespace()))
+
+
+@add.rule(Toeplitz, SkewCirculant)
+def _add_skew(left: Toeplitz, right: SkewCirculant) -> Toeplitz:
+    return Toeplitz(left.c + right.c, left.r + right._transpose().c)
+
+
+@add.rule(SkewCirculant, Circulant)
+@add.rule(SkewCirculant, SpectralCirculant)
+def _add_both(left: SkewCirculant, right: LinearOperator) -> LinearOperator:
+    return add.merge(Toeplitz(left.c, left._transpose().c), right)
 
 
 @add.rule(Toeplitz, Identity)

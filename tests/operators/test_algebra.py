@@ -23,6 +23,10 @@ B = sm.BlockCirculant(rng.standard_normal((2, 2, 3)))
 R = sm.BlockCirculant(rng.standard_normal((2, 3, 3)), (5, 9))
 DCD = sm.CDDProduct.from_vectors(*rng.standard_normal((3, n)))
 T, H = sm.Toeplitz(rng.standard_normal(n), rng.standard_normal(n)), sm.Hankel(*rng.standard_normal((2, n)))
+L = sm.MultilevelToeplitz(rng.standard_normal(15), (2, 3))
+M = sm.MultilevelToeplitz(rng.standard_normal(16), (2, 3), (3, 2))
+K = sm.MultilevelCirculant(rng.standard_normal(n), (2, 3))
+N = sm.SkewCirculant(rng.standard_normal(n))
 W = sm.Toeplitz(rng.standard_normal(4), rng.standard_normal(n))
 CDC = sm.CDDProduct.from_vectors(*rng.standard_normal((3, n)), first="circulant")
 
@@ -78,6 +82,25 @@ CDC = sm.CDDProduct.from_vectors(*rng.standard_normal((3, n)), first="circulant"
         (T + sm.Identity(n), sm.Toeplitz),
         (2 * sm.Identity(n) - T, sm.Toeplitz),
         (W.T, sm.Toeplitz),
+        (N @ N, sm.SkewCirculant),
+        (N - 2j * N, sm.SkewCirculant),
+        (N + sm.Identity(n), sm.SkewCirculant),
+        (N.T @ N, sm.SkewCirculant),
+        (N @ C, sm.Product),
+        (C + N, sm.Toeplitz),
+        (N - S, sm.Toeplitz),
+        (T + N, sm.Toeplitz),
+        (L + L, sm.MultilevelToeplitz),
+        (2j * L - L, sm.MultilevelToeplitz),
+        (M + M, sm.MultilevelToeplitz),
+        (L + M, sm.Sum),
+        (L + K, sm.MultilevelToeplitz),
+        (K - L, sm.MultilevelToeplitz),
+        (M + K, sm.Sum),
+        (L + 2 * sm.Identity(n), sm.MultilevelToeplitz),
+        (sm.Identity(n) - L, sm.MultilevelToeplitz),
+        (M + sm.Identity(n), sm.Sum),
+        (L @ L, sm.Product),
         (H + H, sm.Hankel),
         (3 * H, sm.Hankel),
         (H.T, sm.Hankel),
@@ -128,7 +151,7 @@ class Composition(RuleBasedStateMachine):
     @rule(
         target=pool,
         seed=st.integers(0, 2**16),
-        kind=st.sampled_from(["c", "d", "s", "b", "p", "i", "f", "t", "h"]),
+        kind=st.sampled_from(["c", "d", "s", "n", "b", "p", "i", "f", "t", "h"]),
         dtype=st.sampled_from(["float64", "complex128"]),
     )
     def new(self, seed: int, kind: str, dtype: str) -> Any:
@@ -137,6 +160,7 @@ class Composition(RuleBasedStateMachine):
             "c": lambda: sm.Circulant(v(n)),
             "d": lambda: sm.Diagonal(v(n)),
             "s": lambda: sm.Circulant(v(n)).to_spectral(),
+            "n": lambda: sm.SkewCirculant(v(n)),
             "b": lambda: sm.BlockCirculant(v(2, 2, 3)),
             "p": lambda: sm.CDDProduct.from_vectors(v(n), v(n), v(n)),
             "i": lambda: sm.Identity(n),

@@ -39,6 +39,7 @@ CONSTRUCTORS = [
     (lambda: sm.Circulant("abc"), TypeError, r"Circulant: c must hold numbers"),
     (lambda: sm.Circulant(None), TypeError, r"Circulant: c must hold numbers"),
     (lambda: sm.Circulant(np.ones(3, "longdouble")), TypeError, r"must hold numbers of a standard dtype, got dtype (float128|longdouble)"),
+    (lambda: sm.SkewCirculant(np.ones(0)), ValueError, r"SkewCirculant: c must have shape \(\.\.\., n\) with n >= 1, got \(0,\)"),
     (lambda: sm.Diagonal(np.ones((3, 0))), ValueError, r"Diagonal: d must have shape"),
     (lambda: sm.BlockCirculant(np.ones((2, 3))), ValueError, r"BlockCirculant: c must have shape \(\.\.\., p, q, b\)"),
     (lambda: sm.BlockCirculant(np.ones((2, 3, 4)), (9, 12)), ValueError, r"shape \(9, 12\) needs 3 x 3 blocks of 4, c has 2 x 3"),
@@ -51,6 +52,13 @@ CONSTRUCTORS = [
     (lambda: sm.Toeplitz(np.ones((2, 3)), np.ones((4, 3))), ValueError, r"Toeplitz: the batch axes \(2,\) and \(4,\) do not broadcast"),
     (lambda: sm.Toeplitz("abc"), TypeError, r"Toeplitz: c must hold numbers"),
     (lambda: sm.Toeplitz(np.ones(3), "abc"), TypeError, r"Toeplitz: r must hold numbers"),
+    (lambda: sm.MultilevelToeplitz(np.ones(8), (2, 2)), ValueError, r"MultilevelToeplitz: t must have shape \(\.\.\., 9\) for grids \(2, 2\) and \(2, 2\), got \(8,\)"),
+    (lambda: sm.MultilevelToeplitz(np.ones(9), 3), TypeError, r"MultilevelToeplitz: row_sizes must be a tuple of integers, got 3"),
+    (lambda: sm.MultilevelToeplitz(np.ones(9), (2, 2), (2,)), ValueError, r"col_sizes must have as many sizes as row_sizes, \(2, 2\), got \(2,\)"),
+    (lambda: sm.MultilevelToeplitz.from_offsets(np.ones((3, 4))), ValueError, r"from_offsets: t must have odd lengths 2 n - 1 .*, got \(3, 4\)"),
+    (lambda: sm.MultilevelToeplitz.from_covariance(np.ones((3, 0))), ValueError, r"from_covariance: values must be at least 1, got 0"),
+    (lambda: sm.Fourier((2, 0)), ValueError, r"Fourier: n must be at least 1, got 0"),
+    (lambda: sm.Fourier(()), ValueError, r"Fourier: n must have one size at least, got none"),
     (lambda: sm.Hankel(np.ones(0)), ValueError, r"Hankel: c must have shape \(\.\.\., m\) with m >= 1, got \(0,\)"),
     (lambda: sm.Hankel(np.ones(3), 2.0), ValueError, r"Hankel: r must have shape \(\.\.\., n\) with n >= 1, got \(\)"),
     (lambda: sm.ToeplitzInverse(3.0, 2.0), ValueError, r"ToeplitzInverse: x must have shape \(\.\.\., n\) with n >= 1, got \(\)"),
@@ -65,10 +73,12 @@ CONSTRUCTORS = [
 
 NEAREST = [
     (lambda: sm.Circulant.nearest(np.ones((2, 3))), ValueError, r"for a rectangle use BlockCirculant\.nearest"),
+    (lambda: sm.SkewCirculant.nearest(np.ones((2, 3))), ValueError, r"SkewCirculant\.nearest: A must have shape \(\.\.\., n, n\), got \(2, 3\)"),
     (lambda: sm.Diagonal.nearest(np.ones((2, 3))), ValueError, r"Diagonal\.nearest: A must have shape \(\.\.\., n, n\)"),
     (lambda: sm.BlockCirculant.nearest(np.ones((2, 3)), 0), ValueError, r"block_size must be at least 1"),
     (lambda: sm.BlockCirculant.nearest(np.ones(3), 1), ValueError, r"BlockCirculant\.nearest: A must have shape"),
     (lambda: sm.Toeplitz.nearest(np.ones(3)), ValueError, r"Toeplitz\.nearest: A must have shape \(\.\.\., m, n\), none of them 0, got \(3,\)"),
+    (lambda: sm.MultilevelToeplitz.nearest(np.ones((4, 6)), (2, 2)), ValueError, r"nearest: A must have shape \(\.\.\., 4, 4\) for grids \(2, 2\) and \(2, 2\), got \(4, 6\)"),
     (lambda: sm.Hankel.nearest(np.ones((0, 3))), ValueError, r"Hankel\.nearest: A must have shape"),
 ]  # fmt: skip
 
@@ -85,6 +95,8 @@ CLOSED_FORMS = [
     (lambda: sm.Circulant(np.ones(2)).fractional_matrix_power(math.nan), TypeError, r"p must be a finite real number"),
     (lambda: sm.Circulant(np.ones(3)).inv(), np.linalg.LinAlgError, r"singular to working precision; use pinv\(\) or lstsq\(\)"),
     (lambda: sm.Circulant(np.ones(3)).solve(np.ones(3)), np.linalg.LinAlgError, r"singular to working precision"),
+    (lambda: sm.SkewCirculant(np.array([1.0, -1.0, 1.0])).solve(np.ones(3)), np.linalg.LinAlgError, r"SkewCirculant\.solve: the matrix is singular"),
+    (lambda: sm.Toeplitz(np.ones(3), np.ones(4)).split(), ValueError, r"Toeplitz\.split: the operator must be square, got shape \(3, 4\)"),
     (lambda: sm.Diagonal(np.array([1.0, 0.0])).inv(), np.linalg.LinAlgError, r"Diagonal\.inv: the matrix is singular"),
     (lambda: sm.BlockCirculant(np.ones((2, 2, 3))).solve(np.ones(6)), np.linalg.LinAlgError, r"BlockCirculant\.solve"),
     (lambda: (0 * sm.Identity(2)).inv(), np.linalg.LinAlgError, r"Scaled\.inv: the matrix is singular"),

@@ -1,9 +1,10 @@
-"""Multilevel circulants against SciPy's convolutions and Kronecker products, and their arguments."""
+"""Multilevel circulant and Toeplitz matrices against SciPy's convolutions and Kronecker products."""
 
 import numpy as np
 import pytest
 import scipy.linalg
 import scipy.ndimage
+import scipy.signal
 
 import structmat as sm
 from structmat import ArgumentTypeError, ArgumentValueError
@@ -93,3 +94,74 @@ def test_singular_matrices_are_refused_and_have_a_pseudoinverse():
 def test_bad_arguments(make, error, message):
     with pytest.raises(error, match=message):
         make()
+
+
+def test_eigenvectors_of_several_levels():
+    C = sm.MultilevelCirculant(np.random.default_rng(5).standard_normal(12), (3, 4))
+    values, V = C.eig()
+    V = V.to_dense()
+    np.testing.assert_allclose(C.to_dense() @ V, V * values, atol=1e-13)
+    np.testing.assert_allclose(V, np.kron(scipy.linalg.dft(3), scipy.linalg.dft(4)).conj() / np.sqrt(12), atol=1e-14)
+
+
+@pytest.mark.parametrize(("mode", "rows"), [("full", (10, 9)), ("valid", (6, 7))])
+def test_a_toeplitz_product_is_the_linear_convolution_of_an_image(mode, rows):
+    rng, cols = np.random.default_rng(6), (8, 8)
+    image, kernel = rng.standard_normal(cols), rng.standard_normal((3, 2))
+    first = (0, 0) if mode == "full" else (2, 1)  # row i of "valid" is row i + 2 of "full"
+    t = np.zeros([m + n - 1 for m, n in zip(rows, cols, strict=True)])
+    start = [n - 1 - f for n, f in zip(cols, first, strict=True)]
+    t[start[0] : start[0] + 3, start[1] : start[1] + 2] = kernel
+    T = sm.MultilevelToeplitz(t.ravel(), rows, cols)
+    want = scipy.signal.convolve2d(image, kernel, mode)
+    for op in (T, T.prepare()):
+        np.testing.assert_allclose((op @ image.ravel()).reshape(rows), want, atol=1e-12)
+    X = rng.standard_normal((2, 3, 64))
+    np.testing.assert_allclose(T.prepare().matvec(X, out=np.empty((2, 3, T.shape[0]))), X @ T.to_dense().T, atol=1e-12)
+
+
+def test_separable_toeplitz_matrices_are_kronecker_products(backend):
+    rng = np.random.default_rng(7)
+    a, b, c = (rng.standard_normal(n) for n in (5, 3, 7))
+    T = sm.MultilevelToeplitz.from_offsets(backend.asarray(np.einsum("i,j,k->ijk", a, b, c)))
+    parts = [scipy.linalg.toeplitz(v[len(v) // 2 :], v[len(v) // 2 :: -1]) for v in (a, b, c)]
+    np.testing.assert_allclose(backend.to_numpy(T.to_dense()), np.kron(np.kron(*parts[:2]), parts[2]), atol=1e-14)
+
+
+def test_covariances_of_grids(backend):
+    values = np.random.default_rng(8).standard_normal((2, 3, 4))
+    T = sm.MultilevelToeplitz.from_covariance(backend.asarray(values), levels=2)
+    assert T.batch_shape == (2,)
+    points = np.array(list(np.ndindex(3, 4)))
+    i, j = np.moveaxis(np.abs(points[:, None] - points[None, :]), -1, 0)
+    np.testing.assert_array_equal(backend.to_numpy(T.to_dense()), values[:, i, j])
+    again = sm.MultilevelToeplitz.nearest(T.to_dense(), (3, 4))
+    np.testing.assert_allclose(backend.to_numpy(again.t), backend.to_numpy(T.t), atol=1e-14)
+
+
+def test_one_level_is_toeplitz():
+    rng = np.random.default_rng(9)
+    c, r = rng.standard_normal(4), rng.standard_normal(6)
+    want = scipy.linalg.toeplitz(c, r)
+    np.testing.assert_array_equal(sm.MultilevelToeplitz(np.append(r[:0:-1], c), (4,), (6,)).to_dense(), want)
+
+
+@pytest.mark.parametrize(("rows", "cols"), [((2, 3), (2, 3)), ((3, 2), (1, 4)), ((2, 2, 2), (1, 3, 2))])
+def test_the_nearest_toeplitz_matrix_is_a_projection(rows, cols):
+    rng, shape = np.random.default_rng(10), (int(np.prod(rows)), int(np.prod(cols)))
+    A = rng.standard_normal((2, *shape)) + 1j * rng.standard_normal((2, *shape))
+    near = sm.MultilevelToeplitz.nearest(A, rows, cols)
+    rest = A - near.to_dense()
+    for unit in np.eye(near.t.shape[-1]):
+        direction = sm.MultilevelToeplitz(unit, rows, cols).to_dense()
+        assert np.abs(np.sum(direction * rest, axis=(-2, -1))).max() <= 1e-13
+
+
+def test_sums_with_circulants_and_the_identity_are_their_dense_sums():
+    rng = np.random.default_rng(11)
+    T, C = (
+        sm.MultilevelToeplitz(rng.standard_normal(15), (2, 3)),
+        sm.MultilevelCirculant(rng.standard_normal(6), (2, 3)),
+    )
+    np.testing.assert_allclose((T - 2 * C).to_dense(), T.to_dense() - 2 * C.to_dense(), atol=1e-14)
+    np.testing.assert_allclose((T + 3j * sm.Identity(6)).to_dense(), T.to_dense() + 3j * np.eye(6), atol=1e-14)
