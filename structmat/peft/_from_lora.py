@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from peft import PeftModel, get_peft_model_state_dict
+from peft.tuners.trainable_tokens import TrainableTokensLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
@@ -64,7 +65,9 @@ def from_lora(model: PeftModel, adapter_name: str = "default", **settings: Any) 
             "from_lora", "adapter_name", f"{adapter_name!r} is no adapter here, only {list(model.peft_config)}"
         )
     tuned = {
-        name: module for name, module in model.base_model.model.named_modules() if isinstance(module, BaseTunerLayer)
+        name: module
+        for name, module in model.base_model.model.named_modules()
+        if isinstance(module, BaseTunerLayer) and not isinstance(module, TrainableTokensLayer)  # saved as they are
     }
     tuned = {name: module for name, module in tuned.items() if adapter_name in module._all_available_adapter_names()}
     for name, module in tuned.items():
@@ -82,6 +85,7 @@ def from_lora(model: PeftModel, adapter_name: str = "default", **settings: Any) 
             "target_modules": list(tuned),
             "task_type": source.task_type,
             "modules_to_save": copy.copy(getattr(source, "modules_to_save", None)),
+            "trainable_token_indices": copy.copy(getattr(source, "trainable_token_indices", None)),
             "base_model_name_or_path": source.base_model_name_or_path,
             **settings,
         }

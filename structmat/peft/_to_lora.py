@@ -145,6 +145,7 @@ def to_lora(
         task_type=getattr(source, "task_type", None),
         base_model_name_or_path=getattr(source, "base_model_name_or_path", None),
         modules_to_save=copy.copy(getattr(source, "modules_to_save", None)),
+        trainable_token_indices=copy.copy(getattr(source, "trainable_token_indices", None)),
         inference_mode=True,
     )
     if source is not None:
