@@ -49,6 +49,15 @@ def lowest(session: nox.Session) -> None:
     session.run("pytest", "-W", "default", *(session.posargs or ["-n", "2", "tests"]))
 
 
+@nox.session(python="3.11", default=False)
+def ecosystem(session: nox.Session) -> None:
+    """Train, save, load and use by other tools, as the guide says; write the table of versions that work."""
+    session.install("-e", ".[ecosystem]")
+    environment = {"STRUCTMAT_ECOSYSTEM": "1" if session.posargs else "write"}
+    # Tools warn about each other; that is no error here.
+    session.run("pytest", "-W", "default", *(session.posargs or ["tests/ecosystem"]), env=environment)
+
+
 @nox.session(default=False)
 def package(session: nox.Session) -> None:
     """Build sdist and wheel into dist/, check both, and run the tests on the wheel where the sources are not."""
