@@ -60,12 +60,6 @@ def adapt(
     AdapterSummary
         Parameters, operations and bytes, layer by layer and as text.
 
-    Warns
-    -----
-    RuntimeWarning
-        If weights of experts are meant that are stacked in one parameter, as in mixtures of experts of transformers:
-        they stay as they are.
-
     Raises
     ------
     ValueError
@@ -73,6 +67,12 @@ def adapt(
         missing; the model has not changed then.
     TypeError
         If a layer that was named cannot be adapted, or an argument is of a wrong kind; the model has not changed then.
+
+    Warns
+    -----
+    RuntimeWarning
+        If weights of experts are meant that are stacked in one parameter, as in mixtures of experts of transformers:
+        they stay as they are.
 
     See Also
     --------
