@@ -49,6 +49,15 @@ def lowest(session: nox.Session) -> None:
     session.run("pytest", "-W", "default", *(session.posargs or ["-n", "2", "tests"]))
 
 
+@nox.session(python="3.11", default=False)
+def ecosystem(session: nox.Session) -> None:
+    """Train, save, load and use by other tools, as the guide says; write the table of versions that work."""
+    session.install("-e", ".[ecosystem]")
+    environment = {"STRUCTMAT_ECOSYSTEM": "1" if session.posargs else "write"}
+    # Tools warn about each other; that is no error here.
+    session.run("pytest", "-W", "default", *(session.posargs or ["tests/ecosystem"]), env=environment)
+
+
 @nox.session(default=False)
 def fuzz(session: nox.Session) -> None:
     """Give the readers of files damaged ones for ten minutes, or for as many seconds as FUZZ_SECONDS says."""

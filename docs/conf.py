@@ -39,7 +39,7 @@ if os.environ.get("DOCS_ONLINE"):
         "torch": ("https://docs.pytorch.org/docs/stable", None),
     }
 
-exclude_patterns = ["_build", "_generated", "changes", "examples", "**/README.md"]
+exclude_patterns = ["_build", "_generated", "changes", "examples", "guide/tools_versions.md", "**/README.md"]
 templates_path = ["_templates"]
 default_role = "py:obj"
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]

@@ -9,6 +9,8 @@ missing. The parts are in the folder `finetune` beside this file.
 
 from __future__ import annotations
 
+import math
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -119,6 +121,10 @@ def compare(
     rates = _rates(lr, names, sweep=sweep)
     numbers = [_number("--seeds", seed, int) for seed in seeds.split(",")]
     settings = Settings(model, epochs, batch, head_lr, max_tokens, test_rows, device)
+    if not _is_rate(head_lr):
+        raise ExampleError(f"--head-lr: must be a positive number, got {head_lr}")
+    _check_device(device)
+    _check_folders(data, out)
     tokenizer = load_tokenizer(model)
     parts = {}
     for name in tasks:
@@ -216,9 +222,28 @@ def _rates(given: tuple[str, ...], names: list[str], *, sweep: bool) -> dict[str
         if not equals or name not in names:
             raise ExampleError(f"--lr: {text!r} must be METHOD=RATE with one of the methods {', '.join(names)}")
         rates[name] = tuple(_number("--lr", value, float) for value in values.split(","))
-        if min(rates[name]) <= 0:
+        if not all(map(_is_rate, rates[name])):
             raise ExampleError(f"--lr: {text!r} must have positive rates")
     return rates
+
+
+def _is_rate(value: float) -> bool:
+    return math.isfinite(value) and value > 0
+
+
+def _check_device(device: str) -> None:
+    try:
+        torch.ones(1, device=device).item()  # of no use without values: "meta"
+    except (AssertionError, NotImplementedError, RuntimeError) as error:
+        raise ExampleError(f"--device {device}: {str(error).splitlines()[0]}") from None
+
+
+def _check_folders(data: Path, out: Path) -> None:
+    if not data.is_dir():
+        raise ExampleError(f"--data {data}: there is no such folder")
+    above = next(path for path in (out, *out.absolute().parents) if path.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        raise ExampleError(f"--out {out}: {above} is no folder that can be written to")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -44,6 +44,7 @@ def config_bytes(
         "init_weights": True,
         "layers_pattern": None,
         "layers_to_transform": None,
+        "mode": "recompute",
         "modules_to_save": None,
         "n_factors": n_factors,
         "n_factors_pattern": {},
@@ -51,6 +52,7 @@ def config_bytes(
         "revision": None,
         "target_modules": names,
         "task_type": task_type,
+        "trainable_token_indices": None,
     }
     return json.dumps(settings, indent=2).encode() + b"\n"
 

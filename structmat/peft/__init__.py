@@ -9,7 +9,8 @@
 - `_weighted_sums`: sums of adapters as one
 - `_fitted_adapter`: `FittedAdapter`, an adapter that was computed, and how well
 - `_from_weights`: adapters fitted to changes of weights, in memory or in folders
-- `_lora`: LoRA adapters turned into CDD ones, and back
+- `_from_lora`: LoRA adapters turned into CDD ones
+- `_to_lora`: CDD adapters turned into LoRA ones, and what that loses
 
 >>> import torch
 >>> from peft import get_peft_model
@@ -34,8 +35,9 @@ require_supported()
 from structmat._checkpoint_fit.table import FittedLayer  # noqa: E402 - an old peft lacks what these import
 from structmat.peft._config import CDDConfig  # noqa: E402
 from structmat.peft._fitted_adapter import FittedAdapter  # noqa: E402
+from structmat.peft._from_lora import from_lora  # noqa: E402
 from structmat.peft._from_weights import from_delta, from_weights  # noqa: E402
-from structmat.peft._lora import from_lora, to_lora  # noqa: E402
+from structmat.peft._to_lora import lora_errors, to_lora  # noqa: E402
 from structmat.peft._tuner_layer import CDDTunerLinear  # noqa: E402
 from structmat.peft._tuner_model import CDDModel  # noqa: E402
 
@@ -50,5 +52,6 @@ __all__ = [
     "from_delta",
     "from_lora",
     "from_weights",
+    "lora_errors",
     "to_lora",
 ]

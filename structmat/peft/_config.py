@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias, get_args
 
 from peft.config import PeftConfig
 from peft.utils import PeftType
@@ -19,6 +19,7 @@ from structmat.peft._stored_shapes import most_factors, stored_shapes
 __all__ = ["CDDConfig"]
 
 BIASES = ("none", "all", "cdd_only")
+Mode: TypeAlias = Literal["recompute", "cache"]
 STARTS = (True, False, "normal", "gradient")
 
 
@@ -45,6 +46,8 @@ class CDDConfig(PeftConfig):
         doubling it is similar to doubling the learning rate.
     dropout : float, default 0.0
         The share of the inputs of the change that is set to zero in training, at random; at least 0 and less than 1.
+    mode : {"recompute", "cache"}, default "recompute"
+        Whether the backward pass computes transforms again, or keeps them: faster, and takes more memory.
     target_modules : list of str or str, optional
         Names of modules, or ends of names; a regular expression for whole paths; or "all-linear". Default: as for LoRA,
         for the architectures that PEFT knows.
@@ -59,6 +62,9 @@ class CDDConfig(PeftConfig):
         Which biases are trained as well: of all modules, or of adapted ones.
     modules_to_save : list of str, optional
         Modules that are trained and saved as they are, such as a new classification head.
+    trainable_token_indices : list of int or dict, optional
+        Tokens whose embeddings are trained and saved too, such as new ones; for other modules than the input
+        embedding a dict of lists by name of the module.
     layers_to_transform : list of int or int, optional
         Indices of the layers to adapt. Default: all.
     layers_pattern : list of str or str, optional
@@ -100,6 +106,9 @@ class CDDConfig(PeftConfig):
     dropout: float = field(
         default=0.0, metadata={"help": "Share of the change's inputs that are set to zero in training."}
     )
+    mode: Mode = field(
+        default="recompute", metadata={"help": "'recompute' transforms in the backward pass, or 'cache' them."}
+    )
     target_modules: list[str] | str | None = field(
         default=None, metadata={"help": "Names, a regular expression or 'all-linear'; default: as for LoRA."}
     )
@@ -113,6 +122,9 @@ class CDDConfig(PeftConfig):
     )
     modules_to_save: list[str] | None = field(
         default=None, metadata={"help": "Modules trained and saved as they are, such as a new head."}
+    )
+    trainable_token_indices: list[int] | dict[str, list[int]] | None = field(
+        default=None, metadata={"help": "Tokens whose embeddings are trained too, or dict of those by module."}
     )
     layers_to_transform: list[int] | int | None = field(
         default=None, metadata={"help": "Indices of the layers to adapt; default: all."}
@@ -150,6 +162,8 @@ class CDDConfig(PeftConfig):
                 "init_weights",
                 f'must be True, False, "normal" or "gradient", got {self.init_weights!r}',
             )
+        if self.mode not in get_args(Mode):
+            raise ArgumentValueError("CDDConfig", "mode", f'must be "recompute" or "cache", got {self.mode!r}')
         if self.bias not in BIASES:
             raise ArgumentValueError("CDDConfig", "bias", f"must be one of {', '.join(BIASES)}, got {self.bias!r}")
         self._check_targets()

@@ -75,6 +75,7 @@ class CDDTunerLinear(nn.Module, BaseTunerLayer):
         block_size: int | Literal["min", "toeplitz"] = "min",
         alpha: float = 1.0,
         dropout: float = 0.0,
+        mode: Literal["recompute", "cache"] = "recompute",
         init_weights: bool | str = True,
         inference_mode: bool = False,
     ) -> None:
@@ -92,6 +93,8 @@ class CDDTunerLinear(nn.Module, BaseTunerLayer):
             Factor of the change.
         dropout : float, default 0.0
             The share of its inputs that is set to zero in training.
+        mode : {"recompute", "cache"}, default "recompute"
+            Whether the backward pass computes transforms again, or keeps them.
         init_weights : True, False, "normal" or "gradient", default True
             Its initial values.
         inference_mode : bool, default False
@@ -116,6 +119,7 @@ class CDDTunerLinear(nn.Module, BaseTunerLayer):
             block_size=block_size,
             alpha=alpha,
             dropout=dropout,
+            mode=mode,
             init=init,
             gradient=self._gradient() if init == "gradient" else None,
         )

@@ -16,7 +16,7 @@ from peft.utils import (
     get_quantization_kwargs,
     resolve_quantization_backend,
 )
-from peft.utils.other import ModulesToSaveWrapper
+from peft.utils.other import ModulesToSaveWrapper, TrainableTokensWrapper
 from torch import nn
 
 from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
@@ -25,7 +25,7 @@ from structmat.peft._mixed_batches import names_per_sample
 from structmat.peft._stored_shapes import mismatches, other_mismatches
 from structmat.peft._tuner_layer import CDDTunerLinear
 from structmat.peft._weighted_sums import combined
-from structmat.torch import has_transposed_weight, reads_weight
+from structmat.torch import has_transposed_weight, reads_weight, unreached_experts
 
 __all__ = ["CDDModel"]
 
@@ -71,6 +71,7 @@ class CDDModel(BaseTuner):
             As for all methods of PEFT.
         """
         config = self.peft_config[adapter_name]
+        asked = config.target_modules
         trainable = {parameter: parameter.requires_grad for parameter in model.parameters()}
         before = set(model.modules())
         try:
@@ -82,6 +83,7 @@ class CDDModel(BaseTuner):
                 parameter.requires_grad_(wanted)
             raise
         _warn_of_unmatched(config, self.targeted_module_names)
+        _warn_of_experts(model, asked or config.target_modules or ())
         if config.init_weights == "gradient":
             for parameter in model.parameters():
                 if not parameter.requires_grad:
@@ -119,6 +121,8 @@ class CDDModel(BaseTuner):
                 elif adapter_name in module.modules_to_save:
                     del module.modules_to_save[adapter_name]
                     module._adapters.discard(adapter_name)
+            elif isinstance(module, TrainableTokensWrapper) and module not in before:
+                setattr(model.get_submodule(parent), name, module.original_module)
 
     def _create_and_replace(
         self,
@@ -140,6 +144,7 @@ class CDDModel(BaseTuner):
         options = {
             **peft_config.layer_options(current_key),
             "dropout": peft_config.dropout,
+            "mode": peft_config.mode,
             "init_weights": peft_config.init_weights,
             "inference_mode": peft_config.inference_mode,
         }
@@ -154,6 +159,12 @@ class CDDModel(BaseTuner):
         if adapter_name not in self.active_adapters:
             layer.requires_grad_(requires_grad=False)
         self._replace_module(parent, target_name, layer, target)
+
+    def _replace_module(self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module) -> None:
+        if isinstance(child, TrainableTokensWrapper):  # whose weight is computed: the embedding has its own
+            setattr(parent, child_name, new_module)
+        else:
+            super()._replace_module(parent, child_name, new_module, child)
 
     @classmethod
     def _remove_adapter_name_from_key(cls, key: str, adapter_name: str) -> str:
@@ -284,6 +295,15 @@ def _require_supported(target: nn.Module, kwargs: dict[str, Any]) -> None:
             None,
             f"Target module {target} is not supported. Currently, only the following modules are supported: "
             "`torch.nn.Linear`, `transformers.pytorch_utils.Conv1D` and quantized linear layers.",
+        )
+
+
+def _warn_of_experts(model: nn.Module, targets: Any) -> None:
+    if names := unreached_experts(model, targets if isinstance(targets, str) else list(targets)):
+        warnings.warn(
+            f"The weights of experts that are stacked in one parameter are not adapted: {', '.join(names)}.",
+            RuntimeWarning,
+            stacklevel=3,
         )
 
 

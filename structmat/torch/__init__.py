@@ -39,6 +39,7 @@ from structmat.torch._model.switches import (
     set_adapters,
     unmerge_adapters,
 )
+from structmat.torch._model.targets import unreached_experts
 
 __all__ = [
     "AdaptedLayer",
@@ -65,4 +66,5 @@ __all__ = [
     "set_adapters",
     "summarise",
     "unmerge_adapters",
+    "unreached_experts",
 ]

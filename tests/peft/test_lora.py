@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from structmat.peft import (
     CDDTunerLinear,
     FittedAdapter,
     from_lora,
+    lora_errors,
     to_lora,
 )
 from tests.peft import tiny
@@ -73,39 +75,36 @@ def test_from_lora_refuses_what_would_be_lost(option: str) -> None:
         from_lora(model)
 
 
-def test_a_rank_by_share_has_one_scale_for_every_reader(tmp_path: Path) -> None:
-    """Some readers know `lora_alpha` and the rank of the matrices, but no patterns."""
-    model = get_peft_model(tiny.model("bert"), CDDConfig(target_modules=["query"], init_weights=False))
-    lora = to_lora(model, 0.7)
-    assert not lora.config.alpha_pattern
+def test_every_reader_of_the_files_finds_the_same_change(tmp_path: Path) -> None:
+    """Some take the rank from the settings, some from the matrices, and not all know patterns."""
+    model = get_peft_model(tiny.model("bert"), CDDConfig(target_modules=["query", "output.dense"], init_weights=False))
+    lora = to_lora(model, error=0.3)
     lora.save(tmp_path)
+    settings = json.loads((tmp_path / "adapter_config.json").read_text())
+    assert not settings["rank_pattern"]
+    assert not settings["alpha_pattern"]
     loaded = PeftModel.from_pretrained(tiny.model("bert"), tmp_path)
-    ranks = []
-    for (_, ours), (name, theirs) in zip(
-        ((n, m) for n, m in model.named_modules() if isinstance(m, CDDTunerLinear)),
-        ((n, m) for n, m in loaded.named_modules() if hasattr(m, "lora_A")),
-        strict=True,
-    ):
-        A, B = (lora.state_dict[f"{name}.lora_{side}.weight"] for side in "AB")
-        ranks.append(len(A))
-        scaled = lora.config.lora_alpha / len(A) * B @ A
-        torch.testing.assert_close(scaled, theirs.get_delta_weight("default"))
-        change = ours.get_delta_weight("default")
-        error = next(layer.error for layer in lora.layers if name.endswith(layer.name))
-        assert float((scaled - change).norm() / change.norm()) == pytest.approx(error, rel=1e-4)
-    assert lora.config.r == max(ranks)
+    errors = {layer.name: layer.error for layer in lora.layers}
+    tuned = {name: m for name, m in model.base_model.model.named_modules() if isinstance(m, CDDTunerLinear)}
+    assert tuned.keys() == errors.keys()
+    for name, module in tuned.items():
+        A, B = (lora.state_dict[f"base_model.model.{name}.lora_{side}.weight"] for side in "AB")
+        assert len(A) == settings["r"] == settings["lora_alpha"]
+        theirs = loaded.base_model.model.get_submodule(name).get_delta_weight("default")
+        torch.testing.assert_close(B @ A, theirs)
+        change = module.get_delta_weight("default")
+        assert float((theirs - change).norm() / change.norm()) == pytest.approx(errors[name], rel=1e-4)
 
 
 @pytest.mark.parametrize(
     ("rank", "name", "error", "message"),
     [
         (2, "nobody", ValueError, "to_lora: adapter_name 'nobody' is no CDD adapter here"),
-        (-1, "default", ValueError, "to_lora: rank must be from 1 to 16 for bert.encoder.layer.0.*query, got -1"),
-        (0, "default", ValueError, "to_lora: rank must be from 1 to 16"),
-        (17, "default", ValueError, "to_lora: rank must be from 1 to 16 for bert.encoder.layer.0.*query, got 17"),
-        (0.0, "default", ValueError, "to_lora: rank as a share must be"),
-        (1.5, "default", ValueError, "to_lora: rank as a share must be"),
-        (float("nan"), "default", ValueError, "to_lora: rank as a share must be"),
+        (-1, "default", ValueError, "to_lora: rank must be at least 1, got -1"),
+        (0, "default", ValueError, "to_lora: rank must be at least 1, got 0"),
+        (17, "default", ValueError, "to_lora: rank must be at most 16 for bert.encoder.layer.0.*query, got 17"),
+        (0.5, "default", TypeError, "to_lora: rank must be an integer"),
+        (None, "default", ValueError, "to_lora: rank or error must be given, not both, got None and None"),
         ("8", "default", TypeError, "to_lora: rank must be an integer"),
         (True, "default", TypeError, "to_lora: rank must be an integer"),
     ],
@@ -114,6 +113,24 @@ def test_to_lora_names_what_is_wrong(rank: Any, name: str, error: type[Exception
     model = get_peft_model(tiny.model("bert"), CDDConfig(target_modules=["query"]))
     with pytest.raises(error, match=message):
         to_lora(model, rank, name)
+
+
+@pytest.mark.parametrize(
+    ("rank", "limit", "error", "message"),
+    [
+        (2, 0.1, ValueError, "rank or error must be given, not both, got 2 and 0.1"),
+        (None, 1.0, ValueError, "error must be at least 0 and less than 1, got 1.0"),
+        (None, -0.1, ValueError, "error must be at least 0 and less than 1, got -0.1"),
+        (None, float("nan"), ValueError, "error must be finite"),
+        (None, "small", TypeError, "error must be a number"),
+    ],
+)
+def test_to_lora_refuses_what_is_no_error(rank: Any, limit: Any, error: type[Exception], message: str) -> None:
+    model = get_peft_model(tiny.model("bert"), CDDConfig(target_modules=["query"]))
+    with pytest.raises(error, match=f"to_lora: {message}"):
+        to_lora(model, rank, error=limit)
+    with pytest.raises(ValueError, match="lora_errors: adapter_name 'nobody' is no CDD adapter here"):
+        lora_errors(model, "nobody")
 
 
 def test_to_lora_of_one_of_two_adapters_on_other_modules(tmp_path: Path) -> None:
@@ -130,14 +147,33 @@ def test_to_lora_of_one_of_two_adapters_on_other_modules(tmp_path: Path) -> None
     assert {layer.name.rpartition(".")[2] for layer in to_lora(model, 2, "other").layers} == {"value"}
 
 
-def test_a_share_gives_the_smallest_rank_for_an_error() -> None:
+def test_errors_of_every_rank_are_those_of_matrices_of_that_rank() -> None:
     model = get_peft_model(tiny.model("bert"), CDDConfig(target_modules=["query"], init_weights=False))
-    lora = to_lora(model, 1 - 0.3**2)
-    for layer in lora.layers:
-        assert layer.svd_rank > 1
-        assert (
-            layer.error
-            <= 0.3
-            < next(one.error for one in to_lora(model, layer.svd_rank - 1).layers if one.name == layer.name)
-        )
-    assert {layer.svd_rank for layer in to_lora(model, 1.0).layers} == {16}
+    tuned = {name: m for name, m in model.base_model.model.named_modules() if isinstance(m, CDDTunerLinear)}
+    errors = lora_errors(model)
+    assert errors.keys() == tuned.keys()
+    for name, module in tuned.items():
+        change = module.get_delta_weight("default").double()
+        values, vectors = torch.linalg.eigh(change @ change.T)  # another way to the best matrix of a rank
+        assert values[0] < values[-1]
+        for r in (0, 1, 5, 15, 16):
+            leading = vectors[:, 16 - r :]
+            lost = (change - leading @ leading.T @ change).norm() / change.norm()
+            assert float(errors[name][r]) == pytest.approx(float(lost), abs=1e-5)
+
+
+def test_the_smallest_rank_for_an_error() -> None:
+    """Layers of two shapes: the smaller ones are met whole, and filled up with zeros."""
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(16, 16), torch.nn.Linear(16, 2))
+    model = get_peft_model(model, CDDConfig(target_modules=["0", "1"], init_weights=False))
+    lora = to_lora(model, error=0.3)
+    assert 2 < lora.config.r < 16
+    assert [layer.svd_rank for layer in lora.layers] == [lora.config.r, 2]
+    assert max(layer.error for layer in lora.layers) <= 0.3 < lora_errors(model)["0"][lora.config.r - 1]
+    assert to_lora(model, error=0.0).config.r == 16
+    with torch.no_grad():
+        model.base_model.model[0].cdd_adapters["default"].factors[0].zero_()
+        model.base_model.model[1].cdd_adapters["default"].factors[0].zero_()
+    assert to_lora(model, error=0.3).config.r == 1
+    assert not lora_errors(model)["0"].any()

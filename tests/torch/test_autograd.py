@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 torch = pytest.importorskip("torch")
 
 from structmat.torch._adapter import autograd as product
+from structmat.torch._adapter import chunked
 from structmat.torch._adapter.autograd import add_change, linear_with_change
 from tests.torch.common import MODES, adapter, dense, kept_bytes
 
@@ -34,7 +35,7 @@ leads = st.lists(st.integers(0, 4), max_size=3).map(tuple)
 @pytest.fixture
 def tiny_chunks(monkeypatch):
     """Chunks of 16 rows, the least that there are."""
-    monkeypatch.setattr(product, "_CHUNK", 1)
+    monkeypatch.setattr(chunked, "_CHUNK", 1)
 
 
 def drawn(shape, block, n_factors, lead=(2, 3), dtype=torch.float64):
@@ -87,7 +88,7 @@ def test_gradients_and_second_gradients(shape, block, n_factors, mode):
 @pytest.mark.parametrize("n_rows", [15, 16, 17, 49, 64])
 def test_chunks_do_not_show(n_rows, mode):
     f, x, y, weight, bias = drawn((5, 7), 3, 5, (n_rows,))
-    assert len(list(product._split(product._chunk(x, f), x))) == -(-n_rows // 16)
+    assert len(list(chunked._split(chunked._chunk(x, f), x))) == -(-n_rows // 16)
     W, dy = dense(f, 5, 7, 0.7), torch.randn(n_rows, 5, dtype=torch.float64)
     out = linear_with_change(x, weight, bias, f, 0.7, mode)
     torch.testing.assert_close(out.detach(), x.detach() @ (W + weight).T + bias)

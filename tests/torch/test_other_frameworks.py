@@ -49,6 +49,28 @@ class TestOtherFrameworks:
             remove_adapters(encoder)
             assert torch.equal(encoder(x, src_key_padding_mask=mask)[real], before)
 
+    @pytest.mark.parametrize("targets", ["all-linear", ["0.linear2"], ["1.linear1"]])
+    @pytest.mark.parametrize("by_name", [False, True])
+    def test_gradients_of_padded_batches_in_evaluation(self, targets, by_name):
+        """Torch looks at the first layer's weights alone, and its attention refuses nested tensors with gradients."""
+        torch.manual_seed(0)
+        encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True), 3)
+        adapt(encoder, targets)
+        fill(encoder)
+        x, mask = torch.randn(3, 5, 8), torch.zeros(3, 5, dtype=torch.bool)
+        mask[0, 3:] = True
+        outputs, gradients = [], []
+        for each in (encoder.train(), copy.deepcopy(encoder).eval()):
+            y = each(src=x, src_key_padding_mask=mask) if by_name else each(x, src_key_padding_mask=mask)
+            y[~mask].square().sum().backward()
+            outputs.append(y[~mask])
+            gradients.append([p.grad for p in each.parameters() if p.requires_grad])
+        torch.testing.assert_close(*outputs)
+        torch.testing.assert_close(*gradients)
+        assert not x.requires_grad
+        remove_adapters(encoder)
+        assert b"structmat" not in pickle.dumps(encoder)
+
     def test_layers_that_are_wrapped_by_hand_or_copied_are_called_too(self):
         layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True).eval()
         layer.linear1 = CDDLinear.from_linear(layer.linear1)

@@ -2,6 +2,8 @@
 
 - `cdd_adapter`: `CDDAdapter`, the trainable vectors of one change
 - `initial_values`: how the vectors start
-- `autograd`: the one differentiable operation, chunked, that keeps nothing but the input
+- `autograd`: the one differentiable operation, that keeps nothing but the input
+- `compiled`: the same as compilers take it
+- `chunked`: changes and gradients of many rows, in chunks that stay in cache
 - `rows`: the change of some rows and its gradients; pure functions
 """

@@ -12,7 +12,8 @@ from structmat._arrays.checks import finite, integer
 from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
 from structmat.fit import FitResult
 from structmat.operators import CDDLayout, CDDProduct
-from structmat.torch._adapter.autograd import Mode, add_change
+from structmat.torch._adapter.autograd import add_change
+from structmat.torch._adapter.chunked import Mode
 from structmat.torch._adapter.initial_values import Init, fitted_vectors, initialise
 
 __all__ = ["CDDAdapter"]

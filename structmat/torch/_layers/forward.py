@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from structmat.torch._adapter.autograd import autocasts, linear_with_change
+from structmat.torch._adapter.autograd import linear_with_change
 from structmat.torch._adapter.cdd_adapter import CDDAdapter
+from structmat.torch._adapter.chunked import autocasts
 
 __all__ = ["add_per_sample", "forward_with_adapters"]
 

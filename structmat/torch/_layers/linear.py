@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
-from structmat.torch._adapter.autograd import Mode
+from structmat.torch._adapter.chunked import Mode
 from structmat.torch._adapter.initial_values import Init
 from structmat.torch._layers.adapted_layer import AdaptedLayer
 from structmat.torch._layers.forward import forward_with_adapters

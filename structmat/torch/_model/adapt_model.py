@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -12,7 +13,7 @@ from structmat.torch._layers.adapted_layer import AdaptedLayer
 from structmat.torch._layers.frozen_base import has_transposed_weight
 from structmat.torch._model.costs import AdapterSummary, summarise
 from structmat.torch._model.patterns import by_layer
-from structmat.torch._model.targets import Targets, matches, targeted
+from structmat.torch._model.targets import Targets, matches, targeted, unreached_experts
 from structmat.torch._model.wrapping import wrap_layers
 
 __all__ = ["adapt"]
@@ -67,6 +68,12 @@ def adapt(
     TypeError
         If a layer that was named cannot be adapted, or an argument is of a wrong kind; the model has not changed then.
 
+    Warns
+    -----
+    RuntimeWarning
+        If weights of experts are meant that are stacked in one parameter, as in mixtures of experts of transformers:
+        they stay as they are.
+
     See Also
     --------
     param_groups : Parameters and learning rates for an optimiser.
@@ -90,6 +97,12 @@ def adapt(
         raise ArgumentValueError("adapt", "train", f"{train!r} matches no module")
     inside = {id(module) for outer in kept for module in outer.modules()}
     found = {path: m for path, m in targeted(model, targets, exclude).items() if id(m) not in inside}
+    if experts := unreached_experts(model, targets):
+        warnings.warn(
+            f"adapt: weights of experts that are stacked in one parameter are not adapted: {', '.join(experts)}",
+            RuntimeWarning,
+            stacklevel=2,
+        )
     if not found:
         raise ArgumentValueError(
             "adapt", None, f"everything that targets {targets!r} match is to stay trainable by train {train!r}"

@@ -14,7 +14,7 @@ from structmat.torch._layers.frozen_base import is_linear, reads_weight
 from structmat.torch._layers.kinds import KINDS, kind_of
 from structmat.torch._layers.linear import CDDLinear
 
-__all__ = ["Targets", "adapted_layers", "matches", "targeted"]
+__all__ = ["Targets", "adapted_layers", "matches", "targeted", "unreached_experts"]
 
 Targets: TypeAlias = str | Sequence[str]
 
@@ -62,6 +62,37 @@ def matches(path: str, names: Targets, argument: str) -> bool:
     if not isinstance(several, Collection) or not all(isinstance(name, str) for name in several):
         raise ArgumentTypeError("adapt", argument, f"must be a regular expression or a list of names, got {names!r}")
     return any(path == name or path.endswith(f".{name}") for name in names)
+
+
+def unreached_experts(model: nn.Module, targets: Targets) -> list[str]:
+    """Return the weights of experts that targets mean but no adapter reaches; for methods of one's own.
+
+    Parameters
+    ----------
+    model : Module
+        Any. Mixtures of experts of transformers keep the matrices of all experts of a block in one parameter, of shape
+        (experts, rows, columns), and call no layer.
+    targets : "all-linear", a regular expression, or names
+        As for `adapt`.
+
+    Returns
+    -------
+    list of str
+        Paths of such parameters, if `targets` are "all-linear" or match them.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from structmat.torch import unreached_experts
+    >>> model = torch.nn.Module()
+    >>> model.experts = torch.nn.ParameterDict({"down_proj": torch.ones(4, 2, 3)})
+    >>> unreached_experts(model, ["down_proj"]), unreached_experts(model, ["q_proj"])
+    (['experts.down_proj'], [])
+    """
+    stacked = [
+        path for path, value in model.named_parameters() if value.ndim == 3 and "experts" in path.split(".")[:-1]
+    ]
+    return [path for path in stacked if targets == "all-linear" or matches(path, targets, "targets")]
 
 
 def targeted(model: nn.Module, targets: Targets, exclude: Targets) -> dict[str, nn.Module]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import nn
 
 from structmat.torch._layers.adapted_layer import AdaptedLayer
@@ -67,3 +68,32 @@ def replace_layer(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
     places = [(owner, name) for owner in model.modules() for name, child in owner._modules.items() if child is old]
     for owner, name in places:
         setattr(owner, name, new)
+    for module in model.modules():
+        if isinstance(module, nn.TransformerEncoder):
+            _watch_gradients(module)
+
+
+def _watch_gradients(encoder: nn.TransformerEncoder) -> None:
+    """Add a hook to an encoder with adapted layers, or take it away with the last of them."""
+    adapted = any(isinstance(module, AdaptedLayer) for module in encoder.modules())
+    present = [key for key, hook in encoder._forward_pre_hooks.items() if hook is _as_if_trained]
+    if adapted and not present:
+        encoder.register_forward_pre_hook(_as_if_trained, with_kwargs=True)
+    elif not adapted:
+        for key in present:
+            del encoder._forward_pre_hooks[key], encoder._forward_pre_hooks_with_kwargs[key]
+
+
+def _as_if_trained(encoder: nn.TransformerEncoder, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
+    """Have the inputs of an encoder require gradients where something in it does.
+
+    In evaluation torch makes nested tensors of padded batches, unless the inputs or weights of the first layer require
+    gradients; then attention refuses those that do. Frozen weights with trained changes look as if nothing was trained.
+    """
+    if encoder.training or not torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return None
+    x = args[0] if args else kwargs["src"]
+    if x.is_nested or x.requires_grad or not any(parameter.requires_grad for parameter in encoder.parameters()):
+        return None
+    x = x.detach().requires_grad_()
+    return ((x, *args[1:]), kwargs) if args else (args, {**kwargs, "src": x})

@@ -1,0 +1,118 @@
+"""Adapters of LoRA, and of other methods that add to weights, turned into CDD ones."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from peft import PeftModel, get_peft_model_state_dict
+from peft.tuners.trainable_tokens import TrainableTokensLayer
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import Tensor, nn
+
+from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
+from structmat._checkpoint_fit.adapter_files import PREFIX
+from structmat._checkpoint_fit.changes import Computed
+from structmat.peft._config import CDDConfig
+from structmat.peft._fitted_adapter import FittedAdapter, fit_changes
+from structmat.torch import has_transposed_weight
+
+__all__ = ["from_lora"]
+
+
+def from_lora(model: PeftModel, adapter_name: str = "default", **settings: Any) -> FittedAdapter:
+    """Fit an adapter of LoRA, or of any method of PEFT that adds to weights of linear layers.
+
+    Parameters
+    ----------
+    model : PeftModel
+        With the adapter.
+    adapter_name : str, default "default"
+        Its name.
+    **settings
+        Arguments of `CDDConfig`; target modules, task type and modules to save are taken over.
+
+    Returns
+    -------
+    FittedAdapter
+        Settings, weights and errors. Rank one is met exactly, higher ranks need more factors.
+
+    Raises
+    ------
+    ValueError
+        If there is no such adapter.
+    TypeError
+        If it changes layers otherwise than by adding to the weight of a linear layer: DoRA, trained biases, IA3.
+
+    See Also
+    --------
+    to_lora : The other way.
+    structmat.torch.CDDLinear.from_lora : For one layer of `structmat.torch`.
+
+    Examples
+    --------
+    >>> import peft, torch
+    >>> from structmat.peft import from_lora
+    >>> model = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.Linear(8, 2))
+    >>> lora = peft.LoraConfig(r=1, target_modules=["0"], init_lora_weights=False)
+    >>> adapter = from_lora(peft.get_peft_model(model, lora))
+    >>> adapter.error < 1e-5, adapter.layers[0].n_parameters  # rank one is met exactly
+    (True, 24)
+    """
+    if adapter_name not in model.peft_config:
+        raise ArgumentValueError(
+            "from_lora", "adapter_name", f"{adapter_name!r} is no adapter here, only {list(model.peft_config)}"
+        )
+    tuned = {
+        name: module
+        for name, module in model.base_model.model.named_modules()
+        if isinstance(module, BaseTunerLayer) and not isinstance(module, TrainableTokensLayer)  # saved as they are
+    }
+    tuned = {name: module for name, module in tuned.items() if adapter_name in module._all_available_adapter_names()}
+    for name, module in tuned.items():
+        base = module.get_base_layer()
+        linear = isinstance(base, nn.Linear) or has_transposed_weight(base) or module.quantization_backend is not None
+        adds = hasattr(module, "get_delta_weight") and module.supports_lora_conversion(adapter_name)
+        if not (linear and adds and not _more_than_matrices(model, module, adapter_name)):
+            raise ArgumentTypeError(
+                "from_lora", "model", f"has {name}, a {type(module).__name__}, which does not add to a linear layer"
+            )
+
+    source = model.peft_config[adapter_name]
+    config = CDDConfig(
+        **{
+            "target_modules": list(tuned),
+            "task_type": source.task_type,
+            "modules_to_save": copy.copy(getattr(source, "modules_to_save", None)),
+            "trainable_token_indices": copy.copy(getattr(source, "trainable_token_indices", None)),
+            "base_model_name_or_path": source.base_model_name_or_path,
+            **settings,
+        }
+    )
+    changes = {name: _change(name, module, adapter_name) for name, module in tuned.items()}
+    transposed = {name for name, module in tuned.items() if has_transposed_weight(module.get_base_layer())}
+    state, layers = fit_changes(config, changes, transposed=transposed)
+    every = get_peft_model_state_dict(model, adapter_name=adapter_name, save_embedding_layers=False)
+    inside = tuple(f"{PREFIX}{name}." for name in tuned)
+    others = {key: tensor.detach().cpu() for key, tensor in every.items() if not key.startswith(inside)}
+    return FittedAdapter(config, {**state, **others}, layers)
+
+
+def _more_than_matrices(model: PeftModel, module: Any, adapter_name: str) -> bool:
+    """Whether an adapter trains biases or magnitudes too, which no change of the weight holds."""
+    biases = getattr(model.peft_config[adapter_name], "bias", "none") != "none"
+    own_bias = getattr(module, "lora_bias", {}).get(adapter_name, False)
+    return biases or own_bias or adapter_name in getattr(module, "lora_variant", {})
+
+
+def _change(name: str, module: Any, adapter_name: str) -> Computed:
+    """Return the change of a layer, computed when it is needed."""
+
+    def delta() -> Tensor:
+        change: Tensor = module.get_delta_weight(adapter_name).detach()
+        return change.to("cpu", torch.promote_types(change.dtype, torch.float32), copy=True)
+
+    weight = getattr(module.get_base_layer(), "weight", None)
+    dtype = str(getattr(weight, "dtype", torch.float32)).removeprefix("torch.")
+    return Computed(name, (module.out_features, module.in_features), dtype, lambda: delta().numpy())

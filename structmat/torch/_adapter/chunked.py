@@ -1,0 +1,110 @@
+"""Adding a change to outputs, and its gradients, in chunks of rows that are small enough to stay in cache."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Literal, TypeAlias, cast
+
+import torch
+from torch import Tensor
+from torch.nn.functional import linear
+
+from structmat.torch._adapter.rows import Kept, Working, change_rows, finished, gradient_rows, precision
+
+__all__ = ["Mode", "as_rows", "autocasts", "chunked_change", "chunked_gradients", "without_autocast"]
+
+Mode: TypeAlias = Literal["recompute", "cache"]
+
+# Elements of a chunk on a CPU, measured on one and two threads: smaller ones drown in the cost of calls, larger ones
+# leave the cache. More threads get as much each.
+_CHUNK = 2**17
+# On other devices chunks only bound the memory of temporaries.
+_DEVICE_CHUNK = 2**26
+
+
+def autocasts(x: Tensor) -> bool:
+    """Whether autocast is on for the device of `x`; some, such as "meta", have none."""
+    device = x.device.type
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+
+
+def without_autocast(x: Tensor) -> AbstractContextManager[object]:
+    """Autocast would run the sums over rows in half precision."""
+    return torch.autocast(x.device.type, enabled=False) if autocasts(x) else nullcontext()
+
+
+def as_rows(x: Tensor) -> Tensor:
+    """Return all rows of the last axis as a matrix: inside of the function, so that no copy is kept."""
+    return x.reshape(-1, x.shape[-1])
+
+
+def _chunk(x: Tensor, factors: Sequence[Tensor]) -> int:
+    """Return the number of rows of a chunk."""
+    width = sum(f.numel() if f.ndim == 1 else max(f.shape[:2]) * f.shape[2] for f in factors) // len(factors)
+    budget = _CHUNK * max(2, torch.get_num_threads()) // 2 if x.device.type == "cpu" else _DEVICE_CHUNK
+    return max(16, budget // width)
+
+
+def _split(rows: int, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Return the chunks of tensors of as many rows."""
+    if tensors[0].shape[0] <= rows:
+        return iter((tensors,))
+    return zip(*(tensor.split(rows) for tensor in tensors), strict=True)
+
+
+def chunked_change(
+    y: Tensor | None,
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    factors: Sequence[Tensor],
+    alpha: float,
+    mode: Mode = "recompute",
+) -> tuple[Tensor, list[Tensor]]:
+    """Return ``y + alpha D C D x``, or ``W x + bias + alpha D C D x``, and what to keep for the backward pass."""
+    with without_autocast(x):
+        result = linear(x, cast("Tensor", weight), bias) if y is None else y.new_empty(y.shape)
+        result = result.contiguous()  # as it is already, so that its rows are a view
+        out = as_rows(result)
+        base = out if y is None else as_rows(y)
+        dtype = precision(x, base, *factors)
+        working = Working.of(factors, alpha, dtype)
+        kept: list[Tensor] = []
+        for xs, bases, outs in _split(_chunk(x, factors), as_rows(x), base, out):
+            h, scale, steps = change_rows(xs.to(dtype), working)
+            if out.dtype == dtype:
+                torch.addcmul(bases, h, scale, out=outs)
+            else:  # rounded once, after the addition
+                outs.copy_(torch.addcmul(bases.to(dtype), h, scale))
+            if mode == "cache":
+                kept += [tensor for step in steps for tensor in step]
+    return result, kept
+
+
+def chunked_gradients(
+    dy: Tensor, x: Tensor, weight: Tensor | None, factors: Sequence[Tensor], kept: Sequence[Tensor], alpha: float
+) -> list[Tensor]:
+    """Return the same, chunk by chunk."""
+    dtype = precision(x, dy, *factors)
+    working = Working.of(factors, alpha, dtype)
+    adjoints, remaining = working.adjoints(), iter(kept)
+    # From dy, which alone has a batch axis where `torch.autograd.grad` maps over a batch of gradients.
+    result = dy.new_zeros(x.shape, dtype=x.dtype) if weight is None else dy @ weight
+    result = result.contiguous()
+    x, dy, dx = as_rows(x), as_rows(dy), as_rows(result)
+    totals: list[Tensor] = []
+    for xs, dys, dxs in _split(_chunk(x, factors), x, dy, dx):
+        wide = xs.to(dtype)
+        if kept:
+            steps = [Kept(next(remaining), next(remaining)) for _ in adjoints]
+        else:
+            _, _, steps = change_rows(wide, working)
+        g, scale, sums = gradient_rows(wide, dys.to(dtype), working, adjoints, steps)
+        totals = [total + part for total, part in zip(totals, sums, strict=True)] if totals else sums
+        if dx.dtype == dtype:
+            dxs.addcmul_(g, scale)
+        else:
+            dxs.copy_(torch.addcmul(dxs.to(dtype), g, scale))
+        del g  # room in the cache for the next chunk
+    return [result, *finished(totals, factors, alpha)]

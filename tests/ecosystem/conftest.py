@@ -1,0 +1,42 @@
+"""Collects nothing unless asked, since every program is a process; writes the table of versions that work."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+from pathlib import Path
+
+import pytest
+
+ASKED = os.environ.get("STRUCTMAT_ECOSYSTEM")
+collect_ignore_glob = [] if ASKED else ["test_*.py"]
+TABLE = Path(__file__).resolve().parents[2] / "docs" / "guide" / "tools_versions.md"
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    """Return a folder with the folder of a causal language model in it."""
+    from tests.ecosystem.programs import write_base
+
+    write_base(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def encoder(tmp_path: Path) -> Path:
+    """Return a folder with the folder of a sentence encoder in it."""
+    from tests.ecosystem.programs import write_encoder
+
+    write_encoder(tmp_path)
+    return tmp_path
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Write the versions of all tools, if all of them were there, and their tests passed."""
+    if ASKED != "write" or exitstatus:
+        return
+    files = {item.path: getattr(item, "module", None) for item in session.items}
+    names = sorted({name for module in files.values() for name in getattr(module, "TOOLS", ())})
+    lines = ["| package | version |", "|---|---|"]
+    lines += [f"| {name} | {importlib.metadata.version(name).partition('+')[0]} |" for name in names]
+    TABLE.write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -1,0 +1,49 @@
+"""The operation that compilers take whole."""
+
+from __future__ import annotations
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from structmat.torch import CDDLinear
+from structmat.torch._adapter.compiled import compiled_change
+from tests.torch.common import adapter, compiler, fill, kept_bytes
+
+FORMS = [(5, 5, "min", 3), (7, 5, 3, 5)]
+
+
+@compiler
+@pytest.mark.parametrize(("rows", "cols", "block", "n_factors"), FORMS)
+@pytest.mark.parametrize("with_weight", [False, True])
+def test_the_operation_is_what_torch_asks_of_one(rows, cols, block, n_factors, with_weight):
+    """Its schema, its shapes without values, and its gradients, as a compiler traces them."""
+    factors = list(adapter(rows, cols, block_size=block, n_factors=n_factors).factors)
+    x = torch.randn(2, 4, cols, dtype=torch.float64, requires_grad=True)
+    weight, bias = torch.randn(rows, cols, dtype=torch.float64), torch.randn(rows, dtype=torch.float64)
+    y = torch.randn(2, 4, rows, dtype=torch.float64, requires_grad=True)
+    given = (None, x, weight, bias) if with_weight else (y, x, None, None)
+    torch.library.opcheck(compiled_change, (*given, factors, 0.5))
+    empty = compiled_change(*(each[:0] if each is x or each is y else each for each in given), factors, 0.5)
+    assert empty.shape == (0, 4, rows)
+    empty.sum().backward()
+    assert not x.grad.any()
+
+
+@compiler
+def test_compiled_layers_run_it_and_keep_nothing_else():
+    layer = fill(CDDLinear.from_linear(torch.nn.Linear(6, 4)))
+    graphs = []
+
+    def backend(graph, _):
+        graphs.append(graph.code)
+        return graph.forward
+
+    x = torch.randn(3, 6, requires_grad=True)
+    compiled = torch.compile(layer, fullgraph=True, backend=backend)
+    torch.testing.assert_close(compiled(x), layer(x))
+    assert "structmat.add_change" in graphs[0]
+    assert "structmat" not in torch.export.export(layer, (x,)).graph_module.code
+    traced = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    traced(x)
+    assert kept_bytes(lambda: traced(x), x, *layer.parameters())[0] == 0
