@@ -7,7 +7,7 @@ The only folder that names an FFT. It takes arrays and returns arrays, and knows
   `bezoutian_plan`: plans of chains of factors, of a circular convolution, of a grid of them, of one along several
   axes, of one with a minus sign, of a circulant of two entries, and of the inverse of a Toeplitz matrix
 - `plan`, `chunks`: the interface of plans, and batches of vectors that they take a part at a time
-- `numpy_methods`, `four_step`: convolutions of NumPy vectors by each method, and of one long vector
+- `numpy_convolutions`, `four_step`: convolutions of NumPy vectors by each method, and of one long vector
 - `engines`, `measured_choices`, `engine_report`: the libraries that transform, which is fastest where, and the report
 - `transforms`, `lengths`: Fourier transforms on any array library, and lengths that suit them
 """
@@ -41,7 +41,7 @@ from structmat._engine.multilevel_plan import (
     multilevel_ifft,
     reversed_levels,
 )
-from structmat._engine.numpy_methods import convolver, transforms
+from structmat._engine.numpy_convolutions import convolver, transforms
 from structmat._engine.plan import ByParts, ChunkedPlan, Plan, Step
 from structmat._engine.products import Products, products_of
 from structmat._engine.shift_plan import ShiftAndAdd

@@ -14,7 +14,7 @@ from structmat._arrays import contiguous, moved, padded, reversed_cyclically
 from structmat._arrays.typing import Array, Namespace
 from structmat._engine.engines import Settings, method_for
 from structmat._engine.measured_choices import PLAIN
-from structmat._engine.numpy_methods import transforms
+from structmat._engine.numpy_convolutions import transforms
 from structmat._engine.plan import ChunkedPlan, Step
 from structmat._engine.transforms import from_spectrum, spectrum
 

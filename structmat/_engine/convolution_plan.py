@@ -22,7 +22,7 @@ from structmat._arrays.typing import Array, Namespace
 from structmat._engine.engines import Settings, method_for
 from structmat._engine.four_step import FourStep, column_length
 from structmat._engine.measured_choices import DUCC_CONVOLUTION, STEPS
-from structmat._engine.numpy_methods import convolver
+from structmat._engine.numpy_convolutions import convolver
 from structmat._engine.plan import ChunkedPlan, Step
 from structmat._engine.transforms import from_spectrum, spectrum
 

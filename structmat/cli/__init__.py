@@ -4,7 +4,7 @@
 - `_app`: the commands, and exit statuses
 - `_fit`, `_curve`, `_fit_checkpoint`, `_sweep`, `_report`, `_info`: one command each; a new one is a file, and
   a name in the list of `_app`
-- `_comparison`: what a fit is compared with
+- `_fit_comparison`: what a fit is compared with
 - `_completion`: the command that prints what shells need to complete the others
 - `_progress`, `_tables`: all that is drawn on a terminal
 - `_inputs`, `_outputs`: the files that commands read and write

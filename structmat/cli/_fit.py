@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from structmat import io
-from structmat.cli._comparison import comparison
 from structmat.cli._errors import USAGE, CommandError, blaming
+from structmat.cli._fit_comparison import comparison
 from structmat.cli._inputs import read_matrix, read_option
 from structmat.cli._options import FitOptions, OutputOptions, Positive, Seconds
 from structmat.cli._outputs import check_outputs, plot_module, write_figure

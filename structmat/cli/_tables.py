@@ -17,7 +17,7 @@ from rich.table import Table
 from structmat._files.text import counted, printable
 
 if TYPE_CHECKING:
-    from structmat.cli._comparison import Row
+    from structmat.cli._fit_comparison import Row
     from structmat.fit import ErrorCurve, FitResult
     from structmat.studies import CheckpointFit, Study, StudyMean
 

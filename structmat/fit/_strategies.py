@@ -9,9 +9,9 @@ import numpy as np
 from array_api_compat import array_namespace
 
 from structmat._arrays.numpy_bridge import moved_like
-from structmat.fit._known_product import KnownProduct
 from structmat.fit._many_factors.problem import Problem
 from structmat.fit._product_error import product_error
+from structmat.fit._start_product import KnownProduct
 from structmat.fit._three_factors.blocks import BlockGrid
 from structmat.fit._three_factors.masked import MaskedGrid
 from structmat.fit._three_factors.search import best_from_all_starts

@@ -8,8 +8,8 @@ import numpy as np
 
 from structmat._arrays.errors import ArgumentError, ArgumentTypeError, ArgumentValueError
 from structmat._arrays.numpy_bridge import to_numpy
-from structmat.fit._known_product import KnownProduct
 from structmat.fit._result import FitResult
+from structmat.fit._start_product import KnownProduct
 from structmat.operators import CDDLayout, CDDProduct
 
 __all__ = ["WARM_START", "known_product", "warm_start"]

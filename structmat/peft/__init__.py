@@ -32,7 +32,7 @@ from structmat.peft._registration import register, require_supported
 
 require_supported()
 
-from structmat._checkpoint_fit.table import FittedLayer  # noqa: E402 - an old peft lacks what these import
+from structmat._layer_fits.table import FittedLayer  # noqa: E402 - an old peft lacks what these import
 from structmat.peft._config import CDDConfig  # noqa: E402
 from structmat.peft._fitted_adapter import FittedAdapter  # noqa: E402
 from structmat.peft._from_lora import from_lora  # noqa: E402

@@ -11,10 +11,10 @@ from peft.config import PeftConfig
 from safetensors.torch import save_file
 from torch import Tensor
 
-from structmat._checkpoint_fit.adapter_files import WEIGHTS, factor_key
-from structmat._checkpoint_fit.changes import Change
-from structmat._checkpoint_fit.layers import LayerTask, Outcome, fit_layers
-from structmat._checkpoint_fit.table import FittedLayer, FittedLayers
+from structmat._layer_fits.adapter_files import WEIGHTS, factor_key
+from structmat._layer_fits.changes import Change
+from structmat._layer_fits.layers import LayerTask, Outcome, fit_layers
+from structmat._layer_fits.table import FittedLayer, FittedLayers
 from structmat.peft._config import CDDConfig
 from structmat.torch import CDDAdapter
 

@@ -12,8 +12,8 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
 from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
-from structmat._checkpoint_fit.adapter_files import PREFIX
-from structmat._checkpoint_fit.changes import Computed
+from structmat._layer_fits.adapter_files import PREFIX
+from structmat._layer_fits.changes import Computed
 from structmat.peft._config import CDDConfig
 from structmat.peft._fitted_adapter import FittedAdapter, fit_changes
 from structmat.torch import has_transposed_weight

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from structmat import io
 from structmat._arrays.errors import ArgumentValueError
-from structmat._checkpoint_fit.adapter_files import PREFIX
-from structmat._checkpoint_fit.changes import Difference, Stored
-from structmat._checkpoint_fit.layers import OtherWeights
-from structmat._checkpoint_fit.table import FittedLayer
+from structmat._layer_fits.adapter_files import PREFIX
+from structmat._layer_fits.changes import Difference, Stored
+from structmat._layer_fits.layers import OtherWeights
+from structmat._layer_fits.table import FittedLayer
 from structmat.peft._config import CDDConfig
 from structmat.peft._fitted_adapter import FittedAdapter, fit_changes
 from structmat.peft._tuner_layer import CDDTunerLinear

@@ -12,7 +12,7 @@ from torch import nn
 
 from structmat import io
 from structmat._arrays.errors import ArgumentValueError
-from structmat._checkpoint_fit.adapter_files import FACTOR_KEY, PREFIX
+from structmat._layer_fits.adapter_files import FACTOR_KEY, PREFIX
 
 __all__ = ["mismatches", "most_factors", "other_mismatches", "stored_shapes"]
 

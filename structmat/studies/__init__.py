@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 try:
-    from structmat._checkpoint_fit.seeds import unit_rng
+    from structmat._layer_fits.seeds import unit_rng
     from structmat.studies._checkpoint import CheckpointFit, CheckpointProgress, FittedLayer, fit_checkpoint
     from structmat.studies._folder import Record, UnwrittenError, WorkFolder
     from structmat.studies._run_units import run_units

@@ -28,10 +28,7 @@ from structmat.torch._layers.forward import add_per_sample, forward_with_adapter
 from structmat.torch._layers.frozen_base import has_transposed_weight, reads_weight
 from structmat.torch._layers.linear import CDDLinear
 from structmat.torch._model.adapt_model import adapt
-from structmat.torch._model.costs import AdapterSummary, LayerSummary, change_flops, summarise
-from structmat.torch._model.files import adapter_state_dict, load_adapter, save_adapter
-from structmat.torch._model.learning_rates import param_groups
-from structmat.torch._model.switches import (
+from structmat.torch._model.adapter_actions import (
     adapters_per_sample,
     disable_adapters,
     merge_adapters,
@@ -39,6 +36,9 @@ from structmat.torch._model.switches import (
     set_adapters,
     unmerge_adapters,
 )
+from structmat.torch._model.costs import AdapterSummary, LayerSummary, change_flops, summarise
+from structmat.torch._model.files import adapter_state_dict, load_adapter, save_adapter
+from structmat.torch._model.learning_rates import param_groups
 from structmat.torch._model.targets import unreached_experts
 
 __all__ = [

@@ -12,7 +12,7 @@ import pytest
 
 import structmat as sm
 from structmat import io
-from structmat.cli import _comparison, _fit
+from structmat.cli import _fit, _fit_comparison
 from structmat.cli._progress import fit_progress
 from structmat.fit import FitProgress, fit_cdd
 from tests.cli.common import BASELINES, W, fitted
@@ -89,16 +89,16 @@ def test_the_svd_of_large_matrices_is_found_by_iterations(monkeypatch):
     svd = importlib.import_module("structmat.fit._baselines.truncated_svd")  # a function there hides the file
     A = np.random.default_rng(2).standard_normal((40, 50)).astype("float32")
     result = fit_cdd(A, rng=0, max_iter=2)
-    want = _comparison.comparison(A, result)[1]
+    want = _fit_comparison.comparison(A, result)[1]
     monkeypatch.setattr(svd, "_DENSE_SVD_SIDE", 10)
     monkeypatch.setattr(svd.scipy.linalg, "svdvals", None)
-    got = _comparison.comparison(A, result)[1]
+    got = _fit_comparison.comparison(A, result)[1]
     assert got.label == want.label
     assert got.error == pytest.approx(want.error, rel=1e-5)
 
 
 def test_too_few_parameters_for_rank_one_are_told():
-    row = _comparison._truncated_svd(W, 14)
+    row = _fit_comparison._truncated_svd(W, 14)
     assert (row.error, row.to_dict()["explained"], row.label) == (None, None, "truncated SVD (rank 1 needs more)")
 
 

@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 
 from safetensors.torch import save_file
 
-from structmat._checkpoint_fit import layers as _layers
+from structmat._layer_fits import layers as _layers
 from structmat.cli import main
 from structmat.io import CheckpointError
 from structmat.studies import MatrixSource, SweepConfig, fit_checkpoint, sweep

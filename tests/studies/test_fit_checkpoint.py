@@ -20,8 +20,8 @@ from safetensors.numpy import load_file
 from safetensors.torch import save_file
 
 import structmat as sm
-from structmat._checkpoint_fit.changes import Difference
-from structmat._checkpoint_fit.layers import LayerTask
+from structmat._layer_fits.changes import Difference
+from structmat._layer_fits.layers import LayerTask
 from structmat.cli import main
 from structmat.fit import fit_cdd
 from structmat.io import CheckpointError, _checkpoint

@@ -10,7 +10,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from structmat.torch import adapters_per_sample
-from structmat.torch._adapter.rows import Working, change_rows, change_rows_by_matrices
+from structmat.torch._adapter.change import Working, change_rows, change_rows_by_matrices
 from tests.torch.common import adapter, compiler, fill
 from tests.torch.layers import input_of, kinds, layer_of
 

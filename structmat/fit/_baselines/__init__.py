@@ -10,7 +10,7 @@ matrix: no parameters, error one.
 
 - `baseline_errors`: the public functions
 - `truncated_svd`, `block_circulant`, `sparse_fourier`, `monarch`: one family each
-- `closed_forms`: the nearest circulant and diagonal matrices, whatever their parameters
+- `nearest`: the nearest circulant and diagonal matrices, whatever their parameters
 - `member`: what baselines answer and share
 """
 

@@ -11,7 +11,7 @@ from structmat._arrays.checks import integer, one_of
 from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
 from structmat._arrays.numpy_bridge import as_matrix, to_numpy
 from structmat.fit._baselines import BASELINES, WEIGHTED_BASELINES
-from structmat.fit._baselines.closed_forms import nearest_circulant, nearest_diagonal
+from structmat.fit._baselines.nearest import nearest_circulant, nearest_diagonal
 from structmat.fit._baselines.truncated_svd import error_of_rank
 from structmat.fit._second_moment import column_roots, second_moment, weighted_inputs
 from structmat.operators import CDDLayout

@@ -7,7 +7,7 @@ that takes the matrix itself is a file that makes `descent.Steps`, and a line in
 - `search`: starts, exploration, polish, growth from fewer factors
 - `start_list`: the list of starts that are read off the matrix
 - `peeling_start`: planted products, outermost factors first
-- `rank_two_start`: the truncated SVD of rank two in five factors
+- `low_rank_start`: the truncated SVD of rank two in five factors
 - `rank_three_start`: that of rank three in seven
 - `random_starts`: random orthogonal factors, and the weighted matrix of rank one
 - `adam`, `lbfgs`: exploration and polish, first order

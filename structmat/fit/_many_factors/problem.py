@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from structmat.fit._known_product import KnownProduct
 from structmat.fit._many_factors.objective import Objective
 from structmat.fit._many_factors.parameters import from_vectors
 from structmat.fit._many_factors.random_starts import weighted_rank_one
 from structmat.fit._many_factors.search import Candidate, Search, SearchOptions
+from structmat.fit._start_product import KnownProduct
 from structmat.fit._three_factors.blocks import BlockGrid
 from structmat.fit._three_factors.search import best_from_all_starts
 from structmat.fit._three_factors.start_list import CLOSED_FORMS

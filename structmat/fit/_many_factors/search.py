@@ -21,8 +21,8 @@ from structmat.fit._many_factors.start_list import MATRIX_STARTS, Sought
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from structmat.fit._known_product import KnownProduct
     from structmat.fit._many_factors.objective import Objective
+    from structmat.fit._start_product import KnownProduct
     from structmat.operators import CDDLayout, FactorKind
 
 __all__ = ["Candidate", "Search", "SearchOptions"]

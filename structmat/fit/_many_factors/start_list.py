@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
+from structmat.fit._many_factors.low_rank_start import low_rank_product, truncated
 from structmat.fit._many_factors.peeling_start import peeled
 from structmat.fit._many_factors.rank_three_start import rank_three_product
-from structmat.fit._many_factors.rank_two_start import low_rank_product, truncated
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

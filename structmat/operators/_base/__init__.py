@@ -3,7 +3,7 @@
 - `planned`: an operator whose products are those of a plan of the engine
 - `linear_operator`: `LinearOperator`, systems of equations, eigenvalues, determinants and norms
 - `matrix_functions`: square roots, exponentials, logarithms, powers
-- `closed_forms`: the hooks that an operator overrides where it has a closed form
+- `hooks`: the hooks that an operator overrides where it has a closed form
 - `arithmetic`: products, sums, multiples and powers of operators
 - `operator`: products with arrays, transposes, precision
 - `spectral_functions`: what the closed forms share, on arrays

@@ -7,7 +7,7 @@ from numbers import Integral
 from typing import Any
 
 from structmat._arrays.errors import ArgumentTypeError
-from structmat.operators._base.closed_forms import ClosedForms
+from structmat.operators._base.hooks import ClosedForms
 from structmat.operators._base.operator import Op
 from structmat.operators._base.spectral_functions import SpectralFunction
 

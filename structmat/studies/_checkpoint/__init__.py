@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from structmat._checkpoint_fit.table import FittedLayer
+from structmat._layer_fits.table import FittedLayer
 from structmat.studies._checkpoint._fit import fit_checkpoint
 from structmat.studies._checkpoint._result import CheckpointFit, CheckpointProgress
 

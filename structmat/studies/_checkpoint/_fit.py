@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from structmat._arrays.checks import integer
 from structmat._arrays.errors import ArgumentValueError
-from structmat._checkpoint_fit.adapter_files import CONFIG, WEIGHTS, config_bytes, weights_bytes
-from structmat._checkpoint_fit.layers import LayerTask, OtherWeights, Outcome, fit_layers, several_faults
-from structmat._checkpoint_fit.plan import ChangePlan, plan_delta, plan_lora, plan_pair
-from structmat._checkpoint_fit.table import FittedLayer
+from structmat._layer_fits.adapter_files import CONFIG, WEIGHTS, config_bytes, weights_bytes
+from structmat._layer_fits.layers import LayerTask, OtherWeights, Outcome, fit_layers, several_faults
+from structmat._layer_fits.plan import ChangePlan, plan_delta, plan_lora, plan_pair
+from structmat._layer_fits.table import FittedLayer
 from structmat.io import Checkpoint, CheckpointError
 from structmat.operators import CDDLayout
 from structmat.studies._checkpoint._result import CSV, FIGURE, HTML, JSON, OUTPUTS, CheckpointFit, CheckpointProgress

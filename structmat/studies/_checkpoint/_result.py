@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from structmat._checkpoint_fit.adapter_files import CONFIG, WEIGHTS
-from structmat._checkpoint_fit.table import FittedLayer, FittedLayers
+from structmat._layer_fits.adapter_files import CONFIG, WEIGHTS
+from structmat._layer_fits.table import FittedLayer, FittedLayers
 
 __all__ = ["CSV", "FIGURE", "HTML", "JSON", "OUTPUTS", "CheckpointFit", "CheckpointProgress"]
 

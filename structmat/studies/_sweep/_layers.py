@@ -15,7 +15,7 @@ import numpy as np
 
 from structmat._arrays.errors import ArgumentValueError
 from structmat._arrays.numpy_bridge import as_matrix, to_numpy
-from structmat._checkpoint_fit.changes import Difference
+from structmat._layer_fits.changes import Difference
 from structmat.io import Checkpoint, CheckpointError, describe, load_matrix
 
 if TYPE_CHECKING:

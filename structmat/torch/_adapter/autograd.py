@@ -15,9 +15,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.nn.functional import linear
 
-from structmat.torch._adapter.chunked import Mode, as_rows, chunked_change, chunked_gradients, without_autocast
-from structmat.torch._adapter.compiled import compiled_change
-from structmat.torch._adapter.rows import (
+from structmat.torch._adapter.change import (
     Working,
     change_rows,
     change_rows_by_matrices,
@@ -25,6 +23,8 @@ from structmat.torch._adapter.rows import (
     gradient_rows,
     precision,
 )
+from structmat.torch._adapter.chunked import Mode, as_rows, chunked_change, chunked_gradients, without_autocast
+from structmat.torch._adapter.compiled import compiled_change
 
 __all__ = ["add_change", "linear_with_change"]
 

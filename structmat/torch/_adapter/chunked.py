@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from structmat.torch._adapter.rows import Kept, Working, change_rows, finished, gradient_rows, precision
+from structmat.torch._adapter.change import Kept, Working, change_rows, finished, gradient_rows, precision
 
 __all__ = ["Mode", "as_rows", "autocasts", "chunked_change", "chunked_gradients", "without_autocast"]
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 
 from structmat._arrays.numpy_bridge import to_numpy
-from structmat._checkpoint_fit.changes import Change, equal
-from structmat._checkpoint_fit.seeds import unit_rng
+from structmat._layer_fits.changes import Change, equal
+from structmat._layer_fits.seeds import unit_rng
 from structmat.fit import fit_cdd, truncated_svd_error, weighted_norm
 from structmat.io import CheckpointError, Entry
 from structmat.operators import CDDLayout

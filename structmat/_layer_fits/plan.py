@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from structmat._checkpoint_fit.adapter_files import CONFIG, PREFIX
-from structmat._checkpoint_fit.changes import Change, Difference, LowRank, Stored
+from structmat._layer_fits.adapter_files import CONFIG, PREFIX
+from structmat._layer_fits.changes import Change, Difference, LowRank, Stored
 from structmat.io import Checkpoint, CheckpointError, Entry
 
 __all__ = ["ChangePlan", "plan_delta", "plan_lora", "plan_pair"]

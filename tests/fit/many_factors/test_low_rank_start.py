@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from structmat import CDDProduct
 from structmat.fit import fit_cdd
-from structmat.fit._many_factors.rank_two_start import low_rank_product, truncated
+from structmat.fit._many_factors.low_rank_start import low_rank_product, truncated
 
 EPS = np.finfo(np.float64).eps
 

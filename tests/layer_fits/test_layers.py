@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from structmat._checkpoint_fit.changes import Computed, Stored
-from structmat._checkpoint_fit.layers import LayerTask, OtherWeights, fit_layers
-from structmat._checkpoint_fit.table import FittedLayer, FittedLayers
+from structmat._layer_fits.changes import Computed, Stored
+from structmat._layer_fits.layers import LayerTask, OtherWeights, fit_layers
+from structmat._layer_fits.table import FittedLayer, FittedLayers
 from structmat.io import Checkpoint, CheckpointError
 from structmat.operators import CDDProduct
 
