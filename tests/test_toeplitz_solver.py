@@ -17,15 +17,19 @@ from structmat._toeplitz_solver.levinson import levinson
 from structmat._toeplitz_solver.schur import schur
 from tests import backends
 
-KINDS = ("real", "complex", "symmetric", "Hermitian", "singular sections")
+KINDS = ("real", "complex", "symmetric", "Hermitian", "singular sections", "complex symmetric")
 
 
 def vectors(n: int, kind: str, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """First column and first row."""
     rng = np.random.default_rng(seed)
-    c, r = rng.standard_normal((2, n)) + (1j * rng.standard_normal((2, n)) if kind in {"complex", "Hermitian"} else 0)
+    c, r = rng.standard_normal((2, n)) + (
+        1j * rng.standard_normal((2, n)) if "complex" in kind or kind == "Hermitian" else 0
+    )
     if kind in {"symmetric", "Hermitian"}:
         c[0], r = c[0].real, c.conj()
+    if kind == "complex symmetric":
+        r = c.copy()
     if kind == "singular sections":
         c[0] = 0
     r[0] = c[0]
@@ -111,6 +115,29 @@ def test_solve_and_determinant_of_larger_matrices(kind: str, n: int) -> None:
         np.testing.assert_allclose(op.prepare().solve(b), x, rtol=1e-9, atol=1e-9 * np.max(np.abs(x)))
         np.testing.assert_allclose(op.inv() @ b.T, x.T, atol=1e-10 * np.linalg.cond(dense) * np.max(np.abs(x)))
         np.testing.assert_allclose(op.slogdet(), np.linalg.slogdet(dense), atol=1e-8)
+
+
+@pytest.mark.parametrize("left", ["float32", "float64", "complex64", "complex128"])
+@pytest.mark.parametrize("right", ["float32", "complex128"])
+@pytest.mark.parametrize("kind", [sm.Toeplitz, sm.Hankel])
+def test_small_systems_of_mixed_dtypes_are_solved_as_dense_ones(kind: Any, left: str, right: str) -> None:
+    rng = np.random.default_rng(0)
+    c, r = (
+        (rng.standard_normal((2, 9)) + 1j * rng.standard_normal((2, 9))).astype(left)
+        if "c" in left
+        else (rng.standard_normal((2, 9)).astype(left))
+    )
+    b = (
+        (rng.standard_normal((2, 3, 9)) + 1j).astype(right)
+        if "c" in right
+        else rng.standard_normal((2, 3, 9)).astype(right)
+    )
+    op = kind(c, r)
+    x = op.solve(b)
+    assert x.dtype == np.result_type(left, right)
+    expected = np.linalg.solve(op.to_dense().astype("complex128"), b[..., None])[..., 0]
+    np.testing.assert_allclose(x, expected, atol=1e-4 if x.dtype.itemsize < 16 and x.dtype != "float64" else 1e-12)
+    assert op.solve(b[:0]).shape == (0, 3, 9)
 
 
 def test_iteration_and_recursions_agree_on_a_long_system() -> None:

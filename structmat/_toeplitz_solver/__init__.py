@@ -3,11 +3,13 @@
 - `inverse_vectors`: the inverse of a matrix of any library, as two vectors
 - `gradients`: its derivatives
 - `numpy_vectors`: the choice between the algorithms, and one step of refinement, with NumPy
+- `elimination`: solutions with small matrices, without the inverse
 - `levinson`, `schur`, `iteration`: the algorithms: two direct recursions, and preconditioned conjugate gradients
 """
 
 from __future__ import annotations
 
+from structmat._toeplitz_solver.elimination import eliminated
 from structmat._toeplitz_solver.gradients import tangents
 from structmat._toeplitz_solver.inverse_vectors import (
     InverseVectors,
@@ -15,5 +17,6 @@ from structmat._toeplitz_solver.inverse_vectors import (
     set_rule,
     vectors_on_host,
 )
+from structmat._toeplitz_solver.numpy_vectors import DENSE
 
-__all__ = ["InverseVectors", "inverse_vectors", "set_rule", "tangents", "vectors_on_host"]
+__all__ = ["DENSE", "InverseVectors", "eliminated", "inverse_vectors", "set_rule", "tangents", "vectors_on_host"]

@@ -89,8 +89,15 @@ def _one(c: NDArray[Any], r: NDArray[Any], *, determinant: bool) -> tuple[NDArra
 
 def _by_scipy(c: NDArray[Any], r: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], Any, float]:
     """Return the vectors by SciPy's recursion, the faster one for short ones as it is compiled."""
+    symmetric = np.array_equal(c[1:], r[1:])
     try:
-        x, y = scipy.linalg.solve_toeplitz((c, r), _known(c, r)).T
+        if symmetric or np.array_equal(c, np.append(c[:1], r[1:]).conj()):
+            x = scipy.linalg.solve_toeplitz((c, r), _known(c, r)[:, 0])
+            last = x if symmetric else x.conj()  # the last column of the inverse, in reverse order
+            with np.errstate(all="ignore"):
+                y = np.append(np.zeros(1, c.dtype), last[:0:-1]) / -last[0]
+        else:
+            x, y = scipy.linalg.solve_toeplitz((c, r), _known(c, r)).T
     except np.linalg.LinAlgError:
         x = y = np.full(len(c), np.nan, c.dtype)
     return x, y, 0.0, 0.0

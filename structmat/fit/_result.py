@@ -26,8 +26,8 @@ class FitProgress(NamedTuple):
     >>> import structmat as sm
     >>> seen = []
     >>> _ = sm.fit_cdd(np.arange(9.0).reshape(3, 3), rng=0, restarts=1, callback=seen.append)
-    >>> seen[0].start, seen[0].iteration, seen[0].max_iter
-    ('circulant', 1, 5000)
+    >>> seen[0].start, seen[0].phase, seen[0].iteration
+    ('circulant', 'screening', 1)
     """
 
     start: str

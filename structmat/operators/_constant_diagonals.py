@@ -28,7 +28,7 @@ from structmat._arrays import (
 from structmat._arrays.errors import ArgumentValueError
 from structmat._arrays.typing import Array, ArrayLike, DType, Namespace
 from structmat._engine import Refined, Settings
-from structmat._toeplitz_solver import inverse_vectors
+from structmat._toeplitz_solver import DENSE, eliminated, inverse_vectors
 from structmat.operators._base import Context, LinearOperator, NormOrder, Planned
 from structmat.operators._norm_estimate import norm_estimate
 from structmat.operators._toeplitz_inverse import ToeplitzInverse
@@ -119,9 +119,14 @@ class ConstantDiagonals(Planned):
         return None if ill_conditioned else solver
 
     def _solve(self, b: Array, xp: Namespace) -> Array:
+        on_host = is_numpy(xp) and not self.batch_shape
+        if on_host and self.shape[0] <= DENSE:
+            solutions = eliminated(self._to_dense(Context(xp, self.dtype, None)), b)
+            if solutions is not None:
+                return solutions
         solver, ill_conditioned = self._refined(Settings(), xp)
         x = solver.apply(b, xp)
-        return self._or_eliminated(x, b, xp) if ill_conditioned and is_numpy(xp) and not self.batch_shape else x
+        return self._or_eliminated(x, b, xp) if ill_conditioned and on_host else x
 
     def _refined(self, settings: Settings, xp: Namespace) -> tuple[Refined, bool]:
         """Return what solves by the inverse and one step of refinement, and whether the matrix is ill-conditioned."""

@@ -43,6 +43,7 @@ def main() -> None:
         together = trained(wrap, slice(2 * rank, 2 * rank + 2))
         for a, b in zip(alone, together, strict=True):
             torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4, msg=wrap)
+    torch.distributed.barrier()  # nobody leaves before the others are done
     torch.distributed.destroy_process_group()
 
 
