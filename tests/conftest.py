@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Iterator
@@ -24,8 +25,18 @@ SCIPY_MARKERS = (
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if config.cache is not None:  # what JAX compiles, for both workers and the next run
+        os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(config.cache.mkdir("jax")))
+        os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+        os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
     for name in SCIPY_MARKERS:  # some tests of SciPy are run on our operators, and import with its markers
         config.addinivalue_line("markers", f"{name}: a marker of SciPy's test suite")
+
+
+def pytest_collection_finish() -> None:
+    """Leave out of collections of garbage what imports have allocated: going through it takes seconds."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="module", autouse=True)
