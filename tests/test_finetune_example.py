@@ -15,7 +15,7 @@ torch = pytest.importorskip("torch")
 
 EXAMPLES = Path(__file__).parent.parent / "docs" / "examples"
 METHODS = ["head", "lora", "full", "adalora", "fourierft", "c3a", "c3a-corrected", "cdd", "cdd-peft"]
-FEW = ("--rows", "48", "--test-rows", "20", "--epochs", "2", "--batch", "8")
+FEW = ("--task", "banking77", "--rows", "48", "--test-rows", "20", "--epochs", "2", "--batch", "8")
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of libraries that this one only meets here
 
@@ -63,7 +63,12 @@ def out(example, model, tmp_path_factory):
 def test_files_of_every_method(out):
     with (out / "results.csv").open(newline="") as file:
         rows = {row["method"]: row for row in csv.DictReader(file)}
-    assert list(rows) == METHODS
+    assert set(rows) == set(METHODS)
+    accuracies = [float(row["accuracy"]) for row in rows.values()]
+    assert accuracies == sorted(accuracies, reverse=True)
+    for row in rows.values():
+        share = float(row["accuracy"])
+        assert float(row["accuracy_sd"]) == pytest.approx((share * (1 - share) / 20) ** 0.5)  # 20 test rows
     assert (out / "results.md").read_text().count("\n| banking77 |") == len(METHODS)
     assert (out / "accuracy.png").read_bytes().startswith(b"\x89PNG")
     assert len(list((out / "runs").iterdir())) == len(METHODS)  # and no partial file
@@ -79,6 +84,21 @@ def test_files_of_every_method(out):
         parameters, stored = int(row["adapter_parameters"]), int(row["adapter_file_bytes"])
         assert stored >= 3.5 * parameters or method == "adalora", method  # which stores the ranks that are left
     assert float(rows["lora"]["bytes_for_backward"]) < float(rows["full"]["bytes_for_backward"])
+
+
+def test_a_line_says_how_far_cdd_is_from_the_others(example):
+    comparison = sys.modules["finetune.report"].comparison
+    row = {"task": "t", "accuracy_sd": 0.03}
+    rows = [
+        row | {"method": "lora", "accuracy": 0.6, "adapter_parameters": 4000},
+        row | {"method": "cdd", "accuracy": 0.5, "adapter_parameters": 1000, "accuracy_sd": 0.04},
+        row | {"method": "head", "accuracy": 0.45, "adapter_parameters": 0},
+        {"task": "without", "method": "lora", "accuracy": 1.0, "accuracy_sd": 0.0, "adapter_parameters": 1},
+    ]
+    text = (
+        "t: CDD is 10.0 ± 5.0 points below LoRA r = 8, with 0.25 of its parameters; 5.0 ± 5.0 points above head only."
+    )
+    assert comparison(rows) == [text]
 
 
 def test_both_libraries_train_cdd_alike(example, model, out):
@@ -130,12 +150,12 @@ def test_the_rate_is_chosen_on_rows_held_back(example, model, tmp_path):
 
 
 def test_quick_leaves_alone_what_is_given(example, model, tmp_path):
-    command = ["--model", model, "--quick", "--rows", "48", "--methods", "head", "--out", str(tmp_path)]
+    command = ["--model", model, *FEW[:4], "--quick", "--methods", "head", "--out", str(tmp_path)]
     assert example.main(command) == 0
     (path,) = (tmp_path / "runs").iterdir()
     result = json.loads(path.read_text())
     assert (result["rows"], result["seed"], result["settings"]["test_rows"]) == (48, 0, 1000)
-    assert result["steps"] == 2 * 2
+    assert result["steps"] == 2 * 6
 
 
 def test_other_tasks_read_their_published_files(example, model, tmp_path, capsys):
@@ -162,7 +182,7 @@ def test_other_tasks_read_their_published_files(example, model, tmp_path, capsys
         (["--task", "bank"], 1, "--task: unknown 'bank'; known are banking77"),
         (["--model", "./nothing"], 1, "--model ./nothing: there is no such folder"),
         (["--model", str(EXAMPLES)], 1, "no tokenizer can be loaded"),
-        (["--task", "goemotions"], 1, "there is no train.tsv"),
+        (["--task", "counterfactual"], 1, "there is no EN-ext_train.tsv"),
         (["--lr", "lora"], 1, "must be METHOD=RATE"),
         (["--lr", "lora=-1"], 1, "must have positive rates"),
         (["--lr", "lora=fast"], 1, "'fast' is no number"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+from math import sqrt
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -19,7 +20,7 @@ from finetune.data import ExampleError
 from finetune.methods import METHODS
 from finetune.train import Run, Settings
 
-__all__ = ["load_result", "print_table", "save_result", "summarise", "write_files"]
+__all__ = ["comparison", "load_result", "print_table", "save_result", "summarise", "write_files"]
 
 HEADINGS = {
     "task": "task",
@@ -62,7 +63,10 @@ def save_result(folder: Path, run: Run, settings: Settings, result: dict[str, An
 
 
 def summarise(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return one row for each task and method: means over the seeds, and the accuracies' standard deviation."""
+    """Return one row for each task and method, the most accurate first: means over the seeds, and their spread.
+
+    It is the standard deviation over the seeds; of one seed the standard error of the share of right test rows.
+    """
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for result in results:
         groups.setdefault((result["task"], result["method"]), []).append(result)
@@ -70,21 +74,46 @@ def summarise(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for (task, method), group in groups.items():
         accuracies = [result["accuracy"] for result in group]
         row = {"task": task, "method": method, "lr": group[0]["lr"], "rows": group[0]["rows"], "seeds": len(group)}
-        row |= {"accuracy": mean(accuracies), "accuracy_sd": stdev(accuracies) if len(group) > 1 else None}
+        share = mean(accuracies)
+        spread = stdev(accuracies) if len(group) > 1 else sqrt(share * (1 - share) / group[0]["tested"])
+        row |= {"accuracy": share, "accuracy_sd": spread}
         for name in ("seconds_per_step", "bytes_for_backward", "peak_bytes", "seconds"):
             values = [result[name] for result in group]
             row[name] = None if None in values else mean(values)
         rows.append(row | {name: group[0][name] for name in ("adapter_parameters", "adapter_file_bytes")})
-    return rows
+    tasks = list(dict.fromkeys(row["task"] for row in rows))
+    return sorted(rows, key=lambda row: (tasks.index(row["task"]), -row["accuracy"]))
+
+
+def comparison(rows: list[dict[str, Any]]) -> list[str]:
+    """Return a line for each task: how far CDD is from the other methods, and with how many of their parameters."""
+    lines = []
+    for task in dict.fromkeys(row["task"] for row in rows):
+        here = {row["method"]: row for row in rows if row["task"] == task}
+        if (ours := here.get("cdd", here.get("cdd-peft"))) is None:
+            continue
+        parts = []
+        for other in here.values():
+            if other is ours:
+                continue
+            points = 100 * (ours["accuracy"] - other["accuracy"])
+            error = 100 * sqrt(ours["accuracy_sd"] ** 2 + other["accuracy_sd"] ** 2)
+            side = "above" if points >= 0 else "below"
+            part = f"{abs(points):.1f} ± {error:.1f} points {side} {METHODS[other['method']].label}"
+            if other["adapter_parameters"]:
+                part += f", with {ours['adapter_parameters'] / other['adapter_parameters']:.2g} of its parameters"
+            parts.append(part)
+        if parts:
+            lines.append(f"{task}: {METHODS[ours['method']].label} is {'; '.join(parts)}.")
+    return lines
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:
-    spread = "" if row["accuracy_sd"] is None else f" ± {100 * row['accuracy_sd']:.2f}"
     return (
         row["task"],
         METHODS[row["method"]].label,
         f"{row['lr']:g}",
-        f"{100 * row['accuracy']:.2f}{spread}",
+        f"{100 * row['accuracy']:.2f} ± {100 * row['accuracy_sd']:.2f}",
         f"{row['adapter_parameters']:,}",
         f"{1e3 * row['seconds_per_step']:.1f}",
         f"{row['bytes_for_backward'] / 1e6:.1f}",
@@ -134,7 +163,7 @@ def _plot(rows: list[dict[str, Any]], path: Path) -> None:
             panel.errorbar(
                 row["adapter_parameters"],
                 100 * row["accuracy"],
-                yerr=100 * (row["accuracy_sd"] or 0),
+                yerr=100 * row["accuracy_sd"],
                 fmt="D" if row["method"].startswith("cdd") else "o",
                 color=f"C{methods.index(row['method'])}",
                 capsize=3,
@@ -144,7 +173,7 @@ def _plot(rows: list[dict[str, Any]], path: Path) -> None:
         panel.set_xscale("symlog", linthresh=1000)  # the head alone has none
         panel.set_xticks([0, *(10**k for k in range(3, max(4, len(str(largest)) + 1)))])
         panel.set(xlabel="adapter parameters", xlim=(-400, 4 * largest + 1000), ylabel="test accuracy, %", title=task)
-        ends = [100 * (row["accuracy"] + sign * (row["accuracy_sd"] or 0)) for row in here for sign in (-1, 1)]
+        ends = [100 * (row["accuracy"] + sign * row["accuracy_sd"]) for row in here for sign in (-1, 1)]
         margin = 0.1 * (max(ends) - min(ends)) or 1.0
         panel.set_ylim(min(ends) - margin, max(ends) + margin)  # shifted points are left out of the automatic limits
         panel.grid(alpha=0.3)

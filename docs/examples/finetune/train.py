@@ -86,6 +86,7 @@ def train(
     seconds, loss = fit(model, prepared, run, settings, rows=train_rows, embeddings=embeddings, advance=advance)
     peak = memory.peak()
     return {
+        "tested": len(test_rows),
         "accuracy": accuracy(model, test_rows, device, lambda n: advance("testing", 0.1 * n / len(test_rows))),
         "adapter_parameters": adapter,
         "head_parameters": sum(p.numel() for p in model.head.parameters()),
