@@ -29,12 +29,12 @@ class Backend:
 
 
 def _numpy() -> Backend:
-    return Backend("numpy", np, np.array, np.asarray, examples=40, half="float16")
+    return Backend("numpy", np, np.array, np.asarray, examples=24, half="float16")
 
 
 def _torch() -> Backend:
     torch = importlib.import_module("torch")
-    return Backend("torch", torch, lambda a: torch.from_numpy(np.array(a)), lambda t: t.numpy(), 12, half="bfloat16")
+    return Backend("torch", torch, lambda a: torch.from_numpy(np.array(a)), lambda t: t.numpy(), 8, half="bfloat16")
 
 
 def _jax() -> Backend:
@@ -46,7 +46,7 @@ def _jax() -> Backend:
 
 def _strict() -> Backend:
     strict = importlib.import_module("array_api_strict")
-    return Backend("array_api_strict", strict, lambda a: strict.asarray(np.array(a)), lambda a: np.asarray(a._array), 8)
+    return Backend("array_api_strict", strict, lambda a: strict.asarray(np.array(a)), lambda a: np.asarray(a._array), 6)
 
 
 def _cupy() -> Backend:

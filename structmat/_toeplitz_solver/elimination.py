@@ -20,7 +20,8 @@ def eliminated(dense: NDArray[Any], b: NDArray[Any]) -> NDArray[Any] | None:
     """
     matrix = dense.astype(np.result_type(dense.dtype, np.float64), copy=False)
     rows = b.reshape(-1, b.shape[-1]).astype(np.result_type(b.dtype, matrix.dtype), copy=False)
-    factorise, condition, substitute = scipy.linalg.get_lapack_funcs(("getrf", "gecon", "getrs"), (matrix, rows))
+    functions: Any = scipy.linalg.get_lapack_funcs(("getrf", "gecon", "getrs"), (matrix, rows))
+    factorise, condition, substitute = functions
     factors, pivots, info = factorise(matrix)
     if info:
         return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import numpy as np
 import scipy.linalg
@@ -121,7 +121,8 @@ class ConstantDiagonals(Planned):
     def _solve(self, b: Array, xp: Namespace) -> Array:
         on_host = is_numpy(xp) and not self.batch_shape
         if on_host and self.shape[0] <= DENSE:
-            solutions = eliminated(self._to_dense(Context(xp, self.dtype, None)), b)
+            dense, right = cast("Any", self._to_dense(Context(xp, self.dtype, None))), cast("Any", b)
+            solutions: Array | None = eliminated(dense, right)
             if solutions is not None:
                 return solutions
         solver, ill_conditioned = self._refined(Settings(), xp)

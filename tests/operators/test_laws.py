@@ -27,6 +27,8 @@ def check(backend: Backend, entry: Entry, law: Any, dtype: str | None = None) ->
         law(sample.make(backend.asarray), sample.dense, sample, Vectors(seed, sample.dtype.name))
 
     if backend.compiles:  # on one sample of a few fixed shapes, so that laws share what is compiled
+        if not entry.in_table and entry.name != "Prepared Circulant":
+            pytest.skip("a variant, which would compile as much again")
         seed = zlib.crc32(law.__qualname__.encode())
         run(entry.fixed_sample(seed, seed + REGISTRY.index(entry), dtype=dtype), seed)
     else:
@@ -91,6 +93,9 @@ def test_to_dense_is_the_reference(backend: Backend, entry: Entry) -> None:
 @entries
 @pytest.mark.parametrize("lead", [(), (0,), (2, 2, 3)], ids=str)
 def test_matvec_is_the_dense_product(backend: Backend, entry: Entry, lead: tuple[int, ...]) -> None:
+    if lead == (0,):
+        skip_most_where_each_shape_compiles(backend, entry)
+
     def law(op: Any, dense: np.ndarray, sample: Sample, v: Vectors) -> None:
         batch = dense.shape[:-2]
         shape = lead if lead in {(), (0,)} and not batch else (*lead, *batch) if lead != (0,) else (0, *batch)
