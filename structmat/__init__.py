@@ -16,10 +16,10 @@ Linear systems
 Modules
     `structmat.operators`, `structmat.fit`, `structmat.linear_systems` (all of the above), `structmat.preconditioners`
     (circulants for Toeplitz systems), `structmat.sampling` (stationary Gaussian processes), `structmat.extend` (for
-    operators of your own), `structmat.testing` (the laws they obey). Imported on first use: `structmat.io` (files),
-    `structmat.plot` (figures), `structmat.scipy` (bridge to SciPy's solvers), `structmat.jax` (pytrees),
-    `structmat.torch` (layers), `structmat.peft` (the method of Hugging Face PEFT), `structmat.studies` (whole
-    checkpoints, parallel and resumable), `structmat.cli` (the `structmat` command).
+    operators of your own), `structmat.testing` (the laws they obey), `structmat.io` (files), `structmat.plot`
+    (figures), `structmat.scipy` (bridge to SciPy's solvers), `structmat.jax` (pytrees), `structmat.torch` (layers),
+    `structmat.peft` (the method of Hugging Face PEFT), `structmat.studies` (whole checkpoints, parallel and resumable),
+    `structmat.cli` (the `structmat` command). Most are imported on first use.
 Private folders
     `_arrays` (arrays of any library), `_engine` (products by Fourier transforms), `_toeplitz_solver` (inverses of
     Toeplitz matrices), `_files` (formats of files), `_layer_fits` (fits of all layers of a checkpoint, for `peft` and
@@ -29,13 +29,11 @@ Private folders
 from __future__ import annotations
 
 import importlib
-from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
-from structmat import extend, linear_systems, preconditioners, sampling, testing
+from structmat import extend, preconditioners
 from structmat._arrays.errors import ArgumentError, ArgumentTypeError, ArgumentValueError
 from structmat._engine.engine_report import show_config
-from structmat.fit import ErrorCurve, FitResult, error_curve, factorize_cdd, fit_cdd
-from structmat.linear_systems import ConvergenceError, SolveResult, lstsq, solve
 from structmat.operators import (
     BlockCirculant,
     CDDLayout,
@@ -60,6 +58,11 @@ from structmat.operators import (
     Toeplitz,
     ToeplitzInverse,
 )
+
+if TYPE_CHECKING:
+    from structmat import linear_systems, sampling, testing
+    from structmat.fit import ErrorCurve, FitResult, error_curve, factorize_cdd, fit_cdd
+    from structmat.linear_systems import ConvergenceError, SolveResult, lstsq, solve
 
 __version__ = "0.1.0"
 
@@ -107,17 +110,27 @@ __all__ = [
 ]
 
 
-_ON_FIRST_USE = frozenset({"cli", "io", "jax", "peft", "plot", "scipy", "studies", "torch"})
-"""Modules that are imported when they are first asked for: they bring a framework, or take longer than all the rest."""
+_MODULES_ON_FIRST_USE = frozenset(
+    ["cli", "fit", "io", "jax", "linear_systems", "peft", "plot", "sampling", "scipy", "studies", "testing", "torch"]
+)
+"""Modules that are imported when they are first asked for: some bring a framework, all together take a while."""
+
+_NAMES_ON_FIRST_USE = dict.fromkeys(("ErrorCurve", "FitResult", "error_curve", "factorize_cdd", "fit_cdd"), "fit")
+_NAMES_ON_FIRST_USE |= dict.fromkeys(("ConvergenceError", "SolveResult", "lstsq", "solve"), "linear_systems")
+"""Names of such modules that are names of the package as well."""
 
 
-def __getattr__(name: str) -> ModuleType:
-    """Import a module such as ``sm.io`` or ``sm.torch`` on first use."""
-    if name in _ON_FIRST_USE:
+def __getattr__(name: str) -> Any:
+    """Import a module such as ``sm.io``, or a function of one such as ``sm.fit_cdd``, on first use."""
+    if name in _MODULES_ON_FIRST_USE:
         return importlib.import_module(f"structmat.{name}")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if (module := _NAMES_ON_FIRST_USE.get(name)) is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"structmat.{module}"), name)
+    globals()[name] = value  # so that it is asked for once
+    return value
 
 
 def __dir__() -> list[str]:
-    """Return what the package offers, modules that are not imported yet included."""
-    return sorted({*__all__, "__version__", "fit", "operators", *_ON_FIRST_USE})
+    """Return what the package offers, what is not imported yet included."""
+    return sorted({*__all__, "__version__", "operators", *_MODULES_ON_FIRST_USE})

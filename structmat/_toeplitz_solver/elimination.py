@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import scipy.linalg
+import scipy  # its `linalg` is imported on first use
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

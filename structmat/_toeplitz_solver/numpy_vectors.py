@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import scipy.linalg
+import scipy  # its `linalg` is imported on first use
 from array_api_compat import numpy as numpy_namespace
 
 from structmat._engine import Settings, bezoutian, convolution, kernel_of_diagonals

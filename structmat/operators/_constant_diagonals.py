@@ -8,7 +8,7 @@ from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, Self, cast
 
 import numpy as np
-import scipy.linalg
+import scipy  # its `linalg` is imported on first use
 from array_api_compat import is_array_api_strict_namespace
 
 from structmat._arrays import (
