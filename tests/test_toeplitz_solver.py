@@ -166,6 +166,15 @@ def test_condition_numbers_of_symmetric_matrices_are_not_far_too_small(n: int, s
     assert 1 / 3 < share < 1 + 1e-6
 
 
+@settings(max_examples=50, deadline=None)
+@given(n=st.integers(1, 12), kind=st.sampled_from(KINDS), seed=st.integers(0, 2**32 - 1))
+def test_what_is_below_the_bound_needs_no_estimate_of_its_condition(n: int, kind: str, seed: int) -> None:
+    op = sm.Toeplitz(*vectors(n, kind, seed))
+    condition = np.linalg.cond(op.to_dense(), 1)
+    if condition < 1e12:
+        assert op._cond_bound(op.inv(), op._own_namespace()) >= condition * (1 - 1e-3)
+
+
 @pytest.mark.parametrize("n", [60, 512])
 @pytest.mark.parametrize("family", ["Gaussian kernel", "prolate"])
 @pytest.mark.parametrize("kind", [sm.Toeplitz, sm.Hankel])

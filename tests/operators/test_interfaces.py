@@ -224,3 +224,13 @@ def test_the_adjoint_is_tested_with_complex_vectors() -> None:
 def test_the_package_lists_what_it_offers() -> None:
     names = {name for name in dir(sm) if not name.startswith("__")}
     assert names == {*sm.__all__, "cli", "fit", "io", "jax", "operators", "peft", "plot", "scipy", "studies", "torch"}
+
+
+@entries
+def test_operators_are_equal_to_themselves_alone(entry: Entry) -> None:
+    """Arrays have no single answer to ==, so that operators are compared and hashed by identity."""
+    sample = entry.draw(Vectors(2, "float64"))
+    op, other = sample.make(np.array), sample.make(np.array)
+    assert op == op  # noqa: PLR0124
+    assert op != other
+    assert len({op, other, op}) == 2
