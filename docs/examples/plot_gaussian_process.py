@@ -77,6 +77,8 @@ print(f"largest at {lengths[np.argmax(values)]:.0f} steps, the sample was drawn 
 
 figure, ax = plt.subplots(figsize=(6, 3.5), layout="constrained")
 ax.semilogx(lengths, values - values.max(), "o-", color="#0072B2")
+ax.set_xticks([50, 100, 200, 400], ["50", "100", "200", "400"])
+ax.minorticks_off()
 ax.axvline(length, color="0.6", linestyle="--")
 ax.set(xlabel="length scale in steps of the grid", ylabel="log likelihood, below the largest", ylim=(-60, 3))
 plt.show()
