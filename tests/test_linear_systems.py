@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.linalg
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -322,3 +323,12 @@ def test_bad_arguments(call, error, message):
     with pytest.raises(error, match=message) as caught:
         call(sm.Circulant([1.0, 2.0, 0.0]) + sm.Diagonal([1.0, 2.0, 3.0]))
     assert isinstance(caught.value, sm.ArgumentError)
+
+
+def test_a_closed_form_that_leaves_a_large_residual_says_so() -> None:
+    c = np.exp(-((np.arange(500) / 20.0) ** 2))
+    c[0] += 1e-12
+    b = np.random.default_rng(0).standard_normal(500)
+    with pytest.warns(scipy.linalg.LinAlgWarning, match="the closed form leaves a relative residual of"):
+        result = sm.solve(sm.Toeplitz(c), b)
+    assert result.residual > 1e-10

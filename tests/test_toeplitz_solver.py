@@ -166,6 +166,21 @@ def test_condition_numbers_of_symmetric_matrices_are_not_far_too_small(n: int, s
     assert 1 / 3 < share < 1 + 1e-6
 
 
+@pytest.mark.parametrize("n", [150, 500])
+def test_determinants_of_ill_conditioned_covariances_are_those_of_cholesky(n: int) -> None:
+    c = np.exp(-((np.arange(n) / 20.0) ** 2))
+    c[0] += 1e-12
+    expected = 2 * np.sum(np.log(np.diag(np.linalg.cholesky(scipy.linalg.toeplitz(c)))))
+    found = sm.Toeplitz(c).slogdet()
+    assert found.sign == 1
+    assert found.logabsdet == pytest.approx(expected, abs=0.05)
+
+
+def test_determinants_of_numerically_singular_matrices_come_with_a_warning() -> None:
+    with pytest.warns(scipy.linalg.LinAlgWarning, match=r"Toeplitz\.slogdet: the matrix is ill-conditioned"):
+        sm.Toeplitz(np.exp(-((np.arange(300) / 20.0) ** 2))).slogdet()
+
+
 @settings(max_examples=50, deadline=None)
 @given(n=st.integers(1, 12), kind=st.sampled_from(KINDS), seed=st.integers(0, 2**32 - 1))
 def test_what_is_below_the_bound_needs_no_estimate_of_its_condition(n: int, kind: str, seed: int) -> None:

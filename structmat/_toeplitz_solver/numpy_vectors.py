@@ -27,6 +27,11 @@ ACCURATE = 1e-11
 EXACT = 1e-13
 """The same before refinement, for determinants, which are not refined."""
 
+WRITTEN_OUT = 2048
+"""Up to this size the determinant of an ill-conditioned matrix is that of the dense matrix."""
+SENSITIVE = 1e-8
+"""Bounds of the condition number times eps, above which the recursions lose digits of a determinant."""
+
 
 class NumpyVectors(NamedTuple):
     """What determines inverse and determinant of each matrix of a stack."""
@@ -84,6 +89,10 @@ def _one(c: NDArray[Any], r: NDArray[Any], *, determinant: bool) -> tuple[NDArra
         if not np.iscomplexobj(c):
             x, y, sign = x.real, y.real, np.sign(sign.real)
         x, y, _, _ = _refined(c, r, x, y)
+    if determinant and n <= WRITTEN_OUT and np.all(np.isfinite(x)):
+        sizes = np.sum(np.abs(c)) + np.sum(np.abs(r[1:])), np.sum(np.abs(x)), 1 + 2 * np.sum(np.abs(y))
+        if not np.prod(sizes) * np.finfo(float).eps < SENSITIVE:
+            sign, log = np.linalg.slogdet(_matrix(c, r))
     return x, y, sign if np.iscomplexobj(c) else np.real(sign), log
 
 
@@ -112,15 +121,19 @@ def _known(c: NDArray[Any], r: NDArray[Any]) -> NDArray[Any]:
 
 def _dense(c: NDArray[Any], r: NDArray[Any], *, determinant: bool) -> tuple[NDArray[Any], NDArray[Any], Any, float]:
     """Return vectors and determinant by elimination."""
-    n = len(c)
-    constants = np.append(r[:0:-1], c)
-    T = constants[np.arange(n)[:, None] - np.arange(n) + n - 1]
+    n, T = len(c), _matrix(c, r)
     sign, log = np.linalg.slogdet(T) if determinant else (0.0, 0.0)
     try:
         x, y = np.linalg.solve(T, _known(c, r)).T
     except np.linalg.LinAlgError:
         x = y = np.full(n, np.nan, c.dtype)
     return x, y, sign, float(log)
+
+
+def _matrix(c: NDArray[Any], r: NDArray[Any]) -> NDArray[Any]:
+    n, constants = len(c), np.append(r[:0:-1], c)
+    matrix: NDArray[Any] = constants[np.arange(n)[:, None] - np.arange(n) + n - 1]
+    return matrix
 
 
 def _refined(

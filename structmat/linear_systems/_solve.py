@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import warnings
 from contextlib import suppress
 from typing import Any, Literal
+
+import numpy as np
+import scipy  # its `linalg` is imported on first use
 
 from structmat._arrays import (
     broadcast_shapes,
     complex_partner,
     is_complex,
+    is_numpy,
     library_of,
     namespace_of,
     precision_of,
@@ -52,7 +57,8 @@ def solve(
         the nearest circulant (of several levels on a grid) or diagonal matrix, whichever is nearer, if A is made of
         circulant, Toeplitz and diagonal parts, so that it costs little.
     rtol : float, optional
-        Iteration ends where ``norm(b - A x) <= rtol * norm(b)``. Default: 1e-10, in single precision 1e-5.
+        Iteration ends where ``norm(b - A x) <= rtol * norm(b)``; a closed form that leaves more of a NumPy array comes
+        with a warning. Default: 1e-10, in single precision 1e-5.
     max_iter : int, optional
         The most iterations. Default: ten times n, between 100 and 10,000.
 
@@ -109,9 +115,9 @@ def solve(
     _require_preconditioner(preconditioner, A, owner)
     op, right, xp, dtype, settings = _prepared(A, b, assume, preconditioner, rtol, max_iter, owner)
     with suppress(NotImplementedError):
-        return _closed(op, right, A.solve(b), xp)
+        return _warned(_closed(op, right, A.solve(b), xp), settings.rtol, xp)
     with suppress(NotImplementedError):
-        return _closed(op, right, A.inv().matvec(b), xp)
+        return _warned(_closed(op, right, A.inv().matvec(b), xp), settings.rtol, xp)
     return _restored(solution(op, right, settings, xp), dtype, xp)
 
 
@@ -231,6 +237,16 @@ def _closed(op: LinearOperator, b: Array, x: Array, xp: Namespace) -> SolveResul
     """Return a solution in closed form with its residual."""
     wide = xp.astype(x, b.dtype) if x.dtype != b.dtype else x
     return SolveResult(x, relative_residual(b - op._matvec(wide, xp), b, xp), 0)
+
+
+def _warned(result: SolveResult, rtol: float, xp: Namespace) -> SolveResult:
+    """Return a result, after a warning where its residual is above the tolerance; only NumPy's values are looked at."""
+    if is_numpy(xp):
+        residuals: Any = result.residual
+        if (largest := float(np.max(residuals, initial=0.0))) > rtol:
+            text = f"solve: the closed form leaves a relative residual of {largest:.1g}, above rtol = {rtol:g}"
+            warnings.warn(f"{text}: A is ill-conditioned", scipy.linalg.LinAlgWarning, stacklevel=3)
+    return result
 
 
 def _restored(result: SolveResult, dtype: DType, xp: Namespace) -> SolveResult:

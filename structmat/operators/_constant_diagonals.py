@@ -158,7 +158,9 @@ class ConstantDiagonals(Planned):
 
     def _determinant_factors(self, method: str, xp: Namespace) -> Array:
         n = self.shape[0]
-        _, _, sign, log = inverse_vectors(*self._as_toeplitz(xp), xp, determinant=True)
+        x, y, sign, log = inverse_vectors(*self._as_toeplitz(xp), xp, determinant=True)
+        if is_numpy(xp) and bool(xp.all(xp.isfinite(x))):
+            self._require_regular(ToeplitzInverse(x, y, (self._flipped, False)), method, xp)
         odd = self._flipped and n * (n - 1) // 2 % 2
         first = xp.astype(-sign if odd else sign, log.dtype)[..., None]
         rest = xp.ones((*first.shape[:-1], n - 1), dtype=log.dtype, device=device_of(log))
@@ -182,7 +184,7 @@ class ConstantDiagonals(Planned):
         if not (bool(bound > largest) and bool((cond := xp.max(self._cond(1, inverse, xp))) > largest)):
             return False
         warnings.warn(
-            f"{owner}: the matrix is ill-conditioned (about {float(cond):.1g}); solutions may be inaccurate",
+            f"{owner}: the matrix is ill-conditioned (about {float(cond):.1g}); the result may be inaccurate",
             scipy.linalg.LinAlgWarning,
             stacklevel=4,
         )

@@ -32,6 +32,7 @@ class TestErrors:
         (dict(targets=["nope"]), ValueError, "match no layer; could be adapted: table, block.query"),
         (dict(targets="nope"), ValueError, "match no layer"),
         (dict(targets=[]), ValueError, "match no layer"),
+        (dict(targets=["query", "nope"]), ValueError, r"targets \['nope'\] match no layer, the others do"),
         (dict(targets="("), ValueError, "no regular expression"),
         (dict(exclude="("), ValueError, "no regular expression"),
         (dict(train="("), ValueError, "no regular expression"),

@@ -122,6 +122,10 @@ def targeted(model: nn.Module, targets: Targets, exclude: Targets) -> dict[str, 
         ]
     else:
         chosen = [path for path in modules if matches(path, targets, "targets")]
+        given = [] if isinstance(targets, str) else targets
+        unmatched = [name for name in given if not any(matches(path, [name], "targets") for path in chosen)]
+        if chosen and unmatched:
+            raise ArgumentValueError("adapt", "targets", f"{unmatched} match no layer, the others do")
         for path in chosen:
             if path not in adaptable:
                 *first, last = (kind.described for kind in KINDS)
