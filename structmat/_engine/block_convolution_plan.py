@@ -15,7 +15,7 @@ from structmat._arrays.typing import Array, Namespace
 from structmat._engine.engines import Settings, method_for
 from structmat._engine.measured_choices import PLAIN
 from structmat._engine.numpy_convolutions import transforms
-from structmat._engine.plan import ChunkedPlan, Step
+from structmat._engine.plan import ChunkedPlan, Step, handed_over
 from structmat._engine.transforms import from_spectrum, spectrum
 
 __all__ = ["BlockConvolution", "by_frequency"]
@@ -73,10 +73,7 @@ class BlockConvolution(ChunkedPlan):
             # (frequencies, vectors, q) times (frequencies, q, p): contiguous matrix products
             y = backward(np.matmul(forward(blocks.transpose(2, 0, 1)), self.spectrum))
             y = y[:b].transpose(1, 2, 0).reshape(*x.shape[:-1], p * b)[..., : self.shape[0]]
-            if out is None:
-                return y
-            out[...] = y
-            return out
+            return handed_over(y, out)
 
         return step
 

@@ -16,10 +16,18 @@ from structmat._arrays.parameters import Parametrised
 from structmat._arrays.typing import Array, Namespace
 from structmat._engine.chunks import in_chunks, rows_in_chunk
 
-__all__ = ["ByParts", "ChunkedPlan", "Plan", "Step"]
+__all__ = ["ByParts", "ChunkedPlan", "Plan", "Step", "handed_over"]
 
 Step: TypeAlias = Callable[[Any, Any], Any]
 """Returns the products of one vector or of rows, in the second argument where that is possible and given."""
+
+
+def handed_over(y: Any, out: Any) -> Any:
+    """Return the result of a step, in `out` where that is given."""
+    if out is None:
+        return y
+    out[...] = y
+    return out
 
 
 class Plan(Parametrised, ABC):

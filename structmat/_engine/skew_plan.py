@@ -16,7 +16,7 @@ from array_api_compat import numpy as numpy_namespace
 
 from structmat._arrays import device_of, precision_of
 from structmat._arrays.typing import Array, Namespace
-from structmat._engine.plan import ChunkedPlan, Step
+from structmat._engine.plan import ChunkedPlan, Step, handed_over
 from structmat._engine.transforms import fft, from_spectrum, ifft, spectrum
 
 __all__ = ["SkewConvolution", "full_skew_spectrum", "skew_fft", "skew_ifft", "skew_twist"]
@@ -99,15 +99,7 @@ class SkewConvolution(ChunkedPlan):
     def step(self, dtype: str, *, batched: bool, once: bool = False) -> Step:
         """Return what computes NumPy's chunks."""
         product = self.call(numpy_namespace, batched=batched)
-
-        def step(x: Any, out: Any) -> Any:
-            y = product(x)
-            if out is None:
-                return y
-            out[...] = y
-            return out
-
-        return step
+        return lambda x, out: handed_over(product(x), out)
 
     def call(self, xp: Namespace, *, batched: bool) -> Callable[[Any], Any]:
         """Return the function that `whole` is, with its look-ups done."""

@@ -17,6 +17,15 @@ from structmat._toeplitz_solver.inverse_vectors import (
     set_rule,
     vectors_on_host,
 )
-from structmat._toeplitz_solver.numpy_vectors import DENSE
+from structmat._toeplitz_solver.numpy_vectors import DENSE, inverse_bound
 
-__all__ = ["DENSE", "InverseVectors", "eliminated", "inverse_vectors", "set_rule", "tangents", "vectors_on_host"]
+__all__ = [
+    "DENSE",
+    "InverseVectors",
+    "eliminated",
+    "inverse_bound",
+    "inverse_vectors",
+    "set_rule",
+    "tangents",
+    "vectors_on_host",
+]

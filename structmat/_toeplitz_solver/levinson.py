@@ -9,7 +9,12 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["levinson"]
+__all__ = ["levinson", "symmetries"]
+
+
+def symmetries(c: NDArray[Any], r: NDArray[Any]) -> tuple[bool, bool]:
+    """Tell whether the matrix of first column and first row is symmetric, and whether it is Hermitian."""
+    return np.array_equal(c[1:], r[1:]), np.array_equal(c, np.append(c[:1], r[1:]).conj())
 
 
 def levinson(c: NDArray[Any], r: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], complex, float]:
@@ -40,7 +45,7 @@ def levinson(c: NDArray[Any], r: NDArray[Any]) -> tuple[NDArray[Any], NDArray[An
     .. [1] Golub, G. H., Van Loan, C. F., Matrix Computations, 4th edition, section 4.7, 2013.
     """
     n = len(c)
-    symmetric, hermitian = np.array_equal(c[1:], r[1:]), np.array_equal(c, np.append(c[:1], r[1:]).conj())
+    symmetric, hermitian = symmetries(c, r)
     backwards = np.ascontiguousarray(c[::-1])  # t[n-1], ..., t[0]
     # a grows from the front of its array, b from the end.
     a, b, shifted = (np.zeros(n, c.dtype) for _ in range(3))

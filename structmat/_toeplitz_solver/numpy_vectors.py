@@ -10,13 +10,15 @@ from array_api_compat import numpy as numpy_namespace
 
 from structmat._engine import Settings, bezoutian, convolution, kernel_of_diagonals
 from structmat._toeplitz_solver.iteration import iterated
-from structmat._toeplitz_solver.levinson import levinson
+from structmat._toeplitz_solver.levinson import levinson, symmetries
 from structmat._toeplitz_solver.schur import schur
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["NumpyVectors", "numpy_vectors"]
+    from structmat._arrays.typing import Array, Namespace
+
+__all__ = ["NumpyVectors", "inverse_bound", "numpy_vectors"]
 
 DENSE = 128
 """Up to this size elimination of the dense matrix is as fast as the recursions, and the most accurate."""
@@ -90,17 +92,17 @@ def _one(c: NDArray[Any], r: NDArray[Any], *, determinant: bool) -> tuple[NDArra
             x, y, sign = x.real, y.real, np.sign(sign.real)
         x, y, _, _ = _refined(c, r, x, y)
     if determinant and n <= WRITTEN_OUT and np.all(np.isfinite(x)):
-        sizes = np.sum(np.abs(c)) + np.sum(np.abs(r[1:])), np.sum(np.abs(x)), 1 + 2 * np.sum(np.abs(y))
-        if not np.prod(sizes) * np.finfo(float).eps < SENSITIVE:
+        bound = _size(c, r) * inverse_bound(x, y, numpy_namespace)
+        if not bound * np.finfo(float).eps < SENSITIVE:
             sign, log = np.linalg.slogdet(_matrix(c, r))
     return x, y, sign if np.iscomplexobj(c) else np.real(sign), log
 
 
 def _by_scipy(c: NDArray[Any], r: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], Any, float]:
     """Return the vectors by SciPy's recursion, the faster one for short ones as it is compiled."""
-    symmetric = np.array_equal(c[1:], r[1:])
+    symmetric, hermitian = symmetries(c, r)
     try:
-        if symmetric or np.array_equal(c, np.append(c[:1], r[1:]).conj()):
+        if symmetric or hermitian:
             x = scipy.linalg.solve_toeplitz((c, r), _known(c, r)[:, 0])
             last = x if symmetric else x.conj()  # the last column of the inverse, in reverse order
             with np.errstate(all="ignore"):
@@ -110,6 +112,18 @@ def _by_scipy(c: NDArray[Any], r: NDArray[Any]) -> tuple[NDArray[Any], NDArray[A
     except np.linalg.LinAlgError:
         x = y = np.full(len(c), np.nan, c.dtype)
     return x, y, 0.0, 0.0
+
+
+def inverse_bound(x: Array, y: Array, xp: Namespace) -> Array:
+    """Return a bound of the 1-norm of the inverse, by its formula."""
+    size_x, size_y = (xp.sum(xp.abs(v), axis=-1) for v in (x, y))
+    bound: Array = size_x * (1 + 2 * size_y)
+    return bound
+
+
+def _size(c: NDArray[Any], r: NDArray[Any]) -> float:
+    """Return the sum of the moduli of all constants, a bound of the norms of the matrix."""
+    return float(np.sum(np.abs(c)) + np.sum(np.abs(r[1:])))
 
 
 def _known(c: NDArray[Any], r: NDArray[Any]) -> NDArray[Any]:
@@ -142,7 +156,7 @@ def _refined(
     """Return x and y after one step of refinement where it helps, and how large the residuals are before and after."""
     xp, n = numpy_namespace, len(c)
     plan = convolution(kernel_of_diagonals(c, r[1:], xp), (n, n), Settings(ready=True), xp)
-    norm = float(np.sum(np.abs(c)) + np.sum(np.abs(r[1:])))
+    norm = _size(c, r)
 
     def residuals(v: NDArray[Any]) -> tuple[NDArray[Any], float]:
         rest = -plan.apply(v, xp)

@@ -28,7 +28,7 @@ from structmat._arrays import (
 from structmat._arrays.errors import ArgumentValueError
 from structmat._arrays.typing import Array, ArrayLike, DType, Namespace
 from structmat._engine import Refined, Settings
-from structmat._toeplitz_solver import DENSE, eliminated, inverse_vectors
+from structmat._toeplitz_solver import DENSE, eliminated, inverse_bound, inverse_vectors
 from structmat.operators._base import Context, LinearOperator, NormOrder, Planned
 from structmat.operators._norm_estimate import norm_estimate
 from structmat.operators._toeplitz_inverse import ToeplitzInverse
@@ -168,8 +168,7 @@ class ConstantDiagonals(Planned):
 
     def _cond_bound(self, inverse: ToeplitzInverse, xp: Namespace) -> Array:
         """Return a bound of the condition number in the 1-norm, by the formula of the inverse, at no cost."""
-        size_x, size_y = (xp.sum(xp.abs(v), axis=-1) for v in (inverse.x, inverse.y))
-        bound: Array = self._norm(1, xp) * size_x * (1 + 2 * size_y)
+        bound: Array = self._norm(1, xp) * inverse_bound(inverse.x, inverse.y, xp)
         return bound
 
     def _require_regular(self, inverse: ToeplitzInverse, method: str, xp: Namespace) -> bool:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 
 from structmat._arrays import (
     as_floating,
-    copied,
     device_of,
     euclidean_norm,
     in_precision,
@@ -138,8 +137,7 @@ class SkewCirculant(Planned):
             raise ArgumentValueError(owner, "A", f"must have shape (..., n, n), got {tuple(A.shape)}")
         xp = namespace_of(owner, A)
         diagonals = cyclic_diagonals(in_precision(A, precision_of(A.dtype, xp), xp), xp)
-        k = xp.arange(A.shape[-1], device=device_of(A))
-        signed = xp.where(k[:, None] < k[None, :], -diagonals, diagonals)
+        signed = _negative_above_the_diagonal(diagonals, xp)
         return cls(restored(xp.mean(signed, axis=-2), A.dtype, xp))
 
     @property
@@ -173,9 +171,7 @@ class SkewCirculant(Planned):
         return self if self._is_real() else SkewCirculant(self._own_namespace().conj(self.c))
 
     def _to_dense(self, like: Context) -> Array:
-        xp, k = like.xp, like.xp.arange(self.shape[0], device=like.device)
-        dense = copied(circulant_entries(self.c, like), xp)
-        return xp.where(k[:, None] < k[None, :], -dense, dense)
+        return _negative_above_the_diagonal(circulant_entries(self.c, like), like.xp)
 
     def _nonzero_spectrum(self, method: str, xp: Namespace) -> Array:
         values = self._spectrum(xp)
@@ -231,6 +227,12 @@ class SkewCirculant(Planned):
             ready, real = ready_for_roots(values, n, self._rounding(xp), xp)
             values = ready if real else full_skew_spectrum(values, n, xp)
         return self._with_spectrum(function.evaluate(values), xp, real=real)
+
+
+def _negative_above_the_diagonal(A: Array, xp: Namespace) -> Array:
+    """Return square matrices with the entries above the diagonal times minus one."""
+    k = xp.arange(A.shape[-1], device=device_of(A))
+    return xp.where(k[:, None] < k[None, :], -A, A)
 
 
 @compose.rule(SkewCirculant, SkewCirculant)
