@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-__all__ = ["ArgumentError", "ArgumentTypeError", "ArgumentValueError"]
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+__all__ = ["ArgumentError", "ArgumentTypeError", "ArgumentValueError", "naming"]
 
 
 class ArgumentError(Exception):
@@ -71,3 +74,12 @@ class ArgumentTypeError(ArgumentError, TypeError):
     """
 
     __module__ = "structmat"
+
+
+@contextmanager
+def naming(place: str) -> Iterator[None]:
+    """Let errors of arguments say where: which of many layers, say."""
+    try:
+        yield
+    except ArgumentError as error:
+        raise type(error)(error.owner, error.argument, f"{error.text}, in {place}") from error

@@ -88,6 +88,14 @@ class TestErrors:
         assert_same_state(before, net)
 
 
+def test_errors_name_the_layer(net):
+    with pytest.raises(ValueError, match=r"block_size must be at most .*, in head$"):
+        adapt(net, ["query", "head"], block_size=10)
+    adapt(net, ["head"])
+    with pytest.raises(ValueError, match=r"block_size must be at most .*, in head$"):
+        adapt(net, ["head"], name="second", block_size=10)
+
+
 def adapted():
     model = torch.nn.Sequential(torch.nn.Linear(6, 6))
     adapt(model)

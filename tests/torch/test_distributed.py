@@ -1,4 +1,4 @@
-"""torch's own engines for several processes: DDP and FSDP2, two processes on a CPU."""
+"""torch's own engines for several processes: DDP, FSDP1 and FSDP2, two processes on a CPU."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from structmat.torch import adapter_state_dict, load_adapter, param_groups, save
 from tests.torch import workers
 from tests.torch.common import VERSION
 
-ENGINES = ["ddp", "fsdp"] if VERSION >= (2, 7) else ["ddp"]  # FSDP2 of torch 2.6 needs streams, which a CPU has not
+# FSDP of torch 2.6 needs streams, which a CPU has not.
+ENGINES = ["ddp", "first_fsdp", "fsdp"] if VERSION >= (2, 7) else ["ddp"]
 
 
 @pytest.fixture(scope="module")

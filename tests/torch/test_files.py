@@ -52,6 +52,14 @@ class TestRoundTrips:
         assert plain[0].adapters["default"].options() == trained[0].adapters["default"].options()
         assert all(p.requires_grad == ("factors" in name) for name, p in plain.named_parameters())
 
+    def test_what_is_not_wrapped_is_frozen_too(self, plain, tmp_path):
+        model = copy.deepcopy(plain)
+        adapt(model, ["0"])
+        load_adapter(plain, save_adapter(model, tmp_path / "adapter"))
+        assert {name for name, p in plain.named_parameters() if p.requires_grad} == {
+            f"0.adapters.default.factors.{i}" for i in range(3)
+        }
+
     def test_options_of_each_layer_are_kept(self, plain, tmp_path):
         model = copy.deepcopy(plain)
         adapt(model, dropout=0.25, n_factors_pattern={"2": 5}, block_size_pattern={"0": 2}, alpha_pattern={"0": 3.0})

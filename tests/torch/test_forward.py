@@ -61,3 +61,23 @@ def test_a_forward_that_was_replaced_is_called():
     change = layer(x) - base(x)
     base.forward = lambda x: torch.nn.Linear.forward(base, x) + 1
     torch.testing.assert_close(layer(x), base(x) + change)
+
+
+@pytest.mark.parametrize("first", ["adapted", "offloaded"])
+def test_weights_and_vectors_that_accelerate_keeps_elsewhere(first):
+    accelerate = pytest.importorskip("accelerate")
+    layer, base = layer_of("linear")
+    fill(layer)
+    x, vectors = input_of("linear"), list(layer.adapters["default"].factors)
+    expected = layer(x)
+    if first == "offloaded":
+        accelerate.cpu_offload(base, "cpu")
+        layer = type(layer).from_linear(base)
+        with torch.no_grad():
+            for vector, value in zip(layer.adapters["default"].factors, vectors, strict=True):
+                vector.copy_(value)
+    else:
+        accelerate.cpu_offload(layer, "cpu")
+        assert layer.adapters["default"].factors[0].is_meta
+    assert base.weight.is_meta
+    torch.testing.assert_close(layer(x), expected)

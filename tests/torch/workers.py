@@ -82,6 +82,19 @@ def fsdp(rank, folder):
     assert all(torch.equal(v, trained[k]) for k, v in adapter_state_dict(model).items())
 
 
+def first_fsdp(rank, folder):
+    from torch.distributed.fsdp import FullyShardedDataParallel
+
+    model, x, y = model_and_data()
+    wrapped = FullyShardedDataParallel(model, use_orig_params=True, device_id=torch.device("cpu"))
+    assert {p.ndim for p in wrapped.parameters()} == {1}
+    losses = train(wrapped, x[rank::2], y[rank::2], param_groups(wrapped, 0.02), average)
+    with FullyShardedDataParallel.summon_full_params(wrapped):
+        if rank == 0:
+            save_adapter(wrapped.module, folder / "first_fsdp")
+        torch.save((losses, adapter_state_dict(wrapped.module)), folder / f"first_fsdp{rank}")
+
+
 def run(rank, names, folder):
     """Run some of the above in a group of two processes; what went wrong goes to a file."""
     folder = pathlib.Path(folder)
@@ -90,7 +103,7 @@ def run(rank, names, folder):
     try:
         dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
         for name in names:
-            {"ddp": ddp, "fsdp": fsdp}[name](rank, folder)
+            {"ddp": ddp, "first_fsdp": first_fsdp, "fsdp": fsdp}[name](rank, folder)
             dist.barrier()
         dist.destroy_process_group()
     except BaseException:

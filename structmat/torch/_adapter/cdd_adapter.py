@@ -26,6 +26,14 @@ def _no_fast_path(*_: Any) -> None:
     """
 
 
+class Vectors(nn.ParameterList):
+    """Vectors that are read by a `forward`, which accelerate replaces by one that brings offloaded ones first."""
+
+    def forward(self) -> list[Tensor]:
+        """Return the vectors."""
+        return list(self)
+
+
 class CDDAdapter(nn.Module):
     """The trainable change of one layer: alpha times a product of diagonals and block circulants, D C D or longer.
 
@@ -87,7 +95,7 @@ class CDDAdapter(nn.Module):
     (4, 6)
     """
 
-    factors: nn.ParameterList
+    factors: Vectors
     """The vectors: diagonals (m,) and grids of circulants (p, q, b), in the order of the product."""
     layout: CDDLayout
     """Shapes of the product, of its factors and of their vectors."""
@@ -127,9 +135,7 @@ class CDDAdapter(nn.Module):
         self.dropout = finite(dropout, "CDDAdapter", "dropout")
         if not 0 <= self.dropout < 1:
             raise ArgumentValueError("CDDAdapter", "dropout", f"must be at least 0 and less than 1, got {dropout}")
-        self.factors = nn.ParameterList(
-            torch.empty(size, dtype=dtype, device=device) for size in self.layout.vector_shapes
-        )
+        self.factors = Vectors(torch.empty(size, dtype=dtype, device=device) for size in self.layout.vector_shapes)
         self.reset_parameters(init, gradient=gradient)
         self.register_forward_pre_hook(_no_fast_path)
 
@@ -235,7 +241,7 @@ class CDDAdapter(nn.Module):
         CDDProduct
             Of shape (out_features, in_features), sharing the vectors: gradients flow, and it changes with them.
         """
-        product = self.layout.product(list(self.factors))
+        product = self.layout.product(self.factors.forward())
         return product if self.alpha == 1 else self.alpha * product
 
     def dense(self) -> Tensor:
@@ -247,7 +253,7 @@ class CDDAdapter(nn.Module):
             `alpha` included, in float32 at least; detached.
         """
         with torch.no_grad():
-            wide = [f.to(torch.promote_types(f.dtype, torch.float32)) for f in self.factors]
+            wide = [f.to(torch.promote_types(f.dtype, torch.float32)) for f in self.factors.forward()]
             return self.alpha * self.layout.product(wide).to_dense()
 
     def add_to(self, y: Tensor, x: Tensor) -> Tensor:
@@ -279,7 +285,7 @@ class CDDAdapter(nn.Module):
             )
         if self.is_dropping:
             x = drop(x, self.dropout)
-        return add_change(y, x, list(self.factors), self.alpha, self.mode)
+        return add_change(y, x, self.factors.forward(), self.alpha, self.mode)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the change of the rows of `x`.

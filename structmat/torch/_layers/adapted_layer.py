@@ -211,7 +211,10 @@ class AdaptedLayer(nn.Module):
         floating = [t.dtype for t in tensors if t.is_floating_point() and t.element_size() > 1]
         found: dict[str, Any] = {"dtype": floating[0] if floating else torch.float32}
         if tensors:
-            found["device"] = tensors[0].device
+            # Where accelerate keeps weights elsewhere, one of its hooks says where it will bring them.
+            hook = getattr(self.base, "_hf_hook", None) if tensors[0].is_meta else None
+            targets = [getattr(each, "execution_device", None) for each in getattr(hook, "hooks", [hook])]
+            found["device"] = next((each for each in targets if each is not None), tensors[0].device)
         return found
 
     # ---- what is added in a forward pass

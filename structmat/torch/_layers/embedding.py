@@ -108,7 +108,7 @@ class CDDEmbedding(AdaptedLayer):
         return y
 
     def _add(self, adapter: CDDAdapter, y: Tensor, x: Tensor) -> Tensor:
-        left, grid, right = adapter.factors
+        left, grid, right = adapter.factors.forward()
         side = grid.shape[2]
         lags = (x[..., None] - torch.arange(side, device=x.device)) % side
         blocks = grid[x // side]  # (..., q, b)

@@ -50,7 +50,7 @@ def forward_with_adapters(base: Any, x: Tensor, adapters: Sequence[CDDAdapter]) 
         return _of_nested(x, lambda rows: forward_with_adapters(base, rows, adapters))
     if adapters and not adapters[0].is_dropping and _fuses(base, x):
         first, *adapters = adapters
-        y = linear_with_change(x, base.weight, base.bias, list(first.factors), first.alpha, first.mode)
+        y = linear_with_change(x, base.weight, base.bias, first.factors.forward(), first.alpha, first.mode)
     else:
         y = base(x)
     for adapter in adapters:

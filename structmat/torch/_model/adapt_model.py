@@ -14,7 +14,7 @@ from structmat.torch._layers.frozen_base import has_transposed_weight
 from structmat.torch._model.costs import AdapterSummary, summarise
 from structmat.torch._model.patterns import by_layer
 from structmat.torch._model.targets import Targets, matches, targeted, unreached_experts
-from structmat.torch._model.wrapping import wrap_layers
+from structmat.torch._model.wrapping import freeze_others, wrap_layers
 
 __all__ = ["adapt"]
 
@@ -111,12 +111,7 @@ def adapt(
     patterns = {"n_factors": n_factors_pattern, "block_size": block_size_pattern, "alpha": alpha_pattern}
     settings = by_layer(found, options, patterns)
     layers = wrap_layers(model, {path: _options(m, path, settings[path]) for path, m in found.items()}, name)
-    trained = {id(p) for module in kept for p in module.parameters()}
-    trained |= {id(p) for layer in layers for p in layer.adapters[name].parameters()}
-    for parameter in model.parameters():
-        parameter.requires_grad_(id(parameter) in trained and parameter.is_floating_point())
-        if not parameter.requires_grad:
-            parameter.grad = None
+    freeze_others(model, name, layers, kept)
     return summarise(model, name)
 
 

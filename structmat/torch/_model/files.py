@@ -16,7 +16,7 @@ from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
 from structmat.io import atomic_write
 from structmat.torch._adapter.cdd_adapter import CDDAdapter
 from structmat.torch._model.targets import adapted_layers
-from structmat.torch._model.wrapping import change_shape, wrap_layers
+from structmat.torch._model.wrapping import change_shape, freeze_others, wrap_layers
 
 __all__ = ["adapter_state_dict", "load_adapter", "save_adapter"]
 
@@ -144,7 +144,8 @@ def load_adapter(
     ----------
     model : Module
         With an adapter of that name, which takes over vectors and `alpha`; for a file, also a model that is not
-        adapted yet, whose layers are then wrapped as the file says, `dropout` included.
+        adapted yet, whose layers are then wrapped as the file says, `dropout` included, and everything else is frozen,
+        as by `adapt`.
     source : path-like or dict of str to Tensor
         What `save_adapter` wrote or `adapter_state_dict` gave.
     name : str, default "default"
@@ -192,10 +193,12 @@ def load_adapter(
         for layer in layers.values():
             layer._require_unmerged("load_adapter")
         adapters = _adapters(model, name, "load_adapter")
+        if any(factor.is_meta for adapter in adapters.values() for factor in adapter.factors):
+            raise ArgumentValueError("load_adapter", "model", "has vectors on the device meta: load before offloading")
         _check(adapters, state, written)
     else:
         _check(_planned(model, written), state, written)
-        wrap_layers(model, written, name)
+        freeze_others(model, name, wrap_layers(model, written, name))
         adapters = _adapters(model, name, "load_adapter")
     with torch.no_grad():
         for path, adapter in adapters.items():
@@ -207,7 +210,7 @@ def load_adapter(
 
 
 def _keys(path: str, adapter: CDDAdapter) -> dict[str, Tensor]:
-    return {f"{path}{'.' if path else ''}factors.{i}": factor for i, factor in enumerate(adapter.factors)}
+    return {f"{path}{'.' if path else ''}factors.{i}": factor for i, factor in enumerate(adapter.factors.forward())}
 
 
 def _is_sharded(tensor: Tensor) -> bool:

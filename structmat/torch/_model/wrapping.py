@@ -1,19 +1,20 @@
-"""Giving adapters to the layers of a model: all of them, or none if one fails."""
+"""Giving adapters to the layers of a model: all of them, or none if one fails; and freezing the rest."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import nn
 
+from structmat._arrays.errors import naming
 from structmat.torch._layers.adapted_layer import AdaptedLayer
 from structmat.torch._layers.frozen_base import features
 from structmat.torch._layers.kinds import kind_of
 from structmat.torch._layers.linear import CDDLinear
 
-__all__ = ["change_shape", "replace_layer", "wrap_layers"]
+__all__ = ["change_shape", "freeze_others", "replace_layer", "wrap_layers"]
 
 
 def change_shape(module: nn.Module) -> tuple[int, int]:
@@ -47,11 +48,12 @@ def wrap_layers(model: nn.Module, options: Mapping[str, Mapping[str, Any]], name
     try:
         for path, own in options.items():
             module = model.get_submodule(path)
-            if isinstance(module, AdaptedLayer):
-                module.add_adapter(name, **own)
-                extended.append(module)
-            elif id(module) not in new:
-                new[id(module)] = _wrapped(module, name, own)
+            with naming(path):
+                if isinstance(module, AdaptedLayer):
+                    module.add_adapter(name, **own)
+                    extended.append(module)
+                elif id(module) not in new:
+                    new[id(module)] = _wrapped(module, name, own)
     except BaseException:
         for layer in extended:
             layer.remove_adapter(name)
@@ -61,6 +63,16 @@ def wrap_layers(model: nn.Module, options: Mapping[str, Mapping[str, Any]], name
     for layer in new.values():
         replace_layer(model, layer.base, layer)
     return [*new.values(), *extended]
+
+
+def freeze_others(model: nn.Module, name: str, layers: Iterable[AdaptedLayer], kept: Iterable[nn.Module] = ()) -> None:
+    """Train one adapter of some layers, and the modules that are kept, and nothing else."""
+    trained = {id(p) for module in kept for p in module.parameters()}
+    trained |= {id(p) for layer in layers for p in layer.adapters[name].parameters()}
+    for parameter in model.parameters():
+        parameter.requires_grad_(id(parameter) in trained and parameter.is_floating_point())
+        if not parameter.requires_grad:
+            parameter.grad = None
 
 
 def replace_layer(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
