@@ -2,6 +2,7 @@
 
 - `_registration`: what makes "CDD" one of PEFT's methods; the versions it works with
 - `_config`: `CDDConfig`, the settings, as they stand in ``adapter_config.json``
+- `_lora_options`: what stands in place of options of LoRA
 - `_stored_shapes`: a look at an adapter's file before a model is touched
 - `_tuner_layer`: `CDDTunerLinear`, a layer with its adapters; the mathematics is that of `structmat.torch`
 - `_tuner_model`: `CDDModel`, which puts the layers in and takes them out

@@ -14,6 +14,7 @@ from peft.utils.other import get_pattern_key
 
 from structmat._arrays.checks import finite, integer
 from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
+from structmat.peft._lora_options import naming_lora_options
 from structmat.peft._stored_shapes import most_factors, stored_shapes
 
 __all__ = ["CDDConfig"]
@@ -23,6 +24,7 @@ Mode: TypeAlias = Literal["recompute", "cache"]
 STARTS = (True, False, "normal", "gradient")
 
 
+@naming_lora_options
 @dataclass
 class CDDConfig(PeftConfig):
     """Settings of an adapter that adds alpha times D C D, a product of diagonals and circulants, to linear layers.

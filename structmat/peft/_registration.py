@@ -11,17 +11,17 @@ from peft.utils.peft_types import PeftType
 
 __all__ = ["SUPPORTED", "register", "require_supported"]
 
-SUPPORTED = ">=0.21,<0.22"
-"""The versions of peft that `structmat.peft` is tested with."""
+SUPPORTED = ">=0.21"
+"""The versions of peft; docs/guide/tools_versions.md has the one that the tests ran with."""
 
 
 def require_supported() -> None:
-    """Check the version of peft, whose interface for methods is not a public one.
+    """Check the version of peft: older ones have no way to add a method.
 
     Raises
     ------
     ImportError
-        If it is out of the range that is tested.
+        If it is too old.
     """
     found = version("peft")
     if not SpecifierSet(SUPPORTED).contains(found, prereleases=True):

@@ -19,7 +19,7 @@ from peft.utils import (
 from peft.utils.other import ModulesToSaveWrapper, TrainableTokensWrapper
 from torch import nn
 
-from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
+from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError, naming
 from structmat.peft._config import CDDConfig
 from structmat.peft._mixed_batches import names_per_sample
 from structmat.peft._stored_shapes import mismatches, other_mismatches
@@ -149,13 +149,15 @@ class CDDModel(BaseTuner):
             "inference_mode": peft_config.inference_mode,
         }
         if isinstance(target, CDDTunerLinear):
-            target.update_layer(adapter_name, **options)
+            with naming(current_key):
+                target.update_layer(adapter_name, **options)
             return
         kwargs = get_quantization_kwargs(self.model)
         _require_supported(target, kwargs)
         layer = CDDTunerLinear(target, **kwargs).train(target.training)
         layer._active_adapter = adapter_name
-        layer.update_layer(adapter_name, **options)
+        with naming(current_key):
+            layer.update_layer(adapter_name, **options)
         if adapter_name not in self.active_adapters:
             layer.requires_grad_(requires_grad=False)
         self._replace_module(parent, target_name, layer, target)

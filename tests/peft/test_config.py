@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
+import inspect
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +108,32 @@ def test_a_weighted_sum_keeps_the_factors_of_each_layer() -> None:
 def test_bad_settings(settings: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         CDDConfig(**settings)
+
+
+def test_options_of_lora_are_answered_with_their_counterparts() -> None:
+    with pytest.raises(TypeError, match="CDDConfig: got an unexpected keyword argument of LoRA") as raised:
+        CDDConfig(r=8, lora_alpha=16, lora_dropout=0.1, use_rslora=True, use_dora=True)  # type: ignore[call-arg]
+    for text in (
+        "r (there is no rank: n_factors and block_size", "lora_alpha (here alpha,", "lora_dropout (here dropout)",
+        "use_rslora (not needed", "use_dora (nothing like it here)",
+    ):  # fmt: skip
+        assert text in str(raised.value)
+
+
+def test_it_is_a_dataclass_like_others() -> None:
+    config = CDDConfig(n_factors=5, alpha=2.0)
+    names = [each.name for each in dataclasses.fields(CDDConfig)]
+    assert list(inspect.signature(CDDConfig).parameters) == names
+    assert dataclasses.replace(config, alpha=1.0) == CDDConfig(n_factors=5)
+    assert copy.deepcopy(config) == pickle.loads(pickle.dumps(config)) == config
+
+
+def test_errors_name_the_module() -> None:
+    with pytest.raises(ValueError, match=r"block_size must be at most .*, in model\.layers\.0\.self_attn\.q_proj"):
+        adapted("llama", target_modules=["q_proj"], block_size=1000)
+    model = adapted("llama", target_modules=["q_proj"])
+    with pytest.raises(ValueError, match=r"block_size must be at most .*, in model\.layers\.1\.self_attn\.q_proj"):
+        model.add_adapter("b", CDDConfig(target_modules=["q_proj"], block_size_pattern={"layers.1.*": 1000}))
 
 
 def test_unknown_options_of_a_newer_file_are_dropped_with_a_warning(tmp_path: Path) -> None:

@@ -19,11 +19,11 @@ transformers = pytest.importorskip("transformers")
 import peft
 from peft import PeftType, get_peft_model
 
-import structmat.peft
 from structmat.peft import (
     CDDConfig,
     CDDModel,
 )
+from structmat.torch import CDDAdapter
 from tests.peft import tiny
 from tests.peft.tiny import adapted
 
@@ -68,11 +68,14 @@ else:
     )
 
 
-def test_other_versions_of_peft_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_older_versions_of_peft_are_refused_and_newer_ones_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     from structmat.peft import _registration
 
     monkeypatch.setattr(_registration, "version", lambda _: "0.20.0")
-    with pytest.raises(ImportError, match=r"structmat\.peft works with peft>=0.21,<0.22, found 0\.20\.0"):
+    with pytest.raises(ImportError, match=r"structmat\.peft works with peft>=0.21, found 0\.20\.0"):
+        _registration.require_supported()
+    for newer in ("0.22.0.dev0", "0.22.0", "0.23.1"):
+        monkeypatch.setattr(_registration, "version", lambda _, newer=newer: newer)
         _registration.require_supported()
 
 
@@ -83,8 +86,24 @@ def test_what_this_version_cannot_do_says_so() -> None:
         tiny.model("llama").add_adapter(CDDConfig(target_modules=["q_proj"]))
 
 
+def test_an_adapter_is_swapped_in_place(tmp_path: Path) -> None:
+    from peft.utils.hotswap import hotswap_adapter
+
+    config = CDDConfig(target_modules=["q_proj"], init_weights=False)
+    first, second = (get_peft_model(tiny.model("llama"), config) for _ in range(2))
+    for layer in (m for m in second.modules() if isinstance(m, CDDAdapter)):
+        layer.reset_parameters("normal", rng=1)
+    second.save_pretrained(tmp_path)
+    expected, vectors = tiny.logits("llama", second), [p for p in first.parameters() if p.requires_grad]
+    assert not torch.equal(tiny.logits("llama", first), expected)
+    with pytest.raises(ValueError, match="Hotswapping only supports LORA"):
+        hotswap_adapter(first, tmp_path, "default")
+    peft.set_peft_model_state_dict(first, peft.load_peft_weights(tmp_path))
+    assert torch.equal(tiny.logits("llama", first), expected)
+    assert all(a is b for a, b in zip(vectors, (p for p in first.parameters() if p.requires_grad), strict=True))
+
+
 def test_model_is_exported() -> None:
     model = adapted("llama")
     assert isinstance(model.base_model, CDDModel)
     assert repr(model.base_model.model.model.layers[0].self_attn.q_proj).startswith("cdd.CDDTunerLinear(")
-    assert structmat.peft._registration.SUPPORTED == ">=0.21,<0.22"
