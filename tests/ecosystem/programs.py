@@ -39,13 +39,19 @@ def run(program: str, folder: Path, wanted: str) -> Any:
 
 
 def check(heading: str, folder: Path, outputs: str, losses: str, base: Any) -> None:
-    """Run both programs of a section: the first one learns, and the second one's model does the same."""
-    first, second = programs(heading)
+    """Check both programs of a section."""
+    check_programs(*programs(heading), folder, outputs, losses, base)
+
+
+def check_programs(
+    first: str, second: str, folder: Path, outputs: str, losses: str, base: Any, atol: float = 1e-4
+) -> None:
+    """Run two programs: the first one learns, and the second one's model does the same."""
     found, expected = run(first, folder, f"({losses}, (model.eval(), {outputs})[1])")
     assert sum(found[-3:]) < sum(found[:3]), f"nothing learnt: {found}"
     loaded = run(second, folder, f"(model.eval(), {outputs})[1]")
-    torch.testing.assert_close(loaded, expected, atol=1e-4, rtol=1e-4)
-    assert not torch.allclose(loaded, base, atol=1e-3)
+    torch.testing.assert_close(loaded, expected, atol=atol, rtol=1e-4)
+    assert not torch.allclose(loaded, base, atol=10 * atol)
 
 
 def _tokenizer(folder: Path) -> None:
@@ -63,11 +69,12 @@ def _tokenizer(folder: Path) -> None:
 SIZES = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
 
 
-def write_base(folder: Path) -> None:
+def write_base(folder: Path, **settings: Any) -> None:
     """Write a causal language model."""
     torch.manual_seed(0)
     ids = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3}
-    config = transformers.LlamaConfig(**SIZES, **ids, vocab_size=len(TOKENS), num_key_value_heads=1)
+    usual = {**SIZES, **ids, "vocab_size": len(TOKENS), "num_key_value_heads": 1}
+    config = transformers.LlamaConfig(**{**usual, **settings})
     transformers.LlamaForCausalLM(config).save_pretrained(folder / "base")
     _tokenizer(folder / "base")
 
