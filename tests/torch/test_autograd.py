@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 torch = pytest.importorskip("torch")
 
 from structmat.torch._adapter import autograd as product
-from structmat.torch._adapter import chunked
+from structmat.torch._adapter import chunked, merged
 from structmat.torch._adapter.autograd import add_change, linear_with_change
 from tests.torch.common import MODES, adapter, dense, kept_bytes
 
@@ -112,6 +112,25 @@ def test_gradients_of_many_chunks_hold_to_second_order(mode):
     ):
         assert torch.autograd.gradcheck(function, inputs, fast_mode=True)
         assert torch.autograd.gradgradcheck(function, inputs, fast_mode=True)
+
+
+@pytest.mark.parametrize("piece", [1, 60, 2**17])
+@pytest.mark.parametrize(("shape", "block"), [((24, 24), 24), ((20, 33), 7), ((33, 20), 20), ((7, 9), 9)])
+def test_many_rows_take_the_weight_plus_the_change(monkeypatch, shape, block, piece):
+    """No digit is lost: the error is that of a product by a dense matrix in float32."""
+    monkeypatch.setattr(merged, "_PIECE", piece)
+    f, x, _, weight, bias = drawn(shape, block, 3, (4, 10), torch.float32)
+    assert merged.merges(x, weight, f, torch.float32)
+    assert not merged.merges(x[0, :3], weight, f, torch.float32)  # too few: a matrix of more entries than the batch
+    W = weight.double() + dense(f, *shape, -0.7)
+    out = linear_with_change(x, weight, bias, f, -0.7)
+    sizes = x.detach().double().abs() @ W.abs().T + bias.abs()
+    error = out.detach() - (x.detach().double() @ W.T + bias)
+    assert (error.abs() <= 4 * torch.finfo(torch.float32).eps * sizes).all()
+    few = [linear_with_change(rows, weight, bias, f, -0.7) for rows in x.flatten(0, 1).split(3)]
+    torch.testing.assert_close(
+        torch.cat(few).reshape(out.shape), out, rtol=0, atol=1e-5 * float(out.detach().abs().max())
+    )
 
 
 @modes

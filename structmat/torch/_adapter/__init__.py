@@ -5,5 +5,6 @@
 - `autograd`: the one differentiable operation, that keeps nothing but the input
 - `compiled`: the same as compilers take it
 - `chunked`: changes and gradients of many rows, in chunks that stay in cache
+- `merged`: the weight plus a change as a dense matrix, for batches of many rows
 - `change`: the change of some rows and its gradients; pure functions
 """

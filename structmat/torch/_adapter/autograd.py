@@ -22,6 +22,7 @@ from structmat.torch._adapter.change import (
     finished,
     gradient_rows,
     precision,
+    summed_product,
 )
 from structmat.torch._adapter.chunked import Mode, as_rows, chunked_change, chunked_gradients, without_autocast
 from structmat.torch._adapter.compiled import compiled_change
@@ -144,6 +145,7 @@ def _differentiable_gradients(
     working = Working.of(factors, alpha, dtype)
     xs, dys = as_rows(x).to(dtype), as_rows(dy).to(dtype)
     _, _, steps = change_rows(xs, working)
-    g, scale, sums = gradient_rows(xs, dys, working, working.adjoints(), steps)
+    g, scale, sums = gradient_rows(dys, working, working.adjoints(), steps)
+    sums.append(summed_product(g, xs, overwrite=False))
     dx = (g * scale).to(x.dtype).reshape(x.shape)
     return [dx if weight is None else dy @ weight + dx, *finished(sums, factors, alpha)]

@@ -14,7 +14,16 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-__all__ = ["Kept", "Working", "change_rows", "change_rows_by_matrices", "finished", "gradient_rows", "precision"]
+__all__ = [
+    "Kept",
+    "Working",
+    "change_rows",
+    "change_rows_by_matrices",
+    "finished",
+    "gradient_rows",
+    "precision",
+    "summed_product",
+]
 
 
 def precision(*tensors: Tensor) -> torch.dtype:
@@ -115,26 +124,31 @@ def change_rows_by_matrices(x: Tensor, factors: Sequence[Tensor], alpha: float, 
 
 
 def gradient_rows(
-    x: Tensor, dy: Tensor, working: Working, adjoints: Sequence[Tensor], kept: list[Kept]
+    dy: Tensor, working: Working, adjoints: Sequence[Tensor], kept: list[Kept], *, overwrite: bool = False
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
-    """Return the gradient of rows `x` as two factors, and those of the factors summed over the rows.
+    """Return the gradient of rows x as two factors, and those of all factors but the last, summed over the rows.
 
-    `dy` (R, m) is the gradient of the change. `kept` is emptied on the way: what is no longer needed makes room in the
-    cache. Gradients of circulants are conjugate transforms, that of the first diagonal lacks alpha: see `finished`.
+    `dy` (R, m) is the gradient of the change, which may be overwritten. The last factor's is that of `summed_product`
+    of x and the first of the two. `kept` is emptied on the way: what is no longer needed makes room in the cache.
+    Gradients of circulants are conjugate transforms, that of the first diagonal lacks alpha: see `finished`.
     """
-    step = kept.pop(0)
-    sums = [(dy * step.output).sum(0)]
+    sums = []
     g = dy
     for k, (adjoint, side) in enumerate(zip(adjoints, working.sides, strict=True)):
-        spectrum = step.spectrum
-        del step
-        size = working.diagonals[k + 1].shape[0]
-        transformed, g = _circulate(g * working.diagonals[k], adjoint, side, size)
+        spectrum, output = kept.pop(0)
+        scaled = g * working.diagonals[k]
+        sums.append(summed_product(g, output, overwrite=overwrite))
+        del output
+        transformed, g = _circulate(scaled, adjoint, side, working.diagonals[k + 1].shape[0])
+        overwrite = not torch.is_grad_enabled()
         sums.append(_correlated(transformed, spectrum))
-        del transformed, spectrum
-        step = kept.pop(0) if kept else Kept(x, x)
-        sums.append((g * step.output).sum(0))
+        del scaled, transformed, spectrum
     return g, working.diagonals[-1], sums
+
+
+def summed_product(g: Tensor, rows: Tensor, *, overwrite: bool) -> Tensor:
+    """Sum ``g * rows`` over the rows; `g` may be overwritten."""
+    return (g.mul_(rows) if overwrite else g * rows).sum(0)
 
 
 def _correlated(transformed: Tensor, spectrum: Tensor) -> Tensor:

@@ -10,15 +10,29 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from structmat.torch._adapter.change import Kept, Working, change_rows, finished, gradient_rows, precision
+from structmat.torch._adapter.change import (
+    Kept,
+    Working,
+    change_rows,
+    finished,
+    gradient_rows,
+    precision,
+    summed_product,
+)
+from structmat.torch._adapter.merged import merges, weight_plus_change
 
 __all__ = ["Mode", "as_rows", "autocasts", "chunked_change", "chunked_gradients", "without_autocast"]
 
 Mode: TypeAlias = Literal["recompute", "cache"]
 
-# Elements of a chunk on a CPU, measured on one and two threads: smaller ones drown in the cost of calls, larger ones
-# leave the cache. More threads get as much each.
+# On a CPU, measured on one and two threads. A chunk has so many elements at most, or it leaves the cache; more threads
+# get as much each. Below, the cost of calls counts.
 _CHUNK = 2**17
+# Rows are transformed so many at once; what is left over, one by one.
+_TOGETHER = 16
+# Batches give as many chunks at least: temporaries stay smaller than what the layer takes and returns, and the system
+# need not give and take their memory each time.
+_LEAST = 8
 # On other devices chunks only bound the memory of temporaries.
 _DEVICE_CHUNK = 2**26
 
@@ -42,8 +56,11 @@ def as_rows(x: Tensor) -> Tensor:
 def _chunk(x: Tensor, factors: Sequence[Tensor]) -> int:
     """Return the number of rows of a chunk."""
     width = sum(f.numel() if f.ndim == 1 else max(f.shape[:2]) * f.shape[2] for f in factors) // len(factors)
-    budget = _CHUNK * max(2, torch.get_num_threads()) // 2 if x.device.type == "cpu" else _DEVICE_CHUNK
-    return max(16, budget // width)
+    if x.device.type != "cpu":
+        return max(_TOGETHER, _DEVICE_CHUNK // width)
+    most = _CHUNK * max(2, torch.get_num_threads()) // 2 // width
+    rows = min(most, x.numel() // x.shape[-1] // _LEAST)
+    return max(1, rows // _TOGETHER) * _TOGETHER
 
 
 def _split(rows: int, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
@@ -64,6 +81,8 @@ def chunked_change(
 ) -> tuple[Tensor, list[Tensor]]:
     """Return ``y + alpha D C D x``, or ``W x + bias + alpha D C D x``, and what to keep for the backward pass."""
     with without_autocast(x):
+        if mode == "recompute" and weight is not None and merges(x, weight, factors, precision(x, weight, *factors)):
+            return linear(x, weight_plus_change(weight, factors, alpha), bias), []
         result = linear(x, cast("Tensor", weight), bias) if y is None else y.new_empty(y.shape)
         result = result.contiguous()  # as it is already, so that its rows are a view
         out = as_rows(result)
@@ -76,7 +95,7 @@ def chunked_change(
             if out.dtype == dtype:
                 torch.addcmul(bases, h, scale, out=outs)
             else:  # rounded once, after the addition
-                outs.copy_(torch.addcmul(bases.to(dtype), h, scale))
+                outs.copy_(bases.to(dtype).addcmul_(h, scale))
             if mode == "cache":
                 kept += [tensor for step in steps for tensor in step]
     return result, kept
@@ -100,11 +119,13 @@ def chunked_gradients(
             steps = [Kept(next(remaining), next(remaining)) for _ in adjoints]
         else:
             _, _, steps = change_rows(wide, working)
-        g, scale, sums = gradient_rows(wide, dys.to(dtype), working, adjoints, steps)
-        totals = [total + part for total, part in zip(totals, sums, strict=True)] if totals else sums
+        own = dys.dtype != dtype
+        g, scale, sums = gradient_rows(dys.to(dtype), working, adjoints, steps, overwrite=own)
         if dx.dtype == dtype:
             dxs.addcmul_(g, scale)
         else:
-            dxs.copy_(torch.addcmul(dxs.to(dtype), g, scale))
+            dxs.copy_(dxs.to(dtype).addcmul_(g, scale))
+        sums.append(summed_product(g, wide, overwrite=True))
+        totals = [total.add_(part) for total, part in zip(totals, sums, strict=True)] if totals else sums
         del g  # room in the cache for the next chunk
     return [result, *finished(totals, factors, alpha)]
