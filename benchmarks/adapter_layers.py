@@ -5,9 +5,9 @@
 
 Times are milliseconds added to the forward and backward pass of the frozen layer alone, the gradient of its input
 included; all methods take turns in one process, and medians are compared. With one thread the processor's time is
-taken, which a busy machine disturbs least; with more, the time on the wall. LoRA (r = 8), C3A (block the greatest
-common divisor of the sides) and FourierFT (1,000 coefficients) are those of PEFT. PEFT's C3A computes a wrong gradient
-of its input (checked with 0.21.2); its time and memory are those of the wrong one.
+taken, which a busy machine disturbs least; with more, the time on the wall. LoRA (r = 8), AdaLoRA (rank 12, on the way
+to 8), C3A (block the greatest common divisor of the sides) and FourierFT (1,000 coefficients) are those of PEFT. PEFT's
+C3A computes a wrong gradient of its input (checked with 0.21.2); its time and memory are those of the wrong one.
 
 Kept bytes are the storages that autograd saves, but for parameters, the layer's input and what the frozen layer keeps.
 Peak memory is that of one training step (AdamW) of 12 layers with a ReLU behind each, above the model, its inputs and
@@ -71,6 +71,7 @@ def by_peft(config: str, **options: object) -> Callable[[nn.Linear], nn.Module]:
 METHODS: dict[str, Callable[[nn.Linear], nn.Module]] = {
     "frozen": lambda base: base,
     "LoRA r = 8": by_peft("LoraConfig", r=8, init_lora_weights=False),
+    "AdaLoRA": by_peft("AdaLoraConfig", init_r=12, target_r=8, total_step=1000, init_lora_weights=False),
     "structmat, recompute": lambda base: CDDLinear.from_linear(base, init="normal"),
     "structmat, cache": lambda base: CDDLinear.from_linear(base, init="normal", mode="cache"),
     "D C D, plain autograd": PlainAutograd,

@@ -38,7 +38,7 @@ def weight_plus_change(weight: Tensor, factors: Sequence[Tensor], alpha: float) 
     right = pad(right, (0, q * b - cols)).reshape(q, b)
     height, several = min(b, max(1, _PIECE // (q * b))), max(1, _PIECE // (q * b * b))
     period = (height + 1) * b
-    result = torch.empty_like(weight, memory_format=torch.contiguous_format)
+    result = weight.new_empty(p * b, q * b)
     first_rows = circulants.flip(2).roll(1, 2)
     for i in range(0, p, several):
         # Vectors behind each other: one that starts b - 1 later is shifted by one, as the next row of a circulant is.
@@ -46,7 +46,8 @@ def weight_plus_change(weight: Tensor, factors: Sequence[Tensor], alpha: float) 
         for top in range(0, b, height):
             shape = (len(repeated), min(height, b - top), q, b)
             pieces = repeated.as_strided(shape, (q * period, b - 1, period, 1), -top % b)
-            here = slice(i * b + top, min(i * b + top + shape[0] * shape[1], rows))
-            change = (pieces * right).reshape(-1, q * b)[: max(0, here.stop - here.start), :cols]
-            torch.addcmul(weight[here], change, left[here], out=result[here])
-    return result
+            here = slice(i * b + top, i * b + top + shape[0] * shape[1])
+            change = torch.mul(pieces, right, out=result[here].view(shape)).view(-1, q * b)
+            change = change[: max(0, rows - here.start), :cols]
+            torch.addcmul(weight[here], change, left[here], out=change)
+    return result[:rows, :cols]
