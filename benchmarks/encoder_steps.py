@@ -1,0 +1,70 @@
+"""A training step of a small encoder through PEFT: CDD, LoRA (r = 8) and full fine-tuning.
+
+    python benchmarks/encoder_steps.py [--repeats 11] [--quick]
+
+A BERT of 384 features and six layers, with random weights; 32 sequences of 16 tokens, forward, backward and AdamW. CPU
+time of one thread, all taking turns. Prints milliseconds, and the median of the ratios to LoRA on the same layers.
+"""
+
+# ruff: noqa: E402  # threads are limited before libraries start them
+from __future__ import annotations
+
+from _common import in_turns, one_thread, ratio
+
+one_thread()
+
+import argparse
+import copy
+from collections.abc import Callable
+from statistics import median
+
+import peft
+import torch
+from torch import nn
+from transformers import BertConfig, BertModel
+
+from structmat.peft import CDDConfig
+
+TARGETS = {"all linear": ["query", "key", "value", "dense"], "query and value": ["query", "value"]}
+
+
+def step(model: nn.Module, ids: torch.Tensor) -> Callable[[], None]:
+    """Return a function that trains once."""
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4)
+
+    def run() -> None:
+        model(ids).last_hidden_state.square().mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return run
+
+
+def main() -> None:
+    """Measure and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=11)
+    parser.add_argument("--quick", action="store_true", help="one small layer, to see that it runs")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    size = {"hidden_size": 384, "intermediate_size": 1536, "num_hidden_layers": 6, "num_attention_heads": 12}
+    if options.quick:
+        options.repeats, size = 3, {key: value // 6 for key, value in size.items()}
+    base = BertModel(BertConfig(**size), add_pooling_layer=False)
+    ids = torch.randint(0, 30_000, (32, 16))
+    steps = {"full": step(copy.deepcopy(base), ids)}
+    for name, targets in TARGETS.items():
+        lora = peft.LoraConfig(r=8, target_modules=targets)
+        steps[f"LoRA, {name}"] = step(peft.get_peft_model(copy.deepcopy(base), lora), ids)
+        cdd = CDDConfig(target_modules=targets)
+        steps[f"CDD, {name}"] = step(peft.get_peft_model(copy.deepcopy(base), cdd), ids)
+    times = in_turns(steps, options.repeats, sample=0.0, limit=60.0)
+    for name, values in times.items():
+        print(f"{name:<22} {1e3 * median(values):>7.1f} ms")
+    for name in TARGETS:
+        print(f"CDD / LoRA, {name}: {ratio(times, f'CDD, {name}', f'LoRA, {name}'):.2f}")
+
+
+if __name__ == "__main__":
+    main()
