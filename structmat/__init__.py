@@ -1,7 +1,7 @@
 """Circulant, diagonal and block-circulant matrices, their products, and the fit of a matrix by such a product.
 
 Operators (any array library: NumPy, PyTorch, JAX, CuPy)
-    `Circulant`, `SpectralCirculant`, `SkewCirculant`, `MultilevelCirculant`, `CyclicBidiagonal`, `Diagonal`,
+    `Circulant`, `SpectralCirculant`, `SkewCirculant`, `MultilevelCirculant`, `BandedCirculant`, `Diagonal`,
     `BlockCirculant`, `CDDProduct`, `Toeplitz`, `MultilevelToeplitz`, `Hankel`, `ToeplitzInverse`; `Identity` and
     `Fourier`; `Product`, `Sum` and `Scaled` for lazy combinations; `Prepared`, returned by `prepare`, for many products
     by one operator; `LinearOperator`, the base class; `CDDLayout`, the shape of a CDD product. `show_config` prints
@@ -35,11 +35,11 @@ from structmat import extend, preconditioners
 from structmat._arrays.errors import ArgumentError, ArgumentTypeError, ArgumentValueError
 from structmat._engine.engine_report import show_config
 from structmat.operators import (
+    BandedCirculant,
     BlockCirculant,
     CDDLayout,
     CDDProduct,
     Circulant,
-    CyclicBidiagonal,
     Diagonal,
     EigResult,
     Fourier,
@@ -70,12 +70,12 @@ __all__ = [
     "ArgumentError",
     "ArgumentTypeError",
     "ArgumentValueError",
+    "BandedCirculant",
     "BlockCirculant",
     "CDDLayout",
     "CDDProduct",
     "Circulant",
     "ConvergenceError",
-    "CyclicBidiagonal",
     "Diagonal",
     "EigResult",
     "ErrorCurve",

@@ -166,12 +166,12 @@ def _skew_circulant(v: Vectors) -> Sample:
     return Sample(lambda a: sm.SkewCirculant(a(c)), skew_circulant_matrix(c), v.dtype)
 
 
-def _cyclic_bidiagonal(v: Vectors) -> Sample:
-    entries, n, upper = v(2), v.size(), bool(v.integer(0, 2))
-    i = np.arange(n)
-    shift = (np.arange(n) == (i[:, None] + (1 if upper else -1)) % n).astype(float)
-    main, off = np.moveaxis(wide(entries), -1, 0)[..., None, None]
-    return Sample(lambda a: sm.CyclicBidiagonal(a(entries), n, upper), main * np.eye(n) + off * shift, v.dtype)
+def _banded_circulant(v: Vectors) -> Sample:
+    m, n, start = v.integer(1, 4), v.size(), v.integer(-3, 3)
+    entries, i = v(m), np.arange(n)
+    shifts = np.array([i == (i[:, None] - start - k) % n for k in range(m)], dtype=float)
+    dense = np.einsum("...k,kij->...ij", wide(entries), shifts)
+    return Sample(lambda a: sm.BandedCirculant(a(entries), n, start), dense, v.dtype)
 
 
 def multilevel_circulant_matrix(c: np.ndarray, sizes: tuple[int, ...]) -> np.ndarray:
@@ -371,7 +371,7 @@ REGISTRY = [
     Entry("Circulant", _circulant, CLOSED_FORMS),
     Entry("SpectralCirculant", _spectral, CLOSED_FORMS),
     Entry("SkewCirculant", _skew_circulant, CLOSED_FORMS),
-    Entry("CyclicBidiagonal", _cyclic_bidiagonal, CLOSED_FORMS),
+    Entry("BandedCirculant", _banded_circulant, CLOSED_FORMS),
     Entry("MultilevelCirculant", _multilevel, CLOSED_FORMS),
     Entry("Diagonal", _diagonal, CLOSED_FORMS),
     Entry("BlockCirculant, square", _square_blocks, SPECTRAL),

@@ -1,4 +1,4 @@
-"""Products by a shift and an addition."""
+"""Products by shifts and additions."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ __all__ = ["ShiftAndAdd"]
 
 @dataclass(frozen=True, eq=False, repr=False, slots=True)
 class ShiftAndAdd(ChunkedPlan):
-    """The product of a circulant matrix of two diagonals: ``entries[0] * x`` and ``entries[1] * x`` shifted by one."""
+    """The product of a circulant matrix of few diagonals: the sum of ``entries[k] * x`` shifted by ``start + k``."""
 
     _core_axes = {"entries": 1}
 
     entries: Any
     n: int
-    upper: bool
+    start: int
     is_real: bool
 
     @property
@@ -46,33 +46,40 @@ class ShiftAndAdd(ChunkedPlan):
 
     def step(self, dtype: str, *, batched: bool, once: bool = False) -> Step:
         """Return what computes NumPy's chunks."""
-        (main, off), upper = self.entries, self.upper
+        n, shifts = self.n, [(self.start + k) % self.n for k in range(len(self.entries))]
+        first = shifts.index(0) if 0 in shifts else 0
+        main = self.entries[first]
+        others = [
+            (entry, shift) for k, (entry, shift) in enumerate(zip(self.entries, shifts, strict=True)) if k != first
+        ]
 
         def step(x: Any, out: Any) -> Any:
             y = np.multiply(x, main, out=out)
-            shifted = x * off
-            if upper:
-                y[..., :-1] += shifted[..., 1:]
-                y[..., -1:] += shifted[..., :1]
-            else:
-                y[..., 1:] += shifted[..., :-1]
-                y[..., :1] += shifted[..., -1:]
+            if shifts[first]:
+                y[...] = np.roll(y, shifts[first], axis=-1)
+            for entry, shift in others:
+                shifted = x * entry
+                y[..., shift:] += shifted[..., : n - shift]
+                if shift:
+                    y[..., :shift] += shifted[..., n - shift :]
             return y
 
         return step
 
     def whole(self, x: Array, xp: Namespace) -> Array:
         """Return the product along the last axis."""
-        shifted = xp.roll(x, -1 if self.upper else 1, axis=-1)
-        product: Array = self.entries[..., :1] * x + self.entries[..., 1:] * shifted
+        product: Array = self.entries[..., :1] * xp.roll(x, self.start, axis=-1)
+        for k in range(1, self.entries.shape[-1]):
+            product = product + self.entries[..., k : k + 1] * xp.roll(x, self.start + k, axis=-1)
         return product
 
     def transpose(self) -> ShiftAndAdd:
         """Return the plan of the transpose."""
-        return ShiftAndAdd(self.entries, self.n, not self.upper, self.is_real)
+        entries = self._own_namespace().flip(self.entries, axis=-1)
+        return ShiftAndAdd(entries, self.n, 1 - self.start - self.entries.shape[-1], self.is_real)
 
     def conj(self) -> ShiftAndAdd:
         """Return the plan of the complex conjugate."""
         if self.is_real:
             return self
-        return ShiftAndAdd(self._own_namespace().conj(self.entries), self.n, self.upper, self.is_real)
+        return ShiftAndAdd(self._own_namespace().conj(self.entries), self.n, self.start, self.is_real)

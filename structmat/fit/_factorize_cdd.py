@@ -110,7 +110,7 @@ def factorize_cdd(
     A product of F factors has ``F * n - (F - 1)`` degrees of freedom, so a generic matrix needs ``n + 1`` factors.
     ``2n - 1`` are known to suffice [1]_; the construction takes two more, which keep it stable. It costs ``O(n**3)``,
     and its relative errors grow with n: at most 1e-12 up to n = 256, 1e-11 up to 512, 5e-11 at 1,024. Its circulants
-    have two diagonals (`CyclicBidiagonal`) and are applied by shifts; of real factors a third has three, and a third is
+    have two diagonals (`BandedCirculant`) and are applied by shifts; of real factors a third has three, which shift as well, and a third is
     the inverse of such circulants.
 
     The search finds ``n + 1`` complex ones for nearly every matrix with n up to

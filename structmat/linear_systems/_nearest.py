@@ -11,8 +11,8 @@ from structmat._arrays import device_of, euclidean_norm, is_complex, library_of,
 from structmat._arrays.typing import Array, Namespace
 from structmat.linear_systems._measures import Settings
 from structmat.operators import (
+    BandedCirculant,
     Circulant,
-    CyclicBidiagonal,
     Diagonal,
     Identity,
     LinearOperator,
@@ -148,7 +148,7 @@ def _column_of_one(operator: Any, sizes: tuple[int, ...], like: Array, xp: Names
             return xp.mean(operator.d, axis=-1, keepdims=True) * unit
         case MultilevelCirculant() if operator.sizes == sizes:
             return operator.c
-        case Circulant() | SpectralCirculant() | CyclicBidiagonal() if len(sizes) == 1:
+        case Circulant() | SpectralCirculant() | BandedCirculant() if len(sizes) == 1:
             return operator._matvec(xp.astype(unit, operator.dtype), xp)
         case Toeplitz() if len(sizes) == 1:
             return chan(operator).c

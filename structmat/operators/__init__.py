@@ -11,7 +11,7 @@ Map of the package; a family of matrices is a file or a folder, and imports only
 - `_constant_diagonals`: what the two share
 - `_toeplitz_inverse`: the inverses of both, by two vectors
 - `_skew_circulant`: circulants in which what wraps around changes its sign
-- `_cyclic_bidiagonal`: circulants of two entries, by shifts
+- `_banded_circulant`: circulants of few diagonals, by shifts
 - `_multilevel_circulant`: circulants of several levels, for grids
 - `_circulant`: circulants, held by their first column or by their spectrum
 - `_diagonal`: diagonal matrices
@@ -28,13 +28,13 @@ that is to become a part of the package.
 
 from __future__ import annotations
 
+from structmat.operators._banded_circulant import BandedCirculant
 from structmat.operators._base import Context, EigResult, LinearOperator, SlogdetResult, SpectralFunction
 from structmat.operators._block_circulant import BlockCirculant
 from structmat.operators._cdd_layout import CDDLayout
 from structmat.operators._cdd_product import CDDProduct, FactorKind
 from structmat.operators._circulant import Circulant, SpectralCirculant
 from structmat.operators._combinations import Prepared, Product, Scaled, Sum, delegate
-from structmat.operators._cyclic_bidiagonal import CyclicBidiagonal
 from structmat.operators._diagonal import Diagonal
 from structmat.operators._identity import Fourier, Identity
 from structmat.operators._multilevel_circulant import MultilevelCirculant
@@ -44,12 +44,12 @@ from structmat.operators._toeplitz import Hankel, Toeplitz
 from structmat.operators._toeplitz_inverse import ToeplitzInverse
 
 __all__ = [
+    "BandedCirculant",
     "BlockCirculant",
     "CDDLayout",
     "CDDProduct",
     "Circulant",
     "Context",
-    "CyclicBidiagonal",
     "Diagonal",
     "EigResult",
     "FactorKind",
@@ -75,7 +75,7 @@ delegate(
     BlockCirculant,
     CDDProduct,
     Circulant,
-    CyclicBidiagonal,
+    BandedCirculant,
     Diagonal,
     Fourier,
     Hankel,

@@ -24,10 +24,10 @@ from structmat._arrays import (
 from structmat._arrays.checks import integer
 from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
 from structmat._arrays.typing import Array, ArrayLike, Namespace
+from structmat.operators._banded_circulant import BandedCirculant
 from structmat.operators._block_circulant import BlockCirculant
 from structmat.operators._cdd_product import CDDProduct, Factor, FactorKind
 from structmat.operators._circulant import Circulant, SpectralCirculant
-from structmat.operators._cyclic_bidiagonal import CyclicBidiagonal
 from structmat.operators._diagonal import Diagonal
 
 __all__ = ["CDDLayout"]
@@ -403,7 +403,7 @@ class CDDLayout:
                 return factor.d
             if isinstance(factor, BlockCirculant):
                 return factor.c
-            c = factor.to_circulant().c if isinstance(factor, (SpectralCirculant, CyclicBidiagonal)) else factor.c
+            c = factor.to_circulant().c if isinstance(factor, (SpectralCirculant, BandedCirculant)) else factor.c
             return c[..., None, None, :]
 
         return tuple(map(vector, product.factors))

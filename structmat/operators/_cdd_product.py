@@ -15,12 +15,12 @@ from structmat._arrays.dispatch import compose, scale
 from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
 from structmat._arrays.typing import Array, ArrayLike, Namespace, Scalar
 from structmat._engine import ChunkedPlan, Composition, Plan, Settings
+from structmat.operators._banded_circulant import BandedCirculant
 from structmat.operators._base import Context, LinearOperator, NormOrder
 from structmat.operators._block_circulant import BlockCirculant
 from structmat.operators._circulant import Circulant, SpectralCirculant
 from structmat.operators._combinations import Chain, Product
 from structmat.operators._combinations.parts import plan_by_parts
-from structmat.operators._cyclic_bidiagonal import CyclicBidiagonal
 from structmat.operators._diagonal import Diagonal
 from structmat.operators._entry_norms import ScaledGrid
 from structmat.operators._rounding import log_spread_and_norm
@@ -30,12 +30,12 @@ __all__ = ["CDDProduct", "Factor", "FactorKind"]
 FactorKind: TypeAlias = Literal["diagonal", "circulant"]
 """The kind of a factor; the kinds alternate."""
 
-Factor: TypeAlias = Diagonal | Circulant | SpectralCirculant | CyclicBidiagonal | BlockCirculant
+Factor: TypeAlias = Diagonal | Circulant | SpectralCirculant | BandedCirculant | BlockCirculant
 # Up to this side `to_dense` multiplies dense matrices, which costs little and keeps every digit.
 _DIRECT_SIDE = 512
 # Random vectors that norms of partial products are estimated with.
 _PROBES = 32
-CIRCULANT_LIKE = (Circulant, SpectralCirculant, CyclicBidiagonal, BlockCirculant)
+CIRCULANT_LIKE = (Circulant, SpectralCirculant, BandedCirculant, BlockCirculant)
 
 
 @dataclass(frozen=True, eq=False, repr=False, slots=True)
@@ -44,7 +44,7 @@ class CDDProduct(Chain):
 
     Parameters
     ----------
-    factors : sequence of Diagonal, Circulant, SpectralCirculant, CyclicBidiagonal or BlockCirculant
+    factors : sequence of Diagonal, Circulant, SpectralCirculant, BandedCirculant or BlockCirculant
         In the order of the matrix product; diagonal and circulant-like factors must alternate, inner sizes must agree.
 
     Raises
@@ -101,7 +101,7 @@ class CDDProduct(Chain):
                 raise ArgumentTypeError(
                     "CDDProduct",
                     "factors",
-                    "must be Diagonal, Circulant, SpectralCirculant, CyclicBidiagonal or BlockCirculant, "
+                    "must be Diagonal, Circulant, SpectralCirculant, BandedCirculant or BlockCirculant, "
                     f"got {type(f).__name__}",
                 )
         for left, right in pairwise(factors):
@@ -320,7 +320,7 @@ class CDDProduct(Chain):
         if isinstance(last, Diagonal) and rest:  # scale the columns of the factor before it: exact and cheaper
             dense = rest.pop()._to_dense(like) * last.d[..., None, :]
         for factor in reversed(rest):
-            if isinstance(factor, (Diagonal, CyclicBidiagonal)) or max(factor.shape) > _DIRECT_SIDE:
+            if isinstance(factor, (Diagonal, BandedCirculant)) or max(factor.shape) > _DIRECT_SIDE:
                 dense = factor._matmat(dense, like.xp)
             else:  # transforms would lose small entries beside large ones, which other factors may bring back
                 dense = matmul(factor._to_dense(like), dense, like.xp)

@@ -107,7 +107,7 @@ def test_norms_of_stacks_and_of_every_kind_of_factor() -> None:
     for middle in (
         sm.Circulant(rng.standard_normal((2, 3, n))),
         sm.Circulant(rng.standard_normal(n)).to_spectral(),
-        sm.CyclicBidiagonal(rng.standard_normal((3, 2)), n),
+        sm.BandedCirculant(rng.standard_normal((3, 2)), n),
         sm.BlockCirculant(rng.standard_normal((3, 3, 2))),
     ):
         for P in (

@@ -43,7 +43,7 @@ def test_blocks_and_bidiagonals_of_large_size_are_regular() -> None:
     grid = sm.BlockCirculant(c[None, None])
     assert int(grid.rank()) == LARGE
     np.testing.assert_allclose(grid.solve(c)[:3], sm.Circulant(c).solve(c)[:3], atol=1e-4)
-    difference = sm.CyclicBidiagonal(np.array([1.0, -1.0], "float32"), 100_000)
+    difference = sm.BandedCirculant(np.array([1.0, -1.0], "float32"), 100_000)
     assert int(difference.rank()) == 99_999
     shifted = difference + np.float32(1e-3) * sm.Identity(100_000)
     assert int(shifted.rank()) == 100_000

@@ -22,7 +22,7 @@ from structmat.fit._exact.mixing import Mixing
 from structmat.fit._exact.pencil import factor_matrix, factor_real_matrix
 from structmat.fit._exact.recognisers import Form
 from structmat.fit._result import FitProgress
-from structmat.operators import CDDProduct, Circulant, CyclicBidiagonal, Diagonal
+from structmat.operators import BandedCirculant, CDDProduct, Circulant, Diagonal
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -41,6 +41,9 @@ _EXTENDED_SIDE = 256
 
 # Random vectors that tell the error of a product up to a tenth or two.
 _PROBES = 16
+
+# Up to so many diagonals circulants are applied by shifts.
+_SHIFTED = 3
 
 _EPS = float(np.finfo(np.float64).eps)
 
@@ -173,20 +176,29 @@ def construct(
 
 
 def to_product(form: Form) -> CDDProduct:
-    """Return the product of a form; its circulants of two diagonals shift if the form says so."""
+    """Return the product of a form; its circulants of few diagonals shift if the form says so."""
     if not form.shifts:
         return CDDProduct.from_vectors(*form.vectors, first=form.first)
-    factors: list[Diagonal | Circulant | CyclicBidiagonal] = []
+    factors: list[Diagonal | Circulant | BandedCirculant] = []
     for place, vector in enumerate(form.vectors):
         if (place % 2 == 0) == (form.first == "diagonal"):
             factors.append(Diagonal(vector))
-        elif len(vector) > 1 and not vector[2:].any():
-            factors.append(CyclicBidiagonal(vector[:2].copy(), len(vector)))
-        elif len(vector) > 1 and not vector[1:-1].any():
-            factors.append(CyclicBidiagonal(vector[[0, -1]], len(vector), upper=True))
+        elif (span := _span(vector)) is not None:
+            start, entries = span
+            factors.append(BandedCirculant(entries, len(vector), start))
         else:
             factors.append(Circulant(vector))
     return CDDProduct(tuple(factors))
+
+
+def _span(vector: NDArray[Any]) -> tuple[int, NDArray[Any]] | None:
+    """Return where the nonzero entries of a first column begin and what they are, if few beside the first one."""
+    n = len(vector)
+    used = np.flatnonzero(vector[1:]) + 1
+    used = np.sort(np.append(np.where(used > n // 2, used - n, used), 0))
+    start, last = int(used[0]), int(used[-1])
+    few = last - start < min(n, _SHIFTED)
+    return (start, vector[np.arange(start, last + 1)]) if few else None
 
 
 def _usual_error(n: int, *, extended: bool) -> float:

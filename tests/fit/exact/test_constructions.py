@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import structmat as sm
-from structmat import ArgumentValueError, CDDProduct, CyclicBidiagonal, Diagonal, factorize_cdd
+from structmat import ArgumentValueError, BandedCirculant, CDDProduct, Diagonal, factorize_cdd
 from structmat.fit import FitProgress
 from structmat.fit._exact.constructions import construct, constructions, to_product
 from structmat.fit._exact.deflation import deflate, has_extended_precision
@@ -181,7 +181,7 @@ def test_circulants_of_constructions_shift():
     W = gaussian(np.random.default_rng(0), 30, 30)
     factors = factorize_cdd(W, rng=0).operator.factors
     assert all(isinstance(f, Diagonal) for f in factors[::2])
-    assert all(isinstance(f, CyclicBidiagonal) for f in factors[1::2])
+    assert all(isinstance(f, BandedCirculant) for f in factors[1::2])
 
 
 def test_methods():
@@ -324,6 +324,6 @@ def test_tridiagonal_matrices_are_five_factors_and_bidiagonal_ones_three(n):
     for W, count in ((second, 5), (random, 5), (np.eye(n) + np.eye(n, k=1), 3), (np.tril(second), 3)):
         operator = factorize_cdd(W, rng=0).operator
         assert operator.n_factors == count
-        assert all(isinstance(f, CyclicBidiagonal) for f in operator.factors[1::2])
+        assert all(isinstance(f, BandedCirculant) for f in operator.factors[1::2])
         assert error_of(W, operator @ np.eye(n)) <= 1e-13
         assert error_of(W, np.asarray(operator.to_dense())) <= 1e-13

@@ -1,7 +1,8 @@
-"""Circulant matrices of two diagonals, which shift instead of transforming."""
+"""Circulant matrices of few diagonals, which shift instead of transforming."""
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,30 +17,30 @@ from structmat.operators._circulant import Circulant, SpectralCirculant
 from structmat.operators._combinations import Scaled, identity_factor
 from structmat.operators._identity import Identity
 
-__all__ = ["CyclicBidiagonal"]
+__all__ = ["BandedCirculant"]
 
 
 @dataclass(frozen=True, eq=False, repr=False, slots=True)
-class CyclicBidiagonal(Planned):
-    """A circulant matrix with two nonzero diagonals, the main one and the cyclic one below or above it.
+class BandedCirculant(Planned):
+    """A circulant matrix with few neighbouring nonzero cyclic diagonals.
 
-    ``C[i, i] = entries[0]`` and ``C[i, i - 1] = entries[1]``, or ``C[i, i + 1]`` if `upper`, indices modulo n.
+    ``C[i, (i - start - k) % n] = entries[k]``: the diagonal of ``entries[0]`` is `start` rows below the main one.
 
     Parameters
     ----------
-    entries : array, shape (..., 2)
-        The entry of the main diagonal and that of the other one; leading axes make a stack of matrices.
+    entries : array, shape (..., m)
+        The entries of the diagonals, from the uppermost down; leading axes make a stack of matrices.
     n : int
-        The size. For n = 1 both diagonals are the same, and their entries add up.
-    upper : bool, default False
-        Whether the other diagonal lies above the main one.
+        The size. Entries of diagonals that are the same modulo n add up.
+    start : int, default 0
+        How far below the main diagonal the first one lies; negative above.
 
     Raises
     ------
     ValueError
-        If `entries` has another last axis than 2, or `n` is not positive.
+        If `entries` has no entry, or `n` is not positive.
     TypeError
-        If `entries` does not hold numbers, or `n` is not an integer.
+        If `entries` does not hold numbers, or `n` or `start` is not an integer.
 
     See Also
     --------
@@ -48,17 +49,17 @@ class CyclicBidiagonal(Planned):
 
     Notes
     -----
-    With the cyclic shift P it is ``entries[0] * I + entries[1] * P``. A product is a shift and an addition, O(n), with
-    errors relative to each entry, while those of transforms are relative to the norm of the vector. Its linear algebra
-    is that of the same matrix as a `Circulant`.
+    With the cyclic shift P it is the sum of ``entries[k] * P^(start + k)``. A product is m shifts and additions,
+    O(m n), with errors relative to each entry, while those of transforms are relative to the norm of the vector. Its
+    linear algebra is that of the same matrix as a `Circulant`.
 
     Examples
     --------
     >>> import numpy as np
     >>> import structmat as sm
-    >>> C = sm.CyclicBidiagonal(np.array([1.0, -1.0]), 4)
+    >>> C = sm.BandedCirculant(np.array([1.0, -1.0]), 4)
     >>> C
-    CyclicBidiagonal(shape=(4, 4), dtype=float64, device=cpu)
+    BandedCirculant(shape=(4, 4), dtype=float64, device=cpu)
     >>> C.matvec(np.array([1.0, 4.0, 9.0, 16.0]))
     array([-15.,   3.,   5.,   7.])
     """
@@ -66,22 +67,22 @@ class CyclicBidiagonal(Planned):
     _core_axes = {"entries": 1}
 
     entries: Array
-    """The entries of the two diagonals, shape ``(..., 2)``."""
+    """The entries of the diagonals, shape ``(..., m)``."""
     n: int
     """The size."""
-    upper: bool = False
-    """Whether the other diagonal lies above the main one."""
+    start: int = 0
+    """How far below the main diagonal the first one lies."""
 
     def __post_init__(self) -> None:
-        n = integer(self.n, "CyclicBidiagonal", "n")
-        entries = as_floating(self.entries, "CyclicBidiagonal", "entries")
-        if entries.ndim < 1 or entries.shape[-1] != 2:
+        n = integer(self.n, "BandedCirculant", "n")
+        entries = as_floating(self.entries, "BandedCirculant", "entries")
+        if entries.ndim < 1 or entries.shape[-1] < 1:
             raise ArgumentValueError(
-                "CyclicBidiagonal", "entries", f"must have shape (..., 2), got {tuple(entries.shape)}"
+                "BandedCirculant", "entries", f"must have shape (..., m) with m >= 1, got {tuple(entries.shape)}"
             )
         object.__setattr__(self, "entries", entries)
         object.__setattr__(self, "n", n)
-        object.__setattr__(self, "upper", bool(self.upper))
+        object.__setattr__(self, "start", integer(self.start, "BandedCirculant", "start", -sys.maxsize))
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -99,25 +100,27 @@ class CyclicBidiagonal(Planned):
         Returns
         -------
         Circulant
-            Its first column has at most two nonzero entries.
+            Its first column has at most m nonzero entries.
         """
         xp = self._own_namespace()
-        k = xp.arange(self.n, device=self.device)
-        zero = xp.zeros_like(self.entries[..., :1])
-        main, off = self.entries[..., :1], self.entries[..., 1:]
-        place = (self.n - 1 if self.upper else 1) % self.n
-        return Circulant(xp.where(k == 0, main, zero) + xp.where(k == place, off, zero))
+        k, m = xp.arange(self.n, device=self.device), self.entries.shape[-1]
+        c = xp.zeros_like(self.entries[..., :1])
+        for j in range(m):
+            entry = self.entries[..., j : j + 1]
+            c = c + xp.where(k == (self.start + j) % self.n, entry, xp.zeros_like(entry))
+        return Circulant(c)
 
-    def _like(self, entries: Array) -> CyclicBidiagonal:
-        return CyclicBidiagonal(entries, self.n, self.upper)
+    def _like(self, entries: Array) -> BandedCirculant:
+        return BandedCirculant(entries, self.n, self.start)
 
     def _plan(self, settings: Settings, xp: Namespace) -> ShiftAndAdd:
-        return ShiftAndAdd(self.entries, self.n, self.upper, not is_complex(self.dtype, xp))
+        return ShiftAndAdd(self.entries, self.n, self.start, not is_complex(self.dtype, xp))
 
-    def _transpose(self) -> CyclicBidiagonal:
-        return CyclicBidiagonal(self.entries, self.n, not self.upper)
+    def _transpose(self) -> BandedCirculant:
+        entries = self._own_namespace().flip(self.entries, axis=-1)
+        return BandedCirculant(entries, self.n, 1 - self.start - self.entries.shape[-1])
 
-    def _conj(self) -> CyclicBidiagonal:
+    def _conj(self) -> BandedCirculant:
         xp = self._own_namespace()
         return self._like(xp.conj(self.entries)) if is_complex(self.dtype, xp) else self
 
@@ -162,41 +165,46 @@ class CyclicBidiagonal(Planned):
 
 
 def _as_circulant(operator: Any) -> Any:
-    return operator.to_circulant() if isinstance(operator, CyclicBidiagonal) else operator
+    return operator.to_circulant() if isinstance(operator, BandedCirculant) else operator
 
 
-@compose.rule(CyclicBidiagonal, CyclicBidiagonal)
-@compose.rule(CyclicBidiagonal, Circulant)
-@compose.rule(CyclicBidiagonal, SpectralCirculant)
-@compose.rule(Circulant, CyclicBidiagonal)
-@compose.rule(SpectralCirculant, CyclicBidiagonal)
+@compose.rule(BandedCirculant, BandedCirculant)
+@compose.rule(BandedCirculant, Circulant)
+@compose.rule(BandedCirculant, SpectralCirculant)
+@compose.rule(Circulant, BandedCirculant)
+@compose.rule(SpectralCirculant, BandedCirculant)
 def _multiply(left: LinearOperator, right: LinearOperator) -> LinearOperator:
     return compose.merge(_as_circulant(left), _as_circulant(right))
 
 
-@add.rule(CyclicBidiagonal, CyclicBidiagonal)
-def _add(left: CyclicBidiagonal, right: CyclicBidiagonal) -> LinearOperator:
-    if left.upper == right.upper:
+@add.rule(BandedCirculant, BandedCirculant)
+def _add(left: BandedCirculant, right: BandedCirculant) -> LinearOperator:
+    if (left.start, left.entries.shape[-1]) == (right.start, right.entries.shape[-1]):
         return left._like(left.entries + right.entries)
     return add.merge(left.to_circulant(), right.to_circulant())
 
 
-@add.rule(CyclicBidiagonal, Circulant)
-@add.rule(CyclicBidiagonal, SpectralCirculant)
-def _add_circulant(left: CyclicBidiagonal, right: LinearOperator) -> LinearOperator:
+@add.rule(BandedCirculant, Circulant)
+@add.rule(BandedCirculant, SpectralCirculant)
+def _add_circulant(left: BandedCirculant, right: LinearOperator) -> LinearOperator:
     return add.merge(left.to_circulant(), right)
 
 
-@add.rule(CyclicBidiagonal, Identity)
-@add.rule(CyclicBidiagonal, Scaled)
-def _add_identity(left: CyclicBidiagonal, right: LinearOperator) -> LinearOperator:
+@add.rule(BandedCirculant, Identity)
+@add.rule(BandedCirculant, Scaled)
+def _add_identity(left: BandedCirculant, right: LinearOperator) -> LinearOperator:
     if (factor := identity_factor(right)) is None:
         return NotImplemented
-    xp = left._own_namespace()
-    main = xp.astype(xp.arange(2, device=left.device) == 0, left.dtype)
-    return left._like(left.entries + scale_array(main, factor, 1, xp))
+    xp, m = left._own_namespace(), left.entries.shape[-1]
+    start, stop = min(left.start, 0), max(left.start + m, 1)
+    k = xp.arange(start, stop, device=left.device)
+    inside = [xp.zeros_like(left.entries[..., :1])] * (stop - start)
+    for j in range(m):
+        inside[left.start - start + j] = left.entries[..., j : j + 1]
+    entries = xp.concat(inside, axis=-1) + scale_array(xp.astype(k == 0, left.dtype), factor, 1, xp)
+    return BandedCirculant(entries, left.n, start)
 
 
-@scale.rule(CyclicBidiagonal, object)
-def _scale(operator: CyclicBidiagonal, factor: Scalar) -> CyclicBidiagonal:
+@scale.rule(BandedCirculant, object)
+def _scale(operator: BandedCirculant, factor: Scalar) -> BandedCirculant:
     return operator._like(scale_array(operator.entries, factor, 1, operator._own_namespace()))
