@@ -110,8 +110,8 @@ def factorize_cdd(
     A product of F factors has ``F * n - (F - 1)`` degrees of freedom, so a generic matrix needs ``n + 1`` factors.
     ``2n - 1`` are known to suffice [1]_; the construction takes two more, which keep it stable. It costs ``O(n**3)``,
     and its relative errors grow with n: at most 1e-12 up to n = 256, 1e-11 up to 512, 5e-11 at 1,024. Its circulants
-    have two diagonals (`BandedCirculant`) and are applied by shifts; of real factors a third has three, which shift as well, and a third is
-    the inverse of such circulants.
+    have two diagonals (`BandedCirculant`) and are applied by shifts; of the ``3n + 1`` real ones a third has three, and
+    a third is the inverse of such circulants.
 
     The search finds ``n + 1`` complex ones for nearly every matrix with n up to
     32. For rank k, ``4k + 1`` are known to suffice [2]_, and ``2k + 1`` are mostly found. An iteration costs
@@ -234,12 +234,13 @@ def _long_form(
 ) -> Factorisation:
     """A product for a matrix without a short form, by search or construction."""
     choices = constructions(W, real=real)
-    needed, fewest = choices[0].n_factors, choices[0].fewest
+    shortest = min(choices, key=lambda choice: choice.n_factors)
+    needed, fewest = shortest.n_factors, shortest.fewest
     if n_factors is not None:
         few = n_factors < needed
     else:
         few = fewest < needed and len(W) * fewest <= _SEARCHED
-        few = few and ("generic" not in choices[0].name or bool(np.linalg.cond(W) <= _CONDITION))
+        few = few and ("generic" not in shortest.name or bool(np.linalg.cond(W) <= _CONDITION))
     if method == "constructive" and n_factors is not None and n_factors < needed:
         raise ArgumentValueError(
             "factorize_cdd", "n_factors", f"must be at least {needed} to construct W, got {n_factors}"

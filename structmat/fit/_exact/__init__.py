@@ -9,5 +9,7 @@ A closed form is a function that takes the matrix to factors, or to none, and a 
 - `pencil`: any square matrix, by one eigenvalue problem
 - `deflation`: a polynomial in the cyclic shift as linear factors
 - `real_deflation`: a real one as real factors
+- `rotations`: a unitary matrix as layers of rotations of neighbours
+- `unitary`, `real_rotations`: unitary factors of unitary matrices, and real ones that lose few digits, from such layers
 - `mixing`: random factors on both sides, which leave no structure in a matrix
 """

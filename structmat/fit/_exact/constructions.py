@@ -1,7 +1,7 @@
 """The constructions that reproduce a matrix of any size, and which of them is taken.
 
 A construction is one entry of what `constructions` returns: a name, its number of factors and what makes them. They are
-tried in that order until one is as accurate as such a product can be; otherwise the most accurate is taken.
+tried in that order until one is accurate; otherwise the most accurate is taken.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ from structmat.fit._exact.exact_search import Factorisation
 from structmat.fit._exact.low_rank import Triplets, factor_low_rank, factor_real_low_rank, singular_triplets
 from structmat.fit._exact.mixing import Mixing
 from structmat.fit._exact.pencil import factor_matrix, factor_real_matrix
+from structmat.fit._exact.real_rotations import factor_real_by_rotations
 from structmat.fit._exact.recognisers import Form
+from structmat.fit._exact.unitary import factor_by_singular_vectors, factor_unitary, is_unitary
 from structmat.fit._result import FitProgress
 from structmat.operators import BandedCirculant, CDDProduct, Circulant, Diagonal
 
@@ -33,8 +35,14 @@ __all__ = ["Construction", "construct", "constructions", "to_product"]
 # cyclic diagonals may leave.
 _LOW_RANK, _STRUCTURE_ERROR = 4, 1e-14
 
-# Random phases that are tried before the most accurate product is taken.
-_MIXINGS = 3
+# Random phases that are tried before the most accurate product is taken, and what their names end with.
+_MIXINGS, _RANDOM_PHASES = 3, ", random phases"
+
+# Constructions that have no use for long double.
+_IN_DOUBLE = {"rotations", "unitary"}
+
+# The error at which real factors are accepted, if they are not expected to be even more accurate.
+_REAL_ERROR = 1e-12
 
 # Up to this side long double costs about a second, and is used whatever the tolerance.
 _EXTENDED_SIDE = 256
@@ -59,34 +67,53 @@ class Construction(NamedTuple):
     """The most factors that it takes."""
     fewest: int
     """The number of factors that may be found by a search."""
+    usual: float
+    """An error up to which structure of `W` is not to blame, and other random phases are no remedy."""
     make: Callable[[np.random.Generator, bool], _Vectors]
     """Returns the vectors, computed in long double or not, or nothing where structure of W would spoil their digits."""
 
 
 def constructions(W: NDArray[Any], *, real: bool = False) -> list[Construction]:
-    """Return the constructions for `W`, of `real` factors or any, those of fewest factors first."""
+    """Return the constructions for `W`, of `real` factors or any: a unitary one, then those of fewest factors first.
+
+    Those of random phases come next to what they are the remedy of.
+    """
     n = len(W)
     whole, of_rank, of_band = _REAL_WAYS if real else _WAYS
     count = 3 * n + 1 if real else 2 * n + 1
-    choices = [
-        Construction("generic", count, n + 1, lambda _, extended: whole(W, extended=extended)),
-        *[Construction("generic, random phases", count + 4, n + 1, partial(_mixed, whole, W, real))] * _MIXINGS,
-    ]
+    usual = _usual_real_error(n) if real else 0.0
+    choices = _with_random_phases(
+        Construction("generic", count, n + 1, usual, lambda _, extended: whole(W, extended=extended)),
+        partial(_mixed, whole, W, real),
+    )
     if (triplets := singular_triplets(W, n // _LOW_RANK, _STRUCTURE_ERROR)) is not None:
         rank = len(triplets[1])
-        name, few = f"rank {rank}", 2 * rank + 1
-        count = 6 * rank + 3 if real else 4 * rank + 3
-        mixed = partial(_mixed_low_rank, of_rank, triplets, real)
-        choices += [
-            Construction(name, count, few, lambda _, extended: of_rank(triplets, extended=extended)),
-            *[Construction(f"{name}, random phases", count + 4, few, mixed)] * _MIXINGS,
-        ]
+        count, few = 6 * rank + 3 if real else 4 * rank + 3, 2 * rank + 1
+        choices += _with_random_phases(
+            Construction(f"rank {rank}", count, few, usual, lambda _, extended: of_rank(triplets, extended=extended)),
+            partial(_mixed_low_rank, of_rank, triplets, real),
+        )
     if (band := cyclic_band(W, _STRUCTURE_ERROR)) is not None:
         degree = len(band.coefficients) - 1
         count = 3 * degree + 1 if real else 2 * degree + 1
         name = f"{degree + 1} cyclic diagonals"
-        choices.append(Construction(name, count, count, lambda _, extended: of_band(band, extended=extended)))
-    return sorted(choices, key=lambda choice: choice.n_factors)
+        choices.append(Construction(name, count, count, usual, lambda _, extended: of_band(band, extended=extended)))
+    if real:
+        choices += _with_random_phases(
+            Construction("rotations", 8 * n + 5, n + 1, 0.0, lambda _rng, _: factor_real_by_rotations(W)),
+            partial(_mixed, lambda M, **_: factor_real_by_rotations(M), W, real),
+        )
+    elif n % 2 == 0:
+        choices.append(Construction("rotations", 4 * n + 9, n + 1, 0.0, lambda _rng, _: factor_by_singular_vectors(W)))
+    choices.sort(key=lambda choice: choice.n_factors)
+    if not real and n % 2 == 0 and is_unitary(W):
+        choices.insert(0, Construction("unitary", 2 * n + 5, n + 1, 0.0, lambda _rng, _: factor_unitary(W)))
+    return choices
+
+
+def _with_random_phases(construction: Construction, make: Callable[..., _Vectors]) -> list[Construction]:
+    name, count = f"{construction.name}{_RANDOM_PHASES}", construction.n_factors + 4
+    return [construction, *[construction._replace(name=name, n_factors=count, make=make)] * _MIXINGS]
 
 
 _WAYS = (factor_matrix, factor_low_rank, factor_cyclic_band)
@@ -121,58 +148,83 @@ def construct(
 ) -> Factorisation | None:
     """Return a product by one of the `choices`, of at most `n_factors` factors, or nothing where none has so few.
 
-    The error is compared with what rounding leaves for a matrix without structure, whatever is aimed at: more of it
-    means that structure spoilt digits, and another construction, with random phases, will not. Up to n factors need no
-    more than what is aimed at.
+    The error is compared with what rounding leaves for a matrix without structure, and with what is aimed at if that is
+    less: then a longer product may be more accurate. Up to n factors need no more than what is aimed at.
     """
     n = len(W)
-    precise = n <= _EXTENDED_SIDE or (not real and target_error < _usual_error(n, extended=False))
+    usual = _usual_error(n, extended=False)
+    # Long double is of use where it reaches what is aimed at, or where there is nothing else.
+    reached = n % 2 == 1 or 2 * target_error >= _usual_error(n, extended=True)
+    precise = n <= _EXTENDED_SIDE or (not real and target_error < usual and reached)
     extended = precise and has_extended_precision()
-    usual = _usual_real_error(n) if real else _usual_error(n, extended=extended)
+    usual = _usual_error(n, extended=extended)
+    accepted = max(usual, _REAL_ERROR) if real else usual
     probes = rng.standard_normal((n, _PROBES))
     target = W @ probes
     choices = [c for c in choices if n_factors is None or c.n_factors <= n_factors]
-    best: tuple[float, Form] | None = None
+    found: list[tuple[float, Form]] = []
     notes, stopped = [], "completed"
+    no_remedy = ""
     try:
         for tried, construction in enumerate(choices, start=1):
+            if construction.name == no_remedy:
+                continue
             vectors = construction.make(rng, extended)
             if vectors is None:
                 notes.append(f"{construction.name} not used: structure of W would spoil its digits")
                 continue
             form = Form(construction.name, "diagonal", vectors, shifts=True)
-            with np.errstate(all="ignore"):
-                error = float(np.linalg.norm(to_product(form) @ probes - target) / np.linalg.norm(target))
-            error = error if np.isfinite(error) else np.inf
-            if best is None or error < best[0]:
-                best = (error, form)
+            error = _error_on(probes, target, form)
+            found.append((error, form))
             if callback is not None:
-                left = None if deadline == math.inf else max(deadline - time.monotonic(), 0.0)
-                state = ("construction", construction.n_factors, best[0], left)
-                callback(FitProgress(construction.name, tried, len(choices), error, *state))
+                _report(callback, construction, tried, len(choices), [error for error, _ in found], deadline)
             # Few factors that reproduce W are worth more than digits beyond.
-            if error <= (max(usual, target_error) if construction.n_factors <= n else usual):
+            if error <= (max(accepted, target_error) if construction.n_factors <= n else min(accepted, target_error)):
                 break
+            if error <= max(accepted, construction.usual):
+                no_remedy = construction.name.removesuffix(_RANDOM_PHASES) + _RANDOM_PHASES
             notes.append(f"{construction.name} left an error of {error:.1e}")
             if time.monotonic() >= deadline:
                 stopped = "time limit"
                 notes.append("the time limit ended the trials")
                 break
     except KeyboardInterrupt:
-        if best is None:
+        if not found:
             raise
         stopped = "interrupted"
         notes.append("an interrupt ended the trials")
-    if best is None:
+    return _most_accurate(found, notes, stopped, real=real, extended=extended)
+
+
+def _most_accurate(
+    found: list[tuple[float, Form]], notes: list[str], stopped: str, *, real: bool, extended: bool
+) -> Factorisation | None:
+    if not found:
         return None
-    precision = "long double" if extended else "double"
-    message = "; ".join(
-        [
-            f"{len(best[1].vectors)} {'real' if real else 'complex'} factors by construction, in {precision} precision",
-            *notes,
-        ]
-    )
-    return Factorisation(best[1], [best[0]], "construction", message, stopped)
+    error, form = min(found, key=lambda one: one[0])
+    precision = "long double" if extended and form.name.split(",")[0] not in _IN_DOUBLE else "double"
+    field = "real" if real else "complex"
+    factors = f"{len(form.vectors)} {field} factors by construction, in {precision} precision"
+    return Factorisation(form, [error], "construction", "; ".join([factors, *notes]), stopped)
+
+
+def _error_on(probes: NDArray[Any], target: NDArray[Any], form: Form) -> float:
+    with np.errstate(all="ignore"):
+        error = float(np.linalg.norm(to_product(form) @ probes - target) / np.linalg.norm(target))
+    return error if np.isfinite(error) else np.inf
+
+
+def _report(
+    callback: Callable[[FitProgress], object],
+    construction: Construction,
+    tried: int,
+    total: int,
+    errors: list[float],
+    deadline: float,
+) -> None:
+    left = None if deadline == math.inf else max(deadline - time.monotonic(), 0.0)
+    state = ("construction", construction.n_factors, min(errors), left)
+    callback(FitProgress(construction.name, tried, total, errors[-1], *state))
 
 
 def to_product(form: Form) -> CDDProduct:
