@@ -20,6 +20,7 @@ from structmat.fit._exact.exact_search import Factorisation
 from structmat.fit._exact.low_rank import Triplets, factor_low_rank, factor_real_low_rank, singular_triplets
 from structmat.fit._exact.mixing import Mixing
 from structmat.fit._exact.pencil import factor_matrix, factor_real_matrix
+from structmat.fit._exact.plain_band import bandwidths, factor_plain_band
 from structmat.fit._exact.real_rotations import factor_real_by_rotations
 from structmat.fit._exact.recognisers import Form
 from structmat.fit._exact.unitary import factor_by_singular_vectors, factor_unitary, is_unitary
@@ -93,10 +94,13 @@ def constructions(W: NDArray[Any], *, real: bool = False) -> list[Construction]:
             Construction(f"rank {rank}", count, few, usual, lambda _, extended: of_rank(triplets, extended=extended)),
             partial(_mixed_low_rank, of_rank, triplets, real),
         )
+    if (widths := bandwidths(W)) is not None:
+        name, count = f"{sum(widths) + 1} cyclic diagonals", 2 * sum(widths) + 1
+        eliminate = partial(factor_plain_band, W, *widths)
+        choices.append(Construction(name, count, count, 0.0, lambda _, extended: eliminate(extended=extended)))
     if (band := cyclic_band(W, _STRUCTURE_ERROR)) is not None:
         degree = len(band.coefficients) - 1
-        count = 3 * degree + 1 if real else 2 * degree + 1
-        name = f"{degree + 1} cyclic diagonals"
+        name, count = f"{degree + 1} cyclic diagonals", 3 * degree + 1 if real else 2 * degree + 1
         choices.append(Construction(name, count, count, usual, lambda _, extended: of_band(band, extended=extended)))
     if real:
         choices += _with_random_phases(

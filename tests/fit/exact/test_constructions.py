@@ -17,6 +17,7 @@ from structmat.fit._exact.deflation import deflate, has_extended_precision
 from structmat.fit._exact.low_rank import factor_low_rank, singular_triplets
 from structmat.fit._exact.mixing import Mixing
 from structmat.fit._exact.pencil import factor_polynomial, null_sequences
+from structmat.fit._exact.plain_band import factor_plain_band
 
 
 def gaussian(rng, *shape):
@@ -299,9 +300,9 @@ def test_a_periodic_tridiagonal_matrix_is_five_factors(exponent):
 
 @settings(max_examples=30, deadline=None)
 @given(
-    n=st.integers(8, 60),
-    below=st.integers(0, 2),
-    above=st.integers(0, 2),
+    n=st.integers(12, 60),
+    below=st.integers(0, 3),
+    above=st.integers(0, 3),
     real=st.booleans(),
     seed=st.integers(0, 2**16),
 )
@@ -309,11 +310,28 @@ def test_bands_without_corners_take_as_few_factors(n, below, above, real, seed):
     rng, degree = np.random.default_rng(seed), below + above
     if not degree:
         return
-    W = np.triu(np.tril(rng.standard_normal((n, n)) if real else gaussian(rng, n, n), above), -below) / 4
-    W += np.diag(2 + rng.random(n))
-    found = constructed(W)
-    assert error_of(W, to_product(found.form) @ np.eye(n)) <= 1e-11
-    assert len(found.form.vectors) == 2 * degree + 1 or "cyclic diagonals" in found.message
+    W = np.triu(np.tril(rng.standard_normal((n, n)) if real else gaussian(rng, n, n), above), -below)
+    vectors = factor_plain_band(W, below, above, extended=True)
+    assert len(vectors) == 2 * degree + 1
+    assert np.isrealobj(vectors[0]) == real
+    P = to_product(constructed(W).form) @ np.eye(n)
+    assert error_of(W, P) <= 1e-10
+    dominant = W / 4 + np.diag(2 + rng.random(n))
+    found = constructed(dominant)
+    assert len(found.form.vectors) == 2 * degree + 1
+    assert error_of(dominant, to_product(found.form) @ np.eye(n)) <= 1e-13
+
+
+@pytest.mark.parametrize("real", [True, False])
+@pytest.mark.parametrize("corners", [True, False])
+def test_wide_gaussian_bands_keep_their_digits(real, corners):
+    n, degree = 200, 6
+    W = cyclic_band_of(np.random.default_rng(6), n, degree, -3, real=real)
+    if not corners:
+        W = np.triu(np.tril(W, 3), -3)
+    form = constructed(W).form
+    assert len(form.vectors) == 2 * degree + 1
+    assert error_of(W, to_product(form) @ np.eye(n)) <= 1e-12
 
 
 @pytest.mark.parametrize("n", [5, 40, 300])
