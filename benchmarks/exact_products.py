@@ -36,11 +36,17 @@ def unitary(rng: np.random.Generator, n: int) -> np.ndarray:
     return np.linalg.qr(gaussian(rng, n, n))[0]
 
 
+def cyclic_band(rng: np.random.Generator, n: int) -> np.ndarray:
+    i = np.arange(n)
+    return np.where((i[:, None] - i + 4) % n < 9, rng.standard_normal((n, n)), 0.0)
+
+
 KINDS = {
     "complex": lambda rng, n: gaussian(rng, n, n),
     "real": lambda rng, n: rng.standard_normal((n, n)),
     "real, by real factors": lambda rng, n: rng.standard_normal((n, n)),
     "unitary": unitary,
+    "orthogonal, by real factors": lambda rng, n: np.linalg.qr(rng.standard_normal((n, n)))[0],
     "permutation": lambda rng, n: np.eye(n)[rng.permutation(n)],
     "identity": lambda _, n: np.eye(n),
     "DFT": lambda _, n: scipy.linalg.dft(n, scale="sqrtn"),
@@ -54,6 +60,8 @@ KINDS = {
     "periodic tridiagonal": lambda rng, n: sum(
         d[:, None] * np.roll(np.eye(n), m - 1, axis=0) for m, d in enumerate(rng.uniform(1, 2, (3, n)))
     ),
+    "nine diagonals": lambda rng, n: np.triu(np.tril(rng.standard_normal((n, n)), 4), -4),
+    "nine cyclic diagonals": cyclic_band,
     "rank 8": lambda rng, n: gaussian(rng, n, 8) @ gaussian(rng, 8, n),
 }
 
@@ -61,7 +69,7 @@ KINDS = {
 def measured(kind: str, n: int) -> list[str]:
     W = KINDS[kind](np.random.default_rng(1000 + n), n)
     begun = time.process_time()
-    result = sm.factorize_cdd(W, rng=0, method="constructive", real=kind == "real, by real factors")
+    result = sm.factorize_cdd(W, rng=0, method="constructive", real=kind.endswith("by real factors"))
     seconds = time.process_time() - begun
     products = (result.operator @ np.eye(n), np.asarray(result.operator.to_dense()))
     error = max(np.linalg.norm(P - W) for P in products) / np.linalg.norm(W)

@@ -147,7 +147,7 @@ def factorize_cdd(
     >>> W = np.random.default_rng(0).standard_normal((50, 50))
     >>> result = sm.factorize_cdd(W, rng=0)
     >>> result.operator.n_factors, result.solver, result.error < 1e-12
-    (101, 'construction', True)
+    (99, 'construction', True)
     >>> sm.factorize_cdd(np.outer([1.0, 2.0, 3.0], [4.0, 5.0, 6.0])).start
     'rank one'
     """

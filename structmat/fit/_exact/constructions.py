@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from structmat.fit._exact.cyclic_band import cyclic_band, factor_cyclic_band, factor_real_cyclic_band
+from structmat.fit._exact.cyclic_band import cyclic_band, factor_cyclic_band, factor_real_cyclic_band, whole_matrix
 from structmat.fit._exact.deflation import has_extended_precision
 from structmat.fit._exact.exact_search import Factorisation
 from structmat.fit._exact.low_rank import Triplets, factor_low_rank, factor_real_low_rank, singular_triplets
@@ -35,6 +35,9 @@ __all__ = ["Construction", "construct", "constructions", "to_product"]
 # The rank up to which a matrix has low rank, as a share of its side, and the error that its singular vectors or its
 # cyclic diagonals may leave.
 _LOW_RANK, _STRUCTURE_ERROR = 4, 1e-14
+
+# Up to this side all null sequences of the polynomial of least degree are found, in a third of a second.
+_LEAST_DEGREE_SIDE = 64
 
 # Random phases that are tried before the most accurate product is taken, and what their names end with.
 _MIXINGS, _RANDOM_PHASES = 3, ", random phases"
@@ -102,6 +105,13 @@ def constructions(W: NDArray[Any], *, real: bool = False) -> list[Construction]:
         degree = len(band.coefficients) - 1
         name, count = f"{degree + 1} cyclic diagonals", 3 * degree + 1 if real else 2 * degree + 1
         choices.append(Construction(name, count, count, usual, lambda _, extended: of_band(band, extended=extended)))
+    if not real and 1 < n <= _LEAST_DEGREE_SIDE:
+        least = whole_matrix(W)
+        choices.append(
+            Construction(
+                "generic", 2 * n - 1, n + 1, 0.0, lambda _, extended: factor_cyclic_band(least, extended=extended)
+            )
+        )
     if real:
         choices += _with_random_phases(
             Construction("rotations", 8 * n + 5, n + 1, 0.0, lambda _rng, _: factor_real_by_rotations(W)),

@@ -21,7 +21,7 @@ from structmat.fit._three_factors.blocks import by_diagonals
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["CyclicBand", "cyclic_band", "factor_cyclic_band", "factor_real_cyclic_band"]
+__all__ = ["CyclicBand", "cyclic_band", "factor_cyclic_band", "factor_real_cyclic_band", "whole_matrix"]
 
 # Entries of the outermost diagonals are divided by. Those below the first share of their root mean square become the
 # second, below rounding. Factors then range over as many decades, which costs shifts no digits.
@@ -80,6 +80,11 @@ def cyclic_band(W: NDArray[Any], tol: float) -> CyclicBand | None:
     return CyclicBand(coefficients, start - n if start + degree >= n else start, filled)
 
 
+def whole_matrix(W: NDArray[Any]) -> CyclicBand:
+    """Return all cyclic diagonals of `W`: a polynomial of degree n - 1."""
+    return CyclicBand(by_diagonals(W[None, :, None])[0, :, 0].T.astype(np.complex128), 0, [])
+
+
 def factor_cyclic_band(band: CyclicBand, *, extended: bool) -> list[NDArray[np.complex128]] | None:
     """Return ``2d + 1`` diagonals and first columns, or nothing where not all null sequences are found."""
     sequences = _all_null_sequences(band.coefficients)
@@ -124,6 +129,8 @@ def _all_null_sequences(
 ) -> tuple[NDArray[np.complex128], NDArray[np.complex128]] | None:
     """Return w and nu of all null sequences, by bisection over the logarithm of the circle's radius."""
     degree, n = len(coefficients) - 1, coefficients.shape[1]
+    if not coefficients[[0, -1]].all():
+        return None
     # The product of all multipliers, up to its sign, is that of the entries of the last coefficient over the first.
     first, last = np.log(np.abs(coefficients[[0, -1]])).mean(axis=1)
     middle = float(first - last) / degree
