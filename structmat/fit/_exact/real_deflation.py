@@ -28,6 +28,8 @@ _NEGATIVE = 1e-9
 # Roots of a multiplier that are tried for a pair, as turns from the one of least angle, which is no good where it is
 # nearly real; and for each root common phases, those in the widest gaps between phases that make an entry zero.
 _BRANCHES, _PHASES = (0, 1, -1), 8
+# In the precision of the sequences, for a phase that is not theirs is an error of the factors.
+_PI = 4 * np.arctan(np.longdouble(1))
 # How much the order of the factors prefers long vectors beside flat ones, as for complex factors; a real sequence has
 # entries nearer to zero than a complex one of the same flatness.
 _DISTANCE, _REAL_COST = 0.25, 2.0
@@ -44,14 +46,14 @@ def factor_real_sequences(
     """
     n = w.shape[1]
     dtype = np.clongdouble if extended else np.complex128
-    turns = n * np.angle(nu) / np.pi
+    turns = n * np.angle(nu) / _PI
     turns -= 2 * np.round(turns / 2)
     negative = np.abs(turns) > 1 - _NEGATIVE
     real = negative | (np.abs(turns) <= real_turns)
     if (n % 2 == 0 and negative.any()) or 2 * np.count_nonzero(~real & (turns > 0)) != np.count_nonzero(~real):
         return None
     # Any n-th root of the multiplier will do: a real one, or else that of the least angle.
-    angle = np.where(real, np.where(negative, np.pi, 0.0), np.pi * turns / n).astype(np.longdouble)
+    angle = np.where(real, np.where(negative, _PI, 0.0), _PI * turns / n).astype(np.longdouble)
     w = w * np.exp(1j * (angle - np.angle(nu))[:, None] * np.arange(n))
     nu = np.abs(nu) * np.exp(1j * angle)
     w = np.where(real[:, None], (w / w[np.arange(len(w)), np.abs(w).argmax(axis=1)][:, None]).real, w)
@@ -107,14 +109,15 @@ def _quadratic(w: NDArray[Any], nu: Any) -> list[NDArray[Any]]:
 def _branch(w: NDArray[Any], nu: Any, turns: int) -> tuple[NDArray[Any], Any]:
     """Return `w` and `nu` of the same null sequence with another root of its multiplier."""
     n = len(w)
-    return w * np.exp(2j * np.pi * (turns * np.arange(n) % n) / n), nu * np.exp(2j * np.pi * turns / n)
+    step = 2 * _PI * turns / n
+    return w * np.exp(1j * step * np.arange(n)), nu * np.exp(1j * step)
 
 
 def _phases(w: NDArray[Any], nu: Any) -> tuple[float, Any, NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]:
     """Return a cost, `r` and the diagonals `left`, `sigma`, `tau` and `right` for the best of some common phases."""
     n, theta, phases = len(w), np.angle(nu), np.angle(w)
-    zeros = np.sort(np.concatenate([phases, phases - theta]) % np.pi)
-    gaps = np.diff(np.append(zeros, zeros[0] + np.pi))
+    zeros = np.sort(np.concatenate([phases, phases - theta]) % _PI)
+    gaps = np.diff(np.append(zeros, zeros[0] + _PI))
     widest = np.argsort(-gaps)[:_PHASES]
     psi = phases - (zeros + gaps / 2)[widest, None]
     sine = np.sin(psi)
