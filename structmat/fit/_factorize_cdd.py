@@ -51,9 +51,10 @@ def factorize_cdd(
     or a shift and the reverse (two), rank-one matrices and the products D C D and C D C (three), scaled permutations
     ``j -> (a * j + b) % n`` (five). For any other matrix there are two ways. A search by Levenberg-Marquardt over all
     factors from random starting points finds few factors of small matrices: mostly ``2k + 1`` for a rank k, ``n + 1``
-    otherwise. A construction by one eigenvalue problem needs more of them, ``4k + 3`` and ``2n + 1``, and takes seconds
-    where the search takes hours. For a matrix with ``d + 1`` neighbouring nonzero cyclic diagonals, such as a
-    tridiagonal matrix with or without corners, it needs ``2d + 1``.
+    otherwise. A construction by one eigenvalue problem needs more of them, ``4k + 3`` and ``2n + 1`` (``2n - 1`` up to
+    n = 64), and takes seconds where the search takes hours. For a matrix with ``d + 1`` neighbouring nonzero cyclic
+    diagonals, such as a tridiagonal matrix with or without corners, it needs ``2d + 1``, and for a unitary matrix of
+    even side ``2n + 5``, which are unitary.
 
     Parameters
     ----------
@@ -69,13 +70,15 @@ def factorize_cdd(
         two) and the condition number at most 1e10, unless the rank is low; a construction otherwise, and also if that
         search does not reach `target_error`.
     real : bool, default: False
-        Whether all factors are to be real; `W` must be. Constructions then need at most ``3n + 1`` of them, ``6k + 3``
-        for rank k and ``3d + 1`` for ``d + 1`` neighbouring cyclic diagonals, and lose two to four more digits: errors
-        are near 1e-11 at n = 40 and 1e-9 at n = 256. The search needs two more than for complex factors.
+        Whether all factors are to be real; `W` must be. Constructions then need at most ``3n + 1`` of them where these
+        leave no more than 1e-12, up to n = 20 or so, and ``4n + 3`` to ``8n + 5`` otherwise, half as many for a
+        multiple of an orthogonal matrix. With `n_factors` below that the shorter product is returned, whose errors are
+        near 1e-11 at n = 64 and 1e-9 at n = 256. Rank k needs ``6k + 3`` at most, ``d + 1`` neighbouring cyclic
+        diagonals ``3d + 1``, without corners ``2d + 1``. The search needs two more than for complex factors.
     target_error : float, default: 1e-10
         The relative Frobenius error at which `W` counts as reproduced. Constructions are always as accurate as rounding
         allows; above n = 256 they use long double precision, which takes several times as long, only if double
-        precision does not reach this error.
+        precision does not reach this error. If that does not either, n being even, the product has ``4n + 9`` factors.
     rng : numpy.random.Generator or int, optional
         Source of the starting points and random phases. The same seed gives the same factors.
     time_limit : float, optional
@@ -89,8 +92,9 @@ def factorize_cdd(
     FitResult
         The operator, with vectors of the library and device of `W` in double precision: complex ones, unless real ones
         are requested, or found for a real `W`. `solver` says how it was found, `start` names the short form, or the
-        structure that was assumed for `W`: ``"rank k"``, ``"k cyclic diagonals"``, ``"Toeplitz"`` or ``"generic"``,
-        with ``"random phases"`` if these were needed to remove the structure of `W`, at the cost of four factors.
+        structure that was assumed for `W`: ``"rank k"``, ``"k cyclic diagonals"``, ``"unitary"``, ``"Toeplitz"`` or
+        ``"generic"``, or ``"rotations"`` of singular vectors, with ``"random phases"`` if these were needed to remove
+        the structure of `W`, at the cost of four factors.
         `message` says why. `converged` says whether the error is at most `target_error`.
 
     Raises
@@ -108,10 +112,10 @@ def factorize_cdd(
     Notes
     -----
     A product of F factors has ``F * n - (F - 1)`` degrees of freedom, so a generic matrix needs ``n + 1`` factors.
-    ``2n - 1`` are known to suffice [1]_; the construction takes two more, which keep it stable. It costs ``O(n**3)``,
-    and its relative errors grow with n: at most 1e-12 up to n = 256, 1e-11 up to 512, 5e-11 at 1,024. Its circulants
-    have two diagonals (`BandedCirculant`) and are applied by shifts; of the ``3n + 1`` real ones a third has three, and
-    a third is the inverse of such circulants.
+    ``2n - 1`` are known to suffice [1]_; from n = 65 on the construction takes two more, which keep it stable. It costs
+    ``O(n**3)``, and its relative errors grow with n: at most 1e-12 up to n = 256, 1e-11 up to 512, 5e-11 at 1,024.
+    Circulants have two diagonals (`BandedCirculant`) and are applied by shifts; by rotations, real ones have three, and
+    unitary ones four. Those take ``O(n**3)`` as well, by ``n**2`` rotations of rows.
 
     The search finds ``n + 1`` complex ones for nearly every matrix with n up to
     32. For rank k, ``4k + 1`` are known to suffice [2]_, and ``2k + 1`` are mostly found. An iteration costs
