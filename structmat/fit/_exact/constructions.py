@@ -45,8 +45,8 @@ _MIXINGS, _RANDOM_PHASES = 3, ", random phases"
 # Constructions that have no use for long double.
 _IN_DOUBLE = {"rotations", "unitary"}
 
-# The error at which real factors are accepted, if they are not expected to be even more accurate.
-_REAL_ERROR = 1e-12
+# The error on random vectors at which real factors are accepted, so that theirs is below 1e-12.
+_REAL_ERROR = 7e-13
 
 # Up to this side long double costs about a second, and is used whatever the tolerance.
 _EXTENDED_SIDE = 256

@@ -28,7 +28,7 @@ __all__ = ["factor_real_by_rotations"]
 # the square of the first over the second.
 _OUTER, _FILLED = 1e-30, 1e-18
 # What scalings may multiply rounding errors by, up to the side of the second number, and as its square beyond.
-_LOSS, _LOSS_SIDE = 300.0, 256
+_LOSS, _LOSS_SIDE = 100.0, 256
 # Neighbouring singular values within this factor do not keep the stars on their two sides apart.
 _STEADY = 100.0
 # Singular values within this share of the largest are those of a multiple of an orthogonal matrix.
