@@ -48,6 +48,9 @@ _IN_DOUBLE = {"rotations", "unitary"}
 # The error on random vectors at which real factors are accepted, so that theirs is below 1e-12.
 _REAL_ERROR = 7e-13
 
+# Beyond this side ``3n + 1`` real factors are never as accurate, and come last.
+_FEW_REAL_SIDE = 32
+
 # Up to this side long double costs about a second, and is used whatever the tolerance.
 _EXTENDED_SIDE = 256
 
@@ -119,7 +122,8 @@ def constructions(W: NDArray[Any], *, real: bool = False) -> list[Construction]:
         )
     elif n % 2 == 0:
         choices.append(Construction("rotations", 4 * n + 9, n + 1, 0.0, lambda _rng, _: factor_by_singular_vectors(W)))
-    choices.sort(key=lambda choice: choice.n_factors)
+    hopeless = real and n > _FEW_REAL_SIDE
+    choices.sort(key=lambda choice: (hopeless and choice.name.startswith("generic"), choice.n_factors))
     if not real and n % 2 == 0 and is_unitary(W):
         choices.insert(0, Construction("unitary", 2 * n + 5, n + 1, 0.0, lambda _rng, _: factor_unitary(W)))
     return choices
