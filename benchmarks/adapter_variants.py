@@ -250,7 +250,7 @@ def summary(results: list[dict[str, str]]) -> str:
         for row in results:
             if row["task"] == task:
                 runs[row["variant"], float(row["lr"])][int(row["seed"])] = row
-        measure = "matthews" if any(row["matthews"] for row in results if row["task"] == task) else "accuracy"
+        measure = "matthews" if task == "cola" else "accuracy"
         base = max((r for (name, _), r in runs.items() if name == BASELINE), key=lambda r: (len(r), _mean(r, measure)))
         lines = [
             (
@@ -332,10 +332,11 @@ def write(folder: Path, results: list[dict]) -> None:
         writer.writeheader()
         writer.writerows(every)
     head = (
-        "# Variants of the adapter\n\n`python benchmarks/adapter_variants.py --data FOLDER --variants NAME ... --lr RATE "
-        "--seeds SEED ...`, whose `--help` says\nwhat was trained. ± is the standard error of the mean difference over "
-        "the seeds; with one seed it is unknown, and one\naccuracy has a standard error of 1.1 points. Accuracies are "
-        "compared with D C D at its best rate."
+        "# Variants of the adapter\n\n"
+        "`python benchmarks/adapter_variants.py --data FOLDER --variants NAME ... --lr RATE --seeds SEED ...`, whose\n"
+        "`--help` says what was trained. ± is the standard error of the mean difference over the seeds, itself rough\n"
+        "with two or three; with one seed it is unknown, and one accuracy has a standard error of 1.1 points.\n"
+        "Differences are from D C D at its best rate, in the last column from D C D at the same rate."
     )
     (folder / "adapter_variants.md").write_text(f"{head}\n\n{summary(every)}\n", encoding="utf-8")
 

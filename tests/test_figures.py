@@ -71,6 +71,16 @@ def test_fine_tuning_in_the_readme():
     assert found == pytest.approx([*of, behind], abs=0.051)
 
 
+def test_variants_of_the_adapter():
+    measured = [
+        [*cells[:4], *cells[6:8]] for cells in lines("benchmarks/results/adapter_variants.md") if len(cells) == 9
+    ]
+    table = [cells for cells in lines("docs/guide/fine_tuning.md") if len(cells) == 6]
+    table = table[[cells[0] for cells in table].index("variant") + 2 :]
+    assert len(table) > 10
+    assert [cells for cells in table if cells not in measured] == []
+
+
 def test_speed_in_the_readme():
     table = [cells for cells in lines("docs/measured.md") if re.match(r".+ vectors?, n = ", cells[0])]
     for column, pattern in enumerate(
