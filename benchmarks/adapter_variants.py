@@ -8,7 +8,7 @@ its last 2,000 rows. The test file is not read. FOLDER holds the data as publish
 `cola_train.tsv.gz` and `sst2_train.tsv.gz` there, and CoLA adds Matthews' correlation. `--variants` lists what there is
 if it is given a name that does not exist. New results are added to `adapter_variants.csv` in the folder `--out`, and
 `adapter_variants.md` is written again from all of them: means over the seeds, and differences from D C D on query and
-value at its best rate, and at the same one, with their standard errors over the same seeds.
+value at its best rate and at the same rate, with their standard errors over the same seeds.
 """
 
 from __future__ import annotations
@@ -251,7 +251,8 @@ def summary(results: list[dict[str, str]]) -> str:
             if row["task"] == task:
                 runs[row["variant"], float(row["lr"])][int(row["seed"])] = row
         measure = "matthews" if task == "cola" else "accuracy"
-        base = max((r for (name, _), r in runs.items() if name == BASELINE), key=lambda r: (len(r), _mean(r, measure)))
+        bases = [by_seed for (name, _), by_seed in runs.items() if name == BASELINE]
+        base = min(bases, key=lambda by_seed: (-len(by_seed), _mean(by_seed, "cross_entropy")))
         lines = [
             (
                 name,
@@ -336,7 +337,7 @@ def write(folder: Path, results: list[dict]) -> None:
         "`python benchmarks/adapter_variants.py --data FOLDER --variants NAME ... --lr RATE --seeds SEED ...`, whose\n"
         "`--help` says what was trained. ± is the standard error of the mean difference over the seeds, itself rough\n"
         "with two or three; with one seed it is unknown, and one accuracy has a standard error of 1.1 points.\n"
-        "Differences are from D C D at its best rate, in the last column from D C D at the same rate."
+        "Best is D C D at the rate of its lowest entropy, among the rates with most seeds."
     )
     (folder / "adapter_variants.md").write_text(f"{head}\n\n{summary(every)}\n", encoding="utf-8")
 
