@@ -8,20 +8,25 @@ import signal
 import sys
 from typing import Any
 
-__all__ = ["main"]
+__all__ = ["leave_on_interrupt", "main"]
 
 
 def main() -> int:
     """Import the command and run it."""
-    before = signal.getsignal(signal.SIGINT)
-    if before is signal.default_int_handler:  # and not ignored, as in the background
-        signal.signal(signal.SIGINT, _leave)
+    leave_on_interrupt()
     from structmat import cli  # noqa: PLC0415  # takes most of a second
 
     with contextlib.suppress(ImportError):  # which `cli.main` tells
         import structmat.cli._app  # noqa: F401, PLC0415
-    signal.signal(signal.SIGINT, before)
+    if signal.getsignal(signal.SIGINT) is _leave:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     return cli.main()
+
+
+def leave_on_interrupt() -> None:
+    """Let Ctrl-C end the process in one line, from now until the command runs."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # and not ignored, as in the background
+        signal.signal(signal.SIGINT, _leave)
 
 
 def _leave(*_: Any) -> None:

@@ -27,7 +27,8 @@ SCIPY_MARKERS = (
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if config.cache is not None:  # what JAX compiles, for both workers and the next run
+    if config.pluginmanager.hasplugin("cacheprovider"):  # keeps what JAX compiles, for both workers and the next run
+        assert config.cache is not None
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(config.cache.mkdir("jax")))
         os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
         os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")

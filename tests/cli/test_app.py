@@ -102,17 +102,20 @@ def test_the_installed_script_and_a_light_import():
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+@pytest.mark.parametrize("start", ["-c", "-m"])
 @pytest.mark.parametrize("imported", ["numpy", "structmat.cli._app"])
-def test_ctrl_c_during_imports_is_one_line(imported):
-    code = f"""
+def test_ctrl_c_during_imports_is_one_line(tmp_path, start, imported):
+    (tmp_path / "sitecustomize.py").write_text(f"""
 import signal, sys
 class Interrupting:
     def find_spec(name, path=None, target=None):
         if name == {imported!r}:
             signal.raise_signal(signal.SIGINT)
 sys.meta_path.insert(0, Interrupting)
-from _structmat_command import main
-sys.exit(main())
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+""")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    what = {"-c": "import sys, _structmat_command; sys.exit(_structmat_command.main())", "-m": "structmat"}
+    done = subprocess.run(
+        [sys.executable, start, what[start]], capture_output=True, text=True, check=False, env=environment
+    )
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "structmat: interrupted\n")
