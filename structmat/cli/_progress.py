@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import (
@@ -15,10 +17,8 @@ from rich.progress import (
     Progress,
     ProgressColumn,
     SpinnerColumn,
-    TaskID,
     TextColumn,
     TimeElapsedColumn,
-    TimeRemainingColumn,
 )
 from rich.table import Column
 
@@ -95,7 +95,7 @@ def _descriptions(state: FitProgress, n_factors: int) -> list[str]:
 
 def _fitting(texts: list[str], room: int) -> str:
     """Return the longest text that has room, and else the last: digits are never cut."""
-    return next((text for text in texts if len(text) <= room), texts[-1])
+    return next((text for text in texts if cell_len(text) <= room), texts[-1])
 
 
 def _counted_factors(n_factors: int) -> str:
@@ -135,25 +135,16 @@ def curve_progress(*, quiet: bool) -> Iterator[Callable[[CurveProgress], None]]:
 @contextlib.contextmanager
 def sweep_progress(*, quiet: bool) -> Iterator[Callable[[SweepProgress], None]]:
     """Show how far a sweep is on stderr, if that is a terminal, with the time left; give the callback."""
-    columns = (
-        TextColumn("{task.fields[count]}"),
-        BarColumn(bar_width=24),
-        TextColumn("{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[left]}"),
-    )
-    with _display(*columns, quiet=quiet, expand=True) as progress:
-        task = progress.add_task("", total=None, count="", left="")
+    with _counting(quiet=quiet) as show:
 
         def report(state: SweepProgress) -> None:
-            progress.update(
-                task,
-                description=escape(printable(state.name)),
-                total=state.n_units or None,
-                completed=state.n_done,
-                count=f"{state.n_done}/{state.n_units}" if state.n_units else "reading",
-                left="" if state.remaining is None else f"about {_duration(state.remaining)} left",
-            )
+            count = f"{state.n_done}/{state.n_units}" if state.n_units else "reading"
+            texts = [printable(state.name)]
+            if state.method is not None:  # the name ends in "METHOD, SETTING (CHECKSUM)"
+                layer, _, setting = texts[0].rpartition(f" {state.method}, ")
+                setting = f"{state.method}, {setting.rpartition(' (')[0]}"
+                texts = [f"{layer} {setting}", setting, state.method]
+            show(count, texts, state.n_done / max(state.n_units, 1), state.remaining)
 
         yield report
 
@@ -161,27 +152,50 @@ def sweep_progress(*, quiet: bool) -> Iterator[Callable[[SweepProgress], None]]:
 @contextlib.contextmanager
 def checkpoint_progress(*, quiet: bool) -> Iterator[Callable[[CheckpointProgress], None]]:
     """Show how many layers of a checkpoint are done on stderr, if that is a terminal, and the time left."""
-    columns = (
-        TextColumn("{task.fields[count]} layers"),
-        BarColumn(bar_width=24),
-        TextColumn("{task.description}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    # Large layers take minutes.
-    with _display(*columns, quiet=quiet, speed_estimate_period=3600.0) as progress:
-        task: TaskID | None = None
+    first: tuple[float, float] | None = None
+    with _counting(quiet=quiet) as show:
 
         def report(state: CheckpointProgress) -> None:
-            nonlocal task
-            count = f"{state.n_done} of {state.n_units}"
-            if task is None:  # what earlier runs did says nothing about the speed of this one
-                task = progress.add_task("", total=1.0, count=count)
-            error = "" if state.error is None else f"{state.name}: error {state.error:.4f}"
-            progress.update(task, completed=state.share, count=count, description=escape(printable(error)))
+            nonlocal first
+            now, left = time.monotonic(), None
+            if first is None:  # what earlier runs did says nothing about the speed of this one
+                first = now, state.share
+            elif state.share > first[1]:
+                left = (now - first[0]) / (state.share - first[1]) * (1.0 - state.share)
+            texts = [""]
+            if state.error is not None:
+                error = f"error {state.error:.4f}"
+                texts = [f"{printable(state.name)}: {error}", error]
+            show(f"{state.n_done} of {state.n_units} layers", texts, state.share, left)
 
         yield report
+
+
+@contextlib.contextmanager
+def _counting(*, quiet: bool) -> Iterator[Callable[[str, list[str], float, float | None], None]]:
+    """Show a count, a text, a share of the work and the seconds left; give the function that changes them.
+
+    Narrow terminals show the shorter texts, without bar and time passed.
+    """
+    bar = 24
+    console = Console(stderr=True)
+    wide = console.width >= 100
+    columns: list[ProgressColumn] = [TextColumn("{task.fields[count]}")]
+    columns += [BarColumn(bar_width=bar)] if wide else []
+    columns += [TextColumn("{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1))]
+    columns += [TimeElapsedColumn()] if wide else []
+    columns += [TextColumn("{task.fields[left]}", table_column=Column(no_wrap=True))]
+    with _display(*columns, quiet=quiet, expand=True) as progress:
+        task = progress.add_task("", total=1.0, count="", left="")
+
+        def show(count: str, texts: list[str], share: float, left: float | None) -> None:
+            rest = "" if left is None else f"{_duration(left)} left"
+            room = progress.console.width - len(f"x {count}  {rest}") - (bar + len("  0:00:00") if wide else 0)
+            text = _fitting(texts, room)
+            rest = rest if cell_len(text) <= room else ""
+            progress.update(task, description=escape(text), completed=share, count=count, left=rest)
+
+        yield show
 
 
 def _duration(seconds: float) -> str:

@@ -47,3 +47,11 @@ def cli(capfd):
         return status, *capfd.readouterr()
 
     return run
+
+
+@pytest.fixture
+def terminal(monkeypatch):
+    """Make stderr a terminal of some width."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    return lambda columns: monkeypatch.setenv("COLUMNS", str(columns))

@@ -145,14 +145,6 @@ def test_other_formats_and_options(cli, arguments, shape):
     assert "--max-iter=1" not in arguments or got["n_iter"] == 1
 
 
-@pytest.fixture
-def terminal(monkeypatch):
-    """Make stderr a terminal of some width."""
-    monkeypatch.setenv("FORCE_COLOR", "1")
-    monkeypatch.setenv("TERM", "xterm")
-    return lambda columns: monkeypatch.setenv("COLUMNS", str(columns))
-
-
 def test_progress_tells_phase_iteration_and_errors_on_a_terminal(cli, terminal):
     terminal(120)
     status, out, err = cli("fit", "W.npy", "--max-iter", 40)

@@ -63,7 +63,22 @@ class CheckpointFit(FittedLayers):
 
 
 class CheckpointProgress(NamedTuple):
-    """State of a fit of a checkpoint, as handed to the `callback` of `fit_checkpoint`."""
+    """State of a fit of a checkpoint, as handed to the `callback` of `fit_checkpoint`.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import numpy as np
+    >>> from safetensors.numpy import save_file
+    >>> from structmat.studies import fit_checkpoint
+    >>> seen = []
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_file({"up.weight": np.eye(6, dtype="float32")}, Path(folder, "change.safetensors"))
+    ...     fit = fit_checkpoint(Path(folder, "out"), delta=Path(folder, "change.safetensors"), callback=seen.append)
+    >>> [(state.name, state.n_done, state.n_units) for state in seen]
+    [('', 0, 1), ('up', 1, 1)]
+    """
 
     name: str
     """The layer just done; empty at the start."""

@@ -28,10 +28,24 @@ _log = logging.getLogger(__name__)
 
 
 class SweepProgress(NamedTuple):
-    """State of a sweep, as handed to the `callback` of `sweep`."""
+    """State of a sweep, as handed to the `callback` of `sweep`.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from structmat.studies import SweepConfig, sweep
+    >>> seen = []
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     study = sweep(SweepConfig({"one": np.eye(4)}, methods=["cdd"]), folder, callback=seen.append)
+    >>> [(state.method, state.n_done, state.n_units) for state in seen]
+    [(None, 0, 0), (None, 0, 1), ('cdd', 1, 1)]
+    """
 
     name: str
     """The layer that is being read, or the unit of work that was just done."""
+    method: str | None
+    """The method of that unit; None before the first is done."""
     n_done: int
     """Units done, those of earlier runs included."""
     n_units: int
@@ -178,6 +192,7 @@ class _Progress:
         self._callback = callback
         self._start = time.monotonic()
         self._costs: dict[str, float] = {}
+        self._methods: dict[str, str] = {}
         self._total = self._spent = 0.0
         self._n_units = 0
         self._begun = self._start
@@ -188,6 +203,7 @@ class _Progress:
     def begin(self, units: Mapping[str, Unit], n_units: int) -> None:
         """Begin the work: `units` are those still to be done, of `n_units`."""
         self._costs = {key: cost(unit) for key, unit in units.items()}
+        self._methods = {key: unit.setting.method for key, unit in units.items()}
         self._total, self._n_units, self._begun = sum(self._costs.values()), n_units, time.monotonic()
         self._tell("", n_units - len(units), n_units, None)
 
@@ -198,4 +214,5 @@ class _Progress:
 
     def _tell(self, name: str, n_done: int, n_units: int, remaining: float | None) -> None:
         if self._callback is not None:
-            self._callback(SweepProgress(name, n_done, n_units, time.monotonic() - self._start, remaining))
+            elapsed = time.monotonic() - self._start
+            self._callback(SweepProgress(name, self._methods.get(name), n_done, n_units, elapsed, remaining))
