@@ -28,6 +28,8 @@ _Covariance: TypeAlias = "Callable[..., ArrayLike] | ArrayLike"
 _ROUNDING = 16.0
 # Each padding is this much longer than the one before, up to this multiple of the side.
 _GROWTH, _LARGEST = 1.25, 16
+# Complex numbers that are transformed together.
+_CHUNK = 2**18
 
 
 def sample_stationary(
@@ -196,9 +198,15 @@ def _samples(
 ) -> Array:
     """Return white noise coloured by the square roots of the eigenvalues, two samples from each transform."""
     roots = xp.sqrt(xp.where(eigenvalues > 0.0, eigenvalues, xp.zeros_like(eigenvalues)) / prod(sizes))
-    pairs = -(-count // 2)
-    noise = rng.standard_normal((2, pairs, prod(sizes)))
-    first, second = (xp.astype(xp.asarray(part, device=device_of(roots)), roots.dtype) for part in noise)
-    fields = xp.reshape(multilevel_fft(roots * (first + 1j * second), sizes, xp, real=False), (pairs, *sizes))
-    fields = fields[(slice(None), *(slice(n) for n in grid))]
-    return xp.concat((xp.real(fields), xp.imag(fields)), axis=0)[:count, ...]
+    corner = (slice(None), *(slice(n) for n in grid))
+    parts: tuple[list[Array], list[Array]] = [], []
+    left, most = -(-count // 2), max(1, _CHUNK // prod(sizes))
+    while left:
+        pairs = min(left, most)
+        noise = rng.standard_normal((2, pairs, prod(sizes)))
+        first, second = (xp.astype(xp.asarray(part, device=device_of(roots)), roots.dtype) for part in noise)
+        fields = xp.reshape(multilevel_fft(roots * (first + 1j * second), sizes, xp, real=False), (pairs, *sizes))
+        for part, of in zip(parts, (xp.real, xp.imag), strict=True):
+            part.append(xp.asarray(of(fields)[corner], copy=True))  # else all of the fields would be kept
+        left -= pairs
+    return xp.concat((*parts[0], *parts[1]), axis=0)[:count, ...]

@@ -332,3 +332,47 @@ def test_a_closed_form_that_leaves_a_large_residual_says_so() -> None:
     with pytest.warns(scipy.linalg.LinAlgWarning, match="the closed form leaves a relative residual of"):
         result = sm.solve(sm.Toeplitz(c), b)
     assert result.residual > 1e-10
+
+
+@pytest.mark.parametrize("name", ["numpy", "torch"])
+@pytest.mark.parametrize("place", ["b", "A"])
+def test_nan_ends_iteration_before_it_begins(name, place):
+    backend = backends.get(name)
+    d, b = np.array([1.0, 2.0, 3.0, 4.0]), np.ones((2, 4))
+    (d if place == "A" else b[1])[1] = np.nan
+    A = sm.Circulant(backend.asarray(np.array([9.0, 1.0, 0.0, 2.0]))) + sm.Diagonal(backend.asarray(d))
+    calls = [lambda b, kind=assume: sm.solve(A, b, assume=kind) for assume in ASSUME]
+    for call in [*calls, lambda b: sm.lstsq(A, b)]:
+        with pytest.raises(sm.ConvergenceError, match=r"is nan after .*hold NaN or infinity") as caught:
+            call(backend.asarray(b))
+        result = caught.value.result
+        residual = backend.to_numpy(result.residual)
+        assert list(np.isnan(residual)) == ([True, True] if place == "A" else [False, True])
+        if place == "A":
+            assert result.iterations == 0
+        else:  # the other right-hand side is solved
+            np.testing.assert_allclose(backend.to_numpy(A @ result.x[0]), b[0], atol=1e-8)
+
+
+def test_right_hand_sides_in_columns_are_named():
+    A, B = sm.Circulant([3.0, 1.0, 0.0]), np.ones((3, 2))
+    for call in (A.solve, A.lstsq, A.matvec, A.rmatvec, lambda b: sm.solve(A + sm.Diagonal(np.ones(3)), b)):
+        with pytest.raises(ValueError, match=r"got \(3, 2\); vectors lie along the last axis: transpose columns"):
+            call(B)
+    with pytest.raises(ValueError, match=r"or write A @ x$"):
+        A.matvec(B)
+    with pytest.raises(ValueError, match=r"got \(4,\)$"):
+        A.matvec(np.ones(4))
+
+
+@pytest.mark.parametrize("name", ["numpy", "torch"])
+@pytest.mark.parametrize("assume", ASSUME)
+def test_every_iteration_is_told(name, assume):
+    asarray = backends.get(name).asarray
+    A = sm.Toeplitz(asarray(0.5 ** np.arange(30.0))) + sm.Diagonal(asarray(np.arange(30.0)))
+    seen = []
+    result = sm.solve(A, asarray(np.ones(30)), assume=assume, preconditioner=None, rtol=1e-12, callback=seen.append)
+    assert seen == list(range(1, result.iterations + 1))
+    assert sm.solve(sm.Circulant([3.0, 1.0]), [1.0, 2.0], callback=seen.clear).iterations == 0
+    with pytest.raises(TypeError, match="solve: callback must be callable"):
+        sm.solve(A, asarray(np.ones(30)), callback=3)

@@ -1,5 +1,7 @@
 """Samples have the covariance that was asked for, exactly, and embeddings that cannot have it are refused."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -114,3 +116,14 @@ def test_seeds_libraries_and_dtypes(backend):
 def test_bad_arguments(arguments, error, message):
     with pytest.raises(error, match="sample_stationary: " + message):
         sample_stationary(*arguments)
+
+
+def test_many_samples_take_little_more_memory_than_the_result():
+    tracemalloc.start()
+    samples = sample_stationary(lambda s, t: np.exp(-np.hypot(s, t) / 8), (48, 48), 601, rng=0)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert samples.shape == (601, 48, 48)
+    assert peak < 2 * samples.nbytes + 2**25
+    assert np.abs(samples.mean(axis=0)).max() < 6 / 601**0.5
+    assert len(np.unique(samples[:, 0, 0])) == 601

@@ -1,9 +1,12 @@
 """Conjugate gradients for batches of vectors of any array library: for positive definite systems and least squares.
 
 Vectors lie along the last axis, one boolean is read in each step. A right-hand side that has converged stays as it is.
+`tell` hears the number of each iteration.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from structmat._arrays import device_of, is_complex
 from structmat._arrays.typing import Array, Namespace
@@ -13,7 +16,13 @@ __all__ = ["conjugate_gradients", "least_squares"]
 
 
 def conjugate_gradients(
-    operator: LinearOperator, b: Array, preconditioner: LinearOperator | None, rtol: float, limit: int, xp: Namespace
+    operator: LinearOperator,
+    b: Array,
+    preconditioner: LinearOperator | None,
+    rtol: float,
+    limit: int,
+    xp: Namespace,
+    tell: Callable[[int], object],
 ) -> tuple[Array, int]:
     """Return x near ``A x = b`` for a Hermitian positive definite A, and the number of iterations [1]_.
 
@@ -36,11 +45,18 @@ def conjugate_gradients(
         z = r if preconditioner is None else preconditioner._matvec(r, xp)
         rho, before = _inner(r, z, xp), rho
         p = z + _ratio(rho, before, active, xp) * p
+        tell(step + 1)
     return x, limit
 
 
 def least_squares(
-    operator: LinearOperator, b: Array, norm: Array, rtol: float, limit: int, xp: Namespace
+    operator: LinearOperator,
+    b: Array,
+    norm: Array,
+    rtol: float,
+    limit: int,
+    xp: Namespace,
+    tell: Callable[[int], object],
 ) -> tuple[Array, int]:
     """Return the x of least norm that minimises ``norm(A x - b)``, and the number of iterations, by CGLS [1]_.
 
@@ -65,6 +81,7 @@ def least_squares(
         s = operator._rmatvec(r, xp)
         gamma, before = _squared(s, xp), gamma
         p = s + _ratio(gamma, before, active, xp) * p
+        tell(step + 1)
     return x, limit
 
 

@@ -7,6 +7,8 @@ recursion for residuals has to be trusted.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from math import isnan
 from typing import Any
 
 from structmat._arrays import device_of, is_numpy, library_of
@@ -32,11 +34,15 @@ _PASSES = 6
 """How often a solver is run at most, each time on what the runs before have left."""
 
 
-Step = Callable[[Array, float, int], "tuple[Array, int]"]
+Tell = Callable[[int], object]
+"""Hears the number of iterations so far."""
+Step = Callable[[Array, float, int, Tell], "tuple[Array, int]"]
 """From right-hand side, tolerance and number of iterations to a solution and the number that it took."""
 
 
-def solution(operator: LinearOperator, b: Array, settings: Settings, xp: Namespace) -> SolveResult:
+def solution(
+    operator: LinearOperator, b: Array, settings: Settings, xp: Namespace, callback: Tell = int
+) -> SolveResult:
     """Return the solutions of square systems.
 
     Parameters
@@ -48,6 +54,8 @@ def solution(operator: LinearOperator, b: Array, settings: Settings, xp: Namespa
     settings : Settings
     xp : namespace
         That of `b`.
+    callback : callable
+        Hears the number of iterations, but where JAX iterates.
     """
     if library_of(xp) == "jax":
         from structmat.linear_systems import _jax_solvers  # noqa: PLC0415  # JAX is there already
@@ -60,19 +68,19 @@ def solution(operator: LinearOperator, b: Array, settings: Settings, xp: Namespa
         prepared = operator.prepare()
         product = prepared if M is None else prepared @ M
 
-        def step(rest: Array, rtol: float, limit: int) -> tuple[Array, int]:
+        def step(rest: Array, rtol: float, limit: int, tell: Tell) -> tuple[Array, int]:
             if is_numpy(xp):
                 from structmat.linear_systems import _scipy_solvers  # noqa: PLC0415  # scipy.sparse takes its time
 
-                return _scipy_solvers.solutions(prepared, rest, M, settings.assume, rtol, limit)
+                return _scipy_solvers.solutions(prepared, rest, M, settings.assume, rtol, limit, tell)
             if settings.assume == "positive definite":
-                return _conjugate_gradients.conjugate_gradients(prepared, rest, M, rtol, limit, xp)
+                return _conjugate_gradients.conjugate_gradients(prepared, rest, M, rtol, limit, xp, tell)
             y, taken = _conjugate_gradients.least_squares(
-                product, rest, xp.zeros_like(xp.real(rest[..., 0])), rtol, limit, xp
+                product, rest, xp.zeros_like(xp.real(rest[..., 0])), rtol, limit, xp, tell
             )
             return y if M is None else M._matvec(y, xp), taken
 
-        result = _refined(prepared, b, step, by_residual(b, settings, xp), settings, xp)
+        result = _refined(prepared, b, step, by_residual(b, settings, xp), settings, xp, callback)
     if not wants_gradients(operator, b, xp):
         return result
 
@@ -97,12 +105,12 @@ def least_squares(operator: LinearOperator, b: Array, settings: Settings, xp: Na
         prepared = operator.prepare()
         norm = norm_of(prepared, b, xp)
 
-        def step(rest: Array, rtol: float, limit: int) -> tuple[Array, int]:
+        def step(rest: Array, rtol: float, limit: int, tell: Tell) -> tuple[Array, int]:
             if is_numpy(xp):
                 from structmat.linear_systems import _scipy_solvers  # noqa: PLC0415  # scipy.sparse takes its time
 
                 return _scipy_solvers.least_squares(prepared, rest, rtol, limit)
-            return _conjugate_gradients.least_squares(prepared, rest, norm, rtol, limit, xp)
+            return _conjugate_gradients.least_squares(prepared, rest, norm, rtol, limit, xp, tell)
 
         result = _refined(prepared, b, step, by_gradient(prepared, b, norm, settings, xp), settings, xp)
     if not wants_gradients(operator, b, xp):
@@ -138,27 +146,42 @@ def least_squares(operator: LinearOperator, b: Array, settings: Settings, xp: Na
 
 
 def _refined(
-    operator: LinearOperator, b: Array, step: Step, measure: Measure, settings: Settings, xp: Namespace
+    operator: LinearOperator,
+    b: Array,
+    step: Step,
+    measure: Measure,
+    settings: Settings,
+    xp: Namespace,
+    callback: Tell = int,
 ) -> SolveResult:
     """Return what the steps add up to, or raise the error that says how far they came."""
     x = xp.zeros((*b.shape[:-1], operator.shape[1]), dtype=b.dtype, device=device_of(b))
     rest, taken = b, 0
     size, done = measure(x, rest)
+    lost = ~xp.all(xp.isfinite(operator._rmatvec(b / size_of(b, xp), xp)), axis=-1)
+    done = done | lost  # as no iteration brings NaN to an end
     for tolerance in (settings.rtol / 2 * 0.1**k for k in range(_PASSES)):  # a solver may measure by another norm
         if bool(xp.all(done)) or taken >= settings.max_iter:
             break
         unsolved = xp.where(done[..., None], xp.zeros_like(rest), rest)
         scale = size_of(unsolved, xp)  # as solvers square their vectors
-        change, count = step(unsolved / scale, tolerance, settings.max_iter - taken)
+        tell = partial(_told, callback, taken)
+        change, count = step(unsolved / scale, tolerance, settings.max_iter - taken, tell)
         taken += count
         before, trial = size, x + scale * change
         left = b - operator._matvec(trial, xp)
         size, done = measure(trial, left)
+        done = done | lost
         better = size <= before  # not where it is NaN
         x, rest = (xp.where(better[..., None], new, old) for new, old in ((trial, x), (left, rest)))
         if bool(xp.all(done | ~(size < before / 2))):
             break
-    return _checked(SolveResult(x, relative_residual(rest, b, xp), taken), measure(x, rest)[1], settings, xp)
+    residual = xp.where(lost, xp.full_like(size, float("nan")), relative_residual(rest, b, xp))
+    return _checked(SolveResult(x, residual, taken), measure(x, rest)[1] & ~lost, settings, xp)
+
+
+def _told(callback: Tell, before: int, more: int) -> None:
+    callback(before + more)
 
 
 def _checked(result: SolveResult, done: Array, settings: Settings, xp: Namespace) -> SolveResult:
@@ -175,14 +198,19 @@ def _checked(result: SolveResult, done: Array, settings: Settings, xp: Namespace
 
 def _failure(result: SolveResult, settings: Settings, xp: Namespace) -> ConvergenceError:
     count = "" if result.iterations is None else f" after {result.iterations} iterations"
-    advice = {
-        "lstsq": "raise rtol or max_iter",
-        "solve": "raise rtol or max_iter, give a better preconditioner, or use lstsq for a singular matrix",
-    }[settings.owner]
-    if settings.assume != "general":
+    largest = float(xp.max(result.residual))
+    advice = (
+        "matrix or right-hand side hold NaN or infinity"
+        if isnan(largest)
+        else {
+            "lstsq": "raise rtol or max_iter",
+            "solve": "raise rtol or max_iter, give a better preconditioner, or use lstsq for a singular matrix",
+        }[settings.owner]
+    )
+    if settings.assume != "general" and not isnan(largest):
         advice += f'; if the matrix may not be {settings.assume}, assume="general"'
     text = (
-        f"{settings.owner}: the relative residual is {float(xp.max(result.residual)):.2g}{count}, not "
+        f"{settings.owner}: the relative residual is {largest:.2g}{count}, not "
         f"{settings.rtol:.2g}; {advice}. The error's attribute `result` holds what was reached"
     )
     return ConvergenceError(text, result)

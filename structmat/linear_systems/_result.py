@@ -12,7 +12,15 @@ __all__ = ["ConvergenceError", "SolveResult"]
 
 
 class SolveResult(NamedTuple):
-    """The solution of a linear system or of a least-squares problem."""
+    """The solution of a linear system or of a least-squares problem.
+
+    Examples
+    --------
+    >>> import structmat as sm
+    >>> found = sm.solve(sm.Circulant([2.0, -1.0, 0.0]), [1.0, 0.0, 3.0])
+    >>> found.x.round(6), bool(found.residual < 1e-15), found.iterations
+    (array([1.428571, 0.714286, 1.857143]), True, 0)
+    """
 
     x: Array
     """The solutions, shape ``(..., cols)``."""

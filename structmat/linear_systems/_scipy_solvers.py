@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -24,10 +25,11 @@ def solutions(
     assume: str,
     rtol: float,
     limit: int,
+    tell: Callable[[int], object],
 ) -> tuple[Any, int]:
-    """Return solutions of square systems, and the largest number of iterations."""
+    """Return solutions of square systems, and the largest number of iterations; `tell` hears each."""
     one = {"positive definite": _cg, "hermitian": _gmres if np.iscomplexobj(b) else _minres}.get(assume, _gmres)
-    return _each(partial(one, rtol=rtol, limit=limit), b, operator, preconditioner)
+    return _each(partial(one, rtol=rtol, limit=limit, tell=tell), b, operator, preconditioner)
 
 
 def least_squares(operator: LinearOperator, b: Any, rtol: float, limit: int) -> tuple[Any, int]:
@@ -69,8 +71,19 @@ def _member(operator: LinearOperator | None, lead: tuple[int, ...], index: tuple
     return operator._map(pick)
 
 
-def _cg(A: Any, M: Any, b: Any, *, rtol: float, limit: int) -> tuple[Any, int]:
-    steps: list[int] = []
+class _Counter:
+    """Counts the iterations of a solver."""
+
+    def __init__(self, tell: Callable[[int], object]) -> None:
+        self.count, self._tell = 0, tell
+
+    def __call__(self, _: Any) -> None:
+        self.count += 1
+        self._tell(self.count)
+
+
+def _cg(A: Any, M: Any, b: Any, *, rtol: float, limit: int, tell: Callable[[int], object]) -> tuple[Any, int]:
+    steps = _Counter(tell)
     x, _ = scipy.sparse.linalg.cg(
         as_linear_operator(A),
         b,
@@ -78,27 +91,27 @@ def _cg(A: Any, M: Any, b: Any, *, rtol: float, limit: int) -> tuple[Any, int]:
         atol=0.0,
         maxiter=limit,
         M=M and as_linear_operator(M),
-        callback=lambda _: steps.append(0),
+        callback=steps,
     )
-    return x, len(steps)
+    return x, steps.count
 
 
-def _minres(A: Any, M: Any, b: Any, *, rtol: float, limit: int) -> tuple[Any, int]:
-    steps: list[int] = []
+def _minres(A: Any, M: Any, b: Any, *, rtol: float, limit: int, tell: Callable[[int], object]) -> tuple[Any, int]:
+    steps = _Counter(tell)
     x, _ = scipy.sparse.linalg.minres(
         as_linear_operator(A),
         b,
         rtol=rtol,
         maxiter=limit,
         M=M and as_linear_operator(M),
-        callback=lambda _: steps.append(0),
+        callback=steps,
     )
-    return x, len(steps)
+    return x, steps.count
 
 
-def _gmres(A: Any, M: Any, b: Any, *, rtol: float, limit: int) -> tuple[Any, int]:
+def _gmres(A: Any, M: Any, b: Any, *, rtol: float, limit: int, tell: Callable[[int], object]) -> tuple[Any, int]:
     """Iterate with ``A M`` in place of A, so that the residual is that of the system itself."""
-    steps: list[int] = []
+    steps = _Counter(tell)
     restart = min(_RESTART, limit, len(b))
     y, _ = scipy.sparse.linalg.gmres(
         as_linear_operator(A @ M if M else A),
@@ -107,7 +120,7 @@ def _gmres(A: Any, M: Any, b: Any, *, rtol: float, limit: int) -> tuple[Any, int
         atol=0.0,
         restart=restart,
         maxiter=-(-limit // restart),
-        callback=lambda _: steps.append(0),
+        callback=steps,
         callback_type="pr_norm",
     )
-    return M.matvec(y) if M else y, len(steps)
+    return M.matvec(y) if M else y, steps.count

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Literal
 
@@ -19,7 +20,7 @@ from structmat._arrays import (
     precision_of,
     restored,
 )
-from structmat._arrays.checks import integer, non_negative, one_of
+from structmat._arrays.checks import integer, non_negative, one_of, optional_function
 from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
 from structmat._arrays.typing import Array, ArrayLike, DType, Namespace
 from structmat.linear_systems._iterate import least_squares, solution
@@ -41,6 +42,7 @@ def solve(
     preconditioner: LinearOperator | Literal["nearest"] | None = "nearest",
     rtol: float | None = None,
     max_iter: int | None = None,
+    callback: Callable[[int], object] | None = None,
 ) -> SolveResult:
     """Solve ``A x = b`` for any square operator: by its closed form, else by preconditioned iteration.
 
@@ -61,6 +63,9 @@ def solve(
         with a warning. Default: 1e-10, in single precision 1e-5.
     max_iter : int, optional
         The most iterations. Default: ten times n, between 100 and 10,000.
+    callback : callable, optional
+        Called with the number of iterations after each of them, in NumPy of each right-hand side; not by closed forms,
+        nor where JAX iterates.
 
     Returns
     -------
@@ -113,12 +118,13 @@ def solve(
         raise ArgumentValueError(owner, "A", f"must be square, got shape {A.shape}; use lstsq")
     one_of(assume, owner, "assume", ("general", "hermitian", "positive definite"))
     _require_preconditioner(preconditioner, A, owner)
+    hear = optional_function(callback, owner, "callback") or int
     op, right, xp, dtype, settings = _prepared(A, b, assume, preconditioner, rtol, max_iter, owner)
     with suppress(NotImplementedError):
         return _warned(_closed(op, right, A.solve(b), xp), settings.rtol, xp)
     with suppress(NotImplementedError):
         return _warned(_closed(op, right, A.inv().matvec(b), xp), settings.rtol, xp)
-    return _restored(solution(op, right, settings, xp), dtype, xp)
+    return _restored(solution(op, right, settings, xp, hear), dtype, xp)
 
 
 def lstsq(A: LinearOperator, b: ArrayLike, *, rtol: float | None = None, max_iter: int | None = None) -> SolveResult:

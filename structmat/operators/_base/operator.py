@@ -431,7 +431,11 @@ class Operator(Parametrised, ABC, Generic[Op]):
             xp = namespace_of(owner, x) if like is None else like[0]
         if x.ndim < -axis or x.shape[axis] != length:
             wanted = f"(..., {length})" if axis == -1 else f"(..., {length}, k)"
-            raise ArgumentValueError(owner, argument, f"must have shape {wanted}, got {tuple(x.shape)}")
+            text = f"must have shape {wanted}, got {tuple(x.shape)}"
+            if axis == -1 and x.ndim > 1 and x.shape[-2] == length:
+                text += "; vectors lie along the last axis: transpose columns"
+                text += {"matvec": ", or write A @ x", "rmatvec": ", or write A.H @ y"}.get(method, "")
+            raise ArgumentValueError(owner, argument, text)
         if batch := self.batch_shape:
             broadcast_shapes(owner, batch, tuple(x.shape[: x.ndim + axis]))
         if x.dtype == mine and not is_half_precision(mine):
