@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from structmat.cli._errors import blaming
-from structmat.cli._inputs import read_matrix, read_option
+from structmat.cli._errors import USAGE, CommandError, blaming
+from structmat.cli._inputs import read_integers, read_matrix, read_option
 from structmat.cli._options import FitOptions, OutputOptions, Positive
 from structmat.cli._outputs import check_outputs, plot_module, write_figure
 from structmat.cli._progress import curve_progress
@@ -21,7 +21,8 @@ def curve(
     W: Path,
     /,
     *,
-    max_factors: Positive = 9,
+    max_factors: Positive | None = None,
+    n_factors: str | None = None,
     settings: FitOptions = _FIT,
     plot: Path | None = None,
     csv: Path | None = None,
@@ -38,8 +39,11 @@ def curve(
     W
         File with the matrix: `.npy`, `.npz` or `.safetensors`; real or complex, of any shape.
     max_factors
-        The largest number of factors, as in `--max-factors 17`. For rectangles and several blocks odd numbers from 3
-        on.
+        The largest number of factors, as in `--max-factors 17`; 9 by default. For rectangles and several blocks odd
+        numbers from 3 on.
+    n_factors
+        The numbers of factors themselves, as in `--n-factors 3,5,9`. Each fit begins at those with fewer factors:
+        without some of these the others may come out better or worse.
     settings
         How the matrix is fitted; the time limit is one for all fits together.
     plot
@@ -50,13 +54,17 @@ def curve(
         What is printed and written.
     """
     force = output.force
+    numbers = read_integers("--n-factors", n_factors)
+    if numbers is not None and max_factors is not None:
+        raise CommandError("--max-factors", "--n-factors names all numbers of factors", USAGE)
     check_outputs(W, {"--plot": plot, "--csv": csv}, force=force)
     matrix = read_matrix(W, settings.key, curve)
     moment = read_option("--input-second-moment", settings.input_second_moment)
     with curve_progress(quiet=output.json) as callback, blaming("W", curve):
         found = error_curve(
             matrix,
-            max_factors,
+            9 if numbers is None and max_factors is None else max_factors,
+            n_factors=numbers,
             block_size=settings.block_size,
             first=settings.first,
             input_second_moment=moment,

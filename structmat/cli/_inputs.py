@@ -1,4 +1,4 @@
-"""The matrices that a command reads."""
+"""What a command reads: matrices, and lists with commas."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from structmat import io
-from structmat.cli._errors import blaming
+from structmat.cli._errors import USAGE, CommandError, blaming
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["read_matrix", "read_option"]
+__all__ = ["read_integers", "read_matrix", "read_option", "split_list"]
 
 
 def read_matrix(path: Path, key: str | None, command: Callable[..., Any]) -> NDArray[Any]:
@@ -27,3 +27,22 @@ def read_option(option: str, path: Path | None) -> NDArray[Any] | None:
         return None
     with blaming(option):
         return io.load_matrix(path)
+
+
+def split_list(text: str) -> list[str]:
+    """Return the parts of a list with commas."""
+    return [part.strip() for part in text.split(",")]
+
+
+def read_integers(option: str, text: str | None, *words: str) -> list[int | str] | None:
+    """Read the integers in a list, and such words as are named."""
+    if text is None:
+        return None
+    values: list[int | str] = []
+    for part in split_list(text):
+        try:
+            values.append(part if part in words else int(part))
+        except ValueError:
+            kinds = " or ".join(("integers", *words))
+            raise CommandError(option, f"must be {kinds} with commas, got {part!r}", USAGE) from None
+    return values

@@ -10,6 +10,7 @@ from typing import Any
 
 from structmat import ArgumentError
 from structmat.cli._errors import USAGE, CommandError, blaming, blaming_paths
+from structmat.cli._inputs import read_integers, split_list
 from structmat.cli._logging import logging_to_stderr
 from structmat.cli._options import NotNegative, Positive, RunOptions
 from structmat.cli._outputs import unwritten
@@ -73,10 +74,10 @@ def sweep(
     if out is None:
         raise CommandError("--out", "is missing: name the folder of the study, as in --out study", USAGE)
     given: dict[str, Any] = {
-        "n_factors": _integers("--n-factors", n_factors),
-        "block_sizes": _integers("--block-sizes", block_sizes, "min", "toeplitz"),
-        "methods": None if methods is None else _split(methods),
-        "seeds": _integers("--seeds", seeds),
+        "n_factors": read_integers("--n-factors", n_factors),
+        "block_sizes": read_integers("--block-sizes", block_sizes, "min", "toeplitz"),
+        "methods": None if methods is None else split_list(methods),
+        "seeds": read_integers("--seeds", seeds),
         "max_iter": max_iter,
         "restarts": restarts,
         "growth": False if no_growth else None,
@@ -132,20 +133,3 @@ def _blaming_file(path: Path) -> Iterator[None]:
         if error.owner != str(path):
             raise
         raise CommandError("CONFIG", str(error), USAGE) from error
-
-
-def _split(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",")]
-
-
-def _integers(option: str, text: str | None, *words: str) -> list[int | str] | None:
-    if text is None:
-        return None
-    values: list[int | str] = []
-    for part in _split(text):
-        try:
-            values.append(part if part in words else int(part))
-        except ValueError:
-            kinds = " or ".join(("integers", *words))
-            raise CommandError(option, f"must be {kinds} with commas, got {part!r}", USAGE) from None
-    return values

@@ -68,3 +68,16 @@ def test_an_interrupted_curve_prints_and_writes_what_there_is(cli, monkeypatch, 
     assert (status, err) == (130, "structmat curve: interrupted\n")
     assert ", interrupted\n" in out
     assert sm.ErrorCurve.load("curve.csv").stopped == "interrupted"
+
+
+def test_a_curve_of_some_numbers_of_factors(cli):
+    status, out, _ = cli("curve", "square.npy", "--n-factors", "3, 1", "--json")
+    want = error_curve(W[:4, :4], n_factors=[1, 3], rng=0)
+    assert (status, json.loads(out)["n_factors"], json.loads(out)["error"]) == (0, [1, 3], want.error.tolist())
+    for arguments, text in [
+        (("--n-factors", "3,x"), "--n-factors: must be integers with commas, got 'x'"),
+        (("--n-factors", "0"), "--n-factors: must be at least 1, got 0"),
+        (("--n-factors", "3", "--max-factors", "5"), "--max-factors: --n-factors names all numbers of factors"),
+    ]:
+        status, out, err = cli("curve", "square.npy", *arguments)
+        assert (status, out, err) == (2, "", f"structmat curve: error: {text}\n")

@@ -85,7 +85,8 @@ def error_curve(
         The largest number of factors. The curve has a point for each number from 1 on; for a rectangle or several
         blocks for each odd number from 3 on, all that `fit_cdd` offers there.
     n_factors : iterable of int, optional
-        The numbers of factors themselves, instead of `max_factors`; in any order.
+        The numbers of factors themselves, instead of `max_factors`; in any order. Without some of them the other errors
+        may change, see below.
     block_size : int, "min" or "toeplitz", default: "min"
         Side of the circulant blocks, as for `fit_cdd`.
     first : {"diagonal", "circulant"}, default: "diagonal"
@@ -126,7 +127,9 @@ def error_curve(
     Notes
     -----
     A product of fewer factors is one of more factors, with identities appended. The previous product is one of the
-    starting points of each fit, and replaces it if its error is smaller: the error never rises along the curve.
+    starting points of each fit, and replaces it if its error is smaller: the error never rises along the curve. So the
+    error for a number of factors depends on which smaller ones the curve has, and, as all fits draw from one generator,
+    so do the random starting points.
 
     Ctrl-C ends the curve early, as a time limit does.
 
