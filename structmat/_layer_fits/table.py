@@ -38,6 +38,14 @@ class FittedLayer:
         Of the best truncated SVD with at most as many parameters.
     svd_error : float
         Its relative error.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from structmat.peft import from_delta
+    >>> fitted = from_delta({"layers.0.up": np.outer(np.arange(1.0, 5.0), np.ones(4))})
+    >>> [(layer.name, layer.rows, layer.n_parameters, round(layer.error, 6)) for layer in fitted.layers]
+    [('layers.0.up', 4, 12, 0.0)]
     """
 
     name: str

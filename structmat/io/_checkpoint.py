@@ -34,7 +34,20 @@ _NOT_WEIGHTS = ("training_args", "optimizer", "scheduler", "scaler", "rng_state"
 
 
 class CheckpointError(ValueError):
-    """A weight that cannot be read or used; the text names file and key."""
+    """A weight that cannot be read or used; the text names file and key.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import structmat.io
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     try:
+    ...         structmat.io.Checkpoint(Path(folder))
+    ...     except structmat.io.CheckpointError as error:
+    ...         print(str(error).removeprefix(f"{folder} "))
+    holds no safetensors or PyTorch files of a model
+    """
 
 
 @dataclass(frozen=True)

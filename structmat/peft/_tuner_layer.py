@@ -36,6 +36,16 @@ class CDDTunerLinear(nn.Module, BaseTunerLayer):
     See Also
     --------
     structmat.torch.CDDLinear : The layer without PEFT.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from peft import get_peft_model
+    >>> from structmat.peft import CDDConfig
+    >>> model = get_peft_model(torch.nn.Sequential(torch.nn.Linear(6, 4)), CDDConfig(target_modules=["0"]))
+    >>> layer = model.base_model.model[0]
+    >>> type(layer).__name__, list(layer.cdd_adapters)
+    ('CDDTunerLinear', ['default'])
     """
 
     adapter_layer_names = ("cdd_adapters",)

@@ -52,6 +52,15 @@ class CDDModel(BaseTuner):
         If no module matches, or weights loaded with the settings do not fit; the model has not changed then.
     TypeError
         If a module that was named cannot be adapted; the model has not changed then.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from peft import get_peft_model
+    >>> from structmat.peft import CDDConfig
+    >>> model = get_peft_model(torch.nn.Sequential(torch.nn.Linear(6, 4)), CDDConfig(target_modules=["0"]))
+    >>> type(model.base_model).__name__
+    'CDDModel'
     """
 
     prefix: str = "cdd_"

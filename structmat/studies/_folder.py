@@ -35,7 +35,17 @@ _log = logging.getLogger(__name__)
 
 
 class Record(NamedTuple):
-    """The result of one unit of work."""
+    """The result of one unit of work.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from structmat.studies import WorkFolder
+    >>> with tempfile.TemporaryDirectory() as path, WorkFolder.open(f"{path}/out", {}) as folder:
+    ...     folder.write("unit", {"length": 3})
+    ...     folder.read("unit").values
+    {'length': 3}
+    """
 
     values: dict[str, Any]
     """Numbers, text and lists of them."""

@@ -41,7 +41,15 @@ Op = TypeVar("Op", bound="Operator[Any]")
 
 
 class Context(NamedTuple):
-    """Library, dtype and device of a dense matrix, for operators without arrays."""
+    """Library, dtype and device of a dense matrix, for operators without arrays.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from structmat.operators import Context
+    >>> Context(np, np.float32, "cpu").dtype is np.float32
+    True
+    """
 
     xp: Namespace
     dtype: DType

@@ -31,6 +31,19 @@ class CheckpointFit(FittedLayers):
         Weights that were tuned too, but are not in the adapter.
     skipped : dict of str
         Why layers could not be read or fitted, by name.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import numpy as np
+    >>> from safetensors.numpy import save_file
+    >>> from structmat.studies import fit_checkpoint
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_file({"up.weight": np.outer(np.arange(4.0), np.ones(4))}, Path(folder, "change.safetensors"))
+    ...     fit = fit_checkpoint(Path(folder, "out"), delta=Path(folder, "change.safetensors"))
+    >>> round(fit.error, 6), fit.n_parameters, fit.skipped
+    (0.0, 12, {})
     """
 
     folder: Path

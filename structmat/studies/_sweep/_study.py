@@ -25,7 +25,18 @@ _SQL_TYPES = {
 
 
 class StudyRow(NamedTuple):
-    """One approximation of one matrix."""
+    """One approximation of one matrix.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from structmat.studies import SweepConfig, sweep
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     (row,) = sweep(SweepConfig({"one": np.eye(6)}, methods=["cdd"]), folder).rows
+    >>> row.layer, row.method, row.n_factors, row.n_parameters, round(row.error, 6)
+    ('one', 'cdd', 3, 18, 0.0)
+    """
 
     layer: str
     """Name of the matrix."""
@@ -79,7 +90,19 @@ class StudyRow(NamedTuple):
 
 
 class StudyMean(NamedTuple):
-    """Mean over the layers, of one method with one setting."""
+    """Mean over the layers, of one method with one setting.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from structmat.studies import SweepConfig, sweep
+    >>> layers = {"one": np.eye(6), "two": np.diag(np.arange(6.0))}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     (mean,) = sweep(SweepConfig(layers, methods=["cdd"]), folder).means()
+    >>> mean.method, mean.n_layers, round(mean.error, 6)
+    ('cdd', 2, 0.0)
+    """
 
     method: str
     """Name of the method."""
