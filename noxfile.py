@@ -49,6 +49,13 @@ def lowest(session: nox.Session) -> None:
     session.run("pytest", "-W", "default", *(session.posargs or ["-n", "2", "tests"]))
 
 
+@nox.session(python="3.13", default=False)
+def prereleases(session: nox.Session) -> None:
+    """Run the tests with pre-releases of all that structmat needs: what the next versions will break."""
+    session.install("--pre", "--upgrade", "-e", ".[test]")
+    session.run("pytest", "-W", "default", *(session.posargs or ["-n", "2", "tests"]))  # new versions deprecate
+
+
 @nox.session(python="3.11", default=False)
 def ecosystem(session: nox.Session) -> None:
     """Train, save, load and use by other tools, as the guide says; write the table of versions that work."""
@@ -68,8 +75,11 @@ def fuzz(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def mutation(session: nox.Session) -> None:
-    """Change the core at random places, and list the changes that no law notices: `nox -s mutation -- COUNT SEED`."""
-    count, seed = session.posargs or ("40", "0")
+    """Change the package at random places, and list the changes that no test notices: `nox -s mutation -- COUNT SEED`.
+
+    MUTANT_SECONDS is the time for the tests of each mutant.
+    """
+    count, seed = session.posargs or ("200", "0")
     session.install("-e", ".[test]", "cosmic-ray>=8.4")
     copy = Path(session.create_tmp()).resolve() / "sources"
     shutil.rmtree(copy, ignore_errors=True)
@@ -81,7 +91,7 @@ def mutation(session: nox.Session) -> None:
     with session.chdir(copy):  # where mutants are written, and imported from
         session.run("cosmic-ray", "init", config, mutants)
         session.run("python", "tests/mutation/sample.py", mutants, count, seed)
-        session.run("cosmic-ray", "exec", config, mutants, env={"CI": "true"})
+        session.run("bash", "tests/mutation/run", mutants, env={"CI": "true"}, external=True)
         session.run("cr-report", "--show-diff", "--surviving-only", mutants)
         session.run("cr-rate", mutants)
 

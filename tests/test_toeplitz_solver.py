@@ -309,3 +309,11 @@ def test_second_derivatives_in_jax() -> None:
         return jnp.linalg.slogdet(c[jnp.abs(i[:, None] - i)])[1]
 
     np.testing.assert_allclose(jax.jit(jax.hessian(logdet))(c), jax.hessian(dense)(c), atol=1e-12)
+
+
+@pytest.mark.parametrize("p", [1, 2, np.inf])
+def test_condition_numbers_of_stacks_are_those_of_their_members(p: Any) -> None:
+    c, r = np.random.default_rng(3).standard_normal((2, 4, 9))
+    c[:, 0] = r[:, 0] = [1.0, 3.0, 9.0, 0.1]
+    alone = [float(sm.Toeplitz(c[k], r[k]).cond(p)) for k in range(4)]
+    np.testing.assert_allclose(sm.Toeplitz(c, r).cond(p), alone, rtol=1e-10)

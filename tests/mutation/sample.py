@@ -3,8 +3,8 @@
 In a copy of the sources, since mutants are written into them::
 
     cosmic-ray init tests/mutation/cosmic-ray.toml session.sqlite
-    python tests/mutation/sample.py session.sqlite 40 0
-    cosmic-ray exec tests/mutation/cosmic-ray.toml session.sqlite
+    python tests/mutation/sample.py session.sqlite 200 0
+    bash tests/mutation/run session.sqlite  # goes on where it was interrupted; session.log says what caught each
     cr-report --show-diff --surviving-only session.sqlite
 """
 

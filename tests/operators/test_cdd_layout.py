@@ -188,3 +188,8 @@ def test_gradients_flow_through_the_product(seed: int) -> None:
     vectors = [torch.from_numpy(v).requires_grad_() for v in drawn(layout, seed)]
     layout.product(vectors).matvec(torch.ones(4, dtype=torch.float64)).sum().backward()
     assert all(v.grad is not None and v.grad.shape == v.shape for v in vectors)
+
+
+def test_a_layout_is_that_of_a_fit_by_default() -> None:
+    W = np.random.default_rng(0).standard_normal((4, 6))
+    assert sm.CDDLayout((4, 6)) == sm.CDDLayout.of(sm.fit_cdd(W, max_iter=1, restarts=0, rng=0).operator)

@@ -136,3 +136,11 @@ def test_autocast_does_not_lower_the_precision() -> None:
                     with torch.autocast("cpu", dtype=torch.bfloat16):
                         got = call()
                     torch.testing.assert_close(got, expected)
+
+
+def test_combinations_with_a_fourier_matrix_are_complex() -> None:
+    for op in (
+        sm.Fourier(4) @ sm.Circulant(np.ones(4, "float32")),
+        sm.Circulant(np.ones(4, "float32")) + sm.Fourier(4),
+    ):
+        assert op.dtype == (op @ np.ones(4, "float32")).dtype == op.to_dense().dtype == np.dtype("complex64")

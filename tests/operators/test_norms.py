@@ -172,3 +172,10 @@ def test_gradients_of_norms_of_products() -> None:
         return torch.stack([P.norm(ord) for ord in ("fro", 1, np.inf)])
 
     assert torch.autograd.gradcheck(norms, (d, c, e))
+
+
+def test_zeros_do_not_hide_small_entries(backend: Backend) -> None:
+    vectors = np.array([1e-300, 0.0]), np.array([1e-300, 0.0]), np.array([1e300, 1e300])
+    P = sm.CDDProduct.from_vectors(*map(backend.asarray, vectors))
+    for ord in ("fro", 1, np.inf):
+        assert float(P.norm(ord)) == pytest.approx(1e-300, rel=1e-12)
