@@ -64,7 +64,7 @@ def curve(
         found = error_curve(
             matrix,
             9 if numbers is None and max_factors is None else max_factors,
-            n_factors=numbers,
+            n_factors=None if numbers is None else map(int, numbers),
             block_size=settings.block_size,
             first=settings.first,
             input_second_moment=moment,
