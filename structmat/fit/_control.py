@@ -49,15 +49,6 @@ class Control:
         """Return this control with another deadline; `apart` for fits with errors of another kind."""
         return replace(self, deadline=deadline, least=_Least() if apart else self.least)
 
-    def share(self, part: float) -> float | None:
-        """Return the deadline of a step that may take this part of the time left."""
-        now = time.monotonic()
-        return None if self.deadline is None else now + part * (self.deadline - now)
-
-    def expire(self) -> None:
-        """End the fit now, for want of time."""
-        self.deadline = time.monotonic()
-
     def reason(self) -> str | None:
         """Return why to return the best so far, None if not to."""
         if self.interrupt.is_set():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections import deque
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -21,7 +23,7 @@ from structmat.fit._warm_start import known_product
 from structmat.operators import CDDLayout, CDDProduct, Diagonal
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
 
@@ -31,10 +33,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Fitted", "Task", "by_als", "by_search", "by_weighted_als"]
 
-# A weighted fit spends this share of its time on the fit without weights, from which it starts.
-_UNWEIGHTED_SHARE = 0.4
-# And this share on the fit of three factors.
-_THREE_FACTORS_SHARE = 0.2
+# If time is limited, fits of three factors that others start from take no more iterations: a share of the time
+# would make what follows depend on it.
+_ITERATIONS = 100
 
 
 class Task(NamedTuple):
@@ -106,10 +107,15 @@ def by_weighted_als(task: Task, roots: NDArray[Any]) -> Fitted:
     One start is the fit without weights, which the weighted one so is never worse than.
     """
     real = roots.astype(task.values.real.dtype)
-    part = task.control.until(task.control.share(_UNWEIGHTED_SHARE), apart=True)
+    part = _of_start(task.control.until(task.control.deadline, apart=True))
     plain = by_als(task._replace(control=part, rng=copy.deepcopy(task.rng), overwrite=False))
     start = known_product("unweighted fit", _with_scaled_columns(plain.operator, real))
     return by_als(task._replace(values=task.values * real, warm_start=start, overwrite=True), real)
+
+
+def _of_start(control: Control) -> Control:
+    """The control of a fit that another one starts from."""
+    return control if control.deadline is None else replace(control, max_iter=min(control.max_iter, _ITERATIONS))
 
 
 def _with_scaled_columns(product: CDDProduct, factors: NDArray[Any]) -> CDDProduct:
@@ -136,19 +142,23 @@ def by_search(
     more_than_three = layout.n_factors + (layout.first == "diagonal") > 4
     if roots is not None and begin_with_als and not known and more_than_three:
         # The fit of three factors is a start of more.
-        part = control.until(control.share(_THREE_FACTORS_SHARE))
+        part = _of_start(control)
         short = CDDLayout(layout.shape, 3, layout.block_size)
         three = by_weighted_als(task._replace(layout=short, control=part, rng=copy.deepcopy(rng)), roots)
         known = [known_product("three factors", three.operator)]
+    beside: Iterable[KnownProduct] = ()
     if inputs is not None:
         # What is best without weights is a start of the fit with weights, which so is never worse than it.
         plain = Problem(values, layout.block_size, None)
-        part = control.until(control.share(_UNWEIGHTED_SHARE), apart=True)
-        unweighted = plain.search(
+        part = control.until(control.deadline, apart=True)
+        unweighted = plain.rounds(
             layout, copy.deepcopy(rng), part, options=options, begin_with_als=begin_with_als, known=known
         )
-        known = [*known, KnownProduct("unweighted fit", layout.first, plain.vectors(unweighted))]
-    best = problem.search(layout, rng, control, options=options, begin_with_als=begin_with_als, known=known)
+        beside = (KnownProduct("unweighted fit", layout.first, plain.vectors(best)) for best in unweighted)
+    rounds = problem.rounds(
+        layout, rng, control, options=options, begin_with_als=begin_with_als, known=known, beside=beside
+    )
+    (best,) = deque(rounds, maxlen=1)
     arrays = [moved_like(vector.astype(values.dtype), matrix) for vector in problem.vectors(best)]
     fitted = layout.product(arrays)
     exponent = int(np.frexp(max(float(np.abs(row).max()) for row in values))[1])

@@ -4,7 +4,8 @@ A start that is read off the matrix is a file with one function, and a line in `
 that takes the matrix itself is a file that makes `descent.Steps`, and a line in `MATRIX_SOLVERS` of `solver_list`.
 
 - `problem`: the matrix scaled, its closed forms, the answer scaled back
-- `search`: starts, exploration, polish, growth from fewer factors
+- `search`: stages of starts, exploration, polish and growth from fewer factors
+- `runs`: what the solvers make of chains
 - `start_list`: the list of starts that are read off the matrix
 - `peeling_start`: planted products, outermost factors first
 - `low_rank_start`: the truncated SVD of rank two in five factors

@@ -1,9 +1,9 @@
 """Exploration: Adam with large annealed steps, on several chains at once.
 
 Where many local minima lie within one per cent of each other, large steps decide how good the one is that a descent
-ends in. Steps about as large as the parameters, a short memory of the gradient's size and a cosine to zero were chosen
-on three Gaussian matrices, real ones of 48 and 64 rows and a complex one of 48, with 5 and 9 factors and six chains
-each. Rates from 0.6 to 2 do about equally well there, smaller ones and an exponential decay worse.
+ends in. Steps about as large as the parameters, a memory of a few gradients and a cosine to zero were chosen on six
+Gaussian matrices, real and complex, of 48 to 88 rows with 5 to 11 factors and five chains each, for 150 to 900 steps.
+Usual memories, 0.9 and 0.99, need about four times as many steps; below 0.5 for the squares steps explode.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["anneal"]
 
-_MEAN_DECAY, _SQUARE_DECAY = 0.9, 0.9
+_MEAN_DECAY, _SQUARE_DECAY = 0.8, 0.7
 
 
 def anneal(
@@ -32,8 +32,8 @@ def anneal(
     *,
     deadline: float | None,
     report: Callable[[int, NDArray[np.float64]], object],
-) -> None:
-    """Move chains, in place, to low errors.
+) -> bool:
+    """Move chains, in place, to low errors; return whether all steps were made.
 
     Parameters
     ----------
@@ -44,30 +44,25 @@ def anneal(
         First step of an entry in each chain. It falls to zero along a cosine.
     steps : int
     deadline : float or None
-        Value of ``time.monotonic()`` by which the steps are to end. If there is no time for all of them the rate falls
-        with time instead, so that it always ends at zero.
+        Value of ``time.monotonic()`` after which no step begins. Chains are far from a minimum then.
     report : callable
         Called as ``report(step, errors)`` with the relative errors (B,) before each step.
     """
     tiny = float(np.finfo(parameters.dtype).tiny) ** 0.5
     x = parameters.view(parameters.real.dtype)
     mean, square = np.zeros_like(x), np.zeros_like(x)
-    begun = time.monotonic()
     # A chain may be lost to an overflow; its error tells, and the others go on.
     with np.errstate(over="ignore", invalid="ignore"):
         for step in range(1, steps + 1):
-            progress = (step - 1) / steps
-            if deadline is not None:
-                now = time.monotonic()
-                if now >= deadline:
-                    return
-                progress = max(progress, (now - begun) / (deadline - begun))
+            if deadline is not None and time.monotonic() >= deadline:
+                return False
             values, complex_gradient = objective.value_and_gradient(parameters)
             report(step, np.sqrt(values))
             gradient = complex_gradient.view(x.dtype)
             mean += (1 - _MEAN_DECAY) * (gradient - mean)
             square += (1 - _SQUARE_DECAY) * (gradient * gradient - square)
             bias = np.sqrt(1 - _SQUARE_DECAY**step) / (1 - _MEAN_DECAY**step)
-            rate = rates * (0.5 * (1 + np.cos(np.pi * progress)) * bias)
+            rate = rates * (0.5 * (1 + np.cos(np.pi * (step - 1) / steps)) * bias)
             rate = rate.astype(x.dtype).reshape(-1, *[1] * (x.ndim - 1))
             x -= rate * mean / (np.sqrt(square) + x.dtype.type(tiny))
+    return True

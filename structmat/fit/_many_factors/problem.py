@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +13,8 @@ import numpy as np
 from structmat.fit._many_factors.objective import Objective
 from structmat.fit._many_factors.parameters import from_vectors
 from structmat.fit._many_factors.random_starts import weighted_rank_one
-from structmat.fit._many_factors.search import Candidate, Search, SearchOptions
+from structmat.fit._many_factors.runs import Candidate, Runs
+from structmat.fit._many_factors.search import Search, SearchOptions
 from structmat.fit._start_product import KnownProduct
 from structmat.fit._three_factors.blocks import BlockGrid
 from structmat.fit._three_factors.search import best_from_all_starts
@@ -29,8 +31,8 @@ __all__ = ["Problem"]
 
 # With more entries than a square of this side a matrix of single precision is fitted in single precision.
 _DOUBLE_SIDE = 512
-# Of a limited time the fit of three factors may take this share before the search for more begins.
-_THREE_FACTORS_SHARE = 0.3
+# In a fit of limited time the best of three factors, as a start of more, takes no more iterations than this.
+_THREE_FACTORS_ITERATIONS = 100
 
 
 class Problem:
@@ -59,7 +61,7 @@ class Problem:
         self.fine = Objective(CDDLayout((rows, cols), block_size=block_size), target, inputs, values.dtype)
         self.coarse = self.fine.astype(np.dtype(np.complex64 if np.iscomplexobj(values) else np.float32))
 
-    def search(
+    def rounds(
         self,
         layout: CDDLayout,
         rng: np.random.Generator,
@@ -68,58 +70,68 @@ class Problem:
         options: SearchOptions,
         begin_with_als: bool,
         known: Sequence[KnownProduct] = (),
-    ) -> Candidate:
-        """Return the best product found, of the scaled problem.
+        beside: Iterable[KnownProduct] = (),
+    ) -> Iterator[Candidate]:
+        """Yield the best product so far, of the scaled problem: see `Search.rounds`.
 
         `begin_with_als` says whether the best of three factors by alternating least squares stands for all of three.
         """
         # What is found with three factors is found with the same random numbers as by a fit with three factors.
         own = copy.deepcopy(rng)
         inner = self._inner_layout(layout)
+        holds_three = not layout.is_single_block or layout.n_factors + (layout.first == "diagonal") >= 4
+        sought = holds_three and (begin_with_als or not layout.is_single_block)
         search = Search(
-            fine=self.fine,
-            coarse=self.coarse,
-            matrix=self._matrix if layout.is_single_block and not self.fine.weighted else None,
-            closed_forms=[*self._closed_forms(layout, own, control, options, begin_with_als=begin_with_als)],
+            Runs(
+                fine=self.fine,
+                coarse=self.coarse,
+                matrix=self._matrix if layout.is_single_block and not self.fine.weighted else None,
+                control=control,
+            ),
+            closed_forms=[*self._closed_forms(layout, copy.deepcopy(own), holds_three=holds_three)],
+            of_three=lru_cache(lambda: [self._best_of_three(layout, own, control, options.restarts)] if sought else []),
             has_best_of_three=begin_with_als and not self.fine.weighted,
             seed=int(rng.integers(1 << 62)),
-            control=control,
             options=options,
         )
-        starts = []
-        for name, first, vectors in known:
+
+        def of(product: KnownProduct) -> Candidate:
+            name, first, vectors = product
             own_layout = replace(inner, n_factors=len(vectors), first=first)
-            starts.append(Candidate(name, own_layout, from_vectors(own_layout, self._inner(vectors)), np.inf))
-        return search.run(inner, starts)
+            return Candidate(name, own_layout, from_vectors(own_layout, self._inner(vectors)), np.inf)
+
+        return search.rounds(inner, map(of, known), map(of, beside))
 
     def _closed_forms(
-        self,
-        layout: CDDLayout,
-        rng: np.random.Generator,
-        control: Control,
-        options: SearchOptions,
-        *,
-        begin_with_als: bool,
-    ) -> Iterable[KnownProduct]:
+        self, layout: CDDLayout, rng: np.random.Generator, *, holds_three: bool
+    ) -> Iterator[KnownProduct]:
         """Products of up to three factors that the answer must not be worse than."""
-        single, m = layout.is_single_block, layout.block_size
-        if single:
+        if layout.is_single_block:
             yield KnownProduct("circulant", "circulant", [Circulant.nearest(self._matrix).c[None, None]])
             yield KnownProduct("diagonal", "diagonal", [np.diag(self._matrix)])
-            if layout.n_factors + (layout.first == "diagonal") < 4:
-                return
-        grid = BlockGrid(self._matrix.T if self._transposed else self._matrix, m)
-        grid.products = self.fine.products
-        if begin_with_als or not single:
-            part = control.until(control.share(_THREE_FACTORS_SHARE), apart=self.fine.weighted)
-            best = best_from_all_starts(grid, rng, part, n_random=options.restarts)
-            yield self._three_factors(best.start, best.run.factors, grid, layout)
-        else:
+        if holds_three:
+            grid = self._grid(layout)
             for name, start in CLOSED_FORMS:
                 yield self._three_factors(name, start(grid, rng), grid, layout)
-        if single and self.fine.inputs is not None:
-            u, v = weighted_rank_one(self._matrix, self.fine.inputs)
-            yield KnownProduct("rank-one", "diagonal", [u, np.ones((1, 1, m), dtype=u.dtype), v])
+            if layout.is_single_block and self.fine.inputs is not None:
+                u, v = weighted_rank_one(self._matrix, self.fine.inputs)
+                yield KnownProduct("rank-one", "diagonal", [u, np.ones((1, 1, layout.block_size), dtype=u.dtype), v])
+
+    def _best_of_three(
+        self, layout: CDDLayout, rng: np.random.Generator, control: Control, restarts: int | None
+    ) -> KnownProduct:
+        """The best of three factors by alternating least squares."""
+        part = control.until(control.deadline, apart=self.fine.weighted)
+        if control.deadline is not None:
+            part = replace(part, max_iter=min(part.max_iter, _THREE_FACTORS_ITERATIONS))
+        grid = self._grid(layout)
+        best = best_from_all_starts(grid, rng, part, n_random=restarts)
+        return self._three_factors(best.start, best.run.factors, grid, layout)
+
+    def _grid(self, layout: CDDLayout) -> BlockGrid:
+        grid = BlockGrid(self._matrix.T if self._transposed else self._matrix, layout.block_size)
+        grid.products = self.fine.products
+        return grid
 
     def _three_factors(self, name: str, factors: Factors, grid: BlockGrid, layout: CDDLayout) -> KnownProduct:
         rows, cols = layout.shape

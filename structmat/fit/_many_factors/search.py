@@ -1,56 +1,53 @@
-"""The search for a product of any number of factors: starts, exploration, polish, growth from fewer factors."""
+"""The search for a product of any number of factors: starts, exploration, polish, growth from fewer factors.
+
+A search is a sequence of stages. What a stage does depends on the matrix, the layout, the seed and the stages before
+it, never on the time: a limit only says where the sequence ends, and the best of all that was found is returned. So a
+longer limit goes on where a shorter one ended, and is never worse.
+"""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import count, islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from structmat.fit._control import Control
-from structmat.fit._many_factors.adam import anneal
-from structmat.fit._many_factors.descent import descend
-from structmat.fit._many_factors.lbfgs import polish
-from structmat.fit._many_factors.parameters import extended, from_vectors, mean_side, to_vectors
+from structmat.fit._many_factors.parameters import extended, mean_side
 from structmat.fit._many_factors.random_starts import random_orthogonal
+from structmat.fit._many_factors.runs import Candidate, Runs
 from structmat.fit._many_factors.solver_list import MATRIX_SOLVERS
-from structmat.fit._many_factors.start_list import MATRIX_STARTS, Sought
+from structmat.fit._many_factors.start_list import CLOSED_STARTS, MATRIX_STARTS, MatrixStart, Sought
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from structmat.fit._many_factors.objective import Objective
     from structmat.fit._start_product import KnownProduct
-    from structmat.operators import CDDLayout, FactorKind
+    from structmat.operators import CDDLayout
 
-__all__ = ["Candidate", "Search", "SearchOptions"]
+__all__ = ["Search", "SearchOptions"]
 
-# Exploration: chains at once, steps, and by how much the side exceeds this the fewer of both.
-_CHAINS, _STEPS, _FULL_SIDE = 4, 1500, 256
+# Without a limit of time: chains, steps, iterations of a polish; by how much the side exceeds this, the fewer of all.
+_CHAINS, _STEPS, _POLISH, _FULL_SIDE = 4, 1500, 1000, 256
+# With one, steps and iterations of the first exploration. Each later one makes twice as much: twice the steps or, as
+# long as there are fewer, twice the chains in turn. Longer runs gain more than more runs.
+_FIRST_STEPS, _FIRST_POLISH = 300, 50
+# So many come before shorter chains are grown, and on small matrices before starts are read off.
+_ALONE = 2
+# Up to this side transforms of several chains together cost less than one after the other.
+_TOGETHER_SIDE = 96
 # The most of the iterations allowed that exploration takes.
 _EXPLORING_SHARE = 0.75
 # First steps of random chains, and of chains grown from a shorter one, with the noise that makes those differ.
-_RATE, _GROWN_RATE, _GROWN_NOISE = 1.0, 0.1, 0.1
+_RATE, _GROWN_RATE, _GROWN_NOISE = 0.6, 0.1, 0.1
 # A shorter chain with identities is a saddle; this much noise leaves it without losing what was found.
 _SADDLE_NOISE = 1e-2
-# As many explored chains are polished, if their errors are within this factor, and for as many iterations.
-_FINALISTS, _CLOSE, _POLISH = 2, 1.003, 1000
-# A polish returns to the last iterate with accurate products, which are looked for once in so many iterations.
-_CHECKED = 50
+# As many explored chains are polished, if their errors are within this factor.
+_FINALISTS, _CLOSE = 2, 1.003
 # Up to this many parameters the second-order polish costs about as much as the first-order one.
 _LM_PARAMETERS, _LM_ITERATIONS = 700, 40
-# A chain read off the matrix is the planted one with an error of no more than so many units in the last place.
-_ROUNDINGS = 200.0
-# Starts read off the matrix, and their polish, get this share of the time that is left. Shorter ones are grown by two
-# factors at a time, each with a share of its own, so that more factors are not worse for want of time.
-_STARTS_SHARE, _LONGER_SHARE = 0.4, 0.15
-# Shorter chains get this share of the time that is left.
-_GROWTH_SHARE = 0.35
-# An exploration at full length of this much work comes first in a fit of limited time; if it takes more than the second
-# as a share of the time, growth is left out.
-_EARLY_WORK, _QUICK = 0.5, 0.4
 
 
 class SearchOptions(NamedTuple):
@@ -61,24 +58,27 @@ class SearchOptions(NamedTuple):
     restarts: int | None
     """Random chains; by size if None."""
     growth: bool
-    """Whether to search for chains of fewer factors first, and to grow them."""
+    """Whether to search for chains of fewer factors as well, and to grow them."""
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """A chain and how it was found."""
+class _Stage(NamedTuple):
+    """A part of the search."""
 
-    start: str
-    layout: CDDLayout
-    parameters: NDArray[Any]
-    error: float
-    history: Sequence[float] = ()
-    converged: bool = False
+    explore: Callable[[Candidate], Iterable[Candidate]]
+    """From the best chain so far to those found."""
+    grows: bool = False
+    """Whether chains of fewer factors, as far as this stage, come first."""
+    reads: bool = False
+    """Whether what is found is read off the matrix."""
+    polish: int = 0
+    """Iterations of the best chain that was read off before."""
 
-    @property
-    def vectors(self) -> list[NDArray[Any]]:
-        """The vectors of the product."""
-        return to_vectors(self.layout, self.parameters)
+
+class _Sequence(NamedTuple):
+    """A search for fewer factors as far as it has gone."""
+
+    rest: Iterator[Candidate]
+    found: list[Candidate]
 
 
 @dataclass
@@ -87,279 +87,212 @@ class Search:
 
     Parameters
     ----------
-    fine, coarse : Objective
-        The problem in the precision of the answer and in that of the exploration.
-    matrix : ndarray or None
-        The matrix itself for solvers that take it, which know no weights; None with weights.
+    runs : Runs
+        The problem, and the solvers on it.
     closed_forms : sequence of KnownProduct
         Short products that the answer must not be worse than.
+    of_three : callable
+        Returns more of them, which take time: the best of three factors by alternating least squares.
     has_best_of_three : bool
-        Whether these hold the best of three factors by alternating least squares, which stands for all of three then.
+        Whether these stand for all of three factors.
     seed : int
         Chains of F factors are searched for with random numbers of `seed` and F, whatever else is searched.
-    control : Control
     options : SearchOptions
     """
 
-    fine: Objective
-    coarse: Objective
-    matrix: NDArray[Any] | None
+    runs: Runs
     closed_forms: Sequence[KnownProduct]
+    of_three: Callable[[], Sequence[KnownProduct]]
     has_best_of_three: bool
     seed: int
-    control: Control
     options: SearchOptions
-    found: dict[int, Candidate] = field(default_factory=dict)
-    """Chains of fewer factors by their number, shared by the searches for them."""
-    read_off: dict[CDDLayout, list[Candidate]] = field(default_factory=dict)
-    """Chains from starts that are read off the matrix by their layout, shared as well."""
+    fewer: dict[int, _Sequence] = field(default_factory=dict)
+    """Searches for fewer factors by their number, shared by those for more."""
     lengthened: dict[tuple[str, CDDLayout], Candidate] = field(default_factory=dict)
-    """Chains that were grown from such a start of fewer factors, by its name and the layout, shared as well."""
+    """Chains that were grown from a start of fewer factors that is read off the matrix, by its name and the layout."""
 
-    def run(self, layout: CDDLayout, known: Sequence[Candidate] = ()) -> Candidate:
-        """Return the best chain of a layout.
+    @property
+    def _limited(self) -> bool:
+        return self.runs.control.deadline is not None
 
-        It is never worse than a closed form, those `known`, of the same or shorter layouts, or, with growth, shorter
-        ones found by this search.
+    def rounds(
+        self, layout: CDDLayout, known: Iterable[Candidate] = (), beside: Iterable[Candidate] = ()
+    ) -> Iterator[Candidate]:
+        """Yield the best chain of a layout after every stage, without end if time is limited.
+
+        It is never worse than a closed form, those `known`, of the same or shorter layouts, one of the chains `beside`,
+        which is asked for one before every stage, or, with growth, shorter ones found by this search.
         """
-        if (
-            self.control.deadline is None
-            or mean_side(layout) > _FULL_SIDE
-            or not (self.options.growth and self.options.solver == "adam")
-        ):
-            return self._run(layout, known)
-        # Growth gets lower in the end, but one exploration of the whole chain gets further within the same time.
-        begun = time.monotonic()
-        early = replace(self, options=self.options._replace(growth=False))._run(layout, known, once=True)
-        quick = time.monotonic() - begun <= _QUICK * (self.control.deadline - begun)
-        return replace(self, options=self.options._replace(growth=quick))._run(layout, known, early)
-
-    def _run(
-        self, layout: CDDLayout, known: Sequence[Candidate] = (), early: Candidate | None = None, *, once: bool = False
-    ) -> Candidate:
-        if layout not in self.read_off:
-            self.read_off[layout] = self._read_off(layout)
-        exact = [candidate for candidate in self.read_off[layout] if self._to_rounding(candidate)]
-        if exact:
-            return exact[0]
-        shorter = [self._extend(candidate, layout) for candidate in known]
-        for name, first, vectors in self.closed_forms:
-            if len(vectors) + (first != layout.first) <= layout.n_factors:
-                shorter.append(self._candidate(name, layout, extended(layout, vectors, first)))
-        if self.options.growth:
-            grown = [replace(self._extend(previous, layout), start="growth") for previous in self._fewer(layout)]
-            shorter = grown + shorter
-        best = min(shorter if early is None else [early, *shorter], key=_error)
+        beside = iter(beside)
+        best = min(
+            [self.runs.extend(candidate, layout) for candidate in known] + self._products(layout, self.closed_forms),
+            key=_error,
+        )
         # The search beyond does not begin from starts that are read off: it finds no less than it does without them.
-        found = [best, *self.read_off[layout]]
-        if not self._done(best) and (layout.n_factors > 1 or self.fine.weighted):
-            found += self._search_beyond(layout, best, once=once)
-        return min(found, key=_error)
+        read = [self.runs.extend(begun, layout) for start in CLOSED_STARTS for begun in self._begun(layout, start)]
+        for number, stage in enumerate(self._stages(layout), 1):
+            yield min([best, *read], key=_error)
+            if self.runs.done(min([best, *read], key=_error)):
+                return
+            others = [self.runs.extend(candidate, layout) for candidate in islice(beside, 1)]
+            if stage.grows and self.options.growth:
+                others += [
+                    replace(self.runs.extend(candidate, layout), start="growth")
+                    for candidate in self._fewer(layout, number)
+                ]
+            best = min([best, *others], key=_error)
+            if stage.reads:
+                read = sorted([*read, *stage.explore(best)], key=_error)[:1]
+                if any(map(self.runs.to_rounding, read)):
+                    break
+            elif not self.runs.done(best):
+                best = min([best, *stage.explore(best)], key=_error)
+                if stage.polish and read and read[0].error <= _CLOSE * best.error:
+                    read = [min(read[0], self._polish(read[0], stage.polish), key=_error)]
+        yield min([best, *read], key=_error)
 
-    def _read_off(self, layout: CDDLayout) -> list[Candidate]:
-        """Return the chains of a layout, polished, that the starts read off the matrix; up to the first exact one."""
-        control = self.control.until(self.control.share(_STARTS_SHARE))
-        rng = np.random.default_rng([self.seed, layout.n_factors, 2])
-        sought = Sought(self.fine.target, self.fine.inputs, layout)
-        found: list[Candidate] = []
-        with self.control.interruptible():
-            for name, start in MATRIX_STARTS:
-                for first, vectors in start(sought, rng, control):
-                    found.append(self._lengthened(name, layout, first, vectors, control.deadline))
-                    if self._to_rounding(found[-1]):
-                        return found
-        return found
+    def _stages(self, layout: CDDLayout) -> Iterator[_Stage]:
+        """Yield the stages of a layout in their order."""
+        if layout.n_factors == 1 and not self.runs.fine.weighted:
+            return
+        read_off = [_Stage(lambda _best: self._products(layout, self.of_three()))]
+        read_off += [_Stage(partial(self._read_off, layout, start), reads=True) for start in MATRIX_STARTS]
+        if not self._limited:
+            yield from read_off
+            yield _Stage(partial(self._search_beyond, layout, None), grows=True)
+            return
+        # The first explorations of a small matrix take less time than starts that are read off.
+        small = mean_side(layout) <= _FULL_SIDE
+        *quick, last = read_off
+        if not small:
+            yield from quick
+        for number in count():
+            polish = self._most_polish(layout, number) if number else 0
+            yield _Stage(partial(self._search_beyond, layout, number), grows=number >= _ALONE, polish=polish)
+            if number == _ALONE - 1 and small:
+                yield from quick
+            if number == _ALONE:
+                yield last
 
-    def _lengthened(
-        self, name: str, layout: CDDLayout, first: FactorKind, vectors: Sequence[NDArray[Any]], deadline: float | None
-    ) -> Candidate:
-        """Return a chain that is polished, given two more factors, polished again, until it has all of them."""
-        length = len(vectors) + (first != layout.first)
-        length += (layout.n_factors - length) % 2
-        own = replace(layout, n_factors=length)
-        if (name, own) not in self.lengthened:
-            begun = self._candidate(name, own, extended(own, vectors, first))
-            part = replace(self, control=self.control.until(deadline))
-            self.lengthened[name, own] = part._polish(replace(begun, history=(begun.error,)))
-        while own != layout:
-            shorter, own = own, replace(own, n_factors=own.n_factors + 2)
-            if (name, own) not in self.lengthened:
-                # Only the entries of the new circulant off its diagonal have a gradient, which is enough to leave from.
-                begun = self._extend(self.lengthened[name, shorter], own)
-                part = replace(self, control=self.control.until(self.control.share(_LONGER_SHARE)))
-                self.lengthened[name, own] = part._polish(replace(begun, history=(begun.error,)))
-        return self.lengthened[name, layout]
+    def _products(self, layout: CDDLayout, products: Iterable[KnownProduct]) -> list[Candidate]:
+        """Return those that are no longer than a layout as chains of it."""
+        return [
+            self.runs.candidate(name, layout, extended(layout, vectors, first))
+            for name, first, vectors in products
+            if len(vectors) + (first != layout.first) <= layout.n_factors
+        ]
 
-    def _fewer(self, layout: CDDLayout) -> Iterator[Candidate]:
-        """Search for chains of fewer factors to grow, each number of them once.
+    def _fewer(self, layout: CDDLayout, number: int) -> Iterator[Candidate]:
+        """Search for chains of fewer factors to grow, each number of them as far as stage `number`.
 
         Odd numbers grow from odd ones alone, in half the time. Even ones grow from both, so as not to be worse.
         """
         odd = layout.n_factors % 2
         for length in range(layout.n_factors - 1 - odd, layout.n_factors - 3, -1):
             found_before = self.has_best_of_three and length == 3 and layout.first == "diagonal"
-            if length < layout.fewest_factors or found_before or self.control.stopped():
+            if length < layout.fewest_factors or found_before:
                 continue
-            if length not in self.found:
-                self.found[length] = self._within_share()._run(replace(layout, n_factors=length))
-            yield self.found[length]
+            if length not in self.fewer:
+                self.fewer[length] = _Sequence(self.rounds(replace(layout, n_factors=length)), [])
+            rest, found = self.fewer[length]
+            while len(found) <= number:
+                found.append(next(rest, found[-1] if found else None))
+            yield found[number]
 
-    def _within_share(self) -> Search:
-        """Return this search with a part of its time."""
-        return replace(self, control=self.control.until(self.control.share(_GROWTH_SHARE)))
+    def _read_off(self, layout: CDDLayout, named: tuple[str, MatrixStart], _best: Candidate) -> Iterator[Candidate]:
+        """Yield chains that a start reads off the matrix, polished."""
+        with self.runs.control.interruptible():
+            for begun in self._begun(layout, named):
+                yield self._lengthened(begun, layout)
 
-    def _search_beyond(self, layout: CDDLayout, best: Candidate, *, once: bool) -> list[Candidate]:
-        rng = np.random.default_rng([self.seed, layout.n_factors, *[1] * once])
-        found: list[Candidate] = []
-        work = _EARLY_WORK if once else 1.0
-        while True:
-            begun = time.monotonic()
-            starts = self._random_starts(layout, rng)
-            if self.options.solver == "adam":
-                starts = self._explore(layout, starts, best, rng, work)
-                starts.sort(key=_error)
-                starts = [start for start in starts[:_FINALISTS] if start.error <= _CLOSE * starts[0].error]
-            if not starts or min(map(_error, starts)) >= best.error:
-                noise = _noise(rng, best.parameters)
-                starts.append(replace(best, parameters=best.parameters + _SADDLE_NOISE * noise, history=(best.error,)))
-            found += [self._polish(start) for start in starts]
-            leader = min([best, *found], key=_error)
-            if self.options.solver == "adam" and leader.parameters.size <= _LM_PARAMETERS:
-                found.append(self._by_matrix("lm", leader, _LM_ITERATIONS))
-                leader = min(leader, found[-1], key=_error)
-            best = leader
-            if once or self.control.deadline is None or self.control.stopped() or self._done(best):
-                return found
-            if self.control.deadline - time.monotonic() < 0.2 * (time.monotonic() - begun):
-                self.control.expire()  # too little time for another round
-                return found
-            work *= 2.0
+    def _begun(self, layout: CDDLayout, named: tuple[str, MatrixStart]) -> Iterator[Candidate]:
+        """Yield chains that a start reads off the matrix, with as many factors as it has and those of a layout."""
+        (name, start), fine = named, self.runs.fine
+        rng = np.random.default_rng([self.seed, layout.n_factors, 2, *name.encode()])
+        for first, vectors in start(Sought(fine.target, fine.inputs, layout), rng, self.runs.control):
+            length = len(vectors) + (first != layout.first)
+            own = replace(layout, n_factors=length + (layout.n_factors - length) % 2)
+            yield self.runs.candidate(name, own, extended(own, vectors, first))
 
-    def _random_starts(self, layout: CDDLayout, rng: np.random.Generator) -> list[Candidate]:
-        count = self.options.restarts
-        if count is None:
-            count = max(1, min(_CHAINS, _CHAINS * _FULL_SIDE // mean_side(layout)))
-        chains = random_orthogonal(layout, count, rng, self.coarse.dtype)
-        return [Candidate("random", layout, chain, np.inf) for chain in chains]
+    def _lengthened(self, begun: Candidate, layout: CDDLayout) -> Candidate:
+        """Return a chain that is polished, given two more factors, polished again, until it has all of them."""
+        name, own = begun.start, begun.layout
+        most = self._most_polish(layout, 1)
+        if (name, own) not in self.lengthened:
+            self.lengthened[name, own] = self._polish(replace(begun, history=(begun.error,)), most)
+        while own != layout:
+            shorter, own = own, replace(own, n_factors=own.n_factors + 2)
+            if (name, own) not in self.lengthened:
+                # Only the entries of the new circulant off its diagonal have a gradient, which is enough to leave from.
+                begun = self.runs.extend(self.lengthened[name, shorter], own)
+                self.lengthened[name, own] = self._polish(replace(begun, history=(begun.error,)), most)
+        return self.lengthened[name, layout]
 
-    def _explore(
-        self,
-        layout: CDDLayout,
-        starts: list[Candidate],
-        best: Candidate,
-        rng: np.random.Generator,
-        work: float,
+    def _search_beyond(self, layout: CDDLayout, number: int | None, best: Candidate) -> Iterator[Candidate]:
+        """Yield what is found by exploration, the first, second, ... one of limited time or the one without a limit."""
+        rng = np.random.default_rng([self.seed, layout.n_factors, *([] if number is None else [1, number])])
+        found = self._random_starts(layout, rng, number)
+        if self.options.solver == "adam":
+            found = self._explored(layout, found, best, rng, number)
+            yield from found
+            found = sorted(found, key=_error)[: _FINALISTS if number is None else 1]
+            found = [start for start in found if start.error <= _CLOSE * found[0].error]
+        if not found or min(map(_error, found)) >= best.error:
+            noise = _noise(rng, best.parameters)
+            found.append(replace(best, parameters=best.parameters + _SADDLE_NOISE * noise, history=(best.error,)))
+        for start in found:
+            polished = self._polish(start, self._most_polish(layout, number))
+            best = min(best, polished, key=_error)
+            yield polished
+        if self.options.solver == "adam" and number not in range(_ALONE) and best.parameters.size <= _LM_PARAMETERS:
+            yield self.runs.by_matrix("lm", best, _LM_ITERATIONS)
+
+    def _explored(
+        self, layout: CDDLayout, starts: list[Candidate], best: Candidate, rng: np.random.Generator, number: int | None
     ) -> list[Candidate]:
-        """Return the starts, and one grown from the best so far, after large annealed steps."""
-        grown = best.parameters + _GROWN_NOISE * _noise(rng, best.parameters)
-        starts = [*starts, replace(best, parameters=grown)]
-        chains = np.stack([start.parameters for start in starts]).astype(self.coarse.dtype)
-        rates = np.array([_RATE] * (len(starts) - 1) + [_GROWN_RATE])
-        planned = min(_STEPS, _STEPS * _FULL_SIDE // mean_side(layout))
-        steps = max(1, min(int(work * planned), int(_EXPLORING_SHARE * self.control.max_iter)))
-        errors: list[NDArray[np.float64]] = []
+        """Return the starts, and but for the first times one grown from the best so far, after large annealed steps."""
+        rates = [_RATE] * len(starts)
+        if number not in range(_ALONE):
+            grown = best.parameters + _GROWN_NOISE * _noise(rng, best.parameters)
+            starts, rates = [*starts, replace(best, parameters=grown)], [*rates, _GROWN_RATE]
+        steps = _scaled(_STEPS, layout) if number is None else _FIRST_STEPS << self._doublings(layout, number)[1]
+        steps = max(1, min(steps, int(_EXPLORING_SHARE * self.runs.control.max_iter)))
+        together = len(starts) if mean_side(layout) <= _TOGETHER_SIDE else 1
+        found: list[Candidate] = []
+        for k in range(0, len(starts), together):
+            if not self.runs.control.stopped():
+                found += self.runs.explore(starts[k : k + together], rates[k : k + together], steps)
+        return found
 
-        def report(step: int, now: NDArray[np.float64]) -> None:
-            errors.append(now)
-            self.control.report(
-                "random", step, float(now.min()), phase="exploration", n_factors=layout.n_factors, most=steps
-            )
-            self.control.leave_if_interrupted()
+    def _doublings(self, layout: CDDLayout, number: int) -> tuple[int, int]:
+        """How often an exploration has twice the chains and twice the steps of the first one."""
+        of_chains = min(number // 2, max(_scaled(_CHAINS, layout), 1).bit_length() - 1)
+        return of_chains, number - of_chains
 
-        with self.control.interruptible(), np.errstate(over="ignore", invalid="ignore"):
-            # A fifth of the time is left for the polish.
-            anneal(self.coarse.of(layout), chains, rates, steps, deadline=self.control.share(0.8), report=report)
-        histories = np.array(errors).reshape(len(errors), len(starts)).T
+    def _random_starts(self, layout: CDDLayout, rng: np.random.Generator, number: int | None) -> list[Candidate]:
+        chains = self.options.restarts
+        if chains is None:
+            most = max(1, _scaled(_CHAINS, layout))
+            chains = most if number is None else 1 << self._doublings(layout, number)[0]
         return [
-            replace(self._candidate(start.start, layout, chain.astype(self.fine.dtype)), history=history.tolist())
-            for start, chain, history in zip(starts, chains, histories, strict=True)
+            Candidate("random", layout, chain, np.inf)
+            for chain in random_orthogonal(layout, chains, rng, self.runs.coarse.dtype)
         ]
 
-    def _polish(self, start: Candidate) -> Candidate:
+    def _polish(self, start: Candidate, most: int) -> Candidate:
         if self.options.solver in MATRIX_SOLVERS:
-            return self._by_matrix(self.options.solver, start, self.control.max_iter)
-        last, errors, converged = start.parameters.astype(self.fine.dtype), list(start.history), False
-        room = min(_POLISH, _POLISH * _FULL_SIDE // mean_side(start.layout), self.control.max_iter - len(errors))
-        if self.control.stopped() or room < 1:
-            return replace(self._candidate(start.start, start.layout, last), history=errors)
+            return self.runs.by_matrix(self.options.solver, start, self.runs.control.max_iter)
+        return self.runs.polish(start, most)
 
-        objective = self.fine.of(start.layout)
-        kept = last
-        most = len(errors) + room
-        allowed = objective.allowed_spread(last)
+    def _most_polish(self, layout: CDDLayout, number: int | None) -> int:
+        """Iterations of a polish."""
+        most = _scaled(_POLISH, layout)
+        return most if number is None or not self._limited else min(_FIRST_POLISH << number, most)
 
-        def report(error: float, parameters: NDArray[Any]) -> None:
-            nonlocal last, kept
-            last = parameters
-            errors.append(error)
-            if len(errors) % _CHECKED == 0 and objective.spread(last) <= allowed:
-                kept = last
-            self._report_polish(start, len(errors), most, error)
-            self.control.leave_if_interrupted()
 
-        with self.control.interruptible(), np.errstate(over="ignore", invalid="ignore"):
-            converged = polish(
-                objective, last, max_iter=room, tol=self.control.tol, deadline=self.control.deadline, report=report
-            )
-        if objective.spread(last) > allowed:
-            last = kept
-        return replace(self._candidate(start.start, start.layout, last), history=errors, converged=converged)
-
-    def _by_matrix(self, solver: str, start: Candidate, max_iter: int) -> Candidate:
-        before = len(start.history)
-        max_iter = min(max_iter, self.control.max_iter - before)
-        if self.matrix is None or self._done(start) or max_iter < 1:
-            return start
-        double = np.result_type(self.fine.dtype, np.float64)
-
-        def report(iteration: int, error: float) -> None:
-            self._report_polish(start, before + iteration, before + max_iter, error)
-            self.control.leave_if_interrupted()
-
-        try:
-            vectors, history, converged = descend(
-                MATRIX_SOLVERS[solver],
-                self.matrix.astype(double),
-                [vector.astype(double).reshape(-1) for vector in start.vectors],
-                start.layout.first,
-                max_iter=max_iter,
-                tol=self.control.tol,
-                deadline=self.control.deadline,
-                report=report,
-            )
-        except KeyboardInterrupt:
-            self.control.interrupt.set()
-            return start
-        shaped = [vector.reshape(shape) for vector, shape in zip(vectors, start.layout.vector_shapes, strict=True)]
-        parameters = from_vectors(start.layout, shaped)
-        objective = self.fine.of(start.layout)
-        if objective.spread(parameters) > objective.allowed_spread(start.parameters):
-            return start
-        return replace(
-            self._candidate(start.start, start.layout, parameters),
-            history=[*start.history, *history[1:]],
-            converged=converged,
-        )
-
-    def _report_polish(self, start: Candidate, iteration: int, most: int, error: float) -> None:
-        n_factors = start.layout.n_factors
-        self.control.report(start.start, iteration, error, phase="polish", n_factors=n_factors, most=most)
-
-    def _candidate(self, name: str, layout: CDDLayout, parameters: NDArray[Any]) -> Candidate:
-        parameters = parameters.astype(self.fine.dtype)
-        with np.errstate(over="ignore", invalid="ignore"):
-            error = self.fine.of(layout).error(parameters)
-        return Candidate(name, layout, parameters, error if np.isfinite(error) else np.inf)
-
-    def _extend(self, candidate: Candidate, layout: CDDLayout) -> Candidate:
-        first = candidate.layout.first
-        return self._candidate(candidate.start, layout, extended(layout, candidate.vectors, first))
-
-    def _done(self, candidate: Candidate) -> bool:
-        return self.control.stopped() or candidate.error <= 4.0 * float(np.finfo(self.fine.dtype).eps)
-
-    def _to_rounding(self, candidate: Candidate) -> bool:
-        return candidate.error <= _ROUNDINGS * float(np.finfo(self.fine.dtype).eps)
+def _scaled(work: int, layout: CDDLayout) -> int:
+    """Return so much work, less on a large matrix."""
+    return min(work, work * _FULL_SIDE // mean_side(layout))
 
 
 def _error(candidate: Candidate) -> float:

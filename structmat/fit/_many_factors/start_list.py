@@ -22,10 +22,8 @@ _PEELED_SIDE, _ENTRIES_PER_FACTOR = 512, 2
 # Newton's method for seven factors of rank three solves systems of this order; below the smaller side few starts lead
 # to a solution.
 _RANK_THREE_SIDES = range(8, 513)
-# Of a limited time the search for it may take this share of what starts have.
-_RANK_THREE_SHARE = 0.5
 
-__all__ = ["MATRIX_STARTS", "MatrixStart", "Sought"]
+__all__ = ["CLOSED_STARTS", "MATRIX_STARTS", "MatrixStart", "Sought"]
 
 
 class Sought(NamedTuple):
@@ -62,7 +60,7 @@ def _rank_three(sought: Sought, rng: np.random.Generator, control: Control) -> I
     double = sought.target.astype(np.result_type(sought.target.dtype, np.float64))
     pair = truncated(double, 3, rng, None if sought.inputs is None else sought.inputs.astype(double.dtype))
     if pair[0].any(axis=0).all():
-        vectors = rank_three_product(*pair, rng, control.until(control.share(_RANK_THREE_SHARE)).stopped)
+        vectors = rank_three_product(*pair, rng, control.stopped)
         if vectors is not None:
             yield "diagonal", [v[None, None] if k % 2 else v for k, v in enumerate(vectors)]
 
@@ -82,9 +80,12 @@ def _peeling(sought: Sought, rng: np.random.Generator, control: Control) -> Iter
         yield layout.first, [v.reshape(s) for v, s in zip(vectors, layout.vector_shapes, strict=True)]
 
 
+CLOSED_STARTS: tuple[tuple[str, MatrixStart], ...] = (("low-rank", _low_rank),)
+"""Those that take hardly any time, which no fit is worse than."""
+
 MATRIX_STARTS: tuple[tuple[str, MatrixStart], ...] = (
     ("peeling", _peeling),
+    *CLOSED_STARTS,
     ("rank-three", _rank_three),
-    ("low-rank", _low_rank),
 )
-"""Names and starts, tried in this order until one is exact; peeling, which tells early, has the time first."""
+"""Names and starts, tried in this order until one is exact: peeling tells early, and the last one takes longest."""

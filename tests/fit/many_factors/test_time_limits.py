@@ -1,0 +1,61 @@
+"""A longer limit of time runs the same steps further: it is never worse."""
+
+import itertools
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from structmat.fit import fit_cdd
+
+LIMITS = (0, 60, 400, 3000)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def a_clock_that_counts_its_readings():
+    """Fits of one limit make the same steps whatever else goes on."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(time, "monotonic", itertools.count().__next__)
+        yield
+
+
+def fits(W, n_factors, **options):
+    """Fits of rising limits, and what each reported before its end; what goes on then is to lose nothing."""
+    for limit in LIMITS:
+        seen = []
+        fit = fit_cdd(W, n_factors, time_limit=limit, rng=3, callback=seen.append, **options)
+        yield fit, [(s.start, s.phase, s.n_factors, s.iteration, s.error) for s in seen if s.remaining > 0]
+
+
+def check(runs):
+    for (fit, seen), (longer, more) in itertools.pairwise(runs):
+        assert more[: len(seen)] == seen
+        assert longer.error <= fit.error
+    assert len(seen) < len(more)
+    assert longer.error < runs[0][0].error
+    assert longer.stopped == "time limit"
+
+
+@settings(max_examples=3, deadline=None)
+@given(
+    n=st.integers(5, 12),
+    n_factors=st.sampled_from([2, 4, 5, 7]),
+    first=st.sampled_from(["diagonal", "circulant"]),
+    real=st.booleans(),
+    seed=st.integers(0, 2**16),
+)
+def test_square_matrices(n, n_factors, first, real, seed):
+    W = np.random.default_rng(seed).standard_normal((2, n, n))
+    check([*fits(W[0] if real else W[0] + 1j * W[1], n_factors, first=first)])
+
+
+@pytest.mark.parametrize("how", [{}, {"block_size": 4}, {"growth": False}, {"solver": "lbfgs"}])
+def test_rectangles_and_ways_of_search(how):
+    check([*fits(np.random.default_rng(1).standard_normal((12, 8)), 5, **how)])
+
+
+@pytest.mark.parametrize("weights", [np.linspace(0.1, 2.0, 9), np.diag(np.linspace(0.1, 2.0, 9))])
+def test_weights(weights):
+    check([*fits(np.random.default_rng(2).standard_normal((9, 9)), 5, input_second_moment=weights)])
