@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from array_api_compat import array_namespace
 
+from structmat.fit._many_factors.opening import Opening
 from structmat.fit._many_factors.parameters import factor_parameters, to_vectors
 from structmat.fit._many_factors.spectra import combined, correlated, from_spectra, spectra_of_rows, transformed
 from structmat.fit._three_factors.spread import most_spread
@@ -57,7 +58,7 @@ class Objective:
         inputs: NDArray[Any] | None = None,
         products: np.dtype[Any] | None = None,
     ) -> None:
-        self.layout, self._factors = layout, factor_parameters(layout)
+        self._begin(layout)
         self.products: np.dtype[Any] = target.dtype if products is None else products
         self._target = np.ascontiguousarray(target.T)
         self._inputs = None if inputs is None else np.ascontiguousarray(inputs.T)
@@ -93,7 +94,8 @@ class Objective:
     def of(self, layout: CDDLayout) -> Objective:
         """Return the same problem for products of another layout; shares the matrices."""
         other = object.__new__(Objective)
-        other.layout, other._factors, other.products = layout, factor_parameters(layout), self.products
+        other._begin(layout)
+        other.products = self.products
         other._target, other._inputs, other._norm2 = self._target, self._inputs, self._norm2
         return other
 
@@ -136,11 +138,11 @@ class Objective:
 
         A gradient of complex parameters holds the derivatives for their real and imaginary parts.
         """
-        acting = self._acting(parameters)
+        acting, opening = self._acting(parameters), self._opening(parameters)
 
         def part(rows: slice) -> tuple[NDArray[np.float64], list[NDArray[Any]]]:
             with np.errstate(over="ignore", invalid="ignore"):  # a product may be lost on the way; its error tells
-                return self._part(acting, rows)
+                return self._part(acting, opening, rows)
 
         values, sums = zip(*self._over_chunks(part, parameters), strict=True)
         total = [sum(of_factor[1:], start=of_factor[0]) for of_factor in zip(*sums, strict=True)]
@@ -156,20 +158,23 @@ class Objective:
         gradient *= parameters.real.dtype.type(2.0 / self._norm2)
         return sum(values[1:], start=values[0]) / self._norm2, gradient
 
-    def _part(self, acting: list[NDArray[Any]], rows: slice) -> tuple[NDArray[np.float64], list[NDArray[Any]]]:
+    def _part(
+        self, acting: list[NDArray[Any]], opening: Opening | None, rows: slice
+    ) -> tuple[NDArray[np.float64], list[NDArray[Any]]]:
         """Squared norms of the residual of some rows, and half its gradients, circulants' as spectra."""
         m, count = self.layout.block_size, len(acting[0])
         kept: list[NDArray[Any]] = []
-        x = np.repeat(self._rows_of_inputs(rows)[None], count, axis=0)
-        residual = self._applied(acting, x, kept.append)
+        x = np.repeat(self._rows_of_inputs(rows)[None], count, axis=0) if opening is None else opening.rows(rows)
+        carried = len(acting) - (0 if opening is None else opening.n_factors)
+        residual = self._applied(acting[:carried], x, kept.append)
         residual -= self._target[rows]
         real = not np.iscomplexobj(residual)
         values = _norms2(residual.reshape(count, -1))
         gradients = []
-        for k, factor in enumerate(self._factors):
+        for k, factor in enumerate(self._factors[:carried]):
             x = kept.pop()
             conj = np.conj(x, out=x) if np.iscomplexobj(x) else x
-            last = k + 1 == len(self._factors)
+            last = k + 1 == len(acting)
             if factor.diagonal:
                 gradients.append(np.einsum("bri,bri->bi", conj, residual))
                 if not last:
@@ -180,7 +185,18 @@ class Objective:
             if not last:
                 spectra = combined(spectra, acting[k].conj().swapaxes(1, 2), overwrite=True)
                 residual = _cropped(from_spectra(spectra, m, real=real), factor.cols)
+        if opening is not None:
+            gradients += opening.gradients(rows, residual)
         return values, gradients
+
+    def _opening(self, parameters: NDArray[Any]) -> Opening | None:
+        """Return the last factors of products of one block that act on the identity."""
+        n_factors = 1 if self._factors[-1].shape[1:] else 2
+        if self.weighted or not self.layout.is_single_block or len(self._factors) < n_factors:
+            return None
+        first, *rest = self._factors[-n_factors:]
+        c = parameters[:, first.place] / parameters.real.dtype.type(first.scale)
+        return Opening(c, parameters[:, rest[0].place] if rest else None)
 
     def _acting(self, parameters: NDArray[Any]) -> list[NDArray[Any]]:
         """Return what rows are multiplied with for each factor: diagonals (B, n), or spectra of blocks (B, p, q, f)."""
@@ -192,21 +208,21 @@ class Objective:
                 acting[k] = spectra[:, j]
         return acting
 
-    @property
-    def _circulants(self) -> list[list[int]]:
-        """The places of circulant factors, those of one shape together: they are transformed together."""
+    def _begin(self, layout: CDDLayout) -> None:
+        self.layout, self._factors = layout, factor_parameters(layout)
         groups: dict[tuple[int, ...], list[int]] = {}
         for k, factor in enumerate(self._factors):
             if not factor.diagonal:
                 groups.setdefault(factor.shape, []).append(k)
-        return list(groups.values())
+        self._circulants = list(groups.values())
+        """The places of circulant factors, those of one shape together: they are transformed together."""
 
     def _applied(
         self, acting: list[NDArray[Any]], x: NDArray[Any], keep: Callable[[NDArray[Any]], object]
     ) -> NDArray[Any]:
-        """Return the products (B, rows, n) with rows `x`; what each factor acts on, transformed, goes to `keep`."""
+        """Return products of the first factors with rows `x`; what each factor acts on, transformed, goes to `keep`."""
         m, real = self.layout.block_size, not np.iscomplexobj(x)
-        for factor, by in zip(reversed(self._factors), reversed(acting), strict=True):
+        for factor, by in zip(reversed(self._factors[: len(acting)]), reversed(acting), strict=True):
             if factor.diagonal:
                 keep(x)
                 x = x * by[:, None]
