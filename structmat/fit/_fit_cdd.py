@@ -113,7 +113,8 @@ def fit_cdd(
         A run has converged when an iteration lowers the error by no more than `tol` times itself.
     time_limit : float, optional
         Seconds after which the best fit so far is returned; until then the search goes on, from ever more starting
-        points. By default a fixed amount of work: seconds to minutes, by side and `n_factors`.
+        points. With more than three factors a longer limit runs the same steps further. By default a fixed amount of
+        work: seconds to minutes, by side and `n_factors`.
     callback : callable, optional
         Called with a `FitProgress` after every iteration.
     overwrite_W : bool, default: False

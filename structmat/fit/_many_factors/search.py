@@ -40,8 +40,10 @@ _ALONE = 2
 _TOGETHER_SIDE = 96
 # The most of the iterations allowed that exploration takes.
 _EXPLORING_SHARE = 0.75
-# First steps of random chains, and of chains grown from a shorter one, with the noise that makes those differ.
-_RATE, _GROWN_RATE, _GROWN_NOISE = 0.6, 0.1, 0.1
+# First steps of random chains, over the root of the number of factors, since what steps do to the product adds up so,
+# and less by the root of two for real and imaginary parts; of chains grown from a shorter one, and the noise that makes
+# those differ.
+_RATE, _GROWN_RATE, _GROWN_NOISE = 2.0, 0.1, 0.1
 # A shorter chain with identities is a saddle; this much noise leaves it without losing what was found.
 _SADDLE_NOISE = 1e-2
 # As many explored chains are polished, if their errors are within this factor.
@@ -251,7 +253,7 @@ class Search:
         self, layout: CDDLayout, starts: list[Candidate], best: Candidate, rng: np.random.Generator, number: int | None
     ) -> list[Candidate]:
         """Return the starts, and but for the first times one grown from the best so far, after large annealed steps."""
-        rates = [_RATE] * len(starts)
+        rates = [_RATE / np.sqrt(layout.n_factors * (1 + np.iscomplexobj(best.parameters)))] * len(starts)
         if number not in range(_ALONE):
             grown = best.parameters + _GROWN_NOISE * _noise(rng, best.parameters)
             starts, rates = [*starts, replace(best, parameters=grown)], [*rates, _GROWN_RATE]
