@@ -151,6 +151,9 @@ class Search:
                 best = min([best, *stage.explore(best)], key=_error)
                 if stage.polish and read and read[0].error <= _CLOSE * best.error:
                     read = [min(read[0], self._polish(read[0], stage.polish), key=_error)]
+        else:
+            # What is best beside in the end, where there is an end.
+            best = min([best, *(self.runs.extend(candidate, layout) for candidate in beside)], key=_error)
         yield min([best, *read], key=_error)
 
     def _stages(self, layout: CDDLayout) -> Iterator[_Stage]:
