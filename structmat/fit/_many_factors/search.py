@@ -69,7 +69,8 @@ class _Stage(NamedTuple):
     explore: Callable[[Candidate], Iterable[Candidate]]
     """From the best chain so far to those found."""
     grows: bool = False
-    """Whether chains of fewer factors, as far as this stage, come first."""
+    """Whether chains of fewer factors come first: as far as this stage, or the one before if time is limited, so that
+    all of them together take no more than the chain itself."""
     reads: bool = False
     """Whether what is found is read off the matrix."""
     polish: int = 0
@@ -140,7 +141,7 @@ class Search:
             if stage.grows and self.options.growth:
                 others += [
                     replace(self.runs.extend(candidate, layout), start="growth")
-                    for candidate in self._fewer(layout, number)
+                    for candidate in self._fewer(layout, number - self._limited)
                 ]
             best = min([best, *others], key=_error)
             if stage.reads:
@@ -201,7 +202,7 @@ class Search:
                 self.fewer[length] = _Sequence(self.rounds(replace(layout, n_factors=length)), [])
             rest, found = self.fewer[length]
             while len(found) <= number:
-                found.append(next(rest, found[-1] if found else None))
+                found += [*islice(rest, 1)] or found[-1:]
             yield found[number]
 
     def _read_off(self, layout: CDDLayout, named: tuple[str, MatrixStart], _best: Candidate) -> Iterator[Candidate]:
