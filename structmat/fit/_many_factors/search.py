@@ -123,12 +123,13 @@ class Search:
     ) -> Iterator[Candidate]:
         """Yield the best chain of a layout after every stage, without end if time is limited.
 
-        It is never worse than a closed form, those `known`, of the same or shorter layouts, one of the chains `beside`,
-        which is asked for one before every stage, or, with growth, shorter ones found by this search.
+        It is never worse than a closed form, those `known`, of the same or shorter layouts, the chains `beside`,
+        which are a stage ahead, or, with growth, shorter ones found by this search.
         """
         beside = iter(beside)
         best = min(
-            [self.runs.extend(candidate, layout) for candidate in known] + self._products(layout, self.closed_forms),
+            [self.runs.extend(candidate, layout) for candidate in (*known, *islice(beside, 1))]
+            + self._products(layout, self.closed_forms),
             key=_error,
         )
         # The search beyond does not begin from starts that are read off: it finds no less than it does without them.
@@ -152,9 +153,6 @@ class Search:
                 best = min([best, *stage.explore(best)], key=_error)
                 if stage.polish and read and read[0].error <= _CLOSE * best.error:
                     read = [min(read[0], self._polish(read[0], stage.polish), key=_error)]
-        else:
-            # What is best beside in the end, where there is an end.
-            best = min([best, *(self.runs.extend(candidate, layout) for candidate in beside)], key=_error)
         yield min([best, *read], key=_error)
 
     def _stages(self, layout: CDDLayout) -> Iterator[_Stage]:
