@@ -165,11 +165,23 @@ def test_other_tasks_read_their_published_files(example, model, tmp_path, capsys
     rows = 'sentence\tis_counterfactual\n"I wish ""it"" were\tso"\t1\nIt is\t0\n'
     for name in ("EN-ext_train.tsv", "EN-ext_test.tsv"):
         (tmp_path / name).write_text(rows, encoding="utf-8")
+    (tmp_path / "cola_train.tsv").write_text('a\t1\t\tsay "so\nb\t0\t*\tso say\n', encoding="utf-8")
+    for name in ("cola_in_domain_dev.tsv", "cola_out_of_domain_dev.tsv"):
+        (tmp_path / name).write_text("a\t0\t*\tis it\n", encoding="utf-8")
+    pairs = "Quality\t#1 ID\t#2 ID\t#1 String\t#2 String\n1\t7\t8\tit is\tso it is\n0\t7\t9\tit is\tno\n"
+    for name in ("mrpc_train.txt", "mrpc_test.txt"):
+        (tmp_path / name).write_text(pairs, encoding="utf-8-sig")
     command = ["--model", model, "--methods", "head", "--seeds", "0", "--data", str(tmp_path), "--out", str(tmp_path)]
     assert example.main([*command, "--task", "goemotions,counterfactual"]) == 0
     names = sorted(path.name for path in (tmp_path / "runs").iterdir())
     expected = ["counterfactual-head-2rows-lr0.03-seed0.json", "goemotions-head-3rows-lr0.03-seed0.json"]
     assert names == expected
+    load = sys.modules["finetune.data"].load_task
+    tokenizer = sys.modules["finetune.encoder"].load_tokenizer(model)
+    training, test = load("cola", tmp_path, tokenizer, 64)
+    assert (sorted(training.labels.tolist()), test.labels.tolist()) == ([0, 1], [0, 0])
+    training, _ = load("mrpc", tmp_path, tokenizer, 64)
+    assert sorted(len(row) for row in training.tokens) == [len("it isno"), len("it isso it is")]
     (tmp_path / "train.tsv").rename(tmp_path / "EN-ext_train.tsv")
     assert example.main([*command, "--task", "counterfactual"]) == 1
     assert "must begin with the columns" in capsys.readouterr().err
@@ -212,6 +224,31 @@ def test_errors_are_one_line(example, model, tmp_path, monkeypatch, capsys, opti
     assert shown.err.count("\n") == 1
     assert shown.out == ""
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("method", "size", "query_value", "all_linear"),
+    [
+        ("lora", 2, 4 * 2 * 64, 8 * 2 * 64 + 4 * 2 * 80),
+        ("adalora", 2, 4 * 3 * 65, 8 * 3 * 65 + 4 * 3 * 81),
+        ("cdd", 5, 4 * 5 * 32, None),
+        ("cdd-blocks", 16, 4 * (64 + 4 * 16), 8 * (64 + 4 * 16) + 4 * (80 + 6 * 16)),
+        ("c3a-corrected", 16, 4 * 4 * 16, 8 * 4 * 16 + 4 * 6 * 16),
+        ("fourierft", 40, 4 * 40, 12 * 40),
+    ],
+)
+def test_sizes_and_places(example, model, method, size, query_value, all_linear):
+    train = sys.modules["finetune.train"]
+    settings = train.Settings(model, 1, 2, 0.01, 64, None, "cpu", autocast=True)
+    rows = sys.modules["finetune.data"].Rows([torch.arange(4, 9)] * 8, torch.arange(8) % 2)
+    for places, parameters in (("query-value", query_value), ("all-linear", all_linear)):
+        run = train.Run("task", method, 0.01, 0, len(rows), size=size, places=places)
+        built, prepared = train.prepare(run, settings, len(rows), 2)
+        trained = {name: p.clone() for name, p in built.encoder.named_parameters() if p.requires_grad}
+        assert parameters in {None, sum(p.numel() for p in trained.values())}
+        train.fit(built, prepared, run, settings, rows=rows, embeddings=None, advance=lambda *_: None)
+        assert any(not torch.equal(p, trained[name]) for name, p in built.encoder.named_parameters() if p.requires_grad)
+        assert all(p.dtype == torch.float32 for p in built.parameters())
 
 
 def test_results_of_other_settings_are_not_taken(example, model, out, capsys):

@@ -4,8 +4,8 @@ Run ``python docs/_static/measured.py`` after a new measurement.
 """
 
 import csv
-import re
 from pathlib import Path
+from statistics import fmean, stdev
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
@@ -54,29 +54,29 @@ def draw_error(axes: Axes) -> None:
 
 
 def draw_accuracy(axes: Axes) -> None:
-    names = {"CDD": "D C D", "C3A, corrected": "C3A", "full": "all weights"}
-    places = {"D C D": (-26, -3), "C3A": (-6, 14), "FourierFT": (0, -22), "AdaLoRA": (0, -14)}
-    for line in (RESULTS / "finetune.md").read_text("utf-8").splitlines():
-        if not line.startswith("| goemotions"):
-            continue
-        _, method, _, accuracy, parameters, *_ = (cell.strip() for cell in line.strip("| ").split("|"))
-        mean, deviation = map(float, re.findall(r"[\d.]+", accuracy))
-        label, count = names.get(method, method), int(parameters.replace(",", ""))
-        if method == "head only":
-            axes.axhline(mean, color=GREY, linestyle="--", linewidth=1)
-            axes.annotate(
-                "head alone", (1.0, mean), (0, 3), ("axes fraction", "data"), "offset points", ha="right", color=GREY
+    styles = {
+        "lora": ("LoRA", BLUE, "s"),
+        "cdd": ("CDD, 3 to 7 factors", ORANGE, "o"),
+        "full": ("all weights", GREY, ":"),
+    }
+    scores: dict[tuple[str, int], list[float]] = {}
+    for row in rows("fair_adapters.csv"):
+        if (row["task"], row["places"], row["stage"]) == ("goemotions", "query-value", "final"):
+            scores.setdefault((row["method"], int(row["parameters"])), []).append(100 * float(row["accuracy"]))
+    whole = {key: values for key, values in scores.items() if len(values) == 5}
+    for method, (label, colour, style) in styles.items():
+        points = sorted((count, fmean(v), stdev(v) / 5**0.5) for (of, count), v in whole.items() if of == method)
+        if points and method == "full":
+            axes.axhline(points[0][1], color=colour, linestyle=style, linewidth=1, label=label)
+        elif points:
+            axes.errorbar(
+                *zip(*points, strict=True), fmt=f"{style}-", color=colour, capsize=3, markersize=4, label=label
             )
-            continue
-        colour = ORANGE if method == "CDD" else BLUE
-        axes.errorbar(count, mean, deviation, fmt="o", color=colour, capsize=3, zorder=3 if method == "CDD" else 2)
-        axes.annotate(
-            label, (count, mean), places.get(label, (0, 10)), "data", "offset points", ha="center", color=colour
-        )
-    axes.set(
-        xscale="log", xlim=(2e3, 1e8), ylim=(44, 63), xlabel="trained parameters of the layers", ylabel="accuracy, %"
-    )
+    if head := whole.get(("head", 0)):
+        axes.axhline(fmean(head), color=GREY, linestyle="--", linewidth=1, label="head alone")
+    axes.set(xscale="log", xlabel="trained parameters of the layers", ylabel="accuracy, %")
     axes.set_title("Fine-tuning on GoEmotions: how small?")
+    axes.legend(loc="center right")
 
 
 def main() -> None:

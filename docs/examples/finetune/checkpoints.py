@@ -17,9 +17,8 @@ from rich.progress import Progress
 from safetensors.torch import save_file
 
 from finetune.data import SHIPPED, TASKS, ExampleError, load_task
-from finetune.encoder import Classifier, load_encoder, load_tokenizer
-from finetune.methods import METHODS
-from finetune.train import Run, Settings, accuracy, fit
+from finetune.encoder import load_tokenizer
+from finetune.train import Run, Settings, fit, predict, prepare
 
 app = App(name="finetune.checkpoints", help=__doc__.partition("\n\n")[0])
 
@@ -50,12 +49,8 @@ def write(
     training, test = load_task(run.task, SHIPPED, load_tokenizer(None), settings.max_tokens)
     training = training[:rows]
     out.mkdir(parents=True, exist_ok=True)
-    torch.manual_seed(seed)
-    encoder = load_encoder(None)
-    save_file(_weights(encoder), out / "base.safetensors")
-    torch.manual_seed(seed)
-    model = Classifier(encoder, TASKS[run.task].classes)
-    prepared = METHODS[run.method].prepare(encoder, lr, epochs * -(-rows // settings.batch))
+    model, prepared = prepare(run, settings, len(training), TASKS[run.task].classes)
+    save_file(_weights(model.encoder), out / "base.safetensors")
     console = Console(stderr=True)
     with Progress(console=console) as progress:
         bar = progress.add_task("training", total=1.0)
@@ -64,9 +59,10 @@ def write(
             progress.update(bar, advance=share, description=state)
 
         fit(model, prepared, run, settings, rows=training, embeddings=None, advance=advance)
-        right = accuracy(model, test, torch.device("cpu"), lambda n: advance("testing", 0.1 * n / len(test)))
-    save_file(_weights(encoder), out / "tuned.safetensors")
-    console.print(f"{len(training):,} rows, {epochs} epochs: {100 * right:.2f} % of {len(test):,} test rows are right")
+        right = predict(model, test, settings, lambda n: advance("testing", 0.1 * n / len(test))) == test.labels
+    share = right.double().mean()
+    save_file(_weights(model.encoder), out / "tuned.safetensors")
+    console.print(f"{len(training):,} rows, {epochs} epochs: {100 * share:.2f} % of {len(test):,} test rows are right")
 
 
 def _weights(encoder: torch.nn.Module) -> dict[str, torch.Tensor]:

@@ -23,21 +23,28 @@ class ExampleError(Exception):
 
 @dataclass(frozen=True)
 class Task:
-    """A data set for the classification of sentences, as its authors publish it."""
+    """A data set for the classification of sentences or of pairs of them, as its authors publish it."""
 
-    files: tuple[str, str]
-    """For training and for the test, each with or without `.gz` and the task's name before it."""
+    files: tuple[str, ...]
+    """The first for training, the others for the test, each with or without `.gz` and the task's name before it."""
     header: tuple[str, ...] | None
-    """The first line, whose first two columns are the sentence and its class. Without one, quotes mean nothing."""
+    """The first line, if it is none of the rows."""
     classes: int
     source: str
     licence: str
+    text: tuple[int, ...] = (0,)
+    """The columns of the sentence, or of both sentences of a pair."""
+    label: int = 1
+    """The column of the class."""
+    quoted: bool = False
+    """Whether quotes enclose a cell; else they mean nothing."""
 
 
 TASKS = {
     "banking77": Task(
         files=("banking77_train.csv", "banking77_test.csv"),
         header=("text", "category"),
+        quoted=True,
         classes=77,
         source="https://github.com/PolyAI-LDN/task-specific-datasets",
         licence="CC BY 4.0",
@@ -52,9 +59,34 @@ TASKS = {
     "counterfactual": Task(
         files=("EN-ext_train.tsv", "EN-ext_test.tsv"),
         header=("sentence", "is_counterfactual"),
+        quoted=True,
         classes=2,
         source="https://github.com/amazon-science/amazon-multilingual-counterfactual-dataset/tree/main/data",
         licence="its LICENSE is CC BY-NC 4.0",
+    ),
+    "cola": Task(
+        files=("train.tsv", "in_domain_dev.tsv", "out_of_domain_dev.tsv"),
+        header=None,
+        text=(3,),
+        classes=2,
+        source="https://nyu-mll.github.io/CoLA/",
+        licence="for research",
+    ),
+    "mrpc": Task(
+        files=("train.txt", "test.txt"),
+        header=("Quality", "#1 ID", "#2 ID", "#1 String", "#2 String"),
+        text=(3, 4),
+        label=0,
+        classes=2,
+        source="https://www.microsoft.com/en-us/download/details.aspx?id=52398",
+        licence="for research",
+    ),
+    "sst2": Task(
+        files=("train.tsv", "test.tsv"),
+        header=None,
+        classes=2,
+        source="https://nlp.stanford.edu/sentiment/",
+        licence="none is named",
     ),
 }
 """Each with the folder that holds its files. Of GoEmotions the rows with one emotion, of 28 with the neutral one."""
@@ -82,20 +114,22 @@ class Rows:
 def load_task(name: str, folder: Path, tokenizer, max_tokens: int) -> tuple[Rows, Rows]:
     """Read and tokenise the training and the test rows, each in one random order that is always the same."""
     task = TASKS[name]
-    texts, names = zip(*(_read(name, task, folder, file) for file in task.files), strict=True)
-    number = {label: i for i, label in enumerate(sorted(set(names[0])))}
+    training, *tests = (_read(name, task, folder, file) for file in task.files)
+    number = {label: i for i, label in enumerate(sorted({row[-1] for row in training}))}
     parts = []
-    for sentences, labels in zip(texts, names, strict=True):
+    for lines in (training, [row for test in tests for row in test]):
+        *texts, labels = map(list, zip(*lines, strict=True))
         if unknown := set(labels) - set(number):
             raise ExampleError(f"--task {name}: the test has classes that the training lacks: {sorted(unknown)}")
-        tokens = tokenizer(sentences, truncation=True, max_length=max_tokens)["input_ids"]
+        tokens = tokenizer(*texts, truncation=True, max_length=max_tokens)["input_ids"]
         rows = Rows([torch.tensor(row) for row in tokens], torch.tensor([number[label] for label in labels]))
         parts.append(rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))])
     return parts[0], parts[1]
 
 
-def _read(name: str, task: Task, folder: Path, file: str) -> tuple[list[str], list[str]]:
-    names = [f"{prefix}{file}{end}" for prefix in ("", f"{name}_") for end in ("", ".gz")]
+def _read(name: str, task: Task, folder: Path, file: str) -> list[tuple[str, ...]]:
+    """Return the rows: the sentence, or both of a pair, and the class."""
+    names = [f"{prefix}{file}{end}" for prefix in (f"{name}_", "") for end in ("", ".gz")]
     path = next((p / n for p in (folder, SHIPPED) for n in names if (p / n).is_file()), None)
     if path is None:
         raise ExampleError(
@@ -103,17 +137,14 @@ def _read(name: str, task: Task, folder: Path, file: str) -> tuple[list[str], li
             "get it from there and name its folder by --data"
         )
     open_text = gzip.open if path.suffix == ".gz" else open
-    delimiter = "\t" if file.endswith(".tsv") else ","
-    quoting = csv.QUOTE_MINIMAL if task.header else csv.QUOTE_NONE
-    with open_text(path, "rt", encoding="utf-8", newline="") as opened:
+    delimiter = "," if file.endswith(".csv") else "\t"
+    quoting = csv.QUOTE_MINIMAL if task.quoted else csv.QUOTE_NONE
+    with open_text(path, "rt", encoding="utf-8-sig", newline="") as opened:
         lines = csv.reader(opened, delimiter=delimiter, quoting=quoting)
         if task.header and (first := tuple(next(lines, ()))) != task.header:
             raise ExampleError(f"--task {name}: {path} must begin with the columns {task.header}, got {first}")
-        rows = [line[:2] for line in lines]
-    if task.header is None:
-        rows = [row for row in rows if "," not in row[1]]  # of several classes
-    sentences, labels = zip(*rows, strict=True)
-    return list(sentences), list(labels)
+        rows = [tuple(line[i] for i in (*task.text, task.label)) for line in lines]
+    return rows if task.header else [row for row in rows if "," not in row[-1]]  # of several classes
 
 
 def batches(rows: Rows, size: int, rng: torch.Generator | None = None) -> Iterator[tuple[Tensor, Tensor]]:

@@ -1,7 +1,7 @@
 """What is trained: the head alone, an adapter, or everything.
 
-Each method is a function that takes the encoder, prepares it in place and returns a `Prepared`. All adapters sit on the
-query and value projections of every layer. `METHODS` lists them with their learning rates; a new one is one more entry.
+Each method is a function that takes the encoder and a `Plan`, prepares the encoder in place and returns a `Prepared`.
+`METHODS` lists them with their learning rates; a new one is one more entry.
 """
 
 from __future__ import annotations
@@ -25,9 +25,26 @@ from peft import (
 from peft.tuners.c3a.layer import BlockCircularConvolution, C3ALayer
 from torch import Tensor, nn
 
-__all__ = ["METHODS", "Method", "Prepared"]
+__all__ = ["METHODS", "PLACES", "Method", "Plan", "Prepared"]
 
-TARGETS = ("query", "value")
+PLACES = {"query-value": ("query", "value"), "all-linear": ("query", "key", "value", "dense")}
+"""Which linear layers of every block are adapted, by the ends of their names in BERT."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a method is to prepare for."""
+
+    lr: float
+    steps: int
+    size: int | None = None
+    """Of the adapters: rank, side of the blocks, number of coefficients or of factors. None is the method's choice."""
+    places: str = "query-value"
+
+    @property
+    def targets(self) -> list[str]:
+        """Return the ends of the names of the layers to adapt."""
+        return list(PLACES[self.places])
 
 
 @dataclass(frozen=True)
@@ -49,27 +66,32 @@ class Prepared:
 class Method:
     """How to prepare an encoder, and the learning rates to try; `lr` is the one used if none is named."""
 
-    prepare: Callable[[nn.Module, float, int], Prepared]
+    prepare: Callable[[nn.Module, Plan], Prepared]
     lr: float
     grid: tuple[float, ...]
     label: str
 
 
-def _head(encoder: nn.Module, *_: Any) -> Prepared:
+def _head(encoder: nn.Module, _: Plan) -> Prepared:
     encoder.requires_grad_(requires_grad=False)
     return Prepared(encoder, [], dict)
 
 
-def _full(encoder: nn.Module, lr: float, *_: Any) -> Prepared:
-    return Prepared(encoder, [{"params": list(encoder.parameters()), "lr": lr}], encoder.state_dict)
+def _full(encoder: nn.Module, plan: Plan) -> Prepared:
+    return Prepared(encoder, [{"params": list(encoder.parameters()), "lr": plan.lr}], encoder.state_dict)
 
 
-def _cdd(encoder: nn.Module, lr: float, *_: Any) -> Prepared:
-    """Adapt by products of a diagonal, a circulant and a diagonal: three vectors to a layer."""
+def _cdd(encoder: nn.Module, plan: Plan, **options: Any) -> Prepared:
+    """Adapt by products of diagonal and circulant matrices, the usual three factors or `size` of them."""
     import structmat.torch as smt  # noqa: PLC0415
 
-    smt.adapt(encoder, targets=TARGETS)
-    return Prepared(encoder, smt.param_groups(encoder, lr=lr), lambda: smt.adapter_state_dict(encoder))
+    smt.adapt(encoder, targets=plan.targets, **(options or {"n_factors": plan.size or 3}))
+    return Prepared(encoder, smt.param_groups(encoder, lr=plan.lr), lambda: smt.adapter_state_dict(encoder))
+
+
+def _cdd_blocks(encoder: nn.Module, plan: Plan) -> Prepared:
+    """Adapt by products of three factors with blocks of side `size`, by default a third of the layer's."""
+    return _cdd(encoder, plan, block_size=plan.size or encoder.config.hidden_size // 3)
 
 
 def _peft(encoder: nn.Module, config: PeftConfig, lr: float) -> Prepared:
@@ -80,26 +102,29 @@ def _peft(encoder: nn.Module, config: PeftConfig, lr: float) -> Prepared:
     return Prepared(model, [{"params": trained, "lr": lr}], lambda: get_peft_model_state_dict(model))
 
 
-def _cdd_by_peft(encoder: nn.Module, lr: float, *_: Any) -> Prepared:
+def _cdd_by_peft(encoder: nn.Module, plan: Plan) -> Prepared:
     """Adapt by the same products, as a method of PEFT."""
     from structmat.peft import CDDConfig  # noqa: PLC0415
     from structmat.torch import param_groups  # noqa: PLC0415
 
-    prepared = _peft(encoder, CDDConfig(target_modules=list(TARGETS)), lr)
-    return replace(prepared, groups=param_groups(prepared.encoder, lr=lr))
+    prepared = _peft(encoder, CDDConfig(n_factors=plan.size or 3, target_modules=plan.targets), plan.lr)
+    return replace(prepared, groups=param_groups(prepared.encoder, lr=plan.lr))
 
 
-def _lora(encoder: nn.Module, lr: float, *_: Any) -> Prepared:
-    return _peft(encoder, LoraConfig(r=8, lora_alpha=16, target_modules=list(TARGETS)), lr)
+def _lora(encoder: nn.Module, plan: Plan) -> Prepared:
+    """Adapt by low rank, scaled by 2 for every rank."""
+    rank = plan.size or 8
+    return _peft(encoder, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=plan.targets), plan.lr)
 
 
-def _adalora(encoder: nn.Module, lr: float, steps: int) -> Prepared:
-    """Adapt by LoRA that begins with rank 12 and is pruned to 8 on average while it learns."""
+def _adalora(encoder: nn.Module, plan: Plan) -> Prepared:
+    """Adapt by LoRA that begins with half as much rank again and is pruned to `size` on average while it learns."""
     # The first tenth of the steps is at full rank, the last fifth at the final ranks.
+    steps, rank = plan.steps, plan.size or 8
     schedule = {"tinit": steps // 10, "tfinal": max(1, steps // 5), "deltaT": max(1, steps // 100), "total_step": steps}
-    ranks = {"init_r": 12, "target_r": 8, "lora_alpha": 16}
-    config = AdaLoraConfig(**ranks, **schedule, target_modules=list(TARGETS))
-    prepared = _peft(encoder, config, lr)
+    ranks = {"init_r": 3 * rank // 2, "target_r": rank, "lora_alpha": 2 * rank}
+    config = AdaLoraConfig(**ranks, **schedule, target_modules=plan.targets)
+    prepared = _peft(encoder, config, plan.lr)
     factors = [p for name, p in prepared.encoder.named_parameters() if "lora_A" in name or "lora_B" in name]
 
     def penalty() -> Tensor:
@@ -111,17 +136,18 @@ def _adalora(encoder: nn.Module, lr: float, steps: int) -> Prepared:
     return replace(prepared, penalty=penalty, after_step=prepared.encoder.base_model.update_and_allocate)
 
 
-def _fourierft(encoder: nn.Module, lr: float, *_: Any) -> Prepared:
-    """Adapt by sparse spectra, with as many parameters as CDD has."""
-    options = {"n_frequency": 3 * encoder.config.hidden_size, "init_weights": True}  # True is a start at zero
-    return _peft(encoder, FourierFTConfig(**options, target_modules=list(TARGETS)), lr)
+def _fourierft(encoder: nn.Module, plan: Plan) -> Prepared:
+    """Adapt by sparse spectra, by default with as many parameters as CDD has in a square layer."""
+    count = plan.size or 3 * encoder.config.hidden_size
+    options = {"n_frequency": count, "init_weights": True}  # True is a start at zero
+    return _peft(encoder, FourierFTConfig(**options, target_modules=plan.targets), plan.lr)
 
 
-def _c3a(encoder: nn.Module, lr: float, *_: Any) -> Prepared:
-    """Adapt by block circulants, with as many parameters as CDD has where 3 divides the size, else with a third."""
-    size = encoder.config.hidden_size
-    block = size if size % 3 else size // 3
-    return _peft(encoder, C3AConfig(block_size=block, target_modules=list(TARGETS)), lr)
+def _c3a(encoder: nn.Module, plan: Plan) -> Prepared:
+    """Adapt by block circulants, by default with as many parameters as CDD has if 3 divides the size, else a third."""
+    side = encoder.config.hidden_size
+    block = plan.size or (side if side % 3 else side // 3)
+    return _peft(encoder, C3AConfig(block_size=block, target_modules=plan.targets), plan.lr)
 
 
 class _CorrectedConvolution(BlockCircularConvolution):
@@ -136,12 +162,14 @@ class _CorrectedConvolution(BlockCircularConvolution):
         return x.flatten(-2), weight_gradient
 
 
-def _c3a_corrected(encoder: nn.Module, lr: float, *_: Any) -> Prepared:
+def _c3a_corrected(encoder: nn.Module, plan: Plan) -> Prepared:
     """Adapt by C3A with `_CorrectedConvolution`, which matters to every layer below another adapted one."""
-    prepared = _c3a(encoder, lr)
+    prepared = _c3a(encoder, plan)
 
     def forward(layer: C3ALayer, x: Tensor) -> Tensor:
-        return layer.base_layer(x) + _CorrectedConvolution.apply(x, layer.c3a_kernel["default"]) / x.shape[-1]
+        y = layer.base_layer(x)
+        change = _CorrectedConvolution.apply(x.float(), layer.c3a_kernel["default"]) / x.shape[-1]
+        return y + change.to(y.dtype)
 
     for module in prepared.encoder.modules():
         if isinstance(module, C3ALayer):
@@ -153,6 +181,7 @@ METHODS = {
     "head": Method(_head, 0.03, (0.01, 0.03, 0.1), "head only"),
     "lora": Method(_lora, 0.003, (0.001, 0.003, 0.01), "LoRA r = 8"),
     "cdd": Method(_cdd, 0.03, (0.01, 0.03, 0.1), "CDD"),
+    "cdd-blocks": Method(_cdd_blocks, 0.03, (0.01, 0.03, 0.1), "CDD in blocks"),
     "cdd-peft": Method(_cdd_by_peft, 0.03, (0.01, 0.03, 0.1), "CDD, by PEFT"),
     "full": Method(_full, 1e-4, (5e-5, 1e-4, 2e-4), "full"),
     "adalora": Method(_adalora, 0.01, (0.003, 0.01, 0.03), "AdaLoRA"),

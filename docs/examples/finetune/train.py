@@ -20,12 +20,16 @@ from torch.nn.functional import cross_entropy
 
 from finetune.data import ExampleError, Rows, batches
 from finetune.encoder import Classifier, load_encoder
-from finetune.methods import METHODS, Prepared
+from finetune.methods import METHODS, Plan, Prepared
 
-__all__ = ["Run", "Settings", "accuracy", "fit", "train"]
+__all__ = ["DivergedError", "Run", "Settings", "fit", "predict", "prepare", "train"]
 
 Advance = Callable[[str, float], None]
 """Hears what goes on, and which share of the run was done since the last call."""
+
+
+class DivergedError(ExampleError):
+    """The loss is not finite any more."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,12 @@ class Settings:
     max_tokens: int
     test_rows: int | None
     device: str
+    autocast: bool = False
+    """Whether the encoder multiplies matrices in bfloat16; all weights, the head and the optimiser stay in float32."""
+
+    def precision(self) -> torch.autocast:
+        """Return the context that the encoder runs in."""
+        return torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.autocast)
 
 
 @dataclass(frozen=True)
@@ -52,12 +62,27 @@ class Run:
     rows: int
     sweep: bool = False
     """Whether the accuracy is that of held-back training rows, to choose a learning rate by."""
+    size: int | None = None
+    """Of the adapters, None for the method's own choice."""
+    places: str = "query-value"
+    """Which layers are adapted."""
 
     @property
     def name(self) -> str:
         """Return the name of the file of its result."""
         kind = "sweep" if self.sweep else f"seed{self.seed}"
         return f"{self.task}-{self.method}-{self.rows}rows-lr{self.lr:g}-{kind}"
+
+
+def prepare(run: Run, settings: Settings, rows: int, classes: int) -> tuple[Classifier, Prepared]:
+    """Load the encoder and make it ready to be trained on so many rows; the head's start depends on the seed alone."""
+    steps = settings.epochs * math.ceil(rows / settings.batch)
+    encoder = load_encoder(settings.model)
+    torch.manual_seed(run.seed)
+    model = Classifier(encoder, classes)
+    prepared = METHODS[run.method].prepare(encoder, Plan(run.lr, steps, run.size, run.places))
+    model.encoder = prepared.encoder
+    return model.to(settings.device), prepared
 
 
 def train(
@@ -68,29 +93,25 @@ def train(
     The head's start, the batches and the dropout masks depend on the seed alone, so they are the same for all methods.
     """
     device = torch.device(settings.device)
-    steps = settings.epochs * math.ceil(len(train_rows) / settings.batch)
-    encoder = load_encoder(settings.model)
-    torch.manual_seed(run.seed)
-    model = Classifier(encoder, classes)
-    prepared = METHODS[run.method].prepare(encoder, run.lr, steps)
-    model.encoder = prepared.encoder
-    model.to(device)
+    model, prepared = prepare(run, settings, len(train_rows), classes)
     adapter = sum(p.numel() for p in model.encoder.parameters() if p.requires_grad)
 
     started = time.perf_counter()
     embeddings = None
     if adapter == 0:  # the encoder never changes: every sentence passes through it once
-        embeddings = model.embed_all(train_rows, device, lambda n: advance("embedding", 0.9 * n / len(train_rows)))
+        with settings.precision():
+            embeddings = model.embed_all(train_rows, device, lambda n: advance("embedding", 0.9 * n / len(train_rows)))
     saved_bytes = _bytes_for_backward(model, prepared, train_rows, embeddings, settings)
     memory = _PeakMemory(device)
     seconds, loss = fit(model, prepared, run, settings, rows=train_rows, embeddings=embeddings, advance=advance)
     peak = memory.peak()
+    predicted = predict(model, test_rows, settings, lambda n: advance("testing", 0.1 * n / len(test_rows)))
     return {
         "tested": len(test_rows),
-        "accuracy": accuracy(model, test_rows, device, lambda n: advance("testing", 0.1 * n / len(test_rows))),
+        "accuracy": (predicted == test_rows.labels).double().mean().item(),
         "adapter_parameters": adapter,
         "head_parameters": sum(p.numel() for p in model.head.parameters()),
-        "steps": steps,
+        "steps": len(seconds),
         "last_loss": loss,
         "seconds_per_step": median(seconds),
         "bytes_for_backward": saved_bytes,
@@ -112,9 +133,8 @@ def fit(
 ) -> tuple[list[float], float]:
     """Train by AdamW, the rate rising over the first 6 % of the steps and falling to zero over the rest.
 
-    Returns the seconds of every step and the last loss.
+    With `embeddings`, those of all rows, the head alone. Returns the seconds of every step and the last loss.
     """
-    device = torch.device(settings.device)
     head_lr = settings.head_lr if prepared.groups else run.lr
     groups = [*prepared.groups, {"params": list(model.head.parameters()), "lr": head_lr}]
     optimizer = torch.optim.AdamW(groups, weight_decay=0.01)
@@ -133,7 +153,7 @@ def fit(
     for _ in range(settings.epochs):
         for tokens, index in batches(rows, settings.batch, order):
             started = time.perf_counter()
-            loss = _loss(model, tokens, rows.labels[index], None if embeddings is None else embeddings[index], device)
+            loss = _loss(model, tokens, rows.labels[index], None if embeddings is None else embeddings[index], settings)
             optimizer.zero_grad()
             (loss + prepared.penalty()).backward()
             nn.utils.clip_grad_norm_(trained, 1.0)
@@ -143,20 +163,24 @@ def fit(
             value = loss.item()  # waits for the device
             seconds.append(time.perf_counter() - started)
             if not math.isfinite(value):
-                raise ExampleError(f"{run.name}: the loss became {value} in step {len(seconds)}; try a smaller --lr")
+                raise DivergedError(f"{run.name}: the loss became {value} in step {len(seconds)}; try a smaller --lr")
             advance(f"loss {value:.3f}", share)
     return seconds, value
 
 
-def _loss(model: Classifier, tokens: Tensor, labels: Tensor, embedded: Tensor | None, device: torch.device) -> Tensor:
-    logits = model(tokens.to(device)) if embedded is None else model.head(embedded)
-    return cross_entropy(logits, labels.to(device))
+def _loss(model: Classifier, tokens: Tensor, labels: Tensor, embedded: Tensor | None, settings: Settings) -> Tensor:
+    if embedded is None:
+        with settings.precision():
+            embedded = model.embed(tokens.to(settings.device))
+    return cross_entropy(model.head(embedded.float()), labels.to(settings.device))
 
 
 @torch.no_grad()
-def accuracy(model: Classifier, rows: Rows, device: torch.device, advance) -> float:
-    embeddings = model.embed_all(rows, device, advance)
-    return (model.head(embeddings).argmax(1) == rows.labels.to(device)).double().mean().item()
+def predict(model: Classifier, rows: Rows, settings: Settings, advance: Callable[[int], object]) -> Tensor:
+    """Return the most likely class of every row, on the processor."""
+    with settings.precision():
+        embeddings = model.embed_all(rows, torch.device(settings.device), advance)
+    return model.head(embeddings).argmax(1).cpu()
 
 
 def _bytes_for_backward(
@@ -180,7 +204,7 @@ def _bytes_for_backward(
     model.train()
     embedded = None if embeddings is None else embeddings[index]
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        loss = _loss(model, rows.padded(index), rows.labels[index], embedded, torch.device(settings.device))
+        loss = _loss(model, rows.padded(index), rows.labels[index], embedded, settings)
     total = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
     (loss + prepared.penalty()).backward()
     model.zero_grad()

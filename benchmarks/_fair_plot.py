@@ -1,0 +1,100 @@
+"""The plot of `fair_adapters.py`: scores against parameters, one panel a task, and the mean over the tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import sqrt
+from pathlib import Path
+from statistics import fmean
+
+from _fair_plan import PROTOCOLS
+from _fair_report import METRICS, PLACES, TASKS, Result, pick
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
+
+STYLES = {
+    "lora": ("LoRA", "#2f7fc8", "o"),
+    "adalora": ("AdaLoRA", "#6fc3df", "v"),
+    "c3a-corrected": ("C3A", "#3f9b4f", "s"),
+    "fourierft": ("FourierFT", "#8f5fbf", "^"),
+    "cdd": ("CDD, 3 to 7 factors", "#e07b24", "D"),
+    "cdd-blocks": ("CDD, 3 factors in blocks", "#b23a2e", "P"),
+}
+LEVELS = {"head": ("head only", "--"), "full": ("everything", ":")}
+"""Methods without a size are drawn as lines across, with a band of one standard error."""
+
+Point = tuple[int, float, float]
+"""Parameters, score and standard error."""
+
+
+def of_task(result: Result) -> Point:
+    return result.parameters, result.mean, result.error
+
+
+def draw(panel: Axes, shown: list[Result], point: Callable[[Result], Point]) -> None:
+    for method, (label, style) in LEVELS.items():
+        for result in pick(shown, method=method, places="query-value"):
+            _, mean, error = point(result)
+            panel.axhline(mean, color="#555555", linestyle=style, linewidth=1, label=label)
+            panel.axhspan(mean - error, mean + error, color="#555555", alpha=0.12, linewidth=0)
+    for method, (label, colour, marker) in STYLES.items():
+        for places in PLACES:
+            results = sorted(pick(shown, method=method, places=places), key=lambda r: r.parameters)
+            if not results:
+                continue
+            x, y, error = zip(*map(point, results), strict=True)
+            all_linear = places == "all-linear"
+            panel.errorbar(
+                x,
+                y,
+                error,
+                color=colour,
+                marker=marker,
+                markersize=6,
+                markerfacecolor="white" if all_linear else colour,
+                linestyle="--" if all_linear else "-",
+                linewidth=1,
+                capsize=2,
+                label=f"{label}, {PLACES[places]}" if all_linear else label,
+            )
+    panel.set(xscale="log", xlabel="adapter parameters")
+    panel.xaxis.set_major_formatter(EngFormatter(sep=""))
+    panel.grid(alpha=0.3)
+
+
+def plot(found: list[Result], path: Path) -> None:
+    """Draw one panel for each task that has a result, and one for the mean where there are several."""
+    tasks = [task for task in TASKS if pick(found, task=task)]
+    several = len(tasks) > 1
+    count = len(tasks) + several
+    columns = 2 if count == 4 else min(3, count)
+    lines = -(-count // columns)
+    figure = Figure(figsize=(4.2 * columns + 2.4, 3.6 * lines), layout="constrained")
+    panels = figure.subplots(lines, columns, squeeze=False).ravel()
+    for panel, task in zip(panels, tasks, strict=False):
+        draw(panel, pick(found, task=task), of_task)
+        panel.set(title=TASKS[task], ylabel=METRICS[PROTOCOLS[task].metric])
+    for panel in panels[count:]:
+        panel.set_axis_off()
+    if several:
+        panel = panels[len(tasks)]
+        groups = {r: [q for q in found if q.case.task in tasks and same(q, r)] for r in pick(found, task=tasks[0])}
+        complete = {r: group for r, group in groups.items() if len(group) == len(tasks)}
+
+        def mean_point(r: Result) -> Point:
+            errors = sum(q.error**2 for q in complete[r])
+            return r.parameters, fmean(q.mean for q in complete[r]), sqrt(errors) / len(tasks)
+
+        draw(panel, list(complete), mean_point)
+        panel.set(title=f"Mean of the {len(tasks)} tasks", ylabel="score, %")
+    labels = {}
+    for panel in panels:
+        labels |= {text: mark for mark, text in zip(*panel.get_legend_handles_labels(), strict=True)}
+    figure.legend(labels.values(), labels, loc="outside center right", frameon=False)
+    figure.savefig(path, dpi=110, metadata={"Software": None})
+
+
+def same(a: Result, b: Result) -> bool:
+    """Say whether two results are of the same method, size and places."""
+    return (a.case.method, a.case.size, a.case.places) == (b.case.method, b.case.size, b.case.places)

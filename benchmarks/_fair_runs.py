@@ -1,0 +1,151 @@
+"""The runs of `fair_adapters.py`, and the table of their results."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import fcntl
+import os
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+from statistics import fmean
+
+import numpy as np
+import torch
+from _common import processor
+from _fair_plan import RATES, Case, Protocol, beyond
+
+from finetune.data import TASKS, Rows, load_task
+from finetune.encoder import load_tokenizer
+from finetune.train import DivergedError, Run, Settings, fit, predict, prepare
+
+KEY = ("task", "places", "method", "size", "stage", "lr", "seed")
+VALUES = ("rows", "epochs", "tested", "parameters", "accuracy", "matthews", "f1", "seconds", "machine", "right")
+"""`seconds` are the processor's; `right` has one bit for each test row, packed and in base64."""
+
+
+class Table:
+    """The file of results, which grows by whole lines."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.file = path.open("a+", newline="", encoding="utf-8")
+        try:
+            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            sys.exit(f"{path} is being written by another process")
+        self.file.seek(0)
+        text = self.file.read()
+        if whole := text[: text.rfind("\n") + 1]:
+            if whole != text:  # killed in the middle of a line
+                self.file.truncate(len(whole.encode()))
+            self.rows = {key(row): row for row in csv.DictReader(whole.splitlines())}
+        else:
+            self.file.truncate(0)
+            self.rows = {}
+            self._write(KEY + VALUES)
+
+    def append(self, row: dict[str, object]) -> None:
+        texts = {name: "" if row.get(name) is None else str(row[name]) for name in KEY + VALUES}
+        self.rows[key(texts)] = texts
+        self._write(texts.values())
+
+    def _write(self, cells) -> None:
+        csv.writer(self.file, lineterminator="\n").writerow(cells)
+        self.file.flush()
+        os.fsync(self.file.fileno())
+
+
+def key(row: dict[str, str]) -> tuple[str, ...]:
+    return tuple(row[name] for name in KEY)
+
+
+class Bench:
+    """Does what is missing in the table."""
+
+    def __init__(self, table: Table, data: Path, model: str | None = None) -> None:
+        self.table, self.data, self.model = table, data, model
+        self.parts: dict[str, tuple[Rows, Rows]] = {}
+        self.machine = f"{processor()}; {', '.join(f'{name} {version(name)}' for name in ('torch', 'peft'))}"
+
+    def do(self, case: Case, protocol: Protocol) -> None:
+        """Choose the rate of a case and run it to the end."""
+        rates = RATES[case.method]
+        best = self._best(case, protocol, rates)
+        if (further := beyond(rates, best)) is not None:
+            best = self._best(case, protocol, (*rates, further))
+        for seed in protocol.final_seeds:
+            self._run(case, protocol, "final", best, seed)
+
+    def _best(self, case: Case, protocol: Protocol, rates: tuple[float, ...]) -> float:
+        scores = {
+            rate: [self._run(case, protocol, "trial", rate, seed) for seed in protocol.trial_seeds] for rate in rates
+        }
+        return max(sorted(rates), key=lambda rate: fmean(scores[rate]))
+
+    def _run(self, case: Case, protocol: Protocol, stage: str, lr: float, seed: int) -> float:
+        """Return the score of one run, minus infinity where the loss was not finite any more."""
+        names = {**vars(case), "stage": stage, "lr": f"{lr:g}", "seed": seed}
+        place = key({name: "" if value is None else str(value) for name, value in names.items()})
+        if place not in self.table.rows:
+            self.table.append(names | self._train(case, protocol, lr, seed, test=stage == "final"))
+        done = self.table.rows[place]
+        if (int(done["rows"]), int(done["epochs"])) != (protocol.rows, protocol.epochs):
+            sys.exit(
+                f"{' '.join(place)} has {done['rows']} rows and {done['epochs']} epochs: that was another protocol"
+            )
+        return float(done[protocol.metric] or "-inf")
+
+    def _train(self, case: Case, protocol: Protocol, lr: float, seed: int, *, test: bool) -> dict[str, object]:
+        rows, tested = self._parts(case.task, protocol)
+        order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
+        if not test:  # never the test rows
+            tested = rows[order[protocol.rows :]]
+        rows, tested = rows[order[: protocol.rows]], tested[: protocol.test_rows if test else protocol.held_back]
+        settings = Settings(
+            self.model,
+            protocol.epochs,
+            protocol.batch,
+            protocol.head_lr,
+            protocol.max_tokens,
+            None,
+            "cpu",
+            autocast=True,
+        )
+        run = Run(case.task, case.method, lr, seed, protocol.rows, size=case.size, places=case.places)
+        begun = time.process_time()
+        model, prepared = prepare(run, settings, len(rows), TASKS[case.task].classes)
+        parameters = sum(p.numel() for p in model.encoder.parameters() if p.requires_grad)
+        embeddings = None
+        if parameters == 0:
+            with settings.precision():
+                embeddings = model.embed_all(rows, torch.device("cpu"), lambda _: None)
+        result: dict[str, object] = {"rows": protocol.rows, "epochs": protocol.epochs, "tested": len(tested)}
+        result |= {"parameters": parameters, "machine": self.machine}
+        try:
+            fit(model, prepared, run, settings, rows=rows, embeddings=embeddings, advance=lambda *_: None)
+            result |= scores(predict(model, tested, settings, lambda _: None).numpy(), tested.labels.numpy(), bits=test)
+        except DivergedError as error:
+            print(error, file=sys.stderr)
+        return result | {"seconds": f"{time.process_time() - begun:.1f}"}
+
+    def _parts(self, task: str, protocol: Protocol) -> tuple[Rows, Rows]:
+        if task not in self.parts:
+            self.parts[task] = load_task(task, self.data, load_tokenizer(self.model), protocol.max_tokens)
+        return self.parts[task]
+
+
+def scores(predicted: np.ndarray, labels: np.ndarray, *, bits: bool) -> dict[str, str]:
+    """Return the accuracy; of two classes Matthews' correlation and F1 too."""
+    right = predicted == labels
+    found = {"accuracy": f"{right.mean():.6f}"}
+    if labels.max() == 1 and predicted.max() <= 1:
+        constant = predicted.min() == predicted.max() or labels.min() == labels.max()
+        matthews = 0.0 if constant else np.corrcoef(predicted, labels)[0, 1]  # of 0 and 1 Pearson's is Matthews'
+        f1 = 2 * (predicted * labels).sum() / max(1, (predicted + labels).sum())
+        found |= {"matthews": f"{matthews:.6f}", "f1": f"{f1:.6f}"}
+    if bits:
+        found["right"] = base64.b64encode(np.packbits(right)).decode()
+    return found

@@ -1,0 +1,75 @@
+"""Adapters on real tasks, every method and size with the same number of trials for its learning rate.
+
+    taskset -c 0 python benchmarks/fair_adapters.py --data FOLDER [--out FOLDER] [--only TASK ...]
+    python benchmarks/fair_adapters.py --report
+
+FOLDER holds the tasks that are not shipped (`docs/examples/data/README.md`). Each run is one line of
+`results/fair_adapters.csv`, and what stands there is not done again: stop the command whenever you like, and go on with
+the same one. A run depends on its seed alone, so on the same machine it gives the same numbers again. `--report` writes
+`results/fair_adapters.png` and the figures in README and `docs/measured.md`, of the cases that have all their runs.
+
+The model is the example's, `docs/examples/finetune`, as is the loop of training. The encoder multiplies in bfloat16
+(torch's autocast); weights, adapters and optimizer are in float32. A seed draws the training rows, the head's start,
+the batches and the dropout: what one seed gives is paired over methods. The rate of a case is the one with the best
+mean over the trials, of equals the smallest; in a trial the score is that of training rows held back. Test rows are
+touched by the last runs alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from _common import one_thread
+
+one_thread()
+
+from _fair_plan import PROTOCOLS, cases  # noqa: E402
+
+EXAMPLES = Path(__file__).parent.parent / "docs/examples"
+RESULTS = Path(__file__).parent / "results"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--data", type=Path, default=EXAMPLES / "data", help="folder with the tasks that are not shipped"
+    )
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of fair_adapters.csv")
+    parser.add_argument("--only", nargs="+", choices=list(PROTOCOLS), default=list(PROTOCOLS), metavar="TASK")
+    parser.add_argument("--report", action="store_true", help="run nothing, write the report")
+    options = parser.parse_args()
+    (report if options.report else run)(options)
+
+
+def report(options: argparse.Namespace) -> None:
+    from _fair_plot import plot  # noqa: PLC0415
+    from _fair_report import pages, read, results  # noqa: PLC0415
+
+    rows = read(options.out / "fair_adapters.csv")
+    found = results(rows)
+    if not found:
+        sys.exit("no method has all its runs yet")
+    plot(found, options.out / "fair_adapters.png")
+    for path, text in pages(found, rows).items():
+        path.write_text(text, "utf-8")
+
+
+def run(options: argparse.Namespace) -> None:
+    sys.path.insert(0, str(EXAMPLES))
+    import torch  # noqa: PLC0415
+    from _fair_runs import Bench, Table  # noqa: PLC0415
+
+    torch.set_num_threads(1)
+    bench = Bench(Table(options.out / "fair_adapters.csv"), options.data)
+    todo = [case for case in cases() if case.task in options.only]
+    begun = time.monotonic()
+    for i, case in enumerate(todo, 1):
+        bench.do(case, PROTOCOLS[case.task])
+        print(f"{i} of {len(todo)}, {(time.monotonic() - begun) / 3600:.2f} h: {case}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

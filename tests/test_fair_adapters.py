@@ -1,0 +1,171 @@
+"""`benchmarks/fair_adapters.py`: which rates are tried, that a killed run goes on alike, what the report computes."""
+
+import base64
+import csv
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # of libraries that this one only meets here
+
+
+@pytest.fixture(scope="module")
+def modules():
+    """The modules of the benchmark, by their names."""
+    folders = [str(ROOT / "benchmarks"), str(ROOT / "docs/examples")]
+    sys.path[:0] = folders
+    try:
+        yield __import__
+    finally:
+        for folder in folders:
+            sys.path.remove(folder)
+        for name in [name for name in sys.modules if name.partition(".")[0] in {"finetune", "_common"}]:
+            del sys.modules[name]
+        for name in [name for name in sys.modules if name.startswith("_fair_")]:
+            del sys.modules[name]
+
+
+@pytest.fixture(scope="module")
+def runs(modules):
+    pytest.importorskip("peft")
+    pytest.importorskip("transformers")
+    pytest.importorskip("torch")
+    return modules("_fair_runs")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    from transformers import BertConfig, BertModel
+
+    folder = tmp_path_factory.mktemp("encoder")
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    BertModel(BertConfig(vocab_size=20, **sizes)).save_pretrained(folder)
+    return str(folder)
+
+
+def test_one_rate_further_where_the_best_is_at_the_edge(modules):
+    beyond = modules("_fair_plan").beyond
+    rates = (0.003, 0.01, 0.03, 0.1)
+    assert [beyond(rates, rate) for rate in rates] == [0.001, None, None, 0.3]
+    assert [beyond((3e-5, 1e-4, 3e-4, 1e-3), rate) for rate in (3e-5, 1e-3)] == [1e-5, 3e-3]
+    assert beyond((0.1, 0.3, 1.0, 3.0), 3.0) == 10
+
+
+def test_the_plan_has_four_rates_and_no_case_twice(modules):
+    plan = modules("_fair_plan")
+    everything = plan.cases()
+    assert len(set(everything)) == len(everything)
+    for case in everything:
+        assert len(plan.RATES[case.method]) == 4
+        protocol = plan.PROTOCOLS[case.task]
+        assert len(protocol.trial_seeds) == 2
+        assert len(protocol.final_seeds) == 5
+        assert not set(protocol.trial_seeds) & set(protocol.final_seeds)
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
+
+
+def bench(runs, plan, path, model):
+    import torch
+
+    from finetune.data import Rows
+
+    generator = torch.Generator().manual_seed(0)
+
+    def drawn(count: int) -> Rows:
+        tokens = [torch.randint(1, 20, (5,), generator=generator) for _ in range(count)]
+        return Rows(tokens, torch.stack([(row.sum() > 50).long() for row in tokens]))
+
+    made = runs.Bench(runs.Table(path), ROOT, model)
+    made.parts["sst2"] = drawn(40), drawn(9)
+    protocol = plan.Protocol(16, 1, 10, 7, (8, 9), (0, 1), batch=8)
+    return made, protocol
+
+
+def test_a_killed_run_goes_on_and_gives_the_same_numbers(modules, runs, model, tmp_path):
+    plan = modules("_fair_plan")
+    case = plan.Case("sst2", "query-value", "lora", 1)
+    path = tmp_path / "fair_adapters.csv"
+    made, protocol = bench(runs, plan, path, model)
+    made.do(case, protocol)
+    made.table.file.close()
+    whole, text = rows_of(path), path.read_text()
+    trials = [row for row in whole if row["stage"] == "trial"]
+    assert [row["seed"] for row in trials[:8]] == ["8", "9"] * 4
+    assert len(trials) in {8, 10}
+    assert [row["tested"] for row in whole] == ["10"] * len(trials) + ["7"] * 2
+    assert all(row["right"] == "" for row in trials)
+    mean = {row["lr"]: 0.0 for row in trials}
+    for row in trials:
+        mean[row["lr"]] += float(row["accuracy"]) / 2
+    best = max(sorted(mean, key=float), key=mean.get)
+    assert [(row["lr"], row["seed"]) for row in whole[len(trials) :]] == [(best, "0"), (best, "1")]
+
+    lines = text.splitlines(keepends=True)
+    path.write_text("".join(lines[:-2]) + lines[-2][:30])  # killed while it wrote
+    made, protocol = bench(runs, plan, path, model)
+    trained = []
+    train = made._train
+    made._train = lambda *a, **k: trained.append(a) or train(*a, **k)
+    made.do(case, protocol)
+    made.table.file.close()
+    assert rows_of(path) == whole
+    assert len(trained) == 2
+
+
+def test_a_diverged_trial_stands_in_the_table_and_never_wins(modules, runs, model, tmp_path, monkeypatch):
+    plan = modules("_fair_plan")
+    monkeypatch.setitem(runs.RATES, "full", (0.01, 1e35))
+    case = plan.Case("sst2", "query-value", "full", None)
+    made, protocol = bench(runs, plan, tmp_path / "fair_adapters.csv", model)
+    with pytest.raises(SystemExit, match="another process"):
+        runs.Table(tmp_path / "fair_adapters.csv")
+    assert made._best(case, protocol, runs.RATES["full"]) == 0.01
+    made.table.file.close()
+    accuracies = [row["accuracy"] for row in rows_of(tmp_path / "fair_adapters.csv")]
+    assert "" not in accuracies[:2]
+    assert accuracies[2:] == ["", ""]
+
+
+def test_scores_of_two_classes(runs):
+    labels, predicted = np.array([1, 1, 1, 0, 0, 0, 0, 1]), np.array([1, 1, 0, 0, 0, 1, 0, 1])
+    found = runs.scores(predicted, labels, bits=True)
+    # 3 true positives, 3 true negatives, 1 false positive, 1 false negative
+    assert [float(found[name]) for name in ("accuracy", "matthews", "f1")] == pytest.approx([0.75, 0.5, 0.75])
+    assert base64.b64decode(found["right"]) == bytes([0b11011011])
+    assert float(runs.scores(np.zeros(8, int), labels, bits=False)["matthews"]) == 0
+    assert "f1" not in runs.scores(predicted, labels + 1, bits=False)
+
+
+def test_differences_are_paired_by_seed(modules):
+    report, plan = modules("_fair_report"), modules("_fair_plan")
+
+    def result(method, size, parameters, scores):
+        case = plan.Case("goemotions", "query-value", method, size)
+        return report.Result(case, "0.01", parameters, np.array(scores, float), None, np.zeros((5, 4)))
+
+    lora = result("lora", 8, 7000, [50, 60, 55, 52, 58])
+    one = result("lora", 1, 900, [49, 59, 54, 51, 57])
+    ours = result("cdd", 3, 1300, [49, 58, 54, 50, 57])
+    difference = report.minus(ours, lora)  # -1, -2, -1, -2, -1
+    assert difference.mean == pytest.approx(-1.4)
+    assert difference.error == pytest.approx((0.3 / 5) ** 0.5)
+    assert difference.half == pytest.approx(2.7764 * difference.error, rel=1e-4)
+    assert str(difference) == "−1.4 ± 0.2*"
+    assert report.nearest_lora(ours, [lora, one, ours]) is one
+    text = report.verdict([lora, one, ours], "goemotions", "query-value")
+    assert text.startswith("Beside LoRA r = 8, CDD loses by 1.4 ± 0.2 points (3 factors). Beside the LoRA of nearest")
+
+
+def test_the_figures_in_readme_and_docs_are_those_of_the_table(modules):
+    report = modules("_fair_report")
+    rows = report.read(ROOT / "benchmarks/results/fair_adapters.csv")
+    for path, text in report.pages(report.results(rows), rows).items():
+        assert path.read_text("utf-8") == text, f"{path}: run benchmarks/fair_adapters.py --report"
