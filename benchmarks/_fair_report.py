@@ -29,7 +29,7 @@ LABELS = {
 }
 TASKS = {"goemotions": "GoEmotions", "cola": "CoLA", "sst2": "SST-2", "mrpc": "MRPC", "banking77": "BANKING77"}
 PLACES = {"query-value": "query and value layers", "all-linear": "all linear layers"}
-METRICS = {"accuracy": "accuracy, %", "matthews": "Matthews correlation, %"}
+METRICS = {"accuracy": "accuracy, %", "matthews": "Matthews correlation x 100"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -241,14 +241,14 @@ def readme_text(found: list[Result]) -> str:
         here = {(r.case.method, r.case.size): r for r in pick(found, task=task, places="query-value")}
         ours, lora, head = (here.get(name) for name in (("cdd", 3), ("lora", 8), ("head", None)))
         if None not in {ours, lora, head}:
-            where = TASKS[task] if PROTOCOLS[task].metric == "accuracy" else f"{TASKS[task]} (Matthews correlation)"
+            unit = "%" if PROTOCOLS[task].metric == "accuracy" else "(Matthews correlation x 100)"
             parts.append(
-                f"on {where} {ours.mean:.1f} ± {ours.error:.1f} and {lora.mean:.1f} ± {lora.error:.1f} % "
-                f"(the head alone {head.mean:.1f} %)"
+                f"on {TASKS[task]} {ours.mean:.1f} ± {ours.error:.1f} and {lora.mean:.1f} ± {lora.error:.1f} {unit}, "
+                f"the head alone {head.mean:.1f}"
             )
     if not parts:
         return "a D C D adapter of an n x n layer has 3 n parameters, LoRA of rank r has 2 r n"
-    return f"a D C D adapter with 13,824 parameters and LoRA with 73,728 reach {', '.join(parts)}"
+    return f"a D C D adapter with 13,824 parameters and LoRA with 73,728 reach {'; '.join(parts)}"
 
 
 def replaced(text: str, name: str, inner: str) -> str:
