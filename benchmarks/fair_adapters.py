@@ -6,7 +6,8 @@
 FOLDER holds the tasks that are not shipped (`docs/examples/data/README.md`). Each run is one line of
 `results/fair_adapters.csv`, and what stands there is not done again: stop the command whenever you like, and go on with
 the same one. A run depends on its seed alone, so on the same machine it gives the same numbers again. `--report` writes
-`results/fair_adapters.png` and the figures in README and `docs/measured.md`, of the cases that have all their runs.
+`results/fair_adapters.png` and the figures in README and `docs/measured.md`, of the cases that have all their runs;
+`docs/_static/measured.py` draws the plot of README.
 
 The model is the example's, `docs/examples/finetune`, as is the loop of training. The encoder multiplies in bfloat16
 (torch's autocast); weights, adapters and optimizer are in float32. A seed draws the training rows, the head's start,

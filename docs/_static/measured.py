@@ -74,7 +74,7 @@ def draw_accuracy(axes: Axes) -> None:
             )
     if head := whole.get(("head", 0)):
         axes.axhline(fmean(head), color=GREY, linestyle="--", linewidth=1, label="head alone")
-    axes.set(xscale="log", xlabel="trained parameters of the layers", ylabel="accuracy, %")
+    axes.set(xscale="log", xlim=(4e3, 3e5), xlabel="trained parameters of the layers", ylabel="accuracy, %")
     axes.set_title("Fine-tuning on GoEmotions: how small?")
     axes.legend(loc="center right")
 
