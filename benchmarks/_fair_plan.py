@@ -50,10 +50,13 @@ class Protocol:
     batch: int = 32
     head_lr: float = 0.01
     """Of the head beside an adapter."""
+    data: str | None = None
+    """The task whose data these are, if it has another name."""
 
 
 PROTOCOLS = {
     "goemotions": Protocol(),
+    "goemotions-more": Protocol(rows=4000, data="goemotions"),
     "cola": Protocol(rows=4000, metric="matthews"),  # with 1,000 rows nothing is learnt: LoRA 0.04, in full 0.02
     "sst2": Protocol(),
     "banking77": Protocol(),
@@ -95,6 +98,18 @@ ALL_LINEAR = (
 )
 """On all linear layers, rectangles included."""
 
+MORE_ROWS = (
+    ("lora", 8),
+    ("cdd", 3),
+    ("lora", 1),
+    ("cdd", 7),
+    ("cdd-blocks", 64),
+    ("lora", 4),
+    ("c3a-corrected", 128),
+    ("fourierft", 1152),
+)
+"""On query and value layers with more rows, which may tell apart what is equal with few."""
+
 
 def cases() -> list[Case]:
     """Return everything in the order of the runs."""
@@ -102,6 +117,7 @@ def cases() -> list[Case]:
         ("goemotions", "query-value", QUERY_VALUE),
         ("cola", "query-value", QUERY_VALUE),
         ("goemotions", "all-linear", ALL_LINEAR),
+        ("goemotions-more", "query-value", MORE_ROWS),
         *((task, "query-value", QUERY_VALUE) for task in ("sst2", "banking77", "mrpc")),
         *((task, "all-linear", ALL_LINEAR) for task in ("cola", "sst2", "banking77", "mrpc")),
     ]

@@ -24,6 +24,9 @@ STYLES = {
 LEVELS = {"head": ("head only", "--"), "full": ("everything", ":")}
 """Methods without a size are drawn as lines across, with a band of one standard error."""
 
+ASIDE = {"c3a-corrected": 0.93, "fourierft": 1.07, "cdd-blocks": 1.07}
+"""Factors that draw methods with equal numbers of parameters side by side."""
+
 Point = tuple[int, float, float]
 """Parameters, score and standard error."""
 
@@ -44,6 +47,7 @@ def draw(panel: Axes, shown: list[Result], point: Callable[[Result], Point]) -> 
             if not results:
                 continue
             x, y, error = zip(*map(point, results), strict=True)
+            x = [count * ASIDE.get(method, 1.0) for count in x]
             all_linear = places == "all-linear"
             panel.errorbar(
                 x,
@@ -58,7 +62,7 @@ def draw(panel: Axes, shown: list[Result], point: Callable[[Result], Point]) -> 
                 capsize=2,
                 label=f"{label}, {PLACES[places]}" if all_linear else label,
             )
-    panel.set(xscale="log", xlabel="adapter parameters")
+    panel.set(xscale="log", xlim=(3.5e3, 5e5), xlabel="adapter parameters")
     panel.xaxis.set_major_formatter(EngFormatter(sep=""))
     panel.grid(alpha=0.3)
 
@@ -66,7 +70,8 @@ def draw(panel: Axes, shown: list[Result], point: Callable[[Result], Point]) -> 
 def plot(found: list[Result], path: Path) -> None:
     """Draw one panel for each task that has a result, and one for the mean where there are several."""
     tasks = [task for task in TASKS if pick(found, task=task)]
-    several = len(tasks) > 1
+    averaged = [task for task in tasks if PROTOCOLS[task].data is None]
+    several = len(averaged) > 1
     count = len(tasks) + several
     columns = 2 if count == 4 else min(3, count)
     lines = -(-count // columns)
@@ -79,15 +84,17 @@ def plot(found: list[Result], path: Path) -> None:
         panel.set_axis_off()
     if several:
         panel = panels[len(tasks)]
-        groups = {r: [q for q in found if q.case.task in tasks and same(q, r)] for r in pick(found, task=tasks[0])}
-        complete = {r: group for r, group in groups.items() if len(group) == len(tasks)}
+        groups = {
+            r: [q for q in found if q.case.task in averaged and same(q, r)] for r in pick(found, task=averaged[0])
+        }
+        complete = {r: group for r, group in groups.items() if len(group) == len(averaged)}
 
         def mean_point(r: Result) -> Point:
             errors = sum(q.error**2 for q in complete[r])
-            return r.parameters, fmean(q.mean for q in complete[r]), sqrt(errors) / len(tasks)
+            return r.parameters, fmean(q.mean for q in complete[r]), sqrt(errors) / len(averaged)
 
         draw(panel, list(complete), mean_point)
-        panel.set(title=f"Mean of the {len(tasks)} tasks", ylabel="score, %")
+        panel.set(title=f"Mean of {len(averaged)} tasks", ylabel="score, %")
     labels = {}
     for panel in panels:
         labels |= {text: mark for mark, text in zip(*panel.get_legend_handles_labels(), strict=True)}

@@ -27,7 +27,14 @@ LABELS = {
     "cdd": "CDD, {} factors",
     "cdd-blocks": "CDD, 3 factors, blocks of {}",
 }
-TASKS = {"goemotions": "GoEmotions", "cola": "CoLA", "sst2": "SST-2", "mrpc": "MRPC", "banking77": "BANKING77"}
+TASKS = {
+    "goemotions": "GoEmotions",
+    "goemotions-more": "GoEmotions with more rows",
+    "cola": "CoLA",
+    "sst2": "SST-2",
+    "mrpc": "MRPC",
+    "banking77": "BANKING77",
+}
 PLACES = {"query-value": "query and value layers", "all-linear": "all linear layers"}
 METRICS = {"accuracy": "accuracy, %", "matthews": "Matthews correlation x 100"}
 

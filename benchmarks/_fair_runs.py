@@ -99,7 +99,8 @@ class Bench:
         return float(done[protocol.metric] or "-inf")
 
     def _train(self, case: Case, protocol: Protocol, lr: float, seed: int, *, test: bool) -> dict[str, object]:
-        rows, tested = self._parts(case.task, protocol)
+        task = protocol.data or case.task
+        rows, tested = self._parts(task, protocol)
         order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
         if not test:  # never the test rows
             tested = rows[order[protocol.rows :]]
@@ -114,9 +115,9 @@ class Bench:
             "cpu",
             autocast=True,
         )
-        run = Run(case.task, case.method, lr, seed, protocol.rows, size=case.size, places=case.places)
+        run = Run(task, case.method, lr, seed, protocol.rows, size=case.size, places=case.places)
         begun = time.process_time()
-        model, prepared = prepare(run, settings, len(rows), TASKS[case.task].classes)
+        model, prepared = prepare(run, settings, len(rows), TASKS[task].classes)
         parameters = sum(p.numel() for p in model.encoder.parameters() if p.requires_grad)
         embeddings = None
         if parameters == 0:
