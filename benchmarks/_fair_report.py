@@ -193,12 +193,15 @@ def verdict(found: list[Result], task: str, places: str) -> str:
             said.append(f"shows no sure difference with {', '.join(map(short, rest))}")
         parts.append(f"Beside {name}, CDD {'; it '.join(said)}.")
     three = next((r for r in ours if (r.case.method, r.case.size) == ("cdd", 3)), None)
-    if three is not None and PROTOCOLS[task].metric == "accuracy":
-        error = test_rows_error(three, eight)
+    if three is not None:
+        d = minus(three, eight)
         parts.append(
-            f"The choice of test rows, which the seeds share, adds a standard error of {error:.1f} points to the "
-            f"difference of 3 factors and LoRA r = 8."
+            f"The interval of 95 % for 3 factors minus LoRA r = 8 is {signed(d.mean - d.half)} to {signed(d.mean + d.half)}"
+            " points."
         )
+        if PROTOCOLS[task].metric == "accuracy":
+            error = test_rows_error(three, eight)
+            parts.append(f"The choice of test rows, which the seeds share, adds a standard error of {error:.1f} to it.")
     return " ".join(parts)
 
 

@@ -162,6 +162,7 @@ def test_differences_are_paired_by_seed(modules):
     assert report.nearest_lora(ours, [lora, one, ours]) is one
     text = report.verdict([lora, one, ours], "goemotions", "query-value")
     assert text.startswith("Beside LoRA r = 8, CDD loses by 1.4 ± 0.2 points (3 factors). Beside the LoRA of nearest")
+    assert "The interval of 95 % for 3 factors minus LoRA r = 8 is −2.1 to −0.7 points." in text
 
 
 def test_the_figures_in_readme_and_docs_are_those_of_the_table(modules):
