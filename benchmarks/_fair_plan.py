@@ -115,9 +115,9 @@ def cases() -> list[Case]:
     """Return everything in the order of the runs."""
     blocks = [
         ("goemotions", "query-value", QUERY_VALUE),
+        ("goemotions-more", "query-value", MORE_ROWS),
         ("cola", "query-value", QUERY_VALUE),
         ("goemotions", "all-linear", ALL_LINEAR),
-        ("goemotions-more", "query-value", MORE_ROWS),
         *((task, "query-value", QUERY_VALUE) for task in ("sst2", "banking77", "mrpc")),
         *((task, "all-linear", ALL_LINEAR) for task in ("cola", "sst2", "banking77", "mrpc")),
     ]

@@ -196,8 +196,8 @@ def verdict(found: list[Result], task: str, places: str) -> str:
     if three is not None:
         d = minus(three, eight)
         parts.append(
-            f"The interval of 95 % for 3 factors minus LoRA r = 8 is {signed(d.mean - d.half)} to {signed(d.mean + d.half)}"
-            " points."
+            "The interval of 95 % for 3 factors minus LoRA r = 8 is "
+            f"{signed(d.mean - d.half)} to {signed(d.mean + d.half)} points."
         )
         if PROTOCOLS[task].metric == "accuracy":
             error = test_rows_error(three, eight)

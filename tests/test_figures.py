@@ -39,6 +39,17 @@ def range_of(values: list[float]) -> list[float]:
     return [round(min(values), 2), round(max(values), 2)]
 
 
+def test_the_older_comparison_of_fine_tuning():
+    accuracy = {
+        cells[1]: float(cells[3].split()[0])
+        for cells in lines("benchmarks/results/finetune.md")
+        if cells[0] == "goemotions"
+    }
+    ours, lora = accuracy["CDD"], accuracy["LoRA r = 8"]
+    found = stated("docs/measured.md", r"had D C D ([\d.]+) points behind LoRA r = 8, ([\d.]+) and ([\d.]+) %")
+    assert found == [round(lora - ours, 1), ours, lora]
+
+
 def test_the_protocol_of_fine_tuning_that_was_given_up():
     last = [row for row in rows("fair_adapters_given_up.csv") if row["stage"] == "final"]
     assert [row["method"] for row in last] == ["head"] * 5 + ["lora"]
