@@ -72,10 +72,10 @@ def compare(
     Parameters
     ----------
     task
-        Tasks, separated by commas: goemotions (28 emotions), banking77 (77 intents), and counterfactual (yes or no),
-        whose files `--data` must name; those of the other two are shipped.
+        Tasks, separated by commas: goemotions (28 emotions), banking77 (77 intents), and counterfactual, cola, mrpc and
+        sst2 (yes or no), whose files `--data` must name; those of the first two are shipped.
     methods
-        Methods, separated by commas: head, lora, cdd, full, adalora, fourierft, c3a, and c3a-corrected,
+        Methods, separated by commas: head, lora, cdd, cdd-blocks, full, adalora, fourierft, c3a, and c3a-corrected,
         which repairs a gradient of PEFT's C3A. By default head, lora, cdd and full.
     library
         What adapts by cdd: structmat.torch, or PEFT with structmat.peft; cdd-peft among the methods is the same.
