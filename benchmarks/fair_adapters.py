@@ -8,6 +8,7 @@ FOLDER holds the tasks that are not shipped (`docs/examples/data/README.md`). Ea
 the same one. A run depends on its seed alone, so on the same machine it gives the same numbers again. `--report` writes
 `results/fair_adapters.png` and the figures in README and `docs/measured.md`, of the cases that have all their runs;
 `docs/_static/measured.py` draws the plot of README.
+Stop the runs before `git` changes files here: a table that it replaces is another file than the one that is open.
 
 The model is the example's, `docs/examples/finetune`, as is the loop of training. The encoder multiplies in bfloat16
 (torch's autocast); weights, adapters and optimizer are in float32. A seed draws the training rows, the head's start,
