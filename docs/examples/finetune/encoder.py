@@ -66,6 +66,9 @@ class Classifier(nn.Module):
         output = self.encoder(input_ids=tokens, attention_mask=mask.long()).last_hidden_state
         return (output * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
 
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.head(self.embed(tokens))
+
     @torch.no_grad()
     def embed_all(self, rows: Rows, device: torch.device, advance) -> Tensor:
         """Embed all rows without dropout."""
