@@ -88,6 +88,14 @@ def test_norms_of_large_products_by_transforms_or_by_entries(backend: Backend, d
         np.testing.assert_allclose(backend.to_numpy(P.norm(ord)), expected, rtol=1e-5 if dtype == "float32" else 1e-13)
 
 
+def test_norms_of_stacks_of_large_products_are_those_of_their_members() -> None:
+    sides, b = (150, 140), 49
+    stack = [drawn(seed, sides, b, 0, "float64") for seed in range(3)]
+    P = sm.CDDProduct.from_vectors(*map(np.stack, zip(*stack, strict=True)), block=True)
+    for ord in ("fro", 1, np.inf):
+        np.testing.assert_allclose(P.norm(ord), [float(exact_norm(*one, ord)) for one in stack], rtol=1e-13)
+
+
 def test_small_entries_are_seen_behind_large_ones(backend: Backend) -> None:
     """A similarity of the shift: all its products of entries that meet are near one."""
     n = 300
