@@ -1,20 +1,25 @@
 """A plugin of pytest: test the mutants of a session of cosmic-ray in forks of a process that holds all tests already.
 
-``bash tests/mutation/run session.sqlite``. Each mutant is tried on the tests of its folder, in the
-order of `TESTS`, until one fails or `SECONDS` of processor time are over.
+``bash tests/mutation/run session.sqlite``. Each mutant is tried on its own doctests, then on those of the tests of
+its folder, in `TESTS`, that name what its file defines, then on the others there, until one fails or `SECONDS` of
+processor time are over. A test that fails without the mutant also catches nothing.
 """
 
 from __future__ import annotations
 
 import ast
 import gc
+import json
 import os
 import random
+import re
 import resource
+import signal
 import sys
 import time
 import types
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from difflib import unified_diff
 from pathlib import Path
@@ -23,10 +28,12 @@ from typing import Any
 import pytest
 from hypothesis import Phase, settings
 
-SECONDS = float(os.environ.get("MUTANT_SECONDS", "20"))
-"""Of processor time for the tests of a mutant; one that takes as much again hangs."""
-EXAMPLES = 12
-"""Of each law: half of the mutants die of the first."""
+SECONDS = float(os.environ.get("MUTANT_SECONDS", "15"))
+"""Of processor time for the tests of a mutant; one test that takes as much hangs."""
+EXAMPLES = 8
+"""Of each law at most: half of the mutants die of the first."""
+RECORDING = float(os.environ.get("RECORDING_SECONDS", "300"))
+"""For finding out which functions each test calls, those first that are the first of their parameters."""
 
 OPERATORS = ["tests/operators/test_laws.py", "tests/operators", "tests/engine", "structmat/operators"]
 TESTS = {
@@ -67,8 +74,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure() -> None:
     """Let laws fail without looking for the simplest example."""
     phases = (Phase.explicit, Phase.generate)
-    settings.register_profile("mutation", settings.get_profile("ci"), max_examples=EXAMPLES, phases=phases)
+    settings.register_profile("mutation", settings.get_profile("ci"), phases=phases)
     settings.load_profile("mutation")
+    _at_most(EXAMPLES)
+
+
+def _at_most(examples: int) -> None:
+    """Limit the examples of every law, whatever its own settings say."""
+    type.__setattr__(settings, "max_examples", property(lambda law: min(law._max_examples, examples)))
 
 
 def pytest_runtestloop(session: pytest.Session) -> bool:
@@ -78,14 +91,14 @@ def pytest_runtestloop(session: pytest.Session) -> bool:
 
     log = Path(session.config.getoption("--mutants")).with_suffix(".log")
     with use_db(session.config.getoption("--mutants"), WorkDB.Mode.open) as database:
-        functions = _functions()
+        functions, reached = _functions(), _reached(session, log.with_name("reached.json"))
         for item in list(database.pending_work_items):  # in random order
             (mutation,) = item.mutations
             path = mutation.module_path
             old, new = path.read_text(encoding="utf-8"), _mutated(mutation)
             diff = "".join(unified_diff(old.splitlines(True), new.splitlines(True), str(path), str(path), n=2))
             start = time.monotonic()
-            outcome = _tried(session, path, old, new, functions)
+            outcome = _tried(session, path, old, new, functions, reached)
             with log.open("a", encoding="utf-8") as file:
                 file.write(f"{outcome}, {time.monotonic() - start:.1f} s\n{diff}\n")
             outcomes = {"survived": TestOutcome.SURVIVED, "lost": TestOutcome.INCOMPETENT}
@@ -115,53 +128,149 @@ def _functions() -> dict[str, list[types.FunctionType]]:
     return found
 
 
-def _tried(session: pytest.Session, path: Path, old: str, new: str, functions: dict[str, list[Any]]) -> str:
+def _tried(
+    session: pytest.Session, path: Path, old: str, new: str, functions: dict[str, list[Any]], reached: dict[str, Any]
+) -> str:
     """Return what became of a mutant."""
+    items = _tests(session, path, _changed(path, old, new), reached)
+    while True:
+        failed = _forked(lambda: _verdict(session, path, old, new, functions.get(str(path.resolve()), []), items))
+        verdict, _, test = failed.partition(" by ")
+        if verdict != "killed" or not (item := next((item for item in items if item.nodeid == test), None)):
+            return failed
+        if test not in SOUND:
+            SOUND[test] = _forked(lambda: _first_failure(session, [item])).startswith("survived")  # noqa: B023
+        if SOUND[test]:
+            return failed
+        items.remove(item)
+
+
+SOUND: dict[str, bool] = {}
+"""Whether a test that failed for a mutant passes without it."""
+
+
+def _forked(run: Callable[[], Iterator[str]]) -> str:
+    """Return the last line that `run` yields in a fork: where that dies, the test it was at."""
     read, write = os.pipe()
     child = os.fork()
     if not child:
         os.close(read)
-        code, limit = 1, int(time.process_time() + 2 * SECONDS) + 1
-        resource.setrlimit(resource.RLIMIT_CPU, (limit, limit))
+        code = 1
         try:
-            verdict = _verdict(session, path, old, new, functions.get(str(path.resolve()), []))
-            os.write(write, verdict.encode()[:4000])
+            for line in run():
+                os.write(write, f"{line}\n".encode())
             code = 0
         finally:
             os._exit(code)
     os.close(write)
     with os.fdopen(read, encoding="utf-8") as pipe:
-        verdict = pipe.read()
+        lines = pipe.read().splitlines()
     os.waitpid(child, 0)
-    return verdict or "killed by a crash or the clock"
+    return lines[-1]
 
 
-def _verdict(session: pytest.Session, path: Path, old: str, new: str, functions: list[Any]) -> str:
+def _verdict(
+    session: pytest.Session, path: Path, old: str, new: str, functions: list[Any], items: list[Any]
+) -> Iterator[str]:
+    yield "killed by the clock in its import"
+    _limit()
     try:
-        if not _applied(path, old, new, functions):
-            return "lost: not in a function, nor a constant"
+        applied = _applied(path, old, new, functions)
     except Exception as error:  # noqa: BLE001  # a module that cannot be imported
-        return f"killed by its import: {error!r}"
+        yield f"killed by its import: {error!r}"
+        return
+    if applied:
+        yield from _first_failure(session, items)
+    else:
+        yield "lost: not in a function, nor a constant"
+
+
+def _first_failure(session: pytest.Session, items: list[Any]) -> Iterator[str]:
+    """Run tests until one fails: yield the blame of each before it runs, and in the end that none is to blame."""
     begun = time.process_time()
-    items = list(_tests(session, str(path)))
-    for i, item in enumerate(items):
+    for i, (item, following) in enumerate(zip(items, [*items[1:], None], strict=True)):
         if time.process_time() - begun > SECONDS:
-            return f"survived {i} of {len(items)} tests"
-        session.config.hook.pytest_runtest_protocol(item=item, nextitem=items[i + 1] if i + 1 < len(items) else None)
+            yield f"survived {i} of {len(items)} tests"
+            return
+        yield f"killed by {item.nodeid}"
+        _limit()
+        session.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
         if session.testsfailed:
-            return f"killed by {item.nodeid}"
-    return f"survived all of {len(items)} tests"
+            return
+    yield f"survived all of {len(items)} tests"
 
 
-def _tests(session: pytest.Session, path: str) -> Iterator[pytest.Item]:
-    """Yield the tests that concern a file."""
-    folder = max((key for key in TESTS if path.startswith(key)), key=len)
-    seen: set[str] = set()
-    for prefix in [path, *TESTS[folder]]:
-        group = [item for item in session.items if item.nodeid.startswith(prefix) and item.nodeid not in seen]
-        seen.update(item.nodeid for item in group)
-        random.Random(0).shuffle(group)  # neighbours find the same mutants  # noqa: S311
-        yield from group
+def _limit() -> None:
+    """End this process when it takes too long from now on."""
+    resource.setrlimit(resource.RLIMIT_CPU, (int(time.process_time() + SECONDS) + 1, resource.RLIM_INFINITY))
+    signal.alarm(int(10 * SECONDS))
+
+
+def _tests(session: pytest.Session, path: Path, changed: set[str], reached: dict[str, Any]) -> list[Any]:
+    """Return the tests that reach one of some functions, the fast ones and those that name the file first."""
+    words = re.compile("|".join(word for word in path.stem.split("_") if word), re.IGNORECASE)
+    calls: Counter[object] = Counter()
+    order: dict[Any, tuple[bool, float]] = {}
+    items = list(session.items)
+    random.Random(0).shuffle(items)  # neighbours find the same mutants  # noqa: S311
+    by_test: dict[object, set[str]] = {}
+    for item in items:
+        by_test.setdefault(_function(item), set()).update(reached.get(item.nodeid, (0.0, ()))[1])
+    reaching = any(changed & names for names in by_test.values())
+    for item in items:
+        function, near = _function(item), bool(words.search(item.nodeid))
+        seconds, names = reached.get(item.nodeid, (1.0, by_test[function]))
+        if changed.intersection(names) or (
+            _in_folder(item, path) and (not reaching or (near and item.nodeid not in reached))
+        ):
+            calls[function] += 1
+            order[item] = (calls[function] > 3, (seconds + 0.01) * (1 if near else 3))
+    return sorted(order, key=order.__getitem__)
+
+
+def _function(item: Any) -> object:
+    return getattr(item, "function", item)
+
+
+def _in_folder(item: Any, path: Path) -> bool:
+    folder = max((key for key in TESTS if str(path).startswith(key)), key=len)
+    return item.nodeid.startswith((str(path), *TESTS[folder]))
+
+
+def _name(code: types.CodeType) -> str:
+    return f"{Path(code.co_filename).resolve()}:{code.co_firstlineno}:{code.co_qualname}"
+
+
+def _reached(session: pytest.Session, file: Path) -> dict[str, Any]:
+    """Return of each test its seconds and the functions of the package that it calls; kept in a file."""
+    if not file.exists():
+        _forked(lambda: _record(session, file))
+    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return found
+
+
+def _record(session: pytest.Session, file: Path) -> Iterator[str]:
+    found: dict[str, Any] = {}
+    seen: set[types.CodeType] = set()
+    calls: Counter[object] = Counter()
+    turns = {}
+    for item in session.items:
+        calls[_function(item)] += 1
+        turns[item] = calls[_function(item)]
+    _at_most(2)
+    sys.settrace(lambda frame, _event, _argument: seen.add(frame.f_code))
+    end = time.monotonic() + RECORDING
+    items = sorted(session.items, key=turns.__getitem__)
+    for item, following in zip(items, [*items[1:], None], strict=True):
+        if time.monotonic() > end:
+            break
+        seen.clear()
+        begun = time.process_time()
+        session.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+        names = sorted(_name(code) for code in tuple(seen) if "structmat" in code.co_filename)
+        found[item.nodeid] = (round(time.process_time() - begun, 3), names)
+    file.write_text(json.dumps(found), encoding="utf-8")
+    yield "recorded"
 
 
 def _applied(path: Path, old: str, new: str, functions: list[Any]) -> bool:
@@ -172,6 +281,14 @@ def _applied(path: Path, old: str, new: str, functions: list[Any]) -> bool:
     for function in changed:
         function.__code__ = after[_key(function.__code__)]
     return bool(changed) or _constants(path, old, new, functions)
+
+
+def _changed(path: Path, old: str, new: str) -> set[str]:
+    """Return the names of the functions that differ: none where only constants do."""
+    file = str(path.resolve())
+    before, after = (dict(_codes(compile(source, file, "exec"))) for source in (old, new))
+    names = [key for key in before if key in after and key[0] != "<module>" and before[key] != after[key]]
+    return {f"{file}:{line}:{name}" for name, line in names}
 
 
 def _key(code: types.CodeType) -> tuple[str, int]:

@@ -128,6 +128,13 @@ def test_it_is_a_dataclass_like_others() -> None:
     assert copy.deepcopy(config) == pickle.loads(pickle.dumps(config)) == config
 
 
+def test_layers_have_the_defaults_of_the_configuration() -> None:
+    defaults = {name: each.default for name, each in inspect.signature(CDDTunerLinear.update_layer).parameters.items()}
+    shared = {field.name: field.default for field in dataclasses.fields(CDDConfig) if field.name in defaults}
+    assert {"n_factors", "block_size", "alpha"} <= set(shared)
+    assert shared == {name: defaults[name] for name in shared}
+
+
 def test_errors_name_the_module() -> None:
     with pytest.raises(ValueError, match=r"block_size must be at most .*, in model\.layers\.0\.self_attn\.q_proj"):
         adapted("llama", target_modules=["q_proj"], block_size=1000)
