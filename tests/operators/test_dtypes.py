@@ -38,6 +38,8 @@ def test_the_order_of_bytes_does_not_matter() -> None:
     for op in (swapped, swapped.prepare(), sm.Circulant(c).prepare()):
         for v in (x, np.stack([x, x])):
             np.testing.assert_allclose(op.matvec(v.astype(">f8")), sm.Circulant(c).matvec(v))
+    assert sm.Circulant(c.astype(">c16")).dtype == sm.Circulant([1, 2j]).dtype == "complex128"
+    np.testing.assert_array_equal(sm.Circulant((1j * c).astype(">c16")).c, 1j * c)
 
 
 def test_integers_are_not_truncated() -> None:

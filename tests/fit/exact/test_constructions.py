@@ -13,6 +13,7 @@ import structmat as sm
 from structmat import ArgumentValueError, BandedCirculant, CDDProduct, Diagonal, factorize_cdd
 from structmat.fit import FitProgress
 from structmat.fit._exact.constructions import construct, constructions, to_product
+from structmat.fit._exact.cyclic_band import cyclic_band
 from structmat.fit._exact.deflation import deflate, has_extended_precision
 from structmat.fit._exact.low_rank import factor_low_rank, singular_triplets
 from structmat.fit._exact.mixing import Mixing
@@ -307,6 +308,16 @@ def test_a_periodic_tridiagonal_matrix_is_five_factors(exponent):
     result = factorize_cdd(W * 10.0**exponent, rng=0)
     assert (result.operator.n_factors, result.start) == (5, "3 cyclic diagonals")
     assert error_of(W, (result.operator @ np.eye(20)) / 10.0**exponent) <= 1e-13
+
+
+def test_corners_that_are_zero_are_filled_below_rounding():
+    n = 12
+    W = np.triu(np.tril(np.random.default_rng(0).standard_normal((n, n)) + 2, 1), -1)
+    band = cyclic_band(W, 1e-15)
+    assert (band.start, len(band.coefficients), {row for row, _ in band.filled}) == (-1, 3, {0, -1})
+    for row, entry in band.filled:
+        assert 0 < abs(band.coefficients[row, entry]) < 1e-16 * np.linalg.norm(W)
+    assert np.abs(band.coefficients[[0, -1]]).min() > 0
 
 
 @settings(max_examples=30, deadline=None)
