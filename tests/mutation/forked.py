@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import ast
 import gc
+import importlib
 import json
 import os
+import pkgutil
 import random
 import re
 import resource
@@ -27,6 +29,8 @@ from typing import Any
 
 import pytest
 from hypothesis import Phase, settings
+
+import structmat
 
 SECONDS = float(os.environ.get("MUTANT_SECONDS", "15"))
 """Of processor time for the tests of a mutant; one test that takes as much hangs."""
@@ -102,7 +106,7 @@ def pytest_runtestloop(session: pytest.Session) -> bool:
             with log.open("a", encoding="utf-8") as file:
                 file.write(f"{outcome}, {time.monotonic() - start:.1f} s\n{diff}\n")
             outcomes = {"survived": TestOutcome.SURVIVED, "lost": TestOutcome.INCOMPETENT}
-            verdict = outcomes.get(outcome.partition(" ")[0], TestOutcome.KILLED)
+            verdict = outcomes.get(outcome.split(" ")[0].strip(":"), TestOutcome.KILLED)
             database.set_result(item.job_id, WorkResult(WorkerOutcome.NORMAL, outcome, verdict, diff))
     return True
 
@@ -118,7 +122,10 @@ def _mutated(mutation: Any) -> str:
 
 
 def _functions() -> dict[str, list[types.FunctionType]]:
-    """Return the functions that were imported, by file."""
+    """Return the functions of the package, by file."""
+    for module in pkgutil.walk_packages(structmat.__path__, "structmat."):
+        if not module.name.startswith("structmat.cli") and not module.name.endswith("__main__"):
+            importlib.import_module(module.name)  # some are imported by the first call that needs them
     gc.unfreeze()
     found: dict[str, list[types.FunctionType]] = {}
     for thing in gc.get_objects():
@@ -132,6 +139,10 @@ def _tried(
     session: pytest.Session, path: Path, old: str, new: str, functions: dict[str, list[Any]], reached: dict[str, Any]
 ) -> str:
     """Return what became of a mutant."""
+    try:
+        compile(new, str(path), "exec")
+    except SyntaxError:
+        return "lost: no Python"
     items = _tests(session, path, _changed(path, old, new), reached)
     while True:
         failed = _forked(lambda: _verdict(session, path, old, new, functions.get(str(path.resolve()), []), items))
@@ -321,10 +332,13 @@ def _constants(path: Path, old: str, new: str, functions: list[Any]) -> bool:
         exec(compile(ast.Module([after], []), str(path.resolve()), "exec"), space)  # noqa: S102
         values = {key: value for key, value in space.items() if vars(module).get(key) is not value}
         for key, value in values.items():
+            if key not in vars(module):  # imported for annotations alone
+                setattr(module, key, value)
+                continue
             if isinstance(value, type):
                 done |= _class(getattr(module, key), value)
                 continue
-            _replaced(getattr(module, key, None), key, value)
+            _replaced(getattr(module, key), key, value)
             for function in functions if isinstance(value, types.FunctionType) else ():
                 if _key(function.__code__) == _key(value.__code__):
                     function.__defaults__, function.__kwdefaults__ = value.__defaults__, value.__kwdefaults__
