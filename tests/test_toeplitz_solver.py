@@ -250,6 +250,15 @@ def test_gradients_and_second_gradients_in_torch(kind: str, dtype: str) -> None:
         assert torch.autograd.gradgradcheck(function, inputs)
 
 
+def test_gradients_of_stacks_are_those_of_their_members() -> None:
+    torch = pytest.importorskip("torch")
+    c, r = (torch.randn(3, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(k)) for k in range(2))
+    c, r = (v.requires_grad_() for v in (c, r))
+    together = torch.autograd.grad(sm.Toeplitz(c, r).slogdet().logabsdet.sum(), (c, r))
+    alone = torch.autograd.grad(sum(sm.Toeplitz(*one).slogdet().logabsdet for one in zip(c, r, strict=True)), (c, r))
+    torch.testing.assert_close(together, alone)
+
+
 def test_torch_maps_solutions_over_matrices() -> None:
     torch = pytest.importorskip("torch")
     generator = torch.Generator().manual_seed(0)

@@ -19,6 +19,7 @@ n = 6
 rng = np.random.default_rng(0)
 C, D = sm.Circulant(rng.standard_normal(n)), sm.Diagonal(rng.standard_normal(n))
 S = sm.Circulant(rng.standard_normal(n)).to_spectral()
+banded = sm.BandedCirculant(rng.standard_normal(3), n)
 B = sm.BlockCirculant(rng.standard_normal((2, 2, 3)))
 R = sm.BlockCirculant(rng.standard_normal((2, 3, 3)), (5, 9))
 DCD = sm.CDDProduct.from_vectors(*rng.standard_normal((3, n)))
@@ -44,6 +45,10 @@ CDC = sm.CDDProduct.from_vectors(*rng.standard_normal((3, n)), first="circulant"
         (R.T @ R, sm.Product),  # inner size 5 is cropped
         (C + C, sm.Circulant),
         (C - C, sm.Circulant),
+        (S @ banded, sm.SpectralCirculant),
+        (banded @ S, sm.SpectralCirculant),
+        (C @ banded, sm.Circulant),
+        (banded @ C, sm.Circulant),
         (S + C, sm.SpectralCirculant),
         (C + S, sm.SpectralCirculant),
         (D + D, sm.Diagonal),
