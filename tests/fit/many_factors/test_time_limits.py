@@ -5,6 +5,7 @@ import time
 
 import numpy as np
 import pytest
+import scipy.linalg
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -49,6 +50,32 @@ def check(runs):
 def test_square_matrices(n, n_factors, first, real, seed):
     W = np.random.default_rng(seed).standard_normal((2, n, n))
     check([*fits(W[0] if real else W[0] + 1j * W[1], n_factors, first=first)])
+
+
+def error(W, n_factors, limit):
+    return fit_cdd(W, n_factors, time_limit=limit, rng=3).error
+
+
+@settings(max_examples=3, deadline=None)
+@given(n=st.integers(5, 12), n_factors=st.sampled_from([7, 9]), real=st.booleans(), seed=st.integers(0, 2**16))
+def test_no_limit_makes_many_factors_worse_than_the_svd_of_rank_two(n, n_factors, real, seed):
+    W = np.random.default_rng(seed).standard_normal((2, n, n))
+    W = W[0] if real else W[0] + 1j * W[1]
+    values = np.linalg.svd(W, compute_uv=False)
+    rank_two = np.linalg.norm(values[2:]) / np.linalg.norm(values)
+    for limit in (0, 20, 500):
+        assert error(W, n_factors, limit) <= rank_two + 1e-6
+
+
+@pytest.mark.parametrize(("n_factors", "planted"), [(4, False), (5, True), (7, False)])
+def test_two_more_factors_are_no_worse_than_without_them_in_a_quarter_of_the_time(n_factors, planted):
+    rng = np.random.default_rng(n_factors)
+    W = rng.standard_normal((8, 8))
+    if planted:
+        d, c = rng.choice([-1.0, 1.0], (2, n_factors, 8)) * rng.uniform(0.5, 1.5, (2, n_factors, 8))
+        kinds = [np.diag(d[k]) if k % 2 == 0 else scipy.linalg.circulant(c[k]) for k in range(n_factors)]
+        W = np.linalg.multi_dot(kinds)
+    assert error(W, n_factors + 2, 4000) <= error(W, n_factors, 1000) + 1e-12
 
 
 @pytest.mark.parametrize("how", [{}, {"block_size": 4}, {"growth": False}, {"solver": "lbfgs"}])
