@@ -261,7 +261,7 @@ class Search:
             starts, rates = [*starts, replace(best, parameters=grown)], [*rates, _GROWN_RATE]
         steps = _scaled(_STEPS, layout) if number is None else _FIRST_STEPS << self._doublings(layout, number)[1]
         steps = max(1, min(steps, int(_EXPLORING_SHARE * self.runs.control.max_iter)))
-        together = len(starts) if mean_side(layout) <= _TOGETHER_SIDE else 1
+        together = max(1, len(starts)) if mean_side(layout) <= _TOGETHER_SIDE else 1
         found: list[Candidate] = []
         for k in range(0, len(starts), together):
             if not self.runs.control.stopped():

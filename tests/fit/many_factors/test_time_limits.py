@@ -78,7 +78,7 @@ def test_two_more_factors_are_no_worse_than_without_them_in_a_quarter_of_the_tim
     assert error(W, n_factors + 2, 4000) <= error(W, n_factors, 1000) + 1e-12
 
 
-@pytest.mark.parametrize("how", [{}, {"block_size": 4}, {"growth": False}, {"solver": "lbfgs"}])
+@pytest.mark.parametrize("how", [{}, {"block_size": 4}, {"growth": False}, {"solver": "lbfgs"}, {"restarts": 0}])
 def test_rectangles_and_ways_of_search(how):
     check([*fits(np.random.default_rng(1).standard_normal((12, 8)), 5, **how)])
 
