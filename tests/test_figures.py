@@ -204,3 +204,9 @@ def test_scipy_vocabulary():
         measured.setdefault(row["scipy"], []).append(", ".join(filter(None, figures)))
     table = [cells for cells in lines("docs/guide/scipy_vocabulary.md") if cells[0].startswith("`")]
     assert {cells[0].replace("`", ""): cells[2:] for cells in table} == measured
+
+
+def test_searches_by_torch():
+    table = [cells for cells in lines("benchmarks/results/torch_search.md") if cells[0].replace(",", "").isdigit()]
+    ratios = [float(cells[5]) for cells in table if int(cells[0].replace(",", "")) >= 512]
+    assert stated("docs/guide/fitting.md", r"takes (0\.\d+) to (0\.\d+) of NumPy's time") == range_of(ratios)

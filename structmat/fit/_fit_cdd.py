@@ -68,7 +68,8 @@ def fit_cdd(
     ----------
     W : array_like
         The matrix, of shape (rows, cols), real or complex: nested lists or an array of any library that follows the
-        array API standard. It is only read. The fit itself runs in NumPy on the CPU.
+        array API standard. It is only read. The fit runs in NumPy on the CPU, but for the search of a tensor of torch
+        for more than three factors: it explores and refines on the tensor's device, see Notes.
     n_factors : int, default: 3
         Number of factors: any for a square `W` and a single block, otherwise any odd number from three on. Then one of
         the block circulants has the shape of `W`, and further ones are square with its smaller side, to the right of it
@@ -142,7 +143,11 @@ def fit_cdd(
     Notes
     -----
     An iteration costs ``O(rows * cols)`` for three factors and ``O(F n^2 log n)`` for F of them, with the memory of a
-    few matrices. On planted products of three factors, also with noise as strong as the signal, the start by shift
+    few matrices. Where `W` is a tensor of torch, errors and gradients of the search are computed on its device, on the
+    CPU by the faster of torch and NumPy; starts that are read off the matrix, and steps by ``"als"`` and ``"lm"``, are
+    made by NumPy. Exploration waits for a device other than the CPU once in 16 steps, and hears a callback, Ctrl-C and
+    the time limit as often; refinement copies the parameters there and the gradient back for every evaluation. This was
+    tested on the CPU and by tensors without values, not yet on a GPU. On planted products of three factors, also with noise as strong as the signal, the start by shift
     synchronisation finds the global optimum where other starts end in local minima. Ctrl-C returns the best fit so far,
     as a time limit does; see `FitResult.stopped`.
 

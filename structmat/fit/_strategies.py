@@ -137,7 +137,7 @@ def by_search(
     if not values.any() or (inputs is not None and not (values @ inputs).any()):
         product = layout.product([moved_like(np.zeros(shape), matrix) for shape in layout.vector_shapes])
         return Fitted(product, 0.0, np.zeros(1), True, "zero", options.solver, "the matrix is zero")
-    problem = Problem(values, layout.block_size, inputs)
+    problem = Problem(values, layout.block_size, inputs, matrix)
     known: Sequence[KnownProduct] = [] if task.warm_start is None else [task.warm_start]
     more_than_three = layout.n_factors + (layout.first == "diagonal") > 4
     if roots is not None and begin_with_als and not known and more_than_three:
@@ -149,7 +149,7 @@ def by_search(
     beside: Iterable[KnownProduct] = ()
     if inputs is not None:
         # What is best without weights is a start of the fit with weights, which so is never worse than it.
-        plain = Problem(values, layout.block_size, None)
+        plain = Problem(values, layout.block_size, None, matrix)
         part = control.until(control.deadline, apart=True)
         unweighted = plain.rounds(
             layout, copy.deepcopy(rng), part, options=options, begin_with_als=begin_with_als, known=known

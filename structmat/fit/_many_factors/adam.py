@@ -8,15 +8,19 @@ Usual memories, 0.9 and 0.99, need about four times as many steps; below 0.5 for
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from structmat._arrays.numpy_bridge import to_numpy
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from structmat.fit._many_factors.array_work import WorkArray
     from structmat.fit._many_factors.objective import Objective
 
 __all__ = ["anneal"]
@@ -26,7 +30,7 @@ _MEAN_DECAY, _SQUARE_DECAY = 0.8, 0.7
 
 def anneal(
     objective: Objective,
-    parameters: NDArray[Any],
+    parameters: WorkArray,
     rates: NDArray[Any],
     steps: int,
     *,
@@ -38,31 +42,39 @@ def anneal(
     Parameters
     ----------
     objective : Objective
-    parameters : (B, ...) ndarray
-        Starting points with entries of size one, of the dtype of the objective; they are overwritten.
+    parameters : (B, ...) array
+        Starting points with entries of size one, of the library and dtype of the objective; they are overwritten.
     rates : (B,) ndarray
         First step of an entry in each chain. It falls to zero along a cosine.
     steps : int
     deadline : float or None
         Value of ``time.monotonic()`` after which no step begins. Chains are far from a minimum then.
     report : callable
-        Called as ``report(step, errors)`` with the relative errors (B,) before each step.
+        Called as ``report(step, errors)`` with the relative errors (B,) before each step. A device that is not the CPU
+        is not waited for each time: several calls, and a look at the deadline, come after as many steps.
     """
-    tiny = float(np.finfo(parameters.dtype).tiny) ** 0.5
-    x = parameters.view(parameters.real.dtype)
-    mean, square = np.zeros_like(x), np.zeros_like(x)
+    work, real = objective.work, np.empty(0, objective.dtype).real.dtype
+    xp = work.xp
+    tiny = float(np.finfo(real).tiny) ** 0.5
+    x = work.real_view(parameters)
+    mean, square = xp.zeros_like(x), xp.zeros_like(x)
+    first = work.moved(rates.reshape(-1, *[1] * (x.ndim - 1)))
+    unread: list[WorkArray] = []
     # A chain may be lost to an overflow; its error tells, and the others go on.
     with np.errstate(over="ignore", invalid="ignore"):
         for step in range(1, steps + 1):
-            if deadline is not None and time.monotonic() >= deadline:
+            if not unread and deadline is not None and time.monotonic() >= deadline:
                 return False
             values, complex_gradient = objective.value_and_gradient(parameters)
-            report(step, np.sqrt(values))
-            gradient = complex_gradient.view(x.dtype)
+            unread.append(values)
+            if len(unread) == work.steps_at_once or step == steps:
+                for ago, errors in enumerate(np.sqrt(to_numpy(xp.stack(unread))), 1 - len(unread)):
+                    report(step + ago, errors)
+                unread.clear()
+            gradient = work.real_view(complex_gradient)
             mean += (1 - _MEAN_DECAY) * (gradient - mean)
             square += (1 - _SQUARE_DECAY) * (gradient * gradient - square)
-            bias = np.sqrt(1 - _SQUARE_DECAY**step) / (1 - _MEAN_DECAY**step)
-            rate = rates * (0.5 * (1 + np.cos(np.pi * (step - 1) / steps)) * bias)
-            rate = rate.astype(x.dtype).reshape(-1, *[1] * (x.ndim - 1))
-            x -= rate * mean / (np.sqrt(square) + x.dtype.type(tiny))
+            bias = math.sqrt(1 - _SQUARE_DECAY**step) / (1 - _MEAN_DECAY**step)
+            rate = first * (0.5 * (1 + math.cos(math.pi * (step - 1) / steps)) * bias)
+            x -= xp.astype(rate, x.dtype) * mean / (xp.sqrt(square) + tiny)
     return True

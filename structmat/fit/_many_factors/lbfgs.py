@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from structmat._arrays.numpy_bridge import to_numpy
 from structmat.fit._many_factors.parameters import balanced
 
 if TYPE_CHECKING:
@@ -48,7 +49,8 @@ def polish(
         return x.astype(begun.real.dtype).view(begun.dtype).reshape(begun.shape)
 
     def function(x: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        values, gradient = objective.value_and_gradient(parameters_of(x)[None])
+        values, found = objective.value_and_gradient(objective.work.moved(parameters_of(x)[None]))
+        gradient = to_numpy(found)
         return float(values[0]), gradient.view(begun.real.dtype).ravel().astype(np.float64)
 
     def after_iteration(intermediate_result: Any) -> None:

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
-from numpy.lib.stride_tricks import as_strided
-
-from structmat.fit._many_factors.spectra import transformed
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from structmat.fit._many_factors.array_work import Work, WorkArray
 
 __all__ = ["Opening"]
 
@@ -20,35 +15,34 @@ class Opening:
 
     Parameters
     ----------
-    c : (B, n) ndarray
+    c : (B, n) array
         First columns.
-    d : (B, n) ndarray, optional
+    d : (B, n) array, optional
         Diagonals.
+    work : Work
     """
 
-    def __init__(self, c: NDArray[Any], d: NDArray[Any] | None) -> None:
-        self._d, self.n_factors = d, 1 if d is None else 2
-        twice = np.concatenate((c, c), axis=-1)
-        count, n = c.shape
-        apart, step = twice.strides
-        # Row i is c, shifted by i.
-        self._shifted = as_strided(twice[:, n:], (count, n, n), (apart, -step, step), writeable=False)
+    def __init__(self, c: WorkArray, d: WorkArray | None, work: Work) -> None:
+        self._d, self.n_factors, self._work = d, 1 if d is None else 2, work
+        self._twice = work.xp.concat((c, c), axis=-1)
+        self._shifted: dict[int, WorkArray] = {}
+        """Rows of the circulant that were asked for, by the first, until their gradients are."""
 
-    def rows(self, rows: slice) -> NDArray[Any]:
+    def rows(self, rows: slice) -> WorkArray:
         """Return some rows (B, r, n)."""
-        shifted = self._shifted[:, rows]
-        return shifted.copy() if self._d is None else shifted * self._d[:, rows, None]
-
-    def gradients(self, rows: slice, residual: NDArray[Any]) -> list[NDArray[Any]]:
-        """Return half the gradients, of the circulant as its spectrum (B, 1, 1, f), from those of some rows."""
-        count, height, n = residual.shape
-        start = rows.indices(n)[0]
-        twice = np.concatenate((residual, residual), axis=-1)
-        apart, down, step = twice.strides
-        back = as_strided(twice[:, :, start:], (count, height, n), (apart, down + step, step), writeable=False)
+        shifted = self._work.shifted(self._twice, rows)
         if self._d is None:
-            return [transformed(back.sum(axis=1))[:, None, None]]
-        of_c = np.einsum("bik,bi->bk", back, self._d[:, rows].conj())
-        of_d = np.zeros_like(self._d)
-        of_d[:, rows] = np.einsum("bik,bik->bi", self._shifted[:, rows].conj(), residual)
-        return [transformed(of_c)[:, None, None], of_d]
+            return self._work.xp.asarray(shifted, copy=True)
+        self._shifted[rows.start] = shifted
+        return shifted * self._d[:, rows, None]
+
+    def gradients(self, rows: slice, residual: WorkArray) -> list[WorkArray]:
+        """Return half the gradients, of the circulant as its spectrum (B, 1, 1, f), from those of some rows."""
+        work, xp = self._work, self._work.xp
+        back = work.shifted_back(xp.concat((residual, residual), axis=-1), rows.start)
+        if self._d is None:
+            return [work.transformed(back.sum(axis=1))[:, None, None]]
+        of_c = (back * self._d[:, rows, None].conj()).sum(axis=1)
+        of_d = xp.zeros_like(self._d)
+        of_d[:, rows] = xp.linalg.vecdot(self._shifted.pop(rows.start), residual)
+        return [work.transformed(of_c)[:, None, None], of_d]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from structmat.fit._many_factors.array_work import has_double
 from structmat.fit._many_factors.objective import Objective
 from structmat.fit._many_factors.parameters import from_vectors
 from structmat.fit._many_factors.random_starts import weighted_rank_one
@@ -24,6 +25,7 @@ from structmat.operators import CDDLayout, Circulant
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from structmat._arrays.typing import Array
     from structmat.fit._control import Control
     from structmat.fit._three_factors.vectors import Factors
 
@@ -48,17 +50,19 @@ class Problem:
     block_size : int
     inputs : (cols, k) ndarray, optional
         What the columns of the products, and of the matrix, are combined with: `weighted_inputs`.
+    like : array
+        A tensor of torch whose device does the work of the search; else NumPy does.
     """
 
-    def __init__(self, values: NDArray[Any], block_size: int, inputs: NDArray[Any] | None) -> None:
+    def __init__(self, values: NDArray[Any], block_size: int, inputs: NDArray[Any] | None, like: Array) -> None:
         self._transposed = inputs is None and values.shape[0] < values.shape[1]
-        matrix, self._log_scale = _scaled_matrix(values.T if self._transposed else values)
+        matrix, self._log_scale = _scaled_matrix(values.T if self._transposed else values, double=has_double(like))
         self._matrix = matrix
         """The matrix as it was given is the exponential of `_log_scale` times this, transposed or not."""
         inputs = None if inputs is None else inputs.astype(matrix.dtype)
         target = matrix if inputs is None else matrix @ inputs
         rows, cols = matrix.shape
-        self.fine = Objective(CDDLayout((rows, cols), block_size=block_size), target, inputs, values.dtype)
+        self.fine = Objective(CDDLayout((rows, cols), block_size=block_size), target, inputs, values.dtype, like)
         self.coarse = self.fine.astype(np.dtype(np.complex64 if np.iscomplexobj(values) else np.float32))
 
     def rounds(
@@ -154,7 +158,7 @@ class Problem:
         return _transposed(scaled) if self._transposed else scaled
 
 
-def _scaled_matrix(values: NDArray[Any]) -> tuple[NDArray[Any], float]:
+def _scaled_matrix(values: NDArray[Any], *, double: bool) -> tuple[NDArray[Any], float]:
     """Return a matrix of the norm of an isometry, in the precision of the fit, and the logarithm of what it lacks.
 
     The matrix as it was given is the exponential of this times the one returned.
@@ -162,7 +166,7 @@ def _scaled_matrix(values: NDArray[Any]) -> tuple[NDArray[Any], float]:
     side = min(values.shape)
     single = np.result_type(values.dtype, np.float32)
     large = values.size > _DOUBLE_SIDE**2
-    matrix = values.astype(single if large else np.result_type(values.dtype, np.float64))
+    matrix = values.astype(single if large or not double else np.result_type(values.dtype, np.float64))
     largest = max(float(np.abs(row).max()) for row in values)
     matrix /= largest
     norm = float(np.linalg.norm(matrix)) / np.sqrt(side)

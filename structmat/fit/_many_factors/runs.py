@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from structmat._arrays.numpy_bridge import to_numpy
 from structmat.fit._many_factors.adam import anneal
 from structmat.fit._many_factors.descent import descend
 from structmat.fit._many_factors.lbfgs import polish
@@ -67,7 +68,7 @@ class Runs:
     def explore(self, starts: Sequence[Candidate], rates: Sequence[float], steps: int) -> list[Candidate]:
         """Return the starts after large annealed steps; nothing if they were cut short, while steps are still large."""
         layout = starts[0].layout
-        chains = np.stack([start.parameters for start in starts]).astype(self.coarse.dtype)
+        chains = self.coarse.work.moved(np.stack([start.parameters for start in starts]).astype(self.coarse.dtype))
         errors: list[NDArray[np.float64]] = []
 
         def report(step: int, now: NDArray[np.float64]) -> None:
@@ -91,7 +92,7 @@ class Runs:
         histories = np.array(errors).T
         return [
             replace(self.candidate(start.start, layout, chain.astype(self.fine.dtype)), history=history.tolist())
-            for start, chain, history in zip(starts, chains, histories, strict=True)
+            for start, chain, history in zip(starts, to_numpy(chains), histories, strict=True)
         ]
 
     def polish(self, start: Candidate, most: int) -> Candidate:

@@ -1,70 +1,64 @@
-"""Rows on a grid of circulant blocks, by their spectra: the transforms, and the products per frequency.
+"""Rows on a grid of circulant blocks, by their spectra: the products per frequency, and their sums over rows.
 
 A single block, which most products have, is a product of two arrays and no contraction.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-import scipy  # its `fft` is imported on first use
+from structmat._arrays import contiguous, padded
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from structmat._arrays.typing import Namespace
+    from structmat.fit._many_factors.array_work import Work, WorkArray
 
-__all__ = ["combined", "correlated", "from_spectra", "spectra_of_rows", "transformed"]
+__all__ = ["combined", "correlated", "spectra_of_rows", "sums_of_products"]
 
 # Grids of no more blocks are gone through block by block, larger ones by a matrix product per frequency.
 _FEW_BLOCKS = 16
 
 
-def spectra_of_rows(rows: NDArray[Any], m: int) -> NDArray[Any]:
+def spectra_of_rows(rows: WorkArray, m: int, work: Work) -> WorkArray:
     """Return spectra (B, r, q, f) of the blocks of rows (B, r, n), the last one padded with zeros."""
     *lead, n = rows.shape
     blocks = -(-n // m)
-    if blocks * m != n:
-        padded = np.zeros((*lead, blocks * m), dtype=rows.dtype)
-        padded[..., :n] = rows
-        rows = padded
-    return transformed(rows.reshape(*lead, blocks, m))
+    whole: WorkArray = padded(rows, blocks * m, work.xp)
+    return work.transformed(whole.reshape(*lead, blocks, m))
 
 
-def transformed(blocks: NDArray[Any]) -> NDArray[Any]:
-    """Return the spectra of blocks, half of them where these are real."""
-    spectra: NDArray[Any] = scipy.fft.fft(blocks) if np.iscomplexobj(blocks) else scipy.fft.rfft(blocks)
-    return spectra
-
-
-def from_spectra(spectra: NDArray[Any], m: int, *, real: bool) -> NDArray[Any]:
-    """Return the blocks with these spectra, which are overwritten."""
-    blocks: NDArray[Any] = (
-        scipy.fft.irfft(spectra, n=m, overwrite_x=True) if real else scipy.fft.ifft(spectra, overwrite_x=True)
-    )
-    return blocks
-
-
-def combined(spectra: NDArray[Any], blocks: NDArray[Any], *, overwrite: bool = False) -> NDArray[Any]:
+def combined(spectra: WorkArray, blocks: WorkArray, xp: Namespace, *, overwrite: bool = False) -> WorkArray:
     """Return ``sum_q blocks[b, p, q, f] * spectra[b, r, q, f]``, of shape (B, r, p, f); may overwrite the spectra."""
     _, p, q, _ = blocks.shape
     if p * q > _FEW_BLOCKS:
-        left = np.ascontiguousarray(spectra.transpose(0, 3, 1, 2))
-        product = left @ np.ascontiguousarray(blocks.transpose(0, 3, 2, 1))
-        return np.ascontiguousarray(product.transpose(0, 2, 3, 1))
+        left: WorkArray = contiguous(xp.permute_dims(spectra, (0, 3, 1, 2)), xp)
+        product = left @ contiguous(xp.permute_dims(blocks, (0, 3, 2, 1)), xp)
+        return contiguous(xp.permute_dims(product, (0, 2, 3, 1)), xp)
     if q == 1:
-        outer: NDArray[Any] = np.multiply(spectra, blocks[:, None, :, 0], out=spectra if overwrite and p == 1 else None)
-        return outer
+        outer = blocks[:, None, :, 0]
+        if overwrite and p == 1:
+            spectra *= outer
+            return spectra
+        return spectra * outer
     out = spectra[:, :, :1] * blocks[:, None, :, 0]
     for j in range(1, q):
         out += spectra[:, :, j : j + 1] * blocks[:, None, :, j]
     return out
 
 
-def correlated(spectra: NDArray[Any], conj: NDArray[Any]) -> NDArray[Any]:
-    """Return ``sum_r spectra[b, r, p, f] * conj[b, r, q, f]``, of shape (B, p, q, f)."""
+def correlated(spectra: WorkArray, conj: WorkArray, xp: Namespace) -> WorkArray:
+    """Return ``sum_r spectra[b, r, p, f] * conj[b, r, q, f]``, of shape (B, p, q, f); may overwrite `conj`."""
     p, q = spectra.shape[2], conj.shape[2]
     if p * q > _FEW_BLOCKS:
-        left = np.ascontiguousarray(spectra.transpose(0, 3, 2, 1))
-        return (left @ np.ascontiguousarray(conj.transpose(0, 3, 1, 2))).transpose(0, 2, 3, 1)
-    sums = [[np.einsum("brf,brf->bf", spectra[:, :, i], conj[:, :, j]) for j in range(q)] for i in range(p)]
-    return np.stack([np.stack(row, axis=1) for row in sums], axis=1)
+        left: WorkArray = contiguous(xp.permute_dims(spectra, (0, 3, 2, 1)), xp)
+        return xp.permute_dims(left @ contiguous(xp.permute_dims(conj, (0, 3, 1, 2)), xp), (0, 2, 3, 1))
+    if p == 1:
+        return sums_of_products(conj, spectra)[:, None]
+    return xp.stack([(spectra[:, :, i : i + 1] * conj).sum(axis=1) for i in range(p)], axis=1)
+
+
+def sums_of_products(x: WorkArray, y: WorkArray) -> WorkArray:
+    """Return ``sum_r x[b, r, ...] * y[b, r, ...]``; overwrites `x`."""
+    # for complex numbers several times as fast as a contraction, in both libraries
+    x *= y
+    return x.sum(axis=1)

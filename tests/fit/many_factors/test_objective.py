@@ -1,13 +1,15 @@
 """Errors and gradients against dense products and finite differences, the parameters, and the random starts."""
 
+from importlib.util import find_spec
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.linalg import circulant
 
+from structmat.fit._many_factors import array_work, spectra
 from structmat.fit._many_factors import objective as objectives
-from structmat.fit._many_factors import spectra
 from structmat.fit._many_factors.objective import Objective
 from structmat.fit._many_factors.parameters import (
     balanced,
@@ -23,6 +25,14 @@ from structmat.operators import CDDLayout
 
 def normal(rng, shape, *, real):
     return rng.standard_normal(shape) if real else rng.standard_normal(shape) + 1j * rng.standard_normal(shape)
+
+
+def like(library):
+    """An array whose library and device do the work, None for NumPy."""
+    return None if library == "numpy" else pytest.importorskip(library).zeros(1)
+
+
+libraries = st.sampled_from(["numpy", "torch"] if find_spec("torch") else ["numpy"])
 
 
 def dense_factor(vector, shape):
@@ -59,23 +69,30 @@ layouts = st.one_of(single_blocks(), grids())
     weighted=st.booleans(),
     few_blocks=st.sampled_from([0, 16]),
     chunked=st.booleans(),
+    library=libraries,
     seed=st.integers(0, 2**16),
 )
-def test_error_and_gradient(layout, real, weighted, few_blocks, chunked, seed):
+def test_error_and_gradient(layout, real, weighted, few_blocks, chunked, library, seed):
     rng = np.random.default_rng(seed)
     rows, cols = layout.shape
     target = normal(rng, (rows, 4 if weighted else cols), real=real)
     inputs = normal(rng, (cols, 4), real=real) if weighted else None
     products, direction = normal(rng, (2, 2, layout.n_parameters), real=real)
-    objective = Objective(layout, target, inputs)
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(array_work, "_is_slower", lambda torch, entries: False)
         patch.setattr(spectra, "_FEW_BLOCKS", few_blocks)
         if chunked:
             patch.setattr(objectives, "_LEAST_ROWS", 1)
-            patch.setattr(objectives, "_CHUNK_BYTES", 1)
-        values, gradient = objective.value_and_gradient(products)
+            patch.setattr(array_work, "_CHUNK_BYTES", 1)
+            patch.setattr(array_work, "_TORCH_CHUNK_BYTES", 1)
+        objective = Objective(layout, target, inputs, like=like(library))
+
+        def found(parameters):
+            return map(np.asarray, objective.value_and_gradient(objective.work.moved(parameters)))
+
+        values, gradient = found(products)
         step = 1e-6
-        ahead, behind = (objective.value_and_gradient(products + s * direction)[0] for s in (step, -step))
+        (ahead, _), (behind, _) = (found(products + s * direction) for s in (step, -step))
         for parameters, value in zip(products, values, strict=True):
             product = dense(layout, parameters)
             residual = target - (product if inputs is None else product @ inputs)
