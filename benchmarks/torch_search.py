@@ -6,6 +6,7 @@ An evaluation gives the error of one product and its gradient, with the copies t
 makes. Both take turns on one thread of one core; the times are the least of all rounds, in milliseconds.
 """
 
+# ruff: noqa: E402  # threads are limited before libraries start them
 from __future__ import annotations
 
 import argparse

@@ -147,8 +147,10 @@ def fit_cdd(
     CPU by the faster of torch and NumPy; starts that are read off the matrix, and steps by ``"als"`` and ``"lm"``, are
     made by NumPy. Exploration waits for a device other than the CPU once in 16 steps, and hears a callback, Ctrl-C and
     the time limit as often; refinement copies the parameters there and the gradient back for every evaluation. This was
-    tested on the CPU and by tensors without values, not yet on a GPU. On planted products of three factors, also with noise as strong as the signal, the start by shift
-    synchronisation finds the global optimum where other starts end in local minima. Ctrl-C returns the best fit so far,
+    tested on the CPU and by tensors without values, not yet on a GPU.
+
+    On planted products of three factors, also with noise as strong as the signal, the start by shift synchronisation
+    finds the global optimum where other starts end in local minima. Ctrl-C returns the best fit so far,
     as a time limit does; see `FitResult.stopped`.
 
     References

@@ -214,3 +214,9 @@ def test_spread_of_parameters_in_another_precision(layout, real, weighted, seed)
     parameters = from_vectors(layout, vectors)
     narrow = parameters.astype(np.result_type(np.float32, 1j) if not real else np.float32)
     assert objective.spread(narrow) == pytest.approx(objective.spread(parameters), rel=1e-3)
+
+
+def test_small_tensors_on_the_cpu_are_left_to_numpy():
+    tensor = pytest.importorskip("torch").zeros(1)
+    assert isinstance(array_work.work_like(tensor, 16), array_work.NumpyWork)
+    assert isinstance(array_work.work_like(tensor.to("meta"), 16), array_work.TorchWork)
