@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from array_api_compat import numpy as xp
 
 from structmat.fit._many_factors.spectra import combined, correlated
 
@@ -18,6 +19,6 @@ def test_products_of_grids_are_sums_over_blocks(p: int, q: int) -> None:
     spectra, blocks, other = drawn(6, q), drawn(p, q), drawn(6, p)
     expected = np.einsum("bpqf,brqf->brpf", blocks, spectra)
     for overwrite in (False, True):
-        np.testing.assert_allclose(combined(spectra.copy(), blocks, overwrite=overwrite), expected, atol=1e-13)
+        np.testing.assert_allclose(combined(spectra.copy(), blocks, xp, overwrite=overwrite), expected, atol=1e-13)
     expected = np.einsum("brpf,brqf->bpqf", other, spectra)
-    np.testing.assert_allclose(correlated(other, spectra), expected, atol=1e-13)
+    np.testing.assert_allclose(correlated(other, spectra, xp), expected, atol=1e-13)
