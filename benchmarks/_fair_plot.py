@@ -68,8 +68,8 @@ def draw(panel: Axes, shown: list[Result], point: Callable[[Result], Point]) -> 
 
 
 def plot(found: list[Result], path: Path) -> None:
-    """Draw one panel for each task that has a result, and one for the mean where there are several."""
-    tasks = [task for task in TASKS if pick(found, task=task)]
+    """Draw one panel for each task that has an adapter's result, and one for the mean where there are several."""
+    tasks = [task for task in TASKS if any(result.case.method in STYLES for result in pick(found, task=task))]
     averaged = [task for task in tasks if PROTOCOLS[task].data is None]
     several = len(averaged) > 1
     count = len(tasks) + several
