@@ -263,7 +263,7 @@ class Checkpoint:
 
         Parameters
         ----------
-        tensors : mapping of str to torch.Tensor
+        tensors : mapping of str to torch.Tensor or ndarray
             Such as the `state_dict` of a module.
         name : str
             What errors call them.

@@ -7,6 +7,8 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+
 from structmat._files.safetensors import CODES, Tensor, one_line
 
 if TYPE_CHECKING:
@@ -64,7 +66,7 @@ class TorchFile(NamedTuple):
 
     @classmethod
     def of(cls, path: Path, content: dict[str, Any]) -> TorchFile:
-        """Return tensors as if a file held them."""
+        """Return tensors of torch, or arrays of NumPy, as if a file held them."""
         return cls(path, {name: _spec(tensor) for name, tensor in sorted(content.items())}, content)
 
     def rows(self, name: str, start: int, stop: int) -> Tensor:
@@ -72,7 +74,9 @@ class TorchFile(NamedTuple):
         import torch  # noqa: PLC0415  # an extra, needed for such files only
 
         whole = self.content[name]
-        part = (whole[start:stop] if whole.ndim else whole).detach().cpu()
+        part = whole[start:stop] if whole.ndim else whole
+        # a copy, as torch warns of arrays that must not be written
+        part = part.detach().cpu() if isinstance(part, torch.Tensor) else torch.as_tensor(np.array(part))
         data = part.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes() if part.numel() else b""
         return _spec(part)._replace(data=data)
 

@@ -33,7 +33,7 @@ def from_delta(deltas: Mapping[str, Tensor], **settings: Any) -> FittedAdapter:
 
     Parameters
     ----------
-    deltas : dict of Tensor, shape (out_features, in_features)
+    deltas : dict of Tensor or ndarray, shape (out_features, in_features)
         Tuned minus base weight, by path of the module.
     **settings
         Arguments of `CDDConfig`; the target modules are those with a change.

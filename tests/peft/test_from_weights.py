@@ -96,6 +96,10 @@ def test_from_delta(tmp_path: Path) -> None:
         from_delta({"0": torch.ones(3)})
     delta = torch.outer(torch.arange(1.0, 17), torch.ones(16))
     adapter = from_delta({"model.layers.1.self_attn.q_proj": delta}, alpha=2.0)
+    frozen = delta.numpy()
+    frozen.flags.writeable = False
+    again = from_delta({"model.layers.1.self_attn.q_proj": frozen}, alpha=2.0)
+    assert again.layers == adapter.layers
     adapter.save(tmp_path)
     model = PeftModel.from_pretrained(tiny.model("llama"), tmp_path)
     change = model.base_model.model.model.layers[1].self_attn.q_proj.get_delta_weight("default")
