@@ -23,12 +23,13 @@ import argparse
 import sys
 import time
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from _common import one_thread
 
 one_thread()
 
-from _fair_plan import PROTOCOLS, cases  # noqa: E402
+from _fair_plan import PROTOCOLS, Protocol, cases  # noqa: E402
 
 EXAMPLES = Path(__file__).parent.parent / "docs/examples"
 RESULTS = Path(__file__).parent / "results"
@@ -42,7 +43,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of fair_adapters.csv")
     parser.add_argument("--only", nargs="+", choices=list(PROTOCOLS), default=list(PROTOCOLS), metavar="TASK")
     parser.add_argument("--report", action="store_true", help="run nothing, write the report")
+    parser.add_argument("--quick", action="store_true", help="two cases of 32 rows, to see that it runs; keeps nothing")
     options = parser.parse_args()
+    if options.quick:
+        with TemporaryDirectory() as folder:
+            options.out = Path(folder)
+            run(options)
+        return
     (report if options.report else run)(options)
 
 
@@ -67,9 +74,13 @@ def run(options: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     bench = Bench(Table(options.out / "fair_adapters.csv"), options.data)
     todo = [case for case in cases() if case.task in options.only]
+    protocols = PROTOCOLS
+    if options.quick:
+        todo = [case for case in todo if case.task == "goemotions" and case.method in {"lora", "cdd"}][:2]
+        protocols = {"goemotions": Protocol(32, 1, 16, 16, (100,), (0,))}
     begun = time.monotonic()
     for i, case in enumerate(todo, 1):
-        bench.do(case, PROTOCOLS[case.task])
+        bench.do(case, protocols[case.task])
         print(f"{i} of {len(todo)}, {(time.monotonic() - begun) / 3600:.2f} h: {case}", flush=True)
 
 
