@@ -34,6 +34,7 @@ from _common import table
 
 from finetune.data import SHIPPED, Rows, batches, load_task
 from finetune.encoder import Classifier, load_encoder, load_tokenizer
+from finetune.train import rising_then_falling
 from structmat.torch import CDDAdapter
 
 Prepare = Callable[[Classifier, Rows], list[Folded]]
@@ -205,10 +206,7 @@ def train(
     """Train as `finetune.train` does: rates rise over a share of the steps, then fall to zero."""
     trained = [p for group in optimizer.param_groups for p in group["params"]]
     steps = epochs * math.ceil(len(rows) / 32)
-    warmup = max(1, round(share * steps))
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min((step + 1) / warmup, max(0.0, (steps - step) / steps))
-    )
+    schedule = rising_then_falling(optimizer, steps, share)
     order = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)
     model.train()

@@ -22,7 +22,7 @@ from finetune.data import ExampleError, Rows, batches
 from finetune.encoder import Classifier, load_encoder
 from finetune.methods import METHODS, Plan, Prepared
 
-__all__ = ["DivergedError", "Run", "Settings", "fit", "predict", "prepare", "train"]
+__all__ = ["DivergedError", "Run", "Settings", "fit", "predict", "prepare", "rising_then_falling", "train"]
 
 Advance = Callable[[str, float], None]
 """Hears what goes on, and which share of the run was done since the last call."""
@@ -140,10 +140,7 @@ def fit(
     optimizer = torch.optim.AdamW(groups, weight_decay=0.01)
     trained = [p for group in optimizer.param_groups for p in group["params"]]
     steps = settings.epochs * math.ceil(len(rows) / settings.batch)
-    warmup = max(1, round(0.06 * steps))
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min((step + 1) / warmup, max(0.0, (steps - step) / steps))
-    )
+    schedule = rising_then_falling(optimizer, steps)
     order = torch.Generator().manual_seed(run.seed)
     torch.manual_seed(run.seed)
     model.train()
@@ -166,6 +163,16 @@ def fit(
                 raise DivergedError(f"{run.name}: the loss became {value} in step {len(seconds)}; try a smaller --lr")
             advance(f"loss {value:.3f}", share)
     return seconds, value
+
+
+def rising_then_falling(
+    optimizer: torch.optim.Optimizer, steps: int, share: float = 0.06
+) -> torch.optim.lr_scheduler.LRScheduler:
+    """Let rates rise over a share of the steps, and fall to zero over all."""
+    warmup = max(1, round(share * steps))
+    return torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min((step + 1) / warmup, max(0.0, (steps - step) / steps))
+    )
 
 
 def _loss(model: Classifier, tokens: Tensor, labels: Tensor, embedded: Tensor | None, settings: Settings) -> Tensor:
