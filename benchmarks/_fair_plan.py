@@ -88,6 +88,14 @@ QUERY_VALUE = (
 )
 """Methods and sizes on query and value layers, what is compared most often first."""
 
+INTERMEDIATE = (
+    ("lora", 8),
+    ("cdd", 3),
+    ("lora", 1),
+    ("lora", 2),
+)
+"""On the first layer of each feed-forward network, the best place for CDD on held-back rows (`adapter_variants.py`)."""
+
 ALL_LINEAR = (
     ("lora", 8),
     ("cdd", 3),
@@ -120,6 +128,7 @@ def cases() -> list[Case]:
         ("goemotions", "query-value", QUERY_VALUE),
         ("goemotions-more", "query-value", MORE_ROWS),
         *((task, "query-value", QUERY_VALUE) for task in ("sst2", "banking77", "cola", "mrpc")),
+        *((task, "intermediate", INTERMEDIATE) for task in ("goemotions", "sst2", "banking77")),
         ("goemotions", "all-linear", ALL_LINEAR),
         *((task, "all-linear", ALL_LINEAR) for task in ("cola", "sst2", "banking77", "mrpc")),
     ]

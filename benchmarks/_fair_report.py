@@ -35,7 +35,11 @@ TASKS = {
     "mrpc": "MRPC",
     "banking77": "BANKING77",
 }
-PLACES = {"query-value": "query and value layers", "all-linear": "all linear layers"}
+PLACES = {
+    "query-value": "query and value layers",
+    "intermediate": "intermediate layers",
+    "all-linear": "all linear layers",
+}
 METRICS = {"accuracy": "accuracy, %", "matthews": "Matthews correlation x 100"}
 
 
@@ -141,6 +145,10 @@ def nearest_lora(result: Result, found: list[Result]) -> Result | None:
     return min(lora, key=lambda r: abs(log(r.parameters / result.parameters)), default=None)
 
 
+def lora_eight(found: list[Result], task: str, places: str) -> Result | None:
+    return next(iter(pick(found, task=task, places=places, method="lora", size=8)), None)
+
+
 def is_adapter(result: Result) -> bool:
     return result.case.method not in {"head", "full", "lora"}
 
@@ -148,19 +156,21 @@ def is_adapter(result: Result) -> bool:
 def quality_table(found: list[Result], task: str, places: str) -> str:
     """Return the table of one task, by the number of parameters."""
     here = sorted(pick(found, task=task, places=places), key=lambda r: r.parameters)
-    reference = next((r for r in here if (r.case.method, r.case.size) == ("lora", 8)), None)
+    columns = {"minus LoRA r = 8": lora_eight(found, task, places)}
+    if places != "query-value":
+        columns["minus LoRA r = 8, query and value"] = lora_eight(found, task, "query-value")
     lines = []
     for r in here:
         score = f"{r.mean:.1f} ± {r.error:.1f}"
         if r.f1 is not None:
             score += f" (F1 {fmean(r.f1):.1f})"
         cells = [r.label, f"{r.parameters:,}", r.lr, score]
-        cells.append("" if reference in {None, r} else str(minus(r, reference)))
+        cells += ["" if other in {None, r} else str(minus(r, other)) for other in columns.values()]
         near = nearest_lora(r, found) if is_adapter(r) else None
         cells.append("" if near is None else f"{minus(r, near)} (r = {near.case.size})")
         lines.append(cells)
     heading = METRICS[PROTOCOLS[task].metric]
-    head = ("trained", "parameters", "rate", heading, "minus LoRA r = 8", "minus the LoRA of nearest size")
+    head = ("trained", "parameters", "rate", heading, *columns, "minus the LoRA of nearest size")
     return table(head, lines)
 
 
@@ -174,7 +184,7 @@ def verdict(found: list[Result], task: str, places: str) -> str:
     """Return what a table says on CDD beside LoRA."""
     here = pick(found, task=task, places=places)
     ours = [r for r in here if r.case.method in {"cdd", "cdd-blocks"}]
-    eight = next((r for r in here if (r.case.method, r.case.size) == ("lora", 8)), None)
+    eight = lora_eight(found, task, places)
     if eight is None or not ours:
         return "CDD or LoRA r = 8 is still missing here."
     parts = []

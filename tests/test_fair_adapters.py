@@ -165,6 +165,22 @@ def test_differences_are_paired_by_seed(modules):
     assert "The interval of 95 % for 3 factors minus LoRA r = 8 is −2.1 to −0.7 points." in text
 
 
+def test_other_places_are_also_compared_with_the_usual_lora(modules):
+    report, plan = modules("_fair_report"), modules("_fair_plan")
+
+    def result(places, method, size, scores):
+        case = plan.Case("goemotions", places, method, size)
+        return report.Result(case, "0.01", 10 * size, np.array(scores, float), None, np.zeros((5, 4)))
+
+    usual = result("query-value", "lora", 8, [50, 60, 55, 52, 58])
+    there = result("intermediate", "lora", 8, [51, 62, 56, 54, 59])  # +1, +2, +1, +2, +1
+    ours = result("intermediate", "cdd", 3, [50, 61, 55, 53, 58])  # -1 to `there`, 0, +1, 0, +1, 0 to `usual`
+    lines = report.quality_table([usual, there, ours], "goemotions", "intermediate").splitlines()
+    assert [cell.strip() for cell in lines[-2].split("|")[5:-1]] == ["−1.0 ± 0.0*", "+0.4 ± 0.2", "−1.0 ± 0.0* (r = 8)"]
+    assert [cell.strip() for cell in lines[-1].split("|")[5:-1]] == ["", "+1.4 ± 0.2*", ""]
+    assert "query and value" not in report.quality_table([usual, there, ours], "goemotions", "query-value")
+
+
 def test_the_figures_in_readme_and_docs_are_those_of_the_table(modules):
     report = modules("_fair_report")
     rows = report.read(ROOT / "benchmarks/results/fair_adapters.csv")

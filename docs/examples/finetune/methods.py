@@ -27,7 +27,11 @@ from torch import Tensor, nn
 
 __all__ = ["METHODS", "PLACES", "Method", "Plan", "Prepared"]
 
-PLACES = {"query-value": ("query", "value"), "all-linear": ("query", "key", "value", "dense")}
+PLACES = {
+    "query-value": ("query", "value"),
+    "intermediate": ("intermediate.dense",),
+    "all-linear": ("query", "key", "value", "dense"),
+}
 """Which linear layers of every block are adapted, by the ends of their names in BERT."""
 
 
