@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Optional, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -12,14 +12,14 @@ from structmat.torch._adapter.chunked import chunked_change, chunked_gradients, 
 __all__ = ["compiled_change"]
 
 
-@torch.library.custom_op("structmat::add_change", mutates_args=())
+# With schemas, since torch 2.6 can't read `list[Tensor]` from a signature.
+@torch.library.custom_op(
+    "structmat::add_change",
+    mutates_args=(),
+    schema="(Tensor? y, Tensor x, Tensor? weight, Tensor? bias, Tensor[] factors, float alpha) -> Tensor",
+)
 def compiled_change(
-    y: Optional[Tensor],  # noqa: UP045 - torch reads the signature
-    x: Tensor,
-    weight: Optional[Tensor],  # noqa: UP045
-    bias: Optional[Tensor],  # noqa: UP045
-    factors: list[Tensor],
-    alpha: float,
+    y: Tensor | None, x: Tensor, weight: Tensor | None, bias: Tensor | None, factors: list[Tensor], alpha: float
 ) -> Tensor:
     """The same for compilers, which take it as it is: it keeps nothing but the layer's input there too."""
     if not x.numel():
@@ -27,13 +27,13 @@ def compiled_change(
     return chunked_change(y, x, weight, bias, factors, alpha)[0]
 
 
-@torch.library.custom_op("structmat::change_gradients", mutates_args=())
+@torch.library.custom_op(
+    "structmat::change_gradients",
+    mutates_args=(),
+    schema="(Tensor dy, Tensor x, Tensor? weight, Tensor[] factors, float alpha) -> Tensor[]",
+)
 def _compiled_gradients(
-    dy: Tensor,
-    x: Tensor,
-    weight: Optional[Tensor],  # noqa: UP045
-    factors: list[Tensor],
-    alpha: float,
+    dy: Tensor, x: Tensor, weight: Tensor | None, factors: list[Tensor], alpha: float
 ) -> list[Tensor]:
     if not x.numel():
         return [torch.zeros_like(x), *map(torch.zeros_like, factors)]
