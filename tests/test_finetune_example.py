@@ -251,6 +251,19 @@ def test_sizes_and_places(example, model, method, size, query_value, all_linear)
         assert all(p.dtype == torch.float32 for p in built.parameters())
 
 
+def test_other_layers_are_other_runs_of_the_same_folder(example, model, out, capsys):
+    command = ["--model", model, *FEW, "--methods", "lora", "--seeds", "0", "--out", str(out)]
+    counts = []
+    for places in sys.modules["finetune.methods"].PLACES:
+        assert example.main([*command, "--places", places]) == 0
+        with (out / "results.csv").open(newline="") as file:
+            counts += [int(row["adapter_parameters"]) for row in csv.DictReader(file)]
+    layers, wide, rank = 2, 32 + 48, 8  # 48 features in the middle
+    assert counts == [2 * layers * rank * 64, layers * rank * wide, layers * rank * (4 * 64 + 2 * wide)]
+    assert "adapted: query, key, value, dense;" in capsys.readouterr().out.replace("\n", " ")
+    assert example.main([*command, "--places", "everywhere"]) == 2
+
+
 def test_results_of_other_settings_are_not_taken(example, model, out, capsys):
     command = ["--model", model, *FEW[:-2], "--methods", "lora", "--seeds", "0", "--out", str(out)]
     assert example.main(command) == 1

@@ -24,7 +24,7 @@ try:
 
     from finetune.data import SHIPPED, TASKS, ExampleError, Rows, load_task
     from finetune.encoder import load_tokenizer
-    from finetune.methods import METHODS
+    from finetune.methods import METHODS, PLACES
     from finetune.report import comparison, load_result, print_table, save_result, summarise, write_files
     from finetune.train import Run, Settings, train
 except ModuleNotFoundError as error:
@@ -52,6 +52,7 @@ def compare(
     task: str = "goemotions",
     methods: str | None = None,
     library: Literal["structmat", "peft"] = "structmat",
+    places: Literal["query-value", "intermediate", "all-linear"] = "query-value",
     seeds: str | None = None,
     rows: Annotated[int | None, _Positive] = None,
     test_rows: Annotated[int | None, _Positive] = None,
@@ -79,6 +80,9 @@ def compare(
         which repairs a gradient of PEFT's C3A. By default head, lora, cdd and full.
     library
         What adapts by cdd: structmat.torch, or PEFT with structmat.peft; cdd-peft among the methods is the same.
+    places
+        Which layers are adapted: query and value of the attention, the first layer of every feed-forward network, or
+        all linear layers.
     seeds
         Seeds, separated by commas; the table has means and standard deviations over them. By default 0,1,2.
     rows
@@ -135,7 +139,7 @@ def compare(
     session = _Session(out, settings, parts)
 
     first = [
-        Run(name, method, rate, numbers[0], len(parts[name][0]), sweep=True)
+        Run(name, method, rate, numbers[0], len(parts[name][0]), sweep=True, places=places)
         for name in tasks
         for method in names
         for rate in rates[method]
@@ -148,7 +152,7 @@ def compare(
             best[run.task, run.method] = result["accuracy"]
             chosen[run.task, run.method] = run.lr
     final = [
-        Run(name, method, chosen[name, method], seed, len(parts[name][0]))
+        Run(name, method, chosen[name, method], seed, len(parts[name][0]), places=places)
         for name in tasks
         for method in names
         for seed in numbers
@@ -156,7 +160,8 @@ def compare(
     table = summarise(session.do(final, "training"))
     sizes = "; ".join(f"{name}: {len(a):,} training, {len(b):,} test rows" for name, (a, b) in parts.items())
     note = (
-        f"{sizes}; {epochs} epochs of batches of {batch}, seeds {', '.join(map(str, numbers))}, the head's rate beside "
+        f"{sizes}; adapted: {', '.join(PLACES[places])}; "
+        f"{epochs} epochs of batches of {batch}, seeds {', '.join(map(str, numbers))}, the head's rate beside "
         f"others {head_lr:g}, {device}, {torch.get_num_threads()} threads. ± is the standard deviation over the seeds, "
         "for one seed the standard error of the share of right test rows. "
         "A step of head only is one of the head, on embeddings that are computed once."

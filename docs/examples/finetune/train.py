@@ -71,7 +71,8 @@ class Run:
     def name(self) -> str:
         """Return the name of the file of its result."""
         kind = "sweep" if self.sweep else f"seed{self.seed}"
-        return f"{self.task}-{self.method}-{self.rows}rows-lr{self.lr:g}-{kind}"
+        place = "" if self.places == "query-value" else f"-{self.places}"
+        return f"{self.task}-{self.method}{place}-{self.rows}rows-lr{self.lr:g}-{kind}"
 
 
 def prepare(run: Run, settings: Settings, rows: int, classes: int) -> tuple[Classifier, Prepared]:
