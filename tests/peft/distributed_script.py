@@ -15,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from structmat.peft import CDDConfig
 from tests.peft import tiny
+from tests.torch.common import VERSION
 
 
 def trained(wrap: str | None, samples: slice) -> list[torch.Tensor]:
@@ -41,7 +42,7 @@ def main() -> None:
     torch.distributed.init_process_group("gloo")
     rank = torch.distributed.get_rank()
     alone = trained(None, slice(0, 4))
-    for wrap in ("DDP", "FSDP"):
+    for wrap in ("DDP", "FSDP") if VERSION >= (2, 7) else ("DDP",):  # FSDP of 2.6 needs streams, which a CPU has not
         together = trained(wrap, slice(2 * rank, 2 * rank + 2))
         for a, b in zip(alone, together, strict=True):
             torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4, msg=wrap)

@@ -23,6 +23,7 @@ from structmat.peft import (
 )
 from tests.peft import tiny
 from tests.peft.tiny import adapted, logits, loss, train
+from tests.torch.common import compiler
 
 pytestmark = tiny.QUIET
 
@@ -120,6 +121,7 @@ def test_gradient_checkpointing(use_reentrant: bool) -> None:
             torch.testing.assert_close(q.grad, p.grad, msg=name)
 
 
+@compiler
 def test_compile_without_graph_break() -> None:
     model = adapted("llama", init_weights=False).eval()
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")

@@ -15,7 +15,7 @@ torch = pytest.importorskip("torch")
 from structmat.torch import CDDAdapter, adapt
 
 VERSION = tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2])
-compiler = pytest.mark.skipif(VERSION < (2, 13), reason="the compiler of torch 2.6 fails on transforms of batches")
+compiler = pytest.mark.skipif(VERSION < (2, 13), reason="torch 2.6 compiles neither transforms of batches nor PEFT")
 MODES = ("recompute", "cache")
 
 
