@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import stat
 import zipfile
 from pathlib import Path
 from typing import Any
 
 from structmat._arrays.errors import ArgumentTypeError
 
-__all__ = ["kind_of", "require_path"]
+__all__ = ["kind_of", "require_path", "require_regular"]
 
 
 def require_path(path: Any, owner: str) -> None:
@@ -19,8 +21,16 @@ def require_path(path: Any, owner: str) -> None:
         raise ArgumentTypeError(owner, "path", f"must be a path, got {path!r}")
 
 
+def require_regular(path: str | os.PathLike[str]) -> None:
+    """Raise where `path` leads to a pipe or a device, which could only be read once, or would be waited for."""
+    mode = Path(path).stat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # a folder is told when it is opened
+        raise OSError(errno.EINVAL, "not a regular file", os.fspath(path))
+
+
 def kind_of(path: str | os.PathLike[str]) -> str:
     """Return the kind of a file by its first bytes."""
+    require_regular(path)
     with Path(path).open("rb") as file:
         start = file.read(9)
     if start.startswith(b"\x93NUMPY"):

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-__all__ = ["counted", "figure_text", "first_bytes", "last_bytes", "printable"]
+__all__ = ["counted", "encodable", "figure_text", "first_bytes", "last_bytes", "printable"]
 
 
 def printable(text: str) -> str:
     r"""Return a text with what is not printed as escapes: ``\x1b`` would command a terminal, and no XML may hold it."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def encodable(text: str) -> str:
+    r"""Return a text that any file can hold: names of files may have bytes that are no letters, here ``\udcff``."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def figure_text(text: str, most: int = 34) -> str:

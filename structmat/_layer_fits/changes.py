@@ -42,6 +42,7 @@ class Difference:
                 f"{self.tuned} has dtype {self.tuned.dtype}, but {self.base} has {self.base.dtype}; cast takes them so"
             )
 
+    @np.errstate(over="ignore", invalid="ignore")  # infinity and NaN are refused by whoever asks
     def matrix(self) -> NDArray[Any]:
         """Return the change; one whole matrix is held, and a few rows of the other."""
         wide = "float64" if "float64" in {self.tuned.dtype, self.base.dtype} else "float32"
@@ -107,6 +108,7 @@ class LowRank:
         if self.left.shape[1] != self.right.shape[0]:
             raise CheckpointError(f"{self.left} has shape {self.left.shape}, but {self.right} has {self.right.shape}")
 
+    @np.errstate(over="ignore", invalid="ignore")
     def matrix(self) -> NDArray[Any]:
         """Return the change."""
         left = self.left.read()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import math
 import re
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -167,12 +167,12 @@ def plan_lora(folder: Path, targets: str | None) -> ChangePlan:
         name = prefixed.removeprefix(PREFIX)
         plan.seen.append(name)
         try:
-            left, right = (adapter.entry(f"{prefixed}.lora_{side}{_WEIGHT}") for side in "BA")
+            left, right = (adapter.entry(f"{prefixed}.lora_{side}{_WEIGHT}", exact=True) for side in "BA")
         except CheckpointError as error:
             if is_target(name, targets):
                 plan.faults[name] = str(error)
             continue
-        rank = right.shape[0] if right.shape else 1
+        rank = max(1, right.shape[0]) if right.shape else 1  # of no rows the change is zero
         alpha = _by_pattern(settings.get("alpha_pattern"), name, settings.get("lora_alpha", 8))
         scale = alpha / (rank**0.5 if settings.get("use_rslora") else rank)
         if not plan.try_to_add(name, targets, LowRank(left, right, scale)):
@@ -201,11 +201,11 @@ def _check_alphas(settings: dict[str, Any], file: Path) -> None:
     if not isinstance(patterns, dict):
         raise CheckpointError(f"{file}: alpha_pattern must be a table, got {patterns!r}")
     for name, alpha in {"lora_alpha": settings.get("lora_alpha", 8), **patterns}.items():
-        if not isinstance(alpha, (int, float)) or not math.isfinite(alpha):
+        if not isinstance(alpha, (int, float)) or not abs(alpha) <= sys.float_info.max:
             raise CheckpointError(f"{file}: the alpha {name} must be a number, got {alpha!r}")
     for pattern in patterns:
         try:
-            re.compile(pattern)
+            re.compile(_whole(pattern))
         except re.error as error:
             text = f"alpha_pattern must have regular expressions, got {pattern!r}: {error}"
             raise CheckpointError(f"{file}: {text}") from error
@@ -213,7 +213,12 @@ def _check_alphas(settings: dict[str, Any], file: Path) -> None:
 
 def _by_pattern(patterns: dict[str, float] | None, name: str, default: float) -> float:
     """Return the value of the first pattern that fits a module, as PEFT finds it."""
-    return next((value for key, value in (patterns or {}).items() if re.match(rf"(.*\.)?({key})$", name)), default)
+    return next((value for key, value in (patterns or {}).items() if re.match(_whole(key), name)), default)
+
+
+def _whole(pattern: str) -> str:
+    """Return the expression by which PEFT finds the modules of a pattern."""
+    return rf"(.*\.)?({pattern})$"
 
 
 def _model_type(path: Path) -> str | None:

@@ -8,6 +8,7 @@
 - `_completion`: the command that prints what shells need to complete the others
 - `_progress`, `_tables`: all that is drawn on a terminal
 - `_inputs`, `_outputs`: the files that commands read and write
+- `_streams`: standard output and error, whatever they lead to
 - `_logging`: what `--log-level` shows
 - `_errors`: from exceptions to one line that names the argument
 - `_options`: options that several commands have

@@ -21,6 +21,7 @@ from structmat.cli._fit import fit
 from structmat.cli._fit_checkpoint import fit_checkpoint
 from structmat.cli._info import info
 from structmat.cli._report import report
+from structmat.cli._streams import make_usable, printing
 from structmat.cli._sweep import sweep
 
 __all__ = ["app", "run"]
@@ -40,12 +41,14 @@ add_completion(app)
 
 def run(arguments: Sequence[str]) -> int:
     """Run a command and return its exit status."""
+    make_usable()
     owner = " ".join(["structmat", *(name for name in arguments[:1] if name in app)])
     try:
         with _terminated_as_interrupted():
             command, bound, _ = app.parse_args(list(arguments), print_error=False, exit_on_error=False)
             command(*bound.args, **bound.kwargs)
-            sys.stdout.flush()
+            with printing():
+                sys.stdout.flush()
     except KeyboardInterrupt:
         sys.stderr.write(f"{owner}: interrupted\n")
         return INTERRUPTED

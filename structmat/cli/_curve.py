@@ -9,6 +9,7 @@ from structmat.cli._inputs import read_integers, read_matrix, read_option
 from structmat.cli._options import FitOptions, OutputOptions, Positive
 from structmat.cli._outputs import check_outputs, plot_module, write_figure
 from structmat.cli._progress import curve_progress
+from structmat.cli._streams import unprinted
 from structmat.cli._tables import print_curve, print_json, print_written
 from structmat.fit import error_curve
 
@@ -74,16 +75,19 @@ def curve(
         )
     if output.json:
         files = {"plot": None if plot is None else str(plot), "csv": None if csv is None else str(csv)}
-        print_json({**found.to_dict(), **files})
+        fault = unprinted(print_json, {**found.to_dict(), **files})
     else:
         title = f"{W.name}: {matrix.shape[0]} x {matrix.shape[1]}, {matrix.dtype}"
-        print_curve(title, found, [])
+        fault = unprinted(print_curve, title, found, [])
+    quiet = output.json or fault is not None
     if csv is not None:
         with blaming("--csv"):
             found.save(csv, force=force)
-        print_written(csv, quiet=output.json)
+        print_written(csv, quiet=quiet)
     if plot is not None:
         write_figure(plot_module().curve_figure(found), plot, force=force)
-        print_written(plot, quiet=output.json)
+        print_written(plot, quiet=quiet)
+    if fault is not None:
+        raise fault
     if found.stopped == "interrupted":
         raise KeyboardInterrupt

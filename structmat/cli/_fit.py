@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from structmat import io
+from structmat._files.text import encodable
 from structmat.cli._errors import USAGE, CommandError, blaming
 from structmat.cli._fit_comparison import comparison
 from structmat.cli._inputs import read_matrix, read_option
 from structmat.cli._options import FitOptions, OutputOptions, Positive, Seconds
 from structmat.cli._outputs import check_outputs, plot_module, write_figure
 from structmat.cli._progress import fit_progress
+from structmat.cli._streams import unprinted
 from structmat.cli._tables import print_comparison, print_json, print_written, result_notes
 from structmat.fit import fit_cdd
 
@@ -105,13 +107,16 @@ def fit(
         }
         table = [row.to_dict() for row in rows]
         files = {"out": None if out is None else str(out), "plot": None if plot is None else str(plot)}
-        print_json({"operator": operator, **result.to_dict(), "comparison": table, "seconds": seconds, **files})
+        everything = {"operator": operator, **result.to_dict(), "comparison": table, "seconds": seconds, **files}
+        fault = unprinted(print_json, everything)
     else:
         kind = ", weighted errors" if weighted else ""
         title = f"{W.name}: {matrix.shape[0]} x {matrix.shape[1]}, {matrix.dtype}{kind}"
-        print_comparison(title, rows, matrix.size, [result_notes(result, seconds)])
+        fault = unprinted(print_comparison, title, rows, matrix.size, [result_notes(result, seconds)])
     for path in _write_outputs(matrix, result, out, plot, source=W, force=output.force):
-        print_written(path, quiet=output.json)
+        print_written(path, quiet=output.json or fault is not None)
+    if fault is not None:
+        raise fault
     if result.stopped == "interrupted":
         raise KeyboardInterrupt
 
@@ -122,7 +127,7 @@ def _write_outputs(
     """Write the files, and yield each of them once it is there."""
     if out is not None:
         with blaming("--out"):
-            io.save(result, out, metadata={"source": source.name}, force=force)
+            io.save(result, out, metadata={"source": encodable(source.name)}, force=force)
         yield out
     if plot is not None:
         write_figure(plot_module().fit_figure(matrix, result), plot, force=force)

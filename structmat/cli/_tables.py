@@ -9,14 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.markup import escape
 from rich.measure import Measurement
 from rich.table import Table
 
 from structmat._files.text import counted, printable
+from structmat.cli._streams import OutputConsole, printing
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from structmat.cli._fit_comparison import Row
     from structmat.fit import ErrorCurve, FitResult
     from structmat.studies import CheckpointFit, Study, StudyMean
@@ -47,7 +49,8 @@ _NAME, _WIDEST = 16, 10_000
 
 def print_json(value: dict[str, Any]) -> None:
     """Write one JSON object to stdout."""
-    sys.stdout.write(json.dumps(value, indent=2, allow_nan=False) + "\n")
+    with printing():
+        sys.stdout.write(json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
 def print_checkpoint_fit(title: str, fit: CheckpointFit, notes: list[str]) -> None:
@@ -149,9 +152,9 @@ def print_study(study: Study, notes: list[str]) -> None:
 
 def print_written(path: Path, *, quiet: bool) -> None:
     """Say that a file was written: after what was found, which must not be lost where the disk is full."""
-    sys.stdout.flush()
     if not quiet:
-        sys.stdout.write(f"wrote {printable(str(path))}\n")
+        with printing():
+            sys.stdout.write(f"wrote {printable(str(path))}\n")
 
 
 def print_description(description: dict[str, Any]) -> None:
@@ -224,8 +227,9 @@ def _least_width(table: Table, console: Console) -> int:
 
 
 def _print(table: Table, notes: list[str]) -> None:
-    console = Console(file=sys.stdout, highlight=False)
+    console = OutputConsole()
     console.width = max(console.width, _least_width(table, console))
-    console.print(table)
-    for note in notes:
-        console.print(printable(note), markup=False, soft_wrap=True)
+    with printing():
+        console.print(table)
+        for note in notes:
+            console.print(printable(note), markup=False, soft_wrap=True)

@@ -360,13 +360,15 @@ class Checkpoint:
         """
         return pair_names(names, {**self.entries, **self.faults})
 
-    def entry(self, name: str) -> Entry:
+    def entry(self, name: str, *, exact: bool = False) -> Entry:
         """Return a weight.
 
         Parameters
         ----------
         name : str
             As for `find`.
+        exact : bool, default False
+            Take no other name, though it may end alike.
 
         Returns
         -------
@@ -378,10 +380,10 @@ class Checkpoint:
         CheckpointError
             If there is no such weight, or something is wrong with it.
         """
-        key = self.find(name)
+        key = name if exact else self.find(name)
         if key in self.entries:
             return self.entries[key]
-        if key is not None:
+        if key in self.faults:
             raise CheckpointError(self.faults[key])
         broken = "; ".join(self.broken.values())
         raise CheckpointError(f"{self.path} has no weight {name}" + (f" ({broken})" if broken else ""))

@@ -83,8 +83,7 @@ def load_matrix(path: str | os.PathLike[str], *, key: str | None = None) -> NDAr
     try:
         if kind == "npy":
             _chosen(key, ["array"], path)
-            # Mapped first, so that a size beyond the end of the file is an error and not an allocation.
-            array = np.array(np.load(path, mmap_mode="r", allow_pickle=False))
+            array = np.array(_mapped(path))
         else:
             # Opened here, because NumPy leaves the file open when it finds it damaged.
             with Path(path).open("rb") as opened, np.load(opened, allow_pickle=False) as archive:
@@ -106,12 +105,21 @@ def numpy_specs(path: str | os.PathLike[str], kind: str) -> dict[str, tuple[tupl
     """Return shape and dtype of the arrays of a ``.npy`` or ``.npz`` file."""
     try:
         if kind == "npy":
-            array = np.load(path, mmap_mode="r", allow_pickle=False)
+            array = _mapped(path)
             return {"array": (array.shape, array.dtype)}
         with Path(path).open("rb") as opened, np.load(opened, allow_pickle=False) as archive:
             return {name: _numpy_header(archive, name) for name in archive.files}
     except _DAMAGE as error:
         raise ValueError(_numpy_message(path, kind, error)) from error
+
+
+def _mapped(path: str | os.PathLike[str]) -> NDArray[Any]:
+    """Return the array of a ``.npy`` file, not yet read; a size beyond the end of the file is an error."""
+    with Path(path).open("rb") as file:
+        shape, dtype = _header(file)
+        _refuse_more("the array", shape, dtype, os.fstat(file.fileno()).st_size)
+    found: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    return found
 
 
 def _refuse_lies(archive: Any, name: str) -> None:
@@ -120,9 +128,12 @@ def _refuse_lies(archive: Any, name: str) -> None:
     with archive.zip.open(member) as file:
         if file.read(len(np.lib.format.MAGIC_PREFIX)) != np.lib.format.MAGIC_PREFIX:
             return  # no array
-    shape, dtype = _numpy_header(archive, name)
-    claimed, packed = math.prod(shape) * dtype.itemsize, archive.zip.getinfo(member).file_size
-    if claimed > packed:
+    _refuse_more(name, *_numpy_header(archive, name), archive.zip.getinfo(member).file_size)
+
+
+def _refuse_more(name: str, shape: tuple[int, ...], dtype: np.dtype[Any], packed: int) -> None:
+    claimed = math.prod(shape) * dtype.itemsize
+    if claimed > packed and not dtype.hasobject:
         raise ValueError(f"{name} is to have shape {shape} of {dtype}, {claimed} bytes, but there are {packed}")
 
 
@@ -133,9 +144,15 @@ def _member(archive: Any, name: str) -> str:
 def _numpy_header(archive: Any, name: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
     """Return shape and dtype of one member of an ``.npz`` file."""
     with archive.zip.open(_member(archive, name)) as file:
-        version = np.lib.format.read_magic(file)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, dtype = read(file)
+        return _header(file)
+
+
+def _header(file: Any) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Return shape and dtype that stand at the beginning of an array in the format of NumPy."""
+    if (version := np.lib.format.read_magic(file)) not in {(1, 0), (2, 0), (3, 0)}:
+        raise ValueError(f"version {version} of the format is not known")
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(file)
     return shape, dtype
 
 
@@ -147,9 +164,11 @@ def _numpy_message(path: str | os.PathLike[str], kind: str, error: Exception) ->
 
 def _chosen(key: str | None, names: list[str], path: str | os.PathLike[str]) -> str:
     """Return the name of the array to read."""
+    if not names:
+        raise ArgumentValueError("load_matrix", "path", f"must lead to an array, but {path} holds none")
     if key is None and len(names) == 1:
         return names[0]
     if key is None or key not in names:
-        text = f"must be one of {', '.join(names) or '(no array)'} in {path}, got {key!r}"
+        text = f"must be one of {', '.join(names)} in {path}, got {key!r}"
         raise ArgumentValueError("load_matrix", "key", text)
     return key

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from structmat._files.kinds import require_regular
 from structmat._files.safetensors import CODES, Tensor, one_line
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ _DAMAGE = (RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeE
 
 def is_torch_file(path: Path) -> bool:
     """Tell whether a file is meant to be one of `torch.save`: a zip archive, or by its suffix."""
+    require_regular(path)
     with path.open("rb") as file:
         return file.read(4) == _ZIP or path.suffix in {".bin", ".pt", ".pth"}
 

@@ -21,6 +21,7 @@ def folder(tmp_path, monkeypatch):
     np.savez("two.npz", a=W, b=W.T)
     save_file({"layer.weight": W.astype("float32")}, "plain.safetensors")
     io.save(sm.Circulant(np.ones(5, "float32")), "operator.safetensors", metadata={"note": "hello"})
+    np.savez("nothing.npz")
     np.save("square.npy", W[:4, :4])
     np.save("nan.npy", np.where(W > 1, np.nan, W))
     np.save("infinite.npy", np.where(W > 1, np.inf, W))

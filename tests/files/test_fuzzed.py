@@ -64,6 +64,8 @@ def test_a_fit_with_fields_of_other_kinds_is_refused(tmp_path, field, value):
         ("alpha_pattern", -1, "alpha_pattern must be a table, got -1"),
         ("alpha_pattern", {"a": "x"}, "the alpha a must be a number, got 'x'"),
         ("alpha_pattern", {"(": 1}, r"alpha_pattern must have regular expressions, got '\('"),
+        ("alpha_pattern", {"(?i)x": 1}, r"alpha_pattern must have regular expressions, got '\(\?i\)x'"),
+        pytest.param("lora_alpha", 10**400, "the alpha lora_alpha must be a number, got 1000", id="lora_alpha-huge"),
         ("lora_alpha", None, "the alpha lora_alpha must be a number, got None"),
     ],
 )

@@ -138,3 +138,13 @@ def test_archives_that_claim_more_than_they_hold_are_refused_before_memory_is_ta
     monkeypatch.setattr(np.lib.format, "read_array", lambda *_, **__: pytest.fail("the array was read"))
     with pytest.raises(ValueError, match=r"w is to have shape \(99999, 99999\) of float64, 79998400008 bytes"):
         io.load_matrix(tmp_path / "lie.npz")
+
+
+def test_headers_that_claim_more_than_memory_has_addresses_are_refused_without_a_warning(tmp_path):
+    np.save(tmp_path / "w.npy", np.ones((2, 3)))
+    content = (tmp_path / "w.npy").read_bytes()
+    for shape in ("(4294967296, 4294967296), }", "(9999999999, 9999999999), }"):  # of 64 bits the first has none left
+        (tmp_path / "w.npy").write_bytes(content.replace(b"(2, 3), }".ljust(len(shape)), shape.encode()))
+        for read in (io.load_matrix, io.describe):
+            with pytest.raises(ValueError, match=r"the array is to have shape .* bytes, but there are 176"):
+                read(tmp_path / "w.npy")

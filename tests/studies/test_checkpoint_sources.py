@@ -112,3 +112,55 @@ def test_the_folder_of_a_source_is_no_place_for_an_adapter(tmp_path, cli):
     assert (status, out) == (2, "")
     assert "layers.csv: the file exists and is not of an earlier run; choose another folder" in err
     assert "--force" not in err
+
+
+def test_a_layer_never_takes_the_second_moment_of_another(tmp_path):
+    file = delta(tmp_path, **{"head.weight": np.eye(4), "aux.head.weight": np.eye(4)})
+    moments = tmp_path / "moments.safetensors"
+    save_file({"aux.head": torch.ones(4)}, moments)
+    with pytest.raises(CheckpointError, match=r"moments\.safetensors has no weight head$"):
+        fit_checkpoint(tmp_path / "out", delta=file, input_second_moment=moments)
+
+
+def lora(folder, **tensors):
+    folder.mkdir(exist_ok=True)
+    (folder / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    save_file(tensors, folder / "a.safetensors")
+    return folder
+
+
+def test_a_side_of_a_lora_is_never_that_of_another_module(tmp_path):
+    left, right = torch.ones(4, 1), torch.ones(1, 4)
+    whole = {"aux.head.lora_A.weight": right, "aux.head.lora_B.weight": left}
+    folder = lora(tmp_path / "lora", **whole, **{"head.lora_B.weight": 2 * left})
+    with pytest.raises(CheckpointError, match=r"lora has no weight head\.lora_A\.weight"):
+        fit_checkpoint(tmp_path / "out", lora=folder)
+
+
+def test_a_lora_of_rank_zero_changes_nothing(tmp_path):
+    sides = {"x.lora_A.weight": torch.ones(0, 4), "x.lora_B.weight": torch.ones(4, 0)}
+    with pytest.raises(CheckpointError, match="no weight that matches has changed"):
+        fit_checkpoint(tmp_path / "out", lora=lora(tmp_path / "lora", **sides))
+
+
+def test_changes_beyond_the_largest_number_are_refused_without_a_warning(tmp_path):
+    folder = lora(tmp_path / "lora", **{f"x.lora_{side}.weight": torch.full((2, 2), 1e30) for side in "AB"})
+    with pytest.raises(CheckpointError, match=r"x\.lora_B\.weight: the change holds NaN or infinity"):
+        fit_checkpoint(tmp_path / "out", lora=folder)
+    for name, sign in (("base", -1), ("tuned", 1)):
+        save_file({"x.weight": torch.full((2, 2), sign * 3e38)}, tmp_path / f"{name}.safetensors")
+    sources = {name: tmp_path / f"{name}.safetensors" for name in ("base", "tuned")}
+    with pytest.raises(CheckpointError, match=r"x\.weight: the change holds NaN or infinity"):
+        fit_checkpoint(tmp_path / "out2", **sources)
+
+
+def test_where_all_layers_are_bad_the_files_are_to_blame_and_not_targets(tmp_path):
+    sides = {"x.lora_A.weight": torch.ones(2, 4), "x.lora_B.weight": torch.ones(4, 3)}
+    with pytest.raises(CheckpointError, match=r"nothing to put into an adapter: .*x\.lora_B\.weight has shape"):
+        fit_checkpoint(tmp_path / "out", lora=lora(tmp_path / "lora", **sides), skip_bad=True)
+
+
+def test_the_folder_of_second_moments_is_no_place_for_an_adapter(tmp_path):
+    file = delta(tmp_path, x=np.eye(4))
+    with pytest.raises(ValueError, match="out must be another folder than input_second_moment"):
+        fit_checkpoint(tmp_path, delta=file, input_second_moment=tmp_path)

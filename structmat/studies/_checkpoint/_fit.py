@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from structmat._arrays.checks import integer
+from structmat._arrays.checks import integer, non_negative
 from structmat._arrays.errors import ArgumentValueError
 from structmat._layer_fits.adapter_files import CONFIG, WEIGHTS, config_bytes, weights_bytes
 from structmat._layer_fits.layers import LayerTask, OtherWeights, Outcome, fit_layers, several_faults
@@ -131,12 +131,17 @@ def fit_checkpoint(
     """
     _check(n_factors, block_size, targets)
     integer(rng, _OWNER, "rng", 0)
+    if time_limit is not None:
+        non_negative(time_limit, _OWNER, "time_limit")
     check_engine(workers, threads, scheduler)
-    _check_out(out, {"base": base, "tuned": tuned, "delta": delta, "lora": lora})
+    sources = {"base": base, "tuned": tuned, "delta": delta, "lora": lora, "input_second_moment": input_second_moment}
+    _check_out(out, sources)
     plan = _plan(base, tuned, delta, lora, targets, cast=cast)
     moments = _moments(plan, input_second_moment)
     if plan.faults and not skip_bad:
         raise CheckpointError(several_faults(plan.faults))
+    if not plan.changes and plan.faults:
+        raise CheckpointError(_nothing(plan.faults))
     if not plan.changes:
         shown = ", ".join(plan.seen[:_SHOWN]) + (", ..." if len(plan.seen) > _SHOWN else "")
         text = f"must match a layer, got {targets!r}; could be fitted: {shown or 'none'}"
@@ -214,7 +219,7 @@ def _moments(plan: ChangePlan, path: str | os.PathLike[str] | None) -> dict[str,
     keys = checkpoint.partners(f"{name}.weight" for name in plan.changes) | checkpoint.partners(plan.changes)
     for name in list(plan.changes):
         try:
-            found[name] = checkpoint.entry(keys.get(name) or keys.get(f"{name}.weight") or name)
+            found[name] = checkpoint.entry(keys.get(name) or keys.get(f"{name}.weight") or name, exact=True)
             found[name].check_floats()
         except CheckpointError as error:
             plan.faults[name] = str(error)
@@ -263,11 +268,15 @@ def _found(folder: WorkFolder, names: list[str], plan: ChangePlan, faults: dict[
     """Return what was found in this run and earlier ones."""
     layers = tuple(FittedLayer.of(folder.read(name).values) for name in names if name in folder.done)
     if not any(layer.norm for layer in layers):
-        what = several_faults(faults) if faults else "no weight that matches has changed"
-        raise CheckpointError(f"there is nothing to put into an adapter: {what}")
+        raise CheckpointError(_nothing(faults))
     changed = folder.read(_OTHERS).values["changed"] if _OTHERS in folder.done else []
     left_out = tuple(sorted([*plan.left_out, *changed], key=_natural))
     return CheckpointFit(folder.path, layers, left_out, dict(sorted(faults.items())))
+
+
+def _nothing(faults: Mapping[str, str]) -> str:
+    what = several_faults(faults) if faults else "no weight that matches has changed"
+    return f"there is nothing to put into an adapter: {what}"
 
 
 def _write(

@@ -15,6 +15,7 @@ import numpy as np
 
 from structmat._arrays.errors import ArgumentValueError
 from structmat._arrays.numpy_bridge import as_matrix, to_numpy
+from structmat._files.text import encodable
 from structmat._layer_fits.changes import Difference
 from structmat.io import Checkpoint, CheckpointError, describe, load_matrix
 
@@ -86,7 +87,7 @@ def _every(sources: Sequence[MatrixSource] | Mapping[str, Any]) -> Iterator[Laye
     if isinstance(sources, Mapping):
         for name, array in sources.items():
             values = to_numpy(as_matrix(array, "sweep", str(name)))
-            yield Layer(str(name), (values.shape[0], values.shape[1]), partial(np.asarray, values))
+            yield Layer(encodable(str(name)), (values.shape[0], values.shape[1]), partial(np.asarray, values))
         return
     # Workers may have another working directory.
     for source in (source._beside(Path.cwd()) for source in sources):
@@ -115,7 +116,7 @@ def _from_files(source: MatrixSource) -> Iterator[tuple[str, tuple[int, int], Ca
                 if single and len(shape) != 2:
                     raise ValueError(f"{path} must hold a matrix, got shape {shape}")
                 if len(shape) == 2 and min(shape) > 0 and (single or _wanted(source, name)):
-                    stem = path.stem
+                    stem = encodable(path.stem)
                     yield stem if single else f"{stem}/{name}", shape, partial(load_matrix, path, key=name)
 
 
