@@ -27,6 +27,8 @@ _FLOATS = ("float16", "bfloat16", "float32", "float64")
 _CHUNK_BYTES = 1 << 22
 _HEADERS = 16
 """Of files that are read in turn, kept."""
+_SMALL, _SMALL_FILES = 1 << 26, 4
+"""Bytes of a file of PyTorch that is kept in memory, at most, and how many such files are."""
 _PATTERNS = ("model*.safetensors", "*.safetensors", "pytorch_model*.bin", "*.bin", "*.pt", "*.pth")
 """Files of a folder without an index: the first pattern that any matches."""
 _NOT_WEIGHTS = ("training_args", "optimizer", "scheduler", "scaler", "rng_state")
@@ -406,16 +408,23 @@ class Checkpoint:
 
 def _open_file(file: Path) -> tuple[SafetensorsFile | TorchFile, dict[str, str]]:
     """Return a file of weights, and what is wrong with those it should have but cannot give."""
-    if is_torch_file(file):
-        return TorchFile.open(file), {}
     now = file.stat()
-    return _sound_part(file, (now.st_ino, now.st_size, now.st_mtime_ns))
+    stamp = (now.st_ino, now.st_size, now.st_mtime_ns)
+    if not is_torch_file(file):
+        return _sound_part(file, stamp)
+    return _small(file, stamp) if now.st_size <= _SMALL else TorchFile.open(file, mmap=True)
 
 
 @lru_cache(_HEADERS)
 def _sound_part(file: Path, _: tuple[int, int, int]) -> tuple[SafetensorsFile, dict[str, str]]:
     """Return what can be trusted of a file as it is now: its header is not read again for each weight."""
     return sound_part(file)
+
+
+@lru_cache(_SMALL_FILES)
+def _small(file: Path, _: tuple[int, int, int]) -> tuple[TorchFile, dict[str, str]]:
+    """Return a whole file of PyTorch as it is now: to unpickle it for each of a thousand weights takes a minute."""
+    return TorchFile.open(file, mmap=False)
 
 
 def _weight_map(index: Path) -> dict[str, list[str]]:

@@ -32,7 +32,7 @@ def is_torch_file(path: Path) -> bool:
 
 
 class TorchFile(NamedTuple):
-    """A file of `torch.save`, mapped into memory for as long as this lives, so that its pages can go afterwards.
+    """A file of `torch.save`, in memory, or mapped for as long as this lives, so that its pages can go afterwards.
 
     Or tensors that are in memory anyway.
     """
@@ -44,7 +44,8 @@ class TorchFile(NamedTuple):
     """The tensors of torch themselves."""
 
     @classmethod
-    def open(cls, path: Path) -> TorchFile:
+    def open(cls, path: Path, *, mmap: bool) -> tuple[TorchFile, dict[str, str]]:
+        """Open a file, and return also what is wrong with tensors that cannot be read."""
         try:
             import torch  # noqa: PLC0415  # an extra, needed for such files only
         except ModuleNotFoundError as error:
@@ -53,7 +54,7 @@ class TorchFile(NamedTuple):
             if file.read(4) != _ZIP:
                 raise ValueError(f"{path} is no file of torch.save since torch 1.6; load it and save it again")
         try:
-            content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+            content = torch.load(path, map_location="cpu", mmap=mmap, weights_only=True)
         except UnpicklingError as error:
             raise ValueError(f"{path} holds more than tensors, and is not read: it could run code") from error
         except _DAMAGE as error:
@@ -64,7 +65,8 @@ class TorchFile(NamedTuple):
         found = {str(name): value for name, value in named if isinstance(value, torch.Tensor)}
         if not found:
             raise ValueError(f"{path} holds no tensors by name")
-        return cls.of(path, found)
+        faults = {name: text for name, tensor in found.items() if (text := _fault(tensor))}
+        return cls.of(path, {name: tensor for name, tensor in found.items() if name not in faults}), faults
 
     @classmethod
     def of(cls, path: Path, content: dict[str, Any]) -> TorchFile:
@@ -81,6 +83,14 @@ class TorchFile(NamedTuple):
         part = part.detach().cpu() if isinstance(part, torch.Tensor) else torch.as_tensor(np.array(part))
         data = part.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes() if part.numel() else b""
         return _spec(part)._replace(data=data)
+
+
+def _fault(tensor: Any) -> str:
+    """Return what is wrong with a tensor of torch that has no plain values."""
+    if tensor.is_meta:
+        return "was saved without values, on the device meta"
+    layout = "nested" if tensor.is_nested else str(tensor.layout).removeprefix("torch.")
+    return "" if layout == "strided" else f"is stored as {layout}, but only dense tensors can be read"
 
 
 def _spec(tensor: Array) -> Tensor:

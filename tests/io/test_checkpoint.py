@@ -265,10 +265,39 @@ def test_any_number_of_rows_of_nothing_is_read_at_once(tmp_path):
     assert Checkpoint(tmp_path / "w.safetensors").entry("w").read().shape == (1 << 50, 0)
 
 
-def test_the_header_of_a_file_is_read_once_for_all_its_weights(tmp_path, monkeypatch):
-    save_file({f"layer.{i}.weight": torch.full((2, 3), float(i)) for i in range(9)}, tmp_path / "w.safetensors")
-    read = []
-    monkeypatch.setattr(_checkpoint, "sound_part", lambda path: read.append(path) or sound_part(path))
-    checkpoint = Checkpoint(tmp_path / "w.safetensors")
+@pytest.mark.parametrize(("suffix", "save"), [("safetensors", save_file), ("pt", torch.save)])
+def test_a_file_is_parsed_once_for_all_its_weights(tmp_path, monkeypatch, suffix, save):
+    path = tmp_path / f"w.{suffix}"
+    save({f"layer.{i}.weight": torch.full((2, 3), float(i)) for i in range(9)}, path)
+    parsed = []
+    monkeypatch.setattr(_checkpoint, "sound_part", lambda path: parsed.append(path) or sound_part(path))
+    load = torch.load
+    monkeypatch.setattr(torch, "load", lambda path, **options: parsed.append(path) or load(path, **options))
+    checkpoint = Checkpoint(path)
     assert [entry.read()[0, 0] for entry in checkpoint.entries.values()] == [*range(9)]
-    assert len(read) == 1
+    assert len(parsed) == 1
+
+
+def test_large_files_of_torch_are_mapped_and_never_held(tmp_path, monkeypatch):
+    path, load, mapped = write(tmp_path, "pt"), torch.load, []
+    monkeypatch.setattr(torch, "load", lambda path, **options: mapped.append(options["mmap"]) or load(path, **options))
+    monkeypatch.setattr(_checkpoint, "_SMALL", path.stat().st_size - 1)
+    entry = Checkpoint(path).entry("a.weight")
+    assert np.array_equal(entry.read(), WEIGHTS["a.weight"])
+    assert mapped == [True, True]
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_tensors_of_torch_without_plain_values_spoil_no_others(tmp_path):
+    odd = {
+        "sparse": torch.eye(2).to_sparse(),
+        "meta": torch.ones(2, 2, device="meta"),
+        "nested": torch.nested.nested_tensor([torch.ones(2)]),
+    }
+    torch.save({"good": torch.ones(2, 2), **odd}, tmp_path / "w.pt")
+    checkpoint = Checkpoint(tmp_path / "w.pt")
+    assert checkpoint.entry("good").read().sum() == 4
+    assert [*checkpoint] == ["good", "meta", "nested", "sparse"]
+    for name in odd:
+        with pytest.raises(CheckpointError, match=rf"w\.pt: {name}: (is stored as|was saved without values)"):
+            checkpoint.entry(name)

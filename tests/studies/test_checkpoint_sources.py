@@ -164,3 +164,10 @@ def test_the_folder_of_second_moments_is_no_place_for_an_adapter(tmp_path):
     file = delta(tmp_path, x=np.eye(4))
     with pytest.raises(ValueError, match="out must be another folder than input_second_moment"):
         fit_checkpoint(tmp_path, delta=file, input_second_moment=tmp_path)
+
+
+def test_sources_without_a_matrix_are_to_blame_and_empty_ones_change_nothing(tmp_path):
+    with pytest.raises(CheckpointError, match="there is no weight of a linear layer"):
+        fit_checkpoint(tmp_path / "out", delta=delta(tmp_path, x=np.ones(3)))
+    with pytest.raises(CheckpointError, match="no weight that matches has changed"):
+        fit_checkpoint(tmp_path / "out", delta=delta(tmp_path, x=np.ones((0, 3))), callback=str)

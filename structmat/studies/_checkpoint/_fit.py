@@ -140,8 +140,8 @@ def fit_checkpoint(
     moments = _moments(plan, input_second_moment)
     if plan.faults and not skip_bad:
         raise CheckpointError(several_faults(plan.faults))
-    if not plan.changes and plan.faults:
-        raise CheckpointError(_nothing(plan.faults))
+    if not plan.changes and (plan.faults or not plan.seen):
+        raise CheckpointError(_nothing(plan.faults or {"": "there is no weight of a linear layer"}))
     if not plan.changes:
         shown = ", ".join(plan.seen[:_SHOWN]) + (", ..." if len(plan.seen) > _SHOWN else "")
         text = f"must match a layer, got {targets!r}; could be fitted: {shown or 'none'}"
@@ -259,7 +259,7 @@ class _Work:
     def _tell(self, name: str, error: float | None) -> None:
         if self._callback is not None:
             undone = [layer for layer in self._folder.pending(self._names) if layer not in self.faults]
-            share = 1 - sum(self._sizes[layer] for layer in undone) / sum(self._sizes.values())
+            share = 1 - sum(self._sizes[layer] for layer in undone) / max(1, sum(self._sizes.values()))
             n_done, n_units = len(self._names) - len(undone), len(self._names)
             self._callback(CheckpointProgress(name, n_done, n_units, share, error))
 
