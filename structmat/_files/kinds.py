@@ -12,13 +12,21 @@ from typing import Any
 
 from structmat._arrays.errors import ArgumentTypeError
 
-__all__ = ["kind_of", "require_path", "require_regular"]
+__all__ = ["is_there", "kind_of", "require_path", "require_regular"]
 
 
 def require_path(path: Any, owner: str) -> None:
     """Raise where `path` is none."""
     if not isinstance(path, (str, os.PathLike)):
         raise ArgumentTypeError(owner, "path", f"must be a path, got {path!r}")
+
+
+def is_there(path: Path) -> bool:
+    """Tell whether a path leads to something; one that the system refuses, such as a name too long, does not."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
 
 
 def require_regular(path: str | os.PathLike[str]) -> None:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from structmat._files.kinds import require_regular
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -84,6 +86,7 @@ class SafetensorsFile(NamedTuple):
             from safetensors import SafetensorError, safe_open  # noqa: PLC0415  # an extra, needed here only
         except ModuleNotFoundError as error:
             raise ImportError('reading safetensors files needs the extra "io": pip install "structmat[io]"') from error
+        require_regular(path)
         with Path(path).open("rb") as file:
             try:
                 with safe_open(path, framework="np") as checked:

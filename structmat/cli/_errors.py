@@ -43,9 +43,10 @@ def blaming_paths(paths: Mapping[str, Path | None]) -> Iterator[None]:
             for option, path in paths.items()
             if path is not None and text.startswith((str(path), str(path.absolute())))
         }
-        if not named or isinstance(error, (FileExistsError, ArgumentError)):
+        if not named or isinstance(error, ArgumentError):
             raise
-        raise CommandError(max(named, key=lambda option: named[option]), text) from error
+        status = USAGE if isinstance(error, FileExistsError) else FAILURE
+        raise CommandError(max(named, key=lambda option: named[option]), text, status) from error
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from structmat._files.kinds import is_there
 from structmat.cli._errors import USAGE, CommandError, blaming, blaming_paths
 from structmat.cli._logging import logging_to_stderr
 from structmat.cli._options import BlockSize, NotNegative, Positive, RunOptions
@@ -119,7 +120,7 @@ def _checked(sources: dict[str, Path | None]) -> str:
         text = f"--base and --tuned, or --delta alone, or --lora alone are needed, got {', '.join(given) or 'none'}"
         raise CommandError("sources", text, USAGE)
     for name, path in given.items():
-        if not path.exists():
+        if not is_there(path):
             raise CommandError(name, f"{path}: there is no such file or folder")
     return [*given][-1]
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from structmat import io
+from structmat._files.kinds import is_there
 from structmat.cli._errors import USAGE, CommandError, blaming
 
 if TYPE_CHECKING:
@@ -72,6 +73,6 @@ def unwritten(work: Callable[..., Any], *arguments: Any, **options: Any) -> tupl
 
 def _is_same(path: Path, other: Path) -> bool:
     """Tell whether two paths lead to one file, be it there or not."""
-    if path.exists() and other.exists():
+    if is_there(path) and is_there(other):
         return path.samefile(other)
     return os.path.realpath(path) == os.path.realpath(other)

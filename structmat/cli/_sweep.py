@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from structmat import ArgumentError
+from structmat._files.kinds import is_there
 from structmat.cli._errors import USAGE, CommandError, blaming, blaming_paths
 from structmat.cli._inputs import read_integers, split_list
 from structmat.cli._logging import logging_to_stderr
@@ -101,7 +102,7 @@ def sweep(
     with (
         sweep_progress(quiet=run.json) as show,
         resumable("structmat sweep", "results", out, show) as callback,
-        blaming("--out" if out.exists() else "SOURCES", sweep),
+        blaming("--out" if is_there(out) else "SOURCES", sweep),
         blaming_paths(paths),
         logging_to_stderr(run.log_level),
     ):

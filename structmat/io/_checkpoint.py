@@ -303,10 +303,11 @@ class Checkpoint:
         self._files.append(file)
         try:
             opened, faults = _open_file(file)
-        except FileNotFoundError:
+        except OSError as error:
             if keys is None:
                 raise
-            self.faults |= {key: f"{file}: {key}: the index names this file, which is missing" for key in keys}
+            what = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read: {error.strerror}"
+            self.faults |= {key: f"{file}: {key}: the index names this file, which {what}" for key in keys}
             return
         except ValueError as error:
             self.faults |= {key: f"{file}: {key}: {one_line(error)}" for key in keys or ()}

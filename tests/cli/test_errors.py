@@ -98,6 +98,9 @@ FAILURES = [
     (["sweep", "--out", "no", "/dev/null"], "SOURCES: /dev/null: not a regular file"),
     ([*CHECKPOINT, "--delta", "/dev/null"], "--delta: /dev/null: not a regular file"),
     ([*CHECKPOINT, "--delta", "plain.safetensors", "--input-second-moment", "/dev/null"], "--input-second-moment: "),
+    (["fit", "W.npy", "--out", f"{'x' * 300}.safetensors"], ": File name too long"),
+    (["sweep", "W.npy", "--out", "x" * 300], "--out: xxx"),
+    ([*CHECKPOINT, "--delta", "x" * 300], "--delta: xxx"),
     (["fit", "nothing.npz"], "W: must lead to an array, but nothing.npz holds none"),
     ([*CHECKPOINT, "--base", "none.npy", "--tuned", "plain.safetensors"], "--base: "),
     ([*CHECKPOINT, "--base", "plain.safetensors", "--tuned", "none.npy"], "--tuned: "),
@@ -117,7 +120,7 @@ FAILURES = [
 @pytest.mark.parametrize(
     ("arguments", "text", "status"),
     [(*case, 2) for case in USAGE] + [(*case, 1) for case in FAILURES],
-    ids=lambda v: " ".join(v) if isinstance(v, list) else "",
+    ids=lambda v: " ".join(v).replace("x" * 300, "long") if isinstance(v, list) else "",
 )
 def test_errors_are_one_line_that_names_the_argument(cli, folder, arguments, text, status, json_flag):
     (folder / "link.safetensors").symlink_to("plain.safetensors")
@@ -132,6 +135,14 @@ def test_errors_are_one_line_that_names_the_argument(cli, folder, arguments, tex
     assert err.count("\n") == 1
     assert text in err
     assert snapshot(folder) == before
+
+
+def test_a_link_that_leads_nowhere_is_no_folder_to_write_to(cli, folder):
+    (folder / "link").symlink_to("nowhere")
+    for command in (["sweep", "W.npy"], ["fit-checkpoint", "--delta", "plain.safetensors"]):
+        status, out, err = cli(*command, "--out", "link")
+        assert (status, out) == (2, "")
+        assert "--out: link: File exists" in err
 
 
 def test_outputs_are_checked_before_the_fit(cli, monkeypatch):

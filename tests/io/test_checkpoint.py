@@ -151,12 +151,14 @@ def test_overlapping_weights_and_headers_of_other_kinds_spoil_the_file(tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["safetensors index", "bin index"])
-@pytest.mark.parametrize("damage", ["missing", "garbage", "key"])
+@pytest.mark.parametrize("damage", ["missing", "folder", "garbage", "key"])
 def test_damaged_shards_are_told_with_every_weight_in_them(tmp_path, kind, damage):
     write(tmp_path, kind)
     (first,) = tmp_path.glob("model-0.*")
-    if damage == "missing":
+    if damage in {"missing", "folder"}:
         first.unlink()
+        if damage == "folder":
+            first.mkdir()
     elif damage == "garbage":
         first.write_bytes(b"\x07" * 100)
     else:
