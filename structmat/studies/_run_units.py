@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import secrets
 import signal
+import threading
+import time
 import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -33,7 +36,9 @@ _DEATHS = 3
 _CONNECT_SECONDS = 5
 """In which a scheduler must answer."""
 _IDLE_SECONDS = 20
-"""After which worker processes leave, also those whose parent was killed."""
+"""After which worker processes leave."""
+_LOOK_SECONDS = 1
+"""Between two looks of a worker process at whether its parent was killed."""
 _log = logging.getLogger(__name__)
 
 
@@ -162,7 +167,9 @@ def _by_joblib(
     while left:
         tasks = [delayed(_in_worker)(function, key, payload, threads) for key, payload in left.items()]
         try:
-            with _closing(_parallel(workers, threads)(tasks)) as results:
+            with _no_interrupts():
+                running = _parallel(workers, threads)(tasks)
+            with _closing(running) as results:
                 for key, result in results:
                     del left[key]
                     deaths = 0
@@ -182,7 +189,7 @@ def _parallel(workers: int, threads: int) -> Parallel:
         n_jobs=workers,
         inner_max_num_threads=threads,
         idle_worker_timeout=_IDLE_SECONDS,
-        initializer=_leave_interrupts_to_parent,
+        initializer=_depend_on_parent,
     ):
         return Parallel(return_as="generator_unordered", batch_size=1, max_nbytes=None)
 
@@ -197,9 +204,32 @@ def _closing(results: Any) -> Iterator[Any]:
             results.close()
 
 
-def _leave_interrupts_to_parent() -> None:
-    """Ignore Ctrl-C, which reaches all processes of a terminal: a fit would take it for the wish to end early."""
+@contextlib.contextmanager
+def _no_interrupts() -> Iterator[None]:
+    """Put Ctrl-C off until the end of the block, and for ever from processes begun inside, which ignore it too late."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _depend_on_parent() -> None:
+    """Leave Ctrl-C, which reaches all processes of a terminal, to the parent, and end soon after it was killed.
+
+    A fit would take Ctrl-C for the wish to end early; work whose parent is gone is for nobody.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:  # on Windows for ever: there workers leave when they have nothing to do
+        time.sleep(_LOOK_SECONDS)
+    os._exit(1)
 
 
 def _in_worker(function: Callable[[Any], Any], key: str, payload: Any, threads: int) -> tuple[str, Any]:

@@ -53,6 +53,30 @@ def test_a_worker_that_dies_is_replaced_and_its_work_done_again(alone, tmp_path,
     assert "a worker process died" in caplog.text
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="signals of POSIX")
+def test_ctrl_c_never_reaches_workers_and_still_reaches_their_parent():
+    assert dict(run_units(units.interrupts_reach, {"a": 0, "b": 1}, workers=2)) == {"a": False, "b": False}
+    assert units.interrupts_reach(None)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes of POSIX")
+def test_workers_end_with_their_parent():
+    code = """
+import os, time
+from structmat.studies import _run_units
+_run_units._LOOK_SECONDS = 0.01
+read, write = os.pipe()
+if os.fork() == 0:
+    _run_units._depend_on_parent()
+    os.write(write, b"ready")
+    time.sleep(60)
+os.read(read, 5)
+os._exit(0)
+"""
+    # The pipe of the output ends with the last process that has it.
+    subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, timeout=30, check=True)
+
+
 def test_workers_that_die_again_and_again_are_told():
     with pytest.raises(RuntimeError, match="died 3 times in a row; was there too little memory"):
         list(run_units(units.deadly, dict(zip(KEYS, KEYS, strict=True)), workers=2))
