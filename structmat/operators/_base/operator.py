@@ -389,7 +389,10 @@ class Operator(Parametrised, ABC, Generic[Op]):
         arrays = self._arrays()
         if all(in_precision(array, precision, xp) is array for array in arrays):
             return self
-        return self._map(lambda array, _: in_precision(array, precision, xp))
+        return self._rebuilt(
+            lambda array, _: in_precision(array, precision, xp),
+            lambda inner: inner._in_precision(precision, xp),
+        )
 
     def _complex(self, dtype: DType, xp: Namespace) -> Any:
         """Return the operator with parameters of a complex dtype."""
@@ -415,8 +418,9 @@ class Operator(Parametrised, ABC, Generic[Op]):
         if square and self.shape[0] != self.shape[1]:
             owner = f"{type(self).__name__}.{method}"
             raise ArgumentValueError(owner, None, f"the operator must be square, got shape {self.shape}")
-        xp = self._own_namespace()
-        return (self._in_precision(precision_of(self.dtype, xp), xp) if is_half_precision(self.dtype) else self), xp
+        xp, dtype = self._own_namespace(), self.dtype
+        # parts may be of several precisions: the widest is that of computations
+        return (self if dtype is None else self._in_precision(precision_of(dtype, xp), xp)), xp
 
     def _from_working_precision(self, value: Any, xp: Namespace) -> Any:
         """Return a result of the precision of computations in the operator's own, where that is a half precision."""
@@ -446,7 +450,8 @@ class Operator(Parametrised, ABC, Generic[Op]):
             raise ArgumentValueError(owner, argument, text)
         if batch := self.batch_shape:
             broadcast_shapes(owner, batch, tuple(x.shape[: x.ndim + axis]))
-        if x.dtype == mine and not is_half_precision(mine):
+        uniform = len(arrays) == 1 or all(array.dtype == mine for array in arrays)
+        if x.dtype == mine and uniform and not is_half_precision(mine):
             return self, x, xp, mine
         dtype = common_dtype(xp, mine, x.dtype)
         if mine is None and self._forces_complex:

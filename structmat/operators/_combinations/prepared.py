@@ -291,6 +291,9 @@ class Prepared(LinearOperator):
 
         return self._once("wide", make)
 
+    def _complex(self, dtype: DType, xp: Namespace) -> Any:
+        return prepare(self.operator._complex(dtype, xp), self.settings)
+
     def astype(self, dtype: DType) -> Any:
         """Return the operator with parameters in another precision, prepared anew.
 
