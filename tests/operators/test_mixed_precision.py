@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -61,3 +62,46 @@ def test_prepared_parts_are_as_accurate_as_wide_vectors_ask_for() -> None:
     ):
         for lifted in (op, op.prepare(), op.astype("float64"), op.astype("complex128")):
             np.testing.assert_allclose(lifted.matvec(wide), exact, rtol=0, atol=1e-13 * np.abs(exact).max())
+
+
+@pytest.mark.parametrize("library", ["numpy", "torch"])
+def test_quotients_are_computed_in_the_precision_of_the_operator(library: str) -> None:
+    backend = get(library)
+    c = np.array([1.0, 2.0, 3.0])
+    C = sm.Circulant(backend.xp.asarray(c))
+    for factor in (np.float32(3), np.complex64(1 - 2j), np.float64(3), np.int8(7), np.float16(3)):
+        quotients = [C / factor, (C @ sm.Toeplitz(C.c)) / factor @ sm.Toeplitz(C.c).inv()]
+        if library == "torch":
+            quotients.append(C / backend.xp.asarray(np.asarray(factor)))
+        for quotient in quotients:
+            got, wanted = as_double(quotient.to_dense(), backend), sm.Circulant(c).to_dense() / complex(factor)
+            np.testing.assert_allclose(got, wanted, rtol=1e-14, atol=1e-14)
+    stack = sm.Circulant(backend.xp.asarray(np.ones((2, 3)))) / backend.xp.asarray(np.float32([3.0, 7.0]))
+    np.testing.assert_allclose(as_double(stack.to_dense(), backend)[:, 0, 0], [1 / 3, 1 / 7], rtol=1e-15)
+
+
+def test_quotients_have_the_dtypes_of_numpy() -> None:
+    for dtype, kind in product(("float16", "float32", "float64", "complex64"), ("float32", "float64", "int64", "int8")):
+        factor, values = np.dtype(kind).type(2), np.ones(3, dtype)
+        assert (sm.Circulant(values) / factor).dtype == (values / factor).dtype, (dtype, kind)
+    assert (sm.Identity(3) / np.float32(3)).dtype is None
+    np.testing.assert_array_equal((sm.Identity(1) / np.float32(3)).to_dense(), 1 / 3)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "complex128"])
+@pytest.mark.parametrize("library", ["numpy", "torch", "array_api_strict"])
+def test_a_multiple_of_the_identity_takes_the_precision_of_its_neighbours(library: str, dtype: str) -> None:
+    backend = get(library)
+    c = np.array([2.0, 0.1, 0.3])
+    T, third = sm.Toeplitz(backend.xp.asarray(c, dtype=backend.dtype(dtype))), sm.Identity(3) / 3
+    dense = sm.Toeplitz(c).to_dense()
+    total, multiple = sm.Sum((T, third)), sm.Product((T, third))
+    for got, wanted in (
+        (total.diagonal(), 2.0 + np.ones(3) / 3),
+        (total.trace(), 7.0),
+        (multiple.det(), np.linalg.det(dense) / 27),
+        (multiple.slogdet()[1], np.log(np.linalg.det(dense) / 27)),
+    ):
+        rtol = 1e-6 if dtype == "float32" else 1e-14
+        np.testing.assert_allclose(np.asarray(backend.to_numpy(got)), wanted, rtol=rtol)
+        assert dtype != "float32" or got.dtype == T.dtype

@@ -11,6 +11,7 @@ from structmat._arrays import (
     as_floating,
     broadcast_shapes,
     common_dtype,
+    in_precision,
     is_array,
     is_half_precision,
     is_numpy,
@@ -116,7 +117,19 @@ class Arithmetic(Operator[Op]):
         return power(self, exponent)
 
     def __truediv__(self, factor: Any) -> Any:
-        return NotImplemented if isinstance(factor, Operator) else self * (1 / factor)
+        return NotImplemented if isinstance(factor, Operator) else self * self._reciprocal_of(factor)
+
+    def _reciprocal_of(self, factor: Any) -> Any:
+        """Return 1 / factor in the precision of the quotient, as a factor of lower precision is exact in it."""
+        if isinstance(factor, np.generic):
+            own = self.dtype if self.dtype is not None and is_numpy(self._own_namespace()) else np.float64
+            return np.divide(1, factor, dtype=np.result_type(own, factor))
+        if not is_array(factor):
+            return 1 / factor
+        xp, owner = namespace_of(f"{type(self).__name__} / array", *self._arrays(), factor), type(self).__name__
+        wide = as_floating(factor, f"{owner} / array", "factor", like=(xp, self.dtype))
+        dtype = common_dtype(xp, self.dtype, wide.dtype)
+        return 1 / (wide if is_half_precision(dtype) else in_precision(wide, precision_of(dtype, xp), xp))
 
     def _combined(self, other: Operator[Any], sign: str, rules: PairRules) -> Op:
         """Apply a table of rules to both operators in their common precision (float32 for half)."""

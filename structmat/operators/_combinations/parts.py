@@ -6,15 +6,22 @@ from collections.abc import Callable
 from operator import is_
 from typing import Any
 
-from structmat._arrays import broadcast_shapes, common_dtype, complex_partner, namespace_of
+from structmat._arrays import (
+    broadcast_shapes,
+    common_dtype,
+    complex_partner,
+    in_precision,
+    namespace_of,
+    precision_of,
+)
 from structmat._arrays.dispatch import prepare
 from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
-from structmat._arrays.typing import DType
+from structmat._arrays.typing import Array, DType, Namespace
 from structmat._engine import ByParts, Scaling, Settings
 from structmat.operators._base import LinearOperator
 from structmat.operators._combinations.prepared import Prepared
 
-__all__ = ["common_dtype_of", "flat", "plan_by_parts", "require_operators"]
+__all__ = ["common_dtype_of", "flat", "plan_by_parts", "require_operators", "values_of"]
 
 _DEEPEST = 100
 """Levels of operators within operators: each takes a few frames of Python's stack in a product, a copy or a file."""
@@ -74,6 +81,15 @@ def common_dtype_of(operators: tuple[LinearOperator, ...]) -> DType:
     xp = next(op for op in operators if op.dtype is not None)._own_namespace()
     dtype = common_dtype(xp, *known)
     return complex_partner(dtype, xp) if forced else dtype
+
+
+def values_of(part: LinearOperator, whole: LinearOperator, xp: Namespace, hook: str, method: str) -> Array:
+    """Return what a hook has for a part; one without arrays is asked in NumPy, as it knows no device and no dtype."""
+    known = bool(part._arrays())
+    values: Array = getattr(part, hook)(method, xp if known else part._own_namespace())
+    if known or whole.dtype is None:
+        return values
+    return in_precision(xp.asarray(values, device=whole.device), precision_of(whole.dtype, xp), xp)
 
 
 def plan_by_parts(

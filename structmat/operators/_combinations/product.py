@@ -14,7 +14,7 @@ from structmat._arrays.errors import ArgumentValueError
 from structmat._arrays.typing import Array, DType, Namespace, Scalar
 from structmat._engine import Plan, Settings
 from structmat.operators._base import Context, LinearOperator
-from structmat.operators._combinations.parts import common_dtype_of, flat, plan_by_parts, require_operators
+from structmat.operators._combinations.parts import common_dtype_of, flat, plan_by_parts, require_operators, values_of
 from structmat.operators._combinations.scaled import Scaled
 from structmat.operators._identity import Identity
 
@@ -93,7 +93,7 @@ class Chain(LinearOperator):
 
     def _determinant_factors(self, method: str, xp: Namespace) -> Array:
         self._require_square_factors(method)
-        return concat_last([f._determinant_factors(method, xp) for f in self.factors], xp)
+        return concat_last([values_of(f, self, xp, "_determinant_factors", method) for f in self.factors], xp)
 
 
 @dataclass(frozen=True, eq=False, repr=False, slots=True)

@@ -10,7 +10,7 @@ from structmat._arrays.errors import ArgumentValueError
 from structmat._arrays.typing import Array, DType, Namespace, Scalar
 from structmat._engine import Plan, Settings
 from structmat.operators._base import Context, LinearOperator
-from structmat.operators._combinations.parts import common_dtype_of, flat, plan_by_parts, require_operators
+from structmat.operators._combinations.parts import common_dtype_of, flat, plan_by_parts, require_operators, values_of
 
 __all__ = ["Sum"]
 
@@ -92,7 +92,7 @@ class Sum(LinearOperator):
         return reduce(lambda M, term: M + term._to_dense(like), self.terms[1:], self.terms[0]._to_dense(like))
 
     def _diagonal(self, method: str, xp: Namespace) -> Array:
-        first, *rest = (t._diagonal(method, xp) for t in self.terms)
+        first, *rest = (values_of(t, self, xp, "_diagonal", method) for t in self.terms)
         return reduce(lambda d, other: d + other, rest, first)
 
 
