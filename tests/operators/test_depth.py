@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import structmat as sm
+from structmat.operators._combinations import parts
 
 rng = np.random.default_rng(0)
 
@@ -46,6 +47,21 @@ def test_a_loop_makes_an_operator_in_no_time(tmp_path: Path) -> None:
     for other in (p, p.T.T, p.prepare(), 2 * p / 2, copy.deepcopy(p), pickle.loads(pickle.dumps(p))):
         np.testing.assert_allclose(other.matvec(x), dense @ x)
     np.testing.assert_allclose(sm.io.load(tmp_path / "p.safetensors").matvec(x), dense @ x)
+
+
+def test_operators_that_hold_each_other_too_often_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each step of the recurrence of Chebyshev takes two terms, so that the operators within grow as powers do."""
+    monkeypatch.setattr(parts, "_MOST", 500)
+    T = sm.Toeplitz(0.1 * rng.standard_normal(4))
+
+    def chebyshev(steps: int) -> None:
+        old, p = sm.Diagonal(rng.standard_normal(4)), T @ sm.Diagonal(rng.standard_normal(4))
+        for _ in range(steps):
+            old, p = p, 2 * (p @ T) - old
+
+    chebyshev(7)
+    with pytest.raises(ValueError, match="must not hold more than 500 operators, each counted as often as it occurs"):
+        chebyshev(20)
 
 
 def test_too_deep_is_refused() -> None:

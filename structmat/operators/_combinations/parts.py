@@ -25,6 +25,8 @@ __all__ = ["common_dtype_of", "flat", "plan_by_parts", "require_operators", "val
 
 _DEEPEST = 100
 """Levels of operators within operators: each takes a few frames of Python's stack in a product, a copy or a file."""
+_MOST = 100_000
+"""Operators within operators, as often as each occurs: a recurrence may double them in each step."""
 
 
 def require_operators(owner: str, argument: str, operators: tuple[Any, ...]) -> None:
@@ -33,21 +35,25 @@ def require_operators(owner: str, argument: str, operators: tuple[Any, ...]) -> 
     for op in operators:
         if not isinstance(op, LinearOperator):
             raise ArgumentTypeError(owner, argument, f"must be structmat operators, got {type(op).__name__}")
-    if _depth(operators) > _DEEPEST:
-        text = f"must not be nested more than {_DEEPEST} deep; multiply out with to_dense(), or apply them one by one"
+    if limit := _exceeded_limit(operators):
+        text = f"must not {limit}; multiply out with to_dense(), or apply them one by one"
         raise ArgumentValueError(owner, argument, text)
     if arrays := [array for op in operators for array in op._arrays()]:
         namespace_of(owner, *arrays)
     broadcast_shapes(owner, *(op.batch_shape for op in operators))
 
 
-def _depth(operators: tuple[LinearOperator, ...]) -> int:
-    """Return how deep operators are nested, without recursion."""
-    depth, level = 0, list(operators)
+def _exceeded_limit(operators: tuple[LinearOperator, ...]) -> str | None:
+    """Return what is too much in how operators are nested, without recursion; None where nothing is."""
+    depth, count, level = 0, 0, list(operators)
     while level:
-        depth += 1
+        depth, count = depth + 1, count + len(level)
+        if depth > _DEEPEST:
+            return f"be nested more than {_DEEPEST} deep"
+        if count > _MOST:
+            return f"hold more than {_MOST:,} operators, each counted as often as it occurs"
         level = [part for op in level for part in _parts(op)]
-    return depth
+    return None
 
 
 def _parts(operator: LinearOperator) -> tuple[LinearOperator, ...]:

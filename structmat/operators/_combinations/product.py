@@ -111,7 +111,8 @@ class Product(Chain):
     TypeError
         If a factor is not an operator, or the factors come from different array libraries.
     ValueError
-        If there is no factor, inner sizes differ, batch axes do not broadcast, or operators are nested too deep.
+        If there is no factor, inner sizes differ, batch axes do not broadcast, or operators are nested too deep or
+        are too many.
 
     Notes
     -----

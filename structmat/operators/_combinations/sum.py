@@ -29,7 +29,8 @@ class Sum(LinearOperator):
     TypeError
         If a term is not an operator, or the terms come from different array libraries.
     ValueError
-        If there is no term, shapes differ, batch axes do not broadcast, or operators are nested too deep.
+        If there is no term, shapes differ, batch axes do not broadcast, or operators are nested too deep or
+        are too many.
 
     Examples
     --------
@@ -103,12 +104,15 @@ def _lazy_sum(left: LinearOperator, right: LinearOperator) -> LinearOperator:
 
 @add.rule(Sum, object)
 def _extend_sum(left: Sum, right: LinearOperator) -> LinearOperator:
-    if isinstance(right, Sum):
-        return reduce(add, right.terms, left)
-    for i, term in enumerate(left.terms):
-        if (merged := add.merge(term, right)) is not NotImplemented:
-            return Sum((*left.terms[:i], merged, *left.terms[i + 1 :]))
-    return Sum((*left.terms, right))
+    terms = list(left.terms)
+    for new in right.terms if isinstance(right, Sum) else (right,):
+        for i, term in enumerate(terms):
+            if (merged := add.merge(term, new)) is not NotImplemented:
+                terms[i] = merged
+                break
+        else:
+            terms.append(new)
+    return Sum(tuple(terms))  # once: its checks go through all terms
 
 
 @scale.rule(Sum, object)
