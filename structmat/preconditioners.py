@@ -11,6 +11,7 @@ from typing import Any
 from structmat._arrays import (
     along_axes,
     as_floating,
+    binary_exponents,
     broadcast_shapes,
     common_dtype,
     device_of,
@@ -161,6 +162,10 @@ def tyrtyshnikov(column: ArrayLike | Toeplitz, row: ArrayLike | None = None) -> 
     n = lower.shape[-1]
     real = not is_complex(lower.dtype, xp)
     k = xp.arange(n, device=device_of(lower))
+    # The squares below neither overflow nor underflow where the largest entry is about one.
+    largest = xp.max(xp.abs(xp.concat([lower, wrapped], axis=-1)), axis=-1, keepdims=True)
+    scale = 2.0 ** binary_exponents(largest, xp)
+    lower, wrapped = lower / scale, wrapped / scale
 
     # Diagonal s of G = T T^H sums to (n - s) G[s, 0] + sum over l of (n - s - l) (t[s+l] t[l]* - t[s+l-n] t[l-n]*).
     weights = xp.astype(n - k, lower.dtype)
@@ -178,7 +183,7 @@ def tyrtyshnikov(column: ArrayLike | Toeplitz, row: ArrayLike | None = None) -> 
     squared = (sums + (mirrored if real else xp.conj(mirrored))) / n
     plain = _mean_of_diagonals(lower, wrapped, xp)
     ratio = spectrum(squared, xp, real=real) / xp.conj(spectrum(plain, xp, real=real))
-    return Circulant(restored(from_spectrum(ratio, n, xp, real=real), dtype, xp))
+    return Circulant(restored(scale * from_spectrum(ratio, n, xp, real=real), dtype, xp))
 
 
 def _diagonals(column: ArrayLike | Toeplitz, row: ArrayLike | None, name: str) -> tuple[Any, Any, DType, Namespace]:

@@ -26,6 +26,15 @@ def test_preconditioners_of_a_circulant_are_the_circulant(kind: str, n: int) -> 
         np.testing.assert_allclose(made.c, C.c, atol=1e-12)
 
 
+@pytest.mark.parametrize("kind", PRECONDITIONERS)
+@pytest.mark.parametrize(("dtype", "scale"), [("float32", 1e-30), ("float32", 1e30), ("complex128", 1e250)])
+def test_preconditioners_of_extreme_multiples_are_multiples(kind: str, dtype: str, scale: float) -> None:
+    column = rng.standard_normal(8) + 5.0 * (np.arange(8) == 0)
+    make = getattr(sm.preconditioners, kind)
+    scaled = make((scale * column).astype(dtype)).c / scale
+    np.testing.assert_allclose(scaled, make(column).c, rtol=0, atol=1e-5 if dtype == "float32" else 1e-13)
+
+
 @pytest.mark.parametrize("dtype", ["float64", "complex128"])
 @pytest.mark.parametrize("n", [1, 2, 5, 8, 31])
 def test_preconditioners_minimise_what_they_claim(n: int, dtype: str) -> None:

@@ -6,7 +6,7 @@ import math
 from functools import partial
 from typing import TYPE_CHECKING
 
-from structmat._arrays import device_of, is_complex
+from structmat._arrays import device_of, euclidean_norm, is_complex
 from structmat._arrays.typing import Array, Namespace
 from structmat._engine import Plan
 from structmat.operators._base import NormOrder
@@ -89,11 +89,13 @@ def _largest_singular_value(
     forward: Callable[[Array], Array], adjoint: Callable[[Array], Array], like: Array, xp: Namespace
 ) -> Array:
     v = _without_symmetries(like, xp)
-    norm = xp.linalg.vector_norm(v, axis=-1)
     for _ in range(POWERS):
-        v = forward(v / xp.astype(norm, v.dtype)[..., None])
-        size = xp.linalg.vector_norm(v, axis=-1)
-        v = adjoint(v)
-        norm = xp.linalg.vector_norm(v, axis=-1)
-        norm = xp.where(norm > 0, norm, xp.ones_like(norm))
+        v = forward(_normalised(v, euclidean_norm(v, xp), xp))
+        size = euclidean_norm(v, xp)
+        v = adjoint(_normalised(v, size, xp))  # of the product with both, the square of the norm may overflow
     return size
+
+
+def _normalised(v: Array, norm: Array, xp: Namespace) -> Array:
+    norm = xp.where(norm > 0, norm, xp.ones_like(norm))
+    return v / xp.astype(norm, v.dtype)[..., None]

@@ -43,6 +43,15 @@ def test_norms_of_extreme_multiples(backend: Backend, entry: Entry) -> None:
     check(backend, entry, law)
 
 
+@pytest.mark.parametrize("kind", [sm.Toeplitz, sm.Hankel])
+@pytest.mark.parametrize("p", [1, 2, np.inf])
+def test_condition_numbers_do_not_depend_on_the_scale(kind: Any, p: float) -> None:
+    c, r = np.random.default_rng(5).standard_normal((2, 7))
+    for dtype, scale in (("float64", 1e-250), ("float64", 1e250), ("complex64", 1e25), ("float32", 1e-25)):
+        cond = kind((scale * c).astype(dtype), (scale * r).astype(dtype)).cond(p)
+        np.testing.assert_allclose(cond, kind(c, r).cond(p), rtol=1e-9 if dtype == "float64" else 1e-2)
+
+
 def drawn(seed: int, sides: tuple[int, int], b: int, decades: float, dtype: str) -> list[np.ndarray]:
     """Two diagonals and a grid of that many decades to both sides of one; some entries are zero."""
     rng = np.random.default_rng(seed)
