@@ -63,6 +63,8 @@ def product_error(
         with np.errstate(over="ignore", invalid="ignore"):
             residual = wanted - scale_by_power_of_two(y, -exponent)
             weights = 1.0 if entry_weights is None else entry_weights[:, part]
+            if entry_weights is not None:  # what a missing entry is in the product does not count, be it out of range
+                residual = np.where(weights > 0, residual, 0.0)
             lost += float(np.sum(_squares(residual) * weights))
         norm2 += float(np.sum(_squares(wanted.astype(double)) * weights))
     if norm2 == 0.0:

@@ -123,6 +123,27 @@ def test_missing_entries(dtype, share):
     check(W, fit_cdd(W, entry_weights=mask, rng=0), mask=mask, allowed=1 / np.sqrt(share))
 
 
+def test_missing_entries_may_be_out_of_the_range_of_half_precision():
+    W = np.array(
+        [
+            [-5.123e-03, -6.261e-04, -1.961e-03, -6.252e-03],
+            [8.816e03, -9.345e02, 8.256e03, -1.139e04],
+            [3.862e-03, -6.711e-05, -4.694e-04, 3.983e-03],
+            [6.252e-03, 8.553e-03, 5.676e-03, -1.722e-03],
+        ],
+        dtype=np.float16,
+    )
+    M = np.array([[0, 0, 0.57, 0.53], [0, 0.51, 0.49, 0.26], [0.43, 0.09, 0, 0.88], [0, 0, 0.87, 0.63]])
+    with np.errstate(over="ignore"):
+        fit = fit_cdd(W, entry_weights=M, rng=0)
+        product = np.asarray(fit.operator @ np.eye(4, dtype=np.float16)).astype(float)
+    assert np.isinf(product[1, 0])
+    seen = M > 0
+    wanted = W.astype(float)
+    error = np.sum(M[seen] * (wanted - product)[seen] ** 2) / np.sum(M[seen] * wanted[seen] ** 2)
+    assert fit.error == pytest.approx(np.sqrt(error), rel=1e-9)
+
+
 @pytest.mark.parametrize(("shape", "block_size"), [((24, 16), "min"), ((32, 32), 8), ((64, 32), "min")])
 def test_single_precision(shape, block_size):
     for seed in (0, 1, 8, 11):  # of twelve, those that lost most
