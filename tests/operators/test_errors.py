@@ -26,6 +26,7 @@ PRODUCTS = [
     (lambda: sm.Circulant(np.ones(2)) + np.eye(2), TypeError, r"Circulant \+ array: add operators, or arrays to op\.to_dense\(\)"),
     (lambda: np.eye(2) + sm.Circulant(np.ones(2)), TypeError, r"Circulant \+ array"),
     (lambda: sm.Circulant(np.ones(2)) - np.eye(2), TypeError, r"Circulant \+ array"),
+    (lambda: np.eye(2) - sm.Circulant(np.ones(2)), TypeError, r"Circulant \+ array"),
     (lambda: sm.Circulant(np.ones(2)) @ 3, TypeError, r"unsupported operand"),
     (lambda: sm.Circulant(np.ones(2)) @ sm.Circulant(np.ones(2)) / sm.Identity(2), TypeError, r"unsupported operand"),
     (lambda: sm.Circulant(np.ones(2)).astype("int64"), TypeError, r"astype: dtype must be a floating dtype"),

@@ -73,6 +73,9 @@ class Arithmetic(Operator[Op]):
     def __sub__(self, other: Any) -> Any:
         return self + (-other) if isinstance(other, Arithmetic) else self.__add__(other)
 
+    def __rsub__(self, other: Any) -> Any:
+        return self.__add__(other) if _is_array_like(other) else other + (-self)  # which refuses arrays
+
     def __neg__(self) -> Op:
         negative: Op = scale(self, -1)
         return negative
