@@ -124,6 +124,8 @@ class Arithmetic(Operator[Op]):
 
     def _reciprocal_of(self, factor: Any) -> Any:
         """Return 1 / factor in the precision of the quotient, as a factor of lower precision is exact in it."""
+        if isinstance(factor, (int, float, complex)):
+            return 1 / factor
         if isinstance(factor, np.generic):
             own = self.dtype if self.dtype is not None and is_numpy(self._own_namespace()) else np.float64
             return np.divide(1, factor, dtype=np.result_type(own, factor))
