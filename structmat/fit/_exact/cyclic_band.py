@@ -137,8 +137,8 @@ def _all_null_sequences(
     width = _NEAR / n
     found: list[tuple[NDArray[np.complex128], NDArray[np.complex128]]] = []
     # Cauchy's bound for roots, for |nu| and 1 / |nu|, in the row where w is largest; the middle lies between the two.
-    reach = float(np.log(1.0 + np.abs(coefficients[:-1] / coefficients[-1]).sum(axis=0)).max())
-    reach += float(np.log(1.0 + np.abs(coefficients[1:] / coefficients[0]).sum(axis=0)).max())
+    bounds = (np.abs(coefficients[:-1] / coefficients[-1]).max(), np.abs(coefficients[1:] / coefficients[0]).max())
+    reach = float(np.log1p(bounds).sum())
     intervals = [_Interval(middle - reach, middle + reach, 0, degree)]
     for _ in range(_CIRCLES * degree):
         if not intervals:
