@@ -134,11 +134,10 @@ def _peel(
         _fit_inner(X, chain, lo, rng)
         P = chain.dense()
         norm2 = float(np.vdot(P, P).real)
-    taken_off = n_factors - 1 - hi + lo
     if not 0.0 < norm2 < np.inf:
-        return None, taken_off
+        return None, n_factors - 3
     x[lo] *= np.vdot(P, W) / norm2
-    return chain, taken_off
+    return chain, n_factors - 3
 
 
 def _outermost(
