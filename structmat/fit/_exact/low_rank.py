@@ -98,10 +98,10 @@ def _adjoint(vectors: list[NDArray[Any]]) -> list[NDArray[Any]]:
 
 
 def _polynomial(targets: NDArray[Any], frequencies: NDArray[np.intp], lead: complex) -> NDArray[np.complex128]:
-    """Return the coefficients (k + 1, n) of a polynomial in the shift that takes Fourier vectors to the `targets`."""
+    """Return the coefficients (k + 1, n) of a polynomial in the shift that takes Fourier vectors to the k `targets`."""
     n, rank = targets.shape
-    phase = np.exp(-2j * np.pi * (np.outer(frequencies, np.arange(max(n, rank + 1))) % n) / n)
-    values = np.sqrt(n) * phase[:, :n] * targets.T
+    phase = np.exp(-2j * np.pi * (np.outer(frequencies, np.arange(n)) % n) / n)
+    values = np.sqrt(n) * phase * targets.T
     coefficients = np.zeros((rank + 1, n), dtype=np.complex128)
     coefficients[:rank] = np.linalg.solve(phase[:, :rank], values)
     coefficients += (
