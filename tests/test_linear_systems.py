@@ -128,6 +128,8 @@ def test_stacks_and_zeros():
     np.testing.assert_allclose(found.x, np.linalg.solve(A.to_dense(), b[..., None])[..., 0], atol=1e-9)
     assert found.residual.shape == (3, 2)
     assert not np.any(found.x[:, 1])
+    assert found.iterations > 0
+    assert sm.solve(A, 0 * b).iterations == sm.lstsq(A, 0 * b).iterations == 0
     assert sm.solve(A, np.empty((0, 1, 1, 6))).x.shape == (0, 3, 2, 6)
     none = sm.Circulant(np.empty((0, 6))) + sm.Diagonal(np.empty((0, 6)))
     assert sm.solve(none, b[0]).x.shape == sm.lstsq(none, b[0]).x.shape == (0, 6)

@@ -36,6 +36,12 @@ def vectors(n: int, kind: str, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     return c, r
 
 
+def test_the_inverse_keeps_the_order_of_rows_and_columns_unless_told() -> None:
+    T = sm.Toeplitz(*vectors(5, "real"))
+    x, y = T.inv().x, T.inv().y
+    np.testing.assert_allclose(sm.ToeplitzInverse(x, y).to_dense() @ T.to_dense(), np.eye(5), atol=1e-12)
+
+
 def check_vectors(c: np.ndarray, r: np.ndarray, x: np.ndarray, y: np.ndarray) -> None:
     T = scipy.linalg.toeplitz(c, r)
     first = np.eye(len(c))[0]

@@ -100,6 +100,7 @@ CDC = sm.CDDProduct.from_vectors(*rng.standard_normal((3, n)), first="circulant"
         (M + M, sm.MultilevelToeplitz),
         (L + M, sm.Sum),
         (L + K, sm.MultilevelToeplitz),
+        (K @ K, sm.MultilevelCirculant),
         (K - L, sm.MultilevelToeplitz),
         (M + K, sm.Sum),
         (L + 2 * sm.Identity(n), sm.MultilevelToeplitz),

@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import scipy.fft
 import scipy.linalg
+from array_api_compat import numpy as numpy_namespace
 
 import structmat as sm
+from structmat._arrays import moved
 
 rng = np.random.default_rng(11)
 
@@ -56,3 +58,11 @@ def test_a_spectrum_is_never_stale() -> None:
     C.matvec(c)
     c[0] += 1
     np.testing.assert_allclose(C.matvec(np.eye(5)[0]), c, atol=1e-14)
+
+
+def test_axes_move_as_those_of_numpy() -> None:
+    x = rng.standard_normal((2, 3, 4))
+    for source in range(-3, 3):
+        for destination in range(-3, 3):
+            found = moved(x, source, destination, numpy_namespace)
+            np.testing.assert_array_equal(found, np.moveaxis(x, source, destination))

@@ -31,6 +31,12 @@ def test_single_precision_is_not_widened() -> None:
     assert sm.Circulant(c).eigvals().dtype == "complex64"
 
 
+def test_lists_take_the_dtype_of_the_operator() -> None:
+    for dtype in ("float32", "float64", "complex64"):
+        assert (sm.Circulant(np.ones(3, dtype)) @ [1, 2.5, 3]).dtype == dtype
+    assert (sm.Identity(3) @ [1, 2.5, 3]).dtype == "float64"
+
+
 def test_the_order_of_bytes_does_not_matter() -> None:
     c, x = rng.standard_normal((2, 300))
     swapped = sm.Circulant(c.astype(">f8"))

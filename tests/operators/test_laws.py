@@ -393,6 +393,7 @@ def law_of_svdvals(d: Dense) -> None:
 def law_of_norm(d: Dense) -> None:
     for ord in d.entry.norms:
         d.near(d.op.norm(ord), np.linalg.norm(d.matrix, ord, axis=(-2, -1)))
+        assert np.isrealobj(d.numpy(d.op.norm(ord)))
         exact = "cond" not in d.entry.closed_forms or "svdvals" in d.entry.closed_forms
         if "inv" in d.entry.closed_forms and d.well_conditioned and exact and ord != 2 and "fro" in d.entry.norms:
             d.near(d.op.cond(ord), np.linalg.cond(d.matrix, ord))

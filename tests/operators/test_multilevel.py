@@ -165,3 +165,12 @@ def test_sums_with_circulants_and_the_identity_are_their_dense_sums():
     )
     np.testing.assert_allclose((T - 2 * C).to_dense(), T.to_dense() - 2 * C.to_dense(), atol=1e-14)
     np.testing.assert_allclose((T + 3j * sm.Identity(6)).to_dense(), T.to_dense() + 3j * np.eye(6), atol=1e-14)
+
+
+@pytest.mark.parametrize(("rows", "cols"), [((3, 4), (3, 4)), ((2, 6), (3, 4)), ((3, 4), (2, 6))])
+def test_the_identity_is_one_of_them_on_equal_grids_alone(rows, cols):
+    offsets = np.prod([m + n - 1 for m, n in zip(rows, cols, strict=True)])
+    T = sm.MultilevelToeplitz(np.random.default_rng(12).standard_normal(offsets), rows, cols)
+    total = T + 2 * sm.Identity(12)
+    np.testing.assert_allclose(total.to_dense(), T.to_dense() + 2 * np.eye(12), atol=1e-14)
+    assert isinstance(total, sm.MultilevelToeplitz) == (rows == cols)
