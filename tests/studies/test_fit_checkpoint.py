@@ -161,13 +161,13 @@ def test_a_lora_adapter(tmp_path, option):
         fit_checkpoint(tmp_path / "out", lora=tmp_path)
 
 
-@pytest.mark.parametrize("whole_moment", [False, True])
-def test_weights_of_the_inputs(tmp_path, whole_moment):
+@pytest.mark.parametrize(("whole_moment", "key"), [(False, "a.b"), (True, "a.b.weight")])
+def test_weights_of_the_inputs(tmp_path, whole_moment, key):
     rng = np.random.default_rng(0)
     change = rng.standard_normal((6, 5)).astype("float32")
     moment = np.cov(rng.standard_normal((5, 20))) if whole_moment else rng.uniform(0.1, 2.0, 5)
     save_file({"a.b.weight": torch.from_numpy(change)}, tmp_path / "delta.safetensors")
-    save_file({"a.b": torch.from_numpy(moment)}, tmp_path / "moments.safetensors")
+    save_file({key: torch.from_numpy(moment)}, tmp_path / "moments.safetensors")
     fit = fit_checkpoint(
         tmp_path / "out", delta=tmp_path / "delta.safetensors", input_second_moment=tmp_path / "moments.safetensors"
     )

@@ -65,6 +65,11 @@ def test_the_page_is_complete_and_needs_nothing_else(folder, study, tmp_path):
     assert page.text.count("a<b> & c") == len(study.rows) // 2
     assert page.cells == 10 * len(study.rows) + 9 * len(study.means())
     assert "40 of 40, complete" in page.text
+    words = "|".join(word for word in page.text if word.strip())
+    for mean in study.means():
+        rows = [row for row in study.rows if mean[:3] == (row.method, row.n_factors, row.block)]
+        percent = 100 * np.mean([row.n_parameters / row.rows / row.cols for row in rows])
+        assert f"{mean.method}|{mean.n_factors}|{mean.block}|2|{percent:.3g}|{mean.error:.4g}|" in words
     report(folder, tmp_path / "page.html")
     assert (tmp_path / "page.html").read_text(encoding="utf-8") == text  # drawn again, bit for bit
     with pytest.raises(FileExistsError):
@@ -95,6 +100,9 @@ def test_figures_show_every_method_layer_and_setting(study):
     labels = [text.get_text() for text in left.get_legend().get_texts()]
     assert labels == ["CDD product", "truncated SVD", "block circulant", "sparse Fourier", "Monarch"]
     assert left.get_xlabel() == "parameters, % of dense"
+    assert means_figure(study).get_suptitle() == "Mean over 2 layers"
+    one = Study(tuple(row for row in study.rows if row.layer == "wide"), len(study.rows))
+    assert means_figure(one).get_suptitle() == f"wide, {len(one.rows)} of {len(study.rows)} results so far"
     means = {(m.block, m.n_factors): m for m in study.means() if m.method == "cdd"}
     thick = [line for line in right.lines if line.get_linewidth() > 1]
     drawn = [(list(line.get_xdata()), list(line.get_ydata())) for line in thick]
@@ -125,6 +133,7 @@ def test_figures_of_odd_studies(study, tmp_path):
     many = Study(tuple(study.rows[0]._replace(layer=f"layer {k}") for k in range(50)), 50)
     figure = layers_figure(many)
     assert "the first 48 of 50 layers" in figure.get_supxlabel()
+    assert [ax.get_title().split()[-1] for ax in figure.axes] == [str(k) for k in range(48)]
 
 
 # The commands

@@ -228,6 +228,13 @@ class TestErrors:
         self.refused(plain, file, message)
         self.refused(plain, adapter_state_dict(trained), "load_adapter: source (has other keys|holds .* of shape)")
 
+    def test_layers_that_the_file_lacks_are_named(self, plain, tmp_path):
+        adapt(plain, block_size=3, targets=["0"])
+        file = save_adapter(plain, tmp_path / "first")
+        other = mlp()
+        adapt(other, block_size=3)
+        self.refused(other, file, r"layers differ between the file and the model: \['2'\]")
+
     def test_another_model(self, file):
         for model in (
             mlp((6, 5, 4)),
