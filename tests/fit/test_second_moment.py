@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from structmat import CDDProduct
 from structmat.fit import fit_cdd
 
 QUICK = {"max_iter": 100, "restarts": 1, "rng": 4}
@@ -42,6 +43,16 @@ def test_never_worse_than_without_weights(kind, n_factors, first, real):
     assert fit.error < weighted_error(W, plain.operator.to_dense(), S)
     if n_factors > 2:
         assert fit.error <= fit_cdd(W, n_factors - 2, first=first, input_second_moment=S, **QUICK).error
+
+
+def test_more_factors_are_never_worse_than_three_under_weights_of_columns():
+    rng, n = np.random.default_rng(0), 12
+    heavy = np.arange(n) < 9  # columns of a product of three, beside others that hide it from a fit without weights
+    three = np.asarray(CDDProduct.from_vectors(*rng.standard_normal((3, n))).to_dense())
+    W, weights = np.where(heavy, three, 10 * rng.standard_normal((n, n))), np.where(heavy, 1.0, 1e-8)
+    options = {"input_second_moment": weights, "max_iter": 2, "restarts": 1, "growth": False, "rng": 0}
+    short, long = (fit_cdd(W, n_factors, **options).error for n_factors in (3, 5))
+    assert long <= short * (1 + 1e-9)
 
 
 @pytest.mark.parametrize("kind", ["vector", "full", "singular"])

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import structmat as sm
 from structmat import ArgumentValueError, BandedCirculant, CDDProduct, Diagonal, factorize_cdd
 from structmat.fit import FitProgress
-from structmat.fit._exact.constructions import construct, constructions, to_product
+from structmat.fit._exact.constructions import _MIXINGS, _usual_error, construct, constructions, to_product
 from structmat.fit._exact.cyclic_band import cyclic_band
 from structmat.fit._exact.deflation import deflate, has_extended_precision
 from structmat.fit._exact.low_rank import factor_low_rank, singular_triplets
@@ -310,6 +310,16 @@ def test_a_periodic_tridiagonal_matrix_is_five_factors(exponent):
     assert error_of(W, (result.operator @ np.eye(20)) / 10.0**exponent) <= 1e-13
 
 
+@pytest.mark.parametrize("between", [0.0, 1e-9])
+def test_diagonals_between_the_outermost_may_be_small(between):
+    n = 13
+    c = np.random.default_rng(0).uniform(1, 2, (3, n)) * np.array([1, between, 1])[:, None]
+    W = sum(d[:, None] * np.roll(np.eye(n), m, axis=0) for m, d in enumerate(c))
+    form = constructed(W).form
+    assert (form.name, len(form.vectors)) == ("3 cyclic diagonals", 5)
+    assert error_of(W, to_product(form) @ np.eye(n)) <= 1e-13
+
+
 def test_corners_that_are_zero_are_filled_below_rounding():
     n = 12
     W = np.triu(np.tril(np.random.default_rng(0).standard_normal((n, n)) + 2, 1), -1)
@@ -367,3 +377,12 @@ def test_tridiagonal_matrices_are_five_factors_and_bidiagonal_ones_three(n):
         assert all(isinstance(f, BandedCirculant) for f in operator.factors[1::2])
         assert error_of(W, operator @ np.eye(n)) <= 1e-13
         assert error_of(W, np.asarray(operator.to_dense())) <= 1e-13
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_random_phases_are_drawn_again_until_one_is_as_accurate_as_rounding_allows(seed):
+    n = 33
+    W = KINDS["triangular"](np.random.default_rng(n), n)
+    found = constructed(W, seed=seed)
+    accurate = found.history[-1] <= _usual_error(n, extended=has_extended_precision())
+    assert accurate or found.message.count("random phases left an error") == _MIXINGS

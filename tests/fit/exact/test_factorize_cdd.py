@@ -2,6 +2,7 @@
 
 import itertools
 import time
+import types
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from structmat import CDDProduct, factorize_cdd
 from structmat.fit import FitProgress
+from structmat.fit._exact import exact_search
 from structmat.fit._many_factors.diagonal_forms import DiagonalForms
 from structmat.fit._many_factors.equalisation import equalise
 
@@ -313,3 +315,20 @@ def test_tensors_in_tensors_out():
 def test_bad_arguments(W, options, error, message):
     with pytest.raises(error, match="factorize_cdd: " + message):
         factorize_cdd(W, **options)
+
+
+def test_the_time_of_an_iteration_is_what_passes_whatever_the_clock_shows(monkeypatch):
+    def measured(shows, passes):
+        clock = types.SimpleNamespace(monotonic=itertools.count(shows, passes).__next__)
+        monkeypatch.setattr(exact_search, "time", clock)
+        return exact_search._iteration_seconds(40, 41, np.random.default_rng(0))
+
+    assert 0 < measured(100.0, 2.0) == 2 * measured(5.0, 1.0)
+
+
+@pytest.mark.parametrize("rank", [1, 2, 4])
+def test_searches_for_low_rank_begin_at_the_counting_bound_and_end_at_the_proven_one(rank):
+    W = np.random.default_rng(0).standard_normal((2, 12, rank))
+    W = W[0] @ W[1].T
+    name, lengths = exact_search._generic_form(W, np.linalg.svdvals(W), 1e-10, higher=0)
+    assert (name, min(lengths), max(lengths)) == (f"rank {rank}", 2 * rank + 1, 4 * rank + 1)

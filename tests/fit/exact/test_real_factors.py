@@ -85,6 +85,15 @@ def test_tridiagonal_matrices_are_five_real_factors(n):
         assert error_of(T, result.operator @ np.eye(n)) <= 1e-13
 
 
+@pytest.mark.parametrize(("below", "above"), [(3, 3), (6, 0), (1, 5)])
+def test_real_bands_of_up_to_half_of_the_diagonals_take_two_factors_for_each_but_one(below, above):
+    n, rng = 12, np.random.default_rng(0)
+    W = np.triu(np.tril(rng.standard_normal((n, n)) / 4, above), -below) + np.diag(2 + rng.random(n))
+    found = constructed(W)
+    assert len(found.form.vectors) == 13
+    assert error_of(W, to_product(found.form) @ np.eye(n)) <= 1e-13
+
+
 @settings(max_examples=10, deadline=None)
 @given(n=st.integers(3, 40), seed=st.integers(0, 2**16))
 def test_a_complex_pair_is_seven_real_factors(n, seed):

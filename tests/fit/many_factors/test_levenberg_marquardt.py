@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from structmat import CDDProduct
 from structmat.fit._many_factors.descent import descend
 from structmat.fit._many_factors.diagonal_forms import DiagonalForms
-from structmat.fit._many_factors.levenberg_marquardt import normal_equations, right_hand_side, steps
+from structmat.fit._many_factors.levenberg_marquardt import _step, normal_equations, right_hand_side, steps
 
 FIRSTS = st.sampled_from(["diagonal", "circulant"])
 
@@ -168,3 +168,9 @@ def test_deadline_returns_at_once():
     )
     assert len(history) == 1
     assert not converged
+
+
+def test_equations_that_are_not_positive_definite_give_no_step():
+    """Rounding makes such of those that are singular; more damping is the answer."""
+    chain = DiagonalForms.from_vectors([np.ones(2)], "diagonal", real=True)
+    assert _step(chain, np.array([[1.0, 2.0], [2.0, 1.0]]), np.ones(2), 1e-3) is None

@@ -39,3 +39,12 @@ def test_seven_factors_are_no_worse_than_rank_three(n_factors):
 def test_time_that_is_up_ends_the_search():
     A, B = columns(np.random.default_rng(0), 20, real=True)
     assert rank_three_product(A, B, np.random.default_rng(0), lambda: True) is None
+
+
+def test_equations_without_a_solution_end_the_search(monkeypatch):
+    def singular(*_):
+        raise np.linalg.LinAlgError("Singular matrix")
+
+    monkeypatch.setattr("structmat.fit._many_factors.rank_three_start._step", singular)
+    A, B = columns(np.random.default_rng(0), 9, real=True)
+    assert rank_three_product(A, B, np.random.default_rng(0), lambda: False) is None

@@ -26,6 +26,13 @@ def problem(request):
     return W, BlockGrid(W, block_size)
 
 
+@pytest.mark.parametrize(("block_size", "overwrite"), [(6, True), (3, True), (4, True), (6, False)])
+def test_blocks_take_the_place_of_the_matrix_where_they_may_and_fit(block_size, overwrite):
+    W = np.random.default_rng(0).standard_normal((6, 6))
+    grid = BlockGrid(W, block_size, overwrite=overwrite)
+    assert np.shares_memory(grid.blocks, W) == (overwrite and 6 % block_size == 0)
+
+
 def test_windows_shift_cyclically():
     x = np.random.default_rng(0).standard_normal((2, 3, 5))
     windows = cyclic_windows(x)
