@@ -42,6 +42,12 @@ def test_the_inverse_keeps_the_order_of_rows_and_columns_unless_told() -> None:
     np.testing.assert_allclose(sm.ToeplitzInverse(x, y).to_dense() @ T.to_dense(), np.eye(5), atol=1e-12)
 
 
+def test_stacks_of_the_two_vectors_of_an_inverse_must_broadcast() -> None:
+    assert sm.ToeplitzInverse(np.ones((2, 1, 5)), np.ones((3, 5))).batch_shape == (2, 3)
+    with pytest.raises(ValueError, match="ToeplitzInverse"):
+        sm.ToeplitzInverse(np.ones((2, 5)), np.ones((3, 5)))
+
+
 def check_vectors(c: np.ndarray, r: np.ndarray, x: np.ndarray, y: np.ndarray) -> None:
     T = scipy.linalg.toeplitz(c, r)
     first = np.eye(len(c))[0]

@@ -210,6 +210,14 @@ def test_bad_sources_are_named(tmp_path, monkeypatch, source, text):
     assert not Path("out").exists()
 
 
+def test_paths_of_sources_are_texts():
+    names = {"base": "b", "tuned": "t", "input_second_moment": "S"}
+    assert MatrixSource(**{key: Path(name) for key, name in names.items()}) == MatrixSource(**names)
+    for key in (*names, "targets"):
+        with pytest.raises(TypeError, match=f"{key} must be text, got 3"):
+            MatrixSource(**names | {key: 3})
+
+
 # Going on
 
 
