@@ -118,3 +118,9 @@ def test_the_dense_matrix_is_in_float32_at_least(dtype):
     assert found.dtype == torch.promote_types(dtype, torch.float32)
     assert not found.requires_grad
     torch.testing.assert_close(found.double(), dense(change.factors, 5, 7, 0.1), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("n_factors", [1, 2, 4])
+def test_a_change_takes_an_odd_number_of_factors_from_three_on(n_factors):
+    with pytest.raises(ValueError, match=f"n_factors must be odd and at least 3, got {n_factors}"):
+        CDDAdapter(6, 6, n_factors=n_factors)
