@@ -386,3 +386,12 @@ def test_random_phases_are_drawn_again_until_one_is_as_accurate_as_rounding_allo
     found = constructed(W, seed=seed)
     accurate = found.history[-1] <= _usual_error(n, extended=has_extended_precision())
     assert accurate or found.message.count("random phases left an error") == _MIXINGS
+
+
+@pytest.mark.parametrize("rank", [2, 3, 16])
+def test_constructions_take_no_more_factors_than_they_say(rank):
+    rng = np.random.default_rng(0)
+    W = gaussian(rng, 16, rank) @ gaussian(rng, rank, 16)
+    for construction in constructions(W):
+        vectors = construction.make(rng, False)
+        assert vectors is None or len(vectors) <= construction.n_factors
