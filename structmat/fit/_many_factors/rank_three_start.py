@@ -166,10 +166,10 @@ def _solved(equations: _Equations, rng: np.random.Generator, stopped: Callable[[
                 return None
             try:
                 steps, basis_step = _step(normal, damping)
-            except np.linalg.LinAlgError:
+                with np.errstate(all="ignore"):
+                    following = equations.state(state.w + _steps_of(state.w) * steps, state.M + basis_step)
+            except np.linalg.LinAlgError:  # of the normal matrix, or of a basis that became singular
                 return None
-            with np.errstate(all="ignore"):
-                following = equations.state(state.w + _steps_of(state.w) * steps, state.M + basis_step)
             if following.error < state.error:
                 break
             damping *= _MORE

@@ -48,3 +48,18 @@ def test_equations_without_a_solution_end_the_search(monkeypatch):
     monkeypatch.setattr("structmat.fit._many_factors.rank_three_start._step", singular)
     A, B = columns(np.random.default_rng(0), 9, real=True)
     assert rank_three_product(A, B, np.random.default_rng(0), lambda: False) is None
+
+
+def test_a_step_to_a_singular_basis_ends_the_search(monkeypatch):
+    steps = np.zeros((2, 9))  # of w; the basis is taken to zero
+
+    def to_zero(M):
+        return lambda *_: (steps, -M)
+
+    module = "structmat.fit._many_factors.rank_three_start"
+    monkeypatch.setattr(f"{module}._STARTS", 1)
+    M = np.linalg.qr(np.random.default_rng(1).standard_normal((3, 3)))[0]
+    monkeypatch.setattr(f"{module}.np.linalg.qr", lambda _: (M, None))
+    monkeypatch.setattr(f"{module}._step", to_zero(M))
+    A, B = columns(np.random.default_rng(0), 9, real=True)
+    assert rank_three_product(A, B, np.random.default_rng(0), lambda: False) is None
