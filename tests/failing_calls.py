@@ -8,7 +8,7 @@ import io
 import os
 from pathlib import Path
 
-ON_PATHS = ("open", "mkdir", "replace", "unlink", "chmod", "scandir")
+ON_PATHS = ("open", "mkdir", "replace", "unlink", "chmod", "scandir", "listdir")
 
 
 class FailingCalls:

@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from structmat._files.folders import files_in
 from structmat._files.text import first_bytes
 
 __all__ = ["atomic_write", "check_output", "remove_temporaries", "sync_folder"]
@@ -146,7 +147,7 @@ def remove_temporaries(folder: Path, names: Collection[str] | None = None) -> No
     Nobody else may be writing them.
     """
     starts = None if names is None else {first_bytes(name, _KEPT) for name in names}
-    for path in folder.glob(".*.tmp"):
+    for path in files_in(folder, ".*.tmp"):
         match = _TEMPORARY.fullmatch(path.name)
         if match is not None and (starts is None or match["start"] in starts):
             path.unlink(missing_ok=True)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from structmat._files.folders import files_in
 from structmat._files.safetensors import SafetensorsFile, Tensor, one_line, sound_part
 from structmat.io._names import fitting_name, pair_names
 from structmat.io._torch_files import TorchFile, is_torch_file
@@ -292,7 +293,7 @@ class Checkpoint:
 
     def _index(self) -> Path | None:
         for pattern in ("*.safetensors.index.json", "*.bin.index.json"):
-            if len(found := sorted(self.path.glob(pattern))) > 1:
+            if len(found := files_in(self.path, pattern)) > 1:
                 raise CheckpointError(f"{self.path} has several indices: {', '.join(path.name for path in found)}")
             if found:
                 return found[0]
@@ -444,7 +445,7 @@ def _weight_map(index: Path) -> dict[str, list[str]]:
 
 def _weight_files(folder: Path) -> list[Path]:
     for pattern in _PATTERNS:
-        found = [path for path in sorted(folder.glob(pattern)) if not path.name.startswith(_NOT_WEIGHTS)]
+        found = [path for path in files_in(folder, pattern) if not path.name.startswith(_NOT_WEIGHTS)]
         if found:
             return found
     raise CheckpointError(f"{folder} holds no safetensors or PyTorch files of a model")

@@ -18,6 +18,7 @@ from filelock import FileLock, Timeout
 import structmat
 from structmat._arrays.errors import ArgumentValueError
 from structmat._files.atomic import remove_temporaries, sync_folder
+from structmat._files.folders import files_in
 from structmat._files.safetensors import SafetensorsFile, Tensor, checksum, to_bytes
 from structmat._files.text import last_bytes
 from structmat.io import atomic_write
@@ -278,7 +279,7 @@ class WorkFolder:
         """Find the finished units; remove what is half-written, damaged or of other settings."""
         self._units.mkdir(exist_ok=True)
         remove_temporaries(self._units)
-        for path in sorted(self._units.glob("*.safetensors")):
+        for path in files_in(self._units, "*.safetensors"):
             try:
                 key, _ = _read(path, self._stamp)
             except ValueError as error:
@@ -321,7 +322,7 @@ def _naming(folder: Path) -> Iterator[None]:
 def _check_settings(folder: Path, file: Path, now: dict[str, Any]) -> None:
     """Write the settings, or compare with those that are there."""
     if not file.exists():
-        if any((folder / _WORK / _UNITS).glob("*.safetensors")):
+        if files_in(folder / _WORK / _UNITS, "*.safetensors"):
             raise ValueError(f"{folder} has finished units but lacks {file}, so their settings are unknown")
         with atomic_write(file) as opened:
             opened.write(json.dumps(now, indent=2, sort_keys=True).encode())

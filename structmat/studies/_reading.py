@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from structmat._arrays.errors import ArgumentValueError
+from structmat._files.folders import files_in
 from structmat.studies._folder import _SETTINGS, _UNITS, _WORK, Record, _read, _stamp
 
 __all__ = ["read_records"]
@@ -35,7 +36,7 @@ def read_records(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str
         raise ValueError(f"{file} is damaged: it must hold an object, got {settings!r}")  # noqa: TRY004  # the file's fault
     stamp = _stamp(settings)
     records = {}
-    for unit in sorted((Path(path) / _WORK / _UNITS).glob("*.safetensors")):
+    for unit in files_in(Path(path) / _WORK / _UNITS, "*.safetensors"):
         try:
             key, record = _read(unit, stamp)
         except ValueError:
