@@ -196,3 +196,13 @@ def test_zeros_do_not_hide_small_entries(backend: Backend) -> None:
     P = sm.CDDProduct.from_vectors(*map(backend.asarray, vectors))
     for ord in ("fro", 1, np.inf):
         assert float(P.norm(ord)) == pytest.approx(1e-300, rel=1e-12)
+
+
+@pytest.mark.parametrize("n", [24, 25, 40])
+def test_estimates_of_conditions_are_near(n):
+    rng = np.random.default_rng(n)
+    for column, row in rng.standard_normal((20, 2, n)):
+        for op in (sm.Toeplitz(column, row), sm.Toeplitz(column, column)):
+            exact = np.linalg.cond(np.asarray(op.to_dense()), 1)
+            assert 1 / 3 < op.cond(1) / exact < 1 + 1e-6
+            assert n > 24 or op.cond(1) == pytest.approx(exact, rel=1e-6)
