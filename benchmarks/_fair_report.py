@@ -255,20 +255,34 @@ def protocol_text(rows: list[dict[str, str]], found: list[Result]) -> str:
 
 
 def readme_text(found: list[Result]) -> str:
-    """Return the sentence of README: the usual CDD adapter beside LoRA on every task."""
-    parts = []
+    """Return the sentences of README: the usual CDD adapter beside LoRA on every task, and in the better place."""
+    parts: dict[str, list[str]] = {"level with": [], "ahead of": [], "behind": []}
+    elsewhere = []
     for task in dict.fromkeys(r.case.task for r in found):
         here = {(r.case.method, r.case.size): r for r in pick(found, task=task, places="query-value")}
         ours, lora, head = (here.get(name) for name in (("cdd", 3), ("lora", 8), ("head", None)))
-        if None not in {ours, lora, head}:
-            unit = "%" if PROTOCOLS[task].metric == "accuracy" else "(Matthews correlation x 100)"
-            parts.append(
-                f"on {TASKS[task]} {ours.mean:.1f} ± {ours.error:.1f} and {lora.mean:.1f} ± {lora.error:.1f} {unit}, "
-                f"the head alone {head.mean:.1f}"
-            )
-    if not parts:
+        if None in {ours, lora, head}:
+            continue
+        unit = "%" if PROTOCOLS[task].metric == "accuracy" else "Matthews x 100"
+        d = minus(ours, lora)
+        parts[("ahead of" if d.mean > 0 else "behind") if d.sure else "level with"].append(
+            f"{TASKS[task]} ({ours.mean:.1f} ± {ours.error:.1f} and {lora.mean:.1f} ± {lora.error:.1f} {unit}; "
+            f"the head alone {head.mean:.1f})"
+        )
+        for r in pick(found, task=task, places="intermediate", method="cdd", size=3):
+            d = minus(r, lora)
+            word = f"{abs(d.mean):.1f} ± {d.error:.1f} points {'above' if d.mean > 0 else 'below'} that LoRA"
+            elsewhere.append(f"{r.mean:.1f} ± {r.error:.1f} % on {TASKS[task]}, {word}")
+    if not any(parts.values()):
         return "a D C D adapter of an n x n layer has 3 n parameters, LoRA of rank r has 2 r n"
-    return f"a D C D adapter with 13,824 parameters and LoRA with 73,728 reach {'; '.join(parts)}"
+    said = [f"{word} {{}} on {joined(tasks)}" for word, tasks in parts.items() if tasks]
+    said = [text.format("it" if i else "LoRA with 73,728") for i, text in enumerate(said)]
+    text = f"a D C D adapter of query and value, with 13,824 parameters, is {', and '.join(said)}"
+    return f"{text}. In the intermediate layers, with 20,736, it has {joined(elsewhere)}" if elsewhere else text
+
+
+def joined(parts: list[str]) -> str:
+    return f"{', '.join(parts[:-1])} and {parts[-1]}" if len(parts) > 1 else parts[0]
 
 
 def replaced(text: str, name: str, inner: str) -> str:

@@ -181,6 +181,28 @@ def test_other_places_are_also_compared_with_the_usual_lora(modules):
     assert "query and value" not in report.quality_table([usual, there, ours], "goemotions", "query-value")
 
 
+def test_readme_says_where_cdd_is_level_and_where_behind(modules):
+    report, plan = modules("_fair_report"), modules("_fair_plan")
+
+    def result(task, places, method, size, scores):
+        case = plan.Case(task, places, method, size)
+        return report.Result(case, "0.01", 100, np.array(scores, float), None, np.zeros((5, 4)))
+
+    head, lora, level, behind = [40] * 5, [50, 60, 55, 52, 58], [51, 59, 56, 51, 58], [48, 57, 54, 50, 55]
+    names = (("head", None, head), ("lora", 8, lora))
+    found = [result("goemotions", "query-value", *name) for name in (*names, ("cdd", 3, level))]
+    assert report.readme_text(found[:2]).startswith("a D C D adapter of an n x n layer")
+    assert report.readme_text(found) == (
+        "a D C D adapter of query and value, with 13,824 parameters, is level with LoRA with 73,728 on GoEmotions "
+        "(55.0 ± 1.7 and 55.0 ± 1.8 %; the head alone 40.0)"
+    )
+    found += [result("sst2", "query-value", *name) for name in (*names, ("cdd", 3, behind))]
+    found.append(result("sst2", "intermediate", "cdd", 3, [51, 62, 56, 54, 59]))
+    text = report.readme_text(found)
+    assert ", and behind it on SST-2 (52.8 ± 1.7 and 55.0 ± 1.8 %; the head alone 40.0)." in text
+    assert text.endswith("it has 56.4 ± 1.9 % on SST-2, 1.4 ± 0.2 points above that LoRA")
+
+
 def test_the_figures_in_readme_and_docs_are_those_of_the_table(modules):
     report = modules("_fair_report")
     rows = report.read(ROOT / "benchmarks/results/fair_adapters.csv")
