@@ -11,6 +11,7 @@ from _fair_plan import PROTOCOLS
 from _fair_report import METRICS, PLACES, TASKS, Result, pick
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter
 
 STYLES = {
@@ -23,6 +24,9 @@ STYLES = {
 }
 LEVELS = {"head": ("head only", "--"), "full": ("everything", ":")}
 """Methods without a size are drawn as lines across, with a band of one standard error."""
+
+FILLS = {"query-value": ("full", "-"), "intermediate": ("left", ":"), "all-linear": ("none", "--")}
+"""How markers are filled and lines drawn for each place."""
 
 ASIDE = {"c3a-corrected": 0.93, "fourierft": 1.07, "cdd-blocks": 1.07}
 """Factors that draw methods with equal numbers of parameters side by side."""
@@ -48,7 +52,7 @@ def draw(panel: Axes, shown: list[Result], point: Callable[[Result], Point]) -> 
                 continue
             x, y, error = zip(*map(point, results), strict=True)
             x = [count * ASIDE.get(method, 1.0) for count in x]
-            all_linear = places == "all-linear"
+            fill, line = FILLS[places]
             panel.errorbar(
                 x,
                 y,
@@ -56,11 +60,11 @@ def draw(panel: Axes, shown: list[Result], point: Callable[[Result], Point]) -> 
                 color=colour,
                 marker=marker,
                 markersize=6,
-                markerfacecolor="white" if all_linear else colour,
-                linestyle="--" if all_linear else "-",
+                fillstyle=fill,
+                linestyle=line,
                 linewidth=1,
                 capsize=2,
-                label=f"{label}, {PLACES[places]}" if all_linear else label,
+                label=label if places == "query-value" else "",
             )
     panel.set(xscale="log", xlim=(3.5e3, 5e5), xlabel="adapter parameters")
     panel.xaxis.set_major_formatter(EngFormatter(sep=""))
@@ -98,6 +102,11 @@ def plot(found: list[Result], path: Path) -> None:
     labels = {}
     for panel in panels:
         labels |= {text: mark for mark, text in zip(*panel.get_legend_handles_labels(), strict=True)}
+    shown = {r.case.places for r in found}
+    for places, (fill, line) in FILLS.items():
+        if places in shown and len(shown) > 1:
+            style = {"marker": "o", "fillstyle": fill, "linestyle": line, "linewidth": 1}
+            labels[PLACES[places]] = Line2D([], [], color="#555555", **style)
     figure.legend(labels.values(), labels, loc="outside center right", frameon=False)
     figure.savefig(path, dpi=110, metadata={"Software": None})
 

@@ -59,24 +59,27 @@ def draw_accuracy(axes: Axes) -> None:
         "cdd": ("CDD, 3 to 7 factors", ORANGE, "o"),
         "full": ("all weights", GREY, ":"),
     }
-    scores: dict[tuple[str, int], list[float]] = {}
+    scores: dict[tuple[str, str, int], list[float]] = {}
     for row in rows("fair_adapters.csv"):
-        if (row["task"], row["places"], row["stage"]) == ("goemotions", "query-value", "final"):
-            scores.setdefault((row["method"], int(row["parameters"])), []).append(100 * float(row["accuracy"]))
+        if (row["task"], row["stage"]) == ("goemotions", "final"):
+            key = row["places"], row["method"], int(row["parameters"])
+            scores.setdefault(key, []).append(100 * float(row["accuracy"]))
     whole = {key: values for key, values in scores.items() if len(values) == 5}
     for method, (label, colour, style) in styles.items():
-        points = sorted((count, fmean(v), stdev(v) / 5**0.5) for (of, count), v in whole.items() if of == method)
-        if points and method == "full":
-            axes.axhline(points[0][1], color=colour, linestyle=style, linewidth=1, label=label)
-        elif points:
-            axes.errorbar(
-                *zip(*points, strict=True), fmt=f"{style}-", color=colour, capsize=3, markersize=4, label=label
+        for place, fill, where in (("query-value", colour, ""), ("intermediate", "white", ", intermediate layers")):
+            points = sorted(
+                (count, fmean(v), stdev(v) / 5**0.5) for (*of, count), v in whole.items() if of == [place, method]
             )
-    if head := whole.get(("head", 0)):
+            if points and method == "full":
+                axes.axhline(points[0][1], color=colour, linestyle=style, linewidth=1, label=label)
+            elif points:
+                bars = {"fmt": f"{style}-", "color": colour, "markerfacecolor": fill, "capsize": 3, "markersize": 4}
+                axes.errorbar(*zip(*points, strict=True), **bars, label=label + where)
+    if head := whole.get(("query-value", "head", 0)):
         axes.axhline(fmean(head), color=GREY, linestyle="--", linewidth=1, label="head alone")
     axes.set(xscale="log", xlim=(4e3, 3e5), xlabel="trained parameters of the layers", ylabel="accuracy, %")
     axes.set_title("Fine-tuning on GoEmotions: how small?")
-    axes.legend(loc="center right")
+    axes.legend(loc="center", bbox_to_anchor=(0.5, 0.42), fontsize=9)
 
 
 def main() -> None:
