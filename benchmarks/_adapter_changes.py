@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -23,16 +24,20 @@ LAYERS = {
 
 
 class Folded(nn.Module):
-    """A frozen linear layer whose weight is changed."""
+    """A frozen linear layer whose weight is changed; the change may miss a share of its inputs in training."""
 
     def __init__(self, base: nn.Linear, change: nn.Module) -> None:
         super().__init__()
-        self.base, self.change = base, change
+        self.base, self.change, self.dropout = base, change, 0.0
         self.bias: nn.Parameter | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         bias = self.base.bias if self.bias is None else self.base.bias + self.bias
-        return nn.functional.linear(x, self.change(self.base.weight), bias)
+        weight = self.change(self.base.weight)
+        if not (self.training and self.dropout):
+            return nn.functional.linear(x, weight, bias)
+        kept = nn.functional.dropout(x, self.dropout)
+        return nn.functional.linear(x, self.base.weight, bias) + nn.functional.linear(kept, weight - self.base.weight)
 
 
 class _Circulants(torch.autograd.Function):
@@ -54,12 +59,14 @@ class _Circulants(torch.autograd.Function):
 
 
 class Products(nn.Module):
-    """A sum of products D C D, or one D C D C D, with a zero factor to begin with.
+    """A sum of products D C D, or one D C D C D, times `alpha`, with a zero factor to begin with.
 
     `rates` are those of the first diagonal, the circulants and the other diagonals, relative to the rate; `zero` is the
     factor that begins with zero; factors in `fixed` are not trained, diagonals in `ones` begin with ones instead of
     random signs. `side`: the weight W becomes W (I + D C D) at the right or (I + D C D) W at the left. `spectral`:
-    the spectra are trained. `permuted`: rows and columns between the factors are permuted at random.
+    the spectra are trained. `permuted`: rows and columns between the factors are permuted at random. `begin`: the
+    middle of five factors has two entries, so that the change is of rank two, or the first circulant is the identity,
+    so that it is one D C D.
     """
 
     def __init__(
@@ -77,14 +84,16 @@ class Products(nn.Module):
         side: str | None = None,
         spectral: bool = False,
         permuted: bool = False,
+        alpha: float = 1.0,
+        begin: Literal["random", "rank two", "one product"] = "random",
         start: list[Tensor] | None = None,
     ) -> None:
         super().__init__()
         self.rows, self.cols, self.block = rows, cols, block or min(rows, cols)
-        self.side, self.spectral, self.length = side, spectral, factors
+        self.side, self.spectral, self.length, self.alpha = side, spectral, factors, alpha
         self.factors, self.rates = nn.ParameterList(), []
         for _ in range(terms):
-            vectors = start or self._random(factors, ones)
+            vectors = start or self._random(factors, ones, begin)
             vectors[zero].zero_()
             for k, vector in enumerate(vectors):
                 stored = torch.view_as_real(torch.fft.rfft(vector)).clone() if spectral and k % 2 else vector
@@ -93,13 +102,19 @@ class Products(nn.Module):
                 self.rates.append(scale * rates[1 if k % 2 else 2 if k else 0])
         self.order = (torch.randperm(rows), torch.randperm(cols)) if permuted else None
 
-    def _random(self, factors: int, ones: tuple[int, ...]) -> list[Tensor]:
+    def _random(self, factors: int, ones: tuple[int, ...], begin: str) -> list[Tensor]:
         first, last = (torch.randint(0, 2, (n,)).float() * 2 - 1 for n in (self.rows, self.cols))
         p, q = -(-self.rows // self.block), -(-self.cols // self.block)
         vectors = [first, torch.randn(p, q, self.block) * self.cols**-0.5, last]
         if factors == 5:
             signs = torch.randint(0, 2, (self.cols,)).float() * 2 - 1
             vectors[2:2] = [signs, torch.randn(1, 1, self.cols) * self.cols**-0.5]
+        if begin == "rank two":
+            vectors[2] = torch.zeros(self.cols)
+            vectors[2][:2] = (self.cols / 2) ** 0.5  # the product has the norm that it has with random signs
+        elif begin == "one product":
+            vectors[1] = torch.zeros_like(vectors[1])
+            vectors[1][..., 0] = 1
         return [torch.ones_like(v) if k in ones else v for k, v in enumerate(vectors)]
 
     def _circulant(self, stored: Tensor) -> Tensor:
@@ -116,7 +131,7 @@ class Products(nn.Module):
             matrix = first[:, None] * matrix * second
             if more:
                 matrix = (matrix @ self._circulant(more[0])) * more[1]
-            total = total + matrix
+            total = total + self.alpha * matrix
         if self.side is None:
             return weight + total
         return weight + (weight @ total if self.side == "right" else total @ weight)

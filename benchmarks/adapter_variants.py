@@ -8,7 +8,8 @@ its last 2,000 rows. The test file is not read. FOLDER holds the data as publish
 `cola_train.tsv.gz` and `sst2_train.tsv.gz` there, and CoLA adds Matthews' correlation. `--variants` lists what there is
 if it is given a name that does not exist. New results are added to `adapter_variants.csv` in the folder `--out`, and
 `adapter_variants.md` is written again from all of them: means over the seeds, and differences from D C D on query and
-value at its best rate and at the same rate, with their standard errors over the same seeds.
+value at its best rate and at the same rate, with their standard errors over the same seeds; then some variants beside
+one another. A run that the folder holds already is left out.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import gzip
 import math
 import sys
 from collections import defaultdict
-from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -29,139 +30,27 @@ from torch.nn.functional import cross_entropy
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "docs/examples"))
 
-from _adapter_changes import Folded, LowRank, Products, wrap
+from _adapter_plans import BASELINE, OPTIMISERS, VARIANTS
 from _common import table
 
 from finetune.data import SHIPPED, Rows, batches, load_task
 from finetune.encoder import Classifier, load_encoder, load_tokenizer
 from finetune.train import rising_then_falling
-from structmat.torch import CDDAdapter
 
-Prepare = Callable[[Classifier, Rows], list[Folded]]
-BASELINE = "D C D"
 SETTING = ("variant", "task", "rows", "held", "epochs", "lr", "seed")
 FIELDS = (*SETTING, "parameters", "accuracy", "cross_entropy", "matthews")
+PAIRS = (
+    ("intermediate", "LoRA r = 2, intermediate"),
+    ("intermediate", "LoRA r = 1, intermediate"),
+    ("intermediate, shared circulant", "LoRA r = 1, intermediate"),
+    ("intermediate, shared circulant", "intermediate"),
+    ("intermediate, shared circulant", "LoRA r = 8"),
+    ("LoRA r = 1, intermediate", "LoRA r = 8"),
+)
+"""Variants that are compared with one another, besides with the baseline."""
 
-
-def products(letters: str = "qv", first: int = 0, **options) -> Prepare:
-    """Adapt by products, in layers of these letters from one block on."""
-    return lambda model, _: wrap(
-        model.encoder, letters, lambda base, _: Products(base.out_features, base.in_features, **options), first
-    )
-
-
-def multiplied(letters: str, **options) -> Prepare:
-    """Change weights by W (I + D C D), or (I + D C D) W where that is smaller."""
-
-    def make(base: nn.Linear, _: str) -> Products:
-        m, n = base.out_features, base.in_features
-        return Products(min(m, n), min(m, n), side="right" if n <= m else "left", **options)
-
-    return lambda model, _: wrap(model.encoder, letters, make)
-
-
-def low_rank(letters: str, rank: int) -> Prepare:
-    return lambda model, _: wrap(
-        model.encoder, letters, lambda base, _: LowRank(base.out_features, base.in_features, rank)
-    )
-
-
-def with_biases(prepare: Prepare) -> Prepare:
-    """Train the biases of the adapted layers too, at a tenth of the rate."""
-
-    def prepared(model: Classifier, rows: Rows) -> list[Folded]:
-        layers = prepare(model, rows)
-        for layer in layers:
-            layer.bias = nn.Parameter(torch.zeros_like(layer.base.bias))
-        return layers
-
-    return prepared
-
-
-def shared(prepare: Prepare, factor: int) -> Prepare:
-    """Let all layers of a kind share one factor."""
-
-    def prepared(model: Classifier, rows: Rows) -> list[Folded]:
-        owners: dict[str, Folded] = {}
-        layers = prepare(model, rows)
-        names = [name for name, module in model.encoder.named_modules() if isinstance(module, Folded)]
-        for name, layer in zip(names, layers, strict=True):
-            owner = owners.setdefault(name.rpartition(".")[2], layer)
-            layer.change.factors[factor] = owner.change.factors[factor]
-        return layers
-
-    return prepared
-
-
-def from_gradient(letters: str = "qv", n_batches: int = 4) -> Prepare:
-    """Start with the factors nearest to the gradient of four batches."""
-
-    def prepared(model: Classifier, rows: Rows) -> list[Folded]:
-        weights = [p for name, p in model.encoder.named_parameters() if name.endswith(".weight") and p.ndim == 2]
-        for weight in weights:
-            weight.requires_grad_(requires_grad=True)
-        model.eval()
-        drawn = batches(rows, 32, torch.Generator().manual_seed(5))
-        for (tokens, index), _ in zip(drawn, range(n_batches), strict=False):
-            with torch.autocast("cpu", torch.bfloat16):
-                logits = model(tokens)
-            cross_entropy(logits.float(), rows.labels[index]).backward()
-
-        def make(base: nn.Linear, _: str) -> Products:
-            options = {"init": "gradient", "gradient": base.weight.grad}
-            vectors = CDDAdapter(base.in_features, base.out_features, **options).factors
-            return Products(base.out_features, base.in_features, start=[v.detach().clone() for v in vectors])
-
-        layers = wrap(model.encoder, letters, make)
-        model.zero_grad()
-        model.encoder.requires_grad_(requires_grad=False)
-        for layer in layers:
-            layer.change.requires_grad_(requires_grad=True)
-        return layers
-
-    return prepared
-
-
-VARIANTS: dict[str, Prepare] = {
-    BASELINE: products(),
-    "LoRA r = 8": low_rank("qv", 8),
-    "LoRA r = 2, intermediate": low_rank("i", 2),
-    "rate of the first diagonal x 3": products(rates=(3, 1, 1)),
-    "rate of the circulant x 3": products(rates=(1, 3, 1)),
-    "rates of circulant and last diagonal x 0.3": products(rates=(1, 0.3, 0.3)),
-    "rate of the last diagonal x 0.3": products(rates=(1, 1, 0.3)),
-    "start from the gradient": from_gradient(),
-    "start with a zero circulant": products(zero=1),
-    "start with ones as diagonals": products(ones=(0, 2)),
-    "spectra trained": products(spectral=True),
-    "five factors": products(factors=5),
-    "sum of two products": products(terms=2),
-    "blocks of 128": products(block=128),
-    "W (I + D C D)": products(side="right"),
-    "random permutations": products(permuted=True),
-    "biases too": with_biases(products()),
-    "value": products("v"),
-    "value and attention output": products("vo"),
-    "intermediate": products("i"),
-    "intermediate, last four blocks": products("i", 2),
-    "intermediate, shared circulant": shared(products("i"), 1),
-    "intermediate, W (I + D C D)": multiplied("i"),
-    "intermediate, W (I + sum of two products)": multiplied("i", terms=2),
-    "output": products("f"),
-    "output, last four blocks": products("f", 2),
-    "intermediate and output": products("if"),
-    "intermediate and output, W (I + D C D) or (I + D C D) W": multiplied("if"),
-    "all linear layers": products("qkvoif"),
-}
-"""Of query and value unless other layers are named."""
-
-OPTIMISERS = {
-    "warm-up over 20 % of the steps": {"warmup": 0.2},
-    "second moments over 50 steps": {"betas": (0.9, 0.98)},
-    "weight decay 0.3": {"weight_decay": 0.3},
-}
-"""What differs from `train`, with the baseline's products."""
-VARIANTS |= dict.fromkeys(OPTIMISERS, products())
+Runs = dict[tuple[str, float], dict[int, dict[str, str]]]
+"""The results of every variant and rate, by seed."""
 
 
 def load_rows(task: str, folder: Path) -> Rows:
@@ -190,21 +79,28 @@ def trial(variant: str, lr: float, seed: int, rows: Rows, held: Rows, epochs: in
         rates[rate].append(parameter)
     if biases := [layer.bias for layer in layers if layer.bias is not None]:
         rates[0.1 * lr] += biases
-    options = {"warmup": 0.06, "betas": (0.9, 0.999), "weight_decay": 0.0} | OPTIMISERS.get(variant, {})
+    options = {"warmup": 0.06, "betas": (0.9, 0.999), "weight_decay": 0.0, "clipped": "all"}
+    options |= OPTIMISERS.get(variant, {})
     decay = options["weight_decay"]
     groups = [{"params": params, "lr": rate, "weight_decay": decay} for rate, params in rates.items()]
     n_parameters = sum(p.numel() for group in groups for p in group["params"])
     groups.append({"params": list(model.head.parameters()), "lr": 0.01, "weight_decay": 0.01})
     optimizer = torch.optim.AdamW(groups, betas=options["betas"])
-    train(model, optimizer, rows, seed, epochs, options["warmup"])
+    clipped = {"all": groups, "adapter": groups[:-1], "none": []}[options["clipped"]]
+    train(model, optimizer, rows, seed, epochs, options["warmup"], [p for group in clipped for p in group["params"]])
     return {"parameters": n_parameters, **scores(model, held)}
 
 
 def train(
-    model: Classifier, optimizer: torch.optim.Optimizer, rows: Rows, seed: int, epochs: int, share: float
+    model: Classifier,
+    optimizer: torch.optim.Optimizer,
+    rows: Rows,
+    seed: int,
+    epochs: int,
+    share: float,
+    clipped: list[nn.Parameter],
 ) -> None:
     """Train as `finetune.train` does: rates rise over a share of the steps, then fall to zero."""
-    trained = [p for group in optimizer.param_groups for p in group["params"]]
     steps = epochs * math.ceil(len(rows) / 32)
     schedule = rising_then_falling(optimizer, steps, share)
     order = torch.Generator().manual_seed(seed)
@@ -216,7 +112,7 @@ def train(
                 logits = model(tokens)
             optimizer.zero_grad()
             cross_entropy(logits.float(), rows.labels[index]).backward()
-            nn.utils.clip_grad_norm_(trained, 1.0)
+            nn.utils.clip_grad_norm_(clipped, 1.0)
             optimizer.step()
             schedule.step()
 
@@ -241,16 +137,15 @@ def scores(model: Classifier, rows: Rows) -> dict[str, float]:
 
 
 def summary(results: list[dict[str, str]]) -> str:
-    """Return a table for each task: means over seeds, and differences from the baseline's best rate."""
+    """Return two tables for each task: all variants beside the baseline's best rate, and some beside one another."""
     parts = []
     for task in dict.fromkeys(row["task"] for row in results):
-        runs: dict[tuple[str, float], dict[int, dict[str, str]]] = defaultdict(dict)
+        runs: Runs = defaultdict(dict)
         for row in results:
             if row["task"] == task:
                 runs[row["variant"], float(row["lr"])][int(row["seed"])] = row
         measure = "matthews" if task == "cola" else "accuracy"
-        bases = [by_seed for (name, _), by_seed in runs.items() if name == BASELINE]
-        base = min(bases, key=lambda by_seed: (-len(by_seed), _mean(by_seed, "cross_entropy")))
+        base = runs[_best(runs, BASELINE)]
         lines = [
             (
                 name,
@@ -271,7 +166,29 @@ def summary(results: list[dict[str, str]]) -> str:
         header = ("variant", "parameters", "rate", "seeds", of, "cross entropy")
         header += ("against best", "entropy against best", "against the same rate")
         parts.append(f"## {task}\n\n{table(header, lines)}")
+        if pairs := _pairs(runs, measure):
+            parts.append(table(("first", "second", "seeds", f"{of}, first minus second", "cross entropy"), pairs))
     return "\n\n".join(parts)
+
+
+def _pairs(runs: Runs, measure: str) -> list[tuple]:
+    """Compare the variants of `PAIRS`, each at its best rate."""
+    names = {name for name, _ in runs}
+    lines = []
+    for pair in PAIRS:
+        if names.issuperset(pair):
+            (first, one), (second, other) = (_best(runs, name) for name in pair)
+            these, those = runs[first, one], runs[second, other]
+            differences = (_difference(these, those, measure, 2), _difference(these, those, "cross_entropy", 3))
+            seeds = len(these.keys() & those.keys())
+            lines.append((f"{first}, rate {one:g}", f"{second}, rate {other:g}", seeds, *differences))
+    return lines
+
+
+def _best(runs: Runs, variant: str) -> tuple[str, float]:
+    """Return the rate of the lowest entropy among those with most seeds, with the variant."""
+    of = [key for key in runs if key[0] == variant]
+    return min(of, key=lambda key: (-len(runs[key]), _mean(runs[key], "cross_entropy")))
 
 
 def _mean(runs: dict[int, dict[str, str]], measure: str) -> float:
@@ -304,28 +221,31 @@ def main() -> None:
         options.task, options.rows, options.held, options.epochs = "banking77", 32, 32, 1
     every = load_rows(options.task, options.data)
     held, classes = every[len(every) - options.held :], int(every.labels.max()) + 1
-    results = []
-    for name in options.variants:
-        for lr in options.lr:
-            for seed in options.seeds:
-                first = seed * options.rows
-                chosen = (torch.arange(options.rows) + first) % (len(every) - options.held)
-                found = trial(name, lr, seed, every[chosen], held, options.epochs, classes)
-                setting = (name, options.task, options.rows, options.held, options.epochs, lr, seed)
-                results.append(dict(zip(SETTING, setting, strict=True)) | found)
-                print(results[-1], flush=True)
-    if options.out:
-        write(options.out, results)
+    for name, lr, seed in product(options.variants, options.lr, options.seeds):
+        setting = (name, options.task, options.rows, options.held, options.epochs, lr, seed)
+        row = dict(zip(SETTING, map(str, setting), strict=True))
+        if options.out and any(row.items() <= old.items() for old in read(options.out)):
+            continue
+        chosen = (torch.arange(options.rows) + seed * options.rows) % (len(every) - options.held)
+        row |= trial(name, lr, seed, every[chosen], held, options.epochs, classes)
+        print(row, flush=True)
+        if options.out:
+            write(options.out, row)
 
 
-def write(folder: Path, results: list[dict]) -> None:
-    """Add results to the file of all, and write the table again."""
+def read(folder: Path) -> list[dict[str, str]]:
+    """Return the results of all runs so far."""
     path = folder / "adapter_variants.csv"
-    old = []
-    if path.exists():
-        with path.open(newline="", encoding="utf-8") as file:
-            old = list(csv.DictReader(file))
-    every = [{field: str(row.get(field, "")) for field in FIELDS} for row in [*old, *results]]
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def write(folder: Path, row: dict) -> None:
+    """Add the result of a run, and write the table again."""
+    path = folder / "adapter_variants.csv"
+    every = [*read(folder), {field: str(row.get(field, "")) for field in FIELDS}]
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
         writer.writeheader()
@@ -335,7 +255,8 @@ def write(folder: Path, results: list[dict]) -> None:
         "`python benchmarks/adapter_variants.py --data FOLDER --variants NAME ... --lr RATE --seeds SEED ...`, whose\n"
         "`--help` says what was trained. ± is the standard error of the mean difference over the seeds, itself rough\n"
         "with two or three; with one seed it is unknown, and one accuracy has a standard error of 1.1 points.\n"
-        "Best is D C D at the rate of its lowest entropy, among the rates with most seeds."
+        "Best is D C D at the rate of its lowest entropy, among the rates with most seeds. The second table of a task\n"
+        "has pairs, at rates that were chosen in the same way."
     )
     (folder / "adapter_variants.md").write_text(f"{head}\n\n{summary(every)}\n", encoding="utf-8")
 
