@@ -45,6 +45,7 @@ PAIRS = (
     ("intermediate, shared circulant", "LoRA r = 1, intermediate"),
     ("intermediate, shared circulant", "intermediate"),
     ("intermediate, shared circulant", "LoRA r = 8"),
+    ("LoRA r = 2, intermediate", "LoRA r = 8"),
     ("LoRA r = 1, intermediate", "LoRA r = 8"),
 )
 """Variants that are compared with one another, besides with the baseline."""
@@ -167,7 +168,7 @@ def summary(results: list[dict[str, str]]) -> str:
         header += ("against best", "entropy against best", "against the same rate")
         parts.append(f"## {task}\n\n{table(header, lines)}")
         if pairs := _pairs(runs, measure):
-            parts.append(table(("first", "second", "seeds", f"{of}, first minus second", "cross entropy"), pairs))
+            parts.append(table(("first", "second", "seeds", of, "cross entropy"), pairs))
     return "\n\n".join(parts)
 
 
@@ -256,7 +257,7 @@ def write(folder: Path, row: dict) -> None:
         "`--help` says what was trained. ± is the standard error of the mean difference over the seeds, itself rough\n"
         "with two or three; with one seed it is unknown, and one accuracy has a standard error of 1.1 points.\n"
         "Best is D C D at the rate of its lowest entropy, among the rates with most seeds. The second table of a task\n"
-        "has pairs, at rates that were chosen in the same way."
+        "has pairs, the first minus the second, at rates that were chosen in the same way."
     )
     (folder / "adapter_variants.md").write_text(f"{head}\n\n{summary(every)}\n", encoding="utf-8")
 
