@@ -189,7 +189,8 @@ def _parallel(workers: int, threads: int) -> Parallel:
         n_jobs=workers,
         inner_max_num_threads=threads,
         idle_worker_timeout=_IDLE_SECONDS,
-        initializer=_depend_on_parent,
+        initializer=_depend_on,
+        initargs=(os.getpid(),),
     ):
         return Parallel(return_as="generator_unordered", batch_size=1, max_nbytes=None)
 
@@ -217,13 +218,13 @@ def _no_interrupts() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _depend_on_parent() -> None:
+def _depend_on(parent: int) -> None:
     """Leave Ctrl-C, which reaches all processes of a terminal, to the parent, and end soon after it was killed.
 
-    A fit would take Ctrl-C for the wish to end early; work whose parent is gone is for nobody.
+    A fit would take Ctrl-C for the wish to end early; work whose parent is gone is for nobody. It may be gone already.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 
 
 def _end_with(parent: int) -> None:

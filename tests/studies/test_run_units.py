@@ -60,14 +60,19 @@ def test_ctrl_c_never_reaches_workers_and_still_reaches_their_parent():
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="processes of POSIX")
-def test_workers_end_with_their_parent():
-    code = """
+@pytest.mark.parametrize("killed", ["while it works", "while it starts"])
+def test_workers_end_with_their_parent(killed):
+    code = f"""
 import os, time
 from structmat.studies import _run_units
 _run_units._LOOK_SECONDS = 0.01
 read, write = os.pipe()
+parent = os.getpid()
 if os.fork() == 0:
-    _run_units._depend_on_parent()
+    while {killed == "while it starts"} and os.getppid() == parent:
+        os.write(write, b"ready")
+        time.sleep(0.01)
+    _run_units._depend_on(parent)
     os.write(write, b"ready")
     time.sleep(60)
 os.read(read, 5)
