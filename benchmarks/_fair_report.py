@@ -257,28 +257,35 @@ def protocol_text(rows: list[dict[str, str]], found: list[Result]) -> str:
 def readme_text(found: list[Result]) -> str:
     """Return the sentences of README: the usual CDD adapter beside LoRA on every task, and in the better place."""
     parts: dict[str, list[str]] = {"level with": [], "ahead of": [], "behind": []}
-    elsewhere = []
+    elsewhere: dict[str, list[str]] = {word: [] for word in parts}
     for task in dict.fromkeys(r.case.task for r in found):
         here = {(r.case.method, r.case.size): r for r in pick(found, task=task, places="query-value")}
         ours, lora, head = (here.get(name) for name in (("cdd", 3), ("lora", 8), ("head", None)))
         if None in {ours, lora, head}:
             continue
         unit = "%" if PROTOCOLS[task].metric == "accuracy" else "Matthews x 100"
-        d = minus(ours, lora)
-        parts[("ahead of" if d.mean > 0 else "behind") if d.sure else "level with"].append(
+        parts[_beside(ours, lora)].append(
             f"{TASKS[task]} ({ours.mean:.1f} ± {ours.error:.1f} and {lora.mean:.1f} ± {lora.error:.1f} {unit}; "
             f"the head alone {head.mean:.1f})"
         )
         for r in pick(found, task=task, places="intermediate", method="cdd", size=3):
-            d = minus(r, lora)
-            word = f"{abs(d.mean):.1f} ± {d.error:.1f} points {'above' if d.mean > 0 else 'below'} that LoRA"
-            elsewhere.append(f"{r.mean:.1f} ± {r.error:.1f} % on {TASKS[task]}, {word}")
+            elsewhere[_beside(r, lora)].append(f"{TASKS[task]} ({r.mean:.1f} ± {r.error:.1f} %)")
     if not any(parts.values()):
         return "a D C D adapter of an n x n layer has 3 n parameters, LoRA of rank r has 2 r n"
-    said = [f"{word} {{}} on {joined(tasks)}" for word, tasks in parts.items() if tasks]
-    said = [text.format("it" if i else "LoRA with 73,728") for i, text in enumerate(said)]
-    text = f"a D C D adapter of query and value, with 13,824 parameters, is {', and '.join(said)}"
-    return f"{text}. In the intermediate layers, with 20,736, it has {joined(elsewhere)}" if elsewhere else text
+    text = f"a D C D adapter of query and value, with 13,824 parameters, is {_said(parts, 'LoRA with 73,728')}"
+    if any(elsewhere.values()):
+        text += f". In the intermediate layers, with 20,736, it is {_said(elsewhere, 'that LoRA')}"
+    return text
+
+
+def _beside(ours: Result, other: Result) -> str:
+    d = minus(ours, other)
+    return ("ahead of" if d.mean > 0 else "behind") if d.sure else "level with"
+
+
+def _said(parts: dict[str, list[str]], other: str) -> str:
+    some = [(word, tasks) for word, tasks in parts.items() if tasks]
+    return joined([f"{word} {'it' if i else other} on {joined(tasks)}" for i, (word, tasks) in enumerate(some)])
 
 
 def joined(parts: list[str]) -> str:
