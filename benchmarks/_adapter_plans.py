@@ -45,28 +45,34 @@ def low_rank(letters: str, rank: int) -> Prepare:
     )
 
 
-def with_biases(prepare: Prepare) -> Prepare:
-    """Train the biases of the adapted layers too, at a tenth of the rate."""
+def each(prepare: Prepare, change: Callable[[Folded], None]) -> Prepare:
+    """Change every layer that was adapted."""
 
     def prepared(model: Classifier, rows: Rows) -> list[Folded]:
         layers = prepare(model, rows)
         for layer in layers:
-            layer.bias = nn.Parameter(torch.zeros_like(layer.base.bias))
+            change(layer)
         return layers
 
     return prepared
+
+
+def with_biases(prepare: Prepare) -> Prepare:
+    """Train the biases of the adapted layers too, at a tenth of the rate."""
+
+    def add(layer: Folded) -> None:
+        layer.bias = nn.Parameter(torch.zeros_like(layer.base.bias))
+
+    return each(prepare, add)
 
 
 def with_dropout(prepare: Prepare, share: float) -> Prepare:
     """Set a share of the inputs of each change to zero in training."""
 
-    def prepared(model: Classifier, rows: Rows) -> list[Folded]:
-        layers = prepare(model, rows)
-        for layer in layers:
-            layer.dropout = share
-        return layers
+    def drop(layer: Folded) -> None:
+        layer.dropout = share
 
-    return prepared
+    return each(prepare, drop)
 
 
 def by_block(prepare: Prepare, ratio: float) -> Prepare:

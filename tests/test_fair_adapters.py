@@ -144,16 +144,17 @@ def test_scores_of_two_classes(runs):
     assert "f1" not in runs.scores(predicted, labels + 1, bits=False)
 
 
+def result(modules, task, places, method, size, scores, parameters=100):
+    case = modules("_fair_plan").Case(task, places, method, size)
+    return modules("_fair_report").Result(case, "0.01", parameters, np.array(scores, float), None, np.zeros((5, 4)))
+
+
 def test_differences_are_paired_by_seed(modules):
-    report, plan = modules("_fair_report"), modules("_fair_plan")
+    report = modules("_fair_report")
 
-    def result(method, size, parameters, scores):
-        case = plan.Case("goemotions", "query-value", method, size)
-        return report.Result(case, "0.01", parameters, np.array(scores, float), None, np.zeros((5, 4)))
-
-    lora = result("lora", 8, 7000, [50, 60, 55, 52, 58])
-    one = result("lora", 1, 900, [49, 59, 54, 51, 57])
-    ours = result("cdd", 3, 1300, [49, 58, 54, 50, 57])
+    lora = result(modules, "goemotions", "query-value", "lora", 8, [50, 60, 55, 52, 58], 7000)
+    one = result(modules, "goemotions", "query-value", "lora", 1, [49, 59, 54, 51, 57], 900)
+    ours = result(modules, "goemotions", "query-value", "cdd", 3, [49, 58, 54, 50, 57], 1300)
     difference = report.minus(ours, lora)  # -1, -2, -1, -2, -1
     assert difference.mean == pytest.approx(-1.4)
     assert difference.error == pytest.approx((0.3 / 5) ** 0.5)
@@ -166,15 +167,12 @@ def test_differences_are_paired_by_seed(modules):
 
 
 def test_other_places_are_also_compared_with_the_usual_lora(modules):
-    report, plan = modules("_fair_report"), modules("_fair_plan")
+    report = modules("_fair_report")
 
-    def result(places, method, size, scores):
-        case = plan.Case("goemotions", places, method, size)
-        return report.Result(case, "0.01", 10 * size, np.array(scores, float), None, np.zeros((5, 4)))
-
-    usual = result("query-value", "lora", 8, [50, 60, 55, 52, 58])
-    there = result("intermediate", "lora", 8, [51, 62, 56, 54, 59])  # +1, +2, +1, +2, +1
-    ours = result("intermediate", "cdd", 3, [50, 61, 55, 53, 58])  # -1 to `there`, 0, +1, 0, +1, 0 to `usual`
+    usual = result(modules, "goemotions", "query-value", "lora", 8, [50, 60, 55, 52, 58], 80)
+    there = result(modules, "goemotions", "intermediate", "lora", 8, [51, 62, 56, 54, 59], 80)  # +1, +2, +1, +2, +1
+    # -1 to `there`, 0, +1, 0, +1, 0 to `usual`
+    ours = result(modules, "goemotions", "intermediate", "cdd", 3, [50, 61, 55, 53, 58], 30)
     lines = report.quality_table([usual, there, ours], "goemotions", "intermediate").splitlines()
     assert [cell.strip() for cell in lines[-2].split("|")[5:-1]] == ["−1.0 ± 0.0*", "+0.4 ± 0.2", "−1.0 ± 0.0* (r = 8)"]
     assert [cell.strip() for cell in lines[-1].split("|")[5:-1]] == ["", "+1.4 ± 0.2*", ""]
@@ -182,22 +180,18 @@ def test_other_places_are_also_compared_with_the_usual_lora(modules):
 
 
 def test_readme_says_where_cdd_is_level_and_where_behind(modules):
-    report, plan = modules("_fair_report"), modules("_fair_plan")
-
-    def result(task, places, method, size, scores):
-        case = plan.Case(task, places, method, size)
-        return report.Result(case, "0.01", 100, np.array(scores, float), None, np.zeros((5, 4)))
+    report = modules("_fair_report")
 
     head, lora, level, behind = [40] * 5, [50, 60, 55, 52, 58], [51, 59, 56, 51, 58], [48, 57, 54, 50, 55]
     names = (("head", None, head), ("lora", 8, lora))
-    found = [result("goemotions", "query-value", *name) for name in (*names, ("cdd", 3, level))]
+    found = [result(modules, "goemotions", "query-value", *name) for name in (*names, ("cdd", 3, level))]
     assert report.readme_text(found[:2]).startswith("a D C D adapter of an n x n layer")
     assert report.readme_text(found) == (
         "a D C D adapter of query and value, with 13,824 parameters, is level with LoRA with 73,728 on GoEmotions "
         "(55.0 ± 1.7 and 55.0 ± 1.8 %; the head alone 40.0)"
     )
-    found += [result("sst2", "query-value", *name) for name in (*names, ("cdd", 3, behind))]
-    found.append(result("sst2", "intermediate", "cdd", 3, [51, 62, 56, 54, 59]))
+    found += [result(modules, "sst2", "query-value", *name) for name in (*names, ("cdd", 3, behind))]
+    found.append(result(modules, "sst2", "intermediate", "cdd", 3, [51, 62, 56, 54, 59]))
     text = report.readme_text(found)
     assert " and behind it on SST-2 (52.8 ± 1.7 and 55.0 ± 1.8 %; the head alone 40.0)." in text
     assert text.endswith(" it is ahead of that LoRA on SST-2 (56.4 ± 1.9 %)")
