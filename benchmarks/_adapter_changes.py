@@ -6,7 +6,7 @@ A change is formed as a dense matrix in every step, so that a variant is a few l
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Literal
 
 import torch
@@ -66,7 +66,8 @@ class Products(nn.Module):
     random signs. `side`: the weight W becomes W (I + D C D) at the right or (I + D C D) W at the left. `spectral`:
     the spectra are trained. `permuted`: rows and columns between the factors are permuted at random. `begin`: the
     middle of five factors has two entries, so that the change is of rank two, or the first circulant is the identity,
-    so that it is one D C D.
+    so that it is one D C D. `normalised`: all factors but the first keep the norms that they begin with, whatever is
+    trained.
     """
 
     def __init__(
@@ -85,12 +86,13 @@ class Products(nn.Module):
         spectral: bool = False,
         permuted: bool = False,
         alpha: float = 1.0,
+        normalised: bool = False,
         begin: Literal["random", "rank two", "one product"] = "random",
         start: list[Tensor] | None = None,
     ) -> None:
         super().__init__()
         self.rows, self.cols, self.block = rows, cols, block or min(rows, cols)
-        self.side, self.spectral, self.length, self.alpha = side, spectral, factors, alpha
+        self.side, self.spectral, self.length, self.alpha, self.normalised = side, spectral, factors, alpha, normalised
         self.factors, self.rates = nn.ParameterList(), []
         for _ in range(terms):
             vectors = start or self._random(factors, ones, begin)
@@ -100,6 +102,7 @@ class Products(nn.Module):
                 self.factors.append(nn.Parameter(stored, requires_grad=k not in fixed))
                 scale = cols**-0.5 if k % 2 and not spectral else 1.0
                 self.rates.append(scale * rates[1 if k % 2 else 2 if k else 0])
+        self.norms = [factor.detach().norm() for factor in self.factors]
         self.order = (torch.randperm(rows), torch.randperm(cols)) if permuted else None
 
     def _random(self, factors: int, ones: tuple[int, ...], begin: str) -> list[Tensor]:
@@ -123,8 +126,11 @@ class Products(nn.Module):
 
     def forward(self, weight: Tensor) -> Tensor:
         total = weight.new_zeros(self.rows, self.cols)
-        for begin in range(0, len(self.factors), self.length):
-            first, circulant, second, *more = self.factors[begin : begin + self.length]
+        factors = list(self.factors)
+        if self.normalised:
+            factors = [f if k % self.length == 0 else f * (self.norms[k] / f.norm()) for k, f in enumerate(factors)]
+        for begin in range(0, len(factors), self.length):
+            first, circulant, second, *more = factors[begin : begin + self.length]
             matrix = self._circulant(circulant)[: self.rows, : self.cols]
             if self.order is not None:
                 matrix = matrix[self.order[0]][:, self.order[1]]
@@ -158,9 +164,11 @@ class LowRank(nn.Module):
         return ((p, lr) for p in (self.a, self.b))
 
 
-def wrap(encoder: nn.Module, letters: str, make: Callable[[nn.Linear, str], nn.Module], first: int = 0) -> list[Folded]:
-    """Give layers of these letters a change each, in place, from the block `first` on."""
-    endings = tuple(f".{number}.{LAYERS[k]}" for k in letters for number in range(first, 100))
+def wrap(
+    encoder: nn.Module, letters: str, make: Callable[[nn.Linear, str], nn.Module], blocks: Iterable[int] = range(100)
+) -> list[Folded]:
+    """Give layers of these letters a change each, in place, in these blocks."""
+    endings = tuple(f".{number}.{LAYERS[k]}" for k in letters for number in blocks)
     wrapped = []
     for name in [n for n, m in encoder.named_modules() if isinstance(m, nn.Linear) and n.endswith(endings)]:
         parent, _, leaf = name.rpartition(".")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from statistics import mean
 from typing import Any
 
@@ -22,10 +22,10 @@ BASELINE = "D C D"
 Prepare = Callable[[Classifier, Rows], list[Folded]]
 
 
-def products(letters: str = "qv", first: int = 0, **options) -> Prepare:
-    """Adapt by products, in layers of these letters from one block on."""
+def products(letters: str = "qv", blocks: Iterable[int] = range(100), **options) -> Prepare:
+    """Adapt by products, in layers of these letters in these blocks."""
     return lambda model, _: wrap(
-        model.encoder, letters, lambda base, _: Products(base.out_features, base.in_features, **options), first
+        model.encoder, letters, lambda base, _: Products(base.out_features, base.in_features, **options), blocks
     )
 
 
@@ -97,6 +97,11 @@ def block(name: str) -> str:
 def kind(name: str) -> str:
     """Return what is left of a layer's name without that of its block."""
     return name.split(".", 3)[3]
+
+
+def by_input(name: str) -> str:
+    """Return which input a layer has: query, key and value of a block have the same."""
+    return f"{block(name)} {'attention' if '.self.' in name else kind(name)}"
 
 
 def shared(prepare: Prepare, *factors: int, by: Callable[[str], str] = kind) -> Prepare:
@@ -171,6 +176,7 @@ VARIANTS: dict[str, Prepare] = {
     "alpha = 0.5": products(alpha=0.5),
     "alpha = 2": products(alpha=2),
     "alpha = 4": products(alpha=4),
+    "normalised factors": products(normalised=True),
     "five factors, alpha = 0.7": products(factors=5, alpha=0.7),
     "five factors, zero circulant": products(factors=5, zero=1),
     "five factors, zero middle": products(factors=5, zero=2),
@@ -186,7 +192,9 @@ VARIANTS: dict[str, Prepare] = {
     "value": products("v"),
     "value and attention output": products("vo"),
     "intermediate": products("i"),
-    "intermediate, last four blocks": products("i", 2),
+    "intermediate, alpha = 0.3": products("i", alpha=0.3),
+    "intermediate, first four blocks": products("i", range(4)),
+    "intermediate, last four blocks": products("i", range(2, 6)),
     "intermediate, shared circulant": shared(products("i"), 1),
     "intermediate, shared last diagonal": shared(products("i"), 2),
     "intermediate, shared first diagonal": shared(products("i"), 0),
@@ -194,12 +202,19 @@ VARIANTS: dict[str, Prepare] = {
     "intermediate, circulant and last diagonal shared": shared(products("i"), 1, 2),
     "intermediate, W (I + D C D)": multiplied("i"),
     "intermediate, W (I + sum of two products)": multiplied("i", terms=2),
+    "value and intermediate, W (I + D C D)": multiplied("vi"),
+    "query, key, value and intermediate, W (I + D C D)": multiplied("qkvi"),
+    "inputs of attention, W (I + D C D)": shared(multiplied("qkv"), 0, 1, 2, by=by_input),
+    "inputs of attention and intermediate, W (I + D C D)": shared(multiplied("qkvi"), 0, 1, 2, by=by_input),
+    "inputs of attention and intermediate, W (I + D C D C D)": shared(
+        multiplied("qkvi", factors=5), 0, 1, 2, 3, 4, by=by_input
+    ),
     "output": products("f"),
-    "output, last four blocks": products("f", 2),
+    "output, last four blocks": products("f", range(2, 6)),
     "intermediate and output": products("if"),
     "intermediate and output, W (I + D C D) or (I + D C D) W": multiplied("if"),
     "all linear layers": products("qkvoif"),
-    "all linear layers, last block": products("qkvoif", 5),
+    "all linear layers, last block": products("qkvoif", [5]),
     "all linear layers, shared circulants": shared(products("qkvoif"), 1),
     "all linear layers, W (I + D C D) or (I + D C D) W": multiplied("qkvoif"),
 }
