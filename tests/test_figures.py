@@ -50,6 +50,17 @@ def test_the_older_comparison_of_fine_tuning():
     assert found == [round(lora - ours, 1), ours, lora]
 
 
+def test_the_memory_of_fine_tuning():
+    peak = {
+        cells[1]: float(cells[7]) for cells in lines("benchmarks/results/finetune_memory.md") if cells[0] == "banking77"
+    }
+    row = next(cells for cells in lines("docs/reproduction.md") if cells[0].startswith("peak of fine-tuning"))
+    methods = ("CDD", "LoRA r = 8", "AdaLoRA", "FourierFT", "C3A, corrected")
+    assert list(map(float, row[2:])) == [peak[method] for method in methods]
+    found = stated("docs/reproduction.md", r"MiniLM peaked at (\d+) MB on BANKING77, with LoRA at (\d+) MB")
+    assert found == [peak["CDD"], peak["LoRA r = 8"]]
+
+
 def test_the_protocol_of_fine_tuning_that_was_given_up():
     last = [row for row in rows("fair_adapters_given_up.csv") if row["stage"] == "final"]
     assert [row["method"] for row in last] == ["head"] * 5 + ["lora"]
