@@ -153,6 +153,26 @@ def from_gradient(letters: str = "qv", n_batches: int = 4) -> Prepare:
     return prepared
 
 
+def with_trained_head(prepare: Prepare, steps: int = 15) -> Prepare:
+    """Train the head on the encoder's own embeddings first; with many steps it learns the rows by heart."""
+
+    def prepared(model: Classifier, rows: Rows) -> list[Folded]:
+        with torch.autocast("cpu", torch.bfloat16):
+            embeddings = model.embed_all(rows, torch.device("cpu"), lambda _: None).float()
+        optimizer = torch.optim.AdamW(model.head.parameters(), lr=0.01)
+        generator = torch.Generator().manual_seed(6)
+        for _ in range(steps):
+            index = torch.randint(0, len(rows), (64,), generator=generator)
+            loss = cross_entropy(model.head(embeddings[index]), rows.labels[index])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        optimizer.zero_grad()
+        return prepare(model, rows)
+
+    return prepared
+
+
 VARIANTS: dict[str, Prepare] = {
     BASELINE: products(),
     "LoRA r = 8": low_rank("qv", 8),
@@ -164,6 +184,8 @@ VARIANTS: dict[str, Prepare] = {
     "rates of circulant and last diagonal x 0.3": products(rates=(1, 0.3, 0.3)),
     "rate of the last diagonal x 0.3": products(rates=(1, 1, 0.3)),
     "start from the gradient": from_gradient(),
+    "start from the gradient, head trained before": with_trained_head(from_gradient()),
+    "head trained before": with_trained_head(products()),
     "start with a zero circulant": products(zero=1),
     "start with ones as diagonals": products(ones=(0, 2)),
     "spectra trained": products(spectral=True),
