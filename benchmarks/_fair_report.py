@@ -40,6 +40,14 @@ PLACES = {
     "intermediate": "intermediate layers",
     "all-linear": "all linear layers",
 }
+CASE = ("task", "places", "method", "size")
+RUN = (*CASE, "stage", "lr", "seed")
+"""What a run depends on, beside the processor."""
+ELSEWHERE = {
+    "intermediate": "the intermediate layers, with 20,736",
+    "all-linear": "all linear layers, with 69,120",
+}
+"""Places beside query and value, with the parameters of the usual CDD adapter."""
 METRICS = {"accuracy": "accuracy, %", "matthews": "Matthews correlation x 100"}
 
 
@@ -231,10 +239,14 @@ def tables(found: list[Result]) -> str:
     return "\n\n".join(parts)
 
 
-def protocol_text(rows: list[dict[str, str]], found: list[Result]) -> str:
-    """Return what was run, and what it took: all runs of what is complete."""
+def complete(rows: list[dict[str, str]], found: list[Result]) -> list[dict[str, str]]:
+    """Return all runs of what is complete, trials included."""
     done = {tuple(names(r.case).values()) for r in found}
-    rows = [row for row in rows if tuple(row[name] for name in vars(found[0].case)) in done] if found else []
+    return [row for row in rows if tuple(row[name] for name in CASE) in done]
+
+
+def protocol_text(rows: list[dict[str, str]], found: list[Result]) -> str:
+    """Return what was run, and what it took."""
     trials = sum(row["stage"] == "trial" for row in rows)
     hours = sum(float(row["seconds"]) for row in rows) / 3600
     usual = PROTOCOLS["goemotions"]
@@ -254,10 +266,41 @@ def protocol_text(rows: list[dict[str, str]], found: list[Result]) -> str:
     )
 
 
+def processors_text(rows: list[dict[str, str]], again: list[dict[str, str]]) -> str:
+    """Return which processors the runs are of, and how far runs that were repeated on another one differ."""
+    used: dict[str, int] = {}
+    for row in rows:
+        used[processor(row)] = used.get(processor(row), 0) + 1
+    if len(used) == 1:
+        return f"The runs are of {next(iter(used))}, which gives the same numbers again."
+    text = f"Of the runs, {joined([f'{count:,} are of {name}' for name, count in used.items()])}"
+    first = {tuple(row[name] for name in RUN): row for row in rows}
+    differences: dict[tuple[str, ...], list[float]] = {}
+    for row in again:
+        other = first.get(tuple(row[name] for name in RUN))
+        if row["stage"] == "final" and other is not None and processor(other) != processor(row):
+            metric = PROTOCOLS[row["task"]].metric
+            case = tuple(row[name] for name in CASE)
+            differences.setdefault(case, []).append(100 * (float(row[metric]) - float(other[metric])))
+    if not differences:
+        return f"{text}; each gives the same numbers again."
+    every = np.concatenate([np.array(values) for values in differences.values()])
+    means = [abs(fmean(values)) for values in differences.values()]
+    return (
+        f"{text}. Each gives the same numbers again, but they round differently: {len(every)} last runs of "
+        f"{len(differences)} methods, repeated on the other one, differ by {sqrt(fmean(every**2)):.1f} points (root "
+        f"mean square) each, and the methods' means by at most {max(means):.1f}."
+    )
+
+
+def processor(row: dict[str, str]) -> str:
+    return row["machine"].partition(", 2 cores")[0]
+
+
 def readme_text(found: list[Result]) -> str:
-    """Return the sentences of README: the usual CDD adapter beside LoRA on every task, and in the better place."""
+    """Return the sentences of README: the usual CDD adapter beside LoRA on every task, and in other places."""
     parts: dict[str, list[str]] = {"level with": [], "ahead of": [], "behind": []}
-    elsewhere: dict[str, list[str]] = {word: [] for word in parts}
+    elsewhere: dict[str, dict[str, list[str]]] = {places: {word: [] for word in parts} for places in ELSEWHERE}
     for task in dict.fromkeys(r.case.task for r in found):
         here = {(r.case.method, r.case.size): r for r in pick(found, task=task, places="query-value")}
         ours, lora, head = (here.get(name) for name in (("cdd", 3), ("lora", 8), ("head", None)))
@@ -268,13 +311,15 @@ def readme_text(found: list[Result]) -> str:
             f"{TASKS[task]} ({ours.mean:.1f} ± {ours.error:.1f} and {lora.mean:.1f} ± {lora.error:.1f} {unit}; "
             f"the head alone {head.mean:.1f})"
         )
-        for r in pick(found, task=task, places="intermediate", method="cdd", size=3):
-            elsewhere[_beside(r, lora)].append(f"{TASKS[task]} ({r.mean:.1f} ± {r.error:.1f} %)")
+        for places in ELSEWHERE:
+            for r in pick(found, task=task, places=places, method="cdd", size=3):
+                elsewhere[places][_beside(r, lora)].append(f"{TASKS[task]} ({r.mean:.1f} ± {r.error:.1f} {unit})")
     if not any(parts.values()):
         return "a D C D adapter of an n x n layer has 3 n parameters, LoRA of rank r has 2 r n"
     text = f"a D C D adapter of query and value, with 13,824 parameters, is {_said(parts, 'LoRA with 73,728')}"
-    if any(elsewhere.values()):
-        text += f". In the intermediate layers, with 20,736, it is {_said(elsewhere, 'that LoRA')}"
+    for places, said in elsewhere.items():
+        if any(said.values()):
+            text += f". In {ELSEWHERE[places]}, it is {_said(said, 'that LoRA')}"
     return text
 
 
@@ -303,10 +348,12 @@ def replaced(text: str, name: str, inner: str) -> str:
     return pattern.sub(lambda _: part, text)
 
 
-def pages(found: list[Result], rows: list[dict[str, str]]) -> dict[Path, str]:
-    """Return README and the page of measurements with the figures of the runs."""
+def pages(found: list[Result], rows: list[dict[str, str]], again: list[dict[str, str]]) -> dict[Path, str]:
+    """Return README and the page of measurements with the figures of the runs, and of those that were repeated."""
+    rows = complete(rows, found)
+    measured = (protocol_text(rows, found), processors_text(rows, again), tables(found))
     inner = {
         ROOT / "README.md": ("fair-readme", readme_text(found)),
-        ROOT / "docs/measured.md": ("fair-tables", f"{protocol_text(rows, found)}\n\n{tables(found)}"),
+        ROOT / "docs/measured.md": ("fair-tables", "\n\n".join(measured)),
     }
     return {path: replaced(path.read_text("utf-8"), *what) for path, what in inner.items()}

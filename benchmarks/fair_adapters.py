@@ -5,9 +5,10 @@
 
 FOLDER holds the tasks that are not shipped (`docs/examples/data/README.md`). Each run is one line of
 `results/fair_adapters.csv`, and what stands there is not done again: stop the command whenever you like, and go on with
-the same one. A run depends on its seed alone, so on the same machine it gives the same numbers again. `--report` writes
-`results/fair_adapters.png` and the figures in README and `docs/measured.md`, of the cases that have all their runs;
-`docs/_static/measured.py` draws the plot of README.
+the same one. A run depends on its seed alone, so on the same machine it gives the same numbers again;
+`fair_adapters_again.csv` has runs repeated on another one (`--only goemotions --out FOLDER`, renamed). `--report`
+writes `results/fair_adapters.png` and the figures in README and `docs/measured.md`, of the cases that have all their
+runs; `docs/_static/measured.py` draws the plot of README.
 Stop the runs before `git` changes files here: a table that it replaces is another file than the one that is open.
 
 The model is the example's, `docs/examples/finetune`, as is the loop of training. The encoder multiplies in bfloat16
@@ -62,7 +63,8 @@ def report(options: argparse.Namespace) -> None:
     if not found:
         sys.exit("no method has all its runs yet")
     plot(found, options.out / "fair_adapters.png")
-    for path, text in pages(found, rows).items():
+    again = read(options.out / "fair_adapters_again.csv")
+    for path, text in pages(found, rows, again).items():
         path.write_text(text, "utf-8")
 
 

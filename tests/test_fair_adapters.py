@@ -179,6 +179,26 @@ def test_other_places_are_also_compared_with_the_usual_lora(modules):
     assert "query and value" not in report.quality_table([usual, there, ours], "goemotions", "query-value")
 
 
+def test_runs_repeated_on_another_processor_are_compared_with_the_first(modules):
+    report = modules("_fair_report")
+
+    def run(seed, accuracy, machine, method="lora", stage="final"):
+        values = ("goemotions", "query-value", method, "8", stage, "0.01", str(seed))
+        return {**dict(zip(report.RUN, values, strict=True)), "accuracy": accuracy, "machine": f"{machine}, 2 cores, x"}
+
+    rows = [run(0, "0.50", "A"), run(1, "0.60", "A"), run(0, "0.70", "B", "cdd"), run(9, "0.1", "A", stage="trial")]
+    assert report.processors_text(rows[:2], []) == "The runs are of A, which gives the same numbers again."
+    assert (
+        report.processors_text(rows, []) == "Of the runs, 3 are of A and 1 are of B; each gives the same numbers again."
+    )
+    # +1 and -3 points; the trial, the run of the same processor and the one that was not done before do not count
+    again = [run(0, "0.51", "B"), run(1, "0.57", "B"), run(2, "0.9", "B"), run(0, "0.8", "B", "cdd")]
+    again.append(run(9, "0.9", "B", stage="trial"))
+    text = report.processors_text(rows, again)
+    assert "2 last runs of 1 methods, repeated on the other one, differ by 2.2 points (root mean square)" in text
+    assert text.endswith("means by at most 1.0.")
+
+
 def test_readme_says_where_cdd_is_level_and_where_behind(modules):
     report = modules("_fair_report")
 
@@ -194,13 +214,20 @@ def test_readme_says_where_cdd_is_level_and_where_behind(modules):
     found.append(result(modules, "sst2", "intermediate", "cdd", 3, [51, 62, 56, 54, 59]))
     text = report.readme_text(found)
     assert " and behind it on SST-2 (52.8 ± 1.7 and 55.0 ± 1.8 %; the head alone 40.0)." in text
-    assert text.endswith(" it is ahead of that LoRA on SST-2 (56.4 ± 1.9 %)")
+    assert text.endswith(" In the intermediate layers, with 20,736, it is ahead of that LoRA on SST-2 (56.4 ± 1.9 %)")
+    found.append(result(modules, "goemotions", "all-linear", "cdd", 3, level))
+    text = report.readme_text(found)
+    assert text.endswith(". In all linear layers, with 69,120, it is level with that LoRA on GoEmotions (55.0 ± 1.7 %)")
 
 
 def test_the_figures_in_readme_and_docs_are_those_of_the_table(modules):
     report = modules("_fair_report")
-    rows = report.read(ROOT / "benchmarks/results/fair_adapters.csv")
+    rows, again = (
+        report.read(ROOT / f"benchmarks/results/{name}.csv") for name in ("fair_adapters", "fair_adapters_again")
+    )
     other = [
-        str(path) for path, text in report.pages(report.results(rows), rows).items() if path.read_text("utf-8") != text
+        str(path)
+        for path, text in report.pages(report.results(rows), rows, again).items()
+        if path.read_text("utf-8") != text
     ]
     assert other == [], "run benchmarks/fair_adapters.py --report"
