@@ -89,6 +89,16 @@ def by_block(prepare: Prepare, ratio: float) -> Prepare:
     return prepared
 
 
+def by_columns(prepare: Prepare, power: float) -> Prepare:
+    """Multiply the rates of layers with more columns than rows by a power of their ratio."""
+
+    def change(layer: Folded) -> None:
+        ratio = max(1, layer.base.in_features / layer.base.out_features)
+        layer.change.rates = [ratio**power * rate for rate in layer.change.rates]
+
+    return each(prepare, change)
+
+
 def block(name: str) -> str:
     """Return the number of a layer's block."""
     return name.split(".")[2]
@@ -179,6 +189,7 @@ VARIANTS: dict[str, Prepare] = {
     "LoRA r = 1, intermediate": low_rank("i", 1),
     "LoRA r = 2, intermediate": low_rank("i", 2),
     "LoRA r = 8, intermediate": low_rank("i", 8),
+    "LoRA r = 8, all linear layers": low_rank("qkvoif", 8),
     "rate of the first diagonal x 3": products(rates=(3, 1, 1)),
     "rate of the circulant x 3": products(rates=(1, 3, 1)),
     "rates of circulant and last diagonal x 0.3": products(rates=(1, 0.3, 0.3)),
@@ -236,6 +247,7 @@ VARIANTS: dict[str, Prepare] = {
     "intermediate and output": products("if"),
     "intermediate and output, W (I + D C D) or (I + D C D) W": multiplied("if"),
     "all linear layers": products("qkvoif"),
+    "all linear layers, half the rates in output": by_columns(products("qkvoif"), -0.5),
     "all linear layers, last block": products("qkvoif", [5]),
     "all linear layers, shared circulants": shared(products("qkvoif"), 1),
     "all linear layers, W (I + D C D) or (I + D C D) W": multiplied("qkvoif"),

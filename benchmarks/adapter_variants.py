@@ -47,6 +47,7 @@ PAIRS = (
     ("intermediate, shared circulant", "LoRA r = 8"),
     ("LoRA r = 2, intermediate", "LoRA r = 8"),
     ("LoRA r = 1, intermediate", "LoRA r = 8"),
+    ("all linear layers", "LoRA r = 8, all linear layers"),
 )
 """Variants that are compared with one another, besides with the baseline."""
 
