@@ -288,13 +288,13 @@ def processors_text(rows: list[dict[str, str]], again: list[dict[str, str]]) -> 
     means = [abs(fmean(values)) for values in differences.values()]
     return (
         f"{text}. Each gives the same numbers again, but they round differently: {len(every)} last runs of "
-        f"{len(differences)} methods, repeated on the other one, differ by {sqrt(fmean(every**2)):.1f} points (root "
+        f"{len(differences)} methods, repeated on another one, differ by {sqrt(fmean(every**2)):.1f} points (root "
         f"mean square) each, and the methods' means by at most {max(means):.1f}."
     )
 
 
 def processor(row: dict[str, str]) -> str:
-    return row["machine"].partition(", 2 cores")[0]
+    return re.split(r", \d+ cores?,", row["machine"])[0]
 
 
 def readme_text(found: list[Result]) -> str:

@@ -63,7 +63,8 @@ def report(options: argparse.Namespace) -> None:
     if not found:
         sys.exit("no method has all its runs yet")
     plot(found, options.out / "fair_adapters.png")
-    again = read(options.out / "fair_adapters_again.csv")
+    repeated = options.out / "fair_adapters_again.csv"
+    again = read(repeated) if repeated.exists() else []
     for path, text in pages(found, rows, again).items():
         path.write_text(text, "utf-8")
 

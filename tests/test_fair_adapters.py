@@ -184,7 +184,11 @@ def test_runs_repeated_on_another_processor_are_compared_with_the_first(modules)
 
     def run(seed, accuracy, machine, method="lora", stage="final"):
         values = ("goemotions", "query-value", method, "8", stage, "0.01", str(seed))
-        return {**dict(zip(report.RUN, values, strict=True)), "accuracy": accuracy, "machine": f"{machine}, 2 cores, x"}
+        return {
+            **dict(zip(report.RUN, values, strict=True)),
+            "accuracy": accuracy,
+            "machine": f"{machine}, 8 cores, x",
+        }
 
     rows = [run(0, "0.50", "A"), run(1, "0.60", "A"), run(0, "0.70", "B", "cdd"), run(9, "0.1", "A", stage="trial")]
     assert report.processors_text(rows[:2], []) == "The runs are of A, which gives the same numbers again."
@@ -195,7 +199,7 @@ def test_runs_repeated_on_another_processor_are_compared_with_the_first(modules)
     again = [run(0, "0.51", "B"), run(1, "0.57", "B"), run(2, "0.9", "B"), run(0, "0.8", "B", "cdd")]
     again.append(run(9, "0.9", "B", stage="trial"))
     text = report.processors_text(rows, again)
-    assert "2 last runs of 1 methods, repeated on the other one, differ by 2.2 points (root mean square)" in text
+    assert "2 last runs of 1 methods, repeated on another one, differ by 2.2 points (root mean square)" in text
     assert text.endswith("means by at most 1.0.")
 
 
