@@ -316,10 +316,12 @@ def readme_text(found: list[Result]) -> str:
                 elsewhere[places][_beside(r, lora)].append(f"{TASKS[task]} ({r.mean:.1f} ± {r.error:.1f} {unit})")
     if not any(parts.values()):
         return "a D C D adapter of an n x n layer has 3 n parameters, LoRA of rank r has 2 r n"
-    text = f"a D C D adapter of query and value, with 13,824 parameters, is {_said(parts, 'LoRA with 73,728')}"
+    text = (
+        f"a D C D adapter of query and value, with 13,824 parameters, is {_said(parts, 'LoRA of rank 8 with 73,728')}"
+    )
     for places, said in elsewhere.items():
         if any(said.values()):
-            text += f". In {ELSEWHERE[places]}, it is {_said(said, 'that LoRA')}"
+            text += f". In {ELSEWHERE[places]}, it is {_said(said, 'LoRA of rank 8 on query and value')}"
     return text
 
 
