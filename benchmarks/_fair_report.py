@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import csv
 import re
+from collections import Counter
 from dataclasses import dataclass
 from math import log, sqrt
 from pathlib import Path
@@ -268,9 +269,7 @@ def protocol_text(rows: list[dict[str, str]], found: list[Result]) -> str:
 
 def processors_text(rows: list[dict[str, str]], again: list[dict[str, str]]) -> str:
     """Return which processors the runs are of, and how far runs that were repeated on another one differ."""
-    used: dict[str, int] = {}
-    for row in rows:
-        used[processor(row)] = used.get(processor(row), 0) + 1
+    used = Counter(map(processor, rows))
     if len(used) == 1:
         return f"The runs are of {next(iter(used))}, which gives the same numbers again."
     text = f"Of the runs, {joined([f'{count:,} are of {name}' for name, count in used.items()])}"
