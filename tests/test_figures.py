@@ -2,37 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 import re
-from pathlib import Path
 from statistics import fmean, median
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
-RESULTS = ROOT / "benchmarks/results"
+from tests.pages import RESULTS, ROOT, lines, rows, stated
+
 METHODS = ("cdd", "truncated-svd", "block-circulant", "sparse-fourier", "monarch")
-
-
-def rows(name: str) -> list[dict[str, str]]:
-    with (RESULTS / name).open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
-def page(name: str) -> str:
-    return re.sub(r"\s+", " ", (ROOT / name).read_text("utf-8"))
-
-
-def lines(name: str) -> list[list[str]]:
-    """The cells of every line of every table of a page."""
-    text = (ROOT / name).read_text("utf-8").splitlines()
-    return [[cell.strip() for cell in line.strip("| ").split("|")] for line in text if line.startswith("|")]
-
-
-def stated(name: str, pattern: str) -> list[float]:
-    found = re.search(pattern, page(name))
-    assert found is not None, f"{name} has no {pattern}"
-    return [float(number) for number in found.groups()]
 
 
 def range_of(values: list[float]) -> list[float]:
@@ -69,9 +46,9 @@ def test_the_protocol_of_fine_tuning_that_was_given_up():
 
 def test_variants_of_the_adapter():
     measured = lines("benchmarks/results/adapter_variants.md")
-    page = lines("docs/guide/fine_tuning.md")
-    table = [cells for cells in page if len(cells) == 6 and cells[1].replace(",", "").isdigit()]
-    pairs = [cells for cells in page if ", rate " in cells[0]]
+    guide = lines("docs/guide/fine_tuning.md")
+    table = [cells for cells in guide if len(cells) == 6 and cells[1].replace(",", "").isdigit()]
+    pairs = [cells for cells in guide if ", rate " in cells[0]]
     assert len(table) > 10
     assert len(pairs) > 5
     assert [cells for cells in table if cells not in [[*row[:4], *row[6:8]] for row in measured if len(row) == 9]] == []
