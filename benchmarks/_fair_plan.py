@@ -135,7 +135,7 @@ def cases() -> list[Case]:
     """Return everything in the order of the runs."""
     blocks = [
         *((task, "query-value", QUERY_VALUE) for task in ("goemotions", "sst2", "banking77", "cola", "mrpc")),
-        *((task, "intermediate", INTERMEDIATE) for task in ("goemotions", "sst2", "banking77")),
+        *((task, "intermediate", INTERMEDIATE) for task in ("goemotions", "sst2", "banking77", "cola", "mrpc")),
         *((task, "all-linear", ALL_LINEAR) for task in ("goemotions", "sst2", "banking77", "cola", "mrpc")),
         ("goemotions-more", "query-value", MORE_ROWS),
     ]

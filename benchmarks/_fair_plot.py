@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import fmean
 
 from _fair_plan import PROTOCOLS
-from _fair_report import METRICS, PLACES, TASKS, Result, pick
+from _fair_results import METRICS, PLACES, TASKS, Result, pick
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D

@@ -1,165 +1,36 @@
-"""The report of `fair_adapters.py`: tables, plot, and the figures in README and docs, all from the table of runs."""
+"""The report of `fair_adapters.py`: the figures in README and docs, all from the table of runs."""
 
 from __future__ import annotations
 
-import base64
-import csv
 import re
 from collections import Counter
-from dataclasses import dataclass
-from math import log, sqrt
+from math import sqrt
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 from textwrap import fill, indent
 
 import numpy as np
 from _common import table
-from _fair_plan import PROTOCOLS, Case, cases
-from scipy.stats import t
+from _fair_plan import PROTOCOLS, cases
+from _fair_readme import joined, readme_table, readme_text
+from _fair_results import (
+    CASE,
+    METRICS,
+    PLACES,
+    TASKS,
+    Result,
+    is_adapter,
+    lora_eight,
+    minus,
+    names,
+    nearest_lora,
+    pick,
+    signed,
+)
 
 ROOT = Path(__file__).parent.parent
-LABELS = {
-    "head": "head only",
-    "full": "everything",
-    "lora": "LoRA r = {}",
-    "adalora": "AdaLoRA r = {}",
-    "c3a-corrected": "C3A, blocks of {}",
-    "fourierft": "FourierFT, {} coefficients",
-    "cdd": "CDD, {} factors",
-    "cdd-blocks": "CDD, 3 factors, blocks of {}",
-}
-TASKS = {
-    "goemotions": "GoEmotions",
-    "goemotions-more": "GoEmotions with more rows",
-    "cola": "CoLA",
-    "sst2": "SST-2",
-    "mrpc": "MRPC",
-    "banking77": "BANKING77",
-}
-PLACES = {
-    "query-value": "query and value layers",
-    "intermediate": "intermediate layers",
-    "all-linear": "all linear layers",
-}
-CASE = ("task", "places", "method", "size")
 RUN = (*CASE, "stage", "lr", "seed")
 """What a run depends on, beside the processor."""
-ELSEWHERE = {
-    "intermediate": "the intermediate layers, with 20,736",
-    "all-linear": "all linear layers, with 69,120",
-}
-"""Places beside query and value, with the parameters of the usual CDD adapter."""
-METRICS = {"accuracy": "accuracy, %", "matthews": "Matthews correlation x 100"}
-
-
-@dataclass(frozen=True, eq=False)
-class Result:
-    """The last runs of one case, seed by seed."""
-
-    case: Case
-    lr: str
-    parameters: int
-    scores: np.ndarray
-    """In per cent, by the metric of the task."""
-    f1: np.ndarray | None
-    right: np.ndarray
-    """Of seeds and test rows."""
-
-    @property
-    def label(self) -> str:
-        return LABELS[self.case.method].format(self.case.size)
-
-    @property
-    def mean(self) -> float:
-        return fmean(self.scores)
-
-    @property
-    def error(self) -> float:
-        return standard_error(self.scores)
-
-
-@dataclass(frozen=True)
-class Difference:
-    """Of two results, seed by seed."""
-
-    mean: float
-    error: float
-    half: float
-    """Half the width of the interval of 95 % by Student's t."""
-
-    @property
-    def sure(self) -> bool:
-        return abs(self.mean) > self.half
-
-    def __str__(self) -> str:
-        return f"{signed(self.mean)} ± {self.error:.1f}{'*' if self.sure else ''}"
-
-
-def signed(value: float) -> str:
-    return f"{value:+.1f}".replace("-", "−").replace("−0.0", "0.0").replace("+0.0", "0.0")
-
-
-def standard_error(values: np.ndarray) -> float:
-    return stdev(values) / sqrt(len(values))
-
-
-def minus(a: Result, b: Result) -> Difference:
-    """Return how far one result is above another."""
-    values = a.scores - b.scores
-    error = standard_error(values)
-    return Difference(fmean(values), error, error * float(t.ppf(0.975, len(values) - 1)))
-
-
-def read(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
-def names(case: Case) -> dict[str, str]:
-    """Return what the table has in a case's columns."""
-    return {name: "" if value is None else str(value) for name, value in vars(case).items()}
-
-
-def right_rows(row: dict[str, str]) -> np.ndarray:
-    """Return 1 for each test row that is classified right, and 0 for the others."""
-    bits = np.unpackbits(np.frombuffer(base64.b64decode(row["right"]), np.uint8))[: int(row["tested"])]
-    return bits.astype(float) if len(bits) else np.zeros(int(row["tested"]))  # none of a run that diverged
-
-
-def results(rows: list[dict[str, str]]) -> list[Result]:
-    """Return what has all its last runs, in the order of the plan."""
-    found = []
-    for case in cases():
-        protocol, wanted = PROTOCOLS[case.task], names(case).items()
-        final = [row for row in rows if row["stage"] == "final" and all(row[k] == v for k, v in wanted)]
-        final.sort(key=lambda row: int(row["seed"]))
-        if [int(row["seed"]) for row in final] != list(protocol.final_seeds):
-            continue
-        values = {
-            name: np.array([100 * float(row[name] or "nan") for row in final]) for name in (protocol.metric, "f1")
-        }
-        right = np.array([right_rows(row) for row in final])
-        f1 = values["f1"] if case.task == "mrpc" else None
-        found.append(Result(case, final[0]["lr"], int(final[0]["parameters"]), values[protocol.metric], f1, right))
-    return found
-
-
-def pick(found: list[Result], **wanted: object) -> list[Result]:
-    return [r for r in found if all(getattr(r.case, name) == value for name, value in wanted.items())]
-
-
-def nearest_lora(result: Result, found: list[Result]) -> Result | None:
-    """Return the LoRA on the same layers whose number of parameters is nearest, as a ratio."""
-    lora = pick(found, task=result.case.task, places=result.case.places, method="lora")
-    return min(lora, key=lambda r: abs(log(r.parameters / result.parameters)), default=None)
-
-
-def lora_eight(found: list[Result], task: str, places: str) -> Result | None:
-    return next(iter(pick(found, task=task, places=places, method="lora", size=8)), None)
-
-
-def is_adapter(result: Result) -> bool:
-    return result.case.method not in {"head", "full", "lora"}
 
 
 def quality_table(found: list[Result], task: str, places: str) -> str:
@@ -296,48 +167,6 @@ def processor(row: dict[str, str]) -> str:
     return re.split(r", \d+ cores?,", row["machine"])[0]
 
 
-def readme_text(found: list[Result]) -> str:
-    """Return the sentences of README: the usual CDD adapter beside LoRA on every task, and in other places."""
-    parts: dict[str, list[str]] = {"level with": [], "ahead of": [], "behind": []}
-    elsewhere: dict[str, dict[str, list[str]]] = {places: {word: [] for word in parts} for places in ELSEWHERE}
-    for task in dict.fromkeys(r.case.task for r in found):
-        here = {(r.case.method, r.case.size): r for r in pick(found, task=task, places="query-value")}
-        ours, lora, head = (here.get(name) for name in (("cdd", 3), ("lora", 8), ("head", None)))
-        if None in {ours, lora, head}:
-            continue
-        unit = "%" if PROTOCOLS[task].metric == "accuracy" else "Matthews x 100"
-        parts[_beside(ours, lora)].append(
-            f"{TASKS[task]} ({ours.mean:.1f} ± {ours.error:.1f} and {lora.mean:.1f} ± {lora.error:.1f} {unit}; "
-            f"the head alone {head.mean:.1f})"
-        )
-        for places in ELSEWHERE:
-            for r in pick(found, task=task, places=places, method="cdd", size=3):
-                elsewhere[places][_beside(r, lora)].append(f"{TASKS[task]} ({r.mean:.1f} ± {r.error:.1f} {unit})")
-    if not any(parts.values()):
-        return "a D C D adapter of an n x n layer has 3 n parameters, LoRA of rank r has 2 r n"
-    text = (
-        f"a D C D adapter of query and value, with 13,824 parameters, is {_said(parts, 'LoRA of rank 8 with 73,728')}"
-    )
-    for places, said in elsewhere.items():
-        if any(said.values()):
-            text += f". In {ELSEWHERE[places]}, it is {_said(said, 'LoRA of rank 8 on query and value')}"
-    return text
-
-
-def _beside(ours: Result, other: Result) -> str:
-    d = minus(ours, other)
-    return ("ahead of" if d.mean > 0 else "behind") if d.sure else "level with"
-
-
-def _said(parts: dict[str, list[str]], other: str) -> str:
-    some = [(word, tasks) for word, tasks in parts.items() if tasks]
-    return joined([f"{word} {'it' if i else other} on {joined(tasks)}" for i, (word, tasks) in enumerate(some)])
-
-
-def joined(parts: list[str]) -> str:
-    return f"{', '.join(parts[:-1])} and {parts[-1]}" if len(parts) > 1 else parts[0]
-
-
 def replaced(text: str, name: str, inner: str) -> str:
     """Return a page with the part between the markers of a name replaced, indented as they are."""
     begin, end = f"<!-- {name}: written by benchmarks/fair_adapters.py --report -->", f"<!-- end of {name} -->"
@@ -353,8 +182,9 @@ def pages(found: list[Result], rows: list[dict[str, str]], again: list[dict[str,
     """Return README and the page of measurements with the figures of the runs, and of those that were repeated."""
     rows = complete(rows, found)
     measured = (protocol_text(rows, found), processors_text(rows, again), tables(found))
-    inner = {
-        ROOT / "README.md": ("fair-readme", readme_text(found)),
-        ROOT / "docs/measured.md": ("fair-tables", "\n\n".join(measured)),
+    readme, page = ROOT / "README.md", ROOT / "docs/measured.md"
+    text = replaced(readme.read_text("utf-8"), "fair-sentence", readme_text(found))
+    return {
+        readme: replaced(text, "fair-summary", readme_table(found)),
+        page: replaced(page.read_text("utf-8"), "fair-tables", "\n\n".join(measured)),
     }
-    return {path: replaced(path.read_text("utf-8"), *what) for path, what in inner.items()}

@@ -56,7 +56,8 @@ def main() -> None:
 
 def report(options: argparse.Namespace) -> None:
     from _fair_plot import plot  # noqa: PLC0415
-    from _fair_report import pages, read, results  # noqa: PLC0415
+    from _fair_report import pages  # noqa: PLC0415
+    from _fair_results import read, results  # noqa: PLC0415
 
     rows = read(options.out / "fair_adapters.csv")
     found = results(rows)

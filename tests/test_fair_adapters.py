@@ -146,7 +146,7 @@ def test_scores_of_two_classes(runs):
 
 def result(modules, task, places, method, size, scores, parameters=100):
     case = modules("_fair_plan").Case(task, places, method, size)
-    return modules("_fair_report").Result(case, "0.01", parameters, np.array(scores, float), None, np.zeros((5, 4)))
+    return modules("_fair_results").Result(case, "0.01", parameters, np.array(scores, float), None, np.zeros((5, 4)))
 
 
 def test_differences_are_paired_by_seed(modules):
@@ -204,42 +204,60 @@ def test_runs_repeated_on_another_processor_are_compared_with_the_first(modules)
 
 
 def test_readme_says_where_cdd_is_level_and_where_behind(modules):
-    report = modules("_fair_report")
+    readme = modules("_fair_readme")
 
     head, lora, level, behind = [40] * 5, [50, 60, 55, 52, 58], [51, 59, 56, 51, 58], [48, 57, 54, 50, 55]
     names = (("head", None, head), ("lora", 8, lora))
     found = [result(modules, "goemotions", "query-value", *name) for name in (*names, ("cdd", 3, level))]
-    assert report.readme_text(found[:2]).startswith("a D C D adapter of an n x n layer")
-    assert report.readme_text(found) == (
+    assert readme.readme_text(found[:2]).startswith("a D C D adapter of an n x n layer")
+    assert readme.readme_text(found) == (
         "a D C D adapter of query and value, with 13,824 parameters, is level with LoRA of rank 8 with 73,728 on "
-        "GoEmotions (55.0 ± 1.7 and 55.0 ± 1.8 %; the head alone 40.0)"
+        "GoEmotions"
     )
     found += [result(modules, "sst2", "query-value", *name) for name in (*names, ("cdd", 3, behind))]
-    found.append(result(modules, "sst2", "intermediate", "cdd", 3, [51, 62, 56, 54, 59]))
-    text = report.readme_text(found)
-    assert " and behind it on SST-2 (52.8 ± 1.7 and 55.0 ± 1.8 %; the head alone 40.0)." in text
-    usual = "LoRA of rank 8 on query and value on"
-    assert text.endswith(f" In the intermediate layers, with 20,736, it is ahead of {usual} SST-2 (56.4 ± 1.9 %)")
-    found.append(result(modules, "goemotions", "all-linear", "cdd", 3, level))
-    text = report.readme_text(found)
-    assert text.endswith(f". In all linear layers, with 69,120, it is level with {usual} GoEmotions (55.0 ± 1.7 %)")
+    found += [result(modules, "goemotions-more", "query-value", *name) for name in (*names, ("cdd", 3, behind))]
+    assert readme.readme_text(found).endswith("73,728 on GoEmotions and behind it on SST-2")
+
+
+def test_the_table_of_readme_marks_what_differs_from_lora_on_the_same_layers(modules):
+    readme = modules("_fair_readme")
+
+    lora, level, behind = [50, 60, 55, 52, 58], [51, 59, 56, 51, 58], [48, 57, 54, 50, 55]
+    found = [
+        result(modules, "goemotions", "query-value", "head", None, [40] * 5, 0),
+        result(modules, "goemotions", "query-value", "cdd", 3, level, 1300),
+        result(modules, "goemotions", "query-value", "cdd", 5, behind, 2300),  # not shown
+        result(modules, "goemotions", "query-value", "lora", 8, lora, 7000),
+        result(modules, "sst2", "query-value", "lora", 8, behind, 7000),
+        result(modules, "sst2", "intermediate", "cdd", 3, behind, 2000),
+        result(modules, "sst2", "intermediate", "lora", 8, lora, 9000),
+    ]
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in readme.readme_table(found).splitlines()]
+    assert lines[2][2:] == ["GoEmotions", "SST-2"]
+    assert lines[4:] == [
+        ["head only", "0", "40.0 ± 0.0*", ""],
+        ["D C D, query and value", "1,300", "55.0 ± 1.7", ""],
+        ["LoRA r = 8, query and value", "7,000", "55.0 ± 1.8", "52.8 ± 1.7"],
+        ["D C D, intermediate", "2,000", "", "52.8 ± 1.7*"],
+        ["LoRA r = 8, intermediate", "9,000", "", "55.0 ± 1.8"],
+    ]
 
 
 def test_the_figures_in_readme_and_docs_are_those_of_the_table(modules):
-    report = modules("_fair_report")
+    report, found = modules("_fair_report"), modules("_fair_results")
     rows, again = (
-        report.read(ROOT / f"benchmarks/results/{name}.csv") for name in ("fair_adapters", "fair_adapters_again")
+        found.read(ROOT / f"benchmarks/results/{name}.csv") for name in ("fair_adapters", "fair_adapters_again")
     )
     other = [
         str(path)
-        for path, text in report.pages(report.results(rows), rows, again).items()
+        for path, text in report.pages(found.results(rows), rows, again).items()
         if path.read_text("utf-8") != text
     ]
     assert other == [], "run benchmarks/fair_adapters.py --report"
 
 
 def test_the_faq_and_the_guide_count_tasks_as_the_table_does(modules):
-    report = modules("_fair_report")
+    report = modules("_fair_results")
     found = report.results(report.read(ROOT / "benchmarks/results/fair_adapters.csv"))
     tasks = [task for task in modules("_fair_plan").PROTOCOLS if task != "goemotions-more"]
 
