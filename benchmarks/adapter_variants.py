@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import gzip
 import math
 import sys
 from collections import defaultdict
@@ -32,6 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "docs/examples")
 
 from _adapter_plans import BASELINE, OPTIMISERS, VARIANTS
 from _common import table
+from _fair_plan import PROTOCOLS
 
 from finetune.data import SHIPPED, Rows, batches, load_task
 from finetune.encoder import Classifier, load_encoder, load_tokenizer
@@ -57,15 +57,7 @@ Runs = dict[tuple[str, float], dict[int, dict[str, str]]]
 
 def load_rows(task: str, folder: Path) -> Rows:
     """Return the training rows in one random order."""
-    tokenizer = load_tokenizer(None)
-    if task not in {"cola", "sst2"}:
-        return load_task(task, folder, tokenizer, 64)[0]
-    with gzip.open(folder / f"{task}_train.tsv.gz", "rt", encoding="utf-8") as file:
-        cells = [line.rstrip("\n").split("\t") for line in file]
-    texts, labels = zip(*((c[3], int(c[1])) if task == "cola" else (c[0], int(c[1])) for c in cells), strict=True)
-    tokens = tokenizer(list(texts), truncation=True, max_length=64)["input_ids"]
-    rows = Rows([torch.tensor(row) for row in tokens], torch.tensor(labels))
-    return rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))]
+    return load_task(task, folder, load_tokenizer(None), PROTOCOLS[task].max_tokens)[0]
 
 
 def trial(variant: str, lr: float, seed: int, rows: Rows, held: Rows, epochs: int, classes: int) -> dict[str, float]:
@@ -141,13 +133,13 @@ def scores(model: Classifier, rows: Rows) -> dict[str, float]:
 def summary(results: list[dict[str, str]]) -> str:
     """Return two tables for each task: all variants beside the baseline's best rate, and some beside one another."""
     parts = []
-    for task in dict.fromkeys(row["task"] for row in results):
+    for task, rows, epochs in dict.fromkeys((row["task"], row["rows"], row["epochs"]) for row in results):
         runs: Runs = defaultdict(dict)
         for row in results:
-            if row["task"] == task:
+            if (row["task"], row["rows"], row["epochs"]) == (task, rows, epochs):
                 runs[row["variant"], float(row["lr"])][int(row["seed"])] = row
-        measure = "matthews" if task == "cola" else "accuracy"
-        base = runs[_best(runs, BASELINE)]
+        measure = PROTOCOLS[task].metric
+        base = runs[_best(runs, BASELINE)] if any(name == BASELINE for name, _ in runs) else {}
         lines = [
             (
                 name,
@@ -167,7 +159,7 @@ def summary(results: list[dict[str, str]]) -> str:
         of = "Matthews, %" if measure == "matthews" else "accuracy, %"
         header = ("variant", "parameters", "rate", "seeds", of, "cross entropy")
         header += ("against best", "entropy against best", "against the same rate")
-        parts.append(f"## {task}\n\n{table(header, lines)}")
+        parts.append(f"## {task}, {int(rows):,} rows, {epochs} epochs\n\n{table(header, lines)}")
         if pairs := _pairs(runs, measure):
             parts.append(table(("first", "second", "seeds", of, "cross entropy"), pairs))
     return "\n\n".join(parts)
@@ -208,7 +200,7 @@ def _difference(runs: dict[int, dict[str, str]], base: dict[int, dict[str, str]]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=SHIPPED, help="folder of the data sets")
-    parser.add_argument("--task", default="goemotions", choices=("goemotions", "cola", "sst2", "banking77"))
+    parser.add_argument("--task", default="goemotions", choices=("goemotions", "cola", "sst2", "banking77", "mrpc"))
     parser.add_argument("--variants", nargs="+", default=[BASELINE], choices=VARIANTS, metavar="NAME")
     parser.add_argument("--lr", nargs="+", type=float, default=[0.06])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])

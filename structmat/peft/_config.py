@@ -315,4 +315,9 @@ def _block_size(value: Any, argument: str) -> Any:
 def _pattern(values: Any, argument: str, checked: Callable[[Any, str], Any]) -> dict[str, Any]:
     if not isinstance(values or {}, Mapping):
         raise ArgumentTypeError("CDDConfig", argument, f"must be a dict of values by names of modules, got {values!r}")
+    for key in values or {}:
+        try:
+            re.compile(key)
+        except (re.error, TypeError) as error:
+            raise ArgumentValueError("CDDConfig", argument, f"has {key!r}, no regular expression: {error}") from error
     return {key: checked(value, f"{argument}[{key!r}]") for key, value in (values or {}).items()}

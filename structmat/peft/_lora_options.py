@@ -9,22 +9,13 @@ from typing import Any, TypeVar
 from peft import LoraConfig
 
 from structmat._arrays.errors import ArgumentTypeError
+from structmat._arrays.option_names import INSTEAD_OF_LORA
 
 __all__ = ["naming_lora_options"]
 
 _Config = TypeVar("_Config", bound=type)
 
-_INSTEAD = {
-    "r": "there is no rank: n_factors and block_size set the number of parameters",
-    "lora_alpha": "here alpha, which is not divided by a rank",
-    "lora_dropout": "here dropout",
-    "init_lora_weights": "here init_weights",
-    "rank_pattern": "here n_factors_pattern and block_size_pattern",
-    "use_rslora": "not needed, since alpha is not divided by a rank",
-    "fan_in_fan_out": "not needed, since Conv1D is recognised",
-    "lora_bias": 'here bias="cdd_only"',
-    "target_parameters": "parameters that are no layers stay as they are",
-}
+_INSTEAD = INSTEAD_OF_LORA | {"init_lora_weights": "here init_weights", "lora_bias": 'here bias="cdd_only"'}
 
 
 def naming_lora_options(config: _Config) -> _Config:

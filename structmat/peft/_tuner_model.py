@@ -16,7 +16,7 @@ from peft.utils import (
     get_quantization_kwargs,
     resolve_quantization_backend,
 )
-from peft.utils.other import ModulesToSaveWrapper, TrainableTokensWrapper
+from peft.utils.other import ModulesToSaveWrapper, TrainableTokensWrapper, get_pattern_key
 from torch import nn
 
 from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError, naming
@@ -319,9 +319,17 @@ def _warn_of_experts(model: nn.Module, targets: Any) -> None:
 
 
 def _warn_of_unmatched(config: CDDConfig, names: Sequence[str]) -> None:
-    """Warn of patterns that match nothing; of those of alpha PEFT itself does."""
+    """Warn of keys of patterns that decide no module; of those of alpha that match nothing PEFT itself does."""
     for option, pattern in config.patterns().items():
         unmatched = [key for key in pattern if not any(re.match(rf"(.*\.)?({key})$", name) for name in names)]
+        deciding = {get_pattern_key(pattern.keys(), name) for name in names}
+        if shadowed := [key for key in pattern if key not in deciding and key not in unmatched]:
+            warnings.warn(
+                f"The following {option}_pattern keys were ignored, since earlier keys match their modules: "
+                f"{shadowed}.",
+                RuntimeWarning,
+                stacklevel=3,
+            )
         if unmatched and option != "alpha":
             warnings.warn(
                 f"The following {option}_pattern keys did not match any targeted module and were ignored: {unmatched}.",

@@ -71,6 +71,8 @@ def test_factors_by_layer_and_dropout_are_saved(tmp_path: Path) -> None:
     assert not torch.equal(loaded(**tiny.inputs("llama")).logits, loaded(**tiny.inputs("llama")).logits)
     with pytest.warns(RuntimeWarning, match="n_factors_pattern keys did not match"):
         adapted("llama", n_factors_pattern={"nowhere": 5})
+    with pytest.warns(RuntimeWarning, match=r"alpha_pattern keys were ignored, since earlier .*: \['layers.0.self"):
+        adapted("llama", alpha_pattern={"q_proj": 5, "layers.0.self_attn.q_proj": 7})
 
 
 def test_a_weighted_sum_keeps_the_factors_of_each_layer() -> None:
@@ -93,6 +95,8 @@ def test_a_weighted_sum_keeps_the_factors_of_each_layer() -> None:
         ({"alpha": "a"}, TypeError, "CDDConfig: alpha must be a number, got 'a'"),
         ({"alpha": None}, TypeError, "CDDConfig: alpha must be a number"),
         ({"alpha": float("nan")}, ValueError, "CDDConfig: alpha must be finite"),
+        ({"alpha_pattern": {"(q": 1.0}}, ValueError, r"alpha_pattern has '\(q', no regular expression"),
+        ({"n_factors_pattern": {3: 5}}, ValueError, "n_factors_pattern has 3, no regular expression"),
         ({"alpha_pattern": {"q_proj": "a"}}, TypeError, r"alpha_pattern\['q_proj'\] must be a number"),
         ({"dropout": 1}, ValueError, "CDDConfig: dropout must be at least 0 and less than 1"),
         ({"dropout": "a"}, TypeError, "CDDConfig: dropout must be a number"),

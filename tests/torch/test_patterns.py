@@ -22,7 +22,7 @@ def options_of(model, summary, option):
     ({r"block\..*": 5}, [5, 5, 3]),
     ({"query|head": 5}, [5, 3, 5]),
     ({"query": 5, "block.*": 7}, [5, 7, 3]),
-    ({"block.*": 7, "query": 5}, [7, 7, 3]),
+    ({"block.*": 7, "query|head": 5}, [7, 7, 5]),
     ({}, [3, 3, 3]),
 ])  # fmt: skip
 def test_the_first_key_that_matches_counts(net, pattern, expected):
@@ -55,6 +55,8 @@ def test_every_option_has_a_pattern(net):
 
 @pytest.mark.parametrize(("settings", "error", "message"), [
     (dict(alpha_pattern={"nowhere": 2.0}), ValueError, "alpha_pattern has 'nowhere', which matches no adapted layer"),
+    (dict(alpha_pattern={"block.*": 2.0, "query": 1.0}), ValueError,
+     "alpha_pattern has 'query', whose layers earlier keys match already"),
     (dict(alpha_pattern={"(": 2.0}), ValueError, r"alpha_pattern has '\(', no regular expression"),
     (dict(alpha_pattern={"head": "a"}), TypeError, "alpha must be a number, got 'a'"),
     (dict(alpha_pattern=["head"]), TypeError, "alpha_pattern must be a dict"),

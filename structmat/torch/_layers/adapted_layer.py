@@ -5,17 +5,22 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from inspect import signature
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
+from structmat._arrays.option_names import check_option_names
 from structmat.operators import LinearOperator
 from structmat.torch._adapter.cdd_adapter import CDDAdapter
 from structmat.torch._layers.forward import add_per_sample
 
 __all__ = ["AdaptedLayer", "adapter_names"]
+
+_OPTIONS = tuple(signature(CDDAdapter).parameters)[2:]
+"""Of an adapter, its sizes left out."""
 
 
 def adapter_names(names: Any, caller: str, *, none: bool = False) -> tuple[Any, ...]:
@@ -118,6 +123,8 @@ class AdaptedLayer(nn.Module):
         ------
         ValueError
             If the name is taken or contains a dot, or an option is wrong; nothing has changed then.
+        TypeError
+            If there is no such option; the text says what may have been meant.
         RuntimeError
             If adapters are merged.
         """
@@ -128,6 +135,7 @@ class AdaptedLayer(nn.Module):
                 "add_adapter", "name", f"{name!r} is empty, contains a dot or is taken: {list(self.adapters)}"
             )
         self._require_unmerged("add_adapter")
+        check_option_names(options, _OPTIONS, type(self).__name__)
         for key, value in self._like_base().items():
             if options.get(key) is None:
                 options[key] = value

@@ -63,10 +63,11 @@ def adapt(
     Raises
     ------
     ValueError
-        If nothing matches, a pattern has a key that matches no adapted layer, an option is wrong, or a gradient is
-        missing; the model has not changed then.
+        If nothing matches, a pattern has a key that matches no adapted layer, or only layers that earlier keys match,
+        an option is wrong, or a gradient is missing; the model has not changed then.
     TypeError
-        If a layer that was named cannot be adapted, or an argument is of a wrong kind; the model has not changed then.
+        If a layer that was named cannot be adapted, there is no such option, or an argument is of a wrong kind; the
+        model has not changed then.
 
     Warns
     -----

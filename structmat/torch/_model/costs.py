@@ -60,6 +60,10 @@ class LayerSummary:
         Rows and columns of the weight.
     block_size : int
         Side of the circulants.
+    n_factors : int
+        Number of diagonals and circulants.
+    alpha : float
+        Factor of the change.
     n_parameters : int
         Of the adapter.
     flops_per_token : int
@@ -70,13 +74,15 @@ class LayerSummary:
     >>> import torch
     >>> from structmat.torch import adapt
     >>> layer = adapt(torch.nn.Sequential(torch.nn.Linear(8, 4))).layers[0]
-    >>> layer.name, layer.shape, layer.block_size, layer.n_parameters
-    ('0', (4, 8), 4, 20)
+    >>> layer.name, layer.shape, layer.block_size, layer.n_factors, layer.n_parameters
+    ('0', (4, 8), 4, 3, 20)
     """
 
     name: str
     shape: tuple[int, int]
     block_size: int
+    n_factors: int
+    alpha: float
     n_parameters: int
     flops_per_token: int
 
@@ -180,7 +186,15 @@ def summarise(model: nn.Module, adapter: str = "default") -> AdapterSummary:
     if not found:
         raise ArgumentValueError("summarise", "adapter", f"{adapter!r} is in no layer")
     layers = tuple(
-        LayerSummary(path, (a.out_features, a.in_features), a.block_size, a.n_parameters, change_flops(a))
+        LayerSummary(
+            path,
+            (a.out_features, a.in_features),
+            a.block_size,
+            a.n_factors,
+            a.alpha,
+            a.n_parameters,
+            change_flops(a),
+        )
         for path, a in found.items()
     )
     parameters = list(model.parameters())

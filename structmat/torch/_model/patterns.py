@@ -24,17 +24,21 @@ def by_layer(
     TypeError
         If a pattern is not a mapping from str.
     ValueError
-        If a key matches no layer, or is no valid regular expression.
+        If a key decides no layer, or is no valid regular expression.
     """
     found = {path: dict(options) for path in paths}
     for option, values in patterns.items():
         argument = f"{option}_pattern"
-        for key, value in reversed(_items(values, argument)):
-            matching = [path for path in paths if _matches(key, path, argument)]
+        decided: set[str] = set()
+        for key, value in _items(values, argument):
+            matching = {path for path in paths if _matches(key, path, argument)}
             if not matching:
                 raise ArgumentValueError("adapt", argument, f"has {key!r}, which matches no adapted layer")
-            for path in matching:
+            if matching <= decided:
+                raise ArgumentValueError("adapt", argument, f"has {key!r}, whose layers earlier keys match already")
+            for path in matching - decided:
                 found[path][option] = value
+            decided |= matching
     return found
 
 
