@@ -61,13 +61,12 @@ class _Circulants(torch.autograd.Function):
 class Products(nn.Module):
     """A sum of products D C D, or one D C D C D, times `alpha`, with a zero factor to begin with.
 
-    `rates` are those of the first diagonal, the circulants and the other diagonals, relative to the rate; `zero` is the
-    factor that begins with zero; factors in `fixed` are not trained, diagonals in `ones` begin with ones instead of
-    random signs. `side`: the weight W becomes W (I + D C D) at the right or (I + D C D) W at the left. `spectral`:
-    the spectra are trained. `permuted`: rows and columns between the factors are permuted at random. `begin`: the
-    middle of five factors has two entries, so that the change is of rank two, or the first circulant is the identity,
-    so that it is one D C D. `normalised`: all factors but the first keep the norms that they begin with, whatever is
-    trained.
+    `rates` are those of the first diagonal, the circulants and the other diagonals, relative to the rate; `zero` is
+    the factor that begins with zero; diagonals in `ones` begin with ones instead of random signs. `side`: the weight
+    W becomes W (I + D C D) at the right or (I + D C D) W at the left. `spectral`: the spectra are trained.
+    `permuted`: rows and columns between the factors are permuted at random. `begin`: the middle of five factors has
+    two entries, so that the change is of rank two, or the first circulant is the identity, so that it is one D C D.
+    `normalised`: all factors but the first keep the norms that they begin with, whatever is trained.
     """
 
     def __init__(
@@ -80,7 +79,6 @@ class Products(nn.Module):
         terms: int = 1,
         rates: tuple[float, float, float] = (1, 1, 1),
         zero: int = 0,
-        fixed: tuple[int, ...] = (),
         ones: tuple[int, ...] = (),
         side: str | None = None,
         spectral: bool = False,
@@ -99,7 +97,7 @@ class Products(nn.Module):
             vectors[zero].zero_()
             for k, vector in enumerate(vectors):
                 stored = torch.view_as_real(torch.fft.rfft(vector)).clone() if spectral and k % 2 else vector
-                self.factors.append(nn.Parameter(stored, requires_grad=k not in fixed))
+                self.factors.append(nn.Parameter(stored))
                 scale = cols**-0.5 if k % 2 and not spectral else 1.0
                 self.rates.append(scale * rates[1 if k % 2 else 2 if k else 0])
         self.norms = [factor.detach().norm() for factor in self.factors]
@@ -144,7 +142,7 @@ class Products(nn.Module):
 
     def groups(self, lr: float) -> Iterator[tuple[nn.Parameter, float]]:
         """Yield the trained vectors, each with its rate."""
-        return ((p, lr * r) for p, r in zip(self.factors, self.rates, strict=True) if p.requires_grad)
+        return ((p, lr * r) for p, r in zip(self.factors, self.rates, strict=True))
 
 
 class LowRank(nn.Module):

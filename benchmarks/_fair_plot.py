@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from math import sqrt
 from pathlib import Path
-from statistics import fmean
 
-from _fair_plan import PROTOCOLS
-from _fair_results import METRICS, PLACES, TASKS, Result, pick
+from _fair_results import METRICS, PLACES, TASKS, Result, averaged, metric, pick
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -22,7 +18,7 @@ STYLES = {
     "cdd": ("CDD, 3 to 7 factors", "#e07b24", "D"),
     "cdd-blocks": ("CDD, 3 factors in blocks", "#b23a2e", "P"),
 }
-LEVELS = {"head": ("head only", "--"), "full": ("everything", ":")}
+LEVELS = {"head": ("head only", (0, (8, 3))), "full": ("everything", "-")}
 """Methods without a size are drawn as lines across, with a band of one standard error."""
 
 FILLS = {"query-value": ("full", "-"), "intermediate": ("left", ":"), "all-linear": ("none", "--")}
@@ -31,32 +27,23 @@ FILLS = {"query-value": ("full", "-"), "intermediate": ("left", ":"), "all-linea
 ASIDE = {"c3a-corrected": 0.93, "fourierft": 1.07, "cdd-blocks": 1.07}
 """Factors that draw methods with equal numbers of parameters side by side."""
 
-Point = tuple[int, float, float]
-"""Parameters, score and standard error."""
 
-
-def of_task(result: Result) -> Point:
-    return result.parameters, result.mean, result.error
-
-
-def draw(panel: Axes, shown: list[Result], point: Callable[[Result], Point]) -> None:
+def draw(panel: Axes, shown: list[Result]) -> None:
     for method, (label, style) in LEVELS.items():
         for result in pick(shown, method=method, places="query-value"):
-            _, mean, error = point(result)
-            panel.axhline(mean, color="#555555", linestyle=style, linewidth=1, label=label)
-            panel.axhspan(mean - error, mean + error, color="#555555", alpha=0.12, linewidth=0)
+            panel.axhline(result.mean, color="#555555", linestyle=style, linewidth=1, label=label)
+            low, high = result.mean - result.error, result.mean + result.error
+            panel.axhspan(low, high, color="#555555", alpha=0.12, linewidth=0)
     for method, (label, colour, marker) in STYLES.items():
         for places in PLACES:
             results = sorted(pick(shown, method=method, places=places), key=lambda r: r.parameters)
             if not results:
                 continue
-            x, y, error = zip(*map(point, results), strict=True)
-            x = [count * ASIDE.get(method, 1.0) for count in x]
             fill, line = FILLS[places]
             panel.errorbar(
-                x,
-                y,
-                error,
+                [r.parameters * ASIDE.get(method, 1.0) for r in results],
+                [r.mean for r in results],
+                [r.error for r in results],
                 color=colour,
                 marker=marker,
                 markersize=6,
@@ -73,32 +60,17 @@ def draw(panel: Axes, shown: list[Result], point: Callable[[Result], Point]) -> 
 
 def plot(found: list[Result], path: Path) -> None:
     """Draw one panel for each task that has an adapter's result, and one for the mean where there are several."""
+    found = found + averaged(found)
     tasks = [task for task in TASKS if any(result.case.method in STYLES for result in pick(found, task=task))]
-    averaged = [task for task in tasks if PROTOCOLS[task].data is None]
-    several = len(averaged) > 1
-    count = len(tasks) + several
-    columns = 2 if count == 4 else min(3, count)
-    lines = -(-count // columns)
+    columns = 2 if len(tasks) == 4 else min(3, len(tasks))
+    lines = -(-len(tasks) // columns)
     figure = Figure(figsize=(4.2 * columns + 2.4, 3.6 * lines), layout="constrained")
     panels = figure.subplots(lines, columns, squeeze=False).ravel()
     for panel, task in zip(panels, tasks, strict=False):
-        draw(panel, pick(found, task=task), of_task)
-        panel.set(title=TASKS[task], ylabel=METRICS[PROTOCOLS[task].metric])
-    for panel in panels[count:]:
+        draw(panel, pick(found, task=task))
+        panel.set(title=TASKS[task], ylabel=METRICS[metric(task)])
+    for panel in panels[len(tasks) :]:
         panel.set_axis_off()
-    if several:
-        panel = panels[len(tasks)]
-        groups = {
-            r: [q for q in found if q.case.task in averaged and same(q, r)] for r in pick(found, task=averaged[0])
-        }
-        complete = {r: group for r, group in groups.items() if len(group) == len(averaged)}
-
-        def mean_point(r: Result) -> Point:
-            errors = sum(q.error**2 for q in complete[r])
-            return r.parameters, fmean(q.mean for q in complete[r]), sqrt(errors) / len(averaged)
-
-        draw(panel, list(complete), mean_point)
-        panel.set(title=f"Mean of {len(averaged)} tasks", ylabel="score, %")
     labels = {}
     for panel in panels:
         labels |= {text: mark for mark, text in zip(*panel.get_legend_handles_labels(), strict=True)}
@@ -109,8 +81,3 @@ def plot(found: list[Result], path: Path) -> None:
             labels[PLACES[places]] = Line2D([], [], color="#555555", **style)
     figure.legend(labels.values(), labels, loc="outside center right", frameon=False)
     figure.savefig(path, dpi=110, metadata={"Software": None})
-
-
-def same(a: Result, b: Result) -> bool:
-    """Say whether two results are of the same method, size and places."""
-    return (a.case.method, a.case.size, a.case.places) == (b.case.method, b.case.size, b.case.places)

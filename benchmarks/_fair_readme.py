@@ -1,43 +1,70 @@
-"""What README says of `fair_adapters.py`: one sentence, and a table of the methods that are compared most."""
+"""What README says of `fair_adapters.py`: a few sentences, and a table of the methods that are compared most."""
 
 from __future__ import annotations
 
 from _common import table
 from _fair_plan import PROTOCOLS
-from _fair_results import LABELS, TASKS, Result, lora_eight, minus, pick
+from _fair_results import LABELS, TASKS, Difference, Result, averaged, lora_eight, minus, pick, signed
 
-PLACES = {"query-value": "query and value", "intermediate": "intermediate", "all-linear": "all linear layers"}
+LAYERS = {"query-value": "query and value", "intermediate": "intermediate", "all-linear": "all linear layers"}
 SHOWN = (("lora", 1), ("cdd", 3), ("lora", 8))
 """In each place, by their numbers of parameters."""
+BESIDE = (
+    ("query-value", "cdd", 3, "it is"),
+    ("query-value", "lora", 1, "LoRA of rank 1 ({})"),
+    ("intermediate", "cdd", 3, "D C D in the intermediate layers ({})"),
+    ("all-linear", "cdd", 3, "D C D in all linear layers ({})"),
+)
+"""What is compared with LoRA of rank 8 on query and value in the mean of all tasks, with numbers of parameters."""
 
 
 def readme_text(found: list[Result]) -> str:
-    """Return on which tasks the usual CDD adapter is level with LoRA of rank 8 on the same layers, and where not."""
-    parts: dict[str, list[str]] = {"level with": [], "ahead of": [], "behind": []}
+    """Return where the usual CDD adapter and LoRA of rank 8 on the same layers differ."""
+    level, apart = [], []
     for task in tasks(found):
         lora = lora_eight(found, task, "query-value")
         for ours in pick(found, task=task, places="query-value", method="cdd", size=3) if lora else ():
             d = minus(ours, lora)
-            parts[("ahead of" if d.mean > 0 else "behind") if d.sure else "level with"].append(TASKS[task])
-    said = [(word, names) for word, names in parts.items() if names]
-    if not said:
+            text = f"{abs(d.mean):.1f} ± {d.error:.1f} points {'ahead' if d.mean > 0 else 'behind'} on {TASKS[task]}"
+            (apart if d.sure else level).append(text if d.sure else TASKS[task])
+            sizes = ours.parameters, lora.parameters
+    if not level + apart:
         return "a D C D adapter of an n x n layer has 3 n parameters, LoRA of rank r has 2 r n"
-    lora_name = "LoRA of rank 8 with 73,728"
-    verdicts = [f"{word} {'it' if i else lora_name} on {joined(names)}" for i, (word, names) in enumerate(said)]
-    return f"a D C D adapter of query and value, with 13,824 parameters, is {joined(verdicts)}"
+    parts = [f"does not differ surely from it on {joined(level)}"] if level else []
+    parts += [f"is {joined(apart)}"] if apart else []
+    text = (
+        f"a D C D adapter of query and value has {sizes[0]:,} parameters, LoRA of rank 8 {sizes[1]:,}. D C D "
+        f"{joined(parts)}"
+    )
+    means = averaged(found)
+    lora = lora_eight(means, "mean", "query-value")
+    compared = [(r, name) for *of, name in BESIDE if lora for r in _of(means, *of)]
+    said = [f"{name.format(f'{r.parameters:,}')} {_from(minus(r, lora))}" for r, name in compared]
+    return f"{text}. In the mean of the tasks {joined(said)}" if said else text
+
+
+def _of(found: list[Result], places: str, method: str, size: int) -> list[Result]:
+    return pick(found, places=places, method=method, size=size)
+
+
+def _from(d: Difference) -> str:
+    if not d.sure:
+        return f"not surely different ({signed(d.mean)} ± {d.error:.1f})"
+    return f"{abs(d.mean):.1f} ± {d.error:.1f} {'above' if d.mean > 0 else 'below'}"
 
 
 def readme_table(found: list[Result]) -> str:
     """Return the scores of a few methods on all tasks, and what they mean."""
     lines = [_line(found, "query-value", "head", None, "head only")]
-    for places, name in PLACES.items():
+    for places, name in LAYERS.items():
         for method, size in SHOWN:
             label = "D C D" if method == "cdd" else LABELS[method].format(size)
             lines.append(_line(found, places, method, size, f"{label}, {name}"))
     text = (
         "Accuracies on test rows in per cent, for CoLA Matthews' correlations x 100: means of five runs with their "
         "standard errors; learning rates were chosen by the same number of trials for every method. * marks a sure "
-        "difference from LoRA of rank 8 on the same layers (for the head alone, on query and value)."
+        "difference from LoRA of rank 8 on the same layers and the same test rows (for the head alone, on query and "
+        "value)."
     )
     head = ("trained, and on which layers", "parameters", *(TASKS[task] for task in tasks(found)))
     return f"{text}\n\n{table(head, filter(None, lines))}"

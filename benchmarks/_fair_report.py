@@ -15,18 +15,23 @@ from _fair_plan import PROTOCOLS, cases
 from _fair_readme import joined, readme_table, readme_text
 from _fair_results import (
     CASE,
+    LABELS,
     METRICS,
     PLACES,
     TASKS,
     Result,
+    averaged,
+    diverged,
     is_adapter,
     lora_eight,
+    metric,
     minus,
     names,
     nearest_lora,
     pick,
     signed,
 )
+from _results_table import Row
 
 ROOT = Path(__file__).parent.parent
 RUN = (*CASE, "stage", "lr", "seed")
@@ -39,22 +44,29 @@ def quality_table(found: list[Result], task: str, places: str) -> str:
     columns = {"minus LoRA r = 8": lora_eight(found, task, places)}
     if places != "query-value":
         columns["minus LoRA r = 8, query and value"] = lora_eight(found, task, "query-value")
+    rates = task != "mean"
     lines = []
     for r in here:
         score = f"{r.mean:.1f} ± {r.error:.1f}"
         if r.f1 is not None:
             score += f" (F1 {fmean(r.f1):.1f})"
-        cells = [r.label, f"{r.parameters:,}", r.lr, score]
+        cells = [r.label, f"{r.parameters:,}", *([r.lr] if rates else []), score]
         cells += ["" if other in {None, r} else str(minus(r, other)) for other in columns.values()]
         near = nearest_lora(r, found) if is_adapter(r) else None
         cells.append("" if near is None else f"{minus(r, near)} (r = {near.case.size})")
         lines.append(cells)
-    heading = METRICS[PROTOCOLS[task].metric]
-    head = ("trained", "parameters", "rate", heading, *columns, "minus the LoRA of nearest size")
+    head = (
+        "trained",
+        "parameters",
+        *(["rate"] if rates else []),
+        METRICS[metric(task)],
+        *columns,
+        "minus the LoRA of nearest size",
+    )
     return table(head, lines)
 
 
-def test_rows_error(a: Result, b: Result) -> float:
+def error_by_test_rows(a: Result, b: Result) -> float:
     """Return the standard error of the difference that the choice of test rows brings, in points of accuracy."""
     values = 100 * (a.right.mean(0) - b.right.mean(0))
     return float(values.std(ddof=1) / sqrt(len(values)))
@@ -89,8 +101,8 @@ def verdict(found: list[Result], task: str, places: str) -> str:
             "The interval of 95 % for 3 factors minus LoRA r = 8 is "
             f"{signed(d.mean - d.half)} to {signed(d.mean + d.half)} points."
         )
-        if PROTOCOLS[task].metric == "accuracy":
-            error = test_rows_error(three, eight)
+        if metric(task) == "accuracy":
+            error = error_by_test_rows(three, eight)
             parts.append(f"The choice of test rows, which the seeds share, adds a standard error of {error:.1f} to it.")
     return " ".join(parts)
 
@@ -100,8 +112,9 @@ def short(result: Result) -> str:
 
 
 def tables(found: list[Result]) -> str:
-    """Return all tables, each with its verdict."""
+    """Return all tables, that of the means first, each with its verdict."""
     parts = []
+    found = averaged(found) + found
     for task, places in dict.fromkeys((r.case.task, r.case.places) for r in found):
         parts += [
             f"**{TASKS[task]}, {PLACES[places]}**",
@@ -111,13 +124,13 @@ def tables(found: list[Result]) -> str:
     return "\n\n".join(parts)
 
 
-def complete(rows: list[dict[str, str]], found: list[Result]) -> list[dict[str, str]]:
+def complete(rows: list[Row], found: list[Result]) -> list[Row]:
     """Return all runs of what is complete, trials included."""
     done = {tuple(names(r.case).values()) for r in found}
     return [row for row in rows if tuple(row[name] for name in CASE) in done]
 
 
-def protocol_text(rows: list[dict[str, str]], found: list[Result]) -> str:
+def protocol_text(rows: list[Row], found: list[Result]) -> str:
     """Return what was run, and what it took."""
     trials = sum(row["stage"] == "trial" for row in rows)
     hours = sum(float(row["seconds"]) for row in rows) / 3600
@@ -131,39 +144,50 @@ def protocol_text(rows: list[dict[str, str]], found: list[Result]) -> str:
         f"at most {usual.test_rows:,} test rows, which are touched only here. A seed draws the rows, the head's start, "
         "the batches and the dropout, the same for all methods; the head's rate is "
         f"{usual.head_lr} beside all adapters. ± is the standard error over the seeds. Differences are paired by seed, "
-        "and * marks those whose interval of 95 % (Student's t) leaves out zero, each by itself, with no correction "
-        "for their number. "
+        "and * marks those whose interval of 95 % (Student's t) leaves out zero: these are called sure, each by itself "
+        "with no correction for their number, and on these test rows, whose choice is not counted. "
         f"{len(found)} of {len(cases())} methods, sizes and tasks are done: {trials:,} trials and "
-        f"{len(rows) - trials:,} last runs, {hours:.1f} hours of one core."
+        f"{len(rows) - trials:,} last runs, {hours:.1f} hours of one core.{_failed(rows)}"
     )
 
 
-def processors_text(rows: list[dict[str, str]], again: list[dict[str, str]]) -> str:
+def _failed(rows: list[Row]) -> str:
+    """Return which methods have no mean, since a last run diverged."""
+    cases = Counter(tuple(row[name] for name in CASE) for row in rows if row["stage"] == "final" and diverged(row))
+    return "".join(
+        f" {count} last runs diverged of {' '.join(case)}, which is left out." for case, count in cases.items()
+    )
+
+
+def processors_text(rows: list[Row], again: list[Row]) -> str:
     """Return which processors the runs are of, and how far runs that were repeated on another one differ."""
-    used = Counter(map(processor, rows))
+    used = Counter(map(processor_of, rows))
     if len(used) == 1:
-        return f"The runs are of {next(iter(used))}, which gives the same numbers again."
+        return f"The runs are of {next(iter(used))}."
     text = f"Of the runs, {joined([f'{count:,} are of {name}' for name, count in used.items()])}"
     first = {tuple(row[name] for name in RUN): row for row in rows}
     differences: dict[tuple[str, ...], list[float]] = {}
     for row in again:
         other = first.get(tuple(row[name] for name in RUN))
-        if row["stage"] == "final" and other is not None and processor(other) != processor(row):
-            metric = PROTOCOLS[row["task"]].metric
-            case = tuple(row[name] for name in CASE)
-            differences.setdefault(case, []).append(100 * (float(row[metric]) - float(other[metric])))
+        if row["stage"] == "final" and other is not None and processor_of(other) != processor_of(row):
+            name = metric(row["task"])
+            case = tuple(row[column] for column in CASE)
+            differences.setdefault(case, []).append(100 * (float(row[name]) - float(other[name])))
     if not differences:
-        return f"{text}; each gives the same numbers again."
-    every = np.concatenate([np.array(values) for values in differences.values()])
-    means = [abs(fmean(values)) for values in differences.values()]
+        return f"{text}."
+    parts = [
+        f"{LABELS[method].format(size)} by {sqrt(fmean(np.square(values))):.1f}"
+        for (_, _, method, size), values in differences.items()
+    ]
+    count = sum(map(len, differences.values()))
+    means = max(abs(fmean(values)) for values in differences.values())
     return (
-        f"{text}. Each gives the same numbers again, but they round differently: {len(every)} last runs of "
-        f"{len(differences)} methods, repeated on another one, differ by {sqrt(fmean(every**2)):.1f} points (root "
-        f"mean square) each, and the methods' means by at most {max(means):.1f}."
+        f"{text}. These round differently: of {count} last runs that were repeated on another one, those of "
+        f"{joined(parts)} points (root mean square), and no mean by more than {means:.1f}."
     )
 
 
-def processor(row: dict[str, str]) -> str:
+def processor_of(row: Row) -> str:
     return re.split(r", \d+ cores?,", row["machine"])[0]
 
 
@@ -178,7 +202,7 @@ def replaced(text: str, name: str, inner: str) -> str:
     return pattern.sub(lambda _: part, text)
 
 
-def pages(found: list[Result], rows: list[dict[str, str]], again: list[dict[str, str]]) -> dict[Path, str]:
+def pages(found: list[Result], rows: list[Row], again: list[Row]) -> dict[Path, str]:
     """Return README and the page of measurements with the figures of the runs, and of those that were repeated."""
     rows = complete(rows, found)
     measured = (protocol_text(rows, found), processors_text(rows, again), tables(found))

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import base64
-import csv
 from dataclasses import dataclass
 from math import log, sqrt
-from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 
 import numpy as np
 from _fair_plan import PROTOCOLS, Case, cases
+from _results_table import Row
 from scipy.stats import t
 
 LABELS = {
@@ -30,6 +29,7 @@ TASKS = {
     "sst2": "SST-2",
     "mrpc": "MRPC",
     "banking77": "BANKING77",
+    "mean": "Mean of all tasks",
 }
 PLACES = {
     "query-value": "query and value layers",
@@ -37,7 +37,12 @@ PLACES = {
     "all-linear": "all linear layers",
 }
 CASE = ("task", "places", "method", "size")
-METRICS = {"accuracy": "accuracy, %", "matthews": "Matthews correlation x 100"}
+METRICS = {"accuracy": "accuracy, %", "matthews": "Matthews correlation x 100", "mean": "score, %"}
+
+
+def metric(task: str) -> str:
+    """Return what the scores of a task are; those of several are averaged as they are."""
+    return "mean" if task == "mean" else PROTOCOLS[task].metric
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +93,7 @@ def signed(value: float) -> str:
 
 
 def standard_error(values: np.ndarray) -> float:
-    return stdev(values) / sqrt(len(values))
+    return float(values.std(ddof=1)) / sqrt(len(values))
 
 
 def minus(a: Result, b: Result) -> Difference:
@@ -98,30 +103,24 @@ def minus(a: Result, b: Result) -> Difference:
     return Difference(fmean(values), error, error * float(t.ppf(0.975, len(values) - 1)))
 
 
-def read(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
 def names(case: Case) -> dict[str, str]:
     """Return what the table has in a case's columns."""
     return {name: "" if value is None else str(value) for name, value in vars(case).items()}
 
 
-def right_rows(row: dict[str, str]) -> np.ndarray:
+def right_rows(row: Row) -> np.ndarray:
     """Return 1 for each test row that is classified right, and 0 for the others."""
-    bits = np.unpackbits(np.frombuffer(base64.b64decode(row["right"]), np.uint8))[: int(row["tested"])]
-    return bits.astype(float) if len(bits) else np.zeros(int(row["tested"]))  # none of a run that diverged
+    return np.unpackbits(np.frombuffer(base64.b64decode(row["right"]), np.uint8))[: int(row["tested"])].astype(float)
 
 
-def results(rows: list[dict[str, str]]) -> list[Result]:
-    """Return what has all its last runs, in the order of the plan."""
+def results(rows: list[Row]) -> list[Result]:
+    """Return what has all its last runs, in the order of the plan; where one diverged, there is no mean to return."""
     found = []
     for case in cases():
         protocol, wanted = PROTOCOLS[case.task], names(case).items()
         final = [row for row in rows if row["stage"] == "final" and all(row[k] == v for k, v in wanted)]
         final.sort(key=lambda row: int(row["seed"]))
-        if [int(row["seed"]) for row in final] != list(protocol.final_seeds):
+        if [int(row["seed"]) for row in final] != list(protocol.final_seeds) or any(map(diverged, final)):
             continue
         values = {
             name: np.array([100 * float(row[name] or "nan") for row in final]) for name in (protocol.metric, "f1")
@@ -130,6 +129,31 @@ def results(rows: list[dict[str, str]]) -> list[Result]:
         f1 = values["f1"] if case.task == "mrpc" else None
         found.append(Result(case, final[0]["lr"], int(final[0]["parameters"]), values[protocol.metric], f1, right))
     return found
+
+
+def diverged(row: Row) -> bool:
+    return not row["accuracy"]
+
+
+def averaged(found: list[Result]) -> list[Result]:
+    """Return the means over all tasks, seed by seed, of what was run on each; tasks with other rows do not count."""
+    tasks = {r.case.task for r in found if PROTOCOLS[r.case.task].data is None}
+    groups: dict[tuple[str, str, int | None], list[Result]] = {}
+    for r in found:
+        if r.case.task in tasks:
+            groups.setdefault((r.case.places, r.case.method, r.case.size), []).append(r)
+    return [
+        Result(
+            Case("mean", *of),
+            "",
+            group[0].parameters,
+            np.mean([r.scores for r in group], axis=0),
+            None,
+            np.zeros((len(group[0].scores), 0)),
+        )
+        for of, group in groups.items()
+        if len(group) == len(tasks) > 1
+    ]
 
 
 def pick(found: list[Result], **wanted: object) -> list[Result]:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import base64
-import csv
-import fcntl
-import os
 import sys
 import time
 from importlib.metadata import version
@@ -16,6 +13,7 @@ import numpy as np
 import torch
 from _common import processor
 from _fair_plan import RATES, Case, Protocol, beyond
+from _results_table import Table
 
 from finetune.data import TASKS, Rows, load_task
 from finetune.encoder import load_tokenizer
@@ -24,42 +22,6 @@ from finetune.train import DivergedError, Run, Settings, fit, predict, prepare
 KEY = ("task", "places", "method", "size", "stage", "lr", "seed")
 VALUES = ("rows", "epochs", "tested", "parameters", "accuracy", "matthews", "f1", "seconds", "machine", "right")
 """`seconds` are the processor's; `right` has one bit for each test row, packed and in base64."""
-
-
-class Table:
-    """The file of results, which grows by whole lines."""
-
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.file = path.open("a+", newline="", encoding="utf-8")
-        try:
-            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            sys.exit(f"{path} is being written by another process")
-        self.file.seek(0)
-        text = self.file.read()
-        if whole := text[: text.rfind("\n") + 1]:
-            if whole != text:  # killed in the middle of a line
-                self.file.truncate(len(whole.encode()))
-            self.rows = {key(row): row for row in csv.DictReader(whole.splitlines())}
-        else:
-            self.file.truncate(0)
-            self.rows = {}
-            self._write(KEY + VALUES)
-
-    def append(self, row: dict[str, object]) -> None:
-        texts = {name: "" if row.get(name) is None else str(row[name]) for name in KEY + VALUES}
-        self.rows[key(texts)] = texts
-        self._write(texts.values())
-
-    def _write(self, cells) -> None:
-        csv.writer(self.file, lineterminator="\n").writerow(cells)
-        self.file.flush()
-        os.fsync(self.file.fileno())
-
-
-def key(row: dict[str, str]) -> tuple[str, ...]:
-    return tuple(row[name] for name in KEY)
 
 
 class Bench:
@@ -88,7 +50,7 @@ class Bench:
     def _run(self, case: Case, protocol: Protocol, stage: str, lr: float, seed: int) -> float:
         """Return the score of one run, minus infinity where the loss was not finite any more."""
         names = {**vars(case), "stage": stage, "lr": f"{lr:g}", "seed": seed}
-        place = key({name: "" if value is None else str(value) for name, value in names.items()})
+        place = self.table.place(names)
         if place not in self.table.rows:
             self.table.append(names | self._train(case, protocol, lr, seed, test=stage == "final"))
         done = self.table.rows[place]
@@ -106,13 +68,13 @@ class Bench:
             tested = rows[order[protocol.rows :]]
         rows, tested = rows[order[: protocol.rows]], tested[: protocol.test_rows if test else protocol.held_back]
         settings = Settings(
-            self.model,
-            protocol.epochs,
-            protocol.batch,
-            protocol.head_lr,
-            protocol.max_tokens,
-            None,
-            "cpu",
+            model=self.model,
+            epochs=protocol.epochs,
+            batch=protocol.batch,
+            head_lr=protocol.head_lr,
+            max_tokens=protocol.max_tokens,
+            test_rows=None,
+            device="cpu",
             autocast=True,
         )
         run = Run(task, case.method, lr, seed, protocol.rows, size=case.size, places=case.places)

@@ -4,24 +4,24 @@
 
 Each variant fine-tunes all-MiniLM-L6-v2 on GoEmotions, as `docs/examples/finetune_minilm.py` does but in bfloat16, for
 2 epochs of 1,500 rows of the training file, other rows for each seed; the accuracy and the cross entropy are those of
-its last 2,000 rows. The test file is not read. FOLDER holds the data as published; `--task cola` and `--task sst2` read
-`cola_train.tsv.gz` and `sst2_train.tsv.gz` there, and CoLA adds Matthews' correlation. `--variants` lists what there is
-if it is given a name that does not exist. New results are added to `adapter_variants.csv` in the folder `--out`, and
-`adapter_variants.md` is written again from all of them: means over the seeds, and differences from D C D on query and
-value at its best rate and at the same rate, with their standard errors over the same seeds; then some variants beside
-one another. A run that the folder holds already is left out.
+its last 2,000 rows. Test rows are not used. FOLDER holds the data of the other tasks as published; tasks with two
+classes add Matthews' correlation. `--variants` lists what there is if it is given a name that does not exist. New
+results are added to `adapter_variants.csv` in the folder `--out`, and `adapter_variants.md` is written again from all
+of them: means over the seeds, and differences from D C D on query and value at its best rate and at the same rate, with
+their standard errors over the same seeds; then some variants beside one another. A run that the folder holds already is
+left out.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import math
 import sys
 from collections import defaultdict
 from itertools import product
 from pathlib import Path
 from statistics import mean, stdev
+from tempfile import TemporaryDirectory
 
 import torch
 from torch import nn
@@ -32,13 +32,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "docs/examples")
 from _adapter_plans import BASELINE, OPTIMISERS, VARIANTS
 from _common import table
 from _fair_plan import PROTOCOLS
+from _results_table import Row, Table
 
-from finetune.data import SHIPPED, Rows, batches, load_task
+from finetune.data import SHIPPED, ExampleError, Rows, batches, load_task
 from finetune.encoder import Classifier, load_encoder, load_tokenizer
 from finetune.train import rising_then_falling
 
+RESULTS = Path(__file__).parent / "results"
 SETTING = ("variant", "task", "rows", "held", "epochs", "lr", "seed")
-FIELDS = (*SETTING, "parameters", "accuracy", "cross_entropy", "matthews")
+VALUES = ("parameters", "accuracy", "cross_entropy", "matthews")
 PAIRS = (
     ("intermediate", "LoRA r = 2, intermediate"),
     ("intermediate", "LoRA r = 1, intermediate"),
@@ -51,7 +53,7 @@ PAIRS = (
 )
 """Variants that are compared with one another, besides with the baseline."""
 
-Runs = dict[tuple[str, float], dict[int, dict[str, str]]]
+Runs = dict[tuple[str, float], dict[int, Row]]
 """The results of every variant and rate, by seed."""
 
 
@@ -130,7 +132,7 @@ def scores(model: Classifier, rows: Rows) -> dict[str, float]:
     return result
 
 
-def summary(results: list[dict[str, str]]) -> str:
+def summary(results: list[Row]) -> str:
     """Return two tables for each task: all variants beside the baseline's best rate, and some beside one another."""
     parts = []
     for task, rows, epochs in dict.fromkeys((row["task"], row["rows"], row["epochs"]) for row in results):
@@ -185,11 +187,11 @@ def _best(runs: Runs, variant: str) -> tuple[str, float]:
     return min(of, key=lambda key: (-len(runs[key]), _mean(runs[key], "cross_entropy")))
 
 
-def _mean(runs: dict[int, dict[str, str]], measure: str) -> float:
+def _mean(runs: dict[int, Row], measure: str) -> float:
     return mean(float(row[measure]) for row in runs.values())
 
 
-def _difference(runs: dict[int, dict[str, str]], base: dict[int, dict[str, str]], measure: str, digits: int) -> str:
+def _difference(runs: dict[int, Row], base: dict[int, Row], measure: str, digits: int) -> str:
     both = [float(runs[seed][measure]) - float(base[seed][measure]) for seed in runs.keys() & base.keys()]
     if not both or runs is base:  # nothing to compare with
         return "-"
@@ -207,44 +209,37 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1500, help="for training")
     parser.add_argument("--held", type=int, default=2000, help="rows held back")
     parser.add_argument("--epochs", type=int, default=2)
-    parser.add_argument("--out", type=Path, help="folder of the results")
-    parser.add_argument("--quick", action="store_true", help="a tiny run of the baseline, to see that it works")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
+    parser.add_argument("--quick", action="store_true", help="a tiny run, to see that it works; keeps nothing")
     options = parser.parse_args()
     torch.set_num_threads(1)
     if options.quick:
         options.task, options.rows, options.held, options.epochs = "banking77", 32, 32, 1
+        with TemporaryDirectory() as folder:
+            options.out = Path(folder)
+            run(options)
+        return
+    try:
+        run(options)
+    except ExampleError as error:  # data are missing
+        sys.exit(str(error))
+
+
+def run(options: argparse.Namespace) -> None:
+    """Do what is asked for and not in the table yet."""
     every = load_rows(options.task, options.data)
     held, classes = every[len(every) - options.held :], int(every.labels.max()) + 1
+    results = Table(options.out / "adapter_variants.csv", SETTING, VALUES)
     for name, lr, seed in product(options.variants, options.lr, options.seeds):
         setting = (name, options.task, options.rows, options.held, options.epochs, lr, seed)
-        row = dict(zip(SETTING, map(str, setting), strict=True))
-        if options.out and any(row.items() <= old.items() for old in read(options.out)):
+        row: dict[str, object] = dict(zip(SETTING, setting, strict=True))
+        if results.place(row) in results.rows:
             continue
         chosen = (torch.arange(options.rows) + seed * options.rows) % (len(every) - options.held)
         row |= trial(name, lr, seed, every[chosen], held, options.epochs, classes)
         print(row, flush=True)
-        if options.out:
-            write(options.out, row)
-
-
-def read(folder: Path) -> list[dict[str, str]]:
-    """Return the results of all runs so far."""
-    path = folder / "adapter_variants.csv"
-    if not path.exists():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
-def write(folder: Path, row: dict) -> None:
-    """Add the result of a run, and write the table again."""
-    path = folder / "adapter_variants.csv"
-    every = [*read(folder), {field: str(row.get(field, "")) for field in FIELDS}]
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(every)
-    head = (
+        results.append(row)
+    text = (
         "# Variants of the adapter\n\n"
         "`python benchmarks/adapter_variants.py --data FOLDER --variants NAME ... --lr RATE --seeds SEED ...`, whose\n"
         "`--help` says what was trained. ± is the standard error of the mean difference over the seeds, itself rough\n"
@@ -252,7 +247,8 @@ def write(folder: Path, row: dict) -> None:
         "Best is D C D at the rate of its lowest entropy, among the rates with most seeds. The second table of a task\n"
         "has pairs, the first minus the second, at rates that were chosen in the same way."
     )
-    (folder / "adapter_variants.md").write_text(f"{head}\n\n{summary(every)}\n", encoding="utf-8")
+    page = f"{text}\n\n{summary(list(results.rows.values()))}\n"
+    (options.out / "adapter_variants.md").write_text(page, encoding="utf-8")
 
 
 if __name__ == "__main__":

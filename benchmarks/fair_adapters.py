@@ -57,7 +57,8 @@ def main() -> None:
 def report(options: argparse.Namespace) -> None:
     from _fair_plot import plot  # noqa: PLC0415
     from _fair_report import pages  # noqa: PLC0415
-    from _fair_results import read, results  # noqa: PLC0415
+    from _fair_results import results  # noqa: PLC0415
+    from _results_table import read  # noqa: PLC0415
 
     rows = read(options.out / "fair_adapters.csv")
     found = results(rows)
@@ -73,10 +74,13 @@ def report(options: argparse.Namespace) -> None:
 def run(options: argparse.Namespace) -> None:
     sys.path.insert(0, str(EXAMPLES))
     import torch  # noqa: PLC0415
-    from _fair_runs import Bench, Table  # noqa: PLC0415
+    from _fair_runs import KEY, VALUES, Bench  # noqa: PLC0415
+    from _results_table import Table  # noqa: PLC0415
+
+    from finetune.data import ExampleError  # noqa: PLC0415
 
     torch.set_num_threads(1)
-    bench = Bench(Table(options.out / "fair_adapters.csv"), options.data)
+    bench = Bench(Table(options.out / "fair_adapters.csv", KEY, VALUES), options.data)
     todo = [case for case in cases() if case.task in options.only]
     protocols = PROTOCOLS
     if options.quick:
@@ -84,7 +88,10 @@ def run(options: argparse.Namespace) -> None:
         protocols = {"goemotions": Protocol(32, 1, 16, 16, (100,), (0,))}
     begun = time.monotonic()
     for i, case in enumerate(todo, 1):
-        bench.do(case, protocols[case.task])
+        try:
+            bench.do(case, protocols[case.task])
+        except ExampleError as error:  # data or model are missing
+            sys.exit(str(error))
         print(f"{i} of {len(todo)}, {(time.monotonic() - begun) / 3600:.2f} h: {case}", flush=True)
 
 

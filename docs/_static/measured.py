@@ -4,15 +4,20 @@ Run ``python docs/_static/measured.py`` after a new measurement.
 """
 
 import csv
+import sys
 from pathlib import Path
-from statistics import fmean, stdev
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 HERE = Path(__file__).parent
-RESULTS = HERE.parent.parent / "benchmarks" / "results"
+BENCHMARKS = HERE.parent.parent / "benchmarks"
+RESULTS = BENCHMARKS / "results"
+sys.path.insert(0, str(BENCHMARKS))
+
+from _fair_results import PLACES, averaged, pick, results
+
 ORANGE, BLUE, GREY = "#e07b24", "#2f7fc8", "#7a828e"
 
 
@@ -54,32 +59,31 @@ def draw_error(axes: Axes) -> None:
 
 
 def draw_accuracy(axes: Axes) -> None:
-    styles = {
-        "lora": ("LoRA", BLUE, "s"),
-        "cdd": ("CDD, 3 to 7 factors", ORANGE, "o"),
-        "full": ("all weights", GREY, ":"),
-    }
-    scores: dict[tuple[str, str, int], list[float]] = {}
-    for row in rows("fair_adapters.csv"):
-        if (row["task"], row["stage"]) == ("goemotions", "final"):
-            key = row["places"], row["method"], int(row["parameters"])
-            scores.setdefault(key, []).append(100 * float(row["accuracy"]))
-    whole = {key: values for key, values in scores.items() if len(values) == 5}
-    for method, (label, colour, style) in styles.items():
-        for place, fill, where in (("query-value", colour, ""), ("intermediate", "white", ", intermediate layers")):
-            points = sorted(
-                (count, fmean(v), stdev(v) / 5**0.5) for (*of, count), v in whole.items() if of == [place, method]
-            )
-            if points and method == "full":
-                axes.axhline(points[0][1], color=colour, linestyle=style, linewidth=1, label=label)
-            elif points:
-                bars = {"fmt": f"{style}-", "color": colour, "markerfacecolor": fill, "capsize": 3, "markersize": 4}
-                axes.errorbar(*zip(*points, strict=True), **bars, label=label + where)
-    if head := whole.get(("query-value", "head", 0)):
-        axes.axhline(fmean(head), color=GREY, linestyle="--", linewidth=1, label="head alone")
-    axes.set(xscale="log", xlim=(4e3, 3e5), xlabel="trained parameters of the layers", ylabel="accuracy, %")
-    axes.set_title("Fine-tuning on GoEmotions: how small?")
-    axes.legend(loc="center", bbox_to_anchor=(0.5, 0.42), fontsize=9)
+    """Draw the means of all tasks, LoRA and CDD in every place that was run on each of them."""
+    means = averaged(results(rows("fair_adapters.csv")))
+    styles = {"lora": ("LoRA", BLUE, "s"), "cdd": ("CDD", ORANGE, "o")}
+    places = {"query-value": ("full", "-"), "intermediate": ("left", ":"), "all-linear": ("none", "--")}
+    for method, (label, colour, marker) in styles.items():
+        for place, (fill, line) in places.items():
+            points = sorted(pick(means, method=method, places=place), key=lambda r: r.parameters)
+            if points:
+                axes.errorbar(
+                    [r.parameters for r in points],
+                    [r.mean for r in points],
+                    [r.error for r in points],
+                    fmt=f"{marker}{line}",
+                    color=colour,
+                    fillstyle=fill,
+                    capsize=3,
+                    markersize=6,
+                    label=f"{label}, {PLACES[place]}",
+                )
+    for method, label, line in (("full", "all weights", "-"), ("head", "head alone", (0, (8, 3)))):
+        for result in pick(means, method=method):
+            axes.axhline(result.mean, color=GREY, linestyle=line, linewidth=1, label=label)
+    axes.set(xscale="log", xlim=(4e3, 5e5), xlabel="trained parameters of the layers", ylabel="score, %")
+    axes.set_title("Fine-tuning, mean of five tasks: how small?")
+    axes.legend(loc="center right", fontsize=9)
 
 
 def main() -> None:
