@@ -68,7 +68,7 @@ def test_files_of_every_method(out):
     assert accuracies == sorted(accuracies, reverse=True)
     for row in rows.values():
         share = float(row["accuracy"])
-        assert float(row["accuracy_sd"]) == pytest.approx((share * (1 - share) / 20) ** 0.5)  # 20 test rows
+        assert float(row["accuracy_error"]) == pytest.approx((share * (1 - share) / 20) ** 0.5)  # 20 test rows
     assert (out / "results.md").read_text().count("\n| banking77 |") == len(METHODS)
     assert (out / "accuracy.png").read_bytes().startswith(b"\x89PNG")
     assert len(list((out / "runs").iterdir())) == len(METHODS)  # and no partial file
@@ -86,19 +86,30 @@ def test_files_of_every_method(out):
     assert float(rows["lora"]["bytes_for_backward"]) < float(rows["full"]["bytes_for_backward"])
 
 
+def runs(method, accuracies, parameters, task="t"):
+    common = {"task": task, "method": method, "adapter_parameters": parameters, "tested": 100}
+    return [common | {"seed": seed, "accuracy": accuracy} for seed, accuracy in enumerate(accuracies)]
+
+
 def test_a_line_says_how_far_cdd_is_from_the_others(example):
     comparison = sys.modules["finetune.report"].comparison
-    row = {"task": "t", "accuracy_sd": 0.03}
-    rows = [
-        row | {"method": "lora", "accuracy": 0.6, "adapter_parameters": 4000},
-        row | {"method": "cdd", "accuracy": 0.5, "adapter_parameters": 1000, "accuracy_sd": 0.04},
-        row | {"method": "head", "accuracy": 0.45, "adapter_parameters": 0},
-        {"task": "without", "method": "lora", "accuracy": 1.0, "accuracy_sd": 0.0, "adapter_parameters": 1},
-    ]
+    results = runs("lora", [0.6], 4000) + runs("cdd", [0.5], 1000) + runs("head", [0.45], 0)
+    results += runs("lora", [1.0], 1, "without")
+    # the roots of 0.5 * 0.5 / 100 + 0.6 * 0.4 / 100 and 0.5 * 0.5 / 100 + 0.45 * 0.55 / 100
     text = (
-        "t: CDD is 10.0 ± 5.0 points below LoRA r = 8, with 0.25 of its parameters; 5.0 ± 5.0 points above head only."
+        "t: CDD is 10.0 ± 7.0 points below LoRA r = 8, with 0.25 of its parameters; 5.0 ± 7.1 points above head only."
     )
-    assert comparison(rows) == [text]
+    assert comparison(results) == [text]
+
+
+def test_seeds_are_compared_one_by_one(example):
+    report = sys.modules["finetune.report"]
+    results = runs("cdd", [0.50, 0.70, 0.62], 1000) + runs("lora", [0.51, 0.69, 0.64], 4000)
+    # differences of -1, 1 and -2 points; these and the accuracies of CDD have deviations of 1.53 and 10.07
+    assert report.comparison(results) == ["t: CDD is 0.7 ± 0.9 points below LoRA r = 8, with 0.25 of its parameters."]
+    extra = dict.fromkeys(("lr", "rows", "seconds_per_step", "bytes_for_backward", "peak_bytes", "seconds"), 1.0)
+    lines = report.summarise([result | extra | {"adapter_file_bytes": 1} for result in results])
+    assert lines[1]["accuracy_error"] == pytest.approx(0.1007 / 3**0.5, rel=1e-3)
 
 
 def test_both_libraries_train_cdd_alike(example, model, out):

@@ -84,7 +84,7 @@ def compare(
         Which layers are adapted: query and value of the attention, the first layer of every feed-forward network, or
         all linear layers.
     seeds
-        Seeds, separated by commas; the table has means and standard deviations over them. By default 0,1,2.
+        Seeds, separated by commas; the table has means over them and their standard errors. By default 0,1,2.
     rows
         Number of training rows, all by default.
     test_rows
@@ -157,18 +157,19 @@ def compare(
         for method in names
         for seed in numbers
     ]
-    table = summarise(session.do(final, "training"))
+    results = session.do(final, "training")
+    table = summarise(results)
     sizes = "; ".join(f"{name}: {len(a):,} training, {len(b):,} test rows" for name, (a, b) in parts.items())
     note = (
         f"{sizes}; adapted: {', '.join(PLACES[places])}; "
         f"{epochs} epochs of batches of {batch}, seeds {', '.join(map(str, numbers))}, the head's rate beside "
-        f"others {head_lr:g}, {device}, {torch.get_num_threads()} threads. ± is the standard deviation over the seeds, "
-        "for one seed the standard error of the share of right test rows. "
+        f"others {head_lr:g}, {device}, {torch.get_num_threads()} threads. ± is the standard error over the seeds, "
+        "for one seed that of the share of right test rows. "
         "A step of head only is one of the head, on embeddings that are computed once."
     )
     output = Console()
     print_table(table, output)
-    for line in comparison(table):
+    for line in comparison(results):
         output.print(line)
     output.print(note)
     write_files(table, note, out)

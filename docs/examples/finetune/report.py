@@ -63,9 +63,9 @@ def save_result(folder: Path, run: Run, settings: Settings, result: dict[str, An
 
 
 def summarise(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return one row for each task and method, the most accurate first: means over the seeds, and their spread.
+    """Return one row for each task and method, the most accurate first: means over the seeds, with standard errors.
 
-    It is the standard deviation over the seeds; of one seed the standard error of the share of right test rows.
+    With one seed the error is that of the share of right test rows.
     """
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for result in results:
@@ -75,8 +75,7 @@ def summarise(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
         accuracies = [result["accuracy"] for result in group]
         row = {"task": task, "method": method, "lr": group[0]["lr"], "rows": group[0]["rows"], "seeds": len(group)}
         share = mean(accuracies)
-        spread = stdev(accuracies) if len(group) > 1 else sqrt(share * (1 - share) / group[0]["tested"])
-        row |= {"accuracy": share, "accuracy_sd": spread}
+        row |= {"accuracy": share, "accuracy_error": _error(accuracies, group[0]["tested"])}
         for name in ("seconds_per_step", "bytes_for_backward", "peak_bytes", "seconds"):
             values = [result[name] for result in group]
             row[name] = None if None in values else mean(values)
@@ -85,27 +84,44 @@ def summarise(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: (tasks.index(row["task"]), -row["accuracy"]))
 
 
-def comparison(rows: list[dict[str, Any]]) -> list[str]:
-    """Return a line for each task: how far CDD is from the other methods, and with how many of their parameters."""
+def _error(accuracies: list[float], tested: int) -> float:
+    if len(accuracies) > 1:
+        return stdev(accuracies) / sqrt(len(accuracies))
+    return sqrt(accuracies[0] * (1 - accuracies[0]) / tested)
+
+
+def comparison(results: list[dict[str, Any]]) -> list[str]:
+    """Return a line for each task: how far CDD is from the other methods, and with how many of their parameters.
+
+    The standard error is that of the differences seed by seed; with one seed that of independent test rows.
+    """
     lines = []
-    for task in dict.fromkeys(row["task"] for row in rows):
-        here = {row["method"]: row for row in rows if row["task"] == task}
-        if (ours := here.get("cdd", here.get("cdd-peft"))) is None:
+    for task in dict.fromkeys(result["task"] for result in results):
+        here: dict[str, dict[int, dict[str, Any]]] = {}
+        for result in results:
+            if result["task"] == task:
+                here.setdefault(result["method"], {})[result["seed"]] = result
+        name = next((method for method in ("cdd", "cdd-peft") if method in here), None)
+        if name is None:
             continue
-        parts = []
-        for other in here.values():
-            if other is ours:
-                continue
-            points = 100 * (ours["accuracy"] - other["accuracy"])
-            error = 100 * sqrt(ours["accuracy_sd"] ** 2 + other["accuracy_sd"] ** 2)
-            side = "above" if points >= 0 else "below"
-            part = f"{abs(points):.1f} ± {error:.1f} points {side} {METHODS[other['method']].label}"
-            if other["adapter_parameters"]:
-                part += f", with {ours['adapter_parameters'] / other['adapter_parameters']:.2g} of its parameters"
-            parts.append(part)
-        if parts:
-            lines.append(f"{task}: {METHODS[ours['method']].label} is {'; '.join(parts)}.")
+        ours = here.pop(name)
+        if parts := [_beside(ours, METHODS[method].label, other) for method, other in here.items()]:
+            lines.append(f"{task}: {METHODS[name].label} is {'; '.join(parts)}.")
     return lines
+
+
+def _beside(ours: dict[int, dict[str, Any]], label: str, other: dict[int, dict[str, Any]]) -> str:
+    """Compare the results of two methods by their seeds."""
+    pairs = [(ours[seed], other[seed]) for seed in ours]
+    differences = [a["accuracy"] - b["accuracy"] for a, b in pairs]
+    if len(pairs) > 1:
+        error = _error(differences, 0)
+    else:
+        error = sqrt(sum(_error([run["accuracy"]], run["tested"]) ** 2 for run in pairs[0]))
+    points = 100 * mean(differences)
+    text = f"{abs(points):.1f} ± {100 * error:.1f} points {'above' if points >= 0 else 'below'} {label}"
+    a, b = (run["adapter_parameters"] for run in pairs[0])
+    return f"{text}, with {a / b:.2g} of its parameters" if b else text
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:
@@ -113,7 +129,7 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
         row["task"],
         METHODS[row["method"]].label,
         f"{row['lr']:g}",
-        f"{100 * row['accuracy']:.2f} ± {100 * row['accuracy_sd']:.2f}",
+        f"{100 * row['accuracy']:.2f} ± {100 * row['accuracy_error']:.2f}",
         f"{row['adapter_parameters']:,}",
         f"{1e3 * row['seconds_per_step']:.1f}",
         f"{row['bytes_for_backward'] / 1e6:.1f}",
@@ -163,7 +179,7 @@ def _plot(rows: list[dict[str, Any]], path: Path) -> None:
             panel.errorbar(
                 row["adapter_parameters"],
                 100 * row["accuracy"],
-                yerr=100 * row["accuracy_sd"],
+                yerr=100 * row["accuracy_error"],
                 fmt="D" if row["method"].startswith("cdd") else "o",
                 color=f"C{methods.index(row['method'])}",
                 capsize=3,
@@ -173,7 +189,7 @@ def _plot(rows: list[dict[str, Any]], path: Path) -> None:
         panel.set_xscale("symlog", linthresh=1000)  # the head alone has none
         panel.set_xticks([0, *(10**k for k in range(3, max(4, len(str(largest)) + 1)))])
         panel.set(xlabel="adapter parameters", xlim=(-400, 4 * largest + 1000), ylabel="test accuracy, %", title=task)
-        ends = [100 * (row["accuracy"] + sign * row["accuracy_sd"]) for row in here for sign in (-1, 1)]
+        ends = [100 * (row["accuracy"] + sign * row["accuracy_error"]) for row in here for sign in (-1, 1)]
         margin = 0.1 * (max(ends) - min(ends)) or 1.0
         panel.set_ylim(min(ends) - margin, max(ends) + margin)  # shifted points are left out of the automatic limits
         panel.grid(alpha=0.3)
