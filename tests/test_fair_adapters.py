@@ -27,7 +27,7 @@ def modules():
             name for name in sys.modules if name.partition(".")[0] in {"finetune", "_common", "_results_table"}
         ]:
             del sys.modules[name]
-        for name in [name for name in sys.modules if name.startswith("_fair_")]:
+        for name in [name for name in sys.modules if name.startswith(("_fair_", "_adapter_", "adapter_"))]:
             del sys.modules[name]
 
 
@@ -319,6 +319,15 @@ def test_the_figures_in_readme_and_docs_are_those_of_the_table(modules):
         if path.read_text("utf-8") != text
     ]
     assert other == [], "run benchmarks/fair_adapters.py --report"
+
+
+def test_the_table_of_variants_is_that_of_their_runs(modules, runs):
+    variants = modules("adapter_variants")
+    folder = ROOT / "benchmarks/results"
+    rows = modules("_results_table").read(folder / "adapter_variants.csv")
+    text = (folder / "adapter_variants.md").read_text("utf-8")
+    assert text.endswith(f"\n\n{variants.summary(rows)}\n")
+    assert {row["variant"] for row in rows} <= set(variants.VARIANTS)
 
 
 def test_the_faq_and_the_guide_count_tasks_as_the_table_does(modules):

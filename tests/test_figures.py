@@ -16,28 +16,6 @@ def range_of(values: list[float]) -> list[float]:
     return [round(min(values), 2), round(max(values), 2)]
 
 
-def test_the_older_comparison_of_fine_tuning():
-    accuracy = {
-        cells[1]: float(cells[3].split()[0])
-        for cells in lines("benchmarks/results/finetune.md")
-        if cells[0] == "goemotions"
-    }
-    ours, lora = accuracy["CDD"], accuracy["LoRA r = 8"]
-    found = stated("docs/measured.md", r"had D C D ([\d.]+) points behind LoRA r = 8, ([\d.]+) and ([\d.]+) %")
-    assert found == [round(lora - ours, 1), ours, lora]
-
-
-def test_the_memory_of_fine_tuning():
-    peak = {
-        cells[1]: float(cells[7]) for cells in lines("benchmarks/results/finetune_memory.md") if cells[0] == "banking77"
-    }
-    row = next(cells for cells in lines("docs/reproduction.md") if cells[0].startswith("peak of fine-tuning"))
-    methods = ("CDD", "LoRA r = 8", "AdaLoRA", "FourierFT", "C3A, corrected")
-    assert list(map(float, row[2:])) == [peak[method] for method in methods]
-    found = stated("docs/reproduction.md", r"MiniLM peaked at (\d+) MB on BANKING77, with LoRA at (\d+) MB")
-    assert found == [peak["CDD"], peak["LoRA r = 8"]]
-
-
 def test_the_protocol_of_fine_tuning_that_was_given_up():
     last = [row for row in rows("fair_adapters_given_up.csv") if row["stage"] == "final"]
     assert [row["method"] for row in last] == ["head"] * 5 + ["lora"]
@@ -53,6 +31,31 @@ def test_variants_of_the_adapter():
     assert len(pairs) > 5
     assert [cells for cells in table if cells not in [[*row[:4], *row[6:8]] for row in measured if len(row) == 9]] == []
     assert [cells for cells in pairs if cells not in measured] == []
+
+
+def test_rates_of_methods():
+    chosen: dict[str, list[float]] = {}
+    for row in rows("fair_adapters.csv"):
+        if row["stage"] == "final":
+            chosen.setdefault(row["method"].removesuffix("-blocks"), []).append(float(row["lr"]))
+    names = {"LoRA": "lora", "AdaLoRA": "adalora", "FourierFT": "fourierft", "C3A": "c3a-corrected", "CDD": "cdd"}
+    table = {cells[0].partition(",")[0]: cells[-1] for cells in lines("docs/guide/peft.md") if len(cells) == 6}
+    for name, method in names.items():
+        assert table[name] == f"{min(chosen[method]):g} to {max(chosen[method]):g}", name
+    lora = next(cells[0] for cells in lines("docs/guide/from_lora.md") if cells[0].startswith("learning rate"))
+    assert lora == f"learning rate {table['LoRA']}"
+
+
+def test_learning_rates_by_size():
+    losses = [
+        [cells[0].replace("normal", "normal, no base"), *cells[1:3], *cells[4:]]  # without the rate 0.001
+        for cells in lines("benchmarks/results/learning_rates.md")
+    ]
+    moves = lines("benchmarks/results/first_steps.md")
+    starts = {"zero", "normal", "normal, no base"}
+    shown = [cells for cells in lines("docs/guide/fine_tuning.md") if cells[0] in starts]
+    assert len(shown) == 13
+    assert [cells for cells in shown if cells not in losses + moves] == []
 
 
 def test_speed_in_the_readme():

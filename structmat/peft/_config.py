@@ -56,7 +56,7 @@ class CDDConfig(PeftConfig):
     exclude_modules : list of str or str, optional
         Modules to leave out, likewise.
     init_weights : True, False, "normal" or "gradient", default True
-        True: the change starts at exactly zero; use learning rates of 0.01 to 0.03, ten times those of LoRA. False and
+        True: the change starts at exactly zero; use learning rates of 0.01 to 0.1, ten times those of LoRA. False and
         "normal": it starts at random, so that outputs differ at once; for tests, and for layers trained from scratch.
         "gradient": zero too, with factors from the gradient in ``weight.grad``: run ``loss.backward()`` on the model
         first; same learning rates as True.

@@ -71,8 +71,9 @@ class Run:
     def name(self) -> str:
         """Return the name of the file of its result."""
         kind = "sweep" if self.sweep else f"seed{self.seed}"
+        size = "" if self.size is None else f"-{self.size}"
         place = "" if self.places == "query-value" else f"-{self.places}"
-        return f"{self.task}-{self.method}{place}-{self.rows}rows-lr{self.lr:g}-{kind}"
+        return f"{self.task}-{self.method}{size}{place}-{self.rows}rows-lr{self.lr:g}-{kind}"
 
 
 def prepare(run: Run, settings: Settings, rows: int, classes: int) -> tuple[Classifier, Prepared]:
