@@ -75,6 +75,9 @@ class CDDConfig(PeftConfig):
         Other values of `alpha`, by names or regular expressions of modules.
     block_size_pattern, n_factors_pattern : dict, optional
         Other values of `block_size` and `n_factors`, likewise.
+    share_circulants : bool, default False
+        Whether layers whose paths differ in numbers only, as those of repeated blocks, share circulants of equal
+        shapes, each with diagonals of its own.
 
     Raises
     ------
@@ -144,6 +147,10 @@ class CDDConfig(PeftConfig):
         default_factory=dict, metadata={"help": "Other values of n_factors, likewise."}
     )
 
+    share_circulants: bool = field(
+        default=False, metadata={"help": "Whether the same layers of all blocks share their circulants."}
+    )
+
     def __post_init__(self) -> None:
         super().__post_init__()
         self.peft_type = PeftType.CDD
@@ -164,6 +171,12 @@ class CDDConfig(PeftConfig):
                 "init_weights",
                 f'must be True, False, "normal" or "gradient", got {self.init_weights!r}',
             )
+        if not any(self.share_circulants is each for each in (True, False)):
+            text = f"must be True or False, got {self.share_circulants!r}"
+            raise ArgumentTypeError("CDDConfig", "share_circulants", text)
+        if self.share_circulants and self.init_weights == "gradient":
+            text = 'needs another init_weights than "gradient", which gives each layer a circulant of its own'
+            raise ArgumentValueError("CDDConfig", "share_circulants", text)
         if self.mode not in get_args(Mode):
             raise ArgumentValueError("CDDConfig", "mode", f'must be "recompute" or "cache", got {self.mode!r}')
         if self.bias not in BIASES:

@@ -25,7 +25,7 @@ from structmat.peft._mixed_batches import names_per_sample
 from structmat.peft._stored_shapes import mismatches, other_mismatches
 from structmat.peft._tuner_layer import CDDTunerLinear
 from structmat.peft._weighted_sums import combined
-from structmat.torch import has_transposed_weight, reads_weight, unreached_experts
+from structmat.torch import has_transposed_weight, reads_weight, share_circulants, unreached_experts
 
 __all__ = ["CDDModel"]
 
@@ -67,6 +67,10 @@ class CDDModel(BaseTuner):
     tuner_layer_cls = CDDTunerLinear
     target_module_mapping = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.register_load_state_dict_post_hook(_share_again)
+
     def inject_adapter(self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any) -> None:
         """Add an adapter to all target modules, or to none if one fails.
 
@@ -85,6 +89,7 @@ class CDDModel(BaseTuner):
         before = set(model.modules())
         try:
             super().inject_adapter(model, adapter_name, *args, **kwargs)
+            self._share(adapter_name)
             self._check_stored(model, config, adapter_name)
         except BaseException:
             self._roll_back(model, adapter_name, before)
@@ -97,6 +102,19 @@ class CDDModel(BaseTuner):
             for parameter in model.parameters():
                 if not parameter.requires_grad:
                     parameter.grad = None
+
+    def _share(self, adapter_name: str) -> None:
+        if not self.peft_config[adapter_name].share_circulants:
+            return
+        layers = {path: layer for path, layer in self.model.named_modules() if isinstance(layer, CDDTunerLinear)}
+        replaced = share_circulants({
+            path: layer.cdd_adapters[adapter_name]
+            for path, layer in layers.items()
+            if adapter_name in layer.cdd_adapters
+        })  # fmt: skip
+        if replaced == 0:
+            text = "finds no two modules of equal sizes whose paths differ in numbers only"
+            raise ArgumentValueError("CDDConfig", "share_circulants", text)
 
     def _check_stored(self, model: nn.Module, config: CDDConfig, adapter_name: str) -> None:
         stored = config.stored()
@@ -279,6 +297,7 @@ class CDDModel(BaseTuner):
             exclude_modules=None,
             layers_to_transform=None,
             layers_pattern=None,
+            share_circulants=False,
         )
         try:
             self.inject_adapter(self.model, adapter_name)
@@ -291,6 +310,13 @@ class CDDModel(BaseTuner):
             with torch.no_grad():
                 for factor, value in zip(adapter.factors, total.factors, strict=True):
                     factor.copy_(value)
+
+
+def _share_again(tuner: CDDModel, _: Any) -> None:
+    """Undo what `load_state_dict(assign=True)` does: it gives each layer a parameter of its own."""
+    for name, config in tuner.peft_config.items():
+        if isinstance(config, CDDConfig):
+            tuner._share(name)
 
 
 def _require_supported(target: nn.Module, kwargs: dict[str, Any]) -> None:

@@ -39,6 +39,7 @@ from structmat.torch._model.adapter_actions import (
 from structmat.torch._model.costs import AdapterSummary, LayerSummary, change_flops, summarise
 from structmat.torch._model.files import adapter_state_dict, load_adapter, save_adapter
 from structmat.torch._model.learning_rates import param_groups
+from structmat.torch._model.sharing import share_circulants
 from structmat.torch._model.targets import unreached_experts
 
 __all__ = [
@@ -64,6 +65,7 @@ __all__ = [
     "remove_adapters",
     "save_adapter",
     "set_adapters",
+    "share_circulants",
     "summarise",
     "unmerge_adapters",
     "unreached_experts",

@@ -13,8 +13,10 @@ from structmat.torch._layers.adapted_layer import AdaptedLayer
 from structmat.torch._layers.frozen_base import has_transposed_weight
 from structmat.torch._model.costs import AdapterSummary, summarise
 from structmat.torch._model.patterns import by_layer
-from structmat.torch._model.targets import Targets, matches, targeted, unreached_experts
-from structmat.torch._model.wrapping import freeze_others, wrap_layers
+from structmat.torch._model.sharing import kind_of_path
+from structmat.torch._model.sharing import share_circulants as share_between
+from structmat.torch._model.targets import Targets, adapted_layers, matches, targeted, unreached_experts
+from structmat.torch._model.wrapping import change_shape, freeze_others, wrap_layers
 
 __all__ = ["adapt"]
 
@@ -29,6 +31,7 @@ def adapt(
     n_factors_pattern: Mapping[str, int] | None = None,
     block_size_pattern: Mapping[str, int | Literal["min", "toeplitz"]] | None = None,
     alpha_pattern: Mapping[str, float] | None = None,
+    share_circulants: bool = False,
     **options: Any,
 ) -> AdapterSummary:
     """Freeze a model and add a trainable change to its layers, in place.
@@ -51,6 +54,9 @@ def adapt(
     n_factors_pattern, block_size_pattern, alpha_pattern : dict, optional
         Other values of `n_factors`, `block_size` and `alpha` for some layers, by paths, ends of paths, or regular
         expressions for either, such as ``{"layer.0.value": 64}``. The first key that matches a layer counts.
+    share_circulants : bool, default False
+        Whether layers whose paths differ in numbers only, as those of repeated blocks, share circulants of equal
+        shapes, each with diagonals of its own. The guide says where that costs no accuracy.
     **options
         Arguments of `CDDAdapter`: `n_factors`, `block_size`, `alpha`, `dropout`, `init`, `mode`, ... With
         ``init="gradient"`` each layer uses the gradient of its weight: run ``loss.backward()`` on the model first.
@@ -64,7 +70,7 @@ def adapt(
     ------
     ValueError
         If nothing matches, a pattern has a key that matches no adapted layer, or only layers that earlier keys match,
-        an option is wrong, or a gradient is missing; the model has not changed then.
+        an option is wrong, no layers can share circulants, or a gradient is missing; the model has not changed then.
     TypeError
         If a layer that was named cannot be adapted, there is no such option, or an argument is of a wrong kind; the
         model has not changed then.
@@ -111,9 +117,27 @@ def adapt(
 
     patterns = {"n_factors": n_factors_pattern, "block_size": block_size_pattern, "alpha": alpha_pattern}
     settings = by_layer(found, options, patterns)
+    if share_circulants:
+        _check_sharing(found, settings)
     layers = wrap_layers(model, {path: _options(m, path, settings[path]) for path, m in found.items()}, name)
+    if share_circulants:
+        share_between({path: layer.adapters[name] for path, layer in adapted_layers(model).items() if layer in layers})
     freeze_others(model, name, layers, kept)
     return summarise(model, name)
+
+
+def _check_sharing(found: Mapping[str, nn.Module], settings: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raise ValueError if no two layers can share circulants, or a gradient gives each another one."""
+    if any(options.get("init") == "gradient" for options in settings.values()):
+        text = 'needs another init than "gradient", which gives each layer a circulant of its own'
+        raise ArgumentValueError("adapt", "share_circulants", text)
+    kinds = [
+        (kind_of_path(path), change_shape(module), settings[path].get("n_factors"), settings[path].get("block_size"))
+        for path, module in found.items()
+    ]
+    if len(set(kinds)) == len(kinds):
+        text = "finds no two layers of equal sizes whose paths differ in numbers only"
+        raise ArgumentValueError("adapt", "share_circulants", text)
 
 
 def _options(module: nn.Module, path: str, options: dict[str, Any]) -> dict[str, Any]:

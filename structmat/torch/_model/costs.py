@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import log2
+from math import log2, prod
 
 from torch import nn
 
 from structmat._arrays.errors import ArgumentValueError
 from structmat._files.text import counted
 from structmat.torch._adapter.cdd_adapter import CDDAdapter
+from structmat.torch._model.sharing import places, shared
 from structmat.torch._model.targets import adapted_layers
 
 __all__ = ["AdapterSummary", "LayerSummary", "change_flops", "summarise"]
@@ -65,7 +66,7 @@ class LayerSummary:
     alpha : float
         Factor of the change.
     n_parameters : int
-        Of the adapter.
+        Of the adapter, those included that it shares with other layers.
     flops_per_token : int
         Of the change, by `change_flops`.
 
@@ -103,6 +104,8 @@ class AdapterSummary:
         All parameters of the model.
     n_bytes : int
         Of the adapter's parameters.
+    n_shared : int
+        How many parameters of layers are those of earlier layers.
 
     See Also
     --------
@@ -122,11 +125,12 @@ class AdapterSummary:
     n_trainable: int
     n_total: int
     n_bytes: int
+    n_shared: int = 0
 
     @property
     def n_parameters(self) -> int:
-        """Parameters of the adapter."""
-        return sum(layer.n_parameters for layer in self.layers)
+        """Parameters of the adapter; those that layers share count once."""
+        return sum(layer.n_parameters for layer in self.layers) - self.n_shared
 
     @property
     def flops_per_token(self) -> int:
@@ -198,10 +202,13 @@ def summarise(model: nn.Module, adapter: str = "default") -> AdapterSummary:
         for path, a in found.items()
     )
     parameters = list(model.parameters())
+    vectors = places(found)
+    repeated = [vectors[key] for key in shared(found)]
     return AdapterSummary(
         adapter,
         layers,
         sum(p.numel() for p in parameters if p.requires_grad),
         sum(p.numel() for p in parameters),
-        sum(p.numel() * p.element_size() for a in found.values() for p in a.parameters()),
+        sum(p.numel() * p.element_size() for p in {p for a in found.values() for p in a.parameters()}),
+        sum(prod(a.layout.vector_shapes[i]) for a, i in repeated),
     )

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
 from structmat.io import atomic_write
 from structmat.torch._adapter.cdd_adapter import CDDAdapter
+from structmat.torch._model.sharing import share, shared
 from structmat.torch._model.targets import adapted_layers
 from structmat.torch._model.wrapping import change_shape, freeze_others, wrap_layers
 
@@ -106,7 +107,8 @@ def save_adapter(model: nn.Module, path: str | os.PathLike[str], name: str = "de
 
     Notes
     -----
-    The metadata hold the format, the version of structmat, and the options of each layer in JSON. If vectors are
+    The metadata hold the format, the version of structmat, and the options of each layer in JSON. A vector that layers
+    share is written once, under its first key; the metadata name its other ones. If vectors are
     sharded (FSDP), every process has to call this, and the first one writes.
 
     Examples
@@ -126,7 +128,11 @@ def save_adapter(model: nn.Module, path: str | os.PathLike[str], name: str = "de
     adapters = _adapters(model, name, "save_adapter")
     layers = {key: {option: adapter.options()[option] for option in _OPTIONS} for key, adapter in adapters.items()}
     metadata = {"format": _FORMAT, "structmat": __version__, "layers": json.dumps(layers)}
-    tensors = {key: value.contiguous() for key, value in adapter_state_dict(model, name).items()}
+    owners = shared(adapters)
+    if owners:
+        metadata["shared"] = json.dumps(owners)
+    state = adapter_state_dict(model, name)
+    tensors = {key: value.contiguous() for key, value in state.items() if key not in owners}
     sharded = any(_is_sharded(factor) for adapter in adapters.values() for factor in adapter.factors)
     if sharded and torch.distributed.get_rank() != 0:
         return Path(path)
@@ -144,8 +150,8 @@ def load_adapter(
     ----------
     model : Module
         With an adapter of that name, which takes over vectors and `alpha`; for a file, also a model that is not
-        adapted yet, whose layers are then wrapped as the file says, `dropout` included, and everything else is frozen,
-        as by `adapt`.
+        adapted yet, whose layers are then wrapped as the file says, `dropout` and shared vectors included, and
+        everything else is frozen, as by `adapt`.
     source : path-like or dict of str to Tensor
         What `save_adapter` wrote or `adapter_state_dict` gave.
     name : str, default "default"
@@ -159,8 +165,8 @@ def load_adapter(
     Raises
     ------
     ValueError
-        If the file is not a complete adapter file, or keys, shapes or block sizes differ from those of the model; the
-        model has not changed then.
+        If the file is not a complete adapter file, keys, shapes or block sizes differ from those of the model, or
+        vectors differ that layers of the model share; the model has not changed then.
     TypeError
         If a state dict contains anything but tensors.
     RuntimeError
@@ -187,7 +193,7 @@ def load_adapter(
     >>> bool((fresh[0].delta().to_dense() == model[0].delta().to_dense()).all())
     True
     """
-    state, written = (dict(source), None) if isinstance(source, Mapping) else _read(source)
+    state, written, owners = (dict(source), None, {}) if isinstance(source, Mapping) else _read(source)
     layers = {path: layer for path, layer in adapted_layers(model).items() if name in layer.adapters}
     if layers or written is None:
         for layer in layers.values():
@@ -196,10 +202,13 @@ def load_adapter(
         if any(factor.is_meta for adapter in adapters.values() for factor in adapter.factors):
             raise ArgumentValueError("load_adapter", "model", "has vectors on the device meta: load before offloading")
         _check(adapters, state, written)
+        _check_shared(adapters, state)
     else:
         _check(_planned(model, written), state, written)
-        freeze_others(model, name, wrap_layers(model, written, name))
+        layers_of_file = wrap_layers(model, written, name)
         adapters = _adapters(model, name, "load_adapter")
+        share(adapters, owners)
+        freeze_others(model, name, layers_of_file)
     with torch.no_grad():
         for path, adapter in adapters.items():
             for key, factor in _keys(path, adapter).items():
@@ -289,7 +298,18 @@ def _check(
             raise ArgumentValueError("load_adapter", "source", f"holds NaN or infinity in {key}")
 
 
-def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, dict[str, Any]]]:
+def _check_shared(adapters: Mapping[str, CDDAdapter], state: Mapping[str, Tensor]) -> None:
+    """Refuse other values for a vector in each of the layers that share it."""
+    for key, owner in shared(adapters).items():
+        if not torch.equal(state[key], state[owner]):
+            text = f"has different values for {owner} and {key}, which the model shares"
+            raise ArgumentValueError("load_adapter", "source", text)
+
+
+def _read(
+    path: str | os.PathLike[str],
+) -> tuple[dict[str, Tensor], dict[str, dict[str, Any]], dict[str, str]]:
+    """Return the vectors of a file, the options of its layers, and the first keys of vectors that layers share."""
     safetensors = _safetensors()
     try:
         with safetensors.safe_open(path, framework="pt") as file:
@@ -301,6 +321,10 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, di
             str(layer): {**{option: options[option] for option in _OPTIONS}, "alpha": float(options["alpha"])}
             for layer, options in json.loads(metadata["layers"]).items()
         }
+        owners = {str(key): str(owner) for key, owner in json.loads(metadata.get("shared", "{}")).items()}
+        if not owners.keys().isdisjoint(state):
+            raise ValueError("a shared vector is written twice")  # noqa: TRY301
+        state |= {key: state[owner] for key, owner in owners.items()}
         for layer, options in written.items():
             # Before adapters are planned: one of 10^9 factors would take all memory.
             if options["n_factors"] > len(state):
@@ -309,7 +333,7 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, di
                 raise ValueError(f"the alpha or dropout of {layer} is out of range")  # noqa: TRY301
     except (safetensors.SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ArgumentValueError("load_adapter", "source", f"{path} is no complete adapter file: {error}") from error
-    return state, written
+    return state, written, owners
 
 
 def _safetensors() -> Any:

@@ -77,6 +77,8 @@ def param_groups(
             for factor, kind, (_, cols) in zip(module.factors, layout.kinds, layout.factor_shapes, strict=True):
                 if factor.requires_grad:
                     (diagonals if kind == "diagonal" else circulants.setdefault(cols, [])).append(factor)
+    diagonals = _once(diagonals)
+    circulants = {cols: _once(params) for cols, params in circulants.items()}
     if not diagonals and not circulants:
         raise ArgumentValueError("param_groups", "model", "has no trainable CDD adapter")
     groups: list[dict[str, Any]] = [{"name": "diagonals", "params": diagonals, "lr": lr, "weight_decay": 0.0}]
@@ -89,3 +91,8 @@ def param_groups(
     if others:
         groups.append({"name": "others", "params": others, "lr": other_lr, "weight_decay": weight_decay})
     return groups
+
+
+def _once(parameters: list[nn.Parameter]) -> list[nn.Parameter]:
+    """Return parameters without repetitions: layers may share some."""
+    return list({id(parameter): parameter for parameter in parameters}.values())

@@ -1,0 +1,94 @@
+"""Circulants that the same layers of all blocks share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import PeftModel, get_peft_model
+from torch import nn
+
+from structmat.peft import CDDConfig
+from structmat.peft._tuner_layer import CDDTunerLinear
+from structmat.torch import CDDAdapter, param_groups
+from tests.peft import tiny
+from tests.torch.common import assert_same_state, state
+
+pytestmark = tiny.QUIET
+TARGETS = ["intermediate.dense", "query"]
+ONE_BLOCK = (16 + 24 + 32) + (16 + 16 + 16)  # 16 x 16, and 24 x 16 with two blocks of 16
+
+
+def adapters(model: nn.Module, name: str = "default") -> list[CDDAdapter]:
+    return [layer.cdd_adapters[name] for layer in model.modules() if isinstance(layer, CDDTunerLinear)]
+
+
+def circulants(model: nn.Module, name: str = "default") -> int:
+    return len({id(adapter.factors[1]) for adapter in adapters(model, name)})
+
+
+@pytest.fixture
+def model() -> Any:
+    config = CDDConfig(target_modules=TARGETS, share_circulants=True, init_weights=False)
+    return get_peft_model(tiny.model("bert"), config)
+
+
+def test_parameters(model: Any) -> None:
+    assert (len(adapters(model)), circulants(model)) == (4, 2)
+    assert model.get_nb_trainable_parameters()[0] == 2 * ONE_BLOCK - 32 - 16
+    assert [len(group["params"]) for group in param_groups(model, lr=1.0)] == [8, 2]
+
+
+@pytest.mark.parametrize("low_cpu_mem_usage", [False, True])
+def test_saved_and_loaded(model: Any, tmp_path: Path, low_cpu_mem_usage: bool) -> None:
+    model.save_pretrained(tmp_path)
+    settings: dict[str, Any] = {"low_cpu_mem_usage": low_cpu_mem_usage, "is_trainable": True}
+    loaded = PeftModel.from_pretrained(tiny.model("bert"), tmp_path, **settings)
+    assert loaded.peft_config["default"].share_circulants is True
+    assert circulants(loaded) == 2
+    assert loaded.get_nb_trainable_parameters() == model.get_nb_trainable_parameters()
+    assert torch.equal(tiny.logits("bert", loaded), tiny.logits("bert", model))
+
+
+def test_it_stays_shared_in_training(model: Any) -> None:
+    optimizer = torch.optim.AdamW(param_groups(model, lr=0.1))
+    before = tiny.logits("bert", model)
+    model(**tiny.inputs("bert")).logits.square().sum().backward()
+    optimizer.step()
+    trained = tiny.logits("bert", model)
+    assert circulants(model) == 2
+    assert not torch.allclose(trained, before)
+    merged = model.merge_and_unload()
+    torch.testing.assert_close(tiny.logits("bert", merged), trained, atol=1e-5, rtol=1e-4)
+
+
+def test_adapters_beside_it_share_nothing_with_it(model: Any) -> None:
+    model.add_adapter("second", CDDConfig(target_modules=TARGETS, share_circulants=True))
+    model.add_adapter("third", CDDConfig(target_modules=TARGETS))
+    assert [circulants(model, name) for name in ("default", "second", "third")] == [2, 2, 4]
+    assert adapters(model)[0].factors[1] is not adapters(model, "second")[0].factors[1]
+    model.add_weighted_adapter(["default"], [-1.0], "negated")
+    assert model.peft_config["negated"].share_circulants is False
+    model.base_model.set_adapter(["default", "negated"])
+    with model.disable_adapter():
+        expected = tiny.logits("bert", model)
+    torch.testing.assert_close(tiny.logits("bert", model), expected, atol=1e-5, rtol=1e-4)
+
+
+def test_nothing_to_share() -> None:
+    plain = tiny.model("bert")
+    before = state(plain)
+    with pytest.raises(ValueError, match="CDDConfig: share_circulants finds no two modules of equal sizes"):
+        get_peft_model(plain, CDDConfig(target_modules=["0.attention.self.query"], share_circulants=True))
+    assert_same_state(before, plain)
+
+
+@pytest.mark.parametrize(("settings", "error", "message"), [
+    ({"share_circulants": "yes"}, TypeError, "share_circulants must be True or False, got 'yes'"),
+    ({"share_circulants": True, "init_weights": "gradient"}, ValueError, "share_circulants needs another init_weights"),
+])  # fmt: skip
+def test_bad_settings(settings: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        CDDConfig(**settings)

@@ -1,0 +1,176 @@
+"""Circulants that layers share."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from torch import nn
+
+from structmat.torch import (
+    CDDAdapter,
+    adapt,
+    adapter_state_dict,
+    load_adapter,
+    merge_adapters,
+    param_groups,
+    save_adapter,
+    summarise,
+    unmerge_adapters,
+)
+from tests.torch.common import assert_same_state, state
+
+X = torch.linspace(-1, 1, 12, dtype=torch.float64).reshape(2, 6)
+
+
+def blocks(count=3):
+    torch.manual_seed(0)
+    block = lambda: nn.ModuleDict({"up": nn.Linear(6, 8), "down": nn.Linear(8, 6)})
+    return nn.ModuleList(block() for _ in range(count)).double()
+
+
+def output(model, x=X):
+    for block in model:
+        x = x + block["down"](torch.tanh(block["up"](x)))
+    return x
+
+
+def adapters(model):
+    return [module for module in model.modules() if isinstance(module, CDDAdapter)]
+
+
+def shared_model(**options):
+    torch.manual_seed(1)
+    model = blocks()
+    adapt(model, share_circulants=True, **options)
+    return model
+
+
+def test_layers_of_one_kind_share_and_others_do_not():
+    model = shared_model(init="normal")
+    up, down = adapters(model)[::2], adapters(model)[1::2]
+    for kind in (up, down):
+        assert len({id(adapter.factors[1]) for adapter in kind}) == 1
+        assert len({id(adapter.factors[i]) for adapter in kind for i in (0, 2)}) == 6
+    assert up[0].factors[1] is not down[0].factors[1]
+
+
+@pytest.mark.parametrize("n_factors", [3, 5])
+def test_counts(n_factors):
+    torch.manual_seed(1)
+    model = blocks()
+    summary = adapt(model, share_circulants=True, n_factors=n_factors)
+    distinct = {p for adapter in adapters(model) for p in adapter.parameters()}
+    assert summary.n_parameters == summary.n_trainable == sum(p.numel() for p in distinct)
+    assert summary.n_bytes == 8 * summary.n_parameters
+    assert summary.n_parameters + summary.n_shared == sum(layer.n_parameters for layer in summary.layers)
+    groups = param_groups(model, lr=0.1)
+    listed = [p for group in groups for p in group["params"]]
+    assert len(listed) == len(set(listed)) == len(distinct)
+    assert set(listed) == distinct
+    assert summarise(model) == summary
+
+
+def test_the_gradient_is_the_sum_over_the_layers():
+    model, apart = shared_model(init="normal"), blocks()
+    adapt(apart)
+    load_adapter(apart, adapter_state_dict(model))
+    assert torch.equal(output(apart), output(model))
+    for each in (model, apart):
+        output(each).square().sum().backward()
+    for kind in (slice(0, None, 2), slice(1, None, 2)):
+        total = sum(adapter.factors[1].grad for adapter in adapters(apart)[kind])
+        torch.testing.assert_close(adapters(model)[kind][0].factors[1].grad, total)
+        for one, other in zip(adapters(model)[kind], adapters(apart)[kind], strict=True):
+            torch.testing.assert_close(one.factors[0].grad, other.factors[0].grad)
+
+
+def test_a_step_of_training_keeps_it():
+    model = shared_model(init="normal")
+    optimizer = torch.optim.AdamW(param_groups(model, lr=0.1))
+    before = output(model).detach()
+    output(model).square().sum().backward()
+    optimizer.step()
+    assert not torch.equal(output(model), before)
+    assert len({p for adapter in adapters(model) for p in adapter.parameters()}) == 14
+    assert len({p for adapter in adapters(copy.deepcopy(model)) for p in adapter.parameters()}) == 14
+    trained = output(model).detach()
+    merge_adapters(model)
+    torch.testing.assert_close(output(model), trained)
+    unmerge_adapters(model)
+    assert torch.equal(output(model), trained)
+
+
+class TestFiles:
+    @pytest.fixture
+    def file(self, tmp_path):
+        pytest.importorskip("safetensors")
+        return save_adapter(shared_model(init="normal"), tmp_path / "adapter.safetensors")
+
+    def test_into_a_plain_model(self, file):
+        from safetensors.torch import load_file
+
+        model = blocks()
+        load_adapter(model, file)
+        assert torch.equal(output(model), output(shared_model(init="normal")))
+        assert len({p for adapter in adapters(model) for p in adapter.parameters()}) == 14 == len(load_file(file))
+        assert summarise(model).n_trainable == summarise(model).n_parameters
+
+    def test_into_adapted_models(self, file):
+        expected = output(shared_model(init="normal"))
+        model, apart = shared_model(), blocks()
+        adapt(apart)
+        for each in (model, apart):
+            load_adapter(each, file)
+            assert torch.equal(output(each), expected)
+
+    def test_other_values_of_what_the_model_shares(self):
+        apart, model = blocks(), shared_model()
+        adapt(apart, init="normal")
+        before = state(model)
+        message = "different values for 0.up.factors.1 and 1.up.factors.1, which the model shares"
+        with pytest.raises(ValueError, match=message):
+            load_adapter(model, adapter_state_dict(apart))
+        assert_same_state(before, model)
+
+    @pytest.mark.parametrize(
+        "text", ['{"1.up.factors.1": "9.up.factors.1"}', '{"0.up.factors.1": "1.up.factors.1"}', "[]"]
+    )
+    def test_broken_metadata(self, file, text):
+        from safetensors import safe_open
+        from safetensors.torch import load_file, save_file
+
+        with safe_open(file, framework="pt") as opened:
+            metadata = dict(opened.metadata())
+        save_file(load_file(file), file, metadata | {"shared": text})
+        model = blocks()
+        before = state(model)
+        with pytest.raises(ValueError, match="load_adapter: source"):
+            load_adapter(model, file)
+        assert_same_state(before, model)
+
+
+@pytest.mark.parametrize(("targets", "options", "message"), [
+    (["0.up", "0.down"], {}, "finds no two layers of equal sizes whose paths differ in numbers only"),
+    ("all-linear", {"init": "gradient"}, 'needs another init than "gradient"'),
+    (["0.up", "1.up"], {"n_factors_pattern": {"0.up": 5}}, "finds no two layers"),
+])  # fmt: skip
+def test_nothing_to_share(targets, options, message):
+    model = blocks()
+    before = state(model)
+    with pytest.raises(ValueError, match=f"adapt: share_circulants {message}"):
+        adapt(model, targets, share_circulants=True, **options)
+    assert_same_state(before, model)
+
+
+def test_a_second_adapter_shares_among_its_own_layers():
+    model = shared_model(init="normal")
+    first = output(model).detach()
+    adapt(model, share_circulants=True, name="second")
+    assert torch.equal(output(model), first)
+    mine = [layer for layer in adapters(model) if layer.factors[0].requires_grad]
+    assert len(mine) == 6
+    assert len({p for adapter in mine for p in adapter.parameters()}) == 14
