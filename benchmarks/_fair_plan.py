@@ -17,6 +17,7 @@ RATES = {
     "c3a-corrected": (0.1, 0.3, 1.0, 3.0),
     "fourierft": (0.01, 0.03, 0.1, 0.3),
     "cdd": (0.003, 0.01, 0.03, 0.1),
+    "cdd-shared": (0.003, 0.01, 0.03, 0.1),
     "cdd-blocks": (0.003, 0.01, 0.03, 0.1),
 }
 """For each method around the rates that its authors, PEFT or earlier runs of ours found best."""
@@ -93,6 +94,7 @@ INTERMEDIATE = (
     ("cdd", 3),
     ("lora", 1),
     ("lora", 2),
+    ("cdd-shared", 3),
 )
 """On the first layer of each feed-forward network, the best place for CDD on held-back rows (`adapter_variants.py`)."""
 
@@ -124,7 +126,7 @@ LONG = {"cola", "mrpc"}
 LONG_SIZES = {("full", None), ("cdd", 5), ("cdd", 7), ("lora", 2), ("lora", 16)}
 """What is run there beside `FIRST` and `SECOND`."""
 
-FIRST = {("head", None), ("lora", 8), ("cdd", 3), ("lora", 1)}
+FIRST = {("head", None), ("lora", 8), ("cdd", 3), ("lora", 1), ("cdd-shared", 3)}
 """What is run on every task before anything else is."""
 
 SECOND = {("full", None), ("adalora", 8), ("c3a-corrected", 128), ("fourierft", 1152), ("cdd-blocks", 64)}

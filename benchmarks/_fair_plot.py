@@ -16,6 +16,7 @@ STYLES = {
     "c3a-corrected": ("C3A", "#3f9b4f", "s"),
     "fourierft": ("FourierFT", "#8f5fbf", "^"),
     "cdd": ("CDD, 3 to 7 factors", "#e07b24", "D"),
+    "cdd-shared": ("CDD, shared circulants", "#f2b134", "p"),
     "cdd-blocks": ("CDD, 3 factors in blocks", "#b23a2e", "P"),
 }
 LEVELS = {"head": ("head only", (0, (8, 3))), "full": ("everything", "-")}
@@ -62,7 +63,7 @@ def plot(found: list[Result], path: Path) -> None:
     """Draw one panel for each task that has an adapter's result, and one for the mean where there are several."""
     found = found + averaged(found)
     tasks = [task for task in TASKS if any(result.case.method in STYLES for result in pick(found, task=task))]
-    columns = 2 if len(tasks) == 4 else min(3, len(tasks))
+    columns = {4: 2, 7: 4, 8: 4}.get(len(tasks), min(3, len(tasks)))
     lines = -(-len(tasks) // columns)
     figure = Figure(figsize=(4.2 * columns + 2.4, 3.6 * lines), layout="constrained")
     panels = figure.subplots(lines, columns, squeeze=False).ravel()

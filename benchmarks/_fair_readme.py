@@ -7,11 +7,13 @@ from _fair_plan import PROTOCOLS
 from _fair_results import LABELS, TASKS, Difference, Result, averaged, lora_eight, minus, pick, signed
 
 LAYERS = {"query-value": "query and value", "intermediate": "intermediate", "all-linear": "all linear layers"}
-SHOWN = (("lora", 1), ("cdd", 3), ("lora", 8))
+SHOWN = (("lora", 1), ("cdd-shared", 3), ("cdd", 3), ("lora", 8))
 """In each place, by their numbers of parameters."""
+NAMES = {"cdd": "D C D", "cdd-shared": "D C D with one C"}
 BESIDE = (
     ("query-value", "cdd", 3, "it is"),
     ("query-value", "lora", 1, "LoRA of rank 1 ({})"),
+    ("intermediate", "cdd-shared", 3, "D C D in the intermediate layers, which share one C ({})"),
     ("intermediate", "cdd", 3, "D C D in the intermediate layers ({})"),
     ("all-linear", "cdd", 3, "D C D in all linear layers ({})"),
 )
@@ -58,7 +60,7 @@ def readme_table(found: list[Result]) -> str:
     lines = [_line(found, "query-value", "head", None, "head only")]
     for places, name in LAYERS.items():
         for method, size in SHOWN:
-            label = "D C D" if method == "cdd" else LABELS[method].format(size)
+            label = NAMES.get(method, LABELS[method]).format(size)
             lines.append(_line(found, places, method, size, f"{label}, {name}"))
     text = (
         "Accuracies on test rows in per cent, for CoLA Matthews' correlations x 100: means of five runs with their "

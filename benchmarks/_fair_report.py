@@ -75,7 +75,7 @@ def error_by_test_rows(a: Result, b: Result) -> float:
 def verdict(found: list[Result], task: str, places: str) -> str:
     """Return what a table says on CDD beside LoRA."""
     here = pick(found, task=task, places=places)
-    ours = [r for r in here if r.case.method in {"cdd", "cdd-blocks"}]
+    ours = [r for r in here if r.case.method in {"cdd", "cdd-blocks", "cdd-shared"}]
     eight = lora_eight(found, task, places)
     if eight is None or not ours:
         return "CDD or LoRA r = 8 is still missing here."
@@ -108,7 +108,8 @@ def verdict(found: list[Result], task: str, places: str) -> str:
 
 
 def short(result: Result) -> str:
-    return f"blocks of {result.case.size}" if result.case.method == "cdd-blocks" else f"{result.case.size} factors"
+    texts = {"cdd-blocks": "blocks of {}", "cdd-shared": "shared circulants"}
+    return texts.get(result.case.method, "{} factors").format(result.case.size)
 
 
 def tables(found: list[Result]) -> str:

@@ -20,6 +20,7 @@ LABELS = {
     "c3a-corrected": "C3A, blocks of {}",
     "fourierft": "FourierFT, {} coefficients",
     "cdd": "CDD, {} factors",
+    "cdd-shared": "CDD, {} factors, shared circulants",
     "cdd-blocks": "CDD, 3 factors, blocks of {}",
 }
 TASKS = {

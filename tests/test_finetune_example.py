@@ -243,6 +243,7 @@ def test_errors_are_one_line(example, model, tmp_path, monkeypatch, capsys, opti
         ("lora", 2, 4 * 2 * 64, 8 * 2 * 64 + 4 * 2 * 80),
         ("adalora", 2, 4 * 3 * 65, 8 * 3 * 65 + 4 * 3 * 81),
         ("cdd", 5, 4 * 5 * 32, None),
+        ("cdd-shared", 3, 4 * 64 + 2 * 32, None),  # of two layers each, query and value
         ("cdd-blocks", 16, 4 * (64 + 4 * 16), 8 * (64 + 4 * 16) + 4 * (80 + 6 * 16)),
         ("c3a-corrected", 16, 4 * 4 * 16, 8 * 4 * 16 + 4 * 6 * 16),
         ("fourierft", 40, 4 * 40, 12 * 40),

@@ -93,6 +93,11 @@ def _cdd(encoder: nn.Module, plan: Plan, **options: Any) -> Prepared:
     return Prepared(encoder, smt.param_groups(encoder, lr=plan.lr), lambda: smt.adapter_state_dict(encoder))
 
 
+def _cdd_shared(encoder: nn.Module, plan: Plan) -> Prepared:
+    """Adapt by the usual products, whose circulants the same layers of all blocks share."""
+    return _cdd(encoder, plan, n_factors=plan.size or 3, share_circulants=True)
+
+
 def _cdd_blocks(encoder: nn.Module, plan: Plan) -> Prepared:
     """Adapt by products of three factors with blocks of side `size`, by default a third of the layer's."""
     return _cdd(encoder, plan, block_size=plan.size or encoder.config.hidden_size // 3)
@@ -186,6 +191,7 @@ METHODS = {
     "lora": Method(_lora, 0.003, (0.001, 0.003, 0.01), "LoRA r = 8"),
     "cdd": Method(_cdd, 0.03, (0.01, 0.03, 0.1), "CDD"),
     "cdd-blocks": Method(_cdd_blocks, 0.03, (0.01, 0.03, 0.1), "CDD in blocks"),
+    "cdd-shared": Method(_cdd_shared, 0.03, (0.01, 0.03, 0.1), "CDD, shared circulants"),
     "cdd-peft": Method(_cdd_by_peft, 0.03, (0.01, 0.03, 0.1), "CDD, by PEFT"),
     "full": Method(_full, 1e-4, (5e-5, 1e-4, 2e-4), "full"),
     "adalora": Method(_adalora, 0.01, (0.003, 0.01, 0.03), "AdaLoRA"),
