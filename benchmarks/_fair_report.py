@@ -12,7 +12,7 @@ from textwrap import fill, indent
 import numpy as np
 from _common import table
 from _fair_plan import PROTOCOLS, cases
-from _fair_readme import joined, readme_table, readme_text
+from _fair_readme import readme_table, readme_text
 from _fair_results import (
     CASE,
     LABELS,
@@ -190,6 +190,10 @@ def processors_text(rows: list[Row], again: list[Row]) -> str:
 
 def processor_of(row: Row) -> str:
     return re.split(r", \d+ cores?,", row["machine"])[0]
+
+
+def joined(parts: list[str]) -> str:
+    return f"{', '.join(parts[:-1])} and {parts[-1]}" if len(parts) > 1 else parts[0]
 
 
 def replaced(text: str, name: str, inner: str) -> str:
