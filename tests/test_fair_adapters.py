@@ -328,24 +328,3 @@ def test_the_table_of_variants_is_that_of_their_runs(modules, runs):
     text = (folder / "adapter_variants.md").read_text("utf-8")
     assert text.endswith(f"\n\n{variants.summary(rows)}\n")
     assert {row["variant"] for row in rows} <= set(variants.VARIANTS)
-
-
-def test_the_faq_and_the_guide_count_tasks_as_the_table_does(modules):
-    report = modules("_fair_results")
-    found = report.results(modules("_results_table").read(ROOT / "benchmarks/results/fair_adapters.csv"))
-    tasks = [task for task in modules("_fair_plan").PROTOCOLS if task != "goemotions-more"]
-
-    def behind(size):
-        pairs = {r.case.task: r for r in report.pick(found, places="query-value", **size) if r.case.task in tasks}
-        assert set(pairs) == set(tasks)
-        differences = {
-            task: report.minus(r, report.lora_eight(found, task, "query-value")) for task, r in pairs.items()
-        }
-        return {task for task, d in differences.items() if d.sure and d.mean < 0}
-
-    assert behind({"method": "cdd", "size": 3}) == behind({"method": "lora", "size": 1}) == {"cola", "mrpc"}
-    faq, guide = ((ROOT / name).read_text("utf-8") for name in ("docs/faq.md", "docs/guide/choose.md"))
-    assert (
-        "three of five tasks, with 5.3 times fewer parameters,\n  and behind it on the other two, CoLA and MRPC" in faq
-    )
-    assert "on the two of five tasks where LoRA of rank 8 is better" in guide

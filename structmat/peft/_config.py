@@ -76,8 +76,9 @@ class CDDConfig(PeftConfig):
     block_size_pattern, n_factors_pattern : dict, optional
         Other values of `block_size` and `n_factors`, likewise.
     share_circulants : bool, default False
-        Whether layers whose paths differ in numbers only, as those of repeated blocks, share circulants of equal
-        shapes, each with diagonals of its own.
+        Whether modules share their circulants, each with diagonals of its own, if their paths differ in whole numbers
+        between dots only, as in repeated blocks, and sizes, options, dtypes and devices are the same. Not with
+        ``init_weights="gradient"``.
 
     Raises
     ------
@@ -146,7 +147,6 @@ class CDDConfig(PeftConfig):
     n_factors_pattern: dict[str, int] = field(
         default_factory=dict, metadata={"help": "Other values of n_factors, likewise."}
     )
-
     share_circulants: bool = field(
         default=False, metadata={"help": "Whether the same layers of all blocks share their circulants."}
     )

@@ -11,6 +11,7 @@ from peft.config import PeftConfig
 from safetensors.torch import save_file
 from torch import Tensor
 
+from structmat._arrays.errors import ArgumentValueError
 from structmat._layer_fits.adapter_files import WEIGHTS, factor_key
 from structmat._layer_fits.changes import Change
 from structmat._layer_fits.layers import LayerTask, Outcome, fit_layers
@@ -82,6 +83,9 @@ def fit_changes(
     callback: Callable[[FittedLayer], object] | None = None,
 ) -> tuple[dict[str, Tensor], tuple[FittedLayer, ...]]:
     """Fit the changes of layers, by path of the module, one by one; return weights with keys as in a file."""
+    if config.share_circulants:
+        text = "must be False here: each layer is fitted by itself, and gets a circulant of its own"
+        raise ArgumentValueError("CDDConfig", "share_circulants", text)
     tasks = {
         path: LayerTask(path, change, path in transposed, **config.layer_options(path))
         for path, change in changes.items()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
@@ -17,7 +17,7 @@ from peft.utils import (
     resolve_quantization_backend,
 )
 from peft.utils.other import ModulesToSaveWrapper, TrainableTokensWrapper, get_pattern_key
-from torch import nn
+from torch import Tensor, nn
 
 from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError, naming
 from structmat.peft._config import CDDConfig
@@ -25,7 +25,7 @@ from structmat.peft._mixed_batches import names_per_sample
 from structmat.peft._stored_shapes import mismatches, other_mismatches
 from structmat.peft._tuner_layer import CDDTunerLinear
 from structmat.peft._weighted_sums import combined
-from structmat.torch import has_transposed_weight, reads_weight, share_circulants, unreached_experts
+from structmat.torch import CDDAdapter, has_transposed_weight, reads_weight, share_circulants, unreached_experts
 
 __all__ = ["CDDModel"]
 
@@ -69,6 +69,7 @@ class CDDModel(BaseTuner):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.register_load_state_dict_pre_hook(_check_shared)
         self.register_load_state_dict_post_hook(_share_again)
 
     def inject_adapter(self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any) -> None:
@@ -89,7 +90,7 @@ class CDDModel(BaseTuner):
         before = set(model.modules())
         try:
             super().inject_adapter(model, adapter_name, *args, **kwargs)
-            self._share(adapter_name)
+            _require_shared(config, self._share(adapter_name))
             self._check_stored(model, config, adapter_name)
         except BaseException:
             self._roll_back(model, adapter_name, before)
@@ -103,18 +104,21 @@ class CDDModel(BaseTuner):
                 if not parameter.requires_grad:
                     parameter.grad = None
 
-    def _share(self, adapter_name: str) -> None:
-        if not self.peft_config[adapter_name].share_circulants:
-            return
-        layers = {path: layer for path, layer in self.model.named_modules() if isinstance(layer, CDDTunerLinear)}
-        replaced = share_circulants({
+    def _share(self, adapter_name: str) -> int:
+        """Let the same layers of all blocks share circulants, if the adapter is to; return how many vectors do."""
+        config = self.peft_config[adapter_name]
+        return share_circulants(self._adapters(adapter_name)) if config.share_circulants else 0
+
+    def _adapters(self, adapter_name: str) -> dict[str, CDDAdapter]:
+        return {
             path: layer.cdd_adapters[adapter_name]
-            for path, layer in layers.items()
-            if adapter_name in layer.cdd_adapters
-        })  # fmt: skip
-        if replaced == 0:
-            text = "finds no two modules of equal sizes whose paths differ in numbers only"
-            raise ArgumentValueError("CDDConfig", "share_circulants", text)
+            for path, layer in self.model.named_modules()
+            if isinstance(layer, CDDTunerLinear) and adapter_name in layer.cdd_adapters
+        }
+
+    def _cast_adapter_dtype(self, adapter_name: str, autocast_adapter_dtype: bool = True) -> None:
+        super()._cast_adapter_dtype(adapter_name, autocast_adapter_dtype)
+        self._share(adapter_name)  # which have new parameters now, if they were of lower precision
 
     def _check_stored(self, model: nn.Module, config: CDDConfig, adapter_name: str) -> None:
         stored = config.stored()
@@ -312,11 +316,29 @@ class CDDModel(BaseTuner):
                     factor.copy_(value)
 
 
+def _require_shared(config: CDDConfig, count: int) -> None:
+    if config.share_circulants and count == 0:
+        text = "finds no two modules of one kind: of equal paths but for numbers, sizes, options, dtypes and devices"
+        raise ArgumentValueError("CDDConfig", "share_circulants", text)
+
+
+def _check_shared(tuner: CDDModel, state: Mapping[str, Tensor], prefix: str, *_: Any) -> None:
+    """Refuse other values for one vector in each of the layers that share it, before any is loaded."""
+    first: dict[int, str] = {}
+    for name in tuner.peft_config:
+        for path, adapter in tuner._adapters(name).items():
+            for i, factor in enumerate(adapter.factors):
+                key = f"{prefix}model.{path}.cdd_adapters.{name}.factors.{i}"
+                owner = first.setdefault(id(factor), key) if key in state else key
+                if owner != key and not torch.equal(state[key], state[owner]):
+                    text = f"got other values for {key} than for {owner}, which the model shares"
+                    raise ArgumentValueError("CDDModel", None, text)
+
+
 def _share_again(tuner: CDDModel, _: Any) -> None:
     """Undo what `load_state_dict(assign=True)` does: it gives each layer a parameter of its own."""
-    for name, config in tuner.peft_config.items():
-        if isinstance(config, CDDConfig):
-            tuner._share(name)
+    for name in tuner.peft_config:
+        tuner._share(name)
 
 
 def _require_supported(target: nn.Module, kwargs: dict[str, Any]) -> None:

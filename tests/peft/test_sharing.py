@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from peft import PeftModel, get_peft_model
+from peft import PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from torch import nn
 
-from structmat.peft import CDDConfig
+from structmat.peft import CDDConfig, from_weights
 from structmat.peft._tuner_layer import CDDTunerLinear
 from structmat.torch import CDDAdapter, param_groups
 from tests.peft import tiny
@@ -77,10 +77,42 @@ def test_adapters_beside_it_share_nothing_with_it(model: Any) -> None:
     torch.testing.assert_close(tiny.logits("bert", model), expected, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("low_cpu_mem_usage", [False, True])
+def test_bases_of_half_precision(tmp_path: Path, low_cpu_mem_usage: bool) -> None:
+    """PEFT gives each of their layers new parameters in single precision."""
+    config = CDDConfig(target_modules=TARGETS, share_circulants=True, init_weights=False)
+    model = get_peft_model(tiny.model("bert").bfloat16(), config)
+    assert (circulants(model), adapters(model)[0].factors[1].dtype) == (2, torch.float32)
+    model.add_adapter("second", CDDConfig(target_modules=TARGETS, share_circulants=True))
+    assert circulants(model, "second") == 2
+    model.save_pretrained(tmp_path, selected_adapters=["default"])
+    settings: dict[str, Any] = {"low_cpu_mem_usage": low_cpu_mem_usage, "is_trainable": True}
+    loaded = PeftModel.from_pretrained(tiny.model("bert").bfloat16(), tmp_path, **settings)
+    assert circulants(loaded) == 2
+    if not low_cpu_mem_usage:  # which rounds vectors to the precision of the base
+        assert torch.equal(tiny.logits("bert", loaded), tiny.logits("bert", model))
+
+
+def test_other_values_for_what_the_model_shares(model: Any, tmp_path: Path) -> None:
+    apart = get_peft_model(tiny.model("bert"), CDDConfig(target_modules=TARGETS, init_weights=False))
+    before = state(model)
+    with pytest.raises(ValueError, match=r"CDDModel: got other values for .*factors\.1 than for .*factors\.1, which"):
+        set_peft_model_state_dict(model, get_peft_model_state_dict(apart))
+    assert_same_state(before, model)
+    set_peft_model_state_dict(apart, get_peft_model_state_dict(model))
+    assert torch.equal(tiny.logits("bert", apart), tiny.logits("bert", model))
+
+
+def test_fits_refuse_it() -> None:
+    plain = tiny.model("bert")
+    with pytest.raises(ValueError, match="CDDConfig: share_circulants must be False here: each layer is fitted by"):
+        from_weights(plain, tiny.model("bert"), target_modules=TARGETS, share_circulants=True)
+
+
 def test_nothing_to_share() -> None:
     plain = tiny.model("bert")
     before = state(plain)
-    with pytest.raises(ValueError, match="CDDConfig: share_circulants finds no two modules of equal sizes"):
+    with pytest.raises(ValueError, match="CDDConfig: share_circulants finds no two modules of one kind"):
         get_peft_model(plain, CDDConfig(target_modules=["0.attention.self.query"], share_circulants=True))
     assert_same_state(before, plain)
 

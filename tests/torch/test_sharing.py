@@ -18,6 +18,7 @@ from structmat.torch import (
     merge_adapters,
     param_groups,
     save_adapter,
+    share_circulants,
     summarise,
     unmerge_adapters,
 )
@@ -154,9 +155,9 @@ class TestFiles:
 
 
 @pytest.mark.parametrize(("targets", "options", "message"), [
-    (["0.up", "0.down"], {}, "finds no two layers of equal sizes whose paths differ in numbers only"),
+    (["0.up", "0.down"], {}, "finds no two layers of one kind"),
     ("all-linear", {"init": "gradient"}, 'needs another init than "gradient"'),
-    (["0.up", "1.up"], {"n_factors_pattern": {"0.up": 5}}, "finds no two layers"),
+    (["0.up", "1.up"], {"n_factors_pattern": {"0.up": 5}}, "finds no two layers of one kind"),
 ])  # fmt: skip
 def test_nothing_to_share(targets, options, message):
     model = blocks()
@@ -164,6 +165,71 @@ def test_nothing_to_share(targets, options, message):
     with pytest.raises(ValueError, match=f"adapt: share_circulants {message}"):
         adapt(model, targets, share_circulants=True, **options)
     assert_same_state(before, model)
+    adapt(model, ["0.up"], name="there")
+    before = state(model)
+    with pytest.raises(ValueError, match=f"adapt: share_circulants {message}"):
+        adapt(model, targets, share_circulants=True, **options)
+    assert_same_state(before, model)
+
+
+@pytest.mark.parametrize("value", [1, "yes", None])
+def test_a_switch_of_another_kind(value):
+    with pytest.raises(TypeError, match="adapt: share_circulants must be True or False"):
+        adapt(blocks(), share_circulants=value)
+
+
+@pytest.mark.parametrize(
+    "adapters_of", [lambda model: model, lambda model: {"0": model[0]["up"]}, lambda model: {0: CDDAdapter(4, 4)}]
+)
+def test_wrappers_of_layers_pass_adapters_by_path(adapters_of):
+    with pytest.raises(TypeError, match="share_circulants: adapters must be a dict of CDDAdapter by path"):
+        share_circulants(adapters_of(blocks()))
+
+
+def test_names_with_numbers_in_them_are_kinds_of_their_own():
+    model = nn.ModuleList(nn.ModuleDict({name: nn.Linear(6, 6) for name in ("fc1", "fc2")}) for _ in range(2))
+    adapt(model, share_circulants=True)
+    one, two = adapters(model)[::2], adapters(model)[1::2]
+    assert one[0].factors[1] is one[1].factors[1]
+    assert two[0].factors[1] is two[1].factors[1]
+    assert one[0].factors[1] is not two[0].factors[1]
+
+
+def test_circulants_with_vectors_of_one_shape_but_other_columns():
+    model = nn.ModuleList([nn.Linear(8, 8), nn.Linear(7, 8), nn.Linear(8, 8)])
+    adapt(model, share_circulants=True, block_size=4)
+    first, cropped, last = (adapter.factors[1] for adapter in adapters(model))
+    assert first is last
+    assert first is not cropped
+    torch.optim.AdamW(param_groups(model, lr=0.1))
+
+
+def test_layers_of_another_dtype_share_among_themselves(tmp_path):
+    pytest.importorskip("safetensors")
+
+    def mixed():
+        model = blocks(4)
+        model[2:].float()
+        return model
+
+    model = mixed()
+    adapt(model, share_circulants=True, init="normal")
+    up = [adapter.factors[1] for adapter in adapters(model)[::2]]
+    assert up[0] is up[1]
+    assert up[2] is up[3]
+    assert up[1] is not up[2]
+    file = save_adapter(model, tmp_path / "adapter.safetensors")
+    loaded = mixed()
+    load_adapter(loaded, file)
+    assert [a.factors[1].dtype for a in adapters(loaded)] == [a.factors[1].dtype for a in adapters(model)]
+    for one, other in zip(adapters(loaded), adapters(model), strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(one.factors, other.factors, strict=True))
+    everywhere = blocks(4)  # of one dtype: what was shared in two groups still is
+    load_adapter(everywhere, file)
+    up = [adapter.factors[1] for adapter in adapters(everywhere)[::2]]
+    assert up[0] is up[1]
+    assert up[2] is up[3]
+    assert up[1] is not up[2]
 
 
 def test_a_second_adapter_shares_among_its_own_layers():

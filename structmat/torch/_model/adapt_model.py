@@ -13,10 +13,8 @@ from structmat.torch._layers.adapted_layer import AdaptedLayer
 from structmat.torch._layers.frozen_base import has_transposed_weight
 from structmat.torch._model.costs import AdapterSummary, summarise
 from structmat.torch._model.patterns import by_layer
-from structmat.torch._model.sharing import kind_of_path
-from structmat.torch._model.sharing import share_circulants as share_between
-from structmat.torch._model.targets import Targets, adapted_layers, matches, targeted, unreached_experts
-from structmat.torch._model.wrapping import change_shape, freeze_others, wrap_layers
+from structmat.torch._model.targets import Targets, matches, targeted, unreached_experts
+from structmat.torch._model.wrapping import freeze_others, wrap_layers
 
 __all__ = ["adapt"]
 
@@ -55,8 +53,9 @@ def adapt(
         Other values of `n_factors`, `block_size` and `alpha` for some layers, by paths, ends of paths, or regular
         expressions for either, such as ``{"layer.0.value": 64}``. The first key that matches a layer counts.
     share_circulants : bool, default False
-        Whether layers whose paths differ in numbers only, as those of repeated blocks, share circulants of equal
-        shapes, each with diagonals of its own. The guide says where that costs no accuracy.
+        Whether layers share their circulants, each with diagonals of its own, if their paths differ in whole numbers
+        between dots only, as in repeated blocks, and sizes, options, dtypes and devices are the same. Not with
+        ``init="gradient"``.
     **options
         Arguments of `CDDAdapter`: `n_factors`, `block_size`, `alpha`, `dropout`, `init`, `mode`, ... With
         ``init="gradient"`` each layer uses the gradient of its weight: run ``loss.backward()`` on the model first.
@@ -97,6 +96,8 @@ def adapt(
     trainable: 24 of 114 parameters (21.1 %)
     added operations: 166 per token, 130 % of the adapted layers' own; 2.5 b log2(b) for a transform of b values
     """
+    if not isinstance(share_circulants, bool):
+        raise ArgumentTypeError("adapt", "share_circulants", f"must be True or False, got {share_circulants!r}")
     if not isinstance(model, nn.Module):
         raise ArgumentTypeError("adapt", "model", f"must be a torch.nn.Module, got {type(model).__name__}")
     kept = [module for path, module in model.named_modules() if path and matches(path, train, "train")]
@@ -117,27 +118,13 @@ def adapt(
 
     patterns = {"n_factors": n_factors_pattern, "block_size": block_size_pattern, "alpha": alpha_pattern}
     settings = by_layer(found, options, patterns)
-    if share_circulants:
-        _check_sharing(found, settings)
-    layers = wrap_layers(model, {path: _options(m, path, settings[path]) for path, m in found.items()}, name)
-    if share_circulants:
-        share_between({path: layer.adapters[name] for path, layer in adapted_layers(model).items() if layer in layers})
-    freeze_others(model, name, layers, kept)
-    return summarise(model, name)
-
-
-def _check_sharing(found: Mapping[str, nn.Module], settings: Mapping[str, Mapping[str, Any]]) -> None:
-    """Raise ValueError if no two layers can share circulants, or a gradient gives each another one."""
-    if any(options.get("init") == "gradient" for options in settings.values()):
+    if share_circulants and any(each.get("init") == "gradient" for each in settings.values()):
         text = 'needs another init than "gradient", which gives each layer a circulant of its own'
         raise ArgumentValueError("adapt", "share_circulants", text)
-    kinds = [
-        (kind_of_path(path), change_shape(module), settings[path].get("n_factors"), settings[path].get("block_size"))
-        for path, module in found.items()
-    ]
-    if len(set(kinds)) == len(kinds):
-        text = "finds no two layers of equal sizes whose paths differ in numbers only"
-        raise ArgumentValueError("adapt", "share_circulants", text)
+    each = {path: _options(module, path, settings[path]) for path, module in found.items()}
+    layers = wrap_layers(model, each, name, share=share_circulants)
+    freeze_others(model, name, layers, kept)
+    return summarise(model, name)
 
 
 def _options(module: nn.Module, path: str, options: dict[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from torch import nn
 from structmat._arrays.errors import ArgumentValueError
 from structmat._files.text import counted
 from structmat.torch._adapter.cdd_adapter import CDDAdapter
-from structmat.torch._model.sharing import places, shared
+from structmat.torch._model.sharing import tied_keys, vectors_by_key
 from structmat.torch._model.targets import adapted_layers
 
 __all__ = ["AdapterSummary", "LayerSummary", "change_flops", "summarise"]
@@ -202,8 +202,8 @@ def summarise(model: nn.Module, adapter: str = "default") -> AdapterSummary:
         for path, a in found.items()
     )
     parameters = list(model.parameters())
-    vectors = places(found)
-    repeated = [vectors[key] for key in shared(found)]
+    vectors = vectors_by_key(found)
+    repeated = [vectors[key] for key in tied_keys(found)]
     return AdapterSummary(
         adapter,
         layers,

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
 from structmat.io import atomic_write
 from structmat.torch._adapter.cdd_adapter import CDDAdapter
-from structmat.torch._model.sharing import share, shared
+from structmat.torch._model.sharing import check_tied, tie_vectors, tied_keys
 from structmat.torch._model.targets import adapted_layers
 from structmat.torch._model.wrapping import change_shape, freeze_others, wrap_layers
 
@@ -38,7 +38,8 @@ def adapter_state_dict(model: nn.Module, name: str = "default") -> dict[str, Ten
     Returns
     -------
     dict of str to Tensor
-        Keys such as ``"encoder.0.query.factors.0"``; detached, sharing memory with the model. Sharded vectors (FSDP)
+        Keys such as ``"encoder.0.query.factors.0"``; detached, sharing memory with the model, and with one another
+        where layers share a vector, which `save_adapter` writes once and `safetensors` refuses. Sharded vectors (FSDP)
         are gathered, so every process has to call this.
 
     Raises
@@ -108,7 +109,9 @@ def save_adapter(model: nn.Module, path: str | os.PathLike[str], name: str = "de
     Notes
     -----
     The metadata hold the format, the version of structmat, and the options of each layer in JSON. A vector that layers
-    share is written once, under its first key; the metadata name its other ones. If vectors are
+    share is written once, under its first key; the metadata name the others.
+
+    If vectors are
     sharded (FSDP), every process has to call this, and the first one writes.
 
     Examples
@@ -128,7 +131,7 @@ def save_adapter(model: nn.Module, path: str | os.PathLike[str], name: str = "de
     adapters = _adapters(model, name, "save_adapter")
     layers = {key: {option: adapter.options()[option] for option in _OPTIONS} for key, adapter in adapters.items()}
     metadata = {"format": _FORMAT, "structmat": __version__, "layers": json.dumps(layers)}
-    owners = shared(adapters)
+    owners = tied_keys(adapters)
     if owners:
         metadata["shared"] = json.dumps(owners)
     state = adapter_state_dict(model, name)
@@ -202,12 +205,12 @@ def load_adapter(
         if any(factor.is_meta for adapter in adapters.values() for factor in adapter.factors):
             raise ArgumentValueError("load_adapter", "model", "has vectors on the device meta: load before offloading")
         _check(adapters, state, written)
-        _check_shared(adapters, state)
+        check_tied(tied_keys(adapters), state, "load_adapter")
     else:
         _check(_planned(model, written), state, written)
         layers_of_file = wrap_layers(model, written, name)
         adapters = _adapters(model, name, "load_adapter")
-        share(adapters, owners)
+        tie_vectors(adapters, owners)
         freeze_others(model, name, layers_of_file)
     with torch.no_grad():
         for path, adapter in adapters.items():
@@ -296,14 +299,6 @@ def _check(
             )
         if not torch.isfinite(state[key]).all():
             raise ArgumentValueError("load_adapter", "source", f"holds NaN or infinity in {key}")
-
-
-def _check_shared(adapters: Mapping[str, CDDAdapter], state: Mapping[str, Tensor]) -> None:
-    """Refuse other values for a vector in each of the layers that share it."""
-    for key, owner in shared(adapters).items():
-        if not torch.equal(state[key], state[owner]):
-            text = f"has different values for {owner} and {key}, which the model shares"
-            raise ArgumentValueError("load_adapter", "source", text)
 
 
 def _read(

@@ -4,31 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
+import torch
+from torch import Tensor
+
+from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
 from structmat.torch._adapter.cdd_adapter import CDDAdapter
 
-__all__ = ["kind_of_path", "places", "share", "share_circulants", "shared"]
-
-
-def kind_of_path(path: str) -> str:
-    """Return a path without its numbers: the same for a layer in each of repeated blocks."""
-    return re.sub(r"\d+", "#", path)
-
-
-def places(adapters: Mapping[str, CDDAdapter]) -> dict[str, tuple[CDDAdapter, int]]:
-    """Return where the vectors of all layers are, an adapter and a number, by their keys in a state dict."""
-    return {
-        f"{path}{'.' if path else ''}factors.{i}": (adapter, i)
-        for path, adapter in adapters.items()
-        for i in range(adapter.n_factors)
-    }
+__all__ = ["check_tied", "share_circulants", "tie_vectors", "tied_keys", "vectors_by_key"]
 
 
 def share_circulants(adapters: Mapping[str, CDDAdapter]) -> int:
     """Let adapters of one kind share their circulants, each with diagonals of its own; for wrappers of layers.
 
-    Of one kind are those whose paths differ in numbers only, as in repeated blocks, and whose circulants have the same
-    shape, dtype and device. All get those of the first. `adapt` has this as an option.
+    Of one kind are those whose paths differ in whole numbers between dots only, as in repeated blocks, and which have
+    the same sizes, options, dtype and device. All get the circulants of the first. `adapt` has this as an option.
 
     Parameters
     ----------
@@ -38,7 +29,12 @@ def share_circulants(adapters: Mapping[str, CDDAdapter]) -> int:
     Returns
     -------
     int
-        How many vectors were replaced by those of an earlier adapter.
+        How many vectors are those of an earlier adapter now.
+
+    Raises
+    ------
+    TypeError
+        If it is no such dict.
 
     See Also
     --------
@@ -54,29 +50,64 @@ def share_circulants(adapters: Mapping[str, CDDAdapter]) -> int:
     >>> first[1] is second[1], first[1] is other[1], first[0] is second[0]
     (True, False, False)
     """
-    first: dict[tuple[object, ...], CDDAdapter] = {}
-    replaced = 0
+    _check(adapters)
+    first: dict[tuple[Any, ...], CDDAdapter] = {}
+    count = 0
     for path, adapter in adapters.items():
-        for i, (kind, vector) in enumerate(zip(adapter.layout.kinds, adapter.factors, strict=True)):
-            if kind != "diagonal":
-                like = kind_of_path(path), i, vector.shape, vector.dtype, vector.device
+        kind = re.sub(r"(?<![^.])\d+(?![^.])", "#", path)  # "fc1" and "fc2" are two kinds
+        for i, (factor, vector) in enumerate(zip(adapter.layout.kinds, adapter.factors, strict=True)):
+            if factor != "diagonal":
+                like = kind, adapter.layout, i, vector.dtype, vector.device, vector.requires_grad
                 owner = first.setdefault(like, adapter)
                 if owner is not adapter:
                     adapter.factors[i] = owner.factors[i]
-                    replaced += 1
-    return replaced
+                    count += 1
+    return count
 
 
-def share(adapters: Mapping[str, CDDAdapter], owners: Mapping[str, str]) -> None:
-    """Replace vectors by those of other layers, all named by their keys."""
-    where = places(adapters)
-    for key, owner in owners.items():
-        (adapter, i), (other, j) = where[key], where[owner]
-        adapter.factors[i] = other.factors[j]
+def _check(adapters: Any) -> None:
+    named = isinstance(adapters, Mapping) and all(isinstance(path, str) for path in adapters)
+    if not named or not all(isinstance(adapter, CDDAdapter) for adapter in adapters.values()):
+        raise ArgumentTypeError("share_circulants", "adapters", "must be a dict of CDDAdapter by path")
 
 
-def shared(adapters: Mapping[str, CDDAdapter]) -> dict[str, str]:
+def vectors_by_key(adapters: Mapping[str, CDDAdapter]) -> dict[str, tuple[CDDAdapter, int]]:
+    """Return where the vectors of all layers are, an adapter and a number, by their keys in a state dict."""
+    return {
+        f"{path}{'.' if path else ''}factors.{i}": (adapter, i)
+        for path, adapter in adapters.items()
+        for i in range(adapter.n_factors)
+    }
+
+
+def tied_keys(adapters: Mapping[str, CDDAdapter]) -> dict[str, str]:
     """Return the keys of vectors that an earlier layer has too, each with the first key of the same vector."""
     first: dict[int, str] = {}
-    owners = {key: first.setdefault(id(adapter.factors[i]), key) for key, (adapter, i) in places(adapters).items()}
+    owners = {
+        key: first.setdefault(id(adapter.factors[i]), key) for key, (adapter, i) in vectors_by_key(adapters).items()
+    }
     return {key: owner for key, owner in owners.items() if owner != key}
+
+
+def tie_vectors(adapters: Mapping[str, CDDAdapter], owners: Mapping[str, str]) -> None:
+    """Replace vectors by those of other layers, all named by their keys; where dtype and device are the same."""
+    where = vectors_by_key(adapters)
+    for key, owner in owners.items():
+        (adapter, i), (other, j) = where[key], where[owner]
+        old, new = adapter.factors[i], other.factors[j]
+        if (old.dtype, old.device) == (new.dtype, new.device):
+            adapter.factors[i] = new
+
+
+def check_tied(tied: Mapping[str, str], state: Mapping[str, Tensor], caller: str) -> None:
+    """Refuse a state dict with other values for a vector in each of the layers that share it.
+
+    Raises
+    ------
+    ValueError
+        If values differ.
+    """
+    for key, owner in tied.items():
+        if not torch.equal(state[key].to(state[owner].device), state[owner]):
+            text = f"has different values for {owner} and {key}, which the model shares"
+            raise ArgumentValueError(caller, "source", text)

@@ -8,11 +8,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from structmat._arrays.errors import naming
+from structmat._arrays.errors import ArgumentValueError, naming
+from structmat.torch._adapter.cdd_adapter import CDDAdapter
 from structmat.torch._layers.adapted_layer import AdaptedLayer
 from structmat.torch._layers.frozen_base import features
 from structmat.torch._layers.kinds import kind_of
 from structmat.torch._layers.linear import CDDLinear
+from structmat.torch._model.sharing import share_circulants
 
 __all__ = ["change_shape", "freeze_others", "replace_layer", "wrap_layers"]
 
@@ -37,23 +39,31 @@ def _wrapped(module: nn.Module, name: str, options: Mapping[str, Any]) -> Adapte
     return wrap(module, name=name, **options)
 
 
-def wrap_layers(model: nn.Module, options: Mapping[str, Mapping[str, Any]], name: str) -> list[AdaptedLayer]:
+def wrap_layers(
+    model: nn.Module, options: Mapping[str, Mapping[str, Any]], name: str, *, share: bool = False
+) -> list[AdaptedLayer]:
     """Add an adapter to each layer, by path, with its options; wrap those that are not adapted yet.
 
-    A layer that is shared is wrapped once, and replaced everywhere. If one fails the model is left as it was.
+    A layer that is shared is wrapped once, and replaced everywhere. With `share`, layers of one kind share circulants.
+    If one fails the model is left as it was.
     """
     trainable = {parameter: parameter.requires_grad for parameter in model.parameters()}
     new: dict[int, AdaptedLayer] = {}
     extended: list[AdaptedLayer] = []
+    adapters: dict[str, CDDAdapter] = {}
     try:
         for path, own in options.items():
             module = model.get_submodule(path)
             with naming(path):
                 if isinstance(module, AdaptedLayer):
-                    module.add_adapter(name, **own)
+                    adapters[path] = module.add_adapter(name, **own)
                     extended.append(module)
                 elif id(module) not in new:
                     new[id(module)] = _wrapped(module, name, own)
+                    adapters[path] = new[id(module)].adapters[name]
+        if share and share_circulants(adapters) == 0:
+            text = "finds no two layers of one kind: of equal paths but for numbers, sizes, options, dtypes and devices"
+            raise ArgumentValueError("adapt", "share_circulants", text)  # noqa: TRY301  # rolled back as others
     except BaseException:
         for layer in extended:
             layer.remove_adapter(name)

@@ -1,0 +1,176 @@
+"""What the pages conclude from `benchmarks/results/fair_adapters.csv`, computed again from its last runs."""
+
+from __future__ import annotations
+
+from math import sqrt
+from statistics import fmean, stdev
+
+import pytest
+
+from tests.pages import page, rows
+
+TASKS = ("goemotions", "sst2", "banking77", "cola", "mrpc")
+T_OF_FIVE = 2.7764
+"""Student's t for an interval of 95 % from five runs."""
+
+Case = tuple[str, str, str]
+"""Places, method and size."""
+
+HEAD, LORA_8, LORA_1, CDD = (("query-value", *of) for of in (("head", ""), ("lora", "8"), ("lora", "1"), ("cdd", "3")))
+ONE_C, INTERMEDIATE, LORA_8_THERE = (("intermediate", *of) for of in (("cdd-shared", "3"), ("cdd", "3"), ("lora", "8")))
+EVERYWHERE, LORA_8_EVERYWHERE = (("all-linear", *of) for of in (("cdd", "3"), ("lora", "8")))
+
+
+@pytest.fixture(scope="module")
+def scores() -> dict[tuple[str, Case], list[float]]:
+    """In per cent, by task and case, those with five last runs, in the order of the seeds."""
+    found: dict[tuple[str, Case], dict[int, float]] = {}
+    for row in rows("fair_adapters.csv"):
+        if row["stage"] == "final":
+            case = row["places"], row["method"], row["size"]
+            value = row["matthews" if row["task"] == "cola" else "accuracy"]
+            found.setdefault((row["task"], case), {})[int(row["seed"])] = 100 * float(value)
+    return {key: [runs[seed] for seed in range(5)] for key, runs in found.items() if len(runs) == 5}
+
+
+@pytest.fixture(scope="module")
+def minus(scores):
+    """Mean, standard error and sureness of a difference on one task, or in the mean of all."""
+
+    def difference(task: str, a: Case, b: Case) -> tuple[float, float, bool]:
+        tasks = TASKS if task == "mean" else (task,)
+        values = [fmean(scores[t, a][seed] - scores[t, b][seed] for t in tasks) for seed in range(5)]
+        error = stdev(values) / sqrt(5)
+        return fmean(values), error, abs(fmean(values)) > T_OF_FIVE * error
+
+    return difference
+
+
+@pytest.fixture(scope="module")
+def text(minus):
+    """Such a difference as pages write it; its sign and whether it is sure are checked."""
+
+    def written(task: str, a: Case, b: Case, *, sure: bool) -> str:
+        mean, error, found = minus(task, a, b)
+        assert found is sure, (task, a, b)
+        return f"{mean:.1f} ± {error:.1f}"
+
+    return written
+
+
+@pytest.fixture(scope="module")
+def measured() -> str:
+    return page("docs/measured.md").partition("What the tables say:")[2]
+
+
+def of_place(scores, task: str, places: str, *methods: str) -> list[Case]:
+    return [case for t, case in scores if (t, case[0]) == (task, places) and case[1] in methods]
+
+
+def test_query_and_value(measured, scores, minus, text):
+    assert (
+        f"D C D on query and value is {text('mean', LORA_8, CDD, sure=True)} points below LoRA of rank 8, which has "
+        "5.3 times as many parameters, and not surely different from LoRA of rank 1, which has a third fewer "
+        f"({text('mean', CDD, LORA_1, sure=False)})" in measured
+    )
+    for task in ("goemotions", "sst2", "banking77"):
+        for case in of_place(scores, task, "query-value", "cdd", "cdd-blocks"):
+            assert not minus(task, case, LORA_8)[2], (task, case)
+    assert (
+        f"D C D loses {text('cola', LORA_8, CDD, sure=True)} points on CoLA, where it is "
+        f"{text('cola', HEAD, CDD, sure=True)} below the head alone, and {text('mrpc', LORA_8, CDD, sure=True)} on MRPC"
+        in measured
+    )
+    adapters = of_place(scores, "banking77", "query-value", "lora", "cdd", "cdd-blocks", "c3a-corrected", "fourierft")
+    adapters += of_place(scores, "banking77", "query-value", "adalora")
+    assert len(adapters) > 5
+    assert not any(minus("banking77", case, HEAD)[2] for case in adapters)
+
+
+def test_intermediate_layers(measured, minus, text):
+    assert (
+        f"is, in the mean, {text('mean', ONE_C, CDD, sure=True)} points above D C D on query and value, and not surely "
+        f"different from LoRA of rank 8 there ({text('mean', ONE_C, LORA_8, sure=False)}), which has 5.6 times as many"
+        in measured
+    )
+    assert (
+        f"(20,736) is {text('mean', INTERMEDIATE, CDD, sure=True)} points above D C D on query and value; it is not "
+        f"surely different from a shared one ({text('mean', INTERMEDIATE, ONE_C, sure=False)})" in measured
+    )
+    assert (
+        "LoRA of rank 8 in the same layers (92,160) is better than both, by "
+        f"{text('mean', LORA_8_THERE, ONE_C, sure=True)} and {text('mean', LORA_8_THERE, INTERMEDIATE, sure=True)} "
+        "points" in measured
+    )
+    assert (
+        f"is on CoLA, {text('cola', ONE_C, CDD, sure=True)} points with one circulant and "
+        f"{text('cola', INTERMEDIATE, CDD, sure=True)} with six" in measured
+    )
+    others = [(task, case) for task in TASKS if task != "cola" for case in (ONE_C, INTERMEDIATE)]
+    assert not any(minus(task, case, CDD)[2] for task, case in others)
+    assert (
+        "On MRPC both stay behind LoRA of rank 8 in the same layers, by "
+        f"{text('mrpc', LORA_8_THERE, ONE_C, sure=True)} and "
+        f"{text('mrpc', LORA_8_THERE, INTERMEDIATE, sure=True)} points, on BANKING77 six circulants, by "
+        f"{text('banking77', LORA_8_THERE, INTERMEDIATE, sure=True)}, and on SST-2 one, by "
+        f"{text('sst2', LORA_8_THERE, ONE_C, sure=True)}" in measured
+    )
+    behind = {(t, c) for t in TASKS for c in (ONE_C, INTERMEDIATE) if minus(t, LORA_8_THERE, c)[2]}
+    assert behind == {("mrpc", ONE_C), ("mrpc", INTERMEDIATE), ("banking77", INTERMEDIATE), ("sst2", ONE_C)}
+
+
+def test_all_linear_layers_everything_and_more_rows(measured, text):
+    full = ("query-value", "full", "")
+    assert (
+        f"It is {text('goemotions', LORA_8_EVERYWHERE, EVERYWHERE, sure=True)} points behind on GoEmotions" in measured
+    )
+    for task in ("sst2", "banking77"):
+        text(task, EVERYWHERE, LORA_8_EVERYWHERE, sure=False)
+    assert f"on BANKING77 it is {text('banking77', EVERYWHERE, LORA_8, sure=True)} above LoRA of rank 8 on" in measured
+    assert (
+        f"is {text('sst2', full, LORA_8, sure=True)} points above LoRA of rank 8 on query and value on SST-2 and "
+        f"{text('banking77', full, LORA_8, sure=True)} on BANKING77" in measured
+    )
+    more = "goemotions-more"
+    differences = f"{text(more, CDD, LORA_8, sure=False)} and {text(more, LORA_1, LORA_8, sure=False)}"
+    assert f"differs surely from LoRA of rank 8 ({differences})" in measured
+
+
+def test_the_guide_on_places(text):
+    guide = page("docs/guide/fine_tuning.md")
+    on = {task: text(task, INTERMEDIATE, CDD, sure=task == "cola") for task in TASKS}
+    assert (
+        f"it is {text('mean', INTERMEDIATE, CDD, sure=True)} points ahead of D C D on query and value in the" in guide
+    )
+    assert (
+        f"mostly by CoLA ({on['cola']}); on GoEmotions ({on['goemotions']}), MRPC ({on['mrpc']}), SST-2 ({on['sst2']}) "
+        f"and BANKING77 ({on['banking77']}) no difference is sure" in guide
+    )
+    behind = text("goemotions", LORA_8_EVERYWHERE, EVERYWHERE, sure=True)
+    assert f"On test rows D C D there is {behind} points behind LoRA of rank 8 on GoEmotions, and not surely" in guide
+    assert f"in the mean of five tasks ({text('mean', ONE_C, CDD, sure=True)} points) with fewer parameters" in guide
+
+
+def test_advice(text, minus):
+    choose, faq, from_lora = (page(f"docs/{name}.md") for name in ("guide/choose", "faq", "guide/from_lora"))
+    assert (
+        f"ahead by {text('mean', INTERMEDIATE, CDD, sure=True)} points in the mean of five tasks, mostly by" in choose
+    )
+    assert f"all blocks took {text('mean', INTERMEDIATE, ONE_C, sure=False)} points in the mean of five tasks" in choose
+    for case in (CDD, LORA_1):
+        assert {task for task in TASKS if minus(task, LORA_8, case)[2]} == {"cola", "mrpc"}
+    assert (
+        "not differ surely from LoRA of rank 8 on three of five tasks, with 5.3 times fewer parameters, and behind it "
+        f"on the other two, CoLA (by {text('cola', LORA_8, CDD, sure=True)} points) and MRPC "
+        f"({text('mrpc', LORA_8, CDD, sure=True)}), as LoRA of rank 1 is" in faq
+    )
+    assert (
+        f"from that LoRA in the mean of the tasks ({text('mean', ONE_C, LORA_8, sure=False)}); LoRA of rank 8 in these "
+        f"layers is {text('mean', LORA_8_THERE, ONE_C, sure=True)} points ahead" in faq
+    )
+    text("mean", CDD, LORA_1, sure=False)
+    assert (
+        f"is {text('mean', LORA_8_THERE, ONE_C, sure=True)} points below LoRA of rank 8 in the same layers (92,160), and "
+        f"on query and value (13,824) {text('mean', LORA_8, CDD, sure=True)} below LoRA of rank 8 (73,728) and no better"
+        in from_lora
+    )
