@@ -169,8 +169,8 @@ def test_advice(text, minus):
         f"layers is {text('mean', LORA_8_THERE, ONE_C, sure=True)} points ahead" in faq
     )
     text("mean", CDD, LORA_1, sure=False)
+    there, here = text("mean", LORA_8_THERE, ONE_C, sure=True), text("mean", LORA_8, CDD, sure=True)
     assert (
-        f"is {text('mean', LORA_8_THERE, ONE_C, sure=True)} points below LoRA of rank 8 in the same layers (92,160), and "
-        f"on query and value (13,824) {text('mean', LORA_8, CDD, sure=True)} below LoRA of rank 8 (73,728) and no better"
-        in from_lora
+        f"is {there} points below LoRA of rank 8 in the same layers (92,160), and on query and value (13,824) {here} "
+        "below LoRA of rank 8 (73,728) and no better" in from_lora
     )

@@ -111,8 +111,7 @@ def save_adapter(model: nn.Module, path: str | os.PathLike[str], name: str = "de
     The metadata hold the format, the version of structmat, and the options of each layer in JSON. A vector that layers
     share is written once, under its first key; the metadata name the others.
 
-    If vectors are
-    sharded (FSDP), every process has to call this, and the first one writes.
+    If vectors are sharded (FSDP), every process has to call this, and the first one writes.
 
     Examples
     --------
