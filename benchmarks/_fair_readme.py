@@ -31,8 +31,8 @@ def readme_text(found: list[Result]) -> str:
     more = " and ".join(f"{name} ({r.parameters:,}) {_beside(minus(r, lora))} it" for r, name in others)
     return (
         f"in the mean of {NUMBERS[len(tasks(found))]} tasks D C D with one C for all intermediate layers "
-        f"({shared[0].parameters:,} parameters) {_beside(minus(shared[0], lora))} LoRA of rank 8 on query and value "
-        f"({lora.parameters:,}); {more}"
+        f"(`share_circulants=True`, {shared[0].parameters:,} parameters) {_beside(minus(shared[0], lora))} LoRA of "
+        f"rank 8 on query and value ({lora.parameters:,}); {more}"
     )
 
 

@@ -216,9 +216,9 @@ def test_readme_compares_the_means_of_all_tasks(modules):
     found += [result(modules, "sst2", "query-value", "cdd", 3, behind, 1300)]
     # +1, -1, +1, -1, 0 and -2, -3, -1, -2, -3; seed by seed halves of these in the mean
     assert readme.readme_text(found) == (
-        "in the mean of two tasks D C D with one C for all intermediate layers (1,000 parameters) is not surely "
-        "different (0.0 ± 0.0 points) from LoRA of rank 8 on query and value (7,000); D C D on query and value (1,300) "
-        "is 1.1 ± 0.4 points below it"
+        "in the mean of two tasks D C D with one C for all intermediate layers (`share_circulants=True`, 1,000 "
+        "parameters) is not surely different (0.0 ± 0.0 points) from LoRA of rank 8 on query and value (7,000); D C D "
+        "on query and value (1,300) is 1.1 ± 0.4 points below it"
     )
     found += [result(modules, task, "intermediate", "lora", 8, [51, 61, 56, 53, 60], 9000) for task in both]
     text = "points below it and LoRA of rank 8 in the intermediate layers (9,000) is 1.2 ± 0.2 points above it"

@@ -7,7 +7,7 @@ from statistics import fmean, stdev
 
 import pytest
 
-from tests.pages import page, rows
+from tests.pages import lines, page, rows
 
 TASKS = ("goemotions", "sst2", "banking77", "cola", "mrpc")
 T_OF_FIVE = 2.7764
@@ -174,3 +174,14 @@ def test_advice(text, minus):
         f"is {there} points below LoRA of rank 8 in the same layers (92,160), and on query and value (13,824) {here} "
         "below LoRA of rank 8 (73,728) and no better" in from_lora
     )
+
+
+def test_quality_in_the_reproduction(scores):
+    methods = (("cdd", "3"), ("lora", "8"), ("adalora", "8"), ("fourierft", "1152"), ("c3a-corrected", "128"))
+    names = {"GoEmotions": "goemotions", "SST-2": "sst2", "BANKING77": "banking77", "MRPC": "mrpc"}
+    table = [cells for cells in lines("docs/reproduction.md") if "accuracy on" in cells[0]]
+    assert len(table) == 3
+    for name, _, *cells in table:
+        task = names[name.partition("accuracy on ")[2].partition(",")[0]]
+        runs = [scores.get((task, ("query-value", *method))) for method in methods]
+        assert cells == [f"{fmean(v):.1f} ± {stdev(v) / sqrt(5):.1f}" if v else "-" for v in runs]
