@@ -52,6 +52,13 @@ def test_saved_and_loaded(model: Any, tmp_path: Path, low_cpu_mem_usage: bool) -
     assert torch.equal(tiny.logits("bert", loaded), tiny.logits("bert", model))
 
 
+def test_state_dicts_that_are_assigned(model: Any) -> None:
+    expected = tiny.logits("bert", model)
+    model.load_state_dict({key: value.clone() for key, value in model.state_dict().items()}, assign=True)
+    assert circulants(model) == 2
+    assert torch.equal(tiny.logits("bert", model), expected)
+
+
 def test_it_stays_shared_in_training(model: Any) -> None:
     optimizer = torch.optim.AdamW(param_groups(model, lr=0.1))
     before = tiny.logits("bert", model)

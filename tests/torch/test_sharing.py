@@ -224,12 +224,28 @@ def test_layers_of_another_dtype_share_among_themselves(tmp_path):
     assert [a.factors[1].dtype for a in adapters(loaded)] == [a.factors[1].dtype for a in adapters(model)]
     for one, other in zip(adapters(loaded), adapters(model), strict=True):
         assert all(torch.equal(a, b) for a, b in zip(one.factors, other.factors, strict=True))
+    whole = blocks(4)
+    adapt(whole, share_circulants=True)
+    load_adapter(loaded := mixed(), save_adapter(whole, tmp_path / "whole.safetensors"))
+    assert [a.factors[1].dtype for a in adapters(loaded)] == [a.factors[0].dtype for a in adapters(loaded)]
+    up = [adapter.factors[1] for adapter in adapters(loaded)[::2]]
+    assert up[0] is up[1]
+    assert up[1] is not up[2]
     everywhere = blocks(4)  # of one dtype: what was shared in two groups still is
     load_adapter(everywhere, file)
     up = [adapter.factors[1] for adapter in adapters(everywhere)[::2]]
     assert up[0] is up[1]
     assert up[2] is up[3]
     assert up[1] is not up[2]
+
+
+def test_diagonals_that_a_user_has_tied_are_in_one_group_once():
+    model = shared_model()
+    first, second = adapters(model)[::2][:2]
+    second.factors[2] = first.factors[2]
+    listed = [p for group in param_groups(model, lr=0.1) for p in group["params"]]
+    assert len(listed) == len(set(listed)) == 13
+    assert summarise(model).n_trainable == summarise(model).n_parameters
 
 
 def test_a_second_adapter_shares_among_its_own_layers():
