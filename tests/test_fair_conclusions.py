@@ -17,7 +17,9 @@ Case = tuple[str, str, str]
 """Places, method and size."""
 
 HEAD, LORA_8, LORA_1, CDD = (("query-value", *of) for of in (("head", ""), ("lora", "8"), ("lora", "1"), ("cdd", "3")))
-ONE_C, INTERMEDIATE, LORA_8_THERE = (("intermediate", *of) for of in (("cdd-shared", "3"), ("cdd", "3"), ("lora", "8")))
+ONE_C, INTERMEDIATE, LORA_8_THERE, LORA_1_THERE = (
+    ("intermediate", *of) for of in (("cdd-shared", "3"), ("cdd", "3"), ("lora", "8"), ("lora", "1"))
+)
 EVERYWHERE, LORA_8_EVERYWHERE = (("all-linear", *of) for of in (("cdd", "3"), ("lora", "8")))
 
 
@@ -98,7 +100,12 @@ def test_intermediate_layers(measured, minus, text):
         f"surely different from a shared one ({text('mean', INTERMEDIATE, ONE_C, sure=False)})" in measured
     )
     assert (
-        "LoRA of rank 8 in the same layers (92,160) is better than both, by "
+        "LoRA of rank 1 in the same layers (11,520) is not surely different from a shared one "
+        f"({text('mean', LORA_1_THERE, ONE_C, sure=False)}), and {text('mean', INTERMEDIATE, LORA_1_THERE, sure=True)} "
+        "points below six" in measured
+    )
+    assert (
+        "LoRA of rank 8 (92,160) is better than both, by "
         f"{text('mean', LORA_8_THERE, ONE_C, sure=True)} and {text('mean', LORA_8_THERE, INTERMEDIATE, sure=True)} "
         "points" in measured
     )
