@@ -52,7 +52,7 @@ def draw(panel: Axes, shown: list[Result]) -> None:
                 linestyle=line,
                 linewidth=1,
                 capsize=2,
-                label=label if places == "query-value" else "",
+                label=label,
             )
     panel.set(xscale="log", xlim=(3.5e3, 5e5), xlabel="adapter parameters")
     panel.xaxis.set_major_formatter(EngFormatter(sep=""))
@@ -74,7 +74,8 @@ def plot(found: list[Result], path: Path) -> None:
         panel.set_axis_off()
     labels = {}
     for panel in panels:
-        labels |= {text: mark for mark, text in zip(*panel.get_legend_handles_labels(), strict=True)}
+        for mark, text in zip(*panel.get_legend_handles_labels(), strict=True):
+            labels.setdefault(text, mark)  # the first is of query and value, with filled marks
     shown = {r.case.places for r in found}
     for places, (fill, line) in FILLS.items():
         if places in shown and len(shown) > 1:

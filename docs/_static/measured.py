@@ -18,7 +18,7 @@ sys.path.insert(0, str(BENCHMARKS))
 
 from _fair_results import PLACES, averaged, pick, results
 
-ORANGE, BLUE, GREY = "#e07b24", "#2f7fc8", "#7a828e"
+ORANGE, YELLOW, BLUE, GREY = "#e07b24", "#f2b134", "#2f7fc8", "#7a828e"
 
 
 def rows(name: str) -> list[dict[str, str]]:
@@ -61,7 +61,7 @@ def draw_error(axes: Axes) -> None:
 def draw_accuracy(axes: Axes) -> None:
     """Draw the means of all tasks, LoRA and CDD in every place that was run on each of them."""
     means = averaged(results(rows("fair_adapters.csv")))
-    styles = {"lora": ("LoRA", BLUE, "s"), "cdd": ("CDD", ORANGE, "o")}
+    styles = {"lora": ("LoRA", BLUE, "s"), "cdd": ("CDD", ORANGE, "o"), "cdd-shared": ("CDD with one C", YELLOW, "o")}
     places = {"query-value": ("full", "-"), "intermediate": ("left", ":"), "all-linear": ("none", "--")}
     for method, (label, colour, marker) in styles.items():
         for place, (fill, line) in places.items():
@@ -83,7 +83,7 @@ def draw_accuracy(axes: Axes) -> None:
             axes.axhline(result.mean, color=GREY, linestyle=line, linewidth=1, label=label)
     axes.set(xscale="log", xlim=(4e3, 5e5), xlabel="trained parameters of the layers", ylabel="score, %")
     axes.set_title("Fine-tuning, mean of five tasks: how small?")
-    axes.legend(loc="center right", fontsize=9)
+    axes.legend(loc="lower right", bbox_to_anchor=(1.0, 0.06), fontsize=8)
 
 
 def main() -> None:
