@@ -83,6 +83,13 @@ def test_query_and_value(measured, scores, minus, text):
         f"{text('cola', HEAD, CDD, sure=True)} below the head alone, and {text('mrpc', LORA_8, CDD, sure=True)} on MRPC"
         in measured
     )
+    others = (("c3a-corrected", "128"), ("fourierft", "1152"), ("adalora", "8"))
+    c3a, fourier, adalora = (text("cola", LORA_8, ("query-value", *other), sure=True) for other in others)
+    blocks = text("cola", LORA_8, ("query-value", "cdd-blocks", "64"), sure=False)
+    assert (
+        f"lose too, by {c3a}, {fourier} and {adalora} points; D C D in blocks of 64 does not surely ({blocks})"
+        in measured
+    )
     adapters = of_place(scores, "banking77", "query-value", "lora", "cdd", "cdd-blocks", "c3a-corrected", "fourierft")
     adapters += of_place(scores, "banking77", "query-value", "adalora")
     assert len(adapters) > 5
