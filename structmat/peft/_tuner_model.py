@@ -67,8 +67,15 @@ class CDDModel(BaseTuner):
     tuner_layer_cls = CDDTunerLinear
     target_module_mapping = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(
+        self,
+        model: nn.Module,
+        peft_config: CDDConfig | dict[str, CDDConfig],
+        adapter_name: str,
+        low_cpu_mem_usage: bool = False,
+        state_dict: dict[str, Tensor] | None = None,
+    ) -> None:
+        super().__init__(model, peft_config, adapter_name, low_cpu_mem_usage, state_dict)
         self.register_load_state_dict_pre_hook(_check_shared)
         self.register_load_state_dict_post_hook(_share_again)
 

@@ -3,6 +3,7 @@
 - `adapt_model`: `adapt`
 - `targets`, `wrapping`: which layers are adapted; all of them are wrapped, or none
 - `patterns`: other options for some layers
+- `sharing`: circulants that the same layers of all blocks share
 - `adapter_actions`: merge, remove, disable, set, choose for each sample
 - `learning_rates`: `param_groups`, which suit every size
 - `costs`: parameters, operations and bytes
