@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import sqlite3
+from contextlib import closing
 from types import SimpleNamespace
 
 import numpy as np
@@ -72,7 +73,8 @@ def check_complete(folder, *, temporaries):
         elif path.suffix == ".csv":
             assert content.endswith(b"\n")
         elif path.suffix == ".sqlite":
-            assert sqlite3.connect(path).execute("pragma integrity_check").fetchone() == ("ok",)
+            with closing(sqlite3.connect(path)) as database:  # Python 3.13 warns of those that are left open
+                assert database.execute("pragma integrity_check").fetchone() == ("ok",)
         else:
             assert content == {".png": FIGURE, ".html": PAGE, "": b""}[path.suffix], name
 
