@@ -185,7 +185,7 @@ def test_two_factors_less_where_they_are_as_accurate(n, real, seed):
     rng = np.random.default_rng(seed)
     W = rng.standard_normal((n, n)) if real else gaussian(rng, n, n)
     result = factorize_cdd(W, rng=0)
-    assert result.start == "generic"
+    assert result.start in {"generic", "generic, random phases"}  # the latter for one matrix in some hundreds
     assert result.operator.n_factors == 2 * n - 1 or "; generic" in result.message
     assert result.error <= 1e-12
 
