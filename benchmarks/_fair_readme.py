@@ -11,8 +11,6 @@ SHOWN = (("lora", 1), ("cdd-shared", 3), ("cdd", 3), ("lora", 8))
 """In each place, by their numbers of parameters."""
 NUMBERS = {2: "two", 3: "three", 4: "four", 5: "five"}
 NAMES = {"cdd": "D C D", "cdd-shared": "D C D with one C"}
-NAMES = {"cdd": "D C D", "cdd-shared": "D C D with one C"}
-NUMBERS = {2: "two", 3: "three", 4: "four", 5: "five"}
 
 
 def readme_text(found: list[Result]) -> str:

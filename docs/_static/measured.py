@@ -3,7 +3,6 @@
 Run ``python docs/_static/measured.py`` after a new measurement.
 """
 
-import csv
 import sys
 from pathlib import Path
 
@@ -16,14 +15,15 @@ BENCHMARKS = HERE.parent.parent / "benchmarks"
 RESULTS = BENCHMARKS / "results"
 sys.path.insert(0, str(BENCHMARKS))
 
+from _fair_plot import FILLS
 from _fair_results import PLACES, averaged, pick, results
+from _results_table import Row, read
 
 ORANGE, YELLOW, BLUE, GREY = "#e07b24", "#f2b134", "#2f7fc8", "#7a828e"
 
 
-def rows(name: str) -> list[dict[str, str]]:
-    with (RESULTS / name).open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+def rows(name: str) -> list[Row]:
+    return read(RESULTS / name)
 
 
 def draw_speed(axes: Axes) -> None:
@@ -62,9 +62,8 @@ def draw_accuracy(axes: Axes) -> None:
     """Draw the means of all tasks, LoRA and CDD in every place that was run on each of them."""
     means = averaged(results(rows("fair_adapters.csv")))
     styles = {"lora": ("LoRA", BLUE, "s"), "cdd": ("CDD", ORANGE, "o"), "cdd-shared": ("CDD with one C", YELLOW, "o")}
-    places = {"query-value": ("full", "-"), "intermediate": ("left", ":"), "all-linear": ("none", "--")}
     for method, (label, colour, marker) in styles.items():
-        for place, (fill, line) in places.items():
+        for place, (fill, line) in FILLS.items():
             points = sorted(pick(means, method=method, places=place), key=lambda r: r.parameters)
             if points:
                 axes.errorbar(

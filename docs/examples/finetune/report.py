@@ -84,9 +84,14 @@ def summarise(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: (tasks.index(row["task"]), -row["accuracy"]))
 
 
+def _over_seeds(values: list[float]) -> float:
+    """Return the standard error of a mean."""
+    return stdev(values) / sqrt(len(values))
+
+
 def _error(accuracies: list[float], tested: int) -> float:
     if len(accuracies) > 1:
-        return stdev(accuracies) / sqrt(len(accuracies))
+        return _over_seeds(accuracies)
     return sqrt(accuracies[0] * (1 - accuracies[0]) / tested)
 
 
@@ -115,7 +120,7 @@ def _beside(ours: dict[int, dict[str, Any]], label: str, other: dict[int, dict[s
     pairs = [(ours[seed], other[seed]) for seed in ours]
     differences = [a["accuracy"] - b["accuracy"] for a, b in pairs]
     if len(pairs) > 1:
-        error = _error(differences, 0)
+        error = _over_seeds(differences)
     else:
         error = sqrt(sum(_error([run["accuracy"]], run["tested"]) ** 2 for run in pairs[0]))
     points = 100 * mean(differences)

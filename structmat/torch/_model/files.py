@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
 from structmat.io import atomic_write
 from structmat.torch._adapter.cdd_adapter import CDDAdapter
-from structmat.torch._model.sharing import check_tied, tie_vectors, tied_keys
+from structmat.torch._model.sharing import check_tied, tie_vectors, tied_keys, vector_key
 from structmat.torch._model.targets import adapted_layers
 from structmat.torch._model.wrapping import change_shape, freeze_others, wrap_layers
 
@@ -221,7 +221,7 @@ def load_adapter(
 
 
 def _keys(path: str, adapter: CDDAdapter) -> dict[str, Tensor]:
-    return {f"{path}{'.' if path else ''}factors.{i}": factor for i, factor in enumerate(adapter.factors.forward())}
+    return {vector_key(path, i): factor for i, factor in enumerate(adapter.factors.forward())}
 
 
 def _is_sharded(tensor: Tensor) -> bool:

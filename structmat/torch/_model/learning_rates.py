@@ -77,13 +77,11 @@ def param_groups(
             for factor, kind, (_, cols) in zip(module.factors, layout.kinds, layout.factor_shapes, strict=True):
                 if factor.requires_grad:
                     (diagonals if kind == "diagonal" else circulants.setdefault(cols, [])).append(factor)
-    diagonals = _once(diagonals)
-    circulants = {cols: _once(params) for cols, params in circulants.items()}
     if not diagonals and not circulants:
         raise ArgumentValueError("param_groups", "model", "has no trainable CDD adapter")
-    groups: list[dict[str, Any]] = [{"name": "diagonals", "params": diagonals, "lr": lr, "weight_decay": 0.0}]
+    groups: list[dict[str, Any]] = [{"name": "diagonals", "params": _once(diagonals), "lr": lr, "weight_decay": 0.0}]
     groups += [
-        {"name": f"circulants of {cols} columns", "params": params, "lr": lr * cols**-0.5, "weight_decay": 0.0}
+        {"name": f"circulants of {cols} columns", "params": _once(params), "lr": lr * cols**-0.5, "weight_decay": 0.0}
         for cols, params in sorted(circulants.items())
     ]
     inside = {id(p) for group in groups for p in group["params"]}
@@ -95,4 +93,4 @@ def param_groups(
 
 def _once(parameters: list[nn.Parameter]) -> list[nn.Parameter]:
     """Return parameters without repetitions: layers may share some."""
-    return list({id(parameter): parameter for parameter in parameters}.values())
+    return list(dict.fromkeys(parameters))

@@ -12,7 +12,7 @@ from torch import Tensor
 from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
 from structmat.torch._adapter.cdd_adapter import CDDAdapter
 
-__all__ = ["check_tied", "share_circulants", "tie_vectors", "tied_keys", "vectors_by_key"]
+__all__ = ["check_tied", "share_circulants", "tie_vectors", "tied_keys", "vector_key", "vectors_by_key"]
 
 
 def share_circulants(adapters: Mapping[str, CDDAdapter]) -> int:
@@ -71,13 +71,14 @@ def _check(adapters: Any) -> None:
         raise ArgumentTypeError("share_circulants", "adapters", "must be a dict of CDDAdapter by path")
 
 
+def vector_key(path: str, i: int) -> str:
+    """Return the key of a vector in a state dict, by the path of its layer and its number."""
+    return f"{path}{'.' if path else ''}factors.{i}"
+
+
 def vectors_by_key(adapters: Mapping[str, CDDAdapter]) -> dict[str, tuple[CDDAdapter, int]]:
     """Return where the vectors of all layers are, an adapter and a number, by their keys in a state dict."""
-    return {
-        f"{path}{'.' if path else ''}factors.{i}": (adapter, i)
-        for path, adapter in adapters.items()
-        for i in range(adapter.n_factors)
-    }
+    return {vector_key(path, i): (adapter, i) for path, adapter in adapters.items() for i in range(adapter.n_factors)}
 
 
 def tied_keys(adapters: Mapping[str, CDDAdapter]) -> dict[str, str]:
