@@ -105,6 +105,7 @@ ALL_LINEAR = (
     ("cdd-blocks", 64),
     ("c3a-corrected", 128),
     ("fourierft", 1152),
+    ("cdd-shared", 3),
 )
 """On all linear layers, rectangles included."""
 
