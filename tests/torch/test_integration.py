@@ -176,7 +176,7 @@ def test_autocast(mode, dtype):
         kept = kept_bytes(lambda: layer.adapters["default"].add_to(base, x), x, *layer.parameters())[0]
     assert y.dtype == dtype
     assert kept == 0 or mode == "cache"
-    change = x.double() @ dense(layer.adapters["default"].factors, 16, 24).T
+    change = x.to(dtype).double() @ dense(layer.adapters["default"].factors, 16, 24).T
     expected = base.double() + change
     assert (y.double() - expected).abs().max() <= torch.finfo(dtype).eps * expected.abs().max()
     got = gradients(layer, y.float())
@@ -184,6 +184,34 @@ def test_autocast(mode, dtype):
     assert {g.dtype for g in got} == {torch.float32}
     for a, b in zip(got, reference, strict=True):
         assert (a - b).norm() < 0.02 * b.norm()
+
+
+@pytest.mark.parametrize(
+    ("given", "weight", "result"),
+    [
+        (torch.float32, torch.float32, torch.bfloat16),
+        (torch.bfloat16, torch.float32, torch.bfloat16),  # the outputs of another layer
+        (torch.float32, torch.float16, torch.bfloat16),
+        (torch.float64, torch.float64, torch.float64),  # which autocast leaves alone
+    ],
+)
+def test_autocast_casts_the_inputs_of_base_and_change_once(given, weight, result):
+    """What is kept are the inputs and the weight in the dtype of autocast: what torch keeps for the base alone."""
+    layer = fill(CDDLinear.from_linear(nn.Linear(24, 16, dtype=weight)))
+    x = torch.randn(7, 24, dtype=given, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        kept, y = kept_bytes(lambda: layer(x), x, *layer.parameters())
+        expected = layer.base(x)
+    sizes = (x.numel() if given != result else 0) + (16 * 24 if weight != result else 0)
+    assert y.dtype == expected.dtype == result
+    assert kept == sizes * result.itemsize
+    change = x.detach().to(result).double() @ dense(layer.adapters["default"].factors, 16, 24).T
+    expected = expected.detach().double() + change
+    computing = 32 * torch.finfo(torch.promote_types(result, torch.float32)).eps  # the change, in the wider dtype
+    error = (y.detach().double() - expected).abs().max()
+    assert error <= (torch.finfo(result).eps + computing) * expected.abs().max()
+    (dx,) = torch.autograd.grad(y.sum(), x)
+    assert dx.dtype == given
 
 
 @modes

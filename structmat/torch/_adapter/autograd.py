@@ -120,7 +120,7 @@ class _AddedChange(torch.autograd.Function):
         result, kept = chunked_change(y, x, weight, bias, factors, alpha, mode)
         ctx.alpha, ctx.n_factors = alpha, len(factors)
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(x, weight, *factors, *kept)
+        ctx.save_for_backward(x, weight if ctx.needs_input_grad[1] else None, *factors, *kept)
         return result
 
     @staticmethod
@@ -133,7 +133,7 @@ class _AddedChange(torch.autograd.Function):
         with without_autocast(x):
             # With gradients enabled here, someone differentiates the gradient: nothing in place then.
             compute = _differentiable_gradients if torch.is_grad_enabled() else chunked_gradients
-            dx, *gradients = compute(dy, x, weight if needs_x else None, factors, kept, ctx.alpha)
+            dx, *gradients = compute(dy, x, weight, factors, kept, ctx.alpha)
         return dy if needs_y else None, dx if needs_x else None, None, None, None, None, *gradients
 
 

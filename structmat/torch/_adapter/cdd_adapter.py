@@ -77,7 +77,8 @@ class CDDAdapter(nn.Module):
     Notes
     -----
     Three factors have ``rows + ceil(rows / b) ceil(cols / b) b + cols`` parameters: 3 n for a square. The product costs
-    O(n log n) per row. Half-precision inputs are computed in float32.
+    O(n log n) per row. Half-precision inputs are computed in float32; large batches in bfloat16 by a dense matrix of
+    this precision, where the processor has a unit for it (AMX).
 
     References
     ----------

@@ -19,6 +19,7 @@ from structmat.torch._adapter.change import (
     precision,
     summed_product,
 )
+from structmat.torch._adapter.dense_bfloat16 import add_dense_change, dense_gradients, multiplies_dense
 from structmat.torch._adapter.merged import merges, weight_plus_change
 
 __all__ = ["Mode", "as_rows", "autocasts", "chunked_change", "chunked_gradients", "without_autocast"]
@@ -82,11 +83,14 @@ def chunked_change(
     """Return ``y + alpha D C D x``, or ``W x + bias + alpha D C D x``, and what to keep for the backward pass."""
     with without_autocast(x):
         if mode == "recompute" and weight is not None and merges(x, weight, factors, precision(x, weight, *factors)):
-            return linear(x, weight_plus_change(weight, factors, alpha), bias), []
+            return linear(x, weight_plus_change(weight, factors, alpha, x.dtype), bias), []
         result = linear(x, cast("Tensor", weight), bias) if y is None else y.new_empty(y.shape)
         result = result.contiguous()  # as it is already, so that its rows are a view
         out = as_rows(result)
         base = out if y is None else as_rows(y)
+        if mode == "recompute" and multiplies_dense(base, factors):
+            add_dense_change(base, as_rows(x), factors, alpha, out)
+            return result, []
         dtype = precision(x, base, *factors)
         working = Working.of(factors, alpha, dtype)
         kept: list[Tensor] = []
@@ -104,7 +108,10 @@ def chunked_change(
 def chunked_gradients(
     dy: Tensor, x: Tensor, weight: Tensor | None, factors: Sequence[Tensor], kept: Sequence[Tensor], alpha: float
 ) -> list[Tensor]:
-    """Return the same, chunk by chunk."""
+    """Return the gradient of `x`, that of the weight's product included, and those of the factors."""
+    if not kept and multiplies_dense(as_rows(dy), factors):
+        dx, gradients = dense_gradients(as_rows(dy), as_rows(x), weight, factors, alpha)
+        return [dx.view(x.shape), *gradients]
     dtype = precision(x, dy, *factors)
     working = Working.of(factors, alpha, dtype)
     adjoints, remaining = working.adjoints(), iter(kept)

@@ -11,10 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-__all__ = ["merges", "weight_plus_change"]
+from structmat.torch._adapter.circulant_rows import circulant_rows, room
 
-# Entries that are computed at once: they stay in cache, and the cost of calls is small.
-_PIECE = 2**17
+__all__ = ["merges", "weight_plus_change"]
 
 
 def merges(x: Tensor, weight: Tensor, factors: Sequence[Tensor], dtype: torch.dtype) -> bool:
@@ -30,24 +29,23 @@ def merges(x: Tensor, weight: Tensor, factors: Sequence[Tensor], dtype: torch.dt
     )
 
 
-def weight_plus_change(weight: Tensor, factors: Sequence[Tensor], alpha: float) -> Tensor:
-    """Return ``W + alpha D C D``, whose entries are single products: no transform."""
-    left, circulants, right = (factor.to(weight.dtype) for factor in factors)
+def weight_plus_change(weight: Tensor | None, factors: Sequence[Tensor], alpha: float, dtype: torch.dtype) -> Tensor:
+    """Return ``W + alpha D C D``, or the change alone, in `dtype`; its entries are single products: no transform."""
+    wide = torch.promote_types(dtype, torch.float32)
+    left, circulants, right = (factor.to(wide) for factor in factors)
     left = (alpha * left)[:, None]
-    (rows, cols), (p, q, b) = weight.shape, circulants.shape
+    (rows, cols), (p, q, b) = (len(left), len(right)), circulants.shape
     right = pad(right, (0, q * b - cols)).reshape(q, b)
-    height, several = min(b, max(1, _PIECE // (q * b))), max(1, _PIECE // (q * b * b))
-    period = (height + 1) * b
-    result = weight.new_empty(p * b, q * b)
-    first_rows = circulants.flip(2).roll(1, 2)
-    for i in range(0, p, several):
-        # Vectors behind each other: one that starts b - 1 later is shifted by one, as the next row of a circulant is.
-        repeated = first_rows[i : i + several].repeat(1, 1, height + 1)
-        for top in range(0, b, height):
-            shape = (len(repeated), min(height, b - top), q, b)
-            pieces = repeated.as_strided(shape, (q * period, b - 1, period, 1), -top % b)
-            here = slice(i * b + top, i * b + top + shape[0] * shape[1])
-            change = torch.mul(pieces, right, out=result[here].view(shape)).view(-1, q * b)
-            change = change[: max(0, rows - here.start), :cols]
-            torch.addcmul(weight[here], change, left[here], out=change)
+    result = left.new_empty(p * b, q * b, dtype=dtype)
+    memory = room(circulants)
+    for here, pieces in circulant_rows(circulants):
+        out = result[here] if dtype == wide else memory[: pieces.numel()]
+        change = torch.mul(pieces, right, out=out.view(pieces.shape)).view(-1, q * b)
+        change = change[: max(0, rows - here.start), :cols]
+        if weight is None:
+            change *= left[here]
+        else:
+            torch.addcmul(weight[here].to(wide), change, left[here], out=change)
+        if dtype != wide:  # rounded once
+            result[here][: len(change), :cols] = change
     return result[:rows, :cols]

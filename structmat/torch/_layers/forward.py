@@ -50,7 +50,9 @@ def forward_with_adapters(base: Any, x: Tensor, adapters: Sequence[CDDAdapter]) 
         return _of_nested(x, lambda rows: forward_with_adapters(base, rows, adapters))
     if adapters and not adapters[0].is_dropping and _fuses(base, x):
         first, *adapters = adapters
-        y = linear_with_change(x, base.weight, base.bias, first.factors.forward(), first.alpha, first.mode)
+        dtype = _product_dtype(x)
+        weight, bias = (None if t is None else t.to(dtype) for t in (base.weight, base.bias))
+        y = linear_with_change(x.to(dtype), weight, bias, first.factors.forward(), first.alpha, first.mode)
     else:
         y = base(x)
     for adapter in adapters:
@@ -70,12 +72,19 @@ def _of_nested(x: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
 
 def _fuses(base: Any, x: Tensor) -> bool:
     """Whether a base is a plain frozen linear layer that nobody watches, so that one operation can do it all."""
-    if type(base) is not nn.Linear or "forward" in vars(base) or autocasts(x):  # some replace its method
+    if type(base) is not nn.Linear or "forward" in vars(base):  # some replace its method
         return False
     watched = base._forward_hooks or base._forward_pre_hooks or base._backward_hooks or base._backward_pre_hooks
     weight, bias = base.weight, base.bias
     trained = weight.requires_grad or (bias is not None and bias.requires_grad)
-    return not watched and not trained and type(weight) is nn.Parameter and weight.dtype == x.dtype
+    same = _product_dtype(weight) == _product_dtype(x) if autocasts(x) else weight.dtype == x.dtype
+    return not watched and not trained and type(weight) is nn.Parameter and same
+
+
+def _product_dtype(given: Tensor) -> torch.dtype:
+    """Return the dtype in which a linear layer takes its inputs: that of autocast, which leaves float64 alone."""
+    casts = autocasts(given) and given.dtype != torch.float64
+    return torch.get_autocast_dtype(given.device.type) if casts else given.dtype
 
 
 def add_per_sample(
