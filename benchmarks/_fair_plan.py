@@ -23,6 +23,11 @@ RATES = {
 """For each method around the rates that its authors, PEFT or earlier runs of ours found best."""
 
 
+CASE = ("task", "places", "method", "size")
+RUN = (*CASE, "stage", "lr", "seed")
+"""The columns that name a case, and a run: what its result depends on, beside the processor."""
+
+
 @dataclass(frozen=True)
 class Case:
     """What is trained: one line of the report."""

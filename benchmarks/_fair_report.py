@@ -11,10 +11,9 @@ from textwrap import fill, indent
 
 import numpy as np
 from _common import table
-from _fair_plan import PROTOCOLS, cases
+from _fair_plan import CASE, PROTOCOLS, RUN, cases
 from _fair_readme import readme_table, readme_text
 from _fair_results import (
-    CASE,
     LABELS,
     METRICS,
     PLACES,
@@ -34,8 +33,6 @@ from _fair_results import (
 from _results_table import Row
 
 ROOT = Path(__file__).parent.parent
-RUN = (*CASE, "stage", "lr", "seed")
-"""What a run depends on, beside the processor."""
 
 
 def quality_table(found: list[Result], task: str, places: str) -> str:

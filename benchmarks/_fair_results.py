@@ -37,7 +37,6 @@ PLACES = {
     "intermediate": "intermediate layers",
     "all-linear": "all linear layers",
 }
-CASE = ("task", "places", "method", "size")
 METRICS = {"accuracy": "accuracy, %", "matthews": "Matthews correlation x 100", "mean": "score, %"}
 
 

@@ -19,7 +19,6 @@ from finetune.data import TASKS, Rows, load_task
 from finetune.encoder import load_tokenizer
 from finetune.train import DivergedError, Run, Settings, fit, predict, prepare
 
-KEY = ("task", "places", "method", "size", "stage", "lr", "seed")
 VALUES = ("rows", "epochs", "tested", "parameters", "accuracy", "matthews", "f1", "seconds", "machine", "right")
 """`seconds` are the processor's; `right` has one bit for each test row, packed and in base64."""
 

@@ -30,7 +30,7 @@ from _common import one_thread
 
 one_thread()
 
-from _fair_plan import PROTOCOLS, Protocol, cases  # noqa: E402
+from _fair_plan import PROTOCOLS, RUN, Protocol, cases  # noqa: E402
 
 EXAMPLES = Path(__file__).parent.parent / "docs/examples"
 RESULTS = Path(__file__).parent / "results"
@@ -74,13 +74,13 @@ def report(options: argparse.Namespace) -> None:
 def run(options: argparse.Namespace) -> None:
     sys.path.insert(0, str(EXAMPLES))
     import torch  # noqa: PLC0415
-    from _fair_runs import KEY, VALUES, Bench  # noqa: PLC0415
+    from _fair_runs import VALUES, Bench  # noqa: PLC0415
     from _results_table import Table  # noqa: PLC0415
 
     from finetune.data import ExampleError  # noqa: PLC0415
 
     torch.set_num_threads(1)
-    bench = Bench(Table(options.out / "fair_adapters.csv", KEY, VALUES), options.data)
+    bench = Bench(Table(options.out / "fair_adapters.csv", RUN, VALUES), options.data)
     todo = [case for case in cases() if case.task in options.only]
     protocols = PROTOCOLS
     if options.quick:

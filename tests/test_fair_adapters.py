@@ -85,7 +85,7 @@ def bench(runs, plan, path, model):
         tokens = [torch.randint(1, 20, (5,), generator=generator) for _ in range(count)]
         return Rows(tokens, torch.stack([(row.sum() > 50).long() for row in tokens]))
 
-    made = runs.Bench(runs.Table(path, runs.KEY, runs.VALUES), ROOT, model)
+    made = runs.Bench(runs.Table(path, plan.RUN, runs.VALUES), ROOT, model)
     made.parts["sst2"] = drawn(40), drawn(9)
     protocol = plan.Protocol(16, 1, 10, 7, (8, 9), (0, 1), batch=8)
     return made, protocol
@@ -128,7 +128,7 @@ def test_a_diverged_trial_stands_in_the_table_and_never_wins(modules, runs, mode
     case = plan.Case("sst2", "query-value", "full", None)
     made, protocol = bench(runs, plan, tmp_path / "fair_adapters.csv", model)
     with pytest.raises(SystemExit, match="another process"):
-        runs.Table(tmp_path / "fair_adapters.csv", runs.KEY, runs.VALUES)
+        runs.Table(tmp_path / "fair_adapters.csv", plan.RUN, runs.VALUES)
     assert made._best(case, protocol, runs.RATES["full"]) == 0.01
     made.table.file.close()
     accuracies = [row["accuracy"] for row in rows_of(tmp_path / "fair_adapters.csv")]

@@ -130,11 +130,8 @@ class CDDModel(BaseTuner):
     def _check_stored(self, model: nn.Module, config: CDDConfig, adapter_name: str) -> None:
         stored = config.stored()
         if stored is not None:
-            expected = {
-                path: [tuple(factor.shape) for factor in layer.cdd_adapters[adapter_name].factors]
-                for path, layer in model.named_modules()
-                if isinstance(layer, CDDTunerLinear) and adapter_name in layer.cdd_adapters
-            }
+            adapters = self._adapters(adapter_name)
+            expected = {path: [tuple(f.shape) for f in adapter.factors] for path, adapter in adapters.items()}
             if problems := mismatches(stored, expected) + other_mismatches(stored, model):
                 more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
                 raise ArgumentValueError(
