@@ -29,7 +29,7 @@ def calls(monkeypatch):
 
     def counted(name):
         original = getattr(chunked, name)
-        return lambda *given: (found.append(name), original(*given))[1]
+        return lambda *given, **options: (found.append(name), original(*given, **options))[1]
 
     for name in ("add_dense_change", "dense_gradients"):
         monkeypatch.setattr(chunked, name, counted(name))
@@ -149,12 +149,65 @@ BOTH = ["add_dense_change", "dense_gradients"]
         (16, torch.float16, {}, []),
         (16, torch.bfloat16, {"n_factors": 5}, []),
         (16, torch.bfloat16, {"mode": "cache"}, []),
+        (16, torch.bfloat16, {"dtype": torch.float32}, BOTH),
+        (16, torch.bfloat16, {"dtype": torch.float64}, []),  # who asks for them has a reason
     ],
 )
 def test_where_matrices_are_used(calls, rows, dtype, options, expected):
     layer = fill(CDDLinear.from_linear(torch.nn.Linear(16, 16, dtype=dtype), **options))
     layer(torch.randn(rows, 16, dtype=dtype)).sum().backward()
     assert calls == expected
+
+
+@pytest.mark.parametrize(("rows", "expected"), [(11, []), (12, BOTH)])
+@pytest.mark.parametrize("shape", [(24, 6), (6, 24)])
+def test_of_rectangles_the_number_of_entries_counts(calls, shape, rows, expected):
+    layer = fill(CDDLinear.from_linear(torch.nn.Linear(*shape, dtype=torch.bfloat16)))
+    layer(torch.randn(rows, shape[0], dtype=torch.bfloat16)).sum().backward()
+    assert calls == expected
+
+
+def test_wider_inputs_are_not_rounded(calls):
+    change = adapter(6, 6, dtype=torch.float32)
+    y, x = torch.zeros(16, 6, dtype=torch.bfloat16), torch.randn(16, 6, dtype=torch.float32)
+    torch.testing.assert_close(change.add_to(y, x), change(x).bfloat16(), rtol=0, atol=0)
+    assert calls == []
+
+
+def test_other_devices_use_transforms(calls):
+    layer = CDDLinear.from_linear(torch.nn.Linear(16, 16, dtype=torch.bfloat16)).to("meta")
+    layer(torch.randn(64, 16, dtype=torch.bfloat16, device="meta")).sum().backward()
+    assert calls == []
+
+
+def test_the_processor_is_asked(monkeypatch):
+    monkeypatch.undo()
+    asked = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)()
+    assert dense_bfloat16.has_matrix_unit() is asked
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: not asked, raising=False)
+    assert dense_bfloat16.has_matrix_unit() is not asked
+    monkeypatch.delattr(torch.cpu, "_is_amx_tile_supported")
+    assert dense_bfloat16.has_matrix_unit() is False
+
+
+@pytest.mark.parametrize("shape", [(5, 7, 3), (7, 5, 3), (6, 6, 4)])
+def test_memory_that_was_not_written_is_not_read(shape):
+    """In its deterministic mode torch fills new memory with NaN."""
+    factors, x, y, dy, _ = drawn(*shape, 12, torch.float32)
+    torch.use_deterministic_algorithms(True)
+    try:
+        gradients = torch.autograd.grad(add_change(y, x, factors, 1.0), (x, *factors), dy)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert all(g.isfinite().all() for g in gradients)
+
+
+def test_inputs_without_gradient(calls):
+    factors, x, _, dy, weight = drawn(6, 6, 6, 12, torch.float32)
+    expected = torch.autograd.grad(linear_with_change(x, weight, None, factors, 1.0), factors, dy)
+    got = torch.autograd.grad(linear_with_change(x.detach(), weight, None, factors, 1.0), factors, dy)
+    assert calls == 2 * BOTH
+    assert all(torch.equal(a, b) for a, b in zip(got, expected, strict=True))
 
 
 def test_other_processors_use_transforms(calls, monkeypatch):
@@ -189,6 +242,7 @@ def test_under_autocast_too(calls):
         assert (a - b).norm() < 0.02 * b.norm()
 
 
+@pytest.mark.filterwarnings("ignore:There is a performance drop")  # torch maps some operations one by one
 def test_gradients_of_gradients_and_batches_of_gradients(calls):
     factors, x, y, dy, _ = drawn(6, 6, 6, 12, torch.float32)
     out = add_change(y, x, factors, 1.0)
@@ -196,10 +250,16 @@ def test_gradients_of_gradients_and_batches_of_gradients(calls):
     assert first.requires_grad
     batch = torch.stack([dy, 2 * dy])
     mapped = torch.autograd.grad(out, factors, batch, is_grads_batched=True, retain_graph=True)
-    single = torch.autograd.grad(out, factors, dy)
-    assert calls == BOTH  # the last one alone
-    for many, one in zip(mapped, single, strict=True):
+    assert calls == BOTH[:1]
+
+    def by_func(dy):
+        return torch.autograd.grad(out, factors, dy, retain_graph=True)
+
+    by_func_too = torch.func.vmap(by_func)(batch)
+    single = by_func(dy)
+    for many, more, one in zip(mapped, by_func_too, single, strict=True):
         torch.testing.assert_close(many[1], 2 * many[0])
+        torch.testing.assert_close(many, more)
         assert (many[0] - one).norm() < 4 * EPS * one.norm() + EPS
 
 

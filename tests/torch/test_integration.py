@@ -195,16 +195,18 @@ def test_autocast(mode, dtype):
         (torch.float64, torch.float64, torch.float64),  # which autocast leaves alone
     ],
 )
-def test_autocast_casts_the_inputs_of_base_and_change_once(given, weight, result):
-    """What is kept are the inputs and the weight in the dtype of autocast: what torch keeps for the base alone."""
+@pytest.mark.parametrize("fused", [True, False])
+def test_autocast_casts_what_base_and_change_multiply_and_keeps_nothing(given, weight, result, fused):
+    """Less than torch keeps for the base alone, the weight in the dtype of autocast."""
     layer = fill(CDDLinear.from_linear(nn.Linear(24, 16, dtype=weight)))
+    if not fused:
+        layer.base.register_forward_hook(lambda *_: None)
     x = torch.randn(7, 24, dtype=given, requires_grad=True)
     with torch.autocast("cpu", torch.bfloat16):
-        kept, y = kept_bytes(lambda: layer(x), x, *layer.parameters())
         expected = layer.base(x)
-    sizes = (x.numel() if given != result else 0) + (16 * 24 if weight != result else 0)
+        kept, y = kept_bytes(lambda: layer(x), x, *layer.parameters())
     assert y.dtype == expected.dtype == result
-    assert kept == sizes * result.itemsize
+    assert kept == (0 if fused or weight == result else 16 * 24 * 2)
     change = x.detach().to(result).double() @ dense(layer.adapters["default"].factors, 16, 24).T
     expected = expected.detach().double() + change
     computing = 32 * torch.finfo(torch.promote_types(result, torch.float32)).eps  # the change, in the wider dtype
@@ -212,6 +214,45 @@ def test_autocast_casts_the_inputs_of_base_and_change_once(given, weight, result
     assert error <= (torch.finfo(result).eps + computing) * expected.abs().max()
     (dx,) = torch.autograd.grad(y.sum(), x)
     assert dx.dtype == given
+
+
+def test_layers_with_the_same_inputs_keep_them_once_under_autocast():
+    layers = [fill(CDDLinear.from_linear(nn.Linear(8, 8))) for _ in range(3)]
+    layers[0].add_adapter("second")  # active too
+    x = torch.randn(7, 8, requires_grad=True)
+
+    def run():
+        with torch.autocast("cpu", torch.bfloat16):
+            h = 2 * x
+            return sum(layer(h) for layer in layers)
+
+    assert kept_bytes(run, *(p for layer in layers for p in layer.parameters()))[0] == 4 * x.numel()
+
+
+@pytest.mark.parametrize(
+    ("x", "change"),
+    [
+        (torch.ones(3, 6, dtype=torch.int64), {}),
+        (torch.ones(3, 6, dtype=torch.complex64), {}),
+        (torch.ones(3, 6), {"weight": torch.ones(4, 6, dtype=torch.int8)}),
+        (torch.ones(3, 6), {"bias": torch.ones(4, dtype=torch.float64)}),
+    ],
+)
+def test_autocast_does_not_hide_dtypes_that_the_base_refuses(x, change):
+    layer = CDDLinear.from_linear(nn.Linear(6, 4))
+    for name, value in change.items():
+        setattr(layer.base, name, nn.Parameter(value, requires_grad=False))
+    with torch.autocast("cpu", torch.bfloat16), pytest.raises(RuntimeError, match="type"):
+        layer(x)
+
+
+def test_layers_without_a_base_keep_their_precision_under_autocast():
+    layer = fill(CDDLinear(24, 16))
+    x = torch.randn(7, 24)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(layer(x), layer(x.clone()))
+        y = layer(x)
+    torch.testing.assert_close(y, layer(x))
 
 
 @modes

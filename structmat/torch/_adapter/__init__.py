@@ -7,6 +7,7 @@
 - `chunked`: changes and gradients of many rows, in chunks that stay in cache
 - `dense_bfloat16`: a change and its gradients by dense matrices, for processors that multiply such matrices fast
 - `merged`: the weight plus a change as a dense matrix, for batches of many rows
+- `autocast`: what `torch.autocast` does to inputs
 - `circulant_rows`: the rows of such a matrix, and sums over its diagonals
 - `change`: the change of some rows and its gradients; pure functions
 """

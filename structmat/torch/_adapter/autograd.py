@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.nn.functional import linear
 
+from structmat.torch._adapter.autocast import product_dtype, without_autocast
 from structmat.torch._adapter.change import (
     Working,
     change_rows,
@@ -24,7 +25,7 @@ from structmat.torch._adapter.change import (
     precision,
     summed_product,
 )
-from structmat.torch._adapter.chunked import Mode, as_rows, chunked_change, chunked_gradients, without_autocast
+from structmat.torch._adapter.chunked import Mode, as_rows, chunked_change, chunked_gradients
 from structmat.torch._adapter.compiled import compiled_change
 
 __all__ = ["add_change", "linear_with_change"]
@@ -33,7 +34,8 @@ __all__ = ["add_change", "linear_with_change"]
 def add_change(y: Tensor, x: Tensor, factors: Sequence[Tensor], alpha: float, mode: Mode = "recompute") -> Tensor:
     """Return ``y + alpha D C D x`` for rows on the last axis of `x`, in the dtype of `y`; neither is changed.
 
-    `factors` holds diagonals (m,) and grids of circulants (p, q, b), in the order of the product.
+    `factors` holds diagonals (m,) and grids of circulants (p, q, b), in the order of the product. Where outputs have
+    the dtype of autocast, inputs are cast to it, as those of the base that made the outputs were.
     """
     return _applied(y, x, None, None, factors, alpha, mode)
 
@@ -41,7 +43,10 @@ def add_change(y: Tensor, x: Tensor, factors: Sequence[Tensor], alpha: float, mo
 def linear_with_change(
     x: Tensor, weight: Tensor, bias: Tensor | None, factors: Sequence[Tensor], alpha: float, mode: Mode = "recompute"
 ) -> Tensor:
-    """Return ``W x + bias + alpha D C D x`` with a frozen weight: added in place, in both directions."""
+    """Return ``W x + bias + alpha D C D x`` with a frozen weight: added in place, in both directions.
+
+    Under autocast all is cast as a linear layer casts it, for the time of the operation alone.
+    """
     return _applied(None, x, weight, bias, factors, alpha, mode)
 
 
@@ -57,14 +62,21 @@ def _applied(
     # Exporters, tracers, the transforms of torch.func and derivatives in forward mode need plain operations, whose
     # gradients they know.
     transformed = torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
-    if mode == "recompute" and _is_compiling_only() and not transformed:
-        return compiled_change(y, x, weight, bias, list(factors), alpha)
+    dtype = product_dtype(x)
+    dtype = dtype if y is None or y.dtype == dtype else x.dtype
     if torch.compiler.is_compiling() or torch.jit.is_tracing() or transformed:
-        return _plainly(y, x, weight, bias, factors, alpha)
+        given = x.to(dtype), *_cast(weight, bias, dtype)
+        if mode == "recompute" and _is_compiling_only() and not transformed:
+            return compiled_change(y, *given, list(factors), alpha)
+        return _plainly(y, *given, factors, alpha)
     if not x.numel():  # which transforms refuse; gradients are zeros all the same
         base = linear(x, weight, bias) if y is None else y + 0 * x.sum()
         return base + 0 * sum(f.sum() for f in factors).to(base.dtype)
-    return _AddedChange.apply(y, x, weight, bias, alpha, mode, *factors)
+    return _AddedChange.apply(y, x, weight, bias, alpha, mode, dtype, *factors)
+
+
+def _cast(weight: Tensor | None, bias: Tensor | None, dtype: torch.dtype) -> tuple[Tensor | None, Tensor | None]:
+    return None if weight is None else weight.to(dtype), None if bias is None else bias.to(dtype)
 
 
 def _plainly(
@@ -104,7 +116,10 @@ def _has_transforms(factors: Sequence[Tensor]) -> bool:
 
 
 class _AddedChange(torch.autograd.Function):
-    """``y + alpha D C D x``, or ``W x + bias + alpha D C D x`` where a weight is given instead of y."""
+    """``y + alpha D C D x``, or ``W x + bias + alpha D C D x`` where a weight is given instead of y.
+
+    Inputs, weight and bias are used in `dtype`, and kept as they are given: layers may have the same inputs.
+    """
 
     @staticmethod
     def forward(
@@ -115,31 +130,41 @@ class _AddedChange(torch.autograd.Function):
         bias: Tensor | None,
         alpha: float,
         mode: Mode,
+        dtype: torch.dtype,
         *factors: Tensor,
     ) -> Tensor:
-        result, kept = chunked_change(y, x, weight, bias, factors, alpha, mode)
-        ctx.alpha, ctx.n_factors = alpha, len(factors)
+        result, kept = chunked_change(y, x.to(dtype), *_cast(weight, bias, dtype), factors, alpha, mode)
+        ctx.alpha, ctx.dtype, ctx.n_factors = alpha, dtype, len(factors)
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(x, weight if ctx.needs_input_grad[1] else None, *factors, *kept)
+        ctx.save_for_backward(x, weight, *factors, *kept)
         return result
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor | None) -> tuple[Tensor | None, ...]:
         if dy is None:
-            return (None,) * (6 + ctx.n_factors)
+            return (None,) * (7 + ctx.n_factors)
         x, weight, *tensors = ctx.saved_tensors
         factors, kept = tensors[: ctx.n_factors], tensors[ctx.n_factors :]
         needs_y, needs_x = ctx.needs_input_grad[:2]
         with without_autocast(x):
+            given = x.to(ctx.dtype), _cast(weight, None, ctx.dtype)[0] if needs_x else None
             # With gradients enabled here, someone differentiates the gradient: nothing in place then.
             compute = _differentiable_gradients if torch.is_grad_enabled() else chunked_gradients
-            dx, *gradients = compute(dy, x, weight, factors, kept, ctx.alpha)
-        return dy if needs_y else None, dx if needs_x else None, None, None, None, None, *gradients
+            dx, *gradients = compute(dy, *given, factors, kept, ctx.alpha, needs_x=needs_x)
+        dx = None if dx is None or not needs_x else dx.to(x.dtype)
+        return dy if needs_y else None, dx, None, None, None, None, None, *gradients
 
 
 def _differentiable_gradients(
-    dy: Tensor, x: Tensor, weight: Tensor | None, factors: Sequence[Tensor], _: Sequence[Tensor], alpha: float
-) -> list[Tensor]:
+    dy: Tensor,
+    x: Tensor,
+    weight: Tensor | None,
+    factors: Sequence[Tensor],
+    _: Sequence[Tensor],
+    alpha: float,
+    *,
+    needs_x: bool,
+) -> list[Tensor | None]:
     """Return the gradients of `x` and the factors by plain operations on all rows at once."""
     dtype = precision(x, dy, *factors)
     working = Working.of(factors, alpha, dtype)
@@ -147,5 +172,8 @@ def _differentiable_gradients(
     _, _, steps = change_rows(xs, working)
     g, scale, sums = gradient_rows(dys, working, working.adjoints(), steps)
     sums.append(summed_product(g, xs, overwrite=False))
+    gradients = finished(sums, factors, alpha)
+    if not needs_x:
+        return [None, *gradients]
     dx = (g * scale).to(x.dtype).reshape(x.shape)
-    return [dx if weight is None else dy @ weight + dx, *finished(sums, factors, alpha)]
+    return [dx if weight is None else dy @ weight + dx, *gradients]

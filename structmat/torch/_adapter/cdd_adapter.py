@@ -78,7 +78,7 @@ class CDDAdapter(nn.Module):
     -----
     Three factors have ``rows + ceil(rows / b) ceil(cols / b) b + cols`` parameters: 3 n for a square. The product costs
     O(n log n) per row. Half-precision inputs are computed in float32; large batches in bfloat16 by a dense matrix of
-    this precision, where the processor has a unit for it (AMX).
+    this precision, where the processor has a unit for it (AMX), in the mode "recompute" with three factors.
 
     References
     ----------

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Literal, TypeAlias, cast
 
 import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
+from structmat.torch._adapter.autocast import without_autocast
 from structmat.torch._adapter.change import (
     Kept,
     Working,
@@ -22,7 +22,7 @@ from structmat.torch._adapter.change import (
 from structmat.torch._adapter.dense_bfloat16 import add_dense_change, dense_gradients, multiplies_dense
 from structmat.torch._adapter.merged import merges, weight_plus_change
 
-__all__ = ["Mode", "as_rows", "autocasts", "chunked_change", "chunked_gradients", "without_autocast"]
+__all__ = ["Mode", "as_rows", "chunked_change", "chunked_gradients"]
 
 Mode: TypeAlias = Literal["recompute", "cache"]
 
@@ -36,17 +36,6 @@ _TOGETHER = 16
 _LEAST = 8
 # On other devices chunks only bound the memory of temporaries.
 _DEVICE_CHUNK = 2**26
-
-
-def autocasts(x: Tensor) -> bool:
-    """Whether autocast is on for the device of `x`; some, such as "meta", have none."""
-    device = x.device.type
-    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
-
-
-def without_autocast(x: Tensor) -> AbstractContextManager[object]:
-    """Autocast would run the sums over rows in half precision."""
-    return torch.autocast(x.device.type, enabled=False) if autocasts(x) else nullcontext()
 
 
 def as_rows(x: Tensor) -> Tensor:
@@ -88,7 +77,7 @@ def chunked_change(
         result = result.contiguous()  # as it is already, so that its rows are a view
         out = as_rows(result)
         base = out if y is None else as_rows(y)
-        if mode == "recompute" and multiplies_dense(base, factors):
+        if mode == "recompute" and multiplies_dense(base, x, factors):
             add_dense_change(base, as_rows(x), factors, alpha, out)
             return result, []
         dtype = precision(x, base, *factors)
@@ -106,19 +95,29 @@ def chunked_change(
 
 
 def chunked_gradients(
-    dy: Tensor, x: Tensor, weight: Tensor | None, factors: Sequence[Tensor], kept: Sequence[Tensor], alpha: float
-) -> list[Tensor]:
+    dy: Tensor,
+    x: Tensor,
+    weight: Tensor | None,
+    factors: Sequence[Tensor],
+    kept: Sequence[Tensor],
+    alpha: float,
+    *,
+    needs_x: bool = True,
+) -> list[Tensor | None]:
     """Return the gradient of `x`, that of the weight's product included, and those of the factors."""
-    if not kept and multiplies_dense(as_rows(dy), factors):
-        dx, gradients = dense_gradients(as_rows(dy), as_rows(x), weight, factors, alpha)
-        return [dx.view(x.shape), *gradients]
+    if not kept and multiplies_dense(as_rows(dy), x, factors):
+        dx, gradients = dense_gradients(as_rows(dy), as_rows(x), weight, factors, alpha, needs_x=needs_x)
+        return [None if dx is None else dx.view(x.shape), *gradients]
     dtype = precision(x, dy, *factors)
     working = Working.of(factors, alpha, dtype)
     adjoints, remaining = working.adjoints(), iter(kept)
-    # From dy, which alone has a batch axis where `torch.autograd.grad` maps over a batch of gradients.
-    result = dy.new_zeros(x.shape, dtype=x.dtype) if weight is None else dy @ weight
-    result = result.contiguous()
-    x, dy, dx = as_rows(x), as_rows(dy), as_rows(result)
+    result = None
+    if needs_x:
+        # From dy, which alone has a batch axis where `torch.autograd.grad` maps over a batch of gradients.
+        result = dy.new_zeros(x.shape, dtype=x.dtype) if weight is None else dy @ weight
+        result = result.contiguous()
+    x, dy = as_rows(x), as_rows(dy)
+    dx = x if result is None else as_rows(result)
     totals: list[Tensor] = []
     for xs, dys, dxs in _split(_chunk(x, factors), x, dy, dx):
         wide = xs.to(dtype)
@@ -128,9 +127,9 @@ def chunked_gradients(
             _, _, steps = change_rows(wide, working)
         own = dys.dtype != dtype
         g, scale, sums = gradient_rows(dys.to(dtype), working, adjoints, steps, overwrite=own)
-        if dx.dtype == dtype:
+        if result is not None and result.dtype == dtype:
             dxs.addcmul_(g, scale)
-        else:
+        elif result is not None:
             dxs.copy_(dxs.to(dtype).addcmul_(g, scale))
         sums.append(summed_product(g, wide, overwrite=True))
         totals = [total.add_(part) for total, part in zip(totals, sums, strict=True)] if totals else sums

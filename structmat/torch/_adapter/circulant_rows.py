@@ -36,11 +36,11 @@ def circulant_rows(circulants: Tensor) -> Iterator[tuple[slice, Tensor]]:
             yield here, repeated.as_strided(shape, (q * period, b - 1, period, 1), -top % b)
 
 
-def room(circulants: Tensor) -> Tensor:
+def room(circulants: Tensor, times: int = 1) -> Tensor:
     """Return memory for the most entries that `circulant_rows` returns at once: used again, it stays in cache."""
     p, q, b = circulants.shape
     height, several = _rows_and_blocks(q, b)
-    return circulants.new_empty(min(p, several) * height * q * b)
+    return circulants.new_empty(times * min(p, several) * height * q * b)
 
 
 class LagSums:
@@ -51,7 +51,7 @@ class LagSums:
 
     def __init__(self, circulants: Tensor) -> None:
         self._sums = torch.zeros_like(circulants)  # [:, :, u]: of entries u places to the right of the diagonal
-        self._twice = torch.cat([room(circulants)] * 2)
+        self._twice = room(circulants, 2)
 
     def add(self, here: slice, entries: Tensor, scale: Tensor) -> None:
         """Add ``entries * scale`` (s, h, q, b) in these rows of the matrix."""

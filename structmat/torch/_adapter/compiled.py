@@ -7,7 +7,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from structmat.torch._adapter.chunked import chunked_change, chunked_gradients, without_autocast
+from structmat.torch._adapter.autocast import without_autocast
+from structmat.torch._adapter.chunked import chunked_change, chunked_gradients
 
 __all__ = ["compiled_change"]
 
@@ -38,7 +39,7 @@ def _compiled_gradients(
     if not x.numel():
         return [torch.zeros_like(x), *map(torch.zeros_like, factors)]
     with without_autocast(x):
-        return chunked_gradients(dy, x, weight, factors, [], alpha)
+        return cast("list[Tensor]", chunked_gradients(dy, x, weight, factors, [], alpha))
 
 
 @compiled_change.register_fake

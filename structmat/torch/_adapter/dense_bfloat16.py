@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from structmat.torch._adapter.change import precision
 from structmat.torch._adapter.circulant_rows import LagSums, circulant_rows, room
 from structmat.torch._adapter.merged import weight_plus_change
 
@@ -28,34 +29,37 @@ def has_matrix_unit() -> bool:
     return supported is not None and supported()
 
 
-def multiplies_dense(y: Tensor, factors: Sequence[Tensor]) -> bool:
-    """Whether rows of outputs `y` (R, m) get their change, and its gradients, from a dense matrix."""
+def multiplies_dense(y: Tensor, x: Tensor, factors: Sequence[Tensor]) -> bool:
+    """Whether rows of outputs `y` (R, m) get the change of `x`, and its gradients, from a dense matrix."""
     m, n = factors[0].shape[0], factors[-1].shape[0]
     return (
-        y.dtype == torch.bfloat16
+        y.dtype == x.dtype == torch.bfloat16
+        and precision(*factors) == torch.float32
         and y.device.type == "cpu"
         and len(factors) == 3
         and m * n <= min(y.shape[0] ** 2, _LARGEST)
         and has_matrix_unit()
-        and not torch._C._functorch.is_legacy_batchedtensor(y)  # what `torch.autograd.grad` maps over a batch with
+        # Gradients that are mapped over a batch: by `torch.autograd.grad` itself, or by `torch.func`.
+        and not torch._C._functorch.is_legacy_batchedtensor(y)
+        and not torch._C._are_functorch_transforms_active()
     )
 
 
 def add_dense_change(y: Tensor, x: Tensor, factors: Sequence[Tensor], alpha: float, out: Tensor) -> Tensor:
     """Return ``y + alpha D C D x`` of rows."""
-    return torch.addmm(y, x.to(y.dtype), weight_plus_change(None, factors, alpha, y.dtype).T, out=out)
+    return torch.addmm(y, x, weight_plus_change(None, factors, alpha, y.dtype).T, out=out)
 
 
 def dense_gradients(
-    dy: Tensor, x: Tensor, weight: Tensor | None, factors: Sequence[Tensor], alpha: float
-) -> tuple[Tensor, list[Tensor]]:
+    dy: Tensor, x: Tensor, weight: Tensor | None, factors: Sequence[Tensor], alpha: float, *, needs_x: bool
+) -> tuple[Tensor | None, list[Tensor]]:
     """Return the gradient of rows `x`, that of the weight's product included, and those of the three factors.
 
     The weight plus the change is rounded here, to as many digits as the weight has.
     """
-    dx = (dy @ weight_plus_change(weight, factors, alpha, dy.dtype)).to(x.dtype)
+    dx = dy @ weight_plus_change(weight, factors, alpha, dy.dtype) if needs_x else None
     # A copy of the transpose: products of many rows by transposed views take far longer.
-    return dx, _sums(dy.T.contiguous() @ x.to(dy.dtype), factors, alpha)
+    return dx, _sums(dy.T.contiguous() @ x, factors, alpha)
 
 
 def _sums(products: Tensor, factors: Sequence[Tensor], alpha: float) -> list[Tensor]:
@@ -69,7 +73,7 @@ def _sums(products: Tensor, factors: Sequence[Tensor], alpha: float) -> list[Ten
         entries = first[: pieces.numel()].view(-1, q * b)
         cropped = entries[: max(0, rows - here.start), :cols]
         if cropped.shape != entries.shape:
-            entries.zero_()
+            entries.zero_()  # what was there before may be NaN
         cropped.copy_(products[here])
         weighted = torch.mul(pieces, entries.view(pieces.shape), out=second[: pieces.numel()].view(pieces.shape))
         weighted = weighted.view(-1, q * b)

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from structmat.torch._adapter.autocast import product_dtype
 from structmat.torch._adapter.autograd import linear_with_change
 from structmat.torch._adapter.cdd_adapter import CDDAdapter
-from structmat.torch._adapter.chunked import autocasts
 
 __all__ = ["add_per_sample", "forward_with_adapters"]
 
@@ -50,9 +50,7 @@ def forward_with_adapters(base: Any, x: Tensor, adapters: Sequence[CDDAdapter]) 
         return _of_nested(x, lambda rows: forward_with_adapters(base, rows, adapters))
     if adapters and not adapters[0].is_dropping and _fuses(base, x):
         first, *adapters = adapters
-        dtype = _product_dtype(x)
-        weight, bias = (None if t is None else t.to(dtype) for t in (base.weight, base.bias))
-        y = linear_with_change(x.to(dtype), weight, bias, first.factors.forward(), first.alpha, first.mode)
+        y = linear_with_change(x, base.weight, base.bias, first.factors.forward(), first.alpha, first.mode)
     else:
         y = base(x)
     for adapter in adapters:
@@ -77,14 +75,8 @@ def _fuses(base: Any, x: Tensor) -> bool:
     watched = base._forward_hooks or base._forward_pre_hooks or base._backward_hooks or base._backward_pre_hooks
     weight, bias = base.weight, base.bias
     trained = weight.requires_grad or (bias is not None and bias.requires_grad)
-    same = _product_dtype(weight) == _product_dtype(x) if autocasts(x) else weight.dtype == x.dtype
+    same = all(product_dtype(t) == product_dtype(x) for t in (weight, bias) if t is not None)
     return not watched and not trained and type(weight) is nn.Parameter and same
-
-
-def _product_dtype(given: Tensor) -> torch.dtype:
-    """Return the dtype in which a linear layer takes its inputs: that of autocast, which leaves float64 alone."""
-    casts = autocasts(given) and given.dtype != torch.float64
-    return torch.get_autocast_dtype(given.device.type) if casts else given.dtype
 
 
 def add_per_sample(
