@@ -159,9 +159,13 @@ def test_where_matrices_are_used(calls, rows, dtype, options, expected):
     assert calls == expected
 
 
-@pytest.mark.parametrize(("rows", "expected"), [(11, []), (12, BOTH)])
-@pytest.mark.parametrize("shape", [(24, 6), (6, 24)])
-def test_of_rectangles_the_number_of_entries_counts(calls, shape, rows, expected):
+@pytest.mark.parametrize(("shape", "rows", "expected"), [
+    ((6, 24), 11, []),
+    ((6, 24), 12, BOTH),  # as a square with as many entries
+    ((24, 6), 5, []),
+    ((24, 6), 6, BOTH),  # as many as outputs
+])  # fmt: skip
+def test_how_many_rows_rectangles_need(calls, shape, rows, expected):
     layer = fill(CDDLinear.from_linear(torch.nn.Linear(*shape, dtype=torch.bfloat16)))
     layer(torch.randn(rows, shape[0], dtype=torch.bfloat16)).sum().backward()
     assert calls == expected

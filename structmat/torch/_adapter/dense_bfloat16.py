@@ -19,7 +19,8 @@ from structmat.torch._adapter.merged import weight_plus_change
 
 __all__ = ["add_dense_change", "dense_gradients", "multiplies_dense"]
 
-# Entries of the matrix, measured on one thread: with more, transforms take less time for any number of rows.
+# Entries of the matrix, measured on one thread: with more, transforms take less time for any number of rows. With
+# fewer, as many rows as outputs repay it, or sqrt(m n) if that is less.
 _LARGEST = 3 * 2**20
 
 
@@ -37,7 +38,8 @@ def multiplies_dense(y: Tensor, x: Tensor, factors: Sequence[Tensor]) -> bool:
         and precision(*factors) == torch.float32
         and y.device.type == "cpu"
         and len(factors) == 3
-        and m * n <= min(y.shape[0] ** 2, _LARGEST)
+        and m * n <= _LARGEST
+        and m * min(m, n) <= y.shape[0] ** 2
         and has_matrix_unit()
         # Gradients that are mapped over a batch: by `torch.autograd.grad` itself, or by `torch.func`.
         and not torch._C._functorch.is_legacy_batchedtensor(y)
