@@ -9,29 +9,32 @@ from _fair_results import LABELS, TASKS, Difference, Result, averaged, lora_eigh
 LAYERS = {"query-value": "query and value", "intermediate": "intermediate", "all-linear": "all linear layers"}
 SHOWN = (("lora", 1), ("cdd-shared", 3), ("cdd", 3), ("lora", 8))
 """In each place, by their numbers of parameters."""
+STATED = (
+    ("all-linear", "cdd", 3, "D C D in all linear layers"),
+    ("intermediate", "cdd-shared", 3, "D C D with one C in the intermediate layers, `share_circulants=True`"),
+    ("query-value", "cdd", 3, "D C D on query and value"),
+    ("all-linear", "lora", 8, "LoRA of rank 8 in all linear layers"),
+)
+"""What the sentence in README compares, and how it names each."""
 NUMBERS = {2: "two", 3: "three", 4: "four", 5: "five"}
 NAMES = {"cdd": "D C D", "cdd-shared": "D C D with one C"}
 
 
 def readme_text(found: list[Result]) -> str:
-    """Return how far CDD is from LoRA of rank 8 on query and value, in the mean of all tasks."""
+    """Return how far adapters are from LoRA of rank 8 on query and value, in the mean of all tasks."""
     means = averaged(found)
     lora = lora_eight(means, "mean", "query-value")
-    shared = pick(means, places="intermediate", method="cdd-shared", size=3)
-    usual = pick(means, places="query-value", method="cdd", size=3)
-    there = pick(means, places="intermediate", method="lora", size=8)
-    if lora is None or not shared or not usual:
-        return "a D C D adapter of an n x n layer has 3 n parameters, LoRA of rank r has 2 r n"
-    others = [
-        (usual[0], "D C D on query and value"),
-        *((r, "LoRA of rank 8 in the intermediate layers") for r in there),
+    stated = [
+        (r, name) for places, method, size, name in STATED for r in pick(means, places=places, method=method, size=size)
     ]
-    more = " and ".join(f"{name} ({r.parameters:,}) {_beside(minus(r, lora))} it" for r, name in others)
-    return (
-        f"in the mean of {NUMBERS[len(tasks(found))]} tasks D C D with one C for all intermediate layers "
-        f"(`share_circulants=True`, {shared[0].parameters:,} parameters) {_beside(minus(shared[0], lora))} LoRA of "
-        f"rank 8 on query and value ({lora.parameters:,}); {more}"
-    )
+    if lora is None or not stated:
+        return "a D C D adapter of an n x n layer has 3 n parameters, LoRA of rank r has 2 r n"
+    (first, name), *others = stated
+    count = NUMBERS[len(tasks(found))]
+    usual = f"LoRA of rank 8 on query and value ({lora.parameters:,})"
+    beginning = f"in the mean of {count} tasks {name} ({first.parameters:,} parameters) {_beside(minus(first, lora))}"
+    rest = (f"{name} ({r.parameters:,}) {_beside(minus(r, lora))} it" for r, name in others)
+    return "; ".join((f"{beginning} {usual}", *rest))
 
 
 def _beside(d: Difference) -> str:

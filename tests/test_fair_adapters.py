@@ -211,18 +211,22 @@ def test_readme_compares_the_means_of_all_tasks(modules):
     found = [result(modules, task, "query-value", "lora", 8, lora, 7000) for task in both]
     found += [result(modules, "goemotions", "query-value", "cdd", 3, level, 1300)]
     found += [result(modules, "goemotions-more", "query-value", "cdd", 3, behind, 1300)]
-    found += [result(modules, task, "intermediate", "cdd-shared", 3, lora, 1000) for task in both]
     assert readme.readme_text(found).startswith("a D C D adapter of an n x n layer")
+    found += [result(modules, task, "intermediate", "cdd-shared", 3, lora, 1000) for task in both]
     found += [result(modules, "sst2", "query-value", "cdd", 3, behind, 1300)]
     # +1, -1, +1, -1, 0 and -2, -3, -1, -2, -3; seed by seed halves of these in the mean
-    assert readme.readme_text(found) == (
-        "in the mean of two tasks D C D with one C for all intermediate layers (`share_circulants=True`, 1,000 "
-        "parameters) is not surely different (0.0 ± 0.0 points) from LoRA of rank 8 on query and value (7,000); D C D "
-        "on query and value (1,300) is 1.1 ± 0.4 points below it"
+    sentence = (
+        "D C D with one C in the intermediate layers, `share_circulants=True` (1,000{}) is not surely different (0.0 ± "
+        "0.0 points) from {}; D C D on query and value (1,300) is 1.1 ± 0.4 points below it"
     )
-    found += [result(modules, task, "intermediate", "lora", 8, [51, 61, 56, 53, 60], 9000) for task in both]
-    text = "points below it and LoRA of rank 8 in the intermediate layers (9,000) is 1.2 ± 0.2 points above it"
-    assert readme.readme_text(found).endswith(text)
+    usual = "LoRA of rank 8 on query and value (7,000)"
+    assert readme.readme_text(found) == f"in the mean of two tasks {sentence.format(' parameters', usual)}"
+    found += [result(modules, task, "all-linear", "cdd", 3, [51, 61, 56, 53, 60], 6000) for task in both]
+    found += [result(modules, task, "all-linear", "lora", 8, [52, 62, 57, 54, 60], 9000) for task in both]
+    assert readme.readme_text(found) == (
+        f"in the mean of two tasks D C D in all linear layers (6,000 parameters) is 1.2 ± 0.2 points above {usual}; "
+        f"{sentence.format('', 'it')}; LoRA of rank 8 in all linear layers (9,000) is 2.0 ± 0.0 points above it"
+    )
 
 
 def test_a_mean_of_tasks_is_of_what_was_run_on_each(modules):
