@@ -48,3 +48,23 @@ def test_compiled_layers_run_it_and_keep_nothing_else():
     traced = torch.compile(layer, fullgraph=True, backend="aot_eager")
     traced(x)
     assert kept_bytes(lambda: traced(x), x, *layer.parameters())[0] == 0
+
+
+@compiler
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("rows", [3, 40])  # with a matrix unit, transforms and matrices
+def test_compiled_layers_do_the_same_under_autocast(fused, rows):
+    layer = fill(CDDLinear.from_linear(torch.nn.Linear(16, 12)))
+    if not fused:
+        layer.base.weight.requires_grad_()
+    x = torch.randn(rows, 16, requires_grad=True)
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    with torch.autocast("cpu", torch.bfloat16):
+        expected, y = layer(x), compiled(x)
+    assert y.dtype == torch.bfloat16
+    torch.testing.assert_close(y, expected, rtol=0, atol=0)
+    trained = [x, *(p for p in layer.parameters() if p.requires_grad)]
+    wanted, got = (torch.autograd.grad(out.float().square().sum(), trained) for out in (expected, y))
+    for a, b in zip(got, wanted, strict=True):
+        assert a.dtype == b.dtype
+        torch.testing.assert_close(a, b)

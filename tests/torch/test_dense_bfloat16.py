@@ -206,12 +206,18 @@ def test_memory_that_was_not_written_is_not_read(shape):
     assert all(g.isfinite().all() for g in gradients)
 
 
-def test_inputs_without_gradient(calls):
+def test_no_product_is_computed_for_inputs_without_gradient(calls):
     factors, x, _, dy, weight = drawn(6, 6, 6, 12, torch.float32)
     expected = torch.autograd.grad(linear_with_change(x, weight, None, factors, 1.0), factors, dy)
-    got = torch.autograd.grad(linear_with_change(x.detach(), weight, None, factors, 1.0), factors, dy)
+    out = linear_with_change(x.detach(), weight, None, factors, 1.0)
+    with torch.profiler.profile() as profile:
+        got = torch.autograd.grad(out, factors, dy)
     assert calls == 2 * BOTH
+    assert sum(event.count for event in profile.key_averages() if event.key == "aten::mm") == 1
     assert all(torch.equal(a, b) for a, b in zip(got, expected, strict=True))
+    with torch.no_grad():
+        for g in (dy, dy.float()):  # by matrices, by transforms
+            assert chunked.chunked_gradients(g, x, weight, factors, [], 1.0, needs_x=False)[0] is None
 
 
 def test_other_processors_use_transforms(calls, monkeypatch):

@@ -151,7 +151,6 @@ class _AddedChange(torch.autograd.Function):
             # With gradients enabled here, someone differentiates the gradient: nothing in place then.
             compute = _differentiable_gradients if torch.is_grad_enabled() else chunked_gradients
             dx, *gradients = compute(dy, *given, factors, kept, ctx.alpha, needs_x=needs_x)
-        dx = None if dx is None or not needs_x else dx.to(x.dtype)
         return dy if needs_y else None, dx, None, None, None, None, None, *gradients
 
 
