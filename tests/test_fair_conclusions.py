@@ -20,7 +20,9 @@ HEAD, LORA_8, LORA_1, CDD = (("query-value", *of) for of in (("head", ""), ("lor
 ONE_C, INTERMEDIATE, LORA_8_THERE, LORA_1_THERE = (
     ("intermediate", *of) for of in (("cdd-shared", "3"), ("cdd", "3"), ("lora", "8"), ("lora", "1"))
 )
-EVERYWHERE, LORA_8_EVERYWHERE = (("all-linear", *of) for of in (("cdd", "3"), ("lora", "8")))
+EVERYWHERE, ONE_C_EVERYWHERE, LORA_8_EVERYWHERE, LORA_1_EVERYWHERE = (
+    ("all-linear", *of) for of in (("cdd", "3"), ("cdd-shared", "3"), ("lora", "8"), ("lora", "1"))
+)
 
 
 @pytest.fixture(scope="module")
@@ -133,14 +135,32 @@ def test_intermediate_layers(measured, minus, text):
     assert behind == {("mrpc", ONE_C), ("mrpc", INTERMEDIATE), ("banking77", INTERMEDIATE), ("sst2", ONE_C)}
 
 
-def test_all_linear_layers_everything_and_more_rows(measured, text):
-    full = ("query-value", "full", "")
+def test_all_linear_layers(measured, minus, text):
+    above, below = text("mean", EVERYWHERE, LORA_8, sure=True), text("mean", LORA_8_EVERYWHERE, EVERYWHERE, sure=True)
     assert (
-        f"It is {text('goemotions', LORA_8_EVERYWHERE, EVERYWHERE, sure=True)} points behind on GoEmotions" in measured
+        f"is, in the mean, {above} points above LoRA of rank 8 on query and value, which has about as many, "
+        f"{text('mean', EVERYWHERE, CDD, sure=True)} above D C D there and "
+        f"{text('mean', EVERYWHERE, INTERMEDIATE, sure=True)} above D C D in the intermediate layers; it is not surely "
+        f"different from LoRA of rank 8 in the intermediate layers "
+        f"({text('mean', EVERYWHERE, LORA_8_THERE, sure=False)})" in measured
     )
-    for task in ("sst2", "banking77"):
-        text(task, EVERYWHERE, LORA_8_EVERYWHERE, sure=False)
-    assert f"on BANKING77 it is {text('banking77', EVERYWHERE, LORA_8, sure=True)} above LoRA of rank 8 on" in measured
+    assert (
+        f"with 4.8 times as many, is {below} points above it: {text('cola', LORA_8_EVERYWHERE, EVERYWHERE, sure=True)} "
+        f"on CoLA and {text('goemotions', LORA_8_EVERYWHERE, EVERYWHERE, sure=True)} on GoEmotions" in measured
+    )
+    for task in ("sst2", "banking77", "mrpc"):
+        assert not minus(task, EVERYWHERE, LORA_8_EVERYWHERE)[2]
+    assert (
+        f"it is {text('cola', EVERYWHERE, LORA_1_EVERYWHERE, sure=True)} points below D C D on CoLA and "
+        f"{text('banking77', EVERYWHERE, LORA_1_EVERYWHERE, sure=True)} on BANKING77, and not surely different on "
+        "GoEmotions and SST-2" in measured
+    )
+    for task in ("goemotions", "sst2"):
+        assert not minus(task, EVERYWHERE, LORA_1_EVERYWHERE)[2]
+
+
+def test_everything_and_more_rows(measured, text):
+    full = ("query-value", "full", "")
     assert (
         f"is {text('sst2', full, LORA_8, sure=True)} points above LoRA of rank 8 on query and value on SST-2 and "
         f"{text('banking77', full, LORA_8, sure=True)} on BANKING77" in measured
@@ -160,8 +180,12 @@ def test_the_guide_on_places(text):
         f"mostly by CoLA ({on['cola']}); on GoEmotions ({on['goemotions']}), MRPC ({on['mrpc']}), SST-2 ({on['sst2']}) "
         f"and BANKING77 ({on['banking77']}) no difference is sure" in guide
     )
-    behind = text("goemotions", LORA_8_EVERYWHERE, EVERYWHERE, sure=True)
-    assert f"On test rows D C D there is {behind} points behind LoRA of rank 8 on GoEmotions, and not surely" in guide
+    gain, ahead = (text("mean", EVERYWHERE, other, sure=True) for other in (CDD, LORA_8))
+    behind = text("mean", LORA_8_EVERYWHERE, EVERYWHERE, sure=True)
+    assert (
+        f"D C D there is {gain} points ahead of D C D on query and value in the mean of five tasks, {ahead} ahead of "
+        f"LoRA of rank 8 on query and value with 73,728 parameters, and {behind} behind LoRA of rank 8 there" in guide
+    )
     assert f"in the mean of five tasks ({text('mean', ONE_C, CDD, sure=True)} points) with fewer parameters" in guide
 
 
@@ -173,6 +197,17 @@ def test_advice(text, minus):
     assert (
         f"cost {text('mean', INTERMEDIATE, ONE_C, sure=False)} points in the mean of five tasks, which is not sure"
         in choose
+    )
+    gain, ahead = (text("mean", EVERYWHERE, other, sure=True) for other in (INTERMEDIATE, LORA_8))
+    behind = text("mean", LORA_8_EVERYWHERE, EVERYWHERE, sure=True)
+    assert f"all linear layers, {gain} points above them in the mean with 3.3 times as many parameters" in choose
+    assert (
+        f"with 4.8 times fewer parameters than LoRA of rank 8 there, it is {behind} points behind it, and {ahead} "
+        "ahead of LoRA of rank 8 on query and value" in faq
+    )
+    assert (
+        f"in all linear layers (69,120 parameters) is {behind} points below LoRA of rank 8 there (331,776) and {ahead} "
+        "above LoRA of rank 8 on query and value (73,728)" in from_lora
     )
     for case in (CDD, LORA_1):
         assert {task for task in TASKS if minus(task, LORA_8, case)[2]} == {"cola", "mrpc"}
