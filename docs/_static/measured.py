@@ -81,8 +81,9 @@ def draw_accuracy(axes: Axes) -> None:
         for result in pick(means, method=method):
             axes.axhline(result.mean, color=GREY, linestyle=line, linewidth=1, label=label)
     axes.set(xscale="log", xlim=(4e3, 5e5), xlabel="trained parameters of the layers", ylabel="score, %")
+    axes.set_ylim(bottom=axes.get_ylim()[0] - 2.5)  # room for the legend
     axes.set_title("Fine-tuning, mean of five tasks: how small?")
-    axes.legend(loc="lower right", bbox_to_anchor=(1.0, 0.06), fontsize=8)
+    axes.legend(loc="lower right", fontsize=7.5)
 
 
 def main() -> None:
