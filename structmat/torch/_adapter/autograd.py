@@ -65,7 +65,7 @@ def _applied(
     dtype = product_dtype(x)
     dtype = dtype if y is None or y.dtype == dtype else x.dtype
     if torch.compiler.is_compiling() or torch.jit.is_tracing() or transformed:
-        given = x.to(dtype), *_cast(weight, bias, dtype)
+        given = x.to(dtype), _cast(weight, dtype), _cast(bias, dtype)
         if mode == "recompute" and _is_compiling_only() and not transformed:
             return compiled_change(y, *given, list(factors), alpha)
         return _plainly(y, *given, factors, alpha)
@@ -75,8 +75,8 @@ def _applied(
     return _AddedChange.apply(y, x, weight, bias, alpha, mode, dtype, *factors)
 
 
-def _cast(weight: Tensor | None, bias: Tensor | None, dtype: torch.dtype) -> tuple[Tensor | None, Tensor | None]:
-    return None if weight is None else weight.to(dtype), None if bias is None else bias.to(dtype)
+def _cast(given: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    return None if given is None else given.to(dtype)
 
 
 def _plainly(
@@ -133,7 +133,8 @@ class _AddedChange(torch.autograd.Function):
         dtype: torch.dtype,
         *factors: Tensor,
     ) -> Tensor:
-        result, kept = chunked_change(y, x.to(dtype), *_cast(weight, bias, dtype), factors, alpha, mode)
+        given = x.to(dtype), _cast(weight, dtype), _cast(bias, dtype)
+        result, kept = chunked_change(y, *given, factors, alpha, mode)
         ctx.alpha, ctx.dtype, ctx.n_factors = alpha, dtype, len(factors)
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(x, weight, *factors, *kept)
@@ -147,7 +148,7 @@ class _AddedChange(torch.autograd.Function):
         factors, kept = tensors[: ctx.n_factors], tensors[ctx.n_factors :]
         needs_y, needs_x = ctx.needs_input_grad[:2]
         with without_autocast(x):
-            given = x.to(ctx.dtype), _cast(weight, None, ctx.dtype)[0] if needs_x else None
+            given = x.to(ctx.dtype), _cast(weight, ctx.dtype) if needs_x else None
             # With gradients enabled here, someone differentiates the gradient: nothing in place then.
             compute = _differentiable_gradients if torch.is_grad_enabled() else chunked_gradients
             dx, *gradients = compute(dy, *given, factors, kept, ctx.alpha, needs_x=needs_x)

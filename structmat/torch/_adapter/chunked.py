@@ -105,8 +105,9 @@ def chunked_gradients(
     needs_x: bool = True,
 ) -> list[Tensor | None]:
     """Return the gradient of `x`, that of the weight's product included, and those of the factors."""
-    if not kept and multiplies_dense(as_rows(dy), x, factors):
-        dx, gradients = dense_gradients(as_rows(dy), as_rows(x), weight, factors, alpha, needs_x=needs_x)
+    x_rows, dy_rows = as_rows(x), as_rows(dy)
+    if not kept and multiplies_dense(dy_rows, x, factors):
+        dx, gradients = dense_gradients(dy_rows, x_rows, weight, factors, alpha, needs_x=needs_x)
         return [None if dx is None else dx.view(x.shape), *gradients]
     dtype = precision(x, dy, *factors)
     working = Working.of(factors, alpha, dtype)
@@ -116,10 +117,9 @@ def chunked_gradients(
         # From dy, which alone has a batch axis where `torch.autograd.grad` maps over a batch of gradients.
         result = dy.new_zeros(x.shape, dtype=x.dtype) if weight is None else dy @ weight
         result = result.contiguous()
-    x, dy = as_rows(x), as_rows(dy)
-    dx = x if result is None else as_rows(result)
+    dx = x_rows if result is None else as_rows(result)  # the former only to have as many chunks
     totals: list[Tensor] = []
-    for xs, dys, dxs in _split(_chunk(x, factors), x, dy, dx):
+    for xs, dys, dxs in _split(_chunk(x, factors), x_rows, dy_rows, dx):
         wide = xs.to(dtype)
         if kept:
             steps = [Kept(next(remaining), next(remaining)) for _ in adjoints]

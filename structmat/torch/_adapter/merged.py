@@ -37,15 +37,15 @@ def weight_plus_change(weight: Tensor | None, factors: Sequence[Tensor], alpha: 
     (rows, cols), (p, q, b) = (len(left), len(right)), circulants.shape
     right = pad(right, (0, q * b - cols)).reshape(q, b)
     result = left.new_empty(p * b, q * b, dtype=dtype)
-    memory = room(circulants)
+    memory = None if dtype == wide else room(circulants)
     for here, pieces in circulant_rows(circulants):
-        out = result[here] if dtype == wide else memory[: pieces.numel()]
+        out = result[here] if memory is None else memory[: pieces.numel()]
         change = torch.mul(pieces, right, out=out.view(pieces.shape)).view(-1, q * b)
         change = change[: max(0, rows - here.start), :cols]
         if weight is None:
             change *= left[here]
         else:
             torch.addcmul(weight[here].to(wide), change, left[here], out=change)
-        if dtype != wide:  # rounded once
+        if memory is not None:  # rounded once
             result[here][: len(change), :cols] = change
     return result[:rows, :cols]

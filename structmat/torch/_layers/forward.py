@@ -75,7 +75,8 @@ def _fuses(base: Any, x: Tensor) -> bool:
     watched = base._forward_hooks or base._forward_pre_hooks or base._backward_hooks or base._backward_pre_hooks
     weight, bias = base.weight, base.bias
     trained = weight.requires_grad or (bias is not None and bias.requires_grad)
-    same = all(product_dtype(t) == product_dtype(x) for t in (weight, bias) if t is not None)
+    dtype = product_dtype(x)
+    same = all(product_dtype(t) == dtype for t in (weight, bias) if t is not None)
     return not watched and not trained and type(weight) is nn.Parameter and same
 
 
