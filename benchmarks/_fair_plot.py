@@ -59,7 +59,7 @@ def draw(panel: Axes, shown: list[Result]) -> None:
     panel.grid(alpha=0.3)
 
 
-def plot(found: list[Result], path: Path) -> None:
+def plot(found: list[Result], path: Path, comment: str) -> None:
     """Draw one panel for each task that has an adapter's result, and one for the mean where there are several."""
     found = found + averaged(found)
     tasks = [task for task in TASKS if any(result.case.method in STYLES for result in pick(found, task=task))]
@@ -82,4 +82,4 @@ def plot(found: list[Result], path: Path) -> None:
             style = {"marker": "o", "fillstyle": fill, "linestyle": line, "linewidth": 1}
             labels[PLACES[places]] = Line2D([], [], color="#555555", **style)
     figure.legend(labels.values(), labels, loc="outside center right", frameon=False)
-    figure.savefig(path, dpi=110, metadata={"Software": None})
+    figure.savefig(path, dpi=110, metadata={"Software": None, "Comment": comment})

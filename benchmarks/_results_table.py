@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import fcntl
+import hashlib
 import os
 import sys
 from collections.abc import Iterable, Mapping
@@ -15,6 +16,12 @@ Row = dict[str, str]
 def read(path: Path) -> list[Row]:
     with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
+
+
+def drawn_from(*paths: Path) -> str:
+    """Return what a plot carries as its comment: the files it shows, and a digest of their rows."""
+    digest = hashlib.sha256(repr([list(row.items()) for path in paths for row in read(path)]).encode())
+    return f"{', '.join(path.name for path in paths)}: {digest.hexdigest()}"
 
 
 class Table:

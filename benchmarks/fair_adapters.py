@@ -58,13 +58,14 @@ def report(options: argparse.Namespace) -> None:
     from _fair_plot import plot  # noqa: PLC0415
     from _fair_report import pages  # noqa: PLC0415
     from _fair_results import results  # noqa: PLC0415
-    from _results_table import read  # noqa: PLC0415
+    from _results_table import drawn_from, read  # noqa: PLC0415
 
-    rows = read(options.out / "fair_adapters.csv")
+    table = options.out / "fair_adapters.csv"
+    rows = read(table)
     found = results(rows)
     if not found:
         sys.exit("no method has all its runs yet")
-    plot(found, options.out / "fair_adapters.png")
+    plot(found, options.out / "fair_adapters.png", drawn_from(table))
     repeated = options.out / "fair_adapters_again.csv"
     again = read(repeated) if repeated.exists() else []
     for path, text in pages(found, rows, again).items():

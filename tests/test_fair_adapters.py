@@ -325,6 +325,56 @@ def test_the_figures_in_readme_and_docs_are_those_of_the_table(modules):
     assert other == [], "run benchmarks/fair_adapters.py --report"
 
 
+@pytest.mark.parametrize("task", ["goemotions", "sst2", "banking77", "cola", "mrpc", "goemotions-more", "mean"])
+def test_a_panel_shows_every_result_with_its_error(modules, task):
+    figure = pytest.importorskip("matplotlib.figure").Figure()
+    plots, found = modules("_fair_plot"), modules("_fair_results")
+    results = found.results(modules("_results_table").read(ROOT / "benchmarks/results/fair_adapters.csv"))
+    shown = found.pick(results + found.averaged(results), task=task)
+    panel = figure.subplots()
+    plots.draw(panel, shown)
+    drawn = [
+        (container[0].get_color(), container[0].get_fillstyle(), round(x), round(low, 6), round(high, 6))
+        for container in panel.containers
+        for x, ((_, low), (_, high)) in zip(container[0].get_xdata(), container[2][0].get_segments(), strict=True)
+    ]
+    expected = [
+        (
+            plots.STYLES[r.case.method][1],
+            plots.FILLS[r.case.places][0],
+            round(r.parameters * plots.ASIDE.get(r.case.method, 1)),
+            round(r.mean - r.error, 6),
+            round(r.mean + r.error, 6),
+        )
+        for r in shown
+        if r.case.method in plots.STYLES
+    ]
+    assert sorted(drawn) == sorted(expected)
+    assert drawn
+    low, high = panel.get_xlim()
+    assert all(low <= x <= high for _, _, x, _, _ in drawn)
+    levels = [line for line in panel.lines if line.get_label() in {label for label, _ in plots.LEVELS.values()}]
+    at_head_and_full = [r for method in plots.LEVELS for r in found.pick(shown, method=method, places="query-value")]
+    assert [line.get_ydata()[0] for line in levels] == [r.mean for r in at_head_and_full]
+
+
+@pytest.mark.parametrize(
+    ("plot", "tables"),
+    [
+        ("benchmarks/results/fair_adapters.png", ["fair_adapters"]),
+        (
+            "docs/_static/measured.png",
+            ["scaling_scipy_float64_1", "scaling_auto_float64_1", "more_factors", "fair_adapters"],
+        ),
+    ],
+)
+def test_committed_plots_are_drawn_from_the_committed_tables(modules, plot, tables):
+    image = pytest.importorskip("PIL.Image")
+    paths = [ROOT / f"benchmarks/results/{name}.csv" for name in tables]
+    with image.open(ROOT / plot) as opened:
+        assert opened.text["Comment"] == modules("_results_table").drawn_from(*paths)
+
+
 def test_the_table_of_variants_is_that_of_their_runs(modules, runs):
     variants = modules("adapter_variants")
     folder = ROOT / "benchmarks/results"

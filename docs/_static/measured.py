@@ -17,8 +17,14 @@ sys.path.insert(0, str(BENCHMARKS))
 
 from _fair_plot import FILLS
 from _fair_results import PLACES, averaged, pick, results
-from _results_table import Row, read
+from _results_table import Row, drawn_from, read
 
+SPEED, SPEED_FAST, ERRORS, SCORES = SOURCES = (
+    "scaling_scipy_float64_1.csv",
+    "scaling_auto_float64_1.csv",
+    "more_factors.csv",
+    "fair_adapters.csv",
+)
 ORANGE, YELLOW, BLUE, GREY = "#e07b24", "#f2b134", "#2f7fc8", "#7a828e"
 
 
@@ -27,10 +33,7 @@ def rows(name: str) -> list[Row]:
 
 
 def draw_speed(axes: Axes) -> None:
-    for name, label, colour in (
-        ("scaling_scipy_float64_1.csv", "default", BLUE),
-        ("scaling_auto_float64_1.csv", "with the extra fast", ORANGE),
-    ):
+    for name, label, colour in ((SPEED, "default", BLUE), (SPEED_FAST, "with the extra fast", ORANGE)):
         table = rows(name)
         ratios = [float(row["seconds"]) / float(row["floor_seconds"]) for row in table]
         axes.plot([int(row["n"]) for row in table], ratios, "o-", color=colour, label=label, markersize=4)
@@ -44,7 +47,7 @@ def draw_speed(axes: Axes) -> None:
 
 
 def draw_error(axes: Axes) -> None:
-    table = [row for row in rows("more_factors.csv") if row["side"] == "64"]
+    table = [row for row in rows(ERRORS) if row["side"] == "64"]
     cdd = [64 * int(row["factors"]) for row in table]
     svd = [2 * 64 * int(row["rank"]) for row in table]
     axes.plot(svd, [float(row["svd_error"]) for row in table], "s-", color=GREY, label="low rank (truncated SVD)")
@@ -60,7 +63,7 @@ def draw_error(axes: Axes) -> None:
 
 def draw_accuracy(axes: Axes) -> None:
     """Draw the means of all tasks, LoRA and CDD in every place that was run on each of them."""
-    means = averaged(results(rows("fair_adapters.csv")))
+    means = averaged(results(rows(SCORES)))
     styles = {"lora": ("LoRA", BLUE, "s"), "cdd": ("CDD", ORANGE, "o"), "cdd-shared": ("CDD with one C", YELLOW, "o")}
     for method, (label, colour, marker) in styles.items():
         for place, (fill, line) in FILLS.items():
@@ -92,7 +95,8 @@ def main() -> None:
         for axes, draw in zip(figure.subplots(1, 3), (draw_speed, draw_error, draw_accuracy), strict=True):
             draw(axes)
             axes.grid(alpha=0.3)
-        figure.savefig(HERE / "measured.png", dpi=100, metadata={"Software": None})
+        comment = drawn_from(*(RESULTS / name for name in SOURCES))
+        figure.savefig(HERE / "measured.png", dpi=100, metadata={"Software": None, "Comment": comment})
 
 
 if __name__ == "__main__":
