@@ -50,6 +50,9 @@ PAIRS = (
     ("LoRA r = 2, intermediate", "LoRA r = 8"),
     ("LoRA r = 1, intermediate", "LoRA r = 8"),
     ("all linear layers", "LoRA r = 8, all linear layers"),
+    ("all linear layers but output", "LoRA r = 8, all linear layers"),
+    ("all linear layers but output", "all linear layers"),
+    ("all linear layers but output", "intermediate"),
 )
 """Variants that are compared with one another, besides with the baseline."""
 
