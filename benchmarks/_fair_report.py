@@ -164,21 +164,22 @@ def processors_text(rows: list[Row], again: list[Row]) -> str:
         return f"The runs are of {next(iter(used))}."
     text = f"Of the runs, {joined([f'{count:,} are of {name}' for name, count in used.items()])}"
     first = {tuple(row[name] for name in RUN): row for row in rows}
-    differences: dict[tuple[str, ...], list[float]] = {}
+    differences: dict[tuple[str, ...], dict[str, list[float]]] = {}
     for row in again:
         other = first.get(tuple(row[name] for name in RUN))
         if row["stage"] == "final" and other is not None and processor_of(other) != processor_of(row):
             name = metric(row["task"])
             case = tuple(row[column] for column in CASE)
-            differences.setdefault(case, []).append(100 * (float(row[name]) - float(other[name])))
+            values = differences.setdefault(case, {}).setdefault(processor_of(row), [])
+            values.append(100 * (float(row[name]) - float(other[name])))
     if not differences:
         return f"{text}."
     parts = [
-        f"{LABELS[method].format(size)} by {sqrt(fmean(np.square(values))):.1f}"
-        for (_, _, method, size), values in differences.items()
+        f"{LABELS[method].format(size)} by {sqrt(fmean(np.square(np.concatenate(list(found.values()))))):.1f}"
+        for (_, _, method, size), found in differences.items()
     ]
-    count = sum(map(len, differences.values()))
-    means = max(abs(fmean(values)) for values in differences.values())
+    each = [values for found in differences.values() for values in found.values()]
+    count, means = sum(map(len, each)), max(abs(fmean(values)) for values in each)
     return (
         f"{text}. These round differently: of {count} last runs that were repeated on another one, those of "
         f"{joined(parts)} points (root mean square), and no mean by more than {means:.1f}."

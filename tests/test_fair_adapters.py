@@ -201,6 +201,10 @@ def test_runs_repeated_on_another_processor_are_compared_with_the_first(modules)
     text = report.processors_text(rows, again)
     assert "of 2 last runs that were repeated on another one, those of LoRA r = 8 by 2.2 points (root mean" in text
     assert text.endswith("no mean by more than 1.0.")
+    # a third processor, +5 points twice: its mean is another one
+    text = report.processors_text(rows, [*again, run(0, "0.55", "C"), run(1, "0.65", "C")])
+    assert "of 4 last runs that were repeated on another one, those of LoRA r = 8 by 3.9 points (root mean" in text
+    assert text.endswith("no mean by more than 5.0.")
 
 
 def test_readme_compares_the_means_of_all_tasks(modules):
