@@ -191,6 +191,30 @@ def test_an_empty_batch_has_outputs_and_gradients(lead, mode):
 
 
 @modes
+@pytest.mark.parametrize("shape", [(4, 6), (6, 6)])
+@pytest.mark.parametrize("lead", [(0,), (2, 0)])
+def test_an_empty_batch_has_gradients_by_torch_func(lead, shape, mode):
+    f, x, _, weight, bias = drawn(shape, min(shape), 3, lead)
+    gradients = torch.func.grad(lambda f, x: linear_with_change(x, weight, bias, f, 1.0, mode).sum(), (0, 1))(f, x)
+    assert gradients[1].shape == x.shape
+    assert not any(g.any() for g in gradients[0])
+
+
+def test_the_number_of_threads_may_change_between_the_passes():
+    f, x, y, _, _ = drawn((700, 700), 700, 3, (2000,))
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        expected = torch.autograd.grad(add_change(y, x, f, 1.0, "cache").sum(), (x, *f))
+        out = add_change(y, x, f, 1.0, "cache").sum()
+        torch.set_num_threads(6)
+        found = torch.autograd.grad(out, (x, *f))
+    finally:
+        torch.set_num_threads(threads)
+    torch.testing.assert_close(found, expected)
+
+
+@modes
 @pytest.mark.parametrize("make", [
     lambda t: t.transpose(0, 1).contiguous().transpose(0, 1),
     lambda t: torch.stack([t, t], -1)[..., 0],

@@ -51,6 +51,18 @@ def test_compiled_layers_run_it_and_keep_nothing_else():
 
 
 @compiler
+@pytest.mark.parametrize("mode", ["recompute", "cache"])
+@pytest.mark.parametrize("sizes", [(6, 10), (6, 6)])
+def test_compiled_layers_take_empty_batches(sizes, mode):
+    layer = fill(CDDLinear.from_linear(torch.nn.Linear(*sizes), mode=mode))
+    x = torch.randn(0, 6, requires_grad=True)
+    y = torch.compile(layer, fullgraph=True, backend="aot_eager")(x)
+    assert y.shape == (0, sizes[1])
+    y.sum().backward()
+    assert not any(p.grad.any() for p in layer.adapters.parameters())
+
+
+@compiler
 @pytest.mark.parametrize("fused", [True, False])
 @pytest.mark.parametrize("rows", [3, 40])  # with a matrix unit, transforms and matrices
 def test_compiled_layers_do_the_same_under_autocast(fused, rows):

@@ -64,19 +64,30 @@ def _applied(
     transformed = torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
     dtype = product_dtype(x)
     dtype = dtype if y is None or y.dtype == dtype else x.dtype
-    if torch.compiler.is_compiling() or torch.jit.is_tracing() or transformed:
-        given = x.to(dtype), _cast(weight, dtype), _cast(bias, dtype)
-        if mode == "recompute" and _is_compiling_only() and not transformed:
-            return compiled_change(y, *given, list(factors), alpha)
-        return _plainly(y, *given, factors, alpha)
-    if not x.numel():  # which transforms refuse; gradients are zeros all the same
-        base = linear(x, weight, bias) if y is None else y + 0 * x.sum()
-        return base + 0 * sum(f.sum() for f in factors).to(base.dtype)
-    return _AddedChange.apply(y, x, weight, bias, alpha, mode, dtype, *factors)
+    compiling = _is_compiling_only()
+    exporting = torch.jit.is_tracing() or (torch.compiler.is_compiling() and not compiling)
+    whole = compiling and not transformed and mode == "recompute"
+    # Transforms cannot take zero rows, so exported programs cannot either; gradients are zeros.
+    empty = not exporting and not whole and not x.numel()
+    if not (exporting or compiling or transformed or empty):
+        return _AddedChange.apply(y, x, weight, bias, alpha, mode, dtype, *factors)
+    given = x.to(dtype), _cast(weight, dtype), _cast(bias, dtype)
+    if whole:
+        return compiled_change(y, *given, list(factors), alpha)
+    return _unchanged(y, *given, factors) if empty else _plainly(y, *given, factors, alpha)
 
 
 def _cast(given: Tensor | None, dtype: torch.dtype) -> Tensor | None:
     return None if given is None else given.to(dtype)
+
+
+def _unchanged(
+    y: Tensor | None, x: Tensor, weight: Tensor | None, bias: Tensor | None, factors: Sequence[Tensor]
+) -> Tensor:
+    """Return the base's outputs of no rows, of which all factors have a gradient: zeros."""
+    with without_autocast(x):
+        base = linear(x, cast("Tensor", weight), bias) if y is None else y + 0 * x.sum()
+        return base + 0 * sum(f.sum() for f in factors).to(base.dtype)
 
 
 def _plainly(

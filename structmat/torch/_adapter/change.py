@@ -79,9 +79,9 @@ def _circulate(rows: Tensor, grid: Tensor, side: int, size: int) -> tuple[Tensor
         return spectrum, torch.fft.irfft(spectrum * grid, n=side)
     count = rows.shape[0]
     missing = grid.shape[1] * side - rows.shape[1]
-    blocks = (pad(rows, (0, missing)) if missing else rows).reshape(count, -1, side)
+    blocks = (pad(rows, (0, missing)) if missing else rows).reshape(count, grid.shape[1], side)
     spectrum = torch.fft.rfft(blocks)
-    products = torch.fft.irfft(_contract(spectrum, grid), n=side).reshape(count, -1)
+    products = torch.fft.irfft(_contract(spectrum, grid), n=side).reshape(count, grid.shape[0] * side)
     return spectrum, products if products.shape[1] == size else products[:, :size]
 
 

@@ -119,7 +119,9 @@ def chunked_gradients(
         result = result.contiguous()
     dx = x_rows if result is None else as_rows(result)  # the former only to have as many chunks
     totals: list[Tensor] = []
-    for xs, dys, dxs in _split(_chunk(x, factors), x_rows, dy_rows, dx):
+    # Kept tensors have the chunks of the forward pass, which the number of threads decides.
+    rows = kept[0].shape[0] if kept else _chunk(x, factors)
+    for xs, dys, dxs in _split(rows, x_rows, dy_rows, dx):
         wide = xs.to(dtype)
         if kept:
             steps = [Kept(next(remaining), next(remaining)) for _ in adjoints]
