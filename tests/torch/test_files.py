@@ -104,6 +104,46 @@ class TestRoundTrips:
         tensors = safetensors.load_file(save_adapter(model, tmp_path / "file"))
         assert {t.dtype for t in tensors.values()} == {torch.bfloat16}
 
+    @pytest.mark.parametrize(
+        ("base", "vectors", "expected"),
+        [
+            (torch.bfloat16, torch.float32, torch.float32),
+            (torch.float32, torch.bfloat16, torch.float32),
+            (torch.float16, torch.float16, torch.float16),
+            (torch.float16, torch.bfloat16, torch.float32),
+            (torch.float64, torch.float32, torch.float64),
+            (torch.float32, torch.float64, torch.float32),  # the layer's, as that of half precision would not be
+        ],
+    )
+    def test_loading_rounds_nothing_to_half_precision(self, tmp_path, base, vectors, expected):
+        model = mlp().to(base)
+        fresh = copy.deepcopy(model)
+        adapt(model, dtype=vectors)
+        fill(model)
+        load_adapter(fresh, save_adapter(model, tmp_path / "file"))
+        kept, loaded = adapter_state_dict(model), adapter_state_dict(fresh)
+        assert {vector.dtype for vector in loaded.values()} == {expected}
+        assert all(torch.equal(vector, kept[key].to(expected)) for key, vector in loaded.items())
+
+    @pytest.mark.parametrize("wrap", [torch.nn.DataParallel, lambda m: torch.compile(m, backend="eager")])
+    def test_wrappers_are_not_in_the_keys(self, plain, trained, file, tmp_path, wrap):
+        path = save_adapter(wrap(trained), tmp_path / "wrapped")
+        assert safetensors.load_file(path).keys() == safetensors.load_file(file).keys()
+        assert adapter_state_dict(wrap(trained)).keys() == adapter_state_dict(trained).keys()
+        for again in range(2):  # wrapped and adapted by the file, then adapted already
+            assert load_adapter(wrap(plain), path) == ["0", "2"], again
+            assert torch.equal(plain(X), trained(X))
+
+    def test_blocks_may_be_compiled_one_by_one(self, plain, trained, tmp_path):
+        model = torch.nn.Sequential(trained, torch.nn.Linear(4, 4, dtype=torch.float64))
+        model[0] = torch.compile(model[0], backend="eager")
+        path = save_adapter(model, tmp_path / "file")
+        assert all(key.startswith("0.") and "_orig_mod" not in key for key in safetensors.load_file(path))
+        fresh = torch.nn.Sequential(torch.compile(plain, backend="eager"), copy.deepcopy(model[1]))
+        for _ in range(2):
+            assert load_adapter(fresh, path) == ["0.0", "0.2"]
+        assert torch.equal(plain(X), trained(X))
+
     def test_of_one_layer(self, tmp_path):
         layer = fill(CDDLinear.from_linear(torch.nn.Linear(6, 4)))
         path = save_adapter(layer, tmp_path / "file")
@@ -248,6 +288,13 @@ class TestErrors:
         adapt(model, block_size=48)
         file = save_adapter(model, tmp_path / "adapter")
         self.refused(mlp(), file, "load_adapter: source does not fit 0: CDDAdapter: block_size must be")
+
+    def test_weights_on_meta_would_lose_the_vectors(self, file):
+        with torch.device("meta"):
+            model = mlp()
+        with pytest.raises(ValueError, match="load_adapter: model has 0 on the device meta: load its weights first"):
+            load_adapter(model, file)
+        assert [type(layer) for layer in model[::2]] == [torch.nn.Linear] * 2
 
     def test_a_state_dict_needs_an_adapted_model(self, plain, trained):
         self.refused(plain, adapter_state_dict(trained), "'default' is in no layer")

@@ -48,8 +48,7 @@ def ddp(rank, folder):
     model, x, y = model_and_data()
     wrapped = nn.parallel.DistributedDataParallel(model)
     losses = train(wrapped, x[rank::2], y[rank::2], param_groups(model, 0.02), average)
-    if rank == 0:
-        save_adapter(model, folder / "ddp")
+    save_adapter(wrapped, folder / "ddp")  # by the first process alone
     torch.save((losses, adapter_state_dict(model)), folder / f"ddp{rank}")
 
 

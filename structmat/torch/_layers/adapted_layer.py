@@ -16,6 +16,7 @@ from structmat._arrays.option_names import check_option_names
 from structmat.operators import LinearOperator
 from structmat.torch._adapter.cdd_adapter import CDDAdapter
 from structmat.torch._layers.forward import add_per_sample
+from structmat.torch._layers.frozen_base import dtype_and_device
 
 __all__ = ["AdaptedLayer", "adapter_names"]
 
@@ -212,18 +213,7 @@ class AdaptedLayer(nn.Module):
             raise ArgumentValueError(caller, "name", f"{name!r} is no adapter here; there are {list(self.adapters)}")
 
     def _like_base(self) -> dict[str, Any]:
-        """Return dtype and device of the base's floating parameters; float32 where they are quantised."""
-        if self.base is None:
-            return {}
-        tensors = [*self.base.parameters(), *self.base.buffers()]
-        floating = [t.dtype for t in tensors if t.is_floating_point() and t.element_size() > 1]
-        found: dict[str, Any] = {"dtype": floating[0] if floating else torch.float32}
-        if tensors:
-            # Where accelerate keeps weights elsewhere, one of its hooks says where it will bring them.
-            hook = getattr(self.base, "_hf_hook", None) if tensors[0].is_meta else None
-            targets = [getattr(each, "execution_device", None) for each in getattr(hook, "hooks", [hook])]
-            found["device"] = next((each for each in targets if each is not None), tensors[0].device)
-        return found
+        return {} if self.base is None else dtype_and_device(self.base)
 
     # ---- what is added in a forward pass
 

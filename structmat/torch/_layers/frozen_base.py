@@ -1,14 +1,15 @@
-"""What may be a base layer: how many features it maps, and how it stores its weight."""
+"""What may be a base layer: how many features it maps, how it stores its weight, in which dtype and where."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import nn
 
 from structmat._arrays.errors import ArgumentTypeError
 
-__all__ = ["features", "has_transposed_weight", "is_linear", "reads_weight"]
+__all__ = ["dtype_and_device", "features", "has_transposed_weight", "is_linear", "reads_weight"]
 
 
 def has_transposed_weight(base: Any) -> bool:
@@ -65,6 +66,19 @@ def is_linear(module: nn.Module) -> bool:
     """Whether a module maps features on the last axis linearly, as far as its name and sizes tell."""
     sized = hasattr(module, "in_features") and hasattr(module, "out_features")
     return has_transposed_weight(module) or (sized and "Linear" in type(module).__name__)
+
+
+def dtype_and_device(base: nn.Module) -> dict[str, Any]:
+    """Return dtype and device of a module's floating parameters; float32 where they are quantised."""
+    tensors = [*base.parameters(), *base.buffers()]
+    floating = [t.dtype for t in tensors if t.is_floating_point() and t.element_size() > 1]
+    found: dict[str, Any] = {"dtype": floating[0] if floating else torch.float32}
+    if tensors:
+        # Where accelerate keeps weights elsewhere, one of its hooks says where it will bring them.
+        hook = getattr(base, "_hf_hook", None) if tensors[0].is_meta else None
+        targets = [getattr(each, "execution_device", None) for each in getattr(hook, "hooks", [hook])]
+        found["device"] = torch.device(next((each for each in targets if each is not None), tensors[0].device))
+    return found
 
 
 def features(base: nn.Module) -> tuple[int, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from torch import Tensor, nn
 from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
 from structmat.io import atomic_write
 from structmat.torch._adapter.cdd_adapter import CDDAdapter
+from structmat.torch._layers.adapted_layer import AdaptedLayer
+from structmat.torch._layers.frozen_base import dtype_and_device
 from structmat.torch._model.sharing import check_tied, tie_vectors, tied_keys, vector_key
 from structmat.torch._model.targets import adapted_layers
 from structmat.torch._model.wrapping import change_shape, freeze_others, wrap_layers
@@ -22,6 +25,7 @@ from structmat.torch._model.wrapping import change_shape, freeze_others, wrap_la
 __all__ = ["adapter_state_dict", "load_adapter", "save_adapter"]
 
 _FORMAT = "structmat adapter 1"
+_PARALLEL = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 _OPTIONS = ("n_factors", "block_size", "alpha", "dropout")
 
 
@@ -68,8 +72,20 @@ def adapter_state_dict(model: nn.Module, name: str = "default") -> dict[str, Ten
     }
 
 
+def _bare(model: nn.Module) -> nn.Module:
+    """Return what wrappers for several processes and of compiled models contain."""
+    while isinstance(model, _PARALLEL) or "_orig_mod" in model._modules:
+        model = getattr(model, "module" if isinstance(model, _PARALLEL) else "_orig_mod")
+    return model
+
+
 def _adapters(model: nn.Module, name: str, caller: str) -> dict[str, CDDAdapter]:
-    found = {path: layer.adapters[name] for path, layer in adapted_layers(model).items() if name in layer.adapters}
+    """Return the adapters of a name by path, without the parts that compiling a block adds to it."""
+    found = {
+        re.sub(r"(^|\.)_orig_mod(?=\.|$)", "", path): layer.adapters[name]
+        for path, layer in adapted_layers(_bare(model)).items()
+        if name in layer.adapters
+    }
     if not found:
         raise ArgumentValueError(caller, "name", f"{name!r} is in no layer")
     return found
@@ -111,7 +127,9 @@ def save_adapter(model: nn.Module, path: str | os.PathLike[str], name: str = "de
     The metadata hold the format, the version of structmat, and the options of each layer in JSON. A vector that layers
     share is written once, under its first key; the metadata name the others.
 
-    If vectors are sharded (FSDP), every process has to call this, and the first one writes.
+    If vectors are sharded (FSDP), every process has to call this, and the first one writes. Of a model in
+    `torch.nn.parallel.DistributedDataParallel` too the first process writes. Keys are those of the model without the
+    wrappers of DDP and `torch.compile`.
 
     Examples
     --------
@@ -136,7 +154,8 @@ def save_adapter(model: nn.Module, path: str | os.PathLike[str], name: str = "de
     state = adapter_state_dict(model, name)
     tensors = {key: value.contiguous() for key, value in state.items() if key not in owners}
     sharded = any(_is_sharded(factor) for adapter in adapters.values() for factor in adapter.factors)
-    if sharded and torch.distributed.get_rank() != 0:
+    replicated = isinstance(model, nn.parallel.DistributedDataParallel)
+    if (sharded or replicated) and torch.distributed.get_rank() != 0:
         return Path(path)
     with atomic_write(path, force=force) as file:
         file.write(_safetensors().torch.save(tensors, metadata))
@@ -153,7 +172,8 @@ def load_adapter(
     model : Module
         With an adapter of that name, which takes over vectors and `alpha`; for a file, also a model that is not
         adapted yet, whose layers are then wrapped as the file says, `dropout` and shared vectors included, and
-        everything else is frozen, as by `adapt`.
+        everything else is frozen, as by `adapt`. Vectors have the dtype of the layer then, or that of the file, up to
+        float32, if it is the wider one.
     source : path-like or dict of str to Tensor
         What `save_adapter` wrote or `adapter_state_dict` gave.
     name : str, default "default"
@@ -168,7 +188,7 @@ def load_adapter(
     ------
     ValueError
         If the file is not a complete adapter file, keys, shapes or block sizes differ from those of the model, or
-        vectors differ that layers of the model share; the model has not changed then.
+        vectors differ that layers of the model share, or the model is on the device meta; it has not changed then.
     TypeError
         If a state dict contains anything but tensors.
     RuntimeError
@@ -206,8 +226,9 @@ def load_adapter(
         _check(adapters, state, written)
         check_tied(tied_keys(adapters), state, "load_adapter")
     else:
+        model = _bare(model)
         _check(_planned(model, written), state, written)
-        layers_of_file = wrap_layers(model, written, name)
+        layers_of_file = wrap_layers(model, _with_dtypes(model, written, state), name)
         adapters = _adapters(model, name, "load_adapter")
         tie_vectors(adapters, owners)
         freeze_others(model, name, layers_of_file)
@@ -259,6 +280,22 @@ def _planned(model: nn.Module, written: Mapping[str, dict[str, Any]]) -> dict[st
                 "load_adapter", "model", f"has no layer {path!r} that can be adapted: {error}"
             ) from error
     return planned
+
+
+def _with_dtypes(
+    model: nn.Module, written: Mapping[str, dict[str, Any]], state: Mapping[str, Tensor]
+) -> dict[str, dict[str, Any]]:
+    """Return the options of layers with a dtype: that of the base, or of the file, up to float32, if it is wider."""
+    options: dict[str, dict[str, Any]] = {}
+    for path, own in written.items():
+        module = model.get_submodule(path)
+        like = dtype_and_device(module.base if isinstance(module, AdaptedLayer) else module)
+        if like.get("device", torch.device("cpu")).type == "meta":  # what fills the weights would lose the vectors
+            raise ArgumentValueError("load_adapter", "model", f"has {path} on the device meta: load its weights first")
+        stored = state[vector_key(path, 0)].dtype
+        dtype = torch.promote_types(like["dtype"], torch.float32 if stored.itemsize > 4 else stored)
+        options[path] = {**own, "dtype": dtype}
+    return options
 
 
 def _check(
