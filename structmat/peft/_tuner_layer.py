@@ -257,9 +257,10 @@ class CDDTunerLinear(nn.Module, BaseTunerLayer):
 
     def _weight_plus(self, name: str, sign: int) -> Tensor:
         """Return the base layer's weight with a change added or taken out, rounded once."""
-        weight = self.get_base_weight()
-        wide = weight.to(torch.promote_types(weight.dtype, torch.float32))
-        return (wide + sign * self.get_delta_weight(name).to(wide)).to(weight.dtype)
+        with torch.inference_mode(mode=False), torch.no_grad():  # made in that mode, it could not be trained with again
+            weight = self.get_base_weight()
+            wide = weight.to(torch.promote_types(weight.dtype, torch.float32))
+            return (wide + sign * self.get_delta_weight(name).to(wide)).to(weight.dtype)
 
     def supports_lora_conversion(self, adapter_name: str = "default") -> bool:
         """Return whether `peft.convert_to_lora` works: it does.

@@ -48,6 +48,26 @@ def test_dtypes(dtype: torch.dtype, autocast_adapter_dtype: bool) -> None:
     assert model.base_model.model[0].base_layer.weight.dtype == dtype
 
 
+@pytest.mark.parametrize("safe", [False, True])
+@pytest.mark.parametrize("unload", [False, True])
+def test_weights_merged_in_inference_mode_can_be_trained_with(safe: bool, unload: bool) -> None:
+    layers = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 4))
+    model = get_peft_model(layers, CDDConfig(target_modules=["0", "1"], init_weights=False))
+    x = torch.randn(3, 6)
+    y = model(x)
+    with torch.inference_mode():
+        if unload:
+            model = model.merge_and_unload(safe_merge=safe)
+        else:
+            model.merge_adapter(safe_merge=safe)
+            model.unmerge_adapter()
+    inputs = x.clone().requires_grad_()
+    again = model(inputs)
+    torch.testing.assert_close(again, y, atol=1e-5, rtol=1e-5)
+    again.sum().backward()
+    assert inputs.grad is not None
+
+
 def test_autocast_and_empty_batch() -> None:
     model = get_peft_model(nn.Sequential(nn.Linear(8, 8)), CDDConfig(target_modules=["0"], init_weights=False))
     x = torch.randn(3, 8)

@@ -46,6 +46,41 @@ class TestSwitches:
         assert str(model) == str(plain)
         torch.testing.assert_close(model(x), y)
 
+    @pytest.mark.parametrize("how", ["merge and unmerge", "remove", "to_linear"])
+    def test_weights_made_in_inference_mode_can_be_trained_with(self, how):
+        model = adapted_mlp()
+        x = torch.randn(5, 6, dtype=torch.float64)
+        y = model(x)
+        with torch.inference_mode():
+            if how == "to_linear":
+                model[0] = model[0].to_linear()
+            elif how == "remove":
+                remove_adapters(model, merge=True)
+            else:
+                merge_adapters(model)
+                with disable_adapters(model):
+                    model(x)
+        inputs = x.clone().requires_grad_()
+        again = model(inputs)
+        torch.testing.assert_close(again, y)
+        again.sum().backward()
+        assert inputs.grad.any()
+        if how != "to_linear":
+            assert not any(p.requires_grad and "base" in name for name, p in model.named_parameters())
+
+    def test_a_tied_layer_never_gets_the_merged_weight(self):
+        model = mlp((6, 6, 6))
+        model[2].weight = model[0].weight
+        adapt(model, ["0"], init="normal")
+        x = torch.randn(5, 6, dtype=torch.float64)
+        y = model(x)
+        merge_adapters(model)
+        assert not torch.equal(model[0].base.weight, model[0].weight)
+        model[2].weight = model[0].weight  # as `tie_weights` of transformers does
+        torch.testing.assert_close(model(x), y)
+        unmerge_adapters(model)
+        assert torch.equal(model(x), y)
+
     def test_a_merge_that_fails_half_way_is_undone(self):
         model = adapted_mlp()
         with torch.no_grad():

@@ -274,9 +274,10 @@ class AdaptedLayer(nn.Module):
         if self._unmerged is not None or not self._active:
             return
         weight = self._own_weight("merge")
-        merged = self._merged_weight(weight)
+        with torch.inference_mode(mode=False):  # a weight made in that mode could never be trained with again
+            merged = nn.Parameter(self._merged_weight(weight), requires_grad=False)
         self._unmerged = (weight,)
-        self.base.weight = nn.Parameter(merged, requires_grad=False)
+        self.base.weight = merged
 
     def unmerge(self) -> None:
         """Restore the base's weight, bit for bit. Nothing happens if nothing is merged."""
@@ -344,7 +345,9 @@ class AdaptedLayer(nn.Module):
 
     @property
     def weight(self) -> Any:
-        """The base's weight, without the changes unless they are merged."""
+        """The base's weight without the changes, of which other layers may have a share."""
+        if self._unmerged is not None:
+            return self._unmerged[0]
         return None if self.base is None else self.base.weight
 
     def extra_repr(self) -> str:

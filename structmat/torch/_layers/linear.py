@@ -325,12 +325,12 @@ class CDDLinear(AdaptedLayer):
             weight = like.new_zeros(self.out_features, self.in_features)
         else:
             weight = self.dense_weight()
-        weight = self._in_layout(self._merged_weight(self._in_layout(weight, weight)), weight)
-        bias = self.bias
-        linear = nn.Linear(
-            self.in_features, self.out_features, bias=bias is not None, dtype=weight.dtype, device=weight.device
-        )
-        with torch.no_grad():
+        with torch.inference_mode(mode=False), torch.no_grad():  # made in that mode, it could never be trained
+            weight = self._in_layout(self._merged_weight(self._in_layout(weight, weight)), weight)
+            bias = self.bias
+            linear = nn.Linear(
+                self.in_features, self.out_features, bias=bias is not None, dtype=weight.dtype, device=weight.device
+            )
             linear.weight.copy_(weight)
             if bias is not None:
                 linear.bias.copy_(bias)

@@ -13,7 +13,7 @@ from structmat.torch._layers.adapted_layer import AdaptedLayer
 from structmat.torch._layers.frozen_base import has_transposed_weight
 from structmat.torch._model.costs import AdapterSummary, summarise
 from structmat.torch._model.patterns import by_layer
-from structmat.torch._model.targets import Targets, matches, targeted, unreached_experts
+from structmat.torch._model.targets import Targets, matches, require_matches, targeted, unreached_experts
 from structmat.torch._model.wrapping import freeze_others, wrap_layers
 
 __all__ = ["adapt"]
@@ -68,8 +68,9 @@ def adapt(
     Raises
     ------
     ValueError
-        If nothing matches, a pattern has a key that matches no adapted layer, or only layers that earlier keys match,
-        an option is wrong, no layers can share circulants, or a gradient is missing; the model has not changed then.
+        If a name matches nothing, a pattern has a key that matches no adapted layer, or only layers that earlier keys
+        match, an option is wrong, no layers can share circulants, or a gradient is missing; the model has not changed
+        then.
     TypeError
         If a layer that was named cannot be adapted, there is no such option, or an argument is of a wrong kind; the
         model has not changed then.
@@ -100,9 +101,9 @@ def adapt(
         raise ArgumentTypeError("adapt", "share_circulants", f"must be True or False, got {share_circulants!r}")
     if not isinstance(model, nn.Module):
         raise ArgumentTypeError("adapt", "model", f"must be a torch.nn.Module, got {type(model).__name__}")
-    kept = [module for path, module in model.named_modules() if path and matches(path, train, "train")]
-    if train and not kept:
-        raise ArgumentValueError("adapt", "train", f"{train!r} matches no module")
+    modules = {path: module for path, module in model.named_modules(remove_duplicate=False) if path}
+    kept = [module for path, module in modules.items() if matches(path, train, "train")]
+    require_matches(train, modules, "train")
     inside = {id(module) for outer in kept for module in outer.modules()}
     found = {path: m for path, m in targeted(model, targets, exclude).items() if id(m) not in inside}
     if experts := unreached_experts(model, targets):

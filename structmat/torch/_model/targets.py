@@ -14,7 +14,7 @@ from structmat.torch._layers.frozen_base import is_linear, reads_weight
 from structmat.torch._layers.kinds import KINDS, kind_of
 from structmat.torch._layers.linear import CDDLinear
 
-__all__ = ["Targets", "adapted_layers", "matches", "targeted", "unreached_experts"]
+__all__ = ["Targets", "adapted_layers", "matches", "require_matches", "targeted", "unreached_experts"]
 
 Targets: TypeAlias = str | Sequence[str]
 
@@ -62,6 +62,13 @@ def matches(path: str, names: Targets, argument: str) -> bool:
     if not isinstance(several, Collection) or not all(isinstance(name, str) for name in several):
         raise ArgumentTypeError("adapt", argument, f"must be a regular expression or a list of names, got {names!r}")
     return any(path == name or path.endswith(f".{name}") for name in names)
+
+
+def require_matches(names: Targets, paths: Collection[str], argument: str) -> None:
+    """Refuse names of which one matches no path, or a regular expression that matches none."""
+    for each in [names] if isinstance(names, str) else [[name] for name in names]:
+        if not any(matches(path, each, argument) for path in paths):
+            raise ArgumentValueError("adapt", argument, f"{each!r} matches no module")
 
 
 def unreached_experts(model: nn.Module, targets: Targets) -> list[str]:
@@ -139,6 +146,7 @@ def targeted(model: nn.Module, targets: Targets, exclude: Targets) -> dict[str, 
                     f"match {path}, whose weight {_parent_name(model, path)} reads without calling it",
                 )
     taken = {id(module) for path, module in modules.items() if matches(path, exclude, "exclude")}
+    require_matches(exclude, modules, "exclude")
     found: dict[str, nn.Module] = {}
     for path in chosen:
         if id(modules[path]) not in taken:
