@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from structmat._files.safetensors import Tensor, to_bytes
@@ -12,7 +12,16 @@ from structmat._files.safetensors import Tensor, to_bytes
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["CONFIG", "FACTOR_KEY", "PREFIX", "WEIGHTS", "config_bytes", "factor_key", "weights_bytes"]
+__all__ = [
+    "CONFIG",
+    "FACTOR_KEY",
+    "PREFIX",
+    "WEIGHTS",
+    "config_bytes",
+    "exact_targets",
+    "factor_key",
+    "weights_bytes",
+]
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."
@@ -26,8 +35,22 @@ def factor_key(name: str, index: int | str) -> str:
     return f"{PREFIX}{name}.cdd_adapters.factors.{index}"
 
 
+def exact_targets(names: Collection[str], others: Iterable[str] | None = None) -> list[str] | str:
+    """Return `target_modules` of PEFT that match the modules of these names, and no others of the model.
+
+    A name in a list matches modules whose names end with it too. Where others do, or are not known, names become a
+    regular expression.
+    """
+    chosen = set(names)
+    if others is not None:
+        ends = (other[dot.end() :] for other in others if other not in chosen for dot in re.finditer(r"\.", other))
+        if chosen.isdisjoint(ends):
+            return list(names)
+    return "|".join(map(re.escape, names))
+
+
 def config_bytes(
-    names: list[str], *, n_factors: int, block_size: int | str, base: str | None, task_type: str | None
+    targets: list[str] | str, *, n_factors: int, block_size: int | str, base: str | None, task_type: str | None
 ) -> bytes:
     """Return the settings, those of `structmat.peft.CDDConfig`."""
     settings = {
@@ -50,7 +73,7 @@ def config_bytes(
         "n_factors_pattern": {},
         "peft_type": "CDD",
         "revision": None,
-        "target_modules": names,
+        "target_modules": targets,
         "task_type": task_type,
         "trainable_token_indices": None,
     }

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import copy
+from inspect import Parameter, signature
 from typing import Any
 
 import torch
 from peft import PeftModel, get_peft_model_state_dict
+from peft.tuners.adalora.layer import AdaLoraLayer
 from peft.tuners.trainable_tokens import TrainableTokensLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
 from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
-from structmat._layer_fits.adapter_files import PREFIX
+from structmat._layer_fits.adapter_files import PREFIX, exact_targets
 from structmat._layer_fits.changes import Computed
 from structmat.peft._config import CDDConfig
 from structmat.peft._fitted_adapter import FittedAdapter, fit_changes
@@ -20,9 +22,13 @@ from structmat.torch import has_transposed_weight
 
 __all__ = ["from_lora"]
 
+_STARTS_IN_THE_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
+
 
 def from_lora(model: PeftModel, adapter_name: str = "default", **settings: Any) -> FittedAdapter:
-    """Fit an adapter of LoRA, or of any method of PEFT that adds to weights of linear layers.
+    """Fit an adapter of LoRA, or of another method of PEFT that adds to weights of linear layers.
+
+    Others are AdaLoRA, LoHa, LoKr, VeRA, RandLoRA, FourierFT, C3A and CDD itself.
 
     Parameters
     ----------
@@ -43,7 +49,8 @@ def from_lora(model: PeftModel, adapter_name: str = "default", **settings: Any) 
     ValueError
         If there is no such adapter.
     TypeError
-        If it changes layers otherwise than by adding to the weight of a linear layer: DoRA, trained biases, IA3.
+        If it changes layers otherwise than by adding to the weight of a linear layer (DoRA, trained biases, IA3, MiSS),
+        or its start changed the base's weight too (PiSSA, OLoRA, CorDA, LoftQ, LoRA-GA).
 
     See Also
     --------
@@ -70,19 +77,14 @@ def from_lora(model: PeftModel, adapter_name: str = "default", **settings: Any) 
         if isinstance(module, BaseTunerLayer) and not isinstance(module, TrainableTokensLayer)  # saved as they are
     }
     tuned = {name: module for name, module in tuned.items() if adapter_name in module._all_available_adapter_names()}
-    for name, module in tuned.items():
-        base = module.get_base_layer()
-        linear = isinstance(base, nn.Linear) or has_transposed_weight(base) or module.quantization_backend is not None
-        adds = hasattr(module, "get_delta_weight") and module.supports_lora_conversion(adapter_name)
-        if not (linear and adds and not _more_than_matrices(model, module, adapter_name)):
-            raise ArgumentTypeError(
-                "from_lora", "model", f"has {name}, a {type(module).__name__}, which does not add to a linear layer"
-            )
-
     source = model.peft_config[adapter_name]
+    for name, module in tuned.items():
+        if obstacle := _obstacle(source, module, adapter_name):
+            raise ArgumentTypeError("from_lora", "model", f"has {name}, a {type(module).__name__}, {obstacle}")
+
     config = CDDConfig(
         **{
-            "target_modules": list(tuned),
+            "target_modules": exact_targets(tuned, (name for name, _ in model.base_model.model.named_modules())),
             "task_type": source.task_type,
             "modules_to_save": copy.copy(getattr(source, "modules_to_save", None)),
             "trainable_token_indices": copy.copy(getattr(source, "trainable_token_indices", None)),
@@ -99,11 +101,27 @@ def from_lora(model: PeftModel, adapter_name: str = "default", **settings: Any) 
     return FittedAdapter(config, {**state, **others}, layers)
 
 
-def _more_than_matrices(model: PeftModel, module: Any, adapter_name: str) -> bool:
-    """Whether an adapter trains biases or magnitudes too, which no change of the weight holds."""
-    biases = getattr(model.peft_config[adapter_name], "bias", "none") != "none"
-    own_bias = getattr(module, "lora_bias", {}).get(adapter_name, False)
-    return biases or own_bias or adapter_name in getattr(module, "lora_variant", {})
+def _obstacle(source: Any, module: Any, adapter_name: str) -> str | None:
+    """Return why the adapter of a layer is no matrix that is added to the weight of the original model, if so."""
+    base, start = module.get_base_layer(), str(getattr(source, "init_lora_weights", "")).lower()
+    if not (isinstance(base, nn.Linear) or has_transposed_weight(base) or module.quantization_backend is not None):
+        return "around no linear layer"
+    if getattr(source, "bias", "none") != "none" or getattr(module, "lora_bias", {}).get(adapter_name, False):
+        return "with a trained bias, which a CDD adapter does not have"
+    if adapter_name in getattr(module, "lora_variant", {}):
+        return "of a variant of LoRA that does more than add to the weight"
+    if start.startswith(_STARTS_IN_THE_BASE):
+        return (
+            f"whose start init_lora_weights={start!r} changed the weight of the base too: give the base as it was and "
+            "the merged model to from_weights"
+        )
+    converts = module.supports_lora_conversion(adapter_name) or isinstance(module, AdaLoraLayer)
+    if not (converts and hasattr(module, "get_delta_weight")):
+        return "which does not add to the weight"
+    needed = [p for p in signature(module.get_delta_weight).parameters.values() if p.default is Parameter.empty]
+    if len(needed) > 1:
+        return "whose change depends on the weight that it is added to"
+    return None
 
 
 def _change(name: str, module: Any, adapter_name: str) -> Computed:

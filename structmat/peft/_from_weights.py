@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from structmat import io
 from structmat._arrays.errors import ArgumentValueError
-from structmat._layer_fits.adapter_files import PREFIX
+from structmat._layer_fits.adapter_files import PREFIX, exact_targets
 from structmat._layer_fits.changes import Difference, Stored
 from structmat._layer_fits.layers import OtherWeights
 from structmat._layer_fits.table import FittedLayer
@@ -24,6 +25,8 @@ from structmat.torch import has_transposed_weight
 
 __all__ = ["from_delta", "from_weights"]
 
+_WRAPPERS = re.compile(r"\.(?:base_layer|original_module|modules_to_save)\.")
+"""Parts of names that PEFT adds to those of the model."""
 _FLOAT8 = {"F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2"}
 """Codes of safetensors that NumPy has no dtype for, and their names in torch."""
 
@@ -59,7 +62,7 @@ def from_delta(deltas: Mapping[str, Tensor], **settings: Any) -> FittedAdapter:
     """
     if not deltas:
         raise ArgumentValueError("from_delta", "deltas", "is empty")
-    config = CDDConfig(**{"target_modules": list(deltas), **settings})
+    config = CDDConfig(**{"target_modules": exact_targets(deltas), **settings})
     stored = io.Checkpoint.in_memory(deltas, "from_delta: deltas")
     return FittedAdapter(config, *fit_changes(config, {path: Stored(stored.entry(path)) for path in deltas}))
 
@@ -97,7 +100,8 @@ def from_weights(
     Raises
     ------
     ValueError
-        If files are missing, weights of both differ in shape or are not finite, or nothing matches.
+        If files are missing, weights of both differ in shape or are not finite, nothing matches, or
+        `trainable_token_indices` is given.
 
     Examples
     --------
@@ -113,6 +117,9 @@ def from_weights(
     (0.0, ('1.bias',))
     """
     config = CDDConfig(**settings)
+    if config.trainable_token_indices is not None:
+        text = "must be None here: name the embedding in modules_to_save, or train the rows"
+        raise ArgumentValueError("from_weights", "trainable_token_indices", text)
     if not isinstance(base, nn.Module) and config.base_model_name_or_path is None:
         config.base_model_name_or_path = str(base)
     old, new = _weights(base, "base"), _weights(tuned, "tuned")
@@ -133,9 +140,15 @@ def from_weights(
         change.check(cast=True)
     transposed = {name for name, module in targets.items() if has_transposed_weight(module)}
     state, layers = fit_changes(config, changes, transposed=transposed, callback=callback)
-    others = [key for key in get_peft_model_state_dict(skeleton, save_embedding_layers=False) if key not in state]
-    state |= {key: _as_torch(new.entry(key.removeprefix(PREFIX).replace(".base_layer.", "."))) for key in others}
-    covered = [f"{name}.weight" for name in targets] + [key.removeprefix(PREFIX) for key in others]
+    others = {
+        key: _WRAPPERS.sub(".", key.removeprefix(PREFIX))
+        for key in get_peft_model_state_dict(skeleton, save_embedding_layers=False)
+        if key not in state
+    }
+    for key, own in others.items():
+        # With all biases PEFT also saves those of modules that others replace, which are as they were.
+        state[key] = _as_torch((old if ".original_module." in key else new).entry(own))
+    covered = [f"{name}.weight" for name in targets] + list(others.values())
     config.inference_mode = True
     adapter = FittedAdapter(config, state, layers, _tuned_too(old, new, covered))
     if folder is not None:

@@ -13,7 +13,7 @@ from torch.nn.functional import pad
 
 from structmat._arrays.checks import finite, integer
 from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
-from structmat._layer_fits.adapter_files import FACTOR_KEY, PREFIX
+from structmat._layer_fits.adapter_files import FACTOR_KEY, PREFIX, exact_targets
 from structmat._layer_fits.table import FittedLayer
 from structmat.peft._fitted_adapter import FittedAdapter
 from structmat.peft._tuner_layer import CDDTunerLinear
@@ -140,7 +140,9 @@ def to_lora(
     config = LoraConfig(
         r=rank,
         lora_alpha=rank,
-        target_modules=[layer.name for layer in layers],
+        target_modules=exact_targets(
+            [layer.name for layer in layers], (name.removeprefix(PREFIX) for name, _ in model.named_modules())
+        ),
         fan_in_fan_out=all(has_transposed_weight(module.get_base_layer()) for module in converted.values()),
         task_type=getattr(source, "task_type", None),
         base_model_name_or_path=getattr(source, "base_model_name_or_path", None),

@@ -20,6 +20,7 @@ from peft.utils.other import ModulesToSaveWrapper, TrainableTokensWrapper, get_p
 from torch import Tensor, nn
 
 from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError, naming
+from structmat._layer_fits.adapter_files import exact_targets
 from structmat.peft._config import CDDConfig
 from structmat.peft._mixed_batches import names_per_sample
 from structmat.peft._stored_shapes import mismatches, other_mismatches
@@ -295,12 +296,12 @@ class CDDModel(BaseTuner):
         }
         self.peft_config[adapter_name] = replace(
             self.peft_config[adapters[0]],
-            target_modules=list(layers),
+            target_modules=exact_targets(layers, (path for path, _ in self.model.named_modules())),
             block_size="min",
             alpha=1.0,
             alpha_pattern={},
-            n_factors_pattern={re.escape(path): total.n_factors for path, total in sums.items()},
-            block_size_pattern={re.escape(path): total.block_size for path, total in sums.items()},
+            n_factors_pattern={f"^{re.escape(path)}": total.n_factors for path, total in sums.items()},
+            block_size_pattern={f"^{re.escape(path)}": total.block_size for path, total in sums.items()},
             init_weights=True,
             exclude_modules=None,
             layers_to_transform=None,
@@ -313,7 +314,7 @@ class CDDModel(BaseTuner):
             del self.peft_config[adapter_name]
             raise
         for path, total in sums.items():
-            adapter = layers[path].cdd_adapters[adapter_name]
+            adapter = layers[path].cdd_adapters[adapter_name].to(total.factors[0].dtype)
             adapter.fit = total.fit
             with torch.no_grad():
                 for factor, value in zip(adapter.factors, total.factors, strict=True):

@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("peft")
 transformers = pytest.importorskip("transformers")
 
-from peft import PeftModel, get_peft_model
+from peft import PeftModel, get_peft_model, get_peft_model_state_dict
 
 from structmat.peft import CDDConfig, from_delta, from_weights
 from tests.peft import tiny
@@ -69,8 +69,30 @@ def test_heads_are_taken_as_they_are(tmp_path: Path) -> None:
     torch.testing.assert_close(logits("bert", loaded), logits("bert", tuned))
 
 
+@pytest.mark.parametrize("bias", ["all", "cdd_only"])
+def test_biases_are_taken_as_they_are(bias: str, tmp_path: Path) -> None:
+    base, tuned = tiny.model("bert"), tiny.model("bert")
+    with torch.no_grad():
+        tuned.classifier.weight.add_(1)
+        for layer in tuned.bert.encoder.layer:
+            layer.attention.self.query.bias.add_(0.5)
+    options = {"target_modules": ["query"], "bias": bias, "modules_to_save": ["classifier"]}
+    adapter = from_weights(base, tuned, tmp_path, **options)
+    assert adapter.left_out == ()
+    loaded = PeftModel.from_pretrained(tiny.model("bert"), tmp_path)
+    torch.testing.assert_close(logits("bert", loaded), logits("bert", tuned))
+    plain = get_peft_model(tiny.model("bert"), CDDConfig(**options))
+    assert adapter.state_dict.keys() == get_peft_model_state_dict(plain).keys()
+    with torch.no_grad():
+        tuned.bert.encoder.layer[0].output.dense.bias.add_(0.5)
+    left = {"all": (), "cdd_only": ("bert.encoder.layer.0.output.dense.bias",)}
+    assert from_weights(base, tuned, **options).left_out == left[bias]
+
+
 def test_bad_checkpoints(tmp_path: Path) -> None:
     base = tiny.model("llama")
+    with pytest.raises(ValueError, match="from_weights: trainable_token_indices must be None here"):
+        from_weights(base, base, target_modules=["q_proj"], trainable_token_indices=[3])
     with pytest.raises(ValueError, match="holds no safetensors or PyTorch files of a model"):
         from_weights(tmp_path, base, target_modules=["q_proj"])
     base.save_pretrained(tmp_path / "cut")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +16,13 @@ transformers = pytest.importorskip("transformers")
 
 import peft
 from peft import PeftModel, get_peft_model
+from peft.tuners.tuners_utils import BaseTunerLayer
 
 from structmat.peft import (
     CDDConfig,
     CDDTunerLinear,
     FittedAdapter,
+    from_delta,
     from_lora,
     lora_errors,
     to_lora,
@@ -47,8 +51,78 @@ def test_from_lora(kind: str, tmp_path: Path) -> None:
 
 def test_from_lora_refuses_what_does_not_add() -> None:
     model = get_peft_model(tiny.model("llama"), peft.IA3Config(target_modules=["q_proj"], feedforward_modules=[]))
-    with pytest.raises(TypeError, match="does not add to a linear layer"):
+    with pytest.raises(TypeError, match="q_proj, a Linear, which does not add to the weight"):
         from_lora(model)
+    model = get_peft_model(tiny.model("llama"), peft.MissConfig(r=4, target_modules=["q_proj"]))
+    with pytest.raises(TypeError, match="MissLinear, whose change depends on the weight that it is added to"):
+        from_lora(model)
+
+
+@pytest.mark.parametrize("start", ["pissa", "pissa_niter_4", "olora", "corda", "loftq", "lora_ga"])
+def test_from_lora_refuses_starts_that_changed_the_base(start: str) -> None:
+    """The matrices are no change of the weight that the model had."""
+    made = start if start.startswith(("pissa", "olora")) else False  # the others need data or more packages
+    config = peft.LoraConfig(r=1, target_modules=["q_proj"], init_lora_weights=made)
+    model = get_peft_model(tiny.model("llama"), config)
+    changed = not torch.equal(
+        model.base_model.model.model.layers[0].self_attn.q_proj.base_layer.weight,
+        tiny.model("llama").model.layers[0].self_attn.q_proj.weight,
+    )
+    assert changed == bool(made)
+    config.init_lora_weights = start
+    with pytest.raises(TypeError, match=f"whose start init_lora_weights='{start}' changed the weight of the base too"):
+        from_lora(model)
+
+
+def test_from_lora_takes_adalora() -> None:
+    config = peft.AdaLoraConfig(init_r=2, target_r=1, total_step=10, target_modules=["q_proj"], init_lora_weights=False)
+    lora = get_peft_model(tiny.model("llama"), config)
+    for name, parameter in lora.named_parameters():
+        if "lora_E" in name:  # of rank one, as after pruning
+            parameter.data[1:] = 0.0
+            parameter.data[0] = 3.0
+    expected, before = logits("llama", lora), logits("llama", tiny.model("llama"))
+    assert not torch.allclose(expected, before, atol=1e-2)
+    adapter = from_lora(lora)
+    assert adapter.error < 1e-3
+    loaded = get_peft_model(tiny.model("llama"), adapter.config)
+    peft.set_peft_model_state_dict(loaded, dict(adapter.state_dict))
+    torch.testing.assert_close(logits("llama", loaded), expected, atol=2e-3, rtol=2e-3)
+
+
+@pytest.mark.parametrize("direction", ["from_lora", "to_lora", "from_delta", "weighted sum"])
+def test_modules_whose_names_end_alike_are_left_alone(direction: str, tmp_path: Path) -> None:
+    """PEFT takes names in a list for ends of paths."""
+
+    class Both(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = torch.nn.Linear(8, 8)
+            self.block = torch.nn.ModuleDict({"fc": torch.nn.Linear(8, 8)})
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.block["fc"](self.fc(x))
+
+    torch.manual_seed(0)
+    net = Both()
+    kind = peft.LoraConfig if direction == "from_lora" else CDDConfig
+    start = "init_lora_weights" if direction == "from_lora" else "init_weights"
+    model = get_peft_model(copy.deepcopy(net), kind(target_modules="fc", **{start: False}))
+    if direction == "weighted sum":
+        model.add_weighted_adapter(["default"], [-1.0], "negated")
+        tuned = [n for n, m in model.base_model.model.named_modules() if "negated" in getattr(m, "cdd_adapters", {})]
+        assert tuned == ["fc"]
+        return
+    if direction == "from_delta":
+        adapter = from_delta({"fc": torch.ones(8, 8)})
+    else:
+        adapter = from_lora(model) if direction == "from_lora" else to_lora(model, 8)
+    adapter.save(tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # of missing keys
+        loaded = PeftModel.from_pretrained(copy.deepcopy(net), tmp_path)
+    tuned = [n for n, m in loaded.base_model.model.named_modules() if isinstance(m, BaseTunerLayer)]
+    assert tuned == ["fc"]
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
@@ -67,11 +141,18 @@ def test_to_lora(kind: str, tmp_path: Path) -> None:
     torch.testing.assert_close(logits(kind, loaded), logits(kind, model), atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("option", ["use_dora", "lora_bias", "bias"])
-def test_from_lora_refuses_what_would_be_lost(option: str) -> None:
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("use_dora", "of a variant of LoRA that does more than add to the weight"),
+        ("lora_bias", "with a trained bias, which a CDD adapter does not have"),
+        ("bias", "with a trained bias, which a CDD adapter does not have"),
+    ],
+)
+def test_from_lora_refuses_what_would_be_lost(option: str, message: str) -> None:
     config = peft.LoraConfig(r=1, target_modules=["query"], **{option: "lora_only" if option == "bias" else True})
     model = get_peft_model(tiny.model("bert"), config)
-    with pytest.raises(TypeError, match="does not add to a linear layer"):
+    with pytest.raises(TypeError, match=message):
         from_lora(model)
 
 

@@ -9,7 +9,8 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("peft")
 transformers = pytest.importorskip("transformers")
-
+from peft import get_peft_model
+from torch import nn
 
 from structmat.peft import CDDConfig
 from tests.peft import tiny
@@ -39,6 +40,30 @@ def test_weighted_combination() -> None:
     torch.testing.assert_close(layer.get_delta_weight("mean"), expected)
     model.add_weighted_adapter(["default", "scaled"], [1.0, 1.0], "fitted", combination_type="fit")
     assert 0 < layer.cdd_adapters["fitted"].fit.error < 1
+
+
+def test_patterns_of_layers_whose_names_end_alike() -> None:
+    model = nn.Module()
+    model.fc, model.block = nn.Linear(8, 8), nn.ModuleDict({"fc": nn.Linear(8, 8)})
+    options = {"block_size_pattern": {"block.fc": 4}, "n_factors_pattern": {"block.fc": 5}}
+    adapted = get_peft_model(model, CDDConfig(target_modules=["fc"], init_weights=False, **options), "first")
+    adapted.add_weighted_adapter(["first"], [-2.0], "sum")
+    for layer in (model.fc, model.block["fc"]):
+        torch.testing.assert_close(layer.get_delta_weight("sum"), -2 * layer.get_delta_weight("first"))
+
+
+@pytest.mark.parametrize("cast", [True, False])
+def test_sums_have_the_precision_of_their_terms(cast: bool) -> None:
+    model = nn.Sequential(nn.Linear(8, 8)).bfloat16()
+    config = CDDConfig(target_modules=["0"], init_weights=False)
+    adapted = get_peft_model(model, config, "first", autocast_adapter_dtype=cast)
+    adapted.add_weighted_adapter(["first"], [-1 / 3], "third")
+    first, third = (model[0].cdd_adapters[name] for name in ("first", "third"))
+    dtypes = {factor.dtype for factor in third.factors}
+    assert dtypes == {factor.dtype for factor in first.factors} == {torch.float32 if cast else torch.bfloat16}
+    tolerance = 1e-6 if cast else 1e-2
+    torch.testing.assert_close(-3 * third.dense(), first.dense(), rtol=tolerance, atol=tolerance)
+    assert torch.isfinite(adapted(torch.ones(1, 8, dtype=torch.bfloat16))).all()
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from structmat._arrays.checks import integer, non_negative
 from structmat._arrays.errors import ArgumentValueError
-from structmat._layer_fits.adapter_files import CONFIG, WEIGHTS, config_bytes, weights_bytes
+from structmat._layer_fits.adapter_files import CONFIG, WEIGHTS, config_bytes, exact_targets, weights_bytes
 from structmat._layer_fits.layers import LayerTask, OtherWeights, Outcome, fit_layers, several_faults
 from structmat._layer_fits.plan import ChangePlan, plan_delta, plan_lora, plan_pair
 from structmat._layer_fits.table import FittedLayer
@@ -295,7 +295,8 @@ def _write(
     folder.write_output(HTML, page)
     if plot:
         folder.write_output(FIGURE, _tables.figure_bytes(content["layers"]))
-    config = config_bytes(names, n_factors=n_factors, block_size=block_size, base=plan.base, task_type=plan.task_type)
+    targets = exact_targets(names, plan.seen)
+    config = config_bytes(targets, n_factors=n_factors, block_size=block_size, base=plan.base, task_type=plan.task_type)
     folder.write_output(CONFIG, config)
 
 
