@@ -114,6 +114,11 @@ def test_from_lora_of_rank_one_is_exact(rows, cols, block):
             CDDLinear.from_lora(base, *wrong)
 
 
+def test_without_a_base_there_is_nothing_to_merge_into():
+    with pytest.raises(TypeError, match="merge: the layer has no base"):
+        CDDLinear(6, 4, init="normal").merge()
+
+
 @pytest.mark.parametrize(("change", "block"), [("normal", "min"), ("permutation", 4)])
 def test_fitted_changes_are_the_same_merged_and_not(change, block):
     """Fits could drive factors to ranges that dense matrices survive and transforms do not."""

@@ -330,6 +330,8 @@ class AdaptedLayer(nn.Module):
         return change.reshape(weight.shape)
 
     def _own_weight(self, method: str) -> Tensor:
+        if self.base is None:
+            raise ArgumentTypeError(method, None, "the layer has no base, whose weight could be changed")
         weight: Any = getattr(self.base, "weight", None)
         plain = isinstance(weight, nn.Parameter) and type(weight.data) is Tensor and weight.is_floating_point()
         if not plain or weight.numel() != self.in_features * self.out_features:
