@@ -108,3 +108,4 @@ def run(rank, names, folder):
     except BaseException:
         (folder / f"{rank}.error").write_text(traceback.format_exc())
         raise
+    os._exit(0)  # all is written; threads of torch abort the exit of the interpreter now and then
