@@ -198,6 +198,14 @@ def test_more_factors_blocks_and_a_seed_are_passed_on(tmp_path):
     assert (config["n_factors"], config["block_size"], config["target_modules"]) == (5, 2, ["p"])
 
 
+def test_a_layer_that_did_not_change_is_not_adapted_though_its_name_ends_alike(tmp_path):
+    base = {"fc.weight": torch.ones(4, 4), "block.fc.weight": torch.ones(4, 4)}
+    save_file(base, tmp_path / "base.safetensors")
+    save_file(base | {"fc.weight": torch.full((4, 4), 2.0)}, tmp_path / "tuned.safetensors")
+    fit = fit_checkpoint(tmp_path / "out", base=tmp_path / "base.safetensors", tuned=tmp_path / "tuned.safetensors")
+    assert json.loads((fit.folder / "adapter_config.json").read_text())["target_modules"] == "fc"
+
+
 # It loads in PEFT
 
 
