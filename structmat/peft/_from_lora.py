@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from inspect import Parameter, signature
+from inspect import signature
 from typing import Any
 
 import torch
@@ -118,8 +118,9 @@ def _obstacle(source: Any, module: Any, adapter_name: str) -> str | None:
     converts = module.supports_lora_conversion(adapter_name) or isinstance(module, AdaLoraLayer)
     if not (converts and hasattr(module, "get_delta_weight")):
         return "which does not add to the weight"
-    needed = [p for p in signature(module.get_delta_weight).parameters.values() if p.default is Parameter.empty]
-    if len(needed) > 1:
+    try:
+        signature(module.get_delta_weight).bind(adapter_name)
+    except TypeError:
         return "whose change depends on the weight that it is added to"
     return None
 

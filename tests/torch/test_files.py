@@ -134,6 +134,14 @@ class TestRoundTrips:
             assert load_adapter(wrap(plain), path) == ["0", "2"], again
             assert torch.equal(plain(X), trained(X))
 
+    def test_a_layer_without_a_base_gets_the_dtype_of_the_file(self, tmp_path):
+        model = torch.nn.Sequential(CDDLinear(6, 4, init="normal", dtype=torch.bfloat16))
+        other = copy.deepcopy(model)
+        load_adapter(other, save_adapter(model, tmp_path / "file"), "second")
+        found = adapter_state_dict(other, "second")
+        assert all(torch.equal(vector, found[key]) for key, vector in adapter_state_dict(model).items())
+        assert {vector.dtype for vector in found.values()} == {torch.bfloat16}
+
     def test_blocks_may_be_compiled_one_by_one(self, plain, trained, tmp_path):
         model = torch.nn.Sequential(trained, torch.nn.Linear(4, 4, dtype=torch.float64))
         model[0] = torch.compile(model[0], backend="eager")

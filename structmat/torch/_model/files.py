@@ -82,7 +82,7 @@ def _bare(model: nn.Module) -> nn.Module:
 def _adapters(model: nn.Module, name: str, caller: str) -> dict[str, CDDAdapter]:
     """Return the adapters of a name by path, without the parts that compiling a block adds to it."""
     found = {
-        re.sub(r"(^|\.)_orig_mod(?=\.|$)", "", path): layer.adapters[name]
+        re.sub(r"\._orig_mod(?=\.|$)", "", path): layer.adapters[name]
         for path, layer in adapted_layers(_bare(model)).items()
         if name in layer.adapters
     }
@@ -154,7 +154,7 @@ def save_adapter(model: nn.Module, path: str | os.PathLike[str], name: str = "de
     state = adapter_state_dict(model, name)
     tensors = {key: value.contiguous() for key, value in state.items() if key not in owners}
     sharded = any(_is_sharded(factor) for adapter in adapters.values() for factor in adapter.factors)
-    replicated = isinstance(model, nn.parallel.DistributedDataParallel)
+    replicated = any(isinstance(module, nn.parallel.DistributedDataParallel) for module in model.modules())
     if (sharded or replicated) and torch.distributed.get_rank() != 0:
         return Path(path)
     with atomic_write(path, force=force) as file:
@@ -289,11 +289,12 @@ def _with_dtypes(
     options: dict[str, dict[str, Any]] = {}
     for path, own in written.items():
         module = model.get_submodule(path)
-        like = dtype_and_device(module.base if isinstance(module, AdaptedLayer) else module)
+        like = module._like_base() if isinstance(module, AdaptedLayer) else dtype_and_device(module)
         if like.get("device", torch.device("cpu")).type == "meta":  # what fills the weights would lose the vectors
             raise ArgumentValueError("load_adapter", "model", f"has {path} on the device meta: load its weights first")
         stored = state[vector_key(path, 0)].dtype
-        dtype = torch.promote_types(like["dtype"], torch.float32 if stored.itemsize > 4 else stored)
+        stored = torch.float32 if stored.itemsize > 4 else stored
+        dtype = torch.promote_types(like.get("dtype", stored), stored)
         options[path] = {**own, "dtype": dtype}
     return options
 
