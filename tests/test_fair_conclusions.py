@@ -77,16 +77,31 @@ def test_query_and_value(measured, scores, minus, text):
         "5.3 times as many parameters, and not surely different from LoRA of rank 1, which has a third fewer "
         f"({text('mean', CDD, LORA_1, sure=False)})" in measured
     )
-    for task in ("goemotions", "sst2", "banking77"):
-        for case in of_place(scores, task, "query-value", "cdd", "cdd-blocks"):
-            assert not minus(task, case, LORA_8)[2], (task, case)
+    others = [("query-value", *of) for of in (("c3a-corrected", "128"), ("fourierft", "1152"), ("adalora", "8"))]
+    c3a, fourier, adalora = (text("mean", other, CDD, sure=False) for other in others)
+    assert f"do not differ surely from D C D in the mean ({c3a}, {fourier} and {adalora})" in measured
+    fourier, adalora = (text("mean", LORA_8, other, sure=True) for other in others[1:])
+    assert f"FourierFT and AdaLoRA are {fourier} and {adalora} points below LoRA of rank 8" in measured
+    fourier, adalora = (text("mrpc", LORA_8, other, sure=True) for other in others[1:])
+    assert f"on MRPC, where FourierFT and AdaLoRA lose {fourier} and {adalora}." in measured
+    blocks = ("query-value", "cdd-blocks", "128")
+    differing = [
+        (task, case)
+        for task in ("goemotions", "sst2", "banking77")
+        for case in of_place(scores, task, "query-value", "cdd", "cdd-blocks")
+        if minus(task, case, LORA_8)[2]
+    ]
+    assert differing == [("sst2", blocks)]
+    assert (
+        "no size of CDD differs surely from LoRA of rank 8, but blocks of 128 on SST-2 "
+        f"({text('sst2', LORA_8, blocks, sure=True)} below)" in measured
+    )
     assert (
         f"D C D loses {text('cola', LORA_8, CDD, sure=True)} points on CoLA, where it is "
         f"{text('cola', HEAD, CDD, sure=True)} below the head alone, and {text('mrpc', LORA_8, CDD, sure=True)} on MRPC"
         in measured
     )
-    others = (("c3a-corrected", "128"), ("fourierft", "1152"), ("adalora", "8"))
-    c3a, fourier, adalora = (text("cola", LORA_8, ("query-value", *other), sure=True) for other in others)
+    c3a, fourier, adalora = (text("cola", LORA_8, other, sure=True) for other in others)
     blocks = text("cola", LORA_8, ("query-value", "cdd-blocks", "64"), sure=False)
     assert (
         f"lose too, by {c3a}, {fourier} and {adalora} points; D C D in blocks of 64 does not surely ({blocks})"
@@ -165,11 +180,18 @@ def test_all_linear_layers(measured, minus, text):
         assert not minus(task, EVERYWHERE, LORA_1_EVERYWHERE)[2]
 
 
-def test_everything_and_more_rows(measured, text):
+def test_everything_and_more_rows(measured, text, minus):
     full = ("query-value", "full", "")
     assert (
-        f"is {text('sst2', full, LORA_8, sure=True)} points above LoRA of rank 8 on query and value on SST-2 and "
-        f"{text('banking77', full, LORA_8, sure=True)} on BANKING77" in measured
+        f"is {text('mean', full, LORA_8, sure=True)} points above LoRA of rank 8 on query and value in the mean, by "
+        f"{text('sst2', full, LORA_8, sure=True)} on SST-2 and {text('banking77', full, LORA_8, sure=True)} on "
+        "BANKING77 and not surely on the other tasks" in measured
+    )
+    assert not any(minus(task, full, LORA_8)[2] for task in ("goemotions", "cola", "mrpc"))
+    level = text("mean", LORA_8_EVERYWHERE, full, sure=False)
+    assert (
+        f"from D C D in all linear layers ({text('mean', full, EVERYWHERE, sure=False)} above), nor from LoRA of rank "
+        f"8 there ({level})" in measured
     )
     more = "goemotions-more"
     differences = f"{text(more, CDD, LORA_8, sure=False)} and {text(more, LORA_1, LORA_8, sure=False)}"
