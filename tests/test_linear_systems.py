@@ -107,6 +107,37 @@ def test_right_hand_sides_of_any_size(library, scale):
     np.testing.assert_allclose(backend.to_numpy(sm.lstsq(A, backend.asarray(scale * b)).x) / scale, want, rtol=1e-8)
 
 
+SIZES = [
+    ("float64", 1e-300),
+    ("float64", 1.6e-19),
+    ("float64", 1e300),
+    ("float32", 1e-30),
+    ("float32", 1e-12),
+    ("float32", 1e30),
+]
+
+
+@pytest.mark.parametrize("library", [*LIBRARIES, "jax"])
+@pytest.mark.parametrize(("dtype", "scale"), SIZES)
+def test_matrices_of_any_size(library, dtype, scale):
+    """The scale of a matrix is that of its solutions alone."""
+    backend, s = backends.get(library), np.array(scale, dtype)
+    b = np.array([1.0, 2.0, 0.5, -1.0], dtype)
+    c, d = np.array([4.0, -1, 0, -1], dtype), np.arange(1, 5, dtype=dtype)
+    asarray = backend.asarray
+    general = lambda s: sm.Circulant(asarray(s * c)) + sm.Diagonal(asarray(s * d))
+    tall = lambda s: sm.Toeplitz(asarray(s * d), asarray(s * c[:2]))
+    given = sm.Diagonal(asarray(1 / (4 + d))) / scale
+    calls = [(general, lambda A, b, kind=assume: sm.solve(A, b, assume=kind)) for assume in ASSUME]
+    calls += [(general, lambda A, b, M=M: sm.solve(A, b, preconditioner=M)) for M in (None, given)]
+    calls += [(kind, sm.lstsq) for kind in (general, tall)]
+    for make, call in calls:
+        want = np.linalg.pinv(backend.to_numpy(make(1).to_dense())) @ b
+        for factor in (1, 1000):
+            x = backend.to_numpy(call(make(s), asarray(factor * s * b)).x) / factor
+            np.testing.assert_allclose(x, want, rtol=100 * tolerance(np.dtype(dtype)))
+
+
 def test_least_squares_far_from_the_range_and_ill_conditioned():
     """Where the residual is nearly all of the right-hand side, and the Frobenius norm far above the largest value."""
     n = 200
@@ -336,6 +367,22 @@ def test_a_closed_form_that_leaves_a_large_residual_says_so() -> None:
     assert result.residual > 1e-10
 
 
+@pytest.mark.filterwarnings("always::scipy.linalg.LinAlgWarning")
+def test_closed_forms_that_give_nan_say_so_beside_other_warnings() -> None:
+    with pytest.warns(scipy.linalg.LinAlgWarning, match="solve: the solution is NaN: .*hold NaN or infinity"):
+        sm.solve(sm.Circulant([2.0, 1.0, 0.0]), [1.0, np.nan, 2.0])
+    with pytest.warns(scipy.linalg.LinAlgWarning, match="lstsq: the solution is NaN"):
+        sm.lstsq(sm.Circulant([2.0, 1.0, 0.0]), [1.0, 0.0, np.inf])
+    b = np.random.default_rng(0).standard_normal((2, 12))
+    b[0, 0] = np.nan
+    hilbert = sm.Hankel(1 / (1.0 + np.arange(12)), 1 / (12.0 + np.arange(12)))
+    with pytest.warns(scipy.linalg.LinAlgWarning) as seen:
+        sm.solve(hilbert, b)
+    texts = [str(each.message) for each in seen if str(each.message).startswith("solve: ")]
+    assert ["is NaN" in text for text in texts] == [True, False]
+    assert "A is ill-conditioned" in texts[1]
+
+
 @pytest.mark.parametrize("name", ["numpy", "torch"])
 @pytest.mark.parametrize("place", ["b", "A"])
 def test_nan_ends_iteration_before_it_begins(name, place):
@@ -376,5 +423,9 @@ def test_every_iteration_is_told(name, assume):
     result = sm.solve(A, asarray(np.ones(30)), assume=assume, preconditioner=None, rtol=1e-12, callback=seen.append)
     assert seen == list(range(1, result.iterations + 1))
     assert sm.solve(sm.Circulant([3.0, 1.0]), [1.0, 2.0], callback=seen.clear).iterations == 0
+    n, rng = 120, np.random.default_rng(0)
+    A = sm.Toeplitz(asarray(1 / (1.0 + np.arange(n)) ** 0.3)) + sm.Diagonal(asarray(rng.standard_normal(n) * 3))
+    with pytest.raises(sm.ConvergenceError, match="after 51 iterations"):
+        sm.solve(A, asarray(rng.standard_normal(n)), max_iter=51, rtol=1e-14, preconditioner=None)
     with pytest.raises(TypeError, match="solve: callback must be callable"):
         sm.solve(A, asarray(np.ones(30)), callback=3)

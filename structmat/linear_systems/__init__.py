@@ -9,6 +9,7 @@ Map of the package; each file imports only from lines below it:
 - `_conjugate_gradients`: arrays of any other library, such as torch
 - `_gradients`: the implicit rule in torch
 - `_nearest`: preconditioners, the nearest circulant or diagonal matrix
+- `_scaling`: systems divided by powers of two, so that no square overflows or underflows
 - `_measures`: how to iterate, and when a solution is good enough
 - `_result`: what comes back
 """

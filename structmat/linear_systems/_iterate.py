@@ -26,6 +26,7 @@ from structmat.linear_systems._measures import (
 )
 from structmat.linear_systems._nearest import preconditioner
 from structmat.linear_systems._result import ConvergenceError, SolveResult
+from structmat.linear_systems._scaling import ScaledSystem
 from structmat.operators import LinearOperator
 
 __all__ = ["least_squares", "solution"]
@@ -63,9 +64,10 @@ def solution(
         found, done = _jax_solvers.solution(operator, b, settings)
         return _checked(found, done, settings, xp)
     with recording_nothing(xp):
-        M = preconditioner(operator, b, settings, xp)
+        system = ScaledSystem.of(operator, b, xp)
+        M = preconditioner(system, settings, xp)
         M = None if M is None else M.prepare()
-        prepared = operator.prepare()
+        prepared = system.operator.prepare()
         product = prepared if M is None else prepared @ M
 
         def step(rest: Array, rtol: float, limit: int, tell: Tell) -> tuple[Array, int]:
@@ -80,7 +82,7 @@ def solution(
             )
             return y if M is None else M._matvec(y, xp), taken
 
-        result = _refined(prepared, b, step, by_residual(b, settings, xp), settings, xp, callback)
+        result = _refined(system, prepared, step, by_residual(system.b, settings, xp), settings, xp, callback)
     if not wants_gradients(operator, b, xp):
         return result
 
@@ -102,7 +104,8 @@ def least_squares(operator: LinearOperator, b: Array, settings: Settings, xp: Na
         found, done = _jax_solvers.least_squares(operator, b, settings)
         return _checked(found, done, settings, xp)
     with recording_nothing(xp):
-        prepared = operator.prepare()
+        system = ScaledSystem.of(operator, b, xp)
+        prepared = system.operator.prepare()
         norm = norm_of(prepared, b, xp)
 
         def step(rest: Array, rtol: float, limit: int, tell: Tell) -> tuple[Array, int]:
@@ -112,7 +115,8 @@ def least_squares(operator: LinearOperator, b: Array, settings: Settings, xp: Na
                 return _scipy_solvers.least_squares(prepared, rest, rtol, limit)
             return _conjugate_gradients.least_squares(prepared, rest, norm, rtol, limit, xp, tell)
 
-        result = _refined(prepared, b, step, by_gradient(prepared, b, norm, settings, xp), settings, xp)
+        measure = by_gradient(prepared, system.b, norm, settings, xp)
+        result = _refined(system, prepared, step, measure, settings, xp)
     if not wants_gradients(operator, b, xp):
         return result
 
@@ -146,15 +150,19 @@ def least_squares(operator: LinearOperator, b: Array, settings: Settings, xp: Na
 
 
 def _refined(
+    system: ScaledSystem,
     operator: LinearOperator,
-    b: Array,
     step: Step,
     measure: Measure,
     settings: Settings,
     xp: Namespace,
     callback: Tell = int,
 ) -> SolveResult:
-    """Return what the steps add up to, or raise the error that says how far they came."""
+    """Return what the steps add up to, or raise the error that says how far they came.
+
+    `operator` is that of the system, prepared.
+    """
+    b = system.b
     x = xp.zeros((*b.shape[:-1], operator.shape[1]), dtype=b.dtype, device=device_of(b))
     rest, taken = b, 0
     size, done = measure(x, rest)
@@ -177,7 +185,8 @@ def _refined(
         if bool(xp.all(done | ~(size < before / 2))):
             break
     residual = xp.where(lost, xp.full_like(size, float("nan")), relative_residual(rest, b, xp))
-    return _checked(SolveResult(x, residual, taken), measure(x, rest)[1] & ~lost, settings, xp)
+    done = measure(x, rest)[1] & ~lost
+    return _checked(SolveResult(system.solution(x), residual, taken), done, settings, xp)
 
 
 def _told(callback: Tell, before: int, more: int) -> None:

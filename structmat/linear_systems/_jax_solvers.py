@@ -13,9 +13,10 @@ from jax.scipy.sparse.linalg import cg, gmres
 
 import structmat.jax  # noqa: F401  # registers the operators
 from structmat._arrays import namespace_of
-from structmat.linear_systems._measures import Settings, by_gradient, by_residual, norm_of, relative_residual, size_of
+from structmat.linear_systems._measures import Settings, by_gradient, by_residual, norm_of, relative_residual
 from structmat.linear_systems._nearest import preconditioner
 from structmat.linear_systems._result import SolveResult
+from structmat.linear_systems._scaling import ScaledSystem
 from structmat.operators import LinearOperator
 
 __all__ = ["is_traced", "least_squares", "solution"]
@@ -41,13 +42,15 @@ def solution(operator: LinearOperator, b: Any, settings: Settings) -> tuple[Solv
 def _solution(operator: Any, b: Any, given: Any, settings: Settings) -> tuple[SolveResult, Any]:
     """Iterate, compiled once for each shape."""
     xp = namespace_of("solve", b)
-    M = preconditioner(operator, b, settings, xp) if given is None else given
+    system = ScaledSystem.of(operator, b, xp, jax.lax.stop_gradient)
+    asked = settings if given is None else settings._replace(preconditioner=given)
+    M = jax.lax.stop_gradient(preconditioner(system, asked, xp))
     by_cg = settings.assume == "positive definite"
-    scale = jax.lax.stop_gradient(size_of(b, xp))  # as solvers square their vectors
     solver = partial(_by_cg if by_cg else _by_gmres, settings=settings)
-    x = scale * _each(solver, b / scale, operator, jax.lax.stop_gradient(M))
-    rest = b - operator._matvec(x, xp)
-    return SolveResult(x, relative_residual(rest, b, xp), None), by_residual(b, settings, xp)(x, rest)[1]
+    x = _each(solver, system.b, system.operator, M)
+    rest = system.b - system.operator._matvec(x, xp)
+    residual, done = by_residual(system.b, settings, xp)(x, rest)
+    return SolveResult(system.solution(x), residual, None), done
 
 
 def _by_cg(A: Any, M: Any, v: Any, *, settings: Settings) -> Any:
@@ -58,7 +61,7 @@ def _by_cg(A: Any, M: Any, v: Any, *, settings: Settings) -> Any:
 def _by_gmres(A: Any, M: Any, v: Any, *, settings: Settings) -> Any:
     """Iterate with ``A M`` in place of A, so that the residual is that of the system itself."""
     restart = min(_RESTART, settings.max_iter, v.shape[-1])
-    cycles = -(-settings.max_iter // restart)
+    cycles = settings.max_iter // restart
 
     def inner(u: Any) -> Any:
         return u if M is None else M._matvec(u, jnp)
@@ -72,11 +75,12 @@ def least_squares(operator: Any, b: Any, settings: Settings) -> tuple[SolveResul
     """Return least-squares solutions of least norm, and which of them are good enough."""
     xp = namespace_of("lstsq", b)
     rows, cols = operator.shape
-    scale = jax.lax.stop_gradient(size_of(b, xp))  # as solvers square their vectors
-    x = scale * _each(partial(_tall if rows >= cols else _wide, settings=settings), b / scale, operator)
-    rest = b - operator._matvec(x, xp)
-    measure = by_gradient(operator, b, norm_of(operator, b, xp), settings, xp)
-    return SolveResult(x, relative_residual(rest, b, xp), None), measure(x, rest)[1]
+    system = ScaledSystem.of(operator, b, xp, jax.lax.stop_gradient)
+    A, v = system.operator, system.b
+    x = _each(partial(_tall if rows >= cols else _wide, settings=settings), v, A)
+    rest = v - A._matvec(x, xp)
+    done = by_gradient(A, v, norm_of(A, v, xp), settings, xp)(x, rest)[1]
+    return SolveResult(system.solution(x), relative_residual(rest, v, xp), None), done
 
 
 def _tall(A: Any, v: Any, *, settings: Settings) -> Any:

@@ -9,7 +9,7 @@ from structmat._arrays import device_of, euclidean_norm, precision_of
 from structmat._arrays.typing import Array, Namespace
 from structmat.operators import LinearOperator
 
-__all__ = ["Measure", "Settings", "by_gradient", "by_residual", "norm_of", "relative_residual", "size_of"]
+__all__ = ["Measure", "Settings", "by_gradient", "by_residual", "norm_of", "probe", "relative_residual", "size_of"]
 
 _POWERS = 3
 """Steps of the power method for a norm."""
@@ -64,11 +64,16 @@ def by_gradient(operator: LinearOperator, b: Array, norm: Array, settings: Setti
 
 def norm_of(operator: LinearOperator, b: Array, xp: Namespace) -> Array:
     """Return a lower bound of the largest singular value, near it, by some steps of the power method."""
-    k = xp.astype(xp.arange(operator.shape[1], device=device_of(b)), precision_of(b.dtype, xp))
-    v = xp.astype(xp.cos(k * k) + 0.5, b.dtype)
+    v = probe(operator, b, xp)
     for _ in range(_POWERS):
         v = operator._rmatvec(operator._matvec(v / size_of(v, xp), xp), xp)
     return euclidean_norm(operator._matvec(v / size_of(v, xp), xp), xp)
+
+
+def probe(operator: LinearOperator, b: Array, xp: Namespace) -> Array:
+    """Return a vector that a matrix can be multiplied by, with entries that have no order."""
+    k = xp.astype(xp.arange(operator.shape[1], device=device_of(b)), precision_of(b.dtype, xp))
+    return xp.astype(xp.cos(k * k) + 0.5, b.dtype)
 
 
 def size_of(v: Array, xp: Namespace) -> Array:

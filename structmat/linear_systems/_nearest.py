@@ -10,6 +10,7 @@ from typing import Any
 from structmat._arrays import device_of, euclidean_norm, is_complex, library_of, scale_array
 from structmat._arrays.typing import Array, Namespace
 from structmat.linear_systems._measures import Settings
+from structmat.linear_systems._scaling import ScaledSystem
 from structmat.operators import (
     BandedCirculant,
     Circulant,
@@ -34,12 +35,12 @@ _SMALLEST = 1e-6
 """Eigenvalues of a preconditioner are kept above this size, relative to the largest."""
 
 
-def preconditioner(operator: LinearOperator, b: Array, settings: Settings, xp: Namespace) -> LinearOperator | None:
-    """Return the preconditioner that is asked for, the one near the inverse of an operator where that is "nearest"."""
+def preconditioner(system: ScaledSystem, settings: Settings, xp: Namespace) -> LinearOperator | None:
+    """Return the preconditioner that is asked for, the one near the inverse of the matrix where that is "nearest"."""
     if settings.preconditioner == "nearest":
-        return _nearest(operator, b, xp, positive=settings.assume != "general")
+        return _nearest(system.operator, system.b, xp, positive=settings.assume != "general")
     given: LinearOperator | None = settings.preconditioner
-    return given
+    return None if given is None else system.inverse(given)
 
 
 def _nearest(operator: LinearOperator, like: Array, xp: Namespace, *, positive: bool) -> LinearOperator | None:

@@ -119,7 +119,7 @@ def _gmres(A: Any, M: Any, b: Any, *, rtol: float, limit: int, tell: Callable[[i
         rtol=rtol,
         atol=0.0,
         restart=restart,
-        maxiter=-(-limit // restart),
+        maxiter=limit // restart,  # what is left is for the next pass
         callback=steps,
         callback_type="pr_norm",
     )

@@ -59,8 +59,7 @@ def solve(
         the nearest circulant (of several levels on a grid) or diagonal matrix, whichever is nearer, if A is made of
         circulant, Toeplitz and diagonal parts, so that it costs little.
     rtol : float, optional
-        Iteration ends where ``norm(b - A x) <= rtol * norm(b)``; a closed form that leaves more of a NumPy array comes
-        with a warning. Default: 1e-10, in single precision 1e-5.
+        Iteration ends where ``norm(b - A x) <= rtol * norm(b)``. Default: 1e-10, in single precision 1e-5.
     max_iter : int, optional
         The most iterations. Default: ten times n, between 100 and 10,000.
     callback : callable, optional
@@ -82,6 +81,11 @@ def solve(
         If A is not square, `b` has another length, or an option is none of these.
     TypeError
         If A is no operator, or `b` belongs to another array library.
+
+    Warns
+    -----
+    scipy.linalg.LinAlgWarning
+        If the closed form leaves more than `rtol` of a NumPy array, or gives NaN.
 
     See Also
     --------
@@ -121,9 +125,9 @@ def solve(
     hear = optional_function(callback, owner, "callback") or int
     op, right, xp, dtype, settings = _prepared(A, b, assume, preconditioner, rtol, max_iter, owner)
     with suppress(NotImplementedError):
-        return _warned(_closed(op, right, A.solve(b), xp), settings.rtol, xp)
+        return _warned(_closed(op, right, A.solve(b), xp), settings, xp)
     with suppress(NotImplementedError):
-        return _warned(_closed(op, right, A.inv().matvec(b), xp), settings.rtol, xp)
+        return _warned(_closed(op, right, A.inv().matvec(b), xp), settings, xp)
     return _restored(solution(op, right, settings, xp, hear), dtype, xp)
 
 
@@ -155,6 +159,11 @@ def lstsq(A: LinearOperator, b: ArrayLike, *, rtol: float | None = None, max_ite
         If `b` has another length, or an option is out of range.
     TypeError
         If A is no operator, or `b` belongs to another array library.
+
+    Warns
+    -----
+    scipy.linalg.LinAlgWarning
+        If the closed form gives NaN in NumPy.
 
     See Also
     --------
@@ -190,7 +199,7 @@ def lstsq(A: LinearOperator, b: ArrayLike, *, rtol: float | None = None, max_ite
     _require_operator(A, owner)
     op, right, xp, dtype, settings = _prepared(A, b, "general", None, rtol, max_iter, owner)
     with suppress(NotImplementedError):
-        return _closed(op, right, A.lstsq(b), xp)
+        return _warned(_closed(op, right, A.lstsq(b), xp), settings, xp)
     return _restored(least_squares(op, right, settings, xp), dtype, xp)
 
 
@@ -245,13 +254,20 @@ def _closed(op: LinearOperator, b: Array, x: Array, xp: Namespace) -> SolveResul
     return SolveResult(x, relative_residual(b - op._matvec(wide, xp), b, xp), 0)
 
 
-def _warned(result: SolveResult, rtol: float, xp: Namespace) -> SolveResult:
-    """Return a result, after a warning where its residual is above the tolerance; only NumPy's values are looked at."""
-    if is_numpy(xp):
-        residuals: Any = result.residual
-        if (largest := float(np.max(residuals, initial=0.0))) > rtol:
-            text = f"solve: the closed form leaves a relative residual of {largest:.1g}, above rtol = {rtol:g}"
-            warnings.warn(f"{text}: A is ill-conditioned", scipy.linalg.LinAlgWarning, stacklevel=3)
+def _warned(result: SolveResult, settings: Settings, xp: Namespace) -> SolveResult:
+    """Return a result, after a warning where it is not what was asked for; only NumPy's values are looked at."""
+    if not is_numpy(xp):
+        return result
+    residuals: Any = result.residual
+    largest = float(np.max(residuals, initial=0.0, where=~np.isnan(residuals)))
+    texts = []
+    if np.any(np.isnan(residuals)):
+        texts.append("the solution is NaN: matrix or right-hand side hold NaN or infinity, or it overflows")
+    if settings.owner == "solve" and largest > settings.rtol:
+        left = f"a relative residual of {largest:.1g}, above rtol = {settings.rtol:g}"
+        texts.append(f"the closed form leaves {left}: A is ill-conditioned")
+    for text in texts:
+        warnings.warn(f"{settings.owner}: {text}", scipy.linalg.LinAlgWarning, stacklevel=3)
     return result
 
 
