@@ -58,7 +58,8 @@ def sample_stationary(
     Returns
     -------
     array, shape (n_samples, n_1, ..., n_d)
-        Independent samples, of the library, dtype and device of the covariance.
+        Independent samples, of the library and device of the covariance, and of its dtype, but float32 for half
+        precision and the default floating dtype for integers.
 
     Raises
     ------

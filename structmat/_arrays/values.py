@@ -46,9 +46,9 @@ def as_floating(value: ArrayLike, owner: str, argument: str, *, like: tuple[Name
     Raises
     ------
     ArgumentValueError
-        If lists are not rectangular.
+        If lists are not rectangular, or entries are masked.
     ArgumentTypeError
-        If these are not numbers of a standard dtype.
+        If these are not numbers of a standard dtype, or a tensor is sparse.
 
     Examples
     --------
@@ -59,18 +59,14 @@ def as_floating(value: ArrayLike, owner: str, argument: str, *, like: tuple[Name
     if type(value) is np.ndarray and value.dtype.char in "efdFD" and value.dtype.isnative:
         return value
     if is_torch(value) and (value.dtype.is_floating_point or value.dtype.is_complex):
+        if value.is_sparse or value.is_sparse_csr:
+            raise ArgumentTypeError(owner, argument, "must be dense, got a sparse tensor: use its to_dense()")
         return value
+    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        text = "has masked entries: fill them first, or give `fit_cdd` the weight zero for them (`entry_weights`)"
+        raise ArgumentValueError(owner, argument, text)
     if not is_array(value):
-        try:
-            with np.errstate(all="ignore"):
-                read: Any = np.asarray(value)
-        except (ValueError, TypeError) as error:
-            raise ArgumentValueError(owner, argument, f"must be a rectangular array of numbers: {error}") from error
-        if like is not None and read.dtype.kind in "biufc":
-            target = like[1] if read.dtype.kind != "c" or is_complex(like[1], like[0]) else None
-            value = like[0].asarray(read.tolist(), dtype=target)
-        else:
-            value = read
+        value = _read(value, owner, argument, like)
     xp = namespace(value)
     if isinstance(value, (np.ndarray, np.generic)):
         value = np.asarray(value)
@@ -83,6 +79,20 @@ def as_floating(value: ArrayLike, owner: str, argument: str, *, like: tuple[Name
     default = xp.__array_namespace_info__().default_dtypes()["real floating"]
     target = default if like is None or like[1] is None else xp.result_type(default, like[1])
     return xp.astype(value, target)
+
+
+def _read(value: Any, owner: str, argument: str, like: tuple[Namespace, DType] | None) -> Array:
+    """Return nested lists as an array."""
+    try:
+        with np.errstate(all="ignore"):
+            read: Any = np.asarray(value)
+    except (ValueError, TypeError) as error:
+        raise ArgumentValueError(owner, argument, f"must be a rectangular array of numbers: {error}") from error
+    if like is not None and read.dtype.kind in "biufc":
+        target = like[1] if read.dtype.kind != "c" or is_complex(like[1], like[0]) else None
+        read = like[0].asarray(read.tolist(), dtype=target)
+    array: Array = read
+    return array
 
 
 def copied(array: Array, xp: Namespace) -> Array:

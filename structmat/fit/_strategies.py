@@ -85,7 +85,7 @@ def by_als(task: Task, roots: NDArray[Any] | None = None) -> Fitted:
     if task.warm_start is not None:
         name, first, vectors = task.warm_start
         whole: Any = layout.balanced(layout.extended(vectors, first))
-        a, c, b = whole
+        a, c, b = (vector.astype(grid.double) for vector in whole)  # real ones may start a complex fit
         start = Factors(_padded(a, grid.p, size), c, _padded(b, grid.q, size))
         known.append((name, start.scaled(-grid.exponent)))
     best = best_from_all_starts(grid, task.rng, task.control, n_random=task.restarts, known=known)

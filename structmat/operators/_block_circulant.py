@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,8 +100,9 @@ class BlockCirculant(Planned):
                 "BlockCirculant", "c", f"must have shape (..., p, q, b), none of them 0, got {tuple(c.shape)}"
             )
         p, q, b = c.shape[-3:]
-        shape = (p * b, q * b) if self.shape is None else tuple(self.shape)
-        if len(shape) != 2:
+        shape = (p * b, q * b) if self.shape is None else self.shape
+        shape = tuple(shape) if isinstance(shape, Iterable) else shape
+        if not isinstance(shape, tuple) or len(shape) != 2:
             raise ArgumentValueError("BlockCirculant", "shape", f"must be (rows, cols), got {shape}")
         rows, cols = (integer(size, "BlockCirculant", "shape") for size in shape)
         if (-(-rows // b), -(-cols // b)) != (p, q):

@@ -206,7 +206,9 @@ class ConstantDiagonals(Planned):
         Raises
         ------
         NotImplementedError
-            For other norms, or if the operator is not square.
+            For the Frobenius and nuclear norm, or if the operator is not square.
+        ValueError
+            If `p` is no norm.
 
         Examples
         --------
@@ -215,9 +217,8 @@ class ConstantDiagonals(Planned):
         >>> float(sm.Toeplitz(np.array([2.0, -1.0, 0.0])).cond(1).round(12))
         8.0
         """
-        if p not in {1, 2, math.inf}:
-            raise self._no_closed_form("norm")
-        if self.shape[0] != self.shape[1]:
+        self._check_order(p, "cond", "p")
+        if p not in {1, 2, math.inf} or self.shape[0] != self.shape[1]:
             raise self._no_closed_form("cond")
         op, xp = self._to_working_precision("cond")
         value = op._cond(p, op._inverse(xp), xp)

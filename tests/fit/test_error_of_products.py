@@ -204,6 +204,17 @@ def test_a_start_whose_products_are_accurate_enough_is_kept():
     assert fit.error < 1e-9
 
 
+@pytest.mark.parametrize("shape", [(8, 8), (6, 9)])
+def test_a_real_start_of_a_complex_fit(shape):
+    rng = np.random.default_rng(5)
+    W = rng.standard_normal(shape)
+    start = fit_cdd(W, rng=0)
+    for wide in (W + 0.1j * rng.standard_normal(shape), (W + 0.1j * W).astype("complex64")):
+        fit = fit_cdd(wide, start=start, rng=0)
+        assert fit.error <= errors(wide, start.operator)[1] + 1e-6
+        assert fit.operator.dtype == wide.dtype
+
+
 def test_the_fit_warns_of_what_a_start_does_to_products():
     start = bidiagonal(16, 10)
     W = start.to_dense()

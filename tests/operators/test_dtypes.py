@@ -34,7 +34,29 @@ def test_single_precision_is_not_widened() -> None:
 def test_lists_take_the_dtype_of_the_operator() -> None:
     for dtype in ("float32", "float64", "complex64"):
         assert (sm.Circulant(np.ones(3, dtype)) @ [1, 2.5, 3]).dtype == dtype
+        assert ([[1, 2.5, 3]] @ sm.Circulant(np.ones(3, dtype))).dtype == dtype
+        assert ([1, 2.5, 3] @ sm.Circulant(np.ones(3, dtype))).dtype == dtype
     assert (sm.Identity(3) @ [1, 2.5, 3]).dtype == "float64"
+
+
+def test_integers_keep_their_digits_on_both_sides(backend: Backend) -> None:
+    """Whatever the default dtype of the library: a matrix of float64 multiplies in float64."""
+    value = 2**24 + 1
+    C = sm.Circulant(backend.asarray(np.eye(3)[0]))
+    x = backend.asarray(np.array([value, 0, 0]))
+    X = x[None, :]
+    left = [op.__rmatmul__(v) for op in (C, C.prepare()) for v in (x, X)]  # as strict arrays do not ask for it
+    for product in (C @ x, (C @ X.T)[:, 0], left[0], left[1][0, :], left[2], left[3][0, :]):
+        assert float(product[0]) == value
+    for rows in ([[value, 0, 0]] @ C, [[value, 0, 0]] @ C.prepare()):
+        assert float(rows[0, 0]) == value
+
+
+def test_numpy_takes_its_own_names_of_dtypes() -> None:
+    C = sm.Circulant(np.ones(3, "float32"))
+    for dtype in (float, "f8", "<f8", ">f8", "double", np.float64, np.dtype("float64")):
+        assert C.astype(dtype).dtype == "float64"
+    assert C.astype(complex).dtype == "complex128"
 
 
 def test_the_order_of_bytes_does_not_matter() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.sparse
 
 import structmat as sm
 
@@ -30,6 +31,13 @@ PRODUCTS = [
     (lambda: sm.Circulant(np.ones(2)) @ 3, TypeError, r"unsupported operand"),
     (lambda: sm.Circulant(np.ones(2)) @ sm.Circulant(np.ones(2)) / sm.Identity(2), TypeError, r"unsupported operand"),
     (lambda: sm.Circulant(np.ones(2)).astype("int64"), TypeError, r"astype: dtype must be a floating dtype"),
+    (lambda: sm.Circulant(np.ones(2)).astype(int), TypeError, r"astype: dtype must be a floating dtype, got <class 'int'>"),
+    (lambda: sm.Circulant(np.ones(2)).astype(None), TypeError, r"astype: dtype must be a floating dtype, got None"),
+    (lambda: sm.Circulant(np.ones(2)).astype("f9"), TypeError, r"astype: dtype must be a floating dtype, got 'f9'"),
+    (lambda: sm.Circulant(np.ones(2)) @ [1, [2, 3]], ValueError, r"Circulant\.matvec: x must be a rectangular array of numbers"),
+    (lambda: [1, [2, 3]] @ sm.Circulant(np.ones(2)), ValueError, r"Circulant\.matvec: x must be a rectangular array of numbers"),
+    (lambda: sm.Circulant(np.ones(2)) @ np.ma.array([1.0, 2.0], mask=[0, 1]), ValueError, r"x has masked entries: fill them"),
+    (lambda: sm.Circulant(np.ones(2)) @ scipy.sparse.eye_array(2), TypeError, r"structmat\.scipy\.as_linear_operator\(op\) beside operators"),
 ]  # fmt: skip
 
 CONSTRUCTORS = [
@@ -45,6 +53,7 @@ CONSTRUCTORS = [
     (lambda: sm.BlockCirculant(np.ones((2, 3))), ValueError, r"BlockCirculant: c must have shape \(\.\.\., p, q, b\)"),
     (lambda: sm.BlockCirculant(np.ones((2, 3, 4)), (9, 12)), ValueError, r"shape \(9, 12\) needs 3 x 3 blocks of 4, c has 2 x 3"),
     (lambda: sm.BlockCirculant(np.ones((1, 1, 4)), (0, 4)), ValueError, r"shape must be at least 1, got 0"),
+    (lambda: sm.BlockCirculant(np.ones((1, 1, 4)), 4), ValueError, r"shape must be \(rows, cols\), got 4"),
     (lambda: sm.BlockCirculant(np.ones((1, 1, 4)), (4,)), ValueError, r"shape must be \(rows, cols\)"),
     (lambda: sm.BlockCirculant(np.ones((1, 1, 4)), (2.5, 4)), TypeError, r"shape must be an integer, got 2\.5"),
     (lambda: sm.SpectralCirculant(np.ones(4), 4), ValueError, r"spectrum must have shape \(\.\.\., 3\) for n=4 and real=True"),
@@ -87,7 +96,9 @@ CLOSED_FORMS = [
     (lambda: sm.Toeplitz(np.ones(3), np.ones(4)).solve(np.ones(3)), ValueError, r"Toeplitz\.solve: the operator must be square, got shape \(3, 4\)"),
     (lambda: sm.Toeplitz(np.ones(3)).solve(np.ones(3)), np.linalg.LinAlgError, r"Toeplitz\.solve: the matrix is singular"),
     (lambda: sm.Hankel(np.ones(3), np.ones(3)).inv(), np.linalg.LinAlgError, r"Hankel\.inv: the matrix is singular"),
-    (lambda: sm.Hankel(np.ones(3)).cond("fro"), NotImplementedError, r"no closed form"),
+    (lambda: sm.Hankel(np.ones(3)).cond("fro"), NotImplementedError, r"Hankel\.cond: no closed form .* numpy\.linalg\.cond"),
+    (lambda: sm.Toeplitz(np.ones(3)).cond("abc"), ValueError, r'Toeplitz\.cond: p must be "fro", "nuc", 1, 2 or inf, got \'abc\''),
+    (lambda: sm.Toeplitz(np.ones(3)).cond([1]), ValueError, r"Toeplitz\.cond: p must be"),
     (lambda: sm.Toeplitz(np.ones(3), np.ones(4)).cond(), NotImplementedError, r"Toeplitz\.cond: no closed form"),
     (lambda: sm.Toeplitz(np.eye(3)[0]).inv().inv(), NotImplementedError, r"ToeplitzInverse\.inv: no closed form for the inverse of a Toeplitz"),
     (lambda: sm.BlockCirculant(np.ones((1, 2, 2))).inv(), ValueError, r"BlockCirculant\.inv: the operator must be square, got shape \(2, 4\)"),
@@ -132,6 +143,14 @@ def test_bad_input_gets_a_clear_error(call: Any, error: type[Exception], text: s
         call()
     python_s_own = "unsupported operand" in text
     assert isinstance(caught.value, sm.ArgumentError) == (error in {ValueError, TypeError} and not python_s_own)
+
+
+def test_sparse_tensors_are_refused() -> None:
+    torch = pytest.importorskip("torch")
+    C = sm.Circulant(torch.ones(3))
+    for call in (lambda: C @ torch.eye(3).to_sparse(), lambda: sm.Diagonal(torch.ones(3).to_sparse())):
+        with pytest.raises(TypeError, match=r"must be dense, got a sparse tensor: use its to_dense\(\)"):
+            call()
 
 
 def test_libraries_are_never_mixed() -> None:

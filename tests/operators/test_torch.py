@@ -158,6 +158,35 @@ def test_vmap_over_parameters_and_vectors(kind: str) -> None:
     torch.testing.assert_close(mapped, looped)
 
 
+SPECTRAL = {
+    "trace": lambda op: op.trace(),
+    "det": lambda op: op.det(),
+    "slogdet": lambda op: torch.stack(tuple(op.slogdet())),
+    "norm": lambda op: op.norm("fro"),
+    "norm2": lambda op: op.norm(2),
+    "cond": lambda op: op.cond(),
+    "svdvals": lambda op: op.svdvals(),
+    "solve": lambda op: op.solve(torch.ones(op.shape[0], dtype=torch.float64)),
+    "inverse": lambda op: op.inv().to_dense(),
+}
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")
+@kinds
+@pytest.mark.parametrize("function", SPECTRAL.values(), ids=SPECTRAL)
+def test_vmap_over_what_has_a_closed_form(kind: str, function: Any) -> None:
+    make, shapes = KINDS[kind]
+    parameters = [torch.randn(6, *shape, dtype=torch.float64) for shape in shapes]
+    try:
+        looped = [function(make(*(p[i] for p in parameters))) for i in range(6)]
+    except NotImplementedError:
+        pytest.skip("has no closed form")
+    except sm.ArgumentValueError as error:
+        pytest.skip(str(error))  # of square matrices only
+    mapped = torch.func.vmap(lambda *p: function(make(*p)))(*parameters)
+    torch.testing.assert_close(mapped, torch.stack(looped))
+
+
 def test_per_sample_gradients() -> None:
     c, x = torch.randn(5, dtype=torch.float64), torch.randn(4, 5, dtype=torch.float64)
     gradient = torch.func.vmap(torch.func.grad(lambda c, x: sm.Circulant(c).matvec(x).square().sum()), (None, 0))(c, x)

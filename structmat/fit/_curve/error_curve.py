@@ -145,7 +145,7 @@ def error_curve(
     True
     """
     matrix = as_matrix(W, _OWNER, "W")
-    single = matrix.shape[0] == matrix.shape[1] and block_size in {"min", matrix.shape[0]}
+    single = matrix.shape[0] == matrix.shape[1] and block_size in ("min", matrix.shape[0])  # it may have no hash
     numbers = _numbers(max_factors, n_factors, CDDLayout.most_factors(matrix.shape), single=single)
     clock = Schedule(numbers, math.inf if time_limit is None else non_negative(time_limit, _OWNER, "time_limit"))
     if fit_options.get("entry_weights") is not None:

@@ -186,11 +186,12 @@ def _null_sequences_near(
     from scipy.sparse.linalg import splu  # noqa: PLC0415
 
     degree, n = len(coefficients) - 1, coefficients.shape[1]
-    scaled = coefficients * np.exp(log_radius * np.arange(degree + 1))[:, None]
     i = np.arange(n)
     cols = (i - np.arange(degree + 1)[:, None]) % n
     wraps = i < np.arange(degree + 1)[:, None]
-    entries = np.where(wraps, SHIFT, 1.0) * scaled
+    with np.errstate(all="ignore"):  # a pencil that overflows has NaN for solutions
+        scaled = coefficients * np.exp(log_radius * np.arange(degree + 1))[:, None]
+        entries = np.where(wraps, SHIFT, 1.0) * scaled
     pencil = csc_array((entries.ravel(), (np.tile(i, degree + 1), cols.ravel())), shape=(n, n))
     try:
         inverse = splu(pencil).solve(np.eye(n, degree, dtype=np.complex128))

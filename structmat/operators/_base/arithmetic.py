@@ -35,7 +35,7 @@ class Arithmetic(Operator[Op]):
         if not isinstance(other, Operator):
             if not _is_array_like(other):
                 return NotImplemented
-            return self.matvec(other) if np.ndim(other) == 1 else self.matmat(other)
+            return self.matvec(other) if _is_vector(other) else self.matmat(other)
         if self.shape[1] != other.shape[0]:
             owner = f"{type(self).__name__} @ {type(other).__name__}"
             raise ArgumentValueError(owner, None, f"inner sizes differ, {self.shape} @ {other.shape}")
@@ -44,14 +44,13 @@ class Arithmetic(Operator[Op]):
     def __rmatmul__(self, other: Any) -> Any:
         if not _is_array_like(other):
             return NotImplemented
-        if np.ndim(other) == 1:
+        if _is_vector(other):
             return self._transpose().matvec(other)
-        X = as_floating(other, f"X @ {type(self).__name__}", "X")
+        X, xp = self._read(other, f"X @ {type(self).__name__}", "X")
         if X.ndim < 2 or X.shape[-1] != self.shape[0]:
             raise ArgumentValueError(
                 f"X @ {self!r}", "X", f"must have shape (..., {self.shape[0]}), got {tuple(X.shape)}"
             )
-        xp = namespace_of(f"X @ {type(self).__name__}", X)
         return xp.matrix_transpose(self._transpose().matmat(xp.matrix_transpose(X)))
 
     def __add__(self, other: Any) -> Any:
@@ -152,3 +151,11 @@ class Arithmetic(Operator[Op]):
 
 def _is_array_like(value: Any) -> bool:
     return is_array(value) or isinstance(value, (list, tuple)) or hasattr(value, "__array__")  # as a Series of pandas
+
+
+def _is_vector(value: Any) -> bool:
+    """Tell whether an array or nested lists have one axis; so do lists that are no array, which products refuse."""
+    try:
+        return np.ndim(value) == 1
+    except ValueError:
+        return True

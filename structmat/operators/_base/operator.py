@@ -7,7 +7,10 @@ product is computed, and calls one hook. Values are never looked at: that would 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from contextlib import suppress
 from typing import Any, Generic, NamedTuple, Self, TypeVar
+
+import numpy as np
 
 from structmat._arrays import (
     as_floating,
@@ -66,6 +69,7 @@ class Operator(Parametrised, ABC, Generic[Op]):
     def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
         """Refuse what NumPy would make of an operator: an array of objects, or n^2 entries that nobody asked for."""
         text = "is no array: use op.to_dense() for its entries, op @ x for products"
+        text += ", structmat.scipy.as_linear_operator(op) beside operators and sparse matrices of SciPy"
         raise ArgumentTypeError(type(self).__name__, None, text)
 
     # Description
@@ -303,8 +307,8 @@ class Operator(Parametrised, ABC, Generic[Op]):
         Parameters
         ----------
         dtype : dtype or str
-            A floating dtype of the operator's library, or its name. Only its precision is used: real parameters stay
-            real unless `dtype` is complex, and complex ones stay complex.
+            A floating dtype of the operator's library, or its name; for NumPy what `numpy.dtype` takes. Only its
+            precision is used: real parameters stay real unless `dtype` is complex, and complex ones stay complex.
 
         Returns
         -------
@@ -316,12 +320,17 @@ class Operator(Parametrised, ABC, Generic[Op]):
         TypeError
             If `dtype` is not a floating dtype.
         """
-        xp = self._own_namespace()
-        if isinstance(dtype, str):
-            dtype = getattr(xp, dtype, dtype)
-        if isinstance(dtype, str) or not xp.isdtype(dtype, ("real floating", "complex floating")):
+        xp, given = self._own_namespace(), dtype
+        floating = False
+        with suppress(TypeError, AttributeError):  # no dtype of the library
+            if is_numpy(xp):
+                dtype = np.dtype(dtype).newbyteorder("=")
+            elif isinstance(dtype, str):
+                dtype = getattr(xp, dtype, dtype)
+            floating = given is not None and xp.isdtype(dtype, ("real floating", "complex floating"))
+        if not floating:
             raise ArgumentTypeError(
-                f"{type(self).__name__}.astype", "dtype", f"must be a floating dtype, got {dtype!r}"
+                f"{type(self).__name__}.astype", "dtype", f"must be a floating dtype, got {given!r}"
             )
         if not is_complex(dtype, xp):
             return self._in_precision(dtype, xp)
@@ -428,19 +437,21 @@ class Operator(Parametrised, ABC, Generic[Op]):
             return value._in_precision(self.dtype, xp) if is_half_precision(self.dtype) else value
         return restored(value, self.dtype, xp)
 
+    def _read(self, x: ArrayLike, owner: str, argument: str) -> tuple[Array, Namespace]:
+        """Return an operand as a floating-point array of the operator's library, and their namespace."""
+        arrays = self._arrays()
+        if not arrays:
+            x = as_floating(x, owner, argument)
+            return x, namespace_of(owner, x)
+        xp = namespace_of(owner, *arrays, *((x,) if is_array(x) else ()))
+        return as_floating(x, owner, argument, like=(xp, self.dtype)), xp
+
     def _operand(
         self, x: ArrayLike, method: str, argument: str, length: int, axis: int = -1
     ) -> tuple[Self, Array, Namespace, DType]:
         """Return operator and operand in the dtype of the computation, their namespace, and the dtype of the result."""
-        owner = f"{type(self).__name__}.{method}"
-        arrays, mine = self._arrays(), self.dtype
-        if arrays and is_array(x):
-            xp = namespace_of(owner, *arrays, x)
-            x = as_floating(x, owner, argument, like=(xp, mine))
-        else:
-            like = (namespace_of(owner, *arrays), mine) if arrays else None
-            x = as_floating(x, owner, argument, like=like)
-            xp = namespace_of(owner, x) if like is None else like[0]
+        owner, mine = f"{type(self).__name__}.{method}", self.dtype
+        x, xp = self._read(x, owner, argument)
         if x.ndim < -axis or x.shape[axis] != length:
             wanted = f"(..., {length})" if axis == -1 else f"(..., {length}, k)"
             text = f"must have shape {wanted}, got {tuple(x.shape)}"
@@ -450,6 +461,7 @@ class Operator(Parametrised, ABC, Generic[Op]):
             raise ArgumentValueError(owner, argument, text)
         if batch := self.batch_shape:
             broadcast_shapes(owner, batch, tuple(x.shape[: x.ndim + axis]))
+        arrays = self._arrays()
         uniform = len(arrays) == 1 or all(array.dtype == mine for array in arrays)
         if x.dtype == mine and uniform and not is_half_precision(mine):
             return self, x, xp, mine

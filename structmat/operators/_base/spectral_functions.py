@@ -70,7 +70,8 @@ def sign_and_log(factors: Array, xp: Namespace) -> tuple[Array, Array]:
         unit = 2.0 ** binary_exponents(size, xp)  # a division by a subnormal number would overflow
         signs = (factors / unit) / xp.where(size == 0.0, xp.ones_like(size), size / unit)
     else:
-        signs = xp.where(xp.isnan(factors), factors, xp.sign(factors))  # that of NaN is zero in torch
+        one = xp.ones_like(size)  # `xp.sign` cannot be mapped in torch, and is zero for NaN there
+        signs = xp.where(xp.isnan(factors), factors, xp.where(factors > 0.0, one, xp.where(factors < 0.0, -one, 0.0)))
     return xp.prod(signs, axis=-1), xp.sum(_logs(size, -float("inf"), xp), axis=-1)
 
 
