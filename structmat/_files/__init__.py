@@ -4,6 +4,7 @@
 - `safetensors`: the file format; the only file of the package's own readers and writers that imports safetensors
 - `folders`: the files of a folder
 - `kinds`: which kind of file a path leads to
+- `wrappers`: names of modules without what wrapping classes add
 - `text`: names from outside, safe for terminals, figures and file systems
 - `tables`: rows as CSV, as JSON, as a data frame, and in a file by its suffix
 """

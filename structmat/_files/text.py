@@ -16,8 +16,12 @@ def encodable(text: str) -> str:
 
 
 def figure_text(text: str, most: int = 34) -> str:
-    """Return a text that matplotlib shows as it is, not as mathematics, and of a long one the end."""
+    """Return a text that matplotlib shows as it is, not as mathematics, and of a long one the end.
+
+    Legends leave out what begins with an underscore, so that a space comes before it.
+    """
     text = printable(text)
+    text = f" {text}" if text.startswith("_") else text
     return (text if len(text) <= most else f"…{text[1 - most :]}").replace("$", r"\$")
 
 

@@ -16,6 +16,7 @@ __all__ = [
     "CONFIG",
     "FACTOR_KEY",
     "PREFIX",
+    "STARTS_IN_THE_BASE",
     "WEIGHTS",
     "config_bytes",
     "exact_targets",
@@ -26,6 +27,8 @@ __all__ = [
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."
 """Of names in the files of PEFT."""
+STARTS_IN_THE_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
+"""How values of `init_lora_weights` begin which change the weights of the base too."""
 FACTOR_KEY = re.compile(r"^(?:base_model\.model\.)?(?P<path>.*)\.cdd_adapters\.factors\.(?P<index>\d+)$")
 """Keys of the vectors of a product: path of the module, and place of the factor."""
 

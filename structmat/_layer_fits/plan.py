@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from structmat._layer_fits.adapter_files import CONFIG, PREFIX
-from structmat._layer_fits.changes import Change, Difference, LowRank, Stored
+from structmat._files.wrappers import unwrapped
+from structmat._layer_fits.adapter_files import CONFIG, PREFIX, STARTS_IN_THE_BASE
+from structmat._layer_fits.changes import Change, Difference, LowRank, Stored, equal
 from structmat.io import Checkpoint, CheckpointError, Entry
 
 __all__ = ["ChangePlan", "plan_delta", "plan_lora", "plan_pair"]
@@ -21,6 +23,18 @@ _EMBEDDING = re.compile(r"(.*\.)?([^.]*embed[^.]*|wte|wpe|shared)(\.\d+)?", re.I
 _CONV1D_MODELS = {"decision_transformer", "gpt2", "imagegpt", "openai-gpt"}
 _CONV1D = re.compile(r"(.*\.)?(c_attn|c_proj|c_fc|q_attn)")
 """Modules of these models of transformers that store their weight as inputs by outputs."""
+_NOT_PLAIN = (
+    "use_dora",
+    "lora_bias",
+    "use_qalora",
+    "use_bdlora",
+    "alora_invocation_tokens",
+    "layer_replication",
+    "arrow_config",
+    "kasa_config",
+    "monteclora_config",
+)
+"""Settings of LoRA in PEFT that do more than add a product of two matrices to the weights of the model."""
 _LORA = re.compile(r"(?P<name>.*)\.lora_(?P<side>[AB])\.weight")
 
 
@@ -46,6 +60,8 @@ class ChangePlan:
     """What tells these checkpoints from others, by what they are for."""
     seen: list[str] = field(default_factory=list)
     """Modules that could be fitted."""
+    modules: set[str] | None = None
+    """All modules of the model that have weights, and those around them; None where only some are known."""
 
     def try_to_add(self, name: str, targets: str | None, change: Change, **options: bool) -> bool:
         """Take in a layer if it is one to be fitted; return whether it is."""
@@ -65,10 +81,53 @@ class ChangePlan:
 
 
 def is_target(name: str, targets: str | None) -> bool:
-    """Return whether a module is to be fitted: a regular expression is found in its path; without, embeddings not."""
+    """Return whether a module is to be fitted: a regular expression is found in its path; without, embeddings not.
+
+    The expression may also be found in the name of the weight.
+    """
     if targets is None:
         return _EMBEDDING.fullmatch(name) is None
-    return re.search(targets, name) is not None
+    return any(re.search(targets, text) is not None for text in (name, name + _WEIGHT))
+
+
+def _module(key: str) -> str:
+    """Return the path of the module of a weight."""
+    return unwrapped(key).removesuffix(_WEIGHT)
+
+
+def _is_tied(checkpoint: Checkpoint, key: str) -> bool:
+    """Tell whether a matrix has the values of an embedding, as the last layer of many language models."""
+    entry = checkpoint.entries.get(key)
+    if entry is None or len(entry.shape) != 2 or _EMBEDDING.fullmatch(_module(key)) is not None:
+        return False
+    alike = (other for other in checkpoint.entries.values() if (other.shape, other.dtype) == (entry.shape, entry.dtype))
+    try:
+        return any(equal(entry, other) for other in alike if _EMBEDDING.fullmatch(_module(other.key)) is not None)
+    except CheckpointError:  # which the fit will name
+        return False
+
+
+def _stored_by_inputs(plan: ChangePlan, tuned: Checkpoint, model_types: set[str]) -> set[str]:
+    """Return the layers whose weight is stored as inputs by outputs, as in GPT-2.
+
+    The length of a bias tells it of a weight that is no square; other layers of the same stack are stored alike. Where
+    there is none, the kind of the model decides.
+    """
+    stacks: dict[str, list[str]] = {}
+    for name in plan.seen:
+        if _CONV1D.fullmatch(name):
+            stacks.setdefault(re.split(r"(?:^|\.)\d+\.", name)[0], []).append(name)
+    shapes = {unwrapped(key): entry.shape for key, entry in tuned.entries.items()}
+    chosen: set[str] = set()
+    for names in stacks.values():
+        told = [
+            shapes[f"{name}.bias"] == shapes[name + _WEIGHT][1:]
+            for name in names
+            if f"{name}.bias" in shapes and len({*shapes[name + _WEIGHT]}) == 2  # no square
+        ]
+        if all(told) if told else not model_types.isdisjoint(_CONV1D_MODELS):
+            chosen.update(names)
+    return chosen & plan.changes.keys()
 
 
 def plan_pair(base_path: Path, tuned_path: Path, targets: str | None, *, cast: bool) -> ChangePlan:
@@ -76,15 +135,15 @@ def plan_pair(base_path: Path, tuned_path: Path, targets: str | None, *, cast: b
     base, tuned = _located(base_path), _located(tuned_path)
     plan = ChangePlan(base=str(base_path), checksums={"base": base.checksum(), "tuned": tuned.checksum()})
     plan.faults |= {str(file): text for side in (base, tuned) for file, text in side.broken.items()}
+    plan.modules = {path[: dot.start()] for path in map(unwrapped, tuned) for dot in re.finditer(r"\.", path)}
     partners = base.partners(tuned)
     for key in tuned:
         _add_pair(plan, tuned, base, (key, partners.get(key)), targets, cast=cast)
-    if _model_type(tuned_path) in _CONV1D_MODELS:
-        plan.transposed |= {name for name in plan.changes if _CONV1D.fullmatch(name)}
+    plan.transposed = _stored_by_inputs(plan, tuned, {*_model_types(tuned_path), *_model_types(base_path)})
     met = {*partners.values()}
     for key in base:
-        name = key.removesuffix(_WEIGHT)
-        if key in met or key == name or not is_target(name, targets):
+        name = _module(key)
+        if key in met or not key.endswith(_WEIGHT) or not is_target(name, targets) or _is_tied(base, key):
             continue
         if key in base.faults:
             plan.faults[name] = base.faults[key]
@@ -109,14 +168,14 @@ def _add_pair(
 ) -> None:
     """Take in one weight of the tuned checkpoint, by its name there and in the base."""
     key, base_key = keys
-    name = key.removesuffix(_WEIGHT)
+    name = _module(key)
     try:
         after = tuned.entry(key)
         before = None if base_key is None else base.entry(base_key)
     except CheckpointError as error:
         plan.faults[name] = str(error)
         return
-    matrix = key != name and len(after.shape) == 2
+    matrix = key.endswith(_WEIGHT) and len(after.shape) == 2 and not _is_tied(tuned, key)
     if matrix:
         plan.seen.append(name)
     if before is None:
@@ -135,7 +194,7 @@ def plan_delta(path: Path, targets: str | None) -> ChangePlan:
         checksums={"delta": deltas.checksum()}, faults={str(f): text for f, text in deltas.broken.items()}
     )
     for key in deltas:
-        name = key.removeprefix(PREFIX).removesuffix(_WEIGHT)
+        name = _module(key.removeprefix(PREFIX))
         if key in deltas.faults:
             plan.faults[name] = deltas.faults[key]
             continue
@@ -166,6 +225,10 @@ def plan_lora(folder: Path, targets: str | None) -> ChangePlan:
     for prefixed in sides:
         name = prefixed.removeprefix(PREFIX)
         plan.seen.append(name)
+        if ".base_layer." in name or any(other.startswith(f"{prefixed}.base_layer.") for other in sides):
+            if is_target(name, targets):
+                plan.faults[name] = f"{folder}: {name} is of a layer of attention with one weight for all, not linear"
+            continue
         try:
             left, right = (adapter.entry(f"{prefixed}.lora_{side}{_WEIGHT}", exact=True) for side in "BA")
         except CheckpointError as error:
@@ -187,10 +250,14 @@ def _lora_settings(folder: Path) -> dict[str, Any]:
         kind = settings["peft_type"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{file} is no configuration of an adapter: {error}") from error
-    unlike = [name for name in ("use_dora", "lora_bias", "use_qalora", "use_bdlora") if settings.get(name)]
+    unlike = [name for name in _NOT_PLAIN if settings.get(name)]
     if kind != "LORA" or unlike:
         what = " with ".join([kind, ", ".join(unlike)]) if unlike else kind
         raise CheckpointError(f"{file}: the adapter is {what}; only plain LoRA is a product of two matrices")
+    start = str(settings.get("init_lora_weights", ""))
+    if start.lower().startswith(STARTS_IN_THE_BASE):
+        text = f"the start init_lora_weights={start!r} changed the weights of the base too; merge the adapter"
+        raise CheckpointError(f"{file}: {text}, and fit the merged checkpoint minus the base as it was")
     _check_alphas(settings, file)
     return settings
 
@@ -221,11 +288,13 @@ def _whole(pattern: str) -> str:
     return rf"(.*\.)?({pattern})$"
 
 
-def _model_type(path: Path) -> str | None:
-    """Return what config.json beside a checkpoint says, if there is one."""
+def _model_types(path: Path) -> Iterator[str]:
+    """Yield what config.json beside a checkpoint calls the model and its parts, if there is one."""
     file = (path if path.is_dir() else path.parent) / "config.json"
     try:
-        found = json.loads(file.read_text(encoding="utf-8")).get("model_type")
-    except (OSError, ValueError, AttributeError, RecursionError):
-        return None
-    return found if isinstance(found, str) else None
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return
+    for part in [found, *found.values()] if isinstance(found, dict) else []:
+        if isinstance(part, dict) and isinstance(part.get("model_type"), str):
+            yield part["model_type"]

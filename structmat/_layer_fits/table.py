@@ -38,6 +38,8 @@ class FittedLayer:
         Of the best truncated SVD with at most as many parameters.
     svd_error : float
         Its relative error.
+    weighted_norm : float, optional
+        Norm that is weighted by the second moments of the inputs, which errors are relative to; None without them.
 
     Examples
     --------
@@ -59,6 +61,7 @@ class FittedLayer:
     svd_rank: int = 0
     svd_parameters: int = 0
     svd_error: float = 0.0
+    weighted_norm: float | None = None
 
     @classmethod
     def of(cls, values: dict[str, Any]) -> FittedLayer:
@@ -88,8 +91,9 @@ class FittedLayers:
         return sum(layer.n_parameters for layer in self.layers)
 
     def _of_all(self, name: str) -> float:
-        whole = math.hypot(*(layer.norm for layer in self.layers))
-        left = math.hypot(*(getattr(layer, name) * layer.norm for layer in self.layers))
+        norms = [layer.norm if layer.weighted_norm is None else layer.weighted_norm for layer in self.layers]
+        whole = math.hypot(*norms)
+        left = math.hypot(*(getattr(layer, name) * norm for layer, norm in zip(self.layers, norms, strict=True)))
         return left / whole if whole else 0.0
 
     def __str__(self) -> str:

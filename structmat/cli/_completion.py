@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Literal
 
+from structmat.cli._streams import printing
+
 if TYPE_CHECKING:
     from cyclopts import App
 
@@ -25,4 +27,5 @@ def add_completion(app: App) -> None:
         shell
             For which shell.
         """
-        sys.stdout.write(app.generate_completion(shell=shell).rstrip() + "\n")
+        with printing():
+            sys.stdout.write(app.generate_completion(shell=shell).rstrip() + "\n")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from structmat import io
 from structmat._files.text import encodable
 from structmat.cli._errors import USAGE, CommandError, blaming
-from structmat.cli._fit_comparison import comparison
+from structmat.cli._fit_comparison import comparison, fit_row
 from structmat.cli._inputs import read_matrix, read_option
 from structmat.cli._options import FitOptions, OutputOptions, Positive, Seconds
 from structmat.cli._outputs import check_outputs, plot_module, write_figure
@@ -98,7 +98,14 @@ def fit(
             callback=callback,
         )
     seconds = time.perf_counter() - start
-    rows = comparison(matrix, result, input_second_moment=moment, entry_weights=weights)
+    lost: BaseException | None = KeyboardInterrupt() if result.stopped == "interrupted" else None
+    try:
+        rows = comparison(matrix, result, input_second_moment=moment, entry_weights=weights)
+    except KeyboardInterrupt as error:  # the fit itself is there, and is printed and written
+        rows, lost = [fit_row(result)], error
+    except MemoryError:
+        rows = [fit_row(result)]
+        lost = CommandError("comparison", "there is not enough memory for it; the fit itself is complete")
     if output.json:
         operator = {
             "kind": type(result.operator).__name__,
@@ -117,8 +124,8 @@ def fit(
         print_written(path, quiet=output.json or fault is not None)
     if fault is not None:
         raise fault
-    if result.stopped == "interrupted":
-        raise KeyboardInterrupt
+    if lost is not None:
+        raise lost
 
 
 def _write_outputs(

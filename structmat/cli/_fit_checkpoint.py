@@ -46,9 +46,9 @@ def fit_checkpoint(
     out
         Folder for the adapter, a table of its errors by layer (`layers.csv`, `layers.json`) and `report.html`.
     delta
-        In place of both, a file with the changes themselves, by path of the module.
+        In place of `--base` and `--tuned`, a file with the changes themselves, by path of the module.
     lora
-        In place of both, the folder of a LoRA adapter.
+        In place of `--base` and `--tuned`, the folder of a LoRA adapter.
     n_factors
         Number of factors, odd; 3 is diagonal, circulant, diagonal.
     block_size

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from structmat.fit import FitResult
 
-__all__ = ["Row", "comparison"]
+__all__ = ["Row", "comparison", "fit_row"]
 
 
 class Row(NamedTuple):
@@ -41,21 +41,22 @@ def comparison(
 ) -> list[Row]:
     """Return the fit, and the baselines whose best errors are known with these weights."""
     if entry_weights is not None:
-        return [_fit(result)]
+        return [fit_row(result)]
     if input_second_moment is not None:
-        return [_fit(result), _truncated_svd(W, result.n_parameters, input_second_moment)]
+        return [fit_row(result), _truncated_svd(W, result.n_parameters, input_second_moment)]
     b = result.block_size
     nearest = closed_form_errors(W, b)
     label = "nearest circulant" if W.shape == (b, b) else f"nearest block circulant, b={b}"
     return [
-        _fit(result),
+        fit_row(result),
         _truncated_svd(W, result.n_parameters),
         Row("nearest-circulant", label, *nearest["circulant"]),
         Row("nearest-diagonal", "nearest diagonal", *nearest["diagonal"]),
     ]
 
 
-def _fit(result: FitResult) -> Row:
+def fit_row(result: FitResult) -> Row:
+    """Return the fit itself."""
     letters = {Diagonal: "D", Circulant: "C", BlockCirculant: "C"}
     form = " ".join(letters.get(type(factor), "?") for factor in result.operator.factors)
     return Row("cdd-fit", f"CDD fit ({form})", result.n_parameters, result.error)

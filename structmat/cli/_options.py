@@ -134,7 +134,8 @@ class RunOptions(PrintOptions):
     tuned
         The same, tuned: the changes are the matrices.
     targets
-        Regular expression that must be found in the name of a layer, as in `--targets "query|value"`.
+        Regular expression that must be found in the name of a layer, as in `--targets "query|value"`. By default all;
+        embeddings and what is tied to them only for `sweep`.
     input_second_moment
         File with the second moments of the inputs; errors are weighted ones then.
     time_limit

@@ -16,6 +16,7 @@ from structmat.cli._logging import logging_to_stderr
 from structmat.cli._options import NotNegative, Positive, RunOptions
 from structmat.cli._outputs import unwritten
 from structmat.cli._progress import resumable, sweep_progress
+from structmat.cli._streams import printing
 from structmat.cli._tables import print_json, print_study
 
 __all__ = ["sweep"]
@@ -46,7 +47,8 @@ def sweep(
     sources
         A `.toml` file with the configuration, see `--example`; or files of matrices, `.npy`, `.npz` or `.safetensors`.
     out
-        Folder of the study, as in `--out study`; layers and settings may be added to an earlier one.
+        Folder of the study, as in `--out study`. Name all layers and settings again to add to an earlier one; results
+        of others are kept in it, but not shown.
     n_factors
         Numbers of factors, as in `--n-factors 3,5,9`. By default 3.
     block_sizes
@@ -70,7 +72,8 @@ def sweep(
     from structmat import studies  # noqa: PLC0415  # an extra
 
     if example:
-        sys.stdout.write(studies.example_config())
+        with printing():
+            sys.stdout.write(studies.example_config())
         return
     if out is None:
         raise CommandError("--out", "is missing: name the folder of the study, as in --out study", USAGE)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable
 
+from structmat._files.wrappers import unwrapped
+
 __all__ = ["fitting_name", "pair_names"]
 
 
@@ -19,10 +21,16 @@ def fitting_name(name: str, stored: Collection[str]) -> str | None:
 def pair_names(names: Iterable[str], stored: Collection[str]) -> dict[str, str]:
     """Return the stored name of each name that has one; no stored name is that of two.
 
+    What wrappers add inside of names does not count.
+
     Equal names go together first: what has an equal partner fits nothing else. Of the rest each name takes the only one
     that is left and fits it, unless another name has no other either, and so on: what is in doubt has no partner.
     """
-    wanted = dict.fromkeys(names)
+    plain, asked = ({unwrapped(name): name for name in each} for each in (stored, names))
+    return {asked[name]: plain[key] for name, key in _paired(asked, plain).items()}
+
+
+def _paired(wanted: Collection[str], stored: Collection[str]) -> dict[str, str]:
     found = {name: name for name in wanted if name in stored}
     free = set(stored) - set(found)
     endings: dict[str, set[str]] = {}

@@ -14,15 +14,13 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
 from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
-from structmat._layer_fits.adapter_files import PREFIX, exact_targets
+from structmat._layer_fits.adapter_files import PREFIX, STARTS_IN_THE_BASE, exact_targets
 from structmat._layer_fits.changes import Computed
 from structmat.peft._config import CDDConfig
 from structmat.peft._fitted_adapter import FittedAdapter, fit_changes
 from structmat.torch import has_transposed_weight
 
 __all__ = ["from_lora"]
-
-_STARTS_IN_THE_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
 
 def from_lora(model: PeftModel, adapter_name: str = "default", **settings: Any) -> FittedAdapter:
@@ -110,7 +108,7 @@ def _obstacle(source: Any, module: Any, adapter_name: str) -> str | None:
         return "with a trained bias, which a CDD adapter does not have"
     if adapter_name in getattr(module, "lora_variant", {}):
         return "of a variant of LoRA that does more than add to the weight"
-    if start.startswith(_STARTS_IN_THE_BASE):
+    if start.startswith(STARTS_IN_THE_BASE):
         return (
             f"whose start init_lora_weights={start!r} changed the weight of the base too: give the base as it was and "
             "the merged model to from_weights"

@@ -324,14 +324,15 @@ def _check_settings(folder: Path, file: Path, now: dict[str, Any]) -> None:
     if not file.exists():
         if files_in(folder / _WORK / _UNITS, "*.safetensors"):
             raise ValueError(f"{folder} has finished units but lacks {file}, so their settings are unknown")
-        with atomic_write(file) as opened:
-            opened.write(json.dumps(now, indent=2, sort_keys=True).encode())
+        _write_settings(file, now)
         return
     try:
         there = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{file} is damaged, so the settings of {folder} are unknown: {error}") from error
-    if there != now:
+    if there != now and not files_in(folder / _WORK / _UNITS, "*.safetensors"):
+        _write_settings(file, now)  # of a run that did nothing
+    elif there != now:
         found = [*_differences(there, now)]
         more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
         text = (
@@ -339,6 +340,11 @@ def _check_settings(folder: Path, file: Path, now: dict[str, Any]) -> None:
             "choose another folder, or use the settings of this one"
         )
         raise ArgumentValueError("WorkFolder.open", None, text)
+
+
+def _write_settings(file: Path, now: dict[str, Any]) -> None:
+    with atomic_write(file, force=True) as opened:
+        opened.write(json.dumps(now, indent=2, sort_keys=True).encode())
 
 
 def _differences(there: Any, now: Any, name: str = "") -> Iterator[str]:

@@ -78,10 +78,11 @@ def test_as_a_module():
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")  # noqa: PTH110
-def test_output_that_cannot_be_written():
+@pytest.mark.parametrize("arguments", [("info", "W.npy"), ("sweep", "--example"), ("completion", "bash")])
+def test_output_that_cannot_be_written(arguments):
     with open("/dev/full", "w") as full:  # noqa: PTH123
         done = subprocess.run(
-            [sys.executable, "-m", "structmat", "info", "W.npy"],
+            [sys.executable, "-m", "structmat", *arguments],
             stdout=full,
             stderr=subprocess.PIPE,
             text=True,
@@ -89,7 +90,7 @@ def test_output_that_cannot_be_written():
         )
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
-    assert "No space left" in done.stderr
+    assert "standard output: No space left" in done.stderr
 
 
 def test_the_installed_script_and_a_light_import():

@@ -129,6 +129,26 @@ def test_an_interrupted_fit_prints_and_writes_the_best_so_far(cli, monkeypatch):
     assert io.load("fit.safetensors").operator.shape == (9, 6)
 
 
+@pytest.mark.parametrize(
+    ("error", "status", "text"),
+    [
+        (KeyboardInterrupt, 130, "structmat fit: interrupted"),
+        (MemoryError, 1, "not enough memory for it; the fit"),
+    ],
+)
+def test_a_comparison_that_ends_early_loses_no_fit(cli, monkeypatch, error, status, text):
+    def ending(*arguments, **options):
+        raise error
+
+    monkeypatch.setattr(_fit, "comparison", ending)
+    got, out, err = cli("fit", "W.npy", "--out", "fit.safetensors", "--plot", "fit.png")
+    assert got == status
+    assert text in err
+    assert "CDD fit (D C D)" in out
+    assert "truncated SVD" not in out
+    assert io.load("fit.safetensors").error == fit_cdd(W, rng=0).error
+
+
 def test_the_same_seed_gives_the_same_fit(cli):
     first, second = (fitted(cli, "W.npy", "--seed", 3) for _ in range(2))
     assert first.pop("seconds") != second.pop("seconds")

@@ -26,6 +26,7 @@ def test_figures_show_dollars_as_they_are():
     text = figure.text(0.5, 0.5, figure_text("$\\frac$\x1b"))
     assert text.get_window_extent(renderer).width > 0
     assert figure_text("$a$") == r"\$a\$"
+    assert figure_text("_net.0") == " _net.0"  # legends leave out what begins with an underscore
 
 
 @given(st.text(), st.integers(1, 20))

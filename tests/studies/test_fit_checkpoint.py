@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -155,10 +156,21 @@ def test_a_lora_adapter(tmp_path, option):
     assert fit.left_out == ("base_model.model.head.weight",)
     config = json.loads((fit.folder / "adapter_config.json").read_text())
     assert (config["task_type"], config["base_model_name_or_path"]) == ("CAUSAL_LM", "x")
-    settings["use_dora"] = True
-    (tmp_path / "adapter_config.json").write_text(json.dumps(settings))
-    with pytest.raises(CheckpointError, match=r"adapter_config.json: the adapter is LORA with use_dora"):
-        fit_checkpoint(tmp_path / "out", lora=tmp_path)
+    for more, text in (
+        ({"use_dora": True}, "the adapter is LORA with use_dora; only plain LoRA"),
+        ({"alora_invocation_tokens": [8, 9]}, "the adapter is LORA with alora_invocation_tokens"),
+        ({"layer_replication": [[0, 2], [0, 2]]}, "the adapter is LORA with layer_replication"),
+        ({"init_lora_weights": "pissa_niter_4"}, "the start init_lora_weights='pissa_niter_4' changed the weights of"),
+        (
+            {"init_lora_weights": "OLoRA"},
+            "the start init_lora_weights='OLoRA' changed the weights of the base too; merge",
+        ),
+    ):
+        (tmp_path / "adapter_config.json").write_text(json.dumps(settings | more))
+        with pytest.raises(CheckpointError, match=rf"adapter_config.json: {re.escape(text)}"):
+            fit_checkpoint(tmp_path / "out", lora=tmp_path)
+    (tmp_path / "adapter_config.json").write_text(json.dumps(settings | {"init_lora_weights": "gaussian"}))
+    assert fit_checkpoint(tmp_path / "gaussian", lora=tmp_path).error == fit.error
 
 
 @pytest.mark.parametrize(("whole_moment", "key"), [(False, "a.b"), (True, "a.b.weight")])
@@ -189,13 +201,35 @@ def test_weights_of_the_inputs(tmp_path, whole_moment, key):
         )
 
 
+def test_errors_of_all_layers_together_are_weighted_by_their_inputs(tmp_path):
+    """Each layer counts as much as what it does to its inputs."""
+    rng = np.random.default_rng(0)
+    changes = {"big": 1e4 * np.outer(np.arange(1.0, 9), np.ones(8)), "small": rng.standard_normal((8, 8))}
+    moments = {"big": np.full(8, 1e-8), "small": np.full(8, 1e8)}
+    for file, tensors in (("delta", changes), ("moments", moments)):
+        save_file({key: torch.from_numpy(value) for key, value in tensors.items()}, tmp_path / f"{file}.safetensors")
+    options = {"delta": tmp_path / "delta.safetensors", "input_second_moment": tmp_path / "moments.safetensors"}
+    fit = fit_checkpoint(tmp_path / "out", **options)
+    left = whole = 0.0
+    for name, change in changes.items():
+        gap = change - product(fit.folder, name)
+        left += np.linalg.norm(gap * moments[name] ** 0.5) ** 2
+        whole += np.linalg.norm(change * moments[name] ** 0.5) ** 2
+    assert fit.error == pytest.approx((left / whole) ** 0.5, rel=1e-3)
+    assert fit.error > 0.3
+    assert fit.layers[0].norm == pytest.approx(np.linalg.norm(changes["big"]))
+    plain = fit_checkpoint(tmp_path / "plain", delta=options["delta"])
+    assert plain.error < 1e-3
+    assert plain.layers[0].weighted_norm is None
+
+
 def test_more_factors_blocks_and_a_seed_are_passed_on(tmp_path):
     change = np.random.default_rng(0).standard_normal((6, 4)).astype("float32")
     save_file({"p": torch.from_numpy(change)}, tmp_path / "d.safetensors")
     fit = fit_checkpoint(tmp_path / "out", delta=tmp_path / "d.safetensors", n_factors=5, block_size=2, rng=7)
     assert fit.layers[0].error == fit_cdd(change, 5, block_size=2, rng=unit_rng(7, "p")).error
     config = json.loads((fit.folder / "adapter_config.json").read_text())
-    assert (config["n_factors"], config["block_size"], config["target_modules"]) == (5, 2, ["p"])
+    assert (config["n_factors"], config["block_size"], config["target_modules"]) == (5, 2, "p")
 
 
 def test_a_layer_that_did_not_change_is_not_adapted_though_its_name_ends_alike(tmp_path):

@@ -89,9 +89,18 @@ def test_other_settings_are_refused_by_name_and_nothing_changes(tmp_path):
     assert tree(tmp_path) == before
 
 
-def test_another_version_is_refused(tmp_path, monkeypatch):
+def test_a_folder_in_which_nothing_was_done_takes_other_settings(tmp_path):
     with WorkFolder.open(tmp_path, SETTINGS):
         pass
+    with WorkFolder.open(tmp_path, {"seed": 2}) as folder:
+        folder.write("a", {})
+    with pytest.raises(ValueError, match="seed 2 there"):
+        WorkFolder.open(tmp_path, SETTINGS).__enter__()
+
+
+def test_another_version_is_refused(tmp_path, monkeypatch):
+    with WorkFolder.open(tmp_path, SETTINGS) as folder:
+        folder.write("a", {})
     monkeypatch.setattr("structmat.__version__", "9")
     with pytest.raises(ValueError, match=r'structmat ".*" there, "9" now'):
         WorkFolder.open(tmp_path, SETTINGS).__enter__()

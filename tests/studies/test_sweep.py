@@ -192,6 +192,7 @@ def test_changes_between_checkpoints_are_found_in_the_order_of_their_numbers(tmp
         ({"files": ["*.txt"]}, "no such file"),
         ({"files": ["vector.npy"]}, "vector.npy must hold a matrix, got shape (3,)"),
         ({"files": ["two.npz"], "targets": "zz"}, "no matrix has a name in which targets, 'zz', is found"),
+        ({"files": ["W.npy"], "targets": "zz"}, "no matrix has a name in which targets, 'zz', is found"),
         ({"files": ["text.npy"]}, "no .npy, .npz or .safetensors"),
         ({"files": ["W.npy", "folder/W.npy"]}, "two layers are called W: give one of the sources a name"),
     ],

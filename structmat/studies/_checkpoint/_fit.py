@@ -68,11 +68,12 @@ def fit_checkpoint(
     base, tuned : path-like, optional
         Checkpoints: files or folders, as for `structmat.io.Checkpoint`.
     delta : path-like, optional
-        In place of both, a file or folder with the changes themselves, by path of the module.
+        In place of `base` and `tuned`, a file or folder with the changes themselves, by path of the module.
     lora : path-like, optional
-        In place of both, the folder of a LoRA adapter.
+        In place of `base` and `tuned`, the folder of a LoRA adapter.
     targets : str, optional
-        Regular expression that must be found in the path of a module. By default all matrices but embeddings.
+        Regular expression that must be found in the path of a module or the name of its weight. By default all matrices
+        but embeddings and what is tied to them.
     n_factors : int, default 3
         Odd, at least 3.
     block_size : int or "min", default "min"
@@ -163,6 +164,7 @@ def fit_checkpoint(
         "targets": targets,
         "input_second_moment": None if input_second_moment is None else Checkpoint(input_second_moment).checksum(),
         "cast": cast,
+        "stored_by_inputs": sorted(plan.transposed),
         "threads": threads,
         **fit,
     }
@@ -267,15 +269,18 @@ class _Work:
 def _found(folder: WorkFolder, names: list[str], plan: ChangePlan, faults: dict[str, str]) -> CheckpointFit:
     """Return what was found in this run and earlier ones."""
     layers = tuple(FittedLayer.of(folder.read(name).values) for name in names if name in folder.done)
-    if not any(layer.norm for layer in layers):
-        raise CheckpointError(_nothing(faults))
     changed = folder.read(_OTHERS).values["changed"] if _OTHERS in folder.done else []
     left_out = tuple(sorted([*plan.left_out, *changed], key=_natural))
+    if not any(layer.norm for layer in layers):
+        raise CheckpointError(_nothing(faults, left_out))
     return CheckpointFit(folder.path, layers, left_out, dict(sorted(faults.items())))
 
 
-def _nothing(faults: Mapping[str, str]) -> str:
+def _nothing(faults: Mapping[str, str], left_out: tuple[str, ...] = ()) -> str:
     what = several_faults(faults) if faults else "no weight that matches has changed"
+    if left_out:
+        shown = ", ".join(left_out[:_SHOWN]) + (", ..." if len(left_out) > _SHOWN else "")
+        what += f"; changed or added, but no layers to fit: {shown}"
     return f"there is nothing to put into an adapter: {what}"
 
 
@@ -295,7 +300,7 @@ def _write(
     folder.write_output(HTML, page)
     if plot:
         folder.write_output(FIGURE, _tables.figure_bytes(content["layers"]))
-    targets = exact_targets(names, plan.seen)
+    targets = exact_targets(names, plan.modules)
     config = config_bytes(targets, n_factors=n_factors, block_size=block_size, base=plan.base, task_type=plan.task_type)
     folder.write_output(CONFIG, config)
 

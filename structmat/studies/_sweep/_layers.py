@@ -115,8 +115,8 @@ def _from_files(source: MatrixSource) -> Iterator[tuple[str, tuple[int, int], Ca
             for name, shape in tensors.items():
                 if single and len(shape) != 2:
                     raise ValueError(f"{path} must hold a matrix, got shape {shape}")
-                if len(shape) == 2 and min(shape) > 0 and (single or _wanted(source, name)):
-                    stem = encodable(path.stem)
+                stem = encodable(path.stem)
+                if len(shape) == 2 and min(shape) > 0 and _wanted(source, stem if single else name):
                     yield stem if single else f"{stem}/{name}", shape, partial(load_matrix, path, key=name)
 
 
@@ -151,7 +151,9 @@ def _numbers_in_order(name: str) -> list[tuple[int, str]]:
 
 
 def _wanted(source: MatrixSource, name: str) -> bool:
-    return source.targets is None or re.search(source.targets, name) is not None
+    """Tell whether the expression is found in the name of a matrix, with or without its last part "weight"."""
+    names = (name, name.removesuffix(".weight"))
+    return source.targets is None or any(re.search(source.targets, each) is not None for each in names)
 
 
 def _nothing(source: MatrixSource) -> str:
