@@ -12,7 +12,7 @@ from typing import Any
 
 from structmat._arrays.errors import ArgumentTypeError
 
-__all__ = ["is_there", "kind_of", "require_path", "require_regular"]
+__all__ = ["is_of_numpy", "is_there", "kind_of", "require_path", "require_regular"]
 
 
 def require_path(path: Any, owner: str) -> None:
@@ -53,6 +53,17 @@ def kind_of(path: str | os.PathLike[str]) -> str:
     if start[8:] != b"{":  # of the header, after its length
         raise ValueError(f"{path} is no .npy, .npz or .safetensors file")
     return "safetensors"
+
+
+def is_of_numpy(path: str | os.PathLike[str]) -> bool:
+    """Tell whether a file was written by `numpy.save` or `numpy.savez`."""
+    with Path(path).open("rb") as file:
+        if file.read(6) == b"\x93NUMPY":
+            return True
+    with contextlib.suppress(zipfile.BadZipFile, ValueError), zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+        return bool(names) and all(name.endswith(".npy") for name in names)
+    return False
 
 
 def _is_of_torch(path: str | os.PathLike[str]) -> bool:

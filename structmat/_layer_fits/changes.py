@@ -39,7 +39,8 @@ class Difference:
             raise CheckpointError(f"{self.tuned} has shape {self.tuned.shape}, but {self.base} has {self.base.shape}")
         if self.tuned.dtype != self.base.dtype and not cast:
             raise CheckpointError(
-                f"{self.tuned} has dtype {self.tuned.dtype}, but {self.base} has {self.base.dtype}; cast takes them so"
+                f"{self.tuned} has dtype {self.tuned.dtype}, but {self.base} has {self.base.dtype}; the option cast "
+                "takes them so"
             )
 
     @np.errstate(over="ignore", invalid="ignore")  # infinity and NaN are refused by whoever asks

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from structmat._files.folders import files_in
+from structmat._files.kinds import is_of_numpy
 from structmat._files.safetensors import SafetensorsFile, Tensor, one_line, sound_part
 from structmat.io._names import fitting_name, pair_names
 from structmat.io._torch_files import TorchFile, is_torch_file
@@ -303,6 +304,8 @@ class Checkpoint:
         """Take in a file: the weights that the index expects there, or all."""
         self._files.append(file)
         try:
+            if is_of_numpy(file):
+                raise ValueError(f"{file} has arrays of NumPy: save them by safetensors.numpy.save_file")  # noqa: TRY301
             opened, faults = _open_file(file)
         except OSError as error:
             if keys is None:

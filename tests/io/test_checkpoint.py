@@ -225,6 +225,14 @@ def test_eight_bits_are_refused(tmp_path):
         entry.check_floats()
 
 
+def test_files_of_numpy_are_known(tmp_path):
+    np.save(tmp_path / "w.npy", np.eye(2))
+    np.savez(tmp_path / "w.npz", w=np.eye(2))
+    for name in ("w.npy", "w.npz"):
+        with pytest.raises(CheckpointError, match=rf"{name} has arrays of NumPy: save them by safetensors"):
+            Checkpoint(tmp_path / name)
+
+
 def test_folders_that_are_no_checkpoint(tmp_path):
     with pytest.raises(FileNotFoundError):
         Checkpoint(tmp_path / "nothing")
