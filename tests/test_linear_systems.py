@@ -138,6 +138,28 @@ def test_matrices_of_any_size(library, dtype, scale):
             np.testing.assert_allclose(x, want, rtol=100 * tolerance(np.dtype(dtype)))
 
 
+@pytest.mark.parametrize("library", [*LIBRARIES, "jax"])
+def test_stacks_of_several_sizes_with_one_preconditioner(library):
+    backend = backends.get(library)
+    rng, scales = np.random.default_rng(4), np.array([1e-200, 1.0, 1e150])[:, None]
+    c, d = rng.standard_normal(5) / 4, 3 + rng.random(5)
+    A = sm.Circulant(backend.asarray(scales * c)) + sm.Diagonal(backend.asarray(scales * d))
+    dense, b = backend.to_numpy(A.to_dense()), rng.standard_normal((2, 1, 5))
+    want = np.linalg.solve(dense / scales[..., None], b[..., None])[..., 0]
+    for M in (None, "nearest", sm.Identity(5), sm.Diagonal(backend.asarray(1 / d))):
+        x = backend.to_numpy(sm.solve(A, backend.asarray(b), preconditioner=M).x)
+        np.testing.assert_allclose(x * scales, want, rtol=1e-7)
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_the_largest_right_hand_sides(library):
+    backend = backends.get(library)
+    A = sm.Circulant(backend.asarray(np.array([0.0, 1.0, 0.5]))) + sm.Diagonal(backend.asarray(np.full(3, 4.0)))
+    b = np.array([1.0, -1.0, 1.0])
+    x = sm.solve(A, backend.asarray(1e308 * b)).x
+    np.testing.assert_allclose(backend.to_numpy(x) / 1e308, np.linalg.solve(backend.to_numpy(A.to_dense()), b))
+
+
 def test_least_squares_far_from_the_range_and_ill_conditioned():
     """Where the residual is nearly all of the right-hand side, and the Frobenius norm far above the largest value."""
     n = 200
@@ -412,6 +434,15 @@ def test_right_hand_sides_in_columns_are_named():
         A.matvec(B)
     with pytest.raises(ValueError, match=r"got \(4,\)$"):
         A.matvec(np.ones(4))
+
+
+def test_all_iterations_that_are_allowed_are_used():
+    """GMRES keeps 50 vectors; what is left of the iterations is used too, though 50 of them gain little."""
+    n = 60
+    shift = sm.Circulant(np.eye(n)[1]) + sm.Diagonal(np.linspace(0, 1e-3, n))  # which 50 vectors say nothing of
+    b = np.eye(n)[0]
+    with pytest.raises(sm.ConvergenceError, match="after 59 iterations"):
+        sm.solve(shift, b, max_iter=59, preconditioner=None)
 
 
 @pytest.mark.parametrize("name", ["numpy", "torch"])

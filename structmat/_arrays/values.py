@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -58,10 +59,11 @@ def as_floating(value: ArrayLike, owner: str, argument: str, *, like: tuple[Name
     """
     if type(value) is np.ndarray and value.dtype.char in "efdFD" and value.dtype.isnative:
         return value
-    if is_torch(value) and (value.dtype.is_floating_point or value.dtype.is_complex):
-        if value.is_sparse or value.is_sparse_csr:
+    if is_torch(value):
+        if value.layout is not sys.modules["torch"].strided:
             raise ArgumentTypeError(owner, argument, "must be dense, got a sparse tensor: use its to_dense()")
-        return value
+        if value.dtype.is_floating_point or value.dtype.is_complex:
+            return value
     if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
         text = "has masked entries: fill them first, or give `fit_cdd` the weight zero for them (`entry_weights`)"
         raise ArgumentValueError(owner, argument, text)

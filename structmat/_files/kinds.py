@@ -57,9 +57,13 @@ def kind_of(path: str | os.PathLike[str]) -> str:
 
 def is_of_numpy(path: str | os.PathLike[str]) -> bool:
     """Tell whether a file was written by `numpy.save` or `numpy.savez`."""
+    require_regular(path)
     with Path(path).open("rb") as file:
-        if file.read(6) == b"\x93NUMPY":
-            return True
+        start = file.read(6)
+    if start == b"\x93NUMPY":
+        return True
+    if not start.startswith(b"PK"):
+        return False
     with contextlib.suppress(zipfile.BadZipFile, ValueError), zipfile.ZipFile(path) as archive:
         names = archive.namelist()
         return bool(names) and all(name.endswith(".npy") for name in names)

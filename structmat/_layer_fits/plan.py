@@ -6,6 +6,7 @@ import json
 import re
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -81,13 +82,10 @@ class ChangePlan:
 
 
 def is_target(name: str, targets: str | None) -> bool:
-    """Return whether a module is to be fitted: a regular expression is found in its path; without, embeddings not.
-
-    The expression may also be found in the name of the weight.
-    """
+    """Return whether a module is to be fitted: a regular expression is found in its path; without, embeddings not."""
     if targets is None:
         return _EMBEDDING.fullmatch(name) is None
-    return any(re.search(targets, text) is not None for text in (name, name + _WEIGHT))
+    return re.search(targets, name) is not None
 
 
 def _module(key: str) -> str:
@@ -95,16 +93,24 @@ def _module(key: str) -> str:
     return unwrapped(key).removesuffix(_WEIGHT)
 
 
-def _is_tied(checkpoint: Checkpoint, key: str) -> bool:
-    """Tell whether a matrix has the values of an embedding, as the last layer of many language models."""
-    entry = checkpoint.entries.get(key)
-    if entry is None or len(entry.shape) != 2 or _EMBEDDING.fullmatch(_module(key)) is not None:
-        return False
-    alike = (other for other in checkpoint.entries.values() if (other.shape, other.dtype) == (entry.shape, entry.dtype))
-    try:
-        return any(equal(entry, other) for other in alike if _EMBEDDING.fullmatch(_module(other.key)) is not None)
-    except CheckpointError:  # which the fit will name
-        return False
+def _tied(checkpoint: Checkpoint) -> set[str]:
+    """Return the matrices that have the values of an embedding, as the last layer of many language models."""
+    tables: dict[Any, list[Entry]] = {}
+    for key, entry in checkpoint.entries.items():
+        if _EMBEDDING.fullmatch(_module(key)) is not None:
+            tables.setdefault((entry.shape, entry.dtype), []).append(entry)
+    found = set()
+    for key, entry in checkpoint.entries.items():
+        for table in tables.get((entry.shape, entry.dtype), []):
+            with suppress(CheckpointError):  # which the fit will name
+                if entry is not table and len(entry.shape) == 2 and equal(entry, table) and _has_values(entry):
+                    found.add(key)
+    return found
+
+
+def _has_values(entry: Entry) -> bool:
+    """Tell whether a weight is not zero."""
+    return any(part.any() for _, part in entry.chunks())
 
 
 def _stored_by_inputs(plan: ChangePlan, tuned: Checkpoint, model_types: set[str]) -> set[str]:
@@ -136,14 +142,18 @@ def plan_pair(base_path: Path, tuned_path: Path, targets: str | None, *, cast: b
     plan = ChangePlan(base=str(base_path), checksums={"base": base.checksum(), "tuned": tuned.checksum()})
     plan.faults |= {str(file): text for side in (base, tuned) for file, text in side.broken.items()}
     plan.modules = {path[: dot.start()] for path in map(unwrapped, tuned) for dot in re.finditer(r"\.", path)}
+    tied = {side: _tied(side) if targets is None else set() for side in (base, tuned)}
     partners = base.partners(tuned)
     for key in tuned:
-        _add_pair(plan, tuned, base, (key, partners.get(key)), targets, cast=cast)
+        if key in tied[tuned]:
+            _leave_out(plan, tuned, base, key, partners.get(key))
+        else:
+            _add_pair(plan, tuned, base, (key, partners.get(key)), targets, cast=cast)
     plan.transposed = _stored_by_inputs(plan, tuned, {*_model_types(tuned_path), *_model_types(base_path)})
     met = {*partners.values()}
     for key in base:
         name = _module(key)
-        if key in met or not key.endswith(_WEIGHT) or not is_target(name, targets) or _is_tied(base, key):
+        if key in met or not key.endswith(_WEIGHT) or not is_target(name, targets) or key in tied[base]:
             continue
         if key in base.faults:
             plan.faults[name] = base.faults[key]
@@ -175,7 +185,7 @@ def _add_pair(
     except CheckpointError as error:
         plan.faults[name] = str(error)
         return
-    matrix = key.endswith(_WEIGHT) and len(after.shape) == 2 and not _is_tied(tuned, key)
+    matrix = key.endswith(_WEIGHT) and len(after.shape) == 2
     if matrix:
         plan.seen.append(name)
     if before is None:
@@ -187,6 +197,14 @@ def _add_pair(
         plan.pairs.append((after, before))
 
 
+def _leave_out(plan: ChangePlan, tuned: Checkpoint, base: Checkpoint, key: str, base_key: str | None) -> None:
+    """Take in a weight that is not to be fitted: it is told where it has changed."""
+    if base_key is None:
+        plan.left_out.append(key)
+    elif base_key in base.entries:
+        plan.pairs.append((tuned.entries[key], base.entries[base_key]))
+
+
 def plan_delta(path: Path, targets: str | None) -> ChangePlan:
     """Plan the fit of changes that stand in a file, by name of the module or of its weight."""
     deltas = _located(path)
@@ -194,7 +212,7 @@ def plan_delta(path: Path, targets: str | None) -> ChangePlan:
         checksums={"delta": deltas.checksum()}, faults={str(f): text for f, text in deltas.broken.items()}
     )
     for key in deltas:
-        name = _module(key.removeprefix(PREFIX))
+        name = _module(key).removeprefix(PREFIX)
         if key in deltas.faults:
             plan.faults[name] = deltas.faults[key]
             continue
@@ -223,7 +241,7 @@ def plan_lora(folder: Path, targets: str | None) -> ChangePlan:
         else:
             plan.left_out.append(key)
     for prefixed in sides:
-        name = prefixed.removeprefix(PREFIX)
+        name = unwrapped(prefixed).removeprefix(PREFIX)
         plan.seen.append(name)
         if ".base_layer." in name or any(other.startswith(f"{prefixed}.base_layer.") for other in sides):
             if is_target(name, targets):

@@ -105,7 +105,7 @@ def fit(
         rows, lost = [fit_row(result)], error
     except MemoryError:
         rows = [fit_row(result)]
-        lost = CommandError("comparison", "there is not enough memory for it; the fit itself is complete")
+        lost = lost or CommandError("comparison", "there is not enough memory for it; the fit itself is complete")
     if output.json:
         operator = {
             "kind": type(result.operator).__name__,

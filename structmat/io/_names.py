@@ -14,7 +14,8 @@ def fitting_name(name: str, stored: Collection[str]) -> str | None:
     """Return which of the stored names fits a name, None if none does, or several."""
     if name in stored:
         return name
-    fits = [key for key in stored if key.endswith(f".{name}") or name.endswith(f".{key}")]
+    plain = f".{unwrapped(name)}"
+    fits = [key for key in stored if (end := f".{unwrapped(key)}").endswith(plain) or plain.endswith(end)]
     return fits[0] if len(fits) == 1 else None
 
 
@@ -26,8 +27,17 @@ def pair_names(names: Iterable[str], stored: Collection[str]) -> dict[str, str]:
     Equal names go together first: what has an equal partner fits nothing else. Of the rest each name takes the only one
     that is left and fits it, unless another name has no other either, and so on: what is in doubt has no partner.
     """
-    plain, asked = ({unwrapped(name): name for name in each} for each in (stored, names))
-    return {asked[name]: plain[key] for name, key in _paired(asked, plain).items()}
+    wanted = dict.fromkeys(names)
+    equal = {name: name for name in wanted if name in stored}
+    asked, plain = (_by_plain_name(name for name in each if name not in equal) for each in (wanted, stored))
+    return equal | {asked[name]: plain[key] for name, key in _paired(asked, plain).items()}
+
+
+def _by_plain_name(names: Iterable[str]) -> dict[str, str]:
+    """Return names by what they are without wrappers; those that several share are in doubt."""
+    plain = [(unwrapped(name), name) for name in names]
+    counts = Counter(name for name, _ in plain)
+    return {name: full for name, full in plain if counts[name] == 1}
 
 
 def _paired(wanted: Collection[str], stored: Collection[str]) -> dict[str, str]:

@@ -68,6 +68,7 @@ def solution(
         M = preconditioner(system, settings, xp)
         M = None if M is None else M.prepare()
         prepared = system.operator.prepare()
+        system = system._replace(operator=prepared)
         product = prepared if M is None else prepared @ M
 
         def step(rest: Array, rtol: float, limit: int, tell: Tell) -> tuple[Array, int]:
@@ -82,7 +83,7 @@ def solution(
             )
             return y if M is None else M._matvec(y, xp), taken
 
-        result = _refined(system, prepared, step, by_residual(system.b, settings, xp), settings, xp, callback)
+        result = _refined(system, step, by_residual(system.b, settings, xp), settings, xp, callback)
     if not wants_gradients(operator, b, xp):
         return result
 
@@ -106,6 +107,7 @@ def least_squares(operator: LinearOperator, b: Array, settings: Settings, xp: Na
     with recording_nothing(xp):
         system = ScaledSystem.of(operator, b, xp)
         prepared = system.operator.prepare()
+        system = system._replace(operator=prepared)
         norm = norm_of(prepared, b, xp)
 
         def step(rest: Array, rtol: float, limit: int, tell: Tell) -> tuple[Array, int]:
@@ -116,7 +118,7 @@ def least_squares(operator: LinearOperator, b: Array, settings: Settings, xp: Na
             return _conjugate_gradients.least_squares(prepared, rest, norm, rtol, limit, xp, tell)
 
         measure = by_gradient(prepared, system.b, norm, settings, xp)
-        result = _refined(system, prepared, step, measure, settings, xp)
+        result = _refined(system, step, measure, settings, xp)
     if not wants_gradients(operator, b, xp):
         return result
 
@@ -151,18 +153,14 @@ def least_squares(operator: LinearOperator, b: Array, settings: Settings, xp: Na
 
 def _refined(
     system: ScaledSystem,
-    operator: LinearOperator,
     step: Step,
     measure: Measure,
     settings: Settings,
     xp: Namespace,
     callback: Tell = int,
 ) -> SolveResult:
-    """Return what the steps add up to, or raise the error that says how far they came.
-
-    `operator` is that of the system, prepared.
-    """
-    b = system.b
+    """Return what the steps add up to, or raise the error that says how far they came."""
+    operator, b = system.operator, system.b
     x = xp.zeros((*b.shape[:-1], operator.shape[1]), dtype=b.dtype, device=device_of(b))
     rest, taken = b, 0
     size, done = measure(x, rest)

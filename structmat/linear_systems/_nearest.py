@@ -40,7 +40,7 @@ def preconditioner(system: ScaledSystem, settings: Settings, xp: Namespace) -> L
     if settings.preconditioner == "nearest":
         return _nearest(system.operator, system.b, xp, positive=settings.assume != "general")
     given: LinearOperator | None = settings.preconditioner
-    return None if given is None else system.inverse(given)
+    return None if given is None else system.scaled(given, xp)
 
 
 def _nearest(operator: LinearOperator, like: Array, xp: Namespace, *, positive: bool) -> LinearOperator | None:

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from structmat._arrays import binary_exponents, euclidean_norm
+from structmat._arrays import binary_exponents
 from structmat._arrays.typing import Array, Namespace
 from structmat.linear_systems._measures import probe, size_of
 from structmat.operators import LinearOperator
@@ -18,7 +18,7 @@ __all__ = ["ScaledSystem"]
 
 
 class ScaledSystem(NamedTuple):
-    """A system ``A x = b`` whose matrix and right-hand sides have norms of about one; the division is exact."""
+    """A system ``A x = b`` of moderate size; the division is exact."""
 
     operator: LinearOperator
     b: Array
@@ -35,15 +35,13 @@ class ScaledSystem(NamedTuple):
 
         `constant` is for JAX to stop gradients by the powers of two, which the solution is multiplied by again.
         """
-        A, c = constant(operator), constant(b)
-        v = probe(A, c, xp)
-        size = _power_of_two(euclidean_norm(A._matvec(v / size_of(v, xp), xp), xp), xp)
-        of_b = _power_of_two(euclidean_norm(c, xp), xp)[..., None]
+        size = _size(constant(operator), constant(b), xp)
+        of_b = _power_of_two(constant(b), xp)[..., None]
         return cls(operator * (1 / size), b / of_b, size, of_b)
 
-    def inverse(self, M: LinearOperator) -> LinearOperator:
-        """Return what is near the inverse of the scaled matrix for what is near that of the matrix itself."""
-        scaled: LinearOperator = M * self.size
+    def scaled(self, M: LinearOperator, xp: Namespace) -> LinearOperator:
+        """Return a preconditioner of moderate size, as solvers do not ask for its scale; costs one product."""
+        scaled: LinearOperator = M * (1 / _size(M, self.b, xp))
         return scaled
 
     def solution(self, x: Array) -> Array:
@@ -51,7 +49,17 @@ class ScaledSystem(NamedTuple):
         return x * (self.of_b / self.size[..., None])
 
 
-def _power_of_two(size: Array, xp: Namespace) -> Array:
-    """Return powers of two near sizes, one for zeros and what is no number; their reciprocals are normal too."""
-    limit = 1 - math.frexp(float(xp.finfo(size.dtype).smallest_normal))[1]
-    return 2.0 ** xp.clip(binary_exponents(size, xp), -limit, limit)
+def _size(operator: LinearOperator, like: Array, xp: Namespace) -> Array:
+    """Return a power of two near the norm of each member of a stack."""
+    v = probe(operator, like, xp)
+    return _power_of_two(operator._matvec(v / size_of(v, xp), xp), xp)
+
+
+def _power_of_two(v: Array, xp: Namespace) -> Array:
+    """Return powers of two near the largest entries of vectors, one for zeros and what is no number.
+
+    Their reciprocals are normal numbers too.
+    """
+    limit = 1 - math.frexp(float(xp.finfo(v.dtype).smallest_normal))[1]
+    exponents = binary_exponents(xp.max(xp.abs(v), axis=-1), xp)
+    return 2.0 ** xp.clip(exponents, -limit, limit)

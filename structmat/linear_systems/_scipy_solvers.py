@@ -112,15 +112,21 @@ def _minres(A: Any, M: Any, b: Any, *, rtol: float, limit: int, tell: Callable[[
 def _gmres(A: Any, M: Any, b: Any, *, rtol: float, limit: int, tell: Callable[[int], object]) -> tuple[Any, int]:
     """Iterate with ``A M`` in place of A, so that the residual is that of the system itself."""
     steps = _Counter(tell)
+    product, y = as_linear_operator(A @ M if M else A), None
     restart = min(_RESTART, limit, len(b))
-    y, _ = scipy.sparse.linalg.gmres(
-        as_linear_operator(A @ M if M else A),
-        b,
-        rtol=rtol,
-        atol=0.0,
-        restart=restart,
-        maxiter=limit // restart,  # what is left is for the next pass
-        callback=steps,
-        callback_type="pr_norm",
-    )
+    for vectors, cycles in ((restart, limit // restart), (limit % restart, 1)):
+        if vectors:  # the second time for what is left of the iterations
+            y, unsolved = scipy.sparse.linalg.gmres(
+                product,
+                b,
+                y,
+                rtol=rtol,
+                atol=0.0,
+                restart=vectors,
+                maxiter=cycles,
+                callback=steps,
+                callback_type="pr_norm",
+            )
+            if not unsolved:
+                break
     return M.matvec(y) if M else y, steps.count

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,7 +101,8 @@ class BlockCirculant(Planned):
             )
         p, q, b = c.shape[-3:]
         shape = (p * b, q * b) if self.shape is None else self.shape
-        shape = tuple(shape) if isinstance(shape, Iterable) else shape
+        with suppress(TypeError):
+            shape = tuple(shape)
         if not isinstance(shape, tuple) or len(shape) != 2:
             raise ArgumentValueError("BlockCirculant", "shape", f"must be (rows, cols), got {shape}")
         rows, cols = (integer(size, "BlockCirculant", "shape") for size in shape)

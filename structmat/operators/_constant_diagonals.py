@@ -218,7 +218,7 @@ class ConstantDiagonals(Planned):
         8.0
         """
         self._check_order(p, "cond", "p")
-        if p not in {1, 2, math.inf} or self.shape[0] != self.shape[1]:
+        if p not in (1, 2, math.inf) or self.shape[0] != self.shape[1]:
             raise self._no_closed_form("cond")
         op, xp = self._to_working_precision("cond")
         value = op._cond(p, op._inverse(xp), xp)

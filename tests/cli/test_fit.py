@@ -149,6 +149,20 @@ def test_a_comparison_that_ends_early_loses_no_fit(cli, monkeypatch, error, stat
     assert io.load("fit.safetensors").error == fit_cdd(W, rng=0).error
 
 
+def test_ctrl_c_counts_though_memory_ends_the_comparison(cli, monkeypatch):
+    def interrupted(*arguments, **options):
+        return dataclasses.replace(fit_cdd(*arguments, **options), stopped="interrupted")
+
+    def ending(*arguments, **options):
+        raise MemoryError
+
+    monkeypatch.setattr(_fit, "fit_cdd", interrupted)
+    monkeypatch.setattr(_fit, "comparison", ending)
+    status, out, err = cli("fit", "W.npy", "--json")
+    assert (status, err) == (130, "structmat fit: interrupted\n")
+    assert [row["method"] for row in json.loads(out)["comparison"]] == ["cdd-fit"]
+
+
 def test_the_same_seed_gives_the_same_fit(cli):
     first, second = (fitted(cli, "W.npy", "--seed", 3) for _ in range(2))
     assert first.pop("seconds") != second.pop("seconds")

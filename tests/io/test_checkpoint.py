@@ -225,6 +225,13 @@ def test_eight_bits_are_refused(tmp_path):
         entry.check_floats()
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names here")
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="not a regular file"):
+        Checkpoint(tmp_path / "pipe")
+
+
 def test_files_of_numpy_are_known(tmp_path):
     np.save(tmp_path / "w.npy", np.eye(2))
     np.savez(tmp_path / "w.npz", w=np.eye(2))

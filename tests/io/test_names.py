@@ -41,3 +41,18 @@ def test_a_new_name_never_takes_the_partner_of_another():
         "model.aux.head": "aux.head",
     }
     assert pair_names(["head"], ["a.head", "b.head"]) == {}
+
+
+def test_wrappers_inside_of_names_do_not_count():
+    assert fitting_name("0.up", ["0._orig_mod.up", "1.up"]) == "0._orig_mod.up"
+    assert pair_names(["0.up", "_orig_mod.0.down"], ["0._orig_mod.up", "m.0.down"]) == {
+        "0.up": "0._orig_mod.up",
+        "_orig_mod.0.down": "m.0.down",
+    }
+
+
+def test_equal_names_go_together_and_what_wrappers_make_alike_is_in_doubt():
+    both = ["_orig_mod.a", "a"]
+    assert pair_names(both, both[::-1]) == {name: name for name in both}
+    assert pair_names(["m.a"], both) == {}
+    assert pair_names(both, ["m.a"]) == {}

@@ -53,6 +53,7 @@ CONSTRUCTORS = [
     (lambda: sm.BlockCirculant(np.ones((2, 3))), ValueError, r"BlockCirculant: c must have shape \(\.\.\., p, q, b\)"),
     (lambda: sm.BlockCirculant(np.ones((2, 3, 4)), (9, 12)), ValueError, r"shape \(9, 12\) needs 3 x 3 blocks of 4, c has 2 x 3"),
     (lambda: sm.BlockCirculant(np.ones((1, 1, 4)), (0, 4)), ValueError, r"shape must be at least 1, got 0"),
+    (lambda: sm.BlockCirculant(np.ones((1, 1, 4)), np.array(4)), ValueError, r"shape must be \(rows, cols\), got 4"),
     (lambda: sm.BlockCirculant(np.ones((1, 1, 4)), 4), ValueError, r"shape must be \(rows, cols\), got 4"),
     (lambda: sm.BlockCirculant(np.ones((1, 1, 4)), (4,)), ValueError, r"shape must be \(rows, cols\)"),
     (lambda: sm.BlockCirculant(np.ones((1, 1, 4)), (2.5, 4)), TypeError, r"shape must be an integer, got 2\.5"),
@@ -145,10 +146,16 @@ def test_bad_input_gets_a_clear_error(call: Any, error: type[Exception], text: s
     assert isinstance(caught.value, sm.ArgumentError) == (error in {ValueError, TypeError} and not python_s_own)
 
 
+@pytest.mark.filterwarnings("ignore:Sparse CSC tensor support is in beta state:UserWarning")
 def test_sparse_tensors_are_refused() -> None:
     torch = pytest.importorskip("torch")
     C = sm.Circulant(torch.ones(3))
-    for call in (lambda: C @ torch.eye(3).to_sparse(), lambda: sm.Diagonal(torch.ones(3).to_sparse())):
+    for call in (
+        lambda: C @ torch.eye(3).to_sparse(),
+        lambda: C @ torch.eye(3).to_sparse_csc(),
+        lambda: C @ torch.eye(3, dtype=torch.int64).to_sparse(),
+        lambda: sm.Diagonal(torch.ones(3).to_sparse()),
+    ):
         with pytest.raises(TypeError, match=r"must be dense, got a sparse tensor: use its to_dense\(\)"):
             call()
 

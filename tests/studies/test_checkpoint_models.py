@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 
-import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -13,9 +12,10 @@ torch = pytest.importorskip("torch")
 from safetensors.torch import save_file
 
 from structmat.io import CheckpointError
-from structmat.studies import fit_checkpoint
+from structmat.studies import MatrixSource, SweepConfig, fit_checkpoint, sweep
 
 N = 8
+FAST = {"methods": ["truncated-svd"]}
 
 
 def pair(folder, base, tuned, *, kind="safetensors"):
@@ -126,6 +126,17 @@ def test_a_layer_tied_to_an_embedding_is_left_out_in_all_kinds_of_files(tmp_path
         fit_checkpoint(tmp_path / "none", **sources)
 
 
+def test_zeros_are_not_tied_and_who_names_a_tied_layer_gets_it(tmp_path):
+    base = {"wpe.weight": torch.zeros(N, N), "up.weight": torch.randn(N, N)}
+    fit = fit_checkpoint(tmp_path / "zeros", **pair(tmp_path, base, base | {"up.weight": torch.zeros(N, N)}))
+    assert [layer.name for layer in fit.layers] == ["up"]
+    table = torch.randn(20, N)
+    base = {"embed.weight": table, "lm_head.weight": table}
+    sources = pair(tmp_path, base, changed(base, *base), kind="bin")
+    fit = fit_checkpoint(tmp_path / "named", **sources, targets="lm_head")
+    assert [layer.name for layer in fit.layers] == ["lm_head"]
+
+
 def test_a_head_that_is_not_tied_is_fitted(tmp_path):
     base = {"embed_tokens.weight": torch.randn(20, N), "lm_head.weight": torch.randn(20, N)}
     fit = fit_checkpoint(tmp_path / "out", **pair(tmp_path, base, changed(base, "lm_head.weight")))
@@ -144,10 +155,26 @@ def test_attention_with_one_weight_for_all_is_no_linear_layer(tmp_path):
     assert [layer.name for layer in fit.layers] == ["mlp"]
 
 
-def test_targets_are_found_in_names_with_and_without_weight(tmp_path):
+def test_targets_are_found_in_paths_without_their_ending(tmp_path):
     base = {"l.0.query.weight": torch.eye(N), "l.0.key.weight": torch.eye(N)}
     sources = pair(tmp_path, base, changed(base, *base))
-    for i, expression in enumerate((r"query$", r"query\.weight$")):
-        fit = fit_checkpoint(tmp_path / str(i), **sources, targets=expression)
-        assert [layer.name for layer in fit.layers] == ["l.0.query"]
-        np.testing.assert_allclose(fit.error, 0, atol=1e-6)
+    for i, (expression, names) in enumerate(
+        {r"query$": ["l.0.query"], r"[^y]$": [], r"(?<!query)$": ["l.0.key"]}.items()
+    ):
+        if names:
+            fit = fit_checkpoint(tmp_path / str(i), **sources, targets=expression)
+            assert [layer.name for layer in fit.layers] == names
+            config = SweepConfig([MatrixSource(**{k: str(v) for k, v in sources.items()}, targets=expression)], **FAST)
+            assert {row.layer for row in sweep(config, tmp_path / f"sweep{i}").rows} == set(names)
+        else:
+            with pytest.raises(ValueError, match="must match a layer"):
+                fit_checkpoint(tmp_path / str(i), **sources, targets=expression)
+
+
+def test_wrappers_of_changes_and_of_lora(tmp_path):
+    save_file({"base_model.model._orig_mod.0.up.weight": torch.ones(N, N)}, tmp_path / "delta.safetensors")
+    assert targets(fit_checkpoint(tmp_path / "out", delta=tmp_path / "delta.safetensors")) == r"0\.up"
+    sides = {f"base_model.model._orig_mod.up.lora_{side}.weight": torch.ones(N, N) for side in "AB"}
+    save_file(sides, tmp_path / "adapter_model.safetensors")
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": N}))
+    assert targets(fit_checkpoint(tmp_path / "lora", lora=tmp_path)) == "up"

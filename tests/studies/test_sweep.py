@@ -454,7 +454,7 @@ def test_the_template_is_a_configuration(tmp_path):
     path.write_text("\n".join(line.removeprefix("# ") for line in example_config().splitlines()[1:]))
     config = read_config(path)
     assert len(config.sources) == 3
-    assert config.sources[1].targets == r"attention.*(query|value)\.weight"
+    assert config.sources[1].targets == "attention.*(query|value)$"
     assert config.sources[1].base == str(tmp_path / "base.safetensors")
     assert (config.time_limit, config.growth) == (60, False)
 

@@ -154,7 +154,7 @@ def _is_array_like(value: Any) -> bool:
 
 
 def _is_vector(value: Any) -> bool:
-    """Tell whether an array or nested lists have one axis; so do lists that are no array, which products refuse."""
+    """Tell whether an array or nested lists have one axis; ragged lists count, so that the product refuses them."""
     try:
         return np.ndim(value) == 1
     except ValueError:

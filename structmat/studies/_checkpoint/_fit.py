@@ -72,8 +72,8 @@ def fit_checkpoint(
     lora : path-like, optional
         In place of `base` and `tuned`, the folder of a LoRA adapter.
     targets : str, optional
-        Regular expression that must be found in the path of a module or the name of its weight. By default all matrices
-        but embeddings and what is tied to them.
+        Regular expression that must be found in the path of a module. By default all matrices but embeddings and what
+        is tied to them.
     n_factors : int, default 3
         Odd, at least 3.
     block_size : int or "min", default "min"

@@ -45,7 +45,7 @@ files = ["changes/*.npy"]       # .npy, .npz or .safetensors
 # [[sources]]                   # the changes from one checkpoint to another
 # base = "base.safetensors"
 # tuned = "tuned.safetensors"
-# targets = 'attention.*(query|value)\\.weight'  # regular expression, found anywhere in the names
+# targets = 'attention.*(query|value)$'  # regular expression, found anywhere in the names
 # name = "minilm"               # put before the names of the layers, where sources have the same ones
 
 # [[sources]]                   # what a layer's outputs lose: weighted by the second moments of its inputs
@@ -83,8 +83,8 @@ class MatrixSource:
     base, tuned : str or None
         Two checkpoints instead; every matrix ``tuned - base`` is one layer.
     targets : str or None
-        Regular expression that must be found in the names of the arrays taken from files with several, or of the
-        tensors of the checkpoints. By default all matrices are taken.
+        Regular expression that must be found in the name of an array, of a tensor without its ending ``.weight``, or of
+        a file with one array, without its suffix. By default all matrices are taken.
     name : str
         Put before the names of the layers, with a slash.
     input_second_moment : str or None
@@ -93,8 +93,8 @@ class MatrixSource:
     Examples
     --------
     >>> from structmat.studies import MatrixSource
-    >>> MatrixSource(base="base.safetensors", tuned="tuned.safetensors", targets=r"query\.weight").targets
-    'query\\.weight'
+    >>> MatrixSource(base="base.safetensors", tuned="tuned.safetensors", targets="query$").targets
+    'query$'
     """
 
     files: Sequence[str] = ()
