@@ -17,6 +17,7 @@ Case = tuple[str, str, str]
 """Places, method and size."""
 
 HEAD, LORA_8, LORA_1, CDD = (("query-value", *of) for of in (("head", ""), ("lora", "8"), ("lora", "1"), ("cdd", "3")))
+LORA_2, LORA_16, FIVE = (("query-value", *of) for of in (("lora", "2"), ("lora", "16"), ("cdd", "5")))
 ONE_C, INTERMEDIATE, LORA_8_THERE, LORA_1_THERE = (
     ("intermediate", *of) for of in (("cdd-shared", "3"), ("cdd", "3"), ("lora", "8"), ("lora", "1"))
 )
@@ -91,10 +92,16 @@ def test_query_and_value(measured, scores, minus, text):
         for case in of_place(scores, task, "query-value", "cdd", "cdd-blocks")
         if minus(task, case, LORA_8)[2]
     ]
-    assert differing == [("sst2", blocks)]
+    assert differing == [("sst2", blocks), ("banking77", FIVE)]
     assert (
         "no size of CDD differs surely from LoRA of rank 8, but blocks of 128 on SST-2 "
-        f"({text('sst2', LORA_8, blocks, sure=True)} below)" in measured
+        f"({text('sst2', LORA_8, blocks, sure=True)} below) and five factors on BANKING77 "
+        f"({text('banking77', LORA_8, FIVE, sure=True)} below)" in measured
+    )
+    five, two, sixteen = (text("mean", *pair, sure=False) for pair in ((FIVE, CDD), (CDD, LORA_2), (LORA_16, LORA_8)))
+    assert (
+        f"Five factors (23,040 parameters) are not surely different from three in the mean ({five}), nor is D C D from "
+        f"LoRA of rank 2 (18,432; {two}), nor LoRA of rank 16 (147,456) from that of rank 8 ({sixteen})" in measured
     )
     assert (
         f"D C D loses {text('cola', LORA_8, CDD, sure=True)} points on CoLA, where it is "
@@ -158,6 +165,10 @@ def test_all_linear_layers(measured, minus, text):
         f"{text('mean', EVERYWHERE, INTERMEDIATE, sure=True)} above D C D in the intermediate layers; it is not surely "
         f"different from LoRA of rank 8 in the intermediate layers "
         f"({text('mean', EVERYWHERE, LORA_8_THERE, sure=False)})" in measured
+    )
+    assert (
+        "LoRA of rank 16 on query and value, with 2.1 times as many, is "
+        f"{text('mean', EVERYWHERE, LORA_16, sure=True)} points below it" in measured
     )
     assert (
         f"with 4.8 times as many, is {below} points above it: {text('cola', LORA_8_EVERYWHERE, EVERYWHERE, sure=True)} "
