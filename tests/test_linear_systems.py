@@ -394,7 +394,7 @@ def test_closed_forms_that_give_nan_say_so_beside_other_warnings() -> None:
     with pytest.warns(scipy.linalg.LinAlgWarning, match="solve: the solution is NaN: .*hold NaN or infinity"):
         sm.solve(sm.Circulant([2.0, 1.0, 0.0]), [1.0, np.nan, 2.0])
     with pytest.warns(scipy.linalg.LinAlgWarning, match="lstsq: the solution is NaN"):
-        sm.lstsq(sm.Circulant([2.0, 1.0, 0.0]), [1.0, 0.0, np.inf])
+        sm.lstsq(sm.Circulant([2.0, 1.0, 0.0]), [1.0, 0.0, np.nan])
     b = np.random.default_rng(0).standard_normal((2, 12))
     b[0, 0] = np.nan
     hilbert = sm.Hankel(1 / (1.0 + np.arange(12)), 1 / (12.0 + np.arange(12)))
