@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
+from structmat._files.wrappers import unwrapped
 from structmat.io import atomic_write
 from structmat.torch._adapter.cdd_adapter import CDDAdapter
 from structmat.torch._layers.adapted_layer import AdaptedLayer
@@ -82,7 +82,7 @@ def _bare(model: nn.Module) -> nn.Module:
 def _adapters(model: nn.Module, name: str, caller: str) -> dict[str, CDDAdapter]:
     """Return the adapters of a name by path, without the parts that compiling a block adds to it."""
     found = {
-        re.sub(r"\._orig_mod(?=\.|$)", "", path): layer.adapters[name]
+        unwrapped(path): layer.adapters[name]
         for path, layer in adapted_layers(_bare(model)).items()
         if name in layer.adapters
     }
