@@ -25,7 +25,7 @@ from safetensors.numpy import save
 import structmat as sm
 from structmat import io
 from structmat._files.safetensors import SafetensorsFile, checksum
-from structmat._layer_fits.plan import plan_delta, plan_lora
+from structmat._layer_fits.plans import plan_delta, plan_lora
 from structmat.fit import error_curve, fit_cdd
 from structmat.io._tree import CHECKSUM, TREE
 from structmat.studies import example_config, load_study, read_config, sweep

@@ -16,8 +16,8 @@ __all__ = [
     "CONFIG",
     "FACTOR_KEY",
     "PREFIX",
-    "STARTS_IN_THE_BASE",
     "WEIGHTS",
+    "changes_the_base",
     "config_bytes",
     "exact_targets",
     "factor_key",
@@ -27,7 +27,7 @@ __all__ = [
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."
 """Of names in the files of PEFT."""
-STARTS_IN_THE_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
+_STARTS_IN_THE_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 """How values of `init_lora_weights` begin which change the weights of the base too."""
 FACTOR_KEY = re.compile(r"^(?:base_model\.model\.)?(?P<path>.*)\.cdd_adapters\.factors\.(?P<index>\d+)$")
 """Keys of the vectors of a product: path of the module, and place of the factor."""
@@ -36,6 +36,11 @@ FACTOR_KEY = re.compile(r"^(?:base_model\.model\.)?(?P<path>.*)\.cdd_adapters\.f
 def factor_key(name: str, index: int | str) -> str:
     """Return the key of the vector of a factor of a module."""
     return f"{PREFIX}{name}.cdd_adapters.factors.{index}"
+
+
+def changes_the_base(init_lora_weights: object) -> bool:
+    """Return whether a start of LoRA changes the weights of the base too."""
+    return str(init_lora_weights).lower().startswith(_STARTS_IN_THE_BASE)
 
 
 def exact_targets(names: Collection[str], others: Iterable[str] | None = None) -> list[str] | str:

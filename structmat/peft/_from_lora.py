@@ -14,7 +14,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
 from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
-from structmat._layer_fits.adapter_files import PREFIX, STARTS_IN_THE_BASE, exact_targets
+from structmat._layer_fits.adapter_files import PREFIX, changes_the_base, exact_targets
 from structmat._layer_fits.changes import Computed
 from structmat.peft._config import CDDConfig
 from structmat.peft._fitted_adapter import FittedAdapter, fit_changes
@@ -101,14 +101,14 @@ def from_lora(model: PeftModel, adapter_name: str = "default", **settings: Any) 
 
 def _obstacle(source: Any, module: Any, adapter_name: str) -> str | None:
     """Return why the adapter of a layer is no matrix that is added to the weight of the original model, if so."""
-    base, start = module.get_base_layer(), str(getattr(source, "init_lora_weights", "")).lower()
+    base, start = module.get_base_layer(), getattr(source, "init_lora_weights", None)
     if not (isinstance(base, nn.Linear) or has_transposed_weight(base) or module.quantization_backend is not None):
         return "around no linear layer"
     if getattr(source, "bias", "none") != "none" or getattr(module, "lora_bias", {}).get(adapter_name, False):
         return "with a trained bias, which a CDD adapter does not have"
     if adapter_name in getattr(module, "lora_variant", {}):
         return "of a variant of LoRA that does more than add to the weight"
-    if start.startswith(STARTS_IN_THE_BASE):
+    if changes_the_base(start):
         return (
             f"whose start init_lora_weights={start!r} changed the weight of the base too: give the base as it was and "
             "the merged model to from_weights"

@@ -320,31 +320,32 @@ def _naming(folder: Path) -> Iterator[None]:
 
 
 def _check_settings(folder: Path, file: Path, now: dict[str, Any]) -> None:
-    """Write the settings, or compare with those that are there."""
-    if not file.exists():
-        if files_in(folder / _WORK / _UNITS, "*.safetensors"):
+    """Compare the settings with those of the units that are finished; where there are none, write them."""
+    there = _settings(folder, file)
+    if files_in(folder / _WORK / _UNITS, "*.safetensors"):
+        if there is None:
             raise ValueError(f"{folder} has finished units but lacks {file}, so their settings are unknown")
-        _write_settings(file, now)
-        return
+        if there != now:
+            found = [*_differences(there, now)]
+            more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+            text = (
+                f"{folder} was begun with other settings: {', '.join(found[:_SHOWN])}{more}; "
+                "choose another folder, or use the settings of this one"
+            )
+            raise ArgumentValueError("WorkFolder.open", None, text)
+    elif there != now:
+        with atomic_write(file, force=True) as opened:
+            opened.write(json.dumps(now, indent=2, sort_keys=True).encode())
+
+
+def _settings(folder: Path, file: Path) -> Any:
+    """Return the settings that were written, None without."""
+    if not file.exists():
+        return None
     try:
-        there = json.loads(file.read_text(encoding="utf-8"))
+        return json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{file} is damaged, so the settings of {folder} are unknown: {error}") from error
-    if there != now and not files_in(folder / _WORK / _UNITS, "*.safetensors"):
-        _write_settings(file, now)  # of a run that did nothing
-    elif there != now:
-        found = [*_differences(there, now)]
-        more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
-        text = (
-            f"{folder} was begun with other settings: {', '.join(found[:_SHOWN])}{more}; "
-            "choose another folder, or use the settings of this one"
-        )
-        raise ArgumentValueError("WorkFolder.open", None, text)
-
-
-def _write_settings(file: Path, now: dict[str, Any]) -> None:
-    with atomic_write(file, force=True) as opened:
-        opened.write(json.dumps(now, indent=2, sort_keys=True).encode())
 
 
 def _differences(there: Any, now: Any, name: str = "") -> Iterator[str]:

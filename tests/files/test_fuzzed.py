@@ -11,7 +11,7 @@ import pytest
 
 import structmat as sm
 from structmat import io
-from structmat._layer_fits.plan import plan_lora
+from structmat._layer_fits.plans import plan_lora
 
 studies = pytest.importorskip("structmat.studies")
 

@@ -137,6 +137,25 @@ def test_zeros_are_not_tied_and_who_names_a_tied_layer_gets_it(tmp_path):
     assert [layer.name for layer in fit.layers] == ["lm_head"]
 
 
+def test_the_damaged_base_of_a_tied_head_is_named(tmp_path):
+    """Whether the head has changed cannot be told then."""
+    base = {"embed_tokens.weight": torch.randn(20, N), "up.weight": torch.eye(N)}
+    tuned = changed(base, "up.weight")
+    sources = pair(tmp_path, base, tuned | {"lm_head.weight": tuned["embed_tokens.weight"]}, kind="bin")
+    folder = tmp_path / "model"
+    folder.mkdir()
+    save_file(base, folder / "model-00001-of-00002.safetensors")
+    files = dict.fromkeys(base, "model-00001-of-00002.safetensors")
+    files["lm_head.weight"] = "model-00002-of-00002.safetensors"
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": files}))
+    sources["base"] = folder
+    with pytest.raises(CheckpointError, match=r"lm_head\.weight: the index names this file"):
+        fit_checkpoint(tmp_path / "out", **sources)
+    fit = fit_checkpoint(tmp_path / "out", **sources, skip_bad=True)
+    assert [layer.name for layer in fit.layers] == ["up"]
+    assert "lm_head" in fit.skipped
+
+
 def test_a_head_that_is_not_tied_is_fitted(tmp_path):
     base = {"embed_tokens.weight": torch.randn(20, N), "lm_head.weight": torch.randn(20, N)}
     fit = fit_checkpoint(tmp_path / "out", **pair(tmp_path, base, changed(base, "lm_head.weight")))

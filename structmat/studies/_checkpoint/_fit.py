@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,7 +14,7 @@ from structmat._arrays.checks import integer, non_negative
 from structmat._arrays.errors import ArgumentValueError
 from structmat._layer_fits.adapter_files import CONFIG, WEIGHTS, config_bytes, exact_targets, weights_bytes
 from structmat._layer_fits.layers import LayerTask, OtherWeights, Outcome, fit_layers, several_faults
-from structmat._layer_fits.plan import ChangePlan, plan_delta, plan_lora, plan_pair
+from structmat._layer_fits.plans import ChangePlan, plan_delta, plan_lora, plan_pair
 from structmat._layer_fits.table import FittedLayer
 from structmat.io import Checkpoint, CheckpointError
 from structmat.operators import CDDLayout
@@ -144,8 +144,7 @@ def fit_checkpoint(
     if not plan.changes and (plan.faults or not plan.seen):
         raise CheckpointError(_nothing(plan.faults or {"": "there is no weight of a linear layer"}))
     if not plan.changes:
-        shown = ", ".join(plan.seen[:_SHOWN]) + (", ..." if len(plan.seen) > _SHOWN else "")
-        text = f"must match a layer, got {targets!r}; could be fitted: {shown or 'none'}"
+        text = f"must match a layer, got {targets!r}; could be fitted: {_first(plan.seen)}"
         raise ArgumentValueError(_OWNER, "targets", text)
     most = min(CDDLayout.most_factors((rows, cols)) for rows, cols in (c.shape for c in plan.changes.values()))
     if n_factors > most:
@@ -279,9 +278,13 @@ def _found(folder: WorkFolder, names: list[str], plan: ChangePlan, faults: dict[
 def _nothing(faults: Mapping[str, str], left_out: tuple[str, ...] = ()) -> str:
     what = several_faults(faults) if faults else "no weight that matches has changed"
     if left_out:
-        shown = ", ".join(left_out[:_SHOWN]) + (", ..." if len(left_out) > _SHOWN else "")
-        what += f"; changed or added, but no layers to fit: {shown}"
+        what += f"; changed or added, but no layers to fit: {_first(left_out)}"
     return f"there is nothing to put into an adapter: {what}"
+
+
+def _first(names: Sequence[str]) -> str:
+    """Return the first of some names, for a message."""
+    return ", ".join([*names[:_SHOWN], *(["..."] if len(names) > _SHOWN else [])])
 
 
 def _write(
