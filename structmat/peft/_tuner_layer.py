@@ -13,7 +13,13 @@ from peft.utils.quantization_utils import ForwardOnlyQuantizationBackend
 from torch import Tensor, nn
 
 from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
-from structmat.torch import CDDAdapter, add_per_sample, forward_with_adapters, has_transposed_weight
+from structmat.torch import (
+    CDDAdapter,
+    add_per_sample,
+    forward_with_adapters,
+    has_computed_weight,
+    has_transposed_weight,
+)
 
 __all__ = ["CDDTunerLinear"]
 
@@ -236,8 +242,12 @@ class CDDTunerLinear(nn.Module, BaseTunerLayer):
         ValueError
             If `safe_merge` found some; the weight has not changed then.
         TypeError
-            If the layer is quantised in a way that cannot be merged.
+            If the layer is quantised in a way that cannot be merged, or computes its weight.
         """
+        base = self.get_base_layer()
+        if self.quantization_backend is None and has_computed_weight(base):
+            text = f"the weight of {type(base).__name__} is computed, by weight_norm, pruning or the like"
+            raise ArgumentTypeError("CDDTunerLinear", None, f"{text}; remove that from the layer before merging")
         for name in check_adapters_to_merge(self, adapter_names):
             if name in self.cdd_adapters:
                 merged = self._weight_plus(name, 1)

@@ -10,8 +10,9 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
+from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer, _maybe_include_all_linear_layers
 from peft.utils import (
+    INCLUDE_LINEAR_LAYERS_SHORTHAND,
     TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING,
     get_quantization_kwargs,
     resolve_quantization_backend,
@@ -111,6 +112,15 @@ class CDDModel(BaseTuner):
             for parameter in model.parameters():
                 if not parameter.requires_grad:
                     parameter.grad = None
+
+    def _prepare_model(self, peft_config: CDDConfig, model: nn.Module) -> None:
+        """Leave out of "all-linear" the layers that are not called, as `structmat.torch.adapt` does."""
+        asked = peft_config.target_modules
+        if isinstance(asked, str) and asked.lower() == INCLUDE_LINEAR_LAYERS_SHORTHAND:
+            names: set[str] = _maybe_include_all_linear_layers(peft_config, model).target_modules
+            called = sorted(path for path in names if not _is_bypassed(model, path))
+            if len(called) < len(names):
+                peft_config.target_modules = exact_targets(called, [path for path, _ in model.named_modules()])
 
     def _share(self, adapter_name: str) -> int:
         """Let the same layers of all blocks share circulants, if the adapter is to; return how many vectors do."""
@@ -346,6 +356,11 @@ def _share_again(tuner: CDDModel, _: Any) -> None:
         tuner._share(name)
 
 
+def _is_bypassed(model: nn.Module, path: str) -> bool:
+    parent, _, name = path.rpartition(".")
+    return reads_weight(model.get_submodule(parent), name)
+
+
 def _require_supported(target: nn.Module, kwargs: dict[str, Any]) -> None:
     base = target.get_base_layer() if isinstance(target, BaseTunerLayer) else target
     try:
@@ -360,6 +375,9 @@ def _require_supported(target: nn.Module, kwargs: dict[str, Any]) -> None:
             f"Target module {target} is not supported. Currently, only the following modules are supported: "
             "`torch.nn.Linear`, `transformers.pytorch_utils.Conv1D` and quantized linear layers.",
         )
+    if any(parameter.is_complex() for parameter in base.parameters()):
+        text = f"Target module {target} has complex weights; the vectors of an adapter are real."
+        raise ArgumentTypeError("CDDConfig", None, text)
 
 
 def _warn_of_experts(model: nn.Module, targets: Any) -> None:

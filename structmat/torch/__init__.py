@@ -25,7 +25,7 @@ from structmat.torch._layers.adapted_layer import AdaptedLayer
 from structmat.torch._layers.conv import CDDConv
 from structmat.torch._layers.embedding import CDDEmbedding
 from structmat.torch._layers.forward import add_per_sample, forward_with_adapters
-from structmat.torch._layers.frozen_base import has_transposed_weight, reads_weight
+from structmat.torch._layers.frozen_base import has_computed_weight, has_transposed_weight, reads_weight
 from structmat.torch._layers.linear import CDDLinear
 from structmat.torch._model.adapt_model import adapt
 from structmat.torch._model.adapter_actions import (
@@ -57,6 +57,7 @@ __all__ = [
     "change_flops",
     "disable_adapters",
     "forward_with_adapters",
+    "has_computed_weight",
     "has_transposed_weight",
     "load_adapter",
     "merge_adapters",

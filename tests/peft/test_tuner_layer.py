@@ -10,6 +10,7 @@ transformers = pytest.importorskip("transformers")
 
 from peft import get_peft_model
 from torch import nn
+from torch.nn.utils.prune import l1_unstructured
 
 from structmat.peft import CDDConfig, CDDTunerLinear
 from structmat.torch import CDDLinear, param_groups
@@ -46,6 +47,20 @@ def test_dtypes(dtype: torch.dtype, autocast_adapter_dtype: bool) -> None:
     model.merge_adapter()
     torch.testing.assert_close(model(x), y, atol=0.05 if half else 1e-6, rtol=0.05 if half else 1e-6)
     assert model.base_model.model[0].base_layer.weight.dtype == dtype
+
+
+@pytest.mark.parametrize("safe", [False, True])
+def test_what_is_computed_is_no_weight_to_merge_into(safe: bool) -> None:
+    """Layers with `torch.nn.utils.parametrizations` PEFT cannot wrap, for any method."""
+    base = nn.Linear(6, 6)
+    l1_unstructured(base, "weight", 0.5)
+    model = get_peft_model(nn.Sequential(base), CDDConfig(target_modules=["0"], init_weights=False))
+    x = torch.randn(3, 6)
+    expected = model(x)
+    for merge in (model.merge_adapter, model.merge_and_unload):
+        with pytest.raises(TypeError, match="the weight of Linear is computed, by weight_norm"):
+            merge(safe_merge=safe)
+        assert torch.equal(model(x), expected)
 
 
 @pytest.mark.parametrize("safe", [False, True])

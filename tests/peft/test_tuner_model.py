@@ -16,6 +16,7 @@ transformers = pytest.importorskip("transformers")
 
 import peft
 from peft import PeftModel, get_peft_model
+from torch import nn
 
 from structmat.peft import (
     CDDConfig,
@@ -134,13 +135,28 @@ def test_compile_without_graph_break() -> None:
         ({"target_modules": ["nowhere"]}, ValueError, "Target modules .* not found in the base model"),
         ({"target_modules": ["q_proj", "embed_tokens"]}, TypeError, "Target module Embedding.* is not supported"),
         ({"target_modules": ["embed_tokens", "q_proj", "norm"]}, TypeError, "is not supported"),
+        ({"target_modules": ["q_proj", "complex"]}, TypeError, "complex weights"),
     ],
 )
 def test_bad_targets_leave_the_model_as_it_was(settings: dict[str, Any], error: type[Exception], message: str) -> None:
     model = tiny.model("llama")
+    model.complex = nn.Linear(2, 2, dtype=torch.complex64)
     expected, modules = logits("llama", model), list(model.modules())
     with pytest.raises(error, match=message):
         get_peft_model(model, CDDConfig(**settings))
     assert list(model.modules()) == modules
     assert all(p.requires_grad for p in model.parameters())
     assert torch.equal(logits("llama", model), expected)
+
+
+def test_all_linear_leaves_out_what_is_not_called(tmp_path: Path) -> None:
+    make = lambda: nn.ModuleDict(
+        {"block": nn.TransformerEncoderLayer(12, 2, 8, dropout=0.0), "out_proj": nn.Linear(2, 2)}
+    )
+    model = get_peft_model(make(), CDDConfig(target_modules="all-linear", init_weights=False))
+    assert set(model.targeted_module_names) == {"block.linear1", "block.linear2", "out_proj"}
+    model.save_pretrained(str(tmp_path))
+    loaded = PeftModel.from_pretrained(make(), str(tmp_path))
+    assert loaded.targeted_module_names == model.targeted_module_names
+    with pytest.raises(TypeError, match="out_proj, whose weight MultiheadAttention reads without calling it"):
+        get_peft_model(make(), CDDConfig(target_modules=["block.self_attn.out_proj"]))

@@ -67,6 +67,25 @@ class TestErrors:
         assert_same_state(before, net)
         assert torch.equal(net(TOKENS), outputs)
 
+    @pytest.mark.parametrize("options", [{"stride": 2}, {"padding": 1}, {"groups": 2}], ids=str)
+    def test_other_convolutions_are_told_what_can_be_adapted(self, options):
+        model = torch.nn.Sequential(torch.nn.Conv2d(4, 4, 1, **options))
+        with pytest.raises(TypeError, match="kernel size and stride 1, one group and no padding"):
+            adapt(model, ["0"])
+
+    @pytest.mark.parametrize("base", [
+        torch.nn.Linear(4, 4, dtype=torch.complex64),
+        torch.nn.Conv1d(4, 4, 1, dtype=torch.complex64),
+        torch.nn.Embedding(4, 4, dtype=torch.complex64),
+    ], ids=lambda base: type(base).__name__)  # fmt: skip
+    @pytest.mark.filterwarnings("ignore:Complex modules are a new feature")
+    def test_complex_weights(self, base):
+        model = torch.nn.Sequential(torch.nn.Linear(4, 4), base)
+        with pytest.raises(TypeError, match=r"base must be real.* complex weights, in 1"):
+            adapt(model, ["0", "1"])
+        assert model[1] is base
+        assert type(model[0]) is torch.nn.Linear
+
     def test_a_model_that_is_a_layer(self):
         with pytest.raises(ValueError, match="match no layer"):
             adapt(nn.Linear(3, 3))

@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch")
 
 from structmat.torch import CDDLinear
 from tests.torch.common import fill
-from tests.torch.layers import input_of, layer_of
+from tests.torch.layers import dtypes, input_of, kinds, layer_of
 
 
 def test_hooks_on_the_base_and_trained_bases_are_heeded():
@@ -25,6 +25,49 @@ def test_hooks_on_the_base_and_trained_bases_are_heeded():
     layer(x).sum().backward()
     assert base.weight.grad is not None
     assert base.bias.grad is not None
+
+
+def assert_may_be_changed_in_place(layer, x):
+    """Compare values and gradients with those of a copy of the outputs."""
+    parameters = [p for p in layer.parameters() if p.requires_grad]
+    outputs, gradients = [], []
+    for y in (layer(x), layer(x).clone()):
+        outputs.append(torch.nn.functional.relu(y.add_(1).mul_(2), inplace=True))
+        gradients.append(torch.autograd.grad(outputs[-1].square().sum(), parameters))
+    assert torch.equal(*outputs)
+    assert all(map(torch.equal, *gradients))
+
+
+@kinds
+@dtypes
+@pytest.mark.parametrize("mode", ["recompute", "cache"])
+def test_outputs_may_be_changed_in_place(kind, dtype, mode):
+    """By `ReLU(inplace=True)`, say, as those of the base may."""
+    layer, _ = layer_of(kind, dtype=dtype, mode=mode)
+    assert_may_be_changed_in_place(fill(layer), input_of(kind, dtype))
+
+
+@pytest.mark.parametrize("kind", ["linear", "no bias"])
+@pytest.mark.parametrize("shape", [(7,), (1, 7), (30, 7), (2, 3, 7), (2, 3, 4, 7), (0, 3, 7), (0, 7)], ids=str)
+def test_outputs_of_all_shapes_may_be_changed_in_place(kind, shape):
+    layer, _ = layer_of(kind)
+    fill(layer)
+    x = torch.randn(shape, dtype=torch.float64)
+    assert_may_be_changed_in_place(layer, x)
+    assert_may_be_changed_in_place(layer, torch.randn(*shape, 2, dtype=torch.float64)[..., 0])
+    with torch.autocast("cpu", torch.bfloat16):
+        assert_may_be_changed_in_place(layer, x)
+
+
+@pytest.mark.parametrize("mode", ["recompute", "cache"])
+def test_tracers_of_graphs_see_plain_operations(mode):
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    layer, _ = layer_of("linear", mode=mode)
+    fill(layer)
+    x = input_of("linear")
+    graph = make_fx(layer)(torch.randn_like(x))
+    torch.testing.assert_close(graph(x), layer(x))
 
 
 @pytest.mark.parametrize("layout", [torch.strided, torch.jagged], ids=str)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
 
+from torch.nn.utils.prune import l1_unstructured
 
 from structmat.torch import (
     CDDAdapter,
@@ -35,6 +36,24 @@ def test_to_linear_does_the_same(kind, merged):
     layer.active_adapters = ()
     assert torch.equal(layer.to_linear().weight, dense_of(base))
     torch.testing.assert_close(layer.dense_weight(), dense_of(base))
+
+
+@pytest.mark.parametrize("change", [
+    torch.nn.utils.parametrizations.weight_norm,
+    torch.nn.utils.parametrizations.orthogonal,
+    lambda base: l1_unstructured(base, "weight", 0.5),
+], ids=["weight_norm", "orthogonal", "pruned"])  # fmt: skip
+def test_a_weight_that_is_computed_is_not_merged_into(change):
+    """The next forward pass would compute the old one again."""
+    layer, base = layer_of("linear")
+    change(base)
+    fill(layer)
+    x = input_of("linear")
+    expected = layer(x)
+    with pytest.raises(TypeError, match=r"merge: the weight of .*Linear is computed, by weight_norm"):
+        layer.merge()
+    assert torch.equal(layer(x), expected)
+    torch.testing.assert_close(layer.to_linear()(x), expected)
 
 
 @dtypes

@@ -82,6 +82,7 @@ class TestOtherFrameworks:
                 torch.testing.assert_close(twin(x), expected)
 
     @pytest.mark.parametrize("name", ["dt_proj", "out_proj"])
+    @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # which PEFT reads
     def test_projections_of_mamba_that_are_not_called(self, name):
         transformers = pytest.importorskip("transformers")
         config = transformers.MambaConfig(vocab_size=8, hidden_size=4, state_size=2, num_hidden_layers=1)
@@ -92,9 +93,10 @@ class TestOtherFrameworks:
         peft = pytest.importorskip("peft")
         from structmat.peft import CDDConfig
 
-        for targets in ([name], "all-linear"):
-            with pytest.raises(TypeError, match="whose weight MambaMixer reads without calling it; name it in exclude"):
-                peft.get_peft_model(transformers.MambaModel(config), CDDConfig(target_modules=targets))
+        with pytest.raises(TypeError, match="whose weight MambaMixer reads without calling it; name it in exclude"):
+            peft.get_peft_model(transformers.MambaModel(config), CDDConfig(target_modules=[name]))
+        model = peft.get_peft_model(transformers.MambaModel(config), CDDConfig(target_modules="all-linear"))
+        assert sorted(path.rpartition(".")[2] for path in model.targeted_module_names) == ["in_proj", "x_proj"]
 
     def test_projections_of_attention_that_are_never_called(self):
         model = nn.TransformerEncoderLayer(8, 2, 16)

@@ -65,7 +65,7 @@ def _applied(
     dtype = product_dtype(x)
     dtype = dtype if y is None or y.dtype == dtype else x.dtype
     compiling = _is_compiling_only()
-    exporting = torch.jit.is_tracing() or (torch.compiler.is_compiling() and not compiling)
+    exporting = torch.jit.is_tracing() or (not compiling if torch.compiler.is_compiling() else _is_recording())
     whole = compiling and not transformed and mode == "recompute"
     # Transforms cannot take zero rows, so exported programs cannot either; gradients are zeros.
     empty = not exporting and not whole and not x.numel()
@@ -115,6 +115,11 @@ def _is_compiling_only() -> bool:
     # Older versions of torch cannot tell: there compilers see plain operations.
     exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
     return torch.compiler.is_compiling() and not exporting()
+
+
+def _is_recording() -> bool:
+    """Whether `make_fx` records a graph."""
+    return torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.PROXY) is not None
 
 
 def _has_transforms(factors: Sequence[Tensor]) -> bool:

@@ -72,8 +72,8 @@ def chunked_change(
     """Return ``y + alpha D C D x``, or ``W x + bias + alpha D C D x``, and what to keep for the backward pass."""
     with without_autocast(x):
         if mode == "recompute" and weight is not None and merges(x, weight, factors, precision(x, weight, *factors)):
-            return linear(x, weight_plus_change(weight, factors, alpha, x.dtype), bias), []
-        result = linear(x, cast("Tensor", weight), bias) if y is None else y.new_empty(y.shape)
+            return _product(x, weight_plus_change(weight, factors, alpha, x.dtype), bias), []
+        result = _product(x, cast("Tensor", weight), bias) if y is None else y.new_empty(y.shape)
         result = result.contiguous()  # as it is already, so that its rows are a view
         out = as_rows(result)
         base = out if y is None else as_rows(y)
@@ -92,6 +92,12 @@ def chunked_change(
             if mode == "cache":
                 kept += [tensor for step in steps for tensor in step]
     return result, kept
+
+
+def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Return the outputs of a linear layer as no view, which nobody could change in place after a custom function."""
+    rows = linear(as_rows(x), weight, bias)
+    return torch.ops.aten._unsafe_view(rows, (*x.shape[:-1], weight.shape[0]))
 
 
 def chunked_gradients(

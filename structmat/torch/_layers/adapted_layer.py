@@ -16,7 +16,7 @@ from structmat._arrays.option_names import check_option_names
 from structmat.operators import LinearOperator
 from structmat.torch._adapter.cdd_adapter import CDDAdapter
 from structmat.torch._layers.forward import add_per_sample
-from structmat.torch._layers.frozen_base import dtype_and_device
+from structmat.torch._layers.frozen_base import dtype_and_device, has_computed_weight
 
 __all__ = ["AdaptedLayer", "adapter_names"]
 
@@ -332,6 +332,9 @@ class AdaptedLayer(nn.Module):
     def _own_weight(self, method: str) -> Tensor:
         if self.base is None:
             raise ArgumentTypeError(method, None, "the layer has no base, whose weight could be changed")
+        if has_computed_weight(self.base):
+            text = f"the weight of {type(self.base).__name__} is computed, by weight_norm, pruning or the like"
+            raise ArgumentTypeError(method, None, f"{text}; remove that from the layer before merging")
         weight: Any = getattr(self.base, "weight", None)
         plain = isinstance(weight, nn.Parameter) and type(weight.data) is Tensor and weight.is_floating_point()
         if not plain or weight.numel() != self.in_features * self.out_features:

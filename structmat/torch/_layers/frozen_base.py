@@ -9,7 +9,7 @@ from torch import nn
 
 from structmat._arrays.errors import ArgumentTypeError
 
-__all__ = ["dtype_and_device", "features", "has_transposed_weight", "is_linear", "reads_weight"]
+__all__ = ["dtype_and_device", "features", "has_computed_weight", "has_transposed_weight", "is_linear", "reads_weight"]
 
 
 def has_transposed_weight(base: Any) -> bool:
@@ -33,6 +33,31 @@ def has_transposed_weight(base: Any) -> bool:
     False
     """
     return type(base).__name__ == "Conv1D" and hasattr(base, "nx") and hasattr(base, "nf")
+
+
+def has_computed_weight(base: Any) -> bool:
+    """Return whether a layer computes its weight from other parameters, so that a change merged into it would be lost.
+
+    Parameters
+    ----------
+    base : Module
+        As left by `weight_norm`, pruning and other parametrizations of torch.
+
+    Returns
+    -------
+    bool
+        Whether it has a tensor as weight that is neither a parameter nor a buffer.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from structmat.torch import has_computed_weight
+    >>> linear = torch.nn.Linear(4, 4)
+    >>> has_computed_weight(linear), has_computed_weight(torch.nn.utils.parametrizations.weight_norm(linear))
+    (False, True)
+    """
+    stored = "weight" in base._parameters or "weight" in base._buffers
+    return not stored and isinstance(getattr(base, "weight", None), torch.Tensor)
 
 
 def reads_weight(parent: Any, name: str) -> bool:
@@ -69,8 +94,17 @@ def is_linear(module: nn.Module) -> bool:
 
 
 def dtype_and_device(base: nn.Module) -> dict[str, Any]:
-    """Return dtype and device of a module's floating parameters; float32 where they are quantised."""
+    """Return dtype and device of a module's floating parameters; float32 where they are quantised.
+
+    Raises
+    ------
+    TypeError
+        If they are complex, which the vectors of adapters are not.
+    """
     tensors = [*base.parameters(), *base.buffers()]
+    if any(t.is_complex() for t in tensors):
+        text = f"must be real, as the vectors of an adapter are, got a {type(base).__name__} with complex weights"
+        raise ArgumentTypeError("CDDAdapter", "base", text)
     floating = [t.dtype for t in tensors if t.is_floating_point() and t.element_size() > 1]
     found: dict[str, Any] = {"dtype": floating[0] if floating else torch.float32}
     if tensors:

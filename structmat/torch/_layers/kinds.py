@@ -31,7 +31,7 @@ class LayerKind(NamedTuple):
 KINDS = (
     LayerKind("linear layers", is_linear, features, CDDLinear.from_linear),
     LayerKind(
-        "Conv1d and Conv2d of kernel size 1",
+        "Conv1d and Conv2d with kernel size and stride 1, one group and no padding",
         is_pointwise,
         lambda base: (base.in_channels, base.out_channels),
         CDDConv,

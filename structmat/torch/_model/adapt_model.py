@@ -40,9 +40,9 @@ def adapt(
         The model. Layers that are adapted already get one more adapter; the changes add up.
     targets : "all-linear", a regular expression, or names, default "all-linear"
         Names are paths or ends of paths, such as ``["query", "value"]``; any other string is a regular expression for
-        whole paths. Linear layers, transformers' ``Conv1D``, convolutions of kernel size 1 and embeddings can be
-        adapted; "all-linear" means the first two, except the layer that computes the logits of a language model of
-        transformers.
+        whole paths. Linear layers, transformers' ``Conv1D``, convolutions (with kernel size and stride 1, one group and
+        no padding) and embeddings can be adapted; "all-linear" means the first two, except the layer that computes the
+        logits of a language model of transformers.
     name : str, default "default"
         Of the adapter.
     exclude : regular expression or names, optional
