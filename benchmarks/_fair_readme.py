@@ -7,12 +7,13 @@ from _fair_plan import PROTOCOLS
 from _fair_results import LABELS, TASKS, Difference, Result, averaged, lora_eight, minus, pick, signed
 
 LAYERS = {"query-value": "query and value", "intermediate": "intermediate", "all-linear": "all linear layers"}
-SHOWN = (("lora", 1), ("cdd-shared", 3), ("cdd", 3), ("lora", 8))
+SHOWN = (("lora", 1), ("cdd-shared", 3), ("cdd", 3), ("lora", 2), ("lora", 8))
 """In each place, by their numbers of parameters."""
 STATED = (
     ("all-linear", "cdd", 3, "D C D in all linear layers"),
     ("intermediate", "cdd-shared", 3, "D C D with one C in the intermediate layers, `share_circulants=True`"),
     ("query-value", "cdd", 3, "D C D on query and value"),
+    ("all-linear", "lora", 2, "LoRA of rank 2 in all linear layers"),
     ("all-linear", "lora", 8, "LoRA of rank 8 in all linear layers"),
 )
 """What the sentence in README compares, and how it names each."""

@@ -226,10 +226,12 @@ def test_readme_compares_the_means_of_all_tasks(modules):
     usual = "LoRA of rank 8 on query and value (7,000)"
     assert readme.readme_text(found) == f"in the mean of two tasks {sentence.format(' parameters', usual)}"
     found += [result(modules, task, "all-linear", "cdd", 3, [51, 61, 56, 53, 60], 6000) for task in both]
+    found += [result(modules, task, "all-linear", "lora", 2, [51, 61, 56, 53, 59], 8000) for task in both]
     found += [result(modules, task, "all-linear", "lora", 8, [52, 62, 57, 54, 60], 9000) for task in both]
     assert readme.readme_text(found) == (
         f"in the mean of two tasks D C D in all linear layers (6,000 parameters) is 1.2 ± 0.2 points above {usual}; "
-        f"{sentence.format('', 'it')}; LoRA of rank 8 in all linear layers (9,000) is 2.0 ± 0.0 points above it"
+        f"{sentence.format('', 'it')}; LoRA of rank 2 in all linear layers (8,000) is 1.0 ± 0.0 points above it; LoRA "
+        "of rank 8 in all linear layers (9,000) is 2.0 ± 0.0 points above it"
     )
 
 
