@@ -7,6 +7,7 @@ Knows no operator. What other folders use is imported here; errors, checks, tabl
 - `values`, `shapes`: arguments read as arrays and numbers; axes, lengths and the order of entries
 - `norms`, `small_systems`: norms that neither overflow nor underflow; stacks of small dense systems
 - `namespaces`, `dtypes`: whose an array is, and on which device; every decision about precisions
+- `derivatives`: what libraries that differentiate are doing with a function
 - `checks`, `errors`: checks of arguments that are not arrays, and the errors of all
 - `option_names`: what an option that does not exist may have meant
 - `dispatch`: the tables of rules for pairs of types

@@ -10,7 +10,7 @@ from typing import Any
 
 import scipy  # its `fft` is imported on first use: it would double the import time of structmat
 
-from structmat._arrays import complex_partner, device_of, is_complex, is_numpy, precision_of
+from structmat._arrays import complex_partner, device_of, is_complex, is_numpy, library_of, precision_of
 from structmat._arrays.typing import Array, Namespace
 
 __all__ = ["fft", "from_spectrum", "full_spectrum", "ifft", "spectrum", "transforms_of"]
@@ -30,11 +30,18 @@ def _complex(x: Array, xp: Namespace) -> Array:
     return x if is_complex(x.dtype, xp) else xp.astype(x, complex_partner(x.dtype, xp))
 
 
+def _is_trivial(x: Array, n: int | None, xp: Namespace) -> bool:
+    """Tell whether a transform has length one and is left out: some of these XLA does not compile."""
+    return library_of(xp) == "jax" and x.shape[-1] == (n or 1) == 1
+
+
 def fft(x: Array, xp: Namespace, *, n: int | None = None, norm: str = "backward") -> Array:
     """Return the complex transform of `x`, real or complex, with zeros appended up to length `n`."""
     x = _complex(x, xp)
     if 0 in x.shape:
         return _nothing(x, n or x.shape[-1], x.dtype, xp)
+    if _is_trivial(x, n, xp):
+        return x
     result: Array = transforms_of(xp).fft(x, n=n, norm=norm)
     return result
 
@@ -44,6 +51,8 @@ def ifft(x: Array, xp: Namespace, *, norm: str = "backward") -> Array:
     x = _complex(x, xp)
     if 0 in x.shape:
         return _nothing(x, x.shape[-1], x.dtype, xp)
+    if _is_trivial(x, None, xp):
+        return x
     result: Array = transforms_of(xp).ifft(x, norm=norm)
     return result
 
@@ -54,6 +63,8 @@ def spectrum(x: Array, xp: Namespace, *, real: bool, n: int | None = None) -> Ar
         return fft(x, xp, n=n)
     if 0 in x.shape:
         return _nothing(x, (n or x.shape[-1]) // 2 + 1, complex_partner(x.dtype, xp), xp)
+    if _is_trivial(x, n, xp):
+        return _complex(x, xp)
     result: Array = transforms_of(xp).rfft(x, n=n)
     return result
 
@@ -64,6 +75,8 @@ def from_spectrum(s: Array, n: int, xp: Namespace, *, real: bool) -> Array:
         return ifft(s, xp)
     if 0 in s.shape:
         return _nothing(s, n, precision_of(s.dtype, xp), xp)
+    if _is_trivial(s, n, xp):
+        return xp.real(s)
     result: Array = transforms_of(xp).irfft(s, n=n)
     return result
 

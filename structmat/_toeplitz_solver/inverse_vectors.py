@@ -13,9 +13,10 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from structmat._arrays import broadcast_shapes, device_of, is_numpy, library_of
+from structmat._arrays.derivatives import require_one_forward_level
 from structmat._arrays.numpy_bridge import to_numpy
 from structmat._arrays.typing import Array, Namespace
-from structmat._toeplitz_solver.gradients import cotangents
+from structmat._toeplitz_solver.gradients import cotangents, tangents
 from structmat._toeplitz_solver.numpy_vectors import numpy_vectors
 
 __all__ = ["InverseVectors", "inverse_vectors", "set_rule", "vectors_on_host"]
@@ -105,12 +106,21 @@ def _torch_function(torch: Namespace) -> Any:
         def setup_context(ctx: Any, inputs: Any, output: Any) -> None:  # noqa: ARG004
             ctx.mark_non_differentiable(output[2])
             ctx.save_for_backward(*output[:2])
+            ctx.save_for_forward(*output[:2])
 
         @staticmethod
         def backward(ctx: Any, *gradients: Any) -> Any:
             dx, dy, _, dlog = gradients
             x, y = ctx.saved_tensors
             return (*cotangents(x, y, dx, dy, dlog, torch), None)
+
+        @staticmethod
+        def jvp(ctx: Any, dc: Any, dr: Any, _: Any) -> Any:
+            require_one_forward_level("Toeplitz")
+            x, y = ctx.saved_tensors
+            dc, dr = (torch.zeros_like(x) if change is None else change for change in (dc, dr))
+            dx, dy, dlog = tangents(x, y, dc, dr, torch)
+            return dx, dy, None, dlog
 
         @staticmethod
         def vmap(info: Any, in_dims: Any, c: Any, r: Any, determinant: bool) -> Any:

@@ -1,20 +1,34 @@
-"""Gradients of solutions in torch by the implicit rule, so that no iteration is recorded."""
+"""Derivatives of solutions in torch by the implicit rule, in both modes, so that no iteration is recorded."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple
 
-from structmat._arrays import library_of
+from structmat._arrays import broadcast_shapes, library_of
+from structmat._arrays.derivatives import is_transformed, require_one_forward_level
 from structmat._arrays.typing import Array, Namespace
+from structmat.linear_systems._measures import Settings
+from structmat.linear_systems._result import SolveResult
 from structmat.operators import LinearOperator
 
-__all__ = ["differentiable", "pulled_back", "recording_nothing", "wants_gradients"]
+__all__ = ["Rules", "differentiable", "is_differentiated", "pulled_back", "recording_nothing"]
 
-Rule: TypeAlias = Callable[[Array, Array, Array, LinearOperator], "tuple[Any, ...]"]
-"""From the gradient for x, x itself, b and the operator to the gradients for b and for every array of the operator."""
+
+class Rules(NamedTuple):
+    """How to solve a kind of problem, and the derivatives of its solution, which may be differentiated themselves."""
+
+    solved: Callable[[LinearOperator, Array, Settings], SolveResult]
+    """The solution, of which nothing is recorded."""
+    pulled: Callable[[Array, Array, Array, LinearOperator, Settings], tuple[Any, ...]]
+    """From the gradient for x, x itself, b and the operator to the gradients for b and every array of the operator."""
+    pushed: Callable[[Array, Array, LinearOperator, Settings, Array, Callable[..., Any]], Array]
+    """From x, b, the operator and the change of b to that of x. The last argument takes a function of the operator and
+    returns by how much its value changes.
+    """
 
 
 def recording_nothing(xp: Namespace) -> Any:
@@ -23,20 +37,20 @@ def recording_nothing(xp: Namespace) -> Any:
     return torch.no_grad() if library_of(xp) == "torch" else nullcontext()
 
 
-def wants_gradients(operator: LinearOperator, b: Array, xp: Namespace) -> bool:
-    """Tell whether torch is to differentiate the solution."""
+def is_differentiated(operator: LinearOperator, b: Array, xp: Namespace) -> bool:
+    """Tell whether torch is to differentiate the solution, or to map it over an axis."""
     if library_of(xp) != "torch":
         return False
     torch: Any = xp
     tensors: list[Any] = [b, *operator._arrays()]
-    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+    return is_transformed() or (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors))
 
 
-def differentiable(x: Array, b: Array, operator: LinearOperator, rule: Rule, xp: Namespace) -> Array:
-    """Return a solution x with its gradients by a rule, which may be differentiated itself."""
-    function = _implicit(xp)
-    solution: Array = function.apply(x, operator, rule, b, *operator._arrays())
-    return solution
+def differentiable(operator: LinearOperator, b: Array, settings: Settings, rules: Rules, xp: Namespace) -> SolveResult:
+    """Return a solution with its derivatives."""
+    problem = _Problem(operator, settings, rules, xp)
+    x, residual = _implicit(xp).apply(problem, b, *problem.arrays())
+    return SolveResult(x, residual, problem.iterations[0])
 
 
 def pulled_back(
@@ -44,31 +58,114 @@ def pulled_back(
 ) -> tuple[Any, ...]:
     """Return the gradients for the arrays of an operator from those for products with it."""
     torch: Any = xp
-    _, pull = torch.func.vjp(lambda *arrays: products(_with(operator, arrays)), *operator._arrays())
+    _, pull = torch.func.vjp(lambda *arrays: products(_with(operator, iter(arrays))), *operator._arrays())
     return tuple(pull(cotangents))
 
 
-def _with(operator: LinearOperator, arrays: Any) -> LinearOperator:
+def _change(products: Callable[[LinearOperator], Any], operator: LinearOperator, tangents: Any, xp: Namespace) -> Any:
+    """Return by how much products with an operator change: forward mode by reverse mode, twice."""
+    torch: Any = xp
+    value, pull = torch.func.vjp(lambda *arrays: products(_with(operator, iter(arrays))), *operator._arrays())
+    zeros = tuple(map(torch.zeros_like, value)) if isinstance(value, tuple) else torch.zeros_like(value)
+    _, push = torch.func.vjp(pull, zeros)
+    return push(tuple(tangents))[0]
+
+
+def _with(operator: LinearOperator, arrays: Iterator[Any]) -> LinearOperator:
     """Return the operator with other arrays."""
-    rest = iter(arrays)
-    return operator._map(lambda _, axes: next(rest))  # noqa: ARG005
+    return operator._map(lambda _, axes: next(arrays))  # noqa: ARG005
+
+
+@dataclass
+class _Problem:
+    """What the function of autograd is given beside arrays: the structure of the operators, and what to do."""
+
+    operator: LinearOperator
+    settings: Settings
+    rules: Rules
+    xp: Namespace
+    iterations: list[int | None] = field(default_factory=list)
+
+    def _operators(self) -> list[LinearOperator]:
+        M = self.settings.preconditioner
+        return [self.operator, M] if isinstance(M, LinearOperator) else [self.operator]
+
+    def arrays(self) -> list[Any]:
+        """Return the arrays of the operator and the preconditioner."""
+        return [array for operator in self._operators() for array in operator._arrays()]
+
+    def core_axes(self) -> list[int]:
+        """Return of every array how many axes are not of a stack."""
+        found: list[int] = []
+
+        def note(array: Any, axes: int) -> Any:
+            found.append(axes)
+            return array
+
+        for operator in self._operators():
+            operator._map(note)
+        return found
+
+    def parts(self, arrays: Any) -> tuple[LinearOperator, Settings]:
+        """Return the operator and the settings with these arrays."""
+        rest = iter(arrays)
+        operator, *given = (_with(each, rest) for each in self._operators())
+        return operator, self.settings._replace(preconditioner=given[0]) if given else self.settings
 
 
 @cache
 def _implicit(torch: Namespace) -> Any:
-    """Return the function of autograd."""
+    """Return the function of autograd. It also serves under ``torch.func``, whose batch axes are axes of the stack."""
 
     class Implicit(torch.autograd.Function):  # type: ignore[misc]
         @staticmethod
-        def forward(ctx: Any, x: Any, operator: Any, rule: Any, b: Any, *arrays: Any) -> Any:
-            ctx.operator, ctx.rule = operator, rule
-            solution = x.clone()
-            ctx.save_for_backward(solution, b, *arrays)
-            return solution
+        def forward(problem: _Problem, b: Any, *arrays: Any) -> Any:
+            operator, settings = problem.parts(arrays)
+            x, residual, iterations = problem.rules.solved(operator, b, settings)
+            problem.iterations.append(iterations)
+            return x, residual
 
         @staticmethod
-        def backward(ctx: Any, gradient: Any) -> Any:
+        def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+            ctx.problem, *tensors = inputs
+            x, residual = output
+            ctx.mark_non_differentiable(residual)
+            ctx.save_for_backward(x, *tensors)
+            ctx.save_for_forward(x, *tensors)
+
+        @staticmethod
+        def backward(ctx: Any, gradient: Any, _: Any) -> Any:
             x, b, *arrays = ctx.saved_tensors
-            return (None, None, None, *ctx.rule(gradient, x, b, _with(ctx.operator, arrays)))
+            found = ctx.problem.rules.pulled(gradient, x, b, *ctx.problem.parts(arrays))
+            return (None, *found, *[None] * (1 + len(arrays) - len(found)))  # none for the preconditioner
+
+        @staticmethod
+        def jvp(ctx: Any, _: Any, db: Any, *tangents: Any) -> Any:
+            require_one_forward_level(ctx.problem.settings.owner)
+            x, b, *arrays = ctx.saved_tensors
+            operator, settings = ctx.problem.parts(arrays)
+            known = zip(tangents, operator._arrays(), strict=False)
+            changes = [torch.zeros_like(array) if tangent is None else tangent for tangent, array in known]
+            db = torch.zeros_like(b) if db is None else db
+
+            def change(products: Any) -> Any:
+                return _change(products, operator, changes, torch)
+
+            return ctx.problem.rules.pushed(x, b, operator, settings, db, change), None
+
+        @staticmethod
+        def vmap(info: Any, in_dims: Any, problem: _Problem, *tensors: Any) -> Any:
+            cores = [1, *problem.core_axes()]
+            moved = [v if axis is None else v.movedim(axis, 0) for v, axis in zip(tensors, in_dims[1:], strict=True)]
+            mapped = [axis is not None for axis in in_dims[1:]]
+            rank = max(v.ndim - is_mapped - core for v, is_mapped, core in zip(moved, mapped, cores, strict=True))
+            lead = [
+                v[(slice(None), *[None] * (rank - v.ndim + 1 + core))] if is_mapped else v
+                for v, is_mapped, core in zip(moved, mapped, cores, strict=True)
+            ]
+            b, *arrays = lead
+            batch = problem.parts(arrays)[0].batch_shape
+            shape = broadcast_shapes(problem.settings.owner, batch, tuple(b.shape[:-1]), (info.batch_size, *[1] * rank))
+            return Implicit.apply(problem, b.expand(*shape, b.shape[-1]), *arrays), (0, 0)
 
     return Implicit

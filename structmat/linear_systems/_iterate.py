@@ -14,7 +14,7 @@ from typing import Any
 from structmat._arrays import device_of, is_numpy, library_of
 from structmat._arrays.typing import Array, Namespace
 from structmat.linear_systems import _conjugate_gradients
-from structmat.linear_systems._gradients import differentiable, pulled_back, recording_nothing, wants_gradients
+from structmat.linear_systems._gradients import Rules, differentiable, is_differentiated, pulled_back, recording_nothing
 from structmat.linear_systems._measures import (
     Measure,
     Settings,
@@ -63,6 +63,28 @@ def solution(
 
         found, done = _jax_solvers.solution(operator, b, settings)
         return _checked(found, done, settings, xp)
+    if not is_differentiated(operator, b, xp):
+        return _solution(operator, b, settings, xp, callback)
+
+    def solved(operator: LinearOperator, b: Array, settings: Settings) -> SolveResult:
+        return _solution(operator, b, settings, xp, callback)
+
+    def pulled(g: Array, x: Array, b: Array, operator: LinearOperator, settings: Settings) -> tuple[Any, ...]:  # noqa: ARG001
+        """``db`` has the gradient ``A^-H g``, and ``dA x`` minus that."""
+        M = settings.preconditioner
+        M = M.H if isinstance(M, LinearOperator) else M
+        adjoint = solution(operator.H, g, settings._replace(preconditioner=M), xp).x
+        return adjoint, *pulled_back(lambda A: A._matvec(x, xp), operator, -adjoint, xp)
+
+    def pushed(x: Array, b: Array, operator: LinearOperator, settings: Settings, db: Array, change: Any) -> Array:  # noqa: ARG001
+        """``dx = A^-1 (db - dA x)``."""
+        return solution(operator, db - change(lambda A: A._matvec(x, xp)), settings, xp).x
+
+    return differentiable(operator, b, settings, Rules(solved, pulled, pushed), xp)
+
+
+def _solution(operator: LinearOperator, b: Array, settings: Settings, xp: Namespace, callback: Tell) -> SolveResult:
+    """Iterate."""
     with recording_nothing(xp):
         system = ScaledSystem.of(operator, b, xp)
         M = preconditioner(system, settings, xp)
@@ -83,18 +105,7 @@ def solution(
             )
             return y if M is None else M._matvec(y, xp), taken
 
-        result = _refined(system, step, by_residual(system.b, settings, xp), settings, xp, callback)
-    if not wants_gradients(operator, b, xp):
-        return result
-
-    def rule(gradient: Array, x: Array, b: Array, operator: LinearOperator) -> tuple[Any, ...]:  # noqa: ARG001
-        """``db`` has the gradient ``A^-H g``, and ``dA x`` minus that."""
-        M = settings.preconditioner
-        M = M.H if isinstance(M, LinearOperator) else M
-        adjoint = solution(operator.H, gradient, settings._replace(preconditioner=M), xp).x
-        return adjoint, *pulled_back(lambda A: A._matvec(x, xp), operator, -adjoint, xp)
-
-    return result._replace(x=differentiable(result.x, b, operator, rule, xp))
+        return _refined(system, step, by_residual(system.b, settings, xp), settings, xp, callback)
 
 
 def least_squares(operator: LinearOperator, b: Array, settings: Settings, xp: Namespace) -> SolveResult:
@@ -104,6 +115,51 @@ def least_squares(operator: LinearOperator, b: Array, settings: Settings, xp: Na
 
         found, done = _jax_solvers.least_squares(operator, b, settings)
         return _checked(found, done, settings, xp)
+    if not is_differentiated(operator, b, xp):
+        return _least_squares(operator, b, settings, xp)
+
+    def solved(operator: LinearOperator, b: Array, settings: Settings) -> SolveResult:
+        return _least_squares(operator, b, settings, xp)
+
+    def inverse(A: LinearOperator, v: Array) -> Array:
+        return least_squares(A, v, settings, xp).x
+
+    def pulled(g: Array, x: Array, b: Array, operator: LinearOperator, _: Settings) -> tuple[Any, ...]:
+        """The adjoint of `pushed`."""
+        rest, beside = b - operator._matvec(x, xp), inverse(operator.H, x)
+        first = inverse(operator.H, g)
+        cotangents = (-first, inverse(operator, first), g - inverse(operator, operator._matvec(g, xp)))
+        return first, *pulled_back(_products(x, rest, beside, xp), operator, cotangents, xp)
+
+    def pushed(x: Array, b: Array, operator: LinearOperator, _: Settings, db: Array, change: Any) -> Array:
+        """That of a pseudo-inverse whose rank does not change [1]_.
+
+        ``dx = A^+ (db - dA x) + A^+ (A^+)^H dA^H (b - A x) + (I - A^+ A) dA^H (A^+)^H x``
+
+        References
+        ----------
+        .. [1] Golub, G. H., Pereyra, V., The differentiation of pseudo-inverses and nonlinear least squares problems
+           whose variables separate, SIAM J. Numer. Anal. 10, 1973.
+        """
+        rest, beside = b - operator._matvec(x, xp), inverse(operator.H, x)
+        of_x, of_rest, of_beside = change(_products(x, rest, beside, xp))
+        along = db - of_x + inverse(operator.H, of_rest) - operator._matvec(of_beside, xp)
+        return inverse(operator, along) + of_beside
+
+    return differentiable(operator, b, settings, Rules(solved, pulled, pushed), xp)
+
+
+def _products(x: Array, rest: Array, beside: Array, xp: Namespace) -> Callable[[LinearOperator], tuple[Array, ...]]:
+    """Return the products with a matrix that the derivative of a least-squares solution is made of."""
+
+    def products(A: LinearOperator) -> tuple[Array, Array, Array]:
+        return A._matvec(x, xp), A._rmatvec(rest, xp), A._rmatvec(beside, xp)
+
+    return products
+
+
+def _least_squares(operator: LinearOperator, b: Array, settings: Settings, xp: Namespace) -> SolveResult:
+    """Iterate."""
     with recording_nothing(xp):
         system = ScaledSystem.of(operator, b, xp)
         prepared = system.operator.prepare()
@@ -118,37 +174,7 @@ def least_squares(operator: LinearOperator, b: Array, settings: Settings, xp: Na
             return _conjugate_gradients.least_squares(prepared, rest, norm, rtol, limit, xp, tell)
 
         measure = by_gradient(prepared, system.b, norm, settings, xp)
-        result = _refined(system, step, measure, settings, xp)
-    if not wants_gradients(operator, b, xp):
-        return result
-
-    def rule(gradient: Array, x: Array, b: Array, operator: LinearOperator) -> tuple[Any, ...]:
-        """Those of a pseudo-inverse whose rank does not change [1]_.
-
-        ``dx = A^+ (db - dA x) + A^+ (A^+)^H dA^H (b - A x) + (I - A^+ A) dA^H (A^+)^H x``
-
-        References
-        ----------
-        .. [1] Golub, G. H., Pereyra, V., The differentiation of pseudo-inverses and nonlinear least squares problems
-           whose variables separate, SIAM J. Numer. Anal. 10, 1973.
-        """
-
-        def inverse(v: Array) -> Array:
-            return least_squares(operator, v, settings, xp).x
-
-        def adjoint_inverse(v: Array) -> Array:
-            return least_squares(operator.H, v, settings, xp).x
-
-        rest, beside = b - operator._matvec(x, xp), adjoint_inverse(x)
-        first = adjoint_inverse(gradient)
-        cotangents = (-first, inverse(first), gradient - inverse(operator._matvec(gradient, xp)))
-
-        def products(A: LinearOperator) -> tuple[Array, Array, Array]:
-            return A._matvec(x, xp), A._rmatvec(rest, xp), A._rmatvec(beside, xp)
-
-        return first, *pulled_back(products, operator, cotangents, xp)
-
-    return result._replace(x=differentiable(result.x, b, operator, rule, xp))
+        return _refined(system, step, measure, settings, xp)
 
 
 def _refined(

@@ -100,7 +100,8 @@ def solve(
     iteration costs one product with A, in CGLS two. In NumPy and torch the residual is computed anew from the solution,
     and the solver runs again on what it left.
 
-    Gradients in torch and JAX by A and b are those of the solution itself, and cost one more solution, by the adjoint.
+    Derivatives in torch and JAX by A and b are those of the solution itself, in reverse and forward mode, and cost one
+    more solution; ``vmap`` solves all systems of its axis at once.
 
     References
     ----------
@@ -177,7 +178,7 @@ def lstsq(A: LinearOperator, b: ArrayLike, *, rtol: float | None = None, max_ite
     iterations grows with the condition number; singular values that are zero do not count. Closed forms take singular
     values at the level of rounding for zeros; iteration leaves what has not been reached.
 
-    Gradients in torch and JAX are those of the solution itself, for matrices whose rank does not change, in JAX for
+    Derivatives in torch and JAX are those of the solution itself, for matrices whose rank does not change, in JAX for
     those of full rank.
 
     References

@@ -19,6 +19,7 @@ from structmat._arrays import (
     inverses,
     is_complex,
     is_numpy,
+    library_of,
     moved,
     namespace_of,
     padded,
@@ -31,6 +32,7 @@ from structmat._arrays import (
     solutions,
 )
 from structmat._arrays.checks import integer
+from structmat._arrays.derivatives import constant
 from structmat._arrays.dispatch import add, compose, scale
 from structmat._arrays.errors import ArgumentValueError
 from structmat._arrays.typing import Array, ArrayLike, DType, Namespace, Scalar
@@ -249,6 +251,12 @@ class BlockCirculant(Planned):
 
     def _pinv(self, rtol: float, xp: Namespace) -> LinearOperator:
         S, real = self._own_spectrum("pinv", xp)
+        if library_of(xp) in {"torch", "jax"}:  # singular vectors have no derivatives where singular values coincide
+            values = xp.linalg.svdvals(constant(S, xp))
+            largest = xp.max(values, axis=-1)
+            cutoff = rtol * xp.max(largest, axis=-1, keepdims=True)
+            each = xp.where(largest > 0, cutoff / xp.where(largest > 0, largest, xp.ones_like(largest)), cutoff)
+            return self._from_spectrum(xp.linalg.pinv(S, rtol=each), xp, real=real)
         U, values, Vh = xp.linalg.svd(S, full_matrices=False)
         flat = xp.reshape(values, (*self.batch_shape, values.shape[-2] * values.shape[-1]))
         inverse = xp.reshape(reciprocal_above(flat, rtol, xp), values.shape)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, rule
 
 import structmat as sm
+from tests import backends
 from tests.backends import Backend
 from tests.operator_registry import REGISTRY, Vectors, circulant_matrix
 
@@ -323,3 +324,21 @@ def test_equality_is_identity() -> None:
     assert C == C  # noqa: PLR0124
     assert sm.Circulant(C.c) != C
     assert len({C, D, sm.Circulant(C.c)}) == 3
+
+
+@pytest.mark.parametrize("library", ["numpy", "array_api_strict", "torch", "jax"])
+def test_the_power_zero_keeps_library_batch_and_dtype(library: str) -> None:
+    backend = backends.get(library)
+    ones = lambda *shape: backend.asarray(np.ones(shape, np.float32))
+    for op in (
+        sm.Toeplitz(ones(2, 3)),
+        sm.Hankel(ones(3)),
+        sm.BlockCirculant(ones(0, 2, 2, 3)),
+        sm.CDDProduct.from_vectors(ones(3), ones(2, 3), ones(3)),
+        sm.Circulant(ones(2, 3)),
+        sm.Circulant(ones(2, 3)) + sm.Diagonal(ones(3)),
+    ):
+        one, zero = op.to_dense(), (op**0).to_dense()
+        assert type(zero) is type(one)
+        assert (zero.shape, zero.dtype) == (one.shape, one.dtype)
+        np.testing.assert_array_equal(backend.to_numpy(zero), np.broadcast_to(np.eye(op.shape[0]), one.shape))

@@ -10,6 +10,7 @@ import scipy.fft
 import scipy.linalg
 
 import structmat as sm
+from tests import backends
 
 rng = np.random.default_rng(11)
 
@@ -73,3 +74,26 @@ def test_pseudo_inverse_of_singular_and_rectangular_operators() -> None:
         b = rng.standard_normal(dense.shape[0])
         np.testing.assert_allclose(op.lstsq(b), np.linalg.lstsq(dense, b)[0], atol=1e-13)
     assert sm.Circulant(np.ones(4)).cond() > 1e15
+
+
+@pytest.mark.parametrize("library", ["numpy", "array_api_strict", "torch", "jax"])
+@pytest.mark.parametrize("p", [1, math.inf, "fro", "nuc"])
+def test_condition_numbers_of_singular_matrices_are_infinite(library, p) -> None:
+    """In all norms, as in NumPy, and member by member; NaN stays NaN."""
+    backend = backends.get(library)
+    for make, of in (
+        (sm.Circulant, [[2.0, -1.0, 0.0, -1.0], [3.0, 1.0, 0.0, 1.0]]),
+        (sm.Circulant, [[2.0 + 1j, -1.0, -1j, -1.0], [3.0, 1.0, 0.0, 1j]]),
+        (sm.Diagonal, [[1.0, 0.0], [2.0, 5.0]]),
+        (sm.BlockCirculant, [np.ones((2, 2, 3)), np.arange(12.0).reshape(2, 2, 3) ** 2]),
+    ):
+        stack = np.asarray(of)
+        expected = np.linalg.cond(make(stack[1]).to_dense(), p)
+        found = make(backend.asarray(stack)).cond(p)
+        np.testing.assert_allclose(backend.to_numpy(found), [np.inf, expected], rtol=1e-10)
+        assert np.isinf(float(make(backend.asarray(stack[0])).cond(p)))
+    entries = np.array([[np.nan, 1.0], [0.0, 1.0]])
+    if p != "nuc":  # for which most libraries take no NaN
+        found = backend.to_numpy(sm.Diagonal(backend.asarray(entries)).cond(p))
+        assert np.isnan(found[0])
+        assert np.isinf(found[1])

@@ -119,3 +119,14 @@ def test_singular_matrices_give_infinities_not_errors() -> None:
 def test_operators_of_ones_own_register_once() -> None:
     with pytest.raises(ValueError, match="Duplicate custom PyTreeDef"):
         sm.jax.register_operator(sm.Circulant)
+
+
+def test_gradients_of_blocks_of_one_and_where_singular_values_coincide() -> None:
+    """Both compiled: XLA fails on some transforms of length one."""
+    for grid in ([[[4.0], [1.0]], [[2.0], [3.0]]], [[[1.0, 0.0], [0.0, 0.0]], [[0.0, 0.0], [1.0, 0.0]]]):
+        c = jnp.asarray(grid)
+        b = jnp.arange(1.0, 1 + c.shape[1] * c.shape[2])
+        dense = lambda c, b: jnp.sum(jnp.linalg.solve(sm.BlockCirculant(c).to_dense(), b) ** 2)
+        for method in ("solve", "lstsq"):
+            of = lambda c, b, method=method: jnp.sum(getattr(sm.BlockCirculant(c), method)(b) ** 2)
+            np.testing.assert_allclose(jax.jit(jax.grad(of))(c, b), jax.grad(dense)(c, b), atol=1e-12)

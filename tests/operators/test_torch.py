@@ -75,6 +75,29 @@ def test_singular_matrices_give_infinities_not_errors() -> None:
         assert not bool(torch.isfinite(singular.solve(torch.ones(3, dtype=torch.float64))).any())
 
 
+@pytest.mark.parametrize("grid", [
+    [[[1.0, 0, 0], [0, 0, 0]], [[0, 0, 0], [1, 0, 0]]],  # the identity
+    [[[1.0, 0, 0]], [[1, 0, 0]]],
+    [[[1.0, 1, 1], [1, 1, 1]], [[1, 1, 1], [1, 1, 1]]],  # of rank one
+    [[[0.0, 1], [1, 0]], [[2, 1], [0, 3]]],
+    [[[0.0], [1]], [[2], [1]]],
+], ids=["identity", "tall", "rank one", "regular", "blocks of one"])  # fmt: skip
+def test_gradients_of_pseudo_inverses_where_singular_values_coincide(grid: Any) -> None:
+    """Where singular vectors have no derivatives."""
+    found, expected = (torch.tensor(grid, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    A, dense = sm.BlockCirculant(found), torch.linalg.pinv(sm.BlockCirculant(expected).to_dense(), rtol=1e-12)
+    weights = torch.arange(dense.numel(), dtype=torch.float64).reshape(dense.shape).sin()
+    (A.pinv().to_dense() * weights).sum().backward()
+    (dense * weights).sum().backward()
+    torch.testing.assert_close(found.grad, expected.grad)
+    b = torch.arange(len(dense.T), dtype=torch.float64)
+    slope = lambda function: torch.autograd.grad(function.square().sum(), (found, expected), allow_unused=True)
+    torch.testing.assert_close(
+        slope(sm.lstsq(sm.BlockCirculant(found), b).x)[0],
+        slope(torch.linalg.pinv(sm.BlockCirculant(expected).to_dense(), rtol=1e-12) @ b)[1],
+    )
+
+
 def test_gradients_through_solve_and_inverse() -> None:
     c = torch.tensor([4.0, 1.0, 0.5, 0.2], dtype=torch.float64, requires_grad=True)
     d = torch.tensor([2.0, 1.0, 3.0, 1.5], dtype=torch.float64, requires_grad=True)

@@ -299,6 +299,11 @@ class LinearOperator(MatrixFunctions["LinearOperator"]):
         ValueError
             If the operator is not square.
 
+        Notes
+        -----
+        The gradient of a singular matrix is that of its minors, but NaN for `Toeplitz` and `Hankel`, whose derivatives
+        come from the inverse.
+
         Examples
         --------
         >>> import numpy as np
@@ -387,7 +392,7 @@ class LinearOperator(MatrixFunctions["LinearOperator"]):
         ----------
         p : {2, "fro", "nuc", 1, inf}, default 2
             The norm. For 2 the ratio of the largest to the smallest singular value, so the matrix may be rectangular,
-            and a singular matrix has an infinite condition number.
+            and a singular matrix has an infinite condition number in every norm.
 
         Returns
         -------
@@ -404,10 +409,20 @@ class LinearOperator(MatrixFunctions["LinearOperator"]):
         if p == 2:
             values = xp.sort(op._singular_values("cond", xp), axis=-1, descending=True)
             return ratio(self._from_working_precision(values, xp), xp)
+        if p == "nuc":
+            values = op._singular_values("cond", xp)
+            inverse = xp.where(values == 0, xp.inf, 1 / xp.where(values == 0, xp.ones_like(values), values))
+            return self._from_working_precision(xp.sum(values, axis=-1) * xp.sum(inverse, axis=-1), xp)
+        size = self.norm(p)
         try:
-            return self.norm(p) * self.inv().norm(p)
+            value = size * self.inv().norm(p)
         except NotImplementedError:
             raise self._no_closed_form("cond") from None
+        except np.linalg.LinAlgError:  # of a NumPy array, whose other members have a number
+            cutoff = op._rounding(xp)
+            regular = self.cond() < 1 / cutoff
+            return xp.where(regular, size * self.pinv(rtol=cutoff).norm(p), xp.where(xp.isnan(size), size, xp.inf))
+        return xp.where(xp.isnan(value) & ~xp.isnan(size), xp.inf * xp.ones_like(value), value)
 
     def rank(self, *, rtol: float | None = None) -> Array:
         """Return the numerical rank: how many singular values exceed `rtol` times the largest.

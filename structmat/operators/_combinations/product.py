@@ -8,7 +8,7 @@ from functools import reduce
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from structmat._arrays import concat_last
+from structmat._arrays import concat_last, namespace_of
 from structmat._arrays.dispatch import compose, power, scale
 from structmat._arrays.errors import ArgumentValueError
 from structmat._arrays.typing import Array, DType, Namespace, Scalar
@@ -179,6 +179,8 @@ def _identity_times_combination(left: Identity, right: LinearOperator) -> Linear
 @power.rule(object, object)
 def _power(operator: LinearOperator, k: int) -> LinearOperator:
     """Return the power by eigenvalues where the family has them, else by repeated squaring."""
+    if k == 0:
+        return _ones(operator)
     with suppress(NotImplementedError):  # where there is no closed form, by products
         return operator.fractional_matrix_power(k)
     result: LinearOperator = Identity(operator.shape[0])
@@ -188,6 +190,17 @@ def _power(operator: LinearOperator, k: int) -> LinearOperator:
         if bit == "1":
             result = result @ base
     return result
+
+
+def _ones(operator: LinearOperator) -> LinearOperator:
+    """Return the identity with library, batch, dtype and device of an operator."""
+    arrays = operator._arrays()
+    if not arrays:
+        return Identity(operator.shape[0])
+    xp = namespace_of(type(operator).__name__, *arrays)
+    return Scaled(
+        Identity(operator.shape[0]), xp.ones(operator.batch_shape, dtype=operator.dtype, device=operator.device)
+    )
 
 
 @scale.rule(Product, object)
