@@ -411,7 +411,7 @@ class LinearOperator(MatrixFunctions["LinearOperator"]):
             return ratio(self._from_working_precision(values, xp), xp)
         if p == "nuc":
             values = op._singular_values("cond", xp)
-            inverse = xp.where(values == 0, xp.inf, 1 / xp.where(values == 0, xp.ones_like(values), values))
+            inverse = xp.where(values <= 0.0, xp.inf, 1 / xp.where(values <= 0.0, xp.ones_like(values), values))
             return self._from_working_precision(xp.sum(values, axis=-1) * xp.sum(inverse, axis=-1), xp)
         size = self.norm(p)
         try:
