@@ -18,8 +18,8 @@ Case = tuple[str, str, str]
 
 HEAD, LORA_8, LORA_1, CDD = (("query-value", *of) for of in (("head", ""), ("lora", "8"), ("lora", "1"), ("cdd", "3")))
 LORA_2, LORA_16, FIVE = (("query-value", *of) for of in (("lora", "2"), ("lora", "16"), ("cdd", "5")))
-ONE_C, INTERMEDIATE, LORA_8_THERE, LORA_1_THERE = (
-    ("intermediate", *of) for of in (("cdd-shared", "3"), ("cdd", "3"), ("lora", "8"), ("lora", "1"))
+ONE_C, INTERMEDIATE, LORA_8_THERE, LORA_2_THERE, LORA_1_THERE = (
+    ("intermediate", *of) for of in (("cdd-shared", "3"), ("cdd", "3"), ("lora", "8"), ("lora", "2"), ("lora", "1"))
 )
 EVERYWHERE, ONE_C_EVERYWHERE, LORA_8_EVERYWHERE, LORA_2_EVERYWHERE, LORA_1_EVERYWHERE = (
     ("all-linear", *of) for of in (("cdd", "3"), ("cdd-shared", "3"), ("lora", "8"), ("lora", "2"), ("lora", "1"))
@@ -153,6 +153,15 @@ def test_intermediate_layers(measured, minus, text):
         f"{text('banking77', LORA_8_THERE, INTERMEDIATE, sure=True)}, and on SST-2 one, by "
         f"{text('sst2', LORA_8_THERE, ONE_C, sure=True)}" in measured
     )
+    assert (
+        f"LoRA of rank 2 (23,040) is not surely different from a shared one either "
+        f"({text('mean', LORA_2_THERE, ONE_C, sure=False)}), and {text('mean', INTERMEDIATE, LORA_2_THERE, sure=True)} "
+        f"points below six, which have a tenth fewer parameters: "
+        f"{text('cola', INTERMEDIATE, LORA_2_THERE, sure=True)} on CoLA, while it is "
+        f"{text('banking77', LORA_2_THERE, INTERMEDIATE, sure=True)} above them on BANKING77, and on no other task is "
+        "the difference sure" in measured
+    )
+    assert not any(minus(task, INTERMEDIATE, LORA_2_THERE)[2] for task in ("goemotions", "sst2", "mrpc"))
     behind = {(t, c) for t in TASKS for c in (ONE_C, INTERMEDIATE) if minus(t, LORA_8_THERE, c)[2]}
     assert behind == {("mrpc", ONE_C), ("mrpc", INTERMEDIATE), ("banking77", INTERMEDIATE), ("sst2", ONE_C)}
 
@@ -235,6 +244,11 @@ def test_the_guide_on_places(text):
     )
     level = text("mean", EVERYWHERE, LORA_2_EVERYWHERE, sure=False)
     assert f"with a fifth more parameters than D C D, is not surely different from it ({level} behind)" in guide
+    ahead, most = (text(task, INTERMEDIATE, LORA_2_THERE, sure=True) for task in ("mean", "cola"))
+    assert (
+        f"D C D there is {ahead} points ahead of LoRA of rank 2 in the mean of five tasks, by CoLA ({most}); on "
+        f"BANKING77 it is {text('banking77', LORA_2_THERE, INTERMEDIATE, sure=True)} behind" in guide
+    )
     assert f"in the mean of five tasks ({text('mean', ONE_C, CDD, sure=True)} points) with fewer parameters" in guide
 
 
@@ -258,6 +272,8 @@ def test_advice(text, minus):
     )
     level = text("mean", EVERYWHERE, LORA_2_EVERYWHERE, sure=False)
     assert f"with a fifth more parameters than D C D, does not differ surely from it ({level} behind" in faq
+    here = text("mean", INTERMEDIATE, LORA_2_THERE, sure=True)
+    assert f"{here} points ahead of LoRA of rank 2 there, which has a tenth more parameters" in faq
     assert (
         f"in all linear layers (69,120 parameters) is {behind} points below LoRA of rank 8 there (331,776) and {ahead} "
         "above LoRA of rank 8 on query and value (73,728), while LoRA of rank 2 in all linear layers (82,944) is level"
