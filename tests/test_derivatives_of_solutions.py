@@ -29,6 +29,11 @@ def the_same_with_a_preconditioner(c: Any, d: Any, b: Any) -> Any:
     return circulant_plus_diagonal(c, d, b, preconditioner=sm.Diagonal(1 / d))
 
 
+def prepared(c: Any, d: Any, b: Any) -> Any:
+    M = (sm.Circulant(torch.zeros_like(c)) + sm.Diagonal(1 / d)).prepare()
+    return sm.solve((sm.Circulant(c).prepare() + sm.Diagonal(4 * d)).prepare(), b, rtol=1e-13, preconditioner=M).x
+
+
 def of_more_equations(c: Any, d: Any, b: Any) -> Any:
     return sm.lstsq(sm.Toeplitz(c, d[:3]), b, rtol=1e-13).x
 
@@ -51,7 +56,7 @@ def dense(function: Callable[..., Any]) -> Callable[..., Any]:
 
     def solved(c: Any, d: Any, b: Any) -> Any:
         match function.__name__:
-            case "circulant_plus_diagonal" | "the_same_with_a_preconditioner":
+            case "circulant_plus_diagonal" | "the_same_with_a_preconditioner" | "prepared":
                 matrix = sm.Circulant(c).to_dense() + torch.diag(4 * d)
             case "of_more_equations":
                 matrix = sm.Toeplitz(c, d[:3]).to_dense()
@@ -70,6 +75,7 @@ def dense(function: Callable[..., Any]) -> Callable[..., Any]:
 FUNCTIONS = (
     circulant_plus_diagonal,
     the_same_with_a_preconditioner,
+    prepared,
     of_more_equations,
     of_less_equations,
     of_low_rank,
@@ -165,3 +171,11 @@ def test_closed_forms_have_tangents_too():
     for tangent, function in zip(found, plain, strict=True):
         expected = jvp(lambda c, function=function: function(of(c)), (c + 3,), (change,))[1]
         torch.testing.assert_close(tangent, expected)
+
+
+@pytest.mark.parametrize("solve", [sm.solve, sm.lstsq])
+def test_operators_without_arrays(solve):
+    A = sm.Fourier(N) + 3 * sm.Identity(N)
+    b, change = (v.to(torch.complex128) for v in drawn()[0][:2])
+    expected = torch.linalg.solve(torch.asarray(A.to_dense()), change)
+    torch.testing.assert_close(jvp(lambda b: solve(A, b, rtol=1e-13).x, (b,), (change,))[1], expected)

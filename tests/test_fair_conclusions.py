@@ -200,8 +200,8 @@ def test_all_linear_layers(measured, minus, text):
         "difference sure" in measured
     )
     assert (
-        f"With shared circulants (46,080) it is {text('mean', EVERYWHERE, ONE_C_EVERYWHERE, sure=True)} points below "
-        "D C D with a circulant for each layer, and not surely different from LoRA of rank 8 on query and value "
+        f"D C D with shared circulants (46,080) is {text('mean', EVERYWHERE, ONE_C_EVERYWHERE, sure=True)} points "
+        "below D C D with a circulant for each layer, and not surely different from LoRA of rank 8 on query and value "
         f"({text('mean', ONE_C_EVERYWHERE, LORA_8, sure=False)})" in measured
     )
     for task in ("goemotions", "sst2", "mrpc"):

@@ -60,7 +60,7 @@ def as_floating(value: ArrayLike, owner: str, argument: str, *, like: tuple[Name
     if type(value) is np.ndarray and value.dtype.char in "efdFD" and value.dtype.isnative:
         return value
     if is_torch(value):
-        if value.layout is not sys.modules["torch"].strided:
+        if value.layout != sys.modules["torch"].strided:
             raise ArgumentTypeError(owner, argument, "must be dense, got a sparse tensor: use its to_dense()")
         if value.dtype.is_floating_point or value.dtype.is_complex:
             return value

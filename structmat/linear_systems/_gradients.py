@@ -58,17 +58,36 @@ def pulled_back(
 ) -> tuple[Any, ...]:
     """Return the gradients for the arrays of an operator from those for products with it."""
     torch: Any = xp
-    _, pull = torch.func.vjp(lambda *arrays: products(_with(operator, iter(arrays))), *operator._arrays())
+    _, pull = torch.func.vjp(lambda *arrays: products(_with(operator, iter(arrays))), *_arrays(operator))
     return tuple(pull(cotangents))
 
 
 def _change(products: Callable[[LinearOperator], Any], operator: LinearOperator, tangents: Any, xp: Namespace) -> Any:
     """Return by how much products with an operator change: forward mode by reverse mode, twice."""
     torch: Any = xp
-    value, pull = torch.func.vjp(lambda *arrays: products(_with(operator, iter(arrays))), *operator._arrays())
+    value, pull = torch.func.vjp(lambda *arrays: products(_with(operator, iter(arrays))), *_arrays(operator))
     zeros = tuple(map(torch.zeros_like, value)) if isinstance(value, tuple) else torch.zeros_like(value)
+    if not tangents:
+        return zeros
     _, push = torch.func.vjp(pull, zeros)
     return push(tuple(tangents))[0]
+
+
+def _arrays(operator: LinearOperator) -> list[Any]:
+    """Return the arrays of an operator in the order of `_with`, those of its plans included."""
+    return [array for array, _ in _arrays_and_axes(operator)]
+
+
+def _arrays_and_axes(operator: LinearOperator) -> list[tuple[Any, int]]:
+    """Return the arrays of an operator, and of each how many axes are not of a stack."""
+    found: list[tuple[Any, int]] = []
+
+    def note(array: Any, axes: int) -> Any:
+        found.append((array, axes))
+        return array
+
+    operator._map(note)
+    return found
 
 
 def _with(operator: LinearOperator, arrays: Iterator[Any]) -> LinearOperator:
@@ -92,19 +111,11 @@ class _Problem:
 
     def arrays(self) -> list[Any]:
         """Return the arrays of the operator and the preconditioner."""
-        return [array for operator in self._operators() for array in operator._arrays()]
+        return [array for operator in self._operators() for array in _arrays(operator)]
 
     def core_axes(self) -> list[int]:
         """Return of every array how many axes are not of a stack."""
-        found: list[int] = []
-
-        def note(array: Any, axes: int) -> Any:
-            found.append(axes)
-            return array
-
-        for operator in self._operators():
-            operator._map(note)
-        return found
+        return [axes for operator in self._operators() for _, axes in _arrays_and_axes(operator)]
 
     def parts(self, arrays: Any) -> tuple[LinearOperator, Settings]:
         """Return the operator and the settings with these arrays."""
@@ -144,7 +155,7 @@ def _implicit(torch: Namespace) -> Any:
             require_one_forward_level(ctx.problem.settings.owner)
             x, b, *arrays = ctx.saved_tensors
             operator, settings = ctx.problem.parts(arrays)
-            known = zip(tangents, operator._arrays(), strict=False)
+            known = zip(tangents, _arrays(operator), strict=False)  # without those of the preconditioner
             changes = [torch.zeros_like(array) if tangent is None else tangent for tangent, array in known]
             db = torch.zeros_like(b) if db is None else db
 

@@ -101,7 +101,7 @@ def solve(
     and the solver runs again on what it left.
 
     Derivatives in torch and JAX by A and b are those of the solution itself, in reverse and forward mode, and cost one
-    more solution; ``vmap`` solves all systems of its axis at once.
+    more solution. In torch ``vmap`` solves all systems along its axis together, until the slowest has converged.
 
     References
     ----------
@@ -178,8 +178,8 @@ def lstsq(A: LinearOperator, b: ArrayLike, *, rtol: float | None = None, max_ite
     iterations grows with the condition number; singular values that are zero do not count. Closed forms take singular
     values at the level of rounding for zeros; iteration leaves what has not been reached.
 
-    Derivatives in torch and JAX are those of the solution itself, for matrices whose rank does not change, in JAX for
-    those of full rank.
+    Derivatives in torch and JAX are those of the solution itself. They are valid where the rank does not change nearby;
+    in JAX the matrix must have full rank.
 
     References
     ----------

@@ -244,10 +244,7 @@ class CDDTunerLinear(nn.Module, BaseTunerLayer):
         TypeError
             If the layer is quantised in a way that cannot be merged, or computes its weight.
         """
-        base = self.get_base_layer()
-        if self.quantization_backend is None and has_computed_weight(base):
-            text = f"the weight of {type(base).__name__} is computed, by weight_norm, pruning or the like"
-            raise ArgumentTypeError("CDDTunerLinear", None, f"{text}; remove that from the layer before merging")
+        self._require_own_weight()
         for name in check_adapters_to_merge(self, adapter_names):
             if name in self.cdd_adapters:
                 merged = self._weight_plus(name, 1)
@@ -255,6 +252,13 @@ class CDDTunerLinear(nn.Module, BaseTunerLayer):
                     raise ValueError(f"NaNs detected in the merged weights. The adapter {name} seems to be broken")
                 self.set_base_weight(merged)
                 self.merged_adapters.append(name)
+
+    def _require_own_weight(self) -> None:
+        """Refuse to merge into a weight that is computed, which would lose the change."""
+        base = self.get_base_layer()
+        if self.quantization_backend is None and has_computed_weight(base):
+            text = f"the weight of {type(base).__name__} is no parameter, as after weight_norm or pruning"
+            raise ArgumentTypeError("CDDTunerLinear", None, f"{text}; remove these from the layer before merging")
 
     def unmerge(self) -> None:
         """Subtract all merged changes from the weight, up to rounding."""

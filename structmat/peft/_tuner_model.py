@@ -114,13 +114,24 @@ class CDDModel(BaseTuner):
                     parameter.grad = None
 
     def _prepare_model(self, peft_config: CDDConfig, model: nn.Module) -> None:
-        """Leave out of "all-linear" the layers that are not called, as `structmat.torch.adapt` does."""
+        """Leave out of "all-linear" the layers that `structmat.torch.adapt` leaves out."""
         asked = peft_config.target_modules
         if isinstance(asked, str) and asked.lower() == INCLUDE_LINEAR_LAYERS_SHORTHAND:
             names: set[str] = _maybe_include_all_linear_layers(peft_config, model).target_modules
-            called = sorted(path for path in names if not _is_bypassed(model, path))
-            if len(called) < len(names):
-                peft_config.target_modules = exact_targets(called, [path for path, _ in model.named_modules()])
+            chosen = sorted(path for path in names if not _is_left_out(model, path))
+            if names and not chosen:
+                text = f"{asked!r} leaves nothing: {', '.join(sorted(names))} are complex, or read without a call"
+                raise ArgumentValueError("CDDConfig", "target_modules", text)
+            if len(chosen) < len(names):
+                peft_config.target_modules = exact_targets(chosen, [path for path, _ in model.named_modules()])
+
+    def _check_merge_allowed(self) -> None:
+        """Refuse before the first layer is merged."""
+        super()._check_merge_allowed()
+        for path, layer in self.model.named_modules():
+            if isinstance(layer, CDDTunerLinear):
+                with naming(path):
+                    layer._require_own_weight()
 
     def _share(self, adapter_name: str) -> int:
         """Let the same layers of all blocks share circulants, if the adapter is to; return how many vectors do."""
@@ -356,9 +367,14 @@ def _share_again(tuner: CDDModel, _: Any) -> None:
         tuner._share(name)
 
 
-def _is_bypassed(model: nn.Module, path: str) -> bool:
+def _is_left_out(model: nn.Module, path: str) -> bool:
+    """Whether a layer is not called, or has complex weights."""
     parent, _, name = path.rpartition(".")
-    return reads_weight(model.get_submodule(parent), name)
+    return reads_weight(model.get_submodule(parent), name) or _is_complex(model.get_submodule(path))
+
+
+def _is_complex(layer: nn.Module) -> bool:
+    return any(parameter.is_complex() for parameter in layer.parameters())
 
 
 def _require_supported(target: nn.Module, kwargs: dict[str, Any]) -> None:
@@ -375,7 +391,7 @@ def _require_supported(target: nn.Module, kwargs: dict[str, Any]) -> None:
             f"Target module {target} is not supported. Currently, only the following modules are supported: "
             "`torch.nn.Linear`, `transformers.pytorch_utils.Conv1D` and quantized linear layers.",
         )
-    if any(parameter.is_complex() for parameter in base.parameters()):
+    if _is_complex(base):
         text = f"Target module {target} has complex weights; the vectors of an adapter are real."
         raise ArgumentTypeError("CDDConfig", None, text)
 

@@ -92,6 +92,7 @@ def test_condition_numbers_of_singular_matrices_are_infinite(library, p) -> None
         found = make(backend.asarray(stack)).cond(p)
         np.testing.assert_allclose(backend.to_numpy(found), [np.inf, expected], rtol=1e-10)
         assert np.isinf(float(make(backend.asarray(stack[0])).cond(p)))
+        assert np.isinf(float(make(backend.asarray(0 * stack[0])).cond(p)))
     entries = np.array([[np.nan, 1.0], [0.0, 1.0]])
     if p != "nuc":  # for which most libraries take no NaN
         found = backend.to_numpy(sm.Diagonal(backend.asarray(entries)).cond(p))

@@ -54,13 +54,17 @@ def test_what_is_computed_is_no_weight_to_merge_into(safe: bool) -> None:
     """Layers with `torch.nn.utils.parametrizations` PEFT cannot wrap, for any method."""
     base = nn.Linear(6, 6)
     l1_unstructured(base, "weight", 0.5)
-    model = get_peft_model(nn.Sequential(base), CDDConfig(target_modules=["0"], init_weights=False))
+    layers = nn.Sequential(nn.Linear(6, 6), base)
+    model = get_peft_model(layers, CDDConfig(target_modules=["0", "1"], init_weights=False))
     x = torch.randn(3, 6)
     expected = model(x)
     for merge in (model.merge_adapter, model.merge_and_unload):
-        with pytest.raises(TypeError, match="the weight of Linear is computed, by weight_norm"):
+        with pytest.raises(TypeError, match=r"the weight of Linear is no parameter, as after .*, in 1"):
             merge(safe_merge=safe)
         assert torch.equal(model(x), expected)
+        assert not layers[0].merged
+    with pytest.raises(TypeError, match="no parameter"):
+        layers[1].merge()
 
 
 @pytest.mark.parametrize("safe", [False, True])

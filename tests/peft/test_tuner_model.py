@@ -152,6 +152,7 @@ def test_bad_targets_leave_the_model_as_it_was(settings: dict[str, Any], error: 
 def test_all_linear_leaves_out_what_is_not_called(tmp_path: Path) -> None:
     make = lambda: nn.ModuleDict(
         {"block": nn.TransformerEncoderLayer(12, 2, 8, dropout=0.0), "out_proj": nn.Linear(2, 2)}
+        | {"complex": nn.Linear(2, 2, dtype=torch.complex64)}
     )
     model = get_peft_model(make(), CDDConfig(target_modules="all-linear", init_weights=False))
     assert set(model.targeted_module_names) == {"block.linear1", "block.linear2", "out_proj"}
@@ -160,3 +161,6 @@ def test_all_linear_leaves_out_what_is_not_called(tmp_path: Path) -> None:
     assert loaded.targeted_module_names == model.targeted_module_names
     with pytest.raises(TypeError, match="out_proj, whose weight MultiheadAttention reads without calling it"):
         get_peft_model(make(), CDDConfig(target_modules=["block.self_attn.out_proj"]))
+    layers = nn.Sequential(nn.MultiheadAttention(4, 2), nn.Linear(4, 4, dtype=torch.complex64))
+    with pytest.raises(ValueError, match=r"'all-linear' leaves nothing: 0\.out_proj, 1 are complex, or read without a"):
+        get_peft_model(layers, CDDConfig(target_modules="all-linear"))

@@ -85,6 +85,9 @@ class TestErrors:
             adapt(model, ["0", "1"])
         assert model[1] is base
         assert type(model[0]) is torch.nn.Linear
+        assert [layer.name for layer in adapt(model).layers] == ["0"]
+        model[0].register_buffer("other", torch.zeros(1, dtype=torch.complex64))  # which the vectors need not be like
+        adapt(model, ["0"], name="second")
 
     def test_a_model_that_is_a_layer(self):
         with pytest.raises(ValueError, match="match no layer"):

@@ -301,8 +301,8 @@ class LinearOperator(MatrixFunctions["LinearOperator"]):
 
         Notes
         -----
-        The gradient of a singular matrix is that of its minors, but NaN for `Toeplitz` and `Hankel`, whose derivatives
-        come from the inverse.
+        At a singular matrix the gradient is made of its minors; for `Toeplitz` and `Hankel` it is NaN there, as their
+        derivatives come from the inverse.
 
         Examples
         --------
@@ -411,10 +411,12 @@ class LinearOperator(MatrixFunctions["LinearOperator"]):
             return ratio(self._from_working_precision(values, xp), xp)
         if p == "nuc":
             values = op._singular_values("cond", xp)
-            inverse = xp.where(values <= 0.0, xp.inf, 1 / xp.where(values <= 0.0, xp.ones_like(values), values))
-            return self._from_working_precision(xp.sum(values, axis=-1) * xp.sum(inverse, axis=-1), xp)
-        size = self.norm(p)
+            inverse = 1 / xp.where(values <= 0.0, xp.ones_like(values), values)
+            value = xp.sum(values, axis=-1) * xp.sum(inverse, axis=-1)
+            singular = xp.any(values <= 0.0, axis=-1) & ~xp.isnan(value)
+            return self._from_working_precision(xp.where(singular, xp.inf * xp.ones_like(value), value), xp)
         try:
+            size = self.norm(p)
             value = size * self.inv().norm(p)
         except NotImplementedError:
             raise self._no_closed_form("cond") from None

@@ -333,8 +333,8 @@ class AdaptedLayer(nn.Module):
         if self.base is None:
             raise ArgumentTypeError(method, None, "the layer has no base, whose weight could be changed")
         if has_computed_weight(self.base):
-            text = f"the weight of {type(self.base).__name__} is computed, by weight_norm, pruning or the like"
-            raise ArgumentTypeError(method, None, f"{text}; remove that from the layer before merging")
+            text = f"the weight of {type(self.base).__name__} is no parameter, as after weight_norm or pruning"
+            raise ArgumentTypeError(method, None, f"{text}; remove these from the layer before merging")
         weight: Any = getattr(self.base, "weight", None)
         plain = isinstance(weight, nn.Parameter) and type(weight.data) is Tensor and weight.is_floating_point()
         if not plain or weight.numel() != self.in_features * self.out_features:

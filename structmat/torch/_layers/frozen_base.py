@@ -9,7 +9,15 @@ from torch import nn
 
 from structmat._arrays.errors import ArgumentTypeError
 
-__all__ = ["dtype_and_device", "features", "has_computed_weight", "has_transposed_weight", "is_linear", "reads_weight"]
+__all__ = [
+    "dtype_and_device",
+    "features",
+    "has_computed_weight",
+    "has_transposed_weight",
+    "is_complex",
+    "is_linear",
+    "reads_weight",
+]
 
 
 def has_transposed_weight(base: Any) -> bool:
@@ -41,7 +49,7 @@ def has_computed_weight(base: Any) -> bool:
     Parameters
     ----------
     base : Module
-        As left by `weight_norm`, pruning and other parametrizations of torch.
+        A layer, for example after `weight_norm`, pruning or another parametrization of torch.
 
     Returns
     -------
@@ -93,6 +101,11 @@ def is_linear(module: nn.Module) -> bool:
     return has_transposed_weight(module) or (sized and "Linear" in type(module).__name__)
 
 
+def is_complex(base: nn.Module) -> bool:
+    """Whether a module has complex parameters."""
+    return any(parameter.is_complex() for parameter in base.parameters())
+
+
 def dtype_and_device(base: nn.Module) -> dict[str, Any]:
     """Return dtype and device of a module's floating parameters; float32 where they are quantised.
 
@@ -102,7 +115,7 @@ def dtype_and_device(base: nn.Module) -> dict[str, Any]:
         If they are complex, which the vectors of adapters are not.
     """
     tensors = [*base.parameters(), *base.buffers()]
-    if any(t.is_complex() for t in tensors):
+    if is_complex(base):
         text = f"must be real, as the vectors of an adapter are, got a {type(base).__name__} with complex weights"
         raise ArgumentTypeError("CDDAdapter", "base", text)
     floating = [t.dtype for t in tensors if t.is_floating_point() and t.element_size() > 1]

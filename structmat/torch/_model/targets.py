@@ -10,7 +10,7 @@ from torch import nn
 
 from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
 from structmat.torch._layers.adapted_layer import AdaptedLayer
-from structmat.torch._layers.frozen_base import is_linear, reads_weight
+from structmat.torch._layers.frozen_base import is_complex, is_linear, reads_weight
 from structmat.torch._layers.kinds import KINDS, kind_of
 from structmat.torch._layers.linear import CDDLinear
 
@@ -124,7 +124,7 @@ def targeted(model: nn.Module, targets: Targets, exclude: Targets) -> dict[str, 
             path
             for path in adaptable
             if (is_linear(modules[path]) or isinstance(modules[path], CDDLinear))
-            and not _bypassed(model, path)
+            and not (_bypassed(model, path) or is_complex(modules[path]))
             and modules[path] is not _head(model)
         ]
     else:
