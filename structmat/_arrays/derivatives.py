@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 from structmat._arrays.namespaces import library_of
 from structmat._arrays.typing import Array, Namespace
 
-__all__ = ["constant", "is_transformed", "require_one_forward_level"]
+__all__ = ["constant", "is_differentiated", "require_one_forward_level"]
 
 
 def constant(value: Array, xp: Namespace) -> Array:
@@ -24,10 +25,15 @@ def constant(value: Array, xp: Namespace) -> Array:
     return found
 
 
-def is_transformed() -> bool:
-    """Tell whether torch takes derivatives in forward mode, or a transform of ``torch.func`` is active."""
+def is_differentiated(arrays: Iterable[Array], xp: Namespace) -> bool:
+    """Tell whether torch is to differentiate what is computed of arrays, in any mode, or to map it over an axis."""
+    if library_of(xp) != "torch":
+        return False
     torch: Any = sys.modules["torch"]
-    return torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0
+    if torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0:
+        return True
+    tensors: Iterable[Any] = arrays
+    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
 
 
 def require_one_forward_level(owner: str) -> None:

@@ -9,13 +9,13 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from structmat._arrays import broadcast_shapes, library_of
-from structmat._arrays.derivatives import is_transformed, require_one_forward_level
+from structmat._arrays.derivatives import require_one_forward_level
 from structmat._arrays.typing import Array, Namespace
 from structmat.linear_systems._measures import Settings
 from structmat.linear_systems._result import SolveResult
 from structmat.operators import LinearOperator
 
-__all__ = ["Rules", "differentiable", "is_differentiated", "pulled_back", "recording_nothing"]
+__all__ = ["Rules", "differentiable", "pulled_back", "recording_nothing"]
 
 
 class Rules(NamedTuple):
@@ -37,15 +37,6 @@ def recording_nothing(xp: Namespace) -> Any:
     return torch.no_grad() if library_of(xp) == "torch" else nullcontext()
 
 
-def is_differentiated(operator: LinearOperator, b: Array, xp: Namespace) -> bool:
-    """Tell whether torch is to differentiate the solution, or to map it over an axis."""
-    if library_of(xp) != "torch":
-        return False
-    torch: Any = xp
-    tensors: list[Any] = [b, *operator._arrays()]
-    return is_transformed() or (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors))
-
-
 def differentiable(operator: LinearOperator, b: Array, settings: Settings, rules: Rules, xp: Namespace) -> SolveResult:
     """Return a solution with its derivatives."""
     problem = _Problem(operator, settings, rules, xp)
@@ -57,20 +48,25 @@ def pulled_back(
     products: Callable[[LinearOperator], Any], operator: LinearOperator, cotangents: Any, xp: Namespace
 ) -> tuple[Any, ...]:
     """Return the gradients for the arrays of an operator from those for products with it."""
-    torch: Any = xp
-    _, pull = torch.func.vjp(lambda *arrays: products(_with(operator, iter(arrays))), *_arrays(operator))
+    _, pull = _with_pullback(products, operator, xp)
     return tuple(pull(cotangents))
 
 
 def _change(products: Callable[[LinearOperator], Any], operator: LinearOperator, tangents: Any, xp: Namespace) -> Any:
     """Return by how much products with an operator change: forward mode by reverse mode, twice."""
     torch: Any = xp
-    value, pull = torch.func.vjp(lambda *arrays: products(_with(operator, iter(arrays))), *_arrays(operator))
+    value, pull = _with_pullback(products, operator, xp)
     zeros = tuple(map(torch.zeros_like, value)) if isinstance(value, tuple) else torch.zeros_like(value)
     if not tangents:
         return zeros
     _, push = torch.func.vjp(pull, zeros)
     return push(tuple(tangents))[0]
+
+
+def _with_pullback(products: Callable[[LinearOperator], Any], operator: LinearOperator, xp: Namespace) -> Any:
+    """Return products with an operator, and the function from gradients for them to those for its arrays."""
+    torch: Any = xp
+    return torch.func.vjp(lambda *arrays: products(_with(operator, iter(arrays))), *_arrays(operator))
 
 
 def _arrays(operator: LinearOperator) -> list[Any]:

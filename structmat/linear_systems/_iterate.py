@@ -12,9 +12,10 @@ from math import isnan
 from typing import Any
 
 from structmat._arrays import device_of, is_numpy, library_of
+from structmat._arrays.derivatives import is_differentiated
 from structmat._arrays.typing import Array, Namespace
 from structmat.linear_systems import _conjugate_gradients
-from structmat.linear_systems._gradients import Rules, differentiable, is_differentiated, pulled_back, recording_nothing
+from structmat.linear_systems._gradients import Rules, differentiable, pulled_back, recording_nothing
 from structmat.linear_systems._measures import (
     Measure,
     Settings,
@@ -63,7 +64,7 @@ def solution(
 
         found, done = _jax_solvers.solution(operator, b, settings)
         return _checked(found, done, settings, xp)
-    if not is_differentiated(operator, b, xp):
+    if not is_differentiated([b, *operator._arrays()], xp):
         return _solution(operator, b, settings, xp, callback)
 
     def solved(operator: LinearOperator, b: Array, settings: Settings) -> SolveResult:
@@ -115,7 +116,7 @@ def least_squares(operator: LinearOperator, b: Array, settings: Settings, xp: Na
 
         found, done = _jax_solvers.least_squares(operator, b, settings)
         return _checked(found, done, settings, xp)
-    if not is_differentiated(operator, b, xp):
+    if not is_differentiated([b, *operator._arrays()], xp):
         return _least_squares(operator, b, settings, xp)
 
     def solved(operator: LinearOperator, b: Array, settings: Settings) -> SolveResult:

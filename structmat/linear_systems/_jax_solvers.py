@@ -42,7 +42,7 @@ def solution(operator: LinearOperator, b: Any, settings: Settings) -> tuple[Solv
 def _solution(operator: Any, b: Any, given: Any, settings: Settings) -> tuple[SolveResult, Any]:
     """Iterate, compiled once for each shape."""
     xp = namespace_of("solve", b)
-    system = ScaledSystem.of(operator, b, xp, jax.lax.stop_gradient)
+    system = ScaledSystem.of(operator, b, xp)
     asked = settings if given is None else settings._replace(preconditioner=given)
     M = jax.lax.stop_gradient(preconditioner(system, asked, xp))
     by_cg = settings.assume == "positive definite"
@@ -75,7 +75,7 @@ def least_squares(operator: Any, b: Any, settings: Settings) -> tuple[SolveResul
     """Return least-squares solutions of least norm, and which of them are good enough."""
     xp = namespace_of("lstsq", b)
     rows, cols = operator.shape
-    system = ScaledSystem.of(operator, b, xp, jax.lax.stop_gradient)
+    system = ScaledSystem.of(operator, b, xp)
     A, v = system.operator, system.b
     x = _each(partial(_tall if rows >= cols else _wide, settings=settings), v, A)
     rest = v - A._matvec(x, xp)

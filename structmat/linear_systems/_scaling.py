@@ -6,10 +6,10 @@ Solvers square what they iterate on, and some stop by numbers that are not relat
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from structmat._arrays import binary_exponents
+from structmat._arrays.derivatives import constant
 from structmat._arrays.typing import Array, Namespace
 from structmat.linear_systems._measures import probe, size_of
 from structmat.operators import LinearOperator
@@ -28,15 +28,10 @@ class ScaledSystem(NamedTuple):
     """Those of the right-hand sides, as a column."""
 
     @classmethod
-    def of(
-        cls, operator: LinearOperator, b: Array, xp: Namespace, constant: Callable[[Any], Any] = lambda value: value
-    ) -> ScaledSystem:
-        """Return the scaled system of an operator in the precision of computations; costs one product.
-
-        `constant` is for JAX to stop gradients by the powers of two, which the solution is multiplied by again.
-        """
-        size = _size(constant(operator), constant(b), xp)
-        of_b = _power_of_two(constant(b), xp)[..., None]
+    def of(cls, operator: LinearOperator, b: Array, xp: Namespace) -> ScaledSystem:
+        """Return the scaled system of an operator in the precision of computations; costs one product."""
+        size = _size(operator, b, xp)
+        of_b = _power_of_two(b, xp)[..., None]
         return cls(operator * (1 / size), b / of_b, size, of_b)
 
     def scaled(self, M: LinearOperator, xp: Namespace) -> LinearOperator:
@@ -58,8 +53,8 @@ def _size(operator: LinearOperator, like: Array, xp: Namespace) -> Array:
 def _power_of_two(v: Array, xp: Namespace) -> Array:
     """Return powers of two near the largest entries of vectors, one for zeros and what is no number.
 
-    Their reciprocals are normal numbers too.
+    Their reciprocals are normal numbers too. They have no derivatives, as solutions are multiplied by them again.
     """
     limit = 1 - math.frexp(float(xp.finfo(v.dtype).smallest_normal))[1]
-    exponents = binary_exponents(xp.max(xp.abs(v), axis=-1), xp)
+    exponents = binary_exponents(xp.max(xp.abs(constant(v, xp)), axis=-1), xp)
     return 2.0 ** xp.clip(exponents, -limit, limit)

@@ -32,7 +32,7 @@ from structmat._arrays import (
     solutions,
 )
 from structmat._arrays.checks import integer
-from structmat._arrays.derivatives import constant
+from structmat._arrays.derivatives import constant, is_differentiated
 from structmat._arrays.dispatch import add, compose, scale
 from structmat._arrays.errors import ArgumentValueError
 from structmat._arrays.typing import Array, ArrayLike, DType, Namespace, Scalar
@@ -251,7 +251,8 @@ class BlockCirculant(Planned):
 
     def _pinv(self, rtol: float, xp: Namespace) -> LinearOperator:
         S, real = self._own_spectrum("pinv", xp)
-        if library_of(xp) in {"torch", "jax"}:  # singular vectors have no derivatives where singular values coincide
+        if library_of(xp) == "jax" or is_differentiated([S], xp):
+            # Singular vectors have no derivatives where singular values coincide.
             values = xp.linalg.svdvals(constant(S, xp))
             largest = xp.max(values, axis=-1)
             cutoff = rtol * xp.max(largest, axis=-1, keepdims=True)

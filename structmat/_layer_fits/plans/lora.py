@@ -78,7 +78,7 @@ def _lora_settings(folder: Path) -> dict[str, Any]:
     if kind != "LORA" or unlike:
         what = " with ".join([kind, ", ".join(unlike)]) if unlike else kind
         raise CheckpointError(f"{file}: the adapter is {what}; only plain LoRA is a product of two matrices")
-    start = str(settings.get("init_lora_weights", ""))
+    start = settings.get("init_lora_weights")
     if changes_the_base(start):
         text = f"the start init_lora_weights={start!r} changed the weights of the base too; merge the adapter"
         raise CheckpointError(f"{file}: {text}, and fit the merged checkpoint minus the base as it was")

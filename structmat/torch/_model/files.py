@@ -80,7 +80,7 @@ def _bare(model: nn.Module) -> nn.Module:
 
 
 def _adapters(model: nn.Module, name: str, caller: str) -> dict[str, CDDAdapter]:
-    """Return the adapters of a name by path, without the parts that compiling a block adds to it."""
+    """Return the adapters of a name by path, without the parts that wrappers of blocks add to it."""
     found = {
         unwrapped(path): layer.adapters[name]
         for path, layer in adapted_layers(_bare(model)).items()
