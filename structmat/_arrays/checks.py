@@ -34,14 +34,22 @@ def grid(value: Any, owner: str, argument: str) -> tuple[int, ...]:
     return tuple(integer(n, owner, argument) for n in value)
 
 
-def finite(value: Any, owner: str, argument: str) -> float:
-    """Return a finite number; words are none, even where `float` reads them."""
+def _number(value: Any, owner: str, argument: str) -> float:
+    """Return a number; words are none, even where `float` reads them."""
     try:
         number = None if isinstance(value, (str, bytes)) else float(value)
+    except OverflowError:  # an integer beyond all floats
+        number = math.inf
     except (TypeError, ValueError):
         number = None
     if number is None:
         raise ArgumentTypeError(owner, argument, f"must be a number, got {value!r}")
+    return number
+
+
+def finite(value: Any, owner: str, argument: str) -> float:
+    """Return a finite number."""
+    number = _number(value, owner, argument)
     if not math.isfinite(number):
         raise ArgumentValueError(owner, argument, f"must be finite, got {value!r}")
     return number
@@ -49,10 +57,7 @@ def finite(value: Any, owner: str, argument: str) -> float:
 
 def non_negative(value: Any, owner: str, argument: str) -> float:
     """Return a finite number that is not negative."""
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        raise ArgumentTypeError(owner, argument, f"must be a number, got {value!r}") from None
+    number = _number(value, owner, argument)
     if not (number >= 0.0 and math.isfinite(number)):
         raise ArgumentValueError(owner, argument, f"must be finite and not negative, got {value!r}")
     return number

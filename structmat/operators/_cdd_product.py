@@ -152,6 +152,10 @@ class CDDProduct(Chain):
                 "CDDProduct.from_vectors", "first", f'must be "diagonal" or "circulant", got {first!r}'
             )
         arrays = [as_floating(v, "CDDProduct.from_vectors", f"vectors[{i}]") for i, v in enumerate(vectors)]
+        for i, array in enumerate(arrays):
+            if not array.ndim:
+                text = "must have shape (..., n), got a scalar"
+                raise ArgumentValueError("CDDProduct.from_vectors", f"vectors[{i}]", text)
         offset = 0 if first == "diagonal" else 1
         factors: list[Factor] = []
         for i, array in enumerate(arrays):

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from peft.config import PeftConfig
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from structmat._arrays.errors import ArgumentValueError
-from structmat._layer_fits.adapter_files import WEIGHTS, factor_key
+from structmat._files.atomic import atomic_write, check_output
+from structmat._layer_fits.adapter_files import CONFIG, WEIGHTS, factor_key
 from structmat._layer_fits.changes import Change
 from structmat._layer_fits.layers import LayerTask, Outcome, fit_layers
 from structmat._layer_fits.table import FittedLayer, FittedLayers
@@ -61,18 +64,35 @@ class FittedAdapter(FittedLayers):
     layers: tuple[FittedLayer, ...]
     left_out: tuple[str, ...] = ()
 
-    def save(self, folder: str | Path) -> None:
+    def save(self, folder: str | os.PathLike[str], *, force: bool = False) -> None:
         """Write the folder that `peft.PeftModel.from_pretrained` loads.
 
         Parameters
         ----------
-        folder : str or Path
+        folder : path-like
             The folder, created if necessary; gets ``adapter_config.json`` and ``adapter_model.safetensors``.
+        force : bool, default False
+            Whether existing files may be replaced.
+
+        Raises
+        ------
+        FileExistsError
+            If one of the files exists and not `force`; nothing is written then.
+        OSError
+            If the folder or a file cannot be written.
         """
         folder = Path(folder)
-        self.config.save_pretrained(str(folder))
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in (WEIGHTS, CONFIG):
+            check_output(folder / name, force=force)
+        with tempfile.TemporaryDirectory() as temporary:
+            self.config.save_pretrained(temporary)
+            config = Path(temporary, CONFIG).read_bytes()
         tensors = {key: tensor.detach().contiguous() for key, tensor in self.state_dict.items()}
-        save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+        # The settings come last: a folder without them is no adapter, so that one half-written is not taken for one.
+        for name, content in ((WEIGHTS, save(tensors, metadata={"format": "pt"})), (CONFIG, config)):
+            with atomic_write(folder / name, force=force) as file:
+                file.write(content)
 
 
 def fit_changes(

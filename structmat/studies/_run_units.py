@@ -96,7 +96,7 @@ def run_units(
     >>> dict(run_units(sqrt, {"a": 4.0, "b": 9.0}))
     {'a': 2.0, 'b': 3.0}
     """
-    check_engine(workers, threads, scheduler)
+    workers, threads = check_engine(workers, threads, scheduler)
     if scheduler is not None:
         return _by_dask(function, units, workers, threads, scheduler)
     if workers == 1 or len(units) < 2:
@@ -104,13 +104,15 @@ def run_units(
     return _by_joblib(function, units, min(workers, len(units)), threads)
 
 
-def check_engine(workers: int, threads: int, scheduler: str | None) -> None:
-    """Refuse what `run_units` could not work with, before anything is read or written."""
+def check_engine(workers: int, threads: int, scheduler: str | None) -> tuple[int, int]:
+    """Return the numbers of workers and threads; refuse what `run_units` could not work with, before any work."""
+    workers, threads = integer(workers, "run_units", "workers"), integer(threads, "run_units", "threads")
     for name, number in (("workers", workers), ("threads", threads)):
-        if integer(number, "run_units", name) > _MOST:
+        if number > _MOST:
             raise ArgumentValueError("run_units", name, f"must be at most {_MOST:,}, got {number}")
     if scheduler is not None and scheduler != "local":
         _check_scheduler(scheduler)
+    return workers, threads
 
 
 def _check_scheduler(scheduler: str) -> None:

@@ -131,6 +131,8 @@ COMBINATIONS = [
     (lambda: sm.CDDProduct.from_vectors(), ValueError, r"CDDProduct: factors must be at least one operator"),
     (lambda: sm.CDDProduct.from_vectors(np.ones(2), first="c"), ValueError, r'first must be "diagonal" or "circulant", got \'c\''),
     (lambda: sm.CDDProduct.from_vectors(np.ones(2), np.ones(3)), ValueError, r"must have inner sizes that agree"),
+    (lambda: sm.CDDProduct.from_vectors(np.ones(5), np.ones((3, 2, 2)), 1.0, block=True), ValueError, r"vectors\[2\] must have shape \(\.\.\., n\)"),
+    (lambda: sm.CDDProduct.from_vectors(1.0), ValueError, r"vectors\[0\] must have shape \(\.\.\., n\), got a scalar"),
 ]  # fmt: skip
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +124,36 @@ def test_from_delta(tmp_path: Path) -> None:
     frozen.flags.writeable = False
     again = from_delta({"model.layers.1.self_attn.q_proj": frozen}, alpha=2.0)
     assert again.layers == adapter.layers
-    adapter.save(tmp_path)
-    model = PeftModel.from_pretrained(tiny.model("llama"), tmp_path)
+    adapter.save(tmp_path / "new" / "folder")
+    model = PeftModel.from_pretrained(tiny.model("llama"), tmp_path / "new" / "folder")
     change = model.base_model.model.model.layers[1].self_attn.q_proj.get_delta_weight("default")
     torch.testing.assert_close(change, delta, atol=1e-3, rtol=1e-3)
+
+
+def test_saving_replaces_no_file_unasked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = from_delta({"0": torch.eye(8)})
+    new = from_delta({"0": torch.outer(torch.arange(8.0), torch.ones(8))})
+    old.save(tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(FileExistsError, match="force is not given"):
+        new.save(tmp_path)
+    (tmp_path / "adapter_model.safetensors").unlink()
+    with pytest.raises(FileExistsError, match="force is not given"):
+        new.save(tmp_path)  # one of the two is there: nothing is written
+    assert [path.name for path in tmp_path.iterdir()] == ["adapter_config.json"]
+    new.save(tmp_path, force=True)
+    after = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert after.keys() == before.keys()
+    assert after["adapter_model.safetensors"] != before["adapter_model.safetensors"]
+
+    def full(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        old.save(tmp_path / "full")
+    with pytest.raises(OSError, match="No space left"):
+        old.save(tmp_path, force=True)
+    monkeypatch.undo()
+    assert not any((tmp_path / "full").iterdir())
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == after

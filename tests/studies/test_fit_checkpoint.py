@@ -130,6 +130,16 @@ def test_a_file_of_changes(tmp_path, whole):
     assert set(fit.left_out) == {key.removesuffix(".weight") for key in base if "layers.0" not in key}
 
 
+def test_numbers_of_other_libraries_are_those_of_python(tmp_path, sources):
+    """A run that was begun with NumPy's numbers goes on with Python's own."""
+    numbers = {"n_factors": 3, "block_size": 4, "rng": 1, "workers": 1, "threads": 1}
+    first = fit_checkpoint(
+        tmp_path / "out", **sources, time_limit=np.float32(60), **{k: np.int64(v) for k, v in numbers.items()}
+    )
+    again = fit_checkpoint(tmp_path / "out", **sources, time_limit=60.0, **numbers)
+    assert again.layers == first.layers
+
+
 @pytest.mark.parametrize("option", ["plain", "rslora", "patterns"])
 def test_a_lora_adapter(tmp_path, option):
     rng = np.random.default_rng(0)

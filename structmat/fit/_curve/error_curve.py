@@ -151,6 +151,8 @@ def error_curve(
     if fit_options.get("entry_weights") is not None:
         text = "must be None: only products of three factors have them; use fit_cdd"
         raise ArgumentValueError(_OWNER, "entry_weights", text)
+    if fit_options.get("overwrite_W", False):
+        raise ArgumentValueError(_OWNER, "overwrite_W", "must be False: every point of the curve reads the matrix")
     options: dict[str, Any] = {"block_size": block_size, "first": first, **fit_options}
     options |= {"input_second_moment": input_second_moment, "rng": random_generator(rng, _OWNER)}
     optional_function(callback, _OWNER, "callback")

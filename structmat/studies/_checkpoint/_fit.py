@@ -130,11 +130,9 @@ def fit_checkpoint(
     ['adapter_config.json', 'adapter_model.safetensors', 'layers.csv', 'layers.json', 'report.html']
     >>> parent.cleanup()
     """
-    _check(n_factors, block_size, targets)
-    integer(rng, _OWNER, "rng", 0)
-    if time_limit is not None:
-        non_negative(time_limit, _OWNER, "time_limit")
-    check_engine(workers, threads, scheduler)
+    fit = _checked(n_factors, block_size, rng, time_limit)
+    _check_targets(targets)
+    workers, threads = check_engine(workers, threads, scheduler)
     sources = {"base": base, "tuned": tuned, "delta": delta, "lora": lora, "input_second_moment": input_second_moment}
     _check_out(out, sources)
     plan = _plan(base, tuned, delta, lora, targets, cast=cast)
@@ -147,10 +145,9 @@ def fit_checkpoint(
         text = f"must match a layer, got {targets!r}; could be fitted: {_first(plan.seen)}"
         raise ArgumentValueError(_OWNER, "targets", text)
     most = min(CDDLayout.most_factors((rows, cols)) for rows, cols in (c.shape for c in plan.changes.values()))
-    if n_factors > most:
+    if fit["n_factors"] > most:
         raise ArgumentValueError(_OWNER, "n_factors", f"must be at most {most:,} for these layers, got {n_factors}")
     names = sorted(plan.changes, key=_natural)
-    fit: dict[str, Any] = {"n_factors": n_factors, "block_size": block_size, "rng": rng, "time_limit": time_limit}
     tasks: dict[str, LayerTask | OtherWeights] = {
         name: LayerTask(name, plan.changes[name], name in plan.transposed, input_second_moment=moments.get(name), **fit)
         for name in names
@@ -162,7 +159,7 @@ def fit_checkpoint(
         "files": plan.checksums,
         "targets": targets,
         "input_second_moment": None if input_second_moment is None else Checkpoint(input_second_moment).checksum(),
-        "cast": cast,
+        "cast": bool(cast),
         "stored_by_inputs": sorted(plan.transposed),
         "threads": threads,
         **fit,
@@ -179,11 +176,20 @@ def fit_checkpoint(
         return found
 
 
-def _check(n_factors: int, block_size: int | str, targets: str | None) -> None:
-    if integer(n_factors, _OWNER, "n_factors") % 2 == 0 or n_factors < 3:
+def _checked(n_factors: int, block_size: int | str, rng: int, time_limit: float | None) -> dict[str, Any]:
+    """Return the arguments of all fits as Python's own numbers, which a file of settings can hold."""
+    n_factors = integer(n_factors, _OWNER, "n_factors")
+    if n_factors % 2 == 0 or n_factors < 3:
         raise ArgumentValueError(_OWNER, "n_factors", f"must be odd and at least 3, got {n_factors}")
-    if block_size not in {"min", "toeplitz"}:
-        integer(block_size, _OWNER, "block_size")
+    return {
+        "n_factors": n_factors,
+        "block_size": block_size if block_size in ("min", "toeplitz") else integer(block_size, _OWNER, "block_size"),
+        "rng": integer(rng, _OWNER, "rng", 0),
+        "time_limit": None if time_limit is None else non_negative(time_limit, _OWNER, "time_limit"),
+    }
+
+
+def _check_targets(targets: str | None) -> None:
     try:
         re.compile(targets or "")
     except re.error as error:

@@ -118,7 +118,7 @@ def sweep(
     if not isinstance(config, SweepConfig):
         config = read_config(config)
     progress = _Progress(optional_function(callback, "sweep", "callback"))
-    check_engine(workers, 1, scheduler)
+    workers, _ = check_engine(workers, 1, scheduler)
     plan = make_plan(config, progress.reading)
     failed: dict[str, str] = {}
     with WorkFolder.open(out, {"kind": _KIND, **fit_options(config)}, outputs=[_TABLE]) as folder:

@@ -484,3 +484,12 @@ def test_data_frames_need_pandas(curve, monkeypatch):
 def test_weights_of_entries_are_refused():
     with pytest.raises(ValueError, match="error_curve: entry_weights must be None"):
         error_curve(SQUARE, n_factors=[3], entry_weights=np.ones_like(SQUARE))
+
+
+def test_the_matrix_cannot_be_overwritten():
+    """The first fit would scale it, and all later ones would meet another matrix."""
+    W = SQUARE.copy()
+    with pytest.raises(ValueError, match="error_curve: overwrite_W must be False"):
+        error_curve(W, n_factors=[3, 5], overwrite_W=True)
+    np.testing.assert_array_equal(W, SQUARE)
+    error_curve(W, n_factors=[3], overwrite_W=False, max_iter=3)
