@@ -30,21 +30,11 @@ import numpy as np
 from array_api_compat import numpy as numpy_namespace
 
 import structmat as sm
-from structmat._engine import (
-    FourStep,
-    Settings,
-    column_length,
-    convolver,
-    ducc,
-    four_step,
-    in_chunks,
-    kernel_of_diagonals,
-    measured_choices,
-    rows_in_chunk,
-    spectrum,
-    transforms,
-)
+from structmat._engine import Settings, ducc, four_step, kernel_of_diagonals, measured_choices, spectrum, transforms
 from structmat._engine import convolution as planned
+from structmat._engine.chunks import in_chunks, rows_in_chunk
+from structmat._engine.four_step import FourStep, column_length
+from structmat._engine.numpy_convolutions import convolver
 
 DTYPES = ("float32", "float64", "complex64", "complex128")
 SIZES = (64, 128, 256, 512, 1000, 1024, 2048, 4096, 16384, 65536, 2**18, 2**20)

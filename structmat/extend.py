@@ -11,7 +11,8 @@ Required
     operator itself.
 With a default
     ``_rmatvec(y, xp)``, ``_matmat(X, xp)``, ``_to_dense(like)`` with a `Context`, ``_row_sums(xp)``, ``_details()`` for
-    the repr, and ``_plan(settings, xp)`` for `prepare`: that of an operator with the same products, None by default.
+    the repr, and for `prepare` ``_plan(settings, xp)`` and ``_solver(settings, xp)``: the plan of an operator with the
+    same products, and of its inverse, None by default.
 Without a closed form unless given
     ``_inv(xp)``, ``_solve(b, xp)``, ``_pinv(rtol, xp)``, ``_eigvals(xp)``, ``_eig(xp)``, ``_svdvals(xp)``,
     ``_determinant_factors(method, xp)``, ``_diagonal(method, xp)``, ``_modulus(xp)``, ``_frobenius(xp)``,

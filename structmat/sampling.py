@@ -13,6 +13,7 @@ from typing import TypeAlias
 import numpy as np
 
 from structmat._arrays import as_floating, device_of, is_complex, namespace_of
+from structmat._arrays.checks import grid as checked_grid
 from structmat._arrays.checks import integer, random_generator
 from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
 from structmat._arrays.typing import Array, ArrayLike, Namespace
@@ -129,8 +130,7 @@ def sample_stationary(
 
 
 def _grid(shape: int | tuple[int, ...], owner: str) -> tuple[int, ...]:
-    sizes = shape if isinstance(shape, (tuple, list)) else (shape,)
-    return tuple(integer(n, owner, "shape") for n in sizes)
+    return checked_grid(shape if isinstance(shape, (tuple, list)) else (shape,), owner, "shape")
 
 
 def _real(values: ArrayLike, owner: str) -> tuple[Array, Namespace]:

@@ -40,7 +40,6 @@ from structmat._arrays.shapes import (
     reversed_cyclically,
     scale_array,
     windows,
-    with_axes,
 )
 from structmat._arrays.small_systems import inverses, solutions
 from structmat._arrays.values import (
@@ -90,5 +89,4 @@ __all__ = [
     "scale_array",
     "solutions",
     "windows",
-    "with_axes",
 ]

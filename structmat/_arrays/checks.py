@@ -5,13 +5,23 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, cast
 
 import numpy as np
 
 from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
 
-__all__ = ["finite", "grid", "integer", "non_negative", "one_of", "optional_function", "random_generator"]
+__all__ = [
+    "finite",
+    "grid",
+    "integer",
+    "non_negative",
+    "odd_factors",
+    "one_of",
+    "optional_function",
+    "random_generator",
+    "side_of_blocks",
+]
 
 
 def integer(value: Any, owner: str, argument: str, least: int = 1) -> int:
@@ -23,6 +33,23 @@ def integer(value: Any, owner: str, argument: str, least: int = 1) -> int:
     if number < least:
         raise ArgumentValueError(owner, argument, f"must be at least {least}, got {number}")
     return number
+
+
+def odd_factors(value: Any, owner: str, argument: str) -> int:
+    """Return the number of factors of a product that begins and ends with a diagonal and has a circulant."""
+    number = integer(value, owner, argument)
+    if number < 3 or number % 2 == 0:
+        raise ArgumentValueError(owner, argument, f"must be odd and at least 3, got {number}")
+    return number
+
+
+def side_of_blocks(value: Any, owner: str, argument: str) -> int | Literal["min", "toeplitz"]:
+    """Return the side of circulant blocks: an integer, or a word for what the shape of a matrix gives."""
+    if isinstance(value, str) and value in {"min", "toeplitz"}:
+        return cast('Literal["min", "toeplitz"]', value)
+    if value is None or isinstance(value, str):
+        raise ArgumentTypeError(owner, argument, f'must be an integer, "min" or "toeplitz", got {value!r}')
+    return integer(value, owner, argument)
 
 
 def grid(value: Any, owner: str, argument: str) -> tuple[int, ...]:

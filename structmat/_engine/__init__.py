@@ -16,23 +16,11 @@ from __future__ import annotations
 
 from structmat._engine.bezoutian_plan import Bezoutian, Refined, bezoutian
 from structmat._engine.block_convolution_plan import BlockConvolution, by_frequency
-from structmat._engine.chunks import in_chunks, rows_in_chunk
 from structmat._engine.composition_plan import Composition, Scaling
 from structmat._engine.convolution_plan import Convolution, convolution
-from structmat._engine.engines import Engine, Settings, choices, ducc, method_for, require_engine
-from structmat._engine.four_step import FourStep, column_length
+from structmat._engine.engines import Engine, Settings, ducc, require_engine
 from structmat._engine.lengths import cyclic_kernel, fast_length, is_fast, kernel_of_diagonals
-from structmat._engine.measured_choices import (
-    CHUNK,
-    DUCC_CONVOLUTION,
-    LARGEST_PRIME,
-    PLAIN,
-    STEPS,
-    TORCH_CHUNK,
-    TORCH_LARGE,
-    direct_sizes,
-    direct_up_to,
-)
+from structmat._engine.measured_choices import direct_up_to
 from structmat._engine.multilevel_plan import (
     MultilevelConvolution,
     multilevel_convolution,
@@ -41,7 +29,7 @@ from structmat._engine.multilevel_plan import (
     multilevel_ifft,
     reversed_levels,
 )
-from structmat._engine.numpy_convolutions import convolver, transforms
+from structmat._engine.numpy_convolutions import transforms
 from structmat._engine.plan import ByParts, ChunkedPlan, Plan, Step
 from structmat._engine.products import Products, products_of
 from structmat._engine.shift_plan import ShiftAndAdd
@@ -49,13 +37,6 @@ from structmat._engine.skew_plan import SkewConvolution, full_skew_spectrum, ske
 from structmat._engine.transforms import fft, from_spectrum, full_spectrum, ifft, spectrum
 
 __all__ = [
-    "CHUNK",
-    "DUCC_CONVOLUTION",
-    "LARGEST_PRIME",
-    "PLAIN",
-    "STEPS",
-    "TORCH_CHUNK",
-    "TORCH_LARGE",
     "Bezoutian",
     "BlockConvolution",
     "ByParts",
@@ -63,7 +44,6 @@ __all__ = [
     "Composition",
     "Convolution",
     "Engine",
-    "FourStep",
     "MultilevelConvolution",
     "Plan",
     "Products",
@@ -75,12 +55,8 @@ __all__ = [
     "Step",
     "bezoutian",
     "by_frequency",
-    "choices",
-    "column_length",
     "convolution",
-    "convolver",
     "cyclic_kernel",
-    "direct_sizes",
     "direct_up_to",
     "ducc",
     "fast_length",
@@ -89,10 +65,8 @@ __all__ = [
     "full_skew_spectrum",
     "full_spectrum",
     "ifft",
-    "in_chunks",
     "is_fast",
     "kernel_of_diagonals",
-    "method_for",
     "multilevel_convolution",
     "multilevel_corner",
     "multilevel_fft",
@@ -100,7 +74,6 @@ __all__ = [
     "products_of",
     "require_engine",
     "reversed_levels",
-    "rows_in_chunk",
     "skew_fft",
     "skew_ifft",
     "skew_twist",

@@ -44,7 +44,7 @@ class BlockConvolution(ChunkedPlan):
 
     @property
     def width(self) -> int:
-        """How batched numbers a product moves at a time for one vector."""
+        """How many numbers a product moves at a time for one vector."""
         return int(max(self.spectrum.shape[-2:])) * self.length
 
     @property
@@ -52,7 +52,7 @@ class BlockConvolution(ChunkedPlan):
         """How long the convolutions of one product are together.
 
         Measured: transforms cost half as much again as those of a circulant, and the complex products per frequency as
-        much as a dense product of 2 b + 4 times as batched entries as there are blocks.
+        much as a dense product of 2 b + 4 times as many entries as there are blocks.
         """
         q, p = self.spectrum.shape[-2:]
         rows, cols = self.shape

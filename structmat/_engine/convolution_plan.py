@@ -55,7 +55,7 @@ class Convolution(ChunkedPlan):
 
     @property
     def width(self) -> int:
-        """How batched numbers a product moves at a time for one vector."""
+        """How many numbers a product moves at a time for one vector."""
         return self.length
 
     @property

@@ -1,7 +1,7 @@
 """What files are made of: everything below operators that reads or writes them.
 
-- `atomic`: `atomic_write` and `check_output`, for every file that structmat writes
-- `safetensors`: the file format; the only file of the package's own readers and writers that imports safetensors
+- `atomic`: `atomic_write` and `check_output`, for files that appear complete or not at all
+- `safetensors`: the file format, read piece by piece and written as bytes
 - `folders`: the files of a folder
 - `kinds`: which kind of file a path leads to
 - `wrappers`: names of modules without what wrapping classes add

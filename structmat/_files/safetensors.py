@@ -1,4 +1,4 @@
-"""The safetensors format: named tensors and metadata of text; the only file that imports safetensors."""
+"""The safetensors format: named tensors and metadata of text, as NumPy arrays."""
 
 from __future__ import annotations
 

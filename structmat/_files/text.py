@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-__all__ = ["counted", "encodable", "figure_text", "first_bytes", "last_bytes", "printable"]
+import re
+from collections.abc import Sequence
+
+__all__ = [
+    "counted",
+    "encodable",
+    "figure_text",
+    "first_bytes",
+    "first_names",
+    "last_bytes",
+    "natural_key",
+    "printable",
+]
 
 
 def printable(text: str) -> str:
@@ -38,3 +50,13 @@ def last_bytes(name: str, most: int) -> str:
 def counted(number: int, noun: str) -> str:
     """Return a number and what it counts: ``1 layer``, ``1,024 layers``."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def first_names(names: Sequence[str], most: int) -> str:
+    """Return the first of some names for a message, and dots where there are more."""
+    return ", ".join([*names[:most], *(["..."] if len(names) > most else [])])
+
+
+def natural_key(name: str) -> list[tuple[int, str]]:
+    """Return a key to sort names by: ``layer.2`` comes before ``layer.10``."""
+    return [(int(part) if part.isdecimal() else -1, part) for part in re.split(r"(\d+)", name)]

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, fields
 from typing import Any
 
-from structmat._files.text import counted
+from structmat._files.text import counted, first_names
 
 __all__ = ["FittedLayer", "FittedLayers"]
 
@@ -107,6 +107,6 @@ class FittedLayers:
         summed = f"{self.n_parameters:>10,}  {norm:>9.3g}  {self.error:>6.4f}  {self.svd_error:>6.4f}"
         lines.append(f"{'all layers':<{width}}  {'':>13}  {summed}")
         if self.left_out:
-            shown = ", ".join(self.left_out[:_SHOWN]) + (", ..." if len(self.left_out) > _SHOWN else "")
+            shown = first_names(self.left_out, _SHOWN)
             lines.append(f"tuned too, but not in the adapter: {counted(len(self.left_out), 'parameter')} ({shown})")
         return "\n".join(lines)

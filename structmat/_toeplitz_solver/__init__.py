@@ -4,7 +4,7 @@
 - `gradients`: its derivatives
 - `numpy_vectors`: the choice between the algorithms, and one step of refinement, with NumPy
 - `elimination`: solutions with small matrices, without the inverse
-- `levinson`, `schur`, `iteration`: the algorithms: two direct recursions, and preconditioned conjugate gradients
+- `levinson`, `schur`, `iteration`: the algorithms: two direct recursions, and preconditioned GMRES
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from __future__ import annotations
 from structmat._toeplitz_solver.elimination import eliminated
 from structmat._toeplitz_solver.gradients import tangents
 from structmat._toeplitz_solver.inverse_vectors import (
-    InverseVectors,
     inverse_vectors,
     set_rule,
     vectors_on_host,
@@ -21,7 +20,6 @@ from structmat._toeplitz_solver.numpy_vectors import DENSE, inverse_bound
 
 __all__ = [
     "DENSE",
-    "InverseVectors",
     "eliminated",
     "inverse_bound",
     "inverse_vectors",

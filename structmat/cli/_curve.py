@@ -78,7 +78,7 @@ def curve(
         fault = unprinted(print_json, {**found.to_dict(), **files})
     else:
         title = f"{W.name}: {matrix.shape[0]} x {matrix.shape[1]}, {matrix.dtype}"
-        fault = unprinted(print_curve, title, found, [])
+        fault = unprinted(print_curve, title, found)
     quiet = output.json or fault is not None
     if csv is not None:
         with blaming("--csv"):

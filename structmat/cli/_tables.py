@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.measure import Measurement
 from rich.table import Table
 
-from structmat._files.text import counted, printable
+from structmat._files.text import counted, first_names, printable
 from structmat.cli._streams import OutputConsole, printing
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def print_checkpoint_fit(title: str, fit: CheckpointFit, notes: list[str]) -> No
     if unchanged := len(fit.layers) - len(changed):
         lines.append(f"not in the adapter: {counted(unchanged, 'layer')} without a change")
     if fit.left_out:
-        names = ", ".join(fit.left_out[:3]) + (", ..." if len(fit.left_out) > 3 else "")
+        names = first_names(fit.left_out, 3)
         lines.append(f"tuned too, but not in the adapter: {counted(len(fit.left_out), 'weight')} ({names})")
     lines += [f"skipped {name}: {why}" for name, why in fit.skipped.items()]
     _print(table, [*lines, *notes])
@@ -100,7 +100,7 @@ def print_comparison(title: str, rows: list[Row], size: int, notes: list[str]) -
     _print(table, notes)
 
 
-def print_curve(title: str, curve: ErrorCurve, notes: list[str]) -> None:
+def print_curve(title: str, curve: ErrorCurve) -> None:
     """Print the table of an error curve."""
     table = Table(title=_shown(title), title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     headings = ["\nfactors", "para-\nmeters", "of\ndense", "CDD\nerror", "\ns"]
@@ -120,7 +120,7 @@ def print_curve(title: str, curve: ErrorCurve, notes: list[str]) -> None:
         reached += f", stopped by the {curve.stopped}" if curve.stopped == "time limit" else f", {curve.stopped}"
         if not curve.seconds.all():
             reached += "; fits of 0.0 s repeat the best of fewer factors"
-    _print(table, [f"blocks of {curve.block_size}, {curve.first} first, {reached}", *notes])
+    _print(table, [f"blocks of {curve.block_size}, {curve.first} first, {reached}"])
 
 
 def print_study(study: Study, notes: list[str]) -> None:

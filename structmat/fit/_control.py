@@ -16,6 +16,9 @@ from structmat.fit._result import FitProgress
 
 __all__ = ["Control", "listening"]
 
+_OF_A_START = 100
+"""Iterations of a fit that another one starts from, at most, where time is limited."""
+
 
 @dataclass
 class _Least:
@@ -48,6 +51,14 @@ class Control:
     def until(self, deadline: float | None, *, apart: bool = False) -> Control:
         """Return this control with another deadline; `apart` for fits with errors of another kind."""
         return replace(self, deadline=deadline, least=_Least() if apart else self.least)
+
+    def for_start(self, *, apart: bool = False) -> Control:
+        """Return the control of a fit of three factors that another fit starts from; `apart` as for `until`.
+
+        Where time is limited it takes few iterations: a share of the time would make what follows depend on the clock.
+        """
+        part = self.until(self.deadline, apart=apart)
+        return part if part.deadline is None else replace(part, max_iter=min(part.max_iter, _OF_A_START))
 
     def reason(self) -> str | None:
         """Return why to return the best so far, None if not to."""

@@ -19,7 +19,7 @@ from structmat.fit._exact.exact_search import Factorisation, search
 from structmat.fit._exact.recognisers import Form, closed_forms
 from structmat.fit._fit_cdd import fit_cdd
 from structmat.fit._result import FitProgress, FitResult
-from structmat.fit._three_factors.vectors import scale_by_power_of_two
+from structmat.fit._three_factors.vectors import scale_by_power_of_two, shared_exponents
 from structmat.operators import CDDLayout, CDDProduct
 
 if TYPE_CHECKING:
@@ -179,7 +179,7 @@ def factorize_cdd(
     found = _closed_form(scaled, n_factors, target_error, random, real=real)
     if found is None:
         found = _long_form(scaled, n_factors, method, target_error, random, deadline, callback, real=real)
-    exponents = np.diff(np.arange(len(found.form.vectors) + 1) * exponent // len(found.form.vectors)).tolist()
+    exponents = shared_exponents(exponent, len(found.form.vectors))
     xp = array_namespace(matrix)
     vectors = [scale_by_power_of_two(v, e) for v, e in zip(found.form.vectors, exponents, strict=True)]
     product = to_product(found.form._replace(vectors=vectors))

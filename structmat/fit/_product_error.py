@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from structmat._arrays.numpy_bridge import moved_like, to_numpy
+from structmat.fit._three_factors.blocks import absolute_square
 from structmat.fit._three_factors.vectors import scale_by_power_of_two
 
 if TYPE_CHECKING:
@@ -65,16 +66,11 @@ def product_error(
             weights = 1.0 if entry_weights is None else entry_weights[:, part]
             if entry_weights is not None:  # what a missing entry is in the product does not count, be it out of range
                 residual = np.where(weights > 0, residual, 0.0)
-            lost += float(np.sum(_squares(residual) * weights))
-        norm2 += float(np.sum(_squares(wanted.astype(double)) * weights))
+            lost += float(np.sum(absolute_square(residual) * weights))
+        norm2 += float(np.sum(absolute_square(wanted.astype(double)) * weights))
     if norm2 == 0.0:
         return 0.0
     return float(np.sqrt(lost / norm2)) if np.isfinite(lost) else np.inf
-
-
-def _squares(x: NDArray[Any]) -> NDArray[Any]:
-    squares: NDArray[Any] = np.square(x.real) + np.square(x.imag) if np.iscomplexobj(x) else np.square(x)
-    return squares
 
 
 def warn_of_rounding(spread: float, products: np.dtype[Any]) -> None:

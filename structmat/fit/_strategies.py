@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections import deque
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -32,10 +31,6 @@ if TYPE_CHECKING:
     from structmat.fit._many_factors.search import SearchOptions
 
 __all__ = ["Fitted", "Task", "by_als", "by_search", "by_weighted_als"]
-
-# If time is limited, fits of three factors that others start from take no more iterations: a share of the time
-# would make what follows depend on it.
-_ITERATIONS = 100
 
 
 class Task(NamedTuple):
@@ -107,15 +102,11 @@ def by_weighted_als(task: Task, roots: NDArray[Any]) -> Fitted:
     One start is the fit without weights, which the weighted one so is never worse than.
     """
     real = roots.astype(task.values.real.dtype)
-    part = _of_start(task.control.until(task.control.deadline, apart=True))
-    plain = by_als(task._replace(control=part, rng=copy.deepcopy(task.rng), overwrite=False))
+    plain = by_als(
+        task._replace(control=task.control.for_start(apart=True), rng=copy.deepcopy(task.rng), overwrite=False)
+    )
     start = known_product("unweighted fit", _with_scaled_columns(plain.operator, real))
     return by_als(task._replace(values=task.values * real, warm_start=start, overwrite=True), real)
-
-
-def _of_start(control: Control) -> Control:
-    """The control of a fit that another one starts from."""
-    return control if control.deadline is None else replace(control, max_iter=min(control.max_iter, _ITERATIONS))
 
 
 def _with_scaled_columns(product: CDDProduct, factors: NDArray[Any]) -> CDDProduct:
@@ -142,7 +133,7 @@ def by_search(
     more_than_three = layout.n_factors + (layout.first == "diagonal") > 4
     if roots is not None and begin_with_als and not known and more_than_three:
         # The fit of three factors is a start of more.
-        part = _of_start(control)
+        part = control.for_start()
         short = CDDLayout(layout.shape, 3, layout.block_size)
         three = by_weighted_als(task._replace(layout=short, control=part, rng=copy.deepcopy(rng)), roots)
         known = [known_product("three factors", three.operator)]

@@ -226,7 +226,8 @@ class Checkpoint:
     Notes
     -----
     Damaged or missing files, and headers with wrong sizes, do not prevent other weights from being read: see `faults`
-    and `entry`. Reading a weight takes the memory of its values, and 4 MiB.
+    and `entry`. Reading a weight takes the memory of its values, and 4 MiB; files of PyTorch of
+    at most 64 MiB are read as a whole, and the last four of them stay in memory.
 
     Examples
     --------

@@ -21,7 +21,7 @@ from structmat._arrays import (
     precision_of,
     restored,
 )
-from structmat._arrays.checks import integer
+from structmat._arrays.checks import integer, side_of_blocks
 from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
 from structmat._arrays.typing import Array, ArrayLike, Namespace
 from structmat.operators._banded_circulant import BandedCirculant
@@ -424,12 +424,8 @@ class CDDLayout:
 
 def _block_size(value: Any, shape: tuple[int, int], owner: str) -> int:
     largest = sum(shape) - 1
-    named = {"min": min(shape), "toeplitz": largest}
-    if isinstance(value, str) and value in named:
-        return named[value]
-    if value is None or isinstance(value, str):
-        raise ArgumentTypeError(owner, "block_size", f'must be an integer, "min" or "toeplitz", got {value!r}')
-    size = integer(value, owner, "block_size")
+    side = side_of_blocks(value, owner, "block_size")
+    size = {"min": min(shape), "toeplitz": largest}[side] if isinstance(side, str) else side
     if size > largest:
         raise ArgumentValueError(owner, "block_size", f"must be at most rows + cols - 1 = {largest}, got {size}")
     return size

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from structmat._arrays import device_of
+from structmat._arrays import padded
 from structmat._arrays.typing import Array, Namespace
 from structmat.operators._block_circulant import BlockCirculant
 from structmat.operators._circulant import Circulant, SpectralCirculant
@@ -82,10 +82,7 @@ def _blocks(x: Array, factor: Any, xp: Namespace, axis: int) -> Array:
     if not isinstance(factor, BlockCirculant):
         return x[..., None, :]
     count, side = factor.c.shape[axis - 3], factor.c.shape[-1]
-    missing = count * side - x.shape[-1]
-    if missing:
-        x = xp.concat((x, xp.zeros((*x.shape[:-1], missing), dtype=x.dtype, device=device_of(x))), axis=-1)
-    return xp.reshape(x, (*x.shape[:-1], count, side))
+    return xp.reshape(padded(x, count * side, xp), (*x.shape[:-1], count, side))
 
 
 def _normalised(x: Array, scale: Any, xp: Namespace) -> tuple[Array, Any]:

@@ -12,7 +12,7 @@ from peft.config import PeftConfig
 from peft.utils import PeftType
 from peft.utils.other import get_pattern_key
 
-from structmat._arrays.checks import finite, integer
+from structmat._arrays.checks import finite, odd_factors, side_of_blocks
 from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
 from structmat.peft._lora_options import naming_lora_options
 from structmat.peft._stored_shapes import most_factors, stored_shapes
@@ -40,9 +40,9 @@ class CDDConfig(PeftConfig):
     n_factors : int, default 3
         Odd and at least 3: the number of diagonals and circulants. A square layer of n features takes
         ``n_factors * n`` parameters.
-    block_size : int or "min", default "min"
+    block_size : int, "min" or "toeplitz", default "min"
         Side of the circulants; the last blocks are cropped. "min" is the smaller of a layer's numbers of features,
-        which is the fastest and has the fewest parameters.
+        which is the fastest and has the fewest parameters; "toeplitz" is one less than their sum.
     alpha : float, default 1.0
         Factor of the change; not trained. Unlike LoRA's it is not divided by anything. With Adam-like optimisers
         doubling it is similar to doubling the learning rate.
@@ -106,7 +106,11 @@ class CDDConfig(PeftConfig):
 
     n_factors: int = field(default=3, metadata={"help": "Number of diagonals and circulants: odd, at least 3."})
     block_size: int | Literal["min", "toeplitz"] = field(
-        default="min", metadata={"help": "Side of the circulants; 'min' is the smaller of a layer's two features."}
+        default="min",
+        metadata={
+            "help": "Side of the circulants; 'min' is the smaller of a layer's numbers of features, 'toeplitz' their "
+            "sum less one."
+        },
     )
     alpha: float = field(default=1.0, metadata={"help": "What the change is multiplied by; not trained."})
     dropout: float = field(
@@ -154,17 +158,15 @@ class CDDConfig(PeftConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.peft_type = PeftType.CDD
-        self.n_factors = _n_factors(self.n_factors, "n_factors")
-        self.block_size = _block_size(self.block_size, "block_size")
+        self.n_factors = odd_factors(self.n_factors, "CDDConfig", "n_factors")
+        self.block_size = side_of_blocks(self.block_size, "CDDConfig", "block_size")
         self.alpha = finite(self.alpha, "CDDConfig", "alpha")
         self.dropout = finite(self.dropout, "CDDConfig", "dropout")
         if not 0 <= self.dropout < 1:
             raise ArgumentValueError("CDDConfig", "dropout", f"must be at least 0 and less than 1, got {self.dropout}")
-        self.n_factors_pattern = _pattern(self.n_factors_pattern, "n_factors_pattern", _n_factors)
-        self.block_size_pattern = _pattern(self.block_size_pattern, "block_size_pattern", _block_size)
-        self.alpha_pattern = _pattern(
-            self.alpha_pattern, "alpha_pattern", lambda value, argument: finite(value, "CDDConfig", argument)
-        )
+        self.n_factors_pattern = _pattern(self.n_factors_pattern, "n_factors_pattern", odd_factors)
+        self.block_size_pattern = _pattern(self.block_size_pattern, "block_size_pattern", side_of_blocks)
+        self.alpha_pattern = _pattern(self.alpha_pattern, "alpha_pattern", finite)
         if not any(self.init_weights is each or self.init_weights == each for each in STARTS):
             raise ArgumentValueError(
                 "CDDConfig",
@@ -312,20 +314,7 @@ class CDDConfig(PeftConfig):
         return getattr(self, "_stored", None)
 
 
-def _n_factors(value: Any, argument: str) -> int:
-    n_factors = integer(value, "CDDConfig", argument)
-    if n_factors < 3 or n_factors % 2 == 0:
-        raise ArgumentValueError("CDDConfig", argument, f"must be odd and at least 3, got {n_factors}")
-    return n_factors
-
-
-def _block_size(value: Any, argument: str) -> Any:
-    if isinstance(value, str) and value not in {"min", "toeplitz"}:
-        raise ArgumentValueError("CDDConfig", argument, f'must be an integer, "min" or "toeplitz", got {value!r}')
-    return value if isinstance(value, str) else integer(value, "CDDConfig", argument)
-
-
-def _pattern(values: Any, argument: str, checked: Callable[[Any, str], Any]) -> dict[str, Any]:
+def _pattern(values: Any, argument: str, checked: Callable[[Any, str, str], Any]) -> dict[str, Any]:
     if not isinstance(values or {}, Mapping):
         raise ArgumentTypeError("CDDConfig", argument, f"must be a dict of values by names of modules, got {values!r}")
     for key in values or {}:
@@ -333,4 +322,4 @@ def _pattern(values: Any, argument: str, checked: Callable[[Any, str], Any]) -> 
             re.compile(key)
         except (re.error, TypeError) as error:
             raise ArgumentValueError("CDDConfig", argument, f"has {key!r}, no regular expression: {error}") from error
-    return {key: checked(value, f"{argument}[{key!r}]") for key, value in (values or {}).items()}
+    return {key: checked(value, "CDDConfig", f"{argument}[{key!r}]") for key, value in (values or {}).items()}

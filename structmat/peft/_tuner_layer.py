@@ -103,7 +103,7 @@ class CDDTunerLinear(nn.Module, BaseTunerLayer):
             A new name.
         n_factors : int, default 3
             See `CDDConfig`, as for the others.
-        block_size : int or "min", default "min"
+        block_size : int, "min" or "toeplitz", default "min"
             Side of the circulants.
         alpha : float, default 1.0
             Factor of the change.

@@ -13,6 +13,7 @@ import pytest
 import structmat as sm
 from structmat import _engine
 from structmat._engine import engines as engine_choice
+from structmat._engine import measured_choices
 
 TOLERANCE = {"float32": 1e-5, "complex64": 1e-5, "float64": 1e-13, "complex128": 1e-13}
 
@@ -20,11 +21,11 @@ TOLERANCE = {"float32": 1e-5, "complex64": 1e-5, "float64": 1e-13, "complex128":
 def test_the_table_has_a_method_for_every_length() -> None:
     for dtype in TOLERANCE:
         for engine, many in itertools.product(("scipy", "ducc0", "auto", "torch"), (False, True)):
-            limits = [limit for limit, _ in _engine.choices(dtype, engine, batched=many)]
+            limits = [limit for limit, _ in engine_choice.choices(dtype, engine, batched=many)]
             assert limits == sorted(limits)
             assert limits[-1] == np.inf
         for library in ("numpy", "ducc0", "torch"):
-            sizes = list(_engine.direct_sizes(library, dtype).values())
+            sizes = list(measured_choices.direct_sizes(library, dtype).values())
             assert sizes == sorted(sizes, reverse=True)
             assert _engine.direct_up_to(sizes[-1], library, dtype) == sys.maxsize
             assert _engine.direct_up_to(sizes[0] + 1, library, dtype) == 0

@@ -470,7 +470,7 @@ def test_the_template_is_a_configuration(tmp_path):
         ("n_factors = [0]", "n_factors must be at least 1, got 0"),
         ("n_factors = ['3']", "n_factors must be an integer, got '3'"),
         ("n_factors = [true]", "n_factors must be an integer, got True"),
-        ("block_sizes = ['max']", 'block_sizes must be integers, "min" or "toeplitz", got \'max\''),
+        ("block_sizes = ['max']", 'block_sizes must be an integer, "min" or "toeplitz", got \'max\''),
         ("block_sizes = [2.5]", "block_sizes must be an integer, got 2.5"),
         (
             "methods = ['svd']",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import numpy as np
 
 from structmat.fit._many_factors.diagonal_forms import DiagonalForms
-from structmat.fit._three_factors.vectors import scale_by_power_of_two
+from structmat.fit._three_factors.vectors import scale_by_power_of_two, shared_exponents
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -95,6 +95,6 @@ def descend(
         converged = converged or state.error <= _ROUNDING
         if converged or late or iteration >= max_iter:
             break
-    shares = np.diff(np.arange(len(vectors) + 1) * exponent // len(vectors))
-    fitted = [scale_by_power_of_two(v, s) for v, s in zip(state.chain.to_vectors(), shares.tolist(), strict=True)]
+    shares = shared_exponents(exponent, len(vectors))
+    fitted = [scale_by_power_of_two(v, s) for v, s in zip(state.chain.to_vectors(), shares, strict=True)]
     return fitted, history, converged

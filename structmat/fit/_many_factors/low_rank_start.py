@@ -24,6 +24,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from structmat.fit._three_factors.blocks import transposed_circulants
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -79,7 +81,7 @@ def low_rank_product(A: NDArray[Any], B: NDArray[Any], block_size: int) -> list[
     """
     if len(A) < len(B):
         a, c, d, e, b = low_rank_product(B, A, block_size)
-        return [b, _reversed(e.swapaxes(0, 1)), d, _reversed(c.swapaxes(0, 1)), a]
+        return [b, transposed_circulants(e.swapaxes(0, 1)), d, transposed_circulants(c.swapaxes(0, 1)), a]
     m = block_size
     blocks = -(-len(B) // m)
     d = np.zeros(len(B), dtype=A.dtype)
@@ -88,9 +90,11 @@ def low_rank_product(A: NDArray[Any], B: NDArray[Any], block_size: int) -> list[
         c = np.zeros((-(-len(A) // m), blocks, m), dtype=A.dtype)
         e = np.zeros((blocks, blocks, m), dtype=A.dtype)
         c[:, :rank] = _in_blocks(A, m).swapaxes(1, 2)
-        e[:rank] = _reversed(_in_blocks(B, m).transpose(2, 0, 1))
+        e[:rank] = transposed_circulants(_in_blocks(B, m).transpose(2, 0, 1))
         d[: rank * m : m] = 1.0
         return [np.ones(len(A), dtype=A.dtype), c, d, e, np.ones(len(B), dtype=A.dtype)]
+    # Numbers below the smallest normal one have no reciprocal.
+    A, B = (np.where(np.abs(X) < np.finfo(X.dtype).tiny, X.dtype.type(0), X) for X in (A, B))
     M = _basis(A, B)
     # The two columns on the right nearly cancel. With the sign of one of them changed, the ratios are near one again.
     signs = np.array([1.0, -1.0], dtype=A.real.dtype)
@@ -99,7 +103,7 @@ def low_rank_product(A: NDArray[Any], B: NDArray[Any], block_size: int) -> list[
     b, e, t = _side(Y, X * signs, m)
     d[0] = 1.0
     d[1:2] = -1.0 / (s * t)
-    return [a, c[:, None], d, _reversed(e[:, None]), b]
+    return [a, c[:, None], d, transposed_circulants(e[:, None]), b]
 
 
 def _side(X: NDArray[Any], other: NDArray[Any], m: int) -> tuple[NDArray[Any], NDArray[Any], Any]:
@@ -149,8 +153,7 @@ def _least_squares(given: NDArray[Any], wanted: NDArray[Any], other: NDArray[Any
 
 def _basis(A: NDArray[Any], B: NDArray[Any]) -> NDArray[Any]:
     """Return the matrix [t - e p, t + e p] of unit vectors `t` and `p` that are orthogonal to one another."""
-    left, right = (rows[rows.any(axis=1)] for rows in (A, B))
-    left, right = (rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (left, right))
+    left, right = _unit_rows(A), _unit_rows(B)
     # A row of B is bad where it is multiplied with zero, which is so for t itself turned by a right angle.
     rows = np.concatenate([left, right @ np.array([[0.0, -1.0], [1.0, 0.0]], dtype=A.dtype)])
     t = _farthest_direction(rows) if np.iscomplexobj(A) else _widest_gap(rows)
@@ -158,6 +161,13 @@ def _basis(A: NDArray[Any], B: NDArray[Any]) -> NDArray[Any]:
     along, across = np.abs(rows @ t), np.abs(rows @ p)
     e = _SPREAD * np.min(along / np.maximum(across, along))
     return np.stack([t - e * p, t + e * p], axis=1).astype(A.dtype)
+
+
+def _unit_rows(X: NDArray[Any]) -> NDArray[Any]:
+    """Return the rows that are not zero, of norm one; divided by their largest entries first, whose squares may vanish."""
+    rows = X[X.any(axis=1)]
+    rows = rows / np.abs(rows).max(axis=1, keepdims=True)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
 def _widest_gap(rows: NDArray[Any]) -> NDArray[Any]:
@@ -183,8 +193,3 @@ def _in_blocks(X: NDArray[Any], m: int) -> NDArray[Any]:
     padded = np.zeros((-(-len(X) // m) * m, X.shape[1]), dtype=X.dtype)
     padded[: len(X)] = X
     return padded.reshape(-1, m, X.shape[1])
-
-
-def _reversed(c: NDArray[Any]) -> NDArray[Any]:
-    """First columns of the blocks that are the transposes of those of `c`, in their places."""
-    return np.concatenate((c[..., :1], c[..., :0:-1]), axis=-1)

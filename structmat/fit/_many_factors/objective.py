@@ -1,7 +1,7 @@
 """The error of a product of any number of factors and its gradient, by transforms: what first-order solvers need.
 
-Written once for NumPy and torch: of a tensor the n x n work is done on its device, and nothing but `error` reads a
-value of it, so that calls may run ahead of the device.
+Written once for NumPy and torch: of a tensor the n x n work is done on its device, and only `error` and `spread`
+read values of it, so that calls may run ahead of the device.
 
 Everything is held transposed, as rows that the factors act on from the right to the left of the product. A diagonal is
 then a scaling and a circulant a convolution along the contiguous axis (one small matrix per frequency where it has

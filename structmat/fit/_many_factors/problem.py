@@ -17,7 +17,7 @@ from structmat.fit._many_factors.random_starts import weighted_rank_one
 from structmat.fit._many_factors.runs import Candidate, Runs
 from structmat.fit._many_factors.search import Search, SearchOptions
 from structmat.fit._start_product import KnownProduct
-from structmat.fit._three_factors.blocks import BlockGrid
+from structmat.fit._three_factors.blocks import BlockGrid, transposed_circulants
 from structmat.fit._three_factors.search import best_from_all_starts
 from structmat.fit._three_factors.start_list import CLOSED_FORMS
 from structmat.operators import CDDLayout, Circulant
@@ -33,8 +33,6 @@ __all__ = ["Problem"]
 
 # With more entries than a square of this side a matrix of single precision is fitted in single precision.
 _DOUBLE_SIDE = 512
-# In a fit of limited time the best of three factors, as a start of more, takes no more iterations than this.
-_THREE_FACTORS_ITERATIONS = 100
 
 
 class Problem:
@@ -125,9 +123,7 @@ class Problem:
         self, layout: CDDLayout, rng: np.random.Generator, control: Control, restarts: int | None
     ) -> KnownProduct:
         """The best of three factors by alternating least squares."""
-        part = control.until(control.deadline, apart=self.fine.weighted)
-        if control.deadline is not None:
-            part = replace(part, max_iter=min(part.max_iter, _THREE_FACTORS_ITERATIONS))
+        part = control.for_start(apart=self.fine.weighted)
         grid = self._grid(layout)
         best = best_from_all_starts(grid, rng, part, n_random=restarts)
         return self._three_factors(best.start, best.run.factors, grid, layout)
@@ -185,5 +181,4 @@ def _transposed(vectors: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
 
 
 def _transposed_blocks(c: NDArray[Any]) -> NDArray[Any]:
-    turned = np.concatenate((c[..., :1], c[..., :0:-1]), axis=-1)
-    return np.ascontiguousarray(turned.swapaxes(0, 1))
+    return np.ascontiguousarray(transposed_circulants(c).swapaxes(0, 1))

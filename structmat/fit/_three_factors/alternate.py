@@ -1,12 +1,9 @@
-"""Solvers: functions that take a matrix and a starting point to a (local) minimum of the residual.
-
-All have the signature `Solver` and none knows another.
-"""
+"""Alternating least squares: from a starting point to a (local) minimum of the residual."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -17,7 +14,7 @@ if TYPE_CHECKING:
     from structmat.fit._three_factors.blocks import BlockGrid
     from structmat.fit._three_factors.vectors import Factors
 
-__all__ = ["Run", "Solver", "alternate", "relative_error"]
+__all__ = ["Run", "alternate", "relative_error"]
 
 # The step along the last change, in units of it: first value, growth after a success, cut after a failure, ceiling.
 _MOMENTUM, _GROWTH, _CUT, _CEILING = 0.5, 1.2, 0.5, 8.0
@@ -41,16 +38,6 @@ class Run(NamedTuple):
     def error(self) -> float:
         """The relative error reached."""
         return self.history[-1]
-
-    @property
-    def n_iter(self) -> int:
-        """The number of iterations made."""
-        return len(self.history) - 1
-
-
-Solver: TypeAlias = "Callable[[BlockGrid, Run, int, float, Callable[[int, float], bool | None]], Run]"
-"""``solver(grid, run, max_iter, tol, report)`` goes on with a run until it converges or has `max_iter` iterations in
-all, and calls ``report(iteration, error)`` once per iteration, which may return true to stop it."""
 
 
 def alternate(

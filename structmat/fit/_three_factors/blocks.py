@@ -22,6 +22,7 @@ __all__ = [
     "conjugate_row_sums",
     "cyclic_windows",
     "ratio",
+    "transposed_circulants",
 ]
 
 # A chunk and its product with a vector should stay in the second-level cache together.
@@ -113,10 +114,15 @@ def by_diagonals(blocks: NDArray[Any]) -> NDArray[Any]:
     return out
 
 
+def transposed_circulants(c: NDArray[Any]) -> NDArray[Any]:
+    """Return the first columns of the transposes of circulants."""
+    return np.concatenate((c[..., :1], c[..., :0:-1]), axis=-1)
+
+
 def cyclic_windows(x: NDArray[Any]) -> NDArray[Any]:
     """Read-only view ``y[..., i, q, k] = x[..., q, (i - k) % m]`` of a (..., q, m) array; it owns 2 x.size numbers."""
     m = x.shape[-1]
-    once = np.concatenate((x[..., :1], x[..., :0:-1]), axis=-1)
+    once = transposed_circulants(x)
     twice = np.concatenate((once, once), axis=-1)
     *lead, q_stride, step = twice.strides
     return np.lib.stride_tricks.as_strided(

@@ -9,7 +9,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Factors", "scale_by_power_of_two"]
+__all__ = ["Factors", "scale_by_power_of_two", "shared_exponents"]
 
 
 class Factors(NamedTuple):
@@ -32,10 +32,14 @@ class Factors(NamedTuple):
         """
         own = [_exponent(x) for x in self]
         total = sum(own) + exponent
-        shares = (total // 3, (total + 1) // 3, (total + 2) // 3)
-        return Factors(
-            *(scale_by_power_of_two(x, share - e) for x, share, e in zip(self, shares, own, strict=True)),
-        )
+        shares = shared_exponents(total, 3)
+        return Factors(*(scale_by_power_of_two(x, share - e) for x, share, e in zip(self, shares, own, strict=True)))
+
+
+def shared_exponents(exponent: int, count: int) -> list[int]:
+    """Return `count` integers that add up to `exponent` and differ by one at most."""
+    shares: list[int] = np.diff(np.arange(count + 1) * exponent // count).tolist()
+    return shares
 
 
 def scale_by_power_of_two(x: NDArray[Any], exponent: int) -> NDArray[Any]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from structmat._arrays import is_complex, is_complex_scalar, namespace_of, scale_array
+from structmat._arrays import is_complex_scalar, namespace_of, scale_array
 from structmat._arrays.dispatch import add, compose, scale
-from structmat._arrays.typing import Array, Namespace, Scalar
+from structmat._arrays.typing import Array, Scalar
 from structmat.operators._base import LinearOperator
 from structmat.operators._circulant.circulant import Circulant, SpectralCirculant
 from structmat.operators._combinations import Scaled, identity_factor, plus_identity
@@ -15,13 +15,13 @@ from structmat.operators._identity import Identity
 __all__: list[str] = []
 
 
-def _spectral_pair(left: Any, right: Any) -> tuple[Namespace, Array, Array, bool]:
+def _spectral_pair(left: Any, right: Any) -> tuple[Array, Array, bool]:
     """Return the spectra of two circulants in a common form, and whether that is the half spectrum."""
     a, b = (op if isinstance(op, SpectralCirculant) else op.to_spectral() for op in (left, right))
     xp = namespace_of("circulants", a.spectrum, b.spectrum)
     if a.real and b.real:
-        return xp, a._eigenvalues(xp), b._eigenvalues(xp), True
-    return xp, a._as_full(xp), b._as_full(xp), False
+        return a._eigenvalues(xp), b._eigenvalues(xp), True
+    return a._as_full(xp), b._as_full(xp), False
 
 
 @compose.rule(Circulant, Circulant)
@@ -33,7 +33,7 @@ def _multiply(left: Circulant, right: Circulant) -> Circulant:
 @compose.rule(SpectralCirculant, Circulant)
 @compose.rule(SpectralCirculant, SpectralCirculant)
 def _multiply_spectra(left: LinearOperator, right: LinearOperator) -> SpectralCirculant:
-    _, a, b, real = _spectral_pair(left, right)
+    a, b, real = _spectral_pair(left, right)
     return SpectralCirculant(a * b, left.shape[0], real)
 
 
@@ -45,7 +45,7 @@ def _add(left: Circulant, right: Circulant) -> Circulant:
 @add.rule(SpectralCirculant, Circulant)
 @add.rule(SpectralCirculant, SpectralCirculant)
 def _add_spectra(left: LinearOperator, right: LinearOperator) -> SpectralCirculant:
-    _, a, b, real = _spectral_pair(left, right)
+    a, b, real = _spectral_pair(left, right)
     return SpectralCirculant(a + b, left.shape[0], real)
 
 
@@ -75,8 +75,6 @@ def _scale(operator: Circulant, factor: Scalar) -> Circulant:
 @scale.rule(SpectralCirculant, object)
 def _scale_spectrum(operator: SpectralCirculant, factor: Scalar) -> LinearOperator:
     xp = operator._own_namespace()
-    real = operator.real and not (
-        type(factor) is complex or (hasattr(factor, "dtype") and is_complex(factor.dtype, xp))
-    )
+    real = operator.real and not is_complex_scalar(factor, xp)
     values = operator.spectrum if real else operator._as_full(xp)
     return SpectralCirculant(scale_array(values, factor, 1, xp), operator.n, real)

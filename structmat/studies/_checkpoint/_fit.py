@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from structmat._arrays.checks import integer, non_negative
+from structmat._arrays.checks import integer, non_negative, odd_factors, side_of_blocks
 from structmat._arrays.errors import ArgumentValueError
+from structmat._files.text import first_names, natural_key
 from structmat._layer_fits.adapter_files import CONFIG, WEIGHTS, config_bytes, exact_targets, weights_bytes
 from structmat._layer_fits.layers import LayerTask, OtherWeights, Outcome, fit_layers, several_faults
 from structmat._layer_fits.plans import ChangePlan, plan_delta, plan_lora, plan_pair
@@ -76,8 +77,9 @@ def fit_checkpoint(
         is tied to them.
     n_factors : int, default 3
         Odd, at least 3.
-    block_size : int or "min", default "min"
-        Side of the circulants; ``"min"`` is the smaller side of each matrix.
+    block_size : int, "min" or "toeplitz", default "min"
+        Side of the circulants; ``"min"`` is the smaller side of each matrix, ``"toeplitz"`` one less than the sum of
+        both.
     input_second_moment : path-like, optional
         File or folder with the second moment of the inputs of each layer, by path of the module: (cols,) or
         (cols, cols), as that of `structmat.fit_cdd`.
@@ -142,12 +144,12 @@ def fit_checkpoint(
     if not plan.changes and (plan.faults or not plan.seen):
         raise CheckpointError(_nothing(plan.faults or {"": "there is no weight of a linear layer"}))
     if not plan.changes:
-        text = f"must match a layer, got {targets!r}; could be fitted: {_first(plan.seen)}"
+        text = f"must match a layer, got {targets!r}; could be fitted: {first_names(plan.seen, _SHOWN)}"
         raise ArgumentValueError(_OWNER, "targets", text)
     most = min(CDDLayout.most_factors((rows, cols)) for rows, cols in (c.shape for c in plan.changes.values()))
     if fit["n_factors"] > most:
         raise ArgumentValueError(_OWNER, "n_factors", f"must be at most {most:,} for these layers, got {n_factors}")
-    names = sorted(plan.changes, key=_natural)
+    names = sorted(plan.changes, key=natural_key)
     tasks: dict[str, LayerTask | OtherWeights] = {
         name: LayerTask(name, plan.changes[name], name in plan.transposed, input_second_moment=moments.get(name), **fit)
         for name in names
@@ -178,12 +180,9 @@ def fit_checkpoint(
 
 def _checked(n_factors: int, block_size: int | str, rng: int, time_limit: float | None) -> dict[str, Any]:
     """Return the arguments of all fits as Python's own numbers, which a file of settings can hold."""
-    n_factors = integer(n_factors, _OWNER, "n_factors")
-    if n_factors % 2 == 0 or n_factors < 3:
-        raise ArgumentValueError(_OWNER, "n_factors", f"must be odd and at least 3, got {n_factors}")
     return {
-        "n_factors": n_factors,
-        "block_size": block_size if block_size in ("min", "toeplitz") else integer(block_size, _OWNER, "block_size"),
+        "n_factors": odd_factors(n_factors, _OWNER, "n_factors"),
+        "block_size": side_of_blocks(block_size, _OWNER, "block_size"),
         "rng": integer(rng, _OWNER, "rng", 0),
         "time_limit": None if time_limit is None else non_negative(time_limit, _OWNER, "time_limit"),
     }
@@ -275,7 +274,7 @@ def _found(folder: WorkFolder, names: list[str], plan: ChangePlan, faults: dict[
     """Return what was found in this run and earlier ones."""
     layers = tuple(FittedLayer.of(folder.read(name).values) for name in names if name in folder.done)
     changed = folder.read(_OTHERS).values["changed"] if _OTHERS in folder.done else []
-    left_out = tuple(sorted([*plan.left_out, *changed], key=_natural))
+    left_out = tuple(sorted([*plan.left_out, *changed], key=natural_key))
     if not any(layer.norm for layer in layers):
         raise CheckpointError(_nothing(faults, left_out))
     return CheckpointFit(folder.path, layers, left_out, dict(sorted(faults.items())))
@@ -284,13 +283,8 @@ def _found(folder: WorkFolder, names: list[str], plan: ChangePlan, faults: dict[
 def _nothing(faults: Mapping[str, str], left_out: tuple[str, ...] = ()) -> str:
     what = several_faults(faults) if faults else "no weight that matches has changed"
     if left_out:
-        what += f"; changed or added, but no layers to fit: {_first(left_out)}"
+        what += f"; changed or added, but no layers to fit: {first_names(left_out, _SHOWN)}"
     return f"there is nothing to put into an adapter: {what}"
-
-
-def _first(names: Sequence[str]) -> str:
-    """Return the first of some names, for a message."""
-    return ", ".join([*names[:_SHOWN], *(["..."] if len(names) > _SHOWN else [])])
 
 
 def _write(
@@ -312,8 +306,3 @@ def _write(
     targets = exact_targets(names, plan.modules)
     config = config_bytes(targets, n_factors=n_factors, block_size=block_size, base=plan.base, task_type=plan.task_type)
     folder.write_output(CONFIG, config)
-
-
-def _natural(name: str) -> list[tuple[int, int | str]]:
-    """Sort the tenth layer after the second."""
-    return [(0, int(part)) if part.isdigit() else (1, part) for part in re.split(r"(\d+)", name)]

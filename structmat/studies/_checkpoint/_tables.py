@@ -38,9 +38,10 @@ def html_bytes(content: dict[str, Any], *, n_factors: int, block_size: int | str
     layers = content["layers"]
     share = content["n_parameters"] / content["dense_parameters"]
     changed = sum(layer["norm"] > 0 for layer in layers)
+    side = {"min": "the smaller side", "toeplitz": "the sum of both sides less one"}.get(str(block_size), block_size)
     facts = {
         "layers": f"{changed} changed, {len(layers) - changed} not",
-        "product": f"{n_factors} factors, blocks of {'the smaller side' if block_size == 'min' else block_size}",
+        "product": f"{n_factors} factors, blocks of {side}",
         "parameters": f"{content['n_parameters']:,} ({share:.3%} of dense)",
         "relative error, all layers together": f"{content['error']:.4f}",
         "of truncated SVDs of no more parameters": f"{content['svd_error']:.4f}",

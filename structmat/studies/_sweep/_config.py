@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from structmat._arrays.checks import integer, non_negative, one_of
+from structmat._arrays.checks import integer, non_negative, one_of, side_of_blocks
 from structmat._arrays.errors import ArgumentError, ArgumentTypeError, ArgumentValueError
 from structmat.studies._sweep._methods import METHODS
 
@@ -314,11 +314,7 @@ def _seed(value: Any, key: str) -> int:
 
 
 def _block_size(value: Any, key: str) -> int | str:
-    if isinstance(value, str):
-        if value not in {"min", "toeplitz"}:
-            raise ArgumentValueError(_OWNER, key, f'must be integers, "min" or "toeplitz", got {value!r}')
-        return value
-    return _whole(value, key)
+    return side_of_blocks(value, _OWNER, key) if isinstance(value, str) else _whole(value, key)
 
 
 def _method(value: Any, key: str) -> str:

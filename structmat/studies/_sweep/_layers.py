@@ -15,7 +15,7 @@ import numpy as np
 
 from structmat._arrays.errors import ArgumentValueError
 from structmat._arrays.numpy_bridge import as_matrix, to_numpy
-from structmat._files.text import encodable
+from structmat._files.text import encodable, natural_key
 from structmat._layer_fits.changes import Difference
 from structmat.io import Checkpoint, CheckpointError, describe, load_matrix
 
@@ -134,7 +134,7 @@ def _from_checkpoints(source: MatrixSource) -> Iterator[tuple[str, tuple[int, in
     for fault in (*base.broken.values(), *tuned.broken.values()):
         raise ValueError(fault)
     partners = base.partners(tuned)
-    for name in sorted(filter(partial(_wanted, source), tuned), key=_numbers_in_order):
+    for name in sorted(filter(partial(_wanted, source), tuned), key=natural_key):
         after = tuned.entry(name)
         if len(after.shape) != 2 or min(after.shape) == 0:
             continue
@@ -143,11 +143,6 @@ def _from_checkpoints(source: MatrixSource) -> Iterator[tuple[str, tuple[int, in
         change = Difference(after, base.entry(partners[name]))
         change.check(cast=True)
         yield name.removesuffix(".weight"), (after.shape[0], after.shape[1]), change.matrix
-
-
-def _numbers_in_order(name: str) -> list[tuple[int, str]]:
-    """Return a key by which layer.2 comes before layer.10."""
-    return [(int(part) if part.isdecimal() else -1, part) for part in re.split(r"(\d+)", name)]
 
 
 def _wanted(source: MatrixSource, name: str) -> bool:

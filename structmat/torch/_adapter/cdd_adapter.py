@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import dropout as drop
 
-from structmat._arrays.checks import finite, integer
+from structmat._arrays.checks import finite, integer, odd_factors
 from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
 from structmat.fit import FitResult
 from structmat.operators import CDDLayout, CDDProduct
@@ -44,9 +44,10 @@ class CDDAdapter(nn.Module):
     n_factors : int, default 3
         Odd and at least 3. With more than 3, one block circulant has the shape of the change and all others are square,
         with its smaller side.
-    block_size : int or "min", default "min"
-        Side of the circulants, at most the larger of the two numbers of features; the last blocks are cropped. "min" is
-        the smaller of the two, which is the fastest and has the fewest parameters.
+    block_size : int, "min" or "toeplitz", default "min"
+        Side of the circulants, at most ``in_features + out_features - 1``; the last blocks are cropped. "min" is the
+        smaller of the two numbers of features, which is the fastest and has the fewest parameters; "toeplitz" is the
+        largest side, for which a Toeplitz matrix stands in the place of the circulants.
     alpha : float, default 1.0
         Factor of the product; not trained.
     init : {"zero", "normal", "gradient"}, default "zero"
@@ -121,9 +122,7 @@ class CDDAdapter(nn.Module):
         super().__init__()
         self.in_features = integer(in_features, "CDDAdapter", "in_features")
         self.out_features = integer(out_features, "CDDAdapter", "out_features")
-        n_factors = integer(n_factors, "CDDAdapter", "n_factors")
-        if n_factors < 3 or n_factors % 2 == 0:
-            raise ArgumentValueError("CDDAdapter", "n_factors", f"must be odd and at least 3, got {n_factors}")
+        n_factors = odd_factors(n_factors, "CDDAdapter", "n_factors")
         shape = (self.out_features, self.in_features)
         self.layout = CDDLayout(shape, n_factors, block_size, owner="CDDAdapter")
         if mode not in get_args(Mode):

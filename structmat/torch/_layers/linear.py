@@ -31,8 +31,8 @@ class CDDLinear(AdaptedLayer):
         Whether a layer without a base has a trainable bias; a base keeps its own.
     n_factors : int, default 3
         Odd; see `CDDAdapter`, as for the other options.
-    block_size : int or "min", default "min"
-        Side of the circulants; "min" is the smaller of the two numbers of features.
+    block_size : int, "min" or "toeplitz", default "min"
+        Side of the circulants; "min" is the smaller of the two numbers of features, "toeplitz" one less than their sum.
     alpha : float, default 1.0
         Factor of the product.
     init : {"zero", "normal", "gradient"}, optional

@@ -82,6 +82,17 @@ def test_rectangles_of_rank_two(pair, data):
 
 
 @pytest.mark.parametrize("real", [True, False])
+@pytest.mark.parametrize("tiny", [1e-100, 1e-170, 1e-300, 5e-324])
+def test_rows_whose_squares_vanish(tiny, real):
+    rng = np.random.default_rng(0)
+    A, B = rng.standard_normal((2, 8, 2)) + (0 if real else 1j * rng.standard_normal((2, 8, 2)))
+    A[1] *= tiny
+    B[0] *= tiny
+    op = CDDProduct.from_vectors(*low_rank_product(A, B, 8), block=True)
+    np.testing.assert_allclose(op.to_dense(), A @ B.T, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("real", [True, False])
 @pytest.mark.parametrize("shape", [(12, 21), (21, 12), (13, 13), (20, 9)])
 def test_as_many_terms_as_the_smaller_side_has_blocks(shape, real):
     rng = np.random.default_rng(1)
