@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from structmat._arrays import is_complex, is_numpy, precision_of
-from structmat._arrays.checks import random_generator
+from structmat._arrays.checks import non_negative, random_generator
 from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
 from structmat._arrays.typing import Array, Namespace
 from structmat.operators import Identity, LinearOperator, Prepared
@@ -101,9 +101,9 @@ def check_operator(
     AssertionError
         If a law does not hold; the text names it.
     TypeError
-        If `operator` is not a structmat operator.
+        If `operator` is not a structmat operator, or an argument is of the wrong kind.
     ValueError
-        If `dense` is not a matrix.
+        If `dense` is not a matrix, or `rtol` is negative or not finite.
 
     Notes
     -----
@@ -127,6 +127,7 @@ def check_operator(
     matrix = np.asarray(dense)
     if matrix.ndim < 2 or matrix.dtype.kind not in "fc":
         raise ArgumentValueError("check_operator", "dense", f"must be a matrix, got {matrix.dtype} {matrix.shape}")
+    rtol = None if rtol is None else non_negative(rtol, "check_operator", "rtol")
     pair = _Pair(operator, matrix, random_generator(rng, "check_operator"), rtol)
     for law in LAWS:
         law(pair)
@@ -145,7 +146,7 @@ class _Pair:
         self.xp: Any = op._own_namespace()
         self.single = op.dtype is not None and float(self.xp.finfo(op.dtype).eps) > 1e-10
         self.complex = op._forces_complex or (op.dtype is not None and is_complex(op.dtype, self.xp))
-        self.rtol = rtol or (1e-5 if self.single else 1e-13)
+        self.rtol = (1e-5 if self.single else 1e-13) if rtol is None else rtol
 
     def fail(self, text: str) -> AssertionError:
         return AssertionError(f"{type(self.op).__name__}: {text}")

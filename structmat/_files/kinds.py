@@ -12,7 +12,7 @@ from typing import Any
 
 from structmat._arrays.errors import ArgumentTypeError
 
-__all__ = ["is_of_numpy", "is_there", "kind_of", "require_path", "require_regular"]
+__all__ = ["file_kind", "is_of_numpy", "is_there", "require_path", "require_regular"]
 
 
 def require_path(path: Any, owner: str) -> None:
@@ -36,7 +36,7 @@ def require_regular(path: str | os.PathLike[str]) -> None:
         raise OSError(errno.EINVAL, "not a regular file", os.fspath(path))
 
 
-def kind_of(path: str | os.PathLike[str]) -> str:
+def file_kind(path: str | os.PathLike[str]) -> str:
     """Return the kind of a file by its first bytes."""
     require_regular(path)
     with Path(path).open("rb") as file:

@@ -85,7 +85,7 @@ class LayerTask:
             return Outcome({**values, "error": 0.0, "n_parameters": 0}, {})
         try:
             if moment is not None:
-                values["weighted_norm"] = weighted_norm(matrix, moment)
+                values["weighted_norm"] = weighted_norm(matrix, input_second_moment=moment)
             layout = CDDLayout((rows, cols), self.n_factors, self.block_size, owner="fit_cdd")
             values |= {"n_parameters": layout.n_parameters, "block_size": layout.block_size}
             values |= _by_svd(matrix, layout.n_parameters, moment)

@@ -45,7 +45,7 @@ def comparison(
     if input_second_moment is not None:
         return [fit_row(result), _truncated_svd(W, result.n_parameters, input_second_moment)]
     b = result.block_size
-    nearest = closed_form_errors(W, b)
+    nearest = closed_form_errors(W, block_size=b)
     label = "nearest circulant" if W.shape == (b, b) else f"nearest block circulant, b={b}"
     return [
         fit_row(result),

@@ -14,6 +14,7 @@ Map of the package; each line imports only from lines below it:
 - `_warm_start`: the product that the user gives to start from
 - `_arguments`, `_second_moment`: checks of arguments that go together, and the weights of errors
 - `_control`: what ends a fit early, and who hears of its progress
+- `_leading_triplets`: the largest singular values of a matrix and their vectors
 - `_start_product`: products that are known before a search begins
 - `_result`: what fits return and report
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from structmat.fit._result import FitProgress
 
-__all__ = ["Control", "listening"]
+__all__ = ["Control", "listening", "seconds_left"]
 
 _OF_A_START = 100
 """Iterations of a fit that another one starts from, at most, where time is limited."""
@@ -74,7 +74,7 @@ class Control:
         """Tell the callback; return whether to stop."""
         if self.callback is not None:
             self.least.error = min(self.least.error, error)
-            left = None if self.end is None else max(self.end - time.monotonic(), 0.0)
+            left = seconds_left(self.end)
             self.callback(FitProgress(start, iteration, most, error, phase, n_factors, self.least.error, left))
         return self.stopped()
 
@@ -90,6 +90,11 @@ class Control:
             yield
         except KeyboardInterrupt:
             self.interrupt.set()
+
+
+def seconds_left(deadline: float | None) -> float | None:
+    """Return the time to a value of ``time.monotonic()``, or None without a limit: None or infinity."""
+    return None if deadline is None or deadline == math.inf else max(deadline - time.monotonic(), 0.0)
 
 
 class _Listener:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from array_api_compat import array_namespace, device
@@ -14,9 +14,10 @@ from structmat._arrays import is_numpy
 from structmat._arrays.checks import integer, non_negative, one_of, optional_function, random_generator
 from structmat._arrays.errors import ArgumentValueError
 from structmat._arrays.numpy_bridge import as_matrix, to_numpy
-from structmat.fit._exact.constructions import construct, constructions, to_product
-from structmat.fit._exact.exact_search import Factorisation, search
-from structmat.fit._exact.recognisers import Form, closed_forms
+from structmat.fit._exact.constructions import construct, constructions
+from structmat.fit._exact.exact_search import search
+from structmat.fit._exact.forms import Factorisation, Form, to_product
+from structmat.fit._exact.recognisers import closed_forms
 from structmat.fit._fit_cdd import fit_cdd
 from structmat.fit._result import FitProgress, FitResult
 from structmat.fit._three_factors.vectors import scale_by_power_of_two, shared_exponents
@@ -38,7 +39,7 @@ def factorize_cdd(
     W: ArrayLike,
     n_factors: int | None = None,
     *,
-    method: str = "auto",
+    method: Literal["auto", "search", "constructive"] = "auto",
     real: bool = False,
     target_error: float = 1e-10,
     rng: np.random.Generator | int | None = None,
@@ -64,18 +65,18 @@ def factorize_cdd(
     n_factors : int, optional
         Exactly this many factors: identities are appended to a shorter product. A search then makes several starts if
         necessary, with a time limit as many as it allows. By default the method determines the number.
-    method : {"auto", "search", "constructive"}, default: "auto"
+    method : {"auto", "search", "constructive"}, default "auto"
         How to treat a matrix without a short form. By default the search, if `n_factors` is below what constructions
         need, or if it is not given, the side times the number of factors is at most 320 (n = 17, or n = 64 for rank
         two) and the condition number at most 1e10, unless the rank is low; a construction otherwise, and also if that
         search does not reach `target_error`.
-    real : bool, default: False
+    real : bool, default False
         Whether all factors are to be real; `W` must be. Constructions then need at most ``3n + 1`` of them where these
         leave no more than 1e-12, up to n = 20 or so, and ``4n + 3`` to ``8n + 5`` otherwise, half as many for a
         multiple of an orthogonal matrix. With `n_factors` below that the shorter product is returned, whose errors are
         near 1e-11 at n = 64 and 1e-9 at n = 256. Rank k needs ``6k + 3`` at most, ``d + 1`` neighbouring cyclic
         diagonals ``3d + 1``, without corners ``2d + 1``. The search needs two more than for complex factors.
-    target_error : float, default: 1e-10
+    target_error : float, default 1e-10
         The relative Frobenius error at which `W` counts as reproduced. Constructions are always as accurate as rounding
         allows; above n = 256 they use long double precision, which takes several times as long, only if double
         precision does not reach this error. If that does not either, n being even, the product has ``4n + 9`` factors.
@@ -159,7 +160,7 @@ def factorize_cdd(
     matrix = as_matrix(W, owner, "W")
     if matrix.shape[0] != matrix.shape[1]:
         raise ArgumentValueError(owner, "W", f"must be square, got shape {tuple(matrix.shape)}")
-    method = one_of(method, owner, "method", ("auto", "search", "constructive"))
+    one_of(method, owner, "method", ("auto", "search", "constructive"))
     if n_factors is not None:
         n_factors = integer(n_factors, owner, "n_factors")
     target_error = non_negative(target_error, owner, "target_error")

@@ -24,7 +24,7 @@ from structmat.fit._many_factors.solver_list import MATRIX_SOLVERS
 from structmat.fit._product_error import warn_of_rounding
 from structmat.fit._result import FitProgress, FitResult
 from structmat.fit._second_moment import column_roots, second_moment, weighted_inputs
-from structmat.fit._strategies import Fitted, Task, by_als, by_search, by_weighted_als
+from structmat.fit._strategies import FitTask, Fitted, by_als, by_search, by_weighted_als
 from structmat.fit._warm_start import warm_start
 from structmat.operators import CDDLayout, CDDProduct
 
@@ -70,16 +70,16 @@ def fit_cdd(
         The matrix, of shape (rows, cols), real or complex: nested lists or an array of any library that follows the
         array API standard. It is only read. The fit runs in NumPy on the CPU, but for the search of a tensor of torch
         for more than three factors: it explores and refines on the tensor's device, see Notes.
-    n_factors : int, default: 3
+    n_factors : int, default 3
         Number of factors: any for a square `W` and a single block, otherwise any odd number from three on. Then one of
         the block circulants has the shape of `W`, and further ones are square with its smaller side, to the right of it
         if `W` has at least as many rows as columns, to the left if it has fewer.
-    block_size : int, "min" or "toeplitz", default: "min"
+    block_size : int, "min" or "toeplitz", default "min"
         Side of the circulant blocks; the last blocks are cropped where it does not divide the sides of `W`. "min" is
         the smaller side of `W`: a single circulant if `W` is square. "toeplitz" is ``rows + cols - 1``: the corner of
         one circulant of that side is any Toeplitz matrix, so that three factors are a Toeplitz matrix between
         diagonals.
-    first : {"diagonal", "circulant"}, default: "diagonal"
+    first : {"diagonal", "circulant"}, default "diagonal"
         Kind of the leftmost factor; always a diagonal for a `W` that is not square, or several blocks.
     input_second_moment : array_like, optional
         Second moments `S` of the vectors that `W` is applied to, (cols, cols) and positive semi-definite, or the
@@ -90,27 +90,27 @@ def fit_cdd(
         ``sum(M * abs(W - P)**2)`` is minimised, and errors are relative to ``sqrt(sum(M * abs(W)**2))``. Entries of `W`
         where `M` is zero are missing: they are never looked at and may be NaN. Only for three factors, the first a
         diagonal, without `input_second_moment`; any sides and blocks.
-    solver : {"auto", "als", "adam", "lbfgs", "lm"}, default: "auto"
+    solver : {"auto", "als", "adam", "lbfgs", "lm"}, default "auto"
         ``"als"``, alternating least squares, solves for one factor after the other: in closed form for three factors
         that begin with a diagonal, otherwise by dense linear algebra, with sides up to 512. ``"adam"`` explores with
         large steps and then refines; ``"lbfgs"`` and ``"lm"`` descend directly from the starts, by limited-memory BFGS
         or Levenberg-Marquardt. Neither ``"als"`` nor ``"lm"`` supports weighted errors, and except for three factors
         both need square matrices and a single block. ``"auto"`` is ``"als"`` for three unweighted factors that begin
         with a diagonal, and otherwise ``"adam"``, followed by a refinement chosen by size.
-    start : "auto", CDDProduct or FitResult, default: "auto"
+    start : "auto", CDDProduct or FitResult, default "auto"
         A product of no more than `n_factors` factors to start from besides the other starting points, in place of the
         products of fewer factors that are otherwise fitted first. The result is never worse.
     restarts : int, optional
         Number of random starting points; by default up to 16 for three factors, up to four for more, by size.
-    growth : bool, default: True
+    growth : bool, default True
         Whether to fit products of ``n_factors - 2``, ``n_factors - 4``, ... factors first and to grow them; if
         `n_factors` is even, those of all odd numbers below it too. With the same seed and no time limit the error is
         then never larger than that of any of these.
     rng : numpy.random.Generator or int, optional
         Source of all random numbers. The same seed gives the same fit on the same machine, unless time is limited.
-    max_iter : int, default: 5000
+    max_iter : int, default 5000
         Largest number of iterations from one starting point.
-    tol : float, default: 1e-7
+    tol : float, default 1e-7
         A run has converged when an iteration lowers the error by no more than `tol` times itself.
     time_limit : float, optional
         Seconds after which the best fit so far is returned; until then the search goes on, from ever more starting
@@ -118,7 +118,7 @@ def fit_cdd(
         work: seconds to minutes, by side and `n_factors`.
     callback : callable, optional
         Called with a `FitProgress` after every iteration.
-    overwrite_W : bool, default: False
+    overwrite_W : bool, default False
         Whether the entries of `W` may be overwritten. A fit of three factors then takes the memory of one matrix less
         where `W` is a real, C-ordered array of NumPy and `block_size` divides its sides.
 
@@ -192,7 +192,7 @@ def fit_cdd(
     values, of_entries = with_entry_weights(to_numpy(matrix), entry_weights)
     if not np.isfinite(values).all():
         raise ArgumentValueError(_OWNER, "W", "must be finite, got NaN or infinity")
-    task = Task(
+    task = FitTask(
         matrix=matrix,
         values=values,
         layout=layout,
@@ -227,7 +227,7 @@ def fit_cdd(
     )
 
 
-def _fitted(task: Task, solver: str, moment: NDArray[Any] | None, *, growth: bool) -> Fitted:
+def _fitted(task: FitTask, solver: str, moment: NDArray[Any] | None, *, growth: bool) -> Fitted:
     """Fit by the strategy that suits the task."""
     in_closed_form = is_three_factors(task.layout) and solver in {"auto", "als"}
     if in_closed_form and moment is None:

@@ -41,7 +41,7 @@ def product_error(
     matrix : array
         Tells the library, dtype and device of the products.
     target : (rows, k) ndarray
-    exponent : int, default: 0
+    exponent : int, default 0
     inputs : (cols, k) or (cols,) ndarray, optional
         A vector stands for the matrix with this diagonal; the identity by default.
     entry_weights : (rows, k) ndarray, optional

@@ -30,10 +30,10 @@ if TYPE_CHECKING:
     from structmat.fit._control import Control
     from structmat.fit._many_factors.search import SearchOptions
 
-__all__ = ["Fitted", "Task", "by_als", "by_search", "by_weighted_als"]
+__all__ = ["FitTask", "Fitted", "by_als", "by_search", "by_weighted_als"]
 
 
-class Task(NamedTuple):
+class FitTask(NamedTuple):
     """What both ways need."""
 
     matrix: Array
@@ -66,7 +66,7 @@ class Fitted(NamedTuple):
     """What rounding errors of products grow with, over the norm of the matrix."""
 
 
-def by_als(task: Task, roots: NDArray[Any] | None = None) -> Fitted:
+def by_als(task: FitTask, roots: NDArray[Any] | None = None) -> Fitted:
     """Fit three factors, the first a diagonal, by alternating least squares in closed form.
 
     The values are those of the matrix with its columns multiplied by `roots`, if there are any.
@@ -96,7 +96,7 @@ def by_als(task: Task, roots: NDArray[Any] | None = None) -> Fitted:
     return Fitted(fitted, error, history, best.run.converged, best.start, "als", why, spread)
 
 
-def by_weighted_als(task: Task, roots: NDArray[Any]) -> Fitted:
+def by_weighted_als(task: FitTask, roots: NDArray[Any]) -> Fitted:
     """Fit three factors with weights of the columns: the last diagonal takes up their roots.
 
     One start is the fit without weights, which the weighted one so is never worse than.
@@ -116,7 +116,7 @@ def _with_scaled_columns(product: CDDProduct, factors: NDArray[Any]) -> CDDProdu
 
 
 def by_search(
-    task: Task,
+    task: FitTask,
     options: SearchOptions,
     inputs: NDArray[Any] | None,
     roots: NDArray[Any] | None,
@@ -180,7 +180,7 @@ def _ending_in(history: Sequence[float], error: float) -> NDArray[np.float64]:
     return np.maximum(np.minimum.accumulate(known), error)
 
 
-def _operator(factors: Factors, grid: BlockGrid, task: Task) -> CDDProduct:
+def _operator(factors: Factors, grid: BlockGrid, task: FitTask) -> CDDProduct:
     """Return the operator in the library and dtype of the matrix."""
     rows, cols = task.layout.shape
     a, c, b = (moved_like(x.astype(grid.dtype), task.matrix) for x in factors.scaled(grid.exponent))

@@ -7,6 +7,7 @@ Never pickle that could run code.
 - `_matrices`: `load_matrix`
 - `_describe`: `describe`, what a file holds
 - `_checkpoint`: `Checkpoint`, the weights of a model, read piece by piece
+- `_entry`: `Entry`, one of these weights, and the files that were opened for them
 - `_names`: which names of two checkpoints mean the same weight
 - `_torch_files`: files of `torch.save`; the only file that imports torch
 """
@@ -14,8 +15,9 @@ Never pickle that could run code.
 from __future__ import annotations
 
 from structmat._files.atomic import atomic_write, check_output
-from structmat.io._checkpoint import Checkpoint, CheckpointError, Entry
+from structmat.io._checkpoint import Checkpoint
 from structmat.io._describe import describe
+from structmat.io._entry import CheckpointError, Entry
 from structmat.io._matrices import load_matrix
 from structmat.io._operators import load, save
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from structmat._arrays import dtype_name
-from structmat._files.kinds import kind_of, require_path
+from structmat._files.kinds import file_kind, require_path
 from structmat._files.safetensors import SafetensorsFile
 from structmat.fit import FitResult
 from structmat.io._matrices import numpy_specs
@@ -60,7 +60,7 @@ def describe(path: str | os.PathLike[str]) -> dict[str, Any]:
     ('Circulant', [5, 5], {'c': {'shape': [5], 'dtype': 'float64'}}, {'task': 'demo'})
     """
     require_path(path, "describe")
-    kind = kind_of(path)
+    kind = file_kind(path)
     head: dict[str, Any] = {"path": os.fspath(path), "format": kind, "bytes": Path(path).stat().st_size}
     if kind != "safetensors":
         arrays = numpy_specs(path, kind)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from structmat._arrays.errors import ArgumentError, ArgumentValueError
-from structmat._files.kinds import kind_of, require_path
+from structmat._files.kinds import file_kind, require_path
 from structmat._files.safetensors import SafetensorsFile, one_line
 from structmat.io._tree import TREE
 
@@ -71,7 +71,7 @@ def load_matrix(path: str | os.PathLike[str], *, key: str | None = None) -> NDAr
            [1., 1., 1.]])
     """
     require_path(path, "load_matrix")
-    kind = kind_of(path)
+    kind = file_kind(path)
     if kind == "safetensors":
         file = SafetensorsFile.open(path)
         if TREE in file.metadata:

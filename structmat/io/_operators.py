@@ -17,7 +17,7 @@ from array_api_compat import array_namespace
 from structmat._arrays import dtype_name
 from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
 from structmat._files.atomic import atomic_write
-from structmat._files.kinds import kind_of, require_path
+from structmat._files.kinds import file_kind, require_path
 from structmat._files.safetensors import SafetensorsFile, Tensor, checksum, to_bytes
 from structmat.fit import FitResult
 from structmat.io._tree import CHECKSUM, FIT, TREE, decoded, encoded, saved_tree, tree_text
@@ -145,7 +145,7 @@ def load(
     """
     namespace = _namespace(xp)
     require_path(path, "load")
-    if (kind := kind_of(path)) != "safetensors":
+    if (kind := file_kind(path)) != "safetensors":
         raise ValueError(
             f"{path} is a .{kind} file and holds no structmat operator; read it by structmat.io.load_matrix"
         )

@@ -7,18 +7,19 @@ import json
 import os
 from collections.abc import Callable
 from dataclasses import fields
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from array_api_compat import array_namespace, is_torch_array
 
-import structmat
+from structmat import operators
 from structmat._arrays import dtype_name, is_complex
 from structmat._arrays.errors import ArgumentTypeError
 from structmat._arrays.numpy_bridge import to_numpy
 from structmat._files.safetensors import CODES, SafetensorsFile, Tensor, one_line
 from structmat.fit import FitResult
-from structmat.operators import LinearOperator
+from structmat.operators import LinearOperator, Prepared
 
 if TYPE_CHECKING:
     from structmat._arrays.typing import Array
@@ -58,18 +59,17 @@ def saved_tree(file: SafetensorsFile) -> Any:
     return tree
 
 
+@cache
 def _classes() -> dict[str, type[LinearOperator]]:
-    """Return the operator classes that a file may name: the public ones of the package."""
-    public = (getattr(structmat, name) for name in structmat.__all__)
-    operators = (
-        c for c in public if isinstance(c, type) and issubclass(c, LinearOperator) and c is not structmat.Prepared
-    )
-    return {c.__name__: c for c in operators if not inspect.isabstract(c) and c is not structmat.Prepared}
+    """Return the operator classes that a file may name: all but what is prepared, whose operator is saved."""
+    public = (getattr(operators, name) for name in operators.__all__)
+    found = (c for c in public if isinstance(c, type) and issubclass(c, LinearOperator))
+    return {c.__name__: c for c in found if not inspect.isabstract(c) and c is not Prepared}
 
 
 def encoded(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
     """Return a field as JSON can hold it; its arrays are put into `tensors` under their names."""
-    if isinstance(value, structmat.Prepared):
+    if isinstance(value, Prepared):
         value = value.operator
     if isinstance(value, FitResult):
         names = [field.name for field in fields(value) if field.name != "operator"]

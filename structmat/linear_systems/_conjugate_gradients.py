@@ -1,7 +1,7 @@
 """Conjugate gradients for batches of vectors of any array library: for positive definite systems and least squares.
 
 Vectors lie along the last axis, one boolean is read in each step. A right-hand side that has converged stays as it is.
-`tell` hears the number of each iteration.
+`report` hears the number of each iteration.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def conjugate_gradients(
     rtol: float,
     limit: int,
     xp: Namespace,
-    tell: Callable[[int], object],
+    report: Callable[[int], object],
 ) -> tuple[Array, int]:
     """Return x near ``A x = b`` for a Hermitian positive definite A, and the number of iterations [1]_.
 
@@ -45,7 +45,7 @@ def conjugate_gradients(
         z = r if preconditioner is None else preconditioner._matvec(r, xp)
         rho, before = _inner(r, z, xp), rho
         p = z + _ratio(rho, before, active, xp) * p
-        tell(step + 1)
+        report(step + 1)
     return x, limit
 
 
@@ -56,7 +56,7 @@ def least_squares(
     rtol: float,
     limit: int,
     xp: Namespace,
-    tell: Callable[[int], object],
+    report: Callable[[int], object],
 ) -> tuple[Array, int]:
     """Return the x of least norm that minimises ``norm(A x - b)``, and the number of iterations, by CGLS [1]_.
 
@@ -81,7 +81,7 @@ def least_squares(
         s = operator._rmatvec(r, xp)
         gamma, before = _squared(s, xp), gamma
         p = s + _ratio(gamma, before, active, xp) * p
-        tell(step + 1)
+        report(step + 1)
     return x, limit
 
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from structmat._arrays import broadcast_shapes, library_of
 from structmat._arrays.derivatives import require_one_forward_level
 from structmat._arrays.typing import Array, Namespace
-from structmat.linear_systems._measures import Settings
+from structmat.linear_systems._measures import IterationSettings
 from structmat.linear_systems._result import SolveResult
 from structmat.operators import LinearOperator
 
@@ -21,11 +21,11 @@ __all__ = ["Rules", "differentiable", "pulled_back", "recording_nothing"]
 class Rules(NamedTuple):
     """How to solve a kind of problem, and the derivatives of its solution, which may be differentiated themselves."""
 
-    solved: Callable[[LinearOperator, Array, Settings], SolveResult]
+    solved: Callable[[LinearOperator, Array, IterationSettings], SolveResult]
     """The solution, of which nothing is recorded."""
-    pulled: Callable[[Array, Array, Array, LinearOperator, Settings], tuple[Any, ...]]
+    pulled: Callable[[Array, Array, Array, LinearOperator, IterationSettings], tuple[Any, ...]]
     """From the gradient for x, x itself, b and the operator to the gradients for b and every array of the operator."""
-    pushed: Callable[[Array, Array, LinearOperator, Settings, Array, Callable[..., Any]], Array]
+    pushed: Callable[[Array, Array, LinearOperator, IterationSettings, Array, Callable[..., Any]], Array]
     """From x, b, the operator and the change of b to that of x. The last argument takes a function of the operator and
     returns by how much its value changes.
     """
@@ -37,7 +37,9 @@ def recording_nothing(xp: Namespace) -> Any:
     return torch.no_grad() if library_of(xp) == "torch" else nullcontext()
 
 
-def differentiable(operator: LinearOperator, b: Array, settings: Settings, rules: Rules, xp: Namespace) -> SolveResult:
+def differentiable(
+    operator: LinearOperator, b: Array, settings: IterationSettings, rules: Rules, xp: Namespace
+) -> SolveResult:
     """Return a solution with its derivatives."""
     problem = _Problem(operator, settings, rules, xp)
     x, residual = _implicit(xp).apply(problem, b, *problem.arrays())
@@ -96,7 +98,7 @@ class _Problem:
     """What the function of autograd is given beside arrays: the structure of the operators, and what to do."""
 
     operator: LinearOperator
-    settings: Settings
+    settings: IterationSettings
     rules: Rules
     xp: Namespace
     iterations: list[int | None] = field(default_factory=list)
@@ -113,7 +115,7 @@ class _Problem:
         """Return of every array how many axes are not of a stack."""
         return [axes for operator in self._operators() for _, axes in _arrays_and_axes(operator)]
 
-    def parts(self, arrays: Any) -> tuple[LinearOperator, Settings]:
+    def parts(self, arrays: Any) -> tuple[LinearOperator, IterationSettings]:
         """Return the operator and the settings with these arrays."""
         rest = iter(arrays)
         operator, *given = (_with(each, rest) for each in self._operators())

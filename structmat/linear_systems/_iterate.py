@@ -17,8 +17,8 @@ from structmat._arrays.typing import Array, Namespace
 from structmat.linear_systems import _conjugate_gradients
 from structmat.linear_systems._gradients import Rules, differentiable, pulled_back, recording_nothing
 from structmat.linear_systems._measures import (
+    IterationSettings,
     Measure,
-    Settings,
     by_gradient,
     by_residual,
     norm_of,
@@ -30,20 +30,28 @@ from structmat.linear_systems._result import ConvergenceError, SolveResult
 from structmat.linear_systems._scaling import ScaledSystem
 from structmat.operators import LinearOperator
 
-__all__ = ["least_squares", "solution"]
+__all__ = ["ignored", "least_squares", "solution"]
 
 _PASSES = 6
 """How often a solver is run at most, each time on what the runs before have left."""
 
 
-Tell = Callable[[int], object]
+IterationCallback = Callable[[int], object]
 """Hears the number of iterations so far."""
-Step = Callable[[Array, float, int, Tell], "tuple[Array, int]"]
+Step = Callable[[Array, float, int, IterationCallback], "tuple[Array, int]"]
 """From right-hand side, tolerance and number of iterations to a solution and the number that it took."""
 
 
+def ignored(_: int) -> None:
+    """Do nothing, where nobody wants to hear the number of iterations."""
+
+
 def solution(
-    operator: LinearOperator, b: Array, settings: Settings, xp: Namespace, callback: Tell = int
+    operator: LinearOperator,
+    b: Array,
+    settings: IterationSettings,
+    xp: Namespace,
+    callback: IterationCallback = ignored,
 ) -> SolveResult:
     """Return the solutions of square systems.
 
@@ -53,7 +61,7 @@ def solution(
         In the precision of computations.
     b : array, shape (..., n)
         Right-hand sides, of the dtype of the solutions and with all batch axes.
-    settings : Settings
+    settings : IterationSettings
     xp : namespace
         That of `b`.
     callback : callable
@@ -67,24 +75,33 @@ def solution(
     if not is_differentiated([b, *operator._arrays()], xp):
         return _solution(operator, b, settings, xp, callback)
 
-    def solved(operator: LinearOperator, b: Array, settings: Settings) -> SolveResult:
+    def solved(operator: LinearOperator, b: Array, settings: IterationSettings) -> SolveResult:
         return _solution(operator, b, settings, xp, callback)
 
-    def pulled(g: Array, x: Array, b: Array, operator: LinearOperator, settings: Settings) -> tuple[Any, ...]:  # noqa: ARG001
+    def pulled(g: Array, x: Array, b: Array, operator: LinearOperator, settings: IterationSettings) -> tuple[Any, ...]:  # noqa: ARG001
         """``db`` has the gradient ``A^-H g``, and ``dA x`` minus that."""
         M = settings.preconditioner
         M = M.H if isinstance(M, LinearOperator) else M
         adjoint = solution(operator.H, g, settings._replace(preconditioner=M), xp).x
         return adjoint, *pulled_back(lambda A: A._matvec(x, xp), operator, -adjoint, xp)
 
-    def pushed(x: Array, b: Array, operator: LinearOperator, settings: Settings, db: Array, change: Any) -> Array:  # noqa: ARG001
+    def pushed(
+        x: Array,
+        b: Array,  # noqa: ARG001
+        operator: LinearOperator,
+        settings: IterationSettings,
+        db: Array,
+        change: Any,
+    ) -> Array:
         """``dx = A^-1 (db - dA x)``."""
         return solution(operator, db - change(lambda A: A._matvec(x, xp)), settings, xp).x
 
     return differentiable(operator, b, settings, Rules(solved, pulled, pushed), xp)
 
 
-def _solution(operator: LinearOperator, b: Array, settings: Settings, xp: Namespace, callback: Tell) -> SolveResult:
+def _solution(
+    operator: LinearOperator, b: Array, settings: IterationSettings, xp: Namespace, callback: IterationCallback
+) -> SolveResult:
     """Iterate."""
     with recording_nothing(xp):
         system = ScaledSystem.of(operator, b, xp)
@@ -94,22 +111,22 @@ def _solution(operator: LinearOperator, b: Array, settings: Settings, xp: Namesp
         system = system._replace(operator=prepared)
         product = prepared if M is None else prepared @ M
 
-        def step(rest: Array, rtol: float, limit: int, tell: Tell) -> tuple[Array, int]:
+        def step(rest: Array, rtol: float, limit: int, report: IterationCallback) -> tuple[Array, int]:
             if is_numpy(xp):
                 from structmat.linear_systems import _scipy_solvers  # noqa: PLC0415  # scipy.sparse takes its time
 
-                return _scipy_solvers.solutions(prepared, rest, M, settings.assume, rtol, limit, tell)
+                return _scipy_solvers.solutions(prepared, rest, M, settings.assume, rtol, limit, report)
             if settings.assume == "positive definite":
-                return _conjugate_gradients.conjugate_gradients(prepared, rest, M, rtol, limit, xp, tell)
+                return _conjugate_gradients.conjugate_gradients(prepared, rest, M, rtol, limit, xp, report)
             y, taken = _conjugate_gradients.least_squares(
-                product, rest, xp.zeros_like(xp.real(rest[..., 0])), rtol, limit, xp, tell
+                product, rest, xp.zeros_like(xp.real(rest[..., 0])), rtol, limit, xp, report
             )
             return y if M is None else M._matvec(y, xp), taken
 
         return _refined(system, step, by_residual(system.b, settings, xp), settings, xp, callback)
 
 
-def least_squares(operator: LinearOperator, b: Array, settings: Settings, xp: Namespace) -> SolveResult:
+def least_squares(operator: LinearOperator, b: Array, settings: IterationSettings, xp: Namespace) -> SolveResult:
     """Return the least-squares solutions of least norm; arguments as for `solution`."""
     if library_of(xp) == "jax":
         from structmat.linear_systems import _jax_solvers  # noqa: PLC0415  # JAX is there already
@@ -119,20 +136,20 @@ def least_squares(operator: LinearOperator, b: Array, settings: Settings, xp: Na
     if not is_differentiated([b, *operator._arrays()], xp):
         return _least_squares(operator, b, settings, xp)
 
-    def solved(operator: LinearOperator, b: Array, settings: Settings) -> SolveResult:
+    def solved(operator: LinearOperator, b: Array, settings: IterationSettings) -> SolveResult:
         return _least_squares(operator, b, settings, xp)
 
     def inverse(A: LinearOperator, v: Array) -> Array:
         return least_squares(A, v, settings, xp).x
 
-    def pulled(g: Array, x: Array, b: Array, operator: LinearOperator, _: Settings) -> tuple[Any, ...]:
+    def pulled(g: Array, x: Array, b: Array, operator: LinearOperator, _: IterationSettings) -> tuple[Any, ...]:
         """The adjoint of `pushed`."""
         rest, beside = b - operator._matvec(x, xp), inverse(operator.H, x)
         first = inverse(operator.H, g)
         cotangents = (-first, inverse(operator, first), g - inverse(operator, operator._matvec(g, xp)))
         return first, *pulled_back(_products(x, rest, beside, xp), operator, cotangents, xp)
 
-    def pushed(x: Array, b: Array, operator: LinearOperator, _: Settings, db: Array, change: Any) -> Array:
+    def pushed(x: Array, b: Array, operator: LinearOperator, _: IterationSettings, db: Array, change: Any) -> Array:
         """That of a pseudo-inverse whose rank does not change [1]_.
 
         ``dx = A^+ (db - dA x) + A^+ (A^+)^H dA^H (b - A x) + (I - A^+ A) dA^H (A^+)^H x``
@@ -159,7 +176,7 @@ def _products(x: Array, rest: Array, beside: Array, xp: Namespace) -> Callable[[
     return products
 
 
-def _least_squares(operator: LinearOperator, b: Array, settings: Settings, xp: Namespace) -> SolveResult:
+def _least_squares(operator: LinearOperator, b: Array, settings: IterationSettings, xp: Namespace) -> SolveResult:
     """Iterate."""
     with recording_nothing(xp):
         system = ScaledSystem.of(operator, b, xp)
@@ -167,12 +184,12 @@ def _least_squares(operator: LinearOperator, b: Array, settings: Settings, xp: N
         system = system._replace(operator=prepared)
         norm = norm_of(prepared, b, xp)
 
-        def step(rest: Array, rtol: float, limit: int, tell: Tell) -> tuple[Array, int]:
+        def step(rest: Array, rtol: float, limit: int, report: IterationCallback) -> tuple[Array, int]:
             if is_numpy(xp):
                 from structmat.linear_systems import _scipy_solvers  # noqa: PLC0415  # scipy.sparse takes its time
 
                 return _scipy_solvers.least_squares(prepared, rest, rtol, limit)
-            return _conjugate_gradients.least_squares(prepared, rest, norm, rtol, limit, xp, tell)
+            return _conjugate_gradients.least_squares(prepared, rest, norm, rtol, limit, xp, report)
 
         measure = by_gradient(prepared, system.b, norm, settings, xp)
         return _refined(system, step, measure, settings, xp)
@@ -182,9 +199,9 @@ def _refined(
     system: ScaledSystem,
     step: Step,
     measure: Measure,
-    settings: Settings,
+    settings: IterationSettings,
     xp: Namespace,
-    callback: Tell = int,
+    callback: IterationCallback = ignored,
 ) -> SolveResult:
     """Return what the steps add up to, or raise the error that says how far they came."""
     operator, b = system.operator, system.b
@@ -198,8 +215,8 @@ def _refined(
             break
         unsolved = xp.where(done[..., None], xp.zeros_like(rest), rest)
         scale = size_of(unsolved, xp)  # as solvers square their vectors
-        tell = partial(_told, callback, taken)
-        change, count = step(unsolved / scale, tolerance, settings.max_iter - taken, tell)
+        report = partial(_added, callback, taken)
+        change, count = step(unsolved / scale, tolerance, settings.max_iter - taken, report)
         taken += count
         before, trial = size, x + scale * change
         left = b - operator._matvec(trial, xp)
@@ -214,11 +231,11 @@ def _refined(
     return _checked(SolveResult(system.solution(x), residual, taken), done, settings, xp)
 
 
-def _told(callback: Tell, before: int, more: int) -> None:
+def _added(callback: IterationCallback, before: int, more: int) -> None:
     callback(before + more)
 
 
-def _checked(result: SolveResult, done: Array, settings: Settings, xp: Namespace) -> SolveResult:
+def _checked(result: SolveResult, done: Array, settings: IterationSettings, xp: Namespace) -> SolveResult:
     """Return a result, or raise where it is not good enough; in a trace of JAX it is known by now to be NaN there."""
     if library_of(xp) == "jax":
         from structmat.linear_systems import _jax_solvers  # noqa: PLC0415  # JAX is there already
@@ -230,7 +247,7 @@ def _checked(result: SolveResult, done: Array, settings: Settings, xp: Namespace
     return result
 
 
-def _failure(result: SolveResult, settings: Settings, xp: Namespace) -> ConvergenceError:
+def _failure(result: SolveResult, settings: IterationSettings, xp: Namespace) -> ConvergenceError:
     count = "" if result.iterations is None else f" after {result.iterations} iterations"
     largest = float(xp.max(result.residual))
     advice = (

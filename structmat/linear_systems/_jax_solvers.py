@@ -13,7 +13,7 @@ from jax.scipy.sparse.linalg import cg, gmres
 
 import structmat.jax  # noqa: F401  # registers the operators
 from structmat._arrays import namespace_of
-from structmat.linear_systems._measures import Settings, by_gradient, by_residual, norm_of, relative_residual
+from structmat.linear_systems._measures import IterationSettings, by_gradient, by_residual, norm_of, relative_residual
 from structmat.linear_systems._nearest import preconditioner
 from structmat.linear_systems._result import SolveResult
 from structmat.linear_systems._scaling import ScaledSystem
@@ -30,7 +30,7 @@ def is_traced(value: Any) -> bool:
     return isinstance(value, jax.core.Tracer)
 
 
-def solution(operator: LinearOperator, b: Any, settings: Settings) -> tuple[SolveResult, Any]:
+def solution(operator: LinearOperator, b: Any, settings: IterationSettings) -> tuple[SolveResult, Any]:
     """Return solutions of square systems, and which of them are good enough."""
     M = settings.preconditioner
     if isinstance(M, LinearOperator):
@@ -39,7 +39,7 @@ def solution(operator: LinearOperator, b: Any, settings: Settings) -> tuple[Solv
 
 
 @partial(jax.jit, static_argnums=3)
-def _solution(operator: Any, b: Any, given: Any, settings: Settings) -> tuple[SolveResult, Any]:
+def _solution(operator: Any, b: Any, given: Any, settings: IterationSettings) -> tuple[SolveResult, Any]:
     """Iterate, compiled once for each shape."""
     xp = namespace_of("solve", b)
     system = ScaledSystem.of(operator, b, xp)
@@ -53,12 +53,12 @@ def _solution(operator: Any, b: Any, given: Any, settings: Settings) -> tuple[So
     return SolveResult(system.solution(x), residual, None), done
 
 
-def _by_cg(A: Any, M: Any, v: Any, *, settings: Settings) -> Any:
+def _by_cg(A: Any, M: Any, v: Any, *, settings: IterationSettings) -> Any:
     by_M = None if M is None else (lambda u: M._matvec(u, jnp))
     return cg(lambda u: A._matvec(u, jnp), v, tol=settings.rtol / 4, maxiter=settings.max_iter, M=by_M)[0]
 
 
-def _by_gmres(A: Any, M: Any, v: Any, *, settings: Settings) -> Any:
+def _by_gmres(A: Any, M: Any, v: Any, *, settings: IterationSettings) -> Any:
     """Iterate with ``A M`` in place of A, so that the residual is that of the system itself."""
     restart = min(_RESTART, settings.max_iter, v.shape[-1])
     cycles = settings.max_iter // restart
@@ -71,7 +71,7 @@ def _by_gmres(A: Any, M: Any, v: Any, *, settings: Settings) -> Any:
 
 
 @partial(jax.jit, static_argnums=2)
-def least_squares(operator: Any, b: Any, settings: Settings) -> tuple[SolveResult, Any]:
+def least_squares(operator: Any, b: Any, settings: IterationSettings) -> tuple[SolveResult, Any]:
     """Return least-squares solutions of least norm, and which of them are good enough."""
     xp = namespace_of("lstsq", b)
     rows, cols = operator.shape
@@ -83,7 +83,7 @@ def least_squares(operator: Any, b: Any, settings: Settings) -> tuple[SolveResul
     return SolveResult(system.solution(x), relative_residual(rest, v, xp), None), done
 
 
-def _tall(A: Any, v: Any, *, settings: Settings) -> Any:
+def _tall(A: Any, v: Any, *, settings: IterationSettings) -> Any:
     """Iterate on ``A^H A x = A^H b``."""
 
     def product(u: Any) -> Any:
@@ -92,7 +92,7 @@ def _tall(A: Any, v: Any, *, settings: Settings) -> Any:
     return cg(product, A._rmatvec(v, jnp), tol=settings.rtol / 4, maxiter=settings.max_iter)[0]
 
 
-def _wide(A: Any, v: Any, *, settings: Settings) -> Any:
+def _wide(A: Any, v: Any, *, settings: IterationSettings) -> Any:
     """Iterate on ``A A^H y = b``."""
 
     def product(u: Any) -> Any:

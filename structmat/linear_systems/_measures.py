@@ -9,7 +9,16 @@ from structmat._arrays import device_of, euclidean_norm, precision_of
 from structmat._arrays.typing import Array, Namespace
 from structmat.operators import LinearOperator
 
-__all__ = ["Measure", "Settings", "by_gradient", "by_residual", "norm_of", "probe", "relative_residual", "size_of"]
+__all__ = [
+    "IterationSettings",
+    "Measure",
+    "by_gradient",
+    "by_residual",
+    "norm_of",
+    "probe",
+    "relative_residual",
+    "size_of",
+]
 
 _POWERS = 3
 """Steps of the power method for a norm."""
@@ -17,7 +26,7 @@ _ROUNDING = 16.0
 """Residuals of this many units in the last place of what they are a difference of are rounding."""
 
 
-class Settings(NamedTuple):
+class IterationSettings(NamedTuple):
     """How to iterate."""
 
     owner: str
@@ -39,7 +48,7 @@ def relative_residual(rest: Array, b: Array, xp: Namespace) -> Array:
     return euclidean_norm(rest, xp) / size_of(b, xp)[..., 0]
 
 
-def by_residual(b: Array, settings: Settings, xp: Namespace) -> Measure:
+def by_residual(b: Array, settings: IterationSettings, xp: Namespace) -> Measure:
     """Return the test that the residual is small."""
 
     def measure(x: Array, rest: Array) -> tuple[Array, Array]:  # noqa: ARG001
@@ -49,7 +58,7 @@ def by_residual(b: Array, settings: Settings, xp: Namespace) -> Measure:
     return measure
 
 
-def by_gradient(operator: LinearOperator, b: Array, norm: Array, settings: Settings, xp: Namespace) -> Measure:
+def by_gradient(operator: LinearOperator, b: Array, norm: Array, settings: IterationSettings, xp: Namespace) -> Measure:
     """Return the test of Paige and Saunders: the residual is small, or orthogonal to the range up to the tolerance."""
 
     def measure(x: Array, rest: Array) -> tuple[Array, Array]:

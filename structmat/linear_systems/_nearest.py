@@ -9,7 +9,7 @@ from typing import Any
 
 from structmat._arrays import device_of, euclidean_norm, is_complex, library_of, scale_array
 from structmat._arrays.typing import Array, Namespace
-from structmat.linear_systems._measures import Settings
+from structmat.linear_systems._measures import IterationSettings
 from structmat.linear_systems._scaling import ScaledSystem
 from structmat.operators import (
     BandedCirculant,
@@ -35,7 +35,7 @@ _SMALLEST = 1e-6
 """Eigenvalues of a preconditioner are kept above this size, relative to the largest."""
 
 
-def preconditioner(system: ScaledSystem, settings: Settings, xp: Namespace) -> LinearOperator | None:
+def preconditioner(system: ScaledSystem, settings: IterationSettings, xp: Namespace) -> LinearOperator | None:
     """Return the preconditioner that is asked for, the one near the inverse of the matrix where that is "nearest"."""
     if settings.preconditioner == "nearest":
         return _nearest(system.operator, system.b, xp, positive=settings.assume != "general")

@@ -25,11 +25,11 @@ def solutions(
     assume: str,
     rtol: float,
     limit: int,
-    tell: Callable[[int], object],
+    report: Callable[[int], object],
 ) -> tuple[Any, int]:
-    """Return solutions of square systems, and the largest number of iterations; `tell` hears each."""
+    """Return solutions of square systems, and the largest number of iterations; `report` hears each."""
     one = {"positive definite": _cg, "hermitian": _gmres if np.iscomplexobj(b) else _minres}.get(assume, _gmres)
-    return _each(partial(one, rtol=rtol, limit=limit, tell=tell), b, operator, preconditioner)
+    return _each(partial(one, rtol=rtol, limit=limit, report=report), b, operator, preconditioner)
 
 
 def least_squares(operator: LinearOperator, b: Any, rtol: float, limit: int) -> tuple[Any, int]:
@@ -74,16 +74,16 @@ def _member(operator: LinearOperator | None, lead: tuple[int, ...], index: tuple
 class _Counter:
     """Counts the iterations of a solver."""
 
-    def __init__(self, tell: Callable[[int], object]) -> None:
-        self.count, self._tell = 0, tell
+    def __init__(self, report: Callable[[int], object]) -> None:
+        self.count, self._report = 0, report
 
     def __call__(self, _: Any) -> None:
         self.count += 1
-        self._tell(self.count)
+        self._report(self.count)
 
 
-def _cg(A: Any, M: Any, b: Any, *, rtol: float, limit: int, tell: Callable[[int], object]) -> tuple[Any, int]:
-    steps = _Counter(tell)
+def _cg(A: Any, M: Any, b: Any, *, rtol: float, limit: int, report: Callable[[int], object]) -> tuple[Any, int]:
+    steps = _Counter(report)
     x, _ = scipy.sparse.linalg.cg(
         as_linear_operator(A),
         b,
@@ -96,8 +96,8 @@ def _cg(A: Any, M: Any, b: Any, *, rtol: float, limit: int, tell: Callable[[int]
     return x, steps.count
 
 
-def _minres(A: Any, M: Any, b: Any, *, rtol: float, limit: int, tell: Callable[[int], object]) -> tuple[Any, int]:
-    steps = _Counter(tell)
+def _minres(A: Any, M: Any, b: Any, *, rtol: float, limit: int, report: Callable[[int], object]) -> tuple[Any, int]:
+    steps = _Counter(report)
     x, _ = scipy.sparse.linalg.minres(
         as_linear_operator(A),
         b,
@@ -109,9 +109,9 @@ def _minres(A: Any, M: Any, b: Any, *, rtol: float, limit: int, tell: Callable[[
     return x, steps.count
 
 
-def _gmres(A: Any, M: Any, b: Any, *, rtol: float, limit: int, tell: Callable[[int], object]) -> tuple[Any, int]:
+def _gmres(A: Any, M: Any, b: Any, *, rtol: float, limit: int, report: Callable[[int], object]) -> tuple[Any, int]:
     """Iterate with ``A M`` in place of A, so that the residual is that of the system itself."""
-    steps = _Counter(tell)
+    steps = _Counter(report)
     product, y = as_linear_operator(A @ M if M else A), None
     restart = min(_RESTART, limit, len(b))
     for vectors, cycles in ((restart, limit // restart), (limit % restart, 1)):

@@ -23,8 +23,8 @@ from structmat._arrays import (
 from structmat._arrays.checks import integer, non_negative, one_of, optional_function
 from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
 from structmat._arrays.typing import Array, ArrayLike, DType, Namespace
-from structmat.linear_systems._iterate import least_squares, solution
-from structmat.linear_systems._measures import Settings, relative_residual
+from structmat.linear_systems._iterate import ignored, least_squares, solution
+from structmat.linear_systems._measures import IterationSettings, relative_residual
 from structmat.linear_systems._result import SolveResult
 from structmat.operators import LinearOperator
 
@@ -123,13 +123,13 @@ def solve(
         raise ArgumentValueError(owner, "A", f"must be square, got shape {A.shape}; use lstsq")
     one_of(assume, owner, "assume", ("general", "hermitian", "positive definite"))
     _require_preconditioner(preconditioner, A, owner)
-    hear = optional_function(callback, owner, "callback") or int
+    report = optional_function(callback, owner, "callback") or ignored
     op, right, xp, dtype, settings = _prepared(A, b, assume, preconditioner, rtol, max_iter, owner)
     with suppress(NotImplementedError):
         return _warned(_closed(op, right, A.solve(b), xp), settings, xp)
     with suppress(NotImplementedError):
         return _warned(_closed(op, right, A.inv().matvec(b), xp), settings, xp)
-    return _restored(solution(op, right, settings, xp, hear), dtype, xp)
+    return _restored(solution(op, right, settings, xp, report), dtype, xp)
 
 
 def lstsq(A: LinearOperator, b: ArrayLike, *, rtol: float | None = None, max_iter: int | None = None) -> SolveResult:
@@ -224,7 +224,7 @@ def _require_preconditioner(value: Any, A: LinearOperator, owner: str) -> None:
 
 def _prepared(
     A: LinearOperator, b: ArrayLike, assume: str, M: Any, rtol: float | None, max_iter: int | None, owner: str
-) -> tuple[LinearOperator, Array, Namespace, DType, Settings]:
+) -> tuple[LinearOperator, Array, Namespace, DType, IterationSettings]:
     """Return operator and right-hand sides in the dtype of the computation, their library, and how to iterate."""
     op, right, xp, dtype = A._operand(b, owner, "b", A.shape[0])
     if library_of(xp) == "jax":
@@ -246,7 +246,7 @@ def _prepared(
         raise ArgumentValueError(owner, "rtol", "must be above zero, got 0")
     if max_iter is None:
         max_iter = min(max(100, 10 * min(A.shape)), _LONGEST)
-    return op, right, xp, dtype, Settings(owner, assume, M, float(rtol), integer(max_iter, owner, "max_iter"))
+    return op, right, xp, dtype, IterationSettings(owner, assume, M, float(rtol), integer(max_iter, owner, "max_iter"))
 
 
 def _closed(op: LinearOperator, b: Array, x: Array, xp: Namespace) -> SolveResult:
@@ -255,7 +255,7 @@ def _closed(op: LinearOperator, b: Array, x: Array, xp: Namespace) -> SolveResul
     return SolveResult(x, relative_residual(b - op._matvec(wide, xp), b, xp), 0)
 
 
-def _warned(result: SolveResult, settings: Settings, xp: Namespace) -> SolveResult:
+def _warned(result: SolveResult, settings: IterationSettings, xp: Namespace) -> SolveResult:
     """Return a result, after a warning where it is not what was asked for; only NumPy's values are looked at."""
     if not is_numpy(xp):
         return result

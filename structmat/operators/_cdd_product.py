@@ -35,7 +35,7 @@ Factor: TypeAlias = Diagonal | Circulant | SpectralCirculant | BandedCirculant |
 _DIRECT_SIDE = 512
 # Random vectors that norms of partial products are estimated with.
 _PROBES = 32
-CIRCULANT_LIKE = (Circulant, SpectralCirculant, BandedCirculant, BlockCirculant)
+_CIRCULANT_LIKE = (Circulant, SpectralCirculant, BandedCirculant, BlockCirculant)
 
 
 @dataclass(frozen=True, eq=False, repr=False, slots=True)
@@ -97,7 +97,7 @@ class CDDProduct(Chain):
     def __post_init__(self) -> None:
         factors = self._checked_factors()
         for f in factors:
-            if not isinstance(f, (Diagonal, *CIRCULANT_LIKE)):
+            if not isinstance(f, (Diagonal, *_CIRCULANT_LIKE)):
                 raise ArgumentTypeError(
                     "CDDProduct",
                     "factors",
@@ -377,10 +377,10 @@ def _chain(left: LinearOperator, right: LinearOperator) -> LinearOperator:
     return _join(_factors(left), _factors(right))
 
 
-for _kind in CIRCULANT_LIKE:
+for _kind in _CIRCULANT_LIKE:
     compose.rule(Diagonal, _kind)(_chain)
     compose.rule(_kind, Diagonal)(_chain)
-for _factor in (CDDProduct, Diagonal, *CIRCULANT_LIKE):
+for _factor in (CDDProduct, Diagonal, *_CIRCULANT_LIKE):
     compose.rule(CDDProduct, _factor)(_chain)
     compose.rule(_factor, CDDProduct)(_chain)
 

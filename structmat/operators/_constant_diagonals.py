@@ -36,7 +36,7 @@ from structmat.operators._toeplitz_inverse import ToeplitzInverse
 __all__ = ["ConstantDiagonals", "antidiagonal_means", "diagonal_lengths"]
 
 # The largest side of an ill-conditioned matrix that is written out to be solved.
-_DENSE = 4096
+_LARGEST_WRITTEN_OUT = 4096
 
 
 class ConstantDiagonals(Planned):
@@ -143,7 +143,7 @@ class ConstantDiagonals(Planned):
         """
         rows = b.reshape(-1, b.shape[-1])
         try:
-            if self.shape[0] <= _DENSE:
+            if self.shape[0] <= _LARGEST_WRITTEN_OUT:
                 dense: Any = self._to_dense(Context(xp, self.dtype, None))
                 other: Any = np.linalg.solve(dense, rows.T).T
             else:

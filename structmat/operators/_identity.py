@@ -29,6 +29,8 @@ class Identity(LinearOperator):
     ------
     ValueError
         If `n` is below one.
+    TypeError
+        If `n` is no integer.
 
     Notes
     -----
@@ -118,6 +120,8 @@ class Fourier(LinearOperator):
     ------
     ValueError
         If `n` or `blocks` is below one.
+    TypeError
+        If `n` or `blocks` is no integer, nor `n` a tuple of integers.
 
     Notes
     -----

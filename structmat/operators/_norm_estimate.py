@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 __all__ = ["norm_estimate"]
 
-ROUNDS = 4
+_ROUNDS = 4
 """Of Hager's method: more than three are seldom of use."""
-POWERS = 30
-SMALL = 24
+_POWERS = 30
+_SMALL = 24
 """Of so many columns the one-norm is known from as many products, no more than Hager's method takes."""
 
 
@@ -58,7 +58,7 @@ def _one_norm(
 ) -> Array:
     n = like.shape[-1]
     ones = xp.ones_like(like)
-    if n <= SMALL:
+    if n <= _SMALL:
         unit = xp.eye(n, dtype=like.dtype, device=device_of(like))
         return xp.max(_size(forward(xp.reshape(unit, (n, *(1,) * (like.ndim - 1), n)) * ones), xp), axis=0)
     k = xp.arange(n, device=device_of(like))
@@ -68,7 +68,7 @@ def _one_norm(
     # From equal entries the steps stay symmetric where the matrix is, and miss what is skew in it.
     for start in (ones / n, skew / xp.astype(_size(skew, xp), like.dtype)[..., None]):
         v = start
-        for _ in range(ROUNDS):
+        for _ in range(_ROUNDS):
             w = forward(v)
             bound = xp.maximum(bound, _size(w, xp))
             size = xp.abs(w)
@@ -94,7 +94,7 @@ def _largest_singular_value(
     forward: Callable[[Array], Array], adjoint: Callable[[Array], Array], like: Array, xp: Namespace
 ) -> Array:
     v = _without_symmetries(like, xp)
-    for _ in range(POWERS):
+    for _ in range(_POWERS):
         v = forward(_normalised(v, euclidean_norm(v, xp), xp))
         size = euclidean_norm(v, xp)
         v = adjoint(_normalised(v, size, xp))  # of the product with both, the square of the norm may overflow

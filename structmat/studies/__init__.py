@@ -4,6 +4,7 @@
 - `_sweep`: `sweep`, many matrices by many methods with many settings, and `report`
 - `_html`: self-contained pages
 - `_reading`: what is in a work folder, without its lock
+- `_records`: settings and finished units of work as files
 - `_folder`: `WorkFolder`, an output folder whose finished units of work stay
 - `_run_units`: `run_units`, the same units in this process, by joblib or by Dask
 """
@@ -13,7 +14,8 @@ from __future__ import annotations
 try:
     from structmat._layer_fits.seeds import unit_rng
     from structmat.studies._checkpoint import CheckpointFit, CheckpointProgress, FittedLayer, fit_checkpoint
-    from structmat.studies._folder import Record, UnwrittenError, WorkFolder
+    from structmat.studies._folder import UnwrittenError, WorkFolder
+    from structmat.studies._records import Record
     from structmat.studies._run_units import run_units
     from structmat.studies._sweep import (
         MatrixSource,

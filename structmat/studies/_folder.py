@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import json
 import logging
 import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
@@ -19,39 +18,30 @@ import structmat
 from structmat._arrays.errors import ArgumentValueError
 from structmat._files.atomic import remove_temporaries, sync_folder
 from structmat._files.folders import files_in
-from structmat._files.safetensors import SafetensorsFile, Tensor, checksum, to_bytes
 from structmat._files.text import last_bytes
 from structmat.io import atomic_write
+from structmat.studies._records import (
+    SETTINGS,
+    UNITS,
+    WORK,
+    Record,
+    as_json,
+    digest,
+    read_record,
+    read_settings,
+    record_bytes,
+    stamp_of,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Record", "UnwrittenError", "WorkFolder"]
+__all__ = ["UnwrittenError", "WorkFolder"]
 
-_WORK, _SETTINGS, _LOCK, _UNITS = "work", "settings.json", "lock", "units"
-_RECORD, _CHECKSUM = "structmat_unit", "structmat_sha256"
+_LOCK = "lock"
 _SHOWN = 6
 """Of differences between settings, at most."""
 _log = logging.getLogger(__name__)
-
-
-class Record(NamedTuple):
-    """The result of one unit of work.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> from structmat.studies import WorkFolder
-    >>> with tempfile.TemporaryDirectory() as path, WorkFolder.open(f"{path}/out", {}) as folder:
-    ...     folder.write("unit", {"length": 3})
-    ...     folder.read("unit").values
-    {'length': 3}
-    """
-
-    values: dict[str, Any]
-    """Numbers, text and lists of them."""
-    arrays: dict[str, NDArray[Any]]
-    """Arrays by name."""
 
 
 class UnwrittenError(OSError):
@@ -129,7 +119,7 @@ class WorkFolder:
         self.done: set[str] = set()
         self._outputs = frozenset(outputs)
         self._stamp = stamp
-        self._units = path / _WORK / _UNITS
+        self._units = path / UNITS
 
     @classmethod
     @contextlib.contextmanager
@@ -165,7 +155,7 @@ class WorkFolder:
             If it cannot be written, or a final file exists that is not from an earlier run.
         """
         folder = Path(path)
-        now = _plain({**settings, "structmat": structmat.__version__})
+        now = as_json({**settings, "structmat": structmat.__version__})
         work = _made(folder, outputs)
         lock = FileLock(work / _LOCK)
         try:
@@ -177,8 +167,8 @@ class WorkFolder:
         try:
             remove_temporaries(folder, outputs)
             remove_temporaries(work)
-            _check_settings(folder, work / _SETTINGS, now)
-            opened = cls(folder, outputs, _stamp(now))
+            _check_settings(folder, now)
+            opened = cls(folder, outputs, stamp_of(now))
             opened._look()
             yield opened
         finally:
@@ -218,9 +208,7 @@ class WorkFolder:
         ValueError
             If `values` cannot be kept in JSON.
         """
-        text = json.dumps({"key": key, "stamp": self._stamp, "values": values}, sort_keys=True, allow_nan=False)
-        tensors = {name: Tensor.of(array) for name, array in (arrays or {}).items()}
-        content = to_bytes(tensors, {_RECORD: text, _CHECKSUM: checksum(text, tensors)})
+        content = record_bytes(key, self._stamp, values, arrays or {})
         with atomic_write(self._file(key), force=True) as file:
             file.write(content)
         self.done.add(key)
@@ -247,7 +235,7 @@ class WorkFolder:
         """
         if key not in self.done:
             raise KeyError(key)
-        return _read(self._file(key), self._stamp)[1]
+        return read_record(self._file(key), self._stamp)[1]
 
     def write_output(self, name: str, content: bytes) -> None:
         """Write a final file, complete or not at all.
@@ -273,7 +261,7 @@ class WorkFolder:
     def _file(self, key: str) -> Path:
         """Return the file of a unit: readable, and different for different keys."""
         readable = last_bytes(re.sub(r"[^\w.-]", "_", key), 80).lstrip(".")
-        return self._units / f"{readable}.{_digest(key)[:16]}.safetensors"
+        return self._units / f"{readable}.{digest(key)[:16]}.safetensors"
 
     def _look(self) -> None:
         """Find the finished units; remove what is half-written, damaged or of other settings."""
@@ -281,7 +269,7 @@ class WorkFolder:
         remove_temporaries(self._units)
         for path in files_in(self._units, "*.safetensors"):
             try:
-                key, _ = _read(path, self._stamp)
+                key, _ = read_record(path, self._stamp)
             except ValueError as error:
                 _log.warning("%s; it is removed and the unit done again", error)
                 path.unlink()
@@ -292,7 +280,7 @@ class WorkFolder:
 
 def _made(folder: Path, outputs: Collection[str]) -> Path:
     """Make the folders where they are missing and return the one for the work."""
-    work = folder / _WORK
+    work = folder / WORK
     if not work.is_dir():
         for name in outputs:
             if (folder / name).exists():
@@ -319,10 +307,11 @@ def _naming(folder: Path) -> Iterator[None]:
         raise OSError(error.errno or errno.EIO, error.strerror or str(error), str(folder)) from error
 
 
-def _check_settings(folder: Path, file: Path, now: dict[str, Any]) -> None:
+def _check_settings(folder: Path, now: dict[str, Any]) -> None:
     """Compare the settings with those of the units that are finished; where there are none, write them."""
-    there = _settings(folder, file)
-    if files_in(folder / _WORK / _UNITS, "*.safetensors"):
+    file = folder / SETTINGS
+    there = read_settings(folder) if file.exists() else None
+    if files_in(folder / UNITS, "*.safetensors"):
         if there is None:
             raise ValueError(f"{folder} has finished units but lacks {file}, so their settings are unknown")
         if there != now:
@@ -338,16 +327,6 @@ def _check_settings(folder: Path, file: Path, now: dict[str, Any]) -> None:
             opened.write(json.dumps(now, indent=2, sort_keys=True).encode())
 
 
-def _settings(folder: Path, file: Path) -> Any:
-    """Return the settings that were written, None without."""
-    if not file.exists():
-        return None
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{file} is damaged, so the settings of {folder} are unknown: {error}") from error
-
-
 def _differences(there: Any, now: Any, name: str = "") -> Iterator[str]:
     """Yield a text for every setting that differs."""
     if isinstance(there, dict) and isinstance(now, dict):
@@ -355,36 +334,3 @@ def _differences(there: Any, now: Any, name: str = "") -> Iterator[str]:
             yield from _differences(there.get(key), now.get(key), f"{name}.{key}" if name else key)
     elif there != now:
         yield f"{name} {json.dumps(there)} there, {json.dumps(now)} now"
-
-
-def _read(path: Path, stamp: str) -> tuple[str, Record]:
-    """Return key and record of a file.
-
-    Raises
-    ------
-    ValueError
-        If it is damaged, foreign, or of other settings.
-    """
-    file = SafetensorsFile.open(path)
-    tensors = {name: tensor._replace(data=file.data(name)) for name, tensor in file.tensors.items()}
-    text = file.metadata.get(_RECORD, "")
-    if not text or file.metadata.get(_CHECKSUM) != checksum(text, tensors):
-        raise ValueError(f"{path} is damaged or no record of a unit of work")
-    content = json.loads(text)
-    if content["stamp"] != stamp:
-        raise ValueError(f"{path} was made with other settings")
-    return content["key"], Record(content["values"], {n: t.values(f"{path}: {n}") for n, t in tensors.items()})
-
-
-def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings as they come back from JSON."""
-    plain: dict[str, Any] = json.loads(json.dumps(settings, sort_keys=True))
-    return plain
-
-
-def _stamp(settings: Mapping[str, Any]) -> str:
-    return _digest(json.dumps(settings, sort_keys=True))
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any
 
 from structmat._arrays.errors import ArgumentValueError
 from structmat._files.folders import files_in
-from structmat.studies._folder import _SETTINGS, _UNITS, _WORK, Record, _read, _stamp
+from structmat.studies._records import SETTINGS, UNITS, Record, read_record, read_settings, stamp_of
 
 __all__ = ["read_records"]
 
@@ -24,21 +23,15 @@ def read_records(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str
     OSError
         If it cannot be read.
     """
-    file = Path(path) / _WORK / _SETTINGS
-    if not file.is_file():
-        text = f"must be the folder of a study, got {os.fspath(path)}, which has no {_WORK}/{_SETTINGS}"
+    if not (Path(path) / SETTINGS).is_file():
+        text = f"must be the folder of a study, got {os.fspath(path)}, which has no {SETTINGS.as_posix()}"
         raise ArgumentValueError("load_study", "path", text)
-    try:
-        settings = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{file} is damaged: {error}") from error
-    if not isinstance(settings, dict):
-        raise ValueError(f"{file} is damaged: it must hold an object, got {settings!r}")  # noqa: TRY004  # the file's fault
-    stamp = _stamp(settings)
+    settings = read_settings(Path(path))
+    stamp = stamp_of(settings)
     records = {}
-    for unit in files_in(Path(path) / _WORK / _UNITS, "*.safetensors"):
+    for unit in files_in(Path(path) / UNITS, "*.safetensors"):
         try:
-            key, record = _read(unit, stamp)
+            key, record = read_record(unit, stamp)
         except ValueError:
             continue
         records[key] = record

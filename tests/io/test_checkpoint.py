@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from structmat._files.safetensors import sound_part
-from structmat.io import Checkpoint, CheckpointError, _checkpoint
+from structmat.io import Checkpoint, CheckpointError, _entry
 
 torch = pytest.importorskip("torch")
 
@@ -64,7 +64,7 @@ KINDS = ["file", "folder", "safetensors shards", "safetensors index", "pt", "nes
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_checkpoint_gives_the_same_weights(tmp_path, kind, monkeypatch):
-    monkeypatch.setattr(_checkpoint, "_CHUNK_BYTES", 1000)
+    monkeypatch.setattr(_entry, "_CHUNK_BYTES", 1000)
     checkpoint = Checkpoint(write(tmp_path, kind))
     assert sorted(WEIGHTS) == list(checkpoint)
     assert len(checkpoint) == len(WEIGHTS)
@@ -288,7 +288,7 @@ def test_a_file_is_parsed_once_for_all_its_weights(tmp_path, monkeypatch, suffix
     path = tmp_path / f"w.{suffix}"
     save({f"layer.{i}.weight": torch.full((2, 3), float(i)) for i in range(9)}, path)
     parsed = []
-    monkeypatch.setattr(_checkpoint, "sound_part", lambda path: parsed.append(path) or sound_part(path))
+    monkeypatch.setattr(_entry, "sound_part", lambda path: parsed.append(path) or sound_part(path))
     load = torch.load
     monkeypatch.setattr(torch, "load", lambda path, **options: parsed.append(path) or load(path, **options))
     checkpoint = Checkpoint(path)
@@ -299,7 +299,7 @@ def test_a_file_is_parsed_once_for_all_its_weights(tmp_path, monkeypatch, suffix
 def test_large_files_of_torch_are_mapped_and_never_held(tmp_path, monkeypatch):
     path, load, mapped = write(tmp_path, "pt"), torch.load, []
     monkeypatch.setattr(torch, "load", lambda path, **options: mapped.append(options["mmap"]) or load(path, **options))
-    monkeypatch.setattr(_checkpoint, "_SMALL", path.stat().st_size - 1)
+    monkeypatch.setattr(_entry, "_SMALL", path.stat().st_size - 1)
     entry = Checkpoint(path).entry("a.weight")
     assert np.array_equal(entry.read(), WEIGHTS["a.weight"])
     assert mapped == [True, True]

@@ -25,7 +25,7 @@ from structmat._layer_fits.changes import Difference
 from structmat._layer_fits.layers import LayerTask
 from structmat.cli import main
 from structmat.fit import fit_cdd
-from structmat.io import CheckpointError, _checkpoint
+from structmat.io import Checkpoint, CheckpointError, _entry
 from structmat.studies import fit_checkpoint, unit_rng
 from tests.studies import checkpoints
 
@@ -359,13 +359,13 @@ def test_other_settings_or_files_on_an_old_folder_are_refused(tmp_path):
 
 def test_a_layer_takes_the_memory_of_little_more_than_two_matrices(tmp_path, monkeypatch):
     """The change and one copy of it: the rest is rows."""
-    monkeypatch.setattr(_checkpoint, "_CHUNK_BYTES", 1 << 14)
+    monkeypatch.setattr(_entry, "_CHUNK_BYTES", 1 << 14)
     n = 1024
     base = np.random.default_rng(0).standard_normal((n, n)).astype("float32")
     change = checkpoints.planted("x", (n, n)).astype("float32")
     for name, tensor in (("base", base), ("tuned", base + change)):
         save_file({"w": torch.from_numpy(tensor)}, tmp_path / f"{name}.safetensors")
-    tuned, before = (_checkpoint.Checkpoint(tmp_path / f"{name}.safetensors").entry("w") for name in ("tuned", "base"))
+    tuned, before = (Checkpoint(tmp_path / f"{name}.safetensors").entry("w") for name in ("tuned", "base"))
     task = LayerTask("w", Difference(tuned, before))
     task.run()  # what is imported on first use is not the layer's
     tracemalloc.start()

@@ -31,7 +31,7 @@ def baseline_names(*, weighted: bool = False) -> tuple[str, ...]:
 
     Parameters
     ----------
-    weighted : bool, default: False
+    weighted : bool, default False
         Only those whose best member is known in a weighted norm as well.
 
     Returns
@@ -177,7 +177,7 @@ def truncated_svd_error(W: ArrayLike, rank: int, *, input_second_moment: ArrayLi
 
 
 def closed_form_errors(
-    W: ArrayLike, block_size: int | Literal["min", "toeplitz"] = "min"
+    W: ArrayLike, *, block_size: int | Literal["min", "toeplitz"] = "min"
 ) -> dict[str, tuple[int, float]]:
     """Return the errors of the nearest block-circulant and the nearest diagonal matrix.
 
@@ -185,7 +185,7 @@ def closed_form_errors(
     ----------
     W : array_like
         The matrix, of shape (rows, cols), real or complex.
-    block_size : int, "min" or "toeplitz", default: "min"
+    block_size : int, "min" or "toeplitz", default "min"
         Side of the circulant blocks, as for `fit_cdd`.
 
     Returns
@@ -220,7 +220,7 @@ def closed_form_errors(
     return {"circulant": (circulant.n_parameters, circulant.error), "diagonal": (diagonal.n_parameters, diagonal.error)}
 
 
-def weighted_norm(W: ArrayLike, input_second_moment: ArrayLike | None = None) -> float:
+def weighted_norm(W: ArrayLike, *, input_second_moment: ArrayLike | None = None) -> float:
     """Return the norm that errors are relative to.
 
     Parameters
@@ -246,7 +246,7 @@ def weighted_norm(W: ArrayLike, input_second_moment: ArrayLike | None = None) ->
     --------
     >>> import numpy as np
     >>> from structmat.fit import weighted_norm
-    >>> weighted_norm(np.array([[3.0, 1.0]]), np.array([1.0, 16.0]))
+    >>> weighted_norm(np.array([[3.0, 1.0]]), input_second_moment=np.array([1.0, 16.0]))
     5.0
     """
     owner = "weighted_norm"

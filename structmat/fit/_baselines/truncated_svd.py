@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from math import hypot
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +9,7 @@ import numpy as np
 import scipy  # its `linalg` is imported on first use
 
 from structmat.fit._baselines.member import Member, tails
+from structmat.fit._leading_triplets import leading_triplets, second_order
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,8 +43,6 @@ def error_of_rank(matrix: NDArray[Any], rank: int) -> float:
 
     The squares of the entries must neither overflow nor underflow.
     """
-    from scipy.sparse import linalg  # noqa: PLC0415  # slow to import, so not before it is needed
-
     side = min(matrix.shape)
     if rank >= side or not matrix.any():
         return 0.0
@@ -52,10 +50,10 @@ def error_of_rank(matrix: NDArray[Any], rank: int) -> float:
         return 1.0
     if side > _DENSE_SVD_SIDE and rank < side // 8:
         # The residual depends on the error of the singular vectors in second order only.
-        tolerance = float(np.finfo(matrix.dtype).eps) ** 0.75
         start = np.random.default_rng(0).standard_normal(side).astype(matrix.dtype)
-        with suppress(linalg.ArpackError):  # no convergence: all singular values below always have an answer
-            u, s, vh = linalg.svds(_uncopied(matrix), k=rank, tol=tolerance, v0=start)
+        triplets = leading_triplets(_uncopied(matrix), rank, start, second_order(matrix.dtype))
+        if triplets is not None:
+            u, s, vh = triplets
             return _residual(matrix, u * s, vh)
     values = scipy.linalg.svdvals(matrix, check_finite=False)
     return float(np.linalg.norm(values[rank:]) / np.linalg.norm(values))

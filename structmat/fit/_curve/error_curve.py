@@ -87,9 +87,9 @@ def error_curve(
     n_factors : iterable of int, optional
         The numbers of factors themselves, instead of `max_factors`; in any order. Without some of them the other errors
         may change, see below.
-    block_size : int, "min" or "toeplitz", default: "min"
+    block_size : int, "min" or "toeplitz", default "min"
         Side of the circulant blocks, as for `fit_cdd`.
-    first : {"diagonal", "circulant"}, default: "diagonal"
+    first : {"diagonal", "circulant"}, default "diagonal"
         Kind of the first factor.
     input_second_moment : array_like, optional
         Second moments that the errors are weighted with, as for `fit_cdd`. Of the baselines only the truncated SVD has
@@ -99,7 +99,7 @@ def error_curve(
     time_limit : float, optional
         Seconds for the whole curve, divided among its points; the searches continue until then. Points for which no
         time is left have the best product of fewer factors.
-    baselines : bool, default: True
+    baselines : bool, default True
         Whether to compute the baselines: truncated SVD (the best case of LoRA), block circulant (of C3A), sparse
         Fourier (of FourierFT) and Monarch matrices.
     callback : callable, optional

@@ -128,7 +128,7 @@ class ErrorCurve:
         ----------
         path : path-like
             The file, its suffix ``.json`` or ``.csv``. It appears complete or not at all.
-        force : bool, default: False
+        force : bool, default False
             Whether to replace an existing file.
 
         Raises

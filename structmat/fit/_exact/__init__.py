@@ -2,6 +2,7 @@
 
 A closed form is a function that takes the matrix to factors, or to none, and a line in `RECOGNISERS` of `recognisers`.
 
+- `forms`: what all of them find
 - `exact_search`: joint second-order steps from random starts
 - `recognisers`: matrices that are products of a few factors in closed form
 - `constructions`: the constructions that reproduce a matrix of any size, and which of them is taken

@@ -6,7 +6,6 @@ tried in that order until one is accurate; otherwise the most accurate is taken.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from functools import partial
@@ -14,23 +13,22 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
+from structmat.fit._control import seconds_left
 from structmat.fit._exact.cyclic_band import cyclic_band, factor_cyclic_band, factor_real_cyclic_band, whole_matrix
 from structmat.fit._exact.deflation import has_extended_precision
-from structmat.fit._exact.exact_search import Factorisation
+from structmat.fit._exact.forms import Factorisation, Form, to_product
 from structmat.fit._exact.low_rank import Triplets, factor_low_rank, factor_real_low_rank, singular_triplets
 from structmat.fit._exact.mixing import Mixing
 from structmat.fit._exact.pencil import factor_matrix, factor_real_matrix
 from structmat.fit._exact.plain_band import bandwidths, factor_plain_band
 from structmat.fit._exact.real_rotations import factor_real_by_rotations
-from structmat.fit._exact.recognisers import Form
 from structmat.fit._exact.unitary import factor_by_singular_vectors, factor_unitary, is_unitary
 from structmat.fit._result import FitProgress
-from structmat.operators import BandedCirculant, CDDProduct, Circulant, Diagonal
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Construction", "construct", "constructions", "to_product"]
+__all__ = ["Construction", "construct", "constructions"]
 
 # The rank up to which a matrix has low rank, as a share of its side, and the error that its singular vectors or its
 # cyclic diagonals may leave.
@@ -56,9 +54,6 @@ _EXTENDED_SIDE = 256
 
 # Random vectors that tell the error of a product up to a tenth or two.
 _PROBES = 16
-
-# Up to so many diagonals circulants are applied by shifts.
-_SHIFTED = 3
 
 _EPS = float(np.finfo(np.float64).eps)
 
@@ -240,35 +235,8 @@ def _report(
     errors: list[float],
     deadline: float,
 ) -> None:
-    left = None if deadline == math.inf else max(deadline - time.monotonic(), 0.0)
-    state = ("construction", construction.n_factors, min(errors), left)
+    state = ("construction", construction.n_factors, min(errors), seconds_left(deadline))
     callback(FitProgress(construction.name, tried, total, errors[-1], *state))
-
-
-def to_product(form: Form) -> CDDProduct:
-    """Return the product of a form; its circulants of few diagonals shift if the form says so."""
-    if not form.shifts:
-        return CDDProduct.from_vectors(*form.vectors, first=form.first)
-    factors: list[Diagonal | Circulant | BandedCirculant] = []
-    for place, vector in enumerate(form.vectors):
-        if (place % 2 == 0) == (form.first == "diagonal"):
-            factors.append(Diagonal(vector))
-        elif (span := _span(vector)) is not None:
-            start, entries = span
-            factors.append(BandedCirculant(entries, len(vector), start))
-        else:
-            factors.append(Circulant(vector))
-    return CDDProduct(tuple(factors))
-
-
-def _span(vector: NDArray[Any]) -> tuple[int, NDArray[Any]] | None:
-    """Return where the nonzero entries of a first column begin and what they are, if few beside the first one."""
-    n = len(vector)
-    used = np.flatnonzero(vector[1:]) + 1
-    used = np.sort(np.append(np.where(used > n // 2, used - n, used), 0))
-    start, last = int(used[0]), int(used[-1])
-    few = last - start < min(n, _SHIFTED)
-    return (start, vector[np.arange(start, last + 1)]) if few else None
 
 
 def _usual_error(n: int, *, extended: bool) -> float:

@@ -6,11 +6,12 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice, repeat
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from structmat.fit._exact.recognisers import Form
+from structmat.fit._control import seconds_left
+from structmat.fit._exact.forms import Factorisation, Form
 from structmat.fit._many_factors.descent import State
 from structmat.fit._many_factors.diagonal_forms import DiagonalForms
 from structmat.fit._many_factors.equalisation import equalise
@@ -20,7 +21,7 @@ from structmat.fit._result import FitProgress
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Factorisation", "search"]
+__all__ = ["search"]
 
 # The search for matrices of full rank begins at the counting bound up to a side where an iteration takes well below a
 # second. For larger ones it begins this share of the rest of the side higher, where far fewer iterations do.
@@ -54,16 +55,6 @@ _TIMED_UNKNOWNS = 1100
 
 # Steps converge quadratically in the end: once the tolerance is met, a few more take the error to this share of it.
 _AIM, _LAST_STEPS = 1e-2, 3
-
-
-class Factorisation(NamedTuple):
-    """A product and how it was found."""
-
-    form: Form
-    history: list[float]
-    solver: str
-    message: str
-    stopped: str = "completed"
 
 
 def search(
@@ -101,7 +92,7 @@ def search(
                 history.append(min([state.error, *history[-1:]]))
                 if callback is not None and len(history) > 1:
                     least = min(best_history[-1], history[-1])
-                    left = None if deadline == math.inf else max(deadline - time.monotonic(), 0.0)
+                    left = seconds_left(deadline)
                     callback(FitProgress(name, len(history) - 1, most, history[-1], "search", length, least, left))
                 before += preparing
                 now = time.monotonic()

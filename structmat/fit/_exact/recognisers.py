@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from structmat.fit._exact.forms import Form
 from structmat.fit._fit_cdd import fit_cdd
 from structmat.fit._many_factors.descent import descend
 from structmat.fit._many_factors.levenberg_marquardt import steps
 from structmat.fit._three_factors.blocks import by_diagonals
-from structmat.operators import FactorKind
 
-__all__ = ["RECOGNISERS", "Form", "Recogniser", "closed_forms"]
+__all__ = ["RECOGNISERS", "Recogniser", "closed_forms"]
 
 # A fit of three factors with this error is close to a member of the set; its last digits are the solver's.
 _NEARLY, _FIT_ITERATIONS, _POLISH = 1e-2, 100, 50
@@ -30,16 +30,6 @@ _ACCURATE = 1e-14
 # those below the second share of the root mean square have no phase to speak of, and the matrix passes if it is nearer
 # than the third to what is tested, or all but that share of the phases are.
 _ZERO, _SMALL, _FAR = 1e-14, 1e-3, 0.1
-
-
-class Form(NamedTuple):
-    """A candidate: diagonals and first columns, and what they are called."""
-
-    name: str
-    first: FactorKind
-    vectors: list[NDArray[Any]]
-    shifts: bool = False
-    """Whether circulants of two diagonals are to be applied by shifts."""
 
 
 Recogniser: TypeAlias = "Callable[[NDArray[Any], np.random.Generator], Form | None]"

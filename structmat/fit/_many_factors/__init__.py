@@ -14,7 +14,7 @@ that takes the matrix itself is a file that makes `descent.Steps`, and a line in
 - `adam`, `lbfgs`: exploration and polish, first order
 - `objective`, `spectra`: the error and its gradient by transforms
 - `array_work`: what these ask of NumPy and torch beyond the array API standard
-- `opening`: their last two factors, which act on the identity, without transforms
+- `trailing_factors`: their last two factors, which act on the identity, without transforms
 - `parameters`: all vectors of a product, scaled, in one flat vector
 - `equalisation`: a way in to matrices of widely spread singular values
 - `solver_list`: the list of solvers on the matrix

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from structmat.fit._leading_triplets import leading_triplets
 from structmat.fit._three_factors.blocks import transposed_circulants
 
 if TYPE_CHECKING:
@@ -47,16 +48,11 @@ def truncated(
 
     Columns beyond the rank of the matrix are zero.
     """
-    from scipy.sparse import linalg  # noqa: PLC0415  # slow to import, so not before a fit needs it
-
+    triplets = None
     if min(target.shape) > max(_DENSE_SIDE, 8 * rank):
-        try:
-            v0 = rng.standard_normal(min(target.shape)).astype(target.dtype)
-            u, s, wh = linalg.svds(target, k=rank, v0=v0)
-        except linalg.ArpackError:
-            u, s, wh = np.linalg.svd(target, full_matrices=False)
-    else:
-        u, s, wh = np.linalg.svd(target, full_matrices=False)
+        v0 = rng.standard_normal(min(target.shape)).astype(target.dtype)
+        triplets = leading_triplets(target, rank, v0)
+    u, s, wh = triplets or np.linalg.svd(target, full_matrices=False)
     order = np.argsort(-s)[:rank]
     roots = np.sqrt(np.where(s[order] > np.finfo(s.dtype).eps * s[order[0]], s[order], 0.0))
     # The right singular vectors are combinations of the rows of the inputs.
@@ -164,7 +160,7 @@ def _basis(A: NDArray[Any], B: NDArray[Any]) -> NDArray[Any]:
 
 
 def _unit_rows(X: NDArray[Any]) -> NDArray[Any]:
-    """Return the rows that are not zero, of norm one; divided by their largest entries first, whose squares may vanish."""
+    """Return the rows that are not zero, of norm one; divided by their largest entries, whose squares may vanish."""
     rows = X[X.any(axis=1)]
     rows = rows / np.abs(rows).max(axis=1, keepdims=True)
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)

@@ -21,9 +21,9 @@ from array_api_compat import array_namespace
 from structmat._arrays import device_of
 from structmat._arrays.numpy_bridge import to_numpy
 from structmat.fit._many_factors.array_work import NumpyWork, work_like
-from structmat.fit._many_factors.opening import Opening
 from structmat.fit._many_factors.parameters import factor_parameters, to_vectors
 from structmat.fit._many_factors.spectra import combined, correlated, spectra_of_rows, sums_of_products
+from structmat.fit._many_factors.trailing_factors import TrailingFactors
 from structmat.fit._three_factors.spread import most_spread
 
 if TYPE_CHECKING:
@@ -145,11 +145,11 @@ class Objective:
 
         A gradient of complex parameters holds the derivatives for their real and imaginary parts.
         """
-        acting, opening = self._acting(parameters), self._opening(parameters)
+        acting, trailing = self._acting(parameters), self._trailing(parameters)
 
         def part(rows: slice) -> tuple[WorkArray, list[WorkArray]]:
             with np.errstate(over="ignore", invalid="ignore"):  # a product may be lost on the way; its error tells
-                return self._part(acting, opening, rows)
+                return self._part(acting, trailing, rows)
 
         values, sums = zip(*self._over_chunks(part, parameters), strict=True)
         total = [sum(of_factor[1:], start=of_factor[0]) for of_factor in zip(*sums, strict=True)]
@@ -167,12 +167,14 @@ class Objective:
         gradient *= 2.0 / self._norm2
         return sum(values[1:], start=values[0]) / self._norm2, gradient
 
-    def _part(self, acting: list[WorkArray], opening: Opening | None, rows: slice) -> tuple[WorkArray, list[WorkArray]]:
+    def _part(
+        self, acting: list[WorkArray], trailing: TrailingFactors | None, rows: slice
+    ) -> tuple[WorkArray, list[WorkArray]]:
         """Squared norms of the residual of some rows, and half its gradients, circulants' as spectra."""
         m, count, work = self.layout.block_size, len(acting[0]), self.work
         kept: list[WorkArray] = []
-        x = work.xp.tile(self._rows_of_inputs(rows)[None], (count, 1, 1)) if opening is None else opening.rows(rows)
-        carried = len(acting) - (0 if opening is None else opening.n_factors)
+        x = work.xp.tile(self._rows_of_inputs(rows)[None], (count, 1, 1)) if trailing is None else trailing.rows(rows)
+        carried = len(acting) - (0 if trailing is None else trailing.n_factors)
         residual = self._applied(acting[:carried], x, kept.append)
         residual -= self._target[rows]
         values = work.norms2(residual.reshape(count, -1))
@@ -190,18 +192,18 @@ class Objective:
             if not last:
                 spectra = combined(spectra, acting[k].conj().swapaxes(1, 2), work.xp, overwrite=True)
                 residual = _cropped(work.from_spectra(spectra, m, real=self._real), factor.cols)
-        if opening is not None:
-            gradients += opening.gradients(rows, residual)
+        if trailing is not None:
+            gradients += trailing.gradients(rows, residual)
         return values, gradients
 
-    def _opening(self, parameters: WorkArray) -> Opening | None:
+    def _trailing(self, parameters: WorkArray) -> TrailingFactors | None:
         """Return the last factors of products of one block that act on the identity."""
         n_factors = 1 if self._factors[-1].shape[1:] else 2
         if self.weighted or not self.layout.is_single_block or len(self._factors) < n_factors:
             return None
         first, *rest = self._factors[-n_factors:]
         c = parameters[:, first.place] / first.scale
-        return Opening(c, parameters[:, rest[0].place] if rest else None, self.work)
+        return TrailingFactors(c, parameters[:, rest[0].place] if rest else None, self.work)
 
     def _acting(self, parameters: WorkArray) -> list[WorkArray]:
         """Return what rows are multiplied with for each factor: diagonals (B, n), or spectra of blocks (B, p, q, f)."""

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from structmat.fit._control import Control
     from structmat.operators import FactorKind
 
-__all__ = ["Layer", "peeled", "synchronised_gram"]
+__all__ = ["OuterPhases", "peeled", "synchronised_gram"]
 
 # What is added to the Gram matrix before it is inverted, as shares of its mean eigenvalue; one attempt with each. Noise
 # fills up small eigenvalues and asks for more; with less the smallest eigenvalue alone makes a matrix of rank one, a
@@ -53,7 +53,7 @@ _FOUND = 1e-6
 _MOST_PARAMETERS = 1500
 
 
-class Layer(NamedTuple):
+class OuterPhases(NamedTuple):
     """The phases of an outermost factor."""
 
     phases: NDArray[Any]
@@ -151,7 +151,7 @@ def _outermost(
     """Return that one of two outermost factors of which `X` tells more; None if it tells too little or time is up."""
     r, c = _balance(X)
     Y = _quotient(_quotient(X, r[:, None]), c)
-    layers: list[Layer] = []
+    layers: list[OuterPhases] = []
     least = _EXPLAINED_BY_OTHER if ends == (0, len(chain.x) - 1) else 0.0
     for k, rows in zip(ends, (Y, Y.T), strict=True):
         G = _damped_inverse(rows, damping)
@@ -171,7 +171,7 @@ def _outermost(
     return k, d
 
 
-def synchronised_gram(G: NDArray[Any], rng: np.random.Generator) -> Layer:
+def synchronised_gram(G: NDArray[Any], rng: np.random.Generator) -> OuterPhases:
     """Return the phases `d` of the Hermitian matrix ``diag(d) R diag(d)^H``, `R` a circulant, that is nearest to `G`.
 
     The diagonal of `G`, which knows nothing of them, is overwritten.
@@ -190,7 +190,7 @@ def synchronised_gram(G: NDArray[Any], rng: np.random.Generator) -> Layer:
         d = _unit((G * r[lags].conj()) @ d)
     explained = n * float(np.sum(np.abs(_means(G, d, lags)) ** 2))
     size = float(np.sum(np.abs(G) ** 2))
-    return Layer(d, explained / size if size > 0.0 else 0.0)
+    return OuterPhases(d, explained / size if size > 0.0 else 0.0)
 
 
 def _means(G: NDArray[Any], d: NDArray[Any], lags: NDArray[Any]) -> NDArray[Any]:

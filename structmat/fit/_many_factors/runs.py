@@ -181,6 +181,6 @@ class Runs:
         """Return whether to look no further."""
         return self.control.stopped() or candidate.error <= 4.0 * float(np.finfo(self.fine.dtype).eps)
 
-    def to_rounding(self, candidate: Candidate) -> bool:
+    def is_exact(self, candidate: Candidate) -> bool:
         """Return whether a chain is the planted one."""
         return candidate.error <= _ROUNDINGS * float(np.finfo(self.fine.dtype).eps)

@@ -147,7 +147,7 @@ class Search:
             best = min([best, *others], key=_error)
             if stage.reads:
                 read = sorted([*read, *stage.explore(best)], key=_error)[:1]
-                if any(map(self.runs.to_rounding, read)):
+                if any(map(self.runs.is_exact, read)):
                     break
             elif not self.runs.done(best):
                 best = min([best, *stage.explore(best)], key=_error)

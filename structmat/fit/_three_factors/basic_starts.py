@@ -8,11 +8,11 @@ synchronisation.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from structmat.fit._leading_triplets import leading_triplets, second_order
 from structmat.fit._three_factors.blocks import conjugate_column_sums, conjugate_row_sums
 from structmat.fit._three_factors.steps import circulant_step
 from structmat.fit._three_factors.vectors import Factors
@@ -82,15 +82,13 @@ def _random_phases(present: NDArray[Any], rng: np.random.Generator) -> NDArray[A
 
 def _leading_singular_pair(grid: BlockGrid, rng: np.random.Generator) -> tuple[NDArray[Any], NDArray[Any]]:
     """`u` and `v` with ``u[:, None] * v`` the nearest matrix of rank one."""
-    from scipy.sparse import linalg  # noqa: PLC0415  # slow to import, so not before a fit needs it
-
     rows, cols = shape = (grid.p * grid.m, grid.q * grid.m)
     if min(shape) > _DENSE_SVD_SIDE:
         # The error of a singular value is of second order in the tolerance.
-        tolerance = float(np.finfo(grid.dtype).eps) ** 0.75
         v0 = rng.standard_normal(min(shape)).astype(grid.dtype)
-        with suppress(linalg.ArpackError):  # no convergence: the full decomposition below always has an answer
-            u, s, vh = linalg.svds(_as_operator(grid), k=1, tol=tolerance, v0=v0)
+        triplets = leading_triplets(_as_operator(grid), 1, v0, second_order(grid.dtype))
+        if triplets is not None:
+            u, s, vh = triplets
             return u[:, 0], s[0] * vh[0]
     u, s, vh = np.linalg.svd(grid.weighted.reshape(rows, cols), full_matrices=False)
     return u[:, 0], s[0] * vh[0]

@@ -41,7 +41,7 @@ class BlockGrid:
         Finite float32, float64, complex64 or complex128 entries; only read.
     block_size : int
         Side `m` of the blocks.
-    overwrite : bool, default: False
+    overwrite : bool, default False
         Whether the matrix may become the blocks, where there is no padding.
     """
 

@@ -148,7 +148,9 @@ class LinearOperator(MatrixFunctions["LinearOperator"]):
         Raises
         ------
         ValueError
-            If the operator is not square, or `b` has another length.
+            If the operator is not square, `b` has another length, or `out` does not fit.
+        TypeError
+            If `b` belongs to another array library than the operator, or `out` is no array of NumPy.
 
         Notes
         -----
@@ -198,7 +200,7 @@ class LinearOperator(MatrixFunctions["LinearOperator"]):
         op, xp = self._to_working_precision("pinv")
         return self._from_working_precision(op._pinv(self._cutoff(rtol, "pinv", xp), xp), xp)
 
-    def lstsq(self, b: ArrayLike, *, rtol: float | None = None) -> Array:
+    def lstsq(self, b: ArrayLike, /, *, rtol: float | None = None) -> Array:
         """Return the x of least norm among those that minimise ``norm(matvec(x) - b)``.
 
         Parameters

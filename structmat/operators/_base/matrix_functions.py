@@ -29,6 +29,11 @@ class MatrixFunctions(ClosedForms[Op]):
             spectrum folds back on itself (frequency zero, and n/2 for even n) makes the root complex; other negative
             eigenvalues come in pairs and get conjugate roots. Eigenvalues negative only by rounding count as zero.
 
+        Raises
+        ------
+        ValueError
+            If the operator is not square.
+
         Notes
         -----
         Whether the root of a real operator is real depends on values, so under ``jit`` make the operator complex first.
@@ -54,6 +59,11 @@ class MatrixFunctions(ClosedForms[Op]):
         -------
         LinearOperator
             Real for a real operator.
+
+        Raises
+        ------
+        ValueError
+            If the operator is not square.
         """
         op, xp = self._to_working_precision("expm", square=True)
         function = SpectralFunction("expm", xp.exp)
@@ -66,6 +76,13 @@ class MatrixFunctions(ClosedForms[Op]):
         -------
         LinearOperator
             Real by the rule of `sqrtm`.
+
+        Raises
+        ------
+        ValueError
+            If the operator is not square.
+        numpy.linalg.LinAlgError
+            If an eigenvalue is zero, of NumPy arrays; infinities or NaN for others.
         """
         op, xp = self._to_working_precision("logm", square=True)
         function = SpectralFunction("logm", xp.log, needs_nonnegative=True, needs_nonzero=True)
@@ -89,6 +106,10 @@ class MatrixFunctions(ClosedForms[Op]):
         ------
         TypeError
             If `p` is not a finite real number.
+        ValueError
+            If the operator is not square.
+        numpy.linalg.LinAlgError
+            If `p` is negative and an eigenvalue is zero, of NumPy arrays; infinities or NaN for others.
 
         Examples
         --------

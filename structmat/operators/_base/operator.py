@@ -132,9 +132,9 @@ class Operator(Parametrised, ABC, Generic[Op]):
         Raises
         ------
         ValueError
-            If the last axis of `x` has another length, or the batch axes do not broadcast, or `out` does not fit.
+            If the last axis of `x` has another length, the batch axes do not broadcast, or `out` does not fit.
         TypeError
-            If `x` belongs to another array library than the operator.
+            If `x` belongs to another array library than the operator, or `out` is no array of NumPy.
 
         Examples
         --------
@@ -165,9 +165,9 @@ class Operator(Parametrised, ABC, Generic[Op]):
         Raises
         ------
         ValueError
-            If the last axis of `y` has another length, or the batch axes do not broadcast.
+            If the last axis of `y` has another length, the batch axes do not broadcast, or `out` does not fit.
         TypeError
-            If `y` belongs to another array library than the operator.
+            If `y` belongs to another array library than the operator, or `out` is no array of NumPy.
         """
         op, operand, xp, dtype = self._operand(y, "rmatvec", "y", self.shape[0])
         x = restored(op._rmatvec(operand, xp), dtype, xp)
@@ -191,9 +191,10 @@ class Operator(Parametrised, ABC, Generic[Op]):
         Raises
         ------
         ValueError
-            If `X` has fewer than two axes or another number of rows, or the batch axes do not broadcast.
+            If `X` has fewer than two axes or another number of rows, the batch axes do not broadcast, or `out` does not
+            fit.
         TypeError
-            If `X` belongs to another array library than the operator.
+            If `X` belongs to another array library than the operator, or `out` is no array of NumPy.
         """
         op, operand, xp, dtype = self._operand(X, "matmat", "X", self.shape[1], axis=-2)
         Y = restored(op._matmat(operand, xp), dtype, xp)

@@ -10,7 +10,7 @@ from structmat.operators import CDDLayout
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["METHODS", "WEIGHTED", "Outcome", "Setting", "apply", "budget"]
+__all__ = ["METHODS", "WEIGHTED", "MethodOutcome", "Setting", "apply", "budget"]
 
 METHODS = ("cdd", *baseline_names())
 WEIGHTED = ("cdd", *baseline_names(weighted=True))
@@ -27,7 +27,7 @@ class Setting(NamedTuple):
     """None for methods that use no random numbers."""
 
 
-class Outcome(NamedTuple):
+class MethodOutcome(NamedTuple):
     """What it answered."""
 
     n_parameters: int
@@ -50,7 +50,7 @@ def budget(shape: tuple[int, int], n_factors: int, block_size: int) -> int:
 
 def apply(
     matrix: NDArray[Any], setting: Setting, *, input_second_moment: NDArray[Any] | None = None, **fit_options: Any
-) -> Outcome:
+) -> MethodOutcome:
     """Approximate a matrix by the best, or the best that is found, with no more than the budget."""
     method, n_factors, block_size, seed = setting
     if method == "cdd":
@@ -64,7 +64,7 @@ def apply(
         )
         if result.stopped == "interrupted":  # such a result is not the one that the same seed gives
             raise KeyboardInterrupt
-        return Outcome(
+        return MethodOutcome(
             n_parameters=result.n_parameters,
             error=result.error,
             status=result.stopped,
@@ -76,4 +76,4 @@ def apply(
     allowed = [budget(matrix.shape, n_factors, block_size)]
     best = baseline_errors(matrix, allowed, names=[method], input_second_moment=input_second_moment)
     ((used, error),) = best.values()
-    return Outcome(int(used[0]), float(error[0]))
+    return MethodOutcome(int(used[0]), float(error[0]))

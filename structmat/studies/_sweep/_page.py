@@ -30,7 +30,7 @@ def report(path: str | os.PathLike[str], html: str | os.PathLike[str] | None = N
         The folder of the sweep, which may still be running.
     html : path-like, optional
         The page. By default ``report.html`` in the folder, where it is replaced.
-    force : bool, default: False
+    force : bool, default False
         Whether to replace an existing file `html`.
 
     Returns
@@ -79,7 +79,7 @@ def study_figure(study: Study, kind: Literal["means", "layers", "ratios"] = "mea
     ----------
     study : Study
         What `sweep` or `load_study` returned.
-    kind : {"means", "layers", "ratios"}, default: "means"
+    kind : {"means", "layers", "ratios"}, default "means"
         The means over the layers, of all methods against the number of parameters and of CDD against the number of
         factors; or a panel for each layer; or the error of CDD over that of the truncated SVD, layer by setting.
 

@@ -11,8 +11,9 @@ from typing import NamedTuple
 
 from structmat._arrays.checks import optional_function
 from structmat._arrays.errors import ArgumentValueError
-from structmat.studies._folder import Record, UnwrittenError, WorkFolder
+from structmat.studies._folder import UnwrittenError, WorkFolder
 from structmat.studies._reading import read_records
+from structmat.studies._records import Record
 from structmat.studies._run_units import check_engine, run_units
 from structmat.studies._sweep._config import SweepConfig, read_config
 from structmat.studies._sweep._plan import Failure, Unit, cost, do_unit, fit_options, make_plan
@@ -78,7 +79,7 @@ def sweep(
         The folder, made if it is missing. A folder with an earlier study is continued: layers, numbers of factors,
         block sizes, methods and seeds may be added, or left out, while the options of the fits must be the same. The
         table ``study.sqlite`` in it is written at the end.
-    workers : int, default: 1
+    workers : int, default 1
         Processes on this machine.
     scheduler : str, optional
         ``"local"`` or the address of a Dask scheduler; see `run_units`.

@@ -249,7 +249,7 @@ class Study:
         path : path-like
             The file, its suffix ``.csv``; ``.json``, with means and what is missing as well; or ``.sqlite`` for a
             database with one table, ``results``. It appears complete or not at all.
-        force : bool, default: False
+        force : bool, default False
             Whether to replace an existing file.
 
         Raises

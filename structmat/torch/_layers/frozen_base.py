@@ -12,9 +12,9 @@ from structmat._arrays.errors import ArgumentTypeError
 __all__ = [
     "dtype_and_device",
     "features",
+    "has_complex_parameters",
     "has_computed_weight",
     "has_transposed_weight",
-    "is_complex",
     "is_linear",
     "reads_weight",
 ]
@@ -101,7 +101,7 @@ def is_linear(module: nn.Module) -> bool:
     return has_transposed_weight(module) or (sized and "Linear" in type(module).__name__)
 
 
-def is_complex(base: nn.Module) -> bool:
+def has_complex_parameters(base: nn.Module) -> bool:
     """Whether a module has complex parameters."""
     return any(parameter.is_complex() for parameter in base.parameters())
 
@@ -115,7 +115,7 @@ def dtype_and_device(base: nn.Module) -> dict[str, Any]:
         If they are complex, which the vectors of adapters are not.
     """
     tensors = [*base.parameters(), *base.buffers()]
-    if is_complex(base):
+    if has_complex_parameters(base):
         text = f"must be real, as the vectors of an adapter are, got a {type(base).__name__} with complex weights"
         raise ArgumentTypeError("CDDAdapter", "base", text)
     floating = [t.dtype for t in tensors if t.is_floating_point() and t.element_size() > 1]

@@ -13,7 +13,7 @@ from structmat.torch._layers.embedding import CDDEmbedding
 from structmat.torch._layers.frozen_base import features, is_linear
 from structmat.torch._layers.linear import CDDLinear
 
-__all__ = ["KINDS", "LayerKind", "kind_of"]
+__all__ = ["KINDS", "LayerKind", "layer_kind"]
 
 
 class LayerKind(NamedTuple):
@@ -45,6 +45,6 @@ KINDS = (
 )
 
 
-def kind_of(base: nn.Module) -> LayerKind | None:
+def layer_kind(base: nn.Module) -> LayerKind | None:
     """Return the kind of a base that can be adapted, else None."""
     return next((kind for kind in KINDS if kind.takes(base)), None)

@@ -154,15 +154,15 @@ class AdapterSummary:
         )
 
 
-def summarise(model: nn.Module, adapter: str = "default") -> AdapterSummary:
+def summarise(model: nn.Module, name: str = "default") -> AdapterSummary:
     """Return what an adapter adds to a model.
 
     Parameters
     ----------
     model : Module
         An adapted model.
-    adapter : str, default "default"
-        Name of the adapter.
+    name : str, default "default"
+        Of the adapter.
 
     Returns
     -------
@@ -184,11 +184,9 @@ def summarise(model: nn.Module, adapter: str = "default") -> AdapterSummary:
     >>> summary.n_parameters, summary.n_total, summary.layers[0].shape
     (12, 42, (4, 4))
     """
-    found = {
-        path: layer.adapters[adapter] for path, layer in adapted_layers(model).items() if adapter in layer.adapters
-    }
+    found = {path: layer.adapters[name] for path, layer in adapted_layers(model).items() if name in layer.adapters}
     if not found:
-        raise ArgumentValueError("summarise", "adapter", f"{adapter!r} is in no layer")
+        raise ArgumentValueError("summarise", "name", f"{name!r} is in no layer")
     layers = tuple(
         LayerSummary(
             path,
@@ -205,7 +203,7 @@ def summarise(model: nn.Module, adapter: str = "default") -> AdapterSummary:
     vectors = vectors_by_key(found)
     repeated = [vectors[key] for key in tied_keys(found)]
     return AdapterSummary(
-        adapter,
+        name,
         layers,
         sum(p.numel() for p in parameters if p.requires_grad),
         sum(p.numel() for p in parameters),

@@ -189,6 +189,8 @@ def load_adapter(
     ValueError
         If the file is not a complete adapter file, keys, shapes or block sizes differ from those of the model, or
         vectors differ that layers of the model share, or the model is on the device meta; it has not changed then.
+    FileNotFoundError
+        If there is no such file.
     TypeError
         If a state dict contains anything but tensors.
     RuntimeError

@@ -10,8 +10,8 @@ from torch import nn
 
 from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
 from structmat.torch._layers.adapted_layer import AdaptedLayer
-from structmat.torch._layers.frozen_base import is_complex, is_linear, reads_weight
-from structmat.torch._layers.kinds import KINDS, kind_of
+from structmat.torch._layers.frozen_base import has_complex_parameters, is_linear, reads_weight
+from structmat.torch._layers.kinds import KINDS, layer_kind
 from structmat.torch._layers.linear import CDDLinear
 
 __all__ = ["Targets", "adapted_layers", "matches", "require_matches", "targeted", "unreached_experts"]
@@ -25,7 +25,7 @@ def adapted_layers(model: nn.Module) -> dict[str, AdaptedLayer]:
 
 
 def _adaptable(module: nn.Module) -> bool:
-    return isinstance(module, AdaptedLayer) or kind_of(module) is not None
+    return isinstance(module, AdaptedLayer) or layer_kind(module) is not None
 
 
 def _bypassed(model: nn.Module, path: str) -> bool:
@@ -124,7 +124,7 @@ def targeted(model: nn.Module, targets: Targets, exclude: Targets) -> dict[str, 
             path
             for path in adaptable
             if (is_linear(modules[path]) or isinstance(modules[path], CDDLinear))
-            and not (_bypassed(model, path) or is_complex(modules[path]))
+            and not (_bypassed(model, path) or has_complex_parameters(modules[path]))
             and modules[path] is not _head(model)
         ]
     else:

@@ -12,7 +12,7 @@ from structmat._arrays.errors import ArgumentValueError, naming
 from structmat.torch._adapter.cdd_adapter import CDDAdapter
 from structmat.torch._layers.adapted_layer import AdaptedLayer
 from structmat.torch._layers.frozen_base import features
-from structmat.torch._layers.kinds import kind_of
+from structmat.torch._layers.kinds import layer_kind
 from structmat.torch._layers.linear import CDDLinear
 from structmat.torch._model.sharing import share_circulants
 
@@ -29,12 +29,12 @@ def change_shape(module: nn.Module) -> tuple[int, int]:
     """
     if isinstance(module, AdaptedLayer):
         return module.in_features, module.out_features
-    kind = kind_of(module)
+    kind = layer_kind(module)
     return features(module) if kind is None else kind.shape(module)
 
 
 def _wrapped(module: nn.Module, name: str, options: Mapping[str, Any]) -> AdaptedLayer:
-    kind = kind_of(module)
+    kind = layer_kind(module)
     wrap = CDDLinear.from_linear if kind is None else kind.wrap  # which says why it cannot be
     return wrap(module, name=name, **options)
 

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 import structmat as sm
 from structmat import ArgumentValueError, BandedCirculant, CDDProduct, Diagonal, factorize_cdd
 from structmat.fit import FitProgress
-from structmat.fit._exact.constructions import _MIXINGS, _usual_error, construct, constructions, to_product
+from structmat.fit._exact.constructions import _MIXINGS, _usual_error, construct, constructions
 from structmat.fit._exact.cyclic_band import cyclic_band
 from structmat.fit._exact.deflation import deflate, has_extended_precision
+from structmat.fit._exact.forms import to_product
 from structmat.fit._exact.low_rank import factor_low_rank, singular_triplets
 from structmat.fit._exact.mixing import Mixing
 from structmat.fit._exact.pencil import factor_polynomial, null_sequences

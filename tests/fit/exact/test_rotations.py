@@ -7,9 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from structmat import factorize_cdd
-from structmat.fit._exact.constructions import to_product
+from structmat.fit._exact.forms import Form, to_product
 from structmat.fit._exact.real_rotations import factor_real_by_rotations
-from structmat.fit._exact.recognisers import Form
 from structmat.fit._exact.rotations import layers_of_rotations
 from structmat.fit._exact.unitary import factor_by_singular_vectors, factor_unitary, is_unitary
 

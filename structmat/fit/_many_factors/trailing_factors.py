@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from structmat.fit._many_factors.array_work import Work, WorkArray
 
-__all__ = ["Opening"]
+__all__ = ["TrailingFactors"]
 
 
-class Opening:
+class TrailingFactors:
     """Circulants of one block, or products of a circulant and a diagonal, held as rows: transposed.
 
     Parameters
