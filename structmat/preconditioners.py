@@ -20,6 +20,7 @@ from structmat._arrays import (
     is_half_precision,
     namespace_of,
     precision_of,
+    require_nonzero,
     restored,
 )
 from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
@@ -138,6 +139,8 @@ def tyrtyshnikov(column: ArrayLike | Toeplitz, row: ArrayLike | None = None) -> 
         If the lengths differ or are zero.
     TypeError
         If a row is given beside an operator, or `column` is an operator of another kind.
+    numpy.linalg.LinAlgError
+        If Chan's circulant is singular, of NumPy arrays; infinities or NaN for others.
 
     Notes
     -----
@@ -182,7 +185,9 @@ def tyrtyshnikov(column: ArrayLike | Toeplitz, row: ArrayLike | None = None) -> 
     mirrored = xp.concat([zero, xp.flip(sums[..., 1:], axis=-1)], axis=-1)
     squared = (sums + (mirrored if real else xp.conj(mirrored))) / n
     plain = _mean_of_diagonals(lower, wrapped, xp)
-    ratio = spectrum(squared, xp, real=real) / xp.conj(spectrum(plain, xp, real=real))
+    divisors = spectrum(plain, xp, real=real)
+    require_nonzero(divisors, Circulant(plain)._rounding(xp), "preconditioners.tyrtyshnikov", xp)
+    ratio = spectrum(squared, xp, real=real) / xp.conj(divisors)
     return Circulant(restored(scale * from_spectrum(ratio, n, xp, real=real), dtype, xp))
 
 
@@ -250,14 +255,15 @@ def _central_diagonals(lower: Array, wrapped: Array, xp: Namespace) -> Array:
     n = lower.shape[-1]
     k = xp.arange(n, device=device_of(lower))
     near = xp.where(2 * k < n, lower, wrapped)
-    return xp.where(2 * k == n, (lower + wrapped) / 2, near)
+    return xp.where(2 * k == n, lower / 2 + wrapped / 2, near)
 
 
 def _mean_of_diagonals(lower: Array, wrapped: Array, xp: Namespace) -> Array:
     """Return the means of the cyclic diagonals of the Toeplitz matrix."""
     n = lower.shape[-1]
     k = xp.astype(xp.arange(n, device=device_of(lower)), lower.dtype)
-    return ((n - k) * lower + k * wrapped) / n
+    part = 2 ** (n - 1).bit_length()  # a sum of so many parts is in range, as a power of two without rounding
+    return ((n - k) * (lower / part) + k * (wrapped / part)) / (n / part)
 
 
 def _correlation(u: Array, v: Array, xp: Namespace, *, real: bool) -> Array:

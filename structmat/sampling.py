@@ -7,7 +7,7 @@ circulant one. Where that has no negative eigenvalue, its square root times whit
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import log2, prod
+from math import frexp, log2, prod
 from typing import TypeAlias
 
 import numpy as np
@@ -110,7 +110,7 @@ def sample_stationary(
         if shape is None:
             raise ArgumentValueError(owner, "shape", "must be given for a covariance that is a function")
         grid = _grid(shape, owner)
-        sizes, eigenvalues, xp = _padded(covariance, grid, owner)
+        sizes, eigenvalues, size, xp = _padded(covariance, grid, owner)
     else:
         values, xp = _real(covariance, owner)
         grid = tuple(int(n) for n in values.shape) if shape is None else _grid(shape, owner)
@@ -118,7 +118,7 @@ def sample_stationary(
             raise ArgumentValueError(
                 owner, "covariance", f"must have the shape of the grid, {grid}, got {tuple(values.shape)}"
             )
-        sizes, eigenvalues = _embedded(values, xp)
+        sizes, eigenvalues, size = _embedded(values, xp)
         if _least(eigenvalues, xp) < 0.0:
             raise ArgumentValueError(
                 owner,
@@ -126,7 +126,7 @@ def sample_stationary(
                 "has no circulant embedding of this size without negative eigenvalues; give a function instead of an "
                 "array, which can be evaluated beyond the grid, or values on a larger grid, and crop the samples",
             )
-    return _samples(eigenvalues, sizes, grid, count, random, xp)
+    return size * _samples(eigenvalues, sizes, grid, count, random, xp)
 
 
 def _grid(shape: int | tuple[int, ...], owner: str) -> tuple[int, ...]:
@@ -146,7 +146,7 @@ def _real(values: ArrayLike, owner: str) -> tuple[Array, Namespace]:
 
 def _padded(
     covariance: Callable[..., ArrayLike], grid: tuple[int, ...], owner: str
-) -> tuple[tuple[int, ...], Array, Namespace]:
+) -> tuple[tuple[int, ...], Array, float, Namespace]:
     """Return the smallest embedding tried that has no negative eigenvalue."""
     room = 1.0
     while True:
@@ -159,9 +159,9 @@ def _padded(
                 "covariance",
                 f"must return an array of shape {tuple(reach)} for such distances, got {tuple(values.shape)}",
             )
-        sizes, eigenvalues = _embedded(values, xp)
+        sizes, eigenvalues, size = _embedded(values, xp)
         if _least(eigenvalues, xp) >= 0.0:
-            return sizes, eigenvalues, xp
+            return sizes, eigenvalues, size, xp
         room *= _GROWTH
         if room > _LARGEST:
             raise ArgumentValueError(
@@ -172,14 +172,20 @@ def _padded(
             )
 
 
-def _embedded(values: Array, xp: Namespace) -> tuple[tuple[int, ...], Array]:
-    """Return sizes and eigenvalues of the matrix of the values at distances 0 to m and back along every axis."""
+def _embedded(values: Array, xp: Namespace) -> tuple[tuple[int, ...], Array, float]:
+    """Return sizes and eigenvalues of the matrix of the values at distances 0 to m and back along every axis.
+
+    The eigenvalues are those of the values divided by the square of the power of two that comes third, since sums of
+    values may be out of range where samples are not.
+    """
+    half = (frexp(float(xp.max(xp.abs(values))))[1] + 1) // 2
+    values = values * 2.0**-half * 2.0**-half
     for axis, n in enumerate(values.shape):
         if n > 2:
             back = xp.flip(xp.take(values, xp.arange(1, n - 1, device=device_of(values)), axis=axis), axis=axis)
             values = xp.concat((values, back), axis=axis)
     embedding = MultilevelCirculant.from_kernel(values)
-    return embedding.sizes, xp.real(embedding.eigvals())
+    return embedding.sizes, xp.real(embedding.eigvals()), 2.0**half
 
 
 def _least(eigenvalues: Array, xp: Namespace) -> float:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from structmat._arrays import is_complex, is_numpy, precision_of
+from structmat._arrays import euclidean_norm, is_complex, is_numpy, precision_of
 from structmat._arrays.checks import non_negative, random_generator
 from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
 from structmat._arrays.typing import Array, Namespace
@@ -31,7 +31,7 @@ def adjoint_error(operator: LinearOperator, *, rng: np.random.Generator | int | 
     -------
     float
         ``|<y, A x> - <A^H y, x>|`` relative to ``norm(y) * norm(A x) + norm(A^H y) * norm(x)``; of the order of the
-        machine epsilon for a correct pair.
+        machine epsilon for a correct pair, and zero for a stack of none.
 
     Raises
     ------
@@ -64,14 +64,13 @@ def adjoint_error(operator: LinearOperator, *, rng: np.random.Generator | int | 
 
 def _adjoint_error(operator: LinearOperator, x: Array, y: Array, xp: Namespace) -> float:
     Ax, Ay = operator.matvec(x), operator.rmatvec(y)
+    if 0 in operator.batch_shape:
+        return 0.0
 
     def inner(u: Array, v: Array) -> Array:
         return xp.sum((xp.conj(u) if is_complex(u.dtype, xp) else u) * v, axis=-1)
 
-    def norm(u: Array) -> Array:
-        return xp.sqrt(xp.sum(xp.abs(u) ** 2, axis=-1))
-
-    scale = norm(y) * norm(Ax) + norm(Ay) * norm(x)
+    scale = euclidean_norm(y, xp) * euclidean_norm(Ax, xp) + euclidean_norm(Ay, xp) * euclidean_norm(x, xp)
     return float(xp.max(xp.abs(inner(y, Ax) - inner(Ay, x)) / xp.where(scale > 0, scale, xp.ones_like(scale))))
 
 
@@ -173,7 +172,7 @@ class _Pair:
         elif np.iscomplexobj(expected):
             raise self.fail(f"{name} is real where complex numbers are due")
         off = float(self.xp.max(self.xp.abs(actual - self.array(expected))))
-        norms = [np.max(np.linalg.norm(f.reshape(-1, f.shape[-1]), axis=-1)) for f in factors or (expected[..., None],)]
+        norms = [np.max(_norm(f, axis=-1)) for f in factors or (expected[..., None],)]
         size = np.sqrt(max(expected.shape[-2:], default=1))
         finite = np.isfinite(expected)
         if not off <= (rtol or self.rtol) * size * (np.prod(norms) + np.max(np.abs(expected[finite]), initial=0)):
@@ -260,7 +259,7 @@ def _copies(pair: _Pair) -> None:
 def _linear_algebra(pair: _Pair) -> None:
     op, dense = pair.op, pair.dense
     loose = 2e-3 if pair.single else 1e-11
-    well = bool(np.all(np.linalg.cond(dense) < 100))
+    well = bool(np.all(np.linalg.cond(dense) < 100)) if dense.size else False
     diagonal = np.diagonal(dense, axis1=-2, axis2=-1)
     b = pair.drawn(*dense.shape[:-1])
     square, right = dense.shape[-1] == dense.shape[-2], b[..., None]
@@ -279,12 +278,13 @@ def _linear_algebra(pair: _Pair) -> None:
         ("lstsq", well, lambda: op.lstsq(pair.array(b)), lambda: (np.linalg.pinv(dense) @ right)[..., 0]),
         ("inv", well and square, lambda: op.inv().to_dense(), lambda: np.linalg.inv(dense)),
         ("solve", well and square, lambda: op.solve(pair.array(b)), lambda: np.linalg.solve(dense, right)[..., 0]),
-        ("det", well and square, op.det, lambda: np.linalg.det(dense)),
+        ("det", well and square and _has_determinant(pair), op.det, lambda: np.linalg.det(dense)),
         ("slogdet", well and square, lambda: op.slogdet().sign, lambda: np.linalg.slogdet(dense)[0]),
+        ("slogdet", well and square, lambda: op.slogdet().logabsdet, lambda: np.linalg.slogdet(dense)[1]),
     ]
     for order in ("fro", "nuc", 1, 2, np.inf):
         of_order = {"ord": order, "axis": (-2, -1)}
-        checks.append((f"norm({order})", True, _bound(op.norm, order), _bound(np.linalg.norm, dense, **of_order)))
+        checks.append((f"norm({order})", True, _bound(op.norm, order), _bound(_norm, dense, **of_order)))
     for name, defined, actual, expected in checks:
         if not defined:
             continue
@@ -292,8 +292,21 @@ def _linear_algebra(pair: _Pair) -> None:
             value = actual()
         except NotImplementedError:
             continue
-        scale = np.max(np.abs(dense)) * max(dense.shape[-2:]) if name in {"trace", "diagonal"} else 0.0
+        scale = np.max(np.abs(dense), initial=0.0) * max(dense.shape[-2:]) if name in {"trace", "diagonal"} else 0.0
         pair.near(name, value, expected(), *([np.full((1, 1), scale)] if scale else []), rtol=loose)
+
+
+def _has_determinant(pair: _Pair) -> bool:
+    """Tell whether determinants are well inside the range of numbers of the operator."""
+    limits = pair.xp.finfo(pair.xp.float64 if pair.op.dtype is None else pair.op.dtype)
+    logs = np.linalg.slogdet(pair.dense)[1]
+    return bool(np.all((logs < 0.9 * np.log(float(limits.max))) & (logs > 0.9 * np.log(float(limits.smallest_normal)))))
+
+
+def _norm(values: Any, **options: Any) -> Any:
+    """Return a norm by NumPy of values of any size."""
+    unit = 2.0 ** np.floor(np.log2(np.max(np.abs(values), initial=0.0) or 1.0))
+    return np.linalg.norm(values / unit, **options) * unit
 
 
 def _estimates_cond(op: LinearOperator) -> bool:

@@ -460,3 +460,17 @@ def test_every_iteration_is_told(name, assume):
         sm.solve(A, asarray(rng.standard_normal(n)), max_iter=51, rtol=1e-14, preconditioner=None)
     with pytest.raises(TypeError, match="solve: callback must be callable"):
         sm.solve(A, asarray(np.ones(30)), callback=3)
+
+
+def test_complex_right_hand_sides_of_real_operators_give_no_warning():
+    """The nearest circulant to a real operator is real."""
+    rng = np.random.default_rng(9)
+    c, b = rng.standard_normal(12), rng.standard_normal(12) + 1j * rng.standard_normal(12)
+    diagonal = sm.Diagonal(5 + rng.random(12))
+    for A in (
+        sm.Circulant(c) + diagonal,
+        sm.Circulant(c).to_spectral() + diagonal,
+        sm.BandedCirculant(c[:3], 12) + diagonal,
+    ):
+        for found in (sm.solve(A, b), sm.lstsq(A, b)):
+            np.testing.assert_allclose(found.x, np.linalg.solve(A.to_dense(), b), rtol=0, atol=1e-9)

@@ -133,6 +133,23 @@ def test_preconditioned_cg_on_a_grid(kind: str) -> None:
     assert counts[1] * 2 < counts[0]
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_means_of_diagonals_do_not_overflow_where_they_fit(dtype: str) -> None:
+    largest = float(np.finfo(dtype).max)
+    for n in (2, 3, 4, 5000):
+        column = np.full(n, 0.9 * largest, dtype)
+        for kind in ("chan", "strang"):
+            made = getattr(sm.preconditioners, kind)(column)
+            np.testing.assert_allclose(made.c, column, rtol=1e-6)
+
+
+def test_tyrtyshnikovs_circulant_of_a_singular_mean_is_an_error() -> None:
+    """It divides by the eigenvalues of Chan's."""
+    for column, row in (([1.0, 0.0], [1.0, -2.0]), ([0.0, 0.0, 0.0], None)):
+        with pytest.raises(np.linalg.LinAlgError, match="tyrtyshnikov: the matrix is singular"):
+            sm.preconditioners.tyrtyshnikov(np.array(column), None if row is None else np.array(row))
+
+
 def test_preconditioner_input_errors() -> None:
     with pytest.raises(ValueError, match=r"chan: column and row must have one length n >= 1, got \(3,\) and \(4,\)"):
         sm.preconditioners.chan(sm.Toeplitz(np.ones(3), np.ones(4)))

@@ -127,3 +127,19 @@ def test_many_samples_take_little_more_memory_than_the_result():
     assert peak < 2 * samples.nbytes + 2**25
     assert np.abs(samples.mean(axis=0)).max() < 6 / 601**0.5
     assert len(np.unique(samples[:, 0, 0])) == 601
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("end", ["largest", "smallest"])
+def test_multiples_of_a_covariance_give_multiples_of_samples(dtype, end):
+    """Sums of values that are near the end of the range are beyond it; the samples are not."""
+    plain = np.exp(-np.arange(500.0) / 300).astype(dtype)
+    limits = np.finfo(dtype)
+    half = (limits.maxexp - 1) // 2 if end == "largest" else limits.minexp // 2 + 4
+    want = sample_stationary(plain, n_samples=3, rng=0)
+    found = sample_stationary(np.ldexp(plain, 2 * half), n_samples=3, rng=0)
+    assert found.dtype == want.dtype
+    np.testing.assert_array_equal(np.ldexp(found, -half), want)
+    function = sample_stationary(lambda t: np.ldexp(np.exp(-t / 3.0).astype(dtype), 2 * half), 20, rng=0)
+    assert np.isfinite(function).all()
+    assert np.ldexp(function, -half).std() > 0.1

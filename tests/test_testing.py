@@ -85,3 +85,48 @@ def test_the_adjoint_test_finds_a_wrong_adjoint(monkeypatch: pytest.MonkeyPatch)
     assert sm.testing.adjoint_error(C, rng=0) > 1e-3
     with pytest.raises(TypeError, match="adjoint_error: operator must be a structmat operator, got ndarray"):
         sm.testing.adjoint_error(np.eye(3))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "scale"), [("float32", 1e19), ("float32", 1e-30), ("float64", 1e155), ("float64", 1e-170)]
+)
+def test_the_adjoint_test_does_not_depend_on_the_scale(
+    dtype: str, scale: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sm.Circulant, "_rmatvec", sm.Circulant._matvec)
+    found = [sm.testing.adjoint_error(sm.Circulant((s * C).astype(dtype)), rng=0) for s in (1.0, scale)]
+    assert found[0] > 1e-2
+    assert found[1] == pytest.approx(found[0], rel=1e-4)
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e-170, 1e150, 1e300])
+def test_operators_of_any_scale_obey_the_laws(scale: float) -> None:
+    sm.testing.check_operator(sm.Circulant(scale * C), scale * scipy.linalg.circulant(C), rng=0)
+    with pytest.raises(AssertionError, match="to_dense is not the dense matrix"):
+        sm.testing.check_operator(sm.Circulant(scale * C), scale * scipy.linalg.circulant(C + 1e-3), rng=0)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("size", [10.0, 0.1])
+def test_determinants_that_are_out_of_range_are_no_fault(
+    dtype: str, size: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    d = np.full(400, size, dtype)
+    sm.testing.check_operator(sm.Diagonal(d), np.diag(d.astype(float)), rng=0)
+    monkeypatch.setattr(sm.Diagonal, "_determinant_factors", lambda self, *_: 2 * self.d)
+    with pytest.raises(AssertionError, match="slogdet: off by"):
+        sm.testing.check_operator(sm.Diagonal(d), np.diag(d.astype(float)), rng=0)
+
+
+def test_stacks_of_none_obey_the_laws() -> None:
+    empty = sm.Circulant(np.zeros((0, 3)))
+    assert sm.testing.adjoint_error(empty) == 0.0
+    sm.testing.check_operator(empty, np.zeros((0, 3, 3)), rng=0)
+
+
+def test_a_tolerance_of_zero_is_one() -> None:
+    c = np.array([1.0, 1 / 3, 0.7])
+    with pytest.raises(AssertionError, match="off by"):
+        sm.testing.check_operator(sm.Circulant(c), scipy.linalg.circulant(c), rng=0, rtol=0.0)
+    with pytest.raises(ValueError, match="check_operator: rtol must be finite and not negative"):
+        sm.testing.check_operator(sm.Circulant(c), scipy.linalg.circulant(c), rng=0, rtol=-1.0)

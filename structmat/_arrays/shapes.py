@@ -76,7 +76,8 @@ def scale_array(array: Array, factor: Scalar, core: int, xp: Namespace) -> Array
         if not is_complex(array.dtype, xp):
             array = xp.astype(array, complex_partner(array.dtype, xp))
         return array * factor
-    return array * with_axes(factor, core, xp)
+    # An array without axes keeps none: in torch it counts for less than one of axes of length one.
+    return array * (with_axes(factor, core, xp) if factor.ndim else factor)
 
 
 def concat_last(arrays: Sequence[Array], xp: Namespace) -> Array:

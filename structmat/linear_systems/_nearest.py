@@ -141,7 +141,8 @@ def _column(operator: Any, sizes: tuple[int, ...], like: Array, xp: Namespace) -
 
 def _column_of_one(operator: Any, sizes: tuple[int, ...], like: Array, xp: Namespace) -> Array | None:
     """Return the first column of the nearest circulant to an operator that is not made of others."""
-    unit = xp.astype(xp.arange(operator.shape[0], device=device_of(like)) == 0, like.dtype)
+    first = xp.arange(operator.shape[0], device=device_of(like)) == 0
+    unit = xp.astype(first, like.dtype)
     match operator:
         case Identity():
             return unit
@@ -150,7 +151,7 @@ def _column_of_one(operator: Any, sizes: tuple[int, ...], like: Array, xp: Names
         case MultilevelCirculant() if operator.sizes == sizes:
             return operator.c
         case Circulant() | SpectralCirculant() | BandedCirculant() if len(sizes) == 1:
-            return operator._matvec(xp.astype(unit, operator.dtype), xp)
+            return operator._matvec(xp.astype(first, operator.dtype), xp)
         case Toeplitz() if len(sizes) == 1:
             return chan(operator).c
         case MultilevelToeplitz() if operator.row_sizes == operator.col_sizes == sizes:

@@ -280,13 +280,13 @@ class MultilevelCirculant(Planned):
         real = True
         if function.needs_nonnegative:
             negative = alone & (xp.real(values) < 0.0)
-            real = not bool(xp.any(negative & ~negligible(values, self._rounding(xp), xp)))
-            if real:
-                values = xp.where(alone, xp.astype(xp.real(values), values.dtype), values)
-                values = xp.where(negative, xp.zeros_like(values), values)
+            small = negligible(values, self._rounding(xp), xp)
+            real = not bool(xp.any(negative & ~small))
+            values = xp.where(alone, xp.astype(xp.real(values), values.dtype), values)
+            values = xp.where(negative & small, xp.zeros_like(values), values)
         results = function.evaluate(values)
-        if real:  # on a branch cut the two of a pair may end on different sides
-            results = xp.where(xp.logical_or(first, alone), results, xp.conj(reversed_levels(results, self.sizes, xp)))
+        # On a branch cut the two of a pair may end on different sides.
+        results = xp.where(xp.logical_or(first, alone), results, xp.conj(reversed_levels(results, self.sizes, xp)))
         return self._with_spectrum(results, xp, real=real)
 
     def _pairs(self, xp: Namespace) -> tuple[Array, Array]:

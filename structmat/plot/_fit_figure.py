@@ -36,7 +36,7 @@ def fit_figure(W: ArrayLike, result: FitResult) -> Figure:
     Parameters
     ----------
     W : array_like, shape (rows, cols)
-        The matrix that was fitted.
+        The matrix that was fitted; NaN where an entry is missing.
     result : FitResult
         Its fit.
 
@@ -44,13 +44,13 @@ def fit_figure(W: ArrayLike, result: FitResult) -> Figure:
     -------
     matplotlib.figure.Figure
         Three images of the moduli on one colour scale, for large matrices means over blocks, and below them the
-        singular values relative to the largest of `W`, for large matrices the leading ones. Save it by
-        ``figure.savefig(path)``.
+        singular values relative to the largest of `W`, for large matrices the leading ones. Missing entries are blank,
+        and for the singular values zero in all three. Save it by ``figure.savefig(path)``.
 
     Raises
     ------
     ValueError
-        If `W` is not a matrix, or has another shape than the fit.
+        If `W` is not a matrix, has another shape than the fit, or an entry is infinite.
 
     Examples
     --------
@@ -66,40 +66,51 @@ def fit_figure(W: ArrayLike, result: FitResult) -> Figure:
     if matrix.shape != fitted.shape:
         text = f"must have the shape of the fit, {fitted.shape}, got {matrix.shape}"
         raise ArgumentValueError("fit_figure", "W", text)
+    if np.isinf(matrix).any():
+        raise ArgumentValueError("fit_figure", "W", "must be finite, or NaN where an entry is missing, got infinity")
+    missing = np.isnan(matrix)
+    matrix = np.where(missing, 0.0, matrix)
     # Divided by its largest entry, so that nothing over- or underflows; the colour bar is in the entries' own units.
     unit = float(np.max(np.abs(matrix))) or 1.0
     parts = {"W": matrix / unit, "fit": fitted / unit}
-    parts["residual"] = parts["W"] - parts["fit"]
+    given = {"W": parts["W"], "fit": np.where(missing, 0.0, parts["fit"])}
+    given["residual"] = parts["residual"] = given["W"] - given["fit"]
 
     figure = Figure(figsize=(11.0, 7.4), dpi=150, layout="constrained")
-    figure.suptitle(_title(result), fontsize=13)
+    figure.suptitle(_title(result, int(missing.sum())), fontsize=13)
     grid = figure.add_gridspec(2, 3, height_ratios=(1.25, 1.0))
     images = [figure.add_subplot(grid[0, k]) for k in range(3)]
-    _draw_images(figure, images, parts, unit)
-    _draw_singular_values(figure.add_subplot(grid[1, :]), parts)
+    _draw_images(figure, images, parts, missing, unit)
+    _draw_singular_values(figure.add_subplot(grid[1, :]), given)
     return figure
 
 
-def _title(result: FitResult) -> str:
+def _title(result: FitResult, n_missing: int) -> str:
     rows, cols = result.operator.shape
     factors = " · ".join(type(factor).__name__ for factor in result.operator.factors)
     return (
         f"{factors} fit of a {rows:,} × {cols:,} matrix\n"
         f"relative error {result.error:.4g} ({result.explained:.2%} of the energy explained), "
         f"{result.n_parameters:,} parameters ({result.n_parameters / (rows * cols):.2%} of dense)"
+        f"{f', {n_missing:,} entries missing' if n_missing else ''}"
     )
 
 
-def _draw_images(figure: Figure, axes: list[Axes], parts: dict[str, NDArray[Any]], unit: float) -> None:
+def _draw_images(
+    figure: Figure, axes: list[Axes], parts: dict[str, NDArray[Any]], missing: NDArray[np.bool_], unit: float
+) -> None:
     rows, cols = parts["W"].shape
     moduli = {name: _block_means(np.abs(part)) * unit for name, part in parts.items()}
     # A few large entries must not leave the rest in the dark; what is above the scale is marked at its end.
     largest = max(float(modulus.max()) for modulus in moduli.values())
     positive = moduli["W"][moduli["W"] > 0]
     top = float(np.quantile(positive, 0.998, method="higher")) if positive.size else 1.0
+    averaged = moduli["W"].shape != (rows, cols)
     for ax, (name, modulus) in zip(axes, moduli.items(), strict=True):
+        blank = missing if name != "fit" and not averaged else False
+        ax.set_facecolor("0.85")
         ax.imshow(
-            modulus,
+            np.ma.array(modulus, mask=blank),
             cmap="viridis",
             vmin=0.0,
             vmax=top,
@@ -112,7 +123,6 @@ def _draw_images(figure: Figure, axes: list[Axes], parts: dict[str, NDArray[Any]
         for axis in (ax.xaxis, ax.yaxis):
             axis.set_major_locator(MaxNLocator(nbins=5, integer=True, min_n_ticks=1))
     axes[0].set_ylabel("row")
-    averaged = moduli["W"].shape != (rows, cols)
     bar = figure.colorbar(axes[0].images[0], ax=axes, extend="max" if largest > top else "neither", pad=0.01, aspect=25)
     bar.formatter = ScalarFormatter()
     bar.formatter.set_powerlimits((-2, 4))

@@ -98,3 +98,32 @@ def test_condition_numbers_of_singular_matrices_are_infinite(library, p) -> None
         found = backend.to_numpy(sm.Diagonal(backend.asarray(entries)).cond(p))
         assert np.isnan(found[0])
         assert np.isinf(found[1])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "complex64", "complex128"])
+@pytest.mark.parametrize("k", [1, 2, 101, 2**24 + 1, 2**53 + 1, 10**30 + 1, -1, -(10**30) - 1])
+def test_integer_powers_of_roots_of_unity_are_exact(backend, dtype, k):
+    """They are what a float cannot hold the exponent of, and what most rounding errors of powers show in."""
+    shift = backend.asarray(np.array([0.0, 1.0, 0.0, 0.0], dtype))
+    power = backend.to_numpy(sm.Circulant(shift).fractional_matrix_power(k).c)
+    np.testing.assert_allclose(power, np.roll(np.eye(4)[0], k % 4), rtol=0, atol=1e-6)
+    signs = backend.asarray(np.array([-1.0, 1.0, 0.5, 3.0], dtype))
+    with np.errstate(over="ignore", invalid="ignore"):
+        powers = backend.to_numpy(sm.Diagonal(signs).fractional_matrix_power(k).d)
+    assert powers[0] == (-1 if k % 2 else 1)
+    assert powers[1] == 1
+    if 0 < k < 3:
+        np.testing.assert_allclose(powers, backend.to_numpy(signs) ** k, rtol=1e-6)
+
+
+@pytest.mark.parametrize("function", ["sqrtm", "logm"])
+def test_grids_of_one_axis_have_the_functions_of_circulants(function):
+    """Also where an eigenvalue without a partner is negative: the others still come in pairs."""
+    for spectrum in ([-1.0, -2, 3, 3, 3, -2], [2.0, -2, 3, -1, 3, -2], [-1.0, -2, -2], [4.0, -2, -2]):
+        c = np.fft.ifft(spectrum).real
+        found = getattr(sm.MultilevelCirculant(c, (len(c),)), function)()
+        np.testing.assert_allclose(found.c, getattr(sm.Circulant(c), function)().c, rtol=0, atol=1e-14)
+    grid = sm.MultilevelCirculant(-np.eye(9)[0], (3, 3)).sqrtm()
+    roots = np.fft.fftn(grid.c.reshape(3, 3)).round(12)
+    turned = np.roll(np.flip(roots, (0, 1)), 1, (0, 1))
+    assert (roots[0, 0], (roots + turned == 0).sum()) == (1j, 8)

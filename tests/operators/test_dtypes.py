@@ -174,3 +174,26 @@ def test_combinations_with_a_fourier_matrix_are_complex() -> None:
         sm.Circulant(np.ones(4, "float32")) + sm.Fourier(4),
     ):
         assert op.dtype == (op @ np.ones(4, "float32")).dtype == op.to_dense().dtype == np.dtype("complex64")
+
+
+def test_scalars_without_axes_count_for_what_they_do_in_their_library(backend: Backend) -> None:
+    """In torch an array without axes widens others of its kind only; elsewhere it counts like any array."""
+    vectors = {dtype: backend.asarray(np.ones(4, dtype)) for dtype in ("float32", "complex64")}
+    scalars = [backend.asarray(np.asarray(2, dtype)) for dtype in ("float32", "float64", "complex64", "complex128")]
+    for vector in vectors.values():
+        makes = [
+            sm.Circulant,
+            sm.Diagonal,
+            sm.Toeplitz,
+            lambda c: sm.MultilevelCirculant(c, (2, 2)),
+            lambda c: sm.BlockCirculant(c[None, None, :]),
+            lambda c: sm.CDDProduct.from_vectors(c, c, c),
+            lambda c: sm.Toeplitz(c) + sm.Diagonal(c),
+        ]
+        for make in makes:
+            for scalar in scalars:
+                if backend.name == "array_api_strict" and vector.dtype != scalar.dtype:
+                    continue  # which it does not mix
+                want = (vector * scalar).dtype
+                for op in (make(vector) * scalar, make(vector) / scalar):
+                    assert (op.dtype, op.matvec(vector).dtype) == (want, want), (make, scalar.dtype)

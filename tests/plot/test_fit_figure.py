@@ -85,6 +85,23 @@ def test_singular_values_are_relative_to_the_largest_of_w(case):
         assert lines["W"].get_ydata()[0] == pytest.approx(1.0)
 
 
+def test_missing_entries_are_blank():
+    W = RNG.standard_normal((12, 12))
+    missing = RNG.random((12, 12)) < 0.2
+    given = np.where(missing, np.nan, W)
+    result = fit_cdd(given, entry_weights=~missing, rng=0)
+    figure = fit_figure(given, result)
+    assert drawn(figure).startswith(b"\x89PNG")
+    for ax, blank in zip(figure.axes[:3], (missing, np.zeros_like(missing), missing), strict=True):
+        np.testing.assert_array_equal(np.ma.getmaskarray(ax.images[0].get_array()), blank)
+    values = np.linalg.svdvals(np.where(missing, 0.0, W))
+    for line, part in zip(figure.axes[4].lines, (W, result.operator.to_dense()), strict=False):
+        np.testing.assert_allclose(line.get_ydata(), np.linalg.svdvals(np.where(missing, 0.0, part)) / values[0])
+    assert f"{missing.sum()} entries missing" in figure.get_suptitle()
+    with pytest.raises(ValueError, match="fit_figure: W must be finite, or NaN"):
+        fit_figure(np.where(missing, np.inf, W), result)
+
+
 def test_the_title_tells_error_and_parameters():
     W = MATRICES["wide"]
     result = fit_cdd(W, rng=0)

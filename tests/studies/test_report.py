@@ -67,7 +67,7 @@ def test_the_page_is_complete_and_needs_nothing_else(folder, study, tmp_path):
     assert "40 of 40, complete" in page.text
     words = "|".join(word for word in page.text if word.strip())
     for mean in study.means():
-        rows = [row for row in study.rows if mean[:3] == (row.method, row.n_factors, row.block)]
+        rows = [row for row in study.rows if mean[:2] == (row.method, row.n_factors) and row.has_blocks(mean.block)]
         percent = 100 * np.mean([row.n_parameters / row.rows / row.cols for row in rows])
         assert f"{mean.method}|{mean.n_factors}|{mean.block}|2|{percent:.3g}|{mean.error:.4g}|" in words
     report(folder, tmp_path / "page.html")
@@ -112,8 +112,8 @@ def test_figures_show_every_method_layer_and_setting(study):
     ax = ratio_figure(study).axes[0]
     assert [label.get_text() for label in ax.get_yticklabels()] == list(LAYERS)
     assert [label.get_text() for label in ax.get_xticklabels()] == ["3", "5", "3\nb=3", "5\nb=3"]
-    errors = {(r.layer, r.method, r.block, r.n_factors): r.error for r in study.rows}
-    want = errors["wide", "cdd", "min", 5] / errors["wide", "truncated-svd", "min", 5]
+    errors = {(r.layer, r.method, r.n_factors): r.error for r in study.rows if r.has_blocks("min")}
+    want = errors["wide", "cdd", 5] / errors["wide", "truncated-svd", 5]
     texts = {text.get_position(): text.get_text() for text in ax.texts}
     assert texts[1, 1] == f"{want:.3f}"
 
@@ -186,7 +186,7 @@ def test_options_are_the_configuration(cli):
     limits = ("--max-iter", 10, "--restarts", 0, "--no-growth", "--time-limit", 0.05)
     assert cli("sweep", "a.npy", "b.npy", "--out", "out", *options, *limits)[0] == 0
     rows = load_study("out").rows
-    settings = {(r.layer, r.method, r.n_factors, r.block, r.seed) for r in rows}
+    settings = {(r.layer, r.method, r.n_factors, r.block_size, r.seed) for r in rows}
     assert len(settings) == len(rows) == 2 * 2 * 2 * (2 + 1)
     assert ("a", "cdd", 5, 3, 2) in settings
     assert cli("sweep", "study.toml", "--out", "toml", "--methods", "truncated-svd", "--n-factors", "7")[0] == 0

@@ -387,6 +387,21 @@ def test_means_are_over_layers_and_seeds(study):
     assert (mean.n_layers, mean.block) == (3, "min")
 
 
+def test_means_are_over_the_block_sizes_that_were_asked_for(tmp_path):
+    """Also where one is the smaller side of a layer, and so what "min" would be."""
+    rng = np.random.default_rng(0)
+    layers = {"small": rng.standard_normal((4, 4)), "large": rng.standard_normal((8, 8))}
+    one = sweep(SweepConfig(layers, block_sizes=[4], methods=["truncated-svd"]), tmp_path / "one")
+    assert [(mean.block, mean.n_layers) for mean in one.means()] == [(4, 2)]
+    assert one.means()[0].error == pytest.approx(np.mean([row.error for row in one.rows]))
+    config = SweepConfig(layers, n_factors=[3, 5], block_sizes=["min", 4, 8], methods=["cdd", "truncated-svd"], **FAST)
+    three = sweep(config, tmp_path / "three")
+    found = [(mean.method, mean.block, mean.n_factors, mean.n_layers) for mean in three.means()]
+    sizes = [("min", 2), (4, 2), (8, 1)]  # a product of 4 x 4 entries has no blocks of 8
+    assert found == [(m, block, n, count) for m in config.methods for block, count in sizes for n in (3, 5)]
+    assert load_study(tmp_path / "three").means() == three.means()
+
+
 def test_the_table_is_written_and_read_back(study, tmp_path):
     study.save(tmp_path / "t.csv")
     study.save(tmp_path / "t.sqlite")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import hypot
+from math import hypot, inf
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -240,7 +240,7 @@ def weighted_norm(W: ArrayLike, *, input_second_moment: ArrayLike | None = None)
     ArgumentTypeError
         If an argument is of the wrong kind.
     ArgumentValueError
-        If `W` is not a matrix of finite numbers, or `S` not positive semi-definite.
+        If `W` is not a matrix of finite numbers, its norm is beyond all floats, or `S` not positive semi-definite.
 
     Examples
     --------
@@ -253,11 +253,15 @@ def weighted_norm(W: ArrayLike, *, input_second_moment: ArrayLike | None = None)
     values = _finite(W, owner)
     unit = values.real.dtype.type(_largest(values) or 1.0)
     if input_second_moment is None:  # row by row: of a layer there is room for two matrices
-        return float(unit) * hypot(*(float(np.linalg.norm(row / unit)) for row in values))
-    values = values / unit
-    moment = second_moment(input_second_moment, values.shape[1], owner)
-    inputs = weighted_inputs(moment, owner, real=not np.iscomplexobj(values))
-    return float(unit) * float(np.sqrt(np.abs(moment).max())) * float(np.linalg.norm(values @ inputs))
+        norm = float(unit) * hypot(*(float(np.linalg.norm(row / unit)) for row in values))
+    else:
+        values = values / unit
+        moment = second_moment(input_second_moment, values.shape[1], owner)
+        inputs = weighted_inputs(moment, owner, real=not np.iscomplexobj(values))
+        norm = float(unit) * float(np.sqrt(np.abs(moment).max())) * float(np.linalg.norm(values @ inputs))
+    if norm == inf:
+        raise ArgumentValueError(owner, "W", "must have a norm below the largest float, got one beyond")
+    return norm
 
 
 def _scaled(W: ArrayLike, owner: str) -> NDArray[Any]:

@@ -9,7 +9,7 @@ from typing import Any
 from structmat._arrays.errors import ArgumentTypeError
 from structmat.operators._base.hooks import ClosedForms
 from structmat.operators._base.operator import Op
-from structmat.operators._base.spectral_functions import SpectralFunction
+from structmat.operators._base.spectral_functions import SpectralFunction, integer_power
 
 __all__ = ["MatrixFunctions"]
 
@@ -94,8 +94,8 @@ class MatrixFunctions(ClosedForms[Op]):
         Parameters
         ----------
         p : float
-            The exponent, of any real type; an integer gives the exact repeated product, other exponents the principal
-            power.
+            The exponent, of any real type; an integer, however large, gives the repeated product, other exponents the
+            principal power.
 
         Returns
         -------
@@ -128,7 +128,7 @@ class MatrixFunctions(ClosedForms[Op]):
         whole = isinstance(number, int) or number.is_integer()
         function = SpectralFunction(
             "fractional_matrix_power",
-            lambda values: values ** (int(number) if whole else number),
+            lambda values: integer_power(values, int(number), xp) if whole else values**number,
             needs_nonnegative=not whole,
             needs_nonzero=number < 0,
         )

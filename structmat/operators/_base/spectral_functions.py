@@ -9,13 +9,25 @@ from typing import Literal, NamedTuple, TypeAlias
 from structmat._arrays import binary_exponents, is_complex, precision_of
 from structmat._arrays.typing import Array, DType, Namespace
 
-__all__ = ["ALTERNATIVES", "NormOrder", "SpectralFunction", "product", "ratio", "sign_and_log", "spectral_rounding"]
+__all__ = [
+    "ALTERNATIVES",
+    "NormOrder",
+    "SpectralFunction",
+    "integer_power",
+    "product",
+    "ratio",
+    "sign_and_log",
+    "spectral_rounding",
+]
 
 NormOrder: TypeAlias = Literal["fro", "nuc", 1, 2] | float
 """A matrix norm: Frobenius, nuclear, largest column sum, largest singular value; infinity is the largest row sum."""
 
 _TRANSFORM = 4.0
 """The cut-off over ``eps * log2(2 n)``; see `spectral_rounding`."""
+
+_BEYOND = 10**20
+"""With an exponent of this size every power but those of plus and minus one is zero or infinite."""
 
 _ITERATIVE = "scipy.sparse.linalg.{} on structmat.scipy.as_linear_operator(op), or {}(op.to_dense())"
 ALTERNATIVES = {
@@ -61,6 +73,27 @@ class SpectralFunction(NamedTuple):
     """Whether a real eigenvalue must not be negative for the value to be real."""
     needs_nonzero: bool = False
     """Whether the function has a pole or a logarithmic singularity at zero."""
+
+
+def integer_power(values: Array, exponent: int, xp: Namespace) -> Array:
+    """Return powers of numbers for an exponent of any size, which as a float would lose its last digit, or be infinite.
+
+    Complex numbers are squared again and again, so that roots of unity that are held without rounding stay so.
+    """
+    if not is_complex(values.dtype, xp):
+        if abs(exponent) * float(xp.finfo(values.dtype).eps) <= 1.0:
+            return values**exponent
+        sizes = xp.abs(values) ** float(max(-_BEYOND, min(exponent, _BEYOND)))
+        return xp.where(values < 0.0, -sizes, sizes) if exponent % 2 else sizes
+    square = values if exponent > 0 else 1 / values if exponent else xp.ones_like(values)
+    result, left = square, max(abs(exponent) - 1, 0)
+    while left:
+        if left % 2:
+            result = result * square
+        left //= 2
+        if left:
+            square = square * square
+    return result
 
 
 def sign_and_log(factors: Array, xp: Namespace) -> tuple[Array, Array]:

@@ -91,7 +91,7 @@ def layers_figure(study: Study) -> Figure:
         of_layer[row.layer].append(row)
     for ax, layer, title in zip(axes.flat, shown, _short_names(shown), strict=False):
         ax.set_title(title, fontsize=7)
-        for name, means in _by_method(Study(tuple(of_layer[layer]), 0)).items():
+        for name, means in _by_method(Study(tuple(of_layer[layer]), 0, block_sizes=study.block_sizes)).items():
             label, colour, dashes, _ = method_style(name)
             for index, points in enumerate(_lines(name, means)):
                 ax.plot(
@@ -127,7 +127,8 @@ def ratio_figure(study: Study) -> Figure | None:
     """
     errors: dict[tuple[str, str, Any, int], list[float]] = defaultdict(list)
     for row in study.rows:
-        errors[row.method, row.layer, row.block, row.n_factors].append(row.error)
+        for block in filter(row.has_blocks, study.block_sizes):
+            errors[row.method, row.layer, block, row.n_factors].append(row.error)
     ratios = {
         (layer, block, n_factors): fmean(values) / svd
         for (method, layer, block, n_factors), values in errors.items()
@@ -186,7 +187,7 @@ def _draw_factors(ax: Axes, study: Study) -> None:
         colour = series_style(index).color
         of_block = defaultdict(lambda: defaultdict(list))  # type: ignore[var-annotated]
         for row in study.rows:
-            if row.method == "cdd" and row.block == block:
+            if row.method == "cdd" and row.has_blocks(block):
                 of_block[row.layer][row.n_factors].append(max(row.error, _ROUNDING))
         for errors in of_block.values():
             ax.plot(sorted(errors), [fmean(errors[n]) for n in sorted(errors)], color=colour, linewidth=0.6, alpha=0.35)

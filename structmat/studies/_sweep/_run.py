@@ -123,7 +123,7 @@ def sweep(
     plan = make_plan(config, progress.reading)
     failed: dict[str, str] = {}
     with WorkFolder.open(out, {"kind": _KIND, **fit_options(config)}, outputs=[_TABLE]) as folder:
-        folder.write(_PLAN, {"units": list(plan.units), "left_out": plan.left_out})
+        folder.write(_PLAN, {"units": list(plan.units), "left_out": plan.left_out, "block_sizes": config.block_sizes})
         # The cheapest first, so that there is something to look at soon.
         units = {key: plan.units[key] for key in sorted(folder.pending(plan.units), key=lambda k: cost(plan.units[k]))}
         progress.begin(units, len(plan.units))
@@ -183,7 +183,7 @@ def load_study(path: str | os.PathLike[str]) -> Study:
 def _study(records: Mapping[str, Record], failed: Mapping[str, str] | None = None) -> Study:
     plan = records[_PLAN].values
     rows = tuple(StudyRow(**records[key].values) for key in plan["units"] if key in records)
-    return Study(rows, len(plan["units"]), failed or {}, plan["left_out"])
+    return Study(rows, len(plan["units"]), failed or {}, plan["left_out"], tuple(plan["block_sizes"]))
 
 
 class _Progress:

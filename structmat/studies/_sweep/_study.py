@@ -77,11 +77,21 @@ class StudyRow(NamedTuple):
     seconds: float
     """Time that it took; the only column that differs between equal studies."""
 
-    @property
-    def block(self) -> int | str:
-        """The block size, ``"min"`` or ``"toeplitz"`` where it is what these stand for."""
-        named = {self.rows + self.cols - 1: "toeplitz", min(self.rows, self.cols): "min"}
-        return named.get(self.block_size, self.block_size)
+    def has_blocks(self, block_size: int | str) -> bool:
+        """Tell whether this is what a block size of a configuration asks for.
+
+        Parameters
+        ----------
+        block_size : int, "min" or "toeplitz"
+            The block size.
+
+        Returns
+        -------
+        bool
+            Whether it stands for that of the row.
+        """
+        named = {"min": min(self.rows, self.cols), "toeplitz": self.rows + self.cols - 1}
+        return named.get(str(block_size), block_size) == self.block_size
 
     @property
     def share(self) -> float:
@@ -109,7 +119,7 @@ class StudyMean(NamedTuple):
     n_factors: int
     """Number of factors."""
     block: int | str
-    """Block size; ``"min"`` is the smaller side of each matrix."""
+    """Block size as it was asked for; ``"min"`` is the smaller side of each matrix."""
     n_layers: int
     """How many layers there are in the mean."""
     share: float
@@ -138,6 +148,8 @@ class Study:
         Why rows could not be computed, by row.
     left_out : mapping of str to int
         The number of combinations that are not planned, by reason.
+    block_sizes : tuple of int, "min" or "toeplitz"
+        The block sizes that were asked for.
 
     See Also
     --------
@@ -163,6 +175,7 @@ class Study:
     n_planned: int
     failed: Mapping[str, str] = field(default_factory=dict)
     left_out: Mapping[str, int] = field(default_factory=dict)
+    block_sizes: tuple[int | str, ...] = ("min",)
 
     @property
     def complete(self) -> bool:
@@ -185,13 +198,19 @@ class Study:
         Returns
         -------
         list of StudyMean
-            Sorted by method, block size and number of factors. Fits with several seeds are averaged first.
+            Sorted by method, block size and number of factors. Fits with several seeds are averaged first. A row counts
+            for every block size that asks for it.
         """
         groups: dict[tuple[str, int | str, int], dict[str, list[StudyRow]]] = defaultdict(lambda: defaultdict(list))
-        for row in self.rows:
-            groups[row.method, row.block, row.n_factors][row.layer].append(row)
+        for block in self.block_sizes:
+            for row in self.rows:
+                if row.has_blocks(block):
+                    groups[row.method, block, row.n_factors][row.layer].append(row)
+        methods = list(dict.fromkeys(row.method for row in self.rows))
         result = []
-        for (method, block, n_factors), by_layer in groups.items():
+        for (method, block, n_factors), by_layer in sorted(
+            groups.items(), key=lambda group: methods.index(group[0][0])
+        ):
             errors = [fmean(row.error for row in rows) for rows in by_layer.values()]
             result.append(
                 StudyMean(
