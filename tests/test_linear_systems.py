@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import structmat as sm
+from structmat.linear_systems import _scipy_solvers
 from tests import backends
 from tests.operator_registry import DTYPES, REGISTRY, Vectors
 
@@ -267,6 +268,18 @@ def test_a_preconditioner_of_ones_own():
         np.testing.assert_allclose((T + D) @ found.x, 1, atol=1e-8)
 
 
+@pytest.mark.parametrize("name", ["numpy", "torch"])
+@pytest.mark.parametrize("assume", ASSUME)
+def test_a_preconditioner_of_ones_own_is_used(name, assume):
+    asarray, n = backends.get(name).asarray, 200
+    c, d = 0.99 ** np.arange(n), np.linspace(0.01, 0.02, n)
+    A = sm.Toeplitz(asarray(c)) + sm.Diagonal(asarray(d))
+    M = sm.preconditioners.chan(asarray(c + 0.015 * (np.arange(n) == 0))).inv()
+    b = asarray(np.ones(n))
+    few, many = (sm.solve(A, b, assume=assume, preconditioner=P, max_iter=5000).iterations for P in (M, None))
+    assert 2 * few < many, (few, many)
+
+
 @pytest.mark.parametrize("library", LIBRARIES)
 def test_what_does_not_converge_is_an_error(library):
     backend = backends.get(library)
@@ -474,3 +487,22 @@ def test_complex_right_hand_sides_of_real_operators_give_no_warning():
     ):
         for found in (sm.solve(A, b), sm.lstsq(A, b)):
             np.testing.assert_allclose(found.x, np.linalg.solve(A.to_dense(), b), rtol=0, atol=1e-9)
+
+
+def test_each_pass_has_the_iterations_that_are_left_and_counts_on(monkeypatch):
+    """A solver that leaves a tenth of each right-hand side is asked again until the tolerance is met."""
+    A, b = sm.Toeplitz([4.0, 1.0, 0.0]) + sm.Diagonal([1.0, 2.0, 3.0]), np.array([1.0, 2.0, 3.0])
+    limits, seen = [], []
+
+    def lazy(operator, right, preconditioner, assume, rtol, limit, report):
+        limits.append(limit)
+        for count in (1, 2):
+            report(count)
+        return 0.9 * np.linalg.solve(operator.to_dense(), right), 2
+
+    monkeypatch.setattr(_scipy_solvers, "solutions", lazy)
+    found = sm.solve(A, b, preconditioner=None, rtol=1e-3, max_iter=10, callback=seen.append)
+    assert limits == [10, 8, 6, 4][: len(limits)]
+    assert len(limits) >= 3
+    assert seen == list(range(1, 2 * len(limits) + 1))
+    assert found.iterations == seen[-1]

@@ -47,6 +47,24 @@ class Faulty(sm.Circulant):
     def _svdvals(self, xp: Any) -> Any:
         return super()._svdvals(xp) + (self.fault == "svdvals")
 
+    def _frobenius(self, xp: Any) -> Any:
+        return super()._frobenius(xp) * (2 if self.fault == "norm" else 1)
+
+    def _solve(self, b: Any, xp: Any) -> Any:
+        return super()._solve(b, xp) * (2 if self.fault == "solve" else 1)
+
+    def _to_dense(self, like: Any) -> Any:
+        dense = super()._to_dense(like)
+        return dense.astype("float32") if self.fault == "dtype" else dense
+
+    def __mul__(self, factor: Any) -> Any:
+        return super().__mul__(2 * factor if self.fault == "multiple" else factor)
+
+    __rmul__ = __mul__
+
+    def __deepcopy__(self, memo: Any) -> Any:
+        return type(self)(self.c + (self.fault == "copy"))
+
 
 @pytest.mark.parametrize(
     ("fault", "text"),
@@ -57,6 +75,11 @@ class Faulty(sm.Circulant):
         ("transpose", r"X @ op: off by"),
         ("diagonal", r"diagonal: off by"),
         ("svdvals", r"svdvals: off by"),
+        ("norm", r"norm\(fro\): off by"),
+        ("solve", r"solve: off by"),
+        ("dtype", r"to_dense has dtype float32, the operator float64"),
+        ("multiple", r"2 \* op: off by"),
+        ("copy", r"a copy: off by"),
     ],
 )
 def test_a_fault_is_found_and_named(fault: str, text: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -338,3 +338,16 @@ def test_condition_numbers_of_stacks_are_those_of_their_members(p: Any) -> None:
     c[:, 0] = r[:, 0] = [1.0, 3.0, 9.0, 0.1]
     alone = [float(sm.Toeplitz(c[k], r[k]).cond(p)) for k in range(4)]
     np.testing.assert_allclose(sm.Toeplitz(c, r).cond(p), alone, rtol=1e-10)
+
+
+@pytest.mark.parametrize("kind", [sm.Toeplitz, sm.Hankel])
+def test_the_sign_of_determinants_of_matrices_that_schurs_algorithm_solves(kind: Any) -> None:
+    """Random ones, of which about half are negative."""
+    found = []
+    for seed in range(9, 20):
+        c, r = np.random.default_rng(seed).standard_normal((2, 130))
+        c[0] = r[0] = 0.0
+        op = kind(c, r) if kind is sm.Toeplitz else kind(c, np.append(c[-1], r[1:]))
+        found.append(int(op.slogdet().sign))
+        assert found[-1] == np.linalg.slogdet(op.to_dense())[0]
+    assert {*found} == {-1, 1}

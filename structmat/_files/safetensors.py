@@ -191,7 +191,7 @@ def checksum(text: str, tensors: Mapping[str, Tensor]) -> str:
 
 
 def _position(item: tuple[str, Tensor]) -> tuple[int, str]:
-    return {"F64": 0, "F32": 1}.get(item[1].code, 2), item[0]
+    return -item[1].itemsize, item[0]
 
 
 def one_line(error: Exception) -> str:

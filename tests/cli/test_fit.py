@@ -163,10 +163,15 @@ def test_ctrl_c_counts_though_memory_ends_the_comparison(cli, monkeypatch):
     assert [row["method"] for row in json.loads(out)["comparison"]] == ["cdd-fit"]
 
 
-def test_the_same_seed_gives_the_same_fit(cli):
+def test_the_same_seed_gives_the_same_fit(cli, monkeypatch):
     first, second = (fitted(cli, "W.npy", "--seed", 3) for _ in range(2))
     assert first.pop("seconds") != second.pop("seconds")
     assert first == second
+    seen = []
+    monkeypatch.setattr(_fit, "fit_cdd", lambda *a, **options: (seen.append(options["rng"]), fit_cdd(*a, **options))[1])
+    for arguments in ((), ("--seed", 0), ("--seed", 3)):
+        fitted(cli, "W.npy", *arguments)
+    assert seen == [0, 0, 3]
 
 
 @pytest.mark.parametrize(

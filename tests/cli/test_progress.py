@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
+from structmat.cli import _progress
 from structmat.cli._progress import checkpoint_progress, sweep_progress
 from structmat.studies import CheckpointProgress, SweepProgress
 
@@ -41,6 +44,17 @@ def test_the_error_of_a_layer_is_seen_on_any_terminal(terminal, capfd, columns, 
     assert "error 0.1235" in err
     assert "23 of 144 layers" in err
     assert (f"{LAYER}: error 0.1235" in err) == named
+
+
+def test_what_earlier_runs_did_says_nothing_about_the_time_left(terminal, capfd, monkeypatch):
+    """A tenth of the work took 100 seconds, and a tenth is left."""
+    terminal(140)
+    times = iter([0.0, 100.0])
+    monkeypatch.setattr(_progress, "time", SimpleNamespace(monotonic=lambda: next(times)))
+    with checkpoint_progress(quiet=False) as report:
+        for n_done, share in ((8, 0.8), (9, 0.9)):
+            report(CheckpointProgress(LAYER, n_done, 10, share, 0.5))
+    assert "0:01:40 left" in capfd.readouterr().err
 
 
 def test_names_are_no_markup_and_long_ones_are_clipped(terminal, capfd):

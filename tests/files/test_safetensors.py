@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -38,6 +40,18 @@ def test_every_dtype_makes_the_round_trip(tmp_path_factory, dtype):
             np.testing.assert_array_equal(library.load_file(path)["array"], array)
 
     round_trip()
+
+
+@given(st.lists(st.tuples(st.sampled_from(NUMPY), SHAPES), max_size=6))
+def test_values_are_aligned_where_files_are_mapped(drawn):
+    """The header ends at a multiple of eight bytes, and wide numbers come before narrow ones."""
+    arrays = {f"{k}": np.zeros(shape, dtype) for k, (dtype, shape) in enumerate(drawn)}
+    content = to_bytes({name: Tensor.of(array) for name, array in arrays.items()}, {"a": "b"})
+    length = int.from_bytes(content[:8], "little")
+    assert length % 8 == 0
+    header = json.loads(content[8 : 8 + length])
+    for name, array in arrays.items():
+        assert (8 + length + header[name]["data_offsets"][0]) % array.itemsize == 0
 
 
 @given(bits=hnp.arrays("uint16", hnp.array_shapes(max_dims=2, max_side=4)))

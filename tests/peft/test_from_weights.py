@@ -76,6 +76,7 @@ def test_biases_are_taken_as_they_are(bias: str, tmp_path: Path) -> None:
     base, tuned = tiny.model("bert"), tiny.model("bert")
     with torch.no_grad():
         tuned.classifier.weight.add_(1)
+        tuned.classifier.bias.add_(1)
         for layer in tuned.bert.encoder.layer:
             layer.attention.self.query.bias.add_(0.5)
     options = {"target_modules": ["query"], "bias": bias, "modules_to_save": ["classifier"]}
@@ -85,6 +86,9 @@ def test_biases_are_taken_as_they_are(bias: str, tmp_path: Path) -> None:
     torch.testing.assert_close(logits("bert", loaded), logits("bert", tuned))
     plain = get_peft_model(tiny.model("bert"), CDDConfig(**options))
     assert adapter.state_dict.keys() == get_peft_model_state_dict(plain).keys()
+    replaced = [value for key, value in adapter.state_dict.items() if key.endswith("original_module.bias")]
+    assert len(replaced) == (bias == "all")
+    assert all(torch.equal(value, base.classifier.bias) for value in replaced)
     with torch.no_grad():
         tuned.bert.encoder.layer[0].output.dense.bias.add_(0.5)
     left = {"all": (), "cdd_only": ("bert.encoder.layer.0.output.dense.bias",)}

@@ -228,6 +228,27 @@ def test_to_lora_of_one_of_two_adapters_on_other_modules(tmp_path: Path) -> None
     assert {layer.name.rpartition(".")[2] for layer in to_lora(model, 2, "other").layers} == {"value"}
 
 
+def test_modules_to_save_come_along_whatever_the_task_is(tmp_path: Path) -> None:
+    def head(model: Any) -> Any:
+        return model.base_model.model.classifier.modules_to_save["default"]
+
+    options = {"target_modules": ["query"], "modules_to_save": ["classifier"]}
+    lora_config = peft.LoraConfig(r=1, init_lora_weights=False, **options)
+    for config, convert in (
+        (CDDConfig(init_weights=False, **options), lambda m: to_lora(m, 16)),
+        (lora_config, from_lora),
+    ):
+        model = get_peft_model(tiny.model("bert"), config)
+        with torch.no_grad():
+            head(model).weight.add_(1.0)
+        converted = convert(model)
+        assert converted.config.modules_to_save == ["classifier"]
+        converted.save(tmp_path, force=True)
+        loaded = PeftModel.from_pretrained(tiny.model("bert"), tmp_path)
+        assert torch.equal(head(loaded).weight, head(model).weight)
+        torch.testing.assert_close(logits("bert", loaded), logits("bert", model), atol=2e-3, rtol=2e-3)
+
+
 def test_errors_of_every_rank_are_those_of_matrices_of_that_rank() -> None:
     model = get_peft_model(tiny.model("bert"), CDDConfig(target_modules=["query"], init_weights=False))
     tuned = {name: m for name, m in model.base_model.model.named_modules() if isinstance(m, CDDTunerLinear)}

@@ -165,6 +165,38 @@ def test_scaling() -> None:
     change = layer.get_delta_weight("default")
     layer.scale_layer(0.5)
     torch.testing.assert_close(layer.get_delta_weight("default"), 0.5 * change)
+    layer.scale_layer(3.0)
+    torch.testing.assert_close(layer.get_delta_weight("default"), 1.5 * change)
+    layer.unscale_layer(3.0)
+    torch.testing.assert_close(layer.get_delta_weight("default"), 0.5 * change)
     layer.unscale_layer()
+    torch.testing.assert_close(layer.get_delta_weight("default"), change)
     layer.set_scale("default", 3.0)
     torch.testing.assert_close(layer.get_delta_weight("default"), 3 * change)
+
+
+def test_a_merged_model_whose_adapters_are_disabled_is_the_base() -> None:
+    base = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 6))
+    x = torch.randn(3, 6)
+    plain = base(x).detach()
+    model = get_peft_model(base, CDDConfig(target_modules=["0", "1"], init_weights=False))
+    tuned = model(x)
+    for names in (None, ["default"]):
+        model.merge_adapter(names)
+        torch.testing.assert_close(model(x), tuned)
+        with model.disable_adapter():
+            torch.testing.assert_close(model(x), plain)
+        torch.testing.assert_close(model(x), tuned)
+
+
+def test_adapters_of_a_model_in_evaluation_drop_nothing() -> None:
+    """Neither the first one, which replaces the layer, nor another one, which joins it."""
+    net = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 6)).eval()
+    x = torch.randn(50, 6)
+    config = CDDConfig(target_modules=["0"], dropout=0.5, init_weights=False)
+    model = get_peft_model(net, config)
+    assert torch.equal(model(x), model(x))
+    model.add_adapter("other", config)
+    model.set_adapter("other")
+    assert torch.equal(model(x), model(x))
+    assert not torch.equal(model.train()(x), model(x))

@@ -42,6 +42,22 @@ def test_weighted_combination() -> None:
     assert 0 < layer.cdd_adapters["fitted"].fit.error < 1
 
 
+def test_a_sum_that_fails_leaves_no_name_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = CDDConfig(target_modules=["0"], init_weights=False)
+    model = get_peft_model(nn.Sequential(nn.Linear(8, 8)), config, "first")
+
+    def failing(*arguments: Any, **options: Any) -> None:
+        raise RuntimeError("out of memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(model.base_model), "inject_adapter", failing)
+        with pytest.raises(RuntimeError, match="out of memory"):
+            model.add_weighted_adapter(["first"], [2.0], "sum")
+    assert set(model.peft_config) == {"first"}
+    model.add_weighted_adapter(["first"], [2.0], "sum")
+    assert set(model.peft_config) == {"first", "sum"}
+
+
 def test_patterns_of_layers_whose_names_end_alike() -> None:
     model = nn.Module()
     model.fc, model.block = nn.Linear(8, 8), nn.ModuleDict({"fc": nn.Linear(8, 8)})

@@ -197,3 +197,17 @@ def test_wrappers_of_changes_and_of_lora(tmp_path):
     save_file(sides, tmp_path / "adapter_model.safetensors")
     (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": N}))
     assert targets(fit_checkpoint(tmp_path / "lora", lora=tmp_path)) == "up"
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_squares_say_nothing_and_the_kind_of_the_model_decides(tmp_path, kind):
+    """The bias of a square is as long as both of its sides."""
+    base = {"h.0.attn.c_proj.weight": torch.randn(N, N), "h.0.attn.c_proj.bias": torch.zeros(N)}
+    sources = {name: tmp_path / name for name in ("base", "tuned")}
+    for name, tensors in (("base", base), ("tuned", changed(base, "h.0.attn.c_proj.weight"))):
+        sources[name].mkdir()
+        save_file(tensors, sources[name] / "model.safetensors")
+        (sources[name] / "config.json").write_text(json.dumps({"model_type": kind}))
+    fit = fit_checkpoint(tmp_path / "out", **sources)
+    stored = json.loads((fit.folder / "work" / "settings.json").read_text())["stored_by_inputs"]
+    assert stored == (["h.0.attn.c_proj"] if kind == "gpt2" else [])

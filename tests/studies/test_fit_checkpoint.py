@@ -120,6 +120,15 @@ def test_files_of_all_kinds_give_the_same_adapter(tmp_path, whole):
             assert got[name] == want[name], (kind, name)
 
 
+def test_layers_stand_in_the_order_of_their_numbers(tmp_path):
+    names = ["layers.2.q", "layers.10.q", "layers.10.v", "layers.11.q"]
+    save_file({name: torch.eye(4) for name in reversed(names)}, tmp_path / "delta.safetensors")
+    fit = fit_checkpoint(tmp_path / "out", delta=tmp_path / "delta.safetensors")
+    assert [layer.name for layer in fit.layers] == names
+    rows = list(csv.DictReader((fit.folder / "layers.csv").read_text().splitlines()))
+    assert [row["name"] for row in rows] == names
+
+
 def test_a_file_of_changes(tmp_path, whole):
     base, tuned = checkpoints.weights()
     save_file({key.removesuffix(".weight"): tuned[key] - base[key] for key in base}, tmp_path / "delta.safetensors")
@@ -140,7 +149,7 @@ def test_numbers_of_other_libraries_are_those_of_python(tmp_path, sources):
     assert again.layers == first.layers
 
 
-@pytest.mark.parametrize("option", ["plain", "rslora", "patterns"])
+@pytest.mark.parametrize("option", ["plain", "rslora", "patterns", "defaults"])
 def test_a_lora_adapter(tmp_path, option):
     rng = np.random.default_rng(0)
     left, right = rng.standard_normal((6, 2)).astype("float32"), rng.standard_normal((2, 5)).astype("float32")
@@ -153,8 +162,13 @@ def test_a_lora_adapter(tmp_path, option):
     if option == "rslora":
         settings["use_rslora"], scale = True, 6 / 2**0.5
     if option == "patterns":
-        settings |= {"r": 8, "rank_pattern": {"proj": 2}, "alpha_pattern": {"layers.1.proj": 10.0, "x": 1.0}}
+        # A key is the end of a path, whole parts of it.
+        settings |= {"r": 8, "rank_pattern": {"pro": 1, "layers": 1, "proj": 2}}
+        settings |= {"alpha_pattern": {"pro": 99.0, "layers": 99.0, "layers.1.proj": 10.0, "x": 1.0}}
         scale = 5.0
+    if option == "defaults":
+        del settings["lora_alpha"]  # which is 8 in PEFT
+        scale = 4.0
     (tmp_path / "adapter_config.json").write_text(json.dumps(settings))
     fit = fit_checkpoint(tmp_path / "out", lora=tmp_path)
     (layer,) = fit.layers
@@ -314,12 +328,15 @@ def test_killed_at_random_moments_and_resumed(tmp_path, sources, whole):
         str(tmp_path / "out"),
         "1",
     ]
-    rng = np.random.default_rng(0)
+    rng, done = np.random.default_rng(0), 0
     for _ in range(int(os.environ.get("STRUCTMAT_KILLS", "1"))):
         process = subprocess.Popen(command, cwd=ROOT)
-        time.sleep(rng.uniform(1.0, 4.0))
+        done += int(rng.integers(1, 3))  # imports take longer than the work: what is kept tells how far it is
+        while process.poll() is None and len(list((tmp_path / "out" / "work" / "units").glob("*"))) < done:
+            time.sleep(0.001)
         process.kill()
         process.wait()
+    assert any((tmp_path / "out" / "work" / "units").glob("*.safetensors"))
     subprocess.run(command, cwd=ROOT, check=True)
     assert final(tmp_path / "out") == final(whole.folder)
     assert [path.name for path in (tmp_path / "out").rglob("*") if path.name.startswith(".")] == []
@@ -348,8 +365,16 @@ def test_other_settings_or_files_on_an_old_folder_are_refused(tmp_path):
     sources = checkpoints.make(tmp_path)
     fit = fit_checkpoint(tmp_path / "out", **sources, targets="attn")
     before = final(fit.folder)
-    with pytest.raises(ValueError, match=r"other settings: n_factors 3 there, 5 now"):
-        fit_checkpoint(tmp_path / "out", **sources, targets="attn", n_factors=5)
+    for name, there, now in (
+        ("n_factors", 3, 5),
+        ("block_size", '"min"', 2),
+        ("rng", 0, 1),
+        ("threads", 1, 2),
+        ("cast", "false", "true"),
+        ("time_limit", "null", 9.0),
+    ):
+        with pytest.raises(ValueError, match=rf"other settings: {name} {there} there, {now} now"):
+            fit_checkpoint(tmp_path / "out", **sources, targets="attn", **{name: json.loads(str(now))})
     path = sources["tuned"] / "model-0.safetensors"
     path.write_bytes(path.read_bytes()[:-1] + b"?")
     with pytest.raises(ValueError, match=r"other settings: files\.tuned"):
@@ -422,7 +447,9 @@ def test_bad_weights_are_told_by_file_and_key_or_skipped(tmp_path, whole, bad):
     with pytest.raises(CheckpointError, match=text):
         fit_checkpoint(tmp_path / "out", **sources)
     assert not (tmp_path / "out" / "adapter_config.json").exists()
-    fit = fit_checkpoint(tmp_path / "out", **sources, skip_bad=True)
+    seen = []
+    fit = fit_checkpoint(tmp_path / "out", **sources, skip_bad=True, callback=seen.append)
+    assert (seen[-1].n_done, seen[-1].share) == (seen[-1].n_units, 1.0)
     assert list(fit.skipped) == [Q]
     assert [layer for layer in fit.layers if layer.name == Q] == []
     assert [layer for layer in fit.layers] == [layer for layer in whole.layers if layer.name != Q]  # noqa: C416
@@ -512,6 +539,19 @@ def test_the_command_prints_a_table_or_json(cli, tmp_path, sources, whole):
     got = json.loads(out)
     assert {key: got[key] for key in whole.to_dict()} == whole.to_dict()
     assert [Path(name).name for name in got["files"]] == [*FILES, "layers.png"]
+
+
+def test_the_seed_of_the_command_is_that_of_the_fits(cli, tmp_path):
+    change = np.random.default_rng(0).standard_normal((6, 4)).astype("float32")
+    save_file({"p": torch.from_numpy(change)}, tmp_path / "d.safetensors")
+    options = ("--n-factors", 5, "--block-size", 2, "--json")
+    for seed in (0, 7):
+        status, out, _ = cli(
+            "--delta", tmp_path / "d.safetensors", "--out", tmp_path / str(seed), "--seed", seed, *options
+        )
+        assert status == 0
+        want = fit_cdd(change, 5, block_size=2, rng=unit_rng(seed, "p")).error
+        assert json.loads(out)["layers"][0]["error"] == want
 
 
 def test_log_level(cli, tmp_path, sources):

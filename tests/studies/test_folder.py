@@ -228,12 +228,15 @@ def test_killed_at_random_moments_and_resumed(tmp_path, workers):
     units.run(tmp_path / "whole", 1)
     want = (tmp_path / "whole" / "result.bin").read_bytes()
     command = [sys.executable, "-m", "tests.studies.units", str(tmp_path / "out"), str(workers)]
-    rng = np.random.default_rng(workers)
+    rng, done = np.random.default_rng(workers), 0
     for _ in range(int(os.environ.get("STRUCTMAT_KILLS", "1"))):
         process = subprocess.Popen(command, cwd=ROOT)
-        time.sleep(rng.uniform(0.5, 2.0))
+        done += int(rng.integers(1, 10))  # imports take longer than the work: what is kept tells how far it is
+        while process.poll() is None and len(list((tmp_path / "out" / "work" / "units").glob("*"))) < done:
+            time.sleep(0.001)
         process.kill()
         process.wait()
+    assert any((tmp_path / "out" / "work" / "units").glob("*.safetensors"))
     subprocess.run(command, cwd=ROOT, check=True)
     files = tree(tmp_path / "out")
     assert files["result.bin"] == want

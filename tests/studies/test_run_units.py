@@ -53,6 +53,13 @@ def test_a_worker_that_dies_is_replaced_and_its_work_done_again(alone, tmp_path,
     assert "a worker process died" in caplog.text
 
 
+def test_workers_may_die_often_if_work_is_done_in_between(tmp_path):
+    keys = [str(k) for k in range(10)]
+    payloads = {key: (key, str(tmp_path)) for key in keys}
+    assert dict(run_units(units.deadly_once_each, payloads, workers=2)) == dict(zip(keys, keys, strict=True))
+    assert len(list(tmp_path.iterdir())) == 5
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="signals of POSIX")
 def test_ctrl_c_never_reaches_workers_and_still_reaches_their_parent():
     assert dict(run_units(units.interrupts_reach, {"a": 0, "b": 1}, workers=2)) == {"a": False, "b": False}

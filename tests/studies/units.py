@@ -51,6 +51,16 @@ def deadly_once(payload):
     return fitted(key)
 
 
+def deadly_once_each(payload):
+    """Die in the middle of every second unit, the first time."""
+    key, folder = payload
+    if int(key) % 2:
+        with contextlib.suppress(FileExistsError):
+            Path(folder, key).touch(exist_ok=False)
+            os.kill(os.getpid(), signal.SIGKILL)
+    return key
+
+
 def run(folder, workers):
     """A whole run: what a command does."""
     keys = [str(k) for k in range(30)]

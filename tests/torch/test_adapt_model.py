@@ -156,3 +156,13 @@ def test_arguments_of_wrong_kinds_are_named(call, error, message):
     with pytest.raises(error, match=message) as raised:
         call()
     assert isinstance(raised.value, ArgumentError)
+
+
+def test_integer_parameters_of_trained_modules_stay_as_they_are():
+    model = mlp()
+    head = list(model)[-1]
+    head.scale = nn.Parameter(torch.zeros(3, dtype=torch.int8), requires_grad=False)
+    name = str(len(model) - 1)
+    adapt(model, ["0"], train=[name])
+    assert head.weight.requires_grad
+    assert not head.scale.requires_grad

@@ -106,6 +106,22 @@ def test_merging_is_undone_bit_for_bit(kind, dtype):
     assert torch.equal(base.weight, before)
 
 
+@kinds
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_merged_weight_is_rounded_once(kind, dtype):
+    """However many changes there are; a sum of several that is rounded each time is off in the last place."""
+    layer, base = layer_of(kind, dtype)
+    for name in ("second", "third", "fourth"):
+        layer.add_adapter(name)
+    fill(layer)
+    exact = base.weight.detach().float()
+    for adapter in layer.adapters.values():
+        change = adapter.dense()
+        exact = exact + (change.T if kind == "Conv1D" else change.reshape(exact.shape)).float()
+    layer.merge()
+    assert torch.equal(base.weight, exact.to(dtype))
+
+
 def test_merged_layers_move_and_copy():
     layer, base = layer_of("linear")
     fill(layer)
@@ -228,6 +244,7 @@ def test_training_mode_is_that_of_the_base():
             base = base_of(kind).train(training)
             make = {"embedding": CDDEmbedding, "conv 1": CDDConv, "conv 2": CDDConv}.get(kind, CDDLinear.from_linear)
             layer = make(base)
+            layer.add_adapter("second", dropout=0.5)
             assert {m.training for m in layer.modules()} == {training}
 
 

@@ -29,6 +29,19 @@ class TestDropout:
         layer.eval()
         torch.testing.assert_close(y - base(x), layer(kept) - base(kept))
 
+    def test_the_first_of_several_adapters_drops_its_inputs_though_others_do_not(self):
+        layer, base = layer_of("linear", dropout=0.5)
+        layer.add_adapter("second")
+        fill(layer.train())
+        x = input_of("linear")
+        torch.manual_seed(1)
+        y = layer(x)
+        torch.manual_seed(1)
+        kept = dropout(x, 0.5)
+        layer.eval()
+        first, second = layer.adapters.values()
+        torch.testing.assert_close(y - base(x), first(kept) + second(x))
+
     @kinds
     def test_none_in_evaluation_nor_for_a_new_adapter(self, kind):
         x = input_of(kind)

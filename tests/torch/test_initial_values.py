@@ -28,7 +28,28 @@ def test_a_normal_start_keeps_the_variance(rows, cols, n_factors):
     assert 0.6 < variance < 1.6
 
 
+def test_the_seed_decides_the_values():
+    def drawn(seed):
+        adapter = CDDAdapter(6, 4)
+        adapter.reset_parameters("normal", rng=seed)
+        return torch.cat([factor.detach().flatten() for factor in adapter.factors])
+
+    assert torch.equal(drawn(1), drawn(1))
+    assert not torch.equal(drawn(1), drawn(2))
+
+
 class TestGradientStart:
+    @pytest.mark.parametrize("size", [1e-3, 1.0, 1e3])
+    @pytest.mark.parametrize(("rows", "cols"), [(8, 8), (6, 9), (9, 6)])
+    def test_vectors_have_the_size_of_a_random_start(self, rows, cols, size):
+        """Whatever the size of the gradient, so that one learning rate suits all layers."""
+        gradient = size * torch.randn(rows, cols)
+        adapter = CDDAdapter(cols, rows, init="gradient", gradient=gradient)
+        assert not adapter.factors[0].any()
+        for factor, (_, columns) in list(zip(adapter.factors, adapter.layout.factor_shapes, strict=True))[1:]:
+            size_of_random = 1.0 if factor.ndim == 1 else columns**-0.5
+            assert factor.square().mean().sqrt().item() == pytest.approx(size_of_random, rel=1e-5)
+
     def test_the_first_step_goes_further_than_from_a_random_start(self):
         """The target differs from the layer by a product, which the gradient shows."""
         torch.manual_seed(0)

@@ -153,3 +153,9 @@ def test_a_failure_leaves_a_quantised_model_alone(quantised):
     assert model[1] is base
     assert [p.requires_grad for p in model.parameters()] == flags
     assert torch.equal(base(x), y)
+
+
+def test_vectors_over_a_base_in_float8_are_in_float32():
+    base = nn.Linear(4, 4, bias=False)
+    base.weight = nn.Parameter(base.weight.detach().to(torch.float8_e4m3fn), requires_grad=False)
+    assert {factor.dtype for factor in CDDLinear.from_linear(base).adapters["default"].factors} == {torch.float32}

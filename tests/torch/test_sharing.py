@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 
 import pytest
 
@@ -135,6 +136,21 @@ class TestFiles:
         message = "different values for 0.up.factors.1 and 1.up.factors.1, which the model shares"
         with pytest.raises(ValueError, match=message):
             load_adapter(model, adapter_state_dict(apart))
+        assert_same_state(before, model)
+
+    def test_a_shared_vector_that_is_written_twice(self, file):
+        from safetensors import safe_open
+        from safetensors.torch import load_file, save_file
+
+        with safe_open(file, framework="pt") as opened:
+            metadata = opened.metadata()
+        tensors = load_file(file)
+        key, owner = next(iter(json.loads(metadata["shared"]).items()))
+        save_file(tensors | {key: tensors[owner].clone()}, file, metadata)
+        model = blocks()
+        before = state(model)
+        with pytest.raises(ValueError, match="a shared vector is written twice"):
+            load_adapter(model, file)
         assert_same_state(before, model)
 
     @pytest.mark.parametrize(
