@@ -397,9 +397,10 @@ def test_a_closed_form_that_leaves_a_large_residual_says_so() -> None:
     c = np.exp(-((np.arange(500) / 20.0) ** 2))
     c[0] += 1e-12
     b = np.random.default_rng(0).standard_normal(500)
-    with pytest.warns(scipy.linalg.LinAlgWarning, match="the closed form leaves a relative residual of"):
+    with pytest.warns(scipy.linalg.LinAlgWarning, match="the closed form leaves a relative residual of") as seen:
         result = sm.solve(sm.Toeplitz(c), b)
     assert result.residual > 1e-10
+    assert [warning.filename for warning in seen if str(warning.message).startswith("solve: ")] == [__file__]
 
 
 @pytest.mark.filterwarnings("always::scipy.linalg.LinAlgWarning")

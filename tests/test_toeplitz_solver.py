@@ -163,8 +163,9 @@ def test_an_ill_conditioned_matrix_is_solved_with_a_warning() -> None:
     gaussian = np.exp(-0.02 * np.arange(60.0) ** 2)
     T = sm.Toeplitz(gaussian)
     assert T.cond() > 1e15
-    with pytest.warns(scipy.linalg.LinAlgWarning, match=r"Toeplitz\.solve: the matrix is ill-conditioned"):
+    with pytest.warns(scipy.linalg.LinAlgWarning, match=r"Toeplitz\.solve: the matrix is ill-conditioned") as seen:
         T.solve(np.ones(60))
+    assert [warning.filename for warning in seen] == [__file__]  # of the caller
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         (T + 1e-6 * sm.Identity(60)).solve(np.ones(60))
@@ -189,8 +190,9 @@ def test_determinants_of_ill_conditioned_covariances_are_those_of_cholesky(n: in
 
 
 def test_determinants_of_numerically_singular_matrices_come_with_a_warning() -> None:
-    with pytest.warns(scipy.linalg.LinAlgWarning, match=r"Toeplitz\.slogdet: the matrix is ill-conditioned"):
+    with pytest.warns(scipy.linalg.LinAlgWarning, match=r"Toeplitz\.slogdet: the matrix is ill-conditioned") as seen:
         sm.Toeplitz(np.exp(-((np.arange(300) / 20.0) ** 2))).slogdet()
+    assert [warning.filename for warning in seen] == [__file__]
 
 
 @settings(max_examples=50, deadline=None)

@@ -8,7 +8,7 @@ Knows no operator. What other folders use is imported here; errors, checks, tabl
 - `norms`, `small_systems`: norms that neither overflow nor underflow; stacks of small dense systems
 - `namespaces`, `dtypes`: whose an array is, and on which device; every decision about precisions
 - `derivatives`: what libraries that differentiate are doing with a function
-- `checks`, `errors`: checks of arguments that are not arrays, and the errors of all
+- `checks`, `errors`, `warn`: checks of arguments that are not arrays; the errors of all, and warnings
 - `option_names`: what an option that does not exist may have meant
 - `dispatch`: the tables of rules for pairs of types
 - `typing`: types shared by the whole package

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from structmat._arrays.numpy_bridge import moved_like, to_numpy
+from structmat._arrays.warn import warn_caller
 from structmat.fit._three_factors.blocks import absolute_square
 from structmat.fit._three_factors.vectors import scale_by_power_of_two
 
@@ -77,9 +77,9 @@ def warn_of_rounding(spread: float, products: np.dtype[Any]) -> None:
     """Warn the caller of `fit_cdd` where half of the digits of products are lost; only a given start can bring that."""
     rounding = float(np.finfo(products).eps)
     if spread > rounding**-0.5:
-        warnings.warn(
+        warn_caller(
             "fit_cdd: rounding changes products with the operator by about "
             f"{spread * rounding:.1g} of the norm of W, for its factors, from the start given, have entries of too "
             "wide a range for transforms. Use operator.direct_matvec or operator.to_dense(), or fit without this start",
-            stacklevel=3,
+            UserWarning,
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Literal
@@ -23,6 +22,7 @@ from structmat._arrays import (
 from structmat._arrays.checks import integer, non_negative, one_of, optional_function
 from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
 from structmat._arrays.typing import Array, ArrayLike, DType, Namespace
+from structmat._arrays.warn import warn_caller
 from structmat.linear_systems._iterate import ignored, least_squares, solution
 from structmat.linear_systems._measures import IterationSettings, relative_residual
 from structmat.linear_systems._result import SolveResult
@@ -268,7 +268,7 @@ def _warned(result: SolveResult, settings: IterationSettings, xp: Namespace) -> 
         left = f"a relative residual of {largest:.1g}, above rtol = {settings.rtol:g}"
         texts.append(f"the closed form leaves {left}: A is ill-conditioned")
     for text in texts:
-        warnings.warn(f"{settings.owner}: {text}", scipy.linalg.LinAlgWarning, stacklevel=3)
+        warn_caller(f"{settings.owner}: {text}", scipy.linalg.LinAlgWarning)
     return result
 
 

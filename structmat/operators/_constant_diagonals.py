@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, Self, cast
 
@@ -27,6 +26,7 @@ from structmat._arrays import (
 )
 from structmat._arrays.errors import ArgumentValueError
 from structmat._arrays.typing import Array, ArrayLike, DType, Namespace
+from structmat._arrays.warn import warn_caller
 from structmat._engine import Refined, Settings
 from structmat._toeplitz_solver import DENSE, eliminated, inverse_bound, inverse_vectors
 from structmat.operators._base import Context, LinearOperator, NormOrder, Planned
@@ -182,10 +182,9 @@ class ConstantDiagonals(Planned):
         largest = 1 / xp.finfo(bound.dtype).eps
         if not (bool(bound > largest) and bool((cond := xp.max(self._cond(1, inverse, xp))) > largest)):
             return False
-        warnings.warn(
+        warn_caller(
             f"{owner}: the matrix is ill-conditioned (about {float(cond):.1g}); the result may be inaccurate",
             scipy.linalg.LinAlgWarning,
-            stacklevel=4,
         )
         return True
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -21,6 +20,7 @@ from peft.utils.other import ModulesToSaveWrapper, TrainableTokensWrapper, get_p
 from torch import Tensor, nn
 
 from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError, naming
+from structmat._arrays.warn import warn_caller
 from structmat._layer_fits.adapter_files import exact_targets
 from structmat.peft._config import CDDConfig
 from structmat.peft._mixed_batches import names_per_sample
@@ -398,10 +398,10 @@ def _require_supported(target: nn.Module, kwargs: dict[str, Any]) -> None:
 
 def _warn_of_experts(model: nn.Module, targets: Any) -> None:
     if names := unreached_experts(model, targets if isinstance(targets, str) else list(targets)):
-        warnings.warn(
+        warn_caller(
             f"The weights of experts that are stacked in one parameter are not adapted: {', '.join(names)}.",
             RuntimeWarning,
-            stacklevel=3,
+            through=("peft",),
         )
 
 
@@ -411,15 +411,15 @@ def _warn_of_unmatched(config: CDDConfig, names: Sequence[str]) -> None:
         unmatched = [key for key in pattern if not any(re.match(rf"(.*\.)?({key})$", name) for name in names)]
         deciding = {get_pattern_key(pattern.keys(), name) for name in names}
         if shadowed := [key for key in pattern if key not in deciding and key not in unmatched]:
-            warnings.warn(
+            warn_caller(
                 f"The following {option}_pattern keys were ignored, since earlier keys match their modules: "
                 f"{shadowed}.",
                 RuntimeWarning,
-                stacklevel=3,
+                through=("peft",),
             )
         if unmatched and option != "alpha":
-            warnings.warn(
+            warn_caller(
                 f"The following {option}_pattern keys did not match any targeted module and were ignored: {unmatched}.",
                 RuntimeWarning,
-                stacklevel=3,
+                through=("peft",),
             )

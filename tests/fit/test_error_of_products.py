@@ -220,8 +220,9 @@ def test_the_fit_warns_of_what_a_start_does_to_products():
     W = start.to_dense()
     with pytest.warns(
         UserWarning, match=r"fit_cdd: rounding changes products with the operator by about .* of the norm"
-    ):
+    ) as seen:
         fit = fit_cdd(W, start=start, rng=0, max_iter=1)
+    assert [warning.filename for warning in seen] == [__file__]  # of the caller
     through, dense, difference = errors(W, fit.operator)
     assert dense < 1e-3 * difference
     assert through == pytest.approx(fit.error, rel=0.1)

@@ -54,8 +54,11 @@ def test_patterns_layers_and_exclusion() -> None:
     assert [name.removeprefix("base_model.model.") for name in found] == ["model.layers.1.self_attn.q_proj"]
     (layer,) = found.values()
     assert (layer.cdd_adapters["default"].block_size, layer.cdd_adapters["default"].alpha) == (5, 0.5)
-    with pytest.warns(RuntimeWarning, match="block_size_pattern keys did not match"):
-        adapted("llama", block_size_pattern={"nowhere": 5})
+    config = CDDConfig(target_modules=["q_proj"], block_size_pattern={"nowhere": 5})
+    with pytest.warns(RuntimeWarning, match="block_size_pattern keys did not match") as seen:
+        get_peft_model(tiny.model("llama"), config)
+    ours = [warning.filename for warning in seen if warning.category is RuntimeWarning]
+    assert ours == [__file__]  # of the caller, through PEFT
 
 
 def test_factors_by_layer_and_dropout_are_saved(tmp_path: Path) -> None:

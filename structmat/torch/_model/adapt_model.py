@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from typing import Any, Literal
 
 from torch import nn
 
 from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
+from structmat._arrays.warn import warn_caller
 from structmat.torch._layers.adapted_layer import AdaptedLayer
 from structmat.torch._layers.frozen_base import has_transposed_weight
 from structmat.torch._model.costs import AdapterSummary, summarise
@@ -107,10 +107,9 @@ def adapt(
     inside = {id(module) for outer in kept for module in outer.modules()}
     found = {path: m for path, m in targeted(model, targets, exclude).items() if id(m) not in inside}
     if experts := unreached_experts(model, targets):
-        warnings.warn(
+        warn_caller(
             f"adapt: weights of experts that are stacked in one parameter are not adapted: {', '.join(experts)}",
             RuntimeWarning,
-            stacklevel=2,
         )
     if not found:
         raise ArgumentValueError(
