@@ -57,7 +57,7 @@ def run(arguments: Sequence[str]) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILURE
     except Exception as error:  # noqa: BLE001  # the last line of defence: one line instead of a traceback
-        if "--debug" in arguments:
+        if any(_asks_for_traceback(argument) for argument in arguments):
             traceback.print_exc()
         sys.stderr.write(f"{owner}: error: {_message(error)}\n")
         if isinstance(error, CycloptsError):
@@ -77,6 +77,12 @@ def _terminated_as_interrupted() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _asks_for_traceback(argument: str) -> bool:
+    """Tell whether an argument is ``--debug``, also where the command line could not be read."""
+    option, _, value = argument.partition("=")
+    return option == "--debug" and value.lower() not in {"0", "f", "false", "n", "no"}
 
 
 def _message(error: Exception) -> str:

@@ -58,7 +58,8 @@ def curve(
     numbers = read_integers("--n-factors", n_factors)
     if numbers is not None and max_factors is not None:
         raise CommandError("--max-factors", "--n-factors names all numbers of factors", USAGE)
-    check_outputs(W, {"--plot": plot, "--csv": csv}, force=force)
+    sources = {"W": W, "--input-second-moment": settings.input_second_moment}
+    check_outputs(sources, {"--plot": plot, "--csv": csv}, force=force)
     matrix = read_matrix(W, settings.key, curve)
     moment = read_option("--input-second-moment", settings.input_second_moment)
     with curve_progress(quiet=output.json) as callback, blaming("W", curve):

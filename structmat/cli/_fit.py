@@ -8,9 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from structmat import io
 from structmat._files.text import encodable
-from structmat.cli._errors import USAGE, CommandError, blaming
+from structmat.cli._errors import CommandError, blaming
 from structmat.cli._fit_comparison import comparison, fit_row
 from structmat.cli._inputs import read_matrix, read_option
 from structmat.cli._options import FitOptions, OutputOptions, Positive, Seconds
@@ -72,9 +74,8 @@ def fit(
     output
         What is printed and written.
     """
-    if plot is not None and entry_weights is not None:
-        raise CommandError("--plot", "shows every entry of the matrix: leave it out with --entry-weights", USAGE)
-    check_outputs(W, {"--out": out, "--plot": plot}, force=output.force)
+    sources = {"W": W, "--input-second-moment": settings.input_second_moment, "--entry-weights": entry_weights}
+    check_outputs(sources, {"--out": out, "--plot": plot}, force=output.force)
     matrix = read_matrix(W, settings.key, fit)
     moment = read_option("--input-second-moment", settings.input_second_moment)
     weights = read_option("--entry-weights", entry_weights)
@@ -120,6 +121,8 @@ def fit(
         kind = ", weighted errors" if weighted else ""
         title = f"{W.name}: {matrix.shape[0]} x {matrix.shape[1]}, {matrix.dtype}{kind}"
         fault = unprinted(print_comparison, title, rows, matrix.size, [result_notes(result, seconds)])
+    if weights is not None:
+        matrix = np.where(weights > 0, matrix, np.nan)
     for path in _write_outputs(matrix, result, out, plot, source=W, force=output.force):
         print_written(path, quiet=output.json or fault is not None)
     if fault is not None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from structmat import io
+from structmat import ArgumentError, io
 from structmat.cli._errors import USAGE, CommandError, blaming
 
 if TYPE_CHECKING:
@@ -26,7 +26,13 @@ def read_option(option: str, path: Path | None) -> NDArray[Any] | None:
     if path is None:
         return None
     with blaming(option):
-        return io.load_matrix(path)
+        try:
+            return io.load_matrix(path)
+        except ArgumentError as error:
+            if error.argument != "key":
+                raise
+            text = f"{path} must hold a single array, as no option names one of several"
+            raise CommandError(option, text) from error
 
 
 def split_list(text: str) -> list[str]:

@@ -25,8 +25,8 @@ _SUFFIXES = {
 """How the names of files must end, by option."""
 
 
-def check_outputs(source: Path, outputs: Mapping[str, Path | None], *, force: bool) -> None:
-    """Refuse what could not be written after the work; `outputs` has the option of every file."""
+def check_outputs(sources: Mapping[str, Path | None], outputs: Mapping[str, Path | None], *, force: bool) -> None:
+    """Refuse what could not be written after the work, and what is read; the keys are argument and option of a file."""
     seen: dict[str, Path] = {}
     for option, path in outputs.items():
         if path is None:
@@ -36,8 +36,9 @@ def check_outputs(source: Path, outputs: Mapping[str, Path | None], *, force: bo
             plot_module()  # before the work
         if path.suffix.lower() not in suffixes:
             raise CommandError(option, f"{path} must end in {' or '.join(suffixes)}", USAGE)
-        if _is_same(path, source):
-            raise CommandError(option, f"{path} is the matrix itself, which is never overwritten", USAGE)
+        for argument, source in sources.items():
+            if source is not None and _is_same(path, source):
+                raise CommandError(option, f"{path} is the file of {argument}, which is never overwritten", USAGE)
         with blaming(option):
             io.check_output(path, force=force)
         for other_option, other in seen.items():

@@ -25,7 +25,8 @@ def report(
 ) -> None:
     """Make plots and tables of a sweep, complete or so far.
 
-    Writes a self-contained page, `report.html` in the folder of the sweep, and prints the means over the layers.
+    Writes a self-contained page, `report.html` in the folder of the sweep, in the place of an earlier one, and prints
+    the means over the layers.
     Example: `structmat report study --csv study.csv --plot study.png`
 
     Parameters
@@ -43,7 +44,7 @@ def report(
     """
     from structmat import studies  # noqa: PLC0415  # an extra
 
-    check_outputs(folder, {"--html": html, "--csv": csv, "--plot": plot}, force=output.force)
+    check_outputs({"FOLDER": folder}, {"--html": html, "--csv": csv, "--plot": plot}, force=output.force)
     with blaming("FOLDER"):
         study = studies.report(folder, html, force=output.force)
     if csv is not None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from structmat._arrays import dtype_name
 from structmat._arrays.checks import integer, non_negative, one_of, optional_function, random_generator
 from structmat._arrays.errors import ArgumentValueError
 from structmat._arrays.numpy_bridge import as_matrix, to_numpy
@@ -132,8 +134,8 @@ def fit_cdd(
     TypeError
         If an argument is of the wrong kind.
     ValueError
-        If an argument is out of range, `W` is empty, not two-dimensional or not finite where it has a weight, or a
-        combination of arguments is not available.
+        If an argument is out of range, `W` is empty, not two-dimensional or not finite where it has a weight, a
+        combination of arguments is not available, or products with the fit overflow the dtype of `W`.
 
     See Also
     --------
@@ -206,6 +208,9 @@ def fit_cdd(
     moment = None if input_second_moment is None else second_moment(input_second_moment, cols, _OWNER)
     with listening(control.interrupt):
         found = _fitted(task, solver, moment, growth=growth)
+    if found.error == math.inf:
+        text = f"has a fit whose products overflow {dtype_name(matrix.dtype)}: use a wider dtype, or divide by a number"
+        raise ArgumentValueError(_OWNER, "W", text)
     warn_of_rounding(found.spread, values.dtype)
     end = "converged" if found.converged else "all planned iterations made"
     stopped = control.reason() or "completed"

@@ -66,14 +66,24 @@ USAGE = [
     (["fit", "W.npy", "--plot", "fit.gif"], "--plot: fit.gif must end in .png or"),
     (
         ["fit", "plain.safetensors", "--out", "plain.safetensors", "--force"],
-        "--out: plain.safetensors is the matrix itself",
+        "--out: plain.safetensors is the file of W, which is never overwritten",
+    ),
+    (
+        ["fit", "W.npy", "--input-second-moment", "plain.safetensors", "--out", "link.safetensors", "--force"],
+        "--out: link.safetensors is the file of --input-second-moment, which is never overwritten",
+    ),
+    (
+        ["fit", "W.npy", "--entry-weights", "plain.safetensors", "--out", "plain.safetensors", "--force"],
+        "--out: plain.safetensors is the file of --entry-weights, which is never overwritten",
     ),
     (
         ["fit", "plain.safetensors", "--out", "./link.safetensors", "--force"],
-        "--out: link.safetensors is the matrix itself",
+        "--out: link.safetensors is the file of W, which is never overwritten",
     ),
 ]
 FAILURES = [
+    (["fit", "W.npy", "--input-second-moment", "two.npz"], "--input-second-moment: two.npz must hold a single array"),
+    (["fit", "W.npy", "--entry-weights", "two.npz"], "--entry-weights: two.npz must hold a single array"),
     (["fit", "missing.npy"], "W: missing.npy: No such file"),
     (["fit", "."], "W: .: Is a directory"),
     (["fit", "nan.npy"], "W: must be finite"),
@@ -192,6 +202,8 @@ def test_interruption_is_one_line_and_leaves_no_file(cli, folder, monkeypatch):
 
 
 def test_debug_shows_the_traceback(cli):
+    for given, shown in (("--debug", True), ("--debug=true", True), ("--debug=false", False)):
+        assert ("Traceback" in cli("fit", "missing.npy", given)[2]) == shown
     status, out, err = cli("fit", "missing.npy", "--debug")
     assert (status, out) == (1, "")
     assert "Traceback (most recent call last)" in err

@@ -186,3 +186,14 @@ def test_errors_know_their_argument(arguments, argument):
     with pytest.raises(ArgumentError) as caught:
         fit_cdd(SQUARE, **arguments)
     assert (caught.value.owner, caught.value.argument) == ("fit_cdd", argument)
+
+
+@pytest.mark.parametrize("n_factors", [3, 5])
+def test_fits_whose_products_overflow_are_refused(n_factors):
+    """Where the entries are near the largest number of their dtype a fit may have larger ones."""
+    square = np.random.default_rng(0).standard_normal((16, 16))
+    narrow = (6e4 * square).clip(-6.5e4, 6.5e4).astype(np.float16)
+    with pytest.raises(ValueError, match="fit_cdd: W has a fit whose products overflow float16: use a wider dtype"):
+        fit_cdd(narrow, n_factors, rng=0, max_iter=50, restarts=1)
+    assert fit_cdd(narrow.astype(np.float32), n_factors, rng=0, max_iter=50, restarts=1).error < 0.9
+    assert fit_cdd(narrow / np.float16(8), n_factors, rng=0, max_iter=50, restarts=1).error < 0.9

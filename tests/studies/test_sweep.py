@@ -253,6 +253,17 @@ def test_a_changed_matrix_is_another_one(tmp_path):
     assert first.rows[0].error != second.rows[0].error
 
 
+def test_a_matrix_of_another_dtype_ends_no_sweep(tmp_path):
+    for name, dtype in (("bad", np.longdouble), ("good", np.float64)):
+        np.save(tmp_path / f"{name}.npy", LAYERS["a"].astype(dtype))
+    files = [str(tmp_path / f"{name}.npy") for name in ("bad", "good")]
+    study = sweep(SweepConfig([MatrixSource(files=files)], methods=["truncated-svd"]), tmp_path / "out")
+    assert [row.layer for row in study.rows] == ["good"]
+    ((key, text),) = study.failed.items()
+    assert key.startswith("bad truncated-svd")
+    assert "must hold numbers of a standard dtype" in text
+
+
 def test_other_second_moments_of_a_matrix_make_it_another_one(tmp_path):
     np.save(tmp_path / "W.npy", LAYERS["c"])
     source = MatrixSource(files=[str(tmp_path / "W.npy")], input_second_moment=str(tmp_path / "S.npy"))

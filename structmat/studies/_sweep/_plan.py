@@ -125,7 +125,7 @@ def do_unit(unit: Unit) -> StudyRow | Failure:
         matrix, moment = layer.matrix(), layer.input_second_moment()
         outcome = apply(matrix, setting, input_second_moment=moment, **options)
         norm = weighted_norm(matrix, input_second_moment=moment)
-    except (ValueError, OSError, MemoryError) as error:
+    except (ArgumentError, ValueError, OSError, MemoryError) as error:
         return Failure(" ".join(str(error).split()) or type(error).__name__)
     return StudyRow(
         layer=layer.name,

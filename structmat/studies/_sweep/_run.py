@@ -121,6 +121,8 @@ def sweep(
     progress = _Progress(optional_function(callback, "sweep", "callback"))
     workers, _ = check_engine(workers, 1, scheduler)
     plan = make_plan(config, progress.reading)
+    if not plan.units:
+        return Study((), 0, {}, plan.left_out, tuple(config.block_sizes))
     failed: dict[str, str] = {}
     with WorkFolder.open(out, {"kind": _KIND, **fit_options(config)}, outputs=[_TABLE]) as folder:
         folder.write(_PLAN, {"units": list(plan.units), "left_out": plan.left_out, "block_sizes": config.block_sizes})
