@@ -51,7 +51,7 @@ def test_weighted_errors_are_those_of_the_weighted_matrix(rank, real):
     values, vectors = np.linalg.eigh(S)
     weighted = W @ (vectors * np.sqrt(np.maximum(values, 0.0)))
     assert truncated_svd_error(W, 2, input_second_moment=S) == pytest.approx(tail(weighted, 2))
-    assert weighted_norm(W, S) == pytest.approx(np.linalg.norm(weighted))
+    assert weighted_norm(W, input_second_moment=S) == pytest.approx(np.linalg.norm(weighted))
     used, error = baseline_errors(W, [22], input_second_moment=S)["truncated-svd"]
     assert (used.tolist(), error) == ([22], pytest.approx([tail(weighted, 2)]))
     diagonal = np.diag(S).real
@@ -72,7 +72,7 @@ def test_the_ends_of_the_ranks():
 @pytest.mark.parametrize("block_size", ["min", 2, 7])
 def test_closed_forms_are_the_nearest(block_size):
     W = matrix((7, 4))
-    found = closed_form_errors(W, block_size)
+    found = closed_form_errors(W, block_size=block_size)
     size = 4 if block_size == "min" else block_size
     nearest = sm.BlockCirculant.nearest(W, size)
     error = np.linalg.norm(W - nearest.to_dense()) / np.linalg.norm(W)
@@ -93,8 +93,8 @@ def test_closed_forms_are_the_nearest(block_size):
         (lambda: baseline_errors(np.eye(3), [1], names=["monarch"], input_second_moment=np.ones(3)), "names"),
         (lambda: truncated_svd_error(np.eye(3), -1), "rank"),
         (lambda: truncated_svd_error(np.eye(3), 1, input_second_moment=np.ones(2)), "input_second_moment"),
-        (lambda: closed_form_errors(np.eye(3), None), "block_size"),
-        (lambda: weighted_norm(np.eye(3), -np.eye(3)), "input_second_moment"),
+        (lambda: closed_form_errors(np.eye(3), block_size=None), "block_size"),
+        (lambda: weighted_norm(np.eye(3), input_second_moment=-np.eye(3)), "input_second_moment"),
     ],
 )
 def test_errors_know_their_argument(call, argument):
