@@ -119,13 +119,10 @@ MORE_ROWS = (
     ("lora", 8),
     ("cdd", 3),
     ("lora", 1),
-    ("cdd", 7),
     ("cdd-blocks", 64),
     ("lora", 4),
-    ("c3a-corrected", 128),
-    ("fourierft", 1152),
 )
-"""On query and value layers with more rows, which may tell apart what is equal with few."""
+"""On query and value layers with more rows, which may tell apart what is equal with few: CDD beside LoRA."""
 
 LONG = {"cola", "mrpc"}
 """Tasks whose runs take three to six times as long: not every size is run there."""
