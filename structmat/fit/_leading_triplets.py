@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import scipy.sparse.linalg
     from numpy.typing import NDArray
 
-__all__ = ["leading_triplets", "second_order"]
+__all__ = ["leading_triplets", "second_order_tolerance"]
 
 
 def leading_triplets(
@@ -29,6 +29,6 @@ def leading_triplets(
     return u, s, vh
 
 
-def second_order(dtype: np.dtype[Any]) -> float:
+def second_order_tolerance(dtype: np.dtype[Any]) -> float:
     """Return a tolerance for vectors whose errors count in second order only."""
     return float(np.finfo(dtype).eps) ** 0.75

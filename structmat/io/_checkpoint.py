@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from structmat._files.folders import files_in
 from structmat._files.kinds import is_of_numpy
@@ -15,9 +15,6 @@ from structmat._files.safetensors import one_line
 from structmat.io._entry import CheckpointError, Entry, open_file
 from structmat.io._names import fitting_name, pair_names
 from structmat.io._torch_files import TorchFile
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["Checkpoint"]
 

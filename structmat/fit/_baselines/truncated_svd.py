@@ -9,7 +9,7 @@ import numpy as np
 import scipy  # its `linalg` is imported on first use
 
 from structmat.fit._baselines.member import Member, tails
-from structmat.fit._leading_triplets import leading_triplets, second_order
+from structmat.fit._leading_triplets import leading_triplets, second_order_tolerance
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,7 +51,7 @@ def error_of_rank(matrix: NDArray[Any], rank: int) -> float:
     if side > _DENSE_SVD_SIDE and rank < side // 8:
         # The residual depends on the error of the singular vectors in second order only.
         start = np.random.default_rng(0).standard_normal(side).astype(matrix.dtype)
-        triplets = leading_triplets(_uncopied(matrix), rank, start, second_order(matrix.dtype))
+        triplets = leading_triplets(_uncopied(matrix), rank, start, second_order_tolerance(matrix.dtype))
         if triplets is not None:
             u, s, vh = triplets
             return _residual(matrix, u * s, vh)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from structmat.fit._leading_triplets import leading_triplets, second_order
+from structmat.fit._leading_triplets import leading_triplets, second_order_tolerance
 from structmat.fit._three_factors.blocks import conjugate_column_sums, conjugate_row_sums
 from structmat.fit._three_factors.steps import circulant_step
 from structmat.fit._three_factors.vectors import Factors
@@ -86,7 +86,7 @@ def _leading_singular_pair(grid: BlockGrid, rng: np.random.Generator) -> tuple[N
     if min(shape) > _DENSE_SVD_SIDE:
         # The error of a singular value is of second order in the tolerance.
         v0 = rng.standard_normal(min(shape)).astype(grid.dtype)
-        triplets = leading_triplets(_as_operator(grid), 1, v0, second_order(grid.dtype))
+        triplets = leading_triplets(_as_operator(grid), 1, v0, second_order_tolerance(grid.dtype))
         if triplets is not None:
             u, s, vh = triplets
             return u[:, 0], s[0] * vh[0]
