@@ -235,6 +235,9 @@ def test_everything_and_more_rows(measured, text, minus):
     more = "goemotions-more"
     differences = f"{text(more, CDD, LORA_8, sure=False)} and {text(more, LORA_1, LORA_8, sure=False)}"
     assert f"differs surely from LoRA of rank 8 ({differences})" in measured
+    equal = [("query-value", "lora", "4"), ("query-value", "cdd-blocks", "64")]
+    four, blocks = (text(more, case, LORA_8, sure=False) for case in equal)
+    assert f"which have as many parameters as each other ({four} and {blocks})" in measured
 
 
 def test_the_guide_on_places(text):
