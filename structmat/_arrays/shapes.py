@@ -21,7 +21,6 @@ __all__ = [
     "reversed_cyclically",
     "scale_array",
     "windows",
-    "with_axes",
 ]
 
 
@@ -36,11 +35,6 @@ def broadcast_shapes(owner: str, *shapes: tuple[int, ...]) -> tuple[int, ...]:
             raise ArgumentValueError(owner, None, f"the batch axes {text} do not broadcast")
         result = longer[:lead] + tuple(b if a == 1 else a for a, b in zip(longer[lead:], shorter, strict=True))
     return result
-
-
-def with_axes(array: Array, core: int, xp: Namespace) -> Array:
-    """Append `core` axes of length one, so that a scalar per batch member broadcasts against its vectors."""
-    return xp.reshape(array, (*array.shape, *(1,) * core)) if core else array
 
 
 def scale_array(array: Array, factor: Scalar, core: int, xp: Namespace) -> Array:
@@ -76,8 +70,9 @@ def scale_array(array: Array, factor: Scalar, core: int, xp: Namespace) -> Array
         if not is_complex(array.dtype, xp):
             array = xp.astype(array, complex_partner(array.dtype, xp))
         return array * factor
-    # An array without axes keeps none: in torch it counts for less than one of axes of length one.
-    return array * (with_axes(factor, core, xp) if factor.ndim else factor)
+    if factor.ndim:  # an array without axes keeps none: in torch it counts for less than one of axes of length one
+        factor = xp.reshape(factor, (*factor.shape, *(1,) * core))
+    return array * factor
 
 
 def concat_last(arrays: Sequence[Array], xp: Namespace) -> Array:

@@ -121,9 +121,7 @@ def fit(
         kind = ", weighted errors" if weighted else ""
         title = f"{W.name}: {matrix.shape[0]} x {matrix.shape[1]}, {matrix.dtype}{kind}"
         fault = unprinted(print_comparison, title, rows, matrix.size, [result_notes(result, seconds)])
-    if weights is not None:
-        matrix = np.where(weights > 0, matrix, np.nan)
-    for path in _write_outputs(matrix, result, out, plot, source=W, force=output.force):
+    for path in _write_outputs(matrix, weights, result, out, plot, source=W, force=output.force):
         print_written(path, quiet=output.json or fault is not None)
     if fault is not None:
         raise fault
@@ -132,7 +130,14 @@ def fit(
 
 
 def _write_outputs(
-    matrix: NDArray[Any], result: FitResult, out: Path | None, plot: Path | None, *, source: Path, force: bool
+    matrix: NDArray[Any],
+    weights: NDArray[Any] | None,
+    result: FitResult,
+    out: Path | None,
+    plot: Path | None,
+    *,
+    source: Path,
+    force: bool,
 ) -> Iterator[Path]:
     """Write the files, and yield each of them once it is there."""
     if out is not None:
@@ -140,5 +145,6 @@ def _write_outputs(
             io.save(result, out, metadata={"source": encodable(source.name)}, force=force)
         yield out
     if plot is not None:
-        write_figure(plot_module().fit_figure(matrix, result), plot, force=force)
+        shown = matrix if weights is None else np.where(weights > 0, matrix, np.nan)
+        write_figure(plot_module().fit_figure(shown, result), plot, force=force)
         yield plot

@@ -14,7 +14,7 @@ from structmat._arrays.errors import ArgumentError, ArgumentValueError
 from structmat.fit import weighted_norm
 from structmat.studies._sweep._layers import Layer, find_layers
 from structmat.studies._sweep._methods import WEIGHTED, Setting, apply, budget
-from structmat.studies._sweep._study import StudyRow
+from structmat.studies._sweep._study import StudyRow, side_of
 
 if TYPE_CHECKING:
     from structmat.studies._sweep._config import SweepConfig
@@ -62,8 +62,7 @@ def make_plan(config: SweepConfig, callback: Callable[[str], object] | None = No
         if callback is not None:
             callback(layer.name)
         digest, is_zero = layer.look()
-        named = {"min": min(layer.shape), "toeplitz": sum(layer.shape) - 1}
-        sizes = dict.fromkeys(int(named.get(str(size), size)) for size in config.block_sizes)
+        sizes = dict.fromkeys(side_of(size, *layer.shape) for size in config.block_sizes)
         for method, block_size, n_factors in product(config.methods, sizes, config.n_factors):
             seeds = config.seeds if method == "cdd" else (None,)
             reason = _unavailable(layer, method, n_factors, block_size)

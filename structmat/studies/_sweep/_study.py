@@ -24,6 +24,11 @@ _SQL_TYPES = {
 }
 
 
+def side_of(block_size: int | str, rows: int, cols: int) -> int:
+    """Return the side of the blocks that a configuration asks for, of a matrix of this shape."""
+    return int({"min": min(rows, cols), "toeplitz": rows + cols - 1}.get(str(block_size), block_size))
+
+
 class StudyRow(NamedTuple):
     """One approximation of one matrix.
 
@@ -90,8 +95,7 @@ class StudyRow(NamedTuple):
         bool
             Whether it stands for that of the row.
         """
-        named = {"min": min(self.rows, self.cols), "toeplitz": self.rows + self.cols - 1}
-        return named.get(str(block_size), block_size) == self.block_size
+        return side_of(block_size, self.rows, self.cols) == self.block_size
 
     @property
     def share(self) -> float:

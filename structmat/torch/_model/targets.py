@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 from torch import nn
 
 from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
+from structmat._files.text import first_names
 from structmat.torch._layers.adapted_layer import AdaptedLayer
 from structmat.torch._layers.frozen_base import has_complex_parameters, is_linear, reads_weight
 from structmat.torch._layers.kinds import KINDS, layer_kind
@@ -153,6 +154,6 @@ def targeted(model: nn.Module, targets: Targets, exclude: Targets) -> dict[str, 
             taken.add(id(modules[path]))
             found[path] = modules[path]
     if not found:
-        shown = ", ".join(adaptable[:8]) + (", ..." if len(adaptable) > 8 else "")
+        shown = first_names(adaptable, 8)
         raise ArgumentValueError("adapt", "targets", f"{targets!r} match no layer; could be adapted: {shown or 'none'}")
     return found
