@@ -53,6 +53,14 @@ def _compiled_functions() -> Iterator[None]:
         sys.modules["jax"].clear_caches()
 
 
+@pytest.fixture(autouse=True)
+def _compiled_graphs() -> Iterator[None]:
+    """Forget after each test what torch compiled: eight graphs of one function at most, and layers share theirs."""
+    yield
+    if "torch._dynamo" in sys.modules:
+        sys.modules["torch._dynamo"].reset()
+
+
 @pytest.fixture(params=list(backends.FACTORIES))
 def backend(request: pytest.FixtureRequest) -> backends.Backend:
     return backends.get(request.param)

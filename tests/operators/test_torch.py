@@ -119,7 +119,6 @@ def test_compiles_to_one_graph(kind: str) -> None:
         "Sum": lambda c, d: sm.Sum((sm.Circulant(c), sm.Diagonal(d))),
         "Scaled": lambda c, d, s: sm.Scaled(sm.Product((sm.Circulant(c), sm.BlockCirculant(d))), s),
     }.get(kind, make)
-    torch._dynamo.reset()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # dynamo remarks on cached functions of array_api_compat
         compiled = torch.compile(step, fullgraph=True, backend="aot_eager")
@@ -141,7 +140,6 @@ def test_a_toeplitz_of_any_size_compiles_once_for_all() -> None:
         T, H = sm.Toeplitz(c, r), sm.Hankel(c, r)
         return T.matvec(x), T.H.matvec(T.matvec(x)), H.matvec(x), T.norm(), H.norm(1), H.to_dense()
 
-    torch._dynamo.reset()
     compiled = torch.compile(step, fullgraph=True, backend="aot_eager", dynamic=True)
     for m, n in ((5, 7), (33, 12), (100, 64)):
         c, r, x = torch.randn(m), torch.randn(n), torch.randn(3, n)

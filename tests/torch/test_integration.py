@@ -77,7 +77,6 @@ def test_compiles_to_one_graph(mode, n_factors):
     model = adapted_mlp(mode=mode, n_factors=n_factors, block_size=3)
     x = torch.randn(5, 6, dtype=torch.float64)
     expected = model(x)
-    torch._dynamo.reset()
     with quietly():
         y = torch.compile(model, fullgraph=True, backend="aot_eager")(x)
         got = gradients(model, y)
@@ -91,7 +90,6 @@ def test_merged_disabled_and_selected_layers_compile_too():
 
     model = adapted_mlp((6, 8, 4), torch.float32)
     x = torch.randn(2, 6)
-    torch._dynamo.reset()
     with quietly():
         compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
         torch.testing.assert_close(compiled(x), model(x))
