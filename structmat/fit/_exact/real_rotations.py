@@ -27,7 +27,8 @@ __all__ = ["factor_real_by_rotations"]
 # The outer entries of a star's circulant beside its middle one, and what replaces zeros of N: a star has too much by
 # the square of the first over the second.
 _OUTER, _FILLED = 1e-30, 1e-18
-# What scalings may multiply rounding errors by, up to the side of the second number, and as its square beyond.
+# What scalings may multiply rounding errors by, up to the side of the second number, and as its square beyond: in the
+# mean over directions, of which a matrix has its stable rank, the sum of its squared singular values over the largest.
 _LOSS, _LOSS_SIDE = 100.0, 256
 # Neighbouring singular values within this factor do not keep the stars on their two sides apart.
 _STEADY = 100.0
@@ -72,15 +73,16 @@ def factor_real_by_rotations(W: NDArray[np.float64]) -> list[NDArray[np.float64]
     u, s, vh = np.linalg.svd(W)
     chain = _Chain([np.ones(n)], [])
     if s[0] - s[-1] <= _EQUAL * s[0]:
-        _multiply_by_rotations(chain, layers_of_rotations(W / s[0]))
+        _multiply_by_rotations(chain, layers_of_rotations(W / s[0]), n)
         return _vectors(chain, float(s[0]))
-    _multiply_by_rotations(chain, layers_of_rotations(u))
+    rank = float(np.sum((s / s[0]) ** 2))
+    _multiply_by_rotations(chain, layers_of_rotations(u), rank)
     if (s[:-1] <= _STEADY * s[1:]).all():
         chain.scale(s)
-        _multiply_by_rotations(chain, layers_of_rotations(vh))
+        _multiply_by_rotations(chain, layers_of_rotations(vh), rank)
         return _vectors(chain, 1.0)
     right = _Chain([s], [])
-    _multiply_by_rotations(right, layers_of_rotations(vh))
+    _multiply_by_rotations(right, layers_of_rotations(vh), rank)
     return _vectors(
         _Chain(
             [*chain.diagonals[:-1], chain.diagonals[-1] * right.diagonals[0], *right.diagonals[1:]],
@@ -90,12 +92,12 @@ def factor_real_by_rotations(W: NDArray[np.float64]) -> list[NDArray[np.float64]
     )
 
 
-def _multiply_by_rotations(chain: _Chain, layers: Layers) -> None:
+def _multiply_by_rotations(chain: _Chain, layers: Layers, rank: float) -> None:
     n = len(layers.phases)
     chain.scale(layers.phases)
     with np.errstate(divide="ignore"):
         losses = np.sum(1 / layers.c**2, axis=1)
-    allowed = n * (_LOSS * max(1.0, (n / _LOSS_SIDE) ** 2)) ** 2
+    allowed = rank * (_LOSS * max(1.0, (n / _LOSS_SIDE) ** 2)) ** 2
     order = np.argsort(losses)
     sheared = np.ones(n, dtype=bool)
     sheared[order[np.cumsum(losses[order]) <= allowed]] = False

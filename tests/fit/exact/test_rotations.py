@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import scipy.linalg
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from structmat import factorize_cdd
@@ -97,6 +97,7 @@ def test_singular_vectors_make_a_product_of_any_matrix(half, real, seed, decades
 
 @settings(max_examples=25, deadline=None)
 @given(n=st.integers(1, 40), seed=st.integers(0, 2**16), decades=st.sampled_from([0, 8, 20]))
+@example(n=32, seed=14, decades=8)  # the loss of scalings falls on the leading singular vectors
 def test_real_matrices_are_real_factors(n, seed, decades):
     W = gaussian(np.random.default_rng(seed), n, real=True) * np.logspace(0, -decades, n)
     vectors = factor_real_by_rotations(W)
