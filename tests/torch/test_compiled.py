@@ -8,7 +8,9 @@ torch = pytest.importorskip("torch")
 
 from structmat.torch import CDDLinear
 from structmat.torch._adapter.compiled import compiled_change
-from tests.torch.common import adapter, compiler, fill, kept_bytes
+from tests.torch.common import MODES, adapter, compiler, fill, kept_bytes, quietly
+
+modes = pytest.mark.parametrize("mode", MODES)
 
 FORMS = [(5, 5, "min", 3), (7, 5, 3, 5)]
 
@@ -25,6 +27,8 @@ def test_the_operation_is_what_torch_asks_of_one(rows, cols, block, n_factors, w
     y = torch.randn(2, 4, rows, dtype=torch.float64, requires_grad=True)
     given = (None, x, weight, bias) if with_weight else (y, x, None, None)
     torch.library.opcheck(compiled_change, (*given, factors, 0.5))
+    gradients_of = (torch.randn(2, 4, rows, dtype=torch.float64), x.detach(), weight if with_weight else None)
+    torch.library.opcheck(torch.ops.structmat.change_gradients, (*gradients_of, [f.detach() for f in factors], 0.5))
     empty = compiled_change(*(each[:0] if each is x or each is y else each for each in given), factors, 0.5)
     assert empty.shape == (0, 4, rows)
     empty.sum().backward()
@@ -51,7 +55,24 @@ def test_compiled_layers_run_it_and_keep_nothing_else():
 
 
 @compiler
-@pytest.mark.parametrize("mode", ["recompute", "cache"])
+@modes
+def test_backward_passes_inside_of_a_compiled_function(mode):
+    """Compilers run a graph for the first time under rules of their own, which lazy conjugates do not survive."""
+    layer = fill(CDDLinear.from_linear(torch.nn.Linear(8, 8, dtype=torch.float64), mode=mode, n_factors=5))
+    x = torch.randn(4, 8, dtype=torch.float64)
+    wanted = torch.autograd.grad(layer(x).square().sum(), list(layer.adapters.parameters()))
+
+    with torch._dynamo.config.patch(compiled_autograd=True), quietly():
+        step = torch.compile(lambda: layer(x).square().sum().backward(), backend="aot_eager")
+        for _ in range(2):
+            layer.zero_grad()
+            step()
+            for factor, gradient in zip(layer.adapters.parameters(), wanted, strict=True):
+                torch.testing.assert_close(factor.grad, gradient)
+
+
+@compiler
+@modes
 @pytest.mark.parametrize("sizes", [(6, 10), (6, 6)])
 def test_compiled_layers_take_empty_batches(sizes, mode):
     layer = fill(CDDLinear.from_linear(torch.nn.Linear(*sizes), mode=mode))

@@ -156,7 +156,7 @@ def _correlated(transformed: Tensor, spectrum: Tensor) -> Tensor:
 
     `transformed` is overwritten, unless gradients flow through it.
     """
-    conjugate = transformed.conj() if torch.is_grad_enabled() else transformed.conj_physical_()
+    conjugate = transformed.conj_physical() if torch.is_grad_enabled() else transformed.conj_physical_()
     if spectrum.ndim == 2:
         return (conjugate * spectrum if torch.is_grad_enabled() else conjugate.mul_(spectrum)).sum(0)
     if 1 in {spectrum.shape[1], transformed.shape[1]}:
@@ -167,7 +167,7 @@ def _correlated(transformed: Tensor, spectrum: Tensor) -> Tensor:
 def finished(sums: Sequence[Tensor], factors: Sequence[Tensor], alpha: float) -> list[Tensor]:
     """Return the gradients of the factors, in their shapes and dtypes, from the sums over all rows."""
     gradients = [
-        torch.fft.irfft(total.conj(), n=factor.shape[2]).reshape(factor.shape) if factor.ndim == 3 else total
+        torch.fft.irfft(total.conj_physical(), n=factor.shape[2]).reshape(factor.shape) if factor.ndim == 3 else total
         for total, factor in zip(sums, factors, strict=True)
     ]
     gradients[0] = alpha * gradients[0]
