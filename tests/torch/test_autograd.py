@@ -69,6 +69,24 @@ def test_values_and_gradients_are_those_of_the_dense_matrix(layer, lead, mode, a
 
 @modes
 @shapes
+def test_frozen_factors_need_no_inputs(shape, block, n_factors, mode):
+    """The gradient of the inputs is that of trained factors, of any order, and nothing is kept for it."""
+    f, x, y, weight, bias = drawn(shape, block, n_factors, (20,))
+    frozen = [factor.detach() for factor in f]
+    for of in (lambda f: add_change(y, x, f, 0.7, mode), lambda f: linear_with_change(x, weight, bias, f, 0.7, mode)):
+        kept, out = kept_bytes(lambda: of(frozen), weight, bias, *frozen)  # noqa: B023  # called here
+        assert kept == 0
+        dy = torch.randn_like(out)
+        (wanted,) = torch.autograd.grad(of(f), x, dy)
+        torch.testing.assert_close(torch.autograd.grad(out, x, dy, retain_graph=True)[0], wanted)
+        (several,) = torch.autograd.grad(out, x, torch.stack([dy, -2 * dy]), is_grads_batched=True)
+        torch.testing.assert_close(several, torch.stack([wanted, -2 * wanted]))
+    assert torch.autograd.gradgradcheck(lambda x: linear_with_change(x, weight, bias, frozen, 0.7, mode), x[:2])
+    assert torch.autograd.gradgradcheck(lambda x: add_change(y[:2], x, frozen, 0.7, mode), x[:2])
+
+
+@modes
+@shapes
 def test_gradients_and_second_gradients(shape, block, n_factors, mode):
     f, x, y, weight, bias = drawn(shape, block, n_factors, (2,))
 

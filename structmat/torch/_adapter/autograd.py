@@ -24,6 +24,7 @@ from structmat.torch._adapter.change import (
     gradient_rows,
     precision,
     summed_product,
+    transposed,
 )
 from structmat.torch._adapter.chunked import Mode, as_rows, chunked_change, chunked_gradients
 from structmat.torch._adapter.compiled import compiled_change
@@ -150,10 +151,11 @@ class _AddedChange(torch.autograd.Function):
         *factors: Tensor,
     ) -> Tensor:
         given = x.to(dtype), _cast(weight, dtype), _cast(bias, dtype)
-        result, kept = chunked_change(y, *given, factors, alpha, mode)
-        ctx.alpha, ctx.dtype, ctx.n_factors = alpha, dtype, len(factors)
+        trains = any(ctx.needs_input_grad[7:])
+        result, kept = chunked_change(y, *given, factors, alpha, mode if trains else "recompute")
+        ctx.alpha, ctx.dtype, ctx.n_factors, ctx.trains = alpha, dtype, len(factors), trains
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(x, weight, *factors, *kept)
+        ctx.save_for_backward(x if trains else None, weight, *factors, *kept)
         return result
 
     @staticmethod
@@ -163,12 +165,26 @@ class _AddedChange(torch.autograd.Function):
         x, weight, *tensors = ctx.saved_tensors
         factors, kept = tensors[: ctx.n_factors], tensors[ctx.n_factors :]
         needs_y, needs_x = ctx.needs_input_grad[:2]
+        if not ctx.trains:
+            dx = _of_inputs_alone(dy, _cast(weight, ctx.dtype), factors, ctx.alpha) if needs_x else None
+            return dy if needs_y else None, dx, *[None] * (5 + ctx.n_factors)
         with without_autocast(x):
             given = x.to(ctx.dtype), _cast(weight, ctx.dtype) if needs_x else None
             # With gradients enabled here, someone differentiates the gradient: nothing in place then.
             compute = _differentiable_gradients if torch.is_grad_enabled() else chunked_gradients
             dx, *gradients = compute(dy, *given, factors, kept, ctx.alpha, needs_x=needs_x)
         return dy if needs_y else None, dx, None, None, None, None, None, *gradients
+
+
+def _of_inputs_alone(dy: Tensor, weight: Tensor | None, factors: Sequence[Tensor], alpha: float) -> Tensor:
+    """Return the gradient of the inputs where the factors are frozen: the transposed layer, which needs no inputs."""
+    adjoint = transposed(factors)
+    y = dy.new_zeros(*dy.shape[:-1], len(adjoint[0])) if weight is None else None
+    given = y, dy, None if weight is None else weight.T, None
+    # As below; nor can what is written in place have the axis of a batch of gradients.
+    if torch.is_grad_enabled() or torch._C._functorch.is_legacy_batchedtensor(dy):
+        return _plainly(*given, adjoint, alpha)
+    return chunked_change(*given, adjoint, alpha)[0]
 
 
 def _differentiable_gradients(

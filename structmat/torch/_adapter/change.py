@@ -23,6 +23,7 @@ __all__ = [
     "gradient_rows",
     "precision",
     "summed_product",
+    "transposed",
 ]
 
 
@@ -162,6 +163,11 @@ def _correlated(transformed: Tensor, spectrum: Tensor) -> Tensor:
     if 1 in {spectrum.shape[1], transformed.shape[1]}:
         return (conjugate[:, :, None] * spectrum[:, None]).sum(0)
     return (conjugate.permute(2, 1, 0) @ spectrum.permute(2, 0, 1)).permute(1, 2, 0)
+
+
+def transposed(factors: Sequence[Tensor]) -> list[Tensor]:
+    """Return the factors of the transposed change: in reverse order, circulants as those of reversed columns."""
+    return [f if f.ndim == 1 else f.transpose(0, 1).flip(-1).roll(1, -1) for f in reversed(factors)]
 
 
 def finished(sums: Sequence[Tensor], factors: Sequence[Tensor], alpha: float) -> list[Tensor]:
