@@ -90,9 +90,10 @@ class TestErrors:
         adapt(model, ["0"], name="second")
 
     def test_a_model_that_is_a_layer(self):
-        with pytest.raises(ValueError, match="match no layer"):
-            adapt(nn.Linear(3, 3))
         layer = CDDLinear.from_linear(nn.Linear(3, 3))
+        for model in (nn.Linear(3, 3), layer):
+            with pytest.raises(ValueError, match=r"model is a layer itself.*from_linear"):
+                adapt(model)
         with pytest.raises(ValueError, match="itself the adapted layer"):
             remove_adapters(layer)
 
@@ -105,12 +106,31 @@ class TestErrors:
         with pytest.raises(ValueError, match=r"no (adapted layer|layer|trainable)"):
             function(mlp())
 
+    def test_lazy_parameters(self):
+        model = nn.Sequential(nn.Linear(4, 4), nn.LazyLinear(3))
+        with pytest.raises(ValueError, match=r"adapt: model has the lazy parameter 1\.weight: run a batch"):
+            adapt(model, ["0"])
+        assert type(model[0]) is nn.Linear
+        assert model[0].weight.requires_grad
+        model(torch.ones(1, 4))
+        adapt(model)
+
     def test_a_name_twice(self, net):
         adapt(net)
         before = state(net)
         with pytest.raises(ValueError, match="is taken"):
             adapt(net)
         assert_same_state(before, net)
+
+
+def test_adapters_of_one_name_are_trained_together(net):
+    """Such as those of two calls with other options, which a summary counts as one adapter."""
+    adapt(net, ["query"])
+    adapt(net, ["value"], alpha=2.0)
+    summary = adapt(net, ["head"], name="other")
+    assert summary.n_trainable == summary.n_parameters
+    summary = adapt(net, ["mix"])
+    assert summary.n_trainable == summary.n_parameters == 3 * 18
 
 
 def test_errors_name_the_layer(net):
@@ -137,6 +157,13 @@ def adapted():
     (lambda: adapt(adapted(), name="x", dtype="float32"), TypeError, "dtype must be a torch.dtype"),
     (lambda: set_adapters(adapted(), None), TypeError, "set_adapters: names must be a name or a list of names"),
     (lambda: set_adapters(adapted(), [3]), TypeError, "set_adapters: names must be"),
+    (lambda: set_adapters(adapted(), ["default"] * 2), ValueError, "set_adapters: names must name each adapter once"),
+    (lambda: merge_adapters(adapted().parameters()), TypeError, "merge_adapters: model must be a torch.nn.Module"),
+    (lambda: adapted()[0].adapters["default"].reset_parameters(rng="1"), TypeError, "rng must be an integer"),
+    (lambda: adapted()[0].adapters["default"](torch.ones(2, 6, dtype=int)), TypeError, "x must be of a floating dtype"),
+    (lambda: CDDLinear(6, 6)(torch.ones(2, 6, dtype=bool)), TypeError, "CDDLinear: x must be of a floating dtype"),
+    (lambda: CDDLinear(6, 6)(torch.ones(2, 6, dtype=torch.complex64)), TypeError, "x must be of a floating dtype"),
+    (lambda: CDDLinear.from_lora(torch.ones(6, 6), torch.ones(1, 6), torch.ones(6, 1), "2"), TypeError, "scale must"),
     (lambda: setattr(adapted()[0], "active_adapters", None), TypeError, "active_adapters: names must be"),
     (lambda: adapters_per_sample(adapted(), None).__enter__(), TypeError, "names must be a list of names or None"),
     (lambda: adapters_per_sample(adapted(), "default").__enter__(), TypeError, "names must be a list of names or None"),

@@ -135,6 +135,16 @@ def test_merged_layers_move_and_copy():
     assert torch.equal(twin.base.weight, before)
 
 
+@kinds
+def test_merged_layers_go_to_the_device_meta(kind):
+    layer, base = layer_of(kind)
+    fill(layer).merge()
+    layer.to("meta")
+    assert base.weight.is_meta
+    layer.unmerge()
+    assert base.weight.is_meta
+
+
 def test_nothing_changes_under_a_merged_weight():
     layer, _ = layer_of("linear")
     layer.merge()
@@ -262,6 +272,21 @@ def test_a_state_dict_of_merged_layers_is_that_of_unmerged_ones(kind):
 
 
 @kinds
+def test_a_merged_layer_stays_unmerged_with_a_broken_adapter_of_a_state_dict(kind):
+    """What follows it in the model is loaded all the same."""
+    layer, base = layer_of(kind)
+    model = torch.nn.Sequential(layer, torch.nn.Linear(2, 2))
+    state = {key: torch.full_like(value, 0.5) for key, value in model.state_dict().items()}
+    state["0.adapters.default.factors.0"] += torch.nan
+    layer.merge()
+    with pytest.warns(RuntimeWarning, match="load_state_dict: a layer stays unmerged: .*NaN or infinity"):
+        model.load_state_dict(state)
+    assert not layer.is_merged
+    assert (base.weight == 0.5).all()
+    assert (model[1].weight == 0.5).all()
+
+
+@kinds
 def test_a_merged_layer_takes_a_state_dict(kind):
     layer, _ = layer_of(kind)
     fill(layer)
@@ -312,6 +337,7 @@ class TestErrors:
             torch.nn.Conv1d(4, 4, 1, stride=2),
             torch.nn.Conv1d(4, 4, 1, groups=2),
             torch.nn.Conv1d(4, 4, 1, padding=1),
+            torch.nn.Conv1d(4, 4, 3, padding="same"),
             torch.nn.Linear(3, 3),
         ):
             with pytest.raises(TypeError, match="kernel size and stride 1"):
@@ -338,6 +364,11 @@ class TestErrors:
 
     def test_names(self):
         layer, _ = layer_of("linear")
+        for name in ("keys", "train", "half"):
+            with pytest.raises(ValueError, match=f"'{name}' is an attribute"):
+                layer.add_adapter(name)
+        with pytest.raises(ValueError, match="names must name each adapter once"):
+            layer.active_adapters = ["default", "default"]
         with pytest.raises(ValueError, match="is taken"):
             layer.add_adapter("default")
         with pytest.raises(ValueError, match="'x' is no adapter here"):

@@ -23,7 +23,7 @@ from tests.torch.common import adapted_mlp, assert_same_state, fill, mlp, state
 from tests.torch.models import TOKENS, names
 
 
-class TestSwitches:
+class TestActions:
     def test_merge_and_remove(self):
         plain = mlp()
         model = copy.deepcopy(plain)
@@ -109,6 +109,49 @@ class TestSwitches:
             raise ZeroDivisionError
         torch.testing.assert_close(model(x), y)
         assert model[0].is_merged
+
+    @pytest.mark.parametrize("action", [
+        merge_adapters, remove_adapters, lambda m: remove_adapters(m, merge=True), lambda m: m[0].merge(),
+        lambda m: m[0].remove_adapter("default"),
+    ])  # fmt: skip
+    @pytest.mark.parametrize("merged", [False, True])
+    @pytest.mark.parametrize("block", ["disable_adapters", "adapters_per_sample"])
+    def test_nothing_is_merged_or_removed_within_a_block(self, action, merged, block):
+        """The block says what is added, and restores it at its end."""
+        model = adapted_mlp()
+        x = torch.randn(5, 6, dtype=torch.float64)
+        before, y = state(model), model(x)
+        if merged and block == "disable_adapters":
+            merge_adapters(model)
+        with disable_adapters(model) if block == "disable_adapters" else adapters_per_sample(model, [None] * 5):
+            base = model(x)
+            with pytest.raises(RuntimeError, match=f"not within a block of {block}"):
+                action(model)
+            assert torch.equal(model(x), base)
+        torch.testing.assert_close(model(x), y)
+        unmerge_adapters(model)
+        assert_same_state(before, model)
+
+    @pytest.mark.parametrize("own", [False, True])
+    def test_all_layers_leave_a_block_even_if_one_fails(self, own):
+        model = adapted_mlp((6, 6, 6, 6))
+        merge_adapters(model)
+        x = torch.randn(5, 6, dtype=torch.float64)
+
+        def broken():
+            with disable_adapters(model):
+                torch.nn.init.constant_(model[2].adapters["default"].factors[0], torch.nan)
+                if own:
+                    raise ZeroDivisionError
+
+        with pytest.raises(ValueError, match="NaN or infinity") as raised:
+            broken()
+        assert isinstance(raised.value.__context__, ZeroDivisionError) == own
+        assert [model[i].is_merged for i in (0, 2, 4)] == [True, False, True]
+        model[2].adapters["default"].reset_parameters()
+        model[2].merge()
+        assert not torch.allclose(model[0](x), model[0].base(x) - model[0].adapters["default"](x))
+        assert all(model[i]._enabled for i in (0, 2, 4))
 
     def test_two_adapters(self, net):
         first = adapt(net, ["query", "head"], name="first")

@@ -127,6 +127,14 @@ class TestRoundTrips:
         assert {vector.dtype for vector in loaded.values()} == {expected}
         assert all(torch.equal(vector, kept[key].to(expected)) for key, vector in loaded.items())
 
+    def test_averaged_models_have_the_keys_of_their_copy(self, trained, file, tmp_path):
+        averaged = torch.optim.swa_utils.AveragedModel(trained)
+        path = save_adapter(averaged, tmp_path / "averaged")
+        assert safetensors.load_file(path).keys() == safetensors.load_file(file).keys()
+        fill(averaged)
+        load_adapter(averaged, path)
+        assert torch.equal(averaged(X), trained(X))
+
     @pytest.mark.parametrize("wrap", [torch.nn.DataParallel, lambda m: torch.compile(m, backend="eager")])
     def test_wrappers_are_not_in_the_keys(self, plain, trained, file, tmp_path, wrap):
         path = save_adapter(wrap(trained), tmp_path / "wrapped")
@@ -258,6 +266,35 @@ class TestErrors:
 
         rewritten(file, change)
         self.refused(model, file, r"holds NaN or infinity in 2\.factors\.2")
+
+    def test_values_beyond_the_dtype_of_the_model(self, model, file):
+        rewritten(file, lambda t: {**t, "2.factors.2": t["2.factors.2"].double() + 1e5})
+        half = copy.deepcopy(model).half()
+        before = state(half)
+        if any("factors" in key for key in before[0]):
+            with pytest.raises(ValueError, match=r"holds NaN or infinity in 2\.factors\.2, as torch.float16"):
+                load_adapter(half, file)
+            assert_same_state(before, half)
+        rewritten(file, lambda t: {**t, "2.factors.2": t["2.factors.2"] * 1e200})
+        single = copy.deepcopy(model).float()
+        before = state(single)
+        with pytest.raises(ValueError, match=r"holds NaN or infinity in 2\.factors\.2, as torch.float32"):
+            load_adapter(single, file)
+        assert_same_state(before, single)
+
+    @pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.complex64])
+    def test_values_that_are_no_floats(self, model, file, dtype):
+        rewritten(file, lambda t: {**t, "2.factors.2": t["2.factors.2"].to(dtype)})
+        self.refused(model, file, r"holds 2\.factors\.2 in .*, where vectors are of a floating dtype", TypeError)
+
+    def test_a_folder(self, model, tmp_path):
+        self.refused(model, tmp_path, "is a folder, not a file of save_adapter")
+
+    def test_lazy_parameters(self, file):
+        model = torch.nn.Sequential(*mlp(), torch.nn.LazyLinear(3))
+        with pytest.raises(ValueError, match=r"load_adapter: model has the lazy parameter 3\.weight"):
+            load_adapter(model, file)
+        assert type(model[0]) is torch.nn.Linear
 
     def test_keys_and_shapes(self, model, file):
         rewritten(file, lambda t: {k: v for k, v in t.items() if k != "2.factors.1"})

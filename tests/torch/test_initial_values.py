@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -36,6 +37,35 @@ def test_the_seed_decides_the_values():
 
     assert torch.equal(drawn(1), drawn(1))
     assert not torch.equal(drawn(1), drawn(2))
+    assert torch.equal(drawn(np.int64(1)), drawn(1))
+
+
+@pytest.mark.parametrize("init", ["zero", "normal", "gradient"])
+def test_a_reset_without_a_word_makes_values_of_the_first_kind(init):
+    """As of what is built on the device meta, moved, and then reset module by module."""
+    gradient = torch.ones(5, 5) if init == "gradient" else None
+    adapter = CDDAdapter(5, 5, init=init, gradient=gradient)
+    with torch.no_grad():
+        for factor in adapter.factors:
+            factor.fill_(torch.nan)
+    adapter.reset_parameters()
+    assert all(torch.isfinite(factor).all() for factor in adapter.factors)
+    assert adapter.factors[0].any() == (init == "normal")
+
+
+def test_a_layer_without_a_base_is_reset_module_by_module():
+    with torch.device("meta"):
+        layer = CDDLinear(8, 8)
+    layer.to_empty(device="cpu")
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.fill_(torch.nan)
+    for module in layer.modules():
+        if hasattr(module, "reset_parameters"):
+            module.reset_parameters()
+    assert not layer.bias.any()
+    assert layer(torch.ones(8)).isfinite().all()
+    assert layer(torch.ones(8)).any()
 
 
 class TestGradientStart:
@@ -79,6 +109,22 @@ class TestGradientStart:
         assert torch.equal(net(TOKENS), before)
         net(TOKENS).square().sum().backward()
         assert all(layer.adapters["default"].factors[0].grad.any() for layer in (net.table, net.mix, net.head))
+
+    def test_a_gradient_that_is_zero(self):
+        """Two factors would be zero, and with them all gradients for ever."""
+        model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
+        nn.init.zeros_(model[1].weight)
+        model(torch.randn(3, 4)).square().sum().backward()
+        with pytest.raises(ValueError, match=r"gradient is zero: two factors would be, .*, in 0$"):
+            adapt(model, ["0"], init="gradient")
+        assert type(model[0]) is nn.Linear
+
+    def test_sparse_gradients(self):
+        model = nn.Sequential(nn.Embedding(5, 3, sparse=True))
+        model(torch.tensor([1, 2])).square().sum().backward()
+        assert model[0].weight.grad.is_sparse
+        adapt(model, ["0"], init="gradient")
+        assert model[0].adapters["default"].factors[1].any()
 
     def test_transposed_weights(self):
         pytest.importorskip("transformers")

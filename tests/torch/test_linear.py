@@ -10,10 +10,7 @@ torch = pytest.importorskip("torch")
 
 from torch.nn.utils.prune import l1_unstructured
 
-from structmat.torch import (
-    CDDAdapter,
-    CDDLinear,
-)
+from structmat.torch import CDDAdapter, CDDLinear, adapters_per_sample
 from tests.torch.common import dense, fill
 from tests.torch.layers import dense_of, dtypes, input_of, layer_of
 
@@ -54,6 +51,68 @@ def test_a_weight_that_is_computed_is_not_merged_into(change):
         layer.merge()
     assert torch.equal(layer(x), expected)
     torch.testing.assert_close(layer.to_linear()(x), expected)
+
+
+def test_a_weight_that_was_computed_is_merged_into_as_a_parameter():
+    """Where a frozen layer loses its parametrization, torch leaves a buffer."""
+    layer, base = layer_of("linear")
+    torch.nn.utils.parametrizations.weight_norm(base)
+    fill(layer)
+    x = input_of("linear")
+    expected = layer(x)
+    torch.nn.utils.parametrize.remove_parametrizations(base, "weight")
+    if not isinstance(base.weight, torch.nn.Parameter):
+        with pytest.raises(TypeError, match=r"is a buffer, to be made a torch\.nn\.Parameter first"):
+            layer.merge()
+        base.weight = torch.nn.Parameter(base.weight, requires_grad=False)
+    layer.merge()
+    torch.testing.assert_close(layer(x), expected)
+
+
+class Scaled(torch.nn.Linear):
+    """Multiplies by a tenth of its weight, or by what it is told."""
+
+    def forward(self, x, scale=0.1):
+        return torch.nn.functional.linear(x, scale * self.weight, self.bias)
+
+
+class Renamed(torch.nn.Linear):
+    def forward(self, x):
+        return super().forward(x)
+
+
+def test_classes_that_do_not_multiply_by_their_weight_are_not_merged_into():
+    layer = fill(CDDLinear.from_linear(Scaled(7, 5, dtype=torch.float64)))
+    x = input_of("linear")
+    expected = layer(x)
+    with pytest.raises(TypeError, match=r"merge: Scaled does something else.*to_linear\(\) works"):
+        layer.merge()
+    torch.testing.assert_close(layer.to_linear()(x), expected)
+    layer = fill(CDDLinear.from_linear(Renamed(7, 5, dtype=torch.float64)))
+    expected = layer(x)
+    layer.merge()
+    torch.testing.assert_close(layer(x), expected)
+
+
+def test_further_arguments_are_those_of_the_base():
+    base = Scaled(7, 5, dtype=torch.float64)
+    layer = fill(CDDLinear.from_linear(base))
+    x = input_of("linear")
+    for options in ((2.0,), ()), ((), {"scale": 2.0}):
+        torch.testing.assert_close(
+            layer(x, *options[0], **dict(options[1])), base(x, 2.0) + layer.adapters["default"](x)
+        )
+    with adapters_per_sample(layer, [None] * len(x)):
+        assert torch.equal(layer(x, scale=2.0), base(x, 2.0))
+    plain = CDDLinear.from_linear(torch.nn.Linear(7, 5))
+    with pytest.raises(TypeError, match="scale"):
+        plain(x, scale=2.0)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("given", [torch.float64, torch.bfloat16, torch.float16])
+def test_a_layer_without_a_base_has_outputs_in_the_dtype_of_its_inputs(bias, given):
+    assert CDDLinear(4, 3, bias)(torch.ones(2, 4, dtype=given)).dtype == given
 
 
 @dtypes
@@ -131,6 +190,15 @@ def test_from_lora_of_rank_one_is_exact(rows, cols, block):
     for wrong in ((A[0], B), (A, B[:-1]), (A[:, :-1], B), (A, B.expand(rows, 2))):
         with pytest.raises(ValueError, match=r"no product B A|must have shape"):
             CDDLinear.from_lora(base, *wrong)
+
+
+@pytest.mark.parametrize("dtypes", [(torch.bfloat16,) * 2, (torch.float16,) * 2, (torch.float32, torch.float64)])
+def test_from_lora_multiplies_in_full_precision(dtypes):
+    A, B = torch.randn(1, 6).to(dtypes[0]), torch.randn(6, 1).to(dtypes[1])
+    layer = CDDLinear.from_lora(torch.nn.Linear(6, 6), A, B)
+    torch.testing.assert_close(
+        layer.delta().to_dense().detach(), (B.double() @ A.double()).float(), atol=1e-6, rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize(("change", "block"), [("normal", "min"), ("permutation", 4)])

@@ -58,6 +58,16 @@ class TestTargets:
         assert trainable == {"head.weight", "head.bias", "norm.weight", "norm.bias"}
         assert summary.n_trainable == 18 + 15 + 8
 
+    def test_exclude_leaves_out_all_inside_of_a_module(self, net):
+        assert names(adapt(net, exclude=["block"])) == ["head"]
+
+    def test_classes_derived_from_linear_are_linear(self):
+        class Projection(nn.Linear):
+            pass
+
+        model = nn.Sequential(nn.Linear(4, 4), Projection(4, 4))
+        assert names(adapt(model)) == ["0", "1"]
+
     def test_train_keeps_all_inside_of_a_module(self, net):
         assert names(adapt(net, train=["block"])) == ["head"]
         assert net.block["query"].weight.requires_grad

@@ -16,7 +16,13 @@ from structmat.torch._adapter.autograd import add_change
 from structmat.torch._adapter.chunked import Mode
 from structmat.torch._adapter.initial_values import Init, fitted_vectors, initialise
 
-__all__ = ["CDDAdapter"]
+__all__ = ["CDDAdapter", "require_floating"]
+
+
+def require_floating(owner: str, x: Tensor) -> None:
+    """Refuse inputs whose products would be rounded to integers, or lose imaginary parts."""
+    if not x.is_floating_point():
+        raise ArgumentTypeError(owner, "x", f"must be of a floating dtype, got {x.dtype}")
 
 
 def _no_fast_path(*_: Any) -> None:
@@ -135,6 +141,7 @@ class CDDAdapter(nn.Module):
         self.dropout = finite(dropout, "CDDAdapter", "dropout")
         if not 0 <= self.dropout < 1:
             raise ArgumentValueError("CDDAdapter", "dropout", f"must be at least 0 and less than 1, got {dropout}")
+        self._init: Init = "zero" if init == "gradient" else init
         self.factors = Vectors(torch.empty(size, dtype=dtype, device=device) for size in self.layout.vector_shapes)
         self.reset_parameters(init, gradient=gradient)
         self.register_forward_pre_hook(_no_fast_path)
@@ -160,17 +167,18 @@ class CDDAdapter(nn.Module):
         return self.layout.n_parameters
 
     def reset_parameters(
-        self, init: Init = "zero", *, gradient: Tensor | None = None, rng: int | torch.Generator | None = None
+        self, init: Init | None = None, *, gradient: Tensor | None = None, rng: int | torch.Generator | None = None
     ) -> None:
         """Set the vectors to initial values.
 
         Parameters
         ----------
-        init : {"zero", "normal", "gradient"}, default "zero"
-            "zero": the change is exactly zero; its first diagonal is zero, the other diagonals are random signs,
-            circulants are normal with variance 1 / columns. "normal": random signs in the first diagonal too, which
-            preserves the variance of the input: for layers trained from scratch. "gradient": as "zero", but the other
-            factors are those of the product nearest to the gradient, so that the first step follows it most closely.
+        init : {"zero", "normal", "gradient"}, optional
+            Default: what the adapter was made with, "zero" after "gradient". "zero": the change is exactly zero; its
+            first diagonal is zero, the other diagonals are random signs, circulants are normal with variance
+            1 / columns. "normal": random signs in the first diagonal too, which preserves the variance of the input:
+            for layers trained from scratch. "gradient": as "zero", but the other factors are those of the product
+            nearest to the gradient, so that the first step follows it most closely.
         gradient : Tensor, shape (out_features, in_features), optional
             Of the loss with respect to the layer's weight, for "gradient".
         rng : int or torch.Generator, optional
@@ -179,16 +187,21 @@ class CDDAdapter(nn.Module):
         Raises
         ------
         ValueError
-            If `init` is none of the above, or `gradient` is missing, of another shape, or not finite.
+            If `init` is none of the above, or `gradient` is missing, of another shape, zero, or not finite.
         """
+        init = self._init if init is None else init
         if init not in get_args(Init):
             raise ArgumentValueError("CDDAdapter", "init", f"must be one of {', '.join(get_args(Init))}, got {init!r}")
         if (init == "gradient") != (gradient is not None):
             raise ArgumentValueError("CDDAdapter", "gradient", 'is for init="gradient", which needs it')
         if gradient is not None:
             self._check_matrix(gradient, "gradient")
-        if isinstance(rng, int):
-            rng = torch.Generator(self.factors[0].device).manual_seed(rng)
+            if not gradient.any():
+                text = "is zero: two factors would be, and stay so; give the layers above values that are not zero"
+                raise ArgumentValueError("CDDAdapter", "gradient", text)
+        if rng is not None and not isinstance(rng, torch.Generator):
+            seed = integer(rng, "CDDAdapter", "rng", 0)
+            rng = torch.Generator(self.factors[0].device).manual_seed(seed)
         initialise(list(self.factors), self.layout, init, gradient=gradient, rng=rng)
 
     def fit_(self, delta: Tensor) -> FitResult:
@@ -275,7 +288,10 @@ class CDDAdapter(nn.Module):
         ------
         ValueError
             If `x` or `y` has another shape.
+        TypeError
+            If `x` is of no floating dtype.
         """
+        require_floating("CDDAdapter", x)
         if x.shape[-1:] != (self.in_features,) or y.shape != (*x.shape[:-1], self.out_features):
             raise ArgumentValueError(
                 "CDDAdapter",
@@ -299,6 +315,13 @@ class CDDAdapter(nn.Module):
         -------
         Tensor, shape (..., out_features)
             In the dtype of `x`.
+
+        Raises
+        ------
+        ValueError
+            If `x` has another shape.
+        TypeError
+            If `x` is of no floating dtype.
         """
         return self.add_to(x.new_zeros(*x.shape[:-1], self.out_features), x)
 

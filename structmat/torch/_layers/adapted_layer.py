@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
 from structmat._arrays.option_names import check_option_names
+from structmat._arrays.warn import warn_caller
 from structmat.operators import LinearOperator
 from structmat.torch._adapter.cdd_adapter import CDDAdapter
 from structmat.torch._layers.forward import add_per_sample
@@ -31,6 +32,8 @@ def adapter_names(names: Any, caller: str, *, none: bool = False) -> tuple[Any, 
     ------
     TypeError
         If they are something else.
+    ValueError
+        If one of several is given twice, without `none`.
     """
     if isinstance(names, str) and not none:
         return (names,)
@@ -38,6 +41,8 @@ def adapter_names(names: Any, caller: str, *, none: bool = False) -> tuple[Any, 
     if not several or not all(isinstance(name, str) or (none and name is None) for name in names):
         kind = "a list of names or None" if none else "a name or a list of names"
         raise ArgumentTypeError(caller, "names", f"must be {kind}, got {names!r}")
+    if not none and len(set(names)) < len(names):
+        raise ArgumentValueError(caller, "names", f"must name each adapter once, got {names!r}")
     return tuple(names)
 
 
@@ -111,7 +116,7 @@ class AdaptedLayer(nn.Module):
         Parameters
         ----------
         name : str, default "default"
-            Without a dot; not yet in use here.
+            Without a dot; not yet in use here, and no attribute of `torch.nn.ModuleDict`, such as "keys".
         **options
             Arguments of `CDDAdapter`. Dtype and device are by default those of the base layer.
 
@@ -123,7 +128,7 @@ class AdaptedLayer(nn.Module):
         Raises
         ------
         ValueError
-            If the name is taken or contains a dot, or an option is wrong; nothing has changed then.
+            If the name is taken, contains a dot or is an attribute, or an option is wrong; nothing has changed then.
         TypeError
             If there is no such option; the text says what may have been meant.
         RuntimeError
@@ -135,6 +140,8 @@ class AdaptedLayer(nn.Module):
             raise ArgumentValueError(
                 "add_adapter", "name", f"{name!r} is empty, contains a dot or is taken: {list(self.adapters)}"
             )
+        if hasattr(self.adapters, name):
+            raise ArgumentValueError("add_adapter", "name", f"{name!r} is an attribute of torch.nn.ModuleDict")
         self._require_unmerged("add_adapter")
         check_option_names(options, _OPTIONS, type(self).__name__)
         for key, value in self._like_base().items():
@@ -158,10 +165,11 @@ class AdaptedLayer(nn.Module):
         ValueError
             If there is none of that name.
         RuntimeError
-            If adapters are merged.
+            If adapters are merged, or disabled or chosen in a ``with`` block now.
         """
         self._require_known(name, "remove_adapter")
         self._require_unmerged("remove_adapter")
+        self._require_no_block("remove_adapter")
         del self.adapters[name]
         self._active = tuple(active for active in self._active if active != name)
 
@@ -270,9 +278,12 @@ class AdaptedLayer(nn.Module):
             If the weight is quantised or of another special kind: `CDDLinear.to_linear` works for those.
         ValueError
             If the merged weight held NaN or infinity; nothing has changed then.
+        RuntimeError
+            If adapters are disabled or chosen for each sample in a ``with`` block now.
         """
         if self._unmerged is not None or not self._active:
             return
+        self._require_no_block("merge")
         weight = self._own_weight("merge")
         with torch.inference_mode(mode=False):  # a weight made in that mode could never be trained with again
             merged = nn.Parameter(self._merged_weight(weight), requires_grad=False)
@@ -296,7 +307,11 @@ class AdaptedLayer(nn.Module):
         super()._apply(fn, recurse)
         if self._unmerged is not None:
             (weight,) = self._unmerged
-            weight.data = fn(weight.data)
+            moved = fn(weight.data)
+            if torch._has_compatible_shallow_copy_type(weight.data, moved):
+                weight.data = moved  # of other layers too, which may share it
+            else:  # as torch does: to the device meta, say
+                self._unmerged = (nn.Parameter(moved, weight.requires_grad),)
         return self
 
     @contextmanager
@@ -339,14 +354,22 @@ class AdaptedLayer(nn.Module):
         plain = isinstance(weight, nn.Parameter) and type(weight.data) is Tensor and weight.is_floating_point()
         if not plain or weight.numel() != self.in_features * self.out_features:
             kind = type(weight).__name__ if weight is not None else "missing"
+            kind = "a buffer, to be made a torch.nn.Parameter first" if "weight" in self.base._buffers else kind
             raise ArgumentTypeError(
-                method, None, f"the weight of {type(self.base).__name__} is {kind}, not a plain floating tensor"
+                method,
+                None,
+                f"the weight of {type(self.base).__name__} is {kind}, not a plain floating tensor",
             )
         return weight
 
     def _require_unmerged(self, method: str) -> None:
         if self._unmerged is not None:
             raise RuntimeError(f"{method}: adapters are merged here; call unmerge() first")
+
+    def _require_no_block(self, method: str) -> None:
+        if self._selection is not None or not self._enabled:
+            block = "disable_adapters" if self._selection is None else "adapters_per_sample"
+            raise RuntimeError(f"{method}: not within a block of {block}, which says what is added there")
 
     @property
     def weight(self) -> Any:
@@ -379,4 +402,7 @@ def _merge_again(layer: AdaptedLayer, _: Any) -> None:
     """Merge what a state dict brought, if changes were merged before."""
     if layer._merge_after_load:
         layer._merge_after_load = False
-        layer.merge()
+        try:
+            layer.merge()
+        except ValueError as error:  # in the midst of a load, which would leave the layers that follow as they were
+            warn_caller(f"load_state_dict: a layer stays unmerged: {error}", RuntimeWarning)

@@ -17,7 +17,7 @@ def is_pointwise(module: nn.Module) -> bool:
     return (
         isinstance(module, (nn.Conv1d, nn.Conv2d))
         and all(size == 1 for size in (*module.kernel_size, *module.stride, module.groups))
-        and not any(module.padding)
+        and (isinstance(module.padding, str) or not any(module.padding))  # "valid" and "same" add nothing then
     )
 
 
@@ -75,7 +75,7 @@ class CDDConv(AdaptedLayer):
         Tensor, shape (N, out_channels, ...) or (out_channels, ...)
             Outputs.
         """
-        y = self.base(x)
+        y = base = self.base(x)
         added = self._added()
         if not added and not self._selects:
             return y
@@ -87,4 +87,5 @@ class CDDConv(AdaptedLayer):
         else:
             for adapter in added:
                 y = adapter.add_to(y, x)
-        return y.movedim(last, channels)
+        y = y.movedim(last, channels)
+        return y.contiguous() if base.is_contiguous() else y

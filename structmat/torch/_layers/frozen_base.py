@@ -16,6 +16,7 @@ __all__ = [
     "has_computed_weight",
     "has_transposed_weight",
     "is_linear",
+    "multiplies_by_weight",
     "reads_weight",
 ]
 
@@ -96,9 +97,22 @@ def reads_weight(parent: Any, name: str) -> bool:
 
 
 def is_linear(module: nn.Module) -> bool:
-    """Whether a module maps features on the last axis linearly, as far as its name and sizes tell."""
+    """Whether a module maps features on the last axis linearly, as far as its class, name and sizes tell."""
     sized = hasattr(module, "in_features") and hasattr(module, "out_features")
-    return has_transposed_weight(module) or (sized and "Linear" in type(module).__name__)
+    named = isinstance(module, nn.Linear) or "Linear" in type(module).__name__
+    return has_transposed_weight(module) or (sized and named)
+
+
+def multiplies_by_weight(base: nn.Module) -> bool:
+    """Whether a linear layer computes what `torch.nn.Linear` does: a class of its own may scale its weight, say."""
+    weight: Any = base.weight
+    if not isinstance(base, nn.Linear) or type(base).forward is nn.Linear.forward or weight.is_meta:
+        return True
+    with torch.no_grad():
+        x = torch.linspace(-1, 1, weight.shape[1], dtype=weight.dtype, device=weight.device)[None]
+        expected, given = nn.functional.linear(x, weight, base.bias), type(base).forward(base, x)
+    digits = torch.finfo(weight.dtype).eps ** 0.5
+    return torch.allclose(given, expected, rtol=digits, atol=digits * float(expected.abs().max()))
 
 
 def has_complex_parameters(base: nn.Module) -> bool:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
+from functools import partial
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from structmat._arrays.checks import finite
 from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
+from structmat.torch._adapter.cdd_adapter import require_floating
 from structmat.torch._adapter.chunked import Mode
 from structmat.torch._adapter.initial_values import Init
 from structmat.torch._layers.adapted_layer import AdaptedLayer
 from structmat.torch._layers.forward import forward_with_adapters
-from structmat.torch._layers.frozen_base import features, has_transposed_weight
+from structmat.torch._layers.frozen_base import features, has_transposed_weight, multiplies_by_weight
 
 __all__ = ["CDDLinear"]
 
@@ -248,35 +252,54 @@ class CDDLinear(AdaptedLayer):
             raise ArgumentValueError(
                 "CDDLinear.from_lora", None, f"A {tuple(A.shape)} and B {tuple(B.shape)} have no product B A"
             )
-        return cls.from_delta(base, scale * (B @ A).detach(), **options)
+        wide = torch.promote_types(torch.promote_types(A.dtype, B.dtype), torch.float32)
+        product = B.detach().to(wide) @ A.detach().to(wide)
+        return cls.from_delta(base, finite(scale, "CDDLinear.from_lora", "scale") * product, **options)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """Return the outputs of the layer.
 
         Parameters
         ----------
         x : Tensor, shape (..., in_features)
             Inputs.
+        *args, **kwargs
+            Further arguments of the base, if its class takes some.
 
         Returns
         -------
         Tensor, shape (..., out_features)
-            In the dtype of the base's outputs.
+            In the dtype of the base's outputs; without a base, in that of `x`.
+
+        Raises
+        ------
+        ValueError
+            If `x` has another shape.
+        TypeError
+            If `x` is no tensor, or there is no base and it is of no floating dtype.
         """
         _require_tensors("CDDLinear", x=x)
         if x.size(-1) != self.in_features:
             raise ArgumentValueError(
                 "CDDLinear", "x", f"must have shape (..., {self.in_features}), got (..., {x.size(-1)})"
             )
+        base = self._own_bias_alone if self.base is None else self.base
+        if args or kwargs:
+            base = partial(_called, base, args, kwargs)
         if self._selects:
-            return self._selected(self._base_output(x), x)
-        return forward_with_adapters(self._base_output if self.base is None else self.base, x, self._added())
+            return self._selected(base(x), x)
+        return forward_with_adapters(base, x, self._added())
 
-    def _base_output(self, x: Tensor) -> Tensor:
-        if self.base is not None:
-            return self.base(x)
+    def _own_bias_alone(self, x: Tensor) -> Tensor:
+        """Return the outputs of a layer without a base, and without its changes."""
+        require_floating("CDDLinear", x)
         y = x.new_zeros(*x.shape[:-1], self.out_features)
-        return y if self.own_bias is None else y + self.own_bias
+        return y if self.own_bias is None else y + self.own_bias.to(y.dtype)
+
+    def reset_parameters(self) -> None:
+        """Set the bias of a layer without a base to zero; for adapters see `CDDAdapter.reset_parameters`."""
+        if self.own_bias is not None:
+            nn.init.zeros_(self.own_bias)
 
     def dense_weight(self) -> Tensor:
         """Return the base's weight without the changes, as a dense matrix.
@@ -303,6 +326,13 @@ class CDDLinear(AdaptedLayer):
                 eye = torch.eye(self.in_features, **like)
                 return (self.base(eye) - self.base(torch.zeros_like(eye[:1]))).T
         return weight.T if has_transposed_weight(self.base) else weight
+
+    def _own_weight(self, method: str) -> Tensor:
+        weight = super()._own_weight(method)
+        if not multiplies_by_weight(self.base):
+            text = f"{type(self.base).__name__} does something else than multiply by its weight; to_linear() works"
+            raise ArgumentTypeError(method, None, text)
+        return weight
 
     def _in_layout(self, change: Tensor, weight: Tensor) -> Tensor:
         return change.T if has_transposed_weight(self.base) else change
@@ -341,6 +371,10 @@ class CDDLinear(AdaptedLayer):
         """The bias of the base, or of the layer itself."""
         bias = self.own_bias if self.base is None else getattr(self.base, "bias", None)
         return bias() if inspect.ismethod(bias) else bias  # a method of torch.ao's quantised layers
+
+
+def _called(base: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], x: Tensor) -> Tensor:
+    return base(x, *args, **kwargs)
 
 
 def _as_module(base: nn.Module | Tensor) -> nn.Module:

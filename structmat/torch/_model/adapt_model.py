@@ -14,7 +14,7 @@ from structmat.torch._layers.frozen_base import has_transposed_weight
 from structmat.torch._model.costs import AdapterSummary, summarise
 from structmat.torch._model.patterns import by_layer
 from structmat.torch._model.targets import Targets, matches, require_matches, targeted, unreached_experts
-from structmat.torch._model.wrapping import freeze_others, wrap_layers
+from structmat.torch._model.wrapping import freeze_others, require_no_lazy_parameters, wrap_layers
 
 __all__ = ["adapt"]
 
@@ -34,6 +34,8 @@ def adapt(
 ) -> AdapterSummary:
     """Freeze a model and add a trainable change to its layers, in place.
 
+    Adapters of the same name, of earlier calls, stay trainable, and those of other names are frozen.
+
     Parameters
     ----------
     model : Module
@@ -46,7 +48,7 @@ def adapt(
     name : str, default "default"
         Of the adapter.
     exclude : regular expression or names, optional
-        Layers to leave out, such as ``["lm_head"]``.
+        Layers to leave out, such as ``["lm_head"]``, and all in modules of such names.
     train : regular expression or names, optional
         Modules that stay trainable, such as ``["classifier"]``; they are not adapted.
     n_factors_pattern, block_size_pattern, alpha_pattern : dict, optional
@@ -69,8 +71,8 @@ def adapt(
     ------
     ValueError
         If a name matches nothing, a pattern has a key that matches no adapted layer, or only layers that earlier keys
-        match, an option is wrong, no layers can share circulants, or a gradient is missing; the model has not changed
-        then.
+        match, an option is wrong, no layers can share circulants, a gradient is missing or zero, or the model has lazy
+        parameters; it has not changed then.
     TypeError
         If a layer that was named cannot be adapted, there is no such option, or an argument is of a wrong kind; the
         model has not changed then.
@@ -101,6 +103,7 @@ def adapt(
         raise ArgumentTypeError("adapt", "share_circulants", f"must be True or False, got {share_circulants!r}")
     if not isinstance(model, nn.Module):
         raise ArgumentTypeError("adapt", "model", f"must be a torch.nn.Module, got {type(model).__name__}")
+    require_no_lazy_parameters(model, "adapt")
     modules = {path: module for path, module in model.named_modules(remove_duplicate=False) if path}
     kept = [module for path, module in modules.items() if matches(path, train, "train")]
     require_matches(train, modules, "train")
@@ -122,8 +125,8 @@ def adapt(
         text = 'needs another init than "gradient", which gives each layer a circulant of its own'
         raise ArgumentValueError("adapt", "share_circulants", text)
     each = {path: _options(module, path, settings[path]) for path, module in found.items()}
-    layers = wrap_layers(model, each, name, share=share_circulants)
-    freeze_others(model, name, layers, kept)
+    wrap_layers(model, each, name, share=share_circulants)
+    freeze_others(model, name, kept)
     return summarise(model, name)
 
 
@@ -137,5 +140,6 @@ def _options(module: nn.Module, path: str, options: dict[str, Any]) -> dict[str,
         raise ArgumentValueError(
             "adapt", "init", f'"gradient" needs the gradient of {path}.weight; run loss.backward() before'
         )
+    gradient = gradient.to_dense() if gradient.is_sparse else gradient  # of an embedding
     gradient = gradient.T if has_transposed_weight(base) else gradient
     return {**options, "gradient": gradient.flatten(1)}

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from torch import nn
 
-from structmat._arrays.errors import ArgumentValueError
+from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
 from structmat.torch._layers.adapted_layer import AdaptedLayer, adapter_names
 from structmat.torch._model.targets import adapted_layers
 from structmat.torch._model.wrapping import replace_layer
@@ -28,6 +28,8 @@ _SELECTING = threading.Lock()
 
 
 def _layers(model: nn.Module, caller: str) -> dict[str, AdaptedLayer]:
+    if not isinstance(model, nn.Module):
+        raise ArgumentTypeError(caller, "model", f"must be a torch.nn.Module, got {type(model).__name__}")
     found = adapted_layers(model)
     if not found:
         raise ArgumentValueError(caller, "model", "has no adapted layer")
@@ -48,6 +50,8 @@ def merge_adapters(model: nn.Module) -> None:
         If there is no adapted layer, or a merged weight held NaN or infinity; nothing has changed then.
     TypeError
         If a weight is quantised; nothing has changed then.
+    RuntimeError
+        If adapters are disabled or chosen for each sample in a ``with`` block now.
 
     See Also
     --------
@@ -115,6 +119,8 @@ def remove_adapters(model: nn.Module, *, merge: bool = False) -> None:
     ------
     ValueError
         If there is no adapted layer, one has no base, or the model is one; nothing has changed then.
+    RuntimeError
+        If adapters are disabled or chosen for each sample in a ``with`` block now.
 
     See Also
     --------
@@ -140,6 +146,7 @@ def remove_adapters(model: nn.Module, *, merge: bool = False) -> None:
             )
         if layer.base is None:
             raise ArgumentValueError("remove_adapters", "model", f"has no base layer to put back at {path}")
+        layer._require_no_block("remove_adapters")
     if merge:
         merge_adapters(model)
     else:
@@ -174,17 +181,14 @@ def disable_adapters(model: nn.Module) -> Iterator[None]:
     True
     """
     layers = list(_layers(model, "disable_adapters").values())
-    before = [(layer, layer._enabled, layer.is_merged) for layer in layers]
-    try:
+    with ExitStack() as ends:  # of which each comes about, whatever happens in the others
         for layer in layers:
-            layer.unmerge()
+            if layer.is_merged:
+                ends.callback(layer.merge)
+                layer.unmerge()
+            ends.callback(setattr, layer, "_enabled", layer._enabled)
             layer._enabled = False
         yield
-    finally:
-        for layer, enabled, merged in before:
-            layer._enabled = enabled
-            if merged:
-                layer.merge()
 
 
 def set_adapters(model: nn.Module, names: str | Sequence[str]) -> None:

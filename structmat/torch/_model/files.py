@@ -20,12 +20,12 @@ from structmat.torch._layers.adapted_layer import AdaptedLayer
 from structmat.torch._layers.frozen_base import dtype_and_device
 from structmat.torch._model.sharing import check_tied, tie_vectors, tied_keys, vector_key
 from structmat.torch._model.targets import adapted_layers
-from structmat.torch._model.wrapping import change_shape, freeze_others, wrap_layers
+from structmat.torch._model.wrapping import change_shape, freeze_others, require_no_lazy_parameters, wrap_layers
 
 __all__ = ["adapter_state_dict", "load_adapter", "save_adapter"]
 
 _FORMAT = "structmat adapter 1"
-_PARALLEL = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+_WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, torch.optim.swa_utils.AveragedModel)
 _OPTIONS = ("n_factors", "block_size", "alpha", "dropout")
 
 
@@ -73,9 +73,9 @@ def adapter_state_dict(model: nn.Module, name: str = "default") -> dict[str, Ten
 
 
 def _bare(model: nn.Module) -> nn.Module:
-    """Return what wrappers for several processes and of compiled models contain."""
-    while isinstance(model, _PARALLEL) or "_orig_mod" in model._modules:
-        model = getattr(model, "module" if isinstance(model, _PARALLEL) else "_orig_mod")
+    """Return what wrappers for several processes, of averaged and of compiled models contain."""
+    while isinstance(model, _WRAPPERS) or "_orig_mod" in model._modules:
+        model = getattr(model, "module" if isinstance(model, _WRAPPERS) else "_orig_mod")
     return model
 
 
@@ -129,7 +129,7 @@ def save_adapter(model: nn.Module, path: str | os.PathLike[str], name: str = "de
 
     If vectors are sharded (FSDP), every process has to call this, and the first one writes. Of a model in
     `torch.nn.parallel.DistributedDataParallel` too the first process writes. Keys are those of the model without the
-    wrappers of DDP and `torch.compile`.
+    wrappers of DDP, `torch.optim.swa_utils.AveragedModel` and `torch.compile`.
 
     Examples
     --------
@@ -187,12 +187,13 @@ def load_adapter(
     Raises
     ------
     ValueError
-        If the file is not a complete adapter file, keys, shapes or block sizes differ from those of the model, or
-        vectors differ that layers of the model share, or the model is on the device meta; it has not changed then.
+        If the file is a folder or no complete adapter file, keys, shapes or block sizes differ from those of the model,
+        vectors differ that layers of the model share, or the model is on the device meta or has lazy parameters; it has
+        not changed then.
     FileNotFoundError
         If there is no such file.
     TypeError
-        If a state dict contains anything but tensors.
+        If a state dict contains anything but tensors, or vectors are of no floating dtype.
     RuntimeError
         If adapters are merged.
 
@@ -226,14 +227,19 @@ def load_adapter(
         if any(factor.is_meta for adapter in adapters.values() for factor in adapter.factors):
             raise ArgumentValueError("load_adapter", "model", "has vectors on the device meta: load before offloading")
         _check(adapters, state, written)
+        _require_finite(adapters, state, {path: adapter.factors[0].dtype for path, adapter in adapters.items()})
         check_tied(tied_keys(adapters), state, "load_adapter")
     else:
         model = _bare(model)
-        _check(_planned(model, written), state, written)
-        layers_of_file = wrap_layers(model, _with_dtypes(model, written, state), name)
+        require_no_lazy_parameters(model, "load_adapter")
+        planned = _planned(model, written)
+        _check(planned, state, written)
+        options = _with_dtypes(model, written, state)
+        _require_finite(planned, state, {path: own["dtype"] for path, own in options.items()})
+        wrap_layers(model, options, name)
         adapters = _adapters(model, name, "load_adapter")
         tie_vectors(adapters, owners)
-        freeze_others(model, name, layers_of_file)
+        freeze_others(model, name)
     with torch.no_grad():
         for path, adapter in adapters.items():
             for key, factor in _keys(path, adapter).items():
@@ -336,8 +342,19 @@ def _check(
                 f"holds {key} of shape {tuple(state[key].shape)}, the model expects {tuple(factor.shape)}: "
                 "another block size, number of factors or layer",
             )
-        if not torch.isfinite(state[key]).all():
-            raise ArgumentValueError("load_adapter", "source", f"holds NaN or infinity in {key}")
+        if not state[key].is_floating_point():
+            text = f"holds {key} in {state[key].dtype}, where vectors are of a floating dtype"
+            raise ArgumentTypeError("load_adapter", "source", text)
+
+
+def _require_finite(
+    adapters: Mapping[str, CDDAdapter], state: Mapping[str, Tensor], dtypes: Mapping[str, torch.dtype]
+) -> None:
+    """Refuse vectors that are not finite in the dtypes that the layers will have them in."""
+    for path, adapter in adapters.items():
+        for key in _keys(path, adapter):
+            if not torch.isfinite(state[key].to(dtypes[path])).all():
+                raise ArgumentValueError("load_adapter", "source", f"holds NaN or infinity in {key}, as {dtypes[path]}")
 
 
 def _read(
@@ -345,6 +362,8 @@ def _read(
 ) -> tuple[dict[str, Tensor], dict[str, dict[str, Any]], dict[str, str]]:
     """Return the vectors of a file, the options of its layers, and the first keys of vectors that layers share."""
     safetensors = _safetensors()
+    if Path(path).is_dir():
+        raise ArgumentValueError("load_adapter", "source", f"{path} is a folder, not a file of save_adapter")
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}

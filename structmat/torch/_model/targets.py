@@ -113,7 +113,7 @@ def targeted(model: nn.Module, targets: Targets, exclude: Targets) -> dict[str, 
     TypeError
         If a layer that was named cannot be adapted.
     """
-    inner = {f"{path}." for path in adapted_layers(model)}
+    inner = {f"{path}." if path else "" for path in adapted_layers(model)}
     modules = {
         path: module
         for path, module in model.named_modules(remove_duplicate=False)
@@ -146,7 +146,8 @@ def targeted(model: nn.Module, targets: Targets, exclude: Targets) -> dict[str, 
                     "targets",
                     f"match {path}, whose weight {_parent_name(model, path)} reads without calling it",
                 )
-    taken = {id(module) for path, module in modules.items() if matches(path, exclude, "exclude")}
+    left_out = [module for path, module in modules.items() if matches(path, exclude, "exclude")]
+    taken = {id(inner) for module in left_out for inner in module.modules()}
     require_matches(exclude, modules, "exclude")
     found: dict[str, nn.Module] = {}
     for path in chosen:
@@ -154,6 +155,9 @@ def targeted(model: nn.Module, targets: Targets, exclude: Targets) -> dict[str, 
             taken.add(id(modules[path]))
             found[path] = modules[path]
     if not found:
+        if _adaptable(model):
+            text = "is a layer itself, with none inside to be adapted: see CDDLinear.from_linear, add_adapter"
+            raise ArgumentValueError("adapt", "model", text)
         shown = first_names(adaptable, 8)
         raise ArgumentValueError("adapt", "targets", f"{targets!r} match no layer; could be adapted: {shown or 'none'}")
     return found

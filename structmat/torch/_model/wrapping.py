@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from structmat._arrays.errors import ArgumentValueError, naming
 from structmat.torch._adapter.cdd_adapter import CDDAdapter
@@ -15,8 +16,9 @@ from structmat.torch._layers.frozen_base import features
 from structmat.torch._layers.kinds import layer_kind
 from structmat.torch._layers.linear import CDDLinear
 from structmat.torch._model.sharing import share_circulants
+from structmat.torch._model.targets import adapted_layers
 
-__all__ = ["change_shape", "freeze_others", "replace_layer", "wrap_layers"]
+__all__ = ["change_shape", "freeze_others", "replace_layer", "require_no_lazy_parameters", "wrap_layers"]
 
 
 def change_shape(module: nn.Module) -> tuple[int, int]:
@@ -33,15 +35,21 @@ def change_shape(module: nn.Module) -> tuple[int, int]:
     return features(module) if kind is None else kind.shape(module)
 
 
+def require_no_lazy_parameters(model: nn.Module, caller: str) -> None:
+    """Refuse parameters without a shape yet, which can't be frozen."""
+    for path, parameter in model.named_parameters():
+        if is_lazy(parameter):
+            text = f"has the lazy parameter {path}: run a batch through the model first"
+            raise ArgumentValueError(caller, "model", text)
+
+
 def _wrapped(module: nn.Module, name: str, options: Mapping[str, Any]) -> AdaptedLayer:
     kind = layer_kind(module)
     wrap = CDDLinear.from_linear if kind is None else kind.wrap  # which says why it cannot be
     return wrap(module, name=name, **options)
 
 
-def wrap_layers(
-    model: nn.Module, options: Mapping[str, Mapping[str, Any]], name: str, *, share: bool = False
-) -> list[AdaptedLayer]:
+def wrap_layers(model: nn.Module, options: Mapping[str, Mapping[str, Any]], name: str, *, share: bool = False) -> None:
     """Add an adapter to each layer, by path, with its options; wrap those that are not adapted yet.
 
     A layer that is shared is wrapped once, and replaced everywhere. With `share`, layers of one kind share circulants.
@@ -72,13 +80,14 @@ def wrap_layers(
         raise
     for layer in new.values():
         replace_layer(model, layer.base, layer)
-    return [*new.values(), *extended]
 
 
-def freeze_others(model: nn.Module, name: str, layers: Iterable[AdaptedLayer], kept: Iterable[nn.Module] = ()) -> None:
-    """Train one adapter of some layers, and the modules that are kept, and nothing else."""
+def freeze_others(model: nn.Module, name: str, kept: Iterable[nn.Module] = ()) -> None:
+    """Train the adapters of one name, and the modules that are kept, and nothing else."""
     trained = {id(p) for module in kept for p in module.parameters()}
-    trained |= {id(p) for layer in layers for p in layer.adapters[name].parameters()}
+    for layer in adapted_layers(model).values():
+        if name in layer.adapters:
+            trained |= {id(p) for p in layer.adapters[name].parameters()}
     for parameter in model.parameters():
         parameter.requires_grad_(id(parameter) in trained and parameter.is_floating_point())
         if not parameter.requires_grad:
