@@ -34,6 +34,7 @@ from structmat.torch._model.adapter_actions import (
     merge_adapters,
     remove_adapters,
     set_adapters,
+    train_adapters,
     unmerge_adapters,
 )
 from structmat.torch._model.costs import AdapterSummary, LayerSummary, change_flops, summarise
@@ -68,6 +69,7 @@ __all__ = [
     "set_adapters",
     "share_circulants",
     "summarise",
+    "train_adapters",
     "unmerge_adapters",
     "unreached_experts",
 ]

@@ -17,6 +17,7 @@ from structmat.torch import (
     merge_adapters,
     remove_adapters,
     set_adapters,
+    train_adapters,
     unmerge_adapters,
 )
 from tests.torch.common import adapted_mlp, assert_same_state, fill, mlp, state
@@ -152,6 +153,56 @@ class TestActions:
         model[2].merge()
         assert not torch.allclose(model[0](x), model[0].base(x) - model[0].adapters["default"](x))
         assert all(model[i]._enabled for i in (0, 2, 4))
+
+    def test_some_adapters_are_removed(self, net):
+        """Layers keep the others, and those without any are the bases again."""
+        plain = copy.deepcopy(net)
+        adapt(net, ["query", "head"], name="first")
+        alone = fill(copy.deepcopy(net))
+        adapt(net, ["query", "value"], name="second")
+        net.load_state_dict(alone.state_dict(), strict=False)
+        remove_adapters(net, "second")
+        assert type(net.block["value"]) is torch.nn.Linear
+        assert torch.equal(net(TOKENS), alone(TOKENS))
+        before = state(net)
+        for arguments, message in (("x",), r"'x' is in no layer"), ((["first", "first"],), "once"):
+            with pytest.raises(ValueError, match=message):
+                remove_adapters(net, *arguments)
+        with pytest.raises(ValueError, match="merge is for all adapters"):
+            remove_adapters(net, "first", merge=True)
+        with pytest.raises(ValueError, match="is itself the adapted layer"):
+            remove_adapters(net.head, "first")
+        merge_adapters(net)
+        with pytest.raises(RuntimeError, match="merged"):
+            remove_adapters(net, "first")
+        unmerge_adapters(net)
+        assert_same_state(before, net)
+        remove_adapters(net, ["first"])
+        assert torch.equal(net(TOKENS), plain(TOKENS))
+        assert str(net) == str(plain)
+
+    def test_earlier_adapters_are_trained_again(self, net):
+        for name in ("first", "second"):
+            adapt(net, ["query", "head"], name=name, train=["norm"])
+
+        def trained():
+            return {key.rpartition(".factors")[0] or key for key, p in net.named_parameters() if p.requires_grad}
+
+        paths = ("block.query.adapters", "head.adapters")
+        train_adapters(net, "first")
+        assert trained() == {f"{path}.first" for path in paths}
+        train_adapters(net, ["first", "second"], train=["mix"])
+        assert trained() == {f"{path}.{name}" for path in paths for name in ("first", "second")} | {
+            "mix.weight", "mix.bias",
+        }  # fmt: skip
+        before = state(net)
+        with pytest.raises(ValueError, match="'x' is in no layer"):
+            train_adapters(net, ["x"])
+        with pytest.raises(ValueError, match=r"train_adapters: train .*'x'.* matches no module"):
+            train_adapters(net, "first", train=["x"])
+        assert_same_state(before, net)
+        train_adapters(net, ())
+        assert not trained()
 
     def test_two_adapters(self, net):
         first = adapt(net, ["query", "head"], name="first")

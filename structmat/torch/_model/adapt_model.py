@@ -13,7 +13,7 @@ from structmat.torch._layers.adapted_layer import AdaptedLayer
 from structmat.torch._layers.frozen_base import has_transposed_weight
 from structmat.torch._model.costs import AdapterSummary, summarise
 from structmat.torch._model.patterns import by_layer
-from structmat.torch._model.targets import Targets, matches, require_matches, targeted, unreached_experts
+from structmat.torch._model.targets import Targets, modules_to_train, targeted, unreached_experts
 from structmat.torch._model.wrapping import freeze_others, require_no_lazy_parameters, wrap_layers
 
 __all__ = ["adapt"]
@@ -104,9 +104,7 @@ def adapt(
     if not isinstance(model, nn.Module):
         raise ArgumentTypeError("adapt", "model", f"must be a torch.nn.Module, got {type(model).__name__}")
     require_no_lazy_parameters(model, "adapt")
-    modules = {path: module for path, module in model.named_modules(remove_duplicate=False) if path}
-    kept = [module for path, module in modules.items() if matches(path, train, "train")]
-    require_matches(train, modules, "train")
+    kept = modules_to_train(model, train, "adapt")
     inside = {id(module) for outer in kept for module in outer.modules()}
     found = {path: m for path, m in targeted(model, targets, exclude).items() if id(m) not in inside}
     if experts := unreached_experts(model, targets):
@@ -126,7 +124,7 @@ def adapt(
         raise ArgumentValueError("adapt", "share_circulants", text)
     each = {path: _options(module, path, settings[path]) for path, module in found.items()}
     wrap_layers(model, each, name, share=share_circulants)
-    freeze_others(model, name, kept)
+    freeze_others(model, [name], kept)
     return summarise(model, name)
 
 

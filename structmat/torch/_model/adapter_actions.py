@@ -1,17 +1,17 @@
-"""Adapters of a whole model: merge, remove, disable, choose."""
+"""Adapters of a whole model: merge, remove, disable, choose, train."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 from torch import nn
 
 from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
 from structmat.torch._layers.adapted_layer import AdaptedLayer, adapter_names
-from structmat.torch._model.targets import adapted_layers
-from structmat.torch._model.wrapping import replace_layer
+from structmat.torch._model.targets import Targets, adapted_layers, modules_to_train
+from structmat.torch._model.wrapping import freeze_others, replace_layer
 
 __all__ = [
     "adapters_per_sample",
@@ -19,6 +19,7 @@ __all__ = [
     "merge_adapters",
     "remove_adapters",
     "set_adapters",
+    "train_adapters",
     "unmerge_adapters",
 ]
 
@@ -105,22 +106,25 @@ def unmerge_adapters(model: nn.Module) -> None:
         layer.unmerge()
 
 
-def remove_adapters(model: nn.Module, *, merge: bool = False) -> None:
-    """Replace the adapted layers by their base layers, in place.
+def remove_adapters(model: nn.Module, names: str | Sequence[str] | None = None, *, merge: bool = False) -> None:
+    """Remove adapters, and replace layers without any by their base layers, in place.
 
     Parameters
     ----------
     model : Module
         An adapted model.
+    names : str or sequence of str, optional
+        Adapters. Default: all.
     merge : bool, default False
-        Whether the weights keep the active changes. Otherwise they are as before `adapt`, bit for bit.
+        Whether the weights keep the active changes, of all adapters. Otherwise they are as before `adapt`, bit for bit.
 
     Raises
     ------
     ValueError
-        If there is no adapted layer, one has no base, or the model is one; nothing has changed then.
+        If there is no adapted layer, no layer has one of the names, one that would have no adapter left has no base or
+        is the model, or names are given for `merge`; nothing has changed then.
     RuntimeError
-        If adapters are disabled or chosen for each sample in a ``with`` block now.
+        If adapters are disabled or chosen for each sample in a ``with`` block now, or are merged and names are given.
 
     See Also
     --------
@@ -139,20 +143,38 @@ def remove_adapters(model: nn.Module, *, merge: bool = False) -> None:
     ('Linear', True)
     """
     layers = _layers(model, "remove_adapters")
-    for path, layer in layers.items():
+    if names is not None:
+        names = adapter_names(names, "remove_adapters")
+        _require_known(list(layers.values()), names, "remove_adapters")
+        if merge:
+            raise ArgumentValueError("remove_adapters", "merge", "is for all adapters, so without names")
+    for layer in layers.values():
+        layer._require_no_block("remove_adapters")
+        if names is not None:
+            layer._require_unmerged("remove_adapters")
+    bare = [layer for layer in layers.values() if names is None or layer.adapters.keys() <= set(names)]
+    _require_bases(model, bare)
+    if merge:
+        merge_adapters(model)
+    else:
+        unmerge_adapters(model)
+    for layer in bare:
+        replace_layer(model, layer, layer.base)
+    for layer in adapted_layers(model).values():
+        for name in layer.adapters.keys() & set(names or ()):
+            layer.remove_adapter(name)
+
+
+def _require_bases(model: nn.Module, layers: Iterable[AdaptedLayer]) -> None:
+    """Refuse layers without something to put in their place, or without a place."""
+    for layer in layers:
         if layer is model:
             raise ArgumentValueError(
                 "remove_adapters", "model", "is itself the adapted layer; take its base, or to_linear()"
             )
         if layer.base is None:
+            path = next(path for path, module in model.named_modules() if module is layer)
             raise ArgumentValueError("remove_adapters", "model", f"has no base layer to put back at {path}")
-        layer._require_no_block("remove_adapters")
-    if merge:
-        merge_adapters(model)
-    else:
-        unmerge_adapters(model)
-    for layer in layers.values():
-        replace_layer(model, layer, layer.base)
 
 
 @contextmanager
@@ -211,6 +233,7 @@ def set_adapters(model: nn.Module, names: str | Sequence[str]) -> None:
     See Also
     --------
     adapters_per_sample : Another choice for each sample of a batch.
+    train_adapters : What is trained.
     disable_adapters : None of them, within a block.
 
     Examples
@@ -233,6 +256,44 @@ def set_adapters(model: nn.Module, names: str | Sequence[str]) -> None:
         layer._require_unmerged("set_adapters")
     for layer in layers:
         layer.active_adapters = [name for name in names if name in layer.adapters]
+
+
+def train_adapters(model: nn.Module, names: str | Sequence[str], *, train: Targets = ()) -> None:
+    """Train some adapters and nothing else: earlier ones again, say; this does not affect which are active.
+
+    Parameters
+    ----------
+    model : Module
+        An adapted model.
+    names : str or sequence of str
+        Adapters to train, in all layers that have them; none freezes all.
+    train : regular expression or names, optional
+        Modules to train as well, as for `adapt`.
+
+    Raises
+    ------
+    ValueError
+        If no layer has one of the names, or `train` matches no module; nothing has changed then.
+
+    See Also
+    --------
+    adapt : Adds an adapter, and trains it alone.
+    set_adapters : Which adapters are active.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from structmat.torch import adapt, train_adapters
+    >>> model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 2))
+    >>> _ = adapt(model, ["0"], name="first")
+    >>> _ = adapt(model, ["0"], name="second")
+    >>> train_adapters(model, "first", train=["1"])
+    >>> [name for name, parameter in model.named_parameters() if parameter.requires_grad and parameter.ndim < 3]
+    ['0.adapters.first.factors.0', '0.adapters.first.factors.2', '1.weight', '1.bias']
+    """
+    names = adapter_names(names, "train_adapters")
+    _require_known(list(_layers(model, "train_adapters").values()), names, "train_adapters")
+    freeze_others(model, names, modules_to_train(model, train, "train_adapters"))
 
 
 @contextmanager

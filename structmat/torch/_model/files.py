@@ -239,7 +239,7 @@ def load_adapter(
         wrap_layers(model, options, name)
         adapters = _adapters(model, name, "load_adapter")
         tie_vectors(adapters, owners)
-        freeze_others(model, name)
+        freeze_others(model, [name])
     with torch.no_grad():
         for path, adapter in adapters.items():
             for key, factor in _keys(path, adapter).items():

@@ -15,7 +15,7 @@ from structmat.torch._layers.frozen_base import has_complex_parameters, is_linea
 from structmat.torch._layers.kinds import KINDS, layer_kind
 from structmat.torch._layers.linear import CDDLinear
 
-__all__ = ["Targets", "adapted_layers", "matches", "require_matches", "targeted", "unreached_experts"]
+__all__ = ["Targets", "adapted_layers", "modules_to_train", "targeted", "unreached_experts"]
 
 Targets: TypeAlias = str | Sequence[str]
 
@@ -44,7 +44,7 @@ def _parent_name(model: nn.Module, path: str) -> str:
     return type(model.get_submodule(path.rpartition(".")[0])).__name__
 
 
-def matches(path: str, names: Targets, argument: str) -> bool:
+def matches(path: str, names: Targets, argument: str, owner: str = "adapt") -> bool:
     """Whether a path is one of the names, ends with one, or, if `names` is a string, matches it whole as a regex.
 
     Raises
@@ -58,18 +58,26 @@ def matches(path: str, names: Targets, argument: str) -> bool:
         try:
             return re.fullmatch(names, path) is not None
         except re.error as error:
-            raise ArgumentValueError("adapt", argument, f"{names!r} is no regular expression: {error}") from error
+            raise ArgumentValueError(owner, argument, f"{names!r} is no regular expression: {error}") from error
     several: Any = names
     if not isinstance(several, Collection) or not all(isinstance(name, str) for name in several):
-        raise ArgumentTypeError("adapt", argument, f"must be a regular expression or a list of names, got {names!r}")
+        raise ArgumentTypeError(owner, argument, f"must be a regular expression or a list of names, got {names!r}")
     return any(path == name or path.endswith(f".{name}") for name in names)
 
 
-def require_matches(names: Targets, paths: Collection[str], argument: str) -> None:
+def require_matches(names: Targets, paths: Collection[str], argument: str, owner: str = "adapt") -> None:
     """Refuse names of which one matches no path, or a regular expression that matches none."""
     for each in [names] if isinstance(names, str) else [[name] for name in names]:
-        if not any(matches(path, each, argument) for path in paths):
-            raise ArgumentValueError("adapt", argument, f"{each!r} matches no module")
+        if not any(matches(path, each, argument, owner) for path in paths):
+            raise ArgumentValueError(owner, argument, f"{each!r} matches no module")
+
+
+def modules_to_train(model: nn.Module, train: Targets, owner: str) -> list[nn.Module]:
+    """Return the modules that are trained as they are, by regular expression or names."""
+    modules = {path: module for path, module in model.named_modules(remove_duplicate=False) if path}
+    chosen = [module for path, module in modules.items() if matches(path, train, "train", owner)]
+    require_matches(train, modules, "train", owner)
+    return chosen
 
 
 def unreached_experts(model: nn.Module, targets: Targets) -> list[str]:

@@ -82,11 +82,11 @@ def wrap_layers(model: nn.Module, options: Mapping[str, Mapping[str, Any]], name
         replace_layer(model, layer.base, layer)
 
 
-def freeze_others(model: nn.Module, name: str, kept: Iterable[nn.Module] = ()) -> None:
-    """Train the adapters of one name, and the modules that are kept, and nothing else."""
+def freeze_others(model: nn.Module, names: Iterable[str], kept: Iterable[nn.Module] = ()) -> None:
+    """Train the adapters of some names, and the modules that are kept, and nothing else."""
     trained = {id(p) for module in kept for p in module.parameters()}
     for layer in adapted_layers(model).values():
-        if name in layer.adapters:
+        for name in layer.adapters.keys() & set(names):
             trained |= {id(p) for p in layer.adapters[name].parameters()}
     for parameter in model.parameters():
         parameter.requires_grad_(id(parameter) in trained and parameter.is_floating_point())
