@@ -25,11 +25,13 @@ __all__ = [
 
 
 def integer(value: Any, owner: str, argument: str, least: int = 1) -> int:
-    """Return an integer that is at least `least`."""
+    """Return an integer that is at least `least`; true and false are none."""
     try:
-        number = operator.index(value)
+        number = None if isinstance(value, (bool, np.bool_)) else operator.index(value)
     except TypeError:
-        raise ArgumentTypeError(owner, argument, f"must be an integer, got {value!r}") from None
+        number = None
+    if number is None:
+        raise ArgumentTypeError(owner, argument, f"must be an integer, got {value!r}")
     if number < least:
         raise ArgumentValueError(owner, argument, f"must be at least {least}, got {number}")
     return number
@@ -62,9 +64,9 @@ def grid(value: Any, owner: str, argument: str) -> tuple[int, ...]:
 
 
 def _number(value: Any, owner: str, argument: str) -> float:
-    """Return a number; words are none, even where `float` reads them."""
+    """Return a number; words are none, even where `float` reads them, nor are true and false."""
     try:
-        number = None if isinstance(value, (str, bytes)) else float(value)
+        number = None if isinstance(value, (str, bytes, bool, np.bool_)) else float(value)
     except OverflowError:  # an integer beyond all floats
         number = math.inf
     except (TypeError, ValueError):

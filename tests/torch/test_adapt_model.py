@@ -152,6 +152,7 @@ def adapted():
     (lambda: adapt(adapted(), [1]), TypeError, "adapt: targets must be a regular expression or a list of names"),
     (lambda: adapt(adapted(), exclude=None), TypeError, "adapt: exclude must be"),
     (lambda: adapt(adapted(), train=3), TypeError, "adapt: train must be"),
+    (lambda: adapt(adapted(), name="x", alpha=True), TypeError, "alpha must be a number, got True"),
     (lambda: adapt("model"), TypeError, "adapt: model must be a torch.nn.Module, got str"),
     (lambda: adapt(adapted(), name=3), TypeError, "add_adapter: name must be a str"),
     (lambda: adapt(adapted(), name="x", dtype="float32"), TypeError, "dtype must be a torch.dtype"),
