@@ -220,6 +220,20 @@ def test_numerically_singular_systems_have_small_residuals(family: str, n: int, 
     np.testing.assert_array_equal(again, x)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64", "complex64", "complex128"])
+@pytest.mark.parametrize("kind", [sm.Toeplitz, sm.Hankel])
+def test_singular_systems_beyond_dense_matrices(monkeypatch: pytest.MonkeyPatch, dtype: str, kind: Any) -> None:
+    """Levinson's recursion takes over where the dense matrix would be too large."""
+    monkeypatch.setattr("structmat.operators._constant_diagonals._LARGEST_WRITTEN_OUT", 100)
+    c = np.exp(-(np.arange(300) ** 2) / 32.0).astype(dtype)
+    op = kind(c) if kind is sm.Toeplitz else kind(c[::-1].copy(), c)
+    b = op.matvec(np.random.default_rng(0).standard_normal((3, 300)).astype(dtype))
+    with pytest.warns(scipy.linalg.LinAlgWarning):
+        x = op.solve(b)
+    assert x.dtype == dtype
+    assert np.linalg.norm(op.matvec(x) - b) <= (1e-2 if dtype in {"float32", "complex64"} else 1e-4) * np.linalg.norm(b)
+
+
 def test_solve_toeplitz_cases_of_scipy() -> None:
     """What SciPy's own tests of `solve_toeplitz` try: its examples, and matrices on which plain recursions struggle."""
     c, r = np.array([1.0, -2.0, -3.0]), np.array([1.0, 1.0, 2.0])

@@ -152,9 +152,9 @@ class ConstantDiagonals(Planned):
                 other = other[:, ::-1] if self._flipped else other
         except np.linalg.LinAlgError:
             return x
-        other = other.reshape(x.shape)
+        other = other.reshape(x.shape).astype(x.dtype)  # SciPy's recursion knows double precision only
         mine, others = (np.linalg.norm(self._matvec(z, xp) - b, axis=-1, keepdims=True) for z in (x, other))
-        return np.where(others < mine, other, x).astype(x.dtype)
+        return np.where(others < mine, other, x)
 
     def _determinant_factors(self, method: str, xp: Namespace) -> Array:
         n = self.shape[0]
