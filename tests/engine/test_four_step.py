@@ -189,3 +189,11 @@ def test_twiddle_factors_live_as_long_as_an_operator() -> None:
     del first, second
     gc.collect()
     assert set(four_step._TWIDDLES) == before
+
+
+@pytest.mark.parametrize("dtypes", [("float32", "float64"), ("complex64", "complex128")])
+def test_single_and_double_precision_of_one_size_live_side_by_side(dtypes: tuple[str, str]) -> None:
+    """The later operator must not multiply by what is kept, with fewer digits, for the earlier one."""
+    made = [(sm.Circulant(c).prepare(engine="scipy"), c) for c in (drawn(12_416, dtype) for dtype in dtypes)]
+    for P, c in made:
+        assert_multiplies(P, c, np.asarray, np.asarray)

@@ -342,3 +342,11 @@ def test_the_power_zero_keeps_library_batch_and_dtype(library: str) -> None:
         assert type(zero) is type(one)
         assert (zero.shape, zero.dtype) == (one.shape, one.dtype)
         np.testing.assert_array_equal(backend.to_numpy(zero), np.broadcast_to(np.eye(op.shape[0]), one.shape))
+
+
+@pytest.mark.parametrize("widths", [(1, 3), (3, 1), (2, 4), (2, 2)])
+@pytest.mark.parametrize("starts", [(0, 0), (-1, -1), (0, 2)])
+def test_sums_of_bands_of_any_width(widths: tuple[int, int], starts: tuple[int, int]) -> None:
+    """Bands that begin at the same diagonal may still end at different ones, and entries of one would be broadcast."""
+    A, B = (sm.BandedCirculant(np.arange(1.0, m + 1), 5, start) for m, start in zip(widths, starts, strict=True))
+    np.testing.assert_array_equal((A + B).to_dense(), A.to_dense() + B.to_dense())

@@ -37,6 +37,8 @@ def test_lists_take_the_dtype_of_the_operator() -> None:
         assert ([[1, 2.5, 3]] @ sm.Circulant(np.ones(3, dtype))).dtype == dtype
         assert ([1, 2.5, 3] @ sm.Circulant(np.ones(3, dtype))).dtype == dtype
     assert (sm.Identity(3) @ [1, 2.5, 3]).dtype == "float64"
+    for dtype in ("float64", "complex128"):
+        np.testing.assert_array_equal(sm.Diagonal(np.ones(3, dtype)) @ [1j, 2.5, 3], [1j, 2.5, 3])
 
 
 def test_integers_keep_their_digits_on_both_sides(backend: Backend) -> None:
@@ -140,6 +142,17 @@ def test_half_precision_does_not_overflow_on_the_way(backend: Backend) -> None:
                 assert a.dtype == half
                 assert bool((a == cast(b, half)).all())
                 assert bool(backend.xp.isfinite(a).all())
+
+
+@pytest.mark.parametrize("function", ["inv", "pinv", "sqrtm", "expm", "logm"])
+def test_functions_of_operators_in_half_precision_keep_it(backend: Backend, function: str) -> None:
+    if backend.half is None:
+        pytest.skip("the library has no half precision")
+    if backend.compiles:
+        pytest.skip("compiles too much")
+    half = getattr(backend.xp, backend.half)
+    for op in (sm.Circulant(backend.asarray(np.array([4.0, 1.0, 0.0, 1.0]))), sm.Diagonal(backend.asarray(np.ones(2)))):
+        assert getattr(op.astype(half), function)().dtype == half
 
 
 @pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")

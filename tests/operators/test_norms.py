@@ -117,6 +117,16 @@ def test_small_entries_are_seen_behind_large_ones(backend: Backend) -> None:
         assert float(P.prepare().norm(ord)) == pytest.approx(expected, rel=1e-12)
 
 
+def test_a_row_of_small_blocks_does_not_hide_the_range_of_another() -> None:
+    """Whether transforms are accurate enough is decided by the row of blocks that is worst for them."""
+    n = 300
+    shift, d = np.eye(n)[1], np.geomspace(1e-9, 1e9, n)
+    left, c, right = np.append(d, np.full(n, 1e-30)), np.stack([shift, 1e-30 * shift])[:, None], 1 / d
+    P = sm.CDDProduct.from_vectors(left, c, right, block=True)
+    for ord in ("fro", 1, np.inf):
+        assert float(P.norm(ord)) == pytest.approx(float(exact_norm(left, c, right, ord)), rel=1e-12)
+
+
 def test_norms_of_stacks_and_of_every_kind_of_factor() -> None:
     rng = np.random.default_rng(0)
     n = 6
@@ -206,3 +216,12 @@ def test_estimates_of_conditions_are_near(n):
             exact = np.linalg.cond(np.asarray(op.to_dense()), 1)
             assert 1 / 3 < op.cond(1) / exact < 1 + 1e-6
             assert n > 24 or op.cond(1) == pytest.approx(exact, rel=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "complex64", "complex128"])
+@pytest.mark.parametrize("make", [sm.Diagonal, sm.Circulant])
+@pytest.mark.parametrize("end", ["max", "smallest_normal", "smallest_subnormal"])
+def test_norms_at_the_ends_of_the_range(make: Any, dtype: str, end: str) -> None:
+    value = getattr(np.finfo(dtype), end)
+    assert make(np.array([value], dtype)).norm() == value
+    assert sm.Diagonal(np.array([value, 0], dtype)).norm() == value

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import structmat as sm
 from structmat import _engine
-from tests.operator_registry import Vectors
+from tests.operator_registry import REGISTRY, Entry, Vectors
 
 ENGINES = ["scipy", *(["ducc0"] if _engine.ducc() else [])]
 
@@ -121,6 +121,22 @@ def test_out_of_every_method_is_filled_whatever_its_layout(engine: str) -> None:
             if expected.shape == operand.shape:
                 assert method(operand, out=operand) is operand
                 assert_same(operand, expected)
+
+
+@pytest.mark.parametrize("entry", REGISTRY, ids=lambda e: e.name)
+@pytest.mark.parametrize("dtype", ["float64", "complex128"])
+def test_the_operand_itself_may_be_out(entry: Entry, dtype: str) -> None:
+    """An engine that writes into `out` as it goes must not find there what it has still to read."""
+    op = entry.draw(Vectors(6, dtype)).make(np.asarray)
+    for P in (op, op.prepare(), by_plan(op.prepare()) if isinstance(op.prepare(), sm.Prepared) else op):
+        for shape in ((), (3,), (2, 9)):
+            x = Vectors(7, dtype)(*shape, P.shape[1])
+            for method in (P.matvec, P.rmatvec):
+                expected = method(x.copy()) if P.shape[0] == P.shape[1] else None
+                if expected is not None and expected.dtype == x.dtype:
+                    out = x.copy()
+                    assert method(out, out=out) is out
+                    assert_same(out, expected)
 
 
 def test_out_that_does_not_fit_is_refused() -> None:
