@@ -31,7 +31,13 @@ class Faulty(sm.Circulant):
     __slots__ = ()
     fault = ""
 
+    def matvec(self, x: Any, /, *, out: Any = None) -> Any:
+        y = super().matvec(x, out=out)
+        return y.copy() if self.fault == "out" else y
+
     def _transpose(self) -> Any:
+        if self.fault == "kind":
+            return sm.Circulant(self.c)._transpose()
         return type(self)(self.c if self.fault == "transpose" else np.roll(self.c[::-1], 1))
 
     def _matvec(self, x: Any, xp: Any) -> Any:
@@ -39,7 +45,8 @@ class Faulty(sm.Circulant):
         return y[..., ::-1] if self.fault == "matvec" else y
 
     def _rmatvec(self, y: Any, xp: Any) -> Any:
-        return self._matvec(y, xp) if self.fault == "rmatvec" else super()._rmatvec(y, xp)
+        x = self._matvec(y, xp) if self.fault == "rmatvec" else super()._rmatvec(y, xp)
+        return 2 * x if self.fault == "real vectors" and not np.iscomplexobj(y) else x
 
     def _diagonal(self, method: str, xp: Any) -> Any:
         return super()._diagonal(method, xp) * (2 if self.fault == "diagonal" else 1)
@@ -48,7 +55,7 @@ class Faulty(sm.Circulant):
         return super()._svdvals(xp) + (self.fault == "svdvals")
 
     def _frobenius(self, xp: Any) -> Any:
-        return super()._frobenius(xp) * (2 if self.fault == "norm" else 1)
+        return super()._frobenius(xp) * {"norm": 2, "nan": np.nan}.get(self.fault, 1)
 
     def _solve(self, b: Any, xp: Any) -> Any:
         return super()._solve(b, xp) * (2 if self.fault == "solve" else 1)
@@ -58,6 +65,8 @@ class Faulty(sm.Circulant):
         return dense.astype("float32") if self.fault == "dtype" else dense
 
     def __mul__(self, factor: Any) -> Any:
+        if self.fault == "imaginary":
+            factor = factor.real
         return super().__mul__(2 * factor if self.fault == "multiple" else factor)
 
     __rmul__ = __mul__
@@ -80,6 +89,10 @@ class Faulty(sm.Circulant):
         ("dtype", r"to_dense has dtype float32, the operator float64"),
         ("multiple", r"2 \* op: off by"),
         ("copy", r"a copy: off by"),
+        ("kind", r"T is a Circulant"),
+        ("nan", r"norm\(fro\): off by nan"),
+        ("out", r"matvec does not return out"),
+        ("imaginary", r"op \* \(1 \+ 2j\) is real where complex numbers are due"),
     ],
 )
 def test_a_fault_is_found_and_named(fault: str, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,6 +121,11 @@ def test_the_adjoint_test_finds_a_wrong_adjoint(monkeypatch: pytest.MonkeyPatch)
     assert sm.testing.adjoint_error(C, rng=0) > 1e-3
     with pytest.raises(TypeError, match="adjoint_error: operator must be a structmat operator, got ndarray"):
         sm.testing.adjoint_error(np.eye(3))
+
+
+def test_the_adjoint_test_finds_what_is_wrong_for_real_vectors_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Faulty, "fault", "real vectors")
+    assert sm.testing.adjoint_error(Faulty(C), rng=0) > 1e-3
 
 
 @pytest.mark.parametrize(
