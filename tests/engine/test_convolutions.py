@@ -12,11 +12,14 @@ import torch
 from array_api_compat import numpy as numpy_namespace
 from array_api_compat import torch as torch_namespace
 
+import structmat as sm
 from structmat import _engine
 from structmat._engine import Settings, convolution
 from structmat._engine.multilevel_plan import multilevel_fft, multilevel_ifft
 from structmat._engine.numpy_convolutions import convolve_axis
 from structmat._engine.transforms import fft, from_spectrum, ifft, spectrum
+
+ENGINES = ["scipy", *(["ducc0"] if _engine.ducc() else [])]
 
 
 @pytest.mark.parametrize(("length", "real"), [(4, True), (5, False)])
@@ -64,3 +67,16 @@ def test_transforms_of_no_vectors_have_the_shape_and_dtype_of_others(xp: Any, ze
         found, other = transform(none), transform(some)
         assert (*shape[:-1], other.shape[-1]) == tuple(found.shape)
         assert found.dtype == other.dtype
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("make", [sm.Toeplitz, sm.Hankel])
+def test_products_keep_no_memory_of_the_entries_cut_off(engine: str, make: Any) -> None:
+    """Rows of a long kernel that are not wanted would be kept for as long as the product."""
+    rng = np.random.default_rng(0)
+    m, n = 500, 5000
+    P = make(rng.standard_normal(m), rng.standard_normal(n)).prepare(engine=engine)
+    for shape in ((n,), (1, n), (3, n)):
+        y = P.matvec(rng.standard_normal(shape))
+        held = y if y.base is None else y.base
+        assert held.nbytes <= 2 * y.nbytes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import subprocess
 import sys
 from typing import Any
@@ -51,6 +52,7 @@ def test_the_configuration_is_told(fast: bool, monkeypatch: pytest.MonkeyPatch, 
     if not fast:
         monkeypatch.setattr(engine_choice, "ducc", lambda: None)
         monkeypatch.setattr("structmat._engine.engine_report.ducc", lambda: None)
+        monkeypatch.setattr("structmat.operators._combinations.preparation.ducc", lambda: None)
     sm.show_config()
     text = capsys.readouterr().out
     assert f"numpy {np.__version__}" in text
@@ -58,6 +60,17 @@ def test_the_configuration_is_told(fast: bool, monkeypatch: pytest.MonkeyPatch, 
     assert text.count("8 vectors or more: dense for n <= ") == 4
     assert ("ducc0.fft.convolve_axis" in text) == fast
     assert ("structmat[fast]" in text) != fast
+    for dtype, limit in re.findall("  ([a-z0-9]+), one vector: dense for n <= ([0-9]+)", text):
+        sizes = int(limit), int(limit) // 16 * 16 + 16  # one that is transformed as it is
+        assert [sm.Circulant(np.ones(n, dtype)).prepare().direct > 0 for n in sizes] == [True, False]
+
+
+def test_no_method_is_told_for_sizes_that_are_dense(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    table = ((10, "never taken"), (np.inf, "taken"))
+    monkeypatch.setattr("structmat._engine.engine_report.choices", lambda *_, **__: table)
+    sm.show_config()
+    text = capsys.readouterr().out
+    assert (text.count("never taken"), text.count(", taken")) == (0, 8)
 
 
 def test_no_engine_is_imported_before_the_first_product() -> None:

@@ -125,3 +125,13 @@ def test_mixed_factors_and_half_precision() -> None:
     half = sm.CDDProduct.from_vectors(*(v.astype("float16") for v in (d, c, d)))
     assert half.product_cond() == pytest.approx(sm.CDDProduct.from_vectors(d, c, d).product_cond(), rel=1e-2)
     assert half.direct_matvec(np.ones(8, "float16")).dtype == np.float16
+
+
+@pytest.mark.parametrize("real", [True, False])
+@pytest.mark.parametrize("n", [2, 9, 64])
+def test_one_block_loses_what_a_circulant_loses(n: int, real: bool) -> None:
+    rng = np.random.default_rng(n)
+    a, c, b = (wide(rng, (n,), 3.0, real=real) for _ in range(3))
+    circulant = sm.CDDProduct.from_vectors(a, c, b)
+    block = sm.CDDProduct.from_vectors(a, c[None, None], b, block=True)
+    assert block.product_cond() == pytest.approx(circulant.product_cond(), rel=1e-9)

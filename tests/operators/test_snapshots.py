@@ -104,6 +104,19 @@ def test_snapshots_of_every_size(n: int) -> None:
                 np.testing.assert_array_equal(now, then)
 
 
+def test_combinations_with_a_prepared_operator_do_not_follow_the_other(backend: Backend) -> None:
+    rng = np.random.default_rng(0)
+    P = sm.Circulant(backend.asarray(rng.standard_normal(4))).prepare()
+    for kind in (sm.Circulant, sm.Diagonal, sm.Toeplitz):
+        vector = backend.asarray(rng.standard_normal(4))
+        other = kind(vector)
+        combined = [P + other, other + P, P - other, P @ other, other @ P]
+        befores = [dense(backend, op) for op in combined]
+        vector[...] = 7
+        for op, before in zip(combined, befores, strict=True):
+            np.testing.assert_array_equal(dense(backend, op), before)
+
+
 def test_products_into_the_vector_of_a_prepared_operator() -> None:
     c, x = np.random.default_rng(0).standard_normal((2, 512))
     P = sm.Circulant(c).prepare()
