@@ -88,6 +88,14 @@ def test_a_curve_keeps_its_points(monkeypatch):
     assert curve.error[2] == curve.error[1] < curve.error[0]
 
 
+def test_a_fit_inside_another_tells_that_too():
+    """Else only the inner one would end, and the outer one go on."""
+    outer, inner = threading.Event(), threading.Event()
+    with listening(outer), listening(inner):
+        signal.raise_signal(signal.SIGINT)
+    assert (outer.is_set(), inner.is_set()) == (True, True)
+
+
 def test_other_threads_and_other_handlers_are_left_alone():
     event = threading.Event()
 

@@ -55,6 +55,13 @@ def test_torch_gradients_and_lazy_conjugates():
     assert fit.error == pytest.approx(fit_cdd(leaf.detach().numpy().conj(), rng=0).error, rel=1e-9)
 
 
+def test_lazy_negatives_of_torch():
+    torch = pytest.importorskip("torch")
+    matrix = torch.asarray(VALUES + 1j * VALUES[::-1].copy()).conj().imag
+    assert matrix.is_neg()
+    assert fit_cdd(matrix, rng=0).error == fit_cdd(-VALUES[::-1], rng=0).error
+
+
 @pytest.mark.parametrize(("name", "tolerance"), [("float32", 1e-6), ("bfloat16", 5e-2)])
 def test_jax(name, tolerance):
     jnp = pytest.importorskip("jax.numpy")

@@ -97,6 +97,14 @@ def test_weights_of_columns_are_taken_up_by_the_last_diagonal(shape):
     assert fit.error <= 1.02 * fit_cdd(W, 3, input_second_moment=np.diag(s), rng=4).error
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64", "complex64"])
+def test_columns_without_weight_are_zero_in_any_precision(dtype):
+    W = np.random.default_rng(3).standard_normal((8, 8)).astype(dtype)
+    fit = fit_cdd(W, 3, input_second_moment=np.append(np.linspace(0.1, 2.0, 6), [0.0, 0.0]), **QUICK)
+    assert np.isfinite(fit.operator.to_dense()).all()
+    assert not fit.operator.to_dense()[:, -2:].any()
+
+
 def test_a_vector_is_the_diagonal():
     W, s = problem("vector", real=True)
     vector, matrix = (fit_cdd(W, 2, input_second_moment=weights, rng=4).error for weights in (s, np.diag(s)))
@@ -116,6 +124,15 @@ def test_directions_without_weight_do_not_count():
     x = np.random.default_rng(1).standard_normal(N)
     fit = fit_cdd(W, 2, input_second_moment=np.outer(x, x), rng=4)
     assert fit.operator @ x == pytest.approx(W @ x, abs=1e-4 * np.linalg.norm(W @ x))
+
+
+@pytest.mark.parametrize("n_factors", [1, 3, 4])
+def test_a_real_matrix_sees_the_real_part_of_a_complex_moment(n_factors):
+    W, S = problem("full", real=True)[0], problem("full", real=False)[1]
+    fit, plain = (fit_cdd(W, n_factors, input_second_moment=moment, **QUICK) for moment in (S, S.real))
+    assert fit.operator.dtype == np.float64
+    assert fit.error == pytest.approx(weighted_error(W, fit.operator.to_dense(), S), rel=1e-9)
+    assert fit.error == pytest.approx(plain.error, rel=1e-6)
 
 
 @pytest.mark.parametrize("scale", [1e-200, 1e200])

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from structmat import CDDProduct, factorize_cdd
-from structmat.fit import FitProgress
+from structmat.fit import FitProgress, _factorize_cdd
 from structmat.fit._exact import exact_search
 from structmat.fit._many_factors.diagonal_forms import DiagonalForms
 from structmat.fit._many_factors.equalisation import equalise
@@ -196,6 +196,13 @@ def test_ill_conditioned_matrices(W):
     assert result.operator.n_factors <= len(W) + 8
 
 
+def test_what_is_too_ill_conditioned_is_not_searched_but_constructed(monkeypatch):
+    monkeypatch.setattr(
+        _factorize_cdd, "search", lambda *_, **__: pytest.fail("a search, which would take long in vain")
+    )
+    assert factorize_cdd(of_condition(12, 12, 0), rng=0).solver == "construction"
+
+
 @settings(max_examples=20, deadline=None)
 @given(n=st.integers(2, 9), seed=st.integers(0, 2**16), power=st.sampled_from([0, 4, 10, 300]))
 def test_equalisation_reports_the_error_of_the_matrix_itself(n, seed, power):
@@ -226,6 +233,24 @@ def test_too_few_factors_return_the_best():
     assert not result.converged
     assert 1e-3 < result.error < 1.0
     assert "no start met the tolerance" in result.message
+
+
+@pytest.mark.parametrize("n_factors", [1, 2])
+def test_closed_forms_with_more_factors_than_wanted_are_not_taken(n_factors):
+    W = np.outer([1.0, 2.0, 3.0], [4.0, 5.0, 7.0])
+    assert factorize_cdd(W, n_factors, rng=0).operator.n_factors == n_factors
+    assert factorize_cdd(W, rng=0).operator.n_factors == FORMS["rank one"]
+
+
+@pytest.mark.parametrize(
+    ("target_error", "options", "converged"),
+    [(0.0, {"method": "constructive"}, False), (0.999, {"n_factors": 2}, True), (1e-10, {"n_factors": 2}, False)],
+)
+def test_converged_is_what_meets_the_error_aimed_at(target_error, options, converged):
+    result = factorize_cdd(
+        gaussian(np.random.default_rng(0), (6, 6), True), rng=0, target_error=target_error, **options
+    )
+    assert (result.error <= target_error, result.converged) == (converged, converged)
 
 
 @pytest.mark.parametrize(("n", "seed"), [(6, 0), (8, 1)])

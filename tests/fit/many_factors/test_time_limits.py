@@ -78,6 +78,15 @@ def test_two_more_factors_are_no_worse_than_without_them_in_a_quarter_of_the_tim
     assert error(W, n_factors + 2, 4000) <= error(W, n_factors, 1000) + 1e-12
 
 
+@pytest.mark.parametrize("max_iter", [1, 3])
+def test_the_fit_that_another_starts_from_takes_no_more_iterations_than_allowed(max_iter):
+    seen = []
+    W, weights = np.random.default_rng(0).standard_normal((9, 9)), np.linspace(0.1, 2.0, 9)
+    options = {"input_second_moment": weights, "max_iter": max_iter, "time_limit": 10_000}
+    fit_cdd(W, **options, rng=0, callback=seen.append)
+    assert max(state.iteration for state in seen) == max_iter
+
+
 @pytest.mark.parametrize("how", [{}, {"block_size": 4}, {"growth": False}, {"solver": "lbfgs"}, {"restarts": 0}])
 def test_rectangles_and_ways_of_search(how):
     check([*fits(np.random.default_rng(1).standard_normal((12, 8)), 5, **how)])

@@ -117,6 +117,15 @@ def test_real_weights_count():
     assert weighted.error < error
 
 
+@pytest.mark.parametrize("scale", [0.25, 1.0, 3.0])
+def test_the_mean_square_of_the_entries_is_one_of_weights(scale):
+    """So that what rounding is measured by does not shrink with the weights: here all squares are one."""
+    rng = np.random.default_rng(0)
+    M = rng.random((6, 7)) * (rng.random((6, 7)) > 0.3)
+    grid = MaskedGrid(np.where(M > 0, rng.choice([-1.0, 1.0], M.shape), 0), scale * M, 4)
+    assert grid.mean_norm2 == pytest.approx(M.size * 4.0**-grid.exponent)
+
+
 def test_ones_change_nothing():
     W = np.random.default_rng(7).standard_normal((12, 18))
     fits = [fit_cdd(W, entry_weights=mask, rng=0) for mask in (None, np.ones(W.shape, bool), np.full(W.shape, 3))]
