@@ -277,6 +277,30 @@ def test_a_file_that_changes_meanwhile(tmp_path, kind):
         entry.read()
 
 
+@pytest.mark.parametrize("replaced", [False, True])
+@pytest.mark.parametrize("kind", ["file", "pt"])
+def test_values_are_those_of_the_file_as_it_is_now(tmp_path, kind, replaced):
+    """What is kept of a file counts no longer once that is written again, or replaced by one of equal size and time."""
+    path = tmp_path / f"w.{kind}"
+    save = save_file if kind == "file" else torch.save
+    save({"w": torch.zeros(2, 2)}, path)
+    entry, before = Checkpoint(path).entry("w"), path.stat()
+    assert (entry.read() == 0).all()
+    new = tmp_path / "new" / path.name if replaced else path
+    new.parent.mkdir(exist_ok=True)
+    save({"w": torch.ones(2, 2)}, new)
+    os.utime(new, ns=(before.st_atime_ns, before.st_mtime_ns + (0 if replaced else 1_000_000)))
+    new.replace(path)
+    assert path.stat().st_size == before.st_size
+    assert (entry.read() == 1).all()
+
+
+@pytest.mark.parametrize("inside", ["state_dict", "model_state_dict", "model", "module"])
+def test_weights_are_found_inside_of_what_training_scripts_save(tmp_path, inside):
+    torch.save({inside: {"w": torch.ones(2)}, "step": torch.tensor(3)}, tmp_path / "w.pt")
+    assert [*Checkpoint(tmp_path / "w.pt")] == ["w"]
+
+
 def test_any_number_of_rows_of_nothing_is_read_at_once(tmp_path):
     header = json.dumps({"w": {"dtype": "F32", "shape": [1 << 50, 0], "data_offsets": [0, 0]}}).encode()
     (tmp_path / "w.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)

@@ -13,6 +13,7 @@ from safetensors.numpy import save_file
 import structmat as sm
 from structmat import io
 from structmat._arrays import dtype_name
+from structmat.fit import fit_cdd
 from tests.io.common import once
 from tests.operator_registry import REGISTRY
 
@@ -56,3 +57,11 @@ def test_descriptions_of_matrices(tmp_path):
     assert plain["tensors"] == both
     assert plain["metadata"] == {"who": "me"}
     assert [io.describe(p)["format"] for p in sorted(tmp_path.iterdir())] == ["npy", "npz", "safetensors"]
+
+
+def test_the_dtype_of_a_fit_is_that_of_its_operator(tmp_path):
+    """Its history, in double precision, does not count."""
+    torch = pytest.importorskip("torch")
+    for dtype in ("bfloat16", "float16", "float32", "float64"):
+        io.save(fit_cdd(torch.eye(3, dtype=getattr(torch, dtype)), rng=0), tmp_path / dtype)
+        assert io.describe(tmp_path / dtype)["dtype"] == dtype

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import zipfile
+from io import BytesIO
 
 import numpy as np
 import pytest
@@ -37,6 +38,23 @@ def test_matrices_of_every_dtype_and_format(tmp_path, dtype):
         assert got.dtype.isnative
         assert np.array_equal(got, W)
         assert got.flags.writeable
+
+
+@pytest.mark.parametrize("version", [(1, 0), (2, 0), (3, 0)])
+@pytest.mark.parametrize("member", [None, "W.npy", "W"])
+def test_every_version_of_the_format_and_name_in_an_archive_is_read(tmp_path, version, member):
+    """NumPy writes version 1.0 and names that end in .npy wherever it can, other programs what they like."""
+    stream = BytesIO()
+    np.lib.format.write_array(stream, W := np.arange(6.0).reshape(2, 3), version=version)
+    path = tmp_path / ("W.npy" if member is None else "W.npz")
+    if member is None:
+        path.write_bytes(stream.getvalue())
+    else:
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr(member, stream.getvalue())
+    np.testing.assert_array_equal(io.load_matrix(path), W)
+    name = "array" if member is None else "W"
+    assert io.describe(path)["tensors"] == {name: {"shape": [2, 3], "dtype": "float64"}}
 
 
 def test_bfloat16_matrices_are_widened_exactly(tmp_path):
@@ -91,10 +109,11 @@ def test_no_pickle_is_ever_run(tmp_path):
     with zipfile.ZipFile(tmp_path / "c.npz", "w") as archive:
         archive.writestr("x.npy", pickle.dumps(Bomb()))
     (tmp_path / "d.npy").write_bytes(pickle.dumps(Bomb()))
+    np.savez(tmp_path / "e.npz", allow_pickle=True, x=np.full(1000, bombs[0]))  # in fewer bytes than of 1000 pointers
     for path in sorted(tmp_path.iterdir()):
         with pytest.raises(ValueError, match=path.name) as caught:
             io.load_matrix(path)
-        if path.name in {"a.npy", "b.npz"}:
+        if path.name in {"a.npy", "b.npz", "e.npz"}:
             assert caught.match("Python objects, which are not read")
         assert not Bomb.exploded
         attempt(io.describe, path, path.name)

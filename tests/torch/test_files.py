@@ -183,6 +183,14 @@ def test_a_state_dict_is_a_view_of_just_the_vectors(trained):
     assert not any(t.requires_grad for t in found.values())
 
 
+def test_vectors_that_are_no_rows_of_memory_are_saved(trained, plain, tmp_path):
+    adapter = trained[0].adapters["default"]
+    adapter.factors[0] = torch.nn.Parameter(torch.stack([adapter.factors[0].detach(), X[0, 0].expand(8)], 1)[:, 0])
+    assert not adapter.factors[0].is_contiguous()
+    load_adapter(plain, save_adapter(trained, tmp_path / "file"))
+    assert torch.equal(plain(X), trained(X))
+
+
 def test_a_file_is_small_and_says_what_it_is(tmp_path):
     model = torch.nn.Sequential(torch.nn.Linear(768, 768))
     adapt(model, ["0"])

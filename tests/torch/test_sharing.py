@@ -255,6 +255,13 @@ def test_layers_of_another_dtype_share_among_themselves(tmp_path):
     assert up[1] is not up[2]
 
 
+def test_what_is_trained_shares_nothing_with_what_is_frozen():
+    trained, frozen, other = (CDDAdapter(4, 4) for _ in range(3))
+    frozen.requires_grad_(False)
+    assert share_circulants({"block.0.up": trained, "block.1.up": frozen, "block.2.up": other}) == 1
+    assert trained.factors[1] is other.factors[1] is not frozen.factors[1]
+
+
 def test_diagonals_that_a_user_has_tied_are_in_one_group_once():
     model = shared_model()
     first, second = adapters(model)[::2][:2]

@@ -48,7 +48,9 @@ def ddp(rank, folder):
     model, x, y = model_and_data()
     wrapped = nn.parallel.DistributedDataParallel(model)
     losses = train(wrapped, x[rank::2], y[rank::2], param_groups(model, 0.02), average)
-    save_adapter(wrapped, folder / "ddp")  # by the first process alone
+    save_adapter(wrapped, folder / "ddp")
+    own = save_adapter(wrapped, folder / f"ddp written by {rank}")
+    assert own.exists() == (rank == 0)  # the first process writes alone
     torch.save((losses, adapter_state_dict(model)), folder / f"ddp{rank}")
 
 
