@@ -9,9 +9,10 @@ import re
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 import structmat as sm
-from structmat import io
+from structmat import io, plot
 from structmat.cli import _fit, _fit_comparison
 from structmat.cli._progress import fit_progress
 from structmat.fit import FitProgress, fit_cdd
@@ -108,6 +109,31 @@ def test_extreme_matrices_are_compared_without_a_warning(cli, A):
     got = fitted(cli, "A.npy", "--plot", "A.png")
     assert got["error"] < 1e-12
     assert all(0 <= row["error"] <= 1 for row in got["comparison"])
+
+
+def test_the_rank_of_the_svd_is_at_most_that_of_the_matrix(cli):
+    """However many parameters the fit has."""
+    status, out, _ = cli("fit", "square.npy", "--n-factors", 11, "--max-iter", 1)
+    assert status == 0
+    assert "truncated SVD (rank 4)" in out
+
+
+def test_an_error_of_zero_is_written_as_that(cli):
+    np.save("zero.npy", np.zeros((4, 4)))
+    status, out, _ = cli("fit", "zero.npy")
+    row = next(line for line in out.splitlines() if "CDD fit" in line)
+    assert (status, "0.0000" in row, "0.0e+00" in row) == (0, True, False)
+
+
+def test_the_figure_leaves_blank_what_is_missing(cli, monkeypatch):
+    shown = []
+    monkeypatch.setattr(plot, "fit_figure", lambda matrix, _: shown.append(matrix) or Figure())
+    weights = np.maximum(np.abs(W) - 0.3, 0)
+    np.save("M.npy", weights)
+    for options, wanted in (([], W), (["--entry-weights", "M.npy"], np.where(weights > 0, W, np.nan))):
+        status, _, _ = cli("fit", "W.npy", *options, "--plot", "fit.png", "--force")
+        assert status == 0
+        np.testing.assert_array_equal(shown.pop(), wanted)
 
 
 def test_other_numbers_of_factors(cli):

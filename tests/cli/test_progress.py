@@ -7,7 +7,8 @@ from types import SimpleNamespace
 import pytest
 
 from structmat.cli import _progress
-from structmat.cli._progress import checkpoint_progress, sweep_progress
+from structmat.cli._progress import checkpoint_progress, curve_progress, sweep_progress
+from structmat.fit import CurveProgress, FitProgress
 from structmat.studies import CheckpointProgress, SweepProgress
 
 LAYER = "model.layers.11.self_attn.查询_proj"
@@ -44,6 +45,22 @@ def test_the_error_of_a_layer_is_seen_on_any_terminal(terminal, capfd, columns, 
     assert "error 0.1235" in err
     assert "23 of 144 layers" in err
     assert (f"{LAYER}: error 0.1235" in err) == named
+
+
+def test_the_bar_of_a_curve_counts_the_points_that_are_finished(terminal, monkeypatch):
+    """While the last one is fitted it is not full."""
+    terminal(120)
+    seen = []
+    monkeypatch.setattr(_progress.Progress, "update", lambda self, task, **state: seen.append(state))
+    fit = FitProgress("random", 750, 1500, 0.25, "exploration", 5, 0.25, None)
+    with curve_progress(quiet=False) as report:
+        for point in (1, 2, 3):
+            report(CurveProgress(5, point, 3, fit, 0.0, None))
+    assert [(state["count"], state["completed"], state["total"]) for state in seen] == [
+        ("1/3", 0, 3),
+        ("2/3", 1, 3),
+        ("3/3", 2, 3),
+    ]
 
 
 def test_what_earlier_runs_did_says_nothing_about_the_time_left(terminal, capfd, monkeypatch):

@@ -92,6 +92,13 @@ def test_exact_fits_have_a_logarithmic_axis_and_are_on_it():
     assert curve_figure(CURVES["plain"]).axes[0].get_yscale() == "linear"
 
 
+def test_a_family_far_below_the_curve_takes_no_decades_from_it():
+    curve = make_curve([1, 3], [0.5, 5e-3], truncated_svd=([10, 30], [0.9, 1e-12]))
+    for ax in curve_figure(curve).axes:
+        assert ax.get_yscale() == "log"
+        assert ax.get_ylim()[0] > 1e-3
+
+
 def test_weighted_errors_are_named():
     curve = dataclasses.replace(CURVES["one point"], weighted=True)
     assert curve_figure(curve).axes[0].get_ylabel() == "weighted relative error"
