@@ -235,6 +235,16 @@ def test_too_few_factors_return_the_best():
     assert "no start met the tolerance" in result.message
 
 
+@pytest.mark.parametrize("n", [4, 8])
+def test_random_phases_are_not_tried_against_mere_rounding(n):
+    """They help where the structure of a matrix spoils a construction, not where an error of zero is asked for."""
+    seen = []
+    W = np.random.default_rng(0).standard_normal((n, n))
+    result = factorize_cdd(W, method="constructive", target_error=0.0, rng=0, callback=seen.append)
+    assert [state.start for state in seen] == ["generic", "generic", "rotations"]
+    assert "random phases" not in result.message
+
+
 @pytest.mark.parametrize("n_factors", [1, 2])
 def test_closed_forms_with_more_factors_than_wanted_are_not_taken(n_factors):
     W = np.outer([1.0, 2.0, 3.0], [4.0, 5.0, 7.0])
