@@ -184,6 +184,7 @@ class CDDConfig(PeftConfig):
         if self.bias not in BIASES:
             raise ArgumentValueError("CDDConfig", "bias", f"must be one of {', '.join(BIASES)}, got {self.bias!r}")
         self._check_targets()
+        self._is_loading = False
 
     def _check_targets(self) -> None:
         if isinstance(self.target_modules, list):
@@ -262,13 +263,12 @@ class CDDConfig(PeftConfig):
                 raise ArgumentValueError(
                     "CDDConfig.from_pretrained", None, f"n_factors is {most}, more than vectors in the file of weights"
                 )
-            config._stored = stored
         return config
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Forget the file of weights when `get_peft_model` sets the name of its model: it loads none."""
-        if name == "base_model_name_or_path":
-            super().__setattr__("_stored", None)
+        """Note whether PEFT is about to load weights: it sets the mode then, and the name of the model otherwise."""
+        if name in {"inference_mode", "base_model_name_or_path"}:
+            super().__setattr__("_is_loading", name == "inference_mode")
         super().__setattr__(name, value)
 
     def layer_options(self, path: str) -> dict[str, Any]:
@@ -302,16 +302,6 @@ class CDDConfig(PeftConfig):
             "block_size": self.block_size_pattern,
             "alpha": self.alpha_pattern,
         }
-
-    def stored(self) -> Mapping[str, tuple[int, ...]] | None:
-        """Return the shapes in the file that the settings were loaded with.
-
-        Returns
-        -------
-        dict or None
-            Shapes of the weights by key, if there was a local file.
-        """
-        return getattr(self, "_stored", None)
 
 
 def _pattern(values: Any, argument: str, checked: Callable[[Any, str, str], Any]) -> dict[str, Any]:

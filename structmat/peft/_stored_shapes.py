@@ -8,13 +8,12 @@ from pathlib import Path
 
 import numpy as np
 from peft.utils import SAFETENSORS_WEIGHTS_NAME, WEIGHTS_NAME
-from torch import nn
 
 from structmat import io
 from structmat._arrays.errors import ArgumentValueError
-from structmat._layer_fits.adapter_files import FACTOR_KEY, PREFIX
+from structmat._layer_fits.adapter_files import FACTOR_KEY
 
-__all__ = ["mismatches", "most_factors", "other_mismatches", "stored_shapes"]
+__all__ = ["most_factors", "stored_shapes"]
 
 _OWNER = "CDDConfig.from_pretrained"
 _FILES = (SAFETENSORS_WEIGHTS_NAME, WEIGHTS_NAME)
@@ -56,36 +55,3 @@ def stored_shapes(folder: Path) -> dict[str, tuple[int, ...]] | None:
 def most_factors(stored: Mapping[str, tuple[int, ...]]) -> int:
     """Return the number of vectors of the layer that has the most in a file."""
     return max(Counter(match["path"] for key in stored if (match := FACTOR_KEY.match(key))).values(), default=0)
-
-
-def other_mismatches(stored: Mapping[str, tuple[int, ...]], model: nn.Module) -> list[str]:
-    """Tell which weights in a file, vectors aside, have other shapes than those of a model: of a new head, say."""
-    shapes = {name.replace(".original_module.", "."): tuple(value.shape) for name, value in model.state_dict().items()}
-    found = {key.removeprefix(PREFIX): shape for key, shape in stored.items() if not FACTOR_KEY.match(key)}
-    return [
-        f"{name} has the shape {shapes[name]}, in the file {shape}"
-        for name, shape in found.items()
-        if shapes.get(name, shape) != shape
-    ]
-
-
-def mismatches(stored: Mapping[str, tuple[int, ...]], expected: Mapping[str, list[tuple[int, ...]]]) -> list[str]:
-    """Tell why vectors in a file do not fit those that a model takes, by path of the module.
-
-    Vectors that the file lacks are left to PEFT, which warns about them, and so are files whose modules were all
-    renamed, as happens between versions of transformers.
-    """
-    found: dict[str, dict[int, tuple[int, ...]]] = {}
-    for key, shape in stored.items():
-        if match := FACTOR_KEY.match(key):
-            found.setdefault(match["path"], {})[int(match["index"])] = shape
-    shapes = {path: [shape for _, shape in sorted(indexed.items())] for path, indexed in found.items()}
-    if not shapes.keys() & expected.keys() and sorted(shapes.values()) == sorted(expected.values()):
-        return []
-    problems = [f"{path} is not adapted in this model" for path in shapes if path not in expected]
-    problems += [
-        f"{path} takes vectors of shapes {expected[path]}, the file has {shape}"
-        for path, shape in shapes.items()
-        if path in expected and shape != expected[path]
-    ]
-    return problems

@@ -16,15 +16,15 @@ from peft.utils import (
     get_quantization_kwargs,
     resolve_quantization_backend,
 )
-from peft.utils.other import ModulesToSaveWrapper, TrainableTokensWrapper, get_pattern_key
+from peft.utils.other import TrainableTokensWrapper, get_pattern_key
 from torch import Tensor, nn
 
 from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError, naming
 from structmat._arrays.warn import warn_caller
 from structmat._layer_fits.adapter_files import exact_targets
 from structmat.peft._config import CDDConfig
+from structmat.peft._loading import Snapshot, misfits
 from structmat.peft._mixed_batches import names_per_sample
-from structmat.peft._stored_shapes import mismatches, other_mismatches
 from structmat.peft._tuner_layer import CDDTunerLinear
 from structmat.peft._weighted_sums import combined
 from structmat.torch import CDDAdapter, has_transposed_weight, reads_weight, share_circulants, unreached_experts
@@ -51,7 +51,7 @@ class CDDModel(BaseTuner):
     Raises
     ------
     ValueError
-        If no module matches, or weights loaded with the settings do not fit; the model has not changed then.
+        If no module matches; the model has not changed then.
     TypeError
         If a module that was named cannot be adapted; the model has not changed then.
 
@@ -69,6 +69,11 @@ class CDDModel(BaseTuner):
     tuner_layer_cls = CDDTunerLinear
     target_module_mapping = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 
+    peft_config: dict[str, CDDConfig]
+    targeted_module_names: list[str]
+    _until_loaded: tuple[str, Snapshot] | None = None
+    """An adapter whose weights PEFT is about to load, and the model without it."""
+
     def __init__(
         self,
         model: nn.Module,
@@ -78,7 +83,7 @@ class CDDModel(BaseTuner):
         state_dict: dict[str, Tensor] | None = None,
     ) -> None:
         super().__init__(model, peft_config, adapter_name, low_cpu_mem_usage, state_dict)
-        self.register_load_state_dict_pre_hook(_check_shared)
+        self.register_load_state_dict_pre_hook(_check_state)
         self.register_load_state_dict_post_hook(_share_again)
 
     def inject_adapter(self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any) -> None:
@@ -95,17 +100,15 @@ class CDDModel(BaseTuner):
         """
         config = self.peft_config[adapter_name]
         asked = config.target_modules
-        trainable = {parameter: parameter.requires_grad for parameter in model.parameters()}
-        before = set(model.modules())
+        before = Snapshot(model)
         try:
             super().inject_adapter(model, adapter_name, *args, **kwargs)
             _require_shared(config, self._share(adapter_name))
-            self._check_stored(model, config, adapter_name)
         except BaseException:
-            self._roll_back(model, adapter_name, before)
-            for parameter, wanted in trainable.items():
-                parameter.requires_grad_(wanted)
+            self._take_back(adapter_name, before)
             raise
+        self._until_loaded = (adapter_name, before) if config._is_loading else None
+        config._is_loading = False
         _warn_of_unmatched(config, self.targeted_module_names)
         _warn_of_experts(model, asked or config.target_modules or ())
         if config.init_weights == "gradient":
@@ -149,37 +152,14 @@ class CDDModel(BaseTuner):
         super()._cast_adapter_dtype(adapter_name, autocast_adapter_dtype)
         self._share(adapter_name)  # which have new parameters now, if they were of lower precision
 
-    def _check_stored(self, model: nn.Module, config: CDDConfig, adapter_name: str) -> None:
-        stored = config.stored()
-        if stored is not None:
-            adapters = self._adapters(adapter_name)
-            expected = {path: [tuple(f.shape) for f in adapter.factors] for path, adapter in adapters.items()}
-            if problems := mismatches(stored, expected) + other_mismatches(stored, model):
-                more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
-                raise ArgumentValueError(
-                    "CDDModel",
-                    None,
-                    "the adapter was made for another architecture or with other settings: "
-                    f"{'; '.join(problems[:3])}{more}",
-                )
-
-    def _roll_back(self, model: nn.Module, adapter_name: str, before: set[nn.Module]) -> None:
-        for path, module in list(model.named_modules()):
-            parent, _, name = path.rpartition(".")
-            if isinstance(module, CDDTunerLinear):
-                if module in before:
-                    module.cdd_adapters.pop(adapter_name) if adapter_name in module.cdd_adapters else None
-                    module.cdd_alpha.pop(adapter_name, None)
-                else:
-                    self._replace_module(model.get_submodule(parent), name, module.base_layer, module)
-            elif isinstance(module, ModulesToSaveWrapper):
-                if module not in before:
-                    setattr(model.get_submodule(parent), name, module.original_module)
-                elif adapter_name in module.modules_to_save:
-                    del module.modules_to_save[adapter_name]
-                    module._adapters.discard(adapter_name)
-            elif isinstance(module, TrainableTokensWrapper) and module not in before:
-                setattr(model.get_submodule(parent), name, module.original_module)
+    def _take_back(self, adapter_name: str, before: Snapshot) -> None:
+        before.restore(self.model, adapter_name)
+        adapted = {path for path, module in self.model.named_modules() if isinstance(module, CDDTunerLinear)}
+        self.targeted_module_names = [path for path in self.targeted_module_names if path in adapted]
+        if vars(self.model).get("peft_config") is self.peft_config:
+            self.peft_config.pop(adapter_name, None)
+            if not self.peft_config:
+                del self.model.peft_config
 
     def _create_and_replace(
         self,
@@ -332,7 +312,7 @@ class CDDModel(BaseTuner):
         try:
             self.inject_adapter(self.model, adapter_name)
         except BaseException:
-            del self.peft_config[adapter_name]
+            self.peft_config.pop(adapter_name, None)
             raise
         for path, total in sums.items():
             adapter = layers[path].cdd_adapters[adapter_name].to(total.factors[0].dtype)
@@ -348,8 +328,30 @@ def _require_shared(config: CDDConfig, count: int) -> None:
         raise ArgumentValueError("CDDConfig", "share_circulants", text)
 
 
-def _check_shared(tuner: CDDModel, state: Mapping[str, Tensor], prefix: str, *_: Any) -> None:
-    """Refuse other values for one vector in each of the layers that share it, before any is loaded."""
+def _check_state(tuner: CDDModel, state: Mapping[str, Tensor], prefix: str, *_: Any) -> None:
+    """Refuse weights that do not fit, before any is loaded, and take back the adapter that they were for."""
+    expecting, tuner._until_loaded = tuner._until_loaded, None
+    own = tuner.state_dict(prefix=prefix) if expecting else {}
+    if expecting is None or own.keys() <= state.keys():  # no file of an adapter, but the state of a whole model
+        _require_shared_values(tuner, state, prefix)
+        return
+    try:
+        _require_fit(state, own, expecting[0], f"{prefix}model.")
+        _require_shared_values(tuner, state, prefix)
+    except ArgumentValueError:
+        tuner._take_back(*expecting)
+        raise
+
+
+def _require_fit(state: Mapping[str, Tensor], own: Mapping[str, Tensor], adapter_name: str, prefix: str) -> None:
+    if problems := misfits(state, own, adapter_name, prefix):
+        more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
+        text = f"the adapter was made for another architecture or with other settings: {'; '.join(problems[:3])}{more}"
+        raise ArgumentValueError("CDDModel", None, text)
+
+
+def _require_shared_values(tuner: CDDModel, state: Mapping[str, Tensor], prefix: str) -> None:
+    """Refuse other values for one vector in each of the layers that share it."""
     first: dict[int, str] = {}
     for name in tuner.peft_config:
         for path, adapter in tuner._adapters(name).items():

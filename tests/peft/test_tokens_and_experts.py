@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from structmat.peft import CDDConfig, CDDTunerLinear, from_lora, to_lora
 from structmat.torch import adapt
 from tests.peft import tiny
 from tests.peft.tiny import adapted, logits
+from tests.torch.common import assert_same_state, state
 
 pytestmark = tiny.QUIET
 
@@ -50,6 +52,40 @@ def test_an_adapter_that_fails_leaves_no_trained_tokens() -> None:
     with pytest.raises(ValueError, match=r"was not found|not found in"):
         get_peft_model(model, CDDConfig(target_modules=["q_proj"], trainable_token_indices={"nowhere": [5]}))
     assert [name for name, _ in model.named_modules()] == names
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_load_that_fails_leaves_no_tokens(tied: bool, tmp_path: Path) -> None:
+    def model() -> Any:
+        config = tiny.config("llama")
+        config.tie_word_embeddings = tied
+        torch.manual_seed(0)
+        return transformers.LlamaForCausalLM(config).eval()
+
+    for name, side in (("bad", 8), ("good", "min")):
+        config = CDDConfig(
+            target_modules=["q_proj"], block_size=side, trainable_token_indices=[7, 9], init_weights=False
+        )
+        saved = get_peft_model(model(), config)
+        with torch.no_grad():
+            saved.get_input_embeddings().token_adapter.trainable_tokens_delta["default"].add_(1.0)
+        saved.save_pretrained(tmp_path / name)
+    (tmp_path / "bad" / "adapter_model.safetensors").write_bytes(
+        (tmp_path / "good" / "adapter_model.safetensors").read_bytes()
+    )
+    settings = json.loads((tmp_path / "bad" / "adapter_config.json").read_text())
+    (tmp_path / "bad" / "adapter_config.json").write_text(json.dumps({**settings, "trainable_token_indices": [3, 4]}))
+    first = get_peft_model(model(), CDDConfig(target_modules=["q_proj"], trainable_token_indices=[5]), "first")
+    wrapper = first.get_input_embeddings()
+    before = state(first)
+    with pytest.raises(ValueError, match="made for another architecture or with other settings"):
+        first.load_adapter(tmp_path / "bad", "second")
+    assert_same_state(before, first)
+    assert (wrapper._adapters, set(wrapper.token_adapter.token_indices)) == ({"first"}, {"first"})
+    first.load_adapter(tmp_path / "good", "second")
+    assert wrapper.token_adapter.token_indices["second"] == [7, 9]
+    first.set_adapter("second")
+    assert torch.equal(logits("llama", first), logits("llama", saved))
 
 
 def test_the_mode_reaches_every_layer_and_is_saved(tmp_path: Path) -> None:
