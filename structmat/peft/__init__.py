@@ -4,6 +4,7 @@
 - `_config`: `CDDConfig`, the settings, as they stand in ``adapter_config.json``
 - `_lora_options`: what stands in place of options of LoRA
 - `_stored_shapes`: a look at an adapter's file before a model is touched
+- `_bases`: which layers can be adapted
 - `_tuner_layer`: `CDDTunerLinear`, a layer with its adapters; the mathematics is that of `structmat.torch`
 - `_loading`: whether weights fit a model, and the model as it was if they do not
 - `_tuner_model`: `CDDModel`, which puts the layers in and takes them out

@@ -9,12 +9,11 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer, _maybe_include_all_linear_layers
+from peft.tuners.tuners_utils import BaseTuner, _maybe_include_all_linear_layers
 from peft.utils import (
     INCLUDE_LINEAR_LAYERS_SHORTHAND,
     TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING,
     get_quantization_kwargs,
-    resolve_quantization_backend,
 )
 from peft.utils.other import TrainableTokensWrapper, get_pattern_key
 from torch import Tensor, nn
@@ -22,12 +21,13 @@ from torch import Tensor, nn
 from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError, naming
 from structmat._arrays.warn import warn_caller
 from structmat._layer_fits.adapter_files import exact_targets
+from structmat.peft._bases import is_left_out, require_adaptable
 from structmat.peft._config import CDDConfig
 from structmat.peft._loading import Snapshot, misfits
 from structmat.peft._mixed_batches import names_per_sample
 from structmat.peft._tuner_layer import CDDTunerLinear
 from structmat.peft._weighted_sums import combined
-from structmat.torch import CDDAdapter, has_transposed_weight, reads_weight, share_circulants, unreached_experts
+from structmat.torch import CDDAdapter, reads_weight, share_circulants, unreached_experts
 
 __all__ = ["CDDModel"]
 
@@ -121,7 +121,7 @@ class CDDModel(BaseTuner):
         asked = peft_config.target_modules
         if isinstance(asked, str) and asked.lower() == INCLUDE_LINEAR_LAYERS_SHORTHAND:
             names: set[str] = _maybe_include_all_linear_layers(peft_config, model).target_modules
-            chosen = sorted(path for path in names if not _is_left_out(model, path))
+            chosen = sorted(path for path in names if not is_left_out(model, path))
             if names and not chosen:
                 text = f"{asked!r} leaves nothing: {', '.join(sorted(names))} are complex, or read without a call"
                 raise ArgumentValueError("CDDConfig", "target_modules", text)
@@ -190,7 +190,7 @@ class CDDModel(BaseTuner):
                 target.update_layer(adapter_name, **options)
             return
         kwargs = get_quantization_kwargs(self.model)
-        _require_supported(target, kwargs)
+        require_adaptable(target, self.model, kwargs)
         layer = CDDTunerLinear(target, **kwargs).train(target.training)
         layer._active_adapter = adapter_name
         with naming(current_key):
@@ -367,35 +367,6 @@ def _share_again(tuner: CDDModel, _: Any) -> None:
     """Undo what `load_state_dict(assign=True)` does: it gives each layer a parameter of its own."""
     for name in tuner.peft_config:
         tuner._share(name)
-
-
-def _is_left_out(model: nn.Module, path: str) -> bool:
-    """Whether a layer is not called, or has complex weights."""
-    parent, _, name = path.rpartition(".")
-    return reads_weight(model.get_submodule(parent), name) or _is_complex(model.get_submodule(path))
-
-
-def _is_complex(layer: nn.Module) -> bool:
-    return any(parameter.is_complex() for parameter in layer.parameters())
-
-
-def _require_supported(target: nn.Module, kwargs: dict[str, Any]) -> None:
-    base = target.get_base_layer() if isinstance(target, BaseTunerLayer) else target
-    try:
-        backend = resolve_quantization_backend(base, **kwargs)
-        linear = backend is not None and backend.layer_type == "linear"
-    except ValueError:  # torchao without a way to quantise again: good for everything but merging
-        linear = True
-    if not (linear or isinstance(base, nn.Linear) or has_transposed_weight(base)):
-        raise ArgumentTypeError(
-            "CDDConfig",
-            None,
-            f"Target module {target} is not supported. Currently, only the following modules are supported: "
-            "`torch.nn.Linear`, `transformers.pytorch_utils.Conv1D` and quantized linear layers.",
-        )
-    if _is_complex(base):
-        text = f"Target module {target} has complex weights; the vectors of an adapter are real."
-        raise ArgumentTypeError("CDDConfig", None, text)
 
 
 def _warn_of_experts(model: nn.Module, targets: Any) -> None:
