@@ -61,12 +61,13 @@ def _is_tensor_parallel(layer: nn.Module, model: nn.Module) -> bool:
         return True
     if not torch.distributed.is_available():
         return False
-    from torch.distributed.fsdp import FSDPModule  # noqa: PLC0415  # not in every build of torch
-    from torch.distributed.tensor import DTensor  # noqa: PLC0415
+    from torch.distributed.tensor import DTensor  # noqa: PLC0415  # not in every build of torch
 
     weight = getattr(layer, "weight", None)
     if not isinstance(weight, DTensor):
         return False
+    from torch.distributed.fsdp import FSDPModule  # noqa: PLC0415  # slow to import
+
     # FSDP2 splits weights too, and gathers them for the forward pass; PEFT knows it by the names of the mesh.
     names = set(weight.device_mesh.mesh_dim_names or ())
     return not (names <= {"fsdp"} and any(isinstance(module, FSDPModule) for module in model.modules()))

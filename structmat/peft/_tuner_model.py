@@ -26,7 +26,7 @@ from structmat.peft._config import CDDConfig
 from structmat.peft._loading import Snapshot, misfits
 from structmat.peft._mixed_batches import names_per_sample
 from structmat.peft._tuner_layer import CDDTunerLinear
-from structmat.peft._weighted_sums import combined
+from structmat.peft._weighted_sums import combined, copy_wrapped, wrappers
 from structmat.torch import CDDAdapter, reads_weight, share_circulants, unreached_experts
 
 __all__ = ["CDDModel"]
@@ -226,7 +226,9 @@ class CDDModel(BaseTuner):
         """Add an adapter whose change is a weighted sum of the changes of others.
 
         A sum of products is not a product of the same length, unless they differ in one factor only; then that factor
-        is summed. So "exact" scales or negates one adapter, and adds adapters that share the other factors.
+        is summed. So "exact" scales or negates one adapter, and adds adapters that share the other factors. Of one
+        adapter the modules of `modules_to_save` and the trained tokens are copied as they are; of several they have no
+        sum.
 
         Parameters
         ----------
@@ -243,8 +245,9 @@ class CDDModel(BaseTuner):
         Raises
         ------
         ValueError
-            If names or weights are wrong, adapters are of other numbers of factors or block sizes, or the sum is no
-            product; nothing has changed then. Adapters that are active together add up exactly.
+            If names or weights are wrong, one of several adapters has modules or tokens of its own, adapters are of
+            other numbers of factors or block sizes, or the sum is no product; nothing has changed then. Adapters that
+            are active together add up exactly.
         RuntimeError
             If adapters are merged.
 
@@ -263,19 +266,7 @@ class CDDModel(BaseTuner):
         >>> torch.allclose(model(x), base, atol=1e-6)
         True
         """
-        if adapter_name in self.peft_config:
-            raise ArgumentValueError("add_weighted_adapter", "adapter_name", f"{adapter_name!r} already exists")
-        if len(adapters) != len(weights) or not adapters or len(set(adapters)) != len(adapters):
-            raise ArgumentValueError(
-                "add_weighted_adapter", "weights", f"must be one for each of {list(adapters)}, got {len(weights)}"
-            )
-        for name in adapters:
-            if name not in self.peft_config:
-                raise ArgumentValueError("add_weighted_adapter", "adapters", f"{name!r} does not exist")
-        if combination_type not in {"exact", "fit"}:
-            raise ArgumentValueError(
-                "add_weighted_adapter", "combination_type", f'must be "exact" or "fit", got {combination_type!r}'
-            )
+        _require_summable(self, adapters, weights, adapter_name, combination_type)
         layers = {
             path: layer
             for path, layer in self.model.named_modules()
@@ -320,6 +311,28 @@ class CDDModel(BaseTuner):
             with torch.no_grad():
                 for factor, value in zip(adapter.factors, total.factors, strict=True):
                     factor.copy_(value)
+        copy_wrapped(self.model, adapters[0], adapter_name)
+
+
+def _require_summable(
+    tuner: CDDModel, adapters: Sequence[str], weights: Sequence[float], adapter_name: str, combination_type: str
+) -> None:
+    if adapter_name in tuner.peft_config:
+        raise ArgumentValueError("add_weighted_adapter", "adapter_name", f"{adapter_name!r} already exists")
+    if len(adapters) != len(weights) or not adapters or len(set(adapters)) != len(adapters):
+        raise ArgumentValueError(
+            "add_weighted_adapter", "weights", f"must be one for each of {list(adapters)}, got {len(weights)}"
+        )
+    for name in adapters:
+        if name not in tuner.peft_config:
+            raise ArgumentValueError("add_weighted_adapter", "adapters", f"{name!r} does not exist")
+    if combination_type not in {"exact", "fit"}:
+        raise ArgumentValueError(
+            "add_weighted_adapter", "combination_type", f'must be "exact" or "fit", got {combination_type!r}'
+        )
+    if len(adapters) > 1 and (found := [name for name in adapters if wrappers(tuner.model, name)]):
+        text = f"include {', '.join(found)}, whose modules_to_save or trained tokens have no sum; scale one alone"
+        raise ArgumentValueError("add_weighted_adapter", "adapters", text)
 
 
 def _require_shared(config: CDDConfig, count: int) -> None:

@@ -1,16 +1,18 @@
-"""A weighted sum of changes as one change, where that is possible."""
+"""A weighted sum of changes as one change, where that is possible, and what else an adapter has."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from peft.utils.other import AuxiliaryTrainingWrapper, ModulesToSaveWrapper, TrainableTokensWrapper
+from torch import Tensor, nn
 
 from structmat._arrays.errors import ArgumentValueError
 from structmat.torch import CDDAdapter
 
-__all__ = ["combined"]
+__all__ = ["combined", "copy_wrapped", "wrappers"]
 
 
 def combined(terms: Sequence[tuple[float, CDDAdapter]], path: str, *, fit: bool) -> CDDAdapter:
@@ -51,3 +53,19 @@ def combined(terms: Sequence[tuple[float, CDDAdapter]], path: str, *, fit: bool)
 
 def _sum(terms: Sequence[tuple[float, CDDAdapter]], k: int) -> Tensor:
     return torch.stack([weight * adapter.alpha * adapter.factors[k].detach() for weight, adapter in terms]).sum(0)
+
+
+def wrappers(model: nn.Module, adapter_name: str) -> list[AuxiliaryTrainingWrapper]:
+    """Return the modules of which an adapter has copies, by `modules_to_save`, or tokens of its own."""
+    found = (module for module in model.modules() if isinstance(module, AuxiliaryTrainingWrapper))
+    return [module for module in found if adapter_name in module._get_available_adapters()]
+
+
+def copy_wrapped(model: nn.Module, source: str, target: str) -> None:
+    """Give an adapter, in place of its own, frozen copies of the modules and tokens of another."""
+    for wrapper in wrappers(model, source):
+        if isinstance(wrapper, ModulesToSaveWrapper):
+            held: nn.ModuleDict | nn.ParameterDict = wrapper.modules_to_save
+        elif isinstance(wrapper, TrainableTokensWrapper):
+            held = wrapper.token_adapter.trainable_tokens_delta
+        held[target] = copy.deepcopy(held[source]).requires_grad_(False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,12 +10,13 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("peft")
 transformers = pytest.importorskip("transformers")
-from peft import get_peft_model
+from peft import PeftModel, get_peft_model
 from torch import nn
 
 from structmat.peft import CDDConfig
 from tests.peft import tiny
 from tests.peft.tiny import adapted
+from tests.torch.common import assert_same_state, state
 
 pytestmark = tiny.QUIET
 
@@ -80,6 +82,53 @@ def test_sums_have_the_precision_of_their_terms(cast: bool) -> None:
     tolerance = 1e-6 if cast else 1e-2
     torch.testing.assert_close(-3 * third.dense(), first.dense(), rtol=tolerance, atol=tolerance)
     assert torch.isfinite(adapted(torch.ones(1, 8, dtype=torch.bfloat16))).all()
+
+
+SAVED_PARTS: list[tuple[str, dict[str, Any]]] = [
+    ("bert", {"modules_to_save": ["classifier"]}),
+    ("bert", {"task_type": "SEQ_CLS"}),
+    ("bert", {"trainable_token_indices": {"word_embeddings": [4, 9]}}),
+    ("llama", {"trainable_token_indices": [4, 9], "modules_to_save": ["lm_head"]}),
+]
+
+
+@pytest.mark.parametrize(("kind", "settings"), SAVED_PARTS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_weighted_copy_has_the_saved_modules_and_tokens(
+    kind: str, settings: dict[str, Any], dtype: Any, tmp_path: Path
+) -> None:
+    config = CDDConfig(target_modules=tiny.TARGETS[kind], init_weights=False, **settings)
+    model = get_peft_model(tiny.model(kind, dtype), config, "first")
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.rand_like(parameter))
+    expected = tiny.logits(kind, model)
+    model.add_weighted_adapter(["first"], [1.0], "same")
+    assert not any(parameter.requires_grad for name, parameter in model.named_parameters() if ".same" in name)
+    assert torch.equal(tiny.logits(kind, model), expected)
+    model.set_adapter("same")
+    assert torch.equal(tiny.logits(kind, model), expected)
+    model.save_pretrained(tmp_path, selected_adapters=["same"])
+    loaded = PeftModel.from_pretrained(tiny.model(kind, dtype), tmp_path / "same")
+    assert torch.equal(tiny.logits(kind, loaded), expected)
+
+
+@pytest.mark.parametrize(("kind", "settings"), SAVED_PARTS)
+@pytest.mark.parametrize("second", [True, False])
+@pytest.mark.parametrize("swapped", [True, False])
+def test_no_sum_of_saved_modules_or_tokens(kind: str, settings: dict[str, Any], second: bool, swapped: bool) -> None:
+    options: dict[str, Any] = {"target_modules": ["query", "q_proj"], "init_weights": False}
+    model = get_peft_model(tiny.model(kind), CDDConfig(**options, **settings), "one")
+    alike = settings if second else {key: value for key, value in settings.items() if key == "task_type"}
+    model.add_adapter("two", CDDConfig(**options, **alike))
+    before = state(model)
+    names = ["two", "one"] if swapped else ["one", "two"]
+    with pytest.raises(ValueError, match=r"adapters include .*, whose modules_to_save or trained tokens have no sum"):
+        model.add_weighted_adapter(names, [1.0, 1.0], "sum", "fit")
+    assert_same_state(before, model)
+    assert set(model.peft_config) == {"one", "two"}
 
 
 @pytest.mark.parametrize(
