@@ -24,12 +24,13 @@ class Snapshot:
         """Take an adapter out of the model again, with all that was put in for it."""
         for parent in list(model.modules()):
             for name, module in list(parent.named_children()):
-                if isinstance(module, CDDTunerLinear | AuxiliaryTrainingWrapper):
-                    if module in self._modules:
-                        _forget(module, adapter_name)
-                    else:
-                        base = module.base_layer if isinstance(module, CDDTunerLinear) else module.original_module
-                        setattr(parent, name, base)
+                base = module
+                while base not in self._modules and isinstance(base, CDDTunerLinear | AuxiliaryTrainingWrapper):
+                    base = base.base_layer if isinstance(base, CDDTunerLinear) else base.original_module
+                if base is not module:
+                    setattr(parent, name, base)
+                if isinstance(base, CDDTunerLinear | AuxiliaryTrainingWrapper):
+                    _forget(base, adapter_name)
         for parameter, wanted in self._trainable.items():
             parameter.requires_grad_(wanted)
 
