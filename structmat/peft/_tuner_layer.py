@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer, _get_in_out_features, check_adapters_to_merge
 from peft.utils import quantization_extra_repr, resolve_quantization_backend
+from peft.utils.other import TrainableTokensWrapper
 from peft.utils.quantization_utils import ForwardOnlyQuantizationBackend
 from torch import Tensor, nn
 
@@ -256,6 +257,9 @@ class CDDTunerLinear(nn.Module, BaseTunerLayer):
     def _require_own_weight(self) -> None:
         """Refuse to merge into a weight that is computed, which would lose the change."""
         base = self.get_base_layer()
+        if isinstance(base, TrainableTokensWrapper):
+            text = "the layer has the trained rows of a tied embedding, by trainable_token_indices; save it unmerged"
+            raise ArgumentTypeError("CDDTunerLinear", None, text)
         if self.quantization_backend is None and has_computed_weight(base):
             text = f"the weight of {type(base).__name__} is no parameter, as after weight_norm or pruning"
             raise ArgumentTypeError("CDDTunerLinear", None, f"{text}; remove these from the layer before merging")

@@ -54,14 +54,15 @@ def test_an_adapter_that_fails_leaves_no_trained_tokens() -> None:
     assert [name for name, _ in model.named_modules()] == names
 
 
-@pytest.mark.parametrize("tied", [False, True])
-def test_a_load_that_fails_leaves_no_tokens(tied: bool, tmp_path: Path) -> None:
-    def model() -> Any:
-        config = tiny.config("llama")
-        config.tie_word_embeddings = tied
-        torch.manual_seed(0)
-        return transformers.LlamaForCausalLM(config).eval()
+def tied() -> Any:
+    config = tiny.config("llama")
+    config.tie_word_embeddings = True
+    torch.manual_seed(0)
+    return transformers.LlamaForCausalLM(config).eval()
 
+
+@pytest.mark.parametrize("model", [lambda: tiny.model("llama"), tied])
+def test_a_load_that_fails_leaves_no_tokens(model: Any, tmp_path: Path) -> None:
     for name, side in (("bad", 8), ("good", "min")):
         config = CDDConfig(
             target_modules=["q_proj"], block_size=side, trainable_token_indices=[7, 9], init_weights=False
@@ -86,6 +87,29 @@ def test_a_load_that_fails_leaves_no_tokens(tied: bool, tmp_path: Path) -> None:
     assert wrapper.token_adapter.token_indices["second"] == [7, 9]
     first.set_adapter("second")
     assert torch.equal(logits("llama", first), logits("llama", saved))
+
+
+@pytest.mark.filterwarnings("ignore:Model .*`tie_word_embeddings=True`:UserWarning")
+def test_a_head_with_trained_tokens_cannot_be_merged_into() -> None:
+    config = CDDConfig(target_modules=["q_proj", "lm_head"], trainable_token_indices=[5], init_weights=False)
+    model = get_peft_model(tied(), config)
+    before = state(model)
+    with pytest.raises(TypeError, match=r"trainable_token_indices.*, in lm_head"):
+        model.merge_adapter()
+    assert_same_state(before, model)
+
+
+@pytest.mark.filterwarnings("ignore:Model .*`tie_word_embeddings=True`:UserWarning")
+def test_a_head_with_trained_tokens_is_taken_back(tmp_path: Path) -> None:
+    config = CDDConfig(target_modules=["q_proj", "lm_head"], trainable_token_indices=[5], init_weights=False)
+    get_peft_model(tied(), config).save_pretrained(tmp_path)
+    path = tmp_path / "adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "block_size": 8}))
+    model = tied()
+    before = state(model)
+    with pytest.raises(ValueError, match="made for another architecture or with other settings"):
+        PeftModel.from_pretrained(model, tmp_path)
+    assert_same_state(before, model)
 
 
 def test_the_mode_reaches_every_layer_and_is_saved(tmp_path: Path) -> None:
