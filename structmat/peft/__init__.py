@@ -3,6 +3,7 @@
 - `_registration`: what makes "CDD" one of PEFT's methods; the versions it works with
 - `_config`: `CDDConfig`, the settings, as they stand in ``adapter_config.json``
 - `_lora_options`: what stands in place of options of LoRA
+- `_option_kinds`: lists of names, layers and tokens
 - `_stored_shapes`: a look at an adapter's file before a model is touched
 - `_bases`: which layers can be adapted
 - `_tuner_layer`: `CDDTunerLinear`, a layer with its adapters; the mathematics is that of `structmat.torch`

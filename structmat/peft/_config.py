@@ -15,6 +15,7 @@ from peft.utils.other import get_pattern_key
 from structmat._arrays.checks import finite, odd_factors, side_of_blocks
 from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
 from structmat.peft._lora_options import naming_lora_options
+from structmat.peft._option_kinds import check_kinds
 from structmat.peft._stored_shapes import most_factors, stored_shapes
 
 __all__ = ["CDDConfig"]
@@ -187,6 +188,7 @@ class CDDConfig(PeftConfig):
         self._is_loading = False
 
     def _check_targets(self) -> None:
+        check_kinds(self)
         if isinstance(self.target_modules, list):
             self.target_modules = set(self.target_modules)  # type: ignore[assignment]
         if isinstance(self.exclude_modules, list):

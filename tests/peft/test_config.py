@@ -110,11 +110,42 @@ def test_a_weighted_sum_keeps_the_factors_of_each_layer() -> None:
         ({"target_modules": "q", "layers_to_transform": 0}, ValueError, "`layers_to_transform` cannot be used"),
         ({"target_modules": ["q"], "layers_pattern": "h"}, ValueError, "`layers_to_transform` must also be specified"),
         ({"task_type": "MAGIC"}, ValueError, "Invalid task type"),
+        ({"modules_to_save": "classifier"}, TypeError, r"modules_to_save must be a list of str, got 'classifier'"),
+        ({"modules_to_save": [5]}, TypeError, r"modules_to_save must be a list of str, got \[5\]"),
+        ({"target_modules": 5}, TypeError, "target_modules must be a str or a list of str, got 5"),
+        ({"target_modules": ["q", 5]}, TypeError, "target_modules must be a str or a list of str"),
+        ({"target_modules": b"q"}, TypeError, "target_modules must be a str or a list of str"),
+        ({"exclude_modules": 5}, TypeError, "exclude_modules must be a str or a list of str, got 5"),
+        (
+            {"target_modules": ["q"], "layers_to_transform": "1"},
+            TypeError,
+            "layers_to_transform must be an int or a list",
+        ),
+        (
+            {"target_modules": ["q"], "layers_to_transform": [1.5]},
+            TypeError,
+            "layers_to_transform must be an int or a list",
+        ),
+        ({"layers_to_transform": 1, "layers_pattern": 5}, TypeError, "layers_pattern must be a str or a list of str"),
+        (
+            {"trainable_token_indices": "a"},
+            TypeError,
+            "trainable_token_indices must be a list of int or a dict of those",
+        ),
+        ({"trainable_token_indices": 3}, TypeError, "trainable_token_indices must be a list of int or a dict of those"),
+        ({"trainable_token_indices": {"a": 3}}, TypeError, "trainable_token_indices must be a list of int or a dict"),
     ],
 )
 def test_bad_settings(settings: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         CDDConfig(**settings)
+
+
+@pytest.mark.parametrize("kind", [list, tuple, set, frozenset])
+@pytest.mark.parametrize("option", ["target_modules", "exclude_modules", "modules_to_save", "layers_pattern"])
+def test_lists_of_names_are_of_any_kind(option: str, kind: Any) -> None:
+    options: dict[str, Any] = {"layers_to_transform": kind([0, 1]), option: kind(["q_proj", "lm_head"])}
+    assert set(getattr(CDDConfig(**options), option)) == {"q_proj", "lm_head"}
 
 
 def test_options_of_lora_are_answered_with_their_counterparts() -> None:
