@@ -8,6 +8,7 @@
 - `_bases`: which layers can be adapted
 - `_tuner_layer`: `CDDTunerLinear`, a layer with its adapters; the mathematics is that of `structmat.torch`
 - `_loading`: whether weights fit a model, and the model as it was if they do not
+- `_sharing`: circulants that layers share
 - `_tuner_model`: `CDDModel`, which puts the layers in and takes them out
 - `_mixed_batches`: an adapter for each sample
 - `_weighted_sums`: sums of adapters as one

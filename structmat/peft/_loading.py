@@ -17,6 +17,7 @@ class Snapshot:
     """A model as it is before an adapter is added."""
 
     def __init__(self, model: nn.Module) -> None:
+        self.plain = "peft_config" not in vars(model)
         self._modules = set(model.modules())
         self._trainable = {parameter: parameter.requires_grad for parameter in model.parameters()}
 

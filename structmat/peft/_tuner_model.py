@@ -25,9 +25,10 @@ from structmat.peft._bases import is_left_out, require_adaptable
 from structmat.peft._config import CDDConfig
 from structmat.peft._loading import Snapshot, misfits
 from structmat.peft._mixed_batches import names_per_sample
+from structmat.peft._sharing import keep_shared, require_shared_values, share
 from structmat.peft._tuner_layer import CDDTunerLinear
 from structmat.peft._weighted_sums import combined, copy_wrapped, wrappers
-from structmat.torch import CDDAdapter, reads_weight, share_circulants, unreached_experts
+from structmat.torch import reads_weight, unreached_experts
 
 __all__ = ["CDDModel"]
 
@@ -84,7 +85,8 @@ class CDDModel(BaseTuner):
     ) -> None:
         super().__init__(model, peft_config, adapter_name, low_cpu_mem_usage, state_dict)
         self.register_load_state_dict_pre_hook(_check_state)
-        self.register_load_state_dict_post_hook(_share_again)
+        # Of the model itself: that is all that is left of an adapter that was injected.
+        self._keep_shared = keep_shared(model)
 
     def inject_adapter(self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any) -> None:
         """Add an adapter to all target modules, or to none if one fails.
@@ -103,7 +105,9 @@ class CDDModel(BaseTuner):
         before = Snapshot(model)
         try:
             super().inject_adapter(model, adapter_name, *args, **kwargs)
-            _require_shared(config, self._share(adapter_name))
+            if config.share_circulants and share(model, adapter_name) == 0:
+                text = "finds no two modules of one kind: of equal paths but for numbers, sizes, options, dtypes and"
+                raise ArgumentValueError("CDDConfig", "share_circulants", f"{text} devices")  # noqa: TRY301  # rolled back
         except BaseException:
             self._take_back(adapter_name, before)
             raise
@@ -136,30 +140,29 @@ class CDDModel(BaseTuner):
                 with naming(path):
                     layer._require_own_weight()
 
-    def _share(self, adapter_name: str) -> int:
-        """Let the same layers of all blocks share circulants, if the adapter is to; return how many vectors do."""
-        config = self.peft_config[adapter_name]
-        return share_circulants(self._adapters(adapter_name)) if config.share_circulants else 0
+    def _unload_and_optionally_merge(self, *args: Any, **kwargs: Any) -> nn.Module:
+        model = super()._unload_and_optionally_merge(*args, **kwargs)
+        self._remove_hooks()
+        return model
 
-    def _adapters(self, adapter_name: str) -> dict[str, CDDAdapter]:
-        return {
-            path: layer.cdd_adapters[adapter_name]
-            for path, layer in self.model.named_modules()
-            if isinstance(layer, CDDTunerLinear) and adapter_name in layer.cdd_adapters
-        }
+    def _remove_hooks(self) -> None:
+        for handle in self._keep_shared:
+            handle.remove()
 
     def _cast_adapter_dtype(self, adapter_name: str, autocast_adapter_dtype: bool = True) -> None:
         super()._cast_adapter_dtype(adapter_name, autocast_adapter_dtype)
-        self._share(adapter_name)  # which have new parameters now, if they were of lower precision
+        if self.peft_config[adapter_name].share_circulants:
+            share(self.model, adapter_name)  # they have new parameters now, if they were of lower precision
 
     def _take_back(self, adapter_name: str, before: Snapshot) -> None:
         before.restore(self.model, adapter_name)
         adapted = {path for path, module in self.model.named_modules() if isinstance(module, CDDTunerLinear)}
         self.targeted_module_names = [path for path in self.targeted_module_names if path in adapted]
         if vars(self.model).get("peft_config") is self.peft_config:
-            self.peft_config.pop(adapter_name, None)
-            if not self.peft_config:
+            del self.peft_config[adapter_name]
+            if before.plain:
                 del self.model.peft_config
+                self._remove_hooks()
 
     def _create_and_replace(
         self,
@@ -335,22 +338,15 @@ def _require_summable(
         raise ArgumentValueError("add_weighted_adapter", "adapters", text)
 
 
-def _require_shared(config: CDDConfig, count: int) -> None:
-    if config.share_circulants and count == 0:
-        text = "finds no two modules of one kind: of equal paths but for numbers, sizes, options, dtypes and devices"
-        raise ArgumentValueError("CDDConfig", "share_circulants", text)
-
-
 def _check_state(tuner: CDDModel, state: Mapping[str, Tensor], prefix: str, *_: Any) -> None:
     """Refuse weights that do not fit, before any is loaded, and take back the adapter that they were for."""
     expecting, tuner._until_loaded = tuner._until_loaded, None
     own = tuner.state_dict(prefix=prefix) if expecting else {}
     if expecting is None or own.keys() <= state.keys():  # no file of an adapter, but the state of a whole model
-        _require_shared_values(tuner, state, prefix)
         return
     try:
         _require_fit(state, own, expecting[0], f"{prefix}model.")
-        _require_shared_values(tuner, state, prefix)
+        require_shared_values(tuner.model, state, f"{prefix}model.")
     except ArgumentValueError:
         tuner._take_back(*expecting)
         raise
@@ -361,25 +357,6 @@ def _require_fit(state: Mapping[str, Tensor], own: Mapping[str, Tensor], adapter
         more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
         text = f"the adapter was made for another architecture or with other settings: {'; '.join(problems[:3])}{more}"
         raise ArgumentValueError("CDDModel", None, text)
-
-
-def _require_shared_values(tuner: CDDModel, state: Mapping[str, Tensor], prefix: str) -> None:
-    """Refuse other values for one vector in each of the layers that share it."""
-    first: dict[int, str] = {}
-    for name in tuner.peft_config:
-        for path, adapter in tuner._adapters(name).items():
-            for i, factor in enumerate(adapter.factors):
-                key = f"{prefix}model.{path}.cdd_adapters.{name}.factors.{i}"
-                owner = first.setdefault(id(factor), key) if key in state else key
-                if owner != key and not torch.equal(state[key], state[owner]):
-                    text = f"got other values for {key} than for {owner}, which the model shares"
-                    raise ArgumentValueError("CDDModel", None, text)
-
-
-def _share_again(tuner: CDDModel, _: Any) -> None:
-    """Undo what `load_state_dict(assign=True)` does: it gives each layer a parameter of its own."""
-    for name in tuner.peft_config:
-        tuner._share(name)
 
 
 def _warn_of_experts(model: nn.Module, targets: Any) -> None:

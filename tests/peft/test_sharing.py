@@ -7,12 +7,19 @@ from typing import Any
 
 import pytest
 import torch
-from peft import PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from peft import (
+    LoraConfig,
+    PeftModel,
+    get_peft_model,
+    get_peft_model_state_dict,
+    inject_adapter_in_model,
+    set_peft_model_state_dict,
+)
 from torch import nn
 
 from structmat.peft import CDDConfig, from_weights
 from structmat.peft._tuner_layer import CDDTunerLinear
-from structmat.torch import CDDAdapter, param_groups
+from structmat.torch import CDDAdapter, param_groups, share_circulants
 from tests.peft import tiny
 from tests.torch.common import assert_same_state, state
 
@@ -49,6 +56,44 @@ def test_saved_and_loaded(model: Any, tmp_path: Path, low_cpu_mem_usage: bool) -
     assert loaded.peft_config["default"].share_circulants is True
     assert circulants(loaded) == 2
     assert loaded.get_nb_trainable_parameters() == model.get_nb_trainable_parameters()
+    assert torch.equal(tiny.logits("bert", loaded), tiny.logits("bert", model))
+
+
+@pytest.mark.parametrize("low_cpu_mem_usage", [False, True])
+@pytest.mark.parametrize("inner", [None, LoraConfig(target_modules=["key"])])
+@pytest.mark.filterwarnings("ignore:Already found a `peft_config`:UserWarning")
+def test_adapters_that_are_injected(model: Any, low_cpu_mem_usage: bool, inner: Any) -> None:
+    base = tiny.model("bert")
+    if inner:
+        base = inject_adapter_in_model(inner, base, "inner")
+    config = CDDConfig(target_modules=TARGETS, share_circulants=True)
+    injected = inject_adapter_in_model(config, base, low_cpu_mem_usage=low_cpu_mem_usage)
+    given = get_peft_model_state_dict(model)
+    set_peft_model_state_dict(injected, given, low_cpu_mem_usage=low_cpu_mem_usage)
+    assert circulants(injected) == 2
+    assert torch.equal(tiny.logits("bert", injected), tiny.logits("bert", model))
+    before = state(injected)
+    key = next(key for key in given if key.endswith("1.attention.self.query.cdd_adapters.factors.1"))
+    with pytest.raises(ValueError, match=r"set share_circulants to false in adapter_config\.json"):
+        set_peft_model_state_dict(injected, {**given, key: given[key] + 1})
+    assert_same_state(before, injected)
+
+
+def test_nothing_of_it_stays_behind(model: Any) -> None:
+    merged = model.merge_and_unload()
+    hooks = [hook for name, hook in vars(merged).items() if "load_state_dict" in name]
+    assert hooks
+    assert not any(hooks)
+
+
+def test_adapters_that_transformers_loads(model: Any, tmp_path: Path) -> None:
+    """It puts a parameter of its own into each layer; the guide says how to share them again."""
+    model.save_pretrained(tmp_path)
+    loaded = tiny.model("bert")
+    loaded.load_adapter(str(tmp_path), is_trainable=True)
+    found = {path: m.cdd_adapters["default"] for path, m in loaded.named_modules() if isinstance(m, CDDTunerLinear)}
+    assert share_circulants(found) == 2
+    assert circulants(loaded) == 2
     assert torch.equal(tiny.logits("bert", loaded), tiny.logits("bert", model))
 
 

@@ -212,6 +212,7 @@ def test_loads_that_fail_leave_no_trace(config: Any, tmp_path: Path) -> None:
         PeftModel.from_pretrained(model, tmp_path, config=given)
     assert_same_state(before, model)
     assert set(vars(model)) == attributes
+    assert not any(hooks for name, hooks in vars(model).items() if "hooks" in name)
 
 
 def other_head() -> Any:
