@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -79,8 +81,16 @@ def test_adapters_that_are_injected(model: Any, low_cpu_mem_usage: bool, inner: 
     assert_same_state(before, injected)
 
 
-def test_nothing_of_it_stays_behind(model: Any) -> None:
-    merged = model.merge_and_unload()
+def unpickled(model: Any) -> Any:
+    return pickle.loads(pickle.dumps(model))
+
+
+@pytest.mark.parametrize("duplicate", [lambda model: model, copy.deepcopy, unpickled])
+def test_nothing_of_it_stays_behind(model: Any, duplicate: Any) -> None:
+    other = duplicate(model)
+    other.load_state_dict({key: value.clone() for key, value in other.state_dict().items()}, assign=True)
+    assert circulants(other) == circulants(model) == 2
+    merged = other.merge_and_unload()
     hooks = [hook for name, hook in vars(merged).items() if "load_state_dict" in name]
     assert hooks
     assert not any(hooks)
