@@ -27,6 +27,7 @@ from structmat.torch._layers.embedding import CDDEmbedding
 from structmat.torch._layers.forward import add_per_sample, forward_with_adapters
 from structmat.torch._layers.frozen_base import has_computed_weight, has_transposed_weight, reads_weight
 from structmat.torch._layers.linear import CDDLinear
+from structmat.torch._layers.tensor_parallel import is_tensor_parallel
 from structmat.torch._model.adapt_model import adapt
 from structmat.torch._model.adapter_actions import (
     adapters_per_sample,
@@ -60,6 +61,7 @@ __all__ = [
     "forward_with_adapters",
     "has_computed_weight",
     "has_transposed_weight",
+    "is_tensor_parallel",
     "load_adapter",
     "merge_adapters",
     "param_groups",

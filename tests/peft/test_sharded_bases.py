@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +15,7 @@ from peft import get_peft_model
 from torch import nn
 
 from structmat.peft import CDDConfig
+from structmat.torch import adapt
 from tests.torch.common import VERSION, assert_same_state, state
 
 pytestmark = pytest.mark.skipif(not torch.distributed.is_available(), reason="torch has no torch.distributed here")
@@ -41,9 +43,14 @@ def test_tensor_parallelism_is_refused(style: str, name: str | None) -> None:
 
     base = parallel.parallelize_module(model(), mesh(name), {"1": getattr(parallel, style)()})
     before = state(base)
-    with pytest.raises(TypeError, match="tensor parallelism"):
-        get_peft_model(base, CDDConfig(target_modules=["0", "1"]))
-    assert_same_state(before, base)
+    for adapted in (
+        lambda names: get_peft_model(base, CDDConfig(target_modules=names)),
+        lambda names: adapt(base, names),
+    ):
+        with pytest.raises(TypeError, match="tensor parallelism"):
+            adapted(["0", "1"])
+        assert_same_state(before, base)
+    adapt(copy.deepcopy(base), ["0"])
     get_peft_model(base, CDDConfig(target_modules=["0"]))
 
 

@@ -5,4 +5,5 @@
 - `adapted_layer`: `AdaptedLayer`, what all kinds share: several adapters, merging, choosing
 - `forward`: outputs of a base plus changes, for layers of one's own too
 - `frozen_base`: what may be a base: its features, and how it stores its weight
+- `tensor_parallel`: bases of which each process has a piece, which may not
 """

@@ -74,8 +74,8 @@ def adapt(
         match, an option is wrong, no layers can share circulants, a gradient is missing or zero, or the model has lazy
         parameters; it has not changed then.
     TypeError
-        If a layer that was named cannot be adapted, there is no such option, or an argument is of a wrong kind; the
-        model has not changed then.
+        If a layer that was named cannot be adapted, one is split by tensor parallelism, there is no such option, or an
+        argument is of a wrong kind; the model has not changed then.
 
     Warns
     -----

@@ -9,12 +9,13 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from structmat._arrays.errors import ArgumentValueError, naming
+from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError, naming
 from structmat.torch._adapter.cdd_adapter import CDDAdapter
 from structmat.torch._layers.adapted_layer import AdaptedLayer
 from structmat.torch._layers.frozen_base import features
 from structmat.torch._layers.kinds import layer_kind
 from structmat.torch._layers.linear import CDDLinear
+from structmat.torch._layers.tensor_parallel import is_tensor_parallel
 from structmat.torch._model.sharing import share_circulants
 from structmat.torch._model.targets import adapted_layers
 
@@ -63,6 +64,10 @@ def wrap_layers(model: nn.Module, options: Mapping[str, Mapping[str, Any]], name
         for path, own in options.items():
             module = model.get_submodule(path)
             with naming(path):
+                base = module.base if isinstance(module, AdaptedLayer) else module
+                if is_tensor_parallel(base, model):
+                    text = "has a piece of a weight in each process, by tensor parallelism: FSDP works"
+                    raise ArgumentTypeError("adapt", "model", text)  # noqa: TRY301  # rolled back as others
                 if isinstance(module, AdaptedLayer):
                     adapters[path] = module.add_adapter(name, **own)
                     extended.append(module)
