@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("peft")
+
 from peft import (
     LoraConfig,
     PeftModel,
