@@ -216,7 +216,7 @@ def _diagonals(column: ArrayLike | Toeplitz, row: ArrayLike | None, name: str) -
             None,
             f"column and row must have one length n >= 1, got {tuple(column.shape)} and {tuple(row.shape)}",
         )
-    dtype = common_dtype(xp, column.dtype, row.dtype)
+    dtype = common_dtype(xp, column, row)
     batch = broadcast_shapes(owner, tuple(column.shape[:-1]), tuple(row.shape[:-1]))
     working = precision_of(dtype, xp) if is_half_precision(dtype) else dtype
     column, row = (xp.broadcast_to(xp.astype(a, working), (*batch, a.shape[-1])) for a in (column, row))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from structmat._arrays.namespaces import library_of
 from structmat._arrays.typing import Array, DType, Namespace, Scalar
 
 __all__ = [
@@ -67,12 +68,24 @@ def complex_partner(dtype: DType, xp: Namespace) -> DType:
     return xp.result_type(precision_of(dtype, xp), xp.complex64)
 
 
-def common_dtype(xp: Namespace, *dtypes: DType) -> DType:
-    """Return the dtype of a result of several operands; None stands for an operand that fits any dtype."""
-    known = [dtype for dtype in dtypes if dtype is not None]
+def common_dtype(xp: Namespace, *operands: Array | DType) -> DType:
+    """Return the dtype of a result of arrays, or of operands of known dtypes; None stands for one that fits any dtype.
+
+    Arrays tell more than their dtypes: in torch one without axes, and in JAX one of a weak type, counts for its kind
+    only, real or complex.
+    """
+    known = [operand for operand in operands if operand is not None]
+    dtypes = [getattr(operand, "dtype", operand) for operand in known]
     if not known:
         return None
-    return known[0] if all(dtype == known[0] for dtype in known) else xp.result_type(*known)
+    if all(dtype == dtypes[0] for dtype in dtypes):
+        return dtypes[0]
+    library = library_of(xp)
+    if library == "torch":  # whose result_type in the array API standard looks at dtypes only
+        full = [dtype for operand, dtype in zip(known, dtypes, strict=True) if getattr(operand, "ndim", 1)]
+        common = xp.result_type(*(full or dtypes))
+        return complex_partner(common, xp) if any(is_complex(dtype, xp) for dtype in dtypes) else common
+    return xp.result_type(*(known if library == "jax" else dtypes))
 
 
 def in_precision(array: Array, precision: DType, xp: Namespace) -> Array:

@@ -100,8 +100,9 @@ def concat_last(arrays: Sequence[Array], xp: Namespace) -> Array:
     if len(arrays) == 1:
         return arrays[0]
     batch = np.broadcast_shapes(*(tuple(a.shape[:-1]) for a in arrays))
-    dtype = common_dtype(xp, *(a.dtype for a in arrays))
-    full = [xp.broadcast_to(xp.astype(a, dtype), (*batch, a.shape[-1])) for a in arrays]
+    dtype = common_dtype(xp, *arrays)
+    same = [a if a.dtype == dtype else xp.astype(a, dtype) for a in arrays]  # in JAX `astype` ends a weak type
+    full = [xp.broadcast_to(a, (*batch, a.shape[-1])) for a in same]
     return xp.concat(full, axis=-1)
 
 

@@ -63,7 +63,7 @@ class ConstantDiagonals(Planned):
                     owner, name, f"must have shape (..., {size}) with {size} >= 1, got {tuple(vector.shape)}"
                 )
         broadcast_shapes(owner, tuple(c.shape[:-1]), tuple(r.shape[:-1]))
-        dtype = common_dtype(xp, c.dtype, r.dtype)
+        dtype = common_dtype(xp, c, r)
         for name, vector in (("c", c), ("r", r)):
             object.__setattr__(self, name, vector if vector.dtype == dtype else xp.astype(vector, dtype))
 

@@ -93,7 +93,7 @@ class ToeplitzInverse(Planned):
         if y.ndim < 1 or y.shape[-1] != x.shape[-1]:
             raise ArgumentValueError(owner, "y", f"must have shape (..., {x.shape[-1]}), got {tuple(y.shape)}")
         broadcast_shapes(owner, tuple(x.shape[:-1]), tuple(y.shape[:-1]))
-        dtype = common_dtype(xp, x.dtype, y.dtype)
+        dtype = common_dtype(xp, x, y)
         for name, vector in (("x", x), ("y", y)):
             object.__setattr__(self, name, vector if vector.dtype == dtype else xp.astype(vector, dtype))
         rows, cols = self.flips

@@ -18,7 +18,7 @@ MAKERS: dict[str, tuple[int, Callable[..., sm.LinearOperator]]] = {
     "Product": (2, lambda c, d: sm.Product((sm.Circulant(c), sm.Toeplitz(d)))),
     "Product of prepared ones": (2, lambda c, d: sm.Product((sm.Circulant(c).prepare(), sm.Toeplitz(d).prepare()))),
     "Sum": (2, lambda c, d: sm.Sum((sm.Circulant(c), sm.SkewCirculant(d)))),
-    "Scaled": (2, lambda c, d: sm.Scaled(sm.BlockCirculant(c[None, None, :]), d[0, ...])),
+    "Scaled": (2, lambda c, d: sm.Scaled(sm.BlockCirculant(c[None, None, None, :]), d[:1])),  # without axes it is light
     "Toeplitz": (2, sm.Toeplitz),
     "ToeplitzInverse": (2, sm.ToeplitzInverse),
 }
@@ -46,7 +46,7 @@ def test_results_are_as_good_as_the_widest_part(library: str, half: str, name: s
         b = backend.xp.asarray(x, dtype=op.dtype)
         for operator in (op, op.prepare()):
             for method, wanted in exact.items():
-                got = as_double(getattr(operator, method)(*[b] * (np.ndim(wanted) == 1)), backend)
+                got = as_double(getattr(operator, method)(*[b] * (method not in {"to_dense", "det"})), backend)
                 assert np.abs(got - wanted).max() <= tolerance * np.abs(wanted).max(), (pair, method)
 
 

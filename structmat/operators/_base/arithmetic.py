@@ -132,8 +132,9 @@ class Arithmetic(Operator[Op]):
             return 1 / factor
         xp, owner = namespace_of(f"{type(self).__name__} / array", *self._arrays(), factor), type(self).__name__
         wide = as_floating(factor, f"{owner} / array", "factor", like=(xp, self.dtype))
-        dtype = common_dtype(xp, self.dtype, wide.dtype)
-        return 1 / (wide if is_half_precision(dtype) else in_precision(wide, precision_of(dtype, xp), xp))
+        dtype = common_dtype(xp, self.dtype, wide.dtype)  # in full, whatever the quotient will have
+        reciprocal = 1 / (wide if is_half_precision(dtype) else in_precision(wide, precision_of(dtype, xp), xp))
+        return np.asarray(reciprocal) if is_numpy(xp) else reciprocal  # which makes scalars of arrays without axes
 
     def _combined(self, other: Operator[Any], sign: str, rules: PairRules) -> Op:
         """Apply a table of rules to both operators in their common precision (float32 for half)."""
@@ -143,7 +144,7 @@ class Arithmetic(Operator[Op]):
         if not arrays:
             return rules(self, other)
         xp = namespace_of(owner, *arrays)
-        dtype = common_dtype(xp, self.dtype, other.dtype)
+        dtype = common_dtype(xp, *self._counted_as(self.dtype), *other._counted_as(other.dtype))
         precision = precision_of(dtype, xp)
         result = rules(self._in_precision(precision, xp), other._in_precision(precision, xp))
         return result._in_precision(dtype, xp) if is_half_precision(dtype) else result

@@ -89,7 +89,14 @@ class Operator(Parametrised, ABC, Generic[Op]):
     def dtype(self) -> DType:
         """The dtype of the entries, in the library of the parameters; None for an operator without parameters."""
         arrays = self._arrays()
-        return common_dtype(namespace_of(type(self).__name__, *arrays), *(a.dtype for a in arrays)) if arrays else None
+        return common_dtype(namespace_of(type(self).__name__, *arrays), *arrays) if arrays else None
+
+    def _counted_as(self, dtype: DType) -> list[Array | DType]:
+        """Return what tells `common_dtype` of the operator, whose dtype is given: its arrays, where they have it."""
+        arrays = self._arrays()
+        if all(array.dtype == dtype for array in arrays):
+            return arrays
+        return arrays if dtype == common_dtype(namespace_of(type(self).__name__, *arrays), *arrays) else [dtype]
 
     @property
     def device(self) -> Device:
@@ -466,7 +473,7 @@ class Operator(Parametrised, ABC, Generic[Op]):
         uniform = len(arrays) == 1 or all(array.dtype == mine for array in arrays)
         if x.dtype == mine and uniform and not is_half_precision(mine):
             return self, x, xp, mine
-        dtype = common_dtype(xp, mine, x.dtype)
+        dtype = common_dtype(xp, *self._counted_as(mine), x)
         if mine is None and self._forces_complex:
             dtype = complex_partner(dtype, xp)
         precision = precision_of(dtype, xp)

@@ -85,7 +85,8 @@ def common_dtype_of(operators: tuple[LinearOperator, ...]) -> DType:
     if not forced and all(dtype == known[0] for dtype in known):
         return known[0]
     xp = next(op for op in operators if op.dtype is not None)._own_namespace()
-    dtype = common_dtype(xp, *known)
+    counted = [part for op, dtype in zip(operators, dtypes, strict=True) for part in op._counted_as(dtype)]
+    dtype = common_dtype(xp, *counted)
     return complex_partner(dtype, xp) if forced else dtype
 
 

@@ -82,7 +82,8 @@ class Scaled(LinearOperator):
         """The common dtype of operator and factor."""
         inner = self.operator.dtype
         if not isinstance(self.factor, (int, float, complex)):
-            inner = common_dtype(namespace_of("Scaled", self.factor), inner, self.factor.dtype)
+            counted = self.operator._counted_as(inner)
+            inner = common_dtype(namespace_of("Scaled", self.factor), *counted, self.factor)
         return complex_partner(inner, self._own_namespace()) if self._forces_complex and inner is not None else inner
 
     @property
@@ -135,7 +136,7 @@ class Scaled(LinearOperator):
     def _of_factor(self, function: Callable[[Array, Namespace], Array]) -> Scalar:
         """Return a function of arrays and their namespace at the factor: for a number that of NumPy, and a number."""
         if not isinstance(self.factor, (int, float, complex)):
-            return function(self.factor[..., None], namespace_of("Scaled", self.factor))[..., 0]
+            return _kept(function(self.factor[..., None], namespace_of("Scaled", self.factor))[..., 0])
         values = np.asarray([self.factor])
         result: Any = function(values if values.dtype.kind == "c" else values.astype(float), numpy_namespace)
         number: complex = result[0].item()
@@ -211,7 +212,12 @@ def _conjugate(factor: Scalar) -> Scalar:
     if isinstance(factor, (int, float, complex)):
         return factor.conjugate()
     xp = namespace_of("Scaled", factor)
-    return xp.conj(factor) if is_complex(factor.dtype, xp) else factor
+    return _kept(xp.conj(factor)) if is_complex(factor.dtype, xp) else factor
+
+
+def _kept(factor: Scalar) -> Scalar:
+    """Return a factor that was computed of others; an array again where NumPy made a scalar of one without axes."""
+    return np.asarray(factor) if isinstance(factor, np.generic) else factor
 
 
 @compose.rule(Scaled, object)
@@ -229,7 +235,7 @@ def _times_scaled(left: LinearOperator, right: Scaled) -> LinearOperator:
 @add.rule(Scaled, Scaled)
 def _add_identities(left: LinearOperator, right: LinearOperator) -> LinearOperator:
     a, b = identity_factor(left), identity_factor(right)
-    return NotImplemented if a is None or b is None else scale(Identity(left.shape[0]), a + b)
+    return NotImplemented if a is None or b is None else scale(Identity(left.shape[0]), _kept(a + b))
 
 
 @scale.rule(object, object)
@@ -239,4 +245,4 @@ def _lazy_multiple(operator: LinearOperator, factor: Scalar) -> LinearOperator:
 
 @scale.rule(Scaled, object)
 def _scale_again(operator: Scaled, factor: Scalar) -> LinearOperator:
-    return Scaled(operator.operator, operator.factor * factor)
+    return Scaled(operator.operator, _kept(operator.factor * factor))
