@@ -507,3 +507,47 @@ def test_each_pass_has_the_iterations_that_are_left_and_counts_on(monkeypatch):
     assert len(limits) >= 3
     assert seen == list(range(1, 2 * len(limits) + 1))
     assert found.iterations == seen[-1]
+
+
+@pytest.mark.parametrize("library", [*LIBRARIES, "jax"])
+@pytest.mark.parametrize("assume", ASSUME)
+def test_a_stack_of_preconditioners_solves_once_for_each(library, assume):
+    """Their batch axes broadcast against those of matrix and right-hand sides."""
+    backend, rng = backends.get(library), np.random.default_rng(0)
+    matrices, vectors = (backend.asarray(np.array([6.0, 1, 0, 1]) + k) for k in ([[0.0] * 4, [0.1] * 4], [0.0] * 4))
+    near = np.array([[1.0, 0.1, 0, 0.1], [0.5, 0, 0, 0], [1.5, 0.2, 0.1, 0.2]])
+    diagonal = sm.Diagonal(backend.asarray(np.array([1.0, 2, 3, 4])))
+    for c, b in ((vectors, (4,)), (matrices, (4,)), (matrices, (3, 1, 4))):
+        A, right = sm.Circulant(c) + diagonal, backend.asarray(rng.standard_normal(b))
+        for axes in ((3,),) * (c is vectors and b == (4,)) + ((3, 1),):
+            M = sm.Circulant(backend.asarray(near.reshape(*axes, 4)))
+            found = sm.solve(A, right, assume=assume, preconditioner=M)
+            want = np.linalg.solve(backend.to_numpy(A.to_dense()), backend.to_numpy(right)[..., None])[..., 0]
+            batch = np.broadcast_shapes(axes, A.batch_shape, b[:-1])
+            assert found.x.shape == (*batch, 4)
+            assert found.residual.shape == batch
+            np.testing.assert_allclose(backend.to_numpy(found.x), np.broadcast_to(want, (*batch, 4)), rtol=1e-8)
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_batch_axes_of_preconditioners_that_do_not_fit_are_an_error(library):
+    asarray = backends.get(library).asarray
+    A = sm.Circulant(asarray(np.array([[6.0, 1, 0, 1]] * 2))) + sm.Diagonal(asarray(np.arange(1.0, 5)))
+    with pytest.raises(ValueError, match=r"solve: the batch axes \(2,\) and \(\) and \(3,\) do not broadcast"):
+        sm.solve(A, asarray(np.ones(4)), preconditioner=sm.Circulant(asarray(np.ones((3, 4)))))
+
+
+@pytest.mark.parametrize("library", ["numpy", "torch", "jax"])
+def test_a_preconditioner_that_gives_nan_is_named(library):
+    asarray = backends.get(library).asarray
+    A, b = (
+        sm.Circulant(asarray(np.array([6.0, 1, 0, 1]))) + sm.Diagonal(asarray(np.arange(1.0, 5))),
+        asarray(np.ones(4)),
+    )
+    for assume in ASSUME:
+        for bad in (np.nan, np.inf):
+            M = sm.Diagonal(asarray(np.array([1.0, bad, 1.0, 1.0])))
+            with pytest.raises(sm.ConvergenceError, match="the preconditioner gives NaN or infinity"):
+                sm.solve(A, b, assume=assume, preconditioner=M)
+    with pytest.raises(sm.ConvergenceError, match="matrix or right-hand side hold NaN"):
+        sm.solve(A, b * np.nan, preconditioner=sm.Identity(4))

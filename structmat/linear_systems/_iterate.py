@@ -11,6 +11,8 @@ from functools import partial
 from math import isnan
 from typing import Any
 
+import numpy as np
+
 from structmat._arrays import device_of, is_numpy, library_of
 from structmat._arrays.derivatives import is_differentiated
 from structmat._arrays.typing import Array, Namespace
@@ -71,7 +73,7 @@ def solution(
         from structmat.linear_systems import _jax_solvers  # noqa: PLC0415  # JAX is there already
 
         found, done = _jax_solvers.solution(operator, b, settings)
-        return _checked(found, done, settings, xp)
+        return _checked(found, done, b, settings, xp)
     if not is_differentiated([b, *operator._arrays()], xp):
         return _solution(operator, b, settings, xp, callback)
 
@@ -132,7 +134,7 @@ def least_squares(operator: LinearOperator, b: Array, settings: IterationSetting
         from structmat.linear_systems import _jax_solvers  # noqa: PLC0415  # JAX is there already
 
         found, done = _jax_solvers.least_squares(operator, b, settings)
-        return _checked(found, done, settings, xp)
+        return _checked(found, done, b, settings, xp)
     if not is_differentiated([b, *operator._arrays()], xp):
         return _least_squares(operator, b, settings, xp)
 
@@ -228,14 +230,14 @@ def _refined(
             break
     residual = xp.where(lost, xp.full_like(size, float("nan")), relative_residual(rest, b, xp))
     done = measure(x, rest)[1] & ~lost
-    return _checked(SolveResult(system.solution(x), residual, taken), done, settings, xp)
+    return _checked(SolveResult(system.solution(x), residual, taken), done, b, settings, xp)
 
 
 def _added(callback: IterationCallback, before: int, more: int) -> None:
     callback(before + more)
 
 
-def _checked(result: SolveResult, done: Array, settings: IterationSettings, xp: Namespace) -> SolveResult:
+def _checked(result: SolveResult, done: Array, b: Array, settings: IterationSettings, xp: Namespace) -> SolveResult:
     """Return a result, or raise where it is not good enough; in a trace of JAX it is known by now to be NaN there."""
     if library_of(xp) == "jax":
         from structmat.linear_systems import _jax_solvers  # noqa: PLC0415  # JAX is there already
@@ -243,25 +245,31 @@ def _checked(result: SolveResult, done: Array, settings: IterationSettings, xp: 
         if _jax_solvers.is_traced(done):
             return result._replace(x=xp.where(done[..., None], result.x, xp.full_like(result.x, float("nan"))))
     if not bool(xp.all(done)):
-        raise _failure(result, settings, xp)
+        raise _failure(result, b, settings, xp)
     return result
 
 
-def _failure(result: SolveResult, settings: IterationSettings, xp: Namespace) -> ConvergenceError:
+def _failure(result: SolveResult, b: Array, settings: IterationSettings, xp: Namespace) -> ConvergenceError:
     count = "" if result.iterations is None else f" after {result.iterations} iterations"
     largest = float(xp.max(result.residual))
-    advice = (
-        "matrix or right-hand side hold NaN or infinity"
-        if isnan(largest)
-        else {
-            "lstsq": "raise rtol or max_iter",
-            "solve": "raise rtol or max_iter, give a better preconditioner, or use lstsq for a singular matrix",
-        }[settings.owner]
-    )
-    if settings.assume != "general" and not isnan(largest):
-        advice += f'; if the matrix may not be {settings.assume}, assume="general"'
+    M = settings.preconditioner
+    if isinstance(M, LinearOperator) and bool(xp.all(xp.isfinite(b))) and not _is_finite_product(M, b, xp):
+        advice = "the preconditioner gives NaN or infinity"
+    elif isnan(largest):
+        advice = "matrix or right-hand side hold NaN or infinity"
+    else:
+        advice = "raise rtol or max_iter"
+        if settings.owner == "solve":
+            advice += ", give a better preconditioner, or use lstsq for a singular matrix"
+        if settings.assume != "general":
+            advice += f'; if the matrix may not be {settings.assume}, assume="general"'
     text = (
         f"{settings.owner}: the relative residual is {largest:.2g}{count}, not "
         f"{settings.rtol:.2g}; {advice}. The error's attribute `result` holds what was reached"
     )
     return ConvergenceError(text, result)
+
+
+def _is_finite_product(M: LinearOperator, b: Array, xp: Namespace) -> bool:
+    with np.errstate(all="ignore"):
+        return bool(xp.all(xp.isfinite(M._matvec(b, xp))))

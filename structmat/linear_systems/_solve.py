@@ -57,7 +57,8 @@ def solve(
     preconditioner : {"nearest"}, None or LinearOperator, default "nearest"
         An operator near the inverse of A, positive definite unless `assume` is "general". By default the inverse of
         the nearest circulant (of several levels on a grid) or diagonal matrix, whichever is nearer, if A is made of
-        circulant, Toeplitz and diagonal parts, so that it costs little.
+        circulant, Toeplitz and diagonal parts, so that it costs little. The batch axes of a stack broadcast too: there
+        is one solution for each.
     rtol : float, optional
         Iteration ends where ``norm(b - A x) <= rtol * norm(b)``. Default: 1e-10, in single precision 1e-5.
     max_iter : int, optional
@@ -238,7 +239,8 @@ def _prepared(
         numbers += [] if M.dtype is None else [M.dtype]
     if op._forces_complex or any(is_complex(number, xp) for number in numbers):
         right = xp.astype(right, complex_partner(precision, xp))
-    batch = broadcast_shapes(owner, op.batch_shape, tuple(right.shape[:-1]))
+    others = (M.batch_shape,) if isinstance(M, LinearOperator) else ()
+    batch = broadcast_shapes(owner, op.batch_shape, tuple(right.shape[:-1]), *others)
     right = xp.broadcast_to(right, (*batch, right.shape[-1]))
     if rtol is None:
         rtol = 1e-10 if float(xp.finfo(precision).eps) < 1e-10 else 1e-5
@@ -252,6 +254,8 @@ def _prepared(
 def _closed(op: LinearOperator, b: Array, x: Array, xp: Namespace) -> SolveResult:
     """Return a solution in closed form with its residual."""
     wide = xp.astype(x, b.dtype) if x.dtype != b.dtype else x
+    if x.shape[:-1] != b.shape[:-1]:  # which has the batch axes of a preconditioner as well
+        x = xp.broadcast_to(x, (*b.shape[:-1], x.shape[-1]))
     return SolveResult(x, relative_residual(b - op._matvec(wide, xp), b, xp), 0)
 
 
