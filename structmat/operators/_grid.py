@@ -26,7 +26,7 @@ def on_grid(values: ArrayLike, levels: int | None, owner: str, argument: str) ->
 
 def differences(sizes: tuple[int, ...], xp: Namespace, device: Any) -> Array:
     """Return the index of ``i - j``, modulo the sizes, for all points i and j of a grid, (N, N)."""
-    index = xp.zeros((1, 1), dtype=xp.int64, device=device)
+    index = xp.reshape(xp.arange(1, device=device), (1, 1))
     for n in sizes:
         k = xp.arange(n, device=device)
         index = _of_pairs(index, (k[:, None] - k[None, :]) % n, n, xp)
@@ -35,7 +35,7 @@ def differences(sizes: tuple[int, ...], xp: Namespace, device: Any) -> Array:
 
 def offsets(row_sizes: tuple[int, ...], col_sizes: tuple[int, ...], xp: Namespace, device: Any) -> Array:
     """Return the index of ``i - j`` in the grid of offsets, from ``1 - n`` on, for points i and j of two grids."""
-    index = xp.zeros((1, 1), dtype=xp.int64, device=device)
+    index = xp.reshape(xp.arange(1, device=device), (1, 1))
     for m, n in zip(row_sizes, col_sizes, strict=True):
         i, j = xp.arange(m, device=device), xp.arange(n, device=device)
         index = _of_pairs(index, i[:, None] - j[None, :] + n - 1, m + n - 1, xp)

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from math import prod
 
-from structmat._arrays import copied
+from structmat._arrays import complex_partner, copied
 from structmat._arrays.checks import grid, integer
 from structmat._arrays.dispatch import compose, scale
 from structmat._arrays.typing import Array, Namespace
@@ -75,7 +75,8 @@ class Identity(LinearOperator):
         return self._matvec(b, xp)
 
     def _eigvals(self, xp: Namespace) -> Array:
-        return xp.ones(self.n, dtype=xp.complex128)
+        ones = xp.ones(self.n)
+        return xp.astype(ones, complex_partner(ones.dtype, xp))
 
     def _eig(self, xp: Namespace) -> tuple[Array, LinearOperator]:
         return self._eigvals(xp), self

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -68,6 +70,34 @@ def test_grad_through_parameters(entry: Entry) -> None:
         numeric = (ends[0] - ends[1]) / (2 * step)
         analytic = jnp.sum((slope * direction).real)
         assert abs(numeric - analytic) <= 1e-5 * (1 + abs(numeric))
+
+
+@pytest.fixture
+def default_precision() -> Iterator[None]:
+    """JAX as it comes: without 64 bits, which it warns of where they are asked for."""
+    jax.config.update("jax_enable_x64", False)
+    yield
+    jax.config.update("jax_enable_x64", True)
+
+
+@entries
+@pytest.mark.usefixtures("default_precision")
+def test_nothing_asks_for_more_precision_than_there_is(entry: Entry) -> None:
+    op, dense = drawn(entry, "float32")
+    x = jnp.ones(dense.shape[1])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for operator in (op, op.T, op.H, op.prepare(), 2 * op):
+            cols = operator.shape[1]
+            for result in (operator.to_dense(), operator.matvec(jnp.ones(cols)), operator.matmat(jnp.ones((cols, 2)))):
+                assert result.dtype in (jnp.float32, jnp.complex64) or not isinstance(result, jax.Array)
+        for name in sorted(entry.closed_forms - {"solve", "lstsq", "norm", "fractional_matrix_power"}):
+            getattr(op, name)()
+        for order in entry.norms if "norm" in entry.closed_forms else ():
+            op.norm(order)
+        if "solve" in entry.closed_forms:
+            op.solve(jnp.ones(op.shape[0]))
+    np.testing.assert_allclose(op.matvec(x), dense.sum(axis=-1), rtol=1e-3, atol=1e-4)
 
 
 def test_vmap_over_operators_and_vectors() -> None:
