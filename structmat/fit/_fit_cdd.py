@@ -216,6 +216,7 @@ def fit_cdd(
     stopped = control.reason() or "completed"
     if stopped != "completed":
         end = f"{stopped}: the best so far"
+    message = f"auto chose {found.solver}: {found.why}; {end}" if solver == "auto" else end
     return FitResult(
         operator=found.operator,
         error=found.error,
@@ -227,7 +228,7 @@ def fit_cdd(
         start=found.start,
         solver=found.solver,
         stopped=stopped,
-        message=f"auto chose {found.solver}: {found.why}; {end}" if solver == "auto" else end,
+        message=found.end or message,
         seconds=time.monotonic() - begun,
     )
 

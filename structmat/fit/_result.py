@@ -68,7 +68,8 @@ class FitResult:
     n_iter : int
         Iterations from the best starting point.
     converged : bool
-        Whether the last iteration lowered the error by no more than the tolerance.
+        Whether the last iteration lowered the error by no more than the tolerance, or nothing was left to lower: the
+        product is `W` to rounding, or a minimum in closed form.
     history : ndarray
         Relative errors of the best run, at its starting point and after every iteration: the lowest so far, so that
         they never rise.

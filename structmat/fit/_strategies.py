@@ -62,6 +62,8 @@ class Fitted(NamedTuple):
     solver: str
     why: str
     """Why "auto" takes this solver."""
+    end: str = ""
+    """What to say in place of that and of how iteration ended, where it is not iteration that ended it."""
     spread: float = 0.0
     """What rounding errors of products grow with, over the norm of the matrix."""
 
@@ -93,7 +95,7 @@ def by_als(task: FitTask, roots: NDArray[Any] | None = None) -> Fitted:
     history = _ending_in(best.run.history[:-1], error)
     spread = float(np.sqrt(spread2(best.run.factors) / grid.mean_norm2)) if grid.mean_norm2 else 0.0
     why = "steps in closed form are fastest for three factors"
-    return Fitted(fitted, error, history, best.run.converged, best.start, "als", why, spread)
+    return Fitted(fitted, error, history, best.run.converged, best.start, "als", why, spread=spread)
 
 
 def by_weighted_als(task: FitTask, roots: NDArray[Any]) -> Fitted:
@@ -158,8 +160,14 @@ def by_search(
     error = product_error(fitted, matrix, target, exponent=exponent, inputs=inputs)
     history = _ending_in(best.history, error)
     spread = problem.fine.of(best.layout).spread(best.parameters)
-    why = "local minima are to be explored"
-    return Fitted(fitted, error, history, best.converged, best.start, options.solver, why, spread)
+    why, end = "local minima are to be explored", ""
+    rounding = 4.0 * float(np.finfo(values.dtype).eps)  # that of the search may be less
+    if best.exact or error <= rounding:
+        end = "the product is the matrix to rounding"
+    elif layout.n_factors == 1 and inputs is None:
+        end = "the nearest matrix of one factor, in closed form"
+    converged = best.converged or bool(end)
+    return Fitted(fitted, error, history, converged, best.start, options.solver, why, end, spread)
 
 
 def _padded(diagonal: NDArray[Any], blocks: int, size: int) -> NDArray[Any]:

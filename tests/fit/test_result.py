@@ -106,3 +106,43 @@ def test_a_fit_that_ran_out_of_time_says_so(W):
     fit = fit_cdd(W, 5, rng=0, time_limit=0.01)
     assert fit.stopped == "time limit"
     assert "stopped: time limit" in repr(fit)
+
+
+def exact_matrices():
+    rng = np.random.default_rng(5)
+    diagonal, (u, v) = np.diag(rng.standard_normal(8)), rng.standard_normal((2, 8))
+    vectors = rng.standard_normal((5, 16)) + 1j * rng.standard_normal((5, 16))
+    yield from (("diagonal", diagonal, n) for n in (1, 2, 3, 4, 5))
+    yield from (("single precision", diagonal.astype("float32"), n) for n in (1, 4))
+    yield from (("rank one", np.outer(u, v), n) for n in (3, 4, 5))
+    yield from (("circulant", Circulant(u).to_dense(), n) for n in (2, 3, 5))
+    yield "five factors", CDDProduct.from_vectors(*vectors).to_dense(), 5
+
+
+@pytest.mark.parametrize("solver", ["auto", "lm"])
+def test_exact_fits_have_converged_and_say_so(solver):
+    for name, W, n_factors in exact_matrices():
+        if solver == "auto" or n_factors != 3:
+            fit = fit_cdd(W, n_factors, solver=solver, rng=0)
+            assert fit.error <= 8 * np.finfo(W.dtype).eps, name
+            assert fit.converged, (name, n_factors)
+            assert fit.to_dict()["converged"]
+            assert "not converged" not in repr(fit)
+            assert "planned iterations" not in fit.message
+            assert "local minima" not in fit.message, (name, n_factors)
+
+
+@pytest.mark.parametrize(
+    ("first", "nearest"), [("circulant", Circulant.nearest), ("diagonal", lambda W: Diagonal(np.diag(W)))]
+)
+def test_one_factor_without_weights_is_the_minimum(first, nearest):
+    W = np.random.default_rng(3).standard_normal((7, 7))
+    fit = fit_cdd(W, 1, first=first, rng=0)
+    np.testing.assert_allclose(fit.operator.to_dense(), nearest(W).to_dense(), atol=1e-14)
+    assert (fit.converged, fit.message) == (True, "the nearest matrix of one factor, in closed form")
+
+
+def test_a_search_that_was_cut_short_has_not_converged(W):
+    fit = fit_cdd(W[:, :12], 5, rng=0, restarts=1, max_iter=9)
+    assert not fit.converged
+    assert fit.message == "auto chose adam: local minima are to be explored; all planned iterations made"

@@ -26,8 +26,10 @@ __all__ = ["Candidate", "Runs"]
 
 # A polish returns to the last iterate with accurate products, which are looked for once in so many iterations.
 _CHECKED = 50
+# Nothing is left to search for below an error of so many units in the last place.
+_ROUNDING = 4.0
 # A chain read off the matrix is the planted one with an error of no more than so many units in the last place.
-_ROUNDINGS = 200.0
+_ROUNDINGS_OF_PLANTED = 200.0
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,9 @@ class Candidate:
     error: float
     history: Sequence[float] = ()
     converged: bool = False
+    """Whether the last iteration lowered the error by no more than the tolerance, or the chain is exact."""
+    exact: bool = False
+    """Whether it is the matrix to rounding."""
 
     @property
     def vectors(self) -> list[NDArray[Any]]:
@@ -122,7 +127,8 @@ class Runs:
             )
         if objective.spread(last) > allowed:
             last = kept
-        return replace(self.candidate(start.start, start.layout, last), history=errors, converged=converged)
+        found = self.candidate(start.start, start.layout, last)
+        return replace(found, history=errors, converged=converged or found.exact)
 
     def by_matrix(self, solver: str, start: Candidate, max_iter: int) -> Candidate:
         """Return a chain after up to `max_iter` iterations of a solver that takes the matrix."""
@@ -155,11 +161,8 @@ class Runs:
         objective = self.fine.of(start.layout)
         if objective.spread(parameters) > objective.allowed_spread(start.parameters):
             return start
-        return replace(
-            self.candidate(start.start, start.layout, parameters),
-            history=[*start.history, *history[1:]],
-            converged=converged,
-        )
+        found = self.candidate(start.start, start.layout, parameters)
+        return replace(found, history=[*start.history, *history[1:]], converged=converged or found.exact)
 
     def _report_polish(self, start: Candidate, iteration: int, most: int, error: float) -> None:
         n_factors = start.layout.n_factors
@@ -170,7 +173,9 @@ class Runs:
         parameters = parameters.astype(self.fine.dtype)
         with np.errstate(over="ignore", invalid="ignore"):
             error = self.fine.of(layout).error(parameters)
-        return Candidate(name, layout, parameters, error if np.isfinite(error) else np.inf)
+        exact = error <= _ROUNDING * self._unit
+        error = error if np.isfinite(error) else np.inf
+        return Candidate(name, layout, parameters, error, converged=exact, exact=exact)
 
     def extend(self, candidate: Candidate, layout: CDDLayout) -> Candidate:
         """Return a chain with identities for the factors that it lacks."""
@@ -179,8 +184,15 @@ class Runs:
 
     def done(self, candidate: Candidate) -> bool:
         """Return whether to look no further."""
-        return self.control.stopped() or candidate.error <= 4.0 * float(np.finfo(self.fine.dtype).eps)
+        return self.control.stopped() or candidate.exact
 
-    def is_exact(self, candidate: Candidate) -> bool:
-        """Return whether a chain is the planted one."""
-        return candidate.error <= _ROUNDINGS * float(np.finfo(self.fine.dtype).eps)
+    def planted(self, candidate: Candidate) -> Candidate:
+        """Return a chain that was read off the matrix, as an exact one where it is the planted one."""
+        if candidate.error <= _ROUNDINGS_OF_PLANTED * self._unit:
+            return replace(candidate, converged=True, exact=True)
+        return candidate
+
+    @property
+    def _unit(self) -> float:
+        """A unit in the last place of the answer, relative to it."""
+        return float(np.finfo(self.fine.dtype).eps)

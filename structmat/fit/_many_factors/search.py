@@ -146,8 +146,8 @@ class Search:
                 ]
             best = min([best, *others], key=_error)
             if stage.reads:
-                read = sorted([*read, *stage.explore(best)], key=_error)[:1]
-                if any(map(self.runs.is_exact, read)):
+                read = [self.runs.planted(found) for found in sorted([*read, *stage.explore(best)], key=_error)[:1]]
+                if any(found.exact for found in read):
                     break
             elif not self.runs.done(best):
                 best = min([best, *stage.explore(best)], key=_error)
