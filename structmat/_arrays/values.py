@@ -49,7 +49,7 @@ def as_floating(value: ArrayLike, owner: str, argument: str, *, like: tuple[Name
     ArgumentValueError
         If lists are not rectangular, or entries are masked.
     ArgumentTypeError
-        If these are not numbers of a standard dtype, or a tensor is sparse.
+        If these are not numbers of a standard dtype, or a tensor or matrix is sparse.
 
     Examples
     --------
@@ -85,6 +85,9 @@ def as_floating(value: ArrayLike, owner: str, argument: str, *, like: tuple[Name
 
 def _read(value: Any, owner: str, argument: str, like: tuple[Namespace, DType] | None) -> Array:
     """Return nested lists as an array."""
+    sparse = sys.modules.get("scipy.sparse")  # which is loaded where there is a sparse matrix
+    if sparse is not None and sparse.issparse(value):
+        raise ArgumentTypeError(owner, argument, "must be dense, got a sparse matrix of SciPy: use its toarray()")
     try:
         with np.errstate(all="ignore"):
             read: Any = np.asarray(value)

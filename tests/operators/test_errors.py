@@ -40,6 +40,7 @@ PRODUCTS = [
     (lambda: [1, [2, 3]] @ sm.Circulant(np.ones(2)), ValueError, r"Circulant\.matvec: x must be a rectangular array of numbers"),
     (lambda: sm.Circulant(np.ones(2)) @ np.ma.array([1.0, 2.0], mask=[0, 1]), ValueError, r"x has masked entries: fill them"),
     (lambda: sm.Circulant(np.ones(2)) @ scipy.sparse.eye_array(2), TypeError, r"structmat\.scipy\.as_linear_operator\(op\) beside operators"),
+    (lambda: sm.Circulant(np.ones(2)).matvec(scipy.sparse.eye_array(2)), TypeError, r"Circulant\.matvec: x must be dense, got a sparse matrix of SciPy: use its toarray\(\)"),
 ]  # fmt: skip
 
 CONSTRUCTORS = [
@@ -47,6 +48,10 @@ CONSTRUCTORS = [
     (lambda: sm.Circulant(3.0), ValueError, r"Circulant: c must have shape"),
     (lambda: sm.Circulant([[1.0, 2.0], [3.0]]), ValueError, r"Circulant: c must be a rectangular array of numbers"),
     (lambda: sm.Circulant(np.array([1, "a"], dtype=object)), TypeError, r"Circulant: c must hold numbers of a standard dtype"),
+    (lambda: sm.Circulant(scipy.sparse.eye_array(2)), TypeError, r"Circulant: c must be dense, got a sparse matrix of SciPy: use its toarray\(\)"),
+    (lambda: sm.Circulant(scipy.sparse.coo_matrix(np.eye(2))), TypeError, r"Circulant: c must be dense, got a sparse matrix of SciPy"),
+    (lambda: sm.Circulant.nearest(scipy.sparse.eye_array(2, format="csr")), TypeError, r"A must be dense, got a sparse matrix of SciPy"),
+    (lambda: sm.fit_cdd(scipy.sparse.eye_array(2)), TypeError, r"fit_cdd: W must be dense, got a sparse matrix of SciPy: use its toarray\(\)"),
     (lambda: sm.Circulant("abc"), TypeError, r"Circulant: c must hold numbers"),
     (lambda: sm.Circulant(None), TypeError, r"Circulant: c must hold numbers"),
     (lambda: sm.Circulant(np.ones(3, "longdouble")), TypeError, r"must hold numbers of a standard dtype, got dtype (float128|longdouble)"),
@@ -188,3 +193,20 @@ def test_operators_cannot_be_changed() -> None:
         C.c = np.zeros(3)
     with pytest.raises((AttributeError, TypeError)):
         C.spectrum = 1
+
+
+@pytest.mark.parametrize("make", [scipy.sparse.csr_array, scipy.sparse.coo_matrix, scipy.sparse.dia_array])
+def test_what_to_do_with_a_sparse_matrix_works(make: Any) -> None:
+    C, S = sm.Circulant(np.arange(1.0, 5.0)), make(np.diag([1.0, 0.0, 2.0, 0.0]))
+    for refused in (lambda: C @ S, lambda: S @ C, lambda: C * S, lambda: S * C):
+        with pytest.raises(TypeError, match=r"op @ S\.toarray\(\) or scipy\.sparse\.linalg\.aslinearoperator\(S\)"):
+            refused()
+    op, other, want = (
+        sm.scipy.as_linear_operator(C),
+        scipy.sparse.linalg.aslinearoperator(S),
+        C.to_dense() @ S.toarray(),
+    )
+    for product in (op @ other @ np.eye(4), op @ S.toarray(), C @ S.toarray()):
+        np.testing.assert_allclose(product, want, atol=1e-12)
+    np.testing.assert_allclose((other @ op) @ np.eye(4), S.toarray() @ C, atol=1e-12)
+    np.testing.assert_allclose((other + op) @ np.eye(4), S.toarray() + C.to_dense(), atol=1e-12)

@@ -69,7 +69,8 @@ class Operator(Parametrised, ABC, Generic[Op]):
     def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
         """Refuse what NumPy would make of an operator: an array of objects, or n^2 entries that nobody asked for."""
         text = "is no array: use op.to_dense() for its entries, op @ x for products"
-        text += ", structmat.scipy.as_linear_operator(op) beside operators and sparse matrices of SciPy"
+        text += ", structmat.scipy.as_linear_operator(op) beside operators of SciPy"
+        text += ", and for a sparse matrix S op @ S.toarray() or scipy.sparse.linalg.aslinearoperator(S) beside that"
         raise ArgumentTypeError(type(self).__name__, None, text)
 
     # Description
