@@ -106,15 +106,13 @@ def sweep(
         sweep_progress(quiet=run.json) as show,
         resumable("structmat sweep", "results", out, show) as callback,
         blaming("--out" if is_there(out) else "SOURCES", sweep),
+        _blaming_sources(),
         blaming_paths(paths),
         logging_to_stderr(run.log_level),
     ):
         study, fault = unwritten(
             studies.sweep, config, out, workers=run.workers, scheduler=run.scheduler, callback=callback
         )
-    if not study.n_planned:
-        reasons = "; ".join(study.left_out) or "there are no matrices"
-        raise CommandError("SOURCES", f"there is nothing to do: {reasons}")
     if run.json:
         print_json({"out": str(out), **study.to_dict()})
     else:
@@ -126,6 +124,17 @@ def sweep(
     if study.failed:
         key, text = next(iter(study.failed.items()))
         raise CommandError(f"{len(study.failed)} of {study.n_planned} units failed", f"{key}: {text}")
+
+
+@contextlib.contextmanager
+def _blaming_sources() -> Iterator[None]:
+    """Blame the sources for what a sweep of them would be, also where its folder is there already."""
+    try:
+        yield
+    except ArgumentError as error:
+        if error.owner != "sweep" or error.argument is not None:
+            raise
+        raise CommandError("SOURCES", error.text) from error
 
 
 @contextlib.contextmanager

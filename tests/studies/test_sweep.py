@@ -547,9 +547,37 @@ def test_more_than_a_plan_can_hold_is_refused_before_any_work(tmp_path):
     with pytest.raises(ValueError, match="sweep: the configuration asks for 3,000,000 results, more than 1,000,000"):
         sweep(many, tmp_path / "out")
     assert not (tmp_path / "out").exists()
-    study = sweep(SweepConfig(LAYERS, n_factors=[10**9 + 1]), tmp_path / "factors")
-    assert (study.n_planned, sum(study.left_out.values())) == (0, 15)
-    assert all(reason.startswith("n_factors must be at most 1,000 for a product of") for reason in study.left_out)
+    with pytest.raises(ValueError, match="there is nothing to do: n_factors must be at most 1,000 for a product"):
+        sweep(SweepConfig(LAYERS, n_factors=[10**9 + 1]), tmp_path / "factors")
+
+
+@pytest.mark.parametrize(
+    ("layers", "options", "reason"),
+    [
+        ({"a": np.eye(4)}, {"block_sizes": [100]}, r"block_size must be at most rows \+ cols - 1 = 7, got 100 \(5\)"),
+        (
+            {"a": np.ones((4, 6))},
+            {"n_factors": [2, 4], "methods": ["cdd"]},
+            "n_factors must be odd and at least .*; .*",
+        ),
+    ],
+)
+def test_a_sweep_of_nothing_is_an_error_that_says_why(tmp_path, layers, options, reason):
+    for out in (tmp_path / "new", tmp_path / "there"):
+        if out.name == "there":
+            sweep(SweepConfig({"a": np.eye(4)}, methods=["cdd"], **FAST), out)
+        before = sorted(out.rglob("*"))
+        with pytest.raises(ValueError, match=f"^sweep: there is nothing to do: {reason}$"):
+            sweep(SweepConfig(layers, **options, **FAST), out)
+        assert sorted(out.rglob("*")) == before
+        assert out.exists() == (out.name == "there")
+
+
+def test_a_printed_study_counts_what_is_left_out(tmp_path):
+    config = SweepConfig({"a": np.eye(4), "b": np.ones((4, 6))}, n_factors=[2, 3], methods=["cdd"], **FAST)
+    whole = SweepConfig({"a": np.eye(4)}, methods=["cdd"], **FAST)
+    assert repr(sweep(config, tmp_path / "some")).startswith("Study of 2 layers, complete; 1 combination not available")
+    assert repr(sweep(whole, tmp_path / "all")).startswith("Study of 1 layer, complete\n")
 
 
 def test_configurations_from_python_are_checked_too():

@@ -94,7 +94,8 @@ def sweep(
     Raises
     ------
     ValueError
-        If the configuration is not allowed, a source has no matrix, or the folder was begun with other options.
+        If the configuration is not allowed, a source has no matrix, no combination of settings is available, or the
+        folder was begun with other options.
     BlockingIOError
         If another run is active in the folder.
     OSError
@@ -122,7 +123,8 @@ def sweep(
     workers, _ = check_engine(workers, 1, scheduler)
     plan = make_plan(config, progress.reading)
     if not plan.units:
-        return Study((), 0, {}, plan.left_out, tuple(config.block_sizes))
+        reasons = "; ".join(f"{text} ({count:,})" for text, count in plan.left_out.items())
+        raise ArgumentValueError("sweep", None, f"there is nothing to do: {reasons}")
     failed: dict[str, str] = {}
     with WorkFolder.open(out, {"kind": _KIND, **fit_options(config)}, outputs=[_TABLE]) as folder:
         folder.write(_PLAN, {"units": list(plan.units), "left_out": plan.left_out, "block_sizes": config.block_sizes})

@@ -76,7 +76,7 @@ class StudyRow(NamedTuple):
     n_iter: int
     """Iterations from it."""
     converged: bool
-    """Whether the last one changed nothing that matters."""
+    """Whether the last one changed nothing that matters, or nothing was left to change, as in closed forms."""
     version: str
     """Version of structmat."""
     seconds: float
@@ -293,7 +293,9 @@ class Study:
 
     def __repr__(self) -> str:
         state = "complete" if self.complete else f"{len(self.rows)} of {self.n_planned} rows"
+        missing = sum(self.left_out.values())
         head = f"Study of {counted(len(self.layers()), 'layer')}, {state}"
+        head += f"; {counted(missing, 'combination')} not available" if missing else ""
         titles = ["method", "factors", "block", "layers", "of dense", "error", "least", "most"]
         lines = [titles] + [
             [m.method, str(m.n_factors), str(m.block), str(m.n_layers), f"{m.share:.2%}"]
