@@ -118,6 +118,8 @@ def filled(out: Any, values: Array, owner: str) -> Array:
             "out",
             f"must have shape {values.shape} and dtype {values.dtype}, got {out.shape} and {out.dtype}",
         )
+    if not out.flags.writeable:
+        raise ArgumentValueError(owner, "out", "must be writeable, got a read-only array")
     out[...] = values
     return out
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from functools import reduce
 from typing import Any
 
@@ -318,6 +319,15 @@ def test_a_closed_form_method_goes_through_products_and_regularised_sums() -> No
     A = (C.T @ C + 0.1 * sm.Identity(n)) @ D
     b = rng.standard_normal((3, n))
     np.testing.assert_allclose(A.matvec(A.solve(b)), b, atol=1e-11)
+
+
+@pytest.mark.parametrize("op", [C, D, S, banded, B, R, DCD, T, H, L, K, N, C + D, T @ H, T.inv(), sm.Identity(n)])
+def test_signs_and_fractions_do_what_they_do_to_arrays(op: sm.LinearOperator) -> None:
+    dense, third = op.to_dense(), Fraction(1, 3)
+    assert +op is op
+    for result, wanted in ((third * op, dense / 3), (op * third, dense / 3), (op / third, 3 * dense), (-op, -dense)):
+        np.testing.assert_allclose(result.to_dense(), wanted, atol=1e-14)
+        assert result.dtype == op.dtype
 
 
 def test_equality_is_identity() -> None:

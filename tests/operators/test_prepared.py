@@ -145,6 +145,7 @@ def test_out_that_does_not_fit_is_refused() -> None:
     x = np.ones((3, 4))
     for op in (C, C.prepare()):
         for out, message in (
+            (np.broadcast_to(np.empty(4), (3, 4)), r"out must be writeable, got a read-only array"),
             (np.empty((3, 5)), r"out must have shape \(3, 4\) and dtype float64, got \(3, 5\)"),
             (np.empty((3, 4), "float32"), "and dtype float64, got .* float32"),
         ):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from numbers import Rational
+from typing import Any, Self
 
 import numpy as np
 
@@ -75,6 +76,9 @@ class Arithmetic(Operator[Op]):
     def __rsub__(self, other: Any) -> Any:
         return self.__add__(other) if _is_array_like(other) else other + (-self)  # which refuses arrays
 
+    def __pos__(self) -> Self:
+        return self
+
     def __neg__(self) -> Op:
         negative: Op = scale(self, -1)
         return negative
@@ -88,7 +92,7 @@ class Arithmetic(Operator[Op]):
         if isinstance(factor, (int, float, complex)):
             return scale(self, factor)
         if not is_array(factor):
-            return NotImplemented
+            return scale(self, float(factor)) if isinstance(factor, Rational) else NotImplemented
         if factor.ndim > len(self.batch_shape):
             raise ArgumentValueError(
                 f"{type(self).__name__} * array",
