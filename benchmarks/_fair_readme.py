@@ -6,12 +6,12 @@ from _common import table
 from _fair_plan import PROTOCOLS
 from _fair_results import LABELS, TASKS, Difference, Result, averaged, lora_eight, minus, pick, signed
 
-LAYERS = {"query-value": "query and value", "intermediate": "intermediate", "all-linear": "all linear layers"}
+LAYERS = {"query-value": "query and value", "intermediate": "intermediate.dense", "all-linear": "all linear layers"}
 SHOWN = (("lora", 1), ("cdd-shared", 3), ("cdd", 3), ("lora", 2), ("lora", 8))
 """In each place, by their numbers of parameters."""
 STATED = (
     ("all-linear", "cdd", 3, "D C D in all linear layers"),
-    ("intermediate", "cdd-shared", 3, "D C D with one C in the intermediate layers, `share_circulants=True`"),
+    ("intermediate", "cdd-shared", 3, "D C D with one C in `intermediate.dense`, `share_circulants=True`"),
     ("query-value", "cdd", 3, "D C D on query and value"),
     ("all-linear", "lora", 2, "LoRA of rank 2 in all linear layers"),
     ("all-linear", "lora", 8, "LoRA of rank 8 in all linear layers"),
@@ -33,7 +33,7 @@ def readme_text(found: list[Result]) -> str:
     (first, name), *others = stated
     count = NUMBERS[len(tasks(found))]
     usual = f"LoRA of rank 8 on query and value ({lora.parameters:,})"
-    beginning = f"in the mean of {count} tasks {name} ({first.parameters:,} parameters) {_beside(minus(first, lora))}"
+    beginning = f"in accuracy, in the mean of {count} tasks, {name} ({first.parameters:,} parameters) {_beside(minus(first, lora))}"
     rest = (f"{name} ({r.parameters:,}) {_beside(minus(r, lora))} it" for r, name in others)
     return "; ".join((f"{beginning} {usual}", *rest))
 
@@ -57,7 +57,9 @@ def readme_table(found: list[Result]) -> str:
         "Accuracies on test rows in per cent, for CoLA Matthews' correlations x 100: means of five runs with their "
         "standard errors; learning rates were chosen by the same number of trials for every method. The last column "
         "has the mean minus that of LoRA of rank 8 on query and value. * marks sure differences, on these test rows, "
-        "from LoRA of rank 8 on the same layers; in the last column, and for the head alone, on query and value."
+        "from LoRA of rank 8 on the same layers; in the last column, and for the head alone, on query and value: the "
+        "interval of 95 % leaves out zero, not corrected for the number of comparisons. `intermediate.dense` is the first "
+        "layer of each feed-forward network."
     )
     head = ("trained, and on which layers", "parameters", *(TASKS[task] for task in columns), "mean", "minus LoRA")
     return f"{text}\n\n{table(head, filter(None, lines))}"

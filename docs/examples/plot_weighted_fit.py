@@ -10,9 +10,9 @@ no inputs.
 # %%
 # A layer and its inputs
 # ----------------------
-# The change of the attention value weights in the third layer of all-MiniLM-L6-v2, fine-tuned on BANKING77, and the
-# second moments ``S = E[x x^T]`` of the inputs `x` of that layer on its test questions. The squared error of the output
-# is on average ``norm((W - P) S^(1/2))**2``. The fits here are of a quarter of the layer, inputs and outputs 0 to 63.
+# The change of the attention value weights in layer 3 (counted from 0) of all-MiniLM-L6-v2, fine-tuned on BANKING77,
+# and the second moments ``S = E[x x^T]`` of the inputs `x` of that layer on its test questions. The squared error of
+# the output is on average ``norm((W - P) S^(1/2))**2``. The fits here are of a corner, inputs and outputs 0 to 63.
 
 from pathlib import Path
 

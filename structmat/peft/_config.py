@@ -60,7 +60,7 @@ class CDDConfig(PeftConfig):
         True: the change starts at exactly zero; use learning rates of 0.01 to 0.1, ten times those of LoRA. False and
         "normal": it starts at random, so that outputs differ at once; for tests, and for layers trained from scratch.
         "gradient": zero too, with factors from the gradient in ``weight.grad``: run ``loss.backward()`` on the model
-        first; same learning rates as True.
+        first, with a head that has learnt something, and use a rate of about 0.01.
     bias : {"none", "all", "cdd_only"}, default "none"
         Which biases are trained as well: of all modules, or of adapted ones.
     modules_to_save : list of str, optional
