@@ -33,7 +33,8 @@ def readme_text(found: list[Result]) -> str:
     (first, name), *others = stated
     count = NUMBERS[len(tasks(found))]
     usual = f"LoRA of rank 8 on query and value ({lora.parameters:,})"
-    beginning = f"in accuracy, in the mean of {count} tasks, {name} ({first.parameters:,} parameters) {_beside(minus(first, lora))}"
+    beginning = f"in accuracy, in the mean of {count} tasks, {name} ({first.parameters:,} parameters)"
+    beginning = f"{beginning} {_beside(minus(first, lora))}"
     rest = (f"{name} ({r.parameters:,}) {_beside(minus(r, lora))} it" for r, name in others)
     return "; ".join((f"{beginning} {usual}", *rest))
 
@@ -58,8 +59,8 @@ def readme_table(found: list[Result]) -> str:
         "standard errors; learning rates were chosen by the same number of trials for every method. The last column "
         "has the mean minus that of LoRA of rank 8 on query and value. * marks sure differences, on these test rows, "
         "from LoRA of rank 8 on the same layers; in the last column, and for the head alone, on query and value: the "
-        "interval of 95 % leaves out zero, not corrected for the number of comparisons. `intermediate.dense` is the first "
-        "layer of each feed-forward network."
+        "interval of 95 % leaves out zero, not corrected for the number of comparisons. `intermediate.dense` is the "
+        "first layer of each feed-forward network."
     )
     head = ("trained, and on which layers", "parameters", *(TASKS[task] for task in columns), "mean", "minus LoRA")
     return f"{text}\n\n{table(head, filter(None, lines))}"
