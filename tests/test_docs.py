@@ -82,6 +82,12 @@ def test_examples_run(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert blocks or page.name not in EXECUTED
 
 
+def test_no_line_of_a_page_is_a_comment() -> None:
+    """As one that begins with a per cent sign is: it would vanish from the site."""
+    lines = [(page.name, line) for page in PAGES for line in page.read_text(encoding="utf-8").split("\n")]
+    assert [pair for pair in lines if pair[1].lstrip().startswith("%")] == []
+
+
 def test_every_public_name_has_a_page() -> None:
     for framework in ("jax", "matplotlib", "safetensors", "torch"):
         pytest.importorskip(framework)
