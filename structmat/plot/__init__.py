@@ -2,6 +2,7 @@
 
 - `_fit_figure`: `fit_figure`, a matrix, its fit, and their singular values
 - `_curve_figure`: `curve_figure` and `draw_curve`, error against number of factors and of parameters
+- `_shown`: figures that notebooks show
 - `_styles`: what all figures of the package share: colours, lines, axes of errors
 """
 

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator
 
+from structmat.plot._shown import ShownFigure
 from structmat.plot._styles import ROUNDING, SMALL, method_style, set_error_axis
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def curve_figure(curve: ErrorCurve) -> Figure:
     -------
     matplotlib.figure.Figure
         Hollow points are products of fewer factors that fits with more factors did not improve. Save the figure by
-        ``figure.savefig(path)``.
+        ``figure.savefig(path)``; notebooks show it.
 
     Examples
     --------
@@ -46,7 +47,7 @@ def curve_figure(curve: ErrorCurve) -> Figure:
     ['number of factors', 'parameters, % of dense']
     """
     rows, cols = curve.shape
-    figure = Figure(figsize=(11.0, 4.8), dpi=150, layout="constrained")
+    figure = ShownFigure(figsize=(11.0, 4.8), dpi=150, layout="constrained")
     figure.suptitle(
         f"CDD products of a {rows:,} × {cols:,} matrix, blocks of {curve.block_size}, {curve.first} first", fontsize=13
     )

@@ -10,8 +10,9 @@ from matplotlib.ticker import MaxNLocator, ScalarFormatter
 from scipy.linalg import svdvals
 from scipy.sparse.linalg import ArpackError, svds
 
-from structmat._arrays.errors import ArgumentValueError
+from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
 from structmat._arrays.numpy_bridge import as_matrix, to_numpy
+from structmat.plot._shown import ShownFigure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -45,10 +46,12 @@ def fit_figure(W: ArrayLike, result: FitResult) -> Figure:
     matplotlib.figure.Figure
         Three images of the moduli on one colour scale, for large matrices means over blocks, and below them the
         singular values relative to the largest of `W`, for large matrices the leading ones. Missing entries are blank,
-        and for the singular values zero in all three. Save it by ``figure.savefig(path)``.
+        and for the singular values zero in all three. Notebooks show it; save it by ``figure.savefig(path)``.
 
     Raises
     ------
+    TypeError
+        If `result` is no `FitResult`.
     ValueError
         If `W` is not a matrix, has another shape than the fit, or an entry is infinite.
 
@@ -61,6 +64,9 @@ def fit_figure(W: ArrayLike, result: FitResult) -> Figure:
     >>> [axes.get_title() for axes in fit_figure(W, fit_cdd(W)).axes[:3]]
     ['|W|', '|fit|', '|residual|']
     """
+    if not hasattr(result, "operator"):
+        text = f"must be what a fit returned, a FitResult, got {type(result).__name__}"
+        raise ArgumentTypeError("fit_figure", "result", text)
     matrix = to_numpy(as_matrix(W, "fit_figure", "W"))
     fitted = to_numpy(result.operator.to_dense())
     if matrix.shape != fitted.shape:
@@ -76,7 +82,7 @@ def fit_figure(W: ArrayLike, result: FitResult) -> Figure:
     given = {"W": parts["W"], "fit": np.where(missing, 0.0, parts["fit"])}
     given["residual"] = parts["residual"] = given["W"] - given["fit"]
 
-    figure = Figure(figsize=(11.0, 7.4), dpi=150, layout="constrained")
+    figure = ShownFigure(figsize=(11.0, 7.4), dpi=150, layout="constrained")
     figure.suptitle(_title(result, int(missing.sum())), fontsize=13)
     grid = figure.add_gridspec(2, 3, height_ratios=(1.25, 1.0))
     images = [figure.add_subplot(grid[0, k]) for k in range(3)]

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 
-from structmat.fit import fit_cdd
-from structmat.plot import fit_figure
+from structmat import Circulant
+from structmat.fit import error_curve, fit_cdd
+from structmat.plot import curve_figure, fit_figure
 
 RNG = np.random.default_rng(0)
 MATRICES = {
@@ -171,3 +172,14 @@ def test_every_suffix_of_the_command_is_a_format(tmp_path, suffix):
     W = MATRICES["constant"]
     fit_figure(W, fit_cdd(W)).savefig(tmp_path / f"f{suffix}", format=suffix[1:])
     assert (tmp_path / f"f{suffix}").stat().st_size > 1000
+
+
+def test_notebooks_show_it():
+    W = np.eye(3)
+    for figure in (fit_figure(W, fit_cdd(W, rng=0)), curve_figure(error_curve(W, n_factors=[3], rng=0))):
+        assert figure._repr_png_().startswith(b"\x89PNG")
+
+
+def test_what_is_no_fit_is_told():
+    with pytest.raises(TypeError, match="fit_figure: result must be what a fit returned, a FitResult, got Circulant"):
+        fit_figure(np.eye(3), Circulant(np.ones(3)))
