@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from structmat._arrays.typing import Array, Device, Namespace
 
 __all__ = ["load", "save"]
+
+_OTHER_FORMATS = {".bin", ".csv", ".json", ".npy", ".npz", ".pt", ".pth"}
 
 
 def save(
@@ -57,7 +60,7 @@ def save(
     TypeError
         If `operator` is not an operator of structmat, or a metadata key is not a string.
     ValueError
-        If a metadata key is reserved.
+        If a metadata key is reserved, or the name ends as one of another format does, such as ``.npy``.
     FileExistsError
         If the file exists and not `force`.
     OSError
@@ -78,6 +81,8 @@ def save(
     ...     sm.io.load(f"{folder}/c.safetensors")
     Circulant(shape=(3, 3), dtype=float64, device=cpu)
     """
+    if (suffix := Path(path).suffix.lower()) in _OTHER_FORMATS:
+        raise ArgumentValueError("save", "path", f"names a file of safetensors, which must not end in {suffix}")
     notes: dict[str, str] = {}
     kind: type = type(operator)
     if not issubclass(kind, (LinearOperator, FitResult)):

@@ -94,6 +94,9 @@ def test_devices_and_folders_are_never_replaced(tmp_path):
         io.save(sm.Identity(3), tmp_path, force=True)
     with pytest.raises(FileNotFoundError, match="does not exist"):
         io.save(sm.Identity(3), tmp_path / "no" / "f")
+    for name in ("f.npy", "f.NPZ", "f.pt"):
+        with pytest.raises(ValueError, match=r"save: path .* must not end in \.(npy|npz|pt)$"):
+            io.save(sm.Identity(3), tmp_path / name)
 
 
 def test_a_folder_that_cannot_be_written_to(tmp_path, monkeypatch):

@@ -195,11 +195,15 @@ class TestActions:
         assert trained() == {f"{path}.{name}" for path in paths for name in ("first", "second")} | {
             "mix.weight", "mix.bias",
         }  # fmt: skip
+        set_adapters(net, "second")
+        with pytest.warns(RuntimeWarning, match="train_adapters: 'first' is active nowhere; see set_adapters"):
+            train_adapters(net, "first")
+        train_adapters(net, "second")
         before = state(net)
         with pytest.raises(ValueError, match="'x' is in no layer"):
             train_adapters(net, ["x"])
         with pytest.raises(ValueError, match=r"train_adapters: train .*'x'.* matches no module"):
-            train_adapters(net, "first", train=["x"])
+            train_adapters(net, "second", train=["x"])
         assert_same_state(before, net)
         train_adapters(net, ())
         assert not trained()

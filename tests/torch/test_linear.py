@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch")
 
 from torch.nn.utils.prune import l1_unstructured
 
-from structmat.torch import CDDAdapter, CDDLinear, adapters_per_sample
+from structmat.torch import CDDAdapter, CDDLinear, adapters_per_sample, merge_adapters
 from tests.torch.common import dense, fill
 from tests.torch.layers import dense_of, dtypes, input_of, layer_of
 
@@ -76,6 +76,16 @@ class Scaled(torch.nn.Linear):
         return torch.nn.functional.linear(x, scale * self.weight, self.bias)
 
 
+class Halved(torch.nn.Linear):
+    def forward(self, x):
+        return super().forward(x) / 2
+
+
+class Rectified(torch.nn.Linear):
+    def forward(self, x):
+        return super().forward(x).relu()
+
+
 class Renamed(torch.nn.Linear):
     def forward(self, x):
         return super().forward(x)
@@ -85,9 +95,18 @@ def test_classes_that_do_not_multiply_by_their_weight_are_not_merged_into():
     layer = fill(CDDLinear.from_linear(Scaled(7, 5, dtype=torch.float64)))
     x = input_of("linear")
     expected = layer(x)
-    with pytest.raises(TypeError, match=r"merge: Scaled does something else.*to_linear\(\) works"):
+    with pytest.raises(TypeError, match=r"merge: Scaled does something else.*what its to_linear\(\) returns"):
         layer.merge()
     torch.testing.assert_close(layer.to_linear()(x), expected)
+    halved = fill(CDDLinear.from_linear(Halved(7, 5, dtype=torch.float64)))
+    torch.testing.assert_close(halved.to_linear()(x), halved(x))
+    rectified = fill(CDDLinear.from_linear(Rectified(7, 5, dtype=torch.float64)))
+    torch.nn.init.constant_(rectified.base.bias, 0.5)  # with which small inputs do not show it
+    with pytest.raises(TypeError, match="Rectified does something else than multiply by a matrix and add a bias"):
+        rectified.to_linear()
+    model = torch.nn.Sequential(rectified)
+    with pytest.raises(TypeError, match=r"Rectified .*, in 0$"):
+        merge_adapters(model)
     layer = fill(CDDLinear.from_linear(Renamed(7, 5, dtype=torch.float64)))
     expected = layer(x)
     layer.merge()

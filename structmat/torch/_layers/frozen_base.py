@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from structmat._arrays.errors import ArgumentTypeError
 
@@ -17,6 +17,7 @@ __all__ = [
     "has_transposed_weight",
     "is_linear",
     "multiplies_by_weight",
+    "probes",
     "reads_weight",
 ]
 
@@ -103,13 +104,19 @@ def is_linear(module: nn.Module) -> bool:
     return has_transposed_weight(module) or (sized and named)
 
 
+def probes(n: int, **like: Any) -> Tensor:
+    """Return two inputs (2, n) that tell whether a layer is affine: opposite ones, large beside biases."""
+    x = torch.linspace(-10, 10, n, **like)
+    return torch.stack([x, -x])
+
+
 def multiplies_by_weight(base: nn.Module) -> bool:
     """Whether a linear layer computes what `torch.nn.Linear` does: a class of its own may scale its weight, say."""
     weight: Any = base.weight
     if not isinstance(base, nn.Linear) or type(base).forward is nn.Linear.forward or weight.is_meta:
         return True
     with torch.no_grad():
-        x = torch.linspace(-1, 1, weight.shape[1], dtype=weight.dtype, device=weight.device)[None]
+        x = probes(weight.shape[1], dtype=weight.dtype, device=weight.device)
         expected, given = nn.functional.linear(x, weight, base.bias), type(base).forward(base, x)
     digits = torch.finfo(weight.dtype).eps ** 0.5
     return torch.allclose(given, expected, rtol=digits, atol=digits * float(expected.abs().max()))

@@ -17,7 +17,7 @@ from structmat.torch._adapter.chunked import Mode
 from structmat.torch._adapter.initial_values import Init
 from structmat.torch._layers.adapted_layer import AdaptedLayer
 from structmat.torch._layers.forward import forward_with_adapters
-from structmat.torch._layers.frozen_base import features, has_transposed_weight, multiplies_by_weight
+from structmat.torch._layers.frozen_base import features, has_transposed_weight, multiplies_by_weight, probes
 
 __all__ = ["CDDLinear"]
 
@@ -313,24 +313,41 @@ class CDDLinear(AdaptedLayer):
         ------
         RuntimeError
             If there is no base.
+        TypeError
+            If the base does something else than multiply by a matrix and add a bias.
         """
         if self.base is None:
             raise RuntimeError("CDDLinear.dense_weight: there is no base")
+        return self._weight_and_bias()[0]
+
+    def _weight_and_bias(self) -> tuple[Tensor, Any]:
+        """Return the base's weight without the changes, and its bias, which may be None."""
         if self._unmerged is not None:
-            return self._in_layout(self._unmerged[0].detach(), self.base.weight)
+            return self._in_layout(self._unmerged[0].detach(), self.base.weight), self.bias
         try:
             weight = self._own_weight("dense_weight").detach()
         except TypeError:
-            like = self._like_base()
-            with torch.no_grad():
-                eye = torch.eye(self.in_features, **like)
-                return (self.base(eye) - self.base(torch.zeros_like(eye[:1]))).T
-        return weight.T if has_transposed_weight(self.base) else weight
+            return self._computed_weight_and_bias()
+        return weight.T if has_transposed_weight(self.base) else weight, self.bias
+
+    @torch.no_grad()
+    def _computed_weight_and_bias(self) -> tuple[Tensor, Tensor]:
+        """The same from outputs of the base."""
+        like = self._like_base()
+        eye, x = torch.eye(self.in_features, **like), probes(self.in_features, **like)
+        bias = self.base(torch.zeros_like(eye[:1]))
+        weight = (self.base(eye) - bias).T
+        expected, given = (each.float() for each in (x @ weight.T.to(x) + bias.to(x), self.base(x)))
+        if (given - expected).norm() > 0.1 * given.norm():  # more than inputs lose that are quantised
+            text = f"{type(self.base).__name__} does something else than multiply by a matrix and add a bias"
+            raise ArgumentTypeError("CDDLinear", "base", text)
+        return weight, bias[0]
 
     def _own_weight(self, method: str) -> Tensor:
         weight = super()._own_weight(method)
         if not multiplies_by_weight(self.base):
-            text = f"{type(self.base).__name__} does something else than multiply by its weight; to_linear() works"
+            text = f"{type(self.base).__name__} does something else than multiply by its weight"
+            text += ": replace the layer by what its to_linear() returns"
             raise ArgumentTypeError(method, None, text)
         return weight
 
@@ -349,15 +366,16 @@ class CDDLinear(AdaptedLayer):
         ------
         ValueError
             If the weight held NaN or infinity.
+        TypeError
+            If the base does something else than multiply by a matrix and add a bias.
         """
         if self.base is None:
             like = next(self.adapters.parameters(), torch.empty(0))
-            weight = like.new_zeros(self.out_features, self.in_features)
+            weight, bias = like.new_zeros(self.out_features, self.in_features), self.bias
         else:
-            weight = self.dense_weight()
+            weight, bias = self._weight_and_bias()
         with torch.inference_mode(mode=False), torch.no_grad():  # made in that mode, it could never be trained
             weight = self._in_layout(self._merged_weight(self._in_layout(weight, weight)), weight)
-            bias = self.bias
             linear = nn.Linear(
                 self.in_features, self.out_features, bias=bias is not None, dtype=weight.dtype, device=weight.device
             )

@@ -8,7 +8,8 @@ from contextlib import ExitStack, contextmanager
 
 from torch import nn
 
-from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
+from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError, naming
+from structmat._arrays.warn import warn_caller
 from structmat.torch._layers.adapted_layer import AdaptedLayer, adapter_names
 from structmat.torch._model.targets import Targets, adapted_layers, modules_to_train
 from structmat.torch._model.wrapping import freeze_others, replace_layer
@@ -72,9 +73,10 @@ def merge_adapters(model: nn.Module) -> None:
     """
     merged: list[AdaptedLayer] = []
     try:
-        for layer in _layers(model, "merge_adapters").values():
+        for path, layer in _layers(model, "merge_adapters").items():
             if not layer.is_merged:
-                layer.merge()
+                with naming(path):
+                    layer.merge()
                 merged.append(layer)
     except BaseException:
         for layer in merged:
@@ -275,6 +277,11 @@ def train_adapters(model: nn.Module, names: str | Sequence[str], *, train: Targe
     ValueError
         If no layer has one of the names, or `train` matches no module; nothing has changed then.
 
+    Warns
+    -----
+    RuntimeWarning
+        If one of them is active nowhere, so that it gets no gradient.
+
     See Also
     --------
     adapt : Adds an adapter, and trains it alone.
@@ -292,7 +299,11 @@ def train_adapters(model: nn.Module, names: str | Sequence[str], *, train: Targe
     ['0.adapters.first.factors.0', '0.adapters.first.factors.2', '1.weight', '1.bias']
     """
     names = adapter_names(names, "train_adapters")
-    _require_known(list(_layers(model, "train_adapters").values()), names, "train_adapters")
+    layers = list(_layers(model, "train_adapters").values())
+    _require_known(layers, names, "train_adapters")
+    for name in names:
+        if not any(name in layer.active_adapters for layer in layers):
+            warn_caller(f"train_adapters: {name!r} is active nowhere; see set_adapters", RuntimeWarning)
     freeze_others(model, names, modules_to_train(model, train, "train_adapters"))
 
 
