@@ -46,7 +46,11 @@ def test_multiples_of_the_identity_count_for_what_their_scalars_do(backend: Back
         pytest.skip("mixes no precisions")
     for c in vectors(backend):
         for e in scalars(backend):
-            op, multiple, wanted = MAKERS[name](c), e * sm.Identity(4), (c * e).dtype
+            try:
+                wanted = (c * e).dtype
+            except NotImplementedError:  # torch 2.15 has a dtype for bfloat16 and complex numbers, and no products
+                continue
+            op, multiple = MAKERS[name](c), e * sm.Identity(4)
             sums = {"K + eI": op + multiple, "eI + K": multiple + op, "K @ eI": op @ multiple, "eI @ K": multiple @ op}
             sums |= {"Sum": sm.Sum((op, multiple)), "-": op - multiple, "K / e": op / e}
             sums |= {"I / e": op + multiple / e, "Product": sm.Product((multiple, op))}
