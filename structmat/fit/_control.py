@@ -10,14 +10,24 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from threading import Event, current_thread, main_thread
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from structmat.fit._result import FitProgress
 
-__all__ = ["Control", "listening", "seconds_left"]
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike
+
+__all__ = ["Control", "listening", "rounding_error", "seconds_left"]
 
 _OF_A_START = 100
 """Iterations of a fit that another one starts from, at most, where time is limited."""
+
+
+def rounding_error(dtype: DTypeLike) -> float:
+    """Return the relative error up to which a product is the matrix to rounding: nothing is left to search for."""
+    return 4.0 * float(np.finfo(dtype).eps)
 
 
 @dataclass

@@ -10,6 +10,7 @@ import numpy as np
 from array_api_compat import array_namespace
 
 from structmat._arrays.numpy_bridge import moved_like
+from structmat.fit._control import rounding_error
 from structmat.fit._many_factors.problem import Problem
 from structmat.fit._product_error import product_error
 from structmat.fit._start_product import KnownProduct
@@ -161,8 +162,7 @@ def by_search(
     history = _ending_in(best.history, error)
     spread = problem.fine.of(best.layout).spread(best.parameters)
     why, end = "local minima are to be explored", ""
-    rounding = 4.0 * float(np.finfo(values.dtype).eps)  # that of the search may be less
-    if best.exact or error <= rounding:
+    if best.exact or error <= rounding_error(values.dtype):  # that of the search may be less
         end = "the product is the matrix to rounding"
     elif layout.n_factors == 1 and inputs is None:
         end = "the nearest matrix of one factor, in closed form"

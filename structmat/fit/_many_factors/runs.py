@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from structmat._arrays.numpy_bridge import to_numpy
+from structmat.fit._control import rounding_error
 from structmat.fit._many_factors.adam import anneal
 from structmat.fit._many_factors.descent import descend
 from structmat.fit._many_factors.lbfgs import polish
@@ -26,10 +27,8 @@ __all__ = ["Candidate", "Runs"]
 
 # A polish returns to the last iterate with accurate products, which are looked for once in so many iterations.
 _CHECKED = 50
-# Nothing is left to search for below an error of so many units in the last place.
-_ROUNDING = 4.0
 # A chain read off the matrix is the planted one with an error of no more than so many units in the last place.
-_ROUNDINGS_OF_PLANTED = 200.0
+_ROUNDINGS = 200.0
 
 
 @dataclass(frozen=True)
@@ -173,7 +172,7 @@ class Runs:
         parameters = parameters.astype(self.fine.dtype)
         with np.errstate(over="ignore", invalid="ignore"):
             error = self.fine.of(layout).error(parameters)
-        exact = error <= _ROUNDING * self._unit
+        exact = error <= rounding_error(self.fine.dtype)
         error = error if np.isfinite(error) else np.inf
         return Candidate(name, layout, parameters, error, converged=exact, exact=exact)
 
@@ -188,11 +187,6 @@ class Runs:
 
     def planted(self, candidate: Candidate) -> Candidate:
         """Return a chain that was read off the matrix, as an exact one where it is the planted one."""
-        if candidate.error <= _ROUNDINGS_OF_PLANTED * self._unit:
+        if candidate.error <= _ROUNDINGS * float(np.finfo(self.fine.dtype).eps):
             return replace(candidate, converged=True, exact=True)
         return candidate
-
-    @property
-    def _unit(self) -> float:
-        """A unit in the last place of the answer, relative to it."""
-        return float(np.finfo(self.fine.dtype).eps)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from structmat.fit._control import rounding_error
 from structmat.fit._three_factors.alternate import Run, alternate
 from structmat.fit._three_factors.basic_starts import random_start
 from structmat.fit._three_factors.spread import error_of_products
@@ -57,7 +58,7 @@ def best_from_all_starts(
     if n_random is None:
         n_random = min(_RANDOM_ENTRIES // grid.blocks.size, _MOST_RANDOM)
     others = (*STARTS, *[("random", random_start)] * n_random)
-    exact = 4.0 * float(np.finfo(grid.dtype).eps)
+    exact = rounding_error(grid.dtype)
     runs = [StartedRun(name, Run.begin(grid, start(grid, rng))) for name, start in CLOSED_FORMS]
     runs += [StartedRun(name, Run.begin(grid, factors)) for name, factors in known]
     runs = [go_on(started, "screening", _screening(control)) for started in runs]

@@ -356,9 +356,7 @@ class AdaptedLayer(nn.Module):
             kind = type(weight).__name__ if weight is not None else "missing"
             kind = "a buffer, to be made a torch.nn.Parameter first" if "weight" in self.base._buffers else kind
             raise ArgumentTypeError(
-                method,
-                None,
-                f"the weight of {type(self.base).__name__} is {kind}, not a plain floating tensor",
+                method, None, f"the weight of {type(self.base).__name__} is {kind}, not a plain floating tensor"
             )
         return weight
 
