@@ -77,9 +77,9 @@ def pairs(n: int) -> list[tuple[str, str, Call, Call, Call | None]]:
         ),
         (
             "solve_toeplitz((c, r), B), 64 columns",
-            "Toeplitz(c, r).inv() @ B",
+            "Toeplitz(c, r).solve(B)",
             lambda: scipy.linalg.solve_toeplitz((c, r), X),
-            lambda: sm.Toeplitz(c, r).inv() @ X,
+            lambda: sm.Toeplitz(c, r).solve(X),
             lambda: inverse @ X,
         ),
         (

@@ -118,7 +118,7 @@ def speed(n: int, *, dense: bool, rounds: int) -> list[list[str]]:
         B = rng.standard_normal((n, 64))
         solvers = {
             "one": lambda c=c, r=r, b=B[:, 0]: sm.Toeplitz(c, r).solve(b),
-            "many": lambda c=c, r=r, B=B: sm.Toeplitz(c, r).solve(B.T),
+            "many": lambda c=c, r=r, B=B: sm.Toeplitz(c, r).solve(B),
             "SciPy, one": lambda c=c, r=r, b=B[:, 0]: scipy.linalg.solve_toeplitz((c, r), b),
         }
         if dense and kind == "positive definite":

@@ -30,7 +30,15 @@ import numpy as np
 
 from structmat import _engine, operators
 from structmat._arrays.parameters import Parametrised
-from structmat._toeplitz_solver import set_rule, tangents, vectors_on_host
+from structmat._toeplitz_solver import (
+    Rules,
+    products,
+    set_rules,
+    solutions_on_host,
+    tangents,
+    transposed,
+    vectors_on_host,
+)
 
 __all__ = ["register_operator"]
 
@@ -146,4 +154,26 @@ def _changes(determinant: bool, primals: Any, changes: Any) -> tuple[Any, Any]:
 
 
 _inverse_vectors.defjvp(_changes)
-set_rule("jax", _inverse_vectors)
+
+
+def _solutions(c: Any, r: Any, b: Any) -> Any:
+    """Return solutions of Toeplitz systems, found by NumPy; JAX differentiates the products."""
+    b = jnp.broadcast_to(b, jnp.broadcast_shapes(c.shape, r.shape, b.shape))
+
+    def solve(_: Any, right: Any) -> Any:
+        return jax.pure_callback(
+            lambda c, r, b: solutions_on_host(np.asarray(c), np.asarray(r), np.asarray(b)),
+            jax.ShapeDtypeStruct(right.shape, right.dtype),
+            c,
+            r,
+            right,
+            vmap_method="expand_dims",
+        )
+
+    def solve_transposed(_: Any, right: Any) -> Any:
+        return transposed(lambda v: solve(None, v), jnp)(right)
+
+    return jax.lax.custom_linear_solve(products(c, r, jnp), b, solve, solve_transposed)
+
+
+set_rules("jax", Rules(_inverse_vectors, _solutions))

@@ -263,6 +263,7 @@ def _linear_algebra(pair: _Pair) -> None:
     diagonal = np.diagonal(dense, axis1=-2, axis2=-1)
     b = pair.drawn(*dense.shape[:-1])
     square, right = dense.shape[-1] == dense.shape[-2], b[..., None]
+    columns = pair.drawn(dense.shape[-2], dense.shape[-2])  # as many as rows, which a wrong axis would not notice
     checks: list[tuple[str, bool, Callable[[], Any], Callable[[], Any]]] = [
         ("diagonal", True, op.diagonal, lambda: diagonal),
         ("trace", True, op.trace, lambda: np.sum(diagonal, axis=-1)),
@@ -275,9 +276,16 @@ def _linear_algebra(pair: _Pair) -> None:
             lambda: np.linalg.matrix_rank(dense).astype("float64"),
         ),
         ("pinv", well, lambda: op.pinv().to_dense(), lambda: np.linalg.pinv(dense)),
-        ("lstsq", well, lambda: op.lstsq(pair.array(b)), lambda: (np.linalg.pinv(dense) @ right)[..., 0]),
+        ("lstsq", well, lambda: op.lstsq(pair.array(columns)), lambda: np.linalg.pinv(dense) @ columns),
+        ("pinv_matvec", well, lambda: op.pinv_matvec(pair.array(b)), lambda: (np.linalg.pinv(dense) @ right)[..., 0]),
         ("inv", well and square, lambda: op.inv().to_dense(), lambda: np.linalg.inv(dense)),
-        ("solve", well and square, lambda: op.solve(pair.array(b)), lambda: np.linalg.solve(dense, right)[..., 0]),
+        ("solve", well and square, lambda: op.solve(pair.array(columns)), lambda: np.linalg.solve(dense, columns)),
+        (
+            "inv_matvec",
+            well and square,
+            lambda: op.inv_matvec(pair.array(b)),
+            lambda: np.linalg.solve(dense, right)[..., 0],
+        ),
         ("det", well and square and _has_determinant(pair), op.det, lambda: np.linalg.det(dense)),
         ("slogdet", well and square, lambda: op.slogdet().sign, lambda: np.linalg.slogdet(dense)[0]),
         ("slogdet", well and square, lambda: op.slogdet().logabsdet, lambda: np.linalg.slogdet(dense)[1]),

@@ -68,3 +68,11 @@ def get(name: str) -> Backend:
         if name == "numpy":
             raise
         pytest.skip(f"{name}: {error}")
+
+
+def along_last_axis(function: Any, A: Any, b: Any, **options: Any) -> Any:
+    """Return ``sm.solve`` or ``sm.lstsq`` of vectors along the last axis, each the one column of a matrix."""
+    if np.ndim(b) == 1:
+        return function(A, b, **options)
+    found = function(A, b[..., None], **options)
+    return found._replace(x=found.x[..., 0], residual=found.residual[..., 0])

@@ -13,6 +13,16 @@ from torch.autograd import forward_ad
 from torch.func import grad, hessian, jacfwd, jacrev, jvp, vmap
 
 import structmat as sm
+from tests.backends import along_last_axis
+
+
+def solve(A: Any, b: Any, **options: Any) -> Any:
+    return along_last_axis(sm.solve, A, b, **options)
+
+
+def lstsq(A: Any, b: Any, **options: Any) -> Any:
+    return along_last_axis(sm.lstsq, A, b, **options)
+
 
 N = 5
 pytestmark = [  # what torch says of its own rules
@@ -22,7 +32,7 @@ pytestmark = [  # what torch says of its own rules
 
 
 def circulant_plus_diagonal(c: Any, d: Any, b: Any, **options: Any) -> Any:
-    return sm.solve(sm.Circulant(c) + sm.Diagonal(4 * d), b, rtol=1e-13, **options).x
+    return solve(sm.Circulant(c) + sm.Diagonal(4 * d), b, rtol=1e-13, **options).x
 
 
 def the_same_with_a_preconditioner(c: Any, d: Any, b: Any) -> Any:
@@ -31,24 +41,24 @@ def the_same_with_a_preconditioner(c: Any, d: Any, b: Any) -> Any:
 
 def prepared(c: Any, d: Any, b: Any) -> Any:
     M = (sm.Circulant(torch.zeros_like(c)) + sm.Diagonal(1 / d)).prepare()
-    return sm.solve((sm.Circulant(c).prepare() + sm.Diagonal(4 * d)).prepare(), b, rtol=1e-13, preconditioner=M).x
+    return solve((sm.Circulant(c).prepare() + sm.Diagonal(4 * d)).prepare(), b, rtol=1e-13, preconditioner=M).x
 
 
 def of_more_equations(c: Any, d: Any, b: Any) -> Any:
-    return sm.lstsq(sm.Toeplitz(c, d[:3]), b, rtol=1e-13).x
+    return lstsq(sm.Toeplitz(c, d[:3]), b, rtol=1e-13).x
 
 
 def of_less_equations(c: Any, d: Any, b: Any) -> Any:
-    return sm.lstsq(sm.Toeplitz(c[:3], d), b[..., :3], rtol=1e-13).x
+    return lstsq(sm.Toeplitz(c[:3], d), b[..., :3], rtol=1e-13).x
 
 
 def of_low_rank(c: Any, d: Any, b: Any) -> Any:
     keep = torch.tensor([1.0, 0, 2, 0, 1], dtype=d.dtype)
-    return sm.lstsq(sm.Toeplitz(c, d) @ sm.Diagonal(keep), b, rtol=1e-13).x
+    return lstsq(sm.Toeplitz(c, d) @ sm.Diagonal(keep), b, rtol=1e-13).x
 
 
 def in_closed_form(c: Any, d: Any, b: Any) -> Any:
-    return sm.solve(sm.Toeplitz(torch.cat([c[..., :1] + 6, c[..., 1:]], -1), d), b).x
+    return solve(sm.Toeplitz(torch.cat([c[..., :1] + 6, c[..., 1:]], -1), d), b).x
 
 
 def dense(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -145,7 +155,7 @@ def test_the_change_of_a_solution_is_as_exact_as_the_solution():
     A = sm.Toeplitz(c) + sm.Diagonal(d)
     expected = torch.linalg.solve(A.to_dense(), change)
     for options in ({"preconditioner": None}, {"assume": "positive definite"}):
-        found = jvp(lambda b, options=options: sm.solve(A, b, max_iter=5000, **options).x, (b,), (change,))[1]
+        found = jvp(lambda b, options=options: solve(A, b, max_iter=5000, **options).x, (b,), (change,))[1]
         assert (found - expected).norm() <= 1e-9 * expected.norm()
 
 
@@ -162,7 +172,7 @@ def test_closed_forms_have_tangents_too():
     (c, d, b), (change, *_) = drawn()
     with forward_ad.dual_level():
         A = sm.Toeplitz(forward_ad.make_dual(c + 3, change), d)
-        assert sm.solve(A, b).iterations == 0
+        assert solve(A, b).iterations == 0
         found = [
             forward_ad.unpack_dual(value).tangent for value in (A.det(), A.slogdet().logabsdet, A.inv().to_dense())
         ]

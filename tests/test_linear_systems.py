@@ -14,7 +14,17 @@ from hypothesis import strategies as st
 import structmat as sm
 from structmat.linear_systems import _scipy_solvers
 from tests import backends
+from tests.backends import along_last_axis
 from tests.operator_registry import DTYPES, REGISTRY, Vectors
+
+
+def solve(A: Any, b: Any, **options: Any) -> Any:
+    return along_last_axis(sm.solve, A, b, **options)
+
+
+def lstsq(A: Any, b: Any, **options: Any) -> Any:
+    return along_last_axis(sm.lstsq, A, b, **options)
+
 
 ASSUME = ("general", "hermitian", "positive definite")
 ITERATED = {"Sum", "Hankel, m x n", "Toeplitz, m x n", "BlockCirculant, cropped", "CDDProduct, rectangular"}
@@ -47,7 +57,7 @@ def test_solutions_are_those_of_the_dense_matrix(library):
         cond = np.max(np.linalg.cond(dense))
         if cond > 50:
             return
-        found = sm.solve(A, backend.asarray(b), assume=assume, preconditioner=preconditioner)
+        found = solve(A, backend.asarray(b), assume=assume, preconditioner=preconditioner)
         want = np.linalg.solve(dense, b[..., None].astype("complex128"))[..., 0]
         x = backend.to_numpy(found.x)
         assert x.dtype == dtype
@@ -73,7 +83,7 @@ def test_least_squares_are_those_of_the_dense_matrix(library):
         if np.min(values) * 100 < np.max(values):
             return
         b = v(sample.dense.shape[-2])
-        found = sm.lstsq(sample.make(backend.asarray), backend.asarray(b))
+        found = lstsq(sample.make(backend.asarray), backend.asarray(b))
         want = (np.linalg.pinv(sample.dense) @ b[..., None])[..., 0]
         x = backend.to_numpy(found.x)
         assert x.dtype == dtype
@@ -90,7 +100,7 @@ def test_least_squares_of_singular_matrices_have_the_least_norm(library):
     A = sm.Toeplitz(backend.asarray(c), backend.asarray(rng.standard_normal(8))) @ sm.Diagonal(backend.asarray(d))
     dense = backend.to_numpy(A.to_dense())
     b[1] = np.linalg.svd(dense)[0][:, -1]  # which is orthogonal to the range
-    found = sm.lstsq(A, backend.asarray(b))
+    found = lstsq(A, backend.asarray(b))
     np.testing.assert_allclose(backend.to_numpy(found.x), b @ np.linalg.pinv(dense).T, atol=1e-8)
     np.testing.assert_allclose(backend.to_numpy(found.residual)[1], 1)
 
@@ -103,9 +113,9 @@ def test_right_hand_sides_of_any_size(library, scale):
     b = np.array([1.0, 2.0, 0.5, -1.0])
     want = np.linalg.solve(backend.to_numpy(A.to_dense()), b)
     for assume in ASSUME:
-        x = backend.to_numpy(sm.solve(A, backend.asarray(scale * b), assume=assume).x)
+        x = backend.to_numpy(solve(A, backend.asarray(scale * b), assume=assume).x)
         np.testing.assert_allclose(x / scale, want, rtol=1e-8)
-    np.testing.assert_allclose(backend.to_numpy(sm.lstsq(A, backend.asarray(scale * b)).x) / scale, want, rtol=1e-8)
+    np.testing.assert_allclose(backend.to_numpy(lstsq(A, backend.asarray(scale * b)).x) / scale, want, rtol=1e-8)
 
 
 SIZES = [
@@ -129,8 +139,8 @@ def test_matrices_of_any_size(library, dtype, scale):
     general = lambda s: sm.Circulant(asarray(s * c)) + sm.Diagonal(asarray(s * d))
     tall = lambda s: sm.Toeplitz(asarray(s * d), asarray(s * c[:2]))
     given = sm.Diagonal(asarray(1 / (4 + d))) / scale
-    calls = [(general, lambda A, b, kind=assume: sm.solve(A, b, assume=kind)) for assume in ASSUME]
-    calls += [(general, lambda A, b, M=M: sm.solve(A, b, preconditioner=M)) for M in (None, given)]
+    calls = [(general, lambda A, b, kind=assume: solve(A, b, assume=kind)) for assume in ASSUME]
+    calls += [(general, lambda A, b, M=M: solve(A, b, preconditioner=M)) for M in (None, given)]
     calls += [(kind, sm.lstsq) for kind in (general, tall)]
     for make, call in calls:
         want = np.linalg.pinv(backend.to_numpy(make(1).to_dense())) @ b
@@ -148,7 +158,7 @@ def test_stacks_of_several_sizes_with_one_preconditioner(library):
     dense, b = backend.to_numpy(A.to_dense()), rng.standard_normal((2, 1, 5))
     want = np.linalg.solve(dense / scales[..., None], b[..., None])[..., 0]
     for M in (None, "nearest", sm.Identity(5), sm.Diagonal(backend.asarray(1 / d))):
-        x = backend.to_numpy(sm.solve(A, backend.asarray(b), preconditioner=M).x)
+        x = backend.to_numpy(solve(A, backend.asarray(b), preconditioner=M).x)
         np.testing.assert_allclose(x * scales, want, rtol=1e-7)
 
 
@@ -157,7 +167,7 @@ def test_the_largest_right_hand_sides(library):
     backend = backends.get(library)
     A = sm.Circulant(backend.asarray(np.array([0.0, 1.0, 0.5]))) + sm.Diagonal(backend.asarray(np.full(3, 4.0)))
     b = np.array([1.0, -1.0, 1.0])
-    x = sm.solve(A, backend.asarray(1e308 * b)).x
+    x = solve(A, backend.asarray(1e308 * b)).x
     np.testing.assert_allclose(backend.to_numpy(x) / 1e308, np.linalg.solve(backend.to_numpy(A.to_dense()), b))
 
 
@@ -166,7 +176,7 @@ def test_least_squares_far_from_the_range_and_ill_conditioned():
     n = 200
     A = sm.Toeplitz(0.9 ** np.arange(n), 0.9 ** np.arange(n // 2))
     b = np.random.default_rng(3).standard_normal((2, n))
-    x, dense = sm.lstsq(A, b).x, A.to_dense()
+    x, dense = lstsq(A, b).x, A.to_dense()
     r = b - A.matvec(x)
     assert np.all(np.linalg.norm(A.rmatvec(r), axis=1) <= 1e-10 * np.linalg.norm(dense, 2) * np.linalg.norm(r, axis=1))
     np.testing.assert_allclose(x, np.linalg.lstsq(dense, b.T)[0].T, atol=1e-5)
@@ -178,15 +188,15 @@ def test_stacks_and_zeros():
     A = sm.Circulant(rng.standard_normal((3, 1, 6))) + sm.Diagonal(4 + rng.random((2, 6)))
     b = rng.standard_normal((2, 6))
     b[1] = 0
-    found = sm.solve(A, b)
+    found = solve(A, b)
     np.testing.assert_allclose(found.x, np.linalg.solve(A.to_dense(), b[..., None])[..., 0], atol=1e-9)
     assert found.residual.shape == (3, 2)
     assert not np.any(found.x[:, 1])
     assert found.iterations > 0
-    assert sm.solve(A, 0 * b).iterations == sm.lstsq(A, 0 * b).iterations == 0
-    assert sm.solve(A, np.empty((0, 1, 1, 6))).x.shape == (0, 3, 2, 6)
+    assert solve(A, 0 * b).iterations == lstsq(A, 0 * b).iterations == 0
+    assert solve(A, np.empty((0, 1, 1, 6))).x.shape == (0, 3, 2, 6)
     none = sm.Circulant(np.empty((0, 6))) + sm.Diagonal(np.empty((0, 6)))
-    assert sm.solve(none, b[0]).x.shape == sm.lstsq(none, b[0]).x.shape == (0, 6)
+    assert solve(none, b[0]).x.shape == lstsq(none, b[0]).x.shape == (0, 6)
 
 
 @pytest.mark.parametrize("library", LIBRARIES)
@@ -196,11 +206,11 @@ def test_closed_forms_come_first(library):
     c = backend.asarray(np.append(3, rng.random(4)))
     b = backend.asarray(rng.standard_normal(5))
     for op in (sm.Circulant(c), 2 * (sm.Circulant(c) @ sm.Diagonal(c))):
-        x, residual, iterations = sm.solve(op, b)
+        x, residual, iterations = solve(op, b)
         assert iterations == 0
         assert float(residual) < 1e-12
         np.testing.assert_array_equal(backend.to_numpy(x), backend.to_numpy(op.solve(b)))
-    assert sm.lstsq(sm.Circulant(c), b).iterations == 0
+    assert lstsq(sm.Circulant(c), b).iterations == 0
 
 
 def test_an_inverse_is_closed_form_enough():
@@ -212,8 +222,8 @@ def test_an_inverse_is_closed_form_enough():
         _transpose = _conj = lambda self: self
         _inv = lambda self, xp: self
 
-    assert sm.solve(Reversal(3), [1.0, 2.0, 3.0]).x.tolist() == [3.0, 2.0, 1.0]
-    assert sm.lstsq(Reversal(3), [1.0, 2.0, 3.0]).x.round(12).tolist() == [3.0, 2.0, 1.0]
+    assert solve(Reversal(3), [1.0, 2.0, 3.0]).x.tolist() == [3.0, 2.0, 1.0]
+    assert lstsq(Reversal(3), [1.0, 2.0, 3.0]).x.round(12).tolist() == [3.0, 2.0, 1.0]
 
 
 @pytest.mark.parametrize("library", ["numpy", "torch"])
@@ -221,7 +231,7 @@ def test_half_precision(library):
     backend = backends.get(library)
     half = lambda values: backend.xp.asarray(values, dtype=backend.dtype(backend.half))
     A = sm.Circulant(half([4.0, 1.0, 0.0])) + sm.Diagonal(half([0.0, 1.0, 2.0]))
-    x = sm.solve(A, half([1.0, 2.0, 3.0])).x
+    x = solve(A, half([1.0, 2.0, 3.0])).x
     assert x.dtype == A.dtype
     want = np.linalg.solve([[4.0, 0, 1], [1, 5, 0], [0, 1, 6]], [1.0, 2, 3])
     np.testing.assert_allclose([float(value) for value in x], want, rtol=1e-2)
@@ -238,7 +248,7 @@ def test_the_nearest_circulant_or_diagonal_helps():
     factors = sm.Product([smooth, sm.Circulant(np.append(2.0, np.zeros(n - 1)))])
     for A in (smooth, spread, smooth.prepare(), grid, 3 * factors):
         counts = [
-            sm.solve(A, b, assume="positive definite", preconditioner=M, max_iter=5000).iterations
+            solve(A, b, assume="positive definite", preconditioner=M, max_iter=5000).iterations
             for M in ("nearest", None)
         ]
         assert 3 * counts[0] < counts[1], counts
@@ -253,7 +263,7 @@ def test_the_nearest_circulants_of_grids_and_of_skew_circulants_help():
     noise = sm.Diagonal(np.linspace(1e-2, 2e-2, 192))
     for A in (grid, grid + noise, skew + noise):
         counts = [
-            sm.solve(A, np.ones(192), assume="positive definite", preconditioner=M, max_iter=5000).iterations
+            solve(A, np.ones(192), assume="positive definite", preconditioner=M, max_iter=5000).iterations
             for M in ("nearest", None)
         ]
         assert 2 * counts[0] < counts[1], counts
@@ -264,7 +274,7 @@ def test_a_preconditioner_of_ones_own():
     T, D = sm.Toeplitz(0.95 ** np.arange(n)), sm.Diagonal(np.linspace(0.1, 0.3, n))
     M = sm.preconditioners.strang(T + 0.2 * sm.Identity(n)).inv()
     for assume in ASSUME:
-        found = sm.solve(T + D, np.ones(n), assume=assume, preconditioner=M)
+        found = solve(T + D, np.ones(n), assume=assume, preconditioner=M)
         np.testing.assert_allclose((T + D) @ found.x, 1, atol=1e-8)
 
 
@@ -276,7 +286,7 @@ def test_a_preconditioner_of_ones_own_is_used(name, assume):
     A = sm.Toeplitz(asarray(c)) + sm.Diagonal(asarray(d))
     M = sm.preconditioners.chan(asarray(c + 0.015 * (np.arange(n) == 0))).inv()
     b = asarray(np.ones(n))
-    few, many = (sm.solve(A, b, assume=assume, preconditioner=P, max_iter=5000).iterations for P in (M, None))
+    few, many = (solve(A, b, assume=assume, preconditioner=P, max_iter=5000).iterations for P in (M, None))
     assert 2 * few < many, (few, many)
 
 
@@ -287,22 +297,22 @@ def test_what_does_not_converge_is_an_error(library):
     A = sm.Circulant(c) + sm.Diagonal(backend.asarray(np.arange(5.0)))
     b = backend.asarray(np.arange(5.0))
     with pytest.raises(sm.ConvergenceError, match=r"solve: the relative residual is .* after 1 iterations") as caught:
-        sm.solve(A, b, max_iter=1, preconditioner=None)
+        solve(A, b, max_iter=1, preconditioner=None)
     rest = b - A @ caught.value.result.x
     np.testing.assert_allclose(
         backend.to_numpy(caught.value.result.residual), np.linalg.norm(backend.to_numpy(rest)) / np.sqrt(30)
     )
     with pytest.raises(np.linalg.LinAlgError, match="lstsq: the relative residual"):
-        sm.lstsq(A, b, max_iter=1)
+        lstsq(A, b, max_iter=1)
     singular = sm.Circulant(c) - sm.Diagonal(backend.asarray(np.array([1.0, 1, 1, 1, 1])))
     singular = singular @ (sm.Circulant(0 * c) + sm.Diagonal(backend.asarray(np.array([1.0, 1, 1, 1, 0]))))
     for assume in ASSUME:
         with pytest.raises(sm.ConvergenceError):
-            sm.solve(singular, b, assume=assume)
+            solve(singular, b, assume=assume)
     with pytest.raises(sm.ConvergenceError, match='assume="general"'):
-        sm.solve(A - 9 * (A + A), b, assume="positive definite")
+        solve(A - 9 * (A + A), b, assume="positive definite")
     with pytest.raises(sm.ConvergenceError, match="is nan"):
-        sm.solve(A, b * float("nan"))
+        solve(A, b * float("nan"))
 
 
 def test_gradients_in_torch():
@@ -310,18 +320,18 @@ def test_gradients_in_torch():
     rng = np.random.default_rng(5)
     c, d, b = (torch.tensor(rng.standard_normal(3), requires_grad=True) for _ in range(3))
     check = lambda function, *inputs: torch.autograd.gradcheck(function, inputs, atol=1e-6, fast_mode=True)
-    assert check(lambda c, d, b: sm.solve(sm.Circulant(c) + sm.Diagonal(3 + d), b, rtol=1e-13).x, c, d, b)
+    assert check(lambda c, d, b: solve(sm.Circulant(c) + sm.Diagonal(3 + d), b, rtol=1e-13).x, c, d, b)
     z = (c + 1j * d).detach().requires_grad_()
-    assert check(lambda z, b: sm.solve(sm.Circulant(z) + sm.Diagonal(z), b, rtol=1e-13).x, z, b)
+    assert check(lambda z, b: solve(sm.Circulant(z) + sm.Diagonal(z), b, rtol=1e-13).x, z, b)
     for m, n in ((3, 2), (2, 3)):
-        assert check(lambda c, d, b: sm.lstsq(sm.Toeplitz(c, d), b, rtol=1e-12).x, c[:m].detach().requires_grad_(),
+        assert check(lambda c, d, b: lstsq(sm.Toeplitz(c, d), b, rtol=1e-12).x, c[:m].detach().requires_grad_(),
                      d[:n].detach().requires_grad_(), b[:m].detach().requires_grad_())  # fmt: skip
     of_rank_two = lambda c, d: sm.Toeplitz(c, d) @ sm.Diagonal(torch.tensor([1.0, 0.0, 2.0]).double())
-    assert check(lambda c, d, b: sm.lstsq(of_rank_two(c, d), b, rtol=1e-12).x, c, d, b)
+    assert check(lambda c, d, b: lstsq(of_rank_two(c, d), b, rtol=1e-12).x, c, d, b)
     twice = lambda function, *inputs: torch.autograd.gradgradcheck(function, inputs, atol=1e-5, fast_mode=True)
-    assert twice(lambda c, d, b: sm.solve(sm.Circulant(c) + sm.Diagonal(3 + d), b, rtol=1e-13).x, c, d, b)
+    assert twice(lambda c, d, b: solve(sm.Circulant(c) + sm.Diagonal(3 + d), b, rtol=1e-13).x, c, d, b)
     short = c[:2].detach().requires_grad_()
-    assert twice(lambda c: sm.lstsq(sm.Toeplitz(c, d[:1].detach()), b[:2].detach(), rtol=1e-12).x, short)
+    assert twice(lambda c: lstsq(sm.Toeplitz(c, d[:1].detach()), b[:2].detach(), rtol=1e-12).x, short)
 
 
 def test_positive_definite_systems_and_their_gradients_in_jax():
@@ -335,7 +345,7 @@ def test_positive_definite_systems_and_their_gradients_in_jax():
     @jax.value_and_grad
     def total(d, b):
         A = sm.Circulant(jnp.asarray(c)) + sm.Diagonal(d)
-        return jnp.sum(sm.solve(A, b, assume="positive definite").x)
+        return jnp.sum(solve(A, b, assume="positive definite").x)
 
     value, gradient = total(d, b)
     np.testing.assert_allclose(value, np.sum(want))
@@ -345,7 +355,7 @@ def test_positive_definite_systems_and_their_gradients_in_jax():
 def test_general_systems_in_jax():
     jnp, jax = backends.get("jax").xp, pytest.importorskip("jax")
     c = jnp.asarray([1.0, 2.0, 0.0])
-    run = jax.jit(lambda d, b: sm.solve(sm.Circulant(c) + sm.Diagonal(d), b).x)
+    run = jax.jit(lambda d, b: solve(sm.Circulant(c) + sm.Diagonal(d), b).x)
     dense = sm.Circulant([1.0, 2.0, 0.0]).to_dense() + np.diag([1.0, -4.0, 2.0])
     b = np.array([1.0, 2.0, 4.0])
     np.testing.assert_allclose(run(jnp.asarray([1.0, -4.0, 2.0]), b), np.linalg.solve(dense, b), atol=1e-8)
@@ -358,33 +368,33 @@ def test_least_squares_and_what_does_not_converge_in_jax():
     rng = np.random.default_rng(7)
     c, r, b = rng.standard_normal(6), rng.standard_normal(3), rng.standard_normal(6)
     A = sm.Toeplitz(jnp.asarray(c), jnp.asarray(r))
-    found = sm.lstsq(A, jnp.asarray(b))
+    found = lstsq(A, jnp.asarray(b))
     np.testing.assert_allclose(found.x, np.linalg.lstsq(sm.Toeplitz(c, r).to_dense(), b)[0], atol=1e-8)
     assert found.iterations is None
     with pytest.raises(sm.ConvergenceError, match=r"lstsq: the relative residual is nan, not 1e-10"):
-        sm.lstsq(A, jnp.full(6, np.nan))
+        lstsq(A, jnp.full(6, np.nan))
 
 
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda A: sm.solve(np.eye(3), np.ones(3)), TypeError, "solve: A must be a structmat operator, got ndarray"),
+        (lambda A: solve(np.eye(3), np.ones(3)), TypeError, "solve: A must be a structmat operator, got ndarray"),
         (
-            lambda A: sm.solve(sm.Toeplitz([1.0], [1.0, 2.0]), [1.0]),
+            lambda A: solve(sm.Toeplitz([1.0], [1.0, 2.0]), [1.0]),
             ValueError,
             "solve: A must be square, .*lstsq",
         ),
-        (lambda A: sm.solve(A, np.ones(4)), ValueError, r"Sum.solve: b must have shape \(..., 3\)"),
-        (lambda A: sm.solve(A, np.ones(3), assume="spd"), ValueError, 'assume must be one of "general"'),
-        (lambda A: sm.solve(A, np.ones(3), preconditioner=3), TypeError, "preconditioner must be .*, got int"),
-        (lambda A: sm.solve(A, np.ones(3), preconditioner="ilu"), ValueError, "preconditioner must be one of"),
+        (lambda A: solve(A, np.ones(4)), ValueError, r"Sum.solve: b must have shape \(..., 3\)"),
+        (lambda A: solve(A, np.ones(3), assume="spd"), ValueError, 'assume must be one of "general"'),
+        (lambda A: solve(A, np.ones(3), preconditioner=3), TypeError, "preconditioner must be .*, got int"),
+        (lambda A: solve(A, np.ones(3), preconditioner="ilu"), ValueError, "preconditioner must be one of"),
         (
-            lambda A: sm.solve(A, np.ones(3), preconditioner=sm.Identity(2)),
+            lambda A: solve(A, np.ones(3), preconditioner=sm.Identity(2)),
             ValueError,
             r"preconditioner must have the shape of A, \(3, 3\), got \(2, 2\)",
         ),
-        (lambda A: sm.solve(A, np.ones(3), rtol=0), ValueError, "rtol must be above zero"),
-        (lambda A: sm.lstsq(A, np.ones(3), max_iter=0), ValueError, "lstsq: max_iter must be at least 1, got 0"),
+        (lambda A: solve(A, np.ones(3), rtol=0), ValueError, "rtol must be above zero"),
+        (lambda A: lstsq(A, np.ones(3), max_iter=0), ValueError, "lstsq: max_iter must be at least 1, got 0"),
     ],
 )
 def test_bad_arguments(call, error, message):
@@ -406,14 +416,14 @@ def test_a_closed_form_that_leaves_a_large_residual_says_so() -> None:
 @pytest.mark.filterwarnings("always::scipy.linalg.LinAlgWarning")
 def test_closed_forms_that_give_nan_say_so_beside_other_warnings() -> None:
     with pytest.warns(scipy.linalg.LinAlgWarning, match="solve: the solution is NaN: .*hold NaN or infinity"):
-        sm.solve(sm.Circulant([2.0, 1.0, 0.0]), [1.0, np.nan, 2.0])
+        solve(sm.Circulant([2.0, 1.0, 0.0]), [1.0, np.nan, 2.0])
     with pytest.warns(scipy.linalg.LinAlgWarning, match="lstsq: the solution is NaN"):
-        sm.lstsq(sm.Circulant([2.0, 1.0, 0.0]), [1.0, 0.0, np.nan])
+        lstsq(sm.Circulant([2.0, 1.0, 0.0]), [1.0, 0.0, np.nan])
     b = np.random.default_rng(0).standard_normal((2, 12))
     b[0, 0] = np.nan
     hilbert = sm.Hankel(1 / (1.0 + np.arange(12)), 1 / (12.0 + np.arange(12)))
     with pytest.warns(scipy.linalg.LinAlgWarning) as seen:
-        sm.solve(hilbert, b)
+        solve(hilbert, b)
     texts = [str(each.message) for each in seen if str(each.message).startswith("solve: ")]
     assert ["is NaN" in text for text in texts] == [True, False]
     assert "A is ill-conditioned" in texts[1]
@@ -426,8 +436,8 @@ def test_nan_ends_iteration_before_it_begins(name, place):
     d, b = np.array([1.0, 2.0, 3.0, 4.0]), np.ones((2, 4))
     (d if place == "A" else b[1])[1] = np.nan
     A = sm.Circulant(backend.asarray(np.array([9.0, 1.0, 0.0, 2.0]))) + sm.Diagonal(backend.asarray(d))
-    calls = [lambda b, kind=assume: sm.solve(A, b, assume=kind) for assume in ASSUME]
-    for call in [*calls, lambda b: sm.lstsq(A, b)]:
+    calls = [lambda b, kind=assume: solve(A, b, assume=kind) for assume in ASSUME]
+    for call in [*calls, lambda b: lstsq(A, b)]:
         with pytest.raises(sm.ConvergenceError, match=r"is nan after .*hold NaN or infinity") as caught:
             call(backend.asarray(b))
         result = caught.value.result
@@ -436,18 +446,37 @@ def test_nan_ends_iteration_before_it_begins(name, place):
         if place == "A":
             assert result.iterations == 0
         else:  # the other right-hand side is solved
-            np.testing.assert_allclose(backend.to_numpy(A @ result.x[0]), b[0], atol=1e-8)
+            np.testing.assert_allclose(backend.to_numpy(A @ result.x[0])[:, 0], b[0], atol=1e-8)
 
 
-def test_right_hand_sides_in_columns_are_named():
+def test_right_hand_sides_are_columns_and_matvec_takes_rows():
     A, B = sm.Circulant([3.0, 1.0, 0.0]), np.ones((3, 2))
-    for call in (A.solve, A.lstsq, A.matvec, A.rmatvec, lambda b: sm.solve(A + sm.Diagonal(np.ones(3)), b)):
+    for call in (A.inv_matvec, A.pinv_matvec, A.matvec, A.rmatvec):
         with pytest.raises(ValueError, match=r"got \(3, 2\); vectors lie along the last axis: transpose columns"):
             call(B)
+    for call in (A.solve, A.lstsq, lambda b: sm.solve(A + sm.Diagonal(np.ones(3)), b), lambda b: sm.lstsq(A, b)):
+        with pytest.raises(ValueError, match=r"got \(2, 3\); right-hand sides are columns: transpose vectors"):
+            call(B.T)
     with pytest.raises(ValueError, match=r"or write A @ x$"):
         A.matvec(B)
+    with pytest.raises(ValueError, match=r"or use solve$"):
+        A.inv_matvec(B)
     with pytest.raises(ValueError, match=r"got \(4,\)$"):
         A.matvec(np.ones(4))
+
+
+@pytest.mark.parametrize("library", ["numpy", "torch", "jax"])
+def test_solutions_follow_the_product_with_columns(library):
+    """A square matrix of right-hand sides, of which a wrong axis would give another answer without a word."""
+    backend = backends.get(library)
+    rng = np.random.default_rng(0)
+    c, d, B = rng.standard_normal((2, 5)), rng.standard_normal((2, 5)), rng.standard_normal((5, 5))
+    c[:, 0] += 9
+    a = backend.asarray
+    for op in (sm.Circulant(a(c)), sm.Circulant(a(c[0])) + sm.Diagonal(a(d)), sm.Toeplitz(a(c[0]), a(c[1]))):
+        for found in (sm.solve(op, a(B)), sm.lstsq(op, a(B))):
+            assert found.residual.shape == (*op.batch_shape, 5)
+            np.testing.assert_allclose(backend.to_numpy(op @ found.x), np.broadcast_to(B, found.x.shape), atol=1e-7)
 
 
 def test_all_iterations_that_are_allowed_are_used():
@@ -456,7 +485,7 @@ def test_all_iterations_that_are_allowed_are_used():
     shift = sm.Circulant(np.eye(n)[1]) + sm.Diagonal(np.linspace(0, 1e-3, n))  # which 50 vectors say nothing of
     b = np.eye(n)[0]
     with pytest.raises(sm.ConvergenceError, match="after 59 iterations"):
-        sm.solve(shift, b, max_iter=59, preconditioner=None)
+        solve(shift, b, max_iter=59, preconditioner=None)
 
 
 @pytest.mark.parametrize("name", ["numpy", "torch"])
@@ -465,15 +494,15 @@ def test_every_iteration_is_told(name, assume):
     asarray = backends.get(name).asarray
     A = sm.Toeplitz(asarray(0.5 ** np.arange(30.0))) + sm.Diagonal(asarray(np.arange(30.0)))
     seen = []
-    result = sm.solve(A, asarray(np.ones(30)), assume=assume, preconditioner=None, rtol=1e-12, callback=seen.append)
+    result = solve(A, asarray(np.ones(30)), assume=assume, preconditioner=None, rtol=1e-12, callback=seen.append)
     assert seen == list(range(1, result.iterations + 1))
-    assert sm.solve(sm.Circulant([3.0, 1.0]), [1.0, 2.0], callback=seen.clear).iterations == 0
+    assert solve(sm.Circulant([3.0, 1.0]), [1.0, 2.0], callback=seen.clear).iterations == 0
     n, rng = 120, np.random.default_rng(0)
     A = sm.Toeplitz(asarray(1 / (1.0 + np.arange(n)) ** 0.3)) + sm.Diagonal(asarray(rng.standard_normal(n) * 3))
     with pytest.raises(sm.ConvergenceError, match="after 51 iterations"):
-        sm.solve(A, asarray(rng.standard_normal(n)), max_iter=51, rtol=1e-14, preconditioner=None)
+        solve(A, asarray(rng.standard_normal(n)), max_iter=51, rtol=1e-14, preconditioner=None)
     with pytest.raises(TypeError, match="solve: callback must be callable"):
-        sm.solve(A, asarray(np.ones(30)), callback=3)
+        solve(A, asarray(np.ones(30)), callback=3)
 
 
 def test_complex_right_hand_sides_of_real_operators_give_no_warning():
@@ -486,7 +515,7 @@ def test_complex_right_hand_sides_of_real_operators_give_no_warning():
         sm.Circulant(c).to_spectral() + diagonal,
         sm.BandedCirculant(c[:3], 12) + diagonal,
     ):
-        for found in (sm.solve(A, b), sm.lstsq(A, b)):
+        for found in (solve(A, b), lstsq(A, b)):
             np.testing.assert_allclose(found.x, np.linalg.solve(A.to_dense(), b), rtol=0, atol=1e-9)
 
 
@@ -502,7 +531,7 @@ def test_each_pass_has_the_iterations_that_are_left_and_counts_on(monkeypatch):
         return 0.9 * np.linalg.solve(operator.to_dense(), right), 2
 
     monkeypatch.setattr(_scipy_solvers, "solutions", lazy)
-    found = sm.solve(A, b, preconditioner=None, rtol=1e-3, max_iter=10, callback=seen.append)
+    found = solve(A, b, preconditioner=None, rtol=1e-3, max_iter=10, callback=seen.append)
     assert limits == [10, 8, 6, 4][: len(limits)]
     assert len(limits) >= 3
     assert seen == list(range(1, 2 * len(limits) + 1))
@@ -521,7 +550,7 @@ def test_a_stack_of_preconditioners_solves_once_for_each(library, assume):
         A, right = sm.Circulant(c) + diagonal, backend.asarray(rng.standard_normal(b))
         for axes in ((3,),) * (c is vectors and b == (4,)) + ((3, 1),):
             M = sm.Circulant(backend.asarray(near.reshape(*axes, 4)))
-            found = sm.solve(A, right, assume=assume, preconditioner=M)
+            found = solve(A, right, assume=assume, preconditioner=M)
             want = np.linalg.solve(backend.to_numpy(A.to_dense()), backend.to_numpy(right)[..., None])[..., 0]
             batch = np.broadcast_shapes(axes, A.batch_shape, b[:-1])
             assert found.x.shape == (*batch, 4)
@@ -534,7 +563,7 @@ def test_batch_axes_of_preconditioners_that_do_not_fit_are_an_error(library):
     asarray = backends.get(library).asarray
     A = sm.Circulant(asarray(np.array([[6.0, 1, 0, 1]] * 2))) + sm.Diagonal(asarray(np.arange(1.0, 5)))
     with pytest.raises(ValueError, match=r"solve: the batch axes \(2,\) and \(\) and \(3,\) do not broadcast"):
-        sm.solve(A, asarray(np.ones(4)), preconditioner=sm.Circulant(asarray(np.ones((3, 4)))))
+        solve(A, asarray(np.ones(4)), preconditioner=sm.Circulant(asarray(np.ones((3, 4)))))
 
 
 @pytest.mark.parametrize("library", ["numpy", "torch", "jax"])
@@ -548,6 +577,6 @@ def test_a_preconditioner_that_gives_nan_is_named(library):
         for bad in (np.nan, np.inf):
             M = sm.Diagonal(asarray(np.array([1.0, bad, 1.0, 1.0])))
             with pytest.raises(sm.ConvergenceError, match="the preconditioner gives NaN or infinity"):
-                sm.solve(A, b, assume=assume, preconditioner=M)
+                solve(A, b, assume=assume, preconditioner=M)
     with pytest.raises(sm.ConvergenceError, match="matrix or right-hand side hold NaN"):
-        sm.solve(A, b * np.nan, preconditioner=sm.Identity(4))
+        solve(A, b * np.nan, preconditioner=sm.Identity(4))

@@ -22,8 +22,7 @@ def operator(c_or_cr: Any) -> sm.Toeplitz:
 
 
 def solve_toeplitz(c_or_cr: Any, b: Any) -> Any:
-    """As `scipy.linalg.solve_toeplitz`: right-hand sides are columns."""
-    return operator(c_or_cr).solve(np.transpose(b)).T
+    return operator(c_or_cr).solve(np.asarray(b))
 
 
 def matmul_toeplitz(c_or_cr: Any, x: Any, check_finite: bool = False, workers: int | None = None) -> Any:
@@ -36,7 +35,7 @@ def solve_circulant(
     """As `scipy.linalg.solve_circulant`, axes included."""
     C = sm.Circulant(np.moveaxis(np.atleast_1d(c), caxis, -1))
     b = np.moveaxis(np.atleast_1d(b), baxis, -1)
-    x = C.solve(b) if singular == "raise" else C.lstsq(b, rtol=tol)
+    x = C.inv_matvec(b) if singular == "raise" else C.pinv_matvec(b, rtol=tol)
     return np.moveaxis(x, -1, outaxis)
 
 

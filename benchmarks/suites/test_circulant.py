@@ -60,7 +60,7 @@ class TestOthers:
         c, x = data(n, batch, dtype)
         op = sm.Circulant(library.asarray(c)).prepare()
         expected = irfft(rfft(x) / rfft(c), n)
-        check(group("solve", n, batch, dtype), expected, op.solve, library.asarray(x))
+        check(group("solve", n, batch, dtype), expected, op.inv_matvec, library.asarray(x))
 
     def test_gradient(self, check: Any, differentiable: Any, n: int, batch: int, dtype: str) -> None:
         """Forward and backward pass, with the gradients of the first column and of the vectors."""

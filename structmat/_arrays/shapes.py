@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +17,7 @@ __all__ = [
     "broadcast_shapes",
     "concat_last",
     "contiguous",
+    "is_vector",
     "moved",
     "padded",
     "reversed_cyclically",
@@ -148,3 +150,11 @@ def windows(h: Array, length: int, xp: Namespace) -> Array:
 def reversed_cyclically(c: Array, xp: Namespace) -> Array:
     """Return c at indices 0, -1, -2, ... along the last axis: the first column of the transpose of a circulant."""
     return xp.concat([c[..., :1], xp.flip(c[..., 1:], axis=-1)], axis=-1)
+
+
+def is_vector(value: Any) -> bool:
+    """Tell whether an array or nested lists have one axis; ragged lists count, so that the product refuses them."""
+    try:
+        return np.ndim(value) == 1
+    except ValueError:
+        return True

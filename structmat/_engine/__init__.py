@@ -14,7 +14,7 @@ The only folder that names an FFT. It takes arrays and returns arrays, and knows
 
 from __future__ import annotations
 
-from structmat._engine.bezoutian_plan import Bezoutian, Refined, bezoutian
+from structmat._engine.bezoutian_plan import Bezoutian, bezoutian
 from structmat._engine.block_convolution_plan import BlockConvolution, by_frequency
 from structmat._engine.composition_plan import Composition, Scaling
 from structmat._engine.convolution_plan import Convolution, convolution
@@ -30,7 +30,7 @@ from structmat._engine.multilevel_plan import (
     reversed_levels,
 )
 from structmat._engine.numpy_convolutions import transforms
-from structmat._engine.plan import ByParts, ChunkedPlan, Plan, Step
+from structmat._engine.plan import ByParts, ChunkedPlan, Plan, Step, handed_over
 from structmat._engine.products import Products, products_of
 from structmat._engine.shift_plan import ShiftAndAdd
 from structmat._engine.skew_plan import SkewConvolution, full_skew_spectrum, skew_fft, skew_ifft, skew_twist
@@ -47,7 +47,6 @@ __all__ = [
     "MultilevelConvolution",
     "Plan",
     "Products",
-    "Refined",
     "Scaling",
     "Settings",
     "ShiftAndAdd",
@@ -64,6 +63,7 @@ __all__ = [
     "from_spectrum",
     "full_skew_spectrum",
     "full_spectrum",
+    "handed_over",
     "ifft",
     "is_fast",
     "kernel_of_diagonals",

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from structmat._arrays import concat_last, device_of, is_complex, reversed_cyclically
 from structmat._arrays.typing import Array, Namespace
 from structmat._engine.engines import Settings, method_for
@@ -16,7 +14,7 @@ from structmat._engine.numpy_convolutions import transforms
 from structmat._engine.plan import ChunkedPlan, Step
 from structmat._engine.transforms import from_spectrum, spectrum
 
-__all__ = ["Bezoutian", "Refined", "bezoutian"]
+__all__ = ["Bezoutian", "bezoutian"]
 
 
 @dataclass(frozen=True, eq=False, repr=False, slots=True)
@@ -137,67 +135,3 @@ def bezoutian(x: Array, y: Array, settings: Settings, xp: Namespace, *, flips: t
     vectors = (x, upper(1.0, -y[..., 1:]), y, upper(0.0, x[..., 1:]))
     a, b, c, d = (spectrum(v, xp, real=real, n=length) for v in vectors)
     return Bezoutian(a, b, c, d, n, length, real, settings, flips)
-
-
-@dataclass(frozen=True, eq=False, repr=False, slots=True)
-class Refined(ChunkedPlan):
-    """The solution of a system by the inverse, and by the inverse once more for the residual."""
-
-    _core_axes = {"inverse": None, "matrix": None}
-
-    inverse: Any
-    """The plan of the inverse."""
-    matrix: Any
-    """That of the matrix."""
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """``(n, n)``."""
-        shape: tuple[int, int] = self.inverse.shape
-        return shape
-
-    @property
-    def is_real(self) -> bool:
-        """Whether it takes real vectors, or complex ones."""
-        return bool(self.inverse.is_real)
-
-    @property
-    def is_stack(self) -> bool:
-        """Whether its parameters have batch axes."""
-        return bool(self.inverse.is_stack or self.matrix.is_stack)
-
-    @property
-    def width(self) -> int:
-        """How many numbers a solution moves at a time for one vector."""
-        return int(self.inverse.width)
-
-    @property
-    def cost(self) -> float:
-        """How long the convolutions of one solution are together."""
-        return float(2 * self.inverse.cost + self.matrix.cost)
-
-    def step(self, dtype: str, *, batched: bool, once: bool = False) -> Step:
-        """Return what computes NumPy's chunks."""
-        inverse, matrix = (plan.step(dtype, batched=batched, once=False) for plan in (self.inverse, self.matrix))
-
-        def step(b: Any, out: Any) -> Any:
-            x = inverse(b, out)
-            residual = matrix(x, None)
-            np.subtract(b, residual, out=residual)
-            x += inverse(residual, None)
-            return x
-
-        return step
-
-    def whole(self, x: Array, xp: Namespace) -> Array:
-        """Return the solution along the last axis."""
-        first = self.inverse.whole(x, xp)
-        return first + self.inverse.whole(x - self.matrix.whole(first, xp), xp)
-
-    def transpose(self) -> Refined:
-        """Return the plan of the transpose."""
-        return Refined(self.inverse.transpose(), self.matrix.transpose())
-
-    def conj(self) -> Refined:
-        """Return the plan of the complex conjugate."""
-        return Refined(self.inverse.conj(), self.matrix.conj())

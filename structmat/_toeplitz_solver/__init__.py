@@ -1,29 +1,38 @@
-"""Inverses and determinants of square Toeplitz matrices, from first column and first row.
+"""Solutions, inverses and determinants of square Toeplitz matrices, from first column and first row.
 
-- `inverse_vectors`: the inverse of a matrix of any library, as two vectors
-- `gradients`: its derivatives
-- `numpy_vectors`: the choice between the algorithms, and one step of refinement, with NumPy
-- `elimination`: solutions with small matrices, without the inverse
-- `levinson`, `schur`, `iteration`: the algorithms: two direct recursions, and preconditioned GMRES
+- `solutions`: for arrays of any library
+- `gradients`: the derivatives
+- `system`: the choice between the algorithms for one matrix, with NumPy, and what its results are accepted by
+- `recursions`: two direct algorithms in O(n^2) time
 """
 
 from __future__ import annotations
 
-from structmat._toeplitz_solver.elimination import eliminated
 from structmat._toeplitz_solver.gradients import tangents
-from structmat._toeplitz_solver.inverse_vectors import (
+from structmat._toeplitz_solver.solutions import (
+    InverseVectors,
+    Rules,
     inverse_vectors,
-    set_rule,
+    products,
+    set_rules,
+    solutions,
+    solutions_on_host,
+    transposed,
     vectors_on_host,
 )
-from structmat._toeplitz_solver.numpy_vectors import DENSE, inverse_bound
+from structmat._toeplitz_solver.system import DENSE, ToeplitzSystem
 
 __all__ = [
     "DENSE",
-    "eliminated",
-    "inverse_bound",
+    "InverseVectors",
+    "Rules",
+    "ToeplitzSystem",
     "inverse_vectors",
-    "set_rule",
+    "products",
+    "set_rules",
+    "solutions",
+    "solutions_on_host",
     "tangents",
+    "transposed",
     "vectors_on_host",
 ]

@@ -15,7 +15,7 @@ from structmat._engine import (
     spectrum,
 )
 
-__all__ = ["cotangents", "tangents"]
+__all__ = ["cotangents", "outer_gradients", "tangents"]
 
 
 def tangents(x: Array, y: Array, dc: Array, dr: Array, xp: Namespace) -> tuple[Array, Array, Array]:
@@ -41,13 +41,16 @@ def cotangents(x: Array, y: Array, dx: Array, dy: Array, dlog: Array, xp: Namesp
     """
     adjoint = _inverse(x, y, xp).adjoint()
     wx, wy = adjoint.apply(dx, xp), adjoint.apply(dy, xp)
-    column = row = xp.zeros_like(x)
-    for w, v in ((wx, x), (wy, y)):
-        below, above = _lags(w, _conj(v, xp), xp)
-        column, row = column - below, row - above
-    row = row + reversed_cyclically(wy, xp)
+    (column, row), (column_y, row_y) = (outer_gradients(w, v, xp) for w, v in ((wx, x), (wy, y)))
+    column, row = column + column_y, row + row_y + reversed_cyclically(wy, xp)
     by_column, by_row = (_conj(sums, xp) * dlog[..., None] for sums in _diagonal_sums(x, y, xp))
     return column + by_column, _without_first(row + by_row, xp)
+
+
+def outer_gradients(w: Array, x: Array, xp: Namespace) -> tuple[Array, Array]:
+    """Return the gradient for first column and first row from that for a solution, times the inverse of the adjoint."""
+    below, above = _lags(w, _conj(x, xp), xp)
+    return -below, -_without_first(above, xp)
 
 
 def _inverse(x: Array, y: Array, xp: Namespace) -> Bezoutian:

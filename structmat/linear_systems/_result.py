@@ -23,9 +23,9 @@ class SolveResult(NamedTuple):
     """
 
     x: Array
-    """The solutions, shape ``(..., cols)``."""
+    """The solutions, shape ``(..., cols)``, or ``(..., cols, k)`` for right-hand sides in columns."""
     residual: Array
-    """``norm(b - A x) / norm(b)``, computed from `x`; shape of the batch."""
+    """``norm(b - A x) / norm(b)``, computed from `x`; one number for each right-hand side."""
     iterations: int | None
     """How many iterations it took, the most of any right-hand side; 0 by a closed form, None where JAX iterates."""
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, Literal
 
 import numpy as np
@@ -14,6 +14,7 @@ from structmat._arrays import (
     complex_partner,
     is_complex,
     is_numpy,
+    is_vector,
     library_of,
     namespace_of,
     precision_of,
@@ -25,7 +26,7 @@ from structmat._arrays.typing import Array, ArrayLike, DType, Namespace
 from structmat._arrays.warn import warn_caller
 from structmat.linear_systems._iterate import ignored, least_squares, solution
 from structmat.linear_systems._measures import IterationSettings, relative_residual
-from structmat.linear_systems._result import SolveResult
+from structmat.linear_systems._result import ConvergenceError, SolveResult
 from structmat.operators import LinearOperator
 
 __all__ = ["lstsq", "solve"]
@@ -50,8 +51,9 @@ def solve(
     ----------
     A : LinearOperator
         The matrix or a stack of them, on any array library.
-    b : array, shape (..., n)
-        Right-hand sides along the last axis; leading axes broadcast against the batch of `A`.
+    b : array, shape (n,) or (..., n, k)
+        One right-hand side, or right-hand sides in columns, as for `numpy.linalg.solve`; leading axes broadcast against
+        the batch of `A`.
     assume : {"general", "hermitian", "positive definite"}, default "general"
         What is known of A, where it has no closed form. It is not checked.
     preconditioner : {"nearest"}, None or LinearOperator, default "nearest"
@@ -125,12 +127,14 @@ def solve(
     one_of(assume, owner, "assume", ("general", "hermitian", "positive definite"))
     _require_preconditioner(preconditioner, A, owner)
     report = optional_function(callback, owner, "callback") or ignored
+    A, b, preconditioner, in_columns = _along_last_axis(A, b, preconditioner, owner)
     op, right, xp, dtype, settings = _prepared(A, b, assume, preconditioner, rtol, max_iter, owner)
     with suppress(NotImplementedError):
-        return _warned(_closed(op, right, A.solve(b), xp), settings, xp)
+        return in_columns(_warned(_closed(op, right, A.inv_matvec(b), xp), settings, xp))
     with suppress(NotImplementedError):
-        return _warned(_closed(op, right, A.inv().matvec(b), xp), settings, xp)
-    return _restored(solution(op, right, settings, xp, report), dtype, xp)
+        return in_columns(_warned(_closed(op, right, A.inv().matvec(b), xp), settings, xp))
+    with _failures(in_columns):
+        return in_columns(_restored(solution(op, right, settings, xp, report), dtype, xp))
 
 
 def lstsq(A: LinearOperator, b: ArrayLike, *, rtol: float | None = None, max_iter: int | None = None) -> SolveResult:
@@ -140,8 +144,9 @@ def lstsq(A: LinearOperator, b: ArrayLike, *, rtol: float | None = None, max_ite
     ----------
     A : LinearOperator
         The matrix of any shape and rank, or a stack of them, on any array library.
-    b : array, shape (..., rows)
-        Right-hand sides along the last axis; leading axes broadcast against the batch of `A`.
+    b : array, shape (rows,) or (..., rows, k)
+        One right-hand side, or right-hand sides in columns, as for `numpy.linalg.lstsq`; leading axes broadcast against
+        the batch of `A`.
     rtol : float, optional
         Iteration ends where the residual r has ``norm(r) <= rtol * norm(b)`` or ``norm(A^H r) <= rtol * norm(A) *
         norm(r)``. Default: 1e-10, in single precision 1e-5.
@@ -151,7 +156,8 @@ def lstsq(A: LinearOperator, b: ArrayLike, *, rtol: float | None = None, max_ite
     Returns
     -------
     SolveResult
-        The solutions ``x``, shape ``(..., cols)``, their relative residuals, and the number of iterations.
+        The solutions ``x``, shape ``(cols,)`` or ``(..., cols, k)``, their relative residuals, and the number of
+        iterations.
 
     Raises
     ------
@@ -199,10 +205,12 @@ def lstsq(A: LinearOperator, b: ArrayLike, *, rtol: float | None = None, max_ite
     """
     owner = "lstsq"
     _require_operator(A, owner)
+    A, b, _, in_columns = _along_last_axis(A, b, None, owner)
     op, right, xp, dtype, settings = _prepared(A, b, "general", None, rtol, max_iter, owner)
     with suppress(NotImplementedError):
-        return _warned(_closed(op, right, A.lstsq(b), xp), settings, xp)
-    return _restored(least_squares(op, right, settings, xp), dtype, xp)
+        return in_columns(_warned(_closed(op, right, A.pinv_matvec(b), xp), settings, xp))
+    with _failures(in_columns):
+        return in_columns(_restored(least_squares(op, right, settings, xp), dtype, xp))
 
 
 def _require_operator(A: object, owner: str) -> None:
@@ -221,6 +229,28 @@ def _require_preconditioner(value: Any, A: LinearOperator, owner: str) -> None:
         text = f'must be "nearest", None or an operator, got {type(value).__name__}'
         raise ArgumentTypeError(owner, "preconditioner", text)
     one_of(value, owner, "preconditioner", ("nearest",))
+
+
+def _along_last_axis(
+    A: LinearOperator, b: ArrayLike, M: Any, owner: str
+) -> tuple[LinearOperator, Any, Any, Callable[[SolveResult], SolveResult]]:
+    """Return operator, right-hand sides along the last axis, preconditioner, and how to bring results into columns."""
+    if is_vector(b):
+        return A, b, M, lambda result: result
+    _, _, xp, _ = A._operand(b, owner, "b", A.shape[0], axis=-2)  # which checks the shape
+    right, _ = A._read(b, owner, "b")
+    A, M = (op._with_batch_axis(xp) if isinstance(op, LinearOperator) and op.batch_shape else op for op in (A, M))
+    return A, xp.matrix_transpose(right), M, lambda result: result._replace(x=xp.matrix_transpose(result.x))
+
+
+@contextmanager
+def _failures(in_columns: Callable[[SolveResult], SolveResult]) -> Iterator[None]:
+    """Bring the solutions that come with an error into columns too."""
+    try:
+        yield
+    except ConvergenceError as error:
+        error.result = in_columns(error.result)
+        raise
 
 
 def _prepared(

@@ -41,7 +41,7 @@ from structmat.operators._base import Context, LinearOperator, NormOrder, Planne
 from structmat.operators._combinations import Product, Scaled, identity_factor
 from structmat.operators._entry_norms import ScaledGrid
 from structmat.operators._identity import Fourier, Identity
-from structmat.operators._spectra import circulant_entries, cyclic_diagonals, factors_of_half
+from structmat.operators._spectra import circulant_entries, cyclic_diagonals, factors_of_half, is_unpaired
 
 __all__ = ["BlockCirculant"]
 
@@ -289,18 +289,24 @@ class BlockCirculant(Planned):
     def _determinant_factors(self, method: str, xp: Namespace) -> Array:
         S, real = self._own_spectrum(method, xp)
         p, b = self.grid[0], self.block_size
-        middle = euclidean_norm(S, xp, axis=(-2, -1)) / math.sqrt(p * math.sqrt(math.e))
-        size = 2.0 ** binary_exponents(middle, xp)  # the unit in which most determinants are near one
-        scaled = S / size[..., None, None]
-        if method == "slogdet":
-            first, logs = xp.linalg.slogdet(scaled)
-            size = size * xp.exp(logs / p)
-        else:  # finite derivatives at singular matrices too
-            first = xp.linalg.det(scaled)
-        sizes = xp.broadcast_to(xp.astype(size, first.dtype)[..., None, :], (*size.shape[:-1], p, size.shape[-1]))
+        exponents, scaled = _scaled_to_one(S, xp)
+        first = xp.linalg.det(scaled)  # with finite derivatives at singular matrices too
+        sizes = xp.astype(2.0**exponents, first.dtype)[..., None, :]
+        sizes = xp.broadcast_to(sizes, (*sizes.shape[:-2], p, sizes.shape[-1]))
         factors = xp.concat([first[..., None, :], sizes], axis=-2)
         whole = factors_of_half(factors, b, xp) if real else factors
         return xp.reshape(whole, (*self.batch_shape, (p + 1) * b))
+
+    def _slogdet(self, xp: Namespace) -> tuple[Array, Array]:
+        S, real = self._own_spectrum("slogdet", xp)
+        exponents, scaled = _scaled_to_one(S, xp)
+        signs, logs = xp.linalg.slogdet(scaled)
+        logs = logs + S.shape[-1] * math.log(2) * exponents
+        if real:
+            single = is_unpaired(logs, self.block_size, xp)  # the signs of others cancel those of their conjugates
+            signs = xp.where(single, xp.round(xp.real(signs)), xp.ones_like(logs))
+            logs = xp.where(single, logs, 2 * logs)
+        return xp.prod(signs, axis=-1), xp.sum(logs, axis=-1)
 
     def _diagonal(self, method: str, xp: Namespace) -> Array:
         (p, q), b = self.grid, self.block_size
@@ -369,6 +375,13 @@ def _multiply(left: BlockCirculant, right: BlockCirculant) -> LinearOperator:
     S = xp.matmul(left._spectrum(xp, real=real), right._spectrum(xp, real=real))
     c = from_spectrum(moved(S, -3, -1, xp), b, xp, real=real)
     return BlockCirculant(c, (left.shape[0], right.shape[1]))
+
+
+def _scaled_to_one(S: Array, xp: Namespace) -> tuple[Array, Array]:
+    """Return powers of two for the matrices of all frequencies, and S in these units: determinants mostly near one."""
+    middle = euclidean_norm(S, xp, axis=(-2, -1)) / math.sqrt(S.shape[-1] * math.sqrt(math.e))
+    exponents = binary_exponents(middle, xp)
+    return exponents, S / (2.0**exponents)[..., None, None]
 
 
 @add.rule(BlockCirculant, BlockCirculant)

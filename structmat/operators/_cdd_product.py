@@ -297,7 +297,7 @@ class CDDProduct(Chain):
         self._require_square_factors("solve")
         return self._composed([f._solver(settings, xp) for f in reversed(self.factors)])
 
-    def _composed(self, plans: Sequence[Plan | None]) -> Composition | None:
+    def _composed(self, plans: Sequence[object]) -> Composition | None:
         """Return the product of plans; None where one is missing, or some are real and some complex."""
         known = tuple(plan for plan in plans if isinstance(plan, ChunkedPlan))
         uniform = len(known) == len(plans) and len({plan.is_real for plan in known}) == 1

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-import scipy  # its `linalg` is imported on first use
-from array_api_compat import is_array_api_strict_namespace
 
 from structmat._arrays import (
     as_floating,
@@ -19,17 +17,16 @@ from structmat._arrays import (
     euclidean_norm,
     in_precision,
     is_complex,
-    is_numpy,
     namespace_of,
     precision_of,
     restored,
 )
 from structmat._arrays.errors import ArgumentValueError
 from structmat._arrays.typing import Array, ArrayLike, DType, Namespace
-from structmat._arrays.warn import warn_caller
-from structmat._engine import Refined, Settings
-from structmat._toeplitz_solver import DENSE, eliminated, inverse_bound, inverse_vectors
+from structmat._engine import Products, Settings, handed_over
+from structmat._toeplitz_solver import DENSE, InverseVectors, ToeplitzSystem, inverse_vectors, solutions
 from structmat.operators._base import Context, LinearOperator, NormOrder, Planned
+from structmat.operators._base.spectral_functions import ratio
 from structmat.operators._norm_estimate import norm_estimate
 from structmat.operators._toeplitz_inverse import ToeplitzInverse
 
@@ -105,91 +102,48 @@ class ConstantDiagonals(Planned):
     def _flipped(self) -> bool:
         """Whether the columns of the operator are those of T in reverse order."""
 
-    def _inverse(self, xp: Namespace) -> ToeplitzInverse:
-        x, y = inverse_vectors(*self._as_toeplitz(xp), xp)[:2]
-        return ToeplitzInverse(x, y, (self._flipped, False))
+    def _vectors(self, method: str | None, xp: Namespace, *, determinant: bool = False) -> InverseVectors:
+        owner = f"{type(self).__name__}.{method}" if method else None
+        return inverse_vectors(*self._as_toeplitz(xp), xp, owner, determinant=determinant)
 
     def _inv(self, xp: Namespace) -> ToeplitzInverse:
-        inverse = self._inverse(xp)
-        self._require_regular(inverse, "inv", xp)
-        return inverse
-
-    def _solver(self, settings: Settings, xp: Namespace) -> Refined | None:
-        solver, ill_conditioned = self._refined(settings, xp)
-        return None if ill_conditioned else solver
+        x, y = self._vectors("inv", xp)[:2]
+        return ToeplitzInverse(x, y, (self._flipped, False))
 
     def _solve(self, b: Array, xp: Namespace) -> Array:
-        on_host = is_numpy(xp) and not self.batch_shape
-        if on_host and self.shape[0] <= DENSE:
-            dense, right = cast("Any", self._to_dense(Context(xp, self.dtype, None))), cast("Any", b)
-            solutions: Array | None = eliminated(dense, right)
-            if solutions is not None:
-                return solutions
-        solver, ill_conditioned = self._refined(Settings(), xp)
-        x = solver.apply(b, xp)
-        return self._or_eliminated(x, b, xp) if ill_conditioned and on_host else x
+        x = solutions(*self._as_toeplitz(xp), b, xp, f"{type(self).__name__}.solve")
+        return xp.flip(x, axis=-1) if self._flipped else x
 
-    def _refined(self, settings: Settings, xp: Namespace) -> tuple[Refined, bool]:
-        """Return what solves by the inverse and one step of refinement, and whether the matrix is ill-conditioned."""
-        inverse = self._inverse(xp)
-        ill_conditioned = self._require_regular(inverse, "solve", xp)
-        return Refined(inverse._plan(settings, xp), self._plan(settings, xp)), ill_conditioned
+    def _solver(self, settings: Settings, xp: Namespace) -> Products | None:
+        if self.batch_shape:
+            return None
+        c, r = map(np.asarray, self._as_toeplitz(xp))
+        system = ToeplitzSystem(c, r, f"{type(self).__name__}.solve", ready=True)
+        dtype, turn = np.dtype(self.dtype), slice(None, None, -1 if self._flipped else 1)
 
-    def _or_eliminated(self, x: Any, b: Any, xp: Namespace) -> Any:
-        """Return solutions `x`, or those of an elimination with `b` in it where their residuals are smaller.
+        def solve(b: Any, out: Any) -> Any:
+            return handed_over(system.solve(b)[..., turn].astype(dtype), out)
 
-        The inverse of a matrix that is singular to working precision has no accurate formula, but systems with it may
-        have solutions with a small residual: by the dense matrix, or by Levinson's recursion where that is too large.
-        """
-        rows = b.reshape(-1, b.shape[-1])
-        try:
-            if self.shape[0] <= _LARGEST_WRITTEN_OUT:
-                dense: Any = self._to_dense(Context(xp, self.dtype, None))
-                other: Any = np.linalg.solve(dense, rows.T).T
-            else:
-                c, r = (np.asarray(vector) for vector in self._as_toeplitz(xp))
-                other = scipy.linalg.solve_toeplitz((c, r), rows.T).T
-                other = other[:, ::-1] if self._flipped else other
-        except np.linalg.LinAlgError:
-            return x
-        other = other.reshape(x.shape).astype(x.dtype)  # SciPy's recursion knows double precision only
-        mine, others = (np.linalg.norm(self._matvec(z, xp) - b, axis=-1, keepdims=True) for z in (x, other))
-        return np.where(others < mine, other, x)
+        return Products(np.ndarray, dtype, (self.shape[0],), solve, solve)
+
+    def _slogdet(self, xp: Namespace) -> tuple[Array, Array]:
+        n, (_, _, regular, log) = self.shape[0], self._vectors("slogdet", xp, determinant=True)
+        size, sign = (xp.real(log), xp.exp(1j * xp.imag(log))) if is_complex(log.dtype, xp) else (log, 1.0)
+        odd = self._flipped and n * (n - 1) // 2 % 2
+        sign = xp.astype(-regular if odd else regular, log.dtype) * sign
+        return sign, xp.where(~(xp.abs(sign) > 0.0) & ~xp.isnan(size), -xp.inf * xp.ones_like(size), size)
+
+    def _det(self, xp: Namespace) -> Array:
+        sign, log = self._slogdet(xp)
+        return sign * xp.astype(xp.exp(log), sign.dtype)
 
     def _determinant_factors(self, method: str, xp: Namespace) -> Array:
-        n = self.shape[0]
-        x, y, sign, log = inverse_vectors(*self._as_toeplitz(xp), xp, determinant=True)
-        if is_numpy(xp) and bool(xp.all(xp.isfinite(x))):
-            self._require_regular(ToeplitzInverse(x, y, (self._flipped, False)), method, xp)
-        odd = self._flipped and n * (n - 1) // 2 % 2
-        first = xp.astype(-sign if odd else sign, log.dtype)[..., None]
-        rest = xp.ones((*first.shape[:-1], n - 1), dtype=log.dtype, device=device_of(log))
-        return xp.exp(log / n)[..., None] * concat_last([first, rest], xp)
-
-    def _cond_bound(self, inverse: ToeplitzInverse, xp: Namespace) -> Array:
-        """Return a bound of the condition number in the 1-norm, by the formula of the inverse, at no cost."""
-        bound: Array = self._norm(1, xp) * inverse_bound(inverse.x, inverse.y, xp)
-        return bound
-
-    def _require_regular(self, inverse: ToeplitzInverse, method: str, xp: Namespace) -> bool:
-        """Raise for a singular matrix, warn of an ill-conditioned one and tell which it is, where values are known."""
-        if 0 in inverse.x.shape or not (is_numpy(xp) or is_array_api_strict_namespace(xp)):
-            return False
-        owner = f"{type(self).__name__}.{method}"
-        if not bool(xp.all(xp.isfinite(inverse.x))):
-            raise np.linalg.LinAlgError(f"{owner}: the matrix is singular to working precision")
-        bound = xp.max(self._cond_bound(inverse, xp))
-        largest = 1 / xp.finfo(bound.dtype).eps
-        if not (bool(bound > largest) and bool((cond := xp.max(self._cond(1, inverse, xp))) > largest)):
-            return False
-        warn_caller(
-            f"{owner}: the matrix is ill-conditioned (about {float(cond):.1g}); the result may be inaccurate",
-            scipy.linalg.LinAlgWarning,
-        )
-        return True
+        n, (sign, log) = self.shape[0], self._slogdet(xp)
+        rest = xp.ones((*log.shape, n - 1), dtype=sign.dtype, device=device_of(log))
+        return xp.astype(xp.exp(log / n), sign.dtype)[..., None] * concat_last([sign[..., None], rest], xp)
 
     def cond(self, p: NormOrder = 2) -> Array:
-        """Return an estimate of the condition number ``norm(A, p) * norm(A^-1, p)``.
+        """Return the condition number ``norm(A, p) * norm(A^-1, p)``, beyond 128 rows an estimate of it.
 
         Parameters
         ----------
@@ -199,8 +153,8 @@ class ConstantDiagonals(Planned):
         Returns
         -------
         array, shape of the batch
-            A lower bound from a few products with the inverse, seldom below a third of the value, and the value itself
-            for 1 and infinity and up to 24 rows; infinite for a singular matrix.
+            Up to 128 rows the value, beyond a lower bound by some solutions, seldom below a third of it; infinite for a
+            singular matrix.
 
         Raises
         ------
@@ -220,15 +174,34 @@ class ConstantDiagonals(Planned):
         if p not in (1, 2, math.inf) or self.shape[0] != self.shape[1]:
             raise self._no_closed_form("cond")
         op, xp = self._to_working_precision("cond")
-        value = op._cond(p, op._inverse(xp), xp)
-        infinite = xp.inf * xp.ones_like(value)
-        return self._from_working_precision(xp.where(xp.isfinite(value), value, infinite), xp)
+        return self._from_working_precision(op._cond(p, xp), xp)
 
-    def _cond(self, p: NormOrder, inverse: ToeplitzInverse, xp: Namespace) -> Array:
-        """Return the estimate for a given inverse."""
+    def _cond(self, p: NormOrder, xp: Namespace) -> Array:
+        """Return the condition number by the dense matrix where that is small, else by estimates of both norms."""
+        n = self.shape[0]
+        if p == 2 and n <= DENSE:
+            dense = self._to_dense(Context(xp, self.dtype, self.device))
+            known = xp.all(xp.isfinite(dense), axis=(-2, -1))  # other entries are an error in some libraries
+            value = ratio(xp.linalg.svdvals(xp.where(known[..., None, None], dense, xp.ones_like(dense))), xp)
+            return xp.where(known, value, xp.nan * xp.ones_like(value))
         ready = Settings(ready=True)
-        own = norm_estimate(self._plan(ready, xp), 2, inverse.x, xp) if p == 2 else self._norm(p, xp)
-        return own * norm_estimate(inverse._plan(ready, xp), p, inverse.x, xp)
+        like = self.c[..., :1] * xp.zeros_like(self.r)  # with all batch axes
+        own = norm_estimate(self._plan(ready, xp), 2, like, xp) if p == 2 else self._norm(p, xp)
+        try:
+            if n > DENSE:
+                x, y = self._vectors(None, xp)[:2]
+                inverse = ToeplitzInverse(x, y, (self._flipped, False))
+                value = own * norm_estimate(inverse._plan(ready, xp), p, like, xp)
+            else:
+                unit = xp.eye(n, dtype=self.dtype, device=self.device)
+                unit = xp.reshape(unit, (n, *(1,) * len(self.batch_shape), n))
+                columns = xp.abs(solutions(*self._as_toeplitz(xp), unit, xp, None))
+                sums = xp.sum(columns, axis=-1 if p == 1 else 0)  # the order of rows counts for nothing
+                value = own * xp.max(sums, axis=0 if p == 1 else -1)
+        except np.linalg.LinAlgError:
+            value = xp.inf + own
+        infinite = xp.inf * xp.ones_like(value)
+        return xp.where(xp.isfinite(value) | xp.isnan(own), value, infinite)
 
 
 def diagonal_lengths(m: int, n: int, like: Array, xp: Namespace) -> Array:

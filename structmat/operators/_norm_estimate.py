@@ -19,12 +19,10 @@ __all__ = ["norm_estimate"]
 _ROUNDS = 4
 """Of Hager's method: more than three are seldom of use."""
 _POWERS = 30
-_SMALL = 24
-"""Of so many columns the one-norm is known from as many products, no more than Hager's method takes."""
 
 
 def norm_estimate(plan: Plan, ord: NormOrder, like: Array, xp: Namespace) -> Array:
-    """Return a lower bound of a norm that is seldom much below it; of up to 24 columns the one-norm itself.
+    """Return a lower bound of a norm that is seldom much below it.
 
     Parameters
     ----------
@@ -58,9 +56,6 @@ def _one_norm(
 ) -> Array:
     n = like.shape[-1]
     ones = xp.ones_like(like)
-    if n <= _SMALL:
-        unit = xp.eye(n, dtype=like.dtype, device=device_of(like))
-        return xp.max(_size(forward(xp.reshape(unit, (n, *(1,) * (like.ndim - 1), n)) * ones), xp), axis=0)
     k = xp.arange(n, device=device_of(like))
     alternating = xp.astype(1 - 2 * (k % 2), like.dtype) * (1 + xp.astype(k, like.dtype) / max(n - 1, 1))
     bound = 2 / (3 * n) * _size(forward(alternating * ones), xp)

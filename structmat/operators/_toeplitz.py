@@ -59,15 +59,16 @@ class Toeplitz(ConstantDiagonals):
     A product is a convolution of the m + n - 1 constants with the vector, of which m entries are kept: three transforms
     of a fast length not below m + n - 1, real ones for real data.
 
-    The inverse of a square one is not Toeplitz, but two vectors determine it (`ToeplitzInverse`). `inv`, `solve`,
-    `slogdet` and `det` find them in O(n) memory: above a thousand rows by GMRES with Strang's circulant as
-    preconditioner [1]_ if that takes few steps and no determinant is asked for, else in O(n^2) time by Levinson's
-    recursion, or, if its residual is not at the level of rounding, by the generalised Schur algorithm with pivoting
-    [2]_, which works for singular leading sections too. One step of refinement follows. Each further right-hand side
-    costs O(n log n): pass them together, or store `inv()` or `prepare()`.
+    The inverse of a square one is not Toeplitz, but two vectors determine it (`ToeplitzInverse`). `solve` eliminates
+    the dense matrix up to 128 rows. Beyond it takes Levinson's recursion, from a thousand rows on first some steps of
+    GMRES with Strang's circulant as preconditioner [1]_, and for many right-hand sides the inverse, each of which then
+    costs O(n log n). A solution is accepted if its residual is at the level of rounding in every row, if need be after
+    refinement; otherwise the dense matrix is eliminated, up to 4,096 rows. Determinants and inverses of larger matrices
+    with nearly singular leading sections come from the generalised Schur algorithm with pivoting [2]_.
 
-    For torch and JAX the two vectors are computed in NumPy; gradients only need products with the inverse. For a NumPy
-    matrix with a condition number above the inverse of the machine epsilon there is a `scipy.linalg.LinAlgWarning`.
+    All this is computed with NumPy in double precision, also for other libraries, with derivatives in torch and JAX.
+    There is a `scipy.linalg.LinAlgWarning`, but in JAX, where elimination or a solution shows a condition number above
+    the inverse of the machine epsilon, and where products with the inverse are far less accurate than solutions.
 
     References
     ----------

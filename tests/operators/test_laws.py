@@ -344,6 +344,11 @@ class Dense:
         self.tolerance = 2e-3 if single(sample) else 1e-11
         self.well_conditioned = bool(np.all(np.linalg.cond(sample.dense) < 100))
         self.b = v(*sample.dense.shape[:-1])
+        self.v = v
+
+    def columns(self) -> np.ndarray:
+        """As many right-hand sides as rows, which a wrong axis would not notice."""
+        return self.v(self.matrix.shape[-2], self.matrix.shape[-2])
 
     def numpy(self, value: Any) -> np.ndarray:
         return np.asarray(value) if isinstance(value, np.ndarray | np.generic) else self.backend.to_numpy(value)
@@ -364,8 +369,10 @@ def law_of_diagonal(d: Dense) -> None:
 def law_of_inv(d: Dense) -> None:
     if d.well_conditioned:
         d.near(d.op.inv().to_dense(), np.linalg.inv(d.matrix))
-        d.near(d.op.solve(d.backend.asarray(d.b)), np.linalg.solve(d.matrix, d.b[..., None])[..., 0])
-        assert d.numpy(d.op.solve(d.backend.asarray(d.b[None][:0]))).shape == (0, *d.b.shape)
+        d.near(d.op.inv_matvec(d.backend.asarray(d.b)), np.linalg.solve(d.matrix, d.b[..., None])[..., 0])
+        columns = d.columns()
+        d.near(d.op.solve(d.backend.asarray(columns)), np.linalg.solve(d.matrix, columns))
+        assert d.numpy(d.op.inv_matvec(d.backend.asarray(d.b[None][:0]))).shape == (0, *d.b.shape)
 
 
 def law_of_det(d: Dense) -> None:
@@ -380,7 +387,9 @@ def law_of_pinv(d: Dense) -> None:
     if d.well_conditioned:
         inverse = np.linalg.pinv(d.matrix)
         d.near(d.op.pinv().to_dense(), inverse)
-        d.near(d.op.lstsq(d.backend.asarray(d.b)), (inverse @ d.b[..., None])[..., 0])
+        d.near(d.op.pinv_matvec(d.backend.asarray(d.b)), (inverse @ d.b[..., None])[..., 0])
+        columns = d.columns()
+        d.near(d.op.lstsq(d.backend.asarray(columns)), inverse @ columns)
 
 
 def law_of_svdvals(d: Dense) -> None:

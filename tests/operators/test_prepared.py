@@ -111,7 +111,7 @@ def test_out_of_every_method_is_filled_whatever_its_layout(engine: str) -> None:
     C, D = sm.Circulant(v(6)), sm.Diagonal(v(6))
     for op in (C, D, D @ C @ D, C.prepare(engine=engine), by_plan((D @ C).prepare(engine=engine))):
         x, X = v(3, 6), v(6, 5)
-        for method, operand in ((op.matvec, x), (op.rmatvec, x), (op.solve, x), (op.matmat, X), (op.matvec, x[0])):
+        for method, operand in ((op.matvec, x), (op.rmatvec, x), (op.inv_matvec, x), (op.matmat, X), (op.matvec, x[0])):
             expected = method(operand.copy())
             strided = np.full((*expected.shape, 2), np.nan)[..., 0]
             unaligned = np.zeros(expected.size * 8 + 1, "u1")[1:].view("float64").reshape(expected.shape)
@@ -196,7 +196,7 @@ def test_prepared_diagonals_write_into_out(engine: str, n: int) -> None:
     assert P.direct == 0  # a dense matrix would make NaN of infinities
     for batch in ((), (7,), (2, 300)):
         x = v(*batch, n)
-        for prepared, plain in ((P.matvec, D.matvec), (P.rmatvec, D.rmatvec), (P.solve, D.solve)):
+        for prepared, plain in ((P.matvec, D.matvec), (P.rmatvec, D.rmatvec), (P.inv_matvec, D.inv_matvec)):
             out = np.full(x.shape, np.nan)
             assert prepared(x, out=out) is out
             assert_same(out, plain(x))
@@ -215,7 +215,7 @@ def test_prepared_solutions_are_those_of_the_operator(engine: str, n: int, dtype
     for op in (C, C.to_spectral(), D @ C @ D, C @ D @ C @ D, sm.BlockCirculant(C.c[None, None])):
         P = op.prepare(engine=engine)
         for b in (v(n), v(9, n), v(2, 3, n), v(0, n)):
-            for x, right in ((P.solve(b), op.solve(b)), (P.T.solve(b), op.T.solve(b)), (P.solve(b), op.solve(b))):
+            for x, right in ((P.inv_matvec(b), op.inv_matvec(b)), (P.T.inv_matvec(b), op.T.inv_matvec(b))):
                 assert x.dtype == right.dtype
                 assert x.shape == right.shape
                 assert np.linalg.norm(x - right) <= 1e3 * TOLERANCE[dtype] * np.linalg.norm(right)
@@ -258,7 +258,11 @@ def test_half_precision_is_prepared_in_single(engine: str) -> None:
         P = op.prepare(engine=engine)
         single = sm.Circulant(c.astype("float32"))
         for a, b in ((P, single), (P.T, single.T), (P.H, single.H)):
-            for y, right in ((a.matvec(x), b.matvec(x)), (a.rmatvec(x[0]), b.rmatvec(x[0])), (a.solve(x), b.solve(x))):
+            for y, right in (
+                (a.matvec(x), b.matvec(x)),
+                (a.rmatvec(x[0]), b.rmatvec(x[0])),
+                (a.inv_matvec(x), b.inv_matvec(x)),
+            ):
                 assert y.dtype == "float16"
                 np.testing.assert_allclose(y.astype("float32"), right, rtol=2e-3, atol=2e-3 * np.max(np.abs(right)))
         assert P.matvec(x.astype("float32")).dtype == "float32"

@@ -16,6 +16,7 @@ from structmat._arrays import (
     is_array,
     is_half_precision,
     is_numpy,
+    is_vector,
     namespace_of,
     precision_of,
 )
@@ -36,7 +37,7 @@ class Arithmetic(Operator[Op]):
         if not isinstance(other, Operator):
             if not _is_array_like(other):
                 return NotImplemented
-            return self.matvec(other) if _is_vector(other) else self.matmat(other)
+            return self.matvec(other) if is_vector(other) else self.matmat(other)
         if self.shape[1] != other.shape[0]:
             owner = f"{type(self).__name__} @ {type(other).__name__}"
             raise ArgumentValueError(owner, None, f"inner sizes differ, {self.shape} @ {other.shape}")
@@ -45,7 +46,7 @@ class Arithmetic(Operator[Op]):
     def __rmatmul__(self, other: Any) -> Any:
         if not _is_array_like(other):
             return NotImplemented
-        if _is_vector(other):
+        if is_vector(other):
             return self._transpose().matvec(other)
         X, xp = self._read(other, f"X @ {type(self).__name__}", "X")
         if X.ndim < 2 or X.shape[-1] != self.shape[0]:
@@ -156,11 +157,3 @@ class Arithmetic(Operator[Op]):
 
 def _is_array_like(value: Any) -> bool:
     return is_array(value) or isinstance(value, (list, tuple)) or hasattr(value, "__array__")  # as a Series of pandas
-
-
-def _is_vector(value: Any) -> bool:
-    """Tell whether an array or nested lists have one axis; ragged lists count, so that the product refuses them."""
-    try:
-        return np.ndim(value) == 1
-    except ValueError:
-        return True

@@ -10,7 +10,14 @@ from structmat._arrays.errors import ArgumentValueError
 from structmat._arrays.typing import Array, Namespace
 from structmat.operators._base.arithmetic import Arithmetic
 from structmat.operators._base.operator import Op
-from structmat.operators._base.spectral_functions import ALTERNATIVES, NormOrder, SpectralFunction, spectral_rounding
+from structmat.operators._base.spectral_functions import (
+    ALTERNATIVES,
+    NormOrder,
+    SpectralFunction,
+    product,
+    sign_and_log,
+    spectral_rounding,
+)
 
 __all__ = ["ClosedForms"]
 
@@ -67,6 +74,14 @@ class ClosedForms(Arithmetic[Op]):
     def _determinant_factors(self, method: str, xp: Namespace) -> Array:
         """Numbers along the last axis whose product is the determinant."""
         raise self._no_closed_form(method)
+
+    def _det(self, xp: Namespace) -> Array:
+        """Determinant."""
+        return product(self._determinant_factors("det", xp), xp)
+
+    def _slogdet(self, xp: Namespace) -> tuple[Array, Array]:
+        """Sign and logarithm of the absolute value of the determinant."""
+        return sign_and_log(self._determinant_factors("slogdet", xp), xp)
 
     def _diagonal(self, method: str, xp: Namespace) -> Array:
         """Main diagonal."""

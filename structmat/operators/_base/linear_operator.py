@@ -11,14 +11,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from structmat._arrays import can_raise_for_values, copied, filled, negligible, restored
+from structmat._arrays import can_raise_for_values, copied, filled, is_vector, negligible, restored
 from structmat._arrays.typing import Array, ArrayLike
 from structmat.operators._base.matrix_functions import MatrixFunctions
 from structmat.operators._base.spectral_functions import (
     NormOrder,
-    product,
     ratio,
-    sign_and_log,
 )
 
 __all__ = ["EigResult", "LinearOperator", "SlogdetResult"]
@@ -130,19 +128,18 @@ class LinearOperator(MatrixFunctions["LinearOperator"]):
         return self._from_working_precision(op._inv(xp), xp)
 
     def solve(self, b: ArrayLike, /, *, out: Any = None) -> Array:
-        """Return x with ``matvec(x) = b``.
+        """Return x with ``self @ x = b``.
 
         Parameters
         ----------
-        b : array, shape (..., n)
-            Right-hand sides along the last axis; leading axes are batch axes, as for `matvec`. For right-hand sides in
-            columns write ``op.inv() @ B``.
+        b : array, shape (n,) or (..., n, k)
+            One right-hand side, or right-hand sides in columns, as for ``@`` and `numpy.linalg.solve`.
         out : numpy.ndarray, optional
             Array for the result, of its shape and dtype; NumPy only.
 
         Returns
         -------
-        array, shape (..., n)
+        array, shape (..., n) or (..., n, k)
             The solutions, of the common dtype of operator and right-hand side.
 
         Raises
@@ -151,6 +148,11 @@ class LinearOperator(MatrixFunctions["LinearOperator"]):
             If the operator is not square, `b` has another length, or `out` does not fit.
         TypeError
             If `b` belongs to another array library than the operator, or `out` is no array of NumPy.
+
+        See Also
+        --------
+        LinearOperator.inv_matvec : For vectors along the last axis.
+        structmat.solve : By iteration, where there is no closed form.
 
         Notes
         -----
@@ -161,13 +163,49 @@ class LinearOperator(MatrixFunctions["LinearOperator"]):
         >>> import numpy as np
         >>> import structmat as sm
         >>> C = sm.Circulant(np.array([3.0, 1.0, 0.0]))
-        >>> C.solve(C.matvec(np.array([1.0, 2.0, 3.0]))).round(12)
+        >>> C.solve(C @ np.array([1.0, 2.0, 3.0])).round(12)
         array([1., 2., 3.])
+        >>> B = np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])  # two right-hand sides
+        >>> bool(np.allclose(C @ C.solve(B), B))
+        True
         """
-        self._to_working_precision("solve", square=True)
-        op, operand, xp, dtype = self._operand(b, "solve", "b", self.shape[0])
-        x = restored(op._solve(operand, xp), dtype, xp)
-        return x if out is None else filled(out, x, f"{type(self).__name__}.solve")
+        return self._solution(b, "solve", -1 if is_vector(b) else -2, out)
+
+    def inv_matvec(self, b: ArrayLike, /, *, out: Any = None) -> Array:
+        """Return x with ``matvec(x) = b``, along the last axis.
+
+        Parameters
+        ----------
+        b : array, shape (..., n)
+            One right-hand side, or any batch of them along the last axis, as for `matvec`.
+        out : numpy.ndarray, optional
+            Array for the result, of its shape and dtype; NumPy only.
+
+        Returns
+        -------
+        array, shape (..., n)
+            The solutions, of the common dtype of operator and right-hand side.
+
+        Raises
+        ------
+        ValueError, TypeError
+            As for `solve`.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import structmat as sm
+        >>> sm.Diagonal(np.array([1.0, 2.0])).inv_matvec(np.ones((3, 2))).shape
+        (3, 2)
+        """
+        return self._solution(b, "inv_matvec", -1, out)
+
+    def _solution(self, b: ArrayLike, method: str, axis: int, out: Any) -> Array:
+        self._to_working_precision(method, square=True)
+        op, right, xp, dtype = self._operand(b, method, "b", self.shape[0], axis)
+        x = op._solve(right, xp) if axis == -1 else op._in_columns(lambda A, v: A._solve(v, xp), right, xp)
+        x = restored(x, dtype, xp)
+        return x if out is None else filled(out, x, f"{type(self).__name__}.{method}")
 
     def pinv(self, *, rtol: float | None = None) -> LinearOperator:
         """Return the Moore-Penrose pseudo-inverse as an operator.
@@ -201,12 +239,38 @@ class LinearOperator(MatrixFunctions["LinearOperator"]):
         return self._from_working_precision(op._pinv(self._cutoff(rtol, "pinv", xp), xp), xp)
 
     def lstsq(self, b: ArrayLike, /, *, rtol: float | None = None) -> Array:
-        """Return the x of least norm among those that minimise ``norm(matvec(x) - b)``.
+        """Return the x of least norm among those that minimise ``norm(self @ x - b)``.
+
+        Parameters
+        ----------
+        b : array, shape (rows,) or (..., rows, k)
+            One right-hand side, or right-hand sides in columns, as for ``@`` and `numpy.linalg.lstsq`.
+        rtol : float, optional
+            Cut-off of singular values, as for `pinv`.
+
+        Returns
+        -------
+        array, shape (..., cols) or (..., cols, k)
+            The solutions.
+
+        Raises
+        ------
+        ValueError
+            If `b` has another length, or `rtol` is negative or not finite.
+
+        See Also
+        --------
+        LinearOperator.pinv_matvec : For vectors along the last axis.
+        """
+        return self._least_squares(b, "lstsq", -1 if is_vector(b) else -2, rtol)
+
+    def pinv_matvec(self, b: ArrayLike, /, *, rtol: float | None = None) -> Array:
+        """Return the x of least norm among those that minimise ``norm(matvec(x) - b)``, along the last axis.
 
         Parameters
         ----------
         b : array, shape (..., rows)
-            Right-hand sides along the last axis.
+            One right-hand side, or any batch of them along the last axis, as for `matvec`.
         rtol : float, optional
             Cut-off of singular values, as for `pinv`.
 
@@ -218,13 +282,16 @@ class LinearOperator(MatrixFunctions["LinearOperator"]):
         Raises
         ------
         ValueError
-            If `b` has another length, or `rtol` is negative or not finite.
+            As for `lstsq`.
         """
-        op, operand, xp, dtype = self._operand(b, "lstsq", "b", self.shape[0])
+        return self._least_squares(b, "pinv_matvec", -1, rtol)
+
+    def _least_squares(self, b: ArrayLike, method: str, axis: int, rtol: float | None) -> Array:
+        op, right, xp, dtype = self._operand(b, method, "b", self.shape[0], axis)
         if not op._has_pinv():
-            raise self._no_closed_form("lstsq")
-        x = op._pinv(self._cutoff(rtol, "lstsq", xp), xp)._matvec(operand, xp)
-        return restored(x, dtype, xp)
+            raise self._no_closed_form(method)
+        inverse = op._pinv(self._cutoff(rtol, method, xp), xp)
+        return restored(inverse._matvec(right, xp) if axis == -1 else inverse._matmat(right, xp), dtype, xp)
 
     def eigvals(self) -> Array:
         """Return the eigenvalues.
@@ -314,7 +381,7 @@ class LinearOperator(MatrixFunctions["LinearOperator"]):
         3.0
         """
         op, xp = self._to_working_precision("det", square=True)
-        return self._from_working_precision(product(op._determinant_factors("det", xp), xp), xp)
+        return self._from_working_precision(op._det(xp), xp)
 
     def slogdet(self) -> SlogdetResult:
         """Return sign and logarithm of the determinant.
@@ -330,8 +397,7 @@ class LinearOperator(MatrixFunctions["LinearOperator"]):
             If the operator is not square.
         """
         op, xp = self._to_working_precision("slogdet", square=True)
-        factors = op._determinant_factors("slogdet", xp)
-        sign, log = sign_and_log(factors, xp)
+        sign, log = op._slogdet(xp)
         return SlogdetResult(self._from_working_precision(sign, xp), self._from_working_precision(log, xp))
 
     def trace(self) -> Array:

@@ -7,6 +7,7 @@ product is computed, and calls one hook. Values are never looked at: that would 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Generic, NamedTuple, Self, TypeVar
 
@@ -35,12 +36,20 @@ from structmat._arrays.dispatch import prepare
 from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
 from structmat._arrays.parameters import Parametrised
 from structmat._arrays.typing import Array, ArrayLike, Device, DType, Namespace
-from structmat._engine import Engine, Plan, Settings, require_engine
+from structmat._engine import Engine, Plan, Products, Settings, require_engine
 
 __all__ = ["Context", "Op", "Operator"]
 
 Op = TypeVar("Op", bound="Operator[Any]")
 """The whole base class, `LinearOperator`, which is defined on top of this part."""
+
+
+_WITH_COLUMNS = {
+    "matvec": ", or write A @ x",
+    "rmatvec": ", or write A.H @ y",
+    "inv_matvec": ", or use solve",
+    "pinv_matvec": ", or use lstsq",
+}
 
 
 class Context(NamedTuple):
@@ -365,15 +374,14 @@ class Operator(Parametrised, ABC, Generic[Op]):
 
     def _matmat(self, X: Array, xp: Namespace) -> Array:
         """A X for columns."""
-        op = self._with_batch_axis(xp) if self.batch_shape else self
-        return xp.matrix_transpose(op._matvec(xp.matrix_transpose(X), xp))
+        return self._in_columns(lambda op, x: op._matvec(x, xp), X, xp)
 
     def _plan(self, settings: Settings, xp: Namespace) -> Plan | None:
         """What computes the products; None where there is nothing to be computed before."""
         return None
 
-    def _solver(self, settings: Settings, xp: Namespace) -> Plan | None:
-        """What solves systems by products, with all that can fail behind it; None where there is none."""
+    def _solver(self, settings: Settings, xp: Namespace) -> Plan | Products | None:
+        """What solves systems with NumPy, with all that does not depend on them computed; None where there is none."""
         return None
 
     def _to_dense(self, like: Context) -> Array:
@@ -390,6 +398,11 @@ class Operator(Parametrised, ABC, Generic[Op]):
         return ""
 
     # Shared steps of the public methods
+
+    def _in_columns(self, function: Callable[[Self, Array], Array], X: Array, xp: Namespace) -> Array:
+        """Return a function of the operator and vectors along the last axis, for columns."""
+        op = self._with_batch_axis(xp) if self.batch_shape else self
+        return xp.matrix_transpose(function(op, xp.matrix_transpose(X)))
 
     def _with_batch_axis(self, xp: Namespace) -> Self:
         """Return the operator with a batch axis of length one before the core axes, to act on rows of matrices."""
@@ -464,9 +477,11 @@ class Operator(Parametrised, ABC, Generic[Op]):
         if x.ndim < -axis or x.shape[axis] != length:
             wanted = f"(..., {length})" if axis == -1 else f"(..., {length}, k)"
             text = f"must have shape {wanted}, got {tuple(x.shape)}"
+            if method in {"solve", "lstsq"} and x.ndim > 1 and x.shape[-1] == length:
+                text += "; right-hand sides are columns: transpose vectors along the last axis"
             if axis == -1 and x.ndim > 1 and x.shape[-2] == length:
                 text += "; vectors lie along the last axis: transpose columns"
-                text += {"matvec": ", or write A @ x", "rmatvec": ", or write A.H @ y"}.get(method, "")
+                text += _WITH_COLUMNS.get(method, "")
             raise ArgumentValueError(owner, argument, text)
         if batch := self.batch_shape:
             broadcast_shapes(owner, batch, tuple(x.shape[: x.ndim + axis]))

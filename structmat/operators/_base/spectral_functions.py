@@ -33,6 +33,8 @@ _ITERATIVE = "scipy.sparse.linalg.{} on structmat.scipy.as_linear_operator(op), 
 ALTERNATIVES = {
     "inv": "structmat.solve(op, b) for products with it, or numpy.linalg.inv(op.to_dense())",
     "solve": "structmat.solve(op, b), which iterates, or numpy.linalg.solve(op.to_dense(), b)",
+    "inv_matvec": "structmat.solve(op, B), which iterates, for columns",
+    "pinv_matvec": "structmat.lstsq(op, B), which iterates, for columns",
     "pinv": "structmat.lstsq(op, b) for products with it, or numpy.linalg.pinv(op.to_dense())",
     "lstsq": "structmat.lstsq(op, b), which iterates, or numpy.linalg.lstsq(op.to_dense(), b)",
     "eigvals": _ITERATIVE.format("eigs", "numpy.linalg.eigvals"),

@@ -90,13 +90,17 @@ def common_dtype_of(operators: tuple[LinearOperator, ...]) -> DType:
     return complex_partner(dtype, xp) if forced else dtype
 
 
-def values_of(part: LinearOperator, whole: LinearOperator, xp: Namespace, hook: str, method: str) -> Array:
+def values_of(part: LinearOperator, whole: LinearOperator, xp: Namespace, hook: str, *arguments: str) -> Any:
     """Return what a hook has for a part; one without arrays is asked in NumPy, as it knows no device and no dtype."""
     known = bool(part._arrays())
-    values: Array = getattr(part, hook)(method, xp if known else part._own_namespace())
+    values = getattr(part, hook)(*arguments, xp if known else part._own_namespace())
     if known or whole.dtype is None:
         return values
-    return in_precision(xp.asarray(values, device=whole.device), precision_of(whole.dtype, xp), xp)
+
+    def moved(array: Array) -> Array:
+        return in_precision(xp.asarray(array, device=whole.device), precision_of(whole.dtype, xp), xp)
+
+    return tuple(map(moved, values)) if isinstance(values, tuple) else moved(values)
 
 
 def plan_by_parts(

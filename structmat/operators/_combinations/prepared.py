@@ -110,7 +110,7 @@ class Prepared(LinearOperator):
         def make() -> Products | None:
             op, xp = self.operator._to_working_precision("solve")
             solver = op._solver(self.settings, xp) if is_numpy(xp) and self.shape[0] == self.shape[1] else None
-            return None if solver is None else products_of(solver, None, 0, self.settings)
+            return products_of(solver, None, 0, self.settings) if isinstance(solver, Plan) else solver
 
         return self._once("solutions", make)
 
@@ -201,6 +201,31 @@ class Prepared(LinearOperator):
         return product(y, None) if out is None else _into(out, product, y, self.shape[1], "Prepared.rmatvec")
 
     def solve(self, b: ArrayLike, /, *, out: Any = None) -> Array:
+        """Return x with ``self @ x = b``.
+
+        Parameters
+        ----------
+        b : array, shape (n,) or (..., n, k)
+            One right-hand side, or right-hand sides in columns.
+        out : numpy.ndarray, optional
+            As for `inv_matvec`.
+
+        Returns
+        -------
+        array, shape (..., n) or (..., n, k)
+            The solutions; `out` itself if given.
+
+        Raises
+        ------
+        ValueError, TypeError
+            As for the method of `LinearOperator`.
+        """
+        product = self._solution_step(b) if getattr(b, "ndim", 0) == 1 else None
+        if product is None:
+            return super(Prepared, self).solve(b, out=out)  # slots make a new class
+        return product(b, None) if out is None else _into(out, product, b, self.shape[0], "Prepared.solve")
+
+    def inv_matvec(self, b: ArrayLike, /, *, out: Any = None) -> Array:
         """Return x with ``matvec(x) = b``.
 
         Parameters
@@ -228,12 +253,16 @@ class Prepared(LinearOperator):
         For NumPy vectors the first call finds the reciprocal spectra of circulants and their products with diagonals;
         later ones cost as much as a product.
         """
+        product = self._solution_step(b)
+        if product is None:
+            return super(Prepared, self).inv_matvec(b, out=out)  # slots make a new class
+        return product(b, None) if out is None else _into(out, product, b, self.shape[0], "Prepared.inv_matvec")
+
+    def _solution_step(self, b: Any) -> Step | None:
+        """Return what solves for `b` without checks, or None where it needs some first."""
         known = type(b) is np.ndarray and b.shape[-1:] == self.shape[:1]
         products = self._solutions() if known else None
-        product = None if products is None else products.choose(b)
-        if product is None:
-            return super(Prepared, self).solve(b, out=out)  # slots make a new class
-        return product(b, None) if out is None else _into(out, product, b, self.shape[0], "Prepared.solve")
+        return None if products is None else products.choose(b)
 
     def _matvec(self, x: Array, xp: Namespace) -> Array:
         products = self._products()
@@ -361,6 +390,12 @@ class Prepared(LinearOperator):
 
     def _determinant_factors(self, method: str, xp: Namespace) -> Array:
         return self.operator._determinant_factors(method, xp)
+
+    def _det(self, xp: Namespace) -> Array:
+        return self.operator._det(xp)
+
+    def _slogdet(self, xp: Namespace) -> tuple[Array, Array]:
+        return self.operator._slogdet(xp)
 
     def _diagonal(self, method: str, xp: Namespace) -> Array:
         return self.operator._diagonal(method, xp)

@@ -6,6 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import reduce
 from itertools import pairwise
+from operator import mul
 from typing import TYPE_CHECKING
 
 from structmat._arrays import concat_last, namespace_of
@@ -94,6 +95,11 @@ class Chain(LinearOperator):
     def _determinant_factors(self, method: str, xp: Namespace) -> Array:
         self._require_square_factors(method)
         return concat_last([values_of(f, self, xp, "_determinant_factors", method) for f in self.factors], xp)
+
+    def _slogdet(self, xp: Namespace) -> tuple[Array, Array]:
+        self._require_square_factors("slogdet")
+        signs, logs = zip(*(values_of(f, self, xp, "_slogdet") for f in self.factors), strict=True)
+        return reduce(mul, signs), sum(logs[1:], start=logs[0])
 
 
 @dataclass(frozen=True, eq=False, repr=False, slots=True)

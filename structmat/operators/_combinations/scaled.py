@@ -27,6 +27,7 @@ from structmat._arrays.dispatch import add, compose, scale
 from structmat._arrays.typing import Array, DType, Namespace, Scalar
 from structmat._engine import Plan, Settings
 from structmat.operators._base import Context, LinearOperator, NormOrder, SpectralFunction
+from structmat.operators._base.spectral_functions import sign_and_log
 from structmat.operators._combinations.parts import plan_by_parts, require_operators
 from structmat.operators._identity import Identity
 
@@ -152,6 +153,12 @@ class Scaled(LinearOperator):
         inner = self.operator._determinant_factors(method, xp)
         ones = xp.ones(self.shape[0], dtype=inner.dtype, device=device_of(inner))
         return concat_last([inner, self._times_factor(ones, xp)], xp)
+
+    def _slogdet(self, xp: Namespace) -> tuple[Array, Array]:
+        sign, log = self.operator._slogdet(xp)
+        ones = xp.ones(self.shape[0], dtype=sign.dtype, device=device_of(sign))
+        own_sign, own_log = sign_and_log(self._times_factor(ones, xp), xp)
+        return sign * own_sign, log + own_log
 
     def _diagonal(self, method: str, xp: Namespace) -> Array:
         return self._times_factor(self.operator._diagonal(method, xp), xp)
