@@ -19,8 +19,9 @@ from structmat.fit._exact.exact_search import search
 from structmat.fit._exact.forms import Factorisation, Form, to_product
 from structmat.fit._exact.recognisers import closed_forms
 from structmat.fit._fit_cdd import fit_cdd
+from structmat.fit._product_error import product_error
 from structmat.fit._result import FitProgress, FitResult
-from structmat.fit._three_factors.vectors import scale_by_power_of_two, shared_exponents
+from structmat.fit._three_factors.vectors import largest_exponent, scale_by_power_of_two
 from structmat.operators import CDDLayout, CDDProduct
 
 if TYPE_CHECKING:
@@ -103,8 +104,8 @@ def factorize_cdd(
     TypeError
         If an argument is of the wrong kind.
     ValueError
-        If `W` is not a square matrix of finite numbers, or is complex where `real` factors are asked for, or an
-        argument is out of range.
+        If `W` is not a square matrix of finite numbers, or is complex where `real` factors are asked for, an argument
+        is out of range, or products with the factors overflow.
 
     See Also
     --------
@@ -175,18 +176,19 @@ def factorize_cdd(
         raise ArgumentValueError(owner, "W", "must be finite, got NaN or infinity")
 
     values = values.astype(np.result_type(values.dtype, np.float64))
-    exponent = int(np.frexp(np.abs(values).max())[1])
+    exponent = largest_exponent(values)
     scaled = scale_by_power_of_two(values, -exponent)
     found = _closed_form(scaled, n_factors, target_error, random, real=real)
     if found is None:
         found = _long_form(scaled, n_factors, method, target_error, random, deadline, callback, real=real)
-    exponents = shared_exponents(exponent, len(found.form.vectors))
+    product = to_product(found.form._replace(vectors=_scaled_at_its_ends(found.form.vectors, exponent)))
     xp = array_namespace(matrix)
-    vectors = [scale_by_power_of_two(v, e) for v, e in zip(found.form.vectors, exponents, strict=True)]
-    product = to_product(found.form._replace(vectors=vectors))
     if not is_numpy(xp):
         product = product._map(lambda array, _: xp.asarray(array, device=device(matrix)))
-    error = _error(scaled, found.form)
+    error = product_error(product, matrix, scaled, exponent=exponent)
+    if error == math.inf:
+        text = "has a factorisation whose products overflow double precision: divide it by a number"
+        raise ArgumentValueError(owner, "W", text)
     return FitResult(
         operator=product,
         error=error,
@@ -201,6 +203,18 @@ def factorize_cdd(
         message=found.message,
         seconds=time.monotonic() - begun,
     )
+
+
+def _scaled_at_its_ends(vectors: list[NDArray[Any]], exponent: int) -> list[NDArray[Any]]:
+    """Multiply a product by ``2**exponent``, half of it at each end.
+
+    Partial products are then as far from overflow as they can be in products from both sides: they may be larger than
+    the matrix by many orders of magnitude, on the way through rotations by 1e27.
+    """
+    scaled = list(vectors)
+    scaled[0] = scale_by_power_of_two(scaled[0], exponent // 2)
+    scaled[-1] = scale_by_power_of_two(scaled[-1], exponent - exponent // 2)
+    return scaled
 
 
 def _error(W: NDArray[Any], form: Form) -> float:

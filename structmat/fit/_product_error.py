@@ -49,7 +49,6 @@ def product_error(
     """
     rows, cols = operator.shape
     width = max(1, _CHUNK_ENTRIES // max(rows, cols))
-    double = np.result_type(target.dtype, np.float64)
     lost = norm2 = 0.0
     for start in range(0, target.shape[1], width):
         part = slice(start, min(start + width, target.shape[1]))
@@ -59,15 +58,16 @@ def product_error(
         else:
             x = inputs[:, part]
         with np.errstate(over="ignore", invalid="ignore"):
-            y = to_numpy(operator @ moved_like(x, matrix)).astype(double)
+            y = to_numpy(operator @ moved_like(x, matrix))
         wanted = target[:, part]
         with np.errstate(over="ignore", invalid="ignore"):
-            residual = wanted - scale_by_power_of_two(y, -exponent)
+            # Complex factors of a real matrix leave imaginary parts.
+            residual = wanted - scale_by_power_of_two(y.astype(np.result_type(y, np.float64)), -exponent)
             weights = 1.0 if entry_weights is None else entry_weights[:, part]
             if entry_weights is not None:  # what a missing entry is in the product does not count, be it out of range
                 residual = np.where(weights > 0, residual, 0.0)
             lost += float(np.sum(absolute_square(residual) * weights))
-        norm2 += float(np.sum(absolute_square(wanted.astype(double)) * weights))
+        norm2 += float(np.sum(absolute_square(wanted.astype(np.result_type(wanted, np.float64))) * weights))
     if norm2 == 0.0:
         return 0.0
     return float(np.sqrt(lost / norm2)) if np.isfinite(lost) else np.inf

@@ -18,7 +18,7 @@ from structmat.fit._three_factors.blocks import BlockGrid
 from structmat.fit._three_factors.masked import MaskedGrid
 from structmat.fit._three_factors.search import best_from_all_starts
 from structmat.fit._three_factors.spread import spread2
-from structmat.fit._three_factors.vectors import Factors, scale_by_power_of_two
+from structmat.fit._three_factors.vectors import Factors, largest_exponent, scale_by_power_of_two
 from structmat.fit._warm_start import known_product
 from structmat.operators import CDDLayout, CDDProduct, Diagonal
 
@@ -128,7 +128,8 @@ def by_search(
 ) -> Fitted:
     """Fit any product, with weights where there are `inputs`; `roots` are those of weights of the columns."""
     matrix, values, layout, control, rng = task.matrix, task.values, task.layout, task.control, task.rng
-    if not values.any() or (inputs is not None and not (values @ inputs).any()):
+    exponent = largest_exponent(values)
+    if not values.any() or (inputs is not None and not (scale_by_power_of_two(values, -exponent) @ inputs).any()):
         product = layout.product([moved_like(np.zeros(shape), matrix) for shape in layout.vector_shapes])
         return Fitted(product, 0.0, np.zeros(1), True, "zero", options.solver, "the matrix is zero")
     problem = Problem(values, layout.block_size, inputs, matrix)
@@ -155,7 +156,6 @@ def by_search(
     (best,) = deque(rounds, maxlen=1)
     arrays = [moved_like(vector.astype(values.dtype), matrix) for vector in problem.vectors(best)]
     fitted = layout.product(arrays)
-    exponent = int(np.frexp(max(float(np.abs(row).max()) for row in values))[1])
     target = scale_by_power_of_two(values, -exponent)
     target = target if inputs is None else target @ inputs
     error = product_error(fitted, matrix, target, exponent=exponent, inputs=inputs)

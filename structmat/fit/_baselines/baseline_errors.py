@@ -14,6 +14,7 @@ from structmat.fit._baselines import BASELINES, WEIGHTED_BASELINES
 from structmat.fit._baselines.nearest import nearest_circulant, nearest_diagonal
 from structmat.fit._baselines.truncated_svd import error_of_rank
 from structmat.fit._second_moment import column_roots, second_moment, weighted_inputs
+from structmat.fit._three_factors.vectors import largest_exponent, largest_part, scale_by_power_of_two
 from structmat.operators import CDDLayout
 
 if TYPE_CHECKING:
@@ -212,11 +213,10 @@ def closed_form_errors(
     {'circulant': (3, 0.0), 'diagonal': (3, 0.0)}
     """
     owner = "closed_form_errors"
-    matrix = _finite(W, owner)
+    matrix = _scaled(W, owner)
     rows, cols = matrix.shape
     size = CDDLayout((rows, cols), 3, block_size, owner=owner).block_size
-    # By powers of two, so that a circulant matrix has no error.
-    circulant, diagonal = nearest_circulant(matrix, size), nearest_diagonal(_scaled(W, owner))
+    circulant, diagonal = nearest_circulant(matrix, size), nearest_diagonal(matrix)
     return {"circulant": (circulant.n_parameters, circulant.error), "diagonal": (diagonal.n_parameters, diagonal.error)}
 
 
@@ -251,31 +251,29 @@ def weighted_norm(W: ArrayLike, *, input_second_moment: ArrayLike | None = None)
     """
     owner = "weighted_norm"
     values = _finite(W, owner)
-    unit = values.real.dtype.type(_largest(values) or 1.0)
+    exponent = largest_exponent(values)
     if input_second_moment is None:  # row by row: of a layer there is room for two matrices
-        norm = float(unit) * hypot(*(float(np.linalg.norm(row / unit)) for row in values))
+        norm = hypot(*(float(np.linalg.norm(scale_by_power_of_two(row, -exponent))) for row in values))
     else:
-        values = values / unit
+        values = scale_by_power_of_two(values, -exponent)
         moment = second_moment(input_second_moment, values.shape[1], owner)
         inputs = weighted_inputs(moment, owner, real=not np.iscomplexobj(values))
-        norm = float(unit) * float(np.sqrt(np.abs(moment).max())) * float(np.linalg.norm(values @ inputs))
+        norm = float(np.sqrt(np.abs(moment).max())) * float(np.linalg.norm(values @ inputs))
+    with np.errstate(over="ignore"):
+        norm = float(np.ldexp(norm, exponent))
     if norm == inf:
         raise ArgumentValueError(owner, "W", "must have a norm below the largest float, got one beyond")
     return norm
 
 
 def _scaled(W: ArrayLike, owner: str) -> NDArray[Any]:
-    """Return the matrix divided by its largest entry, so that no square over- or underflows."""
+    """Return the matrix with entries of a size of one, so that no square over- or underflows."""
     values = _finite(W, owner)
-    return values / values.real.dtype.type(_largest(values) or 1.0)
+    return scale_by_power_of_two(values, -largest_exponent(values))
 
 
 def _finite(W: ArrayLike, owner: str) -> NDArray[Any]:
     values = to_numpy(as_matrix(W, owner, "W"))
-    if not np.isfinite(_largest(values)):
+    if not np.isfinite(largest_part(values)):
         raise ArgumentValueError(owner, "W", "must be finite, got NaN or infinity")
     return values
-
-
-def _largest(values: NDArray[Any]) -> float:
-    return float(np.abs(values).max() if np.iscomplexobj(values) else max(values.max(), -values.min()))

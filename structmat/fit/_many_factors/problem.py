@@ -20,6 +20,7 @@ from structmat.fit._start_product import KnownProduct
 from structmat.fit._three_factors.blocks import BlockGrid, transposed_circulants
 from structmat.fit._three_factors.search import best_from_all_starts
 from structmat.fit._three_factors.start_list import CLOSED_FORMS
+from structmat.fit._three_factors.vectors import largest_exponent, scale_by_power_of_two
 from structmat.operators import CDDLayout, Circulant
 
 if TYPE_CHECKING:
@@ -54,9 +55,9 @@ class Problem:
 
     def __init__(self, values: NDArray[Any], block_size: int, inputs: NDArray[Any] | None, like: Array) -> None:
         self._transposed = inputs is None and values.shape[0] < values.shape[1]
-        matrix, self._log_scale = _scaled_matrix(values.T if self._transposed else values, double=has_double(like))
+        matrix, self._log2_scale = _scaled_matrix(values.T if self._transposed else values, double=has_double(like))
         self._matrix = matrix
-        """The matrix as it was given is the exponential of `_log_scale` times this, transposed or not."""
+        """The matrix as it was given is two to the power `_log2_scale` times this, transposed or not."""
         inputs = None if inputs is None else inputs.astype(matrix.dtype)
         target = matrix if inputs is None else matrix @ inputs
         rows, cols = matrix.shape
@@ -141,7 +142,7 @@ class Problem:
 
     def vectors(self, candidate: Candidate) -> list[NDArray[Any]]:
         """Return the vectors of a product that fits the matrix as it was given."""
-        vectors = _scaled(candidate.vectors, self._log_scale)
+        vectors = _scaled(candidate.vectors, self._log2_scale)
         return _transposed(vectors) if self._transposed else vectors
 
     def _inner_layout(self, layout: CDDLayout) -> CDDLayout:
@@ -150,29 +151,28 @@ class Problem:
 
     def _inner(self, vectors: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
         """Return the vectors of the scaled, and perhaps transposed, problem."""
-        scaled = _scaled(vectors, -self._log_scale)
+        scaled = _scaled(vectors, -self._log2_scale)
         return _transposed(scaled) if self._transposed else scaled
 
 
 def _scaled_matrix(values: NDArray[Any], *, double: bool) -> tuple[NDArray[Any], float]:
-    """Return a matrix of the norm of an isometry, in the precision of the fit, and the logarithm of what it lacks.
-
-    The matrix as it was given is the exponential of this times the one returned.
-    """
+    """Return a matrix of the norm of an isometry, in the precision of the fit, and the logarithm of its scale."""
     side = min(values.shape)
     single = np.result_type(values.dtype, np.float32)
     large = values.size > _DOUBLE_SIDE**2
-    matrix = values.astype(single if large or not double else np.result_type(values.dtype, np.float64))
-    largest = max(float(np.abs(row).max()) for row in values)
-    matrix /= largest
+    dtype = single if large or not double else np.result_type(values.dtype, np.float64)
+    exponent = largest_exponent(values)
+    matrix = scale_by_power_of_two(values, -exponent).astype(dtype, copy=False)
     norm = float(np.linalg.norm(matrix)) / np.sqrt(side)
     matrix /= norm
-    return matrix, float(np.log(largest) + np.log(norm))
+    return matrix, float(exponent + np.log2(norm))
 
 
-def _scaled(vectors: Sequence[NDArray[Any]], log_scale: float) -> list[NDArray[Any]]:
-    """Multiply a product by the exponential of `log_scale`, every factor by its share."""
-    return [vector * vector.real.dtype.type(np.exp(log_scale / len(vectors))) for vector in vectors]
+def _scaled(vectors: Sequence[NDArray[Any]], log2_scale: float) -> list[NDArray[Any]]:
+    """Multiply a product by two to the power `log2_scale`, every factor by its share."""
+    exponent, rest = divmod(log2_scale / len(vectors), 1.0)
+    with np.errstate(over="ignore"):  # the error of the products tells
+        return [scale_by_power_of_two(v * v.real.dtype.type(2.0**rest), int(exponent)) for v in vectors]
 
 
 def _transposed(vectors: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from structmat.fit._three_factors.vectors import scale_by_power_of_two
+from structmat.fit._three_factors.vectors import largest_exponent, scale_by_power_of_two
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,7 +54,7 @@ class BlockGrid:
         """The dtype of the products that the fit is made for."""
         self.double: np.dtype[Any] = np.result_type(matrix.dtype, np.float64)
         """The dtype of factors and of sums over the matrix."""
-        self.exponent = _largest_exponent(matrix)
+        self.exponent = largest_exponent(matrix)
         """The matrix is ``2**exponent`` times the blocks."""
         if overwrite and matrix.shape == (self.p * m, self.q * m) and _is_plain(matrix):
             padded = np.ldexp(matrix, -self.exponent, out=matrix)
@@ -184,9 +184,3 @@ def _present(count: int, blocks: int, m: int) -> NDArray[np.bool_]:
 def _is_plain(matrix: NDArray[Any]) -> bool:
     """Tell whether a matrix can be scaled where it is: real, and in the order that the blocks need."""
     return matrix.flags.c_contiguous and matrix.flags.writeable and not np.iscomplexobj(matrix)
-
-
-def _largest_exponent(matrix: NDArray[Any]) -> int:
-    """Binary exponent of the largest real or imaginary part; zero for a zero matrix."""
-    parts = (matrix.real, matrix.imag) if np.iscomplexobj(matrix) else (matrix,)
-    return int(np.frexp(max(max(float(part.max()), -float(part.min())) for part in parts))[1])

@@ -9,7 +9,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Factors", "scale_by_power_of_two", "shared_exponents"]
+__all__ = ["Factors", "largest_exponent", "largest_part", "scale_by_power_of_two", "shared_exponents"]
 
 
 class Factors(NamedTuple):
@@ -47,6 +47,21 @@ def scale_by_power_of_two(x: NDArray[Any], exponent: int) -> NDArray[Any]:
     parts = np.ascontiguousarray(x).view(x.real.dtype) if np.iscomplexobj(x) else x
     scaled: NDArray[Any] = np.ldexp(parts, exponent).view(x.dtype)
     return scaled
+
+
+def largest_part(x: NDArray[Any]) -> float:
+    """Return the largest absolute value of a real or imaginary part, NaN if any is; a modulus might overflow."""
+    parts = (x.real, x.imag) if np.iscomplexobj(x) else (x,)
+    return float(np.max([(part.max(), -part.min()) for part in parts]))
+
+
+def largest_exponent(x: NDArray[Any]) -> int:
+    """Return the binary exponent of the largest real or imaginary part; zero if `x` is zero.
+
+    To divide by ``2**exponent``, by `scale_by_power_of_two`, brings any matrix to a size of one and rounds nothing,
+    where a division by the largest entry turns complex numbers near the smallest one into NaN.
+    """
+    return int(np.frexp(largest_part(x))[1])
 
 
 def _exponent(x: NDArray[Any]) -> int:
