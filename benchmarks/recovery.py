@@ -74,7 +74,7 @@ def error_from_truth(W: np.ndarray, a: np.ndarray, c: np.ndarray, b: np.ndarray)
     start = Factors(pad[0].astype(grid.double), c.astype(grid.double), pad[1].astype(grid.double)).scaled(
         -grid.exponent
     )
-    return alternate(grid, Run.begin(grid, start), 2000, 1e-9, lambda *_: None).error
+    return alternate(grid, Run.begin(grid, start), 2000, 1e-9).error
 
 
 def recover_many(n: int, n_factors: int, first: str, seed: int, *, real: bool, noise: float, limit: float) -> float:

@@ -29,13 +29,7 @@ Private folders
 from __future__ import annotations
 
 import importlib
-import sys
 from typing import TYPE_CHECKING, Any
-
-if sys.argv[:1] == ["-m"]:  # this is `python -m structmat`, which imports the package before its `__main__`
-    from _structmat_command import leave_on_interrupt
-
-    leave_on_interrupt()
 
 from structmat import extend, preconditioners
 from structmat._arrays.errors import ArgumentError, ArgumentTypeError, ArgumentValueError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from _structmat_command import main
+from structmat.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

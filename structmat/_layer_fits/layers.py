@@ -100,8 +100,6 @@ class LayerTask:
             )
         except ValueError as error:
             raise CheckpointError(f"{self.change}: {error}") from error
-        if result.stopped == "interrupted":  # half a fit is no result
-            raise KeyboardInterrupt
         vectors = {str(i): to_numpy(v) for i, v in enumerate(layout.vectors_of(result.operator))}
         if self.alpha != 1.0:
             vectors["0"] = vectors["0"] / np.asarray(self.alpha, vectors["0"].dtype)

@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        The exit status: 0, 1 for a failure, 2 for wrong usage, 130 after Ctrl-C or the signal SIGTERM.
+        The exit status: 0, 1 for a failure, 2 for wrong usage, 130 after Ctrl-C.
     """
     try:
         from structmat.cli._app import run  # noqa: PLC0415  # so that a missing extra can be told

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
-import threading
 import traceback
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 
 from cyclopts import App, CycloptsError, Parameter
 
@@ -44,11 +42,10 @@ def run(arguments: Sequence[str]) -> int:
     make_usable()
     owner = " ".join(["structmat", *(name for name in arguments[:1] if name in app)])
     try:
-        with _terminated_as_interrupted():
-            command, bound, _ = app.parse_args(list(arguments), print_error=False, exit_on_error=False)
-            command(*bound.args, **bound.kwargs)
-            with printing():
-                sys.stdout.flush()
+        command, bound, _ = app.parse_args(list(arguments), print_error=False, exit_on_error=False)
+        command(*bound.args, **bound.kwargs)
+        with printing():
+            sys.stdout.flush()
     except KeyboardInterrupt:
         sys.stderr.write(f"{owner}: interrupted\n")
         return INTERRUPTED
@@ -64,19 +61,6 @@ def run(arguments: Sequence[str]) -> int:
             return USAGE
         return error.status if isinstance(error, CommandError) else FAILURE
     return 0
-
-
-@contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
-    """Take the signal SIGTERM for Ctrl-C: what is done is kept, and worker processes end."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _asks_for_traceback(argument: str) -> bool:

@@ -73,6 +73,7 @@ def curve(
             time_limit=settings.time_limit,
             rng=settings.seed,
             callback=callback,
+            on_interrupt="return",
         )
     if output.json:
         files = {"plot": None if plot is None else str(plot), "csv": None if csv is None else str(csv)}

@@ -97,6 +97,7 @@ def fit(
             time_limit=settings.time_limit,
             rng=settings.seed,
             callback=callback,
+            on_interrupt="return",
         )
     seconds = time.perf_counter() - start
     lost: BaseException | None = KeyboardInterrupt() if result.stopped == "interrupted" else None

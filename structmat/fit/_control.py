@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import math
-import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from threading import Event, current_thread, main_thread
-from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,7 +16,7 @@ from structmat.fit._result import FitProgress
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
 
-__all__ = ["Control", "listening", "rounding_error", "seconds_left"]
+__all__ = ["Control", "rounding_error", "seconds_left"]
 
 _OF_A_START = 100
 """Iterations of a fit that another one starts from, at most, where time is limited."""
@@ -38,6 +35,13 @@ class _Least:
 
 
 @dataclass
+class _Interrupt:
+    """Whether there was one."""
+
+    came: bool = False
+
+
+@dataclass
 class Control:
     """Limits of a fit and its callback."""
 
@@ -48,11 +52,13 @@ class Control:
     deadline: float | None = None
     """Value of ``time.monotonic()`` after which no iteration begins."""
     callback: Callable[[FitProgress], object] | None = None
-    interrupt: Event = field(default_factory=Event)
-    """Set when the user has interrupted the fit."""
+    returns_best: bool = False
+    """Whether `KeyboardInterrupt` ends the search as a time limit does; else it propagates."""
     end: float | None = None
     """The deadline of the whole fit."""
     least: _Least = field(default_factory=_Least)
+    interrupt: _Interrupt = field(default_factory=_Interrupt)
+    """Shared by the controls of all parts of the search."""
 
     def __post_init__(self) -> None:
         if self.end is None:
@@ -72,7 +78,7 @@ class Control:
 
     def reason(self) -> str | None:
         """Return why to return the best so far, None if not to."""
-        if self.interrupt.is_set():
+        if self.interrupt.came:
             return "interrupted"
         return "time limit" if self.deadline is not None and time.monotonic() >= self.deadline else None
 
@@ -88,52 +94,20 @@ class Control:
             self.callback(FitProgress(start, iteration, most, error, phase, n_factors, self.least.error, left))
         return self.stopped()
 
-    def leave_if_interrupted(self) -> None:
-        """Raise `KeyboardInterrupt` after one, for loops that know no other end; inside of `interruptible`."""
-        if self.interrupt.is_set():
-            raise KeyboardInterrupt
-
     @contextmanager
     def interruptible(self) -> Iterator[None]:
-        """Take an interrupt inside the block as the wish for the best so far."""
+        """End the search where the block is interrupted, if the best so far is to be returned.
+
+        The block leaves the best so far behind whenever it is interrupted.
+        """
         try:
             yield
         except KeyboardInterrupt:
-            self.interrupt.set()
+            if not self.returns_best:
+                raise
+            self.interrupt.came = True
 
 
 def seconds_left(deadline: float | None) -> float | None:
     """Return the time to a value of ``time.monotonic()``, or None without a limit: None or infinity."""
     return None if deadline is None or deadline == math.inf else max(deadline - time.monotonic(), 0.0)
-
-
-class _Listener:
-    """A handler of Ctrl-C that sets an event, and one further out too; the second time it raises."""
-
-    def __init__(self, event: Event, before: Any) -> None:
-        self._event, self._before = event, before
-
-    def __call__(self, number: int, frame: FrameType | None) -> None:
-        if self._event.is_set() or isinstance(self._before, _Listener):
-            self._before(number, frame)
-        self._event.set()
-
-
-@contextmanager
-def listening(event: Event) -> Iterator[None]:
-    """Take the first Ctrl-C inside the block as the wish for the best so far, wherever it comes.
-
-    A fit cannot be left where a start is built, since what was found before would be lost: the event tells it to end at
-    the next place where it may. A second Ctrl-C raises `KeyboardInterrupt`. Only the main thread hears signals, and a
-    program that has its own way with them keeps it.
-    """
-    before = signal.getsignal(signal.SIGINT)
-    heard = before is signal.default_int_handler or isinstance(before, _Listener)
-    if current_thread() is not main_thread() or not heard:
-        yield
-        return
-    signal.signal(signal.SIGINT, _Listener(event, before))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)

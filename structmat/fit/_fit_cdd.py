@@ -20,7 +20,7 @@ from structmat.fit._arguments import (
     is_three_factors,
     with_entry_weights,
 )
-from structmat.fit._control import Control, listening
+from structmat.fit._control import Control
 from structmat.fit._many_factors.search import SearchOptions
 from structmat.fit._many_factors.solver_list import MATRIX_SOLVERS
 from structmat.fit._product_error import warn_of_rounding
@@ -58,6 +58,7 @@ def fit_cdd(
     tol: float = 1e-7,
     time_limit: float | None = None,
     callback: Callable[[FitProgress], object] | None = None,
+    on_interrupt: Literal["raise", "return"] = "raise",
     overwrite_W: bool = False,
 ) -> FitResult:
     """Fit a matrix by a product of diagonal and (block-)circulant factors.
@@ -120,6 +121,9 @@ def fit_cdd(
         work: seconds to minutes, by side and `n_factors`.
     callback : callable, optional
         Called with a `FitProgress` after every iteration.
+    on_interrupt : {"raise", "return"}, default "raise"
+        What `KeyboardInterrupt`, by Ctrl-C or from the callback, does to a search. "return" ends it as a time limit
+        does, and returns the best so far, of which `FitResult.stopped` says "interrupted".
     overwrite_W : bool, default False
         Whether the entries of `W` may be overwritten. A fit of three factors then takes the memory of one matrix less
         where `W` is a real, C-ordered array of NumPy and `block_size` divides its sides.
@@ -147,13 +151,12 @@ def fit_cdd(
     An iteration costs ``O(rows * cols)`` for three factors and ``O(F n^2 log n)`` for F of them, with the memory of a
     few matrices. Where `W` is a tensor of torch, errors and gradients of the search are computed on its device, on the
     CPU by the faster of torch and NumPy; starts that are read off the matrix, and steps by ``"als"`` and ``"lm"``, are
-    made by NumPy. Exploration waits for a device other than the CPU once in 16 steps, and hears a callback, Ctrl-C and
-    the time limit as often; refinement copies the parameters there and the gradient back for every evaluation. This was
-    tested on the CPU and by tensors without values, not yet on a GPU.
+    made by NumPy. Exploration waits for a device other than the CPU once in 16 steps, and looks at the time limit and
+    calls the callback as often; refinement copies the parameters there and the gradient back for every evaluation. This
+    was tested on the CPU and by tensors without values, not yet on a GPU.
 
     On planted products of three factors, also with noise as strong as the signal, the start by shift synchronisation
-    finds the global optimum where other starts end in local minima. Ctrl-C returns the best fit so far,
-    as a time limit does; see `FitResult.stopped`.
+    finds the global optimum where other starts end in local minima.
 
     References
     ----------
@@ -190,6 +193,7 @@ def fit_cdd(
         tol=non_negative(tol, _OWNER, "tol"),
         deadline=None if time_limit is None else begun + non_negative(time_limit, _OWNER, "time_limit"),
         callback=optional_function(callback, _OWNER, "callback"),
+        returns_best=one_of(on_interrupt, _OWNER, "on_interrupt", ("raise", "return")) == "return",
     )
     values, of_entries = with_entry_weights(to_numpy(matrix), entry_weights)
     if not np.isfinite(values).all():
@@ -206,8 +210,7 @@ def fit_cdd(
         overwrite=overwrite_W,
     )
     moment = None if input_second_moment is None else second_moment(input_second_moment, cols, _OWNER)
-    with listening(control.interrupt):
-        found = _fitted(task, solver, moment, growth=growth)
+    found = _fitted(task, solver, moment, growth=growth)
     if found.error == math.inf:
         text = f"has a fit whose products overflow {dtype_name(matrix.dtype)}: use a wider dtype, or divide by a number"
         raise ArgumentValueError(_OWNER, "W", text)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections import deque
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -153,7 +152,10 @@ def by_search(
     rounds = problem.rounds(
         layout, rng, control, options=options, begin_with_als=begin_with_als, known=known, beside=beside
     )
-    (best,) = deque(rounds, maxlen=1)
+    best = next(rounds)
+    with control.interruptible():
+        for best in rounds:  # noqa: B007  # the last one counts
+            pass
     arrays = [moved_like(vector.astype(values.dtype), matrix) for vector in problem.vectors(best)]
     fitted = layout.product(arrays)
     target = scale_by_power_of_two(values, -exponent)

@@ -169,9 +169,7 @@ def _by_joblib(
     while left:
         tasks = [delayed(_in_worker)(function, key, payload, threads) for key, payload in left.items()]
         try:
-            with _no_interrupts():
-                running = _parallel(workers, threads)(tasks)
-            with _closing(running) as results:
+            with _closing(_parallel(workers, threads)(tasks)) as results:
                 for key, result in results:
                     del left[key]
                     deaths = 0
@@ -207,26 +205,10 @@ def _closing(results: Any) -> Iterator[Any]:
             results.close()
 
 
-@contextlib.contextmanager
-def _no_interrupts() -> Iterator[None]:
-    """Put Ctrl-C off until the end of the block, and for ever from processes begun inside, which ignore it too late."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    from multiprocessing.resource_tracker import ensure_running  # noqa: PLC0415  # not everywhere
-
-    ensure_running()  # if it starts later, it lets Ctrl-C through again
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
 def _depend_on(parent: int) -> None:
     """Leave Ctrl-C, which reaches all processes of a terminal, to the parent, and end soon after it was killed.
 
-    A fit would take Ctrl-C for the wish to end early; work whose parent is gone is for nobody. It may be gone already.
+    Work whose parent is gone is for nobody. It may be gone already.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()

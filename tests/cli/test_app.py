@@ -103,20 +103,17 @@ def test_the_installed_script_and_a_light_import():
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
-@pytest.mark.parametrize("start", ["-c", "-m"])
-@pytest.mark.parametrize("imported", ["numpy", "structmat.cli._app"])
-def test_ctrl_c_during_imports_is_one_line(tmp_path, start, imported):
-    (tmp_path / "sitecustomize.py").write_text(f"""
+def test_ctrl_c_while_the_command_is_imported_is_one_line(tmp_path):
+    (tmp_path / "sitecustomize.py").write_text("""
 import signal, sys
 class Interrupting:
     def find_spec(name, path=None, target=None):
-        if name == {imported!r}:
+        if name == "structmat.cli._app":
             signal.raise_signal(signal.SIGINT)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what a shell runs in the background
 sys.meta_path.insert(0, Interrupting)
 """)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
-    what = {"-c": "import sys, _structmat_command; sys.exit(_structmat_command.main())", "-m": "structmat"}
-    done = subprocess.run(
-        [sys.executable, start, what[start]], capture_output=True, text=True, check=False, env=environment
-    )
+    run = [sys.executable, "-m", "structmat"]
+    done = subprocess.run(run, capture_output=True, text=True, check=False, env=environment)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "structmat: interrupted\n")

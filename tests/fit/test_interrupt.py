@@ -1,16 +1,18 @@
-"""Ctrl-C: the best so far comes back, wherever a fit is; the second time it raises."""
+"""Ctrl-C: `KeyboardInterrupt` propagates as everywhere in Python, or the best so far comes back if the caller asks."""
 
 from __future__ import annotations
 
+import os
 import signal
-import threading
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
 from structmat.cli import main
-from structmat.fit import error_curve, fit_cdd
-from structmat.fit._control import listening
+from structmat.fit import error_curve, factorize_cdd, fit_cdd
+from structmat.fit._curve import error_curve as curve_module
 from structmat.fit._many_factors import search
 from structmat.fit._three_factors import search as three_factors
 
@@ -18,113 +20,194 @@ W = np.random.default_rng(0).standard_normal((12, 12))
 
 
 @pytest.fixture(autouse=True)
-def own_handler():
-    """Every test leaves the handler of Ctrl-C as it was."""
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+def own_handlers():
+    """Nothing touches the handlers of signals."""
+
+    def handlers():
+        return [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+
+    before = handlers()
+    assert before[0] is signal.default_int_handler
     yield
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert handlers() == before
 
 
-def interrupting(function, number=signal.SIGINT, times=1):
+class Interrupting:
+    """A callback that is interrupted at one of its calls."""
+
+    def __init__(self, after):
+        self.after, self.heard = after, []
+
+    def __call__(self, progress):
+        self.heard.append(progress)
+        if len(self.heard) == self.after:
+            signal.raise_signal(signal.SIGINT)
+
+
+def interrupting(function):
     """Return a function that is interrupted before it begins."""
 
     def interrupted(*arguments, **options):
-        for _ in range(times):
-            signal.raise_signal(number)
+        signal.raise_signal(signal.SIGINT)
         return function(*arguments, **options)
 
     return interrupted
 
 
-def build_a_start_of_three(monkeypatch, **options):
+def build_a_start_of_three(monkeypatch):
     ((name, start),) = three_factors.STARTS
-    monkeypatch.setattr(three_factors, "STARTS", ((name, interrupting(start, **options)),))
+    monkeypatch.setattr(three_factors, "STARTS", ((name, interrupting(start)),))
 
 
-def build_a_random_chain(monkeypatch, **options):
-    monkeypatch.setattr(search, "random_orthogonal", interrupting(search.random_orthogonal, **options))
+def build_a_random_chain(monkeypatch):
+    monkeypatch.setattr(search, "random_orthogonal", interrupting(search.random_orthogonal))
 
 
-@pytest.mark.parametrize(
-    ("n_factors", "place"), [(3, build_a_start_of_three), (5, build_a_start_of_three), (5, build_a_random_chain)]
-)
-def test_while_a_start_is_built_nothing_is_lost(monkeypatch, n_factors, place):
+def build_a_closed_form(monkeypatch):
+    (name, start), *others = three_factors.CLOSED_FORMS
+    monkeypatch.setattr(three_factors, "CLOSED_FORMS", ((name, interrupting(start)), *others))
+
+
+PLACES = [(3, build_a_start_of_three), (5, build_a_start_of_three), (5, build_a_random_chain)]
+
+
+@pytest.mark.parametrize("n_factors", [3, 5])
+def test_a_loop_of_fits_ends_at_the_first(n_factors):
+    def fit_three_times():
+        for seed in range(3):
+            fit_cdd(W, n_factors, rng=seed, callback=hear, max_iter=30, restarts=1)
+
+    hear = Interrupting(10)
+    with pytest.raises(KeyboardInterrupt):
+        fit_three_times()
+    assert len(hear.heard) == 10
+
+
+@pytest.mark.parametrize("fit", [error_curve, factorize_cdd])
+def test_curves_and_factorisations_end_too(fit):
+    with pytest.raises(KeyboardInterrupt):
+        fit(W, 5, rng=0, callback=Interrupting(3))
+
+
+@pytest.mark.parametrize(("n_factors", "place"), PLACES)
+def test_it_propagates_from_where_a_start_is_built(monkeypatch, n_factors, place):
     place(monkeypatch)
-    result = fit_cdd(W, n_factors, rng=0)
+    with pytest.raises(KeyboardInterrupt):
+        fit_cdd(W, n_factors, rng=0)
+
+
+@pytest.mark.parametrize(("n_factors", "place"), PLACES)
+def test_nothing_is_lost_while_a_start_is_built(monkeypatch, n_factors, place):
+    place(monkeypatch)
+    result = fit_cdd(W, n_factors, rng=0, on_interrupt="return")
     assert result.stopped == "interrupted"
     monkeypatch.undo()
     assert result.error <= fit_cdd(W, n_factors, rng=0, time_limit=0).error
 
 
+@pytest.mark.parametrize("weights", [None, np.arange(1.0, 13.0), np.diag(np.arange(1.0, 13.0)) + 1.0])
 @pytest.mark.parametrize("n_factors", [3, 5])
-def test_inside_an_iteration_the_run_so_far_is_kept(n_factors):
-    def hear(progress):
-        seen.append(progress.error)
-        if len(seen) == 40:
-            signal.raise_signal(signal.SIGINT)
-
-    seen = []
-    result = fit_cdd(W, n_factors, rng=0, callback=hear)
+@pytest.mark.parametrize("after", [1, 40, 700])
+def test_the_run_so_far_is_kept_from_inside_an_iteration(closed_form_errors, n_factors, after, weights):
+    hear = Interrupting(after)
+    options = {"input_second_moment": weights, "rng": 0, "tol": 0.0}
+    result = fit_cdd(W, n_factors, callback=hear, on_interrupt="return", **options)
     assert result.stopped == "interrupted"
-    assert len(seen) <= 44  # at most four runs end
+    assert "interrupted" in result.message
+    assert len(hear.heard) <= after + 6  # of a weighted fit, its closed forms
     assert result.error < 1.0
+    if weights is None:
+        assert result.error <= min(closed_form_errors(W, 12).values())
+    if weights is None and hear.heard[-1].phase != "exploration":  # large steps go through higher errors
+        assert result.error <= hear.heard[-1].best * (1 + 1e-6)
 
 
-def test_the_second_time_it_raises(monkeypatch):
-    build_a_start_of_three(monkeypatch, times=2)
+def test_a_polish_is_kept():
+    """The last iterate of a long descent, not the start of it."""
+
+    def hear(progress):
+        if progress.phase == "polish":
+            errors.append(progress.error)
+            if len(errors) == 60:
+                raise KeyboardInterrupt
+
+    errors = []
+    result = fit_cdd(W, 5, rng=0, tol=0.0, callback=hear, on_interrupt="return")
+    assert result.error <= errors[-2] * (1 + 1e-6)
+
+
+def test_without_a_product_there_is_nothing_to_return(monkeypatch):
+    build_a_closed_form(monkeypatch)
     with pytest.raises(KeyboardInterrupt):
-        fit_cdd(W, rng=0)
+        fit_cdd(W, rng=0, on_interrupt="return")
 
 
-def test_a_curve_keeps_its_points(monkeypatch):
+def test_a_curve_keeps_its_points():
     def hear(progress):
         if progress.n_factors == 3:
             signal.raise_signal(signal.SIGINT)
 
-    curve = error_curve(W, n_factors=[1, 3, 5], rng=0, callback=hear)
+    curve = error_curve(W, n_factors=[1, 3, 5], rng=0, callback=hear, on_interrupt="return")
     assert curve.stopped == "interrupted"
     assert curve.seconds[1] > 0.0
     assert curve.seconds[2] == 0.0
     assert curve.error[2] == curve.error[1] < curve.error[0]
+    assert curve.baselines
 
 
-def test_a_fit_inside_another_tells_that_too():
-    """Else only the inner one would end, and the outer one go on."""
-    outer, inner = threading.Event(), threading.Event()
-    with listening(outer), listening(inner):
-        signal.raise_signal(signal.SIGINT)
-    assert (outer.is_set(), inner.is_set()) == (True, True)
+@pytest.mark.parametrize("on_interrupt", ["raise", "return"])
+def test_baselines_that_take_too_long_are_left_out(monkeypatch, on_interrupt):
+    monkeypatch.setattr(curve_module, "baseline_errors", interrupting(curve_module.baseline_errors))
+    options = {"n_factors": [1, 3], "rng": 0, "on_interrupt": on_interrupt}
+    if on_interrupt == "raise":
+        with pytest.raises(KeyboardInterrupt):
+            error_curve(W, **options)
+        return
+    curve = error_curve(W, **options)
+    assert (curve.stopped, curve.baselines) == ("interrupted", {})
+    assert (curve.seconds > 0.0).all()
 
 
-def test_other_threads_and_other_handlers_are_left_alone():
-    event = threading.Event()
-
-    def in_a_thread():
-        with listening(event):
-            found.append(signal.getsignal(signal.SIGINT))
-
-    found = []
-    thread = threading.Thread(target=in_a_thread)
-    thread.start()
-    thread.join()
-    assert found == [signal.default_int_handler]
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        with listening(event):
-            signal.raise_signal(signal.SIGINT)
-        assert not event.is_set()
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_command_prints_and_writes_what_it_has(tmp_path, monkeypatch, capsys, number):
-    build_a_start_of_three(monkeypatch, number=number)
+def test_the_command_prints_and_writes_what_it_has(tmp_path, monkeypatch, capsys):
+    build_a_start_of_three(monkeypatch)
     np.save(tmp_path / "W.npy", W)
-    handler = signal.getsignal(signal.SIGTERM)
     status = main(["fit", f"{tmp_path}/W.npy", "--out", f"{tmp_path}/fit.safetensors"])
     out, err = capsys.readouterr()
     assert (status, err) == (130, "structmat fit: interrupted\n")
     assert "interrupted" in out
     assert (tmp_path / "fit.safetensors").exists()
-    assert signal.getsignal(signal.SIGTERM) is handler
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_programs_keep_their_interrupts(tmp_path):
+    """As ``python -m`` runs them, before, while and after they import the package."""
+    (tmp_path / "host").mkdir()
+    (tmp_path / "host/__init__.py").write_text("""
+import signal, sys
+
+class Interrupting:
+    def find_spec(name, path=None, target=None):
+        if name == "structmat.operators":
+            sys.meta_path.remove(Interrupting)
+            signal.raise_signal(signal.SIGINT)
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what a shell runs in the background
+sys.meta_path.insert(0, Interrupting)
+try:
+    import structmat
+except KeyboardInterrupt:
+    print("caught", end=" ")
+finally:
+    print("finally", end=" ")
+""")
+    (tmp_path / "host/__main__.py").write_text("""
+import signal
+import structmat
+import structmat.cli
+
+print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)
+""")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    run = [sys.executable, "-m", "host"]
+    done = subprocess.run(run, capture_output=True, text=True, check=False, env=environment)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "caught finally True\n", "")

@@ -60,24 +60,6 @@ def test_workers_may_die_often_if_work_is_done_in_between(tmp_path):
     assert len(list(tmp_path.iterdir())) == 5
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="signals of POSIX")
-def test_ctrl_c_never_reaches_workers_and_still_reaches_their_parent():
-    assert dict(run_units(units.interrupts_reach, {"a": 0, "b": 1}, workers=2)) == {"a": False, "b": False}
-    assert units.interrupts_reach(None)
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="signals of POSIX")
-def test_ctrl_c_does_not_reach_the_first_workers_of_a_process():
-    """They start together with the tracker of their resources, which changes what signals get through."""
-    code = """
-from structmat.studies import run_units
-from tests.studies import units
-print(dict(run_units(units.interrupts_reach, {"a": 0, "b": 1}, workers=2)))
-"""
-    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
-    assert run.stdout == "{'a': False, 'b': False}\n"
-
-
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="processes of POSIX")
 @pytest.mark.parametrize("killed", ["while it works", "while it starts"])
 def test_workers_end_with_their_parent(killed):

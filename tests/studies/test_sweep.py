@@ -32,7 +32,6 @@ from structmat.studies import (
     sweep,
 )
 from structmat.studies._sweep._methods import METHODS, budget
-from structmat.studies._sweep._plan import do_unit, make_plan
 
 RNG = np.random.default_rng(0)
 LAYERS = {"a": RNG.standard_normal((12, 12)), "b": RNG.standard_normal((12, 8)), "c": RNG.standard_normal((6, 9))}
@@ -372,20 +371,6 @@ def test_ctrl_c_keeps_what_is_done(tmp_path):
         sweep(config, tmp_path / "out", callback=interrupt)
     assert len(load_study(tmp_path / "out").rows) == 4
     assert sweep(config, tmp_path / "out").complete
-
-
-def test_an_interrupted_fit_is_no_result(monkeypatch):
-    from structmat.studies._sweep import _methods
-
-    def interrupted(*arguments, **options):
-        import dataclasses
-
-        return dataclasses.replace(fit_cdd(*arguments, **options), stopped="interrupted")
-
-    monkeypatch.setattr(_methods, "fit_cdd", interrupted)
-    (unit,) = make_plan(SweepConfig({"a": LAYERS["a"]}, methods=["cdd"])).units.values()
-    with pytest.raises(KeyboardInterrupt):
-        do_unit(unit)
 
 
 # Tables

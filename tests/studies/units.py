@@ -80,8 +80,3 @@ if __name__ == "__main__":
 def fail(argument):
     """Raise the error of an argument."""
     raise (ArgumentValueError if argument == "value" else ArgumentTypeError)("owner", argument, "is wrong")
-
-
-def interrupts_reach(_):
-    """Whether Ctrl-C reaches the process, also before it ignores it."""
-    return signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])

@@ -6,16 +6,14 @@ import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from threading import Event
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
-from structmat._arrays.checks import integer, non_negative, optional_function, random_generator
+from structmat._arrays.checks import integer, non_negative, one_of, optional_function, random_generator
 from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
 from structmat._arrays.numpy_bridge import as_matrix
 from structmat.fit._baselines.baseline_errors import baseline_errors
-from structmat.fit._control import listening
 from structmat.fit._curve.result import ErrorCurve
 from structmat.fit._curve.schedule import Schedule
 from structmat.fit._fit_cdd import fit_cdd
@@ -23,7 +21,7 @@ from structmat.fit._result import FitProgress, FitResult
 from structmat.operators import CDDLayout
 
 if TYPE_CHECKING:
-    from structmat._arrays.typing import ArrayLike
+    from structmat._arrays.typing import Array, ArrayLike
 
 __all__ = ["CurveProgress", "error_curve"]
 
@@ -73,6 +71,7 @@ def error_curve(
     time_limit: float | None = None,
     baselines: bool = True,
     callback: Callable[[CurveProgress], object] | None = None,
+    on_interrupt: Literal["raise", "return"] = "raise",
     **fit_options: Any,
 ) -> ErrorCurve:
     """Fit a matrix by products of an increasing number of factors, and compare with other families of matrices.
@@ -104,6 +103,9 @@ def error_curve(
         Fourier (of FourierFT) and Monarch matrices.
     callback : callable, optional
         Called with a `CurveProgress` whenever the running fit reports.
+    on_interrupt : {"raise", "return"}, default "raise"
+        What `KeyboardInterrupt`, by Ctrl-C or from the callback, does. "return" ends the curve as a time limit does, as
+        soon as it has one point; during the comparison with the baselines it leaves these out.
     **fit_options
         Further arguments of `fit_cdd`, such as ``solver``, ``restarts`` or ``max_iter``, for all the fits.
 
@@ -131,8 +133,6 @@ def error_curve(
     error for a number of factors depends on which smaller ones the curve has, and, as all fits draw from one generator,
     so do the random starting points.
 
-    Ctrl-C ends the curve early, as a time limit does.
-
     Examples
     --------
     >>> import numpy as np
@@ -155,41 +155,43 @@ def error_curve(
         raise ArgumentValueError(_OWNER, "overwrite_W", "must be False: every point of the curve reads the matrix")
     options: dict[str, Any] = {"block_size": block_size, "first": first, **fit_options}
     options |= {"input_second_moment": input_second_moment, "rng": random_generator(rng, _OWNER)}
+    options["on_interrupt"] = one_of(on_interrupt, _OWNER, "on_interrupt", ("raise", "return"))
     optional_function(callback, _OWNER, "callback")
     results: list[FitResult] = []
     seconds: list[float] = []
     stopped, cut = "completed", False
     # Diagonal, circulant, diagonal: such products hold all closed forms, and a fit without any time returns the best.
     enough = 3 if first == "diagonal" else 4
-    interrupt = Event()
-    with listening(interrupt):
+    others: dict[str, Any] = {}
+    try:
         for index, number in enumerate(numbers):
             began = time.perf_counter()
             if index > 0 and numbers[index - 1] >= enough and clock.over():
                 stopped = "time limit"
-            if results and interrupt.is_set():
-                stopped = "interrupted"
-            if stopped != "completed":
-                results.append(_padded(results[-1], number))
-                seconds.append(0.0)
-                continue
-            if results:
-                options["start"] = results[-1]
-            report = _reporter(callback, clock, index)
-            result = fit_cdd(matrix, number, time_limit=clock.share(index), callback=report, **options)
-            if result.stopped == "interrupted":
-                stopped = "interrupted"
-            cut = cut or result.stopped == "time limit"
-            if results and not result.error <= results[-1].error:
-                result = _padded(results[-1], number)
+                break
+            options |= {"time_limit": clock.share(index), "callback": _reporter(callback, clock, index)}
+            result, end = _fitted(matrix, number, results[-1] if results else None, options)
             results.append(result)
             seconds.append(time.perf_counter() - began)
             clock.done(index, seconds[-1])
-        n_parameters = [result.n_parameters for result in results]
-        others = baseline_errors(matrix, n_parameters, input_second_moment=input_second_moment) if baselines else {}
+            cut = cut or end == "time limit"
+            if end == "interrupted":
+                stopped = end
+                break
+        if baselines:
+            layout = CDDLayout.of(results[0].operator)
+            n_parameters = [replace(layout, n_factors=number).n_parameters for number in numbers]
+            others = baseline_errors(matrix, n_parameters, input_second_moment=input_second_moment)
+    except KeyboardInterrupt:
+        if on_interrupt == "raise" or not results:
+            raise
+        stopped = "interrupted"
+    for number in numbers[len(results) :]:
+        results.append(_padded(results[-1], number))
+        seconds.append(0.0)
     return ErrorCurve(
         n_factors=np.array(numbers),
-        n_parameters=np.array(n_parameters),
+        n_parameters=np.array([result.n_parameters for result in results]),
         error=np.array([result.error for result in results]),
         seconds=np.array(seconds),
         baselines=others,
@@ -213,6 +215,15 @@ def _reporter(
         callback(CurveProgress(number, index + 1, count, state, clock.elapsed(), clock.remaining(index)))
 
     return report
+
+
+def _fitted(matrix: Array, number: int, before: FitResult | None, options: dict[str, Any]) -> tuple[FitResult, str]:
+    """Return a fit that is no worse than the one `before`, of fewer factors, and why the search for it ended."""
+    if before is None:
+        result = fit_cdd(matrix, number, **options)
+        return result, result.stopped
+    result = fit_cdd(matrix, number, start=before, **options)
+    return (result if result.error <= before.error else _padded(before, number)), result.stopped
 
 
 def _padded(result: FitResult, n_factors: int) -> FitResult:

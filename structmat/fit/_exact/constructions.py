@@ -178,34 +178,28 @@ def construct(
     found: list[tuple[float, Form]] = []
     notes, stopped = [], "completed"
     no_remedy = ""
-    try:
-        for tried, construction in enumerate(choices, start=1):
-            if construction.name == no_remedy:
-                continue
-            vectors = construction.make(rng, extended)
-            if vectors is None:
-                notes.append(f"{construction.name} not used: structure of W would spoil its digits")
-                continue
-            form = Form(construction.name, "diagonal", vectors, shifts=True)
-            error = _error_on(probes, target, form)
-            found.append((error, form))
-            if callback is not None:
-                _report(callback, construction, tried, len(choices), [error for error, _ in found], deadline)
-            # Few factors that reproduce W are worth more than digits beyond.
-            if error <= (max(accepted, target_error) if construction.n_factors <= n else min(accepted, target_error)):
-                break
-            if error <= max(accepted, construction.usual):
-                no_remedy = construction.name.removesuffix(_RANDOM_PHASES) + _RANDOM_PHASES
-            notes.append(f"{construction.name} left an error of {error:.1e}")
-            if time.monotonic() >= deadline:
-                stopped = "time limit"
-                notes.append("the time limit ended the trials")
-                break
-    except KeyboardInterrupt:
-        if not found:
-            raise
-        stopped = "interrupted"
-        notes.append("an interrupt ended the trials")
+    for tried, construction in enumerate(choices, start=1):
+        if construction.name == no_remedy:
+            continue
+        vectors = construction.make(rng, extended)
+        if vectors is None:
+            notes.append(f"{construction.name} not used: structure of W would spoil its digits")
+            continue
+        form = Form(construction.name, "diagonal", vectors, shifts=True)
+        error = _error_on(probes, target, form)
+        found.append((error, form))
+        if callback is not None:
+            _report(callback, construction, tried, len(choices), [error for error, _ in found], deadline)
+        # Few factors that reproduce W are worth more than digits beyond.
+        if error <= (max(accepted, target_error) if construction.n_factors <= n else min(accepted, target_error)):
+            break
+        if error <= max(accepted, construction.usual):
+            no_remedy = construction.name.removesuffix(_RANDOM_PHASES) + _RANDOM_PHASES
+        notes.append(f"{construction.name} left an error of {error:.1e}")
+        if time.monotonic() >= deadline:
+            stopped = "time limit"
+            notes.append("the time limit ended the trials")
+            break
     return _most_accurate(found, notes, stopped, real=real, extended=extended)
 
 

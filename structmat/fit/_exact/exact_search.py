@@ -79,38 +79,35 @@ def search(
     per_phase = _ITERATIONS + _ITERATIONS_PER_SIDE * n
     best, best_history = _random_chain(W, n_factors or n + 1, rng, real=real), [math.inf]
     runs, reason, stopped = 0, "no start met the tolerance", "completed"
-    try:
-        for length in lengths:
-            runs += 1
-            history: list[float] = []
-            equalising = bool(s[-1] < _EQUALISED * s[0] and length > n)
-            most, before = per_phase * (1 + equalising), 0
-            seconds, begun = 0.0 if deadline == math.inf else _iteration_seconds(n, length, rng), time.monotonic()
-            for state, preparing in _descent(W, _random_chain(W, length, rng, real=real), per_phase * equalising):
-                if state.error < best_history[-1]:
-                    best, best_history = state.chain, history
-                history.append(min([state.error, *history[-1:]]))
-                if callback is not None and len(history) > 1:
-                    least = min(best_history[-1], history[-1])
-                    left = seconds_left(deadline)
-                    callback(FitProgress(name, len(history) - 1, most, history[-1], "search", length, least, left))
-                before += preparing
-                now = time.monotonic()
-                seconds, begun = (seconds if len(history) == 1 else now - begun), now
-                if (
-                    (not preparing and (state.stationary or _ended(history[before:], state.chain, target_error)))
-                    or len(history) > most
-                    or now + seconds >= deadline
-                ):
-                    break
-            if best_history[-1] <= target_error:
-                reason = "it met the tolerance"
+    for length in lengths:
+        runs += 1
+        history: list[float] = []
+        equalising = bool(s[-1] < _EQUALISED * s[0] and length > n)
+        most, before = per_phase * (1 + equalising), 0
+        seconds, begun = 0.0 if deadline == math.inf else _iteration_seconds(n, length, rng), time.monotonic()
+        for state, preparing in _descent(W, _random_chain(W, length, rng, real=real), per_phase * equalising):
+            if state.error < best_history[-1]:
+                best, best_history = state.chain, history
+            history.append(min([state.error, *history[-1:]]))
+            if callback is not None and len(history) > 1:
+                least = min(best_history[-1], history[-1])
+                left = seconds_left(deadline)
+                callback(FitProgress(name, len(history) - 1, most, history[-1], "search", length, least, left))
+            before += preparing
+            now = time.monotonic()
+            seconds, begun = (seconds if len(history) == 1 else now - begun), now
+            if (
+                (not preparing and (state.stationary or _ended(history[before:], state.chain, target_error)))
+                or len(history) > most
+                or now + seconds >= deadline
+            ):
                 break
-            if time.monotonic() + seconds >= deadline:
-                reason, stopped = "the time limit ended the search", "time limit"
-                break
-    except KeyboardInterrupt:
-        reason, stopped = "an interrupt ended the search", "interrupted"
+        if best_history[-1] <= target_error:
+            reason = "it met the tolerance"
+            break
+        if time.monotonic() + seconds >= deadline:
+            reason, stopped = "the time limit ended the search", "time limit"
+            break
     message = f"{len(best.x)} {'real' if real else 'complex'} factors, start {runs}: {reason}"
     return Factorisation(
         Form(name, "diagonal", best.to_vectors()), best_history, "levenberg-marquardt", message, stopped

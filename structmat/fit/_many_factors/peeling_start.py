@@ -181,7 +181,7 @@ def synchronised_gram(G: NDArray[Any], rng: np.random.Generator) -> OuterPhases:
     G[i, i] = 0.0
     grid = BlockGrid(G, n)
     run = Run.begin(grid, shift_synchronisation_start(grid, rng))
-    run = alternate(grid, run, _GRAM_SWEEPS, 1e-4, lambda *_: None)
+    run = alternate(grid, run, _GRAM_SWEEPS, 1e-4)
     left, right = _unit(run.factors.a[0]), _unit(run.factors.b[0]).conj()
     d = _unit(left + right * _unit(np.vdot(right, left)))
     lags = (i[:, None] - i) % n
@@ -226,7 +226,7 @@ def _fit_inner(X: NDArray[Any], chain: DiagonalForms, k: int, rng: np.random.Gen
     circulant = chain.is_circulant(k)
     grid = BlockGrid(X.real if chain.real and not circulant else X, n)
     run = Run.begin(grid, shift_synchronisation_start(grid, rng))
-    run = alternate(grid, run, _INNER_SWEEPS, 1e-6, lambda *_: None)
+    run = alternate(grid, run, _INNER_SWEEPS, 1e-6)
     a, c, b = run.factors.scaled(grid.exponent)
     # Between two transforms the factor in the middle is a circulant, of one kind or the other.
     middle = c[0, 0]

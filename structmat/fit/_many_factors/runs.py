@@ -85,10 +85,8 @@ class Runs:
                 n_factors=layout.n_factors,
                 most=steps,
             )
-            self.control.leave_if_interrupted()
 
-        whole = False
-        with self.control.interruptible(), np.errstate(over="ignore", invalid="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
             objective = self.coarse.of(layout)
             whole = anneal(objective, chains, np.array(rates), steps, deadline=self.control.deadline, report=report)
         if not whole:
@@ -118,7 +116,6 @@ class Runs:
             if len(errors) % _CHECKED == 0 and objective.spread(last) <= allowed:
                 kept = last
             self._report_polish(start, len(errors), end, error)
-            self.control.leave_if_interrupted()
 
         with self.control.interruptible(), np.errstate(over="ignore", invalid="ignore"):
             converged = polish(
@@ -139,22 +136,17 @@ class Runs:
 
         def report(iteration: int, error: float) -> None:
             self._report_polish(start, before + iteration, before + max_iter, error)
-            self.control.leave_if_interrupted()
 
-        try:
-            vectors, history, converged = descend(
-                MATRIX_SOLVERS[solver],
-                self.matrix.astype(double),
-                [vector.astype(double).reshape(-1) for vector in start.vectors],
-                start.layout.first,
-                max_iter=max_iter,
-                tol=self.control.tol,
-                deadline=self.control.deadline,
-                report=report,
-            )
-        except KeyboardInterrupt:
-            self.control.interrupt.set()
-            return start
+        vectors, history, converged = descend(
+            MATRIX_SOLVERS[solver],
+            self.matrix.astype(double),
+            [vector.astype(double).reshape(-1) for vector in start.vectors],
+            start.layout.first,
+            max_iter=max_iter,
+            tol=self.control.tol,
+            deadline=self.control.deadline,
+            report=report,
+        )
         shaped = [vector.reshape(shape) for vector, shape in zip(vectors, start.layout.vector_shapes, strict=True)]
         parameters = from_vectors(start.layout, shaped)
         objective = self.fine.of(start.layout)

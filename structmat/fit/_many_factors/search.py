@@ -205,9 +205,8 @@ class Search:
 
     def _read_off(self, layout: CDDLayout, named: tuple[str, MatrixStart], _best: Candidate) -> Iterator[Candidate]:
         """Yield chains that a start reads off the matrix, polished."""
-        with self.runs.control.interruptible():
-            for begun in self._begun(layout, named):
-                yield self._lengthened(begun, layout)
+        for begun in self._begun(layout, named):
+            yield self._lengthened(begun, layout)
 
     def _begun(self, layout: CDDLayout, named: tuple[str, MatrixStart]) -> Iterator[Candidate]:
         """Yield chains that a start reads off the matrix, with as many factors as it has and those of a layout."""

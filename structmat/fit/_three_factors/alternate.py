@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from structmat.fit._three_factors.blocks import BlockGrid
     from structmat.fit._three_factors.vectors import Factors
 
-__all__ = ["Run", "alternate", "relative_error"]
+__all__ = ["Run", "alternate", "alternations", "relative_error"]
 
 # The step along the last change, in units of it: first value, growth after a success, cut after a failure, ceiling.
 _MOMENTUM, _GROWTH, _CUT, _CEILING = 0.5, 1.2, 0.5, 8.0
@@ -40,23 +40,23 @@ class Run(NamedTuple):
         return self.history[-1]
 
 
-def alternate(
-    grid: BlockGrid,
-    run: Run,
-    max_iter: int,
-    tol: float,
-    report: Callable[[int, float], bool | None],
-) -> Run:
-    """Alternating least squares with momentum.
+def alternate(grid: BlockGrid, run: Run, max_iter: int, tol: float) -> Run:
+    """Return the run after all of its iterations."""
+    *_, last = (run, *alternations(grid, run, max_iter, tol))
+    return last
+
+
+def alternations(grid: BlockGrid, run: Run, max_iter: int, tol: float) -> Iterator[Run]:
+    """Alternating least squares with momentum: yield the run after every iteration, until it has converged.
 
     Every iteration starts a step beyond the last iterate, along the last change. If the error then rises, the iteration
     is dropped, and the next one starts from the last iterate itself, which cannot raise it.
     """
     current, history, converged = run.factors, list(run.history), run.converged
     previous: Factors | None = None
-    momentum, stop = _MOMENTUM, False
+    momentum = _MOMENTUM
     limit = largest_spread2(grid, current)
-    while not (converged or stop) and len(history) <= max_iter:
+    while not converged and len(history) <= max_iter:
         c, b = current.c, current.b
         if previous is not None:
             c, b = c + momentum * (c - previous.c), b + momentum * (b - previous.b)
@@ -71,8 +71,7 @@ def alternate(
             converged = previous is None
             momentum, previous, error = momentum * _CUT, None, history[-1]
         history.append(error)
-        stop = bool(report(len(history) - 1, error))
-    return Run(current, history, converged)
+        yield Run(current, history, converged)
 
 
 def relative_error(grid: BlockGrid, residual: float) -> float:

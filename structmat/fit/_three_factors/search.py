@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from structmat.fit._control import rounding_error
-from structmat.fit._three_factors.alternate import Run, alternate
+from structmat.fit._three_factors.alternate import Run, alternations
 from structmat.fit._three_factors.basic_starts import random_start
 from structmat.fit._three_factors.spread import error_of_products
 from structmat.fit._three_factors.start_list import CLOSED_FORMS, STARTS
@@ -46,14 +46,12 @@ def best_from_all_starts(
 ) -> StartedRun:
     """Return the best run, also from `n_random` random starts and those that are known before."""
 
-    def go_on(started: StartedRun, phase: str, iterations: int) -> StartedRun:
-        def report(k: int, error: float) -> bool:
-            return control.report(started.start, k, error, phase=phase, n_factors=3, most=iterations)
-
-        run = started.run
-        with control.interruptible():
-            run = alternate(grid, run, iterations, control.tol, report)
-        return started._replace(run=run)
+    def go_on(place: int, phase: str, most: int) -> None:
+        start, begun = runs[place]
+        for run in alternations(grid, begun, most, control.tol):
+            runs[place] = StartedRun(start, run)
+            if control.report(start, len(run.history) - 1, run.error, phase=phase, n_factors=3, most=most):
+                break
 
     if n_random is None:
         n_random = min(_RANDOM_ENTRIES // grid.blocks.size, _MOST_RANDOM)
@@ -61,22 +59,25 @@ def best_from_all_starts(
     exact = rounding_error(grid.dtype)
     runs = [StartedRun(name, Run.begin(grid, start(grid, rng))) for name, start in CLOSED_FORMS]
     runs += [StartedRun(name, Run.begin(grid, factors)) for name, factors in known]
-    runs = [go_on(started, "screening", _screening(control)) for started in runs]
-    for name, start in others:
-        if control.stopped() or min(map(_error, runs)) <= exact:
-            break
-        runs.append(go_on(StartedRun(name, Run.begin(grid, start(grid, rng))), "screening", _screening(control)))
 
     def of_products(started: StartedRun) -> float:
         return error_of_products(grid, started.run.factors, started.run.error)
 
-    runs.sort(key=of_products)
-    finalists = [started for started in runs[:_FINALISTS] if of_products(started) <= _CLOSE * of_products(runs[0])]
-    return min((go_on(finalist, "alternation", control.max_iter) for finalist in finalists), key=of_products)
-
-
-def _screening(control: Control) -> int:
-    return min(_SCREENING_ITERATIONS, control.max_iter)
+    with control.interruptible():
+        screening = min(_SCREENING_ITERATIONS, control.max_iter)
+        for place in range(len(runs)):
+            go_on(place, "screening", screening)
+        for name, start in others:
+            if control.stopped() or min(map(_error, runs)) <= exact:
+                break
+            runs.append(StartedRun(name, Run.begin(grid, start(grid, rng))))
+            go_on(-1, "screening", screening)
+        runs.sort(key=of_products)
+        worst = _CLOSE * of_products(runs[0])
+        del runs[sum(of_products(started) <= worst for started in runs[:_FINALISTS]) :]
+        for place in range(len(runs)):
+            go_on(place, "alternation", control.max_iter)
+    return min(runs, key=of_products)
 
 
 def _error(started: StartedRun) -> float:

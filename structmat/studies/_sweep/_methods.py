@@ -62,8 +62,6 @@ def apply(
             rng=seed,
             **fit_options,
         )
-        if result.stopped == "interrupted":  # such a result is not the one that the same seed gives
-            raise KeyboardInterrupt
         return MethodOutcome(
             n_parameters=result.n_parameters,
             error=result.error,

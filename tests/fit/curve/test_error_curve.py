@@ -392,7 +392,7 @@ def test_an_interrupted_fit_is_noticed():
         if progress.n_factors == 4:
             raise KeyboardInterrupt
 
-    curve = error_curve(SQUARE, n_factors=[1, 4, 5], rng=0, restarts=1, callback=interrupt)
+    curve = error_curve(SQUARE, n_factors=[1, 4, 5], rng=0, restarts=1, callback=interrupt, on_interrupt="return")
     assert curve.stopped == "interrupted"
     assert curve.results[2].start == module.PADDED
 

@@ -251,13 +251,6 @@ def test_progress_limits_and_seeds():
     again = factorize_cdd(W, rng=3, time_limit=0)
     assert (first.operator @ np.eye(24) == again.operator @ np.eye(24)).all()
 
-    def interrupt(_):
-        raise KeyboardInterrupt
-
-    stopped = factorize_cdd(W, rng=3, callback=interrupt)
-    assert stopped.stopped == "interrupted"
-    assert stopped.error <= 1e-12
-
 
 def test_tensors_in_tensors_out():
     W = torch.randn(30, 30, dtype=torch.float64, generator=torch.Generator().manual_seed(0))

@@ -298,19 +298,6 @@ def test_a_time_limit_shorter_than_an_iteration_is_kept_and_better_than_nothing(
     assert result.operator.n_factors == options.get("n_factors", 51)
 
 
-def test_interrupt_returns_the_best_so_far():
-    def interrupt(progress):
-        if progress.iteration == 5:
-            raise KeyboardInterrupt
-
-    W = gaussian(np.random.default_rng(0), (10, 10), real=False)
-    result = factorize_cdd(W, rng=0, callback=interrupt)
-    check(W, result)
-    assert result.n_iter == 5
-    assert result.stopped == "interrupted"
-    assert "interrupt" in result.message
-
-
 def test_same_seed_same_factors():
     W = gaussian(np.random.default_rng(0), (7, 7), real=False)
     reports = []

@@ -161,7 +161,7 @@ def test_an_interrupt_returns_the_best_so_far(closed_form_errors, after):
         if len(seen) == after:
             raise KeyboardInterrupt
 
-    fit = fit_cdd(W, 7, rng=0, tol=0.0, callback=interrupt)
+    fit = fit_cdd(W, 7, rng=0, tol=0.0, callback=interrupt, on_interrupt="return")
     assert fit.stopped == "interrupted"
     assert fit.error <= min(closed_form_errors(W, 12).values())
     assert len(seen) < after + 30

@@ -185,24 +185,6 @@ def test_a_time_limit_is_kept_and_used(n_factors):
     assert "time limit" in fit.message or n_factors == 3
 
 
-@pytest.mark.parametrize("n_factors", [3, 5])
-@pytest.mark.parametrize("after", [1, 40, 700])
-def test_an_interrupt_returns_the_best_so_far(closed_form_errors, n_factors, after):
-    W = matrix(24)
-    seen = []
-
-    def interrupt(state):
-        seen.append(state.error)
-        if len(seen) == after:
-            raise KeyboardInterrupt
-
-    fit = fit_cdd(W, n_factors, rng=0, tol=0.0, callback=interrupt)
-    assert fit.stopped == "interrupted"
-    assert "interrupted" in fit.message
-    assert fit.error <= min(closed_form_errors(W, 24).values())
-    assert len(seen) < after + 30
-
-
 def test_the_callback_hears_of_every_kind_of_start():
     seen = []
     fit_cdd(matrix(10), 7, rng=0, callback=seen.append, **QUICK)

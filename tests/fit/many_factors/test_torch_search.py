@@ -106,7 +106,7 @@ def test_time_limits_and_interrupts():
         if len(seen) == 40:
             signal.raise_signal(signal.SIGINT)
 
-    assert fit_cdd(W, 5, rng=0, callback=hear).stopped == "interrupted"
+    assert fit_cdd(W, 5, rng=0, callback=hear, on_interrupt="return").stopped == "interrupted"
     assert len(seen) <= 44
 
 
