@@ -149,11 +149,12 @@ def fit_cdd(
     Notes
     -----
     An iteration costs ``O(rows * cols)`` for three factors and ``O(F n^2 log n)`` for F of them, with the memory of a
-    few matrices. Where `W` is a tensor of torch, errors and gradients of the search are computed on its device, on the
-    CPU by the faster of torch and NumPy; starts that are read off the matrix, and steps by ``"als"`` and ``"lm"``, are
-    made by NumPy. Exploration waits for a device other than the CPU once in 16 steps, and looks at the time limit and
-    calls the callback as often; refinement copies the parameters there and the gradient back for every evaluation. This
-    was tested on the CPU and by tensors without values, not yet on a GPU.
+    few matrices. It takes one thread, but for linear algebra of BLAS, and transforms inside `scipy.fft.set_workers`.
+    Where `W` is a tensor of torch, errors and gradients of the search are computed on its device, on the CPU by the
+    faster of torch and NumPy; starts that are read off the matrix, and steps by ``"als"`` and ``"lm"``, are made by
+    NumPy. Exploration waits for a device other than the CPU once in 16 steps, and looks at the time limit and calls the
+    callback as often; refinement copies the parameters there and the gradient back for every evaluation. This was
+    tested on the CPU and by tensors without values, not yet on a GPU.
 
     On planted products of three factors, also with noise as strong as the signal, the start by shift synchronisation
     finds the global optimum where other starts end in local minima.

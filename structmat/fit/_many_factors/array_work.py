@@ -1,4 +1,4 @@
-"""What first-order solvers ask of NumPy and torch beyond the array API standard: transforms, strides, memory, threads.
+"""What first-order solvers ask of NumPy and torch beyond the array API standard: transforms, strides, memory.
 
 A tensor of torch stays on its device. Nothing here reads a tensor's values, which would wait for the device, but for
 `to_numpy` of `structmat._arrays.numpy_bridge`, which callers name where they mean it.
@@ -6,9 +6,6 @@ A tensor of torch stays on its device. Nothing here reads a tensor's values, whi
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
@@ -78,12 +75,9 @@ class Work(Protocol):
     def norms2(self, rows: WorkArray) -> WorkArray:
         """Return squared norms along the last axis, in double precision if there is any."""
 
-    def over(self, part: Callable[[slice], Any], chunks: Sequence[slice]) -> list[Any]:
-        """Apply `part` to each chunk."""
-
 
 class NumpyWork:
-    """NumPy on the CPU, chunks by threads."""
+    """NumPy on the CPU, on one thread."""
 
     xp = numpy_namespace
     steps_at_once = 1
@@ -124,12 +118,6 @@ class NumpyWork:
     def norms2(self, rows: NDArray[Any]) -> NDArray[np.float64]:
         sums: NDArray[np.float64] = np.vecdot(rows, rows).real.astype(np.float64)
         return sums
-
-    def over(self, part: Callable[[slice], Any], chunks: Sequence[slice]) -> list[Any]:
-        if len(chunks) == 1:
-            return [part(chunks[0])]
-        with ThreadPoolExecutor(min(len(chunks), os.cpu_count() or 1)) as pool:
-            return list(pool.map(part, chunks))
 
 
 class TorchWork:
@@ -182,9 +170,6 @@ class TorchWork:
         parts = self.real_view(rows.contiguous()).reshape(*rows.shape[:-1], -1)
         norms = self.xp.linalg.vector_norm(parts, axis=-1)
         return (norms.double() if self._double else norms).square()
-
-    def over(self, part: Callable[[slice], Any], chunks: Sequence[slice]) -> list[Any]:
-        return [part(chunk) for chunk in chunks]
 
 
 def has_double(like: Array | None) -> bool:

@@ -262,7 +262,7 @@ class Objective:
         count = len(self._target)
         height = self._height(parameters)
         chunks = [slice(i, min(i + height, count)) for i in range(0, count, height)]
-        return self.work.over(part, chunks)
+        return [part(chunk) for chunk in chunks]
 
 
 def _cropped(blocks: WorkArray, n: int) -> WorkArray:

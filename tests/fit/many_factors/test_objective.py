@@ -1,5 +1,6 @@
 """Errors and gradients against dense products and finite differences, the parameters, and the random starts."""
 
+import threading
 from importlib.util import find_spec
 
 import numpy as np
@@ -8,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.linalg import circulant
 
+from structmat.fit import fit_cdd
 from structmat.fit._many_factors import array_work, spectra
 from structmat.fit._many_factors import objective as objectives
 from structmat.fit._many_factors.objective import Objective
@@ -220,3 +222,14 @@ def test_small_tensors_on_the_cpu_are_left_to_numpy():
     tensor = pytest.importorskip("torch").zeros(1)
     assert isinstance(array_work.work_like(tensor, 16), array_work.NumpyWork)
     assert isinstance(array_work.work_like(tensor.to("meta"), 16), array_work.TorchWork)
+
+
+def test_no_fit_starts_threads(monkeypatch):
+    """The caller decides how many there are: by workers of a study, limits of BLAS, and `scipy.fft.set_workers`."""
+
+    def refuse(_):
+        raise AssertionError("a thread was started")
+
+    W = np.random.default_rng(0).standard_normal((300, 300))  # several chunks of rows
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    assert fit_cdd(W, 5, rng=0, max_iter=5, restarts=1, growth=False).error < 1.0
