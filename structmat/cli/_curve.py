@@ -65,7 +65,7 @@ def curve(
     with curve_progress(quiet=output.json) as callback, blaming("W", curve):
         found = error_curve(
             matrix,
-            9 if numbers is None and max_factors is None else max_factors,
+            max_factors,
             n_factors=None if numbers is None else map(int, numbers),
             block_size=settings.block_size,
             first=settings.first,

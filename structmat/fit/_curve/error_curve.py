@@ -27,6 +27,9 @@ __all__ = ["CurveProgress", "error_curve"]
 
 _OWNER = "error_curve"
 
+# The default of `max_factors`: a curve of a side of 128 takes about a minute.
+_MAX_FACTORS = 9
+
 PADDED = "fewer factors"
 """The `start` of a product of fewer factors with identity factors appended."""
 
@@ -81,8 +84,8 @@ def error_curve(
     W : array_like
         The matrix, of shape (rows, cols), real or complex.
     max_factors : int, optional
-        The largest number of factors. The curve has a point for each number from 1 on; for a rectangle or several
-        blocks for each odd number from 3 on, all that `fit_cdd` offers there.
+        The largest number of factors, 9 by default. The curve has a point for each number from 1 on; for a rectangle or
+        several blocks for each odd number from 3 on, all that `fit_cdd` offers there.
     n_factors : iterable of int, optional
         The numbers of factors themselves, instead of `max_factors`; in any order. Without some of them the other errors
         may change, see below.
@@ -119,7 +122,7 @@ def error_curve(
     TypeError
         If an argument is of the wrong kind.
     ValueError
-        If an argument is out of range, or not both or neither of `max_factors` and `n_factors` are given.
+        If an argument is out of range, or both `max_factors` and `n_factors` are given.
 
     See Also
     --------
@@ -243,11 +246,11 @@ def _numbers(max_factors: int | None, n_factors: Iterable[int] | None, most: int
             raise ArgumentValueError(_OWNER, argument, f"must be at most {most:,} for this matrix, got {count}")
         return count
 
-    if (max_factors is None) == (n_factors is None):
-        raise ArgumentValueError(_OWNER, None, "give either max_factors or n_factors")
     if n_factors is None:
-        last = number(max_factors, "max_factors", 1 if single else 3)
+        last = number(_MAX_FACTORS if max_factors is None else max_factors, "max_factors", 1 if single else 3)
         return list(range(1, last + 1)) if single else list(range(3, last + 1, 2))
+    if max_factors is not None:
+        raise ArgumentValueError(_OWNER, "max_factors", "must not be given beside n_factors, which names all numbers")
     if isinstance(n_factors, (str, bytes)) or not isinstance(n_factors, Iterable):
         text = f"must be a sequence of integers, got {n_factors!r}"
         raise ArgumentTypeError(_OWNER, "n_factors", text)

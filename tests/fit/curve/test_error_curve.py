@@ -159,11 +159,19 @@ def test_numbers_are_sorted_and_unique(fake):
     assert [call.n_factors for call in fake] == [2, 5]
 
 
+def test_by_default_curves_go_to_nine_factors(fake):
+    assert error_curve(SQUARE).n_factors.tolist() == list(range(1, 10))
+    assert error_curve(WIDE).n_factors.tolist() == error_curve(SQUARE, block_size=3).n_factors.tolist() == [3, 5, 7, 9]
+
+
 @pytest.mark.parametrize(
     ("arguments", "kind", "text"),
     [
-        ({}, ValueError, "error_curve: give either max_factors or n_factors"),
-        ({"max_factors": 3, "n_factors": [3]}, ValueError, "error_curve: give either max_factors or n_factors"),
+        (
+            {"max_factors": 3, "n_factors": [3]},
+            ValueError,
+            "error_curve: max_factors must not be given beside n_factors",
+        ),
         ({"max_factors": 0}, ValueError, "error_curve: max_factors must be at least 1, got 0"),
         ({"max_factors": 2.5}, TypeError, "error_curve: max_factors must be an integer, got 2.5"),
         ({"n_factors": []}, ValueError, "error_curve: n_factors must not be empty"),
