@@ -13,10 +13,21 @@ import pytest
 torch = pytest.importorskip("torch")
 safetensors = pytest.importorskip("safetensors.torch")
 
+from torch import nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
+from torch.nn.utils import parametrizations
 
 import structmat
-from structmat.torch import CDDLinear, adapt, adapter_state_dict, load_adapter, save_adapter
+from structmat.torch import (
+    CDDLinear,
+    adapt,
+    adapter_state_dict,
+    load_adapter,
+    merge_adapters,
+    remove_adapters,
+    save_adapter,
+    unmerge_adapters,
+)
 from tests.torch.common import adapted_mlp, assert_same_state, fill, mlp, state
 
 X = torch.randn(5, 6, dtype=torch.float64)
@@ -156,11 +167,12 @@ class TestRoundTrips:
     def test_blocks_may_be_wrapped_one_by_one(self, plain, trained, tmp_path, wrap):
         model = torch.nn.Sequential(wrap(trained), torch.nn.Linear(4, 4, dtype=torch.float64))
         path = save_adapter(model, tmp_path / "file")
-        assert {key.split(".factors")[0] for key in safetensors.load_file(path)} == {"0.0", "0.2"}
-        fresh = torch.nn.Sequential(wrap(plain), copy.deepcopy(model[1]))
+        keys = safetensors.load_file(path)
+        assert {key.split(".factors")[0] for key in keys if "factors" in key} == {"0.0", "0.2"}
+        fresh = torch.nn.Sequential(wrap(plain), torch.nn.Linear(4, 4, dtype=torch.float64))
         for _ in range(2):
             assert load_adapter(fresh, path) == ["0.0", "0.2"]
-        assert torch.equal(plain(X), trained(X))
+            assert torch.equal(fresh(X), model(X))  # the layer after it is trained as well, so it is in the file
 
     def test_of_one_layer(self, tmp_path):
         layer = fill(CDDLinear.from_linear(torch.nn.Linear(6, 4)))
@@ -173,6 +185,188 @@ class TestRoundTrips:
         with pytest.raises(ValueError, match="single layer"):
             load_adapter(linear, path)
         assert_same_state(before, linear)
+
+
+class Heads(nn.Module):
+    """A model with whatever may be trained beside adapted layers."""
+
+    def __init__(self):
+        super().__init__()
+        self.table, self.first, self.second = nn.Embedding(7, 6), nn.Linear(6, 6), nn.Linear(6, 6)
+        self.norm = nn.BatchNorm1d(6)  # collects statistics, frozen or not
+        self.memory = nn.LSTM(6, 6)
+        self.scaled = parametrizations.weight_norm(nn.Linear(6, 6))
+        self.turn = nn.Linear(6, 6, dtype=torch.complex64)
+        self.gain = nn.ParameterList([torch.ones(6)])
+        self.head = nn.Sequential(nn.Linear(6, 7), nn.BatchNorm1d(7, affine=False), nn.Linear(7, 7))
+        self.head.register_buffer("mask", torch.tensor([0.0, float("-inf")]))
+        self.head.register_buffer("passing", torch.zeros(1), persistent=False)
+        self.logits = nn.Linear(6, 7, bias=False)
+        self.logits.weight = self.table.weight
+
+    def forward(self, tokens):
+        x = self.norm(self.second(torch.tanh(self.first(self.table(tokens)))))
+        x = self.scaled(x + self.memory(x)[0]) * self.gain[0] + self.turn(x.to(torch.complex64)).real
+        return self.head(x) + self.logits(x)
+
+
+class TestTrainedBesides:
+    """What a file brings into the model as it was before `adapt`: all that training changed."""
+
+    INPUTS = torch.tensor([1, 4, 0, 6, 5])
+
+    def train(self, model):
+        """A few steps with every parameter changed that may be, and statistics collected."""
+        optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.001)
+        for _ in range(3):
+            optimizer.zero_grad()
+            (model.train()(self.INPUTS) - 1).square().mean().backward()
+            optimizer.step()
+        return model.eval()
+
+    def trainable(self, model):
+        return {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+    def pair(self, targets=("first", "second"), **options):
+        torch.manual_seed(0)
+        fresh = Heads()
+        model = copy.deepcopy(fresh)
+        adapt(model, targets, init="normal", **options)
+        return model, fresh
+
+    @pytest.mark.parametrize(
+        "train",
+        [
+            *((), ["table"], ["norm"], ["memory"], ["scaled"], ["turn"], ["gain"], ["head"], ["logits"], ["head.2"]),
+            *("(head|norm|turn)", ".*[mn]", "(?!second).*"),
+        ],
+        ids=str,
+    )
+    def test_outputs_and_trainable_parameters_are_the_same(self, tmp_path, train):
+        model, fresh = self.pair(["second"], train=train)
+        self.train(model)
+        assert not torch.equal(model(self.INPUTS), fresh.eval()(self.INPUTS))
+        load_adapter(fresh, save_adapter(model, tmp_path / "file"))
+        assert torch.equal(model(self.INPUTS), fresh(self.INPUTS))
+        assert self.trainable(model) == self.trainable(fresh)
+        assert_same_state(state(model), fresh)
+        again = adapter_state_dict(fresh.requires_grad_(False))  # frozen, for inference, say
+        assert again.keys() == adapter_state_dict(model).keys()
+
+    def test_through_a_state_dict_into_a_model_with_another_train(self):
+        model, fresh = self.pair(train=["head"])
+        self.train(model)
+        adapt(fresh, ("first", "second"), train=["gain"])
+        load_adapter(fresh.eval(), adapter_state_dict(model))
+        assert torch.equal(model(self.INPUTS), fresh(self.INPUTS))
+        assert self.trainable(fresh) == self.trainable(model) | {"gain.0"}
+
+    def test_a_file_without_the_head_leaves_it_as_it_is(self, tmp_path):
+        model, fresh = self.pair()
+        adapt(fresh, ("first", "second"), train=["head"])
+        before = fresh.head[0].weight.clone()
+        load_adapter(fresh, save_adapter(model, tmp_path / "file"))
+        assert torch.equal(fresh.head[0].weight, before)
+        assert fresh.head[0].weight.requires_grad
+
+    def test_frozen_before_it_is_saved(self, tmp_path):
+        model, fresh = self.pair(train=["head"])
+        trainable = self.trainable(model)
+        self.train(model).requires_grad_(False)
+        load_adapter(fresh.eval(), save_adapter(model, tmp_path / "file"))
+        assert torch.equal(model(self.INPUTS), fresh(self.INPUTS))
+        assert self.trainable(fresh) == trainable
+
+    @pytest.mark.parametrize("merges", [False, True])
+    def test_parameters_of_bases_that_are_trained_by_hand(self, tmp_path, merges):
+        model, fresh = self.pair()
+        model.first.base.requires_grad_()
+        self.train(model)
+        if merges:
+            merge_adapters(model)
+        file = save_adapter(model, tmp_path / "file")
+        assert {"first.weight", "first.bias"} <= safetensors.load_file(file).keys()
+        unmerge_adapters(model)
+        load_adapter(fresh.eval(), file)
+        assert torch.equal(model(self.INPUTS), fresh(self.INPUTS))
+        assert self.trainable(model) == self.trainable(fresh)
+
+    def test_what_remains_of_a_removed_adapter_is_saved_with_the_next(self, tmp_path):
+        model, fresh = self.pair(train=["head"])
+        self.train(model)
+        remove_adapters(model)
+        adapt(model, ["first"])
+        load_adapter(fresh.eval(), save_adapter(model, tmp_path / "file"))
+        assert torch.equal(model(self.INPUTS), fresh(self.INPUTS))
+
+    def test_a_layer_without_a_base_has_its_bias(self, tmp_path):
+        model = torch.nn.Sequential(CDDLinear(6, 4), nn.Tanh())
+        other = copy.deepcopy(model)
+        with torch.no_grad():
+            model[0].own_bias.normal_()
+        load_adapter(other, save_adapter(model, tmp_path / "file"))
+        assert torch.equal(model(X.float()), other(X.float()))
+
+    @pytest.mark.parametrize("value", [float("nan"), float("inf")])
+    @pytest.mark.parametrize("place", ["first.adapters.default.factors.1", "head.0.bias"])
+    def test_values_that_are_not_finite_are_not_saved(self, tmp_path, value, place):
+        model, _ = self.pair(train=["head"])
+        with torch.no_grad():
+            model.get_parameter(place)[-1] = value
+        key = place.replace("adapters.default.", "")
+        with pytest.raises(ValueError, match=f"save_adapter: model holds NaN or infinity in {key}, as torch.float32"):
+            save_adapter(model, tmp_path / "file")
+        assert not list(tmp_path.iterdir())
+
+    def test_statistics_that_are_not_numbers_are_not_saved(self, tmp_path):
+        model, _ = self.pair()
+        model.norm.running_var[0] = float("nan")
+        with pytest.raises(ValueError, match=r"NaN or infinity in norm\.running_var"):
+            save_adapter(model, tmp_path / "file")
+
+    def test_an_alpha_that_is_not_finite_is_not_saved(self, tmp_path):
+        model, _ = self.pair()
+        model.first.adapters["default"].alpha = float("nan")
+        with pytest.raises(ValueError, match="save_adapter: the alpha of first must be finite"):
+            save_adapter(model, tmp_path / "file")
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            (lambda t: t | {"head.0.weight": t["head.0.weight"][:-1]}, r"head\.0\.weight of shape \(6, 6\), the model"),
+            (lambda t: t | {"head.0.bias": t["head.0.bias"] * float("nan")}, r"NaN or infinity in head\.0\.bias"),
+            (lambda t: t | {"head.0.bias": t["head.0.bias"].to(torch.complex64)}, r"head\.0\.bias in torch\.complex64"),
+            (lambda t: t | {"tail.bias": torch.ones(6)}, r"unknown: \['tail\.bias'\]"),
+            (lambda t: t | {"head.passing": torch.ones(1)}, r"unknown: \['head\.passing'\]"),
+        ],
+    )
+    @pytest.mark.parametrize("is_adapted", [False, True])
+    def test_files_that_do_not_fit_change_nothing(self, tmp_path, change, message, is_adapted):
+        model, fresh = self.pair(train=["head"])
+        file = save_adapter(self.train(model), tmp_path / "file")
+        rewritten(file, change)
+        if is_adapted:
+            adapt(fresh, ("first", "second"))
+        before = state(fresh)
+        with pytest.raises((ValueError, TypeError), match=f"load_adapter: source.*{message}"):
+            load_adapter(fresh, file)
+        assert_same_state(before, fresh)
+
+    def test_heads_on_meta(self, tmp_path):
+        model, fresh = self.pair(train=["head"])
+        file = save_adapter(model, tmp_path / "file")
+        fresh.head.to("meta")
+        with pytest.raises(ValueError, match=r"load_adapter: model has head\.0\.\w+ on the device meta"):
+            load_adapter(fresh, file)
+        model.head.to("meta")
+        with pytest.raises(ValueError, match=r"save_adapter: model has head\.\w+(\.\w+)? on the device meta"):
+            save_adapter(model, file, force=True)
+
+    def test_complex_numbers_in_double_precision(self, tmp_path):
+        model, _ = self.pair(train=["turn"])
+        model.turn.weight = nn.Parameter(torch.ones(6, 6, dtype=torch.complex128))
+        with pytest.raises(TypeError, match=r"turn\.weight in torch\.complex128, not known to safetensors"):
+            save_adapter(model, tmp_path / "file")
 
 
 def test_a_state_dict_is_a_view_of_just_the_vectors(trained):
@@ -371,9 +565,7 @@ def train(folder, first, kill):
     optimizer = torch.optim.AdamW(param_groups(model, lr=0.03))
     if first:
         load_adapter(model, f"{folder}/adapter{first}")
-        other = torch.load(f"{folder}/other{first}", weights_only=True)
-        model[2].load_state_dict(other["head"])
-        optimizer.load_state_dict(other["optimizer"])
+        optimizer.load_state_dict(torch.load(f"{folder}/optimizer{first}", weights_only=True))
     for step in range(first, 10):
         data = torch.Generator().manual_seed(step)
         x, y = torch.randn(32, 24, generator=data), torch.randint(0, 3, (32,), generator=data)
@@ -382,7 +574,7 @@ def train(folder, first, kill):
         optimizer.step()
         if kill and step == 4:
             save_adapter(model, f"{folder}/adapter5")
-            torch.save({"head": model[2].state_dict(), "optimizer": optimizer.state_dict()}, f"{folder}/other5")
+            torch.save(optimizer.state_dict(), f"{folder}/optimizer5")
         if kill and step == 6:
             os.kill(os.getpid(), signal.SIGKILL)
     torch.save(model.state_dict(), f"{folder}/end{first}")

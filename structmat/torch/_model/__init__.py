@@ -7,5 +7,6 @@
 - `adapter_actions`: merge, remove, disable, set, choose for each sample
 - `learning_rates`: `param_groups`, which suit every size
 - `costs`: parameters, operations and bytes
-- `files`: state dicts and safetensors files of just the vectors
+- `trained`: what is trained beside the changes, such as a head
+- `files`: state dicts and safetensors files of all that is trained
 """

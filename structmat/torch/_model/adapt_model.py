@@ -50,7 +50,7 @@ def adapt(
     exclude : regular expression or names, optional
         Layers to leave out, such as ``["lm_head"]``, and all in modules of such names.
     train : regular expression or names, optional
-        Modules that stay trainable, such as ``["classifier"]``; they are not adapted.
+        Modules that stay trainable, such as ``["classifier"]``; they are not adapted, and `save_adapter` writes them.
     n_factors_pattern, block_size_pattern, alpha_pattern : dict, optional
         Other values of `n_factors`, `block_size` and `alpha` for some layers, by paths, ends of paths, or regular
         expressions for either, such as ``{"layer.0.value": 64}``. The first key that matches a layer counts.
@@ -86,7 +86,7 @@ def adapt(
     See Also
     --------
     param_groups : Parameters and learning rates for an optimiser.
-    save_adapter, load_adapter : Files of the vectors.
+    save_adapter, load_adapter : Files of what is trained.
     merge_adapters, remove_adapters, disable_adapters : For adapted models.
 
     Examples

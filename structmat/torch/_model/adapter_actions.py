@@ -119,6 +119,7 @@ def remove_adapters(model: nn.Module, names: str | Sequence[str] | None = None, 
         Adapters. Default: all.
     merge : bool, default False
         Whether the weights keep the active changes, of all adapters. Otherwise they are as before `adapt`, bit for bit.
+        Modules that were trained as they are, by ``train=``, stay as they are now.
 
     Raises
     ------

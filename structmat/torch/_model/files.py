@@ -1,17 +1,18 @@
-"""Adapters as state dicts and safetensors files: just the vectors, and what is needed to put them back."""
+"""Adapters as state dicts and safetensors files: what was trained, and what is needed to put it back."""
 
 from __future__ import annotations
 
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from structmat._arrays.checks import finite
 from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
 from structmat._files.wrappers import unwrapped
 from structmat.io import atomic_write
@@ -20,6 +21,7 @@ from structmat.torch._layers.adapted_layer import AdaptedLayer
 from structmat.torch._layers.frozen_base import dtype_and_device
 from structmat.torch._model.sharing import check_tied, tie_vectors, tied_keys, vector_key
 from structmat.torch._model.targets import adapted_layers
+from structmat.torch._model.trained import tensors_beside, train_beside, trained_beside
 from structmat.torch._model.wrapping import change_shape, freeze_others, require_no_lazy_parameters, wrap_layers
 
 __all__ = ["adapter_state_dict", "load_adapter", "save_adapter"]
@@ -30,7 +32,7 @@ _OPTIONS = ("n_factors", "block_size", "alpha", "dropout")
 
 
 def adapter_state_dict(model: nn.Module, name: str = "default") -> dict[str, Tensor]:
-    """Return the vectors of an adapter by path, without the name of the adapter.
+    """Return the vectors of an adapter, and what is trained beside it, by path, without the name of the adapter.
 
     Parameters
     ----------
@@ -43,8 +45,10 @@ def adapter_state_dict(model: nn.Module, name: str = "default") -> dict[str, Ten
     -------
     dict of str to Tensor
         Keys such as ``"encoder.0.query.factors.0"``; detached, sharing memory with the model, and with one another
-        where layers share a vector, which `save_adapter` writes once and `safetensors` refuses. Sharded vectors (FSDP)
-        are gathered, so every process has to call this.
+        where layers share a vector, which `save_adapter` writes once and `safetensors` refuses. Then, by keys such as
+        ``"head.weight"``: parameters that `adapt` was told to train, or that require gradients now, buffers of their
+        modules, and the statistics of batch normalisations, which follow the inputs in training even where all is
+        frozen. Sharded tensors (FSDP) are gathered, so every process has to call this.
 
     Raises
     ------
@@ -65,11 +69,8 @@ def adapter_state_dict(model: nn.Module, name: str = "default") -> dict[str, Ten
     >>> {key: tuple(vector.shape) for key, vector in adapter_state_dict(model).items()}
     {'0.factors.0': (4,), '0.factors.1': (1, 1, 4), '0.factors.2': (4,)}
     """
-    return {
-        key: _whole(factor.detach())
-        for path, adapter in _adapters(model, name, "adapter_state_dict").items()
-        for key, factor in _keys(path, adapter).items()
-    }
+    vectors = _vectors(_adapters(model, name, "adapter_state_dict"))
+    return {key: _whole(tensor.detach()) for key, tensor in (vectors | trained_beside(_bare(model))).items()}
 
 
 def _bare(model: nn.Module) -> nn.Module:
@@ -92,7 +93,7 @@ def _adapters(model: nn.Module, name: str, caller: str) -> dict[str, CDDAdapter]
 
 
 def save_adapter(model: nn.Module, path: str | os.PathLike[str], name: str = "default", *, force: bool = False) -> Path:
-    """Write the vectors of an adapter to a safetensors file, with the options of its layers.
+    """Write the vectors of an adapter and what is trained beside it, such as a head, to a safetensors file.
 
     Parameters
     ----------
@@ -113,7 +114,10 @@ def save_adapter(model: nn.Module, path: str | os.PathLike[str], name: str = "de
     Raises
     ------
     ValueError
-        If no layer has an adapter of that name.
+        If no layer has an adapter of that name, or something holds NaN or infinity or is on the device meta; nothing
+        is written then.
+    TypeError
+        If a trained parameter is of a dtype that such files do not have: complex128.
     FileExistsError
         If the file exists and not `force`.
 
@@ -124,10 +128,11 @@ def save_adapter(model: nn.Module, path: str | os.PathLike[str], name: str = "de
 
     Notes
     -----
-    The metadata hold the format, the version of structmat, and the options of each layer in JSON. A vector that layers
-    share is written once, under its first key; the metadata name the others.
+    The tensors are those of `adapter_state_dict`: loaded into the model as it was before `adapt`, they give the same
+    outputs. The metadata hold the format, the version of structmat, and the options of each layer in JSON. A tensor
+    that layers share is written once, under its first key; the metadata name the others of a vector.
 
-    If vectors are sharded (FSDP), every process has to call this, and the first one writes. Of a model in
+    If tensors are sharded (FSDP), every process has to call this, and the first one writes. Of a model in
     `torch.nn.parallel.DistributedDataParallel` too the first process writes. Keys are those of the model without the
     wrappers of DDP, `torch.optim.swa_utils.AveragedModel` and `torch.compile`.
 
@@ -153,7 +158,15 @@ def save_adapter(model: nn.Module, path: str | os.PathLike[str], name: str = "de
         metadata["shared"] = json.dumps(owners)
     state = adapter_state_dict(model, name)
     tensors = {key: value.contiguous() for key, value in state.items() if key not in owners}
-    sharded = any(_is_sharded(factor) for adapter in adapters.values() for factor in adapter.factors)
+    for key, value in tensors.items():
+        if value.is_meta:
+            raise ArgumentValueError("save_adapter", "model", f"has {key} on the device meta: save before offloading")
+        if value.dtype == torch.complex128:
+            raise ArgumentTypeError("save_adapter", "model", f"has {key} in {value.dtype}, not known to safetensors")
+    _require_finite(tensors.items(), tensors_beside(_bare(model)), "save_adapter", "model")
+    for key, adapter in adapters.items():
+        finite(adapter.alpha, "save_adapter", f"the alpha of {key}")
+    sharded = any(_is_sharded(tensor) for tensor in _bare(model).parameters())
     replicated = any(isinstance(module, nn.parallel.DistributedDataParallel) for module in model.modules())
     if (sharded or replicated) and torch.distributed.get_rank() != 0:
         return Path(path)
@@ -165,7 +178,7 @@ def save_adapter(model: nn.Module, path: str | os.PathLike[str], name: str = "de
 def load_adapter(
     model: nn.Module, source: str | os.PathLike[str] | Mapping[str, Tensor], name: str = "default"
 ) -> list[str]:
-    """Put the vectors of a file, or of a state dict, into a model.
+    """Put the vectors of a file, or of a state dict, into a model, and what was trained beside them.
 
     Parameters
     ----------
@@ -173,7 +186,8 @@ def load_adapter(
         With an adapter of that name, which takes over vectors and `alpha`; for a file, also a model that is not
         adapted yet, whose layers are then wrapped as the file says, `dropout` and shared vectors included, and
         everything else is frozen, as by `adapt`. Vectors have the dtype of the layer then, or that of the file, up to
-        float32, if it is the wider one.
+        float32, if it is the wider one. Other parameters and buffers keep the dtypes of the model; what was trained, a
+        head say, is trained from then on.
     source : path-like or dict of str to Tensor
         What `save_adapter` wrote or `adapter_state_dict` gave.
     name : str, default "default"
@@ -188,12 +202,12 @@ def load_adapter(
     ------
     ValueError
         If the file is a folder or no complete adapter file, keys, shapes or block sizes differ from those of the model,
-        vectors differ that layers of the model share, or the model is on the device meta or has lazy parameters; it has
-        not changed then.
+        vectors differ that layers of the model share, a tensor holds NaN or infinity, or the model is on the device
+        meta or has lazy parameters; it has not changed then.
     FileNotFoundError
         If there is no such file.
     TypeError
-        If a state dict contains anything but tensors, or vectors are of no floating dtype.
+        If a state dict contains anything but tensors, or a tensor is of another kind of dtype than that of the model.
     RuntimeError
         If adapters are merged.
 
@@ -220,37 +234,50 @@ def load_adapter(
     """
     state, written, owners = (dict(source), None, {}) if isinstance(source, Mapping) else _read(source)
     layers = {path: layer for path, layer in adapted_layers(model).items() if name in layer.adapters}
-    if layers or written is None:
+    is_adapted = bool(layers) or written is None
+    if is_adapted:
         for layer in layers.values():
             layer._require_unmerged("load_adapter")
         adapters = _adapters(model, name, "load_adapter")
+        options = {path: {"dtype": adapter.factors[0].dtype} for path, adapter in adapters.items()}
         if any(factor.is_meta for adapter in adapters.values() for factor in adapter.factors):
             raise ArgumentValueError("load_adapter", "model", "has vectors on the device meta: load before offloading")
-        _check(adapters, state, written)
-        _require_finite(adapters, state, {path: adapter.factors[0].dtype for path, adapter in adapters.items()})
-        check_tied(tied_keys(adapters), state, "load_adapter")
     else:
         model = _bare(model)
         require_no_lazy_parameters(model, "load_adapter")
-        planned = _planned(model, written)
-        _check(planned, state, written)
-        options = _with_dtypes(model, written, state)
-        _require_finite(planned, state, {path: own["dtype"] for path, own in options.items()})
+        adapters = _planned(model, written or {})
+    beside = tensors_beside(_bare(model))
+    _check(adapters, state, written, beside)
+    if not is_adapted:
+        options = _with_dtypes(model, written or {}, state)
+    dtypes = {key: options[path]["dtype"] for path, adapter in adapters.items() for key in _keys(path, adapter)}
+    dtypes |= {key: beside[key].dtype for key in state.keys() - dtypes.keys()}
+    _require_finite(((key, state[key].to(dtypes[key])) for key in dtypes), beside, "load_adapter", "source")
+    if is_adapted:
+        check_tied(tied_keys(adapters), state, "load_adapter")
+    else:
         wrap_layers(model, options, name)
         adapters = _adapters(model, name, "load_adapter")
         tie_vectors(adapters, owners)
         freeze_others(model, [name])
+    vectors = _vectors(adapters)
+    places = beside | vectors
     with torch.no_grad():
-        for path, adapter in adapters.items():
-            for key, factor in _keys(path, adapter).items():
-                factor.copy_(_sharded(state[key], factor))
-            if written is not None:
-                adapter.alpha = written[path]["alpha"]
+        for key, value in state.items():
+            places[key].copy_(_sharded(value, places[key]))
+    for path, adapter in adapters.items():
+        if written is not None:
+            adapter.alpha = written[path]["alpha"]
+    train_beside(_bare(model), state.keys() - vectors.keys())
     return list(adapters)
 
 
 def _keys(path: str, adapter: CDDAdapter) -> dict[str, Tensor]:
     return {vector_key(path, i): factor for i, factor in enumerate(adapter.factors.forward())}
+
+
+def _vectors(adapters: Mapping[str, CDDAdapter]) -> dict[str, Tensor]:
+    return {key: factor for path, adapter in adapters.items() for key, factor in _keys(path, adapter).items()}
 
 
 def _is_sharded(tensor: Tensor) -> bool:
@@ -308,7 +335,10 @@ def _with_dtypes(
 
 
 def _check(
-    adapters: Mapping[str, CDDAdapter], state: Mapping[str, Tensor], written: Mapping[str, dict[str, Any]] | None
+    adapters: Mapping[str, CDDAdapter],
+    state: Mapping[str, Tensor],
+    written: Mapping[str, dict[str, Any]] | None,
+    beside: Mapping[str, Tensor],
 ) -> None:
     """Refuse what would not fit, before anything is copied."""
     if written is not None and written.keys() != adapters.keys():
@@ -322,39 +352,48 @@ def _check(
                     None,
                     f"{path} has {option}={adapter.options()[option]}, the file {written[path][option]}",  # type: ignore[index]
                 )
-    expected = {key: factor for path, adapter in adapters.items() for key, factor in _keys(path, adapter).items()}
-    missing, unknown = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
+    _check_tensors(_vectors(adapters), state, beside)
+
+
+def _check_tensors(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], beside: Mapping[str, Tensor]) -> None:
+    missing, unknown = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys() - beside.keys())
     if missing or unknown:
         raise ArgumentValueError(
             "load_adapter",
             "source",
             f"has other keys than the model; missing: {missing[:3] or 'none'}, unknown: {unknown[:3] or 'none'}",
         )
-    for key, factor in expected.items():
-        if not isinstance(state[key], Tensor):
+    for key, value in state.items():
+        if not isinstance(value, Tensor):
             raise ArgumentTypeError(
-                "load_adapter", "source", f"holds {key} of kind {type(state[key]).__name__}, not a torch.Tensor"
+                "load_adapter", "source", f"holds {key} of kind {type(value).__name__}, not a torch.Tensor"
             )
-        if state[key].shape != factor.shape:
+        place = expected[key] if key in expected else beside[key]
+        if value.shape != place.shape:
             raise ArgumentValueError(
                 "load_adapter",
                 "source",
-                f"holds {key} of shape {tuple(state[key].shape)}, the model expects {tuple(factor.shape)}: "
-                "another block size, number of factors or layer",
+                f"holds {key} of shape {tuple(value.shape)}, the model expects {tuple(place.shape)}: "
+                "made for another model, or with other settings",
             )
-        if not state[key].is_floating_point():
-            text = f"holds {key} in {state[key].dtype}, where vectors are of a floating dtype"
+        if key in expected and not value.is_floating_point():
+            text = f"holds {key} in {value.dtype}, where vectors are of a floating dtype"
             raise ArgumentTypeError("load_adapter", "source", text)
+        if not torch.can_cast(value.dtype, place.dtype):
+            text = f"holds {key} in {value.dtype}, the model has it in {place.dtype}"
+            raise ArgumentTypeError("load_adapter", "source", text)
+        if key not in expected and place.is_meta:
+            raise ArgumentValueError("load_adapter", "model", f"has {key} on the device meta: load its weights first")
 
 
 def _require_finite(
-    adapters: Mapping[str, CDDAdapter], state: Mapping[str, Tensor], dtypes: Mapping[str, torch.dtype]
+    tensors: Iterable[tuple[str, Tensor]], beside: Mapping[str, Tensor], caller: str, argument: str
 ) -> None:
-    """Refuse vectors that are not finite in the dtypes that the layers will have them in."""
-    for path, adapter in adapters.items():
-        for key in _keys(path, adapter):
-            if not torch.isfinite(state[key].to(dtypes[path])).all():
-                raise ArgumentValueError("load_adapter", "source", f"holds NaN or infinity in {key}, as {dtypes[path]}")
+    """Refuse values that are not finite; buffers may be infinite, as masks are."""
+    for key, tensor in tensors:
+        is_buffer = key in beside and not isinstance(beside[key], nn.Parameter)
+        if (torch.isnan(tensor) if is_buffer else ~torch.isfinite(tensor)).any():
+            raise ArgumentValueError(caller, argument, f"holds NaN or infinity in {key}, as {tensor.dtype}")
 
 
 def _read(

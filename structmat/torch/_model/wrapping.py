@@ -18,6 +18,7 @@ from structmat.torch._layers.linear import CDDLinear
 from structmat.torch._layers.tensor_parallel import is_tensor_parallel
 from structmat.torch._model.sharing import share_circulants
 from structmat.torch._model.targets import adapted_layers
+from structmat.torch._model.trained import record_trained
 
 __all__ = ["change_shape", "freeze_others", "replace_layer", "require_no_lazy_parameters", "wrap_layers"]
 
@@ -89,14 +90,16 @@ def wrap_layers(model: nn.Module, options: Mapping[str, Mapping[str, Any]], name
 
 def freeze_others(model: nn.Module, names: Iterable[str], kept: Iterable[nn.Module] = ()) -> None:
     """Train the adapters of some names, and the modules that are kept, and nothing else."""
+    kept = list(kept)
     trained = {id(p) for module in kept for p in module.parameters()}
     for layer in adapted_layers(model).values():
         for name in layer.adapters.keys() & set(names):
             trained |= {id(p) for p in layer.adapters[name].parameters()}
     for parameter in model.parameters():
-        parameter.requires_grad_(id(parameter) in trained and parameter.is_floating_point())
+        parameter.requires_grad_(id(parameter) in trained and (parameter.is_floating_point() or parameter.is_complex()))
         if not parameter.requires_grad:
             parameter.grad = None
+    record_trained(inner for module in kept for inner in module.modules())
 
 
 def replace_layer(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
