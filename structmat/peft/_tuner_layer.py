@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer, _get_in_out_features, check_adapters_to_merge
@@ -14,6 +14,7 @@ from peft.utils.quantization_utils import ForwardOnlyQuantizationBackend
 from torch import Tensor, nn
 
 from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
+from structmat.operators import CDDProduct
 from structmat.torch import (
     CDDAdapter,
     add_per_sample,
@@ -23,6 +24,23 @@ from structmat.torch import (
 )
 
 __all__ = ["CDDTunerLinear"]
+
+
+class _Merged(NamedTuple):
+    """A change as it was merged, whatever becomes of its adapter, and the weight before, unless it is quantised."""
+
+    product: CDDProduct
+    alpha: float
+    before: Tensor | None
+
+    @classmethod
+    def of(cls, adapter: CDDAdapter, before: Tensor | None) -> _Merged:
+        factors = adapter.factors.forward()
+        wide = [factor.to(torch.promote_types(factor.dtype, torch.float32), copy=True) for factor in factors]
+        return cls(adapter.layout.product(wide), adapter.alpha, before)
+
+    def change(self) -> Tensor:
+        return self.alpha * self.product.to_dense()
 
 
 class CDDTunerLinear(nn.Module, BaseTunerLayer):
@@ -74,6 +92,7 @@ class CDDTunerLinear(nn.Module, BaseTunerLayer):
         self.quantization_backend = backend
         self._disable_adapters = False
         self.merged_adapters: list[str] = []
+        self._merged: list[_Merged] = []
         self.cast_input_dtype_enabled = True
         features = _get_in_out_features(inner)
         if None in features:
@@ -229,7 +248,7 @@ class CDDTunerLinear(nn.Module, BaseTunerLayer):
         return change.T if has_transposed_weight(self.get_base_layer()) else change
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
-        """Add changes to the base layer's weight.
+        """Add changes to the base layer's weight, of which the old values are kept unless it is quantised.
 
         Parameters
         ----------
@@ -246,13 +265,18 @@ class CDDTunerLinear(nn.Module, BaseTunerLayer):
             If the layer is quantised in a way that cannot be merged, or computes its weight.
         """
         self._require_own_weight()
-        for name in check_adapters_to_merge(self, adapter_names):
-            if name in self.cdd_adapters:
-                merged = self._weight_plus(name, 1)
-                if safe_merge and not torch.isfinite(merged).all():
-                    raise ValueError(f"NaNs detected in the merged weights. The adapter {name} seems to be broken")
-                self.set_base_weight(merged)
-                self.merged_adapters.append(name)
+        # Weights made in inference mode could not be trained with again.
+        with torch.inference_mode(mode=False), torch.no_grad():
+            for name in check_adapters_to_merge(self, adapter_names):
+                if name in self.cdd_adapters:
+                    weight = self.get_base_weight()
+                    kept = _Merged.of(self.cdd_adapters[name], weight if self.quantization_backend is None else None)
+                    merged = self._sum(weight, kept.change())
+                    if safe_merge and not torch.isfinite(merged).all():
+                        raise ValueError(f"NaNs detected in the merged weights. The adapter {name} seems to be broken")
+                    self.set_base_weight(merged)
+                    self._merged.append(kept)
+                    self.merged_adapters.append(name)
 
     def _require_own_weight(self) -> None:
         """Refuse to merge into a weight that is computed, which would lose the change."""
@@ -265,20 +289,28 @@ class CDDTunerLinear(nn.Module, BaseTunerLayer):
             raise ArgumentTypeError("CDDTunerLinear", None, f"{text}; remove these from the layer before merging")
 
     def unmerge(self) -> None:
-        """Subtract all merged changes from the weight, up to rounding."""
+        """Take all merged changes out of the weight: bit for bit, if nothing else changed it and it is not quantised.
+
+        These are the changes as they were merged, though scales or vectors may be others now.
+        """
         if not self.merged:
             warnings.warn("Already unmerged. Nothing to do.", stacklevel=2)
-        while self.merged_adapters:
-            name = self.merged_adapters.pop()
-            if name in self.cdd_adapters:
-                self.set_base_weight(self._weight_plus(name, -1))
+        with torch.inference_mode(mode=False), torch.no_grad():
+            while self.merged_adapters:
+                self.merged_adapters.pop()
+                kept = self._merged.pop()
+                weight, change = self.get_base_weight(), kept.change()
+                # Others may have loaded or cast the weight, or merged into it by a layer that shares it.
+                before = weight if kept.before is None else kept.before
+                again = self._sum(before, change).to(weight)
+                is_ours = kept.before is not None and torch.allclose(again, weight, rtol=0, atol=0, equal_nan=True)
+                self.set_base_weight(before.to(weight) if is_ours else self._sum(weight, -change))
 
-    def _weight_plus(self, name: str, sign: int) -> Tensor:
-        """Return the base layer's weight with a change added or taken out, rounded once."""
-        with torch.inference_mode(mode=False), torch.no_grad():  # made in that mode, it could not be trained with again
-            weight = self.get_base_weight()
-            wide = weight.to(torch.promote_types(weight.dtype, torch.float32))
-            return (wide + sign * self.get_delta_weight(name).to(wide)).to(weight.dtype)
+    def _sum(self, weight: Tensor, change: Tensor) -> Tensor:
+        """Return a weight plus a change (out_features, in_features), rounded once."""
+        change = change.T if has_transposed_weight(self.get_base_layer()) else change
+        wide = weight.to(torch.promote_types(weight.dtype, torch.float32))
+        return (wide + change.to(wide)).to(weight.dtype)
 
     def supports_lora_conversion(self, adapter_name: str = "default") -> bool:
         """Return whether `peft.convert_to_lora` works: it does.

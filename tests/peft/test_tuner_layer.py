@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from typing import Any
+
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -9,8 +12,9 @@ pytest.importorskip("peft")
 transformers = pytest.importorskip("transformers")
 
 from peft import get_peft_model
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils.prune import l1_unstructured
+from transformers.pytorch_utils import Conv1D
 
 from structmat.peft import CDDConfig, CDDTunerLinear
 from structmat.torch import CDDLinear, param_groups
@@ -85,6 +89,109 @@ def test_weights_merged_in_inference_mode_can_be_trained_with(safe: bool, unload
     torch.testing.assert_close(again, y, atol=1e-5, rtol=1e-5)
     again.sum().backward()
     assert inputs.grad is not None
+
+
+def mixed_layers(dtype: torch.dtype) -> tuple[Any, list[CDDTunerLinear], list[Tensor]]:
+    """Two adapters on a linear layer and on a transposed one, and copies of the weights."""
+    base = nn.Sequential(nn.Linear(6, 6), Conv1D(4, 6)).to(dtype)
+    config = CDDConfig(target_modules=["0", "1"], init_weights=False)
+    model: Any = get_peft_model(base, config)
+    model.add_adapter("other", config)
+    model.base_model.set_adapter(["default", "other"])
+    return model, list(model.base_model.model), [layer.weight.detach().clone() for layer in model.base_model.model]
+
+
+def scaled(layers: list[CDDTunerLinear]) -> None:
+    for layer in layers:
+        layer.set_scale("default", 1.0)
+
+
+def unscaled(layers: list[CDDTunerLinear]) -> None:
+    for layer in layers:
+        layer.scale_layer(3.0)
+        layer.unscale_layer()
+
+
+def trained(layers: list[CDDTunerLinear]) -> None:
+    with torch.no_grad():
+        layers[0].cdd_adapters["other"].factors[1].mul_(5)
+
+
+def deleted(layers: list[CDDTunerLinear]) -> None:
+    for layer in layers:
+        layer.delete_adapter("other")
+
+
+def switched(layers: list[CDDTunerLinear]) -> None:
+    for layer in layers:
+        layer.set_adapter("default")
+
+
+@pytest.mark.parametrize("change", [scaled, unscaled, trained, deleted, switched])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.filterwarnings("ignore:Adapter other was active which is now deleted")
+def test_unmerging_takes_out_what_was_merged_bit_for_bit(change: Any, dtype: torch.dtype) -> None:
+    model, layers, weights = mixed_layers(dtype)
+    for layer in layers:
+        layer.set_scale("default", 2.0)
+    model.merge_adapter()
+    assert not torch.equal(layers[0].weight, weights[0])
+    change(layers)
+    model.unmerge_adapter()
+    assert all(torch.equal(layer.weight, weight) for layer, weight in zip(layers, weights, strict=True))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_unmerging_takes_out_broken_changes(value: float) -> None:
+    model, layers, weights = mixed_layers(torch.float32)
+    with torch.no_grad():
+        layers[0].cdd_adapters["default"].factors[0][0] = value
+    model.merge_adapter()
+    model.unmerge_adapter()
+    assert torch.equal(layers[0].weight, weights[0])
+
+
+def test_unmerging_leaves_what_others_did_to_the_weight() -> None:
+    model, layers, weights = mixed_layers(torch.float32)
+    model.merge_adapter()
+    with torch.no_grad():
+        layers[0].weight.add_(1)
+    model.unmerge_adapter()
+    torch.testing.assert_close(layers[0].weight, weights[0] + 1)
+    model.merge_adapter()
+    model.to(torch.bfloat16)
+    model.unmerge_adapter()
+    torch.testing.assert_close(layers[1].weight.float(), weights[1], atol=0.05, rtol=0.05)
+
+
+def test_layers_that_share_a_weight_are_unmerged_in_any_order() -> None:
+    base = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 6))
+    base[1].weight = base[0].weight
+    weight = base[0].weight.detach().clone()
+    model = get_peft_model(base, CDDConfig(target_modules=["0", "1"], init_weights=False))
+    model.merge_adapter()
+    model.unmerge_adapter()
+    torch.testing.assert_close(base[0].weight, weight)
+
+
+def test_a_copy_of_a_merged_model_is_unmerged_by_itself() -> None:
+    model, layers, weights = mixed_layers(torch.float32)
+    model.merge_adapter()
+    twin = copy.deepcopy(model)
+    twin.unmerge_adapter()
+    assert torch.equal(twin.base_model.model[0].weight, weights[0])
+    assert layers[0].merged
+    assert not torch.equal(layers[0].weight, weights[0])
+
+
+def test_hooks_of_all_modules_see_the_base_layer() -> None:
+    """As profilers and loggers set them."""
+    model, layers, _ = mixed_layers(torch.float32)
+    x = torch.randn(3, 6)
+    expected, seen = model(x), []
+    with nn.modules.module.register_module_forward_hook(lambda module, *_: seen.append(module)):
+        torch.testing.assert_close(model(x), expected)
+    assert all(any(module is layer.base_layer for module in seen) for layer in layers)
 
 
 def test_autocast_and_empty_batch() -> None:

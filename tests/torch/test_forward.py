@@ -8,8 +8,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from torch import nn
+
 from structmat.torch import CDDLinear
-from tests.torch.common import fill
+from tests.torch.common import compiler, fill
 from tests.torch.layers import dtypes, input_of, kinds, layer_of
 
 
@@ -25,6 +27,44 @@ def test_hooks_on_the_base_and_trained_bases_are_heeded():
     layer(x).sum().backward()
     assert base.weight.grad is not None
     assert base.bias.grad is not None
+
+
+REGISTER = {
+    "forward": nn.modules.module.register_module_forward_hook,
+    "before": nn.modules.module.register_module_forward_pre_hook,
+    "backward": nn.modules.module.register_module_full_backward_hook,
+    "before backward": nn.modules.module.register_module_full_backward_pre_hook,
+}
+
+
+@pytest.mark.filterwarnings("ignore:Full backward hook is firing when gradients are computed with respect to module o")
+@kinds
+@pytest.mark.parametrize("register", REGISTER.values(), ids=REGISTER)
+def test_hooks_of_all_modules_see_the_base(kind, register):
+    """As profilers and loggers set them."""
+    layer, base = layer_of(kind)
+    fill(layer)
+    x = input_of(kind)
+    flows_back = x.is_floating_point()  # nothing does through a frozen table of integers
+    if flows_back:
+        x.requires_grad_()
+    expected, seen = layer(x), []
+    with register(lambda module, *_: seen.append(module)):
+        y = layer(x)
+        y.sum().backward()
+    torch.testing.assert_close(y, expected)
+    assert any(module is base for module in seen) == (flows_back or "backward" not in register.__name__)
+
+
+@pytest.mark.filterwarnings("ignore:Using `torch.compile.module.` when there are global hooks")
+@compiler
+def test_compiled_layers_heed_hooks_of_all_modules():
+    layer = fill(CDDLinear.from_linear(nn.Linear(6, 4)))
+    x = torch.randn(3, 6)
+    seen = []
+    with nn.modules.module.register_module_forward_hook(lambda module, *_: seen.append(module is layer.base)):
+        torch.testing.assert_close(torch.compile(layer, fullgraph=True, backend="eager")(x), layer(x))
+    assert seen.count(True) == 2
 
 
 def assert_may_be_changed_in_place(layer, x):

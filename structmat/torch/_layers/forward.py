@@ -73,6 +73,7 @@ def _fuses(base: Any, x: Tensor) -> bool:
     if type(base) is not nn.Linear or "forward" in vars(base):  # some replace its method
         return False
     watched = base._forward_hooks or base._forward_pre_hooks or base._backward_hooks or base._backward_pre_hooks
+    watched = watched or nn.modules.module._has_any_global_hook()  # of profilers, say, which see calls only
     weight, bias = base.weight, base.bias
     trained = weight.requires_grad or (bias is not None and bias.requires_grad)
     dtype = product_dtype(x)
