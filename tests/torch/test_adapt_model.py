@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 
@@ -66,6 +68,25 @@ class TestErrors:
             adapt(net, **arguments)
         assert_same_state(before, net)
         assert torch.equal(net(TOKENS), outputs)
+
+    @pytest.mark.parametrize("options", [{}, dict(exclude=["first"]), dict(train=["first"])], ids=str)
+    @pytest.mark.parametrize("adapted", [False, True])
+    def test_names_that_it_suggests_are_accepted(self, options, adapted):
+        model = torch.nn.ModuleDict({
+            "attention": torch.nn.MultiheadAttention(4, 2), "first": torch.nn.Linear(4, 4),
+            "second": torch.nn.Linear(4, 4), "turn": torch.nn.Linear(4, 4, dtype=torch.complex64),
+            "out_proj": torch.nn.Linear(4, 4), "bounded": torch.nn.Embedding(4, 4, max_norm=1.0),
+            "inner": torch.nn.ModuleDict({"third": torch.nn.Conv1d(4, 4, 1), "fourth": torch.nn.Embedding(5, 4)}),
+        })  # fmt: skip
+        if adapted:
+            adapt(model, ["second"])
+        with pytest.raises(ValueError, match=r"'secnd'\] match no layer; could be adapted: ") as raised:
+            adapt(model, ["secnd"], **options)
+        names = str(raised.value).partition("could be adapted: ")[2].split(", ")
+        expected = {"first", "second", "inner.third", "inner.fourth"} - ({"first"} if options else set())
+        assert set(names) == expected - ({"second"} if adapted else set())
+        for name in names:
+            adapt(copy.deepcopy(model), [name], **options)
 
     @pytest.mark.parametrize("options", [{"stride": 2}, {"padding": 1}, {"groups": 2}], ids=str)
     def test_other_convolutions_are_told_what_can_be_adapted(self, options):

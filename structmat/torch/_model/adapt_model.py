@@ -106,7 +106,7 @@ def adapt(
     require_no_lazy_parameters(model, "adapt")
     kept = modules_to_train(model, train, "adapt")
     inside = {id(module) for outer in kept for module in outer.modules()}
-    found = {path: m for path, m in targeted(model, targets, exclude).items() if id(m) not in inside}
+    found = {path: m for path, m in targeted(model, targets, exclude, name, inside).items() if id(m) not in inside}
     if experts := unreached_experts(model, targets):
         warn_caller(
             f"adapt: weights of experts that are stacked in one parameter are not adapted: {', '.join(experts)}",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Sequence
+from itertools import islice
 from typing import Any, TypeAlias
 
 from torch import nn
@@ -14,6 +15,7 @@ from structmat.torch._layers.adapted_layer import AdaptedLayer
 from structmat.torch._layers.frozen_base import has_complex_parameters, is_linear, reads_weight
 from structmat.torch._layers.kinds import KINDS, layer_kind
 from structmat.torch._layers.linear import CDDLinear
+from structmat.torch._layers.tensor_parallel import is_tensor_parallel
 
 __all__ = ["Targets", "adapted_layers", "modules_to_train", "targeted", "unreached_experts"]
 
@@ -111,8 +113,21 @@ def unreached_experts(model: nn.Module, targets: Targets) -> list[str]:
     return [path for path in stacked if targets == "all-linear" or matches(path, targets, "targets")]
 
 
-def targeted(model: nn.Module, targets: Targets, exclude: Targets) -> dict[str, nn.Module]:
+def _is_refused(model: nn.Module, module: nn.Module, name: str) -> bool:
+    """Whether a layer cannot get an adapter of a name, though it is of a kind that can be adapted."""
+    if isinstance(module, AdaptedLayer):
+        return name in module.adapters
+    rewrites = getattr(module, "max_norm", None) is not None
+    return rewrites or has_complex_parameters(module) or is_tensor_parallel(module, model)
+
+
+def targeted(
+    model: nn.Module, targets: Targets, exclude: Targets, name: str, trained: Collection[int]
+) -> dict[str, nn.Module]:
     """Return the layers to adapt by path; a layer that is shared under several paths once.
+
+    If there is none, the text names layers that could get an adapter of that name; `trained` has the ids of modules
+    that are to stay trainable.
 
     Raises
     ------
@@ -166,6 +181,17 @@ def targeted(model: nn.Module, targets: Targets, exclude: Targets) -> dict[str, 
         if _adaptable(model):
             text = "is a layer itself, with none inside to be adapted: see CDDLinear.from_linear, add_adapter"
             raise ArgumentValueError("adapt", "model", text)
-        shown = first_names(adaptable, 8)
+        refused = {
+            path
+            for path, module in modules.items()
+            if path not in adaptable
+            or id(module) in taken
+            or id(module) in trained
+            or _bypassed(model, path)
+            or _is_refused(model, module, name)
+        }
+        # A name means all paths that end with it too.
+        accepted = (path for path in adaptable if not any(matches(each, [path], "targets") for each in refused))
+        shown = first_names(list(islice(accepted, 9)), 8)
         raise ArgumentValueError("adapt", "targets", f"{targets!r} match no layer; could be adapted: {shown or 'none'}")
     return found
