@@ -14,6 +14,7 @@ from peft.utils.other import get_pattern_key
 
 from structmat._arrays.checks import finite, odd_factors, side_of_blocks
 from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
+from structmat._files.atomic import atomic_write
 from structmat.peft._lora_options import naming_lora_options
 from structmat.peft._option_kinds import check_kinds
 from structmat.peft._stored_shapes import most_factors, stored_shapes
@@ -23,6 +24,12 @@ __all__ = ["CDDConfig"]
 BIASES = ("none", "all", "cdd_only")
 Mode: TypeAlias = Literal["recompute", "cache"]
 STARTS = (True, False, "normal", "gradient")
+_REQUIRES = 'pip install "structmat[peft]"; import structmat.peft'
+_HEADING = "## How to Get Started with the Model\n"
+_HINT = """
+PEFT loads this adapter after `pip install "structmat[peft]"` and `import structmat.peft`, which adds the method to it;
+without that import it says `KeyError: 'CDD'`.
+"""
 
 
 @naming_lora_options
@@ -36,6 +43,8 @@ class CDDConfig(PeftConfig):
         As in all methods of PEFT.
     peft_type : str, optional
         Always "CDD".
+    requires : str, optional
+        Always what PEFT needs to load the adapter, for those who read the file.
     auto_mapping, peft_version, base_model_name_or_path, revision, inference_mode : optional
         Kept by PEFT.
     n_factors : int, default 3
@@ -105,6 +114,7 @@ class CDDConfig(PeftConfig):
     (3, 'min', 1.0)
     """
 
+    requires: str = field(default=_REQUIRES, metadata={"help": "What PEFT needs to load the adapter; always the same."})
     n_factors: int = field(default=3, metadata={"help": "Number of diagonals and circulants: odd, at least 3."})
     block_size: int | Literal["min", "toeplitz"] = field(
         default="min",
@@ -159,6 +169,7 @@ class CDDConfig(PeftConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.peft_type = PeftType.CDD
+        self.requires = _REQUIRES
         self.n_factors = odd_factors(self.n_factors, "CDDConfig", "n_factors")
         self.block_size = side_of_blocks(self.block_size, "CDDConfig", "block_size")
         self.alpha = finite(self.alpha, "CDDConfig", "alpha")
@@ -227,6 +238,26 @@ class CDDConfig(PeftConfig):
         if settings["init_weights"] == "gradient":
             settings["init_weights"] = True
         return settings
+
+    def save_pretrained(self, save_directory: str, **kwargs: Any) -> None:
+        """Write the settings; where PEFT has written a model card, that says how to load the adapter.
+
+        Parameters
+        ----------
+        save_directory : str
+            Folder of the adapter.
+        **kwargs
+            As for all methods of PEFT.
+        """
+        super().save_pretrained(save_directory, **kwargs)
+        folder = Path(save_directory)
+        # Adapters with names are in folders within that of the card.
+        cards = [card for each in (folder, folder.resolve().parent) if (card := each / "README.md").is_file()]
+        text = cards[0].read_text("utf-8") if cards else ""
+        if re.match(r"---\n((?!---).*\n)*library_name: peft\n", text) and _HINT not in text:
+            text = text if _HEADING in text else f"{text}\n\n{_HEADING}"
+            with atomic_write(cards[0], force=True) as file:
+                file.write(text.replace(_HEADING, _HEADING + _HINT, 1).encode())
 
     @classmethod
     def from_pretrained(

@@ -8,6 +8,7 @@ import os
 import pickle
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,39 @@ else:
     subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code], check=True, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}
     )
+
+
+def test_a_saved_adapter_says_what_it_needs(tmp_path: Path) -> None:
+    model = get_peft_model(torch.nn.Sequential(torch.nn.Linear(4, 4)), CDDConfig(target_modules=["0"]))
+    model.add_adapter("other", CDDConfig(target_modules=["0"], requires="nothing"))
+    for _ in range(2):
+        model.save_pretrained(tmp_path)
+        card = (tmp_path / "README.md").read_text("utf-8")
+        hint = 'PEFT loads this adapter after `pip install "structmat[peft]"` and `import structmat.peft`'
+        assert f"## How to Get Started with the Model\n\n{hint}" in card
+        assert card.count("import structmat.peft") == 1
+    for folder in (tmp_path, tmp_path / "other"):
+        settings = json.loads((folder / "adapter_config.json").read_text("utf-8"))
+        assert settings["requires"] == 'pip install "structmat[peft]"; import structmat.peft'
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert isinstance(peft.PeftConfig.from_pretrained(folder), CDDConfig)
+    code = f"import peft; peft.PeftConfig.from_pretrained({str(tmp_path)!r})"
+    ended = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert ended.stderr.endswith("KeyError: 'CDD'\n")  # what the card quotes
+
+
+@pytest.mark.parametrize("name", ["default", "other"])
+def test_cards_of_ones_own(tmp_path: Path, name: str) -> None:
+    card = tmp_path / "README.md"
+    card.write_text("# Mine\n", "utf-8")
+    CDDConfig(target_modules=["0"]).save_pretrained(str(tmp_path))
+    CDDConfig(target_modules=["0"]).save_pretrained(str(tmp_path / "inner"))
+    assert card.read_text("utf-8") == "# Mine\n"  # no card of PEFT
+    model = get_peft_model(torch.nn.Sequential(torch.nn.Linear(4, 4)), CDDConfig(target_modules=["0"]), name)
+    model.save_pretrained(tmp_path)
+    text = card.read_text("utf-8")
+    assert text.index("# Mine") < text.index("## How to Get Started with the Model\n\nPEFT loads this adapter after")
 
 
 def test_older_versions_of_peft_are_refused_and_newer_ones_taken(monkeypatch: pytest.MonkeyPatch) -> None:
