@@ -26,6 +26,8 @@ def as_matrix(value: ArrayLike, owner: str, argument: str) -> Array:
     """
     if is_torch_array(value):
         value = value.detach()
+        if value.is_meta:
+            raise ArgumentValueError(owner, argument, "is on the device meta, where tensors have no values")
     xp = array_namespace(value) if is_array_api_obj(value) else np
     default = (xp, xp.float64) if is_array_api_obj(value) else None
     matrix = as_floating(value, owner, argument, like=default)
@@ -41,6 +43,8 @@ def to_numpy(array: Array) -> NDArray[Any]:
     if is_half_precision(array.dtype):
         array = xp.astype(array, xp.float32)
     if is_torch_array(array):
+        if array.is_meta:  # type: ignore[attr-defined]
+            raise ValueError("this needs the values of a tensor on the device meta, where tensors have none")
         array = array.resolve_conj().resolve_neg().cpu()  # type: ignore[attr-defined]
     elif is_cupy_array(array):
         array = array.get()  # type: ignore[attr-defined]

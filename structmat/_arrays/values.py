@@ -60,8 +60,7 @@ def as_floating(value: ArrayLike, owner: str, argument: str, *, like: tuple[Name
     if type(value) is np.ndarray and value.dtype.char in "efdFD" and value.dtype.isnative:
         return value
     if is_torch(value):
-        if value.layout != sys.modules["torch"].strided:
-            raise ArgumentTypeError(owner, argument, "must be dense, got a sparse tensor: use its to_dense()")
+        _check_tensor(value, owner, argument)
         if value.dtype.is_floating_point or value.dtype.is_complex:
             return value
     if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
@@ -81,6 +80,14 @@ def as_floating(value: ArrayLike, owner: str, argument: str, *, like: tuple[Name
     default = xp.__array_namespace_info__().default_dtypes()["real floating"]
     target = default if like is None or like[1] is None else xp.result_type(default, like[1])
     return xp.astype(value, target)
+
+
+def _check_tensor(value: Any, owner: str, argument: str) -> None:
+    torch = sys.modules["torch"]
+    if value.layout != torch.strided:
+        raise ArgumentTypeError(owner, argument, "must be dense, got a sparse tensor: use its to_dense()")
+    if value.dtype == torch.complex32:  # which torch can neither transform nor divide on a CPU
+        raise ArgumentTypeError(owner, argument, "must be in complex64 or complex128, got torch.complex32")
 
 
 def _read(value: Any, owner: str, argument: str, like: tuple[Namespace, DType] | None) -> Array:

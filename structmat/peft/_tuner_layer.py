@@ -270,6 +270,9 @@ class CDDTunerLinear(nn.Module, BaseTunerLayer):
             for name in check_adapters_to_merge(self, adapter_names):
                 if name in self.cdd_adapters:
                     weight = self.get_base_weight()
+                    if weight.is_meta:
+                        text = "the weight is on the device meta, without values: merge before offloading"
+                        raise ArgumentValueError("CDDTunerLinear", None, text)
                     kept = _Merged.of(self.cdd_adapters[name], weight if self.quantization_backend is None else None)
                     merged = self._sum(weight, kept.change())
                     if safe_merge and not torch.isfinite(merged).all():

@@ -49,6 +49,36 @@ def drawn(kind: str, dtype: Any = None, seed: int = 0) -> tuple[Callable[..., An
     return make, parameters, x, y
 
 
+@pytest.mark.filterwarnings("ignore:ComplexHalf support is experimental")
+@kinds
+def test_complex32_is_refused(kind: str) -> None:
+    """torch has neither transforms nor quotients of it on a CPU."""
+    make, parameters, x, _ = drawn(kind)
+    half = [parameter.detach().to(torch.complex32) for parameter in parameters]
+    with pytest.raises(TypeError, match=r"must be in complex64 or complex128, got torch\.complex32"):
+        make(*half)
+    with pytest.raises(TypeError, match=r"matvec: x must be in complex64 or complex128, got torch\.complex32"):
+        make(*parameters).matvec(x.detach().to(torch.complex32))
+
+
+@kinds
+def test_tensors_on_the_device_meta_have_shapes_and_no_values(kind: str) -> None:
+    make, parameters, x, _ = drawn(kind)
+    there, expected = make(*(parameter.to("meta") for parameter in parameters)), make(*parameters)
+    for result, like in ((there.matvec(x.to("meta")), expected.matvec(x)), (there.to_dense(), expected.to_dense())):
+        assert (result.shape, result.dtype, result.is_meta) == (like.shape, like.dtype, True)
+
+
+def test_what_needs_values_refuses_the_device_meta() -> None:
+    W = torch.ones(4, 4, device="meta")
+    for function in (sm.fit_cdd, sm.factorize_cdd, sm.error_curve):
+        with pytest.raises(ValueError, match=f"{function.__name__}: W is on the device meta, where tensors have"):
+            function(W)
+    for method in ("inv", "det", "cond"):
+        with pytest.raises(ValueError, match="this needs the values of a tensor on the device meta"):
+            getattr(sm.Toeplitz(W[0], W[0]), method)()
+
+
 @kinds
 @pytest.mark.parametrize("dtype", [torch.float64, torch.complex128], ids=str)
 def test_gradients_and_second_gradients(kind: str, dtype: Any) -> None:

@@ -184,6 +184,13 @@ def test_a_copy_of_a_merged_model_is_unmerged_by_itself() -> None:
     assert not torch.equal(layers[0].weight, weights[0])
 
 
+def test_weights_without_values_are_not_merged_into() -> None:
+    model, _, _ = mixed_layers(torch.float32)
+    model.to("meta")
+    with pytest.raises(ValueError, match="the weight is on the device meta"):
+        model.merge_adapter()
+
+
 def test_hooks_of_all_modules_see_the_base_layer() -> None:
     """As profilers and loggers set them."""
     model, layers, _ = mixed_layers(torch.float32)

@@ -13,6 +13,7 @@ from torch import nn
 
 from structmat import ArgumentError
 from structmat.torch import (
+    CDDAdapter,
     CDDLinear,
     adapt,
     adapters_per_sample,
@@ -205,6 +206,44 @@ def test_arguments_of_wrong_kinds_are_named(call, error, message):
     with pytest.raises(error, match=message) as raised:
         call()
     assert isinstance(raised.value, ArgumentError)
+
+
+FITS = {
+    "fit_": CDDAdapter(6, 6).fit_,
+    "gradient": lambda W: adapt(adapted(), name="x", init="gradient", gradient=W),
+    "from_delta": lambda W: CDDLinear.from_delta(nn.Linear(6, 6), W),
+    "from_weights": lambda W: CDDLinear.from_weights(nn.Linear(6, 6), W),
+    "from_lora": lambda W: CDDLinear.from_lora(nn.Linear(6, 6), W[:2], W[:, :2]),
+}
+
+
+@pytest.mark.filterwarnings("ignore:ComplexHalf support is experimental")
+@pytest.mark.parametrize("fit", FITS.values(), ids=FITS)
+def test_changes_that_are_complex_or_without_values_are_refused(fit):
+    for dtype in (torch.complex64, torch.complex32):
+        with pytest.raises(TypeError, match=f"(delta|gradient|tuned|A) must be real, as the vectors are, got {dtype}"):
+            fit(torch.ones(6, 6).to(dtype))
+    with pytest.raises(ValueError, match=r"(delta|gradient|tuned|A) .* device meta"):
+        fit(torch.ones(6, 6, device="meta"))
+
+
+def test_models_on_the_device_meta_have_shapes_and_no_values():
+    with torch.device("meta"):
+        model = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 6))
+    adapt(model, ["0"])
+    layer, x = model[0], torch.ones(2, 6, device="meta", requires_grad=True)
+    assert model(x).shape == (2, 6)
+    model(x).sum().backward()
+    assert layer.adapters["default"].factors[0].grad.is_meta
+    layer.adapters["default"].reset_parameters("normal", rng=1)
+    for refused in (lambda: merge_adapters(model), lambda: remove_adapters(model, merge=True), layer.to_linear):
+        with pytest.raises(ValueError, match="is on the device meta: load it; merge before offloading"):
+            refused()
+    with pytest.raises(ValueError, match="delta has no values on the device meta: it is on cpu, the vectors on meta"):
+        layer.adapters["default"].fit_(torch.ones(6, 6))
+    model[0] = layer.to_empty(device="cpu")
+    layer.adapters["default"].reset_parameters()
+    assert layer(torch.ones(2, 6)).shape == (2, 6)
 
 
 def test_integer_parameters_of_trained_modules_stay_as_they_are():

@@ -200,8 +200,8 @@ class CDDAdapter(nn.Module):
                 text = "is zero: two factors would be, and stay so; give the layers above values that are not zero"
                 raise ArgumentValueError("CDDAdapter", "gradient", text)
         if rng is not None and not isinstance(rng, torch.Generator):
-            seed = integer(rng, "CDDAdapter", "rng", 0)
-            rng = torch.Generator(self.factors[0].device).manual_seed(seed)
+            seed, place = integer(rng, "CDDAdapter", "rng", 0), self.factors[0].device
+            rng = None if place.type == "meta" else torch.Generator(place).manual_seed(seed)  # no values there
         initialise(list(self.factors), self.layout, init, gradient=gradient, rng=rng)
 
     def fit_(self, delta: Tensor) -> FitResult:
@@ -243,6 +243,11 @@ class CDDAdapter(nn.Module):
         expected = (self.out_features, self.in_features)
         if tuple(matrix.shape) != expected:
             raise ArgumentValueError("CDDAdapter", argument, f"must have shape {expected}, got {tuple(matrix.shape)}")
+        if matrix.is_complex():
+            raise ArgumentTypeError("CDDAdapter", argument, f"must be real, as the vectors are, got {matrix.dtype}")
+        if matrix.is_meta or self.factors[0].is_meta:
+            places = f"it is on {matrix.device}, the vectors on {self.factors[0].device}"
+            raise ArgumentValueError("CDDAdapter", argument, f"has no values on the device meta: {places}")
         if not torch.isfinite(matrix).all():
             raise ArgumentValueError("CDDAdapter", argument, "holds NaN or infinity")
 

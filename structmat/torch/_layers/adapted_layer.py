@@ -333,6 +333,8 @@ class AdaptedLayer(nn.Module):
 
     def _merged_weight(self, weight: Tensor) -> Tensor:
         """Return the weight plus the active changes, rounded once, in the layout and dtype of the weight."""
+        if weight.is_meta or any(self.adapters[name].factors[0].is_meta for name in self._active):
+            raise ValueError("merge: the weight or a vector is on the device meta: load it; merge before offloading")
         wide = weight.detach().to(torch.promote_types(weight.dtype, torch.float32), copy=True)
         for name in self._active:
             wide += self._in_layout(self.adapters[name].dense(), weight).to(wide)

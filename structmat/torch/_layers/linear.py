@@ -209,7 +209,7 @@ class CDDLinear(AdaptedLayer):
         """
         layer = cls.from_linear(_as_module(base), **options)
         weight = layer.dense_weight()
-        _require_tensors("CDDLinear.from_weights", tuned=tuned)
+        _require_real("CDDLinear.from_weights", base=weight, tuned=tuned)
         if tuned.shape != weight.shape:
             raise ArgumentValueError(
                 "CDDLinear.from_weights",
@@ -247,7 +247,7 @@ class CDDLinear(AdaptedLayer):
         ValueError
             If shapes do not fit, or an entry is not finite.
         """
-        _require_tensors("CDDLinear.from_lora", A=A, B=B)
+        _require_real("CDDLinear.from_lora", A=A, B=B)
         if A.ndim != 2 or B.ndim != 2 or len(A) != B.shape[1]:
             raise ArgumentValueError(
                 "CDDLinear.from_lora", None, f"A {tuple(A.shape)} and B {tuple(B.shape)} have no product B A"
@@ -414,3 +414,13 @@ def _require_tensors(owner: str, **given: Any) -> None:
             raise ArgumentTypeError(
                 owner, argument, f"must be a torch.Tensor, got {type(value).__module__}.{type(value).__name__}"
             )
+
+
+def _require_real(owner: str, **given: Any) -> None:
+    """Refuse changes whose imaginary parts would be lost, or that have no values."""
+    _require_tensors(owner, **given)
+    for argument, value in given.items():
+        if value.is_complex():
+            raise ArgumentTypeError(owner, argument, f"must be real, as the vectors are, got {value.dtype}")
+        if value.is_meta:
+            raise ArgumentValueError(owner, argument, "is on the device meta, where tensors have no values")
