@@ -43,6 +43,10 @@ class _Merged(NamedTuple):
         return self.alpha * self.product.to_dense()
 
 
+def _equal(first: Tensor, second: Tensor) -> bool:
+    return torch.allclose(first, second, rtol=0, atol=0, equal_nan=True)
+
+
 class CDDTunerLinear(nn.Module, BaseTunerLayer):
     """A linear layer with CDD adapters, whose changes add up: it replaces each target module.
 
@@ -304,10 +308,11 @@ class CDDTunerLinear(nn.Module, BaseTunerLayer):
                 kept = self._merged.pop()
                 weight, change = self.get_base_weight(), kept.change()
                 # Others may have loaded or cast the weight, or merged into it by a layer that shares it.
-                before = weight if kept.before is None else kept.before
-                again = self._sum(before, change).to(weight)
-                is_ours = kept.before is not None and torch.allclose(again, weight, rtol=0, atol=0, equal_nan=True)
-                self.set_base_weight(before.to(weight) if is_ours else self._sum(weight, -change))
+                before = kept.before
+                if before is not None and _equal(self._sum(before, change).to(weight), weight):
+                    self.set_base_weight(before.to(weight))
+                else:
+                    self.set_base_weight(self._sum(weight, -change))
 
     def _sum(self, weight: Tensor, change: Tensor) -> Tensor:
         """Return a weight plus a change (out_features, in_features), rounded once."""

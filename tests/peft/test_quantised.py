@@ -58,6 +58,10 @@ def test_quantised_bases(kind: str) -> None:
     if kind == "bnb8":
         model.merge_adapter()
         torch.testing.assert_close(answer(model), trained, atol=0.02, rtol=0.02)
+        model.base_model.model.model.layers[0].self_attn.q_proj.set_scale("default", 100.0)  # not as it was merged
+        model.unmerge_adapter()
+        with model.disable_adapter():
+            torch.testing.assert_close(answer(model), expected, atol=0.02, rtol=0.02)
     elif kind == "torchao":
         with pytest.raises(TypeError, match="Dequantization is not supported for torchao layers"):
             model.merge_adapter()
