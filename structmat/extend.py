@@ -22,13 +22,14 @@ To call in hooks
     ``_no_closed_form(method)``, the error of a case that has none.
 
 Rules for pairs of types, such as ``@add.rule(Mine, Mine)``, return the combined operator, or ``NotImplemented``;
-without rules products, sums and multiples are kept as `Product`, `Sum` and `Scaled`.
+without rules products, sums and multiples are kept as `Product`, `Sum` and `Scaled`. A rule of `scale` gets a number,
+an array of one for each member of a stack, or a `Reciprocal` for ``operator / number``: `scale_array` takes them all.
 `structmat.testing.check_operator` checks every law; the guide has an example.
 """
 
 from __future__ import annotations
 
-from structmat._arrays import as_floating, concat_last, is_complex, scale_array
+from structmat._arrays import Reciprocal, as_floating, concat_last, is_complex, scale_array
 from structmat._arrays.dispatch import PairRules, add, compose, scale
 from structmat.operators import Context, LinearOperator, SpectralFunction
 
@@ -36,6 +37,7 @@ __all__ = [
     "Context",
     "LinearOperator",
     "PairRules",
+    "Reciprocal",
     "SpectralFunction",
     "add",
     "as_floating",

@@ -11,7 +11,7 @@ from typing import Any
 from structmat._arrays import (
     along_axes,
     as_floating,
-    binary_exponents,
+    binary_unit,
     broadcast_shapes,
     common_dtype,
     device_of,
@@ -166,8 +166,7 @@ def tyrtyshnikov(column: ArrayLike | Toeplitz, row: ArrayLike | None = None) -> 
     real = not is_complex(lower.dtype, xp)
     k = xp.arange(n, device=device_of(lower))
     # The squares below neither overflow nor underflow where the largest entry is about one.
-    largest = xp.max(xp.abs(xp.concat([lower, wrapped], axis=-1)), axis=-1, keepdims=True)
-    scale = 2.0 ** binary_exponents(largest, xp)
+    scale = binary_unit(xp.concat([lower, wrapped], axis=-1), xp)
     lower, wrapped = lower / scale, wrapped / scale
 
     # Diagonal s of G = T T^H sums to (n - s) G[s, 0] + sum over l of (n - s - l) (t[s+l] t[l]* - t[s+l-n] t[l-n]*).

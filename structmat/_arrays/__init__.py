@@ -5,7 +5,7 @@ Knows no operator. What other folders use is imported here; errors, checks, tabl
 - `numpy_bridge`: from an array of any library to NumPy and back
 - `parameters`: objects whose parameters are arrays or other such objects: operators and plans
 - `values`, `shapes`: arguments read as arrays and numbers; axes, lengths and the order of entries
-- `norms`, `small_systems`: norms that neither overflow nor underflow; stacks of small dense systems
+- `norms`, `small_systems`: norms and quotients that neither overflow nor underflow; stacks of small dense systems
 - `namespaces`, `dtypes`: whose an array is, and on which device; every decision about precisions
 - `derivatives`: what libraries that differentiate are doing with a function
 - `checks`, `errors`, `warn`: checks of arguments that are not arrays; the errors of all, and warnings
@@ -29,8 +29,9 @@ from structmat._arrays.dtypes import (
     restored,
 )
 from structmat._arrays.namespaces import device_of, is_array, is_eager_on_cpu, is_numpy, library_of, namespace_of
-from structmat._arrays.norms import binary_exponents, euclidean_norm
+from structmat._arrays.norms import binary_exponents, binary_unit, euclidean_norm, quotient
 from structmat._arrays.shapes import (
+    Reciprocal,
     along_axes,
     broadcast_shapes,
     concat_last,
@@ -42,8 +43,9 @@ from structmat._arrays.shapes import (
     scale_array,
     windows,
 )
-from structmat._arrays.small_systems import inverses, solutions
+from structmat._arrays.small_systems import inverses, singular_values, solutions
 from structmat._arrays.values import (
+    are_normal,
     as_floating,
     can_raise_for_values,
     copied,
@@ -54,9 +56,12 @@ from structmat._arrays.values import (
 )
 
 __all__ = [
+    "Reciprocal",
     "along_axes",
+    "are_normal",
     "as_floating",
     "binary_exponents",
+    "binary_unit",
     "broadcast_shapes",
     "can_raise_for_values",
     "common_dtype",
@@ -84,11 +89,13 @@ __all__ = [
     "negligible",
     "padded",
     "precision_of",
+    "quotient",
     "reciprocal_above",
     "require_nonzero",
     "restored",
     "reversed_cyclically",
     "scale_array",
+    "singular_values",
     "solutions",
     "windows",
 ]

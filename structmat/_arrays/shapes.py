@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,11 @@ import numpy as np
 from structmat._arrays.dtypes import common_dtype, complex_partner, is_complex
 from structmat._arrays.errors import ArgumentValueError
 from structmat._arrays.namespaces import device_of, is_numpy
+from structmat._arrays.norms import quotient
 from structmat._arrays.typing import Array, Namespace, Scalar
 
 __all__ = [
+    "Reciprocal",
     "along_axes",
     "broadcast_shapes",
     "concat_last",
@@ -39,15 +42,37 @@ def broadcast_shapes(owner: str, *shapes: tuple[int, ...]) -> tuple[int, ...]:
     return result
 
 
-def scale_array(array: Array, factor: Scalar, core: int, xp: Namespace) -> Array:
+@dataclass(frozen=True, slots=True)
+class Reciprocal:
+    """The factor ``1 / divisor``, kept as its divisor: the number itself may overflow, or lose digits.
+
+    Parameters
+    ----------
+    divisor : number or array
+        What to divide by.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from structmat.extend import Reciprocal, scale_array
+    >>> scale_array(np.array([2e-310, 0.0]), Reciprocal(1e-310), 1, np)
+    array([2., 0.])
+    """
+
+    divisor: Scalar
+    """The number, or one for each member of a stack."""
+
+
+def scale_array(array: Array, factor: Scalar | Reciprocal, core: int, xp: Namespace) -> Array:
     """Return `array` times a scalar, or times an array of scalars over the axes before its last `core` ones.
 
     Parameters
     ----------
     array : array, shape ``(..., *core)``
         What to multiply.
-    factor : number or array
-        A Python number, or an array of scalars, one for each member of a stack.
+    factor : number, array or Reciprocal
+        A Python number, or an array of scalars, one for each member of a stack. By what a `Reciprocal` holds the array
+        is divided.
     core : int
         The number of axes of one member.
     xp : namespace
@@ -66,15 +91,14 @@ def scale_array(array: Array, factor: Scalar, core: int, xp: Namespace) -> Array
     array([[1., 1., 1.],
            [2., 2., 2.]])
     """
-    if isinstance(factor, (int, float)):
-        return array * factor
-    if isinstance(factor, complex):
+    number = factor.divisor if isinstance(factor, Reciprocal) else factor
+    if isinstance(number, complex):
         if not is_complex(array.dtype, xp):
             array = xp.astype(array, complex_partner(array.dtype, xp))
-        return array * factor
-    if factor.ndim:  # an array without axes keeps none: in torch it counts for less than one of axes of length one
-        factor = xp.reshape(factor, (*factor.shape, *(1,) * core))
-    return array * factor
+    elif not isinstance(number, (int, float)) and number.ndim:
+        # an array without axes keeps none: in torch it counts for less than one of axes of length one
+        number = xp.reshape(number, (*number.shape, *(1,) * core))
+    return quotient(array, number, xp) if isinstance(factor, Reciprocal) else array * number
 
 
 def concat_last(arrays: Sequence[Array], xp: Namespace) -> Array:

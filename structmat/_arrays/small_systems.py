@@ -1,4 +1,4 @@
-"""Stacks of small dense systems, without the errors that torch alone raises for singular ones."""
+"""Stacks of small dense systems, without the errors that some libraries raise for singular ones, or for NaN."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 from structmat._arrays.namespaces import library_of
 from structmat._arrays.typing import Array, Namespace
 
-__all__ = ["inverses", "solutions"]
+__all__ = ["inverses", "singular_values", "solutions"]
 
 
 def inverses(matrices: Array, xp: Namespace) -> Array:
@@ -26,6 +26,13 @@ def solutions(matrices: Array, right: Array, xp: Namespace) -> Array:
     torch: Any = xp.linalg
     found, failures = torch.solve_ex(matrices, right)
     return _or_infinite(found, failures, xp)
+
+
+def singular_values(matrices: Array, xp: Namespace) -> Array:
+    """Return singular values, NaN for a matrix with NaN or infinity, which libraries refuse."""
+    finite = xp.all(xp.isfinite(matrices), axis=(-2, -1))
+    values = xp.linalg.svdvals(xp.where(finite[..., None, None], matrices, xp.zeros_like(matrices)))
+    return xp.where(finite[..., None], values, xp.full_like(values, float("nan")))
 
 
 def _or_infinite(found: Array, failures: Any, xp: Namespace) -> Array:

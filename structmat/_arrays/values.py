@@ -14,6 +14,7 @@ from structmat._arrays.namespaces import is_array, is_numpy, is_torch, library_o
 from structmat._arrays.typing import Array, ArrayLike, DType, Namespace
 
 __all__ = [
+    "are_normal",
     "as_floating",
     "can_raise_for_values",
     "copied",
@@ -154,6 +155,12 @@ def require_nonzero(values: Array, relative: float, owner: str, xp: Namespace) -
     """Raise `numpy.linalg.LinAlgError` where some of `values` vanish and the library allows to look at them."""
     if can_raise_for_values(xp) and bool(xp.any(negligible(values, relative, xp))):
         raise np.linalg.LinAlgError(f"{owner}: the matrix is singular to working precision; use pinv() or lstsq()")
+
+
+def are_normal(values: Array, xp: Namespace) -> bool:
+    """Tell whether all values of NumPy and their reciprocals are normal numbers, which have every digit."""
+    size, least = xp.abs(values), float(xp.finfo(values.dtype).smallest_normal)
+    return bool(xp.all((size >= least) & (size <= 1 / least)))
 
 
 def reciprocal_above(values: Array, rtol: float, xp: Namespace) -> Array:

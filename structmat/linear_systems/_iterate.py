@@ -253,10 +253,12 @@ def _failure(result: SolveResult, b: Array, settings: IterationSettings, xp: Nam
     count = "" if result.iterations is None else f" after {result.iterations} iterations"
     largest = float(xp.max(result.residual))
     M = settings.preconditioner
-    if isinstance(M, LinearOperator) and bool(xp.all(xp.isfinite(b))) and not _is_finite_product(M, b, xp):
+    if not bool(xp.all(xp.isfinite(b))):
+        advice = "b holds NaN or infinity"
+    elif isinstance(M, LinearOperator) and not _is_finite_product(M, b, xp):
         advice = "the preconditioner gives NaN or infinity"
     elif isnan(largest):
-        advice = "matrix or right-hand side hold NaN or infinity"
+        advice = "the matrix holds NaN or infinity, or its products do"
     else:
         advice = "raise rtol or max_iter"
         if settings.owner == "solve":

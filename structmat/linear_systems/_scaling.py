@@ -32,11 +32,11 @@ class ScaledSystem(NamedTuple):
         """Return the scaled system of an operator in the precision of computations; costs one product."""
         size = _size(operator, b, xp)
         of_b = _power_of_two(b, xp)[..., None]
-        return cls(operator * (1 / size), b / of_b, size, of_b)
+        return cls(operator / size, b / of_b, size, of_b)
 
     def scaled(self, M: LinearOperator, xp: Namespace) -> LinearOperator:
         """Return a preconditioner of moderate size, as solvers do not ask for its scale; costs one product."""
-        scaled: LinearOperator = M * (1 / _size(M, self.b, xp))
+        scaled: LinearOperator = M / _size(M, self.b, xp)
         return scaled
 
     def solution(self, x: Array) -> Array:

@@ -77,7 +77,8 @@ def solve(
     Raises
     ------
     ConvergenceError
-        If iteration does not reach `rtol`. Under ``jax.jit`` no value can be looked at: such solutions are NaN.
+        If iteration does not reach `rtol`, as where `b` holds NaN. Under ``jax.jit`` no value can be looked at: such
+        solutions are NaN.
     numpy.linalg.LinAlgError
         If a closed form finds that A is singular.
     ValueError
@@ -162,7 +163,8 @@ def lstsq(A: LinearOperator, b: ArrayLike, *, rtol: float | None = None, max_ite
     Raises
     ------
     ConvergenceError
-        If iteration does not reach `rtol`. Under ``jax.jit`` no value can be looked at: such solutions are NaN.
+        If iteration does not reach `rtol`, as where `b` holds NaN. Under ``jax.jit`` no value can be looked at: such
+        solutions are NaN.
     ValueError
         If `b` has another length, or an option is out of range.
     TypeError
@@ -297,7 +299,7 @@ def _warned(result: SolveResult, settings: IterationSettings, xp: Namespace) -> 
     largest = float(np.max(residuals, initial=0.0, where=~np.isnan(residuals)))
     texts = []
     if np.any(np.isnan(residuals)):
-        texts.append("the solution is NaN: matrix or right-hand side hold NaN or infinity, or it overflows")
+        texts.append("the solution is NaN: A or b hold NaN or infinity, or it overflows")
     if settings.owner == "solve" and largest > settings.rtol:
         left = f"a relative residual of {largest:.1g}, above rtol = {settings.rtol:g}"
         texts.append(f"the closed form leaves {left}: A is ill-conditioned")

@@ -133,7 +133,7 @@ class BandedCirculant(Planned):
     def _solve(self, b: Array, xp: Namespace) -> Array:
         return self.to_circulant()._solve(b, xp)
 
-    def _solver(self, settings: Settings, xp: Namespace) -> Convolution:
+    def _solver(self, settings: Settings, xp: Namespace) -> Convolution | None:
         return self.to_circulant()._solver(settings, xp)
 
     def _pinv(self, rtol: float, xp: Namespace) -> LinearOperator:

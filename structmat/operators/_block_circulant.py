@@ -10,6 +10,7 @@ from typing import Any
 from structmat._arrays import (
     as_floating,
     binary_exponents,
+    binary_unit,
     can_raise_for_values,
     contiguous,
     copied,
@@ -29,6 +30,7 @@ from structmat._arrays import (
     restored,
     reversed_cyclically,
     scale_array,
+    singular_values,
     solutions,
 )
 from structmat._arrays.checks import integer
@@ -241,12 +243,14 @@ class BlockCirculant(Planned):
     def _solve(self, b: Array, xp: Namespace) -> Array:
         self._require_whole("solve")
         real = self._is_real_with(b, xp)
-        S = self._spectrum(xp, real=real)
+        unit = binary_unit(self.c, xp, axis=(-3, -2, -1))  # as sums may overflow, and reciprocals
+        S = BlockCirculant(self.c / unit, self.shape)._spectrum(xp, real=real)
         self._require_invertible(S, "solve", xp)
 
         def solved(B: Array) -> Array:
             return xp.matrix_transpose(solutions(S, xp.matrix_transpose(B), xp))
 
+        b = b / unit[..., 0, 0]
         return by_frequency(solved, b, self.block_size, self.block_size, xp, real=real, stack=S.ndim > 3)
 
     def _pinv(self, rtol: float, xp: Namespace) -> LinearOperator:
@@ -280,7 +284,7 @@ class BlockCirculant(Planned):
 
     def _svdvals(self, xp: Namespace) -> Array:
         self._require_whole("svdvals")
-        values = xp.linalg.svdvals(self._spectrum(xp, real=False))
+        values = singular_values(self._spectrum(xp, real=False), xp)
         return xp.reshape(values, (*self.batch_shape, self.block_size * min(self.grid)))
 
     def _rounding(self, xp: Namespace) -> float:
@@ -339,7 +343,7 @@ class BlockCirculant(Planned):
 
     def _require_invertible(self, S: Array, method: str, xp: Namespace) -> None:
         if can_raise_for_values(xp):
-            values = xp.linalg.svdvals(S)
+            values = singular_values(S, xp)
             flat = xp.reshape(values, (*self.batch_shape, values.shape[-2] * values.shape[-1]))
             require_nonzero(flat, self._rounding(xp), f"BlockCirculant.{method}", xp)
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from structmat._arrays import (
+    are_normal,
     as_floating,
     complex_partner,
     copied,
     euclidean_norm,
     is_complex,
     namespace_of,
+    quotient,
     reciprocal_above,
     require_nonzero,
     scale_array,
@@ -127,14 +129,14 @@ class Diagonal(LinearOperator):
 
     def _solve(self, b: Array, xp: Namespace) -> Array:
         require_nonzero(self.d, 0, "Diagonal.solve", xp)
-        return b / self.d
+        return quotient(b, self.d, xp)
 
     def _plan(self, settings: Settings, xp: Namespace) -> Scaling:
         return Scaling(self.d, not is_complex(self.d.dtype, xp))
 
-    def _solver(self, settings: Settings, xp: Namespace) -> Scaling:
+    def _solver(self, settings: Settings, xp: Namespace) -> Scaling | None:
         require_nonzero(self.d, 0, "Diagonal.solve", xp)
-        return Scaling(1 / self.d, not is_complex(self.d.dtype, xp))
+        return Scaling(1 / self.d, not is_complex(self.d.dtype, xp)) if are_normal(self.d, xp) else None
 
     def _pinv(self, rtol: float, xp: Namespace) -> LinearOperator:
         return Diagonal(reciprocal_above(self.d, rtol, xp))

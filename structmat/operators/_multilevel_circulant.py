@@ -8,7 +8,9 @@ from math import prod
 from typing import Any
 
 from structmat._arrays import (
+    are_normal,
     as_floating,
+    binary_unit,
     device_of,
     euclidean_norm,
     is_complex,
@@ -239,13 +241,19 @@ class MultilevelCirculant(Planned):
     def _inv(self, xp: Namespace) -> MultilevelCirculant:
         return self._with_spectrum(1 / self._nonzero_eigvals("inv", xp), xp, real=self._is_real())
 
-    def _solver(self, settings: Settings, xp: Namespace) -> MultilevelConvolution:
+    def _plan_to_invert(self, settings: Settings, xp: Namespace) -> MultilevelConvolution:
         plan = self._plan(settings, xp)
         require_nonzero(plan.spectrum, self._rounding(xp), "MultilevelCirculant.solve", xp)
-        return replace(plan, spectrum=1 / plan.spectrum)
+        return plan
+
+    def _solver(self, settings: Settings, xp: Namespace) -> MultilevelConvolution | None:
+        plan = self._plan_to_invert(settings, xp)
+        return replace(plan, spectrum=1 / plan.spectrum) if are_normal(plan.spectrum, xp) else None
 
     def _solve(self, b: Array, xp: Namespace) -> Array:
-        return self._solver(Settings(), xp).apply(b, xp)
+        unit = binary_unit(self.c, xp)  # as sums may overflow, and reciprocals
+        plan = self._with(self.c / unit)._plan_to_invert(Settings(), xp)
+        return replace(plan, spectrum=1 / plan.spectrum).apply(b / unit, xp)
 
     def _pinv(self, rtol: float, xp: Namespace) -> MultilevelCirculant:
         return self._with_spectrum(reciprocal_above(self._eigvals(xp), rtol, xp), xp, real=self._is_real())

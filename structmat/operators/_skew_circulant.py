@@ -6,7 +6,9 @@ import math
 from dataclasses import dataclass, replace
 
 from structmat._arrays import (
+    are_normal,
     as_floating,
+    binary_unit,
     device_of,
     euclidean_norm,
     in_precision,
@@ -181,11 +183,14 @@ class SkewCirculant(Planned):
     def _inv(self, xp: Namespace) -> SkewCirculant:
         return self._with_spectrum(1 / self._nonzero_spectrum("inv", xp), xp, real=self._is_real())
 
-    def _solver(self, settings: Settings, xp: Namespace) -> SkewConvolution:
-        return replace(self._plan(settings, xp), spectrum=1 / self._nonzero_spectrum("solve", xp))
+    def _solver(self, settings: Settings, xp: Namespace) -> SkewConvolution | None:
+        values = self._nonzero_spectrum("solve", xp)
+        return replace(self._plan(settings, xp), spectrum=1 / values) if are_normal(values, xp) else None
 
     def _solve(self, b: Array, xp: Namespace) -> Array:
-        return self._solver(Settings(), xp).apply(b, xp)
+        unit = binary_unit(self.c, xp)  # as sums may overflow, and reciprocals
+        op = SkewCirculant(self.c / unit)
+        return replace(op._plan(Settings(), xp), spectrum=1 / op._nonzero_spectrum("solve", xp)).apply(b / unit, xp)
 
     def _pinv(self, rtol: float, xp: Namespace) -> SkewCirculant:
         return self._with_spectrum(reciprocal_above(self._spectrum(xp), rtol, xp), xp, real=self._is_real())

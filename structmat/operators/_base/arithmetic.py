@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from numbers import Rational
 from typing import Any, Self
 
 import numpy as np
 
 from structmat._arrays import (
+    Reciprocal,
     as_floating,
     broadcast_shapes,
     common_dtype,
-    in_precision,
     is_array,
     is_half_precision,
     is_numpy,
@@ -88,31 +89,41 @@ class Arithmetic(Operator[Op]):
         if isinstance(factor, Operator):
             owner = f"{type(self).__name__} * {type(factor).__name__}"
             raise ArgumentTypeError(owner, None, "use @ for the matrix product; * is for scalars")
-        if isinstance(factor, np.generic):
-            return self._times_numpy_scalar(factor)
-        if isinstance(factor, (int, float, complex)):
-            return scale(self, factor)
-        if not is_array(factor):
-            return scale(self, float(factor)) if isinstance(factor, Rational) else NotImplemented
-        if factor.ndim > len(self.batch_shape):
-            raise ArgumentValueError(
-                f"{type(self).__name__} * array",
-                None,
-                f"a scalar, or one scalar per batch member of {self.batch_shape}, is expected, got an array of shape "
-                f"{tuple(factor.shape)}; use @ for the product with a vector",
-            )
-        xp = namespace_of(f"{type(self).__name__} * array", *self._arrays(), factor)
-        return scale(self, as_floating(factor, f"{type(self).__name__} * array", "factor", like=(xp, self.dtype)))
+        return self._multiple(factor, f"{type(self).__name__} * array", lambda number: number)
 
     __rmul__ = __mul__
 
-    def _times_numpy_scalar(self, factor: Any) -> Any:
-        """Return the multiple by a scalar of NumPy, whose dtype counts for NumPy's arrays, as in ``array * factor``."""
+    def __truediv__(self, divisor: Any) -> Any:
+        if isinstance(divisor, Operator):
+            return NotImplemented
+        return self._multiple(divisor, f"{type(self).__name__} / array", Reciprocal)
+
+    def _multiple(self, number: Any, owner: str, factor: Callable[[Any], Any]) -> Any:
+        """Return the multiple by what `factor` makes of a number, or of an array of one for each member of a stack."""
+        if isinstance(number, np.generic):
+            return self._by_numpy_scalar(number, factor)
+        if isinstance(number, (int, float, complex)):
+            return scale(self, factor(number))
+        if not is_array(number):
+            return scale(self, factor(float(number))) if isinstance(number, Rational) else NotImplemented
+        if number.ndim > len(self.batch_shape):
+            raise ArgumentValueError(
+                owner,
+                None,
+                f"a scalar, or one scalar per batch member of {self.batch_shape}, is expected, got an array of shape "
+                f"{tuple(number.shape)}; use @ for the product with a vector",
+            )
+        xp = namespace_of(owner, *self._arrays(), number)
+        return scale(self, factor(as_floating(number, owner, "factor", like=(xp, self.dtype))))
+
+    def _by_numpy_scalar(self, number: Any, factor: Callable[[Any], Any]) -> Any:
+        """Return the multiple by a scalar of NumPy, whose dtype counts for NumPy's arrays, as in ``array * number``."""
         if self.dtype is None or not is_numpy(self._own_namespace()):
-            return self * factor.item()
-        dtype = np.result_type(self.dtype, factor)
+            return scale(self, factor(number.item()))
+        dtype = np.result_type(self.dtype, number)
         wide = self._in_precision(precision_of(dtype, self._own_namespace()), self._own_namespace())
-        return scale(self if is_half_precision(dtype) else wide, np.asarray(factor, np.result_type(factor, np.float16)))
+        array = np.asarray(number, np.result_type(number, np.float16))
+        return scale(self if is_half_precision(dtype) else wide, factor(array))
 
     def __pow__(self, k: Any) -> Any:
         """Return the k-th power for an integer k: in closed form, or as a product of k factors."""
@@ -122,24 +133,6 @@ class Arithmetic(Operator[Op]):
             text = f"must be an integer, got {k!r}; use op.fractional_matrix_power(k)"
             raise ArgumentTypeError(error.owner, error.argument, text) from None
         return power(self, exponent)
-
-    def __truediv__(self, factor: Any) -> Any:
-        return NotImplemented if isinstance(factor, Operator) else self * self._reciprocal_of(factor)
-
-    def _reciprocal_of(self, factor: Any) -> Any:
-        """Return 1 / factor in the precision of the quotient, as a factor of lower precision is exact in it."""
-        if isinstance(factor, (int, float, complex)):
-            return 1 / factor
-        if isinstance(factor, np.generic):
-            own = self.dtype if self.dtype is not None and is_numpy(self._own_namespace()) else np.float64
-            return np.divide(1, factor, dtype=np.result_type(own, factor))
-        if not is_array(factor):
-            return 1 / factor
-        xp, owner = namespace_of(f"{type(self).__name__} / array", *self._arrays(), factor), type(self).__name__
-        wide = as_floating(factor, f"{owner} / array", "factor", like=(xp, self.dtype))
-        dtype = common_dtype(xp, self.dtype, wide.dtype)  # in full, whatever the quotient will have
-        reciprocal = 1 / (wide if is_half_precision(dtype) else in_precision(wide, precision_of(dtype, xp), xp))
-        return np.asarray(reciprocal) if is_numpy(xp) else reciprocal  # which makes scalars of arrays without axes
 
     def _combined(self, other: Operator[Any], sign: str, rules: PairRules) -> Op:
         """Apply a table of rules to both operators in their common precision (float32 for half)."""

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from structmat._arrays import can_raise_for_values, copied, filled, is_vector, negligible, restored
+from structmat._arrays import binary_unit, can_raise_for_values, copied, filled, is_vector, negligible, restored
 from structmat._arrays.typing import Array, ArrayLike
 from structmat.operators._base.matrix_functions import MatrixFunctions
 from structmat.operators._base.spectral_functions import (
@@ -479,13 +479,15 @@ class LinearOperator(MatrixFunctions["LinearOperator"]):
             return ratio(self._from_working_precision(values, xp), xp)
         if p == "nuc":
             values = op._singular_values("cond", xp)
+            values = values / binary_unit(values, xp)  # as reciprocals may overflow
             inverse = 1 / xp.where(values <= 0.0, xp.ones_like(values), values)
             value = xp.sum(values, axis=-1) * xp.sum(inverse, axis=-1)
             singular = xp.any(values <= 0.0, axis=-1) & ~xp.isnan(value)
             return self._from_working_precision(xp.where(singular, xp.inf * xp.ones_like(value), value), xp)
         try:
             size = self.norm(p)
-            value = size * self.inv().norm(p)
+            unit = binary_unit(size[..., None], xp)[..., 0]  # as the entries of the inverse may overflow
+            value = size / unit * (self / unit).inv().norm(p)
         except NotImplementedError:
             raise self._no_closed_form("cond") from None
         except np.linalg.LinAlgError:  # of a NumPy array, whose other members have a number

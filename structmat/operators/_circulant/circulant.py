@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from math import prod
 
 from structmat._arrays import (
+    are_normal,
     as_floating,
+    binary_unit,
     complex_partner,
     copied,
     euclidean_norm,
@@ -213,9 +215,11 @@ class Circulant(Planned):
         return self.to_spectral()._inv(xp).to_circulant()
 
     def _solve(self, b: Array, xp: Namespace) -> Array:
-        return self.to_spectral()._solve(b, xp)
+        unit = binary_unit(self.c, xp)  # as sums may overflow, and reciprocals
+        inverse = Circulant(self.c / unit).to_spectral()._inverse("solve", xp)
+        return inverse._matvec(b / unit, xp)
 
-    def _solver(self, settings: Settings, xp: Namespace) -> Convolution:
+    def _solver(self, settings: Settings, xp: Namespace) -> Convolution | None:
         return self.to_spectral()._solver(settings, xp)
 
     def _pinv(self, rtol: float, xp: Namespace) -> LinearOperator:
@@ -377,18 +381,21 @@ class SpectralCirculant(Planned):
         return self.to_circulant()._to_dense(like)
 
     def _inv(self, xp: Namespace) -> SpectralCirculant:
-        return self._like(self._reciprocals("inv", xp))
+        return self._inverse("inv", xp)
 
     def _solve(self, b: Array, xp: Namespace) -> Array:
-        return self._like(self._reciprocals("solve", xp))._matvec(b, xp)
+        unit = binary_unit(self.spectrum, xp)
+        return self._like(self.spectrum / unit)._inverse("solve", xp)._matvec(b / unit, xp)
 
-    def _solver(self, settings: Settings, xp: Namespace) -> Convolution:
-        reciprocals = self._reciprocals("solve", xp)
+    def _solver(self, settings: Settings, xp: Namespace) -> Convolution | None:
+        values = self._nonzero_eigenvalues("solve", xp)
+        if not are_normal(values, xp):
+            return None
+        inverse = self._like(1 / values)
         if not is_fast(self.n, xp):
-            return self._like(reciprocals)._plan(settings, xp)
-        return Convolution(
-            None, reciprocals, self.n, self.real, settings, self.shape
-        )  # with every digit of small values
+            return inverse._plan(settings, xp)
+        # with every digit of small values
+        return Convolution(None, inverse.spectrum, self.n, self.real, settings, self.shape)
 
     def _pinv(self, rtol: float, xp: Namespace) -> SpectralCirculant:
         return self._like(reciprocal_above(self._eigenvalues(xp), rtol, xp))
@@ -415,17 +422,16 @@ class SpectralCirculant(Planned):
         return euclidean_norm(self._as_full(xp), xp)
 
     def _spectral_function(self, function: SpectralFunction, xp: Namespace) -> SpectralCirculant:
-        values, real = self._eigenvalues(xp), self.real
-        if function.needs_nonzero:
-            self._require_nonzero(values, function.name, xp)
+        real = self.real
+        values = self._nonzero_eigenvalues(function.name, xp) if function.needs_nonzero else self._eigenvalues(xp)
         if real and function.needs_nonnegative:
             values, real = ready_for_roots(values, self.n, self._rounding(xp), xp)
         return SpectralCirculant(function.evaluate(values), self.n, real)
 
-    def _require_nonzero(self, values: Array, method: str, xp: Namespace) -> None:
-        require_nonzero(values, self._rounding(xp), f"Circulant.{method}", xp)
-
-    def _reciprocals(self, method: str, xp: Namespace) -> Array:
+    def _nonzero_eigenvalues(self, method: str, xp: Namespace) -> Array:
         values = self._eigenvalues(xp)
-        self._require_nonzero(values, method, xp)
-        return 1 / values
+        require_nonzero(values, self._rounding(xp), f"Circulant.{method}", xp)
+        return values
+
+    def _inverse(self, method: str, xp: Namespace) -> SpectralCirculant:
+        return self._like(1 / self._nonzero_eigenvalues(method, xp))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from structmat._arrays import is_complex_scalar, namespace_of, scale_array
+from structmat._arrays import Reciprocal, is_complex_scalar, namespace_of, scale_array
 from structmat._arrays.dispatch import add, compose, scale
 from structmat._arrays.typing import Array, Scalar
 from structmat.operators._base import LinearOperator
@@ -73,8 +73,9 @@ def _scale(operator: Circulant, factor: Scalar) -> Circulant:
 
 
 @scale.rule(SpectralCirculant, object)
-def _scale_spectrum(operator: SpectralCirculant, factor: Scalar) -> LinearOperator:
+def _scale_spectrum(operator: SpectralCirculant, factor: Scalar | Reciprocal) -> LinearOperator:
     xp = operator._own_namespace()
-    real = operator.real and not is_complex_scalar(factor, xp)
+    number = factor.divisor if isinstance(factor, Reciprocal) else factor
+    real = operator.real and not is_complex_scalar(number, xp)
     values = operator.spectrum if real else operator._as_full(xp)
     return SpectralCirculant(scale_array(values, factor, 1, xp), operator.n, real)

@@ -214,4 +214,4 @@ def _scale_one_factor(operator: Product, factor: Scalar) -> LinearOperator:
     for i, f in enumerate(operator.factors):
         if (scaled := scale.merge(f, factor)) is not NotImplemented:
             return Product((*operator.factors[:i], scaled, *operator.factors[i + 1 :]))
-    return Scaled(operator, factor)
+    return NotImplemented

@@ -10,6 +10,7 @@ import numpy as np
 from array_api_compat import numpy as numpy_namespace
 
 from structmat._arrays import (
+    Reciprocal,
     as_floating,
     common_dtype,
     complex_partner,
@@ -113,10 +114,10 @@ class Scaled(LinearOperator):
         return scale_array(self.operator._to_dense(like), self.factor, 2, like.xp)
 
     def _inv(self, xp: Namespace) -> LinearOperator:
-        return scale(self.operator._inv(xp), self._reciprocal("inv"))
+        return scale(self.operator._inv(xp), self._divisor("inv"))
 
     def _solve(self, b: Array, xp: Namespace) -> Array:
-        return scale_array(self.operator._solve(b, xp), self._reciprocal("solve"), 1, xp)
+        return scale_array(self.operator._solve(b, xp), self._divisor("solve"), 1, xp)
 
     def _pinv(self, rtol: float, xp: Namespace) -> LinearOperator:
         factor = self._of_factor(lambda values, own: reciprocal_above(values, 0.0, own))
@@ -125,14 +126,14 @@ class Scaled(LinearOperator):
     def _has_pinv(self) -> bool:
         return self.operator._has_pinv()
 
-    def _reciprocal(self, method: str) -> Scalar:
+    def _divisor(self, method: str) -> Reciprocal:
         """Return 1 / factor, after the check that it is not zero where values may be looked at."""
 
-        def reciprocal(values: Array, own: Namespace) -> Array:
+        def nonzero(values: Array, own: Namespace) -> Array:
             require_nonzero(values, 0.0, f"Scaled.{method}", own)
-            return 1 / values
+            return values
 
-        return self._of_factor(reciprocal)
+        return Reciprocal(self._of_factor(nonzero))
 
     def _of_factor(self, function: Callable[[Array, Namespace], Array]) -> Scalar:
         """Return a function of arrays and their namespace at the factor: for a number that of NumPy, and a number."""
@@ -246,10 +247,13 @@ def _add_identities(left: LinearOperator, right: LinearOperator) -> LinearOperat
 
 
 @scale.rule(object, object)
-def _lazy_multiple(operator: LinearOperator, factor: Scalar) -> LinearOperator:
-    return Scaled(operator, factor)
+def _lazy_multiple(operator: LinearOperator, factor: Scalar | Reciprocal) -> LinearOperator:
+    return Scaled(operator, _kept(1 / factor.divisor) if isinstance(factor, Reciprocal) else factor)
 
 
 @scale.rule(Scaled, object)
-def _scale_again(operator: Scaled, factor: Scalar) -> LinearOperator:
-    return Scaled(operator.operator, _kept(operator.factor * factor))
+def _scale_again(operator: Scaled, factor: Scalar | Reciprocal) -> LinearOperator:
+    own = operator.factor
+    if not isinstance(own, (int, float, complex)):
+        return Scaled(operator.operator, _kept(scale_array(own, factor, 0, namespace_of("Scaled", own))))
+    return Scaled(operator.operator, _kept(own / factor.divisor if isinstance(factor, Reciprocal) else own * factor))
