@@ -15,7 +15,7 @@ __all__ = ["binary_exponents", "binary_unit", "euclidean_norm", "quotient"]
 
 
 def binary_exponents(sizes: Array, xp: Namespace) -> Array:
-    """Return whole numbers e, as floats, with ``2.0 ** e`` close below each size; near zero for zeros, infinity, NaN.
+    """Return whole numbers e, as floats, with ``2.0 ** e`` close below each size. It is near zero for zeros and NaN.
 
     They carry no gradient, and ``2.0 ** e`` is always a normal number, so that a division by it is exact.
     """

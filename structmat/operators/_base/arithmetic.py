@@ -127,11 +127,14 @@ class Arithmetic(Operator[Op]):
 
     def __pow__(self, k: Any) -> Any:
         """Return the k-th power for an integer k: in closed form, or as a product of k factors."""
+        owner = f"{type(self).__name__} ** k"
         try:
-            exponent = integer(k, f"{type(self).__name__} ** k", "k", least=-sys.maxsize)
+            exponent = integer(k, owner, "k", least=-sys.maxsize)
         except ArgumentTypeError as error:
             text = f"must be an integer, got {k!r}; use op.fractional_matrix_power(k)"
             raise ArgumentTypeError(error.owner, error.argument, text) from None
+        if self.shape[0] != self.shape[1]:
+            raise ArgumentValueError(owner, None, f"the operator must be square, got shape {self.shape}")
         return power(self, exponent)
 
     def _combined(self, other: Operator[Any], sign: str, rules: PairRules) -> Op:
