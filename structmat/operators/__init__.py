@@ -2,6 +2,7 @@
 
 Map of the package; a family of matrices is a file or a folder, and imports only from lines below it:
 
+- `_families`: which family of matrices holds which, and the sums and products that follow
 - `_cdd_layout`: the shape of a CDD product
 - `_cdd_product`: interleaved circulant and diagonal factors
 - `_rounding`: how rounding errors grow in a chain of factors
@@ -28,13 +29,14 @@ that is to become a part of the package.
 
 from __future__ import annotations
 
+from structmat.operators import _families  # noqa: F401  # which registers sums, products and multiples
 from structmat.operators._banded_circulant import BandedCirculant
 from structmat.operators._base import Context, EigResult, LinearOperator, SlogdetResult, SpectralFunction
 from structmat.operators._block_circulant import BlockCirculant
 from structmat.operators._cdd_layout import CDDLayout
 from structmat.operators._cdd_product import CDDProduct, FactorKind
 from structmat.operators._circulant import Circulant, SpectralCirculant
-from structmat.operators._combinations import Prepared, Product, Scaled, Sum, delegate
+from structmat.operators._combinations import Prepared, Product, Scaled, Sum
 from structmat.operators._diagonal import Diagonal
 from structmat.operators._identity import Fourier, Identity
 from structmat.operators._multilevel_circulant import MultilevelCirculant
@@ -70,23 +72,3 @@ __all__ = [
     "Toeplitz",
     "ToeplitzInverse",
 ]
-
-delegate(
-    BlockCirculant,
-    CDDProduct,
-    Circulant,
-    BandedCirculant,
-    Diagonal,
-    Fourier,
-    Hankel,
-    Identity,
-    MultilevelCirculant,
-    MultilevelToeplitz,
-    Product,
-    Scaled,
-    SkewCirculant,
-    SpectralCirculant,
-    Sum,
-    Toeplitz,
-    ToeplitzInverse,
-)

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from typing import Any
 
-from structmat._arrays import as_floating, is_complex, scale_array
+from structmat._arrays import as_floating, is_complex
 from structmat._arrays.checks import integer
-from structmat._arrays.dispatch import add, compose, scale
 from structmat._arrays.errors import ArgumentValueError
-from structmat._arrays.typing import Array, DType, Namespace, Scalar
+from structmat._arrays.typing import Array, DType, Namespace
 from structmat._engine import Convolution, Settings, ShiftAndAdd
 from structmat.operators._base import Context, LinearOperator, Planned, SpectralFunction
-from structmat.operators._circulant import Circulant, SpectralCirculant
-from structmat.operators._combinations import Scaled, identity_factor
-from structmat.operators._identity import Identity
+from structmat.operators._circulant import Circulant
 
 __all__ = ["BandedCirculant"]
 
@@ -82,7 +78,8 @@ class BandedCirculant(Planned):
             )
         object.__setattr__(self, "entries", entries)
         object.__setattr__(self, "n", n)
-        object.__setattr__(self, "start", integer(self.start, "BandedCirculant", "start", -sys.maxsize))
+        start = integer(self.start, "BandedCirculant", "start", -sys.maxsize)
+        object.__setattr__(self, "start", (start + n // 2) % n - n // 2)  # a diagonal has many numbers
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -162,49 +159,3 @@ class BandedCirculant(Planned):
 
     def _spectral_function(self, function: SpectralFunction, xp: Namespace) -> LinearOperator:
         return self.to_circulant()._spectral_function(function, xp)
-
-
-def _as_circulant(operator: Any) -> Any:
-    return operator.to_circulant() if isinstance(operator, BandedCirculant) else operator
-
-
-@compose.rule(BandedCirculant, BandedCirculant)
-@compose.rule(BandedCirculant, Circulant)
-@compose.rule(BandedCirculant, SpectralCirculant)
-@compose.rule(Circulant, BandedCirculant)
-@compose.rule(SpectralCirculant, BandedCirculant)
-def _multiply(left: LinearOperator, right: LinearOperator) -> LinearOperator:
-    return compose.merge(_as_circulant(left), _as_circulant(right))
-
-
-@add.rule(BandedCirculant, BandedCirculant)
-def _add(left: BandedCirculant, right: BandedCirculant) -> LinearOperator:
-    if (left.start, left.entries.shape[-1]) == (right.start, right.entries.shape[-1]):
-        return left._like(left.entries + right.entries)
-    return add.merge(left.to_circulant(), right.to_circulant())
-
-
-@add.rule(BandedCirculant, Circulant)
-@add.rule(BandedCirculant, SpectralCirculant)
-def _add_circulant(left: BandedCirculant, right: LinearOperator) -> LinearOperator:
-    return add.merge(left.to_circulant(), right)
-
-
-@add.rule(BandedCirculant, Identity)
-@add.rule(BandedCirculant, Scaled)
-def _add_identity(left: BandedCirculant, right: LinearOperator) -> LinearOperator:
-    if (factor := identity_factor(right)) is None:
-        return NotImplemented
-    xp, m = left._own_namespace(), left.entries.shape[-1]
-    start, stop = min(left.start, 0), max(left.start + m, 1)
-    k = xp.arange(start, stop, device=left.device)
-    inside = [xp.zeros_like(left.entries[..., :1])] * (stop - start)
-    for j in range(m):
-        inside[left.start - start + j] = left.entries[..., j : j + 1]
-    entries = xp.concat(inside, axis=-1) + scale_array(xp.astype(k == 0, left.dtype), factor, 1, xp)
-    return BandedCirculant(entries, left.n, start)
-
-
-@scale.rule(BandedCirculant, object)
-def _scale(operator: BandedCirculant, factor: Scalar) -> BandedCirculant:
-    return operator._like(scale_array(operator.entries, factor, 1, operator._own_namespace()))

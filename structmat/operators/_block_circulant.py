@@ -29,20 +29,19 @@ from structmat._arrays import (
     require_nonzero,
     restored,
     reversed_cyclically,
-    scale_array,
     singular_values,
     solutions,
 )
 from structmat._arrays.checks import integer
 from structmat._arrays.derivatives import constant, is_differentiated
-from structmat._arrays.dispatch import add, compose, scale
+from structmat._arrays.dispatch import compose
 from structmat._arrays.errors import ArgumentValueError
-from structmat._arrays.typing import Array, ArrayLike, DType, Namespace, Scalar
+from structmat._arrays.typing import Array, ArrayLike, DType, Namespace
 from structmat._engine import BlockConvolution, Settings, by_frequency, cyclic_kernel, from_spectrum, spectrum
 from structmat.operators._base import Context, LinearOperator, NormOrder, Planned, spectral_rounding
-from structmat.operators._combinations import Product, Scaled, identity_factor
+from structmat.operators._combinations import Product
 from structmat.operators._entry_norms import ScaledGrid
-from structmat.operators._identity import Fourier, Identity
+from structmat.operators._identity import Fourier
 from structmat.operators._spectra import circulant_entries, cyclic_diagonals, factors_of_half, is_unpaired
 
 __all__ = ["BlockCirculant"]
@@ -386,25 +385,3 @@ def _scaled_to_one(S: Array, xp: Namespace) -> tuple[Array, Array]:
     middle = euclidean_norm(S, xp, axis=(-2, -1)) / math.sqrt(S.shape[-1] * math.sqrt(math.e))
     exponents = binary_exponents(middle, xp)
     return exponents, S / (2.0**exponents)[..., None, None]
-
-
-@add.rule(BlockCirculant, BlockCirculant)
-def _add(left: BlockCirculant, right: BlockCirculant) -> LinearOperator:
-    return BlockCirculant(left.c + right.c, left.shape) if _combine(left, right) else NotImplemented
-
-
-@add.rule(BlockCirculant, Identity)
-@add.rule(BlockCirculant, Scaled)
-def _add_identity(left: BlockCirculant, right: LinearOperator) -> LinearOperator:
-    if (factor := identity_factor(right)) is None:
-        return NotImplemented
-    xp = left._own_namespace()
-    (p, _), b = left.grid, left.block_size
-    eye = xp.eye(p, dtype=left.dtype, device=left.device)[..., None]
-    first = xp.astype(xp.arange(b, device=left.device) == 0, left.dtype)
-    return BlockCirculant(left.c + scale_array(eye * first, factor, 3, xp), left.shape)
-
-
-@scale.rule(BlockCirculant, object)
-def _scale(operator: BlockCirculant, factor: Scalar) -> BlockCirculant:
-    return BlockCirculant(scale_array(operator.c, factor, 3, operator._own_namespace()), operator.shape)

@@ -15,14 +15,11 @@ from structmat._arrays import (
     quotient,
     reciprocal_above,
     require_nonzero,
-    scale_array,
 )
-from structmat._arrays.dispatch import add, compose, scale
 from structmat._arrays.errors import ArgumentValueError
-from structmat._arrays.typing import Array, ArrayLike, DType, Namespace, Scalar
+from structmat._arrays.typing import Array, ArrayLike, DType, Namespace
 from structmat._engine import Scaling, Settings
 from structmat.operators._base import Context, LinearOperator, SpectralFunction, spectral_rounding
-from structmat.operators._combinations import Scaled, identity_factor
 from structmat.operators._identity import Identity
 
 __all__ = ["Diagonal"]
@@ -172,27 +169,3 @@ class Diagonal(LinearOperator):
         if function.needs_nonnegative and not is_complex(d.dtype, xp) and bool(xp.any(d < 0)):
             d = xp.astype(d, complex_partner(d.dtype, xp))
         return Diagonal(function.evaluate(d))
-
-
-@compose.rule(Diagonal, Diagonal)
-def _multiply(left: Diagonal, right: Diagonal) -> Diagonal:
-    return Diagonal(left.d * right.d)
-
-
-@add.rule(Diagonal, Diagonal)
-def _add(left: Diagonal, right: Diagonal) -> Diagonal:
-    return Diagonal(left.d + right.d)
-
-
-@add.rule(Diagonal, Identity)
-@add.rule(Diagonal, Scaled)
-def _add_identity(left: Diagonal, right: LinearOperator) -> LinearOperator:
-    if (factor := identity_factor(right)) is None:
-        return NotImplemented
-    xp = left._own_namespace()
-    return Diagonal(left.d + scale_array(xp.ones_like(left.d), factor, 1, xp))
-
-
-@scale.rule(Diagonal, object)
-def _scale(operator: Diagonal, factor: Scalar) -> Diagonal:
-    return Diagonal(scale_array(operator.d, factor, 1, operator._own_namespace()))

@@ -18,12 +18,10 @@ from structmat._arrays import (
     negligible,
     reciprocal_above,
     require_nonzero,
-    scale_array,
 )
 from structmat._arrays.checks import grid
-from structmat._arrays.dispatch import add, compose, scale
 from structmat._arrays.errors import ArgumentValueError
-from structmat._arrays.typing import Array, ArrayLike, DType, Namespace, Scalar
+from structmat._arrays.typing import Array, ArrayLike, DType, Namespace
 from structmat._engine import (
     MultilevelConvolution,
     Settings,
@@ -33,9 +31,8 @@ from structmat._engine import (
     reversed_levels,
 )
 from structmat.operators._base import Context, LinearOperator, Planned, SpectralFunction
-from structmat.operators._combinations import Scaled, plus_identity
 from structmat.operators._grid import differences, on_grid
-from structmat.operators._identity import Fourier, Identity
+from structmat.operators._identity import Fourier
 
 __all__ = ["MultilevelCirculant"]
 
@@ -315,25 +312,3 @@ def _by_differences(A: Array, sizes: tuple[int, ...], xp: Namespace) -> Array:
 
 def _same_grid(left: Any, right: Any) -> bool:
     return bool(left.sizes == right.sizes)
-
-
-@compose.rule(MultilevelCirculant, MultilevelCirculant)
-def _multiply(left: MultilevelCirculant, right: MultilevelCirculant) -> LinearOperator:
-    return MultilevelCirculant(left.matvec(right.c), left.sizes) if _same_grid(left, right) else NotImplemented
-
-
-@add.rule(MultilevelCirculant, MultilevelCirculant)
-def _add(left: MultilevelCirculant, right: MultilevelCirculant) -> LinearOperator:
-    return MultilevelCirculant(left.c + right.c, left.sizes) if _same_grid(left, right) else NotImplemented
-
-
-@add.rule(MultilevelCirculant, Identity)
-@add.rule(MultilevelCirculant, Scaled)
-def _add_identity(left: MultilevelCirculant, right: LinearOperator) -> LinearOperator:
-    c = plus_identity(left.c, right)
-    return NotImplemented if c is None else MultilevelCirculant(c, left.sizes)
-
-
-@scale.rule(MultilevelCirculant, object)
-def _scale(operator: MultilevelCirculant, factor: Scalar) -> MultilevelCirculant:
-    return MultilevelCirculant(scale_array(operator.c, factor, 1, operator._own_namespace()), operator.sizes)

@@ -14,21 +14,16 @@ from structmat._arrays import (
     is_complex,
     moved,
     namespace_of,
-    scale_array,
 )
 from structmat._arrays.checks import grid
-from structmat._arrays.dispatch import add, scale
 from structmat._arrays.errors import ArgumentValueError
-from structmat._arrays.typing import Array, ArrayLike, DType, Namespace, Scalar
+from structmat._arrays.typing import Array, ArrayLike, DType, Namespace
 from structmat._engine import MultilevelConvolution, Settings, multilevel_corner
 from structmat.operators._base import Context, LinearOperator, Planned
-from structmat.operators._combinations import Scaled, identity_factor
 from structmat.operators._constant_diagonals import antidiagonal_means, diagonal_lengths
 from structmat.operators._grid import offsets, on_grid
-from structmat.operators._identity import Identity
-from structmat.operators._multilevel_circulant import MultilevelCirculant
 
-__all__ = ["MultilevelToeplitz"]
+__all__ = ["MultilevelToeplitz", "by_axes"]
 
 
 @dataclass(frozen=True, eq=False, repr=False, slots=True)
@@ -197,7 +192,7 @@ class MultilevelToeplitz(Planned):
         def mirrored(line: Array, _: int) -> Array:
             return xp.concat([xp.flip(line[..., 1:], axis=-1), line], axis=-1)
 
-        return cls(_by_axes(flat, sizes, mirrored, xp), sizes)
+        return cls(by_axes(flat, sizes, mirrored, xp), sizes)
 
     @classmethod
     def nearest(
@@ -315,40 +310,7 @@ def _offset_sizes(rows: tuple[int, ...], cols: tuple[int, ...]) -> tuple[int, ..
     return tuple(m + n - 1 for m, n in zip(rows, cols, strict=True))
 
 
-def _by_axes(flat: Array, sizes: tuple[int, ...], function: Any, xp: Namespace) -> Array:
+def by_axes(flat: Array, sizes: tuple[int, ...], function: Any, xp: Namespace) -> Array:
     """Return vectors on a grid after a function along each of its axes."""
     values = along_axes(xp.reshape(flat, (*flat.shape[:-1], *sizes)), len(sizes), function, xp)
     return xp.reshape(values, (*flat.shape[:-1], -1))
-
-
-@add.rule(MultilevelToeplitz, MultilevelToeplitz)
-def _add(left: MultilevelToeplitz, right: MultilevelToeplitz) -> LinearOperator:
-    same = (left.row_sizes, left.col_sizes) == (right.row_sizes, right.col_sizes)
-    return left._with(left.t + right.t) if same else NotImplemented
-
-
-@add.rule(MultilevelToeplitz, MultilevelCirculant)
-def _add_circulant(left: MultilevelToeplitz, right: MultilevelCirculant) -> LinearOperator:
-    if not left.row_sizes == left.col_sizes == right.sizes:
-        return NotImplemented
-    xp = left._own_namespace()
-
-    def unwrapped(line: Array, _: int) -> Array:
-        return xp.concat([line[..., 1:], line], axis=-1)
-
-    return left._with(left.t + _by_axes(right.c, right.sizes, unwrapped, xp))
-
-
-@add.rule(MultilevelToeplitz, Identity)
-@add.rule(MultilevelToeplitz, Scaled)
-def _add_identity(left: MultilevelToeplitz, right: LinearOperator) -> LinearOperator:
-    if left.row_sizes != left.col_sizes or (factor := identity_factor(right)) is None:
-        return NotImplemented
-    xp, count = left._own_namespace(), left.t.shape[-1]
-    middle = xp.astype(xp.arange(count, device=left.device) == count // 2, left.dtype)
-    return left._with(left.t + scale_array(middle, factor, 1, xp))
-
-
-@scale.rule(MultilevelToeplitz, object)
-def _scale(operator: MultilevelToeplitz, factor: Scalar) -> MultilevelToeplitz:
-    return operator._with(scale_array(operator.t, factor, 1, operator._own_namespace()))

@@ -33,7 +33,8 @@ from structmat._engine import (
 )
 from structmat.operators._base import Context, LinearOperator, Planned, SpectralFunction
 from structmat.operators._circulant import Circulant
-from structmat.operators._combinations import Product, Scaled, plus_identity
+from structmat.operators._combinations import Product, Scaled
+from structmat.operators._combinations.scaled import plus_identity
 from structmat.operators._diagonal import Diagonal
 from structmat.operators._identity import Fourier, Identity
 from structmat.operators._spectra import circulant_entries, cyclic_diagonals, factors_of_half, ready_for_roots

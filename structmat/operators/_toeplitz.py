@@ -11,19 +11,15 @@ from structmat._arrays import (
     copied,
     is_complex,
     namespace_of,
-    reversed_cyclically,
-    scale_array,
     windows,
 )
-from structmat._arrays.dispatch import add, scale
+from structmat._arrays.dispatch import add
 from structmat._arrays.errors import ArgumentValueError
-from structmat._arrays.typing import Array, ArrayLike, Namespace, Scalar
+from structmat._arrays.typing import Array, ArrayLike, Namespace
 from structmat._engine import Convolution, Settings, convolution, kernel_of_diagonals
 from structmat.operators._base import Context, LinearOperator
 from structmat.operators._circulant import Circulant, SpectralCirculant
-from structmat.operators._combinations import Scaled, plus_identity
 from structmat.operators._constant_diagonals import ConstantDiagonals, antidiagonal_means
-from structmat.operators._identity import Identity
 from structmat.operators._skew_circulant import SkewCirculant
 
 __all__ = ["Hankel", "Toeplitz"]
@@ -321,23 +317,6 @@ def _matrix(A: ArrayLike, owner: str) -> tuple[Array, Namespace]:
     return A, namespace_of(owner, A)
 
 
-@add.rule(Toeplitz, Toeplitz)
-def _add_toeplitz(left: Toeplitz, right: Toeplitz) -> Toeplitz:
-    return Toeplitz(left.c + right.c, left.r + right.r)
-
-
-@add.rule(Hankel, Hankel)
-def _add_hankel(left: Hankel, right: Hankel) -> Hankel:
-    return Hankel(left.c + right.c, left.r + right.r)
-
-
-@add.rule(Toeplitz, Circulant)
-@add.rule(Toeplitz, SpectralCirculant)
-def _add_circulant(left: Toeplitz, right: Any) -> Toeplitz:
-    c = right.to_circulant().c if isinstance(right, SpectralCirculant) else right.c
-    return Toeplitz(left.c + c, left.r + reversed_cyclically(c, left._own_namespace()))
-
-
 @add.rule(Toeplitz, SkewCirculant)
 def _add_skew(left: Toeplitz, right: SkewCirculant) -> Toeplitz:
     return Toeplitz(left.c + right.c, left.r + right._transpose().c)
@@ -347,17 +326,3 @@ def _add_skew(left: Toeplitz, right: SkewCirculant) -> Toeplitz:
 @add.rule(SkewCirculant, SpectralCirculant)
 def _add_both(left: SkewCirculant, right: LinearOperator) -> LinearOperator:
     return add.merge(Toeplitz(left.c, left._transpose().c), right)
-
-
-@add.rule(Toeplitz, Identity)
-@add.rule(Toeplitz, Scaled)
-def _add_identity(left: Toeplitz, right: LinearOperator) -> LinearOperator:
-    c = plus_identity(left.c, right)
-    return NotImplemented if c is None else Toeplitz(c, left.r)
-
-
-@scale.rule(Toeplitz, object)
-@scale.rule(Hankel, object)
-def _scale(operator: Any, factor: Scalar) -> LinearOperator:
-    xp = operator._own_namespace()
-    return type(operator)(*(scale_array(vector, factor, 1, xp) for vector in (operator.c, operator.r)))

@@ -360,3 +360,58 @@ def test_sums_of_bands_of_any_width(widths: tuple[int, int], starts: tuple[int, 
     """Bands that begin at the same diagonal may still end at different ones, and entries of one would be broadcast."""
     A, B = (sm.BandedCirculant(np.arange(1.0, m + 1), 5, start) for m, start in zip(widths, starts, strict=True))
     np.testing.assert_array_equal((A + B).to_dense(), A.to_dense() + B.to_dense())
+
+
+def operators_of_all_kinds() -> dict[str, sm.LinearOperator]:
+    """One or more of each family, real and complex, of one shape."""
+    v = np.random.default_rng(5)
+    kinds: dict[str, sm.LinearOperator] = {
+        "circulant": sm.Circulant(v.standard_normal(6)),
+        "complex circulant": sm.Circulant(v.standard_normal(6) + 1j),
+        "spectral": sm.Circulant(v.standard_normal(6)).to_spectral(),
+        "complex spectral": sm.Circulant(v.standard_normal(6) + 1j).to_spectral(),
+        "band": sm.BandedCirculant(v.standard_normal(2), 6),
+        "other band": sm.BandedCirculant(v.standard_normal(1), 6, 3),
+        "far band": sm.BandedCirculant(v.standard_normal(2), 6, 10**6),
+        "diagonal": sm.Diagonal(v.standard_normal(6)),
+        "toeplitz": sm.Toeplitz(v.standard_normal(6), v.standard_normal(6)),
+        "hankel": sm.Hankel(v.standard_normal(6), v.standard_normal(6)),
+        "multilevel circulant": sm.MultilevelCirculant(v.standard_normal(6), (2, 3)),
+        "other grid": sm.MultilevelCirculant(v.standard_normal(6), (3, 2)),
+        "multilevel toeplitz": sm.MultilevelToeplitz(v.standard_normal(15), (2, 3)),
+        "blocks": sm.BlockCirculant(v.standard_normal((2, 2, 3))),
+        "other blocks": sm.BlockCirculant(v.standard_normal((3, 3, 2))),
+        "identity": sm.Identity(6),
+        "multiple": 2.5 * sm.Identity(6),
+        "complex multiple": 2j * sm.Identity(6),
+        "product": sm.Circulant(v.standard_normal(6)) @ sm.Diagonal(v.standard_normal(6)),
+    }
+    return kinds
+
+
+@pytest.mark.parametrize("first", list(operators_of_all_kinds()))
+def test_the_type_of_a_sum_does_not_depend_on_brackets(first: str) -> None:
+    kinds = operators_of_all_kinds()
+    A = kinds[first]
+    for B in kinds.values():
+        for C in kinds.values():
+            left, right = (A + B) + C, A + (B + C)
+            assert type(left) is type(right), (first, B, C)
+            dense = A.to_dense() + B.to_dense() + C.to_dense()
+            np.testing.assert_allclose(left.to_dense(), dense, atol=1e-12)
+            np.testing.assert_allclose(right.to_dense(), dense, atol=1e-12)
+            if isinstance(left, sm.Sum):
+                assert sorted(type(t).__name__ for t in left.terms) == sorted(type(t).__name__ for t in right.terms)
+
+
+@pytest.mark.parametrize("first", list(operators_of_all_kinds()))
+def test_the_type_of_a_product_does_not_depend_on_brackets(first: str) -> None:
+    kinds = operators_of_all_kinds()
+    A = kinds[first]
+    for B in kinds.values():
+        for C in kinds.values():
+            left, right = (A @ B) @ C, A @ (B @ C)
+            assert type(left) is type(right), (first, B, C)
+            dense = A.to_dense() @ B.to_dense() @ C.to_dense()
+            np.testing.assert_allclose(left.to_dense(), dense, atol=1e-11)
+            np.testing.assert_allclose(right.to_dense(), dense, atol=1e-11)

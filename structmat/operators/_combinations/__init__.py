@@ -11,9 +11,9 @@ A pair for which no family has a rule becomes a lazy Product or Sum here; nothin
 from __future__ import annotations
 
 import structmat.operators._combinations.preparation  # noqa: F401  # registers the rules
-from structmat.operators._combinations.prepared import Prepared, delegate
+from structmat.operators._combinations.prepared import Prepared
 from structmat.operators._combinations.product import Chain, Product
-from structmat.operators._combinations.scaled import Scaled, identity_factor, plus_identity
+from structmat.operators._combinations.scaled import Scaled, identity_factor
 from structmat.operators._combinations.sum import Sum
 
-__all__ = ["Chain", "Prepared", "Product", "Scaled", "Sum", "delegate", "identity_factor", "plus_identity"]
+__all__ = ["Chain", "Prepared", "Product", "Scaled", "Sum", "identity_factor"]

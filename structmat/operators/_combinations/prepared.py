@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import prod
-from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -21,9 +20,18 @@ from structmat._engine import (
     Step,
     products_of,
 )
-from structmat.operators._base import Context, LinearOperator, NormOrder, SpectralFunction
+from structmat.operators._base import LinearOperator, NormOrder
 
-__all__ = ["Prepared", "delegate"]
+__all__ = ["Prepared"]
+
+
+def _forwarded(hook: str) -> Any:
+    """Return the hook that asks the operator."""
+
+    def forwarded(self: Any, *arguments: Any) -> Any:
+        return getattr(self.operator, hook)(*arguments)
+
+    return forwarded
 
 
 @dataclass(frozen=True, eq=False, repr=False, slots=True)
@@ -360,71 +368,36 @@ class Prepared(LinearOperator):
         """
         return self.operator.cond(p)
 
-    def _to_dense(self, like: Context) -> Array:
-        return self.operator._to_dense(like)
-
-    def _row_sums(self, xp: Namespace) -> Array:
-        return self.operator._row_sums(xp)
-
-    def _inv(self, xp: Namespace) -> LinearOperator:
-        return self.operator._inv(xp)
-
     def _solve(self, b: Array, xp: Namespace) -> Array:
         solutions = self._solutions()
         return solutions(b) if solutions is not None and solutions.takes(b) else self.operator._solve(b, xp)
 
-    def _pinv(self, rtol: float, xp: Namespace) -> LinearOperator:
-        return self.operator._pinv(rtol, xp)
+    _to_dense = _forwarded("_to_dense")
+    _row_sums = _forwarded("_row_sums")
+    _inv = _forwarded("_inv")
+    _pinv = _forwarded("_pinv")
+    _has_pinv = _forwarded("_has_pinv")
+    _eigvals = _forwarded("_eigvals")
+    _eig = _forwarded("_eig")
+    _svdvals = _forwarded("_svdvals")
+    _determinant_factors = _forwarded("_determinant_factors")
+    _det = _forwarded("_det")
+    _slogdet = _forwarded("_slogdet")
+    _diagonal = _forwarded("_diagonal")
+    _rounding = _forwarded("_rounding")
+    _modulus = _forwarded("_modulus")
+    _frobenius = _forwarded("_frobenius")
+    _norm = _forwarded("_norm")
+    _spectral_function = _forwarded("_spectral_function")
 
-    def _has_pinv(self) -> bool:
-        return self.operator._has_pinv()
+    def __getattr__(self, name: str) -> Any:
+        """Return what only some kinds of operators have, such as the entries of a circulant."""
+        if name.startswith("_") or name in self.__slots__:
+            raise AttributeError(name)
+        return getattr(self.operator, name)
 
-    def _eigvals(self, xp: Namespace) -> Array:
-        return self.operator._eigvals(xp)
-
-    def _eig(self, xp: Namespace) -> tuple[Array, LinearOperator]:
-        return self.operator._eig(xp)
-
-    def _svdvals(self, xp: Namespace) -> Array:
-        return self.operator._svdvals(xp)
-
-    def _determinant_factors(self, method: str, xp: Namespace) -> Array:
-        return self.operator._determinant_factors(method, xp)
-
-    def _det(self, xp: Namespace) -> Array:
-        return self.operator._det(xp)
-
-    def _slogdet(self, xp: Namespace) -> tuple[Array, Array]:
-        return self.operator._slogdet(xp)
-
-    def _diagonal(self, method: str, xp: Namespace) -> Array:
-        return self.operator._diagonal(method, xp)
-
-    def _rounding(self, xp: Namespace) -> float:
-        return self.operator._rounding(xp)
-
-    def _modulus(self, xp: Namespace) -> LinearOperator:
-        return self.operator._modulus(xp)
-
-    def _frobenius(self, xp: Namespace) -> Array:
-        return self.operator._frobenius(xp)
-
-    def _norm(self, ord: NormOrder, xp: Namespace) -> Array:
-        return self.operator._norm(ord, xp)
-
-    def _spectral_function(self, function: SpectralFunction, xp: Namespace) -> LinearOperator:
-        return self.operator._spectral_function(function, xp)
-
-
-def delegate(*kinds: type[LinearOperator]) -> None:
-    """Give `Prepared` the public attributes that only some kinds of operators have.
-
-    As properties, once and for all: a ``__getattr__`` would slow down every other look-up, those of products included.
-    """
-    for kind in kinds:
-        for name in dir(kind):
-            if not name.startswith("_") and not hasattr(Prepared, name):
-                setattr(Prepared, name, property(attrgetter(f"operator.{name}"), doc=f"`{name}` of the operator."))
+    def __dir__(self) -> list[str]:
+        return sorted({*object.__dir__(self), *(name for name in dir(self.operator) if not name.startswith("_"))})
 
 
 def _into(out: Any, product: Step, x: Any, length: int, owner: str) -> Any:

@@ -1,0 +1,214 @@
+"""Which family of matrices holds which, and the sums, products and multiples that follow from it.
+
+The arrays of a family depend linearly on the matrix, so that a sum of members has the sums of their arrays. Operands of
+different types are brought to the narrowest family that holds both. A new family is one entry of `HOLDS`, and one of
+`PRODUCTS` if products of members are members.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from structmat._arrays import Reciprocal, concat_last, is_complex_scalar, reversed_cyclically, scale_array
+from structmat._arrays.dispatch import add, compose, scale
+from structmat._arrays.typing import Array, Namespace, Scalar
+from structmat.operators._banded_circulant import BandedCirculant
+from structmat.operators._base import LinearOperator
+from structmat.operators._block_circulant import BlockCirculant
+from structmat.operators._circulant import Circulant, SpectralCirculant
+from structmat.operators._combinations import identity_factor
+from structmat.operators._diagonal import Diagonal
+from structmat.operators._identity import Identity
+from structmat.operators._multilevel_circulant import MultilevelCirculant
+from structmat.operators._multilevel_toeplitz import MultilevelToeplitz, by_axes
+from structmat.operators._toeplitz import Hankel, Toeplitz
+
+__all__: list[str] = []
+
+_WIDEST_BAND = 64
+"""Sums of bands over more diagonals are held as circulants, whose products do not depend on their number."""
+
+
+def _unit(like: Any, array: Array, position: int) -> Array:
+    """Return the unit vector along the last axis of an array."""
+    xp = like._own_namespace()
+    return xp.astype(xp.arange(array.shape[-1], device=like.device) == position, like.dtype)
+
+
+def _times(array: Array, operator: LinearOperator, like: Any, axes: int = 1) -> Array:
+    """Return an array times the factor s of ``s I``."""
+    factor: Any = identity_factor(operator)
+    return scale_array(array, factor, axes, like._own_namespace())
+
+
+def _identity_as_spectrum(operator: Any, like: Any) -> SpectralCirculant:
+    xp = like._own_namespace()
+    factor: Any = identity_factor(operator)
+    real = like.real and not is_complex_scalar(factor, xp)
+    ones = xp.ones_like(like.spectrum if real else like._as_full(xp))
+    return SpectralCirculant(_times(ones, operator, like), like.n, real)
+
+
+def _identity_as_blocks(operator: Any, like: Any) -> Any:
+    (p, q), b, xp = like.grid, like.block_size, like._own_namespace()
+    if p != q:
+        return None
+    eye = xp.eye(p, dtype=like.dtype, device=like.device)[..., None]
+    first = xp.astype(xp.arange(b, device=like.device) == 0, like.dtype)
+    return BlockCirculant(_times(eye * first, operator, like, 3), like.shape)
+
+
+def _identity_as_grid(operator: Any, like: Any) -> Any:
+    if like.row_sizes != like.col_sizes:
+        return None
+    return like._with(_times(_unit(like, like.t, like.t.shape[-1] // 2), operator, like))
+
+
+def _circulant_as_toeplitz(operator: Any, like: Any) -> Toeplitz:  # noqa: ARG001
+    c = operator.c if isinstance(operator, Circulant) else operator.to_circulant().c
+    return Toeplitz(c, reversed_cyclically(c, operator._own_namespace()))
+
+
+def _circulant_as_grid(operator: Any, like: Any) -> Any:
+    if not (isinstance(like, MultilevelToeplitz) and like.row_sizes == like.col_sizes == operator.sizes):
+        return None
+    xp = operator._own_namespace()
+    return like._with(by_axes(operator.c, operator.sizes, lambda v, _: xp.concat([v[..., 1:], v], axis=-1), xp))
+
+
+HOLDS: dict[type, dict[type, Callable[[Any, Any], Any]]] = {
+    # Each family with the narrower ones, and how a member of these is written in it: from the operator and the one
+    # that it is added to. `Identity` stands for its multiples. Narrow families come first.
+    Diagonal: {
+        Identity: lambda op, like: Diagonal(_times(like._own_namespace().ones_like(like.d), op, like)),
+    },
+    BandedCirculant: {
+        Identity: lambda op, like: BandedCirculant(_times(_unit(like, like.entries[..., :1], 0), op, like), like.n),
+    },
+    Circulant: {
+        Identity: lambda op, like: Circulant(_times(_unit(like, like.c, 0), op, like)),
+        BandedCirculant: lambda op, like: op.to_circulant(),  # noqa: ARG005
+    },
+    SpectralCirculant: {
+        Identity: _identity_as_spectrum,
+        BandedCirculant: lambda op, like: op.to_circulant().to_spectral(),  # noqa: ARG005
+        Circulant: lambda op, like: op.to_spectral(),  # noqa: ARG005
+    },
+    Toeplitz: {
+        Identity: lambda op, like: Toeplitz(
+            _times(_unit(like, like.c, 0), op, like), like._own_namespace().zeros_like(like.r)
+        ),
+        BandedCirculant: _circulant_as_toeplitz,
+        Circulant: _circulant_as_toeplitz,
+        SpectralCirculant: _circulant_as_toeplitz,
+    },
+    Hankel: {},
+    MultilevelCirculant: {
+        Identity: lambda op, like: MultilevelCirculant(_times(_unit(like, like.c, 0), op, like), like.sizes),
+    },
+    MultilevelToeplitz: {Identity: _identity_as_grid, MultilevelCirculant: _circulant_as_grid},
+    BlockCirculant: {Identity: _identity_as_blocks},
+}
+
+PRODUCTS: dict[type, Callable[[Any, Any], Any]] = {
+    Diagonal: lambda left, right: Diagonal(left.d * right.d),
+    Circulant: lambda left, right: Circulant(left.matvec(right.c)),
+    SpectralCirculant: lambda left, right: SpectralCirculant(left.spectrum * right.spectrum, left.n, left.real),
+    MultilevelCirculant: lambda left, right: MultilevelCirculant(left.matvec(right.c), left.sizes),
+}
+
+
+def _same_band(left: BandedCirculant, right: BandedCirculant) -> tuple[Any, Any] | None:
+    """Return both bands over the diagonals of either."""
+    start = min(left.start, right.start)
+    stop = max(op.start + op.entries.shape[-1] for op in (left, right))
+    if stop - start > min(left.n, _WIDEST_BAND):
+        return None
+
+    def over_all(op: BandedCirculant) -> BandedCirculant:
+        zero = op._own_namespace().zeros_like(op.entries[..., :1])
+        before, after = op.start - start, stop - op.start - op.entries.shape[-1]
+        entries = concat_last([*[zero] * before, op.entries, *[zero] * after], op._own_namespace())
+        return BandedCirculant(entries, op.n, start)
+
+    return over_all(left), over_all(right)
+
+
+def _same_spectra(left: SpectralCirculant, right: SpectralCirculant) -> tuple[Any, Any]:
+    """Return both circulants by half spectra if both are real, else by whole ones."""
+    if left.real == right.real:
+        return left, right
+
+    def whole(op: SpectralCirculant) -> SpectralCirculant:
+        return SpectralCirculant(op._as_full(op._own_namespace()), op.n, real=False)
+
+    return whole(left), whole(right)
+
+
+_ALIGNED: dict[type, Callable[[Any, Any], tuple[Any, Any] | None]] = {
+    BandedCirculant: _same_band,
+    SpectralCirculant: _same_spectra,
+}
+
+
+def _member(operator: Any, family: type, like: Any) -> Any:
+    """Return an operator as a member of a family, or None where it is none."""
+    if type(operator) is family:
+        return operator
+    lift = HOLDS[family].get(Identity if identity_factor(operator) is not None else type(operator))
+    return None if lift is None else lift(operator, like)
+
+
+def _in_common(left: Any, right: Any, families: Iterable[type]) -> tuple[Any, Any] | None:
+    """Return both operators as members of the narrowest of the families that holds them, or None."""
+    for family in families:
+        if (a := _member(left, family, right)) is None or (b := _member(right, family, a)) is None:
+            continue
+        pair = _ALIGNED[family](a, b) if family in _ALIGNED else (a, b)
+        if pair is not None and _structure(pair[0]) == _structure(pair[1]):
+            return pair
+    return None
+
+
+def _structure(operator: Any) -> list[Any]:
+    """Return what of an operator is no array, and the shapes of its arrays without the batch."""
+    axes = operator._core_axes
+    values = ((name, getattr(operator, name)) for name in operator._field_names())
+    return [value.shape[value.ndim - axes[name] :] if name in axes else value for name, value in values]
+
+
+def _sum(left: Any, right: Any) -> Any:
+    if identity_factor(left) is not None:
+        left, right = right, left  # a multiple of the identity is written as the other one is
+    if (pair := _in_common(left, right, HOLDS)) is None:
+        return NotImplemented
+    a, b = pair
+    fields = {n: getattr(a, n) + getattr(b, n) if n in a._core_axes else getattr(a, n) for n in a._field_names()}
+    return type(a)(**fields)
+
+
+def _product(left: Any, right: Any) -> Any:
+    if identity_factor(right) is not None or (pair := _in_common(left, right, PRODUCTS)) is None:
+        return NotImplemented  # the other rules know what to do
+    return PRODUCTS[type(pair[0])](*pair)
+
+
+def _multiple(operator: Any, factor: Any) -> Any:
+    xp: Namespace = operator._own_namespace()
+    return operator._map(lambda array, axes: scale_array(array, factor, axes, xp))
+
+
+def _spectral_multiple(operator: SpectralCirculant, factor: Scalar | Reciprocal) -> SpectralCirculant:
+    xp = operator._own_namespace()
+    number = factor.divisor if isinstance(factor, Reciprocal) else factor
+    real = operator.real and not is_complex_scalar(number, xp)
+    values = operator.spectrum if real else operator._as_full(xp)
+    return SpectralCirculant(scale_array(values, factor, 1, xp), operator.n, real)
+
+
+for _family in HOLDS:
+    add.rule(_family, object)(_sum)
+    scale.rule(_family, object)(_spectral_multiple if _family is SpectralCirculant else _multiple)
+for _family in (*PRODUCTS, BandedCirculant):
+    compose.rule(_family, object)(_product)
