@@ -112,7 +112,7 @@ class CDDProduct(Chain):
                     "must be alternately diagonal and circulant, "
                     f"got {type(left).__name__} beside {type(right).__name__}",
                 )
-        object.__setattr__(self, "factors", factors)
+        self._hold(factors, factors)
 
     @classmethod
     def from_vectors(cls, *vectors: ArrayLike, first: FactorKind = "diagonal", block: bool = False) -> CDDProduct:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import pickle
 import time
+from functools import reduce
+from operator import matmul
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +49,24 @@ def test_a_loop_makes_an_operator_in_no_time(tmp_path: Path) -> None:
     for other in (p, p.T.T, p.prepare(), 2 * p / 2, copy.deepcopy(p), pickle.loads(pickle.dumps(p))):
         np.testing.assert_allclose(other.matvec(x), dense @ x)
     np.testing.assert_allclose(sm.io.load(tmp_path / "p.safetensors").matvec(x), dense @ x)
+
+
+def test_long_sums_and_products_take_no_time() -> None:
+    """A step costs as little as joining two lists, not a check of everything there is: 400 took 1.3 seconds."""
+    toeplitz = [sm.Toeplitz(rng.standard_normal(4)) for _ in range(400)]
+    products = [T @ sm.Diagonal(rng.standard_normal(4)) for T in toeplitz]
+    start = time.process_time()
+    total, rows, cols = sum(products), reduce(matmul, products), reduce(lambda p, f: f @ p, reversed(products))
+    assert time.process_time() - start < 1.0  # before, 3.5 seconds
+    assert len(total.terms) == 400
+    assert len(rows.factors) == len(cols.factors) == 800
+    x = rng.standard_normal(4)
+    np.testing.assert_allclose(total @ x, sm.Sum(products) @ x)
+    np.testing.assert_allclose(rows @ x, sm.Product(products) @ x)
+    for whole, checked in ((total, sm.Sum(products)), (rows, sm.Product(products)), (cols, sm.Product(products))):
+        assert repr(whole) == repr(checked)
+        assert parts.extent(whole) == parts.extent(checked)
+        assert [id(array) for array in whole._arrays()] == [id(array) for array in checked._arrays()]
 
 
 def test_operators_that_hold_each_other_too_often_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,9 +53,7 @@ def test_integer_powers_and_sums(entry: Entry) -> None:
             op**k
     if rows != cols:
         for k in (-1, 0, 1, 2):
-            with pytest.raises(
-                ValueError, match=rf"{type(op).__name__} \*\* k: the operator must be square, got shape"
-            ):
+            with pytest.raises(ValueError, match=rf"{type(op).__name__} \*\* k: the operator must be square"):
                 op**k
         return
     for k in (0, 1, 2, 3, np.int64(5)):

@@ -417,8 +417,8 @@ class Operator(Parametrised, ABC, Generic[Op]):
 
     def _in_precision(self, precision: DType, xp: Namespace) -> Self:
         """Return the operator with parameters of that real dtype or its complex partner; itself if they are so."""
-        arrays = self._arrays()
-        if all(in_precision(array, precision, xp) is array for array in arrays):
+        one_of_each = {array.dtype: array for array in self._arrays()}  # as a sum may have many
+        if all(in_precision(array, precision, xp) is array for array in one_of_each.values()):
             return self
         return self._rebuilt(
             lambda array, _: in_precision(array, precision, xp),

@@ -12,17 +12,24 @@ from typing import TYPE_CHECKING
 from structmat._arrays import concat_last, namespace_of
 from structmat._arrays.dispatch import compose, power, scale
 from structmat._arrays.errors import ArgumentValueError
-from structmat._arrays.typing import Array, DType, Namespace, Scalar
+from structmat._arrays.typing import Array, Namespace, Scalar
 from structmat._engine import Plan, Settings
 from structmat.operators._base import Context, LinearOperator
-from structmat.operators._combinations.parts import common_dtype_of, flat, plan_by_parts, require_operators, values_of
+from structmat.operators._combinations.parts import (
+    Combination,
+    combined,
+    flat,
+    plan_by_parts,
+    require_operators,
+    values_of,
+)
 from structmat.operators._combinations.scaled import Scaled
 from structmat.operators._identity import Identity
 
 __all__ = ["Chain", "Product"]
 
 
-class Chain(LinearOperator):
+class Chain(Combination):
     """What every product of operators shares; a subclass has the field `factors`."""
 
     __slots__ = ()
@@ -48,15 +55,6 @@ class Chain(LinearOperator):
         """Rows of the first factor and columns of the last."""
         first, *rest = self.factors
         return (first.shape[0], rest[-1].shape[1]) if rest else first.shape  # asked once: factors may nest
-
-    @property
-    def dtype(self) -> DType:
-        """The common dtype of the factors."""
-        return common_dtype_of(self.factors)
-
-    @property
-    def _forces_complex(self) -> bool:
-        return any(f._forces_complex for f in self.factors)
 
     def _described(self) -> str:
         return "the product " + " @ ".join(f"{type(f).__name__}{f.shape}" for f in self.factors)
@@ -140,34 +138,27 @@ class Product(Chain):
 
     def __post_init__(self) -> None:
         factors = self._checked_factors()
-        object.__setattr__(self, "factors", flat(factors, Product, lambda product: product.factors))
+        self._hold(flat(factors, Product), factors)
 
     def _details(self) -> str:
         return " @ ".join(type(f).__name__ for f in self.factors) + ", "
 
 
-def _join(left: tuple[LinearOperator, ...], right: tuple[LinearOperator, ...]) -> LinearOperator:
+@compose.rule(Product, object)
+@compose.rule(object, Product)
+def _join(left: LinearOperator, right: LinearOperator) -> LinearOperator:
     """Return the product of two chains, merged where they touch if a family has a rule for it."""
-    merged = compose.merge(left[-1], right[0])
+    lefts, rights = (op.factors if isinstance(op, Product) else (op,) for op in (left, right))
+    merged = compose.merge(lefts[-1], rights[0])
     if merged is NotImplemented:
-        return Product(left + right)
-    result = reduce(compose, right[1:], merged)
-    return _join(left[:-1], (result,)) if len(left) > 1 else result
+        return combined(Product, lefts + rights, (left, right))
+    result = reduce(compose, rights[1:], merged)
+    return compose(combined(Product, lefts[:-1], lefts[:-1]), result) if len(lefts) > 1 else result
 
 
 @compose.rule(object, object)
 def _lazy_product(left: LinearOperator, right: LinearOperator) -> LinearOperator:
     return Product((left, right))
-
-
-@compose.rule(Product, object)
-def _append_factor(left: Product, right: LinearOperator) -> LinearOperator:
-    return _join(left.factors, right.factors if isinstance(right, Product) else (right,))
-
-
-@compose.rule(object, Product)
-def _prepend_factor(left: LinearOperator, right: Product) -> LinearOperator:
-    return _join((left,), right.factors)
 
 
 @compose.rule(Product, Identity)

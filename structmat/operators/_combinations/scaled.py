@@ -29,7 +29,7 @@ from structmat._arrays.typing import Array, DType, Namespace, Scalar
 from structmat._engine import Plan, Settings
 from structmat.operators._base import Context, LinearOperator, NormOrder, SpectralFunction
 from structmat.operators._base.spectral_functions import sign_and_log
-from structmat.operators._combinations.parts import plan_by_parts, require_operators
+from structmat.operators._combinations.parts import extent, plan_by_parts, require_operators, require_room
 from structmat.operators._identity import Identity
 
 __all__ = ["Scaled", "identity_factor", "plus_identity"]
@@ -69,6 +69,7 @@ class Scaled(LinearOperator):
 
     def __post_init__(self) -> None:
         require_operators("Scaled", "operator", (self.operator,))
+        require_room("Scaled", "operator", *extent(self.operator))
         if not isinstance(self.factor, (int, float, complex)):
             arrays = self.operator._arrays()
             like = (namespace_of("Scaled", *arrays), self.operator.dtype) if arrays else None

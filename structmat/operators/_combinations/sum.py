@@ -7,16 +7,23 @@ from functools import reduce
 
 from structmat._arrays.dispatch import add, scale
 from structmat._arrays.errors import ArgumentValueError
-from structmat._arrays.typing import Array, DType, Namespace, Scalar
+from structmat._arrays.typing import Array, Namespace, Scalar
 from structmat._engine import Plan, Settings
 from structmat.operators._base import Context, LinearOperator
-from structmat.operators._combinations.parts import common_dtype_of, flat, plan_by_parts, require_operators, values_of
+from structmat.operators._combinations.parts import (
+    Combination,
+    combined,
+    flat,
+    plan_by_parts,
+    require_operators,
+    values_of,
+)
 
 __all__ = ["Sum"]
 
 
 @dataclass(frozen=True, eq=False, repr=False, slots=True)
-class Sum(LinearOperator):
+class Sum(Combination):
     """The sum of operators, ``terms[0] + terms[1] + ...``, kept as its terms.
 
     Parameters
@@ -52,21 +59,12 @@ class Sum(LinearOperator):
         if len({t.shape for t in terms}) > 1:
             text = " + ".join(str(t.shape) for t in terms)
             raise ArgumentValueError("Sum", "terms", f"must have one shape, got {text}")
-        object.__setattr__(self, "terms", flat(terms, Sum, lambda whole: whole.terms))
+        self._hold(flat(terms, Sum), terms)
 
     @property
     def shape(self) -> tuple[int, int]:
         """The shape of every term."""
         return self.terms[0].shape
-
-    @property
-    def dtype(self) -> DType:
-        """The common dtype of the terms."""
-        return common_dtype_of(self.terms)
-
-    @property
-    def _forces_complex(self) -> bool:
-        return any(t._forces_complex for t in self.terms)
 
     def _details(self) -> str:
         return " + ".join(type(t).__name__ for t in self.terms) + ", "
@@ -104,15 +102,17 @@ def _lazy_sum(left: LinearOperator, right: LinearOperator) -> LinearOperator:
 
 @add.rule(Sum, object)
 def _extend_sum(left: Sum, right: LinearOperator) -> LinearOperator:
-    terms = list(left.terms)
-    for new in right.terms if isinstance(right, Sum) else (right,):
+    terms, added = list(left.terms), right.terms if isinstance(right, Sum) else (right,)
+    for new in added:
         for i, term in enumerate(terms):
             if (merged := add.merge(term, new)) is not NotImplemented:
                 terms[i] = merged
                 break
         else:
             terms.append(new)
-    return Sum(tuple(terms))  # once: its checks go through all terms
+    if len(terms) < len(left.terms) + len(added):
+        return Sum(tuple(terms))
+    return combined(Sum, tuple(terms), (left, right))
 
 
 @scale.rule(Sum, object)
