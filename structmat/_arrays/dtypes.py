@@ -78,7 +78,7 @@ def common_dtype(xp: Namespace, *operands: Array | DType) -> DType:
     dtypes = [getattr(operand, "dtype", operand) for operand in known]
     if not known:
         return None
-    if all(dtype == dtypes[0] for dtype in dtypes):
+    if dtypes.count(dtypes[0]) == len(dtypes):
         return dtypes[0]
     library = library_of(xp)
     if library == "torch":  # whose result_type in the array API standard looks at dtypes only

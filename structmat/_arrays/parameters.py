@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError
+from operator import itemgetter
 from typing import Any, ClassVar, Self
 
 from array_api_compat import numpy as numpy_namespace
@@ -55,7 +56,7 @@ class Parametrised:
 
     def _arrays(self) -> list[Array]:
         """Return all parameter arrays, those of inner objects included."""
-        return [array for array, _ in self._leaves()]
+        return [*map(itemgetter(0), self._leaves())]
 
     def _is_filled(self) -> bool:
         """Tell whether all parameters are arrays, and not what a tree of JAX may hold in their place."""

@@ -35,6 +35,8 @@ class Arithmetic(Operator[Op]):
     __slots__ = ()
 
     def __matmul__(self, other: Any) -> Any:
+        if type(other) is np.ndarray:
+            return self.matvec(other) if other.ndim == 1 else self.matmat(other)
         if not isinstance(other, Operator):
             if not _is_array_like(other):
                 return NotImplemented

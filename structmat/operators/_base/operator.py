@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import Any, Generic, NamedTuple, Self, TypeVar
 
 import numpy as np
+from array_api_compat import numpy as numpy_namespace
 
 from structmat._arrays import (
     as_floating,
@@ -104,7 +105,7 @@ class Operator(Parametrised, ABC, Generic[Op]):
     def _counted_as(self, dtype: DType) -> list[Array | DType]:
         """Return what tells `common_dtype` of the operator, whose dtype is given: its arrays, where they have it."""
         arrays = self._arrays()
-        if all(array.dtype == dtype for array in arrays):
+        if [array.dtype for array in arrays].count(dtype) == len(arrays):
             return arrays
         return arrays if dtype == common_dtype(namespace_of(type(self).__name__, *arrays), *arrays) else [dtype]
 
@@ -472,6 +473,12 @@ class Operator(Parametrised, ABC, Generic[Op]):
         self, x: ArrayLike, method: str, argument: str, length: int, axis: int = -1
     ) -> tuple[Self, Array, Namespace, DType]:
         """Return operator and operand in the dtype of the computation, their namespace, and the dtype of the result."""
+        leaves = self._leaves()
+        if len(leaves) == 1 and type(x) is np.ndarray:  # the usual case: one array of NumPy, and no stack
+            array, axes = leaves[0]
+            same = type(array) is np.ndarray and x.dtype == array.dtype and array.ndim == axes
+            if same and x.dtype.char in "fdFD" and x.ndim >= -axis and x.shape[axis] == length:
+                return self, x, numpy_namespace, x.dtype
         owner, mine = f"{type(self).__name__}.{method}", self.dtype
         x, xp = self._read(x, owner, argument)
         if x.ndim < -axis or x.shape[axis] != length:
@@ -486,7 +493,7 @@ class Operator(Parametrised, ABC, Generic[Op]):
         if batch := self.batch_shape:
             broadcast_shapes(owner, batch, tuple(x.shape[: x.ndim + axis]))
         arrays = self._arrays()
-        uniform = len(arrays) == 1 or all(array.dtype == mine for array in arrays)
+        uniform = len(arrays) == 1 or [array.dtype for array in arrays].count(mine) == len(arrays)
         if x.dtype == mine and uniform and not is_half_precision(mine):
             return self, x, xp, mine
         dtype = common_dtype(xp, *self._counted_as(mine), x)
