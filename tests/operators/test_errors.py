@@ -10,6 +10,7 @@ import pytest
 import scipy.sparse
 
 import structmat as sm
+from tests.backends import Backend
 
 PRODUCTS = [
     (lambda: sm.Circulant(np.ones(4)).matvec(np.ones(3)), ValueError, r"Circulant\.matvec: x must have shape \(\.\.\., 4\), got \(3,\)"),
@@ -25,11 +26,11 @@ PRODUCTS = [
     (lambda: sm.Identity(2) @ sm.Identity(3), ValueError, r"Identity @ Identity: inner sizes differ"),
     (lambda: sm.Circulant(np.ones(2)) + sm.Circulant(np.ones(3)), ValueError, r"shapes differ, \(2, 2\) \+ \(3, 3\)"),
     (lambda: sm.Circulant(np.ones(2)) * sm.Circulant(np.ones(2)), TypeError, r"use @ for the matrix product"),
-    (lambda: sm.Circulant(np.ones(2)) * np.ones(2), ValueError, r"use @ for the product with a vector"),
-    (lambda: sm.Circulant(np.ones(2)) + np.eye(2), TypeError, r"Circulant \+ array: add operators, or arrays to op\.to_dense\(\)"),
-    (lambda: np.eye(2) + sm.Circulant(np.ones(2)), TypeError, r"Circulant \+ array"),
-    (lambda: sm.Circulant(np.ones(2)) - np.eye(2), TypeError, r"Circulant \+ array"),
-    (lambda: np.eye(2) - sm.Circulant(np.ones(2)), TypeError, r"Circulant \+ array"),
+    (lambda: sm.Circulant(np.ones(2)) * np.ones(2), ValueError, r"use @ for the product of matrices, op\.to_dense\(\) \* array for that of their entries"),
+    (lambda: sm.Circulant(np.ones(2)) + np.eye(2), TypeError, r"Circulant \+ or - array: add operators, or arrays to op\.to_dense\(\)"),
+    (lambda: np.eye(2) + sm.Circulant(np.ones(2)), TypeError, r"Circulant \+ or - array"),
+    (lambda: sm.Circulant(np.ones(2)) - np.eye(2), TypeError, r"Circulant \+ or - array"),
+    (lambda: np.eye(2) - sm.Circulant(np.ones(2)), TypeError, r"Circulant \+ or - array"),
     (lambda: sm.Circulant(np.ones(2)) @ 3, TypeError, r"unsupported operand"),
     (lambda: sm.Circulant(np.ones(2)) @ sm.Circulant(np.ones(2)) / sm.Identity(2), TypeError, r"unsupported operand"),
     (lambda: sm.Circulant(np.ones(2)).astype("int64"), TypeError, r"astype: dtype must be a floating dtype"),
@@ -39,7 +40,7 @@ PRODUCTS = [
     (lambda: sm.Circulant(np.ones(2)) @ [1, [2, 3]], ValueError, r"Circulant\.matvec: x must be a rectangular array of numbers"),
     (lambda: [1, [2, 3]] @ sm.Circulant(np.ones(2)), ValueError, r"Circulant\.matvec: x must be a rectangular array of numbers"),
     (lambda: sm.Circulant(np.ones(2)) @ np.ma.array([1.0, 2.0], mask=[0, 1]), ValueError, r"x has masked entries: fill them"),
-    (lambda: sm.Circulant(np.ones(2)) @ scipy.sparse.eye_array(2), TypeError, r"structmat\.scipy\.as_linear_operator\(op\) beside operators"),
+    (lambda: sm.Circulant(np.ones(2)) @ scipy.sparse.eye_array(2), TypeError, r"X must be dense, got a sparse matrix of SciPy: use its toarray\(\)"),
     (lambda: sm.Circulant(np.ones(2)).matvec(scipy.sparse.eye_array(2)), TypeError, r"Circulant\.matvec: x must be dense, got a sparse matrix of SciPy: use its toarray\(\)"),
 ]  # fmt: skip
 
@@ -198,8 +199,15 @@ def test_operators_cannot_be_changed() -> None:
 @pytest.mark.parametrize("make", [scipy.sparse.csr_array, scipy.sparse.coo_matrix, scipy.sparse.dia_array])
 def test_what_to_do_with_a_sparse_matrix_works(make: Any) -> None:
     C, S = sm.Circulant(np.arange(1.0, 5.0)), make(np.diag([1.0, 0.0, 2.0, 0.0]))
-    for refused in (lambda: C @ S, lambda: S @ C, lambda: C * S, lambda: S * C):
+    for refused in (lambda: S @ C, lambda: S * C):
         with pytest.raises(TypeError, match=r"op @ S\.toarray\(\) or scipy\.sparse\.linalg\.aslinearoperator\(S\)"):
+            refused()
+    with pytest.raises(TypeError, match=r"X must be dense, got a sparse matrix of SciPy: use its toarray\(\)"):
+        C @ S
+    with pytest.raises(ValueError, match=r"op\.to_dense\(\) \* array"):
+        C * S
+    for refused in (lambda: C + S, lambda: C - S):
+        with pytest.raises(TypeError, match=r"arrays to op\.to_dense\(\)"):
             refused()
     op, other, want = (
         sm.scipy.as_linear_operator(C),
@@ -210,3 +218,14 @@ def test_what_to_do_with_a_sparse_matrix_works(make: Any) -> None:
         np.testing.assert_allclose(product, want, atol=1e-12)
     np.testing.assert_allclose((other @ op) @ np.eye(4), S.toarray() @ C, atol=1e-12)
     np.testing.assert_allclose((other + op) @ np.eye(4), S.toarray() + C.to_dense(), atol=1e-12)
+
+
+def test_sums_and_products_of_entries_with_arrays_are_left_to_dense_matrices(backend: Backend) -> None:
+    A = backend.asarray(np.ones((2, 3, 3)))
+    calls = [(lambda op: op + A, TypeError), (lambda op: op - A, TypeError), (lambda op: op * A, ValueError)]
+    if backend.name != "array_api_strict":  # whose arrays do not defer to the right operand
+        calls += [(lambda op: A + op, TypeError), (lambda op: A - op, TypeError), (lambda op: A * op, ValueError)]
+    for op in (sm.Circulant(A[0, 0, :]), sm.Toeplitz(A[:, 0, :]), sm.Identity(3), sm.Diagonal(A[0, 0, :]).prepare()):
+        for call, error in calls:
+            with pytest.raises(error, match=r"op\.to_dense\(\)"):
+                call(op)

@@ -11,7 +11,6 @@ import numpy as np
 
 from structmat._arrays import (
     Reciprocal,
-    as_floating,
     broadcast_shapes,
     common_dtype,
     is_array,
@@ -63,9 +62,8 @@ class Arithmetic(Operator[Op]):
             if type(other) is int and other == 0:  # the start of `sum`
                 return self
             if _is_array_like(other):
-                raise ArgumentTypeError(
-                    f"{type(self).__name__} + array", None, "add operators, or arrays to op.to_dense()"
-                )
+                text = "add operators, or arrays to op.to_dense()"
+                raise ArgumentTypeError(f"{type(self).__name__} + or - array", None, text)
             return NotImplemented
         if self.shape != other.shape:
             owner = f"{type(self).__name__} + {type(other).__name__}"
@@ -106,17 +104,14 @@ class Arithmetic(Operator[Op]):
             return self._by_numpy_scalar(number, factor)
         if isinstance(number, (int, float, complex)):
             return scale(self, factor(number))
-        if not is_array(number):
+        if not _is_array_like(number):
             return scale(self, factor(float(number))) if isinstance(number, Rational) else NotImplemented
-        if number.ndim > len(self.batch_shape):
-            raise ArgumentValueError(
-                owner,
-                None,
-                f"a scalar, or one scalar per batch member of {self.batch_shape}, is expected, got an array of shape "
-                f"{tuple(number.shape)}; use @ for the product with a vector",
-            )
-        xp = namespace_of(owner, *self._arrays(), number)
-        return scale(self, factor(as_floating(number, owner, "factor", like=(xp, self.dtype))))
+        shape = tuple(np.shape(number))
+        if len(shape) > len(self.batch_shape):
+            text = f"a scalar, or one scalar per batch member of {self.batch_shape}, is expected, got an array of shape"
+            text += f" {shape}; use @ for the product of matrices, op.to_dense() * array for that of their entries"
+            raise ArgumentValueError(owner, None, text)
+        return scale(self, factor(self._read(number, owner, "factor")[0]))
 
     def _by_numpy_scalar(self, number: Any, factor: Callable[[Any], Any]) -> Any:
         """Return the multiple by a scalar of NumPy, whose dtype counts for NumPy's arrays, as in ``array * number``."""
@@ -154,4 +149,7 @@ class Arithmetic(Operator[Op]):
 
 
 def _is_array_like(value: Any) -> bool:
-    return is_array(value) or isinstance(value, (list, tuple)) or hasattr(value, "__array__")  # as a Series of pandas
+    """Tell arrays, lists, series of pandas and sparse matrices, which would take an operator for an array."""
+    return (
+        is_array(value) or isinstance(value, (list, tuple)) or hasattr(value, "__array__") or hasattr(value, "toarray")
+    )
