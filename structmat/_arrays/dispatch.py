@@ -1,4 +1,4 @@
-"""The tables of pair rules: `compose` for ``A @ B``, `add` for ``A + B``, `scale` for multiples, `power` and `prepare`.
+"""The tables of pair rules: `compose`, `add`, `scale` for multiples, `submatrix`, `power` and `prepare`.
 
 This module owns the look-up only. A rule lives in the file of the later of its two types; the fall-backs live in
 `structmat.operators._combinations`. It must know no operator type.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-__all__ = ["PairRules", "add", "compose", "power", "prepare", "scale"]
+__all__ = ["PairRules", "add", "compose", "power", "prepare", "scale", "submatrix"]
 
 Rule: TypeAlias = Callable[[Any, Any], Any]
 
@@ -102,6 +102,9 @@ add = PairRules(commutative=True)
 
 scale = PairRules(commutative=False)
 """What ``operator * number`` is."""
+
+submatrix = PairRules(commutative=False)
+"""What ``operator[a:b, c:d]`` is, of an operator and two ranges: an operator, or for one row or column its entries."""
 
 power = PairRules(commutative=False)
 """What ``operator ** integer`` is."""

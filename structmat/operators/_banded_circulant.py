@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from structmat._arrays import as_floating, is_complex
 from structmat._arrays.checks import integer
+from structmat._arrays.dispatch import submatrix
 from structmat._arrays.errors import ArgumentValueError
 from structmat._arrays.typing import Array, DType, Namespace
 from structmat._engine import Convolution, Settings, ShiftAndAdd
@@ -159,3 +160,8 @@ class BandedCirculant(Planned):
 
     def _spectral_function(self, function: SpectralFunction, xp: Namespace) -> LinearOperator:
         return self.to_circulant()._spectral_function(function, xp)
+
+
+@submatrix.rule(BandedCirculant, object)
+def _block(operator: BandedCirculant, block: tuple[range, range]) -> LinearOperator:
+    return submatrix.merge(operator.to_circulant(), block)

@@ -16,6 +16,7 @@ from structmat._arrays import (
     reciprocal_above,
     require_nonzero,
 )
+from structmat._arrays.dispatch import submatrix
 from structmat._arrays.errors import ArgumentValueError
 from structmat._arrays.typing import Array, ArrayLike, DType, Namespace
 from structmat._engine import Scaling, Settings
@@ -169,3 +170,15 @@ class Diagonal(LinearOperator):
         if function.needs_nonnegative and not is_complex(d.dtype, xp) and bool(xp.any(d < 0)):
             d = xp.astype(d, complex_partner(d.dtype, xp))
         return Diagonal(function.evaluate(d))
+
+
+@submatrix.rule(Diagonal, object)
+def _block(operator: Diagonal, block: tuple[range, range]) -> Diagonal | Array:
+    (rows, cols), xp = block, operator._own_namespace()
+    if rows == cols:
+        return Diagonal(operator.d[..., rows.start : rows.stop])
+    if min(len(rows), len(cols)) > 1:
+        return NotImplemented
+    i, j = (xp.arange(part.start, part.stop, device=operator.device) for part in block)
+    entries = operator.d[..., rows.start : rows.stop, None]
+    return xp.where(i[:, None] == j, entries, xp.zeros_like(entries))  # no product: zero times infinity would be NaN

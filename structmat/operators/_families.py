@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from structmat._arrays import Reciprocal, concat_last, is_complex_scalar, reversed_cyclically, scale_array
+from structmat._arrays import Reciprocal, concat_last, is_complex_scalar, scale_array
 from structmat._arrays.dispatch import add, compose, scale
 from structmat._arrays.typing import Array, Namespace, Scalar
 from structmat.operators._banded_circulant import BandedCirculant
@@ -22,7 +22,7 @@ from structmat.operators._diagonal import Diagonal
 from structmat.operators._identity import Identity
 from structmat.operators._multilevel_circulant import MultilevelCirculant
 from structmat.operators._multilevel_toeplitz import MultilevelToeplitz, by_axes
-from structmat.operators._toeplitz import Hankel, Toeplitz
+from structmat.operators._toeplitz import Hankel, Toeplitz, circulant_as_toeplitz
 
 __all__: list[str] = []
 
@@ -65,11 +65,6 @@ def _identity_as_grid(operator: Any, like: Any) -> Any:
     return like._with(_times(_unit(like, like.t, like.t.shape[-1] // 2), operator, like))
 
 
-def _circulant_as_toeplitz(operator: Any, like: Any) -> Toeplitz:  # noqa: ARG001
-    c = operator.c if isinstance(operator, Circulant) else operator.to_circulant().c
-    return Toeplitz(c, reversed_cyclically(c, operator._own_namespace()))
-
-
 def _circulant_as_grid(operator: Any, like: Any) -> Any:
     if not (isinstance(like, MultilevelToeplitz) and like.row_sizes == like.col_sizes == operator.sizes):
         return None
@@ -99,9 +94,9 @@ HOLDS: dict[type, dict[type, Callable[[Any, Any], Any]]] = {
         Identity: lambda op, like: Toeplitz(
             _times(_unit(like, like.c, 0), op, like), like._own_namespace().zeros_like(like.r)
         ),
-        BandedCirculant: _circulant_as_toeplitz,
-        Circulant: _circulant_as_toeplitz,
-        SpectralCirculant: _circulant_as_toeplitz,
+        BandedCirculant: lambda op, like: circulant_as_toeplitz(op.to_circulant()),  # noqa: ARG005
+        Circulant: lambda op, like: circulant_as_toeplitz(op),  # noqa: ARG005
+        SpectralCirculant: lambda op, like: circulant_as_toeplitz(op),  # noqa: ARG005
     },
     Hankel: {},
     MultilevelCirculant: {

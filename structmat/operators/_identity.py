@@ -8,7 +8,7 @@ from math import prod
 
 from structmat._arrays import complex_partner, copied
 from structmat._arrays.checks import grid, integer
-from structmat._arrays.dispatch import compose, scale
+from structmat._arrays.dispatch import compose, scale, submatrix
 from structmat._arrays.typing import Array, Namespace
 from structmat._engine import multilevel_fft, multilevel_ifft
 from structmat.operators._base import LinearOperator, SpectralFunction
@@ -200,3 +200,9 @@ def _identity_times(left: Identity, right: LinearOperator) -> LinearOperator:  #
 @compose.rule(object, Identity)
 def _times_identity(left: LinearOperator, right: Identity) -> LinearOperator:  # noqa: ARG001
     return left
+
+
+@submatrix.rule(Identity, object)
+def _block(operator: Identity, block: tuple[range, range]) -> LinearOperator:  # noqa: ARG001
+    rows, cols = block
+    return Identity(len(rows)) if rows == cols else NotImplemented

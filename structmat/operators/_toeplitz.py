@@ -11,9 +11,10 @@ from structmat._arrays import (
     copied,
     is_complex,
     namespace_of,
+    reversed_cyclically,
     windows,
 )
-from structmat._arrays.dispatch import add
+from structmat._arrays.dispatch import add, submatrix
 from structmat._arrays.errors import ArgumentValueError
 from structmat._arrays.typing import Array, ArrayLike, Namespace
 from structmat._engine import Convolution, Settings, convolution, kernel_of_diagonals
@@ -22,7 +23,7 @@ from structmat.operators._circulant import Circulant, SpectralCirculant
 from structmat.operators._constant_diagonals import ConstantDiagonals, antidiagonal_means
 from structmat.operators._skew_circulant import SkewCirculant
 
-__all__ = ["Hankel", "Toeplitz"]
+__all__ = ["Hankel", "Toeplitz", "circulant_as_toeplitz"]
 
 
 @dataclass(frozen=True, eq=False, repr=False, slots=True)
@@ -133,7 +134,7 @@ class Toeplitz(ConstantDiagonals):
         """
         A, xp = _matrix(A, "Toeplitz.nearest")
         means, (_, n) = antidiagonal_means(xp.flip(A, axis=-1), xp), A.shape[-2:]
-        return cls(means[..., n - 1 :], xp.flip(means[..., :n], axis=-1))
+        return _toeplitz(means, n, xp)
 
     def split(self) -> tuple[Circulant, SkewCirculant]:
         """Return the circulant and skew-circulant matrix whose sum is this square matrix.
@@ -305,6 +306,11 @@ class Hankel(ConstantDiagonals):
         return self._constants(xp)[..., : 2 * min(self.shape) - 1 : 2]
 
 
+def _toeplitz(constants: Array, cols: int, xp: Namespace) -> Toeplitz:
+    """Return the Toeplitz matrix of that many columns with given diagonals, from the upper right corner on."""
+    return Toeplitz(constants[..., cols - 1 :], xp.flip(constants[..., :cols], axis=-1))
+
+
 def _hankel(constants: Array, rows: int) -> Hankel:
     """Return the Hankel matrix of that many rows with given anti-diagonals."""
     return Hankel(constants[..., :rows], constants[..., rows - 1 :])
@@ -317,6 +323,12 @@ def _matrix(A: ArrayLike, owner: str) -> tuple[Array, Namespace]:
     return A, namespace_of(owner, A)
 
 
+def circulant_as_toeplitz(operator: Any) -> Toeplitz:
+    """Return a circulant as a Toeplitz matrix."""
+    c = operator.to_circulant().c if isinstance(operator, SpectralCirculant) else operator.c
+    return Toeplitz(c, reversed_cyclically(c, operator._own_namespace()))
+
+
 @add.rule(Toeplitz, SkewCirculant)
 def _add_skew(left: Toeplitz, right: SkewCirculant) -> Toeplitz:
     return Toeplitz(left.c + right.c, left.r + right._transpose().c)
@@ -326,3 +338,24 @@ def _add_skew(left: Toeplitz, right: SkewCirculant) -> Toeplitz:
 @add.rule(SkewCirculant, SpectralCirculant)
 def _add_both(left: SkewCirculant, right: LinearOperator) -> LinearOperator:
     return add.merge(Toeplitz(left.c, left._transpose().c), right)
+
+
+@submatrix.rule(Toeplitz, object)
+def _toeplitz_block(operator: Toeplitz, block: tuple[range, range]) -> Toeplitz:
+    (rows, cols), n, xp = block, operator.shape[1], operator._own_namespace()
+    return _toeplitz(
+        operator._constants(xp)[..., rows.start - cols.stop + n : rows.stop - cols.start + n - 1], len(cols), xp
+    )
+
+
+@submatrix.rule(Circulant, object)
+@submatrix.rule(SpectralCirculant, object)
+def _circulant_block(operator: LinearOperator, block: tuple[range, range]) -> Toeplitz:
+    return _toeplitz_block(circulant_as_toeplitz(operator), block)
+
+
+@submatrix.rule(Hankel, object)
+def _hankel_block(operator: Hankel, block: tuple[range, range]) -> Hankel:
+    rows, cols = block
+    constants = operator._constants(operator._own_namespace())
+    return _hankel(constants[..., rows.start + cols.start : rows.stop + cols.stop - 1], len(rows))

@@ -17,6 +17,12 @@ from tests.operator_registry import CLOSED_FORMS, NEED_SQUARE, REGISTRY, Entry, 
 
 TOLERANCE = {"float32": 1e-5, "complex64": 1e-5, "float64": 1e-13, "complex128": 1e-13}
 
+BLOCKS = {
+    **dict.fromkeys((sm.Circulant, sm.SpectralCirculant, sm.BandedCirculant, sm.Toeplitz), sm.Toeplitz),
+    sm.Hankel: sm.Hankel,
+}
+"""What a block is, of the families whose blocks have the structure of the whole."""
+
 entries = pytest.mark.parametrize("entry", REGISTRY, ids=lambda e: e.name)
 
 
@@ -121,6 +127,37 @@ def test_matmat_is_the_dense_product_on_both_sides(backend: Backend, entry: Entr
         assert_close(backend.to_numpy(op.__rmatmul__(a(y))), y @ dense, dense, y)
         if backend.name != "array_api_strict":  # whose arrays do not defer to the right operand
             assert_close(backend.to_numpy(a(Y) @ op), Y @ dense, dense, Y)
+
+    check(backend, entry, law)
+
+
+@entries
+def test_entries_and_blocks_are_those_of_the_dense_matrix(backend: Backend, entry: Entry) -> None:
+    def law(op: Any, dense: np.ndarray, sample: Sample, v: Vectors) -> None:
+        def same(index: Any, found: Any) -> None:
+            found = np.asarray(found) if is_neutral(op) else backend.to_numpy(found)
+            assert_close(found, dense[..., *index], dense, np.ones(1), dtype=sample.dtype)
+            assert is_neutral(op) or found.dtype == sample.dtype
+
+        rows, cols = op.shape
+        i, j = (int(v.rng.integers(-size, size)) for size in (rows, cols))
+        (a, b), (c, d) = (sorted(map(int, v.rng.choice(size + 1, 2, replace=False))) for size in (rows, cols))
+        same((i, j), op[i, j])
+        same((i, slice(None)), op[i])
+        same((slice(None), j), op[:, j])
+        same((i, slice(c, d)), op[i, c:d])
+        same((slice(a - rows or None, b), j), op[a - rows or None : b, j])
+        assert op[:, :] is op
+        family = type(op.operator if isinstance(op, sm.Prepared) else op)
+        if family in {sm.Diagonal, sm.Identity}:
+            assert type(op[a:b, a:b]) is family
+            same((slice(a, b), slice(a, b)), op[a:b, a:b].to_dense())
+        elif family in BLOCKS and (b - a, d - c) != op.shape:
+            assert type(op[a:b, c:d]) is BLOCKS[family]
+            same((slice(a, b), slice(c, d)), op[a:b, c:d].to_dense())
+        elif (b - a, d - c) != op.shape:
+            with pytest.raises(TypeError, match=r"no closed form of this block; op\.to_dense\(\)\[\.\.\.\] takes any"):
+                op[a:b, c:d]
 
     check(backend, entry, law)
 

@@ -6,6 +6,7 @@ product is computed, and calls one hook. Values are never looked at: that would 
 
 from __future__ import annotations
 
+import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
@@ -33,7 +34,7 @@ from structmat._arrays import (
     restored,
 )
 from structmat._arrays.checks import integer
-from structmat._arrays.dispatch import prepare
+from structmat._arrays.dispatch import prepare, submatrix
 from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
 from structmat._arrays.parameters import Parametrised
 from structmat._arrays.typing import Array, ArrayLike, Device, DType, Namespace
@@ -51,6 +52,8 @@ _WITH_COLUMNS = {
     "inv_matvec": ", or use solve",
     "pinv_matvec": ", or use lstsq",
 }
+
+_ANY_INDEX = "; op.to_dense()[...] takes any index"
 
 
 class Context(NamedTuple):
@@ -83,12 +86,19 @@ class Operator(Parametrised, ABC, Generic[Op]):
         text += ", and for a sparse matrix S op @ S.toarray() or scipy.sparse.linalg.aslinearoperator(S) beside that"
         raise ArgumentTypeError(type(self).__name__, None, text)
 
+    __iter__ = None  # `__getitem__` alone would make it a sequence of rows, each at the cost of a product
+
     # Description
 
     @property
     @abstractmethod
     def shape(self) -> tuple[int, int]:
         """Rows and columns of one matrix, without the batch axes."""
+
+    @property
+    def ndim(self) -> int:
+        """2, the length of `shape`, also of a stack, whose axes are in `batch_shape`."""
+        return 2
 
     @property
     def batch_shape(self) -> tuple[int, ...]:
@@ -241,6 +251,75 @@ class Operator(Parametrised, ABC, Generic[Op]):
             dtype = complex_partner(xp.float64, xp) if self._forces_complex else xp.float64
         dense = op._to_dense(Context(xp, dtype, self.device))
         return self._from_working_precision(dense, xp)
+
+    def __getitem__(self, index: Any) -> Any:
+        """Return an entry, a row, a column, or a block.
+
+        Parameters
+        ----------
+        index : int, slice, or tuple of two of them
+            Of rows and columns, as in NumPy; of a stack those of every matrix. Slices have a step of one.
+
+        Returns
+        -------
+        array or LinearOperator
+            ``op[i, j]`` is an entry, of the shape of the batch; ``op[i]`` a row and ``op[:, j]`` a column, or parts of
+            them, with the batch before. ``op[a:b, c:d]`` is an operator: a `Toeplitz` of a Toeplitz or circulant
+            matrix, a `Hankel` of a Hankel matrix, and of equal rows and columns a `Diagonal` or `Identity` of one.
+
+        Raises
+        ------
+        IndexError
+            If an integer is out of range, a slice is empty, or its step is not one.
+        TypeError
+            If an index is neither integer nor slice, or a block has no closed form; the text names `to_dense`.
+
+        Notes
+        -----
+        Entries, rows and columns of Toeplitz, Hankel, circulant and diagonal matrices are read from the parameters; of
+        other operators each takes one product with a unit vector. Many entries are cheaper from `to_dense`.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import structmat as sm
+        >>> T = sm.Toeplitz(np.array([1.0, 2.0, 3.0]), np.array([1.0, 4.0, 5.0]))
+        >>> T[2, 0], T[-1], T[:, 1]
+        (np.float64(3.0), array([3., 2., 1.]), array([4., 1., 2.]))
+        >>> T[1:, :2]
+        Toeplitz(shape=(2, 2), dtype=float64, device=cpu)
+        """
+        pair = index if isinstance(index, tuple) else (index, slice(None))
+        owner = f"{type(self).__name__}[i, j]"
+        if len(pair) != 2:
+            raise ArgumentTypeError(owner, None, f"takes rows and columns, got {len(pair)} indices{_ANY_INDEX}")
+        rows, cols = (_range(part, size, owner) for part, size in zip(pair, self.shape, strict=True))
+        both_slices = all(isinstance(part, slice) for part in pair)
+        if both_slices and (len(rows), len(cols)) == self.shape:
+            return self
+        block = submatrix.merge(self, (rows, cols))
+        if both_slices:
+            if isinstance(block, Operator):
+                return block
+            raise ArgumentTypeError(owner, None, f"has no closed form of this block{_ANY_INDEX}")
+        if block is NotImplemented:
+            block = self._one_row_or_column(rows, cols)
+        entries = block.to_dense() if isinstance(block, Operator) else block
+        inner = (slice(None) if isinstance(part, slice) else 0 for part in pair)
+        batch = (slice(None),) * (entries.ndim - 2)  # no ellipsis, after which NumPy would not return a scalar
+        return entries[*batch, *inner]
+
+    def _one_row_or_column(self, rows: range, cols: range) -> Array:
+        """Return a block of one row or one column, by the product with one unit vector."""
+        xp = self._own_namespace()
+
+        def times_unit(op: Any, k: int) -> Any:
+            dtype = xp.float64 if self.dtype is None else self.dtype
+            return op.matvec(xp.eye(1, op.shape[1], k=k, dtype=dtype, device=self.device)[0, :])
+
+        if len(cols) == 1:
+            return times_unit(self, cols.start)[..., rows.start : rows.stop, None]
+        return times_unit(self._transpose(), rows.start)[..., None, cols.start : cols.stop]
 
     def prepare(self, *, engine: Engine = "auto", workers: int | None = None) -> Op:
         """Return an equal operator that has precomputed what all its products need.
@@ -501,3 +580,19 @@ class Operator(Parametrised, ABC, Generic[Op]):
             dtype = complex_partner(dtype, xp)
         precision = precision_of(dtype, xp)
         return self._in_precision(precision, xp), in_precision(x, precision, xp), xp, dtype
+
+
+def _range(index: Any, size: int, owner: str) -> range:
+    """Return the rows or columns, of so many, that an integer or a slice means."""
+    found: range | None = None
+    if not (isinstance(index, (bool, np.bool_)) or getattr(index, "ndim", None)):
+        with suppress(TypeError):  # no integers
+            found = range(size)[index if isinstance(index, slice) else slice(index, operator.index(index) + 1 or None)]
+    if found is None:
+        got = index if isinstance(index, slice) else type(index).__name__
+        raise ArgumentTypeError(owner, None, f"takes integers and slices of step one, got {got}{_ANY_INDEX}")
+    if not found:
+        raise IndexError(f"{owner}: {index!r} is none of the {size} rows or columns")
+    if found.step != 1:
+        raise IndexError(f"{owner}: slices must have a step of one, got {index!r}{_ANY_INDEX}")
+    return found

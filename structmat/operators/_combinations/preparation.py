@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from structmat._arrays import dtype_name, is_numpy, library_of
-from structmat._arrays.dispatch import add, compose, prepare, scale
+from structmat._arrays.dispatch import add, compose, prepare, scale, submatrix
 from structmat._arrays.typing import Scalar
 from structmat._engine import ChunkedPlan, Scaling, Settings, direct_up_to, ducc
 from structmat.operators._base import LinearOperator
@@ -60,3 +60,8 @@ def _plus(left: Prepared, right: LinearOperator) -> LinearOperator:
 @scale.rule(Prepared, object)
 def _multiple(operator: Prepared, factor: Scalar) -> LinearOperator:
     return prepared(scale(operator.operator, factor)._snapshot(), operator.settings)
+
+
+@submatrix.rule(Prepared, object)
+def _block(operator: Prepared, block: tuple[range, range]) -> LinearOperator:
+    return submatrix.merge(operator.operator, block)
