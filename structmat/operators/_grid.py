@@ -1,7 +1,8 @@
-"""Points of a grid in row-major order: arrays on it as vectors, and the offsets between its points."""
+"""Points of a grid in row-major order: arrays on it as vectors, products with them, offsets between its points."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from math import prod
 from typing import Any
 
@@ -9,8 +10,65 @@ from structmat._arrays import as_floating, namespace_of
 from structmat._arrays.checks import integer
 from structmat._arrays.errors import ArgumentValueError
 from structmat._arrays.typing import Array, ArrayLike, Namespace
+from structmat.operators._base import Planned
 
-__all__ = ["differences", "offsets", "on_grid"]
+__all__ = ["OnGrids", "differences", "offsets", "on_grid"]
+
+
+class OnGrids(Planned):
+    """An operator whose rows and columns are points of grids."""
+
+    __slots__ = ()
+
+    @property
+    @abstractmethod
+    def _grids(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The sizes of the grid of the rows and of that of the columns."""
+
+    def convolve(self, x: ArrayLike, /) -> Array:
+        """Return the product with an array on the grid, as an array on the grid: `matvec` without reshaping.
+
+        Parameters
+        ----------
+        x : array, shape (..., n_1, ..., n_d)
+            An image or a volume on the grid of the columns, or any batch of them.
+
+        Returns
+        -------
+        array, shape (..., m_1, ..., m_d)
+            On the grid of the rows, of the common dtype of operator and `x`. For a `MultilevelCirculant` the circular
+            convolution with its kernel, for a `MultilevelToeplitz` the convolution with its values at the offsets,
+            with zeros beyond the borders.
+
+        Raises
+        ------
+        ValueError
+            If the last axes of `x` are not the grid, or the batch axes do not broadcast.
+        TypeError
+            If `x` belongs to another array library than the operator.
+
+        Notes
+        -----
+        A prepared operator convolves as the one it was made from: for many products reshape, and use its `matvec`.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import structmat as sm
+        >>> shift = sm.MultilevelCirculant.from_kernel(np.array([[0.0, 0.0], [0.0, 0.0], [1.0, 0.0]]))
+        >>> shift.convolve(np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])).round(12)
+        array([[3., 4.],
+               [5., 6.],
+               [1., 2.]])
+        """
+        owner, (rows, cols) = f"{type(self).__name__}.convolve", self._grids
+        x, xp = self._read(x, owner, "x")
+        cut = x.ndim - len(cols)
+        if cut < 0 or tuple(x.shape[cut:]) != cols:
+            sizes = ", ".join(map(str, cols))
+            raise ArgumentValueError(owner, "x", f"must have shape (..., {sizes}), got {tuple(x.shape)}")
+        y = self.matvec(xp.reshape(x, (*x.shape[:cut], prod(cols))))
+        return xp.reshape(y, (*y.shape[:-1], *rows))
 
 
 def on_grid(values: ArrayLike, levels: int | None, owner: str, argument: str) -> tuple[Array, tuple[int, ...]]:

@@ -30,15 +30,15 @@ from structmat._engine import (
     multilevel_ifft,
     reversed_levels,
 )
-from structmat.operators._base import Context, LinearOperator, Planned, SpectralFunction
-from structmat.operators._grid import differences, on_grid
+from structmat.operators._base import Context, LinearOperator, SpectralFunction
+from structmat.operators._grid import OnGrids, differences, on_grid
 from structmat.operators._identity import Fourier
 
 __all__ = ["MultilevelCirculant"]
 
 
 @dataclass(frozen=True, eq=False, repr=False, slots=True)
-class MultilevelCirculant(Planned):
+class MultilevelCirculant(OnGrids):
     """A circulant matrix of several levels: circular convolution along every axis of a grid.
 
     For two levels it is a block-circulant matrix with circulant blocks (BCCB), ``C[(i, k), (j, l)] = c[(i - j) % n_1,
@@ -81,11 +81,11 @@ class MultilevelCirculant(Planned):
     >>> kernel[0, 0], kernel[1, 0], kernel[0, 1] = 0.6, 0.2, 0.2
     >>> blur = sm.MultilevelCirculant.from_kernel(kernel)
     >>> image = np.eye(4, 6)
-    >>> blurred = (blur @ image.ravel()).reshape(4, 6)
+    >>> blurred = blur.convolve(image)
     >>> blurred[:2, :2].round(12)
     array([[0.6, 0.2],
            [0.2, 0.6]])
-    >>> np.allclose(blur.solve(blurred.ravel()).reshape(4, 6), image)
+    >>> np.allclose(blur.inv().convolve(blurred), image)
     True
     """
 
@@ -101,8 +101,9 @@ class MultilevelCirculant(Planned):
         c = as_floating(self.c, owner, "c")
         sizes = grid(self.sizes, owner, "sizes")
         if c.ndim < 1 or c.shape[-1] != prod(sizes):
-            expected = f"must have shape (..., {prod(sizes)}) for sizes {sizes}"
-            raise ArgumentValueError(owner, "c", f"{expected}, got {tuple(c.shape)}")
+            text = f"must have shape (..., {prod(sizes)}) for sizes {sizes}, got {tuple(c.shape)}"
+            text += "; for a kernel of several axes use MultilevelCirculant.from_kernel"
+            raise ArgumentValueError(owner, "c", text)
         object.__setattr__(self, "c", c)
         object.__setattr__(self, "sizes", sizes)
 
@@ -195,6 +196,10 @@ class MultilevelCirculant(Planned):
     def dtype(self) -> DType:
         """The dtype of `c`."""
         return self.c.dtype
+
+    @property
+    def _grids(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        return self.sizes, self.sizes
 
     def _details(self) -> str:
         return f"sizes={self.sizes}, "

@@ -19,15 +19,15 @@ from structmat._arrays.checks import grid
 from structmat._arrays.errors import ArgumentValueError
 from structmat._arrays.typing import Array, ArrayLike, DType, Namespace
 from structmat._engine import MultilevelConvolution, Settings, multilevel_corner
-from structmat.operators._base import Context, LinearOperator, Planned
+from structmat.operators._base import Context, LinearOperator
 from structmat.operators._constant_diagonals import antidiagonal_means, diagonal_lengths
-from structmat.operators._grid import offsets, on_grid
+from structmat.operators._grid import OnGrids, offsets, on_grid
 
 __all__ = ["MultilevelToeplitz", "by_axes"]
 
 
 @dataclass(frozen=True, eq=False, repr=False, slots=True)
-class MultilevelToeplitz(Planned):
+class MultilevelToeplitz(OnGrids):
     """A Toeplitz matrix of several levels: its entries depend on the offset between two points of a grid.
 
     For two levels it is a block Toeplitz matrix with Toeplitz blocks (BTTB), ``T[(i, k), (j, l)] = t(i - j, k - l)``,
@@ -91,7 +91,7 @@ class MultilevelToeplitz(Planned):
     >>> blur = sm.MultilevelToeplitz(t.ravel(), row_sizes=(4, 3), col_sizes=(3, 2))
     >>> image = np.zeros((3, 2))
     >>> image[1, 1] = 1.0
-    >>> (blur @ image.ravel()).reshape(4, 3).round(12) + 0.0
+    >>> blur.convolve(image).round(12) + 0.0
     array([[0., 0., 0.],
            [0., 1., 2.],
            [0., 3., 4.],
@@ -113,9 +113,9 @@ class MultilevelToeplitz(Planned):
         rows, cols = _grids(self.row_sizes, self.col_sizes, owner)
         count = prod(_offset_sizes(rows, cols))
         if t.ndim < 1 or t.shape[-1] != count:
-            raise ArgumentValueError(
-                owner, "t", f"must have shape (..., {count}) for grids {rows} and {cols}, got {tuple(t.shape)}"
-            )
+            text = f"must have shape (..., {count}) for grids {rows} and {cols}, got {tuple(t.shape)}"
+            text += "; for an array of several axes use MultilevelToeplitz.from_offsets"
+            raise ArgumentValueError(owner, "t", text)
         for name, value in (("t", t), ("row_sizes", rows), ("col_sizes", cols)):
             object.__setattr__(self, name, value)
 
@@ -254,6 +254,10 @@ class MultilevelToeplitz(Planned):
     def dtype(self) -> DType:
         """The dtype of `t`."""
         return self.t.dtype
+
+    @property
+    def _grids(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        return self.row_sizes, self.col_sizes
 
     def _details(self) -> str:
         other = "" if self.row_sizes == self.col_sizes else f"col_sizes={self.col_sizes}, "

@@ -162,6 +162,21 @@ def test_entries_and_blocks_are_those_of_the_dense_matrix(backend: Backend, entr
     check(backend, entry, law)
 
 
+@pytest.mark.parametrize("entry", [e for e in REGISTRY if "Multilevel" in e.name], ids=lambda e: e.name)
+def test_products_on_grids_are_those_of_vectors(backend: Backend, entry: Entry) -> None:
+    def law(op: Any, dense: np.ndarray, sample: Sample, v: Vectors) -> None:
+        rows, cols = (op.operator if isinstance(op, sm.Prepared) else op)._grids
+        for lead in ((), (3, *dense.shape[:-2])):
+            x = v(*lead, *cols)
+            want = np.einsum("...ij,...j->...i", dense, x.reshape(*lead, -1))
+            y = backend.to_numpy(op.convolve(backend.asarray(x)))
+            assert y.dtype == sample.dtype
+            assert y.shape == (*want.shape[:-1], *rows)
+            assert_close(y.reshape(want.shape), want, dense, x.reshape(*lead, -1))
+
+    check(backend, entry, law)
+
+
 @entries
 def test_rmatvec_is_the_adjoint(backend: Backend, entry: Entry) -> None:
     def law(op: Any, dense: np.ndarray, sample: Sample, v: Vectors) -> None:

@@ -9,6 +9,8 @@ import scipy.signal
 import structmat as sm
 from structmat import ArgumentTypeError, ArgumentValueError
 
+GRID = sm.MultilevelCirculant(np.arange(6.0), (2, 3))
+
 
 def test_a_product_is_the_convolution_of_an_image():
     rng = np.random.default_rng(0)
@@ -17,7 +19,8 @@ def test_a_product_is_the_convolution_of_an_image():
     padded[:3, :3] = kernel
     C = sm.MultilevelCirculant.from_kernel(np.roll(padded, (-1, -1), axis=(0, 1)))
     want = scipy.ndimage.convolve(image, kernel, mode="wrap")
-    np.testing.assert_allclose((C @ image.ravel()).reshape(image.shape), want, atol=1e-12)
+    np.testing.assert_allclose(C.convolve(image), want, atol=1e-12)
+    np.testing.assert_allclose(C.inv().convolve(np.stack([want, 2 * want])), np.stack([image, 2 * image]), atol=1e-10)
 
 
 def test_separable_kernels_are_kronecker_products(backend):
@@ -82,6 +85,28 @@ def test_singular_matrices_are_refused_and_have_a_pseudoinverse():
     ("make", "error", "message"),
     [
         (lambda: sm.MultilevelCirculant(np.ones(6), (2, 2)), ArgumentValueError, r"shape \(\.\.\., 4\)"),
+        (
+            lambda: sm.MultilevelCirculant(np.ones((2, 3)), (2, 3)),
+            ArgumentValueError,
+            r"got \(2, 3\); .* use .*from_kernel",
+        ),
+        (
+            lambda: sm.MultilevelToeplitz(np.ones((3, 5)), (2, 3)),
+            ArgumentValueError,
+            r"got \(3, 5\); .* use .*from_offsets",
+        ),
+        (
+            lambda: GRID.matvec(np.ones((3, 2))),
+            ArgumentValueError,
+            r"matvec: x must have shape \(\.\.\., 6\), .*; for arrays on the grid use convolve",
+        ),
+        (lambda: GRID.prepare().matvec(np.ones((3, 2))), ArgumentValueError, "for arrays on the grid use convolve"),
+        (lambda: GRID.convolve(np.ones(3)), ArgumentValueError, r"got \(3,\)"),
+        (
+            lambda: GRID.convolve(np.ones((3, 2))),
+            ArgumentValueError,
+            r"^MultilevelCirculant\.convolve: x must have shape \(\.\.\., 2, 3\), got \(3, 2\)",
+        ),
         (lambda: sm.MultilevelCirculant(np.ones(6), 6), ArgumentTypeError, "sizes must be a tuple of integers, got 6"),
         (lambda: sm.MultilevelCirculant(np.ones(6), (2.0, 3)), ArgumentTypeError, "sizes must be an integer"),
         (lambda: sm.MultilevelCirculant(np.ones(1), ()), ArgumentValueError, "sizes must have one size at least"),
@@ -116,6 +141,7 @@ def test_a_toeplitz_product_is_the_linear_convolution_of_an_image(mode, rows):
     want = scipy.signal.convolve2d(image, kernel, mode)
     for op in (T, T.prepare()):
         np.testing.assert_allclose((op @ image.ravel()).reshape(rows), want, atol=1e-12)
+        np.testing.assert_allclose(op.convolve(image), want, atol=1e-12)
     X = rng.standard_normal((2, 3, 64))
     np.testing.assert_allclose(T.prepare().matvec(X, out=np.empty((2, 3, T.shape[0]))), X @ T.to_dense().T, atol=1e-12)
 

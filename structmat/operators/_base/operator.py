@@ -568,6 +568,8 @@ class Operator(Parametrised, ABC, Generic[Op]):
             if axis == -1 and x.ndim > 1 and x.shape[-2] == length:
                 text += "; vectors lie along the last axis: transpose columns"
                 text += _WITH_COLUMNS.get(method, "")
+            if method == "matvec" and hasattr(self, "convolve"):
+                text += "; for arrays on the grid use convolve"
             raise ArgumentValueError(owner, argument, text)
         if batch := self.batch_shape:
             broadcast_shapes(owner, batch, tuple(x.shape[: x.ndim + axis]))
