@@ -20,7 +20,7 @@ _BATCHES = "xp" in inspect.signature(scipy.sparse.linalg.LinearOperator.__init__
 
 
 def as_linear_operator(operator: LinearOperator) -> scipy.sparse.linalg.LinearOperator[Any]:
-    """Return an operator as SciPy's `LinearOperator`, for ``cg``, ``gmres``, ``lsqr``, ``svds``, ``eigs`` ...
+    """Return an operator as SciPy's `LinearOperator`, for ``svds`` and whatever else multiplies columns.
 
     Parameters
     ----------
@@ -46,18 +46,21 @@ def as_linear_operator(operator: LinearOperator) -> scipy.sparse.linalg.LinearOp
 
     Notes
     -----
-    SciPy's solvers themselves take one matrix of NumPy arrays. Some functions pass columns of shape ``(n, 1)`` to
-    duck-typed operators, which the axis rule of structmat would treat as a batch; therefore this conversion is needed.
+    SciPy's solvers themselves take one matrix of NumPy arrays. Those of vectors take operators of structmat as they
+    are: ``cg``, ``gmres``, ``minres``, ``lsqr``, ``lsmr``, ``eigs``, ``eigsh`` and others, as does
+    ``aslinearoperator`` for products with vectors. Before SciPy 1.18 that passes columns of shape ``(n, 1)`` to
+    `matvec`, for which they are a batch of another length; therefore ``svds``, ``onenormest``, ``expm_multiply``,
+    products with matrices, and stacks need this conversion.
 
     Examples
     --------
     >>> import numpy as np
-    >>> from scipy.sparse.linalg import cg
+    >>> from scipy.sparse.linalg import svds
     >>> import structmat as sm
     >>> A = sm.Circulant(np.array([4.0, 1.0, 0.0, 1.0])) + sm.Diagonal(np.array([1.0, 2.0, 3.0, 4.0]))
-    >>> x, info = cg(sm.scipy.as_linear_operator(A), np.ones(4), rtol=1e-12)
-    >>> info, bool(np.allclose(A @ x, 1))
-    (0, True)
+    >>> largest = svds(sm.scipy.as_linear_operator(A), k=1, return_singular_vectors=False)
+    >>> bool(np.allclose(largest, np.linalg.norm(A.to_dense(), 2)))
+    True
     """
     owner = "as_linear_operator"
     if not isinstance(operator, LinearOperator):

@@ -32,6 +32,32 @@ def test_cg_and_gmres() -> None:
         np.testing.assert_allclose(A @ x, b, atol=1e-9)
 
 
+@pytest.mark.parametrize(
+    "solver", ["cg", "cgs", "bicg", "bicgstab", "gmres", "lgmres", "gcrotmk", "minres", "qmr", "tfqmr", "lsqr", "lsmr"]
+)
+def test_solvers_take_operators_as_they_are(solver: str) -> None:
+    A = sm.Toeplitz(0.5 ** np.arange(40.0))
+    accuracy = {"lsqr": {"atol": 1e-13, "btol": 1e-13}, "lsmr": {"atol": 1e-13, "btol": 1e-13}}
+    b = rng.standard_normal(40)
+    for op in (A, A.prepare(), A + positive(40)):
+        x, info = getattr(spla, solver)(op, b, **accuracy.get(solver, {"rtol": 1e-12}))[:2]
+        assert solver in accuracy or info == 0
+        np.testing.assert_allclose(op @ x, b, atol=1e-8)
+
+
+def test_preconditioners_and_eigenvalues_of_operators_as_they_are() -> None:
+    A, b = sm.Toeplitz(0.9 ** np.arange(60.0)), rng.standard_normal(60)
+    x, info = spla.cg(A, b, rtol=1e-12, M=sm.preconditioners.chan(A).inv())
+    assert info == 0
+    np.testing.assert_allclose(A @ x, b, atol=1e-9)
+    values = np.linalg.eigvalsh(A.to_dense())
+    np.testing.assert_allclose(spla.eigsh(A, k=2, return_eigenvectors=False), values[-2:])
+    np.testing.assert_allclose(np.sort(spla.eigs(A, k=2, return_eigenvectors=False).real), values[-2:])
+    op, y = spla.aslinearoperator(A), A @ b
+    for found, want in ((op @ b, y), (op.H @ b, y), (op.rmatvec(b), y), ((op @ op + 2 * op) @ b, A @ y + 2 * y)):
+        np.testing.assert_allclose(found, want, atol=1e-10)
+
+
 def test_svds_and_eigs_and_lsqr() -> None:
     A = sm.BlockCirculant(rng.standard_normal((2, 3, 10)), (18, 27)) @ sm.Diagonal(rng.standard_normal(27))
     op = sm.scipy.as_linear_operator(A)
@@ -83,6 +109,14 @@ def test_refusals() -> None:
 
 
 BATCHES = importlib.import_module("structmat.scipy")._BATCHES
+
+
+@pytest.mark.skipif(BATCHES, reason="SciPy has batches")
+def test_columns_without_the_bridge_are_refused_by_its_name() -> None:
+    A = sm.Toeplitz(np.arange(1.0, 6.0))
+    for call in (lambda: spla.aslinearoperator(A) @ np.ones((5, 2)), lambda: spla.svds(A, k=1)):
+        with pytest.raises(ValueError, match=r"what SciPy gives columns takes structmat\.scipy\.as_linear_operator"):
+            call()
 
 
 @pytest.mark.skipif(BATCHES, reason="SciPy has batches")

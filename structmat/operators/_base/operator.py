@@ -47,8 +47,8 @@ Op = TypeVar("Op", bound="Operator[Any]")
 
 
 _WITH_COLUMNS = {
-    "matvec": ", or write A @ x",
-    "rmatvec": ", or write A.H @ y",
+    "matvec": ", or write A @ x; what SciPy gives columns takes structmat.scipy.as_linear_operator(A)",
+    "rmatvec": ", or write A.H @ y; what SciPy gives columns takes structmat.scipy.as_linear_operator(A)",
     "inv_matvec": ", or use solve",
     "pinv_matvec": ", or use lstsq",
 }
