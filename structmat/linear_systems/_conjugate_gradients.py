@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from structmat._arrays import device_of, is_complex
 from structmat._arrays.typing import Array, Namespace
-from structmat.operators import LinearOperator
+from structmat.operators import Identity, LinearOperator
 
 __all__ = ["conjugate_gradients", "least_squares"]
 
@@ -57,32 +57,35 @@ def least_squares(
     limit: int,
     xp: Namespace,
     report: Callable[[int], object],
+    preconditioner: LinearOperator | None = None,
 ) -> tuple[Array, int]:
     """Return the x of least norm that minimises ``norm(A x - b)``, and the number of iterations, by CGLS [1]_.
 
     It ends where the residual r has ``norm(r) <= rtol * norm(b)`` or ``norm(A^H r) <= rtol * norm(A) * norm(r)``, with
-    `norm` for that of A.
+    `norm` for that of A. With a preconditioner M it iterates with ``A M`` in place of A, and returns M times the x of
+    least norm.
 
     References
     ----------
     .. [1] Björck, Å., Numerical Methods for Least Squares Problems, section 7.4, 1996.
     """
-    x, r = xp.zeros((*b.shape[:-1], operator.shape[1]), dtype=b.dtype, device=device_of(b)), b
-    s = operator._rmatvec(r, xp)
+    M = Identity(operator.shape[1]) if preconditioner is None else preconditioner
+    y, r = xp.zeros((*b.shape[:-1], operator.shape[1]), dtype=b.dtype, device=device_of(b)), b
+    s = M._rmatvec(operator._rmatvec(r, xp), xp)
     p, gamma, target = s, _squared(s, xp), rtol**2 * _squared(b, xp)
     for step in range(limit):
         left = _squared(r, xp)
         active = (left > target) & (gamma > (rtol * norm) ** 2 * left)
         if not bool(xp.any(active)):
-            return x, step
-        q = operator._matvec(p, xp)
+            return M._matvec(y, xp), step
+        q = operator._matvec(M._matvec(p, xp), xp)
         alpha = _ratio(gamma, _squared(q, xp), active, xp)
-        x, r = x + alpha * p, r - alpha * q
-        s = operator._rmatvec(r, xp)
+        y, r = y + alpha * p, r - alpha * q
+        s = M._rmatvec(operator._rmatvec(r, xp), xp)
         gamma, before = _squared(s, xp), gamma
         p = s + _ratio(gamma, before, active, xp) * p
         report(step + 1)
-    return x, limit
+    return M._matvec(y, xp), limit
 
 
 def _inner(u: Array, v: Array, xp: Namespace) -> Array:

@@ -111,7 +111,6 @@ def _solution(
         M = None if M is None else M.prepare()
         prepared = system.operator.prepare()
         system = system._replace(operator=prepared)
-        product = prepared if M is None else prepared @ M
 
         def step(rest: Array, rtol: float, limit: int, report: IterationCallback) -> tuple[Array, int]:
             if is_numpy(xp):
@@ -120,10 +119,8 @@ def _solution(
                 return _scipy_solvers.solutions(prepared, rest, M, settings.assume, rtol, limit, report)
             if settings.assume == "positive definite":
                 return _conjugate_gradients.conjugate_gradients(prepared, rest, M, rtol, limit, xp, report)
-            y, taken = _conjugate_gradients.least_squares(
-                product, rest, xp.zeros_like(xp.real(rest[..., 0])), rtol, limit, xp, report
-            )
-            return y if M is None else M._matvec(y, xp), taken
+            norm = xp.zeros_like(xp.real(rest[..., 0]))
+            return _conjugate_gradients.least_squares(prepared, rest, norm, rtol, limit, xp, report, M)
 
         return _refined(system, step, by_residual(system.b, settings, xp), settings, xp, callback)
 

@@ -112,7 +112,7 @@ def _minres(A: Any, M: Any, b: Any, *, rtol: float, limit: int, report: Callable
 def _gmres(A: Any, M: Any, b: Any, *, rtol: float, limit: int, report: Callable[[int], object]) -> tuple[Any, int]:
     """Iterate with ``A M`` in place of A, so that the residual is that of the system itself."""
     steps = _Counter(report)
-    product, y = as_linear_operator(A @ M if M else A), None
+    product, y = as_linear_operator(A) @ as_linear_operator(M) if M else as_linear_operator(A), None
     restart = min(_RESTART, limit, len(b))
     for vectors, cycles in ((restart, limit // restart), (limit % restart, 1)):
         if vectors:  # the second time for what is left of the iterations

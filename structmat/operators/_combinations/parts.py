@@ -34,8 +34,8 @@ __all__ = [
     "values_of",
 ]
 
-_DEEPEST = 100
-"""Levels of operators within operators: each takes a few frames of Python's stack in a product, a copy or a file."""
+_DEEPEST = 64
+"""Levels of operators within operators: each takes up to nine frames of Python's stack of a thousand, in a pickle."""
 _MOST = 100_000
 """Operators within operators, as often as each occurs: a recurrence may double them in each step."""
 
