@@ -1,11 +1,11 @@
 """Circulant, diagonal and block-circulant matrices, their products, and the fit of a matrix by such a product.
 
 Operators (any array library: NumPy, PyTorch, JAX, CuPy)
-    `Circulant`, `SpectralCirculant`, `SkewCirculant`, `MultilevelCirculant`, `BandedCirculant`, `Diagonal`,
-    `BlockCirculant`, `CDDProduct`, `Toeplitz`, `MultilevelToeplitz`, `Hankel`, `ToeplitzInverse`; `Identity` and
-    `Fourier`; `Product`, `Sum` and `Scaled` for lazy combinations; `Prepared`, returned by `prepare`, for many products
-    by one operator; `LinearOperator`, the base class; `CDDLayout`, the shape of a CDD product. `show_config` prints
-    which engine is used.
+    `Circulant`, `SpectralCirculant`, `MultilevelCirculant`, `BandedCirculant`, `Diagonal`, `BlockCirculant`,
+    `CDDProduct`, `Toeplitz`, `MultilevelToeplitz`, `Hankel`, `ToeplitzInverse`; `Identity` and `Fourier`; `Product`,
+    `Sum` and `Scaled` for lazy combinations; `Prepared`, returned by `prepare`, for many products by one operator;
+    `LinearOperator`, the base class; `CDDLayout`, the shape of a CDD product. `show_config` prints which engine is
+    used.
 Fits
     `fit_cdd` approximates a matrix by alternating diagonal and circulant factors, and returns a `FitResult`;
     `factorize_cdd` returns an exact product. `error_curve` compares fits of more and more factors with other families:
@@ -51,7 +51,6 @@ from structmat.operators import (
     Prepared,
     Product,
     Scaled,
-    SkewCirculant,
     SlogdetResult,
     SpectralCirculant,
     Sum,
@@ -89,7 +88,6 @@ __all__ = [
     "Prepared",
     "Product",
     "Scaled",
-    "SkewCirculant",
     "SlogdetResult",
     "SolveResult",
     "SpectralCirculant",

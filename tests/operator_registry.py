@@ -154,18 +154,6 @@ def _spectral(v: Vectors) -> Sample:
     return Sample(lambda a: sm.Circulant(a(c)).to_spectral(), circulant_matrix(c), v.dtype)
 
 
-def skew_circulant_matrix(c: np.ndarray) -> np.ndarray:
-    """Dense skew-circulants with first columns c, by SciPy."""
-    c, n = wide(c), c.shape[-1]
-    rows = [scipy.linalg.toeplitz(v, np.append(v[:1], -v[:0:-1])) for v in c.reshape(-1, n)]
-    return np.array(rows).reshape(*c.shape, n)
-
-
-def _skew_circulant(v: Vectors) -> Sample:
-    c = v(v.size())
-    return Sample(lambda a: sm.SkewCirculant(a(c)), skew_circulant_matrix(c), v.dtype)
-
-
 def _banded_circulant(v: Vectors) -> Sample:
     m, n, start = v.integer(1, 4), v.size(), v.integer(-3, 3)
     entries, i = v(m), np.arange(n)
@@ -370,7 +358,6 @@ def prepared(entry: Entry) -> Entry:
 REGISTRY = [
     Entry("Circulant", _circulant, CLOSED_FORMS),
     Entry("SpectralCirculant", _spectral, CLOSED_FORMS),
-    Entry("SkewCirculant", _skew_circulant, CLOSED_FORMS),
     Entry("BandedCirculant", _banded_circulant, CLOSED_FORMS),
     Entry("MultilevelCirculant", _multilevel, CLOSED_FORMS),
     Entry("Diagonal", _diagonal, CLOSED_FORMS),

@@ -254,14 +254,11 @@ def test_the_nearest_circulant_or_diagonal_helps():
         assert 3 * counts[0] < counts[1], counts
 
 
-def test_the_nearest_circulants_of_grids_and_of_skew_circulants_help():
+def test_the_nearest_circulants_of_grids_help():
     s, t = np.ogrid[:16, :12]
     grid = sm.MultilevelToeplitz.from_covariance(np.exp(-(s + t) / 8) + 0.01 * ((s == 0) & (t == 0)))
-    skew = sm.SkewCirculant(
-        np.cos(np.pi * np.arange(192) / 192) * 0.9 ** np.minimum(np.arange(192), 192 - np.arange(192))
-    )
     noise = sm.Diagonal(np.linspace(1e-2, 2e-2, 192))
-    for A in (grid, grid + noise, skew + noise):
+    for A in (grid, grid + noise):
         counts = [
             solve(A, np.ones(192), assume="positive definite", preconditioner=M, max_iter=5000).iterations
             for M in ("nearest", None)

@@ -3,9 +3,9 @@
 The only folder that names an FFT. It takes arrays and returns arrays, and knows no operator. Map of the package:
 
 - `products`: a product with everything looked up before, for vectors of one type and dtype
-- `composition_plan`, `convolution_plan`, `block_convolution_plan`, `multilevel_plan`, `skew_plan`, `shift_plan`,
-  `bezoutian_plan`: plans of chains of factors, of a circular convolution, of a grid of them, of one along several
-  axes, of one with a minus sign, of a circulant of two entries, and of the inverse of a Toeplitz matrix
+- `composition_plan`, `convolution_plan`, `block_convolution_plan`, `multilevel_plan`, `shift_plan`, `bezoutian_plan`:
+  plans of chains of factors, of a circular convolution, of a grid of them, of one along several axes, of a circulant
+  of two entries, and of the inverse of a Toeplitz matrix
 - `plan`, `chunks`: the interface of plans, and batches of vectors that they take a part at a time
 - `numpy_convolutions`, `four_step`: convolutions of NumPy vectors by each method, and of one long vector
 - `engines`, `measured_choices`, `engine_report`: the libraries that transform, which is fastest where, and the report
@@ -33,7 +33,6 @@ from structmat._engine.numpy_convolutions import transforms
 from structmat._engine.plan import ByParts, ChunkedPlan, Plan, Step, handed_over
 from structmat._engine.products import Products, products_of
 from structmat._engine.shift_plan import ShiftAndAdd
-from structmat._engine.skew_plan import SkewConvolution, full_skew_spectrum, skew_fft, skew_ifft, skew_twist
 from structmat._engine.transforms import fft, from_spectrum, full_spectrum, ifft, spectrum
 
 __all__ = [
@@ -50,7 +49,6 @@ __all__ = [
     "Scaling",
     "Settings",
     "ShiftAndAdd",
-    "SkewConvolution",
     "Step",
     "bezoutian",
     "by_frequency",
@@ -61,7 +59,6 @@ __all__ = [
     "fast_length",
     "fft",
     "from_spectrum",
-    "full_skew_spectrum",
     "full_spectrum",
     "handed_over",
     "ifft",
@@ -74,9 +71,6 @@ __all__ = [
     "products_of",
     "require_engine",
     "reversed_levels",
-    "skew_fft",
-    "skew_ifft",
-    "skew_twist",
     "spectrum",
     "transforms",
 ]

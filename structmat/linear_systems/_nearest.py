@@ -22,7 +22,6 @@ from structmat.operators import (
     Prepared,
     Product,
     Scaled,
-    SkewCirculant,
     SpectralCirculant,
     Sum,
     Toeplitz,
@@ -156,8 +155,6 @@ def _column_of_one(operator: Any, sizes: tuple[int, ...], like: Array, xp: Names
             return chan(operator).c
         case MultilevelToeplitz() if operator.row_sizes == operator.col_sizes == sizes:
             return chan(operator).c
-        case SkewCirculant() if len(sizes) == 1:
-            return chan(operator.c, operator._transpose().c).c
         case _:
             return None
 

@@ -11,7 +11,6 @@ Map of the package; a family of matrices is a file or a folder, and imports only
 - `_toeplitz`: Toeplitz and Hankel matrices
 - `_constant_diagonals`: what the two share
 - `_toeplitz_inverse`: the inverses of both, by two vectors
-- `_skew_circulant`: circulants in which what wraps around changes its sign
 - `_banded_circulant`: circulants of few diagonals, by shifts
 - `_multilevel_circulant`: circulants of several levels, for grids
 - `_circulant`: circulants, held by their first column or by their spectrum
@@ -41,7 +40,6 @@ from structmat.operators._diagonal import Diagonal
 from structmat.operators._identity import Fourier, Identity
 from structmat.operators._multilevel_circulant import MultilevelCirculant
 from structmat.operators._multilevel_toeplitz import MultilevelToeplitz
-from structmat.operators._skew_circulant import SkewCirculant
 from structmat.operators._toeplitz import Hankel, Toeplitz
 from structmat.operators._toeplitz_inverse import ToeplitzInverse
 
@@ -64,7 +62,6 @@ __all__ = [
     "Prepared",
     "Product",
     "Scaled",
-    "SkewCirculant",
     "SlogdetResult",
     "SpectralCirculant",
     "SpectralFunction",

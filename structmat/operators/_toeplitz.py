@@ -14,14 +14,13 @@ from structmat._arrays import (
     reversed_cyclically,
     windows,
 )
-from structmat._arrays.dispatch import add, submatrix
+from structmat._arrays.dispatch import submatrix
 from structmat._arrays.errors import ArgumentValueError
 from structmat._arrays.typing import Array, ArrayLike, Namespace
 from structmat._engine import Convolution, Settings, convolution, kernel_of_diagonals
 from structmat.operators._base import Context, LinearOperator
 from structmat.operators._circulant import Circulant, SpectralCirculant
 from structmat.operators._constant_diagonals import ConstantDiagonals, antidiagonal_means
-from structmat.operators._skew_circulant import SkewCirculant
 
 __all__ = ["Hankel", "Toeplitz", "circulant_as_toeplitz"]
 
@@ -135,45 +134,6 @@ class Toeplitz(ConstantDiagonals):
         A, xp = _matrix(A, "Toeplitz.nearest")
         means, (_, n) = antidiagonal_means(xp.flip(A, axis=-1), xp), A.shape[-2:]
         return _toeplitz(means, n, xp)
-
-    def split(self) -> tuple[Circulant, SkewCirculant]:
-        """Return the circulant and skew-circulant matrix whose sum is this square matrix.
-
-        Returns
-        -------
-        circulant : Circulant
-            With ``c[k] = (t[k] + t[k - n]) / 2``, and half of the diagonal.
-        skew : SkewCirculant
-            With ``c[k] = (t[k] - t[k - n]) / 2``, and the other half.
-
-        Raises
-        ------
-        ValueError
-            If the matrix is not square.
-
-        References
-        ----------
-        .. [1] Ng, M. K., Circulant and skew-circulant splitting methods for Toeplitz systems, J. Comput. Appl. Math.
-           159, 2003.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> import structmat as sm
-        >>> C, S = sm.Toeplitz(np.array([2.0, 3.0, 4.0]), np.array([2.0, 6.0, 5.0])).split()
-        >>> C.c, S.c
-        (array([1., 4., 5.]), array([ 1., -1., -1.]))
-        >>> (C + S).to_dense()
-        array([[2., 6., 5.],
-               [3., 2., 6.],
-               [4., 3., 2.]])
-        """
-        if self.shape[0] != self.shape[1]:
-            raise ArgumentValueError("Toeplitz.split", None, f"the operator must be square, got shape {self.shape}")
-        xp, half = self._own_namespace(), self.c[..., :1] / 2
-        below, above = self.c[..., 1:], xp.flip(self.r[..., 1:], axis=-1)
-        parts = [concat_last([half, tail / 2], xp) for tail in (below + above, below - above)]
-        return Circulant(parts[0]), SkewCirculant(parts[1])
 
     def _constants(self, xp: Namespace) -> Array:
         return concat_last([xp.flip(self.r[..., 1:], axis=-1), self.c], xp)
@@ -327,17 +287,6 @@ def circulant_as_toeplitz(operator: Any) -> Toeplitz:
     """Return a circulant as a Toeplitz matrix."""
     c = operator.to_circulant().c if isinstance(operator, SpectralCirculant) else operator.c
     return Toeplitz(c, reversed_cyclically(c, operator._own_namespace()))
-
-
-@add.rule(Toeplitz, SkewCirculant)
-def _add_skew(left: Toeplitz, right: SkewCirculant) -> Toeplitz:
-    return Toeplitz(left.c + right.c, left.r + right._transpose().c)
-
-
-@add.rule(SkewCirculant, Circulant)
-@add.rule(SkewCirculant, SpectralCirculant)
-def _add_both(left: SkewCirculant, right: LinearOperator) -> LinearOperator:
-    return add.merge(Toeplitz(left.c, left._transpose().c), right)
 
 
 @submatrix.rule(Toeplitz, object)

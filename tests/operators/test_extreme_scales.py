@@ -76,7 +76,6 @@ def test_sums_beyond_the_range_do_not_spoil_solutions(n: int, scale: float, comp
     c[0] = 1.5
     for make in (
         sm.Circulant,
-        sm.SkewCirculant,
         lambda c: sm.MultilevelCirculant(c, (1, n)),
         lambda c: sm.BlockCirculant(c[None, None]),
     ):

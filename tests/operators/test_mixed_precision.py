@@ -17,7 +17,7 @@ MAKERS: dict[str, tuple[int, Callable[..., sm.LinearOperator]]] = {
     "CDDProduct": (3, sm.CDDProduct.from_vectors),
     "Product": (2, lambda c, d: sm.Product((sm.Circulant(c), sm.Toeplitz(d)))),
     "Product of prepared ones": (2, lambda c, d: sm.Product((sm.Circulant(c).prepare(), sm.Toeplitz(d).prepare()))),
-    "Sum": (2, lambda c, d: sm.Sum((sm.Circulant(c), sm.SkewCirculant(d)))),
+    "Sum": (2, lambda c, d: sm.Sum((sm.Circulant(c), sm.Hankel(d)))),
     "Scaled": (2, lambda c, d: sm.Scaled(sm.BlockCirculant(c[None, None, None, :]), d[:1])),  # without axes it is light
     "Toeplitz": (2, sm.Toeplitz),
     "ToeplitzInverse": (2, sm.ToeplitzInverse),

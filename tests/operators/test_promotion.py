@@ -13,7 +13,6 @@ from tests.backends import Backend, get
 
 MAKERS: dict[str, Callable[[Any], sm.LinearOperator]] = {
     "Circulant": sm.Circulant,
-    "SkewCirculant": sm.SkewCirculant,
     "MultilevelCirculant": lambda c: sm.MultilevelCirculant(c, (2, 2)),
     "BandedCirculant": lambda c: sm.BandedCirculant(c[:2], 4),
     "Diagonal": sm.Diagonal,

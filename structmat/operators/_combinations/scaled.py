@@ -32,7 +32,7 @@ from structmat.operators._base.spectral_functions import sign_and_log
 from structmat.operators._combinations.parts import extent, plan_by_parts, require_operators, require_room
 from structmat.operators._identity import Identity
 
-__all__ = ["Scaled", "identity_factor", "plus_identity"]
+__all__ = ["Scaled", "identity_factor"]
 
 
 @dataclass(frozen=True, eq=False, repr=False, slots=True)
@@ -205,16 +205,6 @@ def identity_factor(operator: LinearOperator) -> Scalar | None:
     if isinstance(operator, Scaled) and isinstance(operator.operator, Identity):
         return operator.factor
     return None
-
-
-def plus_identity(c: Array, operator: LinearOperator) -> Array | None:
-    """Return the first column c of a matrix plus that of `operator`, or None where that is no multiple of Identity."""
-    if (factor := identity_factor(operator)) is None:
-        return None
-    xp = namespace_of("sum", c)
-    unit = xp.astype(xp.arange(c.shape[-1], device=device_of(c)) == 0, c.dtype)
-    column: Array = c + scale_array(unit, factor, 1, xp)
-    return column
 
 
 def _conjugate(factor: Scalar) -> Scalar:
