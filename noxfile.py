@@ -66,14 +66,6 @@ def ecosystem(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
-def fuzz(session: nox.Session) -> None:
-    """Give the readers of files damaged ones for ten minutes, or for as many seconds as FUZZ_SECONDS says."""
-    session.install("-e", ".[test]")
-    session.env.setdefault("FUZZ_SECONDS", "600")
-    session.run("pytest", "tests/fuzz_readers.py", "-W", "default", "-rA", *session.posargs)
-
-
-@nox.session(default=False)
 def mutation(session: nox.Session) -> None:
     """Change the package at random places, and list the changes that no test notices: `nox -s mutation -- COUNT SEED`.
 

@@ -22,7 +22,6 @@ import time
 from pathlib import Path
 
 import numpy as np
-
 from structmat._files.safetensors import CODES, SafetensorsFile, Tensor, to_bytes
 
 SHARD_BYTES = 1 << 29

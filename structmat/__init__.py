@@ -20,10 +20,10 @@ Modules
     (figures), `structmat.scipy` (bridge to SciPy's solvers), `structmat.jax` (pytrees), `structmat.torch` (layers),
     `structmat.peft` (the method of Hugging Face PEFT), `structmat.studies` (whole checkpoints, parallel and resumable),
     `structmat.cli` (the `structmat` command). Most are imported on first use.
-Private folders
+Private modules
     `_arrays` (arrays of any library), `_engine` (products by Fourier transforms), `_toeplitz_solver` (inverses of
-    Toeplitz matrices), `_files` (formats of files), `_layer_fits` (fits of all layers of a checkpoint, for `peft` and
-    `studies`).
+    Toeplitz matrices), `_files` (what reads and writes files shares), `_checkpoint` (weights of models, read piece by piece),
+    `_layer_fits` (fits of their changes, for `peft` and `studies`).
 """
 
 from __future__ import annotations

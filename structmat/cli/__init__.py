@@ -1,17 +1,8 @@
 """The `structmat` command.
 
 - `main`: the entry point; says what to install where the extra is missing
-- `_app`: the commands, and exit statuses
-- `_fit`, `_curve`, `_fit_checkpoint`, `_sweep`, `_report`, `_info`: one command each; a new one is a file, and
-  a name in the list of `_app`
-- `_fit_comparison`: what a fit is compared with
-- `_completion`: the command that prints what shells need to complete the others
-- `_progress`, `_tables`: all that is drawn on a terminal
-- `_inputs`, `_outputs`: the files that commands read and write
-- `_streams`: standard output and error, whatever they lead to
-- `_logging`: what `--log-level` shows
-- `_errors`: from exceptions to one line that names the argument
-- `_options`: options that several commands have
+- `_app`: the commands, and the one place where errors become a line and an exit status
+- `_output`: what they print, and how far they are
 """
 
 from __future__ import annotations

@@ -1,28 +1,158 @@
-"""The commands, and exit statuses."""
+"""The commands, and the one place where errors become a line on stderr and an exit status."""
 
 from __future__ import annotations
 
+import contextlib
+import inspect
+import io
+import logging
 import os
+import re
 import sys
-import traceback
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
-from cyclopts import App, CycloptsError, Parameter
+import numpy as np
+from cyclopts import App, CycloptsError, Parameter, Token
+from cyclopts.validators import Number
 
 import structmat
-from structmat._files.text import printable
-from structmat.cli._completion import add_completion
-from structmat.cli._curve import curve
-from structmat.cli._errors import FAILURE, INTERRUPTED, USAGE, CommandError
-from structmat.cli._fit import fit
-from structmat.cli._fit_checkpoint import fit_checkpoint
-from structmat.cli._info import info
-from structmat.cli._report import report
-from structmat.cli._streams import make_usable, printing
-from structmat.cli._sweep import sweep
+from structmat._files import atomic_write, check_output, one_line, printable
+from structmat.cli import _output
+from structmat.fit import error_curve, fit_cdd
+from structmat.io import describe, load_matrix, save
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from structmat.studies import Progress
 
 __all__ = ["app", "run"]
+
+_FAILURE, _USAGE, _INTERRUPTED = 1, 2, 130
+_FAULTS = (OSError, ValueError, TypeError, ArithmeticError, ImportError, MemoryError, RuntimeError)
+"""What may go wrong with files and arguments; anything else is a fault of structmat, and shown as Python does."""
+
+
+class CommandError(Exception):
+    """Wrong usage of a command."""
+
+
+def _number(text: str) -> int:
+    """Read an integer: digits only, of which Python would take more."""
+    if not re.fullmatch(r"[+-]?[0-9]+", text):
+        raise ValueError(f"must be an integer, got {text!r}")
+    return int(text)
+
+
+def _integer(_: object, tokens: Sequence[Token]) -> int:
+    return _number(tokens[0].value)
+
+
+def _integers(_: object, tokens: Sequence[Token]) -> tuple[int, ...]:
+    return tuple(_number(part.strip()) for part in tokens[0].value.split(","))
+
+
+def _block_sizes(_: object, tokens: Sequence[Token]) -> tuple[int | str, ...]:
+    return tuple(part if part == "min" else _number(part) for part in map(str.strip, tokens[0].value.split(",")))
+
+
+def _block_size(_: object, tokens: Sequence[Token]) -> int | str:
+    return "min" if tokens[0].value == "min" else _number(tokens[0].value)
+
+
+def _seconds(_: object, tokens: Sequence[Token]) -> float:
+    text = tokens[0].value
+    if not re.fullmatch(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?", text, re.IGNORECASE):
+        raise ValueError(f"must be a number of seconds, got {text!r}")
+    return float(text)
+
+
+Positive: TypeAlias = Annotated[int, Parameter(converter=_integer, validator=Number(gte=1))]
+NotNegative: TypeAlias = Annotated[int, Parameter(converter=_integer, validator=Number(gte=0))]
+Seconds: TypeAlias = Annotated[float, Parameter(converter=_seconds, validator=Number(gte=0))]
+Integers: TypeAlias = Annotated[tuple[int, ...], Parameter(converter=_integers, n_tokens=1, accepts_keys=False)]
+BlockSize: TypeAlias = Annotated[int | Literal["min"], Parameter(converter=_block_size)]
+BlockSizes: TypeAlias = Annotated[
+    tuple[int | Literal["min"], ...], Parameter(converter=_block_sizes, n_tokens=1, accepts_keys=False)
+]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class FitOptions:
+    """How one matrix is fitted, and what is printed.
+
+    Parameters
+    ----------
+    key
+        Name of the array in a file with several.
+    block_size
+        Rows of one circulant block; `min` is the smaller side of the matrix.
+    first
+        Kind of the first factor.
+    input_second_moment
+        File with the second moment of the vectors that the matrix is applied to; errors are weighted ones then.
+    time_limit
+        Seconds for the search. Ctrl-C ends it early, with the best result so far.
+    seed
+        Seed of random numbers.
+    json
+        Print one JSON object instead of tables.
+    force
+        Replace existing output files.
+    """
+
+    key: str | None = None
+    block_size: BlockSize = "min"
+    first: Literal["diagonal", "circulant"] = "diagonal"
+    input_second_moment: Path | None = None
+    time_limit: Seconds | None = None
+    seed: NotNegative = 0
+    json: bool = False
+    force: bool = False
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """How a command works through many matrices, and from which checkpoints they may come.
+
+    Parameters
+    ----------
+    base
+        Checkpoint: a folder, or a file of safetensors or PyTorch (`.bin`, `.pt`).
+    tuned
+        The same, tuned: the changes are the matrices.
+    targets
+        Regular expression, found in the name of a layer, as in `--targets "query|value"`. By default all but
+        embeddings.
+    input_second_moment
+        File with the second moments of the inputs; errors are weighted ones then.
+    time_limit
+        Seconds for each fit; results then depend on the machine.
+    workers
+        Processes on this machine.
+    scheduler
+        Address of a Dask scheduler to use instead, as in `--scheduler tcp://host:8786`.
+    json
+        Print one JSON object instead of tables.
+    """
+
+    base: Path | None = None
+    tuned: Path | None = None
+    targets: str | None = None
+    input_second_moment: Path | None = None
+    time_limit: Seconds | None = None
+    workers: Positive | None = None
+    scheduler: str | None = None
+    json: bool = False
+
+
+_FIT, _RUN = FitOptions(), RunOptions()
 
 app = App(
     name="structmat",
@@ -32,45 +162,403 @@ app = App(
     suppress_keyboard_interrupt=False,
     result_action="return_value",
 )
-for _command in (fit, curve, fit_checkpoint, sweep, report, info):
-    app.command(_command)
-add_completion(app)
+app.register_install_completion_command()
 
 
 def run(arguments: Sequence[str]) -> int:
     """Run a command and return its exit status."""
-    make_usable()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     owner = " ".join(["structmat", *(name for name in arguments[:1] if name in app)])
+    command: Callable[..., Any] | None = None
     try:
+        _refuse_empty(arguments)
         command, bound, _ = app.parse_args(list(arguments), print_error=False, exit_on_error=False)
         command(*bound.args, **bound.kwargs)
-        with printing():
-            sys.stdout.flush()
+        sys.stdout.flush()
     except KeyboardInterrupt:
         sys.stderr.write(f"{owner}: interrupted\n")
-        return INTERRUPTED
+        return _INTERRUPTED
     except BrokenPipeError:  # the reader of the output left, as `head` does
-        with suppress(OSError):
+        with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FAILURE
-    except Exception as error:  # noqa: BLE001  # the last line of defence: one line instead of a traceback
-        if any(_asks_for_traceback(argument) for argument in arguments):
-            traceback.print_exc()
-        sys.stderr.write(f"{owner}: error: {_message(error)}\n")
-        if isinstance(error, CycloptsError):
-            return USAGE
-        return error.status if isinstance(error, CommandError) else FAILURE
+        return _FAILURE
+    except (CycloptsError, CommandError) as error:
+        sys.stderr.write(f"{owner}: error: {printable(one_line(error))}\n")
+        return _USAGE
+    except _FAULTS as error:
+        text, status = _told(error, command)
+        sys.stderr.write(f"{owner}: error: {printable(text)}\n")
+        return status
     return 0
 
 
-def _asks_for_traceback(argument: str) -> bool:
-    """Tell whether an argument is ``--debug``, also where the command line could not be read."""
-    option, _, value = argument.partition("=")
-    return option == "--debug" and value.lower() not in {"0", "f", "false", "n", "no"}
+def _refuse_empty(arguments: Sequence[str]) -> None:
+    """Refuse values of no letters, which would be the current folder to an option that takes a path."""
+    for before, argument in zip(["an argument", *arguments], arguments, strict=False):
+        if not argument or (argument.startswith("--") and argument.endswith("=")):
+            raise CommandError(f"{argument.rstrip('=') or before}: must not be empty")
 
 
-def _message(error: Exception) -> str:
-    text = printable(" ".join(str(error).split()))
-    if isinstance(error, (CommandError, CycloptsError)):
-        return text
-    return f"{type(error).__name__}: {text} (--debug shows where)"
+def _told(error: BaseException, command: Callable[..., Any] | None) -> tuple[str, int]:
+    """Return what to say of an error, and the exit status: an argument that is an option of the command is usage."""
+    if isinstance(error, structmat.ArgumentError):
+        option = {"rng": "seed", "seeds": "seed"}.get(error.argument or "", error.argument)
+        if command is not None and option in _options(command):
+            return f"--{option.replace('_', '-')}: {error.text}", _USAGE
+        return error.text if error.argument in {None, "path"} else f"{error.argument}: {error.text}", _FAILURE
+    if isinstance(error, FileExistsError) and command is not None and "force" in _options(command):
+        return f"{error.filename} exists; --force replaces it", _USAGE
+    if isinstance(error, OSError) and error.filename:
+        return f"{os.fspath(error.filename)}: {error.strerror}", _FAILURE
+    if isinstance(error, MemoryError):
+        return "there is not enough memory for it", _FAILURE
+    return one_line(error), _FAILURE
+
+
+def _options(command: Callable[..., Any]) -> set[str]:
+    """Return the names of the options of a command, as Python spells them."""
+    found = set()
+    for parameter in inspect.signature(command).parameters.values():
+        grouped = parameter.default if is_dataclass(parameter.default) else None
+        found |= {parameter.name} if grouped is None else {field.name for field in fields(grouped)}
+    return found - {"W", "sources", "file"}
+
+
+@app.command
+def fit(
+    W: Path,
+    /,
+    *,
+    n_factors: Positive = 3,
+    entry_weights: Path | None = None,
+    out: Path | None = None,
+    plot: Path | None = None,
+    options: FitOptions = _FIT,
+) -> None:
+    """Fit a matrix by a product of diagonal and circulant factors.
+
+    Prints the error beside those of a truncated SVD with at most as many parameters, the nearest circulant and the
+    nearest diagonal matrix. Example: `structmat fit W.npy --out fit.safetensors --plot fit.png`
+
+    Parameters
+    ----------
+    W
+        File with the matrix: `.npy`, `.npz` or `.safetensors`; real or complex, of any shape.
+    n_factors
+        Number of factors; 3 is diagonal, circulant, diagonal. Odd for rectangles and several blocks.
+    entry_weights
+        File with a weight for each entry of the matrix, zero where it is missing; for three factors.
+    out
+        Save the fit to this `.safetensors` file; `structmat.io.load` reads it.
+    plot
+        Draw matrix, fit, residual and singular values to this file, `.png`, `.pdf` or `.svg`.
+    options
+        How the matrix is fitted, and what is printed.
+    """
+    o = options
+    sources = [W, o.input_second_moment, entry_weights]
+    _check_outputs(sources, {"--out": (out, [".safetensors"]), "--plot": (plot, _FIGURES)}, force=o.force)
+    matrix, moment, weights = load_matrix(W, key=o.key), _loaded(o.input_second_moment), _loaded(entry_weights)
+    with _output.progress_line(quiet=o.json) as line:
+        result = fit_cdd(
+            matrix,
+            n_factors,
+            block_size=o.block_size,
+            first=o.first,
+            input_second_moment=moment,
+            entry_weights=weights,
+            time_limit=o.time_limit,
+            rng=o.seed,
+            callback=partial(_output.show_fit, line),
+            on_interrupt="return",
+        )
+    weighted = moment is not None or weights is not None
+    rows = _output.comparison(matrix, result, moment, weighted=weighted)
+    if o.json:
+        files = {"out": out and str(out), "plot": plot and str(plot)}
+        everything = {**result.to_dict(), "comparison": rows, "seconds": result.seconds, **files}
+        show = partial(_output.print_json, everything)
+    else:
+        show = partial(_output.print_fit, f"{W.name}{', weighted errors' if weighted else ''}", result, rows)
+    with _output.printed(show):
+        if out is not None:
+            save(result, out, metadata={"source": printable(W.name)}, force=o.force)
+        if plot is not None:
+            shown = matrix if weights is None else np.where(weights > 0, matrix, np.nan)
+            _draw(lambda module: module.fit_figure(shown, result), plot, force=o.force)
+    if result.stopped == "interrupted":
+        raise KeyboardInterrupt
+
+
+@app.command
+def curve(
+    W: Path,
+    /,
+    *,
+    n_factors: Integers | None = None,
+    plot: Path | None = None,
+    csv: Path | None = None,
+    options: FitOptions = _FIT,
+) -> None:
+    """Fit a matrix with more and more factors, and compare with other families of matrices.
+
+    Prints the error for each number of factors, and the least errors that truncated SVD (LoRA), block-circulant (C3A),
+    sparse Fourier (FourierFT) and Monarch matrices with at most as many parameters reach.
+    Example: `structmat curve W.npy --n-factors 3,5,9,17 --plot curve.png`
+
+    Parameters
+    ----------
+    W
+        File with the matrix: `.npy`, `.npz` or `.safetensors`; real or complex, of any shape.
+    n_factors
+        Numbers of factors, as in `--n-factors 3,5,9`; each fit begins at those with fewer. By default all up to 9.
+    plot
+        Draw the curve to this file, `.png`, `.pdf` or `.svg`.
+    csv
+        Write the curve to this `.csv` file; `structmat.ErrorCurve.load` reads it.
+    options
+        How the matrix is fitted, and what is printed.
+    """
+    o = options
+    _check_outputs([W, o.input_second_moment], {"--plot": (plot, _FIGURES), "--csv": (csv, [".csv"])}, force=o.force)
+    matrix, moment = load_matrix(W, key=o.key), _loaded(o.input_second_moment)
+    with _output.progress_line(quiet=o.json) as line:
+        found = error_curve(
+            matrix,
+            None if n_factors else 9,
+            n_factors=n_factors,
+            block_size=o.block_size,
+            first=o.first,
+            input_second_moment=moment,
+            time_limit=o.time_limit,
+            rng=o.seed,
+            callback=partial(_output.show_curve, line),
+            on_interrupt="return",
+        )
+    files = {"plot": plot and str(plot), "csv": csv and str(csv)}
+    with _output.printed(
+        partial(_output.print_json, {**found.to_dict(), **files}) if o.json else partial(_output.say_lines, repr(found))
+    ):
+        if csv is not None:
+            found.save(csv, force=o.force)
+        if plot is not None:
+            _draw(lambda module: module.curve_figure(found), plot, force=o.force)
+    if found.stopped == "interrupted":
+        raise KeyboardInterrupt
+
+
+@app.command
+def fit_checkpoint(
+    *,
+    out: Path,
+    delta: Path | None = None,
+    n_factors: Positive = 3,
+    block_size: BlockSize = "min",
+    cast: bool = False,
+    skip_bad: bool = False,
+    seed: NotNegative = 0,
+    options: RunOptions = _RUN,
+) -> None:
+    """Fit the weight changes of a whole model, layer by layer, and write an adapter for PEFT.
+
+    Every finished layer is written to the disk at once: after Ctrl-C or a crash the same command continues.
+    Example: `structmat fit-checkpoint --base base --tuned tuned --out adapter --workers 2`
+
+    Parameters
+    ----------
+    out
+        Folder for the adapter, `results.csv` and `results.png`.
+    delta
+        In place of `--base` and `--tuned`, a file with the changes themselves, by path of the module.
+    n_factors
+        Number of factors, odd; 3 is diagonal, circulant, diagonal.
+    block_size
+        Rows of one circulant block; `min` is the smaller side of each matrix.
+    cast
+        Take base and tuned weights of different dtypes.
+    skip_bad
+        Leave out layers whose files are damaged or do not match, and list them.
+    seed
+        Seed of random numbers.
+    options
+        From which checkpoints, and how the layers are worked through.
+    """
+    from structmat import studies  # noqa: PLC0415  # an extra
+
+    with _resumable("fit-checkpoint", "layers", out, options) as callback:
+        study = studies.fit_checkpoint(
+            out,
+            base=options.base,
+            tuned=options.tuned,
+            delta=delta,
+            targets=options.targets,
+            n_factors=n_factors,
+            block_size=block_size,
+            input_second_moment=options.input_second_moment,
+            cast=cast,
+            rng=seed,
+            time_limit=options.time_limit,
+            workers=options.workers,
+            skip_bad=skip_bad,
+            callback=callback,
+        )
+    totals = {"error": study.total_error(), "svd_error": study.total_error("truncated-svd")}
+    title = f"{options.tuned or delta}: CDD with {n_factors} factors, adapter in {out}"
+    with _output.printed(
+        partial(_output.print_json, {"out": str(out), **totals, **study.to_dict()})
+        if options.json
+        else partial(_output.print_checkpoint, title, study)
+    ):
+        _draw(lambda _: study.plot().figure, out / "results.png", force=True)
+
+
+@app.command
+def sweep(
+    *sources: Path,
+    out: Path,
+    n_factors: Integers = (3,),
+    block_sizes: BlockSizes = ("min",),
+    seed: NotNegative = 0,
+    options: RunOptions = _RUN,
+) -> None:
+    """Approximate many matrices by many methods with many settings, at equal numbers of parameters.
+
+    Every result is written to the disk at once: after Ctrl-C or a crash the same command continues.
+    Example: `structmat sweep changes/*.npy --n-factors 3,5,9 --out study --workers 2`
+
+    Parameters
+    ----------
+    sources
+        Files of matrices, `.npy`, `.npz` or `.safetensors`.
+    out
+        Folder of the study, for `results.csv` and `results.png`. Name all layers and settings again to add to it.
+    n_factors
+        Numbers of factors, as in `--n-factors 3,5,9`.
+    block_sizes
+        Sides of the circulant blocks, as in `--block-sizes min,96`; `min` is the smaller side.
+    seed
+        Seed of random numbers.
+    options
+        From which checkpoints, and how the matrices are worked through.
+    """
+    from structmat import studies  # noqa: PLC0415  # an extra
+
+    base, tuned = options.base, options.tuned
+    if bool(sources) == (base is not None) or (base is None) != (tuned is None):
+        raise CommandError("name files of matrices, or both --base and --tuned")
+    layers = studies.changes(base, tuned, options.targets) if base and tuned else None
+    with _resumable("sweep", "results", out, options) as callback:
+        study = studies.sweep(
+            studies.matrices(*sources, targets=options.targets) if layers is None else layers,
+            out,
+            n_factors=n_factors,
+            block_sizes=block_sizes,
+            seeds=[seed],
+            input_second_moment=_loaded(options.input_second_moment),
+            time_limit=options.time_limit,
+            workers=options.workers,
+            callback=callback,
+        )
+    with _output.printed(
+        partial(_output.print_json, {"out": str(out), **study.to_dict()})
+        if options.json
+        else partial(_output.print_means, study, f"table and figure: {out}")
+    ):
+        if study.rows:
+            _draw(lambda _: study.plot().figure, out / "results.png", force=True)
+    if study.failed:
+        key, text = next(iter(study.failed.items()))
+        raise RuntimeError(f"{len(study.failed)} of {len(study.failed) + len(study.rows)} units failed: {key}: {text}")
+
+
+@app.command
+def info(file: Path, /, *, json: bool = False) -> None:
+    """Describe a saved operator or fit, or list the arrays of a file of matrices.
+
+    Parameters
+    ----------
+    file
+        A file that `structmat fit --out` or `structmat.io.save` wrote, or a `.npy`, `.npz` or `.safetensors` file.
+    json
+        Print one JSON object instead of a table.
+    """
+    description = describe(file)
+    if json:
+        _output.print_json(description)
+    else:
+        _output.print_description(description)
+
+
+_FIGURES = [".png", ".pdf", ".svg"]
+
+
+def _loaded(path: Path | None) -> NDArray[Any] | None:
+    return None if path is None else load_matrix(path)
+
+
+def _check_outputs(
+    sources: Sequence[Path | None], outputs: Mapping[str, tuple[Path | None, list[str]]], *, force: bool
+) -> None:
+    """Refuse files that could not be written after the work, before it, and those that are read."""
+    used = {os.path.realpath(path) for path in sources if path is not None}
+    for option, (path, suffixes) in outputs.items():
+        if path is None:
+            continue
+        if path.suffix.lower() not in suffixes:
+            raise CommandError(f"{option}: {path} must end in {' or '.join(suffixes)}")
+        if (real := os.path.realpath(path)) in used:
+            raise CommandError(f"{option}: {path} is another file of this command, which is not overwritten")
+        used.add(real)
+        check_output(path, force=force)
+
+
+def _draw(figure: Callable[[Any], Any], path: Path, *, force: bool) -> None:
+    """Draw a figure to a file."""
+    from structmat import plot  # noqa: PLC0415  # matplotlib is slow to import
+
+    with atomic_write(path, force=force) as file:
+        figure(plot).savefig(file, format=path.suffix[1:].lower())
+
+
+@contextlib.contextmanager
+def _resumable(command: str, what: str, out: Path, options: RunOptions) -> Iterator[Callable[[Progress], None]]:
+    """Show how far a study is; after Ctrl-C say what is done and kept. Give the callback."""
+    state: Progress | None = None
+    with _output.progress_line(quiet=options.json) as show, _cluster(options.scheduler):
+
+        def hear(news: Progress) -> None:
+            nonlocal state
+            state = news
+            _output.show_study(show, news)
+
+        try:
+            yield hear
+        except KeyboardInterrupt:
+            done = f"0 {what}" if state is None else f"{state.n_done} of {state.n_units} {what}"
+            sys.stderr.write(f"structmat {command}: {done} are done and kept in {out}; the same command continues\n")
+            raise
+
+
+@contextlib.contextmanager
+def _cluster(scheduler: str | None) -> Iterator[None]:
+    """Let joblib use the workers of a Dask scheduler."""
+    if scheduler is None:
+        yield
+        return
+    import joblib  # noqa: PLC0415  # an extra
+
+    try:
+        from distributed import Client  # noqa: PLC0415  # an extra
+    except ModuleNotFoundError as error:
+        raise ImportError('--scheduler needs the extra "distributed": pip install "structmat[distributed]"') from error
+    # A connection that is lost is told in one line.
+    for name in ("asyncio", "distributed.client", "distributed.core", "tornado"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    try:
+        client = Client(scheduler, timeout=5)
+    except (OSError, ValueError, MemoryError) as error:  # the last is of an answer in another language
+        raise ConnectionError(f"--scheduler: there is no Dask scheduler at {scheduler}") from error
+    with client, joblib.parallel_config(backend="dask"):
+        yield

@@ -1,32 +1,37 @@
-"""Matrices from ``.npy``, ``.npz`` and ``.safetensors`` files."""
+"""Matrices from ``.npy``, ``.npz`` and ``.safetensors`` files, each opened once, and never as Python objects."""
 
 from __future__ import annotations
 
+import contextlib
+import difflib
 import math
 import os
 import tokenize
 import zipfile
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
 from structmat._arrays.errors import ArgumentError, ArgumentValueError
-from structmat._files.kinds import file_kind, require_path
-from structmat._files.safetensors import SafetensorsFile, one_line
-from structmat.io._tree import TREE
+from structmat._files import first_names, one_line, open_safetensors, require_regular
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["load_matrix", "numpy_specs"]
+__all__ = ["TREE", "array_specs", "file_kind", "load_matrix"]
 
+TREE = "structmat"
+"""The key of the metadata of a safetensors file that holds the description of an operator."""
 _DAMAGE = (
     *(ValueError, EOFError, KeyError, RuntimeError, NotImplementedError, OverflowError, SyntaxError, TypeError),
-    *(zipfile.BadZipFile, zlib.error, tokenize.TokenError),
+    *(zipfile.BadZipFile, zlib.error, tokenize.TokenError, MemoryError),
 )
 """What NumPy and `zipfile` raise on files that are not what they claim to be."""
+_SHOWN = 5
+"""Of names of arrays in a message, at most."""
 
 
 def load_matrix(path: str | os.PathLike[str], *, key: str | None = None) -> NDArray[Any]:
@@ -70,78 +75,91 @@ def load_matrix(path: str | os.PathLike[str], *, key: str | None = None) -> NDAr
     array([[1., 1., 1.],
            [1., 1., 1.]])
     """
-    require_path(path, "load_matrix")
-    kind = file_kind(path)
+    require_regular(path, "load_matrix")
+    with Path(path).open("rb") as file:
+        kind = file_kind(file, path)
+        if kind != "safetensors":
+            array = _numpy_array(file, path, kind, key)
     if kind == "safetensors":
-        file = SafetensorsFile.open(path)
-        if TREE in file.metadata:
-            raise ValueError(
-                f"{path} holds a structmat operator, no plain matrix; read it by structmat.io.load(path).to_dense()"
-            )
-        name = _chosen(key, list(file.tensors), path)
-        return file.tensors[name]._replace(data=file.data(name)).values(f"{path}: {name}")
-    try:
-        if kind == "npy":
-            _chosen(key, ["array"], path)
-            array = np.array(_mapped(path))
-        else:
-            # Opened here, because NumPy leaves the file open when it finds it damaged.
-            with Path(path).open("rb") as opened, np.load(opened, allow_pickle=False) as archive:
-                name = _chosen(key, archive.files, path)
-                _refuse_lies(archive, name)
-                array = archive[name]
-            if not isinstance(array, np.ndarray):
-                raise TypeError(f"{name} is no array")
-    except ArgumentError:
-        raise
-    except _DAMAGE as error:
-        raise ValueError(_numpy_message(path, kind, error)) from error
+        with open_safetensors(path) as tensors:
+            if TREE in (tensors.metadata() or {}):
+                text = "holds a structmat operator, no plain matrix; read it by structmat.io.load(path).to_dense()"
+                raise ValueError(f"{path} {text}")
+            name = _chosen(key, sorted(tensors.keys()), path)
+            try:
+                array = tensors.get_tensor(name)
+            except (AttributeError, TypeError) as error:
+                code = tensors.get_slice(name).get_dtype()
+                raise ValueError(f"{path}: {name} has dtype {code}, which NumPy cannot hold") from error
+    if array.dtype.name == "bfloat16":
+        return array.astype(np.float32)
     if array.dtype.kind not in "biufc":
         raise ValueError(f"{path} holds no numbers but dtype {array.dtype}")
     return np.asarray(array, dtype=array.dtype.newbyteorder("="))
 
 
-def numpy_specs(path: str | os.PathLike[str], kind: str) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
-    """Return shape and dtype of the arrays of a ``.npy`` or ``.npz`` file."""
-    try:
+def file_kind(file: BinaryIO, path: str | os.PathLike[str]) -> str:
+    """Return the kind of an opened file by its first bytes, and leave it at its beginning."""
+    start = file.read(9)
+    file.seek(0)
+    if start.startswith(b"\x93NUMPY"):
+        return "npy"
+    if start.startswith((b"PK\x03\x04", b"PK\x05\x06")):
+        with contextlib.suppress(zipfile.BadZipFile, ValueError), zipfile.ZipFile(file) as archive:
+            if any(name.endswith("/data.pkl") for name in archive.namelist()):
+                text = "was written by torch.save: only checkpoints are read from such files"
+                raise ArgumentValueError("load_matrix", "path", f"must lead to an array, but {path} {text}")
+        file.seek(0)
+        return "npz"
+    if not start:
+        raise ValueError(f"{path} is empty")
+    if start[8:] != b"{":  # of the header, after its length
+        raise ValueError(f"{path} is no .npy, .npz or .safetensors file")
+    return "safetensors"
+
+
+def array_specs(file: BinaryIO, path: str | os.PathLike[str], kind: str) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Return shape and dtype of the arrays of an opened ``.npy`` or ``.npz`` file, without reading them."""
+    with _naming_damage(path, kind):
         if kind == "npy":
-            array = _mapped(path)
-            return {"array": (array.shape, array.dtype)}
-        with Path(path).open("rb") as opened, np.load(opened, allow_pickle=False) as archive:
-            return {name: _numpy_header(archive, name) for name in archive.files}
+            shape, dtype = _header(file)
+            if file.tell() + math.prod(shape) * dtype.itemsize > os.fstat(file.fileno()).st_size:
+                raise ValueError("it is cut short")
+            return {"array": (shape, str(dtype))}
+        with np.load(file, allow_pickle=False) as archive:
+            headers = {name: _member_header(archive, name) for name in archive.files}
+            return {name: (shape, str(dtype)) for name, (shape, dtype) in headers.items()}
+
+
+def _numpy_array(file: BinaryIO, path: str | os.PathLike[str], kind: str, key: str | None) -> NDArray[Any]:
+    with _naming_damage(path, kind):
+        if kind == "npy":
+            _chosen(key, ["array"], path)
+            return np.lib.format.read_array(file, allow_pickle=False)
+        with np.load(file, allow_pickle=False) as archive:
+            name = _chosen(key, archive.files, path)
+            if not isinstance(array := archive[name], np.ndarray):
+                raise TypeError(f"{name} is no array")
+            return array
+
+
+@contextlib.contextmanager
+def _naming_damage(path: str | os.PathLike[str], kind: str) -> Iterator[None]:
+    try:
+        yield
+    except ArgumentError:
+        raise
     except _DAMAGE as error:
-        raise ValueError(_numpy_message(path, kind, error)) from error
-
-
-def _mapped(path: str | os.PathLike[str]) -> NDArray[Any]:
-    """Return the array of a ``.npy`` file, not yet read; a size beyond the end of the file is an error."""
-    with Path(path).open("rb") as file:
-        shape, dtype = _header(file)
-        _refuse_more("the array", shape, dtype, os.fstat(file.fileno()).st_size)
-    found: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-    return found
-
-
-def _refuse_lies(archive: Any, name: str) -> None:
-    """Refuse an array of an ``.npz`` file that claims more bytes than are packed there, before they are allocated."""
-    member = _member(archive, name)
-    with archive.zip.open(member) as file:
-        if file.read(len(np.lib.format.MAGIC_PREFIX)) != np.lib.format.MAGIC_PREFIX:
-            return  # no array
-    _refuse_more(name, *_numpy_header(archive, name), archive.zip.getinfo(member).file_size)
-
-
-def _refuse_more(name: str, shape: tuple[int, ...], dtype: np.dtype[Any], packed: int) -> None:
-    claimed = math.prod(shape) * dtype.itemsize
-    if claimed > packed and not dtype.hasobject:
-        raise ValueError(f"{name} is to have shape {shape} of {dtype}, {claimed} bytes, but there are {packed}")
+        if "allow_pickle" in str(error) or "Python objects" in str(error):
+            raise ValueError(f"{path} holds Python objects, which are not read: they could run code") from error
+        raise ValueError(f"{path} is no complete .{kind} file: {one_line(error)}") from error
 
 
 def _member(archive: Any, name: str) -> str:
     return name if name in archive.zip.namelist() else f"{name}.npy"
 
 
-def _numpy_header(archive: Any, name: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
+def _member_header(archive: Any, name: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
     """Return shape and dtype of one member of an ``.npz`` file."""
     with archive.zip.open(_member(archive, name)) as file:
         return _header(file)
@@ -156,19 +174,15 @@ def _header(file: Any) -> tuple[tuple[int, ...], np.dtype[Any]]:
     return shape, dtype
 
 
-def _numpy_message(path: str | os.PathLike[str], kind: str, error: Exception) -> str:
-    if "allow_pickle" in str(error) or "Python objects" in str(error):
-        return f"{path} holds Python objects, which are not read: they could run code"
-    return f"{path} is no complete .{kind} file: {one_line(error)}"
-
-
 def _chosen(key: str | None, names: list[str], path: str | os.PathLike[str]) -> str:
-    """Return the name of the array to read."""
+    """Return the name of the array to read; of many names a message has those that are alike, or the first."""
     if not names:
         raise ArgumentValueError("load_matrix", "path", f"must lead to an array, but {path} holds none")
     if key is None and len(names) == 1:
         return names[0]
     if key is None or key not in names:
-        text = f"must be one of {', '.join(names)} in {path}, got {key!r}"
+        alike = difflib.get_close_matches(key or "", names, _SHOWN, 0.3)
+        alike = alike or [name for name in names if key and key in name] or names
+        text = f"must name one of {len(names):,} arrays in {path}, such as {first_names(alike, _SHOWN)}; got {key!r}"
         raise ArgumentValueError("load_matrix", "key", text)
     return key

@@ -1,4 +1,4 @@
-"""Operators and fits in safetensors files.
+"""Operators and fits in safetensors files, and what any file holds.
 
 The vectors have readable names (``c``, ``factors.0.d``); complex ones are pairs of real numbers along one more axis.
 The tree of operators is JSON text in the metadata, with a checksum of it and of the vectors, so that a damaged file is
@@ -7,31 +7,44 @@ never read as another operator.
 
 from __future__ import annotations
 
+import hashlib
+import inspect
+import json
+import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from array_api_compat import array_namespace
+from array_api_compat import array_namespace, is_torch_array
 
-from structmat._arrays import dtype_name
+from structmat import operators
+from structmat._arrays import dtype_name, is_complex
 from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
-from structmat._files.atomic import atomic_write
-from structmat._files.kinds import file_kind, require_path
-from structmat._files.safetensors import SafetensorsFile, Tensor, checksum, to_bytes
+from structmat._arrays.numpy_bridge import to_numpy
+from structmat._files import DTYPES, atomic_write, first_names, one_line, open_safetensors, require_regular
 from structmat.fit import FitResult
-from structmat.io._tree import CHECKSUM, FIT, TREE, decoded, encoded, saved_tree, tree_text
-from structmat.operators import LinearOperator
+from structmat.io._matrices import TREE, array_specs, file_kind
+from structmat.operators import LinearOperator, Prepared
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from structmat._arrays.typing import Array, Device, Namespace
 
-__all__ = ["load", "save"]
+__all__ = ["describe", "load", "save"]
 
+_FIT = "fit."
+"""What the names of the arrays of a fit begin with that are not its operator's."""
+_VERSION = 3
 _OTHER_FORMATS = {".bin", ".csv", ".json", ".npy", ".npz", ".pt", ".pth"}
+_KINDS: dict[str, Any] = {"float": (float, int), "int": int, "bool": bool, "str": str}
+"""Of the fields of a fit that are no arrays, by their annotations."""
+_SHOWN = 5
+"""Of names of tensors in a message, at most."""
 
 
 def save(
@@ -81,24 +94,29 @@ def save(
     ...     sm.io.load(f"{folder}/c.safetensors")
     Circulant(shape=(3, 3), dtype=float64, device=cpu)
     """
+    try:
+        import ml_dtypes  # noqa: F401, PLC0415  # the dtype bfloat16 of NumPy
+        from safetensors.numpy import save as as_bytes  # noqa: PLC0415  # an extra
+    except ModuleNotFoundError as error:
+        raise ImportError('safetensors files need the extra "io": pip install "structmat[io]"') from error
     if (suffix := Path(path).suffix.lower()) in _OTHER_FORMATS:
         raise ArgumentValueError("save", "path", f"names a file of safetensors, which must not end in {suffix}")
-    notes: dict[str, str] = {}
     kind: type = type(operator)
     if not issubclass(kind, (LinearOperator, FitResult)):
         text = f"must be a structmat operator or a FitResult, got {kind.__name__}"
         raise ArgumentTypeError("save", "operator", text)
+    notes: dict[str, str] = {}
     for key, value in (metadata or {}).items():
         if not isinstance(key, str):
             raise ArgumentTypeError("save", "metadata", f"must have strings as keys, got {key!r}")
-        if key in {TREE, CHECKSUM}:
+        if key == TREE:
             raise ArgumentValueError("save", "metadata", f"must not have the key {key!r}, which is reserved")
         notes[key] = str(value)
-    tensors: dict[str, Tensor] = {}
-    tree = tree_text(encoded(operator, "", tensors))
-    notes |= {TREE: tree, CHECKSUM: checksum(tree, tensors)}
+    arrays: dict[str, NDArray[Any]] = {}
+    tree = _encoded(operator, "", arrays)
+    notes[TREE] = json.dumps({"version": _VERSION, "saved": tree, "sha256": _checksum(tree, arrays)})
     with atomic_write(path, force=force) as file:
-        file.write(to_bytes(tensors, notes))
+        file.write(as_bytes(arrays, notes))
 
 
 def load(
@@ -128,13 +146,12 @@ def load(
     ValueError
         If the file is damaged or holds no structmat operator, or the library cannot hold the saved dtype.
     TypeError
-        If `path` is not a path, or `xp` no array namespace.
+        If `path` is not a path, or `xp` is not an array namespace.
 
     See Also
     --------
     save : Writes the file.
     load_matrix : Reads plain matrices.
-    structmat.torch.load_adapter : Reads adapters of a torch model.
 
     Examples
     --------
@@ -149,30 +166,230 @@ def load(
     array([1., 2.])
     """
     namespace = _namespace(xp)
-    require_path(path, "load")
-    if (kind := file_kind(path)) != "safetensors":
-        raise ValueError(
-            f"{path} is a .{kind} file and holds no structmat operator; read it by structmat.io.load_matrix"
-        )
-    file = SafetensorsFile.open(path)
-    tree = saved_tree(file)
-    tensors = {name: spec._replace(data=file.data(name)) for name, spec in file.tensors.items()}
-    if file.metadata.get(CHECKSUM) != checksum(file.metadata[TREE], tensors):
+    require_regular(path, "load")
+    with Path(path).open("rb") as file:
+        kind = file_kind(file, path)
+    if kind != "safetensors":
+        raise ValueError(f"{path} is a .{kind} file and holds no structmat operator; read it by load_matrix")
+    with open_safetensors(path) as file:
+        content = _content(file, path)
+        arrays = {name: _read(file, name, path) for name in file.keys()}  # noqa: SIM118  # no mapping
+    if content.get("sha256") != _checksum(content["saved"], arrays):
         raise ValueError(f"{path}: the checksum does not fit; the file is damaged or was edited")
-
-    for dtype in {tensor.dtype for name, tensor in tensors.items() if not name.startswith(FIT)}:
-        zero = np.zeros(1, "float32" if dtype == "bfloat16" else dtype)
-        _moved(zero, dtype, namespace, device)  # raises where it must
+    for array in arrays.values():
+        _moved(array.reshape(-1)[:0], namespace, device)  # raises where it must, before anything is made
 
     def array_of(name: str, paired: bool) -> Array:
-        values = tensors[name].values(f"{path}: {name}")
-        if name.startswith(FIT):
-            return values
+        values = arrays[name]
         if paired:
             values = np.ascontiguousarray(values).view(np.result_type(values, np.complex64))[..., 0]
-        return _moved(values, tensors[name].dtype, namespace, device)
+        return values if name.startswith(_FIT) else _moved(values, namespace, device)
 
-    return decoded(tree, array_of, path)
+    return _decoded_file(content["saved"], array_of, path)
+
+
+def describe(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return what a file contains, without reading the entries.
+
+    Parameters
+    ----------
+    path : path-like
+        A saved operator, or matrices in ``.npy``, ``.npz`` or ``.safetensors``; the content decides, not the suffix.
+
+    Returns
+    -------
+    dict
+        Ready for JSON: "path", "format" ("structmat", "safetensors", "npz" or "npy"), "bytes", "tensors" (name to
+        "shape" and "dtype") and "metadata". For an operator also "kind", "shape", "dtype", "batch_shape", "n_factors",
+        "block_size" and "n_parameters", where these exist; for a fit also "fit", with its error, start and so on.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    TypeError
+        If `path` is not a path.
+    ValueError
+        If the file is damaged or of another kind.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> import structmat as sm
+    >>> import structmat.io
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     sm.io.save(sm.Circulant(np.ones(5)), f"{folder}/c.safetensors", metadata={"task": "demo"})
+    ...     held = sm.io.describe(f"{folder}/c.safetensors")
+    >>> held["kind"], held["shape"], held["tensors"], held["metadata"]
+    ('Circulant', [5, 5], {'c': {'shape': [5], 'dtype': 'float64'}}, {'task': 'demo'})
+    """
+    require_regular(path, "describe")
+    metadata: dict[str, str] = {}
+    with Path(path).open("rb") as file:
+        kind, size = file_kind(file, path), os.fstat(file.fileno()).st_size
+        specs = {} if kind == "safetensors" else array_specs(file, path, kind)
+    if kind == "safetensors":
+        with open_safetensors(path) as tensors:
+            metadata = dict(sorted((tensors.metadata() or {}).items()))
+            for name in sorted(tensors.keys()):
+                part = tensors.get_slice(name)
+                specs[name] = tuple(part.get_shape()), DTYPES.get(part.get_dtype(), part.get_dtype())
+            saved = _content(tensors, path)["saved"] if TREE in metadata else None
+    body = {
+        "tensors": {name: {"shape": list(shape), "dtype": dtype} for name, (shape, dtype) in specs.items()},
+        "metadata": {key: text for key, text in metadata.items() if key != TREE},
+    }
+    head = {"path": os.fspath(path), "format": kind, "bytes": size}
+    if TREE not in metadata:
+        return head | body
+
+    def blank(name: str, paired: bool) -> Array:
+        """The constructors look at shapes only: one zero, broadcast, stands for a whole array."""
+        shape, dtype = specs[name]
+        number = np.dtype("float32" if dtype == "bfloat16" else dtype)
+        number = np.result_type(number, np.complex64) if paired else number
+        return np.broadcast_to(np.zeros((), number), shape[:-1] if paired else shape)
+
+    operator = _decoded_file(saved, blank, path)
+    if isinstance(operator, FitResult):
+        values = {field.name: getattr(operator, field.name) for field in fields(operator)}
+        body["fit"] = {name: value for name, value in values.items() if isinstance(value, (bool, int, float, str))}
+        operator = operator.operator
+    kinds = {dtype for name, (_, dtype) in specs.items() if not name.startswith(_FIT)}
+    factors = getattr(operator, "factors", (operator,))
+    leaves = sum(math.prod(array.shape[array.ndim - axes :]) for array, axes in operator._leaves())
+    return {
+        **head,
+        "format": "structmat",
+        "kind": type(operator).__name__,
+        "shape": list(operator.shape),
+        "dtype": "bfloat16" if kinds == {"bfloat16"} else dtype_name(operator.dtype),
+        "batch_shape": list(operator.batch_shape),
+        "n_factors": len(factors),
+        "block_size": next((f.block_size for f in factors if hasattr(f, "block_size")), None),
+        "n_parameters": getattr(operator, "n_parameters", leaves),
+        **body,
+    }
+
+
+def _content(file: Any, path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return the description of what is saved in an opened file."""
+    metadata = file.metadata() or {}
+    if TREE not in metadata:
+        names = first_names(sorted(file.keys()), _SHOWN) or "none"
+        raise ValueError(f"{path} holds no structmat operator but plain tensors ({names})")
+    try:
+        content = json.loads(metadata[TREE])
+        version, _ = content["version"], content["saved"]
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise ValueError(f"{path}: its description is damaged: {one_line(error)}") from error
+    if version != _VERSION:
+        raise ValueError(f"{path} has format version {version!r}; this structmat reads version {_VERSION}")
+    return content
+
+
+def _read(file: Any, name: str, path: str | os.PathLike[str]) -> NDArray[Any]:
+    try:
+        return file.get_tensor(name)
+    except (AttributeError, TypeError) as error:  # a dtype that NumPy does not have
+        raise ValueError(f"{path} describes no valid operator: {name} has dtype {one_line(error)}") from error
+
+
+def _checksum(tree: Any, arrays: Mapping[str, NDArray[Any]]) -> str:
+    """Return the SHA-256 of a tree and of every array's name, dtype, shape and bytes."""
+    digest = hashlib.sha256(json.dumps(tree).encode())
+    for name, array in sorted(arrays.items()):
+        digest.update(json.dumps([name, array.dtype.name, array.shape]).encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+@cache
+def _classes() -> dict[str, type[LinearOperator]]:
+    """Return the operator classes that a file may name: all but what is prepared, whose operator is saved."""
+    public = (getattr(operators, name) for name in operators.__all__)
+    found = (c for c in public if isinstance(c, type) and issubclass(c, LinearOperator))
+    return {c.__name__: c for c in found if not inspect.isabstract(c) and c is not Prepared}
+
+
+def _encoded(value: Any, name: str, arrays: dict[str, NDArray[Any]]) -> Any:
+    """Return a field as JSON can hold it; its arrays are put into `arrays` under their names."""
+    if isinstance(value, Prepared):
+        value = value.operator
+    if isinstance(value, FitResult):
+        names = [field.name for field in fields(value) if field.name != "operator"]
+        rest = {field: _encoded(getattr(value, field), _FIT + field, arrays) for field in names}
+        return {"class": "FitResult", "operator": _encoded(value.operator, "", arrays), **rest}
+    if isinstance(value, LinearOperator):
+        cls = type(value)
+        if _classes().get(cls.__name__) is not cls:
+            text = f"must be made of operators of structmat itself, got {cls.__name__}"
+            raise ArgumentTypeError("save", "operator", text)
+        prefix = f"{name}." if name else ""
+        rest = {field: _encoded(getattr(value, field), prefix + field, arrays) for field in cls._field_names()}
+        return {"class": cls.__name__, **rest}
+    if isinstance(value, (tuple, list)):
+        return [_encoded(item, f"{name}.{i}", arrays) for i, item in enumerate(value)]
+    if value is None or isinstance(value, (int, float, str)):
+        return value
+    if isinstance(value, complex):
+        return {"real": value.real, "imag": value.imag}
+    arrays[name] = _stored(value)
+    return {"tensor": name, "complex": is_complex(value.dtype, array_namespace(value))}
+
+
+def _stored(array: Array) -> NDArray[Any]:
+    """Return an array of the file: half precision as it is, complex values as pairs."""
+    name = dtype_name(array.dtype)
+    values = to_numpy(array.detach() if is_torch_array(array) else array)  # type: ignore[attr-defined]
+    if values.dtype.kind not in "fcbiu" or values.dtype.itemsize > 8 * (1 + (values.dtype.kind == "c")):
+        text = f"must have a dtype that the file format has, got {name}; use operator.astype(...)"
+        raise ArgumentTypeError("save", "operator", text)
+    if values.dtype.kind == "c":
+        return np.stack([values.real, values.imag], axis=-1)
+    return np.asarray(values.astype(name), order="C")  # which was widened if it is a half precision
+
+
+def _decoded_file(
+    tree: Any, array_of: Callable[[str, bool], Array], path: str | os.PathLike[str]
+) -> LinearOperator | FitResult:
+    """Return what a tree describes; `array_of` gives the array of a name, made of pairs or not.
+
+    Any fault in the tree is a `ValueError` that names the file.
+    """
+    try:
+        found = _decoded(tree, array_of)
+    except KeyError as error:
+        raise ValueError(f"{path} describes no valid operator: it lacks {error}") from error
+    except (ValueError, TypeError, AttributeError, IndexError, RecursionError) as error:
+        raise ValueError(f"{path} describes no valid operator: {one_line(error)}") from error
+    if not isinstance(found, (LinearOperator, FitResult)):
+        raise ValueError(f"{path} describes no valid operator: {found!r}")  # noqa: TRY004  # the file's fault
+    return found
+
+
+def _decoded(node: Any, array_of: Callable[[str, bool], Array]) -> Any:
+    """Undo `_encoded`."""
+    if isinstance(node, list):
+        return tuple(_decoded(item, array_of) for item in node)
+    if not isinstance(node, dict):
+        return node
+    if "tensor" in node:
+        return array_of(node["tensor"], node["complex"])
+    if "class" not in node:
+        return complex(node["real"], node["imag"])
+    values = {field: _decoded(item, array_of) for field, item in node.items() if field != "class"}
+    if node["class"] == "FitResult":
+        for field in fields(FitResult):
+            value = values.get(field.name, field.default)
+            kind = LinearOperator if field.name == "operator" else _KINDS.get(str(field.type), object)
+            if not isinstance(value, kind):
+                raise ValueError(f"{field.name} of a fit is {value!r}")  # noqa: TRY004  # the file's fault
+        return FitResult(**values)
+    if (cls := _classes().get(node["class"])) is None:
+        raise ValueError(f"{node['class']!r} is no operator class of structmat")
+    return cls(**values)
 
 
 def _namespace(xp: Namespace | None) -> Namespace:
@@ -184,9 +401,10 @@ def _namespace(xp: Namespace | None) -> Namespace:
         raise ArgumentTypeError("load", "xp", text) from error
 
 
-def _moved(values: NDArray[Any], dtype: str, xp: Namespace, device: Device | None) -> Array:
+def _moved(values: NDArray[Any], xp: Namespace, device: Device | None) -> Array:
     """Return values in a library and in the dtype they were saved in; half precision that it lacks stays wider."""
-    if dtype == "float16" and not hasattr(xp, "float16"):
+    dtype = values.dtype.name
+    if dtype == "bfloat16" or (dtype == "float16" and not hasattr(xp, "float16")):
         values = values.astype(np.float32)
     array = xp.asarray(values) if device is None else xp.asarray(values, device=device)
     if (got := dtype_name(array.dtype)) != values.dtype.name:

@@ -37,9 +37,8 @@ from structmat.peft._registration import register, require_supported
 
 require_supported()
 
-from structmat._layer_fits.table import FittedLayer  # noqa: E402 - an old peft lacks what these import
 from structmat.peft._config import CDDConfig  # noqa: E402
-from structmat.peft._fitted_adapter import FittedAdapter  # noqa: E402
+from structmat.peft._fitted_adapter import FittedAdapter, FittedLayer  # noqa: E402
 from structmat.peft._from_lora import from_lora  # noqa: E402
 from structmat.peft._from_weights import from_delta, from_weights  # noqa: E402
 from structmat.peft._to_lora import lora_errors, to_lora  # noqa: E402

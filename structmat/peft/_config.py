@@ -14,7 +14,7 @@ from peft.utils.other import get_pattern_key
 
 from structmat._arrays.checks import finite, odd_factors, side_of_blocks
 from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
-from structmat._files.atomic import atomic_write
+from structmat._files import atomic_write
 from structmat.peft._lora_options import naming_lora_options
 from structmat.peft._option_kinds import check_kinds
 from structmat.peft._stored_shapes import most_factors, stored_shapes

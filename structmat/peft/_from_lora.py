@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
+from dataclasses import dataclass
 from inspect import signature
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from peft import PeftModel, get_peft_model_state_dict
 from peft.tuners.adalora.layer import AdaLoraLayer
 from peft.tuners.trainable_tokens import TrainableTokensLayer
@@ -14,13 +17,29 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
 from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
-from structmat._layer_fits.adapter_files import PREFIX, changes_the_base, exact_targets
-from structmat._layer_fits.changes import Computed
+from structmat._layer_fits import PREFIX, exact_targets
 from structmat.peft._config import CDDConfig
 from structmat.peft._fitted_adapter import FittedAdapter, fit_changes
 from structmat.torch import has_transposed_weight
 
 __all__ = ["from_lora"]
+
+_STARTS_IN_THE_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
+"""How values of `init_lora_weights` begin which change the weights of the base too."""
+
+
+@dataclass(frozen=True)
+class _Computed:
+    """A change that a method in memory computes."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    matrix: Callable[[], NDArray[Any]]
+    """Returns a new array."""
+
+    def __str__(self) -> str:
+        return self.name
 
 
 def from_lora(model: PeftModel, adapter_name: str = "default", **settings: Any) -> FittedAdapter:
@@ -108,7 +127,7 @@ def _obstacle(source: Any, module: Any, adapter_name: str) -> str | None:
         return "with a trained bias, which a CDD adapter does not have"
     if adapter_name in getattr(module, "lora_variant", {}):
         return "of a variant of LoRA that does more than add to the weight"
-    if changes_the_base(start):
+    if str(start).lower().startswith(_STARTS_IN_THE_BASE):
         return (
             f"whose start init_lora_weights={start!r} changed the weight of the base too: give the base as it was and "
             "the merged model to from_weights"
@@ -123,7 +142,7 @@ def _obstacle(source: Any, module: Any, adapter_name: str) -> str | None:
     return None
 
 
-def _change(name: str, module: Any, adapter_name: str) -> Computed:
+def _change(name: str, module: Any, adapter_name: str) -> _Computed:
     """Return the change of a layer, computed when it is needed."""
 
     def delta() -> Tensor:
@@ -132,4 +151,4 @@ def _change(name: str, module: Any, adapter_name: str) -> Computed:
 
     weight = getattr(module.get_base_layer(), "weight", None)
     dtype = str(getattr(weight, "dtype", torch.float32)).removeprefix("torch.")
-    return Computed(name, (module.out_features, module.in_features), dtype, lambda: delta().numpy())
+    return _Computed(name, (module.out_features, module.in_features), dtype, lambda: delta().numpy())

@@ -12,14 +12,11 @@ import torch
 from peft import get_peft_model, get_peft_model_state_dict
 from torch import Tensor, nn
 
-from structmat import io
 from structmat._arrays.errors import ArgumentValueError
-from structmat._layer_fits.adapter_files import PREFIX, exact_targets
-from structmat._layer_fits.changes import Difference, Stored
-from structmat._layer_fits.layers import OtherWeights
-from structmat._layer_fits.table import FittedLayer
+from structmat._checkpoint import Checkpoint, CheckpointError
+from structmat._layer_fits import PREFIX, Difference, Stored, changed_weights, exact_targets
 from structmat.peft._config import CDDConfig
-from structmat.peft._fitted_adapter import FittedAdapter, fit_changes
+from structmat.peft._fitted_adapter import FittedAdapter, FittedLayer, fit_changes
 from structmat.peft._tuner_layer import CDDTunerLinear
 from structmat.torch import has_transposed_weight
 
@@ -27,8 +24,6 @@ __all__ = ["from_delta", "from_weights"]
 
 _WRAPPERS = re.compile(r"\.(?:base_layer|original_module|modules_to_save)\.")
 """Parts of names that PEFT adds to those of the model."""
-_FLOAT8 = {"F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2"}
-"""Codes of safetensors that NumPy has no dtype for, and their names in torch."""
 
 
 def from_delta(deltas: Mapping[str, Tensor], **settings: Any) -> FittedAdapter:
@@ -63,7 +58,7 @@ def from_delta(deltas: Mapping[str, Tensor], **settings: Any) -> FittedAdapter:
     if not deltas:
         raise ArgumentValueError("from_delta", "deltas", "is empty")
     config = CDDConfig(**{"target_modules": exact_targets(deltas), **settings})
-    stored = io.Checkpoint.in_memory(deltas, "from_delta: deltas")
+    stored = Checkpoint.in_memory(deltas, "from_delta: deltas")
     return FittedAdapter(config, *fit_changes(config, {path: Stored(stored.entry(path)) for path in deltas}))
 
 
@@ -147,7 +142,7 @@ def from_weights(
     }
     for key, own in others.items():
         # With all biases PEFT also saves those of modules that others replace, which are as they were.
-        state[key] = _as_torch((old if ".original_module." in key else new).entry(own))
+        state[key] = (old if ".original_module." in key else new).entry(own).tensor()
     covered = [f"{name}.weight" for name in targets] + list(others.values())
     config.inference_mode = True
     adapter = FittedAdapter(config, state, layers, _tuned_too(old, new, covered))
@@ -156,22 +151,21 @@ def from_weights(
     return adapter
 
 
-def _weights(source: str | Path | nn.Module, name: str) -> io.Checkpoint:
+def _weights(source: str | Path | nn.Module, name: str) -> Checkpoint:
     """Return the weights of a model, in memory or in a folder, to be read one by one."""
     if isinstance(source, nn.Module):
-        return io.Checkpoint.in_memory(source.state_dict(), f"from_weights: {name}")
-    weights = io.Checkpoint(source)
-    for fault in (*weights.broken.values(), *weights.faults.values()):
-        raise io.CheckpointError(fault)
+        return Checkpoint.in_memory(source.state_dict(), f"from_weights: {name}")
+    weights = Checkpoint(source)
+    for fault in weights.faults.values():
+        raise CheckpointError(fault)
     return weights
 
 
-def _tuned_too(old: io.Checkpoint, new: io.Checkpoint, covered: Sequence[str]) -> tuple[str, ...]:
+def _tuned_too(old: Checkpoint, new: Checkpoint, covered: Sequence[str]) -> tuple[str, ...]:
     """Return the names of weights that are new or others than before, but for those covered."""
     inside, partners = {*new.partners(covered).values()}, old.partners(new)
     rest = {key: partners.get(key) for key in new if key not in inside}
-    pairs = tuple((new.entry(key), old.entry(before)) for key, before in rest.items() if before is not None)
-    changed = OtherWeights(pairs).run().values["changed"]
+    changed = changed_weights((new.entry(key), old.entry(before)) for key, before in rest.items() if before is not None)
     return tuple(key for key, before in rest.items() if before is None or key in changed)
 
 
@@ -195,14 +189,3 @@ def _skeleton(source: str | Path | nn.Module) -> nn.Module:
 def _without_values(tensor: Tensor) -> Tensor:
     empty = torch.empty_like(tensor, device="meta")
     return nn.Parameter(empty, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty
-
-
-def _as_torch(entry: io.Entry) -> Tensor:
-    """Return a weight with the dtype that it has in the file."""
-    stored = entry.raw()
-    dtype = getattr(torch, _FLOAT8.get(stored.code, stored.dtype), None)
-    if dtype is None:
-        raise io.CheckpointError(f"{entry} has dtype {stored.dtype}, which torch does not have")
-    if not stored.data:
-        return torch.empty(stored.shape, dtype=dtype)
-    return torch.frombuffer(bytearray(stored.data), dtype=dtype).reshape(stored.shape)

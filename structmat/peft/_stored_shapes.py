@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from peft.utils import SAFETENSORS_WEIGHTS_NAME, WEIGHTS_NAME
 
-from structmat import io
 from structmat._arrays.errors import ArgumentValueError
-from structmat._layer_fits.adapter_files import FACTOR_KEY
+from structmat._checkpoint import Checkpoint, CheckpointError
+from structmat._layer_fits import FACTOR_KEY
 
 __all__ = ["most_factors", "stored_shapes"]
 
@@ -32,8 +32,8 @@ def stored_shapes(folder: Path) -> dict[str, tuple[int, ...]] | None:
     if path is None:
         return None
     try:
-        weights = io.Checkpoint(path)
-    except io.CheckpointError as error:
+        weights = Checkpoint(path)
+    except CheckpointError as error:
         raise ArgumentValueError(_OWNER, None, f"the file of the adapter cannot be read: {error}") from error
     if weights.faults:
         raise ArgumentValueError(

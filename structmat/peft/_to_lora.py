@@ -13,9 +13,8 @@ from torch.nn.functional import pad
 
 from structmat._arrays.checks import finite, integer
 from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
-from structmat._layer_fits.adapter_files import FACTOR_KEY, PREFIX, exact_targets
-from structmat._layer_fits.table import FittedLayer
-from structmat.peft._fitted_adapter import FittedAdapter
+from structmat._layer_fits import FACTOR_KEY, PREFIX, exact_targets
+from structmat.peft._fitted_adapter import FittedAdapter, FittedLayer
 from structmat.peft._tuner_layer import CDDTunerLinear
 from structmat.torch import has_transposed_weight
 

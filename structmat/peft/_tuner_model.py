@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError, naming
 from structmat._arrays.warn import warn_caller
-from structmat._layer_fits.adapter_files import exact_targets
+from structmat._layer_fits import exact_targets
 from structmat.peft._bases import is_left_out, require_adaptable
 from structmat.peft._config import CDDConfig
 from structmat.peft._loading import Snapshot, misfits

@@ -1,36 +1,19 @@
-"""Studies of many matrices: work that survives being killed and runs on one process, many, or a cluster.
+"""Studies of many matrices: work that survives being killed, on one process, many, or a cluster.
 
+- `_engine`: any units of work in parallel, their results in one file
+- `_study`: `Study`, the table that a study ends with
 - `_checkpoint`: `fit_checkpoint`, from a tuned model to an adapter
-- `_sweep`: `sweep`, many matrices by many methods with many settings, and `report`
-- `_html`: self-contained pages
-- `_reading`: what is in a work folder, without its lock
-- `_records`: settings and finished units of work as files
-- `_folder`: `WorkFolder`, an output folder whose finished units of work stay
-- `_run_units`: `run_units`, the same units in this process, by joblib or by Dask
+- `_plans`: which layers of files it fits
+- `_sweep`: `sweep`, many matrices by many methods with many settings
 """
 
 from __future__ import annotations
 
 try:
-    from structmat._layer_fits.seeds import unit_rng
-    from structmat.studies._checkpoint import CheckpointFit, CheckpointProgress, FittedLayer, fit_checkpoint
-    from structmat.studies._folder import UnwrittenError, WorkFolder
-    from structmat.studies._records import Record
-    from structmat.studies._run_units import run_units
-    from structmat.studies._sweep import (
-        MatrixSource,
-        Study,
-        StudyMean,
-        StudyRow,
-        SweepConfig,
-        SweepProgress,
-        example_config,
-        load_study,
-        read_config,
-        report,
-        study_figure,
-        sweep,
-    )
+    from structmat.studies._checkpoint import fit_checkpoint
+    from structmat.studies._engine import Progress
+    from structmat.studies._study import Study, load_study
+    from structmat.studies._sweep import changes, matrices, sweep
 except ModuleNotFoundError as error:
     if error.name is None or error.name.partition(".")[0] == "structmat":
         raise
@@ -38,25 +21,11 @@ except ModuleNotFoundError as error:
     raise ImportError(text) from error
 
 __all__ = [
-    "CheckpointFit",
-    "CheckpointProgress",
-    "FittedLayer",
-    "MatrixSource",
-    "Record",
+    "Progress",
     "Study",
-    "StudyMean",
-    "StudyRow",
-    "SweepConfig",
-    "SweepProgress",
-    "UnwrittenError",
-    "WorkFolder",
-    "example_config",
+    "changes",
     "fit_checkpoint",
     "load_study",
-    "read_config",
-    "report",
-    "run_units",
-    "study_figure",
+    "matrices",
     "sweep",
-    "unit_rng",
 ]

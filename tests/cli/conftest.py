@@ -9,10 +9,11 @@ from safetensors.numpy import save_file
 import structmat as sm
 from structmat import io
 from structmat.cli import main
-from tests.cli.common import W
+
+W = np.random.default_rng(0).standard_normal((9, 6))
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def folder(tmp_path, monkeypatch):
     """A folder with files of all kinds, as the working directory."""
     monkeypatch.chdir(tmp_path)
@@ -48,11 +49,3 @@ def cli(capfd):
         return status, *capfd.readouterr()
 
     return run
-
-
-@pytest.fixture
-def terminal(monkeypatch):
-    """Make stderr a terminal of some width."""
-    monkeypatch.setenv("FORCE_COLOR", "1")
-    monkeypatch.setenv("TERM", "xterm")
-    return lambda columns: monkeypatch.setenv("COLUMNS", str(columns))

@@ -84,7 +84,7 @@ def test_the_keys_are_listed_where_one_is_needed(tmp_path, suffix, key):
     arrays = {"alpha": np.ones((2, 2)), "beta": np.zeros(3)}
     path = tmp_path / f"W.{suffix}"
     np.savez(path, **arrays) if suffix == "npz" else save_file(arrays, path)
-    with pytest.raises(ValueError, match=rf"load_matrix: key must be one of alpha, beta .*{key}"):
+    with pytest.raises(ValueError, match=rf"load_matrix: key must name one of 2 arrays in .*alpha.*{key}"):
         io.load_matrix(path, key=key)
     assert np.array_equal(io.load_matrix(path, key="beta"), arrays["beta"])
 
@@ -148,22 +148,24 @@ def test_damaged_numpy_files(tmp_path, suffix, data):
         attempt(read, path, path.name)
 
 
-def test_archives_that_claim_more_than_they_hold_are_refused_before_memory_is_taken(tmp_path, monkeypatch):
-    np.savez_compressed(tmp_path / "w.npz", w=np.ones((2, 3)))
-    with zipfile.ZipFile(tmp_path / "w.npz") as archive:
-        content = archive.read("w.npy").replace(b"(2, 3), }         ", b"(99999, 99999), } ")
-    with zipfile.ZipFile(tmp_path / "lie.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+def test_of_many_keys_a_few_are_named_those_that_are_alike_first(tmp_path):
+    names = [f"layers.{i}.{kind}.weight" for i in range(40) for kind in ("query", "value")]
+    save_file({name: np.ones((2, 2)) for name in names}, tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match=r"one of 80 arrays in .*model\.safetensors, such as") as caught:
+        io.load_matrix(tmp_path / "model.safetensors")
+    assert len(str(caught.value)) < 300 + len(str(tmp_path))
+    with pytest.raises(ValueError, match=r"such as layers\.3\.query\.weight"):
+        io.load_matrix(tmp_path / "model.safetensors", key="layers.3.qury.weight")
+
+
+@pytest.mark.parametrize("shape", ["(4294967296, 4294967296), }", "(9999999999, 9999999999), }", "(-2, 3), }"])
+def test_headers_that_claim_more_than_there_is_are_refused_by_name(tmp_path, shape):
+    stream = BytesIO()
+    np.save(stream, np.ones((2, 3)))
+    content = stream.getvalue().replace(b"(2, 3), }".ljust(len(shape)), shape.encode())
+    (tmp_path / "w.npy").write_bytes(content)
+    with zipfile.ZipFile(tmp_path / "w.npz", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("w.npy", content)
-    monkeypatch.setattr(np.lib.format, "read_array", lambda *_, **__: pytest.fail("the array was read"))
-    with pytest.raises(ValueError, match=r"w is to have shape \(99999, 99999\) of float64, 79998400008 bytes"):
-        io.load_matrix(tmp_path / "lie.npz")
-
-
-def test_headers_that_claim_more_than_memory_has_addresses_are_refused_without_a_warning(tmp_path):
-    np.save(tmp_path / "w.npy", np.ones((2, 3)))
-    content = (tmp_path / "w.npy").read_bytes()
-    for shape in ("(4294967296, 4294967296), }", "(9999999999, 9999999999), }"):  # of 64 bits the first has none left
-        (tmp_path / "w.npy").write_bytes(content.replace(b"(2, 3), }".ljust(len(shape)), shape.encode()))
-        for read in (io.load_matrix, io.describe):
-            with pytest.raises(ValueError, match=r"the array is to have shape .* bytes, but there are 176"):
-                read(tmp_path / "w.npy")
+    for name in ("w.npy", "w.npz"):
+        with pytest.raises(ValueError, match=rf"{name} is no complete"):
+            io.load_matrix(tmp_path / name)

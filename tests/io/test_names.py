@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from structmat.io._names import fitting_name, pair_names
+from structmat._checkpoint import Checkpoint
+
+
+def checkpoint(names):
+    return Checkpoint.in_memory({name: np.zeros(1) for name in names}, "memory")
+
+
+def pair_names(names, stored):
+    return checkpoint(stored).partners(names)
+
+
+def fitting_name(name, stored):
+    return checkpoint(stored).find(name)
+
 
 NAMES = st.lists(st.lists(st.sampled_from("abc"), min_size=1, max_size=4).map(".".join), unique=True, max_size=12)
 

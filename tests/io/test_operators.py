@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save, save_file
 
 import structmat as sm
 from structmat import io
 from structmat._arrays import dtype_name
-from structmat._files.safetensors import SafetensorsFile, checksum, to_bytes
+from structmat._checkpoint import Checkpoint, CheckpointError
 from structmat.fit import fit_cdd
+from structmat.io import _operators
 from tests.io.common import DAMAGE_MESSAGE, assert_equal, attempt, nested_operator, once, same_bits
 from tests.operator_registry import REGISTRY
 
@@ -106,7 +108,7 @@ def test_the_file_is_plain_safetensors_with_readable_names(tmp_path):
 
 def test_equal_operators_give_equal_files(tmp_path):
     for name in "ab":
-        io.save(nested_operator(), tmp_path / name, metadata={str(i): i for i in range(9)})
+        io.save(nested_operator(), tmp_path / name)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
@@ -202,13 +204,12 @@ def test_a_changed_byte_gives_an_error_or_the_same_operator(tmp_path, data):
 
 def rewritten(path, change):
     """Change the description of the operator in a file, and make its checksum fit again."""
-    file = SafetensorsFile.open(path)
-    tensors = {name: t._replace(data=file.data(name)) for name, t in file.tensors.items()}
-    content = json.loads(file.metadata["structmat"])
+    tensors = load_file(path)
+    with safe_open(path, "np") as file:
+        content = json.loads(file.metadata()["structmat"])
     change(content)
-    tree = json.dumps(content)
-    metadata = {"structmat": tree, "structmat_sha256": checksum(tree, tensors)}
-    Path(path).write_bytes(to_bytes(tensors, metadata))
+    content["sha256"] = _operators._checksum(content.get("saved"), tensors)
+    Path(path).write_bytes(save(tensors, {"structmat": json.dumps(content)}))
 
 
 @pytest.mark.parametrize(
@@ -230,7 +231,7 @@ def rewritten(path, change):
         (lambda c: c["saved"]["c"].update(tensor="d"), "'d'"),
         (lambda c: c["saved"]["c"].pop("complex"), "'complex'"),
         (lambda c: c.update(saved=[1, 2]), r"\(1, 2\)"),
-        (lambda c: c.update(saved={"class": "FitResult", "operator": 3}), "the operator of a fit is 3"),
+        (lambda c: c.update(saved={"class": "FitResult", "operator": 3}), "operator of a fit is 3"),
         (lambda c: c.update(saved={"class": "FitResult"}), "operator"),
         (lambda c: c.update(saved={"class": "FitResult", "operator": c["saved"]}), "error"),
         (lambda c: c.update(saved={"real": 1.0, "imag": 0.0}), "valid operator"),
@@ -266,9 +267,56 @@ def test_files_that_hold_a_plain_matrix_are_for_load_matrix(tmp_path: Path) -> N
     np.save(tmp_path / "w.npy", np.ones((2, 2)))
     np.savez(tmp_path / "w.npz", np.ones((2, 2)))
     for name in ("w.npy", "w.npz"):
-        with pytest.raises(ValueError, match=rf"{name} is a \.np. file .* read it by structmat\.io\.load_matrix"):
+        with pytest.raises(ValueError, match=rf"{name} is a \.np. file .* read it by load_matrix"):
             sm.io.load(tmp_path / name)
     for owner in ("load", "load_matrix", "describe"):
         for path in (None, 3, b"w"):
             with pytest.raises(sm.ArgumentTypeError, match=rf"^{owner}: path must be a path, got"):
                 getattr(sm.io, owner)(path)
+
+
+@pytest.mark.parametrize("kind", ["operator", "safetensors", "npy", "npz", "pt"])
+def test_a_file_that_is_replaced_while_it_is_read_is_one_of_both(tmp_path, kind):  # noqa: C901
+    """Each file is opened once: what is read is the file before, or the file after."""
+    path, stop = tmp_path / f"w.{kind}", threading.Event()
+    if kind == "pt":
+        torch = pytest.importorskip("torch")
+
+    def write(value, name):
+        array = np.full((2 + value, 2 + value), float(value))
+        if kind == "operator":
+            io.save(sm.Circulant(array[0]), name, force=True)
+        elif kind == "safetensors":
+            save_file({f"w{value}": array}, name)
+        elif kind == "pt":
+            torch.save({"w": torch.as_tensor(array)}, name)
+        else:
+            with name.open("wb") as file:
+                np.save(file, array) if kind == "npy" else np.savez(file, **{f"w{value}": array})
+
+    def replace():
+        while not stop.is_set():
+            for value in (1, 20):
+                write(value, tmp_path / "new")
+                (tmp_path / "new").replace(path)
+
+    def read():
+        if kind == "operator":
+            return io.load(path).c
+        return Checkpoint(path).entry("w").read() if kind == "pt" else io.load_matrix(path)
+
+    write(1, path)
+    thread = threading.Thread(target=replace)
+    thread.start()
+    try:
+        for _ in range(60 if kind == "pt" else 300):
+            try:
+                found = read()
+            except CheckpointError as error:  # the header and the values of a checkpoint are read at two times
+                assert "the file has changed meanwhile" in str(error)  # noqa: PT017
+            else:
+                assert len({*found.ravel()}) == 1
+                assert len(found) == 2 + found.ravel()[0]
+    finally:
+        stop.set()
+        thread.join()

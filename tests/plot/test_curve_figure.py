@@ -1,4 +1,4 @@
-"""The figure of an error curve: lines, scales, labels that keep apart."""
+"""The figure of an error curve: lines, scales, labels."""
 
 from __future__ import annotations
 
@@ -9,13 +9,10 @@ import sys
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from matplotlib.colors import to_hex
 
 from structmat.fit import ErrorCurve
 from structmat.plot import curve_figure
-from structmat.plot._curve_figure import _apart
 
 RNG = np.random.default_rng(0)
 
@@ -70,14 +67,7 @@ def test_a_curve_shows_every_family_once_with_its_label():
     np.testing.assert_array_equal(lines["CDD product"].get_xdata(), [10, 20, 30, 40])
     assert len({to_hex(line.get_color()) for line in lines.values()}) == 3
     assert len({line.get_marker() for line in lines.values()}) == 3
-    labels = {text.get_text(): text for text in right.texts}
-    assert list(labels) == list(lines)
-    for name, label in labels.items():
-        assert to_hex(label.get_color()) == to_hex(lines[name].get_color())
-    low, high = right.get_ylim()
-    heights = sorted((label.xyann[1] - low) / (high - low) for label in labels.values())
-    assert min(np.diff(heights)) > 0.05
-    assert max(heights) <= 1
+    assert [text.get_text() for text in right.get_legend().get_texts()] == list(lines)
     assert (left.get_xlabel(), left.get_ylabel()) == ("number of factors", "relative error")
     hollow = left.get_lines()[-1]
     np.testing.assert_array_equal(hollow.get_xdata(), [3])
@@ -102,19 +92,6 @@ def test_a_family_far_below_the_curve_takes_no_decades_from_it():
 def test_weighted_errors_are_named():
     curve = dataclasses.replace(CURVES["one point"], weighted=True)
     assert curve_figure(curve).axes[0].get_ylabel() == "weighted relative error"
-
-
-@given(st.lists(st.floats(-0.5, 1.5), min_size=1, max_size=20))
-def test_labels_keep_apart_and_in_order_and_stay_inside(heights):
-    moved = _apart(heights, 0.08)
-    gap = min(0.08, 1 / max(len(heights) - 1, 1))
-    assert np.diff(np.sort(moved)).min(initial=1) >= gap - 1e-12
-    assert min(moved) >= -1e-12
-    assert max(moved) <= 1
-    inside = sorted(heights)
-    if inside[0] >= 0 and inside[-1] <= 1 and np.diff(inside).min(initial=1) >= gap:
-        assert moved == heights
-    assert np.array(moved)[np.argsort(heights, kind="stable")].tolist() == sorted(moved)
 
 
 def test_pyplot_stays_untouched():

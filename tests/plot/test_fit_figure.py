@@ -130,19 +130,8 @@ def test_the_scale_ignores_a_few_large_entries_and_marks_them():
     assert image.colorbar.extend == "max"
 
 
-def test_large_images_are_means_over_blocks():
-    W = RNG.standard_normal((1000, 30))
-    figure = fit_figure(W, fit_cdd(W, rng=0, max_iter=2))
-    shown = figure.axes[0].images[0].get_array()
-    assert shown.shape == (334, 30)
-    want = [np.abs(W[i : i + 3]).mean(axis=0) for i in range(0, 1000, 3)]
-    np.testing.assert_allclose(shown, want)
-    assert figure.axes[0].images[0].get_extent() == [-0.5, 29.5, 999.5, -0.5]
-    assert figure.axes[3].get_ylabel() == "mean modulus over blocks of entries"
-
-
 def test_large_matrices_show_their_leading_singular_values(monkeypatch):
-    monkeypatch.setattr("structmat.plot._fit_figure._ALL_SINGULAR_VALUES", 50)
+    monkeypatch.setattr("structmat.plot._ALL_SINGULAR_VALUES", 50)
     W = RNG.standard_normal((80, 90)).astype("float32")
     figure = fit_figure(W, fit_cdd(W, rng=0, max_iter=2))
     ax = figure.axes[4]

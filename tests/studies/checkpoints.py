@@ -1,16 +1,15 @@
-"""Small checkpoints with planted changes; as a program, a fit of one."""
+"""Small checkpoints with planted changes, and what a fit of them gives."""
 
 from __future__ import annotations
 
 import json
-import sys
+from types import SimpleNamespace
 
 import numpy as np
 import torch
 from safetensors.torch import save_file
 
 import structmat as sm
-from structmat.studies import fit_checkpoint
 
 N, LAYERS = 16, 3
 KINDS = {"attn.q": (N, N), "mlp.up": (2 * N, N), "mlp.down": (N, 2 * N)}
@@ -70,6 +69,22 @@ def make(folder, dtype="float32", **options):
     }
 
 
-if __name__ == "__main__":  # for tests that kill it
-    where, out, count = sys.argv[1:]
-    fit_checkpoint(out, base=f"{where}/base", tuned=f"{where}/tuned", workers=int(count), plot=True)
+def layers(study):
+    """Return the rows of the layers, each with the error of the truncated SVD beside it."""
+    pairs = zip(study.rows[::2], study.rows[1::2], strict=True)
+    return [SimpleNamespace(**cdd, svd_error=svd["error"], svd_parameters=svd["n_parameters"]) for cdd, svd in pairs]
+
+
+def rows(study):
+    """Return the rows without the times, which differ between equal studies."""
+    return [{name: value for name, value in row.items() if name != "seconds"} for row in study.rows]
+
+
+def adapter(out):
+    """Return the files of an adapter."""
+    return [(out / name).read_bytes() for name in ("adapter_model.safetensors", "adapter_config.json")]
+
+
+def settings(out):
+    """Return the first line of the table of a run."""
+    return json.loads((out / "results.jsonl").read_text().splitlines()[0])["settings"]

@@ -14,8 +14,7 @@ from torch import Tensor, nn
 
 from structmat._arrays.checks import finite
 from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
-from structmat._files.wrappers import unwrapped
-from structmat.io import atomic_write
+from structmat._files import atomic_write, unwrapped
 from structmat.torch._adapter.cdd_adapter import CDDAdapter
 from structmat.torch._layers.adapted_layer import AdaptedLayer
 from structmat.torch._layers.frozen_base import dtype_and_device

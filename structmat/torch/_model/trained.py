@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Iterator
 
 from torch import Tensor, nn
 
-from structmat._files.wrappers import unwrapped
+from structmat._files import unwrapped
 from structmat.torch._layers.adapted_layer import AdaptedLayer
 
 __all__ = ["record_trained", "tensors_beside", "train_beside", "trained_beside"]

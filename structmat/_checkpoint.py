@@ -1,0 +1,383 @@
+"""`Checkpoint`: the weights of a model in one file or many, looked up by name and read piece by piece."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import zipfile
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from structmat._files import DTYPES, one_line, open_safetensors, require_regular, unwrapped
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["Checkpoint", "CheckpointError", "Entry"]
+
+_PATTERNS = ("model*.safetensors", "*.safetensors", "pytorch_model*.bin", "*.bin", "*.pt", "*.pth")
+"""Files of a folder without an index: the first pattern that any matches."""
+_NOT_WEIGHTS = ("training_args", "optimizer", "scheduler", "scaler", "rng_state")
+"""How the names of files begin that training leaves beside the weights."""
+_INSIDE = ("state_dict", "model_state_dict", "model", "module")
+"""Where training scripts put the weights."""
+_FLOATS = ("float64", "float32", "float16", "bfloat16")
+"""Dtypes that are read as real numbers."""
+_CHUNK_BYTES = 1 << 22
+_ZIP = b"PK\x03\x04"
+_DAMAGE = (RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError, EOFError, OSError)
+"""What torch raises on files that are not what they claim to be."""
+
+
+class CheckpointError(ValueError):
+    """A weight that cannot be read or used; the text names file and key."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One weight of a checkpoint: where it is, and what its header says."""
+
+    file: Path
+    key: str
+    dtype: str
+    shape: tuple[int, ...]
+    _held: Any = field(default=None, repr=False, compare=False)
+    """The weight itself where it is in memory."""
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.key}"
+
+    def check_floats(self) -> None:
+        """Refuse what cannot be read as real numbers."""
+        if self.dtype not in _FLOATS:
+            raise CheckpointError(
+                f"{self} has dtype {self.dtype}, but only {', '.join(_FLOATS)} can be read: quantised "
+                "weights must be dequantised first"
+            )
+
+    def chunks(self) -> Iterator[tuple[slice, NDArray[Any]]]:
+        """Read the weight in float32, or float64 if it is stored so, a few rows at a time."""
+        self.check_floats()
+        wide = "float64" if self.dtype == "float64" else "float32"
+        for rows, part in self._pieces():
+            yield rows, part.astype(wide, copy=False)
+
+    def read(self) -> NDArray[Any]:
+        """Read the weight."""
+        values = np.empty(self.shape, "float64" if self.dtype == "float64" else "float32")
+        for rows, part in self.chunks():
+            values[rows if self.shape else ...] = part
+        return values
+
+    def equals(self, other: Entry) -> bool:
+        """Tell whether another weight is the same, bit for bit; of different dtypes, by their values."""
+        if self.shape != other.shape:
+            return False
+        # The steps in which they are read depend on the shape alone.
+        if self.dtype == other.dtype:
+            pairs = zip(self._pieces(), other._pieces(), strict=True)
+            return all(a.tobytes() == b.tobytes() for (_, a), (_, b) in pairs)
+        return all(np.array_equal(a, b) for (_, a), (_, b) in zip(self.chunks(), other.chunks(), strict=True))
+
+    def tensor(self) -> Any:
+        """Read the weight as a tensor of PyTorch, with the dtype that it has in the file."""
+        import torch  # noqa: PLC0415  # an extra, needed for this only
+
+        held = self._held
+        if held is None and _is_torch_file(self.file):
+            held = _loaded(self.file, _stamp(self.file))[0].get(self.key)
+        if held is not None:
+            return held.detach().cpu() if isinstance(held, torch.Tensor) else torch.as_tensor(np.array(held))
+        from safetensors import SafetensorError, safe_open  # noqa: PLC0415  # an extra
+
+        try:
+            with safe_open(os.fspath(self.file), framework="pt") as file:
+                return file.get_tensor(self.key)
+        except SafetensorError as error:
+            raise CheckpointError(f"{self}: {one_line(error)}") from error
+
+    def _pieces(self) -> Iterator[tuple[slice, NDArray[Any]]]:
+        """Read the weight as it is stored, a few rows at a time."""
+        rows = self.shape[0] if self.shape else 1
+        if 0 in self.shape:
+            return
+        step = max(1, _CHUNK_BYTES // max(1, 4 * math.prod(self.shape[1:])))
+        parts = [slice(start, min(start + step, rows)) for start in range(0, rows, step)]
+        try:
+            held: Any = self._held
+            if held is None and _is_torch_file(self.file):
+                held = _loaded(self.file, _stamp(self.file))[0].get(self.key)
+                self._check(None if held is None else _spec(held))
+            if held is not None:
+                for part in parts:
+                    yield part, _to_numpy(held[part] if self.shape else held)
+                return
+            with open_safetensors(self.file) as file:
+                there: Any = file.get_slice(self.key) if self.key in file.keys() else None  # noqa: SIM118  # no mapping
+                self._check(there and (DTYPES.get(there.get_dtype(), there.get_dtype()), tuple(there.get_shape())))
+                for part in parts:
+                    yield part, there[part] if self.shape else file.get_tensor(self.key)
+        except CheckpointError:
+            raise
+        except (ValueError, AttributeError, TypeError) as error:  # the last two are of dtypes that NumPy does not have
+            raise CheckpointError(f"{self}: {one_line(error)}") from error
+
+    def _check(self, there: tuple[str, tuple[int, ...]] | None) -> None:
+        if there != (self.dtype, self.shape):
+            raise CheckpointError(f"{self}: the file has changed meanwhile")
+
+
+class Checkpoint:
+    """Weights of a model by name, in a file or a folder; only headers are read until a weight is asked for.
+
+    The path is a file in the safetensors format or of `torch.save`, which is read with ``weights_only=True`` and so
+    runs no code; or a folder with such files, with an index or without. A damaged or missing shard does not prevent
+    weights of others from being read: `faults` says what is wrong, by name of the weight or of the file.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self.entries: dict[str, Entry] = {}
+        self.faults: dict[str, str] = {}
+        self._files: list[Path] = []
+        if not self.path.is_dir():
+            self._add(self.path, None)
+            if str(self.path) in self.faults:
+                raise CheckpointError(self.faults[str(self.path)])
+        elif (index := self._index()) is not None:
+            for name, keys in _weight_map(index).items():
+                self._add(self.path / name, keys)
+            self._files.append(index)
+        else:
+            for file in _weight_files(self.path):
+                self._add(file, None)
+
+    @classmethod
+    def in_memory(cls, tensors: Mapping[str, Any], name: str) -> Checkpoint:
+        """Return a checkpoint of weights that are in memory."""
+        checkpoint = cls.__new__(cls)
+        checkpoint.path, checkpoint.faults, checkpoint._files = Path(name), {}, []
+        checkpoint.entries = {key: Entry(Path(name), key, *_spec(held), held) for key, held in sorted(tensors.items())}
+        return checkpoint
+
+    def _index(self) -> Path | None:
+        for pattern in ("*.safetensors.index.json", "*.bin.index.json"):
+            if len(found := sorted(self.path.glob(pattern))) > 1:
+                raise CheckpointError(f"{self.path} has several indices: {', '.join(path.name for path in found)}")
+            if found:
+                return found[0]
+        return None
+
+    def _add(self, file: Path, keys: list[str] | None) -> None:
+        """Take in a file: the weights that the index expects there, or all."""
+        self._files.append(file)
+        faults: dict[str, str] = {}
+        try:
+            specs, faults = _listed(file)
+        except OSError as error:
+            if keys is None:
+                raise
+            what = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read: {error.strerror}"
+            self.faults |= {key: f"{file}: {key}: the index names this file, which {what}" for key in keys}
+            return
+        except ValueError as error:
+            self.faults |= {key: f"{file}: {key}: {one_line(error)}" for key in keys or ()}
+            self.faults |= {str(file): one_line(error)} if keys is None else {}
+            return
+        for key in [*specs, *faults] if keys is None else keys:
+            if key in self.entries:
+                other = self.entries[key].file
+                raise CheckpointError(f"{file}: {key}: {other} has a weight of this name too")
+            if key in specs:
+                self.entries[key] = Entry(file, key, *specs[key])
+            else:
+                text = faults.get(key, "the index names this weight, which the file does not have")
+                self.faults[key] = f"{file}: {key}: {text}"
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted({*self.entries, *self.faults}))
+
+    def __len__(self) -> int:
+        return len({*self.entries, *self.faults})
+
+    def find(self, name: str) -> str | None:
+        """Return the only stored name that matches a name, which may lack or have leading parts of wrapping classes."""
+        stored = {**self.entries, **self.faults}
+        if name in stored:
+            return name
+        plain = f".{unwrapped(name)}"
+        fits = [key for key in stored if (end := f".{unwrapped(key)}").endswith(plain) or plain.endswith(end)]
+        return fits[0] if len(fits) == 1 else None
+
+    def partners(self, names: Iterable[str]) -> dict[str, str]:
+        """Return the stored name of each name that has one; none is that of two, and what is in doubt has none."""
+        stored = {**self.entries, **self.faults}
+        wanted = list(dict.fromkeys(names))
+        found = {name: name for name in wanted if name in stored}
+        for fits in (_equal, _ends_alike):
+            free = [key for key in stored if key not in set(found.values())]
+            pairs = fits([name for name in wanted if name not in found], free)
+            claims = Counter(key for keys in pairs.values() for key in keys)
+            found |= {name: keys[0] for name, keys in pairs.items() if len(keys) == 1 and claims[keys[0]] == 1}
+        return found
+
+    def entry(self, name: str, *, exact: bool = False) -> Entry:
+        """Return a weight."""
+        key = name if exact else self.find(name)
+        if key in self.entries:
+            return self.entries[key]
+        if key in self.faults:
+            raise CheckpointError(self.faults[key])
+        broken = "; ".join(text for file, text in self.faults.items() if Path(file) in self._files)
+        raise CheckpointError(f"{self.path} has no weight {name}" + (f" ({broken})" if broken else ""))
+
+    def checksum(self) -> str:
+        """Return a checksum of the content, independent of path and time."""
+        total = hashlib.sha256()
+        for path in sorted(self._files):
+            if path.exists():
+                with path.open("rb") as file:
+                    total.update(hashlib.file_digest(file, "sha256").digest())
+        return total.hexdigest()
+
+
+def _weight_map(index: Path) -> dict[str, list[str]]:
+    """Return which names an index expects in each file."""
+    try:
+        items = json.loads(index.read_text(encoding="utf-8"))["weight_map"].items()
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise CheckpointError(f"{index} is no index of a checkpoint: {one_line(error)}") from error
+    found: dict[str, list[str]] = {}
+    for key, name in sorted(items):
+        if not isinstance(name, str) or Path(name).name != name:
+            raise CheckpointError(f"{index}: {key}: {name!r} is no name of a file beside the index")
+        found.setdefault(name, []).append(key)
+    return found
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    for pattern in _PATTERNS:
+        if found := [path for path in sorted(folder.glob(pattern)) if not path.name.startswith(_NOT_WEIGHTS)]:
+            return found
+    raise CheckpointError(f"{folder} holds no safetensors or PyTorch files of a model")
+
+
+def _listed(file: Path) -> tuple[dict[str, tuple[str, tuple[int, ...]]], dict[str, str]]:
+    """Return dtype and shape of the weights of a file by name, and what is wrong with those that cannot be read."""
+    if _is_torch_file(file):
+        tensors, faults = _loaded(file, _stamp(file))
+        return {name: _spec(tensor) for name, tensor in sorted(tensors.items())}, faults
+    with open_safetensors(file) as opened:
+        specs = {}
+        for name in sorted(opened.keys()):
+            part = opened.get_slice(name)
+            specs[name] = DTYPES.get(part.get_dtype(), part.get_dtype()), tuple(part.get_shape())
+        return specs, {}
+
+
+def _is_torch_file(path: Path) -> bool:
+    """Tell whether a file is meant to be one of `torch.save`: a zip archive, or by its suffix."""
+    require_regular(path, "Checkpoint")
+    with path.open("rb") as file:
+        start = file.read(6)
+    if start == b"\x93NUMPY" or (start[:4] == _ZIP and path.suffix == ".npz"):
+        raise ValueError(f"{path} has arrays of NumPy: save them by safetensors.numpy.save_file")
+    return start[:4] == _ZIP or path.suffix in {".bin", ".pt", ".pth"}
+
+
+def _stamp(path: Path) -> tuple[int, int, int]:
+    now = path.stat()
+    return now.st_ino, now.st_size, now.st_mtime_ns
+
+
+@lru_cache(4)
+def _loaded(path: Path, _: tuple[int, int, int]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the tensors of a file of `torch.save` as it is now, mapped, and what is wrong with others."""
+    try:
+        import torch  # noqa: PLC0415  # an extra, needed for such files only
+    except ModuleNotFoundError as error:
+        raise ImportError(f'reading {path} needs the extra "torch": pip install "structmat[torch]"') from error
+    with path.open("rb") as file:
+        if file.read(4) != _ZIP:
+            raise ValueError(f"{path} is no file of torch.save since torch 1.6; load it and save it again")
+    try:
+        content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+    except UnpicklingError as error:
+        raise ValueError(f"{path} holds more than tensors, and is not read: it could run code") from error
+    except _DAMAGE as error:
+        raise ValueError(f"{path} is no complete file of torch.save: {one_line(error)[:200]}") from error
+    if isinstance(content, Mapping):
+        content = next((content[name] for name in _INSIDE if isinstance(content.get(name), Mapping)), content)
+    named = content.items() if isinstance(content, Mapping) else ()
+    found = {str(name): value for name, value in named if isinstance(value, torch.Tensor)}
+    if not found:
+        raise ValueError(f"{path} holds no tensors by name")
+    faults = {name: text for name, tensor in found.items() if (text := _fault(tensor))}
+    sound = {name: tensor for name, tensor in found.items() if name not in faults}
+    storages = {
+        storage.data_ptr(): storage.nbytes() for t in sound.values() if (storage := t.untyped_storage()).nbytes()
+    }
+    with zipfile.ZipFile(path) as archive:
+        records = Counter(record.file_size for record in archive.infolist() if "/data/" in record.filename)
+    if Counter(storages.values()) - records:  # torch 2.6 would read what lies behind
+        raise ValueError(f"{path} is no complete file of torch.save: it holds fewer bytes than its tensors have")
+    return sound, faults
+
+
+def _fault(tensor: Any) -> str:
+    """Return what is wrong with a tensor of torch that has no plain values."""
+    if tensor.is_meta:
+        return "was saved without values, on the device meta"
+    layout = "nested" if tensor.is_nested else str(tensor.layout).removeprefix("torch.")
+    return "" if layout == "strided" else f"is stored as {layout}, but only dense tensors can be read"
+
+
+def _spec(tensor: Any) -> tuple[str, tuple[int, ...]]:
+    return str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape)
+
+
+def _to_numpy(part: Any) -> NDArray[Any]:
+    """Return a part of a tensor of torch, or of an array, as an array; bfloat16 as float32, which is exact."""
+    if isinstance(part, np.ndarray):
+        return part
+    part = part.detach().cpu()
+    return (part.float() if _spec(part)[0] == "bfloat16" else part).numpy()
+
+
+def _equal(names: list[str], stored: list[str]) -> dict[str, list[str]]:
+    """Return the stored names that are equal to each name without what wrapping classes add."""
+    plain = _by_plain_name(stored)
+    return {name: plain.get(unwrapped(name), []) for name in names}
+
+
+def _ends_alike(names: list[str], stored: list[str]) -> dict[str, list[str]]:
+    """Return the stored names of which each name is the end, or that are its end, in whole parts."""
+    by_end: dict[str, list[str]] = {}
+    for key in stored:
+        for end in _endings(key):
+            by_end.setdefault(end, []).append(key)
+    whole = _by_plain_name(stored)
+    longest = {name: next((whole[end] for end in _endings(name) if end in whole), []) for name in names}
+    return {name: [*by_end.get(unwrapped(name), []), *longest[name]] for name in names}
+
+
+def _by_plain_name(stored: list[str]) -> dict[str, list[str]]:
+    plain: dict[str, list[str]] = {}
+    for key in stored:
+        plain.setdefault(unwrapped(key), []).append(key)
+    return plain
+
+
+def _endings(name: str) -> list[str]:
+    """Return what is left of a name without its first parts."""
+    parts = unwrapped(name).split(".")
+    return [".".join(parts[k:]) for k in range(1, len(parts))]

@@ -1,0 +1,195 @@
+"""What everything that reads or writes files shares: complete or no files, tables as text, and names made safe.
+
+Names of layers and files come from outside: they may hold what commands a terminal, and be of any length.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import errno
+import importlib
+import io
+import json
+import os
+import re
+import secrets
+import stat
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
+
+__all__ = [
+    "DTYPES",
+    "atomic_write",
+    "check_output",
+    "checked_suffix",
+    "counted",
+    "csv_bytes",
+    "data_frame",
+    "first_names",
+    "json_bytes",
+    "natural_key",
+    "one_line",
+    "open_safetensors",
+    "printable",
+    "require_regular",
+    "unwrapped",
+    "write_table",
+]
+
+DTYPES = {f"F{bits}": f"float{bits}" for bits in (64, 32, 16)} | {
+    "BF16": "bfloat16",
+    "BOOL": "bool",
+    "C64": "complex64",
+}
+DTYPES |= {f"{kind}{bits}": f"{name}{bits}" for kind, name in (("I", "int"), ("U", "uint")) for bits in (64, 32, 16, 8)}
+"""Names of dtypes by their codes in safetensors; it has others, which NumPy does not have."""
+_WRAPPERS = re.compile(r"(?:^|\.)(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)(?=\.|$)")
+"""Parts of paths that `torch.compile`, FSDP and checkpoints of activations add."""
+
+
+def check_output(path: str | os.PathLike[str], *, force: bool = False) -> Path:
+    """Return a file, links followed, if it can be written; an existing one only with `force`."""
+    target = Path(os.path.realpath(path))
+
+    def refuse(number: int, text: str) -> OSError:
+        return OSError(number, text, os.fspath(path))
+
+    if not target.parent.is_dir():
+        raise refuse(errno.ENOENT, f"its folder {target.parent} does not exist")
+    if target.exists():
+        if not force:
+            raise refuse(errno.EEXIST, "the file exists, and force is not given")
+        if not target.is_file():
+            raise refuse(errno.EISDIR if target.is_dir() else errno.EINVAL, "not a regular file")
+    if not os.access(target.parent, os.W_OK | os.X_OK):
+        raise refuse(errno.EACCES, f"its folder {target.parent} is not writable")
+    return target
+
+
+@contextlib.contextmanager
+def atomic_write(path: str | os.PathLike[str], *, force: bool = False) -> Iterator[BinaryIO]:
+    """Open a binary file for writing that appears only when it is complete.
+
+    The bytes go to a temporary file in the same folder, are synced to the disk, and the file is renamed. On any
+    failure, Ctrl-C included, the temporary file is removed and an existing file is unchanged.
+    """
+    target = check_output(path, force=force)
+    temporary = target.with_name(f".{secrets.token_hex(8)}.tmp")
+    try:
+        # Unlike `tempfile`, this lets the umask decide on the permissions, as for any new file.
+        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb") as file:  # noqa: PTH123
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        if target.exists():
+            temporary.chmod(stat.S_IMODE(target.stat().st_mode))
+        temporary.replace(target)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise OSError(error.errno or errno.EIO, error.strerror or str(error), os.fspath(path)) from error
+        raise
+
+
+def require_regular(path: str | os.PathLike[str], owner: str) -> None:
+    """Raise where `path` is no path, or leads to a pipe or a device, which would be waited for."""
+    if not isinstance(path, (str, os.PathLike)):
+        raise ArgumentTypeError(owner, "path", f"must be a path, got {path!r}")
+    mode = Path(path).stat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # a folder is told when it is opened
+        raise OSError(errno.EINVAL, "not a regular file", os.fspath(path))
+
+
+@contextlib.contextmanager
+def open_safetensors(path: str | os.PathLike[str]) -> Iterator[Any]:
+    """Open a safetensors file by the library's own reader, which checks its header; nothing else is read yet.
+
+    Its arrays are those of NumPy, bfloat16 included. A file that is replaced meanwhile is still read to its end.
+    """
+    try:
+        import ml_dtypes  # noqa: F401, PLC0415  # the dtype bfloat16 of NumPy
+        from safetensors import SafetensorError, safe_open  # noqa: PLC0415  # an extra
+    except ModuleNotFoundError as error:
+        raise ImportError('safetensors files need the extra "io": pip install "structmat[io]"') from error
+    try:
+        opened = safe_open(os.fspath(path), framework="np")
+    except (SafetensorError, ValueError, MemoryError) as error:
+        raise ValueError(f"{path} is no complete safetensors file: {one_line(error)}") from error
+    with opened:
+        yield opened
+
+
+def csv_bytes(columns: Sequence[str], rows: Iterable[Iterable[object]]) -> bytes:
+    """Return a line of names and one for each row, numbers with all their digits, booleans as 0 and 1."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([int(value) if isinstance(value, bool) else value for value in row] for row in rows)
+    return stream.getvalue().encode(errors="backslashreplace")
+
+
+def json_bytes(content: Mapping[str, Any]) -> bytes:
+    """Return one JSON object; NaN and infinity, which JSON lacks, are refused."""
+    return json.dumps(content, indent=2, allow_nan=False).encode() + b"\n"
+
+
+def data_frame(owner: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Any:
+    """Return a table of pandas; `owner` names the caller where that is missing."""
+    try:
+        pandas = importlib.import_module("pandas")
+    except ModuleNotFoundError as error:
+        raise ImportError(f"{owner} needs pandas: pip install pandas") from error
+    return pandas.DataFrame(list(rows), columns=list(columns))
+
+
+def checked_suffix(owner: str, path: str | os.PathLike[str], suffixes: Iterable[str]) -> str:
+    """Return the suffix of a file, in lower case, if it is one of some."""
+    known = list(suffixes)
+    suffix = Path(path).suffix.lower()
+    if suffix not in known:
+        raise ArgumentValueError(owner, "path", f"must end in {' or '.join(known)}, got {os.fspath(path)}")
+    return suffix
+
+
+def write_table(
+    owner: str, path: str | os.PathLike[str], contents: Mapping[str, Callable[[], bytes]], *, force: bool
+) -> None:
+    """Write a file, complete or not at all, in the format that its suffix names among those of `contents`."""
+    content = contents[checked_suffix(owner, path, contents)]()
+    with atomic_write(path, force=force) as file:
+        file.write(content)
+
+
+def one_line(error: BaseException) -> str:
+    """Return the text of an error on one line."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def printable(text: str) -> str:
+    r"""Return a text with what is not printed as escapes: ``\x1b`` would command a terminal."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number and what it counts: ``1 layer``, ``1,024 layers``."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def first_names(names: Sequence[str], most: int) -> str:
+    """Return the first of some names for a message, and dots where there are more."""
+    return ", ".join([*names[:most], *(["..."] if len(names) > most else [])])
+
+
+def natural_key(name: str) -> list[tuple[int, str]]:
+    """Return a key to sort names by: ``layer.2`` comes before ``layer.10``."""
+    return [(int(part) if part.isdecimal() else -1, part) for part in re.split(r"(\d+)", name)]
+
+
+def unwrapped(name: str) -> str:
+    """Return the path of a module or the name of a weight without what wrapping classes add to it."""
+    return _WRAPPERS.sub("", name).removeprefix(".")

@@ -1,0 +1,243 @@
+"""From weights that were tuned to the vectors of an adapter: what `structmat.studies` and `structmat.peft` share.
+
+The change of one layer is read or computed when it is needed; `LayerTask` fits it. At the end are the two files of an
+adapter in the layout of PEFT.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from structmat._arrays.numpy_bridge import to_numpy
+from structmat._checkpoint import CheckpointError, Entry
+from structmat.fit import fit_cdd, truncated_svd_error, weighted_norm
+from structmat.operators import CDDLayout
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = [
+    "CONFIG",
+    "FACTOR_KEY",
+    "PREFIX",
+    "WEIGHTS",
+    "Change",
+    "Difference",
+    "LayerTask",
+    "Stored",
+    "changed_weights",
+    "config_bytes",
+    "exact_targets",
+    "factor_key",
+    "unit_rng",
+    "weights_bytes",
+]
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+PREFIX = "base_model.model."
+"""Of names in the files of PEFT."""
+FACTOR_KEY = re.compile(r"^(?:base_model\.model\.)?(?P<path>.*)\.cdd_adapters\.factors\.(?P<index>\d+)$")
+"""Keys of the vectors of a product: path of the module, and place of the factor."""
+
+
+class Change(Protocol):
+    """The change of the weight of one layer."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the weight."""
+
+    @property
+    def dtype(self) -> str:
+        """Of the weight in its file."""
+
+    def matrix(self) -> NDArray[Any]:
+        """Return it, a new array in single precision at least."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A tuned weight minus its base."""
+
+    tuned: Entry
+    base: Entry
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.tuned.shape
+
+    @property
+    def dtype(self) -> str:
+        return self.tuned.dtype
+
+    def check(self, *, cast: bool) -> None:
+        """Refuse weights that do not go together; `cast` lets their dtypes differ."""
+        for entry in (self.base, self.tuned):
+            entry.check_floats()
+        if self.tuned.shape != self.base.shape:
+            raise CheckpointError(f"{self.tuned} has shape {self.tuned.shape}, but {self.base} has {self.base.shape}")
+        if self.tuned.dtype != self.base.dtype and not cast:
+            text = f"{self.tuned} has dtype {self.tuned.dtype}, but {self.base} has {self.base.dtype}"
+            raise CheckpointError(f"{text}; the option cast takes them so")
+
+    @np.errstate(over="ignore", invalid="ignore")  # infinity and NaN are refused by whoever asks
+    def matrix(self) -> NDArray[Any]:
+        """Return the change; one whole matrix is held, and a few rows of the other."""
+        wide = "float64" if "float64" in {self.tuned.dtype, self.base.dtype} else "float32"
+        change = np.empty(self.shape, wide)
+        for rows, part in self.tuned.chunks():
+            change[rows] = part
+        for rows, part in self.base.chunks():
+            change[rows] -= part
+        return change
+
+    def __str__(self) -> str:
+        return str(self.tuned)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A change that stands in a file."""
+
+    entry: Entry
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.entry.shape
+
+    @property
+    def dtype(self) -> str:
+        return self.entry.dtype
+
+    def check(self) -> None:
+        """Refuse what cannot be read."""
+        self.entry.check_floats()
+
+    def matrix(self) -> NDArray[Any]:
+        """Return the change."""
+        return self.entry.read()
+
+    def __str__(self) -> str:
+        return str(self.entry)
+
+
+@dataclass(frozen=True)
+class LayerTask:
+    """The fit of the change of one layer."""
+
+    name: str
+    change: Change
+    transposed: bool = False
+    """Whether the change is stored as inputs by outputs."""
+    n_factors: int = 3
+    block_size: int | str = "min"
+    input_second_moment: Entry | None = None
+    rng: int = 0
+    """Seed of the whole run."""
+    time_limit: float | None = None
+    alpha: float = 1.0
+    """What the adapter multiplies the product by."""
+
+    @property
+    def cost(self) -> float:
+        """Entries of the matrix, to which the time is roughly proportional."""
+        return float(math.prod(self.change.shape))
+
+    def run(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        """Read, fit and compare; return the errors and sizes, and the vectors by their place in the product."""
+        matrix = self.change.matrix()
+        if matrix.ndim != 2:
+            raise CheckpointError(f"{self.change} must be a matrix, got shape {matrix.shape}")
+        if not np.isfinite(matrix).all():
+            raise CheckpointError(f"{self.change}: the change holds NaN or infinity")
+        if self.transposed:
+            matrix = np.ascontiguousarray(matrix.T)
+        moment = None if self.input_second_moment is None else self.input_second_moment.read()
+        rows, cols = matrix.shape
+        values: dict[str, Any] = {"name": self.name, "rows": rows, "cols": cols, "dtype": self.change.dtype}
+        values["norm"] = weighted_norm(matrix) if matrix.size else 0.0
+        if math.isinf(values["norm"]):
+            raise CheckpointError(f"{self.change}: the norm of the change overflows")
+        if not values["norm"]:
+            return {**values, "error": 0.0, "n_parameters": 0}, {}
+        try:
+            if moment is not None:
+                values["weighted_norm"] = weighted_norm(matrix, input_second_moment=moment)
+            layout = CDDLayout((rows, cols), self.n_factors, self.block_size, owner="fit_cdd")
+            rank = min(layout.n_parameters // (rows + cols), rows, cols)
+            values |= {"n_parameters": layout.n_parameters, "block_size": layout.block_size}
+            values |= {"svd_rank": rank, "svd_parameters": rank * (rows + cols)}
+            values["svd_error"] = truncated_svd_error(matrix, rank, input_second_moment=moment)
+            result = fit_cdd(
+                matrix,
+                self.n_factors,
+                block_size=layout.block_size,
+                input_second_moment=moment,
+                rng=unit_rng(self.rng, self.name),
+                time_limit=self.time_limit,
+            )
+        except ValueError as error:
+            raise CheckpointError(f"{self.change}: {error}") from error
+        vectors = {str(i): to_numpy(v) for i, v in enumerate(layout.vectors_of(result.operator))}
+        if self.alpha != 1.0:
+            vectors["0"] = vectors["0"] / np.asarray(self.alpha, vectors["0"].dtype)
+        return {**values, "error": result.error, "stopped": result.stopped}, vectors
+
+
+def changed_weights(pairs: Iterable[tuple[Entry, Entry]]) -> list[str]:
+    """Return the names of those tuned weights that differ from their base, a few rows at a time."""
+    return [tuned.key for tuned, base in pairs if not tuned.equals(base)]
+
+
+def unit_rng(rng: int, key: str) -> np.random.Generator:
+    """Return the random number generator of one unit of work: the same wherever and whenever it runs."""
+    words = np.frombuffer(hashlib.sha256(key.encode()).digest(), "<u4")
+    return np.random.default_rng([rng, *words.tolist()])
+
+
+def factor_key(name: str, index: int | str) -> str:
+    """Return the key of the vector of a factor of a module."""
+    return f"{PREFIX}{name}.cdd_adapters.factors.{index}"
+
+
+def exact_targets(names: Collection[str], others: Iterable[str] | None = None) -> list[str] | str:
+    """Return `target_modules` of PEFT that match the modules of these names, and no others of the model.
+
+    A name in a list matches modules whose names end with it too. Where others do, or are not known, names become a
+    regular expression.
+    """
+    chosen = set(names)
+    if others is not None:
+        ends = (other[dot.end() :] for other in others if other not in chosen for dot in re.finditer(r"\.", other))
+        if chosen.isdisjoint(ends):
+            return list(names)
+    return "|".join(map(re.escape, names))
+
+
+def config_bytes(targets: list[str] | str, *, n_factors: int, block_size: int | str, base: str | None) -> bytes:
+    """Return the settings of an adapter, as `structmat.peft.CDDConfig` reads them; it has the others by default."""
+    settings = {
+        "base_model_name_or_path": base,
+        "block_size": block_size,
+        "inference_mode": True,
+        "n_factors": n_factors,
+        "peft_type": "CDD",
+        "target_modules": targets,
+    }
+    return json.dumps(settings, indent=2).encode() + b"\n"
+
+
+def weights_bytes(layers: Mapping[str, Mapping[str, NDArray[Any]]]) -> bytes:
+    """Return the weights of an adapter: of each module its vectors, by their place in the product."""
+    from safetensors.numpy import save  # noqa: PLC0415  # an extra
+
+    arrays = {factor_key(name, i): vector for name, vectors in layers.items() for i, vector in vectors.items()}
+    return save(arrays, {"format": "pt"})

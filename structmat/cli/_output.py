@@ -1,0 +1,208 @@
+"""What commands print: tables, one JSON object, and one line on stderr that says how far they are."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Column
+
+from structmat._files import counted, first_names, printable
+from structmat.fit import closed_form_errors, truncated_svd_error
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from structmat import studies
+    from structmat.fit import CurveProgress, FitProgress, FitResult
+
+__all__ = [
+    "Show",
+    "comparison",
+    "print_checkpoint",
+    "print_description",
+    "print_fit",
+    "print_json",
+    "print_means",
+    "printed",
+    "progress_line",
+    "say",
+    "say_lines",
+    "show_curve",
+    "show_fit",
+    "show_study",
+]
+
+Show = Callable[[str, float | None], None]
+"""Shows a text, and how many seconds are left, if that is known."""
+_SHOWN = 20
+"""Layers in the table of a checkpoint, at most: the rest stands in a file."""
+
+
+@contextlib.contextmanager
+def progress_line(*, quiet: bool) -> Iterator[Show]:
+    """Show one line on stderr, if that is a terminal, which leaves nothing behind; give the function that changes it.
+
+    What does not fit is cut at its end, so that texts begin with what matters.
+    """
+    console = Console(stderr=True)
+    text = TextColumn("{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1))
+    columns = (SpinnerColumn(), text, TextColumn("{task.fields[left]}"), TimeElapsedColumn())
+    hidden = quiet or not console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=hidden, expand=True) as progress:
+        task = progress.add_task("", total=None, left="")
+
+        def show(text: str, left: float | None) -> None:
+            whole = 0 if left is None else round(left)
+            rest = "" if left is None else f"{whole // 3600}:{whole % 3600 // 60:02}:{whole % 60:02} left"
+            progress.update(task, description=escape(printable(text)), left=rest)
+
+        yield show
+
+
+def show_fit(show: Show, state: FitProgress) -> None:
+    """Show how far a fit is."""
+    where = f"{counted(state.n_factors, 'factor')}, {state.phase} from {state.start}, iteration {state.iteration}"
+    show(f"best error {state.best:.6f}, {where}", state.remaining)
+
+
+def show_curve(show: Show, state: CurveProgress) -> None:
+    """Show how far a curve is."""
+    where = f"{counted(state.n_factors, 'factor')} ({state.point} of {state.n_points})"
+    show(f"{where}, best error {state.fit.best:.6f}, {state.fit.phase} from {state.fit.start}", state.remaining)
+
+
+def show_study(show: Show, state: studies.Progress) -> None:
+    """Show how far a study is."""
+    text = f"{state.n_done} of {state.n_units}"
+    if state.record and (rows := state.record["rows"]):
+        best = min(rows, key=lambda row: row["error"])
+        text += f", error {best['error']:.4f} by {best['method']}, {counted(best['n_factors'], 'factor')}"
+    show(f"{text}, {state.key}" if state.key else text, state.remaining)
+
+
+@contextlib.contextmanager
+def printed(show: Callable[[], None]) -> Iterator[None]:
+    """Print, and do what is inside whether or not that is possible: its error comes afterwards."""
+    fault: OSError | None = None
+    try:
+        show()
+        sys.stdout.flush()
+    except OSError as error:
+        fault = error
+    yield
+    if fault is not None:
+        raise fault
+
+
+def say(text: str) -> None:
+    """Print one line."""
+    sys.stdout.write(printable(text) + "\n")
+
+
+def say_lines(text: str) -> None:
+    """Print several lines."""
+    for line in text.splitlines():
+        say(line)
+
+
+def print_json(value: dict[str, Any]) -> None:
+    """Print one JSON object."""
+    sys.stdout.write(json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def comparison(W: NDArray[Any], result: FitResult, moment: NDArray[Any] | None, *, weighted: bool) -> dict[str, Any]:
+    """Return parameters and error of what a fit is compared with, by name; no error where there is none so small."""
+    found: dict[str, Any] = {}
+    if not weighted or moment is not None:
+        sides = sum(W.shape)
+        rank = min(result.n_parameters // sides, *W.shape)
+        error = truncated_svd_error(W, rank, input_second_moment=moment) if rank else None
+        found[f"truncated SVD (rank {max(rank, 1)})"] = (max(rank, 1) * sides, error)
+    if not weighted:
+        nearest = closed_form_errors(W, block_size=result.block_size)
+        found |= {f"nearest {name}": nearest[name] for name in ("circulant", "diagonal")}
+    return {name: {"n_parameters": number, "error": error} for name, (number, error) in found.items()}
+
+
+def print_fit(title: str, result: FitResult, rows: dict[str, Any]) -> None:
+    """Print a fit and what it is compared with."""
+    say(title)
+    say_lines(repr(result))
+    print_table(
+        ["compared with", "parameters", "error"],
+        [[name, f"{row['n_parameters']:,}", _error(row["error"])] for name, row in rows.items()],
+    )
+
+
+def print_checkpoint(title: str, study: studies.Study) -> None:
+    """Print the layers that were met best and worst, and what all of them come to."""
+    pairs = list(zip(study.rows[::2], study.rows[1::2], strict=True))
+    changed = sorted((pair for pair in pairs if pair[0]["norm"]), key=lambda pair: pair[0]["error"])
+    lines = [
+        [cdd["layer"], f"{cdd['rows']} x {cdd['cols']}", f"{cdd['n_parameters']:,}", *map(_error, errors)]
+        for cdd, svd in changed
+        for errors in [(cdd["error"], svd["error"])]
+    ]
+    if len(lines) > _SHOWN:
+        lines[_SHOWN // 2 : -_SHOWN // 2] = [[f"... {len(lines) - _SHOWN} between ...", *[""] * 4]]
+    used = sum(cdd["n_parameters"] for cdd, _ in changed)
+    totals = [_error(study.total_error(method)) for method in ("cdd", "truncated-svd")]
+    lines.append([f"{counted(len(changed), 'layer')} together", "", f"{used:,}", *totals])
+    say(title)
+    print_table(["layer", "shape", "parameters", "CDD", "truncated SVD"], lines)
+    say(f"{used / sum(cdd['rows'] * cdd['cols'] for cdd, _ in changed):.3%} of the parameters of these layers")
+    if len(changed) < len(pairs):
+        say(f"not in the adapter: {counted(len(pairs) - len(changed), 'layer')} without a change")
+    if study.left_out:
+        names = first_names(study.left_out, 3)
+        say(f"tuned too, but not in the adapter: {counted(len(study.left_out), 'weight')} ({names})")
+    for name, why in study.failed.items():
+        say(f"skipped {name}: {why}")
+
+
+def print_means(study: studies.Study, note: str) -> None:
+    """Print the means of a sweep over its layers."""
+    if study.rows:
+        say_lines(repr(study))
+    for text in study.left_out:
+        say(f"left out: {text}")
+    say(note)
+
+
+def print_description(description: dict[str, Any]) -> None:
+    """Print what `structmat.io.describe` found."""
+    tensors, metadata, fit = description["tensors"], description["metadata"], description.get("fit", {})
+    facts = {name: value for name, value in description.items() if name not in {"tensors", "metadata", "fit"}}
+    facts |= {f"fit: {name}": value for name, value in fit.items()} | {f"note: {k}": v for k, v in metadata.items()}
+    for name, value in facts.items():
+        text = (
+            " x ".join(map(str, value))
+            if isinstance(value, list)
+            else f"{value:,}"
+            if isinstance(value, int)
+            else value
+        )
+        if text not in {None, ""}:
+            say(f"{name.replace('_', ' '):<18} {text}")
+    lines = [[name, " x ".join(map(str, held["shape"])) or "scalar", held["dtype"]] for name, held in tensors.items()]
+    print_table(["array", "shape", "dtype"], lines)
+
+
+def print_table(headings: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
+    """Print a table, its first column at the left. Names and digits are never cut: long lines run over."""
+    cells = [[*headings], *([printable(cell) for cell in line] for line in lines)] if lines else []
+    widths = [max(len(line[k]) for line in cells) for k in range(len(headings) if lines else 0)]
+    for first, *others in cells:
+        rest = (cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True))
+        sys.stdout.write("  ".join([first.ljust(widths[0]), *rest]).rstrip() + "\n")
+
+
+def _error(error: float | None) -> str:
+    return "-" if error is None else f"{error:.4f}" if error >= 1e-3 or error == 0 else f"{error:.1e}"

@@ -1,0 +1,413 @@
+"""Figures of matrices, fits, error curves and studies. No global state: figures of matplotlib, never `pyplot`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from io import BytesIO
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from scipy.linalg import svdvals
+from scipy.sparse.linalg import svds
+
+from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
+from structmat._arrays.numpy_bridge import as_matrix, to_numpy
+from structmat._files import printable
+
+try:
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import FixedLocator, MaxNLocator, ScalarFormatter
+except ModuleNotFoundError as error:
+    raise ImportError('structmat.plot needs the extra "plot": pip install "structmat[plot]"') from error
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from numpy.typing import NDArray
+
+    from structmat._arrays.typing import ArrayLike
+    from structmat.fit import ErrorCurve, FitResult
+    from structmat.studies import Study
+
+__all__ = ["curve_figure", "draw_curve", "draw_study", "fit_figure"]
+
+_FEW = 40  # points that get a marker each
+
+
+class _LineStyle(NamedTuple):
+    """How a line is drawn."""
+
+    label: str
+    color: str
+    linestyle: str | tuple[int, tuple[int, ...]]
+    marker: str
+
+
+# Okabe and Ito's colours, told apart in all common kinds of colour blindness; dashes and markers in print.
+_METHODS = {
+    "cdd": _LineStyle("CDD product", "#0072B2", "-", "o"),
+    "truncated-svd": _LineStyle("truncated SVD", "#000000", "--", "s"),
+    "block-circulant": _LineStyle("block circulant", "#E69F00", "-.", "^"),
+    "sparse-fourier": _LineStyle("sparse Fourier", "#CC79A7", ":", "D"),
+    "monarch": _LineStyle("Monarch", "#009E73", (0, (6, 2)), "v"),
+}
+_STYLES = {"W": ("#000000", "-", "o"), "fit": ("#0072B2", "--", "s"), "residual": ("#D55E00", "-.", "D")}
+_SMALL = 1e-2  # where errors fall below this, their axis is logarithmic
+_ROUNDING = 1e-17  # what is below is not worth decades
+_ALL_SINGULAR_VALUES = 1500  # up to this smaller side, else the leading ones
+_LEADING = 32
+
+
+class _ShownFigure(Figure):
+    """A figure of matplotlib that notebooks show where it is the last value of a cell."""
+
+    def _repr_png_(self) -> bytes:
+        file = BytesIO()
+        self.savefig(file, format="png", dpi=100)
+        return file.getvalue()
+
+
+def curve_figure(curve: ErrorCurve) -> Figure:
+    """Draw an error curve against the number of factors and, with its baselines, against the number of parameters.
+
+    Parameters
+    ----------
+    curve : ErrorCurve
+        What `structmat.error_curve` returned.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        Hollow points are products of fewer factors that fits with more factors did not improve. Save the figure by
+        ``figure.savefig(path)``; notebooks show it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from structmat.fit import error_curve
+    >>> from structmat.plot import curve_figure
+    >>> curve = error_curve(np.arange(16.0).reshape(4, 4), n_factors=[3], rng=0)
+    >>> [axes.get_xlabel() for axes in curve_figure(curve).axes]
+    ['number of factors', 'parameters, % of dense']
+    """
+    rows, cols = curve.shape
+    figure = _ShownFigure(figsize=(11.0, 4.8), dpi=150, layout="constrained")
+    figure.suptitle(
+        f"CDD products of a {rows:,} × {cols:,} matrix, blocks of {curve.block_size}, {curve.first} first", fontsize=13
+    )
+    left, right = figure.subplots(1, 2, sharey=True, width_ratios=(1.0, 1.45))
+    label, colour, dashes, marker = _method_style("cdd")
+    error = _drawn(curve.error, curve)
+    left.plot(curve.n_factors, error, color=colour, linestyle=dashes, linewidth=2.2, label=label)
+    new = np.append(True, np.diff(curve.error) < 0)
+    for shown, face in ((new, colour), (~new, "white")):
+        left.plot(
+            curve.n_factors[shown],
+            error[shown],
+            color=colour,
+            linestyle="",
+            marker=marker,
+            markersize=6,
+            markerfacecolor=face,
+        )
+    draw_curve(right, curve)
+    right.set_ylabel("")
+    _dress(left, curve)
+    left.set_xlabel("number of factors")
+    few = len(curve.n_factors) <= 12
+    left.xaxis.set_major_locator(
+        FixedLocator(curve.n_factors.tolist()) if few else MaxNLocator(nbins=9, integer=True, min_n_ticks=1)
+    )
+    return figure
+
+
+def draw_curve(ax: Axes, curve: ErrorCurve) -> None:
+    """Draw the error against the number of parameters, with the baselines.
+
+    Parameters
+    ----------
+    ax : matplotlib.axes.Axes
+        Where to draw.
+    curve : ErrorCurve
+        What `structmat.error_curve` returned.
+
+    See Also
+    --------
+    curve_figure : A figure of its own.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from matplotlib.figure import Figure
+    >>> import structmat as sm
+    >>> from structmat.plot import draw_curve
+    >>> ax = Figure().add_subplot()
+    >>> draw_curve(ax, sm.error_curve(np.eye(4) + np.ones((4, 4)), max_factors=3, rng=0))
+    >>> len(ax.lines) > 1
+    True
+    """
+    lines = {"cdd": (curve.n_parameters, curve.error), **curve.baselines}
+    unit = 100.0 / (curve.shape[0] * curve.shape[1])
+    for name, (used, error) in lines.items():
+        # A baseline with fewer parameters than its smallest member is the zero matrix: no point of its own.
+        points = np.unique(np.flatnonzero((used > 0) & np.append(True, np.diff(used) != 0)))
+        if not points.size:
+            continue
+        label, colour, dashes, marker = _method_style(name)
+        y = _drawn(error[points], curve)
+        ax.plot(
+            unit * used[points],
+            y,
+            color=colour,
+            linestyle=dashes,
+            linewidth=2.4 if name == "cdd" else 1.6,
+            marker=marker if points.size <= _FEW else "",
+            markersize=5,
+            label=label,
+            zorder=3 if name == "cdd" else 2,
+        )
+    _dress(ax, curve)
+    ax.set_xlim(left=0.0)
+    ax.set_xlabel("parameters, % of dense")
+    ax.legend(frameon=False, fontsize=9)
+
+
+def _dress(ax: Axes, curve: ErrorCurve) -> None:
+    """Set what both axes of a curve have in common."""
+    every = np.concatenate([curve.error, *(error[used > 0] for used, error in curve.baselines.values())])
+    # The curve decides on the scale, not the other families.
+    _set_error_axis(ax, (_drawn(every, curve) if _is_small(curve) else np.maximum(every, _SMALL)).tolist())
+    ax.set_ylabel("weighted relative error" if curve.weighted else "relative error")
+
+
+def _is_small(curve: ErrorCurve) -> bool:
+    return bool(curve.error.min() < _SMALL)
+
+
+def _drawn(errors: NDArray[Any], curve: ErrorCurve) -> NDArray[Any]:
+    """Return errors as the axis can show them: what is below rounding, or far below the curve, is not worth decades."""
+    return np.maximum(errors, max(float(curve.error.min()), _ROUNDING)) if _is_small(curve) else errors
+
+
+def fit_figure(W: ArrayLike, result: FitResult) -> Figure:
+    """Draw a matrix, its fit, the residual, and the singular values of the three.
+
+    Parameters
+    ----------
+    W : array_like, shape (rows, cols)
+        The matrix that was fitted; NaN where an entry is missing.
+    result : FitResult
+        Its fit.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        Three images of the moduli on one colour scale, and below them the
+        singular values relative to the largest of `W`, for large matrices the leading ones. Missing entries are blank,
+        and for the singular values zero in all three. Notebooks show it; save it by ``figure.savefig(path)``.
+
+    Raises
+    ------
+    TypeError
+        If `result` is no `FitResult`.
+    ValueError
+        If `W` is not a matrix, has another shape than the fit, or an entry is infinite.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from structmat.fit import fit_cdd
+    >>> from structmat.plot import fit_figure
+    >>> W = np.arange(12.0).reshape(3, 4)
+    >>> [axes.get_title() for axes in fit_figure(W, fit_cdd(W)).axes[:3]]
+    ['|W|', '|fit|', '|residual|']
+    """
+    if not hasattr(result, "operator"):
+        text = f"must be what a fit returned, a FitResult, got {type(result).__name__}"
+        raise ArgumentTypeError("fit_figure", "result", text)
+    matrix = to_numpy(as_matrix(W, "fit_figure", "W"))
+    fitted = to_numpy(result.operator.to_dense())
+    if matrix.shape != fitted.shape:
+        text = f"must have the shape of the fit, {fitted.shape}, got {matrix.shape}"
+        raise ArgumentValueError("fit_figure", "W", text)
+    if np.isinf(matrix).any():
+        raise ArgumentValueError("fit_figure", "W", "must be finite, or NaN where an entry is missing, got infinity")
+    missing = np.isnan(matrix)
+    matrix = np.where(missing, 0.0, matrix)
+    # Divided by its largest entry, so that nothing over- or underflows; the colour bar is in the entries' own units.
+    unit = float(np.max(np.abs(matrix))) or 1.0
+    parts = {"W": matrix / unit, "fit": fitted / unit}
+    given = {"W": parts["W"], "fit": np.where(missing, 0.0, parts["fit"])}
+    given["residual"] = parts["residual"] = given["W"] - given["fit"]
+
+    figure = _ShownFigure(figsize=(11.0, 7.4), dpi=150, layout="constrained")
+    figure.suptitle(_title(result, int(missing.sum())), fontsize=13)
+    grid = figure.add_gridspec(2, 3, height_ratios=(1.25, 1.0))
+    images = [figure.add_subplot(grid[0, k]) for k in range(3)]
+    _draw_images(figure, images, parts, missing, unit)
+    _draw_singular_values(figure.add_subplot(grid[1, :]), given)
+    return figure
+
+
+def _title(result: FitResult, n_missing: int) -> str:
+    rows, cols = result.operator.shape
+    factors = " · ".join(type(factor).__name__ for factor in result.operator.factors)
+    return (
+        f"{factors} fit of a {rows:,} × {cols:,} matrix\n"
+        f"relative error {result.error:.4g} ({result.explained:.2%} of the energy explained), "
+        f"{result.n_parameters:,} parameters ({result.n_parameters / (rows * cols):.2%} of dense)"
+        f"{f', {n_missing:,} entries missing' if n_missing else ''}"
+    )
+
+
+def _draw_images(
+    figure: Figure, axes: list[Axes], parts: dict[str, NDArray[Any]], missing: NDArray[np.bool_], unit: float
+) -> None:
+    moduli = {name: np.abs(part) * unit for name, part in parts.items()}
+    # A few large entries must not leave the rest in the dark; what is above the scale is marked at its end.
+    positive = moduli["W"][moduli["W"] > 0]
+    top = float(np.quantile(positive, 0.998, method="higher")) if positive.size else 1.0
+    rows, cols = parts["W"].shape
+    for ax, (name, modulus) in zip(axes, moduli.items(), strict=True):
+        ax.set_facecolor("0.85")
+        shown = np.ma.array(modulus, mask=missing if name != "fit" else False)
+        aspect: Any = "equal" if 1 / 3 < rows / cols < 3 else "auto"
+        ax.imshow(shown, cmap="viridis", vmin=0.0, vmax=top, aspect=aspect)
+        ax.set_title(f"|{name}|")
+        ax.set_xlabel("column")
+        for axis in (ax.xaxis, ax.yaxis):
+            axis.set_major_locator(MaxNLocator(nbins=5, integer=True, min_n_ticks=1))
+    axes[0].set_ylabel("row")
+    beyond = max(float(modulus.max()) for modulus in moduli.values()) > top
+    bar = figure.colorbar(axes[0].images[0], ax=axes, extend="max" if beyond else "neither", pad=0.01, aspect=25)
+    bar.formatter = ScalarFormatter()
+    bar.formatter.set_powerlimits((-2, 4))
+    bar.set_label("modulus of the entries")
+
+
+def _draw_singular_values(ax: Axes, parts: dict[str, NDArray[Any]]) -> None:
+    values = {name: _singular_values(part) for name, part in parts.items()}
+    largest, side = float(values["W"][0]) or 1.0, min(parts["W"].shape)
+    shown = len(values["W"])
+    for name, (colour, dashes, marker) in _STYLES.items():
+        relative = np.where(values[name] > 0, values[name] / largest, np.nan)
+        ax.plot(
+            np.arange(1, shown + 1),
+            relative,
+            color=colour,
+            linestyle=dashes,
+            linewidth=1.8,
+            marker=marker if shown <= _FEW else "",
+            markersize=4,
+            label=name if values[name].any() else f"{name} (zero)",
+        )
+    ax.set_yscale("log")
+    floor = min((float(np.min(v[v > 0])) / largest for v in values.values() if (v > 0).any()), default=1e-3)
+    ceiling = max(1.0, max(float(v[0]) for v in values.values()) / largest)
+    # Rounding errors are not worth a decade each.
+    ax.set_ylim(max(floor, 1e-17) / 1.6, ceiling * 1.6)
+    ax.set_xlim(0.5, shown + 0.5) if shown <= _FEW else ax.set_xlim(0, shown + 1)
+    ax.xaxis.set_major_locator(MaxNLocator(nbins=10, integer=True, min_n_ticks=1))
+    ax.set_xlabel("index of the singular value" if shown == side else f"index: the leading {shown} of {side:,}")
+    ax.set_ylabel("singular value / largest of W")
+    ax.grid(visible=True, color="0.9")
+    ax.set_axisbelow(True)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.legend(frameon=False, ncols=3, loc="upper right")
+
+
+def _singular_values(part: NDArray[Any]) -> NDArray[Any]:
+    """Return the singular values, largest first; of a large matrix the leading ones."""
+    if min(part.shape) <= _ALL_SINGULAR_VALUES or not part.any():
+        values: NDArray[Any] = svdvals(part, check_finite=False)
+        return values
+    start = np.random.default_rng(0).standard_normal(min(part.shape)).astype(part.dtype)
+    return np.sort(svds(part, k=_LEADING, tol=1e-3, v0=start, return_singular_vectors=False))[::-1]
+
+
+def draw_study(study: Study, ax: Axes | None = None) -> Axes:
+    """Draw the errors of a study.
+
+    Parameters
+    ----------
+    study : Study
+        What `structmat.studies.sweep` or `fit_checkpoint` returned.
+    ax : matplotlib.axes.Axes, optional
+        Where to draw; by default axes of a new figure, ``ax.figure``.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        The mean error of each method over the layers against the number of parameters, for CDD with a band from the
+        best to the worst layer. Of one setting only, the errors of all layers, sorted.
+
+    Raises
+    ------
+    ValueError
+        If nothing is done yet.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from structmat.plot import draw_study
+    >>> from structmat.studies import sweep
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     ax = draw_study(sweep({"W": np.eye(4) + np.ones((4, 4))}, folder, n_factors=[3, 5]))
+    >>> ax.get_xlabel()
+    'parameters, % of dense'
+    """
+    rows = [row for row in study.rows if row["norm"] and row["n_parameters"]]
+    if not rows:
+        raise ArgumentValueError("draw_study", "study", "must have rows to draw")
+    if ax is None:
+        ax = _ShownFigure(figsize=(7.0, 4.8), dpi=150, layout="constrained").add_subplot()
+    table = type(study)(tuple(rows)).means()
+    for method, means in table.groupby("method", sort=False):
+        style = _method_style(str(method))
+        line: dict[str, Any] = {
+            "color": style.color,
+            "linestyle": style.linestyle,
+            "marker": style.marker,
+            "markersize": 5,
+        }
+        line |= {"linewidth": 2.2 if method == "cdd" else 1.5, "zorder": 3 if method == "cdd" else 2}
+        if len(table) == table["method"].nunique():  # one setting
+            errors = sorted(max(row["error"], _ROUNDING) for row in rows if row["method"] == method)
+            ax.plot(range(1, len(errors) + 1), errors, label=style.label, **line)
+            ax.set_xlabel("layers, sorted by error")
+            ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+            continue
+        # Of CDD one line for each block size; of other families, which have none, one in all.
+        for _, points in means.groupby("block_size", sort=False) if method == "cdd" else [("", means)]:
+            by_size = points.sort_values("share")
+            share, error = 100 * by_size["share"], by_size["error"].clip(lower=_ROUNDING)
+            ax.plot(share, error, label=style.label, **line)
+            if method == "cdd":
+                low, high = (by_size[name].clip(lower=_ROUNDING) for name in ("least", "most"))
+                ax.fill_between(share, low, high, color=style.color, alpha=0.12, linewidth=0)
+        ax.set_xlabel("parameters, % of dense")
+        ax.set_xlim(left=0)
+    ax.set_ylabel("weighted relative error" if rows[0]["weighted"] else "relative error")
+    _set_error_axis(ax, table["least"])
+    labels = dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
+    ax.legend(labels.values(), labels, frameon=False, fontsize=9)
+    return ax
+
+
+def _method_style(name: str) -> _LineStyle:
+    """Return how a method is drawn in all figures; others are drawn under their name, all of them alike."""
+    text = printable(name).replace("$", r"\$")  # as it is, not as mathematics
+    return _METHODS.get(name, _LineStyle(f" {text}" if text.startswith("_") else text, "#56B4E9", "-", "P"))
+
+
+def _set_error_axis(ax: Axes, errors: Iterable[float]) -> None:
+    """Set the vertical scale for relative errors: logarithmic where some are small, rounding at its lower end."""
+    least = max(min(errors, default=1.0), _ROUNDING)
+    if least < _SMALL:
+        ax.set_yscale("log")
+        ax.set_ylim(least / 2.0, 1.6)
+    else:
+        ax.set_ylim(least - 0.08 if least > 0.3 else -0.02, 1.02)
+    ax.grid(visible=True, color="0.9")
+    ax.set_axisbelow(True)
+    ax.spines[["top", "right"]].set_visible(False)

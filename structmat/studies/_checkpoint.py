@@ -1,0 +1,265 @@
+"""`fit_checkpoint`: from a tuned checkpoint and its base to an adapter, layer by layer."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from structmat._arrays.checks import integer, non_negative, odd_factors, side_of_blocks
+from structmat._arrays.errors import ArgumentValueError
+from structmat._checkpoint import Checkpoint, CheckpointError, Entry
+from structmat._files import atomic_write, first_names, natural_key
+from structmat._layer_fits import (
+    CONFIG,
+    WEIGHTS,
+    LayerTask,
+    changed_weights,
+    config_bytes,
+    exact_targets,
+    weights_bytes,
+)
+from structmat.operators import CDDLayout
+from structmat.studies._engine import Progress, run
+from structmat.studies._plans import Plan, plan_delta, plan_pair
+from structmat.studies._study import Study, rows_of
+
+__all__ = ["fit_checkpoint"]
+
+_OWNER = "fit_checkpoint"
+_OTHERS = "other weights"
+_TABLE = "results.csv"
+_SHOWN = 8
+"""Of names in a message, at most."""
+
+
+def fit_checkpoint(  # noqa: C901  # checks first
+    out: str | os.PathLike[str],
+    *,
+    base: str | os.PathLike[str] | None = None,
+    tuned: str | os.PathLike[str] | None = None,
+    delta: str | os.PathLike[str] | None = None,
+    targets: str | None = None,
+    n_factors: int = 3,
+    block_size: int | Literal["min"] = "min",
+    input_second_moment: str | os.PathLike[str] | None = None,
+    cast: bool = False,
+    rng: int = 0,
+    time_limit: float | None = None,
+    workers: int | None = None,
+    skip_bad: bool = False,
+    callback: Callable[[Progress], object] | None = None,
+) -> Study:
+    """Fit the changes of a model's linear layers, read from files one by one, and write an adapter for PEFT.
+
+    A run that ended early, for any reason, continues when it is started again with the same arguments, and the adapter
+    is then the same, bit for bit. Its files appear when everything is done.
+
+    Parameters
+    ----------
+    out : path-like
+        Folder for ``adapter_config.json``, ``adapter_model.safetensors``, ``results.csv``, and for ``results.jsonl``,
+        which has what a run needs to resume.
+    base, tuned : path-like, optional
+        Checkpoints: files or folders, of safetensors or PyTorch.
+    delta : path-like, optional
+        In place of `base` and `tuned`, a file or folder with the changes themselves, by path of the module.
+    targets : str, optional
+        Regular expression that must be found in the path of a module. By default all matrices but embeddings and what
+        is tied to them.
+    n_factors : int, default 3
+        Odd, at least 3.
+    block_size : int or "min", default "min"
+        Side of the circulants; ``"min"`` is the smaller side of each matrix.
+    input_second_moment : path-like, optional
+        File or folder with the second moment of the inputs of each layer, by path of the module: (cols,) or
+        (cols, cols), as that of `structmat.fit_cdd`.
+    cast : bool, default False
+        Take base and tuned weights of different dtypes.
+    rng : int, default 0
+        Seed of all random numbers.
+    time_limit : float, optional
+        Seconds for each fit. Results then depend on the machine.
+    workers : int, optional
+        Processes on this machine; by default as `joblib.parallel_config` around the call says,
+        such as ``parallel_config(backend="dask")`` for a cluster of Dask; without one this process does everything.
+    skip_bad : bool, default False
+        Leave out layers whose files are damaged or do not match, instead of ending with an error.
+    callback : callable, optional
+        Called with a `Progress` at the start and whenever a layer is done.
+
+    Returns
+    -------
+    Study
+        Of each layer a row with ``method`` ``"cdd"`` and one with ``"truncated-svd"``, the best with at most as many
+        parameters. ``left_out`` are weights that were tuned too but are not in the adapter, ``failed`` the layers that
+        `skip_bad` left out. A layer that did not change has the norm 0 and is not in the adapter.
+
+    Raises
+    ------
+    ValueError
+        If arguments contradict each other, files are damaged or do not match (the text names file and weight; layers
+        that are done stay so), there is nothing to fit, or the folder was begun with other settings.
+    OSError
+        If a file cannot be read or written, or another run is active in the folder.
+
+    Notes
+    -----
+    A worker holds one change, one or two copies of it and a few more rows.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import numpy as np
+    >>> from safetensors.numpy import save_file
+    >>> from structmat.studies import fit_checkpoint
+    >>> parent = tempfile.TemporaryDirectory()
+    >>> save_file({"layer.weight": np.outer(np.arange(4.0), np.ones(4))}, f"{parent.name}/delta.safetensors")
+    >>> study = fit_checkpoint(f"{parent.name}/out", delta=f"{parent.name}/delta.safetensors")
+    >>> [(row["layer"], row["method"], row["n_parameters"], round(row["error"], 6)) for row in study.rows]
+    [('layer', 'cdd', 12, 0.0), ('layer', 'truncated-svd', 8, 0.0)]
+    >>> sorted(path.name for path in Path(parent.name, "out").glob("[ar]*"))
+    ['adapter_config.json', 'adapter_model.safetensors', 'results.csv', 'results.jsonl']
+    >>> parent.cleanup()
+    """
+    options: dict[str, Any] = {
+        "n_factors": odd_factors(n_factors, _OWNER, "n_factors"),
+        "block_size": side_of_blocks(block_size, _OWNER, "block_size"),
+        "rng": integer(rng, _OWNER, "rng", 0),
+        "time_limit": None if time_limit is None else non_negative(time_limit, _OWNER, "time_limit"),
+    }
+    sources = {"base": base, "tuned": tuned, "delta": delta, "input_second_moment": input_second_moment}
+    for name, path in sources.items():  # an adapter in the folder of a source would hide the model
+        if path is not None and os.path.realpath(path) == os.path.realpath(out):
+            raise ArgumentValueError(_OWNER, "out", f"must be another folder than {name}, got {os.fspath(out)}")
+    plan = _plan(base, tuned, delta, targets, cast=cast)
+    moments = _moments(plan, input_second_moment)
+    if plan.faults and not skip_bad:
+        raise CheckpointError(_several(plan.faults))
+    if not plan.changes and (plan.faults or not plan.seen):
+        raise CheckpointError(_nothing(plan.faults or {"": "there is no weight of a linear layer"}))
+    if not plan.changes:
+        text = f"must match a layer, got {targets!r}; could be fitted: {first_names(plan.seen, _SHOWN)}"
+        raise ArgumentValueError(_OWNER, "targets", text)
+    most = min(CDDLayout.most_factors((rows, cols)) for rows, cols in (c.shape for c in plan.changes.values()))
+    if n_factors > most:
+        raise ArgumentValueError(_OWNER, "n_factors", f"must be at most {most:,} for these layers, got {n_factors}")
+    names = sorted(plan.changes, key=natural_key)
+    units: dict[str, LayerTask | _Others] = {
+        name: LayerTask(
+            name, plan.changes[name], name in plan.transposed, input_second_moment=moments.get(name), **options
+        )
+        for name in names
+    }
+    if plan.pairs:
+        units[_OTHERS] = _Others(tuple(plan.pairs))
+    settings = {
+        "study": "fit-checkpoint",
+        "files": plan.checksums,
+        "input_second_moment": None if input_second_moment is None else Checkpoint(input_second_moment).checksum(),
+        "stored_by_inputs": sorted(plan.transposed),
+        **options,
+    }
+    done, failed = run(_fit, units, out, settings=settings, workers=workers, callback=callback)
+    if failed and not skip_bad:
+        raise CheckpointError(_several(failed))
+    left_out = sorted([*plan.left_out, *done.pop(_OTHERS, {"changed": ()})["changed"]], key=natural_key)
+    study = Study(rows_of(done.values()), plan.faults | failed, tuple(left_out))
+    vectors = {name: record["vectors"] for name, record in done.items() if record["vectors"]}
+    if not vectors:
+        raise CheckpointError(_nothing(study.failed, study.left_out))
+    config = config_bytes(
+        exact_targets([*vectors], plan.modules),
+        n_factors=options["n_factors"],
+        block_size=options["block_size"],
+        base=plan.base,
+    )
+    study.to_csv(Path(out, _TABLE), force=True)
+    for file_name, content in ((WEIGHTS, weights_bytes(vectors)), (CONFIG, config)):  # the last makes it an adapter
+        with atomic_write(Path(out, file_name), force=True) as file:
+            file.write(content)
+    return study
+
+
+@dataclass(frozen=True)
+class _Others:
+    """Weights that are not fitted, of which some were tuned too."""
+
+    pairs: tuple[tuple[Entry, Entry], ...]
+    cost: float = 1.0
+
+
+def _fit(unit: LayerTask | _Others) -> dict[str, Any]:
+    """Do a unit of work."""
+    if isinstance(unit, _Others):
+        return {"changed": changed_weights(unit.pairs), "rows": [], "vectors": {}}
+    begun = time.perf_counter()
+    values, vectors = unit.run()
+    row = {
+        "layer": unit.name,
+        "rows": values["rows"],
+        "cols": values["cols"],
+        "norm": values.get("weighted_norm", values["norm"]),
+        "weighted": unit.input_second_moment is not None,
+        "method": "cdd",
+        "n_factors": unit.n_factors,
+        "block_size": unit.block_size,
+        "seed": unit.rng,
+        "n_parameters": values["n_parameters"],
+        "error": values["error"],
+        "stopped": values.get("stopped", "completed"),
+        "seconds": time.perf_counter() - begun,
+    }
+    svd = {"n_parameters": values.get("svd_parameters", 0), "error": values.get("svd_error", 0.0), "seed": None}
+    other = {**row, "method": "truncated-svd", **svd, "stopped": "completed", "seconds": 0.0}
+    return {"rows": [row, other], "vectors": vectors}
+
+
+def _plan(base: Any, tuned: Any, delta: Any, targets: str | None, *, cast: bool) -> Plan:
+    try:
+        re.compile(targets or "")
+    except re.error as error:
+        text = f"must be a regular expression, got {targets!r}: {error}"
+        raise ArgumentValueError(_OWNER, "targets", text) from error
+    given = {"base": base, "tuned": tuned, "delta": delta}
+    named = [name for name, path in given.items() if path is not None]
+    if named == ["base", "tuned"]:
+        return plan_pair(Path(base), Path(tuned), targets, cast=cast)
+    if named == ["delta"]:
+        return plan_delta(Path(delta), targets)
+    text = f"base and tuned, or delta alone, must be given, got {', '.join(named) or 'none'}"
+    raise ArgumentValueError(_OWNER, None, text)
+
+
+def _moments(plan: Plan, path: str | os.PathLike[str] | None) -> dict[str, Entry]:
+    """Return the second moment of the inputs of each layer; layers without are faults."""
+    if path is None:
+        return {}
+    checkpoint, found = Checkpoint(Path(path).absolute()), {}
+    keys = checkpoint.partners(f"{name}.weight" for name in plan.changes) | checkpoint.partners(plan.changes)
+    for name in list(plan.changes):
+        try:
+            found[name] = checkpoint.entry(keys.get(name) or keys.get(f"{name}.weight") or name, exact=True)
+            found[name].check_floats()
+        except CheckpointError as error:
+            plan.faults[name] = str(error)
+            del plan.changes[name]
+    return found
+
+
+def _several(faults: Mapping[Any, str]) -> str:
+    """Return the first fault, and how many more there are."""
+    first, *more = dict.fromkeys(faults.values())
+    return f"{first} (and {len(more)} more faults)" if more else first
+
+
+def _nothing(faults: Mapping[str, str], left_out: tuple[str, ...] = ()) -> str:
+    what = _several(faults) if faults else "no weight that matches has changed"
+    if left_out:
+        what += f"; changed or added, but no layers to fit: {first_names(left_out, _SHOWN)}"
+    return f"there is nothing to put into an adapter: {what}"

@@ -1,0 +1,268 @@
+"""`run`: units of work in parallel, their results in one file that survives a kill at any moment."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import os
+import signal
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import joblib
+import numpy as np
+import scipy.linalg  # noqa: F401  # its BLAS must be there when threads are limited
+from filelock import FileLock, Timeout
+from joblib.externals.loky.process_executor import TerminatedWorkerError
+from threadpoolctl import ThreadpoolController
+
+import structmat
+from structmat._arrays.checks import integer
+from structmat._arrays.errors import ArgumentValueError
+from structmat._files import one_line
+
+__all__ = ["Progress", "read_records", "run"]
+
+_TABLE, _LOCK = "results.jsonl", ".lock"
+_FAULTS = (ValueError, ArithmeticError, OSError, MemoryError)
+"""What a unit of work may fail by without ending the others."""
+_SHOWN = 6
+"""Of differences between settings, at most."""
+
+
+class Progress(NamedTuple):
+    """How far a run is, as handed to the `callback` of `sweep` and `fit_checkpoint`.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from structmat.studies import sweep
+    >>> seen = []
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     study = sweep({"one": np.eye(4)}, folder, methods=["cdd"], callback=seen.append)
+    >>> [(state.n_done, state.n_units) for state in seen]
+    [(0, 1), (1, 1)]
+    """
+
+    key: str
+    """Of the unit that was just done, or has failed; empty at the start."""
+    record: Any
+    """Its result; None at the start and where it has failed."""
+    n_done: int
+    """Units done, those of earlier runs included."""
+    n_units: int
+    """Units in all."""
+    elapsed: float
+    """Seconds since this run began."""
+    remaining: float | None
+    """Estimated seconds to its end; None before a unit is done."""
+
+
+def run(
+    function: Callable[[Any], Any],
+    units: Mapping[str, Any],
+    out: str | os.PathLike[str],
+    *,
+    settings: Mapping[str, Any],
+    workers: int | None,
+    callback: Callable[[Progress], object] | None,
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Run units of work in parallel, and keep each result in a file as soon as it is there.
+
+    `function` stands at the top level of a module and takes one unit, small and picklable, whose attribute ``cost``
+    tells how the time goes with it; it returns what JSON can hold, and arrays. Each unit runs with one thread of linear
+    algebra: that number affects rounding, so that results are the same, bit for bit, for any number of workers.
+
+    The table ``results.jsonl`` in the folder has the settings, which must be those of an earlier run in it, in its
+    first line, and one line for each result, synced to the disk. Units that are there are skipped. Return the results
+    by key, in the order of the units, and why others have none, which the next run tries again.
+    """
+    if workers is not None:
+        workers = integer(workers, "run", "workers")
+    begun = time.monotonic()
+    costs = {key: float(getattr(unit, "cost", 1.0)) for key, unit in units.items()}
+    now = json.loads(json.dumps({**settings, "structmat": structmat.__version__}))
+    with _opened(Path(out), now) as (file, done):
+        left = {key: unit for key, unit in units.items() if key not in done}
+        failed: dict[str, str] = {}
+        n_done, total, spent = len(units) - len(left), sum(costs[key] for key in left), 0.0
+
+        def tell(key: str, remaining: float | None) -> None:
+            if callback is not None:
+                callback(Progress(key, done.get(key), n_done, len(units), time.monotonic() - begun, remaining))
+
+        tell("", None)
+        for key, record, fault in _outcomes(function, left, workers):
+            if fault:
+                failed[key] = fault
+            else:
+                _append(file, Path(out, _TABLE), {"key": key, "record": record})
+                done[key] = record
+                n_done += 1
+            spent += costs[key]
+            tell(key, (time.monotonic() - begun) * (total / max(spent, 1e-300) - 1.0))
+    return {key: done[key] for key in units if key in done}, failed
+
+
+def read_records(out: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the settings and the results of a run, which may still be at work; nothing is changed."""
+    if not Path(out, _TABLE).is_file():
+        text = f"must be the folder of a study, got {os.fspath(out)}, which has no {_TABLE}"
+        raise ArgumentValueError("load_study", "path", text)
+    settings, records, _ = _read(Path(out, _TABLE))
+    return settings or {}, records
+
+
+@contextlib.contextmanager
+def _opened(folder: Path, settings: dict[str, Any]) -> Iterator[tuple[BinaryIO, dict[str, Any]]]:
+    """Lock a folder, and open its table for further results; give those that are there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / _LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        text = "another run is active in this folder; wait until it ends, or choose another"
+        raise BlockingIOError(11, text, str(folder)) from None
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(folder)) from error
+    try:
+        for killed in folder.glob(".*.tmp"):  # by `atomic_write`, when the process was killed
+            killed.unlink()
+        path = folder / _TABLE
+        there, records, size = _read(path) if path.exists() else (None, {}, 0)
+        if records and there != settings:
+            found = [*_differences(there, settings)]
+            more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+            text = f"{folder} was begun with other settings: {', '.join(found[:_SHOWN])}{more}"
+            text += "; choose another folder, or use the settings of this one"
+            raise ArgumentValueError("run", None, text)
+        with path.open("ab") as file:
+            file.truncate(size if records else 0)  # a line that a kill cut short goes
+            if not records:
+                _append(file, path, {"settings": settings})
+            yield file, records
+    finally:
+        lock.release()
+
+
+def _append(file: BinaryIO, path: Path, line: Mapping[str, Any]) -> None:
+    """Add a line, and sync it to the disk."""
+    content = json.dumps(line, default=_as_json, allow_nan=False).encode() + b"\n"
+    try:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def _read(path: Path) -> tuple[dict[str, Any] | None, dict[str, Any], int]:
+    """Return the settings and the results of a table, and how many of its bytes are complete lines."""
+    content = path.read_bytes()
+    settings, records, size = None, {}, 0
+    lines = content.split(b"\n")
+    for number, line in enumerate(lines[:-1], 1):  # what follows the last end of a line is cut short
+        try:
+            entry = json.loads(line, object_hook=_from_json)
+            if number == 1:
+                settings = dict(entry["settings"])
+            else:
+                records[entry["key"]] = entry["record"]
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            if number == len(lines) - 1:  # after a loss of power
+                break
+            text = f"line {number} is damaged ({one_line(error)})"
+            raise ValueError(f"{path}: {text}; delete the line, and the unit is done again") from error
+        size += len(line) + 1
+    return settings, records, size
+
+
+def _as_json(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        data = base64.b64encode(np.ascontiguousarray(value).data).decode()
+        return {"dtype": value.dtype.str, "shape": value.shape, "base64": data}
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"{value!r} of type {type(value).__name__} cannot be kept in a table of results")
+
+
+def _from_json(node: dict[str, Any]) -> Any:
+    if node.keys() != {"dtype", "shape", "base64"}:
+        return node
+    return np.frombuffer(base64.b64decode(node["base64"]), node["dtype"]).reshape(node["shape"])
+
+
+def _differences(there: Any, now: Any, name: str = "") -> Iterator[str]:
+    """Yield a text for every setting that differs."""
+    if isinstance(there, dict) and isinstance(now, dict):
+        for key in sorted({*there, *now}):
+            yield from _differences(there.get(key), now.get(key), f"{name}.{key}" if name else key)
+    elif there != now:
+        yield f"{name} {json.dumps(there)} there, {json.dumps(now)} now"
+
+
+def _outcomes(
+    function: Callable[[Any], Any], units: Mapping[str, Any], workers: int | None
+) -> Iterator[tuple[str, Any, str]]:
+    """Yield key, result and fault of each unit as they become ready, in any order."""
+    tasks = [joblib.delayed(_attempt)(function, key, unit) for key, unit in units.items()]
+    with contextlib.ExitStack() as stack:
+        if workers is not None and workers > 1:
+            own = {"initializer": _begin_worker, "initargs": (os.getpid(),), "inner_max_num_threads": 1}
+            stack.enter_context(joblib.parallel_config("loky", n_jobs=min(workers, max(1, len(units))), **own))
+        elif workers is not None:
+            stack.enter_context(joblib.parallel_config("sequential"))
+        ahead = "all" if workers is None else "2*n_jobs"  # of a cluster, more workers may come
+        parallel = joblib.Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch=ahead, max_nbytes=None)
+        try:
+            running = parallel(tasks)
+            stack.callback(_close, running)
+            yield from running
+        except TerminatedWorkerError as error:
+            text = "a worker process was killed; was there too little memory? What is done is kept"
+            raise RuntimeError(text) from error
+        except Exception as error:
+            if not type(error).__module__.startswith("distributed"):
+                raise
+            text = "the scheduler or the workers of Dask ended, or can no longer be reached; what is done is kept"
+            raise ConnectionError(text) from error
+
+
+def _attempt(function: Callable[[Any], Any], key: str, unit: Any) -> tuple[str, Any, str]:
+    try:
+        with _controller().limit(limits=1):
+            return key, function(unit), ""
+    except _FAULTS as error:
+        return key, None, one_line(error)
+
+
+@cache
+def _controller() -> ThreadpoolController:
+    """Return what limits the threads of linear algebra; to find its libraries takes a while."""
+    return ThreadpoolController()
+
+
+def _close(running: Any) -> None:
+    """Stop the workers; joblib warns about what they were doing, which is what is wanted."""
+    with warnings.catch_warnings(action="ignore", category=UserWarning):
+        running.close()
+
+
+def _begin_worker(parent: int) -> None:
+    """Leave Ctrl-C to the parent, and end soon after it was killed: its work is for nobody."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1.0)
+        os._exit(1)
+
+    if os.name == "posix":
+        threading.Thread(target=watch, daemon=True).start()

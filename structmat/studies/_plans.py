@@ -1,0 +1,184 @@
+"""Which layers of files are to be fitted, where their changes are, and what is wrong with others."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from structmat._checkpoint import Checkpoint, CheckpointError, Entry
+from structmat._files import unwrapped
+from structmat._layer_fits import PREFIX, Change, Difference, Stored
+
+__all__ = ["Plan", "plan_delta", "plan_pair"]
+
+_WEIGHT = ".weight"
+"""How the names of weights of linear layers end."""
+_EMBEDDING = re.compile(r"(.*\.)?([^.]*embed[^.]*|wte|wpe|shared)(\.\d+)?", re.IGNORECASE)
+"""Modules whose matrix is a table that is looked up, not a linear layer."""
+_CONV1D_MODELS = {"decision_transformer", "gpt2", "imagegpt", "openai-gpt"}
+_CONV1D = re.compile(r"(.*\.)?(c_attn|c_proj|c_fc|q_attn)")
+"""Modules of these models of transformers that store their weight as inputs by outputs."""
+
+
+@dataclass
+class Plan:
+    """Layers to fit, and the rest."""
+
+    changes: dict[str, Change] = field(default_factory=dict)
+    """By path of the module."""
+    transposed: set[str] = field(default_factory=set)
+    """Modules whose weight is stored as inputs by outputs."""
+    pairs: list[tuple[Entry, Entry]] = field(default_factory=list)
+    """Other weights, tuned and base, which may differ too."""
+    left_out: list[str] = field(default_factory=list)
+    """Weights that were tuned or added but cannot be part of the adapter."""
+    faults: dict[str, str] = field(default_factory=dict)
+    """What is wrong, by name of the weight or file."""
+    base: str | None = None
+    """Name of the base model."""
+    checksums: dict[str, Any] = field(default_factory=dict)
+    """What tells these checkpoints from others, by what they are for."""
+    seen: list[str] = field(default_factory=list)
+    """Modules that could be fitted."""
+    modules: set[str] | None = None
+    """All modules of the model that have weights, and those around them; None where only some are known."""
+
+    def add(self, name: str, change: Difference | Stored, **options: bool) -> None:
+        """Take in a layer that is to be fitted, or what is wrong with it."""
+        if name in self.changes:
+            self.faults[name] = f"{change} and {self.changes.pop(name)} are both the change of {name}"
+        if name in self.faults:
+            return
+        try:
+            change.check(**options)
+        except CheckpointError as error:
+            self.faults[name] = str(error)
+        else:
+            self.changes[name] = change
+
+
+def plan_pair(base_path: Path, tuned_path: Path, targets: str | None, *, cast: bool) -> Plan:  # noqa: C901
+    """Plan the fit of a tuned checkpoint minus its base."""
+    base, tuned = _located(base_path), _located(tuned_path)
+    plan = Plan(base=str(base_path), checksums={"base": base.checksum(), "tuned": tuned.checksum()})
+    plan.modules = {path[: dot.start()] for path in map(unwrapped, tuned) for dot in re.finditer(r"\.", path)}
+    tied = {side: _tied(side) if targets is None else set() for side in (base, tuned)}
+    partners = base.partners(tuned)
+    for key in tuned:
+        name, matrix = _module_of(key), False
+        try:
+            after = tuned.entry(key, exact=True)
+            before = base.entry(partners[key], exact=True) if key in partners else None
+        except CheckpointError as error:
+            plan.faults[name] = str(error)
+            continue
+        if matrix := key.endswith(_WEIGHT) and len(after.shape) == 2:
+            plan.seen.append(name)
+        fitted = matrix and key not in tied[tuned] and _is_target(name, targets)
+        if before is not None and fitted:
+            plan.add(name, Difference(after, before), cast=cast)
+        elif before is not None:
+            plan.pairs.append((after, before))
+        elif fitted:
+            plan.faults[name] = f"{after}: {base.path} has no such weight"
+        else:
+            plan.left_out.append(key)
+    plan.transposed = _stored_by_inputs(plan, tuned, {*_model_types(tuned_path), *_model_types(base_path)})
+    for key in set(base) - set(partners.values()) - tied[base]:
+        name = _module_of(key)
+        if not key.endswith(_WEIGHT) or not _is_target(name, targets):
+            continue
+        if key in base.faults:
+            plan.faults[name] = base.faults[key]
+        elif len(base.entries[key].shape) == 2:
+            plan.faults[name] = f"{base.entries[key]}: {tuned.path} has no such weight"
+    return plan
+
+
+def plan_delta(path: Path, targets: str | None) -> Plan:
+    """Plan the fit of changes that stand in a file, by name of the module or of its weight."""
+    deltas = _located(path)
+    plan = Plan(checksums={"delta": deltas.checksum()})
+    for key in deltas:
+        name = _module_of(key).removeprefix(PREFIX)
+        if key in deltas.faults:
+            plan.faults[name] = deltas.faults[key]
+            continue
+        entry = deltas.entries[key]
+        if len(entry.shape) == 2:
+            plan.seen.append(name)
+        if len(entry.shape) == 2 and _is_target(name, targets):
+            plan.add(name, Stored(entry))
+        else:
+            plan.left_out.append(key)
+    return plan
+
+
+def _is_target(name: str, targets: str | None) -> bool:
+    """Return whether a module is to be fitted: a regular expression is found in its path; without, embeddings not."""
+    return _EMBEDDING.fullmatch(name) is None if targets is None else re.search(targets, name) is not None
+
+
+def _module_of(key: str) -> str:
+    return unwrapped(key).removesuffix(_WEIGHT)
+
+
+def _located(path: Path) -> Checkpoint:
+    """Open a checkpoint by its whole path: workers may have another working directory."""
+    return Checkpoint(path.absolute())
+
+
+def _tied(checkpoint: Checkpoint) -> set[str]:
+    """Return the matrices that have the values of an embedding, as the last layer of many language models."""
+    tables: dict[Any, list[Entry]] = {}
+    for key, entry in checkpoint.entries.items():
+        if _EMBEDDING.fullmatch(_module_of(key)):
+            tables.setdefault((entry.shape, entry.dtype), []).append(entry)
+    found = set()
+    for key, entry in checkpoint.entries.items():
+        for table in tables.get((entry.shape, entry.dtype), []):
+            with suppress(CheckpointError):  # which the fit will name
+                same = entry is not table and len(entry.shape) == 2 and entry.equals(table)
+                if same and any(part.any() for _, part in entry.chunks()):
+                    found.add(key)
+    return found
+
+
+def _stored_by_inputs(plan: Plan, tuned: Checkpoint, model_types: set[str]) -> set[str]:
+    """Return the layers whose weight is stored as inputs by outputs, as in GPT-2.
+
+    The length of a bias tells it of a weight that is no square; other layers of the same stack are stored alike. Where
+    there is none, the kind of the model decides.
+    """
+    stacks: dict[str, list[str]] = {}
+    for name in plan.seen:
+        if _CONV1D.fullmatch(name):
+            stacks.setdefault(re.split(r"(?:^|\.)\d+\.", name)[0], []).append(name)
+    shapes = {unwrapped(key): entry.shape for key, entry in tuned.entries.items()}
+    chosen: set[str] = set()
+    for names in stacks.values():
+        told = [
+            shapes[f"{name}.bias"] == shapes[name + _WEIGHT][1:]
+            for name in names
+            if f"{name}.bias" in shapes and len({*shapes[name + _WEIGHT]}) == 2  # no square
+        ]
+        if all(told) if told else not model_types.isdisjoint(_CONV1D_MODELS):
+            chosen.update(names)
+    return chosen & plan.changes.keys()
+
+
+def _model_types(path: Path) -> Iterator[str]:
+    """Yield what config.json beside a checkpoint calls the model and its parts, if there is one."""
+    file = (path if path.is_dir() else path.parent) / "config.json"
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return
+    for part in [found, *found.values()] if isinstance(found, dict) else []:
+        if isinstance(part, dict) and isinstance(part.get("model_type"), str):
+            yield part["model_type"]

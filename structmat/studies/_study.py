@@ -1,0 +1,229 @@
+"""`Study`: the table that a study ends with, one row for each approximation of each matrix."""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from structmat._files import atomic_write, counted, csv_bytes, data_frame
+from structmat.studies._engine import read_records
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["COLUMNS", "Study", "load_study", "rows_of"]
+
+COLUMNS: dict[str, type] = {
+    "layer": str,
+    "rows": int,
+    "cols": int,
+    "norm": float,
+    "weighted": bool,
+    "method": str,
+    "n_factors": int,
+    "block_size": str,
+    "seed": int,
+    "n_parameters": int,
+    "error": float,
+    "stopped": str,
+    "seconds": float,
+}
+"""Of the table; only `seconds` differs between equal studies."""
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Study:
+    """The results of a sweep or of a fit of a checkpoint, complete or so far.
+
+    Attributes
+    ----------
+    rows : tuple of dict
+        One for each layer, method, setting and seed that is done: ``layer`` (its name), ``rows`` and ``cols`` of the
+        matrix, ``norm`` (Frobenius norm of the matrix), ``weighted`` (whether norm and error are weighted by second
+        moments of the inputs), ``method`` (``"cdd"`` or another family), ``n_factors`` and ``block_size`` of the CDD
+        product (which sets the most parameters of another family), ``seed``, ``n_parameters`` used, ``error``
+        (relative, ``norm(W - P) / norm(W)``), ``stopped`` (``"completed"`` or ``"time limit"``) and ``seconds``.
+    failed : mapping of str to str
+        Why rows could not be computed, by layer or by layer and setting.
+    left_out : tuple of str
+        What is not part of the study, and never will be: weights that were tuned but cannot be part of an adapter,
+        and settings that there are not.
+
+    See Also
+    --------
+    sweep, fit_checkpoint : Return one.
+    load_study : Reads one.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from structmat.studies import sweep
+    >>> W = np.random.default_rng(0).standard_normal((8, 8))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     study = sweep({"W": W}, folder, n_factors=[3, 5], methods=["cdd", "truncated-svd"])
+    >>> study.to_pandas()[["method", "n_factors", "n_parameters"]].values.tolist()
+    [['cdd', 3, 24], ['cdd', 5, 40], ['truncated-svd', 3, 16], ['truncated-svd', 5, 32]]
+    """
+
+    rows: tuple[Mapping[str, Any], ...]
+    failed: Mapping[str, str] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
+
+    def to_pandas(self) -> Any:
+        """Return the table.
+
+        Returns
+        -------
+        pandas.DataFrame
+            One line for each row, with the columns of `rows`.
+        """
+        return data_frame("Study.to_pandas", [*COLUMNS], ([row[name] for name in COLUMNS] for row in self.rows))
+
+    def to_csv(self, path: str | os.PathLike[str], *, force: bool = False) -> None:
+        """Write the table to a CSV file, which `load_study` reads.
+
+        Parameters
+        ----------
+        path : path-like
+            The file; it appears complete or not at all.
+        force : bool, default False
+            Whether to replace an existing file.
+
+        Raises
+        ------
+        FileExistsError
+            If the file exists and not `force`.
+        OSError
+            If the file cannot be written.
+        """
+        with atomic_write(path, force=force) as file:
+            file.write(csv_bytes([*COLUMNS], ([row[name] for name in COLUMNS] for row in self.rows)))
+
+    def means(self) -> Any:
+        """Return the means over the layers, for every method and setting.
+
+        Returns
+        -------
+        pandas.DataFrame
+            With the columns ``method``, ``block_size``, ``n_factors``, ``layers`` (their number), ``share`` (parameters
+            as a part of those of the dense matrices), ``error``, ``least`` and ``most`` (of a layer), and ``seconds``
+            for one layer. Fits with several seeds are averaged first.
+        """
+        table = self.to_pandas()
+        table["share"] = table["n_parameters"] / (table["rows"] * table["cols"])
+        keys = ["method", "block_size", "n_factors"]
+        layers = table.groupby([*keys, "layer"], sort=False)[["share", "error", "seconds"]].mean()
+        found = layers.groupby(keys, sort=False)
+        named = {"layers": ("error", "size"), "share": ("share", "mean"), "error": ("error", "mean")}
+        named |= {"least": ("error", "min"), "most": ("error", "max"), "seconds": ("seconds", "mean")}
+        return found.agg(**named).reset_index()
+
+    def total_error(self, method: str = "cdd") -> float:
+        """Return the relative error of all layers together, by one method.
+
+        Parameters
+        ----------
+        method : str, default "cdd"
+            The method.
+
+        Returns
+        -------
+        float
+            The norm of all residuals over that of all matrices.
+        """
+        rows = [row for row in self.rows if row["method"] == method]
+        whole = math.hypot(*(row["norm"] for row in rows))
+        return math.hypot(*(row["error"] * row["norm"] for row in rows)) / whole if whole else 0.0
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draw the table; needs the extra ``plot``.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, optional
+            Where to draw; by default axes of a new figure, ``ax.figure``.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+            The mean error of each method against the number of parameters; of one setting only, the errors of all
+            layers, sorted.
+        """
+        from structmat.plot import draw_study  # noqa: PLC0415  # matplotlib is slow to import
+
+        return draw_study(self, ax)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything, ready for JSON.
+
+        Returns
+        -------
+        dict
+            Strings, numbers and lists only.
+        """
+        return {"rows": [*map(dict, self.rows)], "failed": dict(self.failed), "left_out": [*self.left_out]}
+
+    def __repr__(self) -> str:
+        layers = len({row["layer"] for row in self.rows})
+        head = f"Study of {counted(layers, 'layer')}, {counted(len(self.rows), 'row')}"
+        return f"{head}\n{self.means().to_string(index=False)}" if self.rows else head
+
+
+def load_study(path: str | os.PathLike[str]) -> Study:
+    """Read the results of a study.
+
+    Parameters
+    ----------
+    path : path-like
+        The folder of a study, which is only read and may be in use; or a file that `Study.to_csv` wrote.
+
+    Returns
+    -------
+    Study
+        The rows that are there, in the order in which they were done.
+
+    Raises
+    ------
+    ValueError
+        If it is neither, or damaged.
+    OSError
+        If it cannot be read.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from structmat.studies import load_study, sweep
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     study = sweep({"identity": np.eye(4)}, folder)
+    ...     load_study(folder).rows == study.rows
+    True
+    """
+    if Path(path).suffix.lower() == ".csv":
+        try:
+            with Path(path).open(encoding="utf-8", newline="") as file:
+                return Study(tuple(_from_text(line) for line in csv.DictReader(file)))
+        except (ValueError, KeyError, TypeError, csv.Error) as error:
+            raise ValueError(f"{os.fspath(path)} is no table of a study: {error!r}") from error
+    _, records = read_records(path)
+    return Study(rows_of(records.values()))
+
+
+def rows_of(records: Iterable[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
+    """Return the rows in the records of a run."""
+    return tuple(row for record in records for row in record["rows"])
+
+
+def _from_text(line: Mapping[str, str]) -> dict[str, Any]:
+    row: dict[str, Any] = {}
+    for name, kind in COLUMNS.items():
+        text = line[name]
+        row[name] = bool(int(text)) if kind is bool else None if kind is int and not text else kind(text)
+    row["block_size"] = int(row["block_size"]) if row["block_size"].isdecimal() else row["block_size"]
+    return row

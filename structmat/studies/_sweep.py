@@ -1,0 +1,394 @@
+"""`sweep`: many matrices by many methods with many settings, at equal numbers of parameters."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import os
+import re
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import numpy as np
+
+from structmat._arrays.checks import integer, non_negative, one_of, side_of_blocks
+from structmat._arrays.errors import ArgumentError, ArgumentTypeError, ArgumentValueError
+from structmat._arrays.numpy_bridge import as_matrix, to_numpy
+from structmat._checkpoint import CheckpointError
+from structmat._files import natural_key
+from structmat._layer_fits import Difference
+from structmat.fit import baseline_errors, baseline_names, fit_cdd, weighted_norm
+from structmat.io import describe, load_matrix
+from structmat.operators import CDDLayout
+from structmat.studies._engine import Progress, run
+from structmat.studies._plans import plan_pair
+from structmat.studies._study import Study, rows_of
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from structmat._arrays.typing import ArrayLike
+
+__all__ = ["changes", "matrices", "sweep"]
+
+_METHODS = ("cdd", *baseline_names())
+
+
+class _Matrix(Protocol):
+    """One matrix, read in the process that needs it."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Known before it is read."""
+
+    def matrix(self) -> NDArray[Any]:
+        """Return it."""
+
+
+@dataclass(frozen=True)
+class _InFile:
+    path: Path
+    key: str
+    shape: tuple[int, ...]
+
+    def matrix(self) -> NDArray[Any]:
+        return load_matrix(self.path, key=self.key)
+
+
+@dataclass(frozen=True)
+class _Held:
+    array: NDArray[Any]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.array.shape
+
+    def matrix(self) -> NDArray[Any]:
+        return self.array
+
+
+@dataclass(frozen=True)
+class _Unit:
+    """What a worker needs for one row of the table."""
+
+    layer: str
+    source: _Matrix
+    moment: NDArray[Any] | None
+    method: str
+    n_factors: int
+    block_size: Any  # int or "min"
+    seed: int | None
+    """None for methods that use no random numbers."""
+    time_limit: float | None
+
+    @property
+    def cost(self) -> float:
+        """What it takes, roughly, in units of its cheapest kind: a model of fits of 384 x 384 entries."""
+        rows, cols = self.source.shape
+        if self.method != "cdd" or self.n_factors <= 3:
+            return float(rows * cols)
+        if self.time_limit is not None:
+            return 1e6 * self.time_limit
+        return float(rows * cols) * self.n_factors**3 / 3.0
+
+
+def sweep(
+    layers: Mapping[str, ArrayLike | _Matrix],
+    out: str | os.PathLike[str],
+    *,
+    n_factors: Sequence[int] = (3,),
+    block_sizes: Sequence[int | Literal["min"]] = ("min",),
+    methods: Sequence[str] = _METHODS,
+    seeds: Sequence[int] = (0,),
+    input_second_moment: ArrayLike | None = None,
+    time_limit: float | None = None,
+    workers: int | None = None,
+    callback: Callable[[Progress], object] | None = None,
+) -> Study:
+    """Approximate many matrices by many methods with many settings, in a folder that keeps all finished results.
+
+    Each combination of layer, setting, method and seed is one unit of work. A run that ended early, for any reason,
+    continues when it is called again; its rows are the same for any number of workers, except for the times.
+
+    Parameters
+    ----------
+    layers : mapping of str to array_like
+        The matrices by name; `matrices` and `changes` find them in files, and read them when they are needed.
+    out : path-like
+        The folder, made if it is missing. An earlier study in it is continued: layers, numbers of factors, block sizes,
+        methods and seeds may be added, or left out, while the time limit and the second moments must be the same.
+    n_factors : sequence of int, default (3,)
+        Numbers of factors of the CDD products.
+    block_sizes : sequence of int or "min", default ("min",)
+        Sides of the circulant blocks; ``"min"`` is the smaller side of each matrix.
+    methods : sequence of str, optional
+        ``"cdd"``, and closed-form members of other families with at most as many parameters: ``"truncated-svd"``,
+        ``"block-circulant"``, ``"sparse-fourier"``, ``"monarch"``. All by default.
+    seeds : sequence of int, default (0,)
+        Seeds of the CDD fits, one fit for each.
+    input_second_moment : array_like, optional
+        Of the inputs of all layers, as for `structmat.fit_cdd`; errors are weighted ones then.
+    time_limit : float, optional
+        Seconds for one fit. Its result then depends on the machine.
+    workers : int, optional
+        Processes on this machine; by default as `joblib.parallel_config` around the call says,
+        such as ``parallel_config(backend="dask")`` for a cluster of Dask; without one this process does everything.
+    callback : callable, optional
+        Called with a `Progress` at the start and when a unit is done.
+
+    Returns
+    -------
+    Study
+        The rows, also in ``results.csv`` in the folder. Units that failed are in ``failed``, and tried again by the
+        next call; ``left_out`` says which combinations of settings there are not.
+
+    Raises
+    ------
+    ValueError
+        If an argument is not allowed, no combination of settings is available, or the folder was begun with other
+        settings.
+    OSError
+        If a file cannot be read or written, or another run is active in the folder.
+
+    See Also
+    --------
+    load_study : Reads the results so far, also while a sweep runs.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from structmat.studies import sweep
+    >>> layers = {"one": np.eye(6), "two": np.ones((6, 4))}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     study = sweep(layers, folder, methods=["cdd", "truncated-svd"])
+    >>> [(row["layer"], row["method"], round(row["error"], 6)) for row in study.rows]
+    [('one', 'cdd', 0.0), ('one', 'truncated-svd', 0.912871), ('two', 'cdd', 0.0), ('two', 'truncated-svd', 0.0)]
+    """
+    n_factors = _listed("n_factors", n_factors, lambda value: integer(value, "sweep", "n_factors"))
+    block_sizes = _listed("block_sizes", block_sizes, lambda value: side_of_blocks(value, "sweep", "block_sizes"))
+    methods = _listed("methods", methods, lambda value: one_of(value, "sweep", "methods", _METHODS))
+    seeds = _listed("seeds", seeds, lambda value: integer(value, "sweep", "seeds", 0))
+    limit = None if time_limit is None else non_negative(time_limit, "sweep", "time_limit")
+    moment = None if input_second_moment is None else np.asarray(input_second_moment)
+    units: dict[str, _Unit] = {}
+    left_out: Counter[str] = Counter()
+    for layer, source in _sources(layers).items():
+        matrix = source.matrix()
+        if isinstance(source, Difference) and not matrix.any():
+            left_out[f"{layer} does not change"] += 1
+            continue
+        digest = hashlib.sha256(f"{matrix.dtype.str} {matrix.shape}".encode())
+        digest.update(np.ascontiguousarray(matrix).data)
+        for method, block_size, count in product(methods, block_sizes, n_factors):
+            if reason := _unavailable(source.shape, method, count, block_size, weighted=moment is not None):
+                left_out[reason] += 1
+                continue
+            for seed in seeds if method == "cdd" else (None,):
+                ending = "" if seed is None else f", seed {seed}"
+                key = f"{layer} {method}, {count} factors, blocks of {block_size}{ending} ({digest.hexdigest()[:16]})"
+                units[key] = _Unit(layer, source, moment, method, count, block_size, seed, limit)
+    reasons = tuple(f"{text} ({number:,})" if number > 1 else text for text, number in left_out.items())
+    if not units:
+        raise ArgumentValueError("sweep", None, f"there is nothing to do: {'; '.join(reasons) or 'no layers'}")
+    of_moment = None if moment is None else hashlib.sha256(np.ascontiguousarray(moment).data).hexdigest()
+    settings = {"study": "sweep", "time_limit": limit, "input_second_moment": of_moment}
+    done, failed = run(_approximate, units, out, settings=settings, workers=workers, callback=callback)
+    study = Study(rows_of(done.values()), failed, reasons)
+    study.to_csv(Path(out, "results.csv"), force=True)
+    return study
+
+
+def matrices(*files: str | os.PathLike[str], targets: str | None = None) -> dict[str, _Matrix]:
+    """Find the matrices in files, for `sweep`; each is read when it is needed.
+
+    Parameters
+    ----------
+    *files : path-like
+        Files ``.npy``, ``.npz`` or ``.safetensors``, or patterns such as ``"changes/*.npy"``.
+    targets : str, optional
+        Regular expression that must be found in the name of an array or tensor. By default all matrices are taken.
+
+    Returns
+    -------
+    dict
+        By name: that of the file, without its suffix, and of the array in it.
+
+    Raises
+    ------
+    ValueError
+        If a file holds no matrices, or two have one name.
+    OSError
+        If a file cannot be read.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from structmat.studies import matrices
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     np.savez(f"{folder}/changes.npz", query=np.eye(4), key=np.eye(4))
+    ...     sorted(matrices(f"{folder}/*.npz"))
+    ['changes/key', 'changes/query']
+    """
+    found: dict[str, _Matrix] = {}
+    for path in (path for pattern in files for path in _matching(Path(pattern))):
+        description = describe(path)
+        if description["format"] == "structmat":
+            raise ValueError(f"{path} holds a structmat operator, no plain matrix")
+        shapes = {name: tuple(spec["shape"]) for name, spec in description["tensors"].items()}
+        for name, shape in shapes.items():
+            single = description["format"] == "npy"
+            full = path.stem if single else f"{path.stem}/{name}"
+            if len(shape) != 2 or min(shape) == 0 or not _is_wanted(path.stem if single else name, targets):
+                continue
+            if full in found:
+                raise ArgumentValueError("matrices", None, f"two matrices are called {full}: rename one of the files")
+            found[full] = _InFile(path.absolute(), name, shape)
+    if not found:
+        what = "there are no matrices" if targets is None else f"no matrix has a name in which {targets!r} is found"
+        raise ArgumentValueError("matrices", None, f"{', '.join(map(str, files))}: {what}")
+    return found
+
+
+def changes(
+    base: str | os.PathLike[str], tuned: str | os.PathLike[str], targets: str | None = None
+) -> dict[str, _Matrix]:
+    """Find the changes of all matrices between two checkpoints, for `sweep`; each is read when it is needed.
+
+    Parameters
+    ----------
+    base, tuned : path-like
+        Checkpoints: files or folders, of safetensors or PyTorch.
+    targets : str, optional
+        Regular expression that must be found in the path of a module. By default all matrices but embeddings and what
+        is tied to them.
+
+    Returns
+    -------
+    dict
+        By path of the module.
+
+    Raises
+    ------
+    ValueError
+        If a weight cannot be read, or has no partner in the base, or none is a matrix.
+    OSError
+        If a file cannot be read.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from safetensors.numpy import save_file
+    >>> from structmat.studies import changes
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for number, name in enumerate(["base", "tuned"]):
+    ...         save_file({"up.weight": number * np.eye(4)}, f"{folder}/{name}.safetensors")
+    ...     found = changes(f"{folder}/base.safetensors", f"{folder}/tuned.safetensors")
+    ...     float(found["up"].matrix().trace())
+    4.0
+    """
+    plan = plan_pair(Path(base), Path(tuned), targets, cast=True)
+    for text in plan.faults.values():
+        raise CheckpointError(text)
+    if not plan.changes:
+        what = "there are no matrices" if targets is None else f"no matrix has a name in which {targets!r} is found"
+        raise ArgumentValueError("changes", None, f"{os.fspath(base)} and {os.fspath(tuned)}: {what}")
+    return {name: plan.changes[name] for name in sorted(plan.changes, key=natural_key)}
+
+
+def _matching(pattern: Path) -> Iterator[Path]:
+    """Yield the files of a pattern; its leading folders that exist are taken as they are, brackets and all."""
+    if pattern.exists():
+        yield pattern
+        return
+    folder = next((parent for parent in pattern.parents if parent.is_dir()), Path())
+    found = sorted(glob.glob(str(pattern.relative_to(folder)), root_dir=folder, recursive=True))  # noqa: PTH207
+    if not found:
+        raise FileNotFoundError(2, "there is no such file", str(pattern))
+    yield from (folder / name for name in found)
+
+
+def _is_wanted(name: str, targets: str | None) -> bool:
+    try:
+        return targets is None or re.search(targets, name.removesuffix(".weight")) is not None
+    except re.error as error:
+        text = f"must be a regular expression, got {targets!r}: {error}"
+        raise ArgumentValueError("sweep", "targets", text) from error
+
+
+def _sources(layers: Mapping[str, Any]) -> dict[str, _Matrix]:
+    if not isinstance(layers, Mapping):
+        raise ArgumentTypeError("sweep", "layers", f"must be matrices by name, got {layers!r}")
+    return {
+        str(name): layer if hasattr(layer, "matrix") else _Held(to_numpy(as_matrix(layer, "sweep", str(name))))
+        for name, layer in layers.items()
+    }
+
+
+def _listed(argument: str, values: Any, check: Callable[[Any], Any]) -> tuple[Any, ...]:
+    """Return checked values, each once, in their order."""
+    if isinstance(values, (str, bytes, Mapping)) or not hasattr(values, "__iter__"):
+        raise ArgumentTypeError("sweep", argument, f"must be a list, got {values!r}")
+    if not (found := tuple(dict.fromkeys(check(value) for value in values))):
+        raise ArgumentValueError("sweep", argument, "must not be empty")
+    return found
+
+
+def _unavailable(shape: tuple[int, ...], method: str, n_factors: int, block_size: int | str, *, weighted: bool) -> str:
+    """Return why there is no such approximation, or nothing."""
+    if weighted and method not in {"cdd", *baseline_names(weighted=True)}:
+        return f"{method} has no closed form for weighted errors"
+    try:
+        CDDLayout((shape[0], shape[1]), n_factors, block_size)
+    except ArgumentError as error:
+        return f"{error.argument} {error.text}"
+    return ""
+
+
+def _approximate(unit: _Unit) -> dict[str, Any]:
+    """Do one unit of work."""
+    begun = time.perf_counter()
+    matrix = unit.source.matrix()
+    if not np.isfinite(matrix).all():
+        raise ArgumentValueError("sweep", unit.layer, "must be finite, got NaN or infinity")
+    matrix = matrix.astype(np.result_type(matrix.dtype, np.float32), copy=False)
+    rows, cols = matrix.shape
+    stopped = "completed"
+    if unit.method == "cdd":
+        result = fit_cdd(
+            matrix,
+            unit.n_factors,
+            block_size=unit.block_size,
+            input_second_moment=unit.moment,
+            rng=unit.seed,
+            time_limit=unit.time_limit,
+        )
+        n_parameters, error, stopped = result.n_parameters, result.error, result.stopped
+    else:
+        most = CDDLayout((rows, cols), unit.n_factors, unit.block_size).n_parameters
+        best = baseline_errors(matrix, [most], names=[unit.method], input_second_moment=unit.moment)
+        ((used, errors),) = best.values()
+        n_parameters, error = int(used[0]), float(errors[0])
+    row = {
+        "layer": unit.layer,
+        "rows": rows,
+        "cols": cols,
+        "norm": weighted_norm(matrix, input_second_moment=unit.moment),
+        "weighted": unit.moment is not None,
+        "method": unit.method,
+        "n_factors": unit.n_factors,
+        "block_size": unit.block_size,
+        "seed": unit.seed,
+        "n_parameters": n_parameters,
+        "error": error,
+        "stopped": stopped,
+        "seconds": time.perf_counter() - begun,
+    }
+    return {"rows": [row]}

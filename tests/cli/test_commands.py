@@ -1,0 +1,325 @@
+"""Every command as a user runs it: what is printed and written, what is refused, and the exit status."""
+
+from __future__ import annotations
+
+import inspect
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+import structmat as sm
+from structmat.cli import main
+from structmat.fit import error_curve, fit_cdd
+from structmat.studies import load_study
+
+W = np.random.default_rng(0).standard_normal((9, 6))
+CTRL_C = "import signal; signal.signal(2, signal.default_int_handler)"  # ignored in what a shell runs in the background
+COMMAND = f"{CTRL_C}; import sys, structmat.cli as c; sys.exit(c.main())"
+PNG, PDF = b"\x89PNG", b"%PDF"
+
+
+def test_help_fits_one_screen(cli, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    for name in ("fit", "curve", "fit-checkpoint", "sweep", "info"):
+        status, out, err = cli(name, "--help")
+        assert (status, err) == (0, "")
+        assert len(out.splitlines()) <= 40
+        assert "--json" in out
+        assert "--no-" not in out
+    assert cli("--version") == (0, f"structmat {sm.__version__}\n", "")
+    status, out, _ = cli()
+    assert status == 0
+    assert all(name in out for name in ("fit", "curve", "fit-checkpoint", "sweep", "info", "--install-completion"))
+
+
+def test_fit(cli, folder):
+    status, out, err = cli("fit", "W.npy", "--out", "fit.safetensors", "--plot", "fit.png")
+    assert (status, err) == (0, "")
+    want = fit_cdd(W, rng=0)
+    got = sm.io.load("fit.safetensors")
+    assert got.error == want.error
+    assert np.array_equal(got.operator.to_dense(), want.operator.to_dense())
+    assert Path("fit.png").read_bytes().startswith(PNG)
+    for text in ("W.npy", f"{want.error:.4g}", "truncated SVD (rank 1)", "nearest circulant", "nearest diagonal"):
+        assert text in out
+    status, out, _ = cli("fit", "two.npz", "--key", "b", "--n-factors", 5, "--block-size", 3, "--seed", 1, "--json")
+    assert status == 0
+    found = json.loads(out)
+    assert found["error"] == fit_cdd(W.T, 5, block_size=3, rng=1).error
+    values = np.linalg.svd(W, compute_uv=False)
+    rank = found["n_parameters"] // sum(W.shape)
+    svd = found["comparison"][f"truncated SVD (rank {rank})"]
+    assert svd["error"] == pytest.approx(np.linalg.norm(values[rank:]) / np.linalg.norm(values))
+
+
+def test_weights_are_read_from_files(cli, folder):
+    moment, weights = np.geomspace(1.0, 0.1, 6), np.abs(W) > 0.3
+    np.save("S.npy", moment)
+    np.save("M.npy", weights)
+    np.save("missing-entries.npy", np.where(weights, W, np.nan))
+    status, out, _ = cli("fit", "W.npy", "--input-second-moment", "S.npy", "--json")
+    assert (status, json.loads(out)["error"]) == (0, fit_cdd(W, input_second_moment=moment, rng=0).error)
+    status, out, _ = cli("fit", "missing-entries.npy", "--entry-weights", "M.npy", "--plot", "f.pdf", "--json")
+    assert (status, json.loads(out)["error"]) == (0, fit_cdd(W, entry_weights=weights, rng=0).error)
+    assert json.loads(out)["comparison"] == {}
+    assert Path("f.pdf").read_bytes().startswith(PDF)
+    status, _, err = cli("fit", "W.npy", "--input-second-moment", "square.npy")
+    assert (status, "--input-second-moment: must have shape (6,) or (6, 6), got (4, 4)" in err) == (2, True)
+
+
+def test_curve(cli, folder):
+    options = ("--n-factors", "3,5", "--csv", "c.csv", "--plot", "c.svg")
+    status, out, err = cli("curve", "W.npy", *options)
+    want = error_curve(W, n_factors=[3, 5], rng=0)
+    assert (status, err) == (0, "")
+    assert out.rstrip("\n").splitlines()[0] == repr(want).splitlines()[0]
+    assert np.array_equal(sm.ErrorCurve.load("c.csv").error, want.error)
+    assert b"<svg" in Path("c.svg").read_bytes()
+    status, out, _ = cli("curve", "square.npy", "--json", "--time-limit", "30")
+    assert (status, json.loads(out)["n_factors"][-1]) == (0, 9)
+
+
+def test_fit_checkpoint(cli, folder):
+    rng = np.random.default_rng(0)
+    base = {f"layers.{i}.up.weight": rng.standard_normal((6, 4)) for i in range(25)} | {"norm.weight": np.ones(4)}
+    tuned = {key: weight + rng.standard_normal(weight.shape) for key, weight in base.items()}
+    tuned["layers.3.up.weight"] = base["layers.3.up.weight"]
+    save_file(base, "base.safetensors")
+    save_file(tuned, "tuned.safetensors")
+    sources = ("--base", "base.safetensors", "--tuned", "tuned.safetensors", "--out", "adapter")
+    status, out, err = cli("fit-checkpoint", *sources)
+    assert (status, err) == (0, "")
+    for text in ("24 layers together", "... 4 between ...", "1 layer without a change", "1 weight (norm.weight)"):
+        assert text in out
+    names = ["adapter_config.json", "adapter_model.safetensors", "results.csv", "results.jsonl", "results.png"]
+    assert sorted(path.name for path in Path("adapter").glob("[ar]*")) == names
+    status, out, _ = cli("fit-checkpoint", *sources, "--json")  # all of it is there
+    assert status == 0
+    assert json.loads(out)["rows"] == [dict(row) for row in load_study("adapter/results.csv").rows]
+    Path("tuned.safetensors").write_bytes(b"x" * 99)
+    status, out, err = cli("fit-checkpoint", *sources)
+    assert (status, out, err.count("\n")) == (1, "", 1)
+    assert err.startswith("structmat fit-checkpoint: error: ")
+    assert "tuned.safetensors is no complete safetensors file" in err
+
+
+def test_sweep(cli, folder):
+    status, out, err = cli("sweep", "two.npz", "--n-factors", "3,5", "--block-sizes", "min,3", "--out", "study")
+    assert (status, err) == (0, "")
+    assert "Study of 2 layers, 40 rows" in out
+    assert len(load_study("study/results.csv").rows) == len(load_study("study").rows) == 40
+    assert Path("study/results.png").read_bytes().startswith(PNG)
+    weighted = ("sweep", "W.npy", "square.npy", "--out", "other", "--json", "--input-second-moment", "S6.npy")
+    assert cli(*weighted)[0] == 1
+    np.save("S6.npy", np.ones(6))
+    status, out, err = cli(*weighted)
+    assert {row["layer"] for row in json.loads(out)["rows"]} == {"W"}
+    assert (status, err.startswith("structmat sweep: error: 2 of 4 units failed: square cdd, 3 factors")) == (1, True)
+
+
+@pytest.mark.parametrize("name", ["W.npy", "two.npz", "plain.safetensors", "operator.safetensors", "fit.safetensors"])
+def test_info(cli, folder, name):
+    sm.io.save(fit_cdd(W, rng=0), "fit.safetensors")
+    status, out, err = cli("info", name, "--json")
+    assert (status, err) == (0, "")
+    assert json.loads(out) == sm.io.describe(name)
+    status, out, _ = cli("info", name)
+    assert status == 0
+    assert all(array in out for array in sm.io.describe(name)["tensors"])
+
+
+# What is refused
+
+REFUSED = [
+    ("fit W.npy --nonsense", 2, "--nonsense"),
+    ("fit", 2, "requires an argument"),
+    ("fit W.npy --n-factors 0", 2, "--n-factors"),
+    ("fit W.npy --n-factors 4", 2, "--n-factors: must be odd"),
+    ("fit W.npy --block-size 99", 2, "--block-size: must be at most"),
+    ("fit W.npy --first middle", 2, "--first"),
+    ("fit W.npy --time-limit -1", 2, "--time-limit"),
+    ("fit W.npy --out f.npy", 2, "--out: f.npy must end in .safetensors"),
+    ("fit W.npy --plot f.jpg", 2, "--plot: f.jpg must end in .png or .pdf or .svg"),
+    ("fit W.npy --out old.safetensors", 2, "old.safetensors exists; --force replaces it"),
+    ("fit plain.safetensors --out plain.safetensors --force", 2, "--out: plain.safetensors is another file of this"),
+    ("fit W.npy --out no/f.safetensors", 1, "no/f.safetensors: its folder"),
+    ("fit missing.npy", 1, "missing.npy: No such file or directory"),
+    ("fit .", 1, ".: Is a directory"),
+    ("fit two.npz", 2, "--key: must name one of 2 arrays in two.npz, such as a, b; got None"),
+    ("fit two.npz --key c", 2, "--key: must name one of 2 arrays"),
+    ("fit nan.npy", 1, "W: must be finite"),
+    ("fit three.npy", 1, "W: must be a non-empty matrix"),
+    ("fit text.npy", 1, "text.npy holds no numbers"),
+    ("fit object.npy", 1, "object.npy holds Python objects, which are not read: they could run code"),
+    ("fit truncated.npy", 1, "truncated.npy is no complete .npy file"),
+    ("fit foreign.npy", 1, "foreign.npy is no .npy, .npz or .safetensors file"),
+    ("fit none.npy", 1, "none.npy is empty"),
+    ("fit operator.safetensors", 1, "operator.safetensors holds a structmat operator"),
+    ("curve W.npy --n-factors 3,,5", 2, "--n-factors: must be an integer, got ''"),
+    ("curve W.npy --n-factors 3,4", 2, "--n-factors: must be odd"),
+    ("info foreign.npy", 1, "foreign.npy is no .npy"),
+    ("fit-checkpoint --out out", 1, "base and tuned, or delta alone, must be given, got none"),
+    ("fit-checkpoint --delta plain.safetensors --out out --n-factors 4", 2, "--n-factors: must be odd"),
+    ("fit-checkpoint --delta plain.safetensors --out out --targets (", 2, "--targets: must be a regular expression"),
+    ("fit-checkpoint --delta none.npy --out out", 1, "none.npy"),
+    ("fit-checkpoint --delta plain.safetensors --out W.npy", 1, "W.npy: File exists"),
+    ("sweep --out out", 2, "name files of matrices, or both --base and --tuned"),
+    ("sweep W.npy --base a --tuned b --out out", 2, "name files of matrices, or both --base and --tuned"),
+    ("sweep zz*.npz --out out", 1, "zz*.npz: there is no such file"),
+    ("sweep W.npy --n-factors 4 --out out", 1, "there is nothing to do"),
+    ("sweep W.npy", 2, "--out"),
+]
+
+
+@pytest.mark.parametrize(("line", "status", "text"), REFUSED, ids=[line for line, *_ in REFUSED])
+def test_what_is_refused_is_one_line_and_changes_nothing(cli, folder, line, status, text):
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    got, out, err = cli(*line.split())
+    assert (got, out, err.count("\n")) == (status, "", 1), err
+    assert err.startswith(f"structmat {line.split()[0]}: error: ")
+    assert text in err
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+@pytest.mark.parametrize("value", ["2.5", "3.0", "1e1", "three", "1_0", "٣", " 3"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "fit W.npy --n-factors",
+        "fit W.npy --block-size",
+        "fit W.npy --seed",
+        "curve W.npy --n-factors",
+        "fit-checkpoint --delta plain.safetensors --out out --workers",
+        "sweep W.npy --out out --block-sizes",
+    ],
+)
+def test_integers_are_taken_as_they_are_written(cli, folder, line, value):
+    status, out, err = cli(*line.split(), value)
+    if (value, line.split()[-1]) in {(" 3", "--n-factors"), (" 3", "--block-sizes")} and "fit W" not in line:
+        return  # spaces may stand in lists
+    assert (status, out) == (2, "")
+    assert f"{line.split()[-1]}: must be an integer, got {value!r}" in err
+    assert not (folder / "out").exists()
+
+
+@pytest.mark.parametrize("value", ["1_0", "nan", "inf", "ten"])
+def test_seconds_are_taken_as_they_are_written(cli, folder, value):
+    status, _, err = cli("fit", "W.npy", "--time-limit", value)
+    assert (status, f"--time-limit: must be a number of seconds, got '{value}'" in err) == (2, True)
+
+
+@pytest.mark.parametrize("option", ["--out", "--plot", "--key", "--input-second-moment"])
+@pytest.mark.parametrize("form", ["apart", "="])
+def test_empty_values_are_refused_by_name(cli, folder, option, form):
+    status, out, err = cli("fit", "W.npy", *([option, ""] if form == "apart" else [f"{option}="]))
+    assert (status, out, err) == (2, "", f"structmat fit: error: {option}: must not be empty\n")
+
+
+# Streams, terminals and Ctrl-C
+
+
+def test_what_cannot_be_printed_is_written_all_the_same(folder):
+    code = "import sys, structmat.cli as c; sys.exit(c.main(['fit', 'W.npy', '--out', 'o.safetensors']))"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()  # the reader leaves
+        err = process.stderr.read()
+        assert (process.wait(), err) == (1, b"")
+    assert sm.io.load("o.safetensors").error > 0
+    if Path("/dev/full").exists():
+        with open("/dev/full", "w") as full:  # noqa: PTH123
+            run = [sys.executable, "-c", code.replace("'o.", "'p.")]
+            done = subprocess.run(run, stdout=full, stderr=subprocess.PIPE, check=False)
+        assert (done.returncode, done.stderr.startswith(b"structmat fit: error: ")) == (1, True)
+        assert sm.io.load("p.safetensors").error > 0
+
+
+def test_letters_that_the_terminal_lacks_are_escaped(folder, monkeypatch):
+    np.save("\xe9\u6f22\x1b[2J.npy", np.eye(2))
+    with monkeypatch.context() as patched:
+        patched.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), "ascii"))
+        assert main(["info", "\xe9\u6f22\x1b[2J.npy"]) == 0
+        assert rb"\xe9\u6f22\x1b[2J.npy" in sys.stdout.buffer.getvalue()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
+def test_names_that_are_no_text_are_kept_readable(folder, cli):
+    name = os.fsdecode(b"\xff W.npy")
+    np.save(name, np.eye(3))
+    assert cli("fit", name, "--out", "o.safetensors")[0] == 0
+    assert r"\udcff W.npy" in cli("info", "o.safetensors")[1]
+    status, _, err = cli("sweep", name, "--out", "study")
+    assert (status, err) == (0, "")
+    assert r"\udcff W" in Path("study/results.csv").read_text()
+
+
+def test_progress_is_one_line_that_goes_away(folder):
+    pty = pytest.importorskip("pty")
+    parent, child = pty.openpty()
+    arguments = ["sweep", "two.npz", "--n-factors", "3,5", "--out", "study"]
+    environment = {**os.environ, "COLUMNS": "70", "TERM": "xterm"}
+    with subprocess.Popen(
+        [sys.executable, "-m", "structmat", *arguments], stdout=subprocess.PIPE, stderr=child, env=environment,
+        cwd=folder,
+    ) as process:  # fmt: skip
+        os.close(child)
+        shown = b""
+        while True:
+            try:
+                part = os.read(parent, 4096)
+            except OSError:
+                break
+            if not part:
+                break
+            shown += part
+        process.stdout.read()
+    os.close(parent)
+    text = shown.decode()
+    assert "of 20, error 0." in text
+    assert "factors" in text
+    assert text.count("\n") <= 2
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+@pytest.mark.parametrize("command", ["fit", "curve"])
+def test_ctrl_c_ends_a_search_with_its_best(folder, command):
+    np.save("big.npy", np.random.default_rng(0).standard_normal((96, 96)))
+    options = {"fit": ["--n-factors", "9", "--out", "o.safetensors"], "curve": ["--csv", "o.csv"]}[command]
+    run = [sys.executable, "-c", COMMAND, command, "big.npy", *options]
+    with subprocess.Popen(run, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        time.sleep(5)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (130, f"structmat {command}: interrupted\n")
+    assert "interrupted" in out
+    if command == "fit":
+        assert sm.io.load("o.safetensors").stopped == "interrupted"
+    else:
+        assert sm.ErrorCurve.load("o.csv").stopped == "interrupted"
+
+
+def test_a_missing_extra_is_told(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "structmat.cli._app", None)
+    for name in [name for name in sys.modules if name == "cyclopts" or name.startswith("cyclopts.")]:
+        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.delitem(sys.modules, "structmat.cli._app")
+    assert main(["info", "x"]) == 1
+    assert capsys.readouterr().err.endswith('pip install "structmat[cli]"\n')
+
+
+def test_defaults_are_those_of_the_functions():
+    from structmat.cli import _app
+
+    for name, function in (("fit", fit_cdd), ("curve", error_curve)):
+        own, theirs = inspect.signature(getattr(_app, name)).parameters, inspect.signature(function).parameters
+        options = vars(own["options"].default) | {n: p.default for n, p in own.items()}
+        for option in ("block_size", "first", "input_second_moment", "time_limit", "n_factors"):
+            assert options[option] == theirs[option].default

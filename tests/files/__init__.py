@@ -1,1 +1,0 @@
-"""Formats of files, and files that are written whole or not at all."""

@@ -1,0 +1,196 @@
+"""The engine of studies: what is done stays, whenever a run ends, and the rest is done by the next."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from math import sqrt
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from structmat.studies import load_study
+from structmat.studies._engine import read_records, run
+from tests.studies.checkpoints import adapter, rows
+
+CTRL_C = "import signal; signal.signal(2, signal.default_int_handler)"  # ignored in what a shell runs in the background
+COMMAND = f"{CTRL_C}; import sys, structmat.cli as c; sys.exit(c.main())"
+ROOT = Path(__file__).parents[2]
+
+
+def engine(function, units, out, *, settings=(), workers=None, callback=None):
+    return run(function, units, out, settings=dict(settings), workers=workers, callback=callback)
+
+
+def root(number):
+    return {"root": sqrt(number), "vector": np.arange(number, dtype="float32") * (1 + 1e-7)}
+
+
+def dies(_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def same(a, b):
+    vectors = a["vector"], b["vector"]
+    return a["root"] == b["root"] and vectors[0].dtype == vectors[1].dtype and np.array_equal(*vectors)
+
+
+def test_results_are_kept_bit_for_bit_and_units_that_are_done_are_skipped(tmp_path):
+    units, seen = {f"u{i}": i for i in range(6)}, []
+    done, failed = engine(root, {k: units[k] for k in ("u1", "u4")}, tmp_path)
+    assert not failed
+    done, failed = engine(root, units, tmp_path, callback=seen.append)
+    assert ([*done], failed) == ([*units], {})
+    assert all(same(done[key], root(number)) for key, number in units.items())
+    assert [(state.n_done, state.n_units) for state in seen] == [(n, 6) for n in range(2, 7)]
+    again, _ = engine(None, units, tmp_path)  # nothing is left to do
+    assert all(same(done[key], again[key]) for key in units)
+    lines = map(json.loads, (tmp_path / "results.jsonl").read_text().splitlines())
+    assert [line.get("key") for line in lines][:3] == [None, "u1", "u4"]
+
+
+@pytest.mark.parametrize("workers", [None, 1, 2])
+def test_units_that_fail_leave_the_others_alone_and_are_tried_again(tmp_path, workers):
+    done, failed = engine(sqrt, {"a": 4.0, "b": -1.0, "c": 9.0}, tmp_path, workers=workers)
+    assert done == {"a": 2.0, "c": 3.0}
+    assert [*failed] == ["b"]
+    assert engine(sqrt, {"a": 4.0, "b": 16.0, "c": 9.0}, tmp_path)[0] == {"a": 2.0, "b": 4.0, "c": 3.0}
+
+
+def test_the_settings_are_those_of_the_first_result(tmp_path):
+    engine(sqrt, {}, tmp_path, settings={"n": {"factors": 3}})
+    engine(sqrt, {"a": 4.0}, tmp_path, settings={"n": {"factors": 5}})  # of no results there are no settings
+    with pytest.raises(ValueError, match=r"was begun with other settings: n\.factors 5 there, 7 now; choose another"):
+        engine(sqrt, {"a": 4.0}, tmp_path, settings={"n": {"factors": 7}})
+
+
+@pytest.mark.parametrize("cut", range(1, 40, 3))
+def test_a_line_that_was_cut_short_is_done_again(tmp_path, cut):
+    engine(sqrt, {"a": 4.0, "b": 9.0}, tmp_path)
+    path = tmp_path / "results.jsonl"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-cut])
+    assert engine(sqrt, {"a": 4.0, "b": 9.0}, tmp_path)[0] == {"a": 2.0, "b": 3.0}
+    assert path.read_bytes() == whole
+
+
+def test_a_damaged_line_is_told(tmp_path):
+    engine(sqrt, {"a": 4.0, "b": 9.0}, tmp_path)
+    path = tmp_path / "results.jsonl"
+    path.write_bytes(path.read_bytes().replace(b'{"key": "a"', b'{"kex": "a"'))
+    with pytest.raises(ValueError, match=r"results\.jsonl: line 2 is damaged .*; delete the line"):
+        engine(sqrt, {"a": 4.0}, tmp_path)
+    with pytest.raises(ValueError, match=r"results\.jsonl: line 2 is damaged"):
+        load_study(tmp_path)
+    with pytest.raises(ValueError, match=r"must be the folder of a study, got .*, which has no results\.jsonl"):
+        read_records(tmp_path / "nowhere")
+
+
+def test_only_one_run_is_active_in_a_folder(tmp_path):
+    def look(state):
+        with pytest.raises(BlockingIOError, match="another run is active in this folder"):
+            engine(sqrt, {"a": 4.0}, tmp_path)
+        assert read_records(tmp_path)[1].keys() <= {"a"}  # which only reads
+
+    engine(sqrt, {"a": 4.0}, tmp_path, callback=look)
+
+
+def test_a_worker_that_is_killed_is_told(tmp_path):
+    with pytest.raises(RuntimeError, match="a worker process was killed; was there too little memory"):
+        engine(dies, {"a": 1, "b": 2, "c": 3}, tmp_path, workers=2)
+
+
+def test_a_full_disk_names_the_table_and_loses_nothing_that_is_there(tmp_path, monkeypatch):
+    engine(sqrt, {"a": 4.0}, tmp_path)
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match="No space left") as caught:
+            engine(sqrt, {"a": 4.0, "b": 9.0}, tmp_path)
+    assert caught.value.filename == str(tmp_path / "results.jsonl")
+    assert engine(sqrt, {"a": 4.0, "b": 9.0}, tmp_path)[0] == {"a": 2.0, "b": 3.0}
+
+
+def test_dask_runs_units_by_the_backend_of_joblib(tmp_path):
+    distributed = pytest.importorskip("distributed")
+    options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None, "processes": False}
+    with distributed.Client(**options), joblib.parallel_config(backend="dask"):
+        assert engine(sqrt, {"a": 4.0, "b": 9.0, "c": -1.0}, tmp_path)[0] == {"a": 2.0, "b": 3.0}
+
+
+# Kills
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder, rng = tmp_path_factory.mktemp("files"), np.random.default_rng(0)
+    changes = {f"layers.{i}.up.weight": rng.standard_normal((12, 8)).astype("float32") for i in range(16)}
+    save_file(changes, folder / "delta.safetensors")
+    np.savez(folder / "w.npz", **{f"l{i}": change for i, change in enumerate(changes.values())})
+    return folder
+
+
+def command(kind, files, out, workers):
+    source = ["--delta", files / "delta.safetensors"] if kind == "fit-checkpoint" else [files / "w.npz"]
+    arguments = [kind, *source, "--out", out, "--workers", workers]
+    return [sys.executable, "-c", COMMAND, *map(str, arguments)]
+
+
+def outcome(kind, out):
+    return rows(load_study(out / "results.csv")), adapter(out) if kind == "fit-checkpoint" else None
+
+
+@pytest.fixture(scope="module")
+def whole(files, tmp_path_factory):
+    found = {}
+    for kind in ("fit-checkpoint", "sweep"):
+        out = tmp_path_factory.mktemp("whole") / kind
+        subprocess.run(command(kind, files, out, 1), cwd=ROOT, check=True, capture_output=True)
+        found[kind] = outcome(kind, out)
+    return found
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("kind", ["fit-checkpoint", "sweep"])
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=["kill", "Ctrl-C"])
+def test_a_run_that_was_ended_at_any_moment_ends_as_one_that_was_not(tmp_path, files, whole, kind, workers, how):
+    """As often as `STRUCTMAT_KILLS` says, at moments after the first result."""
+    out, run_it = tmp_path / "out", command(kind, files, tmp_path / "out", workers)
+    rng = np.random.default_rng()  # each time at other moments
+    for _ in range(int(os.environ.get("STRUCTMAT_KILLS", "1"))):
+        process = subprocess.Popen(run_it, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        wanted = (len(read_records(out)[1]) if (out / "results.jsonl").exists() else 0) + int(rng.integers(1, 4))
+        while process.poll() is None:
+            if (out / "results.jsonl").exists() and (out / "results.jsonl").read_bytes().count(b"\n") > wanted:
+                break
+            time.sleep(0.001)
+        time.sleep(rng.uniform(0, 0.05))
+        process.send_signal(how)
+        _, err = process.communicate(timeout=60)
+        if how == signal.SIGINT and process.returncode:
+            assert process.returncode == 130, err
+            assert f"are done and kept in {out}; the same command continues\n" in err
+            assert err.endswith(f"structmat {kind}: interrupted\n")
+    finished = subprocess.run(run_it, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (finished.returncode, finished.stderr) == (0, "")
+    assert outcome(kind, out) == whole[kind]
+
+
+def test_a_scheduler_that_is_not_there_is_one_line(tmp_path, files):
+    pytest.importorskip("distributed")
+    begun = time.monotonic()
+    run_it = [*command("sweep", files, tmp_path / "out", 1), "--scheduler", "tcp://127.0.0.1:9"]
+    done = subprocess.run(run_it, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "structmat sweep: error: --scheduler: there is no Dask scheduler at tcp://127.0.0.1:9\n"
+    assert time.monotonic() - begun < 30
