@@ -22,8 +22,8 @@ Modules
     `structmat.cli` (the `structmat` command). Most are imported on first use.
 Private modules
     `_arrays` (arrays of any library), `_engine` (products by Fourier transforms), `_toeplitz_solver` (inverses of
-    Toeplitz matrices), `_files` (what reads and writes files shares), `_checkpoint` (weights of models, read piece by piece),
-    `_layer_fits` (fits of their changes, for `peft` and `studies`).
+    Toeplitz matrices), `_files` (what reads and writes files shares), `_checkpoint` (weights of models, read piece by
+    piece), `_layer_fits` (fits of their changes, for `peft` and `studies`).
 """
 
 from __future__ import annotations
