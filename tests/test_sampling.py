@@ -71,7 +71,7 @@ def test_a_function_is_padded_as_far_as_it_needs(monkeypatch):
         return np.exp(-((t / 40) ** 2))
 
     with pytest.raises(ArgumentValueError, match="give a function instead of an array"):
-        sample_stationary(covariance(np.arange(32.0)))
+        sample_stationary(covariance(np.arange(1100.0) / 30))
     used = []
 
     def counted(t):
@@ -84,9 +84,35 @@ def test_a_function_is_padded_as_far_as_it_needs(monkeypatch):
     np.testing.assert_allclose(samples.T @ samples / 20_000, matrix_of(covariance, (32,)), atol=0.05)
 
 
+@settings(max_examples=25, deadline=None)
+@given(shape=st.sampled_from([(2,), (3,), (4,), (7,), (2, 3), (3, 3), (2, 2, 3)]), length=st.floats(0.3, 300.0))
+def test_every_covariance_on_a_small_grid_has_samples(shape, length):
+    """Also where no embedding up to sixteen times the grid is without negative eigenvalues."""
+    points = np.meshgrid(*(np.arange(float(n)) for n in shape), indexing="ij")
+    for covariance in (
+        lambda *t: np.exp(-sum((s / length) ** 2 for s in t)),
+        lambda *t: np.prod([np.cos(s / length) for s in np.broadcast_arrays(*t)], axis=0),
+    ):
+        for argument in (covariance, covariance(*points)):
+            samples = sample_stationary(argument, shape, 4_000, rng=0)
+            flat = samples.reshape(4_000, -1)
+            np.testing.assert_allclose(flat.T @ flat / 4_000, matrix_of(covariance, shape), atol=0.15)
+
+
+def test_eigenvectors_serve_every_library_and_scale(backend):
+    values = np.exp(-((np.arange(3.0) / 50) ** 2))
+    want = sample_stationary(values, n_samples=5, rng=1)
+    for scale in (1.0, 2.0**1020, 2.0**-1000):
+        got = sample_stationary(backend.asarray(values * scale), n_samples=5, rng=1)
+        assert type(got) is type(backend.asarray(values))
+        np.testing.assert_allclose(backend.to_numpy(got) / scale**0.5, want, atol=1e-6)
+
+
 def test_no_covariance_is_refused():
-    with pytest.raises(ArgumentValueError, match="it is no covariance, or its range is far beyond"):
+    with pytest.raises(ArgumentValueError, match=r"covariance must have no negative eigenvalue, got -0\.\d+ for"):
         sample_stationary(lambda t: np.where(t < 3, 1.0, 0.0), 8)
+    with pytest.raises(ArgumentValueError, match="it is no covariance, or its range is far beyond"):
+        sample_stationary(lambda t: np.where(t < 3, 1.0, 0.0), 1025)
 
 
 def test_seeds_libraries_and_dtypes(backend):
