@@ -11,7 +11,6 @@ from typing import Any
 from structmat._arrays import (
     along_axes,
     as_floating,
-    binary_unit,
     broadcast_shapes,
     common_dtype,
     device_of,
@@ -20,15 +19,13 @@ from structmat._arrays import (
     is_half_precision,
     namespace_of,
     precision_of,
-    require_nonzero,
     restored,
 )
 from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
 from structmat._arrays.typing import Array, ArrayLike, DType, Namespace
-from structmat._engine import fast_length, from_spectrum, spectrum
 from structmat.operators import Circulant, LinearOperator, MultilevelCirculant, MultilevelToeplitz, Toeplitz
 
-__all__ = ["chan", "strang", "tyrtyshnikov"]
+__all__ = ["chan", "strang"]
 
 
 def chan(
@@ -118,78 +115,6 @@ def strang(
     return Circulant(restored(_central_diagonals(lower, wrapped, xp), dtype, xp))
 
 
-def tyrtyshnikov(column: ArrayLike | Toeplitz, row: ArrayLike | None = None) -> Circulant:
-    """Return Tyrtyshnikov's circulant C: the one that minimises ``norm(I - C^-1 T)`` in the Frobenius norm.
-
-    Parameters
-    ----------
-    column : array, shape (..., n), or Toeplitz
-        First column of the Toeplitz matrix T, or T itself.
-    row : array, shape (..., n), optional
-        First row of T; its first entry is ignored. Default: the conjugate of `column`.
-
-    Returns
-    -------
-    Circulant
-        With eigenvalues ``eig(chan(T T^H)) / conj(eig(chan(T)))``, O(n log n) work.
-
-    Raises
-    ------
-    ValueError
-        If the lengths differ or are zero.
-    TypeError
-        If a row is given beside an operator, or `column` is an operator of another kind.
-    numpy.linalg.LinAlgError
-        If Chan's circulant is singular, of NumPy arrays; infinities or NaN for others.
-
-    Notes
-    -----
-    T T^H is not Toeplitz, but its neighbouring entries along a diagonal differ by two products of entries of T, so that
-    the sums of its cyclic diagonals are two correlations and one product with T.
-
-    References
-    ----------
-    .. [1] Tyrtyshnikov, E. E., Optimal and superoptimal circulant preconditioners, SIAM J. Matrix Anal. Appl. 13, 1992.
-    .. [2] Chan, R. H., Jin, X.-Q., Yeung, M.-C., The circulant operator in the Banach algebra of matrices, Linear
-       Algebra Appl. 149, 1991.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> import structmat as sm
-    >>> c = np.array([4.0, 1.0, 0.0, 1.0])  # a circulant is its own best approximation
-    >>> sm.preconditioners.tyrtyshnikov(c, c[[0, 3, 2, 1]]).c.round(12) + 0.0
-    array([4., 1., 0., 1.])
-    """
-    lower, wrapped, dtype, xp = _diagonals(column, row, "tyrtyshnikov")
-    n = lower.shape[-1]
-    real = not is_complex(lower.dtype, xp)
-    k = xp.arange(n, device=device_of(lower))
-    # The squares below neither overflow nor underflow where the largest entry is about one.
-    scale = binary_unit(xp.concat([lower, wrapped], axis=-1), xp)
-    lower, wrapped = lower / scale, wrapped / scale
-
-    # Diagonal s of G = T T^H sums to (n - s) G[s, 0] + sum over l of (n - s - l) (t[s+l] t[l]* - t[s+l-n] t[l-n]*).
-    weights = xp.astype(n - k, lower.dtype)
-    inner = xp.astype(k > 0, lower.dtype)
-    # G[:, 0] is T times the conjugate of its first row.
-    zero = xp.zeros_like(lower[..., :1])
-    first_row = xp.concat([lower[..., :1], xp.flip(wrapped[..., 1:], axis=-1)], axis=-1)
-    first = Toeplitz(lower, first_row).matvec(first_row if real else xp.conj(first_row))
-    sums = (
-        weights * first
-        + _correlation(weights * lower, inner * lower, xp, real=real)
-        - _correlation(weights * wrapped * inner, inner * wrapped, xp, real=real)
-    )
-    mirrored = xp.concat([zero, xp.flip(sums[..., 1:], axis=-1)], axis=-1)
-    squared = (sums + (mirrored if real else xp.conj(mirrored))) / n
-    plain = _mean_of_diagonals(lower, wrapped, xp)
-    divisors = spectrum(plain, xp, real=real)
-    require_nonzero(divisors, Circulant(plain)._rounding(xp), "preconditioners.tyrtyshnikov", xp)
-    ratio = spectrum(squared, xp, real=real) / xp.conj(divisors)
-    return Circulant(restored(scale * from_spectrum(ratio, n, xp, real=real), dtype, xp))
-
-
 def _diagonals(column: ArrayLike | Toeplitz, row: ArrayLike | None, name: str) -> tuple[Any, Any, DType, Namespace]:
     """Return the entries t[0], ..., t[n-1] below and t[0], t[1-n], ..., t[-1] above, as a circulant wraps them.
 
@@ -263,10 +188,3 @@ def _mean_of_diagonals(lower: Array, wrapped: Array, xp: Namespace) -> Array:
     k = xp.astype(xp.arange(n, device=device_of(lower)), lower.dtype)
     part = 2 ** (n - 1).bit_length()  # a sum of so many parts is in range, as a power of two without rounding
     return ((n - k) * (lower / part) + k * (wrapped / part)) / (n / part)
-
-
-def _correlation(u: Array, v: Array, xp: Namespace, *, real: bool) -> Array:
-    """Return ``sum over l of u[s + l] conj(v[l])`` for s = 0 ... n - 1, without wrapping around."""
-    length = fast_length(2 * u.shape[-1])
-    U, V = (spectrum(a, xp, real=real, n=length) for a in (u, v))
-    return from_spectrum(U * xp.conj(V), length, xp, real=real)[..., : u.shape[-1]]

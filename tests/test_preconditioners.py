@@ -13,7 +13,7 @@ from tests.backends import Backend
 rng = np.random.default_rng(7)
 
 
-PRECONDITIONERS = ["chan", "strang", "tyrtyshnikov"]
+PRECONDITIONERS = ["chan", "strang"]
 
 
 @pytest.mark.parametrize("kind", PRECONDITIONERS)
@@ -36,25 +36,16 @@ def test_preconditioners_of_extreme_multiples_are_multiples(kind: str, dtype: st
 
 @pytest.mark.parametrize("dtype", ["float64", "complex128"])
 @pytest.mark.parametrize("n", [1, 2, 5, 8, 31])
-def test_preconditioners_minimise_what_they_claim(n: int, dtype: str) -> None:
+def test_chans_circulant_is_the_nearest(n: int, dtype: str) -> None:
     column, row = (
         (rng.standard_normal((2, n)) + 1j * rng.standard_normal((2, n))).astype(dtype)
         if dtype != "float64"
         else rng.standard_normal((2, n))
     )
-    column[0] += 4
     T = scipy.linalg.toeplitz(column, np.r_[column[:1], row[1:]])
-    np.testing.assert_allclose(sm.preconditioners.chan(column, row).c, sm.Circulant.nearest(T).c, atol=1e-12)
-    best = sm.preconditioners.tyrtyshnikov(column, row)
-    assert best.dtype == T.dtype
-
-    def distance(c: np.ndarray) -> float:
-        return float(np.linalg.norm(np.eye(n) - scipy.linalg.circulant(c) @ T))
-
-    inverse = best.inv().c
-    for _ in range(5):
-        step = rng.standard_normal(n) + (1j * rng.standard_normal(n) if dtype != "float64" else 0)
-        assert distance(inverse) <= distance(inverse + 1e-4 * step) + 1e-12
+    made = sm.preconditioners.chan(column, row).c
+    assert made.dtype == T.dtype
+    np.testing.assert_allclose(made, sm.Circulant.nearest(T).c, atol=1e-12)
 
 
 @pytest.mark.parametrize("dtype", ["float64", "complex128"])
@@ -155,13 +146,6 @@ def test_means_of_diagonals_do_not_overflow_where_they_fit(dtype: str) -> None:
         for kind in ("chan", "strang"):
             made = getattr(sm.preconditioners, kind)(column)
             np.testing.assert_allclose(made.c, column, rtol=1e-6)
-
-
-def test_tyrtyshnikovs_circulant_of_a_singular_mean_is_an_error() -> None:
-    """It divides by the eigenvalues of Chan's."""
-    for column, row in (([1.0, 0.0], [1.0, -2.0]), ([0.0, 0.0, 0.0], None)):
-        with pytest.raises(np.linalg.LinAlgError, match="tyrtyshnikov: the matrix is singular"):
-            sm.preconditioners.tyrtyshnikov(np.array(column), None if row is None else np.array(row))
 
 
 def test_preconditioner_input_errors() -> None:
