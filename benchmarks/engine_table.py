@@ -70,7 +70,7 @@ def drawn(dtype: str, *shape: int) -> Any:
 def convolution(method: str, c: Any, x: Any, *, chunked: bool = True) -> Callable[[], Any]:
     """Return the product of the circulant with first column `c` by one method."""
     n, real = c.shape[-1], c.dtype.kind != "c"
-    step = convolver(method, c, lambda: spectrum(c, np, real=real), n, None, real=real)
+    step = convolver(method, c, lambda: spectrum(c, np, real=real), n, real=real)
     if x.ndim == 1:
         return lambda: step(x, None)
     if not chunked or method == measured_choices.DUCC_CONVOLUTION:
@@ -212,7 +212,7 @@ def chunks(seconds: float) -> None:
         for n in (256, 1024, 4096, 16384):
             count = min(1024, 2**26 // (n * np.dtype(dtype).itemsize))
             c, x = drawn(dtype, n), drawn(dtype, count, n)
-            forward, backward = transforms(measured_choices.SCIPY, n, None, real=True)
+            forward, backward = transforms(measured_choices.SCIPY, n, real=True)
             S = forward(c)
 
             def step(v: Any, out: Any, forward: Any = forward, backward: Any = backward, S: Any = S) -> Any:

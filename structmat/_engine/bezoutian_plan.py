@@ -60,8 +60,7 @@ class Bezoutian(ChunkedPlan):
     def step(self, dtype: str, *, batched: bool, once: bool = False) -> Step:
         """Return what computes NumPy's chunks."""
         method = method_for(self.settings.engine, dtype, self.length, batched=batched)
-        workers = self.settings.threads_inside(batched=batched)
-        forward, backward = transforms(PLAIN.get(method, method), self.length, workers, real=self.is_real)
+        forward, backward = transforms(PLAIN.get(method, method), self.length, real=self.is_real)
         flipped_rows, flipped_cols = self.flips
 
         def step(x: Any, out: Any) -> Any:

@@ -63,8 +63,7 @@ class BlockConvolution(ChunkedPlan):
         """Return what computes NumPy's chunks."""
         method = method_for(self.settings.engine, dtype, self.length, batched=batched)
         method = PLAIN.get(method, method)
-        workers = self.settings.threads_inside(batched=batched)
-        forward, backward = transforms(method, self.length, workers, real=self.is_real, axis=0)
+        forward, backward = transforms(method, self.length, real=self.is_real, axis=0)
         (q, p), b = self.spectrum.shape[-2:], self.block_size
 
         def step(x: Any, out: Any) -> Any:

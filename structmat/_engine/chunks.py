@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from structmat._engine.measured_choices import CHUNK, FEWEST, WORTH_CHUNKS, WORTH_THREADS
+from structmat._engine.measured_choices import CHUNK, FEWEST, WORTH_CHUNKS
 
 __all__ = ["in_chunks", "rows_in_chunk"]
 
@@ -18,33 +18,19 @@ def rows_in_chunk(numbers: int, itemsize: int) -> int:
     return max(FEWEST, fitting - fitting % FEWEST)  # a rest would be transformed one by one
 
 
-def in_chunks(
-    step: Callable[[Any, Any], Any], x: Any, rows: int, size: int | None, out: Any = None, workers: int | None = None
-) -> Any:
+def in_chunks(step: Callable[[Any, Any], Any], x: Any, rows: int, size: int | None, out: Any = None) -> Any:
     """Return ``step(vectors, out)`` of all vectors along the last axis of `x`, at most `size` of them at a time.
 
-    `rows` is the length of a vector of the result. Several `workers` share the chunks of a batch that is worth it.
+    `rows` is the length of a vector of the result.
     """
     batch = x.shape[:-1]
     x = x.reshape(-1, x.shape[-1])
-    threads = workers if workers and x.nbytes >= WORTH_THREADS else 1
     if size is not None and x.nbytes > WORTH_CHUNKS:
         size = min(size, max(FEWEST, len(x) // 4 // FEWEST * FEWEST))
-    size = min(size or len(x), -(-len(x) // threads))
+    size = len(x) if size is None else size
     if 0 < len(x) <= size and out is None:
         return step(x, None).reshape(*batch, rows)
     flat = np.empty((len(x), rows), x.dtype) if out is None else out.reshape(-1, rows)
-
-    def compute(start: int) -> None:
+    for start in range(0, len(x), size or 1):
         step(x[start : start + size], flat[start : start + size])
-
-    starts = range(0, len(x), size or 1)
-    if threads == 1:
-        for start in starts:
-            compute(start)
-    else:
-        from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415  # a hundredth of the import time of structmat
-
-        with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(compute, starts))
     return flat.reshape(*batch, rows)

@@ -82,7 +82,6 @@ class Convolution(ChunkedPlan):
             self.kernel,
             lambda: self._transformed(numpy_namespace),
             length,
-            self.settings.threads_inside(batched=batched),
             real=self.is_real,
         )
         flipped_rows, flipped_cols = self.flips

@@ -23,18 +23,8 @@ class Settings(NamedTuple):
     """How products are to be computed."""
 
     engine: Engine = "auto"
-    workers: int | None = None
     ready: bool = False
     """Whether for many products, so that what they share is to be computed once."""
-
-    @property
-    def threads_of_chunks(self) -> int | None:
-        """Number of threads that share the chunks of a batch. ducc0 shares them itself, with less to do for each."""
-        return self.workers if self.engine == "scipy" or ducc() is None else None
-
-    def threads_inside(self, *, batched: bool) -> int | None:
-        """Return the number of threads of the transforms of one vector, or of a chunk."""
-        return 1 if batched and self.threads_of_chunks else self.workers
 
 
 @cache

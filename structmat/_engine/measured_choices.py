@@ -26,7 +26,6 @@ __all__ = [
     "TORCH_LARGE",
     "TORCH_STEPS",
     "WORTH_CHUNKS",
-    "WORTH_THREADS",
     "direct_sizes",
     "direct_up_to",
 ]
@@ -43,9 +42,6 @@ WORTH_CHUNKS = 2**19
 Memory allocators give free memory back to the system when it is some two blocks of the largest size, and fresh pages
 for the temporaries of the next product take as long as its transforms. Those of a quarter stay.
 """
-
-WORTH_THREADS = 2**20
-"""Bytes of a batch from which threads are started to share it."""
 
 TORCH_LARGE, TORCH_CHUNK = 2**23, 2**21
 """Bytes of a batch above which torch's are computed in chunks, and of those; smaller ones it computes faster whole.

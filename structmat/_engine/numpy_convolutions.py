@@ -20,21 +20,19 @@ Convolve: TypeAlias = Callable[[Any, Any], Any]
 """Returns a circular convolution along the last axis, in the second argument where that is possible and given."""
 
 
-def convolver(
-    method: str, kernel: Any, spectrum: Callable[[], Any], length: int, workers: int | None, *, real: bool
-) -> Convolve:
+def convolver(method: str, kernel: Any, spectrum: Callable[[], Any], length: int, *, real: bool) -> Convolve:
     """Return the circular convolution with `kernel`, or where that is None with one of that length by its spectrum.
 
     Vectors may be shorter. Only some methods take batches: those that the table names for them.
     """
     if kernel is not None and method == DUCC_CONVOLUTION:
-        return lambda x, out: convolve_axis(kernel, x, workers, out)
+        return lambda x, out: convolve_axis(kernel, x, out)
     S = spectrum()
     if method in STEPS and (height := column_length(length)):
-        return four_step(S, length, height, PLAIN[method], workers, real=real)
+        return four_step(S, length, height, PLAIN[method], real=real)
     if method == SCIPY_CONVOLUTION:
         return convolve_packed(S, length)
-    forward, backward = transforms(PLAIN.get(method, method), length, workers, real=real)
+    forward, backward = transforms(PLAIN.get(method, method), length, real=real)
 
     def convolve(x: Any, out: Any) -> Any:  # noqa: ARG001
         X = forward(x)
@@ -45,7 +43,7 @@ def convolver(
 
 
 def transforms(
-    method: str, length: int, workers: int | None, *, real: bool, axis: int = -1, overwrite: bool = False
+    method: str, length: int, *, real: bool, axis: int = -1, overwrite: bool = False
 ) -> tuple[Transform, Transform]:
     """Return the transform along an axis, which appends zeros up to `length`, and its inverse, which may overwrite.
 
@@ -55,33 +53,33 @@ def transforms(
         fft: Any = scipy.fft  # whose dispatch takes a microsecond more for arguments by name
         if real:
             return (
-                lambda x: fft.rfft(x, length, axis, None, False, workers),
-                lambda X: fft.irfft(X, length, axis, None, True, workers),
+                lambda x: fft.rfft(x, length, axis),
+                lambda X: fft.irfft(X, length, axis, None, True),
             )
         return (
-            lambda x: fft.fft(x, length, axis, None, overwrite, workers),
-            lambda X: fft.ifft(X, length, axis, None, True, workers),
+            lambda x: fft.fft(x, length, axis, None, overwrite),
+            lambda X: fft.ifft(X, length, axis, None, True),
         )
-    fft, threads = ducc(), workers or 1
+    fft = ducc()
     if real:
         return (
-            lambda x: fft.r2c(widened(x, length, axis), (axis,), nthreads=threads),
-            lambda X: fft.c2r(X, (axis,), length, False, 2, None, threads, True),
+            lambda x: fft.r2c(widened(x, length, axis), (axis,)),
+            lambda X: fft.c2r(X, (axis,), length, False, 2, None, 1, True),
         )
     return (
-        lambda x: fft.c2c(wide := widened(x, length, axis), (axis,), True, 0, wide if overwrite else None, threads),
-        lambda X: fft.c2c(X, (axis,), False, 2, X, threads),
+        lambda x: fft.c2c(wide := widened(x, length, axis), (axis,), True, 0, wide if overwrite else None),
+        lambda X: fft.c2c(X, (axis,), False, 2, X),
     )
 
 
-def four_step(spectrum: Any, length: int, height: int, method: str, workers: int | None, *, real: bool) -> Convolve:
+def four_step(spectrum: Any, length: int, height: int, method: str, *, real: bool) -> Convolve:
     """Return the circular convolution of one vector by the four-step method, in columns of that height."""
     step = FourStep.of(
         spectrum,
         length,
         height,
-        transforms(method, height, workers, real=real, axis=0),
-        transforms(method, length // height, workers, real=False, overwrite=True),
+        transforms(method, height, real=real, axis=0),
+        transforms(method, length // height, real=False, overwrite=True),
         numpy_namespace,
         real=real,
     )
@@ -123,16 +121,16 @@ def convolve_packed(spectrum: Any, length: int) -> Convolve:
     return convolve
 
 
-def convolve_axis(kernel: Any, x: Any, workers: int | None, out: Any = None) -> Any:
+def convolve_axis(kernel: Any, x: Any, out: Any = None) -> Any:
     """Return the circular convolution along the last axis, in `out` if it is given and as long as the kernel."""
-    length, convolve, threads = kernel.shape[-1], ducc().convolve_axis, workers or 1
+    length, convolve = kernel.shape[-1], ducc().convolve_axis
     y = wide = widened(x, length, -1)
     if wide is x:
         y = np.empty_like(x, order="C") if out is None or out.shape[-1] != length else out
     if x.ndim == 1 or x.dtype != np.float32 or length * 4 % ALIAS:
-        return convolve(wide, y, x.ndim - 1, kernel, threads)
+        return convolve(wide, y, x.ndim - 1, kernel)
     for start in range(0, len(x), 8):  # 16 rows at a time, as wide as its registers, would evict one another
-        convolve(wide[start : start + 8], y[start : start + 8], 1, kernel, threads)
+        convolve(wide[start : start + 8], y[start : start + 8], 1, kernel)
     return y
 
 

@@ -9,7 +9,6 @@ import numpy as np
 from structmat._arrays import common_dtype, is_eager_on_cpu, is_numpy, library_of, matmul, precision_of
 from structmat._arrays.typing import Array, DType
 from structmat._engine.chunks import in_chunks
-from structmat._engine.engines import Settings
 from structmat._engine.measured_choices import TORCH_CHUNK, TORCH_LARGE
 from structmat._engine.plan import ChunkedPlan, Plan, Step
 
@@ -42,7 +41,7 @@ class Products(NamedTuple):
         return product
 
 
-def products_of(plan: Plan, matrix: Any, direct: int, settings: Settings) -> Products | None:
+def products_of(plan: Plan, matrix: Any, direct: int) -> Products | None:
     """Return the products by a plan of NumPy or torch arrays, or for few vectors by a dense matrix; None for others."""
     if not isinstance(plan, ChunkedPlan) or plan.is_stack:
         return None
@@ -52,27 +51,27 @@ def products_of(plan: Plan, matrix: Any, direct: int, settings: Settings) -> Pro
     dtype = common_dtype(xp, *(array.dtype for array in plan._arrays()))
     dtype = precision_of(dtype, xp) if plan.is_real else dtype
     make = _numpy_products if is_numpy(xp) else _torch_products
-    return Products(type(xp.zeros(0)), dtype, (plan.shape[1],), *make(plan, matrix, direct, dtype, settings))
+    return Products(type(xp.zeros(0)), dtype, (plan.shape[1],), *make(plan, matrix, direct, dtype))
 
 
-def _numpy_products(plan: ChunkedPlan, matrix: Any, direct: int, dtype: Any, settings: Settings) -> tuple[Step, Step]:
+def _numpy_products(plan: ChunkedPlan, matrix: Any, direct: int, dtype: Any) -> tuple[Step, Step]:
     """Return the product of one vector and that of a batch."""
     rows, cols = plan.shape
     dtype = np.dtype(dtype)
-    batch, size, workers = plan.step(dtype.name, batched=True), plan.chunk_rows(dtype), settings.threads_of_chunks
+    batch, size = plan.step(dtype.name, batched=True), plan.chunk_rows(dtype)
     if not direct:
-        return plan.step(dtype.name, batched=False), lambda x, out: in_chunks(batch, x, rows, size, out, workers)
+        return plan.step(dtype.name, batched=False), lambda x, out: in_chunks(batch, x, rows, size, out)
 
     def product(x: Any, out: Any) -> Any:
         if x.size > direct * cols:
-            return in_chunks(batch, x, rows, size, out, workers)
+            return in_chunks(batch, x, rows, size, out)
         flat = None if out is None else out.reshape(-1, rows)
         return np.matmul(x.reshape(-1, cols), matrix.T, flat).reshape(*x.shape[:-1], rows)
 
     return lambda x, out: np.dot(matrix, x, out), product
 
 
-def _torch_products(plan: ChunkedPlan, matrix: Any, direct: int, dtype: Any, _: Settings) -> tuple[Step, Step]:
+def _torch_products(plan: ChunkedPlan, matrix: Any, direct: int, dtype: Any) -> tuple[Step, Step]:
     """Return the product of one vector and that of a batch."""
     xp, (rows, cols) = plan._own_namespace(), plan.shape
     one, many = plan.call(xp, batched=False), plan.call(xp, batched=True)

@@ -33,7 +33,6 @@ from structmat._arrays import (
     precision_of,
     restored,
 )
-from structmat._arrays.checks import integer
 from structmat._arrays.dispatch import prepare, submatrix
 from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
 from structmat._arrays.parameters import Parametrised
@@ -321,17 +320,14 @@ class Operator(Parametrised, ABC, Generic[Op]):
             return times_unit(self, cols.start)[..., rows.start : rows.stop, None]
         return times_unit(self._transpose(), rows.start)[..., None, cols.start : cols.stop]
 
-    def prepare(self, *, engine: Engine = "auto", workers: int | None = None) -> Op:
+    def prepare(self, *, engine: Engine = "auto") -> Op:
         """Return an equal operator that has precomputed what all its products need.
 
         Parameters
         ----------
         engine : {"auto", "scipy", "ducc0"}, default "auto"
             Which library transforms NumPy arrays. By default as `show_config` prints; "scipy" is the default without
-            the extra ``fast``.
-        workers : int, optional
-            Threads that share a batch of NumPy arrays. Default: one, or what `scipy.fft.set_workers` says. torch, JAX
-            and CuPy have threads of their own.
+            the extra ``fast``, and takes as many threads as `scipy.fft.set_workers` says.
 
         Returns
         -------
@@ -343,7 +339,7 @@ class Operator(Parametrised, ABC, Generic[Op]):
         Raises
         ------
         ValueError
-            If `engine` is none of these, or `workers` is below one.
+            If `engine` is none of these.
         ImportError
             If ducc0 is not installed.
 
@@ -371,8 +367,7 @@ class Operator(Parametrised, ABC, Generic[Op]):
         """
         owner = f"{type(self).__name__}.prepare"
         require_engine(engine, owner)
-        threads = None if workers is None else integer(workers, owner, "workers")
-        prepared: Op = prepare(self._snapshot(), Settings(engine, threads, ready=True))
+        prepared: Op = prepare(self._snapshot(), Settings(engine, ready=True))
         return prepared
 
     # Transposes

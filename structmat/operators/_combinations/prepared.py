@@ -49,7 +49,7 @@ class Prepared(LinearOperator):
     direct : int
         The largest number of vectors for which it is faster.
     settings : Settings
-        The engine and the number of threads.
+        The engine.
 
     See Also
     --------
@@ -86,7 +86,7 @@ class Prepared(LinearOperator):
     direct: int
     """The largest number of vectors for which the dense matrix is used."""
     settings: Settings
-    """Engine and number of threads."""
+    """The engine."""
     products: Products | None = field(init=False)
     adjoint_products: Products | None = field(init=False)
     solutions: Products | None = field(init=False)
@@ -103,12 +103,12 @@ class Prepared(LinearOperator):
             return made
 
     def _products(self) -> Products | None:
-        return self._once("products", lambda: products_of(self.plan, self.matrix, self.direct, self.settings))
+        return self._once("products", lambda: products_of(self.plan, self.matrix, self.direct))
 
     def _adjoint_products(self) -> Products | None:
         def make() -> Products | None:
             matrix = None if self.matrix is None else _adjoint(self.matrix, self._own_namespace())
-            return products_of(self.adjoint, matrix, self.direct, self.settings)
+            return products_of(self.adjoint, matrix, self.direct)
 
         return self._once("adjoint_products", make)
 
@@ -118,7 +118,7 @@ class Prepared(LinearOperator):
         def make() -> Products | None:
             op, xp = self.operator._to_working_precision("solve")
             solver = op._solver(self.settings, xp) if is_numpy(xp) and self.shape[0] == self.shape[1] else None
-            return products_of(solver, None, 0, self.settings) if isinstance(solver, Plan) else solver
+            return products_of(solver, None, 0) if isinstance(solver, Plan) else solver
 
         return self._once("solutions", make)
 
