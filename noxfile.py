@@ -66,29 +66,6 @@ def ecosystem(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
-def mutation(session: nox.Session) -> None:
-    """Change the package at random places, and list the changes that no test notices: `nox -s mutation -- COUNT SEED`.
-
-    MUTANT_SECONDS is the time for the tests of each mutant.
-    """
-    count, seed = session.posargs or ("200", "0")
-    session.install("-e", ".[test]", "cosmic-ray>=8.4")
-    copy = Path(session.create_tmp()).resolve() / "sources"
-    shutil.rmtree(copy, ignore_errors=True)
-    for name in ("structmat", "tests"):
-        shutil.copytree(name, copy / name)
-    for name in ("conftest.py", "pyproject.toml"):
-        shutil.copy(name, copy)
-    config, mutants = "tests/mutation/cosmic-ray.toml", "mutants.sqlite"
-    with session.chdir(copy):  # where mutants are written, and imported from
-        session.run("cosmic-ray", "init", config, mutants)
-        session.run("python", "tests/mutation/sample.py", mutants, count, seed)
-        session.run("bash", "tests/mutation/run", mutants, env={"CI": "true"}, external=True)
-        session.run("cr-report", "--show-diff", "--surviving-only", mutants)
-        session.run("cr-rate", mutants)
-
-
-@nox.session(default=False)
 def package(session: nox.Session) -> None:
     """Build sdist and wheel into dist/, check both, and run the tests on the wheel where the sources are not."""
     dist = Path("dist").resolve()
