@@ -21,8 +21,11 @@ import tempfile
 import time
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
-from structmat._files.safetensors import CODES, SafetensorsFile, Tensor, to_bytes
+from safetensors.numpy import load_file, save
+
+from structmat.studies import load_study
 
 SHARD_BYTES = 1 << 29
 RUN = """
@@ -42,12 +45,9 @@ print(json.dumps([peaks[0], peaks[-1], peak()]))
 """
 
 
-def stored(values: np.ndarray, dtype: str) -> Tensor:
+def stored(values: np.ndarray, dtype: str) -> np.ndarray:
     """Round to a dtype of a checkpoint."""
-    if dtype == "bfloat16":
-        bits = values.astype("float32").view(np.uint32)
-        return Tensor("BF16", values.shape, ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype("<u2").tobytes())
-    return Tensor(CODES[dtype], values.shape, values.astype(dtype).tobytes())
+    return values.astype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
 
 
 def planted(layer: int, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -70,7 +70,7 @@ def make(folder: Path, layers: int, n: int, dtype: str, tuned_layers: int, *, no
     total = 0
     for start in range(0, layers, per_shard):
         name = f"model-{start // per_shard + 1:05}.safetensors"
-        shards: dict[str, dict[str, Tensor]] = {"base": {}, "tuned": {}}
+        shards: dict[str, dict[str, np.ndarray]] = {"base": {}, "tuned": {}}
         for layer in range(start, min(start + per_shard, layers)):
             key = f"model.layers.{layer}.proj.weight"
             base = stored(np.random.default_rng([0, layer]).standard_normal((n, n), dtype="float32"), dtype)
@@ -78,12 +78,12 @@ def make(folder: Path, layers: int, n: int, dtype: str, tuned_layers: int, *, no
             if layer < tuned_layers:
                 rng = np.random.default_rng([2, layer])
                 change = rng.standard_normal((n, n), dtype="float32") if noise else dense(*planted(layer, n))
-                shards["tuned"][key] = stored(base.values() + change, dtype)
+                shards["tuned"][key] = stored(base.astype("float32") + change, dtype)
             for names in maps.values():
                 names[key] = name
         for side, tensors in shards.items():
             (folder / side).mkdir(parents=True, exist_ok=True)
-            content = to_bytes(tensors, {"format": "pt"})
+            content = save(tensors, {"format": "pt"})
             (folder / side / name).write_bytes(content)
             total += len(content) if side == "base" else 0
     for side, names in maps.items():
@@ -111,15 +111,14 @@ def seconds(folder: Path, out: str, workers: int) -> float:
 
 def recovery(folder: Path, layers: int, n: int) -> tuple[float, float]:
     """Return the largest differences: of fitted from planted products, and of fitted products from the changes."""
-    adapter = SafetensorsFile.open(folder / "out" / "adapter_model.safetensors")
+    adapter = load_file(folder / "out" / "adapter_model.safetensors")
     worst = 0.0
     for layer in range(layers):
         keys = [f"base_model.model.model.layers.{layer}.proj.cdd_adapters.factors.{i}" for i in range(3)]
-        a, c, b = (adapter.tensors[key]._replace(data=adapter.data(key)).values().ravel() for key in keys)
+        a, c, b = (adapter[key].ravel() for key in keys)
         want = dense(*planted(layer, n))
         worst = max(worst, float(np.linalg.norm(dense(a, c, b) - want) / np.linalg.norm(want)))
-    table = json.loads((folder / "out" / "layers.json").read_text())["layers"]
-    return worst, max(layer["error"] for layer in table)
+    return worst, max(row["error"] for row in load_study(folder / "out").rows if row["method"] == "cdd")
 
 
 def memory(gib: float, n: int, dtypes: list[str], tuned_layers: int) -> None:
@@ -159,11 +158,7 @@ def speed(n: int, layers: int, rounds: int) -> None:
                 found.append(seconds(folder, f"out-{k}-{workers}", workers))
                 print(f"{workers} worker{'s' * (workers > 1)}: {found[-1]:.1f} s", flush=True)
         outputs = [folder / f"out-0-{workers}" for workers in times]
-        same = all(
-            (outputs[0] / file.name).read_bytes() == file.read_bytes()
-            for file in outputs[1].iterdir()
-            if file.is_file()
-        )
+        same = all((outputs[0] / file.name).read_bytes() == file.read_bytes() for file in outputs[1].glob("adapter*"))
         one, two = (float(np.median(found)) for found in times.values())
         print(f"{layers} layers of {n} x {n}: {one:.1f} s and {two:.1f} s, {one / two:.2f} times; same files: {same}")
 

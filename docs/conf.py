@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 import structmat
-import structmat.studies
 from structmat.torch import AdaptedLayer
 
 HERE = Path(__file__).parent
@@ -98,7 +97,7 @@ def write_command_help() -> None:
     folder = HERE / "_generated"
     folder.mkdir(exist_ok=True)
     environment = {**os.environ, "COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb"}
-    for words in ((), ("fit",), ("curve",), ("fit-checkpoint",), ("sweep",), ("report",), ("info",)):
+    for words in ((), ("fit",), ("curve",), ("fit-checkpoint",), ("sweep",), ("info",)):
         arguments = [sys.executable, "-m", "structmat", *words, "--help"]
         text = subprocess.run(arguments, env=environment, check=True, capture_output=True, encoding="utf-8").stdout
         target = folder / f"{'-'.join(('help', *words))}.txt"
@@ -115,4 +114,3 @@ def setup(app):
 
 
 write_command_help()
-(HERE / "_generated" / "study.toml").write_text(structmat.studies.example_config(), encoding="utf-8")

@@ -94,9 +94,13 @@ class Entry:
 
         held = self._held
         if held is None and _is_torch_file(self.file):
-            held = _loaded(self.file, _stamp(self.file))[0].get(self.key)
+            held = _torch_content(self.file)[0].get(self.key)
         if held is not None:
-            return held.detach().cpu() if isinstance(held, torch.Tensor) else torch.as_tensor(np.array(held))
+            return (
+                held.detach().to("cpu", copy=True)
+                if isinstance(held, torch.Tensor)
+                else torch.as_tensor(np.array(held))
+            )
         from safetensors import SafetensorError, safe_open  # noqa: PLC0415  # an extra
 
         try:
@@ -115,7 +119,7 @@ class Entry:
         try:
             held: Any = self._held
             if held is None and _is_torch_file(self.file):
-                held = _loaded(self.file, _stamp(self.file))[0].get(self.key)
+                held = _torch_content(self.file)[0].get(self.key)
                 self._check(None if held is None else _spec(held))
             if held is not None:
                 for part in parts:
@@ -274,7 +278,7 @@ def _weight_files(folder: Path) -> list[Path]:
 def _listed(file: Path) -> tuple[dict[str, tuple[str, tuple[int, ...]]], dict[str, str]]:
     """Return dtype and shape of the weights of a file by name, and what is wrong with those that cannot be read."""
     if _is_torch_file(file):
-        tensors, faults = _loaded(file, _stamp(file))
+        tensors, faults = _torch_content(file)
         return {name: _spec(tensor) for name, tensor in sorted(tensors.items())}, faults
     with open_safetensors(file) as opened:
         specs = {}
@@ -294,6 +298,23 @@ def _is_torch_file(path: Path) -> bool:
     return start[:4] == _ZIP or path.suffix in {".bin", ".pt", ".pth"}
 
 
+def _torch_content(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the tensors of a file of `torch.save`, mapped, and what is wrong with others.
+
+    PyTorch opens the file twice: one that was replaced in between is read again.
+    """
+    while True:
+        before = _stamp(path)
+        try:
+            found = _loaded(path, before)
+        except ValueError:
+            if _stamp(path) == before:
+                raise
+        else:
+            if _stamp(path) == before:
+                return found
+
+
 def _stamp(path: Path) -> tuple[int, int, int]:
     now = path.stat()
     return now.st_ino, now.st_size, now.st_mtime_ns
@@ -301,7 +322,7 @@ def _stamp(path: Path) -> tuple[int, int, int]:
 
 @lru_cache(4)
 def _loaded(path: Path, _: tuple[int, int, int]) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return the tensors of a file of `torch.save` as it is now, mapped, and what is wrong with others."""
+    """Do what `_torch_content` says, of a file as it is now: to unpickle it for each of many weights takes minutes."""
     try:
         import torch  # noqa: PLC0415  # an extra, needed for such files only
     except ModuleNotFoundError as error:

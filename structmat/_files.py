@@ -40,11 +40,8 @@ __all__ = [
     "write_table",
 ]
 
-DTYPES = {f"F{bits}": f"float{bits}" for bits in (64, 32, 16)} | {
-    "BF16": "bfloat16",
-    "BOOL": "bool",
-    "C64": "complex64",
-}
+DTYPES = {f"F{bits}": f"float{bits}" for bits in (64, 32, 16)}
+DTYPES |= {"BF16": "bfloat16", "BOOL": "bool", "C64": "complex64"}
 DTYPES |= {f"{kind}{bits}": f"{name}{bits}" for kind, name in (("I", "int"), ("U", "uint")) for bits in (64, 32, 16, 8)}
 """Names of dtypes by their codes in safetensors; it has others, which NumPy does not have."""
 _WRAPPERS = re.compile(r"(?:^|\.)(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)(?=\.|$)")
