@@ -1,14 +1,15 @@
-"""What JAX needs: operators as pytrees. Import this module once; it registers every operator class.
+"""What JAX needs: operators as pytrees. Needs the extra ``jax``. The first array of JAX in an operator imports it.
 
-Their arrays are leaves, sizes are static, so operators pass through ``jit``, ``vmap``, ``grad`` and ``lax.scan``:
+Arrays of operators are leaves, sizes are static, so they pass through ``jit``, ``vmap``, ``grad`` and ``lax.scan``:
 
 >>> import jax
 >>> import jax.numpy as jnp
 >>> import structmat as sm
->>> import structmat.jax
 >>> C = sm.Circulant(jnp.array([1.0, 2.0, 3.0]))
 >>> jax.jit(lambda op, x: op.matvec(x))(C, jnp.array([1.0, 0.0, 0.0])).round(4).tolist()
 [1.0, 2.0, 3.0]
+
+Where the first operators that reach JAX hold arrays of NumPy, or none, as `structmat.Identity`, import it yourself.
 
 A tree made from one, by ``jax.tree.map`` or by a library such as Equinox, may hold anything in place of the arrays:
 masks, axes, names. Only the Python number that scales an operator, as in ``2 * (A @ B)``, is static.
@@ -24,9 +25,13 @@ import inspect
 from functools import partial
 from typing import Any, TypeVar
 
-import jax
-import jax.numpy as jnp
 import numpy as np
+
+try:
+    import jax
+    import jax.numpy as jnp
+except ModuleNotFoundError as error:
+    raise ImportError('structmat.jax needs the extra "jax": pip install "structmat[jax]"') from error
 
 from structmat import _engine, operators
 from structmat._arrays.parameters import Parametrised

@@ -26,6 +26,53 @@ def test_import_is_light() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+MISSING = """
+import importlib, sys
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == {package!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Missing())
+import structmat as sm
+try:
+    {call}
+except ImportError as error:
+    assert 'pip install "structmat[{extra}]"' in str(error), error
+else:
+    raise AssertionError("no error")
+"""
+
+
+@pytest.mark.parametrize(
+    ("package", "extra", "call"),
+    [
+        ("jax", "jax", "import structmat.jax"),
+        ("jax", "jax", "sm.jax"),
+        ("torch", "torch", "import structmat.torch"),
+        ("peft", "peft", "sm.peft"),
+        ("matplotlib", "plot", "sm.plot"),
+        ("safetensors", "io", "sm.io.save(sm.Circulant([1.0, 2.0]), 'file.safetensors')"),
+        ("ducc0", "fast", "sm.Circulant([1.0, 2.0]).prepare(engine='ducc0')"),
+        ("joblib", "studies", "sm.studies"),
+    ],
+)
+def test_a_missing_library_is_named_by_its_extra(package: str, extra: str, call: str, tmp_path: Path) -> None:
+    code = MISSING.format(package=package, extra=extra, call=call)
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
+
+
+def test_operators_of_jax_are_pytrees_without_an_import() -> None:
+    pytest.importorskip("jax")
+    code = (
+        "import jax, structmat as sm\n"
+        "op, x = sm.Toeplitz(jax.numpy.asarray([4.0, 1.0])), jax.numpy.ones(2)\n"
+        "assert jax.jit(lambda op, x: op @ x)(op, x).tolist() == [5.0, 5.0]\n"
+        "assert abs(op.solve(x) - 0.2).max() < 1e-6\n"
+        "assert jax.jit(lambda op, x: op @ x)(sm.Identity(2), x).tolist() == [1.0, 1.0]\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 PACKAGE = Path(sm.__file__).parent
 
 

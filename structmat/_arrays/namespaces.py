@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 import array_api_compat
@@ -40,7 +41,10 @@ def namespace(*arrays: Array) -> Namespace:
         return numpy_namespace
     for array in arrays:
         if not is_torch(array):
-            return array_namespace(*arrays)
+            found = array_namespace(*arrays)
+            if library_of(found) == "jax":  # whose transformations take operators that are registered, as no other
+                importlib.import_module("structmat.jax")
+            return found
     known: Namespace | None = getattr(array_api_compat, "torch", None)
     if known is not None:  # which costs a sixth of an import
         return known

@@ -42,7 +42,7 @@ def require_engine(engine: str, owner: str) -> None:
     if engine not in {"auto", "scipy", "ducc0"}:
         raise ArgumentValueError(owner, "engine", f'must be "auto", "scipy" or "ducc0", got {engine!r}')
     if engine == "ducc0" and ducc() is None:
-        raise ImportError(f"{owner}: ducc0 is not installed; install structmat[fast]")
+        raise ImportError(f'{owner}: engine="ducc0" needs the extra "fast": pip install "structmat[fast]"')
 
 
 def choices(dtype: str, engine: str = "auto", *, batched: bool) -> tuple[tuple[float, str], ...]:

@@ -15,7 +15,6 @@ from structmat._arrays import (
     is_complex,
     is_numpy,
     is_vector,
-    library_of,
     namespace_of,
     precision_of,
     restored,
@@ -260,8 +259,6 @@ def _prepared(
 ) -> tuple[LinearOperator, Array, Namespace, DType, IterationSettings]:
     """Return operator and right-hand sides in the dtype of the computation, their library, and how to iterate."""
     op, right, xp, dtype = A._operand(b, owner, "b", A.shape[0])
-    if library_of(xp) == "jax":
-        import structmat.jax  # noqa: F401, PLC0415  # which closed forms need, and which brings JAX
     dtype = right.dtype if dtype is None else dtype
     precision = precision_of(dtype, xp)
     numbers = [right.dtype] if op.dtype is None else [right.dtype, op.dtype]

@@ -20,7 +20,7 @@ from structmat._arrays import (
     require_nonzero,
 )
 from structmat._arrays.checks import grid
-from structmat._arrays.errors import ArgumentValueError
+from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
 from structmat._arrays.typing import Array, ArrayLike, DType, Namespace
 from structmat._engine import (
     MultilevelConvolution,
@@ -93,12 +93,15 @@ class MultilevelCirculant(OnGrids):
 
     c: Array
     """The first column, shape ``(..., n_1 * ... * n_d)``."""
-    sizes: tuple[int, ...]
+    sizes: tuple[int, ...] = ()
     """The sizes of the grid."""
 
     def __post_init__(self) -> None:
         owner = "MultilevelCirculant"
         c = as_floating(self.c, owner, "c")
+        if self.sizes == ():
+            text = "must be given; for a kernel of several axes use MultilevelCirculant.from_kernel"
+            raise ArgumentTypeError(owner, "sizes", text)
         sizes = grid(self.sizes, owner, "sizes")
         if c.ndim < 1 or c.shape[-1] != prod(sizes):
             text = f"must have shape (..., {prod(sizes)}) for sizes {sizes}, got {tuple(c.shape)}"

@@ -16,7 +16,7 @@ from structmat._arrays import (
     namespace_of,
 )
 from structmat._arrays.checks import grid
-from structmat._arrays.errors import ArgumentValueError
+from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
 from structmat._arrays.typing import Array, ArrayLike, DType, Namespace
 from structmat._engine import MultilevelConvolution, Settings, multilevel_corner
 from structmat.operators._base import Context, LinearOperator
@@ -102,7 +102,7 @@ class MultilevelToeplitz(OnGrids):
 
     t: Array
     """The value at every offset, shape ``(..., (m_1 + n_1 - 1) * ... * (m_d + n_d - 1))``."""
-    row_sizes: tuple[int, ...]
+    row_sizes: tuple[int, ...] = ()
     """The grid of the rows."""
     col_sizes: Any = None
     """The grid of the columns."""
@@ -110,6 +110,9 @@ class MultilevelToeplitz(OnGrids):
     def __post_init__(self) -> None:
         owner = "MultilevelToeplitz"
         t = as_floating(self.t, owner, "t")
+        if self.row_sizes == ():
+            text = "must be given; for an array of several axes use MultilevelToeplitz.from_offsets, or from_covariance"
+            raise ArgumentTypeError(owner, "row_sizes", text)
         rows, cols = _grids(self.row_sizes, self.col_sizes, owner)
         count = prod(_offset_sizes(rows, cols))
         if t.ndim < 1 or t.shape[-1] != count:

@@ -71,6 +71,8 @@ CONSTRUCTORS = [
     (lambda: sm.Toeplitz("abc"), TypeError, r"Toeplitz: c must hold numbers"),
     (lambda: sm.Toeplitz(np.ones(3), "abc"), TypeError, r"Toeplitz: r must hold numbers"),
     (lambda: sm.MultilevelToeplitz(np.ones(8), (2, 2)), ValueError, r"MultilevelToeplitz: t must have shape \(\.\.\., 9\) for grids \(2, 2\) and \(2, 2\), got \(8,\)"),
+    (lambda: sm.MultilevelToeplitz(np.ones((3, 5))), TypeError, r"MultilevelToeplitz: row_sizes must be given; for .* MultilevelToeplitz\.from_offsets"),
+    (lambda: sm.MultilevelCirculant(np.ones((3, 4))), TypeError, r"MultilevelCirculant: sizes must be given; for .* MultilevelCirculant\.from_kernel"),
     (lambda: sm.MultilevelToeplitz(np.ones(9), 3), TypeError, r"MultilevelToeplitz: row_sizes must be a tuple of integers, got 3"),
     (lambda: sm.MultilevelToeplitz(np.ones(9), (2, 2), (2,)), ValueError, r"col_sizes must have as many sizes as row_sizes, \(2, 2\), got \(2,\)"),
     (lambda: sm.MultilevelToeplitz.from_offsets(np.ones((3, 4))), ValueError, r"from_offsets: t must have odd lengths 2 n - 1 .*, got \(3, 4\)"),
