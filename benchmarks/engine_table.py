@@ -1,4 +1,4 @@
-"""Measure which method multiplies a circulant fastest, for the table in `structmat/_engine/measured_choices.py`.
+"""Measure which method multiplies a circulant fastest, for the table in `structmat/_fourier.py`.
 
 ``python benchmarks/engine_table.py`` prints, one thread each,
 
@@ -30,11 +30,21 @@ import numpy as np
 from array_api_compat import numpy as numpy_namespace
 
 import structmat as sm
-from structmat._engine import Settings, ducc, four_step, kernel_of_diagonals, measured_choices, spectrum, transforms
-from structmat._engine import convolution as planned
-from structmat._engine.chunks import in_chunks, rows_in_chunk
-from structmat._engine.four_step import FourStep, column_length
-from structmat._engine.numpy_convolutions import convolver
+from structmat import _fourier as four_step
+from structmat import _fourier as measured_choices
+from structmat._fourier import (
+    FourStep,
+    Settings,
+    column_length,
+    convolver,
+    ducc,
+    in_chunks,
+    kernel_of_diagonals,
+    rows_in_chunk,
+    spectrum,
+    transforms,
+)
+from structmat._plans import convolution as planned
 
 DTYPES = ("float32", "float64", "complex64", "complex128")
 SIZES = (64, 128, 256, 512, 1000, 1024, 2048, 4096, 16384, 65536, 2**18, 2**20)

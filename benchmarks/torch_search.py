@@ -19,7 +19,7 @@ one_thread()
 import numpy as np
 import torch
 
-from structmat._arrays.numpy_bridge import to_numpy
+from structmat._arguments import to_numpy
 from structmat.fit._many_factors import array_work
 from structmat.fit._many_factors.objective import Objective
 from structmat.fit._many_factors.random_starts import random_orthogonal

@@ -21,9 +21,10 @@ Modules
     `structmat.peft` (the method of Hugging Face PEFT), `structmat.studies` (whole checkpoints, parallel and resumable),
     `structmat.cli` (the `structmat` command). Most are imported on first use.
 Private modules
-    `_arrays` (arrays of any library), `_engine` (products by Fourier transforms), `_toeplitz_solver` (inverses of
-    Toeplitz matrices), `_files` (what reads and writes files shares), `_checkpoint` (weights of models, read piece by
-    piece), `_layer_fits` (fits of their changes, for `peft` and `studies`).
+    `_array_tools` and `_arguments` (arrays of any library, arguments and their checks), `_fourier`, `_plans` and
+    `_multilevel_plans` (products by Fourier transforms), `_toeplitz_systems` and `_toeplitz_solutions` (systems with
+    Toeplitz matrices), `_pair_rules` (what sums and products are), `_files` (what reads and writes files shares),
+    `_checkpoint` (weights of models, read piece by piece), `_layer_fits` (fits of their changes).
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from structmat import extend, preconditioners
-from structmat._arrays.errors import ArgumentError, ArgumentTypeError, ArgumentValueError
-from structmat._engine.engine_report import show_config
+from structmat._array_tools import ArgumentError, ArgumentTypeError, ArgumentValueError
+from structmat._fourier import show_config
 from structmat.operators import (
     BandedCirculant,
     BlockCirculant,

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
+from structmat._array_tools import ArgumentTypeError, ArgumentValueError
 
 __all__ = [
     "DTYPES",

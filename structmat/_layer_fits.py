@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from structmat._arrays.numpy_bridge import to_numpy
+from structmat._arguments import to_numpy
 from structmat._checkpoint import CheckpointError, Entry
 from structmat.fit import fit_cdd, truncated_svd_error, weighted_norm
 from structmat.operators import CDDLayout

@@ -29,8 +29,9 @@ an array of one for each member of a stack, or a `Reciprocal` for ``operator / n
 
 from __future__ import annotations
 
-from structmat._arrays import Reciprocal, as_floating, concat_last, is_complex, scale_array
-from structmat._arrays.dispatch import PairRules, add, compose, scale
+from structmat._arguments import as_floating
+from structmat._array_tools import Reciprocal, concat_last, is_complex, scale_array
+from structmat._pair_rules import PairRules, add, compose, scale
 from structmat.operators import Context, LinearOperator, SpectralFunction
 
 __all__ = [

@@ -33,9 +33,9 @@ try:
 except ModuleNotFoundError as error:
     raise ImportError('structmat.jax needs the extra "jax": pip install "structmat[jax]"') from error
 
-from structmat import _engine, operators
-from structmat._arrays.parameters import Parametrised
-from structmat._toeplitz_solver import (
+from structmat import _multilevel_plans, _plans, operators
+from structmat._array_tools import Parametrised
+from structmat._toeplitz_solutions import (
     Rules,
     products,
     set_rules,
@@ -63,7 +63,7 @@ class _Complex(complex):
 _LEAVES: dict[type, type] = {int: _Integer, float: _Real, complex: _Complex}
 
 Op = TypeVar("Op", bound=Parametrised)
-"""An operator, or a plan of the engine."""
+"""An operator, or a plan."""
 
 
 def register_operator(cls: type[Op]) -> type[Op]:
@@ -128,8 +128,8 @@ def _plain(value: Any) -> Any:
     return +value if type(value) in _LEAVES.values() else value
 
 
-# Every operator and every plan of the engine, so that a new one is in no list here.
-for _cls in (getattr(_room, _name) for _room in (operators, _engine) for _name in _room.__all__):
+# Every operator and every plan, so that a new one is in no list here.
+for _cls in (getattr(_room, _name) for _room in (operators, _plans, _multilevel_plans) for _name in _room.__all__):
     if isinstance(_cls, type) and issubclass(_cls, Parametrised) and not inspect.isabstract(_cls):
         register_operator(_cls)
 

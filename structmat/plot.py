@@ -10,8 +10,8 @@ import numpy as np
 from scipy.linalg import svdvals
 from scipy.sparse.linalg import svds
 
-from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
-from structmat._arrays.numpy_bridge import as_matrix, to_numpy
+from structmat._arguments import as_matrix, to_numpy
+from structmat._array_tools import ArgumentTypeError, ArgumentValueError
 from structmat._files import printable
 
 try:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
 
-    from structmat._arrays.typing import ArrayLike
+    from structmat._array_tools import ArrayLike
     from structmat.fit import ErrorCurve, FitResult
     from structmat.studies import Study
 

@@ -8,9 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from structmat._arrays import (
+from structmat._arguments import as_floating
+from structmat._array_tools import (
+    ArgumentTypeError,
+    ArgumentValueError,
+    Array,
+    ArrayLike,
+    DType,
+    Namespace,
     along_axes,
-    as_floating,
     broadcast_shapes,
     common_dtype,
     device_of,
@@ -21,8 +27,6 @@ from structmat._arrays import (
     precision_of,
     restored,
 )
-from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
-from structmat._arrays.typing import Array, ArrayLike, DType, Namespace
 from structmat.operators import Circulant, LinearOperator, MultilevelCirculant, MultilevelToeplitz, Toeplitz
 
 __all__ = ["chan", "strang"]

@@ -13,12 +13,22 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from structmat._arrays import as_floating, device_of, in_precision, is_complex, namespace_of, precision_of
-from structmat._arrays.checks import grid as checked_grid
-from structmat._arrays.checks import integer, random_generator
-from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
-from structmat._arrays.typing import Array, ArrayLike, Namespace
-from structmat._engine import fast_length, multilevel_fft
+from structmat._arguments import as_floating, integer, random_generator
+from structmat._arguments import grid as checked_grid
+from structmat._array_tools import (
+    ArgumentTypeError,
+    ArgumentValueError,
+    Array,
+    ArrayLike,
+    Namespace,
+    device_of,
+    in_precision,
+    is_complex,
+    namespace_of,
+    precision_of,
+)
+from structmat._fourier import fast_length
+from structmat._multilevel_plans import multilevel_fft
 from structmat.operators import MultilevelCirculant, MultilevelToeplitz
 
 __all__ = ["sample_stationary"]

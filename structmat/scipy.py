@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.sparse.linalg
 
-from structmat._arrays import is_numpy
-from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
-from structmat._arrays.typing import Namespace
+from structmat._array_tools import ArgumentTypeError, ArgumentValueError, Namespace, is_numpy
 from structmat.operators import LinearOperator
 
 __all__ = ["as_linear_operator"]

@@ -8,10 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from structmat._arrays import euclidean_norm, is_complex, is_numpy, precision_of
-from structmat._arrays.checks import non_negative, random_generator
-from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
-from structmat._arrays.typing import Array, Namespace
+from structmat._arguments import non_negative, random_generator
+from structmat._array_tools import (
+    ArgumentTypeError,
+    ArgumentValueError,
+    Array,
+    Namespace,
+    euclidean_norm,
+    is_complex,
+    is_numpy,
+    precision_of,
+)
 from structmat.operators import Identity, LinearOperator, Prepared
 
 __all__ = ["adjoint_error", "check_operator"]

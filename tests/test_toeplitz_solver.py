@@ -12,8 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import structmat as sm
-from structmat._toeplitz_solver.recursions import levinson, schur
-from structmat._toeplitz_solver.system import ToeplitzSystem
+from structmat._toeplitz_systems import ToeplitzSystem, levinson, schur
 from tests import backends
 
 KINDS = ("real", "complex", "symmetric", "Hermitian", "singular sections", "complex symmetric")
@@ -217,7 +216,7 @@ def test_numerically_singular_systems_have_small_residuals(family: str, n: int, 
 @pytest.mark.parametrize("kind", [sm.Toeplitz, sm.Hankel])
 def test_singular_systems_beyond_dense_matrices(monkeypatch: pytest.MonkeyPatch, dtype: str, kind: Any) -> None:
     """Levinson's recursion takes over where the dense matrix would be too large."""
-    monkeypatch.setattr("structmat._toeplitz_solver.system.LARGEST", 100)
+    monkeypatch.setattr("structmat._toeplitz_systems.LARGEST", 100)
     c = np.exp(-(np.arange(300) ** 2) / 32.0).astype(dtype)
     op = kind(c) if kind is sm.Toeplitz else kind(c[::-1].copy(), c)
     b = op.matvec(np.random.default_rng(0).standard_normal((3, 300)).astype(dtype))
@@ -368,7 +367,7 @@ def test_determinants_in_single_precision_are_those_in_double(n: int, library: s
 
 
 def test_large_matrices_without_an_answer_are_errors(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("structmat._toeplitz_solver.system.LARGEST", 100)
+    monkeypatch.setattr("structmat._toeplitz_systems.LARGEST", 100)
     rng = np.random.default_rng(0)
     x = sm.Toeplitz(*vectors(300, "singular sections"))
     b = rng.standard_normal(300)

@@ -20,7 +20,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 from scipy.sparse.linalg import cg
 
-from structmat import Toeplitz, preconditioners
+from structmat import preconditioners
+from structmat.operators._toeplitz import Toeplitz
 from structmat.scipy import as_linear_operator
 
 n = 1024

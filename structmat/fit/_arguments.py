@@ -6,10 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from structmat._arrays import as_floating
-from structmat._arrays.checks import integer
-from structmat._arrays.errors import ArgumentValueError
-from structmat._arrays.numpy_bridge import to_numpy
+from structmat._arguments import as_floating, integer, to_numpy
+from structmat._array_tools import ArgumentValueError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -10,10 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from array_api_compat import array_namespace, device
 
-from structmat._arrays import is_numpy
-from structmat._arrays.checks import integer, non_negative, one_of, optional_function, random_generator
-from structmat._arrays.errors import ArgumentValueError
-from structmat._arrays.numpy_bridge import as_matrix, to_numpy
+from structmat._arguments import as_matrix, integer, non_negative, one_of, optional_function, random_generator, to_numpy
+from structmat._array_tools import ArgumentValueError, is_numpy
 from structmat.fit._exact.constructions import construct, constructions
 from structmat.fit._exact.exact_search import search
 from structmat.fit._exact.forms import Factorisation, Form, to_product
@@ -27,7 +25,7 @@ from structmat.operators import CDDLayout, CDDProduct
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from structmat._arrays.typing import ArrayLike
+    from structmat._array_tools import ArrayLike
 
 __all__ = ["factorize_cdd"]
 

@@ -9,10 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from structmat._arrays import dtype_name
-from structmat._arrays.checks import integer, non_negative, one_of, optional_function, random_generator
-from structmat._arrays.errors import ArgumentValueError
-from structmat._arrays.numpy_bridge import as_matrix, to_numpy
+from structmat._arguments import as_matrix, integer, non_negative, one_of, optional_function, random_generator, to_numpy
+from structmat._array_tools import ArgumentValueError, dtype_name
 from structmat.fit._arguments import (
     check_for_entry_weights,
     check_matrix_solver,
@@ -33,7 +31,7 @@ from structmat.operators import CDDLayout, CDDProduct
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from structmat._arrays.typing import ArrayLike
+    from structmat._array_tools import ArrayLike
 
 __all__ = ["fit_cdd"]
 

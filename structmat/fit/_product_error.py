@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from structmat._arrays.numpy_bridge import moved_like, to_numpy
-from structmat._arrays.warn import warn_caller
+from structmat._arguments import moved_like, to_numpy
+from structmat._array_tools import warn_caller
 from structmat.fit._three_factors.blocks import absolute_square
 from structmat.fit._three_factors.vectors import scale_by_power_of_two
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from structmat._arrays.typing import Array
+    from structmat._array_tools import Array
     from structmat.operators import CDDProduct
 
 __all__ = ["product_error", "warn_of_rounding"]

@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from structmat._arrays import as_floating
-from structmat._arrays.errors import ArgumentValueError
-from structmat._arrays.numpy_bridge import to_numpy
+from structmat._arguments import as_floating, to_numpy
+from structmat._array_tools import ArgumentValueError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from structmat._arrays.typing import ArrayLike
+    from structmat._array_tools import ArrayLike
 
 __all__ = ["column_roots", "second_moment", "weighted_inputs"]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from array_api_compat import array_namespace
 
-from structmat._arrays.numpy_bridge import moved_like
+from structmat._arguments import moved_like
 from structmat.fit._control import rounding_error
 from structmat.fit._many_factors.problem import Problem
 from structmat.fit._product_error import product_error
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from structmat._arrays.typing import Array
+    from structmat._array_tools import Array
     from structmat.fit._control import Control
     from structmat.fit._many_factors.search import SearchOptions
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from structmat._arrays.errors import ArgumentError, ArgumentTypeError, ArgumentValueError
-from structmat._arrays.numpy_bridge import to_numpy
+from structmat._arguments import to_numpy
+from structmat._array_tools import ArgumentError, ArgumentTypeError, ArgumentValueError
 from structmat.fit._result import FitResult
 from structmat.fit._start_product import KnownProduct
 from structmat.operators import CDDLayout, CDDProduct

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from structmat._arrays.errors import ArgumentError, ArgumentValueError
+from structmat._array_tools import ArgumentError, ArgumentValueError
 from structmat._files import first_names, one_line, open_safetensors, require_regular
 
 if TYPE_CHECKING:

@@ -22,9 +22,8 @@ import numpy as np
 from array_api_compat import array_namespace, is_torch_array
 
 from structmat import operators
-from structmat._arrays import dtype_name, is_complex
-from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
-from structmat._arrays.numpy_bridge import to_numpy
+from structmat._arguments import to_numpy
+from structmat._array_tools import ArgumentTypeError, ArgumentValueError, dtype_name, is_complex
 from structmat._files import DTYPES, atomic_write, first_names, one_line, open_safetensors, require_regular
 from structmat.fit import FitResult
 from structmat.io._matrices import TREE, array_specs, file_kind
@@ -33,7 +32,7 @@ from structmat.operators import LinearOperator, Prepared
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from structmat._arrays.typing import Array, Device, Namespace
+    from structmat._array_tools import Array, Device, Namespace
 
 __all__ = ["describe", "load", "save"]
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from structmat._arrays import device_of, is_complex
-from structmat._arrays.typing import Array, Namespace
+from structmat._array_tools import Array, Namespace, device_of, is_complex
 from structmat.operators import Identity, LinearOperator
 
 __all__ = ["conjugate_gradients", "least_squares"]

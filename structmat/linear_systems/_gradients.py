@@ -8,11 +8,8 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, NamedTuple
 
-from structmat._arrays import broadcast_shapes, library_of
-from structmat._arrays.derivatives import require_one_forward_level
-from structmat._arrays.typing import Array, Namespace
-from structmat.linear_systems._measures import IterationSettings
-from structmat.linear_systems._result import SolveResult
+from structmat._array_tools import Array, Namespace, broadcast_shapes, library_of, require_one_forward_level
+from structmat.linear_systems._result import IterationSettings, SolveResult
 from structmat.operators import LinearOperator
 
 __all__ = ["Rules", "differentiable", "pulled_back", "recording_nothing"]

@@ -12,11 +12,16 @@ import jax.numpy as jnp
 from jax.scipy.sparse.linalg import cg, gmres
 
 import structmat.jax  # noqa: F401  # registers the operators
-from structmat._arrays import namespace_of
-from structmat.linear_systems._measures import IterationSettings, by_gradient, by_residual, norm_of, relative_residual
-from structmat.linear_systems._nearest import preconditioner
-from structmat.linear_systems._result import SolveResult
-from structmat.linear_systems._scaling import ScaledSystem
+from structmat._array_tools import namespace_of
+from structmat.linear_systems._preconditioning import ScaledSystem, preconditioner
+from structmat.linear_systems._result import (
+    IterationSettings,
+    SolveResult,
+    by_gradient,
+    by_residual,
+    norm_of,
+    relative_residual,
+)
 from structmat.operators import LinearOperator
 
 __all__ = ["is_traced", "least_squares", "solution"]

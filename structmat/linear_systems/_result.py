@@ -1,14 +1,27 @@
-"""What comes back: a solution beside how good it is, or an error that holds the best one reached."""
+"""Results of solving, and the measures and settings of iterations."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from structmat._arrays.typing import Array
+from structmat._array_tools import Array, Namespace, device_of, euclidean_norm, precision_of
+from structmat.operators import LinearOperator
 
-__all__ = ["ConvergenceError", "SolveResult"]
+__all__ = [
+    "ConvergenceError",
+    "IterationSettings",
+    "Measure",
+    "SolveResult",
+    "by_gradient",
+    "by_residual",
+    "norm_of",
+    "probe",
+    "relative_residual",
+    "size_of",
+]
 
 
 class SolveResult(NamedTuple):
@@ -60,3 +73,82 @@ class ConvergenceError(np.linalg.LinAlgError):
 
     def __str__(self) -> str:
         return self.text
+
+
+_POWERS = 3
+
+
+"""Steps of the power method for a norm."""
+
+
+_ROUNDING = 16.0
+
+
+"""Residuals of this many units in the last place of what they are a difference of are rounding."""
+
+
+class IterationSettings(NamedTuple):
+    """How to iterate."""
+
+    owner: str
+    """The public function, for messages."""
+    assume: str
+    """What is known of the matrix."""
+    preconditioner: Any
+    """"nearest", None, or an operator."""
+    rtol: float
+    max_iter: int
+
+
+Measure = Callable[[Array, Array], "tuple[Array, Array]"]
+
+
+"""From solution and residual to how good it is and whether that is enough, for each right-hand side."""
+
+
+def relative_residual(rest: Array, b: Array, xp: Namespace) -> Array:
+    """Return ``norm(rest) / norm(b)``, zero for zeros."""
+    return euclidean_norm(rest, xp) / size_of(b, xp)[..., 0]
+
+
+def by_residual(b: Array, settings: IterationSettings, xp: Namespace) -> Measure:
+    """Return the test that the residual is small."""
+
+    def measure(x: Array, rest: Array) -> tuple[Array, Array]:  # noqa: ARG001
+        residual = relative_residual(rest, b, xp)
+        return residual, residual <= settings.rtol
+
+    return measure
+
+
+def by_gradient(operator: LinearOperator, b: Array, norm: Array, settings: IterationSettings, xp: Namespace) -> Measure:
+    """Return the test of Paige and Saunders: the residual is small, or orthogonal to the range up to the tolerance."""
+
+    def measure(x: Array, rest: Array) -> tuple[Array, Array]:
+        left, whole = euclidean_norm(rest, xp), euclidean_norm(b, xp)
+        gradient = euclidean_norm(operator._rmatvec(rest, xp), xp)
+        rounding = _ROUNDING * float(xp.finfo(left.dtype).eps) * (whole + norm * euclidean_norm(x, xp))
+        small = left <= settings.rtol * whole
+        return gradient, small | (gradient <= norm * (settings.rtol * left + rounding))
+
+    return measure
+
+
+def norm_of(operator: LinearOperator, b: Array, xp: Namespace) -> Array:
+    """Return a lower bound of the largest singular value, near it, by some steps of the power method."""
+    v = probe(operator, b, xp)
+    for _ in range(_POWERS):
+        v = operator._rmatvec(operator._matvec(v / size_of(v, xp), xp), xp)
+    return euclidean_norm(operator._matvec(v / size_of(v, xp), xp), xp)
+
+
+def probe(operator: LinearOperator, b: Array, xp: Namespace) -> Array:
+    """Return a vector that a matrix can be multiplied by, with entries that have no order."""
+    k = xp.astype(xp.arange(operator.shape[1], device=device_of(b)), precision_of(b.dtype, xp))
+    return xp.astype(xp.cos(k * k) + 0.5, b.dtype)
+
+
+def size_of(v: Array, xp: Namespace) -> Array:
+    """Return norms as a column, one for zeros, by which vectors may be divided."""
+    size = euclidean_norm(v, xp)[..., None]
+    return xp.where(size > 0.0, size, xp.ones_like(size))

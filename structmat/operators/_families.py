@@ -10,18 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from structmat._arrays import Reciprocal, concat_last, is_complex_scalar, scale_array
-from structmat._arrays.dispatch import add, compose, scale
-from structmat._arrays.typing import Array, Namespace, Scalar
-from structmat.operators._banded_circulant import BandedCirculant
-from structmat.operators._base import LinearOperator
+from structmat._array_tools import Array, Namespace, Reciprocal, Scalar, concat_last, is_complex_scalar, scale_array
+from structmat._pair_rules import add, compose, scale
 from structmat.operators._block_circulant import BlockCirculant
-from structmat.operators._circulant import Circulant, SpectralCirculant
+from structmat.operators._circulants import BandedCirculant, Circulant, SpectralCirculant
 from structmat.operators._combinations import identity_factor
-from structmat.operators._diagonal import Diagonal
-from structmat.operators._identity import Identity
-from structmat.operators._multilevel_circulant import MultilevelCirculant
-from structmat.operators._multilevel_toeplitz import MultilevelToeplitz, by_axes
+from structmat.operators._diagonal import Diagonal, Identity
+from structmat.operators._linear_operator import LinearOperator
+from structmat.operators._multilevel import MultilevelCirculant, MultilevelToeplitz, by_axes
 from structmat.operators._toeplitz import Hankel, Toeplitz, circulant_as_toeplitz
 
 __all__: list[str] = []

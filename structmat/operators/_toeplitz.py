@@ -1,28 +1,458 @@
-"""Toeplitz and Hankel matrices of any rectangular shape, by their constant diagonals and anti-diagonals."""
+"""Toeplitz and Hankel matrices of any rectangular shape, and the inverses of square ones."""
 
 from __future__ import annotations
 
+import math
+from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, Self
 
-from structmat._arrays import (
-    as_floating,
+import numpy as np
+
+from structmat._arguments import as_floating, copied
+from structmat._array_tools import (
+    ArgumentValueError,
+    Array,
+    ArrayLike,
+    DType,
+    Namespace,
+    Scalar,
+    broadcast_shapes,
+    common_dtype,
     concat_last,
-    copied,
+    device_of,
+    euclidean_norm,
+    in_precision,
     is_complex,
     namespace_of,
+    precision_of,
+    restored,
     reversed_cyclically,
+    scale_array,
     windows,
 )
-from structmat._arrays.dispatch import submatrix
-from structmat._arrays.errors import ArgumentValueError
-from structmat._arrays.typing import Array, ArrayLike, Namespace
-from structmat._engine import Convolution, Settings, convolution, kernel_of_diagonals
-from structmat.operators._base import Context, LinearOperator
-from structmat.operators._circulant import Circulant, SpectralCirculant
-from structmat.operators._constant_diagonals import ConstantDiagonals, antidiagonal_means
+from structmat._fourier import Settings, kernel_of_diagonals
+from structmat._pair_rules import scale, submatrix
+from structmat._plans import Bezoutian, Convolution, Plan, Products, bezoutian, convolution, handed_over
+from structmat._toeplitz_solutions import InverseVectors, inverse_vectors, solutions
+from structmat._toeplitz_systems import DENSE, ToeplitzSystem
+from structmat.operators._circulants import Circulant, SpectralCirculant
+from structmat.operators._linear_operator import LinearOperator, NormOrder, Planned, ratio
+from structmat.operators._products import Context
 
-__all__ = ["Hankel", "Toeplitz", "circulant_as_toeplitz"]
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = [
+    "ConstantDiagonals",
+    "Hankel",
+    "Toeplitz",
+    "ToeplitzInverse",
+    "antidiagonal_means",
+    "circulant_as_toeplitz",
+    "diagonal_lengths",
+    "norm_estimate",
+]
+
+_ROUNDS = 4
+
+
+"""Of Hager's method: more than three are seldom of use."""
+
+
+_POWERS = 30
+
+
+def norm_estimate(plan: Plan, ord: NormOrder, like: Array, xp: Namespace) -> Array:
+    """Return a lower bound of a norm that is seldom much below it.
+
+    Parameters
+    ----------
+    plan : Plan
+        The products of a square matrix, or of a stack.
+    ord : {1, 2, inf}
+        The norm: by Hager's method with Higham's additional vector [1]_, or by the power method.
+    like : array, shape (..., n)
+        A vector with all batch axes, of the dtype of the matrix.
+    xp : namespace
+        The library.
+
+    Returns
+    -------
+    array, shape of the batch
+        Real.
+
+    References
+    ----------
+    .. [1] Higham, N. J., FORTRAN codes for estimating the one-norm of a real or complex matrix, ACM Trans. Math.
+       Softw. 14, 1988.
+    """
+    forward, adjoint = (partial(p.apply, xp=xp) for p in (plan, plan.adjoint()))
+    if ord == 2:
+        return _largest_singular_value(forward, adjoint, like, xp)
+    return _one_norm(adjoint, forward, like, xp) if ord == math.inf else _one_norm(forward, adjoint, like, xp)
+
+
+def _one_norm(
+    forward: Callable[[Array], Array], adjoint: Callable[[Array], Array], like: Array, xp: Namespace
+) -> Array:
+    n = like.shape[-1]
+    ones = xp.ones_like(like)
+    k = xp.arange(n, device=device_of(like))
+    alternating = xp.astype(1 - 2 * (k % 2), like.dtype) * (1 + xp.astype(k, like.dtype) / max(n - 1, 1))
+    bound = 2 / (3 * n) * _size(forward(alternating * ones), xp)
+    skew = _without_symmetries(like, xp)
+    # From equal entries the steps stay symmetric where the matrix is, and miss what is skew in it.
+    for start in (ones / n, skew / xp.astype(_size(skew, xp), like.dtype)[..., None]):
+        v = start
+        for _ in range(_ROUNDS):
+            w = forward(v)
+            bound = xp.maximum(bound, _size(w, xp))
+            size = xp.abs(w)
+            signs = xp.where(size > 0, w / xp.where(size > 0, xp.astype(size, w.dtype), ones), ones)
+            best = xp.argmax(xp.abs(adjoint(signs)), axis=-1)
+            v = xp.astype(k == best[..., None], like.dtype)
+        bound = xp.maximum(bound, _size(forward(v), xp))
+    return bound
+
+
+def _without_symmetries(like: Array, xp: Namespace) -> Array:
+    """Return fractional parts of multiples of the golden ratio, of both signs."""
+    real = xp.real(like) if is_complex(like.dtype, xp) else like
+    multiples = xp.astype(xp.arange(like.shape[-1], device=device_of(like)) + 1, real.dtype) * 0.6180339887498949
+    return xp.astype(multiples - xp.floor(multiples) - 0.3, like.dtype) * xp.ones_like(like)
+
+
+def _size(w: Array, xp: Namespace) -> Array:
+    return xp.sum(xp.abs(w), axis=-1)
+
+
+def _largest_singular_value(
+    forward: Callable[[Array], Array], adjoint: Callable[[Array], Array], like: Array, xp: Namespace
+) -> Array:
+    v = _without_symmetries(like, xp)
+    for _ in range(_POWERS):
+        v = forward(_normalised(v, euclidean_norm(v, xp), xp))
+        size = euclidean_norm(v, xp)
+        v = adjoint(_normalised(v, size, xp))  # of the product with both, the square of the norm may overflow
+    return size
+
+
+def _normalised(v: Array, norm: Array, xp: Namespace) -> Array:
+    norm = xp.where(norm > 0, norm, xp.ones_like(norm))
+    return v / xp.astype(norm, v.dtype)[..., None]
+
+
+@dataclass(frozen=True, eq=False, repr=False, slots=True)
+class ToeplitzInverse(Planned):
+    """The inverse of a Toeplitz or Hankel matrix, given by two vectors, as returned by `inv` of these.
+
+    Parameters
+    ----------
+    x : array, shape (..., n)
+        The first column of the inverse of the Toeplitz matrix T: ``T x = e_0``. Leading axes make a stack.
+    y : array, shape (..., n)
+        The solution of ``T y = (s, t[1 - n], ..., t[-1])``, whose right-hand side is the first row of T without its
+        first entry, in reverse order, and any number s: all give the same matrix.
+    flips : (bool, bool), default (False, False)
+        Whether the rows and the columns of the inverse are in reverse order: the rows for the inverse of a Hankel
+        matrix, both for a transpose.
+
+    Raises
+    ------
+    ValueError
+        If `x` or `y` has no axis or no entry, their lengths differ, or their batch axes do not broadcast.
+    TypeError
+        If `x` or `y` does not hold numbers, or they belong to different array libraries.
+
+    See Also
+    --------
+    Toeplitz : ``inv`` finds the two vectors.
+
+    Notes
+    -----
+    It is ``L(x) U(1, -y[n-1], ..., -y[1]) + L(y) U(0, x[n-1], ..., x[1])`` with L and U the lower and upper triangular
+    Toeplitz matrices of that first column and first row [1]_, so that a product takes six transforms and O(n) memory.
+    Unlike the formula of Gohberg and Semencul, which it becomes for another choice of y, it does not require
+    nonsingular leading sections of T. `Toeplitz.solve` multiplies by it twice, the second time to refine.
+
+    References
+    ----------
+    .. [1] Heinig, G., Rost, K., Algebraic Methods for Toeplitz-like Matrices and Operators, Birkhäuser, 1984.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import structmat as sm
+    >>> T = sm.Toeplitz(np.array([0.0, 2.0, 1.0]), np.array([0.0, 1.0, 3.0]))  # with zero as its leading section
+    >>> B = T.inv()
+    >>> B
+    ToeplitzInverse(shape=(3, 3), dtype=float64, device=cpu)
+    >>> (B @ T.to_dense()).round(12) + 0.0
+    array([[1., 0., 0.],
+           [0., 1., 0.],
+           [0., 0., 1.]])
+    """
+
+    _core_axes = {"x": 1, "y": 1}
+
+    x: Any
+    """The first column of the inverse of the Toeplitz matrix, shape ``(..., n)``."""
+    y: Any
+    """The solution for its first row, shape ``(..., n)``."""
+    flips: tuple[bool, bool] = (False, False)
+    """Whether rows and columns are in reverse order."""
+
+    def __post_init__(self) -> None:
+        owner = "ToeplitzInverse"
+        x = as_floating(self.x, owner, "x")
+        y = as_floating(self.y, owner, "y", like=(namespace_of(owner, x), x.dtype))
+        xp = namespace_of(owner, x, y)
+        if x.ndim < 1 or x.shape[-1] < 1:
+            raise ArgumentValueError(owner, "x", f"must have shape (..., n) with n >= 1, got {tuple(x.shape)}")
+        if y.ndim < 1 or y.shape[-1] != x.shape[-1]:
+            raise ArgumentValueError(owner, "y", f"must have shape (..., {x.shape[-1]}), got {tuple(y.shape)}")
+        broadcast_shapes(owner, tuple(x.shape[:-1]), tuple(y.shape[:-1]))
+        dtype = common_dtype(xp, x, y)
+        for name, vector in (("x", x), ("y", y)):
+            object.__setattr__(self, name, vector if vector.dtype == dtype else xp.astype(vector, dtype))
+        rows, cols = self.flips
+        object.__setattr__(self, "flips", (bool(rows), bool(cols)))
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """``(n, n)``."""
+        return (self.x.shape[-1], self.x.shape[-1])
+
+    @property
+    def dtype(self) -> DType:
+        """The common dtype of `x` and `y`."""
+        return self.x.dtype
+
+    def _described(self) -> str:
+        return "the inverse of a Toeplitz or Hankel matrix, whose own methods serve instead"
+
+    def _plan(self, settings: Settings, xp: Namespace) -> Bezoutian:
+        return bezoutian(self.x, self.y, settings, xp, flips=self.flips)
+
+    def _transpose(self) -> ToeplitzInverse:
+        rows, cols = self.flips
+        return ToeplitzInverse(self.x, self.y, (not cols, not rows))
+
+    def _conj(self) -> ToeplitzInverse:
+        xp = self._own_namespace()
+        return self._map(lambda v, _: xp.conj(v)) if is_complex(self.dtype, xp) else self
+
+    def _diagonal(self, method: str, xp: Namespace) -> Array:
+        rows, cols = self.flips
+        if rows != cols:
+            raise self._no_closed_form(method)
+        x, y = self.x, self.y
+        later = y[..., 1:] * xp.flip(x[..., 1:], axis=-1) - x[..., 1:] * xp.flip(y[..., 1:], axis=-1)
+        diagonal = xp.cumulative_sum(concat_last([x[..., :1], later], xp), axis=-1)
+        return xp.flip(diagonal, axis=-1) if rows else diagonal
+
+
+@scale.rule(ToeplitzInverse, object)
+def _scale(operator: ToeplitzInverse, factor: Scalar) -> ToeplitzInverse:
+    xp = operator._own_namespace()
+    scaled = scale_array(operator.x, factor, 1, xp)
+    return ToeplitzInverse(scaled, operator.y, operator.flips)
+
+
+# The largest side of an ill-conditioned matrix that is written out to be solved.
+_LARGEST_WRITTEN_OUT = 4096
+
+
+class ConstantDiagonals(Planned):
+    """What Toeplitz and Hankel matrices share: m + n - 1 constants, as two vectors `c` and `r` that meet in a corner.
+
+    The first entry of `r` lies in the corner, where `c` decides, and is ignored.
+    """
+
+    __slots__ = ()
+    _core_axes = {"c": 1, "r": 1}
+
+    if TYPE_CHECKING:
+        c: Array
+        r: Array
+
+    def _set_vectors(self, c: Array, r: ArrayLike) -> None:
+        """Set both vectors in their common dtype, after the checks of shapes."""
+        owner = type(self).__name__
+        r = as_floating(r, owner, "r", like=(namespace_of(owner, c), c.dtype))
+        xp = namespace_of(owner, c, r)
+        for name, size, vector in (("c", "m", c), ("r", "n", r)):
+            if vector.ndim < 1 or vector.shape[-1] < 1:
+                raise ArgumentValueError(
+                    owner, name, f"must have shape (..., {size}) with {size} >= 1, got {tuple(vector.shape)}"
+                )
+        broadcast_shapes(owner, tuple(c.shape[:-1]), tuple(r.shape[:-1]))
+        dtype = common_dtype(xp, c, r)
+        for name, vector in (("c", c), ("r", r)):
+            object.__setattr__(self, name, vector if vector.dtype == dtype else xp.astype(vector, dtype))
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """``(m, n)``, the lengths of `c` and `r`."""
+        return (self.c.shape[-1], self.r.shape[-1])
+
+    @property
+    def dtype(self) -> DType:
+        """The common dtype of `c` and `r`."""
+        return self.c.dtype
+
+    @abstractmethod
+    def _constants(self, xp: Namespace) -> Array:
+        """Return the m + n - 1 constants, from one corner to the opposite one."""
+
+    def _conj(self) -> Self:
+        xp = self._own_namespace()
+        return self._map(lambda vector, _: xp.conj(vector)) if is_complex(self.dtype, xp) else self
+
+    def _modulus(self, xp: Namespace) -> LinearOperator:
+        return self._map(lambda vector, _: xp.abs(vector))
+
+    def _frobenius(self, xp: Namespace) -> Array:
+        constants = self._constants(xp)
+        real = xp.real(constants) if is_complex(constants.dtype, xp) else constants
+        return euclidean_norm(constants, xp, weights=diagonal_lengths(*self.shape, real, xp))
+
+    # Linear algebra of square matrices, from the inverse of the Toeplitz matrix T: the operator itself, or for a Hankel
+    # matrix the operator with its columns in reverse order.
+
+    @abstractmethod
+    def _as_toeplitz(self, xp: Namespace) -> tuple[Array, Array]:
+        """Return first column and first row of T."""
+
+    @property
+    @abstractmethod
+    def _flipped(self) -> bool:
+        """Whether the columns of the operator are those of T in reverse order."""
+
+    def _vectors(self, method: str | None, xp: Namespace, *, determinant: bool = False) -> InverseVectors:
+        owner = f"{type(self).__name__}.{method}" if method else None
+        return inverse_vectors(*self._as_toeplitz(xp), xp, owner, determinant=determinant)
+
+    def _inv(self, xp: Namespace) -> ToeplitzInverse:
+        x, y = self._vectors("inv", xp)[:2]
+        return ToeplitzInverse(x, y, (self._flipped, False))
+
+    def _solve(self, b: Array, xp: Namespace) -> Array:
+        x = solutions(*self._as_toeplitz(xp), b, xp, f"{type(self).__name__}.solve")
+        return xp.flip(x, axis=-1) if self._flipped else x
+
+    def _solver(self, settings: Settings, xp: Namespace) -> Products | None:
+        if self.batch_shape:
+            return None
+        c, r = map(np.asarray, self._as_toeplitz(xp))
+        system = ToeplitzSystem(c, r, f"{type(self).__name__}.solve", ready=True)
+        dtype, turn = np.dtype(self.dtype), slice(None, None, -1 if self._flipped else 1)
+
+        def solve(b: Any, out: Any) -> Any:
+            return handed_over(system.solve(b)[..., turn].astype(dtype), out)
+
+        return Products(np.ndarray, dtype, (self.shape[0],), solve, solve)
+
+    def _slogdet(self, xp: Namespace) -> tuple[Array, Array]:
+        n, (_, _, regular, log) = self.shape[0], self._vectors("slogdet", xp, determinant=True)
+        size, sign = (xp.real(log), xp.exp(1j * xp.imag(log))) if is_complex(log.dtype, xp) else (log, 1.0)
+        odd = self._flipped and n * (n - 1) // 2 % 2
+        sign = xp.astype(-regular if odd else regular, log.dtype) * sign
+        return sign, xp.where(~(xp.abs(sign) > 0.0) & ~xp.isnan(size), -xp.inf * xp.ones_like(size), size)
+
+    def _det(self, xp: Namespace) -> Array:
+        sign, log = self._slogdet(xp)
+        return sign * xp.astype(xp.exp(log), sign.dtype)
+
+    def _determinant_factors(self, method: str, xp: Namespace) -> Array:
+        n, (sign, log) = self.shape[0], self._slogdet(xp)
+        rest = xp.ones((*log.shape, n - 1), dtype=sign.dtype, device=device_of(log))
+        return xp.astype(xp.exp(log / n), sign.dtype)[..., None] * concat_last([sign[..., None], rest], xp)
+
+    def cond(self, p: NormOrder = 2) -> Array:
+        """Return the condition number ``norm(A, p) * norm(A^-1, p)``, beyond 128 rows an estimate of it.
+
+        Parameters
+        ----------
+        p : {2, 1, inf}, default 2
+            The norm.
+
+        Returns
+        -------
+        array, shape of the batch
+            Up to 128 rows the value, beyond a lower bound by some solutions, seldom below a third of it; infinite for a
+            singular matrix.
+
+        Raises
+        ------
+        NotImplementedError
+            For the Frobenius and nuclear norm, or if the operator is not square.
+        ValueError
+            If `p` is no norm.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import structmat as sm
+        >>> float(sm.Toeplitz(np.array([2.0, -1.0, 0.0])).cond(1).round(12))
+        8.0
+        """
+        self._check_order(p, "cond", "p")
+        if p not in (1, 2, math.inf) or self.shape[0] != self.shape[1]:
+            raise self._no_closed_form("cond")
+        op, xp = self._to_working_precision("cond")
+        return self._from_working_precision(op._cond(p, xp), xp)
+
+    def _cond(self, p: NormOrder, xp: Namespace) -> Array:
+        """Return the condition number by the dense matrix where that is small, else by estimates of both norms."""
+        n = self.shape[0]
+        if p == 2 and n <= DENSE:
+            dense = self._to_dense(Context(xp, self.dtype, self.device))
+            known = xp.all(xp.isfinite(dense), axis=(-2, -1))  # other entries are an error in some libraries
+            value = ratio(xp.linalg.svdvals(xp.where(known[..., None, None], dense, xp.ones_like(dense))), xp)
+            return xp.where(known, value, xp.nan * xp.ones_like(value))
+        ready = Settings(ready=True)
+        like = self.c[..., :1] * xp.zeros_like(self.r)  # with all batch axes
+        own = norm_estimate(self._plan(ready, xp), 2, like, xp) if p == 2 else self._norm(p, xp)
+        try:
+            if n > DENSE:
+                x, y = self._vectors(None, xp)[:2]
+                inverse = ToeplitzInverse(x, y, (self._flipped, False))
+                value = own * norm_estimate(inverse._plan(ready, xp), p, like, xp)
+            else:
+                unit = xp.eye(n, dtype=self.dtype, device=self.device)
+                unit = xp.reshape(unit, (n, *(1,) * len(self.batch_shape), n))
+                columns = xp.abs(solutions(*self._as_toeplitz(xp), unit, xp, None))
+                sums = xp.sum(columns, axis=-1 if p == 1 else 0)  # the order of rows counts for nothing
+                value = own * xp.max(sums, axis=0 if p == 1 else -1)
+        except np.linalg.LinAlgError:
+            value = xp.inf + own
+        infinite = xp.inf * xp.ones_like(value)
+        return xp.where(xp.isfinite(value) | xp.isnan(own), value, infinite)
+
+
+def diagonal_lengths(m: int, n: int, like: Array, xp: Namespace) -> Array:
+    """Return how many entries each of the m + n - 1 diagonals of an m x n matrix has, in the dtype of `like`."""
+    k = xp.arange(m + n - 1, device=device_of(like))
+    longest = xp.full_like(k, min(m, n))
+    return xp.astype(xp.minimum(longest, xp.minimum(k + 1, m + n - 1 - k)), like.dtype)
+
+
+def antidiagonal_means(A: Array, xp: Namespace) -> Array:
+    """Return the m + n - 1 means of the entries ``A[i, j]`` with one i + j."""
+    dtype = A.dtype
+    A = in_precision(A, precision_of(dtype, xp), xp)
+    if A.shape[-2] > A.shape[-1]:
+        A = xp.matrix_transpose(A)  # which has the same anti-diagonals, and fewer zeros to append
+    m, n = A.shape[-2:]
+    # With m zeros behind each row, the text of rows read as rows one entry shorter moves row i by i to the right.
+    zeros = xp.zeros((*A.shape[:-1], m), dtype=A.dtype, device=device_of(A))
+    text = xp.reshape(xp.concat([A, zeros], axis=-1), (*A.shape[:-2], m * (m + n)))
+    sums = xp.sum(xp.reshape(text[..., : m * (m + n - 1)], (*A.shape[:-2], m, m + n - 1)), axis=-2)
+    counts = diagonal_lengths(m, n, A if not is_complex(A.dtype, xp) else xp.real(A), xp)
+    return restored(sums / counts, dtype, xp)
 
 
 @dataclass(frozen=True, eq=False, repr=False, slots=True)

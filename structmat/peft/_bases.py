@@ -8,7 +8,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import resolve_quantization_backend
 from torch import nn
 
-from structmat._arrays.errors import ArgumentTypeError
+from structmat._array_tools import ArgumentTypeError
 from structmat.torch import has_transposed_weight, is_tensor_parallel, reads_weight
 
 __all__ = ["is_left_out", "require_adaptable"]

@@ -12,8 +12,8 @@ from peft.config import PeftConfig
 from peft.utils import PeftType
 from peft.utils.other import get_pattern_key
 
-from structmat._arrays.checks import finite, odd_factors, side_of_blocks
-from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
+from structmat._arguments import finite, odd_factors, side_of_blocks
+from structmat._array_tools import ArgumentTypeError, ArgumentValueError
 from structmat._files import atomic_write
 from structmat.peft._lora_options import naming_lora_options
 from structmat.peft._option_kinds import check_kinds

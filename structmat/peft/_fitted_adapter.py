@@ -15,7 +15,7 @@ from peft.config import PeftConfig
 from safetensors.torch import save
 from torch import Tensor
 
-from structmat._arrays.errors import ArgumentValueError
+from structmat._array_tools import ArgumentValueError
 from structmat._files import atomic_write, check_output, counted, first_names
 from structmat._layer_fits import CONFIG, WEIGHTS, Change, LayerTask, factor_key
 from structmat.peft._config import CDDConfig

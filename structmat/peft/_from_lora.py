@@ -16,7 +16,7 @@ from peft.tuners.trainable_tokens import TrainableTokensLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
-from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
+from structmat._array_tools import ArgumentTypeError, ArgumentValueError
 from structmat._layer_fits import PREFIX, exact_targets
 from structmat.peft._config import CDDConfig
 from structmat.peft._fitted_adapter import FittedAdapter, fit_changes

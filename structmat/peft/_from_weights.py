@@ -12,7 +12,7 @@ import torch
 from peft import get_peft_model, get_peft_model_state_dict
 from torch import Tensor, nn
 
-from structmat._arrays.errors import ArgumentValueError
+from structmat._array_tools import ArgumentValueError
 from structmat._checkpoint import Checkpoint, CheckpointError
 from structmat._layer_fits import PREFIX, Difference, Stored, changed_weights, exact_targets
 from structmat.peft._config import CDDConfig

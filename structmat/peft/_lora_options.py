@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 
 from peft import LoraConfig
 
-from structmat._arrays.errors import ArgumentTypeError
-from structmat._arrays.option_names import INSTEAD_OF_LORA
+from structmat._arguments import INSTEAD_OF_LORA
+from structmat._array_tools import ArgumentTypeError
 
 __all__ = ["naming_lora_options"]
 

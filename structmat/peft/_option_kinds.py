@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from numbers import Integral
 from typing import Any
 
-from structmat._arrays.errors import ArgumentTypeError
+from structmat._array_tools import ArgumentTypeError
 
 __all__ = ["check_kinds"]
 

@@ -10,7 +10,7 @@ from peft.utils import CONFIG_NAME
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from structmat._arrays.errors import ArgumentValueError
+from structmat._array_tools import ArgumentValueError
 from structmat.peft._tuner_layer import CDDTunerLinear
 from structmat.torch import CDDAdapter, share_circulants
 

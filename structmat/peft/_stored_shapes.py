@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from peft.utils import SAFETENSORS_WEIGHTS_NAME, WEIGHTS_NAME
 
-from structmat._arrays.errors import ArgumentValueError
+from structmat._array_tools import ArgumentValueError
 from structmat._checkpoint import Checkpoint, CheckpointError
 from structmat._layer_fits import FACTOR_KEY
 

@@ -11,8 +11,8 @@ from peft import LoraConfig, get_peft_model_state_dict
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from structmat._arrays.checks import finite, integer
-from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
+from structmat._arguments import finite, integer
+from structmat._array_tools import ArgumentTypeError, ArgumentValueError
 from structmat._layer_fits import FACTOR_KEY, PREFIX, exact_targets
 from structmat.peft._fitted_adapter import FittedAdapter, FittedLayer
 from structmat.peft._tuner_layer import CDDTunerLinear

@@ -18,8 +18,7 @@ from peft.utils import (
 from peft.utils.other import TrainableTokensWrapper, get_pattern_key
 from torch import Tensor, nn
 
-from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError, naming
-from structmat._arrays.warn import warn_caller
+from structmat._array_tools import ArgumentTypeError, ArgumentValueError, naming, warn_caller
 from structmat._layer_fits import exact_targets
 from structmat.peft._bases import is_left_out, require_adaptable
 from structmat.peft._config import CDDConfig

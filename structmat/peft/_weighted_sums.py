@@ -9,7 +9,7 @@ import torch
 from peft.utils.other import AuxiliaryTrainingWrapper, ModulesToSaveWrapper, TrainableTokensWrapper
 from torch import Tensor, nn
 
-from structmat._arrays.errors import ArgumentValueError
+from structmat._array_tools import ArgumentValueError
 from structmat.torch import CDDAdapter
 
 __all__ = ["combined", "copy_wrapped", "wrappers"]

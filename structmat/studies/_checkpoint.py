@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from structmat._arrays.checks import integer, non_negative, odd_factors, side_of_blocks
-from structmat._arrays.errors import ArgumentValueError
+from structmat._arguments import integer, non_negative, odd_factors, side_of_blocks
+from structmat._array_tools import ArgumentValueError
 from structmat._checkpoint import Checkpoint, CheckpointError, Entry
 from structmat._files import atomic_write, first_names, natural_key
 from structmat._layer_fits import (

@@ -23,8 +23,8 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 from threadpoolctl import ThreadpoolController
 
 import structmat
-from structmat._arrays.checks import integer
-from structmat._arrays.errors import ArgumentValueError
+from structmat._arguments import integer
+from structmat._array_tools import ArgumentValueError
 from structmat._files import one_line
 
 __all__ = ["Progress", "read_records", "run"]

@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
-from structmat._arrays.checks import integer, non_negative, one_of, side_of_blocks
-from structmat._arrays.errors import ArgumentError, ArgumentTypeError, ArgumentValueError
-from structmat._arrays.numpy_bridge import as_matrix, to_numpy
+from structmat._arguments import as_matrix, integer, non_negative, one_of, side_of_blocks, to_numpy
+from structmat._array_tools import ArgumentError, ArgumentTypeError, ArgumentValueError
 from structmat._checkpoint import CheckpointError
 from structmat._files import natural_key
 from structmat._layer_fits import Difference
@@ -32,7 +31,7 @@ from structmat.studies._study import Study, rows_of
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from structmat._arrays.typing import ArrayLike
+    from structmat._array_tools import ArrayLike
 
 __all__ = ["changes", "matrices", "sweep"]
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from structmat._engine.chunks import in_chunks
+from structmat._fourier import in_chunks
 
 
 @pytest.mark.parametrize("size", [None, 1, 400, 10**6])

@@ -13,13 +13,12 @@ from array_api_compat import numpy as numpy_namespace
 from array_api_compat import torch as torch_namespace
 
 import structmat as sm
-from structmat import _engine
-from structmat._engine import Settings, convolution
-from structmat._engine.multilevel_plan import multilevel_fft, multilevel_ifft
-from structmat._engine.numpy_convolutions import convolve_axis
-from structmat._engine.transforms import fft, from_spectrum, ifft, spectrum
+from structmat import _fourier
+from structmat._fourier import Settings, convolve_axis, fft, from_spectrum, ifft, spectrum
+from structmat._multilevel_plans import multilevel_fft, multilevel_ifft
+from structmat._plans import convolution
 
-ENGINES = ["scipy", *(["ducc0"] if _engine.ducc() else [])]
+ENGINES = ["scipy", *(["ducc0"] if _fourier.ducc() else [])]
 
 
 @pytest.mark.parametrize(("length", "real"), [(4, True), (5, False)])
@@ -39,7 +38,7 @@ def test_corners_of_every_shape(length: int, real: bool) -> None:
                 np.testing.assert_allclose(found, wanted[0], atol=1e-14)
 
 
-@pytest.mark.skipif(not _engine.ducc(), reason="needs ducc0")
+@pytest.mark.skipif(not _fourier.ducc(), reason="needs ducc0")
 @pytest.mark.parametrize("length", [1024, 1000])
 def test_batches_are_convolved_as_their_vectors(length: int) -> None:
     rng = np.random.default_rng(0)

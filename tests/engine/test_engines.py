@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 import structmat as sm
-from structmat import _engine
-from structmat._engine import engines as engine_choice
-from structmat._engine import measured_choices
+from structmat import _fourier
+from structmat import _fourier as engine_choice
+from structmat import _fourier as measured_choices
 
 TOLERANCE = {"float32": 1e-5, "complex64": 1e-5, "float64": 1e-13, "complex128": 1e-13}
 
@@ -28,9 +28,9 @@ def test_the_table_has_a_method_for_every_length() -> None:
         for library in ("numpy", "ducc0", "torch"):
             sizes = list(measured_choices.direct_sizes(library, dtype).values())
             assert sizes == sorted(sizes, reverse=True)
-            assert _engine.direct_up_to(sizes[-1], library, dtype) == sys.maxsize
-            assert _engine.direct_up_to(sizes[0] + 1, library, dtype) == 0
-            assert _engine.direct_up_to(sizes[0], library, dtype) >= 1
+            assert _fourier.direct_up_to(sizes[-1], library, dtype) == sys.maxsize
+            assert _fourier.direct_up_to(sizes[0] + 1, library, dtype) == 0
+            assert _fourier.direct_up_to(sizes[0], library, dtype) >= 1
 
 
 def test_engines_that_are_none_or_missing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,12 +45,12 @@ def test_engines_that_are_none_or_missing(monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.mark.parametrize("fast", [False, True])
 def test_the_configuration_is_told(fast: bool, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    if fast and not _engine.ducc():
+    if fast and not _fourier.ducc():
         pytest.skip("needs structmat[fast]")
     if not fast:
         monkeypatch.setattr(engine_choice, "ducc", lambda: None)
-        monkeypatch.setattr("structmat._engine.engine_report.ducc", lambda: None)
-        monkeypatch.setattr("structmat.operators._combinations.preparation.ducc", lambda: None)
+        monkeypatch.setattr("structmat._fourier.ducc", lambda: None)
+        monkeypatch.setattr("structmat.operators._prepared.ducc", lambda: None)
     sm.show_config()
     text = capsys.readouterr().out
     assert f"numpy {np.__version__}" in text
@@ -65,7 +65,7 @@ def test_the_configuration_is_told(fast: bool, monkeypatch: pytest.MonkeyPatch, 
 
 def test_no_method_is_told_for_sizes_that_are_dense(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     table = ((10, "never taken"), (np.inf, "taken"))
-    monkeypatch.setattr("structmat._engine.engine_report.choices", lambda *_, **__: table)
+    monkeypatch.setattr("structmat._fourier.choices", lambda *_, **__: table)
     sm.show_config()
     text = capsys.readouterr().out
     assert (text.count("never taken"), text.count(", taken")) == (0, 8)

@@ -11,11 +11,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import structmat as sm
-from structmat import _engine
-from structmat._engine import four_step, measured_choices
+from structmat import _fourier
+from structmat import _fourier as four_step
+from structmat import _fourier as measured_choices
 from tests.operators.test_accuracy import relative, sparse_product
 
-ENGINES = ["scipy", *(["ducc0"] if _engine.ducc() else [])]
+ENGINES = ["scipy", *(["ducc0"] if _fourier.ducc() else [])]
 TOLERANCE = {"float32": 1e-6, "complex64": 1e-6, "float64": 2e-15, "complex128": 2e-15}
 SIZES = [4097, 10_000, 12_416, 2**15, 99_225, 2**17]  # odd and even, with and without a large prime factor
 

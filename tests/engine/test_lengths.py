@@ -7,8 +7,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from structmat import _engine
-from structmat._engine import fast_length, measured_choices
+from structmat import _fourier
+from structmat import _fourier as measured_choices
+from structmat._fourier import fast_length
 
 
 def test_embedded_lengths_are_fast() -> None:
@@ -21,16 +22,16 @@ def test_embedded_lengths_are_fast() -> None:
 @given(n=st.integers(1, 5000))
 def test_embedded_lengths(n: int) -> None:
     c = np.arange(1.0, n + 1)
-    kernel = _engine.cyclic_kernel(c, np)
+    kernel = _fourier.cyclic_kernel(c, np)
     largest = max(
         (p for p in range(2, n + 1) if n % p == 0 and all(p % d for d in range(2, int(p**0.5) + 1))), default=1
     )
-    assert _engine.is_fast(n, np) == (largest <= measured_choices.LARGEST_PRIME["numpy"])
-    assert _engine.is_fast(n, array_api_strict) == (largest <= measured_choices.LARGEST_PRIME_ELSEWHERE)
-    if _engine.is_fast(n, np):
+    assert _fourier.is_fast(n, np) == (largest <= measured_choices.LARGEST_PRIME["numpy"])
+    assert _fourier.is_fast(n, array_api_strict) == (largest <= measured_choices.LARGEST_PRIME_ELSEWHERE)
+    if _fourier.is_fast(n, np):
         assert kernel is c
     else:
-        assert _engine.is_fast(len(kernel), np)
+        assert _fourier.is_fast(len(kernel), np)
         assert len(kernel) >= 2 * n - 1
         np.testing.assert_array_equal(kernel[:n], c)
         np.testing.assert_array_equal(kernel[len(kernel) - n + 1 :], c[1:])

@@ -27,7 +27,7 @@ def test_the_number_of_transforms(real: bool, monkeypatch: pytest.MonkeyPatch) -
             return original(x, *args, **kwargs)
 
         monkeypatch.setattr(scipy.fft, name, counted)
-    monkeypatch.setattr("structmat._engine.engines.ducc", lambda: None)
+    monkeypatch.setattr("structmat._fourier.ducc", lambda: None)
     unit = 1.0 if real else 1j
     forward, backward = ("rfft", "irfft") if real else ("fft", "ifft")
     p, q, b = 3, 5, 4

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from structmat import ArgumentError, CDDProduct
+from structmat._array_tools import ArgumentError
 from structmat.fit import fit_cdd
+from structmat.operators._cdd import CDDProduct
 
 W = np.random.default_rng(0).standard_normal((4, 6))
 

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from structmat import CDDProduct, error_curve, fit_cdd
+from structmat import error_curve, fit_cdd
+from structmat.operators._cdd import CDDProduct
 
 DTYPES = [np.float32, np.float64, np.complex64, np.complex128]
 KINDS = ["normal", "heavy tails", "sparse", "banded", "permutation", "two scales"]

@@ -5,8 +5,11 @@ import json
 import numpy as np
 import pytest
 
-from structmat import BlockCirculant, CDDProduct, Circulant, Diagonal
 from structmat.fit import FitProgress, FitResult, fit_cdd
+from structmat.operators._block_circulant import BlockCirculant
+from structmat.operators._cdd import CDDProduct
+from structmat.operators._circulants import Circulant
+from structmat.operators._diagonal import Diagonal
 
 
 @pytest.fixture(scope="module")

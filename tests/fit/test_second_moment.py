@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from structmat import CDDProduct
 from structmat.fit import fit_cdd
+from structmat.operators._cdd import CDDProduct
 
 QUICK = {"max_iter": 100, "restarts": 1, "rng": 4}
 N = 8

@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 
 import structmat as sm
 from structmat import io
-from structmat._arrays import dtype_name
+from structmat._array_tools import dtype_name
 from structmat.fit import fit_cdd
 from tests.io.common import once
 from tests.operator_registry import REGISTRY

@@ -16,7 +16,7 @@ from safetensors.numpy import load_file, save, save_file
 
 import structmat as sm
 from structmat import io
-from structmat._arrays import dtype_name
+from structmat._array_tools import dtype_name
 from structmat._checkpoint import Checkpoint, CheckpointError
 from structmat.fit import fit_cdd
 from structmat.io import _operators

@@ -8,7 +8,7 @@ import scipy.linalg
 from array_api_compat import numpy as numpy_namespace
 
 import structmat as sm
-from structmat._arrays import moved
+from structmat._array_tools import moved
 
 rng = np.random.default_rng(11)
 

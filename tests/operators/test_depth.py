@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import structmat as sm
-from structmat.operators._combinations import parts
+from structmat.operators import _prepared as parts
 from tests import backends
 
 rng = np.random.default_rng(0)

@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import structmat as sm
-from structmat import _engine
+from structmat import _fourier
 from tests.operator_registry import REGISTRY, Entry, Vectors
 
-ENGINES = ["scipy", *(["ducc0"] if _engine.ducc() else [])]
+ENGINES = ["scipy", *(["ducc0"] if _fourier.ducc() else [])]
 
 
 TOLERANCE = {"float32": 1e-5, "complex64": 1e-5, "float64": 1e-13, "complex128": 1e-13}

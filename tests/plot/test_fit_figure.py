@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 
-from structmat import Circulant
 from structmat.fit import error_curve, fit_cdd
+from structmat.operators._circulants import Circulant
 from structmat.plot import curve_figure, fit_figure
 
 RNG = np.random.default_rng(0)

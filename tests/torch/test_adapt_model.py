@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 
 from torch import nn
 
-from structmat import ArgumentError
+from structmat._array_tools import ArgumentError
 from structmat.torch import (
     CDDAdapter,
     CDDLinear,

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from structmat._arrays.checks import integer, one_of
-from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
-from structmat._arrays.numpy_bridge import as_matrix, to_numpy
+from structmat._arguments import as_matrix, integer, one_of, to_numpy
+from structmat._array_tools import ArgumentTypeError, ArgumentValueError
 from structmat.fit._baselines import BASELINES, WEIGHTED_BASELINES
 from structmat.fit._baselines.nearest import nearest_circulant, nearest_diagonal
 from structmat.fit._baselines.truncated_svd import error_of_rank
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from structmat._arrays.typing import ArrayLike
+    from structmat._array_tools import ArrayLike
 
 __all__ = ["baseline_errors", "baseline_names", "closed_form_errors", "truncated_svd_error", "weighted_norm"]
 

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
-from structmat._arrays.checks import integer, non_negative, one_of, optional_function, random_generator
-from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
-from structmat._arrays.numpy_bridge import as_matrix
+from structmat._arguments import as_matrix, integer, non_negative, one_of, optional_function, random_generator
+from structmat._array_tools import ArgumentTypeError, ArgumentValueError
 from structmat.fit._baselines.baseline_errors import baseline_errors
 from structmat.fit._curve.result import ErrorCurve
 from structmat.fit._curve.schedule import Schedule
@@ -21,7 +20,7 @@ from structmat.fit._result import FitProgress, FitResult
 from structmat.operators import CDDLayout
 
 if TYPE_CHECKING:
-    from structmat._arrays.typing import Array, ArrayLike
+    from structmat._array_tools import Array, ArrayLike
 
 __all__ = ["CurveProgress", "error_curve"]
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from structmat._arrays.errors import ArgumentValueError
+from structmat._array_tools import ArgumentValueError
 from structmat._files import checked_suffix, csv_bytes, data_frame, json_bytes, write_table
 
 if TYPE_CHECKING:

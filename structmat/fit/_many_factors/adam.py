@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from structmat._arrays.numpy_bridge import to_numpy
+from structmat._arguments import to_numpy
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -1,7 +1,7 @@
 """What first-order solvers ask of NumPy and torch beyond the array API standard: transforms, strides, memory.
 
 A tensor of torch stays on its device. Nothing here reads a tensor's values, which would wait for the device, but for
-`to_numpy` of `structmat._arrays.numpy_bridge`, which callers name where they mean it.
+`to_numpy` of `structmat._arguments`, which callers name where they mean it.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import scipy  # its `fft` is imported on first use
 from array_api_compat import numpy as numpy_namespace
 from numpy.lib.stride_tricks import as_strided
 
-from structmat._arrays.namespaces import device_of, is_eager_on_cpu, is_torch, namespace
+from structmat._array_tools import device_of, is_eager_on_cpu, is_torch, namespace
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from structmat._arrays.typing import Array, Namespace
+    from structmat._array_tools import Array, Namespace
 
 __all__ = ["NumpyWork", "TorchWork", "Work", "WorkArray", "has_double", "work_like"]
 

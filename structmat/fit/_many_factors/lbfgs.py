@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from structmat._arrays.numpy_bridge import to_numpy
+from structmat._arguments import to_numpy
 from structmat.fit._many_factors.parameters import balanced
 
 if TYPE_CHECKING:

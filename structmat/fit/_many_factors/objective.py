@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from array_api_compat import array_namespace
 
-from structmat._arrays import device_of
-from structmat._arrays.numpy_bridge import to_numpy
+from structmat._arguments import to_numpy
+from structmat._array_tools import device_of
 from structmat.fit._many_factors.array_work import NumpyWork, work_like
 from structmat.fit._many_factors.parameters import factor_parameters, to_vectors
 from structmat.fit._many_factors.spectra import combined, correlated, spectra_of_rows, sums_of_products
@@ -29,7 +29,7 @@ from structmat.fit._three_factors.spread import most_spread
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from structmat._arrays.typing import Array
+    from structmat._array_tools import Array
     from structmat.fit._many_factors.array_work import Work, WorkArray
     from structmat.operators import CDDLayout
 

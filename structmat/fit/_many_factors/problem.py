@@ -26,7 +26,7 @@ from structmat.operators import CDDLayout, Circulant
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from structmat._arrays.typing import Array
+    from structmat._array_tools import Array
     from structmat.fit._control import Control
     from structmat.fit._three_factors.vectors import Factors
 

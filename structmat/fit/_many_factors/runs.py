@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from structmat._arrays.numpy_bridge import to_numpy
+from structmat._arguments import to_numpy
 from structmat.fit._control import rounding_error
 from structmat.fit._many_factors.adam import anneal
 from structmat.fit._many_factors.descent import descend

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from structmat._arrays import contiguous, padded
+from structmat._array_tools import contiguous, padded
 
 if TYPE_CHECKING:
-    from structmat._arrays.typing import Namespace
+    from structmat._array_tools import Namespace
     from structmat.fit._many_factors.array_work import Work, WorkArray
 
 __all__ = ["combined", "correlated", "spectra_of_rows", "sums_of_products"]

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import dropout as drop
 
-from structmat._arrays.checks import finite, integer, odd_factors
-from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
+from structmat._arguments import finite, integer, odd_factors
+from structmat._array_tools import ArgumentTypeError, ArgumentValueError
 from structmat.fit import FitResult
 from structmat.operators import CDDLayout, CDDProduct
 from structmat.torch._adapter.autograd import add_change

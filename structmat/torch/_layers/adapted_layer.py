@@ -11,9 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
-from structmat._arrays.option_names import check_option_names
-from structmat._arrays.warn import warn_caller
+from structmat._arguments import check_option_names
+from structmat._array_tools import ArgumentTypeError, ArgumentValueError, warn_caller
 from structmat.operators import LinearOperator
 from structmat.torch._adapter.cdd_adapter import CDDAdapter
 from structmat.torch._layers.forward import add_per_sample

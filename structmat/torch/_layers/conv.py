@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from structmat._arrays.errors import ArgumentTypeError
+from structmat._array_tools import ArgumentTypeError
 from structmat.torch._layers.adapted_layer import AdaptedLayer
 
 __all__ = ["CDDConv", "is_pointwise"]

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from structmat._arrays.errors import ArgumentTypeError
+from structmat._array_tools import ArgumentTypeError
 
 __all__ = [
     "dtype_and_device",

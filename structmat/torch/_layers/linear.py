@@ -10,8 +10,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from structmat._arrays.checks import finite
-from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
+from structmat._arguments import finite
+from structmat._array_tools import ArgumentTypeError, ArgumentValueError
 from structmat.torch._adapter.cdd_adapter import require_floating
 from structmat.torch._adapter.chunked import Mode
 from structmat.torch._adapter.initial_values import Init

@@ -7,8 +7,7 @@ from typing import Any, Literal
 
 from torch import nn
 
-from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
-from structmat._arrays.warn import warn_caller
+from structmat._array_tools import ArgumentTypeError, ArgumentValueError, warn_caller
 from structmat.torch._layers.adapted_layer import AdaptedLayer
 from structmat.torch._layers.frozen_base import has_transposed_weight
 from structmat.torch._model.costs import AdapterSummary, summarise

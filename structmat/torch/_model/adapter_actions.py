@@ -8,8 +8,7 @@ from contextlib import ExitStack, contextmanager
 
 from torch import nn
 
-from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError, naming
-from structmat._arrays.warn import warn_caller
+from structmat._array_tools import ArgumentTypeError, ArgumentValueError, naming, warn_caller
 from structmat.torch._layers.adapted_layer import AdaptedLayer, adapter_names
 from structmat.torch._model.targets import Targets, adapted_layers, modules_to_train
 from structmat.torch._model.wrapping import freeze_others, replace_layer

@@ -7,7 +7,7 @@ from math import log2, prod
 
 from torch import nn
 
-from structmat._arrays.errors import ArgumentValueError
+from structmat._array_tools import ArgumentValueError
 from structmat._files import counted
 from structmat.torch._adapter.cdd_adapter import CDDAdapter
 from structmat.torch._model.sharing import tied_keys, vectors_by_key

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from structmat._arrays.checks import finite
-from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
+from structmat._arguments import finite
+from structmat._array_tools import ArgumentTypeError, ArgumentValueError
 from structmat._files import atomic_write, unwrapped
 from structmat.torch._adapter.cdd_adapter import CDDAdapter
 from structmat.torch._layers.adapted_layer import AdaptedLayer

@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import nn
 
-from structmat._arrays.checks import non_negative
-from structmat._arrays.errors import ArgumentValueError
+from structmat._arguments import non_negative
+from structmat._array_tools import ArgumentValueError
 from structmat.torch._adapter.cdd_adapter import CDDAdapter
 
 __all__ = ["param_groups"]

@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
+from structmat._array_tools import ArgumentTypeError, ArgumentValueError
 
 __all__ = ["by_layer"]
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
+from structmat._array_tools import ArgumentTypeError, ArgumentValueError
 from structmat.torch._adapter.cdd_adapter import CDDAdapter
 
 __all__ = ["check_tied", "share_circulants", "tie_vectors", "tied_keys", "vector_key", "vectors_by_key"]

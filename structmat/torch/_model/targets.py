@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from torch import nn
 
-from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError
+from structmat._array_tools import ArgumentTypeError, ArgumentValueError
 from structmat._files import first_names
 from structmat.torch._layers.adapted_layer import AdaptedLayer
 from structmat.torch._layers.frozen_base import has_complex_parameters, is_linear, reads_weight

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from structmat._arrays.errors import ArgumentTypeError, ArgumentValueError, naming
+from structmat._array_tools import ArgumentTypeError, ArgumentValueError, naming
 from structmat.torch._adapter.cdd_adapter import CDDAdapter
 from structmat.torch._layers.adapted_layer import AdaptedLayer
 from structmat.torch._layers.frozen_base import features

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import structmat as sm
-from structmat import ArgumentValueError, BandedCirculant, CDDProduct, Diagonal, factorize_cdd
+from structmat import factorize_cdd
+from structmat._array_tools import ArgumentValueError
 from structmat.fit import FitProgress
 from structmat.fit._exact.constructions import _MIXINGS, _usual_error, construct, constructions
 from structmat.fit._exact.cyclic_band import cyclic_band
@@ -20,6 +21,9 @@ from structmat.fit._exact.low_rank import factor_low_rank, singular_triplets
 from structmat.fit._exact.mixing import Mixing
 from structmat.fit._exact.pencil import factor_polynomial, null_sequences
 from structmat.fit._exact.plain_band import factor_plain_band
+from structmat.operators._cdd import CDDProduct
+from structmat.operators._circulants import BandedCirculant
+from structmat.operators._diagonal import Diagonal
 
 
 def gaussian(rng, *shape):

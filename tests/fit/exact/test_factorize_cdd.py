@@ -11,11 +11,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from structmat import CDDProduct, factorize_cdd
+from structmat import factorize_cdd
 from structmat.fit import FitProgress, _factorize_cdd
 from structmat.fit._exact import exact_search
 from structmat.fit._many_factors.diagonal_forms import DiagonalForms
 from structmat.fit._many_factors.equalisation import equalise
+from structmat.operators._cdd import CDDProduct
 
 # Name, number of factors, and the matrix from a source of entries.
 FORMS = {

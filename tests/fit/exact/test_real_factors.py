@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import structmat as sm
-from structmat import ArgumentValueError, factorize_cdd
+from structmat import factorize_cdd
+from structmat._array_tools import ArgumentValueError
 from structmat.fit._exact.constructions import construct, constructions
 from structmat.fit._exact.forms import to_product
 from structmat.fit._exact.real_deflation import factor_real_sequences

@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from structmat import CDDProduct, fit_cdd
+from structmat import fit_cdd
 from structmat.fit._many_factors import als, levenberg_marquardt
 from structmat.fit._many_factors.als import _solved, best_factors
 from structmat.fit._many_factors.descent import descend
 from structmat.fit._many_factors.diagonal_forms import DiagonalForms
+from structmat.operators._cdd import CDDProduct
 
 FIRSTS = st.sampled_from(["diagonal", "circulant"])
 

@@ -3,10 +3,13 @@
 import numpy as np
 import pytest
 
-from structmat import BlockCirculant, CDDLayout, CDDProduct, Circulant, Diagonal
 from structmat.fit import fit_cdd
 from structmat.fit._many_factors.parameters import to_vectors
 from structmat.fit._many_factors.random_starts import random_orthogonal
+from structmat.operators._block_circulant import BlockCirculant
+from structmat.operators._cdd import CDDLayout, CDDProduct
+from structmat.operators._circulants import Circulant
+from structmat.operators._diagonal import Diagonal
 
 QUICK = {"max_iter": 40, "restarts": 1, "rng": 3}
 # Shape and side of the blocks: tall, wide, square, cropped, a block beyond the smaller side, blocks of one.

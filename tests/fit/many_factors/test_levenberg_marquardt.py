@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from structmat import CDDProduct
 from structmat.fit._many_factors.descent import descend
 from structmat.fit._many_factors.diagonal_forms import DiagonalForms
 from structmat.fit._many_factors.levenberg_marquardt import _step, normal_equations, right_hand_side, steps
+from structmat.operators._cdd import CDDProduct
 
 FIRSTS = st.sampled_from(["diagonal", "circulant"])
 

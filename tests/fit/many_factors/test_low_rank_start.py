@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from structmat import CDDProduct
 from structmat.fit import fit_cdd
 from structmat.fit._many_factors.low_rank_start import low_rank_product, truncated
+from structmat.operators._cdd import CDDProduct
 
 EPS = np.finfo(np.float64).eps
 

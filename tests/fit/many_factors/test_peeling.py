@@ -5,11 +5,11 @@ import time
 import numpy as np
 import pytest
 
-from structmat import CDDProduct
 from structmat.fit import fit_cdd
 from structmat.fit._control import Control
 from structmat.fit._many_factors import search
 from structmat.fit._many_factors.peeling_start import peeled, synchronised_gram
+from structmat.operators._cdd import CDDProduct
 
 
 def normal(rng, real, *shape):

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from structmat import CDDProduct
 from structmat.fit import fit_cdd
 from structmat.fit._many_factors.rank_three_start import rank_three_product
+from structmat.operators._cdd import CDDProduct
 
 
 def columns(rng, n, *, real):

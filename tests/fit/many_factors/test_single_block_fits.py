@@ -9,8 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.linalg import circulant
 
-from structmat import CDDProduct, Circulant, Diagonal
 from structmat.fit import fit_cdd
+from structmat.operators._cdd import CDDProduct
+from structmat.operators._circulants import Circulant
+from structmat.operators._diagonal import Diagonal
 
 QUICK = {"max_iter": 150, "restarts": 2}
 FIRSTS = ["diagonal", "circulant"]

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from structmat import CDDProduct, fit_cdd
+from structmat import fit_cdd
 from structmat.fit._three_factors.masked import (
     MaskedGrid,
     masked_circulant_step,
@@ -13,6 +13,7 @@ from structmat.fit._three_factors.masked import (
     masked_residual_norm2,
 )
 from structmat.fit._three_factors.vectors import Factors
+from structmat.operators._cdd import CDDProduct
 
 
 def gaussian(rng, shape, real):

@@ -1,0 +1,379 @@
+"""Arguments read as arrays and numbers, checked, and moved to NumPy."""
+
+from __future__ import annotations
+
+import math
+import operator
+import sys
+from collections.abc import Callable, Collection, Iterable
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import numpy as np
+from array_api_compat import (
+    array_namespace,
+    device,
+    is_array_api_obj,
+    is_array_api_strict_namespace,
+    is_cupy_array,
+    is_torch_array,
+)
+
+from structmat._array_tools import (
+    ArgumentTypeError,
+    ArgumentValueError,
+    Array,
+    ArrayLike,
+    DType,
+    Namespace,
+    is_array,
+    is_complex,
+    is_half_precision,
+    is_numpy,
+    is_torch,
+    library_of,
+    namespace,
+)
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = [
+    "INSTEAD_OF_LORA",
+    "are_normal",
+    "as_floating",
+    "as_matrix",
+    "can_raise_for_values",
+    "check_option_names",
+    "copied",
+    "filled",
+    "finite",
+    "grid",
+    "integer",
+    "moved_like",
+    "negligible",
+    "non_negative",
+    "odd_factors",
+    "one_of",
+    "optional_function",
+    "random_generator",
+    "reciprocal_above",
+    "require_nonzero",
+    "side_of_blocks",
+    "to_numpy",
+]
+
+
+def integer(value: Any, owner: str, argument: str, least: int = 1) -> int:
+    """Return an integer that is at least `least`; true and false are none."""
+    try:
+        number = None if isinstance(value, (bool, np.bool_)) else operator.index(value)
+    except TypeError:
+        number = None
+    if number is None:
+        raise ArgumentTypeError(owner, argument, f"must be an integer, got {value!r}")
+    if number < least:
+        raise ArgumentValueError(owner, argument, f"must be at least {least}, got {number}")
+    return number
+
+
+def odd_factors(value: Any, owner: str, argument: str) -> int:
+    """Return the number of factors of a product that begins and ends with a diagonal and has a circulant."""
+    number = integer(value, owner, argument)
+    if number < 3 or number % 2 == 0:
+        raise ArgumentValueError(owner, argument, f"must be odd and at least 3, got {number}")
+    return number
+
+
+def side_of_blocks(value: Any, owner: str, argument: str) -> int | Literal["min", "toeplitz"]:
+    """Return the side of circulant blocks: an integer, or a word for what the shape of a matrix gives."""
+    if isinstance(value, str) and value in {"min", "toeplitz"}:
+        return cast('Literal["min", "toeplitz"]', value)
+    if value is None or isinstance(value, str):
+        raise ArgumentTypeError(owner, argument, f'must be an integer, "min" or "toeplitz", got {value!r}')
+    return integer(value, owner, argument)
+
+
+def grid(value: Any, owner: str, argument: str) -> tuple[int, ...]:
+    """Return the sizes of a grid: one integer at least, none below one."""
+    if not isinstance(value, (tuple, list)):
+        raise ArgumentTypeError(owner, argument, f"must be a tuple of integers, got {value!r}")
+    if not value:
+        raise ArgumentValueError(owner, argument, "must have one size at least, got none")
+    return tuple(integer(n, owner, argument) for n in value)
+
+
+def _number(value: Any, owner: str, argument: str) -> float:
+    """Return a number; words are none, even where `float` reads them, nor are true and false."""
+    try:
+        number = None if isinstance(value, (str, bytes, bool, np.bool_)) else float(value)
+    except OverflowError:  # an integer beyond all floats
+        number = math.inf
+    except (TypeError, ValueError):
+        number = None
+    if number is None:
+        raise ArgumentTypeError(owner, argument, f"must be a number, got {value!r}")
+    return number
+
+
+def finite(value: Any, owner: str, argument: str) -> float:
+    """Return a finite number."""
+    number = _number(value, owner, argument)
+    if not math.isfinite(number):
+        raise ArgumentValueError(owner, argument, f"must be finite, got {value!r}")
+    return number
+
+
+def non_negative(value: Any, owner: str, argument: str) -> float:
+    """Return a finite number that is not negative."""
+    number = _number(value, owner, argument)
+    if not (number >= 0.0 and math.isfinite(number)):
+        raise ArgumentValueError(owner, argument, f"must be finite and not negative, got {value!r}")
+    return number
+
+
+def one_of(value: Any, owner: str, argument: str, choices: tuple[str, ...]) -> str:
+    """Return one of some words."""
+    if not isinstance(value, str) or value not in choices:
+        words = ", ".join(f'"{word}"' for word in choices)
+        raise ArgumentValueError(owner, argument, f"must be one of {words}, got {value!r}")
+    return value
+
+
+def random_generator(rng: Any, owner: str) -> np.random.Generator:
+    """Return the generator itself, or one seeded by an integer or by the system."""
+    try:
+        return np.random.default_rng(rng)
+    except (TypeError, ValueError) as error:
+        kind = ArgumentTypeError if isinstance(error, TypeError) else ArgumentValueError
+        raise kind(owner, "rng", f"must be a numpy.random.Generator, an integer or None, got {rng!r}") from error
+
+
+def optional_function(value: Any, owner: str, argument: str) -> Callable[..., Any] | None:
+    """Return a function, or None."""
+    if value is not None and not callable(value):
+        raise ArgumentTypeError(owner, argument, f"must be callable, got {value!r}")
+    return value
+
+
+INSTEAD_OF_LORA = {
+    "r": "there is no rank: n_factors and block_size set the number of parameters",
+    "lora_alpha": "here alpha, which is not divided by a rank",
+    "lora_dropout": "here dropout",
+    "rank_pattern": "here n_factors_pattern and block_size_pattern",
+    "use_rslora": "not needed, since alpha is not divided by a rank",
+    "fan_in_fan_out": "not needed, since Conv1D is recognised",
+    "target_parameters": "parameters that are no layers stay as they are",
+}
+
+
+"""Options of LoRA that have another name here, or none."""
+
+
+_INSTEAD = INSTEAD_OF_LORA | {
+    "init_lora_weights": "here init",
+    "init_weights": "here init",
+    "target_modules": "here targets, of adapt",
+    "exclude_modules": "here exclude, of adapt",
+    "modules_to_save": "here train, of adapt",
+    "layers_to_transform": "here a regular expression as targets of adapt",
+}
+
+
+def check_option_names(given: Iterable[str], known: Collection[str], owner: str) -> None:
+    """Raise TypeError if an option is not known, and say what may have been meant."""
+    unknown = [name for name in given if name not in known]
+    if unknown:
+        texts = ", ".join(name + _meant(name, known) for name in unknown)
+        raise ArgumentTypeError(owner, None, f"got an unexpected keyword argument: {texts}")
+
+
+def _meant(name: str, known: Collection[str]) -> str:
+    if name in _INSTEAD:
+        return f" ({_INSTEAD[name]})"
+    close = get_close_matches(name, known, 1)
+    return f" (did you mean {close[0]}?)" if close else f"; there are {', '.join(known)}"
+
+
+def as_floating(value: ArrayLike, owner: str, argument: str, *, like: tuple[Namespace, DType] | None = None) -> Array:
+    """Return `value` as a floating-point array; such arrays are returned as they are.
+
+    Parameters
+    ----------
+    value : array or nested lists of numbers
+        Lists are read by NumPy, or by the namespace of `like`. Integers and booleans are promoted to the default
+        floating dtype of their library (the rule of its own FFT), never below the dtype of `like`.
+    owner : str
+        The function or class that was called, for error messages.
+    argument : str
+        The name of the argument.
+    like : (namespace, dtype), optional
+        Namespace and dtype of an operator with which the array is combined.
+
+    Returns
+    -------
+    array
+        Real or complex floating-point numbers.
+
+    Raises
+    ------
+    ArgumentValueError
+        If lists are not rectangular, or entries are masked.
+    ArgumentTypeError
+        If these are not numbers of a standard dtype, or a tensor or matrix is sparse.
+
+    Examples
+    --------
+    >>> from structmat.extend import as_floating
+    >>> as_floating([1, 2], "Mine", "c")
+    array([1., 2.])
+    """
+    if type(value) is np.ndarray and value.dtype.char in "efdFD" and value.dtype.isnative:
+        return value
+    if is_torch(value):
+        _check_tensor(value, owner, argument)
+        if value.dtype.is_floating_point or value.dtype.is_complex:
+            return value
+    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        text = "has masked entries: fill them first, or give `fit_cdd` the weight zero for them (`entry_weights`)"
+        raise ArgumentValueError(owner, argument, text)
+    if not is_array(value):
+        value = _read(value, owner, argument, like)
+    xp = namespace(value)
+    if isinstance(value, (np.ndarray, np.generic)):
+        value = np.asarray(value)
+        if value.dtype.kind not in "biufc" or value.dtype.itemsize // (2 if value.dtype.kind == "c" else 1) > 8:
+            raise ArgumentTypeError(owner, argument, f"must hold numbers of a standard dtype, got dtype {value.dtype}")
+        value = value.astype(value.dtype.newbyteorder("="), copy=False)
+    if xp.isdtype(value.dtype, ("real floating", "complex floating")):
+        array: Array = value
+        return array
+    default = xp.__array_namespace_info__().default_dtypes()["real floating"]
+    target = default if like is None or like[1] is None else xp.result_type(default, like[1])
+    return xp.astype(value, target)
+
+
+def _check_tensor(value: Any, owner: str, argument: str) -> None:
+    torch = sys.modules["torch"]
+    if value.layout != torch.strided:
+        raise ArgumentTypeError(owner, argument, "must be dense, got a sparse tensor: use its to_dense()")
+    if value.dtype == torch.complex32:  # which torch can neither transform nor divide on a CPU
+        raise ArgumentTypeError(owner, argument, "must be in complex64 or complex128, got torch.complex32")
+
+
+def _read(value: Any, owner: str, argument: str, like: tuple[Namespace, DType] | None) -> Array:
+    """Return nested lists as an array."""
+    sparse = sys.modules.get("scipy.sparse")  # which is loaded where there is a sparse matrix
+    if sparse is not None and sparse.issparse(value):
+        raise ArgumentTypeError(owner, argument, "must be dense, got a sparse matrix of SciPy: use its toarray()")
+    try:
+        with np.errstate(all="ignore"):
+            read: Any = np.asarray(value)
+    except (ValueError, TypeError) as error:
+        raise ArgumentValueError(owner, argument, f"must be a rectangular array of numbers: {error}") from error
+    if like is not None and read.dtype.kind in "biufc":
+        target = like[1] if read.dtype.kind != "c" or is_complex(like[1], like[0]) else None
+        read = like[0].asarray(read.tolist(), dtype=target)
+    array: Array = read
+    return array
+
+
+def copied(array: Array, xp: Namespace) -> Array:
+    """Return a copy of an array, with its gradient; itself in JAX, whose arrays cannot be changed."""
+    if library_of(xp) == "jax":
+        return array
+    copy: Any = array.clone() if is_torch(array) else xp.asarray(array, copy=True)  # type: ignore[attr-defined]
+    return copy
+
+
+def filled(out: Any, values: Array, owner: str) -> Array:
+    """Return `out` with these values, after the check that it is a NumPy array that fits."""
+    if type(out) is not np.ndarray or type(values) is not np.ndarray:
+        raise ArgumentTypeError(owner, "out", f"must be a NumPy array for results of NumPy, got {type(out).__name__}")
+    if out.shape != values.shape or out.dtype != values.dtype:
+        raise ArgumentValueError(
+            owner,
+            "out",
+            f"must have shape {values.shape} and dtype {values.dtype}, got {out.shape} and {out.dtype}",
+        )
+    if not out.flags.writeable:
+        raise ArgumentValueError(owner, "out", "must be writeable, got a read-only array")
+    out[...] = values
+    return out
+
+
+def negligible(values: Array, relative: float, xp: Namespace) -> Array:
+    """Tell which of `values` vanish: those up to `relative` times the largest finite modulus of their row.
+
+    NaN and infinities never do, and do not count as the largest.
+    """
+    size = xp.abs(values)
+    finite = xp.where(xp.isfinite(size), size, xp.zeros_like(size))
+    return size <= relative * xp.max(finite, axis=-1, keepdims=True)
+
+
+def can_raise_for_values(xp: Namespace) -> bool:
+    """Tell whether reading a value is free, so that values can be checked: with NumPy, as its own ``linalg`` does.
+
+    Elsewhere it would wait for the device and fail under a tracer, so there infinities and NaN flow as in
+    ``jax.numpy.linalg``.
+    """
+    return is_numpy(xp) or bool(is_array_api_strict_namespace(xp))
+
+
+def require_nonzero(values: Array, relative: float, owner: str, xp: Namespace) -> None:
+    """Raise `numpy.linalg.LinAlgError` where some of `values` vanish and the library allows to look at them."""
+    if can_raise_for_values(xp) and bool(xp.any(negligible(values, relative, xp))):
+        raise np.linalg.LinAlgError(f"{owner}: the matrix is singular to working precision; use pinv() or lstsq()")
+
+
+def are_normal(values: Array, xp: Namespace) -> bool:
+    """Tell whether all values of NumPy and their reciprocals are normal numbers, which have every digit."""
+    size, least = xp.abs(values), float(xp.finfo(values.dtype).smallest_normal)
+    return bool(xp.all((size >= least) & (size <= 1 / least)))
+
+
+def reciprocal_above(values: Array, rtol: float, xp: Namespace) -> Array:
+    """Return 1 / values, and zero where a value is negligible."""
+    zero = negligible(values, rtol, xp)
+    return xp.where(zero, xp.zeros_like(values), 1 / xp.where(zero, xp.ones_like(values), values))
+
+
+def as_matrix(value: ArrayLike, owner: str, argument: str) -> Array:
+    """Return an argument as a non-empty 2-D array of floating-point numbers of its own library, without gradients.
+
+    Integers and booleans become float64 where the library has it.
+    """
+    if is_torch_array(value):
+        value = value.detach()
+        if value.is_meta:
+            raise ArgumentValueError(owner, argument, "is on the device meta, where tensors have no values")
+    xp = array_namespace(value) if is_array_api_obj(value) else np
+    default = (xp, xp.float64) if is_array_api_obj(value) else None
+    matrix = as_floating(value, owner, argument, like=default)
+    if matrix.ndim != 2 or 0 in matrix.shape:
+        text = f"must be a non-empty matrix (2-D array), got shape {tuple(matrix.shape)}"
+        raise ArgumentValueError(owner, argument, text)
+    return matrix
+
+
+def to_numpy(array: Array) -> NDArray[Any]:
+    """Return the values as a NumPy array on the CPU, half precision as float32; shares memory where it can."""
+    xp = array_namespace(array)
+    if is_half_precision(array.dtype):
+        array = xp.astype(array, xp.float32)
+    if is_torch_array(array):
+        if array.is_meta:  # type: ignore[attr-defined]
+            raise ValueError("this needs the values of a tensor on the device meta, where tensors have none")
+        array = array.resolve_conj().resolve_neg().cpu()  # type: ignore[attr-defined]
+    elif is_cupy_array(array):
+        array = array.get()  # type: ignore[attr-defined]
+    values = np.asarray(array)
+    return np.asarray(values, dtype=values.dtype.newbyteorder("="))
+
+
+def moved_like(values: NDArray[Any], array: Array) -> Array:
+    """Return `values` with the library, dtype and device of `array`."""
+    xp = array_namespace(array)
+    moved = xp.asarray(values, device=device(array))
+    return xp.astype(moved, array.dtype)

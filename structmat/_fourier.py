@@ -1,0 +1,676 @@
+"""Fourier transforms by the engine and the method that measured fastest for a size, a dtype and a number of vectors."""
+
+from __future__ import annotations
+
+import math
+import operator
+import sys
+from collections.abc import Callable
+from functools import cache
+from importlib import metadata
+from typing import Any, Literal, NamedTuple, TypeAlias
+from weakref import WeakValueDictionary
+
+import numpy as np
+import scipy  # its `fft` is imported on first use: it would double the import time of structmat
+from array_api_compat import numpy as numpy_namespace
+
+from structmat._array_tools import (
+    ArgumentValueError,
+    Array,
+    Namespace,
+    complex_partner,
+    concat_last,
+    contiguous,
+    device_of,
+    dtype_name,
+    is_complex,
+    is_numpy,
+    library_of,
+    precision_of,
+)
+
+__all__ = [
+    "ALIAS",
+    "CHOICES",
+    "CHUNK",
+    "COLUMNS",
+    "DUCC",
+    "DUCC_CONVOLUTION",
+    "DUCC_STEPS",
+    "FEWEST",
+    "LARGEST_PRIME",
+    "LARGEST_PRIME_ELSEWHERE",
+    "PLAIN",
+    "SCIPY",
+    "SCIPY_CONVOLUTION",
+    "SCIPY_STEPS",
+    "STEPS",
+    "TORCH",
+    "TORCH_CHUNK",
+    "TORCH_LARGE",
+    "TORCH_STEPS",
+    "WORTH_CHUNKS",
+    "Engine",
+    "FourStep",
+    "Settings",
+    "choices",
+    "column_length",
+    "convolver",
+    "cyclic_kernel",
+    "direct_sizes",
+    "direct_up_to",
+    "ducc",
+    "fast_length",
+    "fft",
+    "from_spectrum",
+    "full_spectrum",
+    "ifft",
+    "in_chunks",
+    "is_fast",
+    "kernel_of_diagonals",
+    "method_for",
+    "require_engine",
+    "rows_in_chunk",
+    "show_config",
+    "spectrum",
+    "transforms",
+    "transforms_of",
+]
+
+CHUNK = 2**20
+
+
+"""Bytes of a batch that are transformed together, so that they stay in the cache of one core."""
+
+
+FEWEST = 4
+
+
+"""Number of vectors that engines take at a time: so many are transformed together however long they are."""
+
+
+WORTH_CHUNKS = 2**19
+
+
+"""Bytes of a batch above which it is cut into four chunks at least.
+
+Memory allocators give free memory back to the system when it is some two blocks of the largest size, and fresh pages
+for the temporaries of the next product take as long as its transforms. Those of a quarter stay.
+"""
+
+
+TORCH_LARGE, TORCH_CHUNK = 2**23, 2**21
+
+
+"""Bytes of a batch above which torch's are computed in chunks, and of those; smaller ones it computes faster whole.
+
+A chunk has a cache line of vectors at least: fewer are slow."""
+
+
+ALIAS = 4096
+
+
+"""Distance in bytes of addresses that share one place of the innermost cache."""
+
+
+LARGEST_PRIME = {"numpy": 67, "torch": 67}
+
+
+"""By library: a length with a larger prime factor is embedded in a longer one without."""
+
+
+LARGEST_PRIME_ELSEWHERE = 97
+
+
+"""The same for other libraries."""
+
+
+COLUMNS = ((2**18, 2.0, 0.5), (2**20, 256.0, 0.0), (math.inf, 1024.0, 0.0))
+
+
+"""For the four-step method: up to each length n, columns of about ``a * n**p``, as ``(n, a, p)``."""
+
+
+SCIPY, SCIPY_CONVOLUTION, SCIPY_STEPS = "scipy.fft", "scipy.fftpack.convolve", "scipy.fft in four steps"
+
+
+DUCC, DUCC_CONVOLUTION, DUCC_STEPS = "ducc0.fft", "ducc0.fft.convolve_axis", "ducc0.fft in four steps"
+
+
+TORCH, TORCH_STEPS = "torch.fft", "torch.fft in four steps"
+
+
+STEPS = (SCIPY_STEPS, DUCC_STEPS, TORCH_STEPS)
+
+
+PLAIN = {
+    SCIPY_CONVOLUTION: SCIPY,
+    SCIPY_STEPS: SCIPY,
+    DUCC_CONVOLUTION: DUCC,
+    DUCC_STEPS: DUCC,
+    TORCH_STEPS: TORCH,
+}
+
+
+"""By method that convolves: the one that only transforms."""
+
+
+_BATCH = ((math.inf, SCIPY),)
+
+
+CHOICES: dict[tuple[str, str, bool], tuple[tuple[float, str], ...]] = {
+    ("scipy", "float32", False): ((4096, SCIPY_CONVOLUTION), (math.inf, SCIPY_STEPS)),
+    ("scipy", "float64", False): ((16384, SCIPY_CONVOLUTION), (math.inf, SCIPY_STEPS)),
+    ("scipy", "complex64", False): ((2047, SCIPY), (math.inf, SCIPY_STEPS)),
+    ("scipy", "complex128", False): ((4095, SCIPY), (math.inf, SCIPY_STEPS)),
+    ("scipy", "float32", True): _BATCH,
+    ("scipy", "float64", True): _BATCH,
+    ("scipy", "complex64", True): _BATCH,
+    ("scipy", "complex128", True): _BATCH,
+    ("ducc0", "float32", False): ((1024, DUCC_CONVOLUTION), (2**15, DUCC), (math.inf, DUCC_STEPS)),
+    ("ducc0", "float32", True): ((math.inf, DUCC_CONVOLUTION),),
+    ("ducc0", "float64", False): ((1024, DUCC_CONVOLUTION), (8191, DUCC), (math.inf, DUCC_STEPS)),
+    ("ducc0", "float64", True): ((2**17, DUCC_CONVOLUTION), (math.inf, SCIPY)),
+    ("ducc0", "complex64", False): ((800, DUCC_CONVOLUTION), (2**16, DUCC), (math.inf, DUCC_STEPS)),
+    ("ducc0", "complex64", True): ((math.inf, DUCC_CONVOLUTION),),
+    ("ducc0", "complex128", False): ((800, DUCC_CONVOLUTION), (2**16, DUCC), (math.inf, DUCC_STEPS)),
+    ("ducc0", "complex128", True): ((2**13, DUCC_CONVOLUTION), (math.inf, DUCC)),
+    ("torch", "float32", False): ((8191, TORCH), (math.inf, TORCH_STEPS)),
+    ("torch", "float64", False): ((4096, TORCH), (math.inf, TORCH_STEPS)),
+}
+
+
+"""By engine, dtype and whether there is a batch: the fastest method up to each length."""
+
+
+_COUNTS = (1, 8, 64, 512)
+
+
+_DIRECT: dict[tuple[str, str], tuple[int, int, int, int]] = {
+    ("numpy", "float32"): (320, 144, 132, 132),
+    ("numpy", "float64"): (220, 168, 132, 124),
+    ("numpy", "complex64"): (356, 108, 108, 108),
+    ("numpy", "complex128"): (244, 124, 124, 92),
+    ("ducc0", "float32"): (280, 132, 68, 68),
+    ("ducc0", "float64"): (212, 124, 52, 52),
+    ("ducc0", "complex64"): (180, 68, 20, 20),
+    ("ducc0", "complex128"): (124, 60, 20, 20),
+    ("torch", "float32"): (356, 244, 124, 124),
+    ("torch", "float64"): (220, 132, 124, 124),
+    ("torch", "complex64"): (124, 124, 68, 40),
+    ("torch", "complex128"): (124, 92, 60, 40),
+}
+
+
+"""By engine and dtype: up to which size a dense product is faster, for at least as many vectors as `_COUNTS` says."""
+
+
+def direct_sizes(library: str, dtype: str) -> dict[int, int]:
+    """Return the size up to which the dense product is faster, by the least number of vectors for which that holds."""
+    return dict(zip(_COUNTS, _DIRECT.get((library, dtype), (0, 0, 0, 0)), strict=True))
+
+
+def direct_up_to(size: float, library: str, dtype: str) -> int:
+    """Return the largest number of vectors for which the dense product is faster than transforms at that size.
+
+    `size` is the number of entries of the matrix over the length that is transformed: n for a circulant.
+    """
+    beaten = [count for count, limit in direct_sizes(library, dtype).items() if size > limit]
+    return beaten[0] - 1 if beaten else sys.maxsize
+
+
+Engine: TypeAlias = Literal["auto", "scipy", "ducc0"]
+
+
+class Settings(NamedTuple):
+    """How products are to be computed."""
+
+    engine: Engine = "auto"
+    ready: bool = False
+    """Whether for many products, so that what they share is to be computed once."""
+
+
+@cache
+def ducc() -> Any:
+    """Return ``ducc0.fft`` where the extra ``fast`` is installed, else None."""
+    try:
+        import ducc0.fft  # noqa: PLC0415  # optional, and not needed before the first product
+    except ImportError:
+        return None
+    return ducc0.fft
+
+
+def require_engine(engine: str, owner: str) -> None:
+    """Raise where `engine` is none, or not installed."""
+    if engine not in {"auto", "scipy", "ducc0"}:
+        raise ArgumentValueError(owner, "engine", f'must be "auto", "scipy" or "ducc0", got {engine!r}')
+    if engine == "ducc0" and ducc() is None:
+        raise ImportError(f'{owner}: engine="ducc0" needs the extra "fast": pip install "structmat[fast]"')
+
+
+def choices(dtype: str, engine: str = "auto", *, batched: bool) -> tuple[tuple[float, str], ...]:
+    """Return the methods for one vector or a batch, each up to its largest length."""
+    if engine == "auto":
+        engine = "ducc0" if ducc() else "scipy"
+        return CHOICES[engine, dtype, batched]
+    table = CHOICES.get((engine, dtype, batched), ((math.inf, TORCH),))
+    return tuple((limit, DUCC if name == SCIPY else name) for limit, name in table) if engine == "ducc0" else table
+
+
+def method_for(engine: str, dtype: str, length: int, *, batched: bool, once: bool = False) -> str:
+    """Return the method for convolutions of that length, or for one to be done `once` the one without preparation.
+
+    The four-step method stands for plain transforms where the length does not divide into columns.
+    """
+    method = next(method for limit, method in choices(dtype, engine, batched=batched) if length <= limit)
+    return PLAIN[method] if once and method in {*STEPS, SCIPY_CONVOLUTION} else method
+
+
+_FAST = (
+    (135, 256), (9, 16), (75, 128), (5, 8), (675, 1024), (45, 64), (3, 4), (25, 32), (3375, 4096), (27, 32), (225, 256),
+    (15, 16),
+)  # fmt: skip
+
+
+"""Odd products of 3 and 5 as fractions of a power of two, ascending from 1/2 to 1 in steps of at most 1/15."""
+
+
+_PRIMES = (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71, 73, 79, 83, 89, 97)
+
+
+def fast_length(n: int) -> int:
+    """Return a length from `n` on that every library transforms fast: 2^k, or 2^k times a fraction of `_FAST`."""
+    power = 1
+    while power < n:
+        power *= 2
+    for odd, whole in _FAST:
+        if power % whole == 0 and power // whole * odd >= n:
+            return power // whole * odd
+    return power
+
+
+def is_fast(n: int, xp: Namespace) -> bool:
+    """Tell whether a library transforms length `n` itself fast enough, as it has no large prime factor."""
+    if n & (n - 1) == 0:
+        return True
+    largest = LARGEST_PRIME.get(library_of(xp), LARGEST_PRIME_ELSEWHERE)
+    for prime in _PRIMES:
+        if prime > largest:
+            break
+        while n % prime == 0:
+            n //= prime
+        if n == 1:
+            return True
+    return False
+
+
+def kernel_of_diagonals(below: Array, above: Array, xp: Namespace) -> Array:
+    """Return the first column of a circulant of a fast length whose corner is the Toeplitz matrix of these diagonals.
+
+    `below` holds the m diagonals from the main one downward, `above` the n - 1 from the one next to it upward.
+    """
+    length = fast_length(below.shape[-1] + above.shape[-1])
+    gap = length - below.shape[-1] - above.shape[-1]
+    zeros = xp.zeros(gap, dtype=below.dtype, device=device_of(below))
+    return concat_last([below, zeros, xp.flip(above, axis=-1)], xp)
+
+
+def cyclic_kernel(c: Array, xp: Namespace) -> Array:
+    """Return `c`, or where its length is not fast the first column of a larger circulant with that of `c` as corner."""
+    return c if is_fast(c.shape[-1], xp) else kernel_of_diagonals(c, xp.flip(c[..., 1:], axis=-1), xp)
+
+
+def rows_in_chunk(numbers: int, itemsize: int) -> int:
+    """Return how many vectors to transform together when each moves that many numbers."""
+    fitting = CHUNK // (numbers * itemsize)
+    return max(FEWEST, fitting - fitting % FEWEST)  # a rest would be transformed one by one
+
+
+def in_chunks(step: Callable[[Any, Any], Any], x: Any, rows: int, size: int | None, out: Any = None) -> Any:
+    """Return ``step(vectors, out)`` of all vectors along the last axis of `x`, at most `size` of them at a time.
+
+    `rows` is the length of a vector of the result.
+    """
+    batch = x.shape[:-1]
+    x = x.reshape(-1, x.shape[-1])
+    if size is not None and x.nbytes > WORTH_CHUNKS:
+        size = min(size, max(FEWEST, len(x) // 4 // FEWEST * FEWEST))
+    size = len(x) if size is None else size
+    if 0 < len(x) <= size and out is None:
+        return step(x, None).reshape(*batch, rows)
+    flat = np.empty((len(x), rows), x.dtype) if out is None else out.reshape(-1, rows)
+    for start in range(0, len(x), size or 1):
+        step(x[start : start + size], flat[start : start + size])
+    return flat.reshape(*batch, rows)
+
+
+def transforms_of(xp: Namespace) -> Any:
+    """Return the module of transforms for arrays of that library."""
+    return scipy.fft if is_numpy(xp) else xp.fft
+
+
+def _nothing(x: Array, length: int, dtype: Any, xp: Namespace) -> Array:
+    """Return the transforms of no vectors at all: those of torch fail on an empty batch."""
+    return xp.zeros((*x.shape[:-1], length), dtype=dtype, device=device_of(x))
+
+
+def _complex(x: Array, xp: Namespace) -> Array:
+    return x if is_complex(x.dtype, xp) else xp.astype(x, complex_partner(x.dtype, xp))
+
+
+def _is_trivial(x: Array, n: int | None, xp: Namespace) -> bool:
+    """Tell whether a transform has length one and is left out: some of these XLA does not compile."""
+    return library_of(xp) == "jax" and x.shape[-1] == (n or 1) == 1
+
+
+def fft(x: Array, xp: Namespace, *, n: int | None = None, norm: str = "backward") -> Array:
+    """Return the complex transform of `x`, real or complex, with zeros appended up to length `n`."""
+    x = _complex(x, xp)
+    if 0 in x.shape:
+        return _nothing(x, n or x.shape[-1], x.dtype, xp)
+    if _is_trivial(x, n, xp):
+        return x
+    result: Array = transforms_of(xp).fft(x, n=n, norm=norm)
+    return result
+
+
+def ifft(x: Array, xp: Namespace, *, norm: str = "backward") -> Array:
+    """Return the inverse complex transform of `x`."""
+    x = _complex(x, xp)
+    if 0 in x.shape:
+        return _nothing(x, x.shape[-1], x.dtype, xp)
+    if _is_trivial(x, None, xp):
+        return x
+    result: Array = transforms_of(xp).ifft(x, norm=norm)
+    return result
+
+
+def spectrum(x: Array, xp: Namespace, *, real: bool, n: int | None = None) -> Array:
+    """Return the half spectrum of real data when `real`, else the full one of any; zeros are added up to length `n`."""
+    if not real:
+        return fft(x, xp, n=n)
+    if 0 in x.shape:
+        return _nothing(x, (n or x.shape[-1]) // 2 + 1, complex_partner(x.dtype, xp), xp)
+    if _is_trivial(x, n, xp):
+        return _complex(x, xp)
+    result: Array = transforms_of(xp).rfft(x, n=n)
+    return result
+
+
+def from_spectrum(s: Array, n: int, xp: Namespace, *, real: bool) -> Array:
+    """Return the signal of length `n` whose half spectrum (`real`) or full spectrum is `s`."""
+    if not real:
+        return ifft(s, xp)
+    if 0 in s.shape:
+        return _nothing(s, n, precision_of(s.dtype, xp), xp)
+    if _is_trivial(s, n, xp):
+        return xp.real(s)
+    result: Array = transforms_of(xp).irfft(s, n=n)
+    return result
+
+
+def full_spectrum(half: Array, n: int, xp: Namespace) -> Array:
+    """Return all `n` values of the spectrum of a real signal from its first ``n // 2 + 1``."""
+    mirrored = xp.conj(xp.flip(half[..., 1 : (n + 1) // 2], axis=-1))
+    return xp.concat([half, mirrored], axis=-1)
+
+
+Transforms: TypeAlias = tuple[Callable[[Any], Any], Callable[[Any], Any]]
+
+
+"""A transform and its inverse."""
+
+
+def column_length(length: int) -> int | None:
+    """Return the r of a length r s that the table asks for, or None where the length has a prime factor above 13."""
+    rest, divisors = length, {1}
+    for prime in (2, 3, 5, 7, 11, 13):
+        while rest % prime == 0:
+            rest //= prime
+            divisors |= {prime * d for d in divisors}
+    wanted = next(factor * length**power for limit, factor, power in COLUMNS if length <= limit)
+    return min(divisors, key=lambda d: max(d / wanted, wanted / d)) if rest == 1 else None
+
+
+class _Twiddles:
+    """The twiddle factors of a size and their conjugates, as NumPy arrays."""
+
+    __slots__ = ("__weakref__", "conjugates", "factors")
+
+    def __init__(self, n: int, shape: tuple[int, int], dtype: str) -> None:
+        k, j = np.arange(shape[0]), np.arange(shape[1])
+        self.factors = np.exp(-2j * np.pi / n * (k[:, None] * j % n)).astype(dtype)
+        self.conjugates = self.factors.conj()
+
+
+# They depend on the size alone: operators in use share them.
+_TWIDDLES: WeakValueDictionary[tuple[Any, ...], _Twiddles] = WeakValueDictionary()
+
+
+class FourStep(NamedTuple):
+    """Convolutions with one kernel."""
+
+    columns: Transforms
+    """Transform along the first axis, which appends zeros, and its inverse."""
+    rows: Transforms
+    """Complex transform along the last axis, which may overwrite, and its inverse."""
+    shared: _Twiddles
+    factors: Any
+    conjugates: Any
+    spectrum: Any
+    times: Callable[[Any, Any], Any]
+    """Product with the spectrum: in place, or where that may have a gradient apart."""
+
+    @classmethod
+    def of(
+        cls, spectrum: Array, n: int, height: int, columns: Transforms, rows: Transforms, xp: Namespace, *, real: bool
+    ) -> FourStep:
+        """Return the convolutions of length `n` by a spectrum, half of it where vectors are `real`, on a CPU.
+
+        `columns` transform to the length `height`, `rows` to ``n // height``.
+        """
+        shape, dtype = (height // 2 + 1 if real else height, n // height), dtype_name(spectrum.dtype)
+        key = (n, shape, dtype)
+        shared = _TWIDDLES.get(key)
+        if shared is None:
+            shared = _TWIDDLES.setdefault(key, _Twiddles(n, shape, dtype))
+        # the same memory for torch, in tensors of the mode in which the operator is made
+        factors, conjugates = xp.asarray(shared.factors), xp.asarray(shared.conjugates)
+        full = full_spectrum(spectrum, n, xp) if real else spectrum
+        ordered = contiguous(xp.matrix_transpose(xp.reshape(full, (-1, height)))[: shape[0]], xp)
+        times = operator.imul if is_numpy(xp) else operator.mul
+        return cls(columns, rows, shared, factors, conjugates, ordered, times)
+
+    @property
+    def cols(self) -> int:
+        """The length of a row: that of a vector is to be a multiple of it."""
+        return int(self.factors.shape[1])
+
+    def convolve(self, x: Any) -> Any:
+        """Return the circular convolution of a vector whose length is a multiple of `cols`."""
+        (down, up), (along, back), factors = self.columns, self.rows, self.factors
+        F = down(x.reshape(-1, factors.shape[1]))
+        F *= factors
+        F = back(self.times(along(F), self.spectrum))
+        F *= self.conjugates
+        return up(F).reshape(-1)
+
+
+Transform: TypeAlias = Callable[[Any], Any]
+
+
+Convolve: TypeAlias = Callable[[Any, Any], Any]
+
+
+"""Returns a circular convolution along the last axis, in the second argument where that is possible and given."""
+
+
+def convolver(method: str, kernel: Any, spectrum: Callable[[], Any], length: int, *, real: bool) -> Convolve:
+    """Return the circular convolution with `kernel`, or where that is None with one of that length by its spectrum.
+
+    Vectors may be shorter. Only some methods take batches: those that the table names for them.
+    """
+    if kernel is not None and method == DUCC_CONVOLUTION:
+        return lambda x, out: convolve_axis(kernel, x, out)
+    S = spectrum()
+    if method in STEPS and (height := column_length(length)):
+        return four_step(S, length, height, PLAIN[method], real=real)
+    if method == SCIPY_CONVOLUTION:
+        return convolve_packed(S, length)
+    forward, backward = transforms(PLAIN.get(method, method), length, real=real)
+
+    def convolve(x: Any, out: Any) -> Any:  # noqa: ARG001
+        X = forward(x)
+        X *= S
+        return backward(X)
+
+    return convolve
+
+
+def transforms(
+    method: str, length: int, *, real: bool, axis: int = -1, overwrite: bool = False
+) -> tuple[Transform, Transform]:
+    """Return the transform along an axis, which appends zeros up to `length`, and its inverse, which may overwrite.
+
+    With `overwrite` the complex transform may do so as well.
+    """
+    if method == SCIPY:
+        fft: Any = scipy.fft  # whose dispatch takes a microsecond more for arguments by name
+        if real:
+            return (
+                lambda x: fft.rfft(x, length, axis),
+                lambda X: fft.irfft(X, length, axis, None, True),
+            )
+        return (
+            lambda x: fft.fft(x, length, axis, None, overwrite),
+            lambda X: fft.ifft(X, length, axis, None, True),
+        )
+    fft = ducc()
+    if real:
+        return (
+            lambda x: fft.r2c(widened(x, length, axis), (axis,)),
+            lambda X: fft.c2r(X, (axis,), length, False, 2, None, 1, True),
+        )
+    return (
+        lambda x: fft.c2c(wide := widened(x, length, axis), (axis,), True, 0, wide if overwrite else None),
+        lambda X: fft.c2c(X, (axis,), False, 2, X),
+    )
+
+
+def four_step(spectrum: Any, length: int, height: int, method: str, *, real: bool) -> Convolve:
+    """Return the circular convolution of one vector by the four-step method, in columns of that height."""
+    step = FourStep.of(
+        spectrum,
+        length,
+        height,
+        transforms(method, height, real=real, axis=0),
+        transforms(method, length // height, real=False, overwrite=True),
+        numpy_namespace,
+        real=real,
+    )
+    cols = step.cols
+    return lambda x, out: step.convolve(widened(x, -(-x.shape[0] // cols) * cols, -1))  # noqa: ARG005
+
+
+def convolve_packed(spectrum: Any, length: int) -> Convolve:
+    """Return the circular convolution of one real vector by the one call that SciPy has for it, in double precision.
+
+    It multiplies the transform of float64, real and imaginary parts in turns, in place: each by its entry of `own`,
+    plus its partner by the partner's entry of `cross`.
+    """
+    from scipy.fftpack.convolve import convolve_z  # noqa: PLC0415  # slow to import, and not needed before
+
+    S = spectrum / length
+    own, cross = np.zeros(length), np.zeros(length)
+    own[0] = S[0].real
+    if length % 2 == 0:
+        own[-1] = S[-1].real
+    pairs = (length - 1) // 2
+    real, imaginary = slice(1, 2 * pairs, 2), slice(2, 2 * pairs + 1, 2)
+    own[real] = own[imaginary] = S[1 : pairs + 1].real
+    cross[real] = S[1 : pairs + 1].imag
+    cross[imaginary] = -cross[real]
+
+    def convolve(x: Any, out: Any) -> Any:
+        if x.shape[0] != length:
+            wide = np.zeros(length)
+            wide[: x.shape[0]] = x
+            y = convolve_z(wide, own, cross, True)
+        elif out is not None and out.dtype == np.float64 and out.shape[0] == length:
+            out[...] = x
+            return convolve_z(out, own, cross, True)
+        else:
+            y = convolve_z(x, own, cross)
+        return y.astype(x.dtype, copy=False)
+
+    return convolve
+
+
+def convolve_axis(kernel: Any, x: Any, out: Any = None) -> Any:
+    """Return the circular convolution along the last axis, in `out` if it is given and as long as the kernel."""
+    length, convolve = kernel.shape[-1], ducc().convolve_axis
+    y = wide = widened(x, length, -1)
+    if wide is x:
+        y = np.empty_like(x, order="C") if out is None or out.shape[-1] != length else out
+    if x.ndim == 1 or x.dtype != np.float32 or length * 4 % ALIAS:
+        return convolve(wide, y, x.ndim - 1, kernel)
+    for start in range(0, len(x), 8):  # 16 rows at a time, as wide as its registers, would evict one another
+        convolve(wide[start : start + 8], y[start : start + 8], 1, kernel)
+    return y
+
+
+def widened(x: Any, length: int, axis: int) -> Any:
+    """Return a copy with zeros appended along the first or last axis, or `x` where it has that length."""
+    if x.shape[axis] == length:
+        return x
+    wide = np.zeros((*x.shape[:-1], length) if axis else (length, *x.shape[1:]), x.dtype)
+    wide[(..., slice(x.shape[-1])) if axis else slice(len(x))] = x
+    return wide
+
+
+def show_config() -> None:
+    """Print versions, the engines found, and which of them multiplies a vector of which size.
+
+    See Also
+    --------
+    LinearOperator.prepare : Choose an engine for one operator.
+
+    Examples
+    --------
+    >>> import structmat as sm
+    >>> sm.show_config()  # doctest: +ELLIPSIS
+    structmat ...
+    NumPy arrays are transformed by scipy.fft...
+    """
+    print("\n".join(_lines()))  # noqa: T201  # what it is for, as in NumPy and SciPy
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _lines() -> list[str]:
+    packages = ("structmat", "numpy", "scipy", "array-api-compat", "ducc0", "torch", "jax", "cupy")
+    found = [(name, version) for name in packages if (version := _version(name))]
+    engine = "scipy.fft and ducc0" if ducc() else "scipy.fft (the extra structmat[fast] brings ducc0, which is faster)"
+    lines = [
+        ", ".join(f"{name} {version}" for name, version in found),
+        f"NumPy arrays are transformed by {engine}, other arrays by their own library.",
+        f"Batches of NumPy arrays are computed in chunks of at most {CHUNK // 2**10} KiB.",
+        f"A length with a prime factor above {LARGEST_PRIME['numpy']} is embedded in a longer one.",
+        "",
+        "A product of a circulant of size n, prepared:",
+    ]
+    for dtype in ("float32", "float64", "complex64", "complex128"):
+        for batched in (False, True):
+            direct = direct_sizes("ducc0" if ducc() else "numpy", dtype)[8 if batched else 1]
+            parts = [f"dense for n <= {direct}"] if direct else []
+            for limit, method in choices(dtype, batched=batched):
+                if limit > direct:
+                    parts.append(method if limit == math.inf else f"{method} for n <= {limit:g}")
+            lines.append(f"  {dtype}, {'8 vectors or more' if batched else 'one vector'}: {', '.join(parts)}")
+    return lines

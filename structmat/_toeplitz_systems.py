@@ -1,0 +1,618 @@
+"""Systems with one square Toeplitz matrix, with NumPy: direct recursions, and solutions accepted by their residual."""
+
+from __future__ import annotations
+
+import math
+from functools import cache, cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import scipy  # its `linalg` is imported on first use
+from array_api_compat import numpy as numpy_namespace
+
+from structmat._array_tools import warn_caller
+from structmat._fourier import Settings, fft, from_spectrum, ifft, kernel_of_diagonals, spectrum
+from structmat._plans import Bezoutian, Convolution, bezoutian, convolution
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from numpy.typing import NDArray
+
+__all__ = ["DENSE", "ToeplitzSystem", "levinson", "schur"]
+
+
+def levinson(c: NDArray[Any], r: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], complex, float]:
+    """Return what determines inverse and determinant by Levinson's recursion, for well-conditioned leading sections.
+
+    Parameters
+    ----------
+    c, r : array, shape (n,)
+        First column and first row of T, in double precision; the first entry of `r` is ignored.
+
+    Returns
+    -------
+    x, y : array, shape (n,)
+        ``T x = e_0`` and ``T y = (s, t[1 - n], ..., t[-1])`` with some s; NaN or infinite where a leading section is
+        singular, and inaccurate where one is nearly so.
+    sign : complex
+        The phase of the determinant.
+    logabsdet : float
+        The logarithm of its absolute value.
+
+    Notes
+    -----
+    The sections of size m have ``T_m a = rho e_0`` and ``T_m b = rho e_{m-1}`` with ``a[0] = b[m-1] = 1``; the product
+    of all rho is the determinant. Of a Hermitian or symmetric matrix b is a in reverse order, conjugated or not.
+
+    References
+    ----------
+    .. [1] Golub, G. H., Van Loan, C. F., Matrix Computations, 4th edition, section 4.7, 2013.
+    """
+    n = len(c)
+    symmetric, hermitian = _symmetries(c, r)
+    backwards = np.ascontiguousarray(c[::-1])  # t[n-1], ..., t[0]
+    # a grows from the front of its array, b from the end.
+    a, b, shifted = (np.zeros(n, c.dtype) for _ in range(3))
+    a[0] = b[-1] = 1
+    rho = c[0]
+    sign, log = np.ones((), c.dtype)[()], 0.0
+    with np.errstate(all="ignore"):
+        for m in range(1, n + 1):
+            size = abs(rho)
+            if not 0 < size < np.inf:
+                return np.full(n, np.nan), np.full(n, np.nan), 0j, -np.inf
+            sign *= rho / size
+            log += float(np.log(size))
+            if m == n:
+                break
+            below = (backwards[n - 1 - m : n - 1] @ a[:m]) / rho
+            if symmetric or hermitian:
+                above = below if symmetric else below.conjugate()
+                mirrored = a[m::-1] if symmetric else a[m::-1].conj()  # b moved down by one, with zero in front
+                np.multiply(mirrored, below, out=shifted[: m + 1])
+                a[: m + 1] -= shifted[: m + 1]
+            else:
+                above = (r[1 : m + 1] @ b[n - m :]) / rho
+                front, back = a[: m + 1], b[n - m - 1 :]
+                np.multiply(front, above, out=shifted[: m + 1])
+                front -= below * back
+                back -= shifted[: m + 1]
+            rho *= 1 - below * above
+        if symmetric or hermitian:
+            b = a[::-1] if symmetric else a[::-1].conj()
+        return a / rho, -np.append(np.zeros(1, c.dtype), b[:-1]), complex(sign), log
+
+
+def schur(  # noqa: PLR0915  # one elimination, step by step
+    c: NDArray[Any], r: NDArray[Any]
+) -> tuple[NDArray[Any], NDArray[Any], complex, float]:
+    """Return what determines inverse and determinant by elimination with pivoting, for any leading sections.
+
+    Parameters
+    ----------
+    c, r : array, shape (n,)
+        First column and first row of T, in double precision; the first entry of `r` is ignored.
+
+    Returns
+    -------
+    x, y : array, shape (n,)
+        ``T x = e_0`` and ``T y = (0, t[1 - n], ..., t[-1])``, complex; NaN where T is exactly singular.
+    sign : complex
+        The phase of the determinant, zero where T is exactly singular.
+    logabsdet : float
+        The logarithm of its absolute value.
+
+    Notes
+    -----
+    With the cyclic shift Z and the one of opposite sign at the end, S, the matrix ``Z T - T S`` has rank two; Fourier
+    transforms make both shifts diagonal and T a matrix ``C[i, j] = G[i] . B[j] / (row[i] - col[j])`` [1]_. Eliminations
+    keep this form, so that pairs of numbers in place of rows and columns are updated, with partial pivoting. They go
+    on below C through the rows of -I, where they end with the solutions ``C^-1 G`` [2]_: these are x and y again.
+
+    References
+    ----------
+    .. [1] Gohberg, I., Kailath, T., Olshevsky, V., Fast Gaussian elimination with partial pivoting for matrices with
+       displacement structure, Math. Comp. 64, 1995.
+    .. [2] Aricò, A., Rodriguez, G., A fast solver for linear systems with displacement structure, Numer. Algorithms
+       55, 2010.
+    """
+    n = len(c)
+    k = np.arange(n)
+    above = np.append(0, r[:0:-1])  # t[-n], which is free, t[1 - n], ..., t[-1]
+    first = np.zeros(n, complex)
+    first[0] = scale = np.linalg.norm(c + above) or 1.0
+    last = np.zeros(n, complex)
+    last[-1] = 1
+    turns = np.exp(1j * np.pi * k / n)
+    G = np.asarray(fft(np.array([first, c + above]), numpy_namespace, norm="ortho"))
+    B = np.asarray(ifft(np.array([(c - above)[::-1] / scale, last]) * turns, numpy_namespace, norm="ortho"))
+    # One over the difference of two nodes exp(-iπa/n) and exp(-iπb/n) is i half(a) half(b) / (2 sin(π(a - b) / 2n)).
+    half = np.exp(0.5j * np.pi * np.arange(2 * n) / n)
+    d = np.arange(1, 2 * n)
+    sines = 0.5 / np.sin(np.pi * np.minimum(d, 2 * n - d) / (2 * n))
+    table = np.concatenate([-sines[::-1], [0.0], sines]) + 0j  # at a - b + 2 n - 1; complex products are faster
+    even, odd = table[1::2].copy(), table[::2].copy()  # at (a - b) / 2 + n - 1 and at (a - b - 1) / 2 + n
+    row_of = k.copy()  # the rows of C; those before the current pivot have made room for rows of -I
+    phase, factor = half[::2].copy(), 1j * half[1::2]
+    sign, log = np.exp(-0.5j * np.pi * (n - 1)), 0.0
+    column = np.empty(n, complex)
+    add: Any = scipy.linalg.blas.zaxpy  # which adds to the second argument
+    largest: Any = scipy.linalg.blas.izamax
+    for step in range(n):
+        s, t = B[:, step] * factor[step]
+        np.multiply(G[0], s, out=column)
+        add(G[1], column, a=t)
+        column *= phase
+        column[:step] *= even[n - 1 - step : n - 1]
+        column[step:] *= odd[n - 1 - step :].take(row_of[step:])
+        pivot = step + int(largest(column[step:]))
+        value = column[pivot]
+        size = abs(value)
+        if not 0 < size < np.inf:
+            return np.full(n, np.nan + 0j), np.full(n, np.nan + 0j), 0j, -np.inf
+        sign *= value / size
+        log += float(np.log(size))
+        row, row_number = G[:, pivot].copy(), int(row_of[pivot])
+        if pivot != step:
+            sign = -sign
+            for array in (row_of, phase, column, G[0], G[1]):
+                array[pivot] = array[step]
+        if (rest := n - step - 1) > 0:  # the entries of the pivot's row, by which the columns left are updated
+            later = B[:, step + 1 :]
+            entries = later[0] * row[0]
+            add(later[1], entries, a=row[1])
+            begin = row_number - step + n - 2
+            entries *= odd[begin - rest + 1 : begin + 1][::-1]
+            entries *= factor[step + 1 :]
+            entries *= half[2 * row_number] / value
+            add(entries, later[0], a=-B[0, step])
+            add(entries, later[1], a=-B[1, step])
+        column /= value
+        add(column, G[0], a=-row[0])
+        add(column, G[1], a=-row[1])
+        # The pivot's place goes to a row of -I, which was untouched until now.
+        phase[step] = half[2 * step + 1]
+        G[:, step] = row / value
+    solutions = np.asarray(ifft(G, numpy_namespace, norm="ortho")) * turns
+    x = solutions[0] / scale
+    y = solutions[1]
+    y[0] -= 1
+    return x, y, sign, log
+
+
+def _symmetries(c: NDArray[Any], r: NDArray[Any]) -> tuple[bool, bool]:
+    """Tell whether the matrix of first column and first row is symmetric, and whether it is Hermitian."""
+    return np.array_equal(c[1:], r[1:]), np.array_equal(c, np.append(c[:1], r[1:]).conj())
+
+
+DENSE = 128
+
+
+"""Up to this size elimination of the dense matrix is as fast as the recursions."""
+
+
+LONG = 1024
+
+
+"""From this size on iteration is tried before a recursion."""
+
+
+LARGEST = 4096
+
+
+"""The largest matrix that is written out where nothing else is accurate: 128 MiB, about a second."""
+
+
+FEW = 2
+
+
+"""Up to so many right-hand sides are solved one by one; more of them share the inverse."""
+
+
+STEPS = 25
+
+
+"""Of GMRES: a matrix with a smooth symbol needs fewer, and for others a recursion costs no more."""
+
+
+UNEVEN = 1e-3
+
+
+"""Of rows: transforms leave an error of eps times the sum of all diagonals in each."""
+
+
+TRUSTED = 1e-8
+
+
+"""The relative correction of the vectors of an inverse up to which the corrected ones are taken."""
+
+
+class ToeplitzSystem:
+    """What solves systems with a Toeplitz matrix T, each part of it made when it is first needed.
+
+    Parameters
+    ----------
+    c, r : array, shape (n,)
+        First column and first row, of one dtype; the first entry of `r` is ignored.
+    owner : str, optional
+        The method on whose behalf warnings are given; without it there are none.
+    ready : bool
+        Whether for many right-hand sides, one after the other, so that the inverse is worth its making.
+
+    Notes
+    -----
+    T is scaled by a power of two, so that numbers of any size are as good as others.
+    """
+
+    def __init__(self, c: NDArray[Any], r: NDArray[Any], owner: str | None = None, *, ready: bool = False) -> None:
+        self.owner, self.n, self.ready = owner, len(c), ready
+        self._has_warned = self._iteration_fails = False
+        self.eps = float(np.finfo(c.dtype).eps)
+        wide = np.complex128 if np.iscomplexobj(c) else np.float64
+        constants = np.append(r[:0:-1], c).astype(wide)
+        size = float(np.max(np.abs(constants)))
+        self.is_finite = math.isfinite(size)
+        self.exponent = int(_exponents(size)) if self.is_finite else 0
+        self.constants = _scaled(constants, -self.exponent) if self.exponent else constants
+        """The diagonals, from the upper right corner to the lower left one."""
+        self.c, self.r = self.constants[self.n - 1 :], self.constants[: self.n][::-1]
+
+    # What is known of the matrix
+
+    @cached_property
+    def dense(self) -> NDArray[Any]:
+        """The matrix itself."""
+        return np.ascontiguousarray(np.lib.stride_tricks.sliding_window_view(self.constants[::-1], self.n)[::-1])
+
+    @cached_property
+    def plan(self) -> Convolution:
+        """The products with T."""
+        kernel = kernel_of_diagonals(self.c, self.r[1:], numpy_namespace)
+        return convolution(kernel, (self.n, self.n), Settings(ready=True), numpy_namespace)
+
+    def _product(self, x: NDArray[Any]) -> Any:
+        return self.plan.apply(x, numpy_namespace)
+
+    @cached_property
+    def row_sums(self) -> NDArray[Any]:
+        """The sums of the moduli in each row."""
+        sums = np.append(0.0, np.cumsum(np.abs(self.constants)))
+        return (sums[self.n :] - sums[: self.n])[: self.n]
+
+    @cached_property
+    def is_uneven(self) -> bool:
+        """Whether some rows are so small that the rounding errors of transforms would hide what they say."""
+        return bool(np.min(self.row_sums) < UNEVEN * np.sum(np.abs(self.constants)))
+
+    @cached_property
+    def factors(self) -> tuple[NDArray[Any], NDArray[Any]]:
+        """The triangular factors of the dense matrix, and its pivots."""
+        getrf, gecon, _ = _lapack(self.constants.dtype)
+        found, pivots, info = getrf(self.dense)
+        if info:
+            raise np.linalg.LinAlgError(f"{self.owner}: the matrix is singular to working precision")
+        reciprocal, _ = gecon(found, np.max(np.sum(np.abs(self.dense), axis=0)))
+        if reciprocal < self.eps:
+            self._warn_of_condition(1 / max(reciprocal, 1e-300))
+        return found, pivots
+
+    @cached_property
+    def inverse(self) -> Bezoutian:
+        """The products with the inverse, by its two vectors."""
+        x, y = self.vectors
+        return bezoutian(x, y, Settings(ready=True), numpy_namespace, flips=(False, False))
+
+    def _warn_of_condition(self, value: float) -> None:
+        if self.owner and not self._has_warned:
+            self._has_warned = True
+            text = f"{self.owner}: the matrix is ill-conditioned (about {value:.1g}); the result may be inaccurate"
+            warn_caller(text, scipy.linalg.LinAlgWarning)
+
+    # Solutions
+
+    def solve(self, b: NDArray[Any]) -> NDArray[Any]:
+        """Return x with ``T x = b`` along the last axis, in double precision.
+
+        Parameters
+        ----------
+        b : array, shape (..., n)
+            Right-hand sides.
+
+        Returns
+        -------
+        array, shape (..., n)
+            NaN for a right-hand side or a matrix that is not finite.
+
+        Raises
+        ------
+        numpy.linalg.LinAlgError
+            If T is singular to working precision, or too large to be written out and nothing else solves it.
+        """
+        if np.iscomplexobj(b) and not np.iscomplexobj(self.constants):
+            return self.solve(b.real) + 1j * self.solve(b.imag)
+        rows = b.reshape(-1, self.n).astype(self.constants.dtype)
+        sizes = np.max(np.abs(rows), axis=-1, keepdims=True, initial=0.0)
+        known = np.isfinite(sizes[:, 0]) & self.is_finite
+        exponents = _exponents(sizes)
+        if np.all(known) and not (self.exponent or np.any(exponents)):
+            return self._solved(rows).reshape(b.shape)
+        x = np.full(rows.shape, np.nan, rows.dtype)
+        if np.any(known):
+            solved = self._solved(_scaled(rows, -exponents)[known])
+            x[known] = _scaled(solved, exponents[known] - self.exponent)
+        return x.reshape(b.shape)
+
+    def _solved(self, b: NDArray[Any]) -> NDArray[Any]:
+        """Return solutions for rows of numbers of ordinary size."""
+        if self.n <= DENSE or (self.n <= LARGEST and self.is_uneven):
+            return self._eliminated(b)
+        if not np.all(self.row_sums):
+            raise np.linalg.LinAlgError(f"{self.owner}: the matrix is singular to working precision")
+        allowed = 4 * np.finfo(float).eps * math.sqrt(self.n)
+        x, errors, left = np.zeros_like(b), np.full(len(b), np.inf), np.arange(len(b))
+        for solver in self._solvers(len(b)):
+            found, error = self._refined(solver, b[left], allowed)
+            better = error < errors[left]
+            x[left[better]], errors[left[better]] = found[better], error[better]
+            left = left[errors[left] > allowed]
+            if not len(left):
+                break
+        if len(left) and self.n > LARGEST:
+            self._report(float(np.max(errors)))
+        sizes = np.max(np.abs(b), axis=-1)
+        growth = np.max(self.row_sums) * np.max(np.max(np.abs(x), axis=-1) / np.where(sizes > 0, sizes, 1))
+        if growth > 1 / self.eps:  # a lower bound of the condition number
+            self._warn_of_condition(float(growth))
+        return x
+
+    def _solvers(self, count: int) -> Iterator[Callable[[NDArray[Any]], Any]]:
+        """Yield what solves systems, more or less exactly: the fastest first."""
+        if count <= FEW and not self.ready:
+            if self.n >= LONG:
+                yield self._iterated
+            yield self._recursed
+        yield lambda b: self.inverse.apply(b, numpy_namespace)
+        if self.n <= LARGEST:
+            yield self._eliminated
+        else:
+            yield self._recursed
+            yield lambda b: self._by_gmres(b, self.inverse.apply, 8 * STEPS)
+
+    def _refined(
+        self, solver: Callable[[NDArray[Any]], Any], b: NDArray[Any], allowed: float
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return solutions, refined as long as that helps, and their backward errors."""
+        with np.errstate(all="ignore"):
+            x = solver(b)
+            rest, errors = self._residual(x, b)
+            while np.any(again := errors > allowed):
+                better = x[again] + solver(rest[again])
+                left, error = self._residual(better, b[again])
+                helps = error < errors[again] / 2
+                if not np.any(helps):
+                    break
+                rows = np.flatnonzero(again)[helps]
+                x[rows], rest[rows], errors[rows] = better[helps], left[helps], error[helps]
+        return x, errors
+
+    def _residual(self, x: NDArray[Any], b: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return the residuals, and the smallest change of T relative to its rows that makes each solution exact.
+
+        Rows are measured each by itself: those with small entries are not hidden by large ones. Solutions that are
+        larger than T lets them be are measured by `b`, or any residual would be small beside them.
+        """
+        rest = b - self._product(x)
+        largest = np.max(np.abs(rest) / self.row_sums, axis=-1)
+        most = 1e-4 / np.finfo(float).eps * np.max(np.abs(b), axis=-1) / np.max(self.row_sums)
+        errors = np.where(largest == 0, 0.0, largest / np.minimum(np.max(np.abs(x), axis=-1), most))
+        return rest, np.where(np.isfinite(errors), errors, np.inf)
+
+    def _report(self, error: float) -> None:
+        """Warn of solutions with residuals above rounding, or raise where they are none."""
+        text = f"{self.owner}: the matrix is ill-conditioned; residuals of {error:.1g} relative to the matrix are left"
+        if error > math.sqrt(np.finfo(float).eps):
+            raise np.linalg.LinAlgError(text)
+        if self.owner:
+            warn_caller(text, scipy.linalg.LinAlgWarning)
+
+    def _eliminated(self, b: NDArray[Any]) -> NDArray[Any]:
+        """Return solutions by elimination of the dense matrix."""
+        found, pivots = self.factors
+        x, _ = _lapack(self.constants.dtype)[2](found, pivots, b.T)
+        solutions: NDArray[Any] = x.T
+        return solutions
+
+    def _recursed(self, b: NDArray[Any]) -> NDArray[Any]:
+        """Return solutions by SciPy's recursion, which is compiled; NaN where a leading section is singular."""
+        try:
+            return scipy.linalg.solve_toeplitz((self.c, self.r), b.T, check_finite=False).T
+        except np.linalg.LinAlgError:
+            return np.full_like(b, np.nan)
+
+    def _iterated(self, b: NDArray[Any]) -> NDArray[Any]:
+        """Return solutions by a few steps of GMRES with Strang's circulant as preconditioner [1]_, or NaN.
+
+        References
+        ----------
+        .. [1] Chan, R. H., Ng, M. K., Conjugate gradient methods for Toeplitz systems, SIAM Rev. 38, 1996.
+        """
+        n, real, k = self.n, not np.iscomplexobj(self.constants), np.arange(self.n)
+        wrapped = np.append(self.c[:1], self.r[:0:-1])
+        circulant = np.where(2 * k < n, self.c, wrapped)
+        circulant[2 * k == n] = (self.c + wrapped)[2 * k == n] / 2
+        s: Any = spectrum(circulant, numpy_namespace, real=real)
+        size = np.abs(s)
+        if self._iteration_fails or not size.min() > 1e-8 * size.max():  # a preconditioner no better than none
+            return np.full_like(b, np.nan)
+
+        def preconditioned(v: NDArray[Any], xp: Any) -> NDArray[Any]:
+            solution: Any = from_spectrum(spectrum(v, xp, real=real) / s, n, xp, real=real)
+            return solution
+
+        x = self._by_gmres(b, preconditioned, STEPS)
+        self._iteration_fails = not np.all(np.isfinite(x))
+        return x
+
+    def _by_gmres(self, b: NDArray[Any], preconditioner: Callable[..., Any], steps: int) -> NDArray[Any]:
+        """Return solutions by restarted GMRES, or NaN where that does not converge in so many steps."""
+        linear_operator, gmres = scipy.sparse.linalg.LinearOperator, scipy.sparse.linalg.gmres
+        shape, dtype, xp = (self.n, self.n), self.constants.dtype, numpy_namespace
+        T = linear_operator(shape, lambda v: self._product(v.ravel()), dtype=dtype)
+        M = linear_operator(shape, lambda v: preconditioner(v.ravel(), xp), dtype=dtype)
+        found = np.full_like(b, np.nan)
+        for x, row in zip(found, b, strict=True):
+            x[:], info = gmres(T, row, rtol=1e-10, restart=STEPS, maxiter=steps // STEPS, M=M)
+            if info:
+                x[:] = np.nan
+                break  # the others will hardly do better
+        return found
+
+    # The inverse and the determinant
+
+    @cached_property
+    def vectors(self) -> tuple[NDArray[Any], NDArray[Any]]:
+        """``T x = e_0`` and ``T y = (s, t[1 - n], ..., t[-1])`` with the s for which y is shortest.
+
+        The formula of the inverse loses eps times the product of their norms, which for another s may be as much larger
+        as T is ill-conditioned. Where a correction is not small, both are refined by residuals of a higher precision:
+        the formula needs more digits of them than a solution has.
+        """
+        known = np.zeros((2, self.n), self.constants.dtype)
+        known[0, 0], known[1, 1:] = 1, self.r[:0:-1]
+        with np.errstate(all="ignore"):
+            if self.n <= DENSE:
+                v = self._eliminated(known)
+            elif self.n < LONG:
+                v = self._recursed(known)
+            elif not np.all(np.isfinite(v := self._iterated(known))):
+                v = np.array(levinson(self.c, self.r)[:2])
+            for _ in range(3):
+                v, change = self._corrected(v, known)
+                if change <= TRUSTED or not change < 1:
+                    break
+            if not change <= TRUSTED or (self.is_uneven and self.n <= LARGEST):
+                v = self._refined_vectors(known) if self.n <= LARGEST else self._vectors_by_schur(known)
+        return v[0], v[1]
+
+    def _corrected(self, v: NDArray[Any], known: NDArray[Any]) -> tuple[NDArray[Any], float]:
+        """Return both vectors after one correction by the inverse that they make, and how large that is."""
+        v = _shortened(v)
+        if not np.all(np.isfinite(v)):
+            return v, math.inf
+        rest = known - self._product(v)
+        rest[1, 0] = 0  # where any number is right
+        x, y = v
+        inverse = bezoutian(x, y, Settings(), numpy_namespace, flips=(False, False))
+        change: Any = inverse.apply(rest, numpy_namespace)
+        sizes = np.linalg.norm(v, axis=-1)
+        relative = np.linalg.norm(change, axis=-1) / np.where(sizes > 0, sizes, 1)
+        return _shortened(v + change), float(np.max(relative))
+
+    def _refined_vectors(self, known: NDArray[Any]) -> NDArray[Any]:
+        """Return both vectors by elimination, with residuals in extended precision where the machine has it."""
+        extended = np.clongdouble if np.iscomplexobj(known) else np.longdouble
+        t, v = self.constants.astype(extended), self._eliminated(known).astype(extended)
+        for _ in range(10):
+            v = _shortened(v)
+            rest = known - np.array([np.convolve(t, each, "valid") for each in v])
+            rest[1, 0] = 0
+            change = self._eliminated(rest.astype(known.dtype))
+            v += change
+            if np.all(np.max(np.abs(change), axis=-1) <= np.finfo(float).eps * np.max(np.abs(v), axis=-1)):
+                break
+        return _shortened(v).astype(known.dtype)
+
+    def _vectors_by_schur(self, known: NDArray[Any]) -> NDArray[Any]:
+        v = np.array(schur(self.c, self.r)[:2])
+        if not np.all(np.isfinite(v)):
+            raise np.linalg.LinAlgError(f"{self.owner}: the matrix is singular to working precision")
+        return self._corrected(v if np.iscomplexobj(known) else v.real, known)[0]
+
+    def inverse_vectors(self, dtype: Any) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return `vectors` for the matrix as it was given, in a dtype; NaN for one that is not finite.
+
+        Raises
+        ------
+        numpy.linalg.LinAlgError
+            If T is singular to working precision.
+
+        Warns
+        -----
+        scipy.linalg.LinAlgWarning
+            If products with the inverse in that dtype are far less accurate than solutions, which are refined.
+        """
+        if not self.is_finite:
+            return (np.full(self.n, np.nan, dtype),) * 2
+        x, y = (v.astype(dtype) for v in self.vectors)
+        size_x, size_y = (float(np.sum(np.abs(v))) for v in (x, y))
+        bound = self.eps * size_x * (1 + 2 * size_y) * np.max(self.row_sums)  # of what the formula loses
+        if self.owner and not bound <= 1000 * self.eps:
+            self._warn_of_lost_digits(x, y)
+        return _scaled(x, -self.exponent), y
+
+    def _warn_of_lost_digits(self, x: NDArray[Any], y: NDArray[Any]) -> None:
+        wide = self.constants.dtype
+        v = (np.modf(0.6180339887498949 * np.arange(1, self.n + 1))[0] - 0.3).astype(x.dtype)
+        b = np.convolve(self.constants, v.astype(wide), "valid") if self.n <= LARGEST else self._product(v.astype(wide))
+        b = b.astype(x.dtype)
+        plan = bezoutian(x, y, Settings(), numpy_namespace, flips=(False, False))
+        found: tuple[Any, Any] = plan.apply(b, numpy_namespace), self._solved(b[None].astype(wide))[0]
+        lost, best = (float(np.linalg.norm(z - v)) / float(np.linalg.norm(v)) for z in found)
+        if not lost <= 300 * max(best, self.eps / 2):
+            text = f"products with this inverse have relative errors of about {lost:.1g}; `solve` is more accurate"
+            warn_caller(f"{self.owner}: {text}", scipy.linalg.LinAlgWarning)
+
+    def slogdet(self) -> tuple[Any, float]:
+        """Return the phase of the determinant, zero where T is singular, and the logarithm of its absolute value."""
+        if not self.is_finite:
+            return math.nan, math.nan
+        sign: complex = 0.0
+        log, change = -math.inf, math.inf
+        if self.n > DENSE:
+            known = np.zeros((2, self.n), self.constants.dtype)
+            known[0, 0], known[1, 1:] = 1, self.r[:0:-1]
+            with np.errstate(all="ignore"):
+                x, y, sign, log = levinson(self.c, self.r)
+                _, change = self._corrected(np.array([x, y]), known)
+        if not change <= TRUSTED:
+            sign, log = self._determinant_of_factors() if self.n <= LARGEST else schur(self.c, self.r)[2:]
+        if not np.iscomplexobj(self.constants):
+            sign = float(np.sign(np.real(sign)))
+        return sign, log + self.n * self.exponent * math.log(2) if sign else -math.inf
+
+    def _determinant_of_factors(self) -> tuple[Any, float]:
+        try:
+            found, pivots = self.factors
+        except np.linalg.LinAlgError:
+            return 0.0, -math.inf
+        diagonal = np.diagonal(found)
+        odd = np.count_nonzero(pivots != np.arange(self.n)) % 2
+        sizes = np.abs(diagonal)
+        return (-1) ** odd * np.prod(diagonal / sizes), float(np.sum(np.log(sizes)))
+
+
+@cache
+def _lapack(dtype: Any) -> Any:
+    """Return the factorisation of LAPACK, its estimate of the condition, and the solution."""
+    return scipy.linalg.get_lapack_funcs(("getrf", "gecon", "getrs"), dtype=dtype)
+
+
+def _exponents(sizes: Any) -> NDArray[Any]:
+    """Return exponents of two by which numbers of extreme size are divided; zeros for others."""
+    exponents = np.frexp(np.where(np.isfinite(sizes), sizes, 1.0))[1]
+    return np.where(np.abs(exponents) > 64, exponents, 0)
+
+
+def _shortened(v: NDArray[Any]) -> NDArray[Any]:
+    """Return x and y less the multiple of x that makes it shortest."""
+    x, y = v
+    return np.array([x, y - np.vdot(x, y) / np.vdot(x, x) * x])
+
+
+def _scaled(v: NDArray[Any], exponents: Any) -> NDArray[Any]:
+    """Return a vector, or rows, times powers of two that may be beyond the range of numbers."""
+    parts = np.ascontiguousarray(v).view(v.real.dtype)
+    with np.errstate(over="ignore", under="ignore"):
+        scaled: NDArray[Any] = np.ldexp(parts, exponents).view(v.dtype)
+    return scaled

@@ -1,0 +1,909 @@
+"""Products of interleaved circulant and diagonal matrices, their shapes and their rounding errors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import InitVar, dataclass
+from functools import reduce
+from itertools import pairwise
+from math import prod
+from operator import or_
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from array_api_compat import numpy as numpy_namespace
+
+from structmat._arguments import as_floating, integer, side_of_blocks
+from structmat._array_tools import (
+    ArgumentTypeError,
+    ArgumentValueError,
+    Array,
+    ArrayLike,
+    Namespace,
+    Scalar,
+    device_of,
+    euclidean_norm,
+    in_precision,
+    is_half_precision,
+    is_numpy,
+    matmul,
+    namespace_of,
+    padded,
+    precision_of,
+    restored,
+)
+from structmat._fourier import Settings
+from structmat._pair_rules import compose, scale
+from structmat._plans import ChunkedPlan, Composition, Plan
+from structmat.operators._block_circulant import BlockCirculant, ScaledGrid
+from structmat.operators._circulants import BandedCirculant, Circulant, SpectralCirculant
+from structmat.operators._combinations import Chain, Product
+from structmat.operators._diagonal import Diagonal
+from structmat.operators._linear_operator import LinearOperator, NormOrder
+from structmat.operators._prepared import plan_by_parts
+from structmat.operators._products import Context
+
+__all__ = ["CDDLayout", "CDDProduct", "Factor", "FactorKind", "log_spread_and_norm"]
+
+# Factors whose products go through transforms.
+_TRANSFORMED = (Circulant, SpectralCirculant, BlockCirculant)
+
+
+def log_spread_and_norm(factors: Sequence[Any], right: Array, left: Array, xp: Namespace) -> tuple[Array, Array]:
+    """Return the logarithms of the spread and of the norm of a product, per matrix of the stack.
+
+    A transform leaves rounding errors of the norm ``eps * norm(c) * norm(z)`` in the convolution of `c` and `z`, spread
+    evenly over the entries of every block, which the factors to the left then carry on. With ``P = L_k C_k R_k`` for
+    each circulant-like factor, the squared spread is the sum over k of ``norm(L_k)**2 * norm(c_k)**2 * norm(R_k)**2 /
+    n`` (Frobenius norms), block by block: the expected squared norm of the errors of the products with the unit
+    vectors, over that of ``eps``. Norms of partial products are estimated with random vectors.
+
+    Parameters
+    ----------
+    factors : sequence of operators
+        Left to right.
+    right, left : array, shape (k, ..., cols) and (k, ..., rows)
+        Independent standard normal vectors, with an axis for every batch axis of the factors. In place of the first
+        there may be products of such vectors and a matrix that the product is multiplied by.
+    xp : namespace
+    """
+    errors: list[tuple[Array, Array]] = []
+    z, scale = _normalised(right, 0.0, xp)
+    for factor in reversed(factors):
+        if isinstance(factor, _TRANSFORMED):
+            errors.append((_errors(factor, z, xp), scale))
+        z, scale = _normalised(factor._matvec(z, xp), scale, xp)
+    norm = 0.5 * _log(_mean_square(z, xp), xp) + scale
+    y, scale = _normalised(left, 0.0, xp)
+    terms = []
+    for factor in factors:
+        if isinstance(factor, _TRANSFORMED):
+            made, at = errors.pop()
+            carried = _mean_square(_blocks(y, factor, xp, axis=0), xp)
+            terms.append(_log(xp.sum(made * carried, axis=-1), xp) + 2.0 * (at + scale))
+        y, scale = _normalised(factor._rmatvec(y, xp), scale, xp)
+    if not terms:
+        return norm, norm
+    stacked = xp.stack(terms)
+    top = xp.max(stacked, axis=0)
+    finite = xp.where(xp.isfinite(top), top, xp.zeros_like(top))
+    return 0.5 * (_log(xp.sum(xp.exp(stacked - finite), axis=0), xp) + finite), norm
+
+
+def _errors(factor: Any, z: Array, xp: Namespace) -> Array:
+    """Squared size of the error of an entry in each block of the product of a factor and `z`, over that of ``eps``."""
+    energy = _mean_square(_blocks(z, factor, xp, axis=1), xp)
+    if not isinstance(factor, BlockCirculant):
+        return (factor._norm("fro", xp) / factor.shape[0])[..., None] ** 2 * energy
+    sizes = xp.sum(xp.abs(factor.c) ** 2, axis=-1)
+    return xp.sum(sizes * energy[..., None, :], axis=-1) / factor.c.shape[-1]
+
+
+def _mean_square(x: Array, xp: Namespace) -> Array:
+    """Squared norms along the last axis, the mean over the first."""
+    return xp.mean(xp.sum(xp.abs(x) ** 2, axis=-1), axis=0)
+
+
+def _log(x: Array, xp: Namespace) -> Array:
+    """Logarithms of numbers that are not negative, without a warning for zero."""
+    positive = x > 0.0
+    return xp.where(positive, xp.log(xp.where(positive, x, xp.ones_like(x))), xp.full_like(x, -float("inf")))
+
+
+def _blocks(x: Array, factor: Any, xp: Namespace, axis: int) -> Array:
+    """Return (..., n) as (..., blocks, side), the last block padded, for the rows or columns of a factor."""
+    if not isinstance(factor, BlockCirculant):
+        return x[..., None, :]
+    count, side = factor.c.shape[axis - 3], factor.c.shape[-1]
+    return xp.reshape(padded(x, count * side, xp), (*x.shape[:-1], count, side))
+
+
+def _normalised(x: Array, scale: Any, xp: Namespace) -> tuple[Array, Any]:
+    """Divide by the largest modulus for each matrix of the stack, and return what the logarithm of `scale` then is."""
+    size = xp.max(xp.abs(x), axis=-1, keepdims=True)
+    size = xp.max(size, axis=0, keepdims=True)
+    size = xp.where(size > 0.0, size, xp.ones_like(size))
+    return x / size, scale + xp.log(size[0, ..., 0])
+
+
+FactorKind: TypeAlias = Literal["diagonal", "circulant"]
+
+
+"""The kind of a factor; the kinds alternate."""
+
+
+Factor: TypeAlias = Diagonal | Circulant | SpectralCirculant | BandedCirculant | BlockCirculant
+
+
+# Up to this side `to_dense` multiplies dense matrices, which costs little and keeps every digit.
+_DIRECT_SIDE = 512
+
+
+# Random vectors that norms of partial products are estimated with.
+_PROBES = 32
+
+
+_CIRCULANT_LIKE = (Circulant, SpectralCirculant, BandedCirculant, BlockCirculant)
+
+
+@dataclass(frozen=True, eq=False, repr=False, slots=True)
+class CDDProduct(Chain):
+    """A product of interleaved circulant-like and diagonal matrices.
+
+    Parameters
+    ----------
+    factors : sequence of Diagonal, Circulant, SpectralCirculant, BandedCirculant or BlockCirculant
+        In the order of the matrix product; diagonal and circulant-like factors must alternate, inner sizes must agree.
+
+    Raises
+    ------
+    TypeError
+        If a factor is of another type, or the factors come from different array libraries.
+    ValueError
+        If there is no factor, two adjacent factors are of the same kind, inner sizes differ, or batch axes do not
+        broadcast.
+
+    See Also
+    --------
+    CDDProduct.from_vectors : Makes one from plain vectors.
+    structmat.fit_cdd : Fits one to a given matrix.
+
+    Notes
+    -----
+    A product with a vector costs O(n log n) per factor. Every complex square matrix is a finite product of circulant
+    and diagonal matrices [1]_, a generic one a product of at most 2n - 1 [2]_. Three factors, D C D, are the form used
+    for fine-tuning [3]_. Products with a CDD product, a diagonal or a circulant are CDD products again: adjacent
+    factors of the same kind are merged. `inv`, `solve`, `det` and `slogdet` use those of the factors if these are
+    square; `diagonal`, `trace` and the Frobenius, 1 and infinity norms are known with at most one circulant-like
+    factor. These norms are accurate: they cost O(n log n), but O(n^2) if the range of the factors makes transforms of
+    the moduli inaccurate, and always with JAX and on a GPU, where values are not inspected.
+
+    References
+    ----------
+    .. [1] Schmid, M., Steinwandt, R., Müller-Quade, J., Rötteler, M., Beth, T., Decomposing a matrix into circulant
+       and diagonal factors, Linear Algebra Appl. 306, 2000.
+    .. [2] Huhtanen, M., Perämäki, A., Factoring matrices into the product of circulant and diagonal matrices,
+       J. Fourier Anal. Appl. 21, 2015.
+    .. [3] X. Ding, L. Chen, S. Liao, Z. Wang, Parameter-efficient fine-tuning with circulant and diagonal vectors,
+       IJCAI 2025, pp. 9185-9193, arXiv:2505.00580.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import structmat as sm
+    >>> P = sm.Diagonal(np.array([1.0, 2.0])) @ sm.Circulant(np.array([1.0, 3.0])) @ sm.Diagonal(np.array([1.0, 10.0]))
+    >>> P
+    CDDProduct(n_factors=3, n_parameters=6, shape=(2, 2), dtype=float64, device=cpu)
+    >>> P.to_dense()
+    array([[ 1., 30.],
+           [ 6., 20.]])
+    """
+
+    factors: tuple[Factor, ...]
+    """The factors, left to right."""
+
+    def __post_init__(self) -> None:
+        factors = self._checked_factors()
+        for f in factors:
+            if not isinstance(f, (Diagonal, *_CIRCULANT_LIKE)):
+                raise ArgumentTypeError(
+                    "CDDProduct",
+                    "factors",
+                    "must be Diagonal, Circulant, SpectralCirculant, BandedCirculant or BlockCirculant, "
+                    f"got {type(f).__name__}",
+                )
+        for left, right in pairwise(factors):
+            if isinstance(left, Diagonal) == isinstance(right, Diagonal):
+                raise ArgumentValueError(
+                    "CDDProduct",
+                    "factors",
+                    "must be alternately diagonal and circulant, "
+                    f"got {type(left).__name__} beside {type(right).__name__}",
+                )
+        self._hold(factors, factors)
+
+    @classmethod
+    def from_vectors(cls, *vectors: ArrayLike, first: FactorKind = "diagonal", block: bool = False) -> CDDProduct:
+        """Return the CDD product whose factors are given by plain vectors, left to right.
+
+        Parameters
+        ----------
+        *vectors : array, shape (..., n)
+            Alternately diagonals and first columns of circulants; leading axes make stacks.
+        first : {"diagonal", "circulant"}, default "diagonal"
+            The kind of the first factor.
+        block : bool, default False
+            Whether the circulant-like factors are grids of blocks, each of shape ``(..., p, q, b)``. The lengths of the
+            diagonals beside a grid then crop it.
+
+        Returns
+        -------
+        CDDProduct
+            With as many factors as vectors.
+
+        Raises
+        ------
+        ValueError
+            If there is no vector, `first` is neither kind, or sizes do not fit.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import structmat as sm
+        >>> sm.CDDProduct.from_vectors(np.ones(4), np.ones(4), np.ones(4)).n_factors
+        3
+        >>> sm.CDDProduct.from_vectors(np.ones(5), np.ones((3, 2, 2)), np.ones(4), block=True).shape
+        (5, 4)
+        """
+        if first not in {"diagonal", "circulant"}:
+            raise ArgumentValueError(
+                "CDDProduct.from_vectors", "first", f'must be "diagonal" or "circulant", got {first!r}'
+            )
+        arrays = [as_floating(v, "CDDProduct.from_vectors", f"vectors[{i}]") for i, v in enumerate(vectors)]
+        for i, array in enumerate(arrays):
+            if not array.ndim:
+                text = "must have shape (..., n), got a scalar"
+                raise ArgumentValueError("CDDProduct.from_vectors", f"vectors[{i}]", text)
+        offset = 0 if first == "diagonal" else 1
+        factors: list[Factor] = []
+        for i, array in enumerate(arrays):
+            if (i + offset) % 2 == 0:
+                factors.append(Diagonal(array))
+            elif not block:
+                factors.append(Circulant(array))
+            else:
+                whole = BlockCirculant(array)
+                rows = arrays[i - 1].shape[-1] if i else whole.shape[0]
+                cols = arrays[i + 1].shape[-1] if i + 1 < len(arrays) else whole.shape[1]
+                factors.append(BlockCirculant(array, (rows, cols)))
+        return cls(tuple(factors))
+
+    @property
+    def n_factors(self) -> int:
+        """The number of factors, diagonal and circulant-like ones together."""
+        return len(self.factors)
+
+    @property
+    def n_parameters(self) -> int:
+        """The number of entries of all vectors of one matrix of the stack."""
+        return sum(
+            f.n if isinstance(f, SpectralCirculant) else prod(array.shape[array.ndim - axes :])
+            for f in self.factors
+            for array, axes in f._leaves()
+        )
+
+    def product_cond(self) -> Array:
+        """Return a condition number of products: their rounding errors relative to those of an isometry.
+
+        Returns
+        -------
+        array, shape of the batch
+            About one for a circulant, a diagonal, a matrix of rank one, or random factors; infinite for a product that
+            is zero although no factor is. Beyond ``1 / eps`` it only says that no digit is left.
+
+        See Also
+        --------
+        CDDProduct.direct_matvec : Products that do not lose small entries.
+
+        Notes
+        -----
+        Transforms are accurate relative to the norm of a vector, not to each entry. If a diagonal with large entries
+        follows, errors in small entries grow. With ``P = L_k C_k R_k`` for every circulant-like factor ``C_k`` of first
+        column ``c_k``, the condition number is ``sqrt(sum_k norm(L_k)^2 norm(c_k)^2 norm(R_k)^2 / n) / norm(P)``, in
+        Frobenius norms, grids of blocks taken block by block. The computed product with the identity differs from `P`
+        by about ``eps * log2(n) * product_cond() * norm(P)`` at most, and one with a random vector by as much relative
+        to the size of such products. This assumes that rounding errors are independent and evenly spread; for a single
+        unit vector errors may be smaller or larger. Norms are estimated to about ten per cent with a few random
+        vectors, the same in each call, at the cost of as many products.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import structmat as sm
+        >>> d = np.geomspace(1.0, 1e8, 64)
+        >>> shift = np.eye(64)[0]
+        >>> similar = sm.CDDProduct.from_vectors(d, shift, 1 / d)  # the identity, the hard way
+        >>> bool(similar.product_cond() > 1e6)
+        True
+        >>> bool(np.abs(similar @ np.ones(64) - 1.0).max() > 1e-10)
+        True
+        >>> bool(np.abs(similar.direct_matvec(np.ones(64)) - 1.0).max() < 1e-15)
+        True
+        """
+        op, xp = self._to_working_precision("product_cond")
+        spread, norm = op._log_spread_and_norm(*self._probes(op, xp), xp)
+        return xp.exp(spread - xp.where(xp.isfinite(spread), norm, xp.zeros_like(norm)))
+
+    def _log_spread_and_norm(self, right: Array, left: Array, xp: Namespace) -> tuple[Array, Array]:
+        """Logarithms of what rounding errors of products grow with, and of the norm, by random vectors."""
+        return log_spread_and_norm(self.factors, right, left, xp)
+
+    @staticmethod
+    def _probes(op: CDDProduct, xp: Namespace) -> tuple[Array, Array]:
+        rng = np.random.default_rng(0)
+        like = op._arrays()[0]
+        ones = (1,) * len(op.batch_shape)
+        right, left = (
+            xp.astype(xp.asarray(rng.standard_normal((_PROBES, *ones, side)), device=device_of(like)), op.dtype)
+            for side in reversed(op.shape)
+        )
+        return right, left
+
+    def direct_matvec(self, x: ArrayLike, /) -> Array:
+        """Return A x, along the last axis, by direct sums instead of transforms.
+
+        Parameters
+        ----------
+        x : array, shape (..., cols)
+            One vector or any batch of them.
+
+        Returns
+        -------
+        array, shape (..., rows)
+            The products, of the common dtype of operator and `x`.
+
+        Raises
+        ------
+        ValueError
+            If the last axis of `x` has another length, or the batch axes do not broadcast.
+        TypeError
+            If `x` belongs to another array library than the operator.
+
+        See Also
+        --------
+        CDDProduct.product_cond : Whether products by transforms, ``A @ x``, have lost digits.
+
+        Notes
+        -----
+        The error of each entry is at most about ``eps * n * F`` times the entry of the product of the moduli of the F
+        factors, ``|A_1| ... |A_F| |x|``, whatever their range. The cost is O(n^2) per factor and vector, with the
+        memory of one dense factor.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import structmat as sm
+        >>> P = sm.CDDProduct.from_vectors(np.array([1.0, 2.0]), np.array([1.0, 3.0]), np.array([1.0, 10.0]))
+        >>> P.direct_matvec(np.array([1.0, 1.0]))
+        array([31., 26.])
+        """
+        op, operand, xp, dtype = self._operand(x, "direct_matvec", "x", self.shape[1])
+        for factor in reversed(op.factors):
+            if isinstance(factor, Diagonal):
+                operand = factor._matvec(operand, xp)
+            else:
+                dense = factor._to_dense(Context(xp, operand.dtype, device_of(operand)))
+                operand = matmul(dense, operand[..., None], xp)[..., 0]
+        return restored(operand, dtype, xp)
+
+    def _plan(self, settings: Settings, xp: Namespace) -> Plan | None:
+        if (plan := self._composed([f._plan(settings, xp) for f in self.factors])) is not None:
+            return plan
+        return plan_by_parts(self.factors, Product, settings)
+
+    def _solver(self, settings: Settings, xp: Namespace) -> Plan | None:
+        self._require_square_factors("solve")
+        return self._composed([f._solver(settings, xp) for f in reversed(self.factors)])
+
+    def _composed(self, plans: Sequence[object]) -> Composition | None:
+        """Return the product of plans; None where one is missing, or some are real and some complex."""
+        known = tuple(plan for plan in plans if isinstance(plan, ChunkedPlan))
+        uniform = len(known) == len(plans) and len({plan.is_real for plan in known}) == 1
+        return Composition(known) if uniform else None
+
+    def _once(self, xp: Namespace) -> Composition | None:
+        """Return the plan of one product, by NumPy in chunks; without chunks it would only cost its making."""
+        return self._composed([f._plan(Settings(), xp) for f in self.factors]) if is_numpy(xp) else None
+
+    def _matvec(self, x: Array, xp: Namespace) -> Array:
+        plan = self._once(xp)
+        return super(CDDProduct, self)._matvec(x, xp) if plan is None else plan.apply(x, xp)
+
+    def _rmatvec(self, y: Array, xp: Namespace) -> Array:
+        plan = self._once(xp)
+        return super(CDDProduct, self)._rmatvec(y, xp) if plan is None else plan.adjoint().apply(y, xp)
+
+    def _details(self) -> str:
+        return f"n_factors={self.n_factors}, n_parameters={self.n_parameters}, "
+
+    def _to_dense(self, like: Context) -> Array:
+        *rest, last = self.factors
+        dense = last._to_dense(like)
+        if isinstance(last, Diagonal) and rest:  # scale the columns of the factor before it: exact and cheaper
+            dense = rest.pop()._to_dense(like) * last.d[..., None, :]
+        for factor in reversed(rest):
+            if isinstance(factor, (Diagonal, BandedCirculant)) or max(factor.shape) > _DIRECT_SIDE:
+                dense = factor._matmat(dense, like.xp)
+            else:  # transforms would lose small entries beside large ones, which other factors may bring back
+                dense = matmul(factor._to_dense(like), dense, like.xp)
+        return dense
+
+    def _require_one_circulant(self, method: str) -> None:
+        if sum(not isinstance(f, Diagonal) for f in self.factors) > 1:
+            raise self._no_closed_form(method)
+
+    def _diagonal(self, method: str, xp: Namespace) -> Array:
+        self._require_one_circulant(method)
+        size = min(self.shape)
+        first, *rest = (f._diagonal(method, xp)[..., :size] for f in self.factors)
+        for other in rest:
+            first = first * other
+        return first
+
+    def _norm(self, ord: NormOrder, xp: Namespace) -> Array:
+        if ord in {2, "nuc"}:
+            raise self._no_closed_form("norm")
+        self._require_one_circulant("norm")
+        left = right = grid = None
+        for factor in self.factors:
+            if isinstance(factor, BlockCirculant):
+                grid = factor.c
+            elif not isinstance(factor, Diagonal):
+                grid = (factor if isinstance(factor, Circulant) else factor.to_circulant()).c[..., None, None, :]
+            elif grid is None:
+                left = factor.d
+            else:
+                right = factor.d
+        if grid is None:
+            return self.factors[0]._norm(ord, xp)
+        return ScaledGrid.of(left, grid, right, self.shape, xp).norm(ord, xp)
+
+
+def _join(left: tuple[Factor, ...], right: tuple[Factor, ...]) -> LinearOperator:
+    """Return the product of two alternating chains; neighbours of one kind merge where their family allows it."""
+    if isinstance(left[-1], Diagonal) != isinstance(right[0], Diagonal):
+        return CDDProduct(left + right)
+    merged = compose.merge(left[-1], right[0])
+    return NotImplemented if merged is NotImplemented else CDDProduct((*left[:-1], merged, *right[1:]))
+
+
+def _factors(operator: LinearOperator) -> tuple[Factor, ...]:
+    return operator.factors if isinstance(operator, CDDProduct) else (operator,)  # type: ignore[return-value]
+
+
+def _chain(left: LinearOperator, right: LinearOperator) -> LinearOperator:
+    return _join(_factors(left), _factors(right))
+
+
+for _kind in _CIRCULANT_LIKE:
+    compose.rule(Diagonal, _kind)(_chain)
+    compose.rule(_kind, Diagonal)(_chain)
+
+
+for _factor in (CDDProduct, Diagonal, *_CIRCULANT_LIKE):
+    compose.rule(CDDProduct, _factor)(_chain)
+    compose.rule(_factor, CDDProduct)(_chain)
+
+
+@scale.rule(CDDProduct, object)
+def _scale(operator: CDDProduct, factor: Scalar) -> CDDProduct:
+    first, *rest = operator.factors
+    return CDDProduct((scale(first, factor), *rest))
+
+
+_MOST_FACTORS = 1000
+
+
+"""Of products of small sides: those of large ones may have four factors for each row or column."""
+
+
+@dataclass(frozen=True)
+class CDDLayout:
+    """The shape of a CDD product: the kinds of its factors and the shapes of their vectors, without any values.
+
+    Parameters
+    ----------
+    shape : (int, int)
+        Rows and columns of the product.
+    n_factors : int, default 3
+        The number of factors, diagonal and circulant ones together.
+    block_size : int, "min" or "toeplitz", default "min"
+        The side b of the blocks of circulant factors; "min" is the smaller side. "toeplitz" is ``rows + cols - 1``, the
+        largest: the leading corner of one circulant of that side is any Toeplitz matrix.
+    first : {"diagonal", "circulant"}, default "diagonal"
+        The kind of the first factor; the kinds alternate.
+    owner : str, default "CDDLayout"
+        The caller, for error messages. It is not stored.
+
+    Raises
+    ------
+    ArgumentValueError
+        If a number is out of range, or there is no such product: for a rectangle or several blocks `n_factors` is odd
+        and at least 3, and the first factor is diagonal. There are at most `most_factors` of them.
+    ArgumentTypeError
+        If an argument is of the wrong kind.
+
+    See Also
+    --------
+    CDDProduct : The products themselves.
+
+    Notes
+    -----
+    The vector of a diagonal factor has the shape ``(n,)``, that of a circulant one always ``(p, q, b)``: a p x q grid
+    of b x b circulants by their first columns, cropped to the shape of the factor. A circulant of a single block is a
+    1 x 1 grid. One grid has the shape of the whole product. All others are square with its smaller side: on the right
+    of it if the product is tall or square, on the left if it is wide.
+
+    Examples
+    --------
+    >>> import structmat as sm
+    >>> layout = sm.CDDLayout((6, 4), n_factors=5)
+    >>> layout.vector_shapes
+    ((6,), (2, 1, 4), (4,), (1, 1, 4), (4,))
+    >>> layout.n_parameters
+    26
+    >>> sm.CDDLayout((4, 4), n_factors=2, first="circulant").kinds
+    ('circulant', 'diagonal')
+    """
+
+    shape: tuple[int, int]
+    """Rows and columns of the product."""
+    n_factors: int = 3
+    """The number of factors."""
+    block_size: int | Any = "min"
+    """The side of the blocks, an integer."""
+    first: FactorKind = "diagonal"
+    """The kind of the first factor."""
+    owner: InitVar[str] = "CDDLayout"
+
+    def __post_init__(self, owner: str) -> None:
+        try:
+            rows, cols = self.shape
+        except (TypeError, ValueError):
+            raise ArgumentTypeError(owner, "shape", f"must be (rows, cols), got {self.shape!r}") from None
+        shape = (integer(rows, owner, "shape"), integer(cols, owner, "shape"))
+        object.__setattr__(self, "shape", shape)
+        n_factors, most = integer(self.n_factors, owner, "n_factors"), self.most_factors(shape)
+        if n_factors > most:
+            text = f"must be at most {most:,} for a product of shape {shape}, got {n_factors}"
+            raise ArgumentValueError(owner, "n_factors", text)
+        object.__setattr__(self, "n_factors", n_factors)
+        object.__setattr__(self, "block_size", _block_size(self.block_size, shape, owner))
+        if self.first not in {"diagonal", "circulant"}:
+            raise ArgumentValueError(owner, "first", f'must be "diagonal" or "circulant", got {self.first!r}')
+        if self.is_single_block:
+            return
+        where = f"for a product of shape {shape} with blocks of {self.block_size}"
+        if self.n_factors < 3 or self.n_factors % 2 == 0:
+            raise ArgumentValueError(owner, "n_factors", f"must be odd and at least 3 {where}, got {self.n_factors}")
+        if self.first != "diagonal":
+            raise ArgumentValueError(owner, "first", f'must be "diagonal" {where}, got {self.first!r}')
+
+    # What follows from the shape alone
+
+    @staticmethod
+    def most_factors(shape: tuple[int, int]) -> int:
+        """Return the largest number of factors that a layout may have: far more than any matrix needs.
+
+        Parameters
+        ----------
+        shape : (int, int)
+            Rows and columns of the product.
+
+        Returns
+        -------
+        int
+            Four times the larger side, and at least 1000; ``2 n - 1`` factors give almost every n x n matrix.
+
+        Examples
+        --------
+        >>> import structmat as sm
+        >>> sm.CDDLayout.most_factors((4096, 1024))
+        16384
+        """
+        return max(_MOST_FACTORS, 4 * max(shape))
+
+    @property
+    def is_single_block(self) -> bool:
+        """Whether all factors are square, and the circulant ones of one block."""
+        return self.shape == (self.block_size, self.block_size)
+
+    @property
+    def fewest_factors(self) -> int:
+        """The smallest number of factors of products of that shape and block size: 1 for a single block, else 3."""
+        return 1 if self.is_single_block else 3
+
+    @property
+    def kinds(self) -> tuple[FactorKind, ...]:
+        """The kind of each factor, left to right."""
+        second: FactorKind = "circulant" if self.first == "diagonal" else "diagonal"
+        return tuple(second if k % 2 else self.first for k in range(self.n_factors))
+
+    @property
+    def factor_shapes(self) -> tuple[tuple[int, int], ...]:
+        """Rows and columns of each factor, left to right."""
+        if self.is_single_block:
+            return (self.shape,) * self.n_factors
+        rows, cols = self.shape
+        side = min(rows, cols)
+        squares = ((side, side),) * (self.n_factors - 3)
+        whole = ((rows, rows), (rows, cols), (cols, cols))
+        return squares + whole if cols > rows else whole + squares
+
+    @property
+    def vector_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """The shape of the vector of each factor, left to right: ``(n,)`` or ``(p, q, b)``."""
+        b = self.block_size
+        return tuple(
+            (rows,) if kind == "diagonal" else (-(-rows // b), -(-cols // b), b)
+            for kind, (rows, cols) in zip(self.kinds, self.factor_shapes, strict=True)
+        )
+
+    @property
+    def n_parameters(self) -> int:
+        """The number of entries of all vectors."""
+        return sum(math.prod(shape) for shape in self.vector_shapes)
+
+    # Vectors
+
+    def identities(self, like: Array | None = None) -> tuple[Array, ...]:
+        """Return the vectors of factors that are identities.
+
+        Parameters
+        ----------
+        like : array, optional
+            An array of the library, dtype and device wanted. Default: NumPy, double precision.
+
+        Returns
+        -------
+        tuple of arrays
+            Of `vector_shapes`; a factor that is not square has ones on its main diagonal.
+
+        Examples
+        --------
+        >>> import structmat as sm
+        >>> layout = sm.CDDLayout((3, 2))
+        >>> layout.product(layout.identities()).to_dense()
+        array([[1., 0.],
+               [0., 1.],
+               [0., 0.]])
+        """
+        xp: Namespace = numpy_namespace if like is None else namespace_of("CDDLayout.identities", like)
+        dtype, device = (xp.float64, None) if like is None else (like.dtype, device_of(like))
+
+        def identity(shape: tuple[int, ...]) -> Array:
+            if len(shape) == 1:
+                return xp.ones(shape, dtype=dtype, device=device)
+            p, q, b = shape
+            first = xp.astype(xp.arange(b, device=device) == 0, dtype)
+            return xp.eye(p, q, dtype=dtype, device=device)[..., None] * first
+
+        return tuple(map(identity, self.vector_shapes))
+
+    def extended(self, vectors: Sequence[Array], first: FactorKind = "diagonal") -> tuple[Array, ...]:
+        """Return the vectors of the same product with as many factors as the layout has: identities are added.
+
+        Parameters
+        ----------
+        vectors : sequence of arrays
+            Of at most as many factors, in the shapes of a layout with that number of factors; leading axes make stacks.
+        first : {"diagonal", "circulant"}, default "diagonal"
+            The kind of the first of them.
+
+        Returns
+        -------
+        tuple of arrays
+            `vectors` and identities: on the side of the square factors, and for a single block on the right, except one
+            on the left if the kinds require it.
+
+        Raises
+        ------
+        ArgumentValueError
+            If there are too many vectors, or their number, kinds or shapes do not fit.
+        """
+        owner = "CDDLayout.extended"
+        shorter = CDDLayout(self.shape, len(vectors), self.block_size, first, owner)
+        shorter._checked(vectors, owner)
+        missing = self.n_factors - len(vectors)
+        left = missing if self.shape[1] > self.shape[0] else int(first != self.first)
+        if left > missing:
+            raise ArgumentValueError(
+                owner, "vectors", f"must fit into {self.n_factors} factors, the first {self.first}, got {len(vectors)}"
+            )
+        identities = self.identities(vectors[0])
+        return (*identities[:left], *vectors, *identities[left + len(vectors) :])
+
+    def balanced(self, vectors: Sequence[Array]) -> tuple[Array, ...]:
+        """Return vectors of the same product, scaled so that all factors have the same size.
+
+        Parameters
+        ----------
+        vectors : sequence of arrays
+            In `vector_shapes`; leading axes make stacks.
+
+        Returns
+        -------
+        tuple of arrays
+            Zeros where a factor is zero.
+
+        Raises
+        ------
+        ArgumentValueError
+            If the shapes do not fit.
+
+        Notes
+        -----
+        The size of a diagonal is the root mean square of its entries; that of a grid ``c`` of p x q circulants is
+        ``norm(c) / sqrt(min(p, q))``, the root mean square of the singular values of its matrices per frequency. Signs
+        and grids with orthonormal rows or columns have size one.
+        """
+        vectors, xp = self._checked(vectors, "CDDLayout.balanced")
+        dtypes = [v.dtype for v in vectors]
+        precision = [precision_of(dtype, xp) for dtype in dtypes]
+        wide = [in_precision(v, p, xp) for v, p in zip(vectors, precision, strict=True)]
+        sizes: list[Any] = [_size(v, len(shape), xp) for v, shape in zip(wide, self.vector_shapes, strict=True)]
+        lost = reduce(or_, (size == 0 for size in sizes))
+        logs = [xp.log(xp.where(size > 0, size, xp.ones_like(size))) for size in sizes]
+        mean = sum(logs[1:], start=logs[0]) / len(logs)
+        balanced = []
+        for v, log, shape, dtype in zip(wide, logs, self.vector_shapes, dtypes, strict=True):
+            share = xp.where(lost, xp.zeros_like(mean), xp.exp(mean - log))
+            scaled = v * xp.astype(xp.reshape(share, (*share.shape, *(1,) * len(shape))), precision_of(v.dtype, xp))
+            balanced.append(restored(scaled, dtype, xp) if is_half_precision(dtype) else scaled)
+        return tuple(balanced)
+
+    # Products
+
+    def product(self, vectors: Sequence[ArrayLike]) -> CDDProduct:
+        """Return the product with these vectors.
+
+        Parameters
+        ----------
+        vectors : sequence of arrays
+            In `vector_shapes`; leading axes make stacks. They are not copied: gradients flow.
+
+        Returns
+        -------
+        CDDProduct
+            Of `Diagonal` and `Circulant` factors for a single block, else of `Diagonal` and `BlockCirculant` ones.
+
+        Raises
+        ------
+        ArgumentValueError
+            If the number or the shapes of vectors do not fit.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import structmat as sm
+        >>> sm.CDDLayout((5, 4), block_size=2).product([np.ones(5), np.ones((3, 2, 2)), np.ones(4)])
+        CDDProduct(n_factors=3, n_parameters=21, shape=(5, 4), dtype=float64, device=cpu)
+        """
+        arrays, _ = self._checked(vectors, "CDDLayout.product")
+
+        def factor(kind: FactorKind, array: Array, shape: tuple[int, int]) -> Factor:
+            if kind == "diagonal":
+                return Diagonal(array)
+            return Circulant(array[..., 0, 0, :]) if self.is_single_block else BlockCirculant(array, shape)
+
+        return CDDProduct(tuple(map(factor, self.kinds, arrays, self.factor_shapes)))
+
+    @classmethod
+    def of(cls, product: CDDProduct) -> CDDLayout:
+        """Return the layout of a product.
+
+        Parameters
+        ----------
+        product : CDDProduct
+            A product whose factors have the shapes of a layout.
+
+        Returns
+        -------
+        CDDLayout
+            Such that ``layout.product(layout.vectors_of(product))`` is the same product.
+
+        Raises
+        ------
+        ArgumentTypeError
+            If `product` is not a CDD product.
+        ArgumentValueError
+            If its factors have blocks of several sizes, or other shapes than those of a layout.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import structmat as sm
+        >>> P = sm.CDDProduct.from_vectors(np.ones(3), np.ones(3), first="circulant")
+        >>> sm.CDDLayout.of(P)
+        CDDLayout(shape=(3, 3), n_factors=2, block_size=3, first='circulant')
+        """
+        owner = "CDDLayout.of"
+        if not isinstance(product, CDDProduct):
+            raise ArgumentTypeError(owner, "product", f"must be a CDDProduct, got {type(product).__name__}")
+        sizes = {
+            f.block_size if isinstance(f, BlockCirculant) else f.shape[0]
+            for f in product.factors
+            if not isinstance(f, Diagonal)
+        } or {product.shape[0]}
+        if len(sizes) > 1:
+            raise ArgumentValueError(owner, "product", f"must have blocks of one size, got {sorted(sizes)}")
+        first: FactorKind = "diagonal" if isinstance(product.factors[0], Diagonal) else "circulant"
+        layout = cls(product.shape, product.n_factors, sizes.pop(), first, owner)
+        shapes = tuple(f.shape for f in product.factors)
+        if shapes != layout.factor_shapes:
+            raise ArgumentValueError(
+                owner, "product", f"must have factors of shapes {layout.factor_shapes}, got {shapes}"
+            )
+        return layout
+
+    def vectors_of(self, product: CDDProduct) -> tuple[Array, ...]:
+        """Return the vectors of a product with this layout, the inverse of `product`.
+
+        Parameters
+        ----------
+        product : CDDProduct
+            With this layout.
+
+        Returns
+        -------
+        tuple of arrays
+            In `vector_shapes`, after the batch axes of each; views where the library has them.
+
+        Raises
+        ------
+        ArgumentTypeError
+            If `product` is not a CDD product.
+        ArgumentValueError
+            If it has another layout.
+        """
+        if (layout := CDDLayout.of(product)) != self:
+            raise ArgumentValueError("CDDLayout.vectors_of", "product", f"must have the layout {self}, got {layout}")
+
+        def vector(factor: Factor) -> Array:
+            if isinstance(factor, Diagonal):
+                return factor.d
+            if isinstance(factor, BlockCirculant):
+                return factor.c
+            c = factor.to_circulant().c if isinstance(factor, (SpectralCirculant, BandedCirculant)) else factor.c
+            return c[..., None, None, :]
+
+        return tuple(map(vector, product.factors))
+
+    def _checked(self, vectors: Sequence[ArrayLike], owner: str) -> tuple[tuple[Array, ...], Namespace]:
+        """Return the vectors as arrays, and their namespace, after the check of their number and shapes."""
+        arrays = tuple(as_floating(v, owner, f"vectors[{i}]") for i, v in enumerate(vectors))
+        if len(arrays) != self.n_factors:
+            raise ArgumentValueError(owner, "vectors", f"must be {self.n_factors}, got {len(arrays)}")
+        for i, (array, shape) in enumerate(zip(arrays, self.vector_shapes, strict=True)):
+            if tuple(array.shape[max(0, array.ndim - len(shape)) :]) != shape:
+                core = ", ".join(map(str, shape))
+                raise ArgumentValueError(
+                    owner, f"vectors[{i}]", f"must have shape (..., {core}), got {tuple(array.shape)}"
+                )
+        return arrays, namespace_of(owner, *arrays)
+
+
+def _block_size(value: Any, shape: tuple[int, int], owner: str) -> int:
+    largest = sum(shape) - 1
+    side = side_of_blocks(value, owner, "block_size")
+    size = {"min": min(shape), "toeplitz": largest}[side] if isinstance(side, str) else side
+    if size > largest:
+        raise ArgumentValueError(owner, "block_size", f"must be at most rows + cols - 1 = {largest}, got {size}")
+    return size
+
+
+def _size(vector: Array, core: int, xp: Namespace) -> Array:
+    """Return the sizes of diagonals or grids."""
+    count = vector.shape[-1] if core == 1 else min(vector.shape[-3:-1])
+    return euclidean_norm(vector, xp, axis=tuple(range(-core, 0))) / math.sqrt(count)

@@ -1,0 +1,626 @@
+"""Circulant matrices, held by first column, spectrum or few diagonals."""
+
+from __future__ import annotations
+
+import math
+import sys
+from dataclasses import dataclass
+from math import prod
+
+from structmat._arguments import are_normal, as_floating, copied, integer, negligible, reciprocal_above, require_nonzero
+from structmat._array_tools import (
+    ArgumentValueError,
+    Array,
+    ArrayLike,
+    DType,
+    Namespace,
+    binary_unit,
+    complex_partner,
+    device_of,
+    euclidean_norm,
+    in_precision,
+    is_complex,
+    is_numpy,
+    namespace_of,
+    precision_of,
+    restored,
+    reversed_cyclically,
+    windows,
+)
+from structmat._fourier import Settings, cyclic_kernel, fft, from_spectrum, full_spectrum, is_fast, spectrum
+from structmat._pair_rules import submatrix
+from structmat._plans import Convolution, ShiftAndAdd, convolution
+from structmat.operators._diagonal import Fourier
+from structmat.operators._linear_operator import LinearOperator, Planned, SpectralFunction
+from structmat.operators._products import Context
+
+__all__ = [
+    "BandedCirculant",
+    "Circulant",
+    "SpectralCirculant",
+    "circulant_entries",
+    "cyclic_diagonals",
+    "factors_of_half",
+    "is_unpaired",
+    "ready_for_roots",
+]
+
+
+def circulant_entries(c: Array, like: Context) -> Array:
+    """Return dense circulants with first columns `c`: in NumPy a read-only view of two periods."""
+    xp, n = like.xp, c.shape[-1]
+    if not is_numpy(xp):  # whose arrays know no negative strides: one gather
+        i = xp.arange(n, device=like.device)
+        index = xp.reshape((i[:, None] - i[None, :]) % n, (n * n,))
+        return xp.reshape(xp.take(c, index, axis=-1), (*c.shape, n))
+    return windows(xp.concat([c[..., 1:], c], axis=-1)[..., ::-1], n, xp)[..., ::-1, :]
+
+
+def cyclic_diagonals(A: Array, xp: Namespace) -> Array:
+    """Return V with ``V[..., i, k] = A[..., i, (i - k) % n]``: the cyclic diagonals of square matrices as columns."""
+    n = A.shape[-1]
+    i = xp.arange(n, device=device_of(A))
+    index = xp.reshape(n * i[:, None] + (i[:, None] - i[None, :]) % n, (n * n,))
+    return xp.reshape(xp.take(xp.reshape(A, (*A.shape[:-2], n * n)), index, axis=-1), A.shape)
+
+
+def is_unpaired(half: Array, n: int, xp: Namespace) -> Array:
+    """Tell which frequencies of a half spectrum have no conjugate partner, so that their eigenvalues are real."""
+    k = xp.arange(half.shape[-1], device=device_of(half))
+    return (k == 0) | (2 * k == n)
+
+
+def factors_of_half(half: Array, n: int, xp: Namespace) -> Array:
+    """Return n real numbers with the product of all eigenvalues of a real matrix, from its half spectrum."""
+    single = xp.real(half[..., :: max(1, n // 2)] if n % 2 == 0 else half[..., :1])
+    paired = xp.abs(half[..., 1 : (n + 1) // 2])
+    return xp.concat([single, paired, paired], axis=-1)  # not their squares, which would underflow
+
+
+def ready_for_roots(half: Array, n: int, rounding: float, xp: Namespace) -> tuple[Array, bool]:
+    """Return a spectrum for functions that want no negative eigenvalues, and whether it is still a half one.
+
+    Where an eigenvalue is real it must not be negative, but may be so by `rounding` times the largest: then it counts
+    as zero. Else the matrix has no real function of that kind, and all eigenvalues are returned.
+    """
+    negative = is_unpaired(half, n, xp) & (xp.real(half) < 0)
+    if bool(xp.any(negative & ~negligible(half, rounding, xp))):
+        return full_spectrum(half, n, xp), False
+    return xp.where(negative, xp.zeros_like(half), half), True
+
+
+_ENOUGH = 8
+
+
+"""Number of vectors that win back the transform from a spectrum to a first column."""
+
+
+@dataclass(frozen=True, eq=False, repr=False, slots=True)
+class Circulant(Planned):
+    """A circulant matrix given by its first column, ``C[i, j] = c[(i - j) % n]``.
+
+    Parameters
+    ----------
+    c : array, shape (..., n)
+        The first column; leading axes make a stack of matrices. Integers are promoted to the library's floating dtype.
+
+    Raises
+    ------
+    ValueError
+        If `c` has no axis or no entry.
+    TypeError
+        If `c` does not hold numbers.
+
+    See Also
+    --------
+    SpectralCirculant : The same matrix by its eigenvalues.
+    LinearOperator.prepare : For many products by one matrix.
+    BlockCirculant : A grid of circulants, of any rectangular shape.
+
+    Notes
+    -----
+    ``C x = ifft(fft(c) * fft(x))``: three transforms, O(n log n), real ones for real data. The eigenvalues are
+    ``fft(c)``, so inverses, powers and other functions are exact up to rounding, and stay circulant [1]_.
+
+    References
+    ----------
+    .. [1] Davis, P. J., *Circulant Matrices*, Wiley, 1979.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import structmat as sm
+    >>> C = sm.Circulant(np.array([1.0, 2.0, 3.0]))
+    >>> C
+    Circulant(shape=(3, 3), dtype=float64, device=cpu)
+    >>> C @ np.array([1.0, 0.0, 0.0])
+    array([1., 2., 3.])
+    """
+
+    _core_axes = {"c": 1}
+
+    c: Array
+    """The first column, shape ``(..., n)``."""
+
+    def __post_init__(self) -> None:
+        c = as_floating(self.c, "Circulant", "c")
+        if c.ndim < 1 or c.shape[-1] < 1:
+            raise ArgumentValueError("Circulant", "c", f"must have shape (..., n) with n >= 1, got {tuple(c.shape)}")
+        object.__setattr__(self, "c", c)
+
+    @classmethod
+    def from_row(cls, r: ArrayLike) -> Circulant:
+        """Return the circulant with a given first row, ``C[i, j] = r[(j - i) % n]``.
+
+        Parameters
+        ----------
+        r : array, shape (..., n)
+            The first row.
+
+        Returns
+        -------
+        Circulant
+            The transpose of ``Circulant(r)``.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import structmat as sm
+        >>> sm.Circulant.from_row(np.array([1.0, 2.0, 3.0])).to_dense()
+        array([[1., 2., 3.],
+               [3., 1., 2.],
+               [2., 3., 1.]])
+        """
+        return cls(r)._transpose()
+
+    @classmethod
+    def nearest(cls, A: ArrayLike) -> Circulant:
+        """Return the circulant nearest to a square matrix in the Frobenius norm.
+
+        Parameters
+        ----------
+        A : array, shape (..., n, n)
+            The matrix.
+
+        Returns
+        -------
+        Circulant
+            Whose first column holds the means of the cyclic diagonals of `A`, T. Chan's optimal circulant [1]_.
+
+        Raises
+        ------
+        ValueError
+            If `A` is not square. For a rectangle see `BlockCirculant.nearest`.
+
+        References
+        ----------
+        .. [1] Chan, T. F., An optimal circulant preconditioner for Toeplitz systems, SIAM J. Sci. Stat. Comput. 9,
+           1988.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import structmat as sm
+        >>> sm.Circulant.nearest(np.array([[1.0, 2.0], [4.0, 3.0]])).c
+        array([2., 3.])
+        """
+        A = as_floating(A, "Circulant.nearest", "A")
+        if A.ndim < 2 or A.shape[-1] != A.shape[-2]:
+            raise ArgumentValueError(
+                "Circulant.nearest",
+                "A",
+                f"must have shape (..., n, n), got {tuple(A.shape)}; for a rectangle use BlockCirculant.nearest",
+            )
+        xp = namespace_of("Circulant.nearest", A)
+        means = xp.mean(cyclic_diagonals(in_precision(A, precision_of(A.dtype, xp), xp), xp), axis=-2)
+        return cls(restored(means, A.dtype, xp))
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """``(n, n)``."""
+        return (self.c.shape[-1], self.c.shape[-1])
+
+    @property
+    def dtype(self) -> DType:
+        """The dtype of `c`."""
+        return self.c.dtype
+
+    def to_spectral(self) -> SpectralCirculant:
+        """Return the same matrix, given by its spectrum.
+
+        Returns
+        -------
+        SpectralCirculant
+            A snapshot: it does not follow later changes of `c`. Half precision becomes float32.
+        """
+        op, xp = self._to_working_precision("to_spectral")
+        real = not is_complex(op.c.dtype, xp)
+        return SpectralCirculant(spectrum(op.c, xp, real=real), self.shape[0], real=real)
+
+    def _plan(self, settings: Settings, xp: Namespace) -> Convolution:
+        return convolution(cyclic_kernel(self.c, xp), self.shape, settings, xp)
+
+    def _transpose(self) -> Circulant:
+        return Circulant(reversed_cyclically(self.c, self._own_namespace()))
+
+    def _conj(self) -> Circulant:
+        xp = self._own_namespace()
+        return Circulant(xp.conj(self.c)) if is_complex(self.c.dtype, xp) else self
+
+    def _to_dense(self, like: Context) -> Array:
+        return copied(circulant_entries(self.c, like), like.xp)
+
+    def _inv(self, xp: Namespace) -> LinearOperator:
+        return self.to_spectral()._inv(xp).to_circulant()
+
+    def _solve(self, b: Array, xp: Namespace) -> Array:
+        unit = binary_unit(self.c, xp)  # as sums may overflow, and reciprocals
+        inverse = Circulant(self.c / unit).to_spectral()._inverse("solve", xp)
+        return inverse._matvec(b / unit, xp)
+
+    def _solver(self, settings: Settings, xp: Namespace) -> Convolution | None:
+        return self.to_spectral()._solver(settings, xp)
+
+    def _pinv(self, rtol: float, xp: Namespace) -> LinearOperator:
+        return self.to_spectral()._pinv(rtol, xp).to_circulant()
+
+    def _eigvals(self, xp: Namespace) -> Array:
+        return fft(self.c, xp)
+
+    def _eig(self, xp: Namespace) -> tuple[Array, LinearOperator]:
+        return self._eigvals(xp), Fourier(self.shape[0], inverse=True)
+
+    def _svdvals(self, xp: Namespace) -> Array:
+        return xp.abs(self._eigvals(xp))
+
+    def _determinant_factors(self, method: str, xp: Namespace) -> Array:
+        return self.to_spectral()._determinant_factors(method, xp)
+
+    def _diagonal(self, method: str, xp: Namespace) -> Array:
+        return xp.broadcast_to(self.c[..., :1], self.c.shape)
+
+    def _modulus(self, xp: Namespace) -> LinearOperator:
+        return Circulant(xp.abs(self.c))
+
+    def _frobenius(self, xp: Namespace) -> Array:
+        return math.sqrt(self.shape[0]) * euclidean_norm(self.c, xp)
+
+    def _row_sums(self, xp: Namespace) -> Array:
+        return xp.broadcast_to(xp.sum(self.c, axis=-1, keepdims=True), self.c.shape)
+
+    def _spectral_function(self, function: SpectralFunction, xp: Namespace) -> LinearOperator:
+        return self.to_spectral()._spectral_function(function, xp).to_circulant()
+
+
+@dataclass(frozen=True, eq=False, repr=False, slots=True)
+class SpectralCirculant(Planned):
+    """A circulant matrix given by its spectrum, the discrete Fourier transform of its first column.
+
+    Parameters
+    ----------
+    spectrum : array, shape (..., n // 2 + 1) or (..., n)
+        The eigenvalues: the half spectrum ``rfft(c)`` of a real matrix, or the full ``fft(c)`` of a complex one.
+    n : int
+        The size; a half spectrum does not determine whether it is even or odd.
+    real : bool, default True
+        Whether `spectrum` is the half spectrum of a real matrix. Imaginary parts at frequency zero, and at n / 2 for
+        even n, then count as zero.
+
+    Raises
+    ------
+    ValueError
+        If the length of `spectrum` does not fit `n` and `real`.
+    TypeError
+        If `spectrum` does not hold numbers.
+
+    See Also
+    --------
+    Circulant.to_spectral : Makes one from a first column.
+    LinearOperator.prepare : For many products by one matrix, this one or any other.
+
+    Notes
+    -----
+    Its parameters are the eigenvalues, for filters that are known or learned in the frequency domain. A product takes
+    two transforms, where a `Circulant` needs three.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import structmat as sm
+    >>> S = sm.Circulant(np.array([1.0, 2.0, 3.0])).to_spectral()
+    >>> S
+    SpectralCirculant(shape=(3, 3), dtype=float64, device=cpu)
+    >>> S.matvec(np.array([1.0, 0.0, 0.0])).round(12)
+    array([1., 2., 3.])
+    """
+
+    _core_axes = {"spectrum": 1}
+
+    spectrum: Array
+    """Half or full spectrum."""
+    n: int
+    """The size."""
+    real: bool = True
+    """Whether the matrix is real and `spectrum` its half spectrum."""
+
+    def __post_init__(self) -> None:
+        n = integer(self.n, "SpectralCirculant", "n")
+        s = as_floating(self.spectrum, "SpectralCirculant", "spectrum")
+        xp = namespace_of("SpectralCirculant", s)
+        if not is_complex(s.dtype, xp):
+            s = xp.astype(s, complex_partner(s.dtype, xp))
+        length = n // 2 + 1 if self.real else n
+        if s.ndim < 1 or s.shape[-1] != length:
+            raise ArgumentValueError(
+                "SpectralCirculant",
+                "spectrum",
+                f"must have shape (..., {length}) for n={n} and real={self.real}, got {tuple(s.shape)}",
+            )
+        object.__setattr__(self, "spectrum", s)
+        object.__setattr__(self, "n", n)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """``(n, n)``."""
+        return (self.n, self.n)
+
+    @property
+    def dtype(self) -> DType:
+        """The dtype of the entries: real when `real`."""
+        return precision_of(self.spectrum.dtype, self._own_namespace()) if self.real else self.spectrum.dtype
+
+    def to_circulant(self) -> Circulant:
+        """Return the same matrix, given by its first column.
+
+        Returns
+        -------
+        Circulant
+            Real when `real`.
+        """
+        return Circulant(from_spectrum(self.spectrum, self.n, self._own_namespace(), real=self.real))
+
+    def _eigenvalues(self, xp: Namespace) -> Array:
+        """Return the spectrum without imaginary parts that do not count."""
+        values = self.spectrum
+        if not self.real:
+            return values
+        return xp.where(is_unpaired(values, self.n, xp), xp.astype(xp.real(values), values.dtype), values)
+
+    def _as_full(self, xp: Namespace) -> Array:
+        """Return all n eigenvalues."""
+        values = self._eigenvalues(xp)
+        return full_spectrum(values, self.n, xp) if self.real else values
+
+    def _complex(self, dtype: DType, xp: Namespace) -> SpectralCirculant:
+        return SpectralCirculant(xp.astype(self._as_full(xp), dtype), self.n, real=False)
+
+    def _like(self, values: Array) -> SpectralCirculant:
+        return SpectralCirculant(values, self.n, self.real)
+
+    def _plan(self, settings: Settings, xp: Namespace) -> Convolution:
+        return self.to_circulant()._plan(settings, xp)
+
+    def _matvec(self, x: Array, xp: Namespace) -> Array:
+        if prod(x.shape[:-1]) >= _ENOUGH and (is_numpy(xp) or not is_fast(self.n, xp)):
+            return self.to_circulant()._matvec(x, xp)
+        return Convolution(None, self.spectrum, self.n, self.real, Settings(), self.shape).apply(x, xp)
+
+    def _rmatvec(self, y: Array, xp: Namespace) -> Array:
+        return self._like(xp.conj(self.spectrum))._matvec(y, xp)
+
+    def _transpose(self) -> SpectralCirculant:
+        xp = self._own_namespace()
+        return self._like(xp.conj(self.spectrum) if self.real else reversed_cyclically(self.spectrum, xp))
+
+    def _conj(self) -> SpectralCirculant:
+        xp = self._own_namespace()
+        return self if self.real else self._like(reversed_cyclically(xp.conj(self.spectrum), xp))
+
+    def _to_dense(self, like: Context) -> Array:
+        return self.to_circulant()._to_dense(like)
+
+    def _inv(self, xp: Namespace) -> SpectralCirculant:
+        return self._inverse("inv", xp)
+
+    def _solve(self, b: Array, xp: Namespace) -> Array:
+        unit = binary_unit(self.spectrum, xp)
+        return self._like(self.spectrum / unit)._inverse("solve", xp)._matvec(b / unit, xp)
+
+    def _solver(self, settings: Settings, xp: Namespace) -> Convolution | None:
+        values = self._nonzero_eigenvalues("solve", xp)
+        if not are_normal(values, xp):
+            return None
+        inverse = self._like(1 / values)
+        if not is_fast(self.n, xp):
+            return inverse._plan(settings, xp)
+        # with every digit of small values
+        return Convolution(None, inverse.spectrum, self.n, self.real, settings, self.shape)
+
+    def _pinv(self, rtol: float, xp: Namespace) -> SpectralCirculant:
+        return self._like(reciprocal_above(self._eigenvalues(xp), rtol, xp))
+
+    def _eigvals(self, xp: Namespace) -> Array:
+        return self._as_full(xp)
+
+    def _eig(self, xp: Namespace) -> tuple[Array, LinearOperator]:
+        return self._as_full(xp), Fourier(self.n, inverse=True)
+
+    def _svdvals(self, xp: Namespace) -> Array:
+        return xp.abs(self._as_full(xp))
+
+    def _determinant_factors(self, method: str, xp: Namespace) -> Array:
+        return factors_of_half(self.spectrum, self.n, xp) if self.real else self.spectrum
+
+    def _diagonal(self, method: str, xp: Namespace) -> Array:
+        return self.to_circulant()._diagonal(method, xp)
+
+    def _modulus(self, xp: Namespace) -> LinearOperator:
+        return self.to_circulant()._modulus(xp)
+
+    def _frobenius(self, xp: Namespace) -> Array:
+        return euclidean_norm(self._as_full(xp), xp)
+
+    def _spectral_function(self, function: SpectralFunction, xp: Namespace) -> SpectralCirculant:
+        real = self.real
+        values = self._nonzero_eigenvalues(function.name, xp) if function.needs_nonzero else self._eigenvalues(xp)
+        if real and function.needs_nonnegative:
+            values, real = ready_for_roots(values, self.n, self._rounding(xp), xp)
+        return SpectralCirculant(function.evaluate(values), self.n, real)
+
+    def _nonzero_eigenvalues(self, method: str, xp: Namespace) -> Array:
+        values = self._eigenvalues(xp)
+        require_nonzero(values, self._rounding(xp), f"Circulant.{method}", xp)
+        return values
+
+    def _inverse(self, method: str, xp: Namespace) -> SpectralCirculant:
+        return self._like(1 / self._nonzero_eigenvalues(method, xp))
+
+
+@dataclass(frozen=True, eq=False, repr=False, slots=True)
+class BandedCirculant(Planned):
+    """A circulant matrix with few neighbouring nonzero cyclic diagonals.
+
+    ``C[i, (i - start - k) % n] = entries[k]``: the diagonal of ``entries[0]`` is `start` rows below the main one.
+
+    Parameters
+    ----------
+    entries : array, shape (..., m)
+        The entries of the diagonals, from the uppermost down; leading axes make a stack of matrices.
+    n : int
+        The size. Entries of diagonals that are the same modulo n add up.
+    start : int, default 0
+        How far below the main diagonal the first one lies; negative above.
+
+    Raises
+    ------
+    ValueError
+        If `entries` has no entry, or `n` is not positive.
+    TypeError
+        If `entries` does not hold numbers, or `n` or `start` is not an integer.
+
+    See Also
+    --------
+    Circulant : With any number of diagonals.
+    structmat.factorize_cdd : Returns products with such factors.
+
+    Notes
+    -----
+    With the cyclic shift P it is the sum of ``entries[k] * P^(start + k)``. A product is m shifts and additions,
+    O(m n), with errors relative to each entry, while those of transforms are relative to the norm of the vector. Its
+    linear algebra is that of the same matrix as a `Circulant`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import structmat as sm
+    >>> C = sm.BandedCirculant(np.array([1.0, -1.0]), 4)
+    >>> C
+    BandedCirculant(shape=(4, 4), dtype=float64, device=cpu)
+    >>> C.matvec(np.array([1.0, 4.0, 9.0, 16.0]))
+    array([-15.,   3.,   5.,   7.])
+    """
+
+    _core_axes = {"entries": 1}
+
+    entries: Array
+    """The entries of the diagonals, shape ``(..., m)``."""
+    n: int
+    """The size."""
+    start: int = 0
+    """How far below the main diagonal the first one lies."""
+
+    def __post_init__(self) -> None:
+        n = integer(self.n, "BandedCirculant", "n")
+        entries = as_floating(self.entries, "BandedCirculant", "entries")
+        if entries.ndim < 1 or entries.shape[-1] < 1:
+            raise ArgumentValueError(
+                "BandedCirculant", "entries", f"must have shape (..., m) with m >= 1, got {tuple(entries.shape)}"
+            )
+        object.__setattr__(self, "entries", entries)
+        object.__setattr__(self, "n", n)
+        start = integer(self.start, "BandedCirculant", "start", -sys.maxsize)
+        object.__setattr__(self, "start", (start + n // 2) % n - n // 2)  # a diagonal has many numbers
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """``(n, n)``."""
+        return (self.n, self.n)
+
+    @property
+    def dtype(self) -> DType:
+        """The dtype of `entries`."""
+        return self.entries.dtype
+
+    def to_circulant(self) -> Circulant:
+        """Return the same matrix, given by its first column.
+
+        Returns
+        -------
+        Circulant
+            Its first column has at most m nonzero entries.
+        """
+        xp = self._own_namespace()
+        k, m = xp.arange(self.n, device=self.device), self.entries.shape[-1]
+        c = xp.zeros_like(self.entries[..., :1])
+        for j in range(m):
+            entry = self.entries[..., j : j + 1]
+            c = c + xp.where(k == (self.start + j) % self.n, entry, xp.zeros_like(entry))
+        return Circulant(c)
+
+    def _like(self, entries: Array) -> BandedCirculant:
+        return BandedCirculant(entries, self.n, self.start)
+
+    def _plan(self, settings: Settings, xp: Namespace) -> ShiftAndAdd:
+        return ShiftAndAdd(self.entries, self.n, self.start, not is_complex(self.dtype, xp))
+
+    def _transpose(self) -> BandedCirculant:
+        entries = self._own_namespace().flip(self.entries, axis=-1)
+        return BandedCirculant(entries, self.n, 1 - self.start - self.entries.shape[-1])
+
+    def _conj(self) -> BandedCirculant:
+        xp = self._own_namespace()
+        return self._like(xp.conj(self.entries)) if is_complex(self.dtype, xp) else self
+
+    def _to_dense(self, like: Context) -> Array:
+        return self.to_circulant()._to_dense(like)
+
+    def _inv(self, xp: Namespace) -> LinearOperator:
+        return self.to_circulant()._inv(xp)
+
+    def _solve(self, b: Array, xp: Namespace) -> Array:
+        return self.to_circulant()._solve(b, xp)
+
+    def _solver(self, settings: Settings, xp: Namespace) -> Convolution | None:
+        return self.to_circulant()._solver(settings, xp)
+
+    def _pinv(self, rtol: float, xp: Namespace) -> LinearOperator:
+        return self.to_circulant()._pinv(rtol, xp)
+
+    def _eigvals(self, xp: Namespace) -> Array:
+        return self.to_circulant()._eigvals(xp)
+
+    def _eig(self, xp: Namespace) -> tuple[Array, LinearOperator]:
+        return self.to_circulant()._eig(xp)
+
+    def _svdvals(self, xp: Namespace) -> Array:
+        return self.to_circulant()._svdvals(xp)
+
+    def _determinant_factors(self, method: str, xp: Namespace) -> Array:
+        return self.to_circulant()._determinant_factors(method, xp)
+
+    def _diagonal(self, method: str, xp: Namespace) -> Array:
+        return self.to_circulant()._diagonal(method, xp)
+
+    def _modulus(self, xp: Namespace) -> LinearOperator:
+        return self.to_circulant()._modulus(xp)
+
+    def _frobenius(self, xp: Namespace) -> Array:
+        return self.to_circulant()._frobenius(xp)
+
+    def _spectral_function(self, function: SpectralFunction, xp: Namespace) -> LinearOperator:
+        return self.to_circulant()._spectral_function(function, xp)
+
+
+@submatrix.rule(BandedCirculant, object)
+def _block(operator: BandedCirculant, block: tuple[range, range]) -> LinearOperator:
+    return submatrix.merge(operator.to_circulant(), block)

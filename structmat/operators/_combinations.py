@@ -1,0 +1,543 @@
+"""Operators made of operators: products, sums and multiples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import reduce
+from itertools import pairwise
+from operator import mul
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from array_api_compat import numpy as numpy_namespace
+
+from structmat._arguments import as_floating, reciprocal_above, require_nonzero
+from structmat._array_tools import (
+    ArgumentValueError,
+    Array,
+    DType,
+    Namespace,
+    Reciprocal,
+    Scalar,
+    common_dtype,
+    complex_partner,
+    concat_last,
+    device_of,
+    in_precision,
+    is_complex,
+    namespace_of,
+    precision_of,
+    scale_array,
+)
+from structmat._fourier import Settings
+from structmat._pair_rules import add, compose, power, scale
+from structmat._plans import Plan
+from structmat.operators._diagonal import Identity
+from structmat.operators._linear_operator import LinearOperator, NormOrder, SpectralFunction, sign_and_log
+from structmat.operators._prepared import (
+    Combination,
+    combined,
+    extent,
+    flat,
+    plan_by_parts,
+    require_operators,
+    require_room,
+    values_of,
+)
+from structmat.operators._products import Context
+
+__all__ = ["Chain", "Product", "Scaled", "Sum", "identity_factor"]
+
+
+@dataclass(frozen=True, eq=False, repr=False, slots=True)
+class Scaled(LinearOperator):
+    """A scalar multiple ``factor * operator`` of an operator whose family is not closed under scaling.
+
+    Parameters
+    ----------
+    operator : LinearOperator
+        The operator.
+    factor : scalar
+        A Python number, or an array of scalars over the operator's batch axes.
+
+    Raises
+    ------
+    TypeError
+        If `operator` is not an operator, or `factor` no number of its array library.
+
+    Examples
+    --------
+    >>> import structmat as sm
+    >>> (3 * sm.Identity(2)).to_dense()
+    array([[3., 0.],
+           [0., 3.]])
+    """
+
+    _core_axes = {"operator": None, "factor": 0}
+    _static_numbers = frozenset({"factor"})
+
+    operator: LinearOperator
+    """The operator."""
+    factor: Scalar
+    """The scalar."""
+
+    def __post_init__(self) -> None:
+        require_operators("Scaled", "operator", (self.operator,))
+        require_room("Scaled", "operator", *extent(self.operator))
+        if not isinstance(self.factor, (int, float, complex)):
+            arrays = self.operator._arrays()
+            like = (namespace_of("Scaled", *arrays), self.operator.dtype) if arrays else None
+            object.__setattr__(self, "factor", as_floating(self.factor, "Scaled", "factor", like=like))
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """The shape of the operator."""
+        return self.operator.shape
+
+    @property
+    def dtype(self) -> DType:
+        """The common dtype of operator and factor."""
+        inner = self.operator.dtype
+        if not isinstance(self.factor, (int, float, complex)):
+            counted = self.operator._counted_as(inner)
+            inner = common_dtype(namespace_of("Scaled", self.factor), *counted, self.factor)
+        return complex_partner(inner, self._own_namespace()) if self._forces_complex and inner is not None else inner
+
+    @property
+    def _forces_complex(self) -> bool:
+        return isinstance(self.factor, complex) or self.operator._forces_complex
+
+    def _details(self) -> str:
+        return f"{type(self.operator).__name__}, "
+
+    def _described(self) -> str:
+        return f"a multiple of {self.operator._described()}"
+
+    def _matvec(self, x: Array, xp: Namespace) -> Array:
+        return scale_array(self.operator._matvec(x, xp), self.factor, 1, xp)
+
+    def _plan(self, settings: Settings, xp: Namespace) -> Plan | None:
+        return plan_by_parts((self.operator,), lambda parts: Scaled(parts[0], self.factor), settings)
+
+    def _transpose(self) -> LinearOperator:
+        return Scaled(self.operator._transpose(), self.factor)
+
+    def _conj(self) -> LinearOperator:
+        return Scaled(self.operator._conj(), _conjugate(self.factor))
+
+    def _to_dense(self, like: Context) -> Array:
+        return scale_array(self.operator._to_dense(like), self.factor, 2, like.xp)
+
+    def _inv(self, xp: Namespace) -> LinearOperator:
+        return scale(self.operator._inv(xp), self._divisor("inv"))
+
+    def _solve(self, b: Array, xp: Namespace) -> Array:
+        return scale_array(self.operator._solve(b, xp), self._divisor("solve"), 1, xp)
+
+    def _pinv(self, rtol: float, xp: Namespace) -> LinearOperator:
+        factor = self._of_factor(lambda values, own: reciprocal_above(values, 0.0, own))
+        return scale(self.operator._pinv(rtol, xp), factor)
+
+    def _has_pinv(self) -> bool:
+        return self.operator._has_pinv()
+
+    def _divisor(self, method: str) -> Reciprocal:
+        """Return 1 / factor, after the check that it is not zero where values may be looked at."""
+
+        def nonzero(values: Array, own: Namespace) -> Array:
+            require_nonzero(values, 0.0, f"Scaled.{method}", own)
+            return values
+
+        return Reciprocal(self._of_factor(nonzero))
+
+    def _of_factor(self, function: Callable[[Array, Namespace], Array]) -> Scalar:
+        """Return a function of arrays and their namespace at the factor: for a number that of NumPy, and a number."""
+        if not isinstance(self.factor, (int, float, complex)):
+            return _kept(function(self.factor[..., None], namespace_of("Scaled", self.factor))[..., 0])
+        values = np.asarray([self.factor])
+        result: Any = function(values if values.dtype.kind == "c" else values.astype(float), numpy_namespace)
+        number: complex = result[0].item()
+        return number
+
+    def _times_factor(self, values: Array, xp: Namespace, *, absolute: bool = False) -> Array:
+        """Return values of the operator times the factor; what fits any dtype first takes the precision of it."""
+        if self.dtype is not None:
+            values = in_precision(values, precision_of(self.dtype, xp), xp)
+        return scale_array(values, abs(self.factor) if absolute else self.factor, 1, xp)
+
+    def _determinant_factors(self, method: str, xp: Namespace) -> Array:
+        inner = self.operator._determinant_factors(method, xp)
+        ones = xp.ones(self.shape[0], dtype=inner.dtype, device=device_of(inner))
+        return concat_last([inner, self._times_factor(ones, xp)], xp)
+
+    def _slogdet(self, xp: Namespace) -> tuple[Array, Array]:
+        sign, log = self.operator._slogdet(xp)
+        ones = xp.ones(self.shape[0], dtype=sign.dtype, device=device_of(sign))
+        own_sign, own_log = sign_and_log(self._times_factor(ones, xp), xp)
+        return sign * own_sign, log + own_log
+
+    def _diagonal(self, method: str, xp: Namespace) -> Array:
+        return self._times_factor(self.operator._diagonal(method, xp), xp)
+
+    def _eigvals(self, xp: Namespace) -> Array:
+        return self._times_factor(self.operator._eigvals(xp), xp)
+
+    def _eig(self, xp: Namespace) -> tuple[Array, LinearOperator]:
+        values, vectors = self.operator._eig(xp)
+        return self._times_factor(values, xp), vectors
+
+    def _svdvals(self, xp: Namespace) -> Array:
+        return self._times_factor(self.operator._svdvals(xp), xp, absolute=True)
+
+    def _rounding(self, xp: Namespace) -> float:
+        return self.operator._rounding(xp)
+
+    def _norm(self, ord: NormOrder, xp: Namespace) -> Array:
+        if self.operator._arrays():
+            return scale_array(self.operator._norm(ord, xp), abs(self.factor), 0, xp)
+        inner: Any = self.operator._norm(ord, self.operator._own_namespace())
+        return xp.asarray(abs(self.factor) * float(inner))  # a number takes any precision
+
+    def _spectral_function(self, function: SpectralFunction, xp: Namespace) -> LinearOperator:
+        if not isinstance(self.operator, Identity):
+            raise self._no_closed_form(function.name)
+
+        def evaluate(values: Array, own: Namespace) -> Array:
+            if function.needs_nonzero:
+                require_nonzero(values, 0.0, f"Scaled.{function.name}", own)
+            if function.needs_nonnegative and not is_complex(values.dtype, own) and bool(own.any(values < 0)):
+                values = own.astype(values, complex_partner(values.dtype, own))
+            return function.evaluate(values)
+
+        return Scaled(self.operator, self._of_factor(evaluate))
+
+
+def identity_factor(operator: LinearOperator) -> Scalar | None:
+    """Return s where `operator` is ``s * Identity``, else None."""
+    if isinstance(operator, Identity):
+        return 1
+    if isinstance(operator, Scaled) and isinstance(operator.operator, Identity):
+        return operator.factor
+    return None
+
+
+def _conjugate(factor: Scalar) -> Scalar:
+    if isinstance(factor, (int, float, complex)):
+        return factor.conjugate()
+    xp = namespace_of("Scaled", factor)
+    return _kept(xp.conj(factor)) if is_complex(factor.dtype, xp) else factor
+
+
+def _kept(factor: Scalar) -> Scalar:
+    """Return a factor that was computed of others; an array again where NumPy made a scalar of one without axes."""
+    return np.asarray(factor) if isinstance(factor, np.generic) else factor
+
+
+@compose.rule(Scaled, object)
+def _scaled_times(left: Scaled, right: LinearOperator) -> LinearOperator:
+    return scale(compose(left.operator, right), left.factor)
+
+
+@compose.rule(object, Scaled)
+def _times_scaled(left: LinearOperator, right: Scaled) -> LinearOperator:
+    return scale(compose(left, right.operator), right.factor)
+
+
+@add.rule(Identity, Identity)
+@add.rule(Identity, Scaled)
+@add.rule(Scaled, Scaled)
+def _add_identities(left: LinearOperator, right: LinearOperator) -> LinearOperator:
+    a, b = identity_factor(left), identity_factor(right)
+    return NotImplemented if a is None or b is None else scale(Identity(left.shape[0]), _kept(a + b))
+
+
+@scale.rule(object, object)
+def _lazy_multiple(operator: LinearOperator, factor: Scalar | Reciprocal) -> LinearOperator:
+    return Scaled(operator, _kept(1 / factor.divisor) if isinstance(factor, Reciprocal) else factor)
+
+
+@scale.rule(Scaled, object)
+def _scale_again(operator: Scaled, factor: Scalar | Reciprocal) -> LinearOperator:
+    own = operator.factor
+    if not isinstance(own, (int, float, complex)):
+        return Scaled(operator.operator, _kept(scale_array(own, factor, 0, namespace_of("Scaled", own))))
+    return Scaled(operator.operator, _kept(own / factor.divisor if isinstance(factor, Reciprocal) else own * factor))
+
+
+class Chain(Combination):
+    """What every product of operators shares; a subclass has the field `factors`."""
+
+    __slots__ = ()
+    _core_axes = {"factors": None}
+
+    if TYPE_CHECKING:
+        factors: tuple[LinearOperator, ...]
+
+    def _checked_factors(self) -> tuple[LinearOperator, ...]:
+        """Return the factors as a tuple after the checks that every product needs."""
+        owner = type(self).__name__
+        factors = tuple(self.factors)
+        require_operators(owner, "factors", factors)
+        for left, right in pairwise(factors):
+            if left.shape[1] != right.shape[0]:
+                raise ArgumentValueError(
+                    owner, "factors", f"must have inner sizes that agree, got {left.shape} @ {right.shape}"
+                )
+        return factors
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows of the first factor and columns of the last."""
+        first, *rest = self.factors
+        return (first.shape[0], rest[-1].shape[1]) if rest else first.shape  # asked once: factors may nest
+
+    def _described(self) -> str:
+        return "the product " + " @ ".join(f"{type(f).__name__}{f.shape}" for f in self.factors)
+
+    def _matvec(self, x: Array, xp: Namespace) -> Array:
+        return reduce(lambda y, factor: factor._matvec(y, xp), reversed(self.factors), x)
+
+    def _rmatvec(self, y: Array, xp: Namespace) -> Array:
+        return reduce(lambda x, factor: factor._rmatvec(x, xp), self.factors, y)
+
+    def _plan(self, settings: Settings, xp: Namespace) -> Plan | None:
+        return plan_by_parts(self.factors, Product, settings)
+
+    def _transpose(self) -> LinearOperator:
+        return type(self)(tuple(f._transpose() for f in reversed(self.factors)))  # type: ignore[call-arg]
+
+    def _conj(self) -> LinearOperator:
+        return type(self)(tuple(f._conj() for f in self.factors))  # type: ignore[call-arg]
+
+    def _to_dense(self, like: Context) -> Array:
+        last = self.factors[-1]._to_dense(like)
+        return reduce(lambda M, factor: factor._matmat(M, like.xp), reversed(self.factors[:-1]), last)
+
+    def _require_square_factors(self, method: str) -> None:
+        if any(f.shape[0] != f.shape[1] for f in self.factors):
+            raise self._no_closed_form(method)
+
+    def _inv(self, xp: Namespace) -> LinearOperator:
+        self._require_square_factors("inv")
+        return reduce(compose, (f._inv(xp) for f in reversed(self.factors)))
+
+    def _solve(self, b: Array, xp: Namespace) -> Array:
+        self._require_square_factors("solve")
+        return reduce(lambda x, factor: factor._solve(x, xp), self.factors, b)
+
+    def _determinant_factors(self, method: str, xp: Namespace) -> Array:
+        self._require_square_factors(method)
+        return concat_last([values_of(f, self, xp, "_determinant_factors", method) for f in self.factors], xp)
+
+    def _slogdet(self, xp: Namespace) -> tuple[Array, Array]:
+        self._require_square_factors("slogdet")
+        signs, logs = zip(*(values_of(f, self, xp, "_slogdet") for f in self.factors), strict=True)
+        return reduce(mul, signs), sum(logs[1:], start=logs[0])
+
+
+@dataclass(frozen=True, eq=False, repr=False, slots=True)
+class Product(Chain):
+    """The product of operators, ``factors[0] @ factors[1] @ ...``, kept as its factors.
+
+    Parameters
+    ----------
+    factors : sequence of LinearOperator
+        In the order of the matrix product; inner sizes must agree. Factors that are products are replaced by their
+        factors.
+
+    Raises
+    ------
+    TypeError
+        If a factor is not an operator, or the factors come from different array libraries.
+    ValueError
+        If there is no factor, inner sizes differ, batch axes do not broadcast, or operators are nested too deep or
+        are too many.
+
+    Notes
+    -----
+    A product with a vector costs the sum of the factors' costs. `inv`, `solve`, `det` and `slogdet` use those of the
+    factors if these are square; other linear algebra has no closed form.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import structmat as sm
+    >>> A = sm.Product([sm.Diagonal(np.array([1.0, 2.0])), sm.Circulant(np.array([1.0, 1.0]))])
+    >>> A.to_dense()
+    array([[1., 1.],
+           [2., 2.]])
+    """
+
+    factors: tuple[LinearOperator, ...]
+    """The factors, left to right."""
+
+    def __post_init__(self) -> None:
+        factors = self._checked_factors()
+        self._hold(flat(factors, Product), factors)
+
+    def _details(self) -> str:
+        return " @ ".join(type(f).__name__ for f in self.factors) + ", "
+
+
+@compose.rule(Product, object)
+@compose.rule(object, Product)
+def _join(left: LinearOperator, right: LinearOperator) -> LinearOperator:
+    """Return the product of two chains, merged where they touch if a family has a rule for it."""
+    lefts, rights = (op.factors if isinstance(op, Product) else (op,) for op in (left, right))
+    merged = compose.merge(lefts[-1], rights[0])
+    if merged is NotImplemented:
+        return combined(Product, lefts + rights, (left, right))
+    result = reduce(compose, rights[1:], merged)
+    return compose(combined(Product, lefts[:-1], lefts[:-1]), result) if len(lefts) > 1 else result
+
+
+@compose.rule(object, object)
+def _lazy_product(left: LinearOperator, right: LinearOperator) -> LinearOperator:
+    return Product((left, right))
+
+
+@compose.rule(Product, Identity)
+@compose.rule(Scaled, Identity)
+def _combination_times_identity(left: LinearOperator, right: Identity) -> LinearOperator:  # noqa: ARG001
+    return left
+
+
+@compose.rule(Identity, Product)
+@compose.rule(Identity, Scaled)
+def _identity_times_combination(left: Identity, right: LinearOperator) -> LinearOperator:  # noqa: ARG001
+    return right
+
+
+@power.rule(object, object)
+def _power(operator: LinearOperator, k: int) -> LinearOperator:
+    """Return the power by eigenvalues where the family has them, else by repeated squaring."""
+    if k == 0:
+        return _ones(operator)
+    with suppress(NotImplementedError):  # where there is no closed form, by products
+        return operator.fractional_matrix_power(k)
+    result: LinearOperator = Identity(operator.shape[0])
+    base = operator.inv() if k < 0 else operator
+    for bit in f"{abs(k):b}":
+        result = result @ result
+        if bit == "1":
+            result = result @ base
+    return result
+
+
+def _ones(operator: LinearOperator) -> LinearOperator:
+    """Return the identity with library, batch, dtype and device of an operator."""
+    arrays = operator._arrays()
+    if not arrays:
+        return Identity(operator.shape[0])
+    xp = namespace_of(type(operator).__name__, *arrays)
+    return Scaled(
+        Identity(operator.shape[0]), xp.ones(operator.batch_shape, dtype=operator.dtype, device=operator.device)
+    )
+
+
+@scale.rule(Product, object)
+def _scale_one_factor(operator: Product, factor: Scalar) -> LinearOperator:
+    for i, f in enumerate(operator.factors):
+        if (scaled := scale.merge(f, factor)) is not NotImplemented:
+            return Product((*operator.factors[:i], scaled, *operator.factors[i + 1 :]))
+    return NotImplemented
+
+
+@dataclass(frozen=True, eq=False, repr=False, slots=True)
+class Sum(Combination):
+    """The sum of operators, ``terms[0] + terms[1] + ...``, kept as its terms.
+
+    Parameters
+    ----------
+    terms : sequence of LinearOperator
+        Operators of equal shape. Terms that are sums are replaced by their terms.
+
+    Raises
+    ------
+    TypeError
+        If a term is not an operator, or the terms come from different array libraries.
+    ValueError
+        If there is no term, shapes differ, batch axes do not broadcast, or operators are nested too deep or
+        are too many.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import structmat as sm
+    >>> (sm.Circulant(np.array([0.0, 1.0])) + sm.Diagonal(np.array([2.0, 3.0]))).to_dense()
+    array([[2., 1.],
+           [1., 3.]])
+    """
+
+    _core_axes = {"terms": None}
+
+    terms: tuple[LinearOperator, ...]
+    """The terms."""
+
+    def __post_init__(self) -> None:
+        terms = tuple(self.terms)
+        require_operators("Sum", "terms", terms)
+        if len({t.shape for t in terms}) > 1:
+            text = " + ".join(str(t.shape) for t in terms)
+            raise ArgumentValueError("Sum", "terms", f"must have one shape, got {text}")
+        self._hold(flat(terms, Sum), terms)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """The shape of every term."""
+        return self.terms[0].shape
+
+    def _details(self) -> str:
+        return " + ".join(type(t).__name__ for t in self.terms) + ", "
+
+    def _described(self) -> str:
+        return "a sum of " + " + ".join(type(t).__name__ for t in self.terms)
+
+    def _matvec(self, x: Array, xp: Namespace) -> Array:
+        return reduce(lambda y, term: y + term._matvec(x, xp), self.terms[1:], self.terms[0]._matvec(x, xp))
+
+    def _rmatvec(self, y: Array, xp: Namespace) -> Array:
+        return reduce(lambda x, term: x + term._rmatvec(y, xp), self.terms[1:], self.terms[0]._rmatvec(y, xp))
+
+    def _plan(self, settings: Settings, xp: Namespace) -> Plan | None:
+        return plan_by_parts(self.terms, Sum, settings)
+
+    def _transpose(self) -> LinearOperator:
+        return Sum(tuple(t._transpose() for t in self.terms))
+
+    def _conj(self) -> LinearOperator:
+        return Sum(tuple(t._conj() for t in self.terms))
+
+    def _to_dense(self, like: Context) -> Array:
+        return reduce(lambda M, term: M + term._to_dense(like), self.terms[1:], self.terms[0]._to_dense(like))
+
+    def _diagonal(self, method: str, xp: Namespace) -> Array:
+        first, *rest = (values_of(t, self, xp, "_diagonal", method) for t in self.terms)
+        return reduce(lambda d, other: d + other, rest, first)
+
+
+@add.rule(object, object)
+def _lazy_sum(left: LinearOperator, right: LinearOperator) -> LinearOperator:
+    return Sum((left, right))
+
+
+@add.rule(Sum, object)
+def _extend_sum(left: Sum, right: LinearOperator) -> LinearOperator:
+    terms, added = list(left.terms), right.terms if isinstance(right, Sum) else (right,)
+    for new in added:
+        for i, term in enumerate(terms):
+            if (merged := add.merge(term, new)) is not NotImplemented:
+                terms[i] = merged
+                break
+        else:
+            terms.append(new)
+    if len(terms) < len(left.terms) + len(added):
+        return Sum(tuple(terms))
+    return combined(Sum, tuple(terms), (left, right))
+
+
+@scale.rule(Sum, object)
+def _scale_terms(operator: Sum, factor: Scalar) -> LinearOperator:
+    return Sum(tuple(scale(term, factor) for term in operator.terms))

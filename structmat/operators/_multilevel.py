@@ -1,0 +1,714 @@
+"""Circulant and Toeplitz matrices of several levels, for points of grids."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Any
+
+from structmat._arguments import are_normal, as_floating, grid, integer, negligible, reciprocal_above, require_nonzero
+from structmat._array_tools import (
+    ArgumentTypeError,
+    ArgumentValueError,
+    Array,
+    ArrayLike,
+    DType,
+    Namespace,
+    along_axes,
+    binary_unit,
+    device_of,
+    euclidean_norm,
+    is_complex,
+    moved,
+    namespace_of,
+)
+from structmat._fourier import Settings
+from structmat._multilevel_plans import (
+    MultilevelConvolution,
+    multilevel_convolution,
+    multilevel_corner,
+    multilevel_fft,
+    multilevel_ifft,
+    reversed_levels,
+)
+from structmat.operators._diagonal import Fourier
+from structmat.operators._linear_operator import LinearOperator, Planned, SpectralFunction
+from structmat.operators._products import Context
+from structmat.operators._toeplitz import antidiagonal_means, diagonal_lengths
+
+__all__ = ["MultilevelCirculant", "MultilevelToeplitz", "OnGrids", "by_axes", "differences", "offsets", "on_grid"]
+
+
+class OnGrids(Planned):
+    """An operator whose rows and columns are points of grids."""
+
+    __slots__ = ()
+
+    @property
+    @abstractmethod
+    def _grids(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The sizes of the grid of the rows and of that of the columns."""
+
+    def convolve(self, x: ArrayLike, /) -> Array:
+        """Return the product with an array on the grid, as an array on the grid: `matvec` without reshaping.
+
+        Parameters
+        ----------
+        x : array, shape (..., n_1, ..., n_d)
+            An image or a volume on the grid of the columns, or any batch of them.
+
+        Returns
+        -------
+        array, shape (..., m_1, ..., m_d)
+            On the grid of the rows, of the common dtype of operator and `x`. For a `MultilevelCirculant` the circular
+            convolution with its kernel, for a `MultilevelToeplitz` the convolution with its values at the offsets,
+            with zeros beyond the borders.
+
+        Raises
+        ------
+        ValueError
+            If the last axes of `x` are not the grid, or the batch axes do not broadcast.
+        TypeError
+            If `x` belongs to another array library than the operator.
+
+        Notes
+        -----
+        A prepared operator convolves as the one it was made from: for many products reshape, and use its `matvec`.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import structmat as sm
+        >>> shift = sm.MultilevelCirculant.from_kernel(np.array([[0.0, 0.0], [0.0, 0.0], [1.0, 0.0]]))
+        >>> shift.convolve(np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])).round(12)
+        array([[3., 4.],
+               [5., 6.],
+               [1., 2.]])
+        """
+        owner, (rows, cols) = f"{type(self).__name__}.convolve", self._grids
+        x, xp = self._read(x, owner, "x")
+        cut = x.ndim - len(cols)
+        if cut < 0 or tuple(x.shape[cut:]) != cols:
+            sizes = ", ".join(map(str, cols))
+            raise ArgumentValueError(owner, "x", f"must have shape (..., {sizes}), got {tuple(x.shape)}")
+        y = self.matvec(xp.reshape(x, (*x.shape[:cut], prod(cols))))
+        return xp.reshape(y, (*y.shape[:-1], *rows))
+
+
+def on_grid(values: ArrayLike, levels: int | None, owner: str, argument: str) -> tuple[Array, tuple[int, ...]]:
+    """Return values on a grid, the last `levels` axes or all, as vectors (..., N), and the sizes of the grid."""
+    array = as_floating(values, owner, argument)
+    levels = array.ndim if levels is None else integer(levels, owner, "levels")
+    if not 1 <= levels <= array.ndim:
+        raise ArgumentValueError(owner, argument, f"must have {max(levels, 1)} axes at least, got {array.ndim}")
+    cut = array.ndim - levels
+    sizes = tuple(int(n) for n in array.shape[cut:])
+    return namespace_of(owner, array).reshape(array, (*array.shape[:cut], prod(sizes))), sizes
+
+
+def differences(sizes: tuple[int, ...], xp: Namespace, device: Any) -> Array:
+    """Return the index of ``i - j``, modulo the sizes, for all points i and j of a grid, (N, N)."""
+    index = xp.reshape(xp.arange(1, device=device), (1, 1))
+    for n in sizes:
+        k = xp.arange(n, device=device)
+        index = _of_pairs(index, (k[:, None] - k[None, :]) % n, n, xp)
+    return index
+
+
+def offsets(row_sizes: tuple[int, ...], col_sizes: tuple[int, ...], xp: Namespace, device: Any) -> Array:
+    """Return the index of ``i - j`` in the grid of offsets, from ``1 - n`` on, for points i and j of two grids."""
+    index = xp.reshape(xp.arange(1, device=device), (1, 1))
+    for m, n in zip(row_sizes, col_sizes, strict=True):
+        i, j = xp.arange(m, device=device), xp.arange(n, device=device)
+        index = _of_pairs(index, i[:, None] - j[None, :] + n - 1, m + n - 1, xp)
+    return index
+
+
+def _of_pairs(index: Array, level: Array, size: int, xp: Namespace) -> Array:
+    """Return the index of pairs of points with one more level, in which there are `size` offsets."""
+    both = index[:, None, :, None] * size + level[None, :, None, :]
+    return xp.reshape(both, (both.shape[0] * both.shape[1], both.shape[2] * both.shape[3]))
+
+
+@dataclass(frozen=True, eq=False, repr=False, slots=True)
+class MultilevelCirculant(OnGrids):
+    """A circulant matrix of several levels: circular convolution along every axis of a grid.
+
+    For two levels it is a block-circulant matrix with circulant blocks (BCCB), ``C[(i, k), (j, l)] = c[(i - j) % n_1,
+    (k - l) % n_2]``, where pairs are indices of a grid in row-major order.
+
+    Parameters
+    ----------
+    c : array, shape (..., n_1 * ... * n_d)
+        The first column: the kernel on the grid in row-major order. Leading axes make a stack of matrices.
+        `from_kernel` takes it as an array of several axes.
+    sizes : tuple of int
+        The sizes of the grid, ``(n_1, ..., n_d)``.
+
+    Raises
+    ------
+    ValueError
+        If a size is not positive, or the last axis of `c` is not as long as their product.
+    TypeError
+        If `c` does not hold numbers, or `sizes` are no integers.
+
+    See Also
+    --------
+    Circulant : One level.
+    BlockCirculant : A grid of circulants that differ from block to block.
+
+    Notes
+    -----
+    With the d-dimensional discrete Fourier transform ``C x = ifftn(fftn(c) * fftn(x))``, O(N log N) for N points [1]_.
+    The eigenvalues are ``fftn(c)``, so inverses and functions are exact up to rounding, and of the same kind.
+
+    References
+    ----------
+    .. [1] Davis, P. J., *Circulant Matrices*, Wiley, 1979, section 5.8.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import structmat as sm
+    >>> kernel = np.zeros((4, 6))
+    >>> kernel[0, 0], kernel[1, 0], kernel[0, 1] = 0.6, 0.2, 0.2
+    >>> blur = sm.MultilevelCirculant.from_kernel(kernel)
+    >>> image = np.eye(4, 6)
+    >>> blurred = blur.convolve(image)
+    >>> blurred[:2, :2].round(12)
+    array([[0.6, 0.2],
+           [0.2, 0.6]])
+    >>> np.allclose(blur.inv().convolve(blurred), image)
+    True
+    """
+
+    _core_axes = {"c": 1}
+
+    c: Array
+    """The first column, shape ``(..., n_1 * ... * n_d)``."""
+    sizes: tuple[int, ...] = ()
+    """The sizes of the grid."""
+
+    def __post_init__(self) -> None:
+        owner = "MultilevelCirculant"
+        c = as_floating(self.c, owner, "c")
+        if self.sizes == ():
+            text = "must be given; for a kernel of several axes use MultilevelCirculant.from_kernel"
+            raise ArgumentTypeError(owner, "sizes", text)
+        sizes = grid(self.sizes, owner, "sizes")
+        if c.ndim < 1 or c.shape[-1] != prod(sizes):
+            text = f"must have shape (..., {prod(sizes)}) for sizes {sizes}, got {tuple(c.shape)}"
+            text += "; for a kernel of several axes use MultilevelCirculant.from_kernel"
+            raise ArgumentValueError(owner, "c", text)
+        object.__setattr__(self, "c", c)
+        object.__setattr__(self, "sizes", sizes)
+
+    @classmethod
+    def from_kernel(cls, kernel: ArrayLike, levels: int | None = None) -> MultilevelCirculant:
+        """Return the matrix of the circular convolution with a kernel on a grid.
+
+        Parameters
+        ----------
+        kernel : array, shape (..., n_1, ..., n_d)
+            The kernel, its centre at index 0 of every axis (`numpy.fft.ifftshift` puts it there).
+        levels : int, optional
+            The number d of axes of the grid; those before make a stack. By default all axes.
+
+        Returns
+        -------
+        MultilevelCirculant
+            Of ``n_1 * ... * n_d`` rows.
+
+        Raises
+        ------
+        ValueError
+            If `kernel` has fewer axes than `levels`, or none.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import structmat as sm
+        >>> sm.MultilevelCirculant.from_kernel(np.ones((5, 3, 4)), levels=2)
+        MultilevelCirculant(sizes=(3, 4), shape=(12, 12), dtype=float64, batch=(5,), device=cpu)
+        """
+        return cls(*on_grid(kernel, levels, "MultilevelCirculant.from_kernel", "kernel"))
+
+    @classmethod
+    def nearest(cls, A: ArrayLike, sizes: tuple[int, ...]) -> MultilevelCirculant:
+        """Return the multilevel circulant matrix nearest to a square matrix in the Frobenius norm.
+
+        Parameters
+        ----------
+        A : array, shape (..., N, N)
+            The matrix.
+        sizes : tuple of int
+            The sizes of the grid, whose product is N.
+
+        Returns
+        -------
+        MultilevelCirculant
+            Each entry is the mean of the entries of `A` in the same places: T. Chan's optimal preconditioner of several
+            levels [1]_.
+
+        Raises
+        ------
+        ValueError
+            If `A` is not square, or `sizes` do not fit.
+
+        Notes
+        -----
+        O(N**2).
+
+        References
+        ----------
+        .. [1] Chan, T. F., Olkin, J. A., Circulant preconditioners for Toeplitz-block matrices, Numerical Algorithms 6,
+           1994.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import structmat as sm
+        >>> C = sm.MultilevelCirculant(np.arange(6.0), (2, 3))
+        >>> np.allclose(sm.MultilevelCirculant.nearest(C.to_dense(), (2, 3)).c, C.c)
+        True
+        """
+        owner = "MultilevelCirculant.nearest"
+        A = as_floating(A, owner, "A")
+        sizes = grid(sizes, owner, "sizes")
+        count = prod(sizes)
+        if A.ndim < 2 or A.shape[-2:] != (count, count):
+            raise ArgumentValueError(
+                owner, "A", f"must have shape (..., {count}, {count}) for sizes {sizes}, got {tuple(A.shape)}"
+            )
+        xp = namespace_of(owner, A)
+        return cls(xp.mean(_by_differences(A, sizes, xp), axis=-1), sizes)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """``(N, N)``."""
+        return (self.c.shape[-1], self.c.shape[-1])
+
+    @property
+    def dtype(self) -> DType:
+        """The dtype of `c`."""
+        return self.c.dtype
+
+    @property
+    def _grids(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        return self.sizes, self.sizes
+
+    def _details(self) -> str:
+        return f"sizes={self.sizes}, "
+
+    def _is_real(self) -> bool:
+        return not is_complex(self.c.dtype, self._own_namespace())
+
+    def _with(self, c: Array) -> MultilevelCirculant:
+        return MultilevelCirculant(c, self.sizes)
+
+    def _with_spectrum(self, values: Array, xp: Namespace, *, real: bool) -> MultilevelCirculant:
+        """The matrix of given eigenvalues, in the order of `_eigvals`."""
+        c = multilevel_ifft(values, self.sizes, xp, real=False)
+        return self._with(xp.real(c) if real else c)
+
+    def _plan(self, settings: Settings, xp: Namespace) -> MultilevelConvolution:
+        return multilevel_convolution(self.c, self.sizes, xp)
+
+    def _transpose(self) -> MultilevelCirculant:
+        return self._with(reversed_levels(self.c, self.sizes, self._own_namespace()))
+
+    def _conj(self) -> MultilevelCirculant:
+        return self if self._is_real() else self._with(self._own_namespace().conj(self.c))
+
+    def _to_dense(self, like: Context) -> Array:
+        xp, count = like.xp, self.shape[0]
+        index = differences(self.sizes, xp, like.device)
+        return xp.reshape(xp.take(self.c, xp.reshape(index, (count * count,)), axis=-1), (*self.c.shape, count))
+
+    def _eigvals(self, xp: Namespace) -> Array:
+        return multilevel_fft(self.c, self.sizes, xp, real=False)
+
+    def _eig(self, xp: Namespace) -> tuple[Array, LinearOperator]:
+        return self._eigvals(xp), Fourier(self.sizes, inverse=True)
+
+    def _nonzero_eigvals(self, method: str, xp: Namespace) -> Array:
+        values = self._eigvals(xp)
+        require_nonzero(values, self._rounding(xp), f"MultilevelCirculant.{method}", xp)
+        return values
+
+    def _inv(self, xp: Namespace) -> MultilevelCirculant:
+        return self._with_spectrum(1 / self._nonzero_eigvals("inv", xp), xp, real=self._is_real())
+
+    def _plan_to_invert(self, settings: Settings, xp: Namespace) -> MultilevelConvolution:
+        plan = self._plan(settings, xp)
+        require_nonzero(plan.spectrum, self._rounding(xp), "MultilevelCirculant.solve", xp)
+        return plan
+
+    def _solver(self, settings: Settings, xp: Namespace) -> MultilevelConvolution | None:
+        plan = self._plan_to_invert(settings, xp)
+        return replace(plan, spectrum=1 / plan.spectrum) if are_normal(plan.spectrum, xp) else None
+
+    def _solve(self, b: Array, xp: Namespace) -> Array:
+        unit = binary_unit(self.c, xp)  # as sums may overflow, and reciprocals
+        plan = self._with(self.c / unit)._plan_to_invert(Settings(), xp)
+        return replace(plan, spectrum=1 / plan.spectrum).apply(b / unit, xp)
+
+    def _pinv(self, rtol: float, xp: Namespace) -> MultilevelCirculant:
+        return self._with_spectrum(reciprocal_above(self._eigvals(xp), rtol, xp), xp, real=self._is_real())
+
+    def _svdvals(self, xp: Namespace) -> Array:
+        return xp.abs(self._eigvals(xp))
+
+    def _determinant_factors(self, method: str, xp: Namespace) -> Array:
+        values = self._eigvals(xp)
+        if not self._is_real():
+            return values
+        _, alone = self._pairs(xp)
+        return xp.where(alone, xp.real(values), xp.abs(values))  # both of a conjugate pair: squares would underflow
+
+    def _diagonal(self, method: str, xp: Namespace) -> Array:
+        return xp.broadcast_to(self.c[..., :1], self.c.shape)
+
+    def _modulus(self, xp: Namespace) -> LinearOperator:
+        return self._with(xp.abs(self.c))
+
+    def _frobenius(self, xp: Namespace) -> Array:
+        return math.sqrt(self.shape[0]) * euclidean_norm(self.c, xp)
+
+    def _row_sums(self, xp: Namespace) -> Array:
+        return xp.broadcast_to(xp.sum(self.c, axis=-1, keepdims=True), self.c.shape)
+
+    def _spectral_function(self, function: SpectralFunction, xp: Namespace) -> LinearOperator:
+        values = self._nonzero_eigvals(function.name, xp) if function.needs_nonzero else self._eigvals(xp)
+        if not self._is_real():
+            return self._with_spectrum(function.evaluate(values), xp, real=False)
+        first, alone = self._pairs(xp)
+        real = True
+        if function.needs_nonnegative:
+            negative = alone & (xp.real(values) < 0.0)
+            small = negligible(values, self._rounding(xp), xp)
+            real = not bool(xp.any(negative & ~small))
+            values = xp.where(alone, xp.astype(xp.real(values), values.dtype), values)
+            values = xp.where(negative & small, xp.zeros_like(values), values)
+        results = function.evaluate(values)
+        # On a branch cut the two of a pair may end on different sides.
+        results = xp.where(xp.logical_or(first, alone), results, xp.conj(reversed_levels(results, self.sizes, xp)))
+        return self._with_spectrum(results, xp, real=real)
+
+    def _pairs(self, xp: Namespace) -> tuple[Array, Array]:
+        """Which eigenvalues of a real matrix come first in a conjugate pair, and which have no partner."""
+        at = xp.arange(self.shape[0], device=self.device)
+        partner = reversed_levels(at, self.sizes, xp)
+        return at < partner, at == partner
+
+
+def _by_differences(A: Array, sizes: tuple[int, ...], xp: Namespace) -> Array:
+    """Return V with ``V[..., k, i] = A[..., i, i - k]`` for points of the grid."""
+    count = A.shape[-1]
+    i = xp.arange(count, device=device_of(A))
+    cols = xp.matrix_transpose(differences(sizes, xp, device_of(A)))  # of i - k for every k and i
+    index = xp.reshape(i[None, :] * count + cols, (count * count,))
+    return xp.reshape(xp.take(xp.reshape(A, (*A.shape[:-2], count * count)), index, axis=-1), A.shape)
+
+
+def _same_grid(left: Any, right: Any) -> bool:
+    return bool(left.sizes == right.sizes)
+
+
+@dataclass(frozen=True, eq=False, repr=False, slots=True)
+class MultilevelToeplitz(OnGrids):
+    """A Toeplitz matrix of several levels: its entries depend on the offset between two points of a grid.
+
+    For two levels it is a block Toeplitz matrix with Toeplitz blocks (BTTB), ``T[(i, k), (j, l)] = t(i - j, k - l)``,
+    where pairs are indices of a grid in row-major order.
+
+    Parameters
+    ----------
+    t : array, shape (..., (m_1 + n_1 - 1) * ... * (m_d + n_d - 1))
+        The value at every offset, from ``1 - n`` to ``m - 1`` along each axis of the grid, in row-major order. Leading
+        axes make a stack of matrices. `from_offsets` and `from_covariance` take arrays of several axes.
+    row_sizes : tuple of int
+        The grid of the rows, ``(m_1, ..., m_d)``.
+    col_sizes : tuple of int, optional
+        The grid of the columns, ``(n_1, ..., n_d)``. By default that of the rows.
+
+    Raises
+    ------
+    ValueError
+        If a size is not positive, the two grids have different numbers of axes, or the last axis of `t` has another
+        length.
+    TypeError
+        If `t` does not hold numbers, or sizes are no integers.
+
+    See Also
+    --------
+    Toeplitz : Of one level, with direct solutions.
+    MultilevelCirculant : On a grid whose opposite borders meet; with linear algebra in closed form.
+    structmat.solve : Solutions by iteration, with the nearest of those for preconditioner.
+    structmat.sampling.sample_stationary : Samples of a process with such a covariance matrix.
+
+    Notes
+    -----
+    The matrix is a corner of a multilevel circulant matrix of at least ``m + n - 1`` points a level: a product is two
+    d-dimensional transforms, O(N log N) for the N points of that grid [1]_. With NumPy they go axis by axis and leave
+    out rows of zeros and rows that are cut off. The inverse is not multilevel Toeplitz, and unlike that of one level
+    it has no formula of a few vectors.
+
+    References
+    ----------
+    .. [1] Chan, R. H., Jin, X.-Q., *An Introduction to Iterative Toeplitz Solvers*, SIAM, 2007, chapter 5.
+
+    Examples
+    --------
+    A covariance on a grid of 4 x 6 points, by its values at the offsets 0, 1, ... along each axis:
+
+    >>> import numpy as np
+    >>> import structmat as sm
+    >>> s, t = np.ogrid[:4, :6]
+    >>> T = sm.MultilevelToeplitz.from_covariance(np.exp(-np.hypot(s, t)))
+    >>> T
+    MultilevelToeplitz(row_sizes=(4, 6), shape=(24, 24), dtype=float64, device=cpu)
+    >>> points = np.indices((4, 6)).reshape(2, -1)
+    >>> distances = np.linalg.norm(points[:, :, None] - points[:, None, :], axis=0)
+    >>> bool(np.allclose(T.to_dense(), np.exp(-distances)))
+    True
+
+    Convolution of an image with a kernel, all of it: the grid of the rows is larger than that of the columns.
+
+    >>> kernel = np.array([[1.0, 2.0], [3.0, 4.0]])
+    >>> t = np.pad(kernel, [(2, 2), (1, 1)])  # zeros at the offsets that the kernel does not reach
+    >>> blur = sm.MultilevelToeplitz(t.ravel(), row_sizes=(4, 3), col_sizes=(3, 2))
+    >>> image = np.zeros((3, 2))
+    >>> image[1, 1] = 1.0
+    >>> blur.convolve(image).round(12) + 0.0
+    array([[0., 0., 0.],
+           [0., 1., 2.],
+           [0., 3., 4.],
+           [0., 0., 0.]])
+    """
+
+    _core_axes = {"t": 1}
+
+    t: Array
+    """The value at every offset, shape ``(..., (m_1 + n_1 - 1) * ... * (m_d + n_d - 1))``."""
+    row_sizes: tuple[int, ...] = ()
+    """The grid of the rows."""
+    col_sizes: Any = None
+    """The grid of the columns."""
+
+    def __post_init__(self) -> None:
+        owner = "MultilevelToeplitz"
+        t = as_floating(self.t, owner, "t")
+        if self.row_sizes == ():
+            text = "must be given; for an array of several axes use MultilevelToeplitz.from_offsets, or from_covariance"
+            raise ArgumentTypeError(owner, "row_sizes", text)
+        rows, cols = _grids(self.row_sizes, self.col_sizes, owner)
+        count = prod(_offset_sizes(rows, cols))
+        if t.ndim < 1 or t.shape[-1] != count:
+            text = f"must have shape (..., {count}) for grids {rows} and {cols}, got {tuple(t.shape)}"
+            text += "; for an array of several axes use MultilevelToeplitz.from_offsets"
+            raise ArgumentValueError(owner, "t", text)
+        for name, value in (("t", t), ("row_sizes", rows), ("col_sizes", cols)):
+            object.__setattr__(self, name, value)
+
+    @classmethod
+    def from_offsets(cls, t: ArrayLike, levels: int | None = None) -> MultilevelToeplitz:
+        """Return the square matrix with given values at all offsets of a grid.
+
+        Parameters
+        ----------
+        t : array, shape (..., 2 n_1 - 1, ..., 2 n_d - 1)
+            The values, offset 0 in the middle of every axis.
+        levels : int, optional
+            The number d of axes of the grid; those before make a stack. By default all axes.
+
+        Returns
+        -------
+        MultilevelToeplitz
+            Of ``n_1 * ... * n_d`` rows.
+
+        Raises
+        ------
+        ValueError
+            If an axis of the grid has an even length, or `t` has fewer axes than `levels`, or none.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import structmat as sm
+        >>> sm.MultilevelToeplitz.from_offsets(np.array([1.0, 2.0, 3.0])).to_dense()
+        array([[2., 1.],
+               [3., 2.]])
+        """
+        owner = "MultilevelToeplitz.from_offsets"
+        flat, sizes = on_grid(t, levels, owner, "t")
+        if any(n % 2 == 0 for n in sizes):
+            raise ArgumentValueError(owner, "t", f"must have odd lengths 2 n - 1 along its axes, got {sizes}")
+        return cls(flat, tuple((n + 1) // 2 for n in sizes))
+
+    @classmethod
+    def from_covariance(cls, values: ArrayLike, levels: int | None = None) -> MultilevelToeplitz:
+        """Return the symmetric matrix of a function that is even along every axis, such as a covariance.
+
+        Parameters
+        ----------
+        values : array, shape (..., n_1, ..., n_d)
+            The value for two points by the distance between them along every axis, 0, 1, 2, ... steps of the grid.
+        levels : int, optional
+            The number d of axes of the grid; those before make a stack. By default all axes.
+
+        Returns
+        -------
+        MultilevelToeplitz
+            Of ``n_1 * ... * n_d`` rows.
+
+        Raises
+        ------
+        ValueError
+            If `values` has fewer axes than `levels`, or none, or an empty one.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import structmat as sm
+        >>> sm.MultilevelToeplitz.from_covariance(np.array([[4.0, 1.0], [2.0, 0.5]])).to_dense()
+        array([[4. , 1. , 2. , 0.5],
+               [1. , 4. , 0.5, 2. ],
+               [2. , 0.5, 4. , 1. ],
+               [0.5, 2. , 1. , 4. ]])
+        """
+        flat, sizes = on_grid(values, levels, "MultilevelToeplitz.from_covariance", "values")
+        sizes = grid(sizes, "MultilevelToeplitz.from_covariance", "values")
+        xp = namespace_of("MultilevelToeplitz.from_covariance", flat)
+
+        def mirrored(line: Array, _: int) -> Array:
+            return xp.concat([xp.flip(line[..., 1:], axis=-1), line], axis=-1)
+
+        return cls(by_axes(flat, sizes, mirrored, xp), sizes)
+
+    @classmethod
+    def nearest(
+        cls, A: ArrayLike, row_sizes: tuple[int, ...], col_sizes: tuple[int, ...] | None = None
+    ) -> MultilevelToeplitz:
+        """Return the multilevel Toeplitz matrix nearest to a matrix in the Frobenius norm.
+
+        Parameters
+        ----------
+        A : array, shape (..., M, N)
+            The matrix.
+        row_sizes : tuple of int
+            The grid of the rows, whose sizes multiply to M.
+        col_sizes : tuple of int, optional
+            The grid of the columns, whose sizes multiply to N. By default that of the rows.
+
+        Returns
+        -------
+        MultilevelToeplitz
+            Each of whose values is the mean of the entries of `A` with that offset.
+
+        Raises
+        ------
+        ValueError
+            If the sides of `A` do not fit the grids.
+
+        Notes
+        -----
+        O(M N).
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import structmat as sm
+        >>> T = sm.MultilevelToeplitz(np.arange(15.0), (2, 3))
+        >>> bool(np.allclose(sm.MultilevelToeplitz.nearest(T.to_dense(), (2, 3)).t, T.t))
+        True
+        """
+        owner = "MultilevelToeplitz.nearest"
+        A = as_floating(A, owner, "A")
+        rows, cols = _grids(row_sizes, col_sizes, owner)
+        shape = (prod(rows), prod(cols))
+        if A.ndim < 2 or tuple(A.shape[-2:]) != shape:
+            expected = f"must have shape (..., {shape[0]}, {shape[1]}) for grids {rows} and {cols}"
+            raise ArgumentValueError(owner, "A", f"{expected}, got {tuple(A.shape)}")
+        xp, levels = namespace_of(owner, A), len(rows)
+        V = xp.reshape(A, (*A.shape[:-2], *rows, *cols))
+        for level in range(levels):  # the axes after the batch: i_k, ..., i_d, j_k, ..., j_d, offsets of those before
+            V = moved(moved(V, level - 2 * levels, -1, xp), -levels - 1, -1, xp)
+            V = antidiagonal_means(xp.flip(V, axis=-1), xp)
+        return cls(xp.reshape(V, (*A.shape[:-2], prod(_offset_sizes(rows, cols)))), rows, cols)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """``(M, N)``, the numbers of points of the two grids."""
+        return (prod(self.row_sizes), prod(self.col_sizes))
+
+    @property
+    def dtype(self) -> DType:
+        """The dtype of `t`."""
+        return self.t.dtype
+
+    @property
+    def _grids(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        return self.row_sizes, self.col_sizes
+
+    def _details(self) -> str:
+        other = "" if self.row_sizes == self.col_sizes else f"col_sizes={self.col_sizes}, "
+        return f"row_sizes={self.row_sizes}, {other}"
+
+    def _plan(self, settings: Settings, xp: Namespace) -> MultilevelConvolution:
+        return multilevel_corner(self.t, self.row_sizes, self.col_sizes, xp)
+
+    def _transpose(self) -> MultilevelToeplitz:
+        t = self._own_namespace().flip(self.t, axis=-1)
+        return MultilevelToeplitz(t, self.col_sizes, self.row_sizes)
+
+    def _conj(self) -> MultilevelToeplitz:
+        xp = self._own_namespace()
+        return self._with(xp.conj(self.t)) if is_complex(self.dtype, xp) else self
+
+    def _with(self, t: Array) -> MultilevelToeplitz:
+        return MultilevelToeplitz(t, self.row_sizes, self.col_sizes)
+
+    def _to_dense(self, like: Context) -> Array:
+        xp, (rows, cols) = like.xp, self.shape
+        index = xp.reshape(offsets(self.row_sizes, self.col_sizes, xp, like.device), (rows * cols,))
+        return xp.reshape(xp.take(self.t, index, axis=-1), (*self.batch_shape, rows, cols))
+
+    def _diagonal(self, method: str, xp: Namespace) -> Array:
+        k = xp.arange(min(self.shape), device=self.device)
+        index, row_stride, col_stride = xp.zeros_like(k), *self.shape
+        for m, n in zip(self.row_sizes, self.col_sizes, strict=True):
+            row_stride, col_stride = row_stride // m, col_stride // n
+            index = index * (m + n - 1) + (k // row_stride) % m - (k // col_stride) % n + n - 1
+        return xp.take(self.t, index, axis=-1)
+
+    def _modulus(self, xp: Namespace) -> LinearOperator:
+        return self._with(xp.abs(self.t))
+
+    def _frobenius(self, xp: Namespace) -> Array:
+        real = xp.real(self.t) if is_complex(self.dtype, xp) else self.t
+        weights = xp.ones(1, dtype=real.dtype, device=device_of(real))
+        for m, n in zip(self.row_sizes, self.col_sizes, strict=True):
+            weights = xp.reshape(weights[:, None] * diagonal_lengths(m, n, real, xp)[None, :], (-1,))
+        return euclidean_norm(self.t, xp, weights=weights)
+
+
+def _grids(rows: Any, cols: Any, owner: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the checked grids of rows and columns."""
+    rows = grid(rows, owner, "row_sizes")
+    cols = rows if cols is None else grid(cols, owner, "col_sizes")
+    if len(rows) != len(cols):
+        raise ArgumentValueError(owner, "col_sizes", f"must have as many sizes as row_sizes, {rows}, got {cols}")
+    return rows, cols
+
+
+def _offset_sizes(rows: tuple[int, ...], cols: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(m + n - 1 for m, n in zip(rows, cols, strict=True))
+
+
+def by_axes(flat: Array, sizes: tuple[int, ...], function: Any, xp: Namespace) -> Array:
+    """Return vectors on a grid after a function along each of its axes."""
+    values = along_axes(xp.reshape(flat, (*flat.shape[:-1], *sizes)), len(sizes), function, xp)
+    return xp.reshape(values, (*flat.shape[:-1], -1))

@@ -1,0 +1,729 @@
+"""The lower half of the base class: a matrix known by its products, transposes, precision, and Python's arithmetic."""
+
+from __future__ import annotations
+
+import operator
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from contextlib import suppress
+from numbers import Rational
+from typing import Any, Generic, NamedTuple, Self, TypeVar
+
+import numpy as np
+from array_api_compat import numpy as numpy_namespace
+
+from structmat._arguments import as_floating, copied, filled, integer
+from structmat._array_tools import (
+    ArgumentTypeError,
+    ArgumentValueError,
+    Array,
+    ArrayLike,
+    Device,
+    DType,
+    Namespace,
+    Parametrised,
+    Reciprocal,
+    broadcast_shapes,
+    common_dtype,
+    complex_partner,
+    device_of,
+    dtype_name,
+    in_precision,
+    is_array,
+    is_complex,
+    is_half_precision,
+    is_numpy,
+    is_vector,
+    namespace_of,
+    precision_of,
+    restored,
+)
+from structmat._fourier import Engine, Settings, require_engine
+from structmat._pair_rules import PairRules, add, compose, power, prepare, scale, submatrix
+from structmat._plans import Plan, Products
+
+__all__ = ["Arithmetic", "Context", "Op", "Operator"]
+
+Op = TypeVar("Op", bound="Operator[Any]")
+
+
+"""The whole base class, `LinearOperator`, which is defined on top of this part."""
+
+
+_WITH_COLUMNS = {
+    "matvec": ", or write A @ x; what SciPy gives columns takes structmat.scipy.as_linear_operator(A)",
+    "rmatvec": ", or write A.H @ y; what SciPy gives columns takes structmat.scipy.as_linear_operator(A)",
+    "inv_matvec": ", or use solve",
+    "pinv_matvec": ", or use lstsq",
+}
+
+
+_ANY_INDEX = "; op.to_dense()[...] takes any index"
+
+
+class Context(NamedTuple):
+    """Library, dtype and device of a dense matrix, for operators without arrays.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from structmat.operators import Context
+    >>> Context(np, np.float32, "cpu").dtype is np.float32
+    True
+    """
+
+    xp: Namespace
+    dtype: DType
+    device: Device
+
+
+class Operator(Parametrised, ABC, Generic[Op]):
+    """Products, transposes and precision of `LinearOperator`; see there."""
+
+    __slots__ = ("__weakref__",)
+
+    __array_ufunc__ = None  # so that `array @ op` and `array * op` reach the methods below
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
+        """Refuse what NumPy would make of an operator: an array of objects, or n^2 entries that nobody asked for."""
+        text = "is no array: use op.to_dense() for its entries, op @ x for products"
+        text += ", structmat.scipy.as_linear_operator(op) beside operators of SciPy"
+        text += ", and for a sparse matrix S op @ S.toarray() or scipy.sparse.linalg.aslinearoperator(S) beside that"
+        raise ArgumentTypeError(type(self).__name__, None, text)
+
+    __iter__ = None  # `__getitem__` alone would make it a sequence of rows, each at the cost of a product
+
+    # Description
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of one matrix, without the batch axes."""
+
+    @property
+    def ndim(self) -> int:
+        """2, the length of `shape`, also of a stack, whose axes are in `batch_shape`."""
+        return 2
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """Leading axes of the parameters: the shape of a stack of matrices, ``()`` for a single one."""
+        shapes = [tuple(array.shape[: array.ndim - axes]) for array, axes in self._leaves() if array.ndim > axes]
+        return broadcast_shapes(type(self).__name__, *shapes) if shapes else ()
+
+    @property
+    def dtype(self) -> DType:
+        """The dtype of the entries, in the library of the parameters; None for an operator without parameters."""
+        arrays = self._arrays()
+        return common_dtype(namespace_of(type(self).__name__, *arrays), *arrays) if arrays else None
+
+    def _counted_as(self, dtype: DType) -> list[Array | DType]:
+        """Return what tells `common_dtype` of the operator, whose dtype is given: its arrays, where they have it."""
+        arrays = self._arrays()
+        if [array.dtype for array in arrays].count(dtype) == len(arrays):
+            return arrays
+        return arrays if dtype == common_dtype(namespace_of(type(self).__name__, *arrays), *arrays) else [dtype]
+
+    @property
+    def device(self) -> Device:
+        """The device of the parameters; None for an operator that has none."""
+        arrays = self._arrays()
+        return device_of(arrays[0]) if arrays else None
+
+    @property
+    def _forces_complex(self) -> bool:
+        """Whether products are complex although no parameter says so."""
+        return False
+
+    def __repr__(self) -> str:
+        if not self._is_filled():
+            fields = ", ".join(f"{name}={getattr(self, name)!r}" for name in self._field_names())
+            return f"{type(self).__name__}({fields})"
+        batch = f", batch={self.batch_shape}" if self.batch_shape else ""
+        return (
+            f"{type(self).__name__}({self._details()}shape={self.shape}, dtype={dtype_name(self.dtype)}{batch}, "
+            f"device={'any' if self.device is None else self.device})"
+        )
+
+    # Products with arrays
+
+    def matvec(self, x: ArrayLike, /, *, out: Any = None) -> Array:
+        """Return A x, along the last axis.
+
+        Parameters
+        ----------
+        x : array, shape (..., cols)
+            One vector or any batch of them.
+        out : numpy.ndarray, optional
+            Array for the result, of its shape and dtype; NumPy only.
+
+        Returns
+        -------
+        array, shape (..., rows)
+            The products, of the common dtype of operator and `x`.
+
+        Raises
+        ------
+        ValueError
+            If the last axis of `x` has another length, the batch axes do not broadcast, or `out` does not fit.
+        TypeError
+            If `x` belongs to another array library than the operator, or `out` is no array of NumPy.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import structmat as sm
+        >>> sm.Circulant(np.array([0.0, 1.0, 0.0])).matvec(np.array([1.0, 2.0, 3.0])).round(12)
+        array([3., 1., 2.])
+        """
+        op, operand, xp, dtype = self._operand(x, "matvec", "x", self.shape[1])
+        y = restored(op._matvec(operand, xp), dtype, xp)
+        return y if out is None else filled(out, y, f"{type(self).__name__}.matvec")
+
+    def rmatvec(self, y: ArrayLike, /, *, out: Any = None) -> Array:
+        """Return A^H y, the product with the adjoint, along the last axis.
+
+        Parameters
+        ----------
+        y : array, shape (..., rows)
+            One vector or any batch of them.
+        out : numpy.ndarray, optional
+            Array for the result, of its shape and dtype; NumPy only.
+
+        Returns
+        -------
+        array, shape (..., cols)
+            The products, of the common dtype of operator and `y`.
+
+        Raises
+        ------
+        ValueError
+            If the last axis of `y` has another length, the batch axes do not broadcast, or `out` does not fit.
+        TypeError
+            If `y` belongs to another array library than the operator, or `out` is no array of NumPy.
+        """
+        op, operand, xp, dtype = self._operand(y, "rmatvec", "y", self.shape[0])
+        x = restored(op._rmatvec(operand, xp), dtype, xp)
+        return x if out is None else filled(out, x, f"{type(self).__name__}.rmatvec")
+
+    def matmat(self, X: ArrayLike, /, *, out: Any = None) -> Array:
+        """Return A X for columns, as `numpy.matmul` does.
+
+        Parameters
+        ----------
+        X : array, shape (..., cols, k)
+            Matrices; leading axes broadcast against the operator's batch.
+        out : numpy.ndarray, optional
+            Array for the result, of its shape and dtype; NumPy only.
+
+        Returns
+        -------
+        array, shape (..., rows, k)
+            The products.
+
+        Raises
+        ------
+        ValueError
+            If `X` has fewer than two axes or another number of rows, the batch axes do not broadcast, or `out` does not
+            fit.
+        TypeError
+            If `X` belongs to another array library than the operator, or `out` is no array of NumPy.
+        """
+        op, operand, xp, dtype = self._operand(X, "matmat", "X", self.shape[1], axis=-2)
+        Y = restored(op._matmat(operand, xp), dtype, xp)
+        return Y if out is None else filled(out, Y, f"{type(self).__name__}.matmat")
+
+    def to_dense(self) -> Array:
+        """Return the matrix itself.
+
+        Returns
+        -------
+        array, shape (..., rows, cols)
+            A new array in the operator's dtype, O(rows * cols) memory.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import structmat as sm
+        >>> sm.Circulant(np.array([1.0, 2.0, 3.0])).to_dense()
+        array([[1., 3., 2.],
+               [2., 1., 3.],
+               [3., 2., 1.]])
+        """
+        op, xp = self._to_working_precision("to_dense")
+        dtype = op.dtype
+        if dtype is None:
+            dtype = complex_partner(xp.float64, xp) if self._forces_complex else xp.float64
+        dense = op._to_dense(Context(xp, dtype, self.device))
+        return self._from_working_precision(dense, xp)
+
+    def __getitem__(self, index: Any) -> Any:
+        """Return an entry, a row, a column, or a block.
+
+        Parameters
+        ----------
+        index : int, slice, or tuple of two of them
+            Of rows and columns, as in NumPy; of a stack those of every matrix. Slices have a step of one.
+
+        Returns
+        -------
+        array or LinearOperator
+            ``op[i, j]`` is an entry, of the shape of the batch; ``op[i]`` a row and ``op[:, j]`` a column, or parts of
+            them, with the batch before. ``op[a:b, c:d]`` is an operator: a `Toeplitz` of a Toeplitz or circulant
+            matrix, a `Hankel` of a Hankel matrix, and of equal rows and columns a `Diagonal` or `Identity` of one.
+
+        Raises
+        ------
+        IndexError
+            If an integer is out of range, a slice is empty, or its step is not one.
+        TypeError
+            If an index is neither integer nor slice, or a block has no closed form; the text names `to_dense`.
+
+        Notes
+        -----
+        Entries, rows and columns of Toeplitz, Hankel, circulant and diagonal matrices are read from the parameters; of
+        other operators each takes one product with a unit vector. Many entries are cheaper from `to_dense`.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import structmat as sm
+        >>> T = sm.Toeplitz(np.array([1.0, 2.0, 3.0]), np.array([1.0, 4.0, 5.0]))
+        >>> T[2, 0], T[-1], T[:, 1]
+        (np.float64(3.0), array([3., 2., 1.]), array([4., 1., 2.]))
+        >>> T[1:, :2]
+        Toeplitz(shape=(2, 2), dtype=float64, device=cpu)
+        """
+        pair = index if isinstance(index, tuple) else (index, slice(None))
+        owner = f"{type(self).__name__}[i, j]"
+        if len(pair) != 2:
+            raise ArgumentTypeError(owner, None, f"takes rows and columns, got {len(pair)} indices{_ANY_INDEX}")
+        rows, cols = (_range(part, size, owner) for part, size in zip(pair, self.shape, strict=True))
+        both_slices = all(isinstance(part, slice) for part in pair)
+        if both_slices and (len(rows), len(cols)) == self.shape:
+            return self
+        block = submatrix.merge(self, (rows, cols))
+        if both_slices:
+            if isinstance(block, Operator):
+                return block
+            raise ArgumentTypeError(owner, None, f"has no closed form of this block{_ANY_INDEX}")
+        if block is NotImplemented:
+            block = self._one_row_or_column(rows, cols)
+        entries = block.to_dense() if isinstance(block, Operator) else block
+        inner = (slice(None) if isinstance(part, slice) else 0 for part in pair)
+        batch = (slice(None),) * (entries.ndim - 2)  # no ellipsis, after which NumPy would not return a scalar
+        return entries[*batch, *inner]
+
+    def _one_row_or_column(self, rows: range, cols: range) -> Array:
+        """Return a block of one row or one column, by the product with one unit vector."""
+        xp = self._own_namespace()
+
+        def times_unit(op: Any, k: int) -> Any:
+            dtype = xp.float64 if self.dtype is None else self.dtype
+            return op.matvec(xp.eye(1, op.shape[1], k=k, dtype=dtype, device=self.device)[0, :])
+
+        if len(cols) == 1:
+            return times_unit(self, cols.start)[..., rows.start : rows.stop, None]
+        return times_unit(self._transpose(), rows.start)[..., None, cols.start : cols.stop]
+
+    def prepare(self, *, engine: Engine = "auto") -> Op:
+        """Return an equal operator that has precomputed what all its products need.
+
+        Parameters
+        ----------
+        engine : {"auto", "scipy", "ducc0"}, default "auto"
+            Which library transforms NumPy arrays. By default as `show_config` prints; "scipy" is the default without
+            the extra ``fast``, and takes as many threads as `scipy.fft.set_workers` says.
+
+        Returns
+        -------
+        LinearOperator
+            A `Prepared` operator, or one of the same type if there is nothing to prepare, as for a product of
+            transforms. In either case it is a snapshot: it holds copies of the parameters (read-only in NumPy) and does
+            not follow later changes of the original arrays. In torch gradients still reach these.
+
+        Raises
+        ------
+        ValueError
+            If `engine` is none of these.
+        ImportError
+            If ducc0 is not installed.
+
+        Notes
+        -----
+        For a circulant or Toeplitz matrix the spectrum is computed, for a block-circulant one the matrices per
+        frequency; for matrices so small that a dense product is faster the dense matrix is used. Single long vectors of
+        NumPy and torch are transformed by the four-step method [1]_. Results agree with those of the operator itself up
+        to rounding. Besides the copies of the parameters it takes the memory of eight vectors of the transformed
+        length, three more after the first `solve`, or of two copies of the matrices per frequency.
+
+        References
+        ----------
+        .. [1] Bailey, D. H., FFTs in external or hierarchical memory, J. Supercomputing 4, 1990.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import structmat as sm
+        >>> P = sm.Circulant(np.array([1.0, 2.0, 3.0])).prepare()
+        >>> P
+        Prepared(Circulant, shape=(3, 3), dtype=float64, device=cpu)
+        >>> P @ np.array([1.0, 0.0, 0.0])
+        array([1., 2., 3.])
+        """
+        owner = f"{type(self).__name__}.prepare"
+        require_engine(engine, owner)
+        prepared: Op = prepare(self._snapshot(), Settings(engine, ready=True))
+        return prepared
+
+    # Transposes
+
+    @property
+    def T(self) -> Op:
+        """The transpose."""
+        return self._transpose()
+
+    @property
+    def H(self) -> Op:
+        """The adjoint: the conjugate transpose."""
+        return self._conj()._transpose()
+
+    def conj(self) -> Op:
+        """Return the operator with complex conjugate entries.
+
+        Returns
+        -------
+        LinearOperator
+            Itself where it is real.
+        """
+        return self._conj()
+
+    # Precision
+
+    def astype(self, dtype: DType) -> Self:
+        """Return the operator with parameters in another precision.
+
+        Parameters
+        ----------
+        dtype : dtype or str
+            A floating dtype of the operator's library, or its name; for NumPy what `numpy.dtype` takes. Only its
+            precision is used: real parameters stay real unless `dtype` is complex, and complex ones stay complex.
+
+        Returns
+        -------
+        LinearOperator
+            Of the same type.
+
+        Raises
+        ------
+        TypeError
+            If `dtype` is not a floating dtype.
+        """
+        xp, given = self._own_namespace(), dtype
+        floating = False
+        with suppress(TypeError, AttributeError):  # no dtype of the library
+            if is_numpy(xp):
+                dtype = np.dtype(dtype).newbyteorder("=")
+            elif isinstance(dtype, str):
+                dtype = getattr(xp, dtype, dtype)
+            floating = given is not None and xp.isdtype(dtype, ("real floating", "complex floating"))
+        if not floating:
+            raise ArgumentTypeError(
+                f"{type(self).__name__}.astype", "dtype", f"must be a floating dtype, got {given!r}"
+            )
+        if not is_complex(dtype, xp):
+            return self._in_precision(dtype, xp)
+        return self._complex(dtype, xp)
+
+    # Hooks: unchecked mathematics
+
+    @abstractmethod
+    def _matvec(self, x: Array, xp: Namespace) -> Array:
+        """A x along the last axis."""
+
+    @abstractmethod
+    def _transpose(self) -> Op:
+        """Transpose."""
+
+    @abstractmethod
+    def _conj(self) -> Op:
+        """Complex conjugate; `self` where the operator is real."""
+
+    def _rmatvec(self, y: Array, xp: Namespace) -> Array:
+        """A^H y along the last axis."""
+        return self._conj()._transpose()._matvec(y, xp)
+
+    def _matmat(self, X: Array, xp: Namespace) -> Array:
+        """A X for columns."""
+        return self._in_columns(lambda op, x: op._matvec(x, xp), X, xp)
+
+    def _plan(self, settings: Settings, xp: Namespace) -> Plan | None:
+        """What computes the products; None where there is nothing to be computed before."""
+        return None
+
+    def _solver(self, settings: Settings, xp: Namespace) -> Plan | Products | None:
+        """What solves systems with NumPy, with all that does not depend on them computed; None where there is none."""
+        return None
+
+    def _to_dense(self, like: Context) -> Array:
+        """Dense matrix, by default from the products with the unit vectors."""
+        unit = like.xp.eye(self.shape[1], dtype=like.dtype, device=like.device)
+        return self._matmat(unit, like.xp)
+
+    def _row_sums(self, xp: Namespace) -> Array:
+        """Sums of the entries of each row."""
+        return self._matvec(xp.ones(self.shape[1], dtype=self.dtype, device=self.device), xp)
+
+    def _details(self) -> str:
+        """Leading part of the repr, for what shape and dtype do not tell."""
+        return ""
+
+    # Shared steps of the public methods
+
+    def _in_columns(self, function: Callable[[Self, Array], Array], X: Array, xp: Namespace) -> Array:
+        """Return a function of the operator and vectors along the last axis, for columns."""
+        op = self._with_batch_axis(xp) if self.batch_shape else self
+        return xp.matrix_transpose(function(op, xp.matrix_transpose(X)))
+
+    def _with_batch_axis(self, xp: Namespace) -> Self:
+        """Return the operator with a batch axis of length one before the core axes, to act on rows of matrices."""
+
+        def widen(array: Array, axes: int) -> Array:
+            if array.ndim == axes:
+                return array
+            cut = array.ndim - axes
+            return xp.reshape(array, (*array.shape[:cut], 1, *array.shape[cut:]))
+
+        return self._map(widen)
+
+    def _in_precision(self, precision: DType, xp: Namespace) -> Self:
+        """Return the operator with parameters of that real dtype or its complex partner; itself if they are so."""
+        one_of_each = {array.dtype: array for array in self._arrays()}  # as a sum may have many
+        if all(in_precision(array, precision, xp) is array for array in one_of_each.values()):
+            return self
+        return self._rebuilt(
+            lambda array, _: in_precision(array, precision, xp),
+            lambda inner: inner._in_precision(precision, xp),
+        )
+
+    def _complex(self, dtype: DType, xp: Namespace) -> Any:
+        """Return the operator with parameters of a complex dtype."""
+        return self._rebuilt(
+            lambda array, _: array if array.dtype == dtype else xp.astype(array, dtype),
+            lambda inner: inner._complex(dtype, xp),
+        )
+
+    def _snapshot(self) -> Self:
+        """Return the operator with parameters of its own, read-only ones in NumPy."""
+        xp = self._own_namespace()
+
+        def own(array: Array, _: int) -> Array:
+            copy: Any = copied(array, xp)
+            if is_numpy(xp):
+                copy.flags.writeable = False
+            return copy
+
+        return self._map(own)
+
+    def _to_working_precision(self, method: str, *, square: bool = False) -> tuple[Self, Namespace]:
+        """Return the operator in the precision of computations, and its namespace, after the check of its shape."""
+        if square and self.shape[0] != self.shape[1]:
+            owner = f"{type(self).__name__}.{method}"
+            raise ArgumentValueError(owner, None, f"the operator must be square, got shape {self.shape}")
+        xp, dtype = self._own_namespace(), self.dtype
+        # parts may be of several precisions: the widest is that of computations
+        return (self if dtype is None else self._in_precision(precision_of(dtype, xp), xp)), xp
+
+    def _from_working_precision(self, value: Any, xp: Namespace) -> Any:
+        """Return a result of the precision of computations in the operator's own, where that is a half precision."""
+        if isinstance(value, Operator):
+            return value._in_precision(self.dtype, xp) if is_half_precision(self.dtype) else value
+        return restored(value, self.dtype, xp)
+
+    def _read(self, x: ArrayLike, owner: str, argument: str) -> tuple[Array, Namespace]:
+        """Return an operand as a floating-point array of the operator's library, and their namespace."""
+        arrays = self._arrays()
+        if not arrays:
+            x = as_floating(x, owner, argument)
+            return x, namespace_of(owner, x)
+        xp = namespace_of(owner, *arrays, *((x,) if is_array(x) else ()))
+        return as_floating(x, owner, argument, like=(xp, self.dtype)), xp
+
+    def _operand(
+        self, x: ArrayLike, method: str, argument: str, length: int, axis: int = -1
+    ) -> tuple[Self, Array, Namespace, DType]:
+        """Return operator and operand in the dtype of the computation, their namespace, and the dtype of the result."""
+        leaves = self._leaves()
+        if len(leaves) == 1 and type(x) is np.ndarray:  # the usual case: one array of NumPy, and no stack
+            array, axes = leaves[0]
+            same = type(array) is np.ndarray and x.dtype == array.dtype and array.ndim == axes
+            if same and x.dtype.char in "fdFD" and x.ndim >= -axis and x.shape[axis] == length:
+                return self, x, numpy_namespace, x.dtype
+        owner, mine = f"{type(self).__name__}.{method}", self.dtype
+        x, xp = self._read(x, owner, argument)
+        if x.ndim < -axis or x.shape[axis] != length:
+            wanted = f"(..., {length})" if axis == -1 else f"(..., {length}, k)"
+            text = f"must have shape {wanted}, got {tuple(x.shape)}"
+            if method in {"solve", "lstsq"} and x.ndim > 1 and x.shape[-1] == length:
+                text += "; right-hand sides are columns: transpose vectors along the last axis"
+            if axis == -1 and x.ndim > 1 and x.shape[-2] == length:
+                text += "; vectors lie along the last axis: transpose columns"
+                text += _WITH_COLUMNS.get(method, "")
+            if method == "matvec" and hasattr(self, "convolve"):
+                text += "; for arrays on the grid use convolve"
+            raise ArgumentValueError(owner, argument, text)
+        if batch := self.batch_shape:
+            broadcast_shapes(owner, batch, tuple(x.shape[: x.ndim + axis]))
+        arrays = self._arrays()
+        uniform = len(arrays) == 1 or [array.dtype for array in arrays].count(mine) == len(arrays)
+        if x.dtype == mine and uniform and not is_half_precision(mine):
+            return self, x, xp, mine
+        dtype = common_dtype(xp, *self._counted_as(mine), x)
+        if mine is None and self._forces_complex:
+            dtype = complex_partner(dtype, xp)
+        precision = precision_of(dtype, xp)
+        return self._in_precision(precision, xp), in_precision(x, precision, xp), xp, dtype
+
+
+def _range(index: Any, size: int, owner: str) -> range:
+    """Return the rows or columns, of so many, that an integer or a slice means."""
+    found: range | None = None
+    if not (isinstance(index, (bool, np.bool_)) or getattr(index, "ndim", None)):
+        with suppress(TypeError):  # no integers
+            found = range(size)[index if isinstance(index, slice) else slice(index, operator.index(index) + 1 or None)]
+    if found is None:
+        got = index if isinstance(index, slice) else type(index).__name__
+        raise ArgumentTypeError(owner, None, f"takes integers and slices of step one, got {got}{_ANY_INDEX}")
+    if not found:
+        raise IndexError(f"{owner}: {index!r} is none of the {size} rows or columns")
+    if found.step != 1:
+        raise IndexError(f"{owner}: slices must have a step of one, got {index!r}{_ANY_INDEX}")
+    return found
+
+
+class Arithmetic(Operator[Op]):
+    """The operators of Python, by the tables of rules of `structmat.extend`."""
+
+    __slots__ = ()
+
+    def __matmul__(self, other: Any) -> Any:
+        if type(other) is np.ndarray:
+            return self.matvec(other) if other.ndim == 1 else self.matmat(other)
+        if not isinstance(other, Operator):
+            if not _is_array_like(other):
+                return NotImplemented
+            return self.matvec(other) if is_vector(other) else self.matmat(other)
+        if self.shape[1] != other.shape[0]:
+            owner = f"{type(self).__name__} @ {type(other).__name__}"
+            raise ArgumentValueError(owner, None, f"inner sizes differ, {self.shape} @ {other.shape}")
+        return self._combined(other, "@", compose)
+
+    def __rmatmul__(self, other: Any) -> Any:
+        if not _is_array_like(other):
+            return NotImplemented
+        if is_vector(other):
+            return self._transpose().matvec(other)
+        X, xp = self._read(other, f"X @ {type(self).__name__}", "X")
+        if X.ndim < 2 or X.shape[-1] != self.shape[0]:
+            raise ArgumentValueError(
+                f"X @ {self!r}", "X", f"must have shape (..., {self.shape[0]}), got {tuple(X.shape)}"
+            )
+        return xp.matrix_transpose(self._transpose().matmat(xp.matrix_transpose(X)))
+
+    def __add__(self, other: Any) -> Any:
+        if not isinstance(other, Operator):
+            if type(other) is int and other == 0:  # the start of `sum`
+                return self
+            if _is_array_like(other):
+                text = "add operators, or arrays to op.to_dense()"
+                raise ArgumentTypeError(f"{type(self).__name__} + or - array", None, text)
+            return NotImplemented
+        if self.shape != other.shape:
+            owner = f"{type(self).__name__} + {type(other).__name__}"
+            raise ArgumentValueError(owner, None, f"shapes differ, {self.shape} + {other.shape}")
+        return self._combined(other, "+", add)
+
+    __radd__ = __add__
+
+    def __sub__(self, other: Any) -> Any:
+        return self + (-other) if isinstance(other, Arithmetic) else self.__add__(other)
+
+    def __rsub__(self, other: Any) -> Any:
+        return self.__add__(other) if _is_array_like(other) else other + (-self)  # which refuses arrays
+
+    def __pos__(self) -> Self:
+        return self
+
+    def __neg__(self) -> Op:
+        negative: Op = scale(self, -1)
+        return negative
+
+    def __mul__(self, factor: Any) -> Any:
+        if isinstance(factor, Operator):
+            owner = f"{type(self).__name__} * {type(factor).__name__}"
+            raise ArgumentTypeError(owner, None, "use @ for the matrix product; * is for scalars")
+        return self._multiple(factor, f"{type(self).__name__} * array", lambda number: number)
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, divisor: Any) -> Any:
+        if isinstance(divisor, Operator):
+            return NotImplemented
+        return self._multiple(divisor, f"{type(self).__name__} / array", Reciprocal)
+
+    def _multiple(self, number: Any, owner: str, factor: Callable[[Any], Any]) -> Any:
+        """Return the multiple by what `factor` makes of a number, or of an array of one for each member of a stack."""
+        if isinstance(number, np.generic):
+            return self._by_numpy_scalar(number, factor)
+        if isinstance(number, (int, float, complex)):
+            return scale(self, factor(number))
+        if not _is_array_like(number):
+            return scale(self, factor(float(number))) if isinstance(number, Rational) else NotImplemented
+        shape = tuple(np.shape(number))
+        if len(shape) > len(self.batch_shape):
+            text = f"a scalar, or one scalar per batch member of {self.batch_shape}, is expected, got an array of shape"
+            text += f" {shape}; use @ for the product of matrices, op.to_dense() * array for that of their entries"
+            raise ArgumentValueError(owner, None, text)
+        return scale(self, factor(self._read(number, owner, "factor")[0]))
+
+    def _by_numpy_scalar(self, number: Any, factor: Callable[[Any], Any]) -> Any:
+        """Return the multiple by a scalar of NumPy, whose dtype counts for NumPy's arrays, as in ``array * number``."""
+        if self.dtype is None or not is_numpy(self._own_namespace()):
+            return scale(self, factor(number.item()))
+        dtype = np.result_type(self.dtype, number)
+        wide = self._in_precision(precision_of(dtype, self._own_namespace()), self._own_namespace())
+        array = np.asarray(number, np.result_type(number, np.float16))
+        return scale(self if is_half_precision(dtype) else wide, factor(array))
+
+    def __pow__(self, k: Any) -> Any:
+        """Return the k-th power for an integer k: in closed form, or as a product of k factors."""
+        owner = f"{type(self).__name__} ** k"
+        try:
+            exponent = integer(k, owner, "k", least=-sys.maxsize)
+        except ArgumentTypeError as error:
+            text = f"must be an integer, got {k!r}; use op.fractional_matrix_power(k)"
+            raise ArgumentTypeError(error.owner, error.argument, text) from None
+        if self.shape[0] != self.shape[1]:
+            raise ArgumentValueError(owner, None, f"the operator must be square, got shape {self.shape}")
+        return power(self, exponent)
+
+    def _combined(self, other: Operator[Any], sign: str, rules: PairRules) -> Op:
+        """Apply a table of rules to both operators in their common precision (float32 for half)."""
+        owner = f"{type(self).__name__} {sign} {type(other).__name__}"
+        broadcast_shapes(owner, self.batch_shape, other.batch_shape)
+        arrays = self._arrays() + other._arrays()
+        if not arrays:
+            return rules(self, other)
+        xp = namespace_of(owner, *arrays)
+        dtype = common_dtype(xp, *self._counted_as(self.dtype), *other._counted_as(other.dtype))
+        precision = precision_of(dtype, xp)
+        result = rules(self._in_precision(precision, xp), other._in_precision(precision, xp))
+        return result._in_precision(dtype, xp) if is_half_precision(dtype) else result
+
+
+def _is_array_like(value: Any) -> bool:
+    """Tell arrays, lists, series of pandas and sparse matrices, which would take an operator for an array."""
+    return (
+        is_array(value) or isinstance(value, (list, tuple)) or hasattr(value, "__array__") or hasattr(value, "toarray")
+    )
