@@ -41,7 +41,7 @@ from structmat.operators._circulants import BandedCirculant, Circulant, Spectral
 from structmat.operators._combinations import Chain, Product
 from structmat.operators._diagonal import Diagonal
 from structmat.operators._linear_operator import LinearOperator, NormOrder
-from structmat.operators._prepared import plan_by_parts
+from structmat.operators._prepared import combined, plan_by_parts
 from structmat.operators._products import Context
 
 __all__ = ["CDDLayout", "CDDProduct", "Factor", "FactorKind", "log_spread_and_norm"]
@@ -470,20 +470,22 @@ class CDDProduct(Chain):
         return ScaledGrid.of(left, grid, right, self.shape, xp).norm(ord, xp)
 
 
-def _join(left: tuple[Factor, ...], right: tuple[Factor, ...]) -> LinearOperator:
-    """Return the product of two alternating chains; neighbours of one kind merge where their family allows it."""
-    if isinstance(left[-1], Diagonal) != isinstance(right[0], Diagonal):
-        return CDDProduct(left + right)
-    merged = compose.merge(left[-1], right[0])
-    return NotImplemented if merged is NotImplemented else CDDProduct((*left[:-1], merged, *right[1:]))
-
-
-def _factors(operator: LinearOperator) -> tuple[Factor, ...]:
-    return operator.factors if isinstance(operator, CDDProduct) else (operator,)  # type: ignore[return-value]
+def _factors(operator: LinearOperator) -> tuple[LinearOperator, ...]:
+    return operator.factors if isinstance(operator, CDDProduct) else (operator,)
 
 
 def _chain(left: LinearOperator, right: LinearOperator) -> LinearOperator:
-    return _join(_factors(left), _factors(right))
+    """Return the product of two alternating chains; neighbours of one kind merge where their family allows it."""
+    lefts, rights = _factors(left), _factors(right)
+    if isinstance(lefts[-1], Diagonal) != isinstance(rights[0], Diagonal):
+        product: LinearOperator = combined(CDDProduct, lefts + rights, (left, right))
+        return product
+    merged = compose.merge(lefts[-1], rights[0])
+    if merged is NotImplemented:
+        return NotImplemented
+    factors = (*lefts[:-1], merged, *rights[1:])
+    joined: LinearOperator = combined(CDDProduct, factors, factors)
+    return joined
 
 
 for _kind in _CIRCULANT_LIKE:

@@ -188,13 +188,13 @@ class MultilevelCirculant(OnGrids):
 
     c: Array
     """The first column, shape ``(..., n_1 * ... * n_d)``."""
-    sizes: tuple[int, ...] = ()
+    sizes: Any = None
     """The sizes of the grid."""
 
     def __post_init__(self) -> None:
         owner = "MultilevelCirculant"
         c = as_floating(self.c, owner, "c")
-        if self.sizes == ():
+        if self.sizes is None:
             text = "must be given; for a kernel of several axes use MultilevelCirculant.from_kernel"
             raise ArgumentTypeError(owner, "sizes", text)
         sizes = grid(self.sizes, owner, "sizes")
@@ -493,7 +493,7 @@ class MultilevelToeplitz(OnGrids):
 
     t: Array
     """The value at every offset, shape ``(..., (m_1 + n_1 - 1) * ... * (m_d + n_d - 1))``."""
-    row_sizes: tuple[int, ...] = ()
+    row_sizes: Any = None
     """The grid of the rows."""
     col_sizes: Any = None
     """The grid of the columns."""
@@ -501,7 +501,7 @@ class MultilevelToeplitz(OnGrids):
     def __post_init__(self) -> None:
         owner = "MultilevelToeplitz"
         t = as_floating(self.t, owner, "t")
-        if self.row_sizes == ():
+        if self.row_sizes is None:
             text = "must be given; for an array of several axes use MultilevelToeplitz.from_offsets, or from_covariance"
             raise ArgumentTypeError(owner, "row_sizes", text)
         rows, cols = _grids(self.row_sizes, self.col_sizes, owner)
