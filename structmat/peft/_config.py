@@ -43,10 +43,10 @@ class CDDConfig(PeftConfig):
         As in all methods of PEFT.
     peft_type : str, optional
         Always "CDD".
-    requires : str, optional
-        Always what PEFT needs to load the adapter, for those who read the file.
     auto_mapping, peft_version, base_model_name_or_path, revision, inference_mode : optional
         Kept by PEFT.
+    requires : str, optional
+        Always what PEFT needs to load the adapter, for those who read the file.
     n_factors : int, default 3
         Odd and at least 3: the number of diagonals and circulants. A square layer of n features takes
         ``n_factors * n`` parameters.
