@@ -50,7 +50,6 @@ __all__ = [
     "TORCH_CHUNK",
     "TORCH_LARGE",
     "TORCH_STEPS",
-    "WORTH_CHUNKS",
     "Engine",
     "FourStep",
     "Settings",
@@ -78,7 +77,7 @@ __all__ = [
     "transforms_of",
 ]
 
-CHUNK = 2**20
+CHUNK = 2**19
 
 
 """Bytes of a batch that are transformed together, so that they stay in the cache of one core."""
@@ -88,16 +87,6 @@ FEWEST = 4
 
 
 """Number of vectors that engines take at a time: so many are transformed together however long they are."""
-
-
-WORTH_CHUNKS = 2**19
-
-
-"""Bytes of a batch above which it is cut into four chunks at least.
-
-Memory allocators give free memory back to the system when it is some two blocks of the largest size, and fresh pages
-for the temporaries of the next product take as long as its transforms. Those of a quarter stay.
-"""
 
 
 TORCH_LARGE, TORCH_CHUNK = 2**23, 2**21
@@ -334,8 +323,6 @@ def in_chunks(step: Callable[[Any, Any], Any], x: Any, rows: int, size: int | No
     """
     batch = x.shape[:-1]
     x = x.reshape(-1, x.shape[-1])
-    if size is not None and x.nbytes > WORTH_CHUNKS:
-        size = min(size, max(FEWEST, len(x) // 4 // FEWEST * FEWEST))
     size = len(x) if size is None else size
     if 0 < len(x) <= size and out is None:
         return step(x, None).reshape(*batch, rows)

@@ -366,6 +366,10 @@ class BlockConvolution(ChunkedPlan):
         """How many numbers a product moves at a time for one vector."""
         return int(max(self.spectrum.shape[-2:])) * self.length
 
+    def chunk_rows(self, dtype: Any) -> int | None:
+        """Return how many vectors to give to a step at a time: half of others', as it moves all blocks as well."""
+        return rows_in_chunk(2 * self.width, dtype.itemsize)
+
     @property
     def cost(self) -> float:
         """How long the convolutions of one product are together.
