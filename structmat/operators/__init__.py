@@ -26,7 +26,7 @@ from structmat.operators._cdd import CDDLayout, CDDProduct, FactorKind
 from structmat.operators._circulants import BandedCirculant, Circulant, SpectralCirculant
 from structmat.operators._combinations import Product, Scaled, Sum
 from structmat.operators._diagonal import Diagonal, Fourier, Identity
-from structmat.operators._linear_operator import EigResult, LinearOperator, SlogdetResult, SpectralFunction
+from structmat.operators._linear_operator import LinearOperator, SpectralFunction
 from structmat.operators._multilevel import MultilevelCirculant, MultilevelToeplitz
 from structmat.operators._prepared import Prepared
 from structmat.operators._products import Context
@@ -40,7 +40,6 @@ __all__ = [
     "Circulant",
     "Context",
     "Diagonal",
-    "EigResult",
     "FactorKind",
     "Fourier",
     "Hankel",
@@ -51,7 +50,6 @@ __all__ = [
     "Prepared",
     "Product",
     "Scaled",
-    "SlogdetResult",
     "SpectralCirculant",
     "SpectralFunction",
     "Sum",

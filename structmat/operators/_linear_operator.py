@@ -32,12 +32,10 @@ from structmat.operators._products import Arithmetic, Op
 __all__ = [
     "ALTERNATIVES",
     "ClosedForms",
-    "EigResult",
     "LinearOperator",
     "MatrixFunctions",
     "NormOrder",
     "Planned",
-    "SlogdetResult",
     "SpectralFunction",
     "integer_power",
     "product",
@@ -434,39 +432,17 @@ def _exponent(p: Any) -> int | float | None:
 
 
 class EigResult(NamedTuple):
-    """Eigenvalues and eigenvectors, ``A = V diag(w) V^-1``.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> import structmat as sm
-    >>> w, V = sm.Circulant(np.array([2.0, 1.0, 0.0, 1.0])).eig()
-    >>> w.real.round(12), V.shape
-    (array([4., 2., 0., 2.]), (4, 4))
-    """
+    """Named as those of `numpy.linalg.eig`."""
 
     eigenvalues: Array
-    """Complex eigenvalues, shape ``(..., n)``."""
     eigenvectors: LinearOperator
-    """The operator V whose columns are the eigenvectors; ``V.to_dense()`` writes them out."""
 
 
 class SlogdetResult(NamedTuple):
-    """A determinant as ``sign * exp(logabsdet)``.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> import structmat as sm
-    >>> sign, logabsdet = sm.Diagonal(np.array([1e-200, -1e-200])).slogdet()
-    >>> float(sign), float(logabsdet.round(3))
-    (-1.0, -921.034)
-    """
+    """Named as those of `numpy.linalg.slogdet`."""
 
     sign: Array
-    """A number of modulus one, or zero for a singular matrix; shape of the batch."""
     logabsdet: Array
-    """Natural logarithm of the absolute value, real; shape of the batch."""
 
 
 class LinearOperator(MatrixFunctions["LinearOperator"]):
@@ -733,9 +709,11 @@ class LinearOperator(MatrixFunctions["LinearOperator"]):
 
         Returns
         -------
-        EigResult
-            The eigenvalues in the order of `eigvals`, and the eigenvectors as an operator V (the unitary discrete
-            Fourier transform for a circulant), so that nothing of size n^2 is stored.
+        eigenvalues : array, shape (..., n)
+            Complex, in the order of `eigvals`.
+        eigenvectors : LinearOperator
+            V, whose columns they are (the unitary discrete Fourier transform for a circulant), so that nothing of size
+            n^2 is stored; ``V.to_dense()`` writes them out.
 
         Raises
         ------
@@ -799,13 +777,23 @@ class LinearOperator(MatrixFunctions["LinearOperator"]):
 
         Returns
         -------
-        SlogdetResult
-            ``sign`` of modulus one (zero if singular) and the real ``logabsdet``.
+        sign : array, shape (...)
+            Of modulus one, or zero for a singular matrix.
+        logabsdet : array, shape (...)
+            Natural logarithm of the absolute value, real.
 
         Raises
         ------
         ValueError
             If the operator is not square.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import structmat as sm
+        >>> sign, logabsdet = sm.Diagonal(np.array([1e-200, -1e-200])).slogdet()
+        >>> float(sign), float(logabsdet.round(3))
+        (-1.0, -921.034)
         """
         op, xp = self._to_working_precision("slogdet", square=True)
         sign, log = op._slogdet(xp)

@@ -223,7 +223,7 @@ def rewritten(path, change):
             lambda c: c["saved"].update({"class": "Prepared", "operator": {"class": "Identity", "n": 3}}),
             "'Prepared' is no operator class",
         ),
-        (lambda c: c["saved"].update({"class": "EigResult"}), "'EigResult' is no operator class"),
+        (lambda c: c["saved"].update({"class": "SolveResult"}), "'SolveResult' is no operator class"),
         (lambda c: c["saved"].update({"class": ["x"]}), "unhashable"),
         (lambda c: c["saved"].update(shape=[7, 7]), "shape"),
         (lambda c: c["saved"].update(nonsense=1), "nonsense"),
