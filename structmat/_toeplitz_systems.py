@@ -331,6 +331,8 @@ class ToeplitzSystem:
         """
         if np.iscomplexobj(b) and not np.iscomplexobj(self.constants):
             return self.solve(b.real) + 1j * self.solve(b.imag)
+        if not b.size:
+            return b.astype(self.constants.dtype)
         rows = b.reshape(-1, self.n).astype(self.constants.dtype)
         sizes = np.max(np.abs(rows), axis=-1, keepdims=True, initial=0.0)
         known = np.isfinite(sizes[:, 0]) & self.is_finite

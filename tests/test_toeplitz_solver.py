@@ -329,6 +329,15 @@ def test_systems_of_any_scale_are_solved(n: int, exponent: int) -> None:
     )
 
 
+@pytest.mark.parametrize("n", [5, 200, 1500])
+def test_no_right_hand_side_and_zeros_are_solved(n: int) -> None:
+    T = sm.Toeplitz(0.5 ** np.arange(float(n)))
+    for op in (T, T.prepare(), sm.Hankel(T.c[::-1], T.c)):
+        assert op.inv_matvec(np.zeros((3, 0, n))).shape == (3, 0, n)
+        assert op.solve(np.zeros((n, 0))).shape == (n, 0)
+        np.testing.assert_array_equal(op.solve(np.zeros((n, 2))), np.zeros((n, 2)))
+
+
 @pytest.mark.parametrize("n", [5, 200])
 @pytest.mark.parametrize("library", ["numpy", "torch"])
 def test_what_is_not_a_number_stays_so(library: str, n: int) -> None:
