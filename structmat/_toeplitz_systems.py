@@ -216,7 +216,7 @@ STEPS = 25
 """Of GMRES: a matrix with a smooth symbol needs fewer, and for others a recursion costs no more."""
 
 
-UNEVEN = 1e-3
+UNEVEN = 5e-3
 
 
 """Of rows: transforms leave an error of eps times the sum of all diagonals in each."""

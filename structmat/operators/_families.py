@@ -102,10 +102,16 @@ HOLDS: dict[type, dict[type, Callable[[Any, Any], Any]]] = {
     BlockCirculant: {Identity: _identity_as_blocks},
 }
 
+
+def _product_of_spectra(left: SpectralCirculant, right: SpectralCirculant) -> SpectralCirculant:
+    xp = left._own_namespace()  # without the imaginary parts that do not count
+    return SpectralCirculant(left._eigenvalues(xp) * right._eigenvalues(xp), left.n, left.real)
+
+
 PRODUCTS: dict[type, Callable[[Any, Any], Any]] = {
     Diagonal: lambda left, right: Diagonal(left.d * right.d),
     Circulant: lambda left, right: Circulant(left.matvec(right.c)),
-    SpectralCirculant: lambda left, right: SpectralCirculant(left.spectrum * right.spectrum, left.n, left.real),
+    SpectralCirculant: _product_of_spectra,
     MultilevelCirculant: lambda left, right: MultilevelCirculant(left.matvec(right.c), left.sizes),
 }
 
@@ -114,7 +120,7 @@ def _same_band(left: BandedCirculant, right: BandedCirculant) -> tuple[Any, Any]
     """Return both bands over the diagonals of either."""
     start = min(left.start, right.start)
     stop = max(op.start + op.entries.shape[-1] for op in (left, right))
-    if stop - start > min(left.n, _WIDEST_BAND):
+    if stop - start > _WIDEST_BAND:
         return None
 
     def over_all(op: BandedCirculant) -> BandedCirculant:

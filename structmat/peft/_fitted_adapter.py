@@ -102,7 +102,6 @@ class FittedAdapter:
     --------
     >>> import tempfile
     >>> from pathlib import Path
-    from typing import Any
     >>> import peft, torch
     >>> from structmat.peft import from_lora
     >>> model = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.Linear(8, 2))
