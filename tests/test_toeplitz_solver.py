@@ -264,7 +264,7 @@ def exact_solution(T: np.ndarray, b: np.ndarray) -> np.ndarray:
     """The solution to double precision: by residuals in extended precision, which NumPy has here."""
     factors, wide = scipy.linalg.lu_factor(T), T.astype(np.longdouble)
     x = scipy.linalg.lu_solve(factors, b).astype(np.longdouble)
-    for _ in range(20):
+    for _ in range(10):
         x += scipy.linalg.lu_solve(factors, (b - wide @ x).astype(float))
     return x
 
@@ -273,8 +273,8 @@ def exact_solution(T: np.ndarray, b: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("library", ["numpy", "torch"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("family", FAMILIES)
-@settings(max_examples=25)
-@given(n=st.sampled_from([3, 5, 16, 50, 128, 129, 140, 200, 300]), size=st.floats(1, 12), seed=st.integers(0, 99))
+@settings(max_examples=10)
+@given(n=st.sampled_from([3, 5, 16, 50, 128, 129, 150, 200]), size=st.floats(1, 12), seed=st.integers(0, 99))
 def test_solutions_are_never_far_worse_than_those_of_lapack(
     family: str, dtype: str, library: str, n: int, size: float, seed: int
 ) -> None:
