@@ -480,8 +480,7 @@ class ToeplitzSystem:
         as T is ill-conditioned. Where a correction is not small, both are refined by residuals of a higher precision:
         the formula needs more digits of them than a solution has.
         """
-        known = np.zeros((2, self.n), self.constants.dtype)
-        known[0, 0], known[1, 1:] = 1, self.r[:0:-1]
+        known = self._known()
         with np.errstate(all="ignore"):
             if self.n <= DENSE:
                 v = self._eliminated(known)
@@ -496,6 +495,12 @@ class ToeplitzSystem:
             if not change <= TRUSTED or (self.is_uneven and self.n <= LARGEST):
                 v = self._refined_vectors(known) if self.n <= LARGEST else self._vectors_by_schur(known)
         return v[0], v[1]
+
+    def _known(self) -> NDArray[Any]:
+        """Return the right-hand sides of both vectors, with zero for the entry s that is free."""
+        known = np.zeros((2, self.n), self.constants.dtype)
+        known[0, 0], known[1, 1:] = 1, self.r[:0:-1]
+        return known
 
     def _corrected(self, v: NDArray[Any], known: NDArray[Any]) -> tuple[NDArray[Any], float]:
         """Return both vectors after one correction by the inverse that they make, and how large that is."""
@@ -572,8 +577,7 @@ class ToeplitzSystem:
         sign: complex = 0.0
         log, change = -math.inf, math.inf
         if self.n > DENSE:
-            known = np.zeros((2, self.n), self.constants.dtype)
-            known[0, 0], known[1, 1:] = 1, self.r[:0:-1]
+            known = self._known()
             with np.errstate(all="ignore"):
                 x, y, sign, log = levinson(self.c, self.r)
                 _, change = self._corrected(np.array([x, y]), known)
