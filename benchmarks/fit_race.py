@@ -31,7 +31,7 @@ import numpy as np
 from scipy.optimize import minimize
 
 import structmat as sm
-from structmat.fit._many_factors.random_starts import random_orthogonal
+from structmat.fit._products import Products
 
 try:
     import torch
@@ -151,7 +151,7 @@ def race(W: np.ndarray, options: argparse.Namespace) -> list[Run]:
         return runs
     torch.set_num_threads(1)
     problem = Torch(W, layout, options.steps)
-    (start,) = random_orthogonal(layout, 1, np.random.default_rng(options.seed + 1), W.dtype)
+    (start,) = Products(layout, W).random(1, np.random.default_rng(options.seed + 1))
     start = start.reshape(options.factors, n)
     problem.lbfgs(start, 2, lambda _: None)
     runs += [

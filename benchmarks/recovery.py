@@ -21,9 +21,7 @@ import time
 import numpy as np
 
 import structmat as sm
-from structmat.fit._three_factors.alternate import Run, alternate
-from structmat.fit._three_factors.blocks import BlockGrid
-from structmat.fit._three_factors.vectors import Factors
+from structmat.fit._three_factors import BlockGrid, Factors, Run, alternate
 
 SIZES = (7, 16, 64, 65, 256, 384)
 NOISY = (64, 65, 128, 256)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from structmat.fit import ErrorCurve, FitResult
     from structmat.studies import Study
 
-__all__ = ["curve_figure", "draw_curve", "draw_study", "fit_figure"]
+__all__ = ["curve_figure", "draw_curve", "draw_history", "draw_study", "fit_figure"]
 
 _FEW = 40  # points that get a marker each
 
@@ -109,7 +109,7 @@ def curve_figure(curve: ErrorCurve) -> Figure:
             markersize=6,
             markerfacecolor=face,
         )
-    draw_curve(right, curve)
+    draw_curve(curve, right)
     right.set_ylabel("")
     _dress(left, curve)
     left.set_xlabel("number of factors")
@@ -120,15 +120,19 @@ def curve_figure(curve: ErrorCurve) -> Figure:
     return figure
 
 
-def draw_curve(ax: Axes, curve: ErrorCurve) -> None:
+def draw_curve(curve: ErrorCurve, ax: Axes | None = None) -> Axes:
     """Draw the error against the number of parameters, with the baselines.
 
     Parameters
     ----------
-    ax : matplotlib.axes.Axes
-        Where to draw.
     curve : ErrorCurve
         What `structmat.error_curve` returned.
+    ax : matplotlib.axes.Axes, optional
+        Where to draw; by default axes of a new figure.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
 
     See Also
     --------
@@ -137,14 +141,14 @@ def draw_curve(ax: Axes, curve: ErrorCurve) -> None:
     Examples
     --------
     >>> import numpy as np
-    >>> from matplotlib.figure import Figure
     >>> import structmat as sm
     >>> from structmat.plot import draw_curve
-    >>> ax = Figure().add_subplot()
-    >>> draw_curve(ax, sm.error_curve(np.eye(4) + np.ones((4, 4)), max_factors=3, rng=0))
+    >>> ax = draw_curve(sm.error_curve(np.eye(4) + np.ones((4, 4)), max_factors=3, rng=0))
     >>> len(ax.lines) > 1
     True
     """
+    if ax is None:
+        ax = _ShownFigure(figsize=(7.0, 4.8), dpi=150, layout="constrained").subplots()
     lines = {"cdd": (curve.n_parameters, curve.error), **curve.baselines}
     unit = 100.0 / (curve.shape[0] * curve.shape[1])
     for name, (used, error) in lines.items():
@@ -169,6 +173,40 @@ def draw_curve(ax: Axes, curve: ErrorCurve) -> None:
     ax.set_xlim(left=0.0)
     ax.set_xlabel("parameters, % of dense")
     ax.legend(frameon=False, fontsize=9)
+    return ax
+
+
+def draw_history(result: FitResult, ax: Axes | None = None) -> Axes:
+    """Draw the error of a fit after each iteration from its best starting point.
+
+    Parameters
+    ----------
+    result : FitResult
+        What `structmat.fit_cdd` returned.
+    ax : matplotlib.axes.Axes, optional
+        Where to draw; by default axes of a new figure.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import structmat as sm
+    >>> from structmat.plot import draw_history
+    >>> draw_history(sm.fit_cdd(np.arange(16.0).reshape(4, 4), rng=0)).get_xlabel()
+    'iteration from the start "rank-one"'
+    """
+    if ax is None:
+        ax = _ShownFigure(figsize=(7.0, 4.8), dpi=150, layout="constrained").subplots()
+    errors = np.maximum(result.history, _ROUNDING)
+    _, colour, *_ = _method_style("cdd")
+    ax.plot(np.arange(len(errors)), errors, color=colour, linewidth=2.0, marker="o" if len(errors) == 1 else "")
+    _set_error_axis(ax, errors.tolist())
+    ax.set_xlabel(f'iteration from the start "{result.start}"')
+    ax.set_ylabel("relative error")
+    return ax
 
 
 def _dress(ax: Axes, curve: ErrorCurve) -> None:

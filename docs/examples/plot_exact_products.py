@@ -3,13 +3,14 @@ Exact factorisations of famous matrices
 =======================================
 
 Which product of circulants and diagonals equals a given matrix? The Fourier matrix has three factors, a random
-permutation about twice as many factors as rows, and a matrix of low rank only a few.
+permutation about twice as many factors as rows, and a matrix of low rank or few diagonals only a few.
 """
 
 # %%
 # Four matrices
 # -------------
-# :func:`structmat.factorize_cdd` tries closed forms first, and has constructions for all other matrices.
+# :func:`structmat.factorize_cdd` tries closed forms first, and has constructions for all other matrices. Three factors
+# are found by :func:`structmat.fit_cdd`.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -20,12 +21,13 @@ import structmat as sm
 n = 64
 rng = np.random.default_rng(0)
 matrices = {
-    "Fourier": scipy.linalg.dft(n, scale="sqrtn"),
-    "affine permutation": np.eye(n)[(5 * np.arange(n) + 3) % n],
+    "tridiagonal": 2 * np.eye(n) - np.eye(n, k=1) - np.eye(n, k=-1),
     "rank 2": rng.standard_normal((n, 2)) @ rng.standard_normal((2, n)),
     "random permutation": np.eye(n)[rng.permutation(n)],
 }
 products = {name: sm.factorize_cdd(W, rng=0) for name, W in matrices.items()}
+matrices["Fourier"] = scipy.linalg.dft(n, scale="sqrtn")
+products["Fourier"] = sm.fit_cdd(matrices["Fourier"], rng=0)
 for name, result in products.items():
     print(f"{name:20} {result.operator.n_factors:4d} factors, error {result.error:.0e}, {result.start}")
 
@@ -33,7 +35,7 @@ for name, result in products.items():
 # The Fourier matrix as three vectors
 # -----------------------------------
 # By Bluestein's identity :math:`j k = (j^2 + k^2 - (j - k)^2) / 2` the Fourier matrix is a multiplication by a chirp, a
-# convolution with a chirp, and a multiplication by a chirp. The factorisation finds these factors. Colours are phases.
+# convolution with a chirp, and a multiplication by a chirp. The fit finds such factors. Colours are phases.
 
 figure, axes = plt.subplots(1, 5, figsize=(13, 3), layout="constrained", width_ratios=(3, 0.5, 3, 3, 3))
 factors = products["Fourier"].operator.factors

@@ -65,6 +65,6 @@ for curve, colour, name in ((plain, "#D55E00", "without weights"), (weighted, "#
 left.set(xlabel="number of factors", ylabel="relative error", xticks=numbers)
 left.grid(color="0.9")
 left.legend(frameon=False)
-draw_curve(right, weighted)
+draw_curve(weighted, right)
 right.set_ylim(0.0, 1.15)
 plt.show()

@@ -317,7 +317,7 @@ def curve(
     plot
         Draw the curve to this file, `.png`, `.pdf` or `.svg`.
     csv
-        Write the curve to this `.csv` file; `structmat.ErrorCurve.load` reads it.
+        Write the curve to this `.csv` file, one line for each number of factors.
     options
         How the matrix is fitted, and what is printed.
     """
@@ -342,7 +342,7 @@ def curve(
         partial(_output.print_json, {**found.to_dict(), **files}) if o.json else partial(_output.say_lines, repr(found))
     ):
         if csv is not None:
-            found.save(csv, force=o.force)
+            found.to_csv(csv, force=o.force)
         if plot is not None:
             _draw(lambda module: module.curve_figure(found), plot, force=o.force)
     if found.stopped == "interrupted":

@@ -1,44 +1,19 @@
-"""What ends a fit early and who hears of its progress, shared by all of its runs."""
+"""What ends a fit early, and who hears of its progress."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
-
-import numpy as np
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from structmat.fit._result import FitProgress
 
-if TYPE_CHECKING:
-    from numpy.typing import DTypeLike
-
-__all__ = ["Control", "rounding_error", "seconds_left"]
-
-_OF_A_START = 100
-"""Iterations of a fit that another one starts from, at most, where time is limited."""
+__all__ = ["Control", "Stopped"]
 
 
-def rounding_error(dtype: DTypeLike) -> float:
-    """Return the relative error up to which a product is the matrix to rounding: nothing is left to search for."""
-    return 4.0 * float(np.finfo(dtype).eps)
-
-
-@dataclass
-class _Least:
-    """The least error reported."""
-
-    error: float = math.inf
-
-
-@dataclass
-class _Interrupt:
-    """Whether there was one."""
-
-    came: bool = False
+class Stopped(Exception):  # noqa: N818  # no error: the best so far is returned
+    """The time limit, the callback or the user ends a fit."""
 
 
 @dataclass
@@ -49,65 +24,37 @@ class Control:
     """Largest number of iterations from one starting point."""
     tol: float
     """A run has converged when an iteration lowers the error by no more than this times itself."""
+    endless: bool = False
+    """Whether a search goes on until it is stopped, and not for a fixed amount of work."""
     deadline: float | None = None
     """Value of ``time.monotonic()`` after which no iteration begins."""
     callback: Callable[[FitProgress], object] | None = None
-    returns_best: bool = False
-    """Whether `KeyboardInterrupt` ends the search as a time limit does; else it propagates."""
-    end: float | None = None
-    """The deadline of the whole fit."""
-    least: _Least = field(default_factory=_Least)
-    interrupt: _Interrupt = field(default_factory=_Interrupt)
-    """Shared by the controls of all parts of the search."""
+    best: float = math.inf
+    """The least error reported."""
+    reason: str = "completed"
+    """Why the fit ended."""
 
-    def __post_init__(self) -> None:
-        if self.end is None:
-            self.end = self.deadline
+    def check(self) -> None:
+        """Raise `Stopped` if the time is over, or the fit was ended in another part of it."""
+        if self.reason != "completed":
+            raise Stopped
+        if self.deadline is not None and time.monotonic() >= self.deadline:
+            self.stop("time limit")
 
-    def until(self, deadline: float | None, *, apart: bool = False) -> Control:
-        """Return this control with another deadline; `apart` for fits with errors of another kind."""
-        return replace(self, deadline=deadline, least=_Least() if apart else self.least)
+    def stop(self, reason: str) -> None:
+        """Raise `Stopped`."""
+        self.reason = reason
+        raise Stopped
 
-    def for_start(self, *, apart: bool = False) -> Control:
-        """Return the control of a fit of three factors that another fit starts from; `apart` as for `until`.
-
-        Where time is limited it takes few iterations: a share of the time would make what follows depend on the clock.
-        """
-        part = self.until(self.deadline, apart=apart)
-        return part if part.deadline is None else replace(part, max_iter=min(part.max_iter, _OF_A_START))
-
-    def reason(self) -> str | None:
-        """Return why to return the best so far, None if not to."""
-        if self.interrupt.came:
-            return "interrupted"
-        return "time limit" if self.deadline is not None and time.monotonic() >= self.deadline else None
-
-    def stopped(self) -> bool:
-        """Return whether to return the best so far."""
-        return self.reason() is not None
-
-    def report(self, start: str, iteration: int, error: float, *, phase: str, n_factors: int, most: int) -> bool:
-        """Tell the callback; return whether to stop."""
+    def report(self, start: str, iteration: int, error: float, *, phase: str, n_factors: int, most: int) -> None:
+        """Tell the callback, and raise `Stopped` if that or the time ends the fit; it hears nothing after its end."""
+        if self.reason != "completed":
+            raise Stopped
+        self.best = min(self.best, error)
         if self.callback is not None:
-            self.least.error = min(self.least.error, error)
-            left = seconds_left(self.end)
-            self.callback(FitProgress(start, iteration, most, error, phase, n_factors, self.least.error, left))
-        return self.stopped()
-
-    @contextmanager
-    def interruptible(self) -> Iterator[None]:
-        """End the search where the block is interrupted, if the best so far is to be returned.
-
-        The block leaves the best so far behind whenever it is interrupted.
-        """
-        try:
-            yield
-        except KeyboardInterrupt:
-            if not self.returns_best:
-                raise
-            self.interrupt.came = True
-
-
-def seconds_left(deadline: float | None) -> float | None:
-    """Return the time to a value of ``time.monotonic()``, or None without a limit: None or infinity."""
-    return None if deadline is None or deadline == math.inf else max(deadline - time.monotonic(), 0.0)
+            left = None if self.deadline is None else max(self.deadline - time.monotonic(), 0.0)
+            try:
+                self.callback(FitProgress(start, iteration, most, error, phase, n_factors, self.best, left))
+            except StopIteration:
+                self.stop("callback")
+        self.check()

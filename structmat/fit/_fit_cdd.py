@@ -1,32 +1,51 @@
-"""`fit_cdd`: checks its arguments, chooses how to fit, makes the result."""
+"""`fit_cdd`: checks its arguments, fits three factors in closed form and others by a search, makes the result."""
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import math
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
-from structmat._arguments import as_matrix, integer, non_negative, one_of, optional_function, random_generator, to_numpy
-from structmat._array_tools import ArgumentValueError, dtype_name
-from structmat.fit._arguments import (
-    check_for_entry_weights,
-    check_matrix_solver,
-    check_restarts,
-    is_three_factors,
-    with_entry_weights,
+from structmat._arguments import (
+    as_floating,
+    as_matrix,
+    integer,
+    moved_like,
+    non_negative,
+    one_of,
+    optional_function,
+    random_generator,
+    to_numpy,
 )
-from structmat.fit._control import Control
-from structmat.fit._many_factors.search import SearchOptions
-from structmat.fit._many_factors.solver_list import MATRIX_SOLVERS
-from structmat.fit._product_error import warn_of_rounding
+from structmat._array_tools import (
+    ArgumentError,
+    ArgumentTypeError,
+    ArgumentValueError,
+    dtype_name,
+    warn_caller,
+)
+from structmat.fit._control import Control, Stopped
+from structmat.fit._matrices import (
+    column_roots,
+    largest_exponent,
+    product_error,
+    rounding_error,
+    scale_by_power_of_two,
+    second_moment,
+    transposed_circulants,
+    weighted_inputs,
+)
+from structmat.fit._products import Products
 from structmat.fit._result import FitProgress, FitResult
-from structmat.fit._second_moment import column_roots, second_moment, weighted_inputs
-from structmat.fit._strategies import FitTask, Fitted, by_als, by_search, by_weighted_als
-from structmat.fit._warm_start import warm_start
-from structmat.operators import CDDLayout, CDDProduct
+from structmat.fit._search import KnownProduct, Search
+from structmat.fit._three_factors import CLOSED_FORMS, BlockGrid, Factors, ThreeFactorSearch, spread2
+from structmat.operators import CDDLayout, CDDProduct, Circulant
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -36,7 +55,16 @@ if TYPE_CHECKING:
 __all__ = ["fit_cdd"]
 
 _OWNER = "fit_cdd"
-_SOLVERS = ("auto", *MATRIX_SOLVERS, "adam", "lbfgs")
+
+_MOST_STARTED = 1 << 27
+"""Entries of the vectors of all random starts together, which are held at once."""
+
+_OF_A_START = 100
+"""Iterations of a fit that another one starts from, at most, where time is limited: a share of the time would make what
+follows depend on the clock."""
+
+_DOUBLE_SIDE = 512
+"""With more entries than a square of this side a matrix of single precision is searched in single precision."""
 
 
 def fit_cdd(
@@ -47,30 +75,27 @@ def fit_cdd(
     first: Literal["diagonal", "circulant"] = "diagonal",
     input_second_moment: ArrayLike | None = None,
     entry_weights: ArrayLike | None = None,
-    solver: Literal["auto", "als", "adam", "lbfgs", "lm"] = "auto",
-    start: Literal["auto"] | CDDProduct | FitResult = "auto",
+    start: CDDProduct | FitResult | None = None,
     restarts: int | None = None,
-    growth: bool = True,
     rng: np.random.Generator | int | None = None,
     max_iter: int = 5000,
     tol: float = 1e-7,
     time_limit: float | None = None,
     callback: Callable[[FitProgress], object] | None = None,
     on_interrupt: Literal["raise", "return"] = "raise",
-    overwrite_W: bool = False,
 ) -> FitResult:
     """Fit a matrix by a product of diagonal and (block-)circulant factors.
 
     Minimises ``norm(W - P)`` (Frobenius) over the products `P` of `n_factors` alternating diagonal and circulant
     matrices, from several starting points, and keeps the best. The result is never worse than the nearest circulant,
-    diagonal or rank-one matrix, if the products include these.
+    diagonal or rank-one matrix, if the products include these, and with five factors or more of a single block never
+    worse than the nearest matrix of rank two.
 
     Parameters
     ----------
     W : array_like
         The matrix, of shape (rows, cols), real or complex: nested lists or an array of any library that follows the
-        array API standard. It is only read. The fit runs in NumPy on the CPU, but for the search of a tensor of torch
-        for more than three factors: it explores and refines on the tensor's device, see Notes.
+        array API standard. It is only read; the fit runs in NumPy on the CPU.
     n_factors : int, default 3
         Number of factors: any for a square `W` and a single block, otherwise any odd number from three on. Then one of
         the block circulants has the shape of `W`, and further ones are square with its smaller side, to the right of it
@@ -91,22 +116,11 @@ def fit_cdd(
         ``sum(M * abs(W - P)**2)`` is minimised, and errors are relative to ``sqrt(sum(M * abs(W)**2))``. Entries of `W`
         where `M` is zero are missing: they are never looked at and may be NaN. Only for three factors, the first a
         diagonal, without `input_second_moment`; any sides and blocks.
-    solver : {"auto", "als", "adam", "lbfgs", "lm"}, default "auto"
-        ``"als"``, alternating least squares, solves for one factor after the other: in closed form for three factors
-        that begin with a diagonal, otherwise by dense linear algebra, with sides up to 512. ``"adam"`` explores with
-        large steps and then refines; ``"lbfgs"`` and ``"lm"`` descend directly from the starts, by limited-memory BFGS
-        or Levenberg-Marquardt. Neither ``"als"`` nor ``"lm"`` supports weighted errors, and except for three factors
-        both need square matrices and a single block. ``"auto"`` is ``"als"`` for three unweighted factors that begin
-        with a diagonal, and otherwise ``"adam"``, followed by a refinement chosen by size.
-    start : "auto", CDDProduct or FitResult, default "auto"
-        A product of no more than `n_factors` factors to start from besides the other starting points, in place of the
-        products of fewer factors that are otherwise fitted first. The result is never worse.
+    start : CDDProduct or FitResult, optional
+        A product of no more than `n_factors` factors to start from besides the other starting points. The result is
+        never worse.
     restarts : int, optional
         Number of random starting points; by default up to 16 for three factors, up to four for more, by size.
-    growth : bool, default True
-        Whether to fit products of ``n_factors - 2``, ``n_factors - 4``, ... factors first and to grow them; if
-        `n_factors` is even, those of all odd numbers below it too. With the same seed and no time limit the error is
-        then never larger than that of any of these.
     rng : numpy.random.Generator or int, optional
         Source of all random numbers. The same seed gives the same fit on the same machine, unless time is limited.
     max_iter : int, default 5000
@@ -114,17 +128,15 @@ def fit_cdd(
     tol : float, default 1e-7
         A run has converged when an iteration lowers the error by no more than `tol` times itself.
     time_limit : float, optional
-        Seconds after which the best fit so far is returned; until then the search goes on, from ever more starting
-        points. With more than three factors a longer limit runs the same steps further. By default a fixed amount of
-        work: seconds to minutes, by side and `n_factors`.
+        Seconds after which the best fit so far is returned. With more than three factors the search goes on until then,
+        in ever longer runs, and a longer limit runs the same steps further. By default a fixed amount of work: seconds
+        to minutes, by side and `n_factors`.
     callback : callable, optional
-        Called with a `FitProgress` after every iteration.
+        Called with a `FitProgress` after every iteration. It may raise `StopIteration` to end the fit: the best so far
+        is returned.
     on_interrupt : {"raise", "return"}, default "raise"
-        What `KeyboardInterrupt`, by Ctrl-C or from the callback, does to a search. "return" ends it as a time limit
-        does, and returns the best so far, of which `FitResult.stopped` says "interrupted".
-    overwrite_W : bool, default False
-        Whether the entries of `W` may be overwritten. A fit of three factors then takes the memory of one matrix less
-        where `W` is a real, C-ordered array of NumPy and `block_size` divides its sides.
+        What `KeyboardInterrupt`, by Ctrl-C or from the callback, does. "return" ends the fit as a time limit does, and
+        returns the best so far, of which `FitResult.stopped` says "interrupted".
 
     Returns
     -------
@@ -146,16 +158,13 @@ def fit_cdd(
 
     Notes
     -----
-    An iteration costs ``O(rows * cols)`` for three factors and ``O(F n^2 log n)`` for F of them, with the memory of a
-    few matrices. It takes one thread, but for linear algebra of BLAS, and transforms inside `scipy.fft.set_workers`.
-    Where `W` is a tensor of torch, errors and gradients of the search are computed on its device, on the CPU by the
-    faster of torch and NumPy; starts that are read off the matrix, and steps by ``"als"`` and ``"lm"``, are made by
-    NumPy. Exploration waits for a device other than the CPU once in 16 steps, and looks at the time limit and calls the
-    callback as often; refinement copies the parameters there and the gradient back for every evaluation. This was
-    tested on the CPU and by tensors without values, not yet on a GPU.
+    Three factors that begin with a diagonal are fitted by alternating least squares in closed form, others by Adam with
+    large annealed steps from random products, and by L-BFGS from the best of these and from products that are read off
+    the matrix. An iteration costs ``O(rows * cols)`` for three factors and ``O(F n^2 log n)`` for F of them, with the
+    memory of a few matrices. It takes one thread, but for linear algebra of BLAS.
 
-    On planted products of three factors, also with noise as strong as the signal, the start by shift synchronisation
-    finds the global optimum where other starts end in local minima.
+    Planted products, also with noise as strong as the signal for three factors, are found where other starts end in
+    local minima: the outermost factors are read off one after the other.
 
     References
     ----------
@@ -181,70 +190,337 @@ def fit_cdd(
     matrix = as_matrix(W, _OWNER, "W")
     rows, cols = matrix.shape
     layout = CDDLayout((rows, cols), n_factors, block_size, first, _OWNER)
-    one_of(solver, _OWNER, "solver", _SOLVERS)
-    weighted = input_second_moment is not None
-    if entry_weights is not None:
-        check_for_entry_weights(layout, solver, weighted=weighted)
-    if solver in MATRIX_SOLVERS:
-        check_matrix_solver(solver, layout, weighted=weighted)
+    values, weights = _with_entry_weights(to_numpy(matrix), entry_weights, layout, moment=input_second_moment)
+    if not np.isfinite(values).all():
+        raise ArgumentValueError(_OWNER, "W", "must be finite, got NaN or infinity")
     control = Control(
         max_iter=integer(max_iter, _OWNER, "max_iter"),
         tol=non_negative(tol, _OWNER, "tol"),
+        endless=time_limit is not None,
         deadline=None if time_limit is None else begun + non_negative(time_limit, _OWNER, "time_limit"),
         callback=optional_function(callback, _OWNER, "callback"),
-        returns_best=one_of(on_interrupt, _OWNER, "on_interrupt", ("raise", "return")) == "return",
     )
-    values, of_entries = with_entry_weights(to_numpy(matrix), entry_weights)
-    if not np.isfinite(values).all():
-        raise ArgumentValueError(_OWNER, "W", "must be finite, got NaN or infinity")
-    task = FitTask(
-        matrix=matrix,
-        values=values,
-        layout=layout,
-        control=control,
-        rng=random_generator(rng, _OWNER),
-        restarts=check_restarts(restarts, layout),
-        warm_start=warm_start(start, layout, real=not np.iscomplexobj(values)),
-        entry_weights=of_entries,
-        overwrite=overwrite_W,
-    )
+    one_of(on_interrupt, _OWNER, "on_interrupt", ("raise", "return"))
+    known = _known_start(start, layout, real=not np.iscomplexobj(values))
+    restarts = _checked_restarts(restarts, layout)
     moment = None if input_second_moment is None else second_moment(input_second_moment, cols, _OWNER)
-    found = _fitted(task, solver, moment, growth=growth)
-    if found.error == math.inf:
+    exponent = largest_exponent(values)
+    fit = _Fit(scale_by_power_of_two(values, -exponent), layout, control, restarts, on_interrupt == "return")
+    if known is not None:
+        known = known._replace(vectors=_scaled_evenly(known.vectors, -exponent))
+    found = fit.with_moment(moment, random_generator(rng, _OWNER), [known] if known else [], weights)
+
+    operator = layout.product(
+        [moved_like(v.astype(values.dtype), matrix) for v in _scaled_evenly(found.vectors, exponent)]
+    )
+    inputs = None if moment is None else weighted_inputs(moment, _OWNER, real=not np.iscomplexobj(values))
+    target = fit.values if inputs is None else fit.values @ inputs
+    error = product_error(operator, matrix, target, exponent=exponent, inputs=inputs, entry_weights=weights)
+    if error == math.inf:
         text = f"has a fit whose products overflow {dtype_name(matrix.dtype)}: use a wider dtype, or divide by a number"
         raise ArgumentValueError(_OWNER, "W", text)
-    warn_of_rounding(found.spread, values.dtype)
-    end = "converged" if found.converged else "all planned iterations made"
-    stopped = control.reason() or "completed"
-    if stopped != "completed":
-        end = f"{stopped}: the best so far"
-    message = f"auto chose {found.solver}: {found.why}; {end}" if solver == "auto" else end
+    if found.spread > float(np.finfo(values.dtype).eps) ** -0.5:  # only a given start can bring that
+        warn_caller(
+            "fit_cdd: rounding changes products with the operator by about "
+            f"{found.spread * float(np.finfo(values.dtype).eps):.1g} of the norm of W, for its factors, from the start "
+            "given, have entries of too wide a range for transforms. Use operator.direct_matvec or "
+            "operator.to_dense(), or fit without this start",
+            UserWarning,
+        )
+    converged, message = found.converged, "all planned iterations made"
+    if not values.any():
+        converged, message = True, "the matrix is zero"
+    elif error <= rounding_error(values.dtype):
+        converged, message = True, "the product is the matrix to rounding"
+    elif layout.n_factors == 1 and moment is None:
+        converged, message = True, "the nearest matrix of one factor, in closed form"
+    elif control.reason != "completed":
+        message = f"{control.reason}: the best so far"
+    elif converged:
+        message = "converged"
+    history = [e for e in found.history if math.isfinite(e)]
     return FitResult(
-        operator=found.operator,
-        error=found.error,
+        operator=operator,
+        error=error,
         block_size=layout.block_size,
-        n_parameters=found.operator.n_parameters,
-        n_iter=len(found.history) - 1,
-        converged=found.converged,
-        history=found.history,
+        n_parameters=operator.n_parameters,
+        n_iter=max(len(found.history) - 1, 0),
+        converged=converged,
+        # it never rises, and ends in the error of the operator as it is returned
+        history=np.maximum(np.minimum.accumulate([*history[: len(found.history) - 1], error]), error),
         start=found.start,
-        solver=found.solver,
-        stopped=stopped,
-        message=found.end or message,
+        stopped=control.reason,
+        message=message,
         seconds=time.monotonic() - begun,
     )
 
 
-def _fitted(task: FitTask, solver: str, moment: NDArray[Any] | None, *, growth: bool) -> Fitted:
-    """Fit by the strategy that suits the task."""
-    in_closed_form = is_three_factors(task.layout) and solver in {"auto", "als"}
-    if in_closed_form and moment is None:
-        return by_als(task)
-    inputs = roots = None
+class _Found(NamedTuple):
+    """The best product of a fit."""
+
+    vectors: Sequence[NDArray[Any]]
+    history: Sequence[float]
+    converged: bool
+    start: str
+    spread: float
+    """What rounding errors of products grow with, over the norm of the matrix."""
+
+
+class _Fit:
+    """The fit of one matrix, scaled to a largest entry near one, by products of one layout."""
+
+    def __init__(
+        self,
+        values: NDArray[Any],
+        layout: CDDLayout,
+        control: Control,
+        restarts: int | None,
+        returns_best: bool,
+    ) -> None:
+        self.values, self.layout, self.control = values, layout, control
+        self.restarts, self.returns_best = restarts, returns_best
+        self.dtype = values.dtype
+        """The dtype of the products that the fit is made for."""
+
+    def with_moment(
+        self,
+        moment: NDArray[Any] | None,
+        rng: np.random.Generator,
+        known: list[KnownProduct],
+        entry_weights: NDArray[Any] | None,
+    ) -> _Found:
+        """Fit with second moments of the inputs; the fit without them is one start, which it so is never worse than."""
+        if moment is None:
+            return self.plain(rng, known, entry_weights)
+        part = copy.copy(self)
+        part.control = replace(self.control)
+        if self.control.endless:
+            part.control.max_iter = min(self.control.max_iter, _OF_A_START)
+            part.control.endless = False
+        unweighted = part.plain(copy.deepcopy(rng), known, None)
+        self.control.reason = part.control.reason
+        known = [*known, KnownProduct("unweighted fit", self.layout.first, unweighted.vectors)]
+        if moment.ndim == 1 and self.layout.kinds[-1] == "diagonal":
+            # The last diagonal takes up the roots of the weights.
+            roots = column_roots(moment, _OWNER)
+            scaled = copy.copy(self)
+            scaled.values = self.values * roots.astype(self.values.real.dtype)
+            known = [k._replace(vectors=[*k.vectors[:-1], k.vectors[-1] * roots]) for k in known]
+            found = scaled.plain(rng, known, None)
+            inverse = np.divide(1.0, roots, out=np.zeros_like(roots), where=roots > 0)
+            return found._replace(vectors=[*found.vectors[:-1], found.vectors[-1] * inverse])
+        return self._searched(rng, known, weighted_inputs(moment, _OWNER, real=not np.iscomplexobj(self.values)))
+
+    def plain(self, rng: np.random.Generator, known: list[KnownProduct], entry_weights: NDArray[Any] | None) -> _Found:
+        """Fit without second moments: in closed form where there is one, else by the search."""
+        if self.layout.n_factors == 3 and self.layout.first == "diagonal":
+            return self._alternated(rng, known, entry_weights, self.control.max_iter)
+        return self._searched(rng, known, None)
+
+    def _alternated(
+        self,
+        rng: np.random.Generator,
+        known: Sequence[KnownProduct],
+        entry_weights: NDArray[Any] | None,
+        max_iter: int,
+    ) -> _Found:
+        """Fit three factors, the first a diagonal, by alternating least squares in closed form."""
+        grid = BlockGrid(self.values, self.layout.block_size, entry_weights, self.dtype)
+        starts = []
+        for name, _, vectors in known:
+            a, c, b = (vector.astype(grid.double) for vector in vectors)  # real ones may start a complex fit
+            padded = Factors(_padded(a, grid.p, grid.m), c, _padded(b, grid.q, grid.m))
+            starts.append((name, padded.scaled(-grid.exponent)))
+        search = ThreeFactorSearch(grid, self.control, max_iter)
+        self._to_its_end(lambda: search.run(rng, self.restarts, starts), lambda: bool(search.runs))
+        best = search.best
+        spread = float(np.sqrt(spread2(best.factors) / grid.mean_norm2)) if grid.mean_norm2 else 0.0
+        return _Found(self._of_grid(best.factors, grid), best.history, best.converged, best.start, spread)
+
+    def _of_grid(self, factors: Factors, grid: BlockGrid) -> list[NDArray[Any]]:
+        rows, cols = self.layout.shape
+        a, c, b = factors.scaled(grid.exponent)
+        return [a.reshape(-1)[:rows], c, b.reshape(-1)[:cols]]
+
+    def _to_its_end(self, search: Callable[[], None], found: Callable[[], bool]) -> None:
+        """Search until it ends or is stopped; `found` tells whether there is a product to return."""
+        try:
+            with contextlib.suppress(Stopped):
+                search()
+        except KeyboardInterrupt:
+            if not (self.returns_best and found()):
+                raise
+            self.control.reason = "interrupted"
+
+    def _searched(self, rng: np.random.Generator, known: list[KnownProduct], inputs: NDArray[Any] | None) -> _Found:
+        """Fit any product, with weights where there are `inputs`.
+
+        A wide matrix without inputs is fitted as its transpose: the rows that are carried along the product are then as
+        few as its smaller side.
+        """
+        if not (self.values if inputs is None else self.values @ inputs).any():
+            return _Found([np.zeros(shape) for shape in self.layout.vector_shapes], [0.0], True, "zero", 0.0)
+        if inputs is None and self.layout.shape[0] < self.layout.shape[1]:
+            tall = copy.copy(self)
+            tall.values = np.ascontiguousarray(self.values.T)
+            tall.layout = replace(self.layout, shape=self.layout.shape[::-1])
+            found = tall._searched(rng, [k._replace(vectors=_transposed(k.vectors)) for k in known], None)
+            return found._replace(vectors=_transposed(found.vectors))
+
+        double = np.result_type(self.values.dtype, np.float64)
+        dtype = self.values.dtype if self.values.size > _DOUBLE_SIDE**2 else double
+        # Of the norm of an isometry.
+        scale = float(np.linalg.norm(self.values.astype(double))) / np.sqrt(min(self.values.shape))
+        fitted = copy.copy(self)
+        fitted.values = (self.values / self.values.real.dtype.type(scale)).astype(dtype)
+        low = None if inputs is None else inputs.astype(dtype)
+        products = Products(self.layout, fitted.values if low is None else fitted.values @ low, low)
+        search = Search(products, self.values.dtype, self.control, rng, self.restarts)
+
+        def run() -> None:
+            own = [k._replace(vectors=_scaled_evenly(k.vectors, -np.log2(scale))) for k in known]
+            search.run([*own, *fitted._closed_forms(rng, low)])
+
+        self._to_its_end(run, lambda: True)
+        best = search.best
+        vectors = _scaled_evenly(products.vectors(best.parameters), np.log2(scale))
+        return _Found(vectors, best.history, best.converged, best.start, products.spread(best.parameters))
+
+    def _closed_forms(self, rng: np.random.Generator, inputs: NDArray[Any] | None) -> Sequence[KnownProduct]:
+        """Return products of up to three factors that the answer must not be worse than."""
+        layout, found = self.layout, []
+        if layout.is_single_block:
+            found.append(KnownProduct("circulant", "circulant", [Circulant.nearest(self.values).c[None, None]]))
+            found.append(KnownProduct("diagonal", "diagonal", [np.diag(self.values)]))
+        if layout.n_factors < 3 + (layout.first == "circulant"):
+            return found
+        if inputs is None and (layout.n_factors, layout.first) != (3, "diagonal"):
+            most = self.control.max_iter
+            best = self._alternated(rng, (), None, min(most, _OF_A_START) if self.control.endless else most)
+            found.append(KnownProduct(best.start, "diagonal", best.vectors))
+        else:
+            grid = BlockGrid(self.values, layout.block_size)
+            for name, start in CLOSED_FORMS.items():
+                found.append(KnownProduct(name, "diagonal", self._of_grid(start(grid, rng), grid)))
+            if layout.is_single_block and inputs is not None:
+                u, v = _weighted_rank_one(self.values, inputs)
+                ones = np.ones((1, 1, layout.block_size), dtype=u.dtype)
+                found.append(KnownProduct("rank-one", "diagonal", [u, ones, v]))
+        return found
+
+
+# The arguments
+
+
+def _with_entry_weights(
+    values: NDArray[Any], entry_weights: Any, layout: CDDLayout, *, moment: object
+) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    """Return a matrix with zeros for the entries of no weight, and the weights of all."""
+    if entry_weights is None:
+        return values, None
+    argument = "entry_weights"
     if moment is not None:
-        roots = column_roots(moment, _OWNER) if moment.ndim == 1 else None
-        if in_closed_form and roots is not None and task.warm_start is None:
-            return by_weighted_als(task, roots)
-        inputs = weighted_inputs(moment, _OWNER, real=not np.iscomplexobj(task.values))
-    options = SearchOptions("adam" if solver == "auto" else solver, task.restarts, growth and task.warm_start is None)
-    return by_search(task, options, inputs, roots, begin_with_als=solver == "auto")
+        raise ArgumentValueError(_OWNER, argument, "must be None with input_second_moment")
+    if layout.n_factors != 3:
+        raise ArgumentValueError(
+            _OWNER, argument, f"must be None but for three factors, got n_factors={layout.n_factors}"
+        )
+    if layout.first != "diagonal":
+        raise ArgumentValueError(
+            _OWNER, argument, f"must be None unless the first factor is diagonal, got first={layout.first!r}"
+        )
+    weights = to_numpy(as_floating(entry_weights, _OWNER, argument))
+    if weights.shape != values.shape:
+        raise ArgumentValueError(_OWNER, argument, f"must have the shape of W, {values.shape}, got {weights.shape}")
+    if np.iscomplexobj(weights):
+        raise ArgumentValueError(_OWNER, argument, "must be bool or real, got complex numbers")
+    if not (np.isfinite(weights).all() and weights.min() >= 0.0):
+        raise ArgumentValueError(_OWNER, argument, "must be finite and not negative")
+    if not weights.any():
+        raise ArgumentValueError(_OWNER, argument, "must not be all zero")
+    return np.where(weights > 0.0, values, values.dtype.type(0)), weights / weights.max()
+
+
+def _checked_restarts(value: Any, layout: CDDLayout) -> int | None:
+    """Return a number of random starts that memory can hold, or None."""
+    if value is None:
+        return None
+    restarts, most = integer(value, _OWNER, "restarts", least=0), _MOST_STARTED // layout.n_parameters
+    if restarts > most:
+        text = f"must be at most {most:,} for products of {layout.n_parameters:,} parameters, got {restarts}"
+        raise ArgumentValueError(_OWNER, "restarts", text)
+    return restarts
+
+
+def _known_start(start: Any, layout: CDDLayout, *, real: bool) -> KnownProduct | None:
+    """Return the product of the argument `start`, in double precision; `real` tells whether the matrix is real."""
+    if start is None:
+        return None
+
+    def refused(text: str) -> ArgumentValueError:
+        return ArgumentValueError(_OWNER, "start", text)
+
+    product = start.operator if isinstance(start, FitResult) else start
+    if not isinstance(product, CDDProduct):
+        raise ArgumentTypeError(_OWNER, "start", f"must be a CDDProduct or a FitResult, got {start!r}")
+    own = _layout_of_start(product, layout.shape)
+    if own.block_size != layout.block_size and own.n_factors > 1:
+        raise refused(f"must have blocks of {layout.block_size}, got blocks of {own.block_size}")
+    if own.n_factors + (own.first != layout.first) > layout.n_factors or own.n_factors < layout.fewest_factors:
+        raise refused(
+            f"must become a product of {layout.n_factors} factors, the first {layout.first}, with identities "
+            f"appended, got {own.n_factors} factors, the first {own.first}"
+        )
+    vectors = [to_numpy(vector) for vector in own.vectors_of(product)]
+    entries = np.concatenate([vector.reshape(-1) for vector in vectors])
+    if real and np.iscomplexobj(entries):
+        raise refused("must be real where W is, got complex factors")
+    if not np.isfinite(entries).all():
+        raise refused("must be finite, got NaN or infinity")
+    wide = [v.astype(np.result_type(v.dtype, np.float64)) for v in vectors]
+    whole: Any = layout.balanced(layout.extended(wide, own.first))
+    return KnownProduct("warm start", layout.first, whole)
+
+
+def _layout_of_start(product: CDDProduct, shape: tuple[int, int]) -> CDDLayout:
+    """Return the layout of a product of that shape to start from."""
+    if product.shape != shape:
+        raise ArgumentValueError(_OWNER, "start", f"must have shape {shape}, got {tuple(product.shape)}")
+    if product.batch_shape:
+        raise ArgumentValueError(_OWNER, "start", f"must be one product, got a stack of shape {product.batch_shape}")
+    try:
+        return CDDLayout.of(product)
+    except ArgumentError as error:
+        text = f"must have the factors that such a fit has: its product {error.text}"
+        raise ArgumentValueError(_OWNER, "start", text) from error
+
+
+# Vectors
+
+
+def _scaled_evenly(vectors: Sequence[NDArray[Any]], log2_scale: float) -> list[NDArray[Any]]:
+    """Multiply a product by two to the power `log2_scale`, every factor by its share."""
+    exponent, rest = divmod(log2_scale / len(vectors), 1.0)
+    with np.errstate(over="ignore"):  # the error of the products tells
+        return [scale_by_power_of_two(v * v.real.dtype.type(2.0**rest), int(exponent)) for v in vectors]
+
+
+def _transposed(vectors: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
+    """Return the vectors of the transposed product."""
+    return [
+        np.ascontiguousarray(transposed_circulants(v).swapaxes(0, 1)) if v.ndim == 3 else v for v in reversed(vectors)
+    ]
+
+
+def _padded(diagonal: NDArray[Any], blocks: int, size: int) -> NDArray[Any]:
+    whole = np.zeros(blocks * size, dtype=diagonal.dtype)
+    whole[: len(diagonal)] = diagonal
+    return whole.reshape(blocks, size)
+
+
+def _weighted_rank_one(matrix: NDArray[Any], inputs: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return u and v of the matrix ``u v^T`` of rank one that is best with `inputs`."""
+    u, s, wh = np.linalg.svd(matrix @ inputs, full_matrices=False)
+    # The first right singular vector is a combination of the rows of the inputs.
+    v = np.linalg.lstsq(inputs.T, wh[0], rcond=None)[0]
+    return s[0] * u[:, 0], v.astype(u.dtype)

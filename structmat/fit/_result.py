@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     import numpy as np
+    from matplotlib.axes import Axes
     from numpy.typing import NDArray
 
     from structmat.operators import CDDProduct
@@ -40,10 +41,9 @@ class FitProgress(NamedTuple):
     """Relative Frobenius error reached from it."""
     phase: str
     """What goes on: ``"screening"`` gives every start a few steps in closed form, ``"alternation"`` goes on with the
-    best, ``"exploration"`` takes large steps from several starts at once, ``"polish"`` small ones to a minimum;
-    `factorize_cdd` has ``"construction"`` and ``"search"``."""
+    best, ``"exploration"`` takes large steps from several starts at once, ``"polish"`` small ones to a minimum."""
     n_factors: int
-    """Factors of the product that is fitted now: those of fewer factors come first."""
+    """Factors of the product that is fitted now: three where their fit is a start of the search for more."""
     best: float
     """Least error of all reports so far; a fit with weights counts anew after its start, the fit without."""
     remaining: float | None
@@ -75,12 +75,11 @@ class FitResult:
         they never rise.
     start : str
         The starting point of the best run.
-    solver : str
-        The solver that was used.
     stopped : str
-        Why the fit ended: ``"completed"`` if all planned work was done, ``"time limit"`` or ``"interrupted"``.
+        Why the fit ended: ``"completed"`` if all planned work was done, ``"time limit"``, ``"callback"`` or
+        ``"interrupted"``.
     message : str
-        What the fit chose and why, and why it ended.
+        The same in more words; of `factorize_cdd` also how the product was found.
     seconds : float
         Duration of the fit.
 
@@ -109,7 +108,6 @@ class FitResult:
     converged: bool
     history: NDArray[np.float64]
     start: str
-    solver: str = "als"
     stopped: str = "completed"
     message: str = ""
     seconds: float = 0.0
@@ -137,11 +135,30 @@ class FitResult:
             "n_iter": self.n_iter,
             "converged": self.converged,
             "start": self.start,
-            "solver": self.solver,
             "stopped": self.stopped,
             "message": self.message,
             "history": self.history.tolist(),
         }
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draw the error after each iteration; needs the extra ``plot``.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, optional
+            Where to draw; by default axes of a new figure, ``ax.figure``.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+
+        See Also
+        --------
+        structmat.plot.fit_figure : Matrix, fit and residual.
+        """
+        from structmat.plot import draw_history  # noqa: PLC0415  # matplotlib is slow to import
+
+        return draw_history(self, ax)
 
     def _end(self) -> str:
         """What ended the winning run, or the fit as a whole."""
@@ -160,7 +177,7 @@ class FitResult:
             "parameters": f"{self.n_parameters:,} ({self.n_parameters / (rows * cols):.3%} of dense)",
             "iterations": f"{self.n_iter} ({self._end()})",
             "start": self.start,
-            "solver": f"{self.solver}, {self.seconds:.3g} s",
+            "seconds": f"{self.seconds:.3g}",
         }
         return "\n".join(["FitResult", *(f"  {name:<15} {text}" for name, text in lines.items())])
 

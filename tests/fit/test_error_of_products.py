@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from structmat import error_curve, fit_cdd
+from structmat.fit._matrices import product_error
 from structmat.operators._cdd import CDDProduct
 
 DTYPES = [np.float32, np.float64, np.complex64, np.complex128]
@@ -125,24 +126,20 @@ def test_missing_entries(dtype, share):
 
 
 def test_missing_entries_may_be_out_of_the_range_of_half_precision():
-    W = np.array(
-        [
-            [-5.123e-03, -6.261e-04, -1.961e-03, -6.252e-03],
-            [8.816e03, -9.345e02, 8.256e03, -1.139e04],
-            [3.862e-03, -6.711e-05, -4.694e-04, 3.983e-03],
-            [6.252e-03, 8.553e-03, 5.676e-03, -1.722e-03],
-        ],
-        dtype=np.float16,
-    )
-    M = np.array([[0, 0, 0.57, 0.53], [0, 0.51, 0.49, 0.26], [0.43, 0.09, 0, 0.88], [0, 0, 0.87, 0.63]])
+    rng = np.random.default_rng(0)
+    vectors = rng.uniform(0.5, 2.0, (3, 4))
+    vectors[:, 1] *= 300.0
+    operator = CDDProduct.from_vectors(*vectors.astype(np.float16))
     with np.errstate(over="ignore"):
-        fit = fit_cdd(W, entry_weights=M, rng=0)
-        product = np.asarray(fit.operator @ np.eye(4, dtype=np.float16)).astype(float)
-    assert np.isinf(product[1, 0])
-    seen = M > 0
-    wanted = W.astype(float)
-    error = np.sum(M[seen] * (wanted - product)[seen] ** 2) / np.sum(M[seen] * wanted[seen] ** 2)
-    assert fit.error == pytest.approx(np.sqrt(error), rel=1e-9)
+        product = np.asarray(operator @ np.eye(4, dtype=np.float16)).astype(float)
+    missing = ~np.isfinite(product)
+    assert missing.any()
+    assert not missing.all()
+    M = np.where(missing, 0.0, rng.uniform(0.1, 1.0, (4, 4)))
+    W = np.where(missing, 0.0, product * rng.uniform(0.5, 2.0, (4, 4)))
+    lost = np.sum(M[~missing] * (W - product)[~missing] ** 2) / np.sum(M * W**2)
+    error = product_error(operator, np.zeros((4, 4), np.float16), W, entry_weights=M)
+    assert error == pytest.approx(np.sqrt(lost), rel=1e-9)
 
 
 @pytest.mark.parametrize(("shape", "block_size"), [((24, 16), "min"), ((32, 32), 8), ((64, 32), "min")])

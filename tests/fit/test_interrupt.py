@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from structmat.cli import main
-from structmat.fit import error_curve, factorize_cdd, fit_cdd
-from structmat.fit._curve import error_curve as curve_module
-from structmat.fit._many_factors import search
-from structmat.fit._three_factors import search as three_factors
+from structmat.fit import _error_curve as curve_module
+from structmat.fit import _three_factors as three_factors
+from structmat.fit import error_curve, fit_cdd
+from structmat.fit._products import Products
 
 W = np.random.default_rng(0).standard_normal((12, 12))
 
@@ -55,17 +55,16 @@ def interrupting(function):
 
 
 def build_a_start_of_three(monkeypatch):
-    ((name, start),) = three_factors.STARTS
-    monkeypatch.setattr(three_factors, "STARTS", ((name, interrupting(start)),))
+    ((name, start),) = three_factors.STARTS.items()
+    monkeypatch.setitem(three_factors.STARTS, name, interrupting(start))
 
 
 def build_a_random_chain(monkeypatch):
-    monkeypatch.setattr(search, "random_orthogonal", interrupting(search.random_orthogonal))
+    monkeypatch.setattr(Products, "random", interrupting(Products.random))
 
 
 def build_a_closed_form(monkeypatch):
-    (name, start), *others = three_factors.CLOSED_FORMS
-    monkeypatch.setattr(three_factors, "CLOSED_FORMS", ((name, interrupting(start)), *others))
+    monkeypatch.setitem(three_factors.CLOSED_FORMS, "circulant", interrupting(three_factors.CLOSED_FORMS["circulant"]))
 
 
 PLACES = [(3, build_a_start_of_three), (5, build_a_start_of_three), (5, build_a_random_chain)]
@@ -83,10 +82,25 @@ def test_a_loop_of_fits_ends_at_the_first(n_factors):
     assert len(hear.heard) == 10
 
 
-@pytest.mark.parametrize("fit", [error_curve, factorize_cdd])
-def test_curves_and_factorisations_end_too(fit):
+def test_curves_end_too():
     with pytest.raises(KeyboardInterrupt):
-        fit(W, 5, rng=0, callback=Interrupting(3))
+        error_curve(W, 5, rng=0, callback=Interrupting(3))
+
+
+@pytest.mark.parametrize("n_factors", [3, 5])
+@pytest.mark.parametrize("weights", [None, np.arange(1.0, 13.0)])
+def test_a_callback_ends_a_fit_by_stop_iteration(closed_form_errors, n_factors, weights):
+    def hear(progress):
+        heard.append(progress)
+        if len(heard) == 20:
+            raise StopIteration
+
+    heard = []
+    result = fit_cdd(W, n_factors, input_second_moment=weights, rng=0, callback=hear)
+    assert (result.stopped, len(heard)) == ("callback", 20)
+    assert "callback" in result.message
+    if weights is None:
+        assert result.error <= min(closed_form_errors(W, 12).values())
 
 
 @pytest.mark.parametrize(("n_factors", "place"), PLACES)

@@ -122,17 +122,14 @@ def exact_matrices():
     yield "five factors", CDDProduct.from_vectors(*vectors).to_dense(), 5
 
 
-@pytest.mark.parametrize("solver", ["auto", "lm"])
-def test_exact_fits_have_converged_and_say_so(solver):
+def test_exact_fits_have_converged_and_say_so():
     for name, W, n_factors in exact_matrices():
-        if solver == "auto" or n_factors != 3:
-            fit = fit_cdd(W, n_factors, solver=solver, rng=0)
-            assert fit.error <= 8 * np.finfo(W.dtype).eps, name
-            assert fit.converged, (name, n_factors)
-            assert fit.to_dict()["converged"]
-            assert "not converged" not in repr(fit)
-            assert "planned iterations" not in fit.message
-            assert "local minima" not in fit.message, (name, n_factors)
+        fit = fit_cdd(W, n_factors, rng=0)
+        assert fit.error <= 8 * np.finfo(W.dtype).eps, name
+        assert fit.converged, (name, n_factors)
+        assert fit.to_dict()["converged"]
+        assert "not converged" not in repr(fit)
+        assert "planned iterations" not in fit.message
 
 
 @pytest.mark.parametrize(
@@ -148,4 +145,4 @@ def test_one_factor_without_weights_is_the_minimum(first, nearest):
 def test_a_search_that_was_cut_short_has_not_converged(W):
     fit = fit_cdd(W[:, :12], 5, rng=0, restarts=1, max_iter=9)
     assert not fit.converged
-    assert fit.message == "auto chose adam: local minima are to be explored; all planned iterations made"
+    assert fit.message == "all planned iterations made"

@@ -50,7 +50,7 @@ def test_more_factors_are_never_worse_than_three_under_weights_of_columns():
     heavy = np.arange(n) < 9  # columns of a product of three, beside others that hide it from a fit without weights
     three = np.asarray(CDDProduct.from_vectors(*rng.standard_normal((3, n))).to_dense())
     W, weights = np.where(heavy, three, 10 * rng.standard_normal((n, n))), np.where(heavy, 1.0, 1e-8)
-    options = {"input_second_moment": weights, "max_iter": 2, "restarts": 1, "growth": False, "rng": 0}
+    options = {"input_second_moment": weights, "max_iter": 2, "restarts": 1, "rng": 0}
     short, long = (fit_cdd(W, n_factors, **options).error for n_factors in (3, 5))
     assert long <= short * (1 + 1e-9)
 
@@ -91,7 +91,6 @@ def test_weights_of_columns_are_taken_up_by_the_last_diagonal(shape):
     rng = np.random.default_rng(3)
     W, s = rng.standard_normal(shape), np.append(rng.uniform(0.1, 2.0, shape[1] - 2), [0.0, 0.0])
     fit = fit_cdd(W, 3, input_second_moment=s, rng=4)
-    assert fit.solver == "als"
     assert fit.error == pytest.approx(weighted_error(W, fit.operator.to_dense(), s), rel=1e-9)
     assert not fit.operator.factors[-1].d[-2:].any()
     assert fit.error <= 1.02 * fit_cdd(W, 3, input_second_moment=np.diag(s), rng=4).error

@@ -112,7 +112,7 @@ def test_equal_operators_give_equal_files(tmp_path):
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
-@pytest.mark.parametrize("options", [{}, {"block_size": 2}, {"n_factors": 5, "solver": "adam", "max_iter": 5}])
+@pytest.mark.parametrize("options", [{}, {"block_size": 2}, {"n_factors": 5, "max_iter": 5}])
 @pytest.mark.parametrize("shape", [(6, 4), (5, 5)])
 def test_a_fit_comes_back_with_all_it_holds(tmp_path, backend, shape, options):
     W = np.random.default_rng(0).standard_normal(shape)

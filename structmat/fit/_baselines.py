@@ -1,0 +1,448 @@
+"""What a fit is compared with: the best errors that other families reach with as many parameters.
+
+Every baseline answers for the *best case* of a family: a fine-tuning method that trains a member of it can come no
+nearer to the matrix, whatever the training. Only trained numbers count as parameters, of the dtype of the matrix (one
+complex number is one parameter of a complex matrix); indices and permutations are free. The error never rises with the
+number of parameters, and is zero for a member. Where a family has no member with so few parameters, the answer is the
+zero matrix: no parameters, error one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from math import gcd, hypot, inf, prod
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
+import scipy  # its `fft` and `linalg` are imported on first use
+
+from structmat._arguments import integer, one_of
+from structmat._array_tools import ArgumentTypeError, ArgumentValueError
+from structmat.fit._matrices import (
+    column_roots,
+    finite_matrix,
+    largest_exponent,
+    leading_triplets,
+    scale_by_power_of_two,
+    second_moment,
+    weighted_inputs,
+)
+from structmat.operators import BlockCirculant, CDDLayout
+
+if TYPE_CHECKING:
+    import scipy.sparse.linalg
+    from numpy.typing import NDArray
+
+    from structmat._array_tools import ArrayLike
+
+__all__ = ["baseline_errors", "baseline_names", "closed_form_errors", "truncated_svd_error", "weighted_norm"]
+
+_DENSE_SVD_SIDE = 600
+"""Up to this smaller side a full SVD costs less than iterations."""
+
+_ROWS = 256
+"""Rows of a residual at a time, to save memory."""
+
+
+class _Member(NamedTuple):
+    """The best member of a family."""
+
+    n_parameters: int
+    error: float
+    """Relative Frobenius error."""
+
+
+def baseline_names(*, weighted: bool = False) -> tuple[str, ...]:
+    """Return the names of the families that fits are compared with.
+
+    Parameters
+    ----------
+    weighted : bool, default False
+        Only those whose best member is known in a weighted norm as well.
+
+    Returns
+    -------
+    tuple of str
+        As `baseline_errors` takes them.
+
+    Examples
+    --------
+    >>> from structmat.fit import baseline_names
+    >>> baseline_names()
+    ('truncated-svd', 'block-circulant', 'sparse-fourier', 'monarch')
+    >>> baseline_names(weighted=True)
+    ('truncated-svd',)
+    """
+    return ("truncated-svd",) if weighted else tuple(_BASELINES)
+
+
+def baseline_errors(
+    W: ArrayLike,
+    n_parameters: Iterable[int],
+    *,
+    names: Iterable[str] | None = None,
+    input_second_moment: ArrayLike | None = None,
+) -> dict[str, tuple[NDArray[np.int64], NDArray[np.float64]]]:
+    """Return the least errors that other families reach with at most as many parameters.
+
+    Parameters
+    ----------
+    W : array_like
+        The matrix, of shape (rows, cols), real or complex.
+    n_parameters : iterable of int
+        Upper limits of the number of parameters, one comparison for each.
+    names : iterable of str, optional
+        The families: by default all whose best member is known, `baseline_names`.
+    input_second_moment : array_like, optional
+        Second moments that the errors are weighted with, as for `fit_cdd`.
+
+    Returns
+    -------
+    dict of str to tuple
+        For each family ``(n_parameters, error)``: number of parameters and relative error of the best member for each
+        limit.
+
+    Raises
+    ------
+    ArgumentTypeError
+        If an argument is of the wrong kind.
+    ArgumentValueError
+        If `W` is not a matrix of finite numbers, a number is negative, or a name is unknown.
+
+    See Also
+    --------
+    error_curve : Compares fits with these.
+
+    Notes
+    -----
+    The truncated SVD is the best case of LoRA, the block-circulant matrix that of C3A, the sparse Fourier matrix that
+    of FourierFT. If a family has no member with so few parameters, the zero matrix is used.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from structmat.fit import baseline_errors
+    >>> W = np.outer([1.0, 2.0, 3.0], [4.0, 5.0, 6.0])
+    >>> used, error = baseline_errors(W, [5, 6], names=["truncated-svd"])["truncated-svd"]
+    >>> used.tolist(), error.round(12).tolist()
+    ([0, 6], [1.0, 0.0])
+    """
+    owner = "baseline_errors"
+    matrix = _scaled(W, owner)
+    known = baseline_names(weighted=input_second_moment is not None)
+    chosen = known if names is None else [one_of(name, owner, "names", known) for name in names]
+    try:
+        budgets = [integer(number, owner, "n_parameters", least=0) for number in n_parameters]
+    except TypeError as error:
+        if isinstance(error, ArgumentTypeError):
+            raise
+        text = f"must be a sequence of integers, got {n_parameters!r}"
+        raise ArgumentTypeError(owner, "n_parameters", text) from None
+    if input_second_moment is None:
+        members = {name: _BASELINES[name](matrix, budgets) for name in chosen}
+    else:
+        moment = second_moment(input_second_moment, matrix.shape[1], owner)
+        inputs = weighted_inputs(moment, owner, real=not np.iscomplexobj(matrix))
+        members = {name: _truncated_svd(matrix, budgets, inputs) for name in chosen}
+    return {
+        name: (np.array([m.n_parameters for m in best], dtype=int), np.array([m.error for m in best], dtype=float))
+        for name, best in members.items()
+    }
+
+
+def truncated_svd_error(W: ArrayLike, rank: int, *, input_second_moment: ArrayLike | None = None) -> float:
+    """Return the relative error of the best approximation of a given rank.
+
+    Parameters
+    ----------
+    W : array_like
+        The matrix, of shape (rows, cols), real or complex.
+    rank : int
+        The rank, at least 0; the error is zero from the smaller side on.
+    input_second_moment : array_like, optional
+        Second moments that the error is weighted with, as for `fit_cdd`.
+
+    Returns
+    -------
+    float
+        ``norm(W - P) / norm(W)`` in the Frobenius norm, or the weighted one.
+
+    Raises
+    ------
+    ArgumentTypeError
+        If an argument is of the wrong kind.
+    ArgumentValueError
+        If `W` is not a matrix of finite numbers, or `rank` is negative.
+
+    See Also
+    --------
+    baseline_errors : The errors for numbers of parameters.
+
+    Notes
+    -----
+    For a smaller side of up to 600, or a large rank, all singular values are computed, otherwise the leading singular
+    vectors, by iterations that cost ``O(rows * cols)`` each.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from structmat.fit import truncated_svd_error
+    >>> truncated_svd_error(np.diag([4.0, 3.0]), 1)
+    0.6
+    """
+    owner = "truncated_svd_error"
+    matrix = _scaled(W, owner)
+    rank = integer(rank, owner, "rank", least=0)
+    if input_second_moment is not None:
+        moment = second_moment(input_second_moment, matrix.shape[1], owner)
+        if moment.ndim == 1:
+            matrix = matrix * column_roots(moment, owner)
+        else:
+            matrix = matrix @ weighted_inputs(moment, owner, real=not np.iscomplexobj(matrix))
+    side = min(matrix.shape)
+    if rank >= side or not matrix.any():
+        return 0.0
+    if rank == 0:
+        return 1.0
+    if side > _DENSE_SVD_SIDE and rank < side // 8:
+        # The residual depends on the error of the singular vectors in second order only.
+        triplets = leading_triplets(_uncopied(matrix), rank, np.random.default_rng(0), second_order=True)
+        if triplets is not None:
+            u, s, vh = triplets
+            parts = [slice(i, i + _ROWS) for i in range(0, len(matrix), _ROWS)]
+            left = [_row_norms(matrix[rows] - (u[rows] * s) @ vh) for rows in parts]
+            return hypot(*(size for part in left for size in part)) / hypot(*_row_norms(matrix))
+    values = scipy.linalg.svdvals(matrix, check_finite=False)
+    return float(np.linalg.norm(values[rank:]) / np.linalg.norm(values))
+
+
+def closed_form_errors(
+    W: ArrayLike, *, block_size: int | Literal["min", "toeplitz"] = "min"
+) -> dict[str, tuple[int, float]]:
+    """Return the errors of the nearest block-circulant and the nearest diagonal matrix.
+
+    Parameters
+    ----------
+    W : array_like
+        The matrix, of shape (rows, cols), real or complex.
+    block_size : int, "min" or "toeplitz", default "min"
+        Side of the circulant blocks, as for `fit_cdd`.
+
+    Returns
+    -------
+    dict of str to tuple
+        ``(n_parameters, error)`` of ``"circulant"`` and ``"diagonal"``.
+
+    Raises
+    ------
+    ArgumentTypeError
+        If an argument is of the wrong kind.
+    ArgumentValueError
+        If `W` is not a matrix of finite numbers, or `block_size` is out of range.
+
+    See Also
+    --------
+    structmat.BlockCirculant.nearest : The nearest block-circulant matrix itself.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from structmat.fit import closed_form_errors
+    >>> closed_form_errors(np.diag([1.0, 1.0, 1.0]))
+    {'circulant': (3, 0.0), 'diagonal': (3, 0.0)}
+    """
+    owner = "closed_form_errors"
+    matrix = _scaled(W, owner)
+    rows, cols = matrix.shape
+    size = CDDLayout((rows, cols), 3, block_size, owner=owner).block_size
+    side, rest = min(matrix.shape), matrix.copy()
+    np.fill_diagonal(rest[:side, :side], 0)
+    return {"circulant": _nearest_block_circulant(matrix, size), "diagonal": (side, _relative_norm(rest, matrix))}
+
+
+def weighted_norm(W: ArrayLike, *, input_second_moment: ArrayLike | None = None) -> float:
+    """Return the norm that errors are relative to.
+
+    Parameters
+    ----------
+    W : array_like
+        The matrix, of shape (rows, cols), real or complex.
+    input_second_moment : array_like, optional
+        Second moments `S`, as for `fit_cdd`.
+
+    Returns
+    -------
+    float
+        The Frobenius norm of ``W S^(1/2)``, of `W` itself by default.
+
+    Raises
+    ------
+    ArgumentTypeError
+        If an argument is of the wrong kind.
+    ArgumentValueError
+        If `W` is not a matrix of finite numbers, its norm is beyond all floats, or `S` not positive semi-definite.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from structmat.fit import weighted_norm
+    >>> weighted_norm(np.array([[3.0, 1.0]]), input_second_moment=np.array([1.0, 16.0]))
+    5.0
+    """
+    owner = "weighted_norm"
+    values = finite_matrix(W, owner)
+    exponent = largest_exponent(values)
+    if input_second_moment is None:  # row by row: of a layer there is room for two matrices
+        norm = hypot(*(float(np.linalg.norm(scale_by_power_of_two(row, -exponent))) for row in values))
+    else:
+        values = scale_by_power_of_two(values, -exponent)
+        moment = second_moment(input_second_moment, values.shape[1], owner)
+        inputs = weighted_inputs(moment, owner, real=not np.iscomplexobj(values))
+        norm = float(np.sqrt(np.abs(moment).max())) * float(np.linalg.norm(values @ inputs))
+    with np.errstate(over="ignore"):
+        norm = float(np.ldexp(norm, exponent))
+    if norm == inf:
+        raise ArgumentValueError(owner, "W", "must have a norm below the largest float, got one beyond")
+    return norm
+
+
+# The families: the best member with at most so many parameters, one for each budget. Squares of the entries of the
+# matrix neither over- nor underflow.
+
+
+def _truncated_svd(matrix: NDArray[Any], budgets: Sequence[int], inputs: NDArray[Any] | None = None) -> list[_Member]:
+    """Rank ``r = floor(budget / (rows + cols))``, stored as two thin matrices: the best case of LoRA.
+
+    With `inputs` ``M`` the error is ``norm((matrix - P) @ M)``. The best `P` of rank r then is the truncated SVD of
+    ``matrix @ M``, times the pseudo-inverse of ``M``.
+    """
+    rows, cols = matrix.shape
+    values = np.linalg.svd(matrix if inputs is None else matrix @ inputs, compute_uv=False)
+    # The inputs may be fewer than the columns.
+    errors = _tails(np.append(values, np.zeros(min(rows, cols) - len(values))))
+    ranks = [min(budget // (rows + cols), rows, cols) for budget in budgets]
+    return [_Member(rank * (rows + cols), float(errors[rank])) for rank in ranks]
+
+
+def _block_circulant(matrix: NDArray[Any], budgets: Sequence[int]) -> list[_Member]:
+    """Means of the cyclic diagonals of b x b blocks: the best case of C3A.
+
+    The block sizes are the divisors of either side; blocks at the end of the other side are cropped. Of all sizes whose
+    ``ceil(rows / b) * ceil(cols / b) * b`` parameters are in the budget the one with the smallest error is taken, which
+    need not be the smallest size.
+    """
+    rows, cols = matrix.shape
+    sizes = sorted({*_divisors(rows), *_divisors(cols)})
+    most = max(budgets, default=0)
+    members = [_nearest_block_circulant(matrix, b) for b in sizes if -(-rows // b) * -(-cols // b) * b <= most]
+    return _best_members(matrix, members, budgets)
+
+
+def _sparse_fourier(matrix: NDArray[Any], budgets: Sequence[int]) -> list[_Member]:
+    """The largest coefficients in the two-dimensional Fourier basis: the best case of FourierFT.
+
+    A complex matrix has one coefficient a frequency. The coefficients of a real matrix come in conjugate pairs; a pair
+    counts once for its cosine and once for its sine, so that as many parameters as entries give the matrix itself.
+    """
+    rows, cols = matrix.shape
+    transform = scipy.fft.fft2(matrix, norm="ortho")
+    sizes = np.abs(transform)
+    if not np.iscomplexobj(matrix):
+        # Energy of the cosine and of the sine of each frequency, halved between the two of a pair: each pair appears
+        # twice, so the halves of its cosine are put on one of them and those of its sine on the other.
+        mirrored = np.ix_(-np.arange(rows), -np.arange(cols))
+        position = np.arange(rows * cols).reshape(rows, cols)
+        cosine, sine = np.abs(transform + transform[mirrored]), np.abs(transform - transform[mirrored])
+        opposite = position[mirrored]
+        halves = np.where(position < opposite, cosine, sine) / np.sqrt(2.0)
+        sizes = np.where(position == opposite, sizes, halves)
+    errors = _tails(np.sort(sizes, axis=None)[::-1])
+    used = [min(budget, rows * cols) for budget in budgets]
+    return [_Member(count, float(errors[count])) for count in used]
+
+
+def _monarch(matrix: NDArray[Any], budgets: Sequence[int]) -> list[_Member]:
+    """Products of two block-diagonal matrices with a fixed permutation between them, of any number of blocks.
+
+    With g blocks the matrix falls into g x g parts, part (j, k) made of every g-th row from row j on and of the k-th
+    run of ``cols / g`` columns. A Monarch matrix has rank one in every part, so the nearest is known in closed form: g²
+    small SVDs. With rank r in every part it has ``g r (rows + cols)`` parameters. Of all g > 1 that divide both sides
+    and all r in the budget the best is taken; g = 1 would be the truncated SVD.
+    """
+    rows, cols = matrix.shape
+    most = max(budgets, default=0) // (rows + cols)
+    members = []
+    for g in _divisors(gcd(rows, cols)):
+        if not 1 < g <= most:
+            continue
+        parts = matrix.reshape(rows // g, g, g, cols // g).transpose(1, 2, 0, 3)
+        energies = np.square(np.linalg.svd(parts, compute_uv=False)).sum(axis=(0, 1), dtype=np.float64)
+        errors = _tails(np.sqrt(energies))
+        ranks = range(1, min(most // g, len(errors) - 1) + 1)
+        members += [_Member(g * rank * (rows + cols), float(errors[rank])) for rank in ranks]
+    return _best_members(matrix, members, budgets)
+
+
+_BASELINES: dict[str, Callable[[NDArray[Any], Sequence[int]], list[_Member]]] = {
+    "truncated-svd": _truncated_svd,
+    "block-circulant": _block_circulant,
+    "sparse-fourier": _sparse_fourier,
+    "monarch": _monarch,
+}
+"""The families by name."""
+
+
+def _nearest_block_circulant(matrix: NDArray[Any], block_size: int) -> _Member:
+    """The block-circulant matrix with the mean of every cyclic diagonal of every block."""
+    nearest = BlockCirculant.nearest(matrix, block_size)
+    return _Member(prod(nearest.c.shape), _relative_norm(matrix - nearest.to_dense(), matrix))
+
+
+def _best_members(matrix: NDArray[Any], members: list[_Member], budgets: Sequence[int]) -> list[_Member]:
+    """Return the best of the members in each budget, the zero matrix among them; of equals the smallest."""
+    every = [_Member(0, 1.0 if matrix.any() else 0.0), *members]
+    return [min((m for m in every if m.n_parameters <= b), key=lambda m: (m.error, m.n_parameters)) for b in budgets]
+
+
+def _tails(sizes: NDArray[Any]) -> NDArray[np.float64]:
+    """Return the relative error left by the first k terms of an orthogonal expansion, for k = 0 to all of them."""
+    squares = np.square(sizes, dtype=np.float64)
+    left = np.append(np.cumsum(squares[::-1])[::-1], 0.0)
+    errors: NDArray[np.float64] = np.sqrt(left / (left[0] or 1.0))
+    return errors
+
+
+def _relative_norm(residual: NDArray[Any], matrix: NDArray[Any]) -> float:
+    """Return the quotient of the Frobenius norms, zero for a zero matrix."""
+    whole = hypot(*_row_norms(matrix))
+    return hypot(*_row_norms(residual)) / whole if whole else 0.0
+
+
+def _row_norms(matrix: NDArray[Any]) -> list[float]:
+    norms: list[float] = np.linalg.norm(matrix, axis=1).tolist()
+    return norms
+
+
+def _divisors(n: int) -> list[int]:
+    return [d for d in range(1, n + 1) if n % d == 0]
+
+
+def _scaled(W: ArrayLike, owner: str) -> NDArray[Any]:
+    """Return the matrix with entries of a size of one, so that no square over- or underflows."""
+    values = finite_matrix(W, owner)
+    return scale_by_power_of_two(values, -largest_exponent(values))
+
+
+def _uncopied(matrix: NDArray[Any]) -> scipy.sparse.linalg.LinearOperator[Any]:
+    """Return the matrix as an operator: of an array, SciPy from 1.18 on keeps the adjoint as well."""
+    from scipy.sparse.linalg import LinearOperator  # noqa: PLC0415
+
+    def product(x: NDArray[Any]) -> NDArray[Any]:
+        return matrix @ x
+
+    def adjoint(y: NDArray[Any]) -> NDArray[Any]:
+        return (matrix.T @ y.conj()).conj()
+
+    return LinearOperator(
+        matrix.shape, matvec=product, rmatvec=adjoint, matmat=product, rmatmat=adjoint, dtype=matrix.dtype
+    )

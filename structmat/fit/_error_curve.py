@@ -1,0 +1,437 @@
+"""`error_curve`: fits with more and more factors, each at least as good as the one before, beside other families."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
+
+from structmat._arguments import as_matrix, integer, non_negative, one_of, optional_function, random_generator
+from structmat._array_tools import ArgumentTypeError, ArgumentValueError
+from structmat._files import atomic_write, csv_bytes, data_frame
+from structmat.fit._baselines import baseline_errors
+from structmat.fit._fit_cdd import fit_cdd
+from structmat.fit._result import FitProgress, FitResult
+from structmat.operators import CDDLayout
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from numpy.typing import NDArray
+
+    from structmat._array_tools import Array, ArrayLike
+
+__all__ = ["CurveProgress", "ErrorCurve", "error_curve"]
+
+_OWNER = "error_curve"
+
+_MAX_FACTORS = 9
+"""The default of `max_factors`: a curve of a side of 128 takes less than a minute."""
+
+_COST_POWER = 1.3
+"""Fits without a time limit take about this power of their number of factors."""
+
+_PADDED = "fewer factors"
+"""The `start` of a product of fewer factors with identity factors appended."""
+
+
+class CurveProgress(NamedTuple):
+    """State of a curve, as handed to the `callback` of `error_curve`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import structmat as sm
+    >>> seen = []
+    >>> W = np.arange(9.0).reshape(3, 3)
+    >>> _ = sm.error_curve(W, n_factors=[1, 3], rng=0, restarts=1, callback=seen.append)
+    >>> seen[-1].n_factors, seen[-1].point, seen[-1].n_points
+    (3, 2, 2)
+    """
+
+    n_factors: int
+    """Number of factors of the fit that runs now."""
+    point: int
+    """Which point of the curve that is, the first is 1."""
+    n_points: int
+    """How many points the curve will have."""
+    fit: FitProgress
+    """State of the fit."""
+    elapsed: float
+    """Seconds since the curve began."""
+    remaining: float | None
+    """Estimated seconds to its end; None before the first fit is done, unless there is a time limit."""
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class ErrorCurve:
+    """Error against number of factors, as returned by `error_curve`.
+
+    Attributes
+    ----------
+    n_factors : ndarray of int
+        Numbers of factors, increasing; one for each point of the curve.
+    n_parameters : ndarray of int
+        Number of entries of all vectors of the product.
+    error : ndarray
+        Relative error of the product; never rises.
+    seconds : ndarray
+        Duration of the fit.
+    baselines : mapping of str to tuple
+        For each family ``(n_parameters, error)``: for every point of the curve the number of parameters and the error
+        of the best member of the family with at most as many parameters as the product.
+    shape : tuple of int
+        Rows and columns of the matrix.
+    block_size : int
+        Side of the circulant blocks.
+    first : str
+        Kind of the first factor.
+    weighted : bool
+        Whether the errors are weighted ones.
+    stopped : str
+        ``"completed"``, ``"time limit"`` if a fit was cut short, ``"callback"`` or ``"interrupted"``. Points that were
+        not reached have the best product of fewer factors, with identity factors appended.
+    results : tuple of FitResult
+        The fits.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from structmat.fit import error_curve
+    >>> curve = error_curve(np.outer([1.0, 2.0, 3.0], [4.0, 5.0, 6.0]), n_factors=[3], rng=0)
+    >>> bool(curve.error[0] < 1e-12)
+    True
+    >>> sorted(curve.baselines)
+    ['block-circulant', 'monarch', 'sparse-fourier', 'truncated-svd']
+    """
+
+    n_factors: NDArray[np.int64]
+    n_parameters: NDArray[np.int64]
+    error: NDArray[np.float64]
+    seconds: NDArray[np.float64]
+    baselines: Mapping[str, tuple[NDArray[np.int64], NDArray[np.float64]]]
+    shape: tuple[int, int]
+    block_size: int
+    first: str = "diagonal"
+    weighted: bool = False
+    stopped: str = "completed"
+    results: tuple[FitResult, ...] = field(default=())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything but the fits, ready for JSON.
+
+        Returns
+        -------
+        dict
+            Strings, numbers and lists only.
+        """
+        return {
+            "rows": self.shape[0],
+            "cols": self.shape[1],
+            "block_size": self.block_size,
+            "first": self.first,
+            "weighted": self.weighted,
+            "stopped": self.stopped,
+            **{name: column.tolist() for name, column in self._points().items()},
+            "baselines": {
+                name: {"n_parameters": used.tolist(), "error": error.tolist()}
+                for name, (used, error) in self.baselines.items()
+            },
+        }
+
+    def to_pandas(self) -> Any:
+        """Return a table with one row for each point; needs pandas.
+
+        Returns
+        -------
+        pandas.DataFrame
+            The columns of the points, and two for each baseline, as in ``monarch_n_parameters`` and ``monarch_error``.
+
+        Raises
+        ------
+        ImportError
+            If pandas is not installed.
+        """
+        columns = self._columns()
+        return data_frame("ErrorCurve.to_pandas", list(columns), zip(*columns.values(), strict=True))
+
+    def to_csv(self, path: str | os.PathLike[str], *, force: bool = False) -> None:
+        """Write the same table to a CSV file; `structmat.io.save` writes fits.
+
+        Parameters
+        ----------
+        path : path-like
+            The file; it appears complete or not at all.
+        force : bool, default False
+            Whether to replace an existing file.
+
+        Raises
+        ------
+        FileExistsError
+            If the file exists and not `force`.
+        OSError
+            If the file cannot be written.
+        """
+        columns = self._columns()
+        with atomic_write(path, force=force) as file:
+            file.write(csv_bytes(list(columns), zip(*(column.tolist() for column in columns.values()), strict=True)))
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draw the error against the number of parameters, with the baselines; needs the extra ``plot``.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, optional
+            Where to draw; by default axes of a new figure, ``ax.figure``.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+
+        See Also
+        --------
+        structmat.plot.curve_figure : Against the number of factors as well.
+        """
+        from structmat.plot import draw_curve  # noqa: PLC0415  # matplotlib is slow to import
+
+        return draw_curve(self, ax)
+
+    def _points(self) -> dict[str, NDArray[Any]]:
+        return {name: getattr(self, name) for name in ("n_factors", "n_parameters", "error", "seconds")}
+
+    def _columns(self) -> dict[str, NDArray[Any]]:
+        columns = self._points()
+        for name, (used, error) in self.baselines.items():
+            columns |= {f"{name}_n_parameters": used, f"{name}_error": error}
+        return columns
+
+    def __repr__(self) -> str:
+        rows, cols = self.shape
+        kind = "weighted error" if self.weighted else "error"
+        head = f"ErrorCurve of a {rows} x {cols} matrix, blocks of {self.block_size}, {self.first} first"
+        if self.stopped != "completed":
+            head += f", {self.stopped}"
+        titles = ["factors", "parameters", "of dense", kind, "seconds", *self.baselines]
+        widths = [max(len(title), 8) for title in titles]
+        lines = [head, "  ".join(f"{title:>{width}}" for title, width in zip(titles, widths, strict=True))]
+        for i, count in enumerate(self.n_parameters):
+            cells = [
+                f"{self.n_factors[i]}",
+                f"{count:,}",
+                f"{count / (rows * cols):.1%}",
+                f"{self.error[i]:.4g}",
+                f"{self.seconds[i]:.2f}",
+                *(f"{error[i]:.4g}" for _, error in self.baselines.values()),
+            ]
+            lines.append("  ".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True)))
+        return "\n".join(lines)
+
+
+def error_curve(
+    W: ArrayLike,
+    max_factors: int | None = None,
+    *,
+    n_factors: Iterable[int] | None = None,
+    block_size: int | Literal["min", "toeplitz"] = "min",
+    first: Literal["diagonal", "circulant"] = "diagonal",
+    input_second_moment: ArrayLike | None = None,
+    rng: np.random.Generator | int | None = None,
+    time_limit: float | None = None,
+    baselines: bool = True,
+    callback: Callable[[CurveProgress], object] | None = None,
+    on_interrupt: Literal["raise", "return"] = "raise",
+    **fit_options: Any,
+) -> ErrorCurve:
+    """Fit a matrix by products of an increasing number of factors, and compare with other families of matrices.
+
+    Parameters
+    ----------
+    W : array_like
+        The matrix, of shape (rows, cols), real or complex.
+    max_factors : int, optional
+        The largest number of factors, 9 by default. The curve has a point for each number from 1 on; for a rectangle or
+        several blocks for each odd number from 3 on, all that `fit_cdd` offers there.
+    n_factors : iterable of int, optional
+        The numbers of factors themselves, instead of `max_factors`; in any order. Without some of them the other errors
+        may change, see below.
+    block_size : int, "min" or "toeplitz", default "min"
+        Side of the circulant blocks, as for `fit_cdd`.
+    first : {"diagonal", "circulant"}, default "diagonal"
+        Kind of the first factor.
+    input_second_moment : array_like, optional
+        Second moments that the errors are weighted with, as for `fit_cdd`. Of the baselines only the truncated SVD has
+        a closed form then.
+    rng : numpy.random.Generator or int, optional
+        Source of random numbers; the same seed gives the same curve, unless a time limit cuts it.
+    time_limit : float, optional
+        Seconds for the whole curve, divided among its points; the searches continue until then. Points for which no
+        time is left have the best product of fewer factors.
+    baselines : bool, default True
+        Whether to compute the baselines: truncated SVD (the best case of LoRA), block circulant (of C3A), sparse
+        Fourier (of FourierFT) and Monarch matrices.
+    callback : callable, optional
+        Called with a `CurveProgress` whenever the running fit reports. It may raise `StopIteration` to end the curve.
+    on_interrupt : {"raise", "return"}, default "raise"
+        What `KeyboardInterrupt`, by Ctrl-C or from the callback, does. "return" ends the curve as a time limit does, as
+        soon as it has one point; during the comparison with the baselines it leaves these out.
+    **fit_options
+        Further arguments of `fit_cdd`, such as ``restarts`` or ``max_iter``, for all the fits.
+
+    Returns
+    -------
+    ErrorCurve
+        Errors, numbers of parameters and times; the baselines; the fits.
+
+    Raises
+    ------
+    TypeError
+        If an argument is of the wrong kind.
+    ValueError
+        If an argument is out of range, or both `max_factors` and `n_factors` are given.
+
+    See Also
+    --------
+    fit_cdd : A single fit.
+    structmat.plot.curve_figure : Draws the curve.
+
+    Notes
+    -----
+    A product of fewer factors is one of more factors, with identities appended. The previous product is one of the
+    starting points of each fit, and replaces it if its error is smaller: the error never rises along the curve. So the
+    error for a number of factors depends on which smaller ones the curve has, and, as all fits draw from one generator,
+    so do the random starting points.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from structmat.fit import error_curve
+    >>> W = np.random.default_rng(0).standard_normal((8, 8))
+    >>> curve = error_curve(W, n_factors=[3], rng=0)
+    >>> curve.n_parameters
+    array([24])
+    >>> bool(curve.error[0] < curve.baselines["truncated-svd"][1][0])
+    True
+    """
+    matrix = as_matrix(W, _OWNER, "W")
+    single = matrix.shape[0] == matrix.shape[1] and block_size in ("min", matrix.shape[0])  # it may have no hash
+    numbers = _numbers(max_factors, n_factors, CDDLayout.most_factors(matrix.shape), single=single)
+    begun = time.perf_counter()
+    end = begun + (math.inf if time_limit is None else non_negative(time_limit, _OWNER, "time_limit"))
+    if fit_options.get("entry_weights") is not None:
+        text = "must be None: only products of three factors have them; use fit_cdd"
+        raise ArgumentValueError(_OWNER, "entry_weights", text)
+    options: dict[str, Any] = {"block_size": block_size, "first": first, **fit_options}
+    options |= {"input_second_moment": input_second_moment, "rng": random_generator(rng, _OWNER)}
+    options["on_interrupt"] = one_of(on_interrupt, _OWNER, "on_interrupt", ("raise", "return"))
+    optional_function(callback, _OWNER, "callback")
+    results: list[FitResult] = []
+    seconds: list[float] = []
+    stopped = "completed"
+    # Diagonal, circulant, diagonal: such products hold all closed forms, and a fit without any time returns the best.
+    enough = 3 if first == "diagonal" else 4
+    others: dict[str, Any] = {}
+    try:
+        for index, number in enumerate(numbers):
+            began = time.perf_counter()
+            if index > 0 and numbers[index - 1] >= enough and began >= end:
+                stopped = "time limit"
+                break
+            if time_limit is not None:
+                # what is left goes to this fit and the later ones by cost
+                costs = [float(count) ** _COST_POWER for count in numbers[index:]]
+                options["time_limit"] = max(end - began, 0.0) * costs[0] / sum(costs)
+            options["callback"] = _reporter(callback, numbers, seconds, begun, end)
+            result, why = _fitted(matrix, number, results[-1] if results else None, options)
+            results.append(result)
+            seconds.append(time.perf_counter() - began)
+            stopped = why if why != "completed" else stopped
+            if stopped in {"interrupted", "callback"}:
+                break
+        if baselines:
+            layout = CDDLayout.of(results[0].operator)
+            n_parameters = [replace(layout, n_factors=number).n_parameters for number in numbers]
+            others = baseline_errors(matrix, n_parameters, input_second_moment=input_second_moment)
+    except KeyboardInterrupt:
+        if on_interrupt == "raise" or not results:
+            raise
+        stopped = "interrupted"
+    for number in numbers[len(results) :]:
+        results.append(_padded(results[-1], number))
+        seconds.append(0.0)
+    return ErrorCurve(
+        n_factors=np.array(numbers),
+        n_parameters=np.array([result.n_parameters for result in results]),
+        error=np.array([result.error for result in results]),
+        seconds=np.array(seconds),
+        baselines=others,
+        shape=(int(matrix.shape[0]), int(matrix.shape[1])),
+        block_size=results[0].block_size,
+        first=first,
+        weighted=input_second_moment is not None,
+        stopped=stopped,
+        results=tuple(results),
+    )
+
+
+def _reporter(
+    callback: Callable[[CurveProgress], object] | None,
+    numbers: list[int],
+    seconds: list[float],
+    begun: float,
+    end: float,
+) -> Callable[[FitProgress], object] | None:
+    """Return what tells the callback of a curve of the fit that comes after those that took so many seconds."""
+    if callback is None:
+        return None
+    index, costs = len(seconds), [number**_COST_POWER for number in numbers]
+    began = time.perf_counter()
+    whole = sum(costs[index:]) * sum(seconds) / sum(costs[:index]) if index else math.inf
+
+    def report(state: FitProgress) -> None:
+        now = time.perf_counter()
+        left = min(max(whole - (now - began), 0.0), max(end - now, 0.0))
+        known = None if math.isinf(left) else left
+        callback(CurveProgress(numbers[index], index + 1, len(numbers), state, now - begun, known))
+
+    return report
+
+
+def _fitted(matrix: Array, number: int, before: FitResult | None, options: dict[str, Any]) -> tuple[FitResult, str]:
+    """Return a fit that is no worse than the one `before`, of fewer factors, and why the search for it ended."""
+    result = fit_cdd(matrix, number, start=before, **options)
+    return (_padded(before, number) if before and result.error > before.error else result), result.stopped
+
+
+def _padded(result: FitResult, n_factors: int) -> FitResult:
+    """Return a fit as one of more factors: the same product, with identities."""
+    layout = CDDLayout.of(result.operator)
+    longer = replace(layout, n_factors=n_factors)
+    product = longer.product(longer.extended(layout.vectors_of(result.operator), layout.first))
+    return replace(result, operator=product, n_parameters=product.n_parameters, start=_PADDED)
+
+
+def _numbers(max_factors: int | None, n_factors: Iterable[int] | None, most: int, *, single: bool) -> list[int]:
+    """Return the numbers of factors of the curve, rising, none of them above `most`."""
+
+    def number(value: Any, argument: str, least: int = 1) -> int:
+        count = integer(value, _OWNER, argument, least)
+        if count > most:
+            raise ArgumentValueError(_OWNER, argument, f"must be at most {most:,} for this matrix, got {count}")
+        return count
+
+    if n_factors is None:
+        last = number(_MAX_FACTORS if max_factors is None else max_factors, "max_factors", 1 if single else 3)
+        return list(range(1, last + 1)) if single else list(range(3, last + 1, 2))
+    if max_factors is not None:
+        raise ArgumentValueError(_OWNER, "max_factors", "must not be given beside n_factors, which names all numbers")
+    if isinstance(n_factors, (str, bytes)) or not isinstance(n_factors, Iterable):
+        text = f"must be a sequence of integers, got {n_factors!r}"
+        raise ArgumentTypeError(_OWNER, "n_factors", text)
+    numbers = sorted({number(count, "n_factors") for count in n_factors})
+    if not numbers:
+        raise ArgumentValueError(_OWNER, "n_factors", "must not be empty")
+    return numbers

@@ -1,0 +1,313 @@
+"""The search for a product of any number of factors: closed forms, starts read off the matrix, exploration, polish.
+
+Where many local minima lie within one per cent of each other, large annealed steps decide how good the one is that a
+descent ends in: chains of such steps start from random orthogonal products, and L-BFGS polishes the best of them.
+
+A search is a sequence of rounds. What a round does depends on the matrix, the layout, the seed and the rounds before
+it, never on the time: a limit only says where the sequence ends. So a longer limit goes on where a shorter one ended,
+and is never worse.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import count
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from structmat.fit._low_rank_start import low_rank_start
+from structmat.fit._matrices import rounding_error
+from structmat.fit._peeling_start import peeling_start
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from structmat.fit._control import Control
+    from structmat.fit._products import Products
+    from structmat.operators import FactorKind
+
+__all__ = ["Candidate", "KnownProduct", "Search"]
+
+_CHAINS, _MOST_CHAINS = 1024, 16
+"""Chains times the side of the matrix, without a limit of time, and the most of them."""
+
+_STEPS, _POLISH, _FULL_SIDE = 1500, 1000, 256
+"""Without a limit of time: steps, iterations of a polish; by how much the side exceeds the last number, the fewer."""
+
+_FIRST_STEPS, _FIRST_POLISH = 300, 50
+"""With one, the steps and iterations of the first round. Each later one makes twice as much: twice the steps or, as
+long
+as there are fewer, twice the chains in turn. Longer runs gain more than more runs."""
+
+_TOGETHER_SIDE = 96
+"""Up to this side transforms of several chains together cost less than one after the other."""
+
+_EXPLORING_SHARE = 0.75
+"""The most of the iterations allowed that exploration takes."""
+
+_RATE = 2.0
+"""The first step of a chain, over the root of the number of factors, since what steps do to the product adds up so, and
+less by the root of two for real and imaginary parts."""
+
+_MEAN_DECAY, _SQUARE_DECAY = 0.8, 0.7
+"""The memory of Adam: chosen, as the cosine that steps fall along, on Gaussian matrices of 48 to 88 rows with 5 to 11
+factors. The usual 0.9 and 0.99 need about four times as many steps; below 0.5 for the squares steps explode."""
+
+_FINALISTS, _CLOSE = 2, 1.01
+"""As many products are polished in a round, if their errors are within this factor."""
+
+_SADDLE_NOISE = 1e-2
+"""A shorter product with identities is a saddle; this much noise leaves it without losing what was found."""
+
+_MEMORY, _WINDOW = 20, 5
+"""Pairs that L-BFGS keeps, twice as many as usual: a pair is as small as the parameters, while an evaluation goes
+through the matrix. And the iterations over which its progress is measured."""
+
+_CHECKED = 50
+"""A polish returns to the last iterate with accurate products, which are looked for once in so many iterations."""
+
+_ROUNDINGS = 200.0
+"""A product read off the matrix is the planted one with an error of no more than so many units in the last place."""
+
+
+class KnownProduct(NamedTuple):
+    """A product that is known before a search begins."""
+
+    name: str
+    """What the result calls the start if this one wins."""
+    first: FactorKind
+    """The kind of its first factor."""
+    vectors: Sequence[NDArray[Any]]
+    """Its vectors, in the shapes of the `CDDLayout` with as many factors."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A product and how it was found."""
+
+    start: str
+    parameters: NDArray[Any]
+    error: float
+    history: Sequence[float] = ()
+    converged: bool = False
+    """Whether the last iterations lowered the error by no more than the tolerance, or the product is exact."""
+    exact: bool = False
+    """Whether it is the matrix to rounding."""
+
+
+class Search:
+    """A search on one matrix of the norm of an isometry of its shape.
+
+    Parameters
+    ----------
+    products : Products
+        The products that are searched, in the precision of the answer.
+    dtype : dtype
+        That of the products that the answer is used for.
+    control : Control
+    rng : numpy.random.Generator
+    restarts : int or None
+        The number of random chains in a round; by size if None.
+
+    Attributes
+    ----------
+    best : Candidate
+        The best so far, also when a search was stopped.
+    """
+
+    best: Candidate
+
+    def __init__(
+        self, products: Products, dtype: np.dtype[Any], control: Control, rng: np.random.Generator, restarts: int | None
+    ) -> None:
+        self.products, self.dtype, self.control, self.restarts = products, dtype, control, restarts
+        self.layout = products.layout
+        self._side = max(1, math.isqrt(math.prod(self.layout.shape)))
+        self._seed = int(rng.integers(1 << 62))
+        self.best = self._candidate("zero", np.zeros(self.layout.n_parameters, products.dtype))
+        self._coarse = products.astype(np.dtype(np.complex64 if products.dtype.kind == "c" else np.float32))
+
+    def run(self, known: Iterable[KnownProduct]) -> None:
+        """Search: first the products `known`, which the best is never worse than; without end if time is limited."""
+        for name, first, vectors in known:
+            if len(vectors) + (first != self.layout.first) <= self.layout.n_factors:
+                self._offer(self._candidate(name, self.products.parameters(vectors, first)))
+        if self.best.exact or (self.layout.n_factors == 1 and self.products.inputs is None):
+            return
+        pool = self._read_off()
+        if self._found():
+            return
+        for number, (chains, steps, polish) in enumerate(self._rounds()):
+            pool += self._explored(np.random.default_rng([self._seed, number]), chains, steps)
+            pool = self._with_finalists_polished(pool, polish)
+            if self._found():
+                return
+
+    def _found(self) -> bool:
+        """Whether nothing is left to search for."""
+        return self.best.exact
+
+    def _rounds(self) -> Iterator[tuple[int, int, int]]:
+        """Yield chains, steps and the iterations of a polish for each round."""
+        chains, polish = min(_MOST_CHAINS, max(1, _CHAINS // self._side)), self._scaled(_POLISH)
+        if not self.control.endless:
+            yield chains, self._scaled(_STEPS), polish
+            return
+        for number in count():
+            of_chains = min(number // 2, chains.bit_length() - 1)
+            yield 1 << of_chains, _FIRST_STEPS << (number - of_chains), min(_FIRST_POLISH << number, polish)
+
+    def _scaled(self, work: int) -> int:
+        """Return so much work, less on a large matrix."""
+        return min(work, work * _FULL_SIDE // self._side)
+
+    def _read_off(self) -> list[Candidate]:
+        """Return products that are read off the matrix and yet to be polished.
+
+        Those that may be the planted product are polished at once, for nothing else is to be done if one is.
+        """
+        found = []
+        for name, start in STARTS.items():
+            rng = np.random.default_rng([self._seed, *name.encode()])
+            for first, vectors in start(self.products, rng, self.control):
+                candidate = self._candidate(name, self.products.parameters(vectors, first))
+                self._offer(candidate)
+                if name in PLANTED:
+                    candidate = self._polished(candidate, self._scaled(_POLISH))
+                    if candidate.error <= _ROUNDINGS * float(np.finfo(self.products.dtype).eps):
+                        self.best = replace(candidate, converged=True, exact=True)
+                        return []
+                else:
+                    found.append(self._polished(candidate, _FIRST_POLISH))
+        return found
+
+    def _explored(self, rng: np.random.Generator, chains: int, steps: int) -> list[Candidate]:
+        """Return what large annealed steps make of random products, and what leaves the saddle at the best so far."""
+        starts = self._coarse.random(chains if self.restarts is None else self.restarts, rng)
+        steps = max(1, min(steps, int(_EXPLORING_SHARE * self.control.max_iter)))
+        together = max(1, len(starts)) if self._side <= _TOGETHER_SIDE else 1
+        found: list[Candidate] = []
+        for k in range(0, len(starts), together):
+            found += self._annealed(starts[k : k + together], steps)
+        if not self.best.history:  # a closed form
+            real = rng.standard_normal(2 * len(self.best.parameters)).astype(self.products.dtype.type(0).real.dtype)
+            noise = real.view(self.products.dtype)[: len(self.best.parameters)]
+            left = self.best.parameters + _SADDLE_NOISE * noise
+            found.append(replace(self.best, parameters=left, history=(self.best.error,)))
+        self._offer(*found)
+        return found
+
+    def _with_finalists_polished(self, pool: list[Candidate], polish: int) -> list[Candidate]:
+        """Return products worth going on with: the best of a pool, after a polish, and the read-off others."""
+        pool.sort(key=_error)
+        finalists = [one for one in pool[:_FINALISTS] if one.error <= _CLOSE * pool[0].error]
+        polished = [one if one.converged else self._polished(one, polish) for one in finalists]
+        return polished + [one for one in pool[len(finalists) :] if one.start in STARTS]
+
+    def _annealed(self, parameters: NDArray[Any], steps: int) -> list[Candidate]:
+        """Return what Adam with large annealed steps makes of random products; they are overwritten."""
+        coarse, real = self._coarse, self._coarse.dtype.type(0).real.dtype
+        rate = _RATE / math.sqrt(self.layout.n_factors * (1 + (coarse.dtype.kind == "c")))
+        tiny = float(np.finfo(real).tiny) ** 0.5
+        x = parameters.view(real)
+        mean, square = np.zeros_like(x), np.zeros_like(x)
+        errors = np.zeros((steps, len(x)))
+        # A chain may be lost to an overflow; its error tells, and the others go on.
+        with np.errstate(over="ignore", invalid="ignore"):
+            for step in range(steps):
+                values, complex_gradient = coarse.value_and_gradient(parameters)
+                errors[step] = np.sqrt(values)
+                self._report("random", "exploration", step + 1, steps, float(np.nanmin(errors[step], initial=np.inf)))
+                gradient = complex_gradient.view(real)
+                mean += (1 - _MEAN_DECAY) * (gradient - mean)
+                square += (1 - _SQUARE_DECAY) * (gradient * gradient - square)
+                bias = math.sqrt(1 - _SQUARE_DECAY ** (step + 1)) / (1 - _MEAN_DECAY ** (step + 1))
+                x -= (rate * 0.5 * (1 + math.cos(math.pi * step / steps)) * bias) * mean / (np.sqrt(square) + tiny)
+        found = [self._candidate("random", chain) for chain in parameters]
+        return [replace(one, history=errors[:, k].tolist()) for k, one in enumerate(found)]
+
+    def _polished(self, start: Candidate, most: int) -> Candidate:
+        """Return what L-BFGS makes of a product in up to `most` iterations, and offer it, also if it is cut short."""
+        from scipy.optimize import minimize  # noqa: PLC0415  # slow to import, so not before a fit needs it
+
+        errors = list(start.history) or [start.error]
+        most = min(most, self.control.max_iter - len(errors) + 1)
+        if most < 1:
+            return start
+        products, end = self.products, len(errors) - 1 + most
+        real = products.dtype.type(0).real.dtype
+        last = kept = products.parameters(products.vectors(start.parameters), self.layout.first)
+        allowed = products.allowed_spread(last, self.dtype)
+        recent: deque[float] = deque(maxlen=_WINDOW + 1)
+        converged = False
+
+        def parameters_of(x: NDArray[np.float64]) -> NDArray[Any]:
+            return x.astype(real).view(products.dtype)
+
+        def function(x: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+            values, gradient = products.value_and_gradient(parameters_of(x)[None])
+            return float(values[0]), gradient[0].view(real).astype(np.float64)
+
+        def after_iteration(intermediate_result: Any) -> None:
+            nonlocal last, kept, converged
+            error = math.sqrt(intermediate_result.fun)
+            last = parameters_of(intermediate_result.x)
+            errors.append(error)
+            recent.append(error)
+            if len(errors) % _CHECKED == 0 and products.spread(last) <= allowed:
+                kept = last
+            converged = len(recent) > _WINDOW and recent[0] - error <= _WINDOW * self.control.tol * error
+            self._report(start.start, "polish", len(errors) - 1, end, error)
+            if converged:
+                raise StopIteration
+
+        x = last.view(real).astype(np.float64)
+        try:
+            with np.errstate(over="ignore", invalid="ignore"):
+                result = minimize(
+                    function,
+                    x,
+                    jac=True,
+                    method="L-BFGS-B",
+                    callback=after_iteration,
+                    # SciPy's own tolerance is absolute for values below one.
+                    options={"maxiter": most, "maxfun": 2 * most + 10, "maxcor": _MEMORY, "ftol": 0.0, "gtol": 0.0},
+                )
+            # Without tolerances SciPy succeeds only where no step lowers the error any more.
+            converged = converged or bool(result.success)
+        finally:
+            last = last if products.spread(last) <= allowed else kept
+            found = self._candidate(start.start, last)
+            found = replace(found, history=errors, converged=converged or found.exact)
+            self._offer(found)
+        return found
+
+    def _candidate(self, name: str, parameters: NDArray[Any]) -> Candidate:
+        """Return a product with its error, which is that in the precision of the answer."""
+        parameters = parameters.astype(self.products.dtype)
+        error = self.products.error(parameters, self.dtype)
+        exact = error <= rounding_error(self.products.dtype)
+        return Candidate(name, parameters, error, (), converged=exact, exact=exact)
+
+    def _offer(self, *candidates: Candidate) -> None:
+        self.best = min(self.best, *candidates, key=_error) if candidates else self.best
+
+    def _report(self, start: str, phase: str, iteration: int, most: int, error: float) -> None:
+        n_factors = self.layout.n_factors
+        self.control.report(start, iteration, error, phase=phase, n_factors=n_factors, most=most)
+
+
+STARTS = {"low-rank": low_rank_start, "peeling": peeling_start}
+"""Starts that are read off the matrix, by name: ``start(products, rng, control)`` yields the kinds of the first factors
+and the vectors of products of no more factors than those of `products`, none where it has nothing to offer."""
+
+PLANTED = {"peeling"}
+"""Those that find planted products."""
+
+
+def _error(candidate: Candidate) -> float:
+    return candidate.error

@@ -1,1 +1,0 @@
-"""Baselines, each against an independent search of its family."""

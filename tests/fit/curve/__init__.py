@@ -1,1 +1,0 @@
-"""Curves of errors against the number of factors."""

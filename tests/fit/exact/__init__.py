@@ -1,1 +1,0 @@
-"""Products that reproduce a matrix."""

@@ -1,1 +1,0 @@
-"""Fits of any number of factors: starts, solvers, recovery."""

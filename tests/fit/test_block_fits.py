@@ -1,0 +1,167 @@
+"""Rectangles and several blocks, by any odd number of factors: what the fit holds."""
+
+import numpy as np
+import pytest
+
+from structmat.fit import fit_cdd
+from structmat.fit._products import Products
+from structmat.operators._block_circulant import BlockCirculant
+from structmat.operators._cdd import CDDLayout, CDDProduct
+from structmat.operators._circulants import Circulant
+from structmat.operators._diagonal import Diagonal
+
+QUICK = {"max_iter": 40, "restarts": 1, "rng": 3}
+# Shape and side of the blocks: tall, wide, square, cropped, a block beyond the smaller side, blocks of one.
+GRIDS = [((8, 4), "min"), ((4, 8), "min"), ((6, 6), 3), ((7, 4), 3), ((4, 7), 3), ((6, 4), 5), ((3, 4), 1)]
+
+
+def normal(rng, shape, *, real):
+    return rng.standard_normal(shape) if real else rng.standard_normal(shape) + 1j * rng.standard_normal(shape)
+
+
+def matrix(shape, *, real=True, seed=0):
+    return normal(np.random.default_rng(seed), shape, real=real)
+
+
+def planted(shape, block_size, n_factors, *, real, seed=0):
+    """A random product of factors of one size."""
+    layout = CDDLayout(shape, n_factors, block_size)
+    products = Products(layout, np.ones(shape, dtype=np.float64 if real else np.complex128))
+    return layout.product(products.vectors(products.random(1, np.random.default_rng(seed))[0]))
+
+
+def check(W, fit, n_factors, block_size, relative):
+    layout = CDDLayout(W.shape, n_factors, block_size)
+    factors = fit.operator.factors
+    assert [type(factor) for factor in factors] == [Diagonal, *[BlockCirculant, Diagonal] * (n_factors // 2)]
+    assert [factor.shape for factor in factors] == list(layout.factor_shapes)
+    assert fit.n_parameters == fit.operator.n_parameters == layout.n_parameters
+    assert fit.operator.dtype == W.dtype
+    assert fit.error == pytest.approx(relative(W, fit.operator.to_dense()), abs=1e-8)
+    assert (np.diff(fit.history) <= 0.0).all()
+    assert fit.history[-1] == pytest.approx(fit.error, abs=1e-8)
+    assert len(fit.history) == fit.n_iter + 1
+
+
+@pytest.mark.parametrize(("shape", "block_size"), GRIDS)
+@pytest.mark.parametrize("real", [True, False])
+def test_more_factors_are_never_worse_than_three_or_closed_forms(closed_form_errors, relative, shape, block_size, real):
+    W = matrix(shape, real=real)
+    size = min(shape) if block_size == "min" else block_size
+    errors = list(closed_form_errors(W, size).values())
+    for n_factors in (3, 5, 7):
+        fit = fit_cdd(W, n_factors, block_size=block_size, **QUICK)
+        check(W, fit, n_factors, size, relative)
+        assert fit.error <= min(errors) + 1e-12
+        if n_factors == 3:
+            errors.append(fit.error)
+    assert fit.error < errors[-1] - 1e-3 or errors[-1] < 1e-6
+
+
+def test_a_search_begins_with_alternating_least_squares(relative):
+    W = matrix((9, 5))
+    fit = fit_cdd(W, 5, **QUICK)
+    check(W, fit, 5, 5, relative)
+    assert fit.error <= fit_cdd(W, 3, **QUICK).error + 1e-12
+
+
+@pytest.mark.parametrize(("shape", "block_size"), GRIDS)
+@pytest.mark.parametrize("real", [True, False])
+def test_a_member_given_as_the_start_is_returned(shape, block_size, real):
+    size = min(shape) if block_size == "min" else block_size
+    for own, wanted in ((3, 3), (3, 5), (5, 5), (5, 7)):
+        product = planted(shape, size, own, real=real)
+        W = np.asarray(product.to_dense())
+        assert fit_cdd(W, wanted, block_size=block_size, start=product, **QUICK).error < 1e-12
+
+
+def test_a_fit_or_a_product_with_a_plain_circulant_is_a_start():
+    W = matrix((10, 5))
+    fit = fit_cdd(W, 5, **QUICK)
+    a, c, d, e, b = fit.operator.factors
+    plain = CDDProduct((a, c, d, Circulant(e.c[0, 0]), b))
+    for start in (fit, plain):
+        assert fit_cdd(W, 7, start=start, time_limit=0, rng=0).error <= fit.error + 1e-12
+
+
+def test_starts_of_other_shapes_are_refused():
+    W = matrix((8, 4))
+    wide, other = planted((4, 8), 4, 5, real=True), planted((8, 4), 2, 5, real=True)
+    with pytest.raises(ValueError, match=r"fit_cdd: start must have shape \(8, 4\), got \(4, 8\)"):
+        fit_cdd(W, 5, start=wide)
+    with pytest.raises(ValueError, match=r"fit_cdd: start must have blocks of 4, got blocks of 2"):
+        fit_cdd(W, 5, start=other)
+    with pytest.raises(ValueError, match=r"fit_cdd: start must become a product of 3 factors"):
+        fit_cdd(W, 3, start=planted((8, 4), 4, 5, real=True))
+    with pytest.raises(ValueError, match=r"fit_cdd: start must be real where W is"):
+        fit_cdd(W, 5, start=planted((8, 4), 4, 5, real=False))
+
+
+@pytest.mark.parametrize(
+    ("shape", "block_size", "kind"),
+    [((8, 4), "min", "vector"), ((4, 8), "min", "full"), ((6, 6), 3, "full"), ((4, 7), 3, "singular")],
+)
+def test_a_weighted_fit_is_never_worse_than_without_weights(shape, block_size, kind):
+    rng = np.random.default_rng(1)
+    W, X = rng.standard_normal(shape), rng.standard_normal((shape[1], 3 if kind == "singular" else 20))
+    X *= np.logspace(0, -1, shape[1])[:, None]
+    S = X @ X.T
+    if kind == "vector":
+        S, X = np.diag(S), np.diag(np.sqrt(np.diag(S)))
+    errors = []
+    for n_factors in (3, 5):
+        fit, plain = (fit_cdd(W, n_factors, block_size=block_size, input_second_moment=s, **QUICK) for s in (S, None))
+        of_fit, of_plain = (
+            np.linalg.norm((W - np.asarray(found.operator.to_dense())) @ X) / np.linalg.norm(W @ X)
+            for found in (fit, plain)
+        )
+        assert fit.error == pytest.approx(of_fit, rel=1e-5, abs=1e-6)
+        assert of_fit < of_plain
+        errors.append(fit.error)
+    assert errors[1] <= errors[0] or kind != "vector"
+
+
+def test_zero_and_scales():
+    zero = fit_cdd(np.zeros((6, 3)), 5)
+    assert (zero.error, zero.operator.n_factors, zero.operator.shape) == (0.0, 5, (6, 3))
+    errors = [fit_cdd(matrix((6, 3)).astype(np.float32) * np.float32(s), 5, **QUICK).error for s in (1, 1e-30, 1e30)]
+    assert errors == pytest.approx([errors[0]] * 3, rel=1e-2)
+
+
+def test_the_same_seed_gives_the_same_fit():
+    W = matrix((5, 9))
+    first, again = (fit_cdd(W, 5, **QUICK) for _ in range(2))
+    assert first.to_dict() == again.to_dict()
+    assert np.array_equal(first.operator.to_dense(), again.operator.to_dense())
+
+
+@pytest.mark.parametrize(("shape", "block_size"), GRIDS)
+def test_a_fit_needs_no_random_starts(shape, block_size, closed_form_errors):
+    W = matrix(shape)
+    fit = fit_cdd(W, 5, block_size=block_size, restarts=0, max_iter=20, rng=0)
+    assert fit.start != "random"
+    assert fit.error <= min(closed_form_errors(W, fit.block_size).values()) + 1e-12
+
+
+@pytest.mark.parametrize("shape", [(40, 20), (20, 40)])
+def test_a_time_limit_is_kept_and_used(shape):
+    W = matrix(shape)
+    fit = fit_cdd(W, 5, time_limit=1.0, rng=0, tol=0.0, max_iter=10**6)
+    assert fit.stopped == "time limit"
+    assert fit.error < fit_cdd(W, 5, time_limit=0, rng=0).error
+
+
+@pytest.mark.parametrize("after", [1, 40, 200])
+def test_an_interrupt_returns_the_best_so_far(closed_form_errors, after):
+    W = matrix((24, 12))
+    seen = []
+
+    def interrupt(state):
+        seen.append(state.error)
+        if len(seen) == after:
+            raise KeyboardInterrupt
+
+    fit = fit_cdd(W, 7, rng=0, tol=0.0, callback=interrupt, on_interrupt="return")
+    assert fit.stopped == "interrupted"
+    assert fit.error <= min(closed_form_errors(W, 12).values())
+    assert len(seen) < after + 30

@@ -1,0 +1,475 @@
+"""The error curve: monotone on every input, honest about time, written as tables; its own parts with a fake fit."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import structmat as sm
+from structmat.fit import CurveProgress, FitProgress, baseline_errors, error_curve, fit_cdd
+from structmat.fit import _error_curve as module
+
+RNG = np.random.default_rng(0)
+SQUARE, WIDE = RNG.standard_normal((6, 6)), RNG.standard_normal((4, 6))
+
+
+def random_product(W, n_factors, block_size, first, rng):
+    """A product of that many random factors, scaled to fit best, and its error."""
+    rows, cols = W.shape
+    size = min(rows, cols) if block_size == "min" else block_size
+    last_diagonal = (n_factors % 2 == 1) == (first == "diagonal")
+
+    def factor(k):
+        # One circulant has the shape of the matrix: the first if it is tall, the last if it is wide.
+        diagonal = (k % 2 == 0) == (first == "diagonal")
+        main = (1 if first == "diagonal" else 0) if rows >= cols else n_factors - (2 if last_diagonal else 1)
+        if diagonal:
+            return sm.Diagonal(rng.standard_normal(rows if k < main else cols).astype(W.dtype))
+        height, width = rows if k <= main else cols, rows if k < main else cols
+        c = rng.standard_normal((-(-height // size), -(-width // size), size)).astype(W.dtype)
+        return sm.Circulant(c[0, 0]) if height == width == size else sm.BlockCirculant(c, (height, width))
+
+    product = sm.CDDProduct(tuple(factor(k) for k in range(n_factors)))
+    dense = product.to_dense()
+    product = product * (np.vdot(dense, W) / np.vdot(dense, dense))
+    return product, float(np.linalg.norm(W - product.to_dense()) / np.linalg.norm(W)), size
+
+
+@pytest.fixture
+def fake(monkeypatch):
+    """Replace the fit by random products, which often get worse with more factors; record the calls."""
+    calls = []
+    template = fit_cdd(np.eye(3))
+
+    def fit(W, n_factors, *, block_size="min", first="diagonal", rng=None, callback=None, **options):
+        calls.append(SimpleNamespace(n_factors=n_factors, **options))
+        product, error, size = random_product(np.asarray(W), n_factors, block_size, first, np.random.default_rng(rng))
+        if callback is not None:
+            callback(FitProgress("random", 1, 5, error, "polish", n_factors, error, None))
+        fields = {"operator": product, "error": error, "block_size": size, "n_parameters": product.n_parameters}
+        return replace(template, **fields, start="random")
+
+    monkeypatch.setattr(module, "fit_cdd", fit)
+    return calls
+
+
+@pytest.fixture
+def curve(fake):
+    return error_curve(SQUARE, 5, rng=0)
+
+
+# Monotone, on every input
+
+
+@given(
+    shape=st.tuples(st.integers(1, 7), st.integers(1, 7)),
+    kind=st.sampled_from(["float32", "float64", "complex64", "complex128"]),
+    first=st.sampled_from(["diagonal", "circulant"]),
+    seed=st.integers(0, 2**32 - 1),
+    data=st.data(),
+)
+@settings(max_examples=60, deadline=None)
+def test_a_fit_that_is_worse_gives_way_to_the_one_with_fewer_factors(shape, kind, first, seed, data):
+    rng = np.random.default_rng(seed)
+    W = (rng.standard_normal(shape) + (1j if "complex" in kind else 0) * rng.standard_normal(shape)).astype(kind)
+    size = data.draw(st.just("min") | st.integers(1, max(shape)))
+    single = shape[0] == shape[1] and size in {"min", shape[0]}
+    if not single:
+        first = "diagonal"
+    template = fit_cdd(np.eye(3))
+
+    def fit(W, n_factors, *, block_size="min", first="diagonal", rng=None, callback=None, **_):
+        product, error, used = random_product(W, n_factors, block_size, first, rng)
+        fields = {"operator": product, "error": error, "block_size": used, "n_parameters": product.n_parameters}
+        return replace(template, **fields, start="random")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "fit_cdd", fit)
+        numbers = range(1, 8) if single else range(3, 8, 2)
+        found = error_curve(W, n_factors=numbers, block_size=size, first=first, rng=seed, baselines=False)
+    np.testing.assert_array_equal(found.n_factors, numbers)
+    assert (np.diff(found.error) <= 0).all()
+    assert (np.diff(found.n_parameters) > 0).all()
+    for number, count, error, result in zip(
+        found.n_factors, found.n_parameters, found.error, found.results, strict=True
+    ):
+        operator = result.operator
+        assert (operator.n_factors, operator.n_parameters, operator.shape) == (number, count, shape)
+        assert isinstance(operator.factors[0], sm.Diagonal) == (first == "diagonal")
+        assert operator.dtype == W.dtype
+        want = np.linalg.norm(W - operator.to_dense()) / np.linalg.norm(W)
+        assert error == pytest.approx(want, rel=1e-4, abs=1e-5)
+
+
+# Baselines
+
+
+def test_baselines_have_at_most_the_parameters_of_the_point(curve):
+    assert list(curve.baselines) == ["truncated-svd", "block-circulant", "sparse-fourier", "monarch"]
+    for used, error in curve.baselines.values():
+        assert used.shape == error.shape == curve.n_factors.shape
+        assert (used <= curve.n_parameters).all()
+        assert (np.diff(error) <= 1e-12).all()
+    s = np.linalg.svd(SQUARE, compute_uv=False)
+    used, error = curve.baselines["truncated-svd"]
+    np.testing.assert_array_equal(used, [0, 12, 12, 24, 24])
+    want = [np.linalg.norm(s[u // 12 :]) / np.linalg.norm(s) for u in used]
+    np.testing.assert_allclose(error, want)
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1e200])
+def test_baselines_do_not_overflow(fake, scale):
+    want = error_curve(SQUARE, n_factors=[5], rng=0).baselines
+    members = baseline_errors(SQUARE * scale, [30])
+    for name in want:
+        np.testing.assert_allclose(members[name][1], want[name][1])
+
+
+def test_baselines_are_left_out_on_request(fake):
+    assert error_curve(SQUARE, 3, baselines=False).baselines == {}
+
+
+@pytest.mark.parametrize("weights", [np.arange(6), np.diag(np.arange(6.0)), (WIDE.T @ WIDE).tolist()])
+def test_with_weights_truncated_svd_is_the_only_baseline(fake, weights):
+    curve = error_curve(SQUARE, 4, input_second_moment=weights)
+    assert all(call.input_second_moment is weights for call in fake)
+    assert curve.weighted
+    assert list(curve.baselines) == ["truncated-svd"]
+    S = np.diag(weights) if np.ndim(weights) == 1 else np.array(weights)
+    values, vectors = np.linalg.eigh(S)
+    s = np.linalg.svd(SQUARE @ (vectors * np.sqrt(np.maximum(values, 0))), compute_uv=False)
+    used, error = curve.baselines["truncated-svd"]
+    np.testing.assert_allclose(error, [np.linalg.norm(s[u // 12 :]) / np.linalg.norm(s) for u in used])
+
+
+# Numbers of factors
+
+
+def test_numbers_are_sorted_and_unique(fake):
+    found = error_curve(SQUARE, n_factors=iter([5, np.int64(2), 5]), baselines=False)
+    assert found.n_factors.tolist() == [2, 5]
+    assert [call.n_factors for call in fake] == [2, 5]
+
+
+def test_by_default_curves_go_to_nine_factors(fake):
+    assert error_curve(SQUARE).n_factors.tolist() == list(range(1, 10))
+    assert error_curve(WIDE).n_factors.tolist() == error_curve(SQUARE, block_size=3).n_factors.tolist() == [3, 5, 7, 9]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "text"),
+    [
+        (
+            {"max_factors": 3, "n_factors": [3]},
+            ValueError,
+            "error_curve: max_factors must not be given beside n_factors",
+        ),
+        ({"max_factors": 0}, ValueError, "error_curve: max_factors must be at least 1, got 0"),
+        ({"max_factors": 2.5}, TypeError, "error_curve: max_factors must be an integer, got 2.5"),
+        ({"n_factors": []}, ValueError, "error_curve: n_factors must not be empty"),
+        ({"n_factors": 3}, TypeError, "error_curve: n_factors must be a sequence of integers, got 3"),
+        ({"n_factors": [3, "5"]}, TypeError, "error_curve: n_factors must be an integer, got '5'"),
+        (
+            {"max_factors": 3, "time_limit": -1},
+            ValueError,
+            "error_curve: time_limit must be finite and not negative, got -1",
+        ),
+        ({"max_factors": 3, "time_limit": "x"}, TypeError, "error_curve: time_limit must be a number"),
+        ({"max_factors": 3, "callback": 1}, TypeError, "error_curve: callback must be callable, got 1"),
+        (
+            {"max_factors": 3, "rng": "x"},
+            TypeError,
+            "rng must be a numpy.random.Generator, an integer or None, got 'x'",
+        ),
+        (
+            {"max_factors": 3, "time_limit": np.nan},
+            ValueError,
+            "error_curve: time_limit must be finite and not negative, got nan",
+        ),
+    ],
+)
+def test_wrong_arguments_are_named(fake, arguments, kind, text):
+    with pytest.raises(kind, match=text):
+        error_curve(SQUARE, **arguments)
+    assert fake == []
+
+
+@pytest.mark.parametrize(("W", "block_size"), [(WIDE, "min"), (SQUARE, 3)])
+def test_rectangles_and_several_blocks_have_odd_numbers_from_three_on(W, block_size):
+    with pytest.raises(ValueError, match="error_curve: max_factors must be at least 3, got 2"):
+        error_curve(W, 2, block_size=block_size)
+    found = error_curve(W, 8, block_size=block_size, rng=0, max_iter=60, restarts=1)
+    assert found.n_factors.tolist() == [3, 5, 7]
+    assert found.error[0] == fit_cdd(W, block_size=block_size, rng=0, max_iter=60, restarts=1).error
+    assert (np.diff(found.error) <= 0.0).all()
+    padded = error_curve(W, 7, block_size=block_size, rng=0, time_limit=0)
+    assert padded.error == pytest.approx(padded.error[0], abs=1e-12)
+
+
+def test_each_fit_starts_from_the_one_before(fake):
+    found = error_curve(SQUARE, 4, rng=0, baselines=False, restarts=2)
+    assert fake[0].start is None
+    assert [call.start for call in fake[1:]] == list(found.results[:-1])
+    assert {call.restarts for call in fake} == {2}
+
+
+@pytest.mark.parametrize("W", [np.ones(3), np.ones((0, 3)), [["a"]]])
+def test_wrong_matrices_are_named(fake, W):
+    with pytest.raises((ValueError, TypeError), match="error_curve: W"):
+        error_curve(W, 3)
+
+
+# Time
+
+
+class FakeTime:
+    def __init__(self, seconds):
+        self.seconds, self.now = seconds, 0.0
+
+    def perf_counter(self):
+        return self.now
+
+
+@pytest.fixture
+def timed(fake, monkeypatch):
+    """Let every fit take as many seconds as the square of its number of factors."""
+    clock = FakeTime(0.0)
+    monkeypatch.setattr(module, "time", clock)
+    monkeypatch.setattr(module, "_COST_POWER", 2)
+    inner = module.fit_cdd
+
+    def fit(W, n_factors, *, callback=None, **options):
+        clock.now += n_factors**2 / 2
+        result = inner(W, n_factors, callback=callback, **options)
+        clock.now += n_factors**2 / 2
+        return result
+
+    monkeypatch.setattr(module, "fit_cdd", fit)
+    return fake
+
+
+def test_seconds_and_progress(timed):
+    states = []
+    found = error_curve(SQUARE, n_factors=[1, 2, 4], rng=0, callback=states.append)
+    np.testing.assert_allclose(found.seconds, [1, 4, 16])
+    assert all(isinstance(s, CurveProgress) and s.fit.start == "random" for s in states)
+    assert [(s.n_factors, s.point, s.n_points) for s in states] == [(1, 1, 3), (2, 2, 3), (4, 3, 3)]
+    assert [s.elapsed for s in states] == [0.5, 3.0, 13.0]
+    assert [s.remaining for s in states] == [None, 18.0, 8.0]
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_curve_whose_fits_were_cut_is_not_complete(monkeypatch, which):
+    def fit(*arguments, **options):
+        result = fit_cdd(*arguments, **options | {"time_limit": None, "max_iter": 2})
+        results.append(replace(result, stopped="time limit") if len(results) == which else result)
+        return results[-1]
+
+    results = []
+    monkeypatch.setattr(module, "fit_cdd", fit)
+    curve = error_curve(SQUARE, n_factors=[1, 3], rng=0, time_limit=1000.0)
+    assert curve.stopped == "time limit"
+    assert curve.seconds.all()
+    assert ", time limit" in repr(curve)
+
+
+def test_a_time_limit_is_shared_out_and_kept(timed):
+    states = []
+    found = error_curve(SQUARE, n_factors=[1, 2, 4, 8], rng=0, time_limit=20.0, callback=states.append)
+    assert [call.time_limit for call in timed] == [20 / 85, pytest.approx(19 * 4 / 84), pytest.approx(15 * 16 / 80)]
+    assert states[0].remaining == 19.5
+    assert states[1].remaining == 17.0
+    assert found.stopped == "time limit"
+    assert found.seconds.tolist() == [1, 4, 16, 0]
+    assert found.error[3] == found.error[2]
+    assert found.results[3].start == module._PADDED
+    assert found.results[3].operator.n_factors == 8
+
+
+def test_no_time_at_all_still_looks_at_the_closed_forms_of_three_factors(timed):
+    found = error_curve(SQUARE, 5, rng=0, time_limit=0)
+    assert [(call.n_factors, call.time_limit) for call in timed] == [(1, 0.0), (2, 0.0), (3, 0.0)]
+    assert found.n_factors.tolist() == [1, 2, 3, 4, 5]
+    assert found.stopped == "time limit"
+
+
+def test_interruption_ends_the_curve_with_what_there_is(fake, monkeypatch):
+    inner = module.fit_cdd
+
+    def fit(W, n_factors, **options):
+        result = inner(W, n_factors, **options)
+        return replace(result, stopped="interrupted") if n_factors == 2 else result
+
+    monkeypatch.setattr(module, "fit_cdd", fit)
+    found = error_curve(SQUARE, 5, rng=0)
+    assert found.stopped == "interrupted"
+    assert [call.n_factors for call in fake] == [1, 2]
+    assert (found.error[2:] == found.error[1]).all()
+
+
+# With the fit itself
+
+
+@pytest.mark.parametrize("first", ["diagonal", "circulant"])
+@pytest.mark.parametrize("kind", ["float64", "complex64"])
+def test_real_curves_fall_and_reach_zero_beyond_the_counting_bound(first, kind):
+    W = (SQUARE + (1j * SQUARE[::-1] if "complex" in kind else 0))[:4, :4].astype(kind)
+    curve = error_curve(W, 7, first=first, rng=0, restarts=1, max_iter=200)
+    assert curve.n_factors.tolist() == [1, 2, 3, 4, 5, 6, 7]
+    assert curve.n_parameters.tolist() == [4, 8, 12, 16, 20, 24, 28]
+    assert (np.diff(curve.error) <= 0).all()
+    assert curve.error[-1] < 1e-6
+    assert (curve.seconds > 0).all()
+    for error, result in zip(curve.error, curve.results, strict=True):
+        left = np.linalg.norm(W - result.operator.to_dense()) / np.linalg.norm(W)
+        assert error == pytest.approx(left, rel=1e-4, abs=1e-6)
+
+
+SPECIAL = {
+    "zero": np.zeros((4, 4)),
+    "identity": np.eye(4),
+    "constant": np.ones((4, 4)),
+    "rank one": np.outer(np.arange(4.0), np.ones(4)),
+    "permutation": np.eye(4)[[2, 0, 3, 1]],
+    "nilpotent": np.diag(np.ones(3), 1),
+    "integers": np.arange(16).reshape(4, 4),
+    "huge": 1e300 * SQUARE[:4, :4],
+    "tiny": (1e-40 * SQUARE[:4, :4]).astype("float32"),
+    "one entry": np.array([[3.0]]),
+}
+
+
+@pytest.mark.parametrize("first", ["diagonal", "circulant"])
+@pytest.mark.parametrize("name", SPECIAL)
+@pytest.mark.parametrize("limits", [{"restarts": 1, "max_iter": 10}, {"time_limit": 0.0}], ids=["short", "no time"])
+def test_curves_of_special_matrices_are_sound(name, first, limits):
+    W = SPECIAL[name]
+    curve = error_curve(W, 4, first=first, rng=0, **limits)
+    unit = float(np.abs(W).max()) or 1.0
+    scaled = W / unit
+    assert (np.diff(curve.error) <= 0).all()
+    for error, result in zip(curve.error, curve.results, strict=True):
+        left = np.linalg.norm(scaled - result.operator.to_dense() / unit) / (np.linalg.norm(scaled) or 1.0)
+        assert error == pytest.approx(left, rel=1e-4, abs=1e-5)
+    if name in {"zero", "identity", "constant", "rank one"}:
+        assert curve.error[-1] < 1e-6
+
+
+@given(
+    n=st.integers(1, 5),
+    kind=st.sampled_from(["float32", "float64", "complex128"]),
+    first=st.sampled_from(["diagonal", "circulant"]),
+    weighted=st.booleans(),
+    seed=st.integers(0, 2**32 - 1),
+)
+@settings(max_examples=15, deadline=None)
+def test_curves_never_rise(n, kind, first, weighted, seed):
+    rng = np.random.default_rng(seed)
+    W = (rng.standard_normal((n, n)) + (1j if "complex" in kind else 0) * rng.standard_normal((n, n))).astype(kind)
+    weights = rng.random(n) if weighted else None
+    curve = error_curve(W, 4, first=first, input_second_moment=weights, rng=seed, restarts=1, max_iter=8)
+    assert (np.diff(curve.error) <= 0).all()
+    root = np.ones(n) if weights is None else np.sqrt(weights)
+    for error, result in zip(curve.error, curve.results, strict=True):
+        left = np.linalg.norm((W - result.operator.to_dense()) * root) / np.linalg.norm(W * root)
+        assert error == pytest.approx(left, rel=1e-4, abs=1e-5)
+
+
+def test_curves_keep_the_library_of_the_matrix():
+    torch = pytest.importorskip("torch")
+    W = torch.from_numpy(SQUARE)
+    curve = error_curve(W, 4, rng=0, time_limit=0.0)
+    for result in curve.results:
+        assert isinstance(result.operator.to_dense(), torch.Tensor)
+    want = error_curve(SQUARE, 4, rng=0, time_limit=0.0)
+    np.testing.assert_allclose(curve.error, want.error)
+    np.testing.assert_allclose(curve.baselines["monarch"][1], want.baselines["monarch"][1])
+
+
+def test_an_interrupted_fit_is_noticed():
+    def interrupt(progress):
+        if progress.n_factors == 4:
+            raise KeyboardInterrupt
+
+    curve = error_curve(SQUARE, n_factors=[1, 4, 5], rng=0, restarts=1, callback=interrupt, on_interrupt="return")
+    assert curve.stopped == "interrupted"
+    assert curve.results[2].start == module._PADDED
+
+
+def test_the_same_seed_gives_the_same_curve():
+    first, second = (error_curve(SQUARE, n_factors=[2, 3, 4], rng=3, restarts=1, max_iter=20) for _ in range(2))
+    np.testing.assert_array_equal(first.error, second.error)
+    assert isinstance(first.results[0].operator, sm.CDDProduct)
+
+
+# Files, tables
+
+
+def test_tables_hold_all_digits(curve, tmp_path):
+    path = tmp_path / "curve.csv"
+    curve.to_csv(path)
+    with path.open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert [float(line["error"]) for line in lines] == curve.error.tolist()
+    assert [int(line["monarch_n_parameters"]) for line in lines] == curve.baselines["monarch"][0].tolist()
+    with pytest.raises(FileExistsError):
+        curve.to_csv(path)
+    curve.to_csv(path, force=True)
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+    assert json.loads(json.dumps(curve.to_dict()))["error"] == curve.error.tolist()
+
+
+def test_curves_and_fits_draw_themselves(curve):
+    pytest.importorskip("matplotlib")
+    ax = curve.plot()
+    assert ax.lines[0].get_label() == "CDD product"
+    assert curve.plot(ax) is ax
+    result = fit_cdd(SQUARE, rng=0)
+    drawn = result.plot().lines[0].get_ydata()
+    np.testing.assert_array_equal(drawn, result.history)
+
+
+def test_the_printed_form_is_a_table(curve):
+    lines = repr(curve).splitlines()
+    assert lines[0] == "ErrorCurve of a 6 x 6 matrix, blocks of 6, diagonal first"
+    assert len(lines) == 2 + 5
+    assert lines[1].split()[:2] == ["factors", "parameters"]
+    assert lines[2].split()[:4] == ["1", "6", "16.7%", f"{curve.error[0]:.4g}"]
+    assert len({len(line) for line in lines[1:]}) == 1
+    weighted = repr(replace(curve, weighted=True, stopped="time limit")).splitlines()
+    assert weighted[0].endswith("first, time limit")
+    assert "  weighted error  " in weighted[1]
+    assert "weighted" not in "".join(lines)
+    assert [line.split() for line in weighted[2:]] == [line.split() for line in lines[2:]]
+    assert len({*map(len, weighted[1:])}) == 1
+
+
+def test_data_frames(curve):
+    pandas = pytest.importorskip("pandas")
+    table = curve.to_pandas()
+    assert isinstance(table, pandas.DataFrame)
+    assert list(table)[:4] == ["n_factors", "n_parameters", "error", "seconds"]
+    assert len(table) == len(curve.error)
+    for name in ("n_factors", "n_parameters", "error", "seconds"):
+        np.testing.assert_array_equal(table[name], getattr(curve, name))
+        assert table[name].dtype == getattr(curve, name).dtype
+    np.testing.assert_array_equal(table["monarch_error"], curve.baselines["monarch"][1])
+
+
+def test_data_frames_need_pandas(curve, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(ImportError, match="pip install pandas"):
+        curve.to_pandas()
+
+
+def test_weights_of_entries_are_refused():
+    with pytest.raises(ValueError, match="error_curve: entry_weights must be None"):
+        error_curve(SQUARE, n_factors=[3], entry_weights=np.ones_like(SQUARE))

@@ -1,0 +1,173 @@
+"""Every matrix of rank two is a product of five factors, and no fit of five or more is worse than the best such one."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from structmat.fit import fit_cdd
+from structmat.fit._low_rank_start import low_rank_product, truncated_svd
+from structmat.operators._cdd import CDDProduct
+
+EPS = np.finfo(np.float64).eps
+
+
+@st.composite
+def pairs(draw, least=3, most=40):
+    """Two columns for either side: normal, with zeros, equal columns, equal rows or entries of few sizes."""
+    rows, cols = draw(st.integers(least, most)), draw(st.integers(least, most))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    sides = []
+    for side in (rows, cols):
+        X = rng.standard_normal((side, 2))
+        if draw(st.booleans()):
+            X = X + 1j * rng.standard_normal((side, 2))
+        match draw(st.sampled_from(["plain", "zero entries", "zero rows", "equal columns", "equal rows", "integers"])):
+            case "zero entries":
+                X[rng.random((side, 2)) < 0.4] = 0.0
+            case "zero rows":
+                X[rng.random(side) < 0.4] = 0.0
+            case "equal columns":
+                X[:, 1] = X[:, 0]
+            case "equal rows":
+                X[:] = X[0]
+            case "integers":
+                X = np.round(2.0 * X)
+        sides.append(X * 10.0 ** draw(st.integers(-3, 3)))
+    dtype = np.result_type(*sides)
+    return sides[0].astype(dtype), sides[1].astype(dtype)
+
+
+def condition(vectors):
+    """How much larger the entries of the product of the moduli of the factors are than those of the product."""
+    moduli = CDDProduct.from_vectors(*map(np.abs, vectors), block=vectors[1].ndim == 3).to_dense()
+    return np.linalg.norm(moduli) / np.linalg.norm(
+        CDDProduct.from_vectors(*vectors, block=vectors[1].ndim == 3).to_dense()
+    )
+
+
+@given(pairs())
+def test_any_square_matrix_of_rank_two(pair):
+    n = min(map(len, pair))
+    A, B = (X[:n] for X in pair)
+    W = A @ B.T
+    if not W.any():
+        return
+    vectors = low_rank_product(*truncated_svd(W, 2, np.random.default_rng(0)), n)
+    assert all(v.dtype == W.dtype and np.isfinite(v).all() for v in vectors)
+    op, size = CDDProduct.from_vectors(*(v.reshape(n) for v in vectors)), np.linalg.norm(W)
+    assert condition(vectors) <= 20 * n
+    assert np.linalg.norm(op.to_dense() - W) <= 100 * n * EPS * size
+    assert np.linalg.norm(op @ np.eye(n) - W) <= 1000 * n * EPS * size
+
+
+@given(pairs(), st.data())
+def test_rectangles_of_rank_two(pair, data):
+    A, B = pair
+    W = A @ B.T
+    if not W.any():
+        return
+    block_size = data.draw(st.integers(2, max(W.shape)))
+    vectors = low_rank_product(*truncated_svd(W, 2, np.random.default_rng(0)), block_size)
+    op = CDDProduct.from_vectors(*vectors, block=True)
+    assert op.shape == W.shape
+    left = W - op.to_dense()
+    blocks = -(-min(W.shape) // block_size)
+    whole = max(W.shape) // block_size
+    # The recursion closes inside one block; of several, one row of each may be left.
+    if W.shape[0] < W.shape[1]:
+        left = left.T
+    off = np.linalg.norm(left, axis=1) > 1000 * max(W.shape) * EPS * np.linalg.norm(W)
+    assert off.sum() <= (whole if blocks == 1 and whole > 1 else 0)
+
+
+@pytest.mark.parametrize("real", [True, False])
+@pytest.mark.parametrize("tiny", [1e-100, 1e-170, 1e-300, 5e-324])
+def test_rows_whose_squares_vanish(tiny, real):
+    rng = np.random.default_rng(0)
+    A, B = rng.standard_normal((2, 8, 2)) + (0 if real else 1j * rng.standard_normal((2, 8, 2)))
+    A[1] *= tiny
+    B[0] *= tiny
+    op = CDDProduct.from_vectors(*low_rank_product(A, B, 8), block=True)
+    np.testing.assert_allclose(op.to_dense(), A @ B.T, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("real", [True, False])
+@pytest.mark.parametrize("shape", [(12, 21), (21, 12), (13, 13), (20, 9)])
+def test_as_many_terms_as_the_smaller_side_has_blocks(shape, real):
+    rng = np.random.default_rng(1)
+    W = rng.standard_normal(shape) + (0 if real else 1j * rng.standard_normal(shape))
+    block_size = 4
+    blocks = -(-min(shape) // block_size)
+    u, s, vh = np.linalg.svd(W)
+    best = u[:, :blocks] * s[:blocks] @ vh[:blocks]
+    vectors = low_rank_product(*truncated_svd(W, blocks, rng), block_size)
+    assert np.allclose(CDDProduct.from_vectors(*vectors, block=True).to_dense(), best)
+
+
+@pytest.mark.parametrize("n", [48, 384])
+@pytest.mark.parametrize("real", [True, False])
+def test_well_conditioned(n, real):
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        A, B = rng.standard_normal((2, n, 2)) + (0 if real else 1j * rng.standard_normal((2, n, 2)))
+        vectors = low_rank_product(A, B, n)
+        assert condition(vectors) <= 0.7 * n
+        for c in (vectors[1], vectors[3]):
+            assert np.abs(c).max() <= 20 * np.abs(c).min()
+
+
+@pytest.mark.parametrize("real", [True, False])
+@pytest.mark.parametrize("n", [5, 300])
+def test_truncated(n, real):
+    rng = np.random.default_rng(n)
+    W = rng.standard_normal((n, n + 1)) + (0 if real else 1j * rng.standard_normal((n, n + 1)))
+    inputs = rng.standard_normal((n + 1, n)).astype(W.dtype)
+    for M in (None, inputs):
+        seen = W if M is None else W @ M
+        values = np.linalg.svd(seen, compute_uv=False)
+        A, B = truncated_svd(seen, 2, rng, M)
+        reached = np.linalg.norm(seen - A @ B.T @ (np.eye(n + 1) if M is None else M))
+        assert reached == pytest.approx(np.linalg.norm(values[2:]), rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("shape", "n_factors", "how"),
+    [
+        ((14, 14), 5, {}),
+        ((14, 14), 6, {"first": "circulant"}),
+        ((23, 12), 5, {}),
+        ((10, 18), 7, {}),
+        ((12, 12), 5, {"block_size": 5}),
+        ((8, 15), 5, {"block_size": 12}),
+    ],
+)
+@pytest.mark.parametrize("real", [True, False])
+def test_fits_are_never_worse(shape, n_factors, how, real):
+    """The matrix has rank two but for noise; no time is left for anything but closed forms."""
+    rng = np.random.default_rng(2)
+    A, B, noise = (
+        rng.standard_normal(size) + (0 if real else 1j * rng.standard_normal(size))
+        for size in ((shape[0], 2), (shape[1], 2), shape)
+    )
+    W = A @ B.T + 1e-3 * noise
+    values = np.linalg.svd(W, compute_uv=False)
+    fit = fit_cdd(W, n_factors, rng=0, time_limit=0.0, **how)
+    assert fit.error <= np.linalg.norm(values[2:]) / np.linalg.norm(values) * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("shape", [(24, 12), (10, 35)])
+def test_fits_of_several_whole_blocks_leave_a_row_of_each_to_the_solver(shape):
+    W = np.random.default_rng(4).standard_normal(shape)
+    values = np.linalg.svd(W, compute_uv=False)
+    fit = fit_cdd(W, 5, rng=0, max_iter=100, restarts=1)
+    assert fit.error <= np.linalg.norm(values[2:]) / np.linalg.norm(values)
+
+
+def test_weighted_fits_are_never_worse():
+    rng = np.random.default_rng(3)
+    W, M = rng.standard_normal((2, 12, 12))
+    W = W[:, :2] @ W[:2] + 1e-3 * rng.standard_normal((12, 12))
+    values = np.linalg.svd(W @ M, compute_uv=False)
+    fit = fit_cdd(W, 5, input_second_moment=M @ M.T, rng=0, time_limit=0.0)
+    assert fit.error <= np.linalg.norm(values[2:]) / np.linalg.norm(values) * (1 + 1e-6)

@@ -1,0 +1,211 @@
+"""Fits by any number of factors: never worse than what the family contains, reproducible, honest, stopped at will."""
+
+import time
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.linalg import circulant
+
+from structmat.fit import fit_cdd
+from structmat.operators._cdd import CDDProduct
+from structmat.operators._circulants import Circulant
+from structmat.operators._diagonal import Diagonal
+
+QUICK = {"max_iter": 150, "restarts": 2}
+FIRSTS = ["diagonal", "circulant"]
+
+
+def matrix(n, *, real=True, seed=0):
+    rng = np.random.default_rng(seed)
+    W = rng.standard_normal((n, n))
+    return W if real else W + 1j * rng.standard_normal((n, n))
+
+
+def planted(n, n_factors, first, *, real, seed=0):
+    rng = np.random.default_rng(seed)
+    vectors = rng.uniform(0.5, 1.5, (n_factors, n)) if real else np.exp(2j * np.pi * rng.random((n_factors, n)))
+    return CDDProduct.from_vectors(*vectors, first=first)
+
+
+def check(W, fit, n_factors, first, relative):
+    kinds = [Diagonal, Circulant] if first == "diagonal" else [Circulant, Diagonal]
+    assert [type(factor) for factor in fit.operator.factors] == [kinds[k % 2] for k in range(n_factors)]
+    assert fit.n_parameters == n_factors * len(W)
+    assert fit.operator.dtype == W.dtype
+    rounding = 1e-6 if W.dtype.itemsize == 4 else 1e-10
+    assert fit.error == pytest.approx(relative(W, fit.operator.to_dense()), abs=rounding)
+    assert (np.diff(fit.history) <= 0.0).all()
+    assert fit.history[-1] == pytest.approx(fit.error, abs=rounding)
+    assert len(fit.history) == fit.n_iter + 1
+
+
+@pytest.mark.parametrize("first", FIRSTS)
+@pytest.mark.parametrize("n_factors", [1, 2, 3, 4, 5, 7])
+@pytest.mark.parametrize("real", [True, False])
+def test_never_worse_than_closed_forms_or_three_factors(closed_form_errors, relative, first, n_factors, real):
+    W = matrix(9, real=real, seed=n_factors)
+    fit = fit_cdd(W, n_factors, first=first, rng=3, **QUICK)
+    check(W, fit, n_factors, first, relative)
+    bounds = closed_form_errors(W, 9)
+    if n_factors + (first == "diagonal") < 4:
+        bounds.pop("rank-one")
+    if n_factors == 1:
+        bounds.pop("diagonal" if first == "circulant" else "circulant")
+    for name, bound in bounds.items():
+        assert fit.error <= bound + 1e-12, name
+    if n_factors > 3:
+        assert fit.error <= fit_cdd(W, 3, rng=3, **QUICK).error + 1e-12
+
+
+@settings(max_examples=8, deadline=None)
+@given(
+    n=st.integers(3, 9),
+    n_factors=st.sampled_from([5, 6, 9]),
+    first=st.sampled_from(FIRSTS),
+    real=st.booleans(),
+    seed=st.integers(0, 2**16),
+    endless=st.booleans(),
+)
+def test_five_factors_are_never_worse_than_rank_two(n, n_factors, first, real, seed, endless):
+    W = matrix(n, real=real, seed=seed)
+    s = np.linalg.svd(W, compute_uv=False)
+    options = {"time_limit": 0.3} if endless else QUICK
+    fit = fit_cdd(W, n_factors + (first == "circulant"), first=first, rng=3, **options)
+    assert fit.error <= np.linalg.norm(s[2:]) / np.linalg.norm(s) + 1e-10
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    W=st.integers(1, 5).flatmap(
+        lambda n: st.lists(st.sampled_from([0.0, 0.0, 1.0, -1.0, 1e-8, 3.0]), min_size=n * n, max_size=n * n).map(
+            lambda entries: np.reshape(entries, (n, n))
+        )
+    ),
+    n_factors=st.integers(1, 5),
+    first=st.sampled_from(FIRSTS),
+)
+def test_adversarial_entries(relative, W, n_factors, first):
+    check(W, fit_cdd(W, n_factors, first=first, rng=0, max_iter=30, restarts=1), n_factors, first, relative)
+
+
+def test_one_factor_is_the_closed_form():
+    W = matrix(7)
+    diagonal, middle = (fit_cdd(W, 1, first=first, rng=0).operator.to_dense() for first in FIRSTS)
+    assert diagonal == pytest.approx(np.diag(np.diag(W)))
+    i = np.arange(7)
+    assert middle == pytest.approx(circulant([W[i, i - k].mean() for k in range(7)]))
+
+
+@pytest.mark.parametrize("first", FIRSTS)
+@pytest.mark.parametrize("real", [True, False])
+def test_few_factors_of_structured_members_are_exact(first, real):
+    n = 8
+    rng = np.random.default_rng(5)
+    u, v = rng.standard_normal((2, n)) if real else matrix(n, real=False)[:2]
+    members = {1: planted(n, 1, first, real=real).to_dense(), 4: np.outer(u, v)}
+    for n_factors, W in members.items():
+        for more in (0, 1, 3):
+            assert fit_cdd(W, n_factors + more, first=first, rng=0, **QUICK).error < 1e-12
+
+
+@pytest.mark.parametrize("first", FIRSTS)
+def test_a_member_given_as_the_start_is_returned(first):
+    product = planted(10, 5, first, real=True)
+    W = np.asarray(product.to_dense())
+    for n_factors in (5, 6, 8):
+        assert fit_cdd(W, n_factors, first=first, start=product, rng=0, **QUICK).error < 1e-12
+
+
+@pytest.mark.parametrize("real", [True, False])
+def test_two_factors_are_found(real):
+    W = np.asarray(planted(8, 2, "diagonal", real=real, seed=1).to_dense())
+    assert fit_cdd(W, 2, rng=0, tol=1e-12).error < 1e-6
+
+
+def test_exploration_beats_one_descent():
+    """The figure of the reference, reached in two seconds: L-BFGS alone ends at 0.861."""
+    assert fit_cdd(matrix(48, seed=31), 5, rng=0).error < 0.858
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.complex64])
+def test_single_precision_and_extreme_scales(relative, dtype):
+    W = matrix(8, real=dtype is np.float32).astype(dtype)
+    errors = []
+    for scale in (1.0, 1e-30, 1e30):
+        fit = fit_cdd(W * dtype(scale), 5, rng=0, **QUICK)
+        assert relative(W, np.asarray(fit.operator.to_dense()).astype(np.complex128) / scale) < fit.error + 1e-5
+        errors.append(fit.error)
+    assert errors == pytest.approx([errors[0]] * 3, rel=1e-2)
+
+
+def test_little_time_goes_to_the_whole_chain_first():
+    seen = []
+    fit = fit_cdd(matrix(32, seed=5), 9, rng=0, time_limit=2.0, callback=lambda state: seen.append(state.start))
+    assert "random" in seen
+    assert fit.error < fit_cdd(matrix(32, seed=5), 9, rng=0, time_limit=0).error
+
+
+def test_zero():
+    fit = fit_cdd(np.zeros((4, 4)), 5)
+    assert fit.error == 0.0
+    assert not fit.operator.to_dense().any()
+
+
+def test_the_same_seed_gives_the_same_fit():
+    W = matrix(16)
+    first, again = (fit_cdd(W, 5, rng=np.random.default_rng(8), **QUICK) for _ in range(2))
+    assert first.to_dict() == again.to_dict() == fit_cdd(W, 5, rng=8, **QUICK).to_dict()
+    assert np.array_equal(first.operator.to_dense(), again.operator.to_dense())
+
+
+@pytest.mark.parametrize("n_factors", [1, 2, 3, 5, 8])
+def test_no_time_gives_the_best_closed_form(closed_form_errors, n_factors):
+    W = matrix(12)
+    fit = fit_cdd(W, n_factors, time_limit=0, rng=0)
+    bounds = closed_form_errors(W, 12)
+    assert fit.error <= min(bounds.values() if n_factors > 2 else [bounds["diagonal"]]) + 1e-12
+    if n_factors > 1:
+        assert fit.stopped == "time limit"
+
+
+@pytest.mark.parametrize("n_factors", [3, 7])
+def test_a_time_limit_is_kept_and_used(n_factors):
+    W = matrix(40)
+    began = time.process_time()  # not of others on the machine
+    fit = fit_cdd(W, n_factors, time_limit=1.0, rng=0, tol=0.0, max_iter=10**6)
+    assert time.process_time() - began < 2.0
+    assert fit.error < fit_cdd(W, n_factors, time_limit=0, rng=0).error
+    assert "time limit" in fit.message or n_factors == 3
+
+
+def test_the_callback_hears_of_every_kind_of_start():
+    seen = []
+    fit_cdd(matrix(10), 7, rng=0, callback=seen.append, **QUICK)
+    assert {"random", "low-rank"} <= {state.start for state in seen}
+    assert all(1 <= state.iteration <= state.max_iter <= 150 for state in seen)
+    assert {"screening", "exploration", "polish"} <= {state.phase for state in seen}
+    assert {3, 7} == {state.n_factors for state in seen}
+    # An exploration is counted to its end.
+    last = [now for now, after in pairwise(seen) if now.phase == "exploration" and after.phase != "exploration"]
+    assert all(state.iteration == state.max_iter for state in last)
+
+
+def test_the_callback_hears_the_time_left_of_the_whole_fit():
+    seen = []
+    fit_cdd(matrix(10), 5, rng=0, time_limit=0.4, callback=seen.append)
+    left = [state.remaining for state in seen]
+    assert left == sorted(left, reverse=True)
+    assert 0.2 <= left[0] <= 0.4
+
+
+@pytest.mark.parametrize("n_factors", [3, 5])
+@pytest.mark.parametrize("full", [False, True])
+def test_the_best_error_of_weighted_fits_is_not_that_of_their_start_without_weights(n_factors, full):
+    S = np.linspace(1.0, 1e-4, 10)
+    moment, seen = np.diag(S) if full else S, []
+    fit = fit_cdd(matrix(10), n_factors, rng=0, input_second_moment=moment, callback=seen.append, **QUICK)
+    assert seen[-1].best == pytest.approx(fit.error, rel=1e-3)
+    assert any(after.best > now.best for now, after in pairwise(seen))

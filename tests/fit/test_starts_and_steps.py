@@ -1,0 +1,147 @@
+"""The parts under the fit: layout, closed-form steps, starting points."""
+
+import numpy as np
+import pytest
+
+from structmat.fit._three_factors import (
+    CLOSED_FORMS,
+    BlockGrid,
+    Factors,
+    Run,
+    _cyclic_windows,
+    _links,
+    _random_start,
+    _shift_chain,
+    iteration,
+    residual_norm2,
+    shift_synchronisation_start,
+)
+
+SHAPES = [((6, 6), 6), ((11, 17), 6), ((5, 9), 2), ((4, 7), 1), ((1, 5), 5), ((300, 310), 300)]
+STARTS = [*CLOSED_FORMS.values(), shift_synchronisation_start, _random_start]
+
+
+def dense_of(factors, shape, dense):
+    a, c, b = factors
+    return dense(a.reshape(-1)[: shape[0]], c, b.reshape(-1)[: shape[1]])
+
+
+@pytest.fixture(params=SHAPES, ids=str)
+def problem(request):
+    shape, block_size = request.param
+    W = np.random.default_rng(0).standard_normal(shape)
+    return W, BlockGrid(W, block_size)
+
+
+def test_windows_shift_cyclically():
+    x = np.random.default_rng(0).standard_normal((2, 3, 5))
+    windows = _cyclic_windows(x)
+    for p, i, q, k in np.ndindex(2, 5, 3, 5):
+        assert windows[p, i, q, k] == x[p, q, (i - k) % 5]
+
+
+def test_diagonals_are_cyclic(problem):
+    _, grid = problem
+    for k in {0, 1 % grid.m, grid.m // 2, grid.m - 1}:
+        i = np.arange(grid.m)
+        assert np.array_equal(grid.weighted_diagonals[:, i, :, k], grid.blocks[:, i, :, (i - k) % grid.m])
+
+
+@pytest.mark.parametrize("bounds", [(0, None), (1, 4), (4, 4)])
+@pytest.mark.parametrize(("shape", "block_size"), [*SHAPES, ((2000, 600), 100)])
+def test_chunks_cover_every_row_once(bounds, shape, block_size):
+    grid = BlockGrid(np.ones(shape), block_size)
+    start, stop = bounds[0], grid.m if bounds[1] is None else min(bounds[1], grid.m)
+    count = np.zeros((grid.p, grid.m), dtype=int)
+    for chunk in grid.chunks(start, stop):
+        count[chunk] += 1
+    expected = np.zeros_like(count)
+    expected[:, start:stop] = 1
+    assert np.array_equal(count, expected)
+
+
+@pytest.mark.parametrize("start", STARTS)
+def test_starts_and_iterations_tell_their_residual(problem, dense, start):
+    W, grid = problem
+    factors = start(grid, np.random.default_rng(0))
+    scaled = W / 2.0**grid.exponent
+    assert residual_norm2(grid, factors) == pytest.approx(
+        np.linalg.norm(scaled - dense_of(factors, W.shape, dense)) ** 2
+    )
+    before = residual_norm2(grid, factors)
+    for _ in range(3):
+        factors, residual = iteration(grid, factors.c, factors.b)
+        direct = np.linalg.norm(scaled - dense_of(factors, W.shape, dense)) ** 2
+        assert residual == pytest.approx(direct, rel=1e-9, abs=1e-12 * grid.norm2)
+        assert residual <= before * (1 + 1e-12) + 1e-15
+        before = residual
+
+
+def test_an_iteration_ends_in_a_least_squares_solution(problem):
+    """At the end of an iteration no change of the last vector lowers the residual, whatever the dynamic range."""
+    _, grid = problem
+    rng = np.random.default_rng(1)
+    c = rng.standard_normal((grid.p, grid.q, grid.m)) * 10.0 ** rng.uniform(-9, 0, grid.m)
+    factors, residual = iteration(grid, c, grid.cols_present * rng.standard_normal((grid.q, grid.m)))
+    for _ in range(5):
+        moved = factors._replace(b=factors.b * (1 + 1e-3 * rng.standard_normal(factors.b.shape)))
+        assert residual_norm2(grid, moved) >= residual * (1 - 1e-9)
+
+
+@pytest.mark.parametrize("name", CLOSED_FORMS)
+def test_closed_forms_are_the_nearest(problem, closed_form_errors, name):
+    W, grid = problem
+    error = Run.begin(grid, CLOSED_FORMS[name](grid, np.random.default_rng(0))).error
+    nearest = closed_form_errors(W, grid.m)[name]
+    if name == "diagonal":
+        assert error <= nearest * (1 + 1e-12)
+    else:
+        assert error == pytest.approx(nearest, rel=1e-9, abs=1e-12)
+
+
+def test_rank_one_of_a_flat_spectrum():
+    W = np.eye(300)[np.random.default_rng(0).permutation(300)]
+    grid = BlockGrid(W, 300)
+    error = Run.begin(grid, CLOSED_FORMS["rank-one"](grid, np.random.default_rng(0))).error
+    assert error == pytest.approx(np.sqrt(1 - 1 / 300), rel=1e-9)
+
+
+@pytest.mark.parametrize("m", range(2, 40))
+def test_every_shift_is_the_sum_of_two_before_it(m):
+    known = {1}
+    for s in [*_shift_chain(m), m]:
+        assert any(s - t in known for t in known)
+        known.add(s)
+
+
+@pytest.mark.parametrize("kind", ["uniform", "phases"])
+@pytest.mark.parametrize("m", [1, 2, 3, 8, 31])
+def test_synchronisation_alone_finds_a_product(planted, kind, m):
+    """Without padding the start is the product itself: phases and magnitudes are both exact."""
+    W, _ = planted(kind, np.random.default_rng(m), (2 * m, 3 * m), m)
+    grid = BlockGrid(W, m)
+    assert Run.begin(grid, shift_synchronisation_start(grid, np.random.default_rng(0))).error < 1e-6
+
+
+def test_scaling_moves_powers_of_two_only():
+    rng = np.random.default_rng(0)
+    factors = Factors(
+        rng.standard_normal((1, 4)) * 1e-90, rng.standard_normal((1, 1, 4)) * 1e80, rng.standard_normal((1, 4))
+    )
+    scaled = factors.scaled(5)
+    ratios = [y / x for x, y in zip(factors, scaled, strict=True)]
+    assert all((np.frexp(r)[0] == 0.5).all() and np.ptp(np.log2(r)) == 0 for r in ratios)
+    assert np.prod([r.flat[0] for r in ratios]) == 2.0**5
+    sizes = [np.sqrt(np.mean(y**2)) for y in scaled]
+    assert max(sizes) < 5 * min(sizes)
+
+
+@pytest.mark.parametrize("kind", ["normal", "complex normal"])
+@pytest.mark.parametrize("m", [2, 3, 9, 16])
+def test_links_close_a_whole_turn(planted, kind, m):
+    """The ratios of neighbours multiply to one around the ring, so that phases with these ratios exist."""
+    W, _ = planted(kind, np.random.default_rng(m), (m, m), m)
+    links = _links(BlockGrid(W, m), np.random.default_rng(0))
+    for side in links:
+        turn = np.prod(side[1] / np.abs(side[1]))
+        assert turn == pytest.approx(1.0, abs=1e-3) or (kind == "normal" and m % 2 == 0 and turn == pytest.approx(-1.0))

@@ -1,0 +1,97 @@
+"""A longer limit of time runs the same steps further: it is never worse."""
+
+import itertools
+import time
+
+import numpy as np
+import pytest
+import scipy.linalg
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from structmat.fit import fit_cdd
+
+LIMITS = (0, 60, 400, 3000)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def a_clock_that_counts_its_readings():
+    """Fits of one limit make the same steps whatever else goes on."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(time, "monotonic", itertools.count().__next__)
+        yield
+
+
+def fits(W, n_factors, **options):
+    """Fits of rising limits, and what each reported before its end; what goes on then is to lose nothing."""
+    for limit in LIMITS:
+        seen = []
+        fit = fit_cdd(W, n_factors, time_limit=limit, rng=3, callback=seen.append, **options)
+        yield fit, [(s.start, s.phase, s.n_factors, s.iteration, s.error) for s in seen if s.remaining > 0]
+
+
+def check(runs):
+    for (fit, seen), (longer, more) in itertools.pairwise(runs):
+        assert more[: len(seen)] == seen
+        assert longer.error <= fit.error
+    assert len(seen) < len(more)
+    assert longer.error < runs[0][0].error
+    assert longer.stopped == "time limit"
+
+
+@settings(max_examples=3, deadline=None)
+@given(
+    n=st.integers(5, 12),
+    n_factors=st.sampled_from([2, 4, 5, 7]),
+    first=st.sampled_from(["diagonal", "circulant"]),
+    real=st.booleans(),
+    seed=st.integers(0, 2**16),
+)
+def test_square_matrices(n, n_factors, first, real, seed):
+    W = np.random.default_rng(seed).standard_normal((2, n, n))
+    check([*fits(W[0] if real else W[0] + 1j * W[1], n_factors, first=first)])
+
+
+def error(W, n_factors, limit):
+    return fit_cdd(W, n_factors, time_limit=limit, rng=3).error
+
+
+@settings(max_examples=3, deadline=None)
+@given(n=st.integers(5, 12), n_factors=st.sampled_from([7, 9]), real=st.booleans(), seed=st.integers(0, 2**16))
+def test_no_limit_makes_many_factors_worse_than_the_svd_of_rank_two(n, n_factors, real, seed):
+    W = np.random.default_rng(seed).standard_normal((2, n, n))
+    W = W[0] if real else W[0] + 1j * W[1]
+    values = np.linalg.svd(W, compute_uv=False)
+    rank_two = np.linalg.norm(values[2:]) / np.linalg.norm(values)
+    for limit in (0, 20, 500):
+        assert error(W, n_factors, limit) <= rank_two + 1e-6
+
+
+@pytest.mark.parametrize(("n_factors", "planted"), [(4, False), (5, True), (7, False)])
+def test_two_more_factors_are_no_worse_than_without_them_in_a_quarter_of_the_time(n_factors, planted):
+    rng = np.random.default_rng(n_factors)
+    W = rng.standard_normal((8, 8))
+    if planted:
+        d, c = rng.choice([-1.0, 1.0], (2, n_factors, 8)) * rng.uniform(0.5, 1.5, (2, n_factors, 8))
+        kinds = [np.diag(d[k]) if k % 2 == 0 else scipy.linalg.circulant(c[k]) for k in range(n_factors)]
+        W = np.linalg.multi_dot(kinds)
+    assert error(W, n_factors + 2, 4000) <= error(W, n_factors, 1000) + 1e-12
+
+
+@pytest.mark.parametrize("max_iter", [1, 3])
+def test_the_fit_that_another_starts_from_takes_no_more_iterations_than_allowed(max_iter):
+    seen = []
+    W, weights = np.random.default_rng(0).standard_normal((9, 9)), np.linspace(0.1, 2.0, 9)
+    options = {"input_second_moment": weights, "max_iter": max_iter, "time_limit": 10_000}
+    fit_cdd(W, **options, rng=0, callback=seen.append)
+    assert max(state.iteration for state in seen) == max_iter
+
+
+@pytest.mark.parametrize("how", [{}, {"block_size": 4}, {"restarts": 0}])
+def test_rectangles_and_ways_of_search(how):
+    check([*fits(np.random.default_rng(1).standard_normal((12, 8)), 5, **how)])
+
+
+@pytest.mark.parametrize("weights", [np.linspace(0.1, 2.0, 9), np.diag(np.linspace(0.1, 2.0, 9))])
+def test_weights(weights):
+    check([*fits(np.random.default_rng(2).standard_normal((9, 9)), 5, input_second_moment=weights)])

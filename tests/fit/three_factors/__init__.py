@@ -1,1 +1,0 @@
-"""Fits of three factors: starts, steps, recovery."""
