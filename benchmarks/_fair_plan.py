@@ -20,7 +20,10 @@ RATES = {
     "cdd-shared": (0.003, 0.01, 0.03, 0.1),
     "cdd-blocks": (0.003, 0.01, 0.03, 0.1),
 }
-"""For each method around the rates that its authors, PEFT or earlier runs of ours found best."""
+"""For each method around the rates that its authors, PEFT or earlier runs of ours found best.
+
+Those of CDD are rates of its factors: an optimiser gets a thirtieth.
+"""
 
 
 CASE = ("task", "places", "method", "size")
@@ -101,7 +104,7 @@ INTERMEDIATE = (
     ("lora", 2),
     ("cdd-shared", 3),
 )
-"""On the first layer of each feed-forward network, the best place for CDD on held-back rows (`adapter_variants.py`)."""
+"""On the first layer of each feed-forward network, the best place for CDD on held-back rows."""
 
 ALL_LINEAR = (
     ("lora", 8),

@@ -11,7 +11,7 @@ SHOWN = (("lora", 1), ("cdd-shared", 3), ("cdd", 3), ("lora", 2), ("lora", 8))
 """In each place, by their numbers of parameters."""
 STATED = (
     ("all-linear", "cdd", 3, "D C D in all linear layers"),
-    ("intermediate", "cdd-shared", 3, "D C D with one C in `intermediate.dense`, `share_circulants=True`"),
+    ("intermediate", "cdd-shared", 3, "D C D with one C for all `intermediate.dense`"),
     ("query-value", "cdd", 3, "D C D on query and value"),
     ("all-linear", "lora", 2, "LoRA of rank 2 in all linear layers"),
     ("all-linear", "lora", 8, "LoRA of rank 8 in all linear layers"),

@@ -18,6 +18,7 @@ from _results_table import Table
 from finetune.data import TASKS, Rows, load_task
 from finetune.encoder import load_tokenizer
 from finetune.train import DivergedError, Run, Settings, fit, predict, prepare
+from structmat._layer_fits import FACTOR_SCALE
 
 VALUES = ("rows", "epochs", "tested", "parameters", "accuracy", "matthews", "f1", "seconds", "machine", "right")
 """`seconds` are the processor's; `right` has one bit for each test row, packed and in base64."""
@@ -76,6 +77,8 @@ class Bench:
             device="cpu",
             autocast=True,
         )
+        if case.method.startswith("cdd"):  # whose rates are those of the factors, and not of the trained vectors
+            lr /= FACTOR_SCALE
         run = Run(task, case.method, lr, seed, protocol.rows, size=case.size, places=case.places)
         begun = time.process_time()
         model, prepared = prepare(run, settings, len(rows), TASKS[task].classes)

@@ -52,7 +52,7 @@ class PlainAutograd(nn.Module):
         self.inner = CDDLinear.from_linear(base, init="normal")
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        factors = self.inner.adapters["default"].factors
+        factors = self.inner.adapter.factors
         return self.inner.base(x) + sm.CDDProduct.from_vectors(*factors, block=True).matvec(x)
 
 
@@ -73,7 +73,6 @@ METHODS: dict[str, Callable[[nn.Linear], nn.Module]] = {
     "LoRA r = 8": by_peft("LoraConfig", r=8, init_lora_weights=False),
     "AdaLoRA": by_peft("AdaLoraConfig", init_r=12, target_r=8, total_step=1000, init_lora_weights=False),
     "structmat, recompute": lambda base: CDDLinear.from_linear(base, init="normal"),
-    "structmat, cache": lambda base: CDDLinear.from_linear(base, init="normal", mode="cache"),
     "D C D, plain autograd": PlainAutograd,
     "C3A": by_peft("C3AConfig", block_size=lambda base: gcd(base.in_features, base.out_features)),
     "FourierFT": by_peft("FourierFTConfig", n_frequency=1000),

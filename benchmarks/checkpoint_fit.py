@@ -25,6 +25,7 @@ import ml_dtypes
 import numpy as np
 from safetensors.numpy import load_file, save
 
+from structmat._layer_fits import factor_scales
 from structmat.studies import load_study
 
 SHARD_BYTES = 1 << 29
@@ -114,8 +115,9 @@ def recovery(folder: Path, layers: int, n: int) -> tuple[float, float]:
     adapter = load_file(folder / "out" / "adapter_model.safetensors")
     worst = 0.0
     for layer in range(layers):
-        keys = [f"base_model.model.model.layers.{layer}.proj.cdd_adapters.factors.{i}" for i in range(3)]
-        a, c, b = (adapter[key].ravel() for key in keys)
+        keys = [f"base_model.model.model.layers.{layer}.proj.cdd_adapters.vectors.{i}" for i in range(3)]
+        scales = factor_scales(adapter[key].shape for key in keys)
+        a, c, b = (scale * adapter[key].ravel() for key, scale in zip(keys, scales, strict=True))
         want = dense(*planted(layer, n))
         worst = max(worst, float(np.linalg.norm(dense(a, c, b) - want) / np.linalg.norm(want)))
     return worst, max(row["error"] for row in load_study(folder / "out").rows if row["method"] == "cdd")

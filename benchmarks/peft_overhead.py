@@ -35,7 +35,7 @@ def pair(cols: int, rows: int) -> tuple[nn.Module, nn.Module]:
     wrapped = get_peft_model(nn.Sequential(linear), CDDConfig(target_modules=["0"], init_weights=False))
     tuner = wrapped.base_model.model[0]
     plain = CDDLinear.from_linear(linear)
-    plain.adapters["default"] = tuner.cdd_adapters["default"]
+    plain.adapter = tuner.cdd_adapters["default"]
     return plain, tuner
 
 

@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 import structmat
-from structmat.torch import AdaptedLayer
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))  # for gallery_figures and mathml
@@ -49,8 +48,6 @@ copybutton_prompt_is_regexp = True
 
 autosummary_generate = True
 autosummary_ignore_module_all = False
-# For the template: what its subclasses have from this class, and not from torch.nn.Module.
-autosummary_context = {"adapted_layer": sorted(name for name in vars(AdaptedLayer) if not name.startswith("_"))}
 autodoc_member_order = "groupwise"
 autodoc_typehints = "none"  # the numpydoc sections state the types
 numpydoc_show_class_members = False  # the templates list them

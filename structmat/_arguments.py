@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = [
-    "INSTEAD_OF_LORA",
     "are_normal",
     "as_floating",
     "as_matrix",
@@ -156,21 +155,13 @@ def optional_function(value: Any, owner: str, argument: str) -> Callable[..., An
     return value
 
 
-INSTEAD_OF_LORA = {
+_INSTEAD = {
     "r": "there is no rank: n_factors and block_size set the number of parameters",
     "lora_alpha": "here alpha, which is not divided by a rank",
     "lora_dropout": "here dropout",
-    "rank_pattern": "here n_factors_pattern and block_size_pattern",
     "use_rslora": "not needed, since alpha is not divided by a rank",
     "fan_in_fan_out": "not needed, since Conv1D is recognised",
     "target_parameters": "parameters that are no layers stay as they are",
-}
-
-
-"""Options of LoRA that have another name here, or none."""
-
-
-_INSTEAD = INSTEAD_OF_LORA | {
     "init_lora_weights": "here init",
     "init_weights": "here init",
     "target_modules": "here targets, of adapt",
@@ -178,6 +169,7 @@ _INSTEAD = INSTEAD_OF_LORA | {
     "modules_to_save": "here train, of adapt",
     "layers_to_transform": "here a regular expression as targets of adapt",
 }
+"""Options of LoRA that have another name here, or none."""
 
 
 def check_option_names(given: Iterable[str], known: Collection[str], owner: str) -> None:

@@ -1,7 +1,6 @@
-"""From weights that were tuned to the vectors of an adapter: what `structmat.studies` and `structmat.peft` share.
+"""From weights that were tuned to the vectors of an adapter, and the files of an adapter in the format of PEFT.
 
-The change of one layer is read or computed when it is needed; `LayerTask` fits it. At the end are the two files of an
-adapter in the layout of PEFT.
+The change of one layer is read or computed when it is needed; `LayerTask` fits it.
 """
 
 from __future__ import annotations
@@ -27,7 +26,9 @@ if TYPE_CHECKING:
 __all__ = [
     "CONFIG",
     "FACTOR_KEY",
+    "FACTOR_SCALE",
     "PREFIX",
+    "REQUIRES",
     "WEIGHTS",
     "Change",
     "Difference",
@@ -37,6 +38,7 @@ __all__ = [
     "config_bytes",
     "exact_targets",
     "factor_key",
+    "factor_scales",
     "unit_rng",
     "weights_bytes",
 ]
@@ -44,8 +46,12 @@ __all__ = [
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."
 """Of names in the files of PEFT."""
-FACTOR_KEY = re.compile(r"^(?:base_model\.model\.)?(?P<path>.*)\.cdd_adapters\.factors\.(?P<index>\d+)$")
+FACTOR_KEY = re.compile(r"^(?:base_model\.model\.)?(?P<path>.*)\.cdd_adapters\.vectors\.(?P<index>\d+)$")
 """Keys of the vectors of a product: path of the module, and place of the factor."""
+FACTOR_SCALE = 30.0
+"""What diagonals are divided by to be stored and trained; see `factor_scales`."""
+REQUIRES = 'pip install "structmat[peft]"; import structmat.peft'
+"""What PEFT needs to load an adapter."""
 
 
 class Change(Protocol):
@@ -143,8 +149,6 @@ class LayerTask:
     rng: int = 0
     """Seed of the whole run."""
     time_limit: float | None = None
-    alpha: float = 1.0
-    """What the adapter multiplies the product by."""
 
     @property
     def cost(self) -> float:
@@ -187,8 +191,6 @@ class LayerTask:
         except ValueError as error:
             raise CheckpointError(f"{self.change}: {error}") from error
         vectors = {str(i): to_numpy(v) for i, v in enumerate(layout.vectors_of(result.operator))}
-        if self.alpha != 1.0:
-            vectors["0"] = vectors["0"] / np.asarray(self.alpha, vectors["0"].dtype)
         return {**values, "error": result.error, "stopped": result.stopped}, vectors
 
 
@@ -205,7 +207,19 @@ def unit_rng(rng: int, key: str) -> np.random.Generator:
 
 def factor_key(name: str, index: int | str) -> str:
     """Return the key of the vector of a factor of a module."""
-    return f"{PREFIX}{name}.cdd_adapters.factors.{index}"
+    return f"{PREFIX}{name}.cdd_adapters.vectors.{index}"
+
+
+def factor_scales(vector_shapes: Iterable[tuple[int, ...]], scale: float = FACTOR_SCALE) -> tuple[float, ...]:
+    """Return what trained and stored vectors are multiplied by to be those of the factors D C D ... D.
+
+    A step of an optimiser of Adam's kind changes every stored entry by about the learning rate. Where entries of a
+    circulant with n columns change by s, its products change by s times the root of n: so steps change those of all
+    factors alike.
+    """
+    shapes = list(vector_shapes)
+    columns = [1 if i % 2 == 0 else shapes[i + 1][0] for i in range(len(shapes))]  # as many as the diagonal behind has
+    return tuple(scale / math.sqrt(n) for n in columns)
 
 
 def exact_targets(names: Collection[str], others: Iterable[str] | None = None) -> list[str] | str:
@@ -222,22 +236,33 @@ def exact_targets(names: Collection[str], others: Iterable[str] | None = None) -
     return "|".join(map(re.escape, names))
 
 
-def config_bytes(targets: list[str] | str, *, n_factors: int, block_size: int | str, base: str | None) -> bytes:
-    """Return the settings of an adapter, as `structmat.peft.CDDConfig` reads them; it has the others by default."""
+def config_bytes(
+    targets: list[str] | str, *, n_factors: int, block_size: int | str, base: str | None, **others: Any
+) -> bytes:
+    """Return the settings of an adapter, as `structmat.peft.CDDConfig` reads them; `others` replace defaults."""
     settings = {
+        "alpha": 1.0,
         "base_model_name_or_path": base,
         "block_size": block_size,
+        "dropout": 0.0,
+        "factor_scale": FACTOR_SCALE,
         "inference_mode": True,
         "n_factors": n_factors,
         "peft_type": "CDD",
+        "requires": REQUIRES,
         "target_modules": targets,
+        **others,
     }
     return json.dumps(settings, indent=2).encode() + b"\n"
 
 
 def weights_bytes(layers: Mapping[str, Mapping[str, NDArray[Any]]]) -> bytes:
-    """Return the weights of an adapter: of each module its vectors, by their place in the product."""
+    """Return the weights of an adapter from the vectors of factors, of each module by their place in the product."""
     from safetensors.numpy import save  # noqa: PLC0415  # an extra
 
-    arrays = {factor_key(name, i): vector for name, vectors in layers.items() for i, vector in vectors.items()}
+    arrays = {}
+    for name, vectors in layers.items():
+        scales = factor_scales(vector.shape for vector in vectors.values())
+        for (i, vector), scale in zip(vectors.items(), scales, strict=True):
+            arrays[factor_key(name, i)] = vector / np.asarray(scale, vector.dtype)
     return save(arrays, {"format": "pt"})

@@ -220,7 +220,7 @@ def test_readme_compares_the_means_of_all_tasks(modules):
     found += [result(modules, "sst2", "query-value", "cdd", 3, behind, 1300)]
     # +1, -1, +1, -1, 0 and -2, -3, -1, -2, -3; seed by seed halves of these in the mean
     sentence = (
-        "D C D with one C in `intermediate.dense`, `share_circulants=True` (1,000{}) is not surely different (0.0 ± "
+        "D C D with one C for all `intermediate.dense` (1,000{}) is not surely different (0.0 ± "
         "0.0 points) from {}; D C D on query and value (1,300) is 1.1 ± 0.4 points below it"
     )
     usual = "LoRA of rank 8 on query and value (7,000)"
@@ -380,12 +380,3 @@ def test_committed_plots_are_drawn_from_the_committed_tables(modules, plot, tabl
     paths = [ROOT / f"benchmarks/results/{name}.csv" for name in tables]
     with image.open(ROOT / plot) as opened:
         assert opened.text["Comment"] == modules("_results_table").drawn_from(*paths)
-
-
-def test_the_table_of_variants_is_that_of_their_runs(modules, runs):
-    variants = modules("adapter_variants")
-    folder = ROOT / "benchmarks/results"
-    rows = modules("_results_table").read(folder / "adapter_variants.csv")
-    text = (folder / "adapter_variants.md").read_text("utf-8")
-    assert text.endswith(f"\n\n{variants.summary(rows)}\n")
-    assert {row["variant"] for row in rows} <= set(variants.VARIANTS)

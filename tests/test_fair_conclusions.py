@@ -240,32 +240,6 @@ def test_everything_and_more_rows(measured, text, minus):
     assert f"which have as many parameters as each other ({four} and {blocks})" in measured
 
 
-def test_the_guide_on_places(text):
-    guide = page("docs/guide/fine_tuning.md")
-    on = {task: text(task, INTERMEDIATE, CDD, sure=task == "cola") for task in TASKS}
-    assert (
-        f"it is {text('mean', INTERMEDIATE, CDD, sure=True)} points ahead of D C D on query and value in the" in guide
-    )
-    assert (
-        f"mostly by CoLA ({on['cola']}); on GoEmotions ({on['goemotions']}), MRPC ({on['mrpc']}), SST-2 ({on['sst2']}) "
-        f"and BANKING77 ({on['banking77']}) no difference is sure" in guide
-    )
-    gain, ahead = (text("mean", EVERYWHERE, other, sure=True) for other in (CDD, LORA_8))
-    behind = text("mean", LORA_8_EVERYWHERE, EVERYWHERE, sure=True)
-    assert (
-        f"D C D there is {gain} points ahead of D C D on query and value in the mean of five tasks, {ahead} ahead of "
-        f"LoRA of rank 8 on query and value with 73,728 parameters, and {behind} behind LoRA of rank 8 there" in guide
-    )
-    level = text("mean", EVERYWHERE, LORA_2_EVERYWHERE, sure=False)
-    assert f"with a fifth more parameters than D C D, is not surely different from it ({level} behind)" in guide
-    ahead, most = (text(task, INTERMEDIATE, LORA_2_THERE, sure=True) for task in ("mean", "cola"))
-    assert (
-        f"D C D there is {ahead} points ahead of LoRA of rank 2 in the mean of five tasks, by CoLA ({most}); on "
-        f"BANKING77 it is {text('banking77', LORA_2_THERE, INTERMEDIATE, sure=True)} behind" in guide
-    )
-    assert f"in the mean of five tasks ({text('mean', ONE_C, CDD, sure=True)} points) with fewer parameters" in guide
-
-
 def test_advice(text, minus):
     choose, faq, from_lora = (page(f"docs/{name}.md") for name in ("guide/choose", "faq", "guide/from_lora"))
     assert (

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 import structmat as sm
-from structmat.torch import CDDLinear, param_groups
+from structmat.torch import CDDLinear
 
 n, steps = 64, 150
 rng = np.random.default_rng(0)
@@ -74,13 +74,17 @@ def from_gradient(change):
     layer = copy.deepcopy(base).requires_grad_()
     x = torch.randn(2048, n, generator=torch.Generator().manual_seed(2))
     (layer(x) - base(x) - x @ change.T).square().mean().backward()
-    return CDDLinear.from_linear(layer, init="gradient", gradient=layer.weight.grad)
+    start = CDDLinear.from_delta(base, layer.weight.grad)
+    first, circulant, second = (factor.detach() for factor in start.adapter.factors)
+    start.adapter.factors = [0 * first, circulant / circulant.norm(), second / second.abs().mean()]
+    return start
 
 
 losses = {}
 for task, change in changes.items():
     for name, layer in {"D C D": CDDLinear.from_linear(base), "D C D from the gradient": from_gradient(change)}.items():
-        losses[task, f"{name}, {3 * n} parameters"] = trained(layer, param_groups(layer, lr=0.03), change)
+        groups = [{"params": list(layer.adapter.parameters()), "lr": 1e-3, "weight_decay": 0.0}]
+        losses[task, f"{name}, {3 * n} parameters"] = trained(layer, groups, change)
     for rank in (2, 8):
         layer = LoRALinear(base, rank)
         groups = [{"params": [layer.A, layer.B], "lr": 0.01, "weight_decay": 0.0}]

@@ -30,7 +30,7 @@ def trained(wrap: str | None, samples: slice) -> list[torch.Tensor]:
             fully_shard(layer, mesh=mesh)
         fully_shard(model, mesh=mesh)
     parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.SGD(parameters, lr=0.1)
+    optimizer = torch.optim.SGD(parameters, lr=1e-4)
     for _ in range(2):
         optimizer.zero_grad()
         wrapped(input_ids=tiny.inputs("llama", samples=4)["input_ids"][samples]).logits.square().mean().backward()

@@ -111,7 +111,7 @@ def loss(kind: str, model: Any) -> torch.Tensor:
 
 
 def train(kind: str, model: Any, steps: int = 2) -> None:
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.05)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=2e-3)
     for _ in range(steps):
         optimizer.zero_grad()
         loss(kind, model).backward()

@@ -45,7 +45,8 @@ def whole(out, sources):
 
 def product(out, name):
     tensors = load_file(out / "adapter_model.safetensors")
-    a, c, b = (tensors[f"base_model.model.{name}.cdd_adapters.factors.{i}"] for i in range(3))
+    a, c, b = (tensors[f"base_model.model.{name}.cdd_adapters.vectors.{i}"] for i in range(3))
+    a, c, b = (scale * v for scale, v in zip((30, 30 / b.size**0.5, 30), (a, c, b), strict=True))  # as they are trained
     return sm.CDDProduct.from_vectors(a.ravel(), c, b.ravel(), block=True).to_dense()[: a.size, : b.size]
 
 

@@ -16,11 +16,10 @@ from structmat.torch import CDDAdapter, adapt
 
 VERSION = tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2])
 compiler = pytest.mark.skipif(VERSION < (2, 13), reason="torch 2.6 compiles neither transforms of batches nor PEFT")
-MODES = ("recompute", "cache")
 
 
 def dense(factors, rows, cols, alpha=1.0):
-    """The change as a float64 matrix, from SciPy's circulants."""
+    """A product of factors as a float64 matrix, from SciPy's circulants."""
     shape = (rows, cols)
     small = min(shape)
     squares = [(small, small)] * (len(factors) - 3)
@@ -37,21 +36,23 @@ def dense(factors, rows, cols, alpha=1.0):
     return alpha * torch.from_numpy(total)
 
 
+def factors_of(adapter):
+    """The factors as they are multiplied, in float64, not rounded."""
+    return [scale * vector.detach().double() for scale, vector in zip(adapter.scales, adapter.vectors, strict=True)]
+
+
 def adapter(rows, cols, **options):
     """An adapter with every factor random, in float64."""
-    options.setdefault("dtype", torch.float64)
-    made = CDDAdapter(cols, rows, **options)
+    made = CDDAdapter(cols, rows, **{"dtype": torch.float64, **options})
     fill(made)
     return made
 
 
 def fill(module):
-    """Random values for every vector of a module's adapters."""
-    with torch.no_grad():
-        for each in module.modules():
-            if isinstance(each, CDDAdapter):
-                for factor in each.factors:
-                    factor.normal_()
+    """Random values for every factor of a module's adapters."""
+    for each in module.modules():
+        if isinstance(each, CDDAdapter):
+            each.factors = [torch.randn_like(factor) for factor in each.factors]
     return module
 
 

@@ -8,10 +8,9 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
 
-from structmat.torch._adapter import autograd as product
-from structmat.torch._adapter import chunked, circulant_rows, dense_bfloat16, merged
-from structmat.torch._adapter.autograd import add_change, linear_with_change
-from tests.torch.common import MODES, adapter, dense, kept_bytes
+from structmat.torch import _autograd, _change
+from structmat.torch._autograd import apply_change
+from tests.torch.common import adapter, dense, factors_of, kept_bytes
 
 SHAPES = [
     ((4, 4), 4, 3),
@@ -25,17 +24,24 @@ SHAPES = [
     ((2, 3), 1, 3),
 ]
 shapes = pytest.mark.parametrize(("shape", "block", "n_factors"), SHAPES)
-modes = pytest.mark.parametrize("mode", MODES)
 layers = st.tuples(st.integers(1, 9), st.integers(1, 9)).flatmap(
     lambda shape: st.tuples(*map(st.just, shape), st.integers(1, max(shape)), st.sampled_from([3, 5, 7]))
 )
 leads = st.lists(st.integers(0, 4), max_size=3).map(tuple)
 
 
+def add_change(y, x, vectors, gain):
+    return apply_change(y, x, None, None, vectors, gain)
+
+
+def linear_with_change(x, weight, bias, vectors, gain):
+    return apply_change(None, x, weight, bias, vectors, gain)
+
+
 @pytest.fixture
 def tiny_chunks(monkeypatch):
     """Chunks of 16 rows, the least that there are."""
-    monkeypatch.setattr(chunked, "_CHUNK", 1)
+    monkeypatch.setattr(_change, "_CHUNK", 1)
 
 
 def drawn(shape, block, n_factors, lead=(2, 3), dtype=torch.float64):
@@ -43,17 +49,18 @@ def drawn(shape, block, n_factors, lead=(2, 3), dtype=torch.float64):
     x = torch.randn(*lead, shape[1], dtype=dtype, requires_grad=True)
     y = torch.randn(*lead, shape[0], dtype=dtype, requires_grad=True)
     weight, bias = torch.randn(shape, dtype=dtype), torch.randn(shape[0], dtype=dtype)
-    return list(made.factors), x, y, weight, bias
+    vectors = [torch.randn_like(vector).requires_grad_() for vector in made.vectors]
+    return vectors, x, y, weight, bias
 
 
 @settings(max_examples=60)
-@given(layer=layers, lead=leads, mode=st.sampled_from(MODES), alpha=st.sampled_from([1.0, -0.7, 0.0]))
-def test_values_and_gradients_are_those_of_the_dense_matrix(layer, lead, mode, alpha):
+@given(layer=layers, lead=leads, alpha=st.sampled_from([1.0, -0.7, 0.0]))
+def test_values_and_gradients_are_those_of_the_dense_matrix(layer, lead, alpha):
     m, n, block, n_factors = layer
     f, x, y, weight, bias = drawn((m, n), block, n_factors, lead)
     W = dense(f, m, n, alpha)
     change = x.detach() @ W.T
-    generic, fused = add_change(y, x, f, alpha, mode), linear_with_change(x, weight, bias, f, alpha, mode)
+    generic, fused = add_change(y, x, f, alpha), linear_with_change(x, weight, bias, f, alpha)
     torch.testing.assert_close(generic.detach(), y.detach() + change)
     torch.testing.assert_close(fused.detach(), x.detach() @ weight.T + bias + change)
 
@@ -67,34 +74,15 @@ def test_values_and_gradients_are_those_of_the_dense_matrix(layer, lead, mode, a
         torch.testing.assert_close(a, b)
 
 
-@modes
 @shapes
-def test_frozen_factors_need_no_inputs(shape, block, n_factors, mode):
-    """The gradient of the inputs is that of trained factors, of any order, and nothing is kept for it."""
-    f, x, y, weight, bias = drawn(shape, block, n_factors, (20,))
-    frozen = [factor.detach() for factor in f]
-    for of in (lambda f: add_change(y, x, f, 0.7, mode), lambda f: linear_with_change(x, weight, bias, f, 0.7, mode)):
-        kept, out = kept_bytes(lambda: of(frozen), weight, bias, *frozen)  # noqa: B023  # called here
-        assert kept == 0
-        dy = torch.randn_like(out)
-        (wanted,) = torch.autograd.grad(of(f), x, dy)
-        torch.testing.assert_close(torch.autograd.grad(out, x, dy, retain_graph=True)[0], wanted)
-        (several,) = torch.autograd.grad(out, x, torch.stack([dy, -2 * dy]), is_grads_batched=True)
-        torch.testing.assert_close(several, torch.stack([wanted, -2 * wanted]))
-    assert torch.autograd.gradgradcheck(lambda x: linear_with_change(x, weight, bias, frozen, 0.7, mode), x[:2])
-    assert torch.autograd.gradgradcheck(lambda x: add_change(y[:2], x, frozen, 0.7, mode), x[:2])
-
-
-@modes
-@shapes
-def test_gradients_and_second_gradients(shape, block, n_factors, mode):
+def test_gradients_and_second_gradients(shape, block, n_factors):
     f, x, y, weight, bias = drawn(shape, block, n_factors, (2,))
 
     def generic(y, x, *f):
-        return add_change(y, x, f, 0.7, mode)
+        return add_change(y, x, f, 0.7)
 
     def fused(x, *f):
-        return linear_with_change(x, weight, bias, f, 0.7, mode)
+        return linear_with_change(x, weight, bias, f, 0.7)
 
     for function, inputs in ((generic, (y, x, *f)), (fused, (x, *f))):
         assert torch.autograd.gradcheck(function, inputs)
@@ -102,17 +90,16 @@ def test_gradients_and_second_gradients(shape, block, n_factors, mode):
 
 
 @pytest.mark.usefixtures("tiny_chunks")
-@modes
 @pytest.mark.parametrize("n_rows", [15, 16, 17, 49, 64])
-def test_chunks_do_not_show(n_rows, mode):
+def test_chunks_do_not_show(n_rows):
     f, x, y, weight, bias = drawn((5, 7), 3, 5, (n_rows,))
-    assert len(list(chunked._split(chunked._chunk(x, f), x))) == -(-n_rows // 16)
+    assert _change.Working.of(f, 0.7, x, y).chunk == 16
     W, dy = dense(f, 5, 7, 0.7), torch.randn(n_rows, 5, dtype=torch.float64)
-    out = linear_with_change(x, weight, bias, f, 0.7, mode)
+    out = linear_with_change(x, weight, bias, f, 0.7)
     torch.testing.assert_close(out.detach(), x.detach() @ (W + weight).T + bias)
     got = torch.autograd.grad(out, (x, *f), dy)
-    by_generic = torch.autograd.grad(add_change(y, x, f, 0.7, mode), (x, *f), dy)
-    whole = product._plainly(y, x, None, None, f, 0.7)
+    by_generic = torch.autograd.grad(add_change(y, x, f, 0.7), (x, *f), dy)
+    whole = _autograd._plainly(y, x, None, None, f, 0.7)
     reference = torch.autograd.grad(whole, (x, *f), dy)
     torch.testing.assert_close(got[0], reference[0] + dy @ weight)
     for a, b, c in zip(got[1:], by_generic[1:], reference[1:], strict=True):
@@ -121,12 +108,11 @@ def test_chunks_do_not_show(n_rows, mode):
 
 
 @pytest.mark.usefixtures("tiny_chunks")
-@modes
-def test_gradients_of_many_chunks_hold_to_second_order(mode):
+def test_gradients_of_many_chunks_hold_to_second_order():
     f, x, y, weight, _ = drawn((3, 2), 2, 3, (18,))
     for function, inputs in (
-        (lambda y, x, *f: add_change(y, x, f, 0.7, mode), (y, x, *f)),
-        (lambda x, *f: linear_with_change(x, weight, None, f, 0.7, mode), (x, *f)),
+        (lambda y, x, *f: add_change(y, x, f, 0.7), (y, x, *f)),
+        (lambda x, *f: linear_with_change(x, weight, None, f, 0.7), (x, *f)),
     ):
         assert torch.autograd.gradcheck(function, inputs, fast_mode=True)
         assert torch.autograd.gradgradcheck(function, inputs, fast_mode=True)
@@ -136,10 +122,9 @@ def test_gradients_of_many_chunks_hold_to_second_order(mode):
 @pytest.mark.parametrize(("shape", "block"), [((24, 24), 24), ((20, 33), 7), ((33, 20), 20), ((7, 9), 9)])
 def test_many_rows_take_the_weight_plus_the_change(monkeypatch, shape, block, piece):
     """No digit is lost: the error is that of a product by a dense matrix in float32."""
-    monkeypatch.setattr(circulant_rows, "_PIECE", piece)
+    monkeypatch.setattr(_change, "_PIECE", piece)
     f, x, _, weight, bias = drawn(shape, block, 3, (4, 10), torch.float32)
-    assert merged.merges(x, weight, f, torch.float32)
-    assert not merged.merges(x[0, :3], weight, f, torch.float32)  # too few: a matrix of more entries than the batch
+    assert _change._merges(x.flatten(0, 1), weight, f)
     W = weight.double() + dense(f, *shape, -0.7)
     out = linear_with_change(x, weight, bias, f, -0.7)
     sizes = x.detach().double().abs() @ W.abs().T + bias.abs()
@@ -151,20 +136,15 @@ def test_many_rows_take_the_weight_plus_the_change(monkeypatch, shape, block, pi
     )
 
 
-@modes
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize(("shape", "block"), [((24, 24), "min"), ((20, 33), 7), ((33, 20), "min")])
-def test_every_dtype_is_as_exact_as_it_can_be(monkeypatch, dtype, shape, block, mode):
-    """Half precision is computed in float32 and rounded once: the error is that of the result's own rounding.
-
-    Dense matrices in bfloat16 have a law of their own.
-    """
-    monkeypatch.setattr(dense_bfloat16, "has_matrix_unit", lambda: False)
+def test_every_dtype_is_as_exact_as_it_can_be(dtype, shape, block):
+    """Half precision is computed in float32 and rounded once: the error is that of the result's own rounding."""
     torch.manual_seed(0)
-    made = adapter(*shape, block_size=block, dtype=dtype, mode=mode)
+    made = adapter(*shape, block_size=block, dtype=dtype)
     x, y = torch.randn(40, shape[1], dtype=dtype, requires_grad=True), torch.randn(40, shape[0], dtype=dtype)
     out = made.add_to(y, x)
-    W = dense(made.factors, *shape)
+    W = dense(factors_of(made), *shape)
     expected = y.double() + x.detach().double() @ W.T
     assert out.dtype == dtype
     rounding = torch.finfo(dtype).eps * expected.abs()
@@ -172,83 +152,56 @@ def test_every_dtype_is_as_exact_as_it_can_be(monkeypatch, dtype, shape, block, 
     assert ((out.detach().double() - expected).abs() <= rounding + computing).all()
 
     dy = torch.randn(40, shape[0], dtype=dtype)
-    dx, *gradients = torch.autograd.grad(out, (x, *made.factors), dy)
-    wide = adapter(*shape, block_size=block, mode=mode)
+    dx, *gradients = torch.autograd.grad(out, (x, *made.vectors), dy)
+    wide = adapter(*shape, block_size=block)
     with torch.no_grad():
-        for a, b in zip(wide.factors, made.factors, strict=True):
+        for a, b in zip(wide.vectors, made.vectors, strict=True):
             a.copy_(b)
     x64 = x.detach().double().requires_grad_()
-    reference = torch.autograd.grad(wide.add_to(y.double(), x64), (x64, *wide.factors), dy.double())
+    reference = torch.autograd.grad(wide.add_to(y.double(), x64), (x64, *wide.vectors), dy.double())
     for a, b in zip((dx, *gradients), reference, strict=True):
         assert a.dtype == dtype
         computing = 64 * torch.finfo(torch.promote_types(dtype, torch.float32)).eps * b.abs().max()
         assert ((a.double() - b).abs() <= torch.finfo(dtype).eps * b.abs() + computing).all()
 
 
-@modes
-def test_mixed_dtypes_follow_the_outputs(mode):
-    made = adapter(4, 6, dtype=torch.float32, mode=mode)
+def test_mixed_dtypes_follow_the_outputs():
+    made = adapter(4, 6, dtype=torch.float32)
     x = torch.randn(3, 6, dtype=torch.bfloat16, requires_grad=True)
     for dtype in (torch.float64, torch.float32, torch.bfloat16):
         y = torch.randn(3, 4, dtype=dtype, requires_grad=True)
         out = made.add_to(y, x)
         assert out.dtype == dtype
-        dy, dx, *gradients = torch.autograd.grad(out.sum(), (y, x, *made.factors))
+        dy, dx, *gradients = torch.autograd.grad(out.sum(), (y, x, *made.vectors))
         assert (dy.dtype, dx.dtype, {g.dtype for g in gradients}) == (dtype, torch.bfloat16, {torch.float32})
 
 
-@modes
 @pytest.mark.parametrize("lead", [(0,), (2, 0), (0, 3)])
-def test_an_empty_batch_has_outputs_and_gradients(lead, mode):
+def test_an_empty_batch_has_outputs_and_gradients(lead):
     f, x, y, weight, bias = drawn((4, 6), 4, 3, lead)
-    for out in (add_change(y, x, f, 1.0, mode), linear_with_change(x, weight, bias, f, 1.0, mode)):
+    for out in (add_change(y, x, f, 1.0), linear_with_change(x, weight, bias, f, 1.0)):
         assert out.shape == (*lead, 4)
         gradients = torch.autograd.grad(out.sum(), (x, *f))
         assert gradients[0].shape == x.shape
         assert not any(g.any() for g in gradients[1:])
 
 
-@modes
-@pytest.mark.parametrize("shape", [(4, 6), (6, 6)])
-@pytest.mark.parametrize("lead", [(0,), (2, 0)])
-def test_an_empty_batch_has_gradients_by_torch_func(lead, shape, mode):
-    f, x, _, weight, bias = drawn(shape, min(shape), 3, lead)
-    gradients = torch.func.grad(lambda f, x: linear_with_change(x, weight, bias, f, 1.0, mode).sum(), (0, 1))(f, x)
-    assert gradients[1].shape == x.shape
-    assert not any(g.any() for g in gradients[0])
-
-
-def test_the_number_of_threads_may_change_between_the_passes():
-    f, x, y, _, _ = drawn((700, 700), 700, 3, (2000,))
-    threads = torch.get_num_threads()
-    try:
-        torch.set_num_threads(1)
-        expected = torch.autograd.grad(add_change(y, x, f, 1.0, "cache").sum(), (x, *f))
-        out = add_change(y, x, f, 1.0, "cache").sum()
-        torch.set_num_threads(6)
-        found = torch.autograd.grad(out, (x, *f))
-    finally:
-        torch.set_num_threads(threads)
-    torch.testing.assert_close(found, expected)
-
-
-@modes
 @pytest.mark.parametrize("make", [
     lambda t: t.transpose(0, 1).contiguous().transpose(0, 1),
     lambda t: torch.stack([t, t], -1)[..., 0],
     lambda t: t.flip(0),
     lambda t: t[:, :1].expand(t.shape),
 ])  # fmt: skip
-def test_strides_do_not_matter(make, mode):
+def test_strides_do_not_matter(make):
     f, x, y, weight, bias = drawn((5, 7), 3, 3, (4, 6))
     xs, ys = make(x.detach()).requires_grad_(), make(y.detach()).requires_grad_()
     before = xs.detach().clone(), ys.detach().clone()
     plain_x, plain_y = (t.contiguous().requires_grad_() for t in before)
     for a, b, inputs, plain in (
-        (add_change(ys, xs, f, 0.7, mode), add_change(plain_y, plain_x, f, 0.7, mode), (ys, xs), (plain_y, plain_x)),
+        (add_change(ys, xs, f, 0.7), add_change(plain_y, plain_x, f, 0.7), (ys, xs), (plain_y, plain_x)),
         (
-            linear_with_change(xs, weight, bias, f, 0.7, mode),
-            linear_with_change(plain_x, weight, bias, f, 0.7, mode),
+            linear_with_change(xs, weight, bias, f, 0.7),
+            linear_with_change(plain_x, weight, bias, f, 0.7),
             (xs,),
             (plain_x,),
         ),
@@ -262,55 +215,51 @@ def test_strides_do_not_matter(make, mode):
     assert torch.equal(ys.detach(), before[1])
 
 
-@modes
-def test_a_single_vector_is_a_row(mode):
+def test_a_single_vector_is_a_row():
     f, x, y, weight, bias = drawn((5, 7), 3, 3, ())
     expected = weight @ x + bias + dense(f, 5, 7) @ x
-    torch.testing.assert_close(linear_with_change(x, weight, bias, f, 1.0, mode), expected)
-    assert add_change(y, x, f, 1.0, mode).shape == (5,)
+    torch.testing.assert_close(linear_with_change(x, weight, bias, f, 1.0), expected)
+    assert add_change(y, x, f, 1.0).shape == (5,)
     torch.testing.assert_close(
-        torch.autograd.grad(linear_with_change(x, weight, bias, f, 1.0, mode).sum(), x),
+        torch.autograd.grad(linear_with_change(x, weight, bias, f, 1.0).sum(), x),
         torch.autograd.grad(expected.sum(), x),
     )
 
 
-@modes
-def test_what_is_not_trained_gets_no_gradient(mode):
+def test_what_is_not_trained_gets_no_gradient():
     f, x, y, weight, bias = drawn((5, 7), 3, 5)
-    everything = torch.autograd.grad(add_change(y, x, f, 0.7, mode).square().sum(), (x, *f))
+    everything = torch.autograd.grad(add_change(y, x, f, 0.7).square().sum(), (x, *f))
     for frozen in range(len(f)):
         own = [t.detach().requires_grad_(i != frozen) for i, t in enumerate(f)]
-        add_change(y.detach(), x.detach(), own, 0.7, mode).square().sum().backward()
+        add_change(y.detach(), x.detach(), own, 0.7).square().sum().backward()
         for i, t in enumerate(own):
             assert (t.grad is None) if i == frozen else torch.allclose(t.grad, everything[1 + i])
-    out = linear_with_change(x.detach(), weight, bias, [t.detach() for t in f], 0.7, mode)
+    out = linear_with_change(x.detach(), weight, bias, [t.detach() for t in f], 0.7)
     assert not out.requires_grad
 
 
-@modes
 @shapes
-def test_vmap_and_per_sample_gradients(shape, block, n_factors, mode):
+def test_vmap_and_per_sample_gradients(shape, block, n_factors):
     f, _, _, weight, _ = drawn(shape, block, n_factors)
     f = tuple(t.detach() for t in f)
     xs = torch.randn(5, 3, shape[1], dtype=torch.float64)
 
     def loss(f, x):
-        return linear_with_change(x, weight, None, f, 0.7, mode).square().sum()
+        return linear_with_change(x, weight, None, f, 0.7).square().sum()
 
-    mapped = torch.vmap(lambda x: linear_with_change(x, weight, None, f, 0.7, mode))(xs)
-    torch.testing.assert_close(mapped, linear_with_change(xs, weight, None, f, 0.7, mode))
+    mapped = torch.vmap(lambda x: linear_with_change(x, weight, None, f, 0.7))(xs)
+    torch.testing.assert_close(mapped, linear_with_change(xs, weight, None, f, 0.7))
     per_sample = torch.vmap(torch.func.grad(loss), in_dims=(None, 0))(f, xs)
     for i in range(5):
         for a, b in zip(per_sample, torch.func.grad(loss)(f, xs[i]), strict=True):
             torch.testing.assert_close(a[i], b)
 
 
-@modes
-def test_batches_of_gradients(mode):
+def test_batches_of_gradients():
     f, x, y, weight, _ = drawn((5, 7), 3, 3)
     for out, inputs in (
-        (linear_with_change(x, weight, None, f, 0.7, mode), (x, *f)),
-        (add_change(y, x, f, 0.7, mode), (y, x, *f)),
+        (linear_with_change(x, weight, None, f, 0.7), (x, *f)),
+        (add_change(y, x, f, 0.7), (y, x, *f)),
     ):
         dys = torch.randn(4, *out.shape, dtype=torch.float64)
         batched = torch.autograd.grad(out, inputs, dys, is_grads_batched=True, retain_graph=True)
@@ -335,45 +284,20 @@ def test_hessians_through_torch_func():
 def test_recomputing_keeps_nothing_but_the_input():
     f, x, y, weight, bias = drawn((8, 8), 8, 5, (40,))
     params = [*f, weight, bias]
-    assert kept_bytes(lambda: linear_with_change(x, weight, bias, f, 1.0, "recompute"), x, *params)[0] == 0
-    assert kept_bytes(lambda: add_change(y, x, f, 1.0, "recompute"), x, *params)[0] == 0
+    assert kept_bytes(lambda: linear_with_change(x, weight, bias, f, 1.0), x, *params)[0] == 0
+    assert kept_bytes(lambda: add_change(y, x, f, 1.0), x, *params)[0] == 0
     turned = torch.randn(40, 3, 8, dtype=torch.float64).transpose(0, 1)
-    assert kept_bytes(lambda: linear_with_change(turned, weight, bias, f, 1.0, "recompute"), turned, *params)[0] == 0
-
-
-@pytest.mark.parametrize(("shape", "n_factors", "times"), [((256, 256), 3, 2), ((256, 256), 5, 4)])
-def test_caching_keeps_spectra_and_products(shape, n_factors, times):
-    """For each circulant a half spectrum, of as many bytes as the input and a bin, and its product."""
-    f = list(adapter(*shape, n_factors=n_factors, dtype=torch.float32).factors)
-    x, weight, bias = torch.randn(64, shape[1]), torch.randn(shape), torch.randn(shape[0])
-    size, _ = kept_bytes(lambda: linear_with_change(x, weight, bias, f, 1.0, "cache"), x, *f, weight, bias)
-    assert times <= size / (x.numel() * x.element_size()) <= times + 0.01 * times
+    assert kept_bytes(lambda: linear_with_change(turned, weight, bias, f, 1.0), turned, *params)[0] == 0
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")  # by torch's own rules
-@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("train", [False, True])
-def test_derivatives_in_forward_mode(mode, train):
+def test_derivatives_in_forward_mode(train):
     from torch.autograd import forward_ad
 
-    change = adapter(5, 7, mode=mode).requires_grad_(requires_grad=train)
+    change = adapter(5, 7).requires_grad_(requires_grad=train)
     x, dx = torch.randn(3, 7, dtype=torch.float64), torch.randn(3, 7, dtype=torch.float64)
     with forward_ad.dual_level():
         y = forward_ad.unpack_dual(change(forward_ad.make_dual(x, dx)))
         torch.testing.assert_close(y.tangent, change(dx))
         torch.testing.assert_close(y.primal, change(x))
-
-
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize(("shape", "block", "n_factors"), [
-    ((6, 6), "min", 3), ((5, 7), "min", 5), ((7, 5), 3, 3), ((6, 6), 2, 3), ((5, 9), 4, 3),
-])  # fmt: skip
-def test_gradients_that_can_be_differentiated_equal_those_that_cannot(shape, block, n_factors, mode):
-    change = adapter(*shape, block_size=block, n_factors=n_factors, mode=mode, alpha=0.5)
-    x = torch.randn(4, shape[1], dtype=torch.float64, requires_grad=True)
-    wanted = [x, *change.factors]
-    loss = (change(x) * torch.randn(4, shape[0], dtype=torch.float64)).tanh().sum()
-    plain = torch.autograd.grad(loss, wanted, retain_graph=True)
-    for one, other in zip(torch.autograd.grad(loss, wanted, create_graph=True), plain, strict=True):
-        assert one.requires_grad
-        torch.testing.assert_close(one, other)

@@ -6,6 +6,7 @@ Each method is a function that takes the encoder and a `Plan`, prepares the enco
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -90,12 +91,21 @@ def _cdd(encoder: nn.Module, plan: Plan, **options: Any) -> Prepared:
     import structmat.torch as smt  # noqa: PLC0415
 
     smt.adapt(encoder, targets=plan.targets, **(options or {"n_factors": plan.size or 3}))
-    return Prepared(encoder, smt.param_groups(encoder, lr=plan.lr), lambda: smt.adapter_state_dict(encoder))
+    trained = {name: p for name, p in encoder.named_parameters() if p.requires_grad}
+    return Prepared(encoder, [{"params": list(trained.values()), "lr": plan.lr}], lambda: trained)
 
 
 def _cdd_shared(encoder: nn.Module, plan: Plan) -> Prepared:
     """Adapt by the usual products, whose circulants the same layers of all blocks share."""
-    return _cdd(encoder, plan, n_factors=plan.size or 3, share_circulants=True)
+    prepared, first = _cdd(encoder, plan), {}
+    for path, module in encoder.named_modules():
+        if hasattr(module, "vectors"):
+            kind = re.sub(r"\.\d+\.", ".", path)
+            owner = first.setdefault(kind, module.vectors)
+            for i in range(1, len(owner), 2):
+                module.vectors[i] = owner[i]
+    trained = {name: p for name, p in encoder.named_parameters() if p.requires_grad}  # each once
+    return replace(prepared, groups=[{"params": list(trained.values()), "lr": plan.lr}], saved=lambda: trained)
 
 
 def _cdd_blocks(encoder: nn.Module, plan: Plan) -> Prepared:
@@ -114,10 +124,8 @@ def _peft(encoder: nn.Module, config: PeftConfig, lr: float) -> Prepared:
 def _cdd_by_peft(encoder: nn.Module, plan: Plan) -> Prepared:
     """Adapt by the same products, as a method of PEFT."""
     from structmat.peft import CDDConfig  # noqa: PLC0415
-    from structmat.torch import param_groups  # noqa: PLC0415
 
-    prepared = _peft(encoder, CDDConfig(n_factors=plan.size or 3, target_modules=plan.targets), plan.lr)
-    return replace(prepared, groups=param_groups(prepared.encoder, lr=plan.lr))
+    return _peft(encoder, CDDConfig(n_factors=plan.size or 3, target_modules=plan.targets), plan.lr)
 
 
 def _lora(encoder: nn.Module, plan: Plan) -> Prepared:
@@ -189,10 +197,10 @@ def _c3a_corrected(encoder: nn.Module, plan: Plan) -> Prepared:
 METHODS = {
     "head": Method(_head, 0.03, (0.01, 0.03, 0.1), "head only"),
     "lora": Method(_lora, 0.003, (0.001, 0.003, 0.01), "LoRA r = 8"),
-    "cdd": Method(_cdd, 0.03, (0.01, 0.03, 0.1), "CDD"),
-    "cdd-blocks": Method(_cdd_blocks, 0.03, (0.01, 0.03, 0.1), "CDD in blocks"),
-    "cdd-shared": Method(_cdd_shared, 0.03, (0.01, 0.03, 0.1), "CDD, shared circulants"),
-    "cdd-peft": Method(_cdd_by_peft, 0.03, (0.01, 0.03, 0.1), "CDD, by PEFT"),
+    "cdd": Method(_cdd, 0.001, (0.0003, 0.001, 0.003), "CDD"),
+    "cdd-blocks": Method(_cdd_blocks, 0.001, (0.0003, 0.001, 0.003), "CDD in blocks"),
+    "cdd-shared": Method(_cdd_shared, 0.001, (0.0003, 0.001, 0.003), "CDD, shared circulants"),
+    "cdd-peft": Method(_cdd_by_peft, 0.001, (0.0003, 0.001, 0.003), "CDD, by PEFT"),
     "full": Method(_full, 1e-4, (5e-5, 1e-4, 2e-4), "full"),
     "adalora": Method(_adalora, 0.01, (0.003, 0.01, 0.03), "AdaLoRA"),
     "fourierft": Method(_fourierft, 0.1, (0.03, 0.1, 0.3), "FourierFT"),

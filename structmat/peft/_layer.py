@@ -1,0 +1,348 @@
+"""`CDDTunerLinear`: a linear layer, quantised or not, with the adapters that PEFT gave it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from peft.tuners.tuners_utils import BaseTunerLayer, _get_in_out_features, check_adapters_to_merge
+from peft.utils import quantization_extra_repr, resolve_quantization_backend
+from peft.utils.other import TrainableTokensWrapper
+from peft.utils.quantization_utils import ForwardOnlyQuantizationBackend
+from torch import Tensor, nn
+
+from structmat._array_tools import ArgumentTypeError, ArgumentValueError
+from structmat.peft._config import CDDConfig
+from structmat.torch import CDDAdapter
+from structmat.torch._layers import merged_weight
+from structmat.torch._other_tools import dtype_and_device, has_computed_weight, has_transposed_weight, is_never_called
+
+__all__ = ["CDDTunerLinear"]
+
+
+class _Merged(NamedTuple):
+    """A change as it was merged, whatever becomes of its adapter, and the weight before, unless it is quantised."""
+
+    change: Callable[[], Tensor]
+    before: Tensor | None
+
+    @classmethod
+    def of(cls, adapter: CDDAdapter, before: Tensor | None) -> _Merged:
+        dtype = torch.promote_types(adapter.vectors[0].dtype, torch.float32)
+        product = adapter.layout.product([factor.detach().to(dtype, copy=True) for factor in adapter.factors])
+        alpha = adapter.alpha
+        return cls(lambda: alpha * product.to_dense(), before)
+
+
+class CDDTunerLinear(nn.Module, BaseTunerLayer):
+    """A linear layer with CDD adapters, whose changes add up: it replaces each target module.
+
+    Parameters
+    ----------
+    base_layer : Module
+        `torch.nn.Linear`, transformers' ``Conv1D``, a quantised layer, or another tuner's layer around one.
+    get_apply_tensor_subclass : callable, optional
+        How torchao quantises, for merging; known by PEFT for models of transformers.
+
+    Raises
+    ------
+    TypeError
+        If the layer has no features.
+
+    See Also
+    --------
+    structmat.torch.CDDLinear : The layer without PEFT.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from peft import get_peft_model
+    >>> from structmat.peft import CDDConfig
+    >>> model = get_peft_model(torch.nn.Sequential(torch.nn.Linear(6, 4)), CDDConfig(target_modules=["0"]))
+    >>> layer = model.base_model.model[0]
+    >>> type(layer).__name__, list(layer.cdd_adapters)
+    ('CDDTunerLinear', ['default'])
+    """
+
+    adapter_layer_names = ("cdd_adapters",)
+    other_param_names = ("cdd_alpha",)
+
+    cdd_adapters: nn.ModuleDict
+    """The changes, `structmat.torch.CDDAdapter`, by name of the adapter."""
+    cdd_alpha: dict[str, float]
+    """What they are multiplied by, unless scaled."""
+
+    def __init__(self, base_layer: nn.Module, *, get_apply_tensor_subclass: Callable[[], Any] | None = None) -> None:
+        super().__init__()
+        self.base_layer = base_layer
+        inner = self.get_base_layer()
+        try:
+            backend = resolve_quantization_backend(inner, get_apply_tensor_subclass=get_apply_tensor_subclass)
+        except ValueError:  # torchao without a way to quantise again
+            backend = ForwardOnlyQuantizationBackend("torchao")
+        self.quantization_backend = backend
+        self._disable_adapters = False
+        self.merged_adapters: list[str] = []
+        self._merged: list[_Merged] = []
+        self.cast_input_dtype_enabled = True
+        features = _get_in_out_features(inner)
+        if None in features:
+            text = f"must have features, as a linear layer has, got {type(inner).__name__}"
+            raise ArgumentTypeError("CDDTunerLinear", "base_layer", text)
+        self.in_features, self.out_features = (int(size) for size in features)
+        self.cdd_adapters = nn.ModuleDict()
+        self.cdd_alpha = {}
+
+    def update_layer(self, adapter_name: str, config: CDDConfig) -> None:
+        """Add an adapter.
+
+        Parameters
+        ----------
+        adapter_name : str
+            A new name.
+        config : CDDConfig
+            Its settings.
+
+        Raises
+        ------
+        ValueError
+            If an option does not suit the size of the layer; nothing has changed then.
+        """
+        base = self.get_base_layer()
+        adapter = CDDAdapter(
+            self.in_features,
+            self.out_features,
+            n_factors=config.n_factors,
+            block_size=config.block_size,
+            alpha=config.alpha,
+            dropout=config.dropout,
+            factor_scale=config.factor_scale,
+            init="zero" if config.init_weights else "normal",
+        )
+        self.cdd_adapters[adapter_name] = adapter.train(self.training)
+        self.cdd_alpha[adapter_name] = adapter.alpha
+        # Where accelerate keeps the base's weight elsewhere, that is on the device meta now.
+        device = dtype_and_device(base).get("device") if hasattr(base, "_hf_hook") else None
+        self._move_adapter_to_device_of_base_layer(adapter_name, device)
+        self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)
+
+    # ---- the forward pass
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """Return the outputs of the layer.
+
+        Parameters
+        ----------
+        x : Tensor, shape (..., in_features)
+            Inputs.
+        *args, **kwargs
+            For the base layer, but for ``adapter_names``, one name for each sample.
+
+        Returns
+        -------
+        Tensor, shape (..., out_features)
+            In the dtype of the base layer's outputs.
+
+        Raises
+        ------
+        ValueError
+            If there are more or fewer names than samples, or adapters are merged.
+        """
+        names = kwargs.pop("adapter_names", None)
+        base = (lambda x: self.base_layer(x, *args, **kwargs)) if args or kwargs else self.base_layer
+        if self._disable_adapters and self.merged_adapters:
+            self.unmerge()
+        if names is not None:
+            return self._mixed(base, x, names)
+        if self._disable_adapters or self.merged_adapters:
+            return base(x)
+        active, adapters = self._active_adapter, self.cdd_adapters._modules
+        y: Tensor | None = None
+        for name in [active] if isinstance(active, str) else active:
+            adapter: Any = adapters.get(name)
+            if adapter is not None:
+                y = adapter.add_to_outputs_of(base, x) if y is None else adapter.add_to(y, x)
+        return base(x) if y is None else y
+
+    def _mixed(self, base: Callable[[Tensor], Tensor], x: Tensor, names: Sequence[str]) -> Tensor:
+        """Add to each sample, along the first axis, the change of an adapter of its own."""
+        if len(x) != len(names):
+            text = "Length of `adapter_names` should be the same as the number of inputs, but got "
+            raise ArgumentValueError("CDDTunerLinear", None, f"{text}{len(names)} and {len(x)} respectively.")
+        if self.merged:
+            text = "Cannot pass `adapter_names` when there are merged adapters, please call `unmerge_adapter` first."
+            raise ArgumentValueError("CDDTunerLinear", None, text)
+        y = base(x)
+        if self._disable_adapters:
+            return y
+        out = y.clone()
+        for name in set(names) & set(self.cdd_adapters):
+            index = torch.tensor([i for i, each in enumerate(names) if each == name], device=x.device)
+            out = out.index_copy(0, index, self.cdd_adapters[name].add_to(y[index], x[index]))
+        return out
+
+    # ---- merging
+
+    def get_delta_weight(self, adapter: str) -> Tensor:
+        """Return a change as a dense matrix.
+
+        Parameters
+        ----------
+        adapter : str
+            Name of the adapter.
+
+        Returns
+        -------
+        Tensor
+            In the layout of the base layer's weight, which ``Conv1D`` stores transposed; `alpha` included.
+        """
+        change = self.cdd_adapters[adapter].dense()
+        return change.T if has_transposed_weight(self.get_base_layer()) else change
+
+    def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
+        """Add changes to the base layer's weight, of which the old values are kept unless it is quantised.
+
+        Parameters
+        ----------
+        safe_merge : bool, default False
+            Whether to check for NaN and infinity before the weight is changed.
+        adapter_names : list of str, optional
+            Adapters to merge. Default: the active ones.
+
+        Raises
+        ------
+        ValueError
+            If `safe_merge` found some, or a forward pass in training did not call the layer; the weight has not changed
+            then.
+        TypeError
+            If the layer is quantised in a way that cannot be merged, or computes its weight.
+        """
+        self.require_own_weight()
+        # Weights made in inference mode could not be trained with again.
+        with torch.inference_mode(mode=False), torch.no_grad():
+            for name in check_adapters_to_merge(self, adapter_names):
+                if name in self.cdd_adapters:
+                    weight = self.get_base_weight()
+                    if weight.is_meta:
+                        text = "the weight is on the device meta, without values: merge before offloading"
+                        raise ArgumentValueError("CDDTunerLinear", None, text)
+                    kept = _Merged.of(self.cdd_adapters[name], weight if self.quantization_backend is None else None)
+                    merged = self._sum(weight, kept.change())
+                    if safe_merge and not torch.isfinite(merged).all():
+                        raise ValueError(f"NaNs detected in the merged weights. The adapter {name} seems to be broken")
+                    self.set_base_weight(merged)
+                    self._merged.append(kept)
+                    self.merged_adapters.append(name)
+
+    def require_own_weight(self) -> None:
+        """Refuse to merge where the change would be lost.
+
+        Raises
+        ------
+        ValueError
+            If a forward pass in training did not call the layer, whose weight alone is read then.
+        TypeError
+            If the weight is computed from others.
+        """
+        base = self.get_base_layer()
+        if is_never_called(self):
+            text = "the layer was never called: its weight alone is read, so that a merged change would be a new one"
+            raise ArgumentValueError("CDDTunerLinear", None, text)
+        if isinstance(base, TrainableTokensWrapper):
+            text = "the layer has the trained rows of a tied embedding, by trainable_token_indices; save it unmerged"
+            raise ArgumentTypeError("CDDTunerLinear", None, text)
+        if self.quantization_backend is None and has_computed_weight(base):
+            text = f"the weight of {type(base).__name__} is no parameter, as after weight_norm or pruning"
+            raise ArgumentTypeError("CDDTunerLinear", None, f"{text}; remove these from the layer before merging")
+
+    def unmerge(self) -> None:
+        """Take all merged changes out of the weight: bit for bit, if nothing else changed it and it is not quantised.
+
+        These are the changes as they were merged, though scales or vectors may be others now.
+        """
+        if not self.merged:
+            warnings.warn("Already unmerged. Nothing to do.", stacklevel=2)
+        with torch.inference_mode(mode=False), torch.no_grad():
+            while self.merged_adapters:
+                self.merged_adapters.pop()
+                kept = self._merged.pop()
+                weight, change, before = self.get_base_weight(), kept.change(), kept.before
+                # Others may have loaded or cast the weight, or merged into it by a layer that shares it.
+                merged = weight if before is None else self._sum(before, change).to(weight)
+                if before is not None and torch.allclose(merged, weight, rtol=0, atol=0, equal_nan=True):
+                    self.set_base_weight(before.to(weight))
+                else:
+                    self.set_base_weight(self._sum(weight, -change))
+
+    def _sum(self, weight: Tensor, change: Tensor) -> Tensor:
+        return merged_weight(self.get_base_layer(), weight, change)
+
+    def supports_lora_conversion(self, adapter_name: str = "default") -> bool:
+        """Return whether `peft.convert_to_lora` works: it does.
+
+        Parameters
+        ----------
+        adapter_name : str, default "default"
+            Name of the adapter.
+
+        Returns
+        -------
+        bool
+            True.
+        """
+        return True
+
+    # ---- scaling
+
+    def set_scale(self, adapter: str, scale: float) -> None:
+        """Multiply the configured `alpha` of an adapter.
+
+        Parameters
+        ----------
+        adapter : str
+            Name; nothing happens where the layer has no such adapter.
+        scale : float
+            Factor.
+        """
+        if adapter in self.cdd_adapters:
+            self.cdd_adapters[adapter].alpha = scale * self.cdd_alpha[adapter]
+
+    def scale_layer(self, scale: float) -> None:
+        """Multiply the current scale of the active adapters.
+
+        Parameters
+        ----------
+        scale : float
+            Factor.
+        """
+        for name in self.active_adapters:
+            if name in self.cdd_adapters:
+                self.cdd_adapters[name].alpha *= scale
+
+    def unscale_layer(self, scale: float | None = None) -> None:
+        """Divide the current scale of the active adapters.
+
+        Parameters
+        ----------
+        scale : float, optional
+            Divisor. Default: back to the configured `alpha`.
+        """
+        for name in self.active_adapters:
+            if name in self.cdd_adapters:
+                adapter = self.cdd_adapters[name]
+                adapter.alpha = self.cdd_alpha[name] if scale is None else adapter.alpha / scale
+
+    def __repr__(self) -> str:
+        return f"cdd.{super().__repr__()}"
+
+    def extra_repr(self) -> str:
+        """Return additional information for torch's `repr`.
+
+        Returns
+        -------
+        str
+            Such as ``quantization_backend='torchao'``.
+        """
+        return quantization_extra_repr(self)

@@ -1,0 +1,346 @@
+"""`CDDModel`: puts adapters into a model and takes them out."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer, _maybe_include_all_linear_layers
+from peft.utils import (
+    INCLUDE_LINEAR_LAYERS_SHORTHAND,
+    TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING,
+    get_quantization_kwargs,
+    resolve_quantization_backend,
+)
+from peft.utils.other import AuxiliaryTrainingWrapper, ModulesToSaveWrapper, TrainableTokensWrapper
+from torch import nn
+
+from structmat._array_tools import ArgumentTypeError, ArgumentValueError, naming, warn_caller
+from structmat._layer_fits import exact_targets
+from structmat.peft._config import CDDConfig
+from structmat.peft._layer import CDDTunerLinear
+from structmat.torch._other_tools import (
+    has_transposed_weight,
+    is_tensor_parallel,
+    leave_fast_paths,
+    reads_weight,
+    return_to_fast_paths,
+    unreached_experts,
+    watch_calls,
+)
+
+__all__ = ["CDDModel"]
+
+_BASE = "__base__"
+"""PEFT's name for "no adapter"."""
+
+
+class CDDModel(BaseTuner):
+    """A model with CDD adapters in it; `peft.get_peft_model` makes one, as ``base_model`` of what it returns.
+
+    Parameters
+    ----------
+    model : Module
+        Any; it is changed in place.
+    peft_config : CDDConfig or dict
+        Settings, or settings by name of the adapter.
+    adapter_name : str
+        Name of the first adapter.
+    low_cpu_mem_usage : bool, default False
+        Whether vectors are made without values, which is faster if a file is loaded next.
+    state_dict : dict, optional
+        Weights whose keys tell which modules to adapt.
+
+    Raises
+    ------
+    ValueError
+        If no module matches.
+    TypeError
+        If a module that was named cannot be adapted.
+
+    Warns
+    -----
+    RuntimeWarning
+        If weights of experts are meant that are stacked in one parameter: they stay as they are. Also after the first
+        forward pass in training, if that did not call some adapted layers.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from peft import get_peft_model
+    >>> from structmat.peft import CDDConfig
+    >>> model = get_peft_model(torch.nn.Sequential(torch.nn.Linear(6, 4)), CDDConfig(target_modules=["0"]))
+    >>> type(model.base_model).__name__
+    'CDDModel'
+    """
+
+    prefix: str = "cdd_"
+    tuner_layer_cls = CDDTunerLinear
+    target_module_mapping = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
+
+    peft_config: dict[str, CDDConfig]
+
+    def inject_adapter(self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any) -> None:
+        """Add an adapter to all target modules.
+
+        Parameters
+        ----------
+        model : Module
+            Whose modules are replaced.
+        adapter_name : str
+            Name of the adapter, which has its settings already.
+        *args, **kwargs
+            As for all methods of PEFT.
+        """
+        asked = self.peft_config[adapter_name].target_modules
+        super().inject_adapter(model, adapter_name, *args, **kwargs)
+        leave_fast_paths(model, CDDTunerLinear)
+        for root in (self, model):  # PEFT calls the one, and what is left of an adapter that was injected the other
+            watch_calls(root, CDDTunerLinear)
+        ends = asked if isinstance(asked, str) else [name.rpartition(".")[2] for name in asked or ()]
+        every = asked == INCLUDE_LINEAR_LAYERS_SHORTHAND
+        if names := [path for path in unreached_experts(model) if every or path.rpartition(".")[2] in ends]:
+            text = f"The weights of experts that are stacked in one parameter are not adapted: {', '.join(names)}."
+            warn_caller(text, RuntimeWarning, through=("peft",))
+
+    def _prepare_model(self, peft_config: CDDConfig, model: nn.Module) -> None:
+        """Leave out of "all-linear" the layers that `structmat.torch.adapt` leaves out."""
+        asked = peft_config.target_modules
+        if isinstance(asked, str) and asked.lower() == INCLUDE_LINEAR_LAYERS_SHORTHAND:
+            names: set[str] = _maybe_include_all_linear_layers(peft_config, model).target_modules
+            chosen = sorted(path for path in names if not _is_left_out(model, path))
+            if names and not chosen:
+                text = f"{asked!r} leaves nothing: {', '.join(sorted(names))} are complex, or read without a call"
+                raise ArgumentValueError("CDDConfig", "target_modules", text)
+            if len(chosen) < len(names):
+                peft_config.target_modules = exact_targets(chosen, [path for path, _ in model.named_modules()])
+
+    def _create_and_replace(
+        self,
+        peft_config: CDDConfig,
+        adapter_name: str,
+        target: nn.Module,
+        target_name: str,
+        parent: nn.Module,
+        current_key: str,
+        **_: Any,
+    ) -> None:
+        if reads_weight(parent, target_name):
+            text = f"match {current_key}, whose weight {type(parent).__name__} reads without calling it"
+            raise ArgumentTypeError("CDDConfig", "target_modules", f"{text}; name it in exclude_modules")
+        with naming(current_key):
+            if isinstance(target, CDDTunerLinear):
+                target.update_layer(adapter_name, peft_config)
+                return
+            quantization = get_quantization_kwargs(self.model)
+            _require_adaptable(target, self.model, quantization)
+            layer = CDDTunerLinear(target, **quantization).train(target.training)
+            layer._active_adapter = adapter_name
+            layer.update_layer(adapter_name, peft_config)
+        if adapter_name not in self.active_adapters:
+            layer.requires_grad_(requires_grad=False)
+        setattr(parent, target_name, layer)  # whose adapter is where and what the base needs, also if that is offloaded
+
+    def _replace_module(self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module) -> None:
+        if isinstance(child, TrainableTokensWrapper):  # whose weight is computed: the embedding has its own
+            setattr(parent, child_name, new_module)
+        else:
+            super()._replace_module(parent, child_name, new_module, child)
+
+    @classmethod
+    def _remove_adapter_name_from_key(cls, key: str, adapter_name: str) -> str:
+        found = re.fullmatch(rf"(.*\.cdd_adapters)\.{re.escape(adapter_name)}(\.vectors\.\d+)", key)
+        return found[1] + found[2] if found else super()._remove_adapter_name_from_key(key, adapter_name)
+
+    def _check_merge_allowed(self) -> None:
+        """Refuse before the first layer is merged."""
+        super()._check_merge_allowed()
+        for path, layer in self.model.named_modules():
+            if isinstance(layer, CDDTunerLinear):
+                with naming(path):
+                    layer.require_own_weight()
+
+    def _unload_and_optionally_merge(self, *args: Any, **kwargs: Any) -> nn.Module:
+        model = super()._unload_and_optionally_merge(*args, **kwargs)
+        return_to_fast_paths(model)
+        return model
+
+    # ---- mixed batches
+
+    @contextmanager
+    def _enable_peft_forward_hooks(self, *_: Any, **kwargs: Any) -> Iterator[None]:
+        """Hand the names of adapters, one for each sample, to all layers for the while of a forward pass."""
+        names = kwargs.pop("adapter_names", None)
+        handles = [] if names is None else self._hand_out(names, kwargs)
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _hand_out(self, names: Any, options: Mapping[str, Any]) -> list[Any]:
+        if self.training:
+            text = "Cannot pass `adapter_names` when the model is in training mode."
+            raise ArgumentValueError("CDDModel", None, text)
+        layers = [each for each in self.modules() if isinstance(each, (CDDTunerLinear, AuxiliaryTrainingWrapper))]
+        known = {_BASE}.union(*(layer.cdd_adapters for layer in layers if isinstance(layer, CDDTunerLinear)))
+        if unknown := set(names) - known:
+            text = f"Trying to infer with non-existing adapter(s): {', '.join(sorted(unknown))}"
+            raise ArgumentValueError("CDDModel", None, text)
+        beams = options.get("num_beams")
+        repeats = beams if isinstance(beams, int) and beams > 1 else 1
+        # Beam search repeats each sample, but for the encoder of encoder-decoder models, which runs before.
+        encoder = self.model.get_encoder() if hasattr(self.model, "get_encoder") else None
+        inside = set(encoder.modules()) if isinstance(encoder, nn.Module) and encoder is not self.model else set()
+        handles = []
+        for layer in layers:
+            own = list(names) if layer in inside else [name for name in names for _ in range(repeats)]
+            handles.append(layer.register_forward_pre_hook(partial(_with_names, own), with_kwargs=True))
+        return handles
+
+    # ---- weighted sums
+
+    def add_weighted_adapter(  # noqa: C901  # checks first
+        self, adapters: Sequence[str], weights: Sequence[float], adapter_name: str, combination_type: str = "linear"
+    ) -> None:
+        """Add an adapter whose change is exactly a weighted sum of the changes of others.
+
+        A sum of products is not a product of the same length, unless they differ in one factor only; then that factor
+        is summed. So this scales or negates one adapter, and adds adapters that share the other factors. Others add up
+        exactly where they are active together. Of one adapter the modules of `modules_to_save` and the trained tokens
+        are copied as they are; of several they have no sum.
+
+        Parameters
+        ----------
+        adapters : sequence of str
+            Names of adapters.
+        weights : sequence of float
+            One for each.
+        adapter_name : str
+            A new name.
+        combination_type : {"linear"}, default "linear"
+            As LoRA calls it.
+
+        Raises
+        ------
+        ValueError
+            If names or weights are wrong, one of several adapters has modules or tokens of its own, adapters are of
+            other numbers of factors or block sizes, or the sum is no product; nothing has changed then.
+
+        Examples
+        --------
+        >>> import torch
+        >>> from peft import get_peft_model
+        >>> from structmat.peft import CDDConfig
+        >>> config = CDDConfig(target_modules=["0"], init_weights=False)
+        >>> model = get_peft_model(torch.nn.Sequential(torch.nn.Linear(4, 4)), config)
+        >>> model.add_weighted_adapter(["default"], [-1.0], "negated")
+        >>> model.base_model.set_adapter(["default", "negated"])
+        >>> x = torch.ones(1, 4)
+        >>> with model.disable_adapter():
+        ...     base = model(x)
+        >>> torch.allclose(model(x), base, atol=1e-6)
+        True
+        """
+        owner = "add_weighted_adapter"
+        if adapter_name in self.peft_config:
+            raise ArgumentValueError(owner, "adapter_name", f"{adapter_name!r} already exists")
+        if not adapters or len(adapters) != len(weights) or not set(adapters) <= self.peft_config.keys():
+            text = f"must be names of adapters, one for each of {len(weights)} weights, got {list(adapters)}"
+            raise ArgumentValueError(owner, "adapters", text)
+        if combination_type != "linear":
+            raise ArgumentValueError(owner, "combination_type", f'must be "linear", got {combination_type!r}')
+        if len(adapters) > 1 and any(self._wrappers(name) for name in adapters):
+            text = "include one with modules_to_save or trained tokens, which have no sum; scale one alone"
+            raise ArgumentValueError(owner, "adapters", text)
+        first = self.peft_config[adapters[0]]
+        sums = {}
+        for path, layer in self.model.named_modules():
+            if isinstance(layer, CDDTunerLinear) and any(name in layer.cdd_adapters for name in adapters):
+                with naming(path):
+                    sums[layer] = _weighted_sum(layer, adapters, weights)
+        config = replace(first, alpha=1.0, init_weights=True)
+        self.peft_config[adapter_name] = config
+        self.inject_adapter(self.model, adapter_name)
+        for layer, vectors in sums.items():
+            adapter = layer.cdd_adapters[adapter_name].to(vectors[0].dtype)
+            with torch.no_grad():
+                for vector, value in zip(adapter.vectors, vectors, strict=True):
+                    vector.copy_(value)
+        for wrapper in self._wrappers(adapters[0]):
+            if isinstance(wrapper, ModulesToSaveWrapper):
+                held: Any = wrapper.modules_to_save
+            else:
+                held = wrapper.token_adapter.trainable_tokens_delta
+            held[adapter_name] = copy.deepcopy(held[adapters[0]]).requires_grad_(False)
+
+    def _wrappers(self, adapter_name: str) -> list[Any]:
+        """Return the modules of which an adapter has copies, by `modules_to_save`, or tokens of its own."""
+        found = (module for module in self.model.modules() if isinstance(module, AuxiliaryTrainingWrapper))
+        return [module for module in found if adapter_name in module._get_available_adapters()]
+
+
+def _with_names(names: Sequence[str], _: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    return args, {**kwargs, "adapter_names": names}
+
+
+def _weighted_sum(layer: CDDTunerLinear, names: Sequence[str], weights: Sequence[float]) -> list[torch.Tensor]:
+    """Return the vectors of a product, with alpha 1, that is the weighted sum of the changes of a layer."""
+    terms = [
+        (w, layer.cdd_adapters[name]) for name, w in zip(names, weights, strict=True) if name in layer.cdd_adapters
+    ]
+    first = terms[0][1]
+    vectors = [vector.detach() for vector in first.vectors.forward()]
+    if any((each.layout, each.scales) != (first.layout, first.scales) for _, each in terms):
+        text = "have other numbers of factors, block sizes or scales"
+        raise ArgumentValueError("add_weighted_adapter", "adapters", text)
+    others = [each.vectors.forward() for _, each in terms]
+    differing = [k for k, vector in enumerate(vectors) if any(not torch.equal(each[k], vector) for each in others)]
+    if len(differing) > 1:
+        text = f"have no sum that is a product of {first.n_factors} factors: they differ in {len(differing)} of them; "
+        raise ArgumentValueError("add_weighted_adapter", "adapters", text + "set_adapter with all of them adds exactly")
+    k = differing[0] if differing else 0
+    parts = [w * each.alpha * own[k].detach() for (w, each), own in zip(terms, others, strict=True)]
+    vectors[k] = torch.stack(parts).sum(0)
+    return vectors
+
+
+def _is_left_out(model: nn.Module, path: str) -> bool:
+    """Whether a layer is not called, or has complex weights."""
+    parent, _, name = path.rpartition(".")
+    return reads_weight(model.get_submodule(parent), name) or _is_complex(model.get_submodule(path))
+
+
+def _is_complex(layer: nn.Module) -> bool:
+    return any(parameter.is_complex() for parameter in layer.parameters())
+
+
+def _require_adaptable(target: nn.Module, model: nn.Module, quantization: dict[str, Any]) -> None:
+    """Check a layer of a model, given what PEFT knows of the model's quantisation."""
+    base = target.get_base_layer() if isinstance(target, BaseTunerLayer) else target
+    try:
+        backend = resolve_quantization_backend(base, **quantization)
+        linear = backend is not None and backend.layer_type == "linear"
+    except ValueError:  # torchao without a way to quantise again: good for everything but merging
+        linear = True
+    problem = ""
+    if not (linear or isinstance(base, nn.Linear) or has_transposed_weight(base)):
+        problem = (
+            "is not supported. Currently, only the following modules are supported: "
+            "`torch.nn.Linear`, `transformers.pytorch_utils.Conv1D` and quantized linear layers."
+        )
+    elif _is_complex(base):
+        problem = "has complex weights; the vectors of an adapter are real."
+    elif is_tensor_parallel(base, model):
+        problem = (
+            "holds a piece of its weight in each process, by tensor parallelism; vectors of a piece are not those of "
+            "the whole weight. Load the model without `tp_plan`; FSDP works."
+        )
+    if problem:
+        raise ArgumentTypeError("CDDConfig", None, f"Target module {target} {problem}")

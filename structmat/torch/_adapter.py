@@ -1,0 +1,380 @@
+"""`CDDAdapter`: the trainable vectors of one change, stored in the scale in which optimisers take steps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal, TypeAlias, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import dropout as drop
+
+from structmat._arguments import finite, integer, odd_factors
+from structmat._array_tools import ArgumentTypeError, ArgumentValueError
+from structmat._layer_fits import FACTOR_SCALE, factor_scales
+from structmat.fit import FitResult, fit_cdd
+from structmat.operators import CDDLayout, CDDProduct
+from structmat.torch._autograd import apply_change, fuses
+from structmat.torch._other_tools import no_fast_path
+
+__all__ = ["CDDAdapter", "Init", "require_floating"]
+
+Init: TypeAlias = Literal["zero", "normal"]
+
+
+def require_floating(owner: str, x: Tensor) -> None:
+    """Refuse inputs whose products would be rounded to integers, or lose imaginary parts."""
+    if not x.is_floating_point():
+        raise ArgumentTypeError(owner, "x", f"must be of a floating dtype, got {x.dtype}")
+
+
+class Vectors(nn.ParameterList):
+    """Vectors that are read by a `forward`, which accelerate replaces by one that brings offloaded ones first."""
+
+    def forward(self) -> list[Tensor]:
+        """Return the vectors."""
+        return list(self)
+
+
+class CDDAdapter(nn.Module):
+    """The trainable change of one layer: alpha times a product of diagonals and block circulants, D C D or longer.
+
+    Parameters
+    ----------
+    in_features, out_features : int
+        Columns and rows of the change.
+    n_factors : int, default 3
+        Odd and at least 3. With more than 3, one block circulant has the shape of the change and all others are square,
+        with its smaller side.
+    block_size : int, "min" or "toeplitz", default "min"
+        Side of the circulants, at most ``in_features + out_features - 1``; the last blocks are cropped. "min" is the
+        smaller of the two numbers of features, which is the fastest and has the fewest parameters; "toeplitz" is the
+        largest side, for which a Toeplitz matrix stands in the place of the circulants.
+    alpha : float, default 1.0
+        Factor of the product; not trained.
+    init : {"zero", "normal"}, default "zero"
+        See `reset_parameters`.
+    dropout : float, default 0.0
+        The share of the change's inputs, from 0 up to but not 1, that are set to zero in training, at random; the
+        others are divided by what is left. The base gets all of its inputs.
+    factor_scale : float, default 30.0
+        Positive. Diagonals are this times the trained vectors, circulants of n columns this over the root of n, so that
+        learning rates of LoRA, 1e-4 to 1e-3, suit layers of every size.
+    dtype, device : optional
+        Of the vectors, as everywhere in torch.
+
+    Raises
+    ------
+    ValueError
+        If a size, `n_factors`, `alpha`, `init`, `dropout` or `factor_scale` is none of the above.
+    TypeError
+        If one is of another kind.
+
+    See Also
+    --------
+    CDDLinear : A layer with such a change.
+    structmat.CDDProduct : The operator, for NumPy, JAX and everything else; `operator` returns one.
+
+    Notes
+    -----
+    Three factors have ``rows + ceil(rows / b) ceil(cols / b) b + cols`` parameters: 3 n for a square. The product costs
+    O(n log n) per row. Half-precision inputs are computed in float32.
+
+    References
+    ----------
+    .. [1] X. Ding, L. Chen, S. Liao, Z. Wang, Parameter-efficient fine-tuning with circulant and diagonal vectors,
+       IJCAI 2025, pp. 9185-9193, arXiv:2505.00580.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from structmat.torch import CDDAdapter
+    >>> change = CDDAdapter(6, 4, init="normal")
+    >>> change.n_parameters, change(torch.ones(2, 6)).shape
+    (18, torch.Size([2, 4]))
+    >>> change.operator().shape
+    (4, 6)
+    """
+
+    vectors: Vectors
+    """What is trained: diagonals (m,) and grids of circulants (p, q, b), in the order of the product, divided by their
+    scales."""
+    layout: CDDLayout
+    """Shapes of the product, of its factors and of their vectors."""
+    scales: tuple[float, ...]
+    """What each vector is multiplied by to be that of a factor."""
+    fit: FitResult | None
+    """How well a given change was met, if there was one."""
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        n_factors: int = 3,
+        block_size: int | Literal["min", "toeplitz"] = "min",
+        alpha: float = 1.0,
+        init: Init = "zero",
+        dropout: float = 0.0,
+        factor_scale: float = FACTOR_SCALE,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> None:
+        super().__init__()
+        self.in_features = integer(in_features, "CDDAdapter", "in_features")
+        self.out_features = integer(out_features, "CDDAdapter", "out_features")
+        n_factors = odd_factors(n_factors, "CDDAdapter", "n_factors")
+        self.layout = CDDLayout((self.out_features, self.in_features), n_factors, block_size, owner="CDDAdapter")
+        if dtype is not None and not isinstance(dtype, torch.dtype):
+            raise ArgumentTypeError("CDDAdapter", "dtype", f"must be a torch.dtype, got {dtype!r}")
+        if dtype is not None and not dtype.is_floating_point:
+            raise ArgumentValueError("CDDAdapter", "dtype", f"must be a floating dtype, got {dtype}")
+        self.alpha, self.fit = finite(alpha, "CDDAdapter", "alpha"), None
+        self.dropout = finite(dropout, "CDDAdapter", "dropout")
+        if not 0 <= self.dropout < 1:
+            raise ArgumentValueError("CDDAdapter", "dropout", f"must be at least 0 and less than 1, got {dropout}")
+        self.factor_scale = finite(factor_scale, "CDDAdapter", "factor_scale")
+        if self.factor_scale <= 0:
+            raise ArgumentValueError("CDDAdapter", "factor_scale", f"must be positive, got {factor_scale}")
+        self.scales = factor_scales(self.layout.vector_shapes, self.factor_scale)
+        # All scales are applied at once, as one number: this with alpha.
+        self.product_of_scales = math.prod(self.scales)
+        if not 1e-30 < self.product_of_scales < 1e30:
+            text = f"is too large for the factor_scale {factor_scale}: the product of scales leaves single precision"
+            raise ArgumentValueError("CDDAdapter", "n_factors", text)
+        self.vectors = Vectors(torch.empty(size, dtype=dtype, device=device) for size in self.layout.vector_shapes)
+        self._init: Init = init
+        self.reset_parameters()
+        self.register_forward_pre_hook(no_fast_path)
+
+    @property
+    def block_size(self) -> int:
+        """The side of the circulants."""
+        return self.layout.block_size
+
+    @property
+    def n_factors(self) -> int:
+        """The number of factors."""
+        return self.layout.n_factors
+
+    @property
+    def n_parameters(self) -> int:
+        """The number of trainable entries."""
+        return self.layout.n_parameters
+
+    @property
+    def factors(self) -> list[Tensor]:
+        """The vectors of the factors as they are multiplied, `alpha` left out; assign to set them.
+
+        Gradients flow to `vectors`, which hold them divided by `scales`.
+        """
+        return [scale * vector for scale, vector in zip(self.scales, self.vectors.forward(), strict=True)]
+
+    @factors.setter
+    def factors(self, values: Sequence[Tensor]) -> None:
+        with torch.no_grad():
+            for vector, value, scale in zip(self.vectors, values, self.scales, strict=True):
+                vector.copy_(value / scale)
+
+    def reset_parameters(self, init: Init | None = None, *, rng: int | torch.Generator | None = None) -> None:
+        """Set the vectors to initial values.
+
+        Circulants get normal entries of variance 1 / columns, diagonals random signs, which together keep the variance
+        of a random input through any number of factors [1]_.
+
+        Parameters
+        ----------
+        init : {"zero", "normal"}, optional
+            Default: what the adapter was made with. "zero": the first diagonal is zero, and so the change; it alone
+            changes in the first step, and all others in later ones. "normal": random signs in the first diagonal too,
+            for layers trained from scratch.
+        rng : int or torch.Generator, optional
+            Source of random numbers, or its seed. Default: torch's own.
+
+        Raises
+        ------
+        ValueError
+            If `init` is none of the above.
+
+        References
+        ----------
+        .. [1] A. Araujo, B. Negrevergne, Y. Chevaleyre, J. Atif, Understanding and training deep diagonal circulant
+           neural networks, arXiv:1901.10255.
+        """
+        init = self._init if init is None else init
+        if init not in get_args(Init):
+            raise ArgumentValueError("CDDAdapter", "init", f"must be one of {', '.join(get_args(Init))}, got {init!r}")
+        if rng is not None and not isinstance(rng, torch.Generator):
+            seed, place = integer(rng, "CDDAdapter", "rng", 0), self.vectors[0].device
+            rng = None if place.type == "meta" else torch.Generator(place).manual_seed(seed)  # no values there
+        with torch.no_grad():
+            for vector, scale, (_, cols) in zip(self.vectors, self.scales, self.layout.factor_shapes, strict=True):
+                if vector.ndim == 1:
+                    vector.bernoulli_(0.5, generator=rng).mul_(2 / scale).sub_(1 / scale)
+                else:
+                    vector.normal_(0, cols**-0.5 / scale, generator=rng)
+            if init == "zero":
+                self.vectors[0].zero_()
+
+    def fit_(self, delta: Tensor) -> FitResult:
+        """Set the vectors to those of a fit of a dense change, by `structmat.fit_cdd`.
+
+        Parameters
+        ----------
+        delta : Tensor, shape (out_features, in_features)
+            What to approximate, `alpha` included.
+
+        Returns
+        -------
+        FitResult
+            With the relative error; also kept as `fit`. Weight changes are rarely close to a short product.
+
+        Raises
+        ------
+        ValueError
+            If the shape differs, an entry is not finite, or the vectors or `delta` are on the device meta.
+        TypeError
+            If `delta` is no real tensor.
+        RuntimeError
+            If `alpha` is 0.
+        """
+        shape = (self.out_features, self.in_features)
+        if not isinstance(delta, Tensor) or delta.is_complex():
+            kind = delta.dtype if isinstance(delta, Tensor) else type(delta).__name__
+            raise ArgumentTypeError("CDDAdapter", "delta", f"must be a real torch.Tensor, got {kind}")
+        if tuple(delta.shape) != shape:
+            raise ArgumentValueError("CDDAdapter", "delta", f"must have shape {shape}, got {tuple(delta.shape)}")
+        if delta.is_meta or self.vectors[0].is_meta:
+            raise ArgumentValueError("CDDAdapter", "delta", "or the adapter is on the device meta, without values")
+        if not torch.isfinite(delta).all():
+            raise ArgumentValueError("CDDAdapter", "delta", "holds NaN or infinity")
+        if self.alpha == 0:
+            raise RuntimeError("CDDAdapter.fit_: alpha is 0, so every change is")
+        dense = delta.detach().to(torch.promote_types(delta.dtype, torch.float32)).cpu()
+        self.fit = fit_cdd(dense, self.n_factors, block_size=self.block_size, rng=0)
+        fitted: Any = self.layout.vectors_of(self.fit.operator)
+        first, *others = (vector.to(self.vectors[0].device) for vector in fitted)
+        self.factors = [first / self.alpha, *others]
+        return self.fit
+
+    def operator(self) -> CDDProduct:
+        """Return the change as an operator, `alpha` included.
+
+        Returns
+        -------
+        CDDProduct
+            Of shape (out_features, in_features); gradients flow to `vectors`.
+        """
+        product = self.layout.product(self.factors)
+        return product if self.alpha == 1 else self.alpha * product
+
+    def dense(self) -> Tensor:
+        """Return the change as a dense matrix.
+
+        Returns
+        -------
+        Tensor, shape (out_features, in_features)
+            `alpha` included, computed in float32 at least; detached.
+        """
+        with torch.no_grad():
+            wide = [factor.to(torch.promote_types(factor.dtype, torch.float32)) for factor in self.vectors.forward()]
+            factors = [scale * vector for scale, vector in zip(self.scales, wide, strict=True)]
+            return self.alpha * self.layout.product(factors).to_dense()
+
+    def add_to(self, y: Tensor, x: Tensor) -> Tensor:
+        """Return `y` plus the change of the rows of `x`.
+
+        Parameters
+        ----------
+        y : Tensor, shape (..., out_features)
+            Not changed; its dtype is that of the result.
+        x : Tensor, shape (..., in_features)
+            Inputs of the layer.
+
+        Returns
+        -------
+        Tensor, shape (..., out_features)
+            The sum.
+
+        Raises
+        ------
+        ValueError
+            If `x` or `y` has another shape.
+        TypeError
+            If `x` is of no floating dtype.
+        """
+        require_floating("CDDAdapter", x)
+        if x.shape[-1:] != (self.in_features,) or y.shape != (*x.shape[:-1], self.out_features):
+            raise ArgumentValueError(
+                "CDDAdapter",
+                None,
+                f"x must have shape (..., {self.in_features}) and y (..., {self.out_features}), "
+                f"got {tuple(x.shape)} and {tuple(y.shape)}",
+            )
+        if self.training and self.dropout:
+            x = drop(x, self.dropout)
+        return apply_change(y, x, None, None, self.vectors.forward(), self.alpha * self.product_of_scales)
+
+    def add_to_outputs_of(self, base: Any, x: Tensor) -> Tensor:
+        """Return the outputs of a base layer plus the change: with a plain frozen linear layer in one operation.
+
+        Parameters
+        ----------
+        base : Module or callable
+            Maps ``(..., in_features)`` to ``(..., out_features)``.
+        x : Tensor, shape (..., in_features)
+            Inputs.
+
+        Returns
+        -------
+        Tensor, shape (..., out_features)
+            In the dtype of the base's outputs.
+        """
+        if (self.training and self.dropout) or not fuses(base, x):
+            return self.add_to(base(x), x)
+        gain = self.alpha * self.product_of_scales
+        return apply_change(None, x, base.weight, base.bias, self.vectors.forward(), gain)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the change of the rows of `x`.
+
+        Parameters
+        ----------
+        x : Tensor, shape (..., in_features)
+            Inputs of the layer.
+
+        Returns
+        -------
+        Tensor, shape (..., out_features)
+            In the dtype of `x`.
+
+        Raises
+        ------
+        ValueError
+            If `x` has another shape.
+        TypeError
+            If `x` is of no floating dtype.
+        """
+        return self.add_to(x.new_zeros(*x.shape[:-1], self.out_features), x)
+
+    def options(self) -> dict[str, Any]:
+        """Return the options with which another adapter can take over the vectors.
+
+        Returns
+        -------
+        dict
+            Arguments of `CDDAdapter` except dtype, device and init.
+        """
+        names = ("in_features", "out_features", "n_factors", "block_size", "alpha", "dropout", "factor_scale")
+        return {name: getattr(self, name) for name in names}
+
+    def extra_repr(self) -> str:
+        """Return the settings, for torch's `repr`.
+
+        Returns
+        -------
+        str
+            Such as ``in_features=6, out_features=4, n_factors=3, ...``.
+        """
+        return ", ".join(f"{name}={value}" for name, value in self.options().items())

@@ -1,0 +1,228 @@
+"""Adding a change to a layer's output: the one differentiable operation of all adapters.
+
+Eager code goes through one `torch.autograd.Function`, which keeps nothing for the backward pass but the layer's input.
+Compilers take the same as one operation; exporters and the transforms of `torch.func` see plain operations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from structmat.torch._change import Working, change_rows, chunked_change, chunked_gradients
+from structmat.torch._other_tools import change_by_matrices, for_compilers, has_transforms, sees_operations
+
+__all__ = ["apply_change", "fuses"]
+
+
+def _autocast_dtype(given: Tensor) -> torch.dtype | None:
+    """Return the dtype in which torch takes a factor of a product under autocast; None if autocast is off."""
+    device = given.device.type
+    if given.is_meta or not torch.is_autocast_enabled(device):  # "meta" has none
+        return None
+    casts = given.is_floating_point() and given.dtype != torch.float64
+    return torch.get_autocast_dtype(device) if casts else given.dtype
+
+
+def _without_autocast(x: Tensor) -> AbstractContextManager[object]:
+    """Autocast would run the sums over rows in half precision."""
+    return nullcontext() if _autocast_dtype(x) is None else torch.autocast(x.device.type, enabled=False)
+
+
+def fuses(base: Any, x: Tensor) -> bool:
+    """Whether a base is a plain frozen linear layer that nobody watches, so that one operation can do it all."""
+    if type(base) is not nn.Linear or "forward" in vars(base):  # some replace its method
+        return False
+    watched = base._forward_hooks or base._forward_pre_hooks or base._backward_hooks or base._backward_pre_hooks
+    weight, bias = base.weight, base.bias
+    trained = weight.requires_grad or (bias is not None and bias.requires_grad)
+    if watched or trained or type(weight) is not nn.Parameter:
+        return False
+    if nn.modules.module._has_any_global_hook():  # of profilers, say, which see calls only
+        return False
+    same = weight.dtype == x.dtype and (bias is None or bias.dtype == x.dtype)
+    dtype = None if same else _autocast_dtype(x)
+    if dtype is None:
+        return same
+    return _autocast_dtype(weight) == dtype and (bias is None or _autocast_dtype(bias) == dtype)
+
+
+def apply_change(
+    y: Tensor | None,
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    vectors: Sequence[Tensor],
+    gain: float,
+) -> Tensor:
+    """Return ``y + gain D C D x`` for rows on the last axis of `x`, in the dtype of `y`; neither is changed.
+
+    If `y` is None, it is the product of a base for which `fuses` holds: then both are computed in one operation, added
+    in place, in both directions. `vectors` are diagonals (m,) and grids of circulants (p, q, b), in the order of the
+    product. Under autocast all is cast as a linear layer casts it, for the time of the operation alone; where outputs
+    are not of its dtype, inputs are as they were given.
+    """
+    dtype = _autocast_dtype(x)
+    if dtype is not None and y is not None and y.dtype != dtype:
+        dtype = x.dtype
+    operations = sees_operations()
+    if not operations and x.numel():
+        return _AddedChange.apply(y, x, weight, bias, dtype, gain, *vectors)
+    if dtype is not None:
+        x, weight, bias = x.to(dtype), _cast(weight, dtype), _cast(bias, dtype)
+    if operations and for_compilers():
+        return _compiled_change(y, x, weight, bias, list(vectors), gain)
+    if operations and (torch.compiler.is_compiling() or torch.jit.is_tracing() or x.numel()):
+        return _plainly(y, x, weight, bias, vectors, gain)
+    return _unchanged(y, x, weight, bias, vectors)
+
+
+def _cast(given: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    return None if given is None else given.to(dtype)
+
+
+def _unchanged(
+    y: Tensor | None, x: Tensor, weight: Tensor | None, bias: Tensor | None, vectors: Sequence[Tensor]
+) -> Tensor:
+    """Return the base's outputs of no rows, which transforms don't take; all vectors have a gradient: zeros."""
+    with _without_autocast(x):
+        base = linear(x, cast("Tensor", weight), bias) if y is None else y + 0 * x.sum()
+        return base + 0 * sum(vector.sum() for vector in vectors).to(base.dtype)
+
+
+def _plainly(
+    y: Tensor | None,
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    vectors: Sequence[Tensor],
+    gain: float,
+) -> Tensor:
+    """The same by plain operations on all rows at once."""
+    with _without_autocast(x):
+        base = linear(x, cast("Tensor", weight), bias) if y is None else y
+        working, rows = Working.of(vectors, gain, x, base), x.reshape(-1, x.shape[-1])
+        if has_transforms(vectors):
+            h, scale, _ = change_rows(rows.to(working.dtype), working)
+            change = h * scale
+        else:
+            change = change_by_matrices(rows, vectors, gain, working.dtype)
+        return (base + change.reshape(base.shape)).to(base.dtype)
+
+
+class _AddedChange(torch.autograd.Function):
+    """``y + gain D C D x``, or ``W x + bias + gain D C D x`` where a weight is given instead of y.
+
+    Inputs, weight and bias are used in `dtype`, if one is given, and kept as they are: layers may have the same inputs.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        y: Tensor | None,
+        x: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        dtype: torch.dtype | None,
+        gain: float,
+        *vectors: Tensor,
+    ) -> Tensor:
+        ctx.gain, ctx.dtype = gain, dtype
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(x, weight, *vectors)
+        if dtype is None:
+            return chunked_change(y, x, weight, bias, vectors, gain)
+        with _without_autocast(x):
+            return chunked_change(y, x.to(dtype), _cast(weight, dtype), _cast(bias, dtype), vectors, gain)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor | None) -> tuple[Tensor | None, ...]:
+        x, weight, *vectors = ctx.saved_tensors
+        if dy is None:
+            return (None,) * (6 + len(vectors))
+        needs_y, needs_x = ctx.needs_input_grad[:2]
+        # With gradients enabled here, someone differentiates the gradient: nothing in place then.
+        compute = _differentiable_gradients if torch.is_grad_enabled() else chunked_gradients
+        with _without_autocast(x):
+            given = x, weight if needs_x else None
+            if ctx.dtype is not None:
+                given = x.to(ctx.dtype), _cast(given[1], ctx.dtype)
+            dx, *gradients = compute(dy, *given, vectors, ctx.gain, needs_x=needs_x)
+        return dy if needs_y else None, dx, None, None, None, None, *gradients
+
+
+def _differentiable_gradients(
+    dy: Tensor, x: Tensor, weight: Tensor | None, vectors: Sequence[Tensor], gain: float, *, needs_x: bool
+) -> list[Tensor | None]:
+    """Return the gradients of `x` and the vectors by plain operations, which can be differentiated again."""
+    y = dy.new_zeros(dy.shape)
+    wanted = [each for each in (x, *vectors) if each.requires_grad]
+    change = _plainly(y, x, None, None, vectors, gain)
+    found = iter(torch.autograd.grad(change, wanted, dy, create_graph=True, allow_unused=True))
+    dx, *gradients = [next(found) if each.requires_grad else None for each in (x, *vectors)]
+    if needs_x and dx is not None and weight is not None:
+        dx = dy @ weight + dx
+    return [dx if needs_x else None, *gradients]
+
+
+# ---- as compilers take it: whole, so that compiled models run the same chunks and keep as little
+
+# With schemas, since torch 2.6 can't read `list[Tensor]` from a signature.
+
+
+@torch.library.custom_op(
+    "structmat::add_change",
+    mutates_args=(),
+    schema="(Tensor? y, Tensor x, Tensor? weight, Tensor? bias, Tensor[] vectors, float gain) -> Tensor",
+)
+def _compiled_change(
+    y: Tensor | None, x: Tensor, weight: Tensor | None, bias: Tensor | None, vectors: list[Tensor], gain: float
+) -> Tensor:
+    if not x.numel():
+        return _empty(y, x, weight)
+    with _without_autocast(x):
+        return chunked_change(y, x, weight, bias, vectors, gain)
+
+
+@torch.library.custom_op(
+    "structmat::change_gradients",
+    mutates_args=(),
+    schema="(Tensor dy, Tensor x, Tensor? weight, Tensor[] vectors, float gain) -> Tensor[]",
+)
+def _compiled_gradients(
+    dy: Tensor, x: Tensor, weight: Tensor | None, vectors: list[Tensor], gain: float
+) -> list[Tensor]:
+    if not x.numel():
+        return [torch.zeros_like(x), *map(torch.zeros_like, vectors)]
+    with _without_autocast(x):
+        return cast("list[Tensor]", chunked_gradients(dy, x, weight, vectors, gain))
+
+
+@_compiled_change.register_fake
+def _empty(y: Tensor | None, x: Tensor, weight: Tensor | None, *_: Any) -> Tensor:
+    return y.new_empty(y.shape) if y is not None else x.new_empty(*x.shape[:-1], cast("Tensor", weight).shape[0])
+
+
+@_compiled_gradients.register_fake
+def _empty_gradients(_: Tensor, x: Tensor, __: Tensor | None, vectors: list[Tensor], ___: float) -> list[Tensor]:
+    return [x.new_empty(x.shape), *(vector.new_empty(vector.shape) for vector in vectors)]
+
+
+def _keep_input(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG001 - torch names it
+    y, x, weight, _, vectors, ctx.gain = inputs
+    ctx.adds = y is not None
+    ctx.save_for_backward(x, weight, *vectors)
+
+
+def _backward(ctx: Any, dy: Tensor) -> tuple[Any, ...]:
+    x, weight, *vectors = ctx.saved_tensors
+    dx, *gradients = _compiled_gradients(dy, x, weight if ctx.needs_input_grad[1] else None, vectors, ctx.gain)
+    return dy if ctx.adds else None, dx, None, None, gradients, None
+
+
+_compiled_change.register_autograd(_backward, setup_context=_keep_input)

@@ -1,0 +1,348 @@
+"""Adapters in files: a folder in the format of Hugging Face PEFT, which needs no PEFT here."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from structmat._array_tools import ArgumentValueError
+from structmat._files import atomic_write, check_output, unwrapped
+from structmat._layer_fits import CONFIG, FACTOR_KEY, PREFIX, WEIGHTS, config_bytes, exact_targets, factor_key
+from structmat.operators import CDDLayout
+from structmat.torch._adapter import CDDAdapter
+from structmat.torch._layers import AdaptedLayer, shape_of
+from structmat.torch._model import adapted_layers, recorded, require_no_lazy_parameters, train_only, wrap_layers
+from structmat.torch._other_tools import dtype_and_device
+
+__all__ = ["load_adapter", "save_adapter"]
+
+_WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, torch.optim.swa_utils.AveragedModel)
+_OPTIONS = ("n_factors", "alpha", "dropout", "factor_scale")
+
+
+def save_adapter(model: nn.Module, folder: str | os.PathLike[str], *, force: bool = False) -> Path:
+    """Write the adapter of a model, and what is trained beside it, such as a head, to a folder.
+
+    Parameters
+    ----------
+    model : Module
+        An adapted model.
+    folder : path-like
+        Created if necessary; gets ``adapter_config.json`` and ``adapter_model.safetensors``.
+    force : bool, default False
+        Whether to replace existing files.
+
+    Returns
+    -------
+    Path
+        The folder.
+
+    Raises
+    ------
+    ValueError
+        If there is no adapted layer, layers have other options than others, a part of a module is trained beside the
+        adapter, or something holds NaN or infinity or is on the device meta; nothing is written then.
+    FileExistsError
+        If a file exists and not `force`.
+
+    See Also
+    --------
+    load_adapter : Reads the folder, as PEFT does: ``peft.PeftModel.from_pretrained``, after ``import structmat.peft``.
+
+    Notes
+    -----
+    The weights hold the trained vectors, which are those of the factors divided by scales that the settings tell
+    (``factor_scale``); then all parameters and buffers of modules that `adapt` was told to train or that are trained
+    now, and of batch normalisations, whose statistics follow the inputs in training even where all is frozen.
+
+    If tensors are sharded (FSDP), every process has to call this, and the first one writes. Of a model in
+    `torch.nn.parallel.DistributedDataParallel` too the first process writes. Keys are those of the model without the
+    wrappers of DDP, `torch.optim.swa_utils.AveragedModel` and `torch.compile`.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import torch
+    >>> from structmat.torch import adapt, load_adapter, save_adapter
+    >>> model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 2))
+    >>> _ = adapt(model, ["0"])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     load_adapter(torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 2)), save_adapter(model, folder))
+    ['0']
+    """
+    bare = _bare(model)
+    layers = {unwrapped(path): layer for path, layer in adapted_layers(bare).items()}
+    if not layers:
+        raise ArgumentValueError("save_adapter", "model", "has no adapted layer")
+    if "" in layers or any(layer.base is None for layer in layers.values()):
+        text = "is or has a layer without a model or a base around; save its state_dict()"
+        raise ArgumentValueError("save_adapter", "model", text)
+    beside = list(_trained_beside(bare))
+    state = {
+        factor_key(path, i): vector
+        for path, layer in layers.items()
+        for i, vector in enumerate(layer.adapter.vectors.forward())
+    }
+    for key, tensor in _plain_state(bare).items():
+        if any(key.startswith(f"{path}.") for path in beside):
+            state[PREFIX + key] = tensor
+    state = {key: _whole(tensor.detach()).contiguous() for key, tensor in state.items()}
+    for key, tensor in state.items():
+        if tensor.is_meta:
+            raise ArgumentValueError("save_adapter", "model", f"has {key} on the device meta: save before offloading")
+    _require_finite(state, "save_adapter", "model")
+    others = (unwrapped(path) for path, _ in bare.named_modules())
+    settings = config_bytes(
+        exact_targets(list(layers), others),
+        **_common_options([layer.adapter for layer in layers.values()]),
+        base=getattr(bare, "name_or_path", None),
+        modules_to_save=beside or None,
+    )
+    sharded = any(hasattr(tensor, "full_tensor") for tensor in bare.parameters())
+    replicated = any(isinstance(module, nn.parallel.DistributedDataParallel) for module in model.modules())
+    folder = Path(folder)
+    if (sharded or replicated) and torch.distributed.get_rank() != 0:
+        return folder
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in (WEIGHTS, CONFIG):
+        check_output(folder / name, force=force)
+    weights = _safetensors().torch.save({key: tensor.clone() for key, tensor in state.items()}, {"format": "pt"})
+    # The settings come last: a folder without them is no adapter, so that one half-written is not taken for one.
+    for name, content in ((WEIGHTS, weights), (CONFIG, settings)):
+        with atomic_write(folder / name, force=force) as file:
+            file.write(content)
+    return folder
+
+
+def load_adapter(model: nn.Module, folder: str | os.PathLike[str]) -> list[str]:
+    """Put the adapter of a folder into a model, and what was trained beside it.
+
+    Parameters
+    ----------
+    model : Module
+        With an adapter for the same layers, which takes over vectors and `alpha`; or not adapted yet: then the layers
+        are wrapped as the folder says, and everything else is frozen, as by `adapt`. Vectors have the dtype of the
+        layer then, or that of the file, up to float32, if it is the wider one. Other parameters and buffers keep the
+        dtypes of the model; what was trained, a head say, is trained from then on.
+    folder : path-like
+        What `save_adapter` wrote, or ``save_pretrained`` of a model of PEFT with an adapter of this method.
+
+    Returns
+    -------
+    list of str
+        Paths of the layers.
+
+    Raises
+    ------
+    ValueError
+        If this is no complete adapter, keys, shapes or options differ from those of the model, a tensor holds NaN or
+        infinity, or the model is on the device meta or has lazy parameters; it has not changed then.
+    FileNotFoundError
+        If there is no such file.
+
+    See Also
+    --------
+    save_adapter : Writes the folder.
+
+    Examples
+    --------
+    The folder tells which layers of a fresh model to wrap:
+
+    >>> import tempfile
+    >>> import torch
+    >>> from structmat.torch import adapt, load_adapter, save_adapter
+    >>> model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 2))
+    >>> fresh = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 2))
+    >>> _ = adapt(model, ["0"], init="normal")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     load_adapter(fresh, save_adapter(model, folder))
+    ['0']
+    >>> bool((fresh[0].delta().to_dense() == model[0].delta().to_dense()).all())
+    True
+    """
+    options, vectors, beside, saved = _read(Path(folder))
+    model = _bare(model)
+    require_no_lazy_parameters(model, "load_adapter")
+    adapted = {unwrapped(path): layer for path, layer in adapted_layers(model).items()}
+    if adapted and adapted.keys() != vectors.keys():
+        differing = sorted(adapted.keys() ^ vectors.keys())
+        raise ArgumentValueError("load_adapter", "folder", f"has other layers than the model: {differing[:3]}")
+    wrapped = {} if adapted else _planned(model, vectors, options)
+    for path, given in vectors.items():
+        own = adapted[path].adapter if adapted else CDDAdapter(**{**wrapped[path], "device": "meta"})
+        _require_fit(path, given, own, options)
+        if adapted and own.vectors[0].is_meta:
+            raise ArgumentValueError("load_adapter", "model", "has vectors on the device meta: load before offloading")
+    places = _plain_state(model)
+    for key, tensor in beside.items():
+        if key not in places or places[key].shape != tensor.shape or places[key].is_meta:
+            text = f"holds {key} of shape {tuple(tensor.shape)}, of which the model has none"
+            raise ArgumentValueError("load_adapter", "folder", text)
+    if not adapted:
+        names = ("in_features", "out_features")
+        wrap_layers(model, {p: {k: v for k, v in own.items() if k not in names} for p, own in wrapped.items()})
+        adapted = {unwrapped(path): layer for path, layer in adapted_layers(model).items()}
+        paths = [unwrapped(path) for path, _ in model.named_modules()]
+        train_only(
+            model, [path for path in paths if path in saved or path.endswith(tuple(f".{name}" for name in saved))]
+        )
+        places = _plain_state(model)
+    with torch.no_grad():
+        for path, given in vectors.items():
+            adapter = adapted[path].adapter
+            adapter.alpha = options["alpha"]
+            for vector, value in zip(adapter.vectors, given, strict=True):
+                vector.copy_(_sharded(value, vector))
+        for key, tensor in beside.items():
+            places[key].copy_(_sharded(tensor, places[key]))
+    return list(vectors)
+
+
+# ---- a model's tensors
+
+
+def _bare(model: nn.Module) -> nn.Module:
+    """Return what wrappers for several processes, of averaged and of compiled models contain."""
+    while isinstance(model, _WRAPPERS) or "_orig_mod" in model._modules:
+        model = getattr(model, "module" if isinstance(model, _WRAPPERS) else "_orig_mod")
+    return model
+
+
+def _plain_state(model: nn.Module) -> dict[str, Tensor]:
+    """Return parameters and persistent buffers that are no vectors of the adapter, by their keys in the plain model."""
+    state = {unwrapped(key): value for key, value in model.state_dict(keep_vars=True).items()}
+    for path in map(unwrapped, adapted_layers(model)):
+        for key in [key for key in state if key.startswith(f"{path}.")]:
+            tensor, name = state.pop(key), key.removeprefix(f"{path}.")
+            if name.startswith("base."):
+                state[f"{path}.{name.removeprefix('base.')}"] = tensor
+    return state
+
+
+def _trained_beside(model: nn.Module, module: nn.Module | None = None, path: str = "") -> Iterator[str]:
+    """Yield the paths of modules without adapted layers that training changes as a whole."""
+    module = model if module is None else module
+    name, parameters = unwrapped(path), list(module.parameters())
+    if not any(isinstance(inner, AdaptedLayer) for inner in module.modules()):
+        trained = parameters and all(p.requires_grad for p in parameters)
+        if path and (name in recorded(model) or trained or isinstance(module, nn.modules.batchnorm._NormBase)):
+            yield name
+            return
+    for own, value in module.named_parameters(recurse=False):
+        if value.requires_grad and not isinstance(module, AdaptedLayer):
+            text = f"trains {name}.{own} beside the adapter, but not the whole module: name the module in train"
+            raise ArgumentValueError("save_adapter", "model", text)
+    if not isinstance(module, AdaptedLayer):
+        for child, inner in module.named_children():
+            yield from _trained_beside(model, inner, f"{path}.{child}" if path else child)
+
+
+def _whole(tensor: Tensor) -> Tensor:
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+
+
+def _sharded(tensor: Tensor, like: Tensor) -> Tensor:
+    """Return a whole tensor in shards as another one's."""
+    if not hasattr(like, "full_tensor"):
+        return tensor
+    from torch.distributed.tensor import distribute_tensor  # noqa: PLC0415  # in reach where there is a shard only
+
+    return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements)
+
+
+# ---- settings
+
+
+def _common_options(adapters: list[CDDAdapter]) -> dict[str, Any]:
+    """Return the options of all layers, which are the same, as the format of PEFT has one of each."""
+    first = adapters[0].options()
+    options = {name: first[name] for name in _OPTIONS}
+    for name in _OPTIONS:
+        if any(adapter.options()[name] != first[name] for adapter in adapters):
+            raise ArgumentValueError("save_adapter", "model", f"has layers with other values of {name} than others")
+    sides = [adapter.block_size for adapter in adapters]
+    for word in ("min", "toeplitz"):
+        if sides == [CDDLayout(a.layout.shape, 3, word).block_size for a in adapters]:
+            return options | {"block_size": word}
+    if len(set(sides)) > 1:
+        raise ArgumentValueError("save_adapter", "model", "has layers with other values of block_size than others")
+    return options | {"block_size": sides[0]}
+
+
+def _planned(
+    model: nn.Module, vectors: Mapping[str, list[Tensor]], options: Mapping[str, Any]
+) -> dict[str, dict[str, Any]]:
+    """Return the options of the layers to wrap, with dtypes: of the base, or of the file, up to float32, if wider."""
+    planned: dict[str, dict[str, Any]] = {}
+    for path, given in vectors.items():
+        try:
+            module = model.get_submodule(path)
+            columns, rows = shape_of(module)
+        except (AttributeError, TypeError) as error:
+            text = f"has no layer {path!r} that can be adapted: {error}"
+            raise ArgumentValueError("load_adapter", "model", text) from error
+        like = dtype_and_device(module)
+        if like.get("device", torch.device("cpu")).type == "meta":  # what fills the weights would lose the vectors
+            raise ArgumentValueError("load_adapter", "model", f"has {path} on the device meta: load its weights first")
+        stored = torch.float32 if given[0].dtype.itemsize > 4 else given[0].dtype
+        dtype = torch.promote_types(like["dtype"], stored)
+        planned[path] = {"in_features": columns, "out_features": rows, **options, "dtype": dtype}
+    return planned
+
+
+def _require_fit(path: str, given: list[Tensor], own: CDDAdapter, options: Mapping[str, Any]) -> None:
+    shapes = tuple(tuple(vector.shape) for vector in given)
+    if shapes != own.layout.vector_shapes:
+        text = f"holds vectors {shapes} for {path}, the model has {own.layout.vector_shapes}: made for another model, "
+        raise ArgumentValueError("load_adapter", "folder", text + "or with other settings")
+    if own.factor_scale != options["factor_scale"]:
+        text = f"has factor_scale={options['factor_scale']}, the model {own.factor_scale}"
+        raise ArgumentValueError("load_adapter", "folder", text)
+
+
+def _require_finite(state: Mapping[str, Tensor], caller: str, argument: str) -> None:
+    for key, tensor in state.items():
+        if tensor.is_floating_point() and torch.isnan(tensor).any():
+            raise ArgumentValueError(caller, argument, f"holds NaN in {key}")
+        if FACTOR_KEY.match(key) and not torch.isfinite(tensor).all():  # buffers may be infinite, as masks are
+            raise ArgumentValueError(caller, argument, f"holds infinity in {key}")
+
+
+def _read(folder: Path) -> tuple[dict[str, Any], dict[str, list[Tensor]], dict[str, Tensor], list[str]]:
+    """Return the options of a folder, the vectors of its layers, other tensors, and the modules that these are of."""
+    safetensors = _safetensors()
+    settings = json.loads((folder / CONFIG).read_text("utf-8"))
+    try:
+        if settings["peft_type"] != "CDD":
+            raise ValueError(f"the method is {settings['peft_type']!r}")  # noqa: TRY301
+        state = safetensors.torch.load_file(folder / WEIGHTS)
+        options = {name: settings[name] for name in (*_OPTIONS, "block_size")}
+        parts: dict[str, dict[int, Tensor]] = {}
+        beside = {}
+        for key, tensor in state.items():
+            if match := FACTOR_KEY.match(key):
+                parts.setdefault(match["path"], {})[int(match["index"])] = tensor
+            else:
+                beside[key.removeprefix(PREFIX).replace(".base_layer.", ".")] = tensor
+        vectors = {path: [each[i] for i in range(len(each))] for path, each in parts.items()}
+        if not vectors or any(len(each) != options["n_factors"] for each in vectors.values()):
+            raise ValueError("it lacks vectors")  # noqa: TRY301
+    except (safetensors.SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
+        text = f"{folder} is no complete adapter of this method: {error}"
+        raise ArgumentValueError("load_adapter", "folder", text) from error
+    _require_finite(state, "load_adapter", "folder")
+    return options, vectors, beside, list(settings.get("modules_to_save") or ())
+
+
+def _safetensors() -> Any:
+    try:
+        import safetensors.torch  # noqa: PLC0415  # an extra, needed here only
+    except ModuleNotFoundError as error:
+        raise ImportError('adapter files need the extra "io": pip install "structmat[io]"') from error
+    return safetensors

@@ -1,0 +1,492 @@
+"""A frozen layer with a change: linear layers, convolutions of kernel size 1, embeddings."""
+
+from __future__ import annotations
+
+import inspect
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from structmat._arguments import check_option_names
+from structmat._array_tools import ArgumentTypeError, ArgumentValueError
+from structmat.operators import LinearOperator
+from structmat.torch._adapter import CDDAdapter, Init, require_floating
+from structmat.torch._other_tools import dtype_and_device, has_transposed_weight, is_never_called, own_weight
+
+__all__ = ["AdaptedLayer", "CDDConv", "CDDEmbedding", "CDDLinear", "kind_of", "layer_of", "merged_weight", "shape_of"]
+
+_OPTIONS = tuple(inspect.signature(CDDAdapter).parameters)[2:]
+"""Of an adapter, its sizes left out."""
+
+
+class AdaptedLayer(nn.Module):
+    """A frozen base layer and the change that is added to it; what all kinds of layers share."""
+
+    base: Any
+    """The frozen layer, or None."""
+    adapter: CDDAdapter
+    """The change."""
+
+    def __init__(self, base: nn.Module | None, in_features: int, out_features: int, **options: Any) -> None:
+        super().__init__()
+        check_option_names(options, _OPTIONS, type(self).__name__)
+        self.in_features, self.out_features = in_features, out_features
+        for key, value in ({} if base is None else dtype_and_device(base)).items():
+            if options.get(key) is None:
+                options[key] = value
+        adapter = CDDAdapter(in_features, out_features, **options)
+        self.base = base
+        self.adapter = adapter
+        if base is not None:
+            self.train(base.training)
+            base.requires_grad_(requires_grad=False)
+
+    @property
+    def weight(self) -> Any:
+        """The base's weight, without the change."""
+        return None if self.base is None else self.base.weight
+
+    def delta(self) -> LinearOperator:
+        """Return the change as an operator.
+
+        Returns
+        -------
+        LinearOperator
+            Of shape (out_features, in_features), `alpha` included; gradients flow to the vectors.
+        """
+        return self.adapter.operator()
+
+    def merge_into_base(self) -> nn.Module:
+        """Add the change to the base's weight, for good; see `remove_adapters`.
+
+        Returns
+        -------
+        Module
+            The base. Its weight is a new parameter: layers that shared the old one keep that.
+
+        Raises
+        ------
+        TypeError
+            If there is no base, or its weight is quantised or of another special kind.
+        ValueError
+            If the merged weight held NaN or infinity, or nothing calls this layer; nothing has changed then.
+        """
+        weight = self._merged_weight()
+        self.base.weight = weight
+        return self.base
+
+    def _merged_weight(self) -> nn.Parameter:
+        owner = type(self).__name__
+        if self.base is None:
+            raise ArgumentTypeError(owner, None, "the layer has no base, whose weight could be changed")
+        if is_never_called(self):
+            raise ArgumentValueError(owner, None, "the layer was never called: its weight alone is read, unchanged")
+        if self.adapter.vectors[0].is_meta:
+            raise ArgumentValueError(owner, None, "the vectors are on the device meta: merge before offloading")
+        weight = own_weight(self.base, owner)
+        # A weight made in inference mode could never be trained with again.
+        with torch.inference_mode(mode=False), torch.no_grad():
+            merged = merged_weight(self.base, weight, self.adapter.dense())
+            if not torch.isfinite(merged).all():
+                raise ArgumentValueError(owner, None, "NaN or infinity in the merged weight; the adapter is broken")
+            return nn.Parameter(merged, requires_grad=False)
+
+
+def merged_weight(base: nn.Module, weight: Tensor, change: Tensor) -> Tensor:
+    """Return a base's weight plus a change (out_features, in_features), rounded once, in the weight's layout."""
+    change = (change.T if has_transposed_weight(base) else change).reshape(weight.shape)
+    wide = weight.to(torch.promote_types(weight.dtype, torch.float32))
+    return (wide + change.to(wide)).to(weight.dtype)
+
+
+class CDDLinear(AdaptedLayer):
+    """``y = W x + bias + alpha D C D x``: a frozen linear layer and a trainable change of three vectors.
+
+    Without a base it is a structured linear layer, ``y = alpha D C D x + bias``.
+
+    Parameters
+    ----------
+    in_features, out_features : int
+        Sizes of inputs and outputs.
+    bias : bool, default True
+        Whether a layer without a base has a trainable bias; a base keeps its own.
+    base : Module, optional
+        Frozen module that maps ``(..., in_features)`` to ``(..., out_features)``, quantised ones included. Shared, not
+        copied.
+    init : {"zero", "normal"}, optional
+        Default: "zero" with a base, so that training starts from the base's outputs, and "normal" without one.
+    **options
+        Further arguments of `CDDAdapter`: `n_factors`, `block_size`, `alpha`, `dropout`, ... Dtype and device are by
+        default those of the base.
+
+    Raises
+    ------
+    ValueError
+        If a size or an option is wrong, or the base has other numbers of features.
+    TypeError
+        If the base does not have numbers of features, or there is no such option.
+
+    See Also
+    --------
+    adapt : Wraps the layers of a whole model.
+    CDDAdapter : The change alone.
+
+    Notes
+    -----
+    A layer keeps only its input for the backward pass, which computes the transforms again.
+
+    References
+    ----------
+    .. [1] X. Ding, L. Chen, S. Liao, Z. Wang, Parameter-efficient fine-tuning with circulant and diagonal vectors,
+       IJCAI 2025, pp. 9185-9193, arXiv:2505.00580.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from structmat.torch import CDDLinear
+    >>> linear = torch.nn.Linear(6, 4)
+    >>> layer = CDDLinear.from_linear(linear)
+    >>> x = torch.randn(3, 6)
+    >>> bool((layer(x) == linear(x)).all())
+    True
+    >>> sum(p.numel() for p in layer.parameters() if p.requires_grad)
+    18
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        *,
+        base: nn.Module | None = None,
+        init: Init | None = None,
+        **options: Any,
+    ) -> None:
+        if base is not None and shape_of(base) != (in_features, out_features):
+            text = "maps {} to {} features, ".format(*shape_of(base))
+            text += f"got in_features={in_features}, out_features={out_features}"
+            raise ArgumentValueError("CDDLinear", "base", text)
+        init = init or ("normal" if base is None else "zero")
+        super().__init__(base, in_features, out_features, init=init, **options)
+        like = self.adapter.vectors[0]
+        own = nn.Parameter(like.new_zeros(out_features)) if bias and base is None else None
+        self.register_parameter("own_bias", own)
+
+    @classmethod
+    def from_linear(cls, linear: nn.Module, **options: Any) -> CDDLinear:
+        """Wrap a linear layer: `torch.nn.Linear`, transformers' ``Conv1D``, or a quantised one.
+
+        Parameters
+        ----------
+        linear : Module
+            With ``in_features`` and ``out_features`` (``nx`` and ``nf`` for ``Conv1D``). It is frozen; its weight is
+            shared, not copied.
+        **options
+            Arguments of `CDDLinear`.
+
+        Returns
+        -------
+        CDDLinear
+            In training or evaluation mode as `linear` is.
+
+        Raises
+        ------
+        TypeError
+            If the module has no features.
+        """
+        return cls(*shape_of(linear), base=linear, **options)
+
+    @classmethod
+    def from_delta(cls, linear: nn.Module, delta: Tensor, **options: Any) -> CDDLinear:
+        """Wrap a linear layer with a fit of a given change, by `structmat.fit_cdd`.
+
+        Parameters
+        ----------
+        linear : Module
+            As for `from_linear`.
+        delta : Tensor, shape (out_features, in_features)
+            The change of the weight, such as the product of LoRA's two matrices, or a tuned weight minus the base's.
+        **options
+            Arguments of `CDDLinear`.
+
+        Returns
+        -------
+        CDDLinear
+            ``layer.adapter.fit.error`` is the relative error: zero for rank one, rarely small for weights from full
+            fine-tuning.
+
+        Raises
+        ------
+        ValueError
+            If shapes differ, or an entry is not finite.
+        """
+        layer = cls.from_linear(linear, **options)
+        layer.adapter.fit_(delta)
+        return layer
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """Return the outputs of the layer.
+
+        Parameters
+        ----------
+        x : Tensor, shape (..., in_features)
+            Inputs.
+        *args, **kwargs
+            Further arguments of the base, if its class takes some.
+
+        Returns
+        -------
+        Tensor, shape (..., out_features)
+            In the dtype of the base's outputs; without a base, in that of `x`.
+
+        Raises
+        ------
+        ValueError
+            If `x` has another shape.
+        TypeError
+            If `x` is no tensor, or there is no base and it is of no floating dtype.
+        """
+        if not isinstance(x, Tensor):
+            raise ArgumentTypeError("CDDLinear", "x", f"must be a torch.Tensor, got {type(x).__name__}")
+        if x.size(-1) != self.in_features:
+            text = f"must have shape (..., {self.in_features}), got (..., {x.size(-1)})"
+            raise ArgumentValueError("CDDLinear", "x", text)
+        base = self._own_bias_alone if self.base is None else self.base
+        if args or kwargs:
+            base = partial(_called, base, args, kwargs)
+        return self.adapter.add_to_outputs_of(base, x)
+
+    def _own_bias_alone(self, x: Tensor) -> Tensor:
+        """Return the outputs of a layer without a base, and without its change."""
+        require_floating("CDDLinear", x)
+        y = x.new_zeros(*x.shape[:-1], self.out_features)
+        return y if self.own_bias is None else y + self.own_bias.to(y.dtype)
+
+    def to_linear(self) -> nn.Linear:
+        """Return an equivalent plain linear layer: the change is merged into a copy of the weight.
+
+        Returns
+        -------
+        torch.nn.Linear
+            Trainable, in the dtype of the base.
+
+        Raises
+        ------
+        ValueError
+            If the weight held NaN or infinity.
+        TypeError
+            If the weight is quantised or of another special kind.
+        """
+        if self.base is None:
+            weight = self.adapter.dense().to(self.adapter.vectors[0])
+        else:
+            merged = self._merged_weight()
+            weight = merged.T if has_transposed_weight(self.base) else merged
+        linear = nn.utils.skip_init(
+            nn.Linear,
+            self.in_features,
+            self.out_features,
+            self.bias is not None,
+            dtype=weight.dtype,
+            device=weight.device,
+        )
+        with torch.no_grad():
+            linear.weight.copy_(weight)
+            if self.bias is not None:
+                linear.bias.copy_(self.bias)
+        return linear.train(self.training)
+
+    @property
+    def bias(self) -> Any:
+        """The bias of the base, or of the layer itself."""
+        bias = self.own_bias if self.base is None else getattr(self.base, "bias", None)
+        return bias() if inspect.ismethod(bias) else bias  # a method of torch.ao's quantised layers
+
+
+def _called(base: Any, args: tuple[Any, ...], kwargs: dict[str, Any], x: Tensor) -> Tensor:
+    return base(x, *args, **kwargs)
+
+
+class CDDConv(AdaptedLayer):
+    """A frozen convolution of kernel size 1 and a trainable change ``alpha D C D`` over its channels.
+
+    Parameters
+    ----------
+    base : torch.nn.Conv1d or torch.nn.Conv2d
+        With kernel size and stride 1, one group, no padding. It is frozen and shared, not copied.
+    **options
+        Arguments of `CDDAdapter`.
+
+    Raises
+    ------
+    TypeError
+        If the base is another module.
+    ValueError
+        If an option is wrong.
+
+    See Also
+    --------
+    CDDLinear : The same for linear layers.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from structmat.torch import CDDConv
+    >>> layer = CDDConv(torch.nn.Conv2d(3, 5, 1))
+    >>> layer(torch.ones(2, 3, 4, 4)).shape
+    torch.Size([2, 5, 4, 4])
+    """
+
+    def __init__(self, base: nn.Conv1d | nn.Conv2d, **options: Any) -> None:
+        if not _is_pointwise(base):
+            text = f"must be a Conv1d or Conv2d with kernel size and stride 1, one group and no padding, got {base!r}"
+            raise ArgumentTypeError("CDDConv", "base", text)
+        super().__init__(base, base.in_channels, base.out_channels, **options)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the outputs of the layer.
+
+        Parameters
+        ----------
+        x : Tensor, shape (N, in_channels, ...) or (in_channels, ...)
+            Inputs, as for the base.
+
+        Returns
+        -------
+        Tensor, shape (N, out_channels, ...) or (out_channels, ...)
+            Outputs.
+        """
+        y = self.base(x)
+        channels = 0 if x.ndim == len(self.base.kernel_size) + 1 else 1
+        last = x.ndim - 1  # and not -1, which the older exporter to ONNX writes into the file as it is
+        changed = self.adapter.add_to(y.movedim(channels, last), x.movedim(channels, last)).movedim(last, channels)
+        return changed.contiguous() if y.is_contiguous() else changed
+
+
+def _is_pointwise(module: nn.Module) -> bool:
+    """Whether a module is a convolution that mixes channels at each place alone."""
+    return (
+        isinstance(module, (nn.Conv1d, nn.Conv2d))
+        and all(size == 1 for size in (*module.kernel_size, *module.stride, module.groups))
+        and (isinstance(module.padding, str) or not any(module.padding))  # "valid" and "same" add nothing then
+    )
+
+
+class CDDEmbedding(AdaptedLayer):
+    """A frozen embedding and a trainable change ``alpha D C D`` of its table, of which rows are gathered.
+
+    Parameters
+    ----------
+    base : torch.nn.Embedding
+        Without ``max_norm``. It is frozen and shared, not copied.
+    **options
+        Arguments of `CDDAdapter`; three factors only, with which a row of the change is a gather and two products.
+
+    Raises
+    ------
+    TypeError
+        If the base is another module.
+    ValueError
+        If the base has a ``max_norm``, `n_factors` is not 3, or an option is wrong.
+
+    See Also
+    --------
+    CDDLinear : The same for linear layers.
+
+    Notes
+    -----
+    The first diagonal has one entry for each token. That of the base's ``padding_idx`` starts at zero and gets no
+    gradient, like that row of the table. Dropout sets the changes of whole tokens to zero.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from structmat.torch import CDDEmbedding
+    >>> layer = CDDEmbedding(torch.nn.Embedding(10, 4))
+    >>> layer(torch.tensor([[1, 2, 3]])).shape
+    torch.Size([1, 3, 4])
+    """
+
+    def __init__(self, base: nn.Embedding, **options: Any) -> None:
+        if type(base) is not nn.Embedding:
+            raise ArgumentTypeError("CDDEmbedding", "base", f"must be a torch.nn.Embedding, got {type(base).__name__}")
+        if base.max_norm is not None:
+            raise ArgumentValueError("CDDEmbedding", "base", "has a max_norm, so that it rewrites its frozen table")
+        if options.get("n_factors", 3) != 3:
+            raise ArgumentValueError("CDDEmbedding", "n_factors", f"must be 3, got {options['n_factors']}")
+        super().__init__(base, base.embedding_dim, base.num_embeddings, **options)
+        if base.padding_idx is not None:
+            with torch.no_grad():
+                self.adapter.vectors[0][base.padding_idx] = 0
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Return the embeddings of tokens.
+
+        Parameters
+        ----------
+        tokens : Tensor of integers, shape (...)
+            Rows of the table.
+
+        Returns
+        -------
+        Tensor, shape (..., embedding_dim)
+            Rows of the table with its changes.
+        """
+        y, adapter = self.base(tokens), self.adapter
+        left, grid, right = adapter.vectors.forward()
+        side = grid.shape[2]
+        lags = (tokens[..., None] - torch.arange(side, device=tokens.device)) % side
+        blocks = grid[tokens // side]  # (..., q, b)
+        rows = blocks.gather(-1, lags[..., None, :].expand(blocks.shape)).flatten(-2)[..., : len(right)]
+        gain = adapter.alpha * adapter.product_of_scales
+        scale = nn.functional.embedding(tokens, gain * left[:, None], self.base.padding_idx)
+        if adapter.training and adapter.dropout:
+            scale = nn.functional.dropout(torch.ones_like(scale), adapter.dropout) * scale
+        return (y + scale * rows * right).to(y.dtype)
+
+
+Kind = Literal["linear", "conv", "embedding"]
+
+
+def kind_of(module: Any) -> Kind | None:
+    """Return the kind of a base that can be adapted, as far as its class, name and sizes tell; else None."""
+    sized = hasattr(module, "in_features") and hasattr(module, "out_features")
+    named = isinstance(module, nn.Linear) or "Linear" in type(module).__name__
+    if has_transposed_weight(module) or (sized and named):
+        return "linear"
+    if _is_pointwise(module):
+        return "conv"
+    return "embedding" if type(module) is nn.Embedding else None
+
+
+def shape_of(base: Any) -> tuple[int, int]:
+    """Return the columns and rows of the change of a base.
+
+    Raises
+    ------
+    TypeError
+        If it cannot be adapted.
+    """
+    if has_transposed_weight(base):
+        return int(base.nx), int(base.nf)
+    if _is_pointwise(base):
+        return base.in_channels, base.out_channels
+    if type(base) is nn.Embedding:
+        return base.embedding_dim, base.num_embeddings
+    if hasattr(base, "in_features") and hasattr(base, "out_features"):
+        return int(base.in_features), int(base.out_features)
+    text = f"must have in_features and out_features, as torch.nn.Linear has, got {type(base).__name__}"
+    raise ArgumentTypeError("CDDLinear", "base", text)
+
+
+def layer_of(base: nn.Module, **options: Any) -> AdaptedLayer:
+    """Return the adapted layer of a base of any kind, with the options of the adapter."""
+    match kind_of(base):
+        case "conv":
+            return CDDConv(base, **options)
+        case "embedding":
+            return CDDEmbedding(base, **options)
+    return CDDLinear.from_linear(base, **options)  # which says why it cannot be

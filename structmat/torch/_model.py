@@ -1,0 +1,387 @@
+"""A whole model: its layers adapted, and plain again."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from math import log2
+from typing import Any, TypeAlias
+
+from torch import nn
+from torch.nn.parameter import is_lazy
+
+from structmat._array_tools import ArgumentTypeError, ArgumentValueError, naming, warn_caller
+from structmat._files import counted, first_names
+from structmat.operators import CDDLayout
+from structmat.torch._layers import AdaptedLayer, kind_of, layer_of
+from structmat.torch._other_tools import (
+    is_tensor_parallel,
+    leave_fast_paths,
+    reads_weight,
+    return_to_fast_paths,
+    unreached_experts,
+    watch_calls,
+)
+
+__all__ = [
+    "AdapterSummary",
+    "adapt",
+    "adapted_layers",
+    "recorded",
+    "remove_adapters",
+    "require_no_lazy_parameters",
+    "train_only",
+    "wrap_layers",
+]
+
+Targets: TypeAlias = str | Sequence[str]
+
+_RECORD = "_trained_with_adapter"
+"""Attribute of a model: the paths of modules that are trained with the adapter, even if they are frozen later."""
+
+
+@dataclass(frozen=True)
+class AdapterSummary:
+    """What an adapter adds to a model; printed, three lines.
+
+    Attributes
+    ----------
+    layers : tuple of str
+        Paths of the adapted layers.
+    n_parameters : int
+        Of the adapter.
+    n_trainable : int
+        All trainable parameters of the model, those outside the adapter included.
+    n_total : int
+        All parameters of the model.
+    n_bytes : int
+        Of the adapter's parameters.
+    flops_per_token : int
+        Real operations that the changes add to a forward pass, for each token: ``2.5 b log2(b)`` for a real transform
+        of length b, 8 for a complex product and addition, 1 for a real product.
+    dense_flops_per_token : int
+        Operations of the adapted layers themselves, ``2 rows cols`` each.
+
+    See Also
+    --------
+    adapt : Returns one.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from structmat.torch import adapt
+    >>> summary = adapt(torch.nn.Sequential(torch.nn.Linear(8, 8)))
+    >>> summary.n_parameters, summary.n_trainable, summary.n_total
+    (24, 24, 96)
+    """
+
+    layers: tuple[str, ...]
+    n_parameters: int
+    n_trainable: int
+    n_total: int
+    n_bytes: int
+    flops_per_token: int
+    dense_flops_per_token: int
+
+    @classmethod
+    def of(cls, model: nn.Module) -> AdapterSummary:
+        """Return what the adapter of a model adds to it."""
+        layers, parameters = adapted_layers(model), list(model.parameters())
+        layouts = [layer.adapter.layout for layer in layers.values()]
+        vectors = {vector for layer in layers.values() for vector in layer.adapter.parameters()}
+        return cls(
+            tuple(layers),
+            sum(layout.n_parameters for layout in layouts),
+            sum(p.numel() for p in parameters if p.requires_grad),
+            sum(p.numel() for p in parameters),
+            sum(vector.numel() * vector.element_size() for vector in vectors),
+            sum(map(_flops, layouts)),
+            sum(2 * layout.shape[0] * layout.shape[1] for layout in layouts),
+        )
+
+    def __str__(self) -> str:
+        share = 100 * self.n_trainable / max(self.n_total, 1)
+        added = 100 * self.flops_per_token / max(self.dense_flops_per_token, 1)
+        return (
+            f"adapter: {counted(len(self.layers), 'layer')}, {self.n_parameters:,} parameters, {self.n_bytes:,} bytes\n"
+            f"trainable: {self.n_trainable:,} of {self.n_total:,} parameters ({share:.3g} %)\n"
+            f"added operations: {self.flops_per_token:,} per token, {added:.3g} % of the adapted layers' own"
+        )
+
+
+def _flops(layout: CDDLayout) -> int:
+    total = 0.0
+    for shape in layout.vector_shapes:
+        if len(shape) == 1:
+            total += shape[0]
+        else:
+            p, q, b = shape
+            total += (p + q) * 2.5 * b * log2(b) + (8 * p * q - 2 * p) * (b // 2 + 1)
+    return round(total)
+
+
+def adapt(
+    model: nn.Module,
+    targets: Targets = "all-linear",
+    *,
+    exclude: Targets = (),
+    train: Targets = (),
+    **options: Any,
+) -> AdapterSummary:
+    """Freeze a model and add a trainable change to its layers, in place.
+
+    Layers that were adapted by earlier calls stay as they are, and trainable.
+
+    Parameters
+    ----------
+    model : Module
+        The model.
+    targets : "all-linear", a regular expression, or names, default "all-linear"
+        Names are paths or ends of paths, such as ``["query", "value"]``; any other string is a regular expression for
+        whole paths. Linear layers, transformers' ``Conv1D``, convolutions (with kernel size and stride 1, one group and
+        no padding) and embeddings can be adapted; "all-linear" means the first two, except the layer that computes the
+        logits of a language model of transformers.
+    exclude : regular expression or names, optional
+        Layers to leave out, such as ``["lm_head"]``, and all in modules of such names.
+    train : regular expression or names, optional
+        Modules that stay trainable, such as ``["classifier"]``; they are not adapted, and `save_adapter` writes them.
+    **options
+        Arguments of `CDDAdapter`: `n_factors`, `block_size`, `alpha`, `dropout`, `init`, ...
+
+    Returns
+    -------
+    AdapterSummary
+        Parameters, operations and bytes, as text too.
+
+    Raises
+    ------
+    ValueError
+        If a name matches nothing, a layer that was named is adapted already, an option is wrong, or the model has lazy
+        parameters; it has not changed then.
+    TypeError
+        If a layer that was named cannot be adapted, one is split by tensor parallelism, there is no such option, or an
+        argument is of a wrong kind; the model has not changed then.
+
+    Warns
+    -----
+    RuntimeWarning
+        If weights of experts are meant that are stacked in one parameter, as in mixtures of experts of transformers:
+        they stay as they are. Also after the first forward pass in training, if that did not call some adapted layers.
+
+    See Also
+    --------
+    save_adapter, load_adapter : Files of what is trained.
+    remove_adapters : Makes the model plain again, with or without the changes.
+    structmat.peft : The same in Hugging Face PEFT: several adapters, switched or mixed.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from structmat.torch import adapt
+    >>> model = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+    >>> print(adapt(model, exclude=["2"]))
+    adapter: 1 layer, 24 parameters, 96 bytes
+    trainable: 24 of 114 parameters (21.1 %)
+    added operations: 166 per token, 130 % of the adapted layers' own
+    """
+    if not isinstance(model, nn.Module):
+        raise ArgumentTypeError("adapt", "model", f"must be a torch.nn.Module, got {type(model).__name__}")
+    require_no_lazy_parameters(model, "adapt")
+    modules = {path: module for path, module in model.named_modules(remove_duplicate=False) if path}
+    kept = [path for path in modules if _matches(path, train, "train")]
+    _require_matches(train, modules, "train")
+    found = _targeted(model, modules, targets, exclude, kept)
+    if experts := [p for p in unreached_experts(model) if targets == "all-linear" or _matches(p, targets, "targets")]:
+        text = f"adapt: weights of experts that are stacked in one parameter are not adapted: {', '.join(experts)}"
+        warn_caller(text, RuntimeWarning)
+    wrap_layers(model, dict.fromkeys(found, options))
+    train_only(model, kept)
+    return AdapterSummary.of(model)
+
+
+def remove_adapters(model: nn.Module, *, merge: bool = False) -> None:
+    """Replace adapted layers by their bases, in place: a plain model again.
+
+    Parameters
+    ----------
+    model : Module
+        An adapted model.
+    merge : bool, default False
+        Whether the weights get the changes. Otherwise they are as before `adapt`, bit for bit. Modules that were
+        trained as they are, by ``train=``, stay as they are now.
+
+    Raises
+    ------
+    ValueError
+        If there is no adapted layer, one has no base, is the model or was never called, or a merged weight held NaN or
+        infinity; nothing has changed then.
+    TypeError
+        If a weight to merge into is quantised or of another special kind; nothing has changed then.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from structmat.torch import adapt, remove_adapters
+    >>> model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 2))
+    >>> _ = adapt(model, init="normal")
+    >>> trained = model(torch.ones(4))
+    >>> remove_adapters(model, merge=True)
+    >>> type(model[0]).__name__, torch.allclose(model(torch.ones(4)), trained, atol=1e-5)
+    ('Linear', True)
+    """
+    if not isinstance(model, nn.Module):
+        raise ArgumentTypeError("remove_adapters", "model", f"must be a torch.nn.Module, got {type(model).__name__}")
+    layers = adapted_layers(model)
+    if not layers:
+        raise ArgumentValueError("remove_adapters", "model", "has no adapted layer")
+    merged = []
+    for path, layer in layers.items():
+        if layer is model:
+            raise ArgumentValueError("remove_adapters", "model", "is itself the layer; take its base, or to_linear()")
+        if layer.base is None:
+            raise ArgumentValueError("remove_adapters", "model", f"has no base layer to put back at {path}")
+        with naming(path):
+            merged.append(layer._merged_weight() if merge else layer.weight)
+    for layer, weight in zip(layers.values(), merged, strict=True):
+        if merge:
+            layer.base.weight = weight
+        _replace(model, layer, layer.base)
+    return_to_fast_paths(model)
+
+
+def adapted_layers(model: nn.Module) -> dict[str, AdaptedLayer]:
+    """Return the adapted layers of a model by path."""
+    return {path: module for path, module in model.named_modules() if isinstance(module, AdaptedLayer)}
+
+
+def recorded(model: nn.Module) -> list[str]:
+    """Return the paths of modules that are trained with the adapter."""
+    return list(model.__dict__.get(_RECORD, ()))
+
+
+def require_no_lazy_parameters(model: nn.Module, caller: str) -> None:
+    """Refuse parameters without a shape yet, which can't be frozen."""
+    for path, parameter in model.named_parameters():
+        if is_lazy(parameter):
+            text = f"has the lazy parameter {path}: run a batch through the model first"
+            raise ArgumentValueError(caller, "model", text)
+
+
+def wrap_layers(model: nn.Module, options: dict[str, dict[str, Any]]) -> None:
+    """Adapt the layers of some paths, with their options: all of them, or none if one fails.
+
+    A layer that is shared is wrapped once, and replaced everywhere.
+    """
+    trainable = {parameter: parameter.requires_grad for parameter in model.parameters()}
+    new: dict[nn.Module, AdaptedLayer] = {}
+    try:
+        for path, own in options.items():
+            module = model.get_submodule(path)
+            with naming(path):
+                if is_tensor_parallel(module, model):
+                    text = "has a piece of a weight in each process, by tensor parallelism: FSDP works"
+                    raise ArgumentTypeError("adapt", "model", text)  # noqa: TRY301  # rolled back as others
+                if module not in new:
+                    new[module] = layer_of(module, **own)
+    except BaseException:
+        for parameter, before in trainable.items():
+            parameter.requires_grad_(before)
+        raise
+    for base, layer in new.items():
+        _replace(model, base, layer)
+    leave_fast_paths(model, AdaptedLayer)
+    watch_calls(model, AdaptedLayer)
+
+
+def train_only(model: nn.Module, kept: Iterable[str]) -> None:
+    """Train the adapter, the modules of some paths and those of earlier calls, and nothing else."""
+    paths = model.__dict__[_RECORD] = list(dict.fromkeys([*recorded(model), *kept]))
+    trained = {id(p) for path in paths for p in model.get_submodule(path).parameters()}
+    for layer in adapted_layers(model).values():
+        trained |= {id(p) for p in layer.parameters()} - {id(p) for p in (layer.base or nn.Module()).parameters()}
+    for parameter in model.parameters():
+        parameter.requires_grad_(id(parameter) in trained and (parameter.is_floating_point() or parameter.is_complex()))
+        if not parameter.requires_grad:
+            parameter.grad = None
+
+
+def _replace(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
+    """Put a module in the place of another one, everywhere in a model."""
+    places = [(owner, name) for owner in model.modules() for name, child in owner._modules.items() if child is old]
+    for owner, name in places:
+        if owner is not new:
+            setattr(owner, name, new)
+
+
+# ---- targets
+
+
+def _matches(path: str, names: Targets, argument: str) -> bool:
+    """Whether a path is one of the names, ends with one, or, if `names` is a string, matches it whole as a regex."""
+    if isinstance(names, str):
+        try:
+            return re.fullmatch(names, path) is not None
+        except re.error as error:
+            raise ArgumentValueError("adapt", argument, f"{names!r} is no regular expression: {error}") from error
+    several: Any = names
+    if not isinstance(several, Collection) or not all(isinstance(name, str) for name in several):
+        raise ArgumentTypeError("adapt", argument, f"must be a regular expression or a list of names, got {names!r}")
+    return any(path == name or path.endswith(f".{name}") for name in names)
+
+
+def _require_matches(names: Targets, paths: Collection[str], argument: str) -> None:
+    """Refuse names of which one matches no path, or a regular expression that matches none."""
+    for each in [names] if isinstance(names, str) else [[name] for name in names]:
+        if not any(_matches(path, each, argument) for path in paths):
+            raise ArgumentValueError("adapt", argument, f"{each!r} matches no module")
+
+
+def _targeted(
+    model: nn.Module, modules: dict[str, nn.Module], targets: Targets, exclude: Targets, train: Collection[str]
+) -> list[str]:
+    """Return the paths of the layers to adapt; a layer that is shared under several paths once."""
+    _require_matches(exclude, modules, "exclude")
+    out = [*train, *(path for path in modules if _matches(path, exclude, "exclude"))]
+    taken = {id(inner) for path in out for inner in modules[path].modules()}
+    for layer in adapted_layers(model).values():
+        taken |= {id(inner) for inner in layer.modules() if inner is not layer or targets == "all-linear"}
+    could = {path: module for path, module in modules.items() if kind_of(module) and not _unfit(model, path)}
+    if targets == "all-linear":
+        head = getattr(model, "get_output_embeddings", lambda: None)()
+        chosen = [path for path, module in could.items() if kind_of(module) == "linear" and module is not head]
+    else:
+        chosen = [path for path in modules if _matches(path, targets, "targets") and id(modules[path]) not in taken]
+        if chosen and not isinstance(targets, str):
+            _require_matches(targets, modules, "targets")
+        for path in chosen:
+            _require_adaptable(model, path, modules[path])
+    found = []
+    for path in chosen:
+        if id(modules[path]) not in taken:
+            taken.add(id(modules[path]))
+            found.append(path)
+    if not found:
+        shown = first_names([path for path, module in could.items() if id(module) not in taken], 8)
+        raise ArgumentValueError("adapt", "targets", f"{targets!r} match no layer; could be adapted: {shown or 'none'}")
+    return found
+
+
+def _unfit(model: nn.Module, path: str) -> bool:
+    """Whether a layer is read without a call, or its weights are complex, so that all linear layers do not mean it."""
+    parent, _, name = path.rpartition(".")
+    module = model.get_submodule(path)
+    return reads_weight(model.get_submodule(parent), name) or any(p.is_complex() for p in module.parameters())
+
+
+def _require_adaptable(model: nn.Module, path: str, module: nn.Module) -> None:
+    parent, _, name = path.rpartition(".")
+    if isinstance(module, AdaptedLayer):
+        raise ArgumentValueError("adapt", "targets", f"match {path}, which is adapted already")
+    if kind_of(module) is None:
+        kinds = "linear layers, convolutions of kernel size 1 and embeddings"
+        text = f"match {path}, a {type(module).__name__}; {kinds} can be adapted"
+        raise ArgumentTypeError("adapt", "targets", text)
+    if reads_weight(owner := model.get_submodule(parent), name):
+        text = f"match {path}, whose weight {type(owner).__name__} reads without calling it"
+        raise ArgumentTypeError("adapt", "targets", text)

@@ -1,0 +1,274 @@
+"""What other people's tools do to layers: exporters, tracers, wrappers, offloading, and modules that read weights.
+
+Nothing here is called in a usual forward pass but `sees_operations`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+
+from structmat._array_tools import ArgumentTypeError, warn_caller
+
+__all__ = [
+    "change_by_matrices",
+    "dtype_and_device",
+    "for_compilers",
+    "has_computed_weight",
+    "has_transforms",
+    "has_transposed_weight",
+    "is_never_called",
+    "is_tensor_parallel",
+    "leave_fast_paths",
+    "no_fast_path",
+    "own_weight",
+    "reads_weight",
+    "return_to_fast_paths",
+    "sees_operations",
+    "unreached_experts",
+    "watch_calls",
+]
+
+# ---- compilers, exporters and the transforms of torch.func
+
+
+def sees_operations() -> bool:
+    """Whether a tool wants plain operations, or one that it knows, in place of a function of autograd.
+
+    Compilers, exporters, tracers, `make_fx`, the transforms of torch.func, and derivatives in forward mode do.
+    """
+    return (
+        torch.compiler.is_compiling()
+        or torch._C._are_functorch_transforms_active()
+        or forward_ad._current_level >= 0
+        or torch.jit.is_tracing()
+        or torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.PROXY) is not None
+    )
+
+
+def for_compilers() -> bool:
+    """Whether a compiler asks, and no exporter, whose programs run where this package is not."""
+    # Older versions of torch cannot tell: there compilers see plain operations.
+    exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
+    transformed = torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+    return torch.compiler.is_compiling() and not exporting() and not transformed
+
+
+def has_transforms(vectors: Sequence[Tensor]) -> bool:
+    """Whether circulants are computed well by transforms: everywhere but in some files of ONNX.
+
+    The older exporter has none, and those of ONNX Runtime lose digits where lengths are no powers of two: for 384 the
+    errors in float32 are 3e-5, in place of 3e-7.
+    """
+    if not torch.onnx.is_in_onnx_export():
+        return True
+    return not torch.jit.is_tracing() and all(v.shape[2].bit_count() == 1 for v in vectors[1::2])
+
+
+def change_by_matrices(x: Tensor, vectors: Sequence[Tensor], gain: float, dtype: torch.dtype) -> Tensor:
+    """Return what the change adds to the outputs of rows `x` (R, n), by dense circulants instead of transforms."""
+    wide = [vector.to(dtype) for vector in vectors]
+    h = x.to(dtype)
+    for left, circulants, right in zip(wide[-3::-2], wide[-2::-2], wide[-1::-2], strict=False):
+        p, q, side = circulants.shape
+        lags = torch.arange(side, device=x.device)
+        blocks = circulants[:, :, (lags[:, None] - lags) % side]  # (p, q, b, b)
+        matrix = blocks.transpose(1, 2).reshape(p * side, q * side)[: left.shape[0], : right.shape[0]]
+        h = (h * right) @ matrix.T
+    return gain * (h * wide[0])
+
+
+# ---- how a base stores its weight
+
+
+def has_transposed_weight(base: Any) -> bool:
+    """Whether a layer stores its weight (in, out): transformers' ``Conv1D``, known by its name."""
+    return type(base).__name__ == "Conv1D" and hasattr(base, "nx") and hasattr(base, "nf")
+
+
+def has_computed_weight(base: Any) -> bool:
+    """Whether a layer computes its weight from other parameters: after weight_norm, pruning, a parametrization."""
+    stored = "weight" in base._parameters or "weight" in base._buffers
+    return not stored and isinstance(getattr(base, "weight", None), Tensor)
+
+
+def own_weight(base: Any, owner: str) -> Tensor:
+    """Return the weight of a base, which a change may be merged into.
+
+    Raises
+    ------
+    TypeError
+        If it is quantised, computed from other parameters, a buffer, on the device meta, or not what the base
+        multiplies by.
+    """
+    weight: Any = getattr(base, "weight", None)
+    problem = ""
+    if has_computed_weight(base):
+        problem = "is no parameter, as after weight_norm or pruning; remove these before merging"
+    elif "weight" in base._buffers:
+        problem = "is a buffer, to be made a torch.nn.Parameter first"
+    elif not (isinstance(weight, nn.Parameter) and type(weight.data) is Tensor and weight.is_floating_point()):
+        problem = f"is {type(weight).__name__}, not a plain floating tensor; PEFT can merge into quantised weights"
+    elif weight.is_meta:
+        problem = "is on the device meta, without values: merge before offloading"
+    elif not _multiplies_by_weight(base):
+        problem = "is not what it multiplies by"
+    if problem:
+        raise ArgumentTypeError(owner, None, f"the weight of {type(base).__name__} {problem}")
+    return weight
+
+
+def _multiplies_by_weight(base: nn.Module) -> bool:
+    """Whether a linear layer computes what `torch.nn.Linear` does: a class of its own may scale its weight, say."""
+    weight: Any = base.weight
+    if not isinstance(base, nn.Linear) or type(base).forward is nn.Linear.forward:
+        return True
+    with torch.no_grad():
+        x = torch.linspace(-10, 10, weight.shape[1], dtype=weight.dtype, device=weight.device)[None]
+        expected, given = nn.functional.linear(x, weight, base.bias), type(base).forward(base, x)
+    digits = torch.finfo(weight.dtype).eps ** 0.5
+    return torch.allclose(given, expected, rtol=digits, atol=digits * float(expected.abs().max()))
+
+
+def dtype_and_device(base: nn.Module) -> dict[str, Any]:
+    """Return dtype and device of a module's floating parameters; float32 where they are quantised.
+
+    Raises
+    ------
+    TypeError
+        If they are complex, which the vectors of adapters are not.
+    """
+    tensors = [*base.parameters(), *base.buffers()]
+    if any(tensor.is_complex() for tensor in tensors):
+        text = f"must be real, as the vectors of an adapter are, got a {type(base).__name__} with complex weights"
+        raise ArgumentTypeError("CDDAdapter", "base", text)
+    floating = [t.dtype for t in tensors if t.is_floating_point() and t.element_size() > 1]
+    found: dict[str, Any] = {"dtype": floating[0] if floating else torch.float32}
+    if tensors:
+        # Where accelerate keeps weights elsewhere, one of its hooks says where it will bring them.
+        hook = getattr(base, "_hf_hook", None) if tensors[0].is_meta else None
+        targets = [getattr(each, "execution_device", None) for each in getattr(hook, "hooks", [hook])]
+        found["device"] = torch.device(next((each for each in targets if each is not None), tensors[0].device))
+    return found
+
+
+def is_tensor_parallel(layer: Any, model: nn.Module) -> bool:
+    """Whether a layer's weight is split among processes that compute with their pieces.
+
+    FSDP2 splits weights too, but gathers them for the forward pass, and shows in what contains them.
+    """
+    if getattr(layer, "_hf_tp_plan", None) is not None:  # of transformers before it used DTensor
+        return True
+    weight: Any = getattr(layer, "weight", None)
+    if not hasattr(weight, "device_mesh"):
+        return False
+    from torch.distributed.fsdp import FSDPModule  # noqa: PLC0415  # slow to import
+
+    # PEFT too knows FSDP by the names of the mesh.
+    names = set(weight.device_mesh.mesh_dim_names or ())
+    return not (names <= {"fsdp"} and any(isinstance(module, FSDPModule) for module in model.modules()))
+
+
+# ---- modules that read the weight of a layer without calling it
+
+
+def reads_weight(parent: Any, name: str) -> bool:
+    """Whether a module reads the weight of a child without calling it, so that an adapter would do nothing.
+
+    `torch.nn.MultiheadAttention` does, and mixers of Mamba, which are known by their parts. Others show in the first
+    forward pass: see `watch_calls`.
+    """
+    if isinstance(parent, nn.MultiheadAttention):
+        return True
+    return name in {"dt_proj", "out_proj"} and hasattr(parent, "A_log") and hasattr(parent, "conv1d")
+
+
+def unreached_experts(model: nn.Module) -> list[str]:
+    """Return the paths of weights of experts that no adapter reaches.
+
+    Mixtures of experts of transformers keep the matrices of all experts of a block in one parameter, of shape (experts,
+    rows, columns), and call no layer.
+    """
+    return [path for path, value in model.named_parameters() if value.ndim == 3 and "experts" in path.split(".")[:-1]]
+
+
+_NEVER_CALLED = "_is_never_called"
+
+
+def is_never_called(layer: nn.Module) -> bool:
+    """Whether a forward pass in training has not called an adapted layer, and none has since."""
+    return bool(layer.__dict__.get(_NEVER_CALLED))
+
+
+def watch_calls(model: nn.Module, kinds: type | tuple[type, ...]) -> None:
+    """Have a model warn after its first forward pass in training of adapted layers that were not called in it."""
+    layers: list[Any] = [module for module in model.modules() if isinstance(module, kinds)]
+    for layer in layers:
+        if _note_call not in layer._forward_pre_hooks.values():
+            layer.register_forward_pre_hook(_note_call)
+            layer.__dict__[_NEVER_CALLED] = False
+    if _report_calls not in model._forward_hooks.values():
+        model.register_forward_hook(_report_calls)
+
+
+def _note_call(layer: nn.Module, _: Any) -> None:
+    if not torch.compiler.is_compiling():
+        _remove(layer._forward_pre_hooks, _note_call)
+        del layer.__dict__[_NEVER_CALLED]
+
+
+def _report_calls(model: nn.Module, _: Any, __: Any) -> None:
+    if torch.compiler.is_compiling() or not (model.training and torch.is_grad_enabled()):
+        return
+    _remove(model._forward_hooks, _report_calls)
+    names = []
+    for path, module in model.named_modules():
+        if _NEVER_CALLED in module.__dict__:
+            module.__dict__[_NEVER_CALLED] = True
+            names.append(path)
+    if names:
+        warn_caller(
+            f"adapted layers that the forward pass did not call, so that they do not train: {', '.join(names)}. "
+            "Modules that read the weight of a layer do not call it: leave such layers out.",
+            RuntimeWarning,
+            through=("torch", "peft", "transformers", "accelerate"),
+        )
+
+
+def _remove(hooks: dict[int, Any], hook: Any) -> None:
+    for key in [key for key, each in hooks.items() if each is hook]:
+        del hooks[key]
+
+
+_NESTED = "_used_nested_tensor"
+
+
+def no_fast_path(*_: Any) -> None:
+    """Do nothing, as a hook of every adapter.
+
+    In evaluation torch's TransformerEncoderLayer reads weights without calling layers, unless it sees hooks.
+    """
+
+
+def leave_fast_paths(model: nn.Module, kinds: type | tuple[type, ...]) -> None:
+    """Keep encoders of torch with adapted layers from making nested tensors of padded batches.
+
+    They do so in evaluation unless the first layer's weights require gradients; their attention then refuses inputs
+    that do. Frozen weights with trained changes look as if nothing was trained.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.TransformerEncoder) and any(isinstance(inner, kinds) for inner in module.modules()):
+            module.__dict__.setdefault(_NESTED, module.use_nested_tensor)
+            module.use_nested_tensor = False
+
+
+def return_to_fast_paths(model: nn.Module) -> None:
+    """Undo `leave_fast_paths` and `watch_calls`, when no layer is adapted any more."""
+    _remove(model._forward_hooks, _report_calls)
+    for module in model.modules():
+        if isinstance(module, nn.TransformerEncoder) and _NESTED in module.__dict__:
+            module.use_nested_tensor = module.__dict__.pop(_NESTED)

@@ -1,0 +1,208 @@
+"""The layer: dtypes, sums, merging and what it leaves, scales."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("peft")
+transformers = pytest.importorskip("transformers")
+
+from peft import get_peft_model
+from torch import Tensor, nn
+from torch.nn.utils.prune import l1_unstructured
+from transformers.pytorch_utils import Conv1D
+
+from structmat.peft import CDDConfig, CDDTunerLinear
+from structmat.torch import CDDLinear
+from tests.peft import tiny
+from tests.torch.common import kept_bytes
+
+pytestmark = tiny.QUIET
+
+
+@pytest.mark.parametrize("start", [True, False])
+def test_layer_is_that_of_structmat_torch(start: bool) -> None:
+    linear = nn.Linear(10, 6)
+    torch.manual_seed(3)
+    ours = CDDLinear.from_linear(linear, init="zero" if start else "normal")
+    torch.manual_seed(3)
+    model = get_peft_model(nn.Sequential(linear), CDDConfig(target_modules=["0"], init_weights=start))
+    theirs = model.base_model.model[0].cdd_adapters["default"]
+    assert all(map(torch.equal, ours.adapter.vectors, theirs.vectors))
+    x = torch.randn(4, 10, requires_grad=True)
+    assert torch.equal(model(x), ours(x))
+    assert kept_bytes(lambda: model(x), x, *model.parameters())[0] == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("autocast_adapter_dtype", [True, False])
+def test_dtypes(dtype: torch.dtype, autocast_adapter_dtype: bool) -> None:
+    config = CDDConfig(target_modules=["0"], init_weights=False)
+    base = nn.Sequential(nn.Linear(8, 8)).to(dtype)
+    model = get_peft_model(base, config, autocast_adapter_dtype=autocast_adapter_dtype)
+    vector = model.base_model.model[0].cdd_adapters["default"].vectors[0]
+    half = dtype.itemsize == 2
+    assert vector.dtype == (torch.float32 if half and autocast_adapter_dtype else dtype)
+    x = torch.randn(3, 8, dtype=dtype)
+    y = model(x)
+    assert y.dtype == dtype
+    assert model(x[:0]).shape == (0, 8)
+    y.float().sum().backward()
+    assert vector.grad is not None
+    model.merge_adapter()
+    torch.testing.assert_close(model(x), y, atol=0.05 if half else 1e-6, rtol=0.05 if half else 1e-6)
+    assert model.base_model.model[0].base_layer.weight.dtype == dtype
+
+
+def mixed_layers(dtype: torch.dtype = torch.float32) -> tuple[Any, list[CDDTunerLinear], list[Tensor]]:
+    """Two adapters on a linear layer and on a transposed one, and copies of the weights."""
+    base = nn.Sequential(nn.Linear(6, 6), Conv1D(4, 6)).to(dtype)
+    config = CDDConfig(target_modules=["0", "1"], init_weights=False)
+    model: Any = get_peft_model(base, config)
+    model.add_adapter("other", CDDConfig(target_modules=["0", "1"], block_size=3, init_weights=False))
+    model.base_model.set_adapter(["default", "other"])
+    return model, list(model.base_model.model), [layer.weight.detach().clone() for layer in model.base_model.model]
+
+
+def test_active_adapters_sum_merged_or_not() -> None:
+    model, (layer, transposed), weights = mixed_layers()
+    x = torch.randn(2, 6)
+    with model.disable_adapter():
+        plain = model(x)
+    base = layer.base_layer(x)
+    torch.testing.assert_close(layer(x), base + sum(layer.cdd_adapters[name](x) for name in ("default", "other")))
+    both = model(x)
+    model.merge_adapter()
+    torch.testing.assert_close(model(x), both, atol=1e-5, rtol=1e-5)
+    changes = sum(transposed.get_delta_weight(name) for name in ("default", "other"))
+    torch.testing.assert_close(transposed.weight, weights[1] + changes)
+    with model.disable_adapter():
+        torch.testing.assert_close(model(x), plain)
+    assert not layer.merged
+    model.set_adapter("other")
+    model.delete_adapter("default")
+    assert list(layer.cdd_adapters) == list(layer.cdd_alpha) == ["other"]
+
+
+def scaled(layers: list[CDDTunerLinear]) -> None:
+    for layer in layers:
+        layer.set_scale("default", 1.0)
+
+
+def trained(layers: list[CDDTunerLinear]) -> None:
+    with torch.no_grad():
+        layers[0].cdd_adapters["other"].vectors[1].mul_(5)
+
+
+def deleted(layers: list[CDDTunerLinear]) -> None:
+    for layer in layers:
+        layer.delete_adapter("other")
+
+
+@pytest.mark.parametrize("change", [scaled, trained, deleted])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.filterwarnings("ignore:Adapter other was active which is now deleted")
+def test_unmerging_takes_out_what_was_merged_bit_for_bit(change: Any, dtype: torch.dtype) -> None:
+    model, layers, weights = mixed_layers(dtype)
+    for layer in layers:
+        layer.set_scale("default", 2.0)
+    model.merge_adapter()
+    assert not torch.equal(layers[0].weight, weights[0])
+    change(layers)
+    twin = copy.deepcopy(model)
+    for each in (model, twin):
+        each.unmerge_adapter()
+        found = [layer.weight for layer in each.base_model.model]
+        assert all(map(torch.equal, found, weights))
+
+
+def test_unmerging_takes_out_broken_changes_and_leaves_what_others_did() -> None:
+    model, layers, weights = mixed_layers()
+    with torch.no_grad():
+        layers[1].cdd_adapters["default"].vectors[0][0] = torch.nan
+    model.merge_adapter()
+    with torch.no_grad():
+        layers[0].weight.add_(1)
+    model.unmerge_adapter()
+    torch.testing.assert_close(layers[0].weight, weights[0] + 1)
+    assert torch.equal(layers[1].weight, weights[1])
+    with pytest.raises(ValueError, match="NaNs detected in the merged weights"):
+        model.merge_adapter(safe_merge=True)
+
+
+def test_layers_that_share_a_weight_are_unmerged_in_any_order() -> None:
+    base = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 6))
+    base[1].weight = base[0].weight
+    weight = base[0].weight.detach().clone()
+    model = get_peft_model(base, CDDConfig(target_modules=["0", "1"], init_weights=False))
+    model.merge_adapter()
+    model.unmerge_adapter()
+    torch.testing.assert_close(base[0].weight, weight)
+
+
+@pytest.mark.parametrize("safe", [False, True])
+def test_what_cannot_be_merged_into(safe: bool) -> None:
+    """Layers with `torch.nn.utils.parametrizations` PEFT cannot wrap, for any method."""
+    base = nn.Linear(6, 6)
+    l1_unstructured(base, "weight", 0.5)
+    layers = nn.Sequential(nn.Linear(6, 6), base)
+    model = get_peft_model(layers, CDDConfig(target_modules=["0", "1"], init_weights=False))
+    x = torch.randn(3, 6)
+    expected = model(x)
+    for merge in (model.merge_adapter, model.merge_and_unload):
+        with pytest.raises(TypeError, match=r"the weight of Linear is no parameter, as after .*, in 1"):
+            merge(safe_merge=safe)
+        assert torch.equal(model(x), expected)
+        assert not layers[0].merged
+    model, _, _ = mixed_layers()
+    with pytest.raises(ValueError, match="the weight is on the device meta"):
+        model.to("meta").merge_adapter()
+
+
+@pytest.mark.parametrize("unload", [False, True])
+def test_weights_merged_in_inference_mode_can_be_trained_with(unload: bool) -> None:
+    model, _, _ = mixed_layers()
+    x = torch.randn(3, 6)
+    y = model(x)
+    with torch.inference_mode():
+        if unload:
+            model = model.merge_and_unload()
+        else:
+            model.merge_adapter()
+            model.unmerge_adapter()
+    inputs = x.clone().requires_grad_()
+    again = model(inputs)
+    torch.testing.assert_close(again, y, atol=1e-5, rtol=1e-5)
+    again.sum().backward()
+    assert inputs.grad is not None
+
+
+def test_scaling() -> None:
+    _, (layer, _), _ = mixed_layers()
+    change = layer.get_delta_weight("default")
+    for scale, expected in ((0.5, 0.5), (3.0, 1.5)):
+        layer.scale_layer(scale)
+        torch.testing.assert_close(layer.get_delta_weight("default"), expected * change)
+    layer.unscale_layer(3.0)
+    torch.testing.assert_close(layer.get_delta_weight("default"), 0.5 * change)
+    layer.unscale_layer()
+    torch.testing.assert_close(layer.get_delta_weight("default"), change)
+    layer.set_scale("default", 3.0)
+    torch.testing.assert_close(layer.get_delta_weight("default"), 3 * change)
+
+
+def test_adapters_of_a_model_in_evaluation_drop_nothing() -> None:
+    """Neither the first one, which replaces the layer, nor another one, which joins it."""
+    net = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 6)).eval()
+    x = torch.randn(50, 6)
+    config = CDDConfig(target_modules=["0"], dropout=0.5, init_weights=False)
+    model = get_peft_model(net, config)
+    assert torch.equal(model(x), model(x))
+    model.add_adapter("other", config)
+    model.set_adapter("other")
+    assert torch.equal(model(x), model(x))
+    assert not torch.equal(model.train()(x), model(x))

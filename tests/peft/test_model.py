@@ -1,0 +1,332 @@
+"""What users of PEFT do, with CDD in the place of LoRA, on tiny models of several kinds."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("peft")
+transformers = pytest.importorskip("transformers")
+
+import peft
+from peft import PeftConfig, PeftModel, get_peft_model
+from torch import nn
+
+from structmat.peft import CDDConfig, CDDTunerLinear
+from tests.peft import tiny
+from tests.peft.tiny import adapted, logits, loss, train
+from tests.torch.common import assert_same_state, compiler, state
+from tests.torch.test_model import Reader
+
+pytestmark = tiny.QUIET
+
+KINDS = ["bert", "gpt2", "llama", "vit"]
+ROOT = Path(__file__).resolve().parents[2]
+LOAD = """
+import sys, torch
+import structmat.peft
+from peft import PeftModel
+from tests.peft import tiny
+for kind in sys.argv[2:]:
+    model = PeftModel.from_pretrained(tiny.model(kind), f"{sys.argv[1]}/{kind}")
+    with torch.no_grad():
+        torch.save(model(**tiny.inputs(kind)).logits, f"{sys.argv[1]}/{kind}.pt")
+"""
+
+
+class TestConfig:
+    @pytest.mark.parametrize(
+        ("settings", "error", "message"),
+        [
+            ({"r": 8}, TypeError, "unexpected keyword argument 'r'"),
+            ({"block_size": 0}, ValueError, "CDDConfig: block_size"),
+            ({"alpha": float("nan")}, ValueError, "CDDConfig: alpha must be finite"),
+            ({"dropout": 1}, ValueError, "CDDConfig: dropout must be at least 0 and less than 1"),
+            ({"factor_scale": 0}, ValueError, "CDDConfig: factor_scale must be positive"),
+            ({"n_factors": 4}, ValueError, "n_factors must be odd and at least 3, got 4"),
+            ({"init_weights": "pissa"}, TypeError, "init_weights must be True or False"),
+            ({"bias": "lora_only"}, ValueError, "bias must be one of none, all, cdd_only"),
+            ({"target_modules": "q", "layers_to_transform": 0}, ValueError, "`layers_to_transform` cannot be used"),
+            ({"target_modules": ["q"], "layers_pattern": "h"}, ValueError, "`layers_to_transform` must also be"),
+        ],
+    )
+    def test_bad_settings(self, settings: dict[str, Any], error: type[Exception], message: str) -> None:
+        with pytest.raises(error, match=message):
+            CDDConfig(**settings)
+
+    def test_it_is_a_dataclass_like_others(self, tmp_path: Path) -> None:
+        config = CDDConfig(n_factors=5, alpha=2.0, factor_scale=7.0, target_modules=["a"])
+        assert dataclasses.replace(config, alpha=1.0).factor_scale == 7.0
+        assert copy.deepcopy(config) == pickle.loads(pickle.dumps(config)) == config
+        config.save_pretrained(str(tmp_path))
+        assert PeftConfig.from_pretrained(str(tmp_path)) == config
+        path = tmp_path / "adapter_config.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "from_the_future": 1}))
+        with pytest.warns(UserWarning, match="Unexpected keyword arguments"):
+            assert PeftConfig.from_pretrained(str(tmp_path)) == config
+
+    def test_errors_name_the_module(self) -> None:
+        with pytest.raises(ValueError, match=r"block_size must be at most .*, in model\.layers\.0\.self_attn\.q_proj"):
+            adapted("llama", target_modules=["q_proj"], block_size=1000)
+
+
+class TestTargets:
+    def test_defaults_are_those_of_lora(self) -> None:
+        ours = get_peft_model(tiny.model("gpt2"), CDDConfig())
+        theirs = get_peft_model(tiny.model("gpt2"), peft.LoraConfig(fan_in_fan_out=True))
+        assert set(ours.targeted_module_names) == set(theirs.targeted_module_names)
+
+    def test_layers_and_exclusion(self) -> None:
+        model = adapted(
+            "llama", target_modules=["q_proj", "v_proj"], exclude_modules=["v_proj"], layers_to_transform=[1]
+        )
+        assert model.targeted_module_names == ["model.layers.1.self_attn.q_proj"]
+
+    @pytest.mark.parametrize(
+        ("targets", "error", "message"),
+        [
+            (["nowhere"], ValueError, "Target modules .* not found in the base model"),
+            (["embed_tokens"], TypeError, "Target module Embedding.* is not supported"),
+            (["complex"], TypeError, "complex weights"),
+        ],
+    )
+    def test_bad_ones(self, targets: list[str], error: type[Exception], message: str) -> None:
+        model = tiny.model("llama")
+        model.complex = nn.Linear(2, 2, dtype=torch.complex64)
+        with pytest.raises(error, match=message):
+            get_peft_model(model, CDDConfig(target_modules=targets))
+
+    def test_all_linear_leaves_out_what_is_not_called(self, tmp_path: Path) -> None:
+        def make() -> nn.ModuleDict:
+            block = nn.TransformerEncoderLayer(12, 2, 8, dropout=0.0)
+            return nn.ModuleDict({"block": block, "complex": nn.Linear(2, 2, dtype=torch.complex64)})
+
+        model = get_peft_model(make(), CDDConfig(target_modules="all-linear", init_weights=False))
+        assert set(model.targeted_module_names) == {"block.linear1", "block.linear2"}
+        model.save_pretrained(str(tmp_path))
+        assert PeftModel.from_pretrained(make(), str(tmp_path)).targeted_module_names == model.targeted_module_names
+        with pytest.raises(TypeError, match="out_proj, whose weight MultiheadAttention reads without calling it"):
+            get_peft_model(make(), CDDConfig(target_modules=["block.self_attn.out_proj"]))
+        layers = nn.Sequential(nn.MultiheadAttention(4, 2), nn.Linear(4, 4, dtype=torch.complex64))
+        with pytest.raises(ValueError, match=r"'all-linear' leaves nothing: 0\.out_proj, 1 are complex, or read"):
+            get_peft_model(layers, CDDConfig(target_modules="all-linear"))
+
+    def test_layers_that_are_never_called_are_named_and_not_merged(self) -> None:
+        for model in (
+            get_peft_model(Reader(), CDDConfig(target_modules="all-linear")),
+            peft.inject_adapter_in_model(CDDConfig(target_modules=["called", "read"]), Reader()),
+        ):
+            with pytest.warns(RuntimeWarning, match=r"did not call.*: (model\.)?read\. Modules that read"):
+                model.train()(torch.ones(2, 4))
+            if isinstance(model, PeftModel):
+                with pytest.raises(ValueError, match=r"never called.*, in read"):
+                    model.merge_adapter()
+                assert not model.base_model.model.called.merged
+
+    def test_experts_are_warned_of(self) -> None:
+        model = nn.ModuleDict({"q": nn.Linear(3, 3), "experts": nn.ParameterDict({"up": torch.ones(4, 2, 3)})})
+        for targets in ("all-linear", ["q", "up"]):
+            with pytest.warns(RuntimeWarning, match=r"not adapted: experts\.up\."):
+                get_peft_model(copy.deepcopy(model), CDDConfig(target_modules=targets))
+
+
+class TestFlows:
+    def test_train_save_load_in_a_new_process_merge(self, tmp_path: Path) -> None:
+        models, trained = {kind: adapted(kind) for kind in KINDS}, {}
+        for kind, model in models.items():
+            before = logits(kind, model)
+            assert torch.equal(before, logits(kind, tiny.model(kind)))
+            train(kind, model)
+            trained[kind] = logits(kind, model)
+            assert not torch.allclose(trained[kind], before, atol=1e-4)
+            model.save_pretrained(tmp_path / kind)
+        command = [sys.executable, "-W", "ignore", "-c", LOAD, str(tmp_path), *KINDS]
+        subprocess.run(command, check=True, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
+        for kind, model in models.items():
+            torch.testing.assert_close(torch.load(tmp_path / f"{kind}.pt"), trained[kind], atol=1e-6, rtol=1e-5)
+            merged = model.merge_and_unload(safe_merge=True)
+            assert not any(isinstance(module, CDDTunerLinear) for module in merged.modules())
+            torch.testing.assert_close(logits(kind, merged), trained[kind], atol=1e-5, rtol=1e-4)
+
+    def test_auto_classes_and_low_memory(self, tmp_path: Path) -> None:
+        tiny.model("llama").save_pretrained(tmp_path / "base")
+        fresh = lambda: transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "base")
+        settings = CDDConfig(target_modules=["q_proj"], init_weights=False, task_type="CAUSAL_LM")
+        model = get_peft_model(fresh(), settings)
+        expected = logits("llama", model)
+        model.save_pretrained(tmp_path / "adapter")
+        direct = fresh()
+        direct.load_adapter(str(tmp_path / "adapter"))
+        for loaded in (
+            PeftModel.from_pretrained(fresh(), tmp_path / "adapter", low_cpu_mem_usage=True),
+            peft.AutoPeftModelForCausalLM.from_pretrained(tmp_path / "adapter"),
+            transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "adapter"),
+            direct,
+        ):
+            assert torch.equal(logits("llama", loaded), expected)
+
+    def test_injection_and_state_dicts(self) -> None:
+        config = CDDConfig(target_modules=["q_proj"], init_weights=False)
+        model = peft.inject_adapter_in_model(config, tiny.model("llama"))
+        keys = {f"model.layers.{i}.self_attn.q_proj.cdd_adapters.vectors.{k}" for i in (0, 1) for k in range(3)}
+        found = peft.get_peft_model_state_dict(model)
+        assert set(found) == keys
+        other = peft.inject_adapter_in_model(config, tiny.model("llama"), state_dict=found)
+        peft.set_peft_model_state_dict(other, found)
+        assert torch.equal(logits("llama", other), logits("llama", model))
+
+    def test_an_adapter_called_like_a_module(self, tmp_path: Path) -> None:
+        model = get_peft_model(tiny.model("llama"), CDDConfig(target_modules=["q_proj"], init_weights=False), "layers")
+        model.save_pretrained(tmp_path)
+        loaded = PeftModel.from_pretrained(tiny.model("llama"), tmp_path / "layers", adapter_name="other")
+        assert torch.equal(logits("llama", loaded), logits("llama", model))
+
+    @pytest.mark.parametrize("use_reentrant", [True, False])
+    def test_gradient_checkpointing(self, use_reentrant: bool) -> None:
+        plain, saving = adapted("llama", init_weights=False).train(), adapted("llama").train()
+        saving.load_state_dict(plain.state_dict())
+        saving.enable_input_require_grads()
+        saving.gradient_checkpointing_enable(dict(use_reentrant=use_reentrant))
+        for model in (plain, saving):
+            loss("llama", model).backward()
+        for (name, p), q in zip(plain.named_parameters(), saving.parameters(), strict=True):
+            if p.requires_grad:
+                torch.testing.assert_close(q.grad, p.grad, msg=name)
+
+    @compiler
+    def test_compile_without_graph_break(self) -> None:
+        model = adapted("llama", init_weights=False).eval()
+        compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+        torch.testing.assert_close(compiled(**tiny.inputs("llama")).logits, model(**tiny.inputs("llama")).logits)
+
+    def test_trained_tokens(self, tmp_path: Path) -> None:
+        model = adapted("llama", trainable_token_indices=[5, 7], init_weights=False)
+        before = model.get_input_embeddings().original_module.weight.detach().clone()
+        train("llama", model)
+        after = model.get_input_embeddings().token_adapter.get_merged_weights(["default"])
+        assert (after != before).any(1).nonzero().flatten().tolist() == [5, 7]
+        model.save_pretrained(tmp_path)
+        loaded = PeftModel.from_pretrained(tiny.model("llama"), tmp_path)
+        torch.testing.assert_close(logits("llama", loaded), logits("llama", model))
+        merged = loaded.merge_and_unload()
+        torch.testing.assert_close(logits("llama", merged), logits("llama", model), atol=1e-5, rtol=1e-5)
+
+    @pytest.mark.filterwarnings("ignore:Model .*`tie_word_embeddings=True`:UserWarning")
+    def test_a_tied_head_with_trained_tokens_cannot_be_merged_into(self) -> None:
+        config = tiny.config("llama")
+        config.tie_word_embeddings = True
+        base = transformers.LlamaForCausalLM(config).eval()
+        settings = CDDConfig(target_modules=["q_proj", "lm_head"], trainable_token_indices=[5], init_weights=False)
+        model = get_peft_model(base, settings)
+        train("llama", model)
+        before = state(model)
+        with pytest.raises(TypeError, match=r"trainable_token_indices.*, in lm_head"):
+            model.merge_adapter()
+        assert_same_state(before, model)
+
+    def test_conversion_to_lora(self) -> None:
+        """By PEFT itself: of full rank it is exact."""
+        model = adapted("llama", target_modules=["q_proj"], init_weights=False)
+        expected = logits("llama", model)
+        config, weights = peft.convert_to_lora(model, rank=16)
+        lora = get_peft_model(tiny.model("llama"), config)
+        peft.set_peft_model_state_dict(lora, weights)
+        torch.testing.assert_close(logits("llama", lora), expected, atol=1e-4, rtol=1e-4)
+
+
+class TestMixedBatches:
+    @pytest.mark.parametrize("kind", ["bert", "llama"])
+    def test_samples_have_adapters_of_their_own(self, kind: str) -> None:
+        model = adapted(kind, init_weights=False).eval()
+        model.add_adapter("other", CDDConfig(target_modules=tiny.TARGETS[kind][:1], init_weights=False))
+        hooks = [len(m._forward_pre_hooks) for m in model.modules()]
+        names = ["other", "__base__", "default"]
+        with torch.no_grad():
+            mixed = model(**tiny.inputs(kind), adapter_names=names).logits
+            with model.disable_adapter():
+                torch.testing.assert_close(mixed[1], logits(kind, model)[1])
+        for index in (0, 2):
+            model.set_adapter(names[index])
+            torch.testing.assert_close(mixed[index], logits(kind, model)[index])
+        with pytest.raises(ValueError, match="non-existing adapter"):
+            model(**tiny.inputs(kind), adapter_names=["other", "__base__", "nobody"])
+        with pytest.raises(ValueError, match="Length of `adapter_names`"):
+            model(**tiny.inputs(kind), adapter_names=["other"])
+        assert [len(m._forward_pre_hooks) for m in model.modules()] <= hooks
+
+    @pytest.mark.parametrize("kind", ["llama", "t5"])
+    def test_beam_search(self, kind: str) -> None:
+        model = adapted(kind, init_weights=False, alpha=3.0).eval()
+        model.add_adapter("other", CDDConfig(target_modules=tiny.TARGETS[kind], init_weights=False, alpha=3.0))
+        inputs = {"input_ids": tiny.inputs(kind)["input_ids"]}
+        inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
+        settings = dict(num_beams=3, max_new_tokens=6, min_new_tokens=6, do_sample=False)
+        names = ["default", "__base__", "other"]
+        mixed = model.generate(**inputs, **settings, adapter_names=names)
+        outputs = []
+        for index, name in enumerate(names):
+            if name == "__base__":
+                with model.disable_adapter():
+                    outputs.append(model.generate(**inputs, **settings)[index])
+            else:
+                model.set_adapter(name)
+                outputs.append(model.generate(**inputs, **settings)[index])
+        assert torch.equal(mixed, torch.stack(outputs))
+        assert not torch.equal(outputs[0], outputs[1])
+
+
+class TestWeightedSums:
+    def test_sums_are_exact(self) -> None:
+        model = adapted("llama", target_modules=["q_proj"], init_weights=False, alpha=0.5)
+        model.add_adapter("other", CDDConfig(target_modules=["q_proj"], init_weights=False))
+        layers = [layer for layer in model.modules() if isinstance(layer, CDDTunerLinear)]
+        for layer in layers:
+            own, other = layer.cdd_adapters.values()
+            other.factors = [own.factors[0], torch.randn_like(own.factors[1]), own.factors[2]]
+        model.add_weighted_adapter(["default", "other"], [2.0, -1.0], "sum", combination_type="linear")
+        model.add_weighted_adapter(["default"], [-1.0], "negated")
+        for layer in layers:
+            first, second = (layer.get_delta_weight(name) for name in ("default", "other"))
+            torch.testing.assert_close(layer.get_delta_weight("sum"), 2 * first - second)
+            torch.testing.assert_close(layer.get_delta_weight("negated"), -first)
+
+    def test_modules_of_one_adapter_are_copied(self) -> None:
+        settings = {"modules_to_save": ["classifier"], "trainable_token_indices": [3], "init_weights": False}
+        model = adapted("bert", target_modules=["query"], task_type="SEQ_CLS", **settings)
+        train("bert", model)
+        model.add_weighted_adapter(["default"], [1.0], "twin")
+        expected = logits("bert", model)
+        model.set_adapter("twin")
+        torch.testing.assert_close(logits("bert", model), expected)
+        model.add_adapter("other", CDDConfig(target_modules=["query"], task_type="SEQ_CLS"))
+        with pytest.raises(ValueError, match="modules_to_save or trained tokens, which have no sum"):
+            model.add_weighted_adapter(["default", "other"], [1.0, 1.0], "sum")
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ((["default"], [1.0], "default"), "already exists"),
+            ((["default"], [1.0, 2.0], "new"), "one for each of 2 weights"),
+            ((["nobody"], [1.0], "new"), "must be names of adapters"),
+            ((["default"], [1.0], "new", "svd"), 'combination_type must be "linear"'),
+            ((["default", "other"], [1.0, 1.0], "new"), "set_adapter with all of them adds exactly, in .*q_proj"),
+        ],
+    )
+    def test_bad_ones_change_nothing(self, arguments: tuple[Any, ...], message: str) -> None:
+        model = adapted("llama", target_modules=["q_proj"], init_weights=False)
+        model.add_adapter("other", CDDConfig(target_modules=["q_proj"], init_weights=False))
+        before = state(model)
+        with pytest.raises(ValueError, match=message):
+            model.add_weighted_adapter(*arguments)
+        assert_same_state(before, model)
+        assert set(model.peft_config) == {"default", "other"}
