@@ -14,6 +14,7 @@ from peft.utils.quantization_utils import ForwardOnlyQuantizationBackend
 from torch import Tensor, nn
 
 from structmat._array_tools import ArgumentTypeError, ArgumentValueError
+from structmat.operators import CDDProduct
 from structmat.peft._config import CDDConfig
 from structmat.torch import CDDAdapter
 from structmat.torch._layers import merged_weight
@@ -25,15 +26,18 @@ __all__ = ["CDDTunerLinear"]
 class _Merged(NamedTuple):
     """A change as it was merged, whatever becomes of its adapter, and the weight before, unless it is quantised."""
 
-    change: Callable[[], Tensor]
+    product: CDDProduct
+    alpha: float
     before: Tensor | None
 
     @classmethod
     def of(cls, adapter: CDDAdapter, before: Tensor | None) -> _Merged:
         dtype = torch.promote_types(adapter.vectors[0].dtype, torch.float32)
         product = adapter.layout.product([factor.detach().to(dtype, copy=True) for factor in adapter.factors])
-        alpha = adapter.alpha
-        return cls(lambda: alpha * product.to_dense(), before)
+        return cls(product, adapter.alpha, before)
+
+    def change(self) -> Tensor:
+        return self.alpha * self.product.to_dense()
 
 
 class CDDTunerLinear(nn.Module, BaseTunerLayer):

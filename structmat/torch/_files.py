@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules import batchnorm
 
 from structmat._array_tools import ArgumentValueError
 from structmat._files import atomic_write, check_output, unwrapped
@@ -59,7 +60,7 @@ def save_adapter(model: nn.Module, folder: str | os.PathLike[str], *, force: boo
     -----
     The weights hold the trained vectors, which are those of the factors divided by scales that the settings tell
     (``factor_scale``); then all parameters and buffers of modules that `adapt` was told to train or that are trained
-    now, and of batch normalisations, whose statistics follow the inputs in training even where all is frozen.
+    now, and the statistics of batch normalisations, which follow the inputs in training even where all is frozen.
 
     If tensors are sharded (FSDP), every process has to call this, and the first one writes. Of a model in
     `torch.nn.parallel.DistributedDataParallel` too the first process writes. Keys are those of the model without the
@@ -89,8 +90,10 @@ def save_adapter(model: nn.Module, folder: str | os.PathLike[str], *, force: boo
         for path, layer in layers.items()
         for i, vector in enumerate(layer.adapter.vectors.forward())
     }
+    collecting = {unwrapped(path) for path, each in bare.named_modules() if isinstance(each, batchnorm._NormBase)}
     for key, tensor in _plain_state(bare).items():
-        if any(key.startswith(f"{path}.") for path in beside):
+        collected = key.rpartition(".")[0] in collecting and not isinstance(tensor, nn.Parameter)
+        if collected or any(key.startswith(f"{path}.") for path in beside):
             state[PREFIX + key] = tensor
     state = {key: _whole(tensor.detach()).contiguous() for key, tensor in state.items()}
     for key, tensor in state.items():
@@ -179,20 +182,16 @@ def load_adapter(model: nn.Module, folder: str | os.PathLike[str]) -> list[str]:
         _require_fit(path, given, own, options)
         if adapted and own.vectors[0].is_meta:
             raise ArgumentValueError("load_adapter", "model", "has vectors on the device meta: load before offloading")
-    places = _plain_state(model)
-    for key, tensor in beside.items():
-        if key not in places or places[key].shape != tensor.shape or places[key].is_meta:
-            text = f"holds {key} of shape {tuple(tensor.shape)}, of which the model has none"
-            raise ArgumentValueError("load_adapter", "folder", text)
+    _require_places(beside, _plain_state(model))
+    ends = tuple(f".{name}" for name in saved)
+    paths = [unwrapped(path) for path, _ in model.named_modules()]
+    trained = [path for path in paths if path in saved or path.endswith(ends)]
     if not adapted:
         names = ("in_features", "out_features")
         wrap_layers(model, {p: {k: v for k, v in own.items() if k not in names} for p, own in wrapped.items()})
         adapted = {unwrapped(path): layer for path, layer in adapted_layers(model).items()}
-        paths = [unwrapped(path) for path, _ in model.named_modules()]
-        train_only(
-            model, [path for path in paths if path in saved or path.endswith(tuple(f".{name}" for name in saved))]
-        )
-        places = _plain_state(model)
+        train_only(model, trained)
+    places = _plain_state(model)
     with torch.no_grad():
         for path, given in vectors.items():
             adapter = adapted[path].adapter
@@ -201,6 +200,8 @@ def load_adapter(model: nn.Module, folder: str | os.PathLike[str]) -> list[str]:
                 vector.copy_(_sharded(value, vector))
         for key, tensor in beside.items():
             places[key].copy_(_sharded(tensor, places[key]))
+    for path in trained:
+        model.get_submodule(path).requires_grad_()
     return list(vectors)
 
 
@@ -216,7 +217,8 @@ def _bare(model: nn.Module) -> nn.Module:
 
 def _plain_state(model: nn.Module) -> dict[str, Tensor]:
     """Return parameters and persistent buffers that are no vectors of the adapter, by their keys in the plain model."""
-    state = {unwrapped(key): value for key, value in model.state_dict(keep_vars=True).items()}
+    items = model.state_dict(keep_vars=True).items()
+    state = {unwrapped(key): value for key, value in items if isinstance(value, Tensor)}
     for path in map(unwrapped, adapted_layers(model)):
         for key in [key for key in state if key.startswith(f"{path}.")]:
             tensor, name = state.pop(key), key.removeprefix(f"{path}.")
@@ -231,7 +233,7 @@ def _trained_beside(model: nn.Module, module: nn.Module | None = None, path: str
     name, parameters = unwrapped(path), list(module.parameters())
     if not any(isinstance(inner, AdaptedLayer) for inner in module.modules()):
         trained = parameters and all(p.requires_grad for p in parameters)
-        if path and (name in recorded(model) or trained or isinstance(module, nn.modules.batchnorm._NormBase)):
+        if path and (name in recorded(model) or trained):
             yield name
             return
     for own, value in module.named_parameters(recurse=False):
@@ -304,6 +306,13 @@ def _require_fit(path: str, given: list[Tensor], own: CDDAdapter, options: Mappi
     if own.factor_scale != options["factor_scale"]:
         text = f"has factor_scale={options['factor_scale']}, the model {own.factor_scale}"
         raise ArgumentValueError("load_adapter", "folder", text)
+
+
+def _require_places(beside: Mapping[str, Tensor], places: Mapping[str, Tensor]) -> None:
+    for key, tensor in beside.items():
+        if key not in places or places[key].shape != tensor.shape or places[key].is_meta:
+            text = f"holds {key} of shape {tuple(tensor.shape)}, of which the model has none"
+            raise ArgumentValueError("load_adapter", "folder", text)
 
 
 def _require_finite(state: Mapping[str, Tensor], caller: str, argument: str) -> None:

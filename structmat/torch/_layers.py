@@ -46,7 +46,7 @@ class AdaptedLayer(nn.Module):
     @property
     def weight(self) -> Any:
         """The base's weight, without the change."""
-        return None if self.base is None else self.base.weight
+        return getattr(self.base, "weight", None)
 
     def delta(self) -> LinearOperator:
         """Return the change as an operator.

@@ -299,7 +299,8 @@ def train_only(model: nn.Module, kept: Iterable[str]) -> None:
     paths = model.__dict__[_RECORD] = list(dict.fromkeys([*recorded(model), *kept]))
     trained = {id(p) for path in paths for p in model.get_submodule(path).parameters()}
     for layer in adapted_layers(model).values():
-        trained |= {id(p) for p in layer.parameters()} - {id(p) for p in (layer.base or nn.Module()).parameters()}
+        own = [module for name, module in layer.named_children() if name != "base"]
+        trained |= {id(p) for module in (*own, layer) for p in module.parameters(recurse=module is not layer)}
     for parameter in model.parameters():
         parameter.requires_grad_(id(parameter) in trained and (parameter.is_floating_point() or parameter.is_complex()))
         if not parameter.requires_grad:

@@ -165,8 +165,7 @@ class TestTrainedBeside:
         load_adapter(fresh, save_adapter(model, tmp_path / "folder"))
         assert torch.equal(fresh.eval()(x), model(x))
         flags = [{n for n, p in each.named_parameters() if p.requires_grad} for each in (fresh, model)]
-        statistics = {n for n in flags[0] if n.startswith("norm.")}  # a module whose statistics are in the folder
-        assert flags[0] - statistics == flags[1] - statistics
+        assert flags[0] == flags[1]
         again = save_adapter(model.requires_grad_(False), tmp_path / "again")  # frozen, for inference, say
         assert (again / WEIGHTS).read_bytes() == (tmp_path / "folder" / WEIGHTS).read_bytes()
 
