@@ -162,6 +162,8 @@ def _differentiable_gradients(
     """Return the gradients of `x` and the vectors by plain operations, which can be differentiated again."""
     y = dy.new_zeros(dy.shape)
     wanted = [each for each in (x, *vectors) if each.requires_grad]
+    if not wanted:
+        return [None] * (1 + len(vectors))
     change = _plainly(y, x, None, None, vectors, gain)
     found = iter(torch.autograd.grad(change, wanted, dy, create_graph=True, allow_unused=True))
     dx, *gradients = [next(found) if each.requires_grad else None for each in (x, *vectors)]

@@ -234,8 +234,11 @@ def test_what_is_not_trained_gets_no_gradient():
         add_change(y.detach(), x.detach(), own, 0.7).square().sum().backward()
         for i, t in enumerate(own):
             assert (t.grad is None) if i == frozen else torch.allclose(t.grad, everything[1 + i])
-    out = linear_with_change(x.detach(), weight, bias, [t.detach() for t in f], 0.7)
-    assert not out.requires_grad
+    frozen = [t.detach() for t in f]
+    assert not linear_with_change(x.detach(), weight, bias, frozen, 0.7).requires_grad
+    (dy,) = torch.autograd.grad(add_change(y, x.detach(), frozen, 0.7).sum(), y, create_graph=True)
+    assert (dy == 1).all()
+    assert torch.autograd.gradgradcheck(lambda x: linear_with_change(x, weight, bias, frozen, 0.7), x)
 
 
 @shapes
