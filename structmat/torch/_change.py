@@ -23,7 +23,7 @@ _CHUNK = 2**17
 _TOGETHER = 16
 # Batches give as many chunks at least: temporaries stay smaller than what the layer takes and returns, and the system
 # need not give and take their memory each time.
-_LEAST = 8
+_LEAST = 4
 # On other devices chunks only bound the memory of temporaries.
 _DEVICE_CHUNK = 2**26
 # Entries of a dense change that are computed at once: they stay in cache, and the cost of calls is small.
