@@ -73,20 +73,12 @@ __all__ = [
 ]
 
 DType: TypeAlias = Any
-
-
 """A dtype object of some array library."""
 
-
 Device: TypeAlias = Any
-
-
 """A device object of some array library."""
 
-
 Namespace: TypeAlias = Any
-
-
 """An array API namespace, as `array_api_compat.array_namespace` returns it."""
 
 
@@ -121,14 +113,9 @@ class Array(Protocol):
 
 
 ArrayLike: TypeAlias = Any
-
-
 """An array of any library, or nested lists of numbers (read by NumPy or by the operator's own library)."""
 
-
 Scalar: TypeAlias = complex | Array
-
-
 """A Python number, or an array without the axes of the operator's vectors."""
 
 

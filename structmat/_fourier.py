@@ -78,48 +78,27 @@ __all__ = [
 ]
 
 CHUNK = 2**19
-
-
 """Bytes of a batch that are transformed together, so that they stay in the cache of one core."""
 
-
 FEWEST = 4
-
-
 """Number of vectors that engines take at a time: so many are transformed together however long they are."""
 
-
 TORCH_LARGE, TORCH_CHUNK = 2**23, 2**21
-
-
 """Bytes of a batch above which torch's are computed in chunks, and of those; smaller ones it computes faster whole.
 
 A chunk has a cache line of vectors at least: fewer are slow."""
 
-
 ALIAS = 4096
-
-
 """Distance in bytes of addresses that share one place of the innermost cache."""
 
-
 LARGEST_PRIME = {"numpy": 67, "torch": 67}
-
-
 """By library: a length with a larger prime factor is embedded in a longer one without."""
 
-
 LARGEST_PRIME_ELSEWHERE = 97
-
-
 """The same for other libraries."""
 
-
 COLUMNS = ((2**18, 2.0, 0.5), (2**20, 256.0, 0.0), (math.inf, 1024.0, 0.0))
-
-
 """For the four-step method: up to each length n, columns of about ``a * n**p``, as ``(n, a, p)``."""
-
 
 SCIPY, SCIPY_CONVOLUTION, SCIPY_STEPS = "scipy.fft", "scipy.fftpack.convolve", "scipy.fft in four steps"
 
@@ -140,10 +119,7 @@ PLAIN = {
     DUCC_STEPS: DUCC,
     TORCH_STEPS: TORCH,
 }
-
-
 """By method that convolves: the one that only transforms."""
-
 
 _BATCH = ((math.inf, SCIPY),)
 
@@ -168,10 +144,7 @@ CHOICES: dict[tuple[str, str, bool], tuple[tuple[float, str], ...]] = {
     ("torch", "float32", False): ((8191, TORCH), (math.inf, TORCH_STEPS)),
     ("torch", "float64", False): ((4096, TORCH), (math.inf, TORCH_STEPS)),
 }
-
-
 """By engine, dtype and whether there is a batch: the fastest method up to each length."""
-
 
 _COUNTS = (1, 8, 64, 512)
 
@@ -190,8 +163,6 @@ _DIRECT: dict[tuple[str, str], tuple[int, int, int, int]] = {
     ("torch", "complex64"): (124, 124, 68, 40),
     ("torch", "complex128"): (124, 92, 60, 40),
 }
-
-
 """By engine and dtype: up to which size a dense product is faster, for at least as many vectors as `_COUNTS` says."""
 
 
@@ -260,10 +231,7 @@ _FAST = (
     (135, 256), (9, 16), (75, 128), (5, 8), (675, 1024), (45, 64), (3, 4), (25, 32), (3375, 4096), (27, 32), (225, 256),
     (15, 16),
 )  # fmt: skip
-
-
 """Odd products of 3 and 5 as fractions of a power of two, ascending from 1/2 to 1 in steps of at most 1/15."""
-
 
 _PRIMES = (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71, 73, 79, 83, 89, 97)
 
@@ -404,8 +372,6 @@ def full_spectrum(half: Array, n: int, xp: Namespace) -> Array:
 
 
 Transforms: TypeAlias = tuple[Callable[[Any], Any], Callable[[Any], Any]]
-
-
 """A transform and its inverse."""
 
 
@@ -488,8 +454,6 @@ Transform: TypeAlias = Callable[[Any], Any]
 
 
 Convolve: TypeAlias = Callable[[Any, Any], Any]
-
-
 """Returns a circular convolution along the last axis, in the second argument where that is possible and given."""
 
 

@@ -91,36 +91,24 @@ class PairRules:
 
 
 compose = PairRules(commutative=False)
-
-
 """What ``left @ right`` is."""
 
 
 add = PairRules(commutative=True)
-
-
 """What ``left + right`` is."""
 
 
 scale = PairRules(commutative=False)
-
-
 """What ``operator * number`` is."""
 
 
 submatrix = PairRules(commutative=False)
-
-
 """What ``operator[a:b, c:d]`` is, of an operator and two ranges: an operator, or for one row or column its entries."""
 
 
 power = PairRules(commutative=False)
-
-
 """What ``operator ** integer`` is."""
 
 
 prepare = PairRules(commutative=False)
-
-
 """Of an operator and the settings of its products: base classes reach what prepares operators without importing it."""

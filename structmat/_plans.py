@@ -72,8 +72,6 @@ __all__ = [
 ]
 
 Step: TypeAlias = Callable[[Any, Any], Any]
-
-
 """Returns the products of one vector or of rows, in the second argument where that is possible and given."""
 
 

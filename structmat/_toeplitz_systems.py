@@ -187,44 +187,24 @@ def _symmetries(c: NDArray[Any], r: NDArray[Any]) -> tuple[bool, bool]:
 
 
 DENSE = 128
-
-
 """Up to this size elimination of the dense matrix is as fast as the recursions."""
 
-
 LONG = 1024
-
-
 """From this size on iteration is tried before a recursion."""
 
-
 LARGEST = 4096
-
-
 """The largest matrix that is written out where nothing else is accurate: 128 MiB, about a second."""
 
-
 FEW = 2
-
-
 """Up to so many right-hand sides are solved one by one; more of them share the inverse."""
 
-
 STEPS = 25
-
-
 """Of GMRES: a matrix with a smooth symbol needs fewer, and for others a recursion costs no more."""
 
-
 UNEVEN = 5e-3
-
-
 """Of rows: transforms leave an error of eps times the sum of all diagonals in each."""
 
-
 TRUSTED = 1e-8
-
-
 """The relative correction of the vectors of an inverse up to which the corrected ones are taken."""
 
 

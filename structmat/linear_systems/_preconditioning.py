@@ -84,8 +84,6 @@ def _power_of_two(v: Array, xp: Namespace) -> Array:
 
 
 _SMALLEST = 1e-6
-
-
 """Eigenvalues of a preconditioner are kept above this size, relative to the largest."""
 
 

@@ -76,14 +76,9 @@ class ConvergenceError(np.linalg.LinAlgError):
 
 
 _POWERS = 3
-
-
 """Steps of the power method for a norm."""
 
-
 _ROUNDING = 16.0
-
-
 """Residuals of this many units in the last place of what they are a difference of are rounding."""
 
 
@@ -101,8 +96,6 @@ class IterationSettings(NamedTuple):
 
 
 Measure = Callable[[Array, Array], "tuple[Array, Array]"]
-
-
 """From solution and residual to how good it is and whether that is enough, for each right-hand side."""
 
 

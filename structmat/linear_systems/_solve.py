@@ -51,20 +51,12 @@ from structmat.operators import LinearOperator
 __all__ = ["ignored", "least_squares", "lstsq", "solution", "solve"]
 
 _PASSES = 6
-
-
 """How often a solver is run at most, each time on what the runs before have left."""
 
-
 IterationCallback = Callable[[int], object]
-
-
 """Hears the number of iterations so far."""
 
-
 Step = Callable[[Array, float, int, IterationCallback], "tuple[Array, int]"]
-
-
 """From right-hand side, tolerance and number of iterations to a solution and the number that it took."""
 
 
@@ -299,8 +291,6 @@ def _is_finite_product(M: LinearOperator, b: Array, xp: Namespace) -> bool:
 
 
 _LONGEST = 10_000
-
-
 """The default number of iterations is ten times the number of unknowns, but at most this."""
 
 

@@ -128,10 +128,7 @@ def _normalised(x: Array, scale: Any, xp: Namespace) -> tuple[Array, Any]:
 
 
 FactorKind: TypeAlias = Literal["diagonal", "circulant"]
-
-
 """The kind of a factor; the kinds alternate."""
-
 
 Factor: TypeAlias = Diagonal | Circulant | SpectralCirculant | BandedCirculant | BlockCirculant
 
@@ -505,8 +502,6 @@ def _scale(operator: CDDProduct, factor: Scalar) -> CDDProduct:
 
 
 _MOST_FACTORS = 1000
-
-
 """Of products of small sides: those of large ones may have four factors for each row or column."""
 
 

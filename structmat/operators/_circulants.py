@@ -90,8 +90,6 @@ def ready_for_roots(half: Array, n: int, rounding: float, xp: Namespace) -> tupl
 
 
 _ENOUGH = 8
-
-
 """Number of vectors that win back the transform from a spectrum to a first column."""
 
 

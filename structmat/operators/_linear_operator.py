@@ -45,22 +45,13 @@ __all__ = [
 ]
 
 NormOrder: TypeAlias = Literal["fro", "nuc", 1, 2] | float
-
-
 """A matrix norm: Frobenius, nuclear, largest column sum, largest singular value; infinity is the largest row sum."""
 
-
 _TRANSFORM = 4.0
-
-
 """The cut-off over ``eps * log2(2 n)``; see `spectral_rounding`."""
 
-
 _BEYOND = 10**20
-
-
 """With an exponent of this size every power but those of plus and minus one is zero or infinite."""
-
 
 _ITERATIVE = "scipy.sparse.linalg.{} on structmat.scipy.as_linear_operator(op), or {}(op.to_dense())"
 
@@ -87,8 +78,6 @@ ALTERNATIVES = {
     "logm": "scipy.linalg.logm(op.to_dense())",
     "fractional_matrix_power": "scipy.linalg.fractional_matrix_power(op.to_dense(), p)",
 }
-
-
 """What to call instead of a method that has no closed form."""
 
 

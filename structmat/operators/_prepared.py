@@ -446,14 +446,9 @@ def _adjoint(matrix: Array, xp: Namespace) -> Array:
 
 
 _DEEPEST = 64
-
-
 """Levels of operators within operators: each takes up to nine frames of Python's stack of a thousand, in a pickle."""
 
-
 _MOST = 100_000
-
-
 """Operators within operators, as often as each occurs: a recurrence may double them in each step."""
 
 

@@ -46,10 +46,7 @@ from structmat._plans import Plan, Products
 __all__ = ["Arithmetic", "Context", "Op", "Operator"]
 
 Op = TypeVar("Op", bound="Operator[Any]")
-
-
 """The whole base class, `LinearOperator`, which is defined on top of this part."""
-
 
 _WITH_COLUMNS = {
     "matvec": ", or write A @ x; what SciPy gives columns takes structmat.scipy.as_linear_operator(A)",

@@ -56,10 +56,7 @@ __all__ = [
 ]
 
 _ROUNDS = 4
-
-
 """Of Hager's method: more than three are seldom of use."""
-
 
 _POWERS = 30
 
