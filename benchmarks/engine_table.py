@@ -30,10 +30,8 @@ import numpy as np
 from array_api_compat import numpy as numpy_namespace
 
 import structmat as sm
-from structmat import _fourier as four_step
 from structmat import _fourier as measured_choices
 from structmat._fourier import (
-    FourStep,
     Settings,
     column_length,
     convolver,
@@ -102,15 +100,9 @@ def torch_convolution(method: str, c: Any, x: Any) -> Callable[[], Any]:
 
     torch.set_num_threads(1)
     c, x = torch.from_numpy(c), torch.from_numpy(x)
-    real, n = not c.is_complex(), c.shape[-1]
-    forward, backward = (torch.fft.rfft, torch.fft.irfft) if real else (torch.fft.fft, torch.fft.ifft)
-    S = forward(c)
-    if method == measured_choices.TORCH:
-        return lambda: backward(S * forward(x), n)
-    size = column_length(n) or n
-    columns = (lambda v: forward(v, size, 0), lambda V: backward(V, size, 0))
-    step = FourStep.of(S, n, size, columns, (torch.fft.fft, torch.fft.ifft), torch_namespace(), real=real)
-    return lambda: step.convolve(x)
+    real, n, xp = not c.is_complex(), c.shape[-1], torch_namespace()
+    step = convolver(method, None, lambda: spectrum(c, xp, real=real), n, xp, real=real)
+    return lambda: step(x, None)
 
 
 def torch_namespace() -> Any:
@@ -155,11 +147,11 @@ def columns(sizes: Sequence[int], seconds: float) -> None:
         chosen = column_length(n)
         try:
             while size * 16 <= n and chosen:
-                four_step.COLUMNS = ((np.inf, size, 0),)
+                measured_choices.COLUMNS = ((np.inf, size, 0),)
                 calls[f"{column_length(n)}"] = convolution(method, c, x)
                 size *= 2
         finally:
-            four_step.COLUMNS = kept
+            measured_choices.COLUMNS = kept
         if calls:
             calls["table"] = convolution(method, c, x)
             got = medians(calls, seconds)
@@ -193,9 +185,7 @@ def products(engine: str, dtype: str, n: int, count: int) -> tuple[Callable[[], 
         c, x = torch.from_numpy(c), torch.from_numpy(x)
     C = sm.Circulant(c)
     P = C.prepare() if engine == "torch" else C.prepare(engine=engine)
-    variants = [
-        sm.Prepared(C, P.plan, P.adjoint, C.to_dense() if direct else None, direct, P.settings) for direct in (10**9, 0)
-    ]
+    variants = [sm.Prepared(C, P.plan, C.to_dense() if direct else None, direct, P.settings) for direct in (10**9, 0)]
     return tuple(lambda V=V: V.matvec(x) for V in variants)  # type: ignore[return-value]
 
 
@@ -210,7 +200,7 @@ def primes(seconds: float) -> None:
                 calls = {}
                 for name, kernel in (("own", c), ("embedded", kernel_of_diagonals(c, c[:0:-1], numpy_namespace))):
                     plan = planned(kernel, (n, n), settings, numpy_namespace)
-                    P = sm.Prepared(sm.Circulant(c), plan, plan.adjoint(), None, 0, settings)
+                    P = sm.Prepared(sm.Circulant(c), plan, None, 0, settings)
                     calls[name] = lambda P=P, x=x: P.matvec(x)
                 got = medians(calls, seconds)
                 print(f"{engine} {dtype} {count} {n} ({factor}): {got['own'] / got['embedded']:.2f}", flush=True)

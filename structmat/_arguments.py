@@ -18,6 +18,7 @@ from array_api_compat import (
     is_cupy_array,
     is_torch_array,
 )
+from array_api_compat import numpy as numpy_namespace
 
 from structmat._array_tools import (
     ArgumentTypeError,
@@ -29,7 +30,6 @@ from structmat._array_tools import (
     is_array,
     is_complex,
     is_half_precision,
-    is_numpy,
     is_torch,
     library_of,
     namespace,
@@ -310,7 +310,7 @@ def can_raise_for_values(xp: Namespace) -> bool:
     Elsewhere it would wait for the device and fail under a tracer, so there infinities and NaN flow as in
     ``jax.numpy.linalg``.
     """
-    return is_numpy(xp) or bool(is_array_api_strict_namespace(xp))
+    return xp is numpy_namespace or bool(is_array_api_strict_namespace(xp))
 
 
 def require_nonzero(values: Array, relative: float, owner: str, xp: Namespace) -> None:

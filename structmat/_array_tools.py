@@ -51,6 +51,7 @@ __all__ = [
     "is_eager_on_cpu",
     "is_half_precision",
     "is_numpy",
+    "is_plain",
     "is_torch",
     "is_vector",
     "library_of",
@@ -66,6 +67,7 @@ __all__ = [
     "restored",
     "reversed_cyclically",
     "scale_array",
+    "shared_dtype",
     "singular_values",
     "solutions",
     "warn_caller",
@@ -364,6 +366,17 @@ def dtype_name(dtype: DType) -> str:
     return "any" if dtype is None else str(getattr(dtype, "name", dtype)).rsplit(".", 1)[-1]
 
 
+def shared_dtype(leaves: Sequence[tuple[Array, int]]) -> DType:
+    """Return the one dtype, full precision, of arrays of one library; None where there are several, or half ones."""
+    dtype: Any = None
+    for array, _ in leaves:
+        if dtype is None:
+            dtype = array.dtype
+        elif array.dtype != dtype:
+            return None
+    return None if is_half_precision(dtype) else dtype
+
+
 def is_complex_scalar(factor: Scalar, xp: Namespace) -> bool:
     """Tell whether a Python number or an array of scalars is complex."""
     if isinstance(factor, (int, float)):
@@ -377,7 +390,7 @@ def binary_exponents(sizes: Array, xp: Namespace) -> Array:
     They carry no gradient, and ``2.0 ** e`` is always a normal number, so that a division by it is exact.
     """
     limits = xp.finfo(sizes.dtype)
-    low, high = (math.frexp(float(limit))[1] - 1 for limit in (limits.smallest_normal, limits.max))
+    low, high = math.frexp(float(limits.smallest_normal))[1] - 1, math.frexp(float(limits.max))[1] - 1
     if is_numpy(xp):  # exact, and in a fifth of the time
         exponents: Array = np.maximum(np.frexp(cast("Any", sizes))[1] - 1, low).astype(sizes.dtype)
         return exponents
@@ -627,6 +640,18 @@ def is_differentiated(arrays: Iterable[Array], xp: Namespace) -> bool:
         return True
     tensors: Iterable[Any] = arrays
     return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+
+
+def is_plain(arrays: Iterable[Array]) -> bool:
+    """Tell whether what is computed of arrays may be kept, as it belongs to no trace, graph or mode of a library."""
+    values: list[Any] = list(arrays)
+    if all(type(value) is np.ndarray for value in values):
+        return True
+    torch: Any = sys.modules.get("torch")
+    if torch is None or not all(type(value) is torch.Tensor and not value.requires_grad for value in values):
+        return False
+    special = torch.compiler.is_compiling() or torch.is_inference_mode_enabled()
+    return not special and not is_differentiated(values, namespace(*values))
 
 
 def require_one_forward_level(owner: str) -> None:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from functools import cache
 from importlib import metadata
+from math import prod
 from typing import Any, Literal, NamedTuple, TypeAlias
 from weakref import WeakValueDictionary
 
@@ -27,11 +28,13 @@ from structmat._array_tools import (
     is_complex,
     is_numpy,
     library_of,
+    padded,
     precision_of,
 )
 
 __all__ = [
     "ALIAS",
+    "ANY",
     "CHOICES",
     "CHUNK",
     "COLUMNS",
@@ -51,8 +54,9 @@ __all__ = [
     "TORCH_LARGE",
     "TORCH_STEPS",
     "Engine",
-    "FourStep",
     "Settings",
+    "as_grid",
+    "as_vectors",
     "choices",
     "column_length",
     "convolver",
@@ -61,15 +65,18 @@ __all__ = [
     "direct_up_to",
     "ducc",
     "fast_length",
-    "fft",
     "from_spectrum",
     "full_spectrum",
-    "ifft",
+    "half_of_grid",
     "in_chunks",
     "is_fast",
     "kernel_of_diagonals",
+    "last_axes",
     "method_for",
+    "multilevel_fft",
+    "multilevel_ifft",
     "require_engine",
+    "reversed_levels",
     "rows_in_chunk",
     "show_config",
     "spectrum",
@@ -107,6 +114,8 @@ DUCC, DUCC_CONVOLUTION, DUCC_STEPS = "ducc0.fft", "ducc0.fft.convolve_axis", "du
 
 
 TORCH, TORCH_STEPS = "torch.fft", "torch.fft in four steps"
+
+ANY = "fft of any library"
 
 
 STEPS = (SCIPY_STEPS, DUCC_STEPS, TORCH_STEPS)
@@ -223,7 +232,7 @@ def method_for(engine: str, dtype: str, length: int, *, batched: bool, once: boo
 
     The four-step method stands for plain transforms where the length does not divide into columns.
     """
-    method = next(method for limit, method in choices(dtype, engine, batched=batched) if length <= limit)
+    method, *_ = [method for limit, method in choices(dtype, engine, batched=batched) if length <= limit]
     return PLAIN[method] if once and method in {*STEPS, SCIPY_CONVOLUTION} else method
 
 
@@ -300,68 +309,41 @@ def in_chunks(step: Callable[[Any, Any], Any], x: Any, rows: int, size: int | No
     return flat.reshape(*batch, rows)
 
 
-def transforms_of(xp: Namespace) -> Any:
-    """Return the module of transforms for arrays of that library."""
-    return scipy.fft if is_numpy(xp) else xp.fft
-
-
-def _nothing(x: Array, length: int, dtype: Any, xp: Namespace) -> Array:
+def _nothing(x: Array, shape: tuple[int, ...], xp: Namespace, *, real: bool) -> Array:
     """Return the transforms of no vectors at all: those of torch fail on an empty batch."""
-    return xp.zeros((*x.shape[:-1], length), dtype=dtype, device=device_of(x))
+    return xp.zeros(shape, dtype=(precision_of if real else complex_partner)(x.dtype, xp), device=device_of(x))
 
 
 def _complex(x: Array, xp: Namespace) -> Array:
     return x if is_complex(x.dtype, xp) else xp.astype(x, complex_partner(x.dtype, xp))
 
 
-def _is_trivial(x: Array, n: int | None, xp: Namespace) -> bool:
-    """Tell whether a transform has length one and is left out: some of these XLA does not compile."""
-    return library_of(xp) == "jax" and x.shape[-1] == (n or 1) == 1
-
-
-def fft(x: Array, xp: Namespace, *, n: int | None = None, norm: str = "backward") -> Array:
-    """Return the complex transform of `x`, real or complex, with zeros appended up to length `n`."""
-    x = _complex(x, xp)
-    if 0 in x.shape:
-        return _nothing(x, n or x.shape[-1], x.dtype, xp)
-    if _is_trivial(x, n, xp):
-        return x
-    result: Array = transforms_of(xp).fft(x, n=n, norm=norm)
-    return result
-
-
-def ifft(x: Array, xp: Namespace, *, norm: str = "backward") -> Array:
-    """Return the inverse complex transform of `x`."""
-    x = _complex(x, xp)
-    if 0 in x.shape:
-        return _nothing(x, x.shape[-1], x.dtype, xp)
-    if _is_trivial(x, None, xp):
-        return x
-    result: Array = transforms_of(xp).ifft(x, norm=norm)
-    return result
+def transforms_of(xp: Namespace) -> Any:
+    """Return the module of transforms for arrays of that library."""
+    return scipy.fft if is_numpy(xp) else xp.fft
 
 
 def spectrum(x: Array, xp: Namespace, *, real: bool, n: int | None = None) -> Array:
     """Return the half spectrum of real data when `real`, else the full one of any; zeros are added up to length `n`."""
-    if not real:
-        return fft(x, xp, n=n)
+    n = x.shape[-1] if n is None else n
     if 0 in x.shape:
-        return _nothing(x, (n or x.shape[-1]) // 2 + 1, complex_partner(x.dtype, xp), xp)
-    if _is_trivial(x, n, xp):
-        return _complex(x, xp)
-    result: Array = transforms_of(xp).rfft(x, n=n)
+        return _nothing(x, (*x.shape[:-1], n // 2 + 1 if real else n), xp, real=False)
+    trivial = n == x.shape[-1] == 1 and library_of(xp) == "jax"  # some of these XLA does not compile
+    if not real or trivial:
+        x = _complex(x, xp)
+    if trivial:
+        return x
+    result: Array = (transforms_of(xp).rfft if real else transforms_of(xp).fft)(x, n=n)
     return result
 
 
 def from_spectrum(s: Array, n: int, xp: Namespace, *, real: bool) -> Array:
     """Return the signal of length `n` whose half spectrum (`real`) or full spectrum is `s`."""
-    if not real:
-        return ifft(s, xp)
     if 0 in s.shape:
-        return _nothing(s, n, precision_of(s.dtype, xp), xp)
-    if _is_trivial(s, n, xp):
-        return xp.real(s)
-    result: Array = transforms_of(xp).irfft(s, n=n)
+        return _nothing(s, (*s.shape[:-1], n), xp, real=real)
+    if n == s.shape[-1] == 1 and library_of(xp) == "jax":
+        return xp.real(s) if real else s
+    result: Array = transforms_of(xp).irfft(s, n=n) if real else transforms_of(xp).ifft(_complex(s, xp))
     return result
 
 
@@ -371,8 +353,131 @@ def full_spectrum(half: Array, n: int, xp: Namespace) -> Array:
     return xp.concat([half, mirrored], axis=-1)
 
 
+# Of vectors (..., N) on grids, along all of their axes
+
+
+def last_axes(sizes: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the axes of a grid."""
+    return tuple(range(-len(sizes), 0))
+
+
+def half_of_grid(sizes: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the sizes of the half spectrum on a grid."""
+    return (*sizes[:-1], sizes[-1] // 2 + 1)
+
+
+def as_grid(x: Array, sizes: tuple[int, ...], xp: Namespace) -> Array:
+    """Return vectors (..., N) as arrays on a grid."""
+    return xp.reshape(x, (*x.shape[:-1], *sizes))
+
+
+def as_vectors(x: Array, sizes: tuple[int, ...], xp: Namespace) -> Array:
+    """Return arrays on a grid, of as many axes as there are `sizes`, as vectors (..., N)."""
+    cut = x.ndim - len(sizes)
+    return xp.reshape(x, (*x.shape[:cut], prod(x.shape[cut:])))
+
+
+def multilevel_fft(
+    x: Array,
+    sizes: tuple[int, ...],
+    xp: Namespace,
+    *,
+    real: bool,
+    n: tuple[int, ...] | None = None,
+    norm: str = "backward",
+) -> Array:
+    """Return the transform of vectors (..., N) over the axes of their grids, the half along the last one if `real`.
+
+    Zeros are added up to the sizes `n`.
+    """
+    n = sizes if n is None else n
+    if 0 in x.shape:
+        return _nothing(x, (*x.shape[:-1], prod(half_of_grid(n) if real else n)), xp, real=False)
+    transform = transforms_of(xp).rfftn if real else transforms_of(xp).fftn
+    x = as_grid(x if real else _complex(x, xp), sizes, xp)
+    return as_vectors(transform(x, s=n, axes=last_axes(sizes), norm=norm), sizes, xp)
+
+
+def multilevel_ifft(s: Array, n: tuple[int, ...], xp: Namespace, *, real: bool, norm: str = "backward") -> Array:
+    """Return the vectors (..., N) on a grid of sizes `n` with a given transform, half (`real`) or full."""
+    if 0 in s.shape:
+        return _nothing(s, (*s.shape[:-1], prod(n)), xp, real=real)
+    transform = transforms_of(xp).irfftn if real else transforms_of(xp).ifftn
+    s = as_grid(_complex(s, xp), half_of_grid(n) if real else n, xp)
+    return as_vectors(transform(s, s=n, axes=last_axes(n), norm=norm), n, xp)
+
+
+def reversed_levels(x: Array, sizes: tuple[int, ...], xp: Namespace) -> Array:
+    """Return y with ``y[k] = x[-k]``, indices modulo the size along every axis of the grid."""
+    axes = last_axes(sizes)
+    return as_vectors(xp.roll(xp.flip(as_grid(x, sizes, xp), axis=axes), (1,) * len(axes), axis=axes), sizes, xp)
+
+
+# Convolutions, with all that does not depend on the vectors done before
+
+Convolve: TypeAlias = Callable[[Any, Any], Any]
+"""Returns a circular convolution along the last axis, in the second argument where that is possible and given."""
+
 Transforms: TypeAlias = tuple[Callable[[Any], Any], Callable[[Any], Any]]
-"""A transform and its inverse."""
+"""A transform, which appends zeros, and its inverse."""
+
+
+def convolver(
+    method: str, kernel: Any, spectrum: Callable[[], Any], length: int, xp: Namespace = numpy_namespace, *, real: bool
+) -> Convolve:
+    """Return the circular convolution with `kernel`, or where that is None with one of that length by its spectrum.
+
+    Vectors may be shorter. Only some methods take batches: those that the table names for them.
+    """
+    if kernel is not None and method == DUCC_CONVOLUTION:
+        return lambda x, out: convolve_axis(kernel, x, out)
+    S = spectrum()
+    if method in STEPS and (height := column_length(length)):
+        return four_step(S, length, height, PLAIN[method], xp, real=real)
+    if method == SCIPY_CONVOLUTION:
+        return convolve_packed(S, length)
+    forward, backward = transforms(PLAIN.get(method, method), length, xp, real=real)
+    if method == ANY or not is_numpy(xp):  # stacks broadcast, and other products may have a gradient
+        return lambda x, out: backward(S * forward(x))  # noqa: ARG005
+
+    def convolve(x: Any, out: Any) -> Any:  # noqa: ARG001
+        X = forward(x)
+        X *= S
+        return backward(X)
+
+    return convolve
+
+
+def transforms(
+    method: str, length: int, xp: Namespace = numpy_namespace, *, real: bool, axis: int = -1, overwrite: bool = False
+) -> Transforms:
+    """Return the transform along an axis, which appends zeros up to `length`, and its inverse, which may overwrite.
+
+    With `overwrite` the complex transform may do so as well.
+    """
+    if method == ANY:
+        return lambda x: spectrum(x, xp, real=real, n=length), lambda X: from_spectrum(X, length, xp, real=real)
+    if method == TORCH:
+        forward, backward = (xp.fft.rfft, xp.fft.irfft) if real else (xp.fft.fft, xp.fft.ifft)
+        return lambda x: forward(x, length, axis), lambda X: backward(X, length, axis)
+    if method == SCIPY:
+        fft: Any = scipy.fft  # whose dispatch takes a microsecond more for arguments by name
+        if real:
+            return lambda x: fft.rfft(x, length, axis), lambda X: fft.irfft(X, length, axis, None, True)
+        return (
+            lambda x: fft.fft(x, length, axis, None, overwrite),
+            lambda X: fft.ifft(X, length, axis, None, True),
+        )
+    fft = ducc()
+    if real:
+        return (
+            lambda x: fft.r2c(widened(x, length, axis), (axis,)),
+            lambda X: fft.c2r(X, (axis,), length, False, 2, None, 1, True),
+        )
+    return (
+        lambda x: fft.c2c(wide := widened(x, length, axis), (axis,), True, 0, wide if overwrite else None),
+        lambda X: fft.c2c(X, (axis,), False, 2, X),
+    )
 
 
 def column_length(length: int) -> int | None:
@@ -401,127 +506,34 @@ class _Twiddles:
 _TWIDDLES: WeakValueDictionary[tuple[Any, ...], _Twiddles] = WeakValueDictionary()
 
 
-class FourStep(NamedTuple):
-    """Convolutions with one kernel."""
+def four_step(spectrum: Any, n: int, height: int, method: str, xp: Namespace, *, real: bool) -> Convolve:
+    """Return the circular convolution of one vector of length `n` by the four-step method, in columns of that height.
 
-    columns: Transforms
-    """Transform along the first axis, which appends zeros, and its inverse."""
-    rows: Transforms
-    """Complex transform along the last axis, which may overwrite, and its inverse."""
-    shared: _Twiddles
-    factors: Any
-    conjugates: Any
-    spectrum: Any
-    times: Callable[[Any, Any], Any]
-    """Product with the spectrum: in place, or where that may have a gradient apart."""
+    `spectrum` is the half one where vectors are `real`.
+    """
+    cols = n // height
+    shape, dtype = (height // 2 + 1 if real else height, cols), dtype_name(spectrum.dtype)
+    shared = _TWIDDLES.get((n, shape, dtype))
+    if shared is None:
+        shared = _TWIDDLES.setdefault((n, shape, dtype), _Twiddles(n, shape, dtype))
+    # the same memory for torch, in tensors of the mode in which the operator is made
+    factors, conjugates = xp.asarray(shared.factors), xp.asarray(shared.conjugates)
+    full = full_spectrum(spectrum, n, xp) if real else spectrum
+    ordered = contiguous(xp.matrix_transpose(xp.reshape(full, (-1, height)))[: shape[0]], xp)
+    times: Any = operator.imul if is_numpy(xp) else operator.mul  # elsewhere the spectrum may have a gradient
+    down, up = transforms(method, height, xp, real=real, axis=0)
+    along, back = transforms(method, cols, xp, real=False, overwrite=True)
 
-    @classmethod
-    def of(
-        cls, spectrum: Array, n: int, height: int, columns: Transforms, rows: Transforms, xp: Namespace, *, real: bool
-    ) -> FourStep:
-        """Return the convolutions of length `n` by a spectrum, half of it where vectors are `real`, on a CPU.
-
-        `columns` transform to the length `height`, `rows` to ``n // height``.
-        """
-        shape, dtype = (height // 2 + 1 if real else height, n // height), dtype_name(spectrum.dtype)
-        key = (n, shape, dtype)
-        shared = _TWIDDLES.get(key)
-        if shared is None:
-            shared = _TWIDDLES.setdefault(key, _Twiddles(n, shape, dtype))
-        # the same memory for torch, in tensors of the mode in which the operator is made
-        factors, conjugates = xp.asarray(shared.factors), xp.asarray(shared.conjugates)
-        full = full_spectrum(spectrum, n, xp) if real else spectrum
-        ordered = contiguous(xp.matrix_transpose(xp.reshape(full, (-1, height)))[: shape[0]], xp)
-        times = operator.imul if is_numpy(xp) else operator.mul
-        return cls(columns, rows, shared, factors, conjugates, ordered, times)
-
-    @property
-    def cols(self) -> int:
-        """The length of a row: that of a vector is to be a multiple of it."""
-        return int(self.factors.shape[1])
-
-    def convolve(self, x: Any) -> Any:
-        """Return the circular convolution of a vector whose length is a multiple of `cols`."""
-        (down, up), (along, back), factors = self.columns, self.rows, self.factors
-        F = down(x.reshape(-1, factors.shape[1]))
+    def convolve(x: Any, out: Any, shared: _Twiddles = shared) -> Any:  # noqa: ARG001  # which stays in use
+        short = x.shape[0] % cols
+        wide: Any = padded(x, x.shape[0] + cols - short, xp) if short else x
+        F = down(wide.reshape(-1, cols))
         F *= factors
-        F = back(self.times(along(F), self.spectrum))
-        F *= self.conjugates
+        F = back(times(along(F), ordered))
+        F *= conjugates
         return up(F).reshape(-1)
 
-
-Transform: TypeAlias = Callable[[Any], Any]
-
-
-Convolve: TypeAlias = Callable[[Any, Any], Any]
-"""Returns a circular convolution along the last axis, in the second argument where that is possible and given."""
-
-
-def convolver(method: str, kernel: Any, spectrum: Callable[[], Any], length: int, *, real: bool) -> Convolve:
-    """Return the circular convolution with `kernel`, or where that is None with one of that length by its spectrum.
-
-    Vectors may be shorter. Only some methods take batches: those that the table names for them.
-    """
-    if kernel is not None and method == DUCC_CONVOLUTION:
-        return lambda x, out: convolve_axis(kernel, x, out)
-    S = spectrum()
-    if method in STEPS and (height := column_length(length)):
-        return four_step(S, length, height, PLAIN[method], real=real)
-    if method == SCIPY_CONVOLUTION:
-        return convolve_packed(S, length)
-    forward, backward = transforms(PLAIN.get(method, method), length, real=real)
-
-    def convolve(x: Any, out: Any) -> Any:  # noqa: ARG001
-        X = forward(x)
-        X *= S
-        return backward(X)
-
     return convolve
-
-
-def transforms(
-    method: str, length: int, *, real: bool, axis: int = -1, overwrite: bool = False
-) -> tuple[Transform, Transform]:
-    """Return the transform along an axis, which appends zeros up to `length`, and its inverse, which may overwrite.
-
-    With `overwrite` the complex transform may do so as well.
-    """
-    if method == SCIPY:
-        fft: Any = scipy.fft  # whose dispatch takes a microsecond more for arguments by name
-        if real:
-            return (
-                lambda x: fft.rfft(x, length, axis),
-                lambda X: fft.irfft(X, length, axis, None, True),
-            )
-        return (
-            lambda x: fft.fft(x, length, axis, None, overwrite),
-            lambda X: fft.ifft(X, length, axis, None, True),
-        )
-    fft = ducc()
-    if real:
-        return (
-            lambda x: fft.r2c(widened(x, length, axis), (axis,)),
-            lambda X: fft.c2r(X, (axis,), length, False, 2, None, 1, True),
-        )
-    return (
-        lambda x: fft.c2c(wide := widened(x, length, axis), (axis,), True, 0, wide if overwrite else None),
-        lambda X: fft.c2c(X, (axis,), False, 2, X),
-    )
-
-
-def four_step(spectrum: Any, length: int, height: int, method: str, *, real: bool) -> Convolve:
-    """Return the circular convolution of one vector by the four-step method, in columns of that height."""
-    step = FourStep.of(
-        spectrum,
-        length,
-        height,
-        transforms(method, height, real=real, axis=0),
-        transforms(method, length // height, real=False, overwrite=True),
-        numpy_namespace,
-        real=real,
-    )
-    cols = step.cols
-    return lambda x, out: step.convolve(widened(x, -(-x.shape[0] // cols) * cols, -1))  # noqa: ARG005
 
 
 def convolve_packed(spectrum: Any, length: int) -> Convolve:

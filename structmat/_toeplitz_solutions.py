@@ -23,8 +23,8 @@ from structmat._array_tools import (
     reversed_cyclically,
 )
 from structmat._fourier import Settings, fast_length, from_spectrum, kernel_of_diagonals, spectrum
-from structmat._plans import Bezoutian, bezoutian, convolution
-from structmat._toeplitz_systems import ToeplitzSystem
+from structmat._plans import convolution
+from structmat._toeplitz_systems import Bezoutian, ToeplitzSystem, bezoutian
 
 __all__ = [
     "InverseVectors",
@@ -63,7 +63,7 @@ def cotangents(x: Array, y: Array, dx: Array, dy: Array, dlog: Array, xp: Namesp
 
     The adjoint of `tangents`, so that the gradient of a real function f by z is ``df = Re(sum(conj(grad) dz))``.
     """
-    adjoint = _inverse(x, y, xp).adjoint()
+    adjoint = bezoutian(_conj(x, xp), _conj(y, xp), Settings(), xp, flips=(True, True))
     wx, wy = adjoint.apply(dx, xp), adjoint.apply(dy, xp)
     (column, row), (column_y, row_y) = (outer_gradients(w, v, xp) for w, v in ((wx, x), (wy, y)))
     column, row = column + column_y, row + row_y + reversed_cyclically(wy, xp)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import operator
+from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -10,16 +12,101 @@ import numpy as np
 import scipy  # its `linalg` is imported on first use
 from array_api_compat import numpy as numpy_namespace
 
-from structmat._array_tools import warn_caller
-from structmat._fourier import Settings, fft, from_spectrum, ifft, kernel_of_diagonals, spectrum
-from structmat._plans import Bezoutian, Convolution, bezoutian, convolution
+from structmat._array_tools import Array, Namespace, concat_last, device_of, is_complex, is_numpy, warn_caller
+from structmat._fourier import (
+    PLAIN,
+    Settings,
+    fast_length,
+    from_spectrum,
+    kernel_of_diagonals,
+    spectrum,
+    transforms,
+)
+from structmat._plans import Convolution, Plan, Step, convolution, reversal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
-__all__ = ["DENSE", "ToeplitzSystem", "levinson", "schur"]
+__all__ = ["DENSE", "Bezoutian", "ToeplitzSystem", "bezoutian", "levinson", "schur"]
+
+
+@dataclass(frozen=True, eq=False, repr=False, slots=True)
+class Bezoutian(Plan):
+    """The sum of two products, each of a lower and an upper triangular Toeplitz matrix, by their spectra."""
+
+    _core_axes = {"lower_x": 1, "upper_x": 1, "lower_y": 1, "upper_y": 1}
+
+    lower_x: Any
+    upper_x: Any
+    """Half spectra (`real`) or full spectra of the first product."""
+    lower_y: Any
+    upper_y: Any
+    """Those of the second one."""
+    n: int
+    length: int
+    """The length of transforms, at least 2 n - 1."""
+    is_real: bool
+    settings: Settings
+    flips: tuple[bool, bool]
+    """Whether the rows and the columns are in reverse order."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """``(n, n)``."""
+        return (self.n, self.n)
+
+    @property
+    def width(self) -> int:
+        """How many numbers a product moves at a time for one vector."""
+        return self.length
+
+    @property
+    def cost(self) -> float:
+        """How long the convolutions of one product are together: six transforms, where a convolution has two."""
+        return 3.0 * self.length
+
+    def step(self, xp: Namespace, dtype: str, *, batched: bool, once: bool = False) -> Step:
+        """Return the product of one vector or of a batch."""
+        method = self._method(xp, self.settings, dtype, self.length, batched=batched, once=once)
+        forward, backward = transforms(PLAIN.get(method, method), self.length, xp, real=self.is_real)
+        in_place = is_numpy(xp) and not self.is_stack
+        times: Any = operator.imul if in_place else operator.mul
+        plus: Any = operator.iadd if in_place else operator.add
+        n, (flipped_rows, flipped_cols), reverse = self.n, self.flips, reversal(xp)
+
+        def step(x: Any, out: Any) -> Any:
+            X = forward(reverse(x) if flipped_cols else x)
+            total = times(forward(backward(X * self.upper_x)[..., :n]), self.lower_x)
+            X = times(forward(backward(times(X, self.upper_y))[..., :n]), self.lower_y)
+            y = backward(plus(total, X))[..., :n]
+            y = reverse(y) if flipped_rows else y
+            if out is None:
+                return y.copy() if in_place else y  # which keeps no memory of the entries cut off
+            out[...] = y
+            return out
+
+        return step
+
+
+def bezoutian(x: Array, y: Array, settings: Settings, xp: Namespace, *, flips: tuple[bool, bool]) -> Bezoutian:
+    """Return the plan of the matrix ``L(x) U(1, -y[n-1], ..., -y[1]) + L(y) U(0, x[n-1], ..., x[1])``.
+
+    L and U are the lower and upper triangular Toeplitz matrices with that first column and first row.
+    """
+    n, real = x.shape[-1], not is_complex(x.dtype, xp)
+    length = fast_length(2 * n - 1)
+
+    def upper(first: float, tail: Array) -> Array:
+        """Return the first column of the circulant that has U in its corner."""
+        one = xp.full(1, first, dtype=tail.dtype, device=device_of(tail))
+        gap = xp.zeros(length - n, dtype=tail.dtype, device=device_of(tail))
+        return concat_last([one, gap, tail], xp)
+
+    vectors = (x, upper(1.0, -y[..., 1:]), y, upper(0.0, x[..., 1:]))
+    a, b, c, d = (spectrum(v, xp, real=real, n=length) for v in vectors)
+    return Bezoutian(a, b, c, d, n, length, real, settings, flips)
 
 
 def levinson(c: NDArray[Any], r: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], complex, float]:
@@ -125,8 +212,9 @@ def schur(  # noqa: PLR0915  # one elimination, step by step
     last = np.zeros(n, complex)
     last[-1] = 1
     turns = np.exp(1j * np.pi * k / n)
-    G = np.asarray(fft(np.array([first, c + above]), numpy_namespace, norm="ortho"))
-    B = np.asarray(ifft(np.array([(c - above)[::-1] / scale, last]) * turns, numpy_namespace, norm="ortho"))
+    fft: Any = scipy.fft
+    G = fft.fft(np.array([first, c + above]), norm="ortho")
+    B = fft.ifft(np.array([(c - above)[::-1] / scale, last]) * turns, norm="ortho")
     # One over the difference of two nodes exp(-iπa/n) and exp(-iπb/n) is i half(a) half(b) / (2 sin(π(a - b) / 2n)).
     half = np.exp(0.5j * np.pi * np.arange(2 * n) / n)
     d = np.arange(1, 2 * n)
@@ -174,7 +262,7 @@ def schur(  # noqa: PLR0915  # one elimination, step by step
         # The pivot's place goes to a row of -I, which was untouched until now.
         phase[step] = half[2 * step + 1]
         G[:, step] = row / value
-    solutions = np.asarray(ifft(G, numpy_namespace, norm="ortho")) * turns
+    solutions = fft.ifft(G, norm="ortho") * turns
     x = solutions[0] / scale
     y = solutions[1]
     y[0] -= 1

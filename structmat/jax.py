@@ -15,13 +15,12 @@ A tree made from one, by ``jax.tree.map`` or by a library such as Equinox, may h
 masks, axes, names. Only the Python number that scales an operator, as in ``2 * (A @ B)``, is static.
 
 The leaves of a `structmat.Prepared` operator are those of the operator and of what was computed from it: its gradient
-lies where its products read, in ``plan`` or ``matrix``, and its ``operator`` gets zeros. To learn the vectors, prepare
+lies where its products read, in ``plan`` or ``matrix``, for `rmatvec` in ``operator``. To learn the vectors, prepare
 inside of the function that is differentiated. Count parameters by ``P.operator``.
 """
 
 from __future__ import annotations
 
-import inspect
 from functools import partial
 from typing import Any, TypeVar
 
@@ -33,7 +32,7 @@ try:
 except ModuleNotFoundError as error:
     raise ImportError('structmat.jax needs the extra "jax": pip install "structmat[jax]"') from error
 
-from structmat import _multilevel_plans, _plans, operators
+import structmat.operators  # noqa: F401  # all of them, to be registered
 from structmat._array_tools import Parametrised
 from structmat._toeplitz_solutions import (
     Rules,
@@ -128,10 +127,15 @@ def _plain(value: Any) -> Any:
     return +value if type(value) in _LEAVES.values() else value
 
 
-# Every operator and every plan, so that a new one is in no list here.
-for _cls in (getattr(_room, _name) for _room in (operators, _plans, _multilevel_plans) for _name in _room.__all__):
-    if isinstance(_cls, type) and issubclass(_cls, Parametrised) and not inspect.isabstract(_cls):
-        register_operator(_cls)
+def _register(cls: type[Parametrised]) -> None:
+    """Register the operators and plans of this package that are derived from a class."""
+    for kind in cls.__subclasses__():
+        if kind.__module__.startswith("structmat.") and "__match_args__" in kind.__dict__:
+            register_operator(kind)
+        _register(kind)
+
+
+_register(Parametrised)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(2,))

@@ -27,8 +27,7 @@ from structmat._array_tools import (
     namespace_of,
     precision_of,
 )
-from structmat._fourier import fast_length
-from structmat._multilevel_plans import multilevel_fft
+from structmat._fourier import fast_length, multilevel_fft
 from structmat.operators import MultilevelCirculant, MultilevelToeplitz
 
 __all__ = ["sample_stationary"]

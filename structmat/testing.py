@@ -327,7 +327,7 @@ def _norm(values: Any, **options: Any) -> Any:
 def _estimates_cond(op: LinearOperator) -> bool:
     """Tell whether a condition number is only an estimate: where a class has its own."""
     source = op.operator if isinstance(op, Prepared) else op
-    return type(source).cond is not LinearOperator.cond
+    return type(source)._cond is not LinearOperator._cond
 
 
 def _bound(function: Callable[..., Any], *arguments: Any, **named: Any) -> Callable[[], Any]:

@@ -81,7 +81,7 @@ class Faulty(sm.Circulant):
         ("matvec", r"matvec of float64 \(4,\): off by"),
         ("rmatvec", r"rmatvec of float64 \(4,\): off by"),
         ("real", r"matvec makes float64 of complex128"),
-        ("transpose", r"X @ op: off by"),
+        ("transpose", r"rmatvec of float64 \(4,\): off by"),
         ("diagonal", r"diagonal: off by"),
         ("svdvals", r"svdvals: off by"),
         ("norm", r"norm\(fro\): off by"),

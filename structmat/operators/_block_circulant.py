@@ -5,7 +5,11 @@ from __future__ import annotations
 import math
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from math import inf, prod
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from array_api_compat import numpy as numpy_namespace
 
 from structmat._arguments import as_floating, can_raise_for_values, copied, integer, reciprocal_above, require_nonzero
 from structmat._array_tools import (
@@ -36,14 +40,17 @@ from structmat._array_tools import (
     singular_values,
     solutions,
 )
-from structmat._fourier import Settings, cyclic_kernel, from_spectrum, spectrum
+from structmat._fourier import PLAIN, Settings, cyclic_kernel, from_spectrum, spectrum, transforms
 from structmat._pair_rules import compose
-from structmat._plans import BlockConvolution, by_frequency
+from structmat._plans import Plan, Step, written
 from structmat.operators._circulants import circulant_entries, cyclic_diagonals, factors_of_half, is_unpaired
 from structmat.operators._combinations import Product
 from structmat.operators._diagonal import Fourier
 from structmat.operators._linear_operator import LinearOperator, NormOrder, Planned, spectral_rounding
 from structmat.operators._products import Context
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["BlockCirculant", "ScaledGrid"]
 
@@ -159,6 +166,82 @@ def _scaled(values: Array, exponents: Array, xp: Namespace) -> Array:
     """Return ``values * 2 ** exponents`` in two steps, since the power alone may leave the range."""
     half = xp.floor(exponents / 2)
     return values * 2.0**half * 2.0 ** (exponents - half)
+
+
+@dataclass(frozen=True, eq=False, repr=False, slots=True)
+class BlockConvolution(Plan):
+    """The product of a grid of circulants by its matrices per frequency, laid out as they are read."""
+
+    _core_axes = {"spectrum": 3}
+
+    spectrum: Any
+    """The transposed matrices, shape ``(..., frequencies, q, p)``."""
+    block_size: int
+    length: int
+    """The length of transforms, longer than `block_size` where that is not fast."""
+    is_real: bool
+    settings: Settings
+    shape: Any
+    """Rows and columns."""
+
+    @property
+    def width(self) -> int:
+        """How many numbers a product moves at a time for one vector: all blocks, and their spectra."""
+        return 2 * int(max(self.spectrum.shape[-2:])) * self.length
+
+    @property
+    def cost(self) -> float:
+        """How long the convolutions of one product are together.
+
+        Measured: transforms cost half as much again as those of a circulant, and the complex products per frequency as
+        much as a dense product of 2 b + 4 times as many entries as there are blocks.
+        """
+        q, p = self.spectrum.shape[-2:]
+        rows, cols = self.shape
+        gained = rows * cols - (2 * self.block_size + 4) * p * q
+        return rows * cols * 0.75 * (p + q) * self.length / gained if gained > 0 else inf
+
+    def step(self, xp: Namespace, dtype: str, *, batched: bool, once: bool = False) -> Step:
+        """Return the product of one vector or of a batch."""
+        S, length, rows, b = self.spectrum, self.length, self.shape[0], self.block_size
+        if not is_numpy(xp) or self.is_stack:
+            options = {"real": self.is_real, "stack": self.is_stack}
+            return lambda x, out: by_frequency(lambda X: xp.matmul(X, S), x, b, length, xp, **options)[..., :rows]  # noqa: ARG005
+        method = self._method(xp, self.settings, dtype, length, batched=batched, once=once)
+        forward, backward = transforms(PLAIN.get(method, method), length, real=self.is_real, axis=0)
+        q, p = S.shape[-2:]
+
+        def step(x: Any, out: Any) -> Any:
+            wide: Any = padded(x.reshape(-1, x.shape[-1]), q * b, numpy_namespace)
+            blocks = wide.reshape(-1, q, b)
+            # (frequencies, vectors, q) times (frequencies, q, p): contiguous matrix products
+            y = backward(np.matmul(forward(blocks.transpose(2, 0, 1)), S))
+            return written(y[:b].transpose(1, 2, 0).reshape(*x.shape[:-1], p * b)[..., :rows], out)
+
+        return step
+
+
+def by_frequency(
+    product: Callable[[Array], Array], x: Array, b: int, length: int, xp: Namespace, *, real: bool, stack: bool
+) -> Array:
+    """Return the blocks of `x` with `product` applied at every frequency to the rows of a matrix, all as one vector.
+
+    The rows are the vectors of the batch; for a `stack` of operators there is one row for each.
+    """
+    q = -(-x.shape[-1] // b)
+    x = padded(x, q * b, xp)
+    X = spectrum(xp.reshape(x, (*x.shape[:-1], q, b)), xp, real=real, n=length)
+    batch = X.shape[:-2]
+    if stack:
+        Y = product(moved(X, -1, -2, xp)[..., None, :])[..., 0, :]
+        Y = moved(Y, -2, -1, xp)
+    else:
+        X = xp.reshape(X, (prod(batch), *X.shape[-2:]))
+        Y = xp.permute_dims(product(xp.permute_dims(X, (2, 0, 1))), (1, 2, 0))
+        Y = xp.reshape(Y, (*batch, *Y.shape[-2:]))
+    y = from_spectrum(Y, length, xp, real=real)
+    y = y if length == b else y[..., :b]
+    return xp.reshape(y, (*y.shape[:-2], y.shape[-2] * b))
 
 
 @dataclass(frozen=True, eq=False, repr=False, slots=True)

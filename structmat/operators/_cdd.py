@@ -35,13 +35,13 @@ from structmat._array_tools import (
 )
 from structmat._fourier import Settings
 from structmat._pair_rules import compose, scale
-from structmat._plans import ChunkedPlan, Composition, Plan
+from structmat._plans import Plan
 from structmat.operators._block_circulant import BlockCirculant, ScaledGrid
 from structmat.operators._circulants import BandedCirculant, Circulant, SpectralCirculant
-from structmat.operators._combinations import Chain, Product
+from structmat.operators._combinations import Chain
 from structmat.operators._diagonal import Diagonal
 from structmat.operators._linear_operator import LinearOperator, NormOrder
-from structmat.operators._prepared import combined, plan_by_parts
+from structmat.operators._prepared import CombinedPlan, combined, combined_plan
 from structmat.operators._products import Context
 
 __all__ = ["CDDLayout", "CDDProduct", "Factor", "FactorKind", "log_spread_and_norm"]
@@ -394,32 +394,15 @@ class CDDProduct(Chain):
                 operand = matmul(dense, operand[..., None], xp)[..., 0]
         return restored(operand, dtype, xp)
 
-    def _plan(self, settings: Settings, xp: Namespace) -> Plan | None:
-        if (plan := self._composed([f._plan(settings, xp) for f in self.factors])) is not None:
-            return plan
-        return plan_by_parts(self.factors, Product, settings)
-
     def _solver(self, settings: Settings, xp: Namespace) -> Plan | None:
         self._require_square_factors("solve")
-        return self._composed([f._solver(settings, xp) for f in reversed(self.factors)])
-
-    def _composed(self, plans: Sequence[object]) -> Composition | None:
-        """Return the product of plans; None where one is missing, or some are real and some complex."""
-        known = tuple(plan for plan in plans if isinstance(plan, ChunkedPlan))
-        uniform = len(known) == len(plans) and len({plan.is_real for plan in known}) == 1
-        return Composition(known) if uniform else None
-
-    def _once(self, xp: Namespace) -> Composition | None:
-        """Return the plan of one product, by NumPy in chunks; without chunks it would only cost its making."""
-        return self._composed([f._plan(Settings(), xp) for f in self.factors]) if is_numpy(xp) else None
+        return combined_plan([f._solver(settings, xp) for f in reversed(self.factors)])
 
     def _matvec(self, x: Array, xp: Namespace) -> Array:
-        plan = self._once(xp)
+        plan: CombinedPlan | None = None
+        if is_numpy(xp):  # in chunks; without them a plan would only cost its making
+            plan = combined_plan([f._plan(Settings(), xp) for f in self.factors])
         return super(CDDProduct, self)._matvec(x, xp) if plan is None else plan.apply(x, xp)
-
-    def _rmatvec(self, y: Array, xp: Namespace) -> Array:
-        plan = self._once(xp)
-        return super(CDDProduct, self)._rmatvec(y, xp) if plan is None else plan.adjoint().apply(y, xp)
 
     def _details(self) -> str:
         return f"n_factors={self.n_factors}, n_parameters={self.n_parameters}, "

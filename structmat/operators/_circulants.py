@@ -6,6 +6,9 @@ import math
 import sys
 from dataclasses import dataclass
 from math import prod
+from typing import Any
+
+import numpy as np
 
 from structmat._arguments import are_normal, as_floating, copied, integer, negligible, reciprocal_above, require_nonzero
 from structmat._array_tools import (
@@ -27,11 +30,11 @@ from structmat._array_tools import (
     reversed_cyclically,
     windows,
 )
-from structmat._fourier import Settings, cyclic_kernel, fft, from_spectrum, full_spectrum, is_fast, spectrum
+from structmat._fourier import Settings, cyclic_kernel, from_spectrum, full_spectrum, is_fast, spectrum
 from structmat._pair_rules import submatrix
-from structmat._plans import Convolution, ShiftAndAdd, convolution
+from structmat._plans import Convolution, Plan, Step, convolution
 from structmat.operators._diagonal import Fourier
-from structmat.operators._linear_operator import LinearOperator, Planned, SpectralFunction
+from structmat.operators._linear_operator import LinearOperator, Planned, SpectralFunction, spectral_rounding
 from structmat.operators._products import Context
 
 __all__ = [
@@ -91,6 +94,13 @@ def ready_for_roots(half: Array, n: int, rounding: float, xp: Namespace) -> tupl
 
 _ENOUGH = 8
 """Number of vectors that win back the transform from a spectrum to a first column."""
+
+
+def product_by_spectrum(values: Array, n: int, x: Array, xp: Namespace, *, real: bool) -> Array:
+    """Return the products of the circulant of size n with a given half spectrum (`real`) or full one."""
+    if prod(x.shape[:-1]) >= _ENOUGH and (is_numpy(xp) or not is_fast(n, xp)):
+        return Circulant(from_spectrum(values, n, xp, real=real))._matvec(x, xp)
+    return Convolution(None, values, n, real, Settings(), (n, n)).apply(x, xp)
 
 
 @dataclass(frozen=True, eq=False, repr=False, slots=True)
@@ -236,7 +246,8 @@ class Circulant(Planned):
         return SpectralCirculant(spectrum(op.c, xp, real=real), self.shape[0], real=real)
 
     def _plan(self, settings: Settings, xp: Namespace) -> Convolution:
-        return convolution(cyclic_kernel(self.c, xp), self.shape, settings, xp)
+        n = self.c.shape[-1]
+        return convolution(cyclic_kernel(self.c, xp), (n, n), settings, xp)
 
     def _transpose(self) -> Circulant:
         return Circulant(reversed_cyclically(self.c, self._own_namespace()))
@@ -252,9 +263,10 @@ class Circulant(Planned):
         return self.to_spectral()._inv(xp).to_circulant()
 
     def _solve(self, b: Array, xp: Namespace) -> Array:
-        unit = binary_unit(self.c, xp)  # as sums may overflow, and reciprocals
-        inverse = Circulant(self.c / unit).to_spectral()._inverse("solve", xp)
-        return inverse._matvec(b / unit, xp)
+        unit, n, real = binary_unit(self.c, xp), self.c.shape[-1], not is_complex(self.c.dtype, xp)
+        values = spectrum(self.c / unit, xp, real=real)  # of moderate size, as sums may overflow, and reciprocals
+        require_nonzero(values, spectral_rounding(self.c.dtype, xp, length=n), "Circulant.solve", xp)
+        return product_by_spectrum(1 / values, n, b / unit, xp, real=real)
 
     def _solver(self, settings: Settings, xp: Namespace) -> Convolution | None:
         return self.to_spectral()._solver(settings, xp)
@@ -263,7 +275,7 @@ class Circulant(Planned):
         return self.to_spectral()._pinv(rtol, xp).to_circulant()
 
     def _eigvals(self, xp: Namespace) -> Array:
-        return fft(self.c, xp)
+        return spectrum(self.c, xp, real=False)
 
     def _eig(self, xp: Namespace) -> tuple[Array, LinearOperator]:
         return self._eigvals(xp), Fourier(self.shape[0], inverse=True)
@@ -399,9 +411,7 @@ class SpectralCirculant(Planned):
         return self.to_circulant()._plan(settings, xp)
 
     def _matvec(self, x: Array, xp: Namespace) -> Array:
-        if prod(x.shape[:-1]) >= _ENOUGH and (is_numpy(xp) or not is_fast(self.n, xp)):
-            return self.to_circulant()._matvec(x, xp)
-        return Convolution(None, self.spectrum, self.n, self.real, Settings(), self.shape).apply(x, xp)
+        return product_by_spectrum(self.spectrum, self.n, x, xp, real=self.real)
 
     def _rmatvec(self, y: Array, xp: Namespace) -> Array:
         return self._like(xp.conj(self.spectrum))._matvec(y, xp)
@@ -472,6 +482,47 @@ class SpectralCirculant(Planned):
 
     def _inverse(self, method: str, xp: Namespace) -> SpectralCirculant:
         return self._like(1 / self._nonzero_eigenvalues(method, xp))
+
+
+@dataclass(frozen=True, eq=False, repr=False, slots=True)
+class ShiftAndAdd(Plan):
+    """The product of a circulant matrix of few diagonals: the sum of ``entries[k] * x`` shifted by ``start + k``."""
+
+    _core_axes = {"entries": 1}
+
+    entries: Any
+    n: int
+    start: int
+    is_real: bool
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """``(n, n)``."""
+        return (self.n, self.n)
+
+    def step(self, xp: Namespace, dtype: str, *, batched: bool, once: bool = False) -> Step:
+        """Return the product of one vector or of a batch."""
+        n, entries, count = self.n, self.entries, self.entries.shape[-1]
+        shifts = [(self.start + k) % n for k in range(count)]
+        if not is_numpy(xp) or self.is_stack:
+
+            def rolled(x: Any, k: int) -> Any:
+                return entries[..., k : k + 1] * xp.roll(x, self.start + k, axis=-1)
+
+            return lambda x, out: sum((rolled(x, k) for k in range(1, count)), start=rolled(x, 0))  # noqa: ARG005
+
+        def step(x: Any, out: Any) -> Any:
+            y = np.empty_like(x, order="C") if out is None else out
+            first = shifts[0]
+            np.multiply(x[..., n - first :], entries[0], out=y[..., :first])
+            np.multiply(x[..., : n - first], entries[0], out=y[..., first:])
+            for entry, shift in zip(entries[1:], shifts[1:], strict=True):
+                product = x * entry
+                y[..., shift:] += product[..., : n - shift]
+                y[..., :shift] += product[..., n - shift :]
+            return y
+
+        return step
 
 
 @dataclass(frozen=True, eq=False, repr=False, slots=True)

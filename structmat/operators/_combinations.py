@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import reduce
 from itertools import pairwise
-from operator import mul
+from operator import is_, mul
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -41,7 +41,7 @@ from structmat.operators._prepared import (
     combined,
     extent,
     flat,
-    plan_by_parts,
+    plan_of_parts,
     require_operators,
     require_room,
     values_of,
@@ -119,7 +119,7 @@ class Scaled(LinearOperator):
         return scale_array(self.operator._matvec(x, xp), self.factor, 1, xp)
 
     def _plan(self, settings: Settings, xp: Namespace) -> Plan | None:
-        return plan_by_parts((self.operator,), lambda parts: Scaled(parts[0], self.factor), settings)
+        return plan_of_parts((self.operator,), lambda parts: Scaled(parts[0], self.factor), settings, xp)
 
     def _transpose(self) -> LinearOperator:
         return Scaled(self.operator._transpose(), self.factor)
@@ -303,13 +303,14 @@ class Chain(Combination):
         return reduce(lambda x, factor: factor._rmatvec(x, xp), self.factors, y)
 
     def _plan(self, settings: Settings, xp: Namespace) -> Plan | None:
-        return plan_by_parts(self.factors, Product, settings)
+        return plan_of_parts(self.factors, Product, settings, xp)
 
     def _transpose(self) -> LinearOperator:
         return type(self)(tuple(f._transpose() for f in reversed(self.factors)))  # type: ignore[call-arg]
 
     def _conj(self) -> LinearOperator:
-        return type(self)(tuple(f._conj() for f in self.factors))  # type: ignore[call-arg]
+        factors = tuple(f._conj() for f in self.factors)
+        return self if all(map(is_, factors, self.factors)) else type(self)(factors)  # type: ignore[call-arg]
 
     def _to_dense(self, like: Context) -> Array:
         last = self.factors[-1]._to_dense(like)
@@ -502,13 +503,14 @@ class Sum(Combination):
         return reduce(lambda x, term: x + term._rmatvec(y, xp), self.terms[1:], self.terms[0]._rmatvec(y, xp))
 
     def _plan(self, settings: Settings, xp: Namespace) -> Plan | None:
-        return plan_by_parts(self.terms, Sum, settings)
+        return plan_of_parts(self.terms, Sum, settings, xp, is_sum=True)
 
     def _transpose(self) -> LinearOperator:
         return Sum(tuple(t._transpose() for t in self.terms))
 
     def _conj(self) -> LinearOperator:
-        return Sum(tuple(t._conj() for t in self.terms))
+        terms = tuple(t._conj() for t in self.terms)
+        return self if all(map(is_, terms, self.terms)) else Sum(terms)
 
     def _to_dense(self, like: Context) -> Array:
         return reduce(lambda M, term: M + term._to_dense(like), self.terms[1:], self.terms[0]._to_dense(like))

@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from math import prod
+from typing import Any
+
+import numpy as np
 
 from structmat._arguments import are_normal, as_floating, copied, grid, integer, reciprocal_above, require_nonzero
 from structmat._array_tools import (
@@ -16,17 +19,17 @@ from structmat._array_tools import (
     complex_partner,
     euclidean_norm,
     is_complex,
+    is_numpy,
     namespace_of,
     quotient,
 )
-from structmat._fourier import Settings
-from structmat._multilevel_plans import multilevel_fft, multilevel_ifft
+from structmat._fourier import Settings, multilevel_fft, multilevel_ifft
 from structmat._pair_rules import compose, scale, submatrix
-from structmat._plans import Scaling
+from structmat._plans import Plan, Step
 from structmat.operators._linear_operator import LinearOperator, SpectralFunction, spectral_rounding
 from structmat.operators._products import Context
 
-__all__ = ["Diagonal", "Fourier", "Identity"]
+__all__ = ["Diagonal", "Entrywise", "Fourier", "Identity"]
 
 
 @dataclass(frozen=True, eq=False, repr=False, slots=True)
@@ -222,6 +225,27 @@ def _identity_block(operator: Identity, block: tuple[range, range]) -> LinearOpe
 
 
 @dataclass(frozen=True, eq=False, repr=False, slots=True)
+class Entrywise(Plan):
+    """The product of a diagonal matrix."""
+
+    _core_axes = {"d": 1}
+
+    d: Any
+    """The diagonal."""
+    is_real: bool
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """``(n, n)``."""
+        return (self.d.shape[-1], self.d.shape[-1])
+
+    def step(self, xp: Namespace, dtype: str, *, batched: bool, once: bool = False) -> Step:
+        """Return the product of one vector or of a batch."""
+        d = self.d
+        return (lambda x, out: np.multiply(x, d, out=out)) if is_numpy(xp) else lambda x, out: d * x  # noqa: ARG005
+
+
+@dataclass(frozen=True, eq=False, repr=False, slots=True)
 class Diagonal(LinearOperator):
     """A diagonal matrix, ``A[i, i] = d[i]``.
 
@@ -324,12 +348,12 @@ class Diagonal(LinearOperator):
         require_nonzero(self.d, 0, "Diagonal.solve", xp)
         return quotient(b, self.d, xp)
 
-    def _plan(self, settings: Settings, xp: Namespace) -> Scaling:
-        return Scaling(self.d, not is_complex(self.d.dtype, xp))
+    def _plan(self, settings: Settings, xp: Namespace) -> Entrywise:
+        return Entrywise(self.d, not is_complex(self.d.dtype, xp))
 
-    def _solver(self, settings: Settings, xp: Namespace) -> Scaling | None:
+    def _solver(self, settings: Settings, xp: Namespace) -> Entrywise | None:
         require_nonzero(self.d, 0, "Diagonal.solve", xp)
-        return Scaling(1 / self.d, not is_complex(self.d.dtype, xp)) if are_normal(self.d, xp) else None
+        return Entrywise(1 / self.d, not is_complex(self.d.dtype, xp)) if are_normal(self.d, xp) else None
 
     def _pinv(self, rtol: float, xp: Namespace) -> LinearOperator:
         return Diagonal(reciprocal_above(self.d, rtol, xp))

@@ -268,6 +268,31 @@ class ClosedForms(Arithmetic[Op]):
         moduli = self._modulus(xp)
         return xp.max((moduli._transpose() if ord == 1 else moduli)._row_sums(xp), axis=-1)
 
+    def _cond(self, p: NormOrder, xp: Namespace) -> Array:
+        """Condition number, from singular values or from the inverse."""
+        if p == 2:
+            return ratio(xp.sort(self._singular_values("cond", xp), axis=-1, descending=True), xp)
+        if p == "nuc":
+            values = self._singular_values("cond", xp)
+            values = values / binary_unit(values, xp)  # as reciprocals may overflow
+            value = xp.sum(values, axis=-1) * xp.sum(1 / xp.where(values <= 0.0, xp.ones_like(values), values), axis=-1)
+            singular = xp.any(values <= 0.0, axis=-1) & ~xp.isnan(value)
+            return xp.where(singular, xp.inf * xp.ones_like(value), value)
+        try:
+            size = self._norm(p, xp)
+            unit = binary_unit(size[..., None], xp)[..., 0]  # as the entries of the inverse may overflow
+            inverse: Any = (self / unit)._inv(xp)
+            value = size / unit * inverse._norm(p, xp)
+        except NotImplementedError:
+            raise self._no_closed_form("cond") from None
+        except np.linalg.LinAlgError:  # of a NumPy array, whose other members have a number
+            cutoff = self._rounding(xp)
+            regular = self._cond(2, xp) < 1 / cutoff
+            inverse = self._pinv(cutoff, xp)
+            other = size * inverse._norm(p, xp)
+            return xp.where(regular, other, xp.where(xp.isnan(size), size, xp.inf))
+        return xp.where(xp.isnan(value) & ~xp.isnan(size), xp.inf * xp.ones_like(value), value)
+
     def _spectral_function(self, function: SpectralFunction, xp: Namespace) -> Op:
         """Function of the matrix."""
         raise self._no_closed_form(function.name)
@@ -545,7 +570,8 @@ class LinearOperator(MatrixFunctions["LinearOperator"]):
         >>> bool(np.allclose(C @ C.solve(B), B))
         True
         """
-        return self._solution(b, "solve", -1 if is_vector(b) else -2, out)
+        is_one = b.ndim == 1 if type(b) is np.ndarray else is_vector(b)
+        return self._solution(b, "solve", -1 if is_one else -2, out)
 
     def inv_matvec(self, b: ArrayLike, /, *, out: Any = None) -> Array:
         """Return x with ``matvec(x) = b``, along the last axis.
@@ -577,10 +603,12 @@ class LinearOperator(MatrixFunctions["LinearOperator"]):
         return self._solution(b, "inv_matvec", -1, out)
 
     def _solution(self, b: ArrayLike, method: str, axis: int, out: Any) -> Array:
-        self._to_working_precision(method, square=True)
-        op, right, xp, dtype = self._operand(b, method, "b", self.shape[0], axis)
+        rows, cols = self.shape
+        if rows != cols:
+            self._to_working_precision(method, square=True)
+        op, right, xp, dtype = self._operand(b, method, "b", rows, axis)
         x = op._solve(right, xp) if axis == -1 else op._in_columns(lambda A, v: A._solve(v, xp), right, xp)
-        x = restored(x, dtype, xp)
+        x = x if x.dtype == dtype else restored(x, dtype, xp)
         return x if out is None else filled(out, x, f"{type(self).__name__}.{method}")
 
     def pinv(self, *, rtol: float | None = None) -> LinearOperator:
@@ -862,27 +890,7 @@ class LinearOperator(MatrixFunctions["LinearOperator"]):
         """
         self._check_order(p, "cond", "p")
         op, xp = self._to_working_precision("cond", square=p != 2)
-        if p == 2:
-            values = xp.sort(op._singular_values("cond", xp), axis=-1, descending=True)
-            return ratio(self._from_working_precision(values, xp), xp)
-        if p == "nuc":
-            values = op._singular_values("cond", xp)
-            values = values / binary_unit(values, xp)  # as reciprocals may overflow
-            inverse = 1 / xp.where(values <= 0.0, xp.ones_like(values), values)
-            value = xp.sum(values, axis=-1) * xp.sum(inverse, axis=-1)
-            singular = xp.any(values <= 0.0, axis=-1) & ~xp.isnan(value)
-            return self._from_working_precision(xp.where(singular, xp.inf * xp.ones_like(value), value), xp)
-        try:
-            size = self.norm(p)
-            unit = binary_unit(size[..., None], xp)[..., 0]  # as the entries of the inverse may overflow
-            value = size / unit * (self / unit).inv().norm(p)
-        except NotImplementedError:
-            raise self._no_closed_form("cond") from None
-        except np.linalg.LinAlgError:  # of a NumPy array, whose other members have a number
-            cutoff = op._rounding(xp)
-            regular = self.cond() < 1 / cutoff
-            return xp.where(regular, size * self.pinv(rtol=cutoff).norm(p), xp.where(xp.isnan(size), size, xp.inf))
-        return xp.where(xp.isnan(value) & ~xp.isnan(size), xp.inf * xp.ones_like(value), value)
+        return self._from_working_precision(op._cond(p, xp), xp)
 
     def rank(self, *, rtol: float | None = None) -> Array:
         """Return the numerical rank: how many singular values exceed `rtol` times the largest.
@@ -915,7 +923,7 @@ class LinearOperator(MatrixFunctions["LinearOperator"]):
 
 
 class Planned(LinearOperator):
-    """An operator with the hook `_plan` in place of `_matvec` and `_rmatvec`."""
+    """An operator with the hook `_plan` in place of `_matvec`."""
 
     __slots__ = ()
 
@@ -925,6 +933,3 @@ class Planned(LinearOperator):
 
     def _matvec(self, x: Array, xp: Namespace) -> Array:
         return self._plan(Settings(), xp).apply(x, xp)
-
-    def _rmatvec(self, y: Array, xp: Namespace) -> Array:
-        return self._plan(Settings(), xp).adjoint().apply(y, xp)

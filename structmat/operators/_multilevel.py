@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+import operator
 from abc import abstractmethod
 from dataclasses import dataclass, replace
 from math import prod
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from array_api_compat import numpy as numpy_namespace
 
 from structmat._arguments import are_normal, as_floating, grid, integer, negligible, reciprocal_above, require_nonzero
 from structmat._array_tools import (
@@ -21,24 +24,155 @@ from structmat._array_tools import (
     device_of,
     euclidean_norm,
     is_complex,
+    is_eager_on_cpu,
+    is_numpy,
+    library_of,
     moved,
     namespace_of,
+    padded,
 )
-from structmat._fourier import Settings
-from structmat._multilevel_plans import (
-    MultilevelConvolution,
-    multilevel_convolution,
-    multilevel_corner,
+from structmat._fourier import (
+    Settings,
+    as_grid,
+    as_vectors,
+    fast_length,
+    half_of_grid,
+    last_axes,
     multilevel_fft,
     multilevel_ifft,
     reversed_levels,
+    transforms_of,
 )
+from structmat._plans import Plan, Step, written
 from structmat.operators._diagonal import Fourier
 from structmat.operators._linear_operator import LinearOperator, Planned, SpectralFunction
 from structmat.operators._products import Context
 from structmat.operators._toeplitz import antidiagonal_means, diagonal_lengths
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 __all__ = ["MultilevelCirculant", "MultilevelToeplitz", "OnGrids", "by_axes", "differences", "offsets", "on_grid"]
+
+
+# Up to this many points on the grid, NumPy's transforms of one axis take less time than the calls.
+_SMALL = 2**13
+
+
+@dataclass(frozen=True, eq=False, repr=False, slots=True)
+class MultilevelConvolution(Plan):
+    """The product of a corner of a multilevel circulant matrix, by its spectrum: the half one if it is real."""
+
+    _core_axes = {"spectrum": 1}
+
+    spectrum: Array
+    lengths: tuple[int, ...]
+    """The sizes of the grid of the circulant matrix."""
+    is_real: bool
+    row_sizes: tuple[int, ...]
+    """The corner of the grid that is kept of a product."""
+    col_sizes: tuple[int, ...]
+    """The corner of the grid on which a vector is given."""
+
+    @classmethod
+    def of(cls, kernel: Array, lengths: tuple[int, ...], rows: Any, cols: Any, xp: Namespace) -> MultilevelConvolution:
+        """Return the plan of a corner of the multilevel circulant matrix with first column `kernel`."""
+        real = not is_complex(kernel.dtype, xp)
+        return cls(multilevel_fft(kernel, lengths, xp, real=real), lengths, real, rows, cols)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of the corner."""
+        return (prod(self.row_sizes), prod(self.col_sizes))
+
+    @property
+    def width(self) -> int:
+        """How many numbers a product moves at a time for one vector."""
+        return 2 * prod(self.lengths)
+
+    @property
+    def cost(self) -> float:
+        """How long the convolutions of one product are together."""
+        return float(prod(self.lengths))
+
+    def step(self, xp: Namespace, dtype: str, *, batched: bool, once: bool = False) -> Step:
+        """Return the product of one vector or of a batch, in NumPy of all but few points axis by axis."""
+        if self.is_stack or not (is_numpy(xp) or library_of(xp) == "torch"):
+            return self._whole(xp)
+        whole = self.row_sizes == self.col_sizes == self.lengths and prod(self.lengths) <= _SMALL
+        if is_numpy(xp):
+            product = self._at_once(xp) if whole else self._by_axes()
+        elif once:
+            return self._whole(xp)
+        else:
+            apart = len(self.lengths) > 1 and is_eager_on_cpu(self.spectrum, xp)
+            product = self._first_apart(xp) if apart else self._at_once(xp)
+        return lambda x, out: written(product(x).reshape(*x.shape[:-1], self.shape[0]), out)
+
+    def _parts(self, xp: Namespace) -> tuple[Any, Any, Callable[[Any, Any], Any]]:
+        """Return transforms, the spectrum on its grid, and the product with it: where it has no gradient in place."""
+        spectrum = as_grid(self.spectrum, half_of_grid(self.lengths) if self.is_real else self.lengths, xp)
+        return transforms_of(xp), spectrum, operator.imul if is_numpy(xp) else operator.mul
+
+    def _whole(self, xp: Namespace) -> Step:
+        """Return the product of any vectors, on any library."""
+        sizes, lengths, real, kept = self.col_sizes, self.lengths, self.is_real, self.row_sizes
+
+        def product(x: Any, out: Any) -> Any:  # noqa: ARG001
+            X = multilevel_fft(x, sizes, xp, real=real, n=lengths)
+            y = multilevel_ifft(X * self.spectrum, lengths, xp, real=real)
+            return y if kept == lengths else as_vectors(as_grid(y, lengths, xp)[_corner(kept)], kept, xp)
+
+        return product
+
+    def _at_once(self, xp: Namespace) -> Callable[[Any], Any]:
+        """Return the product by d-dimensional transforms."""
+        fft, spectrum, times = self._parts(xp)
+        forward, backward = (fft.rfftn, fft.irfftn) if self.is_real else (fft.fftn, fft.ifftn)
+        lengths, axes, kept = self.lengths, last_axes(self.lengths), _corner(self.row_sizes)
+
+        def product(x: Any) -> Any:
+            X = forward(x.reshape(*x.shape[:-1], *self.col_sizes), s=lengths, axes=axes)
+            return backward(times(X, spectrum), s=lengths, axes=axes)[kept]
+
+        return product
+
+    def _first_apart(self, xp: Namespace) -> Callable[[Any], Any]:
+        """Return the product by transforms of the first axis alone, without what is zero or cut off along it."""
+        fft, spectrum, times = self._parts(xp)
+        forward, backward = (fft.rfftn, fft.irfftn) if self.is_real else (fft.fftn, fft.ifftn)
+        (long, *rest), axes = self.lengths, last_axes(self.lengths)
+        first, kept = axes[0], _corner(self.row_sizes[1:])
+        cut = (..., slice(self.row_sizes[0]), *(slice(None),) * len(rest))
+
+        def product(x: Any) -> Any:
+            X = fft.fft(forward(x.reshape(*x.shape[:-1], *self.col_sizes), s=rest, axes=axes[1:]), long, first)
+            return backward(fft.ifft(times(X, spectrum), long, first)[cut], s=rest, axes=axes[1:])[kept]
+
+        return product
+
+    def _by_axes(self) -> Callable[[Any], Any]:
+        """Return NumPy's product by one axis after the other, without rows of zeros or rows that are cut off."""
+        fft, spectrum, times = self._parts(numpy_namespace)
+        first, last = (fft.rfft, fft.irfft) if self.is_real else (fft.fft, fft.ifft)
+        lengths, levels = self.lengths, len(self.lengths)
+        cuts = [(..., slice(m), *(slice(None),) * (levels - 1 - axis)) for axis, m in enumerate(self.row_sizes)]
+
+        def product(x: Any) -> Any:
+            y = first(x.reshape(*x.shape[:-1], *self.col_sizes), lengths[-1])
+            for axis in range(levels - 2, -1, -1):
+                y = fft.fft(y, lengths[axis], axis - levels, overwrite_x=True)
+            y = times(y, spectrum)
+            for axis in range(levels - 1):
+                y = fft.ifft(y, lengths[axis], axis - levels, overwrite_x=True)[cuts[axis]]
+            return last(y, lengths[-1])[cuts[-1]]
+
+        return product
+
+
+def _corner(sizes: tuple[int, ...]) -> Any:
+    """Return the index of the leading corner of grids."""
+    return (..., *(slice(n) for n in sizes))
 
 
 class OnGrids(Planned):
@@ -314,7 +448,7 @@ class MultilevelCirculant(OnGrids):
         return self._with(xp.real(c) if real else c)
 
     def _plan(self, settings: Settings, xp: Namespace) -> MultilevelConvolution:
-        return multilevel_convolution(self.c, self.sizes, xp)
+        return MultilevelConvolution.of(self.c, self.sizes, self.sizes, self.sizes, xp)
 
     def _transpose(self) -> MultilevelCirculant:
         return self._with(reversed_levels(self.c, self.sizes, self._own_namespace()))
@@ -658,7 +792,16 @@ class MultilevelToeplitz(OnGrids):
         return f"row_sizes={self.row_sizes}, {other}"
 
     def _plan(self, settings: Settings, xp: Namespace) -> MultilevelConvolution:
-        return multilevel_corner(self.t, self.row_sizes, self.col_sizes, xp)
+        """A corner of a multilevel circulant matrix of lengths that transform fast."""
+        rows, cols = self.row_sizes, self.col_sizes
+        lengths = tuple(map(fast_length, _offset_sizes(rows, cols)))
+
+        def embedded(line: Array, level: int) -> Array:
+            cut = cols[level] - 1
+            return xp.concat([padded(line[..., cut:], lengths[level] - cut, xp), line[..., :cut]], axis=-1)
+
+        kernel = by_axes(self.t, _offset_sizes(rows, cols), embedded, xp)
+        return MultilevelConvolution.of(kernel, lengths, rows, cols, xp)
 
     def _transpose(self) -> MultilevelToeplitz:
         t = self._own_namespace().flip(self.t, axis=-1)
@@ -710,5 +853,4 @@ def _offset_sizes(rows: tuple[int, ...], cols: tuple[int, ...]) -> tuple[int, ..
 
 def by_axes(flat: Array, sizes: tuple[int, ...], function: Any, xp: Namespace) -> Array:
     """Return vectors on a grid after a function along each of its axes."""
-    values = along_axes(xp.reshape(flat, (*flat.shape[:-1], *sizes)), len(sizes), function, xp)
-    return xp.reshape(values, (*flat.shape[:-1], -1))
+    return as_vectors(along_axes(as_grid(flat, sizes, xp), len(sizes), function, xp), sizes, xp)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial, wraps
 from math import prod
 from operator import is_
 from typing import Any, Self
@@ -15,7 +16,6 @@ from structmat._array_tools import (
     ArgumentTypeError,
     ArgumentValueError,
     Array,
-    ArrayLike,
     DType,
     Namespace,
     Scalar,
@@ -25,29 +25,205 @@ from structmat._array_tools import (
     dtype_name,
     in_precision,
     is_complex,
+    is_eager_on_cpu,
     is_numpy,
+    is_plain,
     library_of,
     matmul,
     namespace_of,
     precision_of,
 )
-from structmat._fourier import Settings, direct_up_to, ducc
+from structmat._fourier import TORCH_CHUNK, TORCH_LARGE, Settings, direct_up_to, ducc, in_chunks, rows_in_chunk
 from structmat._pair_rules import add, compose, prepare, scale, submatrix
-from structmat._plans import ByParts, ChunkedPlan, Plan, Products, Scaling, Step, products_of
-from structmat.operators._diagonal import Identity
-from structmat.operators._linear_operator import LinearOperator, NormOrder
+from structmat._plans import Plan, Products, Step, written
+from structmat.operators._diagonal import Entrywise, Identity
+from structmat.operators._linear_operator import LinearOperator
 
 __all__ = [
     "Combination",
+    "CombinedPlan",
     "Prepared",
     "combined",
+    "combined_plan",
     "extent",
     "flat",
-    "plan_by_parts",
+    "plan_of_parts",
     "require_operators",
     "require_room",
     "values_of",
 ]
+
+
+@dataclass(frozen=True, eq=False, repr=False, slots=True)
+class CombinedPlan(Plan):
+    """The sum of plans, or their product from left to right, all of them real or all complex."""
+
+    _core_axes = {"parts": None}
+
+    parts: tuple[Plan, ...]
+    is_sum: bool
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows of the first part and columns of the last."""
+        return (self.parts[0].shape[0], self.parts[-1].shape[1])
+
+    @property
+    def is_real(self) -> bool:
+        """Whether it takes real vectors."""
+        return self.parts[0].is_real
+
+    @property
+    def width(self) -> int:
+        """How many numbers a product moves at a time for one vector."""
+        return max(part.width for part in self.parts)
+
+    @property
+    def cost(self) -> float:
+        """How long the convolutions of one product are together."""
+        return sum(part.cost for part in self.parts)
+
+    def step(self, xp: Namespace, dtype: str, *, batched: bool, once: bool = False) -> Step:
+        """Return the product of one vector or of a batch, with no more memory of its own than it needs."""
+        in_place = is_numpy(xp) and not self.is_stack
+        if self.is_stack:  # of which some parts may be none
+            steps: list[Any] = [lambda x, out, part=part: part.apply(x, xp) for part in self.parts]  # noqa: ARG005
+        else:
+            steps = [part.step(xp, dtype, batched=batched, once=once) for part in self.parts]
+        if self.is_sum:
+            first, *rest = steps
+
+            def total(x: Any, out: Any) -> Any:
+                y = first(x, out)
+                for step in rest:
+                    if in_place:
+                        y += step(x, None)
+                    else:
+                        y = y + step(x, None)
+                return y
+
+            return total
+        chain = [(step, in_place and isinstance(part, Entrywise)) for step, part in zip(steps, self.parts, strict=True)]
+        begin, last = chain[-1][0], len(chain) - 1
+
+        def chained(x: Any, out: Any) -> Any:
+            y = begin(x, None if last else out)
+            for k in range(last - 1, -1, -1):
+                step, overwrites = chain[k]
+                y = step(y, out if k == 0 and out is not None else y if overwrites else None)
+            return y
+
+        return chained
+
+
+@dataclass(frozen=True, eq=False, repr=False, slots=True)
+class ByParts(Plan):
+    """The plan of an operator made of prepared operators: its own hooks, which go through theirs."""
+
+    _core_axes = {"operator": None}
+
+    operator: Any
+
+    def step(self, xp: Namespace, dtype: str, *, batched: bool, once: bool = False) -> Step:
+        """Return the product of one vector or of a batch."""
+        return lambda x, out: written(self.operator._matvec(x, xp), out)
+
+    def apply(self, x: Array, xp: Namespace) -> Array:
+        """Return the product along the last axis."""
+        y: Array = self.operator._matvec(x, xp)
+        return y
+
+
+def combined_plan(plans: Sequence[Any], *, is_sum: bool = False) -> CombinedPlan | None:
+    """Return the plan of a sum or product; None where one is missing, or some are real and some complex."""
+    known = tuple(plan for plan in plans if isinstance(plan, Plan) and not isinstance(plan, ByParts))
+    uniform = len(known) == len(plans) and len({plan.is_real for plan in known}) == 1
+    return CombinedPlan(known, is_sum) if uniform else None
+
+
+def plan_of_parts(
+    parts: tuple[LinearOperator, ...],
+    make: Callable[[tuple[LinearOperator, ...]], LinearOperator],
+    settings: Settings,
+    xp: Namespace,
+    *,
+    is_sum: bool = False,
+) -> Plan | None:
+    """Return the plan of the sum or the product that `make` makes of the parts; None where nothing can be prepared."""
+    if len(parts) > 1 and (plan := combined_plan([p._plan(settings, xp) for p in parts], is_sum=is_sum)) is not None:
+        return plan
+    prepared = tuple(_part(part, settings) for part in parts)
+    return None if all(map(is_, prepared, parts)) else ByParts(make(prepared))
+
+
+def _part(operator: LinearOperator, settings: Settings) -> LinearOperator:
+    """Return a part prepared, itself where that would only add a step."""
+    prepared: LinearOperator = prepare(operator, settings)
+    return operator if isinstance(prepared, Prepared) and isinstance(prepared.plan, Entrywise) else prepared
+
+
+def products_of(plan: Plan, matrix: Any, direct: int) -> Products | None:
+    """Return the products by a plan of NumPy or torch arrays, or for few vectors by a dense matrix; None for others."""
+    if isinstance(plan, ByParts) or plan.is_stack:
+        return None
+    xp, arrays = plan._own_namespace(), plan._arrays()
+    if library_of(xp) not in {"numpy", "torch"}:  # others trace their arrays in types of their own
+        return None
+    dtype = common_dtype(xp, *(array.dtype for array in arrays))
+    dtype = precision_of(dtype, xp) if plan.is_real else dtype
+    make = _numpy_products if is_numpy(xp) else _torch_products
+    return Products(type(xp.zeros(0)), dtype, (plan.shape[1],), *make(plan, matrix, direct, dtype, xp))
+
+
+def _numpy_products(plan: Plan, matrix: Any, direct: int, dtype: Any, xp: Namespace) -> tuple[Step, Step]:
+    """Return the product of one vector and that of a batch, of which small ones are computed by the dense matrix."""
+    (rows, cols), dtype = plan.shape, np.dtype(dtype)
+    one, many = (plan.step(xp, dtype.name, batched=batched) for batched in (False, True))
+    size = rows_in_chunk(plan.width, dtype.itemsize)
+    if not direct:
+        return one, lambda x, out: in_chunks(many, x, rows, size, out)
+
+    def product(x: Any, out: Any) -> Any:
+        if x.size > direct * cols:
+            return in_chunks(many, x, rows, size, out)
+        flat = None if out is None else out.reshape(-1, rows)
+        return np.matmul(x.reshape(-1, cols), matrix.T, flat).reshape(*x.shape[:-1], rows)
+
+    return partial(np.dot, matrix), product
+
+
+def _torch_products(plan: Plan, matrix: Any, direct: int, dtype: Any, xp: Namespace) -> tuple[Step, Step]:
+    """Return the product of one vector and that of a batch: a small one by the dense matrix, a large one in chunks."""
+    (rows, cols), arrays = plan.shape, plan._arrays()
+    one, many = (plan.step(xp, dtype_name(dtype), batched=batched) for batched in (False, True))
+    transposed: Any = None if matrix is None else matrix.mT
+    learned = any(tensor.requires_grad for tensor in arrays)  # type: ignore[attr-defined]
+    kind, few = type(xp.zeros(0)), TORCH_LARGE // (cols * dtype.itemsize)
+    size = max(64, TORCH_CHUNK // plan.width) // dtype.itemsize
+
+    def product(x: Any, out: Any) -> Any:
+        count = x.numel() // cols
+        if count == 0 and not direct:  # transforms fail on none at all
+            return x.new_empty((*x.shape[:-1], rows))
+        if count <= direct:
+            y = x @ transposed
+            return y if y.dtype is dtype else matmul(x, transposed, xp)  # lowered by autocast
+        traced = xp.is_grad_enabled() and (learned or x.requires_grad)
+        if count <= few or traced or type(x) is not kind or not is_eager_on_cpu(x, xp):
+            return many(x, out)
+        parts = x.reshape(count, cols).split(size)
+        first = many(parts[0], None)
+        y = first.new_empty((count, rows))  # under vmap a batch of its own, where either factor is one
+        y[:size] = first
+        for start, part in enumerate(parts[1:], 1):
+            y[start * size : (start + 1) * size] = many(part, None)
+        return y.reshape(*x.shape[:-1], rows)
+
+    def dense(x: Any, out: Any) -> Any:  # noqa: ARG001
+        y = matrix @ x
+        return y if y.dtype is dtype else matmul(matrix, x, xp)  # lowered by autocast
+
+    return dense if direct else one, product
 
 
 def _forwarded(hook: str) -> Any:
@@ -59,6 +235,36 @@ def _forwarded(hook: str) -> Any:
     return forwarded
 
 
+def _ready(method: str, products: str, *, one: bool = False) -> Any:
+    """Return a method by the products in a slot; what needs checks, or has several axes, goes the general way."""
+    general = getattr(LinearOperator, method)
+
+    @wraps(general)
+    def product(self: Any, x: Any, /, *, out: Any = None) -> Any:
+        try:
+            found = getattr(self, products)
+        except AttributeError:
+            found = self._made(products, x)
+        if found is not None and type(x) is found.kind and x.dtype == found.dtype:
+            shape, vector = x.shape, found.vector
+            if shape == vector or (shape[-1:] == vector and not one):
+                step = found.one if shape == vector else found.batched
+                return step(x, None) if out is None else _into(out, step, x, self.shape, f"Prepared.{method}")
+        return general(self, x, out=out)
+
+    return product
+
+
+def _into(out: Any, step: Step, x: Any, shape: tuple[int, int], owner: str) -> Any:
+    """Return `out` filled with products: directly where the engine can write there."""
+    length = shape[0 if owner != "Prepared.rmatvec" else 1]
+    fits = type(out) is type(x) is np.ndarray and out.dtype == x.dtype and out.shape == (*x.shape[:-1], length)
+    if fits and out.flags.carray and not np.may_share_memory(out, x):
+        step(x, out)
+        return out
+    return filled(out, step(x, None), owner)
+
+
 @dataclass(frozen=True, eq=False, repr=False, slots=True)
 class Prepared(LinearOperator):
     """An operator with precomputed values for its products, as returned by `LinearOperator.prepare`.
@@ -67,8 +273,8 @@ class Prepared(LinearOperator):
     ----------
     operator : LinearOperator
         The original operator.
-    plan, adjoint : Plan
-        The plans of products with it and with its adjoint.
+    plan : Plan
+        The plan of its products.
     matrix : array, shape (..., rows, cols), optional
         Its dense matrix, if it is so small that a dense product is faster.
     direct : int
@@ -86,6 +292,10 @@ class Prepared(LinearOperator):
     as well; inverses and functions are those of the operator. It is immutable and has no work arrays of its own, so any
     number of threads may use it at the same time. Vectors of a higher precision are multiplied by the operator itself.
 
+    What `rmatvec` needs is prepared when that is first called. For NumPy vectors the first `solve` finds the reciprocal
+    spectra of circulants and their products with diagonals; later ones cost as much as a product. An array `out` is
+    written to directly if it is contiguous, apart from the vectors, and of the dtype of both.
+
     Examples
     --------
     >>> import numpy as np
@@ -98,14 +308,12 @@ class Prepared(LinearOperator):
     Prepared(Toeplitz, shape=(3, 3), dtype=float64, device=cpu)
     """
 
-    _core_axes = {"operator": None, "plan": None, "adjoint": None, "matrix": 2}
+    _core_axes = {"operator": None, "plan": None, "matrix": 2}
 
     operator: LinearOperator
     """The original operator."""
     plan: Plan
     """What computes its products."""
-    adjoint: Plan
-    """What computes those with its adjoint."""
     matrix: Any
     """Its dense matrix, or None."""
     direct: int
@@ -113,39 +321,44 @@ class Prepared(LinearOperator):
     settings: Settings
     """The engine."""
     products: Products | None = field(init=False)
+    adjoint: Prepared = field(init=False)
     adjoint_products: Products | None = field(init=False)
     solutions: Products | None = field(init=False)
     wide: Prepared = field(init=False)
     # Made from the fields above when they are first asked for; until then the slots are empty.
 
-    def _once(self, name: str, make: Callable[[], Any]) -> Any:
-        """Return what a slot holds, made first if it is empty. Hot paths look into the slot themselves."""
-        try:
-            return getattr(self, name)
-        except AttributeError:
-            made = make()
-            object.__setattr__(self, name, made)
-            return made
+    def _kept(self, name: str, value: Any) -> Any:
+        object.__setattr__(self, name, value)
+        return value
+
+    def _made(self, name: str, x: Any) -> Products | None:
+        """Return the products that fill an empty slot."""
+        if name == "products":
+            return self._kept(name, products_of(self.plan, self.matrix, self.direct))
+        if name == "adjoint_products":
+            adjoint = self._adjoint()
+            products = adjoint._products() if isinstance(adjoint, Prepared) else None
+            return self._kept(name, products) if hasattr(self, "adjoint") else products
+        # Solutions are for NumPy vectors: what other libraries compute may belong to a trace or a graph.
+        if type(x) is not np.ndarray or x.shape[-1:] != self.shape[:1]:
+            return None
+        op, xp = self.operator._to_working_precision("solve")
+        solver = op._solver(self.settings, xp) if is_numpy(xp) and self.shape[0] == self.shape[1] else None
+        return self._kept(name, products_of(solver, None, 0) if isinstance(solver, Plan) else solver)
 
     def _products(self) -> Products | None:
-        return self._once("products", lambda: products_of(self.plan, self.matrix, self.direct))
+        try:
+            return self.products
+        except AttributeError:
+            return self._made("products", None)
 
-    def _adjoint_products(self) -> Products | None:
-        def make() -> Products | None:
-            matrix = None if self.matrix is None else _adjoint(self.matrix, self._own_namespace())
-            return products_of(self.adjoint, matrix, self.direct)
-
-        return self._once("adjoint_products", make)
-
-    def _solutions(self) -> Products | None:
-        """Solutions for NumPy vectors; what other libraries compute may belong to a trace or a graph."""
-
-        def make() -> Products | None:
-            op, xp = self.operator._to_working_precision("solve")
-            solver = op._solver(self.settings, xp) if is_numpy(xp) and self.shape[0] == self.shape[1] else None
-            return products_of(solver, None, 0) if isinstance(solver, Plan) else solver
-
-        return self._once("solutions", make)
+    def _adjoint(self) -> LinearOperator:
+        """Return the adjoint, prepared, which is kept unless it may belong to a trace or a graph."""
+        try:
+            return self.adjoint
+        except AttributeError:
+            made: LinearOperator = prepare(self.operator._conj()._transpose(), self.settings)
+            return self._kept("adjoint", made) if is_plain(self._arrays()) else made
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -167,165 +380,37 @@ class Prepared(LinearOperator):
     def _described(self) -> str:
         return self.operator._described()
 
-    # Products
-
-    def matvec(self, x: ArrayLike, /, *, out: Any = None) -> Array:
-        """Return A x, along the last axis.
-
-        Parameters
-        ----------
-        x : array, shape (..., cols)
-            One vector or any batch of them.
-        out : numpy.ndarray, shape (..., rows), optional
-            Array for the result, of its shape and dtype; NumPy only. No copy is made if it is contiguous, apart from
-            `x`, and both have the operator's dtype.
-
-        Returns
-        -------
-        array, shape (..., rows)
-            The products, of the common dtype of operator and `x`; `out` itself if given.
-
-        Raises
-        ------
-        ValueError
-            As for the method of `LinearOperator`.
-        TypeError
-            If `x` belongs to another array library than the operator.
-        """
-        try:
-            products = self.products
-        except AttributeError:
-            products = self._products()
-        product = None if products is None else products.choose(x)
-        if product is None:
-            return super(Prepared, self).matvec(x, out=out)  # slots make a new class
-        return product(x, None) if out is None else _into(out, product, x, self.shape[0], "Prepared.matvec")
-
-    def rmatvec(self, y: ArrayLike, /, *, out: Any = None) -> Array:
-        """Return A^H y, the product with the adjoint, along the last axis.
-
-        Parameters
-        ----------
-        y : array, shape (..., rows)
-            One vector or any batch of them.
-        out : numpy.ndarray, shape (..., cols), optional
-            Array for the result, of its shape and dtype; NumPy only. No copy is made if it is contiguous, apart from
-            `y`, and both have the operator's dtype.
-
-        Returns
-        -------
-        array, shape (..., cols)
-            The products, of the common dtype of operator and `y`; `out` itself if given.
-
-        Raises
-        ------
-        ValueError
-            As for the method of `LinearOperator`.
-        TypeError
-            If `y` belongs to another array library than the operator.
-        """
-        try:
-            products = self.adjoint_products
-        except AttributeError:
-            products = self._adjoint_products()
-        product = None if products is None else products.choose(y)
-        if product is None:
-            return super(Prepared, self).rmatvec(y, out=out)  # slots make a new class
-        return product(y, None) if out is None else _into(out, product, y, self.shape[1], "Prepared.rmatvec")
-
-    def solve(self, b: ArrayLike, /, *, out: Any = None) -> Array:
-        """Return x with ``self @ x = b``.
-
-        Parameters
-        ----------
-        b : array, shape (n,) or (..., n, k)
-            One right-hand side, or right-hand sides in columns.
-        out : numpy.ndarray, optional
-            As for `inv_matvec`.
-
-        Returns
-        -------
-        array, shape (..., n) or (..., n, k)
-            The solutions; `out` itself if given.
-
-        Raises
-        ------
-        ValueError, TypeError
-            As for the method of `LinearOperator`.
-        """
-        product = self._solution_step(b) if getattr(b, "ndim", 0) == 1 else None
-        if product is None:
-            return super(Prepared, self).solve(b, out=out)  # slots make a new class
-        return product(b, None) if out is None else _into(out, product, b, self.shape[0], "Prepared.solve")
-
-    def inv_matvec(self, b: ArrayLike, /, *, out: Any = None) -> Array:
-        """Return x with ``matvec(x) = b``.
-
-        Parameters
-        ----------
-        b : array, shape (..., n)
-            One vector or any batch of them.
-        out : numpy.ndarray, shape (..., n), optional
-            Array for the result, of its shape and dtype; NumPy only. No copy is made if it is contiguous, apart from
-            `b`, and both have the operator's dtype.
-
-        Returns
-        -------
-        array, shape (..., n)
-            The solutions, of the common dtype of operator and `b`; `out` itself if given.
-
-        Raises
-        ------
-        ValueError
-            As for the method of `LinearOperator`.
-        TypeError
-            If `b` belongs to another array library than the operator.
-
-        Notes
-        -----
-        For NumPy vectors the first call finds the reciprocal spectra of circulants and their products with diagonals;
-        later ones cost as much as a product.
-        """
-        product = self._solution_step(b)
-        if product is None:
-            return super(Prepared, self).inv_matvec(b, out=out)  # slots make a new class
-        return product(b, None) if out is None else _into(out, product, b, self.shape[0], "Prepared.inv_matvec")
-
-    def _solution_step(self, b: Any) -> Step | None:
-        """Return what solves for `b` without checks, or None where it needs some first."""
-        known = type(b) is np.ndarray and b.shape[-1:] == self.shape[:1]
-        products = self._solutions() if known else None
-        return None if products is None else products.choose(b)
+    matvec = _ready("matvec", "products")
+    rmatvec = _ready("rmatvec", "adjoint_products")
+    solve = _ready("solve", "solutions", one=True)  # of several axes the last two are columns
+    inv_matvec = _ready("inv_matvec", "solutions")
 
     def _matvec(self, x: Array, xp: Namespace) -> Array:
         products = self._products()
         return products(x) if products is not None and products.takes(x) else self.plan.apply(x, xp)
 
     def _rmatvec(self, y: Array, xp: Namespace) -> Array:
-        products = self._adjoint_products()
-        return products(y) if products is not None and products.takes(y) else self.adjoint.apply(y, xp)
+        return self._adjoint()._matvec(y, xp)
 
     def _matmat(self, X: Array, xp: Namespace) -> Array:
         matrix, count = self.matrix, prod(X.shape) // X.shape[-2]
         if matrix is None or count > self.direct or X.dtype != matrix.dtype:
-            return super(Prepared, self)._matmat(X, xp)
+            return super(Prepared, self)._matmat(X, xp)  # slots make a new class
         return matmul(matrix, X, xp)
 
-    def _transpose(self) -> Prepared:
-        matrix = None if self.matrix is None else self._own_namespace().matrix_transpose(self.matrix)
-        return self._with(self.operator._transpose(), *_pair(self.adjoint, self.plan), matrix)
+    def _plan(self, settings: Settings, xp: Namespace) -> Plan | None:
+        return self.operator._plan(settings, xp)
 
-    def _conj(self) -> Prepared:
-        matrix = self.matrix
-        if matrix is not None and is_complex(matrix.dtype, xp := self._own_namespace()):
-            matrix = xp.conj(matrix)
-        return self._with(self.operator._conj(), *_pair(self.plan, self.adjoint), matrix)
+    def _transpose(self) -> LinearOperator:
+        prepared: LinearOperator = prepare(self.operator._transpose(), self.settings)
+        return prepared
 
-    def _with(self, operator: LinearOperator, plan: Plan, adjoint: Plan, matrix: Any) -> Prepared:
-        return Prepared(operator, plan, adjoint, matrix, self.direct, self.settings)
+    def _conj(self) -> LinearOperator:
+        conjugate = self.operator._conj()
+        return self if conjugate is self.operator else prepare(conjugate, self.settings)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Prepared, (self.operator, self.plan, self.adjoint, self.matrix, self.direct, self.settings)
+        return Prepared, (self.operator, self.plan, self.matrix, self.direct, self.settings)
 
     # Parameters are those of the operator: what was computed from them follows.
 
@@ -345,13 +430,12 @@ class Prepared(LinearOperator):
             return self
         if precision != precision_of(self.dtype, xp):
             return operator
-
-        def make() -> Prepared:  # of a half precision, for which everything was computed in single precision
-            wide = self._with(operator, self.plan, self.adjoint, self.matrix)
-            object.__setattr__(wide, "products", self._products())
-            return wide
-
-        return self._once("wide", make)
+        try:  # of a half precision, for which everything was computed in single precision
+            return self.wide
+        except AttributeError:
+            wide = Prepared(operator, self.plan, self.matrix, self.direct, self.settings)
+            wide._kept("products", self._products())
+            return self._kept("wide", wide)
 
     def _complex(self, dtype: DType, xp: Namespace) -> Any:
         return prepare(self.operator._complex(dtype, xp), self.settings)
@@ -378,23 +462,8 @@ class Prepared(LinearOperator):
 
     # Everything else is the operator's own.
 
-    def cond(self, p: NormOrder = 2) -> Array:
-        """Return the condition number, as the operator does.
-
-        Parameters
-        ----------
-        p : {2, "fro", "nuc", 1, inf}, default 2
-            As for the method of the operator.
-
-        Returns
-        -------
-        array, shape of the batch
-            At least one.
-        """
-        return self.operator.cond(p)
-
     def _solve(self, b: Array, xp: Namespace) -> Array:
-        solutions = self._solutions()
+        solutions = self.solutions if hasattr(self, "solutions") else self._made("solutions", b)
         return solutions(b) if solutions is not None and solutions.takes(b) else self.operator._solve(b, xp)
 
     _to_dense = _forwarded("_to_dense")
@@ -413,36 +482,17 @@ class Prepared(LinearOperator):
     _modulus = _forwarded("_modulus")
     _frobenius = _forwarded("_frobenius")
     _norm = _forwarded("_norm")
+    _cond = _forwarded("_cond")
     _spectral_function = _forwarded("_spectral_function")
 
     def __getattr__(self, name: str) -> Any:
         """Return what only some kinds of operators have, such as the entries of a circulant."""
         if name.startswith("_") or name in self.__slots__:
-            raise AttributeError(name)
+            raise AttributeError(name)  # a slot is empty
         return getattr(self.operator, name)
 
     def __dir__(self) -> list[str]:
         return sorted({*object.__dir__(self), *(name for name in dir(self.operator) if not name.startswith("_"))})
-
-
-def _into(out: Any, product: Step, x: Any, length: int, owner: str) -> Any:
-    """Return `out` filled with products of that length: directly where the engine can write there."""
-    fits = type(out) is type(x) is np.ndarray and out.dtype == x.dtype and out.shape == (*x.shape[:-1], length)
-    if fits and out.flags.carray and not np.may_share_memory(out, x):
-        product(x, out)
-        return out
-    return filled(out, product(x, None), owner)
-
-
-def _pair(plan: Plan, adjoint: Plan) -> tuple[Plan, Plan]:
-    """Return the conjugates of a plan and its adjoint; plans of parts nest, and only one of the two goes through."""
-    conjugate = plan.conj()
-    return conjugate, conjugate.adjoint() if isinstance(conjugate, ByParts) else adjoint.conj()
-
-
-def _adjoint(matrix: Array, xp: Namespace) -> Array:
-    matrix = xp.matrix_transpose(matrix)
-    return xp.conj(matrix) if is_complex(matrix.dtype, xp) else matrix
 
 
 _DEEPEST = 64
@@ -598,20 +648,6 @@ def values_of(part: LinearOperator, whole: LinearOperator, xp: Namespace, hook: 
     return tuple(map(moved, values)) if isinstance(values, tuple) else moved(values)
 
 
-def plan_by_parts(
-    parts: tuple[LinearOperator, ...], make: Callable[[tuple[LinearOperator, ...]], LinearOperator], settings: Settings
-) -> ByParts | None:
-    """Return the plan of what `make` makes of the parts when they are prepared; None where nothing of them can be."""
-    prepared = tuple(_part(part, settings) for part in parts)
-    return None if all(map(is_, prepared, parts)) else ByParts(make(prepared))
-
-
-def _part(operator: LinearOperator, settings: Settings) -> LinearOperator:
-    """Return a part prepared, itself where that would only add a step."""
-    prepared: LinearOperator = prepare(operator, settings)
-    return operator if isinstance(prepared, Prepared) and isinstance(prepared.plan, Scaling) else prepared
-
-
 @prepare.rule(object, object)
 def prepared(operator: LinearOperator, settings: Settings) -> LinearOperator:
     """Return the operator with its plan, or itself where it has none; the caller sees to it that this is a snapshot."""
@@ -622,11 +658,11 @@ def prepared(operator: LinearOperator, settings: Settings) -> LinearOperator:
     if plan is None:
         return operator
     direct = 0
-    if isinstance(plan, ChunkedPlan) and not plan.is_stack and not isinstance(plan, Scaling):
+    if not isinstance(plan, (ByParts, Entrywise)) and not plan.is_stack:
         rows, cols = wide.shape
         library = "ducc0" if is_numpy(xp) and settings.engine != "scipy" and ducc() else library_of(xp)
         direct = direct_up_to(rows * cols / plan.cost, library, dtype_name(wide.dtype))
-    made = Prepared(operator, plan, plan.adjoint(), wide.to_dense() if direct else None, direct, settings)
+    made = Prepared(operator, plan, wide.to_dense() if direct else None, direct, settings)
     made._products()  # now, not in the first product
     return made
 

@@ -38,6 +38,7 @@ from structmat._array_tools import (
     namespace_of,
     precision_of,
     restored,
+    shared_dtype,
 )
 from structmat._fourier import Engine, Settings, require_engine
 from structmat._pair_rules import PairRules, add, compose, power, prepare, scale, submatrix
@@ -175,7 +176,8 @@ class Operator(Parametrised, ABC, Generic[Op]):
         array([3., 1., 2.])
         """
         op, operand, xp, dtype = self._operand(x, "matvec", "x", self.shape[1])
-        y = restored(op._matvec(operand, xp), dtype, xp)
+        y = op._matvec(operand, xp)
+        y = y if y.dtype == dtype else restored(y, dtype, xp)
         return y if out is None else filled(out, y, f"{type(self).__name__}.matvec")
 
     def rmatvec(self, y: ArrayLike, /, *, out: Any = None) -> Array:
@@ -528,9 +530,11 @@ class Operator(Parametrised, ABC, Generic[Op]):
         if square and self.shape[0] != self.shape[1]:
             owner = f"{type(self).__name__}.{method}"
             raise ArgumentValueError(owner, None, f"the operator must be square, got shape {self.shape}")
-        xp, dtype = self._own_namespace(), self.dtype
+        xp = self._own_namespace()
+        if shared_dtype(self._leaves()) is not None or (dtype := self.dtype) is None:
+            return self, xp
         # parts may be of several precisions: the widest is that of computations
-        return (self if dtype is None else self._in_precision(precision_of(dtype, xp), xp)), xp
+        return self._in_precision(precision_of(dtype, xp), xp), xp
 
     def _from_working_precision(self, value: Any, xp: Namespace) -> Any:
         """Return a result of the precision of computations in the operator's own, where that is a half precision."""
@@ -707,11 +711,14 @@ class Arithmetic(Operator[Op]):
 
     def _combined(self, other: Operator[Any], sign: str, rules: PairRules) -> Op:
         """Apply a table of rules to both operators in their common precision (float32 for half)."""
+        leaves = [*self._leaves(), *other._leaves()]
+        if all([type(array) is np.ndarray and array.ndim == axes for array, axes in leaves]) and (  # noqa: C419  # faster
+            not leaves or shared_dtype(leaves) is not None
+        ):
+            return rules(self, other)  # the usual case, in which there is nothing to be brought together
         owner = f"{type(self).__name__} {sign} {type(other).__name__}"
         broadcast_shapes(owner, self.batch_shape, other.batch_shape)
-        arrays = self._arrays() + other._arrays()
-        if not arrays:
-            return rules(self, other)
+        arrays = [array for array, _ in leaves]
         xp = namespace_of(owner, *arrays)
         dtype = common_dtype(xp, *self._counted_as(self.dtype), *other._counted_as(other.dtype))
         precision = precision_of(dtype, xp)

@@ -34,9 +34,9 @@ from structmat._array_tools import (
 )
 from structmat._fourier import Settings, kernel_of_diagonals
 from structmat._pair_rules import scale, submatrix
-from structmat._plans import Bezoutian, Convolution, Plan, Products, bezoutian, convolution, handed_over
+from structmat._plans import Convolution, Products, convolution, written
 from structmat._toeplitz_solutions import InverseVectors, inverse_vectors, solutions
-from structmat._toeplitz_systems import DENSE, ToeplitzSystem
+from structmat._toeplitz_systems import DENSE, Bezoutian, ToeplitzSystem, bezoutian
 from structmat.operators._circulants import Circulant, SpectralCirculant
 from structmat.operators._linear_operator import LinearOperator, NormOrder, Planned, ratio
 from structmat.operators._products import Context
@@ -61,13 +61,13 @@ _ROUNDS = 4
 _POWERS = 30
 
 
-def norm_estimate(plan: Plan, ord: NormOrder, like: Array, xp: Namespace) -> Array:
+def norm_estimate(operator: Any, ord: NormOrder, like: Array, xp: Namespace) -> Array:
     """Return a lower bound of a norm that is seldom much below it.
 
     Parameters
     ----------
-    plan : Plan
-        The products of a square matrix, or of a stack.
+    operator : Planned
+        A square matrix, or a stack.
     ord : {1, 2, inf}
         The norm: by Hager's method with Higham's additional vector [1]_, or by the power method.
     like : array, shape (..., n)
@@ -85,7 +85,8 @@ def norm_estimate(plan: Plan, ord: NormOrder, like: Array, xp: Namespace) -> Arr
     .. [1] Higham, N. J., FORTRAN codes for estimating the one-norm of a real or complex matrix, ACM Trans. Math.
        Softw. 14, 1988.
     """
-    forward, adjoint = (partial(p.apply, xp=xp) for p in (plan, plan.adjoint()))
+    plans = (op._plan(Settings(ready=True), xp) for op in (operator, operator._conj()._transpose()))
+    forward, adjoint = (partial(plan.apply, xp=xp) for plan in plans)
     if ord == 2:
         return _largest_singular_value(forward, adjoint, like, xp)
     return _one_norm(adjoint, forward, like, xp) if ord == math.inf else _one_norm(forward, adjoint, like, xp)
@@ -348,7 +349,7 @@ class ConstantDiagonals(Planned):
         dtype, turn = np.dtype(self.dtype), slice(None, None, -1 if self._flipped else 1)
 
         def solve(b: Any, out: Any) -> Any:
-            return handed_over(system.solve(b)[..., turn].astype(dtype), out)
+            return written(system.solve(b)[..., turn].astype(dtype), out)
 
         return Products(np.ndarray, dtype, (self.shape[0],), solve, solve)
 
@@ -368,56 +369,23 @@ class ConstantDiagonals(Planned):
         rest = xp.ones((*log.shape, n - 1), dtype=sign.dtype, device=device_of(log))
         return xp.astype(xp.exp(log / n), sign.dtype)[..., None] * concat_last([sign[..., None], rest], xp)
 
-    def cond(self, p: NormOrder = 2) -> Array:
-        """Return the condition number ``norm(A, p) * norm(A^-1, p)``, beyond 128 rows an estimate of it.
-
-        Parameters
-        ----------
-        p : {2, 1, inf}, default 2
-            The norm.
-
-        Returns
-        -------
-        array, shape of the batch
-            Up to 128 rows the value, beyond a lower bound by some solutions, seldom below a third of it; infinite for a
-            singular matrix.
-
-        Raises
-        ------
-        NotImplementedError
-            For the Frobenius and nuclear norm, or if the operator is not square.
-        ValueError
-            If `p` is no norm.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> import structmat as sm
-        >>> float(sm.Toeplitz(np.array([2.0, -1.0, 0.0])).cond(1).round(12))
-        8.0
-        """
-        self._check_order(p, "cond", "p")
-        if p not in (1, 2, math.inf) or self.shape[0] != self.shape[1]:
-            raise self._no_closed_form("cond")
-        op, xp = self._to_working_precision("cond")
-        return self._from_working_precision(op._cond(p, xp), xp)
-
     def _cond(self, p: NormOrder, xp: Namespace) -> Array:
-        """Return the condition number by the dense matrix where that is small, else by estimates of both norms."""
+        """Condition number by the dense matrix where that is small, else by estimates of both norms."""
         n = self.shape[0]
+        if p not in {1, 2, math.inf} or n != self.shape[1]:
+            raise self._no_closed_form("cond")
         if p == 2 and n <= DENSE:
             dense = self._to_dense(Context(xp, self.dtype, self.device))
             known = xp.all(xp.isfinite(dense), axis=(-2, -1))  # other entries are an error in some libraries
             value = ratio(xp.linalg.svdvals(xp.where(known[..., None, None], dense, xp.ones_like(dense))), xp)
             return xp.where(known, value, xp.nan * xp.ones_like(value))
-        ready = Settings(ready=True)
         like = self.c[..., :1] * xp.zeros_like(self.r)  # with all batch axes
-        own = norm_estimate(self._plan(ready, xp), 2, like, xp) if p == 2 else self._norm(p, xp)
+        own = norm_estimate(self, 2, like, xp) if p == 2 else self._norm(p, xp)
         try:
             if n > DENSE:
                 x, y = self._vectors(None, xp)[:2]
                 inverse = ToeplitzInverse(x, y, (self._flipped, False))
-                value = own * norm_estimate(inverse._plan(ready, xp), p, like, xp)
+                value = own * norm_estimate(inverse, p, like, xp)
             else:
                 unit = xp.eye(n, dtype=self.dtype, device=self.device)
                 unit = xp.reshape(unit, (n, *(1,) * len(self.batch_shape), n))
@@ -492,6 +460,9 @@ class Toeplitz(ConstantDiagonals):
     All this is computed with NumPy in double precision, also for other libraries, with derivatives in torch and JAX.
     There is a `scipy.linalg.LinAlgWarning`, but in JAX, where elimination or a solution shows a condition number above
     the inverse of the machine epsilon, and where products with the inverse are far less accurate than solutions.
+
+    Of condition numbers there are those of the norms 1, 2 and infinity: up to 128 rows the value, beyond a lower bound
+    by some solutions, seldom below a third of it.
 
     References
     ----------
