@@ -63,7 +63,6 @@ __all__ = [
     "padded",
     "precision_of",
     "quotient",
-    "require_one_forward_level",
     "restored",
     "reversed_cyclically",
     "scale_array",
@@ -652,21 +651,6 @@ def is_plain(arrays: Iterable[Array]) -> bool:
         return False
     special = torch.compiler.is_compiling() or torch.is_inference_mode_enabled()
     return not special and not is_differentiated(values, namespace(*values))
-
-
-def require_one_forward_level(owner: str) -> None:
-    """Refuse derivatives in forward mode of such derivatives, which torch takes for zero in functions of its users.
-
-    Raises
-    ------
-    RuntimeError
-        If they are asked for.
-    """
-    functorch: Any = sys.modules["torch"]._C._functorch
-    levels = [each.key() for each in functorch.get_interpreter_stack() or ()]
-    if levels.count(functorch.TransformType.Jvp) > 1:
-        text = "torch has no forward mode over forward mode here; use reverse mode for one, as torch.func.hessian does"
-        raise RuntimeError(f"{owner}: {text}")
 
 
 class Parametrised:

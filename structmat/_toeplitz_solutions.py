@@ -19,7 +19,6 @@ from structmat._array_tools import (
     is_complex,
     is_numpy,
     library_of,
-    require_one_forward_level,
     reversed_cyclically,
 )
 from structmat._fourier import Settings, fast_length, from_spectrum, kernel_of_diagonals, spectrum
@@ -287,7 +286,7 @@ def _aligned(in_dims: Any, arrays: Any) -> list[Any]:
 
 
 @cache
-def _torch_functions(torch: Namespace) -> tuple[Any, Any]:  # noqa: C901  # two classes
+def _torch_functions(torch: Namespace) -> tuple[Any, Any]:  # two classes
     """Return the functions of autograd. They serve under ``torch.func`` too, whose batch axes are those of a stack."""
 
     def moved(found: Any, device: Any) -> Any:
@@ -303,21 +302,12 @@ def _torch_functions(torch: Namespace) -> tuple[Any, Any]:  # noqa: C901  # two 
         def setup_context(ctx: Any, inputs: Any, output: Any) -> None:  # noqa: ARG004
             ctx.mark_non_differentiable(output[2])
             ctx.save_for_backward(*output[:2])
-            ctx.save_for_forward(*output[:2])
 
         @staticmethod
         def backward(ctx: Any, *gradients: Any) -> Any:
             dx, dy, _, dlog = gradients
             x, y = ctx.saved_tensors
             return (*cotangents(x, y, dx, dy, dlog, torch), None, None)
-
-        @staticmethod
-        def jvp(ctx: Any, dc: Any, dr: Any, *_: Any) -> Any:
-            require_one_forward_level("Toeplitz")
-            x, y = ctx.saved_tensors
-            dc, dr = (torch.zeros_like(x) if change is None else change for change in (dc, dr))
-            dx, dy, dlog = tangents(x, y, dc, dr, torch)
-            return dx, dy, None, dlog
 
         @staticmethod
         def vmap(info: Any, in_dims: Any, c: Any, r: Any, determinant: bool, owner: str | None) -> Any:
@@ -338,7 +328,6 @@ def _torch_functions(torch: Namespace) -> tuple[Any, Any]:  # noqa: C901  # two 
         def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
             *tensors, ctx.owner = inputs
             ctx.save_for_backward(*tensors, output)
-            ctx.save_for_forward(*tensors, output)
 
         @staticmethod
         def backward(ctx: Any, gradient: Any) -> Any:
@@ -347,13 +336,6 @@ def _torch_functions(torch: Namespace) -> tuple[Any, Any]:  # noqa: C901  # two 
             w = adjoint(gradient)
             dc, dr = outer_gradients(w, x, torch)
             return _sum_to(dc, c.shape), _sum_to(dr, r.shape), _sum_to(w, b.shape), None
-
-        @staticmethod
-        def jvp(ctx: Any, dc: Any, dr: Any, db: Any, _: Any) -> Any:
-            require_one_forward_level("Toeplitz")
-            c, r, b, x = ctx.saved_tensors
-            dc, dr, db = (torch.zeros_like(v) if d is None else d for d, v in ((dc, c), (dr, r), (db, b)))
-            return Solutions.apply(c, r, db - products(dc, dr, torch)(x), ctx.owner)
 
         @staticmethod
         def vmap(_: Any, in_dims: Any, c: Any, r: Any, b: Any, owner: str | None) -> Any:

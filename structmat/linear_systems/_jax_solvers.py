@@ -13,10 +13,10 @@ from jax.scipy.sparse.linalg import cg, gmres
 
 import structmat.jax  # noqa: F401  # registers the operators
 from structmat._array_tools import namespace_of
-from structmat.linear_systems._preconditioning import ScaledSystem, preconditioner
-from structmat.linear_systems._result import (
+from structmat.linear_systems._systems import (
     IterationSettings,
     SolveResult,
+    System,
     by_gradient,
     by_residual,
     norm_of,
@@ -47,9 +47,9 @@ def solution(operator: LinearOperator, b: Any, settings: IterationSettings) -> t
 def _solution(operator: Any, b: Any, given: Any, settings: IterationSettings) -> tuple[SolveResult, Any]:
     """Iterate, compiled once for each shape."""
     xp = namespace_of("solve", b)
-    system = ScaledSystem.of(operator, b, xp)
+    system = System.of(operator, b, xp)
     asked = settings if given is None else settings._replace(preconditioner=given)
-    M = jax.lax.stop_gradient(preconditioner(system, asked, xp))
+    M = jax.lax.stop_gradient(system.preconditioner(asked, xp))
     by_cg = settings.assume == "positive definite"
     solver = partial(_by_cg if by_cg else _by_gmres, settings=settings)
     x = _each(solver, system.b, system.operator, M)
@@ -80,7 +80,7 @@ def least_squares(operator: Any, b: Any, settings: IterationSettings) -> tuple[S
     """Return least-squares solutions of least norm, and which of them are good enough."""
     xp = namespace_of("lstsq", b)
     rows, cols = operator.shape
-    system = ScaledSystem.of(operator, b, xp)
+    system = System.of(operator, b, xp)
     A, v = system.operator, system.b
     x = _each(partial(_tall if rows >= cols else _wide, settings=settings), v, A)
     rest = v - A._matvec(x, xp)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from functools import partial
+from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from math import isnan
 from typing import Any, Literal
 
@@ -32,14 +31,14 @@ from structmat._array_tools import (
     restored,
     warn_caller,
 )
-from structmat.linear_systems import _conjugate_gradients
-from structmat.linear_systems._gradients import Rules, differentiable, pulled_back, recording_nothing
-from structmat.linear_systems._preconditioning import ScaledSystem, preconditioner
-from structmat.linear_systems._result import (
+from structmat.linear_systems import _krylov
+from structmat.linear_systems._gradients import Rule, differentiable
+from structmat.linear_systems._systems import (
+    LEAST_SQUARES,
     ConvergenceError,
     IterationSettings,
-    Measure,
     SolveResult,
+    System,
     by_gradient,
     by_residual,
     norm_of,
@@ -48,20 +47,16 @@ from structmat.linear_systems._result import (
 )
 from structmat.operators import LinearOperator
 
-__all__ = ["ignored", "least_squares", "lstsq", "solution", "solve"]
-
-_PASSES = 6
-"""How often a solver is run at most, each time on what the runs before have left."""
+__all__ = ["lstsq", "solution", "solve"]
 
 IterationCallback = Callable[[int], object]
 """Hears the number of iterations so far."""
 
-Step = Callable[[Array, float, int, IterationCallback], "tuple[Array, int]"]
-"""From right-hand side, tolerance and number of iterations to a solution and the number that it took."""
+_PASSES = 6
+"""How often a solver is run at most, each time on what the runs before have left."""
 
-
-def ignored(_: int) -> None:
-    """Do nothing, where nobody wants to hear the number of iterations."""
+_LONGEST = 10_000
+"""The default number of iterations is ten times the number of unknowns, but at most this."""
 
 
 def solution(
@@ -69,103 +64,51 @@ def solution(
     b: Array,
     settings: IterationSettings,
     xp: Namespace,
-    callback: IterationCallback = ignored,
+    callback: IterationCallback | None = None,
 ) -> SolveResult:
-    """Return the solutions of square systems.
+    """Return the solutions of square systems, or the least-squares solutions of least norm, with their derivatives.
 
     Parameters
     ----------
     operator : LinearOperator
         In the precision of computations.
-    b : array, shape (..., n)
+    b : array, shape (..., rows)
         Right-hand sides, of the dtype of the solutions and with all batch axes.
     settings : IterationSettings
     xp : namespace
         That of `b`.
-    callback : callable
+    callback : callable, optional
         Hears the number of iterations, but where JAX iterates.
     """
     if library_of(xp) == "jax":
         from structmat.linear_systems import _jax_solvers  # noqa: PLC0415  # JAX is there already
 
-        found, done = _jax_solvers.solution(operator, b, settings)
+        solver = _jax_solvers.least_squares if settings.assume == LEAST_SQUARES else _jax_solvers.solution
+        found, done = solver(operator, b, settings)
         return _checked(found, done, b, settings, xp)
-    if not is_differentiated([b, *operator._arrays()], xp):
-        return _solution(operator, b, settings, xp, callback)
 
     def solved(operator: LinearOperator, b: Array, settings: IterationSettings) -> SolveResult:
-        return _solution(operator, b, settings, xp, callback)
+        return _iterated(operator, b, settings, xp, callback)
 
-    def pulled(g: Array, x: Array, b: Array, operator: LinearOperator, settings: IterationSettings) -> tuple[Any, ...]:  # noqa: ARG001
-        """``db`` has the gradient ``A^-H g``, and ``dA x`` minus that."""
+    if not is_differentiated([b, *operator._arrays()], xp):
+        return solved(operator, b, settings)
+    rule = _of_least_squares(xp) if settings.assume == LEAST_SQUARES else _of_solutions(xp)
+    return differentiable(operator, b, settings, Rule(solved, rule), xp)
+
+
+def _of_solutions(xp: Namespace) -> Any:
+    def pulled(g: Array, x: Array, b: Array, operator: LinearOperator, settings: IterationSettings) -> Any:  # noqa: ARG001
+        """``dx = A^-1 (db - dA x)``: the gradient for ``b - A x`` is ``A^-H g``."""
         M = settings.preconditioner
-        M = M.H if isinstance(M, LinearOperator) else M
-        adjoint = solution(operator.H, g, settings._replace(preconditioner=M), xp).x
-        return adjoint, *pulled_back(lambda A: A._matvec(x, xp), operator, -adjoint, xp)
+        settings = settings._replace(preconditioner=M.H if isinstance(M, LinearOperator) else M)
+        return solution(operator.H, g, settings, xp).x, lambda A, b: b - A._matvec(x, xp)
 
-    def pushed(
-        x: Array,
-        b: Array,  # noqa: ARG001
-        operator: LinearOperator,
-        settings: IterationSettings,
-        db: Array,
-        change: Any,
-    ) -> Array:
-        """``dx = A^-1 (db - dA x)``."""
-        return solution(operator, db - change(lambda A: A._matvec(x, xp)), settings, xp).x
-
-    return differentiable(operator, b, settings, Rules(solved, pulled, pushed), xp)
+    return pulled
 
 
-def _solution(
-    operator: LinearOperator, b: Array, settings: IterationSettings, xp: Namespace, callback: IterationCallback
-) -> SolveResult:
-    """Iterate."""
-    with recording_nothing(xp):
-        system = ScaledSystem.of(operator, b, xp)
-        M = preconditioner(system, settings, xp)
-        M = None if M is None else M.prepare()
-        prepared = system.operator.prepare()
-        system = system._replace(operator=prepared)
-
-        def step(rest: Array, rtol: float, limit: int, report: IterationCallback) -> tuple[Array, int]:
-            if is_numpy(xp):
-                from structmat.linear_systems import _scipy_solvers  # noqa: PLC0415  # scipy.sparse takes its time
-
-                return _scipy_solvers.solutions(prepared, rest, M, settings.assume, rtol, limit, report)
-            if settings.assume == "positive definite":
-                return _conjugate_gradients.conjugate_gradients(prepared, rest, M, rtol, limit, xp, report)
-            norm = xp.zeros_like(xp.real(rest[..., 0]))
-            return _conjugate_gradients.least_squares(prepared, rest, norm, rtol, limit, xp, report, M)
-
-        return _refined(system, step, by_residual(system.b, settings, xp), settings, xp, callback)
-
-
-def least_squares(operator: LinearOperator, b: Array, settings: IterationSettings, xp: Namespace) -> SolveResult:
-    """Return the least-squares solutions of least norm; arguments as for `solution`."""
-    if library_of(xp) == "jax":
-        from structmat.linear_systems import _jax_solvers  # noqa: PLC0415  # JAX is there already
-
-        found, done = _jax_solvers.least_squares(operator, b, settings)
-        return _checked(found, done, b, settings, xp)
-    if not is_differentiated([b, *operator._arrays()], xp):
-        return _least_squares(operator, b, settings, xp)
-
-    def solved(operator: LinearOperator, b: Array, settings: IterationSettings) -> SolveResult:
-        return _least_squares(operator, b, settings, xp)
-
-    def inverse(A: LinearOperator, v: Array) -> Array:
-        return least_squares(A, v, settings, xp).x
-
-    def pulled(g: Array, x: Array, b: Array, operator: LinearOperator, _: IterationSettings) -> tuple[Any, ...]:
-        """The adjoint of `pushed`."""
-        rest, beside = b - operator._matvec(x, xp), inverse(operator.H, x)
-        first = inverse(operator.H, g)
-        cotangents = (-first, inverse(operator, first), g - inverse(operator, operator._matvec(g, xp)))
-        return first, *pulled_back(_products(x, rest, beside, xp), operator, cotangents, xp)
-
-    def pushed(x: Array, b: Array, operator: LinearOperator, _: IterationSettings, db: Array, change: Any) -> Array:
-        """That of a pseudo-inverse whose rank does not change [1]_.
+def _of_least_squares(xp: Namespace) -> Any:
+    def pulled(g: Array, x: Array, b: Array, operator: LinearOperator, settings: IterationSettings) -> Any:
+        """The adjoint of the derivative of a pseudo-inverse whose rank does not change [1]_.
 
         ``dx = A^+ (db - dA x) + A^+ (A^+)^H dA^H (b - A x) + (I - A^+ A) dA^H (A^+)^H x``
 
@@ -174,80 +117,59 @@ def least_squares(operator: LinearOperator, b: Array, settings: IterationSetting
         .. [1] Golub, G. H., Pereyra, V., The differentiation of pseudo-inverses and nonlinear least squares problems
            whose variables separate, SIAM J. Numer. Anal. 10, 1973.
         """
-        rest, beside = b - operator._matvec(x, xp), inverse(operator.H, x)
-        of_x, of_rest, of_beside = change(_products(x, rest, beside, xp))
-        along = db - of_x + inverse(operator.H, of_rest) - operator._matvec(of_beside, xp)
-        return inverse(operator, along) + of_beside
 
-    return differentiable(operator, b, settings, Rules(solved, pulled, pushed), xp)
+        def inverse(A: LinearOperator, v: Array) -> Array:
+            return solution(A, v, settings, xp).x
 
+        rest, beside, first = b - operator._matvec(x, xp), inverse(operator.H, x), inverse(operator.H, g)
+        cotangents = (first, inverse(operator, first), g - inverse(operator, operator._matvec(g, xp)))
+        return cotangents, lambda A, b: (b - A._matvec(x, xp), A._rmatvec(rest, xp), A._rmatvec(beside, xp))
 
-def _products(x: Array, rest: Array, beside: Array, xp: Namespace) -> Callable[[LinearOperator], tuple[Array, ...]]:
-    """Return the products with a matrix that the derivative of a least-squares solution is made of."""
-
-    def products(A: LinearOperator) -> tuple[Array, Array, Array]:
-        return A._matvec(x, xp), A._rmatvec(rest, xp), A._rmatvec(beside, xp)
-
-    return products
+    return pulled
 
 
-def _least_squares(operator: LinearOperator, b: Array, settings: IterationSettings, xp: Namespace) -> SolveResult:
-    """Iterate."""
-    with recording_nothing(xp):
-        system = ScaledSystem.of(operator, b, xp)
-        prepared = system.operator.prepare()
-        system = system._replace(operator=prepared)
-        norm = norm_of(prepared, b, xp)
-
-        def step(rest: Array, rtol: float, limit: int, report: IterationCallback) -> tuple[Array, int]:
-            if is_numpy(xp):
-                from structmat.linear_systems import _scipy_solvers  # noqa: PLC0415  # scipy.sparse takes its time
-
-                return _scipy_solvers.least_squares(prepared, rest, rtol, limit)
-            return _conjugate_gradients.least_squares(prepared, rest, norm, rtol, limit, xp, report)
-
-        measure = by_gradient(prepared, system.b, norm, settings, xp)
-        return _refined(system, step, measure, settings, xp)
-
-
-def _refined(
-    system: ScaledSystem,
-    step: Step,
-    measure: Measure,
-    settings: IterationSettings,
-    xp: Namespace,
-    callback: IterationCallback = ignored,
+def _iterated(
+    operator: LinearOperator, b: Array, settings: IterationSettings, xp: Namespace, callback: IterationCallback | None
 ) -> SolveResult:
-    """Return what the steps add up to, or raise the error that says how far they came."""
-    operator, b = system.operator, system.b
-    x = xp.zeros((*b.shape[:-1], operator.shape[1]), dtype=b.dtype, device=device_of(b))
-    rest, taken = b, 0
-    size, done = measure(x, rest)
-    lost = ~xp.all(xp.isfinite(operator._rmatvec(b / size_of(b, xp), xp)), axis=-1)
-    done = done | lost  # as no iteration brings NaN to an end
-    for tolerance in (settings.rtol / 2 * 0.1**k for k in range(_PASSES)):  # a solver may measure by another norm
-        if bool(xp.all(done)) or taken >= settings.max_iter:
-            break
-        unsolved = xp.where(done[..., None], xp.zeros_like(rest), rest)
-        scale = size_of(unsolved, xp)  # as solvers square their vectors
-        report = partial(_added, callback, taken)
-        change, count = step(unsolved / scale, tolerance, settings.max_iter - taken, report)
-        taken += count
-        before, trial = size, x + scale * change
-        left = b - operator._matvec(trial, xp)
-        size, done = measure(trial, left)
-        done = done | lost
-        better = size <= before  # not where it is NaN
-        x, rest = (xp.where(better[..., None], new, old) for new, old in ((trial, x), (left, rest)))
-        if bool(xp.all(done | ~(size < before / 2))):
-            break
-    residual = xp.where(lost, xp.full_like(size, float("nan")), relative_residual(rest, b, xp))
-    done = measure(x, rest)[1] & ~lost
-    return _checked(SolveResult(system.solution(x), residual, taken), done, b, settings, xp)
-
-
-def _added(callback: IterationCallback, before: int, more: int) -> None:
-    callback(before + more)
+    """Return what a solver finds in several passes, of which torch records nothing."""
+    torch: Any = xp
+    with torch.no_grad() if library_of(xp) == "torch" else nullcontext():
+        system = System.of(operator, b, xp)
+        A: LinearOperator = system.operator.prepare()
+        if settings.assume == LEAST_SQUARES:
+            M, norm = None, norm_of(A, b, xp)
+            measure = by_gradient(A, system.b, norm, settings, xp)
+        else:
+            M, norm = system.preconditioner(settings, xp), xp.zeros_like(xp.real(b[..., 0]))
+            M = None if M is None else M.prepare()
+            measure = by_residual(system.b, settings, xp)
+        count = _krylov.Counter(callback)
+        x = xp.zeros((*b.shape[:-1], A.shape[1]), dtype=b.dtype, device=device_of(b))
+        rest = system.b
+        size, done = measure(x, rest)
+        lost = ~xp.all(xp.isfinite(A._rmatvec(rest / size_of(rest, xp), xp)), axis=-1)
+        done = done | lost  # as no iteration brings NaN to an end
+        for k in range(_PASSES):  # a solver may measure by another norm
+            left = settings.max_iter - count.before
+            if bool(xp.all(done)) or left <= 0:
+                break
+            unsolved = xp.where(done[..., None], xp.zeros_like(rest), rest)
+            scale = size_of(unsolved, xp)  # as solvers square their vectors
+            change = _krylov.iterate(
+                A, unsolved / scale, M, norm, settings, settings.rtol / 2 * 0.1**k, left, count, xp
+            )
+            count.end_pass()
+            before, trial = size, x + scale * change
+            remaining = system.b - A._matvec(trial, xp)
+            size, done = measure(trial, remaining)
+            done = done | lost
+            better = (size <= before)[..., None]  # not where it is NaN
+            x, rest = xp.where(better, trial, x), xp.where(better, remaining, rest)
+            if bool(xp.all(done | ~(size < before / 2))):
+                break
+        residual = xp.where(lost, xp.full_like(size, float("nan")), relative_residual(rest, system.b, xp))
+        done = measure(x, rest)[1] & ~lost
+        return _checked(SolveResult(system.solution(x), residual, count.before), done, system.b, settings, xp)
 
 
 def _checked(result: SolveResult, done: Array, b: Array, settings: IterationSettings, xp: Namespace) -> SolveResult:
@@ -262,13 +184,14 @@ def _checked(result: SolveResult, done: Array, b: Array, settings: IterationSett
     return result
 
 
+@np.errstate(all="ignore")
 def _failure(result: SolveResult, b: Array, settings: IterationSettings, xp: Namespace) -> ConvergenceError:
     count = "" if result.iterations is None else f" after {result.iterations} iterations"
     largest = float(xp.max(result.residual))
     M = settings.preconditioner
     if not bool(xp.all(xp.isfinite(b))):
         advice = "b holds NaN or infinity"
-    elif isinstance(M, LinearOperator) and not _is_finite_product(M, b, xp):
+    elif isinstance(M, LinearOperator) and not bool(xp.all(xp.isfinite(M._matvec(b, xp)))):
         advice = "the preconditioner gives NaN or infinity"
     elif isnan(largest):
         advice = "the matrix holds NaN or infinity, or its products do"
@@ -276,22 +199,13 @@ def _failure(result: SolveResult, b: Array, settings: IterationSettings, xp: Nam
         advice = "raise rtol or max_iter"
         if settings.owner == "solve":
             advice += ", give a better preconditioner, or use lstsq for a singular matrix"
-        if settings.assume != "general":
+        if settings.assume not in {"general", LEAST_SQUARES}:
             advice += f'; if the matrix may not be {settings.assume}, assume="general"'
     text = (
         f"{settings.owner}: the relative residual is {largest:.2g}{count}, not "
         f"{settings.rtol:.2g}; {advice}. The error's attribute `result` holds what was reached"
     )
     return ConvergenceError(text, result)
-
-
-def _is_finite_product(M: LinearOperator, b: Array, xp: Namespace) -> bool:
-    with np.errstate(all="ignore"):
-        return bool(xp.all(xp.isfinite(M._matvec(b, xp))))
-
-
-_LONGEST = 10_000
-"""The default number of iterations is ten times the number of unknowns, but at most this."""
 
 
 def solve(
@@ -363,8 +277,8 @@ def solve(
     iteration costs one product with A, in CGLS two. In NumPy and torch the residual is computed anew from the solution,
     and the solver runs again on what it left.
 
-    Derivatives in torch and JAX by A and b are those of the solution itself, in reverse and forward mode, and cost one
-    more solution. In torch ``vmap`` solves all systems along its axis together, until the slowest has converged.
+    Derivatives in torch and JAX by A and b are those of the solution itself, and cost one more solution: in torch in
+    reverse mode. There ``vmap`` does not reach an iteration: solve all systems of a stack at once.
 
     References
     ----------
@@ -380,21 +294,13 @@ def solve(
     >>> bool(np.allclose(A @ x, 1)), bool(residual < 1e-10), iterations < 20
     (True, True, True)
     """
-    owner = "solve"
-    _require_operator(A, owner)
+    _require_operator(A, "solve")
     if A.shape[0] != A.shape[1]:
-        raise ArgumentValueError(owner, "A", f"must be square, got shape {A.shape}; use lstsq")
-    one_of(assume, owner, "assume", ("general", "hermitian", "positive definite"))
-    _require_preconditioner(preconditioner, A, owner)
-    report = optional_function(callback, owner, "callback") or ignored
-    A, b, preconditioner, in_columns = _along_last_axis(A, b, preconditioner, owner)
-    op, right, xp, dtype, settings = _prepared(A, b, assume, preconditioner, rtol, max_iter, owner)
-    with suppress(NotImplementedError):
-        return in_columns(_warned(_closed(op, right, A.inv_matvec(b), xp), settings, xp))
-    with suppress(NotImplementedError):
-        return in_columns(_warned(_closed(op, right, A.inv().matvec(b), xp), settings, xp))
-    with _failures(in_columns):
-        return in_columns(_restored(solution(op, right, settings, xp, report), dtype, xp))
+        raise ArgumentValueError("solve", "A", f"must be square, got shape {A.shape}; use lstsq")
+    one_of(assume, "solve", "assume", ("general", "hermitian", "positive definite"))
+    _require_preconditioner(preconditioner, A)
+    callback = optional_function(callback, "solve", "callback")
+    return _answer(A, b, assume, preconditioner, rtol, max_iter, callback, "solve")
 
 
 def lstsq(A: LinearOperator, b: ArrayLike, *, rtol: float | None = None, max_iter: int | None = None) -> SolveResult:
@@ -446,8 +352,8 @@ def lstsq(A: LinearOperator, b: ArrayLike, *, rtol: float | None = None, max_ite
     iterations grows with the condition number; singular values that are zero do not count. Closed forms take singular
     values at the level of rounding for zeros; iteration leaves what has not been reached.
 
-    Derivatives in torch and JAX are those of the solution itself. They are valid where the rank does not change nearby;
-    in JAX the matrix must have full rank.
+    Derivatives are as for `solve`. They are valid where the rank does not change nearby; in JAX the matrix must have
+    full rank.
 
     References
     ----------
@@ -464,14 +370,8 @@ def lstsq(A: LinearOperator, b: ArrayLike, *, rtol: float | None = None, max_ite
     >>> bool(np.allclose(x, np.linalg.lstsq(A.to_dense(), b)[0]))
     True
     """
-    owner = "lstsq"
-    _require_operator(A, owner)
-    A, b, _, in_columns = _along_last_axis(A, b, None, owner)
-    op, right, xp, dtype, settings = _prepared(A, b, "general", None, rtol, max_iter, owner)
-    with suppress(NotImplementedError):
-        return in_columns(_warned(_closed(op, right, A.pinv_matvec(b), xp), settings, xp))
-    with _failures(in_columns):
-        return in_columns(_restored(least_squares(op, right, settings, xp), dtype, xp))
+    _require_operator(A, "lstsq")
+    return _answer(A, b, LEAST_SQUARES, None, rtol, max_iter, None, "lstsq")
 
 
 def _require_operator(A: object, owner: str) -> None:
@@ -480,72 +380,83 @@ def _require_operator(A: object, owner: str) -> None:
         raise ArgumentTypeError(owner, "A", text)
 
 
-def _require_preconditioner(value: Any, A: LinearOperator, owner: str) -> None:
+def _require_preconditioner(value: Any, A: LinearOperator) -> None:
     if value is None or (isinstance(value, LinearOperator) and value.shape == A.shape):
         return
     if isinstance(value, LinearOperator):
         text = f"must have the shape of A, {A.shape}, got {value.shape}"
-        raise ArgumentValueError(owner, "preconditioner", text)
+        raise ArgumentValueError("solve", "preconditioner", text)
     if not isinstance(value, str):
         text = f'must be "nearest", None or an operator, got {type(value).__name__}'
-        raise ArgumentTypeError(owner, "preconditioner", text)
-    one_of(value, owner, "preconditioner", ("nearest",))
+        raise ArgumentTypeError("solve", "preconditioner", text)
+    one_of(value, "solve", "preconditioner", ("nearest",))
 
 
-def _along_last_axis(
-    A: LinearOperator, b: ArrayLike, M: Any, owner: str
-) -> tuple[LinearOperator, Any, Any, Callable[[SolveResult], SolveResult]]:
-    """Return operator, right-hand sides along the last axis, preconditioner, and how to bring results into columns."""
-    if is_vector(b):
-        return A, b, M, lambda result: result
-    _, _, xp, _ = A._operand(b, owner, "b", A.shape[0], axis=-2)  # which checks the shape
-    right, _ = A._read(b, owner, "b")
-    A, M = (op._with_batch_axis(xp) if isinstance(op, LinearOperator) and op.batch_shape else op for op in (A, M))
-    return A, xp.matrix_transpose(right), M, lambda result: result._replace(x=xp.matrix_transpose(result.x))
+def _answer(
+    A: LinearOperator,
+    b: ArrayLike,
+    assume: str,
+    M: Any,
+    rtol: float | None,
+    max_iter: int | None,
+    callback: IterationCallback | None,
+    owner: str,
+) -> SolveResult:
+    """Return the solution in closed form where there is one, else by iteration, for vectors or columns as they came."""
+    columns = not is_vector(b)
+    op, vectors, xp, dtype = A._operand(b, owner, "b", A.shape[0], axis=-2 if columns else -1)
+    if columns:
+        vectors = xp.matrix_transpose(vectors)
+        op, M = (A._with_batch_axis(xp) if isinstance(A, LinearOperator) and A.batch_shape else A for A in (op, M))
+    dtype = vectors.dtype if dtype is None else dtype
+    right, settings = _settled(op, vectors, dtype, assume, M, rtol, max_iter, owner, xp)
 
+    def finished(result: SolveResult) -> SolveResult:
+        x = restored(result.x, dtype, xp)
+        return result._replace(x=xp.matrix_transpose(x) if columns else x)
 
-@contextmanager
-def _failures(in_columns: Callable[[SolveResult], SolveResult]) -> Iterator[None]:
-    """Bring the solutions that come with an error into columns too."""
+    with suppress(NotImplementedError):
+        x = op.pinv_matvec(vectors) if assume == LEAST_SQUARES else op.inv_matvec(vectors)
+        wide = xp.astype(x, right.dtype) if x.dtype != right.dtype else x
+        x = xp.broadcast_to(x, (*right.shape[:-1], x.shape[-1]))  # to the batch of a preconditioner as well
+        found = SolveResult(x, relative_residual(right - op._matvec(wide, xp), right, xp), 0)
+        return finished(_warned(found, settings, xp))
     try:
-        yield
+        return finished(solution(op, right, settings, xp, callback))
     except ConvergenceError as error:
-        error.result = in_columns(error.result)
+        error.result = finished(error.result)
         raise
 
 
-def _prepared(
-    A: LinearOperator, b: ArrayLike, assume: str, M: Any, rtol: float | None, max_iter: int | None, owner: str
-) -> tuple[LinearOperator, Array, Namespace, DType, IterationSettings]:
-    """Return operator and right-hand sides in the dtype of the computation, their library, and how to iterate."""
-    op, right, xp, dtype = A._operand(b, owner, "b", A.shape[0])
-    dtype = right.dtype if dtype is None else dtype
-    precision = precision_of(dtype, xp)
-    numbers = [right.dtype] if op.dtype is None else [right.dtype, op.dtype]
+def _settled(
+    op: LinearOperator,
+    vectors: Array,
+    dtype: DType,
+    assume: str,
+    M: Any,
+    rtol: float | None,
+    max_iter: int | None,
+    owner: str,
+    xp: Namespace,
+) -> tuple[Array, IterationSettings]:
+    """Return right-hand sides with the dtype and all batch axes of the solutions, and how to iterate."""
+    precision, batches = precision_of(dtype, xp), [op.batch_shape, tuple(vectors.shape[:-1])]
+    numbers = [vectors.dtype] if op.dtype is None else [vectors.dtype, op.dtype]
     if isinstance(M, LinearOperator):
-        namespace_of(owner, right, *M._arrays())
+        namespace_of(owner, vectors, *M._arrays())
         M = M._in_precision(precision, xp)
         numbers += [] if M.dtype is None else [M.dtype]
+        batches.append(M.batch_shape)
     if op._forces_complex or any(is_complex(number, xp) for number in numbers):
-        right = xp.astype(right, complex_partner(precision, xp))
-    others = (M.batch_shape,) if isinstance(M, LinearOperator) else ()
-    batch = broadcast_shapes(owner, op.batch_shape, tuple(right.shape[:-1]), *others)
-    right = xp.broadcast_to(right, (*batch, right.shape[-1]))
+        vectors = xp.astype(vectors, complex_partner(precision, xp))
+    right = xp.broadcast_to(vectors, (*broadcast_shapes(owner, *batches), vectors.shape[-1]))
     if rtol is None:
         rtol = 1e-10 if float(xp.finfo(precision).eps) < 1e-10 else 1e-5
     elif not non_negative(rtol, owner, "rtol"):
         raise ArgumentValueError(owner, "rtol", "must be above zero, got 0")
     if max_iter is None:
-        max_iter = min(max(100, 10 * min(A.shape)), _LONGEST)
-    return op, right, xp, dtype, IterationSettings(owner, assume, M, float(rtol), integer(max_iter, owner, "max_iter"))
-
-
-def _closed(op: LinearOperator, b: Array, x: Array, xp: Namespace) -> SolveResult:
-    """Return a solution in closed form with its residual."""
-    wide = xp.astype(x, b.dtype) if x.dtype != b.dtype else x
-    if x.shape[:-1] != b.shape[:-1]:  # which has the batch axes of a preconditioner as well
-        x = xp.broadcast_to(x, (*b.shape[:-1], x.shape[-1]))
-    return SolveResult(x, relative_residual(b - op._matvec(wide, xp), b, xp), 0)
+        max_iter = min(max(100, 10 * min(op.shape)), _LONGEST)
+    return right, IterationSettings(owner, assume, M, float(rtol), integer(max_iter, owner, "max_iter"))
 
 
 def _warned(result: SolveResult, settings: IterationSettings, xp: Namespace) -> SolveResult:
@@ -563,7 +474,3 @@ def _warned(result: SolveResult, settings: IterationSettings, xp: Namespace) -> 
     for text in texts:
         warn_caller(f"{settings.owner}: {text}", scipy.linalg.LinAlgWarning)
     return result
-
-
-def _restored(result: SolveResult, dtype: DType, xp: Namespace) -> SolveResult:
-    return result._replace(x=restored(result.x, dtype, xp))

@@ -195,8 +195,13 @@ class ClosedForms(Arithmetic[Op]):
         raise self._no_closed_form("inv")
 
     def _solve(self, b: Array, xp: Namespace) -> Array:
-        """Solution along the last axis."""
-        raise self._no_closed_form("solve")
+        """Solution along the last axis, by default by the inverse."""
+        try:
+            inverse: Any = self._inv(xp)
+        except NotImplementedError:
+            raise self._no_closed_form("solve") from None
+        found: Array = inverse._matvec(b, xp)
+        return found
 
     def _pinv(self, rtol: float, xp: Namespace) -> Op:
         """Pseudo-inverse."""
