@@ -1,18 +1,35 @@
-"""Systems with one square Toeplitz matrix, with NumPy: direct recursions, and solutions accepted by their residual."""
+"""Toeplitz systems: recursions and iterations with NumPy, accepted by their residual, and arrays of any library.
+
+One matrix is a `ToeplitzSystem`. `solutions` and `inverse_vectors` take stacks of any library, and have derivatives.
+"""
 
 from __future__ import annotations
 
 import math
 import operator
+import sys
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import cache, cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import scipy  # its `linalg` is imported on first use
 from array_api_compat import numpy as numpy_namespace
 
-from structmat._array_tools import Array, Namespace, concat_last, device_of, is_complex, is_numpy, warn_caller
+from structmat._arguments import to_numpy
+from structmat._array_tools import (
+    Array,
+    Namespace,
+    broadcast_shapes,
+    concat_last,
+    device_of,
+    is_complex,
+    is_numpy,
+    library_of,
+    reversed_cyclically,
+    warn_caller,
+)
 from structmat._fourier import (
     PLAIN,
     Settings,
@@ -29,7 +46,21 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["DENSE", "Bezoutian", "ToeplitzSystem", "bezoutian", "levinson", "schur"]
+__all__ = [
+    "DENSE",
+    "Bezoutian",
+    "InverseVectors",
+    "ToeplitzSystem",
+    "bezoutian",
+    "inverse_vectors",
+    "levinson",
+    "products",
+    "solutions",
+    "solutions_on_host",
+    "tangents",
+    "transposed",
+    "vectors_on_host",
+]
 
 
 @dataclass(frozen=True, eq=False, repr=False, slots=True)
@@ -169,104 +200,6 @@ def levinson(c: NDArray[Any], r: NDArray[Any]) -> tuple[NDArray[Any], NDArray[An
         if symmetric or hermitian:
             b = a[::-1] if symmetric else a[::-1].conj()
         return a / rho, -np.append(np.zeros(1, c.dtype), b[:-1]), complex(sign), log
-
-
-def schur(  # noqa: PLR0915  # one elimination, step by step
-    c: NDArray[Any], r: NDArray[Any]
-) -> tuple[NDArray[Any], NDArray[Any], complex, float]:
-    """Return what determines inverse and determinant by elimination with pivoting, for any leading sections.
-
-    Parameters
-    ----------
-    c, r : array, shape (n,)
-        First column and first row of T, in double precision; the first entry of `r` is ignored.
-
-    Returns
-    -------
-    x, y : array, shape (n,)
-        ``T x = e_0`` and ``T y = (0, t[1 - n], ..., t[-1])``, complex; NaN where T is exactly singular.
-    sign : complex
-        The phase of the determinant, zero where T is exactly singular.
-    logabsdet : float
-        The logarithm of its absolute value.
-
-    Notes
-    -----
-    With the cyclic shift Z and the one of opposite sign at the end, S, the matrix ``Z T - T S`` has rank two; Fourier
-    transforms make both shifts diagonal and T a matrix ``C[i, j] = G[i] . B[j] / (row[i] - col[j])`` [1]_. Eliminations
-    keep this form, so that pairs of numbers in place of rows and columns are updated, with partial pivoting. They go
-    on below C through the rows of -I, where they end with the solutions ``C^-1 G`` [2]_: these are x and y again.
-
-    References
-    ----------
-    .. [1] Gohberg, I., Kailath, T., Olshevsky, V., Fast Gaussian elimination with partial pivoting for matrices with
-       displacement structure, Math. Comp. 64, 1995.
-    .. [2] Aricò, A., Rodriguez, G., A fast solver for linear systems with displacement structure, Numer. Algorithms
-       55, 2010.
-    """
-    n = len(c)
-    k = np.arange(n)
-    above = np.append(0, r[:0:-1])  # t[-n], which is free, t[1 - n], ..., t[-1]
-    first = np.zeros(n, complex)
-    first[0] = scale = np.linalg.norm(c + above) or 1.0
-    last = np.zeros(n, complex)
-    last[-1] = 1
-    turns = np.exp(1j * np.pi * k / n)
-    fft: Any = scipy.fft
-    G = fft.fft(np.array([first, c + above]), norm="ortho")
-    B = fft.ifft(np.array([(c - above)[::-1] / scale, last]) * turns, norm="ortho")
-    # One over the difference of two nodes exp(-iπa/n) and exp(-iπb/n) is i half(a) half(b) / (2 sin(π(a - b) / 2n)).
-    half = np.exp(0.5j * np.pi * np.arange(2 * n) / n)
-    d = np.arange(1, 2 * n)
-    sines = 0.5 / np.sin(np.pi * np.minimum(d, 2 * n - d) / (2 * n))
-    table = np.concatenate([-sines[::-1], [0.0], sines]) + 0j  # at a - b + 2 n - 1; complex products are faster
-    even, odd = table[1::2].copy(), table[::2].copy()  # at (a - b) / 2 + n - 1 and at (a - b - 1) / 2 + n
-    row_of = k.copy()  # the rows of C; those before the current pivot have made room for rows of -I
-    phase, factor = half[::2].copy(), 1j * half[1::2]
-    sign, log = np.exp(-0.5j * np.pi * (n - 1)), 0.0
-    column = np.empty(n, complex)
-    add: Any = scipy.linalg.blas.zaxpy  # which adds to the second argument
-    largest: Any = scipy.linalg.blas.izamax
-    for step in range(n):
-        s, t = B[:, step] * factor[step]
-        np.multiply(G[0], s, out=column)
-        add(G[1], column, a=t)
-        column *= phase
-        column[:step] *= even[n - 1 - step : n - 1]
-        column[step:] *= odd[n - 1 - step :].take(row_of[step:])
-        pivot = step + int(largest(column[step:]))
-        value = column[pivot]
-        size = abs(value)
-        if not 0 < size < np.inf:
-            return np.full(n, np.nan + 0j), np.full(n, np.nan + 0j), 0j, -np.inf
-        sign *= value / size
-        log += float(np.log(size))
-        row, row_number = G[:, pivot].copy(), int(row_of[pivot])
-        if pivot != step:
-            sign = -sign
-            for array in (row_of, phase, column, G[0], G[1]):
-                array[pivot] = array[step]
-        if (rest := n - step - 1) > 0:  # the entries of the pivot's row, by which the columns left are updated
-            later = B[:, step + 1 :]
-            entries = later[0] * row[0]
-            add(later[1], entries, a=row[1])
-            begin = row_number - step + n - 2
-            entries *= odd[begin - rest + 1 : begin + 1][::-1]
-            entries *= factor[step + 1 :]
-            entries *= half[2 * row_number] / value
-            add(entries, later[0], a=-B[0, step])
-            add(entries, later[1], a=-B[1, step])
-        column /= value
-        add(column, G[0], a=-row[0])
-        add(column, G[1], a=-row[1])
-        # The pivot's place goes to a row of -I, which was untouched until now.
-        phase[step] = half[2 * step + 1]
-        G[:, step] = row / value
-    solutions = fft.ifft(G, norm="ortho") * turns
-    x = solutions[0] / scale
-    y = solutions[1]
-    y[0] -= 1
-    return x, y, sign, log
 
 
 def _symmetries(c: NDArray[Any], r: NDArray[Any]) -> tuple[bool, bool]:
@@ -442,12 +375,15 @@ class ToeplitzSystem:
             if self.n >= LONG:
                 yield self._iterated
             yield self._recursed
-        yield lambda b: self.inverse.apply(b, numpy_namespace)
         if self.n <= LARGEST:
+            yield self._inverted
             yield self._eliminated
         else:
+            with suppress(np.linalg.LinAlgError):
+                self.inverse  # noqa: B018  # which is made here
+                yield self._inverted
+                yield lambda b: self._by_gmres(b, self.inverse.apply, 8 * STEPS)
             yield self._recursed
-            yield lambda b: self._by_gmres(b, self.inverse.apply, 8 * STEPS)
 
     def _refined(
         self, solver: Callable[[NDArray[Any]], Any], b: NDArray[Any], allowed: float
@@ -492,6 +428,15 @@ class ToeplitzSystem:
         x, _ = _lapack(self.constants.dtype)[2](found, pivots, b.T)
         solutions: NDArray[Any] = x.T
         return solutions
+
+    def _inverted(self, b: NDArray[Any]) -> NDArray[Any]:
+        """Return the products with the inverse."""
+        x: Any = self.inverse.apply(b, numpy_namespace)
+        return x
+
+    def _refuse(self) -> None:
+        text = "too ill-conditioned, or its leading sections are, for recursions, and too large to be eliminated"
+        raise np.linalg.LinAlgError(f"{self.owner}: the matrix is {text}; use numpy.linalg on to_dense()")
 
     def _recursed(self, b: NDArray[Any]) -> NDArray[Any]:
         """Return solutions by SciPy's recursion, which is compiled; NaN where a leading section is singular."""
@@ -552,16 +497,16 @@ class ToeplitzSystem:
         with np.errstate(all="ignore"):
             if self.n <= DENSE:
                 v = self._eliminated(known)
-            elif self.n < LONG:
+            elif self.n < LONG or not np.all(np.isfinite(v := self._iterated(known))):
                 v = self._recursed(known)
-            elif not np.all(np.isfinite(v := self._iterated(known))):
-                v = np.array(levinson(self.c, self.r)[:2])
             for _ in range(3):
                 v, change = self._corrected(v, known)
                 if change <= TRUSTED or not change < 1:
                     break
-            if not change <= TRUSTED or (self.is_uneven and self.n <= LARGEST):
-                v = self._refined_vectors(known) if self.n <= LARGEST else self._vectors_by_schur(known)
+            if self.n <= LARGEST and (self.is_uneven or not change <= TRUSTED):
+                v = self._refined_vectors(known)
+            elif not change <= TRUSTED:
+                self._refuse()
         return v[0], v[1]
 
     def _known(self) -> NDArray[Any]:
@@ -597,12 +542,6 @@ class ToeplitzSystem:
             if np.all(np.max(np.abs(change), axis=-1) <= np.finfo(float).eps * np.max(np.abs(v), axis=-1)):
                 break
         return _shortened(v).astype(known.dtype)
-
-    def _vectors_by_schur(self, known: NDArray[Any]) -> NDArray[Any]:
-        v = np.array(schur(self.c, self.r)[:2])
-        if not np.all(np.isfinite(v)):
-            raise np.linalg.LinAlgError(f"{self.owner}: the matrix is singular to working precision")
-        return self._corrected(v if np.iscomplexobj(known) else v.real, known)[0]
 
     def inverse_vectors(self, dtype: Any) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return `vectors` for the matrix as it was given, in a dtype; NaN for one that is not finite.
@@ -650,7 +589,9 @@ class ToeplitzSystem:
                 x, y, sign, log = levinson(self.c, self.r)
                 _, change = self._corrected(np.array([x, y]), known)
         if not change <= TRUSTED:
-            sign, log = self._determinant_of_factors() if self.n <= LARGEST else schur(self.c, self.r)[2:]
+            if self.n > LARGEST:
+                self._refuse()
+            sign, log = self._determinant_of_factors()
         if not np.iscomplexobj(self.constants):
             sign = float(np.sign(np.real(sign)))
         return sign, log + self.n * self.exponent * math.log(2) if sign else -math.inf
@@ -690,3 +631,256 @@ def _scaled(v: NDArray[Any], exponents: Any) -> NDArray[Any]:
     with np.errstate(over="ignore", under="ignore"):
         scaled: NDArray[Any] = np.ldexp(parts, exponents).view(v.dtype)
     return scaled
+
+
+# For arrays of any library, with their derivatives
+
+
+def tangents(x: Array, y: Array, dc: Array, dr: Array, xp: Namespace) -> tuple[Array, Array, Array]:
+    """Return the changes of x, y and the logarithm of the determinant where first column and first row change.
+
+    ``dx = -T^-1 dT x``, ``dy = T^-1 (d(0, t[1 - n], ..., t[-1]) - dT y)`` and ``d log det T = tr(T^-1 dT)``.
+    """
+    n, inverse = x.shape[-1], bezoutian(x, y, Settings(), xp, flips=(False, False))
+    change = convolution(kernel_of_diagonals(dc, dr[..., 1:], xp), (n, n), Settings(), xp)
+    moved = concat_last([xp.zeros_like(dr[..., :1]), xp.flip(dr[..., 1:], axis=-1)], xp)
+    column, row = _diagonal_sums(x, y, xp)
+    return (
+        -inverse.apply(change.apply(x, xp), xp),
+        inverse.apply(moved - change.apply(y, xp), xp),
+        xp.sum(column * dc + row * dr, axis=-1),
+    )
+
+
+def _diagonal_sums(x: Array, y: Array, xp: Namespace) -> tuple[Array, Array]:
+    """Return the sums of T^-1 along its diagonals, from the main one upward and downward.
+
+    Row and column sums of L(x) U(p): the sum along diagonal s is that of ``(n - max(m, m - s)) x[m] p[m - s]``.
+    """
+    n = x.shape[-1]
+    weights = xp.astype(n - xp.arange(n, device=device_of(x)), x.dtype)
+    one, zero = xp.ones_like(x[..., :1]), xp.zeros_like(x[..., :1])
+    upward = downward = xp.zeros_like(x)
+    for v, first, tail in ((x, one, -y), (y, zero, x)):
+        p = concat_last([first, xp.flip(tail[..., 1:], axis=-1)], xp)
+        upward = upward + _lags(v, weights * p, xp)[1]
+        downward = downward + _lags(weights * v, p, xp)[0]
+    return upward, _without_first(downward, xp)
+
+
+def _lags(u: Array, v: Array, xp: Namespace) -> tuple[Array, Array]:
+    """Return the sums of ``u[i] v[j]`` over ``i - j = s`` and over ``j - i = s``, for s = 0, ..., n - 1."""
+    n, real = u.shape[-1], not is_complex(u.dtype, xp)
+    length = fast_length(2 * n - 1)
+    gap = xp.zeros(length - n, dtype=v.dtype, device=device_of(v))
+    backwards = concat_last([v[..., :1], gap, xp.flip(v[..., 1:], axis=-1)], xp)
+    U, V = (spectrum(a, xp, real=real, n=length) for a in (u, backwards))
+    sums = from_spectrum(U * V, length, xp, real=real)
+    return sums[..., :n], reversed_cyclically(sums, xp)[..., :n]
+
+
+def _without_first(v: Array, xp: Namespace) -> Array:
+    """Return the vector with zero in place of the first entry."""
+    return concat_last([xp.zeros_like(v[..., :1]), v[..., 1:]], xp)
+
+
+class InverseVectors(NamedTuple):
+    """What determines inverse and determinant of a Toeplitz matrix T, or of each of a stack."""
+
+    x: Array
+    """``T x = e_0``, shape ``(..., n)``; NaN where T is singular, in torch and JAX."""
+    y: Array
+    """``T y = (s, t[1 - n], ..., t[-1])`` with some s."""
+    sign: Array
+    """Of a real determinant the sign; one for a complex one; zero where T is singular. Not differentiable."""
+    logdet: Array
+    """The logarithm of the absolute value of the determinant, or of a complex determinant itself; zero for a sign of
+    zero, since complex infinities do not divide."""
+
+
+def solutions(c: Array, r: Array, b: Array, xp: Namespace, owner: str | None) -> Array:
+    """Return x with ``T x = b`` along the last axis.
+
+    Parameters
+    ----------
+    c, r, b : array, shape (..., n)
+        First columns and first rows of square Toeplitz matrices, and right-hand sides, of one dtype.
+    xp : namespace
+        Theirs.
+    owner : str or None
+        The method on whose behalf there are warnings, but for JAX; without it there are none.
+
+    Returns
+    -------
+    array, shape (..., n)
+        NaN where a matrix is singular, in torch and JAX.
+
+    Raises
+    ------
+    numpy.linalg.LinAlgError
+        In other libraries, if a matrix is singular to working precision.
+    """
+    if is_numpy(xp):
+        return solutions_on_host(c, r, b, owner, strict=True)
+    library = library_of(xp)
+    if library == "torch":
+        return _torch_functions(xp)[1].apply(c, r, b, owner)
+    if library == "jax":
+        return sys.modules["structmat.jax"].toeplitz_solutions(c, r, b)  # imported with the first array of JAX
+    found = solutions_on_host(to_numpy(c), to_numpy(r), to_numpy(b), owner, strict=True)
+    return xp.asarray(found, device=device_of(b))
+
+
+def inverse_vectors(
+    c: Array, r: Array, xp: Namespace, owner: str | None, *, determinant: bool = False
+) -> InverseVectors:
+    """Return what determines inverse and determinant.
+
+    Parameters
+    ----------
+    c, r, xp, owner
+        As for `solutions`.
+    determinant : bool
+        Whether the determinant is needed too.
+
+    Returns
+    -------
+    InverseVectors
+        Of the library, dtype and device of `c`.
+
+    Raises
+    ------
+    numpy.linalg.LinAlgError
+        In other libraries, if a matrix is singular to working precision and its inverse is asked for.
+    """
+    shape = (*broadcast_shapes("Toeplitz", tuple(c.shape[:-1]), tuple(r.shape[:-1])), c.shape[-1])
+    c, r = (xp.broadcast_to(v, shape) for v in (c, r))
+    if is_numpy(xp):
+        return InverseVectors(*vectors_on_host(c, r, owner, determinant=determinant, strict=True))
+    library = library_of(xp)
+    if library == "torch":
+        return InverseVectors(*_torch_functions(xp)[0].apply(c, r, determinant, owner))
+    if library == "jax":
+        return InverseVectors(*sys.modules["structmat.jax"].inverse_vectors(c, r, determinant))
+    found = vectors_on_host(to_numpy(c), to_numpy(r), owner, determinant=determinant, strict=True)
+    return InverseVectors(*(xp.asarray(v, device=device_of(c)) for v in found))
+
+
+def transposed(function: Callable[[Array], Array], xp: Namespace) -> Callable[[Array], Array]:
+    """Return the product with the transpose of a Toeplitz matrix or its inverse: rows and columns in reverse order."""
+    return lambda v: xp.flip(function(xp.flip(v, axis=-1)), axis=-1)
+
+
+def products(c: Array, r: Array, xp: Namespace) -> Callable[[Array], Array]:
+    """Return the product with a Toeplitz matrix."""
+    n = c.shape[-1]
+    plan = convolution(kernel_of_diagonals(c, r[..., 1:], xp), (n, n), Settings(), xp)
+    return lambda v: plan.apply(v, xp)
+
+
+def solutions_on_host(c: Any, r: Any, b: Any, owner: str | None = None, *, strict: bool = False) -> Any:
+    """Return `solutions` of NumPy arrays, NaN where a matrix is singular unless that is an error (`strict`)."""
+    matrices = np.broadcast_shapes(c.shape[:-1], r.shape[:-1])
+    shape, n = np.broadcast_shapes(matrices, b.shape[:-1]), c.shape[-1]
+    c, r = (np.broadcast_to(v, (*matrices, n)) for v in (c, r))
+    b = np.broadcast_to(b, (*shape, n))
+    x = np.full(b.shape, np.nan, np.result_type(c, b))
+    lead = (1,) * (len(shape) - len(matrices)) + matrices
+    for index in np.ndindex(lead):
+        # all right-hand sides of one matrix together
+        place = tuple(i if size > 1 else slice(None) for i, size in zip(index, lead, strict=True))
+        mine = index[len(lead) - len(matrices) :]
+        with nullcontext() if strict else suppress(np.linalg.LinAlgError):
+            x[place] = ToeplitzSystem(c[mine], r[mine], owner).solve(b[place])
+    return x
+
+
+def vectors_on_host(
+    c: Any, r: Any, owner: str | None = None, *, determinant: bool, strict: bool = False
+) -> tuple[Any, Any, Any, Any]:
+    """Return the fields of `InverseVectors` for NumPy arrays of one shape, NaN as for `solutions_on_host`.
+
+    Where the determinant is asked for and singular matrices are errors, x and y are left out.
+    """
+    x, y = np.full((2, *c.shape), np.nan, c.dtype)
+    sign, log = np.ones(c.shape[:-1], c.dtype), np.zeros(c.shape[:-1])
+    for index in np.ndindex(c.shape[:-1]):
+        system = ToeplitzSystem(c[index], r[index], owner)
+        with nullcontext() if strict else suppress(np.linalg.LinAlgError):
+            if determinant:
+                sign[index] = np.nan
+                sign[index], log[index] = system.slogdet()
+            if not (determinant and strict):
+                x[index], y[index] = system.inverse_vectors(c.dtype)
+    log = np.where(sign == 0, 0, log)
+    if not np.iscomplexobj(c):
+        return x, y, sign, log.astype(c.dtype)
+    regular = np.where(np.isnan(sign), np.nan, sign != 0).astype(c.real.dtype)
+    return x, y, regular, (log + 1j * np.angle(sign)).astype(c.dtype)
+
+
+def _aligned(in_dims: Any, arrays: Any) -> list[Any]:
+    """Return tensors with the axis of `vmap` in front, those without it as they are, and aligned for broadcasting."""
+    moved = [v if axis is None else v.movedim(axis, 0) for v, axis in zip(arrays, in_dims, strict=True)]
+    mapped = [axis is not None for axis in in_dims]
+    rank = max(v.ndim + (not each) for v, each in zip(moved, mapped, strict=True))
+    return [v[(slice(None), *[None] * (rank - v.ndim))] if each else v for v, each in zip(moved, mapped, strict=True)]
+
+
+@cache
+def _torch_functions(torch: Namespace) -> tuple[Any, Any]:  # two classes
+    """Return the functions of autograd. They serve under ``torch.func`` too, whose batch axes are those of a stack."""
+
+    def moved(found: Any, device: Any) -> Any:
+        return torch.asarray(found, device=device)
+
+    class Vectors(torch.autograd.Function):  # type: ignore[misc]
+        @staticmethod
+        def forward(c: Any, r: Any, determinant: bool, owner: str | None) -> tuple[Array, ...]:
+            found = vectors_on_host(to_numpy(c.detach()), to_numpy(r.detach()), owner, determinant=determinant)
+            return tuple(moved(v, c.device) for v in found)
+
+        @staticmethod
+        def setup_context(ctx: Any, inputs: Any, output: Any) -> None:  # noqa: ARG004
+            ctx.mark_non_differentiable(output[2])
+            ctx.save_for_backward(*output[:2])
+
+        @staticmethod
+        def backward(ctx: Any, *gradients: Any) -> Any:
+            (dx, dy, _, dlog), (x, y) = gradients, ctx.saved_tensors
+            zeros = torch.zeros_like(x)
+            _, pull = torch.func.vjp(lambda dc, dr: tangents(x, y, dc, dr, torch), zeros, zeros)
+            return (*pull((dx, dy, dlog)), None, None)
+
+        @staticmethod
+        def vmap(info: Any, in_dims: Any, c: Any, r: Any, determinant: bool, owner: str | None) -> Any:
+            lead = [
+                v.expand(info.batch_size, *v.shape) if axis is None else v.movedim(axis, 0)
+                for v, axis in zip((c, r), in_dims, strict=False)
+            ]
+            return Vectors.apply(*lead, determinant, owner), (0, 0, 0, 0)
+
+    class Solutions(torch.autograd.Function):  # type: ignore[misc]
+        @staticmethod
+        def forward(c: Any, r: Any, b: Any, owner: str | None) -> Array:
+            device = c.device
+            c, r, b = (to_numpy(v.detach()) for v in (c, r, b))
+            return moved(solutions_on_host(c, r, b, owner), device)
+
+        @staticmethod
+        def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+            *tensors, ctx.owner = inputs
+            ctx.save_for_backward(*tensors, output)
+
+        @staticmethod
+        def backward(ctx: Any, gradient: Any) -> Any:
+            c, r, b, x = ctx.saved_tensors
+            adjoint = transposed(lambda v: Solutions.apply(c.conj(), r.conj(), v, ctx.owner), torch)
+            _, pull = torch.func.vjp(lambda c, r, b: b - products(c, r, torch)(x), c, r, b)
+            return (*pull(adjoint(gradient)), None)
+
+        @staticmethod
+        def vmap(_: Any, in_dims: Any, c: Any, r: Any, b: Any, owner: str | None) -> Any:
+            return Solutions.apply(*_aligned(in_dims[:3], (c, r, b)), owner), 0
+
+    return Vectors, Solutions

@@ -34,17 +34,9 @@ except ModuleNotFoundError as error:
 
 import structmat.operators  # noqa: F401  # all of them, to be registered
 from structmat._array_tools import Parametrised
-from structmat._toeplitz_solutions import (
-    Rules,
-    products,
-    set_rules,
-    solutions_on_host,
-    tangents,
-    transposed,
-    vectors_on_host,
-)
+from structmat._toeplitz_systems import products, solutions_on_host, tangents, transposed, vectors_on_host
 
-__all__ = ["register_operator"]
+__all__ = ["inverse_vectors", "register_operator", "toeplitz_solutions"]
 
 
 class _Integer(int):
@@ -139,7 +131,7 @@ _register(Parametrised)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(2,))
-def _inverse_vectors(c: Any, r: Any, determinant: bool) -> tuple[Any, ...]:
+def inverse_vectors(c: Any, r: Any, determinant: bool) -> tuple[Any, ...]:
     """Return what determines inverse and determinant of Toeplitz matrices, found by NumPy."""
     batch, real = c.shape[:-1], jnp.real(c).dtype
     shapes = ((c.shape, c.dtype), (c.shape, c.dtype), (batch, real), (batch, c.dtype))
@@ -156,16 +148,16 @@ _compiled_tangents = jax.jit(partial(tangents, xp=jnp))  # whose many transforms
 
 
 def _changes(determinant: bool, primals: Any, changes: Any) -> tuple[Any, Any]:
-    x, y, sign, logdet = _inverse_vectors(*primals, determinant)
+    x, y, sign, logdet = inverse_vectors(*primals, determinant)
     dc, dr = changes
     dx, dy, dlog = _compiled_tangents(x, y, dc, dr)
     return (x, y, sign, logdet), (dx, dy, jnp.zeros_like(sign), dlog)
 
 
-_inverse_vectors.defjvp(_changes)
+inverse_vectors.defjvp(_changes)
 
 
-def _solutions(c: Any, r: Any, b: Any) -> Any:
+def toeplitz_solutions(c: Any, r: Any, b: Any) -> Any:
     """Return solutions of Toeplitz systems, found by NumPy; JAX differentiates the products."""
     b = jnp.broadcast_to(b, jnp.broadcast_shapes(c.shape, r.shape, b.shape))
 
@@ -183,6 +175,3 @@ def _solutions(c: Any, r: Any, b: Any) -> Any:
         return transposed(lambda v: solve(None, v), jnp)(right)
 
     return jax.lax.custom_linear_solve(products(c, r, jnp), b, solve, solve_transposed)
-
-
-set_rules("jax", Rules(_inverse_vectors, _solutions))

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import structmat as sm
-from structmat._toeplitz_systems import ToeplitzSystem, levinson, schur
+from structmat._toeplitz_systems import ToeplitzSystem, levinson
 from tests import backends
 
 KINDS = ("real", "complex", "symmetric", "Hermitian", "singular sections", "complex symmetric")
@@ -56,18 +56,6 @@ def check_vectors(c: np.ndarray, r: np.ndarray, x: np.ndarray, y: np.ndarray) ->
     assert np.max(np.abs(dense - inverse)) <= 1e-11 * np.linalg.cond(T) * np.max(np.abs(inverse))
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=20)
-@given(n=st.integers(2, 40), seed=st.integers(0, 2**32 - 1))
-def test_the_generalised_schur_algorithm_solves_any_regular_matrix(kind: str, n: int, seed: int) -> None:
-    c, r = vectors(n, kind, seed)
-    x, y, sign, log = schur(c, r)
-    T = scipy.linalg.toeplitz(c, r)
-    if np.linalg.cond(T) < 1e6:
-        check_vectors(c, r, x, y)
-        np.testing.assert_allclose((sign, log), np.linalg.slogdet(T), atol=1e-8)
-
-
 @pytest.mark.parametrize("kind", KINDS[:4])
 @pytest.mark.parametrize("n", [1, 2, 3, 30])
 def test_levinsons_recursion_solves_matrices_with_regular_sections(kind: str, n: int) -> None:
@@ -85,9 +73,6 @@ def test_levinsons_recursion_stops_at_a_singular_section() -> None:
 
 
 def test_a_singular_matrix_has_determinant_zero_and_no_inverse() -> None:
-    x, _, sign, log = schur(np.zeros(4), np.zeros(4))
-    assert np.all(np.isnan(x))
-    assert (sign, log) == (0, -np.inf)
     for T in (sm.Toeplitz(np.ones(4)), sm.Hankel(np.zeros(200)), sm.Toeplitz(np.zeros(200) + 0j)):
         assert T.slogdet().sign == 0
         assert T.det() == 0
@@ -377,12 +362,14 @@ def test_determinants_in_single_precision_are_those_in_double(n: int, library: s
 
 def test_large_matrices_without_an_answer_are_errors(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("structmat._toeplitz_systems.LARGEST", 100)
-    rng = np.random.default_rng(0)
-    x = sm.Toeplitz(*vectors(300, "singular sections"))
-    b = rng.standard_normal(300)
-    assert np.max(np.abs(x @ x.solve(b) - b)) < 1e-8
-    with pytest.raises(np.linalg.LinAlgError, match=r"Toeplitz\.solve: the matrix is (singular|ill-conditioned)"):
-        sm.Toeplitz(np.ones(300)).solve(b)
+    b = np.random.default_rng(0).standard_normal(300)
+    for T in (sm.Toeplitz(*vectors(300, "singular sections")), sm.Toeplitz(np.ones(300))):
+        with pytest.raises(np.linalg.LinAlgError, match=r"Toeplitz\.solve: the matrix is (singular|ill-conditioned)"):
+            T.solve(b)
+        for method in ("inv", "slogdet"):
+            text = rf"Toeplitz\.{method}: the matrix is too ill-conditioned, .* too large to be eliminated; use numpy"
+            with pytest.raises(np.linalg.LinAlgError, match=text):
+                getattr(T, method)()
 
 
 def solution(c: Any, r: Any, b: Any) -> Any:
@@ -494,7 +481,7 @@ def test_condition_numbers_of_stacks_are_those_of_their_members(p: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", [sm.Toeplitz, sm.Hankel])
-def test_the_sign_of_determinants_of_matrices_that_schurs_algorithm_solves(kind: Any) -> None:
+def test_the_sign_of_determinants_of_matrices_with_singular_sections(kind: Any) -> None:
     """Random ones, of which about half are negative."""
     found = []
     for seed in range(9, 20):

@@ -35,8 +35,15 @@ from structmat._array_tools import (
 from structmat._fourier import Settings, kernel_of_diagonals
 from structmat._pair_rules import scale, submatrix
 from structmat._plans import Convolution, Products, convolution, written
-from structmat._toeplitz_solutions import InverseVectors, inverse_vectors, solutions
-from structmat._toeplitz_systems import DENSE, Bezoutian, ToeplitzSystem, bezoutian
+from structmat._toeplitz_systems import (
+    DENSE,
+    Bezoutian,
+    InverseVectors,
+    ToeplitzSystem,
+    bezoutian,
+    inverse_vectors,
+    solutions,
+)
 from structmat.operators._circulants import Circulant, SpectralCirculant
 from structmat.operators._linear_operator import LinearOperator, NormOrder, Planned, ratio
 from structmat.operators._products import Context
@@ -454,8 +461,8 @@ class Toeplitz(ConstantDiagonals):
     the dense matrix up to 128 rows. Beyond it takes Levinson's recursion, from a thousand rows on first some steps of
     GMRES with Strang's circulant as preconditioner [1]_, and for many right-hand sides the inverse, each of which then
     costs O(n log n). A solution is accepted if its residual is at the level of rounding in every row, if need be after
-    refinement; otherwise the dense matrix is eliminated, up to 4,096 rows. Determinants and inverses of larger matrices
-    with nearly singular leading sections come from the generalised Schur algorithm with pivoting [2]_.
+    refinement; otherwise the dense matrix is eliminated, up to 4,096 rows. Larger matrices of which recursions find no
+    accurate inverse or determinant are an error.
 
     All this is computed with NumPy in double precision, also for other libraries, with derivatives in torch and JAX.
     There is a `scipy.linalg.LinAlgWarning`, but in JAX, where elimination or a solution shows a condition number above
@@ -467,8 +474,6 @@ class Toeplitz(ConstantDiagonals):
     References
     ----------
     .. [1] Chan, R. H., Ng, M. K., Conjugate gradient methods for Toeplitz systems, SIAM Rev. 38, 1996.
-    .. [2] Gohberg, I., Kailath, T., Olshevsky, V., Fast Gaussian elimination with partial pivoting for matrices with
-       displacement structure, Math. Comp. 64, 1995.
 
     Examples
     --------
