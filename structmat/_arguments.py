@@ -41,7 +41,9 @@ if TYPE_CHECKING:
 __all__ = [
     "are_normal",
     "as_floating",
+    "as_matrices",
     "as_matrix",
+    "as_vectors",
     "can_raise_for_values",
     "check_option_names",
     "copied",
@@ -243,6 +245,26 @@ def as_floating(value: ArrayLike, owner: str, argument: str, *, like: tuple[Name
     default = xp.__array_namespace_info__().default_dtypes()["real floating"]
     target = default if like is None or like[1] is None else xp.result_type(default, like[1])
     return xp.astype(value, target)
+
+
+def as_vectors(
+    value: ArrayLike, owner: str, argument: str, n: str = "n", *, like: tuple[Namespace, DType] | None = None
+) -> Array:
+    """Return an argument as vectors (..., n), none of them empty."""
+    array = as_floating(value, owner, argument, like=like)
+    if array.ndim < 1 or array.shape[-1] < 1:
+        text = f"must have shape (..., {n}) with {n} >= 1, got {tuple(array.shape)}"
+        raise ArgumentValueError(owner, argument, text)
+    return array
+
+
+def as_matrices(value: ArrayLike, owner: str, *, square: bool = False, hint: str = "") -> tuple[Array, Namespace]:
+    """Return the argument `A` as matrices (..., m, n), none of them empty, and its namespace."""
+    A = as_floating(value, owner, "A")
+    if A.ndim < 2 or 0 in A.shape[-2:] or (square and A.shape[-2] != A.shape[-1]):
+        shape = "(..., n, n)" if square else "(..., m, n), none of them 0"
+        raise ArgumentValueError(owner, "A", f"must have shape {shape}, got {tuple(A.shape)}{hint}")
+    return A, namespace(A)
 
 
 def _check_tensor(value: Any, owner: str, argument: str) -> None:

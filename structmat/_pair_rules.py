@@ -103,7 +103,7 @@ scale = PairRules(commutative=False)
 
 
 submatrix = PairRules(commutative=False)
-"""What ``operator[a:b, c:d]`` is, of an operator and two ranges: an operator, or for one row or column its entries."""
+"""What ``operator[a:b, c:d]`` is, of an operator and two ranges: an operator, or of one row or column its entries."""
 
 
 power = PairRules(commutative=False)

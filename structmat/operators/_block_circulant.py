@@ -11,12 +11,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from array_api_compat import numpy as numpy_namespace
 
-from structmat._arguments import as_floating, can_raise_for_values, copied, integer, reciprocal_above, require_nonzero
+from structmat._arguments import (
+    as_floating,
+    as_matrices,
+    can_raise_for_values,
+    copied,
+    integer,
+    reciprocal_above,
+    require_nonzero,
+)
 from structmat._array_tools import (
     ArgumentValueError,
     Array,
     ArrayLike,
-    DType,
     Namespace,
     binary_exponents,
     binary_unit,
@@ -344,24 +351,14 @@ class BlockCirculant(Planned):
         array([[2., 3., 5.],
                [3., 2., 6.]])
         """
-        A = as_floating(A, "BlockCirculant.nearest", "A")
-        if A.ndim < 2 or 0 in A.shape[-2:]:
-            raise ArgumentValueError(
-                "BlockCirculant.nearest", "A", f"must have shape (..., rows, cols), got {tuple(A.shape)}"
-            )
+        A, xp = as_matrices(A, "BlockCirculant.nearest")
         b = integer(block_size, "BlockCirculant.nearest", "block_size")
-        xp = namespace_of("BlockCirculant.nearest", A)
         dtype, (rows, cols) = A.dtype, A.shape[-2:]
         A = in_precision(A, precision_of(dtype, xp), xp)  # sums of half precision overflow
         sums = xp.sum(cyclic_diagonals(_as_blocks(A, b, xp), xp), axis=-2)
         ones = xp.ones((rows, cols), dtype=A.dtype, device=device_of(A))
         counts = xp.sum(cyclic_diagonals(_as_blocks(ones, b, xp), xp), axis=-2)
         return cls(restored(sums / xp.where(counts == 0, xp.ones_like(counts), counts), dtype, xp), (rows, cols))
-
-    @property
-    def dtype(self) -> DType:
-        """The dtype of `c`."""
-        return self.c.dtype
 
     @property
     def block_size(self) -> int:
@@ -408,10 +405,6 @@ class BlockCirculant(Planned):
     def _transpose(self) -> BlockCirculant:
         xp = self._own_namespace()
         return BlockCirculant(reversed_cyclically(_swapped(self.c, -3, -2, xp), xp), self.shape[::-1])
-
-    def _conj(self) -> BlockCirculant:
-        xp = self._own_namespace()
-        return BlockCirculant(xp.conj(self.c), self.shape) if is_complex(self.c.dtype, xp) else self
 
     def _to_dense(self, like: Context) -> Array:
         (p, q), b = self.grid, self.block_size

@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import math
 import sys
+from abc import abstractmethod
 from dataclasses import dataclass
 from math import prod
 from typing import Any
 
 import numpy as np
 
-from structmat._arguments import are_normal, as_floating, copied, integer, negligible, reciprocal_above, require_nonzero
+from structmat._arguments import (
+    are_normal,
+    as_floating,
+    as_matrices,
+    as_vectors,
+    copied,
+    integer,
+    negligible,
+    reciprocal_above,
+    require_nonzero,
+)
 from structmat._array_tools import (
     ArgumentValueError,
     Array,
@@ -31,7 +42,6 @@ from structmat._array_tools import (
     windows,
 )
 from structmat._fourier import Settings, cyclic_kernel, from_spectrum, full_spectrum, is_fast, spectrum
-from structmat._pair_rules import submatrix
 from structmat._plans import Convolution, Plan, Step, convolution
 from structmat.operators._diagonal import Fourier
 from structmat.operators._linear_operator import LinearOperator, Planned, SpectralFunction, spectral_rounding
@@ -40,6 +50,7 @@ from structmat.operators._products import Context
 __all__ = [
     "BandedCirculant",
     "Circulant",
+    "CirculantLike",
     "SpectralCirculant",
     "circulant_entries",
     "cyclic_diagonals",
@@ -103,8 +114,95 @@ def product_by_spectrum(values: Array, n: int, x: Array, xp: Namespace, *, real:
     return Convolution(None, values, n, real, Settings(), (n, n)).apply(x, xp)
 
 
+class CirculantLike(Planned):
+    """What circulants share, however they are held: the linear algebra of their eigenvalues and first columns."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def to_circulant(self) -> Circulant:
+        """Return the same matrix, given by its first column."""
+
+    def to_spectral(self) -> SpectralCirculant:
+        """Return the same matrix, given by its spectrum.
+
+        Returns
+        -------
+        SpectralCirculant
+            A snapshot: it does not follow later changes of the parameters. Half precision becomes float32.
+        """
+        op, xp = self._to_working_precision("to_spectral")
+        c = op.to_circulant().c
+        real = not is_complex(c.dtype, xp)
+        return SpectralCirculant(spectrum(c, xp, real=real), self.shape[0], real=real)
+
+    def _of_spectrum(self, operator: SpectralCirculant) -> LinearOperator:
+        """Return a result in the form of this operator."""
+        return operator.to_circulant()
+
+    def _to_dense(self, like: Context) -> Array:
+        return copied(circulant_entries(self.to_circulant().c, like), like.xp)
+
+    def _inv(self, xp: Namespace) -> LinearOperator:
+        S = self.to_spectral()
+        return self._of_spectrum(S._like(1 / S._nonzero_eigenvalues("inv", xp)))
+
+    def _solve(self, b: Array, xp: Namespace) -> Array:
+        return self.to_circulant()._solve(b, xp)
+
+    def _solver(self, settings: Settings, xp: Namespace) -> Convolution | None:
+        S = self.to_spectral()
+        values, n = S._nonzero_eigenvalues("solve", xp), S.n
+        if not are_normal(values, xp):
+            return None
+        if not is_fast(n, xp):
+            return S._like(1 / values)._plan(settings, xp)
+        # with every digit of small values
+        return Convolution(None, 1 / values, n, S.real, settings, self.shape)
+
+    def _pinv(self, rtol: float, xp: Namespace) -> LinearOperator:
+        S = self.to_spectral()
+        return self._of_spectrum(S._like(reciprocal_above(S._eigenvalues(xp), rtol, xp)))
+
+    def _eigvals(self, xp: Namespace) -> Array:
+        return self.to_spectral()._as_full(xp)
+
+    def _eig(self, xp: Namespace) -> tuple[Array, LinearOperator]:
+        return self._eigvals(xp), Fourier(self.shape[0], inverse=True)
+
+    def _svdvals(self, xp: Namespace) -> Array:
+        return xp.abs(self._eigvals(xp))
+
+    def _determinant_factors(self, method: str, xp: Namespace) -> Array:
+        S = self.to_spectral()
+        return factors_of_half(S.spectrum, S.n, xp) if S.real else S.spectrum
+
+    def _diagonal(self, method: str, xp: Namespace) -> Array:
+        c = self.to_circulant().c
+        return xp.broadcast_to(c[..., :1], c.shape)
+
+    def _modulus(self, xp: Namespace) -> LinearOperator:
+        return Circulant(xp.abs(self.to_circulant().c))
+
+    def _frobenius(self, xp: Namespace) -> Array:
+        return math.sqrt(self.shape[0]) * euclidean_norm(self.to_circulant().c, xp)
+
+    def _row_sums(self, xp: Namespace) -> Array:
+        c = self.to_circulant().c
+        return xp.broadcast_to(xp.sum(c, axis=-1, keepdims=True), c.shape)
+
+    def _spectral_function(self, function: SpectralFunction, xp: Namespace) -> LinearOperator:
+        S = self.to_spectral()
+        real, values = S.real, S._eigenvalues(xp)
+        if function.needs_nonzero:
+            values = S._nonzero_eigenvalues(function.name, xp)
+        if real and function.needs_nonnegative:
+            values, real = ready_for_roots(values, S.n, self._rounding(xp), xp)
+        return self._of_spectrum(SpectralCirculant(function.evaluate(values), S.n, real))
+
+
 @dataclass(frozen=True, eq=False, repr=False, slots=True)
-class Circulant(Planned):
+class Circulant(CirculantLike):
     """A circulant matrix given by its first column, ``C[i, j] = c[(i - j) % n]``.
 
     Parameters
@@ -151,10 +249,7 @@ class Circulant(Planned):
     """The first column, shape ``(..., n)``."""
 
     def __post_init__(self) -> None:
-        c = as_floating(self.c, "Circulant", "c")
-        if c.ndim < 1 or c.shape[-1] < 1:
-            raise ArgumentValueError("Circulant", "c", f"must have shape (..., n) with n >= 1, got {tuple(c.shape)}")
-        object.__setattr__(self, "c", c)
+        object.__setattr__(self, "c", as_vectors(self.c, "Circulant", "c"))
 
     @classmethod
     def from_row(cls, r: ArrayLike) -> Circulant:
@@ -212,14 +307,8 @@ class Circulant(Planned):
         >>> sm.Circulant.nearest(np.array([[1.0, 2.0], [4.0, 3.0]])).c
         array([2., 3.])
         """
-        A = as_floating(A, "Circulant.nearest", "A")
-        if A.ndim < 2 or A.shape[-1] != A.shape[-2]:
-            raise ArgumentValueError(
-                "Circulant.nearest",
-                "A",
-                f"must have shape (..., n, n), got {tuple(A.shape)}; for a rectangle use BlockCirculant.nearest",
-            )
-        xp = namespace_of("Circulant.nearest", A)
+        hint = "; for a rectangle use BlockCirculant.nearest"
+        A, xp = as_matrices(A, "Circulant.nearest", square=True, hint=hint)
         means = xp.mean(cyclic_diagonals(in_precision(A, precision_of(A.dtype, xp), xp), xp), axis=-2)
         return cls(restored(means, A.dtype, xp))
 
@@ -228,22 +317,15 @@ class Circulant(Planned):
         """``(n, n)``."""
         return (self.c.shape[-1], self.c.shape[-1])
 
-    @property
-    def dtype(self) -> DType:
-        """The dtype of `c`."""
-        return self.c.dtype
-
-    def to_spectral(self) -> SpectralCirculant:
-        """Return the same matrix, given by its spectrum.
+    def to_circulant(self) -> Circulant:
+        """Return itself.
 
         Returns
         -------
-        SpectralCirculant
-            A snapshot: it does not follow later changes of `c`. Half precision becomes float32.
+        Circulant
+            Itself.
         """
-        op, xp = self._to_working_precision("to_spectral")
-        real = not is_complex(op.c.dtype, xp)
-        return SpectralCirculant(spectrum(op.c, xp, real=real), self.shape[0], real=real)
+        return self
 
     def _plan(self, settings: Settings, xp: Namespace) -> Convolution:
         n = self.c.shape[-1]
@@ -252,58 +334,15 @@ class Circulant(Planned):
     def _transpose(self) -> Circulant:
         return Circulant(reversed_cyclically(self.c, self._own_namespace()))
 
-    def _conj(self) -> Circulant:
-        xp = self._own_namespace()
-        return Circulant(xp.conj(self.c)) if is_complex(self.c.dtype, xp) else self
-
-    def _to_dense(self, like: Context) -> Array:
-        return copied(circulant_entries(self.c, like), like.xp)
-
-    def _inv(self, xp: Namespace) -> LinearOperator:
-        return self.to_spectral()._inv(xp).to_circulant()
-
     def _solve(self, b: Array, xp: Namespace) -> Array:
         unit, n, real = binary_unit(self.c, xp), self.c.shape[-1], not is_complex(self.c.dtype, xp)
         values = spectrum(self.c / unit, xp, real=real)  # of moderate size, as sums may overflow, and reciprocals
         require_nonzero(values, spectral_rounding(self.c.dtype, xp, length=n), "Circulant.solve", xp)
         return product_by_spectrum(1 / values, n, b / unit, xp, real=real)
 
-    def _solver(self, settings: Settings, xp: Namespace) -> Convolution | None:
-        return self.to_spectral()._solver(settings, xp)
-
-    def _pinv(self, rtol: float, xp: Namespace) -> LinearOperator:
-        return self.to_spectral()._pinv(rtol, xp).to_circulant()
-
-    def _eigvals(self, xp: Namespace) -> Array:
-        return spectrum(self.c, xp, real=False)
-
-    def _eig(self, xp: Namespace) -> tuple[Array, LinearOperator]:
-        return self._eigvals(xp), Fourier(self.shape[0], inverse=True)
-
-    def _svdvals(self, xp: Namespace) -> Array:
-        return xp.abs(self._eigvals(xp))
-
-    def _determinant_factors(self, method: str, xp: Namespace) -> Array:
-        return self.to_spectral()._determinant_factors(method, xp)
-
-    def _diagonal(self, method: str, xp: Namespace) -> Array:
-        return xp.broadcast_to(self.c[..., :1], self.c.shape)
-
-    def _modulus(self, xp: Namespace) -> LinearOperator:
-        return Circulant(xp.abs(self.c))
-
-    def _frobenius(self, xp: Namespace) -> Array:
-        return math.sqrt(self.shape[0]) * euclidean_norm(self.c, xp)
-
-    def _row_sums(self, xp: Namespace) -> Array:
-        return xp.broadcast_to(xp.sum(self.c, axis=-1, keepdims=True), self.c.shape)
-
-    def _spectral_function(self, function: SpectralFunction, xp: Namespace) -> LinearOperator:
-        return self.to_spectral()._spectral_function(function, xp).to_circulant()
-
 
 @dataclass(frozen=True, eq=False, repr=False, slots=True)
-class SpectralCirculant(Planned):
+class SpectralCirculant(CirculantLike):
     """A circulant matrix given by its spectrum, the discrete Fourier transform of its first column.
 
     Parameters
@@ -389,6 +428,19 @@ class SpectralCirculant(Planned):
         """
         return Circulant(from_spectrum(self.spectrum, self.n, self._own_namespace(), real=self.real))
 
+    def to_spectral(self) -> SpectralCirculant:
+        """Return itself.
+
+        Returns
+        -------
+        SpectralCirculant
+            Itself.
+        """
+        return self
+
+    def _of_spectrum(self, operator: SpectralCirculant) -> SpectralCirculant:
+        return operator
+
     def _eigenvalues(self, xp: Namespace) -> Array:
         """Return the spectrum without imaginary parts that do not count."""
         values = self.spectrum
@@ -424,64 +476,18 @@ class SpectralCirculant(Planned):
         xp = self._own_namespace()
         return self if self.real else self._like(reversed_cyclically(xp.conj(self.spectrum), xp))
 
-    def _to_dense(self, like: Context) -> Array:
-        return self.to_circulant()._to_dense(like)
-
-    def _inv(self, xp: Namespace) -> SpectralCirculant:
-        return self._inverse("inv", xp)
-
     def _solve(self, b: Array, xp: Namespace) -> Array:
         unit = binary_unit(self.spectrum, xp)
-        return self._like(self.spectrum / unit)._inverse("solve", xp)._matvec(b / unit, xp)
-
-    def _solver(self, settings: Settings, xp: Namespace) -> Convolution | None:
-        values = self._nonzero_eigenvalues("solve", xp)
-        if not are_normal(values, xp):
-            return None
-        inverse = self._like(1 / values)
-        if not is_fast(self.n, xp):
-            return inverse._plan(settings, xp)
-        # with every digit of small values
-        return Convolution(None, inverse.spectrum, self.n, self.real, settings, self.shape)
-
-    def _pinv(self, rtol: float, xp: Namespace) -> SpectralCirculant:
-        return self._like(reciprocal_above(self._eigenvalues(xp), rtol, xp))
-
-    def _eigvals(self, xp: Namespace) -> Array:
-        return self._as_full(xp)
-
-    def _eig(self, xp: Namespace) -> tuple[Array, LinearOperator]:
-        return self._as_full(xp), Fourier(self.n, inverse=True)
-
-    def _svdvals(self, xp: Namespace) -> Array:
-        return xp.abs(self._as_full(xp))
-
-    def _determinant_factors(self, method: str, xp: Namespace) -> Array:
-        return factors_of_half(self.spectrum, self.n, xp) if self.real else self.spectrum
-
-    def _diagonal(self, method: str, xp: Namespace) -> Array:
-        return self.to_circulant()._diagonal(method, xp)
-
-    def _modulus(self, xp: Namespace) -> LinearOperator:
-        return self.to_circulant()._modulus(xp)
+        inverse = 1 / self._like(self.spectrum / unit)._nonzero_eigenvalues("solve", xp)
+        return product_by_spectrum(inverse, self.n, b / unit, xp, real=self.real)
 
     def _frobenius(self, xp: Namespace) -> Array:
         return euclidean_norm(self._as_full(xp), xp)
-
-    def _spectral_function(self, function: SpectralFunction, xp: Namespace) -> SpectralCirculant:
-        real = self.real
-        values = self._nonzero_eigenvalues(function.name, xp) if function.needs_nonzero else self._eigenvalues(xp)
-        if real and function.needs_nonnegative:
-            values, real = ready_for_roots(values, self.n, self._rounding(xp), xp)
-        return SpectralCirculant(function.evaluate(values), self.n, real)
 
     def _nonzero_eigenvalues(self, method: str, xp: Namespace) -> Array:
         values = self._eigenvalues(xp)
         require_nonzero(values, self._rounding(xp), f"Circulant.{method}", xp)
         return values
-
-    def _inverse(self, method: str, xp: Namespace) -> SpectralCirculant:
-        return self._like(1 / self._nonzero_eigenvalues(method, xp))
 
 
 @dataclass(frozen=True, eq=False, repr=False, slots=True)
@@ -526,7 +532,7 @@ class ShiftAndAdd(Plan):
 
 
 @dataclass(frozen=True, eq=False, repr=False, slots=True)
-class BandedCirculant(Planned):
+class BandedCirculant(CirculantLike):
     """A circulant matrix with few neighbouring nonzero cyclic diagonals.
 
     ``C[i, (i - start - k) % n] = entries[k]``: the diagonal of ``entries[0]`` is `start` rows below the main one.
@@ -580,12 +586,7 @@ class BandedCirculant(Planned):
 
     def __post_init__(self) -> None:
         n = integer(self.n, "BandedCirculant", "n")
-        entries = as_floating(self.entries, "BandedCirculant", "entries")
-        if entries.ndim < 1 or entries.shape[-1] < 1:
-            raise ArgumentValueError(
-                "BandedCirculant", "entries", f"must have shape (..., m) with m >= 1, got {tuple(entries.shape)}"
-            )
-        object.__setattr__(self, "entries", entries)
+        object.__setattr__(self, "entries", as_vectors(self.entries, "BandedCirculant", "entries", "m"))
         object.__setattr__(self, "n", n)
         start = integer(self.start, "BandedCirculant", "start", -sys.maxsize)
         object.__setattr__(self, "start", (start + n // 2) % n - n // 2)  # a diagonal has many numbers
@@ -594,11 +595,6 @@ class BandedCirculant(Planned):
     def shape(self) -> tuple[int, int]:
         """``(n, n)``."""
         return (self.n, self.n)
-
-    @property
-    def dtype(self) -> DType:
-        """The dtype of `entries`."""
-        return self.entries.dtype
 
     def to_circulant(self) -> Circulant:
         """Return the same matrix, given by its first column.
@@ -625,51 +621,3 @@ class BandedCirculant(Planned):
     def _transpose(self) -> BandedCirculant:
         entries = self._own_namespace().flip(self.entries, axis=-1)
         return BandedCirculant(entries, self.n, 1 - self.start - self.entries.shape[-1])
-
-    def _conj(self) -> BandedCirculant:
-        xp = self._own_namespace()
-        return self._like(xp.conj(self.entries)) if is_complex(self.dtype, xp) else self
-
-    def _to_dense(self, like: Context) -> Array:
-        return self.to_circulant()._to_dense(like)
-
-    def _inv(self, xp: Namespace) -> LinearOperator:
-        return self.to_circulant()._inv(xp)
-
-    def _solve(self, b: Array, xp: Namespace) -> Array:
-        return self.to_circulant()._solve(b, xp)
-
-    def _solver(self, settings: Settings, xp: Namespace) -> Convolution | None:
-        return self.to_circulant()._solver(settings, xp)
-
-    def _pinv(self, rtol: float, xp: Namespace) -> LinearOperator:
-        return self.to_circulant()._pinv(rtol, xp)
-
-    def _eigvals(self, xp: Namespace) -> Array:
-        return self.to_circulant()._eigvals(xp)
-
-    def _eig(self, xp: Namespace) -> tuple[Array, LinearOperator]:
-        return self.to_circulant()._eig(xp)
-
-    def _svdvals(self, xp: Namespace) -> Array:
-        return self.to_circulant()._svdvals(xp)
-
-    def _determinant_factors(self, method: str, xp: Namespace) -> Array:
-        return self.to_circulant()._determinant_factors(method, xp)
-
-    def _diagonal(self, method: str, xp: Namespace) -> Array:
-        return self.to_circulant()._diagonal(method, xp)
-
-    def _modulus(self, xp: Namespace) -> LinearOperator:
-        return self.to_circulant()._modulus(xp)
-
-    def _frobenius(self, xp: Namespace) -> Array:
-        return self.to_circulant()._frobenius(xp)
-
-    def _spectral_function(self, function: SpectralFunction, xp: Namespace) -> LinearOperator:
-        return self.to_circulant()._spectral_function(function, xp)
-
-
-@submatrix.rule(BandedCirculant, object)
-def _block(operator: BandedCirculant, block: tuple[range, range]) -> LinearOperator:
-    return submatrix.merge(operator.to_circulant(), block)

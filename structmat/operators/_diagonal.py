@@ -9,22 +9,28 @@ from typing import Any
 
 import numpy as np
 
-from structmat._arguments import are_normal, as_floating, copied, grid, integer, reciprocal_above, require_nonzero
+from structmat._arguments import (
+    are_normal,
+    as_matrices,
+    as_vectors,
+    copied,
+    grid,
+    integer,
+    reciprocal_above,
+    require_nonzero,
+)
 from structmat._array_tools import (
-    ArgumentValueError,
     Array,
     ArrayLike,
-    DType,
     Namespace,
     complex_partner,
     euclidean_norm,
     is_complex,
     is_numpy,
-    namespace_of,
     quotient,
 )
 from structmat._fourier import Settings, multilevel_fft, multilevel_ifft
-from structmat._pair_rules import compose, scale, submatrix
+from structmat._pair_rules import compose, scale
 from structmat._plans import Plan, Step
 from structmat.operators._linear_operator import LinearOperator, SpectralFunction, spectral_rounding
 from structmat.operators._products import Context
@@ -76,9 +82,6 @@ class Identity(LinearOperator):
         return copied(x, xp)
 
     def _transpose(self) -> LinearOperator:
-        return self
-
-    def _conj(self) -> LinearOperator:
         return self
 
     def _inv(self, xp: Namespace) -> LinearOperator:
@@ -218,12 +221,6 @@ def _times_identity(left: LinearOperator, right: Identity) -> LinearOperator:  #
     return left
 
 
-@submatrix.rule(Identity, object)
-def _identity_block(operator: Identity, block: tuple[range, range]) -> LinearOperator:  # noqa: ARG001
-    rows, cols = block
-    return Identity(len(rows)) if rows == cols else NotImplemented
-
-
 @dataclass(frozen=True, eq=False, repr=False, slots=True)
 class Entrywise(Plan):
     """The product of a diagonal matrix."""
@@ -282,10 +279,7 @@ class Diagonal(LinearOperator):
     """The diagonal, shape ``(..., n)``."""
 
     def __post_init__(self) -> None:
-        d = as_floating(self.d, "Diagonal", "d")
-        if d.ndim < 1 or d.shape[-1] < 1:
-            raise ArgumentValueError("Diagonal", "d", f"must have shape (..., n) with n >= 1, got {tuple(d.shape)}")
-        object.__setattr__(self, "d", d)
+        object.__setattr__(self, "d", as_vectors(self.d, "Diagonal", "d"))
 
     @classmethod
     def nearest(cls, A: ArrayLike) -> Diagonal:
@@ -306,21 +300,13 @@ class Diagonal(LinearOperator):
         ValueError
             If `A` is not square.
         """
-        A = as_floating(A, "Diagonal.nearest", "A")
-        if A.ndim < 2 or A.shape[-1] != A.shape[-2]:
-            raise ArgumentValueError("Diagonal.nearest", "A", f"must have shape (..., n, n), got {tuple(A.shape)}")
-        xp = namespace_of("Diagonal.nearest", A)
+        A, xp = as_matrices(A, "Diagonal.nearest", square=True)
         return cls(copied(xp.linalg.diagonal(A), xp))
 
     @property
     def shape(self) -> tuple[int, int]:
         """``(n, n)``."""
         return (self.d.shape[-1], self.d.shape[-1])
-
-    @property
-    def dtype(self) -> DType:
-        """The dtype of `d`."""
-        return self.d.dtype
 
     def _matvec(self, x: Array, xp: Namespace) -> Array:
         return self.d * x
@@ -330,10 +316,6 @@ class Diagonal(LinearOperator):
 
     def _transpose(self) -> LinearOperator:
         return self
-
-    def _conj(self) -> LinearOperator:
-        xp = self._own_namespace()
-        return Diagonal(xp.conj(self.d)) if is_complex(self.d.dtype, xp) else self
 
     def _to_dense(self, like: Context) -> Array:
         on_diagonal = like.xp.eye(self.shape[0], dtype=like.xp.bool, device=like.device)
@@ -389,15 +371,3 @@ class Diagonal(LinearOperator):
         if function.needs_nonnegative and not is_complex(d.dtype, xp) and bool(xp.any(d < 0)):
             d = xp.astype(d, complex_partner(d.dtype, xp))
         return Diagonal(function.evaluate(d))
-
-
-@submatrix.rule(Diagonal, object)
-def _block(operator: Diagonal, block: tuple[range, range]) -> Diagonal | Array:
-    (rows, cols), xp = block, operator._own_namespace()
-    if rows == cols:
-        return Diagonal(operator.d[..., rows.start : rows.stop])
-    if min(len(rows), len(cols)) > 1:
-        return NotImplemented
-    i, j = (xp.arange(part.start, part.stop, device=operator.device) for part in block)
-    entries = operator.d[..., rows.start : rows.stop, None]
-    return xp.where(i[:, None] == j, entries, xp.zeros_like(entries))  # no product: zero times infinity would be NaN

@@ -10,15 +10,25 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from structmat._array_tools import Array, Namespace, Reciprocal, Scalar, concat_last, is_complex_scalar, scale_array
-from structmat._pair_rules import add, compose, scale
+from structmat._array_tools import (
+    Array,
+    Namespace,
+    Reciprocal,
+    Scalar,
+    concat_last,
+    is_complex_scalar,
+    reversed_cyclically,
+    scale_array,
+)
+from structmat._pair_rules import add, compose, scale, submatrix
 from structmat.operators._block_circulant import BlockCirculant
-from structmat.operators._circulants import BandedCirculant, Circulant, SpectralCirculant
+from structmat.operators._circulants import BandedCirculant, Circulant, CirculantLike, SpectralCirculant
 from structmat.operators._combinations import identity_factor
 from structmat.operators._diagonal import Diagonal, Identity
 from structmat.operators._linear_operator import LinearOperator
 from structmat.operators._multilevel import MultilevelCirculant, MultilevelToeplitz, by_axes
-from structmat.operators._toeplitz import Hankel, Toeplitz, circulant_as_toeplitz
+from structmat.operators._prepared import Prepared
+from structmat.operators._toeplitz import Hankel, Toeplitz, hankel_of, toeplitz_of
 
 __all__: list[str] = []
 
@@ -68,6 +78,11 @@ def _circulant_as_grid(operator: Any, like: Any) -> Any:
     return like._with(by_axes(operator.c, operator.sizes, lambda v, _: xp.concat([v[..., 1:], v], axis=-1), xp))
 
 
+def _circulant_as_toeplitz(operator: CirculantLike, like: Any) -> Toeplitz:  # noqa: ARG001
+    c = operator.to_circulant().c
+    return Toeplitz(c, reversed_cyclically(c, operator._own_namespace()))
+
+
 HOLDS: dict[type, dict[type, Callable[[Any, Any], Any]]] = {
     # Each family with the narrower ones, and how a member of these is written in it: from the operator and the one
     # that it is added to. `Identity` stands for its multiples. Narrow families come first.
@@ -90,9 +105,9 @@ HOLDS: dict[type, dict[type, Callable[[Any, Any], Any]]] = {
         Identity: lambda op, like: Toeplitz(
             _times(_unit(like, like.c, 0), op, like), like._own_namespace().zeros_like(like.r)
         ),
-        BandedCirculant: lambda op, like: circulant_as_toeplitz(op.to_circulant()),  # noqa: ARG005
-        Circulant: lambda op, like: circulant_as_toeplitz(op),  # noqa: ARG005
-        SpectralCirculant: lambda op, like: circulant_as_toeplitz(op),  # noqa: ARG005
+        BandedCirculant: _circulant_as_toeplitz,
+        Circulant: _circulant_as_toeplitz,
+        SpectralCirculant: _circulant_as_toeplitz,
     },
     Hankel: {},
     MultilevelCirculant: {
@@ -202,6 +217,33 @@ def _spectral_multiple(operator: SpectralCirculant, factor: Scalar | Reciprocal)
     real = operator.real and not is_complex_scalar(number, xp)
     values = operator.spectrum if real else operator._as_full(xp)
     return SpectralCirculant(scale_array(values, factor, 1, xp), operator.n, real)
+
+
+@submatrix.rule(object, object)
+def _block(operator: Any, block: tuple[range, range]) -> Any:
+    """Return the block of these rows and columns, where the narrowest family with blocks holds the operator."""
+    (rows, cols), xp = block, operator._own_namespace()
+    match operator:
+        case Prepared():
+            return _block(operator.operator, block)
+        case Identity() if rows == cols:
+            return Identity(len(rows))
+        case Diagonal() if rows == cols:
+            return Diagonal(operator.d[..., rows.start : rows.stop])
+        case Diagonal() if 1 in {len(rows), len(cols)}:
+            i, j = (xp.arange(part.start, part.stop, device=operator.device) for part in block)
+            entries = operator.d[..., rows.start : rows.stop, None]
+            return xp.where(i[:, None] == j, entries, xp.zeros_like(entries))  # zero times infinity would be NaN
+        case Hankel():
+            return hankel_of(
+                operator._constants(xp)[..., rows.start + cols.start : rows.stop + cols.stop - 1], len(rows)
+            )
+        case Toeplitz():
+            corner = operator.shape[1] - cols.stop + rows.start
+            return toeplitz_of(operator._constants(xp)[..., corner : corner + len(rows) + len(cols) - 1], len(cols), xp)
+        case _:
+            lifted = _member(operator, Toeplitz, operator) if isinstance(operator, CirculantLike) else None
+            return NotImplemented if lifted is None else _block(lifted, block)
 
 
 for _family in HOLDS:

@@ -17,7 +17,6 @@ from structmat._array_tools import (
     ArgumentValueError,
     Array,
     ArrayLike,
-    DType,
     Namespace,
     along_axes,
     binary_unit,
@@ -425,11 +424,6 @@ class MultilevelCirculant(OnGrids):
         return (self.c.shape[-1], self.c.shape[-1])
 
     @property
-    def dtype(self) -> DType:
-        """The dtype of `c`."""
-        return self.c.dtype
-
-    @property
     def _grids(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         return self.sizes, self.sizes
 
@@ -452,9 +446,6 @@ class MultilevelCirculant(OnGrids):
 
     def _transpose(self) -> MultilevelCirculant:
         return self._with(reversed_levels(self.c, self.sizes, self._own_namespace()))
-
-    def _conj(self) -> MultilevelCirculant:
-        return self if self._is_real() else self._with(self._own_namespace().conj(self.c))
 
     def _to_dense(self, like: Context) -> Array:
         xp, count = like.xp, self.shape[0]
@@ -779,11 +770,6 @@ class MultilevelToeplitz(OnGrids):
         return (prod(self.row_sizes), prod(self.col_sizes))
 
     @property
-    def dtype(self) -> DType:
-        """The dtype of `t`."""
-        return self.t.dtype
-
-    @property
     def _grids(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         return self.row_sizes, self.col_sizes
 
@@ -806,10 +792,6 @@ class MultilevelToeplitz(OnGrids):
     def _transpose(self) -> MultilevelToeplitz:
         t = self._own_namespace().flip(self.t, axis=-1)
         return MultilevelToeplitz(t, self.col_sizes, self.row_sizes)
-
-    def _conj(self) -> MultilevelToeplitz:
-        xp = self._own_namespace()
-        return self._with(xp.conj(self.t)) if is_complex(self.dtype, xp) else self
 
     def _with(self, t: Array) -> MultilevelToeplitz:
         return MultilevelToeplitz(t, self.row_sizes, self.col_sizes)

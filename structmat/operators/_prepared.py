@@ -32,9 +32,10 @@ from structmat._array_tools import (
     matmul,
     namespace_of,
     precision_of,
+    shared_dtype,
 )
 from structmat._fourier import TORCH_CHUNK, TORCH_LARGE, Settings, direct_up_to, ducc, in_chunks, rows_in_chunk
-from structmat._pair_rules import add, compose, prepare, scale, submatrix
+from structmat._pair_rules import add, compose, prepare, scale
 from structmat._plans import Plan, Products, Step, written
 from structmat.operators._diagonal import Entrywise, Identity
 from structmat.operators._linear_operator import LinearOperator
@@ -224,15 +225,6 @@ def _torch_products(plan: Plan, matrix: Any, direct: int, dtype: Any, xp: Namesp
         return y if y.dtype is dtype else matmul(matrix, x, xp)  # lowered by autocast
 
     return dense if direct else one, product
-
-
-def _forwarded(hook: str) -> Any:
-    """Return the hook that asks the operator."""
-
-    def forwarded(self: Any, *arguments: Any) -> Any:
-        return getattr(self.operator, hook)(*arguments)
-
-    return forwarded
 
 
 def _ready(method: str, products: str, *, one: bool = False) -> Any:
@@ -466,25 +458,6 @@ class Prepared(LinearOperator):
         solutions = self.solutions if hasattr(self, "solutions") else self._made("solutions", b)
         return solutions(b) if solutions is not None and solutions.takes(b) else self.operator._solve(b, xp)
 
-    _to_dense = _forwarded("_to_dense")
-    _row_sums = _forwarded("_row_sums")
-    _inv = _forwarded("_inv")
-    _pinv = _forwarded("_pinv")
-    _has_pinv = _forwarded("_has_pinv")
-    _eigvals = _forwarded("_eigvals")
-    _eig = _forwarded("_eig")
-    _svdvals = _forwarded("_svdvals")
-    _determinant_factors = _forwarded("_determinant_factors")
-    _det = _forwarded("_det")
-    _slogdet = _forwarded("_slogdet")
-    _diagonal = _forwarded("_diagonal")
-    _rounding = _forwarded("_rounding")
-    _modulus = _forwarded("_modulus")
-    _frobenius = _forwarded("_frobenius")
-    _norm = _forwarded("_norm")
-    _cond = _forwarded("_cond")
-    _spectral_function = _forwarded("_spectral_function")
-
     def __getattr__(self, name: str) -> Any:
         """Return what only some kinds of operators have, such as the entries of a circulant."""
         if name.startswith("_") or name in self.__slots__:
@@ -493,6 +466,22 @@ class Prepared(LinearOperator):
 
     def __dir__(self) -> list[str]:
         return sorted({*object.__dir__(self), *(name for name in dir(self.operator) if not name.startswith("_"))})
+
+
+def _forwarded(hook: str) -> Any:
+    """Return the hook that asks the operator."""
+
+    def forwarded(self: Prepared, *arguments: Any) -> Any:
+        return getattr(self.operator, hook)(*arguments)
+
+    return forwarded
+
+
+for _hook in (
+    "cond", "det", "determinant_factors", "diagonal", "eig", "eigvals", "frobenius", "has_pinv", "inv", "modulus",
+    "norm", "pinv", "rounding", "row_sums", "slogdet", "spectral_function", "svdvals", "to_dense",
+):  # fmt: skip
+    setattr(Prepared, f"_{_hook}", _forwarded(f"_{_hook}"))
 
 
 _DEEPEST = 64
@@ -539,11 +528,13 @@ class Combination(LinearOperator):
     @property
     def dtype(self) -> DType:
         """The common dtype of the parts."""
-        if leaves := self._leaves():
-            dtype, xp = leaves[0][0].dtype, namespace_of(type(self).__name__, leaves[0][0])
-            if not is_complex(dtype, xp) and all(array.dtype == dtype for array, _ in leaves):
-                return complex_partner(dtype, xp) if self._forces_complex else dtype
-        return _common_dtype(_parts(self))
+        if not (leaves := self._leaves()):
+            return None
+        xp, dtype = namespace_of(type(self).__name__, leaves[0][0]), shared_dtype(leaves)
+        if dtype is None or is_complex(dtype, xp):  # a complex array may stand for a real part
+            known = [(part, of) for part in _parts(self) if (of := part.dtype) is not None]
+            dtype = common_dtype(xp, *(each for part, of in known for each in part._counted_as(of)))
+        return complex_partner(dtype, xp) if self._forces_complex else dtype
 
 
 def combined(kind: type[Any], parts: tuple[LinearOperator, ...], made_of: Sequence[LinearOperator]) -> Any:
@@ -620,21 +611,6 @@ def _parts(operator: LinearOperator) -> tuple[LinearOperator, ...]:
     return tuple(parts)
 
 
-def _common_dtype(operators: tuple[LinearOperator, ...]) -> DType:
-    """Return the dtype of a combination; None while every part fits any dtype."""
-    dtypes = [op.dtype for op in operators]
-    forced = any(op._forces_complex for op in operators)
-    known = [dtype for dtype in dtypes if dtype is not None]
-    if not known:
-        return None
-    if not forced and all(dtype == known[0] for dtype in known):
-        return known[0]
-    xp = next(op for op in operators if op.dtype is not None)._own_namespace()
-    counted = [part for op, dtype in zip(operators, dtypes, strict=True) for part in op._counted_as(dtype)]
-    dtype = common_dtype(xp, *counted)
-    return complex_partner(dtype, xp) if forced else dtype
-
-
 def values_of(part: LinearOperator, whole: LinearOperator, xp: Namespace, hook: str, *arguments: str) -> Any:
     """Return what a hook has for a part; one without arrays is asked in NumPy, as it knows no device and no dtype."""
     known = bool(part._arrays())
@@ -695,8 +671,3 @@ def _plus(left: Prepared, right: LinearOperator) -> LinearOperator:
 @scale.rule(Prepared, object)
 def _multiple(operator: Prepared, factor: Scalar) -> LinearOperator:
     return prepared(scale(operator.operator, factor)._snapshot(), operator.settings)
-
-
-@submatrix.rule(Prepared, object)
-def _block(operator: Prepared, block: tuple[range, range]) -> LinearOperator:
-    return submatrix.merge(operator.operator, block)

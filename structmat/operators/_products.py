@@ -113,7 +113,10 @@ class Operator(Parametrised, ABC, Generic[Op]):
     @property
     def dtype(self) -> DType:
         """The dtype of the entries, in the library of the parameters; None for an operator without parameters."""
-        arrays = self._arrays()
+        leaves = self._leaves()
+        if len(leaves) == 1:
+            return leaves[0][0].dtype
+        arrays = [array for array, _ in leaves]
         return common_dtype(namespace_of(type(self).__name__, *arrays), *arrays) if arrays else None
 
     def _counted_as(self, dtype: DType) -> list[Array | DType]:
@@ -302,7 +305,7 @@ class Operator(Parametrised, ABC, Generic[Op]):
         both_slices = all(isinstance(part, slice) for part in pair)
         if both_slices and (len(rows), len(cols)) == self.shape:
             return self
-        block = submatrix.merge(self, (rows, cols))
+        block = submatrix(self, (rows, cols))
         if both_slices:
             if isinstance(block, Operator):
                 return block
@@ -445,9 +448,12 @@ class Operator(Parametrised, ABC, Generic[Op]):
     def _transpose(self) -> Op:
         """Transpose."""
 
-    @abstractmethod
-    def _conj(self) -> Op:
-        """Complex conjugate; `self` where the operator is real."""
+    def _conj(self) -> Any:
+        """Complex conjugate, by default that of all parameters; `self` where the operator is real."""
+        xp, dtype = self._own_namespace(), self.dtype
+        if dtype is None or not is_complex(dtype, xp):
+            return self
+        return self._map(lambda array, _: xp.conj(array) if is_complex(array.dtype, xp) else array)
 
     def _rmatvec(self, y: Array, xp: Namespace) -> Array:
         """A^H y along the last axis."""

@@ -6,16 +6,15 @@ import math
 from abc import abstractmethod
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from structmat._arguments import as_floating, copied
+from structmat._arguments import as_matrices, as_vectors, copied
 from structmat._array_tools import (
     ArgumentValueError,
     Array,
     ArrayLike,
-    DType,
     Namespace,
     Scalar,
     broadcast_shapes,
@@ -28,12 +27,11 @@ from structmat._array_tools import (
     namespace_of,
     precision_of,
     restored,
-    reversed_cyclically,
     scale_array,
     windows,
 )
 from structmat._fourier import Settings, kernel_of_diagonals
-from structmat._pair_rules import scale, submatrix
+from structmat._pair_rules import scale
 from structmat._plans import Convolution, Products, convolution, written
 from structmat._toeplitz_systems import (
     DENSE,
@@ -44,7 +42,6 @@ from structmat._toeplitz_systems import (
     inverse_vectors,
     solutions,
 )
-from structmat.operators._circulants import Circulant, SpectralCirculant
 from structmat.operators._linear_operator import LinearOperator, NormOrder, Planned, ratio
 from structmat.operators._products import Context
 
@@ -57,9 +54,10 @@ __all__ = [
     "Toeplitz",
     "ToeplitzInverse",
     "antidiagonal_means",
-    "circulant_as_toeplitz",
     "diagonal_lengths",
+    "hankel_of",
     "norm_estimate",
+    "toeplitz_of",
 ]
 
 _ROUNDS = 4
@@ -211,12 +209,10 @@ class ToeplitzInverse(Planned):
 
     def __post_init__(self) -> None:
         owner = "ToeplitzInverse"
-        x = as_floating(self.x, owner, "x")
-        y = as_floating(self.y, owner, "y", like=(namespace_of(owner, x), x.dtype))
+        x = as_vectors(self.x, owner, "x")
+        y = as_vectors(self.y, owner, "y", like=(namespace_of(owner, x), x.dtype))
         xp = namespace_of(owner, x, y)
-        if x.ndim < 1 or x.shape[-1] < 1:
-            raise ArgumentValueError(owner, "x", f"must have shape (..., n) with n >= 1, got {tuple(x.shape)}")
-        if y.ndim < 1 or y.shape[-1] != x.shape[-1]:
+        if y.shape[-1] != x.shape[-1]:
             raise ArgumentValueError(owner, "y", f"must have shape (..., {x.shape[-1]}), got {tuple(y.shape)}")
         broadcast_shapes(owner, tuple(x.shape[:-1]), tuple(y.shape[:-1]))
         dtype = common_dtype(xp, x, y)
@@ -230,11 +226,6 @@ class ToeplitzInverse(Planned):
         """``(n, n)``."""
         return (self.x.shape[-1], self.x.shape[-1])
 
-    @property
-    def dtype(self) -> DType:
-        """The common dtype of `x` and `y`."""
-        return self.x.dtype
-
     def _described(self) -> str:
         return "the inverse of a Toeplitz or Hankel matrix, whose own methods serve instead"
 
@@ -244,10 +235,6 @@ class ToeplitzInverse(Planned):
     def _transpose(self) -> ToeplitzInverse:
         rows, cols = self.flips
         return ToeplitzInverse(self.x, self.y, (not cols, not rows))
-
-    def _conj(self) -> ToeplitzInverse:
-        xp = self._own_namespace()
-        return self._map(lambda v, _: xp.conj(v)) if is_complex(self.dtype, xp) else self
 
     def _diagonal(self, method: str, xp: Namespace) -> Array:
         rows, cols = self.flips
@@ -286,13 +273,8 @@ class ConstantDiagonals(Planned):
     def _set_vectors(self, c: Array, r: ArrayLike) -> None:
         """Set both vectors in their common dtype, after the checks of shapes."""
         owner = type(self).__name__
-        r = as_floating(r, owner, "r", like=(namespace_of(owner, c), c.dtype))
+        r = as_vectors(r, owner, "r", like=(namespace_of(owner, c), c.dtype))
         xp = namespace_of(owner, c, r)
-        for name, size, vector in (("c", "m", c), ("r", "n", r)):
-            if vector.ndim < 1 or vector.shape[-1] < 1:
-                raise ArgumentValueError(
-                    owner, name, f"must have shape (..., {size}) with {size} >= 1, got {tuple(vector.shape)}"
-                )
         broadcast_shapes(owner, tuple(c.shape[:-1]), tuple(r.shape[:-1]))
         dtype = common_dtype(xp, c, r)
         for name, vector in (("c", c), ("r", r)):
@@ -303,18 +285,9 @@ class ConstantDiagonals(Planned):
         """``(m, n)``, the lengths of `c` and `r`."""
         return (self.c.shape[-1], self.r.shape[-1])
 
-    @property
-    def dtype(self) -> DType:
-        """The common dtype of `c` and `r`."""
-        return self.c.dtype
-
     @abstractmethod
     def _constants(self, xp: Namespace) -> Array:
         """Return the m + n - 1 constants, from one corner to the opposite one."""
-
-    def _conj(self) -> Self:
-        xp = self._own_namespace()
-        return self._map(lambda vector, _: xp.conj(vector)) if is_complex(self.dtype, xp) else self
 
     def _modulus(self, xp: Namespace) -> LinearOperator:
         return self._map(lambda vector, _: xp.abs(vector))
@@ -328,7 +301,7 @@ class ConstantDiagonals(Planned):
     # matrix the operator with its columns in reverse order.
 
     @abstractmethod
-    def _as_toeplitz(self, xp: Namespace) -> tuple[Array, Array]:
+    def _astoeplitz_of(self, xp: Namespace) -> tuple[Array, Array]:
         """Return first column and first row of T."""
 
     @property
@@ -338,20 +311,20 @@ class ConstantDiagonals(Planned):
 
     def _vectors(self, method: str | None, xp: Namespace, *, determinant: bool = False) -> InverseVectors:
         owner = f"{type(self).__name__}.{method}" if method else None
-        return inverse_vectors(*self._as_toeplitz(xp), xp, owner, determinant=determinant)
+        return inverse_vectors(*self._astoeplitz_of(xp), xp, owner, determinant=determinant)
 
     def _inv(self, xp: Namespace) -> ToeplitzInverse:
         x, y = self._vectors("inv", xp)[:2]
         return ToeplitzInverse(x, y, (self._flipped, False))
 
     def _solve(self, b: Array, xp: Namespace) -> Array:
-        x = solutions(*self._as_toeplitz(xp), b, xp, f"{type(self).__name__}.solve")
+        x = solutions(*self._astoeplitz_of(xp), b, xp, f"{type(self).__name__}.solve")
         return xp.flip(x, axis=-1) if self._flipped else x
 
     def _solver(self, settings: Settings, xp: Namespace) -> Products | None:
         if self.batch_shape:
             return None
-        c, r = map(np.asarray, self._as_toeplitz(xp))
+        c, r = map(np.asarray, self._astoeplitz_of(xp))
         system = ToeplitzSystem(c, r, f"{type(self).__name__}.solve", ready=True)
         dtype, turn = np.dtype(self.dtype), slice(None, None, -1 if self._flipped else 1)
 
@@ -396,7 +369,7 @@ class ConstantDiagonals(Planned):
             else:
                 unit = xp.eye(n, dtype=self.dtype, device=self.device)
                 unit = xp.reshape(unit, (n, *(1,) * len(self.batch_shape), n))
-                columns = xp.abs(solutions(*self._as_toeplitz(xp), unit, xp, None))
+                columns = xp.abs(solutions(*self._astoeplitz_of(xp), unit, xp, None))
                 sums = xp.sum(columns, axis=-1 if p == 1 else 0)  # the order of rows counts for nothing
                 value = own * xp.max(sums, axis=0 if p == 1 else -1)
         except np.linalg.LinAlgError:
@@ -500,7 +473,7 @@ class Toeplitz(ConstantDiagonals):
     """The first row, shape ``(..., n)``; its first entry counts for nothing."""
 
     def __post_init__(self) -> None:
-        c = as_floating(self.c, "Toeplitz", "c")
+        c = as_vectors(self.c, "Toeplitz", "c", "m")
         r = self.r
         if r is None:
             xp = namespace_of("Toeplitz", c)
@@ -534,9 +507,9 @@ class Toeplitz(ConstantDiagonals):
         array([[2., 4., 5.],
                [4., 2., 4.]])
         """
-        A, xp = _matrix(A, "Toeplitz.nearest")
+        A, xp = as_matrices(A, "Toeplitz.nearest")
         means, (_, n) = antidiagonal_means(xp.flip(A, axis=-1), xp), A.shape[-2:]
-        return _toeplitz(means, n, xp)
+        return toeplitz_of(means, n, xp)
 
     def _constants(self, xp: Namespace) -> Array:
         return concat_last([xp.flip(self.r[..., 1:], axis=-1), self.c], xp)
@@ -551,7 +524,7 @@ class Toeplitz(ConstantDiagonals):
         xp = like.xp
         return copied(xp.flip(windows(xp.flip(self._constants(xp), axis=-1), self.shape[1], xp), axis=-2), xp)
 
-    def _as_toeplitz(self, xp: Namespace) -> tuple[Array, Array]:
+    def _astoeplitz_of(self, xp: Namespace) -> tuple[Array, Array]:
         return self.c, self.r
 
     @property
@@ -609,7 +582,7 @@ class Hankel(ConstantDiagonals):
     """The last row, shape ``(..., n)``; its first entry counts for nothing."""
 
     def __post_init__(self) -> None:
-        c = as_floating(self.c, "Hankel", "c")
+        c = as_vectors(self.c, "Hankel", "c", "m")
         self._set_vectors(c, namespace_of("Hankel", c).zeros_like(c) if self.r is None else self.r)
 
     @classmethod
@@ -639,8 +612,8 @@ class Hankel(ConstantDiagonals):
         array([[1., 3., 4.],
                [3., 4., 6.]])
         """
-        A, xp = _matrix(A, "Hankel.nearest")
-        return _hankel(antidiagonal_means(A, xp), A.shape[-2])
+        A, xp = as_matrices(A, "Hankel.nearest")
+        return hankel_of(antidiagonal_means(A, xp), A.shape[-2])
 
     def _constants(self, xp: Namespace) -> Array:
         return concat_last([self.c, self.r[..., 1:]], xp)
@@ -652,12 +625,12 @@ class Hankel(ConstantDiagonals):
         return convolution(kernel, (m, n), settings, xp, flips=(False, True))
 
     def _transpose(self) -> Hankel:
-        return _hankel(self._constants(self._own_namespace()), self.shape[1])
+        return hankel_of(self._constants(self._own_namespace()), self.shape[1])
 
     def _to_dense(self, like: Context) -> Array:
         return copied(windows(self._constants(like.xp), self.shape[1], like.xp), like.xp)
 
-    def _as_toeplitz(self, xp: Namespace) -> tuple[Array, Array]:
+    def _astoeplitz_of(self, xp: Namespace) -> tuple[Array, Array]:
         h, n = self._constants(xp), self.shape[1]
         return h[..., n - 1 :], xp.flip(h[..., :n], axis=-1)
 
@@ -669,45 +642,11 @@ class Hankel(ConstantDiagonals):
         return self._constants(xp)[..., : 2 * min(self.shape) - 1 : 2]
 
 
-def _toeplitz(constants: Array, cols: int, xp: Namespace) -> Toeplitz:
+def toeplitz_of(constants: Array, cols: int, xp: Namespace) -> Toeplitz:
     """Return the Toeplitz matrix of that many columns with given diagonals, from the upper right corner on."""
     return Toeplitz(constants[..., cols - 1 :], xp.flip(constants[..., :cols], axis=-1))
 
 
-def _hankel(constants: Array, rows: int) -> Hankel:
+def hankel_of(constants: Array, rows: int) -> Hankel:
     """Return the Hankel matrix of that many rows with given anti-diagonals."""
     return Hankel(constants[..., :rows], constants[..., rows - 1 :])
-
-
-def _matrix(A: ArrayLike, owner: str) -> tuple[Array, Namespace]:
-    A = as_floating(A, owner, "A")
-    if A.ndim < 2 or 0 in A.shape[-2:]:
-        raise ArgumentValueError(owner, "A", f"must have shape (..., m, n), none of them 0, got {tuple(A.shape)}")
-    return A, namespace_of(owner, A)
-
-
-def circulant_as_toeplitz(operator: Any) -> Toeplitz:
-    """Return a circulant as a Toeplitz matrix."""
-    c = operator.to_circulant().c if isinstance(operator, SpectralCirculant) else operator.c
-    return Toeplitz(c, reversed_cyclically(c, operator._own_namespace()))
-
-
-@submatrix.rule(Toeplitz, object)
-def _toeplitz_block(operator: Toeplitz, block: tuple[range, range]) -> Toeplitz:
-    (rows, cols), n, xp = block, operator.shape[1], operator._own_namespace()
-    return _toeplitz(
-        operator._constants(xp)[..., rows.start - cols.stop + n : rows.stop - cols.start + n - 1], len(cols), xp
-    )
-
-
-@submatrix.rule(Circulant, object)
-@submatrix.rule(SpectralCirculant, object)
-def _circulant_block(operator: LinearOperator, block: tuple[range, range]) -> Toeplitz:
-    return _toeplitz_block(circulant_as_toeplitz(operator), block)
-
-
-@submatrix.rule(Hankel, object)
-def _hankel_block(operator: Hankel, block: tuple[range, range]) -> Hankel:
-    rows, cols = block
-    constants = operator._constants(operator._own_namespace())
-    return _hankel(constants[..., rows.start + cols.start : rows.stop + cols.stop - 1], len(rows))
