@@ -63,8 +63,8 @@ class Plan(Parametrised, ABC):
             """Rows and columns."""
 
         @property
-        def is_real(self) -> bool:
-            """Whether it takes real vectors, or complex ones."""
+        def is_real(self) -> bool | None:
+            """Whether it takes real vectors, or complex ones; None where it takes both."""
 
     @property
     def is_stack(self) -> bool:

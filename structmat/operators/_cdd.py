@@ -41,7 +41,7 @@ from structmat.operators._circulants import BandedCirculant, Circulant, Spectral
 from structmat.operators._combinations import Chain
 from structmat.operators._diagonal import Diagonal
 from structmat.operators._linear_operator import LinearOperator, NormOrder
-from structmat.operators._prepared import CombinedPlan, combined, combined_plan
+from structmat.operators._prepared import CombinedPlan, combined
 from structmat.operators._products import Context
 
 __all__ = ["CDDLayout", "CDDProduct", "Factor", "FactorKind", "log_spread_and_norm"]
@@ -396,12 +396,12 @@ class CDDProduct(Chain):
 
     def _solver(self, settings: Settings, xp: Namespace) -> Plan | None:
         self._require_square_factors("solve")
-        return combined_plan([f._solver(settings, xp) for f in reversed(self.factors)])
+        plans = [f._solver(settings, xp) for f in reversed(self.factors)]
+        known = tuple(plan for plan in plans if isinstance(plan, Plan))
+        return CombinedPlan(known, is_sum=False) if len(known) == len(plans) else None
 
     def _matvec(self, x: Array, xp: Namespace) -> Array:
-        plan: CombinedPlan | None = None
-        if is_numpy(xp):  # in chunks; without them a plan would only cost its making
-            plan = combined_plan([f._plan(Settings(), xp) for f in self.factors])
+        plan = self._plan(Settings(), xp) if is_numpy(xp) else None  # in chunks, without which it would only cost
         return super(CDDProduct, self)._matvec(x, xp) if plan is None else plan.apply(x, xp)
 
     def _details(self) -> str:

@@ -34,16 +34,15 @@ from structmat._array_tools import (
 from structmat._fourier import Settings
 from structmat._pair_rules import add, compose, power, scale
 from structmat._plans import Plan
-from structmat.operators._diagonal import Identity
+from structmat.operators._diagonal import Diagonal, Identity
 from structmat.operators._linear_operator import LinearOperator, NormOrder, SpectralFunction, sign_and_log
 from structmat.operators._prepared import (
     Combination,
+    CombinedPlan,
     combined,
-    extent,
     flat,
     plan_of_parts,
     require_operators,
-    require_room,
     values_of,
 )
 from structmat.operators._products import Context
@@ -85,7 +84,6 @@ class Scaled(LinearOperator):
 
     def __post_init__(self) -> None:
         require_operators("Scaled", "operator", (self.operator,))
-        require_room("Scaled", "operator", *extent(self.operator))
         if not isinstance(self.factor, (int, float, complex)):
             arrays = self.operator._arrays()
             like = (namespace_of("Scaled", *arrays), self.operator.dtype) if arrays else None
@@ -119,7 +117,10 @@ class Scaled(LinearOperator):
         return scale_array(self.operator._matvec(x, xp), self.factor, 1, xp)
 
     def _plan(self, settings: Settings, xp: Namespace) -> Plan | None:
-        return plan_of_parts((self.operator,), lambda parts: Scaled(parts[0], self.factor), settings, xp)
+        if not (arrays := self.operator._arrays()) or (plan := self.operator._plan(settings, xp)) is None:
+            return None
+        ones = xp.ones(self.shape[0], dtype=precision_of(self.dtype, xp), device=device_of(arrays[0]))
+        return CombinedPlan((Diagonal(scale_array(ones, self.factor, 1, xp))._plan(settings, xp), plan), is_sum=False)
 
     def _transpose(self) -> LinearOperator:
         return Scaled(self.operator._transpose(), self.factor)
@@ -303,7 +304,7 @@ class Chain(Combination):
         return reduce(lambda x, factor: factor._rmatvec(x, xp), self.factors, y)
 
     def _plan(self, settings: Settings, xp: Namespace) -> Plan | None:
-        return plan_of_parts(self.factors, Product, settings, xp)
+        return plan_of_parts(self.factors, settings, xp)
 
     def _transpose(self) -> LinearOperator:
         return type(self)(tuple(f._transpose() for f in reversed(self.factors)))  # type: ignore[call-arg]
@@ -353,8 +354,7 @@ class Product(Chain):
     TypeError
         If a factor is not an operator, or the factors come from different array libraries.
     ValueError
-        If there is no factor, inner sizes differ, batch axes do not broadcast, or operators are nested too deep or
-        are too many.
+        If there is no factor, inner sizes differ, batch axes do not broadcast, or they hold too many arrays.
 
     Notes
     -----
@@ -460,8 +460,7 @@ class Sum(Combination):
     TypeError
         If a term is not an operator, or the terms come from different array libraries.
     ValueError
-        If there is no term, shapes differ, batch axes do not broadcast, or operators are nested too deep or
-        are too many.
+        If there is no term, shapes differ, batch axes do not broadcast, or they hold too many arrays.
 
     Examples
     --------
@@ -503,7 +502,7 @@ class Sum(Combination):
         return reduce(lambda x, term: x + term._rmatvec(y, xp), self.terms[1:], self.terms[0]._rmatvec(y, xp))
 
     def _plan(self, settings: Settings, xp: Namespace) -> Plan | None:
-        return plan_of_parts(self.terms, Sum, settings, xp, is_sum=True)
+        return plan_of_parts(self.terms, settings, xp, is_sum=True)
 
     def _transpose(self) -> LinearOperator:
         return Sum(tuple(t._transpose() for t in self.terms))

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial, wraps
 from math import prod
-from operator import is_
 from typing import Any, Self
 
 import numpy as np
@@ -45,19 +44,16 @@ __all__ = [
     "CombinedPlan",
     "Prepared",
     "combined",
-    "combined_plan",
-    "extent",
     "flat",
     "plan_of_parts",
     "require_operators",
-    "require_room",
     "values_of",
 ]
 
 
 @dataclass(frozen=True, eq=False, repr=False, slots=True)
 class CombinedPlan(Plan):
-    """The sum of plans, or their product from left to right, all of them real or all complex."""
+    """The sum of plans, or their product from left to right."""
 
     _core_axes = {"parts": None}
 
@@ -70,9 +66,10 @@ class CombinedPlan(Plan):
         return (self.parts[0].shape[0], self.parts[-1].shape[1])
 
     @property
-    def is_real(self) -> bool:
-        """Whether it takes real vectors."""
-        return self.parts[0].is_real
+    def is_real(self) -> bool | None:
+        """Whether all parts take real vectors, or all complex ones; None where they differ."""
+        kinds = {part.is_real for part in self.parts}
+        return kinds.pop() if len(kinds) == 1 else None
 
     @property
     def width(self) -> int:
@@ -85,12 +82,13 @@ class CombinedPlan(Plan):
         return sum(part.cost for part in self.parts)
 
     def step(self, xp: Namespace, dtype: str, *, batched: bool, once: bool = False) -> Step:
-        """Return the product of one vector or of a batch, with no more memory of its own than it needs."""
-        in_place = is_numpy(xp) and not self.is_stack
-        if self.is_stack:  # of which some parts may be none
-            steps: list[Any] = [lambda x, out, part=part: part.apply(x, xp) for part in self.parts]  # noqa: ARG005
-        else:
-            steps = [part.step(xp, dtype, batched=batched, once=once) for part in self.parts]
+        """Return the product of one vector or of a batch, in NumPy with no more memory of its own than it needs."""
+        alike = self.is_real is not None and not self.is_stack
+        in_place = alike and is_numpy(xp)
+        steps: list[Any] = [
+            part.step(xp, dtype, batched=batched, once=once) if alike else lambda x, out, part=part: part.apply(x, xp)  # noqa: ARG005
+            for part in self.parts
+        ]
         if self.is_sum:
             first, *rest = steps
 
@@ -116,14 +114,31 @@ class CombinedPlan(Plan):
 
         return chained
 
+    def apply(self, x: Array, xp: Namespace) -> Array:
+        """Return the product along the last axis, of any vectors."""
+        if self.is_real is None:
+            y: Array = self.step(xp, "", batched=x.ndim > 1)(x, None)
+            return y
+        return super(CombinedPlan, self).apply(x, xp)  # slots make a new class
+
 
 @dataclass(frozen=True, eq=False, repr=False, slots=True)
-class ByParts(Plan):
-    """The plan of an operator made of prepared operators: its own hooks, which go through theirs."""
+class ByHooks(Plan):
+    """What stands for the plan of an operator that has none."""
 
     _core_axes = {"operator": None}
 
     operator: Any
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """That of the operator."""
+        shape: tuple[int, int] = self.operator.shape
+        return shape
+
+    @property
+    def is_real(self) -> None:
+        """It takes all vectors."""
 
     def step(self, xp: Namespace, dtype: str, *, batched: bool, once: bool = False) -> Step:
         """Return the product of one vector or of a batch."""
@@ -135,37 +150,19 @@ class ByParts(Plan):
         return y
 
 
-def combined_plan(plans: Sequence[Any], *, is_sum: bool = False) -> CombinedPlan | None:
-    """Return the plan of a sum or product; None where one is missing, or some are real and some complex."""
-    known = tuple(plan for plan in plans if isinstance(plan, Plan) and not isinstance(plan, ByParts))
-    uniform = len(known) == len(plans) and len({plan.is_real for plan in known}) == 1
-    return CombinedPlan(known, is_sum) if uniform else None
-
-
 def plan_of_parts(
-    parts: tuple[LinearOperator, ...],
-    make: Callable[[tuple[LinearOperator, ...]], LinearOperator],
-    settings: Settings,
-    xp: Namespace,
-    *,
-    is_sum: bool = False,
-) -> Plan | None:
-    """Return the plan of the sum or the product that `make` makes of the parts; None where nothing can be prepared."""
-    if len(parts) > 1 and (plan := combined_plan([p._plan(settings, xp) for p in parts], is_sum=is_sum)) is not None:
-        return plan
-    prepared = tuple(_part(part, settings) for part in parts)
-    return None if all(map(is_, prepared, parts)) else ByParts(make(prepared))
-
-
-def _part(operator: LinearOperator, settings: Settings) -> LinearOperator:
-    """Return a part prepared, itself where that would only add a step."""
-    prepared: LinearOperator = prepare(operator, settings)
-    return operator if isinstance(prepared, Prepared) and isinstance(prepared.plan, Entrywise) else prepared
+    parts: Sequence[LinearOperator], settings: Settings, xp: Namespace, *, is_sum: bool = False
+) -> CombinedPlan | None:
+    """Return the plan of a sum or a product of operators; None where nothing can be prepared."""
+    plans = [part._plan(settings, xp) for part in parts]
+    if all(plan is None or isinstance(plan, Entrywise) for plan in plans) and None in plans:
+        return None
+    return CombinedPlan(tuple(plan or ByHooks(part) for plan, part in zip(plans, parts, strict=True)), is_sum)
 
 
 def products_of(plan: Plan, matrix: Any, direct: int) -> Products | None:
     """Return the products by a plan of NumPy or torch arrays, or for few vectors by a dense matrix; None for others."""
-    if isinstance(plan, ByParts) or plan.is_stack:
+    if plan.is_real is None or plan.is_stack:
         return None
     xp, arrays = plan._own_namespace(), plan._arrays()
     if library_of(xp) not in {"numpy", "torch"}:  # others trace their arrays in types of their own
@@ -484,24 +481,8 @@ for _hook in (
     setattr(Prepared, f"_{_hook}", _forwarded(f"_{_hook}"))
 
 
-_DEEPEST = 64
-"""Levels of operators within operators: each takes up to nine frames of Python's stack of a thousand, in a pickle."""
-
 _MOST = 100_000
-"""Operators within operators, as often as each occurs: a recurrence may double them in each step."""
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """What an operator holds."""
-
-    leaves: list[tuple[Array, int]]
-    """As `_leaves` returns them."""
-    depth: int
-    """Levels of operators within operators, its own included."""
-    count: int
-    """Operators, itself included, each as often as it occurs."""
-    forces_complex: bool
+"""Arrays within operators, each as often as it occurs: a recurrence may double them in each step."""
 
 
 class Combination(LinearOperator):
@@ -512,18 +493,25 @@ class Combination(LinearOperator):
     def _hold(self, parts: tuple[LinearOperator, ...], made_of: Sequence[LinearOperator]) -> Self:
         """Set the parts, which are those of `made_of`, or of others of this kind in there."""
         (name,) = self._core_axes
+        leaves, is_complex = [], False
+        for op in made_of:
+            leaves += op._leaves()
+            is_complex = is_complex or op._forces_complex
+        if len(leaves) > _MOST:
+            text = f"must not hold more than {_MOST:,} arrays, each counted as often as it occurs; multiply out with"
+            raise ArgumentValueError(type(self).__name__, name, f"{text} to_dense(), or apply them one by one")
         object.__setattr__(self, name, parts)
-        object.__setattr__(self, "_held", _joined(type(self), made_of, name))
+        object.__setattr__(self, "_held", (leaves, is_complex))
         return self
 
     def _leaves(self) -> list[tuple[Array, int]]:
-        held: Held | None = getattr(self, "_held", None)  # not set where no constructor made the operator
-        return super()._leaves() if held is None else held.leaves
+        held = getattr(self, "_held", None)  # not set where no constructor made the operator
+        return super()._leaves() if held is None else held[0]
 
     @property
     def _forces_complex(self) -> bool:
-        held: Held | None = getattr(self, "_held", None)
-        return any(part._forces_complex for part in _parts(self)) if held is None else held.forces_complex
+        held = getattr(self, "_held", None)
+        return any(part._forces_complex for part in _parts(self)) if held is None else held[1]
 
     @property
     def dtype(self) -> DType:
@@ -553,7 +541,7 @@ def flat(operators: tuple[LinearOperator, ...], kind: type[Any]) -> tuple[Linear
 
 
 def require_operators(owner: str, argument: str, operators: tuple[Any, ...]) -> None:
-    """Check the parts of a combination, but how deep they are nested, and how many they are."""
+    """Check the parts of a combination, but how many arrays they hold."""
     if not operators:
         raise ArgumentValueError(owner, argument, "must be at least one operator, got none")
     for op in operators:
@@ -564,51 +552,11 @@ def require_operators(owner: str, argument: str, operators: tuple[Any, ...]) -> 
     broadcast_shapes(owner, *(op.batch_shape for op in operators))
 
 
-def require_room(owner: str, argument: str, depth: int, count: int) -> None:
-    """Refuse operators that are nested too deep, or are too many."""
-    if depth > _DEEPEST:
-        limit = f"be nested more than {_DEEPEST} deep"
-    elif count > _MOST:
-        limit = f"hold more than {_MOST:,} operators, each counted as often as it occurs"
-    else:
-        return
-    text = f"must not {limit}; multiply out with to_dense(), or apply them one by one"
-    raise ArgumentValueError(owner, argument, text)
-
-
-def _joined(kind: type[Any], made_of: Sequence[LinearOperator], argument: str) -> Held:
-    """Return what a combination holds that is made of operators, and of the parts of those of its kind."""
-    leaves: list[tuple[Array, int]] = []
-    depth = count = 0
-    for op in made_of:
-        leaves += op._leaves()
-        below, more = extent(op)
-        replaced = type(op) is kind
-        depth, count = max(depth, below - replaced), count + more - replaced
-    require_room(kind.__name__, argument, depth, count)
-    return Held(leaves, depth + 1, count + 1, any(op._forces_complex for op in made_of))
-
-
-def extent(operator: LinearOperator) -> tuple[int, int]:
-    """Return the depth and the number of operators that one is, as `Held` counts them."""
-    held: Held | None = getattr(operator, "_held", None)
-    if held is not None:
-        return held.depth, held.count
-    depth = count = 0
-    for part in _parts(operator):
-        below, more = extent(part)
-        depth, count = max(depth, below), count + more
-    return depth + 1, count + 1
-
-
-def _parts(operator: LinearOperator) -> tuple[LinearOperator, ...]:
-    """Return the operators that one holds."""
-    parts: list[LinearOperator] = []
-    for name, axes in operator._core_axes.items():
-        if axes is None and not isinstance(operator, Prepared):
-            inner = getattr(operator, name)
-            parts.extend(inner if isinstance(inner, tuple) else (inner,))
-    return tuple(parts)
+def _parts(operator: Any) -> tuple[LinearOperator, ...]:
+    """Return the parts of a combination."""
+    (name,) = operator._core_axes
+    parts: tuple[LinearOperator, ...] = getattr(operator, name)
+    return parts
 
 
 def values_of(part: LinearOperator, whole: LinearOperator, xp: Namespace, hook: str, *arguments: str) -> Any:
@@ -634,7 +582,7 @@ def prepared(operator: LinearOperator, settings: Settings) -> LinearOperator:
     if plan is None:
         return operator
     direct = 0
-    if not isinstance(plan, (ByParts, Entrywise)) and not plan.is_stack:
+    if not (isinstance(plan, Entrywise) or plan.is_real is None or plan.is_stack):
         rows, cols = wide.shape
         library = "ducc0" if is_numpy(xp) and settings.engine != "scipy" and ducc() else library_of(xp)
         direct = direct_up_to(rows * cols / plan.cost, library, dtype_name(wide.dtype))
