@@ -38,32 +38,6 @@ from structmat._array_tools import (
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = [
-    "are_normal",
-    "as_floating",
-    "as_matrices",
-    "as_matrix",
-    "as_vectors",
-    "can_raise_for_values",
-    "check_option_names",
-    "copied",
-    "filled",
-    "finite",
-    "grid",
-    "integer",
-    "moved_like",
-    "negligible",
-    "non_negative",
-    "odd_factors",
-    "one_of",
-    "optional_function",
-    "random_generator",
-    "reciprocal_above",
-    "require_nonzero",
-    "side_of_blocks",
-    "to_numpy",
-]
-
 
 def integer(value: Any, owner: str, argument: str, least: int = 1) -> int:
     """Return an integer that is at least `least`; true and false are none."""

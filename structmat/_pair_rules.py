@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-__all__ = ["PairRules", "add", "compose", "power", "prepare", "scale", "submatrix"]
-
 Rule: TypeAlias = Callable[[Any, Any], Any]
 
 

@@ -32,8 +32,6 @@ from structmat._fourier import (
     spectrum,
 )
 
-__all__ = ["Convolution", "Plan", "Products", "Step", "convolution", "reversal", "written"]
-
 Step: TypeAlias = Callable[[Any, Any], Any]
 """Returns the products of one vector or of rows, in the second argument where that is possible and given."""
 

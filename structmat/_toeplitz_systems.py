@@ -46,22 +46,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = [
-    "DENSE",
-    "Bezoutian",
-    "InverseVectors",
-    "ToeplitzSystem",
-    "bezoutian",
-    "inverse_vectors",
-    "levinson",
-    "products",
-    "solutions",
-    "solutions_on_host",
-    "tangents",
-    "transposed",
-    "vectors_on_host",
-]
-
 
 @dataclass(frozen=True, eq=False, repr=False, slots=True)
 class Bezoutian(Plan):

@@ -11,8 +11,6 @@ from structmat._array_tools import Array, Namespace
 from structmat.linear_systems._systems import IterationSettings, SolveResult
 from structmat.operators import LinearOperator
 
-__all__ = ["Rule", "differentiable"]
-
 
 class Rule(NamedTuple):
     """How to solve a kind of problem, and the gradient of its solution, which may be differentiated itself."""

@@ -24,8 +24,6 @@ from structmat.linear_systems._systems import (
 )
 from structmat.operators import LinearOperator
 
-__all__ = ["is_traced", "least_squares", "solution"]
-
 _RESTART = 20
 """Vectors that GMRES keeps."""
 

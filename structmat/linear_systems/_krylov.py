@@ -12,8 +12,6 @@ from structmat._array_tools import Array, Namespace, device_of, is_complex, is_n
 from structmat.linear_systems._systems import LEAST_SQUARES, IterationSettings
 from structmat.operators import Identity, LinearOperator, Prepared
 
-__all__ = ["Counter", "iterate"]
-
 _RESTART = 50
 """Vectors that GMRES keeps."""
 

@@ -47,8 +47,6 @@ from structmat.linear_systems._systems import (
 )
 from structmat.operators import LinearOperator
 
-__all__ = ["lstsq", "solution", "solve"]
-
 IterationCallback = Callable[[int], object]
 """Hears the number of iterations so far."""
 

@@ -40,20 +40,6 @@ from structmat.operators import (
 )
 from structmat.preconditioners import chan
 
-__all__ = [
-    "LEAST_SQUARES",
-    "ConvergenceError",
-    "IterationSettings",
-    "Measure",
-    "SolveResult",
-    "System",
-    "by_gradient",
-    "by_residual",
-    "norm_of",
-    "relative_residual",
-    "size_of",
-]
-
 
 class SolveResult(NamedTuple):
     """The solution of a linear system or of a least-squares problem.

@@ -59,8 +59,6 @@ from structmat.operators._products import Context
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["BlockCirculant", "ScaledGrid"]
-
 # Up to this side all entries are made: exact, and hardly slower than transforms.
 _DIRECT_SIDE = 128
 

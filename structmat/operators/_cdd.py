@@ -44,8 +44,6 @@ from structmat.operators._linear_operator import LinearOperator, NormOrder
 from structmat.operators._prepared import CombinedPlan, combined
 from structmat.operators._products import Context
 
-__all__ = ["CDDLayout", "CDDProduct", "Factor", "FactorKind", "log_spread_and_norm"]
-
 # Factors whose products go through transforms.
 _TRANSFORMED = (Circulant, SpectralCirculant, BlockCirculant)
 

@@ -47,18 +47,6 @@ from structmat.operators._diagonal import Fourier
 from structmat.operators._linear_operator import LinearOperator, Planned, SpectralFunction, spectral_rounding
 from structmat.operators._products import Context
 
-__all__ = [
-    "BandedCirculant",
-    "Circulant",
-    "CirculantLike",
-    "SpectralCirculant",
-    "circulant_entries",
-    "cyclic_diagonals",
-    "factors_of_half",
-    "is_unpaired",
-    "ready_for_roots",
-]
-
 
 def circulant_entries(c: Array, like: Context) -> Array:
     """Return dense circulants with first columns `c`: in NumPy a read-only view of two periods."""

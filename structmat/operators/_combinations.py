@@ -47,8 +47,6 @@ from structmat.operators._prepared import (
 )
 from structmat.operators._products import Context
 
-__all__ = ["Chain", "Product", "Scaled", "Sum", "identity_factor"]
-
 
 @dataclass(frozen=True, eq=False, repr=False, slots=True)
 class Scaled(LinearOperator):

@@ -35,8 +35,6 @@ from structmat._plans import Plan, Step
 from structmat.operators._linear_operator import LinearOperator, SpectralFunction, spectral_rounding
 from structmat.operators._products import Context
 
-__all__ = ["Diagonal", "Entrywise", "Fourier", "Identity"]
-
 
 @dataclass(frozen=True, eq=False, repr=False, slots=True)
 class Identity(LinearOperator):

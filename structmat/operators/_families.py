@@ -30,8 +30,6 @@ from structmat.operators._multilevel import MultilevelCirculant, MultilevelToepl
 from structmat.operators._prepared import Prepared
 from structmat.operators._toeplitz import Hankel, Toeplitz, hankel_of, toeplitz_of
 
-__all__: list[str] = []
-
 _WIDEST_BAND = 64
 """Sums of bands over more diagonals are held as circulants, whose products do not depend on their number."""
 

@@ -29,21 +29,6 @@ from structmat._fourier import Settings
 from structmat._plans import Plan
 from structmat.operators._products import Arithmetic, Op
 
-__all__ = [
-    "ALTERNATIVES",
-    "ClosedForms",
-    "LinearOperator",
-    "MatrixFunctions",
-    "NormOrder",
-    "Planned",
-    "SpectralFunction",
-    "integer_power",
-    "product",
-    "ratio",
-    "sign_and_log",
-    "spectral_rounding",
-]
-
 NormOrder: TypeAlias = Literal["fro", "nuc", 1, 2] | float
 """A matrix norm: Frobenius, nuclear, largest column sum, largest singular value; infinity is the largest row sum."""
 

@@ -51,8 +51,6 @@ from structmat.operators._toeplitz import antidiagonal_means, diagonal_lengths
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["MultilevelCirculant", "MultilevelToeplitz", "OnGrids", "by_axes", "differences", "offsets", "on_grid"]
-
 
 # Up to this many points on the grid, NumPy's transforms of one axis take less time than the calls.
 _SMALL = 2**13

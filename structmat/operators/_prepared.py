@@ -39,17 +39,6 @@ from structmat._plans import Plan, Products, Step, written
 from structmat.operators._diagonal import Entrywise, Identity
 from structmat.operators._linear_operator import LinearOperator
 
-__all__ = [
-    "Combination",
-    "CombinedPlan",
-    "Prepared",
-    "combined",
-    "flat",
-    "plan_of_parts",
-    "require_operators",
-    "values_of",
-]
-
 
 @dataclass(frozen=True, eq=False, repr=False, slots=True)
 class CombinedPlan(Plan):

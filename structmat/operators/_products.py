@@ -44,8 +44,6 @@ from structmat._fourier import Engine, Settings, require_engine
 from structmat._pair_rules import PairRules, add, compose, power, prepare, scale, submatrix
 from structmat._plans import Plan, Products
 
-__all__ = ["Arithmetic", "Context", "Op", "Operator"]
-
 Op = TypeVar("Op", bound="Operator[Any]")
 """The whole base class, `LinearOperator`, which is defined on top of this part."""
 

@@ -48,18 +48,6 @@ from structmat.operators._products import Context
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = [
-    "ConstantDiagonals",
-    "Hankel",
-    "Toeplitz",
-    "ToeplitzInverse",
-    "antidiagonal_means",
-    "diagonal_lengths",
-    "hankel_of",
-    "norm_estimate",
-    "toeplitz_of",
-]
-
 _ROUNDS = 4
 """Of Hager's method: more than three are seldom of use."""
 
