@@ -359,15 +359,10 @@ class ToeplitzSystem:
             if self.n >= LONG:
                 yield self._iterated
             yield self._recursed
-        if self.n <= LARGEST:
-            yield self._inverted
-            yield self._eliminated
-        else:
-            with suppress(np.linalg.LinAlgError):
-                self.inverse  # noqa: B018  # which is made here
-                yield self._inverted
-                yield lambda b: self._by_gmres(b, self.inverse.apply, 8 * STEPS)
-            yield self._recursed
+        with suppress(np.linalg.LinAlgError):
+            self.inverse  # noqa: B018  # which is made here
+            yield lambda b: self.inverse.apply(b, numpy_namespace)
+        yield self._eliminated if self.n <= LARGEST else self._recursed
 
     def _refined(
         self, solver: Callable[[NDArray[Any]], Any], b: NDArray[Any], allowed: float
@@ -413,11 +408,6 @@ class ToeplitzSystem:
         solutions: NDArray[Any] = x.T
         return solutions
 
-    def _inverted(self, b: NDArray[Any]) -> NDArray[Any]:
-        """Return the products with the inverse."""
-        x: Any = self.inverse.apply(b, numpy_namespace)
-        return x
-
     def _refuse(self) -> None:
         text = "too ill-conditioned, or its leading sections are, for recursions, and too large to be eliminated"
         raise np.linalg.LinAlgError(f"{self.owner}: the matrix is {text}; use numpy.linalg on to_dense()")
@@ -445,26 +435,20 @@ class ToeplitzSystem:
         if self._iteration_fails or not size.min() > 1e-8 * size.max():  # a preconditioner no better than none
             return np.full_like(b, np.nan)
 
-        def preconditioned(v: NDArray[Any], xp: Any) -> NDArray[Any]:
-            solution: Any = from_spectrum(spectrum(v, xp, real=real) / s, n, xp, real=real)
-            return solution
+        def preconditioned(v: NDArray[Any]) -> Any:
+            xp = numpy_namespace
+            return from_spectrum(spectrum(v.ravel(), xp, real=real) / s, n, xp, real=real)
 
-        x = self._by_gmres(b, preconditioned, STEPS)
-        self._iteration_fails = not np.all(np.isfinite(x))
-        return x
-
-    def _by_gmres(self, b: NDArray[Any], preconditioner: Callable[..., Any], steps: int) -> NDArray[Any]:
-        """Return solutions by restarted GMRES, or NaN where that does not converge in so many steps."""
-        linear_operator, gmres = scipy.sparse.linalg.LinearOperator, scipy.sparse.linalg.gmres
-        shape, dtype, xp = (self.n, self.n), self.constants.dtype, numpy_namespace
-        T = linear_operator(shape, lambda v: self._product(v.ravel()), dtype=dtype)
-        M = linear_operator(shape, lambda v: preconditioner(v.ravel(), xp), dtype=dtype)
+        make, gmres = scipy.sparse.linalg.LinearOperator, scipy.sparse.linalg.gmres
+        T = make((n, n), lambda v: self._product(v.ravel()), dtype=b.dtype)
+        M = make((n, n), preconditioned, dtype=b.dtype)
         found = np.full_like(b, np.nan)
         for x, row in zip(found, b, strict=True):
-            x[:], info = gmres(T, row, rtol=1e-10, restart=STEPS, maxiter=steps // STEPS, M=M)
+            x[:], info = gmres(T, row, rtol=1e-10, restart=STEPS, maxiter=1, M=M)
             if info:
                 x[:] = np.nan
                 break  # the others will hardly do better
+        self._iteration_fails = not np.all(np.isfinite(found))
         return found
 
     # The inverse and the determinant

@@ -27,7 +27,7 @@ from structmat._array_tools import (
 )
 from structmat._fourier import Settings
 from structmat._plans import Plan
-from structmat.operators._products import Arithmetic, Op
+from structmat.operators._products import Operator
 
 NormOrder: TypeAlias = Literal["fro", "nuc", 1, 2] | float
 """A matrix norm: Frobenius, nuclear, largest column sum, largest singular value; infinity is the largest row sum."""
@@ -170,12 +170,71 @@ def spectral_rounding(dtype: DType, xp: Namespace, *, length: int = 1, order: in
     return eps * (_TRANSFORM * math.log2(2 * length) + order)
 
 
-class ClosedForms(Arithmetic[Op]):
-    """Hooks that raise an error which names the alternative, until an operator has the closed form."""
+def _exponent(p: Any) -> int | float | None:
+    """Return a real number of any type as one of Python; None where it is none, or not finite."""
+    try:
+        return int(p) if isinstance(p, Integral) else float(p) if math.isfinite(p) else None
+    except (TypeError, OverflowError):
+        return None
+
+
+class EigResult(NamedTuple):
+    """Named as those of `numpy.linalg.eig`."""
+
+    eigenvalues: Array
+    eigenvectors: LinearOperator
+
+
+class SlogdetResult(NamedTuple):
+    """Named as those of `numpy.linalg.slogdet`."""
+
+    sign: Array
+    logabsdet: Array
+
+
+class LinearOperator(Operator["LinearOperator"]):
+    """A matrix given by its products.
+
+    The axis rule: `matvec` acts on the last axis of its argument; leading axes are batch axes and broadcast against
+    those of the operator's parameters. ``op @ x`` follows `numpy.matmul`: one axis means a vector, otherwise the
+    columns of the last two axes. dtype and device follow the inputs; half precision is computed in float32 and cast
+    back.
+
+    A method for which an operator has no closed form raises `NotImplementedError`, and the message names an
+    alternative. Where a NumPy operator is singular to working precision, `inv`, `solve` and functions with a pole at
+    zero raise `numpy.linalg.LinAlgError`; torch and JAX return infinities or NaN instead, since a check of values would
+    wait for the device and break ``jit``.
+
+    Subclasses are frozen, slotted dataclasses with ``eq=False``. They supply `shape` and the hooks ``_matvec``,
+    ``_transpose`` and ``_conj``, and say in ``_core_axes`` which fields are parameters; the other hooks have a default.
+
+    See Also
+    --------
+    structmat.extend : For operators of your own.
+    structmat.scipy.as_linear_operator : For solvers of SciPy.
+
+    Examples
+    --------
+    What every operator has, here a circulant:
+
+    >>> import numpy as np
+    >>> import structmat as sm
+    >>> op = sm.Circulant(np.array([2.0, 1.0, 0.0]))
+    >>> isinstance(op, sm.LinearOperator)
+    True
+    >>> op @ np.ones(3), op.matvec(np.ones((5, 3))).shape
+    (array([3., 3., 3.]), (5, 3))
+    >>> op.T.to_dense()
+    array([[2., 1., 0.],
+           [0., 2., 1.],
+           [1., 0., 2.]])
+    """
 
     __slots__ = ()
 
-    def _inv(self, xp: Namespace) -> Op:
+    # Hooks that raise an error which names the alternative, until an operator has the closed form
+
+    def _inv(self, xp: Namespace) -> LinearOperator:
         """Inverse."""
         raise self._no_closed_form("inv")
 
@@ -188,19 +247,19 @@ class ClosedForms(Arithmetic[Op]):
         found: Array = inverse._matvec(b, xp)
         return found
 
-    def _pinv(self, rtol: float, xp: Namespace) -> Op:
+    def _pinv(self, rtol: float, xp: Namespace) -> LinearOperator:
         """Pseudo-inverse."""
         raise self._no_closed_form("pinv")
 
     def _has_pinv(self) -> bool:
         """Tell whether `_pinv` has a closed form."""
-        return type(self)._pinv is not ClosedForms._pinv
+        return type(self)._pinv is not LinearOperator._pinv
 
     def _eigvals(self, xp: Namespace) -> Array:
         """Eigenvalues, complex."""
         raise self._no_closed_form("eigvals")
 
-    def _eig(self, xp: Namespace) -> tuple[Array, Op]:
+    def _eig(self, xp: Namespace) -> tuple[Array, LinearOperator]:
         """Eigenvalues and the operator of eigenvectors."""
         raise self._no_closed_form("eig")
 
@@ -240,7 +299,7 @@ class ClosedForms(Arithmetic[Op]):
         """Main diagonal."""
         raise self._no_closed_form(method)
 
-    def _modulus(self, xp: Namespace) -> Op:
+    def _modulus(self, xp: Namespace) -> LinearOperator:
         """Operator whose entries are ``|A[i, j]|``."""
         raise self._no_closed_form("norm")
 
@@ -283,7 +342,7 @@ class ClosedForms(Arithmetic[Op]):
             return xp.where(regular, other, xp.where(xp.isnan(size), size, xp.inf))
         return xp.where(xp.isnan(value) & ~xp.isnan(size), xp.inf * xp.ones_like(value), value)
 
-    def _spectral_function(self, function: SpectralFunction, xp: Namespace) -> Op:
+    def _spectral_function(self, function: SpectralFunction, xp: Namespace) -> LinearOperator:
         """Function of the matrix."""
         raise self._no_closed_form(function.name)
 
@@ -305,13 +364,9 @@ class ClosedForms(Arithmetic[Op]):
         """Return what of this operator has no closed form, in words."""
         return "this kind of operator"
 
+    # Functions of the eigenvalues, where the hook `_spectral_function` has them
 
-class MatrixFunctions(ClosedForms[Op]):
-    """Functions of the eigenvalues, where the hook `_spectral_function` has them."""
-
-    __slots__ = ()
-
-    def sqrtm(self) -> Op:
+    def sqrtm(self) -> LinearOperator:
         """Return the principal square root, an operator R with ``R @ R = A``.
 
         Returns
@@ -344,7 +399,7 @@ class MatrixFunctions(ClosedForms[Op]):
         function = SpectralFunction("sqrtm", xp.sqrt, needs_nonnegative=True)
         return self._from_working_precision(op._spectral_function(function, xp), xp)
 
-    def expm(self) -> Op:
+    def expm(self) -> LinearOperator:
         """Return the matrix exponential.
 
         Returns
@@ -361,7 +416,7 @@ class MatrixFunctions(ClosedForms[Op]):
         function = SpectralFunction("expm", xp.exp)
         return self._from_working_precision(op._spectral_function(function, xp), xp)
 
-    def logm(self) -> Op:
+    def logm(self) -> LinearOperator:
         """Return the principal matrix logarithm, an operator L with ``L.expm() = A``.
 
         Returns
@@ -380,7 +435,7 @@ class MatrixFunctions(ClosedForms[Op]):
         function = SpectralFunction("logm", xp.log, needs_nonnegative=True, needs_nonzero=True)
         return self._from_working_precision(op._spectral_function(function, xp), xp)
 
-    def fractional_matrix_power(self, p: float) -> Op:
+    def fractional_matrix_power(self, p: float) -> LinearOperator:
         """Return the matrix power ``A^p`` for any real exponent.
 
         Parameters
@@ -425,69 +480,6 @@ class MatrixFunctions(ClosedForms[Op]):
             needs_nonzero=number < 0,
         )
         return self._from_working_precision(op._spectral_function(function, xp), xp)
-
-
-def _exponent(p: Any) -> int | float | None:
-    """Return a real number of any type as one of Python; None where it is none, or not finite."""
-    try:
-        return int(p) if isinstance(p, Integral) else float(p) if math.isfinite(p) else None
-    except (TypeError, OverflowError):
-        return None
-
-
-class EigResult(NamedTuple):
-    """Named as those of `numpy.linalg.eig`."""
-
-    eigenvalues: Array
-    eigenvectors: LinearOperator
-
-
-class SlogdetResult(NamedTuple):
-    """Named as those of `numpy.linalg.slogdet`."""
-
-    sign: Array
-    logabsdet: Array
-
-
-class LinearOperator(MatrixFunctions["LinearOperator"]):
-    """A matrix given by its products.
-
-    The axis rule: `matvec` acts on the last axis of its argument; leading axes are batch axes and broadcast against
-    those of the operator's parameters. ``op @ x`` follows `numpy.matmul`: one axis means a vector, otherwise the
-    columns of the last two axes. dtype and device follow the inputs; half precision is computed in float32 and cast
-    back.
-
-    A method for which an operator has no closed form raises `NotImplementedError`, and the message names an
-    alternative. Where a NumPy operator is singular to working precision, `inv`, `solve` and functions with a pole at
-    zero raise `numpy.linalg.LinAlgError`; torch and JAX return infinities or NaN instead, since a check of values would
-    wait for the device and break ``jit``.
-
-    Subclasses are frozen, slotted dataclasses with ``eq=False``. They supply `shape` and the hooks ``_matvec``,
-    ``_transpose`` and ``_conj``, and say in ``_core_axes`` which fields are parameters; the other hooks have a default.
-
-    See Also
-    --------
-    structmat.extend : For operators of your own.
-    structmat.scipy.as_linear_operator : For solvers of SciPy.
-
-    Examples
-    --------
-    What every operator has, here a circulant:
-
-    >>> import numpy as np
-    >>> import structmat as sm
-    >>> op = sm.Circulant(np.array([2.0, 1.0, 0.0]))
-    >>> isinstance(op, sm.LinearOperator)
-    True
-    >>> op @ np.ones(3), op.matvec(np.ones((5, 3))).shape
-    (array([3., 3., 3.]), (5, 3))
-    >>> op.T.to_dense()
-    array([[2., 1., 0.],
-           [0., 2., 1.],
-           [1., 0., 2.]])
-    """
-
-    __slots__ = ()
 
     def inv(self) -> LinearOperator:
         """Return the inverse as an operator.

@@ -590,27 +590,7 @@ class Operator(Parametrised, ABC, Generic[Op]):
         precision = precision_of(dtype, xp)
         return self._in_precision(precision, xp), in_precision(x, precision, xp), xp, dtype
 
-
-def _range(index: Any, size: int, owner: str) -> range:
-    """Return the rows or columns, of so many, that an integer or a slice means."""
-    found: range | None = None
-    if not (isinstance(index, (bool, np.bool_)) or getattr(index, "ndim", None)):
-        with suppress(TypeError):  # no integers
-            found = range(size)[index if isinstance(index, slice) else slice(index, operator.index(index) + 1 or None)]
-    if found is None:
-        got = index if isinstance(index, slice) else type(index).__name__
-        raise ArgumentTypeError(owner, None, f"takes integers and slices of step one, got {got}{_ANY_INDEX}")
-    if not found:
-        raise IndexError(f"{owner}: {index!r} is none of the {size} rows or columns")
-    if found.step != 1:
-        raise IndexError(f"{owner}: slices must have a step of one, got {index!r}{_ANY_INDEX}")
-    return found
-
-
-class Arithmetic(Operator[Op]):
-    """The operators of Python, by the tables of rules of `structmat.extend`."""
-
-    __slots__ = ()
+    # The operators of Python, by the tables of rules of `structmat.extend`
 
     def __matmul__(self, other: Any) -> Any:
         if type(other) is np.ndarray:
@@ -652,7 +632,7 @@ class Arithmetic(Operator[Op]):
     __radd__ = __add__
 
     def __sub__(self, other: Any) -> Any:
-        return self + (-other) if isinstance(other, Arithmetic) else self.__add__(other)
+        return self + (-other) if isinstance(other, Operator) else self.__add__(other)
 
     def __rsub__(self, other: Any) -> Any:
         return self.__add__(other) if _is_array_like(other) else other + (-self)  # which refuses arrays
@@ -728,6 +708,22 @@ class Arithmetic(Operator[Op]):
         precision = precision_of(dtype, xp)
         result = rules(self._in_precision(precision, xp), other._in_precision(precision, xp))
         return result._in_precision(dtype, xp) if is_half_precision(dtype) else result
+
+
+def _range(index: Any, size: int, owner: str) -> range:
+    """Return the rows or columns, of so many, that an integer or a slice means."""
+    found: range | None = None
+    if not (isinstance(index, (bool, np.bool_)) or getattr(index, "ndim", None)):
+        with suppress(TypeError):  # no integers
+            found = range(size)[index if isinstance(index, slice) else slice(index, operator.index(index) + 1 or None)]
+    if found is None:
+        got = index if isinstance(index, slice) else type(index).__name__
+        raise ArgumentTypeError(owner, None, f"takes integers and slices of step one, got {got}{_ANY_INDEX}")
+    if not found:
+        raise IndexError(f"{owner}: {index!r} is none of the {size} rows or columns")
+    if found.step != 1:
+        raise IndexError(f"{owner}: slices must have a step of one, got {index!r}{_ANY_INDEX}")
+    return found
 
 
 def _is_array_like(value: Any) -> bool:
