@@ -474,6 +474,8 @@ def concat_last(arrays: Sequence[Array], xp: Namespace) -> Array:
     """
     if len(arrays) == 1:
         return arrays[0]
+    if all([array.ndim == 1 and array.dtype == arrays[0].dtype for array in arrays]):  # noqa: C419  # faster
+        return xp.concat(arrays, axis=-1)
     batch = np.broadcast_shapes(*(tuple(a.shape[:-1]) for a in arrays))
     dtype = common_dtype(xp, *arrays)
     same = [a if a.dtype == dtype else xp.astype(a, dtype) for a in arrays]  # in JAX `astype` ends a weak type
@@ -671,6 +673,13 @@ class Parametrised:
                 elif value is not None and not isinstance(value, (int, float, complex)):
                     value = array(value, axes)
             object.__setattr__(new, name, value)
+        return new
+
+    def _replaced(self, **fields: Any) -> Self:
+        """Return the object with other values of some fields, unchecked."""
+        new = object.__new__(type(self))
+        for name in self._field_names():
+            object.__setattr__(new, name, fields[name] if name in fields else getattr(self, name))
         return new
 
     @classmethod

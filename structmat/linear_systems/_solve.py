@@ -145,7 +145,8 @@ def _iterated(
         x = xp.zeros((*b.shape[:-1], A.shape[1]), dtype=b.dtype, device=device_of(b))
         rest = system.b
         size, done = measure(x, rest)
-        lost = ~xp.all(xp.isfinite(A._rmatvec(rest / size_of(rest, xp), xp)), axis=-1)
+        product = A._matvec if A.shape[0] == A.shape[1] else A._rmatvec
+        lost = ~xp.all(xp.isfinite(product(rest / size_of(rest, xp), xp)), axis=-1)
         done = done | lost  # as no iteration brings NaN to an end
         for k in range(_PASSES):  # a solver may measure by another norm
             left = settings.max_iter - count.before

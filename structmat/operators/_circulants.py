@@ -320,7 +320,7 @@ class Circulant(CirculantLike):
         return convolution(cyclic_kernel(self.c, xp), (n, n), settings, xp)
 
     def _transpose(self) -> Circulant:
-        return Circulant(reversed_cyclically(self.c, self._own_namespace()))
+        return self._replaced(c=reversed_cyclically(self.c, self._own_namespace()))
 
     def _solve(self, b: Array, xp: Namespace) -> Array:
         unit, n, real = binary_unit(self.c, xp), self.c.shape[-1], not is_complex(self.c.dtype, xp)
@@ -445,7 +445,7 @@ class SpectralCirculant(CirculantLike):
         return SpectralCirculant(xp.astype(self._as_full(xp), dtype), self.n, real=False)
 
     def _like(self, values: Array) -> SpectralCirculant:
-        return SpectralCirculant(values, self.n, self.real)
+        return self._replaced(spectrum=values)
 
     def _plan(self, settings: Settings, xp: Namespace) -> Convolution:
         return self.to_circulant()._plan(settings, xp)
@@ -599,9 +599,6 @@ class BandedCirculant(CirculantLike):
             entry = self.entries[..., j : j + 1]
             c = c + xp.where(k == (self.start + j) % self.n, entry, xp.zeros_like(entry))
         return Circulant(c)
-
-    def _like(self, entries: Array) -> BandedCirculant:
-        return BandedCirculant(entries, self.n, self.start)
 
     def _plan(self, settings: Settings, xp: Namespace) -> ShiftAndAdd:
         return ShiftAndAdd(self.entries, self.n, self.start, not is_complex(self.dtype, xp))

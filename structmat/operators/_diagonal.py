@@ -316,6 +316,10 @@ class Diagonal(LinearOperator):
         return self
 
     def _to_dense(self, like: Context) -> Array:
+        if is_numpy(like.xp):
+            dense, k = np.zeros((*self.d.shape, self.d.shape[-1]), self.d.dtype), np.arange(self.d.shape[-1])
+            dense[..., k, k] = self.d
+            return dense
         on_diagonal = like.xp.eye(self.shape[0], dtype=like.xp.bool, device=like.device)
         # where, not a product: infinity times the zeros beside it would be NaN
         return like.xp.where(on_diagonal, self.d[..., None], like.xp.zeros_like(self.d[..., None]))

@@ -432,7 +432,7 @@ class MultilevelCirculant(OnGrids):
         return not is_complex(self.c.dtype, self._own_namespace())
 
     def _with(self, c: Array) -> MultilevelCirculant:
-        return MultilevelCirculant(c, self.sizes)
+        return self._replaced(c=c)
 
     def _with_spectrum(self, values: Array, xp: Namespace, *, real: bool) -> MultilevelCirculant:
         """The matrix of given eigenvalues, in the order of `_eigvals`."""
@@ -789,10 +789,10 @@ class MultilevelToeplitz(OnGrids):
 
     def _transpose(self) -> MultilevelToeplitz:
         t = self._own_namespace().flip(self.t, axis=-1)
-        return MultilevelToeplitz(t, self.col_sizes, self.row_sizes)
+        return self._replaced(t=t, row_sizes=self.col_sizes, col_sizes=self.row_sizes)
 
     def _with(self, t: Array) -> MultilevelToeplitz:
-        return MultilevelToeplitz(t, self.row_sizes, self.col_sizes)
+        return self._replaced(t=t)
 
     def _to_dense(self, like: Context) -> Array:
         xp, (rows, cols) = like.xp, self.shape

@@ -55,6 +55,11 @@ class CombinedPlan(Plan):
         return (self.parts[0].shape[0], self.parts[-1].shape[1])
 
     @property
+    def is_stack(self) -> bool:
+        """Whether parameters have batch axes."""
+        return any(part.is_stack for part in self.parts)
+
+    @property
     def is_real(self) -> bool | None:
         """Whether all parts take real vectors, or all complex ones; None where they differ."""
         kinds = {part.is_real for part in self.parts}
@@ -128,6 +133,11 @@ class ByHooks(Plan):
     @property
     def is_real(self) -> None:
         """It takes all vectors."""
+
+    @property
+    def is_stack(self) -> bool:
+        """Whether parameters have batch axes."""
+        return bool(self.operator.batch_shape)
 
     def step(self, xp: Namespace, dtype: str, *, batched: bool, once: bool = False) -> Step:
         """Return the product of one vector or of a batch."""
@@ -571,7 +581,10 @@ def prepared(operator: LinearOperator, settings: Settings) -> LinearOperator:
     if plan is None:
         return operator
     direct = 0
-    if not (isinstance(plan, Entrywise) or plan.is_real is None or plan.is_stack):
+    is_sum = (
+        isinstance(plan, CombinedPlan) and plan.is_sum
+    )  # whose dense matrix would take longer to make than it saves
+    if not (is_sum or isinstance(plan, Entrywise) or plan.is_real is None or plan.is_stack):
         rows, cols = wide.shape
         library = "ducc0" if is_numpy(xp) and settings.engine != "scipy" and ducc() else library_of(xp)
         direct = direct_up_to(rows * cols / plan.cost, library, dtype_name(wide.dtype))

@@ -111,11 +111,12 @@ class Operator(Parametrised, ABC, Generic[Op]):
     @property
     def dtype(self) -> DType:
         """The dtype of the entries, in the library of the parameters; None for an operator without parameters."""
-        leaves = self._leaves()
-        if len(leaves) == 1:
-            return leaves[0][0].dtype
-        arrays = [array for array, _ in leaves]
-        return common_dtype(namespace_of(type(self).__name__, *arrays), *arrays) if arrays else None
+        if not (arrays := self._arrays()):
+            return None
+        dtypes = [array.dtype for array in arrays]
+        if dtypes.count(dtypes[0]) == len(dtypes):
+            return dtypes[0]
+        return common_dtype(namespace_of(type(self).__name__, *arrays), *arrays)
 
     def _counted_as(self, dtype: DType) -> list[Array | DType]:
         """Return what tells `common_dtype` of the operator, whose dtype is given: its arrays, where they have it."""

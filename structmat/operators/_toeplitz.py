@@ -222,7 +222,7 @@ class ToeplitzInverse(Planned):
 
     def _transpose(self) -> ToeplitzInverse:
         rows, cols = self.flips
-        return ToeplitzInverse(self.x, self.y, (not cols, not rows))
+        return self._replaced(flips=(not cols, not rows))
 
     def _diagonal(self, method: str, xp: Namespace) -> Array:
         rows, cols = self.flips
@@ -506,7 +506,7 @@ class Toeplitz(ConstantDiagonals):
         return convolution(kernel_of_diagonals(self.c, self.r[..., 1:], xp), self.shape, settings, xp)
 
     def _transpose(self) -> Toeplitz:
-        return Toeplitz(concat_last([self.c[..., :1], self.r[..., 1:]], self._own_namespace()), self.c)
+        return self._replaced(c=concat_last([self.c[..., :1], self.r[..., 1:]], self._own_namespace()), r=self.c)
 
     def _to_dense(self, like: Context) -> Array:
         xp = like.xp
