@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from structmat._arguments import non_negative, random_generator
+from structmat._arguments import non_negative, random_generator, to_numpy
 from structmat._array_tools import (
     ArgumentTypeError,
     ArgumentValueError,
     Array,
     Namespace,
+    device_of,
     euclidean_norm,
     is_complex,
     is_numpy,
+    namespace,
     precision_of,
 )
 from structmat.operators import Identity, LinearOperator, Prepared
@@ -134,8 +137,8 @@ def check_operator(
     if matrix.ndim < 2 or matrix.dtype.kind not in "fc":
         raise ArgumentValueError("check_operator", "dense", f"must be a matrix, got {matrix.dtype} {matrix.shape}")
     rtol = None if rtol is None else non_negative(rtol, "check_operator", "rtol")
-    pair = _Pair(operator, matrix, random_generator(rng, "check_operator"), rtol)
-    for law in LAWS:
+    pair = Pair(operator, matrix, random_generator(rng, "check_operator"), rtol)
+    for law in LAWS.values():
         law(pair)
 
 
@@ -144,15 +147,21 @@ def _require_operator(operator: object, owner: str) -> None:
         raise ArgumentTypeError(owner, "operator", f"must be a structmat operator, got {type(operator).__name__}")
 
 
-class _Pair:
-    """An operator beside its dense matrix, and comparisons in the operator's own library."""
+class Pair:
+    """An operator beside its dense matrix, and comparisons in the library of what is compared."""
 
-    def __init__(self, op: Any, dense: Any, rng: np.random.Generator, rtol: float | None) -> None:
+    def __init__(self, op: Any, dense: Any, rng: np.random.Generator, rtol: float | None, xp: Any = None) -> None:
         self.op, self.dense, self.rng = op, dense, rng
-        self.xp: Any = op._own_namespace()
+        self.xp: Any = op._own_namespace() if xp is None else xp
         self.single = op.dtype is not None and float(self.xp.finfo(op.dtype).eps) > 1e-10
         self.complex = op._forces_complex or (op.dtype is not None and is_complex(op.dtype, self.xp))
         self.rtol = (1e-5 if self.single else 1e-13) if rtol is None else rtol
+        self.loose = 2e-3 if self.single else 1e-11
+        """For results of linear algebra, relative to the largest entry."""
+        self.is_square = dense.shape[-1] == dense.shape[-2]
+        self.is_well_conditioned = bool(np.all(np.linalg.cond(dense) < 100)) if dense.size else False
+        self.skipped: set[str] = set()
+        """What the operator has no closed form of."""
 
     def fail(self, text: str) -> AssertionError:
         return AssertionError(f"{type(self.op).__name__}: {text}")
@@ -167,63 +176,111 @@ class _Pair:
     def array(self, values: Any) -> Any:
         return self.xp.asarray(np.array(values), device=self.op.device)  # a copy, which all libraries may write to
 
-    def near(self, name: str, actual: Any, expected: Any, *factors: Any, rtol: float = 0.0) -> None:
-        """Compare up to rounding, relative to the product of the norms of what was multiplied."""
+    def near(self, name: str, actual: Any, expected: Any, *factors: Any, scale: float | None = None) -> None:
+        """Compare up to rounding, relative to the product of the norms of what was multiplied.
+
+        With a `scale` loosely, relative to that or the largest entry.
+        """
         expected = np.asarray(expected)
         if tuple(actual.shape) != expected.shape:
             raise self.fail(f"{name} has shape {tuple(actual.shape)}, not {expected.shape}")
         if not expected.size:
             return
-        if is_complex(actual.dtype, self.xp):
+        xp = namespace(actual)
+        if is_complex(actual.dtype, xp):
             expected = expected.astype("complex128")
         elif np.iscomplexobj(expected):
             raise self.fail(f"{name} is real where complex numbers are due")
-        off = float(self.xp.max(self.xp.abs(actual - self.array(expected))))
-        norms = [np.max(_norm(f, axis=-1)) for f in factors or (expected[..., None],)]
-        size = np.sqrt(max(expected.shape[-2:], default=1))
-        finite = np.isfinite(expected)
-        if not off <= (rtol or self.rtol) * size * (np.prod(norms) + np.max(np.abs(expected[finite]), initial=0)):
+        off = float(xp.max(xp.abs(actual - xp.asarray(np.array(expected), device=device_of(actual)))))
+        largest = np.max(np.abs(expected[np.isfinite(expected)]), initial=0.0)
+        if scale is None:
+            norms = [np.max(_norm(f, axis=-1)) for f in factors]
+            allowed = self.rtol * np.sqrt(max(expected.shape[-2:], default=1)) * (np.prod(norms) + largest)
+        else:
+            allowed = self.loose * max(scale, largest)
+        if not off <= allowed:
             raise self.fail(f"{name}: off by {off:.2g}")
 
+    def equal(self, name: str, actual: Callable[[], Any], expected: Callable[[], Any], scale: float = 1e-30) -> None:
+        """Compare results of linear algebra where there is a closed form."""
+        try:
+            value = actual()
+        except NotImplementedError:
+            self.skipped.add(name)
+        else:
+            self.near(name, value, expected(), scale=scale)
 
-def _description(pair: _Pair) -> None:
+
+def _description(pair: Pair) -> None:
     op, dense = pair.op, pair.dense
     if (op.shape, op.batch_shape) != (dense.shape[-2:], dense.shape[:-2]):
         raise pair.fail(f"it has shape {op.shape} and batch {op.batch_shape}, the dense matrix {dense.shape}")
-    if str(op.shape) not in repr(op) or "\n" in repr(op) or not repr(op).startswith(type(op).__name__):
-        raise pair.fail(f"repr is {op!r}")
+    text = repr(op)
+    if str(op.shape) not in text or "\n" in text or not text.startswith(type(op).__name__):
+        raise pair.fail(f"repr is {text}")
+    if (f"batch={op.batch_shape}" in text) != bool(op.batch_shape) or str(op.device or "any") not in text:
+        raise pair.fail(f"repr does not tell batch and device: {text}")
     if op.dtype is not None and op.to_dense().dtype != op.dtype:
         raise pair.fail(f"to_dense has dtype {op.to_dense().dtype}, the operator {op.dtype}")
     pair.near("to_dense is not the dense matrix", op.to_dense(), dense, dense, np.ones(1))
 
 
-def _products(pair: _Pair) -> None:
+def _product(pair: Pair, lead: tuple[int, ...], *, imaginary: bool = False) -> None:
+    """Compare the products of vectors of some batch shape with the operator and its adjoint."""
     op, dense = pair.op, pair.dense
-    batch, (rows, cols) = dense.shape[:-2], dense.shape[-2:]
-    for lead in ((), (0, *batch), (2, 3, *batch)):
-        for imaginary in (False, True):
-            x, y = pair.drawn(*lead, cols, imaginary=imaginary), pair.drawn(*lead, rows, imaginary=imaginary)
-            product, adjoint = op.matvec(pair.array(x)), op.rmatvec(pair.array(y))
-            if is_complex(product.dtype, pair.xp) != (pair.complex or imaginary):
-                raise pair.fail(f"matvec makes {product.dtype} of {x.dtype}")
-            pair.near(f"matvec of {x.dtype} {x.shape}", product, np.einsum("...ij,...j->...i", dense, x), dense, x)
-            expected = np.einsum("...ji,...j->...i", dense.conj(), y)
-            pair.near(f"rmatvec of {y.dtype} {y.shape}", adjoint, expected, dense, y)
+    rows, cols = dense.shape[-2:]
+    x, y = pair.drawn(*lead, cols, imaginary=imaginary), pair.drawn(*lead, rows, imaginary=imaginary)
+    product, adjoint = op.matvec(pair.array(x)), op.rmatvec(pair.array(y))
+    if is_complex(product.dtype, pair.xp) != (pair.complex or imaginary):
+        raise pair.fail(f"matvec makes {product.dtype} of {x.dtype}")
+    pair.near(f"matvec of {x.dtype} {x.shape}", product, np.einsum("...ij,...j->...i", dense, x), dense, x)
+    expected = np.einsum("...ji,...j->...i", dense.conj(), y)
+    pair.near(f"rmatvec of {y.dtype} {y.shape}", adjoint, expected, dense, y)
+
+
+def _vectors(pair: Pair) -> None:
+    _product(pair, ())
+    batch = pair.dense.shape[:-2]
+    if batch:
+        _product(pair, batch)
+
+
+def _batches(pair: Pair) -> None:
+    _product(pair, (2, 3, *pair.dense.shape[:-2]))
+    if is_numpy(pair.xp):
+        x = pair.drawn(2, 3, *pair.dense.shape[:-2], pair.dense.shape[-1])
+        right = pair.op.matvec(x)
+        out = np.empty_like(right)
+        if pair.op.matvec(x, out=out) is not out:
+            raise pair.fail("matvec does not return out")
+        pair.near("matvec into out", out, right, pair.dense, x)
+
+
+def _no_vectors(pair: Pair) -> None:
+    _product(pair, (0, *pair.dense.shape[:-2]))
+
+
+def _complex_vectors(pair: Pair) -> None:
+    _product(pair, (), imaginary=True)
+    x = pair.drawn(pair.dense.shape[-1], 1, imaginary=True)
+    pair.near("op @ complex columns", pair.op @ pair.array(x), pair.dense @ x, pair.dense, x)
+    off = adjoint_error(pair.op, rng=pair.rng)
+    if not off <= pair.rtol:
+        raise pair.fail(f"rmatvec is not the adjoint of matvec: off by {off:.2g}")
+
+
+def _columns(pair: Pair) -> None:
+    op, dense = pair.op, pair.dense
+    rows, cols = dense.shape[-2:]
     X, Y, x, y = pair.drawn(cols, 3), pair.drawn(3, rows), pair.drawn(cols), pair.drawn(rows)
     pair.near("matmat", op.matmat(pair.array(X)), dense @ X, dense, X)
     pair.near("op @ X", op @ pair.array(X), dense @ X, dense, X)
     pair.near("op @ x", op @ pair.array(x), dense @ x, dense, x)
     pair.near("X @ op", op.__rmatmul__(pair.array(Y)), Y @ dense, dense, Y)
     pair.near("x @ op", op.__rmatmul__(pair.array(y)), y @ dense, dense, y)
-    if is_numpy(pair.xp):
-        right = op.matvec(x)
-        out = np.empty_like(right)
-        if op.matvec(x, out=out) is not out:
-            raise pair.fail("matvec does not return out")
-        pair.near("matvec into out", out, right, dense, x)
 
 
-def _transposes(pair: _Pair) -> None:
+def _transposes(pair: Pair) -> None:
     op, dense = pair.op, pair.dense
     T = np.swapaxes(dense, -1, -2)
     cases = (("T", op.T, T), ("H", op.H, T.conj()), ("conj", op.conj(), dense.conj()), ("T.T", op.T.T, dense))
@@ -233,10 +290,9 @@ def _transposes(pair: _Pair) -> None:
             raise pair.fail(f"{name} is a {type(other).__name__}")
 
 
-def _arithmetic(pair: _Pair) -> None:
+def _arithmetic(pair: Pair) -> None:
     op, dense = pair.op, pair.dense
-    rows, cols = op.shape
-    x = pair.drawn(cols)
+    x = pair.drawn(op.shape[1])
     cases = [
         ("2 * op", 2 * op, 2 * dense),
         ("op * -0.5", op * -0.5, -0.5 * dense),
@@ -247,71 +303,96 @@ def _arithmetic(pair: _Pair) -> None:
         ("op - 3 * op", op - 3 * op, -2 * dense),
         ("numpy.float64(2) * op", np.float64(2) * op, 2 * dense),
         ("array * op", op * pair.array(np.asarray(3, x.dtype)), 3 * dense),
-        ("Identity @ op", Identity(rows) @ op, dense),
-        ("op @ Identity", op @ Identity(cols), dense),
     ]
+    for name, other, matrix in cases:
+        pair.near(name, other.matvec(pair.array(x)), matrix @ x, dense, 3 * x)
+
+
+def _identities(pair: Pair) -> None:
+    op, dense, (rows, cols) = pair.op, pair.dense, pair.op.shape
+    x = pair.drawn(cols)
+    cases = [("Identity @ op", Identity(rows) @ op, dense), ("op @ Identity", op @ Identity(cols), dense)]
     if rows == cols:
         cases.append(("op + 2 * Identity", op + 2 * Identity(rows), dense + 2 * np.eye(rows)))
     for name, other, matrix in cases:
-        expected = matrix @ x
-        pair.near(name, other.matvec(pair.array(x)), expected, dense, 3 * x)
+        pair.near(name, other.matvec(pair.array(x)), matrix @ x, dense, 3 * x)
 
 
-def _copies(pair: _Pair) -> None:
+def _copies(pair: Pair) -> None:
     again = copy.deepcopy(pair.op)  # as pickles make them
     x = pair.drawn(pair.op.shape[1])
     pair.near("a copy", again.matvec(pair.array(x)), pair.dense @ x, pair.dense, x)
 
 
-def _linear_algebra(pair: _Pair) -> None:
+def _entries(pair: Pair) -> None:
+    """What is known of the entries and the singular values of any matrix."""
     op, dense = pair.op, pair.dense
-    loose = 2e-3 if pair.single else 1e-11
-    well = bool(np.all(np.linalg.cond(dense) < 100)) if dense.size else False
     diagonal = np.diagonal(dense, axis1=-2, axis2=-1)
-    b = pair.drawn(*dense.shape[:-1])
-    square, right = dense.shape[-1] == dense.shape[-2], b[..., None]
-    columns = pair.drawn(dense.shape[-2], dense.shape[-2])  # as many as rows, which a wrong axis would not notice
-    checks: list[tuple[str, bool, Callable[[], Any], Callable[[], Any]]] = [
-        ("diagonal", True, op.diagonal, lambda: diagonal),
-        ("trace", True, op.trace, lambda: np.sum(diagonal, axis=-1)),
-        ("svdvals", True, op.svdvals, lambda: np.linalg.svdvals(dense)),
-        ("cond", well and not _estimates_cond(op), op.cond, lambda: np.linalg.cond(dense)),
-        (
-            "rank",
-            well,
-            lambda: pair.xp.astype(op.rank(), pair.xp.float64),
-            lambda: np.linalg.matrix_rank(dense).astype("float64"),
-        ),
-        ("pinv", well, lambda: op.pinv().to_dense(), lambda: np.linalg.pinv(dense)),
-        ("lstsq", well, lambda: op.lstsq(pair.array(columns)), lambda: np.linalg.pinv(dense) @ columns),
-        ("pinv_matvec", well, lambda: op.pinv_matvec(pair.array(b)), lambda: (np.linalg.pinv(dense) @ right)[..., 0]),
-        ("inv", well and square, lambda: op.inv().to_dense(), lambda: np.linalg.inv(dense)),
-        ("solve", well and square, lambda: op.solve(pair.array(columns)), lambda: np.linalg.solve(dense, columns)),
-        (
-            "inv_matvec",
-            well and square,
-            lambda: op.inv_matvec(pair.array(b)),
-            lambda: np.linalg.solve(dense, right)[..., 0],
-        ),
-        ("det", well and square and _has_determinant(pair), op.det, lambda: np.linalg.det(dense)),
-        ("slogdet", well and square, lambda: op.slogdet().sign, lambda: np.linalg.slogdet(dense)[0]),
-        ("slogdet", well and square, lambda: op.slogdet().logabsdet, lambda: np.linalg.slogdet(dense)[1]),
-    ]
+    scale = float(np.max(np.abs(dense), initial=0.0)) * max(dense.shape[-2:])
+    pair.equal("diagonal", op.diagonal, lambda: diagonal)
+    pair.equal("trace", op.trace, lambda: np.sum(diagonal, axis=-1), scale)
+    pair.equal("svdvals", op.svdvals, lambda: np.linalg.svdvals(dense))
     for order in ("fro", "nuc", 1, 2, np.inf):
-        of_order = {"ord": order, "axis": (-2, -1)}
-        checks.append((f"norm({order})", True, _bound(op.norm, order), _bound(_norm, dense, **of_order)))
-    for name, defined, actual, expected in checks:
-        if not defined:
-            continue
-        try:
-            value = actual()
-        except NotImplementedError:
-            continue
-        scale = np.max(np.abs(dense), initial=0.0) * max(dense.shape[-2:]) if name in {"trace", "diagonal"} else 0.0
-        pair.near(name, value, expected(), *([np.full((1, 1), scale)] if scale else []), rtol=loose)
+        options = {"ord": order, "axis": (-2, -1)}
+        pair.equal(f"norm({order})", partial(op.norm, order), partial(_norm, dense, **options))
 
 
-def _has_determinant(pair: _Pair) -> bool:
+def _inverses(pair: Pair) -> None:
+    """Solutions, inverses and determinants, of matrices that are well conditioned."""
+    op, dense = pair.op, pair.dense
+    if not pair.is_well_conditioned:
+        return
+    b = pair.drawn(*dense.shape[:-1])
+    columns = pair.drawn(dense.shape[-2], dense.shape[-2])  # as many as rows, which a wrong axis would not notice
+    right, ours, theirs = pair.array(b), pair.array(columns), b[..., None]
+    pair.equal("rank", lambda: to_numpy(op.rank()) * 1.0, lambda: np.linalg.matrix_rank(dense) * 1.0)
+    pair.equal("pinv", lambda: op.pinv().to_dense(), lambda: np.linalg.pinv(dense))
+    pair.equal("lstsq", lambda: op.lstsq(ours), lambda: np.linalg.pinv(dense) @ columns)
+    pair.equal("pinv_matvec", lambda: op.pinv_matvec(right), lambda: (np.linalg.pinv(dense) @ theirs)[..., 0])
+    for order in (2, 1, np.inf, "fro") if pair.is_square else (2,):
+        _condition(pair, order)
+    if pair.is_square:
+        pair.equal("inv", lambda: op.inv().to_dense(), lambda: np.linalg.inv(dense))
+        pair.equal("solve", lambda: op.solve(ours), lambda: np.linalg.solve(dense, columns))
+        pair.equal("inv_matvec", lambda: op.inv_matvec(right), lambda: np.linalg.solve(dense, theirs)[..., 0])
+        if _has_determinant(pair):
+            pair.equal("det", op.det, lambda: np.linalg.det(dense))
+        sign, log = np.linalg.slogdet(dense)
+        pair.equal("slogdet", lambda: op.slogdet().sign, lambda: sign)
+        pair.equal("slogdet", lambda: op.slogdet().logabsdet, lambda: log, 10.0)
+
+
+def _condition(pair: Pair, order: Any) -> None:
+    """Compare a condition number, which of some operators is a lower bound, but not a bad one."""
+    expected = np.linalg.cond(pair.dense / np.max(np.abs(pair.dense)), order)
+    if not _estimates_cond(pair.op):
+        pair.equal(f"cond({order})", partial(pair.op.cond, order), lambda: expected)
+    elif order != "fro" and pair.is_square:
+        share = to_numpy(pair.op.cond(order)) / expected
+        if not np.all((share > 0.3) & (share < 1 + pair.loose)):
+            raise pair.fail(f"cond({order}) is {share} of the value")
+
+
+def _eigenvalues(pair: Pair) -> None:
+    """Eigenvalues and eigenvectors."""
+    op, dense = pair.op, pair.dense
+    if not pair.is_square:
+        return
+    try:
+        values, vectors = op.eig()
+    except (NotImplementedError, AttributeError):  # some libraries have no general eigenvalues
+        pair.skipped |= {"eig", "eigvals"}
+        return
+    pair.near("eigvals beside eig", op.eigvals(), to_numpy(values), scale=0.0)
+    w, V = to_numpy(values), to_numpy(vectors.to_dense())
+    size = pair.loose * (1 + np.max(np.abs(w), initial=0.0))
+    if not np.max(np.abs(dense @ V - V * w[..., None, :]), initial=0.0) <= size * np.max(np.abs(V), initial=0.0):
+        raise pair.fail("eig: the columns are no eigenvectors")
+    if not np.max(np.abs(np.sum(w, axis=-1) - np.trace(dense, axis1=-2, axis2=-1)), initial=0.0) <= size * len(dense):
+        raise pair.fail("eigvals: their sum is not the trace")
+
+
+def _has_determinant(pair: Pair) -> bool:
     """Tell whether determinants are well inside the range of numbers of the operator."""
     limits = pair.xp.finfo(pair.xp.float64 if pair.op.dtype is None else pair.op.dtype)
     logs = np.linalg.slogdet(pair.dense)[1]
@@ -330,16 +411,19 @@ def _estimates_cond(op: LinearOperator) -> bool:
     return type(source)._cond is not LinearOperator._cond
 
 
-def _bound(function: Callable[..., Any], *arguments: Any, **named: Any) -> Callable[[], Any]:
-    return lambda: function(*arguments, **named)
-
-
-LAWS: tuple[Callable[[_Pair], None], ...] = (
-    _description,
-    _products,
-    _transposes,
-    _arithmetic,
-    _copies,
-    _linear_algebra,
-)
+LAWS: dict[str, Callable[[Pair], None]] = {
+    "description": _description,
+    "vectors": _vectors,
+    "batches": _batches,
+    "no vectors": _no_vectors,
+    "complex vectors": _complex_vectors,
+    "columns": _columns,
+    "transposes": _transposes,
+    "arithmetic": _arithmetic,
+    "identities": _identities,
+    "copies": _copies,
+    "entries": _entries,
+    "inverses": _inverses,
+    "eigenvalues": _eigenvalues,
+}
 """The laws, each a function of an operator beside its dense matrix."""

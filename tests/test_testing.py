@@ -9,20 +9,8 @@ import pytest
 import scipy.linalg
 
 import structmat as sm
-from tests.backends import Backend
-from tests.operator_registry import REGISTRY, Entry, Vectors
 
-entries = pytest.mark.parametrize("entry", REGISTRY, ids=lambda e: e.name)
 C = np.array([1.0, 2.0, 5.0, 3.0])
-
-
-@entries
-def test_every_operator_obeys_every_law(backend: Backend, entry: Entry) -> None:
-    if backend.compiles:
-        pytest.skip("each operation would be compiled for each shape; test_laws goes through few of them")
-    for seed, (dtype, batch) in enumerate((("float64", ()), ("complex128", (2,)))):
-        sample = entry.draw(Vectors(seed, dtype, batch))
-        sm.testing.check_operator(sample.make(backend.asarray), sample.dense, rng=seed)
 
 
 class Faulty(sm.Circulant):
