@@ -274,7 +274,7 @@ def copied(array: Array, xp: Namespace) -> Array:
     return copy
 
 
-def filled(out: Any, values: Array, owner: str) -> Array:
+def copied_into(out: Any, values: Array, owner: str) -> Array:
     """Return `out` with these values, after the check that it is a NumPy array that fits."""
     if type(out) is not np.ndarray or type(values) is not np.ndarray:
         raise ArgumentTypeError(owner, "out", f"must be a NumPy array for results of NumPy, got {type(out).__name__}")

@@ -289,7 +289,7 @@ def in_precision(array: Array, precision: DType, xp: Namespace) -> Array:
     return array if array.dtype == target else xp.astype(array, target)
 
 
-def restored(value: Array, dtype: DType, xp: Namespace) -> Array:
+def cast_back(value: Array, dtype: DType, xp: Namespace) -> Array:
     """Return a real result in the half precision `dtype` of its operands; any other result as it is."""
     if is_half_precision(dtype) and value.dtype != dtype and xp.isdtype(value.dtype, "real floating"):
         return xp.astype(value, dtype)

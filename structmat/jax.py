@@ -36,7 +36,7 @@ import structmat.operators  # noqa: F401  # all of them, to be registered
 from structmat._array_tools import Parametrised
 from structmat._toeplitz_systems import products, solutions_on_host, tangents, transposed, vectors_on_host
 
-__all__ = ["inverse_vectors", "register_operator", "toeplitz_solutions"]
+__all__ = ["register_operator"]
 
 
 class _Integer(int):

@@ -18,6 +18,7 @@ from structmat._array_tools import (
     Namespace,
     along_axes,
     broadcast_shapes,
+    cast_back,
     common_dtype,
     device_of,
     in_precision,
@@ -25,7 +26,6 @@ from structmat._array_tools import (
     is_half_precision,
     namespace_of,
     precision_of,
-    restored,
 )
 from structmat.operators import Circulant, LinearOperator, MultilevelCirculant, MultilevelToeplitz, Toeplitz
 
@@ -74,7 +74,7 @@ def chan(
     if isinstance(column, MultilevelToeplitz):
         return _of_levels(column, row, _mean_of_diagonals, "chan")
     lower, wrapped, dtype, xp = _diagonals(column, row, "chan")
-    return Circulant(restored(_mean_of_diagonals(lower, wrapped, xp), dtype, xp))
+    return Circulant(cast_back(_mean_of_diagonals(lower, wrapped, xp), dtype, xp))
 
 
 def strang(
@@ -116,7 +116,7 @@ def strang(
     if isinstance(column, MultilevelToeplitz):
         return _of_levels(column, row, _central_diagonals, "strang")
     lower, wrapped, dtype, xp = _diagonals(column, row, "strang")
-    return Circulant(restored(_central_diagonals(lower, wrapped, xp), dtype, xp))
+    return Circulant(cast_back(_central_diagonals(lower, wrapped, xp), dtype, xp))
 
 
 def _diagonals(column: ArrayLike | Toeplitz, row: ArrayLike | None, name: str) -> tuple[Any, Any, DType, Namespace]:
@@ -175,7 +175,7 @@ def _of_levels(
 
     grid = xp.reshape(t, (*t.shape[:-1], *(2 * n - 1 for n in T.row_sizes)))
     c = xp.reshape(along_axes(grid, len(T.row_sizes), wrapped, xp), (*t.shape[:-1], T.shape[0]))
-    return MultilevelCirculant(restored(c, T.dtype, xp), T.row_sizes)
+    return MultilevelCirculant(cast_back(c, T.dtype, xp), T.row_sizes)
 
 
 def _central_diagonals(lower: Array, wrapped: Array, xp: Namespace) -> Array:

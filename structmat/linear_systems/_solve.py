@@ -19,6 +19,7 @@ from structmat._array_tools import (
     DType,
     Namespace,
     broadcast_shapes,
+    cast_back,
     complex_partner,
     device_of,
     is_complex,
@@ -28,7 +29,6 @@ from structmat._array_tools import (
     library_of,
     namespace_of,
     precision_of,
-    restored,
     warn_caller,
 )
 from structmat.linear_systems import _krylov
@@ -411,7 +411,7 @@ def _answer(
     right, settings = _settled(op, vectors, dtype, assume, M, rtol, max_iter, owner, xp)
 
     def finished(result: SolveResult) -> SolveResult:
-        x = restored(result.x, dtype, xp)
+        x = cast_back(result.x, dtype, xp)
         return result._replace(x=xp.matrix_transpose(x) if columns else x)
 
     with suppress(NotImplementedError):

@@ -253,7 +253,7 @@ def _nearest(operator: LinearOperator, like: Array, xp: Namespace, *, positive: 
         )
     if column is not None:
         circulant = Circulant(column).to_spectral()
-        inverse = _reciprocals(circulant._eigenvalues(xp), xp, positive=positive)
+        inverse = _reciprocals(circulant._held_eigvals(xp), xp, positive=positive)
         return SpectralCirculant(inverse, circulant.n, circulant.real)
     return None if diagonal is None else Diagonal(_reciprocals(diagonal, xp, positive=positive))
 

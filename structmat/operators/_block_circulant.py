@@ -27,6 +27,7 @@ from structmat._array_tools import (
     Namespace,
     binary_exponents,
     binary_unit,
+    cast_back,
     constant,
     contiguous,
     device_of,
@@ -42,7 +43,6 @@ from structmat._array_tools import (
     namespace_of,
     padded,
     precision_of,
-    restored,
     reversed_cyclically,
     singular_values,
     solutions,
@@ -71,7 +71,7 @@ _GROWTH = 16.0
 _CHUNK = 2**20
 
 
-class ScaledGrid(NamedTuple):
+class EntryModuli(NamedTuple):
     """The moduli of the entries of ``diag(left) @ C @ diag(right)``, with a cropped grid `C` of circulants."""
 
     left: Array
@@ -82,7 +82,9 @@ class ScaledGrid(NamedTuple):
     """Shape ``(..., cols)``."""
 
     @classmethod
-    def of(cls, left: Array | None, c: Array, right: Array | None, shape: tuple[int, int], xp: Namespace) -> ScaledGrid:
+    def of(
+        cls, left: Array | None, c: Array, right: Array | None, shape: tuple[int, int], xp: Namespace
+    ) -> EntryModuli:
         """Return the moduli of the given entries; a diagonal that is None is the identity."""
         moduli = xp.abs(c)
 
@@ -106,9 +108,9 @@ class ScaledGrid(NamedTuple):
                 return norm
         return grid._by_entries(xp, squared=ord == "fro")
 
-    def _transposed(self, xp: Namespace) -> ScaledGrid:
+    def _transposed(self, xp: Namespace) -> EntryModuli:
         axes = (*range(self.c.ndim - 3), *(self.c.ndim - k for k in (2, 3, 1)))
-        return ScaledGrid(self.right, reversed_cyclically(xp.permute_dims(self.c, axes), xp), self.left)
+        return EntryModuli(self.right, reversed_cyclically(xp.permute_dims(self.c, axes), xp), self.left)
 
     def _by_transforms(self, xp: Namespace, *, squared: bool) -> tuple[Array, Array]:
         """Return the norm, and how many times larger than usual the errors of transforms in it may be."""
@@ -356,7 +358,7 @@ class BlockCirculant(Planned):
         sums = xp.sum(cyclic_diagonals(_as_blocks(A, b, xp), xp), axis=-2)
         ones = xp.ones((rows, cols), dtype=A.dtype, device=device_of(A))
         counts = xp.sum(cyclic_diagonals(_as_blocks(ones, b, xp), xp), axis=-2)
-        return cls(restored(sums / xp.where(counts == 0, xp.ones_like(counts), counts), dtype, xp), (rows, cols))
+        return cls(cast_back(sums / xp.where(counts == 0, xp.ones_like(counts), counts), dtype, xp), (rows, cols))
 
     @property
     def block_size(self) -> int:
@@ -514,7 +516,7 @@ class BlockCirculant(Planned):
         if ord not in {1, math.inf}:
             return super(BlockCirculant, self)._norm(ord, xp)  # slots make a new class
         if self.is_cropped:
-            return ScaledGrid.of(None, self.c, None, self.shape, xp).norm(ord, xp)
+            return EntryModuli.of(None, self.c, None, self.shape, xp).norm(ord, xp)
         moduli = xp.sum(xp.abs(self.c), axis=-1)
         return xp.max(xp.sum(moduli, axis=-2 if ord == 1 else -1), axis=-1)
 

@@ -22,6 +22,7 @@ from structmat._array_tools import (
     ArrayLike,
     Namespace,
     Scalar,
+    cast_back,
     device_of,
     euclidean_norm,
     in_precision,
@@ -31,12 +32,11 @@ from structmat._array_tools import (
     namespace_of,
     padded,
     precision_of,
-    restored,
 )
 from structmat._fourier import Settings
 from structmat._pair_rules import compose, scale
 from structmat._plans import Plan
-from structmat.operators._block_circulant import BlockCirculant, ScaledGrid
+from structmat.operators._block_circulant import BlockCirculant, EntryModuli
 from structmat.operators._circulants import BandedCirculant, Circulant, SpectralCirculant
 from structmat.operators._combinations import Chain
 from structmat.operators._diagonal import Diagonal
@@ -390,7 +390,7 @@ class CDDProduct(Chain):
             else:
                 dense = factor._to_dense(Context(xp, operand.dtype, device_of(operand)))
                 operand = matmul(dense, operand[..., None], xp)[..., 0]
-        return restored(operand, dtype, xp)
+        return cast_back(operand, dtype, xp)
 
     def _solver(self, settings: Settings, xp: Namespace) -> Plan | None:
         self._require_square_factors("solve")
@@ -445,7 +445,7 @@ class CDDProduct(Chain):
                 right = factor.d
         if grid is None:
             return self.factors[0]._norm(ord, xp)
-        return ScaledGrid.of(left, grid, right, self.shape, xp).norm(ord, xp)
+        return EntryModuli.of(left, grid, right, self.shape, xp).norm(ord, xp)
 
 
 def _factors(operator: LinearOperator) -> tuple[LinearOperator, ...]:
@@ -738,7 +738,7 @@ class CDDLayout:
         for v, log, shape, dtype in zip(wide, logs, self.vector_shapes, dtypes, strict=True):
             share = xp.where(lost, xp.zeros_like(mean), xp.exp(mean - log))
             scaled = v * xp.astype(xp.reshape(share, (*share.shape, *(1,) * len(shape))), precision_of(v.dtype, xp))
-            balanced.append(restored(scaled, dtype, xp) if is_half_precision(dtype) else scaled)
+            balanced.append(cast_back(scaled, dtype, xp) if is_half_precision(dtype) else scaled)
         return tuple(balanced)
 
     # Products

@@ -29,6 +29,7 @@ from structmat._array_tools import (
     DType,
     Namespace,
     binary_unit,
+    cast_back,
     complex_partner,
     device_of,
     euclidean_norm,
@@ -37,7 +38,6 @@ from structmat._array_tools import (
     is_numpy,
     namespace_of,
     precision_of,
-    restored,
     reversed_cyclically,
     windows,
 )
@@ -133,14 +133,14 @@ class CirculantLike(Planned):
 
     def _inv(self, xp: Namespace) -> LinearOperator:
         S = self.to_spectral()
-        return self._of_spectrum(S._like(1 / S._nonzero_eigenvalues("inv", xp)))
+        return self._of_spectrum(S._like(1 / S._nonzero_eigvals("inv", xp)))
 
     def _solve(self, b: Array, xp: Namespace) -> Array:
         return self.to_circulant()._solve(b, xp)
 
     def _solver(self, settings: Settings, xp: Namespace) -> Convolution | None:
         S = self.to_spectral()
-        values, n = S._nonzero_eigenvalues("solve", xp), S.n
+        values, n = S._nonzero_eigvals("solve", xp), S.n
         if not are_normal(values, xp):
             return None
         if not is_fast(n, xp):
@@ -150,10 +150,10 @@ class CirculantLike(Planned):
 
     def _pinv(self, rtol: float, xp: Namespace) -> LinearOperator:
         S = self.to_spectral()
-        return self._of_spectrum(S._like(reciprocal_above(S._eigenvalues(xp), rtol, xp)))
+        return self._of_spectrum(S._like(reciprocal_above(S._held_eigvals(xp), rtol, xp)))
 
     def _eigvals(self, xp: Namespace) -> Array:
-        return self.to_spectral()._as_full(xp)
+        return self.to_spectral()._all_eigvals(xp)
 
     def _eig(self, xp: Namespace) -> tuple[Array, LinearOperator]:
         return self._eigvals(xp), Fourier(self.shape[0], inverse=True)
@@ -181,9 +181,9 @@ class CirculantLike(Planned):
 
     def _spectral_function(self, function: SpectralFunction, xp: Namespace) -> LinearOperator:
         S = self.to_spectral()
-        real, values = S.real, S._eigenvalues(xp)
+        real, values = S.real, S._held_eigvals(xp)
         if function.needs_nonzero:
-            values = S._nonzero_eigenvalues(function.name, xp)
+            values = S._nonzero_eigvals(function.name, xp)
         if real and function.needs_nonnegative:
             values, real = ready_for_roots(values, S.n, self._rounding(xp), xp)
         return self._of_spectrum(SpectralCirculant(function.evaluate(values), S.n, real))
@@ -298,7 +298,7 @@ class Circulant(CirculantLike):
         hint = "; for a rectangle use BlockCirculant.nearest"
         A, xp = as_matrices(A, "Circulant.nearest", square=True, hint=hint)
         means = xp.mean(cyclic_diagonals(in_precision(A, precision_of(A.dtype, xp), xp), xp), axis=-2)
-        return cls(restored(means, A.dtype, xp))
+        return cls(cast_back(means, A.dtype, xp))
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -429,20 +429,20 @@ class SpectralCirculant(CirculantLike):
     def _of_spectrum(self, operator: SpectralCirculant) -> SpectralCirculant:
         return operator
 
-    def _eigenvalues(self, xp: Namespace) -> Array:
+    def _held_eigvals(self, xp: Namespace) -> Array:
         """Return the spectrum without imaginary parts that do not count."""
         values = self.spectrum
         if not self.real:
             return values
         return xp.where(is_unpaired(values, self.n, xp), xp.astype(xp.real(values), values.dtype), values)
 
-    def _as_full(self, xp: Namespace) -> Array:
+    def _all_eigvals(self, xp: Namespace) -> Array:
         """Return all n eigenvalues."""
-        values = self._eigenvalues(xp)
+        values = self._held_eigvals(xp)
         return full_spectrum(values, self.n, xp) if self.real else values
 
     def _complex(self, dtype: DType, xp: Namespace) -> SpectralCirculant:
-        return SpectralCirculant(xp.astype(self._as_full(xp), dtype), self.n, real=False)
+        return SpectralCirculant(xp.astype(self._all_eigvals(xp), dtype), self.n, real=False)
 
     def _like(self, values: Array) -> SpectralCirculant:
         return self._replaced(spectrum=values)
@@ -466,14 +466,14 @@ class SpectralCirculant(CirculantLike):
 
     def _solve(self, b: Array, xp: Namespace) -> Array:
         unit = binary_unit(self.spectrum, xp)
-        inverse = 1 / self._like(self.spectrum / unit)._nonzero_eigenvalues("solve", xp)
+        inverse = 1 / self._like(self.spectrum / unit)._nonzero_eigvals("solve", xp)
         return product_by_spectrum(inverse, self.n, b / unit, xp, real=self.real)
 
     def _frobenius(self, xp: Namespace) -> Array:
-        return euclidean_norm(self._as_full(xp), xp)
+        return euclidean_norm(self._all_eigvals(xp), xp)
 
-    def _nonzero_eigenvalues(self, method: str, xp: Namespace) -> Array:
-        values = self._eigenvalues(xp)
+    def _nonzero_eigvals(self, method: str, xp: Namespace) -> Array:
+        values = self._held_eigvals(xp)
         require_nonzero(values, self._rounding(xp), f"Circulant.{method}", xp)
         return values
 

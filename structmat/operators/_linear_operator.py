@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
-from structmat._arguments import can_raise_for_values, copied, filled, negligible, non_negative
+from structmat._arguments import can_raise_for_values, copied, copied_into, negligible, non_negative
 from structmat._array_tools import (
     ArgumentTypeError,
     ArgumentValueError,
@@ -20,10 +20,10 @@ from structmat._array_tools import (
     Namespace,
     binary_exponents,
     binary_unit,
+    cast_back,
     is_complex,
     is_vector,
     precision_of,
-    restored,
 )
 from structmat._fourier import Settings
 from structmat._plans import Plan
@@ -590,8 +590,8 @@ class LinearOperator(Operator["LinearOperator"]):
             self._to_working_precision(method, square=True)
         op, right, xp, dtype = self._operand(b, method, "b", rows, axis)
         x = op._solve(right, xp) if axis == -1 else op._in_columns(lambda A, v: A._solve(v, xp), right, xp)
-        x = x if x.dtype == dtype else restored(x, dtype, xp)
-        return x if out is None else filled(out, x, f"{type(self).__name__}.{method}")
+        x = x if x.dtype == dtype else cast_back(x, dtype, xp)
+        return x if out is None else copied_into(out, x, f"{type(self).__name__}.{method}")
 
     def pinv(self, *, rtol: float | None = None) -> LinearOperator:
         """Return the Moore-Penrose pseudo-inverse as an operator.
@@ -677,7 +677,7 @@ class LinearOperator(Operator["LinearOperator"]):
         if not op._has_pinv():
             raise self._no_closed_form(method)
         inverse = op._pinv(self._cutoff(rtol, method, xp), xp)
-        return restored(inverse._matvec(right, xp) if axis == -1 else inverse._matmat(right, xp), dtype, xp)
+        return cast_back(inverse._matvec(right, xp) if axis == -1 else inverse._matmat(right, xp), dtype, xp)
 
     def eigvals(self) -> Array:
         """Return the eigenvalues.

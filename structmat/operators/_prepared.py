@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from structmat._arguments import filled
+from structmat._arguments import copied_into
 from structmat._array_tools import (
     ArgumentTypeError,
     ArgumentValueError,
@@ -250,7 +250,7 @@ def _into(out: Any, step: Step, x: Any, shape: tuple[int, int], owner: str) -> A
     if fits and out.flags.carray and not np.may_share_memory(out, x):
         step(x, out)
         return out
-    return filled(out, step(x, None), owner)
+    return copied_into(out, step(x, None), owner)
 
 
 @dataclass(frozen=True, eq=False, repr=False, slots=True)

@@ -13,7 +13,7 @@ from typing import Any, Generic, NamedTuple, Self, TypeVar
 import numpy as np
 from array_api_compat import numpy as numpy_namespace
 
-from structmat._arguments import as_floating, copied, filled, integer
+from structmat._arguments import as_floating, copied, copied_into, integer
 from structmat._array_tools import (
     ArgumentTypeError,
     ArgumentValueError,
@@ -25,6 +25,7 @@ from structmat._array_tools import (
     Parametrised,
     Reciprocal,
     broadcast_shapes,
+    cast_back,
     common_dtype,
     complex_partner,
     device_of,
@@ -37,7 +38,6 @@ from structmat._array_tools import (
     is_vector,
     namespace_of,
     precision_of,
-    restored,
     shared_dtype,
 )
 from structmat._fourier import Engine, Settings, require_engine
@@ -179,8 +179,8 @@ class Operator(Parametrised, ABC, Generic[Op]):
         """
         op, operand, xp, dtype = self._operand(x, "matvec", "x", self.shape[1])
         y = op._matvec(operand, xp)
-        y = y if y.dtype == dtype else restored(y, dtype, xp)
-        return y if out is None else filled(out, y, f"{type(self).__name__}.matvec")
+        y = y if y.dtype == dtype else cast_back(y, dtype, xp)
+        return y if out is None else copied_into(out, y, f"{type(self).__name__}.matvec")
 
     def rmatvec(self, y: ArrayLike, /, *, out: Any = None) -> Array:
         """Return A^H y, the product with the adjoint, along the last axis.
@@ -205,8 +205,8 @@ class Operator(Parametrised, ABC, Generic[Op]):
             If `y` belongs to another array library than the operator, or `out` is no array of NumPy.
         """
         op, operand, xp, dtype = self._operand(y, "rmatvec", "y", self.shape[0])
-        x = restored(op._rmatvec(operand, xp), dtype, xp)
-        return x if out is None else filled(out, x, f"{type(self).__name__}.rmatvec")
+        x = cast_back(op._rmatvec(operand, xp), dtype, xp)
+        return x if out is None else copied_into(out, x, f"{type(self).__name__}.rmatvec")
 
     def matmat(self, X: ArrayLike, /, *, out: Any = None) -> Array:
         """Return A X for columns, as `numpy.matmul` does.
@@ -232,8 +232,8 @@ class Operator(Parametrised, ABC, Generic[Op]):
             If `X` belongs to another array library than the operator, or `out` is no array of NumPy.
         """
         op, operand, xp, dtype = self._operand(X, "matmat", "X", self.shape[1], axis=-2)
-        Y = restored(op._matmat(operand, xp), dtype, xp)
-        return Y if out is None else filled(out, Y, f"{type(self).__name__}.matmat")
+        Y = cast_back(op._matmat(operand, xp), dtype, xp)
+        return Y if out is None else copied_into(out, Y, f"{type(self).__name__}.matmat")
 
     def to_dense(self) -> Array:
         """Return the matrix itself.
@@ -545,7 +545,7 @@ class Operator(Parametrised, ABC, Generic[Op]):
         """Return a result of the precision of computations in the operator's own, where that is a half precision."""
         if isinstance(value, Operator):
             return value._in_precision(self.dtype, xp) if is_half_precision(self.dtype) else value
-        return restored(value, self.dtype, xp)
+        return cast_back(value, self.dtype, xp)
 
     def _read(self, x: ArrayLike, owner: str, argument: str) -> tuple[Array, Namespace]:
         """Return an operand as a floating-point array of the operator's library, and their namespace."""

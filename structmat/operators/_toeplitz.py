@@ -18,6 +18,7 @@ from structmat._array_tools import (
     Namespace,
     Scalar,
     broadcast_shapes,
+    cast_back,
     common_dtype,
     concat_last,
     device_of,
@@ -26,7 +27,6 @@ from structmat._array_tools import (
     is_complex,
     namespace_of,
     precision_of,
-    restored,
     scale_array,
     windows,
 )
@@ -385,7 +385,7 @@ def antidiagonal_means(A: Array, xp: Namespace) -> Array:
     text = xp.reshape(xp.concat([A, zeros], axis=-1), (*A.shape[:-2], m * (m + n)))
     sums = xp.sum(xp.reshape(text[..., : m * (m + n - 1)], (*A.shape[:-2], m, m + n - 1)), axis=-2)
     counts = diagonal_lengths(m, n, A if not is_complex(A.dtype, xp) else xp.real(A), xp)
-    return restored(sums / counts, dtype, xp)
+    return cast_back(sums / counts, dtype, xp)
 
 
 @dataclass(frozen=True, eq=False, repr=False, slots=True)
