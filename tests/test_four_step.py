@@ -12,8 +12,6 @@ from hypothesis import strategies as st
 
 import structmat as sm
 from structmat import _fourier
-from structmat import _fourier as four_step
-from structmat import _fourier as measured_choices
 from tests.operators.test_accuracy import relative, sparse_product
 
 ENGINES = ["scipy", *(["ducc0"] if _fourier.ducc() else [])]
@@ -110,7 +108,7 @@ def test_long_vectors_agree_with_batches(engine: str, dtype: str) -> None:
 
 def test_torch_computes_large_batches_in_chunks() -> None:
     torch: Any = pytest.importorskip("torch")
-    n, count = 1000, measured_choices.TORCH_LARGE // 4000
+    n, count = 1000, _fourier.TORCH_LARGE // 4000
     c, x = torch.randn(n, dtype=torch.float64), torch.randn(2, count, n, dtype=torch.float64)
     for op in (sm.Circulant(c), sm.Toeplitz(c), sm.BlockCirculant(c.reshape(2, 10, 50), (70, 480))):
         P = op.prepare()
@@ -159,7 +157,7 @@ def test_torch_modes_do_not_leak_into_operators_of_the_same_size() -> None:
 def test_torch_maps_over_parameters_of_large_batches() -> None:
     torch: Any = pytest.importorskip("torch")
     n = 4096
-    x, cs = torch.randn(measured_choices.TORCH_LARGE // (4 * n) + 3, n), torch.randn(2, n)
+    x, cs = torch.randn(_fourier.TORCH_LARGE // (4 * n) + 3, n), torch.randn(2, n)
     with torch.no_grad():
         y = torch.vmap(lambda c: sm.Circulant(c).prepare().matvec(x))(cs)
         for i in range(2):
@@ -177,19 +175,19 @@ def test_columns_divide_the_length(n: int) -> None:
     for prime in (2, 3, 5, 7, 11, 13):
         while rest % prime == 0:
             rest //= prime
-    columns = four_step.column_length(n)
+    columns = _fourier.column_length(n)
     assert (columns is None) == (rest > 1)
     assert columns is None or n % columns == 0
 
 
 def test_twiddle_factors_live_as_long_as_an_operator() -> None:
     gc.collect()
-    before = set(four_step._TWIDDLES)
+    before = set(_fourier._TWIDDLES)
     first, second = (sm.Circulant(drawn(2**17, "float64", i)).prepare() for i in range(2))
-    assert len(set(four_step._TWIDDLES) - before) == 1
+    assert len(set(_fourier._TWIDDLES) - before) == 1
     del first, second
     gc.collect()
-    assert set(four_step._TWIDDLES) == before
+    assert set(_fourier._TWIDDLES) == before
 
 
 @pytest.mark.parametrize("dtypes", [("float32", "float64"), ("complex64", "complex128")])

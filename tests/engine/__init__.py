@@ -1,1 +1,0 @@
-"""Fourier transforms, and plans that compute products by them."""
