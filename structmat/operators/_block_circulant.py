@@ -553,10 +553,6 @@ def _as_blocks(A: Array, b: int, xp: Namespace) -> Array:
     return _swapped(xp.reshape(A, (*A.shape[:-2], p, b, q, b)), -3, -2, xp)
 
 
-def _combine(left: BlockCirculant, right: BlockCirculant) -> bool:
-    return left.block_size == right.block_size and left.shape == right.shape
-
-
 @compose.rule(BlockCirculant, BlockCirculant)
 def _multiply(left: BlockCirculant, right: BlockCirculant) -> LinearOperator:
     b = left.block_size

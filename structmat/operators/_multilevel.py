@@ -536,10 +536,6 @@ def _by_differences(A: Array, sizes: tuple[int, ...], xp: Namespace) -> Array:
     return xp.reshape(xp.take(xp.reshape(A, (*A.shape[:-2], count * count)), index, axis=-1), A.shape)
 
 
-def _same_grid(left: Any, right: Any) -> bool:
-    return bool(left.sizes == right.sizes)
-
-
 @dataclass(frozen=True, eq=False, repr=False, slots=True)
 class MultilevelToeplitz(OnGrids):
     """A Toeplitz matrix of several levels: its entries depend on the offset between two points of a grid.
