@@ -7,12 +7,12 @@ arguments and call these hooks, which contain only mathematics on arrays of one 
 arguments and do not inspect values.
 
 Required
-    the property ``shape``; ``_matvec(x, xp)``, along the last axis; ``_transpose()``; ``_conj()``, which returns a real
-    operator itself.
+    the property ``shape``; ``_matvec(x, xp)``, along the last axis; ``_transpose()``.
 With a default
-    ``_rmatvec(y, xp)``, ``_matmat(X, xp)``, ``_to_dense(like)`` with a `Context`, ``_row_sums(xp)``, ``_details()`` for
-    the repr, and for `prepare` ``_plan(settings, xp)`` and ``_solver(settings, xp)``: the plan of an operator with the
-    same products, and of its inverse, None by default.
+    ``_conj()``, by the conjugates of all parameters, a real operator itself; ``_rmatvec(y, xp)``, ``_matmat(X, xp)``,
+    ``_to_dense(like)`` with a `Context`, ``_row_sums(xp)``, ``_details()`` for the repr, and for `prepare`
+    ``_plan(settings, xp)`` and ``_solver(settings, xp)``: the plan of an operator with the same products, and of its
+    inverse, None by default.
 Without a closed form unless given
     ``_inv(xp)``, ``_solve(b, xp)``, ``_pinv(rtol, xp)``, ``_eigvals(xp)``, ``_eig(xp)``, ``_svdvals(xp)``,
     ``_determinant_factors(method, xp)``, ``_diagonal(method, xp)``, ``_modulus(xp)``, ``_frobenius(xp)``,

@@ -205,8 +205,8 @@ class LinearOperator(Operator["LinearOperator"]):
     zero raise `numpy.linalg.LinAlgError`; torch and JAX return infinities or NaN instead, since a check of values would
     wait for the device and break ``jit``.
 
-    Subclasses are frozen, slotted dataclasses with ``eq=False``. They supply `shape` and the hooks ``_matvec``,
-    ``_transpose`` and ``_conj``, and say in ``_core_axes`` which fields are parameters; the other hooks have a default.
+    Subclasses are frozen, slotted dataclasses with ``eq=False``. They supply `shape`, the hooks ``_matvec`` and
+    ``_transpose``, and say in ``_core_axes`` which fields are parameters; the other hooks have a default.
 
     See Also
     --------

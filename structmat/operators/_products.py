@@ -356,8 +356,9 @@ class Operator(Parametrised, ABC, Generic[Op]):
         For a circulant or Toeplitz matrix the spectrum is computed, for a block-circulant one the matrices per
         frequency; for matrices so small that a dense product is faster the dense matrix is used. Single long vectors of
         NumPy and torch are transformed by the four-step method [1]_. Results agree with those of the operator itself up
-        to rounding. Besides the copies of the parameters it takes the memory of eight vectors of the transformed
-        length, three more after the first `solve`, or of two copies of the matrices per frequency.
+        to rounding. Besides the copies of the parameters it takes the memory of four vectors of the transformed
+        length, or of one copy of the matrices per frequency; as much again after the first product with the adjoint,
+        and three vectors more after the first `solve`.
 
         References
         ----------
