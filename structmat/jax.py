@@ -159,7 +159,7 @@ inverse_vectors.defjvp(_changes)
 
 def toeplitz_solutions(c: Any, r: Any, b: Any) -> Any:
     """Return solutions of Toeplitz systems, found by NumPy; JAX differentiates the products."""
-    b = jnp.broadcast_to(b, jnp.broadcast_shapes(c.shape, r.shape, b.shape))
+    b = jnp.broadcast_to(b, jnp.broadcast_shapes(c.shape, r.shape, b.shape)).astype(jnp.result_type(c, b))
 
     def solve(_: Any, right: Any) -> Any:
         return jax.pure_callback(

@@ -289,7 +289,7 @@ class ConstantDiagonals(Planned):
     # matrix the operator with its columns in reverse order.
 
     @abstractmethod
-    def _astoeplitz_of(self, xp: Namespace) -> tuple[Array, Array]:
+    def _as_toeplitz(self, xp: Namespace) -> tuple[Array, Array]:
         """Return first column and first row of T."""
 
     @property
@@ -299,20 +299,20 @@ class ConstantDiagonals(Planned):
 
     def _vectors(self, method: str | None, xp: Namespace, *, determinant: bool = False) -> InverseVectors:
         owner = f"{type(self).__name__}.{method}" if method else None
-        return inverse_vectors(*self._astoeplitz_of(xp), xp, owner, determinant=determinant)
+        return inverse_vectors(*self._as_toeplitz(xp), xp, owner, determinant=determinant)
 
     def _inv(self, xp: Namespace) -> ToeplitzInverse:
         x, y = self._vectors("inv", xp)[:2]
         return ToeplitzInverse(x, y, (self._flipped, False))
 
     def _solve(self, b: Array, xp: Namespace) -> Array:
-        x = solutions(*self._astoeplitz_of(xp), b, xp, f"{type(self).__name__}.solve")
+        x = solutions(*self._as_toeplitz(xp), b, xp, f"{type(self).__name__}.solve")
         return xp.flip(x, axis=-1) if self._flipped else x
 
     def _solver(self, settings: Settings, xp: Namespace) -> Products | None:
         if self.batch_shape:
             return None
-        c, r = map(np.asarray, self._astoeplitz_of(xp))
+        c, r = map(np.asarray, self._as_toeplitz(xp))
         system = ToeplitzSystem(c, r, f"{type(self).__name__}.solve", ready=True)
         dtype, turn = np.dtype(self.dtype), slice(None, None, -1 if self._flipped else 1)
 
@@ -357,7 +357,7 @@ class ConstantDiagonals(Planned):
             else:
                 unit = xp.eye(n, dtype=self.dtype, device=self.device)
                 unit = xp.reshape(unit, (n, *(1,) * len(self.batch_shape), n))
-                columns = xp.abs(solutions(*self._astoeplitz_of(xp), unit, xp, None))
+                columns = xp.abs(solutions(*self._as_toeplitz(xp), unit, xp, None))
                 sums = xp.sum(columns, axis=-1 if p == 1 else 0)  # the order of rows counts for nothing
                 value = own * xp.max(sums, axis=0 if p == 1 else -1)
         except np.linalg.LinAlgError:
@@ -512,7 +512,7 @@ class Toeplitz(ConstantDiagonals):
         xp = like.xp
         return copied(xp.flip(windows(xp.flip(self._constants(xp), axis=-1), self.shape[1], xp), axis=-2), xp)
 
-    def _astoeplitz_of(self, xp: Namespace) -> tuple[Array, Array]:
+    def _as_toeplitz(self, xp: Namespace) -> tuple[Array, Array]:
         return self.c, self.r
 
     @property
@@ -618,7 +618,7 @@ class Hankel(ConstantDiagonals):
     def _to_dense(self, like: Context) -> Array:
         return copied(windows(self._constants(like.xp), self.shape[1], like.xp), like.xp)
 
-    def _astoeplitz_of(self, xp: Namespace) -> tuple[Array, Array]:
+    def _as_toeplitz(self, xp: Namespace) -> tuple[Array, Array]:
         h, n = self._constants(xp), self.shape[1]
         return h[..., n - 1 :], xp.flip(h[..., :n], axis=-1)
 

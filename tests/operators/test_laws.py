@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import pickle
 import zlib
 from typing import Any
@@ -79,6 +80,13 @@ SLOW_TO_COMPILE = {"batches", "no vectors", "complex vectors", "arithmetic"}
 NAMES = {"fro": "norm(fro)", "nuc": "norm(nuc)", 1: "norm(1)", 2: "norm(2)", np.inf: "norm(inf)"}
 
 
+class Compiled(sm.testing.Pair):
+    """For JAX, which would compile one operation after the other where a program is compiled at once."""
+
+    def equal(self, name: str, actual: Any, expected: Any, scale: float = 1e-30) -> None:
+        super().equal(name, importlib.import_module("jax").jit(actual), expected, scale)
+
+
 def test_every_law_is_in_a_group() -> None:
     assert sorted(sum(GROUPS.values(), ())) == sorted(sm.testing.LAWS)
 
@@ -89,10 +97,11 @@ def test_the_laws_of_the_public_checks_hold(backend: Backend, entry: Entry, grou
     few = backend.compiles and entry.name != "Circulant"
     names = [name for name in GROUPS[group] if not (few and name in SLOW_TO_COMPILE)]
     xp = array_namespace(backend.asarray(np.ones(1)))
+    kind = Compiled if backend.compiles else sm.testing.Pair
     known = entry.closed_forms | {NAMES[ord] for ord in entry.norms if "norm" in entry.closed_forms}
 
     def law(op: Any, dense: np.ndarray, sample: Sample, v: Vectors) -> None:
-        pair = sm.testing.Pair(op, dense, v.rng, None, xp)
+        pair = kind(op, dense, v.rng, None, xp)
         for name in names:
             sm.testing.LAWS[name](pair)
         # array_api_strict follows a standard that has no general eigenvalues
