@@ -591,8 +591,8 @@ def is_differentiated(arrays: Iterable[Array], xp: Namespace) -> bool:
 def is_plain(arrays: Iterable[Array]) -> bool:
     """Tell whether what is computed of arrays may be kept, as it belongs to no trace, graph or mode of a library."""
     values: list[Any] = list(arrays)
-    if all(type(value) is np.ndarray for value in values):
-        return True
+    if all(type(value) is np.ndarray or type(value).__name__ == "ArrayImpl" for value in values):
+        return True  # of NumPy, or in JAX such as are no tracers
     torch: Any = sys.modules.get("torch")
     if torch is None or not all(type(value) is torch.Tensor and not value.requires_grad for value in values):
         return False

@@ -346,7 +346,8 @@ class Prepared(LinearOperator):
             return self.adjoint
         except AttributeError:
             made: LinearOperator = prepare(self.operator._conj()._transpose(), self.settings)
-            return self._kept("adjoint", made) if is_plain(self._arrays()) else made
+            plain = is_plain([*self._arrays(), *(made.plan if isinstance(made, Prepared) else made)._arrays()])
+            return self._kept("adjoint", made) if plain else made
 
     @property
     def shape(self) -> tuple[int, int]:

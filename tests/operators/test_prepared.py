@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 import structmat as sm
 from structmat import _fourier
+from tests import backends
 from tests.operator_registry import REGISTRY, Entry, Vectors
 
 ENGINES = ["scipy", *(["ducc0"] if _fourier.ducc() else [])]
@@ -299,3 +300,22 @@ def test_what_comes_of_a_prepared_operator_is_prepared() -> None:
     lazy = sm.Product((sm.Fourier(6), sm.Diagonal(c))).prepare()  # of which nothing is computed before
     assert isinstance(lazy, sm.Product)
     assert not np.shares_memory(lazy.factors[1].d, c)
+
+
+@pytest.mark.parametrize("library", ["numpy", "torch", "jax"])
+def test_the_adjoint_is_prepared_once_and_never_kept_from_a_trace(library: str) -> None:
+    backend = backends.get(library)
+    c, y = (backend.asarray(v) for v in np.random.default_rng(0).standard_normal((2, 300)))
+    P = sm.Toeplitz(c).prepare()
+    expected = P.operator.rmatvec(y)
+    if library == "jax":
+        found = __import__("jax").jit(P.rmatvec)(y)
+        np.testing.assert_allclose(found, expected, atol=1e-12)
+        assert not hasattr(P, "adjoint")
+    np.testing.assert_allclose(backend.to_numpy(P.rmatvec(y)), backend.to_numpy(expected), atol=1e-12)
+    assert P._adjoint() is P._adjoint()
+    if library == "torch":
+        learned = sm.Toeplitz(c.clone().requires_grad_()).prepare()
+        with backend.xp.no_grad():
+            learned.rmatvec(y)
+        assert learned.rmatvec(y).requires_grad
