@@ -42,7 +42,7 @@ from structmat._fourier import (
     spectrum,
     transforms,
 )
-from structmat._plans import convolution as planned
+from structmat._fourier import convolution as planned
 
 DTYPES = ("float32", "float64", "complex64", "complex128")
 SIZES = (64, 128, 256, 512, 1000, 1024, 2048, 4096, 16384, 65536, 2**18, 2**20)

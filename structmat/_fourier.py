@@ -1,15 +1,20 @@
-"""Fourier transforms by the engine and the method that measured fastest for a size, a dtype and a number of vectors."""
+"""Fourier transforms by the engine and method that measured fastest, and plans of products by them.
+
+A plan computes the products of one matrix, or of a stack of them. Those of single families stand beside these.
+"""
 
 from __future__ import annotations
 
 import math
 import operator
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
 from math import prod
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -19,13 +24,16 @@ from array_api_compat import numpy as numpy_namespace
 from structmat._array_tools import (
     ArgumentValueError,
     Array,
+    DType,
     Namespace,
+    Parametrised,
     complex_partner,
     concat_last,
     contiguous,
     device_of,
     dtype_name,
     is_complex,
+    is_eager_on_cpu,
     is_numpy,
     library_of,
     padded,
@@ -538,6 +546,189 @@ def widened(x: Any, length: int, axis: int) -> Any:
     wide = np.zeros((*x.shape[:-1], length) if axis else (length, *x.shape[1:]), x.dtype)
     wide[(..., slice(x.shape[-1])) if axis else slice(len(x))] = x
     return wide
+
+
+# Plans
+
+Step: TypeAlias = Callable[[Any, Any], Any]
+"""Returns the products of one vector or of rows, in the second argument where that is possible and given."""
+
+
+def written(y: Any, out: Any) -> Any:
+    """Return the result of a step, in `out` where that is given."""
+    if out is None:
+        return y
+    out[...] = y
+    return out
+
+
+def reversal(xp: Namespace) -> Callable[[Any], Any]:
+    """Return what reverses vectors: a view where arrays may have one."""
+    return (lambda x: x[..., ::-1]) if xp is numpy_namespace else (lambda x: xp.flip(x, axis=-1))
+
+
+class Plan(Parametrised, ABC):
+    """What computes the products of one matrix, or of a stack of them, with real vectors or with complex ones."""
+
+    __slots__ = ()
+
+    if TYPE_CHECKING:
+
+        @property
+        def shape(self) -> tuple[int, int]:
+            """Rows and columns."""
+
+        @property
+        def is_real(self) -> bool | None:
+            """Whether it takes real vectors, or complex ones; None where it takes both."""
+
+    @property
+    def is_stack(self) -> bool:
+        """Whether its parameters have batch axes."""
+        for name, axes in self._core_axes.items():  # noqa: SIM110  # faster
+            if getattr(self, name).ndim > axes:
+                return True
+        return False
+
+    @property
+    def width(self) -> int:
+        """How many numbers a product moves at a time for one vector."""
+        return self.shape[1]
+
+    @property
+    def cost(self) -> float:
+        """How long the convolutions of one product are together: here none is made."""
+        return 1.0
+
+    @abstractmethod
+    def step(self, xp: Namespace, dtype: str, *, batched: bool, once: bool = False) -> Step:
+        """Return the product of one vector or of a batch, of that dtype, `once` or again and again.
+
+        Of NumPy arrays it takes two axes at most, and as many vectors as fit into the cache, unless it is of a stack.
+        """
+
+    def apply(self, x: Array, xp: Namespace) -> Array:
+        """Return the product along the last axis, of any vectors."""
+        if is_complex(x.dtype, xp) == self.is_real:
+            if self.is_real:
+                return self.apply(xp.real(x), xp) + 1j * self.apply(xp.imag(x), xp)
+            x = xp.astype(x, complex_partner(x.dtype, xp))
+        step = self.step(xp, dtype_name(x.dtype), batched=x.ndim > 1, once=True)
+        if x.ndim == 1 or xp is not numpy_namespace or self.is_stack:
+            y: Array = step(x, None)
+            return y
+        return in_chunks(step, x, self.shape[0], rows_in_chunk(self.width, x.dtype.itemsize))
+
+    def _method(self, xp: Namespace, settings: Settings, dtype: str, length: int, *, batched: bool, once: bool) -> str:
+        """Return how to transform."""
+        if self.is_stack:
+            return ANY
+        if xp is numpy_namespace:
+            return method_for(settings.engine, dtype, length, batched=batched, once=once)
+        if once or library_of(xp) != "torch":
+            return ANY
+        method = method_for("torch", dtype, length, batched=batched)
+        return PLAIN[method] if method in STEPS and not is_eager_on_cpu(self._arrays()[0], xp) else method
+
+
+@dataclass(frozen=True, eq=False, repr=False, slots=True)
+class Convolution(Plan):
+    """The leading corner of a circulant matrix whose size is fast to transform."""
+
+    _core_axes = {"kernel": 1, "spectrum": 1}
+
+    kernel: Any
+    """First column of the circulant, or None where only its spectrum is known."""
+    spectrum: Any
+    """Its half spectrum (`real`) or full spectrum, or None where that is left to the product."""
+    length: int
+    """Its size."""
+    is_real: bool
+    settings: Settings
+    shape: Any
+    """Rows and columns of the corner."""
+    flips: tuple[bool, bool] = (False, False)
+    """Whether the rows and the columns of the corner are in reverse order, as in a Hankel matrix."""
+
+    @property
+    def is_stack(self) -> bool:
+        """Whether its parameters have batch axes."""
+        return bool((self.spectrum if self.kernel is None else self.kernel).ndim > 1)
+
+    @property
+    def width(self) -> int:
+        """How many numbers a product moves at a time for one vector."""
+        return self.length
+
+    @property
+    def cost(self) -> float:
+        """How long the convolutions of one product are together."""
+        return self.length
+
+    def step(self, xp: Namespace, dtype: str, *, batched: bool, once: bool = False) -> Step:
+        """Return the product of one vector or of a batch."""
+        length, rows = self.length, self.shape[0]
+
+        def transformed() -> Any:
+            return spectrum(self.kernel, xp, real=self.is_real) if self.spectrum is None else self.spectrum
+
+        method = self._method(xp, self.settings, dtype, length, batched=batched, once=once)
+        convolve = convolver(method, self.kernel, transformed, length, xp, real=self.is_real)
+        (flipped_rows, flipped_cols), keep, reverse = self.flips, xp is numpy_namespace, None
+        if flipped_rows or flipped_cols:
+            reverse = reversal(xp)
+        elif not keep:
+            return convolve if rows == length else lambda x, out: convolve(x, out)[..., :rows]
+
+        def step(x: Any, out: Any) -> Any:
+            y = convolve(reverse(x) if reverse and flipped_cols else x, None if flipped_rows else out)
+            if out is not None and y is out:
+                return y
+            if rows != length:
+                y = y[..., :rows]
+            if reverse and flipped_rows:
+                y = reverse(y)
+            if out is None:
+                return y.copy() if keep and rows != length else y  # which keeps no memory of the entries cut off
+            out[...] = y
+            return out
+
+        return step
+
+
+def convolution(
+    kernel: Array,
+    shape: tuple[int, int],
+    settings: Settings,
+    xp: Namespace,
+    *,
+    flips: tuple[bool, bool] = (False, False),
+) -> Convolution:
+    """Return the plan of the leading corner, `shape`, of the circulant with first column `kernel`."""
+    real, length = not is_complex(kernel.dtype, xp), kernel.shape[-1]
+    if xp is not numpy_namespace:  # engines of NumPy alone take the first column itself
+        return Convolution(None, spectrum(kernel, xp, real=real), length, real, settings, shape, flips)
+    ready = spectrum(kernel, xp, real=real) if settings.ready else None
+    return Convolution(kernel, ready, length, real, settings, shape, flips)
+
+
+class Products(NamedTuple):
+    """Products of arrays of one type and dtype, without checks."""
+
+    kind: Any
+    dtype: DType
+    vector: tuple[int]
+    """The shape of one vector."""
+    one: Step
+    batched: Step
+
+    def takes(self, x: Array) -> bool:
+        """Tell whether they are for arrays such as `x`, of the right length."""
+        return isinstance(x, self.kind) and bool(x.dtype == self.dtype)
+
+    def __call__(self, x: Array) -> Array:
+        product: Array = (self.one if x.ndim == 1 else self.batched)(x, None)
+        return product
 
 
 def show_config() -> None:

@@ -32,14 +32,18 @@ from structmat._array_tools import (
 )
 from structmat._fourier import (
     PLAIN,
+    Convolution,
+    Plan,
     Settings,
+    Step,
+    convolution,
     fast_length,
     from_spectrum,
     kernel_of_diagonals,
+    reversal,
     spectrum,
     transforms,
 )
-from structmat._plans import Convolution, Plan, Step, convolution, reversal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

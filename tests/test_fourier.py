@@ -24,6 +24,7 @@ import structmat as sm
 from structmat import _fourier
 from structmat._fourier import (
     Settings,
+    convolution,
     convolve_axis,
     fast_length,
     from_spectrum,
@@ -32,7 +33,6 @@ from structmat._fourier import (
     multilevel_ifft,
     spectrum,
 )
-from structmat._plans import convolution
 
 
 def test_embedded_lengths_are_fast() -> None:

@@ -47,9 +47,8 @@ from structmat._array_tools import (
     singular_values,
     solutions,
 )
-from structmat._fourier import PLAIN, Settings, cyclic_kernel, from_spectrum, spectrum, transforms
+from structmat._fourier import PLAIN, Plan, Settings, Step, cyclic_kernel, from_spectrum, spectrum, transforms, written
 from structmat._pair_rules import compose
-from structmat._plans import Plan, Step, written
 from structmat.operators._circulants import circulant_entries, cyclic_diagonals, factors_of_half, is_unpaired
 from structmat.operators._combinations import Product
 from structmat.operators._diagonal import Fourier

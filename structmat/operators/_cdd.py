@@ -33,9 +33,8 @@ from structmat._array_tools import (
     padded,
     precision_of,
 )
-from structmat._fourier import Settings
+from structmat._fourier import Plan, Settings
 from structmat._pair_rules import compose, scale
-from structmat._plans import Plan
 from structmat.operators._block_circulant import BlockCirculant, EntryModuli
 from structmat.operators._circulants import BandedCirculant, Circulant, SpectralCirculant
 from structmat.operators._combinations import Chain

@@ -41,8 +41,18 @@ from structmat._array_tools import (
     reversed_cyclically,
     windows,
 )
-from structmat._fourier import Settings, cyclic_kernel, from_spectrum, full_spectrum, is_fast, spectrum
-from structmat._plans import Convolution, Plan, Step, convolution
+from structmat._fourier import (
+    Convolution,
+    Plan,
+    Settings,
+    Step,
+    convolution,
+    cyclic_kernel,
+    from_spectrum,
+    full_spectrum,
+    is_fast,
+    spectrum,
+)
 from structmat.operators._diagonal import Fourier
 from structmat.operators._linear_operator import LinearOperator, Planned, SpectralFunction, spectral_rounding
 from structmat.operators._products import Context

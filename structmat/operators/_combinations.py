@@ -31,9 +31,8 @@ from structmat._array_tools import (
     precision_of,
     scale_array,
 )
-from structmat._fourier import Settings
+from structmat._fourier import Plan, Settings
 from structmat._pair_rules import add, compose, power, scale
-from structmat._plans import Plan
 from structmat.operators._diagonal import Diagonal, Identity
 from structmat.operators._linear_operator import LinearOperator, NormOrder, SpectralFunction, sign_and_log
 from structmat.operators._prepared import (

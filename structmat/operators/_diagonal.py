@@ -29,9 +29,8 @@ from structmat._array_tools import (
     is_numpy,
     quotient,
 )
-from structmat._fourier import Settings, multilevel_fft, multilevel_ifft
+from structmat._fourier import Plan, Settings, Step, multilevel_fft, multilevel_ifft
 from structmat._pair_rules import compose, scale
-from structmat._plans import Plan, Step
 from structmat.operators._linear_operator import LinearOperator, SpectralFunction, spectral_rounding
 from structmat.operators._products import Context
 

@@ -25,8 +25,7 @@ from structmat._array_tools import (
     is_vector,
     precision_of,
 )
-from structmat._fourier import Settings
-from structmat._plans import Plan
+from structmat._fourier import Plan, Settings
 from structmat.operators._products import Operator
 
 NormOrder: TypeAlias = Literal["fro", "nuc", 1, 2] | float

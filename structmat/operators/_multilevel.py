@@ -31,7 +31,9 @@ from structmat._array_tools import (
     padded,
 )
 from structmat._fourier import (
+    Plan,
     Settings,
+    Step,
     as_grid,
     as_vectors,
     fast_length,
@@ -41,8 +43,8 @@ from structmat._fourier import (
     multilevel_ifft,
     reversed_levels,
     transforms_of,
+    written,
 )
-from structmat._plans import Plan, Step, written
 from structmat.operators._diagonal import Fourier
 from structmat.operators._linear_operator import LinearOperator, Planned, SpectralFunction
 from structmat.operators._products import Context

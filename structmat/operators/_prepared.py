@@ -33,9 +33,20 @@ from structmat._array_tools import (
     precision_of,
     shared_dtype,
 )
-from structmat._fourier import TORCH_CHUNK, TORCH_LARGE, Settings, direct_up_to, ducc, in_chunks, rows_in_chunk
+from structmat._fourier import (
+    TORCH_CHUNK,
+    TORCH_LARGE,
+    Plan,
+    Products,
+    Settings,
+    Step,
+    direct_up_to,
+    ducc,
+    in_chunks,
+    rows_in_chunk,
+    written,
+)
 from structmat._pair_rules import add, compose, prepare, scale
-from structmat._plans import Plan, Products, Step, written
 from structmat.operators._diagonal import Entrywise, Identity
 from structmat.operators._linear_operator import LinearOperator
 

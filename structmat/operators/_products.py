@@ -40,9 +40,8 @@ from structmat._array_tools import (
     precision_of,
     shared_dtype,
 )
-from structmat._fourier import Engine, Settings, require_engine
+from structmat._fourier import Engine, Plan, Products, Settings, require_engine
 from structmat._pair_rules import PairRules, add, compose, power, prepare, scale, submatrix
-from structmat._plans import Plan, Products
 
 Op = TypeVar("Op", bound="Operator[Any]")
 """The whole base class, `LinearOperator`, which is defined on top of this part."""

@@ -30,9 +30,8 @@ from structmat._array_tools import (
     scale_array,
     windows,
 )
-from structmat._fourier import Settings, kernel_of_diagonals
+from structmat._fourier import Convolution, Products, Settings, convolution, kernel_of_diagonals, written
 from structmat._pair_rules import scale
-from structmat._plans import Convolution, Products, convolution, written
 from structmat._toeplitz_systems import (
     DENSE,
     Bezoutian,
