@@ -617,7 +617,11 @@ class Plan(Parametrised, ABC):
         if x.ndim == 1 or xp is not numpy_namespace or self.is_stack:
             y: Array = step(x, None)
             return y
-        return in_chunks(step, x, self.shape[0], rows_in_chunk(self.width, x.dtype.itemsize))
+        return in_chunks(step, x, self.shape[0], self.chunk_rows(x.dtype))
+
+    def chunk_rows(self, dtype: Any) -> int | None:
+        """Return how many vectors of that NumPy dtype to give to a step at a time, or None for all."""
+        return rows_in_chunk(self.width, dtype.itemsize)
 
     def _method(self, xp: Namespace, settings: Settings, dtype: str, length: int, *, batched: bool, once: bool) -> str:
         """Return how to transform."""
@@ -664,6 +668,13 @@ class Convolution(Plan):
     def cost(self) -> float:
         """How long the convolutions of one product are together."""
         return self.length
+
+    def chunk_rows(self, dtype: Any) -> int | None:
+        """Return how many vectors to give to a step at a time, or None for all."""
+        method = method_for(self.settings.engine, dtype.name, self.length, batched=True)
+        if method == DUCC_CONVOLUTION and self.kernel is not None and self.shape[1] == self.length:
+            return None  # without a copy or a spectrum of the batch, nothing is gained from chunks
+        return rows_in_chunk(self.length, dtype.itemsize)
 
     def step(self, xp: Namespace, dtype: str, *, batched: bool, once: bool = False) -> Step:
         """Return the product of one vector or of a batch."""

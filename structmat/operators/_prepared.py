@@ -43,7 +43,6 @@ from structmat._fourier import (
     direct_up_to,
     ducc,
     in_chunks,
-    rows_in_chunk,
     written,
 )
 from structmat._pair_rules import add, compose, prepare, scale
@@ -187,7 +186,7 @@ def _numpy_products(plan: Plan, matrix: Any, direct: int, dtype: Any, xp: Namesp
     """Return the product of one vector and that of a batch, of which small ones are computed by the dense matrix."""
     (rows, cols), dtype = plan.shape, np.dtype(dtype)
     one, many = (plan.step(xp, dtype.name, batched=batched) for batched in (False, True))
-    size = rows_in_chunk(plan.width, dtype.itemsize)
+    size = plan.chunk_rows(dtype)
     if not direct:
         return one, lambda x, out: in_chunks(many, x, rows, size, out)
 
