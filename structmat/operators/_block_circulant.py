@@ -47,7 +47,18 @@ from structmat._array_tools import (
     singular_values,
     solutions,
 )
-from structmat._fourier import PLAIN, Plan, Settings, Step, cyclic_kernel, from_spectrum, spectrum, transforms, written
+from structmat._fourier import (
+    PLAIN,
+    Plan,
+    Settings,
+    Step,
+    cyclic_kernel,
+    from_spectrum,
+    rows_in_chunk,
+    spectrum,
+    transforms,
+    written,
+)
 from structmat._pair_rules import compose
 from structmat.operators._circulants import circulant_entries, cyclic_diagonals, factors_of_half, is_unpaired
 from structmat.operators._combinations import Product
@@ -192,8 +203,12 @@ class BlockConvolution(Plan):
 
     @property
     def width(self) -> int:
-        """How many numbers a product moves at a time for one vector: all blocks, and their spectra."""
-        return 2 * int(max(self.spectrum.shape[-2:])) * self.length
+        """How many numbers a product moves at a time for one vector."""
+        return int(max(self.spectrum.shape[-2:])) * self.length
+
+    def chunk_rows(self, dtype: Any) -> int | None:
+        """Return how many vectors to give to a step at a time: half of others', as it moves all blocks as well."""
+        return rows_in_chunk(2 * self.width, dtype.itemsize)
 
     @property
     def cost(self) -> float:
