@@ -392,6 +392,9 @@ def convolver(
         return four_step(S, length, height, PLAIN[method], xp, real=real)
     if method == SCIPY_CONVOLUTION:
         return convolve_packed(S, length)
+    if PLAIN.get(method, method) == TORCH:  # without a call of our own in between
+        fft, ifft = (xp.fft.rfft, xp.fft.irfft) if real else (xp.fft.fft, xp.fft.ifft)
+        return lambda x, out: ifft(S * fft(x, length), length)  # noqa: ARG005
     forward, backward = transforms(PLAIN.get(method, method), length, xp, real=real)
     if method == ANY or not is_numpy(xp):  # stacks broadcast, and other products may have a gradient
         return lambda x, out: backward(S * forward(x))  # noqa: ARG005
