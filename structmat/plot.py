@@ -46,6 +46,7 @@ class _LineStyle(NamedTuple):
 _METHODS = {
     "cdd": _LineStyle("CDD product", "#0072B2", "-", "o"),
     "truncated-svd": _LineStyle("truncated SVD", "#000000", "--", "s"),
+    "cdd-in-blocks": _LineStyle("five factors in blocks", "#56B4E9", (0, (4, 1, 1, 1)), "X"),
     "block-circulant": _LineStyle("block circulant", "#E69F00", "-.", "^"),
     "sparse-fourier": _LineStyle("sparse Fourier", "#CC79A7", ":", "D"),
     "monarch": _LineStyle("Monarch", "#009E73", (0, (6, 2)), "v"),
@@ -195,8 +196,8 @@ def draw_history(result: FitResult, ax: Axes | None = None) -> Axes:
     >>> import numpy as np
     >>> import structmat as sm
     >>> from structmat.plot import draw_history
-    >>> draw_history(sm.fit_cdd(np.arange(16.0).reshape(4, 4), rng=0)).get_xlabel()
-    'iteration from the start "rank-one"'
+    >>> draw_history(sm.fit_cdd(np.arange(16.0).reshape(4, 4), rng=0)).get_ylabel()
+    'relative error'
     """
     if ax is None:
         ax = _ShownFigure(figsize=(7.0, 4.8), dpi=150, layout="constrained").subplots()
@@ -435,7 +436,7 @@ def draw_study(study: Study, ax: Axes | None = None) -> Axes:
 def _method_style(name: str) -> _LineStyle:
     """Return how a method is drawn in all figures; others are drawn under their name, all of them alike."""
     text = printable(name).replace("$", r"\$")  # as it is, not as mathematics
-    return _METHODS.get(name, _LineStyle(f" {text}" if text.startswith("_") else text, "#56B4E9", "-", "P"))
+    return _METHODS.get(name, _LineStyle(f" {text}" if text.startswith("_") else text, "#D55E00", "-", "P"))
 
 
 def _set_error_axis(ax: Axes, errors: Iterable[float]) -> None:

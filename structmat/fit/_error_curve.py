@@ -106,7 +106,7 @@ class ErrorCurve:
     >>> bool(curve.error[0] < 1e-12)
     True
     >>> sorted(curve.baselines)
-    ['block-circulant', 'monarch', 'sparse-fourier', 'truncated-svd']
+    ['block-circulant', 'cdd-in-blocks', 'monarch', 'sparse-fourier', 'truncated-svd']
     """
 
     n_factors: NDArray[np.int64]
@@ -271,8 +271,8 @@ def error_curve(
         Seconds for the whole curve, divided among its points; the searches continue until then. Points for which no
         time is left have the best product of fewer factors.
     baselines : bool, default True
-        Whether to compute the baselines: truncated SVD (the best case of LoRA), block circulant (of C3A), sparse
-        Fourier (of FourierFT) and Monarch matrices.
+        Whether to compute the baselines: truncated SVD (the best case of LoRA), CDD products of five factors in blocks
+        that hold a truncated SVD, block circulant (of C3A), sparse Fourier (of FourierFT) and Monarch matrices.
     callback : callable, optional
         Called with a `CurveProgress` whenever the running fit reports. It may raise `StopIteration` to end the curve.
     on_interrupt : {"raise", "return"}, default "raise"

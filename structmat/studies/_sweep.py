@@ -127,7 +127,7 @@ def sweep(
         Sides of the circulant blocks; ``"min"`` is the smaller side of each matrix.
     methods : sequence of str, optional
         ``"cdd"``, and closed-form members of other families with at most as many parameters: ``"truncated-svd"``,
-        ``"block-circulant"``, ``"sparse-fourier"``, ``"monarch"``. All by default.
+        ``"cdd-in-blocks"``, ``"block-circulant"``, ``"sparse-fourier"``, ``"monarch"``. All by default.
     seeds : sequence of int, default (0,)
         Seeds of the CDD fits, one fit for each.
     input_second_moment : array_like, optional

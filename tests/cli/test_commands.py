@@ -122,8 +122,8 @@ def test_fit_checkpoint(cli, folder):
 def test_sweep(cli, folder):
     status, out, err = cli("sweep", "two.npz", "--n-factors", "3,5", "--block-sizes", "min,3", "--out", "study")
     assert (status, err) == (0, "")
-    assert "Study of 2 layers, 40 rows" in out
-    assert len(load_study("study/results.csv").rows) == len(load_study("study").rows) == 40
+    assert "Study of 2 layers, 48 rows" in out
+    assert len(load_study("study/results.csv").rows) == len(load_study("study").rows) == 48
     assert Path("study/results.png").read_bytes().startswith(PNG)
     weighted = ("sweep", "W.npy", "square.npy", "--out", "other", "--json", "--input-second-moment", "S6.npy")
     assert cli(*weighted)[0] == 1
@@ -290,7 +290,7 @@ def test_progress_is_one_line_that_goes_away(folder):
         process.stdout.read()
     os.close(parent)
     text = shown.decode()
-    assert "of 20, error 0." in text
+    assert "of 24, error 0." in text
     assert "factors" in text
     assert text.count("\n") <= 2
 

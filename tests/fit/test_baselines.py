@@ -177,3 +177,16 @@ def test_monarch_projection_is_part_by_part():
 
 def test_without_a_common_divisor_there_is_no_monarch_matrix():
     assert monarch(random_matrix((9, 16), "float64"), [1000]) == [(0, 1.0)]
+
+
+@pytest.mark.parametrize("shape", [(12, 12), (14, 9), (7, 12)])
+@pytest.mark.parametrize("k", [2, 3, 4])
+def test_five_factors_in_blocks_hold_the_truncated_svd(shape, k):
+    W = random_matrix(shape, "float64")
+    layout = sm.CDDLayout(shape, 5, -(-min(shape) // k))
+    (member,) = BASELINES["cdd-in-blocks"](W, [layout.n_parameters])
+    rank = -(-min(shape) // layout.block_size)
+    s = np.linalg.svd(W, compute_uv=False)
+    assert member.error <= np.linalg.norm(s[rank:]) / np.linalg.norm(s) + 1e-12
+    fit = sm.fit_cdd(W, 5, block_size=layout.block_size, rng=0, time_limit=0)
+    assert fit.error <= np.linalg.norm(s[rank:]) / np.linalg.norm(s) + 1e-12

@@ -37,7 +37,7 @@ def test_rows_have_what_each_method_gives_by_itself(study):
             ((used, error),) = baseline_errors(W, [fit.n_parameters], names=[row["method"]]).values()
             assert (row["error"], row["n_parameters"], row["seed"]) == (error[0], used[0], None)
             assert row["n_parameters"] <= fit.n_parameters
-    assert len(study.rows) == 2 * 2 * 2 * (2 + 4)
+    assert len(study.rows) == 2 * 2 * 2 * (2 + 5)
 
 
 def test_workers_give_the_same_rows_and_a_study_can_be_extended(tmp_path, study):
@@ -77,7 +77,7 @@ def test_tables_and_means_agree_with_the_rows(tmp_path, study):
     one = Study(one.rows[::2])
     left = np.hypot(*(row["error"] * row["norm"] for row in one.rows))
     assert one.total_error("monarch") == pytest.approx(left / np.hypot(*norms))
-    assert "Study of 2 layers, 48 rows" in repr(study)
+    assert "Study of 2 layers, 56 rows" in repr(study)
 
 
 def test_errors_weighted_by_the_inputs(tmp_path):

@@ -1,0 +1,150 @@
+"""What each part of `fit_cdd` is worth: error and processor time of fits with and without it.
+
+    python benchmarks/ablation.py [--factors 3 5 9] [--seeds 0 1] [--matrices gaussian ...] [--quick] [--out FOLDER]
+
+A part is taken out by its constant or its line in a list of starts. For every matrix and number of factors the table
+has the mean error and the mean of the processor's seconds of whole fits, and for each part how much larger the error is
+without it, in per cent, and the time without it, in per cent of the whole. A part stays if it wins half a per cent of
+error, or five per cent of time, on a matrix that users have. Matrices: parts of real weight changes, independent normal
+entries, planted products with and without noise, a permutation, a sparse matrix, rank three with noise, a rectangle.
+--quick makes everything tiny; --out writes ``ablation.csv`` and ``ablation.md`` there.
+"""
+
+# ruff: noqa: E402  # threads are limited before libraries start them
+from __future__ import annotations
+
+from _common import machine, one_thread, save_results, table
+
+one_thread()
+
+import argparse
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+
+import structmat as sm
+from structmat.fit import _search as search
+from structmat.fit import _three_factors as three
+
+FIELDS = ("matrix", "factors", "without", "error", "error_change", "seconds", "seconds_share")
+DATA = Path(__file__).resolve().parent.parent / "docs" / "examples" / "data"
+Parts = dict[str, tuple[dict[str, Any], dict[str, Any]]]
+
+MANY: Parts = {
+    "low-rank start": ({}, {"STARTS": {"peeling": search.STARTS["peeling"]}}),
+    "peeling start": ({}, {"STARTS": {"low-rank": search.STARTS["low-rank"]}}),
+    "exploration": ({"restarts": 0}, {}),
+    "all chains but four": ({"restarts": 4}, {}),
+    "second finalist": ({}, {"_FINALISTS": 1}),
+    "polish": ({}, {"_POLISH": 20}),
+}
+"""For more than three factors: options of `fit_cdd`, and names in `_search`, that leave a part out."""
+
+THREE: Parts = {
+    "shift synchronisation": ({}, {"STARTS": {}}),
+    "random starts": ({"restarts": 0}, {}),
+    "momentum": ({}, {"_MOMENTUM": 0.0}),
+    "all finalists but one": ({}, {"_FINALISTS": 1}),
+}
+"""The same for three factors, and names in `_three_factors`."""
+
+
+def planted(rng: np.random.Generator, n: int, factors: int, noise: float) -> np.ndarray:
+    vectors = rng.standard_normal((factors, n)) + 1j * rng.standard_normal((factors, n))
+    W = np.asarray(sm.CDDProduct.from_vectors(*vectors).to_dense())
+    added = rng.standard_normal((n, n)) + 1j * rng.standard_normal((n, n))
+    return W + noise * np.linalg.norm(W) / np.linalg.norm(added) * added
+
+
+def change(name: str, n: int) -> np.ndarray:
+    return np.load(DATA / f"minilm_banking77_{name}.npy")[:n, :n]
+
+
+MATRICES: dict[str, Callable[[np.random.Generator], np.ndarray]] = {
+    "query, layer 0, 64 x 64": lambda _: change("l0_query", 64),
+    "value, layer 3, 64 x 64": lambda _: change("l3_value", 64),
+    "query, layer 5, 64 x 64": lambda _: change("l5_query", 64),
+    "gaussian, 24 x 24": lambda rng: rng.standard_normal((24, 24)),
+    "gaussian, 64 x 64": lambda rng: rng.standard_normal((64, 64)),
+    "permutation, 32 x 32": lambda rng: np.eye(32)[rng.permutation(32)],
+    "sparse, 64 x 64": lambda rng: rng.standard_normal((64, 64)) * (rng.random((64, 64)) < 0.05),
+    "rank three and noise, 64 x 64": lambda rng: (
+        rng.standard_normal((64, 3)) @ rng.standard_normal((3, 64)) + 0.17 * rng.standard_normal((64, 64))
+    ),
+    "gaussian, 96 x 32": lambda rng: rng.standard_normal((96, 32)),
+}
+
+PLANTED = {"planted, 32 x 32": 0.0, "planted with noise, 32 x 32": 0.3}
+"""Products of as many factors as the fit has, and the norm of the noise over that of the product."""
+
+
+def matrix_of(name: str, rng: np.random.Generator, factors: int) -> np.ndarray:
+    return planted(rng, 32, factors, PLANTED[name]) if name in PLANTED else MATRICES[name](rng)
+
+
+@contextlib.contextmanager
+def changed(module: Any, names: dict[str, Any]) -> Iterator[None]:
+    """Give names of a module other values inside the block."""
+    before = {name: getattr(module, name) for name in names}
+    for name, value in names.items():
+        setattr(module, name, value)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(module, name, value)
+
+
+def fitted(matrix: str, factors: int, seeds: list[int], options: dict[str, Any], names: dict[str, Any]) -> list[float]:
+    """Return the mean error, and the mean of the processor's seconds, over seeds of matrices and fits."""
+    errors, seconds = [], []
+    with changed(three if factors == 3 else search, names):
+        for seed in seeds:
+            W = matrix_of(matrix, np.random.default_rng(100 + seed), factors)
+            begun = time.process_time()
+            errors.append(sm.fit_cdd(W, factors, rng=seed, **options).error)
+            seconds.append(time.process_time() - begun)
+    return [fmean(errors), fmean(seconds)]
+
+
+def measured(matrix: str, factors: int, seeds: list[int]) -> list[list[str]]:
+    error, seconds = fitted(matrix, factors, seeds, {}, {})
+    rows = [[matrix, str(factors), "", f"{error:.5f}", "", f"{seconds:.2f}", ""]]
+    for part, (options, names) in (THREE if factors == 3 else MANY).items():
+        own_error, own_seconds = fitted(matrix, factors, seeds, options, names)
+        more = f"{100 * (own_error / error - 1):+.2f}" if error > 1e-9 else f"to {own_error:.2g}"
+        share = f"{100 * own_seconds / seconds:.0f}"
+        rows.append([matrix, str(factors), part, f"{own_error:.5f}", more, f"{own_seconds:.2f}", share])
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--factors", type=int, nargs="+", default=[3, 5, 9])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--matrices", nargs="+", choices=[*MATRICES, *PLANTED], default=[*MATRICES, *PLANTED])
+    parser.add_argument("--quick", action="store_true", help="one small matrix, to see that it runs")
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    if options.quick:
+        options.factors, options.seeds, options.matrices = [3, 5], [0], ["gaussian, 24 x 24"]
+    sm.fit_cdd(np.eye(3), 5, rng=0)  # imports
+    rows = []
+    for matrix in options.matrices:
+        for factors in options.factors:
+            for row in measured(matrix, factors, options.seeds):
+                rows.append(row)
+                print(*row, sep="  ", flush=True)
+    if options.out:
+        title = "# What each part of a fit is worth\n\n`python benchmarks/ablation.py`"
+        text = f"{title}\n\n{machine('structmat', 'numpy', 'scipy')}\n\n{table(FIELDS, rows, left=3)}"
+        save_results(options.out, "ablation", FIELDS, rows, text)
+
+
+if __name__ == "__main__":
+    main()
