@@ -30,7 +30,6 @@ from structmat.fit._matrices import (
 from structmat.operators import BlockCirculant, CDDLayout
 
 if TYPE_CHECKING:
-    import scipy.sparse.linalg
     from numpy.typing import NDArray
 
     from structmat._array_tools import ArrayLike
@@ -209,7 +208,7 @@ def truncated_svd_error(W: ArrayLike, rank: int, *, input_second_moment: ArrayLi
         return 1.0
     if side > _DENSE_SVD_SIDE and rank < side // 8:
         # The residual depends on the error of the singular vectors in second order only.
-        triplets = leading_triplets(_uncopied(matrix), rank, np.random.default_rng(0), second_order=True)
+        triplets = leading_triplets(matrix, rank, np.random.default_rng(0), second_order=True)
         if triplets is not None:
             u, s, vh = triplets
             parts = [slice(i, i + _ROWS) for i in range(0, len(matrix), _ROWS)]
@@ -447,18 +446,3 @@ def _scaled(W: ArrayLike, owner: str) -> NDArray[Any]:
     """Return the matrix with entries of a size of one, so that no square over- or underflows."""
     values = finite_matrix(W, owner)
     return scale_by_power_of_two(values, -largest_exponent(values))
-
-
-def _uncopied(matrix: NDArray[Any]) -> scipy.sparse.linalg.LinearOperator[Any]:
-    """Return the matrix as an operator: of an array, SciPy from 1.18 on keeps the adjoint as well."""
-    from scipy.sparse.linalg import LinearOperator  # noqa: PLC0415
-
-    def product(x: NDArray[Any]) -> NDArray[Any]:
-        return matrix @ x
-
-    def adjoint(y: NDArray[Any]) -> NDArray[Any]:
-        return (matrix.T @ y.conj()).conj()
-
-    return LinearOperator(
-        matrix.shape, matvec=product, rmatvec=adjoint, matmat=product, rmatmat=adjoint, dtype=matrix.dtype
-    )

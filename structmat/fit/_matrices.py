@@ -15,7 +15,6 @@ from structmat._arguments import as_floating, as_matrix, moved_like, to_numpy
 from structmat._array_tools import ArgumentValueError
 
 if TYPE_CHECKING:
-    import scipy.sparse.linalg
     from numpy.typing import DTypeLike, NDArray
 
     from structmat._array_tools import Array, ArrayLike
@@ -64,7 +63,9 @@ def largest_exponent(x: NDArray[Any]) -> int:
 
 
 def scale_by_power_of_two(x: NDArray[Any], exponent: int) -> NDArray[Any]:
-    """Return ``x * 2**exponent`` of a real or complex array, also where ``2**exponent`` itself would overflow."""
+    """Return ``x * 2**exponent``, also where ``2**exponent`` itself would overflow; for zero the array as it is."""
+    if exponent == 0:
+        return x
     parts = np.ascontiguousarray(x).view(x.real.dtype) if np.iscomplexobj(x) else x
     scaled: NDArray[Any] = np.ldexp(parts, exponent).view(x.dtype)
     return scaled
@@ -98,7 +99,7 @@ def most_spread(dtype: DTypeLike) -> float:
 
 
 def leading_triplets(
-    matrix: NDArray[Any] | scipy.sparse.linalg.LinearOperator[Any],
+    matrix: NDArray[Any],
     k: int,
     rng: np.random.Generator,
     *,
@@ -111,10 +112,20 @@ def leading_triplets(
     """
     from scipy.sparse import linalg  # noqa: PLC0415  # slow to import, so not before it is needed
 
-    dtype = np.dtype(matrix.dtype)
+    def product(x: NDArray[Any]) -> NDArray[Any]:
+        return matrix @ x
+
+    def adjoint(y: NDArray[Any]) -> NDArray[Any]:
+        return (matrix.T @ y.conj()).conj()
+
+    dtype = matrix.dtype
+    # Of an array, SciPy from 1.18 on keeps the adjoint as well.
+    operator = linalg.LinearOperator(
+        matrix.shape, matvec=product, rmatvec=adjoint, matmat=product, rmatmat=adjoint, dtype=dtype
+    )
     v0 = rng.standard_normal(min(matrix.shape)).astype(dtype)
     try:
-        u, s, vh = linalg.svds(matrix, k=k, tol=float(np.finfo(dtype).eps) ** 0.75 if second_order else 0.0, v0=v0)
+        u, s, vh = linalg.svds(operator, k=k, tol=float(np.finfo(dtype).eps) ** 0.75 if second_order else 0.0, v0=v0)
     except linalg.ArpackError:
         return None
     return u, s, vh

@@ -163,8 +163,11 @@ class BlockGrid:
 
     def _in_blocks(self, matrix: NDArray[Any]) -> NDArray[Any]:
         rows, cols = matrix.shape
-        padded = np.zeros((self.p * self.m, self.q * self.m), dtype=matrix.dtype)
-        padded[:rows, :cols] = matrix
+        whole = self.p * self.m, self.q * self.m
+        padded = np.ascontiguousarray(matrix)
+        if whole != matrix.shape:
+            padded = np.zeros(whole, dtype=matrix.dtype)
+            padded[:rows, :cols] = matrix
         return padded.reshape(self.p, self.m, self.q, self.m)
 
     def _energy(self, chunk: tuple[slice, slice]) -> NDArray[Any]:
@@ -295,8 +298,10 @@ def residual_norm2(grid: BlockGrid, factors: Factors) -> float:
         part = c[ps, rows] * factors.b
         part *= factors.a[ps, rows, None, None]
         part -= grid.blocks[ps, rows]
-        squares = absolute_square(part)
-        total += float(np.sum(squares if grid.weights is None else squares * grid.weights[ps, rows]))
+        if grid.weights is None:
+            total += float(np.vecdot(part, part).real.sum())
+        else:
+            total += float(np.sum(absolute_square(part) * grid.weights[ps, rows]))
     return total
 
 
@@ -451,7 +456,7 @@ def _diagonal_start(grid: BlockGrid, _rng: np.random.Generator) -> Factors:
 
     Every block column that meets the main diagonal of the rectangle has its part of it among its choices.
     """
-    diagonals = _by_diagonals(grid.blocks)
+    diagonals = grid.weighted_diagonals if grid.weights is None else _by_diagonals(grid.blocks)
     energy = np.zeros((grid.p, grid.q, grid.m))
     for chunk in grid.chunks():
         squares = absolute_square(diagonals[chunk])
@@ -516,6 +521,7 @@ def _links(grid: BlockGrid, rng: np.random.Generator) -> tuple[Links, Links]:
     h: Links = {}
     if m == 1:
         return g, h
+    grid.__dict__.pop("weighted_diagonals", None)  # so that there are never more than two copies of the matrix
     damped = _damped(grid)
     g[1], h[1] = _leading_pair(grid, damped, 1, _noise(grid.cols_present, rng), _FIRST_PASSES)
     for s in _shift_chain(m):
