@@ -12,7 +12,7 @@ from textwrap import fill, indent
 import numpy as np
 from _common import table
 from _fair_plan import CASE, PROTOCOLS, RUN, cases
-from _fair_readme import readme_table, readme_text
+from _fair_readme import readme_table
 from _fair_results import (
     LABELS,
     METRICS,
@@ -210,8 +210,7 @@ def pages(found: list[Result], rows: list[Row], again: list[Row]) -> dict[Path, 
     rows = complete(rows, found)
     measured = (protocol_text(rows, found), processors_text(rows, again), tables(found))
     readme, page = ROOT / "README.md", ROOT / "docs/measured.md"
-    text = replaced(readme.read_text("utf-8"), "fair-sentence", readme_text(found))
     return {
-        readme: replaced(text, "fair-summary", readme_table(found)),
+        readme: replaced(readme.read_text("utf-8"), "fair-summary", readme_table(found)),
         page: replaced(page.read_text("utf-8"), "fair-tables", "\n\n".join(measured)),
     }

@@ -54,6 +54,12 @@ def test_speed_in_the_readme():
         assert stated("README.md", pattern) == [round(median(group), 2) for group in groups]
 
 
+def test_toeplitz_systems_in_the_readme():
+    table = lines("benchmarks/results/toeplitz_solves.md")
+    row = next(cells for cells in table if cells[:3] == ["16,384", "positive definite", "1"])
+    assert stated("README.md", r"takes (\d+) ms, (\d+) times less") == [round(float(row[3])), round(float(row[6]))]
+
+
 def test_the_faster_engine():
     ratio = {(row["group"], row["case"]): float(row["ratio"]) for row in rows("floor.csv")}
     for group, pattern in (("vectors", r"takes ([\d.]+) of the time, a batch"), ("batches", r"a batch ([\d.]+),")):
