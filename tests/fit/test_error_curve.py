@@ -113,7 +113,7 @@ def test_a_fit_that_is_worse_gives_way_to_the_one_with_fewer_factors(shape, kind
 
 
 def test_baselines_have_at_most_the_parameters_of_the_point(curve):
-    assert list(curve.baselines) == ["truncated-svd", "block-circulant", "sparse-fourier", "monarch"]
+    assert list(curve.baselines) == ["truncated-svd", "cdd-in-blocks", "block-circulant", "sparse-fourier", "monarch"]
     for used, error in curve.baselines.values():
         assert used.shape == error.shape == curve.n_factors.shape
         assert (used <= curve.n_parameters).all()
