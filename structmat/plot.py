@@ -134,6 +134,7 @@ def draw_curve(curve: ErrorCurve, ax: Axes | None = None) -> Axes:
     Returns
     -------
     matplotlib.axes.Axes
+        The axes, drawn on.
 
     See Also
     --------
@@ -190,6 +191,7 @@ def draw_history(result: FitResult, ax: Axes | None = None) -> Axes:
     Returns
     -------
     matplotlib.axes.Axes
+        The axes, drawn on.
 
     Examples
     --------

@@ -191,6 +191,7 @@ class ErrorCurve:
         Returns
         -------
         matplotlib.axes.Axes
+            The axes, drawn on.
 
         See Also
         --------

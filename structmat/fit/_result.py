@@ -151,6 +151,7 @@ class FitResult:
         Returns
         -------
         matplotlib.axes.Axes
+            The axes, drawn on.
 
         See Also
         --------
