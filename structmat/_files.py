@@ -10,34 +10,30 @@ import csv
 import errno
 import importlib
 import io
-import json
 import os
 import re
 import secrets
 import stat
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from structmat._array_tools import ArgumentTypeError, ArgumentValueError
+from structmat._array_tools import ArgumentTypeError
 
 __all__ = [
     "DTYPES",
     "atomic_write",
     "check_output",
-    "checked_suffix",
     "counted",
     "csv_bytes",
     "data_frame",
     "first_names",
-    "json_bytes",
     "natural_key",
     "one_line",
     "open_safetensors",
     "printable",
     "require_regular",
     "unwrapped",
-    "write_table",
 ]
 
 DTYPES = {f"F{bits}": f"float{bits}" for bits in (64, 32, 16)}
@@ -130,11 +126,6 @@ def csv_bytes(columns: Sequence[str], rows: Iterable[Iterable[object]]) -> bytes
     return stream.getvalue().encode(errors="backslashreplace")
 
 
-def json_bytes(content: Mapping[str, Any]) -> bytes:
-    """Return one JSON object; NaN and infinity, which JSON lacks, are refused."""
-    return json.dumps(content, indent=2, allow_nan=False).encode() + b"\n"
-
-
 def data_frame(owner: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Any:
     """Return a table of pandas; `owner` names the caller where that is missing."""
     try:
@@ -142,24 +133,6 @@ def data_frame(owner: str, columns: Sequence[str], rows: Iterable[Sequence[objec
     except ModuleNotFoundError as error:
         raise ImportError(f"{owner} needs pandas: pip install pandas") from error
     return pandas.DataFrame(list(rows), columns=list(columns))
-
-
-def checked_suffix(owner: str, path: str | os.PathLike[str], suffixes: Iterable[str]) -> str:
-    """Return the suffix of a file, in lower case, if it is one of some."""
-    known = list(suffixes)
-    suffix = Path(path).suffix.lower()
-    if suffix not in known:
-        raise ArgumentValueError(owner, "path", f"must end in {' or '.join(known)}, got {os.fspath(path)}")
-    return suffix
-
-
-def write_table(
-    owner: str, path: str | os.PathLike[str], contents: Mapping[str, Callable[[], bytes]], *, force: bool
-) -> None:
-    """Write a file, complete or not at all, in the format that its suffix names among those of `contents`."""
-    content = contents[checked_suffix(owner, path, contents)]()
-    with atomic_write(path, force=force) as file:
-        file.write(content)
 
 
 def one_line(error: BaseException) -> str:

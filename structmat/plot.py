@@ -149,8 +149,7 @@ def draw_curve(curve: ErrorCurve, ax: Axes | None = None) -> Axes:
     >>> len(ax.lines) > 1
     True
     """
-    if ax is None:
-        ax = _ShownFigure(figsize=(7.0, 4.8), dpi=150, layout="constrained").subplots()
+    ax = ax or _new_axes()
     lines = {"cdd": (curve.n_parameters, curve.error), **curve.baselines}
     unit = 100.0 / (curve.shape[0] * curve.shape[1])
     for name, (used, error) in lines.items():
@@ -201,8 +200,7 @@ def draw_history(result: FitResult, ax: Axes | None = None) -> Axes:
     >>> draw_history(sm.fit_cdd(np.arange(16.0).reshape(4, 4), rng=0)).get_ylabel()
     'relative error'
     """
-    if ax is None:
-        ax = _ShownFigure(figsize=(7.0, 4.8), dpi=150, layout="constrained").subplots()
+    ax = ax or _new_axes()
     errors = np.maximum(result.history, _ROUNDING)
     _, colour, *_ = _method_style("cdd")
     ax.plot(np.arange(len(errors)), errors, color=colour, linewidth=2.0, marker="o" if len(errors) == 1 else "")
@@ -400,8 +398,7 @@ def draw_study(study: Study, ax: Axes | None = None) -> Axes:
     rows = [row for row in study.rows if row["norm"] and row["n_parameters"]]
     if not rows:
         raise ArgumentValueError("draw_study", "study", "must have rows to draw")
-    if ax is None:
-        ax = _ShownFigure(figsize=(7.0, 4.8), dpi=150, layout="constrained").add_subplot()
+    ax = ax or _new_axes()
     table = type(study)(tuple(rows)).means()
     for method, means in table.groupby("method", sort=False):
         style = _method_style(str(method))
@@ -433,6 +430,11 @@ def draw_study(study: Study, ax: Axes | None = None) -> Axes:
     labels = dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
     ax.legend(labels.values(), labels, frameon=False, fontsize=9)
     return ax
+
+
+def _new_axes() -> Axes:
+    """Return axes of a new figure that notebooks show."""
+    return _ShownFigure(figsize=(7.0, 4.8), dpi=150, layout="constrained").add_subplot()
 
 
 def _method_style(name: str) -> _LineStyle:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import numpy as np
 from array_api_compat import array_namespace, device
 
-from structmat._arguments import as_matrix, non_negative, random_generator, to_numpy
+from structmat._arguments import as_matrix, non_negative, random_generator
 from structmat._array_tools import ArgumentValueError, is_numpy
 from structmat.fit._exact_products import (
     Mixing,
@@ -158,7 +158,7 @@ def factorize_cdd(
         raise ArgumentValueError(_OWNER, "W", f"must be square, got shape {tuple(matrix.shape)}")
     target_error = non_negative(target_error, _OWNER, "target_error")
     random = random_generator(rng, _OWNER)
-    values = finite_matrix(to_numpy(matrix), _OWNER)
+    values = finite_matrix(matrix, _OWNER)
     if real and np.iscomplexobj(values):
         raise ArgumentValueError(_OWNER, "real", "must be False for a complex W")
 

@@ -203,18 +203,17 @@ def fit_cdd(
     one_of(on_interrupt, _OWNER, "on_interrupt", ("raise", "return"))
     known = _known_start(start, layout, real=not np.iscomplexobj(values))
     restarts = _checked_restarts(restarts, layout)
-    moment = None if input_second_moment is None else second_moment(input_second_moment, cols, _OWNER)
+    inputs = None if input_second_moment is None else _inputs(input_second_moment, values)
     exponent = largest_exponent(values)
     fit = _Fit(scale_by_power_of_two(values, -exponent), layout, control, restarts, on_interrupt == "return")
     if known is not None:
         known = known._replace(vectors=_scaled_evenly(known.vectors, -exponent))
-    found = fit.with_moment(moment, random_generator(rng, _OWNER), [known] if known else [], weights)
+    found = fit.with_inputs(inputs, random_generator(rng, _OWNER), [known] if known else [], weights)
 
     operator = layout.product(
         [moved_like(v.astype(values.dtype), matrix) for v in _scaled_evenly(found.vectors, exponent)]
     )
-    inputs = None if moment is None else weighted_inputs(moment, _OWNER, real=not np.iscomplexobj(values))
-    target = fit.values if inputs is None else fit.values @ inputs
+    target = _combined(fit.values, inputs)
     error = product_error(operator, matrix, target, exponent=exponent, inputs=inputs, entry_weights=weights)
     if error == math.inf:
         text = f"has a fit whose products overflow {dtype_name(matrix.dtype)}: use a wider dtype, or divide by a number"
@@ -232,7 +231,7 @@ def fit_cdd(
         converged, message = True, "the matrix is zero"
     elif error <= rounding_error(values.dtype):
         converged, message = True, "the product is the matrix to rounding"
-    elif layout.n_factors == 1 and moment is None:
+    elif layout.n_factors == 1 and inputs is None:
         converged, message = True, "the nearest matrix of one factor, in closed form"
     elif control.reason != "completed":
         message = f"{control.reason}: the best so far"
@@ -282,15 +281,15 @@ class _Fit:
         self.dtype = values.dtype
         """The dtype of the products that the fit is made for."""
 
-    def with_moment(
+    def with_inputs(
         self,
-        moment: NDArray[Any] | None,
+        inputs: NDArray[Any] | None,
         rng: np.random.Generator,
         known: list[KnownProduct],
         entry_weights: NDArray[Any] | None,
     ) -> _Found:
-        """Fit with second moments of the inputs; the fit without them is one start, which it so is never worse than."""
-        if moment is None:
+        """Fit with weights, as `_inputs` returns them; it starts from the fit without, and so is never worse."""
+        if inputs is None:
             return self.plain(rng, known, entry_weights)
         part = copy.copy(self)
         part.control = replace(self.control)
@@ -300,16 +299,15 @@ class _Fit:
         unweighted = part.plain(copy.deepcopy(rng), known, None)
         self.control.reason = part.control.reason
         known = [*known, KnownProduct("unweighted fit", self.layout.first, unweighted.vectors)]
-        if moment.ndim == 1 and self.layout.kinds[-1] == "diagonal":
-            # The last diagonal takes up the roots of the weights.
-            roots = column_roots(moment, _OWNER)
+        if inputs.ndim == 1 and self.layout.kinds[-1] == "diagonal":
+            roots = inputs  # the last diagonal takes them up
             scaled = copy.copy(self)
             scaled.values = self.values * roots.astype(self.values.real.dtype)
             known = [k._replace(vectors=[*k.vectors[:-1], k.vectors[-1] * roots]) for k in known]
             found = scaled.plain(rng, known, None)
             inverse = np.divide(1.0, roots, out=np.zeros_like(roots), where=roots > 0)
             return found._replace(vectors=[*found.vectors[:-1], found.vectors[-1] * inverse])
-        return self._searched(rng, known, weighted_inputs(moment, _OWNER, real=not np.iscomplexobj(self.values)))
+        return self._searched(rng, known, np.diag(inputs)[:, inputs > 0] if inputs.ndim == 1 else inputs)
 
     def plain(self, rng: np.random.Generator, known: list[KnownProduct], entry_weights: NDArray[Any] | None) -> _Found:
         """Fit without second moments: in closed form where there is one, else by the search."""
@@ -439,6 +437,22 @@ def _with_entry_weights(
     if not weights.any():
         raise ArgumentValueError(_OWNER, argument, "must not be all zero")
     return np.where(weights > 0.0, values, values.dtype.type(0)), weights / weights.max()
+
+
+def _inputs(moment: Any, values: NDArray[Any]) -> NDArray[Any]:
+    """Return what the columns of products are combined with: roots of a diagonal, or the columns of a root of all."""
+    checked = second_moment(moment, values.shape[1], _OWNER)
+    if checked.ndim == 1:
+        return column_roots(checked, _OWNER)
+    return weighted_inputs(checked, _OWNER, real=not np.iscomplexobj(values))
+
+
+def _combined(values: NDArray[Any], inputs: NDArray[Any] | None) -> NDArray[Any]:
+    """Return a matrix times the inputs, of which a vector stands for the matrix with this diagonal."""
+    if inputs is None:
+        return values
+    combined: NDArray[Any] = values * inputs if inputs.ndim == 1 else values @ inputs
+    return combined
 
 
 def _checked_restarts(value: Any, layout: CDDLayout) -> int | None:

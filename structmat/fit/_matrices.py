@@ -152,8 +152,8 @@ def product_error(
         Tells the library, dtype and device of the products.
     target : (rows, k) ndarray
     exponent : int, default 0
-    inputs : (cols, k) ndarray, optional
-        The identity by default.
+    inputs : (cols, k) or (cols,) ndarray, optional
+        A vector stands for the matrix with this diagonal; the identity by default.
     entry_weights : (rows, k) ndarray, optional
         Weights of the squared entries in both norms.
     """
@@ -162,7 +162,11 @@ def product_error(
     lost = norm2 = 0.0
     for start in range(0, target.shape[1], width):
         part = slice(start, min(start + width, target.shape[1]))
-        x = np.eye(cols, part.stop - start, -start) if inputs is None else inputs[:, part]
+        if inputs is None or inputs.ndim == 1:
+            x = np.eye(cols, part.stop - start, -start)
+            x = x if inputs is None else x * inputs[:, None]
+        else:
+            x = inputs[:, part]
         wanted = target[:, part]
         weights: Any = 1.0 if entry_weights is None else entry_weights[:, part]
         with np.errstate(over="ignore", invalid="ignore"):

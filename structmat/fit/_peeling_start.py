@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from structmat.fit._three_factors import BlockGrid, Run, alternate, shift_synchronisation_start
+from structmat.fit._three_factors import BlockGrid, Run, alternate, shift_synchronisation_start, unit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -175,11 +175,11 @@ def _synchronised_gram(G: NDArray[Any], rng: np.random.Generator) -> _OuterPhase
     G[i, i] = 0.0
     grid = BlockGrid(G, n)
     run = alternate(grid, Run.begin(grid, shift_synchronisation_start(grid, rng)), _GRAM_SWEEPS, 1e-4)
-    left, right = _unit(run.factors.a[0]), _unit(run.factors.b[0]).conj()
-    d = _unit(left + right * _unit(np.vdot(right, left)))
+    left, right = unit(run.factors.a[0]), unit(run.factors.b[0]).conj()
+    d = unit(left + right * unit(np.vdot(right, left)))
     lags = (i[:, None] - i) % n
     for _ in range(_PASSES):
-        d = _unit((G * _means(G, d, lags)[lags].conj()) @ d)
+        d = unit((G * _means(G, d, lags)[lags].conj()) @ d)
     explained = n * float(np.sum(np.abs(_means(G, d, lags)) ** 2))
     size = float(np.sum(np.abs(G) ** 2))
     return _OuterPhases(d, explained / size if size > 0.0 else 0.0)
@@ -241,8 +241,3 @@ def _quotient(X: NDArray[Any], d: NDArray[Any]) -> NDArray[Any]:
     out = np.zeros(np.broadcast_shapes(X.shape, d.shape), np.result_type(X, d))
     quotient: NDArray[Any] = np.divide(X, d, out=out, where=d != 0)
     return quotient
-
-
-def _unit(x: NDArray[Any]) -> NDArray[Any]:
-    """Return ``x / |x|``, zero where `x` is zero."""
-    return _quotient(x, np.abs(x))

@@ -57,6 +57,7 @@ __all__ = [
     "residual_norm2",
     "shift_synchronisation_start",
     "spread2",
+    "unit",
 ]
 
 Links: TypeAlias = "dict[int, NDArray[Any]]"
@@ -527,7 +528,7 @@ def _links(grid: BlockGrid, rng: np.random.Generator) -> tuple[Links, Links]:
     for s in _shift_chain(m):
         g_guess, h_guess = _predicted(g, s), _predicted(h, s)
         g_new, h_new = _leading_pair(grid, damped, s, h_guess, _NEXT_PASSES)
-        phase = _unit(np.vdot(g_new, g_guess) + np.vdot(h_guess, h_new))
+        phase = unit(np.vdot(g_new, g_guess) + np.vdot(h_guess, h_new))
         g[s], h[s] = g_new * phase, h_new * np.conj(phase)
     turn = np.sum(_predicted(g, m)) + np.conj(np.sum(_predicted(h, m)))
     for s in g:
@@ -553,7 +554,7 @@ def _shift_chain(m: int) -> list[int]:
 def _predicted(links: Links, s: int) -> NDArray[Any]:
     """Phases of shift `s` as shift t after shift s - t, from two shifts already known."""
     t = max(t for t in links if s - t in links)
-    phases: NDArray[Any] = _unit(np.roll(links[s - t], -t, axis=-1) * links[t])
+    phases: NDArray[Any] = unit(np.roll(links[s - t], -t, axis=-1) * links[t])
     return phases
 
 
@@ -596,15 +597,15 @@ def _ring_phases(links: Links, present: NDArray[Any], rng: np.random.Generator) 
     Each block has its own free phase. The leading eigenvector of the matrix of unit links is a start that has no local
     optimum; its phases are then refined with links weighted by the root of their modulus.
     """
-    unit = {s: _unit(x) for s, x in links.items()}
-    weighted = {s: x * np.sqrt(np.abs(links[s])) for s, x in unit.items()}
+    phase_links = {s: unit(x) for s, x in links.items()}
+    weighted = {s: x * np.sqrt(np.abs(links[s])) for s, x in phase_links.items()}
     x = _noise(present, rng)
     for _ in range(_RING_PASSES):
         # The shift by the number of links keeps a large negative eigenvalue from leading.
-        x = len(links) * x + _coupled(unit, x)
+        x = len(links) * x + _coupled(phase_links, x)
         x /= np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), np.finfo(np.float64).tiny)
     for _ in range(_RING_PASSES):
-        x = _unit(_coupled(weighted, x))
+        x = unit(_coupled(weighted, x))
     phases: NDArray[Any] = np.where(x == 0, 1, x) * present
     return phases
 
@@ -774,7 +775,7 @@ def _noise(like: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
     return noise
 
 
-def _unit(x: Any) -> Any:
-    """``x / |x|``, zero where `x` is zero."""
+def unit(x: Any) -> Any:
+    """Return ``x / |x|``, zero where `x` is zero."""
     size = np.abs(x)
     return x / np.where(size > 0, size, 1.0)
