@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 import structmat as sm
-from structmat.fit import truncated_svd_error
+from structmat.fit import baseline_errors
 
 FIELDS = ("side", "factors", "parameters", "error", "rank", "svd_error", "seconds")
 
@@ -33,7 +33,7 @@ def measured(n: int, factors: int, seed: int) -> list[str]:
     result = sm.fit_cdd(W, factors, rng=0)
     seconds = time.process_time() - begun
     rank = result.n_parameters // (2 * n)
-    svd_error = truncated_svd_error(W, rank)
+    svd_error = baseline_errors(W, [result.n_parameters])["truncated-svd"][1][0]
     counts = [str(n), str(factors), str(result.n_parameters)]
     return [*counts, f"{result.error:.4f}", str(rank), f"{svd_error:.4f}", f"{seconds:.3g}"]
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from structmat._arguments import to_numpy
 from structmat._checkpoint import CheckpointError, Entry
-from structmat.fit import fit_cdd, truncated_svd_error, weighted_norm
+from structmat.fit import baseline_errors, fit_cdd
 from structmat.operators import CDDLayout
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ __all__ = [
     "factor_key",
     "factor_scales",
     "unit_rng",
+    "weighted_norm",
     "weights_bytes",
 ]
 
@@ -167,19 +168,18 @@ class LayerTask:
         moment = None if self.input_second_moment is None else self.input_second_moment.read()
         rows, cols = matrix.shape
         values: dict[str, Any] = {"name": self.name, "rows": rows, "cols": cols, "dtype": self.change.dtype}
-        values["norm"] = weighted_norm(matrix) if matrix.size else 0.0
-        if math.isinf(values["norm"]):
-            raise CheckpointError(f"{self.change}: the norm of the change overflows")
-        if not values["norm"]:
-            return {**values, "error": 0.0, "n_parameters": 0}, {}
+        if not matrix.any():
+            return {**values, "norm": 0.0, "error": 0.0, "n_parameters": 0}, {}
         try:
-            if moment is not None:
-                values["weighted_norm"] = weighted_norm(matrix, input_second_moment=moment)
             layout = CDDLayout((rows, cols), self.n_factors, self.block_size, owner="fit_cdd")
-            rank = min(layout.n_parameters // (rows + cols), rows, cols)
             values |= {"n_parameters": layout.n_parameters, "block_size": layout.block_size}
-            values |= {"svd_rank": rank, "svd_parameters": rank * (rows + cols)}
-            values["svd_error"] = truncated_svd_error(matrix, rank, input_second_moment=moment)
+            ((used, errors),) = baseline_errors(
+                matrix, [layout.n_parameters], names=["truncated-svd"], input_second_moment=moment
+            ).values()
+            values |= {"svd_parameters": int(used[0]), "svd_error": float(errors[0])}
+            values["norm"] = weighted_norm(matrix, moment)
+            if math.isinf(values["norm"]):
+                raise CheckpointError(f"{self.change}: the norm of the change overflows")
             result = fit_cdd(
                 matrix,
                 self.n_factors,
@@ -192,6 +192,16 @@ class LayerTask:
             raise CheckpointError(f"{self.change}: {error}") from error
         vectors = {str(i): to_numpy(v) for i, v in enumerate(layout.vectors_of(result.operator))}
         return {**values, "error": result.error, "stopped": result.stopped}, vectors
+
+
+def weighted_norm(matrix: NDArray[Any], moment: NDArray[Any] | None) -> float:
+    """Return what errors of a matrix are relative to: its norm, weighted with second moments of the inputs if given."""
+    largest = float(np.abs(matrix).max(initial=0.0))
+    if largest == 0.0:
+        return 0.0
+    scaled = matrix.astype(np.result_type(matrix, np.float64)) / largest  # no square over- or underflows
+    weighted = scaled if moment is None else scaled * moment if moment.ndim == 1 else scaled @ moment
+    return largest * math.sqrt(max(float(np.vdot(scaled, weighted).real), 0.0))
 
 
 def changed_weights(pairs: Iterable[tuple[Entry, Entry]]) -> list[str]:

@@ -239,8 +239,8 @@ def fit(
 ) -> None:
     """Fit a matrix by a product of diagonal and circulant factors.
 
-    Prints the error beside those of a truncated SVD with at most as many parameters, the nearest circulant and the
-    nearest diagonal matrix. Example: `structmat fit W.npy --out fit.safetensors --plot fit.png`
+    Prints the error beside those of the truncated SVD and the block-circulant matrix of at most as many parameters.
+    Example: `structmat fit W.npy --out fit.safetensors --plot fit.png`
 
     Parameters
     ----------

@@ -14,7 +14,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Column
 
 from structmat._files import counted, first_names, printable
-from structmat.fit import closed_form_errors, truncated_svd_error
+from structmat.fit import baseline_errors
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -118,17 +118,12 @@ def print_json(value: dict[str, Any]) -> None:
 
 
 def comparison(W: NDArray[Any], result: FitResult, moment: NDArray[Any] | None, *, weighted: bool) -> dict[str, Any]:
-    """Return parameters and error of what a fit is compared with, by name; no error where there is none so small."""
-    found: dict[str, Any] = {}
-    if not weighted or moment is not None:
-        sides = sum(W.shape)
-        rank = min(result.n_parameters // sides, *W.shape)
-        error = truncated_svd_error(W, rank, input_second_moment=moment) if rank else None
-        found[f"truncated SVD (rank {max(rank, 1)})"] = (max(rank, 1) * sides, error)
-    if not weighted:
-        nearest = closed_form_errors(W, block_size=result.block_size)
-        found |= {f"nearest {name}": nearest[name] for name in ("circulant", "diagonal")}
-    return {name: {"n_parameters": number, "error": error} for name, (number, error) in found.items()}
+    """Return parameters and error of the best members of other families of at most the size of a fit, by name."""
+    if weighted and moment is None:
+        return {}
+    names = ["truncated-svd"] if weighted else ["truncated-svd", "block-circulant"]
+    found = baseline_errors(W, [result.n_parameters], names=names, input_second_moment=moment)
+    return {name: {"n_parameters": int(used[0]), "error": float(error[0])} for name, (used, error) in found.items()}
 
 
 def print_fit(title: str, result: FitResult, rows: dict[str, Any]) -> None:

@@ -18,29 +18,20 @@ Map of the package; each line imports only from lines below it:
 
 from __future__ import annotations
 
-from structmat.fit._baselines import (
-    baseline_errors,
-    baseline_names,
-    closed_form_errors,
-    truncated_svd_error,
-    weighted_norm,
-)
+from structmat.fit._baselines import BASELINES, baseline_errors
 from structmat.fit._error_curve import CurveProgress, ErrorCurve, error_curve
 from structmat.fit._factorize_cdd import factorize_cdd
 from structmat.fit._fit_cdd import fit_cdd
 from structmat.fit._result import FitProgress, FitResult
 
 __all__ = [
+    "BASELINES",
     "CurveProgress",
     "ErrorCurve",
     "FitProgress",
     "FitResult",
     "baseline_errors",
-    "baseline_names",
-    "closed_form_errors",
     "error_curve",
     "factorize_cdd",
     "fit_cdd",
-    "truncated_svd_error",
-    "weighted_norm",
 ]

@@ -10,16 +10,15 @@ zero matrix: no parameters, error one.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from math import gcd, hypot, inf, prod
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from math import gcd, prod
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import scipy  # its `fft` and `linalg` are imported on first use
+import scipy  # its `fft` is imported on first use
 
 from structmat._arguments import integer, one_of
-from structmat._array_tools import ArgumentTypeError, ArgumentValueError
+from structmat._array_tools import ArgumentTypeError
 from structmat.fit._matrices import (
-    column_roots,
     finite_matrix,
     largest_exponent,
     leading_triplets,
@@ -34,13 +33,13 @@ if TYPE_CHECKING:
 
     from structmat._array_tools import ArrayLike
 
-__all__ = ["baseline_errors", "baseline_names", "closed_form_errors", "truncated_svd_error", "weighted_norm"]
+__all__ = ["BASELINES", "baseline_errors"]
+
+BASELINES = ("truncated-svd", "cdd-in-blocks", "block-circulant", "sparse-fourier", "monarch")
+"""The names of the families; with second moments of the inputs the best member of the first one alone is known."""
 
 _DENSE_SVD_SIDE = 600
 """Up to this smaller side a full SVD costs less than iterations."""
-
-_ROWS = 256
-"""Rows of a residual at a time, to save memory."""
 
 
 class _Member(NamedTuple):
@@ -49,30 +48,6 @@ class _Member(NamedTuple):
     n_parameters: int
     error: float
     """Relative Frobenius error."""
-
-
-def baseline_names(*, weighted: bool = False) -> tuple[str, ...]:
-    """Return the names of the families that fits are compared with.
-
-    Parameters
-    ----------
-    weighted : bool, default False
-        Only those whose best member is known in a weighted norm as well.
-
-    Returns
-    -------
-    tuple of str
-        As `baseline_errors` takes them.
-
-    Examples
-    --------
-    >>> from structmat.fit import baseline_names
-    >>> baseline_names()
-    ('truncated-svd', 'cdd-in-blocks', 'block-circulant', 'sparse-fourier', 'monarch')
-    >>> baseline_names(weighted=True)
-    ('truncated-svd',)
-    """
-    return ("truncated-svd",) if weighted else tuple(_BASELINES)
 
 
 def baseline_errors(
@@ -91,7 +66,8 @@ def baseline_errors(
     n_parameters : iterable of int
         Upper limits of the number of parameters, one comparison for each.
     names : iterable of str, optional
-        The families: by default all whose best member is known, `baseline_names`.
+        The families, of ``"truncated-svd"``, ``"cdd-in-blocks"``, ``"block-circulant"``, ``"sparse-fourier"`` and
+        ``"monarch"``: all by default. With `input_second_moment` the truncated SVD alone is known.
     input_second_moment : array_like, optional
         Second moments that the errors are weighted with, as for `fit_cdd`.
 
@@ -130,8 +106,9 @@ def baseline_errors(
     ([0, 6], [1.0, 0.0])
     """
     owner = "baseline_errors"
-    matrix = _scaled(W, owner)
-    known = baseline_names(weighted=input_second_moment is not None)
+    matrix = finite_matrix(W, owner)
+    matrix = scale_by_power_of_two(matrix, -largest_exponent(matrix))  # so that no square over- or underflows
+    known = BASELINES if input_second_moment is None else BASELINES[:1]
     chosen = known if names is None else [one_of(name, owner, "names", known) for name in names]
     try:
         budgets = [integer(number, owner, "n_parameters", least=0) for number in n_parameters]
@@ -141,7 +118,7 @@ def baseline_errors(
         text = f"must be a sequence of integers, got {n_parameters!r}"
         raise ArgumentTypeError(owner, "n_parameters", text) from None
     if input_second_moment is None:
-        members = {name: _BASELINES[name](matrix, budgets) for name in chosen}
+        members = {name: _OF_FAMILY[name](matrix, budgets) for name in chosen}
     else:
         moment = second_moment(input_second_moment, matrix.shape[1], owner)
         inputs = weighted_inputs(moment, owner, real=not np.iscomplexobj(matrix))
@@ -150,162 +127,6 @@ def baseline_errors(
         name: (np.array([m.n_parameters for m in best], dtype=int), np.array([m.error for m in best], dtype=float))
         for name, best in members.items()
     }
-
-
-def truncated_svd_error(W: ArrayLike, rank: int, *, input_second_moment: ArrayLike | None = None) -> float:
-    """Return the relative error of the best approximation of a given rank.
-
-    Parameters
-    ----------
-    W : array_like
-        The matrix, of shape (rows, cols), real or complex.
-    rank : int
-        The rank, at least 0; the error is zero from the smaller side on.
-    input_second_moment : array_like, optional
-        Second moments that the error is weighted with, as for `fit_cdd`.
-
-    Returns
-    -------
-    float
-        ``norm(W - P) / norm(W)`` in the Frobenius norm, or the weighted one.
-
-    Raises
-    ------
-    ArgumentTypeError
-        If an argument is of the wrong kind.
-    ArgumentValueError
-        If `W` is not a matrix of finite numbers, or `rank` is negative.
-
-    See Also
-    --------
-    baseline_errors : The errors for numbers of parameters.
-
-    Notes
-    -----
-    For a smaller side of up to 600, or a large rank, all singular values are computed, otherwise the leading singular
-    vectors, by iterations that cost ``O(rows * cols)`` each.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from structmat.fit import truncated_svd_error
-    >>> truncated_svd_error(np.diag([4.0, 3.0]), 1)
-    0.6
-    """
-    owner = "truncated_svd_error"
-    matrix = _scaled(W, owner)
-    rank = integer(rank, owner, "rank", least=0)
-    if input_second_moment is not None:
-        moment = second_moment(input_second_moment, matrix.shape[1], owner)
-        if moment.ndim == 1:
-            matrix = matrix * column_roots(moment, owner)
-        else:
-            matrix = matrix @ weighted_inputs(moment, owner, real=not np.iscomplexobj(matrix))
-    side = min(matrix.shape)
-    if rank >= side or not matrix.any():
-        return 0.0
-    if rank == 0:
-        return 1.0
-    if side > _DENSE_SVD_SIDE and rank < side // 8:
-        # The residual depends on the error of the singular vectors in second order only.
-        triplets = leading_triplets(matrix, rank, np.random.default_rng(0), second_order=True)
-        if triplets is not None:
-            u, s, vh = triplets
-            parts = [slice(i, i + _ROWS) for i in range(0, len(matrix), _ROWS)]
-            left = [_row_norms(matrix[rows] - (u[rows] * s) @ vh) for rows in parts]
-            return hypot(*(size for part in left for size in part)) / hypot(*_row_norms(matrix))
-    values = scipy.linalg.svdvals(matrix, check_finite=False)
-    return float(np.linalg.norm(values[rank:]) / np.linalg.norm(values))
-
-
-def closed_form_errors(
-    W: ArrayLike, *, block_size: int | Literal["min", "toeplitz"] = "min"
-) -> dict[str, tuple[int, float]]:
-    """Return the errors of the nearest block-circulant and the nearest diagonal matrix.
-
-    Parameters
-    ----------
-    W : array_like
-        The matrix, of shape (rows, cols), real or complex.
-    block_size : int, "min" or "toeplitz", default "min"
-        Side of the circulant blocks, as for `fit_cdd`.
-
-    Returns
-    -------
-    dict of str to tuple
-        ``(n_parameters, error)`` of ``"circulant"`` and ``"diagonal"``.
-
-    Raises
-    ------
-    ArgumentTypeError
-        If an argument is of the wrong kind.
-    ArgumentValueError
-        If `W` is not a matrix of finite numbers, or `block_size` is out of range.
-
-    See Also
-    --------
-    structmat.BlockCirculant.nearest : The nearest block-circulant matrix itself.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from structmat.fit import closed_form_errors
-    >>> closed_form_errors(np.diag([1.0, 1.0, 1.0]))
-    {'circulant': (3, 0.0), 'diagonal': (3, 0.0)}
-    """
-    owner = "closed_form_errors"
-    matrix = _scaled(W, owner)
-    rows, cols = matrix.shape
-    size = CDDLayout((rows, cols), 3, block_size, owner=owner).block_size
-    side, rest = min(matrix.shape), matrix.copy()
-    np.fill_diagonal(rest[:side, :side], 0)
-    return {"circulant": (*_nearest_block_circulant(matrix, size),), "diagonal": (side, _relative_norm(rest, matrix))}
-
-
-def weighted_norm(W: ArrayLike, *, input_second_moment: ArrayLike | None = None) -> float:
-    """Return the norm that errors are relative to.
-
-    Parameters
-    ----------
-    W : array_like
-        The matrix, of shape (rows, cols), real or complex.
-    input_second_moment : array_like, optional
-        Second moments `S`, as for `fit_cdd`.
-
-    Returns
-    -------
-    float
-        The Frobenius norm of ``W S^(1/2)``, of `W` itself by default.
-
-    Raises
-    ------
-    ArgumentTypeError
-        If an argument is of the wrong kind.
-    ArgumentValueError
-        If `W` is not a matrix of finite numbers, its norm is beyond all floats, or `S` not positive semi-definite.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from structmat.fit import weighted_norm
-    >>> weighted_norm(np.array([[3.0, 1.0]]), input_second_moment=np.array([1.0, 16.0]))
-    5.0
-    """
-    owner = "weighted_norm"
-    values = finite_matrix(W, owner)
-    exponent = largest_exponent(values)
-    if input_second_moment is None:  # row by row: of a layer there is room for two matrices
-        norm = hypot(*(float(np.linalg.norm(scale_by_power_of_two(row, -exponent))) for row in values))
-    else:
-        values = scale_by_power_of_two(values, -exponent)
-        moment = second_moment(input_second_moment, values.shape[1], owner)
-        inputs = weighted_inputs(moment, owner, real=not np.iscomplexobj(values))
-        norm = float(np.sqrt(np.abs(moment).max())) * float(np.linalg.norm(values @ inputs))
-    with np.errstate(over="ignore"):
-        norm = float(np.ldexp(norm, exponent))
-    if norm == inf:
-        raise ArgumentValueError(owner, "W", "must have a norm below the largest float, got one beyond")
-    return norm
 
 
 # The families: the best member with at most so many parameters, one for each budget. Squares of the entries of the
@@ -318,23 +139,34 @@ def _truncated_svd(matrix: NDArray[Any], budgets: Sequence[int], inputs: NDArray
     With `inputs` ``M`` the error is ``norm((matrix - P) @ M)``. The best `P` of rank r then is the truncated SVD of
     ``matrix @ M``, times the pseudo-inverse of ``M``.
     """
-    rows, cols = matrix.shape
-    values = np.linalg.svd(matrix if inputs is None else matrix @ inputs, compute_uv=False)
+    sides, most = sum(matrix.shape), min(matrix.shape)
+    ranks = [min(budget // sides, most) for budget in budgets]
+    errors = _svd_errors(matrix if inputs is None else matrix @ inputs, max(ranks, default=0))
     # The inputs may be fewer than the columns.
-    errors = _tails(np.append(values, np.zeros(min(rows, cols) - len(values))))
-    ranks = [min(budget // (rows + cols), rows, cols) for budget in budgets]
-    return [_Member(rank * (rows + cols), float(errors[rank])) for rank in ranks]
+    return [_Member(rank * sides, float(errors[min(rank, len(errors) - 1)])) for rank in ranks]
+
+
+def _svd_errors(matrix: NDArray[Any], most: int) -> NDArray[np.float64]:
+    """Return the relative errors of the truncated SVDs of rank zero up to `most` at least."""
+    side = min(matrix.shape)
+    if side > _DENSE_SVD_SIDE and 0 < most < side // 8 and matrix.any():
+        # The residual depends on the error of the singular vectors in second order only.
+        triplets = leading_triplets(matrix, most, np.random.default_rng(0), second_order=True)
+        if triplets is not None:
+            u, s, vh = triplets
+            rest = _norm(matrix - (u * s) @ vh)
+            return _tails(np.append(np.sort(s)[::-1], rest))[:-1]
+    return _tails(np.linalg.svd(matrix, compute_uv=False))
 
 
 def _cdd_in_blocks(matrix: NDArray[Any], budgets: Sequence[int]) -> list[_Member]:
     """Five factors with k blocks to the smaller side: they hold the truncated SVD of rank k (`_low_rank_start`)."""
     side, most = min(matrix.shape), max(budgets, default=0)
-    errors = _tails(np.linalg.svd(matrix, compute_uv=False))
-    members = []
-    for size in sorted({-(-side // k) for k in range(2, side + 1)}):
-        layout = CDDLayout((matrix.shape[0], matrix.shape[1]), 5, size)
-        if layout.n_parameters <= most:
-            members.append(_Member(layout.n_parameters, float(errors[-(-side // size)])))
+    sizes = sorted({-(-side // k) for k in range(2, side + 1)})
+    counts = {size: CDDLayout((matrix.shape[0], matrix.shape[1]), 5, size).n_parameters for size in sizes}
+    ranks = {-(-side // size): count for size, count in counts.items() if count <= most}
+    errors = _svd_errors(matrix, max(ranks, default=0))
+    members = [_Member(count, float(errors[rank])) for rank, count in ranks.items()]
     return _best_members(matrix, members, budgets)
 
 
@@ -397,20 +229,15 @@ def _monarch(matrix: NDArray[Any], budgets: Sequence[int]) -> list[_Member]:
     return _best_members(matrix, members, budgets)
 
 
-_BASELINES: dict[str, Callable[[NDArray[Any], Sequence[int]], list[_Member]]] = {
-    "truncated-svd": _truncated_svd,
-    "cdd-in-blocks": _cdd_in_blocks,
-    "block-circulant": _block_circulant,
-    "sparse-fourier": _sparse_fourier,
-    "monarch": _monarch,
-}
-"""The families by name."""
+_OF_FAMILY: dict[str, Callable[[NDArray[Any], Sequence[int]], list[_Member]]] = dict(
+    zip(BASELINES, (_truncated_svd, _cdd_in_blocks, _block_circulant, _sparse_fourier, _monarch), strict=True)
+)
 
 
 def _nearest_block_circulant(matrix: NDArray[Any], block_size: int) -> _Member:
     """The block-circulant matrix with the mean of every cyclic diagonal of every block."""
     nearest = BlockCirculant.nearest(matrix, block_size)
-    return _Member(prod(nearest.c.shape), _relative_norm(matrix - nearest.to_dense(), matrix))
+    return _Member(prod(nearest.c.shape), _norm(matrix - nearest.to_dense()) / (_norm(matrix) or 1.0))
 
 
 def _best_members(matrix: NDArray[Any], members: list[_Member], budgets: Sequence[int]) -> list[_Member]:
@@ -427,22 +254,10 @@ def _tails(sizes: NDArray[Any]) -> NDArray[np.float64]:
     return errors
 
 
-def _relative_norm(residual: NDArray[Any], matrix: NDArray[Any]) -> float:
-    """Return the quotient of the Frobenius norms, zero for a zero matrix."""
-    whole = hypot(*_row_norms(matrix))
-    return hypot(*_row_norms(residual)) / whole if whole else 0.0
-
-
-def _row_norms(matrix: NDArray[Any]) -> list[float]:
-    norms: list[float] = np.linalg.norm(matrix, axis=1).tolist()
-    return norms
+def _norm(matrix: NDArray[Any]) -> float:
+    """Return the Frobenius norm; of many numbers in single precision, too, to nearly all of their digits."""
+    return float(np.linalg.norm(np.linalg.norm(matrix, axis=1).astype(np.float64)))
 
 
 def _divisors(n: int) -> list[int]:
     return [d for d in range(1, n + 1) if n % d == 0]
-
-
-def _scaled(W: ArrayLike, owner: str) -> NDArray[Any]:
-    """Return the matrix with entries of a size of one, so that no square over- or underflows."""
-    values = finite_matrix(W, owner)
-    return scale_by_power_of_two(values, -largest_exponent(values))

@@ -204,7 +204,7 @@ def _fit(unit: LayerTask | _Others) -> dict[str, Any]:
         "layer": unit.name,
         "rows": values["rows"],
         "cols": values["cols"],
-        "norm": values.get("weighted_norm", values["norm"]),
+        "norm": values["norm"],
         "weighted": unit.input_second_moment is not None,
         "method": "cdd",
         "n_factors": unit.n_factors,

@@ -20,8 +20,8 @@ from structmat._arguments import as_matrix, integer, non_negative, one_of, side_
 from structmat._array_tools import ArgumentError, ArgumentTypeError, ArgumentValueError
 from structmat._checkpoint import CheckpointError
 from structmat._files import natural_key
-from structmat._layer_fits import Difference
-from structmat.fit import baseline_errors, baseline_names, fit_cdd, weighted_norm
+from structmat._layer_fits import Difference, weighted_norm
+from structmat.fit import BASELINES, baseline_errors, fit_cdd
 from structmat.io import describe, load_matrix
 from structmat.operators import CDDLayout
 from structmat.studies._engine import Progress, run
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["changes", "matrices", "sweep"]
 
-_METHODS = ("cdd", *baseline_names())
+_METHODS = ("cdd", *BASELINES)
 
 
 class _Matrix(Protocol):
@@ -342,7 +342,7 @@ def _listed(argument: str, values: Any, check: Callable[[Any], Any]) -> tuple[An
 
 def _unavailable(shape: tuple[int, ...], method: str, n_factors: int, block_size: int | str, *, weighted: bool) -> str:
     """Return why there is no such approximation, or nothing."""
-    if weighted and method not in {"cdd", *baseline_names(weighted=True)}:
+    if weighted and method not in {"cdd", "truncated-svd"}:
         return f"{method} has no closed form for weighted errors"
     try:
         CDDLayout((shape[0], shape[1]), n_factors, block_size)
@@ -379,7 +379,7 @@ def _approximate(unit: _Unit) -> dict[str, Any]:
         "layer": unit.layer,
         "rows": rows,
         "cols": cols,
-        "norm": weighted_norm(matrix, input_second_moment=unit.moment),
+        "norm": weighted_norm(matrix, unit.moment),
         "weighted": unit.moment is not None,
         "method": unit.method,
         "n_factors": unit.n_factors,

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import structmat as sm
-from structmat.fit._baselines import _BASELINES as BASELINES
+from structmat.fit._baselines import _OF_FAMILY as BASELINES
 from structmat.fit._baselines import _block_circulant as block_circulant
 from structmat.fit._baselines import _monarch as monarch
 from structmat.fit._baselines import _sparse_fourier as sparse_fourier

@@ -5,7 +5,7 @@ import pytest
 import scipy.linalg
 
 from structmat import factorize_cdd, fit_cdd
-from structmat.fit import baseline_errors, closed_form_errors, truncated_svd_error, weighted_norm
+from structmat.fit import baseline_errors
 
 DTYPES = [np.float32, np.float64, np.complex64, np.complex128]
 
@@ -102,13 +102,8 @@ def test_fits_whose_products_overflow_are_refused(dtype):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_errors_of_baselines_do_not_depend_on_the_scale(dtype):
     W, info = matrix(8, dtype), np.finfo(dtype)
-    want, exact = baseline_errors(W, [20]), closed_form_errors(W)
+    want = baseline_errors(W, [20])
     for exponent in (info.minexp - info.nmant // 2, info.maxexp):
         scaled, digits = times_power_of_two(W, exponent), {"rel": 1e-2 if exponent < 0 else 1e-6}
         for name, (_, error) in baseline_errors(scaled, [20]).items():
             assert error == pytest.approx(want[name][1], **digits)
-        for name, (_, error) in closed_form_errors(scaled).items():
-            assert error == pytest.approx(exact[name][1], **digits)
-        assert truncated_svd_error(scaled, 2) == pytest.approx(truncated_svd_error(W, 2), **digits)
-    tiny = times_power_of_two(W, info.minexp - info.nmant // 2)
-    assert weighted_norm(tiny) == pytest.approx(weighted_norm(W) * 2.0 ** (info.minexp - info.nmant // 2), rel=1e-2)
