@@ -92,9 +92,7 @@ def curve_figure(curve: ErrorCurve) -> Figure:
     """
     rows, cols = curve.shape
     figure = _ShownFigure(figsize=(11.0, 4.8), dpi=150, layout="constrained")
-    figure.suptitle(
-        f"CDD products of a {rows:,} × {cols:,} matrix, blocks of {curve.block_size}, {curve.first} first", fontsize=13
-    )
+    figure.suptitle(f"CDD products of a {rows:,} × {cols:,} matrix, blocks of {curve.block_size}", fontsize=13)
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=(1.0, 1.45))
     label, colour, dashes, marker = _method_style("cdd")
     error = _drawn(curve.error, curve)

@@ -92,8 +92,6 @@ class FitOptions:
         Name of the array in a file with several.
     block_size
         Rows of one circulant block; `min` is the smaller side of the matrix.
-    first
-        Kind of the first factor.
     input_second_moment
         File with the second moment of the vectors that the matrix is applied to; errors are weighted ones then.
     time_limit
@@ -108,7 +106,6 @@ class FitOptions:
 
     key: str | None = None
     block_size: BlockSize = "min"
-    first: Literal["diagonal", "circulant"] = "diagonal"
     input_second_moment: Path | None = None
     time_limit: Seconds | None = None
     seed: NotNegative = 0
@@ -266,7 +263,6 @@ def fit(
             matrix,
             n_factors,
             block_size=o.block_size,
-            first=o.first,
             input_second_moment=moment,
             entry_weights=weights,
             time_limit=o.time_limit,
@@ -330,7 +326,6 @@ def curve(
             None if n_factors else 9,
             n_factors=n_factors,
             block_size=o.block_size,
-            first=o.first,
             input_second_moment=moment,
             time_limit=o.time_limit,
             rng=o.seed,

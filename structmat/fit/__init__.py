@@ -3,16 +3,15 @@
 Map of the package; each line imports only from lines below it:
 
 - `_error_curve`: `error_curve`, fits with more and more factors
+- `_factorize_cdd`: `factorize_cdd`, a product that reproduces a matrix
+- `_exact_products`, `_linear_factors`: its constructions
 - `_fit_cdd`: `fit_cdd`
 - `_search`: the search for a product of any number of factors
 - `_peeling_start`, `_low_rank_start`: products that are read off the matrix, to start from
 - `_products`: the products of one layout by their flat parameters: error and gradient
 - `_three_factors`: three factors in closed-form steps, on any grid of blocks
-- `_control`: what ends a fit early, and who hears of its progress
-- `_factorize_cdd`: `factorize_cdd`, a product that reproduces a matrix
-- `_exact_products`, `_linear_factors`: its constructions
+- `_result`: what fits report, what ends them early, what they return
 - `_baselines`: the best members of other families, for comparison
-- `_result`: what fits return and report
 - `_matrices`: what all of these ask of a matrix
 """
 

@@ -88,8 +88,6 @@ class ErrorCurve:
         Rows and columns of the matrix.
     block_size : int
         Side of the circulant blocks.
-    first : str
-        Kind of the first factor.
     weighted : bool
         Whether the errors are weighted ones.
     stopped : str
@@ -116,7 +114,6 @@ class ErrorCurve:
     baselines: Mapping[str, tuple[NDArray[np.int64], NDArray[np.float64]]]
     shape: tuple[int, int]
     block_size: int
-    first: str = "diagonal"
     weighted: bool = False
     stopped: str = "completed"
     results: tuple[FitResult, ...] = field(default=())
@@ -133,7 +130,6 @@ class ErrorCurve:
             "rows": self.shape[0],
             "cols": self.shape[1],
             "block_size": self.block_size,
-            "first": self.first,
             "weighted": self.weighted,
             "stopped": self.stopped,
             **{name: column.tolist() for name, column in self._points().items()},
@@ -213,7 +209,7 @@ class ErrorCurve:
     def __repr__(self) -> str:
         rows, cols = self.shape
         kind = "weighted error" if self.weighted else "error"
-        head = f"ErrorCurve of a {rows} x {cols} matrix, blocks of {self.block_size}, {self.first} first"
+        head = f"ErrorCurve of a {rows} x {cols} matrix, blocks of {self.block_size}"
         if self.stopped != "completed":
             head += f", {self.stopped}"
         titles = ["factors", "parameters", "of dense", kind, "seconds", *self.baselines]
@@ -238,7 +234,6 @@ def error_curve(
     *,
     n_factors: Iterable[int] | None = None,
     block_size: int | Literal["min", "toeplitz"] = "min",
-    first: Literal["diagonal", "circulant"] = "diagonal",
     input_second_moment: ArrayLike | None = None,
     rng: np.random.Generator | int | None = None,
     time_limit: float | None = None,
@@ -261,8 +256,6 @@ def error_curve(
         may change, see below.
     block_size : int, "min" or "toeplitz", default "min"
         Side of the circulant blocks, as for `fit_cdd`.
-    first : {"diagonal", "circulant"}, default "diagonal"
-        Kind of the first factor.
     input_second_moment : array_like, optional
         Second moments that the errors are weighted with, as for `fit_cdd`. Of the baselines only the truncated SVD has
         a closed form then.
@@ -325,7 +318,7 @@ def error_curve(
     if fit_options.get("entry_weights") is not None:
         text = "must be None: only products of three factors have them; use fit_cdd"
         raise ArgumentValueError(_OWNER, "entry_weights", text)
-    options: dict[str, Any] = {"block_size": block_size, "first": first, **fit_options}
+    options: dict[str, Any] = {"block_size": block_size, **fit_options}
     options |= {"input_second_moment": input_second_moment, "rng": random_generator(rng, _OWNER)}
     options["on_interrupt"] = one_of(on_interrupt, _OWNER, "on_interrupt", ("raise", "return"))
     optional_function(callback, _OWNER, "callback")
@@ -333,12 +326,11 @@ def error_curve(
     seconds: list[float] = []
     stopped = "completed"
     # Diagonal, circulant, diagonal: such products hold all closed forms, and a fit without any time returns the best.
-    enough = 3 if first == "diagonal" else 4
     others: dict[str, Any] = {}
     try:
         for index, number in enumerate(numbers):
             began = time.perf_counter()
-            if index > 0 and numbers[index - 1] >= enough and began >= end:
+            if index > 0 and numbers[index - 1] >= 3 and began >= end:
                 stopped = "time limit"
                 break
             if time_limit is not None:
@@ -371,7 +363,6 @@ def error_curve(
         baselines=others,
         shape=(int(matrix.shape[0]), int(matrix.shape[1])),
         block_size=results[0].block_size,
-        first=first,
         weighted=input_second_moment is not None,
         stopped=stopped,
         results=tuple(results),
@@ -411,7 +402,7 @@ def _padded(result: FitResult, n_factors: int) -> FitResult:
     """Return a fit as one of more factors: the same product, with identities."""
     layout = CDDLayout.of(result.operator)
     longer = replace(layout, n_factors=n_factors)
-    product = longer.product(longer.extended(layout.vectors_of(result.operator), layout.first))
+    product = longer.product(longer.extended(layout.vectors_of(result.operator)))
     return replace(result, operator=product, n_parameters=product.n_parameters, start=_PADDED)
 
 

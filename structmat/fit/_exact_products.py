@@ -1,12 +1,11 @@
 """Products that reproduce a matrix of low rank or of few cyclic diagonals, and what removes structure from any matrix.
 
-**Rank k** takes ``4k + 3`` diagonals and circulants, or at most ``6k + 3`` real ones. With the Fourier vectors f_j of k
+**Rank k** takes ``4k + 3`` complex diagonals and circulants. With the Fourier vectors f_j of k
 frequencies, spread evenly, there is a polynomial X in the shift of degree below k with diagonal coefficients and ``X
 f_j = u_j`` for given u_j: row by row a Vandermonde system of order k. The product of all ``P - exp(-2 pi i j / n)`` is
 zero on every f_j, so a multiple of it may be added, which makes the leading coefficient a scalar. With Y for the right
 singular vectors, ``W = X C Y^H`` where the circulant C has the singular values at those frequencies, and zeros
-elsewhere, for eigenvalues. For real factors frequencies come in pairs j and -j, and X takes cosines and sines to the
-u_j.
+elsewhere, for eigenvalues.
 
 **d + 1 neighbouring cyclic diagonals** take ``2d + 1``, or at most ``3d + 1`` real ones. Such a matrix is ``Q P^a``
 with a polynomial Q in P of degree d, which has d null sequences and splits into d linear factors. Its leading
@@ -29,11 +28,11 @@ from structmat.fit._linear_factors import (
     SHIFT,
     eigen_sequences,
     factor_polynomial,
-    factor_real_polynomial,
     factor_real_sequences,
     linear_factors,
     periodic_parts,
 )
+from structmat.fit._matrices import by_cyclic_diagonals
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -41,85 +40,51 @@ if TYPE_CHECKING:
 __all__ = [
     "CyclicBand",
     "Mixing",
-    "Triplets",
     "cyclic_band",
-    "cyclic_diagonals",
     "factor_cyclic_band",
     "factor_low_rank",
     "factor_real_cyclic_band",
-    "factor_real_low_rank",
-    "singular_triplets",
+    "low_rank",
 ]
 
 _LEAD = 0.6 * np.exp(0.6j)
 """The leading coefficient in units of the root mean square norm of a row of coefficients times sqrt(n / k). Multipliers
 are the growth of a recursion of order k over n steps, which varies as a random walk: its steps must shrink with n."""
 
-_REAL_LEADS = (0.6, 0.9, 1.4, 2.0, 3.0, 5.0)
-"""For real factors, one after the other until no multiplier is negative."""
-
 _SPARE = 8
 """Vectors on which the rank is tried beyond the largest rank looked for."""
 
 
-Triplets = tuple["NDArray[Any]", "NDArray[np.float64]", "NDArray[Any]"]
+def low_rank(W: NDArray[Any], most: int, tol: float) -> int | None:
+    """Return the rank of a matrix up to `tol` relative to its norm, if it is at most `most`."""
+    u, s, v = _singular_triplets(W, min(len(W), most + _SPARE))
+    allowed = tol * np.linalg.norm(W)
+    tail = np.sqrt(np.cumsum(s[::-1] ** 2))[::-1]
+    rank = int(np.count_nonzero(tail > allowed))
+    return None if rank > most or np.linalg.norm(W - u * s @ v.conj().T) > allowed else rank
 
 
-def singular_triplets(W: NDArray[Any], most: int, tol: float) -> Triplets | None:
-    """Return U, s and V with ``W = U diag(s) V^H`` up to `tol` relative to its norm, if the rank is at most `most`.
+def _singular_triplets(W: NDArray[Any], rank: int) -> tuple[NDArray[Any], NDArray[np.float64], NDArray[Any]]:
+    """Return U, s and V with ``W = U diag(s) V^H`` for a matrix of at most that rank.
 
-    A random projection finds the range, so that the cost is ``O(n**2 * most)``; it may always be the same.
+    A random projection, which may always be the same, finds the range: the cost is ``O(n**2 * rank)``.
     """
     n, rng = len(W), np.random.default_rng(0)
-    q = np.linalg.qr(W @ rng.standard_normal((n, min(n, most + _SPARE))))[0]
-    inside = q.conj().T @ W
-    norm = np.linalg.norm(W)
-    if np.linalg.norm(W - q @ inside) > tol * norm:
-        return None
-    u, s, vh = np.linalg.svd(inside, full_matrices=False)
-    tail = np.sqrt(np.cumsum(s[::-1] ** 2))[::-1]
-    rank = int(np.count_nonzero(tail > tol * norm))
-    return None if rank > most else (q @ u[:, :rank], s[:rank], vh[:rank].conj().T)
+    q = np.linalg.qr(W @ rng.standard_normal((n, rank)))[0]
+    u, s, vh = np.linalg.svd(q.conj().T @ W, full_matrices=False)
+    return q @ u, s, vh.conj().T
 
 
-def factor_low_rank(triplets: Triplets, *, extended: bool) -> list[NDArray[np.complex128]] | None:
+def factor_low_rank(rank: int, W: NDArray[Any], extended: bool) -> list[NDArray[np.complex128]] | None:
     """Return ``4k + 3`` diagonals and first columns, or nothing where structure would spoil their accuracy."""
-    u, s, v = triplets
-    n, rank = u.shape
-    frequencies = np.arange(rank) * n // rank
-    sides = [_polynomial(side, frequencies, _LEAD) for side in (u, v)]
-    left, right = (factor_polynomial(side, extended=extended) for side in sides)
+    u, s, v = (x[..., :rank] for x in _singular_triplets(W, min(len(W), rank + _SPARE)))
+    frequencies = np.arange(rank) * len(W) // rank
+    left, right = (factor_polynomial(_polynomial(side, frequencies), extended=extended) for side in (u, v))
     if left is None or right is None:
         return None
-    spectrum = np.zeros(n, dtype=np.complex128)
+    spectrum = np.zeros(len(W), dtype=np.complex128)
     spectrum[frequencies] = s
     return [*left, np.fft.ifft(spectrum), *_adjoint(right)]
-
-
-def factor_real_low_rank(triplets: Triplets, *, extended: bool) -> list[NDArray[np.float64]] | None:
-    """Return at most ``6k + 3`` real diagonals and first columns, or nothing where structure is in the way."""
-    u, s, v = triplets
-    n, rank = u.shape
-    pairs = rank // 2
-    half = np.round((np.arange(pairs) + (1.0 if rank % 2 else 0.5)) * n / rank).astype(np.intp)
-    frequencies = np.concatenate([np.zeros(rank % 2, dtype=np.intp), half, n - half])
-    odd = rank % 2
-    sides: list[list[NDArray[Any]]] = []
-    for side in (u, v):
-        scaled = side * np.sqrt(s)
-        cosines, sines = scaled[:, odd : odd + pairs], scaled[:, odd + pairs :]
-        waves = (cosines + 1j * sines) / np.sqrt(2)
-        targets = np.concatenate([scaled[:, :odd], waves, waves.conj()], axis=1)
-        for lead in _REAL_LEADS:
-            vectors = factor_real_polynomial(_polynomial(targets, frequencies, lead).real, extended=extended)
-            if vectors is not None:
-                sides.append(vectors)
-                break
-        else:
-            return None
-    spectrum = np.zeros(n)
-    spectrum[frequencies] = 1.0
-    return [*sides[0], np.fft.ifft(spectrum).real, *_adjoint(sides[1])]
 
 
 def _adjoint(vectors: list[NDArray[Any]]) -> list[NDArray[Any]]:
@@ -129,7 +94,7 @@ def _adjoint(vectors: list[NDArray[Any]]) -> list[NDArray[Any]]:
     ]
 
 
-def _polynomial(targets: NDArray[Any], frequencies: NDArray[np.intp], lead: complex) -> NDArray[np.complex128]:
+def _polynomial(targets: NDArray[Any], frequencies: NDArray[np.intp]) -> NDArray[np.complex128]:
     """Return the coefficients (k + 1, n) of a polynomial in the shift that takes Fourier vectors to the k `targets`."""
     n, rank = targets.shape
     phase = np.exp(-2j * np.pi * (np.outer(frequencies, np.arange(n)) % n) / n)
@@ -137,7 +102,7 @@ def _polynomial(targets: NDArray[Any], frequencies: NDArray[np.intp], lead: comp
     coefficients = np.zeros((rank + 1, n), dtype=np.complex128)
     coefficients[:rank] = np.linalg.solve(phase[:, :rank], values)
     coefficients += (
-        lead * np.linalg.norm(coefficients) / np.sqrt(rank) * np.poly(phase[_spread_order(rank), 1])[::-1, None]
+        _LEAD * np.linalg.norm(coefficients) / np.sqrt(rank) * np.poly(phase[_spread_order(rank), 1])[::-1, None]
     )
     return coefficients
 
@@ -189,7 +154,7 @@ def cyclic_band(W: NDArray[Any], tol: float) -> CyclicBand | None:
     matrix lacks, are filled with what is below rounding.
     """
     n = len(W)
-    diagonals = cyclic_diagonals(W).T
+    diagonals = by_cyclic_diagonals(W[None, :, None])[0, :, 0].T
     sizes = np.linalg.norm(diagonals, axis=1)
     used = np.flatnonzero(sizes > tol * np.linalg.norm(sizes) / np.sqrt(n))
     gaps = np.diff(np.append(used, used[0] + n))
@@ -208,7 +173,7 @@ def cyclic_band(W: NDArray[Any], tol: float) -> CyclicBand | None:
     return CyclicBand(coefficients, start - n if start + degree >= n else start, filled)
 
 
-def factor_cyclic_band(band: CyclicBand, *, extended: bool) -> list[NDArray[np.complex128]] | None:
+def factor_cyclic_band(band: CyclicBand, _: NDArray[Any], extended: bool) -> list[NDArray[np.complex128]] | None:
     """Return ``2d + 1`` diagonals and first columns, or nothing where not all null sequences are found."""
     sequences = _all_null_sequences(band.coefficients)
     if sequences is None:
@@ -218,7 +183,7 @@ def factor_cyclic_band(band: CyclicBand, *, extended: bool) -> list[NDArray[np.c
     return _with_ends(vectors, band.coefficients[-1], band.start)
 
 
-def factor_real_cyclic_band(band: CyclicBand, *, extended: bool) -> list[NDArray[np.float64]] | None:
+def factor_real_cyclic_band(band: CyclicBand, _: NDArray[Any], extended: bool) -> list[NDArray[np.float64]] | None:
     """Return at most ``3d + 1`` real diagonals and first columns of a real band, or nothing where none are found."""
     # The sign of an entry that is as good as zero changes that of a multiplier, which must not be negative for n even.
     for signs in product((1.0, -1.0), repeat=len(band.filled)):
@@ -349,32 +314,15 @@ class Mixing(NamedTuple):
 
     def mixed(self, W: NDArray[Any]) -> NDArray[Any]:
         """Return `M` for a matrix `W`."""
-        return self.right(self.left(W).conj().T).conj().T
+        for d, s in (self.phases[:2].conj(), self.phases[2:]):
+            W = np.fft.ifft(s[:, None] * np.fft.fft(d[:, None] * W, axis=0), axis=0).conj().T
+        return self._of_field(W)
 
-    def left(self, U: NDArray[Any]) -> NDArray[Any]:
-        """Return ``C1^H D1^H U``."""
-        d, s = self.phases[:2].conj()
-        return self._of_field(np.fft.ifft(s[:, None] * np.fft.fft(d[:, None] * U, axis=0), axis=0))
-
-    def right(self, V: NDArray[Any]) -> NDArray[Any]:
-        """Return ``C2 D2 V``."""
-        d, s = self.phases[2:]
-        return self._of_field(np.fft.ifft(s[:, None] * np.fft.fft(d[:, None] * V, axis=0), axis=0))
-
-    def around(self, vectors: list[NDArray[Any]] | None) -> list[NDArray[Any]] | None:
-        """Return the factors of `W`, four more than those of `M`, if there are any."""
-        if vectors is None:
-            return None
+    def around(self, vectors: list[NDArray[Any]]) -> list[NDArray[Any]]:
+        """Return the factors of `W`, four more than those of `M`."""
         d1, s1, d2, s2 = self.phases
         first, second, last, last_but_one = map(self._of_field, (d1, np.fft.ifft(s1), d2, np.fft.ifft(s2)))
         return [first, second, *vectors, last_but_one, last]
 
     def _of_field(self, x: NDArray[Any]) -> NDArray[Any]:
         return x.real if self.real else x
-
-
-def cyclic_diagonals(W: NDArray[Any]) -> NDArray[Any]:
-    """Return ``V[i, k] = W[i, (i - k) % n]``."""
-    i = np.arange(len(W))
-    diagonals: NDArray[Any] = np.take_along_axis(W, (i[:, None] - i) % len(W), axis=1)
-    return diagonals

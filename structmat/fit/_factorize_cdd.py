@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
@@ -15,19 +15,17 @@ from structmat._arguments import as_matrix, non_negative, random_generator
 from structmat._array_tools import ArgumentValueError, is_numpy
 from structmat.fit._exact_products import (
     Mixing,
-    Triplets,
     cyclic_band,
-    cyclic_diagonals,
     factor_cyclic_band,
     factor_low_rank,
     factor_real_cyclic_band,
-    factor_real_low_rank,
-    singular_triplets,
+    low_rank,
 )
+from structmat.fit._fit_cdd import fit_cdd
 from structmat.fit._linear_factors import factor_matrix, factor_real_matrix
 from structmat.fit._matrices import finite_matrix, largest_exponent, product_error, scale_by_power_of_two
 from structmat.fit._result import FitResult
-from structmat.operators import BandedCirculant, CDDProduct, Circulant, Diagonal
+from structmat.operators import BandedCirculant, CDDLayout, CDDProduct, Circulant, Diagonal
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -55,8 +53,8 @@ _PROBES = 16
 _SHIFTED = 3
 """Up to so many diagonals circulants are applied by shifts."""
 
-_FAR = 0.1
-"""A matrix may be of rank one if the cross of its largest entry leaves no more than this share of it."""
+_FIT_ITERATIONS = 100
+"""Steps that the fit of three factors gets; on a product of three it needs less than twenty."""
 
 _EPS = float(np.finfo(np.float64).eps)
 
@@ -83,8 +81,8 @@ def factorize_cdd(
 ) -> FitResult:
     """Factorise a square matrix into diagonal and circulant matrices.
 
-    Closed forms are recognised first: zero, diagonal and circulant matrices (one factor), a diagonal times a circulant
-    or a shift and the reverse (two), rank-one matrices (three). Any other matrix takes ``2n + 1`` factors, by one
+    Diagonal and circulant matrices are recognised first (one factor), and what three factors hold, such as a circulant
+    between diagonals or a matrix of rank one. Any other matrix takes ``2n + 1`` factors, by one
     eigenvalue problem, one of rank k ``4k + 3``, and one with ``d + 1`` neighbouring nonzero cyclic diagonals, such as
     a tridiagonal matrix with or without corners, ``2d + 1``. This is a theorem at work and no compression: the product
     of a 256 x 256 matrix has 513 factors, twice the bytes of the dense matrix, and takes a thousand times as long.
@@ -95,9 +93,8 @@ def factorize_cdd(
         The matrix, real or complex, of any library that follows the array API standard. It is only read, and the work
         is done in NumPy on the CPU.
     real : bool, default False
-        Whether all factors are to be real; `W` must be. There are at most ``3n + 1`` of them then, ``6k + 3`` for rank
-        k, ``3d + 1`` for ``d + 1`` cyclic diagonals, and they are less accurate: errors are near 1e-11 at n = 64 and
-        1e-9 at n = 256.
+        Whether all factors are to be real; `W` must be. There are at most ``3n + 1`` of them then, ``3d + 1`` for ``d +
+        1`` cyclic diagonals, and they are less accurate: errors are near 1e-11 at n = 64 and 1e-9 at n = 256.
     target_error : float, default 1e-10
         The relative Frobenius error at which `W` counts as reproduced. Products are always as accurate as rounding
         allows; above n = 256 long double precision, which takes several times as long, is used only if double
@@ -149,8 +146,8 @@ def factorize_cdd(
     >>> result = sm.factorize_cdd(W, rng=0)
     >>> result.operator.n_factors, result.start, result.error < 1e-12
     (101, 'generic', True)
-    >>> sm.factorize_cdd(np.outer([1.0, 2.0, 3.0], [4.0, 5.0, 6.0])).start
-    'rank one'
+    >>> sm.factorize_cdd(np.outer([1.0, 2.0, 3.0], [4.0, 5.0, 6.0])).message
+    'W is a product of three factors: rank-one'
     """
     begun = time.monotonic()
     matrix = as_matrix(W, _OWNER, "W")
@@ -165,7 +162,7 @@ def factorize_cdd(
     values = values.astype(np.result_type(values.dtype, np.float64))
     exponent = largest_exponent(values)
     scaled = scale_by_power_of_two(values, -exponent)
-    form = _closed_form(scaled, target_error) or _constructed(scaled, target_error, random, real=real)
+    form = _few_factors(scaled, target_error) or _constructed(scaled, target_error, random, real=real)
     product = _to_product(form._replace(vectors=_scaled_at_its_ends(form.vectors, exponent)))
     xp = array_namespace(matrix)
     if not is_numpy(xp):
@@ -224,52 +221,25 @@ def _scaled_at_its_ends(vectors: _Vectors, exponent: int) -> _Vectors:
     return scaled
 
 
-# Closed forms
+# Few factors
 
 
-def _closed_form(W: NDArray[Any], target_error: float) -> _Form | None:
-    """Return the first closed form that reproduces a matrix."""
-    for name, first, vectors in _closed_forms(W):
-        P = np.asarray(CDDProduct.from_vectors(*vectors, first=first).matvec(np.eye(len(W)))).T
-        error = float(np.linalg.norm(W - P)) / (float(np.linalg.norm(W)) or 1.0)
-        if error <= target_error:
-            message = f"W has the exact form {name!r} of {len(vectors)} factors"
-            return _Form(name, first, vectors, message, shifts=False)
-    return None
-
-
-def _closed_forms(W: NDArray[Any]) -> Iterator[tuple[str, FactorKind, _Vectors]]:
-    """Yield candidates of up to three factors, those of fewer first."""
-    if not W.any():
-        yield "zero", "diagonal", [np.zeros(len(W), dtype=W.dtype)]
-        return
-    yield "diagonal", "diagonal", [W.diagonal().copy()]
-    yield "circulant", "circulant", [cyclic_diagonals(W).mean(axis=0)]
-    # W[i, i - k] = a[i] * c[k]: the cyclic diagonals, as columns, have rank one
-    if (outer := _outer(cyclic_diagonals(W))) is not None:
-        yield "diagonal times circulant", "diagonal", [*outer]
-    if (outer := _outer(cyclic_diagonals(W.T))) is not None:
-        b, c = outer
-        yield "circulant times diagonal", "circulant", [np.roll(c[::-1], 1), b]
-    if (outer := _outer(W)) is not None:
-        u, v = outer
-        yield "rank one", "diagonal", [u, np.ones(len(W), dtype=W.dtype), v]
-
-
-def _outer(M: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]] | None:
-    """Return `u` and `v` of the nearest matrix of rank one; a single column stays as it is.
-
-    None where the cross of the largest entry, which spans a matrix of rank one, shows that `M` is far from it.
-    """
-    used = np.flatnonzero(M.any(axis=0))
-    if len(used) == 1:
-        return M[:, used[0]], (np.arange(len(M)) == used[0]).astype(M.dtype)
-    row, col = np.unravel_index(np.abs(M).argmax(), M.shape)
-    if np.linalg.norm(M - np.outer(M[:, col] / M[row, col], M[row])) > _FAR * np.linalg.norm(M):
+def _few_factors(W: NDArray[Any], target_error: float) -> _Form | None:
+    """Return the product of one factor, or of three as `fit_cdd` fits them, that reproduces a matrix."""
+    forms: list[tuple[str, FactorKind, _Vectors]] = [
+        ("diagonal", "diagonal", [W.diagonal().copy()]),
+        ("circulant", "circulant", [np.asarray(Circulant.nearest(W).c)]),
+    ]
+    for name, first, vectors in forms:
+        P = np.asarray(CDDProduct.from_vectors(*vectors, first=first).to_dense())
+        if np.linalg.norm(W - P) <= target_error * np.linalg.norm(W):
+            return _Form(name, first, vectors, f"W is a {name} matrix", shifts=False)
+    fit = fit_cdd(W, restarts=0, max_iter=_FIT_ITERATIONS, rng=0)
+    if fit.error > target_error:
         return None
-    u, s, vh = np.linalg.svd(M)
-    share = np.sqrt(s[0])
-    return u[:, 0] * share, share * vh[0]
+    vectors = [np.asarray(vector) for vector in CDDLayout.of(fit.operator).vectors_of(fit.operator)]
+    vectors[1] = vectors[1].reshape(-1)
+    return _Form("three factors", "diagonal", vectors, f"W is a product of three factors: {fit.start}", shifts=False)
 
 
 # Constructions
@@ -281,46 +251,27 @@ class _Construction(NamedTuple):
     name: str
     n_factors: int
     """The most factors that it takes."""
-    make: Callable[[np.random.Generator, bool], _Vectors | None]
+    make: Callable[[NDArray[Any], bool], _Vectors | None]
     """Returns the vectors, computed in long double or not, or nothing where structure of W would spoil their digits."""
+    mixed: bool = False
+    """Whether random phases remove structure of W beforehand, at the cost of four factors."""
 
 
 def _constructions(W: NDArray[Any], *, real: bool) -> list[_Construction]:
     """Return the constructions for a matrix, those of fewest factors first."""
-    n = len(W)
-    whole: Any = factor_real_matrix if real else factor_matrix
-    of_rank: Any = factor_real_low_rank if real else factor_low_rank
-    of_band: Any = factor_real_cyclic_band if real else factor_cyclic_band
-    each = 3 if real else 2
-    choices = [_Construction("generic", each * n + 1, lambda _, extended: whole(W, extended=extended))]
-    choices += [_Construction(f"generic{_RANDOM_PHASES}", each * n + 5, partial(_mixed, whole, W, real))] * _MIXINGS
-    if (triplets := singular_triplets(W, n // _LOW_RANK, _STRUCTURE_ERROR)) is not None:
-        rank = len(triplets[1])
-        name, count, mixed = f"rank {rank}", 2 * each * rank + 3, partial(_mixed_low_rank, of_rank, triplets, real)
-        choices.append(_Construction(name, count, lambda _, extended: of_rank(triplets, extended=extended)))
-        choices += [_Construction(f"{name}{_RANDOM_PHASES}", count + 4, mixed)] * _MIXINGS
+    n, each = len(W), 3 if real else 2
+    plain = [_Construction("generic", each * n + 1, factor_real_matrix if real else factor_matrix)]
+    rank = None if real else low_rank(W, n // _LOW_RANK, _STRUCTURE_ERROR)
+    if rank is not None:
+        plain.append(_Construction(f"rank {rank}", 4 * rank + 3, partial(factor_low_rank, rank)))
+    mixed = [_Construction(f"{name}{_RANDOM_PHASES}", count + 4, make, mixed=True) for name, count, make, _ in plain]
+    choices = plain + mixed * _MIXINGS
     if (band := cyclic_band(W, _STRUCTURE_ERROR)) is not None:
         degree = len(band.coefficients) - 1
-        name = f"{degree + 1} cyclic diagonals"
-        choices.append(_Construction(name, each * degree + 1, lambda _, extended: of_band(band, extended=extended)))
+        of_band: Any = factor_real_cyclic_band if real else factor_cyclic_band
+        make = partial(of_band, band)
+        choices.append(_Construction(f"{degree + 1} cyclic diagonals", each * degree + 1, make))
     return sorted(choices, key=lambda choice: choice.n_factors)
-
-
-def _mixed(whole: Any, W: NDArray[Any], real: bool, rng: np.random.Generator, extended: bool) -> _Vectors | None:
-    mixing = Mixing.draw(len(W), rng, real=real)
-    return mixing.around(whole(mixing.mixed(W), extended=extended))
-
-
-def _mixed_low_rank(
-    of_rank: Any,
-    triplets: Triplets,
-    real: bool,
-    rng: np.random.Generator,
-    extended: bool,
-) -> _Vectors | None:
-    u, s, v = triplets
-    mixing = Mixing.draw(len(u), rng, real=real)
-    return mixing.around(of_rank((mixing.left(u), s, mixing.right(v)), extended=extended))
 
 
 def _constructed(W: NDArray[Any], target_error: float, rng: np.random.Generator, *, real: bool) -> _Form:
@@ -337,10 +288,12 @@ def _constructed(W: NDArray[Any], target_error: float, rng: np.random.Generator,
     found: list[tuple[float, _Form]] = []
     notes = []
     for construction in _constructions(W, real=real):
-        vectors = construction.make(rng, extended)
+        mixing = Mixing.draw(n, rng, real=real) if construction.mixed else None
+        vectors = construction.make(W if mixing is None else mixing.mixed(W), extended)
         if vectors is None:
             notes.append(f"{construction.name} not used: structure of W would spoil its digits")
             continue
+        vectors = vectors if mixing is None else mixing.around(vectors)
         with np.errstate(all="ignore"):
             form = _Form(construction.name, "diagonal", vectors, "", shifts=True)
             left = _to_product(form) @ probes - target

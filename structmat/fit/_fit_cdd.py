@@ -30,7 +30,6 @@ from structmat._array_tools import (
     dtype_name,
     warn_caller,
 )
-from structmat.fit._control import Control, Stopped
 from structmat.fit._matrices import (
     column_roots,
     largest_exponent,
@@ -42,7 +41,7 @@ from structmat.fit._matrices import (
     weighted_inputs,
 )
 from structmat.fit._products import Products
-from structmat.fit._result import FitProgress, FitResult
+from structmat.fit._result import Control, FitProgress, FitResult, Stopped
 from structmat.fit._search import KnownProduct, Search
 from structmat.fit._three_factors import CLOSED_FORMS, BlockGrid, Factors, ThreeFactorSearch, spread2
 from structmat.operators import CDDLayout, CDDProduct, Circulant
@@ -72,7 +71,6 @@ def fit_cdd(
     n_factors: int = 3,
     *,
     block_size: int | Literal["min", "toeplitz"] = "min",
-    first: Literal["diagonal", "circulant"] = "diagonal",
     input_second_moment: ArrayLike | None = None,
     entry_weights: ArrayLike | None = None,
     start: CDDProduct | FitResult | None = None,
@@ -97,16 +95,14 @@ def fit_cdd(
         The matrix, of shape (rows, cols), real or complex: nested lists or an array of any library that follows the
         array API standard. It is only read; the fit runs in NumPy on the CPU.
     n_factors : int, default 3
-        Number of factors: any for a square `W` and a single block, otherwise any odd number from three on. Then one of
-        the block circulants has the shape of `W`, and further ones are square with its smaller side, to the right of it
-        if `W` has at least as many rows as columns, to the left if it has fewer.
+        Number of factors, of which the first is a diagonal: any for a square `W` and a single block, otherwise any odd
+        number from three on. Then one of the block circulants has the shape of `W`, and further ones are square with
+        its smaller side, to the right of it if `W` has at least as many rows as columns, to the left if it has fewer.
     block_size : int, "min" or "toeplitz", default "min"
         Side of the circulant blocks; the last blocks are cropped where it does not divide the sides of `W`. "min" is
         the smaller side of `W`: a single circulant if `W` is square. "toeplitz" is ``rows + cols - 1``: the corner of
         one circulant of that side is any Toeplitz matrix, so that three factors are a Toeplitz matrix between
         diagonals.
-    first : {"diagonal", "circulant"}, default "diagonal"
-        Kind of the leftmost factor; always a diagonal for a `W` that is not square, or several blocks.
     input_second_moment : array_like, optional
         Second moments `S` of the vectors that `W` is applied to, (cols, cols) and positive semi-definite, or the
         diagonal of `S`, (cols,). Then ``norm((W - P) S^(1/2))`` is minimised, and errors are relative to
@@ -114,8 +110,8 @@ def fit_cdd(
     entry_weights : array_like, optional
         Weights `M` of the entries of `W`, of its shape, booleans or real numbers that are not negative. Then
         ``sum(M * abs(W - P)**2)`` is minimised, and errors are relative to ``sqrt(sum(M * abs(W)**2))``. Entries of `W`
-        where `M` is zero are missing: they are never looked at and may be NaN. Only for three factors, the first a
-        diagonal, without `input_second_moment`; any sides and blocks.
+        where `M` is zero are missing: they are never looked at and may be NaN. Only for three factors, without
+        `input_second_moment`; any sides and blocks.
     start : CDDProduct or FitResult, optional
         A product of no more than `n_factors` factors to start from besides the other starting points. The result is
         never worse.
@@ -158,10 +154,10 @@ def fit_cdd(
 
     Notes
     -----
-    Three factors that begin with a diagonal are fitted by alternating least squares in closed form, others by Adam with
-    large annealed steps from random products, and by L-BFGS from the best of these and from products that are read off
-    the matrix. An iteration costs ``O(rows * cols)`` for three factors and ``O(F n^2 log n)`` for F of them, with the
-    memory of a few matrices. It takes one thread, but for linear algebra of BLAS.
+    Three factors are fitted by alternating least squares in closed form, others by Adam with large annealed steps from
+    random products, and by L-BFGS from the best of these and from products that are read off the matrix. An iteration
+    costs ``O(rows * cols)`` for three factors and ``O(F n^2 log n)`` for F of them, with the memory of a few matrices.
+    It takes one thread, except for linear algebra of BLAS.
 
     Planted products, also with noise as strong as the signal for three factors, are found where other starts end in
     local minima: the outermost factors are read off one after the other.
@@ -189,7 +185,7 @@ def fit_cdd(
     begun = time.monotonic()
     matrix = as_matrix(W, _OWNER, "W")
     rows, cols = matrix.shape
-    layout = CDDLayout((rows, cols), n_factors, block_size, first, _OWNER)
+    layout = CDDLayout((rows, cols), n_factors, block_size, owner=_OWNER)
     values, weights = _with_entry_weights(to_numpy(matrix), entry_weights, layout, moment=input_second_moment)
     if not np.isfinite(values).all():
         raise ArgumentValueError(_OWNER, "W", "must be finite, got NaN or infinity")
@@ -298,7 +294,7 @@ class _Fit:
             part.control.endless = False
         unweighted = part.plain(copy.deepcopy(rng), known, None)
         self.control.reason = part.control.reason
-        known = [*known, KnownProduct("unweighted fit", self.layout.first, unweighted.vectors)]
+        known = [*known, KnownProduct("unweighted fit", unweighted.vectors)]
         if inputs.ndim == 1 and self.layout.kinds[-1] == "diagonal":
             roots = inputs  # the last diagonal takes them up
             scaled = copy.copy(self)
@@ -311,7 +307,7 @@ class _Fit:
 
     def plain(self, rng: np.random.Generator, known: list[KnownProduct], entry_weights: NDArray[Any] | None) -> _Found:
         """Fit without second moments: in closed form where there is one, else by the search."""
-        if self.layout.n_factors == 3 and self.layout.first == "diagonal":
+        if self.layout.n_factors == 3:
             return self._alternated(rng, known, entry_weights, self.control.max_iter)
         return self._searched(rng, known, None)
 
@@ -322,10 +318,10 @@ class _Fit:
         entry_weights: NDArray[Any] | None,
         max_iter: int,
     ) -> _Found:
-        """Fit three factors, the first a diagonal, by alternating least squares in closed form."""
+        """Fit three factors by alternating least squares in closed form."""
         grid = BlockGrid(self.values, self.layout.block_size, entry_weights, self.dtype)
         starts = []
-        for name, _, vectors in known:
+        for name, vectors in known:
             a, c, b = (vector.astype(grid.double) for vector in vectors)  # real ones may start a complex fit
             padded = Factors(_padded(a, grid.p, grid.m), c, _padded(b, grid.q, grid.m))
             starts.append((name, padded.scaled(-grid.exponent)))
@@ -388,22 +384,23 @@ class _Fit:
         """Return products of up to three factors that the answer must not be worse than."""
         layout, found = self.layout, []
         if layout.is_single_block:
-            found.append(KnownProduct("circulant", "circulant", [Circulant.nearest(self.values).c[None, None]]))
-            found.append(KnownProduct("diagonal", "diagonal", [np.diag(self.values)]))
-        if layout.n_factors < 3 + (layout.first == "circulant"):
+            found.append(KnownProduct("diagonal", [np.diag(self.values)]))
+            circulant = Circulant.nearest(self.values).c
+            found.append(KnownProduct("circulant", [np.ones_like(circulant), circulant[None, None]]))
+        if layout.n_factors < 3:
             return found
-        if inputs is None and (layout.n_factors, layout.first) != (3, "diagonal"):
+        if inputs is None and layout.n_factors > 3:
             most = self.control.max_iter
             best = self._alternated(rng, (), None, min(most, _OF_A_START) if self.control.endless else most)
-            found.append(KnownProduct(best.start, "diagonal", best.vectors))
+            found.append(KnownProduct(best.start, best.vectors))
         else:
             grid = BlockGrid(self.values, layout.block_size)
             for name, start in CLOSED_FORMS.items():
-                found.append(KnownProduct(name, "diagonal", self._of_grid(start(grid, rng), grid)))
+                found.append(KnownProduct(name, self._of_grid(start(grid, rng), grid)))
             if layout.is_single_block and inputs is not None:
                 u, v = _weighted_rank_one(self.values, inputs)
                 ones = np.ones((1, 1, layout.block_size), dtype=u.dtype)
-                found.append(KnownProduct("rank-one", "diagonal", [u, ones, v]))
+                found.append(KnownProduct("rank-one", [u, ones, v]))
         return found
 
 
@@ -422,10 +419,6 @@ def _with_entry_weights(
     if layout.n_factors != 3:
         raise ArgumentValueError(
             _OWNER, argument, f"must be None but for three factors, got n_factors={layout.n_factors}"
-        )
-    if layout.first != "diagonal":
-        raise ArgumentValueError(
-            _OWNER, argument, f"must be None unless the first factor is diagonal, got first={layout.first!r}"
         )
     weights = to_numpy(as_floating(entry_weights, _OWNER, argument))
     if weights.shape != values.shape:
@@ -480,10 +473,10 @@ def _known_start(start: Any, layout: CDDLayout, *, real: bool) -> KnownProduct |
     own = _layout_of_start(product, layout.shape)
     if own.block_size != layout.block_size and own.n_factors > 1:
         raise refused(f"must have blocks of {layout.block_size}, got blocks of {own.block_size}")
-    if own.n_factors + (own.first != layout.first) > layout.n_factors or own.n_factors < layout.fewest_factors:
+    if own.n_factors + (own.first == "circulant") > layout.n_factors or own.n_factors < layout.fewest_factors:
         raise refused(
-            f"must become a product of {layout.n_factors} factors, the first {layout.first}, with identities "
-            f"appended, got {own.n_factors} factors, the first {own.first}"
+            f"must become a product of {layout.n_factors} factors, the first a diagonal, with identities added, "
+            f"got {own.n_factors} factors, the first a {own.first}"
         )
     vectors = [to_numpy(vector) for vector in own.vectors_of(product)]
     entries = np.concatenate([vector.reshape(-1) for vector in vectors])
@@ -493,7 +486,7 @@ def _known_start(start: Any, layout: CDDLayout, *, real: bool) -> KnownProduct |
         raise refused("must be finite, got NaN or infinity")
     wide = [v.astype(np.result_type(v.dtype, np.float64)) for v in vectors]
     whole: Any = layout.balanced(layout.extended(wide, own.first))
-    return KnownProduct("warm start", layout.first, whole)
+    return KnownProduct("warm start", whole)
 
 
 def _layout_of_start(product: CDDProduct, shape: tuple[int, int]) -> CDDLayout:

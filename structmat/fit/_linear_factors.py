@@ -41,7 +41,6 @@ __all__ = [
     "factor_matrix",
     "factor_polynomial",
     "factor_real_matrix",
-    "factor_real_polynomial",
     "factor_real_sequences",
     "linear_factors",
     "periodic_parts",
@@ -63,7 +62,7 @@ _LARGEST_MULTIPLIER, _ROUGHEST = 1e3, 1e5
 are those of a matrix without structure, with a wide margin. Others do not lead to accurate factors."""
 
 
-def factor_matrix(W: NDArray[Any], *, extended: bool) -> list[NDArray[np.complex128]] | None:
+def factor_matrix(W: NDArray[Any], extended: bool) -> list[NDArray[np.complex128]] | None:
     """Return ``2n + 1`` diagonals and first columns, or nothing where structure of `W` would spoil their accuracy."""
     n = len(W)
     lead = _LEAD * np.linalg.norm(W) / np.sqrt(n)
@@ -71,7 +70,7 @@ def factor_matrix(W: NDArray[Any], *, extended: bool) -> list[NDArray[np.complex
     return _factor(below, above, lead, extended=extended)
 
 
-def factor_real_matrix(W: NDArray[np.float64], *, extended: bool) -> list[NDArray[np.float64]] | None:
+def factor_real_matrix(W: NDArray[np.float64], extended: bool) -> list[NDArray[np.float64]] | None:
     """Return at most ``3n + 1`` real diagonals and first columns, or nothing where structure of `W` is in the way."""
     n = len(W)
     for share in _REAL_LEADS:
@@ -88,11 +87,6 @@ def factor_polynomial(coefficients: NDArray[np.complex128], *, extended: bool) -
     `coefficients` has the shape (k + 1, n) with k below n; the last one must be a constant vector.
     """
     return _factor(*_pencil_of(coefficients), complex(coefficients[-1, 0]), extended=extended)
-
-
-def factor_real_polynomial(coefficients: NDArray[np.float64], *, extended: bool) -> list[NDArray[np.float64]] | None:
-    """Return at most ``3k + 1`` real diagonals and first columns of a real polynomial."""
-    return _factor_real(*_pencil_of(coefficients), float(coefficients[-1, 0]), extended=extended)
 
 
 def _pencil_of(coefficients: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:

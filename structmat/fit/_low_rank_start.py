@@ -31,9 +31,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from structmat.fit._control import Control
     from structmat.fit._products import Products
-    from structmat.operators import FactorKind
+    from structmat.fit._result import Control
 
 __all__ = ["low_rank_product", "low_rank_start", "truncated_svd"]
 
@@ -49,16 +48,14 @@ _DENSE_SIDE = 256
 """Up to this smaller side a full SVD costs less than iterations."""
 
 
-def low_rank_start(
-    products: Products, rng: np.random.Generator, _control: Control
-) -> Iterator[tuple[FactorKind, list[NDArray[Any]]]]:
+def low_rank_start(products: Products, rng: np.random.Generator, _control: Control) -> Iterator[list[NDArray[Any]]]:
     """Yield the truncated SVD of rank two, or of as many terms as the smaller side has blocks, for five factors."""
     layout = products.layout
     blocks = -(-min(layout.shape) // layout.block_size)
-    if layout.n_factors - (layout.first == "circulant") < 5 or layout.block_size == blocks == 1:
+    if layout.n_factors < 5 or layout.block_size == blocks == 1:
         return
     A, B = truncated_svd(products.target, max(2, blocks), rng, products.inputs)
-    yield "diagonal", low_rank_product(A, B, layout.block_size)
+    yield low_rank_product(A, B, layout.block_size)
 
 
 def truncated_svd(

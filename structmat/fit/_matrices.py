@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "absolute_square",
+    "by_cyclic_diagonals",
     "column_roots",
     "finite_matrix",
     "largest_exponent",
@@ -75,6 +76,15 @@ def absolute_square(x: NDArray[Any]) -> NDArray[Any]:
     """Return ``abs(x)**2`` without the square root."""
     squares: NDArray[Any] = np.square(x.real) + np.square(x.imag) if np.iscomplexobj(x) else np.square(x)
     return squares
+
+
+def by_cyclic_diagonals(blocks: NDArray[Any]) -> NDArray[Any]:
+    """Return ``out[p, i, q, k] = blocks[p, i, q, (i - k) % m]`` of blocks of m columns."""
+    out = np.empty_like(blocks)
+    for i in range(blocks.shape[1]):
+        out[:, i, :, : i + 1] = blocks[:, i, :, i::-1]
+        out[:, i, :, i + 1 :] = blocks[:, i, :, :i:-1]
+    return out
 
 
 def transposed_circulants(c: NDArray[Any]) -> NDArray[Any]:

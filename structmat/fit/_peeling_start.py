@@ -26,8 +26,8 @@ from structmat.fit._three_factors import BlockGrid, Run, alternate, shift_synchr
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from structmat.fit._control import Control
     from structmat.fit._products import Products
+    from structmat.fit._result import Control
     from structmat.operators import FactorKind
 
 __all__ = ["peeling_start"]
@@ -52,9 +52,7 @@ _LEAST_MODULUS = 0.2
 """Entries of a factor are taken to be no smaller than this share of what the norms of rows say."""
 
 
-def peeling_start(
-    products: Products, rng: np.random.Generator, control: Control
-) -> Iterator[tuple[FactorKind, list[NDArray[Any]]]]:
+def peeling_start(products: Products, rng: np.random.Generator, control: Control) -> Iterator[list[NDArray[Any]]]:
     """Yield products of three or more factors near a square matrix, while it looks like a planted one.
 
     A factor costs O(n^3) for the Gram matrix and its inverse and some hundred passes of O(n^2).
@@ -68,7 +66,7 @@ def peeling_start(
         chain = _Chain(layout.kinds, len(W), real=not np.iscomplexobj(W))
         if _peel(W, chain, damping, rng, control):
             vectors = chain.vectors()
-            yield layout.first, [v.reshape(s) for v, s in zip(vectors, layout.vector_shapes, strict=True)]
+            yield [v.reshape(s) for v, s in zip(vectors, layout.vector_shapes, strict=True)]
         elif chain.lo == 0 and chain.hi == layout.n_factors - 1:
             return  # the less certain side of the whole tells as little with every damping
 

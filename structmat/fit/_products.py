@@ -28,7 +28,7 @@ from structmat.fit._matrices import most_spread
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from structmat.operators import CDDLayout, FactorKind
+    from structmat.operators import CDDLayout
 
 __all__ = ["Products"]
 
@@ -110,15 +110,13 @@ class Products:
 
     # Parameters
 
-    def parameters(self, vectors: Sequence[NDArray[Any]], first: FactorKind | None = None) -> NDArray[Any]:
-        """Return the parameters of the product with these vectors; with `first` it may have fewer factors.
+    def parameters(self, vectors: Sequence[NDArray[Any]]) -> NDArray[Any]:
+        """Return the parameters of the product with these vectors.
 
-        Identities are then added, and all factors get one size.
+        It may have fewer factors: identities are added. All factors get one size.
         """
-        if first is not None:
-            extended: Any = self.layout.balanced(self.layout.extended(vectors, first))
-            vectors = extended
-        scaled = [v.reshape(-1) * factor.scale for v, factor in zip(vectors, self._factors, strict=True)]
+        whole: Any = self.layout.balanced(self.layout.extended(vectors))
+        scaled = [v.reshape(-1) * factor.scale for v, factor in zip(whole, self._factors, strict=True)]
         return np.concatenate(scaled).astype(self.dtype)
 
     def vectors(self, parameters: NDArray[Any]) -> list[NDArray[Any]]:

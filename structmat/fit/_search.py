@@ -26,9 +26,8 @@ from structmat.fit._peeling_start import peeling_start
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from structmat.fit._control import Control
     from structmat.fit._products import Products
-    from structmat.operators import FactorKind
+    from structmat.fit._result import Control
 
 __all__ = ["Candidate", "KnownProduct", "Search"]
 
@@ -79,8 +78,6 @@ class KnownProduct(NamedTuple):
 
     name: str
     """What the result calls the start if this one wins."""
-    first: FactorKind
-    """The kind of its first factor."""
     vectors: Sequence[NDArray[Any]]
     """Its vectors, in the shapes of the `CDDLayout` with as many factors."""
 
@@ -133,9 +130,9 @@ class Search:
 
     def run(self, known: Iterable[KnownProduct]) -> None:
         """Search: first the products `known`, which the best is never worse than; without end if time is limited."""
-        for name, first, vectors in known:
-            if len(vectors) + (first != self.layout.first) <= self.layout.n_factors:
-                self._offer(self._candidate(name, self.products.parameters(vectors, first)))
+        for name, vectors in known:
+            if len(vectors) <= self.layout.n_factors:
+                self._offer(self._candidate(name, self.products.parameters(vectors)))
         if self.best.exact or (self.layout.n_factors == 1 and self.products.inputs is None):
             return
         pool = self._read_off()
@@ -173,8 +170,8 @@ class Search:
         found = []
         for name, start in STARTS.items():
             rng = np.random.default_rng([self._seed, *name.encode()])
-            for first, vectors in start(self.products, rng, self.control):
-                candidate = self._candidate(name, self.products.parameters(vectors, first))
+            for vectors in start(self.products, rng, self.control):
+                candidate = self._candidate(name, self.products.parameters(vectors))
                 self._offer(candidate)
                 if name in PLANTED:
                     candidate = self._polished(candidate, self._scaled(_POLISH))
@@ -240,7 +237,7 @@ class Search:
             return start
         products, end = self.products, len(errors) - 1 + most
         real = products.dtype.type(0).real.dtype
-        last = kept = products.parameters(products.vectors(start.parameters), self.layout.first)
+        last = kept = products.parameters(products.vectors(start.parameters))
         allowed = products.allowed_spread(last, self.dtype)
         recent: deque[float] = deque(maxlen=_WINDOW + 1)
         converged = False
@@ -302,8 +299,8 @@ class Search:
 
 
 STARTS = {"low-rank": low_rank_start, "peeling": peeling_start}
-"""Starts that are read off the matrix, by name: ``start(products, rng, control)`` yields the kinds of the first factors
-and the vectors of products of no more factors than those of `products`, none where it has nothing to offer."""
+"""Starts that are read off the matrix, by name: ``start(products, rng, control)`` yields the vectors of products of no
+more factors than those of `products`, none where it has nothing to offer."""
 
 PLANTED = {"peeling"}
 """Those that find planted products."""

@@ -33,6 +33,7 @@ import scipy  # its `fft` is imported on first use
 
 from structmat.fit._matrices import (
     absolute_square,
+    by_cyclic_diagonals,
     largest_exponent,
     leading_triplets,
     most_spread,
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     import scipy.sparse.linalg
     from numpy.typing import NDArray
 
-    from structmat.fit._control import Control
+    from structmat.fit._result import Control
 
 __all__ = [
     "BlockGrid",
@@ -178,12 +179,12 @@ class BlockGrid:
     @cached_property
     def weighted_diagonals(self) -> NDArray[Any]:
         """``[p, i, q, k]`` is ``weighted[p, i, q, (i - k) % m]``: cyclic diagonal `k` of a block is column `k`."""
-        return _by_diagonals(self.weighted)
+        return by_cyclic_diagonals(self.weighted)
 
     @cached_property
     def weight_diagonals(self) -> NDArray[Any] | None:
         """The weights, laid out likewise."""
-        return None if self.weights is None else _by_diagonals(self.weights)
+        return None if self.weights is None else by_cyclic_diagonals(self.weights)
 
     def cropped(self, blocks: NDArray[Any], shape: tuple[int, int]) -> NDArray[Any]:
         """Return what is laid out as the blocks as a matrix without the padding."""
@@ -457,7 +458,7 @@ def _diagonal_start(grid: BlockGrid, _rng: np.random.Generator) -> Factors:
 
     Every block column that meets the main diagonal of the rectangle has its part of it among its choices.
     """
-    diagonals = grid.weighted_diagonals if grid.weights is None else _by_diagonals(grid.blocks)
+    diagonals = grid.weighted_diagonals if grid.weights is None else by_cyclic_diagonals(grid.blocks)
     energy = np.zeros((grid.p, grid.q, grid.m))
     for chunk in grid.chunks():
         squares = absolute_square(diagonals[chunk])
@@ -708,15 +709,6 @@ STARTS: dict[str, Callable[[BlockGrid, np.random.Generator], Factors]] = {
 
 
 # Sums and layouts
-
-
-def _by_diagonals(blocks: NDArray[Any]) -> NDArray[Any]:
-    """Return ``out[p, i, q, k] = blocks[p, i, q, (i - k) % m]``."""
-    out = np.empty_like(blocks)
-    for i in range(blocks.shape[-1]):
-        out[:, i, :, : i + 1] = blocks[:, i, :, i::-1]
-        out[:, i, :, i + 1 :] = blocks[:, i, :, :i:-1]
-    return out
 
 
 def _cyclic_windows(x: NDArray[Any]) -> NDArray[Any]:

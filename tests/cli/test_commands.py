@@ -328,5 +328,5 @@ def test_defaults_are_those_of_the_functions():
     for name, function in (("fit", fit_cdd), ("curve", error_curve)):
         own, theirs = inspect.signature(getattr(_app, name)).parameters, inspect.signature(function).parameters
         options = vars(own["options"].default) | {n: p.default for n, p in own.items()}
-        for option in ("block_size", "first", "input_second_moment", "time_limit", "n_factors"):
+        for option in ("block_size", "input_second_moment", "time_limit", "n_factors"):
             assert options[option] == theirs[option].default

@@ -173,10 +173,6 @@ SQUARE = np.arange(16.0).reshape(4, 4)
             {"entry_weights": np.ones((4, 4)), "n_factors": 5},
             "fit_cdd: entry_weights must be None but for three factors",
         ),
-        (
-            {"entry_weights": np.ones((4, 4)), "first": "circulant"},
-            "fit_cdd: entry_weights must be None unless the first",
-        ),
     ],
 )
 def test_refusals(options, message):

@@ -21,17 +21,15 @@ RNG = np.random.default_rng(0)
 SQUARE, WIDE = RNG.standard_normal((6, 6)), RNG.standard_normal((4, 6))
 
 
-def random_product(W, n_factors, block_size, first, rng):
+def random_product(W, n_factors, block_size, rng):
     """A product of that many random factors, scaled to fit best, and its error."""
     rows, cols = W.shape
     size = min(rows, cols) if block_size == "min" else block_size
-    last_diagonal = (n_factors % 2 == 1) == (first == "diagonal")
 
     def factor(k):
         # One circulant has the shape of the matrix: the first if it is tall, the last if it is wide.
-        diagonal = (k % 2 == 0) == (first == "diagonal")
-        main = (1 if first == "diagonal" else 0) if rows >= cols else n_factors - (2 if last_diagonal else 1)
-        if diagonal:
+        main = 1 if rows >= cols else n_factors - (2 if n_factors % 2 else 1)
+        if k % 2 == 0:
             return sm.Diagonal(rng.standard_normal(rows if k < main else cols).astype(W.dtype))
         height, width = rows if k <= main else cols, rows if k < main else cols
         c = rng.standard_normal((-(-height // size), -(-width // size), size)).astype(W.dtype)
@@ -49,9 +47,9 @@ def fake(monkeypatch):
     calls = []
     template = fit_cdd(np.eye(3))
 
-    def fit(W, n_factors, *, block_size="min", first="diagonal", rng=None, callback=None, **options):
+    def fit(W, n_factors, *, block_size="min", rng=None, callback=None, **options):
         calls.append(SimpleNamespace(n_factors=n_factors, **options))
-        product, error, size = random_product(np.asarray(W), n_factors, block_size, first, np.random.default_rng(rng))
+        product, error, size = random_product(np.asarray(W), n_factors, block_size, np.random.default_rng(rng))
         if callback is not None:
             callback(FitProgress("random", 1, 5, error, "polish", n_factors, error, None))
         fields = {"operator": product, "error": error, "block_size": size, "n_parameters": product.n_parameters}
@@ -72,29 +70,26 @@ def curve(fake):
 @given(
     shape=st.tuples(st.integers(1, 7), st.integers(1, 7)),
     kind=st.sampled_from(["float32", "float64", "complex64", "complex128"]),
-    first=st.sampled_from(["diagonal", "circulant"]),
     seed=st.integers(0, 2**32 - 1),
     data=st.data(),
 )
 @settings(max_examples=60, deadline=None)
-def test_a_fit_that_is_worse_gives_way_to_the_one_with_fewer_factors(shape, kind, first, seed, data):
+def test_a_fit_that_is_worse_gives_way_to_the_one_with_fewer_factors(shape, kind, seed, data):
     rng = np.random.default_rng(seed)
     W = (rng.standard_normal(shape) + (1j if "complex" in kind else 0) * rng.standard_normal(shape)).astype(kind)
     size = data.draw(st.just("min") | st.integers(1, max(shape)))
     single = shape[0] == shape[1] and size in {"min", shape[0]}
-    if not single:
-        first = "diagonal"
     template = fit_cdd(np.eye(3))
 
-    def fit(W, n_factors, *, block_size="min", first="diagonal", rng=None, callback=None, **_):
-        product, error, used = random_product(W, n_factors, block_size, first, rng)
+    def fit(W, n_factors, *, block_size="min", rng=None, callback=None, **_):
+        product, error, used = random_product(W, n_factors, block_size, rng)
         fields = {"operator": product, "error": error, "block_size": used, "n_parameters": product.n_parameters}
         return replace(template, **fields, start="random")
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "fit_cdd", fit)
         numbers = range(1, 8) if single else range(3, 8, 2)
-        found = error_curve(W, n_factors=numbers, block_size=size, first=first, rng=seed, baselines=False)
+        found = error_curve(W, n_factors=numbers, block_size=size, rng=seed, baselines=False)
     np.testing.assert_array_equal(found.n_factors, numbers)
     assert (np.diff(found.error) <= 0).all()
     assert (np.diff(found.n_parameters) > 0).all()
@@ -103,7 +98,7 @@ def test_a_fit_that_is_worse_gives_way_to_the_one_with_fewer_factors(shape, kind
     ):
         operator = result.operator
         assert (operator.n_factors, operator.n_parameters, operator.shape) == (number, count, shape)
-        assert isinstance(operator.factors[0], sm.Diagonal) == (first == "diagonal")
+        assert isinstance(operator.factors[0], sm.Diagonal)
         assert operator.dtype == W.dtype
         want = np.linalg.norm(W - operator.to_dense()) / np.linalg.norm(W)
         assert error == pytest.approx(want, rel=1e-4, abs=1e-5)
@@ -318,11 +313,10 @@ def test_interruption_ends_the_curve_with_what_there_is(fake, monkeypatch):
 # With the fit itself
 
 
-@pytest.mark.parametrize("first", ["diagonal", "circulant"])
 @pytest.mark.parametrize("kind", ["float64", "complex64"])
-def test_real_curves_fall_and_reach_zero_beyond_the_counting_bound(first, kind):
+def test_real_curves_fall_and_reach_zero_beyond_the_counting_bound(kind):
     W = (SQUARE + (1j * SQUARE[::-1] if "complex" in kind else 0))[:4, :4].astype(kind)
-    curve = error_curve(W, 7, first=first, rng=0, restarts=1, max_iter=200)
+    curve = error_curve(W, 7, rng=0, restarts=1, max_iter=200)
     assert curve.n_factors.tolist() == [1, 2, 3, 4, 5, 6, 7]
     assert curve.n_parameters.tolist() == [4, 8, 12, 16, 20, 24, 28]
     assert (np.diff(curve.error) <= 0).all()
@@ -347,12 +341,11 @@ SPECIAL = {
 }
 
 
-@pytest.mark.parametrize("first", ["diagonal", "circulant"])
 @pytest.mark.parametrize("name", SPECIAL)
 @pytest.mark.parametrize("limits", [{"restarts": 1, "max_iter": 10}, {"time_limit": 0.0}], ids=["short", "no time"])
-def test_curves_of_special_matrices_are_sound(name, first, limits):
+def test_curves_of_special_matrices_are_sound(name, limits):
     W = SPECIAL[name]
-    curve = error_curve(W, 4, first=first, rng=0, **limits)
+    curve = error_curve(W, 4, rng=0, **limits)
     unit = float(np.abs(W).max()) or 1.0
     scaled = W / unit
     assert (np.diff(curve.error) <= 0).all()
@@ -366,16 +359,15 @@ def test_curves_of_special_matrices_are_sound(name, first, limits):
 @given(
     n=st.integers(1, 5),
     kind=st.sampled_from(["float32", "float64", "complex128"]),
-    first=st.sampled_from(["diagonal", "circulant"]),
     weighted=st.booleans(),
     seed=st.integers(0, 2**32 - 1),
 )
 @settings(max_examples=15, deadline=None)
-def test_curves_never_rise(n, kind, first, weighted, seed):
+def test_curves_never_rise(n, kind, weighted, seed):
     rng = np.random.default_rng(seed)
     W = (rng.standard_normal((n, n)) + (1j if "complex" in kind else 0) * rng.standard_normal((n, n))).astype(kind)
     weights = rng.random(n) if weighted else None
-    curve = error_curve(W, 4, first=first, input_second_moment=weights, rng=seed, restarts=1, max_iter=8)
+    curve = error_curve(W, 4, input_second_moment=weights, rng=seed, restarts=1, max_iter=8)
     assert (np.diff(curve.error) <= 0).all()
     root = np.ones(n) if weights is None else np.sqrt(weights)
     for error, result in zip(curve.error, curve.results, strict=True):
@@ -439,13 +431,13 @@ def test_curves_and_fits_draw_themselves(curve):
 
 def test_the_printed_form_is_a_table(curve):
     lines = repr(curve).splitlines()
-    assert lines[0] == "ErrorCurve of a 6 x 6 matrix, blocks of 6, diagonal first"
+    assert lines[0] == "ErrorCurve of a 6 x 6 matrix, blocks of 6"
     assert len(lines) == 2 + 5
     assert lines[1].split()[:2] == ["factors", "parameters"]
     assert lines[2].split()[:4] == ["1", "6", "16.7%", f"{curve.error[0]:.4g}"]
     assert len({len(line) for line in lines[1:]}) == 1
     weighted = repr(replace(curve, weighted=True, stopped="time limit")).splitlines()
-    assert weighted[0].endswith("first, time limit")
+    assert weighted[0].endswith("blocks of 6, time limit")
     assert "  weighted error  " in weighted[1]
     assert "weighted" not in "".join(lines)
     assert [line.split() for line in weighted[2:]] == [line.split() for line in lines[2:]]

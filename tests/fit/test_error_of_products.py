@@ -149,11 +149,11 @@ def test_single_precision(shape, block_size):
         check(W, fit_cdd(W, block_size=block_size, rng=0))
 
 
-@pytest.mark.parametrize(("n_factors", "first"), [(5, "diagonal"), (9, "diagonal"), (3, "circulant"), (4, "circulant")])
+@pytest.mark.parametrize("n_factors", [4, 5, 9])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_more_factors(n_factors, first, dtype):
+def test_more_factors(n_factors, dtype):
     for W in (permutation(24), np.random.default_rng(1).standard_normal((24, 24))):
-        fit = fit_cdd(W.astype(dtype), n_factors, first=first, rng=0, max_iter=150, restarts=1)
+        fit = fit_cdd(W.astype(dtype), n_factors, rng=0, max_iter=150, restarts=1)
         check(W.astype(dtype), fit)
 
 

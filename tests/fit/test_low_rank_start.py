@@ -135,7 +135,7 @@ def test_truncated(n, real):
     ("shape", "n_factors", "how"),
     [
         ((14, 14), 5, {}),
-        ((14, 14), 6, {"first": "circulant"}),
+        ((14, 14), 6, {}),
         ((23, 12), 5, {}),
         ((10, 18), 7, {}),
         ((12, 12), 5, {"block_size": 5}),
