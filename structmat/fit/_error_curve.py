@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
 
-    from structmat._array_tools import Array, ArrayLike
+    from structmat._array_tools import ArrayLike
 
 __all__ = ["CurveProgress", "ErrorCurve", "error_curve"]
 
@@ -338,10 +338,11 @@ def error_curve(
                 costs = [float(count) ** _COST_POWER for count in numbers[index:]]
                 options["time_limit"] = max(end - began, 0.0) * costs[0] / sum(costs)
             options["callback"] = _reporter(callback, numbers, seconds, begun, end)
-            result, why = _fitted(matrix, number, results[-1] if results else None, options)
-            results.append(result)
+            before = results[-1] if results else None
+            result = fit_cdd(matrix, number, start=before, **options)
+            results.append(_padded(before, number) if before and result.error > before.error else result)
             seconds.append(time.perf_counter() - began)
-            stopped = why if why != "completed" else stopped
+            stopped = result.stopped if result.stopped != "completed" else stopped
             if stopped in {"interrupted", "callback"}:
                 break
         if baselines:
@@ -390,12 +391,6 @@ def _reporter(
         callback(CurveProgress(numbers[index], index + 1, len(numbers), state, now - begun, known))
 
     return report
-
-
-def _fitted(matrix: Array, number: int, before: FitResult | None, options: dict[str, Any]) -> tuple[FitResult, str]:
-    """Return a fit that is no worse than the one `before`, of fewer factors, and why the search for it ended."""
-    result = fit_cdd(matrix, number, start=before, **options)
-    return (_padded(before, number) if before and result.error > before.error else result), result.stopped
 
 
 def _padded(result: FitResult, n_factors: int) -> FitResult:

@@ -12,7 +12,6 @@ of one another: they are handled in chunks that stay in the cache.
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -77,22 +76,6 @@ class Products:
         self._target = np.ascontiguousarray(target.T)
         self._inputs = None if inputs is None else np.ascontiguousarray(inputs.T)
         self._norm2 = float(_norms2(target).sum())
-        self._set(layout)
-
-    def of(self, layout: CDDLayout) -> Products:
-        """Return the products of another layout for the same matrix, which is shared."""
-        other = copy.copy(self)
-        other._set(layout)
-        return other
-
-    def astype(self, dtype: np.dtype[Any]) -> Products:
-        """Return the same products in another precision."""
-        if dtype == self.dtype:
-            return self
-        inputs = None if self.inputs is None else self.inputs.astype(dtype)
-        return Products(self.layout, self.target.astype(dtype), inputs)
-
-    def _set(self, layout: CDDLayout) -> None:
         self.layout = layout
         self._factors: list[_Factor] = []
         begin = 0
@@ -107,6 +90,13 @@ class Products:
                 groups.setdefault(factor.shape, []).append(k)
         self._circulants = list(groups.values())
         """The places of circulant factors, those of one shape together: they are transformed together."""
+
+    def astype(self, dtype: np.dtype[Any]) -> Products:
+        """Return the same products in another precision."""
+        if dtype == self.dtype:
+            return self
+        inputs = None if self.inputs is None else self.inputs.astype(dtype)
+        return Products(self.layout, self.target.astype(dtype), inputs)
 
     # Parameters
 

@@ -212,14 +212,10 @@ class FitResult:
 
         return draw_history(self, ax)
 
-    def _end(self) -> str:
-        """What ended the winning run, or the fit as a whole."""
-        if self.stopped != "completed":
-            return f"stopped: {self.stopped}"
-        return "converged" if self.converged else "not converged"
-
     def __repr__(self) -> str:
         rows, cols = self.operator.shape
+        end = "converged" if self.converged else "not converged"
+        end = end if self.stopped == "completed" else f"stopped: {self.stopped}"
         grid = f"{-(-rows // self.block_size)} x {-(-cols // self.block_size)} blocks"
         lines = {
             "matrix": f"{rows} x {cols}",
@@ -227,7 +223,7 @@ class FitResult:
             "block size": f"{self.block_size} ({grid})",
             "relative error": f"{self.error:.6g} ({self.explained:.2%} of the energy explained)",
             "parameters": f"{self.n_parameters:,} ({self.n_parameters / (rows * cols):.3%} of dense)",
-            "iterations": f"{self.n_iter} ({self._end()})",
+            "iterations": f"{self.n_iter} ({end})",
             "start": self.start,
             "seconds": f"{self.seconds:.3g}",
         }

@@ -56,9 +56,6 @@ _MEAN_DECAY, _SQUARE_DECAY = 0.8, 0.7
 """The memory of Adam: chosen, as the cosine that steps fall along, on Gaussian matrices of 48 to 88 rows with 5 to 11
 factors. The usual 0.9 and 0.99 need about four times as many steps; below 0.5 for the squares steps explode."""
 
-_FINALISTS, _CLOSE = 2, 1.01
-"""As many products are polished in a round, if their errors are within this factor."""
-
 _SADDLE_NOISE = 1e-2
 """A shorter product with identities is a saddle; this much noise leaves it without losing what was found."""
 
@@ -136,13 +133,13 @@ class Search:
         if self.best.exact or (self.layout.n_factors == 1 and self.products.inputs is None):
             return
         pool = self._read_off()
-        if self._found():
-            return
         for number, (chains, steps, polish) in enumerate(self._rounds()):
-            pool += self._explored(np.random.default_rng([self._seed, number]), chains, steps)
-            pool = self._with_finalists_polished(pool, polish)
             if self._found():
                 return
+            pool += self._explored(np.random.default_rng([self._seed, number]), chains, steps)
+            one = min(pool, key=_error)
+            polished = one if one.converged else self._polished(one, polish)
+            pool = [polished, *(other for other in pool if other is not one and other.start in STARTS)]
 
     def _found(self) -> bool:
         """Whether nothing is left to search for."""
@@ -197,13 +194,6 @@ class Search:
             found.append(replace(self.best, parameters=left, history=(self.best.error,)))
         self._offer(*found)
         return found
-
-    def _with_finalists_polished(self, pool: list[Candidate], polish: int) -> list[Candidate]:
-        """Return products worth going on with: the best of a pool, after a polish, and the read-off others."""
-        pool.sort(key=_error)
-        finalists = [one for one in pool[:_FINALISTS] if one.error <= _CLOSE * pool[0].error]
-        polished = [one if one.converged else self._polished(one, polish) for one in finalists]
-        return polished + [one for one in pool[len(finalists) :] if one.start in STARTS]
 
     def _annealed(self, parameters: NDArray[Any], steps: int) -> list[Candidate]:
         """Return what Adam with large annealed steps makes of random products; they are overwritten."""

@@ -59,7 +59,7 @@ def test_curves_draw_without_a_warning(name):
 def test_a_curve_shows_every_family_once_with_its_label():
     figure = curve_figure(CURVES["plain"])
     left, right = figure.axes
-    assert "10 × 10 matrix, blocks of 10, diagonal first" in figure.get_suptitle()
+    assert "10 × 10 matrix, blocks of 10" in figure.get_suptitle()
     lines = {line.get_label(): line for line in right.get_lines()}
     assert list(lines) == ["CDD product", "truncated SVD", "sparse Fourier"]
     np.testing.assert_array_equal(lines["truncated SVD"].get_xdata(), [20, 40])
