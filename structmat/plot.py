@@ -143,7 +143,7 @@ def draw_curve(curve: ErrorCurve, ax: Axes | None = None) -> Axes:
     >>> import numpy as np
     >>> import structmat as sm
     >>> from structmat.plot import draw_curve
-    >>> ax = draw_curve(sm.error_curve(np.eye(4) + np.ones((4, 4)), max_factors=3, rng=0))
+    >>> ax = draw_curve(sm.error_curve(np.eye(4) + np.ones((4, 4)), n_factors=3, rng=0))
     >>> len(ax.lines) > 1
     True
     """

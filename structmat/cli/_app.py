@@ -21,6 +21,7 @@ from cyclopts.validators import Number
 
 import structmat
 from structmat._files import atomic_write, check_output, one_line, printable
+from structmat._progress import show_curve, show_fit
 from structmat.cli import _output
 from structmat.fit import error_curve, fit_cdd
 from structmat.io import describe, load_matrix, save
@@ -267,7 +268,7 @@ def fit(
             entry_weights=weights,
             time_limit=o.time_limit,
             rng=o.seed,
-            callback=partial(_output.show_fit, line),
+            callback=partial(show_fit, line),
             on_interrupt="return",
         )
     weighted = moment is not None or weights is not None
@@ -295,7 +296,6 @@ def curve(
     *,
     n_factors: Integers | None = None,
     plot: Path | None = None,
-    csv: Path | None = None,
     options: FitOptions = _FIT,
 ) -> None:
     """Fit a matrix with more and more factors, and compare with other families of matrices.
@@ -312,32 +312,27 @@ def curve(
         Numbers of factors, as in `--n-factors 3,5,9`; each fit begins at those with fewer. By default all up to 9.
     plot
         Draw the curve to this file, `.png`, `.pdf` or `.svg`.
-    csv
-        Write the curve to this `.csv` file, one line for each number of factors.
     options
         How the matrix is fitted, and what is printed.
     """
     o = options
-    _check_outputs([W, o.input_second_moment], {"--plot": (plot, _FIGURES), "--csv": (csv, [".csv"])}, force=o.force)
+    _check_outputs([W, o.input_second_moment], {"--plot": (plot, _FIGURES)}, force=o.force)
     matrix, moment = load_matrix(W, key=o.key), _loaded(o.input_second_moment)
     with _output.progress_line(quiet=o.json) as line:
         found = error_curve(
             matrix,
-            None if n_factors else 9,
-            n_factors=n_factors,
+            n_factors or 9,
             block_size=o.block_size,
             input_second_moment=moment,
             time_limit=o.time_limit,
             rng=o.seed,
-            callback=partial(_output.show_curve, line),
+            callback=partial(show_curve, line),
             on_interrupt="return",
         )
-    files = {"plot": plot and str(plot), "csv": csv and str(csv)}
+    files = {"plot": plot and str(plot)}
     with _output.printed(
         partial(_output.print_json, {**found.to_dict(), **files}) if o.json else partial(_output.say_lines, repr(found))
     ):
-        if csv is not None:
-            found.to_csv(csv, force=o.force)
         if plot is not None:
             _draw(lambda module: module.curve_figure(found), plot, force=o.force)
     if found.stopped == "interrupted":

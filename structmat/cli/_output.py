@@ -9,21 +9,19 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.markup import escape
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.table import Column
 
+from structmat import _progress
 from structmat._files import counted, first_names, printable
+from structmat._progress import Show
 from structmat.fit import baseline_errors
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from structmat import studies
-    from structmat.fit import CurveProgress, FitProgress, FitResult
+    from structmat.fit import FitResult
 
 __all__ = [
-    "Show",
     "comparison",
     "print_checkpoint",
     "print_description",
@@ -34,48 +32,17 @@ __all__ = [
     "progress_line",
     "say",
     "say_lines",
-    "show_curve",
-    "show_fit",
     "show_study",
 ]
 
-Show = Callable[[str, float | None], None]
-"""Shows a text, and how many seconds are left, if that is known."""
 _SHOWN = 20
 """Layers in the table of a checkpoint, at most: the rest stands in a file."""
 
 
-@contextlib.contextmanager
-def progress_line(*, quiet: bool) -> Iterator[Show]:
-    """Show one line on stderr, if that is a terminal, which leaves nothing behind; give the function that changes it.
-
-    What does not fit is cut at its end, so that texts begin with what matters.
-    """
+def progress_line(*, quiet: bool) -> contextlib.AbstractContextManager[Show]:
+    """Show one line on stderr, if that is a terminal."""
     console = Console(stderr=True)
-    text = TextColumn("{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1))
-    columns = (SpinnerColumn(), text, TextColumn("{task.fields[left]}"), TimeElapsedColumn())
-    hidden = quiet or not console.is_terminal
-    with Progress(*columns, console=console, transient=True, disable=hidden, expand=True) as progress:
-        task = progress.add_task("", total=None, left="")
-
-        def show(text: str, left: float | None) -> None:
-            whole = 0 if left is None else round(left)
-            rest = "" if left is None else f"{whole // 3600}:{whole % 3600 // 60:02}:{whole % 60:02} left"
-            progress.update(task, description=escape(printable(text)), left=rest)
-
-        yield show
-
-
-def show_fit(show: Show, state: FitProgress) -> None:
-    """Show how far a fit is."""
-    where = f"{counted(state.n_factors, 'factor')}, {state.phase} from {state.start}, iteration {state.iteration}"
-    show(f"best error {state.best:.6f}, {where}", state.remaining)
-
-
-def show_curve(show: Show, state: CurveProgress) -> None:
-    """Show how far a curve is."""
-    where = f"{counted(state.n_factors, 'factor')} ({state.point} of {state.n_points})"
-    show(f"{where}, best error {state.fit.best:.6f}, {state.fit.phase} from {state.fit.start}", state.remaining)
+    return _progress.progress_line(console, hidden=quiet or not console.is_terminal)
 
 
 def show_study(show: Show, state: studies.Progress) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -12,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 
 from structmat._arguments import as_matrix, integer, non_negative, one_of, optional_function, random_generator
-from structmat._array_tools import ArgumentTypeError, ArgumentValueError
-from structmat._files import atomic_write, csv_bytes, data_frame
+from structmat._array_tools import ArgumentValueError
+from structmat._files import data_frame
+from structmat._progress import notebook_line, show_curve
 from structmat.fit._baselines import baseline_errors
 from structmat.fit._fit_cdd import fit_cdd
 from structmat.fit._result import FitProgress, FitResult
@@ -28,9 +28,6 @@ if TYPE_CHECKING:
 __all__ = ["CurveProgress", "ErrorCurve", "error_curve"]
 
 _OWNER = "error_curve"
-
-_MAX_FACTORS = 9
-"""The default of `max_factors`: a curve of a side of 128 takes less than a minute."""
 
 _COST_POWER = 1.3
 """Fits without a time limit take about this power of their number of factors."""
@@ -155,27 +152,6 @@ class ErrorCurve:
         columns = self._columns()
         return data_frame("ErrorCurve.to_pandas", list(columns), zip(*columns.values(), strict=True))
 
-    def to_csv(self, path: str | os.PathLike[str], *, force: bool = False) -> None:
-        """Write the same table to a CSV file; `structmat.io.save` writes fits.
-
-        Parameters
-        ----------
-        path : path-like
-            The file; it appears complete or not at all.
-        force : bool, default False
-            Whether to replace an existing file.
-
-        Raises
-        ------
-        FileExistsError
-            If the file exists and not `force`.
-        OSError
-            If the file cannot be written.
-        """
-        columns = self._columns()
-        with atomic_write(path, force=force) as file:
-            file.write(csv_bytes(list(columns), zip(*(column.tolist() for column in columns.values()), strict=True)))
-
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw the error against the number of parameters, with the baselines; needs the extra ``plot``.
 
@@ -230,9 +206,8 @@ class ErrorCurve:
 
 def error_curve(
     W: ArrayLike,
-    max_factors: int | None = None,
+    n_factors: int | Iterable[int] = 9,
     *,
-    n_factors: Iterable[int] | None = None,
     block_size: int | Literal["min", "toeplitz"] = "min",
     input_second_moment: ArrayLike | None = None,
     rng: np.random.Generator | int | None = None,
@@ -248,12 +223,10 @@ def error_curve(
     ----------
     W : array_like
         The matrix, of shape (rows, cols), real or complex.
-    max_factors : int, optional
-        The largest number of factors, 9 by default. The curve has a point for each number from 1 on; for a rectangle or
-        several blocks for each odd number from 3 on, all that `fit_cdd` offers there.
-    n_factors : iterable of int, optional
-        The numbers of factors themselves, instead of `max_factors`; in any order. Without some of them the other errors
-        may change, see below.
+    n_factors : int or iterable of int, default 9
+        The largest number of factors: the curve has a point for each number from 1 on, or for a rectangle or several
+        blocks for each odd number from 3 on, all that `fit_cdd` offers there. Or the numbers themselves, in any order;
+        without some of them the other errors may change, see below.
     block_size : int, "min" or "toeplitz", default "min"
         Side of the circulant blocks, as for `fit_cdd`.
     input_second_moment : array_like, optional
@@ -285,7 +258,7 @@ def error_curve(
     TypeError
         If an argument is of the wrong kind.
     ValueError
-        If an argument is out of range, or both `max_factors` and `n_factors` are given.
+        If an argument is out of range.
 
     See Also
     --------
@@ -312,7 +285,7 @@ def error_curve(
     """
     matrix = as_matrix(W, _OWNER, "W")
     single = matrix.shape[0] == matrix.shape[1] and block_size in ("min", matrix.shape[0])  # it may have no hash
-    numbers = _numbers(max_factors, n_factors, CDDLayout.most_factors(matrix.shape), single=single)
+    numbers = _numbers(n_factors, CDDLayout.most_factors(matrix.shape), single=single)
     begun = time.perf_counter()
     end = begun + (math.inf if time_limit is None else non_negative(time_limit, _OWNER, "time_limit"))
     if fit_options.get("entry_weights") is not None:
@@ -328,23 +301,24 @@ def error_curve(
     # Diagonal, circulant, diagonal: such products hold all closed forms, and a fit without any time returns the best.
     others: dict[str, Any] = {}
     try:
-        for index, number in enumerate(numbers):
-            began = time.perf_counter()
-            if index > 0 and numbers[index - 1] >= 3 and began >= end:
-                stopped = "time limit"
-                break
-            if time_limit is not None:
-                # what is left goes to this fit and the later ones by cost
-                costs = [float(count) ** _COST_POWER for count in numbers[index:]]
-                options["time_limit"] = max(end - began, 0.0) * costs[0] / sum(costs)
-            options["callback"] = _reporter(callback, numbers, seconds, begun, end)
-            before = results[-1] if results else None
-            result = fit_cdd(matrix, number, start=before, **options)
-            results.append(_padded(before, number) if before and result.error > before.error else result)
-            seconds.append(time.perf_counter() - began)
-            stopped = result.stopped if result.stopped != "completed" else stopped
-            if stopped in {"interrupted", "callback"}:
-                break
+        with notebook_line(callback, show_curve) as heard:
+            for index, number in enumerate(numbers):
+                began = time.perf_counter()
+                if index > 0 and numbers[index - 1] >= 3 and began >= end:
+                    stopped = "time limit"
+                    break
+                if time_limit is not None:
+                    # what is left goes to this fit and the later ones by cost
+                    costs = [float(count) ** _COST_POWER for count in numbers[index:]]
+                    options["time_limit"] = max(end - began, 0.0) * costs[0] / sum(costs)
+                options["callback"] = _reporter(heard, numbers, seconds, begun, end)
+                before = results[-1] if results else None
+                result = fit_cdd(matrix, number, start=before, **options)
+                results.append(_padded(before, number) if before and result.error > before.error else result)
+                seconds.append(time.perf_counter() - began)
+                stopped = result.stopped if result.stopped != "completed" else stopped
+                if stopped in {"interrupted", "callback"}:
+                    break
         if baselines:
             layout = CDDLayout.of(results[0].operator)
             n_parameters = [replace(layout, n_factors=number).n_parameters for number in numbers]
@@ -401,24 +375,19 @@ def _padded(result: FitResult, n_factors: int) -> FitResult:
     return replace(result, operator=product, n_parameters=product.n_parameters, start=_PADDED)
 
 
-def _numbers(max_factors: int | None, n_factors: Iterable[int] | None, most: int, *, single: bool) -> list[int]:
+def _numbers(n_factors: int | Iterable[int], most: int, *, single: bool) -> list[int]:
     """Return the numbers of factors of the curve, rising, none of them above `most`."""
 
-    def number(value: Any, argument: str, least: int = 1) -> int:
-        count = integer(value, _OWNER, argument, least)
+    def number(value: Any, least: int = 1) -> int:
+        count = integer(value, _OWNER, "n_factors", least)
         if count > most:
-            raise ArgumentValueError(_OWNER, argument, f"must be at most {most:,} for this matrix, got {count}")
+            raise ArgumentValueError(_OWNER, "n_factors", f"must be at most {most:,} for this matrix, got {count}")
         return count
 
-    if n_factors is None:
-        last = number(_MAX_FACTORS if max_factors is None else max_factors, "max_factors", 1 if single else 3)
-        return list(range(1, last + 1)) if single else list(range(3, last + 1, 2))
-    if max_factors is not None:
-        raise ArgumentValueError(_OWNER, "max_factors", "must not be given beside n_factors, which names all numbers")
-    if isinstance(n_factors, (str, bytes)) or not isinstance(n_factors, Iterable):
-        text = f"must be a sequence of integers, got {n_factors!r}"
-        raise ArgumentTypeError(_OWNER, "n_factors", text)
-    numbers = sorted({number(count, "n_factors") for count in n_factors})
-    if not numbers:
-        raise ArgumentValueError(_OWNER, "n_factors", "must not be empty")
-    return numbers
+    if isinstance(n_factors, Iterable) and not isinstance(n_factors, (str, bytes)):
+        numbers = sorted({number(count) for count in n_factors})
+        if not numbers:
+            raise ArgumentValueError(_OWNER, "n_factors", "must not be empty")
+        return numbers
+    last = number(n_factors, 1 if single else 3)
+    return list(range(1, last + 1)) if single else list(range(3, last + 1, 2))

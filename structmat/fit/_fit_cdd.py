@@ -28,8 +28,8 @@ from structmat._array_tools import (
     ArgumentTypeError,
     ArgumentValueError,
     dtype_name,
-    warn_caller,
 )
+from structmat._progress import notebook_line, show_fit
 from structmat.fit._matrices import (
     column_roots,
     largest_exponent,
@@ -43,7 +43,7 @@ from structmat.fit._matrices import (
 from structmat.fit._products import Products
 from structmat.fit._result import Control, FitProgress, FitResult, Stopped
 from structmat.fit._search import KnownProduct, Search
-from structmat.fit._three_factors import CLOSED_FORMS, BlockGrid, Factors, ThreeFactorSearch, spread2
+from structmat.fit._three_factors import CLOSED_FORMS, BlockGrid, Factors, ThreeFactorSearch
 from structmat.operators import CDDLayout, CDDProduct, Circulant
 
 if TYPE_CHECKING:
@@ -54,9 +54,6 @@ if TYPE_CHECKING:
 __all__ = ["fit_cdd"]
 
 _OWNER = "fit_cdd"
-
-_MOST_STARTED = 1 << 27
-"""Entries of the vectors of all random starts together, which are held at once."""
 
 _OF_A_START = 100
 """Iterations of a fit that another one starts from, at most, where time is limited: a share of the time would make what
@@ -129,7 +126,7 @@ def fit_cdd(
         to minutes, by side and `n_factors`.
     callback : callable, optional
         Called with a `FitProgress` after every iteration. It may raise `StopIteration` to end the fit: the best so far
-        is returned.
+        is returned. Without one, a notebook with `rich` and `ipywidgets` shows the state after two seconds.
     on_interrupt : {"raise", "return"}, default "raise"
         What `KeyboardInterrupt`, by Ctrl-C or from the callback, does. "return" ends the fit as a time limit does, and
         returns the best so far, of which `FitResult.stopped` says "interrupted".
@@ -198,13 +195,14 @@ def fit_cdd(
     )
     one_of(on_interrupt, _OWNER, "on_interrupt", ("raise", "return"))
     known = _known_start(start, layout, real=not np.iscomplexobj(values))
-    restarts = _checked_restarts(restarts, layout)
+    restarts = None if restarts is None else integer(restarts, _OWNER, "restarts", least=0)
     inputs = None if input_second_moment is None else _inputs(input_second_moment, values)
     exponent = largest_exponent(values)
     fit = _Fit(scale_by_power_of_two(values, -exponent), layout, control, restarts, on_interrupt == "return")
     if known is not None:
         known = known._replace(vectors=_scaled_evenly(known.vectors, -exponent))
-    found = fit.with_inputs(inputs, random_generator(rng, _OWNER), [known] if known else [], weights)
+    with notebook_line(control.callback, show_fit) as control.callback:
+        found = fit.with_inputs(inputs, random_generator(rng, _OWNER), [known] if known else [], weights)
 
     operator = layout.product(
         [moved_like(v.astype(values.dtype), matrix) for v in _scaled_evenly(found.vectors, exponent)]
@@ -214,14 +212,6 @@ def fit_cdd(
     if error == math.inf:
         text = f"has a fit whose products overflow {dtype_name(matrix.dtype)}: use a wider dtype, or divide by a number"
         raise ArgumentValueError(_OWNER, "W", text)
-    if found.spread > float(np.finfo(values.dtype).eps) ** -0.5:  # only a given start can bring that
-        warn_caller(
-            "fit_cdd: rounding changes products with the operator by about "
-            f"{found.spread * float(np.finfo(values.dtype).eps):.1g} of the norm of W, for its factors, from the start "
-            "given, have entries of too wide a range for transforms. Use operator.direct_matvec or "
-            "operator.to_dense(), or fit without this start",
-            UserWarning,
-        )
     converged, message = found.converged, "all planned iterations made"
     if not values.any():
         converged, message = True, "the matrix is zero"
@@ -257,8 +247,6 @@ class _Found(NamedTuple):
     history: Sequence[float]
     converged: bool
     start: str
-    spread: float
-    """What rounding errors of products grow with, over the norm of the matrix."""
 
 
 class _Fit:
@@ -328,8 +316,7 @@ class _Fit:
         search = ThreeFactorSearch(grid, self.control, max_iter)
         self._to_its_end(lambda: search.run(rng, self.restarts, starts), lambda: bool(search.runs))
         best = search.best
-        spread = float(np.sqrt(spread2(best.factors) / grid.mean_norm2)) if grid.mean_norm2 else 0.0
-        return _Found(self._of_grid(best.factors, grid), best.history, best.converged, best.start, spread)
+        return _Found(self._of_grid(best.factors, grid), best.history, best.converged, best.start)
 
     def _of_grid(self, factors: Factors, grid: BlockGrid) -> list[NDArray[Any]]:
         rows, cols = self.layout.shape
@@ -353,7 +340,7 @@ class _Fit:
         few as its smaller side.
         """
         if not (self.values if inputs is None else self.values @ inputs).any():
-            return _Found([np.zeros(shape) for shape in self.layout.vector_shapes], [0.0], True, "zero", 0.0)
+            return _Found([np.zeros(shape) for shape in self.layout.vector_shapes], [0.0], True, "zero")
         if inputs is None and self.layout.shape[0] < self.layout.shape[1]:
             tall = copy.copy(self)
             tall.values = np.ascontiguousarray(self.values.T)
@@ -378,7 +365,7 @@ class _Fit:
         self._to_its_end(run, lambda: True)
         best = search.best
         vectors = _scaled_evenly(products.vectors(best.parameters), np.log2(scale))
-        return _Found(vectors, best.history, best.converged, best.start, products.spread(best.parameters))
+        return _Found(vectors, best.history, best.converged, best.start)
 
     def _closed_forms(self, rng: np.random.Generator, inputs: NDArray[Any] | None) -> Sequence[KnownProduct]:
         """Return products of up to three factors that the answer must not be worse than."""
@@ -446,17 +433,6 @@ def _combined(values: NDArray[Any], inputs: NDArray[Any] | None) -> NDArray[Any]
         return values
     combined: NDArray[Any] = values * inputs if inputs.ndim == 1 else values @ inputs
     return combined
-
-
-def _checked_restarts(value: Any, layout: CDDLayout) -> int | None:
-    """Return a number of random starts that memory can hold, or None."""
-    if value is None:
-        return None
-    restarts, most = integer(value, _OWNER, "restarts", least=0), _MOST_STARTED // layout.n_parameters
-    if restarts > most:
-        text = f"must be at most {most:,} for products of {layout.n_parameters:,} parameters, got {restarts}"
-        raise ArgumentValueError(_OWNER, "restarts", text)
-    return restarts
 
 
 def _known_start(start: Any, layout: CDDLayout, *, real: bool) -> KnownProduct | None:

@@ -176,20 +176,20 @@ class FitResult:
         dict
             Strings, numbers and lists only.
         """
-        return {
-            "shape": [int(side) for side in self.operator.shape],
-            "n_factors": len(self.operator.factors),
-            "block_size": self.block_size,
-            "error": self.error,
-            "explained": self.explained,
-            "n_parameters": self.n_parameters,
-            "n_iter": self.n_iter,
-            "converged": self.converged,
-            "start": self.start,
-            "stopped": self.stopped,
-            "message": self.message,
-            "history": self.history.tolist(),
-        }
+        shape = [int(side) for side in self.operator.shape]
+        names = (
+            "block_size",
+            "error",
+            "explained",
+            "n_parameters",
+            "n_iter",
+            "converged",
+            "start",
+            "stopped",
+            "message",
+        )
+        fields = {name: getattr(self, name) for name in names}
+        return {"shape": shape, "n_factors": len(self.operator.factors), **fields, "history": self.history.tolist()}
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw the error after each iteration; needs the extra ``plot``.

@@ -72,6 +72,9 @@ _MOMENTUM, _GROWTH, _CUT, _CEILING = 0.5, 1.2, 0.5, 8.0
 _FFT_DYNAMIC_RANGE = 1e-6
 """A convolution by FFT is right to rounding of its LARGEST entry; with entries below this share of it, sum directly."""
 
+_UNIT_WEIGHTS = 1 << 14
+"""Up to so many entries sums with weights of one take less time than transforms."""
+
 _EXCESS, _STEPS = 1e-10, 100
 """Newton's method for the multiplier of the spread: relative excess to end at, and the most steps."""
 
@@ -146,12 +149,14 @@ class BlockGrid:
         """The matrix is ``2**exponent`` times the blocks."""
         self.blocks = self._in_blocks(scale_by_power_of_two(matrix, -self.exponent))
         """``blocks[p, i, q, j]``: entry (i, j) of block (p, q)."""
+        if entry_weights is None and matrix.size <= _UNIT_WEIGHTS:
+            entry_weights = np.ones(matrix.shape)
         self.weights = (
             None
             if entry_weights is None
             else self._in_blocks((entry_weights / entry_weights.max()).astype(matrix.real.dtype))
         )
-        """The weights, the largest one, laid out as the blocks; zero on padding."""
+        """The weights, the largest one, laid out as the blocks; zero on padding. None if all are one."""
         self.weighted = self.blocks if self.weights is None else self.weights * self.blocks
         self.rows_present = (np.arange(self.p * self.m) < rows).reshape(self.p, -1).astype(self.double)
         """(p, m): one on rows of the matrix, zero on padding."""
@@ -712,17 +717,14 @@ STARTS: dict[str, Callable[[BlockGrid, np.random.Generator], Factors]] = {
 
 
 def _cyclic_windows(x: NDArray[Any]) -> NDArray[Any]:
-    """Read-only view ``y[..., i, q, k] = x[..., q, (i - k) % m]`` of a (..., q, m) array; it owns 2 x.size numbers."""
+    """View ``y[..., i, q, k] = x[..., q, (i - k) % m]`` of a (..., q, m) array; it owns 2 x.size numbers."""
     m = x.shape[-1]
     once = transposed_circulants(x)
     twice = np.concatenate((once, once), axis=-1)
     *lead, q_stride, step = twice.strides
-    return np.lib.stride_tricks.as_strided(
-        twice[..., m:],
-        shape=(*x.shape[:-2], m, x.shape[-2], m),
-        strides=(*lead, -step, q_stride, step),
-        writeable=False,
-    )
+    # by itself, for `as_strided` takes longer than small sums
+    shape, strides = (*x.shape[:-2], m, x.shape[-2], m), (*lead, -step, q_stride, step)
+    return np.ndarray(shape, x.dtype, buffer=twice, offset=m * step, strides=strides)
 
 
 # The two sums below avoid matrix-vector products of BLAS: at this size its threads save little, and where the cores

@@ -213,14 +213,10 @@ def test_a_real_start_of_a_complex_fit(shape):
         assert fit.operator.dtype == wide.dtype
 
 
-def test_the_fit_warns_of_what_a_start_does_to_products():
+def test_a_start_whose_products_lose_digits_is_measured_by_its_products():
     start = bidiagonal(16, 10)
     W = start.to_dense()
-    with pytest.warns(
-        UserWarning, match=r"fit_cdd: rounding changes products with the operator by about .* of the norm"
-    ) as seen:
-        fit = fit_cdd(W, start=start, rng=0, max_iter=1)
-    assert [warning.filename for warning in seen] == [__file__]  # of the caller
+    fit = fit_cdd(W, start=start, rng=0, max_iter=1)
     through, dense, difference = errors(W, fit.operator)
     assert dense < 1e-3 * difference
     assert through == pytest.approx(fit.error, rel=0.1)

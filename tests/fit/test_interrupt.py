@@ -1,15 +1,18 @@
-"""Ctrl-C: `KeyboardInterrupt` propagates as everywhere in Python, or the best so far comes back if the caller asks."""
+"""Ctrl-C propagates as everywhere in Python, or the best so far comes back if asked for; progress in notebooks."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
+from types import ModuleType
 
 import numpy as np
 import pytest
 
+from structmat import _progress
 from structmat.cli import main
 from structmat.fit import _error_curve as curve_module
 from structmat.fit import _three_factors as three_factors
@@ -225,3 +228,29 @@ print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)
     run = [sys.executable, "-m", "host"]
     done = subprocess.run(run, capture_output=True, text=True, check=False, env=environment)
     assert (done.returncode, done.stdout, done.stderr) == (0, "caught finally True\n", "")
+
+
+@pytest.mark.parametrize("call", [lambda **o: fit_cdd(W, rng=0, **o), lambda **o: error_curve(W, [3], rng=0, **o)])
+def test_a_notebook_shows_how_far_a_fit_is(monkeypatch, call):
+    shown, delays = [], []
+
+    @contextlib.contextmanager
+    def line(console, *, hidden, delay):
+        delays.append((console.is_jupyter, hidden, delay))
+        yield lambda text, left: shown.append((text, left))
+
+    rich = pytest.importorskip("rich.console")
+    monkeypatch.setattr(_progress, "progress_line", line)
+    call()
+    assert not delays  # no notebook
+    monkeypatch.setitem(sys.modules, "IPython", ModuleType("IPython"))
+    monkeypatch.setattr(rich, "_is_jupyter", lambda: True)
+    monkeypatch.setattr(_progress, "find_spec", lambda name: True)
+    call(callback=lambda _: None)
+    assert not delays  # the user shows it
+    call()
+    assert delays == [(True, False, 2.0)]
+    assert "best error 0." in shown[-1][0]
+    monkeypatch.setattr(_progress, "find_spec", lambda name: name == "rich")
+    call()
+    assert len(delays) == 1  # nothing to show it with
