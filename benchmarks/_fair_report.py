@@ -1,18 +1,16 @@
-"""The report of `fair_adapters.py`: the figures in README and docs, all from the table of runs."""
+"""The report of `fair_adapters.py`: its tables, all from the table of runs."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
 from math import sqrt
-from pathlib import Path
 from statistics import fmean
-from textwrap import fill, indent
+from textwrap import fill
 
 import numpy as np
 from _common import table
 from _fair_plan import CASE, PROTOCOLS, RUN, cases
-from _fair_readme import readme_table
 from _fair_results import (
     LABELS,
     METRICS,
@@ -31,8 +29,6 @@ from _fair_results import (
     signed,
 )
 from _results_table import Row
-
-ROOT = Path(__file__).parent.parent
 
 
 def quality_table(found: list[Result], task: str, places: str) -> str:
@@ -194,23 +190,11 @@ def joined(parts: list[str]) -> str:
     return f"{', '.join(parts[:-1])} and {parts[-1]}" if len(parts) > 1 else parts[0]
 
 
-def replaced(text: str, name: str, inner: str) -> str:
-    """Return a page with the part between the markers of a name replaced, indented as they are."""
-    begin, end = f"<!-- {name}: written by benchmarks/fair_adapters.py --report -->", f"<!-- end of {name} -->"
-    pattern = re.compile(f"^( *){re.escape(begin)}$.*?^ *{re.escape(end)}$", re.DOTALL | re.MULTILINE)
-    if len(found := pattern.findall(text)) != 1:
-        raise ValueError(f"a page must have the markers of {name} once")
-    paragraphs = [p if p.startswith(("|", "**")) else fill(p, 118, break_on_hyphens=False) for p in inner.split("\n\n")]
-    part = indent("\n".join((begin, "\n\n".join(paragraphs), end)), found[0])
-    return pattern.sub(lambda _: part, text)
-
-
-def pages(found: list[Result], rows: list[Row], again: list[Row]) -> dict[Path, str]:
-    """Return README and the page of measurements with the figures of the runs, and of those that were repeated."""
+def page(found: list[Result], rows: list[Row], again: list[Row]) -> str:
+    """Return the page of results: the protocol, the processors, and all tables, from the runs and those repeated."""
     rows = complete(rows, found)
-    measured = (protocol_text(rows, found), processors_text(rows, again), tables(found))
-    readme, page = ROOT / "README.md", ROOT / "docs/measured.md"
-    return {
-        readme: replaced(readme.read_text("utf-8"), "fair-summary", readme_table(found)),
-        page: replaced(page.read_text("utf-8"), "fair-tables", "\n\n".join(measured)),
-    }
+    parts = ("# Adapters on real tasks", "`python benchmarks/fair_adapters.py --report`", protocol_text(rows, found))
+    text = "\n\n".join((*parts, processors_text(rows, again), tables(found)))
+    kept = ("#", "`", "|", "**")
+    filled = (p if p.startswith(kept) else fill(p, 118, break_on_hyphens=False) for p in text.split("\n\n"))
+    return "\n\n".join(filled) + "\n"

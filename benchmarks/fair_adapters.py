@@ -7,8 +7,7 @@ FOLDER holds the tasks that are not shipped (`docs/examples/data/README.md`). Ea
 `results/fair_adapters.csv`, and what stands there is not done again: stop the command whenever you like, and go on with
 the same one. A run depends on its seed alone, so on the same machine it gives the same numbers again;
 `fair_adapters_again.csv` has runs repeated on another one (`--only goemotions --out FOLDER`, renamed). `--report`
-writes `results/fair_adapters.png` and the figures in README and `docs/measured.md`, of the cases that have all their
-runs; `docs/_static/measured.py` draws the plot of README.
+writes `results/fair_adapters.png` and the tables of `results/fair_adapters.md`, of the cases that have all their runs.
 Stop the runs before `git` changes files here: a table that it replaces is another file than the one that is open.
 
 The model is the example's, `docs/examples/finetune`, as is the loop of training. The encoder multiplies in bfloat16
@@ -56,7 +55,7 @@ def main() -> None:
 
 def report(options: argparse.Namespace) -> None:
     from _fair_plot import plot  # noqa: PLC0415
-    from _fair_report import pages  # noqa: PLC0415
+    from _fair_report import page  # noqa: PLC0415
     from _fair_results import results  # noqa: PLC0415
     from _results_table import drawn_from, read  # noqa: PLC0415
 
@@ -68,8 +67,7 @@ def report(options: argparse.Namespace) -> None:
     plot(found, options.out / "fair_adapters.png", drawn_from(table))
     repeated = options.out / "fair_adapters_again.csv"
     again = read(repeated) if repeated.exists() else []
-    for path, text in pages(found, rows, again).items():
-        path.write_text(text, "utf-8")
+    (options.out / "fair_adapters.md").write_text(page(found, rows, again), "utf-8")
 
 
 def run(options: argparse.Namespace) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import doctest
 import importlib.util
 import inspect
@@ -109,26 +108,6 @@ def test_table_of_operators_is_the_registry() -> None:
     command = [sys.executable, str(ROOT / "docs/capabilities.py"), "--check"]
     run = subprocess.run(command, check=False, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
-
-
-def test_figures_of_speed_are_those_measured() -> None:
-    with (ROOT / "benchmarks/results/floor.csv").open(newline="", encoding="utf-8") as file:
-        ratios = {(row["group"], row["case"]): float(row["ratio"]) for row in csv.DictReader(file)}
-    lines = re.findall(
-        r"^\| (.+ vectors?), n = ([\d,]+).*? \| (.+) \|$", (ROOT / "docs/measured.md").read_text("utf-8"), re.MULTILINE
-    )
-    assert len(lines) > 3
-    columns = (
-        ("vectors", "batches", "primes"),
-        ("fast-vectors", "fast-batches", "fast-primes"),
-        ("torch",),
-    )
-    for vectors, n, figures in lines:
-        case = f"n = {n}, {vectors}, float64"
-        for groups, figure in zip(columns, figures.split(" | "), strict=True):
-            assert [ratios[group, case] for group in groups if (group, case) in ratios] == [
-                pytest.approx(float(figure), abs=0.005)
-            ]
 
 
 def test_every_public_function_has_an_example() -> None:

@@ -266,40 +266,6 @@ def test_a_file_of_results_with_other_columns_is_refused(modules, tmp_path):
     assert path.read_text() == "a,b\n1,2\n"
 
 
-def test_readme_compares_at_equal_place_and_size(modules):
-    readme = modules("_fair_readme")
-
-    lora, level, ahead = [50, 60, 55, 52, 58], [51, 59, 56, 51, 58], [53, 62, 58, 55, 60]
-    found = []
-    for task in ("goemotions", "sst2"):
-        found += [
-            result(modules, task, "query-value", "cdd", 3, level, 1300),
-            result(modules, task, "query-value", "lora", 1, [40] * 5, 700),
-            result(modules, task, "query-value", "lora", 2, lora, 1400),
-            result(modules, task, "query-value", "lora", 8, ahead, 5600),
-            result(modules, task, "intermediate", "cdd", 3, ahead, 2000),
-            result(modules, task, "intermediate", "lora", 2, lora, 2300),
-            result(modules, task, "all-linear", "lora", 2, lora, 8000),  # nothing beside it
-        ]
-    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in readme.readme_table(found).splitlines()]
-    assert lines[2:] == [
-        ["query and value", "55.0 (1,300)", "55.0 (1,400, LoRA r = 2)", "0.0 ± 0.4"],
-        ["first feed-forward layers", "57.6 (2,000)", "55.0 (2,300, LoRA r = 2)", "+2.6 ± 0.2*"],
-    ]
-
-
-def test_the_figures_in_readme_and_docs_are_those_of_the_table(modules):
-    report, found = modules("_fair_report"), modules("_fair_results")
-    read = modules("_results_table").read
-    rows, again = (read(ROOT / f"benchmarks/results/{name}.csv") for name in ("fair_adapters", "fair_adapters_again"))
-    other = [
-        str(path)
-        for path, text in report.pages(found.results(rows), rows, again).items()
-        if path.read_text("utf-8") != text
-    ]
-    assert other == [], "run benchmarks/fair_adapters.py --report"
-
-
 @pytest.mark.parametrize("task", ["goemotions", "sst2", "banking77", "cola", "mrpc", "goemotions-more", "mean"])
 def test_a_panel_shows_every_result_with_its_error(modules, task):
     figure = pytest.importorskip("matplotlib.figure").Figure()
