@@ -16,6 +16,7 @@ torch = pytest.importorskip("torch")
 EXAMPLES = Path(__file__).parent.parent / "docs" / "examples"
 METHODS = ["head", "lora", "full", "adalora", "fourierft", "c3a", "c3a-corrected", "cdd", "cdd-peft"]
 FEW = ("--task", "banking77", "--rows", "48", "--test-rows", "20", "--epochs", "2", "--batch", "8")
+USUAL = ("--places", "query-value", "--rank", "8")
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of libraries that this one only meets here
 
@@ -55,7 +56,7 @@ def model(tmp_path_factory):
 @pytest.fixture(scope="module")
 def out(example, model, tmp_path_factory):
     folder = tmp_path_factory.mktemp("results")
-    command = ["--model", model, *FEW, "--methods", ",".join(METHODS), "--seeds", "0", "--out", str(folder)]
+    command = ["--model", model, *FEW, *USUAL, "--methods", ",".join(METHODS), "--seeds", "0", "--out", str(folder)]
     assert example.main(command) == 0
     return folder
 
@@ -87,17 +88,19 @@ def test_files_of_every_method(out):
 
 
 def runs(method, accuracies, parameters, task="t"):
-    common = {"task": task, "method": method, "adapter_parameters": parameters, "tested": 100}
+    size = 8 if method == "lora" else None
+    common = {"task": task, "method": method, "size": size, "adapter_parameters": parameters, "tested": 100}
     return [common | {"seed": seed, "accuracy": accuracy} for seed, accuracy in enumerate(accuracies)]
 
 
 def test_a_line_says_how_far_cdd_is_from_the_others(example):
     comparison = sys.modules["finetune.report"].comparison
-    results = runs("lora", [0.6], 4000) + runs("cdd", [0.5], 1000) + runs("head", [0.45], 0)
+    results = runs("lora", [0.6], 4000) + runs("cdd", [0.5], 1000) + runs("head", [0.35], 0)
     results += runs("lora", [1.0], 1, "without")
-    # the roots of 0.5 * 0.5 / 100 + 0.6 * 0.4 / 100 and 0.5 * 0.5 / 100 + 0.45 * 0.55 / 100
+    # the roots of 0.5 * 0.5 / 100 + 0.6 * 0.4 / 100 and 0.5 * 0.5 / 100 + 0.35 * 0.65 / 100; above two of them is sure
     text = (
-        "t: CDD is 10.0 ± 7.0 points below LoRA r = 8, with 0.25 of its parameters; 5.0 ± 7.1 points above head only."
+        "t: CDD is 10.0 ± 7.0 points below LoRA r = 8 with 0.25 of its parameters, no sure difference; "
+        "15.0 ± 6.9 points above head only."
     )
     assert comparison(results) == [text]
 
@@ -106,14 +109,28 @@ def test_seeds_are_compared_one_by_one(example):
     report = sys.modules["finetune.report"]
     results = runs("cdd", [0.50, 0.70, 0.62], 1000) + runs("lora", [0.51, 0.69, 0.64], 4000)
     # differences of -1, 1 and -2 points; these and the accuracies of CDD have deviations of 1.53 and 10.07
-    assert report.comparison(results) == ["t: CDD is 0.7 ± 0.9 points below LoRA r = 8, with 0.25 of its parameters."]
+    text = "t: CDD is 0.7 ± 0.9 points below LoRA r = 8 with 0.25 of its parameters, no sure difference."
+    assert report.comparison(results) == [text]
     extra = dict.fromkeys(("lr", "rows", "seconds_per_step", "bytes_for_backward", "peak_bytes", "seconds"), 1.0)
     lines = report.summarise([result | extra | {"adapter_file_bytes": 1} for result in results])
     assert lines[1]["accuracy_error"] == pytest.approx(0.1007 / 3**0.5, rel=1e-3)
 
 
 def test_both_libraries_train_cdd_alike(example, model, out):
-    command = ["--model", model, *FEW, "--methods", "cdd", "--library", "peft", "--lr", "cdd=0.03", "--seeds", "0"]
+    command = [
+        "--model",
+        model,
+        *FEW,
+        *USUAL,
+        "--methods",
+        "cdd",
+        "--library",
+        "peft",
+        "--lr",
+        "cdd=0.03",
+        "--seeds",
+        "0",
+    ]
     assert example.main([*command, "--out", str(out)]) == 0
     with (out / "results.csv").open(newline="") as file:
         assert [row["method"] for row in csv.DictReader(file)] == ["cdd-peft"]
@@ -128,7 +145,7 @@ def test_done_runs_are_skipped_and_a_missing_one_is_done_again_alike(example, mo
     before = json.loads(path.read_text())
     path.unlink()
     others = {p: p.stat().st_mtime_ns for p in (out / "runs").iterdir()}
-    command = ["--model", model, *FEW, "--methods", "lora,full", "--seeds", "0", "--out", str(out)]
+    command = ["--model", model, *FEW, *USUAL, "--methods", "lora,full", "--seeds", "0", "--out", str(out)]
     assert example.main(command) == 0
     assert "1 of 2 runs are done already" in capsys.readouterr().err
     assert all(p.stat().st_mtime_ns == t for p, t in others.items())
@@ -184,9 +201,8 @@ def test_other_tasks_read_their_published_files(example, model, tmp_path, capsys
         (tmp_path / name).write_text(pairs, encoding="utf-8-sig")
     command = ["--model", model, "--methods", "head", "--seeds", "0", "--data", str(tmp_path), "--out", str(tmp_path)]
     assert example.main([*command, "--task", "goemotions,counterfactual"]) == 0
-    names = sorted(path.name for path in (tmp_path / "runs").iterdir())
-    expected = ["counterfactual-head-2rows-lr0.03-seed0.json", "goemotions-head-3rows-lr0.03-seed0.json"]
-    assert names == expected
+    names = sorted(path.name.partition("rows-")[0] for path in (tmp_path / "runs").iterdir())
+    assert names == ["counterfactual-head-intermediate-2", "goemotions-head-intermediate-3"]
     load = sys.modules["finetune.data"].load_task
     tokenizer = sys.modules["finetune.encoder"].load_tokenizer(model)
     training, test = load("cola", tmp_path, tokenizer, 64)
@@ -264,7 +280,7 @@ def test_sizes_and_places(example, model, method, size, query_value, all_linear)
 
 
 def test_other_layers_are_other_runs_of_the_same_folder(example, model, out, capsys):
-    command = ["--model", model, *FEW, "--methods", "lora", "--seeds", "0", "--out", str(out)]
+    command = ["--model", model, *FEW, "--methods", "lora", "--rank", "8", "--seeds", "0", "--out", str(out)]
     counts = []
     for places in sys.modules["finetune.methods"].PLACES:
         assert example.main([*command, "--places", places]) == 0
@@ -276,8 +292,15 @@ def test_other_layers_are_other_runs_of_the_same_folder(example, model, out, cap
     assert example.main([*command, "--places", "everywhere"]) == 2
 
 
+def test_lora_has_the_rank_of_nearest_size_unless_one_is_given(example, model):
+    methods, encoder = sys.modules["finetune.methods"], sys.modules["finetune.encoder"]
+    # 3 * 32 beside 2 * 32 r; 32 + 48 + 2 * 32 beside (32 + 48) r; both kinds
+    ranks = {places: methods.nearest_rank(encoder.load_encoder(model), places) for places in methods.PLACES}
+    assert ranks == {"query-value": 2, "intermediate": 2, "all-linear": 2}
+
+
 def test_results_of_other_settings_are_not_taken(example, model, out, capsys):
-    command = ["--model", model, *FEW[:-2], "--methods", "lora", "--seeds", "0", "--out", str(out)]
+    command = ["--model", model, *FEW[:-2], *USUAL, "--methods", "lora", "--seeds", "0", "--out", str(out)]
     assert example.main(command) == 1
     assert "has batch = 8, not 32: choose another --out" in capsys.readouterr().err
 

@@ -23,15 +23,17 @@ try:
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     from finetune.data import SHIPPED, TASKS, ExampleError, Rows, load_task
-    from finetune.encoder import load_tokenizer
-    from finetune.methods import METHODS, PLACES
+    from finetune.encoder import load_encoder, load_tokenizer
+    from finetune.methods import METHODS, PLACES, nearest_rank
     from finetune.report import comparison, load_result, print_table, save_result, summarise, write_files
     from finetune.train import Run, Settings, train
 except ModuleNotFoundError as error:
     sys.exit(f'finetune_minilm: error: {error.name} is missing: pip install "structmat[examples]"')
 
 USUAL = {"rows": None, "test_rows": None, "epochs": 3, "batch": 32, "seeds": "0,1,2", "methods": "head,lora,cdd,full"}
-QUICK = {"rows": 1200, "test_rows": 1000, "epochs": 2, "batch": 8, "seeds": "0", "methods": "head,lora,cdd"}
+QUICK = {"rows": 900, "test_rows": 1000, "epochs": 2, "batch": 8, "seeds": "0", "methods": "lora,head,cdd"}
+QUICK_RATES = ("lora=0.01", "cdd=0.003")
+"""Those that the trials of `benchmarks/fair_adapters.py` chose for this task, these layers and these sizes."""
 HELD_BACK = 0.2
 """Share of the training rows that a learning rate is chosen by."""
 
@@ -52,7 +54,8 @@ def compare(
     task: str = "goemotions",
     methods: str | None = None,
     library: Literal["structmat", "peft"] = "structmat",
-    places: Literal["query-value", "intermediate", "all-linear"] = "query-value",
+    places: Literal["query-value", "intermediate", "all-linear"] = "intermediate",
+    rank: Annotated[int | None, _Positive] = None,
     seeds: str | None = None,
     rows: Annotated[int | None, _Positive] = None,
     test_rows: Annotated[int | None, _Positive] = None,
@@ -81,8 +84,10 @@ def compare(
     library
         What adapts by cdd: structmat.torch, or PEFT with structmat.peft; cdd-peft among the methods is the same.
     places
-        Which layers are adapted: query and value of the attention, the first layer of every feed-forward network, or
+        Which layers are adapted: the first layer of every feed-forward network, query and value of the attention, or
         all linear layers.
+    rank
+        Rank of LoRA; by default the one with which it has about as many parameters as CDD in the same layers.
     seeds
         Seeds, separated by commas; the table has means over them and their standard errors. By default 0,1,2.
     rows
@@ -112,11 +117,12 @@ def compare(
     out
         Folder for the results.
     quick
-        About three minutes on two cores: by default head, lora and cdd with 1,200 rows for training and 1,000 for the
-        test, 2 epochs of batches of 8, one seed.
+        About three minutes on two cores: by default head, lora and cdd with 900 rows for training and 1,000 for the
+        test, 2 epochs of batches of 8, one seed, and the rates that trials chose for these.
     """
     given = {"rows": rows, "test_rows": test_rows, "epochs": epochs, "batch": batch, "seeds": seeds, "methods": methods}
     usual = QUICK if quick else USUAL
+    lr = (*QUICK_RATES, *lr) if quick and methods is None else lr
     rows, test_rows, epochs, batch, seeds, methods = (
         usual[k] if value is None else value for k, value in given.items()
     )
@@ -136,10 +142,11 @@ def compare(
     for name in tasks:
         training, test = load_task(name, data, tokenizer, max_tokens)
         parts[name] = training[:rows], test[:test_rows]
+    sizes = {"lora": rank or nearest_rank(load_encoder(model), places)} if "lora" in names else {}
     session = _Session(out, settings, parts)
 
     first = [
-        Run(name, method, rate, numbers[0], len(parts[name][0]), sweep=True, places=places)
+        Run(name, method, rate, numbers[0], len(parts[name][0]), sweep=True, size=sizes.get(method), places=places)
         for name in tasks
         for method in names
         for rate in rates[method]
@@ -152,21 +159,23 @@ def compare(
             best[run.task, run.method] = result["accuracy"]
             chosen[run.task, run.method] = run.lr
     final = [
-        Run(name, method, chosen[name, method], seed, len(parts[name][0]), places=places)
+        Run(name, method, chosen[name, method], seed, len(parts[name][0]), size=sizes.get(method), places=places)
         for name in tasks
         for method in names
         for seed in numbers
     ]
     results = session.do(final, "training")
     table = summarise(results)
-    sizes = "; ".join(f"{name}: {len(a):,} training, {len(b):,} test rows" for name, (a, b) in parts.items())
+    counts = "; ".join(f"{name}: {len(a):,} training, {len(b):,} test rows" for name, (a, b) in parts.items())
     note = (
-        f"{sizes}; adapted: {', '.join(PLACES[places])}; "
+        f"{counts}; adapted: {', '.join(PLACES[places])}; "
         f"{epochs} epochs of batches of {batch}, seeds {', '.join(map(str, numbers))}, the head's rate beside "
         f"others {head_lr:g}, {device}, {torch.get_num_threads()} threads. ± is the standard error over the seeds, "
         "for one seed that of the share of right test rows. "
         "A step of head only is one of the head, on embeddings that are computed once."
     )
+    if len(numbers) == 1:
+        note += " One seed says little: benchmarks/results/fair_adapters.md has five seeds on five tasks."
     output = Console()
     print_table(table, output)
     for line in comparison(results):

@@ -26,7 +26,7 @@ from peft import (
 from peft.tuners.c3a.layer import BlockCircularConvolution, C3ALayer
 from torch import Tensor, nn
 
-__all__ = ["METHODS", "PLACES", "Method", "Plan", "Prepared"]
+__all__ = ["METHODS", "PLACES", "Method", "Plan", "Prepared", "nearest_rank"]
 
 PLACES = {
     "query-value": ("query", "value"),
@@ -34,6 +34,20 @@ PLACES = {
     "all-linear": ("query", "key", "value", "dense"),
 }
 """Which linear layers of every block are adapted, by the ends of their names in BERT."""
+
+
+def nearest_rank(encoder: nn.Module, places: str) -> int:
+    """Return the rank at which LoRA's number of parameters is nearest, as a ratio, to that of CDD in the same layers.
+
+    The encoder is adapted in place, so pass one that is not used otherwise.
+    """
+    from structmat.torch import adapt  # noqa: PLC0415
+
+    summary = adapt(encoder, list(PLACES[places]))
+    layers = [encoder.get_submodule(path) for path in summary.layers]
+    share = summary.n_parameters / sum(layer.in_features + layer.out_features for layer in layers)
+    below = max(1, int(share))
+    return below if share / below <= (below + 1) / share else below + 1
 
 
 @dataclass(frozen=True)
@@ -75,6 +89,7 @@ class Method:
     lr: float
     grid: tuple[float, ...]
     label: str
+    """In tables; braces stand for the size."""
 
 
 def _head(encoder: nn.Module, _: Plan) -> Prepared:
@@ -196,7 +211,7 @@ def _c3a_corrected(encoder: nn.Module, plan: Plan) -> Prepared:
 
 METHODS = {
     "head": Method(_head, 0.03, (0.01, 0.03, 0.1), "head only"),
-    "lora": Method(_lora, 0.003, (0.001, 0.003, 0.01), "LoRA r = 8"),
+    "lora": Method(_lora, 0.003, (0.001, 0.003, 0.01), "LoRA r = {}"),
     "cdd": Method(_cdd, 0.001, (0.0003, 0.001, 0.003), "CDD"),
     "cdd-blocks": Method(_cdd_blocks, 0.001, (0.0003, 0.001, 0.003), "CDD in blocks"),
     "cdd-shared": Method(_cdd_shared, 0.001, (0.0003, 0.001, 0.003), "CDD, shared circulants"),

@@ -36,6 +36,10 @@ HEADINGS = {
 """Of the table in `results.md`, and in a terminal."""
 
 
+def _label(result: dict[str, Any]) -> str:
+    return METHODS[result["method"]].label.format(result["size"])
+
+
 def load_result(folder: Path, run: Run, settings: Settings) -> dict[str, Any] | None:
     """Return the result of a run that is done, or None. A file of other settings is an error."""
     path = folder / "runs" / f"{run.name}.json"
@@ -79,7 +83,7 @@ def summarise(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
         for name in ("seconds_per_step", "bytes_for_backward", "peak_bytes", "seconds"):
             values = [result[name] for result in group]
             row[name] = None if None in values else mean(values)
-        rows.append(row | {name: group[0][name] for name in ("adapter_parameters", "adapter_file_bytes")})
+        rows.append(row | {name: group[0][name] for name in ("size", "adapter_parameters", "adapter_file_bytes")})
     tasks = list(dict.fromkeys(row["task"] for row in rows))
     return sorted(rows, key=lambda row: (tasks.index(row["task"]), -row["accuracy"]))
 
@@ -98,7 +102,8 @@ def _error(accuracies: list[float], tested: int) -> float:
 def comparison(results: list[dict[str, Any]]) -> list[str]:
     """Return a line for each task: how far CDD is from the other methods, and with how many of their parameters.
 
-    The standard error is that of the differences seed by seed; with one seed that of independent test rows.
+    A difference below two standard errors is called not sure. The standard error is that of the differences seed by
+    seed; with one seed that of independent test rows.
     """
     lines = []
     for task in dict.fromkeys(result["task"] for result in results):
@@ -110,12 +115,12 @@ def comparison(results: list[dict[str, Any]]) -> list[str]:
         if name is None:
             continue
         ours = here.pop(name)
-        if parts := [_beside(ours, METHODS[method].label, other) for method, other in here.items()]:
+        if parts := [_beside(ours, other) for other in here.values()]:
             lines.append(f"{task}: {METHODS[name].label} is {'; '.join(parts)}.")
     return lines
 
 
-def _beside(ours: dict[int, dict[str, Any]], label: str, other: dict[int, dict[str, Any]]) -> str:
+def _beside(ours: dict[int, dict[str, Any]], other: dict[int, dict[str, Any]]) -> str:
     """Compare the results of two methods by their seeds."""
     pairs = [(ours[seed], other[seed]) for seed in ours]
     differences = [a["accuracy"] - b["accuracy"] for a, b in pairs]
@@ -124,15 +129,17 @@ def _beside(ours: dict[int, dict[str, Any]], label: str, other: dict[int, dict[s
     else:
         error = sqrt(sum(_error([run["accuracy"]], run["tested"]) ** 2 for run in pairs[0]))
     points = 100 * mean(differences)
-    text = f"{abs(points):.1f} ± {100 * error:.1f} points {'above' if points >= 0 else 'below'} {label}"
-    a, b = (run["adapter_parameters"] for run in pairs[0])
-    return f"{text}, with {a / b:.2g} of its parameters" if b else text
+    a, b = pairs[0]
+    text = f"{abs(points):.1f} ± {100 * error:.1f} points {'above' if points >= 0 else 'below'} {_label(b)}"
+    if b["adapter_parameters"]:
+        text += f" with {a['adapter_parameters'] / b['adapter_parameters']:.2g} of its parameters"
+    return text if abs(points) >= 200 * error else f"{text}, no sure difference"
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     return (
         row["task"],
-        METHODS[row["method"]].label,
+        _label(row),
         f"{row['lr']:g}",
         f"{100 * row['accuracy']:.2f} ± {100 * row['accuracy_error']:.2f}",
         f"{row['adapter_parameters']:,}",
@@ -189,7 +196,7 @@ def _plot(rows: list[dict[str, Any]], path: Path) -> None:
                 color=f"C{methods.index(row['method'])}",
                 capsize=3,
                 transform=place,
-                label=METHODS[row["method"]].label,
+                label=_label(row),
             )
         panel.set_xscale("symlog", linthresh=1000)  # the head alone has none
         panel.set_xticks([0, *(10**k for k in range(3, max(4, len(str(largest)) + 1)))])
@@ -198,7 +205,7 @@ def _plot(rows: list[dict[str, Any]], path: Path) -> None:
         margin = 0.1 * (max(ends) - min(ends)) or 1.0
         panel.set_ylim(min(ends) - margin, max(ends) + margin)  # shifted points are left out of the automatic limits
         panel.grid(alpha=0.3)
-    labels = {METHODS[method].label: None for method in methods}
+    labels = {_label(row): None for row in rows}
     for panel in panels:
         labels |= {text: mark for mark, text in zip(*panel.get_legend_handles_labels(), strict=True)}
     figure.legend(labels.values(), labels, loc="outside center right", frameon=False)
