@@ -41,6 +41,14 @@ def docs(session: nox.Session) -> None:
     session.run("sphinx-build", "-W", "--keep-going", "-b", "html", "docs", "docs/_build/html")
 
 
+@nox.session(default=False)
+def benchmarks(session: nox.Session) -> None:
+    """Run each benchmark once, tiny, to see that it runs; what it measures then means nothing."""
+    session.install("-e", ".[bench,examples,test]")
+    for script in sorted(Path("benchmarks").glob("[a-z]*.py")):
+        session.run("python", "-W", "ignore", str(script), "--quick", silent=True, env={"OMP_NUM_THREADS": "1"})
+
+
 @nox.session(python="3.11", venv_backend="uv", default=False)
 def lowest(session: nox.Session) -> None:
     """Run the tests with the lowest versions that pyproject.toml allows for what it names."""
