@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from structmat.cli import main
 from structmat.studies import load_study
 from structmat.studies._engine import read_records, run
 from tests.studies.checkpoints import adapter, rows
@@ -134,16 +135,15 @@ def test_dask_runs_units_by_the_backend_of_joblib(tmp_path):
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     folder, rng = tmp_path_factory.mktemp("files"), np.random.default_rng(0)
-    changes = {f"layers.{i}.up.weight": rng.standard_normal((12, 8)).astype("float32") for i in range(16)}
+    changes = {f"layers.{i}.up.weight": rng.standard_normal((12, 8)).astype("float32") for i in range(8)}
     save_file(changes, folder / "delta.safetensors")
     np.savez(folder / "w.npz", **{f"l{i}": change for i, change in enumerate(changes.values())})
     return folder
 
 
-def command(kind, files, out, workers):
+def arguments(kind, files, out, workers):
     source = ["--delta", files / "delta.safetensors"] if kind == "fit-checkpoint" else [files / "w.npz"]
-    arguments = [kind, *source, "--out", out, "--workers", workers]
-    return [sys.executable, "-c", COMMAND, *map(str, arguments)]
+    return [*map(str, [kind, *source, "--out", out, "--workers", workers])]
 
 
 def outcome(kind, out):
@@ -155,17 +155,24 @@ def whole(files, tmp_path_factory):
     found = {}
     for kind in ("fit-checkpoint", "sweep"):
         out = tmp_path_factory.mktemp("whole") / kind
-        subprocess.run(command(kind, files, out, 1), cwd=ROOT, check=True, capture_output=True)
+        assert main(arguments(kind, files, out, 1)) == 0
         found[kind] = outcome(kind, out)
     return found
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-@pytest.mark.parametrize("kind", ["fit-checkpoint", "sweep"])
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=["kill", "Ctrl-C"])
+@pytest.mark.parametrize(
+    ("how", "kind", "workers"),
+    [
+        (signal.SIGKILL, "fit-checkpoint", 2),
+        (signal.SIGKILL, "sweep", 1),
+        (signal.SIGINT, "fit-checkpoint", 1),
+        (signal.SIGINT, "sweep", 2),
+    ],
+)
 def test_a_run_that_was_ended_at_any_moment_ends_as_one_that_was_not(tmp_path, files, whole, kind, workers, how):
     """As often as `STRUCTMAT_KILLS` says, at moments after the first result."""
-    out, run_it = tmp_path / "out", command(kind, files, tmp_path / "out", workers)
+    out, given = tmp_path / "out", arguments(kind, files, tmp_path / "out", workers)
+    run_it = [sys.executable, "-c", COMMAND, *given]
     rng = np.random.default_rng()  # each time at other moments
     for _ in range(int(os.environ.get("STRUCTMAT_KILLS", "1"))):
         process = subprocess.Popen(run_it, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
@@ -181,16 +188,12 @@ def test_a_run_that_was_ended_at_any_moment_ends_as_one_that_was_not(tmp_path, f
             assert process.returncode == 130, err
             assert f"are done and kept in {out}; the same command continues\n" in err
             assert err.endswith(f"structmat {kind}: interrupted\n")
-    finished = subprocess.run(run_it, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert (finished.returncode, finished.stderr) == (0, "")
+    assert main(given) == 0
     assert outcome(kind, out) == whole[kind]
 
 
-def test_a_scheduler_that_is_not_there_is_one_line(tmp_path, files):
+def test_a_scheduler_that_is_not_there_is_one_line(tmp_path, files, capsys):
     pytest.importorskip("distributed")
-    begun = time.monotonic()
-    run_it = [*command("sweep", files, tmp_path / "out", 1), "--scheduler", "tcp://127.0.0.1:9"]
-    done = subprocess.run(run_it, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert done.stderr == "structmat sweep: error: --scheduler: there is no Dask scheduler at tcp://127.0.0.1:9\n"
-    assert time.monotonic() - begun < 30
+    assert main([*arguments("sweep", files, tmp_path / "out", 1), "--scheduler", "tcp://127.0.0.1:9"]) == 1
+    told = capsys.readouterr().err
+    assert told == "structmat sweep: error: --scheduler: there is no Dask scheduler at tcp://127.0.0.1:9\n"
