@@ -9,7 +9,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -22,9 +22,41 @@ from structmat.fit import error_curve, fit_cdd
 from structmat.studies import load_study
 
 W = np.random.default_rng(0).standard_normal((9, 6))
-CTRL_C = "import signal; signal.signal(2, signal.default_int_handler)"  # ignored in what a shell runs in the background
-COMMAND = f"{CTRL_C}; import sys, structmat.cli as c; sys.exit(c.main())"
 PNG, PDF = b"\x89PNG", b"%PDF"
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder with files of all kinds, as the working directory."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    np.save("W.npy", W)
+    np.savez("two.npz", a=W, b=W.T)
+    save_file({"layer.weight": W.astype("float32")}, "plain.safetensors")
+    sm.io.save(sm.Circulant(np.ones(5, "float32")), "operator.safetensors", metadata={"note": "hello"})
+    np.save("square.npy", W[:4, :4])
+    np.save("nan.npy", np.where(W > 1, np.nan, W))
+    np.save("three.npy", W[None])
+    np.save("text.npy", W.astype(str))
+    np.save("object.npy", W.astype(object), allow_pickle=True)
+    content = (tmp_path / "W.npy").read_bytes()
+    (tmp_path / "truncated.npy").write_bytes(content[:-1])
+    (tmp_path / "foreign.npy").write_text("not a matrix")
+    (tmp_path / "none.npy").touch()
+    (tmp_path / "old.safetensors").write_text("old")
+    return tmp_path
+
+
+@pytest.fixture
+def cli(capfd):
+    """Run the command; give its exit status, stdout and stderr."""
+
+    def run(*arguments):
+        capfd.readouterr()
+        status = main([str(a) for a in arguments])
+        return status, *capfd.readouterr()
+
+    return run
 
 
 def test_help_fits_one_screen(cli, monkeypatch):
@@ -51,10 +83,10 @@ def test_fit(cli, folder):
     assert Path("fit.png").read_bytes().startswith(PNG)
     for text in ("W.npy", f"{want.error:.4g}", "truncated-svd", "block-circulant"):
         assert text in out
-    status, out, _ = cli("fit", "two.npz", "--key", "b", "--n-factors", 5, "--block-size", 3, "--seed", 1, "--json")
+    status, out, _ = cli("fit", "two.npz", "--key", "b", "--n-factors", 3, "--block-size", 3, "--seed", 1, "--json")
     assert status == 0
     found = json.loads(out)
-    assert found["error"] == fit_cdd(W.T, 5, block_size=3, rng=1).error
+    assert found["error"] == fit_cdd(W.T, 3, block_size=3, rng=1).error
     values = np.linalg.svd(W, compute_uv=False)
     rank = found["n_parameters"] // sum(W.shape)
     svd = found["comparison"]["truncated-svd"]
@@ -77,14 +109,14 @@ def test_weights_are_read_from_files(cli, folder):
 
 
 def test_curve(cli, folder):
-    options = ("--n-factors", "3,5", "--plot", "c.svg")
-    status, out, err = cli("curve", "W.npy", *options)
-    want = error_curve(W, n_factors=[3, 5], rng=0)
+    options = ("--n-factors", "1,3", "--time-limit", "60", "--plot", "c.svg")
+    status, out, err = cli("curve", "square.npy", *options)
+    want = error_curve(W[:4, :4], n_factors=[1, 3], rng=0)
     assert (status, err) == (0, "")
     assert out.rstrip("\n").splitlines()[0] == repr(want).splitlines()[0]
     assert b"<svg" in Path("c.svg").read_bytes()
-    status, out, _ = cli("curve", "square.npy", "--json", "--time-limit", "30")
-    assert (status, json.loads(out)["n_factors"][-1]) == (0, 9)
+    status, out, _ = cli("curve", "W.npy", "--json", "--n-factors", "3")
+    assert (status, json.loads(out)["n_factors"]) == (0, [3])
 
 
 def test_fit_checkpoint(cli, folder):
@@ -112,10 +144,10 @@ def test_fit_checkpoint(cli, folder):
 
 
 def test_sweep(cli, folder):
-    status, out, err = cli("sweep", "two.npz", "--n-factors", "3,5", "--block-sizes", "min,3", "--out", "study")
+    status, out, err = cli("sweep", "two.npz", "--n-factors", "3,4", "--block-sizes", "min,3", "--out", "study")
     assert (status, err) == (0, "")
-    assert "Study of 2 layers, 48 rows" in out
-    assert len(load_study("study/results.csv").rows) == len(load_study("study").rows) == 48
+    assert "Study of 2 layers, 24 rows" in out
+    assert len(load_study("study/results.csv").rows) == len(load_study("study").rows) == 24
     assert Path("study/results.png").read_bytes().startswith(PNG)
     weighted = ("sweep", "W.npy", "square.npy", "--out", "other", "--json", "--input-second-moment", "S6.npy")
     assert cli(*weighted)[0] == 1
@@ -189,22 +221,19 @@ def test_what_is_refused_is_one_line_and_changes_nothing(cli, folder, line, stat
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
-@pytest.mark.parametrize("value", ["2.5", "3.0", "1e1", "three", "1_0", "٣", " 3"])
 @pytest.mark.parametrize(
-    "line",
+    ("line", "value"),
     [
-        "fit W.npy --n-factors",
-        "fit W.npy --block-size",
-        "fit W.npy --seed",
-        "curve W.npy --n-factors",
-        "fit-checkpoint --delta plain.safetensors --out out --workers",
-        "sweep W.npy --out out --block-sizes",
+        *[("fit W.npy --n-factors", value) for value in ("2.5", "3.0", "1e1", "three", "1_0", "٣", " 3")],
+        ("fit W.npy --block-size", "2.5"),
+        ("fit W.npy --seed", "1e1"),
+        ("curve W.npy --n-factors", "3.0"),
+        ("fit-checkpoint --delta plain.safetensors --out out --workers", "three"),
+        ("sweep W.npy --out out --block-sizes", "1_0"),
     ],
 )
 def test_integers_are_taken_as_they_are_written(cli, folder, line, value):
     status, out, err = cli(*line.split(), value)
-    if (value, line.split()[-1]) in {(" 3", "--n-factors"), (" 3", "--block-sizes")} and "fit W" not in line:
-        return  # spaces may stand in lists
     assert (status, out) == (2, "")
     assert f"{line.split()[-1]}: must be an integer, got {value!r}" in err
     assert not (folder / "out").exists()
@@ -263,7 +292,7 @@ def test_names_that_are_no_text_are_kept_readable(folder, cli):
 def test_progress_is_one_line_that_goes_away(folder):
     pty = pytest.importorskip("pty")
     parent, child = pty.openpty()
-    arguments = ["sweep", "two.npz", "--n-factors", "3,5", "--out", "study"]
+    arguments = ["sweep", "two.npz", "--block-sizes", "min,3", "--out", "study"]
     environment = {**os.environ, "COLUMNS": "70", "TERM": "xterm"}
     with subprocess.Popen(
         [sys.executable, "-m", "structmat", *arguments], stdout=subprocess.PIPE, stderr=child, env=environment,
@@ -289,15 +318,14 @@ def test_progress_is_one_line_that_goes_away(folder):
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
 @pytest.mark.parametrize("command", ["fit", "curve"])
-def test_ctrl_c_ends_a_search_with_its_best(folder, command):
+def test_ctrl_c_ends_a_search_with_its_best(cli, folder, command):
     np.save("big.npy", np.random.default_rng(0).standard_normal((96, 96)))
     options = {"fit": ["--n-factors", "9", "--out", "o.safetensors"], "curve": ["--plot", "o.png"]}[command]
-    run = [sys.executable, "-c", COMMAND, command, "big.npy", *options]
-    with subprocess.Popen(run, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        time.sleep(5)
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=60)
-    assert (process.returncode, err) == (130, f"structmat {command}: interrupted\n")
+    ctrl_c = threading.Timer(2, signal.raise_signal, [signal.SIGINT])
+    ctrl_c.start()
+    status, out, err = cli(command, "big.npy", *options)
+    ctrl_c.cancel()
+    assert (status, err) == (130, f"structmat {command}: interrupted\n")
     assert "interrupted" in out
     if command == "fit":
         assert sm.io.load("o.safetensors").stopped == "interrupted"
