@@ -1,22 +1,22 @@
-"""`Checkpoint`: files of weights of all kinds, whole and damaged."""
+"""`Checkpoint`: files of weights of all kinds, whole and damaged, and the names in them."""
 
 from __future__ import annotations
 
 import json
 import os
-import pickle
 import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import save_file  # needs torch
 
 from structmat import _checkpoint
 from structmat._checkpoint import Checkpoint, CheckpointError
 
 torch = pytest.importorskip("torch")
-
-from safetensors.torch import save_file  # needs torch
 
 GENERATOR = torch.Generator().manual_seed(0)
 WEIGHTS = {
@@ -281,27 +281,9 @@ def test_weights_are_found_inside_of_what_training_scripts_save(tmp_path, inside
     assert [*Checkpoint(tmp_path / "w.pt")] == ["w"]
 
 
-def test_any_number_of_rows_of_nothing_is_read_at_once(tmp_path):
-    header = json.dumps({"w": {"dtype": "F32", "shape": [1 << 50, 0], "data_offsets": [0, 0]}}).encode()
-    (tmp_path / "w.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
-    assert Checkpoint(tmp_path / "w.safetensors").entry("w").read().shape == (1 << 50, 0)
-
-
-@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
 @pytest.mark.filterwarnings("ignore:Validating sparse tensor invariants")  # since torch 2.15
 def test_tensors_of_torch_without_plain_values_spoil_no_others(tmp_path):
-    odd = {
-        "sparse": torch.eye(2).to_sparse(),
-        "meta": torch.ones(2, 2, device="meta"),
-        "nested": torch.nested.nested_tensor([torch.ones(2)]),
-    }
-    torch.save({"nested": odd["nested"]}, tmp_path / "n.pt")
-    try:
-        torch.load(tmp_path / "n.pt", weights_only=True)
-    except pickle.UnpicklingError:  # since torch 2.15
-        del odd["nested"]
-        with pytest.raises(CheckpointError, match=r"n\.pt holds more than tensors"):
-            Checkpoint(tmp_path / "n.pt")
+    odd = {"sparse": torch.eye(2).to_sparse(), "meta": torch.ones(2, 2, device="meta")}
     torch.save({"good": torch.ones(2, 2), **odd}, tmp_path / "w.pt")
     checkpoint = Checkpoint(tmp_path / "w.pt")
     assert checkpoint.entry("good").read().sum() == 4
@@ -309,3 +291,69 @@ def test_tensors_of_torch_without_plain_values_spoil_no_others(tmp_path):
     for name in odd:
         with pytest.raises(CheckpointError, match=rf"w\.pt: {name}: (is stored as|was saved without values)"):
             checkpoint.entry(name)
+
+
+# Names of two checkpoints that mean the same weight: never two of one, and nothing that is in doubt
+
+
+def checkpoint(names):
+    return Checkpoint.in_memory({name: np.zeros(1) for name in names}, "memory")
+
+
+def pair_names(names, stored):
+    return checkpoint(stored).partners(names)
+
+
+def fitting_name(name, stored):
+    return checkpoint(stored).find(name)
+
+
+NAMES = st.lists(st.lists(st.sampled_from("abc"), min_size=1, max_size=4).map(".".join), unique=True, max_size=12)
+
+
+@given(names=NAMES, stored=NAMES)
+def test_partners_are_one_to_one_and_equal_names_go_together(names, stored):
+    found = pair_names(names, stored)
+    assert set(found) <= set(names)
+    assert set(found.values()) <= set(stored)
+    assert len({*found.values()}) == len(found)
+    for name in {*names} & {*stored}:
+        assert found[name] == name
+    for name, key in found.items():
+        assert name == key or name.endswith(f".{key}") or key.endswith(f".{name}")
+    assert pair_names(names[::-1], stored[::-1]) == found
+
+
+@given(names=NAMES)
+def test_a_common_prefix_changes_nothing(names):
+    wrapped = [f"model.{name}" for name in names]
+    alone = [name for name in names if sum(fitting_name(f"model.{other}", [name]) is not None for other in names) == 1]
+    assert pair_names(wrapped, names).items() >= {f"model.{name}": name for name in alone if len(names) == 1}.items()
+    for name, key in pair_names(wrapped, names).items():
+        assert name.endswith(key)
+
+
+def test_a_new_name_never_takes_the_partner_of_another():
+    assert pair_names(["head", "aux.head"], ["head"]) == {"head": "head"}
+    assert pair_names(["aux.head"], ["head"]) == {"aux.head": "head"}
+    assert pair_names(["model.head", "model.aux.head"], ["head"]) == {}
+    assert pair_names(["model.head", "model.aux.head"], ["head", "aux.head"]) == {
+        "model.head": "head",
+        "model.aux.head": "aux.head",
+    }
+    assert pair_names(["head"], ["a.head", "b.head"]) == {}
+
+
+def test_wrappers_inside_of_names_do_not_count():
+    assert fitting_name("0.up", ["0._orig_mod.up", "1.up"]) == "0._orig_mod.up"
+    assert pair_names(["0.up", "_orig_mod.0.down"], ["0._orig_mod.up", "m.0.down"]) == {
+        "0.up": "0._orig_mod.up",
+        "_orig_mod.0.down": "m.0.down",
+    }
+
+
+def test_equal_names_go_together_and_what_wrappers_make_alike_is_in_doubt():
+    both = ["_orig_mod.a", "a"]
+    assert pair_names(both, both[::-1]) == {name: name for name in both}
+    assert pair_names(["m.a"], both) == {}
+    assert pair_names(both, ["m.a"]) == {}

@@ -1,1 +1,0 @@
-"""Files of operators, matrices and checkpoints."""
