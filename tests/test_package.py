@@ -1,4 +1,4 @@
-"""The package as a whole: what its import costs, and the maps in its docstrings."""
+"""The package as a whole: what its import costs, what it says where a library is missing, and what a release needs."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ import pkgutil
 import re
 import subprocess
 import sys
-from functools import cache
+import tomllib
 from pathlib import Path
 
 import pytest
 
 import structmat as sm
+
+ROOT = Path(__file__).resolve().parent.parent
+LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)(?:#[^)]*)?\)")
 
 
 def test_import_is_light() -> None:
@@ -28,37 +31,35 @@ def test_import_is_light() -> None:
 
 MISSING = """
 import importlib, sys
+import structmat as sm
 class Missing:
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] == {package!r}:
-            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+        if name.partition(".")[0] == package:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 sys.meta_path.insert(0, Missing())
-import structmat as sm
-try:
-    {call}
-except ImportError as error:
-    assert 'pip install "structmat[{extra}]"' in str(error), error
-else:
-    raise AssertionError("no error")
+for package, extra, call in [
+    ("jax", "jax", "import structmat.jax"),
+    ("jax", "jax", "sm.jax"),
+    ("torch", "torch", "import structmat.torch"),
+    ("peft", "peft", "import structmat.peft"),
+    ("matplotlib", "plot", "sm.plot"),
+    ("safetensors", "io", "sm.io.save(sm.Circulant([1.0, 2.0]), 'file.safetensors')"),
+    ("ducc0", "fast", "sm.Circulant([1.0, 2.0]).prepare(engine='ducc0')"),
+    ("joblib", "studies", "sm.studies"),
+]:
+    for name in [name for name in sys.modules if name.partition(".")[0] == package]:
+        del sys.modules[name]
+    try:
+        exec(call)
+    except ImportError as error:
+        assert f'pip install "structmat[{extra}]"' in str(error), error
+    else:
+        raise AssertionError(call)
 """
 
 
-@pytest.mark.parametrize(
-    ("package", "extra", "call"),
-    [
-        ("jax", "jax", "import structmat.jax"),
-        ("jax", "jax", "sm.jax"),
-        ("torch", "torch", "import structmat.torch"),
-        ("peft", "peft", "sm.peft"),
-        ("matplotlib", "plot", "sm.plot"),
-        ("safetensors", "io", "sm.io.save(sm.Circulant([1.0, 2.0]), 'file.safetensors')"),
-        ("ducc0", "fast", "sm.Circulant([1.0, 2.0]).prepare(engine='ducc0')"),
-        ("joblib", "studies", "sm.studies"),
-    ],
-)
-def test_a_missing_library_is_named_by_its_extra(package: str, extra: str, call: str, tmp_path: Path) -> None:
-    code = MISSING.format(package=package, extra=extra, call=call)
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
+def test_a_missing_library_is_named_by_its_extra(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-W", "ignore", "-c", MISSING], check=True, cwd=tmp_path)
 
 
 def test_operators_of_jax_are_pytrees_without_an_import() -> None:
@@ -73,41 +74,36 @@ def test_operators_of_jax_are_pytrees_without_an_import() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-PACKAGE = Path(sm.__file__).parent
-
-
-@cache
-def docstrings() -> dict[str, str]:
-    """The docstring of every module by its path."""
-    trees = {path: ast.parse(path.read_text("utf-8")) for path in sorted(PACKAGE.rglob("*.py"))}
-    return {str(path.relative_to(PACKAGE)): ast.get_docstring(tree) or "" for path, tree in trees.items()}
-
-
-def modules(folder: Path) -> set[str]:
-    return {info.name for info in pkgutil.iter_modules([str(folder)])}
-
-
-def test_the_docstring_of_the_package_lists_its_modules() -> None:
-    listed = set(re.findall(r"`structmat\.(\w+)`", sm.__doc__ or ""))
-    assert listed == {name for name in modules(PACKAGE) if not name.startswith("_")}
-    assert set(sm.__all__) & set(re.findall(r"`(\w+)`", sm.__doc__ or "")) >= {
-        name for name in sm.__all__ if isinstance(getattr(sm, name), type) and not name.endswith(("Error", "Result"))
-    }
-
-
-@pytest.mark.parametrize("path", [path for path in docstrings() if path.endswith("__init__.py")])
-def test_lists_of_files_in_docstrings_are_the_files(path: str) -> None:
-    heads = re.findall(r"^- (`[^:]*):", docstrings()[path], re.MULTILINE)
-    listed = {name for head in heads for name in re.findall(r"`(\w+)`", head)}
-    if listed:
-        found = modules((PACKAGE / path).parent)
-        assert {name for name in listed if name.startswith("_")} <= found
-        assert {name for name in found if name.startswith("_")} <= listed
-
-
 def test_what_docstrings_of_modules_refer_to_exists() -> None:
     for framework in ("jax", "matplotlib", "peft", "safetensors", "torch"):
         pytest.importorskip(framework)
-    for path, text in docstrings().items():
+    for path in Path(sm.__file__).parent.rglob("*.py"):
+        text = ast.get_docstring(ast.parse(path.read_text("utf-8"))) or ""
         for name in re.findall(r"`(structmat(?:\.\w+)+)`", text):
             assert pkgutil.resolve_name(name) is not None, path
+
+
+# What goes out with a release
+
+
+def test_the_citation_names_this_version() -> None:
+    stated = re.search(r"^version: (\S+)$", (ROOT / "CITATION.cff").read_text("utf-8"), re.MULTILINE)
+    assert stated is not None
+    assert stated[1] == sm.__version__
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "SECURITY.md", "benchmarks/README.md"])
+def test_links_of_the_repository_lead_to_files(name: str) -> None:
+    page = ROOT / name
+    missing = [link for link in LINK.findall(page.read_text("utf-8")) if not (page.parent / link).exists()]
+    assert not missing
+
+
+def test_the_readme_of_the_package_index_needs_no_files() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["hatch"]["metadata"]["hooks"]
+    text = (ROOT / "README.md").read_text("utf-8")
+    assert LINK.search(text)
+    for rule in settings["fancy-pypi-readme"]["substitutions"]:
+        text = re.sub(rule["pattern"], rule["replacement"], text)
+    assert not LINK.search(text)
+    assert "](https://" in text
