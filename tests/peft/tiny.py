@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-import torch
-import transformers
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("peft")
+transformers = pytest.importorskip("transformers")
+
 from peft import PeftModel, get_peft_model
 
 from structmat.peft import CDDConfig

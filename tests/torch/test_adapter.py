@@ -11,8 +11,7 @@ torch = pytest.importorskip("torch")
 from torch.nn.functional import dropout
 
 from structmat.torch import CDDAdapter, CDDLinear
-from tests.torch.common import adapter, dense, factors_of, fill
-from tests.torch.layers import input_of, kinds, layer_of
+from tests.torch.common import adapter, dense, factors_of, fill, input_of, kinds, layer_of
 
 LORA = 2 * 8 / math.sqrt(3)
 """What a first step of LoRA (r = 8, alpha = 16) takes off a loss, by the rate, the size of the gradient left out."""

@@ -1,12 +1,9 @@
-"""Adapters in folders, by both parts, and training that is interrupted."""
+"""Adapters in folders, by both parts."""
 
 from __future__ import annotations
 
 import copy
 import json
-import signal
-import subprocess
-import sys
 
 import pytest
 
@@ -273,42 +270,6 @@ class TestRefusals:
             save_adapter(CDDLinear.from_linear(nn.Linear(3, 3)), folder, force=True)
         with pytest.raises(FileNotFoundError):
             load_adapter(mlp(), folder / "nothing")
-
-
-INTERRUPTED = """
-import signal, sys, torch
-from structmat.torch import adapt, load_adapter, save_adapter
-torch.manual_seed(0)
-model = torch.nn.Sequential(torch.nn.Linear(6, 6), torch.nn.Linear(6, 2))
-adapt(model, ["0"], train=["1"])
-optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-3)
-folder = sys.argv[1]
-if len(sys.argv) > 2:
-    kept = torch.load(folder + "/state.pt")
-    model.load_state_dict(kept["model"])
-    optimizer.load_state_dict(kept["optimizer"])
-for step in range(len(sys.argv) > 2 and 5, 10):
-    model(torch.ones(3, 6)).square().sum().backward()
-    optimizer.step()
-    optimizer.zero_grad()
-    if step == 4 and len(sys.argv) == 2:
-        torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, folder + "/state.pt")
-        if sys.argv[1].endswith("killed"):
-            signal.raise_signal(signal.SIGKILL)
-save_adapter(model, folder + "/adapter")
-"""
-
-
-def test_interrupted_training_goes_on_where_it_was(tmp_path):
-    def run(folder, *more):
-        folder.mkdir(exist_ok=True)
-        return subprocess.run([sys.executable, "-c", INTERRUPTED, str(folder), *more], check=False).returncode
-
-    assert run(tmp_path / "whole") == 0
-    assert run(tmp_path / "killed") == -signal.SIGKILL
-    assert run(tmp_path / "killed", "again") == 0
-    first, second = (tmp_path / name / "adapter" / WEIGHTS for name in ("whole", "killed"))
-    assert first.read_bytes() == second.read_bytes()
 
 
 def test_a_plain_model_of_the_same_weights_gives_the_same_outputs(plain, trained, folder):

@@ -12,8 +12,18 @@ from torch import nn
 from torch.nn.utils.prune import l1_unstructured
 
 from structmat.torch import CDDConv, CDDEmbedding, CDDLinear
-from tests.torch.common import dense, factors_of, fill, kept_bytes
-from tests.torch.layers import dense_of, dtypes, input_of, kinds, layer_of, with_weight
+from tests.torch.common import (
+    dense,
+    dense_of,
+    dtypes,
+    factors_of,
+    fill,
+    input_of,
+    kept_bytes,
+    kinds,
+    layer_of,
+    with_weight,
+)
 
 
 @kinds

@@ -18,8 +18,19 @@ from structmat.torch import CDDLinear, adapt, remove_adapters
 from structmat.torch._autograd import _compiled_change
 from structmat.torch._change import Working, change_rows
 from structmat.torch._other_tools import change_by_matrices
-from tests.torch.common import adapted_mlp, adapter, compiler, dense, factors_of, fill, kept_bytes, quietly
-from tests.torch.layers import input_of, kinds, layer_of
+from tests.torch.common import (
+    adapted_mlp,
+    adapter,
+    compiler,
+    dense,
+    factors_of,
+    fill,
+    input_of,
+    kept_bytes,
+    kinds,
+    layer_of,
+    quietly,
+)
 
 FORMS = pytest.mark.parametrize(
     ("rows", "cols", "block", "n_factors"), [(5, 5, "min", 3), (5, 7, "min", 3), (7, 5, 3, 5), (8, 12, 4, 5)]
