@@ -5,6 +5,7 @@ Call `default_kernels` or `one_thread` before NumPy and torch are imported: they
 
 from __future__ import annotations
 
+import argparse
 import csv
 import os
 import platform
@@ -32,6 +33,13 @@ def one_thread() -> None:
     if hasattr(os, "sched_setaffinity"):  # whatever a library starts; processes side by side seldom get the same core
         cores = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, {cores[os.getpid() % len(cores)]})
+
+
+def parser(doc: str | None, quick: str = "tiny cases, to see that it runs") -> argparse.ArgumentParser:
+    """Return a parser with the description of a script, and its option --quick."""
+    made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--quick", action="store_true", help=quick)
+    return made
 
 
 def in_turns(

@@ -19,7 +19,7 @@ and oneDNN take from the system themselves is not in it.
 # ruff: noqa: E402  # kernels are chosen before libraries start
 from __future__ import annotations
 
-from _common import default_kernels, in_turns
+from _common import default_kernels, in_turns, parser, table
 
 default_kernels()
 
@@ -159,86 +159,56 @@ def peak_memory(wrap: Callable[[nn.Linear], nn.Module], tokens: int, side: int, 
     return max(accumulate(size for _, size in sorted(blocks, key=lambda block: block[0]))) / 2**20
 
 
-def time_table(options: argparse.Namespace) -> tuple[list[str], dict[str, dict[str, float]]]:
-    dtype = getattr(torch, options.dtype)
-    added: dict[str, dict[str, float]] = {}
-    lines = [
-        "| layer | frozen | " + " | ".join(f"+ {m}" for m in METHODS if m != "frozen") + " | recompute / LoRA |",
-        "|---|" + "---:|" * (len(METHODS) + 1),
-    ]
+def time_table(options: argparse.Namespace) -> str:
+    rows = []
     for shape in options.shapes:
-        rows, cols = (int(side) for side in shape.split("x"))
-        found = times((rows, cols), dtype, options)
+        found = times(tuple(map(int, shape.split("x"))), getattr(torch, options.dtype), options)
         base = found.pop("frozen")
-        added[shape] = {method: value - base for method, value in found.items()}
-        cells = [f"{added[shape][m]:.1f}" if m in found else "-" for m in METHODS if m != "frozen"]
-        ratio = added[shape]["structmat, recompute"] / added[shape]["LoRA r = 8"]
-        lines.append(f"| {rows} x {cols} | {base:.1f} | {' | '.join(cells)} | {ratio:.2f} |")
-        print(lines[-1], flush=True)
-    return lines, added
+        added = {method: value - base for method, value in found.items()}
+        cells = [f"{added[m]:.1f}" if m in added else "-" for m in METHODS if m != "frozen"]
+        ratio = added["structmat, recompute"] / added["LoRA r = 8"]
+        rows.append([shape.replace("x", " x "), f"{base:.1f}", *cells, f"{ratio:.2f}"])
+        print(*rows[-1], sep="  ", flush=True)
+    return table(["layer", "frozen", *(f"+ {m}" for m in METHODS if m != "frozen"), "recompute / LoRA"], rows)
 
 
-def memory_table(options: argparse.Namespace) -> list[str]:
-    dtype, side = getattr(torch, options.dtype), options.side
-    lines = [
-        f"{options.tokens} tokens, {options.dtype}, layers of {side} x {side}, torch {torch.__version__}:\n",
-        "| method | kept by one layer, KiB | peak of a 12-layer step, MiB | of it above the frozen layers, KiB |",
-        "|---|---:|---:|---:|",
-    ]
+def memory_table(options: argparse.Namespace) -> str:
+    dtype, side, tokens = getattr(torch, options.dtype), options.side, options.tokens
     built = dict(layers((side, side), dtype))
-    floor = kept_bytes(built["frozen"], options.tokens, side, dtype)
-    peaks = {method: peak_memory(METHODS[method], options.tokens, side, dtype) for method in built}
+    floor = kept_bytes(built["frozen"], tokens, side, dtype)
+    peaks = {method: peak_memory(METHODS[method], tokens, side, dtype) for method in built}
+    rows = []
     for method, layer in built.items():
-        held = (kept_bytes(layer, options.tokens, side, dtype) - floor) / 1024
+        held = (kept_bytes(layer, tokens, side, dtype) - floor) / 1024
         above = (peaks[method] - peaks["frozen"]) * 1024
-        lines.append(f"| {method} | {held:,.0f} | {peaks[method]:.2f} | {above:,.0f} |")
-        print(lines[-1], flush=True)
-    return lines
-
-
-def draw(added: dict[str, dict[str, float]], path: Path) -> None:
-    from matplotlib.figure import Figure  # noqa: PLC0415
-
-    figure = Figure(figsize=(8, 4.2), layout="constrained")
-    axes = figure.subplots()
-    shown = [method for method in METHODS if method not in {"frozen", "LoRA r = 8"}]
-    for i, method in enumerate(shown):
-        ratios = [values.get(method, float("nan")) / values["LoRA r = 8"] for values in added.values()]
-        places = [k + (i - (len(shown) - 1) / 2) * 0.16 for k in range(len(ratios))]
-        axes.bar(places, ratios, 0.15, label=method)
-    axes.axhline(1, color="black", linewidth=1, label="LoRA r = 8")
-    axes.set(yscale="log", ylabel="added time / LoRA's", xticks=range(len(added)), xticklabels=list(added))
-    axes.legend(ncols=2, fontsize="small")
-    figure.savefig(path, dpi=150)
+        rows.append([method, f"{held:,.0f}", f"{peaks[method]:.2f}", f"{above:,.0f}"])
+    head = ["method", "kept by one layer, KiB", "peak of a 12-layer step, MiB", "of it above the frozen layers, KiB"]
+    where = f"{tokens} tokens, {options.dtype}, layers of {side} x {side}, torch {torch.__version__}:"
+    return f"{where}\n\n{table(head, rows)}"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shapes", nargs="+", default=SHAPES, help="rows x columns")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
-    parser.add_argument("--tokens", type=int, default=1024)
-    parser.add_argument("--repeats", type=int, default=15)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--side", type=int, default=1024, help="of the layers whose memory is measured")
-    parser.add_argument("--only", choices=("time", "memory"))
-    parser.add_argument("--out", type=Path, help="folder for a table and a plot")
-    parser.add_argument("--quick", action="store_true", help="tiny layers, to see that it runs")
-    options = parser.parse_args()
+    made = parser(__doc__)
+    made.add_argument("--shapes", nargs="+", default=SHAPES, help="rows x columns")
+    made.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    made.add_argument("--tokens", type=int, default=1024)
+    made.add_argument("--repeats", type=int, default=15)
+    made.add_argument("--threads", type=int, default=1)
+    made.add_argument("--side", type=int, default=1024, help="of the layers whose memory is measured")
+    made.add_argument("--only", choices=("time", "memory"))
+    made.add_argument("--out", type=Path, help="folder for a table")
+    options = made.parse_args()
     if options.quick:
         options.shapes, options.tokens, options.side, options.repeats = ("64x64",), 4, 64, 1
     torch.set_num_threads(options.threads)
-    parts: list[str] = []
-    special = [str(options.tokens)] * (options.tokens != parser.get_default("tokens")) + [options.only or ""]
-    stem = "_".join(("adapter_layers", options.dtype, *filter(None, special)))
-    if options.only != "memory":
-        lines, added = time_table(options)
-        parts.append("\n".join(lines))
-        if options.out:
-            draw(added, options.out / f"{stem}.png")
-    if options.only != "time":
-        parts.append("\n".join(memory_table(options)))
+    parts = [time_table(options)] if options.only != "memory" else []
+    parts += [memory_table(options)] if options.only != "time" else []
+    text = "\n\n".join(parts)
+    print(text)
     if options.out:
-        (options.out / f"{stem}.md").write_text("\n\n".join(parts) + "\n")
+        special = [str(options.tokens)] * (options.tokens != made.get_default("tokens")) + [options.only or ""]
+        stem = "_".join(("adapter_layers", options.dtype, *filter(None, special)))
+        (options.out / f"{stem}.md").write_text(f"{text}\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -10,11 +10,10 @@ the ratios to LoRA on the same layers.
 # ruff: noqa: E402  # threads are limited before libraries start them
 from __future__ import annotations
 
-from _common import in_turns, one_thread, ratio
+from _common import in_turns, one_thread, parser, ratio
 
 one_thread()
 
-import argparse
 import copy
 from collections.abc import Callable
 from statistics import median
@@ -45,12 +44,11 @@ def step(model: nn.Module, ids: torch.Tensor, autocast: bool) -> Callable[[], No
 
 def main() -> None:
     """Measure and print a table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=11)
-    parser.add_argument("--length", type=int, default=16, help="tokens of a sequence")
-    parser.add_argument("--autocast", action="store_true", help="multiply matrices in bfloat16")
-    parser.add_argument("--quick", action="store_true", help="one small layer, to see that it runs")
-    options = parser.parse_args()
+    made = parser(__doc__)
+    made.add_argument("--repeats", type=int, default=11)
+    made.add_argument("--length", type=int, default=16, help="tokens of a sequence")
+    made.add_argument("--autocast", action="store_true", help="multiply matrices in bfloat16")
+    options = made.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
     size = {"hidden_size": 384, "intermediate_size": 1536, "num_hidden_layers": 6, "num_attention_heads": 12}

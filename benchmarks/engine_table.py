@@ -15,15 +15,13 @@ Choose the numbers of the table by what it prints; near a crossover both methods
 # ruff: noqa: E402  # threads are limited before libraries start them
 from __future__ import annotations
 
-from _common import one_thread
+from _common import in_turns, one_thread, parser
 
 one_thread()
 
-import argparse
 import itertools
-import statistics
-import time
 from collections.abc import Callable, Sequence
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -51,22 +49,8 @@ PARTS = ("methods", "columns", "crossovers", "primes", "chunks")
 
 
 def medians(calls: dict[str, Callable[[], Any]], seconds: float) -> dict[str, float]:
-    """Return the median time of each call, taken in turns, so that a busy machine slows all alike."""
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    repeats = {}
-    for name, call in calls.items():
-        call()
-        start = time.perf_counter()
-        call()
-        repeats[name] = max(1, int(1e-4 / max(time.perf_counter() - start, 1e-7)))
-    end = time.perf_counter() + seconds * len(calls)
-    while time.perf_counter() < end or min(map(len, times.values())) < 5:
-        for name, call in calls.items():
-            start = time.perf_counter()
-            for _ in range(repeats[name]):
-                call()
-            times[name].append((time.perf_counter() - start) / repeats[name])
-    return {name: statistics.median(values) for name, values in times.items()}
+    """Return the median time of each call."""
+    return {name: median(seen) for name, seen in in_turns(calls, rounds=40, sample=1e-4, limit=seconds).items()}
 
 
 def drawn(dtype: str, *shape: int) -> Any:
@@ -233,21 +217,21 @@ def chunks(seconds: float) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", help=f"{', '.join(PARTS)}; all by default")
-    parser.add_argument("--seconds", type=float, default=0.1, help="for each call")
-    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
-    parser.add_argument("--quick", action="store_true", help="one small size, to see that it runs")
-    arguments = parser.parse_args()
+    made = parser(__doc__)
+    made.add_argument("parts", nargs="*", help=f"{', '.join(PARTS)}; all by default")
+    made.add_argument("--seconds", type=float, default=0.1, help="for each call")
+    made.add_argument("--sizes", type=int, nargs="+", default=SIZES)
+    arguments = made.parse_args()
     if arguments.quick:
         arguments.parts, arguments.sizes, arguments.seconds = ["methods", "columns"], (1024,), 1e-3
     parts = arguments.parts or PARTS
     if ducc() is None:
         raise SystemExit("install structmat[fast] to compare engines")
     sm.show_config()
+    runs = {"methods": methods, "columns": columns}
     for part in parts:
-        if part in {"methods", "columns"}:
-            {"methods": methods, "columns": columns}[part](arguments.sizes, arguments.seconds)
+        if part in runs:
+            runs[part](arguments.sizes, arguments.seconds)
         else:
             {"crossovers": crossovers, "primes": primes, "chunks": chunks}[part](arguments.seconds)
 

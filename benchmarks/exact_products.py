@@ -11,11 +11,10 @@ where rows that were not measured keep what an earlier run found.
 # ruff: noqa: E402  # threads are limited before libraries start them
 from __future__ import annotations
 
-from _common import machine, one_thread, save_results, table
+from _common import machine, one_thread, parser, save_results, table
 
 one_thread()
 
-import argparse
 import csv
 import time
 from pathlib import Path
@@ -76,12 +75,11 @@ def measured(kind: str, n: int) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", type=int, nargs="+", default=[64, 128, 256, 512, 1024])
-    parser.add_argument("--kinds", nargs="+", choices=list(KINDS), default=list(KINDS))
-    parser.add_argument("--quick", action="store_true", help="a tiny side, to see that it runs")
-    parser.add_argument("--out", type=Path)
-    options = parser.parse_args()
+    made = parser(__doc__)
+    made.add_argument("--sizes", type=int, nargs="+", default=[64, 128, 256, 512, 1024])
+    made.add_argument("--kinds", nargs="+", choices=list(KINDS), default=list(KINDS))
+    made.add_argument("--out", type=Path)
+    options = made.parse_args()
     rows = []
     for n in [32] if options.quick else options.sizes:
         for kind in options.kinds:

@@ -15,11 +15,10 @@ Groups that say "fast" are for the extra ``fast``, the others for the default en
 # ruff: noqa: E402  # threads are limited before libraries start them
 from __future__ import annotations
 
-from _common import in_turns, machine, one_thread, ratio, save_results, table
+from _common import in_turns, machine, one_thread, parser, ratio, save_results, table
 
 one_thread()
 
-import argparse
 import csv
 import importlib
 import itertools
@@ -95,33 +94,44 @@ def label(n: int, batch: int, dtype: str) -> str:
 # One case each
 
 
-def circulant(engine: str, n: int, batch: int, dtype: str, aim: float | None) -> Case:
+def aim(engine: str, n: int, batch: int, dtype: str) -> float:
+    if engine == "auto" and dtype == "float64" and (batch > 1 or n >= 4096):
+        return 0.7
+    return 1.5 if n < 1024 and batch == 1 else 1.15
+
+
+def circulant(engine: str, n: int, batch: int, dtype: str) -> Case:
     c, x = data(n, batch, dtype)
     op, S = sm.Circulant(c).prepare(engine=engine), rfft(c)
-    return Case(label(n, batch, dtype), lambda: op.matvec(x), lambda: irfft(S * rfft(x), n), aim)
+    where = label(n, batch, dtype)
+    return Case(where, lambda: op.matvec(x), lambda: irfft(S * rfft(x), n), aim(engine, n, batch, dtype))
 
 
-def complex_circulant(engine: str, n: int, batch: int, dtype: str) -> Case:
+def prime(engine: str, n: int, batch: int, dtype: str) -> Case:
+    return circulant(engine, n, batch, dtype)._replace(aim=0.7 if batch > 1 else None)
+
+
+def complex_circulant(n: int, batch: int, dtype: str) -> Case:
     c, x = data(n, batch, dtype)
-    op, S = sm.Circulant(c).prepare(engine=engine), fft(c)
+    op, S = sm.Circulant(c).prepare(engine="scipy"), fft(c)
     return Case(label(n, batch, dtype), lambda: op.matvec(x), lambda: ifft(S * fft(x)), 1.15)
 
 
-def adjoint(engine: str, n: int, batch: int, dtype: str) -> Case:
+def adjoint(n: int, batch: int, dtype: str) -> Case:
     c, x = data(n, batch, dtype)
-    op, S = sm.Circulant(c).prepare(engine=engine), np.conj(rfft(c))
+    op, S = sm.Circulant(c).prepare(engine="scipy"), np.conj(rfft(c))
     return Case(f"rmatvec, {label(n, batch, dtype)}", lambda: op.rmatvec(x), lambda: irfft(S * rfft(x), n), 1.15)
 
 
-def system(engine: str, n: int, batch: int, dtype: str) -> Case:
+def system(n: int, batch: int, dtype: str) -> Case:
     c, x = data(n, batch, dtype)
-    op, S = sm.Circulant(c).prepare(engine=engine), 1 / rfft(c)
+    op, S = sm.Circulant(c).prepare(engine="scipy"), 1 / rfft(c)
     return Case(f"solve, {label(n, batch, dtype)}", lambda: op.inv_matvec(x), lambda: irfft(S * rfft(x), n), 1.15)
 
 
-def toeplitz(engine: str, n: int, batch: int, dtype: str) -> Case:
+def toeplitz(n: int, batch: int, dtype: str) -> Case:
     c, x = data(n, batch, dtype)
-    op, S = sm.Toeplitz(c).prepare(engine=engine), rfft(np.concatenate([c, c[:1], c[:0:-1]]))
+    op, S = sm.Toeplitz(c).prepare(engine="scipy"), rfft(np.concatenate([c, c[:1], c[:0:-1]]))
     what = f"Toeplitz / transforms of 2 n, {label(n, batch, dtype)}"
     return Case(what, lambda: op.matvec(x), lambda: irfft(S * rfft(x, 2 * n), 2 * n)[..., :n])
 
@@ -193,94 +203,69 @@ def jax_circulant(n: int, batch: int, dtype: str) -> Case:
 # Groups of cases
 
 
-def against_floor(engine: str, sizes: Iterable[int], batch: int) -> Iterator[Case]:
-    for n, dtype in itertools.product(sizes, DTYPES):
-        if engine == "auto" and dtype == "float64" and (batch > 1 or n >= 4096):
-            aim = 0.7
-        else:
-            aim = 1.5 if n < 1024 and batch == 1 else 1.15
-        yield circulant(engine, n, batch, dtype, aim)
+Cases = Callable[[bool], Iterator[Case]]
 
 
-def vectors(engine: str, options: argparse.Namespace) -> Iterator[Case]:
-    return against_floor(engine, (64,) if options.quick else SIZES, 1)
+def each(
+    make: Callable[[int, int, str], Case],
+    sizes: Iterable[int],
+    batches: Iterable[int] = (1, 64),
+    dtypes: Iterable[str] = DTYPES,
+    tiny: int = 64,
+) -> Cases:
+    """Return the cases of all sizes, batches and dtypes, of batches that are not too large."""
+
+    def cases(quick: bool) -> Iterator[Case]:
+        for n, batch, dtype in itertools.product((tiny,) if quick else sizes, batches, dtypes):
+            if n * batch <= 2**23:
+                yield make(n, batch, dtype)
+
+    return cases
 
 
-def batches(engine: str, options: argparse.Namespace) -> Iterator[Case]:
-    return against_floor(engine, (64,) if options.quick else SIZES[:-2], 64)
+def others(quick: bool) -> Iterator[Case]:
+    for make in (adjoint, system, toeplitz):
+        yield from each(make, (1024, 16384), dtypes=("float64",))(quick)
+    yield from each(complex_circulant, (1024, 16384), dtypes=("complex64", "complex128"))(quick)
 
 
-def primes(engine: str, options: argparse.Namespace) -> Iterator[Case]:
-    for n, batch, dtype in itertools.product((31,) if options.quick else PRIMES, (1, 64), DTYPES):
-        yield circulant(engine, n, batch, dtype, 0.7 if batch > 1 else None)
-
-
-def others(engine: str, options: argparse.Namespace) -> Iterator[Case]:
-    sizes = (64,) if options.quick else (1024, 16384)
-    for maker, n, batch in itertools.product((adjoint, system, toeplitz), sizes, (1, 64)):
-        yield maker(engine, n, batch, "float64")
-    for n, batch, dtype in itertools.product(sizes, (1, 64), ("complex64", "complex128")):
-        yield complex_circulant(engine, n, batch, dtype)
-
-
-def diagonals(engine: str, options: argparse.Namespace) -> Iterator[Case]:
-    sizes = (64,) if options.quick else (256, 1024, 4096, 16384, 65536)
-    for n, batch, dtype in itertools.product(sizes, (1, 64), DTYPES):
-        yield diagonal_circulant_diagonal(engine, n, batch, dtype)
-
-
-def small(engine: str, options: argparse.Namespace) -> Iterator[Case]:
-    for n, batch, dtype in itertools.product((8,) if options.quick else DENSE, (1, 8, 64, 512), DTYPES):
-        yield dense(engine, n, batch, dtype)
-
-
-def blocks(options: argparse.Namespace) -> Iterator[Case]:
-    grid, batch = ((2, 3, 4), 5) if options.quick else ((16, 43, 256), 2048)
+def blocks(quick: bool) -> Iterator[Case]:
+    grid, batch = ((2, 3, 4), 5) if quick else ((16, 43, 256), 2048)
     libraries = ("NumPy", "torch") if installed("torch") else ("NumPy",)
     for library, dtype in itertools.product(libraries, DTYPES):
         yield block(library, grid, batch, dtype)
 
 
-def torch_products(options: argparse.Namespace) -> Iterator[Case]:
-    if torch := installed("torch"):
-        torch.set_num_threads(1)
-        sizes = (64,) if options.quick else (256, 1000, 1021, 1024, 4096, 10000, 16384, 65536)
-        for n, batch, dtype in itertools.product(sizes, (1, 64, 512), DTYPES):
-            if n * batch <= 2**23:
-                yield torch_circulant(n, batch, dtype)
+def circulants(engine: str, prefix: str = "", said: str = "") -> dict[str, tuple[str, Cases]]:
+    """Return the groups of one engine."""
+    ours = partial(circulant, engine)
+    products = partial(diagonal_circulant_diagonal, engine)
+    groups = {
+        "vectors": ("one vector / floor", each(ours, SIZES, (1,))),
+        "batches": ("64 vectors / floor", each(ours, SIZES, (64,))),
+        "primes": ("prime n / floor of that n", each(partial(prime, engine), PRIMES, tiny=31)),
+        "diagonals": ("D C D / floor of the circulant alone", each(products, (256, 1024, 4096, 16384, 65536))),
+        "small": ("small n / dense product", each(partial(dense, engine), DENSE, (1, 8, 64, 512), tiny=8)),
+    }
+    return {
+        f"{prefix}{name}": (said + title if said else title[0].upper() + title[1:], cases)
+        for name, (title, cases) in groups.items()
+    }
 
 
-def gradients(options: argparse.Namespace) -> Iterator[Case]:
-    if torch := installed("torch"):
-        torch.set_num_threads(1)
-        for case in itertools.product((64,) if options.quick else (256, 1024, 4096, 16384), (1, 64), DTYPES):
-            yield torch_gradients(*case)
-
-
-def jax_products(options: argparse.Namespace) -> Iterator[Case]:
-    if (jax := installed("jax")) and installed("structmat.jax"):
-        jax.config.update("jax_enable_x64", True)
-        for case in itertools.product((64,) if options.quick else (1024, 4096, 16384), (1, 64), DTYPES):
-            yield jax_circulant(*case)
-
-
-GROUPS: dict[str, tuple[str, Callable[[argparse.Namespace], Iterator[Case]]]] = {
-    "vectors": ("One vector / floor", partial(vectors, "scipy")),
-    "batches": ("64 vectors / floor", partial(batches, "scipy")),
-    "primes": ("Prime n / floor of that n", partial(primes, "scipy")),
-    "diagonals": ("D C D / floor of the circulant alone", partial(diagonals, "scipy")),
-    "others": ("Adjoint, solve, Toeplitz, complex / floor", partial(others, "scipy")),
-    "small": ("Small n / dense product", partial(small, "scipy")),
+GROUPS = {
+    **circulants("scipy"),
+    "others": ("Adjoint, solve, Toeplitz, complex / floor", others),
     "blocks": ("Block circulant / dense product", blocks),
-    "fast-vectors": ("With `fast`: one vector / floor", partial(vectors, "auto")),
-    "fast-batches": ("With `fast`: 64 vectors / floor", partial(batches, "auto")),
-    "fast-primes": ("With `fast`: prime n / floor of that n", partial(primes, "auto")),
-    "fast-diagonals": ("With `fast`: D C D / floor of the circulant alone", partial(diagonals, "auto")),
-    "fast-small": ("With `fast`: small n / dense product", partial(small, "auto")),
-    "torch": ("torch / its own transforms", torch_products),
-    "gradients": ("torch, forward and backward / its own transforms", gradients),
-    "jax": ("JAX, compiled / its own transforms", jax_products),
+    **circulants("auto", "fast-", "With `fast`: "),
+    "torch": (
+        "torch / its own transforms",
+        each(torch_circulant, (256, 1000, 1021, 1024, 4096, 10000, 16384, 65536), (1, 64, 512)),
+    ),
+    "gradients": ("torch, forward and backward / its own transforms", each(torch_gradients, (256, 1024, 4096, 16384))),
+    "jax": ("JAX, compiled / its own transforms", each(jax_circulant, (1024, 4096, 16384))),
 }
+NEEDED = {"torch": "torch", "gradients": "torch", "jax": "jax"} | dict.fromkeys(circulants("auto", "fast-"), "ducc0")
 
 
 def check(case: Case) -> None:
@@ -339,21 +324,24 @@ def report(rows: list[Row]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
+    made = parser(__doc__)
+    made.add_argument(
         "--only", nargs="+", choices=GROUPS, default=list(GROUPS), metavar="GROUP", help=", ".join(GROUPS)
     )
-    parser.add_argument("--rounds", type=int, default=11)
-    parser.add_argument("--quick", action="store_true", help="tiny cases")
-    parser.add_argument("--out", type=Path, help="folder for the table")
-    options = parser.parse_args()
+    made.add_argument("--rounds", type=int, default=11)
+    made.add_argument("--out", type=Path, help="folder for the table")
+    options = made.parse_args()
+    if torch := installed("torch"):
+        torch.set_num_threads(1)
+    if jax := installed("jax"):
+        jax.config.update("jax_enable_x64", True)
     rounds = 3 if options.quick else options.rounds
     rows: list[Row] = []
     for group in options.only:
-        if group.startswith("fast") and not installed("ducc0"):
-            print(f"{group}: ducc0 is not installed", file=sys.stderr)
+        if group in NEEDED and not installed(NEEDED[group]):
+            print(f"{group}: {NEEDED[group]} is not installed", file=sys.stderr)
             continue
-        for case in GROUPS[group][1](options):
+        for case in GROUPS[group][1](options.quick):
             rows.append(measured(group, case, rounds))
             print(f"{group}: {case.what}: {rows[-1].ratio:.2f} {rows[-1].met}", file=sys.stderr, flush=True)
     if options.out:

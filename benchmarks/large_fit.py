@@ -7,22 +7,21 @@ The matrix is standard normal, or a planted D C D product with noise as strong a
 
 from __future__ import annotations
 
-import argparse
 import resource
 import time
 
 import numpy as np
+from _common import parser
 
 import structmat as sm
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", type=int, default=4096)
-    parser.add_argument("--dtype", default="float32")
-    parser.add_argument("--planted", action="store_true")
-    parser.add_argument("--quick", action="store_true", help="a tiny matrix, to see that it runs")
-    options = parser.parse_args()
+    made = parser(__doc__)
+    made.add_argument("--size", type=int, default=4096)
+    made.add_argument("--dtype", default="float32")
+    made.add_argument("--planted", action="store_true")
+    options = made.parse_args()
     n, rng = 64 if options.quick else options.size, np.random.default_rng(0)
     sm.fit_cdd(rng.standard_normal((64, 64)))  # imports and caches
     W = rng.standard_normal((n, n), dtype=np.float32).astype(options.dtype)

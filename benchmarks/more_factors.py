@@ -10,11 +10,10 @@ and ``more_factors.md`` there.
 # ruff: noqa: E402  # threads are limited before libraries start them
 from __future__ import annotations
 
-from _common import machine, one_thread, save_results, table
+from _common import machine, one_thread, parser, save_results, table
 
 one_thread()
 
-import argparse
 import datetime as dt
 import time
 from pathlib import Path
@@ -39,12 +38,11 @@ def measured(n: int, factors: int, seed: int) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cases", nargs="+", default=["64,5", "64,9", "64,17", "128,5", "128,9"])
-    parser.add_argument("--seed", type=int, default=100)
-    parser.add_argument("--quick", action="store_true", help="a tiny side, to see that it runs")
-    parser.add_argument("--out", type=Path)
-    options = parser.parse_args()
+    made = parser(__doc__)
+    made.add_argument("--cases", nargs="+", default=["64,5", "64,9", "64,17", "128,5", "128,9"])
+    made.add_argument("--seed", type=int, default=100)
+    made.add_argument("--out", type=Path)
+    options = made.parse_args()
     rows = []
     for case in ["8,3"] if options.quick else options.cases:
         n, factors = map(int, case.split(","))

@@ -12,11 +12,10 @@ median over the rounds, below 1 where structmat takes less time. --quick makes e
 # ruff: noqa: E402  # threads are limited before libraries start them
 from __future__ import annotations
 
-from _common import in_turns, machine, one_thread, ratio, save_results, table
+from _common import in_turns, machine, one_thread, parser, ratio, save_results, table
 
 one_thread()
 
-import argparse
 from collections.abc import Callable, Iterator
 from math import prod
 from pathlib import Path
@@ -94,10 +93,9 @@ def measured(library: str, kind: str, grid: tuple[int, ...], count: int, rounds:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="small sizes, to see that it runs")
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help="where to write multilevel.md and multilevel.csv")
-    arguments = parser.parse_args()
+    made = parser(__doc__)
+    made.add_argument("--out", type=Path, metavar="FOLDER", help="where to write multilevel.md and multilevel.csv")
+    arguments = made.parse_args()
     rows, rounds = [], 3 if arguments.quick else 15
     for library, kind, grid, count in cases(QUICK if arguments.quick else SIZES, 2**22):
         ours, simple, share = measured(library, kind, grid, count, rounds)

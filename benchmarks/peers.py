@@ -18,27 +18,32 @@ the powers of two and crosses at other n.
 # ruff: noqa: E402  # threads are limited before libraries start them
 from __future__ import annotations
 
-from _common import in_turns, machine, one_thread, ratio, save_results, table
+from _common import in_turns, machine, one_thread, parser, ratio, save_results, table
 
 one_thread()
 
-import argparse
 import itertools
 import logging
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
 import numpy as np
+import scipy.fft
+import scipy.linalg
+from scipy.sparse.linalg import LinearOperator
+
+import structmat as sm
 
 SIZES = (64, 256, 1000, 1021, 1024, 4095, 4096, 16384, 65536)
 LARGEST = 2**20  # entries of a batch
 PACKAGES = (
-    "structmat", "numpy", "scipy", "torch", "jax", "pylops", "lineax", "torch-structured", "linear-operator", "fastmat",
-    "cola-ml", "lazylinop", "ducc0",
+    "structmat", "numpy", "scipy", "torch", "jax", "pylops", "lineax", "torch-structured", "linear-operator", "cola-ml",
+    "lazylinop", "ducc0",
 )  # fmt: skip
 STYLES: dict[str, dict[str, Any]] = {
     "structmat": {"color": "black", "linewidth": 2.4},
@@ -57,86 +62,50 @@ class Product(NamedTuple):
     """Brings its result to NumPy, the vectors as rows."""
 
 
-Maker = Callable[[np.ndarray, np.ndarray], Product]
-"""Takes the first column of shape (n,) and the vectors, of shape (n,) or (batch, n)."""
-CONTESTANTS: dict[str, Maker] = {}
-
-
-def contestant(name: str) -> Callable[[Maker], Maker]:
-    def enter(maker: Maker) -> Maker:
-        CONTESTANTS[name] = maker
-        return maker
-
-    return enter
-
-
-def as_columns(x: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(x.T)
-
-
 def from_columns(y: Any) -> np.ndarray:
     return np.asarray(y).T
 
 
-@contestant("floor")
-def plain_transforms(c: np.ndarray, x: np.ndarray) -> Product:
-    from scipy.fft import irfft, rfft  # noqa: PLC0415
-
-    S, n = rfft(c), len(c)
-    return Product(lambda: irfft(S * rfft(x), n))
+# Each contestant takes the first column of shape (n,) and the vectors, of shape (n,) or (batch, n).
 
 
-@contestant("structmat")
+def transforms(c: np.ndarray, x: np.ndarray) -> Product:
+    S, n = scipy.fft.rfft(c), len(c)
+    return Product(lambda: scipy.fft.irfft(S * scipy.fft.rfft(x), n))
+
+
 def structmat(c: np.ndarray, x: np.ndarray) -> Product:
-    import structmat as sm  # noqa: PLC0415
-
     op = sm.Circulant(c).prepare(engine="scipy")
     return Product(lambda: op.matvec(x))
 
 
-@contestant("structmat, fast")
 def structmat_fast(c: np.ndarray, x: np.ndarray) -> Product:
     import ducc0  # noqa: F401, PLC0415  # not installed: reported as such
-
-    import structmat as sm  # noqa: PLC0415
 
     op = sm.Circulant(c).prepare()
     return Product(lambda: op.matvec(x))
 
 
-@contestant("structmat, unprepared")
 def structmat_unprepared(c: np.ndarray, x: np.ndarray) -> Product:
-    import structmat as sm  # noqa: PLC0415
-
     op = sm.Circulant(c)
     return Product(lambda: op.matvec(x))
 
 
-@contestant("structmat, torch")
 def structmat_torch(c: np.ndarray, x: np.ndarray) -> Product:
     import torch  # noqa: PLC0415
-
-    import structmat as sm  # noqa: PLC0415
 
     op, X = sm.Circulant(torch.from_numpy(c)).prepare(), torch.from_numpy(x)
     return Product(lambda: op.matvec(X))
 
 
-@contestant("structmat, jax")
 def structmat_jax(c: np.ndarray, x: np.ndarray) -> Product:
     import jax  # noqa: PLC0415
-    import jax.numpy as jnp  # noqa: PLC0415
 
-    import structmat as sm  # noqa: PLC0415
-    import structmat.jax  # noqa: PLC0415
-
-    op, X = sm.Circulant(jnp.asarray(c)).prepare(), jnp.asarray(x)
-    product = jax.jit(op.matvec)
+    product, X = jax.jit(sm.Circulant(jax.numpy.asarray(c)).prepare().matvec), jax.numpy.asarray(x)
     return Product(lambda: product(X).block_until_ready())
 
 
-@contestant("torch, plain")
-def plain_torch(c: np.ndarray, x: np.ndarray) -> Product:
+def torch_transforms(c: np.ndarray, x: np.ndarray) -> Product:
     import torch  # noqa: PLC0415
 
     irfft, rfft = torch.fft.irfft, torch.fft.rfft
@@ -144,31 +113,24 @@ def plain_torch(c: np.ndarray, x: np.ndarray) -> Product:
     return Product(lambda: irfft(S * rfft(X), n))
 
 
-@contestant("scipy LinearOperator")
 def scipy_linear_operator(c: np.ndarray, x: np.ndarray) -> Product:
-    from scipy.fft import irfft, rfft  # noqa: PLC0415
-    from scipy.sparse.linalg import LinearOperator  # noqa: PLC0415
-
-    S, n = rfft(c), len(c)
+    rfft, irfft, n = scipy.fft.rfft, scipy.fft.irfft, len(c)
+    S = rfft(c)
     op = LinearOperator(
         (n, n),
         matvec=lambda v: irfft(S * rfft(v), n),
         matmat=lambda V: irfft(S[:, None] * rfft(V, axis=0), n, axis=0),
         dtype=c.dtype,
     )
-    X = as_columns(x)
+    X = np.ascontiguousarray(x.T)
     return Product(lambda: op @ X, from_columns)
 
 
-@contestant("scipy matmul_toeplitz")
 def scipy_matmul_toeplitz(c: np.ndarray, x: np.ndarray) -> Product:
-    from scipy.linalg import matmul_toeplitz  # noqa: PLC0415
-
-    both, X = (c, np.roll(c[::-1], 1)), as_columns(x)
-    return Product(lambda: matmul_toeplitz(both, X), from_columns)
+    both, X = (c, np.roll(c[::-1], 1)), np.ascontiguousarray(x.T)
+    return Product(lambda: scipy.linalg.matmul_toeplitz(both, X), from_columns)
 
 
-@contestant("pylops")
 def pylops(c: np.ndarray, x: np.ndarray) -> Product:
     from pylops import Diagonal  # noqa: PLC0415
     from pylops.signalprocessing import FFT  # noqa: PLC0415
@@ -180,13 +142,12 @@ def pylops(c: np.ndarray, x: np.ndarray) -> Product:
     return Product(lambda: op @ flat, lambda y: y.reshape(x.shape))
 
 
-@contestant("lineax")
 def lineax(c: np.ndarray, x: np.ndarray) -> Product:
     import jax  # noqa: PLC0415
-    import jax.numpy as jnp  # noqa: PLC0415
     import lineax as lx  # noqa: PLC0415
 
-    n, S, X = len(c), jnp.fft.rfft(jnp.asarray(c)), jnp.asarray(x)
+    jnp, n = jax.numpy, len(c)
+    S, X = jnp.fft.rfft(jnp.asarray(c)), jnp.asarray(x)
     op = lx.FunctionLinearOperator(lambda v: jnp.fft.irfft(S * jnp.fft.rfft(v), n), jax.ShapeDtypeStruct((n,), c.dtype))
 
     def one(v: Any) -> Any:  # the bound method itself cannot be compiled
@@ -196,7 +157,6 @@ def lineax(c: np.ndarray, x: np.ndarray) -> Product:
     return Product(lambda: product(X).block_until_ready())
 
 
-@contestant("torch_structured")
 def torch_structured(c: np.ndarray, x: np.ndarray) -> Product:
     import torch  # noqa: PLC0415
     from torch_structured.structured.circulant import circulant_multiply  # noqa: PLC0415
@@ -205,43 +165,50 @@ def torch_structured(c: np.ndarray, x: np.ndarray) -> Product:
     return Product(lambda: circulant_multiply(*both))
 
 
-@contestant("linear_operator")
 def linear_operator(c: np.ndarray, x: np.ndarray) -> Product:
     import torch  # noqa: PLC0415
     from linear_operator.utils.toeplitz import toeplitz_matmul  # noqa: PLC0415
 
     # its operator is for symmetric matrices; this is the function behind it, which wants columns
-    given = [torch.from_numpy(a) for a in (c, np.roll(c[::-1], 1), as_columns(np.atleast_2d(x)))]
+    given = [torch.from_numpy(np.ascontiguousarray(a)) for a in (c, np.roll(c[::-1], 1), np.atleast_2d(x).T)]
     return Product(lambda: toeplitz_matmul(*given), lambda y: from_columns(y).reshape(x.shape))
 
 
-@contestant("fastmat")
-def fastmat(c: np.ndarray, x: np.ndarray) -> Product:
-    from fastmat import Circulant  # noqa: PLC0415
-
-    op, X = Circulant(c), np.asfortranarray(x.T)
-    return Product(lambda: op * X, from_columns)
-
-
-@contestant("cola")
 def cola(c: np.ndarray, x: np.ndarray) -> Product:
     import torch  # noqa: PLC0415
-    from cola.ops import LinearOperator  # noqa: PLC0415
+    from cola.ops import LinearOperator as Operator  # noqa: PLC0415
 
-    irfft, rfft = torch.fft.irfft, torch.fft.rfft
-    n, column, X = len(c), torch.from_numpy(c), torch.from_numpy(as_columns(x))
+    irfft, rfft, n = torch.fft.irfft, torch.fft.rfft, len(c)
+    column, X = torch.from_numpy(c), torch.from_numpy(np.ascontiguousarray(x.T))
     S = rfft(column)[:, None]
-    # its own FFT, a complex one, would be slower
-    op = LinearOperator(column.dtype, (n, n), matmat=lambda V: irfft(S * rfft(V, dim=0), n, dim=0))
+    op = Operator(column.dtype, (n, n), matmat=lambda V: irfft(S * rfft(V, dim=0), n, dim=0))  # its FFT is complex
     return Product(lambda: op @ X, from_columns)
 
 
-@contestant("lazylinop")
 def lazylinop(c: np.ndarray, x: np.ndarray) -> Product:
     from lazylinop.signal import convolve  # noqa: PLC0415
 
-    op, X = convolve(len(c), c, mode="circ"), as_columns(x)
+    op, X = convolve(len(c), c, mode="circ"), np.ascontiguousarray(x.T)
     return Product(lambda: op @ X, from_columns)
+
+
+CONTESTANTS: dict[str, Callable[[np.ndarray, np.ndarray], Product]] = {
+    "floor": transforms,
+    "structmat": structmat,
+    "structmat, fast": structmat_fast,
+    "structmat, unprepared": structmat_unprepared,
+    "structmat, torch": structmat_torch,
+    "structmat, jax": structmat_jax,
+    "torch, plain": torch_transforms,
+    "scipy LinearOperator": scipy_linear_operator,
+    "scipy matmul_toeplitz": scipy_matmul_toeplitz,
+    "pylops": pylops,
+    "lineax": lineax,
+    "torch_structured": torch_structured,
+    "linear_operator": linear_operator,
+    "cola": cola,
+    "lazylinop": lazylinop,
+}
 
 
 class Cell(NamedTuple):
@@ -316,49 +283,41 @@ def tables(cells: list[Cell]) -> str:
 def draw(cells: list[Cell], path: Path) -> None:
     from matplotlib.figure import Figure  # noqa: PLC0415
 
-    cases = list(dict.fromkeys((cell.batch, cell.dtype) for cell in cells))
-    batches, dtypes = (list(dict.fromkeys(values)) for values in zip(*cases, strict=True))
+    batches, dtypes = (list(dict.fromkeys(cell[i] for cell in cells)) for i in (2, 3))
     figure = Figure(figsize=(4.6 * len(dtypes) + 2.2, 3.8 * len(batches)), layout="constrained")
     panels = figure.subplots(len(batches), len(dtypes), sharex=True, sharey=True, squeeze=False)
     names = [name for name in dict.fromkeys(cell.name for cell in cells) if name != "floor"]
-    colours = {name: i for i, name in enumerate(n for n in names if n not in STYLES)}
-    for batch, dtype in cases:
-        axes = panels[batches.index(batch)][dtypes.index(dtype)]
-        for name in names:
-            points = sorted(
-                (cell.n, cell.ratio) for cell in cells if cell[0] == name and cell[2:4] == (batch, dtype) and cell.ratio
-            )
+    lines: dict[str, Any] = {}
+    for (i, batch), (j, dtype) in itertools.product(enumerate(batches), enumerate(dtypes)):
+        axes = panels[i][j]
+        for k, name in enumerate(names):
+            points = sorted((c.n, c.ratio) for c in cells if c[0] == name and c[2:4] == (batch, dtype) and c.ratio)
             if not points:
                 continue
-            style = STYLES.get(name, {"linewidth": 1.1, "color": f"C{colours.get(name, 0)}"})
+            style = STYLES.get(name, {"linewidth": 1.1, "color": f"C{k}"})
             line = [point for point in points if point[0] & (point[0] - 1) == 0] or points
-            axes.plot(*zip(*line, strict=True), label=name, marker=".", **style)
+            (lines[name],) = axes.plot(*zip(*line, strict=True), marker=".", **style)
             if others := sorted(set(points) - set(line)):  # a line would jump up and down between neighbours
                 axes.scatter(*zip(*others, strict=True), marker="x", s=18, linewidth=1, color=style["color"])
         axes.axhline(1, color="grey", linewidth=1)
-        axes.set(xscale="log", yscale="log", title=f"{dtype}, {'one vector' if batch == 1 else f'{batch} vectors'}")
+        axes.set(yscale="log", title=f"{dtype}, {'one vector' if batch == 1 else f'{batch} vectors'}")
         axes.set_xscale("log", base=2)
+        axes.set(xlabel="n" * (axes is panels[-1][j]), ylabel="time / floor" * (axes is panels[i][0]))
         axes.grid(alpha=0.25)
-    for axes in panels[-1]:
-        axes.set_xlabel("n")
-    for axes in panels[:, 0]:
-        axes.set_ylabel("time / floor")
-    lines = {line.get_label(): line for axes in panels.flat for line in axes.get_lines()[:-1]}  # the last is the floor
     shown = [name for name in names if name in lines]
     figure.legend([lines[name] for name in shown], shown, loc="outside right center", fontsize="small")
     figure.savefig(path, dpi=120)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", nargs="+", type=int, default=SIZES)
-    parser.add_argument("--batches", nargs="+", type=int, default=(1, 64))
-    parser.add_argument("--dtypes", nargs="+", choices=("float32", "float64"), default=("float32", "float64"))
-    parser.add_argument("--rounds", type=int, default=11)
-    parser.add_argument("--only", nargs="+", choices=[n for n in CONTESTANTS if n != "floor"], metavar="NAME")
-    parser.add_argument("--quick", action="store_true", help="tiny cases")
-    parser.add_argument("--out", type=Path, help="folder for tables and plot")
-    options = parser.parse_args()
+    made = parser(__doc__)
+    made.add_argument("--sizes", nargs="+", type=int, default=SIZES)
+    made.add_argument("--batches", nargs="+", type=int, default=(1, 64))
+    made.add_argument("--dtypes", nargs="+", choices=("float32", "float64"), default=("float32", "float64"))
+    made.add_argument("--rounds", type=int, default=11)
+    made.add_argument("--only", nargs="+", choices=[n for n in CONTESTANTS if n != "floor"], metavar="NAME")
+    made.add_argument("--out", type=Path, help="folder for tables and plot")
+    options = made.parse_args()
     if options.quick:
         options.sizes, options.batches, options.rounds = (64,), (1, 2), 3
     warnings.simplefilter("ignore")
@@ -385,18 +344,14 @@ def main() -> None:
 
 def set_up_libraries() -> None:
     """Give torch one thread and no gradients, and JAX double precision, where they are installed."""
-    try:
+    with suppress(ImportError):
         import torch  # noqa: PLC0415
-    except ImportError:
-        pass
-    else:
+
         torch.set_num_threads(1)
         torch.set_grad_enabled(False)
-    try:
+    with suppress(ImportError):
         import jax  # noqa: PLC0415
-    except ImportError:
-        pass
-    else:
+
         jax.config.update("jax_enable_x64", True)
 
 

@@ -15,7 +15,7 @@ by more. --out writes a table as ``.md`` and ``.csv`` and a plot, ``scaling_ENGI
 # ruff: noqa: E402  # threads are limited before libraries start them
 from __future__ import annotations
 
-from _common import in_turns, machine, one_thread, save_results, table
+from _common import in_turns, machine, one_thread, parser, save_results, table
 
 one_thread()
 
@@ -134,15 +134,14 @@ def draw(rows: list[Row], path: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--largest", type=int, default=24, help="power of two")
-    parser.add_argument("--dtype", choices=("float32", "float64"), default="float64")
-    parser.add_argument("--batch", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--engine", choices=("scipy", "auto"), default="scipy", help='"auto" is for the extra `fast`')
-    parser.add_argument("--quick", action="store_true", help="tiny sizes")
-    parser.add_argument("--out", type=Path, help="folder for table and plot")
-    options = parser.parse_args()
+    made = parser(__doc__)
+    made.add_argument("--largest", type=int, default=24, help="power of two")
+    made.add_argument("--dtype", choices=("float32", "float64"), default="float64")
+    made.add_argument("--batch", type=int, default=1)
+    made.add_argument("--rounds", type=int, default=9)
+    made.add_argument("--engine", choices=("scipy", "auto"), default="scipy", help='"auto" is for the extra `fast`')
+    made.add_argument("--out", type=Path, help="folder for table and plot")
+    options = made.parse_args()
     if options.quick:
         options.largest, options.rounds = 8, 3
     rows = []

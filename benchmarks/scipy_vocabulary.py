@@ -11,11 +11,10 @@ the processor's. --quick does small sizes only. --out writes ``scipy_vocabulary.
 # ruff: noqa: E402  # threads are limited before libraries start them
 from __future__ import annotations
 
-from _common import in_turns, machine, one_thread, ratio, save_results, table
+from _common import in_turns, machine, one_thread, parser, ratio, save_results, table
 
 one_thread()
 
-import argparse
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
@@ -155,10 +154,9 @@ def measured(n: int, rounds: int) -> list[list[object]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="small sizes, to see that it runs")
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help="where to write scipy_vocabulary.csv and .md")
-    arguments = parser.parse_args()
+    made = parser(__doc__)
+    made.add_argument("--out", type=Path, metavar="FOLDER", help="where to write scipy_vocabulary.csv and .md")
+    arguments = made.parse_args()
     sizes = (16, 256) if arguments.quick else (16, 256, 4096)
     rows = [row for n in sizes for row in measured(n, rounds=3 if arguments.quick else 11)]
     head = ("SciPy", "structmat", "n", "SciPy", "structmat", "prepared", "times as fast", "prepared")

@@ -13,11 +13,10 @@ once. --quick makes everything small. --out writes ``toeplitz_solves.md``.
 # ruff: noqa: E402  # threads are limited before libraries start them
 from __future__ import annotations
 
-from _common import in_turns, machine, one_thread, ratio, table
+from _common import in_turns, machine, one_thread, parser, ratio, table
 
 one_thread()
 
-import argparse
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -138,10 +137,9 @@ def speed(n: int, *, dense: bool, rounds: int) -> list[list[str]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="small sizes, to see that it runs")
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help="where to write toeplitz_solves.md")
-    arguments = parser.parse_args()
+    made = parser(__doc__)
+    made.add_argument("--out", type=Path, metavar="FOLDER", help="where to write toeplitz_solves.md")
+    arguments = made.parse_args()
     sizes = (256,) if arguments.quick else (4096, 16384)
     rows = [row for n in sizes for row in speed(n, dense=n <= 4096, rounds=3 if n <= 4096 else 1)]
     head = ["n", "matrix", "right-hand sides", "structmat", "solve_toeplitz", "dense", "solve_toeplitz / structmat"]
