@@ -96,35 +96,6 @@ def offloaded(model: Any, _: Path) -> Any:
     return accelerate.cpu_offload(model, "cpu")
 
 
-def dispatched(model: Any, folder: Path) -> Any:
-    import accelerate
-
-    places = {"model.embed_tokens": "cpu", "model.layers.0": "disk", "model.layers.1": "cpu"}
-    places |= dict.fromkeys(("model.norm", "model.rotary_emb", "lm_head"), "cpu")
-    return accelerate.dispatch_model(model, places, main_device="cpu", offload_dir=folder / "offload", force_hooks=True)
-
-
-@pytest.mark.parametrize("offload", [offloaded, dispatched])
-@pytest.mark.parametrize("way", ["adapt", "PEFT"])
-def test_offloaded_weights_and_changes_are_used(way: str, offload: Any, base: Path) -> None:
-    model = transformers.AutoModelForCausalLM.from_pretrained(base / "base").eval()
-    ids = torch.arange(4, 12)[None]
-    plain = model(ids).logits.detach()
-    if way == "adapt":
-        adapt(model, ["q_proj", "v_proj"], init="normal")
-    else:
-        from peft import inject_adapter_in_model
-
-        from structmat.peft import CDDConfig
-
-        inject_adapter_in_model(CDDConfig(target_modules=["q_proj", "v_proj"], init_weights=False), model)
-    expected = model(ids).logits.detach()
-    assert not torch.allclose(expected, plain, atol=1e-3)
-    model = offload(model, base)
-    assert any(parameter.is_meta for parameter in model.parameters())
-    torch.testing.assert_close(model(ids).logits.detach(), expected)
-
-
 @pytest.mark.parametrize("first", ["adapted", "offloaded"])
 def test_offloaded_models_are_trained_or_saved(first: str, base: Path) -> None:
     def fresh() -> Any:

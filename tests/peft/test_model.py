@@ -24,7 +24,7 @@ from torch import nn
 
 from structmat.peft import CDDConfig, CDDTunerLinear
 from tests.peft import tiny
-from tests.peft.tiny import adapted, logits, loss, train
+from tests.peft.tiny import adapted, logits, train
 from tests.torch.common import assert_same_state, compiler, state
 from tests.torch.test_model import Reader
 
@@ -191,18 +191,6 @@ class TestFlows:
         loaded = PeftModel.from_pretrained(tiny.model("llama"), tmp_path / "layers", adapter_name="other")
         assert torch.equal(logits("llama", loaded), logits("llama", model))
 
-    @pytest.mark.parametrize("use_reentrant", [True, False])
-    def test_gradient_checkpointing(self, use_reentrant: bool) -> None:
-        plain, saving = adapted("llama", init_weights=False).train(), adapted("llama").train()
-        saving.load_state_dict(plain.state_dict())
-        saving.enable_input_require_grads()
-        saving.gradient_checkpointing_enable(dict(use_reentrant=use_reentrant))
-        for model in (plain, saving):
-            loss("llama", model).backward()
-        for (name, p), q in zip(plain.named_parameters(), saving.parameters(), strict=True):
-            if p.requires_grad:
-                torch.testing.assert_close(q.grad, p.grad, msg=name)
-
     @compiler
     def test_compile_without_graph_break(self) -> None:
         model = adapted("llama", init_weights=False).eval()
@@ -233,15 +221,6 @@ class TestFlows:
         with pytest.raises(TypeError, match=r"trainable_token_indices.*, in lm_head"):
             model.merge_adapter()
         assert_same_state(before, model)
-
-    def test_conversion_to_lora(self) -> None:
-        """By PEFT itself: of full rank it is exact."""
-        model = adapted("llama", target_modules=["q_proj"], init_weights=False)
-        expected = logits("llama", model)
-        config, weights = peft.convert_to_lora(model, rank=16)
-        lora = get_peft_model(tiny.model("llama"), config)
-        peft.set_peft_model_state_dict(lora, weights)
-        torch.testing.assert_close(logits("llama", lora), expected, atol=1e-4, rtol=1e-4)
 
 
 class TestMixedBatches:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import inspect
-import os
 from typing import Any
 
 import pytest
@@ -31,45 +30,18 @@ pytestmark = [pytest.mark.filterwarnings("default"), pytest.mark.skipif(infer_de
 # These tests train by SGD at a rate of 0.5, whose steps grow with the square of the scale.
 SGD = {"factor_scale": 1.0}
 CASES = [
-    ("one name as regex", "MLP", CDDConfig, {"target_modules": "lin0"}),
-    ("one layer", "MLP", CDDConfig, {"target_modules": ["lin0"]}),
-    ("other layer", "MLP", CDDConfig, {"target_modules": ["lin1"]}),
-    ("rectangles", "MLP", CDDConfig, {"target_modules": ["lin0", "lin1"]}),
     ("modules_to_save", "MLP", CDDConfig, {"target_modules": ["lin0"], "modules_to_save": ["lin1"]}),
-    ("square", "Square", CDDConfig, {"target_modules": ["lin0", "lin1"], "alpha": 0.1}),
     ("square, five factors", "Square", CDDConfig, {"target_modules": ["lin0"], "n_factors": 5, **SGD}),
     ("blocks that do not divide", "MLP", CDDConfig, {"target_modules": ["lin0"], "block_size": 7}),
     ("Toeplitz", "MLP", CDDConfig, {"target_modules": ["lin0", "lin1"], "block_size": "toeplitz", **SGD}),
     ("Conv1D", "EmbConv1D", CDDConfig, {"target_modules": ["conv1d"]}),
 ]
+RANDOM = {"target_modules": ["lin0"], "init_weights": False}
 TWO_ADAPTERS = [
-    (
-        "same",
-        "cdd",
-        CDDConfig,
-        {"target_modules": ["lin0"], "init_weights": False},
-        {"target_modules": ["lin0"], "init_weights": False},
-    ),
-    (
-        "other blocks",
-        "cdd",
-        CDDConfig,
-        {"target_modules": ["lin0"], "init_weights": False},
-        {"target_modules": ["lin0"], "block_size": 3, "init_weights": False},
-    ),
-    (
-        "different",
-        "cdd",
-        CDDConfig,
-        {"target_modules": ["lin0"], "init_weights": False},
-        {"target_modules": ["lin1"], "init_weights": False},
-    ),
+    ("same", "cdd", CDDConfig, RANDOM, RANDOM),
+    ("other blocks", "cdd", CDDConfig, RANDOM, {**RANDOM, "block_size": 3}),
+    ("different", "cdd", CDDConfig, RANDOM, {**RANDOM, "target_modules": ["lin1"]}),
 ]
-
-# The tests run on these; on all cases with PEFT_SUITE=all in the environment.
-if os.environ.get("PEFT_SUITE") != "all":
-    USUAL = ("modules_to_save", "square, five factors", "blocks that do not divide", "Toeplitz", "Conv1D")
-    CASES = [case for case in CASES if case[0] in USUAL]
 
 EMBEDDING = "targets an embedding, which LoRA adapts and this method does not"
 # Tests that would get cases here but cannot pass, with the reason.

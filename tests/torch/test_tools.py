@@ -183,18 +183,6 @@ class TestFunctions:
             names = [name for name, p in model.named_parameters() if p.requires_grad]
             torch.testing.assert_close(tuple(got[name][i] for name in names), gradients(model, model(x)))
 
-    def test_per_sample_gradients(self):
-        model = adapted_mlp()
-        trained = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
-        x = torch.randn(5, 6, dtype=torch.float64)
-
-        def loss(trained, x):
-            return torch.func.functional_call(model, trained, (x[None],)).square().sum()
-
-        got = torch.vmap(torch.func.grad(loss), in_dims=(None, 0))(trained, x)
-        for i in range(5):
-            torch.testing.assert_close(tuple(g[i] for g in got.values()), gradients(model, model(x[i : i + 1])))
-
     @pytest.mark.parametrize("reentrant", [False, True])
     def test_gradient_checkpointing(self, reentrant):
         model = adapted_mlp((6, 8, 8, 4))
