@@ -1,34 +1,175 @@
-"""The report of `fair_adapters.py`: its tables, all from the table of runs."""
+"""The report of `fair_adapters.py`: means, standard errors and paired differences, from the table of runs."""
 
 from __future__ import annotations
 
+import csv
 import re
 from collections import Counter
-from math import sqrt
+from dataclasses import dataclass
+from math import log, sqrt
+from pathlib import Path
 from statistics import fmean
 from textwrap import fill
 
 import numpy as np
 from _common import table
-from _fair_plan import CASE, PROTOCOLS, RUN, cases
-from _fair_results import (
-    LABELS,
-    METRICS,
-    PLACES,
-    TASKS,
-    Result,
-    averaged,
-    diverged,
-    is_adapter,
-    lora_eight,
-    metric,
-    minus,
-    names,
-    nearest_lora,
-    pick,
-    signed,
-)
-from _results_table import Row
+from _fair_plan import CASE, PROTOCOLS, RUN, Case, cases
+from scipy.stats import t
+
+Row = dict[str, str]
+
+LABELS = {
+    "head": "head only",
+    "full": "everything",
+    "lora": "LoRA r = {}",
+    "adalora": "AdaLoRA r = {}",
+    "c3a-corrected": "C3A, blocks of {}",
+    "fourierft": "FourierFT, {} coefficients",
+    "cdd": "CDD, {} factors",
+    "cdd-shared": "CDD, {} factors, shared circulants",
+    "cdd-blocks": "CDD, 3 factors, blocks of {}",
+}
+TASKS = {
+    "goemotions": "GoEmotions",
+    "goemotions-more": "GoEmotions with more rows",
+    "cola": "CoLA",
+    "sst2": "SST-2",
+    "mrpc": "MRPC",
+    "banking77": "BANKING77",
+    "mean": "Mean of all tasks",
+}
+PLACES = {
+    "query-value": "query and value layers",
+    "intermediate": "intermediate layers",
+    "all-linear": "all linear layers",
+}
+METRICS = {"accuracy": "accuracy, %", "matthews": "Matthews correlation x 100", "mean": "score, %"}
+
+
+def read(path: Path) -> list[Row]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def metric(task: str) -> str:
+    """Return what the scores of a task are; those of several are averaged as they are."""
+    return "mean" if task == "mean" else PROTOCOLS[task].metric
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """The last runs of one case, seed by seed."""
+
+    case: Case
+    lr: str
+    parameters: int
+    scores: np.ndarray
+    """In per cent, by the metric of the task."""
+    f1: np.ndarray | None
+
+    @property
+    def label(self) -> str:
+        return LABELS[self.case.method].format(self.case.size)
+
+    @property
+    def mean(self) -> float:
+        return fmean(self.scores)
+
+    @property
+    def error(self) -> float:
+        return standard_error(self.scores)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Of two results, seed by seed."""
+
+    mean: float
+    error: float
+    half: float
+    """Half the width of the interval of 95 % by Student's t."""
+
+    @property
+    def sure(self) -> bool:
+        return abs(self.mean) > self.half
+
+    def __str__(self) -> str:
+        return f"{signed(self.mean)} ± {self.error:.1f}{'*' if self.sure else ''}"
+
+
+def signed(value: float) -> str:
+    return f"{value:+.1f}".replace("-", "−").replace("−0.0", "0.0").replace("+0.0", "0.0")
+
+
+def standard_error(values: np.ndarray) -> float:
+    return float(values.std(ddof=1)) / sqrt(len(values))
+
+
+def minus(a: Result, b: Result) -> Difference:
+    """Return how far one result is above another."""
+    values = a.scores - b.scores
+    error = standard_error(values)
+    return Difference(fmean(values), error, error * float(t.ppf(0.975, len(values) - 1)))
+
+
+def names(case: Case) -> dict[str, str]:
+    """Return what the table has in a case's columns."""
+    return {name: "" if value is None else str(value) for name, value in vars(case).items()}
+
+
+def results(rows: list[Row]) -> list[Result]:
+    """Return what has all its last runs, in the order of the plan; where one diverged, there is no mean to return."""
+    found = []
+    for case in cases():
+        protocol, wanted = PROTOCOLS[case.task], names(case).items()
+        final = [row for row in rows if row["stage"] == "final" and all(row[k] == v for k, v in wanted)]
+        final.sort(key=lambda row: int(row["seed"]))
+        if [int(row["seed"]) for row in final] != list(protocol.final_seeds) or any(map(diverged, final)):
+            continue
+        values = {
+            name: np.array([100 * float(row[name] or "nan") for row in final]) for name in (protocol.metric, "f1")
+        }
+        f1 = values["f1"] if case.task == "mrpc" else None
+        found.append(Result(case, final[0]["lr"], int(final[0]["parameters"]), values[protocol.metric], f1))
+    return found
+
+
+def diverged(row: Row) -> bool:
+    return not row["accuracy"]
+
+
+def averaged(found: list[Result]) -> list[Result]:
+    """Return the means over all tasks, seed by seed, of what was run on each; tasks with other rows do not count."""
+    tasks = {r.case.task for r in found if PROTOCOLS[r.case.task].data is None}
+    groups: dict[tuple[str, str, int | None], list[Result]] = {}
+    for r in found:
+        if r.case.task in tasks:
+            groups.setdefault((r.case.places, r.case.method, r.case.size), []).append(r)
+    return [
+        Result(
+            Case("mean", *of),
+            "",
+            group[0].parameters,
+            np.mean([r.scores for r in group], axis=0),
+            None,
+        )
+        for of, group in groups.items()
+        if len(group) == len(tasks) > 1
+    ]
+
+
+def pick(found: list[Result], **wanted: object) -> list[Result]:
+    return [r for r in found if all(getattr(r.case, name) == value for name, value in wanted.items())]
+
+
+def nearest_lora(result: Result, found: list[Result]) -> Result | None:
+    """Return the LoRA on the same layers whose number of parameters is nearest, as a ratio."""
+    lora = pick(found, task=result.case.task, places=result.case.places, method="lora")
+    return min(lora, key=lambda r: abs(log(r.parameters / result.parameters)), default=None)
+
+
+def lora_eight(found: list[Result], task: str, places: str) -> Result | None:
+    return next(iter(pick(found, task=task, places=places, method="lora", size=8)), None)
 
 
 def quality_table(found: list[Result], task: str, places: str) -> str:
@@ -45,7 +186,7 @@ def quality_table(found: list[Result], task: str, places: str) -> str:
             score += f" (F1 {fmean(r.f1):.1f})"
         cells = [r.label, f"{r.parameters:,}", *([r.lr] if rates else []), score]
         cells += ["" if other in {None, r} else str(minus(r, other)) for other in columns.values()]
-        near = nearest_lora(r, found) if is_adapter(r) else None
+        near = None if r.case.method in {"head", "full", "lora"} else nearest_lora(r, found)
         cells.append("" if near is None else f"{minus(r, near)} (r = {near.case.size})")
         lines.append(cells)
     head = (
@@ -59,63 +200,11 @@ def quality_table(found: list[Result], task: str, places: str) -> str:
     return table(head, lines)
 
 
-def error_by_test_rows(a: Result, b: Result) -> float:
-    """Return the standard error of the difference that the choice of test rows brings, in points of accuracy."""
-    values = 100 * (a.right.mean(0) - b.right.mean(0))
-    return float(values.std(ddof=1) / sqrt(len(values)))
-
-
-def verdict(found: list[Result], task: str, places: str) -> str:
-    """Return what a table says on CDD beside LoRA."""
-    here = pick(found, task=task, places=places)
-    ours = [r for r in here if r.case.method in {"cdd", "cdd-blocks", "cdd-shared"}]
-    eight = lora_eight(found, task, places)
-    if eight is None or not ours:
-        return "CDD or LoRA r = 8 is still missing here."
-    parts = []
-    for name, other in (("LoRA r = 8", lambda _: eight), ("the LoRA of nearest size", lambda r: nearest_lora(r, here))):
-        differences = [(r, minus(r, other(r))) for r in ours]
-        some = {
-            "loses": [(r, d) for r, d in differences if d.sure and d.mean < 0],
-            "wins": [(r, d) for r, d in differences if d.sure and d.mean > 0],
-        }
-        said = [
-            f"{word} by {', '.join(f'{abs(d.mean):.1f} ± {d.error:.1f} points ({short(r)})' for r, d in those)}"
-            for word, those in some.items()
-            if those
-        ]
-        if rest := [r for r, d in differences if not d.sure]:
-            said.append(f"shows no sure difference with {', '.join(map(short, rest))}")
-        parts.append(f"Beside {name}, CDD {'; it '.join(said)}.")
-    three = next((r for r in ours if (r.case.method, r.case.size) == ("cdd", 3)), None)
-    if three is not None:
-        d = minus(three, eight)
-        parts.append(
-            "The interval of 95 % for 3 factors minus LoRA r = 8 is "
-            f"{signed(d.mean - d.half)} to {signed(d.mean + d.half)} points."
-        )
-        if metric(task) == "accuracy":
-            error = error_by_test_rows(three, eight)
-            parts.append(f"The choice of test rows, which the seeds share, adds a standard error of {error:.1f} to it.")
-    return " ".join(parts)
-
-
-def short(result: Result) -> str:
-    texts = {"cdd-blocks": "blocks of {}", "cdd-shared": "shared circulants"}
-    return texts.get(result.case.method, "{} factors").format(result.case.size)
-
-
 def tables(found: list[Result]) -> str:
-    """Return all tables, that of the means first, each with its verdict."""
-    parts = []
+    """Return all tables, those of the means first."""
     found = averaged(found) + found
-    for task, places in dict.fromkeys((r.case.task, r.case.places) for r in found):
-        parts += [
-            f"**{TASKS[task]}, {PLACES[places]}**",
-            quality_table(found, task, places),
-            verdict(found, task, places),
-        ]
-    return "\n\n".join(parts)
+    places = dict.fromkeys((r.case.task, r.case.places) for r in found)
+    return "\n\n".join(f"**{TASKS[t]}, {PLACES[p]}**\n\n{quality_table(found, t, p)}" for t, p in places)
 
 
 def complete(rows: list[Row], found: list[Result]) -> list[Row]:
@@ -155,39 +244,27 @@ def _failed(rows: list[Row]) -> str:
 
 def processors_text(rows: list[Row], again: list[Row]) -> str:
     """Return which processors the runs are of, and how far runs that were repeated on another one differ."""
-    used = Counter(map(processor_of, rows))
-    if len(used) == 1:
-        return f"The runs are of {next(iter(used))}."
-    text = f"Of the runs, {joined([f'{count:,} are of {name}' for name, count in used.items()])}"
+    used = ", ".join(f"{count:,} of {name}" for name, count in Counter(map(processor_of, rows)).items())
     first = {tuple(row[name] for name in RUN): row for row in rows}
-    differences: dict[tuple[str, ...], dict[str, list[float]]] = {}
-    for row in again:
-        other = first.get(tuple(row[name] for name in RUN))
-        if row["stage"] == "final" and other is not None and processor_of(other) != processor_of(row):
+    pairs = [(row, first.get(tuple(row[name] for name in RUN))) for row in again if row["stage"] == "final"]
+    found: dict[tuple[str, ...], list[float]] = {}
+    for row, other in pairs:
+        if other is not None and processor_of(other) != processor_of(row):
             name = metric(row["task"])
-            case = tuple(row[column] for column in CASE)
-            values = differences.setdefault(case, {}).setdefault(processor_of(row), [])
-            values.append(100 * (float(row[name]) - float(other[name])))
-    if not differences:
-        return f"{text}."
-    parts = [
-        f"{LABELS[method].format(size)} by {sqrt(fmean(np.square(np.concatenate(list(found.values()))))):.1f}"
-        for (_, _, method, size), found in differences.items()
-    ]
-    each = [values for found in differences.values() for values in found.values()]
-    count, means = sum(map(len, each)), max(abs(fmean(values)) for values in each)
+            case = (*(row[column] for column in CASE), processor_of(row))
+            found.setdefault(case, []).append(100 * (float(row[name]) - float(other[name])))
+    if not found:
+        return f"Runs: {used}."
+    each = np.concatenate(list(found.values()))
     return (
-        f"{text}. These round differently: of {count} last runs that were repeated on another one, those of "
-        f"{joined(parts)} points (root mean square), and no mean by more than {means:.1f}."
+        f"Runs: {used}. These round differently: {len(each)} last runs that were repeated on another one differ by "
+        f"{sqrt(fmean(each**2)):.1f} points (root mean square), and no mean by more than "
+        f"{max(abs(fmean(values)) for values in found.values()):.1f}."
     )
 
 
 def processor_of(row: Row) -> str:
     return re.split(r", \d+ cores?,", row["machine"])[0]
-
-
-def joined(parts: list[str]) -> str:
-    return f"{', '.join(parts[:-1])} and {parts[-1]}" if len(parts) > 1 else parts[0]
 
 
 def page(found: list[Result], rows: list[Row], again: list[Row]) -> str:

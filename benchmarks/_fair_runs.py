@@ -1,10 +1,14 @@
-"""The runs of `fair_adapters.py`, and the table of their results."""
+"""The runs of `fair_adapters.py`, and the table of their results, which keeps what a killed run had written."""
 
 from __future__ import annotations
 
 import base64
+import csv
+import fcntl
+import os
 import sys
 import time
+from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from statistics import fmean
@@ -13,7 +17,6 @@ import numpy as np
 import torch
 from _common import processor
 from _fair_plan import RATES, Case, Protocol, beyond
-from _results_table import Table
 
 from finetune.data import TASKS, Rows, load_task
 from finetune.encoder import load_tokenizer
@@ -22,6 +25,51 @@ from structmat._layer_fits import FACTOR_SCALE
 
 VALUES = ("rows", "epochs", "tested", "parameters", "accuracy", "matthews", "f1", "seconds", "machine", "right")
 """`seconds` are the processor's; `right` has one bit for each test row, packed and in base64."""
+
+
+class Table:
+    """The file, which grows by whole lines; `key` names the columns that say what was run, `values` the others.
+
+    One process at a time may have it open.
+    """
+
+    def __init__(self, path: Path, key: tuple[str, ...], values: tuple[str, ...]) -> None:
+        self.key, self.columns = key, key + values
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.file = path.open("a+", newline="", encoding="utf-8")
+        try:
+            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            sys.exit(f"{path} is being written by another process")
+        self.file.seek(0)
+        text = self.file.read()
+        whole = text[: text.rfind("\n") + 1]
+        lines = csv.DictReader(whole.splitlines())
+        if whole and tuple(lines.fieldnames or ()) != self.columns:
+            sys.exit(f"{path} has other columns than {', '.join(self.columns)}")
+        self.rows = {self.place(row): row for row in lines}
+        if whole != text:  # killed in the middle of a line
+            self.file.truncate(len(whole.encode()))
+        if not whole:
+            self._write(self.columns)
+
+    def place(self, row: Mapping[str, object]) -> tuple[str, ...]:
+        """Return what says which run a row is of."""
+        return tuple(_text(row.get(name)) for name in self.key)
+
+    def append(self, row: Mapping[str, object]) -> None:
+        texts = {name: _text(row.get(name)) for name in self.columns}
+        self.rows[self.place(texts)] = texts
+        self._write(texts.values())
+
+    def _write(self, cells: Iterable[str]) -> None:
+        csv.writer(self.file, lineterminator="\n").writerow(cells)
+        self.file.flush()
+        os.fsync(self.file.fileno())
+
+
+def _text(value: object) -> str:
+    return "" if value is None else str(value)
 
 
 class Bench:

@@ -7,7 +7,7 @@ FOLDER holds the tasks that are not shipped (`docs/examples/data/README.md`). Ea
 `results/fair_adapters.csv`, and what stands there is not done again: stop the command whenever you like, and go on with
 the same one. A run depends on its seed alone, so on the same machine it gives the same numbers again;
 `fair_adapters_again.csv` has runs repeated on another one (`--only goemotions --out FOLDER`, renamed). `--report`
-writes `results/fair_adapters.png` and the tables of `results/fair_adapters.md`, of the cases that have all their runs.
+writes the tables of `results/fair_adapters.md`, of the cases that have all their runs.
 Stop the runs before `git` changes files here: a table that it replaces is another file than the one that is open.
 
 The model is the example's, `docs/examples/finetune`, as is the loop of training. The encoder multiplies in bfloat16
@@ -25,7 +25,7 @@ import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from _common import one_thread
+from _common import one_thread, parser
 
 one_thread()
 
@@ -36,15 +36,12 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--data", type=Path, default=EXAMPLES / "data", help="folder with the tasks that are not shipped"
-    )
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of fair_adapters.csv")
-    parser.add_argument("--only", nargs="+", choices=list(PROTOCOLS), default=list(PROTOCOLS), metavar="TASK")
-    parser.add_argument("--report", action="store_true", help="run nothing, write the report")
-    parser.add_argument("--quick", action="store_true", help="two cases of 32 rows, to see that it runs; keeps nothing")
-    options = parser.parse_args()
+    made = parser(__doc__, "two cases of 32 rows, to see that it runs; keeps nothing")
+    made.add_argument("--data", type=Path, default=EXAMPLES / "data", help="folder with the tasks that are not shipped")
+    made.add_argument("--out", type=Path, default=RESULTS, help="folder of fair_adapters.csv")
+    made.add_argument("--only", nargs="+", choices=list(PROTOCOLS), default=list(PROTOCOLS), metavar="TASK")
+    made.add_argument("--report", action="store_true", help="run nothing, write the report")
+    options = made.parse_args()
     if options.quick:
         with TemporaryDirectory() as folder:
             options.out = Path(folder)
@@ -54,17 +51,12 @@ def main() -> None:
 
 
 def report(options: argparse.Namespace) -> None:
-    from _fair_plot import plot  # noqa: PLC0415
-    from _fair_report import page  # noqa: PLC0415
-    from _fair_results import results  # noqa: PLC0415
-    from _results_table import drawn_from, read  # noqa: PLC0415
+    from _fair_report import page, read, results  # noqa: PLC0415
 
-    table = options.out / "fair_adapters.csv"
-    rows = read(table)
+    rows = read(options.out / "fair_adapters.csv")
     found = results(rows)
     if not found:
         sys.exit("no method has all its runs yet")
-    plot(found, options.out / "fair_adapters.png", drawn_from(table))
     repeated = options.out / "fair_adapters_again.csv"
     again = read(repeated) if repeated.exists() else []
     (options.out / "fair_adapters.md").write_text(page(found, rows, again), "utf-8")
@@ -73,8 +65,7 @@ def report(options: argparse.Namespace) -> None:
 def run(options: argparse.Namespace) -> None:
     sys.path.insert(0, str(EXAMPLES))
     import torch  # noqa: PLC0415
-    from _fair_runs import VALUES, Bench  # noqa: PLC0415
-    from _results_table import Table  # noqa: PLC0415
+    from _fair_runs import VALUES, Bench, Table  # noqa: PLC0415
 
     from finetune.data import ExampleError  # noqa: PLC0415
 

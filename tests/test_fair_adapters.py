@@ -23,11 +23,9 @@ def modules():
     finally:
         for folder in folders:
             sys.path.remove(folder)
-        for name in [
-            name for name in sys.modules if name.partition(".")[0] in {"finetune", "_common", "_results_table"}
-        ]:
+        for name in [name for name in sys.modules if name.partition(".")[0] in {"finetune", "_common"}]:
             del sys.modules[name]
-        for name in [name for name in sys.modules if name.startswith(("_fair_", "_adapter_", "adapter_"))]:
+        for name in [name for name in sys.modules if name.startswith("_fair_")]:
             del sys.modules[name]
 
 
@@ -148,67 +146,27 @@ def test_scores_of_two_classes(runs):
 
 def result(modules, task, places, method, size, scores, parameters=100):
     case = modules("_fair_plan").Case(task, places, method, size)
-    return modules("_fair_results").Result(case, "0.01", parameters, np.array(scores, float), None, np.zeros((5, 4)))
+    return modules("_fair_report").Result(case, "0.01", parameters, np.array(scores, float), None)
 
 
 def test_differences_are_paired_by_seed(modules):
-    report, found = modules("_fair_report"), modules("_fair_results")
+    report = modules("_fair_report")
 
     lora = result(modules, "goemotions", "query-value", "lora", 8, [50, 60, 55, 52, 58], 7000)
     one = result(modules, "goemotions", "query-value", "lora", 1, [49, 59, 54, 51, 57], 900)
     ours = result(modules, "goemotions", "query-value", "cdd", 3, [49, 58, 54, 50, 57], 1300)
-    difference = found.minus(ours, lora)  # -1, -2, -1, -2, -1
+    difference = report.minus(ours, lora)  # -1, -2, -1, -2, -1
     assert difference.mean == pytest.approx(-1.4)
     assert difference.error == pytest.approx((0.3 / 5) ** 0.5)
     assert difference.half == pytest.approx(2.7764 * difference.error, rel=1e-4)
     assert str(difference) == "−1.4 ± 0.2*"
-    assert found.nearest_lora(ours, [lora, one, ours]) is one
-    text = report.verdict([lora, one, ours], "goemotions", "query-value")
-    assert text.startswith("Beside LoRA r = 8, CDD loses by 1.4 ± 0.2 points (3 factors). Beside the LoRA of nearest")
-    assert "The interval of 95 % for 3 factors minus LoRA r = 8 is −2.1 to −0.7 points." in text
-
-
-def test_other_places_are_also_compared_with_the_usual_lora(modules):
-    report = modules("_fair_report")
-
-    usual = result(modules, "goemotions", "query-value", "lora", 8, [50, 60, 55, 52, 58], 80)
-    there = result(modules, "goemotions", "intermediate", "lora", 8, [51, 62, 56, 54, 59], 80)  # +1, +2, +1, +2, +1
-    # -1 to `there`, 0, +1, 0, +1, 0 to `usual`
-    ours = result(modules, "goemotions", "intermediate", "cdd", 3, [50, 61, 55, 53, 58], 30)
-    lines = report.quality_table([usual, there, ours], "goemotions", "intermediate").splitlines()
-    assert [cell.strip() for cell in lines[-2].split("|")[5:-1]] == ["−1.0 ± 0.0*", "+0.4 ± 0.2", "−1.0 ± 0.0* (r = 8)"]
-    assert [cell.strip() for cell in lines[-1].split("|")[5:-1]] == ["", "+1.4 ± 0.2*", ""]
-    assert "query and value" not in report.quality_table([usual, there, ours], "goemotions", "query-value")
-
-
-def test_runs_repeated_on_another_processor_are_compared_with_the_first(modules):
-    report = modules("_fair_report")
-
-    def run(seed, accuracy, machine, method="lora", stage="final"):
-        values = ("goemotions", "query-value", method, "8", stage, "0.01", str(seed))
-        return {
-            **dict(zip(report.RUN, values, strict=True)),
-            "accuracy": accuracy,
-            "machine": f"{machine}, 8 cores, x",
-        }
-
-    rows = [run(0, "0.50", "A"), run(1, "0.60", "A"), run(0, "0.70", "B", "cdd"), run(9, "0.1", "A", stage="trial")]
-    assert report.processors_text(rows[:2], []) == "The runs are of A."
-    assert report.processors_text(rows, []) == "Of the runs, 3 are of A and 1 are of B."
-    # +1 and -3 points; the trial, the run of the same processor and the one that was not done before do not count
-    again = [run(0, "0.51", "B"), run(1, "0.57", "B"), run(2, "0.9", "B"), run(0, "0.8", "B", "cdd")]
-    again.append(run(9, "0.9", "B", stage="trial"))
-    text = report.processors_text(rows, again)
-    assert "of 2 last runs that were repeated on another one, those of LoRA r = 8 by 2.2 points (root mean" in text
-    assert text.endswith("no mean by more than 1.0.")
-    # a third processor, +5 points twice: its mean is another one
-    text = report.processors_text(rows, [*again, run(0, "0.55", "C"), run(1, "0.65", "C")])
-    assert "of 4 last runs that were repeated on another one, those of LoRA r = 8 by 3.9 points (root mean" in text
-    assert text.endswith("no mean by more than 5.0.")
+    assert report.nearest_lora(ours, [lora, one, ours]) is one
+    lines = report.quality_table([lora, one, ours], "goemotions", "query-value").splitlines()
+    assert [cell.strip() for cell in lines[3].split("|")[5:-1]] == ["−1.4 ± 0.2*", "−0.4 ± 0.2 (r = 1)"]
 
 
 def test_a_mean_of_tasks_is_of_what_was_run_on_each(modules):
-    found = modules("_fair_results")
+    report = modules("_fair_report")
 
     a, b = [50, 60, 55, 52, 58], [40, 44, 41, 44, 40]
     runs = [
@@ -217,20 +175,20 @@ def test_a_mean_of_tasks_is_of_what_was_run_on_each(modules):
         result(modules, "sst2", "query-value", "cdd", 3, b, 1300),
         result(modules, "goemotions-more", "query-value", "cdd", 3, a, 1300),
     ]
-    (mean,) = found.averaged(runs)
+    (mean,) = report.averaged(runs)
     assert (mean.case.task, mean.case.method, mean.parameters) == ("mean", "lora", 7000)
     assert list(mean.scores) == [45, 52, 48, 48, 49]
-    assert found.averaged(runs[:1]) == []
+    assert report.averaged(runs[:1]) == []
 
 
 def test_a_case_with_a_last_run_that_diverged_has_no_mean(modules):
-    found, report = modules("_fair_results"), modules("_fair_report")
+    report = modules("_fair_report")
 
-    rows = modules("_results_table").read(ROOT / "benchmarks/results/fair_adapters.csv")
-    before = {r.case for r in found.results(rows)}
+    rows = modules("_fair_report").read(ROOT / "benchmarks/results/fair_adapters.csv")
+    before = {r.case for r in report.results(rows)}
     row = next(row for row in rows if row["stage"] == "final")
     row |= {"accuracy": "", "matthews": "", "right": ""}
-    after = found.results(rows)
+    after = report.results(rows)
     assert len(before) - len(after) == 1
     lost = before - {r.case for r in after}
     assert [case.task for case in lost] == [row["task"]]
@@ -239,7 +197,7 @@ def test_a_case_with_a_last_run_that_diverged_has_no_mean(modules):
 
 def test_last_runs_have_the_best_rate_of_the_trials(modules):
     plan = modules("_fair_plan")
-    rows = modules("_results_table").read(ROOT / "benchmarks/results/fair_adapters.csv")
+    rows = modules("_fair_report").read(ROOT / "benchmarks/results/fair_adapters.csv")
     scores, chosen = {}, {}
     for row in rows:
         case = row["task"], row["places"], row["method"], row["size"]
@@ -257,60 +215,10 @@ def test_last_runs_have_the_best_rate_of_the_trials(modules):
         assert set(means) == set(plan.RATES[case[2]]) | ({best} if best else set()), case
 
 
-def test_a_file_of_results_with_other_columns_is_refused(modules, tmp_path):
-    table = modules("_results_table").Table
+def test_a_file_of_results_with_other_columns_is_refused(runs, tmp_path):
+    table = runs.Table
     path = tmp_path / "results.csv"
     path.write_text("a,b\n1,2\n")
     with pytest.raises(SystemExit, match="has other columns than a, c"):
         table(path, ("a",), ("c",))
     assert path.read_text() == "a,b\n1,2\n"
-
-
-@pytest.mark.parametrize("task", ["goemotions", "sst2", "banking77", "cola", "mrpc", "goemotions-more", "mean"])
-def test_a_panel_shows_every_result_with_its_error(modules, task):
-    figure = pytest.importorskip("matplotlib.figure").Figure()
-    plots, found = modules("_fair_plot"), modules("_fair_results")
-    results = found.results(modules("_results_table").read(ROOT / "benchmarks/results/fair_adapters.csv"))
-    shown = found.pick(results + found.averaged(results), task=task)
-    panel = figure.subplots()
-    plots.draw(panel, shown)
-    drawn = [
-        (container[0].get_color(), container[0].get_fillstyle(), round(x), round(low, 6), round(high, 6))
-        for container in panel.containers
-        for x, ((_, low), (_, high)) in zip(container[0].get_xdata(), container[2][0].get_segments(), strict=True)
-    ]
-    expected = [
-        (
-            plots.STYLES[r.case.method][1],
-            plots.FILLS[r.case.places][0],
-            round(r.parameters * plots.ASIDE.get(r.case.method, 1)),
-            round(r.mean - r.error, 6),
-            round(r.mean + r.error, 6),
-        )
-        for r in shown
-        if r.case.method in plots.STYLES
-    ]
-    assert sorted(drawn) == sorted(expected)
-    assert drawn
-    low, high = panel.get_xlim()
-    assert all(low <= x <= high for _, _, x, _, _ in drawn)
-    levels = [line for line in panel.lines if line.get_label() in {label for label, _ in plots.LEVELS.values()}]
-    at_head_and_full = [r for method in plots.LEVELS for r in found.pick(shown, method=method, places="query-value")]
-    assert [line.get_ydata()[0] for line in levels] == [r.mean for r in at_head_and_full]
-
-
-@pytest.mark.parametrize(
-    ("plot", "tables"),
-    [
-        ("benchmarks/results/fair_adapters.png", ["fair_adapters"]),
-        (
-            "docs/_static/measured.png",
-            ["scaling_scipy_float64_1", "scaling_auto_float64_1", "more_factors", "fair_adapters"],
-        ),
-    ],
-)
-def test_committed_plots_are_drawn_from_the_committed_tables(modules, plot, tables):
-    image = pytest.importorskip("PIL.Image")
-    paths = [ROOT / f"benchmarks/results/{name}.csv" for name in tables]
-    with image.open(ROOT / plot) as opened:
-        assert opened.text["Comment"] == modules("_results_table").drawn_from(*paths)
