@@ -11,7 +11,11 @@ from matplotlib.figure import Figure
 
 HERE = Path(__file__).parent
 TABLE = HERE.parent.parent / "benchmarks/results/growth.csv"
-LINES = {"dense": ("dense", "#7a828e", "^"), "scipy": ("SciPy", "#2f7fc8", "s"), "structmat": ("structmat", "#e07b24", "o")}
+LINES = {
+    "dense": ("dense", "#7a828e", "^"),
+    "scipy": ("SciPy", "#2f7fc8", "s"),
+    "structmat": ("structmat", "#e07b24", "o"),
+}
 PANELS = {"product": "Toeplitz matrix times vector", "solve": "Toeplitz system, one right-hand side"}
 
 
