@@ -150,8 +150,7 @@ def _svd_errors(matrix: NDArray[Any], most: int) -> NDArray[np.float64]:
     """Return the relative errors of the truncated SVDs of rank zero up to `most` at least."""
     side = min(matrix.shape)
     if side > _DENSE_SVD_SIDE and 0 < most < side // 8 and matrix.any():
-        # The residual depends on the error of the singular vectors in second order only.
-        triplets = leading_triplets(matrix, most, np.random.default_rng(0), second_order=True)
+        triplets = leading_triplets(matrix, most, np.random.default_rng(0))
         if triplets is not None:
             u, s, vh = triplets
             rest = _norm(matrix - (u * s) @ vh)

@@ -37,7 +37,8 @@ from structmat.fit._matrices import (
     rounding_error,
     scale_by_power_of_two,
     second_moment,
-    transposed_circulants,
+    transposed_vectors,
+    truncated_svd,
     weighted_inputs,
 )
 from structmat.fit._products import Products
@@ -345,8 +346,8 @@ class _Fit:
             tall = copy.copy(self)
             tall.values = np.ascontiguousarray(self.values.T)
             tall.layout = replace(self.layout, shape=self.layout.shape[::-1])
-            found = tall._searched(rng, [k._replace(vectors=_transposed(k.vectors)) for k in known], None)
-            return found._replace(vectors=_transposed(found.vectors))
+            found = tall._searched(rng, [k._replace(vectors=transposed_vectors(k.vectors)) for k in known], None)
+            return found._replace(vectors=transposed_vectors(found.vectors))
 
         double = np.result_type(self.values.dtype, np.float64)
         dtype = self.values.dtype if self.values.size > _DOUBLE_SIDE**2 else double
@@ -385,9 +386,9 @@ class _Fit:
             for name, start in CLOSED_FORMS.items():
                 found.append(KnownProduct(name, self._of_grid(start(grid, rng), grid)))
             if layout.is_single_block and inputs is not None:
-                u, v = _weighted_rank_one(self.values, inputs)
+                u, v = truncated_svd(self.values @ inputs, 1, rng, inputs)
                 ones = np.ones((1, 1, layout.block_size), dtype=u.dtype)
-                found.append(KnownProduct("rank-one", [u, ones, v]))
+                found.append(KnownProduct("rank-one", [u[:, 0], ones, v[:, 0]]))
         return found
 
 
@@ -488,22 +489,7 @@ def _scaled_evenly(vectors: Sequence[NDArray[Any]], log2_scale: float) -> list[N
         return [scale_by_power_of_two(v * v.real.dtype.type(2.0**rest), int(exponent)) for v in vectors]
 
 
-def _transposed(vectors: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
-    """Return the vectors of the transposed product."""
-    return [
-        np.ascontiguousarray(transposed_circulants(v).swapaxes(0, 1)) if v.ndim == 3 else v for v in reversed(vectors)
-    ]
-
-
 def _padded(diagonal: NDArray[Any], blocks: int, size: int) -> NDArray[Any]:
     whole = np.zeros(blocks * size, dtype=diagonal.dtype)
     whole[: len(diagonal)] = diagonal
     return whole.reshape(blocks, size)
-
-
-def _weighted_rank_one(matrix: NDArray[Any], inputs: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return u and v of the matrix ``u v^T`` of rank one that is best with `inputs`."""
-    u, s, wh = np.linalg.svd(matrix @ inputs, full_matrices=False)
-    # The first right singular vector is a combination of the rows of the inputs.
-    v = np.linalg.lstsq(inputs.T, wh[0], rcond=None)[0]
-    return s[0] * u[:, 0], v.astype(u.dtype)

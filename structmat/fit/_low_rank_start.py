@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from structmat.fit._matrices import leading_triplets, transposed_circulants
+from structmat.fit._matrices import transposed_circulants, transposed_vectors, truncated_svd
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from structmat.fit._products import Products
     from structmat.fit._result import Control
 
-__all__ = ["low_rank_product", "low_rank_start", "truncated_svd"]
+__all__ = ["low_rank_product", "low_rank_start"]
 
 _SPREAD = 0.35
 """Half the distance of x and y as a share of what makes a ratio infinite. The condition is inversely proportional to
@@ -43,9 +43,6 @@ and the larger it is the more do the entries of the circulants differ."""
 
 _DIRECTIONS = 512
 """Directions of the complex plane that are tried."""
-
-_DENSE_SIDE = 256
-"""Up to this smaller side a full SVD costs less than iterations."""
 
 
 def low_rank_start(products: Products, rng: np.random.Generator, _control: Control) -> Iterator[list[NDArray[Any]]]:
@@ -56,26 +53,6 @@ def low_rank_start(products: Products, rng: np.random.Generator, _control: Contr
         return
     A, B = truncated_svd(products.target, max(2, blocks), rng, products.inputs)
     yield low_rank_product(A, B, layout.block_size)
-
-
-def truncated_svd(
-    target: NDArray[Any], rank: int, rng: np.random.Generator, inputs: NDArray[Any] | None = None
-) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return `A` and `B` of `rank` columns with ``A @ B.T``, or ``A @ B.T @ inputs``, nearest to a matrix.
-
-    Columns beyond the rank of the matrix are zero.
-    """
-    triplets = None
-    if min(target.shape) > max(_DENSE_SIDE, 8 * rank):
-        triplets = leading_triplets(target, rank, rng)
-    u, s, wh = triplets or np.linalg.svd(target, full_matrices=False)
-    order = np.argsort(-s)[:rank]
-    roots = np.sqrt(np.where(s[order] > np.finfo(s.dtype).eps * s[order[0]], s[order], 0.0))
-    # The right singular vectors are combinations of the rows of the inputs.
-    right = wh[order].T if inputs is None else np.linalg.lstsq(inputs.T, wh[order].T, rcond=None)[0]
-    A, B = np.zeros((len(u), rank), target.dtype), np.zeros((len(right), rank), target.dtype)
-    A[:, : len(order)], B[:, : len(order)] = u[:, order] * roots, right * roots
-    return A, B
 
 
 def low_rank_product(A: NDArray[Any], B: NDArray[Any], block_size: int) -> list[NDArray[Any]]:
@@ -92,8 +69,7 @@ def low_rank_product(A: NDArray[Any], B: NDArray[Any], block_size: int) -> list[
         From two on if there is one block to the smaller side.
     """
     if len(A) < len(B):
-        a, c, d, e, b = low_rank_product(B, A, block_size)
-        return [b, transposed_circulants(e.swapaxes(0, 1)), d, transposed_circulants(c.swapaxes(0, 1)), a]
+        return transposed_vectors(low_rank_product(B, A, block_size))
     m = block_size
     blocks = -(-len(B) // m)
     d = np.zeros(len(B), dtype=A.dtype)

@@ -7,6 +7,7 @@ the columns of `M`, of which a singular `S` needs no more than its rank.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,10 +34,15 @@ __all__ = [
     "scale_by_power_of_two",
     "second_moment",
     "transposed_circulants",
+    "transposed_vectors",
+    "truncated_svd",
     "weighted_inputs",
 ]
 
 _MOMENT = "input_second_moment"
+
+_DENSE_SVD_SIDE = 256
+"""Up to this smaller side a full SVD costs less than iterations."""
 
 _CHUNK_ENTRIES = 1 << 16
 """Entries of products that an error is computed from at a time."""
@@ -92,6 +98,13 @@ def transposed_circulants(c: NDArray[Any]) -> NDArray[Any]:
     return np.concatenate((c[..., :1], c[..., :0:-1]), axis=-1)
 
 
+def transposed_vectors(vectors: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
+    """Return the vectors of the transposed product."""
+    return [
+        np.ascontiguousarray(transposed_circulants(v).swapaxes(0, 1)) if v.ndim == 3 else v for v in reversed(vectors)
+    ]
+
+
 def rounding_error(dtype: DTypeLike) -> float:
     """Return the relative error up to which a product is the matrix to rounding: nothing is left to search for."""
     return 4.0 * float(np.finfo(dtype).eps)
@@ -109,16 +122,12 @@ def most_spread(dtype: DTypeLike) -> float:
 
 
 def leading_triplets(
-    matrix: NDArray[Any],
-    k: int,
-    rng: np.random.Generator,
-    *,
-    second_order: bool = False,
+    matrix: NDArray[Any], k: int, rng: np.random.Generator
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]] | None:
     """Return the `k` largest singular triplets in any order, by Lanczos iterations from a random vector.
 
-    None where these do not converge: a full decomposition always has an answer. `second_order` says that errors of the
-    vectors count in second order only.
+    None where these do not converge: a full decomposition always has an answer. Errors of the vectors count in second
+    order only.
     """
     from scipy.sparse import linalg  # noqa: PLC0415  # slow to import, so not before it is needed
 
@@ -135,10 +144,30 @@ def leading_triplets(
     )
     v0 = rng.standard_normal(min(matrix.shape)).astype(dtype)
     try:
-        u, s, vh = linalg.svds(operator, k=k, tol=float(np.finfo(dtype).eps) ** 0.75 if second_order else 0.0, v0=v0)
+        u, s, vh = linalg.svds(operator, k=k, tol=float(np.finfo(dtype).eps) ** 0.75, v0=v0)
     except linalg.ArpackError:
         return None
     return u, s, vh
+
+
+def truncated_svd(
+    target: NDArray[Any], rank: int, rng: np.random.Generator, inputs: NDArray[Any] | None = None
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return `A` and `B` of `rank` columns with ``A @ B.T``, or ``A @ B.T @ inputs``, nearest to a matrix.
+
+    Columns beyond the rank of the matrix are zero.
+    """
+    triplets = None
+    if min(target.shape) > max(_DENSE_SVD_SIDE, 8 * rank):
+        triplets = leading_triplets(target, rank, rng)
+    u, s, wh = triplets or np.linalg.svd(target, full_matrices=False)
+    order = np.argsort(-s)[:rank]
+    roots = np.sqrt(np.where(s[order] > np.finfo(s.dtype).eps * s[order[0]], s[order], 0.0))
+    # The right singular vectors are combinations of the rows of the inputs.
+    right = wh[order].T if inputs is None else np.linalg.lstsq(inputs.T, wh[order].T, rcond=None)[0]
+    A, B = np.zeros((len(u), rank), target.dtype), np.zeros((len(right), rank), target.dtype)
+    A[:, : len(order)], B[:, : len(order)] = u[:, order] * roots, right * roots
+    return A, B
 
 
 def product_error(

@@ -35,11 +35,11 @@ from structmat.fit._matrices import (
     absolute_square,
     by_cyclic_diagonals,
     largest_exponent,
-    leading_triplets,
     most_spread,
     rounding_error,
     scale_by_power_of_two,
     transposed_circulants,
+    truncated_svd,
 )
 
 if TYPE_CHECKING:
@@ -85,9 +85,6 @@ as this number of entries holds copies of the matrix, up to a limit."""
 _SCREENING_ITERATIONS, _CLOSE, _FINALISTS = 15, 1.02, 4
 """Every start gets this many iterations. Then the best go on: those within this factor of the very best, up to this
 number."""
-
-_DENSE_SVD_SIDE = 64
-"""Up to this smaller side a full SVD costs less than iterations."""
 
 _FIRST_PASSES, _NEXT_PASSES, _RING_PASSES = 24, 8, 60
 """Power iterations of synchronisation: for the first shift, which starts from noise, for the others, which start from a
@@ -486,14 +483,9 @@ def _diagonal_start(grid: BlockGrid, _rng: np.random.Generator) -> Factors:
 
 def _rank_one_start(grid: BlockGrid, rng: np.random.Generator) -> Factors:
     """The truncated SVD of rank one: ``u v^H = diag(u) circ(1) diag(conj(v))``."""
-    rows, cols = grid.p * grid.m, grid.q * grid.m
-    matrix, triplets = grid.weighted.reshape(rows, cols), None
-    if min(rows, cols) > _DENSE_SVD_SIDE:
-        triplets = leading_triplets(matrix, 1, rng, second_order=True)
-    u, s, vh = triplets or np.linalg.svd(matrix, full_matrices=False)
+    u, v = truncated_svd(grid.weighted.reshape(grid.p * grid.m, grid.q * grid.m), 1, rng)
     c = np.ones((grid.p, grid.q, grid.m), dtype=grid.double)
-    a, b = u[:, 0].reshape(grid.p, grid.m), (s[0] * vh[0]).reshape(grid.q, grid.m)
-    return Factors(a.astype(grid.double), c, b.astype(grid.double))
+    return Factors(u.reshape(grid.p, grid.m).astype(grid.double), c, v.reshape(grid.q, grid.m).astype(grid.double))
 
 
 def _random_start(grid: BlockGrid, rng: np.random.Generator) -> Factors:

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from structmat.fit import fit_cdd
-from structmat.fit._low_rank_start import low_rank_product, truncated_svd
+from structmat.fit._low_rank_start import low_rank_product
+from structmat.fit._matrices import truncated_svd
 from structmat.operators._cdd import CDDProduct
 
 EPS = np.finfo(np.float64).eps
