@@ -9,8 +9,7 @@ permutation about twice as many factors as rows, and a matrix of low rank or few
 # %%
 # Four matrices
 # -------------
-# :func:`structmat.factorize_cdd` tries closed forms first, and has constructions for all other matrices. Three factors
-# are found by :func:`structmat.fit_cdd`.
+# :func:`structmat.factorize_cdd` looks for few factors first, and has constructions for all other matrices.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -24,10 +23,9 @@ matrices = {
     "tridiagonal": 2 * np.eye(n) - np.eye(n, k=1) - np.eye(n, k=-1),
     "rank 2": rng.standard_normal((n, 2)) @ rng.standard_normal((2, n)),
     "random permutation": np.eye(n)[rng.permutation(n)],
+    "Fourier": scipy.linalg.dft(n, scale="sqrtn"),
 }
 products = {name: sm.factorize_cdd(W, rng=0) for name, W in matrices.items()}
-matrices["Fourier"] = scipy.linalg.dft(n, scale="sqrtn")
-products["Fourier"] = sm.fit_cdd(matrices["Fourier"], rng=0)
 for name, result in products.items():
     print(f"{name:20} {result.operator.n_factors:4d} factors, error {result.error:.0e}, {result.start}")
 

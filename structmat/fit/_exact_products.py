@@ -1,11 +1,4 @@
-"""Products that reproduce a matrix of low rank or of few cyclic diagonals, and what removes structure from any matrix.
-
-**Rank k** takes ``4k + 3`` complex diagonals and circulants. With the Fourier vectors f_j of k
-frequencies, spread evenly, there is a polynomial X in the shift of degree below k with diagonal coefficients and ``X
-f_j = u_j`` for given u_j: row by row a Vandermonde system of order k. The product of all ``P - exp(-2 pi i j / n)`` is
-zero on every f_j, so a multiple of it may be added, which makes the leading coefficient a scalar. With Y for the right
-singular vectors, ``W = X C Y^H`` where the circulant C has the singular values at those frequencies, and zeros
-elsewhere, for eigenvalues.
+"""Products that reproduce a matrix of few cyclic diagonals, and what removes structure from any matrix.
 
 **d + 1 neighbouring cyclic diagonals** take ``2d + 1``, or at most ``3d + 1`` real ones. Such a matrix is ``Q P^a``
 with a polynomial Q in P of degree d, which has d null sequences and splits into d linear factors. Its leading
@@ -27,7 +20,6 @@ import numpy as np
 from structmat.fit._linear_factors import (
     SHIFT,
     eigen_sequences,
-    factor_polynomial,
     factor_real_sequences,
     linear_factors,
     periodic_parts,
@@ -42,76 +34,8 @@ __all__ = [
     "Mixing",
     "cyclic_band",
     "factor_cyclic_band",
-    "factor_low_rank",
     "factor_real_cyclic_band",
-    "low_rank",
 ]
-
-_LEAD = 0.6 * np.exp(0.6j)
-"""The leading coefficient in units of the root mean square norm of a row of coefficients times sqrt(n / k). Multipliers
-are the growth of a recursion of order k over n steps, which varies as a random walk: its steps must shrink with n."""
-
-_SPARE = 8
-"""Vectors on which the rank is tried beyond the largest rank looked for."""
-
-
-def low_rank(W: NDArray[Any], most: int, tol: float) -> int | None:
-    """Return the rank of a matrix up to `tol` relative to its norm, if it is at most `most`."""
-    u, s, v = _singular_triplets(W, min(len(W), most + _SPARE))
-    allowed = tol * np.linalg.norm(W)
-    tail = np.sqrt(np.cumsum(s[::-1] ** 2))[::-1]
-    rank = int(np.count_nonzero(tail > allowed))
-    return None if rank > most or np.linalg.norm(W - u * s @ v.conj().T) > allowed else rank
-
-
-def _singular_triplets(W: NDArray[Any], rank: int) -> tuple[NDArray[Any], NDArray[np.float64], NDArray[Any]]:
-    """Return U, s and V with ``W = U diag(s) V^H`` for a matrix of at most that rank.
-
-    A random projection, which may always be the same, finds the range: the cost is ``O(n**2 * rank)``.
-    """
-    n, rng = len(W), np.random.default_rng(0)
-    q = np.linalg.qr(W @ rng.standard_normal((n, rank)))[0]
-    u, s, vh = np.linalg.svd(q.conj().T @ W, full_matrices=False)
-    return q @ u, s, vh.conj().T
-
-
-def factor_low_rank(rank: int, W: NDArray[Any], extended: bool) -> list[NDArray[np.complex128]] | None:
-    """Return ``4k + 3`` diagonals and first columns, or nothing where structure would spoil their accuracy."""
-    u, s, v = (x[..., :rank] for x in _singular_triplets(W, min(len(W), rank + _SPARE)))
-    frequencies = np.arange(rank) * len(W) // rank
-    left, right = (factor_polynomial(_polynomial(side, frequencies), extended=extended) for side in (u, v))
-    if left is None or right is None:
-        return None
-    spectrum = np.zeros(len(W), dtype=np.complex128)
-    spectrum[frequencies] = s
-    return [*left, np.fft.ifft(spectrum), *_adjoint(right)]
-
-
-def _adjoint(vectors: list[NDArray[Any]]) -> list[NDArray[Any]]:
-    """Return the vectors of the adjoint of a product that begins and ends with a diagonal."""
-    return [
-        np.conj(np.roll(vector[::-1], 1) if place % 2 else vector) for place, vector in enumerate(reversed(vectors))
-    ]
-
-
-def _polynomial(targets: NDArray[Any], frequencies: NDArray[np.intp]) -> NDArray[np.complex128]:
-    """Return the coefficients (k + 1, n) of a polynomial in the shift that takes Fourier vectors to the k `targets`."""
-    n, rank = targets.shape
-    phase = np.exp(-2j * np.pi * (np.outer(frequencies, np.arange(n)) % n) / n)
-    values = np.sqrt(n) * phase * targets.T
-    coefficients = np.zeros((rank + 1, n), dtype=np.complex128)
-    coefficients[:rank] = np.linalg.solve(phase[:, :rank], values)
-    coefficients += (
-        _LEAD * np.linalg.norm(coefficients) / np.sqrt(rank) * np.poly(phase[_spread_order(rank), 1])[::-1, None]
-    )
-    return coefficients
-
-
-def _spread_order(count: int) -> list[int]:
-    """Return the order of the numbers below `count` in which each is far from those before it, as on a circle."""
-    bits = max(1, (count - 1).bit_length())
-    return [k for k in (int(f"{j:0{bits}b}"[::-1], 2) for j in range(2**bits)) if k < count]
-
 
 _ZERO, _FILLED = 1e-15, 1e-17
 """Entries of the outermost diagonals are divided by. Those below the first share of their root mean square become the

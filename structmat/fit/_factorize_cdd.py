@@ -17,12 +17,11 @@ from structmat.fit._exact_products import (
     Mixing,
     cyclic_band,
     factor_cyclic_band,
-    factor_low_rank,
     factor_real_cyclic_band,
-    low_rank,
 )
 from structmat.fit._fit_cdd import fit_cdd
 from structmat.fit._linear_factors import factor_matrix, factor_real_matrix
+from structmat.fit._low_rank_start import low_rank_product
 from structmat.fit._matrices import finite_matrix, largest_exponent, product_error, scale_by_power_of_two
 from structmat.fit._result import FitResult
 from structmat.operators import BandedCirculant, CDDLayout, CDDProduct, Circulant, Diagonal
@@ -31,15 +30,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from structmat._array_tools import ArrayLike
-    from structmat.operators import FactorKind
 
 __all__ = ["factorize_cdd"]
 
 _OWNER = "factorize_cdd"
 
 _LOW_RANK, _STRUCTURE_ERROR = 4, 1e-14
-"""The rank up to which a matrix has low rank, as a share of its side, and the error that its singular vectors or its
-cyclic diagonals may leave."""
+"""A matrix has low rank up to this part of its side, if its singular vectors, as its cyclic diagonals, leave no more
+than this error."""
 
 _MIXINGS, _RANDOM_PHASES = 3, ", random phases"
 """Random phases that are tried before the most accurate product is taken, and what their names end with."""
@@ -62,14 +60,17 @@ _Vectors: TypeAlias = "list[NDArray[Any]]"
 
 
 class _Form(NamedTuple):
-    """A candidate: diagonals and first columns, and what they are called."""
+    """A product, by its vectors and what it is called."""
 
     name: str
-    first: FactorKind
     vectors: _Vectors
     message: str
-    shifts: bool
-    """Whether circulants of few diagonals are to be applied by shifts."""
+    layout: CDDLayout | None = None
+    """None for a construction, whose circulants of few diagonals are applied by shifts."""
+
+    def product(self) -> CDDProduct:
+        """Return the operator."""
+        return self.layout.product(self.vectors) if self.layout else _by_shifts(self.vectors)
 
 
 def factorize_cdd(
@@ -81,11 +82,12 @@ def factorize_cdd(
 ) -> FitResult:
     """Factorise a square matrix into diagonal and circulant matrices.
 
-    Diagonal and circulant matrices are recognised first (one factor), and what three factors hold, such as a circulant
-    between diagonals or a matrix of rank one. Any other matrix takes ``2n + 1`` factors, by one
-    eigenvalue problem, one of rank k ``4k + 3``, and one with ``d + 1`` neighbouring nonzero cyclic diagonals, such as
-    a tridiagonal matrix with or without corners, ``2d + 1``. This is a theorem at work and no compression: the product
-    of a 256 x 256 matrix has 513 factors, twice the bytes of the dense matrix, and takes a thousand times as long.
+    Diagonal and circulant matrices are recognised first (one factor), what three factors hold, such as a circulant
+    between diagonals or a matrix of rank one, and a rank k of up to n / 4, which five factors in blocks of n / k hold
+    with about ``(2k + 3) n`` numbers. Any other matrix takes ``2n + 1`` factors, by one eigenvalue problem; one with
+    ``d + 1`` neighbouring nonzero cyclic diagonals, such as a tridiagonal matrix with or without corners, ``2d + 1``.
+    This is a theorem at work and no compression: the product of a 256 x 256 matrix has 513 factors, twice the bytes of
+    the dense matrix, and takes a thousand times as long.
 
     Parameters
     ----------
@@ -128,8 +130,8 @@ def factorize_cdd(
     A product of F factors has ``F * n - (F - 1)`` degrees of freedom, so a generic matrix needs ``n + 1`` factors.
     ``2n - 1`` are known to suffice [1]_; the construction here takes two more, which keep it stable. It costs
     ``O(n**3)``, and its relative errors grow with n: at most 1e-12 up to n = 256, 1e-11 up to 512, 5e-11 at 1,024.
-    Circulants have two diagonals (`BandedCirculant`) and are applied by shifts. For rank k, ``4k + 1`` are known to
-    suffice [2]_.
+    Circulants have two diagonals (`BandedCirculant`) and are applied by shifts. Without blocks, ``4k + 1`` factors
+    are known to suffice for rank k [2]_.
 
     References
     ----------
@@ -163,7 +165,7 @@ def factorize_cdd(
     exponent = largest_exponent(values)
     scaled = scale_by_power_of_two(values, -exponent)
     form = _few_factors(scaled, target_error) or _constructed(scaled, target_error, random, real=real)
-    product = _to_product(form._replace(vectors=_scaled_at_its_ends(form.vectors, exponent)))
+    product = form._replace(vectors=_scaled_at_its_ends(form.vectors, exponent)).product()
     xp = array_namespace(matrix)
     if not is_numpy(xp):
         product = product._map(lambda array, _: xp.asarray(array, device=device(matrix)))
@@ -174,7 +176,7 @@ def factorize_cdd(
     return FitResult(
         operator=product,
         error=error,
-        block_size=len(values),
+        block_size=form.layout.block_size if form.layout else len(values),
         n_parameters=product.n_parameters,
         n_iter=0,
         converged=error <= target_error,
@@ -185,13 +187,13 @@ def factorize_cdd(
     )
 
 
-def _to_product(form: _Form) -> CDDProduct:
-    """Return the product of a form."""
+def _by_shifts(vectors: _Vectors) -> CDDProduct:
+    """Return the product of diagonals and first columns."""
     factors: list[Diagonal | Circulant | BandedCirculant] = []
-    for place, vector in enumerate(form.vectors):
-        if (place % 2 == 0) == (form.first == "diagonal"):
+    for place, vector in enumerate(vectors):
+        if place % 2 == 0:
             factors.append(Diagonal(vector))
-        elif form.shifts and (span := _span(vector)) is not None:
+        elif (span := _span(vector)) is not None:
             start, entries = span
             factors.append(BandedCirculant(entries, len(vector), start))
         else:
@@ -225,21 +227,28 @@ def _scaled_at_its_ends(vectors: _Vectors, exponent: int) -> _Vectors:
 
 
 def _few_factors(W: NDArray[Any], target_error: float) -> _Form | None:
-    """Return the product of one factor, or of three as `fit_cdd` fits them, that reproduces a matrix."""
-    forms: list[tuple[str, FactorKind, _Vectors]] = [
-        ("diagonal", "diagonal", [W.diagonal().copy()]),
-        ("circulant", "circulant", [np.asarray(Circulant.nearest(W).c)]),
+    """Return the product of one, three or five factors that reproduces a matrix, if there is one."""
+    n, circulant = len(W), np.asarray(Circulant.nearest(W).c)
+    forms = [
+        _Form("diagonal", [W.diagonal().copy()], "", CDDLayout((n, n), 1)),
+        _Form("circulant", [circulant[None, None]], "", CDDLayout((n, n), 1, "min", "circulant")),
     ]
-    for name, first, vectors in forms:
-        P = np.asarray(CDDProduct.from_vectors(*vectors, first=first).to_dense())
-        if np.linalg.norm(W - P) <= target_error * np.linalg.norm(W):
-            return _Form(name, first, vectors, f"W is a {name} matrix", shifts=False)
+    for form in forms:
+        if np.linalg.norm(W - np.asarray(form.product().to_dense())) <= target_error * np.linalg.norm(W):
+            return form._replace(message=f"W is a {form.name} matrix")
     fit = fit_cdd(W, restarts=0, max_iter=_FIT_ITERATIONS, rng=0)
-    if fit.error > target_error:
+    if fit.error <= target_error:
+        layout = CDDLayout.of(fit.operator)
+        vectors = [np.asarray(vector) for vector in layout.vectors_of(fit.operator)]
+        return _Form("three factors", vectors, f"W is a product of three factors: {fit.start}", layout)
+    u, s, vh = np.linalg.svd(W)
+    tail = np.sqrt(np.cumsum(s[::-1] ** 2))[::-1]
+    rank = int(np.count_nonzero(tail > _STRUCTURE_ERROR * tail[0]))
+    if rank > n // _LOW_RANK:
         return None
-    vectors = [np.asarray(vector) for vector in CDDLayout.of(fit.operator).vectors_of(fit.operator)]
-    vectors[1] = vectors[1].reshape(-1)
-    return _Form("three factors", "diagonal", vectors, f"W is a product of three factors: {fit.start}", shifts=False)
+    layout = CDDLayout((n, n), 5, n // rank)  # as many blocks as the rank, or more
+    vectors = low_rank_product(u[:, :rank] * np.sqrt(s[:rank]), (np.sqrt(s[:rank, None]) * vh[:rank]).T, n // rank)
+    return _Form(f"rank {rank}", vectors, f"five factors in blocks of {n // rank} hold the rank {rank}", layout)
 
 
 # Constructions
@@ -260,12 +269,9 @@ class _Construction(NamedTuple):
 def _constructions(W: NDArray[Any], *, real: bool) -> list[_Construction]:
     """Return the constructions for a matrix, those of fewest factors first."""
     n, each = len(W), 3 if real else 2
-    plain = [_Construction("generic", each * n + 1, factor_real_matrix if real else factor_matrix)]
-    rank = None if real else low_rank(W, n // _LOW_RANK, _STRUCTURE_ERROR)
-    if rank is not None:
-        plain.append(_Construction(f"rank {rank}", 4 * rank + 3, partial(factor_low_rank, rank)))
-    mixed = [_Construction(f"{name}{_RANDOM_PHASES}", count + 4, make, mixed=True) for name, count, make, _ in plain]
-    choices = plain + mixed * _MIXINGS
+    whole: Any = factor_real_matrix if real else factor_matrix
+    mixed = _Construction(f"generic{_RANDOM_PHASES}", each * n + 5, whole, mixed=True)
+    choices = [_Construction("generic", each * n + 1, whole), *[mixed] * _MIXINGS]
     if (band := cyclic_band(W, _STRUCTURE_ERROR)) is not None:
         degree = len(band.coefficients) - 1
         of_band: Any = factor_real_cyclic_band if real else factor_cyclic_band
@@ -295,8 +301,8 @@ def _constructed(W: NDArray[Any], target_error: float, rng: np.random.Generator,
             continue
         vectors = vectors if mixing is None else mixing.around(vectors)
         with np.errstate(all="ignore"):
-            form = _Form(construction.name, "diagonal", vectors, "", shifts=True)
-            left = _to_product(form) @ probes - target
+            form = _Form(construction.name, vectors, "")
+            left = form.product() @ probes - target
             error = float(np.linalg.norm(left) / np.linalg.norm(target))
         found.append((error if np.isfinite(error) else np.inf, form))
         if error <= max(usual, target_error if construction.n_factors <= n else 0.0):

@@ -39,7 +39,6 @@ __all__ = [
     "SHIFT",
     "eigen_sequences",
     "factor_matrix",
-    "factor_polynomial",
     "factor_real_matrix",
     "factor_real_sequences",
     "linear_factors",
@@ -79,25 +78,6 @@ def factor_real_matrix(W: NDArray[np.float64], extended: bool) -> list[NDArray[n
         if (vectors := _factor_real(below, above, lead, extended=extended)) is not None:
             return vectors
     return None
-
-
-def factor_polynomial(coefficients: NDArray[np.complex128], *, extended: bool) -> list[NDArray[np.complex128]] | None:
-    """Return ``2k + 1`` diagonals and first columns of ``sum over m of diag(coefficients[m]) P^m``.
-
-    `coefficients` has the shape (k + 1, n) with k below n; the last one must be a constant vector.
-    """
-    return _factor(*_pencil_of(coefficients), complex(coefficients[-1, 0]), extended=extended)
-
-
-def _pencil_of(coefficients: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return the two matrices of the pencil of a polynomial."""
-    n = coefficients.shape[1]
-    below, above = np.zeros((2, n, n), dtype=coefficients.dtype)
-    i = np.arange(n)
-    for m, coefficient in enumerate(coefficients):
-        below[i[m:], i[: n - m]] = coefficient[m:]
-        above[i[:m], i[n - m :]] = coefficient[:m]
-    return below, above
 
 
 def _factor(
