@@ -8,7 +8,9 @@ from pathlib import Path
 import structmat
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE))  # for gallery_figures and mathml
+sys.path.insert(0, str(HERE))  # for the modules beside this file
+
+import api_pages
 
 project = "structmat"
 author = "The structmat developers"
@@ -26,6 +28,7 @@ extensions = [
     "sphinx_design",
     "sphinx_gallery.gen_gallery",
     "sphinxcontrib.bibtex",
+    "api_pages",
 ]
 if os.environ.get("DOCS_ONLINE"):
     extensions.append("sphinx.ext.intersphinx")
@@ -48,6 +51,9 @@ copybutton_prompt_is_regexp = True
 
 autosummary_generate = True
 autosummary_ignore_module_all = False
+autosummary_context = {
+    "of_private_bases": {name: api_pages.of_private_bases(cls) for cls, name in api_pages.PUBLIC.items()}
+}
 autodoc_member_order = "groupwise"
 autodoc_typehints = "none"  # the numpydoc sections state the types
 numpydoc_show_class_members = False  # the templates list them

@@ -30,6 +30,7 @@ EXECUTED = {
     "new_operator.md",
     "peft.md",
     "performance.md",
+    "questions.md",
     "quickstart.md",
     "reproduction.md",
     "scipy_vocabulary.md",
