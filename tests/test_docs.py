@@ -26,7 +26,6 @@ EXECUTED = {
     "faq.md",
     "fine_tuning.md",
     "fitting.md",
-    "from_lora.md",
     "new_operator.md",
     "peft.md",
     "performance.md",
