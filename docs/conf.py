@@ -49,6 +49,7 @@ bibtex_bibfiles = ["references.bib"]
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
 
+toc_object_entries_show_parents = "hide"  # or long names would be cut off
 autosummary_generate = True
 autosummary_ignore_module_all = False
 autosummary_context = {
