@@ -1,13 +1,25 @@
-"""PEFT's tests/test_custom_models.py, pointed at CDD.
+"""PEFT's own tests, of the version that is installed, for our method.
 
-The parameters of its tests are replaced by cases of CDD; tests that are of another method by construction are left
-out, and each that no outside method can pass is named below with its reason.
+They are taken from PEFT's source distribution, once for all workers; without a package index they are skipped, and say
+so. Those of tests/testing_common.py run on tiny models of transformers that are made here, where PEFT takes models of
+the Hub. Those of tests/test_custom_models.py get cases of CDD in place of their own; tests of another method by
+construction are left out, and each that no outside method can pass is named below with its reason.
 """
 
 from __future__ import annotations
 
 import copy
+import importlib
 import inspect
+import os
+import subprocess
+import sys
+import tarfile
+import tempfile
+from importlib.metadata import version
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -20,12 +32,154 @@ import peft
 from peft.utils import infer_device
 
 from structmat.peft import CDDConfig
-from tests.peft_suite import upstream
+from tests.peft import tiny
 
-custom = upstream.load("test_custom_models")
+# Where PEFT's tests are
+
+
+PACKAGE = "peft_own_tests"
+STUBS = {"datasets": ("load_dataset",), "diffusers": ("StableDiffusionPipeline",)}  # imported there, not needed here
+
+
+def folder() -> Path:
+    """Return the folder of PEFT's tests: what PEFT_TESTS names, else one that is fetched and kept."""
+    if given := os.environ.get("PEFT_TESTS"):
+        return Path(given)
+    release = version("peft")
+    kept = Path(__file__).resolve().parents[2] / ".pytest_cache" / "peft_suite" / release
+    if not kept.exists():
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=kept.parent) as scratch:
+            command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:"]
+            command += ["--dest", scratch, f"peft=={release}"]
+            run = subprocess.run(command, check=False, capture_output=True, text=True)
+            archives = list(Path(scratch).glob("*.tar.gz"))
+            if run.returncode or not archives:
+                pytest.skip(
+                    f"the source of peft {release}, which has its tests, could not be fetched: {run.stderr[-300:]}",
+                    allow_module_level=True,
+                )
+            with tarfile.open(archives[0]) as archive:
+                archive.extractall(scratch, filter="data")
+            try:
+                (Path(scratch) / f"peft-{release}" / "tests").rename(kept)
+            except OSError:  # another worker was faster
+                if not kept.exists():
+                    raise
+    return kept
+
+
+def load(name: str) -> ModuleType:
+    """Import one of PEFT's test modules, with stand-ins for packages that it imports and no test here uses."""
+    if PACKAGE not in sys.modules:
+        source = folder()
+        spec = spec_from_file_location(PACKAGE, source / "__init__.py", submodule_search_locations=[str(source)])
+        assert spec is not None
+        sys.modules[PACKAGE] = module_from_spec(spec)
+    added = []
+    for stub, names in STUBS.items():
+        if stub not in sys.modules and importlib.util.find_spec(stub) is None:
+            module: Any = ModuleType(stub)
+            for each in names:
+                setattr(module, each, type(each, (), {}))
+            sys.modules[stub] = module
+            added.append(stub)
+    try:
+        return importlib.import_module(f"{PACKAGE}.{name}")
+    finally:
+        for stub in added:
+            del sys.modules[stub]
+
+
+# Generic checks
+
+
+common = load("testing_common")
 
 # PEFT's code and tests warn in many places, on purpose in some.
 pytestmark = [pytest.mark.filterwarnings("default"), pytest.mark.skipif(infer_device() != "cpu", reason="CPU suite")]
+
+CHECKS = [
+    "_test_model_attr",
+    "_test_adapter_name",
+    "_test_prepare_for_training",
+    "_test_load_model_low_cpu_mem_usage",
+    "_test_save_pretrained",
+    "_test_save_pretrained_selected_adapters",
+    "_test_save_pretrained_adapter_name_substring",
+    "_test_from_pretrained_config_construction",
+    "_test_load_multiple_adapters",
+    "_test_merge_layers_fp16",
+    "_test_merge_layers_nan",
+    "_test_merge_layers",
+    "_test_merge_layers_multi",
+    "_test_merge_layers_is_idempotent",
+    "_test_safe_merge",
+    "_test_training",
+    "_test_inference_safetensors",
+    "_test_training_layer_indexing",
+    "_test_training_gradient_checkpointing",
+    "_test_peft_model_device_map",
+    "_test_delete_adapter",
+    "_test_delete_inactive_adapter",
+    "_test_delete_unknown_adapter_raises",
+    "_test_unload_adapter",
+    "_test_disable_adapter",
+    "_test_adding_multiple_adapters_with_bias_raises",
+    "_test_lora_conversion",
+    "_test_get_base_model_state_dict",
+    "_test_generate",
+    "_test_generate_half_prec",
+]
+# Those that ask for outputs which are not the base's; for other methods PEFT's callers set the like.
+CHANGED = {
+    "_test_merge_layers",
+    "_test_merge_layers_multi",
+    "_test_safe_merge",
+    "_test_unload_adapter",
+    "_test_disable_adapter",
+    "_test_lora_conversion",
+}
+IMPOSSIBLE_CHECKS = {
+    "_test_mixed_adapter_batches": "skips itself for methods but LoRA, RoAd and GLoRA, by a list in its source",
+    "_test_generate_with_mixed_adapter_batches_and_beam_search": "skips itself for all methods but LoRA",
+    "_test_weighted_combination_of_adapters": "skips itself for all methods but LoRA and IA3",
+    "_test_training_prompt_learning_tasks": "is for prompt learning",
+}
+MODELS = {"tiny-llama": ["q_proj", "v_proj"], "tiny-conv1d": ["c_attn"]}
+
+
+class TestCommon(common.PeftCommonTester):
+    transformers_class = tiny.Causal
+
+    def prepare_inputs_for_testing(self) -> dict[str, Any]:
+        return {
+            "input_ids": torch.tensor([[1, 1, 1], [1, 2, 1]]),
+            "attention_mask": torch.tensor([[1, 1, 1], [1, 0, 1]]),
+        }
+
+    @pytest.mark.parametrize("model_id", MODELS)
+    @pytest.mark.parametrize("check", CHECKS)
+    def test_check(self, check: str, model_id: str) -> None:
+        torch.manual_seed(0)
+        settings = {"target_modules": MODELS[model_id], "task_type": "CAUSAL_LM"}
+        if check in CHANGED:
+            settings["init_weights"] = False
+        if model_id == "tiny-llama":
+            settings["block_size"] = 5
+        if check == "_test_lora_conversion":  # its bound on the error is absolute
+            settings["alpha"] = 0.3
+        getattr(self, check)(model_id, CDDConfig, settings)
+
+    @pytest.mark.parametrize("check", IMPOSSIBLE_CHECKS)
+    def test_impossible(self, check: str) -> None:
+        pytest.skip(f"{check} {IMPOSSIBLE_CHECKS[check]}")
+
+
+# Custom models
+
+
+custom = load("test_custom_models")
 
 # These tests train by SGD at a rate of 0.5, whose steps grow with the square of the scale.
 SGD = {"factor_scale": 1.0}

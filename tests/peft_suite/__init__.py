@@ -1,1 +1,0 @@
-"""PEFT's own tests, for our method."""
