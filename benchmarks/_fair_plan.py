@@ -1,4 +1,4 @@
-"""What `fair_adapters.py` runs: methods and sizes, rates, rows, and the order in which results come.
+"""What `fair_adapters.py` runs: methods and sizes, rates and rows.
 
 The rule is the same for every method and size: `trial_seeds` x four rates of its method, a factor of about three apart,
 and where the best of them is the first or the last, one rate further on that side.
@@ -72,102 +72,58 @@ PROTOCOLS = {
     "mrpc": Protocol(rows=2000, max_tokens=128),
 }
 
-QUERY_VALUE = (
-    ("head", None),
-    ("lora", 8),
-    ("cdd", 3),
-    ("lora", 1),
-    ("c3a-corrected", 128),
-    ("cdd-blocks", 64),
-    ("fourierft", 1152),
-    ("full", None),
-    ("cdd", 5),
-    ("lora", 2),
-    ("cdd-blocks", 32),
-    ("lora", 4),
-    ("cdd", 7),
-    ("adalora", 8),
-    ("c3a-corrected", 64),
-    ("fourierft", 3072),
-    ("lora", 16),
-    ("cdd-blocks", 128),
-    ("c3a-corrected", 384),
-    ("fourierft", 384),
-    ("adalora", 2),
-)
-"""Methods and sizes on query and value layers, what is compared most often first."""
-
-INTERMEDIATE = (
-    ("lora", 8),
-    ("cdd", 3),
-    ("lora", 1),
-    ("lora", 2),
-    ("cdd-shared", 3),
-)
-"""On the first layer of each feed-forward network, the best place for CDD on held-back rows."""
-
-ALL_LINEAR = (
-    ("lora", 8),
-    ("cdd", 3),
-    ("lora", 1),
-    ("lora", 2),
-    ("cdd-blocks", 64),
-    ("c3a-corrected", 128),
-    ("fourierft", 1152),
-    ("cdd-shared", 3),
-)
-"""On all linear layers, rectangles included."""
-
-MORE_ROWS = (
-    ("lora", 8),
-    ("cdd", 3),
-    ("lora", 1),
-    ("cdd-blocks", 64),
-    ("lora", 4),
-)
-"""On query and value layers with more rows, which may tell apart what is equal with few: CDD beside LoRA."""
-
 LONG = {"cola", "mrpc"}
 """Tasks whose runs take three to six times as long: not every size is run there."""
 
-NEAREST = ("lora", 2)
-"""The LoRA whose number of parameters is nearest to that of D C D: run on every task, wherever D C D is."""
+ON_ALL_TASKS = {
+    "query-value": (
+        ("head", None),
+        ("lora", 8),
+        ("cdd", 3),
+        ("lora", 1),
+        ("lora", 2),
+        ("c3a-corrected", 128),
+        ("cdd-blocks", 64),
+        ("fourierft", 1152),
+        ("adalora", 8),
+        ("full", None),
+        ("cdd", 5),
+        ("cdd", 7),
+        ("lora", 16),
+    ),
+    "intermediate": (("lora", 8), ("cdd", 3), ("lora", 1), ("lora", 2), ("cdd-shared", 3)),
+    "all-linear": (("lora", 8), ("cdd", 3), ("lora", 1), ("lora", 2), ("cdd-shared", 3)),
+}
+"""Methods and sizes by place. "intermediate" is the first layer of each feed-forward network, "all-linear" includes the
+rectangles. The LoRA whose number of parameters is nearest to that of D C D is wherever D C D is."""
 
-LONG_SIZES = {("full", None), ("cdd", 5), ("cdd", 7), ("lora", 16)}
-"""What is run there on query and value beside `FIRST`, `NEAREST` and `SECOND`."""
+ON_SHORT_TASKS = {
+    "query-value": (
+        ("cdd-blocks", 32),
+        ("lora", 4),
+        ("c3a-corrected", 64),
+        ("fourierft", 3072),
+        ("cdd-blocks", 128),
+        ("c3a-corrected", 384),
+        ("fourierft", 384),
+        ("adalora", 2),
+    ),
+    "intermediate": (),
+    "all-linear": (("cdd-blocks", 64), ("c3a-corrected", 128), ("fourierft", 1152)),
+}
 
-FIRST = {("head", None), ("lora", 8), ("cdd", 3), ("lora", 1), ("cdd-shared", 3)}
-"""What is run on every task before anything else is."""
-
-SECOND = {("full", None), ("adalora", 8), ("c3a-corrected", 128), ("fourierft", 1152), ("cdd-blocks", 64)}
-"""What is run next: each method with one size."""
+MORE_ROWS = (("lora", 8), ("cdd", 3), ("lora", 1), ("cdd-blocks", 64), ("lora", 4))
+"""On query and value layers with more rows, which may tell apart what is equal with few: CDD beside LoRA."""
 
 
 def cases() -> list[Case]:
     """Return everything in the order of the runs."""
-    blocks = [
-        *((task, "query-value", QUERY_VALUE) for task in ("goemotions", "sst2", "banking77", "cola", "mrpc")),
-        *((task, "intermediate", INTERMEDIATE) for task in ("goemotions", "sst2", "banking77", "cola", "mrpc")),
-        *((task, "all-linear", ALL_LINEAR) for task in ("goemotions", "sst2", "banking77", "cola", "mrpc")),
-        ("goemotions-more", "query-value", MORE_ROWS),
-    ]
-    everything = [Case(task, places, *sized) for task, places, methods in blocks for sized in methods]
-    return sorted(filter(_wanted, everything), key=_turn)
-
-
-def _wanted(case: Case) -> bool:
-    sized = case.method, case.size
-    if case.task not in LONG:
-        return True
-    return sized in FIRST or sized == NEAREST or (case.places == "query-value" and sized in SECOND | LONG_SIZES)
-
-
-def _turn(case: Case) -> int:
-    """Return the number of the round in which a case is run."""
-    sized = case.method, case.size
-    if sized in FIRST and case.places == "query-value":
-        return 1
-    return 2 if case.places == "query-value" and sized in SECOND else 3 if sized in FIRST else 4
+    found = []
+    for places, sizes in ON_ALL_TASKS.items():
+        for task in ("goemotions", "sst2", "banking77", "cola", "mrpc"):
+            more = () if task in LONG else ON_SHORT_TASKS[places]
+            found += [Case(task, places, *sized) for sized in (*sizes, *more)]
+    return found + [Case("goemotions-more", "query-value", *sized) for sized in MORE_ROWS]
 
 
 def beyond(rates: tuple[float, ...], best: float) -> float | None:

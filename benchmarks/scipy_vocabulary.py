@@ -15,9 +15,9 @@ from _common import in_turns, machine, one_thread, parser, ratio, save_results, 
 
 one_thread()
 
-from collections.abc import Callable
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
 import scipy.linalg
@@ -26,129 +26,64 @@ from scipy.sparse.linalg import aslinearoperator
 import structmat as sm
 
 HEADER = ("scipy", "structmat", "n", "scipy_us", "structmat_us", "prepared_us", "times_as_fast", "prepared_times")
-Call = Callable[[], object]
+PAIRS = (
+    ("toeplitz(c, r) @ x", "Toeplitz(c, r) @ x", "T @ x"),
+    ("matmul_toeplitz((c, r), x)", "Toeplitz(c, r) @ x", "T @ x"),
+    ("matmul_toeplitz((c, r), X)", "Toeplitz(c, r) @ X", "T @ X"),
+    ("solve_toeplitz((c, r), b)", "Toeplitz(c, r).solve(b)", "inverse @ b"),
+    ("solve_toeplitz((c, r), B)", "Toeplitz(c, r).solve(B)", "inverse @ B"),
+    ("circulant(c) @ x", "Circulant(c) @ x", "C @ x"),
+    ("solve_circulant(c, b)", "Circulant(c).solve(b)", "C.solve(b)"),
+    ("hankel(c, s) @ x", "Hankel(c, s) @ x", "H @ x"),
+    ("dft(n) @ x", "n**0.5 * Fourier(n) @ x", "F @ x"),
+    ("convolution_matrix(a, n) @ x", "Toeplitz(d[n - 1 :], d[:n][::-1]) @ x", "A @ x"),
+    ("fiedler(h * arange(n)) @ x", "Toeplitz(h * arange(n)) @ x", "D @ x"),
+    ("aslinearoperator(dense) @ x", "as_linear_operator(T) @ x", "T @ x"),
+)
+"""What SciPy calls it, what to write here, and the same by an operator that is prepared."""
 
 
-def pairs(n: int) -> list[tuple[str, str, Call, Call, Call | None]]:
-    """Return the calls: SciPy's, ours, and ours prepared."""
+def names(n: int) -> dict[str, Any]:
+    """Return what the expressions of `PAIRS` use; X and B have 64 columns, d is a with zeros on both sides."""
     k, rng = np.arange(n), np.random.default_rng(0)
     c, r = rng.standard_normal((2, n)) / (1 + k) ** 2
     c[0] = r[0] = 2.5
     x, X, a = rng.standard_normal(n), rng.standard_normal((n, 64)), rng.standard_normal(n // 4)
-    T, C, H = sm.Toeplitz(c, r).prepare(), sm.Circulant(c).prepare(), sm.Hankel(c, r[::-1]).prepare()
-    inverse = sm.Toeplitz(c, r).inv().prepare()
-    dense = scipy.linalg.toeplitz(c, r)
-
-    def convolution() -> sm.Toeplitz:
-        d = np.pad(a, n - 1)
-        return sm.Toeplitz(d[n - 1 :], d[:n][::-1])
-
-    A, F, D = convolution().prepare(), (n**0.5 * sm.Fourier(n)).prepare(), sm.Toeplitz(1.0 * k).prepare()
-    scipy_bridge, ours_bridge = aslinearoperator(dense), sm.scipy.as_linear_operator(T)
-    return [
-        (
-            "toeplitz(c, r) @ x",
-            "Toeplitz(c, r) @ x",
-            lambda: scipy.linalg.toeplitz(c, r) @ x,
-            lambda: sm.Toeplitz(c, r) @ x,
-            lambda: T @ x,
-        ),
-        (
-            "matmul_toeplitz((c, r), x)",
-            "Toeplitz(c, r) @ x",
-            lambda: scipy.linalg.matmul_toeplitz((c, r), x),
-            lambda: sm.Toeplitz(c, r) @ x,
-            lambda: T @ x,
-        ),
-        (
-            "matmul_toeplitz((c, r), X), 64 columns",
-            "Toeplitz(c, r) @ X",
-            lambda: scipy.linalg.matmul_toeplitz((c, r), X),
-            lambda: sm.Toeplitz(c, r) @ X,
-            lambda: T @ X,
-        ),
-        (
-            "solve_toeplitz((c, r), b)",
-            "Toeplitz(c, r).solve(b)",
-            lambda: scipy.linalg.solve_toeplitz((c, r), x),
-            lambda: sm.Toeplitz(c, r).solve(x),
-            lambda: inverse @ x,
-        ),
-        (
-            "solve_toeplitz((c, r), B), 64 columns",
-            "Toeplitz(c, r).solve(B)",
-            lambda: scipy.linalg.solve_toeplitz((c, r), X),
-            lambda: sm.Toeplitz(c, r).solve(X),
-            lambda: inverse @ X,
-        ),
-        (
-            "circulant(c) @ x",
-            "Circulant(c) @ x",
-            lambda: scipy.linalg.circulant(c) @ x,
-            lambda: sm.Circulant(c) @ x,
-            lambda: C @ x,
-        ),
-        (
-            "solve_circulant(c, b)",
-            "Circulant(c).solve(b)",
-            lambda: scipy.linalg.solve_circulant(c, x),
-            lambda: sm.Circulant(c).solve(x),
-            lambda: C.solve(x),
-        ),
-        (
-            "hankel(c, r) @ x",
-            "Hankel(c, r) @ x",
-            lambda: scipy.linalg.hankel(c, r[::-1]) @ x,
-            lambda: sm.Hankel(c, r[::-1]) @ x,
-            lambda: H @ x,
-        ),
-        (
-            "dft(n) @ x",
-            "n**0.5 * Fourier(n) @ x",
-            lambda: scipy.linalg.dft(n) @ x,
-            lambda: n**0.5 * (sm.Fourier(n) @ x),
-            lambda: F @ x,
-        ),
-        (
-            "convolution_matrix(a, n) @ x",
-            "Toeplitz(...) @ x",
-            lambda: scipy.linalg.convolution_matrix(a, n) @ x,
-            lambda: convolution() @ x,
-            lambda: A @ x,
-        ),
-        (
-            "fiedler(h * arange(n)) @ x",
-            "Toeplitz(h * arange(n)) @ x",
-            lambda: scipy.linalg.fiedler(1.0 * k) @ x,
-            lambda: sm.Toeplitz(1.0 * k) @ x,
-            lambda: D @ x,
-        ),
-        (
-            "aslinearoperator(T) @ x, T dense and ready",
-            "as_linear_operator(P) @ x, P prepared",
-            lambda: scipy_bridge @ x,
-            lambda: ours_bridge @ x,
-            None,
-        ),
-    ]
+    d = np.pad(a, n - 1)
+    prepared = {
+        "T": sm.Toeplitz(c, r).prepare(),
+        "inverse": sm.Toeplitz(c, r).inv().prepare(),
+        "C": sm.Circulant(c).prepare(),
+        "H": sm.Hankel(c, r[::-1]).prepare(),
+        "F": (n**0.5 * sm.Fourier(n)).prepare(),
+        "A": sm.Toeplitz(d[n - 1 :], d[:n][::-1]).prepare(),
+        "D": sm.Toeplitz(0.5 * k).prepare(),
+    }
+    arrays = {"n": n, "c": c, "r": r, "s": r[::-1], "x": x, "b": x, "X": X, "B": X, "a": a, "d": d, "h": 0.5}
+    ready = {"dense": scipy.linalg.toeplitz(c, r), "arange": np.arange, "aslinearoperator": aslinearoperator}
+    ready["as_linear_operator"] = sm.scipy.as_linear_operator
+    return {**vars(scipy.linalg), **{name: getattr(sm, name) for name in sm.__all__}, **arrays, **prepared, **ready}
 
 
 def measured(n: int, rounds: int) -> list[list[object]]:
     """Return one row for each pair."""
     rows: list[list[object]] = []
-    for theirs, ours, by_scipy, by_us, prepared in pairs(n):
-        functions = {"scipy": by_scipy, "structmat": by_us} | ({} if prepared is None else {"prepared": prepared})
-        want = np.asarray(by_scipy())
+    known = names(n)
+    for pair in PAIRS:
+        theirs, ours, _ = pair
+        functions = {
+            name: eval(f"lambda: {text}", known)  # noqa: S307  # our own
+            for name, text in zip(("scipy", "structmat", "prepared"), pair, strict=True)
+        }
+        want = np.asarray(functions["scipy"]())
         for name, function in functions.items():
             off = np.linalg.norm(function() - want) / np.linalg.norm(want)
             if not off < 1e-9:
                 raise SystemExit(f"{theirs}, n = {n}: {name} is off by {off:.1g}")
         times = in_turns(functions, rounds=rounds, limit=0.5)
         row: list[object] = [theirs, ours, n]
-        row += [
-            f"{1e6 * median(times[name]):.1f}" if name in times else "" for name in ("scipy", "structmat", "prepared")
-        ]
-        row += [f"{1 / ratio(times, name, 'scipy'):.3g}" if name in times else "" for name in ("structmat", "prepared")]
+        row += [f"{1e6 * median(times[name]):.1f}" for name in functions]
+        row += [f"{1 / ratio(times, name, 'scipy'):.3g}" for name in ("structmat", "prepared")]
         rows.append(row)
     return rows
 
@@ -165,7 +100,7 @@ def main() -> None:
             "# SciPy's functions and ours",
             machine("structmat", "numpy", "scipy", "ducc0"),
             "Times in microseconds; the last two columns are SciPy's time over ours:",
-            table(head, [[cell or "-" for cell in row] for row in rows], left=2),
+            table(head, rows, left=2),
         )
     )
     print(text)
