@@ -199,9 +199,12 @@ def weighted_norm(matrix: NDArray[Any], moment: NDArray[Any] | None) -> float:
     largest = float(np.abs(matrix).max(initial=0.0))
     if largest == 0.0:
         return 0.0
-    scaled = matrix.astype(np.result_type(matrix, np.float64)) / largest  # no square over- or underflows
-    weighted = scaled if moment is None else scaled * moment if moment.ndim == 1 else scaled @ moment
-    return largest * math.sqrt(max(float(np.vdot(scaled, weighted).real), 0.0))
+    total = 0.0
+    for row in matrix:  # one by one, to save memory
+        scaled = row.astype(np.result_type(row, np.float64)) / largest  # no square over- or underflows
+        weighted = scaled if moment is None else scaled * moment if moment.ndim == 1 else scaled @ moment
+        total += float(np.vdot(scaled, weighted).real)
+    return largest * math.sqrt(max(total, 0.0))
 
 
 def changed_weights(pairs: Iterable[tuple[Entry, Entry]]) -> list[str]:

@@ -16,7 +16,7 @@ from structmat._files import printable
 
 try:
     from matplotlib.figure import Figure
-    from matplotlib.ticker import FixedLocator, MaxNLocator, ScalarFormatter
+    from matplotlib.ticker import MaxNLocator, ScalarFormatter
 except ModuleNotFoundError as error:
     raise ImportError('structmat.plot needs the extra "plot": pip install "structmat[plot]"') from error
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from structmat.fit import ErrorCurve, FitResult
     from structmat.studies import Study
 
-__all__ = ["curve_figure", "draw_curve", "draw_history", "draw_study", "fit_figure"]
+__all__ = ["draw_curve", "draw_history", "draw_study", "fit_figure"]
 
 _FEW = 40  # points that get a marker each
 
@@ -67,58 +67,6 @@ class _ShownFigure(Figure):
         return file.getvalue()
 
 
-def curve_figure(curve: ErrorCurve) -> Figure:
-    """Draw an error curve against the number of factors and, with its baselines, against the number of parameters.
-
-    Parameters
-    ----------
-    curve : ErrorCurve
-        What `structmat.error_curve` returned.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        Hollow points are products of fewer factors that fits with more factors did not improve. Save the figure by
-        ``figure.savefig(path)``; notebooks show it.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from structmat.fit import error_curve
-    >>> from structmat.plot import curve_figure
-    >>> curve = error_curve(np.arange(16.0).reshape(4, 4), n_factors=[3], rng=0)
-    >>> [axes.get_xlabel() for axes in curve_figure(curve).axes]
-    ['number of factors', 'parameters, % of dense']
-    """
-    rows, cols = curve.shape
-    figure = _ShownFigure(figsize=(11.0, 4.8), dpi=150, layout="constrained")
-    figure.suptitle(f"CDD products of a {rows:,} × {cols:,} matrix, blocks of {curve.block_size}", fontsize=13)
-    left, right = figure.subplots(1, 2, sharey=True, width_ratios=(1.0, 1.45))
-    label, colour, dashes, marker = _method_style("cdd")
-    error = _drawn(curve.error, curve)
-    left.plot(curve.n_factors, error, color=colour, linestyle=dashes, linewidth=2.2, label=label)
-    new = np.append(True, np.diff(curve.error) < 0)
-    for shown, face in ((new, colour), (~new, "white")):
-        left.plot(
-            curve.n_factors[shown],
-            error[shown],
-            color=colour,
-            linestyle="",
-            marker=marker,
-            markersize=6,
-            markerfacecolor=face,
-        )
-    draw_curve(curve, right)
-    right.set_ylabel("")
-    _dress(left, curve)
-    left.set_xlabel("number of factors")
-    few = len(curve.n_factors) <= 12
-    left.xaxis.set_major_locator(
-        FixedLocator(curve.n_factors.tolist()) if few else MaxNLocator(nbins=9, integer=True, min_n_ticks=1)
-    )
-    return figure
-
-
 def draw_curve(curve: ErrorCurve, ax: Axes | None = None) -> Axes:
     """Draw the error against the number of parameters, with the baselines.
 
@@ -133,10 +81,6 @@ def draw_curve(curve: ErrorCurve, ax: Axes | None = None) -> Axes:
     -------
     matplotlib.axes.Axes
         The axes, drawn on.
-
-    See Also
-    --------
-    curve_figure : A figure of its own.
 
     Examples
     --------
@@ -168,7 +112,11 @@ def draw_curve(curve: ErrorCurve, ax: Axes | None = None) -> Axes:
             label=label,
             zorder=3 if name == "cdd" else 2,
         )
-    _dress(ax, curve)
+    every = np.concatenate([curve.error, *(error[used > 0] for used, error in curve.baselines.values())])
+    # The curve decides on the scale, not the other families.
+    _set_error_axis(ax, (_drawn(every, curve) if _is_small(curve) else np.maximum(every, _SMALL)).tolist())
+    ax.set_ylabel("weighted relative error" if curve.weighted else "relative error")
+    ax.set_title(f"CDD products of a {curve.shape[0]:,} × {curve.shape[1]:,} matrix, blocks of {curve.block_size}")
     ax.set_xlim(left=0.0)
     ax.set_xlabel("parameters, % of dense")
     ax.legend(frameon=False, fontsize=9)
@@ -206,14 +154,6 @@ def draw_history(result: FitResult, ax: Axes | None = None) -> Axes:
     ax.set_xlabel(f'iteration from the start "{result.start}"')
     ax.set_ylabel("relative error")
     return ax
-
-
-def _dress(ax: Axes, curve: ErrorCurve) -> None:
-    """Set what both axes of a curve have in common."""
-    every = np.concatenate([curve.error, *(error[used > 0] for used, error in curve.baselines.values())])
-    # The curve decides on the scale, not the other families.
-    _set_error_axis(ax, (_drawn(every, curve) if _is_small(curve) else np.maximum(every, _SMALL)).tolist())
-    ax.set_ylabel("weighted relative error" if curve.weighted else "relative error")
 
 
 def _is_small(curve: ErrorCurve) -> bool:

@@ -19,7 +19,6 @@ import numpy as np
 import scipy
 
 import structmat as sm
-from structmat.plot import curve_figure
 
 n = 32
 rng = np.random.default_rng(0)
@@ -79,4 +78,4 @@ curves["weight change"]
 # The same as a figure. Sparse Fourier matrices look best because the positions of their coefficients are not counted as
 # parameters; :doc:`../theory` says more.
 
-curve_figure(curves["weight change"])
+curves["weight change"].plot().figure

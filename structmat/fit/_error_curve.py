@@ -165,9 +165,6 @@ class ErrorCurve:
         matplotlib.axes.Axes
             The axes, drawn on.
 
-        See Also
-        --------
-        structmat.plot.curve_figure : Against the number of factors as well.
         """
         from structmat.plot import draw_curve  # noqa: PLC0415  # matplotlib is slow to import
 
@@ -263,7 +260,7 @@ def error_curve(
     See Also
     --------
     fit_cdd : A single fit.
-    structmat.plot.curve_figure : Draws the curve.
+    structmat.plot.draw_curve : Draws the curve.
 
     Notes
     -----

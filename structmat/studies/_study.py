@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from structmat._files import atomic_write, counted, csv_bytes, data_frame
@@ -18,21 +16,10 @@ if TYPE_CHECKING:
 
 __all__ = ["COLUMNS", "Study", "load_study", "rows_of"]
 
-COLUMNS: dict[str, type] = {
-    "layer": str,
-    "rows": int,
-    "cols": int,
-    "norm": float,
-    "weighted": bool,
-    "method": str,
-    "n_factors": int,
-    "block_size": str,
-    "seed": int,
-    "n_parameters": int,
-    "error": float,
-    "stopped": str,
-    "seconds": float,
-}
+COLUMNS = (
+    "layer", "rows", "cols", "norm", "weighted", "method", "n_factors", "block_size", "seed", "n_parameters", "error",
+    "stopped", "seconds",
+)  # fmt: skip
 """Of the table; only `seconds` differs between equal studies."""
 
 
@@ -86,7 +73,7 @@ class Study:
         return data_frame("Study.to_pandas", [*COLUMNS], ([row[name] for name in COLUMNS] for row in self.rows))
 
     def to_csv(self, path: str | os.PathLike[str], *, force: bool = False) -> None:
-        """Write the table to a CSV file, which `load_study` reads.
+        """Write the table to a CSV file.
 
         Parameters
         ----------
@@ -181,7 +168,7 @@ def load_study(path: str | os.PathLike[str]) -> Study:
     Parameters
     ----------
     path : path-like
-        The folder of a study, which is only read and may be in use; or a file that `Study.to_csv` wrote.
+        The folder of a study, which is only read and may be in use.
 
     Returns
     -------
@@ -191,7 +178,7 @@ def load_study(path: str | os.PathLike[str]) -> Study:
     Raises
     ------
     ValueError
-        If it is neither, or damaged.
+        If it is none, or damaged.
     OSError
         If it cannot be read.
 
@@ -205,12 +192,6 @@ def load_study(path: str | os.PathLike[str]) -> Study:
     ...     load_study(folder).rows == study.rows
     True
     """
-    if Path(path).suffix.lower() == ".csv":
-        try:
-            with Path(path).open(encoding="utf-8", newline="") as file:
-                return Study(tuple(_from_text(line) for line in csv.DictReader(file)))
-        except (ValueError, KeyError, TypeError, csv.Error) as error:
-            raise ValueError(f"{os.fspath(path)} is no table of a study: {error!r}") from error
     _, records = read_records(path)
     return Study(rows_of(records.values()))
 
@@ -218,12 +199,3 @@ def load_study(path: str | os.PathLike[str]) -> Study:
 def rows_of(records: Iterable[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
     """Return the rows in the records of a run."""
     return tuple(row for record in records for row in record["rows"])
-
-
-def _from_text(line: Mapping[str, str]) -> dict[str, Any]:
-    row: dict[str, Any] = {}
-    for name, kind in COLUMNS.items():
-        text = line[name]
-        row[name] = bool(int(text)) if kind is bool else None if kind is int and not text else kind(text)
-    row["block_size"] = int(row["block_size"]) if row["block_size"].isdecimal() else row["block_size"]
-    return row

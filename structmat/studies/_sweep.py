@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import os
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -209,7 +208,7 @@ def matrices(*files: str | os.PathLike[str], targets: str | None = None) -> dict
     Parameters
     ----------
     *files : path-like
-        Files ``.npy``, ``.npz`` or ``.safetensors``, or patterns such as ``"changes/*.npy"``.
+        Files ``.npy``, ``.npz`` or ``.safetensors``.
     targets : str, optional
         Regular expression that must be found in the name of an array or tensor. By default all matrices are taken.
 
@@ -232,11 +231,11 @@ def matrices(*files: str | os.PathLike[str], targets: str | None = None) -> dict
     >>> from structmat.studies import matrices
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     np.savez(f"{folder}/changes.npz", query=np.eye(4), key=np.eye(4))
-    ...     sorted(matrices(f"{folder}/*.npz"))
+    ...     sorted(matrices(f"{folder}/changes.npz"))
     ['changes/key', 'changes/query']
     """
     found: dict[str, _Matrix] = {}
-    for path in (path for pattern in files for path in _matching(Path(pattern))):
+    for path in map(Path, files):
         description = describe(path)
         if description["format"] == "structmat":
             raise ValueError(f"{path} holds a structmat operator, no plain matrix")
@@ -300,18 +299,6 @@ def changes(
         what = "there are no matrices" if targets is None else f"no matrix has a name in which {targets!r} is found"
         raise ArgumentValueError("changes", None, f"{os.fspath(base)} and {os.fspath(tuned)}: {what}")
     return {name: plan.changes[name] for name in sorted(plan.changes, key=natural_key)}
-
-
-def _matching(pattern: Path) -> Iterator[Path]:
-    """Yield the files of a pattern; its leading folders that exist are taken as they are, brackets and all."""
-    if pattern.exists():
-        yield pattern
-        return
-    folder = next((parent for parent in pattern.parents if parent.is_dir()), Path())
-    found = sorted(glob.glob(str(pattern.relative_to(folder)), root_dir=folder, recursive=True))  # noqa: PTH207
-    if not found:
-        raise FileNotFoundError(2, "there is no such file", str(pattern))
-    yield from (folder / name for name in found)
 
 
 def _is_wanted(name: str, targets: str | None) -> bool:

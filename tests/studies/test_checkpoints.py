@@ -64,7 +64,7 @@ def test_planted_changes_are_recovered(tmp_path, dtype, tolerance):
 
 
 def test_the_table_says_what_the_adapter_is(whole, out):
-    assert rows(load_study(out / "results.csv")) == rows(whole)
+    assert rows(load_study(out)) == rows(whole)
     base, tuned = checkpoints.weights()
     residual = total = svd = 0.0
     for layer in (layer for layer in layers(whole) if layer.norm):

@@ -147,7 +147,7 @@ def arguments(kind, files, out, workers):
 
 
 def outcome(kind, out):
-    return rows(load_study(out / "results.csv")), adapter(out) if kind == "fit-checkpoint" else None
+    return rows(load_study(out)), adapter(out) if kind == "fit-checkpoint" else None
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from safetensors.numpy import save_file
 
 import structmat as sm
 from structmat.fit import baseline_errors, fit_cdd
-from structmat.studies import Study, changes, load_study, matrices, sweep
+from structmat.studies import Study, changes, matrices, sweep
 from tests.studies.checkpoints import rows
 
 RNG = np.random.default_rng(0)
@@ -71,7 +71,6 @@ def test_tables_and_means_agree_with_the_rows(tmp_path, study):
     study.to_csv(tmp_path / "t.csv")
     with pytest.raises(FileExistsError):
         study.to_csv(tmp_path / "t.csv")
-    assert load_study(tmp_path / "t.csv").rows == study.rows
     lines = csv.DictReader((tmp_path / "t.csv").read_text().splitlines())
     assert [float(line["error"]) for line in lines] == table["error"].tolist()
     for mean in study.means().itertuples():
@@ -101,10 +100,10 @@ def test_matrices_in_files(tmp_path):
     np.save(tmp_path / "one.npy", LAYERS["square"])
     np.savez(tmp_path / "two.npz", q=LAYERS["wide"], k=LAYERS["wide"] + 1, vector=np.ones(3))
     save_file({"up.weight": LAYERS["wide"]}, tmp_path / "three[1].safetensors")
-    found = matrices(tmp_path / "*.np[yz]", tmp_path / "three[1].safetensors")
+    found = matrices(*tmp_path.glob("*.np[yz]"), tmp_path / "three[1].safetensors")
     assert set(found) == {"one", "two/q", "two/k", "three[1]/up.weight"}
     np.testing.assert_array_equal(found["two/k"].matrix(), LAYERS["wide"] + 1)
-    assert [*matrices(tmp_path / "*.np?", targets="^q")] == ["two/q"]
+    assert [*matrices(*tmp_path.glob("*.np?"), targets="^q")] == ["two/q"]
     study = sweep(found, tmp_path / "out", methods=["truncated-svd"], workers=2)
     assert [row["layer"] for row in study.rows] == [*found]
     sm.io.save(sm.Identity(3), tmp_path / "o.safetensors")
@@ -112,7 +111,7 @@ def test_matrices_in_files(tmp_path):
     for files, kind, text in (
         (["o.safetensors"], ValueError, "holds a structmat operator"),
         (["cut.npy"], ValueError, r"cut\.npy is no complete \.npy file"),
-        (["no*.npy"], FileNotFoundError, "there is no such file"),
+        (["no.npy"], FileNotFoundError, "No such file"),
         (["one.npy", "one.npy"], ValueError, "two matrices are called one"),
     ):
         with pytest.raises(kind, match=text):
