@@ -6,10 +6,8 @@ Names of layers and files come from outside: they may hold what commands a termi
 from __future__ import annotations
 
 import contextlib
-import csv
 import errno
 import importlib
-import io
 import os
 import re
 import secrets
@@ -25,7 +23,6 @@ __all__ = [
     "atomic_write",
     "check_output",
     "counted",
-    "csv_bytes",
     "data_frame",
     "first_names",
     "natural_key",
@@ -115,15 +112,6 @@ def open_safetensors(path: str | os.PathLike[str]) -> Iterator[Any]:
         raise ValueError(f"{path} is no complete safetensors file: {one_line(error)}") from error
     with opened:
         yield opened
-
-
-def csv_bytes(columns: Sequence[str], rows: Iterable[Iterable[object]]) -> bytes:
-    """Return a line of names and one for each row, numbers with all their digits, booleans as 0 and 1."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows([int(value) if isinstance(value, bool) else value for value in row] for row in rows)
-    return stream.getvalue().encode(errors="backslashreplace")
 
 
 def data_frame(owner: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Any:

@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -30,7 +30,6 @@ __all__ = [
     "PREFIX",
     "REQUIRES",
     "WEIGHTS",
-    "Change",
     "Difference",
     "LayerTask",
     "Stored",
@@ -53,21 +52,6 @@ FACTOR_SCALE = 30.0
 """What diagonals are divided by to be stored and trained; see `factor_scales`."""
 REQUIRES = 'pip install "structmat[peft]"; import structmat.peft'
 """What PEFT needs to load an adapter."""
-
-
-class Change(Protocol):
-    """The change of the weight of one layer."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Of the weight."""
-
-    @property
-    def dtype(self) -> str:
-        """Of the weight in its file."""
-
-    def matrix(self) -> NDArray[Any]:
-        """Return it, a new array in single precision at least."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +125,7 @@ class LayerTask:
     """The fit of the change of one layer."""
 
     name: str
-    change: Change
+    change: Difference | Stored
     transposed: bool = False
     """Whether the change is stored as inputs by outputs."""
     n_factors: int = 3

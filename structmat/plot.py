@@ -11,7 +11,7 @@ from scipy.linalg import svdvals
 from scipy.sparse.linalg import svds
 
 from structmat._arguments import as_matrix, to_numpy
-from structmat._array_tools import ArgumentTypeError, ArgumentValueError
+from structmat._array_tools import ArgumentValueError
 from structmat._files import printable
 
 try:
@@ -184,8 +184,6 @@ def fit_figure(W: ArrayLike, result: FitResult) -> Figure:
 
     Raises
     ------
-    TypeError
-        If `result` is no `FitResult`.
     ValueError
         If `W` is not a matrix, has another shape than the fit, or an entry is infinite.
 
@@ -198,9 +196,6 @@ def fit_figure(W: ArrayLike, result: FitResult) -> Figure:
     >>> [axes.get_title() for axes in fit_figure(W, fit_cdd(W)).axes[:3]]
     ['|W|', '|fit|', '|residual|']
     """
-    if not hasattr(result, "operator"):
-        text = f"must be what a fit returned, a FitResult, got {type(result).__name__}"
-        raise ArgumentTypeError("fit_figure", "result", text)
     matrix = to_numpy(as_matrix(W, "fit_figure", "W"))
     fitted = to_numpy(result.operator.to_dense())
     if matrix.shape != fitted.shape:

@@ -13,7 +13,6 @@ import pytest
 from matplotlib.colors import to_hex
 
 from structmat.fit import ErrorCurve, error_curve, fit_cdd
-from structmat.operators._circulants import Circulant
 from structmat.plot import draw_curve, fit_figure
 
 # Fits
@@ -173,11 +172,6 @@ def test_notebooks_show_it():
     W = np.eye(3)
     for figure in (fit_figure(W, fit_cdd(W, rng=0)), error_curve(W, n_factors=[3], rng=0).plot().figure):
         assert figure._repr_png_().startswith(b"\x89PNG")
-
-
-def test_what_is_no_fit_is_told():
-    with pytest.raises(TypeError, match="fit_figure: result must be what a fit returned, a FitResult, got Circulant"):
-        fit_figure(np.eye(3), Circulant(np.ones(3)))
 
 
 # Error curves

@@ -9,7 +9,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
@@ -389,7 +389,7 @@ def fit_checkpoint(
     totals = {"error": study.total_error(), "svd_error": study.total_error("truncated-svd")}
     title = f"{options.tuned or delta}: CDD with {n_factors} factors, adapter in {out}"
     with _output.printed(
-        partial(_output.print_json, {"out": str(out), **totals, **study.to_dict()})
+        partial(_output.print_json, {"out": str(out), **totals, **asdict(study)})
         if options.json
         else partial(_output.print_checkpoint, title, study)
     ):
@@ -444,7 +444,7 @@ def sweep(
             callback=callback,
         )
     with _output.printed(
-        partial(_output.print_json, {"out": str(out), **study.to_dict()})
+        partial(_output.print_json, {"out": str(out), **asdict(study)})
         if options.json
         else partial(_output.print_means, study, f"table and figure: {out}")
     ):

@@ -12,7 +12,7 @@ from typing import Any
 
 from structmat._checkpoint import Checkpoint, CheckpointError, Entry
 from structmat._files import unwrapped
-from structmat._layer_fits import PREFIX, Change, Difference, Stored
+from structmat._layer_fits import PREFIX, Difference, Stored
 
 __all__ = ["Plan", "plan_delta", "plan_pair"]
 
@@ -29,7 +29,7 @@ _CONV1D = re.compile(r"(.*\.)?(c_attn|c_proj|c_fc|q_attn)")
 class Plan:
     """Layers to fit, and the rest."""
 
-    changes: dict[str, Change] = field(default_factory=dict)
+    changes: dict[str, Difference | Stored] = field(default_factory=dict)
     """By path of the module."""
     transposed: set[str] = field(default_factory=set)
     """Modules whose weight is stored as inputs by outputs."""

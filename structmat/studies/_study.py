@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from structmat._files import atomic_write, counted, csv_bytes, data_frame
+from structmat._files import atomic_write, counted, data_frame
 from structmat.studies._engine import read_records
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ class Study:
             If the file cannot be written.
         """
         with atomic_write(path, force=force) as file:
-            file.write(csv_bytes([*COLUMNS], ([row[name] for name in COLUMNS] for row in self.rows)))
+            self.to_pandas().to_csv(file, mode="wb", index=False, errors="backslashreplace")
 
     def means(self) -> Any:
         """Return the means over the layers, for every method and setting.
@@ -145,16 +145,6 @@ class Study:
         from structmat.plot import draw_study  # noqa: PLC0415  # matplotlib is slow to import
 
         return draw_study(self, ax)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return everything, ready for JSON.
-
-        Returns
-        -------
-        dict
-            Strings, numbers and lists only.
-        """
-        return {"rows": [*map(dict, self.rows)], "failed": dict(self.failed), "left_out": [*self.left_out]}
 
     def __repr__(self) -> str:
         layers = len({row["layer"] for row in self.rows})
