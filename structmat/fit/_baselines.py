@@ -153,8 +153,9 @@ def _svd_errors(matrix: NDArray[Any], most: int) -> NDArray[np.float64]:
         triplets = leading_triplets(matrix, most, np.random.default_rng(0))
         if triplets is not None:
             u, s, vh = triplets
-            rest = _norm(matrix - (u * s) @ vh)
-            return _tails(np.append(np.sort(s)[::-1], rest))[:-1]
+            rest = (u * s) @ vh
+            rest -= matrix  # no third copy
+            return _tails(np.append(np.sort(s)[::-1], _norm(rest)))[:-1]
     return _tails(np.linalg.svd(matrix, compute_uv=False))
 
 
