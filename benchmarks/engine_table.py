@@ -25,10 +25,10 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-from array_api_compat import numpy as numpy_namespace
 
 import structmat as sm
 from structmat import _fourier as measured_choices
+from structmat._array_tools import numpy_namespace
 from structmat._fourier import (
     Settings,
     column_length,

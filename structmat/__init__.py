@@ -20,11 +20,6 @@ Modules
     (figures), `structmat.scipy` (bridge to SciPy's solvers), `structmat.jax` (pytrees), `structmat.torch` (layers),
     `structmat.peft` (the method of Hugging Face PEFT), `structmat.studies` (whole checkpoints, parallel and resumable),
     `structmat.cli` (the `structmat` command). Most are imported on first use.
-Private modules
-    `_array_tools` and `_arguments` (arrays of any library, arguments and their checks), `_fourier` (products by Fourier
-    transforms), `_toeplitz_systems` (systems with Toeplitz matrices), `_pair_rules` (what sums and products are),
-    `_files` (what reads and writes files shares), `_checkpoint` (weights of models, read piece by piece), `_layer_fits`
-    (fits of their changes).
 """
 
 from __future__ import annotations

@@ -5,20 +5,11 @@ from __future__ import annotations
 import math
 import operator
 import sys
-from collections.abc import Callable, Collection, Iterable
-from difflib import get_close_matches
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
-from array_api_compat import (
-    array_namespace,
-    device,
-    is_array_api_obj,
-    is_array_api_strict_namespace,
-    is_cupy_array,
-    is_torch_array,
-)
-from array_api_compat import numpy as numpy_namespace
+from array_api_compat import is_array_api_strict_namespace, is_cupy_array
 
 from structmat._array_tools import (
     ArgumentTypeError,
@@ -27,12 +18,14 @@ from structmat._array_tools import (
     ArrayLike,
     DType,
     Namespace,
+    device_of,
     is_array,
     is_complex,
     is_half_precision,
     is_torch,
     library_of,
     namespace,
+    numpy_namespace,
 )
 
 if TYPE_CHECKING:
@@ -129,38 +122,6 @@ def optional_function(value: Any, owner: str, argument: str) -> Callable[..., An
     if value is not None and not callable(value):
         raise ArgumentTypeError(owner, argument, f"must be callable, got {value!r}")
     return value
-
-
-_INSTEAD = {
-    "r": "there is no rank: n_factors and block_size set the number of parameters",
-    "lora_alpha": "here alpha, which is not divided by a rank",
-    "lora_dropout": "here dropout",
-    "use_rslora": "not needed, since alpha is not divided by a rank",
-    "fan_in_fan_out": "not needed, since Conv1D is recognised",
-    "target_parameters": "parameters that are no layers stay as they are",
-    "init_lora_weights": "here init",
-    "init_weights": "here init",
-    "target_modules": "here targets, of adapt",
-    "exclude_modules": "here exclude, of adapt",
-    "modules_to_save": "here train, of adapt",
-    "layers_to_transform": "here a regular expression as targets of adapt",
-}
-"""Options of LoRA that have another name here, or none."""
-
-
-def check_option_names(given: Iterable[str], known: Collection[str], owner: str) -> None:
-    """Raise TypeError if an option is not known, and say what may have been meant."""
-    unknown = [name for name in given if name not in known]
-    if unknown:
-        texts = ", ".join(name + _meant(name, known) for name in unknown)
-        raise ArgumentTypeError(owner, None, f"got an unexpected keyword argument: {texts}")
-
-
-def _meant(name: str, known: Collection[str]) -> str:
-    if name in _INSTEAD:
-        return f" ({_INSTEAD[name]})"
-    close = get_close_matches(name, known, 1)
-    return f" (did you mean {close[0]}?)" if close else f"; there are {', '.join(known)}"
 
 
 def as_floating(value: ArrayLike, owner: str, argument: str, *, like: tuple[Namespace, DType] | None = None) -> Array:
@@ -270,7 +231,7 @@ def copied(array: Array, xp: Namespace) -> Array:
     """Return a copy of an array, with its gradient; itself in JAX, whose arrays cannot be changed."""
     if library_of(xp) == "jax":
         return array
-    copy: Any = array.clone() if is_torch(array) else xp.asarray(array, copy=True)  # type: ignore[attr-defined]
+    copy: Any = array.clone() if is_torch(array) else xp.asarray(array, copy=True)
     return copy
 
 
@@ -332,12 +293,12 @@ def as_matrix(value: ArrayLike, owner: str, argument: str) -> Array:
 
     Integers and booleans become float64 where the library has it.
     """
-    if is_torch_array(value):
+    if is_torch(value):
         value = value.detach()
         if value.is_meta:
             raise ArgumentValueError(owner, argument, "is on the device meta, where tensors have no values")
-    xp = array_namespace(value) if is_array_api_obj(value) else np
-    default = (xp, xp.float64) if is_array_api_obj(value) else None
+    xp = namespace(value) if is_array(value) else np
+    default = (xp, xp.float64) if is_array(value) else None
     matrix = as_floating(value, owner, argument, like=default)
     if matrix.ndim != 2 or 0 in matrix.shape:
         text = f"must be a non-empty matrix (2-D array), got shape {tuple(matrix.shape)}"
@@ -347,21 +308,21 @@ def as_matrix(value: ArrayLike, owner: str, argument: str) -> Array:
 
 def to_numpy(array: Array) -> NDArray[Any]:
     """Return the values as a NumPy array on the CPU, half precision as float32; shares memory where it can."""
-    xp = array_namespace(array)
+    xp = namespace(array)
     if is_half_precision(array.dtype):
         array = xp.astype(array, xp.float32)
-    if is_torch_array(array):
-        if array.is_meta:  # type: ignore[attr-defined]
+    if is_torch(array):
+        if array.is_meta:
             raise ValueError("this needs the values of a tensor on the device meta, where tensors have none")
-        array = array.resolve_conj().resolve_neg().cpu()  # type: ignore[attr-defined]
+        array = array.resolve_conj().resolve_neg().cpu()
     elif is_cupy_array(array):
-        array = array.get()  # type: ignore[attr-defined]
+        array = array.get()
     values = np.asarray(array)
     return np.asarray(values, dtype=values.dtype.newbyteorder("="))
 
 
 def moved_like(values: NDArray[Any], array: Array) -> Array:
     """Return `values` with the library, dtype and device of `array`."""
-    xp = array_namespace(array)
-    moved = xp.asarray(values, device=device(array))
+    xp = namespace(array)
+    moved = xp.asarray(values, device=device_of(array))
     return xp.astype(moved, array.dtype)

@@ -8,15 +8,15 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import FrozenInstanceError, dataclass
+from dataclasses import dataclass
 from operator import itemgetter
-from typing import Any, ClassVar, Protocol, Self, TypeAlias, cast
+from types import ModuleType
+from typing import Any, ClassVar, Self, TypeAlias, cast
 
 import array_api_compat
 import numpy as np
 from array_api_compat import array_namespace, is_array_api_obj
 from array_api_compat import device as compat_device
-from array_api_compat import numpy as numpy_namespace
 
 DType: TypeAlias = Any
 """A dtype object of some array library."""
@@ -25,38 +25,29 @@ Device: TypeAlias = Any
 """A device object of some array library."""
 
 Namespace: TypeAlias = Any
-"""An array API namespace, as `array_api_compat.array_namespace` returns it."""
+"""An array API namespace: `numpy_namespace`, or what `array_api_compat.array_namespace` returns."""
 
 
-class Array(Protocol):
-    """What structmat asks of an array: the part of the array API standard that it uses on array objects."""
+class _NumPy(ModuleType):
+    """NumPy as a namespace of the standard. That of array_api_compat takes longer to import than NumPy itself."""
 
-    @property
-    def shape(self) -> Any: ...
-    @property
-    def ndim(self) -> int: ...
-    @property
-    def dtype(self) -> DType: ...
-    def __getitem__(self, key: Any, /) -> Any: ...
-    def __add__(self, other: Any, /) -> Any: ...
-    def __radd__(self, other: Any, /) -> Any: ...
-    def __sub__(self, other: Any, /) -> Any: ...
-    def __rsub__(self, other: Any, /) -> Any: ...
-    def __mul__(self, other: Any, /) -> Any: ...
-    def __rmul__(self, other: Any, /) -> Any: ...
-    def __truediv__(self, other: Any, /) -> Any: ...
-    def __rtruediv__(self, other: Any, /) -> Any: ...
-    def __pow__(self, other: Any, /) -> Any: ...
-    def __rpow__(self, other: Any, /) -> Any: ...
-    def __neg__(self, /) -> Any: ...
-    def __pos__(self, /) -> Any: ...
-    def __abs__(self, /) -> Any: ...
-    def __invert__(self, /) -> Any: ...
-    def __lt__(self, other: Any, /) -> Any: ...
-    def __le__(self, other: Any, /) -> Any: ...
-    def __gt__(self, other: Any, /) -> Any: ...
-    def __ge__(self, other: Any, /) -> Any: ...
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(np, name)
+        setattr(self, name, value)  # so that it is looked up once
+        return value
 
+    @staticmethod
+    def astype(x: Any, dtype: Any) -> Any:
+        """Return an array or a scalar of another dtype; `numpy.astype` takes no scalars."""
+        return x.astype(dtype)
+
+
+numpy_namespace: Namespace = _NumPy("numpy")
+"""The namespace of NumPy arrays."""
+
+
+Array: TypeAlias = Any
+"""An array of any library of the array API standard."""
 
 ArrayLike: TypeAlias = Any
 """An array of any library, or nested lists of numbers (read by NumPy or by the operator's own library)."""
@@ -167,9 +158,10 @@ def namespace(*arrays: Array) -> Namespace:
     for array in arrays:
         if not is_torch(array):
             found = array_namespace(*arrays)
-            if library_of(found) == "jax":  # whose transformations take operators that are registered, as no other
+            library = library_of(found)
+            if library == "jax":  # whose transformations take operators that are registered, as no other
                 importlib.import_module("structmat.jax")
-            return found
+            return numpy_namespace if library == "numpy" else found
     known: Namespace | None = getattr(array_api_compat, "torch", None)
     if known is not None:  # which costs a sixth of an import
         return known
@@ -196,7 +188,7 @@ def library_of(xp: Namespace) -> str:
 
 def device_of(array: Array) -> Device:
     """Return the device of an array."""
-    return array.device if is_torch(array) else compat_device(array)  # type: ignore[attr-defined]
+    return array.device if is_torch(array) else compat_device(array)
 
 
 def namespace_of(owner: str, *arrays: Array) -> Namespace:
@@ -300,7 +292,7 @@ def matmul(A: Array, B: Array, xp: Namespace) -> Array:
     """Return the matrix product in the precision of the operands, under ``torch.autocast`` too."""
     product: Array = xp.matmul(A, B)
     if is_half_precision(product.dtype) and not is_half_precision(A.dtype):
-        with xp.autocast(A.device.type, enabled=False):  # type: ignore[attr-defined]
+        with xp.autocast(A.device.type, enabled=False):
             product = xp.matmul(A, B)
     return product
 
@@ -391,7 +383,7 @@ def broadcast_shapes(owner: str, *shapes: tuple[int, ...]) -> tuple[int, ...]:
     return result
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Reciprocal:
     """The factor ``1 / divisor``, kept as its divisor: the number itself may overflow, or lose digits.
 
@@ -514,7 +506,7 @@ def padded(x: Array, length: int, xp: Namespace) -> Array:
 def windows(h: Array, length: int, xp: Namespace) -> Array:
     """Return W with ``W[..., i, j] = h[..., i + j]`` and rows of that length: in NumPy a read-only view."""
     if is_numpy(xp):
-        view: Array = np.lib.stride_tricks.sliding_window_view(h, length, axis=-1)  # type: ignore[call-overload]
+        view: Array = np.lib.stride_tricks.sliding_window_view(h, length, axis=-1)
         return view
     count = h.shape[-1] - length + 1
     i, j = xp.arange(count, device=device_of(h)), xp.arange(length, device=device_of(h))
@@ -601,24 +593,7 @@ def is_plain(arrays: Iterable[Array]) -> bool:
 
 
 class Parametrised:
-    """A frozen, slotted dataclass that says which of its fields are parameters."""
-
-    __slots__ = ()
-
-    def __init_subclass__(cls) -> None:
-        super().__init_subclass__()
-        # `dataclass` writes these for the class before it has slots; afterwards they fail on names that are no fields
-        for name in ("__setattr__", "__delattr__"):
-            if name in cls.__dict__:
-                setattr(cls, name, getattr(Parametrised, name))
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        raise FrozenInstanceError(
-            f"{type(self).__name__} cannot be changed: make a new one instead of setting {name!r}"
-        )
-
-    def __delattr__(self, name: str) -> None:
-        raise FrozenInstanceError(f"{type(self).__name__} cannot be changed: {name!r} cannot be deleted")
+    """A frozen dataclass that says which of its fields are parameters."""
 
     _core_axes: ClassVar[dict[str, int | None]] = {}
     """Fields that hold parameters: the number of an array's own axes after the batch axes, None for inner objects.
@@ -642,20 +617,6 @@ class Parametrised:
     def _arrays(self) -> list[Array]:
         """Return all parameter arrays, those of inner objects included."""
         return [*map(itemgetter(0), self._leaves())]
-
-    def _is_filled(self) -> bool:
-        """Tell whether all parameters are arrays, and not what a tree of JAX may hold in their place."""
-        for name, axes in self._core_axes.items():
-            value = getattr(self, name)
-            if axes is None:
-                inner = value if isinstance(value, tuple) else (value,)
-                filled = all(isinstance(part, Parametrised) and part._is_filled() for part in inner)
-            else:
-                number = name in self._static_numbers and isinstance(value, (int, float, complex))
-                filled = number or (is_array(value) and value.ndim >= axes)
-            if not filled:
-                return False
-        return True
 
     def _map(self, function: Callable[[Array, int], Array]) -> Self:
         """Return the object with `function(array, core axes)` in place of each parameter array, unchecked."""

@@ -6,10 +6,9 @@ import hashlib
 import json
 import math
 import os
-import zipfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from pickle import UnpicklingError
@@ -50,8 +49,6 @@ class Entry:
     key: str
     dtype: str
     shape: tuple[int, ...]
-    _held: Any = field(default=None, repr=False, compare=False)
-    """The weight itself where it is in memory."""
 
     def __str__(self) -> str:
         return f"{self.file}: {self.key}"
@@ -88,27 +85,6 @@ class Entry:
             return all(a.tobytes() == b.tobytes() for (_, a), (_, b) in pairs)
         return all(np.array_equal(a, b) for (_, a), (_, b) in zip(self.chunks(), other.chunks(), strict=True))
 
-    def tensor(self) -> Any:
-        """Read the weight as a tensor of PyTorch, with the dtype that it has in the file."""
-        import torch  # noqa: PLC0415  # an extra, needed for this only
-
-        held = self._held
-        if held is None and _is_torch_file(self.file):
-            held = _torch_content(self.file)[0].get(self.key)
-        if held is not None:
-            return (
-                held.detach().to("cpu", copy=True)
-                if isinstance(held, torch.Tensor)
-                else torch.as_tensor(np.array(held))
-            )
-        from safetensors import SafetensorError, safe_open  # noqa: PLC0415  # an extra
-
-        try:
-            with safe_open(os.fspath(self.file), framework="pt") as file:
-                return file.get_tensor(self.key)
-        except SafetensorError as error:
-            raise CheckpointError(f"{self}: {one_line(error)}") from error
-
     def _pieces(self) -> Iterator[tuple[slice, NDArray[Any]]]:
         """Read the weight as it is stored, a few rows at a time."""
         rows = self.shape[0] if self.shape else 1
@@ -117,11 +93,9 @@ class Entry:
         step = max(1, _CHUNK_BYTES // max(1, 4 * math.prod(self.shape[1:])))
         parts = [slice(start, min(start + step, rows)) for start in range(0, rows, step)]
         try:
-            held: Any = self._held
-            if held is None and _is_torch_file(self.file):
-                held = _torch_content(self.file)[0].get(self.key)
+            if _is_torch_file(self.file):
+                held: Any = _torch_content(self.file)[0].get(self.key)
                 self._check(None if held is None else _spec(held))
-            if held is not None:
                 for part in parts:
                     yield part, _to_numpy(held[part] if self.shape else held)
                 return
@@ -165,14 +139,6 @@ class Checkpoint:
             for file in _weight_files(self.path):
                 self._add(file, None)
 
-    @classmethod
-    def in_memory(cls, tensors: Mapping[str, Any], name: str) -> Checkpoint:
-        """Return a checkpoint of weights that are in memory."""
-        checkpoint = cls.__new__(cls)
-        checkpoint.path, checkpoint.faults, checkpoint._files = Path(name), {}, []
-        checkpoint.entries = {key: Entry(Path(name), key, *_spec(held), held) for key, held in sorted(tensors.items())}
-        return checkpoint
-
     def _index(self) -> Path | None:
         for pattern in ("*.safetensors.index.json", "*.bin.index.json"):
             if len(found := sorted(self.path.glob(pattern))) > 1:
@@ -213,36 +179,18 @@ class Checkpoint:
     def __len__(self) -> int:
         return len({*self.entries, *self.faults})
 
-    def find(self, name: str) -> str | None:
-        """Return the only stored name that matches a name, which may lack or have leading parts of wrapping classes."""
-        stored = {**self.entries, **self.faults}
-        if name in stored:
-            return name
-        plain = f".{unwrapped(name)}"
-        fits = [key for key in stored if (end := f".{unwrapped(key)}").endswith(plain) or plain.endswith(end)]
-        return fits[0] if len(fits) == 1 else None
-
     def partners(self, names: Iterable[str]) -> dict[str, str]:
-        """Return the stored name of each name that has one; none is that of two, and what is in doubt has none."""
-        stored = {**self.entries, **self.faults}
-        wanted = list(dict.fromkeys(names))
-        found = {name: name for name in wanted if name in stored}
-        for fits in (_equal, _ends_alike):
-            free = [key for key in stored if key not in set(found.values())]
-            pairs = fits([name for name in wanted if name not in found], free)
-            claims = Counter(key for keys in pairs.values() for key in keys)
-            found |= {name: keys[0] for name, keys in pairs.items() if len(keys) == 1 and claims[keys[0]] == 1}
-        return found
+        """Return the stored name of each name that has one, as `partner_names`."""
+        return partner_names(names, {**self.entries, **self.faults})
 
-    def entry(self, name: str, *, exact: bool = False) -> Entry:
-        """Return a weight."""
-        key = name if exact else self.find(name)
+    def entry(self, key: str) -> Entry:
+        """Return the weight of that name."""
         if key in self.entries:
             return self.entries[key]
         if key in self.faults:
             raise CheckpointError(self.faults[key])
         broken = "; ".join(text for file, text in self.faults.items() if Path(file) in self._files)
-        raise CheckpointError(f"{self.path} has no weight {name}" + (f" ({broken})" if broken else ""))
+        raise CheckpointError(f"{self.path} has no weight {key}" + (f" ({broken})" if broken else ""))
 
     def checksum(self) -> str:
         """Return a checksum of the content, independent of path and time."""
@@ -252,6 +200,22 @@ class Checkpoint:
                 with path.open("rb") as file:
                     total.update(hashlib.file_digest(file, "sha256").digest())
         return total.hexdigest()
+
+
+def partner_names(names: Iterable[str], stored: Iterable[str]) -> dict[str, str]:
+    """Return the stored name of each name that has one; none is that of two, and what is in doubt has none.
+
+    Names may lack or have leading parts of wrapping classes.
+    """
+    wanted, keys = list(dict.fromkeys(names)), list(dict.fromkeys(stored))
+    found = {name: name for name in wanted if name in keys}
+    for fits in (_equal, _ends_alike):
+        taken = set(found.values())
+        fitting = fits([name for name in wanted if name not in found], [key for key in keys if key not in taken])
+        pairs = {name: each for name, each in fitting.items() if each}
+        claims = Counter(key for each in pairs.values() for key in each)
+        found |= {name: key for name, (key, *others) in pairs.items() if not others and claims[key] == 1}
+    return found
 
 
 def _weight_map(index: Path) -> dict[str, list[str]]:
@@ -299,25 +263,9 @@ def _is_torch_file(path: Path) -> bool:
 
 
 def _torch_content(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return the tensors of a file of `torch.save`, mapped, and what is wrong with others.
-
-    PyTorch opens the file twice: one that was replaced in between is read again.
-    """
-    while True:
-        before = _stamp(path)
-        try:
-            found = _loaded(path, before)
-        except ValueError:
-            if _stamp(path) == before:
-                raise
-        else:
-            if _stamp(path) == before:
-                return found
-
-
-def _stamp(path: Path) -> tuple[int, int, int]:
+    """Return the tensors of a file of `torch.save`, mapped, and what is wrong with others."""
     now = path.stat()
-    return now.st_ino, now.st_size, now.st_mtime_ns
+    return _loaded(path, (now.st_ino, now.st_size, now.st_mtime_ns))
 
 
 @lru_cache(4)
@@ -344,13 +292,6 @@ def _loaded(path: Path, _: tuple[int, int, int]) -> tuple[dict[str, Any], dict[s
         raise ValueError(f"{path} holds no tensors by name")
     faults = {name: text for name, tensor in found.items() if (text := _fault(tensor))}
     sound = {name: tensor for name, tensor in found.items() if name not in faults}
-    storages = {
-        storage.data_ptr(): storage.nbytes() for t in sound.values() if (storage := t.untyped_storage()).nbytes()
-    }
-    with zipfile.ZipFile(path) as archive:
-        records = Counter(record.file_size for record in archive.infolist() if "/data/" in record.filename)
-    if Counter(storages.values()) - records:  # torch 2.6 would read what lies behind
-        raise ValueError(f"{path} is no complete file of torch.save: it holds fewer bytes than its tensors have")
     return sound, faults
 
 
@@ -367,9 +308,7 @@ def _spec(tensor: Any) -> tuple[str, tuple[int, ...]]:
 
 
 def _to_numpy(part: Any) -> NDArray[Any]:
-    """Return a part of a tensor of torch, or of an array, as an array; bfloat16 as float32, which is exact."""
-    if isinstance(part, np.ndarray):
-        return part
+    """Return a part of a tensor of torch as an array; bfloat16 as float32, which is exact."""
     part = part.detach().cpu()
     return (part.float() if _spec(part)[0] == "bfloat16" else part).numpy()
 

@@ -12,14 +12,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from importlib import metadata
 from math import prod
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
-from weakref import WeakValueDictionary
 
 import numpy as np
 import scipy  # its `fft` is imported on first use: it would double the import time of structmat
-from array_api_compat import numpy as numpy_namespace
 
 from structmat._array_tools import (
     ArgumentValueError,
@@ -36,6 +33,7 @@ from structmat._array_tools import (
     is_eager_on_cpu,
     is_numpy,
     library_of,
+    numpy_namespace,
     padded,
     precision_of,
 )
@@ -450,40 +448,23 @@ def column_length(length: int) -> int | None:
     return min(divisors, key=lambda d: max(d / wanted, wanted / d)) if rest == 1 else None
 
 
-class _Twiddles:
-    """The twiddle factors of a size and their conjugates, as NumPy arrays."""
-
-    __slots__ = ("__weakref__", "conjugates", "factors")
-
-    def __init__(self, n: int, shape: tuple[int, int], dtype: str) -> None:
-        k, j = np.arange(shape[0]), np.arange(shape[1])
-        self.factors = np.exp(-2j * np.pi / n * (k[:, None] * j % n)).astype(dtype)
-        self.conjugates = self.factors.conj()
-
-
-# They depend on the size alone: operators in use share them.
-_TWIDDLES: WeakValueDictionary[tuple[Any, ...], _Twiddles] = WeakValueDictionary()
-
-
 def four_step(spectrum: Any, n: int, height: int, method: str, xp: Namespace, *, real: bool) -> Convolve:
     """Return the circular convolution of one vector of length `n` by the four-step method, in columns of that height.
 
     `spectrum` is the half one where vectors are `real`.
     """
     cols = n // height
-    shape, dtype = (height // 2 + 1 if real else height, cols), dtype_name(spectrum.dtype)
-    shared = _TWIDDLES.get((n, shape, dtype))
-    if shared is None:
-        shared = _TWIDDLES.setdefault((n, shape, dtype), _Twiddles(n, shape, dtype))
-    # the same memory for torch, in tensors of the mode in which the operator is made
-    factors, conjugates = xp.asarray(shared.factors), xp.asarray(shared.conjugates)
+    shape = (height // 2 + 1 if real else height, cols)
+    k, j = np.arange(shape[0]), np.arange(shape[1])
+    twiddles = np.exp(-2j * np.pi / n * (k[:, None] * j % n)).astype(dtype_name(spectrum.dtype))
+    factors, conjugates = xp.asarray(twiddles), xp.asarray(twiddles.conj())
     full = full_spectrum(spectrum, n, xp) if real else spectrum
     ordered = contiguous(xp.matrix_transpose(xp.reshape(full, (-1, height)))[: shape[0]], xp)
     times: Any = operator.imul if is_numpy(xp) else operator.mul  # elsewhere the spectrum may have a gradient
     down, up = transforms(method, height, xp, real=real, axis=0)
     along, back = transforms(method, cols, xp, real=False, overwrite=True)
 
-    def convolve(x: Any, out: Any, shared: _Twiddles = shared) -> Any:  # noqa: ARG001  # which stays in use
+    def convolve(x: Any, out: Any) -> Any:  # noqa: ARG001
         short = x.shape[0] % cols
         wide: Any = padded(x, x.shape[0] + cols - short, xp) if short else x
         F = down(wide.reshape(-1, cols))
@@ -573,8 +554,6 @@ def reversal(xp: Namespace) -> Callable[[Any], Any]:
 class Plan(Parametrised, ABC):
     """What computes the products of one matrix, or of a stack of them, with real vectors or with complex ones."""
 
-    __slots__ = ()
-
     if TYPE_CHECKING:
 
         @property
@@ -638,7 +617,7 @@ class Plan(Parametrised, ABC):
         return PLAIN[method] if method in STEPS and not is_eager_on_cpu(self._arrays()[0], xp) else method
 
 
-@dataclass(frozen=True, eq=False, repr=False, slots=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Convolution(Plan):
     """The leading corner of a circulant matrix whose size is fast to transform."""
 
@@ -659,28 +638,23 @@ class Convolution(Plan):
 
     @property
     def is_stack(self) -> bool:
-        """Whether its parameters have batch axes."""
         return bool((self.spectrum if self.kernel is None else self.kernel).ndim > 1)
 
     @property
     def width(self) -> int:
-        """How many numbers a product moves at a time for one vector."""
         return self.length
 
     @property
     def cost(self) -> float:
-        """How long the convolutions of one product are together."""
         return self.length
 
     def chunk_rows(self, dtype: Any) -> int | None:
-        """Return how many vectors to give to a step at a time, or None for all."""
         method = method_for(self.settings.engine, dtype.name, self.length, batched=True)
         if method == DUCC_CONVOLUTION and self.kernel is not None and self.shape[1] == self.length:
             return None  # without a copy or a spectrum of the batch, nothing is gained from chunks
         return rows_in_chunk(self.length, dtype.itemsize)
 
     def step(self, xp: Namespace, dtype: str, *, batched: bool, once: bool = False) -> Step:
-        """Return the product of one vector or of a batch."""
         length, rows = self.length, self.shape[0]
 
         def transformed() -> Any:
@@ -746,7 +720,7 @@ class Products(NamedTuple):
 
 
 def show_config() -> None:
-    """Print versions, the engines found, and which of them multiplies a vector of which size.
+    """Print versions, and which library transforms NumPy arrays.
 
     See Also
     --------
@@ -759,34 +733,10 @@ def show_config() -> None:
     structmat ...
     NumPy arrays are transformed by scipy.fft...
     """
-    print("\n".join(_lines()))  # noqa: T201  # what it is for, as in NumPy and SciPy
+    from importlib import metadata  # noqa: PLC0415  # slow to import, and not needed before
 
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def _lines() -> list[str]:
     packages = ("structmat", "numpy", "scipy", "array-api-compat", "ducc0", "torch", "jax", "cupy")
-    found = [(name, version) for name in packages if (version := _version(name))]
+    installed = {package.name for package in metadata.distributions()}
+    print(", ".join(f"{name} {metadata.version(name)}" for name in packages if name in installed))  # noqa: T201
     engine = "scipy.fft and ducc0" if ducc() else "scipy.fft (the extra structmat[fast] brings ducc0, which is faster)"
-    lines = [
-        ", ".join(f"{name} {version}" for name, version in found),
-        f"NumPy arrays are transformed by {engine}, other arrays by their own library.",
-        f"Batches of NumPy arrays are computed in chunks of at most {CHUNK // 2**10} KiB.",
-        f"A length with a prime factor above {LARGEST_PRIME['numpy']} is embedded in a longer one.",
-        "",
-        "A product of a circulant of size n, prepared:",
-    ]
-    for dtype in ("float32", "float64", "complex64", "complex128"):
-        for batched in (False, True):
-            direct = direct_sizes("ducc0" if ducc() else "numpy", dtype)[8 if batched else 1]
-            parts = [f"dense for n <= {direct}"] if direct else []
-            for limit, method in choices(dtype, batched=batched):
-                if limit > direct:
-                    parts.append(method if limit == math.inf else f"{method} for n <= {limit:g}")
-            lines.append(f"  {dtype}, {'8 vectors or more' if batched else 'one vector'}: {', '.join(parts)}")
-    return lines
+    print(f"NumPy arrays are transformed by {engine}, other arrays by their own library.")  # noqa: T201

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import scipy  # its `linalg` is imported on first use
-from array_api_compat import numpy as numpy_namespace
 
 from structmat._arguments import to_numpy
 from structmat._array_tools import (
@@ -27,6 +26,7 @@ from structmat._array_tools import (
     is_complex,
     is_numpy,
     library_of,
+    numpy_namespace,
     reversed_cyclically,
     warn_caller,
 )
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-@dataclass(frozen=True, eq=False, repr=False, slots=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Bezoutian(Plan):
     """The sum of two products, each of a lower and an upper triangular Toeplitz matrix, by their spectra."""
 
@@ -78,16 +78,13 @@ class Bezoutian(Plan):
 
     @property
     def width(self) -> int:
-        """How many numbers a product moves at a time for one vector."""
         return self.length
 
     @property
     def cost(self) -> float:
-        """How long the convolutions of one product are together: six transforms, where a convolution has two."""
-        return 3.0 * self.length
+        return 3.0 * self.length  # six transforms, where a convolution has two
 
     def step(self, xp: Namespace, dtype: str, *, batched: bool, once: bool = False) -> Step:
-        """Return the product of one vector or of a batch."""
         method = self._method(xp, self.settings, dtype, self.length, batched=batched, once=once)
         forward, backward = transforms(PLAIN.get(method, method), self.length, xp, real=self.is_real)
         in_place = is_numpy(xp) and not self.is_stack
@@ -129,27 +126,13 @@ def bezoutian(x: Array, y: Array, settings: Settings, xp: Namespace, *, flips: t
 
 
 def levinson(c: NDArray[Any], r: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], complex, float]:
-    """Return what determines inverse and determinant by Levinson's recursion, for well-conditioned leading sections.
+    """Return what determines inverse and determinant by Levinson's recursion [1]_.
 
-    Parameters
-    ----------
-    c, r : array, shape (n,)
-        First column and first row of T, in double precision; the first entry of `r` is ignored.
-
-    Returns
-    -------
-    x, y : array, shape (n,)
-        ``T x = e_0`` and ``T y = (s, t[1 - n], ..., t[-1])`` with some s; NaN or infinite where a leading section is
-        singular, and inaccurate where one is nearly so.
-    sign : complex
-        The phase of the determinant.
-    logabsdet : float
-        The logarithm of its absolute value.
-
-    Notes
-    -----
-    The sections of size m have ``T_m a = rho e_0`` and ``T_m b = rho e_{m-1}`` with ``a[0] = b[m-1] = 1``; the product
-    of all rho is the determinant. Of a Hermitian or symmetric matrix b is a in reverse order, conjugated or not.
+    Leading sections must be well conditioned. Of first column and first row it finds ``T x = e_0`` and ``T y = (s, t[1
+    - n], ..., t[-1])`` with some s, NaN or infinite where a leading section is singular; then phase and logarithm of
+    the absolute value of the determinant. The sections of size m have ``T_m a = rho e_0`` and ``T_m b = rho e_{m-1}``
+    with ``a[0] = b[m-1] = 1``; the product of all rho is the determinant. Of a Hermitian or symmetric matrix b is a in
+    reverse order, conjugated or not.
 
     References
     ----------
@@ -218,20 +201,11 @@ TRUSTED = 1e-8
 
 
 class ToeplitzSystem:
-    """What solves systems with a Toeplitz matrix T, each part of it made when it is first needed.
+    """What solves systems with a Toeplitz matrix T of first column `c` and first row `r`, its parts made when needed.
 
-    Parameters
-    ----------
-    c, r : array, shape (n,)
-        First column and first row, of one dtype; the first entry of `r` is ignored.
-    owner : str, optional
-        The method on whose behalf warnings are given; without it there are none.
-    ready : bool
-        Whether for many right-hand sides, one after the other, so that the inverse is worth its making.
-
-    Notes
-    -----
-    T is scaled by a power of two, so that numbers of any size are as good as others.
+    Warnings are given on behalf of the method `owner`, if any. What is `ready` is for many right-hand sides, one after
+    the other, so that the inverse is worth its making. T is scaled by a power of two, so that numbers of any size are
+    as good as others.
     """
 
     def __init__(self, c: NDArray[Any], r: NDArray[Any], owner: str | None = None, *, ready: bool = False) -> None:
@@ -301,22 +275,9 @@ class ToeplitzSystem:
     # Solutions
 
     def solve(self, b: NDArray[Any]) -> NDArray[Any]:
-        """Return x with ``T x = b`` along the last axis, in double precision.
+        """Return x with ``T x = b`` along the last axis, in double precision; NaN where b or T is not finite.
 
-        Parameters
-        ----------
-        b : array, shape (..., n)
-            Right-hand sides.
-
-        Returns
-        -------
-        array, shape (..., n)
-            NaN for a right-hand side or a matrix that is not finite.
-
-        Raises
-        ------
-        numpy.linalg.LinAlgError
-            If T is singular to working precision, or too large to be written out and nothing else solves it.
+        A matrix that is singular to working precision is an error, or too large to be written out and not solved else.
         """
         if np.iscomplexobj(b) and not np.iscomplexobj(self.constants):
             return self.solve(b.real) + 1j * self.solve(b.imag)
@@ -518,15 +479,7 @@ class ToeplitzSystem:
     def inverse_vectors(self, dtype: Any) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return `vectors` for the matrix as it was given, in a dtype; NaN for one that is not finite.
 
-        Raises
-        ------
-        numpy.linalg.LinAlgError
-            If T is singular to working precision.
-
-        Warns
-        -----
-        scipy.linalg.LinAlgWarning
-            If products with the inverse in that dtype are far less accurate than solutions, which are refined.
+        There is a warning if products with the inverse in that dtype are far less accurate than solutions.
         """
         if not self.is_finite:
             return (np.full(self.n, np.nan, dtype),) * 2
@@ -671,26 +624,9 @@ class InverseVectors(NamedTuple):
 
 
 def solutions(c: Array, r: Array, b: Array, xp: Namespace, owner: str | None) -> Array:
-    """Return x with ``T x = b`` along the last axis.
+    """Return x with ``T x = b`` along the last axis, on behalf of a method, without which there are no warnings.
 
-    Parameters
-    ----------
-    c, r, b : array, shape (..., n)
-        First columns and first rows of square Toeplitz matrices, and right-hand sides, of one dtype.
-    xp : namespace
-        Theirs.
-    owner : str or None
-        The method on whose behalf there are warnings, but for JAX; without it there are none.
-
-    Returns
-    -------
-    array, shape (..., n)
-        NaN where a matrix is singular, in torch and JAX.
-
-    Raises
-    ------
-    numpy.linalg.LinAlgError
-        In other libraries, if a matrix is singular to working precision.
+    Where a matrix is singular NaN in torch and JAX, an error in other libraries.
     """
     if is_numpy(xp):
         return solutions_on_host(c, r, b, owner, strict=True)
@@ -706,25 +642,7 @@ def solutions(c: Array, r: Array, b: Array, xp: Namespace, owner: str | None) ->
 def inverse_vectors(
     c: Array, r: Array, xp: Namespace, owner: str | None, *, determinant: bool = False
 ) -> InverseVectors:
-    """Return what determines inverse and determinant.
-
-    Parameters
-    ----------
-    c, r, xp, owner
-        As for `solutions`.
-    determinant : bool
-        Whether the determinant is needed too.
-
-    Returns
-    -------
-    InverseVectors
-        Of the library, dtype and device of `c`.
-
-    Raises
-    ------
-    numpy.linalg.LinAlgError
-        In other libraries, if a matrix is singular to working precision and its inverse is asked for.
-    """
+    """Return what determines inverse and, if asked for, the determinant; errors are as for `solutions`."""
     shape = (*broadcast_shapes("Toeplitz", tuple(c.shape[:-1]), tuple(r.shape[:-1])), c.shape[-1])
     c, r = (xp.broadcast_to(v, shape) for v in (c, r))
     if is_numpy(xp):

@@ -1,6 +1,6 @@
 """For operators of your own: the base class and its hooks, the rules for pairs of operators, helpers for arrays.
 
-An operator is a frozen, slotted dataclass with ``eq=False``, derived from `LinearOperator`. The class attribute
+An operator is a frozen dataclass with ``eq=False``, derived from `LinearOperator`. The class attribute
 ``_core_axes`` maps each field that holds parameters to the number of an array's own axes after the batch axes, or to
 None where it holds operators; all other fields are plain hashable values. The public methods check and prepare their
 arguments and call these hooks, which contain only mathematics on arrays of one namespace `xp`: they do not check
@@ -31,8 +31,7 @@ from __future__ import annotations
 
 from structmat._arguments import as_floating
 from structmat._array_tools import Reciprocal, concat_last, is_complex, scale_array
-from structmat._pair_rules import PairRules, add, compose, scale
-from structmat.operators import Context, LinearOperator, SpectralFunction
+from structmat.operators import Context, LinearOperator, PairRules, SpectralFunction, add, compose, scale
 
 __all__ = [
     "Context",

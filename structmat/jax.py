@@ -84,7 +84,7 @@ def register_operator(cls: type[Op]) -> type[Op]:
     >>> import structmat as sm
     >>> from structmat.jax import register_operator
     >>> @register_operator
-    ... @dataclass(frozen=True, eq=False, repr=False, slots=True)
+    ... @dataclass(frozen=True, eq=False, repr=False)
     ... class Damping(sm.Diagonal):
     ...     pass
     >>> jax.jit(lambda op, x: op.matvec(x))(Damping(jax.numpy.ones(2) / 2), jax.numpy.ones(2)).tolist()

@@ -13,75 +13,14 @@ from structmat._arguments import non_negative, random_generator, to_numpy
 from structmat._array_tools import (
     ArgumentTypeError,
     ArgumentValueError,
-    Array,
-    Namespace,
     device_of,
-    euclidean_norm,
     is_complex,
     is_numpy,
     namespace,
-    precision_of,
 )
-from structmat.operators import Identity, LinearOperator, Prepared
+from structmat.operators import Identity, LinearOperator
 
-__all__ = ["adjoint_error", "check_operator"]
-
-
-def adjoint_error(operator: LinearOperator, *, rng: np.random.Generator | int | None = None) -> float:
-    """Return how far `rmatvec` is from the adjoint of `matvec`, on random vectors: the dot-product test.
-
-    Parameters
-    ----------
-    operator : LinearOperator
-        Any operator, of any array library; of a stack the largest discrepancy counts.
-    rng : numpy.random.Generator or int, optional
-        Source of the vectors x and y: complex ones, and for a real operator real ones as well.
-
-    Returns
-    -------
-    float
-        ``|<y, A x> - <A^H y, x>|`` relative to ``norm(y) * norm(A x) + norm(A^H y) * norm(x)``; of the order of the
-        machine epsilon for a correct pair, and zero for a stack of none.
-
-    Raises
-    ------
-    TypeError
-        If `operator` is not a structmat operator.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> import structmat as sm
-    >>> sm.testing.adjoint_error(sm.Circulant(np.array([1.0, 2.0, 3.0])), rng=0) < 1e-15
-    True
-    """
-    _require_operator(operator, "adjoint_error")
-    generator = random_generator(rng, "adjoint_error")
-    xp = operator._own_namespace()
-    dtype = xp.float64 if operator.dtype is None else precision_of(operator.dtype, xp)
-
-    def drawn(size: int) -> Array:
-        values = xp.asarray(generator.standard_normal((*operator.batch_shape, size)), device=operator.device)
-        return xp.astype(values, dtype)
-
-    rows, cols = operator.shape
-    x, y = drawn(cols), drawn(rows)
-    pairs = [(x + 1j * drawn(cols), y + 1j * drawn(rows))]
-    if not (operator._forces_complex or (operator.dtype is not None and is_complex(operator.dtype, xp))):
-        pairs.append((x, y))
-    return max(_adjoint_error(operator, x, y, xp) for x, y in pairs)
-
-
-def _adjoint_error(operator: LinearOperator, x: Array, y: Array, xp: Namespace) -> float:
-    Ax, Ay = operator.matvec(x), operator.rmatvec(y)
-    if 0 in operator.batch_shape:
-        return 0.0
-
-    def inner(u: Array, v: Array) -> Array:
-        return xp.sum((xp.conj(u) if is_complex(u.dtype, xp) else u) * v, axis=-1)
-
-    scale = euclidean_norm(y, xp) * euclidean_norm(Ax, xp) + euclidean_norm(Ay, xp) * euclidean_norm(x, xp)
-    return float(xp.max(xp.abs(inner(y, Ax) - inner(Ay, x)) / xp.where(scale > 0, scale, xp.ones_like(scale))))
+__all__ = ["check_operator"]
 
 
 def check_operator(
@@ -132,7 +71,10 @@ def check_operator(
         ...
     AssertionError: Circulant: to_dense is not the dense matrix: off by 1
     """
-    _require_operator(operator, "check_operator")
+    given: object = operator
+    if not isinstance(given, LinearOperator):
+        text = f"must be a structmat operator, got {type(given).__name__}"
+        raise ArgumentTypeError("check_operator", "operator", text)
     matrix = np.asarray(dense)
     if matrix.ndim < 2 or matrix.dtype.kind not in "fc":
         raise ArgumentValueError("check_operator", "dense", f"must be a matrix, got {matrix.dtype} {matrix.shape}")
@@ -140,11 +82,6 @@ def check_operator(
     pair = Pair(operator, matrix, random_generator(rng, "check_operator"), rtol)
     for law in LAWS.values():
         law(pair)
-
-
-def _require_operator(operator: object, owner: str) -> None:
-    if not isinstance(operator, LinearOperator):
-        raise ArgumentTypeError(owner, "operator", f"must be a structmat operator, got {type(operator).__name__}")
 
 
 class Pair:
@@ -264,9 +201,6 @@ def _complex_vectors(pair: Pair) -> None:
     _product(pair, (), imaginary=True)
     x = pair.drawn(pair.dense.shape[-1], 1, imaginary=True)
     pair.near("op @ complex columns", pair.op @ pair.array(x), pair.dense @ x, pair.dense, x)
-    off = adjoint_error(pair.op, rng=pair.rng)
-    if not off <= pair.rtol:
-        raise pair.fail(f"rmatvec is not the adjoint of matvec: off by {off:.2g}")
 
 
 def _columns(pair: Pair) -> None:
@@ -348,9 +282,7 @@ def _inverses(pair: Pair) -> None:
     pair.equal("rank", op.rank, lambda: np.linalg.matrix_rank(dense))
     pair.equal("pinv", lambda: op.pinv().to_dense(), lambda: np.linalg.pinv(dense))
     pair.equal("lstsq", lambda: op.lstsq(ours), lambda: np.linalg.pinv(dense) @ columns)
-    pair.equal("pinv_matvec", lambda: op.pinv_matvec(right), lambda: (np.linalg.pinv(dense) @ theirs)[..., 0])
-    for order in (2, 1, np.inf, "fro") if pair.is_square else (2,):
-        _condition(pair, order)
+    pair.equal("cond", op.cond, lambda: np.linalg.cond(dense / np.max(np.abs(dense))))
     if pair.is_square:
         pair.equal("inv", lambda: op.inv().to_dense(), lambda: np.linalg.inv(dense))
         pair.equal("solve", lambda: op.solve(ours), lambda: np.linalg.solve(dense, columns))
@@ -360,18 +292,6 @@ def _inverses(pair: Pair) -> None:
         sign, log = np.linalg.slogdet(dense)
         pair.equal("slogdet", lambda: op.slogdet().sign, lambda: sign)
         pair.equal("slogdet", lambda: op.slogdet().logabsdet, lambda: log, 10.0)
-
-
-def _condition(pair: Pair, order: Any) -> None:
-    """Compare a condition number, which of some operators is a lower bound, but not a bad one."""
-    expected = np.linalg.cond(pair.dense / np.max(np.abs(pair.dense)), order)
-    if not _estimates_cond(pair.op):
-        pair.equal(f"cond({order})", partial(pair.op.cond, order), lambda: expected)
-    elif order != "fro" and pair.is_square:
-        share = to_numpy(pair.op.cond(order)) / expected
-        least = 1 / 3 if order in {None, 2, -2} else 1.0
-        if not np.all((share > least - pair.loose) & (share < 1 + pair.loose)):
-            raise pair.fail(f"cond({order}) is {share} of the value")
 
 
 def _eigenvalues(pair: Pair) -> None:
@@ -404,12 +324,6 @@ def _norm(values: Any, **options: Any) -> Any:
     """Return a norm by NumPy of values of any size."""
     unit = 2.0 ** np.floor(np.log2(np.max(np.abs(values), initial=0.0) or 1.0))
     return np.linalg.norm(values / unit, **options) * unit
-
-
-def _estimates_cond(op: LinearOperator) -> bool:
-    """Tell whether a condition number is only an estimate: where a class has its own."""
-    source = op.operator if isinstance(op, Prepared) else op
-    return type(source)._cond is not LinearOperator._cond
 
 
 LAWS: dict[str, Callable[[Pair], None]] = {

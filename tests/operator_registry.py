@@ -23,8 +23,6 @@ DTYPES = ("float32", "float64", "complex64", "complex128")
 BATCHES = ((), (), (), (2,), (1,), (2, 3))
 FIXED = (("float32", (), 1), ("complex128", (2,), 2))
 """Dtype, batch and seed of the shapes, for a library that compiles each operation anew for each of them."""
-FIXED = (("float32", (), 1), ("complex128", (2,), 2))
-"""Dtype, batch and seed of the shapes, for a library that compiles each operation anew for each of them."""
 
 CLOSED_FORMS = frozenset(
     [
@@ -50,8 +48,8 @@ CLOSED_FORMS = frozenset(
 )
 THROUGH_FACTORS = frozenset({"inv", "solve", "det", "slogdet"})
 ENTRYWISE = frozenset({"trace", "diagonal"})
-ESTIMATED = THROUGH_FACTORS | ENTRYWISE | {"norm", "cond"}
-"""Those of square Toeplitz and Hankel matrices, whose condition number is an estimate."""
+OF_ENTRIES: frozenset[Any] = frozenset({"fro", 1, np.inf})
+"""Norms that need no singular values."""
 FUNCTIONS = frozenset({"sqrtm", "expm", "logm", "fractional_matrix_power"})
 SPECTRAL = CLOSED_FORMS - FUNCTIONS
 NEED_SQUARE = THROUGH_FACTORS | FUNCTIONS | {"eigvals", "eig"}
@@ -363,15 +361,25 @@ REGISTRY = [
     Entry("Diagonal", _diagonal, CLOSED_FORMS),
     Entry("BlockCirculant, square", _square_blocks, SPECTRAL),
     Entry("BlockCirculant, p x q", _rectangular_blocks, SPECTRAL - NEED_SQUARE),
-    Entry("BlockCirculant, cropped", _cropped_blocks, ENTRYWISE | {"norm"}, frozenset({"fro", 1, np.inf})),
-    Entry("CDDProduct, D C D", _dcd, THROUGH_FACTORS | ENTRYWISE | {"norm"}, frozenset({"fro", 1, np.inf})),
+    Entry("BlockCirculant, cropped", _cropped_blocks, ENTRYWISE | {"norm"}, OF_ENTRIES),
+    Entry("CDDProduct, D C D", _dcd, THROUGH_FACTORS | ENTRYWISE | {"norm"}, OF_ENTRIES),
     Entry("CDDProduct, longer", _long_cdd, THROUGH_FACTORS, frozenset()),
-    Entry("CDDProduct, rectangular", _rectangular_cdd, ENTRYWISE | {"norm"}, frozenset({"fro", 1, np.inf})),
-    Entry("Toeplitz, square", partial(_toeplitz, square=True), ESTIMATED, frozenset({"fro", 1, np.inf})),
-    Entry("Toeplitz, m x n", partial(_toeplitz, square=False), ENTRYWISE | {"norm"}, frozenset({"fro", 1, np.inf})),
-    Entry("MultilevelToeplitz", _multilevel_toeplitz, ENTRYWISE | {"norm"}, frozenset({"fro", 1, np.inf})),
-    Entry("Hankel, square", partial(_hankel, square=True), ESTIMATED, frozenset({"fro", 1, np.inf})),
-    Entry("Hankel, m x n", partial(_hankel, square=False), ENTRYWISE | {"norm"}, frozenset({"fro", 1, np.inf})),
+    Entry("CDDProduct, rectangular", _rectangular_cdd, ENTRYWISE | {"norm"}, OF_ENTRIES),
+    Entry(
+        "Toeplitz, square",
+        partial(_toeplitz, square=True),
+        THROUGH_FACTORS | ENTRYWISE | {"norm"},
+        OF_ENTRIES,
+    ),
+    Entry("Toeplitz, m x n", partial(_toeplitz, square=False), ENTRYWISE | {"norm"}, OF_ENTRIES),
+    Entry("MultilevelToeplitz", _multilevel_toeplitz, ENTRYWISE | {"norm"}, OF_ENTRIES),
+    Entry(
+        "Hankel, square",
+        partial(_hankel, square=True),
+        THROUGH_FACTORS | ENTRYWISE | {"norm"},
+        OF_ENTRIES,
+    ),
+    Entry("Hankel, m x n", partial(_hankel, square=False), ENTRYWISE | {"norm"}, OF_ENTRIES),
     Entry("ToeplitzInverse", partial(_toeplitz_inverse, flips=(False, False)), ENTRYWISE),
     Entry("ToeplitzInverse, transposed", partial(_toeplitz_inverse, flips=(True, True)), ENTRYWISE, in_table=False),
     Entry("ToeplitzInverse, of Hankel", partial(_toeplitz_inverse, flips=(True, False)), frozenset(), in_table=False),

@@ -76,8 +76,6 @@ def test_a_singular_matrix_has_determinant_zero_and_no_inverse() -> None:
     for T in (sm.Toeplitz(np.ones(4)), sm.Hankel(np.zeros(200)), sm.Toeplitz(np.zeros(200) + 0j)):
         assert T.slogdet().sign == 0
         assert T.det() == 0
-        assert T.cond() > 1e16  # infinite, but for rounding
-        assert T.cond(1) == np.inf
         with pytest.raises(np.linalg.LinAlgError, match="singular"):
             T.inv()
 
@@ -145,21 +143,12 @@ def test_iteration_and_recursions_agree_on_a_long_system() -> None:
 def test_an_ill_conditioned_matrix_is_solved_with_a_warning() -> None:
     gaussian = np.exp(-0.02 * np.arange(60.0) ** 2)
     T = sm.Toeplitz(gaussian)
-    assert T.cond() > 1e15
     with pytest.warns(scipy.linalg.LinAlgWarning, match=r"Toeplitz\.solve: the matrix is ill-conditioned") as seen:
         T.solve(np.ones(60))
     assert [warning.filename for warning in seen] == [__file__]  # of the caller
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         (T + 1e-6 * sm.Identity(60)).solve(np.ones(60))
-
-
-@settings(max_examples=200, deadline=None)
-@given(n=st.integers(2, 40), seed=st.integers(0, 2**32 - 1), order=st.sampled_from([1, 2, np.inf]))
-def test_condition_numbers_of_symmetric_matrices_are_not_far_too_small(n: int, seed: int, order: float) -> None:
-    T = sm.Toeplitz(np.random.default_rng(seed).standard_normal(n))
-    share = float(T.cond(order)) / np.linalg.cond(T.to_dense(), order)
-    assert 1 / 3 < share < 1 + 1e-6
 
 
 @pytest.mark.parametrize("n", [150, 500])
@@ -337,8 +326,6 @@ def test_what_is_not_a_number_stays_so(library: str, n: int) -> None:
         for value in (
             T.solve(xp.asarray(b[0])),
             T.inv().to_dense(),
-            T.cond(),
-            T.cond(1),
             T.slogdet().logabsdet,
             T.det(),
         ):
@@ -470,14 +457,6 @@ def test_second_derivatives_in_jax() -> None:
         return jnp.linalg.slogdet(c[jnp.abs(i[:, None] - i)])[1]
 
     np.testing.assert_allclose(jax.jit(jax.hessian(logdet))(c), jax.hessian(dense)(c), atol=1e-12)
-
-
-@pytest.mark.parametrize("p", [1, 2, np.inf])
-def test_condition_numbers_of_stacks_are_those_of_their_members(p: Any) -> None:
-    c, r = np.random.default_rng(3).standard_normal((2, 4, 9))
-    c[:, 0] = r[:, 0] = [1.0, 3.0, 9.0, 0.1]
-    alone = [float(sm.Toeplitz(c[k], r[k]).cond(p)) for k in range(4)]
-    np.testing.assert_allclose(sm.Toeplitz(c, r).cond(p), alone, rtol=1e-10)
 
 
 @pytest.mark.parametrize("kind", [sm.Toeplitz, sm.Hankel])

@@ -282,7 +282,7 @@ def error_curve(
     """
     matrix = as_matrix(W, _OWNER, "W")
     single = matrix.shape[0] == matrix.shape[1] and block_size in ("min", matrix.shape[0])  # it may have no hash
-    numbers = _numbers(n_factors, CDDLayout.most_factors(matrix.shape), single=single)
+    numbers = _numbers(n_factors, CDDLayout._most_factors(matrix.shape), single=single)
     begun = time.perf_counter()
     end = begun + (math.inf if time_limit is None else non_negative(time_limit, _OWNER, "time_limit"))
     if fit_options.get("entry_weights") is not None:
@@ -368,7 +368,7 @@ def _padded(result: FitResult, n_factors: int) -> FitResult:
     """Return a fit as one of more factors: the same product, with identities."""
     layout = CDDLayout.of(result.operator)
     longer = replace(layout, n_factors=n_factors)
-    product = longer.product(longer.extended(layout.vectors_of(result.operator)))
+    product = longer.product(longer._extended(layout.vectors_of(result.operator)))
     return replace(result, operator=product, n_parameters=product.n_parameters, start=_PADDED)
 
 

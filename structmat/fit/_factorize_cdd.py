@@ -9,10 +9,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
-from array_api_compat import array_namespace, device
 
 from structmat._arguments import as_matrix, non_negative, random_generator
-from structmat._array_tools import ArgumentValueError, is_numpy
+from structmat._array_tools import ArgumentValueError, device_of, is_numpy, namespace
 from structmat.fit._exact_products import (
     Mixing,
     cyclic_band,
@@ -166,9 +165,9 @@ def factorize_cdd(
     scaled = scale_by_power_of_two(values, -exponent)
     form = _few_factors(scaled, target_error) or _constructed(scaled, target_error, random, real=real)
     product = form._replace(vectors=_scaled_at_its_ends(form.vectors, exponent)).product()
-    xp = array_namespace(matrix)
+    xp = namespace(matrix)
     if not is_numpy(xp):
-        product = product._map(lambda array, _: xp.asarray(array, device=device(matrix)))
+        product = product._map(lambda array, _: xp.asarray(array, device=device_of(matrix)))
     error = product_error(product, matrix, scaled, exponent=exponent)
     if error == math.inf:
         text = "has a factorisation whose products overflow double precision: divide it by a number"

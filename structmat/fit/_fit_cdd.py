@@ -450,7 +450,8 @@ def _known_start(start: Any, layout: CDDLayout, *, real: bool) -> KnownProduct |
     own = _layout_of_start(product, layout.shape)
     if own.block_size != layout.block_size and own.n_factors > 1:
         raise refused(f"must have blocks of {layout.block_size}, got blocks of {own.block_size}")
-    if own.n_factors + (own.first == "circulant") > layout.n_factors or own.n_factors < layout.fewest_factors:
+    fewest = 1 if layout.is_single_block else 3
+    if own.n_factors + (own.first == "circulant") > layout.n_factors or own.n_factors < fewest:
         raise refused(
             f"must become a product of {layout.n_factors} factors, the first a diagonal, with identities added, "
             f"got {own.n_factors} factors, the first a {own.first}"
@@ -462,7 +463,7 @@ def _known_start(start: Any, layout: CDDLayout, *, real: bool) -> KnownProduct |
     if not np.isfinite(entries).all():
         raise refused("must be finite, got NaN or infinity")
     wide = [v.astype(np.result_type(v.dtype, np.float64)) for v in vectors]
-    whole: Any = layout.balanced(layout.extended(wide, own.first))
+    whole: Any = layout._balanced(layout._extended(wide, own.first))
     return KnownProduct("warm start", whole)
 
 

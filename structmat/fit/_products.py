@@ -18,10 +18,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import scipy  # its `fft` is imported on first use
-from array_api_compat import numpy as numpy_namespace
 from numpy.lib.stride_tricks import as_strided
 
-from structmat._array_tools import padded
+from structmat._array_tools import numpy_namespace, padded
 from structmat.fit._matrices import most_spread
 
 if TYPE_CHECKING:
@@ -105,7 +104,7 @@ class Products:
 
         It may have fewer factors: identities are added. All factors get one size.
         """
-        whole: Any = self.layout.balanced(self.layout.extended(vectors))
+        whole: Any = self.layout._balanced(self.layout._extended(vectors))
         scaled = [v.reshape(-1) * factor.scale for v, factor in zip(whole, self._factors, strict=True)]
         return np.concatenate(scaled).astype(self.dtype)
 

@@ -19,11 +19,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from array_api_compat import array_namespace, is_torch_array
 
 from structmat import operators
 from structmat._arguments import to_numpy
-from structmat._array_tools import ArgumentTypeError, ArgumentValueError, dtype_name, is_complex
+from structmat._array_tools import ArgumentTypeError, ArgumentValueError, dtype_name, is_complex, is_torch, namespace
 from structmat._files import DTYPES, atomic_write, first_names, one_line, open_safetensors, require_regular
 from structmat.fit import FitResult
 from structmat.io._matrices import TREE, array_specs, file_kind
@@ -335,13 +334,13 @@ def _encoded(value: Any, name: str, arrays: dict[str, NDArray[Any]]) -> Any:
     if isinstance(value, complex):
         return {"real": value.real, "imag": value.imag}
     arrays[name] = _stored(value)
-    return {"tensor": name, "complex": is_complex(value.dtype, array_namespace(value))}
+    return {"tensor": name, "complex": is_complex(value.dtype, namespace(value))}
 
 
 def _stored(array: Array) -> NDArray[Any]:
     """Return an array of the file: half precision as it is, complex values as pairs."""
     name = dtype_name(array.dtype)
-    values = to_numpy(array.detach() if is_torch_array(array) else array)  # type: ignore[attr-defined]
+    values = to_numpy(array.detach() if is_torch(array) else array)
     if values.dtype.kind not in "fcbiu" or values.dtype.itemsize > 8 * (1 + (values.dtype.kind == "c")):
         text = f"must have a dtype that the file format has, got {name}; use operator.astype(...)"
         raise ArgumentTypeError("save", "operator", text)
@@ -394,7 +393,7 @@ def _decoded(node: Any, array_of: Callable[[str, bool], Array]) -> Any:
 def _namespace(xp: Namespace | None) -> Namespace:
     """Return the array API namespace of a library; None is NumPy."""
     try:
-        return array_namespace((np if xp is None else xp).asarray([0.0]))
+        return namespace((np if xp is None else xp).asarray([0.0]))
     except (AttributeError, TypeError) as error:
         text = f"must be an array namespace such as torch or jax.numpy, got {xp!r}"
         raise ArgumentTypeError("load", "xp", text) from error

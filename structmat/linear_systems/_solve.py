@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
+from dataclasses import dataclass
+from functools import cache
 from math import isnan
 from typing import Any, Literal
 
@@ -31,16 +33,16 @@ from structmat._array_tools import (
     precision_of,
     warn_caller,
 )
-from structmat.linear_systems import _krylov
-from structmat.linear_systems._gradients import Rule, differentiable
 from structmat.linear_systems._systems import (
     LEAST_SQUARES,
     ConvergenceError,
+    Counter,
     IterationSettings,
     SolveResult,
     System,
     by_gradient,
     by_residual,
+    iterate,
     norm_of,
     relative_residual,
     size_of,
@@ -66,17 +68,7 @@ def solution(
 ) -> SolveResult:
     """Return the solutions of square systems, or the least-squares solutions of least norm, with their derivatives.
 
-    Parameters
-    ----------
-    operator : LinearOperator
-        In the precision of computations.
-    b : array, shape (..., rows)
-        Right-hand sides, of the dtype of the solutions and with all batch axes.
-    settings : IterationSettings
-    xp : namespace
-        That of `b`.
-    callback : callable, optional
-        Hears the number of iterations, but where JAX iterates.
+    The operator is in the precision of computations, `b` of the dtype of the solutions and with all batch axes.
     """
     if library_of(xp) == "jax":
         from structmat.linear_systems import _jax_solvers  # noqa: PLC0415  # JAX is there already
@@ -90,40 +82,84 @@ def solution(
 
     if not is_differentiated([b, *operator._arrays()], xp):
         return solved(operator, b, settings)
-    rule = _of_least_squares(xp) if settings.assume == LEAST_SQUARES else _of_solutions(xp)
-    return differentiable(operator, b, settings, Rule(solved, rule), xp)
+    if settings.assume == LEAST_SQUARES:
+        text = "has no derivatives by iteration; use structmat.solve(A.H @ A, A.H @ b)"
+        raise NotImplementedError(f"{settings.owner}: {text}")
+    given = [op for op in (operator, settings.preconditioner) if isinstance(op, LinearOperator)]
+    problem = _Problem(given, settings, solved)
+    x, residual = _implicit(xp).apply(problem, b, *(array for op in given for array in _arrays(op)))
+    return SolveResult(x, residual, problem.iterations)
 
 
-def _of_solutions(xp: Namespace) -> Any:
-    def pulled(g: Array, x: Array, b: Array, operator: LinearOperator, settings: IterationSettings) -> Any:  # noqa: ARG001
-        """``dx = A^-1 (db - dA x)``: the gradient for ``b - A x`` is ``A^-H g``."""
-        M = settings.preconditioner
-        settings = settings._replace(preconditioner=M.H if isinstance(M, LinearOperator) else M)
-        return solution(operator.H, g, settings, xp).x, lambda A, b: b - A._matvec(x, xp)
-
-    return pulled
+# Derivatives in torch, by the implicit rule, so that no iteration is recorded
 
 
-def _of_least_squares(xp: Namespace) -> Any:
-    def pulled(g: Array, x: Array, b: Array, operator: LinearOperator, settings: IterationSettings) -> Any:
-        """The adjoint of the derivative of a pseudo-inverse whose rank does not change [1]_.
+@dataclass
+class _Problem:
+    """What the function of autograd is given beside arrays; torch.func would take a tuple of it apart."""
 
-        ``dx = A^+ (db - dA x) + A^+ (A^+)^H dA^H (b - A x) + (I - A^+ A) dA^H (A^+)^H x``
+    given: list[LinearOperator]
+    """The operator, and its preconditioner where that is one."""
+    settings: IterationSettings
+    solved: Callable[[LinearOperator, Array, IterationSettings], SolveResult]
+    """The solution, of which nothing is recorded."""
+    iterations: int | None = None
 
-        References
-        ----------
-        .. [1] Golub, G. H., Pereyra, V., The differentiation of pseudo-inverses and nonlinear least squares problems
-           whose variables separate, SIAM J. Numer. Anal. 10, 1973.
-        """
+    def parts(self, arrays: Any) -> tuple[LinearOperator, IterationSettings]:
+        """Return operator and settings with other arrays."""
+        operator, *others = _with(self.given, arrays)
+        return operator, self.settings._replace(preconditioner=others[0]) if others else self.settings
 
-        def inverse(A: LinearOperator, v: Array) -> Array:
-            return solution(A, v, settings, xp).x
 
-        rest, beside, first = b - operator._matvec(x, xp), inverse(operator.H, x), inverse(operator.H, g)
-        cotangents = (first, inverse(operator, first), g - inverse(operator, operator._matvec(g, xp)))
-        return cotangents, lambda A, b: (b - A._matvec(x, xp), A._rmatvec(rest, xp), A._rmatvec(beside, xp))
+def _arrays(operator: LinearOperator) -> list[Any]:
+    """Return the arrays of an operator in the order of `_map`, those of its plans included."""
+    found: list[Any] = []
 
-    return pulled
+    def note(array: Any, _: int) -> Any:
+        found.append(array)
+        return array
+
+    operator._map(note)
+    return found
+
+
+def _with(operators: list[LinearOperator], arrays: Any) -> list[LinearOperator]:
+    """Return operators with other arrays."""
+    rest = iter(arrays)
+    return [op._map(lambda _, axes: next(rest)) for op in operators]  # noqa: ARG005
+
+
+@cache
+def _implicit(torch: Namespace) -> Any:
+    """Return the function of autograd."""
+
+    class Implicit(torch.autograd.Function):  # type: ignore[misc]
+        @staticmethod
+        def forward(problem: Any, b: Any, *arrays: Any) -> Any:
+            operator, settings = problem.parts(arrays)
+            x, residual, problem.iterations = problem.solved(operator, b, settings)
+            return x, residual
+
+        @staticmethod
+        def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+            ctx.problem, *tensors = inputs
+            x, residual = output
+            ctx.mark_non_differentiable(residual)
+            ctx.save_for_backward(x, *tensors)
+
+        @staticmethod
+        def backward(ctx: Any, gradient: Any, _: Any) -> Any:
+            """``dx = A^-1 (db - dA x)``: the gradient for ``b - A x`` is ``A^-H g``."""
+            x, b, *arrays = ctx.saved_tensors
+            operator, settings = ctx.problem.parts(arrays)
+            M = settings.preconditioner
+            adjoint = settings._replace(preconditioner=M.H if isinstance(M, LinearOperator) else M)
+            cotangent = solution(operator.H, gradient, adjoint, torch).x
+            mine = arrays[: len(_arrays(operator))]
+            _, pull = torch.func.vjp(lambda b, *new: b - _with([operator], new)[0]._matvec(x, torch), b, *mine)
+            return (None, *pull(cotangent), *[None] * (len(arrays) - len(mine)))  # none for the preconditioner
+
+    return Implicit
 
 
 def _iterated(
@@ -141,7 +177,7 @@ def _iterated(
             M, norm = system.preconditioner(settings, xp), xp.zeros_like(xp.real(b[..., 0]))
             M = None if M is None else M.prepare()
             measure = by_residual(system.b, settings, xp)
-        count = _krylov.Counter(callback)
+        count = Counter(callback)
         x = xp.zeros((*b.shape[:-1], A.shape[1]), dtype=b.dtype, device=device_of(b))
         rest = system.b
         size, done = measure(x, rest)
@@ -154,9 +190,7 @@ def _iterated(
                 break
             unsolved = xp.where(done[..., None], xp.zeros_like(rest), rest)
             scale = size_of(unsolved, xp)  # as solvers square their vectors
-            change = _krylov.iterate(
-                A, unsolved / scale, M, norm, settings, settings.rtol / 2 * 0.1**k, left, count, xp
-            )
+            change = iterate(A, unsolved / scale, M, norm, settings, settings.rtol / 2 * 0.1**k, left, count, xp)
             count.end_pass()
             before, trial = size, x + scale * change
             remaining = system.b - A._matvec(trial, xp)
@@ -198,8 +232,8 @@ def _failure(result: SolveResult, b: Array, settings: IterationSettings, xp: Nam
         advice = "raise rtol or max_iter"
         if settings.owner == "solve":
             advice += ", give a better preconditioner, or use lstsq for a singular matrix"
-        if settings.assume not in {"general", LEAST_SQUARES}:
-            advice += f'; if the matrix may not be {settings.assume}, assume="general"'
+        if settings.assume == "positive definite":
+            advice += '; if the matrix may not be positive definite, assume="general"'
     text = (
         f"{settings.owner}: the relative residual is {largest:.2g}{count}, not "
         f"{settings.rtol:.2g}; {advice}. The error's attribute `result` holds what was reached"
@@ -211,7 +245,7 @@ def solve(
     A: LinearOperator,
     b: ArrayLike,
     *,
-    assume: Literal["general", "hermitian", "positive definite"] = "general",
+    assume: Literal["general", "positive definite"] = "general",
     preconditioner: LinearOperator | Literal["nearest"] | None = "nearest",
     rtol: float | None = None,
     max_iter: int | None = None,
@@ -226,7 +260,7 @@ def solve(
     b : array, shape (n,) or (..., n, k)
         One right-hand side, or right-hand sides in columns, as for `numpy.linalg.solve`; leading axes broadcast against
         the batch of `A`.
-    assume : {"general", "hermitian", "positive definite"}, default "general"
+    assume : {"general", "positive definite"}, default "general"
         What is known of A, where it has no closed form. It is not checked.
     preconditioner : {"nearest"}, None or LinearOperator, default "nearest"
         An operator near the inverse of A, positive definite unless `assume` is "general". By default the inverse of
@@ -270,11 +304,11 @@ def solve(
 
     Notes
     -----
-    NumPy arrays are solved by SciPy's conjugate gradients ("positive definite"), MINRES ("hermitian", if real) or GMRES
-    with 50 vectors, JAX arrays by JAX's conjugate gradients or GMRES with 20, those of torch and other libraries by
-    conjugate gradients, or by CGLS where A is not positive definite, which squares its condition number [1]_. Each
-    iteration costs one product with A, in CGLS two. In NumPy and torch the residual is computed anew from the solution,
-    and the solver runs again on what it left.
+    NumPy arrays are solved by SciPy's conjugate gradients ("positive definite") or GMRES with 50 vectors, JAX arrays by
+    JAX's conjugate gradients or GMRES with 20, those of torch and other libraries by conjugate gradients, or by CGLS
+    where A is not positive definite, which squares its condition number [1]_. Each iteration costs one product with A,
+    in CGLS two. In NumPy and torch the residual is computed anew from the solution, and the solver runs again on what
+    it left.
 
     Derivatives in torch and JAX by A and b are those of the solution itself, and cost one more solution: in torch in
     reverse mode. There ``vmap`` does not reach an iteration: solve all systems of a stack at once.
@@ -296,7 +330,7 @@ def solve(
     _require_operator(A, "solve")
     if A.shape[0] != A.shape[1]:
         raise ArgumentValueError("solve", "A", f"must be square, got shape {A.shape}; use lstsq")
-    one_of(assume, "solve", "assume", ("general", "hermitian", "positive definite"))
+    one_of(assume, "solve", "assume", ("general", "positive definite"))
     _require_preconditioner(preconditioner, A)
     callback = optional_function(callback, "solve", "callback")
     return _answer(A, b, assume, preconditioner, rtol, max_iter, callback, "solve")
@@ -333,6 +367,8 @@ def lstsq(A: LinearOperator, b: ArrayLike, *, rtol: float | None = None, max_ite
         If `b` has another length, or an option is out of range.
     TypeError
         If A is no operator, or `b` belongs to another array library.
+    NotImplementedError
+        If iteration is to be differentiated in torch.
 
     Warns
     -----
@@ -351,8 +387,8 @@ def lstsq(A: LinearOperator, b: ArrayLike, *, rtol: float | None = None, max_ite
     iterations grows with the condition number; singular values that are zero do not count. Closed forms take singular
     values at the level of rounding for zeros; iteration leaves what has not been reached.
 
-    Derivatives are as for `solve`. They are valid where the rank does not change nearby; in JAX the matrix must have
-    full rank.
+    Iteration has derivatives in JAX alone, for matrices of full rank; in torch differentiate ``solve(A.H @ A, A.H @
+    b)``.
 
     References
     ----------
@@ -415,7 +451,7 @@ def _answer(
         return result._replace(x=xp.matrix_transpose(x) if columns else x)
 
     with suppress(NotImplementedError):
-        x = op.pinv_matvec(vectors) if assume == LEAST_SQUARES else op.inv_matvec(vectors)
+        x = op.pinv().matvec(vectors) if assume == LEAST_SQUARES else op.inv_matvec(vectors)
         wide = xp.astype(x, right.dtype) if x.dtype != right.dtype else x
         x = xp.broadcast_to(x, (*right.shape[:-1], x.shape[-1]))  # to the batch of a preconditioner as well
         found = SolveResult(x, relative_residual(right - op._matvec(wide, xp), right, xp), 0)

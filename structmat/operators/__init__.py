@@ -1,19 +1,5 @@
 """Operators: structured matrices that multiply a vector in O(n log n), on any array library.
 
-Map of the package; each file imports only from those below it:
-
-- `_families`: which family of matrices holds which, and the sums, products and multiples that follow
-- `_cdd`: interleaved circulant and diagonal factors, their shapes and rounding errors
-- `_multilevel`: circulant and Toeplitz matrices of several levels, for grids
-- `_block_circulant`: grids of circulants
-- `_toeplitz`: Toeplitz and Hankel matrices, and inverses of square ones
-- `_circulants`: circulants, held by first column, spectrum or few diagonals
-- `_combinations`: products, sums and multiples
-- `_prepared`: operators prepared for many products
-- `_diagonal`: the identity, the Fourier matrix and diagonal matrices
-- `_linear_operator`: what every operator does, `LinearOperator`
-- `_products`: its lower half, products with arrays and arithmetic
-
 A family of your own needs none of these files: see `structmat.extend`. `docs/guide/new_operator.md` says what one needs
 that is to become a part of the package.
 """
@@ -29,7 +15,7 @@ from structmat.operators._diagonal import Diagonal, Fourier, Identity
 from structmat.operators._linear_operator import LinearOperator, SpectralFunction
 from structmat.operators._multilevel import MultilevelCirculant, MultilevelToeplitz
 from structmat.operators._prepared import Prepared
-from structmat.operators._products import Context
+from structmat.operators._products import Context, PairRules, add, compose, scale
 from structmat.operators._toeplitz import Hankel, Toeplitz, ToeplitzInverse
 
 __all__ = [
@@ -47,6 +33,7 @@ __all__ = [
     "LinearOperator",
     "MultilevelCirculant",
     "MultilevelToeplitz",
+    "PairRules",
     "Prepared",
     "Product",
     "Scaled",
@@ -55,4 +42,7 @@ __all__ = [
     "Sum",
     "Toeplitz",
     "ToeplitzInverse",
+    "add",
+    "compose",
+    "scale",
 ]

@@ -12,7 +12,6 @@ from operator import or_
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
-from array_api_compat import numpy as numpy_namespace
 
 from structmat._arguments import as_floating, integer, side_of_blocks
 from structmat._array_tools import (
@@ -22,70 +21,26 @@ from structmat._array_tools import (
     ArrayLike,
     Namespace,
     Scalar,
-    cast_back,
     device_of,
     euclidean_norm,
-    in_precision,
-    is_half_precision,
     is_numpy,
     matmul,
     namespace_of,
+    numpy_namespace,
     padded,
-    precision_of,
+    scale_array,
 )
 from structmat._fourier import Plan, Settings
-from structmat._pair_rules import compose, scale
-from structmat.operators._block_circulant import BlockCirculant, EntryModuli
+from structmat.operators._block_circulant import BlockCirculant
 from structmat.operators._circulants import BandedCirculant, Circulant, SpectralCirculant
 from structmat.operators._combinations import Chain
 from structmat.operators._diagonal import Diagonal
 from structmat.operators._linear_operator import LinearOperator, NormOrder
 from structmat.operators._prepared import CombinedPlan, combined
-from structmat.operators._products import Context
+from structmat.operators._products import Context, compose, scale
 
 # Factors whose products go through transforms.
 _TRANSFORMED = (Circulant, SpectralCirculant, BlockCirculant)
-
-
-def log_spread_and_norm(factors: Sequence[Any], right: Array, left: Array, xp: Namespace) -> tuple[Array, Array]:
-    """Return the logarithms of the spread and of the norm of a product, per matrix of the stack.
-
-    A transform leaves rounding errors of the norm ``eps * norm(c) * norm(z)`` in the convolution of `c` and `z`, spread
-    evenly over the entries of every block, which the factors to the left then carry on. With ``P = L_k C_k R_k`` for
-    each circulant-like factor, the squared spread is the sum over k of ``norm(L_k)**2 * norm(c_k)**2 * norm(R_k)**2 /
-    n`` (Frobenius norms), block by block: the expected squared norm of the errors of the products with the unit
-    vectors, over that of ``eps``. Norms of partial products are estimated with random vectors.
-
-    Parameters
-    ----------
-    factors : sequence of operators
-        Left to right.
-    right, left : array, shape (k, ..., cols) and (k, ..., rows)
-        Independent standard normal vectors, with an axis for every batch axis of the factors. In place of the first
-        there may be products of such vectors and a matrix that the product is multiplied by.
-    xp : namespace
-    """
-    errors: list[tuple[Array, Array]] = []
-    z, scale = _normalised(right, 0.0, xp)
-    for factor in reversed(factors):
-        if isinstance(factor, _TRANSFORMED):
-            errors.append((_errors(factor, z, xp), scale))
-        z, scale = _normalised(factor._matvec(z, xp), scale, xp)
-    norm = 0.5 * _log(_mean_square(z, xp), xp) + scale
-    y, scale = _normalised(left, 0.0, xp)
-    terms = []
-    for factor in factors:
-        if isinstance(factor, _TRANSFORMED):
-            made, at = errors.pop()
-            carried = _mean_square(_blocks(y, factor, xp, axis=0), xp)
-            terms.append(_log(xp.sum(made * carried, axis=-1), xp) + 2.0 * (at + scale))
-        y, scale = _normalised(factor._rmatvec(y, xp), scale, xp)
-    if not terms:
-        return norm, norm
-    stacked = xp.stack(terms)
-    top = xp.max(stacked, axis=0)
-    finite = xp.where(xp.isfinite(top), top, xp.zeros_like(top))
-    return 0.5 * (_log(xp.sum(xp.exp(stacked - finite), axis=0), xp) + finite), norm
 
 
 def _errors(factor: Any, z: Array, xp: Namespace) -> Array:
@@ -141,7 +96,7 @@ _PROBES = 32
 _CIRCULANT_LIKE = (Circulant, SpectralCirculant, BandedCirculant, BlockCirculant)
 
 
-@dataclass(frozen=True, eq=False, repr=False, slots=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class CDDProduct(Chain):
     """A product of interleaved circulant-like and diagonal matrices.
 
@@ -170,8 +125,7 @@ class CDDProduct(Chain):
     for fine-tuning [3]_. Products with a CDD product, a diagonal or a circulant are CDD products again: adjacent
     factors of the same kind are merged. `inv`, `solve`, `det` and `slogdet` use those of the factors if these are
     square; `diagonal`, `trace` and the Frobenius, 1 and infinity norms are known with at most one circulant-like
-    factor. These norms are accurate: they cost O(n log n), but O(n^2) if the range of the factors makes transforms of
-    the moduli inaccurate, and always with JAX and on a GPU, where values are not inspected.
+    factor; these norms are made of all entries, O(n^2).
 
     References
     ----------
@@ -296,10 +250,6 @@ class CDDProduct(Chain):
             About one for a circulant, a diagonal, a matrix of rank one, or random factors; infinite for a product that
             is zero although no factor is. Beyond ``1 / eps`` it only says that no digit is left.
 
-        See Also
-        --------
-        CDDProduct.direct_matvec : Products that do not lose small entries.
-
         Notes
         -----
         Transforms are accurate relative to the norm of a vector, not to each entry. If a diagonal with large entries
@@ -322,7 +272,7 @@ class CDDProduct(Chain):
         True
         >>> bool(np.abs(similar @ np.ones(64) - 1.0).max() > 1e-10)
         True
-        >>> bool(np.abs(similar.direct_matvec(np.ones(64)) - 1.0).max() < 1e-15)
+        >>> bool(np.abs(similar.to_dense() @ np.ones(64) - 1.0).max() < 1e-15)
         True
         """
         op, xp = self._to_working_precision("product_cond")
@@ -330,8 +280,35 @@ class CDDProduct(Chain):
         return xp.exp(spread - xp.where(xp.isfinite(spread), norm, xp.zeros_like(norm)))
 
     def _log_spread_and_norm(self, right: Array, left: Array, xp: Namespace) -> tuple[Array, Array]:
-        """Logarithms of what rounding errors of products grow with, and of the norm, by random vectors."""
-        return log_spread_and_norm(self.factors, right, left, xp)
+        """Return the logarithms of the spread and of the norm of the product, per matrix of the stack.
+
+        A transform leaves rounding errors of the norm ``eps * norm(c) * norm(z)`` in the convolution of `c` and `z`,
+        spread evenly over the entries of every block, which the factors to the left then carry on: see `product_cond`.
+        `right` (k, ..., cols) and `left` (k, ..., rows) are independent standard normal vectors, with an axis for every
+        batch axis of the factors. In place of the first there may be products of such vectors and a matrix that the
+        product is multiplied by.
+        """
+        errors: list[tuple[Array, Array]] = []
+        z, scale = _normalised(right, 0.0, xp)
+        for factor in reversed(self.factors):
+            if isinstance(factor, _TRANSFORMED):
+                errors.append((_errors(factor, z, xp), scale))
+            z, scale = _normalised(factor._matvec(z, xp), scale, xp)
+        norm = 0.5 * _log(_mean_square(z, xp), xp) + scale
+        y, scale = _normalised(left, 0.0, xp)
+        terms = []
+        for factor in self.factors:
+            if isinstance(factor, _TRANSFORMED):
+                made, at = errors.pop()
+                carried = _mean_square(_blocks(y, factor, xp, axis=0), xp)
+                terms.append(_log(xp.sum(made * carried, axis=-1), xp) + 2.0 * (at + scale))
+            y, scale = _normalised(factor._rmatvec(y, xp), scale, xp)
+        if not terms:
+            return norm, norm
+        stacked = xp.stack(terms)
+        top = xp.max(stacked, axis=0)
+        finite = xp.where(xp.isfinite(top), top, xp.zeros_like(top))
+        return 0.5 * (_log(xp.sum(xp.exp(stacked - finite), axis=0), xp) + finite), norm
 
     @staticmethod
     def _probes(op: CDDProduct, xp: Namespace) -> tuple[Array, Array]:
@@ -344,53 +321,6 @@ class CDDProduct(Chain):
         )
         return right, left
 
-    def direct_matvec(self, x: ArrayLike, /) -> Array:
-        """Return A x, along the last axis, by direct sums instead of transforms.
-
-        Parameters
-        ----------
-        x : array, shape (..., cols)
-            One vector or any batch of them.
-
-        Returns
-        -------
-        array, shape (..., rows)
-            The products, of the common dtype of operator and `x`.
-
-        Raises
-        ------
-        ValueError
-            If the last axis of `x` has another length, or the batch axes do not broadcast.
-        TypeError
-            If `x` belongs to another array library than the operator.
-
-        See Also
-        --------
-        CDDProduct.product_cond : Whether products by transforms, ``A @ x``, have lost digits.
-
-        Notes
-        -----
-        The error of each entry is at most about ``eps * n * F`` times the entry of the product of the moduli of the F
-        factors, ``|A_1| ... |A_F| |x|``, whatever their range. The cost is O(n^2) per factor and vector, with the
-        memory of one dense factor.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> import structmat as sm
-        >>> P = sm.CDDProduct.from_vectors(np.array([1.0, 2.0]), np.array([1.0, 3.0]), np.array([1.0, 10.0]))
-        >>> P.direct_matvec(np.array([1.0, 1.0]))
-        array([31., 26.])
-        """
-        op, operand, xp, dtype = self._operand(x, "direct_matvec", "x", self.shape[1])
-        for factor in reversed(op.factors):
-            if isinstance(factor, Diagonal):
-                operand = factor._matvec(operand, xp)
-            else:
-                dense = factor._to_dense(Context(xp, operand.dtype, device_of(operand)))
-                operand = matmul(dense, operand[..., None], xp)[..., 0]
-        return cast_back(operand, dtype, xp)
-
     def _solver(self, settings: Settings, xp: Namespace) -> Plan | None:
         self._require_square_factors("solve")
         plans = [f._solver(settings, xp) for f in reversed(self.factors)]
@@ -399,7 +329,7 @@ class CDDProduct(Chain):
 
     def _matvec(self, x: Array, xp: Namespace) -> Array:
         plan = self._plan(Settings(), xp) if is_numpy(xp) else None  # in chunks, without which it would only cost
-        return super(CDDProduct, self)._matvec(x, xp) if plan is None else plan.apply(x, xp)
+        return super()._matvec(x, xp) if plan is None else plan.apply(x, xp)
 
     def _details(self) -> str:
         return f"n_factors={self.n_factors}, n_parameters={self.n_parameters}, "
@@ -432,19 +362,12 @@ class CDDProduct(Chain):
         if ord in {2, "nuc"}:
             raise self._no_closed_form("norm")
         self._require_one_circulant("norm")
-        left = right = grid = None
-        for factor in self.factors:
-            if isinstance(factor, BlockCirculant):
-                grid = factor.c
-            elif not isinstance(factor, Diagonal):
-                grid = (factor if isinstance(factor, Circulant) else factor.to_circulant()).c[..., None, None, :]
-            elif grid is None:
-                left = factor.d
-            else:
-                right = factor.d
-        if grid is None:
+        if len(self.factors) == 1:
             return self.factors[0]._norm(ord, xp)
-        return EntryModuli.of(left, grid, right, self.shape, xp).norm(ord, xp)
+        dense = self._to_dense(Context(xp, self.dtype, self.device))
+        if ord == "fro":
+            return euclidean_norm(dense, xp, axis=(-2, -1))
+        return xp.max(xp.sum(xp.abs(dense), axis=-2 if ord == 1 else -1), axis=-1)
 
 
 def _factors(operator: LinearOperator) -> tuple[LinearOperator, ...]:
@@ -507,7 +430,8 @@ class CDDLayout:
     ------
     ArgumentValueError
         If a number is out of range, or there is no such product: for a rectangle or several blocks `n_factors` is odd
-        and at least 3, and the first factor is diagonal. There are at most `most_factors` of them.
+        and at least 3, and the first factor is diagonal. There are at most
+        four times as many as the larger side has entries, or 1,000.
     ArgumentTypeError
         If an argument is of the wrong kind.
 
@@ -551,7 +475,7 @@ class CDDLayout:
             raise ArgumentTypeError(owner, "shape", f"must be (rows, cols), got {self.shape!r}") from None
         shape = (integer(rows, owner, "shape"), integer(cols, owner, "shape"))
         object.__setattr__(self, "shape", shape)
-        n_factors, most = integer(self.n_factors, owner, "n_factors"), self.most_factors(shape)
+        n_factors, most = integer(self.n_factors, owner, "n_factors"), self._most_factors(shape)
         if n_factors > most:
             text = f"must be at most {most:,} for a product of shape {shape}, got {n_factors}"
             raise ArgumentValueError(owner, "n_factors", text)
@@ -570,36 +494,14 @@ class CDDLayout:
     # What follows from the shape alone
 
     @staticmethod
-    def most_factors(shape: tuple[int, int]) -> int:
-        """Return the largest number of factors that a layout may have: far more than any matrix needs.
-
-        Parameters
-        ----------
-        shape : (int, int)
-            Rows and columns of the product.
-
-        Returns
-        -------
-        int
-            Four times the larger side, and at least 1000; ``2 n - 1`` factors give almost every n x n matrix.
-
-        Examples
-        --------
-        >>> import structmat as sm
-        >>> sm.CDDLayout.most_factors((4096, 1024))
-        16384
-        """
+    def _most_factors(shape: tuple[int, int]) -> int:
+        """Return the largest number of factors that a layout may have: ``2 n - 1`` give almost every n x n matrix."""
         return max(_MOST_FACTORS, 4 * max(shape))
 
     @property
     def is_single_block(self) -> bool:
         """Whether all factors are square, and the circulant ones of one block."""
         return self.shape == (self.block_size, self.block_size)
-
-    @property
-    def fewest_factors(self) -> int:
-        """The smallest number of factors of products of that shape and block size: 1 for a single block, else 3."""
-        return 1 if self.is_single_block else 3
 
     @property
     def kinds(self) -> tuple[FactorKind, ...]:
@@ -634,29 +536,9 @@ class CDDLayout:
 
     # Vectors
 
-    def identities(self, like: Array | None = None) -> tuple[Array, ...]:
-        """Return the vectors of factors that are identities.
-
-        Parameters
-        ----------
-        like : array, optional
-            An array of the library, dtype and device wanted. Default: NumPy, double precision.
-
-        Returns
-        -------
-        tuple of arrays
-            Of `vector_shapes`; a factor that is not square has ones on its main diagonal.
-
-        Examples
-        --------
-        >>> import structmat as sm
-        >>> layout = sm.CDDLayout((3, 2))
-        >>> layout.product(layout.identities()).to_dense()
-        array([[1., 0.],
-               [0., 1.],
-               [0., 0.]])
-        """
-        xp: Namespace = numpy_namespace if like is None else namespace_of("CDDLayout.identities", like)
+    def _identities(self, like: Array | None = None) -> tuple[Array, ...]:
+        """Return the vectors of factors with ones on the main diagonal, of the library, dtype and device of `like`."""
+        xp: Namespace = numpy_namespace if like is None else namespace_of("CDDLayout", like)
         dtype, device = (xp.float64, None) if like is None else (like.dtype, device_of(like))
 
         def identity(shape: tuple[int, ...]) -> Array:
@@ -668,28 +550,13 @@ class CDDLayout:
 
         return tuple(map(identity, self.vector_shapes))
 
-    def extended(self, vectors: Sequence[Array], first: FactorKind = "diagonal") -> tuple[Array, ...]:
+    def _extended(self, vectors: Sequence[Array], first: FactorKind = "diagonal") -> tuple[Array, ...]:
         """Return the vectors of the same product with as many factors as the layout has: identities are added.
 
-        Parameters
-        ----------
-        vectors : sequence of arrays
-            Of at most as many factors, in the shapes of a layout with that number of factors; leading axes make stacks.
-        first : {"diagonal", "circulant"}, default "diagonal"
-            The kind of the first of them.
-
-        Returns
-        -------
-        tuple of arrays
-            `vectors` and identities: on the side of the square factors, and for a single block on the right, except one
-            on the left if the kinds require it.
-
-        Raises
-        ------
-        ArgumentValueError
-            If there are too many vectors, or their number, kinds or shapes do not fit.
+        They stand on the side of the square factors, and for a single block on the right, except one on the left if the
+        kinds, of which `first` is that of the first vector, require it.
         """
-        owner = "CDDLayout.extended"
+        owner = "CDDLayout"
         shorter = CDDLayout(self.shape, len(vectors), self.block_size, first, owner)
         shorter._checked(vectors, owner)
         missing = self.n_factors - len(vectors)
@@ -698,47 +565,23 @@ class CDDLayout:
             raise ArgumentValueError(
                 owner, "vectors", f"must fit into {self.n_factors} factors, the first {self.first}, got {len(vectors)}"
             )
-        identities = self.identities(vectors[0])
+        identities = self._identities(vectors[0])
         return (*identities[:left], *vectors, *identities[left + len(vectors) :])
 
-    def balanced(self, vectors: Sequence[Array]) -> tuple[Array, ...]:
-        """Return vectors of the same product, scaled so that all factors have the same size.
+    def _balanced(self, vectors: Sequence[Array]) -> tuple[Array, ...]:
+        """Return vectors of the same product, scaled so that all factors have the same size: zeros where one is zero.
 
-        Parameters
-        ----------
-        vectors : sequence of arrays
-            In `vector_shapes`; leading axes make stacks.
-
-        Returns
-        -------
-        tuple of arrays
-            Zeros where a factor is zero.
-
-        Raises
-        ------
-        ArgumentValueError
-            If the shapes do not fit.
-
-        Notes
-        -----
         The size of a diagonal is the root mean square of its entries; that of a grid ``c`` of p x q circulants is
-        ``norm(c) / sqrt(min(p, q))``, the root mean square of the singular values of its matrices per frequency. Signs
-        and grids with orthonormal rows or columns have size one.
+        ``norm(c) / sqrt(min(p, q))``, the root mean square of the singular values of its matrices per frequency.
         """
-        vectors, xp = self._checked(vectors, "CDDLayout.balanced")
-        dtypes = [v.dtype for v in vectors]
-        precision = [precision_of(dtype, xp) for dtype in dtypes]
-        wide = [in_precision(v, p, xp) for v, p in zip(vectors, precision, strict=True)]
-        sizes: list[Any] = [_size(v, len(shape), xp) for v, shape in zip(wide, self.vector_shapes, strict=True)]
+        vectors, xp = self._checked(vectors, "CDDLayout")
+        cores = [len(shape) for shape in self.vector_shapes]
+        sizes: list[Any] = [_size(v, core, xp) for v, core in zip(vectors, cores, strict=True)]
         lost = reduce(or_, (size == 0 for size in sizes))
         logs = [xp.log(xp.where(size > 0, size, xp.ones_like(size))) for size in sizes]
         mean = sum(logs[1:], start=logs[0]) / len(logs)
-        balanced = []
-        for v, log, shape, dtype in zip(wide, logs, self.vector_shapes, dtypes, strict=True):
-            share = xp.where(lost, xp.zeros_like(mean), xp.exp(mean - log))
-            scaled = v * xp.astype(xp.reshape(share, (*share.shape, *(1,) * len(shape))), precision_of(v.dtype, xp))
-            balanced.append(cast_back(scaled, dtype, xp) if is_half_precision(dtype) else scaled)
-        return tuple(balanced)
+        shares = [xp.where(lost, xp.zeros_like(mean), xp.exp(mean - log)) for log in logs]
+        return tuple(scale_array(v, share, core, xp) for v, share, core in zip(vectors, shares, cores, strict=True))
 
     # Products
 

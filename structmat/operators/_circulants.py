@@ -115,10 +115,18 @@ def product_by_spectrum(values: Array, n: int, x: Array, xp: Namespace, *, real:
 class CirculantLike(Planned):
     """What circulants share, however they are held: the linear algebra of their eigenvalues and first columns."""
 
-    __slots__ = ()
+    def to_circulant(self) -> Circulant:
+        """Return the same matrix, given by its first column.
+
+        Returns
+        -------
+        Circulant
+            Real for a real matrix; itself where it is one.
+        """
+        return self._as_circulant()
 
     @abstractmethod
-    def to_circulant(self) -> Circulant:
+    def _as_circulant(self) -> Circulant:
         """Return the same matrix, given by its first column."""
 
     def to_spectral(self) -> SpectralCirculant:
@@ -127,8 +135,12 @@ class CirculantLike(Planned):
         Returns
         -------
         SpectralCirculant
-            A snapshot: it does not follow later changes of the parameters. Half precision becomes float32.
+            Itself where it is one, else a snapshot: it does not follow later changes of the parameters. Half precision
+            becomes float32.
         """
+        return self._as_spectral()
+
+    def _as_spectral(self) -> SpectralCirculant:
         op, xp = self._to_working_precision("to_spectral")
         c = op.to_circulant().c
         real = not is_complex(c.dtype, xp)
@@ -199,7 +211,7 @@ class CirculantLike(Planned):
         return self._of_spectrum(SpectralCirculant(function.evaluate(values), S.n, real))
 
 
-@dataclass(frozen=True, eq=False, repr=False, slots=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Circulant(CirculantLike):
     """A circulant matrix given by its first column, ``C[i, j] = c[(i - j) % n]``.
 
@@ -250,31 +262,6 @@ class Circulant(CirculantLike):
         object.__setattr__(self, "c", as_vectors(self.c, "Circulant", "c"))
 
     @classmethod
-    def from_row(cls, r: ArrayLike) -> Circulant:
-        """Return the circulant with a given first row, ``C[i, j] = r[(j - i) % n]``.
-
-        Parameters
-        ----------
-        r : array, shape (..., n)
-            The first row.
-
-        Returns
-        -------
-        Circulant
-            The transpose of ``Circulant(r)``.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> import structmat as sm
-        >>> sm.Circulant.from_row(np.array([1.0, 2.0, 3.0])).to_dense()
-        array([[1., 2., 3.],
-               [3., 1., 2.],
-               [2., 3., 1.]])
-        """
-        return cls(r)._transpose()
-
-    @classmethod
     def nearest(cls, A: ArrayLike) -> Circulant:
         """Return the circulant nearest to a square matrix in the Frobenius norm.
 
@@ -315,14 +302,7 @@ class Circulant(CirculantLike):
         """``(n, n)``."""
         return (self.c.shape[-1], self.c.shape[-1])
 
-    def to_circulant(self) -> Circulant:
-        """Return itself.
-
-        Returns
-        -------
-        Circulant
-            Itself.
-        """
+    def _as_circulant(self) -> Circulant:
         return self
 
     def _plan(self, settings: Settings, xp: Namespace) -> Convolution:
@@ -339,7 +319,7 @@ class Circulant(CirculantLike):
         return product_by_spectrum(1 / values, n, b / unit, xp, real=real)
 
 
-@dataclass(frozen=True, eq=False, repr=False, slots=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class SpectralCirculant(CirculantLike):
     """A circulant matrix given by its spectrum, the discrete Fourier transform of its first column.
 
@@ -416,24 +396,10 @@ class SpectralCirculant(CirculantLike):
         """The dtype of the entries: real when `real`."""
         return precision_of(self.spectrum.dtype, self._own_namespace()) if self.real else self.spectrum.dtype
 
-    def to_circulant(self) -> Circulant:
-        """Return the same matrix, given by its first column.
-
-        Returns
-        -------
-        Circulant
-            Real when `real`.
-        """
+    def _as_circulant(self) -> Circulant:
         return Circulant(from_spectrum(self.spectrum, self.n, self._own_namespace(), real=self.real))
 
-    def to_spectral(self) -> SpectralCirculant:
-        """Return itself.
-
-        Returns
-        -------
-        SpectralCirculant
-            Itself.
-        """
+    def _as_spectral(self) -> SpectralCirculant:
         return self
 
     def _of_spectrum(self, operator: SpectralCirculant) -> SpectralCirculant:
@@ -488,7 +454,7 @@ class SpectralCirculant(CirculantLike):
         return values
 
 
-@dataclass(frozen=True, eq=False, repr=False, slots=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class ShiftAndAdd(Plan):
     """The product of a circulant matrix of few diagonals: the sum of ``entries[k] * x`` shifted by ``start + k``."""
 
@@ -505,7 +471,6 @@ class ShiftAndAdd(Plan):
         return (self.n, self.n)
 
     def step(self, xp: Namespace, dtype: str, *, batched: bool, once: bool = False) -> Step:
-        """Return the product of one vector or of a batch."""
         n, entries, count = self.n, self.entries, self.entries.shape[-1]
         shifts = [(self.start + k) % n for k in range(count)]
         if not is_numpy(xp) or self.is_stack:
@@ -529,7 +494,7 @@ class ShiftAndAdd(Plan):
         return step
 
 
-@dataclass(frozen=True, eq=False, repr=False, slots=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class BandedCirculant(CirculantLike):
     """A circulant matrix with few neighbouring nonzero cyclic diagonals.
 
@@ -594,14 +559,7 @@ class BandedCirculant(CirculantLike):
         """``(n, n)``."""
         return (self.n, self.n)
 
-    def to_circulant(self) -> Circulant:
-        """Return the same matrix, given by its first column.
-
-        Returns
-        -------
-        Circulant
-            Its first column has at most m nonzero entries.
-        """
+    def _as_circulant(self) -> Circulant:
         xp = self._own_namespace()
         k, m = xp.arange(self.n, device=self.device), self.entries.shape[-1]
         c = xp.zeros_like(self.entries[..., :1])

@@ -11,7 +11,6 @@ from operator import is_, mul
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from array_api_compat import numpy as numpy_namespace
 
 from structmat._arguments import as_floating, reciprocal_above, require_nonzero
 from structmat._array_tools import (
@@ -28,26 +27,25 @@ from structmat._array_tools import (
     in_precision,
     is_complex,
     namespace_of,
+    numpy_namespace,
     precision_of,
     scale_array,
 )
 from structmat._fourier import Plan, Settings
-from structmat._pair_rules import add, compose, power, scale
-from structmat.operators._diagonal import Diagonal, Identity
+from structmat.operators._diagonal import Identity
 from structmat.operators._linear_operator import LinearOperator, NormOrder, SpectralFunction, sign_and_log
 from structmat.operators._prepared import (
     Combination,
-    CombinedPlan,
     combined,
     flat,
     plan_of_parts,
     require_operators,
     values_of,
 )
-from structmat.operators._products import Context
+from structmat.operators._products import Context, add, compose, power, scale
 
 
-@dataclass(frozen=True, eq=False, repr=False, slots=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Scaled(LinearOperator):
     """A scalar multiple ``factor * operator`` of an operator whose family is not closed under scaling.
 
@@ -112,12 +110,6 @@ class Scaled(LinearOperator):
 
     def _matvec(self, x: Array, xp: Namespace) -> Array:
         return scale_array(self.operator._matvec(x, xp), self.factor, 1, xp)
-
-    def _plan(self, settings: Settings, xp: Namespace) -> Plan | None:
-        if not (arrays := self.operator._arrays()) or (plan := self.operator._plan(settings, xp)) is None:
-            return None
-        ones = xp.ones(self.shape[0], dtype=precision_of(self.dtype, xp), device=device_of(arrays[0]))
-        return CombinedPlan((Diagonal(scale_array(ones, self.factor, 1, xp))._plan(settings, xp), plan), is_sum=False)
 
     def _transpose(self) -> LinearOperator:
         return Scaled(self.operator._transpose(), self.factor)
@@ -267,7 +259,6 @@ def _scale_again(operator: Scaled, factor: Scalar | Reciprocal) -> LinearOperato
 class Chain(Combination):
     """What every product of operators shares; a subclass has the field `factors`."""
 
-    __slots__ = ()
     _core_axes = {"factors": None}
 
     if TYPE_CHECKING:
@@ -336,7 +327,7 @@ class Chain(Combination):
         return reduce(mul, signs), sum(logs[1:], start=logs[0])
 
 
-@dataclass(frozen=True, eq=False, repr=False, slots=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Product(Chain):
     """The product of operators, ``factors[0] @ factors[1] @ ...``, kept as its factors.
 
@@ -443,7 +434,7 @@ def _scale_one_factor(operator: Product, factor: Scalar) -> LinearOperator:
     return NotImplemented
 
 
-@dataclass(frozen=True, eq=False, repr=False, slots=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Sum(Combination):
     """The sum of operators, ``terms[0] + terms[1] + ...``, kept as its terms.
 

@@ -11,7 +11,6 @@ import numpy as np
 
 from structmat._arguments import (
     are_normal,
-    as_matrices,
     as_vectors,
     copied,
     grid,
@@ -21,7 +20,6 @@ from structmat._arguments import (
 )
 from structmat._array_tools import (
     Array,
-    ArrayLike,
     Namespace,
     complex_partner,
     euclidean_norm,
@@ -30,12 +28,11 @@ from structmat._array_tools import (
     quotient,
 )
 from structmat._fourier import Plan, Settings, Step, multilevel_fft, multilevel_ifft
-from structmat._pair_rules import compose, scale
 from structmat.operators._linear_operator import LinearOperator, SpectralFunction, spectral_rounding
-from structmat.operators._products import Context
+from structmat.operators._products import Context, compose, scale
 
 
-@dataclass(frozen=True, eq=False, repr=False, slots=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Identity(LinearOperator):
     """The identity matrix, without dtype and device, for operators and arrays of any library.
 
@@ -119,7 +116,7 @@ class Identity(LinearOperator):
         return scale(self, float(function.evaluate(xp.ones(1))[0]))
 
 
-@dataclass(frozen=True, eq=False, repr=False, slots=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Fourier(LinearOperator):
     """The unitary discrete Fourier transform of each of `blocks` consecutive pieces of length `n`.
 
@@ -218,7 +215,7 @@ def _times_identity(left: LinearOperator, right: Identity) -> LinearOperator:  #
     return left
 
 
-@dataclass(frozen=True, eq=False, repr=False, slots=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Entrywise(Plan):
     """The product of a diagonal matrix."""
 
@@ -234,12 +231,11 @@ class Entrywise(Plan):
         return (self.d.shape[-1], self.d.shape[-1])
 
     def step(self, xp: Namespace, dtype: str, *, batched: bool, once: bool = False) -> Step:
-        """Return the product of one vector or of a batch."""
         d = self.d
         return (lambda x, out: np.multiply(x, d, out=out)) if is_numpy(xp) else lambda x, out: d * x  # noqa: ARG005
 
 
-@dataclass(frozen=True, eq=False, repr=False, slots=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Diagonal(LinearOperator):
     """A diagonal matrix, ``A[i, i] = d[i]``.
 
@@ -277,28 +273,6 @@ class Diagonal(LinearOperator):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "d", as_vectors(self.d, "Diagonal", "d"))
-
-    @classmethod
-    def nearest(cls, A: ArrayLike) -> Diagonal:
-        """Return the diagonal matrix nearest to a square matrix in the Frobenius norm: its own diagonal.
-
-        Parameters
-        ----------
-        A : array, shape (..., n, n)
-            The matrix.
-
-        Returns
-        -------
-        Diagonal
-            With ``d[i] = A[i, i]``.
-
-        Raises
-        ------
-        ValueError
-            If `A` is not square.
-        """
-        A, xp = as_matrices(A, "Diagonal.nearest", square=True)
-        return cls(copied(xp.linalg.diagonal(A), xp))
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -20,7 +20,6 @@ from structmat._array_tools import (
     reversed_cyclically,
     scale_array,
 )
-from structmat._pair_rules import add, compose, scale, submatrix
 from structmat.operators._block_circulant import BlockCirculant
 from structmat.operators._circulants import BandedCirculant, Circulant, CirculantLike, SpectralCirculant
 from structmat.operators._combinations import identity_factor
@@ -28,6 +27,7 @@ from structmat.operators._diagonal import Diagonal, Identity
 from structmat.operators._linear_operator import LinearOperator
 from structmat.operators._multilevel import MultilevelCirculant, MultilevelToeplitz, by_axes
 from structmat.operators._prepared import Prepared
+from structmat.operators._products import add, compose, scale, submatrix
 from structmat.operators._toeplitz import Hankel, Toeplitz, hankel_of, toeplitz_of
 
 _WIDEST_BAND = 64

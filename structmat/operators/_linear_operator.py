@@ -19,7 +19,6 @@ from structmat._array_tools import (
     DType,
     Namespace,
     binary_exponents,
-    binary_unit,
     cast_back,
     is_complex,
     is_vector,
@@ -34,9 +33,6 @@ NormOrder: TypeAlias = Literal["fro", "nuc", 1, 2] | float
 _TRANSFORM = 4.0
 """The cut-off over ``eps * log2(2 n)``; see `spectral_rounding`."""
 
-_BEYOND = 10**20
-"""With an exponent of this size every power but those of plus and minus one is zero or infinite."""
-
 _ITERATIVE = "scipy.sparse.linalg.{} on structmat.scipy.as_linear_operator(op), or {}(op.to_dense())"
 
 
@@ -44,7 +40,6 @@ ALTERNATIVES = {
     "inv": "structmat.solve(op, b) for products with it, or numpy.linalg.inv(op.to_dense())",
     "solve": "structmat.solve(op, b), which iterates, or numpy.linalg.solve(op.to_dense(), b)",
     "inv_matvec": "structmat.solve(op, B), which iterates, for columns",
-    "pinv_matvec": "structmat.lstsq(op, B), which iterates, for columns",
     "pinv": "structmat.lstsq(op, b) for products with it, or numpy.linalg.pinv(op.to_dense())",
     "lstsq": "structmat.lstsq(op, b), which iterates, or numpy.linalg.lstsq(op.to_dense(), b)",
     "eigvals": _ITERATIVE.format("eigs", "numpy.linalg.eigvals"),
@@ -88,15 +83,7 @@ class SpectralFunction(NamedTuple):
 
 
 def integer_power(values: Array, exponent: int, xp: Namespace) -> Array:
-    """Return powers of numbers for an exponent of any size, which as a float would lose its last digit, or be infinite.
-
-    Complex numbers are squared again and again, so that roots of unity that are held without rounding stay so.
-    """
-    if not is_complex(values.dtype, xp):
-        if abs(exponent) * float(xp.finfo(values.dtype).eps) <= 1.0:
-            return values**exponent
-        sizes = xp.abs(values) ** float(max(-_BEYOND, min(exponent, _BEYOND)))
-        return xp.where(values < 0.0, -sizes, sizes) if exponent % 2 else sizes
+    """Return powers by repeated squaring, so that roots of unity that are held without rounding stay so."""
     square = values if exponent > 0 else 1 / values if exponent else xp.ones_like(values)
     result, left = square, max(abs(exponent) - 1, 0)
     while left:
@@ -128,7 +115,7 @@ def product(factors: Array, xp: Namespace) -> Array:
     """
     logs = _logs(xp.abs(factors), 0.0, xp)
     limits = xp.finfo(factors.dtype)
-    growth, decay = (xp.sum(xp.clip(signed, 0.0), axis=-1) for signed in (logs, -logs))
+    growth, decay = (xp.sum(xp.clip(signed, min=0.0), axis=-1) for signed in (logs, -logs))
     safe = (growth < math.log(float(limits.max))) & (decay < -math.log(float(limits.smallest_normal)))
     plain = xp.prod(xp.where(safe[..., None], factors, xp.ones_like(factors)), axis=-1)
     sign, log = sign_and_log(factors, xp)
@@ -141,29 +128,18 @@ def _logs(size: Array, of_zero: float, xp: Namespace) -> Array:
     return xp.where(zero, xp.full_like(size, of_zero), xp.log(xp.where(zero, xp.ones_like(size), size)))
 
 
-def ratio(values: Array, xp: Namespace) -> Array:
-    """Return the largest of sorted singular values over the smallest, infinity where that is zero."""
-    largest, smallest = values[..., 0], values[..., -1]
-    singular = (smallest == 0.0) & ~xp.isnan(largest)
-    safe = xp.where(singular, xp.ones_like(smallest), smallest)
-    return xp.where(singular, xp.full_like(smallest, float("inf")), largest / safe)
+def largest_first(values: Array, xp: Namespace) -> Array:
+    """Return values sorted along the last axis."""
+    return xp.flip(xp.sort(values, axis=-1), axis=-1)
 
 
 def spectral_rounding(dtype: DType, xp: Namespace, *, length: int = 1, order: int = 0) -> float:
     """Return the size, relative to the largest, up to which a computed singular value or eigenvalue may be rounding.
 
-    Parameters
-    ----------
-    dtype : dtype or None
-        Of the operator; None for one that fits any counts as double precision.
-    xp : namespace
-    length : int
-        Of the transform that the values come from. Its errors are about evenly spread over them, at most half of
-        ``eps * log2(2 * length)`` times the largest, as measured for NumPy, torch and JAX up to a million, primes
-        included. Eight times as much leaves room for what rounded the entries before.
-    order : int
-        The larger side of the matrices whose singular values were computed, if any: it counts ``eps`` times, as in
-        `numpy.linalg.matrix_rank`.
+    Errors of transforms of that `length` are about evenly spread over the values, at most half of ``eps * log2(2 *
+    length)`` times the largest, as measured for NumPy, torch and JAX up to a million, primes included. Eight times as
+    much leaves room for what rounded the entries before. The larger side of matrices whose singular values were
+    computed, the `order`, counts ``eps`` times, as in `numpy.linalg.matrix_rank`.
     """
     eps = float(xp.finfo(xp.float64 if dtype is None else precision_of(dtype, xp)).eps)
     return eps * (_TRANSFORM * math.log2(2 * length) + order)
@@ -204,7 +180,7 @@ class LinearOperator(Operator["LinearOperator"]):
     zero raise `numpy.linalg.LinAlgError`; torch and JAX return infinities or NaN instead, since a check of values would
     wait for the device and break ``jit``.
 
-    Subclasses are frozen, slotted dataclasses with ``eq=False``. They supply `shape`, the hooks ``_matvec`` and
+    Subclasses are frozen dataclasses with ``eq=False``. They supply `shape`, the hooks ``_matvec`` and
     ``_transpose``, and say in ``_core_axes`` which fields are parameters; the other hooks have a default.
 
     See Also
@@ -228,8 +204,6 @@ class LinearOperator(Operator["LinearOperator"]):
            [0., 2., 1.],
            [1., 0., 2.]])
     """
-
-    __slots__ = ()
 
     # Hooks that raise an error which names the alternative, until an operator has the closed form
 
@@ -277,11 +251,6 @@ class LinearOperator(Operator["LinearOperator"]):
         except NotImplementedError:
             raise self._no_closed_form(method) from None
 
-    def _check_order(self, order: Any, method: str, argument: str) -> None:
-        if order not in ("fro", "nuc", 1, 2, math.inf):  # a tuple: it may have no hash
-            text = f'must be "fro", "nuc", 1, 2 or inf, got {order!r}'
-            raise ArgumentValueError(f"{type(self).__name__}.{method}", argument, text)
-
     def _determinant_factors(self, method: str, xp: Namespace) -> Array:
         """Numbers along the last axis whose product is the determinant."""
         raise self._no_closed_form(method)
@@ -315,31 +284,6 @@ class LinearOperator(Operator["LinearOperator"]):
             return xp.max(values, axis=-1) if ord == 2 else xp.sum(values, axis=-1)
         moduli = self._modulus(xp)
         return xp.max((moduli._transpose() if ord == 1 else moduli)._row_sums(xp), axis=-1)
-
-    def _cond(self, p: NormOrder, xp: Namespace) -> Array:
-        """Condition number, from singular values or from the inverse."""
-        if p == 2:
-            return ratio(xp.sort(self._singular_values("cond", xp), axis=-1, descending=True), xp)
-        if p == "nuc":
-            values = self._singular_values("cond", xp)
-            values = values / binary_unit(values, xp)  # as reciprocals may overflow
-            value = xp.sum(values, axis=-1) * xp.sum(1 / xp.where(values <= 0.0, xp.ones_like(values), values), axis=-1)
-            singular = xp.any(values <= 0.0, axis=-1) & ~xp.isnan(value)
-            return xp.where(singular, xp.inf * xp.ones_like(value), value)
-        try:
-            size = self._norm(p, xp)
-            unit = binary_unit(size[..., None], xp)[..., 0]  # as the entries of the inverse may overflow
-            inverse: Any = (self / unit)._inv(xp)
-            value = size / unit * inverse._norm(p, xp)
-        except NotImplementedError:
-            raise self._no_closed_form("cond") from None
-        except np.linalg.LinAlgError:  # of a NumPy array, whose other members have a number
-            cutoff = self._rounding(xp)
-            regular = self._cond(2, xp) < 1 / cutoff
-            inverse = self._pinv(cutoff, xp)
-            other = size * inverse._norm(p, xp)
-            return xp.where(regular, other, xp.where(xp.isnan(size), size, xp.inf))
-        return xp.where(xp.isnan(value) & ~xp.isnan(size), xp.inf * xp.ones_like(value), value)
 
     def _spectral_function(self, function: SpectralFunction, xp: Namespace) -> LinearOperator:
         """Function of the matrix."""
@@ -642,40 +586,12 @@ class LinearOperator(Operator["LinearOperator"]):
         ------
         ValueError
             If `b` has another length, or `rtol` is negative or not finite.
-
-        See Also
-        --------
-        LinearOperator.pinv_matvec : For vectors along the last axis.
         """
-        return self._least_squares(b, "lstsq", -1 if is_vector(b) else -2, rtol)
-
-    def pinv_matvec(self, b: ArrayLike, /, *, rtol: float | None = None) -> Array:
-        """Return the x of least norm among those that minimise ``norm(matvec(x) - b)``, along the last axis.
-
-        Parameters
-        ----------
-        b : array, shape (..., rows)
-            One right-hand side, or any batch of them along the last axis, as for `matvec`.
-        rtol : float, optional
-            Cut-off of singular values, as for `pinv`.
-
-        Returns
-        -------
-        array, shape (..., cols)
-            The solutions.
-
-        Raises
-        ------
-        ValueError
-            As for `lstsq`.
-        """
-        return self._least_squares(b, "pinv_matvec", -1, rtol)
-
-    def _least_squares(self, b: ArrayLike, method: str, axis: int, rtol: float | None) -> Array:
-        op, right, xp, dtype = self._operand(b, method, "b", self.shape[0], axis)
+        axis = -1 if is_vector(b) else -2
+        op, right, xp, dtype = self._operand(b, "lstsq", "b", self.shape[0], axis)
         if not op._has_pinv():
-            raise self._no_closed_form(method)
-        inverse = op._pinv(self._cutoff(rtol, method, xp), xp)
+            raise self._no_closed_form("lstsq")
+        inverse = op._pinv(self._cutoff(rtol, "lstsq", xp), xp)
         return cast_back(inverse._matvec(right, xp) if axis == -1 else inverse._matmat(right, xp), dtype, xp)
 
     def eigvals(self) -> Array:
@@ -740,7 +656,7 @@ class LinearOperator(Operator["LinearOperator"]):
             Real and non-negative.
         """
         op, xp = self._to_working_precision("svdvals")
-        return self._from_working_precision(xp.sort(op._svdvals(xp), axis=-1, descending=True), xp)
+        return self._from_working_precision(largest_first(op._svdvals(xp), xp), xp)
 
     def det(self) -> Array:
         """Return the determinant.
@@ -846,32 +762,26 @@ class LinearOperator(Operator["LinearOperator"]):
         >>> [round(float(C.norm(p)), 12) for p in (1, 2, np.inf)]
         [7.0, 7.0, 7.0]
         """
-        self._check_order(ord, "norm", "ord")
+        if ord not in ("fro", "nuc", 1, 2, math.inf):  # a tuple: it may have no hash
+            text = f'must be "fro", "nuc", 1, 2 or inf, got {ord!r}'
+            raise ArgumentValueError(f"{type(self).__name__}.norm", "ord", text)
         op, xp = self._to_working_precision("norm")
         return self._from_working_precision(op._norm(ord, xp), xp)
 
-    def cond(self, p: NormOrder = 2) -> Array:
-        """Return the condition number ``norm(A, p) * norm(A^-1, p)``.
-
-        Parameters
-        ----------
-        p : {2, "fro", "nuc", 1, inf}, default 2
-            The norm. For 2 the ratio of the largest to the smallest singular value, so the matrix may be rectangular,
-            and a singular matrix has an infinite condition number in every norm.
+    def cond(self) -> Array:
+        """Return the condition number in the 2-norm: the largest singular value over the smallest.
 
         Returns
         -------
         array, shape of the batch
-            At least one.
-
-        Raises
-        ------
-        ValueError
-            If `p` is not a norm of `norm`, or the operator is not square for a norm other than 2.
+            At least one; infinite for a singular matrix, which may be rectangular.
         """
-        self._check_order(p, "cond", "p")
-        op, xp = self._to_working_precision("cond", square=p != 2)
-        return self._from_working_precision(op._cond(p, xp), xp)
+        op, xp = self._to_working_precision("cond")
+        values = op._singular_values("cond", xp)
+        largest, smallest = xp.max(values, axis=-1), xp.min(values, axis=-1)
+        singular = (smallest == 0.0) & ~xp.isnan(largest)
+        found = largest / xp.where(singular, xp.ones_like(smallest), smallest)
+        return self._from_working_precision(xp.where(singular, xp.inf * xp.ones_like(found), found), xp)
 
     def rank(self, *, rtol: float | None = None) -> Array:
         """Return the numerical rank: how many singular values exceed `rtol` times the largest.
@@ -905,8 +815,6 @@ class LinearOperator(Operator["LinearOperator"]):
 
 class Planned(LinearOperator):
     """An operator with the hook `_plan` in place of `_matvec`."""
-
-    __slots__ = ()
 
     @abstractmethod
     def _plan(self, settings: Settings, xp: Namespace) -> Plan:

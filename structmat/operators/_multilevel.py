@@ -9,8 +9,6 @@ from dataclasses import dataclass, replace
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-from array_api_compat import numpy as numpy_namespace
-
 from structmat._arguments import are_normal, as_floating, grid, integer, negligible, reciprocal_above, require_nonzero
 from structmat._array_tools import (
     ArgumentTypeError,
@@ -26,8 +24,8 @@ from structmat._array_tools import (
     is_eager_on_cpu,
     is_numpy,
     library_of,
-    moved,
     namespace_of,
+    numpy_namespace,
     padded,
 )
 from structmat._fourier import (
@@ -48,7 +46,7 @@ from structmat._fourier import (
 from structmat.operators._diagonal import Fourier
 from structmat.operators._linear_operator import LinearOperator, Planned, SpectralFunction
 from structmat.operators._products import Context
-from structmat.operators._toeplitz import antidiagonal_means, diagonal_lengths
+from structmat.operators._toeplitz import diagonal_lengths
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,7 +56,7 @@ if TYPE_CHECKING:
 _SMALL = 2**13
 
 
-@dataclass(frozen=True, eq=False, repr=False, slots=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class MultilevelConvolution(Plan):
     """The product of a corner of a multilevel circulant matrix, by its spectrum: the half one if it is real."""
 
@@ -86,16 +84,13 @@ class MultilevelConvolution(Plan):
 
     @property
     def width(self) -> int:
-        """How many numbers a product moves at a time for one vector."""
         return 2 * prod(self.lengths)
 
     @property
     def cost(self) -> float:
-        """How long the convolutions of one product are together."""
         return float(prod(self.lengths))
 
     def step(self, xp: Namespace, dtype: str, *, batched: bool, once: bool = False) -> Step:
-        """Return the product of one vector or of a batch, in NumPy of all but few points axis by axis."""
         if self.is_stack or not (is_numpy(xp) or library_of(xp) == "torch"):
             return self._whole(xp)
         whole = self.row_sizes == self.col_sizes == self.lengths and prod(self.lengths) <= _SMALL
@@ -176,8 +171,6 @@ def _corner(sizes: tuple[int, ...]) -> Any:
 
 class OnGrids(Planned):
     """An operator whose rows and columns are points of grids."""
-
-    __slots__ = ()
 
     @property
     @abstractmethod
@@ -265,7 +258,7 @@ def _of_pairs(index: Array, level: Array, size: int, xp: Namespace) -> Array:
     return xp.reshape(both, (both.shape[0] * both.shape[1], both.shape[2] * both.shape[3]))
 
 
-@dataclass(frozen=True, eq=False, repr=False, slots=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class MultilevelCirculant(OnGrids):
     """A circulant matrix of several levels: circular convolution along every axis of a grid.
 
@@ -367,56 +360,6 @@ class MultilevelCirculant(OnGrids):
         MultilevelCirculant(sizes=(3, 4), shape=(12, 12), dtype=float64, batch=(5,), device=cpu)
         """
         return cls(*on_grid(kernel, levels, "MultilevelCirculant.from_kernel", "kernel"))
-
-    @classmethod
-    def nearest(cls, A: ArrayLike, sizes: tuple[int, ...]) -> MultilevelCirculant:
-        """Return the multilevel circulant matrix nearest to a square matrix in the Frobenius norm.
-
-        Parameters
-        ----------
-        A : array, shape (..., N, N)
-            The matrix.
-        sizes : tuple of int
-            The sizes of the grid, whose product is N.
-
-        Returns
-        -------
-        MultilevelCirculant
-            Each entry is the mean of the entries of `A` in the same places: T. Chan's optimal preconditioner of several
-            levels [1]_.
-
-        Raises
-        ------
-        ValueError
-            If `A` is not square, or `sizes` do not fit.
-
-        Notes
-        -----
-        O(N**2).
-
-        References
-        ----------
-        .. [1] Chan, T. F., Olkin, J. A., Circulant preconditioners for Toeplitz-block matrices, Numerical Algorithms 6,
-           1994.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> import structmat as sm
-        >>> C = sm.MultilevelCirculant(np.arange(6.0), (2, 3))
-        >>> np.allclose(sm.MultilevelCirculant.nearest(C.to_dense(), (2, 3)).c, C.c)
-        True
-        """
-        owner = "MultilevelCirculant.nearest"
-        A = as_floating(A, owner, "A")
-        sizes = grid(sizes, owner, "sizes")
-        count = prod(sizes)
-        if A.ndim < 2 or A.shape[-2:] != (count, count):
-            raise ArgumentValueError(
-                owner, "A", f"must have shape (..., {count}, {count}) for sizes {sizes}, got {tuple(A.shape)}"
-            )
-        xp = namespace_of(owner, A)
-        return cls(xp.mean(_by_differences(A, sizes, xp), axis=-1), sizes)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -529,16 +472,7 @@ class MultilevelCirculant(OnGrids):
         return at < partner, at == partner
 
 
-def _by_differences(A: Array, sizes: tuple[int, ...], xp: Namespace) -> Array:
-    """Return V with ``V[..., k, i] = A[..., i, i - k]`` for points of the grid."""
-    count = A.shape[-1]
-    i = xp.arange(count, device=device_of(A))
-    cols = xp.matrix_transpose(differences(sizes, xp, device_of(A)))  # of i - k for every k and i
-    index = xp.reshape(i[None, :] * count + cols, (count * count,))
-    return xp.reshape(xp.take(xp.reshape(A, (*A.shape[:-2], count * count)), index, axis=-1), A.shape)
-
-
-@dataclass(frozen=True, eq=False, repr=False, slots=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class MultilevelToeplitz(OnGrids):
     """A Toeplitz matrix of several levels: its entries depend on the offset between two points of a grid.
 
@@ -708,57 +642,6 @@ class MultilevelToeplitz(OnGrids):
             return xp.concat([xp.flip(line[..., 1:], axis=-1), line], axis=-1)
 
         return cls(by_axes(flat, sizes, mirrored, xp), sizes)
-
-    @classmethod
-    def nearest(
-        cls, A: ArrayLike, row_sizes: tuple[int, ...], col_sizes: tuple[int, ...] | None = None
-    ) -> MultilevelToeplitz:
-        """Return the multilevel Toeplitz matrix nearest to a matrix in the Frobenius norm.
-
-        Parameters
-        ----------
-        A : array, shape (..., M, N)
-            The matrix.
-        row_sizes : tuple of int
-            The grid of the rows, whose sizes multiply to M.
-        col_sizes : tuple of int, optional
-            The grid of the columns, whose sizes multiply to N. By default that of the rows.
-
-        Returns
-        -------
-        MultilevelToeplitz
-            Each of whose values is the mean of the entries of `A` with that offset.
-
-        Raises
-        ------
-        ValueError
-            If the sides of `A` do not fit the grids.
-
-        Notes
-        -----
-        O(M N).
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> import structmat as sm
-        >>> T = sm.MultilevelToeplitz(np.arange(15.0), (2, 3))
-        >>> bool(np.allclose(sm.MultilevelToeplitz.nearest(T.to_dense(), (2, 3)).t, T.t))
-        True
-        """
-        owner = "MultilevelToeplitz.nearest"
-        A = as_floating(A, owner, "A")
-        rows, cols = _grids(row_sizes, col_sizes, owner)
-        shape = (prod(rows), prod(cols))
-        if A.ndim < 2 or tuple(A.shape[-2:]) != shape:
-            expected = f"must have shape (..., {shape[0]}, {shape[1]}) for grids {rows} and {cols}"
-            raise ArgumentValueError(owner, "A", f"{expected}, got {tuple(A.shape)}")
-        xp, levels = namespace_of(owner, A), len(rows)
-        V = xp.reshape(A, (*A.shape[:-2], *rows, *cols))
-        for level in range(levels):  # the axes after the batch: i_k, ..., i_d, j_k, ..., j_d, offsets of those before
-            V = moved(moved(V, level - 2 * levels, -1, xp), -levels - 1, -1, xp)
-            V = antidiagonal_means(xp.flip(V, axis=-1), xp)
-        return cls(xp.reshape(V, (*A.shape[:-2], prod(_offset_sizes(rows, cols)))), rows, cols)
 
     @property
     def shape(self) -> tuple[int, int]:

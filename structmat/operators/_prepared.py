@@ -45,12 +45,12 @@ from structmat._fourier import (
     in_chunks,
     written,
 )
-from structmat._pair_rules import add, compose, prepare, scale
 from structmat.operators._diagonal import Entrywise, Identity
 from structmat.operators._linear_operator import LinearOperator
+from structmat.operators._products import add, compose, prepare, scale
 
 
-@dataclass(frozen=True, eq=False, repr=False, slots=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class CombinedPlan(Plan):
     """The sum of plans, or their product from left to right."""
 
@@ -66,27 +66,22 @@ class CombinedPlan(Plan):
 
     @property
     def is_stack(self) -> bool:
-        """Whether parameters have batch axes."""
         return any(part.is_stack for part in self.parts)
 
     @property
     def is_real(self) -> bool | None:
-        """Whether all parts take real vectors, or all complex ones; None where they differ."""
         kinds = {part.is_real for part in self.parts}
         return kinds.pop() if len(kinds) == 1 else None
 
     @property
     def width(self) -> int:
-        """How many numbers a product moves at a time for one vector."""
         return max(part.width for part in self.parts)
 
     @property
     def cost(self) -> float:
-        """How long the convolutions of one product are together."""
         return sum(part.cost for part in self.parts)
 
     def step(self, xp: Namespace, dtype: str, *, batched: bool, once: bool = False) -> Step:
-        """Return the product of one vector or of a batch, in NumPy with no more memory of its own than it needs."""
         alike = self.is_real is not None and not self.is_stack
         in_place = alike and is_numpy(xp)
         steps: list[Any] = [
@@ -119,14 +114,13 @@ class CombinedPlan(Plan):
         return chained
 
     def apply(self, x: Array, xp: Namespace) -> Array:
-        """Return the product along the last axis, of any vectors."""
         if self.is_real is None:
             y: Array = self.step(xp, "", batched=x.ndim > 1)(x, None)
             return y
-        return super(CombinedPlan, self).apply(x, xp)  # slots make a new class
+        return super().apply(x, xp)
 
 
-@dataclass(frozen=True, eq=False, repr=False, slots=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class ByHooks(Plan):
     """What stands for the plan of an operator that has none."""
 
@@ -146,15 +140,12 @@ class ByHooks(Plan):
 
     @property
     def is_stack(self) -> bool:
-        """Whether parameters have batch axes."""
         return bool(self.operator.batch_shape)
 
     def step(self, xp: Namespace, dtype: str, *, batched: bool, once: bool = False) -> Step:
-        """Return the product of one vector or of a batch."""
         return lambda x, out: written(self.operator._matvec(x, xp), out)
 
     def apply(self, x: Array, xp: Namespace) -> Array:
-        """Return the product along the last axis."""
         y: Array = self.operator._matvec(x, xp)
         return y
 
@@ -204,7 +195,7 @@ def _torch_products(plan: Plan, matrix: Any, direct: int, dtype: Any, xp: Namesp
     (rows, cols), arrays = plan.shape, plan._arrays()
     one, many = (plan.step(xp, dtype_name(dtype), batched=batched) for batched in (False, True))
     transposed: Any = None if matrix is None else matrix.mT
-    learned = any(tensor.requires_grad for tensor in arrays)  # type: ignore[attr-defined]
+    learned = any(tensor.requires_grad for tensor in arrays)
     kind, few = type(xp.zeros(0)), TORCH_LARGE // (cols * dtype.itemsize)
     size = max(64, TORCH_CHUNK // plan.width) // dtype.itemsize
 
@@ -234,7 +225,7 @@ def _torch_products(plan: Plan, matrix: Any, direct: int, dtype: Any, xp: Namesp
 
 
 def _ready(method: str, products: str, *, one: bool = False) -> Any:
-    """Return a method by the products in a slot; what needs checks, or has several axes, goes the general way."""
+    """Return a method by the products in a field; what needs checks, or has several axes, goes the general way."""
     general = getattr(LinearOperator, method)
 
     @wraps(general)
@@ -263,7 +254,7 @@ def _into(out: Any, step: Step, x: Any, shape: tuple[int, int], owner: str) -> A
     return copied_into(out, step(x, None), owner)
 
 
-@dataclass(frozen=True, eq=False, repr=False, slots=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Prepared(LinearOperator):
     """An operator with precomputed values for its products, as returned by `LinearOperator.prepare`.
 
@@ -323,14 +314,14 @@ class Prepared(LinearOperator):
     adjoint_products: Products | None = field(init=False)
     solutions: Products | None = field(init=False)
     wide: Prepared = field(init=False)
-    # Made from the fields above when they are first asked for; until then the slots are empty.
+    # Made from the fields above when they are first asked for; until then they are missing.
 
     def _kept(self, name: str, value: Any) -> Any:
         object.__setattr__(self, name, value)
         return value
 
     def _made(self, name: str, x: Any) -> Products | None:
-        """Return the products that fill an empty slot."""
+        """Return the products that are missing."""
         if name == "products":
             return self._kept(name, products_of(self.plan, self.matrix, self.direct))
         if name == "adjoint_products":
@@ -394,7 +385,7 @@ class Prepared(LinearOperator):
     def _matmat(self, X: Array, xp: Namespace) -> Array:
         matrix, count = self.matrix, prod(X.shape) // X.shape[-2]
         if matrix is None or count > self.direct or X.dtype != matrix.dtype:
-            return super(Prepared, self)._matmat(X, xp)  # slots make a new class
+            return super()._matmat(X, xp)
         return matmul(matrix, X, xp)
 
     def _plan(self, settings: Settings, xp: Namespace) -> Plan | None:
@@ -416,10 +407,6 @@ class Prepared(LinearOperator):
     def _snapshot(self) -> Prepared:
         return self  # which is one
 
-    def _is_filled(self) -> bool:
-        operator: Any = self.operator
-        return isinstance(operator, LinearOperator) and operator._is_filled()
-
     def _leaves(self) -> list[tuple[Array, int]]:
         return self.operator._leaves()
 
@@ -439,26 +426,6 @@ class Prepared(LinearOperator):
     def _complex(self, dtype: DType, xp: Namespace) -> Any:
         return prepare(self.operator._complex(dtype, xp), self.settings)
 
-    def astype(self, dtype: DType) -> Any:
-        """Return the operator with parameters in another precision, prepared anew.
-
-        Parameters
-        ----------
-        dtype : dtype or str
-            As for `LinearOperator.astype`.
-
-        Returns
-        -------
-        LinearOperator
-            Prepared in the same way.
-
-        Raises
-        ------
-        TypeError
-            If `dtype` is not a floating dtype.
-        """
-        return prepare(self.operator.astype(dtype), self.settings)
-
     # Everything else is the operator's own.
 
     def _solve(self, b: Array, xp: Namespace) -> Array:
@@ -467,8 +434,8 @@ class Prepared(LinearOperator):
 
     def __getattr__(self, name: str) -> Any:
         """Return what only some kinds of operators have, such as the entries of a circulant."""
-        if name.startswith("_") or name in self.__slots__:
-            raise AttributeError(name)  # a slot is empty
+        if name.startswith("_") or name in Prepared.__dataclass_fields__:
+            raise AttributeError(name)  # not made yet
         return getattr(self.operator, name)
 
     def __dir__(self) -> list[str]:
@@ -485,7 +452,7 @@ def _forwarded(hook: str) -> Any:
 
 
 for _hook in (
-    "cond", "det", "determinant_factors", "diagonal", "eig", "eigvals", "frobenius", "has_pinv", "inv", "modulus",
+    "det", "determinant_factors", "diagonal", "eig", "eigvals", "frobenius", "has_pinv", "inv", "modulus",
     "norm", "pinv", "rounding", "row_sums", "slogdet", "spectral_function", "svdvals", "to_dense",
 ):  # fmt: skip
     setattr(Prepared, f"_{_hook}", _forwarded(f"_{_hook}"))
@@ -497,8 +464,6 @@ _MOST = 100_000
 
 class Combination(LinearOperator):
     """An operator made of others, its one field, which finds what these hold once, as none can be exchanged."""
-
-    __slots__ = ("_held",)
 
     def _hold(self, parts: tuple[LinearOperator, ...], made_of: Sequence[LinearOperator]) -> Self:
         """Set the parts, which are those of `made_of`, or of others of this kind in there."""

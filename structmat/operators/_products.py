@@ -1,4 +1,4 @@
-"""The lower half of the base class: a matrix known by its products, transposes, precision, and Python's arithmetic."""
+"""What operators do with arrays and with one another: products, transposes, precision, and Python's arithmetic."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
 from numbers import Rational
-from typing import Any, Generic, NamedTuple, Self, TypeVar
+from typing import Any, Generic, NamedTuple, Self, TypeAlias, TypeVar
 
 import numpy as np
-from array_api_compat import numpy as numpy_namespace
 
 from structmat._arguments import as_floating, copied, copied_into, integer
 from structmat._array_tools import (
@@ -37,11 +36,11 @@ from structmat._array_tools import (
     is_numpy,
     is_vector,
     namespace_of,
+    numpy_namespace,
     precision_of,
     shared_dtype,
 )
 from structmat._fourier import Engine, Plan, Products, Settings, require_engine
-from structmat._pair_rules import PairRules, add, compose, power, prepare, scale, submatrix
 
 Op = TypeVar("Op", bound="Operator[Any]")
 """The whole base class, `LinearOperator`, which is defined on top of this part."""
@@ -50,11 +49,117 @@ _WITH_COLUMNS = {
     "matvec": ", or write A @ x; what SciPy gives columns takes structmat.scipy.as_linear_operator(A)",
     "rmatvec": ", or write A.H @ y; what SciPy gives columns takes structmat.scipy.as_linear_operator(A)",
     "inv_matvec": ", or use solve",
-    "pinv_matvec": ", or use lstsq",
 }
 
 
 _ANY_INDEX = "; op.to_dense()[...] takes any index"
+
+
+Rule: TypeAlias = Callable[[Any, Any], Any]
+
+
+class PairRules:
+    """Rules for pairs of types; a rule may return ``NotImplemented`` to leave the pair to the next rule.
+
+    Parameters
+    ----------
+    commutative : bool
+        Whether each rule also serves the swapped pair.
+
+    Notes
+    -----
+    The order is: the exact pair, the exact left type with anything, anything with the exact right type. `object` stands
+    for "anything" when a rule is registered.
+
+    Examples
+    --------
+    >>> from structmat.extend import PairRules
+    >>> join = PairRules(commutative=True)
+    >>> @join.rule(int, str)
+    ... def _(number, text):
+    ...     return f"{number} {text}"
+    >>> join.merge("apples", 3), join.merge(1.0, "pear")
+    ('3 apples', NotImplemented)
+    """
+
+    __slots__ = ("_commutative", "_rules")
+
+    def __init__(self, *, commutative: bool) -> None:
+        self._commutative = commutative
+        self._rules: dict[tuple[type, type], Rule] = {}
+
+    def rule(self, left: type, right: type) -> Callable[[Rule], Rule]:
+        """Register the decorated function for a pair of types.
+
+        Parameters
+        ----------
+        left, right : type
+            Of the two operands, exactly; `object` for any.
+
+        Returns
+        -------
+        callable
+            A decorator, which returns its function.
+        """
+
+        def register(function: Rule) -> Rule:
+            self._rules[left, right] = function
+            return function
+
+        return register
+
+    def merge(self, left: Any, right: Any) -> Any:
+        """Return the result of the most specific rule for a pair.
+
+        Parameters
+        ----------
+        left, right : object
+            The operands.
+
+        Returns
+        -------
+        object
+            ``NotImplemented`` where no rule applies.
+        """
+        for pair in ((type(left), type(right)), (type(left), object), (object, type(right))):
+            if (rule := self._rules.get(pair)) is not None and (found := rule(left, right)) is not NotImplemented:
+                return found
+            if (
+                self._commutative
+                and (rule := self._rules.get(pair[::-1])) is not None
+                and (found := rule(right, left)) is not NotImplemented
+            ):
+                return found
+        return NotImplemented
+
+    def __call__(self, left: Any, right: Any) -> Any:
+        """Return what the best rule makes of the pair; the fall-back for any two types always answers."""
+        found = self.merge(left, right)
+        return self._rules[object, object](left, right) if found is NotImplemented else found
+
+
+compose = PairRules(commutative=False)
+"""What ``left @ right`` is."""
+
+
+add = PairRules(commutative=True)
+"""What ``left + right`` is."""
+
+
+scale = PairRules(commutative=False)
+"""What ``operator * number`` is."""
+
+
+submatrix = PairRules(commutative=False)
+"""What ``operator[a:b, c:d]`` is, of an operator and two ranges: an operator, or of one row or column its entries."""
+
+
+power = PairRules(commutative=False)
+"""What ``operator ** integer`` is."""
+
+
+prepare = PairRules(commutative=False)
+"""Of an operator and the settings of its products: base classes reach what prepares operators without importing it."""
 
 
 class Context(NamedTuple):
@@ -75,8 +180,6 @@ class Context(NamedTuple):
 
 class Operator(Parametrised, ABC, Generic[Op]):
     """Products, transposes and precision of `LinearOperator`; see there."""
-
-    __slots__ = ("__weakref__",)
 
     __array_ufunc__ = None  # so that `array @ op` and `array * op` reach the methods below
 
@@ -136,14 +239,19 @@ class Operator(Parametrised, ABC, Generic[Op]):
         return False
 
     def __repr__(self) -> str:
-        if not self._is_filled():
+        try:
+            batch = f", batch={self.batch_shape}" if self.batch_shape else ""
+            device = "any" if self.device is None else self.device
+            dtype = dtype_name(self.dtype)
+            return f"{type(self).__name__}({self._details()}shape={self.shape}, dtype={dtype}{batch}, device={device})"
+        except (
+            AttributeError,
+            IndexError,
+            TypeError,
+            ValueError,
+        ):  # a tree of JAX may hold anything in place of arrays
             fields = ", ".join(f"{name}={getattr(self, name)!r}" for name in self._field_names())
             return f"{type(self).__name__}({fields})"
-        batch = f", batch={self.batch_shape}" if self.batch_shape else ""
-        return (
-            f"{type(self).__name__}({self._details()}shape={self.shape}, dtype={dtype_name(self.dtype)}{batch}, "
-            f"device={'any' if self.device is None else self.device})"
-        )
 
     # Products with arrays
 
@@ -198,10 +306,8 @@ class Operator(Parametrised, ABC, Generic[Op]):
 
         Raises
         ------
-        ValueError
-            If the last axis of `y` has another length, the batch axes do not broadcast, or `out` does not fit.
-        TypeError
-            If `y` belongs to another array library than the operator, or `out` is no array of NumPy.
+        ValueError, TypeError
+            As for `matvec`.
         """
         op, operand, xp, dtype = self._operand(y, "rmatvec", "y", self.shape[0])
         x = cast_back(op._rmatvec(operand, xp), dtype, xp)
@@ -224,11 +330,8 @@ class Operator(Parametrised, ABC, Generic[Op]):
 
         Raises
         ------
-        ValueError
-            If `X` has fewer than two axes or another number of rows, the batch axes do not broadcast, or `out` does not
-            fit.
-        TypeError
-            If `X` belongs to another array library than the operator, or `out` is no array of NumPy.
+        ValueError, TypeError
+            As for `matvec`, and if `X` has fewer than two axes.
         """
         op, operand, xp, dtype = self._operand(X, "matmat", "X", self.shape[1], axis=-2)
         Y = cast_back(op._matmat(operand, xp), dtype, xp)

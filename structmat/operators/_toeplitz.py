@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from structmat._arguments import as_matrices, as_vectors, copied
+from structmat._arguments import as_vectors, copied
 from structmat._array_tools import (
     ArgumentValueError,
     Array,
@@ -18,22 +16,17 @@ from structmat._array_tools import (
     Namespace,
     Scalar,
     broadcast_shapes,
-    cast_back,
     common_dtype,
     concat_last,
     device_of,
     euclidean_norm,
-    in_precision,
     is_complex,
     namespace_of,
-    precision_of,
     scale_array,
     windows,
 )
 from structmat._fourier import Convolution, Products, Settings, convolution, kernel_of_diagonals, written
-from structmat._pair_rules import scale
 from structmat._toeplitz_systems import (
-    DENSE,
     Bezoutian,
     InverseVectors,
     ToeplitzSystem,
@@ -41,100 +34,14 @@ from structmat._toeplitz_systems import (
     inverse_vectors,
     solutions,
 )
-from structmat.operators._linear_operator import LinearOperator, NormOrder, Planned, ratio
-from structmat.operators._products import Context
+from structmat.operators._linear_operator import LinearOperator, Planned
+from structmat.operators._products import Context, scale
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-_ROUNDS = 4
-"""Of Hager's method: more than three are seldom of use."""
-
-_POWERS = 30
+    pass
 
 
-def norm_estimate(operator: Any, ord: NormOrder, like: Array, xp: Namespace) -> Array:
-    """Return a lower bound of a norm that is seldom much below it.
-
-    Parameters
-    ----------
-    operator : Planned
-        A square matrix, or a stack.
-    ord : {1, 2, inf}
-        The norm: by Hager's method with Higham's additional vector [1]_, or by the power method.
-    like : array, shape (..., n)
-        A vector with all batch axes, of the dtype of the matrix.
-    xp : namespace
-        The library.
-
-    Returns
-    -------
-    array, shape of the batch
-        Real.
-
-    References
-    ----------
-    .. [1] Higham, N. J., FORTRAN codes for estimating the one-norm of a real or complex matrix, ACM Trans. Math.
-       Softw. 14, 1988.
-    """
-    plans = (op._plan(Settings(ready=True), xp) for op in (operator, operator._conj()._transpose()))
-    forward, adjoint = (partial(plan.apply, xp=xp) for plan in plans)
-    if ord == 2:
-        return _largest_singular_value(forward, adjoint, like, xp)
-    return _one_norm(adjoint, forward, like, xp) if ord == math.inf else _one_norm(forward, adjoint, like, xp)
-
-
-def _one_norm(
-    forward: Callable[[Array], Array], adjoint: Callable[[Array], Array], like: Array, xp: Namespace
-) -> Array:
-    n = like.shape[-1]
-    ones = xp.ones_like(like)
-    k = xp.arange(n, device=device_of(like))
-    alternating = xp.astype(1 - 2 * (k % 2), like.dtype) * (1 + xp.astype(k, like.dtype) / max(n - 1, 1))
-    bound = 2 / (3 * n) * _size(forward(alternating * ones), xp)
-    skew = _without_symmetries(like, xp)
-    # From equal entries the steps stay symmetric where the matrix is, and miss what is skew in it.
-    for start in (ones / n, skew / xp.astype(_size(skew, xp), like.dtype)[..., None]):
-        v = start
-        for _ in range(_ROUNDS):
-            w = forward(v)
-            bound = xp.maximum(bound, _size(w, xp))
-            size = xp.abs(w)
-            signs = xp.where(size > 0, w / xp.where(size > 0, xp.astype(size, w.dtype), ones), ones)
-            best = xp.argmax(xp.abs(adjoint(signs)), axis=-1)
-            v = xp.astype(k == best[..., None], like.dtype)
-        bound = xp.maximum(bound, _size(forward(v), xp))
-    return bound
-
-
-def _without_symmetries(like: Array, xp: Namespace) -> Array:
-    """Return fractional parts of multiples of the golden ratio, of both signs."""
-    real = xp.real(like) if is_complex(like.dtype, xp) else like
-    multiples = xp.astype(xp.arange(like.shape[-1], device=device_of(like)) + 1, real.dtype) * 0.6180339887498949
-    return xp.astype(multiples - xp.floor(multiples) - 0.3, like.dtype) * xp.ones_like(like)
-
-
-def _size(w: Array, xp: Namespace) -> Array:
-    return xp.sum(xp.abs(w), axis=-1)
-
-
-def _largest_singular_value(
-    forward: Callable[[Array], Array], adjoint: Callable[[Array], Array], like: Array, xp: Namespace
-) -> Array:
-    v = _without_symmetries(like, xp)
-    for _ in range(_POWERS):
-        v = forward(_normalised(v, euclidean_norm(v, xp), xp))
-        size = euclidean_norm(v, xp)
-        v = adjoint(_normalised(v, size, xp))  # of the product with both, the square of the norm may overflow
-    return size
-
-
-def _normalised(v: Array, norm: Array, xp: Namespace) -> Array:
-    norm = xp.where(norm > 0, norm, xp.ones_like(norm))
-    return v / xp.astype(norm, v.dtype)[..., None]
-
-
-@dataclass(frozen=True, eq=False, repr=False, slots=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class ToeplitzInverse(Planned):
     """The inverse of a Toeplitz or Hankel matrix, given by two vectors, as returned by `inv` of these.
 
@@ -240,17 +147,12 @@ def _scale(operator: ToeplitzInverse, factor: Scalar) -> ToeplitzInverse:
     return ToeplitzInverse(scaled, operator.y, operator.flips)
 
 
-# The largest side of an ill-conditioned matrix that is written out to be solved.
-_LARGEST_WRITTEN_OUT = 4096
-
-
 class ConstantDiagonals(Planned):
     """What Toeplitz and Hankel matrices share: m + n - 1 constants, as two vectors `c` and `r` that meet in a corner.
 
     The first entry of `r` lies in the corner, where `c` decides, and is ignored.
     """
 
-    __slots__ = ()
     _core_axes = {"c": 1, "r": 1}
 
     if TYPE_CHECKING:
@@ -336,34 +238,6 @@ class ConstantDiagonals(Planned):
         rest = xp.ones((*log.shape, n - 1), dtype=sign.dtype, device=device_of(log))
         return xp.astype(xp.exp(log / n), sign.dtype)[..., None] * concat_last([sign[..., None], rest], xp)
 
-    def _cond(self, p: NormOrder, xp: Namespace) -> Array:
-        """Condition number by the dense matrix where that is small, else by estimates of both norms."""
-        n = self.shape[0]
-        if p not in {1, 2, math.inf} or n != self.shape[1]:
-            raise self._no_closed_form("cond")
-        if p == 2 and n <= DENSE:
-            dense = self._to_dense(Context(xp, self.dtype, self.device))
-            known = xp.all(xp.isfinite(dense), axis=(-2, -1))  # other entries are an error in some libraries
-            value = ratio(xp.linalg.svdvals(xp.where(known[..., None, None], dense, xp.ones_like(dense))), xp)
-            return xp.where(known, value, xp.nan * xp.ones_like(value))
-        like = self.c[..., :1] * xp.zeros_like(self.r)  # with all batch axes
-        own = norm_estimate(self, 2, like, xp) if p == 2 else self._norm(p, xp)
-        try:
-            if n > DENSE:
-                x, y = self._vectors(None, xp)[:2]
-                inverse = ToeplitzInverse(x, y, (self._flipped, False))
-                value = own * norm_estimate(inverse, p, like, xp)
-            else:
-                unit = xp.eye(n, dtype=self.dtype, device=self.device)
-                unit = xp.reshape(unit, (n, *(1,) * len(self.batch_shape), n))
-                columns = xp.abs(solutions(*self._as_toeplitz(xp), unit, xp, None))
-                sums = xp.sum(columns, axis=-1 if p == 1 else 0)  # the order of rows counts for nothing
-                value = own * xp.max(sums, axis=0 if p == 1 else -1)
-        except np.linalg.LinAlgError:
-            value = xp.inf + own
-        infinite = xp.inf * xp.ones_like(value)
-        return xp.where(xp.isfinite(value) | xp.isnan(own), value, infinite)
-
 
 def diagonal_lengths(m: int, n: int, like: Array, xp: Namespace) -> Array:
     """Return how many entries each of the m + n - 1 diagonals of an m x n matrix has, in the dtype of `like`."""
@@ -372,22 +246,7 @@ def diagonal_lengths(m: int, n: int, like: Array, xp: Namespace) -> Array:
     return xp.astype(xp.minimum(longest, xp.minimum(k + 1, m + n - 1 - k)), like.dtype)
 
 
-def antidiagonal_means(A: Array, xp: Namespace) -> Array:
-    """Return the m + n - 1 means of the entries ``A[i, j]`` with one i + j."""
-    dtype = A.dtype
-    A = in_precision(A, precision_of(dtype, xp), xp)
-    if A.shape[-2] > A.shape[-1]:
-        A = xp.matrix_transpose(A)  # which has the same anti-diagonals, and fewer zeros to append
-    m, n = A.shape[-2:]
-    # With m zeros behind each row, the text of rows read as rows one entry shorter moves row i by i to the right.
-    zeros = xp.zeros((*A.shape[:-1], m), dtype=A.dtype, device=device_of(A))
-    text = xp.reshape(xp.concat([A, zeros], axis=-1), (*A.shape[:-2], m * (m + n)))
-    sums = xp.sum(xp.reshape(text[..., : m * (m + n - 1)], (*A.shape[:-2], m, m + n - 1)), axis=-2)
-    counts = diagonal_lengths(m, n, A if not is_complex(A.dtype, xp) else xp.real(A), xp)
-    return cast_back(sums / counts, dtype, xp)
-
-
-@dataclass(frozen=True, eq=False, repr=False, slots=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Toeplitz(ConstantDiagonals):
     """A Toeplitz matrix given by its first column and first row, ``T[i, j] = c[i - j]`` or ``r[j - i]``.
 
@@ -428,9 +287,6 @@ class Toeplitz(ConstantDiagonals):
     There is a `scipy.linalg.LinAlgWarning`, but in JAX, where elimination or a solution shows a condition number above
     the inverse of the machine epsilon, and where products with the inverse are far less accurate than solutions.
 
-    Of condition numbers there are those of the norms 1, 2 and infinity: up to 128 rows the value, beyond a lower bound
-    by some solutions, seldom below a third of it.
-
     References
     ----------
     .. [1] Chan, R. H., Ng, M. K., Conjugate gradient methods for Toeplitz systems, SIAM Rev. 38, 1996.
@@ -467,37 +323,6 @@ class Toeplitz(ConstantDiagonals):
             r = xp.conj(c) if is_complex(c.dtype, xp) else c
         self._set_vectors(c, r)
 
-    @classmethod
-    def nearest(cls, A: ArrayLike) -> Toeplitz:
-        """Return the Toeplitz matrix nearest to any rectangle in the Frobenius norm.
-
-        Parameters
-        ----------
-        A : array, shape (..., m, n)
-            The matrix.
-
-        Returns
-        -------
-        Toeplitz
-            With the means of the diagonals of `A`.
-
-        Raises
-        ------
-        ValueError
-            If `A` has fewer than two axes, or an empty one.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> import structmat as sm
-        >>> sm.Toeplitz.nearest(np.array([[1.0, 2.0, 5.0], [4.0, 3.0, 6.0]])).to_dense()
-        array([[2., 4., 5.],
-               [4., 2., 4.]])
-        """
-        A, xp = as_matrices(A, "Toeplitz.nearest")
-        means, (_, n) = antidiagonal_means(xp.flip(A, axis=-1), xp), A.shape[-2:]
-        return toeplitz_of(means, n, xp)
-
     def _constants(self, xp: Namespace) -> Array:
         return concat_last([xp.flip(self.r[..., 1:], axis=-1), self.c], xp)
 
@@ -522,7 +347,7 @@ class Toeplitz(ConstantDiagonals):
         return xp.broadcast_to(self.c[..., :1], (*self.batch_shape, min(self.shape)))
 
 
-@dataclass(frozen=True, eq=False, repr=False, slots=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Hankel(ConstantDiagonals):
     """A Hankel matrix given by its first column and last row, ``H[i, j] = h[i + j]`` with h = `c`, then ``r[1:]``.
 
@@ -571,36 +396,6 @@ class Hankel(ConstantDiagonals):
     def __post_init__(self) -> None:
         c = as_vectors(self.c, "Hankel", "c", "m")
         self._set_vectors(c, namespace_of("Hankel", c).zeros_like(c) if self.r is None else self.r)
-
-    @classmethod
-    def nearest(cls, A: ArrayLike) -> Hankel:
-        """Return the Hankel matrix nearest to any rectangle in the Frobenius norm.
-
-        Parameters
-        ----------
-        A : array, shape (..., m, n)
-            The matrix.
-
-        Returns
-        -------
-        Hankel
-            With the means of the anti-diagonals of `A`.
-
-        Raises
-        ------
-        ValueError
-            If `A` has fewer than two axes, or an empty one.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> import structmat as sm
-        >>> sm.Hankel.nearest(np.array([[1.0, 2.0, 5.0], [4.0, 3.0, 6.0]])).to_dense()
-        array([[1., 3., 4.],
-               [3., 4., 6.]])
-        """
-        A, xp = as_matrices(A, "Hankel.nearest")
-        return hankel_of(antidiagonal_means(A, xp), A.shape[-2])
 
     def _constants(self, xp: Namespace) -> Array:
         return concat_last([self.c, self.r[..., 1:]], xp)

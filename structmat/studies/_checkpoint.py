@@ -146,7 +146,7 @@ def fit_checkpoint(  # noqa: C901  # checks first
     if not plan.changes:
         text = f"must match a layer, got {targets!r}; could be fitted: {first_names(plan.seen, _SHOWN)}"
         raise ArgumentValueError(_OWNER, "targets", text)
-    most = min(CDDLayout.most_factors((rows, cols)) for rows, cols in (c.shape for c in plan.changes.values()))
+    most = min(CDDLayout._most_factors((rows, cols)) for rows, cols in (c.shape for c in plan.changes.values()))
     if n_factors > most:
         raise ArgumentValueError(_OWNER, "n_factors", f"must be at most {most:,} for these layers, got {n_factors}")
     names = sorted(plan.changes, key=natural_key)
@@ -244,7 +244,7 @@ def _moments(plan: Plan, path: str | os.PathLike[str] | None) -> dict[str, Entry
     keys = checkpoint.partners(f"{name}.weight" for name in plan.changes) | checkpoint.partners(plan.changes)
     for name in list(plan.changes):
         try:
-            found[name] = checkpoint.entry(keys.get(name) or keys.get(f"{name}.weight") or name, exact=True)
+            found[name] = checkpoint.entry(keys.get(name) or keys.get(f"{name}.weight") or name)
             found[name].check_floats()
         except CheckpointError as error:
             plan.faults[name] = str(error)

@@ -72,8 +72,8 @@ def plan_pair(base_path: Path, tuned_path: Path, targets: str | None, *, cast: b
     for key in tuned:
         name, matrix = _module_of(key), False
         try:
-            after = tuned.entry(key, exact=True)
-            before = base.entry(partners[key], exact=True) if key in partners else None
+            after = tuned.entry(key)
+            before = base.entry(partners[key]) if key in partners else None
         except CheckpointError as error:
             plan.faults[name] = str(error)
             continue

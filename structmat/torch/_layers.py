@@ -9,16 +9,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from structmat._arguments import check_option_names
 from structmat._array_tools import ArgumentTypeError, ArgumentValueError
 from structmat.operators import LinearOperator
 from structmat.torch._adapter import CDDAdapter, Init, require_floating
 from structmat.torch._other_tools import dtype_and_device, has_transposed_weight, is_never_called, own_weight
 
 __all__ = ["AdaptedLayer", "CDDConv", "CDDEmbedding", "CDDLinear", "kind_of", "layer_of", "merged_weight", "shape_of"]
-
-_OPTIONS = tuple(inspect.signature(CDDAdapter).parameters)[2:]
-"""Of an adapter, its sizes left out."""
 
 
 class AdaptedLayer(nn.Module):
@@ -31,7 +27,6 @@ class AdaptedLayer(nn.Module):
 
     def __init__(self, base: nn.Module | None, in_features: int, out_features: int, **options: Any) -> None:
         super().__init__()
-        check_option_names(options, _OPTIONS, type(self).__name__)
         self.in_features, self.out_features = in_features, out_features
         for key, value in ({} if base is None else dtype_and_device(base)).items():
             if options.get(key) is None:

@@ -1,16 +1,22 @@
-"""Linear algebra where it is delicate: real functions, signs of determinants, singular matrices."""
+"""Closed forms where they are delicate: real functions, singular matrices, cut-offs, norms and determinants."""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 import scipy.fft
 import scipy.linalg
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
 import structmat as sm
 from tests import backends
+from tests.backends import Backend, along_last_axis
+from tests.operator_registry import REGISTRY, Entry, Sample, Vectors
+from tests.operators.test_laws import check, skip_most_where_each_shape_compiles
 
 rng = np.random.default_rng(11)
 
@@ -77,27 +83,11 @@ def test_pseudo_inverse_of_singular_and_rectangular_operators() -> None:
 
 
 @pytest.mark.parametrize("library", ["numpy", "array_api_strict", "torch", "jax"])
-@pytest.mark.parametrize("p", [1, math.inf, "fro", "nuc"])
-def test_condition_numbers_of_singular_matrices_are_infinite(library, p) -> None:
-    """In all norms, as in NumPy, and member by member; NaN stays NaN."""
+def test_condition_numbers_of_singular_matrices_are_infinite(library) -> None:
+    """Member by member; NaN stays NaN."""
     backend = backends.get(library)
-    for make, of in (
-        (sm.Circulant, [[2.0, -1.0, 0.0, -1.0], [3.0, 1.0, 0.0, 1.0]]),
-        (sm.Circulant, [[2.0 + 1j, -1.0, -1j, -1.0], [3.0, 1.0, 0.0, 1j]]),
-        (sm.Diagonal, [[1.0, 0.0], [2.0, 5.0]]),
-        (sm.BlockCirculant, [np.ones((2, 2, 3)), np.arange(12.0).reshape(2, 2, 3) ** 2]),
-    ):
-        stack = np.asarray(of)
-        expected = np.linalg.cond(make(stack[1]).to_dense(), p)
-        found = make(backend.asarray(stack)).cond(p)
-        np.testing.assert_allclose(backend.to_numpy(found), [np.inf, expected], rtol=1e-10)
-        assert np.isinf(float(make(backend.asarray(stack[0])).cond(p)))
-        assert np.isinf(float(make(backend.asarray(0 * stack[0])).cond(p)))
-    entries = np.array([[np.nan, 1.0], [0.0, 1.0]])
-    if p != "nuc":  # for which most libraries take no NaN
-        found = backend.to_numpy(sm.Diagonal(backend.asarray(entries)).cond(p))
-        assert np.isnan(found[0])
-        assert np.isinf(found[1])
+    D = sm.Diagonal(backend.asarray(np.array([[2.0, 0.0], [0.0, 0.0], [2.0, 5.0], [np.nan, 1.0]])))
+    np.testing.assert_array_equal(backend.to_numpy(D.cond()), [np.inf, np.inf, 2.5, np.nan])
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "complex64", "complex128"])
@@ -127,3 +117,400 @@ def test_grids_of_one_axis_have_the_functions_of_circulants(function):
     roots = np.fft.fftn(grid.c.reshape(3, 3)).round(12)
     turned = np.roll(np.flip(roots, (0, 1)), 1, (0, 1))
     assert (roots[0, 0], (roots + turned == 0).sum()) == (1j, 8)
+
+
+SUBNORMAL, TINY, HUGE = 2.0**-1030, 2.0**-1010, 2.0**1015
+SOLVED = [entry for entry in REGISTRY if "solve" in entry.closed_forms]
+
+
+def skip_flushed(backend: Backend) -> None:
+    if backend.name == "jax":
+        pytest.skip("XLA flushes subnormal numbers to zero")
+
+
+@pytest.mark.parametrize("dtype", ["float64", "complex128"])
+@pytest.mark.parametrize("entry", REGISTRY, ids=lambda e: e.name)
+def test_quotients_are_not_made_by_reciprocals(backend: Backend, entry: Entry, dtype: str) -> None:
+    skip_flushed(backend)
+
+    def law(op: Any, dense: np.ndarray, sample: Sample, v: Vectors) -> None:
+        for factor in (SUBNORMAL, 3.0):
+            divisors = [factor, factor + 0j, np.float64(factor)]
+            if op.dtype is not None:  # else the library divides a number by its array
+                divisors.append(backend.asarray(np.asarray(factor)))
+            for divisor in divisors:
+                again = (op * factor / divisor).to_dense()
+                actual = np.asarray(again) if op.dtype is None and isinstance(again, np.ndarray) else again
+                actual = actual if isinstance(actual, np.ndarray) else backend.to_numpy(actual)
+                np.testing.assert_allclose(actual, dense, rtol=0, atol=1e-11 * max(1, np.max(np.abs(dense))))
+
+    check(backend, entry, law, dtype=dtype)
+
+
+@pytest.mark.parametrize("kind", [sm.Circulant, sm.Diagonal, sm.Toeplitz], ids=lambda k: k.__name__)
+@pytest.mark.parametrize("divisor", [3, 3.0, np.float32(0.1), 1e-310, 2 - 1j], ids=repr)
+def test_quotients_are_those_of_the_entries(kind: Any, divisor: Any) -> None:
+    entries = np.array([2e-310, 1.0, -0.7, 0.3])
+    entries = entries * 1e-300 if divisor == 1e-310 else entries
+    rounding = 1e-12 if isinstance(divisor, complex) else 0
+    np.testing.assert_allclose((kind(entries) / divisor)._arrays()[0], entries / divisor, rtol=rounding)
+
+
+@pytest.mark.parametrize("scale", [SUBNORMAL, TINY, HUGE])
+@pytest.mark.parametrize("entry", SOLVED, ids=lambda e: e.name)
+def test_solutions_do_not_depend_on_the_scale(backend: Backend, entry: Entry, scale: float) -> None:
+    skip_flushed(backend)
+
+    def law(op: Any, dense: np.ndarray, sample: Sample, v: Vectors) -> None:
+        if op.dtype is None or np.max(np.linalg.cond(dense)) > 100:
+            return
+        x = v(*dense.shape[:-1])
+        b = backend.asarray(scale * np.einsum("...ij,...j->...i", dense, x))
+        scaled = op * scale
+        found = along_last_axis(sm.solve, scaled, b)
+        for solution in (scaled.inv_matvec(b), scaled.prepare().inv_matvec(b), found.x):
+            np.testing.assert_allclose(backend.to_numpy(solution), x, atol=1e-9 * np.max(np.abs(x)))
+
+    check(backend, entry, law, dtype="float64")
+
+
+@pytest.mark.parametrize("complex_", [False, True])
+@pytest.mark.parametrize("scale", [5e-310, 2.0**1022])
+@pytest.mark.parametrize("n", [4, 200, 251])
+def test_sums_beyond_the_range_do_not_spoil_solutions(n: int, scale: float, complex_: bool) -> None:
+    rng = np.random.default_rng(n)
+    c, b = rng.uniform(-1, 1, (2, n)) + (1j * rng.uniform(-0.5, 0.5, (2, n)) if complex_ else 0)
+    c[0] = 1.5
+    for make in (
+        sm.Circulant,
+        lambda c: sm.MultilevelCirculant(c, (1, n)),
+        lambda c: sm.BlockCirculant(c[None, None]),
+    ):
+        expected = make(c).solve(b)
+        np.testing.assert_allclose(make(c * scale).solve(b * scale), expected, atol=1e-9 * np.max(np.abs(expected)))
+
+
+WITH_NORM = [entry for entry in REGISTRY if "norm" in entry.closed_forms]
+
+
+@pytest.mark.parametrize("entry", WITH_NORM, ids=lambda e: e.name)
+def test_norms_of_extreme_multiples(backend: Backend, entry: Entry) -> None:
+    skip_most_where_each_shape_compiles(backend, entry)
+
+    def law(op: Any, dense: np.ndarray, sample: Sample, v: Vectors) -> None:
+        single = sample.dtype.name in {"float32", "complex64"}
+        for scale in (1e-25, 1e25) if single else (1e-200, 1e200):
+            scaled = op * scale
+            for ord in entry.norms:
+                expected = scale * np.linalg.norm(dense, ord, axis=(-2, -1))
+                found = np.asarray(scaled.norm(ord)) if scaled.dtype is None else backend.to_numpy(scaled.norm(ord))
+                np.testing.assert_allclose(found, expected, rtol=2e-3 if single else 1e-11, atol=0)
+
+    check(backend, entry, law)
+
+
+def test_norms_of_stacks_and_of_every_kind_of_factor() -> None:
+    rng = np.random.default_rng(0)
+    n = 6
+    d, e = rng.standard_normal((2, 1, n)), rng.standard_normal((3, n))
+    for middle in (
+        sm.Circulant(rng.standard_normal((2, 3, n))),
+        sm.Circulant(rng.standard_normal(n)).to_spectral(),
+        sm.BandedCirculant(rng.standard_normal((3, 2)), n),
+        sm.BlockCirculant(rng.standard_normal((3, 3, 2))),
+    ):
+        for P in (
+            sm.Diagonal(d) @ middle @ sm.Diagonal(e),
+            sm.Diagonal(d) @ middle,
+            middle @ sm.Diagonal(e),
+            sm.CDDProduct((middle,)),
+        ):
+            for ord in ("fro", 1, np.inf):
+                np.testing.assert_allclose(P.norm(ord), np.linalg.norm(P.to_dense(), ord, axis=(-2, -1)), rtol=1e-12)
+    for ord in ("fro", 1, np.inf):
+        np.testing.assert_allclose(
+            sm.CDDProduct((sm.Diagonal(e),)).norm(ord), np.linalg.norm(sm.Diagonal(e).to_dense(), ord, axis=(-2, -1))
+        )
+
+
+def test_what_is_cropped_away_does_not_count(backend: Backend) -> None:
+    c = np.array([[[1.0, 1e20, 1e20, 2.0]]])  # of which a matrix of one row and two columns shows the outer ones
+    B = sm.BlockCirculant(backend.asarray(c), (1, 2))
+    assert float(B.norm()) == pytest.approx(5**0.5, rel=1e-14)
+    assert float(B.norm(1)) == 2.0
+    assert float(B.norm(np.inf)) == 3.0
+
+
+@pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")
+def test_nan_and_infinities_reach_the_norm(backend: Backend) -> None:
+    if backend.compiles:
+        pytest.skip("compiles too much")
+    for bad in (np.nan, np.inf):
+        for make in (sm.Circulant, sm.Diagonal, sm.Toeplitz, lambda c: sm.BlockCirculant(c[None, None, :])):
+            op = make(backend.asarray(np.array([1.0, bad, 2.0])))
+            for ord in ("fro", 1):
+                assert not np.isfinite(float(op.norm(ord)))
+        v = np.array([1.0, bad, 2.0])
+        assert not np.isfinite(float(sm.CDDProduct.from_vectors(*map(backend.asarray, (v, v, v))).norm()))
+
+
+@pytest.mark.parametrize("ord", ["fro", "nuc", 1, 2, np.inf])
+def test_the_gradient_of_the_norm_of_zeros_is_zero(ord: Any) -> None:
+    torch = pytest.importorskip("torch")
+    z = torch.zeros(4, dtype=torch.float64, requires_grad=True)
+    makers = [sm.Circulant, sm.Diagonal, sm.Toeplitz, lambda c: sm.BlockCirculant(c.reshape(2, 1, 2))]
+    if ord in {"fro", 1, np.inf}:
+        makers.append(lambda c: sm.CDDProduct.from_vectors(c, c, c))
+    for make in makers:
+        op = make(z)
+        if ord in {"nuc", 2} and isinstance(op, sm.Toeplitz):
+            continue
+        (gradient,) = torch.autograd.grad(op.norm(ord), z)
+        assert bool(torch.all(torch.isfinite(gradient)))
+        if ord == "fro":
+            assert not gradient.any()
+
+
+def test_gradients_of_norms_of_products() -> None:
+    torch = pytest.importorskip("torch")
+    generator = torch.Generator().manual_seed(0)
+    d, c, e = (torch.randn(k, dtype=torch.float64, generator=generator, requires_grad=True) for k in (3, 4, 2))
+
+    def norms(d: Any, c: Any, e: Any) -> Any:
+        P = sm.CDDProduct.from_vectors(d, c.reshape(1, 1, 4), e, block=True)
+        return torch.stack([P.norm(ord) for ord in ("fro", 1, np.inf)])
+
+    assert torch.autograd.gradcheck(norms, (d, c, e))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "complex64", "complex128"])
+@pytest.mark.parametrize("make", [sm.Diagonal, sm.Circulant])
+@pytest.mark.parametrize("end", ["max", "smallest_normal", "smallest_subnormal"])
+def test_norms_at_the_ends_of_the_range(make: Any, dtype: str, end: str) -> None:
+    value = getattr(np.finfo(dtype), end)
+    assert make(np.array([value], dtype)).norm() == value
+    assert sm.Diagonal(np.array([value, 0], dtype)).norm() == value
+
+
+WITH_DET = [entry for entry in REGISTRY if "slogdet" in entry.closed_forms and entry.name != "Identity"]
+
+
+@pytest.mark.parametrize("entry", WITH_DET, ids=lambda e: e.name)
+def test_slogdet_of_extreme_multiples(backend: Backend, entry: Entry) -> None:
+    skip_most_where_each_shape_compiles(backend, entry)
+
+    def law(op: Any, dense: np.ndarray, sample: Sample, v: Vectors) -> None:
+        if not np.all(np.linalg.cond(dense) < 1e3):
+            return
+        single = sample.dtype.name in {"float32", "complex64"}
+        to_numpy = np.asarray if op.dtype is None else backend.to_numpy
+        sign, log = np.linalg.slogdet(dense)
+        for scale in (1e-25, 1e25) if single else (1e-200, 1e200):
+            found = (op * scale).slogdet()
+            expected = log + dense.shape[-1] * math.log(scale)
+            tolerance = (1e-3 if single else 1e-11) * (1 + np.max(np.abs(expected)))
+            np.testing.assert_allclose(to_numpy(found.logabsdet), expected, atol=tolerance)
+            np.testing.assert_allclose(to_numpy(found.sign), sign, atol=2e-3 if single else 1e-11)
+
+    check(backend, entry, law)
+
+
+@settings(max_examples=50)
+@given(exponents=st.lists(st.floats(-300, 300), min_size=1, max_size=8), signed=st.booleans())
+def test_det_of_a_diagonal_is_right_wherever_it_is_representable(exponents: list[float], *, signed: bool) -> None:
+    assume(-307 < sum(exponents) < 308)
+    d = 10.0 ** np.array(exponents)
+    d[::2] *= -1 if signed else 1
+    expected = float(np.prod(d.astype(np.longdouble)))
+    with np.errstate(over="raise"):
+        for op in (sm.Diagonal(d), sm.Diagonal(d).prepare(), sm.Product((sm.Diagonal(d), sm.Identity(len(d))))):
+            assert math.isclose(float(op.det()), expected, rel_tol=1e-11)
+        assert math.isclose(abs(complex(sm.Diagonal(d * 1j).det())), abs(expected), rel_tol=1e-11)
+
+
+def test_zeros_and_nan_keep_their_meaning(backend: Backend) -> None:
+    def det(*values: float) -> tuple[float, float, float]:
+        op = sm.Diagonal(backend.asarray(np.array(values)))
+        found = op.slogdet()
+        return float(op.det()), float(found.sign), float(found.logabsdet)
+
+    assert det(1e200, 1e200, 0.0) == (0.0, 0.0, -math.inf)
+    assert det(1e200, 1e-200, 1e-200, -1e200)[:2] == pytest.approx((-1.0, -1.0), rel=1e-12)
+    assert np.all(np.isnan(det(1.0, math.nan)))
+    assert np.all(np.isnan(det(0.0, math.nan)))
+    assert det(2.0, 3.0, 4.0)[0] == 24.0  # with every digit where nothing leaves the range
+
+
+def test_signs_of_subnormal_complex_numbers() -> None:
+    d = np.array([3e-310 + 4e-310j, -2e-310j])
+    found = sm.Diagonal(d).slogdet()
+    assert complex(found.sign) == pytest.approx((0.6 + 0.8j) * -1j, rel=1e-10)
+    assert float(found.logabsdet) == pytest.approx(float(np.sum(np.log(np.abs(d)))))
+
+
+def test_large_blocks_have_the_determinant_of_their_dense_matrix(backend: Backend) -> None:
+    c = np.random.default_rng(0).standard_normal((2, 150, 150, 2))
+    op = sm.BlockCirculant(backend.asarray(c))
+    expected = np.linalg.slogdet(sm.BlockCirculant(c).to_dense())
+    found = op.slogdet()
+    np.testing.assert_allclose(backend.to_numpy(found.logabsdet), expected.logabsdet, rtol=1e-12)
+    np.testing.assert_allclose(backend.to_numpy(found.sign), expected.sign)
+    unit = sm.BlockCirculant(backend.asarray(c * np.exp(-expected.logabsdet / 300)[:, None, None, None]))
+    np.testing.assert_allclose(backend.to_numpy(unit.det()), expected.sign, rtol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "complex128"])
+@pytest.mark.parametrize("b", [1, 2, 3, 4])
+def test_singular_blocks(backend: Backend, b: int, dtype: str) -> None:
+    if backend.compiles and b != 3:
+        pytest.skip("compiles for each size")
+    c = np.ones((2, 2, b), dtype)
+    found = sm.BlockCirculant(backend.asarray(c)).slogdet()
+    assert complex(found.sign) == 0
+    assert float(found.logabsdet) == -math.inf
+    assert complex(sm.BlockCirculant(backend.asarray(c)).det()) == 0
+
+
+def test_gradients_of_det_at_singular_matrices() -> None:
+    torch = pytest.importorskip("torch")
+    d = torch.tensor([0.0, 2.0, 3.0], dtype=torch.float64, requires_grad=True)
+    sm.Diagonal(d).det().backward()
+    np.testing.assert_array_equal(d.grad, [6.0, 0.0, 0.0])
+    c = torch.ones(2, 2, 1, dtype=torch.float64, requires_grad=True)
+    sm.BlockCirculant(c).det().backward()
+    assert bool(torch.all(torch.isfinite(c.grad)))  # zero, as that of torch.linalg.det
+    regular = torch.randn(2, 2, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    assert torch.autograd.gradcheck(lambda c: sm.BlockCirculant(c).det(), (regular,))
+    assert torch.autograd.gradcheck(lambda c: sm.BlockCirculant(c).slogdet().logabsdet, (regular,))
+
+
+def test_blocks_of_subnormal_numbers(backend: Backend) -> None:
+    if backend.name == "jax":
+        pytest.skip("its CPU takes subnormal numbers for zero")
+    c = np.random.default_rng(0).standard_normal((2, 2, 3))
+    found = sm.BlockCirculant(backend.asarray(c * 1e-309)).slogdet()
+    expected = sm.BlockCirculant(c).slogdet()
+    assert float(found.sign) == float(expected.sign)
+    assert float(found.logabsdet) == pytest.approx(float(expected.logabsdet) + 6 * math.log(1e-309), rel=1e-10)
+
+
+LARGE = 200_000
+WITH_PINV = [entry for entry in REGISTRY if "pinv" in entry.closed_forms and entry.name not in {"Identity", "Fourier"}]
+
+
+def well_conditioned(n: int) -> tuple[np.ndarray, np.ndarray]:
+    """A half spectrum between 1 and 10, and its first column in single precision."""
+    values = np.random.default_rng(n).uniform(1.0, 10.0, n // 2 + 1)
+    return values, scipy.fft.irfft(values, n).astype("float32")
+
+
+def test_a_large_well_conditioned_circulant_is_regular(backend: Backend) -> None:
+    if backend.name == "array_api_strict":
+        pytest.skip("computes as NumPy does")
+    values, c = well_conditioned(LARGE)
+    C, b = sm.Circulant(backend.asarray(c)), np.random.default_rng(0).standard_normal(LARGE).astype("float32")
+    exact = scipy.fft.irfft(scipy.fft.rfft(b.astype("float64")) / values, LARGE)
+    assert int(C.rank()) == LARGE
+    for x in (C.solve(backend.asarray(b)), C.lstsq(backend.asarray(b)), C.prepare().solve(backend.asarray(b))):
+        np.testing.assert_allclose(backend.to_numpy(x), exact, atol=1e-4)
+    expected = scipy.fft.irfft(1 / values, LARGE)
+    np.testing.assert_allclose(backend.to_numpy(C.pinv().c), expected, atol=1e-6)
+
+
+def test_blocks_and_bidiagonals_of_large_size_are_regular() -> None:
+    _, c = well_conditioned(LARGE)
+    grid = sm.BlockCirculant(c[None, None])
+    assert int(grid.rank()) == LARGE
+    np.testing.assert_allclose(grid.solve(c)[:3], sm.Circulant(c).solve(c)[:3], atol=1e-4)
+    difference = sm.BandedCirculant(np.array([1.0, -1.0], "float32"), 100_000)
+    assert int(difference.rank()) == 99_999
+    shifted = difference + np.float32(1e-3) * sm.Identity(100_000)
+    assert int(shifted.rank()) == 100_000
+
+
+def test_a_root_of_a_clearly_negative_eigenvalue_is_complex() -> None:
+    values, _ = well_conditioned(LARGE)
+    values[0] = -1.0
+    C = sm.Circulant(scipy.fft.irfft(values, LARGE).astype("float32"))
+    root = C.sqrtm()
+    assert root.dtype == "complex64"
+    np.testing.assert_allclose(root.eigvals()[0], 1j, atol=1e-4)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 64, 97, 1000, 10_007, 65_536, 100_003])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_zeros_of_the_spectrum_are_found_behind_their_rounding(backend: Backend, n: int, dtype: str) -> None:
+    """The entries are rounded, transformed back, and rounded again, as in any computed matrix."""
+    if backend.compiles and n not in {97, 100_003}:
+        pytest.skip("compiles too much")
+    values = np.random.default_rng(n).uniform(0.1, 10.0, n // 2 + 1)
+    values[1::3] = 0.0
+    c = scipy.fft.irfft(values, n).astype(dtype)
+    C = sm.Circulant(backend.asarray(c))
+    full = np.concatenate([values, values[1 : (n + 1) // 2]])
+    assert int(C.rank()) == np.count_nonzero(full)
+    inverse = np.where(values > 0, 1 / np.where(values > 0, values, 1), 0)
+    tolerance = 1e-3 if dtype == "float32" else 1e-11
+    np.testing.assert_allclose(backend.to_numpy(C.pinv().c), scipy.fft.irfft(inverse, n), atol=tolerance)
+    if backend.name in {"numpy", "array_api_strict"} and n > 2:
+        with pytest.raises(np.linalg.LinAlgError, match="singular"):
+            C.inv()
+
+
+@settings(max_examples=30)
+@given(st.integers(0, 2**32 - 1), st.sampled_from(["float32", "float64", "complex64", "complex128"]))
+def test_rank_of_blocks_is_that_of_their_dense_matrix(seed: int, dtype: str) -> None:
+    v = Vectors(seed, dtype)
+    p, q, r, b = (v.integer(1, 5) for _ in range(4))
+    product = sm.BlockCirculant(v(p, r, b)) @ sm.BlockCirculant(v(r, q, b))
+    assert int(product.rank()) == b * min(p, q, r)
+
+
+@pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")  # as NumPy does
+@pytest.mark.parametrize("entry", WITH_PINV, ids=lambda e: e.name)
+def test_nan_is_not_hidden(backend: Backend, entry: Entry) -> None:
+    skip_most_where_each_shape_compiles(backend, entry)
+    samples = (entry.draw(Vectors(seed, "float64")) for seed in range(5, 50))
+    sample = next(sample for sample in samples if sample.make(np.array).dtype is not None)
+
+    def spoilt(values: np.ndarray) -> Any:
+        values = np.array(values)
+        values[(0,) * values.ndim] = np.nan
+        return backend.asarray(values)
+
+    op = sample.make(spoilt)
+    b = backend.asarray(np.ones(op.shape[0]))
+    for result in (lambda: op.pinv().to_dense(), lambda: op.lstsq(b), op.cond, lambda: op.norm(2)):
+        try:
+            value = result()
+            found = value if isinstance(value, np.ndarray | np.generic) else backend.to_numpy(value)
+        except (np.linalg.LinAlgError, RuntimeError) as error:  # a singular value decomposition refuses NaN
+            assert "svd" in str(error).lower()  # noqa: PT017
+        else:
+            assert np.any(np.isnan(found))
+    if backend.name in {"numpy", "array_api_strict"}:
+        with pytest.raises(np.linalg.LinAlgError):
+            op.rank()
+    elif "Block" not in entry.name:
+        assert int(op.rank()) == -1
+
+
+def test_infinities_leave_the_cut_off_alone(backend: Backend) -> None:
+    D = sm.Diagonal(backend.asarray(np.array([[np.inf, 2.0, 0.0], [1.0, 2.0, 1e-20]])))
+    np.testing.assert_array_equal(backend.to_numpy(D.pinv().d), [[0, 0.5, 0], [1, 0.5, 0]])
+    np.testing.assert_array_equal(backend.to_numpy(D.rank()), [2, 2])
+    np.testing.assert_array_equal(backend.to_numpy(D.cond())[0], np.inf)
+    if backend.name in {"numpy", "array_api_strict"}:
+        with pytest.raises(np.linalg.LinAlgError, match="singular"):
+            sm.Diagonal(backend.asarray(np.array([np.inf, 0.0]))).inv()
+        with pytest.raises(np.linalg.LinAlgError, match="singular"):
+            sm.Diagonal(backend.asarray(np.array([np.nan, 0.0]))).solve(backend.asarray(np.ones(2)))
+
+
+@pytest.mark.parametrize("rtol", [-1e-3, float("nan"), float("inf")])
+@pytest.mark.parametrize("op", [sm.Diagonal([1.0, 0.0]), sm.Circulant([1.0, 2.0]).prepare(), 2 * sm.Identity(2)])
+def test_cut_offs_are_finite_and_not_negative(op: sm.LinearOperator, rtol: float) -> None:
+    name = type(op).__name__
+    for method in (op.pinv, op.rank, lambda **given: op.lstsq(np.ones(2), **given)):
+        with pytest.raises(ValueError, match=rf"{name}\.\w+: rtol must be finite and not negative"):
+            method(rtol=rtol)

@@ -93,22 +93,17 @@ CONSTRUCTORS = [
 
 NEAREST = [
     (lambda: sm.Circulant.nearest(np.ones((2, 3))), ValueError, r"for a rectangle use BlockCirculant\.nearest"),
-    (lambda: sm.Diagonal.nearest(np.ones((2, 3))), ValueError, r"Diagonal\.nearest: A must have shape \(\.\.\., n, n\)"),
     (lambda: sm.BlockCirculant.nearest(np.ones((2, 3)), 0), ValueError, r"block_size must be at least 1"),
     (lambda: sm.BlockCirculant.nearest(np.ones(3), 1), ValueError, r"BlockCirculant\.nearest: A must have shape"),
-    (lambda: sm.Toeplitz.nearest(np.ones(3)), ValueError, r"Toeplitz\.nearest: A must have shape \(\.\.\., m, n\), none of them 0, got \(3,\)"),
-    (lambda: sm.MultilevelToeplitz.nearest(np.ones((4, 6)), (2, 2)), ValueError, r"nearest: A must have shape \(\.\.\., 4, 4\) for grids \(2, 2\) and \(2, 2\), got \(4, 6\)"),
-    (lambda: sm.Hankel.nearest(np.ones((0, 3))), ValueError, r"Hankel\.nearest: A must have shape"),
 ]  # fmt: skip
 
 CLOSED_FORMS = [
     (lambda: sm.Toeplitz(np.ones(3), np.ones(4)).solve(np.ones(3)), ValueError, r"Toeplitz\.solve: the operator must be square, got shape \(3, 4\)"),
     (lambda: sm.Toeplitz(np.ones(3)).solve(np.ones(3)), np.linalg.LinAlgError, r"Toeplitz\.solve: the matrix is singular"),
     (lambda: sm.Hankel(np.ones(3), np.ones(3)).inv(), np.linalg.LinAlgError, r"Hankel\.inv: the matrix is singular"),
-    (lambda: sm.Hankel(np.ones(3)).cond("fro"), NotImplementedError, r"Hankel\.cond: no closed form .* numpy\.linalg\.cond"),
-    (lambda: sm.Toeplitz(np.ones(3)).cond("abc"), ValueError, r'Toeplitz\.cond: p must be "fro", "nuc", 1, 2 or inf, got \'abc\''),
-    (lambda: sm.Toeplitz(np.ones(3)).cond([1]), ValueError, r"Toeplitz\.cond: p must be"),
-    (lambda: sm.Toeplitz(np.ones(3), np.ones(4)).cond(), NotImplementedError, r"Toeplitz\.cond: no closed form"),
+    (lambda: sm.Toeplitz(np.arange(3.0)).cond(), NotImplementedError, r"Toeplitz\.cond: no closed form .* numpy\.linalg\.cond"),
+    (lambda: sm.Toeplitz(np.ones(3)).norm("abc"), ValueError, r'Toeplitz\.norm: ord must be "fro", "nuc", 1, 2 or inf, got \'abc\''),
+    (lambda: sm.Toeplitz(np.ones(3)).norm([1]), ValueError, r"Toeplitz\.norm: ord must be"),
     (lambda: sm.Toeplitz(np.eye(3)[0]).inv().inv(), NotImplementedError, r"ToeplitzInverse\.inv: no closed form for the inverse of a Toeplitz"),
     (lambda: sm.BlockCirculant(np.ones((1, 2, 2))).inv(), ValueError, r"BlockCirculant\.inv: the operator must be square, got shape \(2, 4\)"),
     (lambda: sm.Circulant(np.ones(2)).norm("abc"), ValueError, r'ord must be "fro", "nuc", 1, 2 or inf, got \'abc\''),

@@ -1,18 +1,28 @@
-"""How operators meet Python, NumPy, pandas and SciPy: numbers, scalars, pickles, attributes, names in errors."""
+"""What operators look like to others: conventions of SciPy and NumPy, indices, copies, combinations of many parts."""
 
 from __future__ import annotations
 
 import copy
 import pickle
+import time
+import tracemalloc
+from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from fractions import Fraction
+from functools import reduce
+from operator import matmul
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import scipy.fft
+import scipy.linalg
 import scipy.sparse.linalg
 
 import structmat as sm
+from structmat._array_tools import moved, numpy_namespace
+from structmat.operators import _prepared as parts
 from tests.operator_registry import REGISTRY, Entry, Vectors
 
 entries = pytest.mark.parametrize("entry", REGISTRY, ids=lambda e: e.name)
@@ -111,9 +121,9 @@ def test_series_and_frames_of_pandas_are_arrays() -> None:
 def test_operators_cannot_be_changed(entry: Entry) -> None:
     op, _ = drawn(entry)
     for name in ("foo", "shape", *type(op)._core_axes):
-        with pytest.raises(AttributeError, match=rf"{type(op).__name__} cannot be changed: .*'{name}'"):
+        with pytest.raises(AttributeError, match=f"'{name}'"):
             setattr(op, name, 1)
-        with pytest.raises(AttributeError, match=rf"{type(op).__name__} cannot be changed"):
+        with pytest.raises(AttributeError, match=f"'{name}'"):
             delattr(op, name)
     for other in (pickle.loads(pickle.dumps(op)), copy.copy(op), copy.deepcopy(op)):
         assert repr(other) == repr(op)
@@ -177,15 +187,12 @@ def test_a_prepared_operator_has_all_that_its_operator_has(entry: Entry, dtype: 
             assert [type(f) for f in again.factors] == [type(f) for f in op.factors]
             assert again.n_parameters == op.n_parameters
             np.testing.assert_array_equal(again.product_cond(), op.product_cond())
-            x = rng.standard_normal(op.shape[1])
-            np.testing.assert_array_equal(again.direct_matvec(x), op.direct_matvec(x))
 
 
 def test_an_error_names_the_method_that_was_called() -> None:
     T = sm.Circulant([3.0, 1.0, 0.5]) + sm.Diagonal([1.0, 2.0, 3.0])
     for name, call in (
         ("cond", T.cond),
-        ("cond", lambda: T.cond(1)),
         ("rank", T.rank),
         ("norm", lambda: T.norm(2)),
         ("norm", lambda: T.norm("nuc")),
@@ -195,31 +202,6 @@ def test_an_error_names_the_method_that_was_called() -> None:
     ):
         with pytest.raises(NotImplementedError, match=rf"^\w+\.{name}: no closed form .*{name}|numpy\.linalg"):
             call()
-    with pytest.raises(ValueError, match=r"^BlockCirculant\.cond: the operator must be square"):
-        sm.BlockCirculant(np.ones((1, 2, 3))).cond(1)
-    for p in (3, "abc", [2]):
-        with pytest.raises(ValueError, match=r'^Circulant\.cond: p must be "fro"'):
-            sm.Circulant([1.0, 2.0]).cond(p)
-
-
-def test_a_prepared_toeplitz_estimates_its_condition_number() -> None:
-    T = sm.Toeplitz([3.0, 1.0, 0.5])
-    assert T.prepare().cond() == T.cond()
-
-
-def test_the_adjoint_is_tested_with_complex_vectors() -> None:
-    class Wrong(sm.Circulant):
-        """Forgets a conjugate that only complex vectors show."""
-
-        __slots__ = ()
-
-        def _rmatvec(self, y: Any, xp: Any) -> Any:
-            return super()._rmatvec(xp.real(y), xp)
-
-    c = rng.standard_normal(6)
-    assert sm.testing.adjoint_error(Wrong(c), rng=0) > 0.01
-    assert sm.testing.adjoint_error(Wrong(c + 1j * c[::-1]), rng=0) > 0.01
-    assert sm.testing.adjoint_error(sm.Circulant(c.astype("float32")), rng=0) < 1e-6
 
 
 def test_the_package_lists_what_it_offers() -> None:
@@ -235,3 +217,258 @@ def test_operators_are_equal_to_themselves_alone(entry: Entry) -> None:
     assert op == op  # noqa: PLR0124
     assert op != other
     assert len({op, other, op}) == 2
+
+
+def test_the_column_convention_is_scipys() -> None:
+    c = rng.standard_normal(6)
+    np.testing.assert_array_equal(sm.Circulant(c).to_dense(), scipy.linalg.circulant(c))
+    np.testing.assert_array_equal(sm.Circulant(c).T.to_dense(), scipy.linalg.circulant(c).T)
+    np.testing.assert_allclose(sm.Circulant(c).matvec(c), np.fft.ifft(np.fft.fft(c) ** 2).real, atol=1e-14)
+
+
+def test_toeplitz_and_hankel_are_scipys() -> None:
+    c, r = rng.standard_normal((2, 5)) + 1j * rng.standard_normal((2, 5))
+    for ours, scipys in ((sm.Toeplitz, scipy.linalg.toeplitz), (sm.Hankel, scipy.linalg.hankel)):
+        for vectors in ((c,), (c, r), (c, r[:3]), (c[:2], r), (c.real, r), (c, r.imag), (c[:1],), (c, r[:1])):
+            np.testing.assert_array_equal(ours(*vectors).to_dense(), scipys(*vectors))
+        real, single = ours(c.real, r.real), ours(c.real.astype("float32"), r.real.astype("float32"))
+        assert real.matvec(c.real).dtype == "float64"
+        assert single.matvec(single.r).dtype == single.T.norm().dtype == single.to_dense().dtype == "float32"
+        assert ours(c.real, r.astype("complex64")).dtype == "complex128"
+        assert ours([1, 2], [3, 4, 5]).dtype == "float64"
+        ignored = r.copy()
+        ignored[0] = np.nan
+        assert np.all(np.isfinite(2 * (ours(c, ignored) + ours(c, ignored)).H @ c))
+    np.testing.assert_array_equal(sm.Toeplitz(c).H.to_dense()[1:, 0], sm.Toeplitz(c).to_dense()[1:, 0])
+
+
+def test_a_spectrum_is_never_stale() -> None:
+    c = rng.standard_normal(5)
+    C = sm.Circulant(c)
+    C.matvec(c)
+    c[0] += 1
+    np.testing.assert_allclose(C.matvec(np.eye(5)[0]), c, atol=1e-14)
+
+
+def test_axes_move_as_those_of_numpy() -> None:
+    x = rng.standard_normal((2, 3, 4))
+    for source in range(-3, 3):
+        for destination in range(-3, 3):
+            found = moved(x, source, destination, numpy_namespace)
+            np.testing.assert_array_equal(found, np.moveaxis(x, source, destination))
+
+
+OPERATORS = {
+    "Circulant": (sm.Circulant, scipy.linalg.circulant),
+    "SpectralCirculant": (lambda c: sm.Circulant(c).to_spectral(), scipy.linalg.circulant),
+    "Toeplitz": (sm.Toeplitz, scipy.linalg.toeplitz),
+    "Hankel": (lambda c: sm.Hankel(c, c[::-1]), lambda c: scipy.linalg.hankel(c, c[::-1])),
+    "BlockCirculant": (lambda c: sm.BlockCirculant(c[None, None]), scipy.linalg.circulant),
+}
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+@pytest.mark.parametrize("dtype", ["float32", "complex128"])
+def test_a_dense_matrix_takes_the_memory_of_one(name: str, dtype: str) -> None:
+    make, reference = OPERATORS[name]
+    c = np.random.default_rng(0).standard_normal(700).astype(dtype)
+    op = make(c)
+    op.to_dense()
+    tracemalloc.start()
+    dense = op.to_dense()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak <= 1.1 * dense.nbytes
+    assert dense.flags.writeable
+    assert dense.flags.c_contiguous
+    np.testing.assert_allclose(dense, reference(c), rtol=1e-4, atol=1e-5)
+
+
+T = sm.Toeplitz(rng.standard_normal(4), rng.standard_normal(3))
+
+
+@pytest.mark.parametrize(
+    ("index", "error", "message"),
+    [
+        (4, IndexError, r"^Toeplitz\[i, j\]: 4 is none of the 4 rows or columns"),
+        (-5, IndexError, "-5 is none of the 4"),
+        ((0, 3), IndexError, "3 is none of the 3"),
+        (slice(2, 2), IndexError, r"slice\(2, 2, None\) is none of the 4"),
+        (
+            slice(None, None, 2),
+            IndexError,
+            r"a step of one, got slice\(None, None, 2\); op\.to_dense\(\)\[\.\.\.\] takes",
+        ),
+        ((slice(None), slice(None, None, -1)), IndexError, "a step of one"),
+        (..., TypeError, r"integers and slices of step one, got ellipsis; op\.to_dense\(\)\[\.\.\.\] takes any index"),
+        (None, TypeError, "got NoneType"),
+        ([0, 1], TypeError, "got list"),
+        (np.array([1]), TypeError, "got ndarray"),
+        (np.ones((4, 3), bool), TypeError, "got ndarray"),
+        (True, TypeError, "got bool"),
+        (1.0, TypeError, "got float"),
+        (slice(1.0, 2), TypeError, r"got slice\(1\.0, 2, None\)"),
+        ((), TypeError, "takes rows and columns, got 0 indices"),
+        ((0, 1, 2), TypeError, "got 3 indices"),
+    ],
+    ids=str,
+)
+def test_other_indices_are_refused(index: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        T[index]
+
+
+def test_integers_of_numpy_are_integers() -> None:
+    dense = T.to_dense()
+    assert T[np.int64(1), np.array(2)] == dense[1, 2]
+    assert isinstance(T[0, 0], np.float64)
+    np.testing.assert_array_equal(T[np.uint8(3)], dense[3])
+
+
+def test_an_operator_is_no_sequence() -> None:
+    assert not isinstance(T, Iterable | Sequence)
+    for call in (lambda: iter(T), lambda: list(T), lambda: len(T), lambda: 1.0 in T, lambda: [*T], lambda: reversed(T)):  # type: ignore[arg-type,call-overload]
+        with pytest.raises(TypeError):
+            call()
+    assert T in [sm.Identity(3), T]
+    assert T not in [sm.Identity(3), sm.Identity(4)]
+    assert T.ndim == len(T.shape) == np.ndim(T) == sm.Circulant(np.ones((5, 2, 3))).ndim == 2
+
+
+def test_entries_beside_infinite_ones_are_numbers() -> None:
+    D = sm.Diagonal([1.0, np.inf, np.nan])
+    np.testing.assert_array_equal([D[i, j] for i in range(3) for j in range(3)], np.diag([1.0, np.inf, np.nan]).ravel())
+    np.testing.assert_array_equal(D[0], [1.0, 0.0, 0.0])
+    np.testing.assert_array_equal(D[:, 2], [0.0, 0.0, np.nan])
+
+
+def test_blocks_cost_no_dense_matrix() -> None:
+    n = 300_000
+    for op in (sm.Toeplitz(np.ones(n)), sm.Hankel(np.ones(n)), sm.Circulant(np.ones(n)), sm.Diagonal(np.ones(n))):
+        assert op[1 : n - 2, 1 : n - 2].shape == (n - 3, n - 3)
+        assert op[n - 1, n - 1] == (0.0 if isinstance(op, sm.Hankel) else 1.0)
+    S = sm.Circulant(np.ones(n)) + sm.Diagonal(np.ones(n))
+    np.testing.assert_allclose([S[0, 0], S[0, 1], S[5][5]], [2.0, 1.0, 2.0], atol=1e-12)
+
+
+INDEXED = {
+    "Toeplitz": sm.Toeplitz,
+    "Hankel": sm.Hankel,
+    "Circulant": lambda c, _: sm.Circulant(c),
+    "Diagonal": lambda c, _: sm.Diagonal(c),
+    "Sum": lambda c, r: sm.Circulant(c) + sm.Diagonal(r),
+}
+operators = pytest.mark.parametrize("make", INDEXED.values(), ids=INDEXED)
+
+
+def number(op: Any, *, dense: bool = False) -> Any:
+    """One number from an entry, a row, a column and a block, of an operator or its matrix; a `Sum` has no blocks."""
+    A = op.to_dense() if dense else op
+    total = A[2, 1] ** 2 + A[1].sum() + (A[:, 0] ** 3).sum()
+    return total if isinstance(op, sm.Sum) else total + (A[1:3, 1:3] @ A[1, 1:]).sum()
+
+
+@operators
+def test_jax_traces_indices(make: Any) -> None:
+    jax = pytest.importorskip("jax")
+    jax.config.update("jax_enable_x64", True)
+    pytest.importorskip("structmat.jax")
+    c, r = jax.numpy.asarray(rng.standard_normal((2, 3)))
+
+    def f(c: Any, r: Any) -> Any:
+        return number(make(c, r))
+
+    def of_dense(c: Any, r: Any) -> Any:
+        return number(make(c, r), dense=True)
+
+    np.testing.assert_allclose(jax.jit(f)(c, r), of_dense(c, r), atol=1e-12)
+    np.testing.assert_allclose(jax.grad(f)(c, r), jax.grad(of_dense)(c, r), atol=1e-12)
+    stack = jax.numpy.stack([c, 2 * c])
+    np.testing.assert_allclose(jax.vmap(f, (0, None))(stack, r), [of_dense(v, r) for v in stack], atol=1e-12)
+    with pytest.raises(TypeError, match="takes integers and slices"):
+        jax.jit(lambda i: make(c, r)[i, 0])(1)
+
+
+@operators
+def test_torch_differentiates_through_indices(make: Any) -> None:
+    torch = pytest.importorskip("torch")
+    c, r = (torch.tensor(v, requires_grad=True) for v in rng.standard_normal((2, 3)))
+    assert torch.autograd.gradcheck(lambda c, r: number(make(c, r)), (c, r))
+    torch.testing.assert_close(number(make(c, r)), number(make(c, r), dense=True))
+
+
+def horner(steps: int) -> sm.LinearOperator:
+    T, D = sm.Toeplitz(0.1 * rng.standard_normal(4)), sm.Diagonal(rng.standard_normal(4))
+    p: sm.LinearOperator = D
+    for _ in range(steps):
+        p = p @ T + D
+    return p
+
+
+def test_nested_products_and_sums_are_flat() -> None:
+    C, T = sm.Circulant(rng.standard_normal(3)), sm.Toeplitz(rng.standard_normal(3))
+    product, total = sm.Product((sm.Product((T, C)), sm.Product((T,)))), sm.Sum((sm.Sum((T, C)), sm.Sum((C,))))
+    assert [type(f) for f in product.factors] == [sm.Toeplitz, sm.Circulant, sm.Toeplitz]
+    assert [type(t) for t in total.terms] == [sm.Toeplitz, sm.Circulant, sm.Circulant]
+    np.testing.assert_allclose(product.to_dense(), T.to_dense() @ C.to_dense() @ T.to_dense())
+    p: sm.LinearOperator = T
+    for _ in range(500):
+        p = sm.Product((p,))
+    assert p.shape == (3, 3)
+    assert len(p.factors) == 1
+
+
+def test_a_loop_makes_an_operator_in_no_time(tmp_path: Path) -> None:
+    start = time.process_time()
+    p = horner(32)
+    assert time.process_time() - start < 2.0
+    x = rng.standard_normal(4)
+    dense = p.to_dense()
+    sm.io.save(p, tmp_path / "p.safetensors")
+    for other in (p, p.T.T, p.prepare(), 2 * p / 2, copy.deepcopy(p), pickle.loads(pickle.dumps(p))):
+        np.testing.assert_allclose(other.matvec(x), dense @ x)
+    np.testing.assert_allclose(sm.io.load(tmp_path / "p.safetensors").matvec(x), dense @ x)
+
+
+def test_long_sums_and_products_take_no_time() -> None:
+    """A step costs as little as joining two lists, not a check of everything there is: 400 took 1.3 seconds."""
+    toeplitz = [sm.Toeplitz(rng.standard_normal(4)) for _ in range(400)]
+    products = [T @ sm.Diagonal(rng.standard_normal(4)) for T in toeplitz]
+    start = time.process_time()
+    total, rows, cols = sum(products), reduce(matmul, products), reduce(lambda p, f: f @ p, reversed(products))
+    assert time.process_time() - start < 1.0  # before, 3.5 seconds
+    assert len(total.terms) == 400
+    assert len(rows.factors) == len(cols.factors) == 800
+    x = rng.standard_normal(4)
+    np.testing.assert_allclose(total @ x, sm.Sum(products) @ x)
+    np.testing.assert_allclose(rows @ x, sm.Product(products) @ x)
+    for whole, checked in ((total, sm.Sum(products)), (rows, sm.Product(products)), (cols, sm.Product(products))):
+        assert repr(whole) == repr(checked)
+        assert [id(array) for array in whole._arrays()] == [id(array) for array in checked._arrays()]
+
+
+def test_operators_that_hold_each_other_too_often_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each step of the recurrence of Chebyshev takes two terms, so that the operators within grow as powers do."""
+    monkeypatch.setattr(parts, "_MOST", 500)
+    T = sm.Toeplitz(0.1 * rng.standard_normal(4))
+
+    def chebyshev(steps: int) -> None:
+        old, p = sm.Diagonal(rng.standard_normal(4)), T @ sm.Diagonal(rng.standard_normal(4))
+        for _ in range(steps):
+            old, p = p, 2 * (p @ T) - old
+
+    chebyshev(7)
+    with pytest.raises(ValueError, match="must not hold more than 500 arrays, each counted as often as it occurs"):
+        chebyshev(20)
+
+
+def test_mixed_chains_are_prepared_in_no_time() -> None:
+    """Each plan is made once, also where real and complex parts meet."""
+    p: sm.LinearOperator = sm.Diagonal(rng.standard_normal(4) + 1j)
+    for _ in range(20):
+        p = p @ sm.Toeplitz(0.5 * rng.standard_normal(4)) + sm.Diagonal(rng.standard_normal(4) + 1j)
+    start = time.process_time()
+    P = p.prepare()
+    assert time.process_time() - start < 1.0
+    np.testing.assert_allclose(P @ np.ones(4), p.to_dense() @ np.ones(4))
+    np.testing.assert_allclose(P.rmatvec(np.ones(4)), p.to_dense().conj().T @ np.ones(4))

@@ -50,18 +50,6 @@ def test_products_of_the_same_grid_stay_and_others_are_lazy():
         np.testing.assert_allclose(op.to_dense(), dense, atol=1e-12)
 
 
-@pytest.mark.parametrize("sizes", [(2, 3), (4, 4), (1, 5), (2, 2, 3)])
-def test_nearest_is_a_projection(backend, sizes):
-    rng, count = np.random.default_rng(4), int(np.prod(sizes))
-    A = rng.standard_normal((2, count, count)) + 1j * rng.standard_normal((2, count, count))
-    near = sm.MultilevelCirculant.nearest(backend.asarray(A), sizes)
-    dense = backend.to_numpy(near.to_dense())
-    direction = sm.MultilevelCirculant(rng.standard_normal(count), sizes).to_dense()
-    assert np.abs(np.sum(direction * (A - dense), axis=(-2, -1))).max() <= 1e-12 * count
-    again = sm.MultilevelCirculant.nearest(near.to_dense(), sizes)
-    np.testing.assert_allclose(backend.to_numpy(again.c), backend.to_numpy(near.c), atol=1e-14)
-
-
 def test_real_roots_of_conjugate_pairs_on_the_branch_cut_are_real():
     """Two equal negative eigenvalues have a real square root of the matrix, a single one has none."""
     values = np.ones((3, 3))
@@ -113,7 +101,6 @@ def test_singular_matrices_are_refused_and_have_a_pseudoinverse():
         (lambda: sm.MultilevelCirculant(np.ones(0), (0, 3)), ArgumentValueError, "sizes must be at least 1, got 0"),
         (lambda: sm.MultilevelCirculant.from_kernel(np.ones(3), 2), ArgumentValueError, "kernel must have 2 axes"),
         (lambda: sm.MultilevelCirculant.from_kernel(np.float64(3)), ArgumentValueError, "kernel must have 1 axes"),
-        (lambda: sm.MultilevelCirculant.nearest(np.ones((4, 4)), (2, 3)), ArgumentValueError, r"\(\.\.\., 6, 6\)"),
     ],
 )
 def test_bad_arguments(make, error, message):
@@ -161,8 +148,6 @@ def test_covariances_of_grids(backend):
     points = np.array(list(np.ndindex(3, 4)))
     i, j = np.moveaxis(np.abs(points[:, None] - points[None, :]), -1, 0)
     np.testing.assert_array_equal(backend.to_numpy(T.to_dense()), values[:, i, j])
-    again = sm.MultilevelToeplitz.nearest(T.to_dense(), (3, 4))
-    np.testing.assert_allclose(backend.to_numpy(again.t), backend.to_numpy(T.t), atol=1e-14)
 
 
 def test_one_level_is_toeplitz():
@@ -170,17 +155,6 @@ def test_one_level_is_toeplitz():
     c, r = rng.standard_normal(4), rng.standard_normal(6)
     want = scipy.linalg.toeplitz(c, r)
     np.testing.assert_array_equal(sm.MultilevelToeplitz(np.append(r[:0:-1], c), (4,), (6,)).to_dense(), want)
-
-
-@pytest.mark.parametrize(("rows", "cols"), [((2, 3), (2, 3)), ((3, 2), (1, 4)), ((2, 2, 2), (1, 3, 2))])
-def test_the_nearest_toeplitz_matrix_is_a_projection(rows, cols):
-    rng, shape = np.random.default_rng(10), (int(np.prod(rows)), int(np.prod(cols)))
-    A = rng.standard_normal((2, *shape)) + 1j * rng.standard_normal((2, *shape))
-    near = sm.MultilevelToeplitz.nearest(A, rows, cols)
-    rest = A - near.to_dense()
-    for unit in np.eye(near.t.shape[-1]):
-        direction = sm.MultilevelToeplitz(unit, rows, cols).to_dense()
-        assert np.abs(np.sum(direction * rest, axis=(-2, -1))).max() <= 1e-13
 
 
 def test_sums_with_circulants_and_the_identity_are_their_dense_sums():

@@ -1,4 +1,4 @@
-"""The shape of a CDD product: laws of its vectors against dense matrices, on every library, and the refusals."""
+"""CDD products: their layouts, and the condition of their products."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_a_product_has_the_layout_that_made_it(layout: sm.CDDLayout, seed: int) 
 
 @given(layouts())
 def test_identities_are_identities(layout: sm.CDDLayout) -> None:
-    product = layout.product(layout.identities())
+    product = layout.product(layout._identities())
     for factor in product.factors:
         np.testing.assert_array_equal(factor.to_dense(), np.eye(*factor.shape))
 
@@ -64,13 +64,13 @@ def test_extension_keeps_the_product(layout: sm.CDDLayout, seed: int, data: Any)
         fewer = data.draw(st.integers(1, layout.n_factors))
         if fewer + (first != layout.first) > layout.n_factors:
             with pytest.raises(sm.ArgumentValueError, match="vectors must fit into"):
-                layout.extended(drawn(replace(layout, n_factors=fewer, first=first), seed), first)
+                layout._extended(drawn(replace(layout, n_factors=fewer, first=first), seed), first)
             return
     else:
         first, fewer = "diagonal", data.draw(st.sampled_from(range(3, layout.n_factors + 1, 2)))
     shorter = replace(layout, n_factors=fewer, first=first)
     vectors = drawn(shorter, seed)
-    extended = layout.extended(vectors, first)
+    extended = layout._extended(vectors, first)
     assert tuple(v.shape for v in extended) == layout.vector_shapes
     expected = shorter.product(vectors).to_dense()
     np.testing.assert_allclose(
@@ -82,7 +82,7 @@ def test_extension_keeps_the_product(layout: sm.CDDLayout, seed: int, data: Any)
 def test_balance_keeps_the_product_and_evens_the_sizes(layout: sm.CDDLayout, seed: int, scale: float) -> None:
     vectors = drawn(layout, seed)
     vectors[0] *= scale
-    balanced = layout.balanced(vectors)
+    balanced = layout._balanced(vectors)
     expected = layout.product(vectors).to_dense() / scale
     actual = layout.product(balanced).to_dense() / scale
     np.testing.assert_allclose(actual, expected, atol=1e-9 * np.max(np.abs(expected), initial=0))
@@ -91,7 +91,7 @@ def test_balance_keeps_the_product_and_evens_the_sizes(layout: sm.CDDLayout, see
     ]  # by the definition
     np.testing.assert_allclose(sizes, sizes[0])
     vectors[-1] *= 0
-    assert not any(np.any(v) for v in layout.balanced(vectors))
+    assert not any(np.any(v) for v in layout._balanced(vectors))
 
 
 def test_orthonormal_factors_have_size_one() -> None:
@@ -99,7 +99,7 @@ def test_orthonormal_factors_have_size_one() -> None:
     q = np.linalg.qr(np.random.default_rng(0).standard_normal((3, 2)))[0]  # one real matrix for every frequency
     grid = q[..., None] * np.array([1.0, 0.0])
     vectors = [np.array([1.0, -1, 1, 1, -1, 1]), grid, np.ones(4)]
-    for v, w in zip(vectors, layout.balanced(vectors), strict=True):
+    for v, w in zip(vectors, layout._balanced(vectors), strict=True):
         np.testing.assert_allclose(v, w)
 
 
@@ -111,18 +111,14 @@ def test_vectors_follow_the_library_the_dtype_and_the_stack(backend: Backend, la
     arrays = [backend.asarray(v) for v in vectors]
     dense = layout.product(vectors).to_dense()
     np.testing.assert_allclose(backend.to_numpy(layout.product(arrays).to_dense()), dense, rtol=1e-4, atol=1e-4)
-    for result in (layout.balanced(arrays), layout.vectors_of(layout.product(arrays)), layout.identities(arrays[0])):
+    for result in (layout._balanced(arrays), layout.vectors_of(layout.product(arrays)), layout._identities(arrays[0])):
         assert all(array.dtype == arrays[0].dtype for array in result)
     np.testing.assert_allclose(
-        backend.to_numpy(layout.product(layout.balanced(arrays)).to_dense()), dense, rtol=1e-3, atol=1e-3
+        backend.to_numpy(layout.product(layout._balanced(arrays)).to_dense()), dense, rtol=1e-3, atol=1e-3
     )
     longer = replace(layout, n_factors=layout.n_factors + 2)
-    extended = longer.product(longer.extended(arrays))
+    extended = longer.product(longer._extended(arrays))
     np.testing.assert_allclose(backend.to_numpy(extended.to_dense()), dense, rtol=1e-4, atol=1e-4)
-    if backend.half is not None and backend.name != "array_api_strict":
-        half = [backend.asarray(v.real.astype("float32")) for v in vectors]
-        half = [v.to(backend.dtype(backend.half)) if backend.name == "torch" else v.astype(backend.half) for v in half]
-        assert all(v.dtype == half[0].dtype for v in layout.balanced(half))
 
 
 def test_a_product_of_spectra_or_small_grids_has_a_layout() -> None:
@@ -160,22 +156,22 @@ def test_impossible_layouts_are_refused(arguments: Any, error: type[Exception], 
 
 def test_vectors_and_products_that_do_not_fit_are_refused() -> None:
     layout = sm.CDDLayout((3, 2))
-    good = layout.identities()
+    good = layout._identities()
     with pytest.raises(ValueError, match=r"CDDLayout\.product: vectors must be 3, got 2"):
         layout.product(good[:2])
     with pytest.raises(ValueError, match=r"vectors\[1\] must have shape \(\.\.\., 2, 1, 2\), got \(2,\)"):
         layout.product([good[0], np.ones(2), good[2]])
-    with pytest.raises(ValueError, match=r"CDDLayout\.extended: n_factors must be odd"):
-        layout.extended(good[:2])
+    with pytest.raises(ValueError, match=r"CDDLayout: n_factors must be odd"):
+        layout._extended(good[:2])
     with pytest.raises(TypeError, match=r"CDDLayout\.of: product must be a CDDProduct, got Diagonal"):
         sm.CDDLayout.of(sm.Diagonal(np.ones(3)))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"CDDLayout\.vectors_of: product must have the layout"):
-        layout.vectors_of(sm.CDDLayout((3, 3)).product(sm.CDDLayout((3, 3)).identities()))
+        layout.vectors_of(sm.CDDLayout((3, 3)).product(sm.CDDLayout((3, 3))._identities()))
     d, blocks = np.ones(4), np.ones((2, 2, 2))
     uneven = sm.CDDProduct.from_vectors(d, blocks, d, block=True) @ sm.CDDProduct.from_vectors(d, d, d)
     with pytest.raises(ValueError, match=r"blocks of one size, got \[2, 4\]"):
         sm.CDDLayout.of(uneven)
-    widened = sm.CDDLayout((2, 4)).product(sm.CDDLayout((2, 4)).identities())
+    widened = sm.CDDLayout((2, 4)).product(sm.CDDLayout((2, 4))._identities())
     with pytest.raises(ValueError, match="must have factors of shapes"):
         sm.CDDLayout.of(widened.T @ widened)
 
@@ -193,3 +189,123 @@ def test_gradients_flow_through_the_product(seed: int) -> None:
 def test_a_layout_is_that_of_a_fit_by_default() -> None:
     W = np.random.default_rng(0).standard_normal((4, 6))
     assert sm.CDDLayout((4, 6)) == sm.CDDLayout.of(sm.fit_cdd(W, max_iter=1, restarts=0, rng=0).operator)
+
+
+DECADES = [0.0, 1.0, 3.0, 5.0]
+
+
+def wide(rng: np.random.Generator, shape: tuple[int, ...], decades: float, *, real: bool) -> np.ndarray:
+    x = rng.standard_normal(shape) * 10.0 ** rng.uniform(-decades, decades, shape)
+    return x if real else x * np.exp(2j * np.pi * rng.random(shape))
+
+
+@st.composite
+def vectors(draw: Any) -> tuple[list[np.ndarray], dict[str, Any]]:
+    rng = np.random.default_rng(draw(st.integers(0, 2**16)))
+    decades, real = draw(st.sampled_from(DECADES)), draw(st.booleans())
+    if draw(st.booleans()):
+        n, count = draw(st.integers(2, 70)), draw(st.integers(1, 7))
+        first = draw(st.sampled_from(["diagonal", "circulant"]))
+        return [wide(rng, (n,), decades, real=real) for _ in range(count)], {"first": first}
+    b, p, q = draw(st.integers(2, 9)), draw(st.integers(1, 3)), draw(st.integers(1, 3))
+    rows, cols = p * b - draw(st.integers(0, b - 1)), q * b - draw(st.integers(0, b - 1))
+    shapes: list[tuple[int, ...]] = [(rows,), (p, q, b), (cols,)]
+    if draw(st.booleans()):
+        shapes += [(q, q, b), (cols,)]
+    return [wide(rng, shape, decades, real=real) for shape in shapes], {"block": True}
+
+
+def in_extended_precision(op: sm.CDDProduct) -> np.ndarray:
+    P = np.eye(op.shape[1], dtype=np.clongdouble)
+    for factor in reversed(op.factors):
+        P = np.asarray(factor.to_dense()).astype(np.clongdouble) @ P
+    return P
+
+
+@settings(max_examples=150, deadline=None)
+@given(vectors())
+def test_rounding_is_no_larger_than_the_condition_number_tells(drawn: Any) -> None:
+    arrays, options = drawn
+    op = sm.CDDProduct.from_vectors(*arrays, **options)
+    P = in_extended_precision(op)
+    n, eps, norm = max(op.shape), np.finfo(np.float64).eps, float(np.linalg.norm(P))
+    bound = eps * np.log2(2 * n) * float(op.product_cond()) * norm
+    assert float(np.linalg.norm(op @ np.eye(op.shape[1]) - P)) <= 2 * bound + eps * norm
+    X = np.random.default_rng(0).standard_normal((op.shape[1], 20))
+    assert float(np.linalg.norm(op @ X - P @ X)) <= 10 * (2 * bound + eps * norm)
+
+
+@settings(max_examples=60, deadline=None)
+@given(vectors())
+def test_dense_matrices_lose_no_small_entries(drawn: Any) -> None:
+    arrays, options = drawn
+    op = sm.CDDProduct.from_vectors(*arrays, **options)
+    P = in_extended_precision(op)
+    moduli = in_extended_precision(sm.CDDProduct.from_vectors(*map(np.abs, arrays), **options)).real
+    error = np.abs(op.to_dense() - P)
+    assert (error <= np.finfo(np.float64).eps * len(arrays) * 2 * max(op.shape) * moduli).all()
+
+
+def test_it_tells_what_transforms_lose() -> None:
+    rng, n = np.random.default_rng(2), 64
+    for decades, lost in ((6, 1e4), (12, 1e8)):
+        d = np.geomspace(1, 10.0**decades, n)
+        op = sm.CDDProduct.from_vectors(d, np.eye(n)[0], 1 / d)
+        x = rng.standard_normal(n)
+        error = np.linalg.norm(op @ x - x) / np.linalg.norm(x) / np.finfo(float).eps
+        assert lost < op.product_cond() < 1e3 * lost
+        assert error > 0.01 * op.product_cond()
+        assert np.allclose(op.to_dense() @ x, x, rtol=1e-15, atol=0)
+
+
+@pytest.mark.parametrize("scale", [1e-90, 1.0, 1e90])
+def test_scales_do_not_matter(scale: float) -> None:
+    vs = np.random.default_rng(3).standard_normal((5, 12))
+    plain, scaled = (sm.CDDProduct.from_vectors(*(s * v for v in vs)).product_cond() for s in (1.0, scale))
+    assert scaled == pytest.approx(plain, rel=1e-6)
+
+
+def test_one_for_what_transforms_keep() -> None:
+    rng, n = np.random.default_rng(4), 50
+    u, c, v = rng.standard_normal((3, n))
+    one = np.ones(n)
+    for vs in ((one, c, one), (u, one, v), (u, np.eye(n)[0], one), (u,)):
+        assert sm.CDDProduct.from_vectors(*vs).product_cond() == pytest.approx(1.0, rel=0.5)
+
+
+def test_zero_factors() -> None:
+    zero, one = np.zeros(4), np.ones(4)
+    assert sm.CDDProduct.from_vectors(zero, one, one).product_cond() == 0.0
+    assert sm.CDDProduct.from_vectors(np.eye(4)[0], np.eye(4)[1], np.eye(4)[0]).product_cond() > 1e10
+
+
+def test_every_library_and_stacks(backend: Backend) -> None:
+    rng = np.random.default_rng(5)
+    a, c, b = rng.standard_normal((3, 2, 6)).astype("float32")
+    op = sm.CDDProduct.from_vectors(*(backend.asarray(v) for v in (a, c, b)))
+    cond = backend.to_numpy(op.product_cond())
+    assert cond.shape == (2,)
+    assert cond.dtype == np.float32
+    for i in range(2):
+        single = sm.CDDProduct.from_vectors(a[i], c[i], b[i])
+        assert cond[i] == pytest.approx(float(single.product_cond()), rel=1e-4)
+
+
+def test_mixed_factors_and_half_precision() -> None:
+    rng = np.random.default_rng(6)
+    c, d = rng.standard_normal((2, 8))
+    mixed = sm.CDDProduct((sm.Diagonal(d), sm.Circulant(c).to_spectral(), sm.Diagonal(d + 1j)))
+    same = sm.CDDProduct.from_vectors(d, c, d + 1j)
+    assert mixed.product_cond() == pytest.approx(same.product_cond(), rel=1e-9)
+    half = sm.CDDProduct.from_vectors(*(v.astype("float16") for v in (d, c, d)))
+    assert half.product_cond() == pytest.approx(sm.CDDProduct.from_vectors(d, c, d).product_cond(), rel=1e-2)
+
+
+@pytest.mark.parametrize("real", [True, False])
+@pytest.mark.parametrize("n", [2, 9, 64])
+def test_one_block_loses_what_a_circulant_loses(n: int, real: bool) -> None:
+    rng = np.random.default_rng(n)
+    a, c, b = (wide(rng, (n,), 3.0, real=real) for _ in range(3))
+    circulant = sm.CDDProduct.from_vectors(a, c, b)
+    block = sm.CDDProduct.from_vectors(a, c[None, None], b, block=True)
+    assert block.product_cond() == pytest.approx(circulant.product_cond(), rel=1e-9)
