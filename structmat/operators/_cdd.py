@@ -11,8 +11,6 @@ from math import prod
 from operator import or_
 from typing import Any, Literal, TypeAlias
 
-import numpy as np
-
 from structmat._arguments import as_floating, integer, side_of_blocks
 from structmat._array_tools import (
     ArgumentTypeError,
@@ -87,10 +85,6 @@ Factor: TypeAlias = Diagonal | Circulant | SpectralCirculant | BandedCirculant |
 
 # Up to this side `to_dense` multiplies dense matrices, which costs little and keeps every digit.
 _DIRECT_SIDE = 512
-
-
-# Random vectors that norms of partial products are estimated with.
-_PROBES = 32
 
 
 _CIRCULANT_LIKE = (Circulant, SpectralCirculant, BandedCirculant, BlockCirculant)
@@ -241,50 +235,15 @@ class CDDProduct(Chain):
             for array, axes in f._leaves()
         )
 
-    def product_cond(self) -> Array:
-        """Return a condition number of products: their rounding errors relative to those of an isometry.
-
-        Returns
-        -------
-        array, shape of the batch
-            About one for a circulant, a diagonal, a matrix of rank one, or random factors; infinite for a product that
-            is zero although no factor is. Beyond ``1 / eps`` it only says that no digit is left.
-
-        Notes
-        -----
-        Transforms are accurate relative to the norm of a vector, not to each entry. If a diagonal with large entries
-        follows, errors in small entries grow. With ``P = L_k C_k R_k`` for every circulant-like factor ``C_k`` of first
-        column ``c_k``, the condition number is ``sqrt(sum_k norm(L_k)^2 norm(c_k)^2 norm(R_k)^2 / n) / norm(P)``, in
-        Frobenius norms, grids of blocks taken block by block. The computed product with the identity differs from `P`
-        by about ``eps * log2(n) * product_cond() * norm(P)`` at most, and one with a random vector by as much relative
-        to the size of such products. This assumes that rounding errors are independent and evenly spread; for a single
-        unit vector errors may be smaller or larger. Norms are estimated to about ten per cent with a few random
-        vectors, the same in each call, at the cost of as many products.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> import structmat as sm
-        >>> d = np.geomspace(1.0, 1e8, 64)
-        >>> shift = np.eye(64)[0]
-        >>> similar = sm.CDDProduct.from_vectors(d, shift, 1 / d)  # the identity, the hard way
-        >>> bool(similar.product_cond() > 1e6)
-        True
-        >>> bool(np.abs(similar @ np.ones(64) - 1.0).max() > 1e-10)
-        True
-        >>> bool(np.abs(similar.to_dense() @ np.ones(64) - 1.0).max() < 1e-15)
-        True
-        """
-        op, xp = self._to_working_precision("product_cond")
-        spread, norm = op._log_spread_and_norm(*self._probes(op, xp), xp)
-        return xp.exp(spread - xp.where(xp.isfinite(spread), norm, xp.zeros_like(norm)))
-
     def _log_spread_and_norm(self, right: Array, left: Array, xp: Namespace) -> tuple[Array, Array]:
         """Return the logarithms of the spread and of the norm of the product, per matrix of the stack.
 
         A transform leaves rounding errors of the norm ``eps * norm(c) * norm(z)`` in the convolution of `c` and `z`,
-        spread evenly over the entries of every block, which the factors to the left then carry on: see `product_cond`.
-        `right` (k, ..., cols) and `left` (k, ..., rows) are independent standard normal vectors, with an axis for every
+        spread evenly over the entries of every block, which the factors to the left then carry on. With ``P = L_k C_k
+        R_k`` for each circulant-like factor, the squared spread is the sum over k of ``norm(L_k)**2 * norm(c_k)**2 *
+        norm(R_k)**2 / n`` (Frobenius norms), block by block: the expected squared norm of the errors of the products
+        with the unit vectors, over that of ``eps``. Norms of partial products are estimated with random vectors:
+        `right` (k, ..., cols) and `left` (k, ..., rows) are independent standard normal ones, with an axis for every
         batch axis of the factors. In place of the first there may be products of such vectors and a matrix that the
         product is multiplied by.
         """
@@ -309,17 +268,6 @@ class CDDProduct(Chain):
         top = xp.max(stacked, axis=0)
         finite = xp.where(xp.isfinite(top), top, xp.zeros_like(top))
         return 0.5 * (_log(xp.sum(xp.exp(stacked - finite), axis=0), xp) + finite), norm
-
-    @staticmethod
-    def _probes(op: CDDProduct, xp: Namespace) -> tuple[Array, Array]:
-        rng = np.random.default_rng(0)
-        like = op._arrays()[0]
-        ones = (1,) * len(op.batch_shape)
-        right, left = (
-            xp.astype(xp.asarray(rng.standard_normal((_PROBES, *ones, side)), device=device_of(like)), op.dtype)
-            for side in reversed(op.shape)
-        )
-        return right, left
 
     def _solver(self, settings: Settings, xp: Namespace) -> Plan | None:
         self._require_square_factors("solve")

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import structmat as sm
+from structmat._array_tools import numpy_namespace
 from tests.backends import Backend
 
 
@@ -222,6 +223,14 @@ def in_extended_precision(op: sm.CDDProduct) -> np.ndarray:
     return P
 
 
+def spread(op: sm.CDDProduct) -> float:
+    """What rounding errors of products grow with, relative to the norm."""
+    rng = np.random.default_rng(0)
+    right, left = (rng.standard_normal((32, side)) for side in reversed(op.shape))
+    log_spread, log_norm = op._log_spread_and_norm(right, left, numpy_namespace)
+    return float(np.exp(log_spread - (log_norm if np.isfinite(log_spread) else 0.0)))
+
+
 @settings(max_examples=150, deadline=None)
 @given(vectors())
 def test_rounding_is_no_larger_than_the_condition_number_tells(drawn: Any) -> None:
@@ -229,7 +238,7 @@ def test_rounding_is_no_larger_than_the_condition_number_tells(drawn: Any) -> No
     op = sm.CDDProduct.from_vectors(*arrays, **options)
     P = in_extended_precision(op)
     n, eps, norm = max(op.shape), np.finfo(np.float64).eps, float(np.linalg.norm(P))
-    bound = eps * np.log2(2 * n) * float(op.product_cond()) * norm
+    bound = eps * np.log2(2 * n) * spread(op) * norm
     assert float(np.linalg.norm(op @ np.eye(op.shape[1]) - P)) <= 2 * bound + eps * norm
     X = np.random.default_rng(0).standard_normal((op.shape[1], 20))
     assert float(np.linalg.norm(op @ X - P @ X)) <= 10 * (2 * bound + eps * norm)
@@ -253,15 +262,15 @@ def test_it_tells_what_transforms_lose() -> None:
         op = sm.CDDProduct.from_vectors(d, np.eye(n)[0], 1 / d)
         x = rng.standard_normal(n)
         error = np.linalg.norm(op @ x - x) / np.linalg.norm(x) / np.finfo(float).eps
-        assert lost < op.product_cond() < 1e3 * lost
-        assert error > 0.01 * op.product_cond()
+        assert lost < spread(op) < 1e3 * lost
+        assert error > 0.01 * spread(op)
         assert np.allclose(op.to_dense() @ x, x, rtol=1e-15, atol=0)
 
 
 @pytest.mark.parametrize("scale", [1e-90, 1.0, 1e90])
 def test_scales_do_not_matter(scale: float) -> None:
     vs = np.random.default_rng(3).standard_normal((5, 12))
-    plain, scaled = (sm.CDDProduct.from_vectors(*(s * v for v in vs)).product_cond() for s in (1.0, scale))
+    plain, scaled = (spread(sm.CDDProduct.from_vectors(*(s * v for v in vs))) for s in (1.0, scale))
     assert scaled == pytest.approx(plain, rel=1e-6)
 
 
@@ -270,35 +279,13 @@ def test_one_for_what_transforms_keep() -> None:
     u, c, v = rng.standard_normal((3, n))
     one = np.ones(n)
     for vs in ((one, c, one), (u, one, v), (u, np.eye(n)[0], one), (u,)):
-        assert sm.CDDProduct.from_vectors(*vs).product_cond() == pytest.approx(1.0, rel=0.5)
+        assert spread(sm.CDDProduct.from_vectors(*vs)) == pytest.approx(1.0, rel=0.5)
 
 
 def test_zero_factors() -> None:
     zero, one = np.zeros(4), np.ones(4)
-    assert sm.CDDProduct.from_vectors(zero, one, one).product_cond() == 0.0
-    assert sm.CDDProduct.from_vectors(np.eye(4)[0], np.eye(4)[1], np.eye(4)[0]).product_cond() > 1e10
-
-
-def test_every_library_and_stacks(backend: Backend) -> None:
-    rng = np.random.default_rng(5)
-    a, c, b = rng.standard_normal((3, 2, 6)).astype("float32")
-    op = sm.CDDProduct.from_vectors(*(backend.asarray(v) for v in (a, c, b)))
-    cond = backend.to_numpy(op.product_cond())
-    assert cond.shape == (2,)
-    assert cond.dtype == np.float32
-    for i in range(2):
-        single = sm.CDDProduct.from_vectors(a[i], c[i], b[i])
-        assert cond[i] == pytest.approx(float(single.product_cond()), rel=1e-4)
-
-
-def test_mixed_factors_and_half_precision() -> None:
-    rng = np.random.default_rng(6)
-    c, d = rng.standard_normal((2, 8))
-    mixed = sm.CDDProduct((sm.Diagonal(d), sm.Circulant(c).to_spectral(), sm.Diagonal(d + 1j)))
-    same = sm.CDDProduct.from_vectors(d, c, d + 1j)
-    assert mixed.product_cond() == pytest.approx(same.product_cond(), rel=1e-9)
-    half = sm.CDDProduct.from_vectors(*(v.astype("float16") for v in (d, c, d)))
-    assert half.product_cond() == pytest.approx(sm.CDDProduct.from_vectors(d, c, d).product_cond(), rel=1e-2)
+    assert spread(sm.CDDProduct.from_vectors(zero, one, one)) == 0.0
+    assert spread(sm.CDDProduct.from_vectors(np.eye(4)[0], np.eye(4)[1], np.eye(4)[0])) > 1e10
 
 
 @pytest.mark.parametrize("real", [True, False])
@@ -308,4 +295,4 @@ def test_one_block_loses_what_a_circulant_loses(n: int, real: bool) -> None:
     a, c, b = (wide(rng, (n,), 3.0, real=real) for _ in range(3))
     circulant = sm.CDDProduct.from_vectors(a, c, b)
     block = sm.CDDProduct.from_vectors(a, c[None, None], b, block=True)
-    assert block.product_cond() == pytest.approx(circulant.product_cond(), rel=1e-9)
+    assert spread(block) == pytest.approx(spread(circulant), rel=1e-9)
