@@ -163,8 +163,7 @@ class Products:
         right = rng.standard_normal((_PROBES, columns)).astype(self.dtype)
         right = right if self.inputs is None else right @ self.inputs.T
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-            spread, _ = product._log_spread_and_norm(right, left, numpy_namespace)
-            return float(np.exp(spread - 0.5 * np.log(self._norm2)))
+            return float(np.exp(product._log_spread(right, left) - 0.5 * np.log(self._norm2)))
 
     def allowed_spread(self, start: NDArray[Any], dtype: np.dtype[Any]) -> float:
         """Return the most spread that is accepted of what is made of a product, which may keep its own."""

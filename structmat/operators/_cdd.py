@@ -11,6 +11,8 @@ from math import prod
 from operator import or_
 from typing import Any, Literal, TypeAlias
 
+import numpy as np
+
 from structmat._arguments import as_floating, integer, side_of_blocks
 from structmat._array_tools import (
     ArgumentTypeError,
@@ -41,40 +43,31 @@ from structmat.operators._products import Context, compose, scale
 _TRANSFORMED = (Circulant, SpectralCirculant, BlockCirculant)
 
 
-def _errors(factor: Any, z: Array, xp: Namespace) -> Array:
+def _errors(factor: Any, z: Any) -> Any:
     """Squared size of the error of an entry in each block of the product of a factor and `z`, over that of ``eps``."""
-    energy = _mean_square(_blocks(z, factor, xp, axis=1), xp)
+    energy = _mean_square(_blocks(z, factor, axis=1))
     if not isinstance(factor, BlockCirculant):
-        return (factor._norm("fro", xp) / factor.shape[0])[..., None] ** 2 * energy
-    sizes = xp.sum(xp.abs(factor.c) ** 2, axis=-1)
-    return xp.sum(sizes * energy[..., None, :], axis=-1) / factor.c.shape[-1]
+        return (factor._norm("fro", numpy_namespace) / factor.shape[0]) ** 2 * energy
+    return np.sum(np.abs(factor.c) ** 2, axis=-1) @ energy / factor.c.shape[-1]
 
 
-def _mean_square(x: Array, xp: Namespace) -> Array:
+def _mean_square(x: Any) -> Any:
     """Squared norms along the last axis, the mean over the first."""
-    return xp.mean(xp.sum(xp.abs(x) ** 2, axis=-1), axis=0)
+    return np.mean(np.sum(np.abs(x) ** 2, axis=-1), axis=0)
 
 
-def _log(x: Array, xp: Namespace) -> Array:
-    """Logarithms of numbers that are not negative, without a warning for zero."""
-    positive = x > 0.0
-    return xp.where(positive, xp.log(xp.where(positive, x, xp.ones_like(x))), xp.full_like(x, -float("inf")))
-
-
-def _blocks(x: Array, factor: Any, xp: Namespace, axis: int) -> Array:
-    """Return (..., n) as (..., blocks, side), the last block padded, for the rows or columns of a factor."""
+def _blocks(x: Any, factor: Any, axis: int) -> Any:
+    """Return (k, n) as (k, blocks, side), the last block padded, for the rows or columns of a factor."""
     if not isinstance(factor, BlockCirculant):
-        return x[..., None, :]
+        return x[:, None, :]
     count, side = factor.c.shape[axis - 3], factor.c.shape[-1]
-    return xp.reshape(padded(x, count * side, xp), (*x.shape[:-1], count, side))
+    return np.reshape(padded(x, count * side, numpy_namespace), (-1, count, side))
 
 
-def _normalised(x: Array, scale: Any, xp: Namespace) -> tuple[Array, Any]:
-    """Divide by the largest modulus for each matrix of the stack, and return what the logarithm of `scale` then is."""
-    size = xp.max(xp.abs(x), axis=-1, keepdims=True)
-    size = xp.max(size, axis=0, keepdims=True)
-    size = xp.where(size > 0.0, size, xp.ones_like(size))
-    return x / size, scale + xp.log(size[0, ..., 0])
+def _normalised(x: Any, log: float) -> tuple[Any, float]:
+    """Divide by the largest modulus, and return what the logarithm of the scale then is."""
+    size = np.max(np.abs(x)) or 1.0
+    return x / size, log + float(np.log(size))
 
 
 FactorKind: TypeAlias = Literal["diagonal", "circulant"]
@@ -235,39 +228,33 @@ class CDDProduct(Chain):
             for array, axes in f._leaves()
         )
 
-    def _log_spread_and_norm(self, right: Array, left: Array, xp: Namespace) -> tuple[Array, Array]:
-        """Return the logarithms of the spread and of the norm of the product, per matrix of the stack.
+    def _log_spread(self, right: Any, left: Any) -> float:
+        """Return the logarithm of the spread of one product of NumPy arrays.
 
         A transform leaves rounding errors of the norm ``eps * norm(c) * norm(z)`` in the convolution of `c` and `z`,
         spread evenly over the entries of every block, which the factors to the left then carry on. With ``P = L_k C_k
         R_k`` for each circulant-like factor, the squared spread is the sum over k of ``norm(L_k)**2 * norm(c_k)**2 *
         norm(R_k)**2 / n`` (Frobenius norms), block by block: the expected squared norm of the errors of the products
         with the unit vectors, over that of ``eps``. Norms of partial products are estimated with random vectors:
-        `right` (k, ..., cols) and `left` (k, ..., rows) are independent standard normal ones, with an axis for every
-        batch axis of the factors. In place of the first there may be products of such vectors and a matrix that the
-        product is multiplied by.
+        `right` (k, cols) and `left` (k, rows) are independent standard normal ones. In place of the first there may be
+        products of such vectors and a matrix that the product is multiplied by.
         """
-        errors: list[tuple[Array, Array]] = []
-        z, scale = _normalised(right, 0.0, xp)
+        xp, errors, terms = numpy_namespace, [], []
+        z, log = _normalised(right, 0.0)
         for factor in reversed(self.factors):
             if isinstance(factor, _TRANSFORMED):
-                errors.append((_errors(factor, z, xp), scale))
-            z, scale = _normalised(factor._matvec(z, xp), scale, xp)
-        norm = 0.5 * _log(_mean_square(z, xp), xp) + scale
-        y, scale = _normalised(left, 0.0, xp)
-        terms = []
-        for factor in self.factors:
-            if isinstance(factor, _TRANSFORMED):
-                made, at = errors.pop()
-                carried = _mean_square(_blocks(y, factor, xp, axis=0), xp)
-                terms.append(_log(xp.sum(made * carried, axis=-1), xp) + 2.0 * (at + scale))
-            y, scale = _normalised(factor._rmatvec(y, xp), scale, xp)
-        if not terms:
-            return norm, norm
-        stacked = xp.stack(terms)
-        top = xp.max(stacked, axis=0)
-        finite = xp.where(xp.isfinite(top), top, xp.zeros_like(top))
-        return 0.5 * (_log(xp.sum(xp.exp(stacked - finite), axis=0), xp) + finite), norm
+                errors.append((_errors(factor, z), log))
+            z, log = _normalised(factor._matvec(z, xp), log)
+        with np.errstate(divide="ignore"):
+            if not errors:
+                return float(0.5 * np.log(_mean_square(z)) + log)
+            y, log = _normalised(left, 0.0)
+            for factor in self.factors:
+                if isinstance(factor, _TRANSFORMED):
+                    made, at = errors.pop()
+                    terms.append(np.log(np.sum(made * _mean_square(_blocks(y, factor, axis=0)))) + 2.0 * (at + log))
+                y, log = _normalised(factor._rmatvec(y, xp), log)
+        return float(0.5 * np.logaddexp.reduce(terms))
 
     def _solver(self, settings: Settings, xp: Namespace) -> Plan | None:
         self._require_square_factors("solve")
