@@ -2,7 +2,7 @@
 # /// script
 # dependencies = ["nox>=2025.2.9"]
 # ///
-"""The parts of `.ci/run`, each in an environment of its own, and the checks of a release: ``nox --list`` names them."""
+"""What `.ci/run` does not do: other versions of Python and of libraries, other tools, benchmarks, the package."""
 
 import shutil
 import tarfile
@@ -19,26 +19,6 @@ def tests(session: nox.Session) -> None:
     """Run the tests and the doctests of the modules."""
     session.install("-e", ".[test]")
     session.run("pytest", *(session.posargs or ["-n", "2"]))
-
-
-@nox.session(default=True)
-def lint(session: nox.Session) -> None:
-    """Run every static check."""
-    session.install("-e", ".[docs,lint,test]")
-    session.run("ruff", "check")
-    session.run("ruff", "format", "--check")
-    session.run("mypy")
-    session.run("lint-imports")
-    session.run("validate-pyproject", "pyproject.toml")
-    session.run("python", "docs/check_docstrings.py")
-    session.run("python", "docs/capabilities.py", "--check")
-
-
-@nox.session(default=True)
-def docs(session: nox.Session) -> None:
-    """Build the documentation, with warnings as errors."""
-    session.install("-e", ".[docs]")
-    session.run("sphinx-build", "-W", "--keep-going", "-b", "html", "docs", "docs/_build/html")
 
 
 @nox.session(default=False)
