@@ -1,4 +1,4 @@
-"""Measure which method multiplies a circulant fastest, for the table in `structmat/_fourier.py`.
+"""Claim: the methods that `structmat/_fourier.py` chooses are those that measured fastest.
 
 ``python benchmarks/engine_table.py`` prints, one thread each,
 

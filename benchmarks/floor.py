@@ -1,4 +1,4 @@
-"""How far structmat is from the floor: prepared operators beside plain transforms and dense products.
+"""Claim: a product by a prepared operator takes about the time of the plain transforms that it needs, or less.
 
     python benchmarks/floor.py [--only vectors batches ...] [--rounds 11] [--quick] [--out FOLDER]
 

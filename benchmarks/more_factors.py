@@ -1,4 +1,4 @@
-"""Errors and times of fits with many factors of a matrix of independent normal entries, beside the truncated SVD.
+"""Claim: a product of many factors is nearer to a random matrix than the truncated SVD with as many parameters.
 
     python benchmarks/more_factors.py [--cases 64,5 64,9 64,17 128,5 128,9] [--seed 100] [--quick] [--out FOLDER]
 

@@ -1,4 +1,4 @@
-"""Products on grids beside the plain d-dimensional transforms that compute them.
+"""Claim: a product on a grid takes about the time of the plain d-dimensional transforms that compute it, or less.
 
     python benchmarks/multilevel.py [--quick] [--out FOLDER]
 

@@ -1,4 +1,4 @@
-"""A circulant product through structmat, through the libraries that others use, and by plain transforms: the floor.
+"""Claim: no other library multiplies by a circulant faster than structmat, within the noise.
 
     python benchmarks/peers.py [--sizes 64 256 ...] [--batches 1 64] [--dtypes float32 float64] [--rounds 11]
                                [--only structmat pylops ...] [--quick] [--out FOLDER]

@@ -1,4 +1,4 @@
-"""Time and memory of one product against n, beside n log n.
+"""Claim: the time of a product grows as n log n within a third, and its memory is the result and one spectrum.
 
     python benchmarks/scaling.py [--largest 24] [--dtype float64] [--batch 1] [--rounds 9] [--engine scipy] [--quick]
                                  [--out FOLDER]

@@ -1,4 +1,4 @@
-"""What SciPy calls otherwise: its functions beside what to write here.
+"""Claim: for large n, what structmat has in place of SciPy's functions is faster than these.
 
     python benchmarks/scipy_vocabulary.py [--quick] [--out FOLDER]
 

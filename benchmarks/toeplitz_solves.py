@@ -1,4 +1,4 @@
-"""Toeplitz systems: accuracy and speed beside `scipy.linalg.solve_toeplitz` and dense solvers.
+"""Claim: Toeplitz systems are solved as accurately as by dense solvers, and faster than by `solve_toeplitz`.
 
     python benchmarks/toeplitz_solves.py [--quick] [--out FOLDER]
 
