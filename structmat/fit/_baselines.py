@@ -256,7 +256,7 @@ def _tails(sizes: NDArray[Any]) -> NDArray[np.float64]:
 
 def _norm(matrix: NDArray[Any]) -> float:
     """Return the Frobenius norm; of many numbers in single precision, too, to nearly all of their digits."""
-    return float(np.linalg.norm(np.linalg.norm(matrix, axis=1).astype(np.float64)))
+    return float(np.sqrt(np.vecdot(matrix, matrix).real.sum(dtype=np.float64)))
 
 
 def _divisors(n: int) -> list[int]:
