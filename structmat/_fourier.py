@@ -52,28 +52,18 @@ A chunk has a cache line of vectors at least: fewer are slow."""
 ALIAS = 4096
 """Distance in bytes of addresses that share one place of the innermost cache."""
 
-LARGEST_PRIME = {"numpy": 67, "torch": 67}
-"""By library: a length with a larger prime factor is embedded in a longer one without."""
-
-LARGEST_PRIME_ELSEWHERE = 97
-"""The same for other libraries."""
-
 COLUMNS = ((2**18, 2.0, 0.5), (2**20, 256.0, 0.0), (math.inf, 1024.0, 0.0))
 """For the four-step method: up to each length n, columns of about ``a * n**p``, as ``(n, a, p)``."""
 
 SCIPY, SCIPY_CONVOLUTION, SCIPY_STEPS = "scipy.fft", "scipy.fftpack.convolve", "scipy.fft in four steps"
 
-
 DUCC, DUCC_CONVOLUTION, DUCC_STEPS = "ducc0.fft", "ducc0.fft.convolve_axis", "ducc0.fft in four steps"
-
 
 TORCH, TORCH_STEPS = "torch.fft", "torch.fft in four steps"
 
 ANY = "fft of any library"
 
-
 STEPS = (SCIPY_STEPS, DUCC_STEPS, TORCH_STEPS)
-
 
 PLAIN = {
     SCIPY_CONVOLUTION: SCIPY,
@@ -84,18 +74,12 @@ PLAIN = {
 }
 """By method that convolves: the one that only transforms."""
 
-_BATCH = ((math.inf, SCIPY),)
-
 
 CHOICES: dict[tuple[str, str, bool], tuple[tuple[float, str], ...]] = {
     ("scipy", "float32", False): ((4096, SCIPY_CONVOLUTION), (math.inf, SCIPY_STEPS)),
     ("scipy", "float64", False): ((16384, SCIPY_CONVOLUTION), (math.inf, SCIPY_STEPS)),
     ("scipy", "complex64", False): ((2047, SCIPY), (math.inf, SCIPY_STEPS)),
     ("scipy", "complex128", False): ((4095, SCIPY), (math.inf, SCIPY_STEPS)),
-    ("scipy", "float32", True): _BATCH,
-    ("scipy", "float64", True): _BATCH,
-    ("scipy", "complex64", True): _BATCH,
-    ("scipy", "complex128", True): _BATCH,
     ("ducc0", "float32", False): ((1024, DUCC_CONVOLUTION), (2**15, DUCC), (math.inf, DUCC_STEPS)),
     ("ducc0", "float32", True): ((math.inf, DUCC_CONVOLUTION),),
     ("ducc0", "float64", False): ((1024, DUCC_CONVOLUTION), (8191, DUCC), (math.inf, DUCC_STEPS)),
@@ -107,10 +91,9 @@ CHOICES: dict[tuple[str, str, bool], tuple[tuple[float, str], ...]] = {
     ("torch", "float32", False): ((8191, TORCH), (math.inf, TORCH_STEPS)),
     ("torch", "float64", False): ((4096, TORCH), (math.inf, TORCH_STEPS)),
 }
-"""By engine, dtype and whether there is a batch: the fastest method up to each length."""
+"""By engine, dtype and whether there is a batch: the fastest method up to each length, elsewhere plain transforms."""
 
 _COUNTS = (1, 8, 64, 512)
-
 
 _DIRECT: dict[tuple[str, str], tuple[int, int, int, int]] = {
     ("numpy", "float32"): (320, 144, 132, 132),
@@ -174,10 +157,8 @@ def require_engine(engine: str, owner: str) -> None:
 
 def choices(dtype: str, engine: str = "auto", *, batched: bool) -> tuple[tuple[float, str], ...]:
     """Return the methods for one vector or a batch, each up to its largest length."""
-    if engine == "auto":
-        engine = "ducc0" if ducc() else "scipy"
-        return CHOICES[engine, dtype, batched]
-    table = CHOICES.get((engine, dtype, batched), ((math.inf, TORCH),))
+    chosen = ("ducc0" if ducc() else "scipy") if engine == "auto" else engine
+    table = CHOICES.get((chosen, dtype, batched), ((math.inf, TORCH if chosen == "torch" else SCIPY),))
     return tuple((limit, DUCC if name == SCIPY else name) for limit, name in table) if engine == "ducc0" else table
 
 
@@ -196,7 +177,8 @@ _FAST = (
 )  # fmt: skip
 """Odd products of 3 and 5 as fractions of a power of two, ascending from 1/2 to 1 in steps of at most 1/15."""
 
-_PRIMES = (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71, 73, 79, 83, 89, 97)
+_PRIMES = (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67)
+"""A length with a larger prime factor is embedded in a longer one without."""
 
 
 def fast_length(n: int) -> int:
@@ -210,14 +192,11 @@ def fast_length(n: int) -> int:
     return power
 
 
-def is_fast(n: int, xp: Namespace) -> bool:
-    """Tell whether a library transforms length `n` itself fast enough, as it has no large prime factor."""
+def is_fast(n: int) -> bool:
+    """Tell whether libraries transform length `n` itself fast enough, as it has no large prime factor."""
     if n & (n - 1) == 0:
         return True
-    largest = LARGEST_PRIME.get(library_of(xp), LARGEST_PRIME_ELSEWHERE)
     for prime in _PRIMES:
-        if prime > largest:
-            break
         while n % prime == 0:
             n //= prime
         if n == 1:
@@ -238,7 +217,7 @@ def kernel_of_diagonals(below: Array, above: Array, xp: Namespace) -> Array:
 
 def cyclic_kernel(c: Array, xp: Namespace) -> Array:
     """Return `c`, or where its length is not fast the first column of a larger circulant with that of `c` as corner."""
-    return c if is_fast(c.shape[-1], xp) else kernel_of_diagonals(c, xp.flip(c[..., 1:], axis=-1), xp)
+    return c if is_fast(c.shape[-1]) else kernel_of_diagonals(c, xp.flip(c[..., 1:], axis=-1), xp)
 
 
 def rows_in_chunk(numbers: int, itemsize: int) -> int:

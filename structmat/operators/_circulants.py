@@ -107,7 +107,7 @@ _ENOUGH = 8
 
 def product_by_spectrum(values: Array, n: int, x: Array, xp: Namespace, *, real: bool) -> Array:
     """Return the products of the circulant of size n with a given half spectrum (`real`) or full one."""
-    if prod(x.shape[:-1]) >= _ENOUGH and (is_numpy(xp) or not is_fast(n, xp)):
+    if prod(x.shape[:-1]) >= _ENOUGH and (is_numpy(xp) or not is_fast(n)):
         return Circulant(from_spectrum(values, n, xp, real=real))._matvec(x, xp)
     return Convolution(None, values, n, real, Settings(), (n, n)).apply(x, xp)
 
@@ -165,7 +165,7 @@ class CirculantLike(Planned):
         values, n = S._nonzero_eigvals("solve", xp), S.n
         if not are_normal(values, xp):
             return None
-        if not is_fast(n, xp):
+        if not is_fast(n):
             return S._like(1 / values)._plan(settings, xp)
         # with every digit of small values
         return Convolution(None, 1 / values, n, S.real, settings, self.shape)

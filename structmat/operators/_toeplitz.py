@@ -37,9 +37,6 @@ from structmat._toeplitz_systems import (
 from structmat.operators._linear_operator import LinearOperator, Planned
 from structmat.operators._products import Context, scale
 
-if TYPE_CHECKING:
-    pass
-
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ToeplitzInverse(Planned):
