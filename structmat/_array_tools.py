@@ -37,9 +37,9 @@ class _NumPy(ModuleType):
         return value
 
     @staticmethod
-    def astype(x: Any, dtype: Any) -> Any:
+    def astype(x: Any, dtype: Any, *, copy: bool = True) -> Any:
         """Return an array or a scalar of another dtype; `numpy.astype` takes no scalars."""
-        return x.astype(dtype)
+        return x.astype(dtype, copy=copy)
 
 
 numpy_namespace: Namespace = _NumPy("numpy")
