@@ -183,7 +183,7 @@ def test_quick_leaves_alone_what_is_given(example, model, tmp_path):
     (path,) = (tmp_path / "runs").iterdir()
     result = json.loads(path.read_text())
     assert (result["rows"], result["seed"], result["settings"]["test_rows"]) == (48, 0, 1000)
-    assert result["steps"] == 2 * 6
+    assert result["steps"] == 3 * 2
 
 
 def test_other_tasks_read_their_published_files(example, model, tmp_path, capsys):
