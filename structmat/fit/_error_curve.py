@@ -164,7 +164,6 @@ class ErrorCurve:
         -------
         matplotlib.axes.Axes
             The axes, drawn on.
-
         """
         from structmat.plot import draw_curve  # noqa: PLC0415  # matplotlib is slow to import
 
