@@ -21,31 +21,28 @@ one_thread()
 
 import itertools
 from collections.abc import Callable, Sequence
+from functools import partial
 from statistics import median
 from typing import Any
 
 import numpy as np
 
 import structmat as sm
-from structmat import _fourier as measured_choices
+from structmat import _fourier as fourier
 from structmat._array_tools import numpy_namespace
 from structmat._fourier import (
     Settings,
     column_length,
     convolver,
-    ducc,
     in_chunks,
     kernel_of_diagonals,
     rows_in_chunk,
     spectrum,
-    transforms,
 )
-from structmat._fourier import convolution as planned
 
 DTYPES = ("float32", "float64", "complex64", "complex128")
 SIZES = (64, 128, 256, 512, 1000, 1024, 2048, 4096, 16384, 65536, 2**18, 2**20)
 BATCH = 64
-PARTS = ("methods", "columns", "crossovers", "primes", "chunks")
 
 
 def medians(calls: dict[str, Callable[[], Any]], seconds: float) -> dict[str, float]:
@@ -53,19 +50,28 @@ def medians(calls: dict[str, Callable[[], Any]], seconds: float) -> dict[str, fl
     return {name: median(seen) for name, seen in in_turns(calls, rounds=40, sample=1e-4, limit=seconds).items()}
 
 
-def drawn(dtype: str, *shape: int) -> Any:
-    rng = np.random.default_rng(0)
-    values = rng.standard_normal(shape)
-    return (values + 1j * rng.standard_normal(shape) if dtype.startswith("c") else values).astype(dtype)
+def drawn(dtype: str, n: int, count: int) -> list[Any]:
+    """Return the first column of a circulant, and vectors."""
+    rng, found = np.random.default_rng(0), []
+    for shape in ((n,), (n,) if count == 1 else (count, n)):
+        values = rng.standard_normal(shape)
+        found.append((values + 1j * rng.standard_normal(shape) if dtype.startswith("c") else values).astype(dtype))
+    return found
 
 
-def convolution(method: str, c: Any, x: Any, *, chunked: bool = True) -> Callable[[], Any]:
-    """Return the product of the circulant with first column `c` by one method."""
+def convolution(method: str, c: Any, x: Any) -> Callable[[], Any]:
+    """Return the product of the circulant with first column `c` by one method; of torch for one vector."""
     n, real = c.shape[-1], c.dtype.kind != "c"
-    step = convolver(method, c, lambda: spectrum(c, np, real=real), n, real=real)
+    if method in {fourier.TORCH, fourier.TORCH_STEPS}:
+        from array_api_compat import torch as xp  # noqa: PLC0415  # slow to import
+
+        c, x = xp.from_numpy(c), xp.from_numpy(x)
+        step = convolver(method, None, lambda: spectrum(c, xp, real=real), n, xp, real=real)
+    else:
+        step = convolver(method, c, lambda: spectrum(c, np, real=real), n, real=real)
     if x.ndim == 1:
         return lambda: step(x, None)
-    if not chunked or method == measured_choices.DUCC_CONVOLUTION:
+    if method == fourier.DUCC_CONVOLUTION:
         return lambda: step(x, np.empty_like(x))
 
     def stored(v: Any, out: Any) -> Any:
@@ -78,28 +84,10 @@ def convolution(method: str, c: Any, x: Any, *, chunked: bool = True) -> Callabl
     return lambda: in_chunks(stored, x, n, rows_in_chunk(n, x.itemsize))
 
 
-def torch_convolution(method: str, c: Any, x: Any) -> Callable[[], Any]:
-    """Return the same for one vector of torch."""
-    import torch  # noqa: PLC0415  # slow to import, and asked for once
-
-    torch.set_num_threads(1)
-    c, x = torch.from_numpy(c), torch.from_numpy(x)
-    real, n, xp = not c.is_complex(), c.shape[-1], torch_namespace()
-    step = convolver(method, None, lambda: spectrum(c, xp, real=real), n, xp, real=real)
-    return lambda: step(x, None)
-
-
-def torch_namespace() -> Any:
-    from array_api_compat import torch  # noqa: PLC0415
-
-    return torch
-
-
 def compare(dtype: str, count: int, n: int, names: Sequence[str], seconds: float) -> None:
     """Print the time of each method over that of the first, and the fastest."""
-    c, x = drawn(dtype, n), drawn(dtype, *([n] if count == 1 else [count, n]))
-    make = torch_convolution if names[0] == measured_choices.TORCH else convolution
-    got = medians({name: make(name, c, x) for name in names}, seconds)
+    c, x = drawn(dtype, n, count)
+    got = medians({name: convolution(name, c, x) for name in names}, seconds)
     ratios = ", ".join(f"{name} {got[name] / got[names[0]]:.2f}" for name in names[1:])
     print(f"{dtype} {count} {n}: {ratios}; {min(got, key=got.__getitem__)}", flush=True)
 
@@ -107,133 +95,109 @@ def compare(dtype: str, count: int, n: int, names: Sequence[str], seconds: float
 def methods(sizes: Sequence[int], seconds: float) -> None:
     print("dtype vectors n: time over plain transforms, fastest")
     for dtype, n in itertools.product(DTYPES, sizes):
-        one = [measured_choices.SCIPY, measured_choices.DUCC, measured_choices.DUCC_CONVOLUTION]
-        if not dtype.startswith("c"):
-            one.append(measured_choices.SCIPY_CONVOLUTION)
-        torch = [measured_choices.TORCH]
+        many = [fourier.SCIPY, fourier.DUCC, fourier.DUCC_CONVOLUTION]
+        one, torch = many + [fourier.SCIPY_CONVOLUTION] * (not dtype.startswith("c")), [fourier.TORCH]
         if column_length(n):
-            one += [measured_choices.SCIPY_STEPS, measured_choices.DUCC_STEPS]
-            torch.append(measured_choices.TORCH_STEPS)
-        compare(dtype, 1, n, one, seconds)
-        compare(
-            dtype, BATCH, n, (measured_choices.SCIPY, measured_choices.DUCC, measured_choices.DUCC_CONVOLUTION), seconds
-        )
-        compare(dtype, 1, n, torch, seconds)
+            one += [fourier.SCIPY_STEPS, fourier.DUCC_STEPS]
+            torch.append(fourier.TORCH_STEPS)
+        for count, names in ((1, one), (BATCH, many), (1, torch)):
+            compare(dtype, count, n, names, seconds)
 
 
 def columns(sizes: Sequence[int], seconds: float) -> None:
     print("dtype n: time of the four-step method by the length of a column, over that of the table's")
-    for (dtype, n), method in itertools.product(
-        itertools.product(("float32", "float64"), sizes), (measured_choices.SCIPY_STEPS, measured_choices.DUCC_STEPS)
-    ):
-        c, x, kept = drawn(dtype, n), drawn(dtype, n), measured_choices.COLUMNS
-        calls, size = {}, 32
-        chosen = column_length(n)
+    for dtype, n, method in itertools.product(DTYPES[:2], sizes, (fourier.SCIPY_STEPS, fourier.DUCC_STEPS)):
+        (c, x), kept, size = drawn(dtype, n, 1), fourier.COLUMNS, 32
+        calls = {"table": convolution(method, c, x)} if column_length(n) else {}
         try:
-            while size * 16 <= n and chosen:
-                measured_choices.COLUMNS = ((np.inf, size, 0),)
+            while size * 16 <= n and calls:
+                fourier.COLUMNS = ((np.inf, size, 0),)
                 calls[f"{column_length(n)}"] = convolution(method, c, x)
                 size *= 2
         finally:
-            measured_choices.COLUMNS = kept
+            fourier.COLUMNS = kept
         if calls:
-            calls["table"] = convolution(method, c, x)
             got = medians(calls, seconds)
             ratios = {name: round(t / got["table"], 2) for name, t in got.items()}
-            print(f"{method} {dtype} {n} ({chosen}):", ratios, flush=True)
+            print(f"{method} {dtype} {n} ({column_length(n)}):", ratios, flush=True)
 
 
-def crossovers(seconds: float) -> None:
+def crossovers(sizes: Sequence[int], seconds: float) -> None:
     print("engine dtype: the size up to which a dense product is faster, for 1, 8, 64 and 512 vectors")
-    for engine in ("scipy", "ducc0", "torch"):
-        for dtype in DTYPES:
-            found = []
-            for count in (1, 8, 64, 512):
-                low, high = 8, 1024  # bisection on a logarithmic scale, in steps of an eighth
-                while high > low * 1.125:
-                    n = round((low * high) ** 0.5 / 4) * 4
-                    dense, plan = products(engine, dtype, n, count)
-                    got = medians({"dense": dense, "plan": plan}, seconds)
-                    low, high = (n, high) if got["dense"] < got["plan"] else (low, n)
-                found.append(low)
-            print(f'    ("{"numpy" if engine == "scipy" else engine}", "{dtype}"): {tuple(found)},', flush=True)
+    for engine, dtype in itertools.product(("scipy", "ducc0", "torch"), DTYPES):
+        found = []
+        for count in (1, 8, 64, 512):
+            low, high = 8, max(16, min(1024, max(sizes)))  # bisection on a logarithmic scale, in steps of an eighth
+            while high > low * 1.125:
+                n = round((low * high) ** 0.5 / 4) * 4
+                got = medians(products(engine, dtype, n, count), seconds)
+                low, high = (n, high) if got["dense"] < got["plan"] else (low, n)
+            found.append(low)
+        print(f'    ("{"numpy" if engine == "scipy" else engine}", "{dtype}"): {tuple(found)},', flush=True)
 
 
-def products(engine: str, dtype: str, n: int, count: int) -> tuple[Callable[[], Any], Callable[[], Any]]:
+def products(engine: str, dtype: str, n: int, count: int) -> dict[str, Callable[[], Any]]:
     """Return the dense product, and that by transforms, with prepared operators."""
-    c, x = drawn(dtype, n), drawn(dtype, *([n] if count == 1 else [count, n]))
+    c, x = drawn(dtype, n, count)
     if engine == "torch":
-        import torch  # noqa: PLC0415  # slow to import, and asked for once
+        import torch  # noqa: PLC0415  # slow to import
 
-        torch.set_num_threads(1)
         c, x = torch.from_numpy(c), torch.from_numpy(x)
     C = sm.Circulant(c)
     P = C.prepare() if engine == "torch" else C.prepare(engine=engine)
-    variants = [sm.Prepared(C, P.plan, C.to_dense() if direct else None, direct, P.settings) for direct in (10**9, 0)]
-    return tuple(lambda V=V: V.matvec(x) for V in variants)  # type: ignore[return-value]
+    dense = sm.Prepared(C, P.plan, C.to_dense(), 10**9, P.settings)
+    plan = sm.Prepared(C, P.plan, None, 0, P.settings)
+    return {"dense": lambda: dense.matvec(x), "plan": lambda: plan.matvec(x)}
 
 
-def primes(seconds: float) -> None:
+def primes(sizes: Sequence[int], seconds: float) -> None:
     print("engine dtype vectors n (largest prime factor): time over that of the fast length around it")
-    how = {engine: Settings(engine, ready=True) for engine in ("scipy", "ducc0")}
     for factor, size in itertools.product((17, 29, 37, 47, 53, 61, 67, 71, 83, 97, 101, 127, 149, 211), (1000, 6000)):
-        n = factor * 2 ** round(np.log2(size / factor))
-        for dtype, count in itertools.product(("float32", "float64"), (1, BATCH)):
-            c, x = drawn(dtype, n), drawn(dtype, *([n] if count == 1 else [count, n]))
-            for engine, settings in how.items():
-                calls = {}
-                for name, kernel in (("own", c), ("embedded", kernel_of_diagonals(c, c[:0:-1], numpy_namespace))):
-                    plan = planned(kernel, (n, n), settings, numpy_namespace)
-                    P = sm.Prepared(sm.Circulant(c), plan, None, 0, settings)
-                    calls[name] = lambda P=P, x=x: P.matvec(x)
-                got = medians(calls, seconds)
-                print(f"{engine} {dtype} {count} {n} ({factor}): {got['own'] / got['embedded']:.2f}", flush=True)
+        n = factor * 2 ** round(np.log2(min(size, max(sizes)) / factor))
+        for dtype, count, engine in itertools.product(DTYPES[:2], (1, BATCH), ("scipy", "ducc0")):
+            (c, x), settings, calls = drawn(dtype, n, count), Settings(engine, ready=True), {}
+            for name, kernel in (("own", c), ("embedded", kernel_of_diagonals(c, c[:0:-1], numpy_namespace))):
+                plan = fourier.convolution(kernel, (n, n), settings, numpy_namespace)
+                P = sm.Prepared(sm.Circulant(c), plan, None, 0, settings)
+                calls[name] = lambda P=P, x=x: P.matvec(x)
+            got = medians(calls, seconds)
+            print(f"{engine} {dtype} {count} {n} ({factor}): {got['own'] / got['embedded']:.2f}", flush=True)
 
 
-def chunks(seconds: float) -> None:
+def chunks(sizes: Sequence[int], seconds: float) -> None:
     print("dtype n: time in chunks over that in one piece, of 1,024 vectors or 64 MiB, by KiB in a chunk")
-    for dtype in ("float32", "float64"):
-        for n in (256, 1024, 4096, 16384):
-            count = min(1024, 2**26 // (n * np.dtype(dtype).itemsize))
-            c, x = drawn(dtype, n), drawn(dtype, count, n)
-            forward, backward = transforms(measured_choices.SCIPY, n, real=True)
-            S = forward(c)
+    for dtype, n in itertools.product(DTYPES[:2], [n for n in (256, 1024, 4096, 16384) if n <= max(sizes)]):
+        c, x = drawn(dtype, n, min(1024, 2**26 // (n * np.dtype(dtype).itemsize)))
+        P, kept = sm.Circulant(c).prepare(engine="scipy"), fourier.CHUNK
 
-            def step(v: Any, out: Any, forward: Any = forward, backward: Any = backward, S: Any = S) -> Any:
-                y = backward(forward(v) * S)
-                if out is None:
-                    return y
-                out[...] = y
-                return out
+        def product(size: int, P: Any = P, x: Any = x) -> Any:
+            fourier.CHUNK = size
+            return P.matvec(x)
 
-            calls = {
-                f"{size}": lambda step=step, x=x, n=n, size=size: in_chunks(
-                    step, x, n, max(1, size * 1024 // (n * x.itemsize))
-                )
-                for size in (128, 256, 512, 1024, 2048, 4096)
-            }
-            got = medians({"whole": lambda step=step, x=x: step(x, None), **calls}, seconds)
-            print(f"{dtype} {n}:", {name: round(t / got["whole"], 2) for name, t in got.items()}, flush=True)
+        calls = {f"{size}": partial(product, size * 1024) for size in (128, 256, 512, 1024, 2048, 4096)}
+        try:
+            got = medians({"whole": partial(product, 2**40), **calls}, seconds)
+        finally:
+            fourier.CHUNK = kept
+        print(f"{dtype} {n}:", {name: round(t / got["whole"], 2) for name, t in got.items()}, flush=True)
+
+
+PARTS = {part.__name__: part for part in (methods, columns, crossovers, primes, chunks)}
 
 
 def main() -> None:
-    made = parser(__doc__)
+    made = parser(__doc__, "one small size, to see that it runs")
     made.add_argument("parts", nargs="*", help=f"{', '.join(PARTS)}; all by default")
     made.add_argument("--seconds", type=float, default=0.1, help="for each call")
     made.add_argument("--sizes", type=int, nargs="+", default=SIZES)
     arguments = made.parse_args()
     if arguments.quick:
-        arguments.parts, arguments.sizes, arguments.seconds = ["methods", "columns"], (1024,), 1e-3
-    parts = arguments.parts or PARTS
-    if ducc() is None:
+        arguments.sizes, arguments.seconds = (1024,), 1e-4
+    if fourier.ducc() is None:
         raise SystemExit("install structmat[fast] to compare engines")
     sm.show_config()
-    runs = {"methods": methods, "columns": columns}
-    for part in parts:
-        if part in runs:
-            runs[part](arguments.sizes, arguments.seconds)
-        else:
-            {"crossovers": crossovers, "primes": primes, "chunks": chunks}[part](arguments.seconds)
+    for part in arguments.parts or PARTS:
+        PARTS[part](arguments.sizes, arguments.seconds)
 
 
 if __name__ == "__main__":
