@@ -406,7 +406,7 @@ def _with_entry_weights(
         raise ArgumentValueError(_OWNER, argument, "must be None with input_second_moment")
     if layout.n_factors != 3:
         raise ArgumentValueError(
-            _OWNER, argument, f"must be None but for three factors, got n_factors={layout.n_factors}"
+            _OWNER, argument, f"must be None except for three factors, got n_factors={layout.n_factors}"
         )
     weights = to_numpy(as_floating(entry_weights, _OWNER, argument))
     if weights.shape != values.shape:

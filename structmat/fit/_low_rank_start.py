@@ -1,6 +1,6 @@
 """Every matrix of rank two as a product of five factors, in closed form.
 
-Let the middle one of D C D C D be zero but for two neighbouring entries, at 0 and 1. Then C D C has rank two: its
+Let the middle one of D C D C D be zero except for two neighbouring entries, at 0 and 1. Then C D C has rank two: its
 columns are combinations of the column `c` of the left circulant and of `c` shifted by one, its rows likewise. So ``W =
 x x'^T + y y'^T`` asks for ``a_i c_i = x_i`` and ``a_i c_(i-1) = s y_i``: a recursion ``c_(i-1) / c_i = s y_i / x_i``
 along the cycle. It closes if the product of all ratios is one, which settles `s`. On the right it is the same with `x'`
@@ -56,7 +56,7 @@ def low_rank_start(products: Products, rng: np.random.Generator, _control: Contr
 
 
 def low_rank_product(A: NDArray[Any], B: NDArray[Any], block_size: int) -> list[NDArray[Any]]:
-    """Return vectors of five diagonals and block circulants whose product is ``A @ B.T``, but for some rows.
+    """Return vectors of five diagonals and block circulants whose product is ``A @ B.T``, except for some rows.
 
     The factors have the shapes of `CDDLayout`. The product is exact if the smaller side has several blocks, or the
     larger one no more than one whole block.

@@ -198,7 +198,7 @@ def _damped_inverse(rows: NDArray[Any], damping: float) -> NDArray[Any]:
 
 
 def _balance(X: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return `r` and `c` such that ``X / (r c^T)`` has rows and columns of equal norms, but for those of zeros."""
+    """Return `r` and `c` such that ``X / (r c^T)`` has rows and columns of equal norms, except those of zeros."""
     squares = np.abs(X) ** 2
     r2, c2 = np.ones(len(X)), np.ones(len(X))
     for _ in range(_BALANCING):

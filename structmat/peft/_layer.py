@@ -142,7 +142,7 @@ class CDDTunerLinear(nn.Module, BaseTunerLayer):
         x : Tensor, shape (..., in_features)
             Inputs.
         *args, **kwargs
-            For the base layer, but for ``adapter_names``, one name for each sample.
+            For the base layer, except ``adapter_names``, one name for each sample.
 
         Returns
         -------

@@ -195,7 +195,7 @@ class CDDModel(BaseTuner):
             raise ArgumentValueError("CDDModel", None, text)
         beams = options.get("num_beams")
         repeats = beams if isinstance(beams, int) and beams > 1 else 1
-        # Beam search repeats each sample, but for the encoder of encoder-decoder models, which runs before.
+        # Beam search repeats each sample, except in the encoder of encoder-decoder models, which runs before.
         encoder = self.model.get_encoder() if hasattr(self.model, "get_encoder") else None
         inside = set(encoder.modules()) if isinstance(encoder, nn.Module) and encoder is not self.model else set()
         handles = []

@@ -171,7 +171,7 @@ SQUARE = np.arange(16.0).reshape(4, 4)
         ),
         (
             {"entry_weights": np.ones((4, 4)), "n_factors": 5},
-            "fit_cdd: entry_weights must be None but for three factors",
+            "fit_cdd: entry_weights must be None except for three factors",
         ),
     ],
 )
