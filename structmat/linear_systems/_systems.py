@@ -277,7 +277,7 @@ def _levels(operator: Any) -> tuple[int, ...]:
 def _column(  # noqa: C901, PLR0912  # a case for each kind of operator
     operator: Any, sizes: tuple[int, ...], like: Array, xp: Namespace
 ) -> Any:
-    """Return the first column of a circulant of these levels near an operator, of the nearest one except of products."""
+    """Return the first column of a circulant of these levels near an operator; not the nearest one for products."""
     if operator.shape != (prod(sizes), prod(sizes)):
         return None
     first = xp.arange(operator.shape[0], device=device_of(like)) == 0
