@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import structmat as sm
-from structmat.fit import CurveProgress, FitProgress, baseline_errors, error_curve, fit_cdd
+from structmat.fit import CurveProgress, FitProgress, error_curve, fit_cdd
 from structmat.fit import _error_curve as module
 
 RNG = np.random.default_rng(0)
@@ -104,27 +104,6 @@ def test_a_fit_that_is_worse_gives_way_to_the_one_with_fewer_factors(shape, kind
 
 
 # Baselines
-
-
-def test_baselines_have_at_most_the_parameters_of_the_point(curve):
-    assert list(curve.baselines) == ["truncated-svd", "cdd-in-blocks", "block-circulant", "sparse-fourier", "monarch"]
-    for used, error in curve.baselines.values():
-        assert used.shape == error.shape == curve.n_factors.shape
-        assert (used <= curve.n_parameters).all()
-        assert (np.diff(error) <= 1e-12).all()
-    s = np.linalg.svd(SQUARE, compute_uv=False)
-    used, error = curve.baselines["truncated-svd"]
-    np.testing.assert_array_equal(used, [0, 12, 12, 24, 24])
-    want = [np.linalg.norm(s[u // 12 :]) / np.linalg.norm(s) for u in used]
-    np.testing.assert_allclose(error, want)
-
-
-@pytest.mark.parametrize("scale", [1e-200, 1e200])
-def test_baselines_do_not_overflow(fake, scale):
-    want = error_curve(SQUARE, n_factors=[5], rng=0).baselines
-    members = baseline_errors(SQUARE * scale, [30])
-    for name in want:
-        np.testing.assert_allclose(members[name][1], want[name][1])
 
 
 def test_baselines_are_left_out_on_request(fake):
@@ -289,35 +268,7 @@ def test_no_time_at_all_still_looks_at_the_closed_forms_of_three_factors(timed):
     assert found.stopped == "time limit"
 
 
-def test_interruption_ends_the_curve_with_what_there_is(fake, monkeypatch):
-    inner = module.fit_cdd
-
-    def fit(W, n_factors, **options):
-        result = inner(W, n_factors, **options)
-        return replace(result, stopped="interrupted") if n_factors == 2 else result
-
-    monkeypatch.setattr(module, "fit_cdd", fit)
-    found = error_curve(SQUARE, 5, rng=0)
-    assert found.stopped == "interrupted"
-    assert [call.n_factors for call in fake] == [1, 2]
-    assert (found.error[2:] == found.error[1]).all()
-
-
 # With the fit itself
-
-
-@pytest.mark.parametrize("kind", ["float64", "complex64"])
-def test_real_curves_fall_and_reach_zero_beyond_the_counting_bound(kind):
-    W = (SQUARE + (1j * SQUARE[::-1] if "complex" in kind else 0))[:4, :4].astype(kind)
-    curve = error_curve(W, 7, rng=0, restarts=1, max_iter=200)
-    assert curve.n_factors.tolist() == [1, 2, 3, 4, 5, 6, 7]
-    assert curve.n_parameters.tolist() == [4, 8, 12, 16, 20, 24, 28]
-    assert (np.diff(curve.error) <= 0).all()
-    assert curve.error[-1] < 1e-6
-    assert (curve.seconds > 0).all()
-    for error, result in zip(curve.error, curve.results, strict=True):
-        left = np.linalg.norm(W - result.operator.to_dense()) / np.linalg.norm(W)
-        assert error == pytest.approx(left, rel=1e-4, abs=1e-6)
 
 
 SPECIAL = {
@@ -377,16 +328,6 @@ def test_curves_keep_the_library_of_the_matrix():
     want = error_curve(SQUARE, 4, rng=0, time_limit=0.0)
     np.testing.assert_allclose(curve.error, want.error)
     np.testing.assert_allclose(curve.baselines["monarch"][1], want.baselines["monarch"][1])
-
-
-def test_an_interrupted_fit_is_noticed():
-    def interrupt(progress):
-        if progress.n_factors == 4:
-            raise KeyboardInterrupt
-
-    curve = error_curve(SQUARE, n_factors=[1, 4, 5], rng=0, restarts=1, callback=interrupt, on_interrupt="return")
-    assert curve.stopped == "interrupted"
-    assert curve.results[2].start == module._PADDED
 
 
 def test_the_same_seed_gives_the_same_curve():
