@@ -35,10 +35,14 @@ def one_thread() -> None:
         os.sched_setaffinity(0, {cores[os.getpid() % len(cores)]})
 
 
-def parser(doc: str | None, quick: str = "tiny cases, to see that it runs") -> argparse.ArgumentParser:
-    """Return a parser with the description of a script, and its option --quick."""
+def parser(
+    doc: str | None, quick: str = "tiny cases, to see that it runs", *, out: bool = True
+) -> argparse.ArgumentParser:
+    """Return a parser with the description of a script, and its options --quick and, unless it only prints, --out."""
     made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--quick", action="store_true", help=quick)
+    if out:
+        made.add_argument("--out", type=Path, metavar="FOLDER", help="where to write the results")
     return made
 
 
@@ -140,3 +144,15 @@ def save_results(folder: Path, stem: str, header: Sequence[str], rows: Iterable[
         writer.writerow(header)
         writer.writerows(rows)
     (folder / f"{stem}.md").write_text(f"{text}\n", encoding="utf-8")
+
+
+def finish(
+    out: Path | None, stem: str, text: str, header: Sequence[str] = (), rows: Iterable[Sequence[object]] = ()
+) -> None:
+    """Print a text, and write it into the folder, if there is one, with the rows where they have a header."""
+    print(text)
+    if out and header:
+        save_results(out, stem, header, rows, text)
+    elif out:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / f"{stem}.md").write_text(f"{text}\n", encoding="utf-8")

@@ -19,7 +19,7 @@ and oneDNN take from the system themselves is not in it.
 # ruff: noqa: E402  # kernels are chosen before libraries start
 from __future__ import annotations
 
-from _common import default_kernels, in_turns, parser, table
+from _common import default_kernels, finish, in_turns, parser, table
 
 default_kernels()
 
@@ -29,7 +29,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import accumulate
 from math import gcd
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -196,7 +195,6 @@ def main() -> None:
     made.add_argument("--threads", type=int, default=1)
     made.add_argument("--side", type=int, default=1024, help="of the layers whose memory is measured")
     made.add_argument("--only", choices=("time", "memory"))
-    made.add_argument("--out", type=Path, help="folder for a table")
     options = made.parse_args()
     if options.quick:
         options.shapes, options.tokens, options.side, options.repeats = ("64x64",), 4, 64, 1
@@ -204,11 +202,8 @@ def main() -> None:
     parts = [time_table(options)] if options.only != "memory" else []
     parts += [memory_table(options)] if options.only != "time" else []
     text = "\n\n".join(parts)
-    print(text)
-    if options.out:
-        special = [str(options.tokens)] * (options.tokens != made.get_default("tokens")) + [options.only or ""]
-        stem = "_".join(("adapter_layers", options.dtype, *filter(None, special)))
-        (options.out / f"{stem}.md").write_text(f"{text}\n", encoding="utf-8")
+    special = [str(options.tokens)] * (options.tokens != made.get_default("tokens")) + [options.only or ""]
+    finish(options.out, "_".join(("adapter_layers", options.dtype, *filter(None, special))), text)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,16 @@
 """Claim: a training step of a small encoder takes about as long with CDD as with LoRA (r = 8), within a fifth.
 
-    python benchmarks/encoder_steps.py [--repeats 11] [--length 16] [--autocast] [--quick]
+    python benchmarks/encoder_steps.py [--repeats 11] [--length 16] [--autocast] [--quick] [--out FOLDER]
 
 A BERT of 384 features and six layers, with random weights; 32 sequences of 16 tokens, forward, backward and AdamW, in
-float32 or under autocast to bfloat16. CPU time of one thread, all taking turns. Prints milliseconds, and the median of
-the ratios to LoRA on the same layers.
+float32 or under autocast to bfloat16. CPU time of one thread, all taking turns. The table has milliseconds, and the
+median of the ratios to LoRA on the same layers.
 """
 
 # ruff: noqa: E402  # threads are limited before libraries start them
 from __future__ import annotations
 
-from _common import in_turns, one_thread, parser, ratio
+from _common import finish, in_turns, machine, one_thread, parser, ratio, table
 
 one_thread()
 
@@ -43,7 +43,7 @@ def step(model: nn.Module, ids: torch.Tensor, autocast: bool) -> Callable[[], No
 
 
 def main() -> None:
-    """Measure and print a table."""
+    """Measure, and write a table."""
     made = parser(__doc__)
     made.add_argument("--repeats", type=int, default=11)
     made.add_argument("--length", type=int, default=16, help="tokens of a sequence")
@@ -63,10 +63,10 @@ def main() -> None:
         cdd = CDDConfig(target_modules=targets)
         steps[f"CDD, {name}"] = step(peft.get_peft_model(copy.deepcopy(base), cdd), ids, options.autocast)
     times = in_turns(steps, options.repeats, sample=0.0, limit=60.0)
-    for name, values in times.items():
-        print(f"{name:<22} {1e3 * median(values):>7.1f} ms")
-    for name in TARGETS:
-        print(f"CDD / LoRA, {name}: {ratio(times, f'CDD, {name}', f'LoRA, {name}'):.2f}")
+    rows = [[name, f"{1e3 * median(values):.1f}"] for name, values in times.items()]
+    rows += [[f"CDD / LoRA, {name}", f"{ratio(times, f'CDD, {name}', f'LoRA, {name}'):.2f}"] for name in TARGETS]
+    where = machine("structmat", "torch", "peft", "transformers")
+    finish(options.out, "encoder_steps", f"# A training step\n\n{where}\n\n{table(['', 'ms, or ratio'], rows)}")
 
 
 if __name__ == "__main__":

@@ -186,7 +186,7 @@ PARTS = {part.__name__: part for part in (methods, columns, crossovers, primes, 
 
 
 def main() -> None:
-    made = parser(__doc__, "one small size, to see that it runs")
+    made = parser(__doc__, "one small size, to see that it runs", out=False)
     made.add_argument("parts", nargs="*", help=f"{', '.join(PARTS)}; all by default")
     made.add_argument("--seconds", type=float, default=0.1, help="for each call")
     made.add_argument("--sizes", type=int, nargs="+", default=SIZES)

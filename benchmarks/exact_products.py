@@ -11,13 +11,12 @@ where rows that were not measured keep what an earlier run found.
 # ruff: noqa: E402  # threads are limited before libraries start them
 from __future__ import annotations
 
-from _common import machine, one_thread, parser, save_results, table
+from _common import finish, machine, one_thread, parser, table
 
 one_thread()
 
 import csv
 import time
-from pathlib import Path
 
 import numpy as np
 import scipy.linalg
@@ -78,7 +77,6 @@ def main() -> None:
     made = parser(__doc__)
     made.add_argument("--sizes", type=int, nargs="+", default=[64, 128, 256, 512, 1024])
     made.add_argument("--kinds", nargs="+", choices=list(KINDS), default=list(KINDS))
-    made.add_argument("--out", type=Path)
     options = made.parse_args()
     rows = []
     for n in [32] if options.quick else options.sizes:
@@ -92,11 +90,9 @@ def main() -> None:
         rows += [row for row in earlier if tuple(row[:2]) not in done]
     names = list(KINDS)
     rows.sort(key=lambda row: (int(row[0]), names.index(row[1])))
-    text = f"{machine('structmat', 'numpy', 'scipy')}\n\n{table(FIELDS, rows, left=3)}"
-    print(text)
-    if options.out:
-        title = "# Exact products by construction\n\n`python benchmarks/exact_products.py`"
-        save_results(options.out, "exact_products", FIELDS, rows, f"{title}\n\n{text}")
+    title = "# Exact products by construction\n\n`python benchmarks/exact_products.py`"
+    where = machine("structmat", "numpy", "scipy")
+    finish(options.out, "exact_products", f"{title}\n\n{where}\n\n{table(FIELDS, rows, left=3)}", FIELDS, rows)
 
 
 if __name__ == "__main__":

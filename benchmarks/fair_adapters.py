@@ -38,7 +38,7 @@ RESULTS = Path(__file__).parent / "results"
 def main() -> None:
     made = parser(__doc__, "two cases of 32 rows, to see that it runs; keeps nothing")
     made.add_argument("--data", type=Path, default=EXAMPLES / "data", help="folder with the tasks that are not shipped")
-    made.add_argument("--out", type=Path, default=RESULTS, help="folder of fair_adapters.csv")
+    made.set_defaults(out=RESULTS)
     made.add_argument("--only", nargs="+", choices=list(PROTOCOLS), default=list(PROTOCOLS), metavar="TASK")
     made.add_argument("--report", action="store_true", help="run nothing, write the report")
     options = made.parse_args()

@@ -15,7 +15,7 @@ Groups that say "fast" are for the extra ``fast``, the others for the default en
 # ruff: noqa: E402  # threads are limited before libraries start them
 from __future__ import annotations
 
-from _common import in_turns, machine, one_thread, parser, ratio, save_results, table
+from _common import finish, in_turns, machine, one_thread, parser, ratio, table
 
 one_thread()
 
@@ -329,7 +329,6 @@ def main() -> None:
         "--only", nargs="+", choices=GROUPS, default=list(GROUPS), metavar="GROUP", help=", ".join(GROUPS)
     )
     made.add_argument("--rounds", type=int, default=11)
-    made.add_argument("--out", type=Path, help="folder for the table")
     options = made.parse_args()
     if torch := installed("torch"):
         torch.set_num_threads(1)
@@ -347,11 +346,8 @@ def main() -> None:
     if options.out:
         rows = with_earlier(rows, options.out / "floor.csv", options.only)
     where = machine("structmat", "numpy", "scipy", "torch", "jax", "ducc0")
-    text = f"{where}\n\n{report(rows)}"
-    print(text)
-    if options.out:
-        title = "# structmat and the floor\n\n`python benchmarks/floor.py`"
-        save_results(options.out, "floor", Row._fields, rows, f"{title}\n\n{text}")
+    text = f"# structmat and the floor\n\n`python benchmarks/floor.py`\n\n{where}\n\n{report(rows)}"
+    finish(options.out, "floor", text, Row._fields, rows)
 
 
 if __name__ == "__main__":

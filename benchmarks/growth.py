@@ -11,15 +11,13 @@ timed; the symmetric one is solved by Cholesky's method. --out writes ``growth.c
 # ruff: noqa: E402  # threads are limited before libraries start them
 from __future__ import annotations
 
-from _common import machine, one_thread, save_results, table
+from _common import finish, machine, one_thread, parser, table
 
 one_thread()
 
-import argparse
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
 from timeit import Timer
 
 import numpy as np
@@ -63,18 +61,14 @@ def measured(n: int) -> list[list[object]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="two small sizes, to see that it runs")
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help="where to write growth.csv and growth.md")
-    arguments = parser.parse_args()
+    made = parser(__doc__)
+    arguments = made.parse_args()
     rows = sorted(row for n in (SIZES[:2] if arguments.quick else SIZES) for row in measured(n))
     where = f"{datetime.now(UTC):%Y-%m-%d}; {machine('structmat', 'numpy', 'scipy')}"
     text = "\n\n".join(
         ("# Time against size", "`python benchmarks/growth.py`, in seconds", where, table(HEAD, rows, left=2))
     )
-    print(text)
-    if arguments.out:
-        save_results(arguments.out, "growth", HEAD, rows, text)
+    finish(arguments.out, "growth", text, HEAD, rows)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Claim: a fit of a 4,096 x 4,096 matrix takes ten seconds, and the memory of about three such matrices.
 
-    python benchmarks/large_fit.py [--size 4096] [--dtype float32] [--planted] [--quick]
+    python benchmarks/large_fit.py [--size 4096] [--dtype float32] [--planted] [--quick] [--out FOLDER]
 
 The matrix is standard normal, or a planted D C D product with noise as strong as itself.
 """
@@ -11,7 +11,7 @@ import resource
 import time
 
 import numpy as np
-from _common import parser
+from _common import finish, machine, parser, table
 
 import structmat as sm
 
@@ -34,10 +34,14 @@ def main() -> None:
     result = sm.fit_cdd(W, rng=0)
     seconds = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(result)
-    print(f"{seconds:.1f} s; peak {peak / 1024:.0f} MiB, before the fit {before / 1024:.0f} MiB")
-    print(
-        f"matrix {W.nbytes / 2**20:.0f} MiB; fit, matrix included: {(peak - before) * 1024 / W.nbytes + 1:.2f} matrices"
+    matrices = (peak - before) * 1024 / W.nbytes + 1
+    head = ["matrix", "seconds", "error", "memory, the matrix included"]
+    row = ["planted product, noise as strong" if options.planted else "standard normal", f"{seconds:.1f}"]
+    text = table(head, [[*row, f"{result.error:.4f}", f"{matrices:.1f} matrices"]])
+    finish(
+        options.out,
+        "large_fit",
+        f"# One large fit, {n} x {n}, {options.dtype}\n\n{machine('numpy', 'scipy')}\n\n{text}",
     )
 
 

@@ -10,13 +10,12 @@ and ``more_factors.md`` there.
 # ruff: noqa: E402  # threads are limited before libraries start them
 from __future__ import annotations
 
-from _common import machine, one_thread, parser, save_results, table
+from _common import finish, machine, one_thread, parser, table
 
 one_thread()
 
 import datetime as dt
 import time
-from pathlib import Path
 
 import numpy as np
 
@@ -41,18 +40,15 @@ def main() -> None:
     made = parser(__doc__)
     made.add_argument("--cases", nargs="+", default=["64,5", "64,9", "64,17", "128,5", "128,9"])
     made.add_argument("--seed", type=int, default=100)
-    made.add_argument("--out", type=Path)
     options = made.parse_args()
     rows = []
     for case in ["8,3"] if options.quick else options.cases:
         n, factors = map(int, case.split(","))
         rows.append(measured(n, factors, options.seed))
         print(*rows[-1], sep="  ", flush=True)
-    text = f"{dt.date.today()}; {machine('structmat', 'numpy', 'scipy')}\n\n{table(FIELDS, rows, left=0)}"  # noqa: DTZ011  # of this machine
-    print(text)
-    if options.out:
-        title = "# Fits with more factors\n\n`python benchmarks/more_factors.py`"
-        save_results(options.out, "more_factors", FIELDS, rows, f"{title}\n\n{text}")
+    where = f"{dt.date.today()}; {machine('structmat', 'numpy', 'scipy')}"  # noqa: DTZ011  # of this machine
+    title = "# Fits with more factors\n\n`python benchmarks/more_factors.py`"
+    finish(options.out, "more_factors", f"{title}\n\n{where}\n\n{table(FIELDS, rows, left=0)}", FIELDS, rows)
 
 
 if __name__ == "__main__":

@@ -12,13 +12,12 @@ median over the rounds, below 1 where structmat takes less time. --quick makes e
 # ruff: noqa: E402  # threads are limited before libraries start them
 from __future__ import annotations
 
-from _common import in_turns, machine, one_thread, parser, ratio, save_results, table
+from _common import finish, in_turns, machine, one_thread, parser, ratio, table
 
 one_thread()
 
 from collections.abc import Callable, Iterator
 from math import prod
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -94,7 +93,6 @@ def measured(library: str, kind: str, grid: tuple[int, ...], count: int, rounds:
 
 def main() -> None:
     made = parser(__doc__)
-    made.add_argument("--out", type=Path, metavar="FOLDER", help="where to write multilevel.md and multilevel.csv")
     arguments = made.parse_args()
     rows, rounds = [], 3 if arguments.quick else 15
     for library, kind, grid, count in cases(QUICK if arguments.quick else SIZES, 2**22):
@@ -113,10 +111,8 @@ def main() -> None:
             table(["library", "matrix", "grid", "vectors", "structmat", "plain", "structmat / plain"], rows, left=3),
         )
     )
-    print(text)
-    if arguments.out:
-        head = ["library", "matrix", "grid", "vectors", "us", "plain_us", "ratio"]
-        save_results(arguments.out, "multilevel", head, rows, text)
+    head = ["library", "matrix", "grid", "vectors", "us", "plain_us", "ratio"]
+    finish(arguments.out, "multilevel", text, head, rows)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ the powers of two and crosses at other n.
 # ruff: noqa: E402  # threads are limited before libraries start them
 from __future__ import annotations
 
-from _common import in_turns, machine, one_thread, parser, ratio, save_results, table
+from _common import finish, in_turns, machine, one_thread, parser, ratio, table
 
 one_thread()
 
@@ -316,7 +316,6 @@ def main() -> None:
     made.add_argument("--dtypes", nargs="+", choices=("float32", "float64"), default=("float32", "float64"))
     made.add_argument("--rounds", type=int, default=11)
     made.add_argument("--only", nargs="+", choices=[n for n in CONTESTANTS if n != "floor"], metavar="NAME")
-    made.add_argument("--out", type=Path, help="folder for tables and plot")
     options = made.parse_args()
     if options.quick:
         options.sizes, options.batches, options.rounds = (64,), (1, 2), 3
@@ -331,12 +330,9 @@ def main() -> None:
             floor, best = cells[-len(names)], min(cells[1 - len(names) :], key=lambda cell: cell.ratio or np.inf)
             found = f"floor {floor.microseconds:.1f} µs, fastest {best.name} {best.ratio or np.nan:.2f}"
             print(f"{dtype}, {batch} x {n}: {found}", file=sys.stderr, flush=True)
-    where = machine(*PACKAGES)
-    text = f"{tables(cells)}\n\n{where}"
-    print(text)
+    title = "# A circulant product, and its peers\n\n`python benchmarks/peers.py`\n\n<!-- tables -->"
+    finish(options.out, "peers", f"{title}\n\n{tables(cells)}\n\n{machine(*PACKAGES)}", Cell._fields, cells)
     if options.out:
-        title = "# A circulant product, and its peers\n\n`python benchmarks/peers.py`\n\n<!-- tables -->"
-        save_results(options.out, "peers", Cell._fields, cells, f"{title}\n\n{text}")
         draw(cells, options.out / "peers.png")
     if any(cell.name.startswith("structmat") and cell.ratio is None for cell in cells):
         raise SystemExit("a product of structmat is wrong or fails: see the remarks")

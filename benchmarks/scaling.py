@@ -15,7 +15,7 @@ by more. --out writes a table as ``.md`` and ``.csv`` and a plot, ``scaling_ENGI
 # ruff: noqa: E402  # threads are limited before libraries start them
 from __future__ import annotations
 
-from _common import in_turns, machine, one_thread, parser, save_results, table
+from _common import finish, in_turns, machine, one_thread, parser, table
 
 one_thread()
 
@@ -140,7 +140,6 @@ def main() -> None:
     made.add_argument("--batch", type=int, default=1)
     made.add_argument("--rounds", type=int, default=9)
     made.add_argument("--engine", choices=("scipy", "auto"), default="scipy", help='"auto" is for the extra `fast`')
-    made.add_argument("--out", type=Path, help="folder for table and plot")
     options = made.parse_args()
     if options.quick:
         options.largest, options.rounds = 8, 3
@@ -148,13 +147,14 @@ def main() -> None:
     for power in range(6, options.largest + 1):
         rows.append(measured(2**power, options))
         print(f"2^{power}: {1e6 * rows[-1].seconds:,.1f} µs", file=sys.stderr, flush=True)
-    text = f"{report(rows)}\n\n{machine('structmat', 'numpy', 'scipy', 'ducc0')}"
-    print(text)
+    chosen = f"--engine {options.engine} --dtype {options.dtype} --batch {options.batch}"
+    title = f"# Time and memory against n\n\n`python benchmarks/scaling.py {chosen}`"
+    stem, where = (
+        f"scaling_{options.engine}_{options.dtype}_{options.batch}",
+        machine("structmat", "numpy", "scipy", "ducc0"),
+    )
+    finish(options.out, stem, f"{title}\n\n{report(rows)}\n\n{where}", Row._fields, rows)
     if options.out:
-        stem = f"scaling_{options.engine}_{options.dtype}_{options.batch}"
-        chosen = f"--engine {options.engine} --dtype {options.dtype} --batch {options.batch}"
-        title = f"# Time and memory against n\n\n`python benchmarks/scaling.py {chosen}`"
-        save_results(options.out, stem, Row._fields, rows, f"{title}\n\n{text}")
         draw(rows, options.out / f"{stem}.png")
 
 

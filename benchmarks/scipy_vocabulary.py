@@ -11,11 +11,10 @@ the processor's. --quick does small sizes only. --out writes ``scipy_vocabulary.
 # ruff: noqa: E402  # threads are limited before libraries start them
 from __future__ import annotations
 
-from _common import in_turns, machine, one_thread, parser, ratio, save_results, table
+from _common import finish, in_turns, machine, one_thread, parser, ratio, table
 
 one_thread()
 
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -90,7 +89,6 @@ def measured(n: int, rounds: int) -> list[list[object]]:
 
 def main() -> None:
     made = parser(__doc__)
-    made.add_argument("--out", type=Path, metavar="FOLDER", help="where to write scipy_vocabulary.csv and .md")
     arguments = made.parse_args()
     sizes = (16, 256) if arguments.quick else (16, 256, 4096)
     rows = [row for n in sizes for row in measured(n, rounds=3 if arguments.quick else 11)]
@@ -103,9 +101,7 @@ def main() -> None:
             table(head, rows, left=2),
         )
     )
-    print(text)
-    if arguments.out:
-        save_results(arguments.out, "scipy_vocabulary", HEADER, rows, text)
+    finish(arguments.out, "scipy_vocabulary", text, HEADER, rows)
 
 
 if __name__ == "__main__":

@@ -13,14 +13,13 @@ once. --quick makes everything small. --out writes ``toeplitz_solves.md``.
 # ruff: noqa: E402  # threads are limited before libraries start them
 from __future__ import annotations
 
-from _common import in_turns, machine, one_thread, parser, ratio, table
+from _common import finish, in_turns, machine, one_thread, parser, ratio, table
 
 one_thread()
 
 import warnings
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from statistics import median
 
 import numpy as np
@@ -138,7 +137,6 @@ def speed(n: int, *, dense: bool, rounds: int) -> list[list[str]]:
 
 def main() -> None:
     made = parser(__doc__)
-    made.add_argument("--out", type=Path, metavar="FOLDER", help="where to write toeplitz_solves.md")
     arguments = made.parse_args()
     sizes = (256,) if arguments.quick else (4096, 16384)
     rows = [row for n in sizes for row in speed(n, dense=n <= 4096, rounds=3 if n <= 4096 else 1)]
@@ -153,10 +151,7 @@ def main() -> None:
             table(head, rows, left=2),
         )
     )
-    print(text)
-    if arguments.out:
-        arguments.out.mkdir(parents=True, exist_ok=True)
-        (arguments.out / "toeplitz_solves.md").write_text(f"{text}\n", encoding="utf-8")
+    finish(arguments.out, "toeplitz_solves", text)
 
 
 if __name__ == "__main__":
