@@ -315,6 +315,11 @@ def test_foreign_and_missing_files(tmp_path):
             read(tmp_path)
         with pytest.raises(ValueError, match=r"text\.npy"):
             read(tmp_path / "text.npy")
+    with zipfile.ZipFile(tmp_path / "tensors.pt", "w") as archive:
+        archive.writestr("tensors/data.pkl", b"")
+    for read in (io.load, io.describe, io.load_matrix):
+        with pytest.raises(ValueError, match=r"tensors\.pt was written by torch\.save"):
+            read(tmp_path / "tensors.pt")
     save_file({"x": np.ones(3)}, tmp_path / "plain.safetensors")
     with pytest.raises(ValueError, match=r"plain\.safetensors holds no structmat operator but plain tensors \(x\)"):
         io.load(tmp_path / "plain.safetensors")

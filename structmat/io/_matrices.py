@@ -105,10 +105,12 @@ def file_kind(file: BinaryIO, path: str | os.PathLike[str]) -> str:
     if start.startswith(b"\x93NUMPY"):
         return "npy"
     if start.startswith((b"PK\x03\x04", b"PK\x05\x06")):
+        members: list[str] = []
         with contextlib.suppress(zipfile.BadZipFile, ValueError), zipfile.ZipFile(file) as archive:
-            if any(name.endswith("/data.pkl") for name in archive.namelist()):
-                text = "was written by torch.save: only checkpoints are read from such files"
-                raise ArgumentValueError("load_matrix", "path", f"must lead to an array, but {path} {text}")
+            members = archive.namelist()
+        if any(name.endswith("/data.pkl") for name in members):
+            text = "was written by torch.save: only checkpoints are read from such files"
+            raise ArgumentValueError("load_matrix", "path", f"must lead to an array, but {path} {text}")
         file.seek(0)
         return "npz"
     if not start:
