@@ -283,8 +283,6 @@ def test_solutions_are_never_far_worse_than_those_of_lapack(
         warnings.simplefilter("always")
         x = op.inv() @ right
     assert seen or error(x, b) <= max(best, 1000 * error(np.linalg.inv(T) @ b, b))
-    for p in (1, 2, np.inf):
-        assert 0.1 <= float(op.cond(p)) / np.linalg.cond(T.astype(float), p) <= 1.1
 
 
 @pytest.mark.parametrize("exponent", [307, 0, -310])
