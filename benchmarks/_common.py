@@ -10,7 +10,8 @@ import csv
 import os
 import platform
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
@@ -44,6 +45,20 @@ def parser(
     if out:
         made.add_argument("--out", type=Path, metavar="FOLDER", help="where to write the results")
     return made
+
+
+@contextmanager
+def engine(name: str) -> Iterator[None]:
+    """Let products of NumPy arrays that are prepared meanwhile use "scipy" alone, or what is installed: "auto"."""
+    from structmat import _fourier  # noqa: PLC0415  # threads are limited before libraries start them
+
+    kept = _fourier.ducc
+    if name == "scipy":
+        _fourier.ducc = lambda: None
+    try:
+        yield
+    finally:
+        _fourier.ducc = kept
 
 
 def in_turns(

@@ -15,7 +15,7 @@ Choose the numbers of the table by what it prints; near a crossover both methods
 # ruff: noqa: E402  # threads are limited before libraries start them
 from __future__ import annotations
 
-from _common import in_turns, one_thread, parser
+from _common import engine, in_turns, one_thread, parser
 
 one_thread()
 
@@ -31,7 +31,6 @@ import structmat as sm
 from structmat import _fourier as fourier
 from structmat._array_tools import numpy_namespace
 from structmat._fourier import (
-    Settings,
     column_length,
     convolver,
     in_chunks,
@@ -124,29 +123,30 @@ def columns(sizes: Sequence[int], seconds: float) -> None:
 
 def crossovers(sizes: Sequence[int], seconds: float) -> None:
     print("engine dtype: the size up to which a dense product is faster, for 1, 8, 64 and 512 vectors")
-    for engine, dtype in itertools.product(("scipy", "ducc0", "torch"), DTYPES):
+    for library, dtype in itertools.product(("scipy", "ducc0", "torch"), DTYPES):
         found = []
         for count in (1, 8, 64, 512):
             low, high = 8, max(16, min(1024, max(sizes)))  # bisection on a logarithmic scale, in steps of an eighth
             while high > low * 1.125:
                 n = round((low * high) ** 0.5 / 4) * 4
-                got = medians(products(engine, dtype, n, count), seconds)
+                got = medians(products(library, dtype, n, count), seconds)
                 low, high = (n, high) if got["dense"] < got["plan"] else (low, n)
             found.append(low)
-        print(f'    ("{"numpy" if engine == "scipy" else engine}", "{dtype}"): {tuple(found)},', flush=True)
+        print(f'    ("{"numpy" if library == "scipy" else library}", "{dtype}"): {tuple(found)},', flush=True)
 
 
-def products(engine: str, dtype: str, n: int, count: int) -> dict[str, Callable[[], Any]]:
+def products(library: str, dtype: str, n: int, count: int) -> dict[str, Callable[[], Any]]:
     """Return the dense product, and that by transforms, with prepared operators."""
     c, x = drawn(dtype, n, count)
-    if engine == "torch":
+    if library == "torch":
         import torch  # noqa: PLC0415  # slow to import
 
         c, x = torch.from_numpy(c), torch.from_numpy(x)
     C = sm.Circulant(c)
-    P = C.prepare() if engine == "torch" else C.prepare(engine=engine)
-    dense = sm.Prepared(C, P.plan, C.to_dense(), 10**9, P.settings)
-    plan = sm.Prepared(C, P.plan, None, 0, P.settings)
+    with engine(library):
+        P = C.prepare()
+        dense, plan = sm.Prepared(C, P.plan, C.to_dense(), 10**9), sm.Prepared(C, P.plan, None, 0)
+        dense.matvec(x), plan.matvec(x)  # which prepares them
     return {"dense": lambda: dense.matvec(x), "plan": lambda: plan.matvec(x)}
 
 
@@ -154,31 +154,30 @@ def primes(sizes: Sequence[int], seconds: float) -> None:
     print("engine dtype vectors n (largest prime factor): time over that of the fast length around it")
     for factor, size in itertools.product((17, 29, 37, 47, 53, 61, 67, 71, 83, 97, 101, 127, 149, 211), (1000, 6000)):
         n = factor * 2 ** round(np.log2(min(size, max(sizes)) / factor))
-        for dtype, count, engine in itertools.product(DTYPES[:2], (1, BATCH), ("scipy", "ducc0")):
-            (c, x), settings, calls = drawn(dtype, n, count), Settings(engine, ready=True), {}
+        for dtype, count, library in itertools.product(DTYPES[:2], (1, BATCH), ("scipy", "ducc0")):
+            (c, x), calls = drawn(dtype, n, count), {}
             for name, kernel in (("own", c), ("embedded", kernel_of_diagonals(c, c[:0:-1], numpy_namespace))):
-                plan = fourier.convolution(kernel, (n, n), settings, numpy_namespace)
-                P = sm.Prepared(sm.Circulant(c), plan, None, 0, settings)
+                with engine(library):
+                    P = sm.Prepared(sm.Circulant(c), fourier.convolution(kernel, (n, n), numpy_namespace), None, 0)
+                    P.matvec(x)  # which prepares it
                 calls[name] = lambda P=P, x=x: P.matvec(x)
             got = medians(calls, seconds)
-            print(f"{engine} {dtype} {count} {n} ({factor}): {got['own'] / got['embedded']:.2f}", flush=True)
+            print(f"{library} {dtype} {count} {n} ({factor}): {got['own'] / got['embedded']:.2f}", flush=True)
 
 
 def chunks(sizes: Sequence[int], seconds: float) -> None:
     print("dtype n: time in chunks over that in one piece, of 1,024 vectors or 64 MiB, by KiB in a chunk")
     for dtype, n in itertools.product(DTYPES[:2], [n for n in (256, 1024, 4096, 16384) if n <= max(sizes)]):
         c, x = drawn(dtype, n, min(1024, 2**26 // (n * np.dtype(dtype).itemsize)))
-        P, kept = sm.Circulant(c).prepare(engine="scipy"), fourier.CHUNK
-
-        def product(size: int, P: Any = P, x: Any = x) -> Any:
-            fourier.CHUNK = size
-            return P.matvec(x)
-
-        calls = {f"{size}": partial(product, size * 1024) for size in (128, 256, 512, 1024, 2048, 4096)}
+        kept, calls = fourier.CHUNK, {}
         try:
-            got = medians({"whole": partial(product, 2**40), **calls}, seconds)
+            for size in (2**30, 128, 256, 512, 1024, 2048, 4096):
+                fourier.CHUNK = size * 1024
+                with engine("scipy"):
+                    calls["whole" if size == 2**30 else f"{size}"] = partial(sm.Circulant(c).prepare().matvec, x)
         finally:
             fourier.CHUNK = kept
+        got = medians(calls, seconds)
         print(f"{dtype} {n}:", {name: round(t / got["whole"], 2) for name, t in got.items()}, flush=True)
 
 

@@ -15,7 +15,7 @@ Groups that say "fast" are for the extra ``fast``, the others for the default en
 # ruff: noqa: E402  # threads are limited before libraries start them
 from __future__ import annotations
 
-from _common import finish, in_turns, machine, one_thread, parser, ratio, table
+from _common import engine, finish, in_turns, machine, one_thread, parser, ratio, table
 
 one_thread()
 
@@ -94,52 +94,52 @@ def label(n: int, batch: int, dtype: str) -> str:
 # One case each
 
 
-def aim(engine: str, n: int, batch: int, dtype: str) -> float:
-    if engine == "auto" and dtype == "float64" and (batch > 1 or n >= 4096):
+def aim(n: int, batch: int, dtype: str, *, fast: bool) -> float:
+    if fast and dtype == "float64" and (batch > 1 or n >= 4096):
         return 0.7
     return 1.5 if n < 1024 and batch == 1 else 1.15
 
 
-def circulant(engine: str, n: int, batch: int, dtype: str) -> Case:
+def circulant(n: int, batch: int, dtype: str, *, fast: bool) -> Case:
     c, x = data(n, batch, dtype)
-    op, S = sm.Circulant(c).prepare(engine=engine), rfft(c)
+    op, S = sm.Circulant(c).prepare(), rfft(c)
     where = label(n, batch, dtype)
-    return Case(where, lambda: op.matvec(x), lambda: irfft(S * rfft(x), n), aim(engine, n, batch, dtype))
+    return Case(where, lambda: op.matvec(x), lambda: irfft(S * rfft(x), n), aim(n, batch, dtype, fast=fast))
 
 
-def prime(engine: str, n: int, batch: int, dtype: str) -> Case:
-    return circulant(engine, n, batch, dtype)._replace(aim=0.7 if batch > 1 else None)
+def prime(n: int, batch: int, dtype: str, *, fast: bool) -> Case:
+    return circulant(n, batch, dtype, fast=fast)._replace(aim=0.7 if batch > 1 else None)
 
 
 def complex_circulant(n: int, batch: int, dtype: str) -> Case:
     c, x = data(n, batch, dtype)
-    op, S = sm.Circulant(c).prepare(engine="scipy"), fft(c)
+    op, S = sm.Circulant(c).prepare(), fft(c)
     return Case(label(n, batch, dtype), lambda: op.matvec(x), lambda: ifft(S * fft(x)), 1.15)
 
 
 def adjoint(n: int, batch: int, dtype: str) -> Case:
     c, x = data(n, batch, dtype)
-    op, S = sm.Circulant(c).prepare(engine="scipy"), np.conj(rfft(c))
+    op, S = sm.Circulant(c).prepare(), np.conj(rfft(c))
     return Case(f"rmatvec, {label(n, batch, dtype)}", lambda: op.rmatvec(x), lambda: irfft(S * rfft(x), n), 1.15)
 
 
 def system(n: int, batch: int, dtype: str) -> Case:
     c, x = data(n, batch, dtype)
-    op, S = sm.Circulant(c).prepare(engine="scipy"), 1 / rfft(c)
+    op, S = sm.Circulant(c).prepare(), 1 / rfft(c)
     return Case(f"solve, {label(n, batch, dtype)}", lambda: op.inv_matvec(x), lambda: irfft(S * rfft(x), n), 1.15)
 
 
 def toeplitz(n: int, batch: int, dtype: str) -> Case:
     c, x = data(n, batch, dtype)
-    op, S = sm.Toeplitz(c).prepare(engine="scipy"), rfft(np.concatenate([c, c[:1], c[:0:-1]]))
+    op, S = sm.Toeplitz(c).prepare(), rfft(np.concatenate([c, c[:1], c[:0:-1]]))
     what = f"Toeplitz / transforms of 2 n, {label(n, batch, dtype)}"
     return Case(what, lambda: op.matvec(x), lambda: irfft(S * rfft(x, 2 * n), 2 * n)[..., :n])
 
 
-def diagonal_circulant_diagonal(engine: str, n: int, batch: int, dtype: str) -> Case:
+def diagonal_circulant_diagonal(n: int, batch: int, dtype: str) -> Case:
     c, x = data(n, batch, dtype)
     a, b = np.random.default_rng(1).standard_normal((2, n)).astype(dtype)
-    op, S = sm.CDDProduct.from_vectors(a, c, b).prepare(engine=engine), rfft(c)
+    op, S = sm.CDDProduct.from_vectors(a, c, b).prepare(), rfft(c)
     return Case(
         label(n, batch, dtype),
         lambda: op.matvec(x),
@@ -158,14 +158,14 @@ def block(library: str, grid: tuple[int, int, int], batch: int, dtype: str) -> C
         c, x = (installed("torch").from_numpy(array) for array in (c, x))
     op = sm.BlockCirculant(c)
     what = f"{library}, {p * b:,} x {q * b:,}, b = {b}, {batch:,} vectors, {dtype}"
-    W, op = op.to_dense(), op.prepare(engine="scipy")
+    W, op = op.to_dense(), op.prepare()
     return Case(what, lambda: op.matvec(x), lambda: x @ W.T, 1 / 8 if dtype == "float32" else None)
 
 
-def dense(engine: str, n: int, batch: int, dtype: str) -> Case:
+def dense(n: int, batch: int, dtype: str) -> Case:
     c, x = data(n, batch, dtype)
     op = sm.Circulant(c)
-    W, op = op.to_dense(), op.prepare(engine=engine)
+    W, op = op.to_dense(), op.prepare()
     theirs = (lambda: W @ x) if batch == 1 else (lambda: x @ W.T)
     return Case(label(n, batch, dtype), lambda: op.matvec(x), theirs, 1.2, 3e-6)
 
@@ -236,16 +236,16 @@ def blocks(quick: bool) -> Iterator[Case]:
         yield block(library, grid, batch, dtype)
 
 
-def circulants(engine: str, prefix: str = "", said: str = "") -> dict[str, tuple[str, Cases]]:
+def circulants(prefix: str = "", said: str = "") -> dict[str, tuple[str, Cases]]:
     """Return the groups of one engine."""
-    ours = partial(circulant, engine)
-    products = partial(diagonal_circulant_diagonal, engine)
+    ours, primes = (partial(case, fast=bool(prefix)) for case in (circulant, prime))
+    products = diagonal_circulant_diagonal
     groups = {
         "vectors": ("one vector / floor", each(ours, SIZES, (1,))),
         "batches": ("64 vectors / floor", each(ours, SIZES, (64,))),
-        "primes": ("prime n / floor of that n", each(partial(prime, engine), PRIMES, tiny=31)),
+        "primes": ("prime n / floor of that n", each(primes, PRIMES, tiny=31)),
         "diagonals": ("D C D / floor of the circulant alone", each(products, (256, 1024, 4096, 16384, 65536))),
-        "small": ("small n / dense product", each(partial(dense, engine), DENSE, (1, 8, 64, 512), tiny=8)),
+        "small": ("small n / dense product", each(dense, DENSE, (1, 8, 64, 512), tiny=8)),
     }
     return {
         f"{prefix}{name}": (said + title if said else title[0].upper() + title[1:], cases)
@@ -254,10 +254,10 @@ def circulants(engine: str, prefix: str = "", said: str = "") -> dict[str, tuple
 
 
 GROUPS = {
-    **circulants("scipy"),
+    **circulants(),
     "others": ("Adjoint, solve, Toeplitz, complex / floor", others),
     "blocks": ("Block circulant / dense product", blocks),
-    **circulants("auto", "fast-", "With `fast`: "),
+    **circulants("fast-", "With `fast`: "),
     "torch": (
         "torch / its own transforms",
         each(torch_circulant, (256, 1000, 1021, 1024, 4096, 10000, 16384, 65536), (1, 64, 512)),
@@ -265,7 +265,7 @@ GROUPS = {
     "gradients": ("torch, forward and backward / its own transforms", each(torch_gradients, (256, 1024, 4096, 16384))),
     "jax": ("JAX, compiled / its own transforms", each(jax_circulant, (1024, 4096, 16384))),
 }
-NEEDED = {"torch": "torch", "gradients": "torch", "jax": "jax"} | dict.fromkeys(circulants("auto", "fast-"), "ducc0")
+NEEDED = {"torch": "torch", "gradients": "torch", "jax": "jax"} | dict.fromkeys(circulants("fast-"), "ducc0")
 
 
 def check(case: Case) -> None:
@@ -340,9 +340,10 @@ def main() -> None:
         if group in NEEDED and not installed(NEEDED[group]):
             print(f"{group}: {NEEDED[group]} is not installed", file=sys.stderr)
             continue
-        for case in GROUPS[group][1](options.quick):
-            rows.append(measured(group, case, rounds))
-            print(f"{group}: {case.what}: {rows[-1].ratio:.2f} {rows[-1].met}", file=sys.stderr, flush=True)
+        with engine("auto" if group.startswith("fast-") else "scipy"):
+            for case in GROUPS[group][1](options.quick):
+                rows.append(measured(group, case, rounds))
+                print(f"{group}: {case.what}: {rows[-1].ratio:.2f} {rows[-1].met}", file=sys.stderr, flush=True)
     if options.out:
         rows = with_earlier(rows, options.out / "floor.csv", options.only)
     where = machine("structmat", "numpy", "scipy", "torch", "jax", "ducc0")

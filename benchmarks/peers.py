@@ -18,7 +18,7 @@ the powers of two and crosses at other n.
 # ruff: noqa: E402  # threads are limited before libraries start them
 from __future__ import annotations
 
-from _common import finish, in_turns, machine, one_thread, parser, ratio, table
+from _common import engine, finish, in_turns, machine, one_thread, parser, ratio, table
 
 one_thread()
 
@@ -75,7 +75,8 @@ def transforms(c: np.ndarray, x: np.ndarray) -> Product:
 
 
 def structmat(c: np.ndarray, x: np.ndarray) -> Product:
-    op = sm.Circulant(c).prepare(engine="scipy")
+    with engine("scipy"):
+        op = sm.Circulant(c).prepare()
     return Product(lambda: op.matvec(x))
 
 

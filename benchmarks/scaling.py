@@ -15,7 +15,7 @@ by more. --out writes a table as ``.md`` and ``.csv`` and a plot, ``scaling_ENGI
 # ruff: noqa: E402  # threads are limited before libraries start them
 from __future__ import annotations
 
-from _common import finish, in_turns, machine, one_thread, parser, table
+from _common import engine, finish, in_turns, machine, one_thread, parser, table
 
 one_thread()
 
@@ -75,7 +75,8 @@ def measured(n: int, options: argparse.Namespace) -> Row:
     rng = np.random.default_rng(0)
     c = rng.standard_normal(n, dtype=np.dtype(options.dtype))
     x = rng.standard_normal((n,) if options.batch == 1 else (options.batch, n), dtype=c.dtype)
-    op, S = sm.Circulant(c).prepare(engine=options.engine), rfft(c)
+    with engine(options.engine):
+        op, S = sm.Circulant(c).prepare(), rfft(c)
     both = {"ours": lambda: op.matvec(x), "floor": lambda: irfft(S * rfft(x), n)}
     times = in_turns(both, options.rounds, limit=3.0)
     return Row(n, options.batch, options.dtype, *map(median, times.values()), x.nbytes, *memory(both["ours"]))

@@ -13,13 +13,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from math import prod
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 import scipy  # its `fft` is imported on first use: it would double the import time of structmat
 
 from structmat._array_tools import (
-    ArgumentValueError,
     Array,
     DType,
     Namespace,
@@ -76,10 +75,10 @@ PLAIN = {
 
 
 CHOICES: dict[tuple[str, str, bool], tuple[tuple[float, str], ...]] = {
-    ("scipy", "float32", False): ((4096, SCIPY_CONVOLUTION), (math.inf, SCIPY_STEPS)),
-    ("scipy", "float64", False): ((16384, SCIPY_CONVOLUTION), (math.inf, SCIPY_STEPS)),
-    ("scipy", "complex64", False): ((2047, SCIPY), (math.inf, SCIPY_STEPS)),
-    ("scipy", "complex128", False): ((4095, SCIPY), (math.inf, SCIPY_STEPS)),
+    ("numpy", "float32", False): ((4096, SCIPY_CONVOLUTION), (math.inf, SCIPY_STEPS)),
+    ("numpy", "float64", False): ((16384, SCIPY_CONVOLUTION), (math.inf, SCIPY_STEPS)),
+    ("numpy", "complex64", False): ((2047, SCIPY), (math.inf, SCIPY_STEPS)),
+    ("numpy", "complex128", False): ((4095, SCIPY), (math.inf, SCIPY_STEPS)),
     ("ducc0", "float32", False): ((1024, DUCC_CONVOLUTION), (2**15, DUCC), (math.inf, DUCC_STEPS)),
     ("ducc0", "float32", True): ((math.inf, DUCC_CONVOLUTION),),
     ("ducc0", "float64", False): ((1024, DUCC_CONVOLUTION), (8191, DUCC), (math.inf, DUCC_STEPS)),
@@ -126,17 +125,6 @@ def direct_up_to(size: float, library: str, dtype: str) -> int:
     return beaten[0] - 1 if beaten else sys.maxsize
 
 
-Engine: TypeAlias = Literal["auto", "scipy", "ducc0"]
-
-
-class Settings(NamedTuple):
-    """How products are to be computed."""
-
-    engine: Engine = "auto"
-    ready: bool = False
-    """Whether for many products, so that what they share is to be computed once."""
-
-
 @cache
 def ducc() -> Any:
     """Return ``ducc0.fft`` where the extra ``fast`` is installed, else None."""
@@ -147,27 +135,15 @@ def ducc() -> Any:
     return ducc0.fft
 
 
-def require_engine(engine: str, owner: str) -> None:
-    """Raise where `engine` is none, or not installed."""
-    if engine not in {"auto", "scipy", "ducc0"}:
-        raise ArgumentValueError(owner, "engine", f'must be "auto", "scipy" or "ducc0", got {engine!r}')
-    if engine == "ducc0" and ducc() is None:
-        raise ImportError(f'{owner}: engine="ducc0" needs the extra "fast": pip install "structmat[fast]"')
-
-
-def choices(dtype: str, engine: str = "auto", *, batched: bool) -> tuple[tuple[float, str], ...]:
-    """Return the methods for one vector or a batch, each up to its largest length."""
-    chosen = ("ducc0" if ducc() else "scipy") if engine == "auto" else engine
-    table = CHOICES.get((chosen, dtype, batched), ((math.inf, TORCH if chosen == "torch" else SCIPY),))
-    return tuple((limit, DUCC if name == SCIPY else name) for limit, name in table) if engine == "ducc0" else table
-
-
-def method_for(engine: str, dtype: str, length: int, *, batched: bool, once: bool = False) -> str:
+def method_for(library: str, dtype: str, length: int, *, batched: bool, once: bool = False) -> str:
     """Return the method for convolutions of that length, or for one to be done `once` the one without preparation.
 
-    The four-step method stands for plain transforms where the length does not divide into columns.
+    `library` is that of the arrays, NumPy or torch. The four-step method stands for plain transforms where the length
+    does not divide into columns.
     """
-    method, *_ = [method for limit, method in choices(dtype, engine, batched=batched) if length <= limit]
+    engine = "ducc0" if library == "numpy" and ducc() else library
+    table = CHOICES.get((engine, dtype, batched), ((math.inf, TORCH if engine == "torch" else SCIPY),))
+    method, *_ = [method for limit, method in table if length <= limit]
     return PLAIN[method] if once and method in {*STEPS, SCIPY_CONVOLUTION} else method
 
 
@@ -584,12 +560,12 @@ class Plan(Parametrised, ABC):
         """Return how many vectors of that NumPy dtype to give to a step at a time, or None for all."""
         return rows_in_chunk(self.width, dtype.itemsize)
 
-    def _method(self, xp: Namespace, settings: Settings, dtype: str, length: int, *, batched: bool, once: bool) -> str:
+    def _method(self, xp: Namespace, dtype: str, length: int, *, batched: bool, once: bool) -> str:
         """Return how to transform."""
         if self.is_stack:
             return ANY
         if xp is numpy_namespace:
-            return method_for(settings.engine, dtype, length, batched=batched, once=once)
+            return method_for("numpy", dtype, length, batched=batched, once=once)
         if once or library_of(xp) != "torch":
             return ANY
         method = method_for("torch", dtype, length, batched=batched)
@@ -605,11 +581,10 @@ class Convolution(Plan):
     kernel: Any
     """First column of the circulant, or None where only its spectrum is known."""
     spectrum: Any
-    """Its half spectrum (`real`) or full spectrum, or None where that is left to the product."""
+    """Its half spectrum (`is_real`) or full spectrum, or None until a product needs it."""
     length: int
     """Its size."""
     is_real: bool
-    settings: Settings
     shape: Any
     """Rows and columns of the corner."""
     flips: tuple[bool, bool] = (False, False)
@@ -628,7 +603,7 @@ class Convolution(Plan):
         return self.length
 
     def chunk_rows(self, dtype: Any) -> int | None:
-        method = method_for(self.settings.engine, dtype.name, self.length, batched=True)
+        method = method_for("numpy", dtype.name, self.length, batched=True)
         if method == DUCC_CONVOLUTION and self.kernel is not None and self.shape[1] == self.length:
             return None  # without a copy or a spectrum of the batch, nothing is gained from chunks
         return rows_in_chunk(self.length, dtype.itemsize)
@@ -637,9 +612,11 @@ class Convolution(Plan):
         length, rows = self.length, self.shape[0]
 
         def transformed() -> Any:
-            return spectrum(self.kernel, xp, real=self.is_real) if self.spectrum is None else self.spectrum
+            if self.spectrum is None:
+                object.__setattr__(self, "spectrum", spectrum(self.kernel, xp, real=self.is_real))
+            return self.spectrum
 
-        method = self._method(xp, self.settings, dtype, length, batched=batched, once=once)
+        method = self._method(xp, dtype, length, batched=batched, once=once)
         convolve = convolver(method, self.kernel, transformed, length, xp, real=self.is_real)
         (flipped_rows, flipped_cols), keep, reverse = self.flips, xp is numpy_namespace, None
         if flipped_rows or flipped_cols:
@@ -664,19 +641,13 @@ class Convolution(Plan):
 
 
 def convolution(
-    kernel: Array,
-    shape: tuple[int, int],
-    settings: Settings,
-    xp: Namespace,
-    *,
-    flips: tuple[bool, bool] = (False, False),
+    kernel: Array, shape: tuple[int, int], xp: Namespace, *, flips: tuple[bool, bool] = (False, False)
 ) -> Convolution:
     """Return the plan of the leading corner, `shape`, of the circulant with first column `kernel`."""
     real, length = not is_complex(kernel.dtype, xp), kernel.shape[-1]
-    if xp is not numpy_namespace:  # engines of NumPy alone take the first column itself
-        return Convolution(None, spectrum(kernel, xp, real=real), length, real, settings, shape, flips)
-    ready = spectrum(kernel, xp, real=real) if settings.ready else None
-    return Convolution(kernel, ready, length, real, settings, shape, flips)
+    if xp is numpy_namespace and ducc():  # which takes the first column itself
+        return Convolution(kernel, None, length, real, shape, flips)
+    return Convolution(None, spectrum(kernel, xp, real=real), length, real, shape, flips)
 
 
 class Products(NamedTuple):
@@ -700,10 +671,6 @@ class Products(NamedTuple):
 
 def show_config() -> None:
     """Print versions, and which library transforms NumPy arrays.
-
-    See Also
-    --------
-    LinearOperator.prepare : Choose an engine for one operator.
 
     Examples
     --------

@@ -34,7 +34,6 @@ from structmat._fourier import (
     PLAIN,
     Convolution,
     Plan,
-    Settings,
     Step,
     convolution,
     fast_length,
@@ -67,7 +66,6 @@ class Bezoutian(Plan):
     length: int
     """The length of transforms, at least 2 n - 1."""
     is_real: bool
-    settings: Settings
     flips: tuple[bool, bool]
     """Whether the rows and the columns are in reverse order."""
 
@@ -85,7 +83,7 @@ class Bezoutian(Plan):
         return 3.0 * self.length  # six transforms, where a convolution has two
 
     def step(self, xp: Namespace, dtype: str, *, batched: bool, once: bool = False) -> Step:
-        method = self._method(xp, self.settings, dtype, self.length, batched=batched, once=once)
+        method = self._method(xp, dtype, self.length, batched=batched, once=once)
         forward, backward = transforms(PLAIN.get(method, method), self.length, xp, real=self.is_real)
         in_place = is_numpy(xp) and not self.is_stack
         times: Any = operator.imul if in_place else operator.mul
@@ -106,7 +104,7 @@ class Bezoutian(Plan):
         return step
 
 
-def bezoutian(x: Array, y: Array, settings: Settings, xp: Namespace, *, flips: tuple[bool, bool]) -> Bezoutian:
+def bezoutian(x: Array, y: Array, xp: Namespace, *, flips: tuple[bool, bool] = (False, False)) -> Bezoutian:
     """Return the plan of the matrix ``L(x) U(1, -y[n-1], ..., -y[1]) + L(y) U(0, x[n-1], ..., x[1])``.
 
     L and U are the lower and upper triangular Toeplitz matrices with that first column and first row.
@@ -122,7 +120,7 @@ def bezoutian(x: Array, y: Array, settings: Settings, xp: Namespace, *, flips: t
 
     vectors = (x, upper(1.0, -y[..., 1:]), y, upper(0.0, x[..., 1:]))
     a, b, c, d = (spectrum(v, xp, real=real, n=length) for v in vectors)
-    return Bezoutian(a, b, c, d, n, length, real, settings, flips)
+    return Bezoutian(a, b, c, d, n, length, real, flips)
 
 
 def levinson(c: NDArray[Any], r: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], complex, float]:
@@ -232,7 +230,7 @@ class ToeplitzSystem:
     def plan(self) -> Convolution:
         """The products with T."""
         kernel = kernel_of_diagonals(self.c, self.r[1:], numpy_namespace)
-        return convolution(kernel, (self.n, self.n), Settings(ready=True), numpy_namespace)
+        return convolution(kernel, (self.n, self.n), numpy_namespace)
 
     def _product(self, x: NDArray[Any]) -> Any:
         return self.plan.apply(x, numpy_namespace)
@@ -264,7 +262,7 @@ class ToeplitzSystem:
     def inverse(self) -> Bezoutian:
         """The products with the inverse, by its two vectors."""
         x, y = self.vectors
-        return bezoutian(x, y, Settings(ready=True), numpy_namespace, flips=(False, False))
+        return bezoutian(x, y, numpy_namespace)
 
     def _warn_of_condition(self, value: float) -> None:
         if self.owner and not self._has_warned:
@@ -456,7 +454,7 @@ class ToeplitzSystem:
         rest = known - self._product(v)
         rest[1, 0] = 0  # where any number is right
         x, y = v
-        inverse = bezoutian(x, y, Settings(), numpy_namespace, flips=(False, False))
+        inverse = bezoutian(x, y, numpy_namespace)
         change: Any = inverse.apply(rest, numpy_namespace)
         sizes = np.linalg.norm(v, axis=-1)
         relative = np.linalg.norm(change, axis=-1) / np.where(sizes > 0, sizes, 1)
@@ -495,7 +493,7 @@ class ToeplitzSystem:
         v = (np.modf(0.6180339887498949 * np.arange(1, self.n + 1))[0] - 0.3).astype(x.dtype)
         b = np.convolve(self.constants, v.astype(wide), "valid") if self.n <= LARGEST else self._product(v.astype(wide))
         b = b.astype(x.dtype)
-        plan = bezoutian(x, y, Settings(), numpy_namespace, flips=(False, False))
+        plan = bezoutian(x, y, numpy_namespace)
         found: tuple[Any, Any] = plan.apply(b, numpy_namespace), self._solved(b[None].astype(wide))[0]
         lost, best = (float(np.linalg.norm(z - v)) / float(np.linalg.norm(v)) for z in found)
         if not lost <= 300 * max(best, self.eps / 2):
@@ -566,8 +564,8 @@ def tangents(x: Array, y: Array, dc: Array, dr: Array, xp: Namespace) -> tuple[A
 
     ``dx = -T^-1 dT x``, ``dy = T^-1 (d(0, t[1 - n], ..., t[-1]) - dT y)`` and ``d log det T = tr(T^-1 dT)``.
     """
-    n, inverse = x.shape[-1], bezoutian(x, y, Settings(), xp, flips=(False, False))
-    change = convolution(kernel_of_diagonals(dc, dr[..., 1:], xp), (n, n), Settings(), xp)
+    n, inverse = x.shape[-1], bezoutian(x, y, xp)
+    change = convolution(kernel_of_diagonals(dc, dr[..., 1:], xp), (n, n), xp)
     moved = concat_last([xp.zeros_like(dr[..., :1]), xp.flip(dr[..., 1:], axis=-1)], xp)
     column, row = _diagonal_sums(x, y, xp)
     return (
@@ -664,7 +662,7 @@ def transposed(function: Callable[[Array], Array], xp: Namespace) -> Callable[[A
 def products(c: Array, r: Array, xp: Namespace) -> Callable[[Array], Array]:
     """Return the product with a Toeplitz matrix."""
     n = c.shape[-1]
-    plan = convolution(kernel_of_diagonals(c, r[..., 1:], xp), (n, n), Settings(), xp)
+    plan = convolution(kernel_of_diagonals(c, r[..., 1:], xp), (n, n), xp)
     return lambda v: plan.apply(v, xp)
 
 

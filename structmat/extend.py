@@ -11,7 +11,7 @@ Required
 With a default
     ``_conj()``, by the conjugates of all parameters, a real operator itself; ``_rmatvec(y, xp)``, ``_matmat(X, xp)``,
     ``_to_dense(like)`` with a `Context`, ``_row_sums(xp)``, ``_details()`` for the repr, and for `prepare`
-    ``_plan(settings, xp)`` and ``_solver(settings, xp)``: the plan of an operator with the same products, and of its
+    ``_plan(xp)`` and ``_solver(xp)``: the plan of an operator with the same products, and of its
     inverse, None by default.
 Without a closed form unless given
     ``_inv(xp)``, ``_solve(b, xp)``, ``_pinv(rtol, xp)``, ``_eigvals(xp)``, ``_eig(xp)``, ``_svdvals(xp)``,

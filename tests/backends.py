@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import numpy as np
 import pytest
+
+from structmat import _fourier
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,18 @@ def get(name: str) -> Backend:
         if name == "numpy":
             raise
         pytest.skip(f"{name}: {error}")
+
+
+ENGINES = ("scipy", "ducc0") if _fourier.ducc() else ("scipy",)
+
+
+@contextmanager
+def by_engine(name: str) -> Iterator[None]:
+    """Let what is prepared meanwhile transform NumPy arrays by one engine: "scipy" as where ducc0 is not installed."""
+    with pytest.MonkeyPatch.context() as patch:
+        if name == "scipy":
+            patch.setattr(_fourier, "ducc", lambda: None)
+        yield
 
 
 def along_last_axis(function: Any, A: Any, b: Any, **options: Any) -> Any:

@@ -61,6 +61,12 @@ def _compiled_graphs() -> Iterator[None]:
         sys.modules["torch._dynamo"].reset()
 
 
+@pytest.fixture(params=backends.ENGINES)
+def engine(request: pytest.FixtureRequest) -> Iterator[None]:
+    with backends.by_engine(request.param):
+        yield
+
+
 @pytest.fixture(params=list(backends.FACTORIES))
 def backend(request: pytest.FixtureRequest) -> backends.Backend:
     return backends.get(request.param)

@@ -18,6 +18,7 @@ import scipy.linalg
 from hypothesis import strategies as st
 
 import structmat as sm
+from tests.backends import ENGINES, by_engine
 
 DTYPES = ("float32", "float64", "complex64", "complex128")
 BATCHES = ((), (), (), (2,), (1,), (2, 3))
@@ -342,10 +343,11 @@ def prepared(entry: Entry) -> Entry:
 
     def draw(v: Vectors) -> Sample:
         sample = entry.draw(v)
-        engine, direct = str(v.rng.choice(["auto", "scipy"])), bool(v.rng.integers(2))
+        engine, direct = str(v.rng.choice(ENGINES)), bool(v.rng.integers(2))
 
         def make(a: Callable[[np.ndarray], Any]) -> sm.LinearOperator:
-            P = sample.make(a).prepare(engine=engine)
+            with by_engine(engine):
+                P = sample.make(a).prepare()
             return P if direct else replace(P, direct=0)
 
         return replace(sample, make=make)

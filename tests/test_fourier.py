@@ -21,7 +21,6 @@ import structmat as sm
 from structmat import _fourier
 from structmat._array_tools import numpy_namespace
 from structmat._fourier import (
-    Settings,
     convolution,
     convolve_axis,
     fast_length,
@@ -80,9 +79,6 @@ def test_chunks_of_any_size_are_the_whole(rows: int, size: int | None) -> None:
         assert max(seen, default=0) <= (size or rows)
 
 
-ENGINES = ["scipy", *(["ducc0"] if _fourier.ducc() else [])]
-
-
 @pytest.mark.parametrize(("length", "real"), [(4, True), (5, False)])
 def test_corners_of_every_shape(length: int, real: bool) -> None:
     rng, xp = np.random.default_rng(length), numpy_namespace
@@ -93,9 +89,9 @@ def test_corners_of_every_shape(length: int, real: bool) -> None:
         for flips in product((False, True), repeat=2):
             down, along = (-1 if flip else 1 for flip in flips)
             wanted = [matrix[:rows, :cols][::down, ::along] @ v for matrix, v in zip(whole, x, strict=True)]
-            stack = convolution(kernels, (rows, cols), Settings(), xp, flips=flips)
+            stack = convolution(kernels, (rows, cols), xp, flips=flips)
             np.testing.assert_allclose(stack.apply(x, xp), wanted, atol=1e-14)
-            one = convolution(kernels[0], (rows, cols), Settings(), xp, flips=flips)
+            one = convolution(kernels[0], (rows, cols), xp, flips=flips)
             for found in (one.apply(x[0], xp), one.apply(x[:1], xp)[0], stack.apply(x, xp)[0]):
                 np.testing.assert_allclose(found, wanted[0], atol=1e-14)
 
@@ -129,13 +125,13 @@ def test_transforms_of_no_vectors_have_the_shape_and_dtype_of_others(xp: Any, ze
         assert found.dtype == other.dtype
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.usefixtures("engine")
 @pytest.mark.parametrize("make", [sm.Toeplitz, sm.Hankel])
-def test_products_keep_no_memory_of_the_entries_cut_off(engine: str, make: Any) -> None:
+def test_products_keep_no_memory_of_the_entries_cut_off(make: Any) -> None:
     """Rows of a long kernel that are not wanted would be kept for as long as the product."""
     rng = np.random.default_rng(0)
     m, n = 500, 5000
-    P = make(rng.standard_normal(m), rng.standard_normal(n)).prepare(engine=engine)
+    P = make(rng.standard_normal(m), rng.standard_normal(n)).prepare()
     for shape in ((n,), (1, n), (3, n)):
         y = P.matvec(rng.standard_normal(shape))
         held = y if y.base is None else y.base
@@ -179,8 +175,8 @@ def test_the_number_of_transforms(real: bool, monkeypatch: pytest.MonkeyPatch) -
 
 def test_the_table_has_a_method_for_every_length() -> None:
     for dtype in ("float32", "complex64", "float64", "complex128"):
-        for engine, many in itertools.product(("scipy", "ducc0", "auto", "torch"), (False, True)):
-            limits = [limit for limit, _ in _fourier.choices(dtype, engine, batched=many)]
+        for library, many in itertools.product(("numpy", "ducc0", "torch"), (False, True)):
+            limits = [limit for limit, _ in _fourier.CHOICES.get((library, dtype, many), ((np.inf, ""),))]
             assert limits == sorted(limits)
             assert limits[-1] == np.inf
         for library in ("numpy", "ducc0", "torch"):
@@ -189,16 +185,6 @@ def test_the_table_has_a_method_for_every_length() -> None:
             assert _fourier.direct_up_to(sizes[-1], library, dtype) == sys.maxsize
             assert _fourier.direct_up_to(sizes[0] + 1, library, dtype) == 0
             assert _fourier.direct_up_to(sizes[0], library, dtype) >= 1
-
-
-def test_engines_that_are_none_or_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    C = sm.Circulant(np.ones(3))
-    with pytest.raises(ValueError, match=r'Circulant\.prepare: engine must be "auto", "scipy" or "ducc0"'):
-        C.prepare(engine="fftw")  # type: ignore[arg-type]
-    monkeypatch.setitem(sys.modules, "ducc0", None)  # so that its import fails
-    monkeypatch.setattr(_fourier, "ducc", _fourier.ducc.__wrapped__)
-    with pytest.raises(ImportError, match=r"structmat\[fast\]"):
-        C.prepare(engine="ducc0")
 
 
 @pytest.mark.parametrize("fast", [False, True])

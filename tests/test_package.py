@@ -44,7 +44,6 @@ for package, extra, call in [
     ("peft", "peft", "import structmat.peft"),
     ("matplotlib", "plot", "sm.plot"),
     ("safetensors", "io", "sm.io.save(sm.Circulant([1.0, 2.0]), 'file.safetensors')"),
-    ("ducc0", "fast", "sm.Circulant([1.0, 2.0]).prepare(engine='ducc0')"),
     ("joblib", "studies", "sm.studies"),
 ]:
     for name in [name for name in sys.modules if name.partition(".")[0] == package]:

@@ -49,7 +49,6 @@ from structmat._array_tools import (
 from structmat._fourier import (
     PLAIN,
     Plan,
-    Settings,
     Step,
     cyclic_kernel,
     from_spectrum,
@@ -80,7 +79,6 @@ class BlockConvolution(Plan):
     length: int
     """The length of transforms, longer than `block_size` where that is not fast."""
     is_real: bool
-    settings: Settings
     shape: Any
     """Rows and columns."""
 
@@ -108,7 +106,7 @@ class BlockConvolution(Plan):
         if not is_numpy(xp) or self.is_stack:
             options = {"real": self.is_real, "stack": self.is_stack}
             return lambda x, out: by_frequency(lambda X: xp.matmul(X, S), x, b, length, xp, **options)[..., :rows]  # noqa: ARG005
-        method = self._method(xp, self.settings, dtype, length, batched=batched, once=once)
+        method = self._method(xp, dtype, length, batched=batched, once=once)
         forward, backward = transforms(PLAIN.get(method, method), length, real=self.is_real, axis=0)
         q, p = S.shape[-2:]
 
@@ -288,13 +286,11 @@ class BlockCirculant(Planned):
     def _is_real_with(self, x: Array, xp: Namespace) -> bool:
         return not (is_complex(self.c.dtype, xp) or is_complex(x.dtype, xp))
 
-    def _plan(self, settings: Settings, xp: Namespace) -> BlockConvolution:
+    def _plan(self, xp: Namespace) -> BlockConvolution:
         real = not is_complex(self.c.dtype, xp)
         kernel = cyclic_kernel(self.c, xp)
-        S = xp.matrix_transpose(moved(spectrum(kernel, xp, real=real), -1, -3, xp))
-        if settings.ready or is_numpy(xp):
-            S = contiguous(S, xp)
-        return BlockConvolution(S, self.block_size, kernel.shape[-1], real, settings, self.shape)
+        S = contiguous(xp.matrix_transpose(moved(spectrum(kernel, xp, real=real), -1, -3, xp)), xp)
+        return BlockConvolution(S, self.block_size, kernel.shape[-1], real, self.shape)
 
     def _transpose(self) -> BlockCirculant:
         xp = self._own_namespace()

@@ -30,7 +30,7 @@ from structmat._array_tools import (
     padded,
     scale_array,
 )
-from structmat._fourier import Plan, Settings
+from structmat._fourier import Plan
 from structmat.operators._block_circulant import BlockCirculant
 from structmat.operators._circulants import BandedCirculant, Circulant, SpectralCirculant
 from structmat.operators._combinations import Chain
@@ -256,14 +256,14 @@ class CDDProduct(Chain):
                 y, log = _normalised(factor._rmatvec(y, xp), log)
         return float(0.5 * np.logaddexp.reduce(terms))
 
-    def _solver(self, settings: Settings, xp: Namespace) -> Plan | None:
+    def _solver(self, xp: Namespace) -> Plan | None:
         self._require_square_factors("solve")
-        plans = [f._solver(settings, xp) for f in reversed(self.factors)]
+        plans = [f._solver(xp) for f in reversed(self.factors)]
         known = tuple(plan for plan in plans if isinstance(plan, Plan))
         return CombinedPlan(known, is_sum=False) if len(known) == len(plans) else None
 
     def _matvec(self, x: Array, xp: Namespace) -> Array:
-        plan = self._plan(Settings(), xp) if is_numpy(xp) else None  # in chunks, without which it would only cost
+        plan = self._plan(xp) if is_numpy(xp) else None  # in chunks, without which it would only cost
         return super()._matvec(x, xp) if plan is None else plan.apply(x, xp)
 
     def _details(self) -> str:

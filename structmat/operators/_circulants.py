@@ -44,7 +44,6 @@ from structmat._array_tools import (
 from structmat._fourier import (
     Convolution,
     Plan,
-    Settings,
     Step,
     convolution,
     cyclic_kernel,
@@ -109,7 +108,7 @@ def product_by_spectrum(values: Array, n: int, x: Array, xp: Namespace, *, real:
     """Return the products of the circulant of size n with a given half spectrum (`real`) or full one."""
     if prod(x.shape[:-1]) >= _ENOUGH and (is_numpy(xp) or not is_fast(n)):
         return Circulant(from_spectrum(values, n, xp, real=real))._matvec(x, xp)
-    return Convolution(None, values, n, real, Settings(), (n, n)).apply(x, xp)
+    return Convolution(None, values, n, real, (n, n)).apply(x, xp)
 
 
 class CirculantLike(Planned):
@@ -160,15 +159,15 @@ class CirculantLike(Planned):
     def _solve(self, b: Array, xp: Namespace) -> Array:
         return self.to_circulant()._solve(b, xp)
 
-    def _solver(self, settings: Settings, xp: Namespace) -> Convolution | None:
+    def _solver(self, xp: Namespace) -> Convolution | None:
         S = self.to_spectral()
         values, n = S._nonzero_eigvals("solve", xp), S.n
         if not are_normal(values, xp):
             return None
         if not is_fast(n):
-            return S._like(1 / values)._plan(settings, xp)
+            return S._like(1 / values)._plan(xp)
         # with every digit of small values
-        return Convolution(None, 1 / values, n, S.real, settings, self.shape)
+        return Convolution(None, 1 / values, n, S.real, self.shape)
 
     def _pinv(self, rtol: float, xp: Namespace) -> LinearOperator:
         S = self.to_spectral()
@@ -305,9 +304,9 @@ class Circulant(CirculantLike):
     def _as_circulant(self) -> Circulant:
         return self
 
-    def _plan(self, settings: Settings, xp: Namespace) -> Convolution:
+    def _plan(self, xp: Namespace) -> Convolution:
         n = self.c.shape[-1]
-        return convolution(cyclic_kernel(self.c, xp), (n, n), settings, xp)
+        return convolution(cyclic_kernel(self.c, xp), (n, n), xp)
 
     def _transpose(self) -> Circulant:
         return self._replaced(c=reversed_cyclically(self.c, self._own_namespace()))
@@ -423,8 +422,8 @@ class SpectralCirculant(CirculantLike):
     def _like(self, values: Array) -> SpectralCirculant:
         return self._replaced(spectrum=values)
 
-    def _plan(self, settings: Settings, xp: Namespace) -> Convolution:
-        return self.to_circulant()._plan(settings, xp)
+    def _plan(self, xp: Namespace) -> Convolution:
+        return self.to_circulant()._plan(xp)
 
     def _matvec(self, x: Array, xp: Namespace) -> Array:
         return product_by_spectrum(self.spectrum, self.n, x, xp, real=self.real)
@@ -568,7 +567,7 @@ class BandedCirculant(CirculantLike):
             c = c + xp.where(k == (self.start + j) % self.n, entry, xp.zeros_like(entry))
         return Circulant(c)
 
-    def _plan(self, settings: Settings, xp: Namespace) -> ShiftAndAdd:
+    def _plan(self, xp: Namespace) -> ShiftAndAdd:
         return ShiftAndAdd(self.entries, self.n, self.start, not is_complex(self.dtype, xp))
 
     def _transpose(self) -> BandedCirculant:

@@ -31,7 +31,7 @@ from structmat._array_tools import (
     precision_of,
     scale_array,
 )
-from structmat._fourier import Plan, Settings
+from structmat._fourier import Plan
 from structmat.operators._diagonal import Identity
 from structmat.operators._linear_operator import LinearOperator, NormOrder, SpectralFunction, sign_and_log
 from structmat.operators._prepared import (
@@ -42,7 +42,7 @@ from structmat.operators._prepared import (
     require_operators,
     values_of,
 )
-from structmat.operators._products import Context, add, compose, power, scale
+from structmat.operators._products import LATER, Context, add, compose, scale
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -291,8 +291,8 @@ class Chain(Combination):
     def _rmatvec(self, y: Array, xp: Namespace) -> Array:
         return reduce(lambda x, factor: factor._rmatvec(x, xp), self.factors, y)
 
-    def _plan(self, settings: Settings, xp: Namespace) -> Plan | None:
-        return plan_of_parts(self.factors, settings, xp)
+    def _plan(self, xp: Namespace) -> Plan | None:
+        return plan_of_parts(self.factors, xp)
 
     def _transpose(self) -> LinearOperator:
         return type(self)(tuple(f._transpose() for f in reversed(self.factors)))  # type: ignore[call-arg]
@@ -399,8 +399,7 @@ def _identity_times_combination(left: Identity, right: LinearOperator) -> Linear
     return right
 
 
-@power.rule(object, object)
-def _power(operator: LinearOperator, k: int) -> LinearOperator:
+def power(operator: Any, k: int) -> Any:
     """Return the power by eigenvalues where the family has them, else by repeated squaring."""
     if k == 0:
         return _ones(operator)
@@ -413,6 +412,9 @@ def _power(operator: LinearOperator, k: int) -> LinearOperator:
         if bit == "1":
             result = result @ base
     return result
+
+
+LATER["power"] = power
 
 
 def _ones(operator: LinearOperator) -> LinearOperator:
@@ -489,8 +491,8 @@ class Sum(Combination):
     def _rmatvec(self, y: Array, xp: Namespace) -> Array:
         return reduce(lambda x, term: x + term._rmatvec(y, xp), self.terms[1:], self.terms[0]._rmatvec(y, xp))
 
-    def _plan(self, settings: Settings, xp: Namespace) -> Plan | None:
-        return plan_of_parts(self.terms, settings, xp, is_sum=True)
+    def _plan(self, xp: Namespace) -> Plan | None:
+        return plan_of_parts(self.terms, xp, is_sum=True)
 
     def _transpose(self) -> LinearOperator:
         return Sum(tuple(t._transpose() for t in self.terms))

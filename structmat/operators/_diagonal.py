@@ -27,7 +27,7 @@ from structmat._array_tools import (
     is_numpy,
     quotient,
 )
-from structmat._fourier import Plan, Settings, Step, multilevel_fft, multilevel_ifft
+from structmat._fourier import Plan, Step, multilevel_fft, multilevel_ifft
 from structmat.operators._linear_operator import LinearOperator, SpectralFunction, spectral_rounding
 from structmat.operators._products import Context, compose, scale
 
@@ -305,10 +305,10 @@ class Diagonal(LinearOperator):
         require_nonzero(self.d, 0, "Diagonal.solve", xp)
         return quotient(b, self.d, xp)
 
-    def _plan(self, settings: Settings, xp: Namespace) -> Entrywise:
+    def _plan(self, xp: Namespace) -> Entrywise:
         return Entrywise(self.d, not is_complex(self.d.dtype, xp))
 
-    def _solver(self, settings: Settings, xp: Namespace) -> Entrywise | None:
+    def _solver(self, xp: Namespace) -> Entrywise | None:
         require_nonzero(self.d, 0, "Diagonal.solve", xp)
         return Entrywise(1 / self.d, not is_complex(self.d.dtype, xp)) if are_normal(self.d, xp) else None
 

@@ -27,7 +27,7 @@ from structmat.operators._diagonal import Diagonal, Identity
 from structmat.operators._linear_operator import LinearOperator
 from structmat.operators._multilevel import MultilevelCirculant, MultilevelToeplitz, by_axes
 from structmat.operators._prepared import Prepared
-from structmat.operators._products import add, compose, scale, submatrix
+from structmat.operators._products import LATER, add, compose, scale
 from structmat.operators._toeplitz import Hankel, Toeplitz, hankel_of, toeplitz_of
 
 _WIDEST_BAND = 64
@@ -217,19 +217,18 @@ def _spectral_multiple(operator: SpectralCirculant, factor: Scalar | Reciprocal)
     return SpectralCirculant(scale_array(values, factor, 1, xp), operator.n, real)
 
 
-@submatrix.rule(object, object)
-def _block(operator: Any, block: tuple[range, range]) -> Any:
-    """Return the block of these rows and columns, where the narrowest family with blocks holds the operator."""
-    (rows, cols), xp = block, operator._own_namespace()
+def block_of(operator: Any, rows: range, cols: range) -> Any:
+    """Return a block as an operator or as an array, where the narrowest family with blocks holds the operator."""
+    xp = operator._own_namespace()
     match operator:
         case Prepared():
-            return _block(operator.operator, block)
+            return block_of(operator.operator, rows, cols)
         case Identity() if rows == cols:
             return Identity(len(rows))
         case Diagonal() if rows == cols:
             return Diagonal(operator.d[..., rows.start : rows.stop])
         case Diagonal() if 1 in {len(rows), len(cols)}:
-            i, j = (xp.arange(part.start, part.stop, device=operator.device) for part in block)
+            i, j = (xp.arange(part.start, part.stop, device=operator.device) for part in (rows, cols))
             entries = operator.d[..., rows.start : rows.stop, None]
             return xp.where(i[:, None] == j, entries, xp.zeros_like(entries))  # zero times infinity would be NaN
         case Hankel():
@@ -241,9 +240,10 @@ def _block(operator: Any, block: tuple[range, range]) -> Any:
             return toeplitz_of(operator._constants(xp)[..., corner : corner + len(rows) + len(cols) - 1], len(cols), xp)
         case _:
             lifted = _member(operator, Toeplitz, operator) if isinstance(operator, CirculantLike) else None
-            return NotImplemented if lifted is None else _block(lifted, block)
+            return NotImplemented if lifted is None else block_of(lifted, rows, cols)
 
 
+LATER["block"] = block_of
 for _family in HOLDS:
     add.rule(_family, object)(_sum)
     scale.rule(_family, object)(_spectral_multiple if _family is SpectralCirculant else _multiple)

@@ -24,7 +24,7 @@ from structmat._array_tools import (
     is_vector,
     precision_of,
 )
-from structmat._fourier import Plan, Settings
+from structmat._fourier import Plan
 from structmat.operators._products import Operator
 
 NormOrder: TypeAlias = Literal["fro", "nuc", 1, 2] | float
@@ -817,8 +817,8 @@ class Planned(LinearOperator):
     """An operator with the hook `_plan` in place of `_matvec`."""
 
     @abstractmethod
-    def _plan(self, settings: Settings, xp: Namespace) -> Plan:
+    def _plan(self, xp: Namespace) -> Plan:
         """What computes the products."""
 
     def _matvec(self, x: Array, xp: Namespace) -> Array:
-        return self._plan(Settings(), xp).apply(x, xp)
+        return self._plan(xp).apply(x, xp)

@@ -30,7 +30,6 @@ from structmat._array_tools import (
 )
 from structmat._fourier import (
     Plan,
-    Settings,
     Step,
     as_grid,
     as_vectors,
@@ -384,7 +383,7 @@ class MultilevelCirculant(OnGrids):
         c = multilevel_ifft(values, self.sizes, xp, real=False)
         return self._with(xp.real(c) if real else c)
 
-    def _plan(self, settings: Settings, xp: Namespace) -> MultilevelConvolution:
+    def _plan(self, xp: Namespace) -> MultilevelConvolution:
         return MultilevelConvolution.of(self.c, self.sizes, self.sizes, self.sizes, xp)
 
     def _transpose(self) -> MultilevelCirculant:
@@ -409,18 +408,18 @@ class MultilevelCirculant(OnGrids):
     def _inv(self, xp: Namespace) -> MultilevelCirculant:
         return self._with_spectrum(1 / self._nonzero_eigvals("inv", xp), xp, real=self._is_real())
 
-    def _plan_to_invert(self, settings: Settings, xp: Namespace) -> MultilevelConvolution:
-        plan = self._plan(settings, xp)
+    def _plan_to_invert(self, xp: Namespace) -> MultilevelConvolution:
+        plan = self._plan(xp)
         require_nonzero(plan.spectrum, self._rounding(xp), "MultilevelCirculant.solve", xp)
         return plan
 
-    def _solver(self, settings: Settings, xp: Namespace) -> MultilevelConvolution | None:
-        plan = self._plan_to_invert(settings, xp)
+    def _solver(self, xp: Namespace) -> MultilevelConvolution | None:
+        plan = self._plan_to_invert(xp)
         return replace(plan, spectrum=1 / plan.spectrum) if are_normal(plan.spectrum, xp) else None
 
     def _solve(self, b: Array, xp: Namespace) -> Array:
         unit = binary_unit(self.c, xp)  # as sums may overflow, and reciprocals
-        plan = self._with(self.c / unit)._plan_to_invert(Settings(), xp)
+        plan = self._with(self.c / unit)._plan_to_invert(xp)
         return replace(plan, spectrum=1 / plan.spectrum).apply(b / unit, xp)
 
     def _pinv(self, rtol: float, xp: Namespace) -> MultilevelCirculant:
@@ -656,7 +655,7 @@ class MultilevelToeplitz(OnGrids):
         other = "" if self.row_sizes == self.col_sizes else f"col_sizes={self.col_sizes}, "
         return f"row_sizes={self.row_sizes}, {other}"
 
-    def _plan(self, settings: Settings, xp: Namespace) -> MultilevelConvolution:
+    def _plan(self, xp: Namespace) -> MultilevelConvolution:
         """A corner of a multilevel circulant matrix of lengths that transform fast."""
         rows, cols = self.row_sizes, self.col_sizes
         lengths = tuple(map(fast_length, _offset_sizes(rows, cols)))

@@ -38,7 +38,6 @@ from structmat._fourier import (
     TORCH_LARGE,
     Plan,
     Products,
-    Settings,
     Step,
     direct_up_to,
     ducc,
@@ -47,7 +46,7 @@ from structmat._fourier import (
 )
 from structmat.operators._diagonal import Entrywise, Identity
 from structmat.operators._linear_operator import LinearOperator
-from structmat.operators._products import add, compose, prepare, scale
+from structmat.operators._products import LATER, add, compose, scale
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -150,11 +149,9 @@ class ByHooks(Plan):
         return y
 
 
-def plan_of_parts(
-    parts: Sequence[LinearOperator], settings: Settings, xp: Namespace, *, is_sum: bool = False
-) -> CombinedPlan | None:
+def plan_of_parts(parts: Sequence[LinearOperator], xp: Namespace, *, is_sum: bool = False) -> CombinedPlan | None:
     """Return the plan of a sum or a product of operators; None where nothing can be prepared."""
-    plans = [part._plan(settings, xp) for part in parts]
+    plans = [part._plan(xp) for part in parts]
     if all(plan is None or isinstance(plan, Entrywise) for plan in plans) and None in plans:
         return None
     return CombinedPlan(tuple(plan or ByHooks(part) for plan, part in zip(plans, parts, strict=True)), is_sum)
@@ -268,8 +265,6 @@ class Prepared(LinearOperator):
         Its dense matrix, if it is so small that a dense product is faster.
     direct : int
         The largest number of vectors for which it is faster.
-    settings : Settings
-        The engine.
 
     See Also
     --------
@@ -307,8 +302,6 @@ class Prepared(LinearOperator):
     """Its dense matrix, or None."""
     direct: int
     """The largest number of vectors for which the dense matrix is used."""
-    settings: Settings
-    """The engine."""
     products: Products | None = field(init=False)
     adjoint: Prepared = field(init=False)
     adjoint_products: Products | None = field(init=False)
@@ -332,7 +325,7 @@ class Prepared(LinearOperator):
         if type(x) is not np.ndarray or x.shape[-1:] != self.shape[:1]:
             return None
         op, xp = self.operator._to_working_precision("solve")
-        solver = op._solver(self.settings, xp) if is_numpy(xp) and self.shape[0] == self.shape[1] else None
+        solver = op._solver(xp) if is_numpy(xp) and self.shape[0] == self.shape[1] else None
         return self._kept(name, products_of(solver, None, 0) if isinstance(solver, Plan) else solver)
 
     def _products(self) -> Products | None:
@@ -346,7 +339,7 @@ class Prepared(LinearOperator):
         try:
             return self.adjoint
         except AttributeError:
-            made: LinearOperator = prepare(self.operator._conj()._transpose(), self.settings)
+            made = prepared(self.operator._conj()._transpose())
             plain = is_plain([*self._arrays(), *(made.plan if isinstance(made, Prepared) else made)._arrays()])
             return self._kept("adjoint", made) if plain else made
 
@@ -388,19 +381,18 @@ class Prepared(LinearOperator):
             return super()._matmat(X, xp)
         return matmul(matrix, X, xp)
 
-    def _plan(self, settings: Settings, xp: Namespace) -> Plan | None:
-        return self.operator._plan(settings, xp)
+    def _plan(self, xp: Namespace) -> Plan | None:
+        return self.operator._plan(xp)
 
     def _transpose(self) -> LinearOperator:
-        prepared: LinearOperator = prepare(self.operator._transpose(), self.settings)
-        return prepared
+        return prepared(self.operator._transpose())
 
     def _conj(self) -> LinearOperator:
         conjugate = self.operator._conj()
-        return self if conjugate is self.operator else prepare(conjugate, self.settings)
+        return self if conjugate is self.operator else prepared(conjugate)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Prepared, (self.operator, self.plan, self.matrix, self.direct, self.settings)
+        return Prepared, (self.operator, self.plan, self.matrix, self.direct)
 
     # Parameters are those of the operator: what was computed from them follows.
 
@@ -419,12 +411,12 @@ class Prepared(LinearOperator):
         try:  # of a half precision, for which everything was computed in single precision
             return self.wide
         except AttributeError:
-            wide = Prepared(operator, self.plan, self.matrix, self.direct, self.settings)
+            wide = Prepared(operator, self.plan, self.matrix, self.direct)
             wide._kept("products", self._products())
             return self._kept("wide", wide)
 
     def _complex(self, dtype: DType, xp: Namespace) -> Any:
-        return prepare(self.operator._complex(dtype, xp), self.settings)
+        return prepared(self.operator._complex(dtype, xp))
 
     # Everything else is the operator's own.
 
@@ -547,13 +539,12 @@ def values_of(part: LinearOperator, whole: LinearOperator, xp: Namespace, hook: 
     return tuple(map(moved, values)) if isinstance(values, tuple) else moved(values)
 
 
-@prepare.rule(object, object)
-def prepared(operator: LinearOperator, settings: Settings) -> LinearOperator:
+def prepared(operator: Any) -> Any:
     """Return the operator with its plan, or itself where it has none; the caller sees to it that this is a snapshot."""
     if isinstance(operator, Prepared):
         operator = operator.operator
     wide, xp = operator._to_working_precision("prepare")
-    plan = wide._plan(settings, xp)
+    plan = wide._plan(xp)
     if plan is None:
         return operator
     direct = 0
@@ -562,11 +553,14 @@ def prepared(operator: LinearOperator, settings: Settings) -> LinearOperator:
     )  # whose dense matrix would take longer to make than it saves
     if not (is_sum or isinstance(plan, Entrywise) or plan.is_real is None or plan.is_stack):
         rows, cols = wide.shape
-        library = "ducc0" if is_numpy(xp) and settings.engine != "scipy" and ducc() else library_of(xp)
-        direct = direct_up_to(rows * cols / plan.cost, library, dtype_name(wide.dtype))
-    made = Prepared(operator, plan, wide.to_dense() if direct else None, direct, settings)
+        engine = "ducc0" if is_numpy(xp) and ducc() else library_of(xp)
+        direct = direct_up_to(rows * cols / plan.cost, engine, dtype_name(wide.dtype))
+    made = Prepared(operator, plan, wide.to_dense() if direct else None, direct)
     made._products()  # now, not in the first product
     return made
+
+
+LATER["prepare"] = prepared
 
 
 def _source(operator: LinearOperator) -> LinearOperator:
@@ -581,19 +575,19 @@ def _times_identity(left: Prepared, right: Identity) -> Prepared:  # noqa: ARG00
 
 @compose.rule(Prepared, object)
 def _times(left: Prepared, right: LinearOperator) -> LinearOperator:
-    return prepared(compose(left.operator, _source(right)), left.settings)
+    return prepared(compose(left.operator, _source(right)))
 
 
 @compose.rule(object, Prepared)
 def _times_prepared(left: LinearOperator, right: Prepared) -> LinearOperator:
-    return prepared(compose(_source(left), right.operator), right.settings)
+    return prepared(compose(_source(left), right.operator))
 
 
 @add.rule(Prepared, object)
 def _plus(left: Prepared, right: LinearOperator) -> LinearOperator:
-    return prepared(add(left.operator, _source(right)), left.settings)
+    return prepared(add(left.operator, _source(right)))
 
 
 @scale.rule(Prepared, object)
 def _multiple(operator: Prepared, factor: Scalar) -> LinearOperator:
-    return prepared(scale(operator.operator, factor)._snapshot(), operator.settings)
+    return prepared(scale(operator.operator, factor)._snapshot())

@@ -40,7 +40,7 @@ from structmat._array_tools import (
     precision_of,
     shared_dtype,
 )
-from structmat._fourier import Engine, Plan, Products, Settings, require_engine
+from structmat._fourier import Plan, Products
 
 Op = TypeVar("Op", bound="Operator[Any]")
 """The whole base class, `LinearOperator`, which is defined on top of this part."""
@@ -150,16 +150,8 @@ scale = PairRules(commutative=False)
 """What ``operator * number`` is."""
 
 
-submatrix = PairRules(commutative=False)
-"""What ``operator[a:b, c:d]`` is, of an operator and two ranges: an operator, or of one row or column its entries."""
-
-
-power = PairRules(commutative=False)
-"""What ``operator ** integer`` is."""
-
-
-prepare = PairRules(commutative=False)
-"""Of an operator and the settings of its products: base classes reach what prepares operators without importing it."""
+LATER: dict[str, Callable[..., Any]] = {}
+"""What the base class reaches of modules that are built on it: "block", "power" and "prepare"."""
 
 
 class Context(NamedTuple):
@@ -406,7 +398,7 @@ class Operator(Parametrised, ABC, Generic[Op]):
         both_slices = all(isinstance(part, slice) for part in pair)
         if both_slices and (len(rows), len(cols)) == self.shape:
             return self
-        block = submatrix(self, (rows, cols))
+        block = LATER["block"](self, rows, cols)
         if both_slices:
             if isinstance(block, Operator):
                 return block
@@ -430,14 +422,8 @@ class Operator(Parametrised, ABC, Generic[Op]):
             return times_unit(self, cols.start)[..., rows.start : rows.stop, None]
         return times_unit(self._transpose(), rows.start)[..., None, cols.start : cols.stop]
 
-    def prepare(self, *, engine: Engine = "auto") -> Op:
+    def prepare(self) -> Op:
         """Return an equal operator that has precomputed what all its products need.
-
-        Parameters
-        ----------
-        engine : {"auto", "scipy", "ducc0"}, default "auto"
-            Which library transforms NumPy arrays. By default as `show_config` prints; "scipy" is the default without
-            the extra ``fast``, and takes as many threads as `scipy.fft.set_workers` says.
 
         Returns
         -------
@@ -445,13 +431,6 @@ class Operator(Parametrised, ABC, Generic[Op]):
             A `Prepared` operator, or one of the same type if there is nothing to prepare, as for a product of
             transforms. In either case it is a snapshot: it holds copies of the parameters (read-only in NumPy) and does
             not follow later changes of the original arrays. In torch gradients still reach these.
-
-        Raises
-        ------
-        ValueError
-            If `engine` is none of these.
-        ImportError
-            If ducc0 is not installed.
 
         Notes
         -----
@@ -476,9 +455,7 @@ class Operator(Parametrised, ABC, Generic[Op]):
         >>> P @ np.array([1.0, 0.0, 0.0])
         array([1., 2., 3.])
         """
-        owner = f"{type(self).__name__}.prepare"
-        require_engine(engine, owner)
-        prepared: Op = prepare(self._snapshot(), Settings(engine, ready=True))
+        prepared: Op = LATER["prepare"](self._snapshot())
         return prepared
 
     # Transposes
@@ -565,11 +542,11 @@ class Operator(Parametrised, ABC, Generic[Op]):
         """A X for columns."""
         return self._in_columns(lambda op, x: op._matvec(x, xp), X, xp)
 
-    def _plan(self, settings: Settings, xp: Namespace) -> Plan | None:
+    def _plan(self, xp: Namespace) -> Plan | None:
         """What computes the products; None where there is nothing to be computed before."""
         return None
 
-    def _solver(self, settings: Settings, xp: Namespace) -> Plan | Products | None:
+    def _solver(self, xp: Namespace) -> Plan | Products | None:
         """What solves systems with NumPy, with all that does not depend on them computed; None where there is none."""
         return None
 
@@ -795,7 +772,7 @@ class Operator(Parametrised, ABC, Generic[Op]):
             raise ArgumentTypeError(error.owner, error.argument, text) from None
         if self.shape[0] != self.shape[1]:
             raise ArgumentValueError(owner, None, f"the operator must be square, got shape {self.shape}")
-        return power(self, exponent)
+        return LATER["power"](self, exponent)
 
     def _combined(self, other: Operator[Any], sign: str, rules: PairRules) -> Op:
         """Apply a table of rules to both operators in their common precision (float32 for half)."""

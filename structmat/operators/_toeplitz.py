@@ -25,7 +25,7 @@ from structmat._array_tools import (
     scale_array,
     windows,
 )
-from structmat._fourier import Convolution, Products, Settings, convolution, kernel_of_diagonals, written
+from structmat._fourier import Convolution, Products, convolution, kernel_of_diagonals, written
 from structmat._toeplitz_systems import (
     Bezoutian,
     InverseVectors,
@@ -120,8 +120,8 @@ class ToeplitzInverse(Planned):
     def _described(self) -> str:
         return "the inverse of a Toeplitz or Hankel matrix, whose own methods serve instead"
 
-    def _plan(self, settings: Settings, xp: Namespace) -> Bezoutian:
-        return bezoutian(self.x, self.y, settings, xp, flips=self.flips)
+    def _plan(self, xp: Namespace) -> Bezoutian:
+        return bezoutian(self.x, self.y, xp, flips=self.flips)
 
     def _transpose(self) -> ToeplitzInverse:
         rows, cols = self.flips
@@ -207,7 +207,7 @@ class ConstantDiagonals(Planned):
         x = solutions(*self._as_toeplitz(xp), b, xp, f"{type(self).__name__}.solve")
         return xp.flip(x, axis=-1) if self._flipped else x
 
-    def _solver(self, settings: Settings, xp: Namespace) -> Products | None:
+    def _solver(self, xp: Namespace) -> Products | None:
         if self.batch_shape:
             return None
         c, r = map(np.asarray, self._as_toeplitz(xp))
@@ -323,8 +323,8 @@ class Toeplitz(ConstantDiagonals):
     def _constants(self, xp: Namespace) -> Array:
         return concat_last([xp.flip(self.r[..., 1:], axis=-1), self.c], xp)
 
-    def _plan(self, settings: Settings, xp: Namespace) -> Convolution:
-        return convolution(kernel_of_diagonals(self.c, self.r[..., 1:], xp), self.shape, settings, xp)
+    def _plan(self, xp: Namespace) -> Convolution:
+        return convolution(kernel_of_diagonals(self.c, self.r[..., 1:], xp), self.shape, xp)
 
     def _transpose(self) -> Toeplitz:
         return self._replaced(c=concat_last([self.c[..., :1], self.r[..., 1:]], self._own_namespace()), r=self.c)
@@ -397,11 +397,11 @@ class Hankel(ConstantDiagonals):
     def _constants(self, xp: Namespace) -> Array:
         return concat_last([self.c, self.r[..., 1:]], xp)
 
-    def _plan(self, settings: Settings, xp: Namespace) -> Convolution:
+    def _plan(self, xp: Namespace) -> Convolution:
         m, n = self.shape
         h = self._constants(xp)
         kernel = kernel_of_diagonals(h[..., n - 1 :], xp.flip(h[..., : n - 1], axis=-1), xp)
-        return convolution(kernel, (m, n), settings, xp, flips=(False, True))
+        return convolution(kernel, (m, n), xp, flips=(False, True))
 
     def _transpose(self) -> Hankel:
         return hankel_of(self._constants(self._own_namespace()), self.shape[1])
