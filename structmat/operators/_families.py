@@ -25,7 +25,7 @@ from structmat.operators._circulants import BandedCirculant, Circulant, Circulan
 from structmat.operators._combinations import identity_factor
 from structmat.operators._diagonal import Diagonal, Identity
 from structmat.operators._linear_operator import LinearOperator
-from structmat.operators._multilevel import MultilevelCirculant, MultilevelToeplitz, by_axes
+from structmat.operators._multilevel import MultilevelCirculant, MultilevelToeplitz
 from structmat.operators._prepared import Prepared
 from structmat.operators._products import LATER, add, compose, scale
 from structmat.operators._toeplitz import Hankel, Toeplitz, hankel_of, toeplitz_of
@@ -72,8 +72,7 @@ def _identity_as_grid(operator: Any, like: Any) -> Any:
 def _circulant_as_grid(operator: Any, like: Any) -> Any:
     if not (isinstance(like, MultilevelToeplitz) and like.row_sizes == like.col_sizes == operator.sizes):
         return None
-    xp = operator._own_namespace()
-    return like._with(by_axes(operator.c, operator.sizes, lambda v, _: xp.concat([v[..., 1:], v], axis=-1), xp))
+    return operator._as_toeplitz(operator._own_namespace())
 
 
 def _circulant_as_toeplitz(operator: CirculantLike, like: Any) -> Toeplitz:  # noqa: ARG001

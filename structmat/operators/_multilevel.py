@@ -233,30 +233,6 @@ def on_grid(values: ArrayLike, levels: int | None, owner: str, argument: str) ->
     return namespace_of(owner, array).reshape(array, (*array.shape[:cut], prod(sizes))), sizes
 
 
-def differences(sizes: tuple[int, ...], xp: Namespace, device: Any) -> Array:
-    """Return the index of ``i - j``, modulo the sizes, for all points i and j of a grid, (N, N)."""
-    index = xp.reshape(xp.arange(1, device=device), (1, 1))
-    for n in sizes:
-        k = xp.arange(n, device=device)
-        index = _of_pairs(index, (k[:, None] - k[None, :]) % n, n, xp)
-    return index
-
-
-def offsets(row_sizes: tuple[int, ...], col_sizes: tuple[int, ...], xp: Namespace, device: Any) -> Array:
-    """Return the index of ``i - j`` in the grid of offsets, from ``1 - n`` on, for points i and j of two grids."""
-    index = xp.reshape(xp.arange(1, device=device), (1, 1))
-    for m, n in zip(row_sizes, col_sizes, strict=True):
-        i, j = xp.arange(m, device=device), xp.arange(n, device=device)
-        index = _of_pairs(index, i[:, None] - j[None, :] + n - 1, m + n - 1, xp)
-    return index
-
-
-def _of_pairs(index: Array, level: Array, size: int, xp: Namespace) -> Array:
-    """Return the index of pairs of points with one more level, in which there are `size` offsets."""
-    both = index[:, None, :, None] * size + level[None, :, None, :]
-    return xp.reshape(both, (both.shape[0] * both.shape[1], both.shape[2] * both.shape[3]))
-
-
 @dataclass(frozen=True, eq=False, repr=False)
 class MultilevelCirculant(OnGrids):
     """A circulant matrix of several levels: circular convolution along every axis of a grid.
@@ -390,9 +366,12 @@ class MultilevelCirculant(OnGrids):
         return self._with(reversed_levels(self.c, self.sizes, self._own_namespace()))
 
     def _to_dense(self, like: Context) -> Array:
-        xp, count = like.xp, self.shape[0]
-        index = differences(self.sizes, xp, like.device)
-        return xp.reshape(xp.take(self.c, xp.reshape(index, (count * count,)), axis=-1), (*self.c.shape, count))
+        return self._as_toeplitz(like.xp)._to_dense(like)
+
+    def _as_toeplitz(self, xp: Namespace) -> MultilevelToeplitz:
+        """Return the same matrix, given by the values at all offsets."""
+        t = by_axes(self.c, self.sizes, lambda v, _: xp.concat([v[..., 1:], v], axis=-1), xp)
+        return MultilevelToeplitz(t, self.sizes)
 
     def _eigvals(self, xp: Namespace) -> Array:
         return multilevel_fft(self.c, self.sizes, xp, real=False)
@@ -676,8 +655,14 @@ class MultilevelToeplitz(OnGrids):
 
     def _to_dense(self, like: Context) -> Array:
         xp, (rows, cols) = like.xp, self.shape
-        index = xp.reshape(offsets(self.row_sizes, self.col_sizes, xp, like.device), (rows * cols,))
-        return xp.reshape(xp.take(self.t, index, axis=-1), (*self.batch_shape, rows, cols))
+        index = xp.reshape(xp.arange(1, device=like.device), (1, 1))  # in the grid of offsets, for all pairs of points
+        for m, n in zip(self.row_sizes, self.col_sizes, strict=True):
+            i, j = xp.arange(m, device=like.device), xp.arange(n, device=like.device)
+            level = i[:, None] - j[None, :] + n - 1
+            both = index[:, None, :, None] * (m + n - 1) + level[None, :, None, :]
+            index = xp.reshape(both, (both.shape[0] * m, both.shape[2] * n))
+        entries = xp.take(self.t, xp.reshape(index, (rows * cols,)), axis=-1)
+        return xp.reshape(entries, (*self.batch_shape, rows, cols))
 
     def _diagonal(self, method: str, xp: Namespace) -> Array:
         k = xp.arange(min(self.shape), device=self.device)
