@@ -137,7 +137,7 @@ def levinson(c: NDArray[Any], r: NDArray[Any]) -> tuple[NDArray[Any], NDArray[An
     .. [1] Golub, G. H., Van Loan, C. F., Matrix Computations, 4th edition, section 4.7, 2013.
     """
     n = len(c)
-    symmetric, hermitian = _symmetries(c, r)
+    symmetric, hermitian = np.array_equal(c[1:], r[1:]), np.array_equal(c, np.append(c[:1], r[1:]).conj())
     backwards = np.ascontiguousarray(c[::-1])  # t[n-1], ..., t[0]
     # a grows from the front of its array, b from the end.
     a, b, shifted = (np.zeros(n, c.dtype) for _ in range(3))
@@ -169,11 +169,6 @@ def levinson(c: NDArray[Any], r: NDArray[Any]) -> tuple[NDArray[Any], NDArray[An
         if symmetric or hermitian:
             b = a[::-1] if symmetric else a[::-1].conj()
         return a / rho, -np.append(np.zeros(1, c.dtype), b[:-1]), complex(sign), log
-
-
-def _symmetries(c: NDArray[Any], r: NDArray[Any]) -> tuple[bool, bool]:
-    """Tell whether the matrix of first column and first row is symmetric, and whether it is Hermitian."""
-    return np.array_equal(c[1:], r[1:]), np.array_equal(c, np.append(c[:1], r[1:]).conj())
 
 
 DENSE = 128
@@ -588,7 +583,7 @@ def _diagonal_sums(x: Array, y: Array, xp: Namespace) -> tuple[Array, Array]:
         p = concat_last([first, xp.flip(tail[..., 1:], axis=-1)], xp)
         upward = upward + _lags(v, weights * p, xp)[1]
         downward = downward + _lags(weights * v, p, xp)[0]
-    return upward, _without_first(downward, xp)
+    return upward, concat_last([zero, downward[..., 1:]], xp)  # the main diagonal counts once
 
 
 def _lags(u: Array, v: Array, xp: Namespace) -> tuple[Array, Array]:
@@ -600,11 +595,6 @@ def _lags(u: Array, v: Array, xp: Namespace) -> tuple[Array, Array]:
     U, V = (spectrum(a, xp, real=real, n=length) for a in (u, backwards))
     sums = from_spectrum(U * V, length, xp, real=real)
     return sums[..., :n], reversed_cyclically(sums, xp)[..., :n]
-
-
-def _without_first(v: Array, xp: Namespace) -> Array:
-    """Return the vector with zero in place of the first entry."""
-    return concat_last([xp.zeros_like(v[..., :1]), v[..., 1:]], xp)
 
 
 class InverseVectors(NamedTuple):

@@ -294,11 +294,11 @@ class BlockCirculant(Planned):
 
     def _transpose(self) -> BlockCirculant:
         xp = self._own_namespace()
-        return BlockCirculant(reversed_cyclically(_swapped(self.c, -3, -2, xp), xp), self.shape[::-1])
+        return BlockCirculant(reversed_cyclically(moved(self.c, -3, -2, xp), xp), self.shape[::-1])
 
     def _to_dense(self, like: Context) -> Array:
         (p, q), b = self.grid, self.block_size
-        entries = _swapped(circulant_entries(self.c, like), -3, -2, like.xp)
+        entries = moved(circulant_entries(self.c, like), -3, -2, like.xp)
         dense: Any = like.xp.reshape(entries, (*self.batch_shape, p * b, q * b))
         if is_numpy(like.xp) and not dense.flags.writeable:  # blocks of which the reshape is a view
             dense = copied(dense, like.xp)
@@ -357,7 +357,7 @@ class BlockCirculant(Planned):
         self._require_whole("eig")
         values, vectors = xp.linalg.eig(self._spectrum(xp, real=False))
         (p, _), b = self.grid, self.block_size
-        flat = xp.reshape(_swapped(values, -2, -1, xp), (*self.batch_shape, p * b))
+        flat = xp.reshape(moved(values, -2, -1, xp), (*self.batch_shape, p * b))
         # The eigenvectors per frequency are themselves the spectrum of a block circulant.
         return flat, Product((self._from_spectrum(vectors, xp, real=False), Fourier(b, p, inverse=True)))
 
@@ -431,20 +431,13 @@ class BlockCirculant(Planned):
             require_nonzero(flat, self._rounding(xp), f"BlockCirculant.{method}", xp)
 
 
-def _swapped(array: Array, first: int, second: int, xp: Namespace) -> Array:
-    """Return the array with two axes exchanged."""
-    axes = list(range(array.ndim))
-    axes[first], axes[second] = axes[second], axes[first]
-    return xp.permute_dims(array, tuple(axes))
-
-
 def _as_blocks(A: Array, b: int, xp: Namespace) -> Array:
     """Return the b x b blocks of matrices, padded with zeros, shape ``(..., p, q, b, b)``."""
     rows, cols = A.shape[-2:]
     p, q = -(-rows // b), -(-cols // b)
     A = padded(A, q * b, xp)
     A = xp.matrix_transpose(padded(xp.matrix_transpose(A), p * b, xp))
-    return _swapped(xp.reshape(A, (*A.shape[:-2], p, b, q, b)), -3, -2, xp)
+    return moved(xp.reshape(A, (*A.shape[:-2], p, b, q, b)), -3, -2, xp)
 
 
 @compose.rule(BlockCirculant, BlockCirculant)

@@ -128,11 +128,6 @@ def _logs(size: Array, of_zero: float, xp: Namespace) -> Array:
     return xp.where(zero, xp.full_like(size, of_zero), xp.log(xp.where(zero, xp.ones_like(size), size)))
 
 
-def largest_first(values: Array, xp: Namespace) -> Array:
-    """Return values sorted along the last axis."""
-    return xp.flip(xp.sort(values, axis=-1), axis=-1)
-
-
 def spectral_rounding(dtype: DType, xp: Namespace, *, length: int = 1, order: int = 0) -> float:
     """Return the size, relative to the largest, up to which a computed singular value or eigenvalue may be rounding.
 
@@ -656,7 +651,7 @@ class LinearOperator(Operator["LinearOperator"]):
             Real and non-negative.
         """
         op, xp = self._to_working_precision("svdvals")
-        return self._from_working_precision(largest_first(op._svdvals(xp), xp), xp)
+        return self._from_working_precision(xp.flip(xp.sort(op._svdvals(xp), axis=-1), axis=-1), xp)
 
     def det(self) -> Array:
         """Return the determinant.

@@ -151,6 +151,8 @@ class ConstantDiagonals(Planned):
     """
 
     _core_axes = {"c": 1, "r": 1}
+    _flipped = False
+    """Whether the columns of the operator are those of T in reverse order."""
 
     if TYPE_CHECKING:
         c: Array
@@ -189,11 +191,6 @@ class ConstantDiagonals(Planned):
     @abstractmethod
     def _as_toeplitz(self, xp: Namespace) -> tuple[Array, Array]:
         """Return first column and first row of T."""
-
-    @property
-    @abstractmethod
-    def _flipped(self) -> bool:
-        """Whether the columns of the operator are those of T in reverse order."""
 
     def _vectors(self, method: str | None, xp: Namespace, *, determinant: bool = False) -> InverseVectors:
         owner = f"{type(self).__name__}.{method}" if method else None
@@ -336,10 +333,6 @@ class Toeplitz(ConstantDiagonals):
     def _as_toeplitz(self, xp: Namespace) -> tuple[Array, Array]:
         return self.c, self.r
 
-    @property
-    def _flipped(self) -> bool:
-        return False
-
     def _diagonal(self, method: str, xp: Namespace) -> Array:
         return xp.broadcast_to(self.c[..., :1], (*self.batch_shape, min(self.shape)))
 
@@ -385,6 +378,8 @@ class Hankel(ConstantDiagonals):
     array([3., 5., 7.])
     """
 
+    _flipped = True
+
     c: Array
     """The first column, shape ``(..., m)``."""
     r: Any = None
@@ -412,10 +407,6 @@ class Hankel(ConstantDiagonals):
     def _as_toeplitz(self, xp: Namespace) -> tuple[Array, Array]:
         h, n = self._constants(xp), self.shape[1]
         return h[..., n - 1 :], xp.flip(h[..., :n], axis=-1)
-
-    @property
-    def _flipped(self) -> bool:
-        return True
 
     def _diagonal(self, method: str, xp: Namespace) -> Array:
         return self._constants(xp)[..., : 2 * min(self.shape) - 1 : 2]
