@@ -473,20 +473,13 @@ def test_solutions_follow_the_product_with_columns(library):
 
 
 @pytest.mark.parametrize("name", ["numpy", "torch"])
-@pytest.mark.parametrize("assume", ASSUME)
-def test_every_iteration_is_told(name, assume):
+def test_iterations_are_counted(name):
     asarray = backends.get(name).asarray
-    A = sm.Toeplitz(asarray(0.5 ** np.arange(30.0))) + sm.Diagonal(asarray(np.arange(30.0)))
-    seen = []
-    result = solve(A, asarray(np.ones(30)), assume=assume, preconditioner=None, rtol=1e-12, callback=seen.append)
-    assert seen == list(range(1, result.iterations + 1))
-    assert solve(sm.Circulant([3.0, 1.0]), [1.0, 2.0], callback=seen.clear).iterations == 0
+    assert solve(sm.Circulant([3.0, 1.0]), [1.0, 2.0]).iterations == 0
     n, rng = 120, np.random.default_rng(0)
     A = sm.Toeplitz(asarray(1 / (1.0 + np.arange(n)) ** 0.3)) + sm.Diagonal(asarray(rng.standard_normal(n) * 3))
     with pytest.raises(sm.ConvergenceError, match="after 50 iterations"):
         solve(A, asarray(rng.standard_normal(n)), max_iter=50, rtol=1e-14, preconditioner=None)
-    with pytest.raises(TypeError, match="solve: callback must be callable"):
-        solve(A, asarray(np.ones(30)), callback=3)
 
 
 def test_complex_right_hand_sides_of_real_operators_give_no_warning():
@@ -506,7 +499,7 @@ def test_complex_right_hand_sides_of_real_operators_give_no_warning():
 def test_each_pass_has_the_iterations_that_are_left_and_counts_on(monkeypatch):
     """A solver that leaves a tenth of each right-hand side is asked again until the tolerance is met."""
     A, b = sm.Toeplitz([4.0, 1.0, 0.0]) + sm.Diagonal([1.0, 2.0, 3.0]), np.array([1.0, 2.0, 3.0])
-    limits, seen = [], []
+    limits = []
 
     def lazy(operator, right, preconditioner, assume, rtol, limit, report):
         limits.append(limit)
@@ -515,11 +508,10 @@ def test_each_pass_has_the_iterations_that_are_left_and_counts_on(monkeypatch):
         return 0.9 * np.linalg.solve(operator.to_dense(), right)
 
     monkeypatch.setattr(_systems, "by_scipy", lazy)
-    found = solve(A, b, preconditioner=None, rtol=1e-3, max_iter=10, callback=seen.append)
+    found = solve(A, b, preconditioner=None, rtol=1e-3, max_iter=10)
     assert limits == [10, 8, 6, 4][: len(limits)]
     assert len(limits) >= 3
-    assert seen == list(range(1, 2 * len(limits) + 1))
-    assert found.iterations == seen[-1]
+    assert found.iterations == 2 * len(limits)
 
 
 @pytest.mark.parametrize("library", [*LIBRARIES, "jax"])

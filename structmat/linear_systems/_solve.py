@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import scipy  # its `linalg` is imported on first use
 
-from structmat._arguments import integer, non_negative, one_of, optional_function
+from structmat._arguments import integer, non_negative, one_of
 from structmat._array_tools import (
     ArgumentTypeError,
     ArgumentValueError,
@@ -49,9 +49,6 @@ from structmat.linear_systems._systems import (
 )
 from structmat.operators import LinearOperator
 
-IterationCallback = Callable[[int], object]
-"""Hears the number of iterations so far."""
-
 _PASSES = 6
 """How often a solver is run at most, each time on what the runs before have left."""
 
@@ -59,13 +56,7 @@ _LONGEST = 10_000
 """The default number of iterations is ten times the number of unknowns, but at most this."""
 
 
-def solution(
-    operator: LinearOperator,
-    b: Array,
-    settings: IterationSettings,
-    xp: Namespace,
-    callback: IterationCallback | None = None,
-) -> SolveResult:
+def solution(operator: LinearOperator, b: Array, settings: IterationSettings, xp: Namespace) -> SolveResult:
     """Return the solutions of square systems, or the least-squares solutions of least norm, with their derivatives.
 
     The operator is in the precision of computations, `b` of the dtype of the solutions and with all batch axes.
@@ -78,7 +69,7 @@ def solution(
         return _checked(found, done, b, settings, xp)
 
     def solved(operator: LinearOperator, b: Array, settings: IterationSettings) -> SolveResult:
-        return _iterated(operator, b, settings, xp, callback)
+        return _iterated(operator, b, settings, xp)
 
     if not is_differentiated([b, *operator._arrays()], xp):
         return solved(operator, b, settings)
@@ -162,9 +153,7 @@ def _implicit(torch: Namespace) -> Any:
     return Implicit
 
 
-def _iterated(
-    operator: LinearOperator, b: Array, settings: IterationSettings, xp: Namespace, callback: IterationCallback | None
-) -> SolveResult:
+def _iterated(operator: LinearOperator, b: Array, settings: IterationSettings, xp: Namespace) -> SolveResult:
     """Return what a solver finds in several passes, of which torch records nothing."""
     torch: Any = xp
     with torch.no_grad() if library_of(xp) == "torch" else nullcontext():
@@ -177,7 +166,7 @@ def _iterated(
             M, norm = system.preconditioner(settings, xp), xp.zeros_like(xp.real(b[..., 0]))
             M = None if M is None else M.prepare()
             measure = by_residual(system.b, settings, xp)
-        count = Counter(callback)
+        count = Counter()
         x = xp.zeros((*b.shape[:-1], A.shape[1]), dtype=b.dtype, device=device_of(b))
         rest = system.b
         size, done = measure(x, rest)
@@ -249,7 +238,6 @@ def solve(
     preconditioner: LinearOperator | Literal["nearest"] | None = "nearest",
     rtol: float | None = None,
     max_iter: int | None = None,
-    callback: Callable[[int], object] | None = None,
 ) -> SolveResult:
     """Solve ``A x = b`` for any square operator: by its closed form, else by preconditioned iteration.
 
@@ -271,9 +259,6 @@ def solve(
         Iteration ends where ``norm(b - A x) <= rtol * norm(b)``. Default: 1e-10, in single precision 1e-5.
     max_iter : int, optional
         The most iterations. Default: ten times n, between 100 and 10,000.
-    callback : callable, optional
-        Called with the number of iterations after each of them, in NumPy of each right-hand side; not by closed forms,
-        nor where JAX iterates.
 
     Returns
     -------
@@ -332,8 +317,7 @@ def solve(
         raise ArgumentValueError("solve", "A", f"must be square, got shape {A.shape}; use lstsq")
     one_of(assume, "solve", "assume", ("general", "positive definite"))
     _require_preconditioner(preconditioner, A)
-    callback = optional_function(callback, "solve", "callback")
-    return _answer(A, b, assume, preconditioner, rtol, max_iter, callback, "solve")
+    return _answer(A, b, assume, preconditioner, rtol, max_iter, "solve")
 
 
 def lstsq(A: LinearOperator, b: ArrayLike, *, rtol: float | None = None, max_iter: int | None = None) -> SolveResult:
@@ -406,7 +390,7 @@ def lstsq(A: LinearOperator, b: ArrayLike, *, rtol: float | None = None, max_ite
     True
     """
     _require_operator(A, "lstsq")
-    return _answer(A, b, LEAST_SQUARES, None, rtol, max_iter, None, "lstsq")
+    return _answer(A, b, LEAST_SQUARES, None, rtol, max_iter, "lstsq")
 
 
 def _require_operator(A: object, owner: str) -> None:
@@ -434,7 +418,6 @@ def _answer(
     M: Any,
     rtol: float | None,
     max_iter: int | None,
-    callback: IterationCallback | None,
     owner: str,
 ) -> SolveResult:
     """Return the solution in closed form where there is one, else by iteration, for vectors or columns as they came."""
@@ -457,7 +440,7 @@ def _answer(
         found = SolveResult(x, relative_residual(right - op._matvec(wide, xp), right, xp), 0)
         return finished(_warned(found, settings, xp))
     try:
-        return finished(solution(op, right, settings, xp, callback))
+        return finished(solution(op, right, settings, xp))
     except ConvergenceError as error:
         error.result = finished(error.result)
         raise

@@ -318,18 +318,15 @@ _RESTART = 50
 
 
 class Counter:
-    """Counts the iterations for each right-hand side, and tells them."""
+    """Counts the iterations for each right-hand side."""
 
-    def __init__(self, callback: Callable[[int], object] | None) -> None:
-        self._callback = callback
+    def __init__(self) -> None:
         self.before = 0
         """Those of all passes that have ended: in each the most of any right-hand side."""
         self._count = self._most = 0
 
     def __call__(self, _: Any = None) -> None:
         self._count += 1
-        if self._callback is not None:
-            self._callback(self.before + self._count)
 
     def end(self, count: int | None = None) -> None:
         """Say that all iterations for a right-hand side are done, `count` of them if nobody has counted."""
