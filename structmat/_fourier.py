@@ -94,7 +94,7 @@ CHOICES: dict[tuple[str, str, bool], tuple[tuple[float, str], ...]] = {
 
 _COUNTS = (1, 8, 64, 512)
 
-_DIRECT: dict[tuple[str, str], tuple[int, int, int, int]] = {
+DIRECT: dict[tuple[str, str], tuple[int, int, int, int]] = {
     ("numpy", "float32"): (320, 144, 132, 132),
     ("numpy", "float64"): (220, 168, 132, 124),
     ("numpy", "complex64"): (356, 108, 108, 108),
@@ -111,17 +111,13 @@ _DIRECT: dict[tuple[str, str], tuple[int, int, int, int]] = {
 """By engine and dtype: up to which size a dense product is faster, for at least as many vectors as `_COUNTS` says."""
 
 
-def direct_sizes(library: str, dtype: str) -> dict[int, int]:
-    """Return the size up to which the dense product is faster, by the least number of vectors for which that holds."""
-    return dict(zip(_COUNTS, _DIRECT.get((library, dtype), (0, 0, 0, 0)), strict=True))
-
-
 def direct_up_to(size: float, library: str, dtype: str) -> int:
     """Return the largest number of vectors for which the dense product is faster than transforms at that size.
 
     `size` is the number of entries of the matrix over the length that is transformed: n for a circulant.
     """
-    beaten = [count for count, limit in direct_sizes(library, dtype).items() if size > limit]
+    limits = DIRECT.get((library, dtype), (0, 0, 0, 0))
+    beaten = [count for count, limit in zip(_COUNTS, limits, strict=True) if size > limit]
     return beaten[0] - 1 if beaten else sys.maxsize
 
 

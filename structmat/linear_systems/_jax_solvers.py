@@ -28,11 +28,6 @@ _RESTART = 20
 """Vectors that GMRES keeps."""
 
 
-def is_traced(value: Any) -> bool:
-    """Tell whether the value of an array is not known yet."""
-    return isinstance(value, jax.core.Tracer)
-
-
 def solution(operator: LinearOperator, b: Any, settings: IterationSettings) -> tuple[SolveResult, Any]:
     """Return solutions of square systems, and which of them are good enough."""
     M = settings.preconditioner

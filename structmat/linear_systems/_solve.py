@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
@@ -196,11 +197,8 @@ def _iterated(operator: LinearOperator, b: Array, settings: IterationSettings, x
 
 def _checked(result: SolveResult, done: Array, b: Array, settings: IterationSettings, xp: Namespace) -> SolveResult:
     """Return a result, or raise where it is not good enough; in a trace of JAX it is known by now to be NaN there."""
-    if library_of(xp) == "jax":
-        from structmat.linear_systems import _jax_solvers  # noqa: PLC0415  # JAX is there already
-
-        if _jax_solvers.is_traced(done):
-            return result._replace(x=xp.where(done[..., None], result.x, xp.full_like(result.x, float("nan"))))
+    if library_of(xp) == "jax" and isinstance(done, sys.modules["jax"].core.Tracer):
+        return result._replace(x=xp.where(done[..., None], result.x, xp.full_like(result.x, float("nan"))))
     if not bool(xp.all(done)):
         raise _failure(result, b, settings, xp)
     return result

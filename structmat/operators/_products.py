@@ -51,9 +51,7 @@ _WITH_COLUMNS = {
     "inv_matvec": ", or use solve",
 }
 
-
 _ANY_INDEX = "; op.to_dense()[...] takes any index"
-
 
 Rule: TypeAlias = Callable[[Any, Any], Any]
 
@@ -141,14 +139,11 @@ class PairRules:
 compose = PairRules(commutative=False)
 """What ``left @ right`` is."""
 
-
 add = PairRules(commutative=True)
 """What ``left + right`` is."""
 
-
 scale = PairRules(commutative=False)
 """What ``operator * number`` is."""
-
 
 LATER: dict[str, Callable[..., Any]] = {}
 """What the base class reaches of modules that are built on it: "block", "power" and "prepare"."""
