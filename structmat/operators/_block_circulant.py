@@ -102,6 +102,8 @@ class BlockConvolution(Plan):
         return rows * cols * 0.75 * (p + q) * self.length / gained if gained > 0 else inf
 
     def step(self, xp: Namespace, dtype: str, *, batched: bool, once: bool = False) -> Step:
+        if not (once or is_numpy(xp)):  # a copy that one product would not pay for
+            object.__setattr__(self, "spectrum", contiguous(self.spectrum, xp))
         S, length, rows, b = self.spectrum, self.length, self.shape[0], self.block_size
         if not is_numpy(xp) or self.is_stack:
             options = {"real": self.is_real, "stack": self.is_stack}
@@ -289,7 +291,8 @@ class BlockCirculant(Planned):
     def _plan(self, xp: Namespace) -> BlockConvolution:
         real = not is_complex(self.c.dtype, xp)
         kernel = cyclic_kernel(self.c, xp)
-        S = contiguous(xp.matrix_transpose(moved(spectrum(kernel, xp, real=real), -1, -3, xp)), xp)
+        S = xp.matrix_transpose(moved(spectrum(kernel, xp, real=real), -1, -3, xp))
+        S = contiguous(S, xp) if is_numpy(xp) else S
         return BlockConvolution(S, self.block_size, kernel.shape[-1], real, self.shape)
 
     def _transpose(self) -> BlockCirculant:
