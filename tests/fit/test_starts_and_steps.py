@@ -8,6 +8,7 @@ from structmat.fit._three_factors import (
     BlockGrid,
     Factors,
     Run,
+    _bounded_ratio,
     _cyclic_windows,
     _links,
     _random_start,
@@ -145,3 +146,21 @@ def test_links_close_a_whole_turn(planted, kind, m):
     for side in links:
         turn = np.prod(side[1] / np.abs(side[1]))
         assert turn == pytest.approx(1.0, abs=1e-3) or (kind == "normal" and m % 2 == 0 and turn == pytest.approx(-1.0))
+
+
+@pytest.mark.parametrize("share", [0.9, 0.3, 1e-3])
+@pytest.mark.parametrize("real", [True, False])
+def test_the_best_factor_under_a_bound_on_the_spread(real, share):
+    """One multiplier of the spread makes the gradient vanish, and the bound is met."""
+    rng = np.random.default_rng(0)
+    numerator = rng.standard_normal((3, 7)) + (0 if real else 1j * rng.standard_normal((3, 7)))
+    denominator, weights = rng.uniform(0.1, 3.0, (3, 7)), rng.uniform(0.5, 2.0, 3)
+    dtype = np.dtype(np.float64)
+    free = _bounded_ratio(dtype, numerator, denominator, weights, np.inf)
+    assert free == pytest.approx(numerator / denominator)
+    limit = share * np.sum(weights[:, None] * np.abs(free) ** 2)
+    x = _bounded_ratio(dtype, numerator, denominator, weights, limit)
+    assert np.sum(weights[:, None] * np.abs(x) ** 2) == pytest.approx(limit, rel=1e-6)
+    multipliers = (numerator - denominator * x) / (weights[:, None] * x)
+    assert multipliers == pytest.approx(np.full((3, 7), multipliers[0, 0]), rel=1e-6)
+    assert multipliers[0, 0].real > 0.0
