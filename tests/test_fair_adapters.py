@@ -120,20 +120,6 @@ def test_a_killed_run_goes_on_and_gives_the_same_numbers(modules, runs, model, t
     assert len(trained) == 2
 
 
-def test_a_diverged_trial_stands_in_the_table_and_never_wins(modules, runs, model, tmp_path, monkeypatch):
-    plan = modules("_fair_plan")
-    monkeypatch.setitem(runs.RATES, "full", (0.01, 1e35))
-    case = plan.Case("sst2", "query-value", "full", None)
-    made, protocol = bench(runs, plan, tmp_path / "fair_adapters.csv", model)
-    with pytest.raises(SystemExit, match="another process"):
-        runs.Table(tmp_path / "fair_adapters.csv", plan.RUN, runs.VALUES)
-    assert made._best(case, protocol, runs.RATES["full"]) == 0.01
-    made.table.file.close()
-    accuracies = [row["accuracy"] for row in rows_of(tmp_path / "fair_adapters.csv")]
-    assert "" not in accuracies[:2]
-    assert accuracies[2:] == ["", ""]
-
-
 def test_scores_of_two_classes(runs):
     labels, predicted = np.array([1, 1, 1, 0, 0, 0, 0, 1]), np.array([1, 1, 0, 0, 0, 1, 0, 1])
     found = runs.scores(predicted, labels, bits=True)
@@ -181,20 +167,6 @@ def test_a_mean_of_tasks_is_of_what_was_run_on_each(modules):
     assert report.averaged(runs[:1]) == []
 
 
-def test_a_case_with_a_last_run_that_diverged_has_no_mean(modules):
-    report = modules("_fair_report")
-
-    rows = modules("_fair_report").read(ROOT / "benchmarks/results/fair_adapters.csv")
-    before = {r.case for r in report.results(rows)}
-    row = next(row for row in rows if row["stage"] == "final")
-    row |= {"accuracy": "", "matthews": "", "right": ""}
-    after = report.results(rows)
-    assert len(before) - len(after) == 1
-    lost = before - {r.case for r in after}
-    assert [case.task for case in lost] == [row["task"]]
-    assert f"1 last runs diverged of {row['task']} {row['places']} {row['method']}" in report.protocol_text(rows, after)
-
-
 def test_last_runs_have_the_best_rate_of_the_trials(modules):
     plan = modules("_fair_plan")
     rows = modules("_fair_report").read(ROOT / "benchmarks/results/fair_adapters.csv")
@@ -213,12 +185,3 @@ def test_last_runs_have_the_best_rate_of_the_trials(modules):
         assert rates == {max(sorted(means), key=means.get)}, case
         best = plan.beyond(plan.RATES[case[2]], max(sorted(plan.RATES[case[2]]), key=means.get))
         assert set(means) == set(plan.RATES[case[2]]) | ({best} if best else set()), case
-
-
-def test_a_file_of_results_with_other_columns_is_refused(runs, tmp_path):
-    table = runs.Table
-    path = tmp_path / "results.csv"
-    path.write_text("a,b\n1,2\n")
-    with pytest.raises(SystemExit, match="has other columns than a, c"):
-        table(path, ("a",), ("c",))
-    assert path.read_text() == "a,b\n1,2\n"

@@ -177,15 +177,6 @@ def test_the_rate_is_chosen_on_rows_held_back(example, model, tmp_path):
     assert {run["steps"] for run in runs if run["sweep"]} == {2 * 5}  # 38 of the 48 rows, in batches of 8
 
 
-def test_quick_leaves_alone_what_is_given(example, model, tmp_path):
-    command = ["--model", model, *FEW[:4], "--quick", "--methods", "head", "--out", str(tmp_path)]
-    assert example.main(command) == 0
-    (path,) = (tmp_path / "runs").iterdir()
-    result = json.loads(path.read_text())
-    assert (result["rows"], result["seed"], result["settings"]["test_rows"]) == (48, 0, 1000)
-    assert result["steps"] == 3 * 2
-
-
 def test_other_tasks_read_their_published_files(example, model, tmp_path, capsys):
     lines = ["it's \"so good\t3\tid1", "no\t2,3\tid2", "bad\t2\tid3", "fine\t2\tid4"]
     for name in ("train.tsv", "test.tsv"):
@@ -279,30 +270,11 @@ def test_sizes_and_places(example, model, method, size, query_value, all_linear)
         assert all(p.dtype == torch.float32 for p in built.parameters())
 
 
-def test_other_layers_are_other_runs_of_the_same_folder(example, model, out, capsys):
-    command = ["--model", model, *FEW, "--methods", "lora", "--rank", "8", "--seeds", "0", "--out", str(out)]
-    counts = []
-    for places in sys.modules["finetune.methods"].PLACES:
-        assert example.main([*command, "--places", places]) == 0
-        with (out / "results.csv").open(newline="") as file:
-            counts += [int(row["adapter_parameters"]) for row in csv.DictReader(file)]
-    layers, wide, rank = 2, 32 + 48, 8  # 48 features in the middle
-    assert counts == [2 * layers * rank * 64, layers * rank * wide, layers * rank * (4 * 64 + 2 * wide)]
-    assert "adapted: query, key, value, dense;" in capsys.readouterr().out.replace("\n", " ")
-    assert example.main([*command, "--places", "everywhere"]) == 2
-
-
 def test_lora_has_the_rank_of_nearest_size_unless_one_is_given(example, model):
     methods, encoder = sys.modules["finetune.methods"], sys.modules["finetune.encoder"]
     # 3 * 32 beside 2 * 32 r; 32 + 48 + 2 * 32 beside (32 + 48) r; both kinds
     ranks = {places: methods.nearest_rank(encoder.load_encoder(model), places) for places in methods.PLACES}
     assert ranks == {"query-value": 2, "intermediate": 2, "all-linear": 2}
-
-
-def test_results_of_other_settings_are_not_taken(example, model, out, capsys):
-    command = ["--model", model, *FEW[:-2], *USUAL, "--methods", "lora", "--seeds", "0", "--out", str(out)]
-    assert example.main(command) == 1
-    assert "has batch = 8, not 32: choose another --out" in capsys.readouterr().err
 
 
 def test_the_corrected_gradient_of_c3a_is_that_of_its_matrix(example):
