@@ -131,13 +131,18 @@ def ducc() -> Any:
     return ducc0.fft
 
 
+def engine_of(library: str) -> str:
+    """Return what transforms the arrays of a library: the extra ``fast`` those of NumPy, where it is installed."""
+    return "ducc0" if library == "numpy" and ducc() else library
+
+
 def method_for(library: str, dtype: str, length: int, *, batched: bool, once: bool = False) -> str:
     """Return the method for convolutions of that length, or for one to be done `once` the one without preparation.
 
     `library` is that of the arrays, NumPy or torch. The four-step method stands for plain transforms where the length
     does not divide into columns.
     """
-    engine = "ducc0" if library == "numpy" and ducc() else library
+    engine = engine_of(library)
     table = CHOICES.get((engine, dtype, batched), ((math.inf, TORCH if engine == "torch" else SCIPY),))
     method, *_ = [method for limit, method in table if length <= limit]
     return PLAIN[method] if once and method in {*STEPS, SCIPY_CONVOLUTION} else method

@@ -40,7 +40,7 @@ from structmat._fourier import (
     Products,
     Step,
     direct_up_to,
-    ducc,
+    engine_of,
     in_chunks,
     written,
 )
@@ -553,8 +553,7 @@ def prepared(operator: Any) -> Any:
     )  # whose dense matrix would take longer to make than it saves
     if not (is_sum or isinstance(plan, Entrywise) or plan.is_real is None or plan.is_stack):
         rows, cols = wide.shape
-        engine = "ducc0" if is_numpy(xp) and ducc() else library_of(xp)
-        direct = direct_up_to(rows * cols / plan.cost, engine, dtype_name(wide.dtype))
+        direct = direct_up_to(rows * cols / plan.cost, engine_of(library_of(xp)), dtype_name(wide.dtype))
     made = Prepared(operator, plan, wide.to_dense() if direct else None, direct)
     made._products()  # now, not in the first product
     return made
