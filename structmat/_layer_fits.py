@@ -50,6 +50,8 @@ FACTOR_KEY = re.compile(r"^(?:base_model\.model\.)?(?P<path>.*)\.cdd_adapters\.v
 """Keys of the vectors of a product: path of the module, and place of the factor."""
 FACTOR_SCALE = 30.0
 """What diagonals are divided by to be stored and trained; see `factor_scales`."""
+_ROWS = 256
+"""Rows of a matrix whose norm is summed at a time."""
 REQUIRES = 'pip install "structmat[peft]"; import structmat.peft'
 """What PEFT needs to load an adapter."""
 
@@ -184,8 +186,9 @@ def weighted_norm(matrix: NDArray[Any], moment: NDArray[Any] | None) -> float:
     if largest == 0.0:
         return 0.0
     total = 0.0
-    for row in matrix:  # one by one, to save memory
-        scaled = row.astype(np.result_type(row, np.float64)) / largest  # no square over- or underflows
+    for start in range(0, len(matrix), _ROWS):  # to save memory
+        part = matrix[start : start + _ROWS]
+        scaled = part.astype(np.result_type(part, np.float64)) / largest  # no square over- or underflows
         weighted = scaled if moment is None else scaled * moment if moment.ndim == 1 else scaled @ moment
         total += float(np.vdot(scaled, weighted).real)
     return largest * math.sqrt(max(total, 0.0))
