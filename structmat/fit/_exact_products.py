@@ -97,7 +97,7 @@ def cyclic_band(W: NDArray[Any], tol: float) -> CyclicBand | None:
     return CyclicBand(coefficients, start - n if start + degree >= n else start, filled)
 
 
-def factor_cyclic_band(band: CyclicBand, _: NDArray[Any], extended: bool) -> list[NDArray[np.complex128]] | None:
+def factor_cyclic_band(band: CyclicBand, extended: bool) -> list[NDArray[np.complex128]] | None:
     """Return ``2d + 1`` diagonals and first columns, or nothing where not all null sequences are found."""
     sequences = _all_null_sequences(band.coefficients)
     if sequences is None:
@@ -107,7 +107,7 @@ def factor_cyclic_band(band: CyclicBand, _: NDArray[Any], extended: bool) -> lis
     return _with_ends(vectors, band.coefficients[-1], band.start)
 
 
-def factor_real_cyclic_band(band: CyclicBand, _: NDArray[Any], extended: bool) -> list[NDArray[np.float64]] | None:
+def factor_real_cyclic_band(band: CyclicBand, extended: bool) -> list[NDArray[np.float64]] | None:
     """Return at most ``3d + 1`` real diagonals and first columns of a real band, or nothing where none are found."""
     # The sign of an entry that is as good as zero changes that of a multiplier, which must not be negative for n even.
     for signs in product((1.0, -1.0), repeat=len(band.filled)):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -274,8 +273,8 @@ def _constructions(W: NDArray[Any], *, real: bool) -> list[_Construction]:
     if (band := cyclic_band(W, _STRUCTURE_ERROR)) is not None:
         degree = len(band.coefficients) - 1
         of_band: Any = factor_real_cyclic_band if real else factor_cyclic_band
-        make = partial(of_band, band)
-        choices.append(_Construction(f"{degree + 1} cyclic diagonals", each * degree + 1, make))
+        name, count = f"{degree + 1} cyclic diagonals", each * degree + 1
+        choices.append(_Construction(name, count, lambda _, extended: of_band(band, extended)))
     return sorted(choices, key=lambda choice: choice.n_factors)
 
 
