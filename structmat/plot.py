@@ -310,7 +310,8 @@ def draw_study(study: Study, ax: Axes | None = None) -> Axes:
     -------
     matplotlib.axes.Axes
         The mean error of each method over the layers against the number of parameters, for CDD with a band from the
-        best to the worst layer. Of one setting only, the errors of all layers, sorted.
+        best to the worst layer. Of one setting only, the errors of all layers, sorted. A mean over fewer layers, as a
+        method may have no member of that size for some, is left out: it could not be compared.
 
     Raises
     ------
@@ -333,6 +334,8 @@ def draw_study(study: Study, ax: Axes | None = None) -> Axes:
         raise ArgumentValueError("draw_study", "study", "must have rows to draw")
     ax = ax or _new_axes()
     table = type(study)(tuple(rows)).means()
+    table = table[table["layers"] == table["layers"].max()]
+    is_one_setting = len(table) == table["method"].nunique()
     for method, means in table.groupby("method", sort=False):
         style = _method_style(str(method))
         line: dict[str, Any] = {
@@ -342,11 +345,9 @@ def draw_study(study: Study, ax: Axes | None = None) -> Axes:
             "markersize": 5,
         }
         line |= {"linewidth": 2.2 if method == "cdd" else 1.5, "zorder": 3 if method == "cdd" else 2}
-        if len(table) == table["method"].nunique():  # one setting
+        if is_one_setting:
             errors = sorted(max(row["error"], _ROUNDING) for row in rows if row["method"] == method)
             ax.plot(range(1, len(errors) + 1), errors, label=style.label, **line)
-            ax.set_xlabel("layers, sorted by error")
-            ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
             continue
         # Of CDD one line for each block size; of other families, which have none, one in all.
         for _, points in means.groupby("block_size", sort=False) if method == "cdd" else [("", means)]:
@@ -356,6 +357,10 @@ def draw_study(study: Study, ax: Axes | None = None) -> Axes:
             if method == "cdd":
                 low, high = (by_size[name].clip(lower=_ROUNDING) for name in ("least", "most"))
                 ax.fill_between(share, low, high, color=style.color, alpha=0.12, linewidth=0)
+    if is_one_setting:
+        ax.set_xlabel("layers, sorted by error")
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    else:
         ax.set_xlabel("parameters, % of dense")
         ax.set_xlim(left=0)
     ax.set_ylabel("weighted relative error" if rows[0]["weighted"] else "relative error")

@@ -170,3 +170,13 @@ def test_a_study_is_drawn(tmp_path, study, options):
     ax.figure.savefig(tmp_path / "f.png")
     with pytest.raises(ValueError, match="must have rows to draw"):
         Study(()).plot()
+
+
+def test_a_figure_has_all_points_and_no_mean_over_fewer_layers(study):
+    by_svd = [row for row in study.rows if row["method"] == "truncated-svd"]
+    made = [{**row, "method": "cdd-in-blocks"} for row in by_svd]
+    made = [row | {"n_parameters": 0, "error": 1.0} if row["layer"] == "wide" else row for row in made]
+    wider = [{**row, "method": "monarch", "n_parameters": 2 * row["n_parameters"]} for row in by_svd]
+    ax = Study((*by_svd, *made, *wider)).plot()
+    assert [line.get_label() for line in ax.get_lines()] == ["truncated SVD", "Monarch"]
+    assert all(max(line.get_xdata()) < ax.get_xlim()[1] for line in ax.get_lines())
