@@ -338,6 +338,14 @@ def _scaled_identity(v: Vectors) -> Sample:
     return Sample(lambda a: sm.Scaled(sm.Identity(n), a(factor)), dense, v.dtype)
 
 
+def _submatrix(v: Vectors, *, principal: bool) -> Sample:
+    sample = _toeplitz(v, square=principal)
+    rows, cols = (v.shapes.permutation(size)[: v.integer(1, size + 1)] for size in sample.dense.shape[-2:])
+    cols = rows if principal else cols
+    dense = sample.dense[..., rows[:, None], cols]
+    return Sample(lambda a: sample.make(a)[rows][:, cols], dense, v.dtype)
+
+
 def prepared(entry: Entry) -> Entry:
     """The same operators prepared, by any engine, with their dense matrix for small products or without."""
 
@@ -395,6 +403,8 @@ REGISTRY = [
     Entry("Product", _product, THROUGH_FACTORS, frozenset()),
     Entry("Sum", _sum, ENTRYWISE, frozenset()),
     Entry("Scaled", _scaled, THROUGH_FACTORS, frozenset()),
+    Entry("Submatrix, the same rows and columns", partial(_submatrix, principal=True), ENTRYWISE, frozenset()),
+    Entry("Submatrix", partial(_submatrix, principal=False), frozenset(), frozenset()),
     Entry("Scaled identity", _scaled_identity, CLOSED_FORMS, in_table=False),
 ]
 PREPARED = {
@@ -404,5 +414,6 @@ PREPARED = {
     "CDDProduct, D C D",
     "Toeplitz, square",
     "ToeplitzInverse",
+    "Submatrix",
 }
 REGISTRY += [prepared(entry) for entry in REGISTRY if entry.name in PREPARED]

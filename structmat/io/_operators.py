@@ -27,6 +27,7 @@ from structmat._files import DTYPES, atomic_write, first_names, one_line, open_s
 from structmat.fit import FitResult
 from structmat.io._matrices import TREE, array_specs, file_kind
 from structmat.operators import LinearOperator, Prepared
+from structmat.operators._submatrix import Indices
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -181,7 +182,7 @@ def load(
         values = arrays[name]
         if paired:
             values = np.ascontiguousarray(values).view(np.result_type(values, np.complex64))[..., 0]
-        return values if name.startswith(_FIT) else _moved(values, namespace, device)
+        return values if name.startswith(_FIT) or values.dtype.kind == "i" else _moved(values, namespace, device)
 
     return _decoded_file(content["saved"], array_of, path)
 
@@ -315,6 +316,8 @@ def _encoded(value: Any, name: str, arrays: dict[str, NDArray[Any]]) -> Any:
     """Return a field as JSON can hold it; its arrays are put into `arrays` under their names."""
     if isinstance(value, Prepared):
         value = value.operator
+    if isinstance(value, Indices):
+        value = value.array
     if isinstance(value, FitResult):
         names = [field.name for field in fields(value) if field.name != "operator"]
         rest = {field: _encoded(getattr(value, field), _FIT + field, arrays) for field in names}

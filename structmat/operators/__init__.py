@@ -16,6 +16,7 @@ from structmat.operators._linear_operator import LinearOperator, SpectralFunctio
 from structmat.operators._multilevel import MultilevelCirculant, MultilevelToeplitz
 from structmat.operators._prepared import Prepared
 from structmat.operators._products import Context, PairRules, add, compose, scale
+from structmat.operators._submatrix import Submatrix
 from structmat.operators._toeplitz import Hankel, Toeplitz, ToeplitzInverse
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "Scaled",
     "SpectralCirculant",
     "SpectralFunction",
+    "Submatrix",
     "Sum",
     "Toeplitz",
     "ToeplitzInverse",

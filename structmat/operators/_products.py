@@ -146,7 +146,7 @@ scale = PairRules(commutative=False)
 """What ``operator * number`` is."""
 
 LATER: dict[str, Callable[..., Any]] = {}
-"""What the base class reaches of modules that are built on it: "block", "power" and "prepare"."""
+"""What the base class reaches of modules that are built on it: "block", "power", "prepare", "submatrix"."""
 
 
 class Context(NamedTuple):
@@ -353,8 +353,8 @@ class Operator(Parametrised, ABC, Generic[Op]):
 
         Parameters
         ----------
-        index : int, slice, or tuple of two of them
-            Of rows and columns, as in NumPy; of a stack those of every matrix. Slices have a step of one.
+        index : int, slice, array of int or bool, or tuple of two of them
+            Of rows and columns, as in NumPy; of a stack those of every matrix. One array at a time: ``op[i][:, j]``.
 
         Returns
         -------
@@ -362,13 +362,16 @@ class Operator(Parametrised, ABC, Generic[Op]):
             ``op[i, j]`` is an entry, of the shape of the batch; ``op[i]`` a row and ``op[:, j]`` a column, or parts of
             them, with the batch before. ``op[a:b, c:d]`` is an operator: a `Toeplitz` of a Toeplitz or circulant
             matrix, a `Hankel` of a Hankel matrix, and of equal rows and columns a `Diagonal` or `Identity` of one.
+            Other blocks, and rows or columns chosen by arrays, masks or slices with a step, are a `Submatrix`.
 
         Raises
         ------
         IndexError
-            If an integer is out of range, a slice is empty, or its step is not one.
+            If an integer is out of range, or a slice is empty.
         TypeError
-            If an index is neither integer nor slice, or a block has no closed form; the text names `to_dense`.
+            If an index is of another kind, or both are arrays.
+        ValueError
+            If an array names an index twice, or a mask is of another length.
 
         Notes
         -----
@@ -389,15 +392,15 @@ class Operator(Parametrised, ABC, Generic[Op]):
         owner = f"{type(self).__name__}[i, j]"
         if len(pair) != 2:
             raise ArgumentTypeError(owner, None, f"takes rows and columns, got {len(pair)} indices{_ANY_INDEX}")
+        if any(map(is_choice, pair)):
+            return LATER["submatrix"](self, *pair)
         rows, cols = (_range(part, size, owner) for part, size in zip(pair, self.shape, strict=True))
         both_slices = all(isinstance(part, slice) for part in pair)
         if both_slices and (len(rows), len(cols)) == self.shape:
             return self
         block = LATER["block"](self, rows, cols)
         if both_slices:
-            if isinstance(block, Operator):
-                return block
-            raise ArgumentTypeError(owner, None, f"has no closed form of this block{_ANY_INDEX}")
+            return block if isinstance(block, Operator) else LATER["submatrix"](self, *pair)
         if block is NotImplemented:
             block = self._one_row_or_column(rows, cols)
         entries = block.to_dense() if isinstance(block, Operator) else block
@@ -789,17 +792,22 @@ class Operator(Parametrised, ABC, Generic[Op]):
 def _range(index: Any, size: int, owner: str) -> range:
     """Return the rows or columns, of so many, that an integer or a slice means."""
     found: range | None = None
-    if not (isinstance(index, (bool, np.bool_)) or getattr(index, "ndim", None)):
+    if not isinstance(index, (bool, np.bool_)):
         with suppress(TypeError):  # no integers
             found = range(size)[index if isinstance(index, slice) else slice(index, operator.index(index) + 1 or None)]
     if found is None:
         got = index if isinstance(index, slice) else type(index).__name__
-        raise ArgumentTypeError(owner, None, f"takes integers and slices of step one, got {got}{_ANY_INDEX}")
+        raise ArgumentTypeError(owner, None, f"takes integers, slices and arrays of them, got {got}{_ANY_INDEX}")
     if not found:
         raise IndexError(f"{owner}: {index!r} is none of the {size} rows or columns")
-    if found.step != 1:
-        raise IndexError(f"{owner}: slices must have a step of one, got {index!r}{_ANY_INDEX}")
     return found
+
+
+def is_choice(index: Any) -> bool:
+    """Tell whether an index chooses rows or columns that are no neighbours: an array, a list, a slice with a step."""
+    if isinstance(index, slice):
+        return index.step not in {None, 1}
+    return isinstance(index, list) or (is_array(index) and index.ndim > 0)
 
 
 def _is_array_like(value: Any) -> bool:
