@@ -1,9 +1,10 @@
 """Claim: a product by a prepared operator takes about the time of the plain transforms that it needs, or less.
 
-    python benchmarks/floor.py [--only vectors batches ...] [--rounds 11] [--quick] [--out FOLDER]
+    python benchmarks/floor.py [--only vectors batches ...] [--quick] [--out FOLDER]
 
 The floor is ``irfft(S * rfft(x), n)`` with the spectrum S ready: by `scipy.fft` for NumPy, by the library's own
-transforms for torch and JAX (compiled). Each case has something to compare with and a ratio aimed at; beside dense
+transforms for torch and JAX (compiled). On grids it is the same by d-dimensional transforms, for a Toeplitz matrix on
+the embedded grid and cut to the rows. Each case has something to compare with and a ratio aimed at; beside dense
 products of small n, three microseconds more are allowed for the call. What ours returns is checked first. Both sides
 take turns in one process on one core, and times are the processor's. A ratio is the median over the rounds, the spread
 half the range of their middle half.
@@ -25,18 +26,20 @@ import itertools
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from math import prod
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.fft import fft, ifft, irfft, rfft
+from scipy.fft import fft, ifft, irfft, irfftn, rfft, rfftn
 
 import structmat as sm
 
 SIZES = (64, 100, 256, 500, 1000, 1023, 1024, 2048, 4095, 4096, 4097, 10000, 16384, 65536, 2**18, 2**20)
 PRIMES = (251, 509, 1021, 2039, 4093, 8191, 16381)
 DENSE = (8, 16, 32, 64, 100, 128, 200, 256, 320, 400, 512)
+GRIDS = ((32, 32), (64, 64), (256, 256), (1024, 1024), (16, 16, 16), (32, 32, 32), (64, 64, 64))
 DTYPES = ("float32", "float64")
 
 
@@ -162,6 +165,30 @@ def block(library: str, grid: tuple[int, int, int], batch: int, dtype: str) -> C
     return Case(what, lambda: op.matvec(x), lambda: x @ W.T, 1 / 8 if dtype == "float32" else None)
 
 
+def on_grid(library: str, kind: str, grid: tuple[int, ...], batch: int) -> Case:
+    rng, axes = np.random.default_rng(0), tuple(range(-len(grid), 0))
+    x: Any = rng.standard_normal((batch, prod(grid)) if batch > 1 else prod(grid))
+    lengths = grid if kind == "circulant" else tuple(2 * n for n in grid)
+    kernel: Any = rng.standard_normal(grid if kind == "circulant" else [2 * n - 1 for n in grid])
+    forth, back = partial(rfftn, s=lengths, axes=axes), partial(irfftn, s=lengths, axes=axes)
+    contiguous: Callable[[Any], Any] = np.ascontiguousarray
+    if library == "torch":
+        torch = installed("torch")
+        x, kernel, contiguous = torch.from_numpy(x), torch.from_numpy(kernel), torch.Tensor.contiguous
+        forth, back = (partial(function, s=lengths, dim=axes) for function in (torch.fft.rfftn, torch.fft.irfftn))
+    if kind == "circulant":
+        op, rows = sm.MultilevelCirculant(kernel.reshape(-1), grid).prepare(), [slice(n) for n in grid]
+    else:  # the kernel begins with the offset 1 - n
+        op, rows = sm.MultilevelToeplitz.from_offsets(kernel).prepare(), [slice(n - 1, 2 * n - 1) for n in grid]
+    S = forth(kernel)
+
+    def theirs() -> Any:
+        return contiguous(back(S * forth(x.reshape(*x.shape[:-1], *grid)))[(..., *rows)]).reshape(x.shape)
+
+    what = f"{kind}, {' x '.join(map(str, grid))}, {'one vector' if batch == 1 else f'{batch} vectors'}, float64"
+    return Case(what, lambda: op.matvec(x), theirs)
+
+
 def dense(n: int, batch: int, dtype: str) -> Case:
     c, x = data(n, batch, dtype)
     op = sm.Circulant(c)
@@ -236,6 +263,18 @@ def blocks(quick: bool) -> Iterator[Case]:
         yield block(library, grid, batch, dtype)
 
 
+def grids(library: str) -> Cases:
+    """Return products of circulant and Toeplitz matrices on grids, of batches that are not too large."""
+
+    def cases(quick: bool) -> Iterator[Case]:
+        sizes = ((16, 16), (8, 8, 8)) if quick else GRIDS
+        for kind, grid, batch in itertools.product(("circulant", "Toeplitz"), sizes, (1, 16)):
+            if batch * prod(grid) * (1 if kind == "circulant" else 2 ** len(grid)) <= 2**22:
+                yield on_grid(library, kind, grid, batch)
+
+    return cases
+
+
 def circulants(prefix: str = "", said: str = "") -> dict[str, tuple[str, Cases]]:
     """Return the groups of one engine."""
     ours, primes = (partial(case, fast=bool(prefix)) for case in (circulant, prime))
@@ -257,15 +296,19 @@ GROUPS = {
     **circulants(),
     "others": ("Adjoint, solve, Toeplitz, complex / floor", others),
     "blocks": ("Block circulant / dense product", blocks),
+    "grids": ("Matrices on grids / plain d-dimensional transforms", grids("NumPy")),
     **circulants("fast-", "With `fast`: "),
     "torch": (
         "torch / its own transforms",
         each(torch_circulant, (256, 1000, 1021, 1024, 4096, 10000, 16384, 65536), (1, 64, 512)),
     ),
     "gradients": ("torch, forward and backward / its own transforms", each(torch_gradients, (256, 1024, 4096, 16384))),
+    "torch-grids": ("torch, on grids / its own transforms", grids("torch")),
     "jax": ("JAX, compiled / its own transforms", each(jax_circulant, (1024, 4096, 16384))),
 }
-NEEDED = {"torch": "torch", "gradients": "torch", "jax": "jax"} | dict.fromkeys(circulants("fast-"), "ducc0")
+NEEDED = {"torch": "torch", "gradients": "torch", "torch-grids": "torch", "jax": "jax"} | dict.fromkeys(
+    circulants("fast-"), "ducc0"
+)
 
 
 def check(case: Case) -> None:
@@ -303,20 +346,14 @@ def report(rows: list[Row]) -> str:
     """Return a summary and a table for each group."""
     summary, parts = [], []
     for group, members in itertools.groupby(rows, key=lambda row: row.group):
-        lines = [
-            (
-                r.case,
-                f"{r.microseconds:,.1f}",
-                f"{r.compared_with:,.1f}",
-                f"{r.ratio:.2f} ± {r.spread:.2f}",
-                r.aim,
-                r.met,
-            )
-            for r in members
-        ]
-        aims, ratios = [line[-1] for line in lines if line[-1]], [float(line[3].split()[0]) for line in lines]
-        met = f"{aims.count('yes')} of {len(aims)}" if aims else ""
-        summary.append((GROUPS[group][0], len(lines), min(ratios), f"{median(ratios):.2f}", max(ratios), met))
+        lines, ratios, met = [], [], []
+        for row in members:
+            times = f"{row.microseconds:,.1f}", f"{row.compared_with:,.1f}", f"{row.ratio:.2f} ± {row.spread:.2f}"
+            lines.append((row.case, *times, row.aim, row.met))
+            ratios.append(round(row.ratio, 2))
+            met += [row.met] if row.met else []
+        reached = f"{met.count('yes')} of {len(met)}" if met else ""
+        summary.append((GROUPS[group][0], len(lines), min(ratios), f"{median(ratios):.2f}", max(ratios), reached))
         header = ("case", "structmat, µs", "compared with, µs", "ratio", "aim", "met")
         parts.append(f"## {GROUPS[group][0]}\n\n{table(header, lines)}")
     header = ("group", "cases", "lowest ratio", "median", "highest", "aim met")
@@ -325,16 +362,14 @@ def report(rows: list[Row]) -> str:
 
 def main() -> None:
     made = parser(__doc__)
-    made.add_argument(
-        "--only", nargs="+", choices=GROUPS, default=list(GROUPS), metavar="GROUP", help=", ".join(GROUPS)
-    )
-    made.add_argument("--rounds", type=int, default=11)
+    groups = ", ".join(GROUPS)
+    made.add_argument("--only", nargs="+", choices=GROUPS, default=list(GROUPS), metavar="GROUP", help=groups)
     options = made.parse_args()
     if torch := installed("torch"):
         torch.set_num_threads(1)
     if jax := installed("jax"):
         jax.config.update("jax_enable_x64", True)
-    rounds = 3 if options.quick else options.rounds
+    rounds = 3 if options.quick else 11
     rows: list[Row] = []
     for group in options.only:
         if group in NEEDED and not installed(NEEDED[group]):
