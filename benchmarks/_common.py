@@ -11,10 +11,11 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 Times = dict[str, list[float]]
 """Seconds per call of each function, one value a round."""
@@ -48,17 +49,21 @@ def parser(
 
 
 @contextmanager
-def engine(name: str) -> Iterator[None]:
-    """Let products of NumPy arrays that are prepared meanwhile use "scipy" alone, or what is installed: "auto"."""
-    from structmat import _fourier  # noqa: PLC0415  # threads are limited before libraries start them
-
-    kept = _fourier.ducc
-    if name == "scipy":
-        _fourier.ducc = lambda: None
+def changed(module: Any, **names: Any) -> Iterator[None]:
+    """Give names of a module other values inside the block."""
+    before = {name: getattr(module, name) for name in names}
+    vars(module).update(names)
     try:
         yield
     finally:
-        _fourier.ducc = kept
+        vars(module).update(before)
+
+
+def engine(name: str) -> AbstractContextManager[None]:
+    """Let products of NumPy arrays that are prepared meanwhile use "scipy" alone, or what is installed: "auto"."""
+    from structmat import _fourier  # noqa: PLC0415  # threads are limited before libraries start them
+
+    return changed(_fourier, ducc=lambda: None) if name == "scipy" else nullcontext()
 
 
 def in_turns(
@@ -151,23 +156,15 @@ def table(header: Sequence[object], rows: Iterable[Sequence[object]], left: int 
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in (header, marks, *rows))
 
 
-def save_results(folder: Path, stem: str, header: Sequence[str], rows: Iterable[Sequence[object]], text: str) -> None:
-    """Write the rows as ``.csv`` and the text as ``.md`` into a folder, which is made if there is none."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / f"{stem}.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(rows)
-    (folder / f"{stem}.md").write_text(f"{text}\n", encoding="utf-8")
-
-
 def finish(
     out: Path | None, stem: str, text: str, header: Sequence[str] = (), rows: Iterable[Sequence[object]] = ()
 ) -> None:
-    """Print a text, and write it into the folder, if there is one, with the rows where they have a header."""
+    """Print a text, and write it into the folder, if there is one, with the rows as CSV where they have a header."""
     print(text)
-    if out and header:
-        save_results(out, stem, header, rows, text)
-    elif out:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / f"{stem}.md").write_text(f"{text}\n", encoding="utf-8")
+    if out is None:
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    (out / f"{stem}.md").write_text(f"{text}\n", encoding="utf-8")
+    if header:
+        with (out / f"{stem}.csv").open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file, lineterminator="\n").writerows([header, *rows])

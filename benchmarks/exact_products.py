@@ -1,11 +1,10 @@
 """Claim: `factorize_cdd` reproduces a matrix of any kind up to rounding, in seconds up to a side of 1,024.
 
-    python benchmarks/exact_products.py [--sizes 64 128 256 512 1024] [--kinds complex ...] [--quick] [--out FOLDER]
+    python benchmarks/exact_products.py [--quick] [--out FOLDER]
 
 Every row is one factorisation on one thread. The error is relative, in the Frobenius norm, of the product that a user
 gets: of ``operator @ eye`` and of ``to_dense``, the larger of both. Seconds are the processor's, short forms and the
-error that `factorize_cdd` reports included. --quick makes everything tiny; --out writes ``exact_products.md`` there,
-where rows that were not measured keep what an earlier run found.
+error that `factorize_cdd` reports included. --quick makes everything tiny; --out writes ``exact_products.md`` there.
 """
 
 # ruff: noqa: E402  # threads are limited before libraries start them
@@ -15,7 +14,6 @@ from _common import finish, machine, one_thread, parser, table
 
 one_thread()
 
-import csv
 import time
 
 import numpy as np
@@ -74,25 +72,15 @@ def measured(kind: str, n: int) -> list[str]:
 
 
 def main() -> None:
-    made = parser(__doc__)
-    made.add_argument("--sizes", type=int, nargs="+", default=[64, 128, 256, 512, 1024])
-    made.add_argument("--kinds", nargs="+", choices=list(KINDS), default=list(KINDS))
-    options = made.parse_args()
+    options = parser(__doc__).parse_args()
     rows = []
-    for n in [32] if options.quick else options.sizes:
-        for kind in options.kinds:
+    for n in (32,) if options.quick else (64, 128, 256, 512, 1024):
+        for kind in KINDS:
             rows.append(measured(kind, n))
             print(*rows[-1], sep="  ", flush=True)
-    if options.out and (options.out / "exact_products.csv").exists():
-        with (options.out / "exact_products.csv").open(newline="", encoding="utf-8") as file:
-            earlier = list(csv.reader(file))[1:]
-        done = {tuple(row[:2]) for row in rows}
-        rows += [row for row in earlier if tuple(row[:2]) not in done]
-    names = list(KINDS)
-    rows.sort(key=lambda row: (int(row[0]), names.index(row[1])))
     title = "# Exact products by construction\n\n`python benchmarks/exact_products.py`"
     where = machine("structmat", "numpy", "scipy")
-    finish(options.out, "exact_products", f"{title}\n\n{where}\n\n{table(FIELDS, rows, left=3)}", FIELDS, rows)
+    finish(options.out, "exact_products", f"{title}\n\n{where}\n\n{table(FIELDS, rows, left=3)}")
 
 
 if __name__ == "__main__":

@@ -61,8 +61,7 @@ def measured(n: int) -> list[list[object]]:
 
 
 def main() -> None:
-    made = parser(__doc__)
-    arguments = made.parse_args()
+    arguments = parser(__doc__).parse_args()
     rows = sorted(row for n in (SIZES[:2] if arguments.quick else SIZES) for row in measured(n))
     where = f"{datetime.now(UTC):%Y-%m-%d}; {machine('structmat', 'numpy', 'scipy')}"
     text = "\n\n".join(

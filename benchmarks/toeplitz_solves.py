@@ -136,8 +136,7 @@ def speed(n: int, *, dense: bool, rounds: int) -> list[list[str]]:
 
 
 def main() -> None:
-    made = parser(__doc__)
-    arguments = made.parse_args()
+    arguments = parser(__doc__).parse_args()
     sizes = (256,) if arguments.quick else (4096, 16384)
     rows = [row for n in sizes for row in speed(n, dense=n <= 4096, rounds=3 if n <= 4096 else 1)]
     head = ["n", "matrix", "right-hand sides", "structmat", "solve_toeplitz", "dense", "solve_toeplitz / structmat"]
