@@ -15,7 +15,7 @@ Choose the numbers of the table by what it prints; near a crossover both methods
 # ruff: noqa: E402  # threads are limited before libraries start them
 from __future__ import annotations
 
-from _common import engine, in_turns, one_thread, parser
+from _common import changed, engine, in_turns, one_thread, parser
 
 one_thread()
 
@@ -83,12 +83,11 @@ def convolution(method: str, c: Any, x: Any) -> Callable[[], Any]:
     return lambda: in_chunks(stored, x, n, rows_in_chunk(n, x.itemsize))
 
 
-def compare(dtype: str, count: int, n: int, names: Sequence[str], seconds: float) -> None:
-    """Print the time of each method over that of the first, and the fastest."""
-    c, x = drawn(dtype, n, count)
-    got = medians({name: convolution(name, c, x) for name in names}, seconds)
-    ratios = ", ".join(f"{name} {got[name] / got[names[0]]:.2f}" for name in names[1:])
-    print(f"{dtype} {count} {n}: {ratios}; {min(got, key=got.__getitem__)}", flush=True)
+def show(what: str, times: dict[str, float]) -> None:
+    """Print each time over the first, and which is the shortest."""
+    first, *others = times
+    ratios = ", ".join(f"{name} {times[name] / times[first]:.2f}" for name in others)
+    print(f"{what}: {ratios}; {min(times, key=times.__getitem__)}", flush=True)
 
 
 def methods(sizes: Sequence[int], seconds: float) -> None:
@@ -100,25 +99,21 @@ def methods(sizes: Sequence[int], seconds: float) -> None:
             one += [fourier.SCIPY_STEPS, fourier.DUCC_STEPS]
             torch.append(fourier.TORCH_STEPS)
         for count, names in ((1, one), (BATCH, many), (1, torch)):
-            compare(dtype, count, n, names, seconds)
+            c, x = drawn(dtype, n, count)
+            show(f"{dtype} {count} {n}", medians({name: convolution(name, c, x) for name in names}, seconds))
 
 
 def columns(sizes: Sequence[int], seconds: float) -> None:
     print("dtype n: time of the four-step method by the length of a column, over that of the table's")
     for dtype, n, method in itertools.product(DTYPES[:2], sizes, (fourier.SCIPY_STEPS, fourier.DUCC_STEPS)):
-        (c, x), kept, size = drawn(dtype, n, 1), fourier.COLUMNS, 32
-        calls = {"table": convolution(method, c, x)} if column_length(n) else {}
-        try:
-            while size * 16 <= n and calls:
-                fourier.COLUMNS = ((np.inf, size, 0),)
+        if not column_length(n):
+            continue
+        c, x = drawn(dtype, n, 1)
+        calls = {"table": convolution(method, c, x)}
+        for size in (2**k for k in range(5, 20) if 2**k * 16 <= n):
+            with changed(fourier, COLUMNS=((np.inf, size, 0),)):
                 calls[f"{column_length(n)}"] = convolution(method, c, x)
-                size *= 2
-        finally:
-            fourier.COLUMNS = kept
-        if calls:
-            got = medians(calls, seconds)
-            ratios = {name: round(t / got["table"], 2) for name, t in got.items()}
-            print(f"{method} {dtype} {n} ({column_length(n)}):", ratios, flush=True)
+        show(f"{method} {dtype} {n} ({column_length(n)})", medians(calls, seconds))
 
 
 def crossovers(sizes: Sequence[int], seconds: float) -> None:
@@ -156,29 +151,23 @@ def primes(sizes: Sequence[int], seconds: float) -> None:
         n = factor * 2 ** round(np.log2(min(size, max(sizes)) / factor))
         for dtype, count, library in itertools.product(DTYPES[:2], (1, BATCH), ("scipy", "ducc0")):
             (c, x), calls = drawn(dtype, n, count), {}
-            for name, kernel in (("own", c), ("embedded", kernel_of_diagonals(c, c[:0:-1], numpy_namespace))):
+            for name, kernel in (("embedded", kernel_of_diagonals(c, c[:0:-1], numpy_namespace)), ("own", c)):
                 with engine(library):
                     P = sm.Prepared(sm.Circulant(c), fourier.convolution(kernel, (n, n), numpy_namespace), None, 0)
                     P.matvec(x)  # which prepares it
                 calls[name] = lambda P=P, x=x: P.matvec(x)
-            got = medians(calls, seconds)
-            print(f"{library} {dtype} {count} {n} ({factor}): {got['own'] / got['embedded']:.2f}", flush=True)
+            show(f"{library} {dtype} {count} {n} ({factor})", medians(calls, seconds))
 
 
 def chunks(sizes: Sequence[int], seconds: float) -> None:
     print("dtype n: time in chunks over that in one piece, of 1,024 vectors or 64 MiB, by KiB in a chunk")
     for dtype, n in itertools.product(DTYPES[:2], [n for n in (256, 1024, 4096, 16384) if n <= max(sizes)]):
         c, x = drawn(dtype, n, min(1024, 2**26 // (n * np.dtype(dtype).itemsize)))
-        kept, calls = fourier.CHUNK, {}
-        try:
-            for size in (2**30, 128, 256, 512, 1024, 2048, 4096):
-                fourier.CHUNK = size * 1024
-                with engine("scipy"):
-                    calls["whole" if size == 2**30 else f"{size}"] = partial(sm.Circulant(c).prepare().matvec, x)
-        finally:
-            fourier.CHUNK = kept
-        got = medians(calls, seconds)
-        print(f"{dtype} {n}:", {name: round(t / got["whole"], 2) for name, t in got.items()}, flush=True)
+        calls = {}
+        for size in (2**30, 128, 256, 512, 1024, 2048, 4096):
+            with engine("scipy"), changed(fourier, CHUNK=size * 1024):
+                calls["whole" if size == 2**30 else f"{size}"] = partial(sm.Circulant(c).prepare().matvec, x)
+        show(f"{dtype} {n}", medians(calls, seconds))
 
 
 PARTS = {part.__name__: part for part in (methods, columns, crossovers, primes, chunks)}
@@ -187,16 +176,13 @@ PARTS = {part.__name__: part for part in (methods, columns, crossovers, primes, 
 def main() -> None:
     made = parser(__doc__, "one small size, to see that it runs", out=False)
     made.add_argument("parts", nargs="*", help=f"{', '.join(PARTS)}; all by default")
-    made.add_argument("--seconds", type=float, default=0.1, help="for each call")
-    made.add_argument("--sizes", type=int, nargs="+", default=SIZES)
     arguments = made.parse_args()
-    if arguments.quick:
-        arguments.sizes, arguments.seconds = (1024,), 1e-4
+    sizes, seconds = ((1024,), 1e-4) if arguments.quick else (SIZES, 0.1)
     if fourier.ducc() is None:
         raise SystemExit("install structmat[fast] to compare engines")
     sm.show_config()
     for part in arguments.parts or PARTS:
-        PARTS[part](arguments.sizes, arguments.seconds)
+        PARTS[part](sizes, seconds)
 
 
 if __name__ == "__main__":
