@@ -60,9 +60,11 @@ def changed(module: Any, **names: Any) -> Iterator[None]:
 
 
 def engine(name: str) -> AbstractContextManager[None]:
-    """Let products of NumPy arrays that are prepared meanwhile use "scipy" alone, or what is installed: "auto"."""
+    """Let products of NumPy arrays that are prepared meanwhile use "scipy" alone, or "ducc0" too."""
     from structmat import _fourier  # noqa: PLC0415  # threads are limited before libraries start them
 
+    if _fourier.ducc() is None:
+        raise SystemExit("install structmat[fast] to compare engines")
     return changed(_fourier, ducc=lambda: None) if name == "scipy" else nullcontext()
 
 
@@ -106,6 +108,10 @@ def ratio(times: Times, name: str, other: str) -> float:
     return median(a / b for a, b in zip(times[name], times[other], strict=False))
 
 
+def vectors(count: int) -> str:
+    return "one vector" if count == 1 else f"{count} vectors"
+
+
 def processor() -> str:
     """Return the processor's name and number of cores."""
     name = platform.processor() or platform.machine()
@@ -132,10 +138,8 @@ def versions(*packages: str) -> str:
 
 def blas() -> str:
     """Return which BLAS libraries are loaded, and their kernels, as threadpoolctl sees them."""
-    try:
-        from threadpoolctl import threadpool_info  # noqa: PLC0415
-    except ImportError:
-        return "unknown without threadpoolctl"
+    from threadpoolctl import threadpool_info  # noqa: PLC0415  # it imports what reads the settings of threads
+
     loaded = {
         f"{pool['internal_api']} {pool['version']}, kernels for {pool.get('architecture', 'an unnamed processor')}, "
         f"{pool['num_threads']} thread{'s' * (pool['num_threads'] != 1)}"

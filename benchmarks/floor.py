@@ -16,12 +16,11 @@ Groups that say "fast" are for the extra ``fast``, the others for the default en
 # ruff: noqa: E402  # threads are limited before libraries start them
 from __future__ import annotations
 
-from _common import engine, finish, in_turns, machine, one_thread, parser, ratio, table
+from _common import engine, finish, in_turns, machine, one_thread, parser, ratio, table, vectors
 
 one_thread()
 
 import csv
-import importlib
 import itertools
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -31,7 +30,9 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
+import torch
 from scipy.fft import fft, ifft, irfft, irfftn, rfft, rfftn
 
 import structmat as sm
@@ -70,28 +71,17 @@ class Row(NamedTuple):
     met: str
 
 
-def installed(name: str) -> Any:
-    """Return a module, or None where it is not installed."""
-    try:
-        return importlib.import_module(name)
-    except ImportError:
-        return None
-
-
 def data(n: int, batch: int, dtype: str) -> tuple[np.ndarray, np.ndarray]:
     """Return the first column of a well-conditioned circulant, and vectors."""
     rng = np.random.default_rng(n)
     c, x = (rng.standard_normal((*shape, 2)) for shape in ((n,), (n,) if batch == 1 else (batch, n)))
     c[0] += 5 * n**0.5
-    if dtype.startswith("complex"):
-        c, x = c.view(complex)[..., 0], x.view(complex)[..., 0]
-    else:
-        c, x = c[..., 0], x[..., 0]
-    return c.astype(dtype), x.astype(dtype)
+    field = complex if dtype.startswith("complex") else float
+    return c.view(field)[..., 0].astype(dtype), x.view(field)[..., 0].astype(dtype)
 
 
 def label(n: int, batch: int, dtype: str) -> str:
-    return f"n = {n:,}, {'one vector' if batch == 1 else f'{batch} vectors'}, {dtype}"
+    return f"n = {n:,}, {vectors(batch)}, {dtype}"
 
 
 # One case each
@@ -158,7 +148,7 @@ def block(library: str, grid: tuple[int, int, int], batch: int, dtype: str) -> C
     c: Any = rng.standard_normal(grid).astype(dtype)
     x: Any = rng.standard_normal((batch, q * b)).astype(dtype)
     if library == "torch":
-        c, x = (installed("torch").from_numpy(array) for array in (c, x))
+        c, x = (torch.from_numpy(array) for array in (c, x))
     op = sm.BlockCirculant(c)
     what = f"{library}, {p * b:,} x {q * b:,}, b = {b}, {batch:,} vectors, {dtype}"
     W, op = op.to_dense(), op.prepare()
@@ -173,7 +163,6 @@ def on_grid(library: str, kind: str, grid: tuple[int, ...], batch: int) -> Case:
     forth, back = partial(rfftn, s=lengths, axes=axes), partial(irfftn, s=lengths, axes=axes)
     contiguous: Callable[[Any], Any] = np.ascontiguousarray
     if library == "torch":
-        torch = installed("torch")
         x, kernel, contiguous = torch.from_numpy(x), torch.from_numpy(kernel), torch.Tensor.contiguous
         forth, back = (partial(function, s=lengths, dim=axes) for function in (torch.fft.rfftn, torch.fft.irfftn))
     if kind == "circulant":
@@ -185,7 +174,7 @@ def on_grid(library: str, kind: str, grid: tuple[int, ...], batch: int) -> Case:
     def theirs() -> Any:
         return contiguous(back(S * forth(x.reshape(*x.shape[:-1], *grid)))[(..., *rows)]).reshape(x.shape)
 
-    what = f"{kind}, {' x '.join(map(str, grid))}, {'one vector' if batch == 1 else f'{batch} vectors'}, float64"
+    what = f"{kind}, {' x '.join(map(str, grid))}, {vectors(batch)}, float64"
     return Case(what, lambda: op.matvec(x), theirs)
 
 
@@ -198,14 +187,12 @@ def dense(n: int, batch: int, dtype: str) -> Case:
 
 
 def torch_circulant(n: int, batch: int, dtype: str) -> Case:
-    torch = installed("torch")
     c, x = (torch.from_numpy(array) for array in data(n, batch, dtype))
     op, S, forth, back = sm.Circulant(c).prepare(), torch.fft.rfft(c), torch.fft.rfft, torch.fft.irfft
     return Case(label(n, batch, dtype), lambda: op.matvec(x), lambda: back(S * forth(x), n), 1.1)
 
 
 def torch_gradients(n: int, batch: int, dtype: str) -> Case:
-    torch = installed("torch")
     c, x = (torch.from_numpy(array).requires_grad_() for array in data(n, batch, dtype))
     dy, grad, forth, back = x.detach().clone(), torch.autograd.grad, torch.fft.rfft, torch.fft.irfft
     return Case(
@@ -217,13 +204,9 @@ def torch_gradients(n: int, batch: int, dtype: str) -> Case:
 
 
 def jax_circulant(n: int, batch: int, dtype: str) -> Case:
-    jax, numpy = installed("jax"), installed("jax.numpy")
-    c, x = (numpy.asarray(array) for array in data(n, batch, dtype))
-    S = numpy.fft.rfft(c)
-    ours, theirs = (
-        jax.jit(sm.Circulant(c).prepare().matvec),
-        jax.jit(lambda v: numpy.fft.irfft(S * numpy.fft.rfft(v), n)),
-    )
+    c, x = (jax.numpy.asarray(array) for array in data(n, batch, dtype))
+    S, forth, back = jax.numpy.fft.rfft(c), jax.numpy.fft.rfft, jax.numpy.fft.irfft
+    ours, theirs = jax.jit(sm.Circulant(c).prepare().matvec), jax.jit(lambda v: back(S * forth(v), n))
     return Case(label(n, batch, dtype), lambda: ours(x).block_until_ready(), lambda: theirs(x).block_until_ready(), 1.1)
 
 
@@ -258,8 +241,7 @@ def others(quick: bool) -> Iterator[Case]:
 
 def blocks(quick: bool) -> Iterator[Case]:
     grid, batch = ((2, 3, 4), 5) if quick else ((16, 43, 256), 2048)
-    libraries = ("NumPy", "torch") if installed("torch") else ("NumPy",)
-    for library, dtype in itertools.product(libraries, DTYPES):
+    for library, dtype in itertools.product(("NumPy", "torch"), DTYPES):
         yield block(library, grid, batch, dtype)
 
 
@@ -306,9 +288,6 @@ GROUPS = {
     "torch-grids": ("torch, on grids / its own transforms", grids("torch")),
     "jax": ("JAX, compiled / its own transforms", each(jax_circulant, (1024, 4096, 16384))),
 }
-NEEDED = {"torch": "torch", "gradients": "torch", "torch-grids": "torch", "jax": "jax"} | dict.fromkeys(
-    circulants("fast-"), "ducc0"
-)
 
 
 def check(case: Case) -> None:
@@ -365,17 +344,12 @@ def main() -> None:
     groups = ", ".join(GROUPS)
     made.add_argument("--only", nargs="+", choices=GROUPS, default=list(GROUPS), metavar="GROUP", help=groups)
     options = made.parse_args()
-    if torch := installed("torch"):
-        torch.set_num_threads(1)
-    if jax := installed("jax"):
-        jax.config.update("jax_enable_x64", True)
+    torch.set_num_threads(1)
+    jax.config.update("jax_enable_x64", True)
     rounds = 3 if options.quick else 11
     rows: list[Row] = []
     for group in options.only:
-        if group in NEEDED and not installed(NEEDED[group]):
-            print(f"{group}: {NEEDED[group]} is not installed", file=sys.stderr)
-            continue
-        with engine("auto" if group.startswith("fast-") else "scipy"):
+        with engine("ducc0" if group.startswith("fast-") else "scipy"):
             for case in GROUPS[group][1](options.quick):
                 rows.append(measured(group, case, rounds))
                 print(f"{group}: {case.what}: {rows[-1].ratio:.2f} {rows[-1].met}", file=sys.stderr, flush=True)

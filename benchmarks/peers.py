@@ -1,7 +1,6 @@
 """Claim: no other library multiplies by a circulant faster than structmat, within the noise.
 
-    python benchmarks/peers.py [--sizes 64 256 ...] [--batches 1 64] [--dtypes float32 float64] [--rounds 11]
-                               [--only structmat pylops ...] [--quick] [--out FOLDER]
+    python benchmarks/peers.py [--sizes 64 256 ...] [--quick] [--out FOLDER]
 
 The floor is ``irfft(S * rfft(x), n)`` by `scipy.fft` with the spectrum S ready. Every contestant gets its own set-up
 outside the clock (spectra, plans, compilation), in the form that is fastest for it, rows or columns, and inputs in its
@@ -11,14 +10,14 @@ A cell is the median over the rounds of the time relative to the floor of the sa
 
 "structmat" is a prepared operator with the default engine, `scipy.fft`; "structmat, fast" the same with ducc0, the
 extra ``fast``; those with torch or JAX in their names take the arrays of these. --quick runs tiny cases of all.
---out writes ``peers.csv``, ``peers.md`` with one table for every batch and dtype, and ``peers.png``, with lines through
-the powers of two and crosses at other n.
+--out writes ``peers.md`` with one table for every batch and dtype, and ``peers.png``, with lines through the powers of
+two and crosses at other n.
 """
 
 # ruff: noqa: E402  # threads are limited before libraries start them
 from __future__ import annotations
 
-from _common import engine, finish, in_turns, machine, one_thread, parser, ratio, table
+from _common import engine, finish, in_turns, machine, one_thread, parser, ratio, table, vectors
 
 one_thread()
 
@@ -26,15 +25,17 @@ import itertools
 import logging
 import sys
 import warnings
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 import scipy.fft
 import scipy.linalg
+import torch
 from scipy.sparse.linalg import LinearOperator
 
 import structmat as sm
@@ -74,16 +75,9 @@ def transforms(c: np.ndarray, x: np.ndarray) -> Product:
     return Product(lambda: scipy.fft.irfft(S * scipy.fft.rfft(x), n))
 
 
-def structmat(c: np.ndarray, x: np.ndarray) -> Product:
-    with engine("scipy"):
+def structmat(c: np.ndarray, x: np.ndarray, *, fast: bool = False) -> Product:
+    with engine("ducc0" if fast else "scipy"):
         op = sm.Circulant(c).prepare()
-    return Product(lambda: op.matvec(x))
-
-
-def structmat_fast(c: np.ndarray, x: np.ndarray) -> Product:
-    import ducc0  # noqa: F401, PLC0415  # not installed: reported as such
-
-    op = sm.Circulant(c).prepare()
     return Product(lambda: op.matvec(x))
 
 
@@ -93,22 +87,16 @@ def structmat_unprepared(c: np.ndarray, x: np.ndarray) -> Product:
 
 
 def structmat_torch(c: np.ndarray, x: np.ndarray) -> Product:
-    import torch  # noqa: PLC0415
-
     op, X = sm.Circulant(torch.from_numpy(c)).prepare(), torch.from_numpy(x)
     return Product(lambda: op.matvec(X))
 
 
 def structmat_jax(c: np.ndarray, x: np.ndarray) -> Product:
-    import jax  # noqa: PLC0415
-
     product, X = jax.jit(sm.Circulant(jax.numpy.asarray(c)).prepare().matvec), jax.numpy.asarray(x)
     return Product(lambda: product(X).block_until_ready())
 
 
 def torch_transforms(c: np.ndarray, x: np.ndarray) -> Product:
-    import torch  # noqa: PLC0415
-
     irfft, rfft = torch.fft.irfft, torch.fft.rfft
     S, n, X = rfft(torch.from_numpy(c)), len(c), torch.from_numpy(x)
     return Product(lambda: irfft(S * rfft(X), n))
@@ -144,7 +132,6 @@ def pylops(c: np.ndarray, x: np.ndarray) -> Product:
 
 
 def lineax(c: np.ndarray, x: np.ndarray) -> Product:
-    import jax  # noqa: PLC0415
     import lineax as lx  # noqa: PLC0415
 
     jnp, n = jax.numpy, len(c)
@@ -159,7 +146,6 @@ def lineax(c: np.ndarray, x: np.ndarray) -> Product:
 
 
 def torch_structured(c: np.ndarray, x: np.ndarray) -> Product:
-    import torch  # noqa: PLC0415
     from torch_structured.structured.circulant import circulant_multiply  # noqa: PLC0415
 
     both = torch.from_numpy(c), torch.from_numpy(x)
@@ -167,7 +153,6 @@ def torch_structured(c: np.ndarray, x: np.ndarray) -> Product:
 
 
 def linear_operator(c: np.ndarray, x: np.ndarray) -> Product:
-    import torch  # noqa: PLC0415
     from linear_operator.utils.toeplitz import toeplitz_matmul  # noqa: PLC0415
 
     # its operator is for symmetric matrices; this is the function behind it, which wants columns
@@ -176,7 +161,6 @@ def linear_operator(c: np.ndarray, x: np.ndarray) -> Product:
 
 
 def cola(c: np.ndarray, x: np.ndarray) -> Product:
-    import torch  # noqa: PLC0415
     from cola.ops import LinearOperator as Operator  # noqa: PLC0415
 
     irfft, rfft, n = torch.fft.irfft, torch.fft.rfft, len(c)
@@ -196,7 +180,7 @@ def lazylinop(c: np.ndarray, x: np.ndarray) -> Product:
 CONTESTANTS: dict[str, Callable[[np.ndarray, np.ndarray], Product]] = {
     "floor": transforms,
     "structmat": structmat,
-    "structmat, fast": structmat_fast,
+    "structmat, fast": partial(structmat, fast=True),
     "structmat, unprepared": structmat_unprepared,
     "structmat, torch": structmat_torch,
     "structmat, jax": structmat_jax,
@@ -210,6 +194,7 @@ CONTESTANTS: dict[str, Callable[[np.ndarray, np.ndarray], Product]] = {
     "cola": cola,
     "lazylinop": lazylinop,
 }
+CONTESTED = list(CONTESTANTS)[1:]
 
 
 class Cell(NamedTuple):
@@ -235,15 +220,15 @@ def fault(product: Product, expected: np.ndarray, dtype: str) -> str:
     return "" if y.dtype == dtype else f"returns {y.dtype}"
 
 
-def race(n: int, batch: int, dtype: str, names: Sequence[str], rounds: int) -> list[Cell]:
+def race(n: int, batch: int, dtype: str, rounds: int) -> list[Cell]:
     rng = np.random.default_rng(n)
     c = rng.standard_normal(n).astype(dtype)
     x = rng.standard_normal((n,) if batch == 1 else (batch, n)).astype(dtype)
     expected = np.fft.irfft(np.fft.rfft(c.astype(float)) * np.fft.rfft(x.astype(float)), n)
     products, remarks = {}, {}
-    for name in names:
+    for name, contestant in CONTESTANTS.items():
         try:
-            product = CONTESTANTS[name](c, x)
+            product = contestant(c, x)
             remarks[name] = fault(product, expected, dtype)
         except Exception as error:  # noqa: BLE001  # whatever a peer raises is its result
             remarks[name] = f"fails: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
@@ -251,10 +236,9 @@ def race(n: int, batch: int, dtype: str, names: Sequence[str], rounds: int) -> l
             products[name] = product
     times = in_turns({name: product.call for name, product in products.items()}, rounds, limit=0.5)
     cells = []
-    for name in names:
-        raced = name in products
-        micro = 1e6 * median(times[name]) if raced else None
-        cells.append(Cell(name, n, batch, dtype, micro, ratio(times, name, "floor") if raced else None, remarks[name]))
+    for name, remark in remarks.items():
+        found = (1e6 * median(times[name]), ratio(times, name, "floor")) if name in products else (None, None)
+        cells.append(Cell(name, n, batch, dtype, *found, remark))
     return cells
 
 
@@ -262,22 +246,19 @@ def tables(cells: list[Cell]) -> str:
     parts = []
     for (dtype, batch), group in itertools.groupby(cells, key=lambda cell: (cell.dtype, cell.batch)):
         found = {(cell.name, cell.n): cell for cell in group}
-        sizes, names = (list(dict.fromkeys(column)) for column in zip(*[(n, name) for name, n in found], strict=True))
+        sizes = list(dict.fromkeys(n for _, n in found))
         rows = [["floor, microseconds", *(f"{found['floor', n].microseconds:,.1f}" for n in sizes)]]
-        for name in names[1:]:
+        for name in CONTESTED:
             ratios = [found[name, n].ratio for n in sizes]
             if any(ratios):
                 rows.append([name, *("-" if r is None else f"{r:.2f}" for r in ratios)])
-        vectors = "one vector" if batch == 1 else f"{batch} vectors"
-        parts.append(f"{dtype}, {vectors}, time relative to the floor:\n\n{table(['n', *sizes], rows)}")
+        parts.append(f"{dtype}, {vectors(batch)}, time relative to the floor:\n\n{table(['n', *sizes], rows)}")
     remarks: dict[str, list[Cell]] = {}
     for cell in cells:
         if cell.remark:
             remarks.setdefault(f"{cell.name}: {cell.remark}", []).append(cell)
-    lines = [
-        f"- {remark} ({len(where)} of {sum(cell.name == where[0].name for cell in cells)} cases)"
-        for remark, where in remarks.items()
-    ]
+    of = len(cells) // len(CONTESTANTS)
+    lines = [f"- {remark} ({len(where)} of {of} cases)" for remark, where in remarks.items()]
     return "\n\n".join([*parts, *(["Remarks:", "\n".join(lines)] if lines else [])])
 
 
@@ -287,11 +268,10 @@ def draw(cells: list[Cell], path: Path) -> None:
     batches, dtypes = (list(dict.fromkeys(cell[i] for cell in cells)) for i in (2, 3))
     figure = Figure(figsize=(4.6 * len(dtypes) + 2.2, 3.8 * len(batches)), layout="constrained")
     panels = figure.subplots(len(batches), len(dtypes), sharex=True, sharey=True, squeeze=False)
-    names = [name for name in dict.fromkeys(cell.name for cell in cells) if name != "floor"]
     lines: dict[str, Any] = {}
     for (i, batch), (j, dtype) in itertools.product(enumerate(batches), enumerate(dtypes)):
         axes = panels[i][j]
-        for k, name in enumerate(names):
+        for k, name in enumerate(CONTESTED):
             points = sorted((c.n, c.ratio) for c in cells if c[0] == name and c[2:4] == (batch, dtype) and c.ratio)
             if not points:
                 continue
@@ -301,55 +281,38 @@ def draw(cells: list[Cell], path: Path) -> None:
             if others := sorted(set(points) - set(line)):  # a line would jump up and down between neighbours
                 axes.scatter(*zip(*others, strict=True), marker="x", s=18, linewidth=1, color=style["color"])
         axes.axhline(1, color="grey", linewidth=1)
-        axes.set(yscale="log", title=f"{dtype}, {'one vector' if batch == 1 else f'{batch} vectors'}")
+        axes.set(yscale="log", title=f"{dtype}, {vectors(batch)}")
         axes.set_xscale("log", base=2)
         axes.set(xlabel="n" * (axes is panels[-1][j]), ylabel="time / floor" * (axes is panels[i][0]))
         axes.grid(alpha=0.25)
-    shown = [name for name in names if name in lines]
-    figure.legend([lines[name] for name in shown], shown, loc="outside right center", fontsize="small")
+    figure.legend(lines.values(), lines, loc="outside right center", fontsize="small")
     figure.savefig(path, dpi=120)
 
 
 def main() -> None:
     made = parser(__doc__)
     made.add_argument("--sizes", nargs="+", type=int, default=SIZES)
-    made.add_argument("--batches", nargs="+", type=int, default=(1, 64))
-    made.add_argument("--dtypes", nargs="+", choices=("float32", "float64"), default=("float32", "float64"))
-    made.add_argument("--rounds", type=int, default=11)
-    made.add_argument("--only", nargs="+", choices=[n for n in CONTESTANTS if n != "floor"], metavar="NAME")
     options = made.parse_args()
-    if options.quick:
-        options.sizes, options.batches, options.rounds = (64,), (1, 2), 3
+    sizes, batches, rounds = ((64,), (1, 2), 3) if options.quick else (sorted(options.sizes), (1, 64), 11)
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
-    set_up_libraries()
-    names = ["floor", *(options.only or [name for name in CONTESTANTS if name != "floor"])]
+    torch.set_num_threads(1)
+    torch.set_grad_enabled(False)
+    jax.config.update("jax_enable_x64", True)
     cells: list[Cell] = []
-    for dtype, batch, n in itertools.product(options.dtypes, options.batches, sorted(options.sizes)):
+    for dtype, batch, n in itertools.product(("float32", "float64"), batches, sizes):
         if batch == 1 or batch * n <= LARGEST:
-            cells += race(n, batch, dtype, names, options.rounds)
-            floor, best = cells[-len(names)], min(cells[1 - len(names) :], key=lambda cell: cell.ratio or np.inf)
+            floor, *others = race(n, batch, dtype, rounds)
+            cells += [floor, *others]
+            best = min(others, key=lambda cell: cell.ratio or np.inf)
             found = f"floor {floor.microseconds:.1f} µs, fastest {best.name} {best.ratio or np.nan:.2f}"
             print(f"{dtype}, {batch} x {n}: {found}", file=sys.stderr, flush=True)
     title = "# A circulant product, and its peers\n\n`python benchmarks/peers.py`\n\n<!-- tables -->"
-    finish(options.out, "peers", f"{title}\n\n{tables(cells)}\n\n{machine(*PACKAGES)}", Cell._fields, cells)
+    finish(options.out, "peers", f"{title}\n\n{tables(cells)}\n\n{machine(*PACKAGES)}")
     if options.out:
         draw(cells, options.out / "peers.png")
     if any(cell.name.startswith("structmat") and cell.ratio is None for cell in cells):
         raise SystemExit("a product of structmat is wrong or fails: see the remarks")
-
-
-def set_up_libraries() -> None:
-    """Give torch one thread and no gradients, and JAX double precision, where they are installed."""
-    with suppress(ImportError):
-        import torch  # noqa: PLC0415
-
-        torch.set_num_threads(1)
-        torch.set_grad_enabled(False)
-    with suppress(ImportError):
-        import jax  # noqa: PLC0415
-
-        jax.config.update("jax_enable_x64", True)
 
 
 if __name__ == "__main__":
