@@ -10,6 +10,7 @@ from math import log, sqrt
 from pathlib import Path
 from statistics import fmean
 from textwrap import fill
+from typing import NamedTuple
 
 import numpy as np
 from _common import table
@@ -65,7 +66,7 @@ class Result:
     parameters: int
     scores: np.ndarray
     """In per cent, by the metric of the task."""
-    f1: np.ndarray | None
+    f1: float | None
 
     @property
     def label(self) -> str:
@@ -80,8 +81,7 @@ class Result:
         return standard_error(self.scores)
 
 
-@dataclass(frozen=True)
-class Difference:
+class Difference(NamedTuple):
     """Of two results, seed by seed."""
 
     mean: float
@@ -89,16 +89,9 @@ class Difference:
     half: float
     """Half the width of the interval of 95 % by Student's t."""
 
-    @property
-    def sure(self) -> bool:
-        return abs(self.mean) > self.half
-
     def __str__(self) -> str:
-        return f"{signed(self.mean)} ± {self.error:.1f}{'*' if self.sure else ''}"
-
-
-def signed(value: float) -> str:
-    return f"{value:+.1f}".replace("-", "−").replace("−0.0", "0.0").replace("+0.0", "0.0")
+        mean = f"{self.mean:+.1f}".replace("-", "−").replace("−0.0", "0.0").replace("+0.0", "0.0")
+        return f"{mean} ± {self.error:.1f}{'*' if abs(self.mean) > self.half else ''}"
 
 
 def standard_error(values: np.ndarray) -> float:
@@ -112,30 +105,19 @@ def minus(a: Result, b: Result) -> Difference:
     return Difference(fmean(values), error, error * float(t.ppf(0.975, len(values) - 1)))
 
 
-def names(case: Case) -> dict[str, str]:
-    """Return what the table has in a case's columns."""
-    return {name: "" if value is None else str(value) for name, value in vars(case).items()}
-
-
 def results(rows: list[Row]) -> list[Result]:
     """Return what has all its last runs, in the order of the plan; where one diverged, there is no mean to return."""
     found = []
     for case in cases():
-        protocol, wanted = PROTOCOLS[case.task], names(case).items()
-        final = [row for row in rows if row["stage"] == "final" and all(row[k] == v for k, v in wanted)]
+        wanted = ["" if value is None else str(value) for value in vars(case).values()]
+        final = [row for row in rows if row["stage"] == "final" and [row[name] for name in CASE] == wanted]
         final.sort(key=lambda row: int(row["seed"]))
-        if [int(row["seed"]) for row in final] != list(protocol.final_seeds) or any(map(diverged, final)):
-            continue
-        values = {
-            name: np.array([100 * float(row[name] or "nan") for row in final]) for name in (protocol.metric, "f1")
-        }
-        f1 = values["f1"] if case.task == "mrpc" else None
-        found.append(Result(case, final[0]["lr"], int(final[0]["parameters"]), values[protocol.metric], f1))
+        done = [int(row["seed"]) for row in final if row["accuracy"]]
+        if done == list(PROTOCOLS[case.task].final_seeds):
+            values = np.array([100 * float(row[metric(case.task)]) for row in final])
+            f1 = fmean(100 * float(row["f1"]) for row in final) if case.task == "mrpc" else None
+            found.append(Result(case, final[0]["lr"], int(final[0]["parameters"]), values, f1))
     return found
-
-
-def diverged(row: Row) -> bool:
-    return not row["accuracy"]
 
 
 def averaged(found: list[Result]) -> list[Result]:
@@ -146,58 +128,45 @@ def averaged(found: list[Result]) -> list[Result]:
         if r.case.task in tasks:
             groups.setdefault((r.case.places, r.case.method, r.case.size), []).append(r)
     return [
-        Result(
-            Case("mean", *of),
-            "",
-            group[0].parameters,
-            np.mean([r.scores for r in group], axis=0),
-            None,
-        )
+        Result(Case("mean", *of), "", group[0].parameters, np.mean([r.scores for r in group], axis=0), None)
         for of, group in groups.items()
         if len(group) == len(tasks) > 1
     ]
 
 
-def pick(found: list[Result], **wanted: object) -> list[Result]:
-    return [r for r in found if all(getattr(r.case, name) == value for name, value in wanted.items())]
+def pick(found: list[Result], task: str, places: str, method: str | None = None) -> list[Result]:
+    here = [r for r in found if (r.case.task, r.case.places) == (task, places)]
+    return [r for r in here if method in {None, r.case.method}]
 
 
 def nearest_lora(result: Result, found: list[Result]) -> Result | None:
     """Return the LoRA on the same layers whose number of parameters is nearest, as a ratio."""
-    lora = pick(found, task=result.case.task, places=result.case.places, method="lora")
+    lora = pick(found, result.case.task, result.case.places, "lora")
     return min(lora, key=lambda r: abs(log(r.parameters / result.parameters)), default=None)
 
 
 def lora_eight(found: list[Result], task: str, places: str) -> Result | None:
-    return next(iter(pick(found, task=task, places=places, method="lora", size=8)), None)
+    return next((r for r in pick(found, task, places, "lora") if r.case.size == 8), None)
 
 
 def quality_table(found: list[Result], task: str, places: str) -> str:
     """Return the table of one task, by the number of parameters."""
-    here = sorted(pick(found, task=task, places=places), key=lambda r: r.parameters)
+    here = sorted(pick(found, task, places), key=lambda r: r.parameters)
     columns = {"minus LoRA r = 8": lora_eight(found, task, places)}
     if places != "query-value":
         columns["minus LoRA r = 8, query and value"] = lora_eight(found, task, "query-value")
-    rates = task != "mean"
     lines = []
     for r in here:
         score = f"{r.mean:.1f} ± {r.error:.1f}"
         if r.f1 is not None:
-            score += f" (F1 {fmean(r.f1):.1f})"
-        cells = [r.label, f"{r.parameters:,}", *([r.lr] if rates else []), score]
+            score += f" (F1 {r.f1:.1f})"
+        cells = [r.label, f"{r.parameters:,}", *([r.lr] if task != "mean" else []), score]
         cells += ["" if other in {None, r} else str(minus(r, other)) for other in columns.values()]
         near = None if r.case.method in {"head", "full", "lora"} else nearest_lora(r, found)
         cells.append("" if near is None else f"{minus(r, near)} (r = {near.case.size})")
         lines.append(cells)
-    head = (
-        "trained",
-        "parameters",
-        *(["rate"] if rates else []),
-        METRICS[metric(task)],
-        *columns,
-        "minus the LoRA of nearest size",
-    )
-    return table(head, lines)
+    head = ["trained", "parameters", *(["rate"] if task != "mean" else []), METRICS[metric(task)], *columns]
+    return table([*head, "minus the LoRA of nearest size"], lines)
 
 
 def tables(found: list[Result]) -> str:
@@ -205,12 +174,6 @@ def tables(found: list[Result]) -> str:
     found = averaged(found) + found
     places = dict.fromkeys((r.case.task, r.case.places) for r in found)
     return "\n\n".join(f"**{TASKS[t]}, {PLACES[p]}**\n\n{quality_table(found, t, p)}" for t, p in places)
-
-
-def complete(rows: list[Row], found: list[Result]) -> list[Row]:
-    """Return all runs of what is complete, trials included."""
-    done = {tuple(names(r.case).values()) for r in found}
-    return [row for row in rows if tuple(row[name] for name in CASE) in done]
 
 
 def protocol_text(rows: list[Row], found: list[Result]) -> str:
@@ -230,36 +193,23 @@ def protocol_text(rows: list[Row], found: list[Result]) -> str:
         "and * marks those whose interval of 95 % (Student's t) leaves out zero: these are called sure, each by itself "
         "with no correction for their number, and on these test rows, whose choice is not counted. "
         f"{len(found)} of {len(cases())} methods, sizes and tasks are done: {trials:,} trials and "
-        f"{len(rows) - trials:,} last runs, {hours:.1f} hours of one core.{_failed(rows)}"
-    )
-
-
-def _failed(rows: list[Row]) -> str:
-    """Return which methods have no mean, since a last run diverged."""
-    cases = Counter(tuple(row[name] for name in CASE) for row in rows if row["stage"] == "final" and diverged(row))
-    return "".join(
-        f" {count} last runs diverged of {' '.join(case)}, which is left out." for case, count in cases.items()
+        f"{len(rows) - trials:,} last runs, {hours:.1f} hours of one core."
     )
 
 
 def processors_text(rows: list[Row], again: list[Row]) -> str:
-    """Return which processors the runs are of, and how far runs that were repeated on another one differ."""
+    """Return which processors the runs are of, and how far last runs that were repeated on another one differ."""
     used = ", ".join(f"{count:,} of {name}" for name, count in Counter(map(processor_of, rows)).items())
     first = {tuple(row[name] for name in RUN): row for row in rows}
-    pairs = [(row, first.get(tuple(row[name] for name in RUN))) for row in again if row["stage"] == "final"]
-    found: dict[tuple[str, ...], list[float]] = {}
-    for row, other in pairs:
-        if other is not None and processor_of(other) != processor_of(row):
-            name = metric(row["task"])
-            case = (*(row[column] for column in CASE), processor_of(row))
-            found.setdefault(case, []).append(100 * (float(row[name]) - float(other[name])))
-    if not found:
-        return f"Runs: {used}."
-    each = np.concatenate(list(found.values()))
+    pairs = [(row, first[tuple(row[name] for name in RUN)]) for row in again if row["stage"] == "final"]
+    off = [
+        100 * (float(row[metric(row["task"])]) - float(other[metric(row["task"])]))
+        for row, other in pairs
+        if processor_of(row) != processor_of(other)
+    ]
     return (
-        f"Runs: {used}. These round differently: {len(each)} last runs that were repeated on another one differ by "
-        f"{sqrt(fmean(each**2)):.1f} points (root mean square), and no mean by more than "
-        f"{max(abs(fmean(values)) for values in found.values()):.1f}."
+        f"Runs: {used}. These round differently: {len(off)} last runs that were repeated on another one differ by "
+        f"{sqrt(fmean(value**2 for value in off)):.1f} points (root mean square)."
     )
 
 
@@ -267,9 +217,9 @@ def processor_of(row: Row) -> str:
     return re.split(r", \d+ cores?,", row["machine"])[0]
 
 
-def page(found: list[Result], rows: list[Row], again: list[Row]) -> str:
+def page(rows: list[Row], again: list[Row]) -> str:
     """Return the page of results: the protocol, the processors, and all tables, from the runs and those repeated."""
-    rows = complete(rows, found)
+    found = results(rows)
     parts = ("# Adapters on real tasks", "`python benchmarks/fair_adapters.py --report`", protocol_text(rows, found))
     text = "\n\n".join((*parts, processors_text(rows, again), tables(found)))
     kept = ("#", "`", "|", "**")

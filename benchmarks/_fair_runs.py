@@ -16,25 +16,23 @@ from statistics import fmean
 import numpy as np
 import torch
 from _common import processor
-from _fair_plan import RATES, Case, Protocol, beyond
+from _fair_plan import RATES, RUN, Case, Protocol, beyond
 
 from finetune.data import TASKS, Rows, load_task
 from finetune.encoder import load_tokenizer
 from finetune.train import DivergedError, Run, Settings, fit, predict, prepare
 from structmat._layer_fits import FACTOR_SCALE
 
-VALUES = ("rows", "epochs", "tested", "parameters", "accuracy", "matthews", "f1", "seconds", "machine", "right")
+COLUMNS = (
+    *RUN, "rows", "epochs", "tested", "parameters", "accuracy", "matthews", "f1", "seconds", "machine", "right",
+)  # fmt: skip
 """`seconds` are the processor's; `right` has one bit for each test row, packed and in base64."""
 
 
 class Table:
-    """The file, which grows by whole lines; `key` names the columns that say what was run, `values` the others.
+    """The file, which grows by whole lines. One process at a time may have it open."""
 
-    One process at a time may have it open.
-    """
-
-    def __init__(self, path: Path, key: tuple[str, ...], values: tuple[str, ...]) -> None:
-        self.key, self.columns = key, key + values
+    def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.file = path.open("a+", newline="", encoding="utf-8")
         try:
@@ -45,27 +43,26 @@ class Table:
         text = self.file.read()
         whole = text[: text.rfind("\n") + 1]
         lines = csv.DictReader(whole.splitlines())
-        if whole and tuple(lines.fieldnames or ()) != self.columns:
-            sys.exit(f"{path} has other columns than {', '.join(self.columns)}")
-        self.rows = {self.place(row): row for row in lines}
+        self.rows = {place(row): row for row in lines}
         if whole != text:  # killed in the middle of a line
             self.file.truncate(len(whole.encode()))
         if not whole:
-            self._write(self.columns)
-
-    def place(self, row: Mapping[str, object]) -> tuple[str, ...]:
-        """Return what says which run a row is of."""
-        return tuple(_text(row.get(name)) for name in self.key)
+            self._write(COLUMNS)
 
     def append(self, row: Mapping[str, object]) -> None:
-        texts = {name: _text(row.get(name)) for name in self.columns}
-        self.rows[self.place(texts)] = texts
+        texts = {name: _text(row.get(name)) for name in COLUMNS}
+        self.rows[place(texts)] = texts
         self._write(texts.values())
 
     def _write(self, cells: Iterable[str]) -> None:
         csv.writer(self.file, lineterminator="\n").writerow(cells)
         self.file.flush()
         os.fsync(self.file.fileno())
+
+
+def place(row: Mapping[str, object]) -> tuple[str, ...]:
+    """Return what says which run a row is of."""
+    return tuple(_text(row[name]) for name in RUN)
 
 
 def _text(value: object) -> str:
@@ -98,14 +95,11 @@ class Bench:
     def _run(self, case: Case, protocol: Protocol, stage: str, lr: float, seed: int) -> float:
         """Return the score of one run, minus infinity where the loss was not finite any more."""
         names = {**vars(case), "stage": stage, "lr": f"{lr:g}", "seed": seed}
-        place = self.table.place(names)
-        if place not in self.table.rows:
+        if place(names) not in self.table.rows:
             self.table.append(names | self._train(case, protocol, lr, seed, test=stage == "final"))
-        done = self.table.rows[place]
+        done = self.table.rows[place(names)]
         if (int(done["rows"]), int(done["epochs"])) != (protocol.rows, protocol.epochs):
-            sys.exit(
-                f"{' '.join(place)} has {done['rows']} rows and {done['epochs']} epochs: that was another protocol"
-            )
+            sys.exit(f"{' '.join(place(names))} was run by another protocol")
         return float(done[protocol.metric] or "-inf")
 
     def _train(self, case: Case, protocol: Protocol, lr: float, seed: int, *, test: bool) -> dict[str, object]:
@@ -115,16 +109,8 @@ class Bench:
         if not test:  # never the test rows
             tested = rows[order[protocol.rows :]]
         rows, tested = rows[order[: protocol.rows]], tested[: protocol.test_rows if test else protocol.held_back]
-        settings = Settings(
-            model=self.model,
-            epochs=protocol.epochs,
-            batch=protocol.batch,
-            head_lr=protocol.head_lr,
-            max_tokens=protocol.max_tokens,
-            test_rows=None,
-            device="cpu",
-            autocast=True,
-        )
+        same = {name: getattr(protocol, name) for name in ("epochs", "batch", "head_lr", "max_tokens")}
+        settings = Settings(**same, model=self.model, test_rows=None, device="cpu", autocast=True)
         if case.method.startswith("cdd"):  # whose rates are those of the factors, and not of the trained vectors
             lr /= FACTOR_SCALE
         run = Run(task, case.method, lr, seed, protocol.rows, size=case.size, places=case.places)

@@ -29,7 +29,7 @@ from _common import one_thread, parser
 
 one_thread()
 
-from _fair_plan import PROTOCOLS, RUN, Protocol, cases  # noqa: E402
+from _fair_plan import PROTOCOLS, Protocol, cases  # noqa: E402
 
 EXAMPLES = Path(__file__).parent.parent / "docs/examples"
 RESULTS = Path(__file__).parent / "results"
@@ -51,26 +51,21 @@ def main() -> None:
 
 
 def report(options: argparse.Namespace) -> None:
-    from _fair_report import page, read, results  # noqa: PLC0415
+    from _fair_report import page, read  # noqa: PLC0415
 
-    rows = read(options.out / "fair_adapters.csv")
-    found = results(rows)
-    if not found:
-        sys.exit("no method has all its runs yet")
-    repeated = options.out / "fair_adapters_again.csv"
-    again = read(repeated) if repeated.exists() else []
-    (options.out / "fair_adapters.md").write_text(page(found, rows, again), "utf-8")
+    text = page(read(options.out / "fair_adapters.csv"), read(options.out / "fair_adapters_again.csv"))
+    (options.out / "fair_adapters.md").write_text(text, "utf-8")
 
 
 def run(options: argparse.Namespace) -> None:
     sys.path.insert(0, str(EXAMPLES))
     import torch  # noqa: PLC0415
-    from _fair_runs import VALUES, Bench, Table  # noqa: PLC0415
+    from _fair_runs import Bench, Table  # noqa: PLC0415
 
     from finetune.data import ExampleError  # noqa: PLC0415
 
     torch.set_num_threads(1)
-    bench = Bench(Table(options.out / "fair_adapters.csv", RUN, VALUES), options.data)
+    bench = Bench(Table(options.out / "fair_adapters.csv"), options.data)
     todo = [case for case in cases() if case.task in options.only]
     protocols = PROTOCOLS
     if options.quick:
