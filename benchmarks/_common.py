@@ -1,6 +1,6 @@
 """What the benchmarks share: threads, timing in turns, the machine and its versions, tables.
 
-Call `default_kernels` or `one_thread` before NumPy and torch are imported: they read their settings when they start.
+Call `one_thread` before NumPy and torch are imported: they read their settings when they start.
 """
 
 from __future__ import annotations
@@ -21,15 +21,10 @@ Times = dict[str, list[float]]
 """Seconds per call of each function, one value a round."""
 
 
-def default_kernels() -> None:
-    """Let BLAS choose its kernels for this processor."""
+def one_thread() -> None:
+    """Keep this process to one thread on one core, with the kernels that BLAS chooses for this processor."""
     for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):
         os.environ.pop(name, None)
-
-
-def one_thread() -> None:
-    """Keep this process to one thread on one core, with the kernels for this processor."""
-    default_kernels()
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = "1"
     if hasattr(os, "sched_setaffinity"):  # whatever a library starts; processes side by side seldom get the same core

@@ -30,7 +30,6 @@ one_thread()
 import argparse
 import copy
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from itertools import accumulate
 from math import gcd
 from statistics import median
@@ -96,9 +95,9 @@ def layers(shape: tuple[int, int], dtype: torch.dtype) -> Iterator[tuple[str, nn
         yield method, wrap(frozen(*shape, dtype)).to(dtype)
 
 
-def times(shape: tuple[int, int], dtype: torch.dtype, options: argparse.Namespace) -> dict[str, float]:
+def times(rows: int, cols: int, options: argparse.Namespace) -> dict[str, float]:
     """Return the median milliseconds of a forward and backward pass."""
-    rows, cols = shape
+    dtype = getattr(torch, options.dtype)
     x = torch.randn(options.tokens, cols, dtype=dtype, requires_grad=True)
     dy = torch.randn(options.tokens, rows, dtype=dtype)
 
@@ -110,15 +109,15 @@ def times(shape: tuple[int, int], dtype: torch.dtype, options: argparse.Namespac
 
         return run
 
-    steps = {method: step(layer) for method, layer in layers(shape, dtype)}
+    steps = {method: step(layer) for method, layer in layers((rows, cols), dtype)}
     seen = in_turns(steps, options.repeats, sample=0.0, limit=15.0)
     return {method: 1e3 * median(values) for method, values in seen.items()}
 
 
-@contextmanager
-def kept(*known: torch.Tensor) -> Iterator[dict[int, int]]:
-    """Collect the bytes of each storage that autograd saves, but for those of the known tensors."""
-    own = {tensor.untyped_storage().data_ptr() for tensor in known}
+def kept_bytes(layer: nn.Module, tokens: int, cols: int, dtype: torch.dtype) -> int:
+    """Return the bytes of the storages that autograd saves, but for those of the layer and of its input."""
+    x = torch.randn(tokens, cols, dtype=dtype, requires_grad=True)
+    own = {tensor.untyped_storage().data_ptr() for tensor in (x, *layer.parameters(), *layer.buffers())}
     found: dict[int, int] = {}
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
@@ -128,16 +127,9 @@ def kept(*known: torch.Tensor) -> Iterator[dict[int, int]]:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        yield found
-
-
-def kept_bytes(layer: nn.Module, tokens: int, cols: int, dtype: torch.dtype) -> int:
-    x = torch.randn(tokens, cols, dtype=dtype, requires_grad=True)
-    with kept(x, *layer.parameters(), *layer.buffers()) as found:
-        y = layer(x)
-    total = sum(found.values())
+        y = layer(x)  # while it is held, no storage takes the place of another
     del y
-    return total
+    return sum(found.values())
 
 
 def peak_memory(wrap: Callable[[nn.Linear], nn.Module], tokens: int, side: int, dtype: torch.dtype) -> float:
@@ -164,16 +156,16 @@ def peak_memory(wrap: Callable[[nn.Linear], nn.Module], tokens: int, side: int, 
 
 
 def time_part(options: argparse.Namespace) -> str:
-    rows = []
-    for shape in options.shapes:
-        found = times(shape, getattr(torch, options.dtype), options)
+    lines = []
+    for rows, cols in options.shapes:
+        found = times(rows, cols, options)
         base = found.pop("frozen")
         added = {method: value - base for method, value in found.items()}
         cells = [f"{added[m]:.1f}" if m in added else "-" for m in METHODS if m != "frozen"]
         share = added["structmat, recompute"] / added["LoRA r = 8"]
-        rows.append([f"{shape[0]} x {shape[1]}", f"{base:.1f}", *cells, f"{share:.2f}"])
-        print(*rows[-1], sep="  ", flush=True)
-    return table(["layer", "frozen", *(f"+ {m}" for m in METHODS if m != "frozen"), "recompute / LoRA"], rows)
+        lines.append([f"{rows} x {cols}", f"{base:.1f}", *cells, f"{share:.2f}"])
+        print(*lines[-1], sep="  ", flush=True)
+    return table(["layer", "frozen", *(f"+ {m}" for m in METHODS if m != "frozen"), "recompute / LoRA"], lines)
 
 
 def memory_part(options: argparse.Namespace) -> str:

@@ -97,19 +97,13 @@ def accuracy(n: int) -> str:
 def speed(n: int, *, dense: bool, rounds: int) -> list[list[str]]:
     """Return rows of times in milliseconds: of structmat, SciPy and a dense solver, and their ratio."""
     k, rng = np.arange(n), np.random.default_rng(n)
-    decay = 1 / (1 + k) ** 2
-    smooth = rng.standard_normal((2, n)) * decay
-    smooth[:, 0] = 2.5
-    rough = rng.standard_normal((2, n)) / (1 + k)
-    rough[:, 0] = 2
-    kinds = {
-        "positive definite": (0.99**k, 0.99**k),
-        "smooth symbol": tuple(smooth),
-        "rough symbol": tuple(rough),
-        "random": tuple(rng.standard_normal((2, n))),
-    }
-    if not dense:
-        del kinds["random"]  # some ten seconds for each solution
+    smooth, rough, random = rng.standard_normal((3, 2, n))
+    smooth /= (1 + k) ** 2
+    rough /= 1 + k
+    smooth[:, 0], rough[:, 0] = 2.5, 2
+    kinds = {"positive definite": (0.99**k, 0.99**k), "smooth symbol": smooth, "rough symbol": rough}
+    if dense:
+        kinds["random"] = random  # larger ones take some ten seconds for each solution
     rows = []
     for kind, (c, r) in kinds.items():
         r[0] = c[0]
@@ -123,14 +117,11 @@ def speed(n: int, *, dense: bool, rounds: int) -> list[list[str]]:
             for name, right in (("dense, one", B[:, 0]), ("dense, many", B)):
                 solvers[name] = lambda c=c, b=right: scipy.linalg.solve(scipy.linalg.toeplitz(c), b, assume_a="pos")
         times = in_turns(solvers, rounds=rounds, limit=0.5)
-        for count, ours, theirs, full, factor in (
-            (1, "one", "SciPy, one", "dense, one", 1),
-            (64, "many", "SciPy, one", "dense, many", 64),
-        ):
-            cells = [1e3 * median(times[ours]), 1e3 * factor * median(times[theirs])]
-            cells += [1e3 * median(times[full])] if full in times else []
-            texts = [f"{cell:,.1f}" for cell in cells]
-            share = factor / ratio(times, ours, theirs)
+        for count, ours in ((1, "one"), (64, "many")):
+            cells = [median(times[ours]), count * median(times["SciPy, one"])]
+            cells += [median(times[f"dense, {ours}"])] if f"dense, {ours}" in times else []
+            texts = [f"{1e3 * cell:,.1f}" for cell in cells]
+            share = count / ratio(times, ours, "SciPy, one")
             rows.append([f"{n:,}", kind, str(count), *texts, *["-"] * (3 - len(texts)), f"{share:.1f}"])
     return rows
 
