@@ -9,9 +9,11 @@ import argparse
 import csv
 import os
 import platform
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
@@ -103,6 +105,17 @@ def ratio(times: Times, name: str, other: str) -> float:
     return median(a / b for a, b in zip(times[name], times[other], strict=False))
 
 
+def circulant_data(n: int, batch: int, dtype: str) -> tuple[Any, Any]:
+    """Return the first column of a well-conditioned circulant and vectors, as NumPy arrays."""
+    import numpy as np  # noqa: PLC0415  # threads are limited before it starts them
+
+    rng = np.random.default_rng(n)
+    c, x = (rng.standard_normal((*shape, 2)) for shape in ((n,), (n,) if batch == 1 else (batch, n)))
+    c[0] += 5 * n**0.5
+    field = complex if dtype.startswith("complex") else float
+    return c.view(field)[..., 0].astype(dtype), x.view(field)[..., 0].astype(dtype)
+
+
 def vectors(count: int) -> str:
     return "one vector" if count == 1 else f"{count} vectors"
 
@@ -156,9 +169,20 @@ def table(header: Sequence[object], rows: Iterable[Sequence[object]], left: int 
 
 
 def finish(
-    out: Path | None, stem: str, text: str, header: Sequence[str] = (), rows: Iterable[Sequence[object]] = ()
+    out: Path | None,
+    stem: str,
+    title: str,
+    *parts: str,
+    packages: Sequence[str] = ("structmat", "numpy", "scipy"),
+    header: Sequence[str] = (),
+    rows: Iterable[Sequence[object]] = (),
 ) -> None:
-    """Print a text, and write it into the folder, if there is one, with the rows as CSV where they have a header."""
+    """Print a page of title, command, date, machine and parts, and write it into the folder, if there is one.
+
+    Rows that have a header are written there as CSV too.
+    """
+    command = f"`python benchmarks/{Path(sys.argv[0]).name}`"
+    text = "\n\n".join((f"# {title}", command, f"{datetime.now(UTC):%Y-%m-%d}; {machine(*packages)}", *parts))
     print(text)
     if out is None:
         return

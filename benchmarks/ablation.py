@@ -14,7 +14,7 @@ Sides of 128 and 384 take the first seed alone.
 # ruff: noqa: E402  # threads are limited before libraries start them
 from __future__ import annotations
 
-from _common import changed, finish, machine, one_thread, parser, table
+from _common import changed, finish, one_thread, parser, table
 
 one_thread()
 
@@ -126,9 +126,8 @@ def main() -> None:
             for row in measured(matrix, factors, options.seeds):
                 rows.append(row)
                 print(*row, sep="  ", flush=True)
-    title = "# What each part of a fit is worth\n\n`python benchmarks/ablation.py`"
-    text = f"{title}\n\n{machine('structmat', 'numpy', 'scipy')}\n\n{table(FIELDS, rows, left=3)}"
-    finish(options.out, "ablation", text, FIELDS, rows)
+    title, text = "What each part of a fit is worth", table(FIELDS, rows, left=3)
+    finish(options.out, "ablation", title, text, header=FIELDS, rows=rows)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ the same layers, which is at most a fifth more in float32.
 # ruff: noqa: E402  # threads are limited before libraries start them
 from __future__ import annotations
 
-from _common import finish, in_turns, machine, one_thread, parser, ratio, table
+from _common import finish, in_turns, one_thread, parser, ratio, table
 
 one_thread()
 
@@ -231,7 +231,7 @@ def main() -> None:
     parts = [PARTS[name](options) for name in ([options.only] if options.only else PARTS)]
     special = [str(options.tokens)] * (options.tokens != made.get_default("tokens")) + [options.only or ""]
     name = "_".join(("adapter_layers", options.dtype, *filter(None, special)))
-    finish(options.out, name, "\n\n".join((machine("structmat", "torch", "peft", "transformers"), *parts)))
+    finish(options.out, name, "What adapters cost", *parts, packages=("structmat", "torch", "peft", "transformers"))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ Choose the numbers of the table by what it prints; near a crossover both methods
 # ruff: noqa: E402  # threads are limited before libraries start them
 from __future__ import annotations
 
-from _common import changed, engine, in_turns, one_thread, parser
+from _common import changed, circulant_data, engine, in_turns, one_thread, parser
 
 one_thread()
 
@@ -47,15 +47,6 @@ BATCH = 64
 def medians(calls: dict[str, Callable[[], Any]], seconds: float) -> dict[str, float]:
     """Return the median time of each call."""
     return {name: median(seen) for name, seen in in_turns(calls, rounds=40, sample=1e-4, limit=seconds).items()}
-
-
-def drawn(dtype: str, n: int, count: int) -> list[Any]:
-    """Return the first column of a circulant, and vectors."""
-    rng, found = np.random.default_rng(0), []
-    for shape in ((n,), (n,) if count == 1 else (count, n)):
-        values = rng.standard_normal(shape)
-        found.append((values + 1j * rng.standard_normal(shape) if dtype.startswith("c") else values).astype(dtype))
-    return found
 
 
 def convolution(method: str, c: Any, x: Any) -> Callable[[], Any]:
@@ -99,7 +90,7 @@ def methods(sizes: Sequence[int], seconds: float) -> None:
             one += [fourier.SCIPY_STEPS, fourier.DUCC_STEPS]
             torch.append(fourier.TORCH_STEPS)
         for count, names in ((1, one), (BATCH, many), (1, torch)):
-            c, x = drawn(dtype, n, count)
+            c, x = circulant_data(n, count, dtype)
             show(f"{dtype} {count} {n}", medians({name: convolution(name, c, x) for name in names}, seconds))
 
 
@@ -108,7 +99,7 @@ def columns(sizes: Sequence[int], seconds: float) -> None:
     for dtype, n, method in itertools.product(DTYPES[:2], sizes, (fourier.SCIPY_STEPS, fourier.DUCC_STEPS)):
         if not column_length(n):
             continue
-        c, x = drawn(dtype, n, 1)
+        c, x = circulant_data(n, 1, dtype)
         calls = {"table": convolution(method, c, x)}
         for size in (2**k for k in range(5, 20) if 2**k * 16 <= n):
             with changed(fourier, COLUMNS=((np.inf, size, 0),)):
@@ -132,7 +123,7 @@ def crossovers(sizes: Sequence[int], seconds: float) -> None:
 
 def products(library: str, dtype: str, n: int, count: int) -> dict[str, Callable[[], Any]]:
     """Return the dense product, and that by transforms, with prepared operators."""
-    c, x = drawn(dtype, n, count)
+    c, x = circulant_data(n, count, dtype)
     if library == "torch":
         import torch  # noqa: PLC0415  # slow to import
 
@@ -150,7 +141,7 @@ def primes(sizes: Sequence[int], seconds: float) -> None:
     for factor, size in itertools.product((17, 29, 37, 47, 53, 61, 67, 71, 83, 97, 101, 127, 149, 211), (1000, 6000)):
         n = factor * 2 ** round(np.log2(min(size, max(sizes)) / factor))
         for dtype, count, library in itertools.product(DTYPES[:2], (1, BATCH), ("scipy", "ducc0")):
-            (c, x), calls = drawn(dtype, n, count), {}
+            (c, x), calls = circulant_data(n, count, dtype), {}
             for name, kernel in (("embedded", kernel_of_diagonals(c, c[:0:-1], numpy_namespace)), ("own", c)):
                 with engine(library):
                     P = sm.Prepared(sm.Circulant(c), fourier.convolution(kernel, (n, n), numpy_namespace), None, 0)
@@ -162,7 +153,7 @@ def primes(sizes: Sequence[int], seconds: float) -> None:
 def chunks(sizes: Sequence[int], seconds: float) -> None:
     print("dtype n: time in chunks over that in one piece, of 1,024 vectors or 64 MiB, by KiB in a chunk")
     for dtype, n in itertools.product(DTYPES[:2], [n for n in (256, 1024, 4096, 16384) if n <= max(sizes)]):
-        c, x = drawn(dtype, n, min(1024, 2**26 // (n * np.dtype(dtype).itemsize)))
+        c, x = circulant_data(n, min(1024, 2**26 // (n * np.dtype(dtype).itemsize)), dtype)
         calls = {}
         for size in (2**30, 128, 256, 512, 1024, 2048, 4096):
             with engine("scipy"), changed(fourier, CHUNK=size * 1024):

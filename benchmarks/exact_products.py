@@ -10,7 +10,7 @@ error that `factorize_cdd` reports included. --quick makes everything tiny; --ou
 # ruff: noqa: E402  # threads are limited before libraries start them
 from __future__ import annotations
 
-from _common import finish, machine, one_thread, parser, table
+from _common import finish, one_thread, parser, table
 
 one_thread()
 
@@ -78,9 +78,7 @@ def main() -> None:
         for kind in KINDS:
             rows.append(measured(kind, n))
             print(*rows[-1], sep="  ", flush=True)
-    title = "# Exact products by construction\n\n`python benchmarks/exact_products.py`"
-    where = machine("structmat", "numpy", "scipy")
-    finish(options.out, "exact_products", f"{title}\n\n{where}\n\n{table(FIELDS, rows, left=3)}")
+    finish(options.out, "exact_products", "Exact products by construction", table(FIELDS, rows, left=3))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ Groups that say "fast" are for the extra ``fast``, the others for the default en
 # ruff: noqa: E402  # threads are limited before libraries start them
 from __future__ import annotations
 
-from _common import engine, finish, in_turns, machine, one_thread, parser, ratio, table, vectors
+from _common import circulant_data, engine, finish, in_turns, one_thread, parser, ratio, table, vectors
 
 one_thread()
 
@@ -71,15 +71,6 @@ class Row(NamedTuple):
     met: str
 
 
-def data(n: int, batch: int, dtype: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return the first column of a well-conditioned circulant, and vectors."""
-    rng = np.random.default_rng(n)
-    c, x = (rng.standard_normal((*shape, 2)) for shape in ((n,), (n,) if batch == 1 else (batch, n)))
-    c[0] += 5 * n**0.5
-    field = complex if dtype.startswith("complex") else float
-    return c.view(field)[..., 0].astype(dtype), x.view(field)[..., 0].astype(dtype)
-
-
 def label(n: int, batch: int, dtype: str) -> str:
     return f"n = {n:,}, {vectors(batch)}, {dtype}"
 
@@ -94,7 +85,7 @@ def aim(n: int, batch: int, dtype: str, *, fast: bool) -> float:
 
 
 def circulant(n: int, batch: int, dtype: str, *, fast: bool) -> Case:
-    c, x = data(n, batch, dtype)
+    c, x = circulant_data(n, batch, dtype)
     op, S = sm.Circulant(c).prepare(), rfft(c)
     where = label(n, batch, dtype)
     return Case(where, lambda: op.matvec(x), lambda: irfft(S * rfft(x), n), aim(n, batch, dtype, fast=fast))
@@ -105,32 +96,32 @@ def prime(n: int, batch: int, dtype: str, *, fast: bool) -> Case:
 
 
 def complex_circulant(n: int, batch: int, dtype: str) -> Case:
-    c, x = data(n, batch, dtype)
+    c, x = circulant_data(n, batch, dtype)
     op, S = sm.Circulant(c).prepare(), fft(c)
     return Case(label(n, batch, dtype), lambda: op.matvec(x), lambda: ifft(S * fft(x)), 1.15)
 
 
 def adjoint(n: int, batch: int, dtype: str) -> Case:
-    c, x = data(n, batch, dtype)
+    c, x = circulant_data(n, batch, dtype)
     op, S = sm.Circulant(c).prepare(), np.conj(rfft(c))
     return Case(f"rmatvec, {label(n, batch, dtype)}", lambda: op.rmatvec(x), lambda: irfft(S * rfft(x), n), 1.15)
 
 
 def system(n: int, batch: int, dtype: str) -> Case:
-    c, x = data(n, batch, dtype)
+    c, x = circulant_data(n, batch, dtype)
     op, S = sm.Circulant(c).prepare(), 1 / rfft(c)
     return Case(f"solve, {label(n, batch, dtype)}", lambda: op.inv_matvec(x), lambda: irfft(S * rfft(x), n), 1.15)
 
 
 def toeplitz(n: int, batch: int, dtype: str) -> Case:
-    c, x = data(n, batch, dtype)
+    c, x = circulant_data(n, batch, dtype)
     op, S = sm.Toeplitz(c).prepare(), rfft(np.concatenate([c, c[:1], c[:0:-1]]))
     what = f"Toeplitz / transforms of 2 n, {label(n, batch, dtype)}"
     return Case(what, lambda: op.matvec(x), lambda: irfft(S * rfft(x, 2 * n), 2 * n)[..., :n])
 
 
 def diagonal_circulant_diagonal(n: int, batch: int, dtype: str) -> Case:
-    c, x = data(n, batch, dtype)
+    c, x = circulant_data(n, batch, dtype)
     a, b = np.random.default_rng(1).standard_normal((2, n)).astype(dtype)
     op, S = sm.CDDProduct.from_vectors(a, c, b).prepare(), rfft(c)
     return Case(
@@ -179,7 +170,7 @@ def on_grid(library: str, kind: str, grid: tuple[int, ...], batch: int) -> Case:
 
 
 def dense(n: int, batch: int, dtype: str) -> Case:
-    c, x = data(n, batch, dtype)
+    c, x = circulant_data(n, batch, dtype)
     op = sm.Circulant(c)
     W, op = op.to_dense(), op.prepare()
     theirs = (lambda: W @ x) if batch == 1 else (lambda: x @ W.T)
@@ -187,13 +178,13 @@ def dense(n: int, batch: int, dtype: str) -> Case:
 
 
 def torch_circulant(n: int, batch: int, dtype: str) -> Case:
-    c, x = (torch.from_numpy(array) for array in data(n, batch, dtype))
+    c, x = (torch.from_numpy(array) for array in circulant_data(n, batch, dtype))
     op, S, forth, back = sm.Circulant(c).prepare(), torch.fft.rfft(c), torch.fft.rfft, torch.fft.irfft
     return Case(label(n, batch, dtype), lambda: op.matvec(x), lambda: back(S * forth(x), n), 1.1)
 
 
 def torch_gradients(n: int, batch: int, dtype: str) -> Case:
-    c, x = (torch.from_numpy(array).requires_grad_() for array in data(n, batch, dtype))
+    c, x = (torch.from_numpy(array).requires_grad_() for array in circulant_data(n, batch, dtype))
     dy, grad, forth, back = x.detach().clone(), torch.autograd.grad, torch.fft.rfft, torch.fft.irfft
     return Case(
         label(n, batch, dtype),
@@ -204,7 +195,7 @@ def torch_gradients(n: int, batch: int, dtype: str) -> Case:
 
 
 def jax_circulant(n: int, batch: int, dtype: str) -> Case:
-    c, x = (jax.numpy.asarray(array) for array in data(n, batch, dtype))
+    c, x = (jax.numpy.asarray(array) for array in circulant_data(n, batch, dtype))
     S, forth, back = jax.numpy.fft.rfft(c), jax.numpy.fft.rfft, jax.numpy.fft.irfft
     ours, theirs = jax.jit(sm.Circulant(c).prepare().matvec), jax.jit(lambda v: back(S * forth(v), n))
     return Case(label(n, batch, dtype), lambda: ours(x).block_until_ready(), lambda: theirs(x).block_until_ready(), 1.1)
@@ -355,9 +346,9 @@ def main() -> None:
                 print(f"{group}: {case.what}: {rows[-1].ratio:.2f} {rows[-1].met}", file=sys.stderr, flush=True)
     if options.out:
         rows = with_earlier(rows, options.out / "floor.csv", options.only)
-    where = machine("structmat", "numpy", "scipy", "torch", "jax", "ducc0")
-    text = f"# structmat and the floor\n\n`python benchmarks/floor.py`\n\n{where}\n\n{report(rows)}"
-    finish(options.out, "floor", text, Row._fields, rows)
+    packages = ("structmat", "numpy", "scipy", "torch", "jax", "ducc0")
+    title, text = "structmat and the floor", report(rows)
+    finish(options.out, "floor", title, text, packages=packages, header=Row._fields, rows=rows)
 
 
 if __name__ == "__main__":

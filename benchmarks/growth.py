@@ -11,13 +11,12 @@ timed; the symmetric one is solved by Cholesky's method. --out writes ``growth.c
 # ruff: noqa: E402  # threads are limited before libraries start them
 from __future__ import annotations
 
-from _common import finish, machine, one_thread, parser, table
+from _common import finish, one_thread, parser, table
 
 one_thread()
 
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from timeit import Timer
 
 import numpy as np
@@ -63,11 +62,8 @@ def measured(n: int) -> list[list[object]]:
 def main() -> None:
     arguments = parser(__doc__).parse_args()
     rows = sorted(row for n in (SIZES[:2] if arguments.quick else SIZES) for row in measured(n))
-    where = f"{datetime.now(UTC):%Y-%m-%d}; {machine('structmat', 'numpy', 'scipy')}"
-    text = "\n\n".join(
-        ("# Time against size", "`python benchmarks/growth.py`, in seconds", where, table(HEAD, rows, left=2))
-    )
-    finish(arguments.out, "growth", text, HEAD, rows)
+    text = f"In seconds:\n\n{table(HEAD, rows, left=2)}"
+    finish(arguments.out, "growth", "Time against size", text, header=HEAD, rows=rows)
 
 
 if __name__ == "__main__":

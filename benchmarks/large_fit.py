@@ -11,7 +11,7 @@ import resource
 import time
 
 import numpy as np
-from _common import finish, machine, parser, table
+from _common import finish, parser, table
 
 import structmat as sm
 
@@ -36,8 +36,7 @@ def main() -> None:
     head = ["matrix", "seconds", "error", "memory, the matrix included"]
     row = ["planted product, noise as strong" if options.planted else "standard normal", f"{seconds:.1f}"]
     text = table(head, [[*row, f"{result.error:.4f}", f"{matrices:.1f} matrices"]])
-    title = f"# One large fit, {n} x {n}, float32"
-    finish(options.out, "large_fit", f"{title}\n\n{machine('numpy', 'scipy')}\n\n{text}")
+    finish(options.out, "large_fit", f"One large fit, {n} x {n}, float32", text)
 
 
 if __name__ == "__main__":

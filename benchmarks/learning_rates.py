@@ -152,7 +152,8 @@ def main() -> None:
             left = [error_left(width, config, lr, 2 if options.quick else 300) for lr in options.rates]
             add(f"a change of {width} x {width}", "the only one", LABELS[method], values=left)
     header = ["task", "layers", "adapter", *(f"{rate:g}" for rate in options.rates)]
-    finish(options.out, "learning_rates", table(header, rows, left=3))
+    text = table(header, rows, left=3)
+    finish(options.out, "learning_rates", "Learning rates", text, packages=("structmat", "torch", "peft"))
 
 
 if __name__ == "__main__":

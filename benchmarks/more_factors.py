@@ -9,11 +9,10 @@ seed and not on the load. Seconds are the processor's. --quick makes everything 
 # ruff: noqa: E402  # threads are limited before libraries start them
 from __future__ import annotations
 
-from _common import finish, machine, one_thread, parser, table
+from _common import finish, one_thread, parser, table
 
 one_thread()
 
-import datetime as dt
 import time
 
 import numpy as np
@@ -41,9 +40,7 @@ def main() -> None:
     for n, factors in ((8, 3),) if options.quick else ((64, 5), (64, 9), (64, 17), (128, 5), (128, 9)):
         rows.append(measured(n, factors))
         print(*rows[-1], sep="  ", flush=True)
-    where = f"{dt.date.today()}; {machine('structmat', 'numpy', 'scipy')}"  # noqa: DTZ011  # of this machine
-    title = "# Fits with more factors\n\n`python benchmarks/more_factors.py`"
-    finish(options.out, "more_factors", f"{title}\n\n{where}\n\n{table(FIELDS, rows, left=0)}")
+    finish(options.out, "more_factors", "Fits with more factors", table(FIELDS, rows, left=0))
 
 
 if __name__ == "__main__":

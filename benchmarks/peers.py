@@ -17,7 +17,7 @@ two and crosses at other n.
 # ruff: noqa: E402  # threads are limited before libraries start them
 from __future__ import annotations
 
-from _common import engine, finish, in_turns, machine, one_thread, parser, ratio, table, vectors
+from _common import circulant_data, engine, finish, in_turns, one_thread, parser, ratio, table, vectors
 
 one_thread()
 
@@ -221,9 +221,7 @@ def fault(product: Product, expected: np.ndarray, dtype: str) -> str:
 
 
 def race(n: int, batch: int, dtype: str, rounds: int) -> list[Cell]:
-    rng = np.random.default_rng(n)
-    c = rng.standard_normal(n).astype(dtype)
-    x = rng.standard_normal((n,) if batch == 1 else (batch, n)).astype(dtype)
+    c, x = circulant_data(n, batch, dtype)
     expected = np.fft.irfft(np.fft.rfft(c.astype(float)) * np.fft.rfft(x.astype(float)), n)
     products, remarks = {}, {}
     for name, contestant in CONTESTANTS.items():
@@ -307,8 +305,8 @@ def main() -> None:
             best = min(others, key=lambda cell: cell.ratio or np.inf)
             found = f"floor {floor.microseconds:.1f} µs, fastest {best.name} {best.ratio or np.nan:.2f}"
             print(f"{dtype}, {batch} x {n}: {found}", file=sys.stderr, flush=True)
-    title = "# A circulant product, and its peers\n\n`python benchmarks/peers.py`\n\n<!-- tables -->"
-    finish(options.out, "peers", f"{title}\n\n{tables(cells)}\n\n{machine(*PACKAGES)}")
+    parts = ("<!-- tables -->", tables(cells))
+    finish(options.out, "peers", "A circulant product, and its peers", *parts, packages=PACKAGES)
     if options.out:
         draw(cells, options.out / "peers.png")
     if any(cell.name.startswith("structmat") and cell.ratio is None for cell in cells):

@@ -11,7 +11,7 @@ the processor's. --quick does small sizes only. --out writes ``scipy_vocabulary.
 # ruff: noqa: E402  # threads are limited before libraries start them
 from __future__ import annotations
 
-from _common import finish, in_turns, machine, one_thread, parser, ratio, table
+from _common import finish, in_turns, one_thread, parser, ratio, table
 
 one_thread()
 
@@ -91,15 +91,14 @@ def main() -> None:
     sizes = (16, 256) if arguments.quick else (16, 256, 4096)
     rows = [row for n in sizes for row in measured(n, rounds=3 if arguments.quick else 11)]
     head = ("SciPy", "structmat", "n", "SciPy", "structmat", "prepared", "times as fast", "prepared")
-    text = "\n\n".join(
-        (
-            "# SciPy's functions and ours",
-            machine("structmat", "numpy", "scipy", "ducc0"),
-            "Times in microseconds; the last two columns are SciPy's time over ours:",
-            table(head, rows, left=2),
-        )
+    finish(
+        arguments.out,
+        "scipy_vocabulary",
+        "SciPy's functions and ours",
+        "Times in microseconds; the last two columns are SciPy's time over ours:",
+        table(head, rows, left=2),
+        packages=("structmat", "numpy", "scipy", "ducc0"),
     )
-    finish(arguments.out, "scipy_vocabulary", text)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ once. --quick makes everything small. --out writes ``toeplitz_solves.md``.
 # ruff: noqa: E402  # threads are limited before libraries start them
 from __future__ import annotations
 
-from _common import finish, in_turns, machine, one_thread, parser, ratio, table
+from _common import finish, in_turns, one_thread, parser, ratio, table
 
 one_thread()
 
@@ -131,17 +131,16 @@ def main() -> None:
     sizes = (256,) if arguments.quick else (4096, 16384)
     rows = [row for n in sizes for row in speed(n, dense=n <= 4096, rounds=3 if n <= 4096 else 1)]
     head = ["n", "matrix", "right-hand sides", "structmat", "solve_toeplitz", "dense", "solve_toeplitz / structmat"]
-    text = "\n\n".join(
-        (
-            "# Toeplitz systems",
-            machine("structmat", "numpy", "scipy"),
-            f"Backward errors at n = {64 if arguments.quick else 512}; a dash means that the solver refuses:",
-            accuracy(64 if arguments.quick else 512),
-            'Times in milliseconds, from first column and row to the solutions; "dense" is Cholesky\'s method:',
-            table(head, rows, left=2),
-        )
+    tested = 64 if arguments.quick else 512
+    finish(
+        arguments.out,
+        "toeplitz_solves",
+        "Toeplitz systems",
+        f"Backward errors at n = {tested}; a dash means that the solver refuses:",
+        accuracy(tested),
+        'Times in milliseconds, from first column and row to the solutions; "dense" is Cholesky\'s method:',
+        table(head, rows, left=2),
     )
-    finish(arguments.out, "toeplitz_solves", text)
 
 
 if __name__ == "__main__":
