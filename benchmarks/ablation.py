@@ -1,7 +1,5 @@
 """Claim: each start and phase of `fit_cdd` lowers the error or the time of some kind of matrix.
 
-    python benchmarks/ablation.py [--factors 3 5 7 9] [--seeds 0 1 2] [--matrices gaussian ...] [--quick] [--out FOLDER]
-
 A part is taken out by its constant or its line in a list of starts. For every matrix and number of factors the table
 has the mean error and the mean of the processor's seconds of whole fits, and for each part how much larger the error is
 without it, in per cent, and the time without it, in per cent of the whole. A part stays if it wins half a per cent of

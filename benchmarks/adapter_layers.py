@@ -1,8 +1,5 @@
 """Claim: a CDD layer keeps no bytes for the backward pass, and adds LoRA's time within a factor of 1.6 in float32.
 
-    python benchmarks/adapter_layers.py [--only time|memory|steps] [--dtype float32|bfloat16] [--tokens 1024] [--quick]
-                                        [--out FOLDER]
-
 All times are the processor's, of one thread, which a busy machine disturbs least; all methods take turns in one
 process, and medians are compared. "time" has the milliseconds added to the forward and backward pass of the frozen
 layer alone, the gradient of its input included. LoRA (r = 8), AdaLoRA (rank 12, on the way to 8), C3A (block the

@@ -1,7 +1,5 @@
 """Claim: `factorize_cdd` reproduces a matrix of any kind up to rounding, in seconds up to a side of 1,024.
 
-    python benchmarks/exact_products.py [--quick] [--out FOLDER]
-
 Every row is one factorisation on one thread. The error is relative, in the Frobenius norm, of the product that a user
 gets: of ``operator @ eye`` and of ``to_dense``, the larger of both. Seconds are the processor's, short forms and the
 error that `factorize_cdd` reports included. --quick makes everything tiny; --out writes ``exact_products.md`` there.

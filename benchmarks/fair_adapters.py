@@ -1,4 +1,4 @@
-"""Claim: on real tasks D C D is as good as the LoRA of the nearest size on the same layers, or better.
+"""Claim: in the mean of real tasks D C D is as good as the LoRA of the nearest size on the same layers, or better.
 
     taskset -c 0 python benchmarks/fair_adapters.py --data FOLDER [--out FOLDER] [--only TASK ...]
     python benchmarks/fair_adapters.py --report

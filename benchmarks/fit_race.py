@@ -1,8 +1,5 @@
 """Claim: `fit_cdd` ends below Adam at four rates and below L-BFGS, and passes Adam's best error in less time.
 
-    python benchmarks/fit_race.py [--size 64] [--factors 5] [--seed 100] [--complex] [--seconds 120] [--process-time]
-                                  [--quick]
-
 The matrix is standard normal. Adam makes 2,000 steps in torch, in double precision, from one random orthogonal chain of
 the norm of the matrix, at a constant rate; L-BFGS then polishes the result. L-BFGS alone makes 1,000 iterations from
 the same chain. Circulants are scaled such that all parameters of the start are about one in modulus, which suits one

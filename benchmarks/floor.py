@@ -1,7 +1,5 @@
 """Claim: a product by a prepared operator takes about the time of the plain transforms that it needs, or less.
 
-    python benchmarks/floor.py [--only vectors batches ...] [--quick] [--out FOLDER]
-
 The floor is ``irfft(S * rfft(x), n)`` with the spectrum S ready: by `scipy.fft` for NumPy, by the library's own
 transforms for torch and JAX (compiled). On grids it is the same by d-dimensional transforms, for a Toeplitz matrix on
 the embedded grid and cut to the rows. Each case has something to compare with and a ratio aimed at; beside dense

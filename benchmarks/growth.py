@@ -1,7 +1,5 @@
 """Claim: products and systems of a Toeplitz matrix take about O(n log n) here, O(n^2) or more in SciPy and densely.
 
-    python benchmarks/growth.py [--quick] [--out FOLDER]
-
 Times of one core against n, in float64: a product with one vector, with what can be kept kept (`prepare` here; SciPy's
 `matmul_toeplitz` keeps nothing), and a system from first column and row to the solution. "symmetric" has the first
 column 0.99^k, "general" random entries divided by 1 + k beside a diagonal of 2. The dense matrix is ready before it is

@@ -1,7 +1,5 @@
 """Claim: a fit of a 4,096 x 4,096 matrix takes ten seconds, and the memory of about three such matrices.
 
-    python benchmarks/large_fit.py [--planted] [--quick] [--out FOLDER]
-
 The matrix is standard normal, in float32, or a planted D C D product with noise as strong as itself.
 """
 

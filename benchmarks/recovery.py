@@ -1,7 +1,5 @@
 """Claim: `fit_cdd` finds planted products, and with noise the error that is reached from their true factors.
 
-    python benchmarks/recovery.py [--seeds 20] [--first-seed 0] [--quick] [--many [CASE ...]]
-
 Without noise the planted product must come back (error below 1e-7). With Gaussian noise of 0.5 and 1.0 times the norm
 of the signal, the error is compared with the one that the same solver reaches from the true factors: the best that can
 be known. Prints one row a case with the number of failures.

@@ -1,7 +1,5 @@
 """Claim: for large n, what structmat has in place of SciPy's functions is faster than these.
 
-    python benchmarks/scipy_vocabulary.py [--quick] [--out FOLDER]
-
 Each pair does the same from the same arrays, and the results are compared before they are timed. "prepared" is the
 product or the solution alone, by an operator that `prepare` has made, where SciPy has to start anew. Where SciPy makes
 a dense matrix its time is that of making it and of one product. All take turns in one process on one core, times are

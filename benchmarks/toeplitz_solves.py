@@ -1,13 +1,10 @@
-"""Claim: Toeplitz systems are solved as accurately as by dense solvers, and faster than by `solve_toeplitz`.
-
-    python benchmarks/toeplitz_solves.py [--quick] [--out FOLDER]
+"""Claim: Toeplitz systems have backward errors of 4e-15 at most, and large ones are mostly solved faster than by SciPy.
 
 Accuracy, at n = 512: the right-hand side is T times a vector of normal numbers, rounded; the backward error is
 ``max|b - T x| / (norm(T, inf) max|x| + max|b|)``, the residual computed in extended precision. Speed: all solvers take
 turns in one process on one core, times are the processor's, from first column and row to the solutions. SciPy repeats
 its recursion for each right-hand side, so its time for 64 is 64 times that for one. Cholesky's method only at
-n = 4,096: at 16,384 it needs 2 GiB and a minute. There each solver is timed
-once. --quick makes everything small. --out writes ``toeplitz_solves.md``.
+n = 4,096: at 16,384 it needs 2 GiB and a minute. There each solver is timed once. --quick makes everything small.
 """
 
 # ruff: noqa: E402  # threads are limited before libraries start them
