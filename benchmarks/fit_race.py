@@ -41,16 +41,14 @@ class Run(NamedTuple):
     @classmethod
     def of(cls, name: str, method: Callable[[Callable[[float], None]], Any]) -> Run:
         """Time a method that reports its errors."""
-        run, begun = cls(name, [], []), time.perf_counter()
-        method(run.recorder(begun))
-        return run
+        seconds, errors, begun = [], [], time.perf_counter()
 
-    def recorder(self, begun: float) -> Callable[[float], None]:
         def record(error: float) -> None:
-            self.seconds.append(time.perf_counter() - begun)
-            self.errors.append(min(error, self.errors[-1]) if self.errors else error)
+            seconds.append(time.perf_counter() - begun)
+            errors.append(min(error, errors[-1]) if errors else error)
 
-        return record
+        method(record)
+        return cls(name, seconds, errors)
 
     def time_to(self, error: float) -> float | None:
         """Return the seconds after which the error was no larger than this."""
@@ -106,9 +104,8 @@ class Torch:
 
 def gaussian(options: argparse.Namespace) -> np.ndarray:
     rng = np.random.default_rng(options.seed)
-    shape = (options.size, options.size)
-    W = rng.standard_normal(shape)
-    return W + 1j * rng.standard_normal(shape) if options.complex else W
+    W = rng.standard_normal((options.size, options.size))
+    return W + 1j * rng.standard_normal(W.shape) if options.complex else W
 
 
 def shortest_limit(W: np.ndarray, options: argparse.Namespace, error: float) -> float | None:
