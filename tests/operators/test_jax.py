@@ -15,8 +15,11 @@ from tests.operator_registry import FUNCTIONS, REGISTRY, Entry, Vectors
 
 jax = pytest.importorskip("jax")
 jnp = backends.get("jax").xp
+check_grads = pytest.importorskip("jax.test_util").check_grads
 
 entries = pytest.mark.parametrize("entry", REGISTRY, ids=lambda e: e.name)
+SOME = [entry for entry in REGISTRY if entry.name in {"Circulant", "CDDProduct, D C D", "Scaled", "Toeplitz"}]
+PLACEHOLDERS = (0, 1.5, 2j, True, np.float64(3.0), np.int32(4), "name", (), object())
 
 
 def drawn(entry: Entry, dtype: str = "float64") -> tuple[Any, np.ndarray]:
@@ -25,50 +28,11 @@ def drawn(entry: Entry, dtype: str = "float64") -> tuple[Any, np.ndarray]:
 
 
 @entries
-def test_flatten_and_unflatten(entry: Entry) -> None:
-    op, dense = drawn(entry)
-    leaves, structure = jax.tree.flatten(op)
-    assert all(isinstance(leaf, jax.Array) for leaf in leaves)
-    again = jax.tree.unflatten(structure, leaves)
-    assert repr(again) == repr(op)
-    doubled = jax.tree.map(lambda a: a, op)
-    np.testing.assert_allclose(doubled.to_dense(), dense, atol=1e-12)
-    jax.tree.unflatten(structure, [object()] * len(leaves))  # placeholders, as tracing libraries put in
-
-
-@entries
 def test_jit_takes_and_returns_operators(entry: Entry) -> None:
     op, dense = drawn(entry)
     x = np.random.default_rng(0).standard_normal((3, dense.shape[1]))
     np.testing.assert_allclose(jax.jit(lambda op, x: op.matvec(x))(op, x), x @ dense.T, atol=1e-12)
     np.testing.assert_allclose(jax.jit(lambda op: (2 * op).H)(op).to_dense(), 2 * dense.conj().T, atol=1e-12)
-
-
-@entries
-def test_grad_through_parameters(entry: Entry) -> None:
-    op, dense = drawn(entry)
-    if not jax.tree.leaves(op):
-        pytest.skip("no parameters")
-    x = jnp.asarray(np.random.default_rng(0).standard_normal(dense.shape[1]))
-
-    def loss(op: Any) -> Any:
-        return jnp.sum(jnp.abs(op.matvec(x)) ** 2)
-
-    gradient = (
-        jax.jit(jax.grad(loss))(op) if entry.name != "SpectralCirculant" else jax.grad(lambda o: loss(o).real)(op)
-    )
-    assert type(gradient) is type(op)
-    step = 1e-6
-    for i, (leaf, slope) in enumerate(zip(jax.tree.leaves(op), jax.tree.leaves(gradient), strict=True)):
-        direction = jnp.asarray(np.random.default_rng(i).standard_normal(leaf.shape), dtype=leaf.dtype)
-        leaves, structure = jax.tree.flatten(op)
-        ends = [
-            loss(jax.tree.unflatten(structure, [*leaves[:i], leaf + sign * step * direction, *leaves[i + 1 :]]))
-            for sign in (1, -1)
-        ]
-        numeric = (ends[0] - ends[1]) / (2 * step)
-        analytic = jnp.sum((slope * direction).real)
-        assert abs(numeric - analytic) <= 1e-5 * (1 + abs(numeric))
 
 
 @pytest.fixture
@@ -133,18 +97,11 @@ def test_scan_with_an_operator_as_carry() -> None:
     np.testing.assert_allclose(history[-1], v)
 
 
-def test_linear_algebra_under_jit() -> None:
-    c = jnp.asarray([4.0, 1.0, 0.5, 0.3, 0.2])
-    A = sm.Circulant(c).to_dense()
-    b = jnp.arange(5.0)
-    np.testing.assert_allclose(jax.jit(lambda c, b: sm.Circulant(c).solve(b))(c, b), np.linalg.solve(A, b), atol=1e-12)
-    np.testing.assert_allclose(jax.jit(lambda c: sm.Circulant(c).slogdet().logabsdet)(c), np.linalg.slogdet(A)[1])
-    np.testing.assert_allclose(jax.jit(lambda c: sm.Circulant(c).svdvals())(c), np.linalg.svdvals(A), atol=1e-12)
-    np.testing.assert_allclose(
-        jax.jit(lambda c: sm.Circulant(c).expm().c)(c), jax.scipy.linalg.expm(A)[:, 0], rtol=1e-10
-    )
-    complex_root = jax.jit(lambda c: sm.Circulant(c + 0j).sqrtm().c)(c)
-    np.testing.assert_allclose(complex_root, sm.Circulant(c).sqrtm().c, atol=1e-12)
+@pytest.mark.parametrize("name", ["sqrtm", "expm", "logm"])
+def test_matrix_functions_are_traced(name: str) -> None:
+    c = jnp.asarray([4.0, 1.0, 0.5, 0.3, 0.2]) + 0j
+    function = lambda c: getattr(sm.Circulant(c), name)().c
+    np.testing.assert_allclose(jax.jit(function)(c), function(c), atol=1e-12)
 
 
 def test_singular_matrices_give_infinities_not_errors() -> None:
@@ -167,25 +124,10 @@ def test_gradients_of_blocks_of_one_and_where_singular_values_coincide() -> None
             np.testing.assert_allclose(jax.jit(jax.grad(of))(c, b), jax.grad(dense)(c, b), atol=1e-12)
 
 
-check_grads = pytest.importorskip("jax.test_util").check_grads
-
-SOME = [entry for entry in REGISTRY if entry.name in {"Circulant", "CDDProduct, D C D", "Scaled", "Toeplitz"}]
-PLACEHOLDERS = (0, 1.5, 2j, True, np.float64(3.0), np.int32(4), "name", (), object())
-
-
-def operator_of(entry: Entry, dtype: str = "float64") -> Any:
-    return entry.draw(Vectors(5, dtype, shapes=1)).make(jnp.asarray)
-
-
-def numbers(op: Any, seed: int = 0) -> Any:
-    rng = np.random.default_rng(seed)
-    return jax.tree.map(lambda a: jnp.asarray(rng.standard_normal(a.shape)), op)
-
-
 @entries
 @pytest.mark.parametrize("leaf", PLACEHOLDERS, ids=lambda v: type(v).__name__)
 def test_leaves_may_become_anything(entry: Entry, leaf: Any) -> None:
-    op = operator_of(entry)
+    op, _ = drawn(entry)
     leaves, structure = jax.tree.flatten(op)
     tree = jax.tree.map(lambda _: leaf, op)
     assert jax.tree.structure(tree, is_leaf=lambda v: v is leaf) == structure
@@ -211,13 +153,6 @@ def test_a_number_that_scales_is_no_leaf() -> None:
     assert isinstance(tree.factor, int)
 
 
-@entries
-def test_parameters_are_counted(entry: Entry) -> None:
-    op = operator_of(entry)
-    sizes = jax.tree.leaves(jax.tree.map(lambda a: a.size, op))
-    assert sum(sizes) == sum(a.size for a in jax.tree.leaves(op))
-
-
 def test_vmap_along_a_tree_of_axes() -> None:
     rng = np.random.default_rng(1)
     product = sm.Circulant(jnp.asarray(rng.standard_normal((3, 4)))) @ sm.BlockCirculant(jnp.ones((3, 2, 2, 2)))
@@ -228,9 +163,9 @@ def test_vmap_along_a_tree_of_axes() -> None:
         np.testing.assert_allclose(mapped, stack.matvec(x), atol=1e-12)
 
 
-@pytest.mark.parametrize("entry", SOME, ids=lambda e: e.name)
+@entries
 def test_derivatives_are_those_of_differences(entry: Entry) -> None:
-    op = operator_of(entry)
+    op, _ = drawn(entry)
     x = jnp.asarray(np.random.default_rng(0).standard_normal(op.shape[1]))
     # which hands over NumPy arrays and tracers, but never both
     check_grads(lambda op, x: op.matvec(x), (op, x), order=1, modes=("rev",), rtol=1e-4, atol=1e-4)
@@ -250,7 +185,7 @@ def test_the_gradient_of_a_prepared_operator_lies_where_its_products_read() -> N
 @pytest.mark.parametrize("entry", SOME, ids=lambda e: e.name)
 def test_equinox_takes_operators_as_modules(entry: Entry) -> None:
     eqx: Any = pytest.importorskip("equinox")
-    op = operator_of(entry)
+    op, _ = drawn(entry)
     x = jnp.asarray(np.random.default_rng(0).standard_normal(op.shape[1]))
     arrays, rest = eqx.partition(op, eqx.is_inexact_array)
     assert len(jax.tree.leaves(arrays)) == len(jax.tree.leaves(op))
@@ -273,21 +208,15 @@ def test_equinox_takes_operators_as_modules(entry: Entry) -> None:
 @pytest.mark.parametrize("entry", SOME, ids=lambda e: e.name)
 def test_optax_masks_and_trains_operators(entry: Entry) -> None:
     optax: Any = pytest.importorskip("optax")
-    op, target = operator_of(entry), numbers(operator_of(entry))
-    kept = jax.tree.map(lambda _: False, op)
+    op, _ = drawn(entry)
     first, *others = jax.tree.leaves(op)
-    mask = jax.tree.unflatten(jax.tree.structure(op), [True, *(False for _ in others)])
-    optimiser = optax.chain(optax.adam(1e-2), optax.masked(optax.set_to_zero(), jax.tree.map(lambda m: not m, mask)))
+    frozen = jax.tree.unflatten(jax.tree.structure(op), [False, *(True for _ in others)])
+    optimiser = optax.chain(optax.adam(1e-2), optax.masked(optax.set_to_zero(), frozen))
     state = optimiser.init(op)
-
-    def loss(op: Any) -> Any:
-        return sum(jnp.sum((a - b) ** 2) for a, b in zip(jax.tree.leaves(op), jax.tree.leaves(target), strict=True))
-
     for _ in range(3):
-        updates, state = optimiser.update(jax.grad(loss)(op), state, op)
+        updates, state = optimiser.update(jax.tree.map(jnp.ones_like, op), state, op)
         op = optax.apply_updates(op, updates)
     now, *rest = jax.tree.leaves(op)
     assert np.all(now != first)
     for a, b in zip(rest, others, strict=True):
         np.testing.assert_array_equal(a, b)
-    assert jax.tree.leaves(kept) == [False] * (1 + len(others))

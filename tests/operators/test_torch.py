@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -238,50 +237,6 @@ def test_vmap_over_what_has_a_closed_form(kind: str, function: Any) -> None:
         pytest.skip(str(error))
     mapped = torch.func.vmap(lambda *p: function(make(*p)))(*parameters)
     torch.testing.assert_close(mapped, torch.stack(looped))
-
-
-def test_per_sample_gradients() -> None:
-    c, x = torch.randn(5, dtype=torch.float64), torch.randn(4, 5, dtype=torch.float64)
-    gradient = torch.func.vmap(torch.func.grad(lambda c, x: sm.Circulant(c).matvec(x).square().sum()), (None, 0))(c, x)
-    for i in range(4):
-        leaf = c.clone().requires_grad_()
-        sm.Circulant(leaf).matvec(x[i]).square().sum().backward()
-        torch.testing.assert_close(gradient[i], leaf.grad)
-
-
-def test_an_optimiser_step_in_place_is_seen() -> None:
-    """There is no cached spectrum that outlives the vector it came from."""
-    c = torch.nn.Parameter(torch.randn(6, dtype=torch.float64))
-    C = sm.Circulant(c)
-    x = torch.randn(6, dtype=torch.float64)
-    before = C.matvec(x).detach()
-    with torch.no_grad():
-        c.add_(1.0)
-    torch.testing.assert_close(C.matvec(x), before + x.sum())
-
-
-def test_training_recovers_a_product() -> None:
-    torch.manual_seed(0)
-    target = sm.CDDProduct.from_vectors(*(torch.randn(3, 6).abs() + 0.5)).to_dense()
-    vectors = [torch.nn.Parameter(torch.rand(6) + 0.5) for _ in range(3)]
-    optimiser = torch.optim.LBFGS(vectors, max_iter=200, line_search_fn="strong_wolfe")
-
-    def loss() -> Any:
-        optimiser.zero_grad()
-        value = (sm.CDDProduct.from_vectors(*vectors).to_dense() - target).square().sum()
-        value.backward()
-        return value
-
-    optimiser.step(loss)
-    assert loss() < 1e-6 * target.square().sum()
-
-
-def test_deepcopy_and_devices() -> None:
-    op = copy.deepcopy(sm.Circulant(torch.randn(4)))
-    assert str(op.device) == "cpu"
-    meta = sm.Circulant(torch.randn(4, device="meta"))
-    assert str(meta.device) == "meta"
-    assert str(meta.matvec(torch.randn(3, 4, device="meta")).device) == "meta"
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
