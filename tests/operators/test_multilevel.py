@@ -31,25 +31,6 @@ def test_separable_kernels_are_kronecker_products(backend):
     np.testing.assert_allclose(backend.to_numpy(C.to_dense()), want, atol=1e-13)
 
 
-def test_one_level_is_a_circulant():
-    c = np.random.default_rng(2).standard_normal(7)
-    C, M = sm.Circulant(c), sm.MultilevelCirculant(c, (7,))
-    for name in ("inv", "expm"):
-        np.testing.assert_allclose(getattr(M, name)().c, getattr(C, name)().c, atol=1e-12)
-    np.testing.assert_allclose(M.eigvals(), C.eigvals(), atol=1e-13)
-
-
-def test_products_of_the_same_grid_stay_and_others_are_lazy():
-    rng = np.random.default_rng(3)
-    A, B, C = (sm.MultilevelCirculant(rng.standard_normal(12), sizes) for sizes in ((3, 4), (3, 4), (4, 3)))
-    assert isinstance(A @ B, sm.MultilevelCirculant)
-    assert isinstance(A + B, sm.MultilevelCirculant)
-    assert isinstance(A @ C, sm.Product)
-    assert isinstance(A + C, sm.Sum)
-    for op, dense in ((A @ C, A.to_dense() @ C.to_dense()), (A + C, A.to_dense() + C.to_dense())):
-        np.testing.assert_allclose(op.to_dense(), dense, atol=1e-12)
-
-
 def test_real_roots_of_conjugate_pairs_on_the_branch_cut_are_real():
     """Two equal negative eigenvalues have a real square root of the matrix, a single one has none."""
     values = np.ones((3, 3))
@@ -62,58 +43,25 @@ def test_real_roots_of_conjugate_pairs_on_the_branch_cut_are_real():
     assert sm.MultilevelCirculant.from_kernel(np.fft.ifft2(values).real).sqrtm().dtype == np.complex128
 
 
-def test_singular_matrices_are_refused_and_have_a_pseudoinverse():
-    C = sm.MultilevelCirculant(np.ones(6), (2, 3))
-    with pytest.raises(np.linalg.LinAlgError, match=r"MultilevelCirculant\.solve"):
-        C.solve(np.ones(6))
-    np.testing.assert_allclose(C.pinv().to_dense(), np.linalg.pinv(C.to_dense()), atol=1e-14)
-
-
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
-        (lambda: sm.MultilevelCirculant(np.ones(6), (2, 2)), ArgumentValueError, r"shape \(\.\.\., 4\)"),
-        (
-            lambda: sm.MultilevelCirculant(np.ones((2, 3)), (2, 3)),
-            ArgumentValueError,
-            r"got \(2, 3\); .* use .*from_kernel",
-        ),
-        (
-            lambda: sm.MultilevelToeplitz(np.ones((3, 5)), (2, 3)),
-            ArgumentValueError,
-            r"got \(3, 5\); .* use .*from_offsets",
-        ),
-        (
-            lambda: GRID.matvec(np.ones((3, 2))),
-            ArgumentValueError,
-            r"matvec: x must have shape \(\.\.\., 6\), .*; for arrays on the grid use convolve",
-        ),
+        (lambda: sm.MultilevelCirculant(np.ones((2, 3)), (2, 3)), ArgumentValueError, "use .*from_kernel"),
+        (lambda: sm.MultilevelToeplitz(np.ones((3, 5)), (2, 3)), ArgumentValueError, "use .*from_offsets"),
+        (lambda: GRID.matvec(np.ones((3, 2))), ArgumentValueError, "for arrays on the grid use convolve"),
         (lambda: GRID.prepare().matvec(np.ones((3, 2))), ArgumentValueError, "for arrays on the grid use convolve"),
         (lambda: GRID.convolve(np.ones(3)), ArgumentValueError, r"got \(3,\)"),
-        (
-            lambda: GRID.convolve(np.ones((3, 2))),
-            ArgumentValueError,
-            r"^MultilevelCirculant\.convolve: x must have shape \(\.\.\., 2, 3\), got \(3, 2\)",
-        ),
-        (lambda: sm.MultilevelCirculant(np.ones(6), 6), ArgumentTypeError, "sizes must be a tuple of integers, got 6"),
+        (lambda: GRID.convolve(np.ones((3, 2))), ArgumentValueError, r"convolve: x .* \(\.\.\., 2, 3\), got \(3, 2\)"),
+        (lambda: sm.MultilevelCirculant(np.ones(6), 6), ArgumentTypeError, "sizes must be a tuple of integers"),
         (lambda: sm.MultilevelCirculant(np.ones(6), (2.0, 3)), ArgumentTypeError, "sizes must be an integer"),
         (lambda: sm.MultilevelCirculant(np.ones(1), ()), ArgumentValueError, "sizes must have one size at least"),
         (lambda: sm.MultilevelCirculant(np.ones(0), (0, 3)), ArgumentValueError, "sizes must be at least 1, got 0"),
         (lambda: sm.MultilevelCirculant.from_kernel(np.ones(3), 2), ArgumentValueError, "kernel must have 2 axes"),
-        (lambda: sm.MultilevelCirculant.from_kernel(np.float64(3)), ArgumentValueError, "kernel must have 1 axes"),
     ],
 )
 def test_bad_arguments(make, error, message):
     with pytest.raises(error, match=message):
         make()
-
-
-def test_eigenvectors_of_several_levels():
-    C = sm.MultilevelCirculant(np.random.default_rng(5).standard_normal(12), (3, 4))
-    values, V = C.eig()
-    V = V.to_dense()
-    np.testing.assert_allclose(C.to_dense() @ V, V * values, atol=1e-13)
-    np.testing.assert_allclose(V, np.kron(scipy.linalg.dft(3), scipy.linalg.dft(4)).conj() / np.sqrt(12), atol=1e-14)
 
 
 @pytest.mark.parametrize(("mode", "rows"), [("full", (10, 9)), ("valid", (6, 7))])
@@ -148,23 +96,6 @@ def test_covariances_of_grids(backend):
     points = np.array(list(np.ndindex(3, 4)))
     i, j = np.moveaxis(np.abs(points[:, None] - points[None, :]), -1, 0)
     np.testing.assert_array_equal(backend.to_numpy(T.to_dense()), values[:, i, j])
-
-
-def test_one_level_is_toeplitz():
-    rng = np.random.default_rng(9)
-    c, r = rng.standard_normal(4), rng.standard_normal(6)
-    want = scipy.linalg.toeplitz(c, r)
-    np.testing.assert_array_equal(sm.MultilevelToeplitz(np.append(r[:0:-1], c), (4,), (6,)).to_dense(), want)
-
-
-def test_sums_with_circulants_and_the_identity_are_their_dense_sums():
-    rng = np.random.default_rng(11)
-    T, C = (
-        sm.MultilevelToeplitz(rng.standard_normal(15), (2, 3)),
-        sm.MultilevelCirculant(rng.standard_normal(6), (2, 3)),
-    )
-    np.testing.assert_allclose((T - 2 * C).to_dense(), T.to_dense() - 2 * C.to_dense(), atol=1e-14)
-    np.testing.assert_allclose((T + 3j * sm.Identity(6)).to_dense(), T.to_dense() + 3j * np.eye(6), atol=1e-14)
 
 
 @pytest.mark.parametrize(("rows", "cols"), [((3, 4), (3, 4)), ((2, 6), (3, 4)), ((3, 4), (2, 6))])
