@@ -108,13 +108,6 @@ def test_number_factors_and_static_fields_survive(tmp_path, seed, factor):
     assert_equal(got.operator, op.operator)
 
 
-def test_numpy_scalar_factor_becomes_an_array_of_equal_value_and_dtype(tmp_path):
-    op = sm.Scaled(sm.Identity(3), np.float32(0.1))
-    io.save(op, tmp_path / "op.safetensors")
-    got = io.load(tmp_path / "op.safetensors")
-    assert same_bits(got.to_dense(), op.to_dense())
-
-
 @pytest.mark.parametrize("name", ["float16", "bfloat16"])
 @pytest.mark.parametrize("library", ["torch", "jax.numpy"])
 def test_half_precision_is_kept_or_widened_exactly(tmp_path, name, library):
@@ -161,9 +154,6 @@ def test_the_file_is_plain_safetensors_with_readable_names(tmp_path):
     with safe_open(tmp_path / "f.safetensors", "np") as file:
         assert file.metadata()["step"] == "7"
         assert json.loads(file.metadata()["structmat"])["saved"]["class"] == "CDDProduct"
-
-
-def test_equal_operators_give_equal_files(tmp_path):
     for name in "ab":
         io.save(nested_operator(), tmp_path / name)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
@@ -172,7 +162,7 @@ def test_equal_operators_give_equal_files(tmp_path):
 @pytest.mark.parametrize("options", [{}, {"block_size": 2}, {"n_factors": 5, "max_iter": 5}])
 @pytest.mark.parametrize("shape", [(6, 4), (5, 5)])
 def test_a_fit_comes_back_with_all_it_holds(tmp_path, backend, shape, options):
-    W = np.random.default_rng(0).standard_normal(shape)
+    W = np.random.default_rng(0).standard_normal(shape).astype("float32")
     result = fit_cdd(backend.asarray(W), rng=0, **options)
     io.save(result, tmp_path / "f.safetensors", metadata={"source": "W.npy"})
     got = io.load(tmp_path / "f.safetensors", xp=backend.xp)
@@ -187,6 +177,7 @@ def test_a_fit_comes_back_with_all_it_holds(tmp_path, backend, shape, options):
     assert repr(got) == repr(result)
     description = io.describe(tmp_path / "f.safetensors")
     assert json.loads(json.dumps(description)) == description
+    assert description["dtype"] == dtype_name(result.operator.dtype)  # not that of its history
     assert description["fit"]["error"] == result.error
     assert description["fit"]["start"] == result.start
     assert description["fit"]["converged"] is result.converged
@@ -208,26 +199,13 @@ def test_arrays_are_loaded_onto_the_device_asked_for(tmp_path):
         (sm.Identity(2), {1: "a"}, TypeError, "strings as keys"),
         (sm.Identity(2), {"structmat": "a"}, ValueError, "reserved"),
         (sm.Identity(2), {"a": "\ud800"}, ValueError, "surrogates"),
+        (type("Mine", (sm.Circulant,), {})(np.ones(2)), None, TypeError, "Mine"),
     ],
 )
 def test_what_cannot_be_saved(tmp_path, operator, metadata, error, text):
     with pytest.raises(error, match=text):
         io.save(operator, tmp_path / "f", metadata=metadata)
     assert not list(tmp_path.iterdir())
-
-
-def test_operators_of_others_are_refused_by_name(tmp_path):
-    class Mine(sm.Circulant):
-        pass
-
-    with pytest.raises(TypeError, match="Mine"):
-        io.save(Mine(np.ones(2)), tmp_path / "f")
-
-
-def test_xp_must_be_a_namespace(tmp_path):
-    io.save(sm.Identity(2), tmp_path / "f")
-    with pytest.raises(TypeError, match="xp must be an array namespace"):
-        io.load(tmp_path / "f", xp="torch")
 
 
 # Damage
@@ -276,10 +254,7 @@ def rewritten(path, change):
         (lambda c: c.pop("version"), "damaged"),
         (lambda c: c["saved"].update({"class": "os.system"}), "'os.system' is no operator class"),
         (lambda c: c["saved"].update({"class": "LinearOperator"}), "'LinearOperator' is no operator class"),
-        (
-            lambda c: c["saved"].update({"class": "Prepared", "operator": {"class": "Identity", "n": 3}}),
-            "'Prepared' is no operator class",
-        ),
+        (lambda c: c["saved"].update({"class": "Prepared"}), "'Prepared' is no operator class"),
         (lambda c: c["saved"].update({"class": "SolveResult"}), "'SolveResult' is no operator class"),
         (lambda c: c["saved"].update({"class": ["x"]}), "unhashable"),
         (lambda c: c["saved"].update(shape=[7, 7]), "shape"),
@@ -325,16 +300,21 @@ def test_foreign_and_missing_files(tmp_path):
         io.load(tmp_path / "plain.safetensors")
 
 
-def test_files_that_hold_a_plain_matrix_are_for_load_matrix(tmp_path: Path) -> None:
+def test_files_of_matrices_and_of_operators_are_told_apart(tmp_path):
     np.save(tmp_path / "w.npy", np.ones((2, 2)))
     np.savez(tmp_path / "w.npz", np.ones((2, 2)))
+    io.save(sm.Identity(2), tmp_path / "f.safetensors")
     for name in ("w.npy", "w.npz"):
         with pytest.raises(ValueError, match=rf"{name} is a \.np. file .* read it by load_matrix"):
-            sm.io.load(tmp_path / name)
+            io.load(tmp_path / name)
+    with pytest.raises(ValueError, match="holds a structmat operator"):
+        io.load_matrix(tmp_path / "f.safetensors")
+    with pytest.raises(TypeError, match="xp must be an array namespace"):
+        io.load(tmp_path / "f.safetensors", xp="torch")
     for owner in ("load", "load_matrix", "describe"):
         for path in (None, 3, b"w"):
             with pytest.raises(sm.ArgumentTypeError, match=rf"^{owner}: path must be a path, got"):
-                getattr(sm.io, owner)(path)
+                getattr(io, owner)(path)
 
 
 # Descriptions
@@ -381,14 +361,6 @@ def test_descriptions_of_matrices(tmp_path):
     assert [io.describe(p)["format"] for p in sorted(tmp_path.iterdir())] == ["npy", "npz", "safetensors"]
 
 
-def test_the_dtype_of_a_fit_is_that_of_its_operator(tmp_path):
-    """Its history, in double precision, does not count."""
-    torch = pytest.importorskip("torch")
-    for dtype in ("bfloat16", "float16", "float32", "float64"):
-        io.save(fit_cdd(torch.eye(3, dtype=getattr(torch, dtype)), rng=0), tmp_path / dtype)
-        assert io.describe(tmp_path / dtype)["dtype"] == dtype
-
-
 # Matrices
 
 
@@ -433,25 +405,16 @@ def test_every_version_of_the_format_and_name_in_an_archive_is_read(tmp_path, ve
     assert io.describe(path)["tensors"] == {name: {"shape": [2, 3], "dtype": "float64"}}
 
 
-def test_bfloat16_matrices_are_widened_exactly(tmp_path):
-    torch = pytest.importorskip("torch")
-    from safetensors.torch import save_file as save_torch
-
+def test_dtypes_that_numpy_lacks_are_widened_or_told(tmp_path):
+    torch, safetensors = pytest.importorskip("torch"), pytest.importorskip("safetensors.torch")
     W = torch.randn(4, 3).to(torch.bfloat16)
-    save_torch({"a": W, "b": torch.ones(2)}, tmp_path / "W.safetensors")
+    safetensors.save_file({"a": W, "b": torch.ones(2).to(torch.float8_e4m3fn)}, tmp_path / "W.safetensors")
     got = io.load_matrix(tmp_path / "W.safetensors", key="a")
     assert got.dtype == np.float32
-    assert np.array_equal(got, W.float().numpy())
+    np.testing.assert_array_equal(got, W.float().numpy())
     assert io.describe(tmp_path / "W.safetensors")["tensors"]["a"] == {"shape": [4, 3], "dtype": "bfloat16"}
-
-
-def test_dtypes_that_numpy_lacks_are_told(tmp_path):
-    torch = pytest.importorskip("torch")
-    from safetensors.torch import save_file as save_torch
-
-    save_torch({"a": torch.ones(2).to(torch.float8_e4m3fn)}, tmp_path / "W.safetensors")
     with pytest.raises(ValueError, match="F8_E4M3"):
-        io.load_matrix(tmp_path / "W.safetensors")
+        io.load_matrix(tmp_path / "W.safetensors", key="b")
 
 
 @pytest.mark.parametrize("suffix", ["npz", "safetensors"])
@@ -463,12 +426,6 @@ def test_the_keys_are_listed_where_one_is_needed(tmp_path, suffix, key):
     with pytest.raises(ValueError, match=rf"load_matrix: key must name one of 2 arrays in .*alpha.*{key}"):
         io.load_matrix(path, key=key)
     assert np.array_equal(io.load_matrix(path, key="beta"), arrays["beta"])
-
-
-def test_operator_files_are_told_from_matrices(tmp_path):
-    io.save(sm.Identity(2), tmp_path / "f.safetensors")
-    with pytest.raises(ValueError, match="holds a structmat operator"):
-        io.load_matrix(tmp_path / "f.safetensors")
 
 
 class Bomb:
@@ -612,7 +569,7 @@ def test_a_failure_at_any_moment_leaves_everything_as_it_was(tmp_path, monkeypat
     assert before is None or path.read_bytes() == before
 
 
-def test_devices_and_folders_are_never_replaced(tmp_path):
+def test_devices_and_folders_are_never_replaced(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="not a regular file"):
         io.save(sm.Identity(3), os.devnull, force=True)
     assert not Path(os.devnull).is_file()
@@ -623,9 +580,6 @@ def test_devices_and_folders_are_never_replaced(tmp_path):
     for name in ("f.npy", "f.NPZ", "f.pt"):
         with pytest.raises(ValueError, match=r"save: path .* must not end in \.(npy|npz|pt)$"):
             io.save(sm.Identity(3), tmp_path / name)
-
-
-def test_a_folder_that_cannot_be_written_to(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda *_: False)
     with pytest.raises(PermissionError, match="not writable"):
-        _files.check_output(tmp_path / "f")
+        io.save(sm.Identity(3), tmp_path / "f")
