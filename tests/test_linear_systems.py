@@ -108,19 +108,6 @@ def test_least_squares_of_singular_matrices_have_the_least_norm(library):
     np.testing.assert_allclose(backend.to_numpy(found.residual)[1], 1)
 
 
-@pytest.mark.parametrize("library", LIBRARIES)
-@pytest.mark.parametrize("scale", [1e-300, 1e300])
-def test_right_hand_sides_of_any_size(library, scale):
-    backend = backends.get(library)
-    A = sm.Circulant(backend.asarray(np.array([2.0, -1, 0, -1]))) + sm.Diagonal(backend.asarray(np.arange(1.0, 5.0)))
-    b = np.array([1.0, 2.0, 0.5, -1.0])
-    want = np.linalg.solve(backend.to_numpy(A.to_dense()), b)
-    for assume in ASSUME:
-        x = backend.to_numpy(solve(A, backend.asarray(scale * b), assume=assume).x)
-        np.testing.assert_allclose(x / scale, want, rtol=1e-8)
-    np.testing.assert_allclose(backend.to_numpy(lstsq(A, backend.asarray(scale * b)).x) / scale, want, rtol=1e-8)
-
-
 SIZES = [
     ("float64", 1e-300),
     ("float64", 1.6e-19),
@@ -150,6 +137,8 @@ def test_matrices_of_any_size(library, dtype, scale):
         for factor in (1, 1000):
             x = backend.to_numpy(call(make(s), asarray(factor * s * b)).x) / factor
             np.testing.assert_allclose(x, want, rtol=100 * tolerance(np.dtype(dtype)))
+        x = backend.to_numpy(call(make(1), asarray(s * b)).x) / s
+        np.testing.assert_allclose(x, want, rtol=100 * tolerance(np.dtype(dtype)))
 
 
 @pytest.mark.parametrize("library", [*LIBRARIES, "jax"])
@@ -242,40 +231,22 @@ def test_half_precision(library):
 
 def test_the_nearest_circulant_or_diagonal_helps():
     n = 256
-    b = np.ones(n)
     smooth = sm.Toeplitz(0.98 ** np.arange(n)) + sm.Diagonal(np.linspace(1e-2, 2e-2, n))
     spread = sm.Toeplitz(0.1 ** np.arange(n)) + sm.Diagonal(np.geomspace(1, 1e6, n))
     at = np.arange(16)
     decay = np.exp(-np.minimum(at, 16 - at) / 4)
     grid = sm.MultilevelCirculant(np.outer(decay, decay).ravel(), (16, 16)) + sm.Diagonal(np.linspace(1e-2, 2e-2, n))
     factors = sm.Product([smooth, sm.Circulant(np.append(2.0, np.zeros(n - 1)))])
-    for A in (smooth, spread, smooth.prepare(), grid, 3 * factors):
-        counts = [
-            solve(A, b, assume="positive definite", preconditioner=M, max_iter=5000).iterations
-            for M in ("nearest", None)
-        ]
-        assert 3 * counts[0] < counts[1], counts
-
-
-def test_the_nearest_circulants_of_grids_help():
     s, t = np.ogrid[:16, :12]
-    grid = sm.MultilevelToeplitz.from_covariance(np.exp(-(s + t) / 8) + 0.01 * ((s == 0) & (t == 0)))
-    noise = sm.Diagonal(np.linspace(1e-2, 2e-2, 192))
-    for A in (grid, grid + noise):
-        counts = [
-            solve(A, np.ones(192), assume="positive definite", preconditioner=M, max_iter=5000).iterations
+    covariance = sm.MultilevelToeplitz.from_covariance(np.exp(-(s + t) / 8) + 0.01 * ((s == 0) & (t == 0)))
+    noisy = covariance + sm.Diagonal(np.linspace(1e-2, 2e-2, 192))
+    cases = [(A, 3) for A in (smooth, spread, smooth.prepare(), grid, 3 * factors)] + [(covariance, 2), (noisy, 2)]
+    for A, least in cases:
+        few, many = (
+            solve(A, np.ones(A.shape[0]), assume="positive definite", preconditioner=M, max_iter=5000).iterations
             for M in ("nearest", None)
-        ]
-        assert 2 * counts[0] < counts[1], counts
-
-
-def test_a_preconditioner_of_ones_own():
-    n = 128
-    T, D = sm.Toeplitz(0.95 ** np.arange(n)), sm.Diagonal(np.linspace(0.1, 0.3, n))
-    M = sm.preconditioners.strang(T + 0.2 * sm.Identity(n)).inv()
-    for assume in ASSUME:
-        found = solve(T + D, np.ones(n), assume=assume, preconditioner=M)
-        np.testing.assert_allclose((T + D) @ found.x, 1, atol=1e-8)
+        )
+        assert least * few < many, (few, many)
 
 
 @pytest.mark.parametrize("name", ["numpy", "torch"])
@@ -286,8 +257,9 @@ def test_a_preconditioner_of_ones_own_is_used(name, assume):
     A = sm.Toeplitz(asarray(c)) + sm.Diagonal(asarray(d))
     M = sm.preconditioners.chan(sm.Toeplitz(asarray(c + 0.015 * (np.arange(n) == 0)))).inv()
     b = asarray(np.ones(n))
-    few, many = (solve(A, b, assume=assume, preconditioner=P, max_iter=5000).iterations for P in (M, None))
-    assert 2 * few < many, (few, many)
+    few, many = (solve(A, b, assume=assume, preconditioner=P, max_iter=5000) for P in (M, None))
+    assert 2 * few.iterations < many.iterations
+    np.testing.assert_allclose(A @ few.x, 1, atol=1e-8)
 
 
 @pytest.mark.parametrize("library", LIBRARIES)
@@ -315,18 +287,8 @@ def test_what_does_not_converge_is_an_error(library):
         solve(A, b * float("nan"))
 
 
-def test_gradients_in_torch():
-    rng = np.random.default_rng(5)
-    c, d, b = (torch.tensor(rng.standard_normal(3), requires_grad=True) for _ in range(3))
-    check = lambda function, *inputs: torch.autograd.gradcheck(function, inputs, atol=1e-6, fast_mode=True)
-    assert check(lambda c, d, b: solve(sm.Circulant(c) + sm.Diagonal(3 + d), b, rtol=1e-13).x, c, d, b)
-    z = (c + 1j * d).detach().requires_grad_()
-    assert check(lambda z, b: solve(sm.Circulant(z) + sm.Diagonal(z), b, rtol=1e-13).x, z, b)
-    twice = lambda function, *inputs: torch.autograd.gradgradcheck(function, inputs, atol=1e-5, fast_mode=True)
-    assert twice(lambda c, d, b: solve(sm.Circulant(c) + sm.Diagonal(3 + d), b, rtol=1e-13).x, c, d, b)
-
-
-def test_positive_definite_systems_and_their_gradients_in_jax():
+@pytest.mark.parametrize("assume", ASSUME)
+def test_systems_and_their_gradients_in_jax(assume):
     jnp, jax = backends.get("jax").xp, pytest.importorskip("jax")
     rng = np.random.default_rng(6)
     c, d, b = np.array([2.0, -1.0, 0.0, -1.0]), 1 + rng.random(4), rng.standard_normal((2, 4))
@@ -337,21 +299,12 @@ def test_positive_definite_systems_and_their_gradients_in_jax():
     @jax.value_and_grad
     def total(d, b):
         A = sm.Circulant(jnp.asarray(c)) + sm.Diagonal(d)
-        return jnp.sum(solve(A, b, assume="positive definite").x)
+        return jnp.sum(solve(A, b, assume=assume).x)
 
     value, gradient = total(d, b)
     np.testing.assert_allclose(value, np.sum(want))
     np.testing.assert_allclose(gradient, -np.linalg.solve(dense.T, np.ones(4)) * want.sum(0), atol=1e-8)
-
-
-def test_general_systems_in_jax():
-    jnp, jax = backends.get("jax").xp, pytest.importorskip("jax")
-    c = jnp.asarray([1.0, 2.0, 0.0])
-    run = jax.jit(lambda d, b: solve(sm.Circulant(c) + sm.Diagonal(d), b).x)
-    dense = sm.Circulant([1.0, 2.0, 0.0]).to_dense() + np.diag([1.0, -4.0, 2.0])
-    b = np.array([1.0, 2.0, 4.0])
-    np.testing.assert_allclose(run(jnp.asarray([1.0, -4.0, 2.0]), b), np.linalg.solve(dense, b), atol=1e-8)
-    assert np.all(np.isnan(run(jnp.asarray([-3.0, -3.0, -3.0]), b)))  # a singular one
+    assert np.isnan(total(np.zeros(4), b)[0])  # a singular one
 
 
 def test_least_squares_and_what_does_not_converge_in_jax():
@@ -371,20 +324,12 @@ def test_least_squares_and_what_does_not_converge_in_jax():
     ("call", "error", "message"),
     [
         (lambda A: solve(np.eye(3), np.ones(3)), TypeError, "solve: A must be a structmat operator, got ndarray"),
-        (
-            lambda A: solve(sm.Toeplitz([1.0], [1.0, 2.0]), [1.0]),
-            ValueError,
-            "solve: A must be square, .*lstsq",
-        ),
+        (lambda A: solve(sm.Toeplitz([1.0], [1.0, 2.0]), [1.0]), ValueError, "A must be square, .*lstsq"),
         (lambda A: solve(A, np.ones(4)), ValueError, r"Sum.solve: b must have shape \(..., 3\)"),
         (lambda A: solve(A, np.ones(3), assume="spd"), ValueError, 'assume must be one of "general"'),
         (lambda A: solve(A, np.ones(3), preconditioner=3), TypeError, "preconditioner must be .*, got int"),
         (lambda A: solve(A, np.ones(3), preconditioner="ilu"), ValueError, "preconditioner must be one of"),
-        (
-            lambda A: solve(A, np.ones(3), preconditioner=sm.Identity(2)),
-            ValueError,
-            r"preconditioner must have the shape of A, \(3, 3\), got \(2, 2\)",
-        ),
+        (lambda A: solve(A, np.ones(3), preconditioner=sm.Identity(2)), ValueError, r"the shape of A, \(3, 3\)"),
         (lambda A: solve(A, np.ones(3), rtol=0), ValueError, "rtol must be above zero"),
         (lambda A: lstsq(A, np.ones(3), max_iter=0), ValueError, "lstsq: max_iter must be at least 1, got 0"),
     ],
@@ -470,16 +415,6 @@ def test_solutions_follow_the_product_with_columns(library):
         for found in (sm.solve(op, a(B)), sm.lstsq(op, a(B))):
             assert found.residual.shape == (*op.batch_shape, 5)
             np.testing.assert_allclose(backend.to_numpy(op @ found.x), np.broadcast_to(B, found.x.shape), atol=1e-7)
-
-
-@pytest.mark.parametrize("name", ["numpy", "torch"])
-def test_iterations_are_counted(name):
-    asarray = backends.get(name).asarray
-    assert solve(sm.Circulant([3.0, 1.0]), [1.0, 2.0]).iterations == 0
-    n, rng = 120, np.random.default_rng(0)
-    A = sm.Toeplitz(asarray(1 / (1.0 + np.arange(n)) ** 0.3)) + sm.Diagonal(asarray(rng.standard_normal(n) * 3))
-    with pytest.raises(sm.ConvergenceError, match="after 50 iterations"):
-        solve(A, asarray(rng.standard_normal(n)), max_iter=50, rtol=1e-14, preconditioner=None)
 
 
 def test_complex_right_hand_sides_of_real_operators_give_no_warning():
@@ -582,22 +517,16 @@ def dense(function: Callable[..., Any]) -> Callable[..., Any]:
     """The same by dense matrices."""
 
     def solved(c: Any, d: Any, b: Any) -> Any:
-        match function.__name__:
-            case "in_closed_form":
-                matrix = sm.Toeplitz(torch.cat([c[:1] + 6, c[1:]], -1), d).to_dense()
-            case _:
-                matrix = sm.Circulant(c).to_dense() + torch.diag(4 * d)
+        if function is in_closed_form:
+            matrix = sm.Toeplitz(torch.cat([c[:1] + 6, c[1:]], -1), d).to_dense()
+        else:
+            matrix = sm.Circulant(c).to_dense() + torch.diag(4 * d)
         return torch.linalg.solve(matrix, b)
 
     return solved
 
 
-FUNCTIONS = (
-    circulant_plus_diagonal,
-    with_a_preconditioner,
-    prepared,
-    in_closed_form,
-)
+FUNCTIONS = (circulant_plus_diagonal, with_a_preconditioner, prepared, in_closed_form)
 TRANSFORMS: dict[str, Callable[..., Any]] = {
     "grad": lambda f, point: grad(lambda *at: f(*at).abs().square().sum(), (0, 1, 2))(*point),
     "twice": lambda f, point: grad(
