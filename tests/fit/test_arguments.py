@@ -119,7 +119,6 @@ def test_bad_weights(weights, message):
     ("arguments", "error", "message"),
     [
         ({"block_size": 0}, ValueError, r"fit_cdd: block_size must be at least 1, got 0"),
-        ({"block_size": -2}, ValueError, r"fit_cdd: block_size must be at least 1, got -2"),
         ({"block_size": 99}, ValueError, r"fit_cdd: block_size must be at most rows \+ cols - 1 = \d+, got 99"),
         ({"block_size": 2.0}, TypeError, r"fit_cdd: block_size must be an integer, got 2\.0"),
         ({"block_size": True}, TypeError, "fit_cdd: block_size must be an integer, got True"),
@@ -132,18 +131,20 @@ def test_bad_weights(weights, message):
         ({"tol": -1e-3}, ValueError, r"fit_cdd: tol must be finite and not negative, got -0\.001"),
         ({"tol": float("nan")}, ValueError, r"fit_cdd: tol must be finite and not negative, got nan"),
         ({"tol": "small"}, TypeError, r"fit_cdd: tol must be a number, got 'small'"),
-        ({"tol": "1e-3"}, TypeError, r"fit_cdd: tol must be a number, got '1e-3'"),
-        ({"tol": b"1"}, TypeError, r"fit_cdd: tol must be a number"),
         pytest.param({"tol": 10**400}, ValueError, r"fit_cdd: tol must be finite", id="huge"),
         ({"time_limit": "60"}, TypeError, r"fit_cdd: time_limit must be a number, got '60'"),
+        ({"restarts": -1}, ValueError, r"fit_cdd: restarts must be at least 0, got -1"),
+        ({"time_limit": -1}, ValueError, r"fit_cdd: time_limit must be finite and not negative, got -1"),
         ({"callback": 3}, TypeError, r"fit_cdd: callback must be callable, got 3"),
         ({"rng": "seed"}, TypeError, r"fit_cdd: rng must be .*, got 'seed'"),
         ({"rng": -1}, ValueError, r"fit_cdd: rng must be .*, got -1"),
     ],
 )
 def test_options(arguments, error, message):
-    with pytest.raises(error, match=message):
+    with pytest.raises(error, match=message) as caught:
         fit_cdd(W, **arguments)
+    assert isinstance(caught.value, ArgumentError)
+    assert (caught.value.owner, caught.value.argument) == ("fit_cdd", *arguments)
 
 
 @pytest.mark.parametrize(
@@ -153,28 +154,6 @@ def test_integers_and_booleans_are_fitted_in_double_precision(matrix):
     fit = fit_cdd(matrix, rng=0)
     assert fit.operator.dtype == np.float64
     assert np.asarray(fit.operator.to_dense()) == pytest.approx(np.asarray(matrix, dtype=float), abs=1e-12)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "argument"),
-    [
-        ({"n_factors": 0}, "n_factors"),
-        ({"block_size": 99}, "block_size"),
-        ({"input_second_moment": np.ones(3)}, "input_second_moment"),
-        ({"entry_weights": np.ones((4, 4)), "n_factors": 5}, "entry_weights"),
-        ({"start": CDDProduct.from_vectors(*np.ones((3, 5)))}, "start"),
-        ({"restarts": -1}, "restarts"),
-        ({"rng": "seed"}, "rng"),
-        ({"max_iter": 0}, "max_iter"),
-        ({"tol": -1}, "tol"),
-        ({"time_limit": -1}, "time_limit"),
-        ({"callback": 3}, "callback"),
-    ],
-)
-def test_errors_know_their_argument(arguments, argument):
-    with pytest.raises(ArgumentError) as caught:
-        fit_cdd(SQUARE, **arguments)
-    assert (caught.value.owner, caught.value.argument) == ("fit_cdd", argument)
 
 
 @pytest.mark.parametrize("n_factors", [3, 5])

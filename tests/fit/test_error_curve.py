@@ -144,23 +144,11 @@ def test_by_default_curves_go_to_nine_factors(fake):
         ({"n_factors": 2.5}, TypeError, "error_curve: n_factors must be an integer, got 2.5"),
         ({"n_factors": []}, ValueError, "error_curve: n_factors must not be empty"),
         ({"n_factors": [3, "5"]}, TypeError, "error_curve: n_factors must be an integer, got '5'"),
-        (
-            {"n_factors": 3, "time_limit": -1},
-            ValueError,
-            "error_curve: time_limit must be finite and not negative, got -1",
-        ),
+        ({"n_factors": 3, "time_limit": -1}, ValueError, "error_curve: time_limit must be .* not negative, got -1"),
         ({"n_factors": 3, "time_limit": "x"}, TypeError, "error_curve: time_limit must be a number"),
         ({"n_factors": 3, "callback": 1}, TypeError, "error_curve: callback must be callable, got 1"),
-        (
-            {"n_factors": 3, "rng": "x"},
-            TypeError,
-            "rng must be a numpy.random.Generator, an integer or None, got 'x'",
-        ),
-        (
-            {"n_factors": 3, "time_limit": np.nan},
-            ValueError,
-            "error_curve: time_limit must be finite and not negative, got nan",
-        ),
+        ({"n_factors": 3, "rng": "x"}, TypeError, "error_curve: rng must be .*, got 'x'"),
+        ({"n_factors": 3, "time_limit": np.nan}, ValueError, "error_curve: time_limit must be finite .*, got nan"),
     ],
 )
 def test_wrong_arguments_are_named(fake, arguments, kind, text):
@@ -341,11 +329,14 @@ def test_the_same_seed_gives_the_same_curve():
 
 def test_tables_hold_all_digits(curve, tmp_path):
     pandas = pytest.importorskip("pandas")
-    path = tmp_path / "curve.csv"
-    curve.to_pandas().to_csv(path)
-    read = pandas.read_csv(path)
-    assert read["error"].tolist() == curve.error.tolist()
-    assert read["monarch_n_parameters"].tolist() == curve.baselines["monarch"][0].tolist()
+    table = curve.to_pandas()
+    table.to_csv(tmp_path / "curve.csv")
+    assert list(table)[:4] == ["n_factors", "n_parameters", "error", "seconds"]
+    columns = {name: getattr(curve, name) for name in list(table)[:4]}
+    columns |= dict(zip(("monarch_n_parameters", "monarch_error"), curve.baselines["monarch"], strict=True))
+    for read in (table, pandas.read_csv(tmp_path / "curve.csv")):
+        for name, values in columns.items():
+            np.testing.assert_array_equal(read[name], values)
     assert json.loads(json.dumps(curve.to_dict()))["error"] == curve.error.tolist()
 
 
@@ -372,18 +363,6 @@ def test_the_printed_form_is_a_table(curve):
     assert "weighted" not in "".join(lines)
     assert [line.split() for line in weighted[2:]] == [line.split() for line in lines[2:]]
     assert len({*map(len, weighted[1:])}) == 1
-
-
-def test_data_frames(curve):
-    pandas = pytest.importorskip("pandas")
-    table = curve.to_pandas()
-    assert isinstance(table, pandas.DataFrame)
-    assert list(table)[:4] == ["n_factors", "n_parameters", "error", "seconds"]
-    assert len(table) == len(curve.error)
-    for name in ("n_factors", "n_parameters", "error", "seconds"):
-        np.testing.assert_array_equal(table[name], getattr(curve, name))
-        assert table[name].dtype == getattr(curve, name).dtype
-    np.testing.assert_array_equal(table["monarch_error"], curve.baselines["monarch"][1])
 
 
 def test_data_frames_need_pandas(curve, monkeypatch):
