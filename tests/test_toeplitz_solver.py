@@ -34,18 +34,6 @@ def vectors(n: int, kind: str, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     return c, r
 
 
-def test_the_inverse_keeps_the_order_of_rows_and_columns_unless_told() -> None:
-    T = sm.Toeplitz(*vectors(5, "real"))
-    x, y = T.inv().x, T.inv().y
-    np.testing.assert_allclose(sm.ToeplitzInverse(x, y).to_dense() @ T.to_dense(), np.eye(5), atol=1e-12)
-
-
-def test_stacks_of_the_two_vectors_of_an_inverse_must_broadcast() -> None:
-    assert sm.ToeplitzInverse(np.ones((2, 1, 5)), np.ones((3, 5))).batch_shape == (2, 3)
-    with pytest.raises(ValueError, match="ToeplitzInverse"):
-        sm.ToeplitzInverse(np.ones((2, 5)), np.ones((3, 5)))
-
-
 def check_vectors(c: np.ndarray, r: np.ndarray, x: np.ndarray, y: np.ndarray) -> None:
     T = scipy.linalg.toeplitz(c, r)
     first = np.eye(len(c))[0]
@@ -114,30 +102,18 @@ def test_solve_and_determinant_of_larger_matrices(kind: str, n: int) -> None:
 @pytest.mark.parametrize("right", ["float32", "complex128"])
 @pytest.mark.parametrize("kind", [sm.Toeplitz, sm.Hankel])
 def test_small_systems_of_mixed_dtypes_are_solved_as_dense_ones(kind: Any, left: str, right: str) -> None:
+    def drawn(dtype: str, *shape: int) -> np.ndarray:
+        values = rng.standard_normal(shape)
+        return (values + 1j * rng.standard_normal(shape) if "c" in dtype else values).astype(dtype)
+
     rng = np.random.default_rng(0)
-    c, r = (
-        (rng.standard_normal((2, 9)) + 1j * rng.standard_normal((2, 9))).astype(left)
-        if "c" in left
-        else (rng.standard_normal((2, 9)).astype(left))
-    )
-    b = (
-        (rng.standard_normal((2, 3, 9)) + 1j).astype(right)
-        if "c" in right
-        else rng.standard_normal((2, 3, 9)).astype(right)
-    )
+    (c, r), b = drawn(left, 2, 9), drawn(right, 2, 3, 9)
     op = kind(c, r)
     x = op.inv_matvec(b)
     assert x.dtype == np.result_type(left, right)
     expected = np.linalg.solve(op.to_dense().astype("complex128"), b[..., None])[..., 0]
     np.testing.assert_allclose(x, expected, atol=1e-4 if x.dtype.itemsize < 16 and x.dtype != "float64" else 1e-12)
     assert op.inv_matvec(b[:0]).shape == (0, 3, 9)
-
-
-def test_iteration_and_recursions_agree_on_a_long_system() -> None:
-    c = 1 / (1 + np.arange(2000.0)) ** 2
-    b = np.random.default_rng(0).standard_normal(2000)
-    x = sm.Toeplitz(c).solve(b)
-    np.testing.assert_allclose(x, scipy.linalg.solve_toeplitz(c, b), atol=1e-12)
 
 
 def test_an_ill_conditioned_matrix_is_solved_with_a_warning() -> None:
@@ -197,20 +173,6 @@ def test_singular_systems_beyond_dense_matrices(monkeypatch: pytest.MonkeyPatch,
     x = op.inv_matvec(b)
     assert x.dtype == dtype
     assert np.linalg.norm(op.matvec(x) - b) <= (1e-2 if dtype in {"float32", "complex64"} else 1e-4) * np.linalg.norm(b)
-
-
-def test_solve_toeplitz_cases_of_scipy() -> None:
-    """What SciPy's own tests of `solve_toeplitz` try: its examples, and matrices on which plain recursions struggle."""
-    c, r = np.array([1.0, -2.0, -3.0]), np.array([1.0, 1.0, 2.0])
-    for b in (np.array([1.0, 2.0, 5.0]), np.eye(3)):
-        np.testing.assert_allclose(sm.Toeplitz(c, r).inv() @ b, scipy.linalg.solve_toeplitz((c, r), b), atol=1e-14)
-    with pytest.raises(np.linalg.LinAlgError):
-        sm.Toeplitz(np.zeros(3)).solve(np.ones(3))
-    singular_section = np.array([0.0, 1.0]), np.array([0.0, 1.0])  # which `solve_toeplitz` refuses
-    np.testing.assert_allclose(sm.Toeplitz(*singular_section).solve(np.array([1.0, 2.0])), [2, 1])
-    c = np.array([1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1e-10])  # reflected almost onto itself
-    b = np.arange(7.0)
-    np.testing.assert_allclose(sm.Toeplitz(c).solve(b), np.linalg.solve(scipy.linalg.toeplitz(c), b), atol=1e-14)
 
 
 FAMILIES = ("offset", "symmetric offset", "offset and nugget", "waves", "tridiagonal", "Gaussian", "far", "Markov")
@@ -338,9 +300,7 @@ def test_determinants_in_single_precision_are_those_in_double(n: int, library: s
     c = (0.3 ** np.arange(n)).astype("float32")
     T = sm.Toeplitz(backend.asarray(c))
     blocks = sm.BlockCirculant(backend.asarray(np.eye(n, dtype="float32")[..., None] * c[:, None, None] * [1, 0.5]))
-    for op in (T, T @ T, 0.5 * (T @ T), T.prepare(), sm.Hankel(T.c), blocks):
-        if isinstance(op, sm.Hankel):
-            continue
+    for op in (T, T @ T, 0.5 * (T @ T), T.prepare(), blocks):
         expected = np.linalg.slogdet(backend.to_numpy(op.to_dense()).astype(float))
         assert float(op.slogdet().logabsdet) == pytest.approx(expected[1], rel=1e-5, abs=1e-6)
 
@@ -357,10 +317,6 @@ def test_large_matrices_without_an_answer_are_errors(monkeypatch: pytest.MonkeyP
                 getattr(T, method)()
 
 
-def solution(c: Any, r: Any, b: Any) -> Any:
-    return sm.Toeplitz(c, r).inv_matvec(b)
-
-
 @pytest.mark.parametrize("dtype", ["float64", "complex128"])
 @pytest.mark.parametrize("kind", ["Toeplitz", "Hankel"])
 def test_gradients_and_second_gradients_in_torch(kind: str, dtype: str) -> None:
@@ -373,43 +329,36 @@ def test_gradients_and_second_gradients_in_torch(kind: str, dtype: str) -> None:
     def make(c: Any, r: Any) -> Any:
         return getattr(sm, kind)(c, r)
 
-    def logdet(c: Any, r: Any) -> Any:
-        sign, log = make(c, r).slogdet()
-        return (sign * make(c, r).det().conj() * 0).real + log
-
     for function, inputs in (
         (lambda c, r, b: make(c, r).solve(b), (c, r, b)),
         (lambda c, r, b: make(c, r).inv().matvec(b), (c, r, b)),
-        (logdet, (c, r)),
+        (lambda c, r: make(c, r).slogdet().logabsdet, (c, r)),
         (lambda c, r: make(c, r).det(), (c, r)),
     ):
         assert torch.autograd.gradcheck(function, inputs)
         assert torch.autograd.gradgradcheck(function, inputs)
 
 
-def test_gradients_of_stacks_are_those_of_their_members() -> None:
-    torch = pytest.importorskip("torch")
-    c, r = (torch.randn(3, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(k)) for k in range(2))
-    c, r = (v.requires_grad_() for v in (c, r))
-    together = torch.autograd.grad(sm.Toeplitz(c, r).slogdet().logabsdet.sum(), (c, r))
-    alone = torch.autograd.grad(sum(sm.Toeplitz(*one).slogdet().logabsdet for one in zip(c, r, strict=True)), (c, r))
-    torch.testing.assert_close(together, alone)
-
-
-def test_torch_maps_solutions_over_matrices() -> None:
+def test_torch_maps_solutions_and_determinants_over_matrices() -> None:
     torch = pytest.importorskip("torch")
     generator = torch.Generator().manual_seed(0)
-    c, r, b = (torch.randn(3, 4, dtype=torch.float64, generator=generator) for _ in range(3))
-    c[:, 0] += 5
+    c, r, b = (torch.randn(3, 4, dtype=torch.float64, generator=generator, requires_grad=True) for _ in range(3))
+    c = (c + torch.tensor([5.0, 0, 0, 0])).detach().requires_grad_()
+
+    def solution(c: Any, r: Any, b: Any) -> Any:
+        return sm.Toeplitz(c, r).inv_matvec(b)
+
+    def total(c: Any, r: Any, b: Any) -> Any:
+        return solution(c, r, b).sum() + sm.Toeplitz(c, r).slogdet().logabsdet.sum()
+
     torch.testing.assert_close(torch.func.vmap(solution)(c, r, b), solution(c, r, b))
     torch.testing.assert_close(
         torch.func.vmap(solution, (0, None, None))(c, r[0], b[0]), solution(c, r[0], b[0].expand(3, 4))
     )
-    gradients = torch.func.vmap(torch.func.grad(lambda c, r, b: solution(c, r, b).sum()))(c, r, b)
-    for i in range(3):
-        leaf = c[i].clone().requires_grad_()
-        solution(leaf, r[i], b[i]).sum().backward()
-        torch.testing.assert_close(gradients[i], leaf.grad)
+    mapped = torch.func.vmap(torch.func.grad(total, (0, 1, 2)))(c, r, b)
+    torch.testing.assert_close(mapped, torch.autograd.grad(total(c, r, b), (c, r, b)))
+    alone = torch.autograd.grad(sum(total(*one) for one in zip(c, r, b, strict=True)), (c, r, b))
+    torch.testing.assert_close(mapped, alone)
 
 
 @pytest.mark.parametrize("dtype", ["float64", "complex128"])
