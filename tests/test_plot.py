@@ -161,13 +161,6 @@ def test_another_matrix_is_refused():
         fit_figure(np.ones(3), SimpleNamespace(operator=result.operator))
 
 
-@pytest.mark.parametrize("suffix", [".png", ".pdf", ".svg"])
-def test_every_suffix_of_the_command_is_a_format(tmp_path, suffix):
-    W = MATRICES["constant"]
-    fit_figure(W, fit_cdd(W)).savefig(tmp_path / f"f{suffix}", format=suffix[1:])
-    assert (tmp_path / f"f{suffix}").stat().st_size > 1000
-
-
 def test_notebooks_show_it():
     W = np.eye(3)
     for figure in (fit_figure(W, fit_cdd(W, rng=0)), error_curve(W, n_factors=[3], rng=0).plot().figure):

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-import transformers
 
-from structmat.torch import adapt, load_adapter, save_adapter
+from structmat.torch import adapt
 from tests.ecosystem.programs import LOGGED, causal_outputs, check, check_programs, programs, run, write_base
 from tests.torch.common import compiler
 
@@ -33,35 +31,6 @@ def test_trl(base: Path) -> None:
 
 def test_accelerate(base: Path) -> None:
     check("accelerate", base, **causal_outputs(base), losses="losses")
-
-
-@pytest.mark.parametrize("first", ["adapted", "offloaded"])
-def test_offloaded_models_are_trained_or_saved(first: str, base: Path) -> None:
-    import accelerate
-
-    def fresh() -> Any:
-        return transformers.AutoModelForCausalLM.from_pretrained(base / "base").eval()
-
-    model, ids = fresh(), torch.arange(4, 12)[None]
-    if first == "adapted":
-        adapt(model, ["q_proj", "v_proj"], init="normal")
-        accelerate.cpu_offload(model, "cpu")
-        with pytest.raises(ValueError, match="load_adapter: model has vectors on the device meta"):
-            load_adapter(model, save_adapter(model, base / "unused"))
-    else:
-        plain = model(ids).logits
-        accelerate.cpu_offload(model, "cpu")
-        adapt(model, ["q_proj", "v_proj"])
-        torch.testing.assert_close(model(ids).logits, plain)
-        optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=2e-3)
-        for _ in range(3):
-            optimizer.zero_grad()
-            model(ids, labels=ids).loss.backward()
-            optimizer.step()
-        assert not torch.allclose(model(ids).logits, plain, atol=1e-3)
-    other = fresh()
-    load_adapter(other, save_adapter(model, base / "adapter"))
-    torch.testing.assert_close(other(ids).logits, model(ids).logits)
 
 
 # Lightning

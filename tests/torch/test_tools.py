@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch")
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from structmat.torch import CDDLinear, adapt, remove_adapters
+from structmat.torch import CDDLinear, adapt, load_adapter, remove_adapters, save_adapter
 from structmat.torch._autograd import _compiled_change
 from structmat.torch._change import Working, change_rows
 from structmat.torch._other_tools import change_by_matrices
@@ -246,7 +246,7 @@ class TestDevices:
 
     @pytest.mark.parametrize("first", ["adapted", "offloaded"])
     @pytest.mark.parametrize("by_peft", [False, True])
-    def test_weights_and_vectors_that_accelerate_keeps_elsewhere(self, first, by_peft):
+    def test_weights_and_vectors_that_accelerate_keeps_elsewhere(self, tmp_path, first, by_peft):
         accelerate = pytest.importorskip("accelerate")
         model = nn.Sequential(nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 4))
         x, plain = torch.randn(3, 6), copy.deepcopy(model)
@@ -266,6 +266,9 @@ class TestDevices:
             accelerate.cpu_offload(model, "cpu")
             assert all(p.is_meta for p in model.parameters())
             torch.testing.assert_close(model(x), expected)
+            if not by_peft:
+                with pytest.raises(ValueError, match="load_adapter: model has vectors on the device meta"):
+                    load_adapter(model, save_adapter(model, tmp_path / "unused"))
         else:
             accelerate.cpu_offload(model, "cpu")
             model = adapted(model)
@@ -276,6 +279,9 @@ class TestDevices:
                 model(x).square().sum().backward()
                 optimizer.step()
             assert not torch.allclose(model(x), plain(x), atol=1e-3)
+        if not by_peft:
+            load_adapter(plain, save_adapter(model, tmp_path / "adapter"))
+            torch.testing.assert_close(plain(x), model(x))
 
     @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
     @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16], ids=str)
