@@ -117,20 +117,8 @@ def test_seeds_are_compared_one_by_one(example):
 
 
 def test_both_libraries_train_cdd_alike(example, model, out):
-    command = [
-        "--model",
-        model,
-        *FEW,
-        *USUAL,
-        "--methods",
-        "cdd",
-        "--library",
-        "peft",
-        "--lr",
-        "cdd=0.03",
-        "--seeds",
-        "0",
-    ]
+    options = "--methods cdd --library peft --lr cdd=0.03 --seeds 0"
+    command = ["--model", model, *FEW, *USUAL, *options.split()]
     assert example.main([*command, "--out", str(out)]) == 0
     with (out / "results.csv").open(newline="") as file:
         assert [row["method"] for row in csv.DictReader(file)] == ["cdd-peft"]
@@ -155,19 +143,8 @@ def test_done_runs_are_skipped_and_a_missing_one_is_done_again_alike(example, mo
 
 
 def test_the_rate_is_chosen_on_rows_held_back(example, model, tmp_path):
-    command = [
-        "--model",
-        model,
-        *FEW,
-        "--methods",
-        "lora",
-        "--lr",
-        "lora=1e-9,0.01",
-        "--seeds",
-        "3",
-        "--out",
-        str(tmp_path),
-    ]
+    options = "--methods lora --lr lora=1e-9,0.01 --seeds 3"
+    command = ["--model", model, *FEW, *options.split(), "--out", str(tmp_path)]
     assert example.main(command) == 0
     runs = [json.loads(p.read_text()) for p in (tmp_path / "runs").iterdir()]
     sweep = {run["lr"]: run["accuracy"] for run in runs if run["sweep"]}
@@ -214,18 +191,13 @@ def test_other_tasks_read_their_published_files(example, model, tmp_path, capsys
         (["--model", str(EXAMPLES)], 1, "no tokenizer can be loaded"),
         (["--task", "counterfactual"], 1, "there is no EN-ext_train.tsv"),
         (["--lr", "lora"], 1, "must be METHOD=RATE"),
-        (["--lr", "lora=-1"], 1, "must have positive rates"),
+        (["--lr", "lora=0.1,nan"], 1, "must have positive rates"),
         (["--lr", "lora=fast"], 1, "'fast' is no number"),
-        (["--lr", "lora=nan"], 1, "must have positive rates"),
-        (["--lr", "lora=0.1,inf"], 1, "must have positive rates"),
         (["--head-lr", "nan"], 1, "--head-lr: must be a positive number, got nan"),
-        (["--head-lr", "-1"], 1, "--head-lr: must be a positive number, got -1.0"),
         (["--device", "zzz"], 1, "--device zzz: "),
-        (["--device", "cuda:99"], 1, "--device cuda:99: "),
         (["--device", "meta"], 1, "--device meta: "),
         (["--data", "nowhere"], 1, "--data nowhere: there is no such folder"),
         (["--out", f"{__file__}/results"], 1, f"--out {__file__}/results: {__file__} is no folder"),
-        (["--out", __file__], 1, f"--out {__file__}: {__file__} is no folder"),
         (["--seeds", "one"], 1, "'one' is no number"),
         (["--rows", "0"], 2, "--rows"),
         (["--row", "10"], 2, "--row"),
