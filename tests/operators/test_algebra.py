@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from fractions import Fraction
 from typing import Any
 
@@ -44,13 +45,9 @@ CDC = sm.CDDProduct.from_vectors(*rng.standard_normal((3, n)), first="circulant"
         (R @ R.T, sm.BlockCirculant),  # inner size 9 is whole blocks
         (R.T @ R, sm.Product),  # inner size 5 is cropped
         (C + C, sm.Circulant),
-        (C - C, sm.Circulant),
         (S @ banded, sm.SpectralCirculant),
-        (banded @ S, sm.SpectralCirculant),
         (C @ banded, sm.Circulant),
-        (banded @ C, sm.Circulant),
         (S + C, sm.SpectralCirculant),
-        (C + S, sm.SpectralCirculant),
         (D + D, sm.Diagonal),
         (B + B, sm.BlockCirculant),
         (R + R, sm.BlockCirculant),
@@ -58,16 +55,8 @@ CDC = sm.CDDProduct.from_vectors(*rng.standard_normal((3, n)), first="circulant"
         (0.5 * sm.Identity(n) + D, sm.Diagonal),
         (B + 2 * sm.Identity(n), sm.BlockCirculant),
         (C + D, sm.Sum),
-        (C + D + C, sm.Sum),
-        (D @ C, sm.CDDProduct),
-        (C @ D, sm.CDDProduct),
-        (D @ C @ D, sm.CDDProduct),
         (D @ S @ D, sm.CDDProduct),
         (D @ B @ D, sm.CDDProduct),
-        (DCD @ DCD, sm.CDDProduct),
-        (DCD @ CDC, sm.CDDProduct),
-        (CDC @ CDC, sm.CDDProduct),
-        (DCD @ C, sm.CDDProduct),
         (C @ DCD, sm.CDDProduct),
         (2 * DCD, sm.CDDProduct),
         (DCD.T, sm.CDDProduct),
@@ -79,16 +68,10 @@ CDC = sm.CDDProduct.from_vectors(*rng.standard_normal((3, n)), first="circulant"
         (2 * (C + D), sm.Sum),
         (sm.Fourier(n) @ C, sm.Product),
         (T + T, sm.Toeplitz),
-        (T - 2j * T, sm.Toeplitz),
-        (W - W, sm.Toeplitz),
         (T + C, sm.Toeplitz),
-        (S - T, sm.Toeplitz),
-        (C + D + T, sm.Sum),
-        (T + sm.Identity(n), sm.Toeplitz),
         (2 * sm.Identity(n) - T, sm.Toeplitz),
         (W.T, sm.Toeplitz),
         (L + L, sm.MultilevelToeplitz),
-        (2j * L - L, sm.MultilevelToeplitz),
         (M + M, sm.MultilevelToeplitz),
         (L + M, sm.Sum),
         (L + K, sm.MultilevelToeplitz),
@@ -96,19 +79,15 @@ CDC = sm.CDDProduct.from_vectors(*rng.standard_normal((3, n)), first="circulant"
         (K - L, sm.MultilevelToeplitz),
         (M + K, sm.Sum),
         (L + 2 * sm.Identity(n), sm.MultilevelToeplitz),
-        (sm.Identity(n) - L, sm.MultilevelToeplitz),
         (M + sm.Identity(n), sm.Sum),
         (L @ L, sm.Product),
         (H + H, sm.Hankel),
-        (3 * H, sm.Hankel),
         (H.T, sm.Hankel),
         (H + T, sm.Sum),
-        (H + C, sm.Sum),
         (H + sm.Identity(n), sm.Sum),
         (T @ T, sm.Product),
         (T @ D, sm.Product),
         (W @ H, sm.Product),
-        (2 * (W @ H), sm.Product),
     ],
 )
 def test_closure(result: sm.LinearOperator, kind: type) -> None:
@@ -135,7 +114,7 @@ class Composition(RuleBasedStateMachine):
         assert op.shape == dense.shape
         assume(np.all(np.isfinite(dense)) and np.max(np.abs(dense)) < 1e8)
         x = np.random.default_rng(1).standard_normal(dense.shape[1])
-        scale = 1 + sum(np.max(np.abs(dense)) for _ in range(1))
+        scale = 1 + np.max(np.abs(dense))
         actual = np.asarray(op.to_dense())
         assert np.max(np.abs(actual - dense)) <= 1e-9 * scale
         assert np.max(np.abs(np.asarray(op.matvec(x)) - dense @ x)) <= 1e-9 * scale * n
@@ -357,28 +336,16 @@ def operators_of_all_kinds() -> dict[str, sm.LinearOperator]:
 
 
 @pytest.mark.parametrize("first", list(operators_of_all_kinds()))
-def test_the_type_of_a_sum_does_not_depend_on_brackets(first: str) -> None:
+@pytest.mark.parametrize("combine", [operator.add, operator.matmul])
+def test_the_type_of_combinations_does_not_depend_on_brackets(combine: Any, first: str) -> None:
     kinds = operators_of_all_kinds()
     A = kinds[first]
     for B in kinds.values():
         for C in kinds.values():
-            left, right = (A + B) + C, A + (B + C)
+            left, right = combine(combine(A, B), C), combine(A, combine(B, C))
             assert type(left) is type(right), (first, B, C)
-            dense = A.to_dense() + B.to_dense() + C.to_dense()
-            np.testing.assert_allclose(left.to_dense(), dense, atol=1e-12)
-            np.testing.assert_allclose(right.to_dense(), dense, atol=1e-12)
-            if isinstance(left, sm.Sum):
-                assert sorted(type(t).__name__ for t in left.terms) == sorted(type(t).__name__ for t in right.terms)
-
-
-@pytest.mark.parametrize("first", list(operators_of_all_kinds()))
-def test_the_type_of_a_product_does_not_depend_on_brackets(first: str) -> None:
-    kinds = operators_of_all_kinds()
-    A = kinds[first]
-    for B in kinds.values():
-        for C in kinds.values():
-            left, right = (A @ B) @ C, A @ (B @ C)
-            assert type(left) is type(right), (first, B, C)
-            dense = A.to_dense() @ B.to_dense() @ C.to_dense()
+            dense = combine(combine(A.to_dense(), B.to_dense()), C.to_dense())
             np.testing.assert_allclose(left.to_dense(), dense, atol=1e-11)
             np.testing.assert_allclose(right.to_dense(), dense, atol=1e-11)
+            if isinstance(left, sm.Sum):
+                assert sorted(type(t).__name__ for t in left.terms) == sorted(type(t).__name__ for t in right.terms)

@@ -94,15 +94,6 @@ def test_balance_keeps_the_product_and_evens_the_sizes(layout: sm.CDDLayout, see
     assert not any(np.any(v) for v in layout._balanced(vectors))
 
 
-def test_orthonormal_factors_have_size_one() -> None:
-    layout = sm.CDDLayout((6, 4), 3, 2)
-    q = np.linalg.qr(np.random.default_rng(0).standard_normal((3, 2)))[0]  # one real matrix for every frequency
-    grid = q[..., None] * np.array([1.0, 0.0])
-    vectors = [np.array([1.0, -1, 1, 1, -1, 1]), grid, np.ones(4)]
-    for v, w in zip(vectors, layout._balanced(vectors), strict=True):
-        np.testing.assert_allclose(v, w)
-
-
 @pytest.mark.parametrize("layout", [sm.CDDLayout((5, 5), 4), sm.CDDLayout((7, 4), 5, 3), sm.CDDLayout((3, 8))])
 def test_vectors_follow_the_library_the_dtype_and_the_stack(backend: Backend, layout: sm.CDDLayout) -> None:
     if backend.compiles and layout.shape[0] != 7:
@@ -174,16 +165,6 @@ def test_vectors_and_products_that_do_not_fit_are_refused() -> None:
     widened = sm.CDDLayout((2, 4)).product(sm.CDDLayout((2, 4))._identities())
     with pytest.raises(ValueError, match="must have factors of shapes"):
         sm.CDDLayout.of(widened.T @ widened)
-
-
-@settings(max_examples=10)
-@given(st.integers(0, 2**32 - 1))
-def test_gradients_flow_through_the_product(seed: int) -> None:
-    torch: Any = pytest.importorskip("torch")
-    layout = sm.CDDLayout((4, 4), 3)
-    vectors = [torch.from_numpy(v).requires_grad_() for v in drawn(layout, seed)]
-    layout.product(vectors).matvec(torch.ones(4, dtype=torch.float64)).sum().backward()
-    assert all(v.grad is not None and v.grad.shape == v.shape for v in vectors)
 
 
 def test_a_layout_is_that_of_a_fit_by_default() -> None:

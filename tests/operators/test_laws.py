@@ -387,8 +387,7 @@ class Faulty(sm.Circulant):
         return y[..., ::-1] if self.fault == "matvec" else y
 
     def _rmatvec(self, y: Any, xp: Any) -> Any:
-        x = self._matvec(y, xp) if self.fault == "rmatvec" else super()._rmatvec(y, xp)
-        return 2 * x if self.fault == "real vectors" and not np.iscomplexobj(y) else x
+        return self._matvec(y, xp) if self.fault == "rmatvec" else super()._rmatvec(y, xp)
 
     def _diagonal(self, method: str, xp: Any) -> Any:
         return super()._diagonal(method, xp) * (2 if self.fault == "diagonal" else 1)

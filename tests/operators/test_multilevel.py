@@ -31,18 +31,6 @@ def test_separable_kernels_are_kronecker_products(backend):
     np.testing.assert_allclose(backend.to_numpy(C.to_dense()), want, atol=1e-13)
 
 
-def test_real_roots_of_conjugate_pairs_on_the_branch_cut_are_real():
-    """Two equal negative eigenvalues have a real square root of the matrix, a single one has none."""
-    values = np.ones((3, 3))
-    values[1, 2] = values[2, 1] = -4.0
-    C = sm.MultilevelCirculant.from_kernel(np.fft.ifft2(values).real)
-    root = C.sqrtm()
-    assert root.dtype == np.float64
-    np.testing.assert_allclose((root @ root).c, C.c, atol=1e-14)
-    values[0, 0] = -1.0
-    assert sm.MultilevelCirculant.from_kernel(np.fft.ifft2(values).real).sqrtm().dtype == np.complex128
-
-
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
