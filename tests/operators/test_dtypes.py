@@ -262,6 +262,7 @@ def test_quotients_are_computed_in_the_precision_of_the_operator(library: str) -
             np.testing.assert_allclose(got, wanted, rtol=1e-14, atol=1e-14)
     stack = sm.Circulant(backend.xp.asarray(np.ones((2, 3)))) / backend.xp.asarray(np.float32([3.0, 7.0]))
     np.testing.assert_allclose(as_double(stack.to_dense(), backend)[:, 0, 0], [1 / 3, 1 / 7], rtol=1e-15)
+    np.testing.assert_array_equal((sm.Identity(1) / np.float32(3)).to_dense(), 1 / 3)
 
 
 def test_quotients_have_the_dtypes_of_numpy() -> None:
