@@ -73,6 +73,8 @@ class TestCompilers:
         assert "structmat.add_change" in graphs[0]
         traced = torch.compile(layer, fullgraph=True, backend="aot_eager")
         torch.testing.assert_close(gradients(layer, traced(x)), gradients(layer, layer(x)))
+        of_input = [torch.autograd.grad(forward(x).square().sum(), x) for forward in (traced, layer)]
+        torch.testing.assert_close(*of_input)
         assert kept_bytes(lambda: traced(x), x, *layer.parameters())[0] == 0
         empty = traced(torch.randn(0, 6, requires_grad=True))
         assert not any(g.any() for g in gradients(layer, empty))
