@@ -3,7 +3,8 @@
 Operators (any array library: NumPy, PyTorch, JAX, CuPy)
     `Circulant`, `SpectralCirculant`, `MultilevelCirculant`, `BandedCirculant`, `Diagonal`, `BlockCirculant`,
     `CDDProduct`, `Toeplitz`, `MultilevelToeplitz`, `Hankel`, `ToeplitzInverse`; `Identity` and `Fourier`; `Product`,
-    `Sum` and `Scaled` for lazy combinations; `Prepared`, returned by `prepare`, for many products by one operator;
+    `Sum` and `Scaled` for lazy combinations; `Submatrix` for some rows and columns; `Prepared`, returned by `prepare`,
+    for many products by one operator;
     `LinearOperator`, the base class; `CDDLayout`, the shape of a CDD product. `show_config` prints which engine is
     used.
 Fits
@@ -12,7 +13,8 @@ Fits
     an `ErrorCurve`.
 Linear systems
     `solve` and `lstsq` take any operator: they use its closed form, or iterate where it has none, and return a
-    `SolveResult`. What does not converge is a `ConvergenceError`.
+    `SolveResult`; `slogdet` estimates log-determinants, with a standard error. What does not converge is a
+    `ConvergenceError`.
 Modules
     `structmat.operators`, `structmat.fit`, `structmat.linear_systems` (all of the above), `structmat.preconditioners`
     (circulants for Toeplitz systems), `structmat.sampling` (stationary Gaussian processes), `structmat.extend` (for
@@ -47,6 +49,7 @@ from structmat.operators import (
     Product,
     Scaled,
     SpectralCirculant,
+    Submatrix,
     Sum,
     Toeplitz,
     ToeplitzInverse,
@@ -55,7 +58,7 @@ from structmat.operators import (
 if TYPE_CHECKING:
     from structmat import linear_systems, sampling, testing
     from structmat.fit import ErrorCurve, FitResult, error_curve, factorize_cdd, fit_cdd
-    from structmat.linear_systems import ConvergenceError, SolveResult, lstsq, solve
+    from structmat.linear_systems import ConvergenceError, SlogdetEstimate, SolveResult, lstsq, slogdet, solve
 
 __version__ = "0.1.0"
 
@@ -81,8 +84,10 @@ __all__ = [
     "Prepared",
     "Product",
     "Scaled",
+    "SlogdetEstimate",
     "SolveResult",
     "SpectralCirculant",
+    "Submatrix",
     "Sum",
     "Toeplitz",
     "ToeplitzInverse",
@@ -95,6 +100,7 @@ __all__ = [
     "preconditioners",
     "sampling",
     "show_config",
+    "slogdet",
     "solve",
     "testing",
 ]
@@ -106,7 +112,9 @@ _MODULES_ON_FIRST_USE = frozenset(
 """Modules that are imported when they are first asked for: some bring a framework, all together take a while."""
 
 _NAMES_ON_FIRST_USE = dict.fromkeys(("ErrorCurve", "FitResult", "error_curve", "factorize_cdd", "fit_cdd"), "fit")
-_NAMES_ON_FIRST_USE |= dict.fromkeys(("ConvergenceError", "SolveResult", "lstsq", "solve"), "linear_systems")
+_NAMES_ON_FIRST_USE |= dict.fromkeys(
+    ("ConvergenceError", "SlogdetEstimate", "SolveResult", "lstsq", "slogdet", "solve"), "linear_systems"
+)
 """Names of such modules that are names of the package as well."""
 
 

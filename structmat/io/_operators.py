@@ -26,8 +26,7 @@ from structmat._array_tools import ArgumentTypeError, ArgumentValueError, dtype_
 from structmat._files import DTYPES, atomic_write, first_names, one_line, open_safetensors, require_regular
 from structmat.fit import FitResult
 from structmat.io._matrices import TREE, array_specs, file_kind
-from structmat.operators import LinearOperator, Prepared
-from structmat.operators._submatrix import Indices
+from structmat.operators import Indices, LinearOperator, Prepared
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

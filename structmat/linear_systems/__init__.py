@@ -1,8 +1,9 @@
-"""Linear systems and least squares with any operator: by its closed form, or by iteration where it has none."""
+"""Linear systems, least squares and log-determinants of any operator: by its closed form, or by iteration."""
 
 from __future__ import annotations
 
+from structmat.linear_systems._logdet import SlogdetEstimate, slogdet
 from structmat.linear_systems._solve import lstsq, solve
 from structmat.linear_systems._systems import ConvergenceError, SolveResult
 
-__all__ = ["ConvergenceError", "SolveResult", "lstsq", "solve"]
+__all__ = ["ConvergenceError", "SlogdetEstimate", "SolveResult", "lstsq", "slogdet", "solve"]

@@ -99,6 +99,37 @@ def _wide(A: Any, v: Any, *, settings: IterationSettings) -> Any:
     return A._rmatvec(cg(product, v, tol=settings.rtol / 4, maxiter=settings.max_iter)[0], jnp)
 
 
+# Log-determinants, whose formulas are given as functions
+
+
+@partial(jax.jit, static_argnums=(2, 3))
+def quadrature(operator: Any, z: Any, steps: int, estimates: Callable[..., Any]) -> Any:
+    """Return estimates of a log-determinant, whether they are settled, and the operator Hermitian."""
+    return estimates(operator, z, steps, jax.lax.scan, namespace_of("slogdet", z))
+
+
+@partial(jax.jit, static_argnums=(3, 4))
+def with_derivatives(operator: Any, z: Any, value: Any, add_control: Callable[..., Any], functions: Any) -> Any:
+    """Return an estimate with derivatives, compiled once."""
+    return add_control(operator, z, value, partial(_trace, functions), namespace_of("slogdet", z))
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _trace(functions: Any, operator: Any, z: Any, value: Any) -> Any:  # noqa: ARG001
+    """Return the value, of which the derivative is the mean of ``z^H A^-1 dA z``."""
+    return value
+
+
+def _trace_pulled(functions: Any, kept: Any, gradient: Any) -> Any:
+    (operator, z), (solved, bilinear) = kept, functions
+    w = solved(operator, z, namespace_of("slogdet", z))
+    _, pull = jax.vjp(lambda op: bilinear(op, w, z, jnp), operator)
+    return (*pull(gradient), jnp.zeros_like(z), jnp.zeros_like(gradient))
+
+
+_trace.defvjp(lambda functions, operator, z, value: (value, (operator, z)), _trace_pulled)  # noqa: ARG005
+
+
 def _each(one: Callable[..., Any], b: Any, *operators: LinearOperator | None) -> Any:
     """Return what a solver finds for each right-hand side, with its member of stacks of operators."""
     lead = b.shape[:-1]

@@ -79,7 +79,7 @@ def solution(operator: LinearOperator, b: Array, settings: IterationSettings, xp
         raise NotImplementedError(f"{settings.owner}: {text}")
     given = [op for op in (operator, settings.preconditioner) if isinstance(op, LinearOperator)]
     problem = _Problem(given, settings, solved)
-    x, residual = _implicit(xp).apply(problem, b, *(array for op in given for array in _arrays(op)))
+    x, residual = _implicit(xp).apply(problem, b, *(array for op in given for array in arrays_of(op)))
     return SolveResult(x, residual, problem.iterations)
 
 
@@ -99,11 +99,11 @@ class _Problem:
 
     def parts(self, arrays: Any) -> tuple[LinearOperator, IterationSettings]:
         """Return operator and settings with other arrays."""
-        operator, *others = _with(self.given, arrays)
+        operator, *others = with_arrays(self.given, arrays)
         return operator, self.settings._replace(preconditioner=others[0]) if others else self.settings
 
 
-def _arrays(operator: LinearOperator) -> list[Any]:
+def arrays_of(operator: LinearOperator) -> list[Any]:
     """Return the arrays of an operator in the order of `_map`, those of its plans included."""
     found: list[Any] = []
 
@@ -115,7 +115,7 @@ def _arrays(operator: LinearOperator) -> list[Any]:
     return found
 
 
-def _with(operators: list[LinearOperator], arrays: Any) -> list[LinearOperator]:
+def with_arrays(operators: list[LinearOperator], arrays: Any) -> list[LinearOperator]:
     """Return operators with other arrays."""
     rest = iter(arrays)
     return [op._map(lambda _, axes: next(rest)) for op in operators]  # noqa: ARG005
@@ -147,8 +147,8 @@ def _implicit(torch: Namespace) -> Any:
             M = settings.preconditioner
             adjoint = settings._replace(preconditioner=M.H if isinstance(M, LinearOperator) else M)
             cotangent = solution(operator.H, gradient, adjoint, torch).x
-            mine = arrays[: len(_arrays(operator))]
-            _, pull = torch.func.vjp(lambda b, *new: b - _with([operator], new)[0]._matvec(x, torch), b, *mine)
+            mine = arrays[: len(arrays_of(operator))]
+            _, pull = torch.func.vjp(lambda b, *new: b - with_arrays([operator], new)[0]._matvec(x, torch), b, *mine)
             return (None, *pull(cotangent), *[None] * (len(arrays) - len(mine)))  # none for the preconditioner
 
     return Implicit
@@ -310,7 +310,7 @@ def solve(
     >>> bool(np.allclose(A @ x, 1)), bool(residual < 1e-10), iterations < 20
     (True, True, True)
     """
-    _require_operator(A, "solve")
+    require_operator(A, "solve")
     if A.shape[0] != A.shape[1]:
         raise ArgumentValueError("solve", "A", f"must be square, got shape {A.shape}; use lstsq")
     one_of(assume, "solve", "assume", ("general", "positive definite"))
@@ -387,11 +387,11 @@ def lstsq(A: LinearOperator, b: ArrayLike, *, rtol: float | None = None, max_ite
     >>> bool(np.allclose(x, np.linalg.lstsq(A.to_dense(), b)[0]))
     True
     """
-    _require_operator(A, "lstsq")
+    require_operator(A, "lstsq")
     return _answer(A, b, LEAST_SQUARES, None, rtol, max_iter, "lstsq")
 
 
-def _require_operator(A: object, owner: str) -> None:
+def require_operator(A: object, owner: str) -> None:
     if not isinstance(A, LinearOperator):
         text = f"must be a structmat operator, got {type(A).__name__}; for arrays use numpy.linalg.{owner}"
         raise ArgumentTypeError(owner, "A", text)

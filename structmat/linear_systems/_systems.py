@@ -30,6 +30,7 @@ from structmat.operators import (
     Circulant,
     Diagonal,
     Identity,
+    Indices,
     LinearOperator,
     MultilevelCirculant,
     MultilevelToeplitz,
@@ -37,6 +38,7 @@ from structmat.operators import (
     Product,
     Scaled,
     SpectralCirculant,
+    Submatrix,
     Sum,
     Toeplitz,
 )
@@ -193,7 +195,8 @@ class System(NamedTuple):
     def preconditioner(self, settings: IterationSettings, xp: Namespace) -> LinearOperator | None:
         """Return what is asked for: "nearest", or an operator, of moderate size too, at the cost of one product."""
         if settings.preconditioner == "nearest":
-            return _nearest(self.operator, self.b, xp, positive=settings.assume != "general")
+            found = nearest(self.operator, self.b, xp)
+            return None if found is None else found.inverse(xp, positive=settings.assume != "general")
         given: LinearOperator | None = settings.preconditioner
         return None if given is None else given / _size(given, self.b, xp)
 
@@ -218,31 +221,49 @@ _SMALLEST = 1e-6
 """Eigenvalues of a preconditioner are kept above this size, relative to the largest."""
 
 
-def _nearest(operator: LinearOperator, like: Array, xp: Namespace, *, positive: bool) -> LinearOperator | None:
-    """Return the inverse of the circulant or diagonal matrix nearest to a square operator in the Frobenius norm.
+class Nearest(NamedTuple):
+    """The circulant or diagonal matrix nearest to a square operator in the Frobenius norm."""
 
-    `like` is a right-hand side, for dtype and device. To be `positive`, eigenvalues are replaced by their moduli. None
-    where neither the cyclic nor the main diagonal of the operator can be had without its dense matrix. Both are
-    orthogonal projections, so the nearer of the two is the one of the larger norm. JAX gets the circulant wherever
-    there is one, as values may be traced.
+    eigenvalues: Array
+    """As its kind of operator holds them: half of them where the other half is conjugate."""
+    having: Callable[[Array], LinearOperator]
+    """Returns the matrix of this kind that has other eigenvalues."""
+    chosen: Indices | None
+    """Where the operator is a principal submatrix: its rows and columns. All else is of the whole matrix."""
+
+    def positive(self, xp: Namespace) -> Array:
+        """Return the moduli of the eigenvalues, bounded from below."""
+        return 1 / _reciprocals(self.eigenvalues, xp, positive=True)
+
+    def inverse(self, xp: Namespace, *, positive: bool = True) -> LinearOperator:
+        """Return an inverse, of the submatrix one in place of it; its eigenvalues are bounded, or `positive` too."""
+        inverse = self.having(_reciprocals(self.eigenvalues, xp, positive=positive))
+        return inverse if self.chosen is None else Submatrix(inverse, self.chosen, self.chosen)
+
+
+def nearest(operator: LinearOperator, like: Array, xp: Namespace) -> Nearest | None:
+    """Return the circulant or diagonal matrix nearest to a square operator.
+
+    `like` is a right-hand side, for dtype and device. None where neither the cyclic nor the main diagonal of the
+    operator can be had without its dense matrix. Both are orthogonal projections, so the nearer of the two is the one
+    of the larger norm. JAX gets the circulant wherever there is one, as values may be traced.
     """
+    operator, chosen = operator._whole()
     sizes = _levels(operator)
     column, diagonal = _column(operator, sizes, like, xp), None
     with suppress(NotImplementedError):
         diagonal = operator._diagonal("diagonal", xp)
     if column is not None and diagonal is not None and library_of(xp) != "jax":
         gain = operator.shape[0] * euclidean_norm(column, xp) ** 2 - euclidean_norm(diagonal, xp) ** 2
-        column = column if float(xp.sum(gain)) >= 0.0 else None
+        column = column if float(xp.sum(constant(gain, xp))) >= 0.0 else None
     if column is not None and len(sizes) > 1:
-        grid = MultilevelCirculant(column, sizes)
-        return grid._with_spectrum(
-            _reciprocals(grid._eigvals(xp), xp, positive=positive), xp, real=not is_complex(column.dtype, xp)
-        )
+        grid, real = MultilevelCirculant(column, sizes), not is_complex(column.dtype, xp)
+        return Nearest(grid._eigvals(xp), lambda values: grid._with_spectrum(values, xp, real=real), chosen)
     if column is not None:
         circulant = Circulant(column).to_spectral()
-        inverse = _reciprocals(circulant._held_eigvals(xp), xp, positive=positive)
-        return SpectralCirculant(inverse, circulant.n, circulant.real)
-    return None if diagonal is None else Diagonal(_reciprocals(diagonal, xp, positive=positive))
+        n, real = circulant.n, circulant.real
+        return Nearest(circulant._held_eigvals(xp), lambda values: SpectralCirculant(values, n, real), chosen)
+    return None if diagonal is None else Nearest(diagonal, Diagonal, chosen)
 
 
 def _reciprocals(values: Array, xp: Namespace, *, positive: bool) -> Array:
@@ -439,17 +460,17 @@ def conjugate_gradients(
     target = rtol**2 * _squared(b, xp)
     x, r = xp.zeros_like(b), b
     z = r if M is None else M._matvec(r, xp)
-    p, rho = z, _inner(r, z, xp)
+    p, rho = z, inner(r, z, xp)
     for _ in range(limit):
         active = _squared(r, xp) > target
         q = operator._matvec(p, xp)
-        curvature = _inner(p, q, xp)
+        curvature = inner(p, q, xp)
         if not bool(xp.any(active & (curvature > 0.0))):  # nor where A is not positive definite
             break
         alpha = _ratio(rho, curvature, active, xp)
         x, r = x + alpha * p, r - alpha * q
         z = r if M is None else M._matvec(r, xp)
-        rho, before = _inner(r, z, xp), rho
+        rho, before = inner(r, z, xp), rho
         p = z + _ratio(rho, before, active, xp) * p
         count()
     return x
@@ -494,7 +515,7 @@ def least_squares(
     return M._matvec(y, xp)
 
 
-def _inner(u: Array, v: Array, xp: Namespace) -> Array:
+def inner(u: Array, v: Array, xp: Namespace) -> Array:
     """Return the real part of inner products, which have no other for a Hermitian matrix."""
     if not is_complex(u.dtype, xp):
         return xp.sum(u * v, axis=-1)
@@ -502,7 +523,7 @@ def _inner(u: Array, v: Array, xp: Namespace) -> Array:
 
 
 def _squared(u: Array, xp: Namespace) -> Array:
-    return _inner(u, u, xp)
+    return inner(u, u, xp)
 
 
 def _ratio(top: Array, bottom: Array, active: Array, xp: Namespace) -> Array:

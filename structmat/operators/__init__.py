@@ -16,7 +16,7 @@ from structmat.operators._linear_operator import LinearOperator, SpectralFunctio
 from structmat.operators._multilevel import MultilevelCirculant, MultilevelToeplitz
 from structmat.operators._prepared import Prepared
 from structmat.operators._products import Context, PairRules, add, compose, scale
-from structmat.operators._submatrix import Submatrix
+from structmat.operators._submatrix import Indices, Submatrix
 from structmat.operators._toeplitz import Hankel, Toeplitz, ToeplitzInverse
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "Fourier",
     "Hankel",
     "Identity",
+    "Indices",
     "LinearOperator",
     "MultilevelCirculant",
     "MultilevelToeplitz",

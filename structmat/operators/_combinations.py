@@ -32,7 +32,7 @@ from structmat._array_tools import (
     scale_array,
 )
 from structmat._fourier import Plan
-from structmat.operators._diagonal import Identity
+from structmat.operators._diagonal import Diagonal, Identity
 from structmat.operators._linear_operator import LinearOperator, NormOrder, SpectralFunction, sign_and_log
 from structmat.operators._prepared import (
     Combination,
@@ -507,6 +507,25 @@ class Sum(Combination):
     def _diagonal(self, method: str, xp: Namespace) -> Array:
         first, *rest = (values_of(t, self, xp, "_diagonal", method) for t in self.terms)
         return reduce(lambda d, other: d + other, rest, first)
+
+    def _whole(self) -> tuple[LinearOperator, Any]:
+        found = [term._whole() for term in self.terms]
+        chosen = next((rows for _, rows in found if rows is not None), None)
+        wider: list[Any] = [op if rows is not None else _with_more_rows(op, chosen) for op, rows in found]
+        if chosen is None or None in wider or any(rows not in {chosen, None} for _, rows in found):
+            return self, None
+        return reduce(add, wider), chosen
+
+
+def _with_more_rows(operator: LinearOperator, chosen: Any) -> LinearOperator | None:
+    """Return a diagonal matrix whose chosen rows are given, the mean of them in all others; None for other kinds."""
+    if (factor := identity_factor(operator)) is not None and chosen is not None:
+        multiple: LinearOperator = scale(Identity(chosen.size), factor)
+        return multiple
+    if not isinstance(operator, Diagonal) or chosen is None:
+        return None
+    xp = operator._own_namespace()
+    return Diagonal(chosen.scattered(operator.d, xp, fill=xp.mean(operator.d, axis=-1, keepdims=True)))
 
 
 @add.rule(object, object)

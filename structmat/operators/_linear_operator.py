@@ -284,6 +284,10 @@ class LinearOperator(Operator["LinearOperator"]):
         """Function of the matrix."""
         raise self._no_closed_form(function.name)
 
+    def _whole(self) -> tuple[LinearOperator, Any]:
+        """Matrix of which this one has some rows and the same columns, and their `Indices`; itself and None for all."""
+        return self, None
+
     # Shared steps of the public methods
 
     def _cutoff(self, rtol: float | None, method: str, xp: Namespace) -> float:

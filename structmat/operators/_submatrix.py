@@ -30,11 +30,20 @@ from structmat.operators._products import LATER, is_choice, scale
 
 @dataclass(frozen=True, eq=False)
 class Indices:
-    """Some of the indices below `size`, each at most once, in any order; they can be compared and hashed."""
+    """Some of the rows or columns of a matrix, each at most once, in any order; they can be compared and hashed.
+
+    Examples
+    --------
+    >>> import structmat as sm
+    >>> A = sm.Fourier(4)[[3, 1]]
+    >>> A.rows.array, A.rows.size, A.cols
+    (array([3, 1]), 4, None)
+    """
 
     array: Any
     """The indices, integers of NumPy."""
     size: int
+    """The number of all rows or columns."""
 
     @classmethod
     def of(cls, value: Any, size: int, owner: str, argument: str) -> Indices | None:
@@ -79,22 +88,26 @@ class Indices:
         places[self.array] = np.arange(len(self.array))
         return places
 
+    def gathered(self, y: Array, xp: Namespace) -> Array:
+        """Return the entries along the last axis at these indices."""
+        return xp.take(y, xp.asarray(self.array, device=device_of(y)), axis=-1)
+
+    def scattered(self, x: Array, xp: Namespace, fill: Array | None = None) -> Array:
+        """Return vectors with the given entries at these indices, and zero elsewhere, or `fill`, one for a vector."""
+        last = xp.zeros_like(x[..., :1]) if fill is None else fill
+        return xp.take(concat_last([x, last], xp), xp.asarray(self.places, device=device_of(x)), axis=-1)
+
     def within(self, inner: Indices | None) -> Indices:
         """Return what these mean among others that were chosen before."""
         return self if inner is None else Indices(inner.array[self.array], inner.size)
 
 
-def gathered(y: Array, indices: Indices | None, xp: Namespace) -> Array:
-    """Return the entries along the last axis at the indices."""
-    return y if indices is None else xp.take(y, xp.asarray(indices.array, device=device_of(y)), axis=-1)
+def _gathered(y: Array, indices: Indices | None, xp: Namespace) -> Array:
+    return y if indices is None else indices.gathered(y, xp)
 
 
-def scattered(x: Array, indices: Indices | None, xp: Namespace, fill: Array | None = None) -> Array:
-    """Return vectors with these entries at the indices, and zero elsewhere, or `fill` with its own last axis of one."""
-    if indices is None:
-        return x
-    last = xp.zeros_like(x[..., :1]) if fill is None else fill
-    return xp.take(concat_last([x, last], xp), xp.asarray(indices.places, device=device_of(x)), axis=-1)
+def _scattered(x: Array, indices: Indices | None, xp: Namespace) -> Array:
+    return x if indices is None else indices.scattered(x, xp)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -130,10 +143,10 @@ class SubmatrixPlan(Plan):
 
     def step(self, xp: Namespace, dtype: str, *, batched: bool, once: bool = False) -> Step:
         step = self.whole.step(xp, dtype, batched=batched, once=once)
-        return lambda x, out: written(gathered(step(scattered(x, self.cols, xp), None), self.rows, xp), out)
+        return lambda x, out: written(_gathered(step(_scattered(x, self.cols, xp), None), self.rows, xp), out)
 
     def apply(self, x: Array, xp: Namespace) -> Array:
-        return gathered(self.whole.apply(scattered(x, self.cols, xp), xp), self.rows, xp)
+        return _gathered(self.whole.apply(_scattered(x, self.cols, xp), xp), self.rows, xp)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -218,10 +231,10 @@ class Submatrix(LinearOperator):
         return "rows and columns chosen by indices"
 
     def _matvec(self, x: Array, xp: Namespace) -> Array:
-        return gathered(self.operator._matvec(scattered(x, self.cols, xp), xp), self.rows, xp)
+        return _gathered(self.operator._matvec(_scattered(x, self.cols, xp), xp), self.rows, xp)
 
     def _rmatvec(self, y: Array, xp: Namespace) -> Array:
-        return gathered(self.operator._rmatvec(scattered(y, self.rows, xp), xp), self.cols, xp)
+        return _gathered(self.operator._rmatvec(_scattered(y, self.rows, xp), xp), self.cols, xp)
 
     def _plan(self, xp: Namespace) -> SubmatrixPlan:
         return SubmatrixPlan(self.operator._plan(xp) or ByHooks(self.operator), self.rows, self.cols)
@@ -232,10 +245,13 @@ class Submatrix(LinearOperator):
     def _conj(self) -> Submatrix:
         return Submatrix(self.operator._conj(), self.rows, self.cols)
 
+    def _whole(self) -> tuple[LinearOperator, Any]:
+        return (self, None) if self.rows is None or self.rows != self.cols else (self.operator, self.rows)
+
     def _diagonal(self, method: str, xp: Namespace) -> Array:
         if self.rows != self.cols:
             raise self._no_closed_form(method)
-        return gathered(self.operator._diagonal(method, xp), self.rows, xp)
+        return _gathered(self.operator._diagonal(method, xp), self.rows, xp)
 
 
 def _shape(whole: tuple[int, int], rows: Indices | None, cols: Indices | None) -> tuple[int, int]:
@@ -260,7 +276,7 @@ def submatrix(operator: Any, *index: Any) -> Any:
         found.append(indices)
         if indices is None and not isinstance(part, slice):  # an integer: one row or column
             line, other = (operator[part], 1) if name == "rows" else (operator[:, part], 0)
-            return gathered(
+            return _gathered(
                 line, Indices.of(index[other], operator.shape[other], owner, names[other]), namespace_of(owner, line)
             )
     if type(operator) is not Submatrix:

@@ -1,0 +1,428 @@
+"""Log-determinants of positive definite operators: by a closed form, else by stochastic Lanczos quadrature."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from structmat._arguments import integer, non_negative, random_generator
+from structmat._array_tools import (
+    ArgumentValueError,
+    Array,
+    Namespace,
+    cast_back,
+    constant,
+    device_of,
+    is_complex,
+    is_differentiated,
+    library_of,
+    namespace_of,
+    precision_of,
+)
+from structmat.linear_systems._solve import arrays_of, require_operator, solution, with_arrays
+from structmat.linear_systems._systems import ConvergenceError, IterationSettings, Nearest, inner, nearest, probe
+from structmat.operators import LinearOperator
+
+_CHUNK = 5
+"""Steps between two looks at the quadrature."""
+
+_STEPS = 1000
+"""The default number of steps, at most."""
+
+_TRACED = 50
+"""That of JAX, which makes all steps, inside of a trace."""
+
+_BIAS = 0.1
+"""What the quadrature may still be off, in units of the standard error."""
+
+_ROUNDING = 64.0
+"""Values of this many units in the last place of the number of unknowns are rounding."""
+
+_MOST_GROUPS = 100
+"""Of probes, for a wanted error."""
+
+_SOLUTIONS = 1e-3
+"""The relative residual, over the square root of the machine epsilon, of the systems that a gradient takes."""
+
+
+class SlogdetEstimate(NamedTuple):
+    """Sign and logarithm of a determinant, and how far off the logarithm may be.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import structmat as sm
+    >>> sm.slogdet(sm.Diagonal(np.array([1.0, 1.0]))).standard_error
+    array(0.)
+    """
+
+    sign: Array
+    """1 where the logarithm is an estimate."""
+    logabsdet: Array
+    """The logarithm of the absolute value, one for each matrix of a stack."""
+    standard_error: Array
+    """The standard error of `logabsdet`; 0 for a closed form."""
+
+
+def slogdet(
+    A: LinearOperator,
+    *,
+    n_probes: int = 32,
+    target_error: float | None = None,
+    rng: np.random.Generator | int | None = None,
+    max_iter: int | None = None,
+) -> SlogdetEstimate:
+    """Return sign and logarithm of the determinant: by a closed form, else estimated for a positive definite operator.
+
+    Parameters
+    ----------
+    A : LinearOperator
+        A square matrix or a stack of them, on any array library. Where it has no closed form, Hermitian and positive
+        definite.
+    n_probes : int, default 32
+        The number of random vectors, at least 2. The standard error falls with its square root.
+    target_error : float, optional
+        The standard error that is wanted: more groups of `n_probes` vectors are added until it is reached. Not under
+        ``jax.jit``.
+    rng : numpy.random.Generator or int, optional
+        The source of the vectors. In an optimisation give the same integer each time: the estimate is then a smooth
+        function.
+    max_iter : int, optional
+        The most Lanczos steps. Default: the number of unknowns, at most 1,000; under ``jax.jit``, where all are made,
+        at most 50.
+
+    Returns
+    -------
+    SlogdetEstimate
+        The sign, the logarithm and its standard error.
+
+    Raises
+    ------
+    numpy.linalg.LinAlgError
+        If A is not positive definite, or a closed form finds no determinant.
+    ConvergenceError
+        If `max_iter` steps do not suffice, or 100 groups of vectors for `target_error`.
+    ValueError
+        If A is not square or not Hermitian, or an option is out of range.
+    TypeError
+        If A is no operator.
+
+    See Also
+    --------
+    LinearOperator.slogdet : The closed form alone.
+    solve : Systems with the same operators.
+
+    Notes
+    -----
+    With a random vector z of independent signs, ``log(det(A))`` is the mean of ``z^H log(A) z``, for which k steps of
+    Lanczos' method give a quadrature rule of order 2 k [1]_. Where the nearest circulant (of several levels on a grid)
+    or diagonal matrix M is known, as for sums and products of circulant, Toeplitz and diagonal parts, ``log(det(A))``
+    is ``log(det(M))``, which is exact, plus that of ``M^(-1/2) A M^(-1/2)``, which is near the identity: that takes few
+    steps, and its standard error is small. Where A is a principal `Submatrix` (a grid with gaps), also with a diagonal
+    matrix added, M is that of the whole grid, and ``z^H log(M) z`` is a control variate: it is subtracted for each z,
+    and its exact mean added.
+
+    Each step costs a product with A and two with roots of M. Under ``jax.jit`` no value can be looked at: an estimate
+    that has not converged is NaN.
+
+    Gradients in torch (reverse mode) and JAX (reverse mode) are unbiased estimates by the same vectors; they take one
+    solution for each, by `solve`.
+
+    References
+    ----------
+    .. [1] Ubaru, S., Chen, J., Saad, Y., Fast estimation of tr(f(A)) via stochastic Lanczos quadrature, SIAM J. Matrix
+       Anal. Appl. 38, 2017.
+
+    Examples
+    --------
+    A covariance matrix with noise of uneven size:
+
+    >>> import numpy as np
+    >>> import structmat as sm
+    >>> n = 500
+    >>> A = sm.Toeplitz(0.9 ** np.arange(n)) + sm.Diagonal(np.linspace(0.1, 0.2, n))
+    >>> sign, logdet, error = sm.slogdet(A, rng=0)
+    >>> exact = np.linalg.slogdet(A.to_dense()).logabsdet
+    >>> bool(abs(logdet - exact) < 3 * error), bool(error < 1e-3 * abs(exact))
+    (True, True)
+    """
+    owner = "slogdet"
+    require_operator(A, owner)
+    count, random = integer(n_probes, owner, "n_probes", least=2), random_generator(rng, owner)
+    wanted = None if target_error is None else non_negative(target_error, owner, "target_error")
+    if A.shape[0] != A.shape[1]:
+        raise ArgumentValueError(owner, "A", f"must be square, got shape {A.shape}")
+    op, xp = A._to_working_precision(owner)
+    with suppress(NotImplementedError):
+        sign, log = op._slogdet(xp)
+        return _finished(A, sign, log, xp.zeros_like(log), xp)
+    in_jax = library_of(xp) == "jax"
+    traced = in_jax and any(isinstance(array, sys.modules["jax"].core.Tracer) for array in op._arrays())
+    usual = min(op.shape[0], _TRACED if traced else _STEPS)
+    steps = usual if max_iter is None else integer(max_iter, owner, "max_iter")
+    estimates, probes = [], []
+    while True:
+        signs = 2.0 * random.integers(0, 2, (count, *op.batch_shape, op.shape[0])) - 1.0
+        z = xp.astype(xp.asarray(signs, device=op.device), op.dtype)
+        with sys.modules["torch"].no_grad() if library_of(xp) == "torch" else nullcontext():
+            found = _quadrature_in_jax(op, z, steps, traced, xp) if in_jax else _quadrature(op, z, steps, xp)
+        estimates.append(constant(found, xp))
+        probes.append(z)
+        estimate = _estimate(xp.concat(estimates, axis=0), xp)
+        if wanted is None or traced or bool(xp.all(estimate.standard_error <= wanted)):
+            break
+        if len(estimates) == _MOST_GROUPS:
+            reached = f"{float(xp.max(estimate.standard_error)):.2g} with {_MOST_GROUPS * count} vectors"
+            raise ConvergenceError(f"{owner}: the standard error is {reached}, not {wanted:.2g}", estimate)
+    log = estimate.logabsdet
+    if traced or is_differentiated(op._arrays(), xp):
+        z = xp.concat(probes, axis=0)
+        log = _differentiable_in_jax(op, z, log) if in_jax else with_derivatives(op, z, log, _trace_in_torch, xp)
+    return _finished(A, estimate.sign, log, estimate.standard_error, xp)
+
+
+def _finished(A: LinearOperator, sign: Array, log: Array, error: Array, xp: Namespace) -> SlogdetEstimate:
+    return SlogdetEstimate(*(cast_back(value, A.dtype, xp) for value in (sign, log, error)))
+
+
+# The quadrature
+
+
+class _Control(NamedTuple):
+    """What is known of the determinant of a matrix near A, or of the whole grid."""
+
+    near: Nearest
+    values: Array
+    """The eigenvalues of that matrix M, positive."""
+
+    @classmethod
+    def of(cls, op: LinearOperator, like: Array, xp: Namespace) -> _Control | None:
+        if (near := nearest(op, like, xp)) is None:
+            return None
+        return cls(near, near.positive(xp))
+
+    def logdet(self, size: int, xp: Namespace) -> Array:
+        """Return the logarithm of the determinant of M, or the share of it that so many of its rows have."""
+        M = self.near.having(self.values)
+        return M._slogdet(xp)[1] * (size / M.shape[0])
+
+    def logs(self, z: Array, xp: Namespace) -> Array:
+        """Return ``z^H log(M) z``, zero put where rows were left out."""
+        chosen = self.near.chosen
+        wide = z if chosen is None else chosen.scattered(z, xp)
+        return inner(wide, self.near.having(xp.log(self.values))._matvec(wide, xp), xp)
+
+
+def _quadrature(op: LinearOperator, z: Array, steps: int, xp: Namespace) -> Array:
+    """Return an estimate of the logarithm of the determinant for each probe; JAX makes all steps."""
+    _require_hermitian(is_nearly_hermitian(op, z, xp))
+    shift, root = preconditioned(op, z, xp)
+    op, root = op.prepare(), None if root is None else root.prepare()
+    carry = _start(z, shift, xp)
+    alphas: list[Array] = []
+    betas: list[Array] = []
+    found: list[Array] = []
+    while len(alphas) < steps:
+        carry, (alpha, beta) = lanczos_step(op, root, carry, xp)
+        alphas.append(alpha)
+        betas.append(beta)
+        if len(alphas) % _CHUNK and len(alphas) < steps:
+            continue
+        found = [*found[-2:], shift + op.shape[0] * gauss(xp.stack(alphas), xp.stack(betas), xp)]
+        _require_positive(found[-1], xp)
+        if len(alphas) >= op.shape[0] or (len(found) > 2 and bool(xp.all(is_settled(found, op.shape[0], xp)))):
+            return found[-1]
+    raise _too_few(steps, found[-1], xp)
+
+
+def _quadrature_in_jax(op: LinearOperator, z: Array, steps: int, traced: bool, xp: Namespace) -> Array:
+    """Return the same, NaN where a trace does not converge: without one, more and more steps are compiled."""
+    from structmat.linear_systems import _jax_solvers  # noqa: PLC0415  # JAX is there already
+
+    count = steps if traced else min(steps, _TRACED)
+    while True:
+        values, settled, hermitian = _jax_solvers.quadrature(op, z, count, quadrature_of_steps)
+        if traced:
+            return xp.where(settled & hermitian, values, xp.full_like(values, float("nan")))
+        _require_hermitian(hermitian)
+        _require_positive(values, xp)
+        if bool(xp.all(settled)):
+            return values
+        if count == steps:
+            raise _too_few(steps, values, xp)
+        count = min(4 * count, steps)
+
+
+def _require_hermitian(found: Array) -> None:
+    if not bool(found):
+        raise ArgumentValueError("slogdet", "A", "must be Hermitian where it has no closed form")
+
+
+def _require_positive(values: Array, xp: Namespace) -> None:
+    if bool(xp.any(xp.isnan(values))):
+        text = "slogdet: the matrix is not positive definite, or holds NaN or infinity"
+        raise np.linalg.LinAlgError(text)
+
+
+def _too_few(steps: int, values: Array, xp: Namespace) -> ConvergenceError:
+    text = f"slogdet: {steps} Lanczos steps do not suffice; raise max_iter"
+    return ConvergenceError(f"{text}. The error's attribute `result` holds the estimate so far", _estimate(values, xp))
+
+
+def _estimate(values: Array, xp: Namespace) -> SlogdetEstimate:
+    """Return mean and standard error of what the probes give."""
+    error = xp.std(values, axis=0, correction=1) / math.sqrt(values.shape[0])
+    return SlogdetEstimate(xp.ones_like(error), xp.mean(values, axis=0), error)
+
+
+def is_nearly_hermitian(op: LinearOperator, z: Array, xp: Namespace) -> Array:
+    """Tell whether ``v^H A u`` is the conjugate of ``u^H A v`` for two vectors, up to rounding."""
+    uneven = probe(op, z, xp)  # without it signs would hide much
+    u, v = z[0, ...] * uneven, z[1, ...]
+    Au, Av = op._matvec(u, xp), op._matvec(v, xp)
+    one, other = xp.sum(v * Au, axis=-1), xp.sum(u * Av, axis=-1)  # both vectors are real
+    other = xp.conj(other) if is_complex(z.dtype, xp) else other
+    size = xp.sum(xp.abs(Au) + xp.abs(Av), axis=-1)
+    rounding = _ROUNDING * float(xp.finfo(z.dtype).eps) * math.log2(2 * op.shape[0])
+    return xp.all(~(xp.abs(one - other) > rounding * size))  # NaN is found later
+
+
+def preconditioned(op: LinearOperator, z: Array, xp: Namespace) -> tuple[Array, LinearOperator | None]:
+    """Return what is known of the estimates, and the root of the inverse of M by which to multiply on both sides."""
+    zero = xp.zeros_like(inner(z, z, xp))
+    if (control := _Control.of(op, z, xp)) is None:
+        return zero, None
+    if control.near.chosen is None:
+        return zero + control.logdet(op.shape[0], xp), control.near.having(control.values**-0.5)
+    return control.logdet(op.shape[0], xp) - control.logs(z, xp), None
+
+
+def _start(z: Array, zero: Array, xp: Namespace) -> tuple[Array, Array, Array]:
+    return z / math.sqrt(z.shape[-1]), xp.zeros_like(z), xp.zeros_like(zero)
+
+
+def quadrature_of_steps(op: LinearOperator, z: Array, steps: int, scan: Callable[..., Any], xp: Namespace) -> Any:
+    """Return estimates after a number of steps made by `scan`, whether they are settled, and A Hermitian."""
+    shift, root = preconditioned(op, z, xp)
+    _, (alphas, betas) = scan(
+        lambda carry, _: lanczos_step(op, root, carry, xp), _start(z, shift, xp), None, length=steps
+    )
+    counts = (max(1, steps - 2 * _CHUNK), max(1, steps - _CHUNK), steps)
+    found = [shift + z.shape[-1] * gauss(alphas[:k, ...], betas[:k, ...], xp) for k in counts]
+    settled = is_settled(found, z.shape[-1], xp)
+    return found[-1], settled | (steps >= z.shape[-1]), is_nearly_hermitian(op, z, xp)
+
+
+def lanczos_step(op: LinearOperator, root: LinearOperator | None, carry: Any, xp: Namespace) -> Any:
+    """Return the next unit vectors, and what they add to the tridiagonal matrices: 1 and 0 once nothing is left."""
+    q, before, beta = carry
+    w = op._matvec(q, xp) if root is None else root._matvec(op._matvec(root._matvec(q, xp), xp), xp)
+    w = w - beta[..., None] * before
+    alpha = inner(q, w, xp)
+    w = w - alpha[..., None] * q
+    size = xp.sqrt(inner(w, w, xp))
+    ended = (inner(q, q, xp) < 0.5) | (size <= 4 * float(xp.finfo(size.dtype).eps) * xp.abs(alpha))
+    over = inner(q, q, xp) < 0.5
+    divisor = xp.where(ended, xp.ones_like(size), size)
+    following = xp.where(ended[..., None], xp.zeros_like(w), w / divisor[..., None])
+    beta = xp.where(ended, xp.zeros_like(size), size)
+    return (following, q, beta), (xp.where(over, xp.ones_like(alpha), alpha), beta)
+
+
+def gauss(alphas: Array, betas: Array, xp: Namespace) -> Array:
+    """Return the first entries of the logarithms of tridiagonal matrices, NaN where one is not positive definite."""
+    k = alphas.shape[0]
+    a, b = (xp.moveaxis(part, 0, -1) for part in (alphas, betas))
+    eye, above = (xp.eye(k, k=j, dtype=a.dtype, device=device_of(a)) for j in (0, 1))
+    upper = above * b[..., None]
+    matrices = eye * a[..., None] + upper + xp.matrix_transpose(upper)
+    finite = xp.all(xp.isfinite(matrices), axis=(-2, -1))
+    values, vectors = xp.linalg.eigh(xp.where(finite[..., None, None], matrices, eye))
+    logs = xp.log(xp.where(values > 0.0, values, xp.ones_like(values)))
+    total = xp.sum(vectors[..., 0, :] ** 2 * logs, axis=-1)
+    return xp.where(finite & xp.all(values > 0.0, axis=-1), total, xp.full_like(total, float("nan")))
+
+
+def is_settled(found: list[Array], n: int, xp: Namespace) -> Array:
+    """Tell whether the mean is known to a tenth of its standard error, by the rate at which the last three changed."""
+    first, second, last = (xp.mean(values, axis=0) for values in found)
+    error = xp.std(found[-1], axis=0, correction=1) / math.sqrt(found[-1].shape[0])
+    before, now = xp.abs(second - first), xp.abs(last - second)
+    rounding = _ROUNDING * float(xp.finfo(error.dtype).eps) * (n + xp.abs(last))
+    left = now * now / xp.where(before > now, before - now, xp.ones_like(before))
+    return (now <= rounding) | ((before > now) & (left <= _BIAS * error) & (now <= error))
+
+
+# Derivatives, by the same probes
+
+
+def with_derivatives(op: LinearOperator, z: Array, value: Array, trace: Callable[..., Array], xp: Namespace) -> Array:
+    """Return the value with derivatives: the mean of ``z^H A^-1 dA z``, and what the control variate adds to it."""
+    estimate = trace(op, z, value)
+    if (control := _Control.of(op, z, xp)) is None:
+        return estimate
+    known = control.logdet(op.shape[0], xp) - xp.mean(control.logs(z, xp), axis=0)  # with a mean of zero
+    return estimate + (known - constant(known, xp))
+
+
+def _differentiable_in_jax(op: LinearOperator, z: Array, value: Array) -> Array:
+    from structmat.linear_systems import _jax_solvers  # noqa: PLC0415  # JAX is there already
+
+    log: Array = _jax_solvers.with_derivatives(op, z, value, with_derivatives, (solved, bilinear))
+    return log
+
+
+def _trace_in_torch(op: LinearOperator, z: Array, value: Array) -> Array:
+    found: Array = _trace_of_logarithm(namespace_of("slogdet", z)).apply(_Problem(op), z, value, *arrays_of(op))
+    return found
+
+
+def bilinear(op: LinearOperator, w: Array, z: Array, xp: Namespace) -> Array:
+    """Return the mean of ``w^H A z`` over the probes."""
+    return xp.mean(inner(w, op._matvec(z, xp), xp), axis=0)
+
+
+def solved(op: LinearOperator, z: Array, xp: Namespace) -> Array:
+    """Return ``A^-1 z`` for a positive definite A."""
+    rtol = _SOLUTIONS * float(xp.finfo(precision_of(z.dtype, xp)).eps) ** 0.5
+    settings = IterationSettings("slogdet", "positive definite", "nearest", max(rtol, 1e-8), 10_000)
+    return solution(op, z, settings, xp).x
+
+
+@dataclass
+class _Problem:
+    """The operator, apart from its arrays."""
+
+    operator: LinearOperator
+
+
+@cache
+def _trace_of_logarithm(torch: Namespace) -> Any:
+    """Return the function of autograd."""
+
+    class TraceOfLogarithm(torch.autograd.Function):  # type: ignore[misc]
+        @staticmethod
+        def forward(problem: Any, z: Any, value: Any, *arrays: Any) -> Any:  # noqa: ARG004
+            return value.clone()
+
+        @staticmethod
+        def setup_context(ctx: Any, inputs: Any, output: Any) -> None:  # noqa: ARG004
+            ctx.problem, z, _, *arrays = inputs
+            ctx.save_for_backward(z, *arrays)
+
+        @staticmethod
+        def backward(ctx: Any, gradient: Any) -> Any:
+            z, *arrays = ctx.saved_tensors
+            (op,) = with_arrays([ctx.problem.operator], arrays)
+            w = solved(op, z, torch)
+            _, pull = torch.func.vjp(lambda *new: bilinear(with_arrays([op], new)[0], w, z, torch), *arrays)
+            return (None, None, None, *pull(gradient))
+
+    return TraceOfLogarithm

@@ -1,0 +1,217 @@
+"""`slogdet`: estimates are within their standard errors of LAPACK's values, and so are their derivatives."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import structmat as sm
+
+RNG = np.random.default_rng(0)
+OBSERVED = RNG.random(60) < 0.85
+GRID = np.exp(-np.hypot(*np.meshgrid(np.arange(6.0), np.arange(10.0), indexing="ij")) / 3)
+NOISE = RNG.uniform(0.05, 0.5, 60)
+C = np.array([2.0, 0.5 + 0.3j, 0.1, -0.2j]) @ (np.arange(60) == np.arange(4)[:, None])
+
+
+def toeplitz(a: Any) -> Any:
+    return sm.Toeplitz(a(0.9 ** np.arange(60)))
+
+
+MATRICES = {
+    "noise": lambda a: toeplitz(a) + sm.Diagonal(a(NOISE)),
+    "complex": lambda a: sm.Toeplitz(a(C + 2 * (np.arange(60) == 0))) + sm.Diagonal(a(NOISE)),
+    "grid": lambda a: sm.MultilevelToeplitz.from_covariance(a(GRID)) + 0.1 * sm.Identity(60),
+    "grid between diagonals": lambda a: (
+        sm.Diagonal(a(NOISE)) @ sm.MultilevelToeplitz.from_covariance(a(GRID)) @ sm.Diagonal(a(NOISE)) + sm.Identity(60)
+    ),
+    "stack": lambda a: toeplitz(a) + sm.Diagonal(a(np.stack([NOISE, 10 * NOISE]))),
+    "gaps": lambda a: (toeplitz(a) + 0.1 * sm.Identity(60))[OBSERVED][:, OBSERVED],
+    "gaps and noise": lambda a: toeplitz(a)[OBSERVED][:, OBSERVED] + 2 * sm.Diagonal(a(NOISE[OBSERVED])),
+    "gaps of a stack": lambda a: (toeplitz(a) + sm.Diagonal(a(np.stack([NOISE, 2 * NOISE]))))[::2][:, ::2],
+    "no matrix near it": lambda a: (
+        sm.CDDProduct.from_vectors(a(NOISE), a(NOISE), a(NOISE)).T @ sm.CDDProduct.from_vectors(*map(a, [NOISE] * 3))
+        + 0.1 * sm.Identity(60)
+    ),
+}
+"""Hermitian positive definite, without closed forms of their determinants."""
+
+
+@pytest.mark.parametrize("name", MATRICES)
+def test_estimates_are_within_their_errors(backend: Any, name: str) -> None:
+    if backend.compiles and name not in {"complex", "stack", "gaps and noise"}:
+        pytest.skip("each operation would be compiled for each shape")
+    op = MATRICES[name](backend.asarray)
+    exact = np.linalg.slogdet(MATRICES[name](np.asarray).to_dense()).logabsdet
+    sign, log, error = map(backend.to_numpy, sm.slogdet(op, rng=1))
+    assert (sign == 1).all()
+    assert (np.abs(log - exact) <= 4 * error).all()
+    assert (error < 2.0).all()
+
+
+@pytest.mark.parametrize("name", ["noise", "gaps and noise", "no matrix near it"])
+def test_standard_errors_are_true(name: str) -> None:
+    op = MATRICES[name](np.asarray)
+    exact = np.linalg.slogdet(op.to_dense()).logabsdet
+    found = [sm.slogdet(op, rng=seed) for seed in range(200)]
+    assert sum(abs(log - exact) <= 2.5 * error for _, log, error in found) >= 190
+    spread = np.std([log for _, log, _ in found])
+    assert spread == pytest.approx(np.sqrt(np.mean([error**2 for *_, error in found])), rel=0.25)
+
+
+def test_closed_forms_have_no_error(backend: Any) -> None:
+    for op in (sm.Circulant(backend.asarray(np.array([3.0, 1.0, 0.5]))), toeplitz(backend.asarray)):
+        sign, log, error = map(backend.to_numpy, sm.slogdet(op))
+        expected = np.linalg.slogdet(backend.to_numpy(op.to_dense()))
+        assert (float(sign), float(error)) == (pytest.approx(expected.sign), 0.0)
+        assert float(log) == pytest.approx(expected.logabsdet)
+
+
+def test_what_is_near_enough_has_no_error() -> None:
+    first, second = sm.Circulant(np.array([3.0, 1.0, 0.5, 1.0])), sm.Circulant(np.array([2.0, -1.0, 0.0, -1.0]))
+    _, log, error = sm.slogdet(sm.Sum([first, second]))
+    assert error < 1e-14
+    assert log == pytest.approx((first + second).slogdet().logabsdet)
+
+
+def test_a_wanted_error_is_reached() -> None:
+    op = MATRICES["noise"](np.asarray)
+    first = sm.slogdet(op, rng=0, n_probes=8)
+    more = sm.slogdet(op, rng=0, n_probes=8, target_error=first.standard_error / 3)
+    assert more.standard_error <= first.standard_error / 3
+    with pytest.raises(sm.ConvergenceError, match=r"the standard error is .* with 200 vectors, not 1e-09") as caught:
+        sm.slogdet(op, rng=0, n_probes=2, target_error=1e-9)
+    assert caught.value.result.standard_error > 1e-9
+
+
+def test_half_precision_is_computed_in_single(backend: Any) -> None:
+    if not hasattr(backend.xp, "float16"):
+        pytest.skip("no half precision")
+    op = MATRICES["noise"](backend.asarray)
+    half = op.astype(backend.xp.float16)
+    _, log, error = sm.slogdet(half, rng=0)
+    assert log.dtype == error.dtype == backend.xp.float16
+    assert float(log) == pytest.approx(float(sm.slogdet(op, rng=0).logabsdet), rel=0.02)
+
+
+T = sm.Toeplitz(0.9 ** np.arange(30))
+
+
+@pytest.mark.parametrize(
+    ("op", "options", "error", "message"),
+    [
+        (np.eye(3), {}, TypeError, r"slogdet: A must be a structmat operator, got ndarray"),
+        (T[:, :20], {}, ValueError, r"slogdet: A must be square, got shape \(30, 20\)"),
+        (sm.Toeplitz(np.arange(4.0), np.arange(4.0) ** 2) + sm.Diagonal(np.arange(4.0)), {}, ValueError, "Hermitian"),
+        (T - sm.Diagonal(np.linspace(0.5, 2.0, 30)), {}, np.linalg.LinAlgError, "not positive definite"),
+        (T + sm.Diagonal(np.full(30, np.nan)), {}, np.linalg.LinAlgError, "NaN"),
+        (T + sm.Diagonal(np.geomspace(1e-6, 1e6, 30)), {"max_iter": 6}, sm.ConvergenceError, "6 Lanczos steps"),
+        (T, {"n_probes": 1}, ValueError, "n_probes must be at least 2, got 1"),
+        (T, {"target_error": -1.0}, ValueError, "target_error must be finite and not negative"),
+        (T, {"rng": "x"}, (TypeError, ValueError), "rng must be"),
+    ],
+)
+def test_what_has_no_estimate_is_an_error(op: Any, options: Any, error: Any, message: str) -> None:
+    with pytest.raises(error, match=message):
+        sm.slogdet(op, **options)
+
+
+# Derivatives by a length and the size of the noise, beside traces of dense matrices
+
+
+LAGS = np.arange(60.0)
+
+
+def covariance(xp: Any, asarray: Any, length: Any, size: Any, *, gaps: bool) -> Any:
+    A = sm.Toeplitz(xp.exp(-asarray(LAGS) / length)) + sm.Diagonal(size * asarray(NOISE))
+    return A[OBSERVED][:, OBSERVED] if gaps else A
+
+
+def traces(*, gaps: bool) -> list[float]:
+    lags = np.abs(LAGS[:, None] - LAGS)
+    K = np.exp(-lags / 8.0)
+    kept = np.ix_(OBSERVED, OBSERVED) if gaps else ...
+    inverse = np.linalg.inv((K + 1.5 * np.diag(NOISE))[kept])
+    return [float(np.trace(inverse @ D[kept])) for D in (K * lags / 64.0, np.diag(NOISE))]
+
+
+def in_torch(seed: int, *, gaps: bool) -> list[float]:
+    torch = pytest.importorskip("torch")
+    values = [torch.tensor(v, dtype=torch.float64, requires_grad=True) for v in (8.0, 1.5)]
+    sm.slogdet(covariance(torch, torch.asarray, *values, gaps=gaps), rng=seed).logabsdet.backward()
+    return [value.grad.item() for value in values]
+
+
+@pytest.mark.parametrize("gaps", [False, True])
+def test_gradients_are_unbiased_in_torch(gaps: bool) -> None:
+    found = np.array([in_torch(seed, gaps=gaps) for seed in range(20)])
+    error = np.std(found, axis=0, ddof=1) / np.sqrt(20)
+    assert (np.abs(np.mean(found, axis=0) - traces(gaps=gaps)) < 4 * error).all()
+    assert (20 * error < np.abs(traces(gaps=gaps))).all()
+
+
+@pytest.mark.parametrize("gaps", [False, True])
+def test_jax_has_the_gradients_of_torch_and_traces_estimates(gaps: bool) -> None:
+    jax = pytest.importorskip("jax")
+    jax.config.update("jax_enable_x64", True)
+
+    def log(length: Any, size: Any) -> Any:
+        return sm.slogdet(covariance(jax.numpy, jax.numpy.asarray, length, size, gaps=gaps), rng=3).logabsdet
+
+    value, gradient = jax.jit(jax.value_and_grad(log, (0, 1)))(8.0, 1.5)
+    expected = sm.slogdet(covariance(np, np.asarray, 8.0, 1.5, gaps=gaps), rng=3).logabsdet
+    assert float(value) == pytest.approx(expected, abs=1e-3)
+    assert list(map(float, gradient)) == pytest.approx(in_torch(3, gaps=gaps), rel=1e-5)
+
+
+def test_what_does_not_converge_in_a_trace_is_nan() -> None:
+    jax = pytest.importorskip("jax")
+    jax.config.update("jax_enable_x64", True)
+
+    def log(d: Any, steps: int) -> Any:
+        return sm.slogdet(sm.Toeplitz(jax.numpy.asarray(0.9**LAGS)) + sm.Diagonal(d), rng=0, max_iter=steps).logabsdet
+
+    noise = jax.numpy.geomspace(1e-6, 1e6, 60)
+    assert np.isnan(jax.jit(log, static_argnums=1)(noise, 6))
+    assert np.isfinite(jax.jit(log, static_argnums=1)(noise, 60))
+
+
+def test_second_derivatives_in_torch_are_those_of_the_same_vectors() -> None:
+    torch = pytest.importorskip("torch")
+
+    def gradient(size: Any) -> Any:
+        log = sm.slogdet(covariance(torch, torch.asarray, 8.0, size, gaps=True), rng=2).logabsdet
+        (found,) = torch.autograd.grad(log, size, create_graph=True)
+        return found
+
+    size = torch.tensor(1.5, dtype=torch.float64, requires_grad=True)
+    (second,) = torch.autograd.grad(gradient(size), size)
+    step = 1e-4
+    shifted = [gradient(torch.tensor(1.5 + h, dtype=torch.float64, requires_grad=True)).item() for h in (-step, step)]
+    assert second.item() == pytest.approx((shifted[1] - shifted[0]) / (2 * step), rel=1e-4)
+
+
+# Systems with gaps
+
+
+@pytest.mark.parametrize("name", ["gaps", "gaps and noise", "gaps of a stack"])
+def test_systems_with_gaps_are_solved_and_preconditioned(backend: Any, name: str) -> None:
+    op, dense = MATRICES[name](backend.asarray), MATRICES[name](np.asarray).to_dense()
+    b = np.random.default_rng(1).standard_normal(dense.shape[-1])
+    x = backend.to_numpy(sm.solve(op, backend.asarray(b), assume="positive definite").x)
+    np.testing.assert_allclose(x, np.linalg.solve(dense, np.broadcast_to(b, x.shape)[..., None])[..., 0], rtol=1e-7)
+
+
+@pytest.mark.parametrize("noise", ["constant", "uneven"])
+def test_the_whole_grid_saves_most_iterations(noise: str) -> None:
+    n = 2000
+    kept, T = np.random.default_rng(0).random(n) < 0.9, sm.Toeplitz(0.99 ** np.arange(n))
+    uneven = sm.Diagonal(np.linspace(0.01, 0.02, int(kept.sum())))
+    A = (T + 0.01 * sm.Identity(n))[kept][:, kept] if noise == "constant" else T[kept][:, kept] + uneven
+    counts = [
+        sm.solve(A, np.ones(A.shape[0]), assume="positive definite", preconditioner=M).iterations
+        for M in ("nearest", None)
+    ]
+    assert counts[0] < counts[1] / 2
