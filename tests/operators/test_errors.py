@@ -14,11 +14,9 @@ from tests.backends import Backend
 
 PRODUCTS = [
     (lambda: sm.Circulant(np.ones(4)).matvec(np.ones(3)), ValueError, r"Circulant\.matvec: x must have shape \(\.\.\., 4\), got \(3,\)"),
-    (lambda: sm.Circulant(np.ones(4)).rmatvec(np.ones((4, 3))), ValueError, r"Circulant\.rmatvec: y must have shape"),
     (lambda: sm.Circulant(np.ones(4)).matmat(np.ones((3, 4))), ValueError, r"matmat: X must have shape \(\.\.\., 4, k\), got \(3, 4\)"),
     (lambda: sm.Circulant(np.ones(4)).matmat(np.ones(4)), ValueError, r"matmat: X must have shape"),
     (lambda: np.ones((2, 3)) @ sm.Circulant(np.ones(4)), ValueError, r"X must have shape \(\.\.\., 4\), got \(2, 3\)"),
-    (lambda: sm.Circulant(np.ones(4)).matvec(np.ones((2, 5))), ValueError, r"x must have shape \(\.\.\., 4\), got \(2, 5\)$"),
     (lambda: np.asarray(2.0) @ sm.Circulant(np.ones(4)), ValueError, r"X must have shape \(\.\.\., 4\), got \(\)"),
     (lambda: sm.Circulant(np.ones(4)).matvec(1.0), ValueError, r"x must have shape \(\.\.\., 4\), got \(\)"),
     (lambda: sm.Circulant(np.ones((2, 4))).matvec(np.ones((3, 4))), ValueError, r"batch axes \(2,\) and \(3,\) do not broadcast"),
@@ -26,21 +24,14 @@ PRODUCTS = [
     (lambda: sm.Identity(2) @ sm.Identity(3), ValueError, r"Identity @ Identity: inner sizes differ"),
     (lambda: sm.Circulant(np.ones(2)) + sm.Circulant(np.ones(3)), ValueError, r"shapes differ, \(2, 2\) \+ \(3, 3\)"),
     (lambda: sm.Circulant(np.ones(2)) * sm.Circulant(np.ones(2)), TypeError, r"use @ for the matrix product"),
-    (lambda: sm.Circulant(np.ones(2)) * np.ones(2), ValueError, r"use @ for the product of matrices, op\.to_dense\(\) \* array for that of their entries"),
-    (lambda: sm.Circulant(np.ones(2)) + np.eye(2), TypeError, r"Circulant \+ or - array: add operators, or arrays to op\.to_dense\(\)"),
-    (lambda: np.eye(2) + sm.Circulant(np.ones(2)), TypeError, r"Circulant \+ or - array"),
-    (lambda: sm.Circulant(np.ones(2)) - np.eye(2), TypeError, r"Circulant \+ or - array"),
-    (lambda: np.eye(2) - sm.Circulant(np.ones(2)), TypeError, r"Circulant \+ or - array"),
     (lambda: sm.Circulant(np.ones(2)) @ 3, TypeError, r"unsupported operand"),
     (lambda: sm.Circulant(np.ones(2)) @ sm.Circulant(np.ones(2)) / sm.Identity(2), TypeError, r"unsupported operand"),
     (lambda: sm.Circulant(np.ones(2)).astype("int64"), TypeError, r"astype: dtype must be a floating dtype"),
-    (lambda: sm.Circulant(np.ones(2)).astype(int), TypeError, r"astype: dtype must be a floating dtype, got <class 'int'>"),
     (lambda: sm.Circulant(np.ones(2)).astype(None), TypeError, r"astype: dtype must be a floating dtype, got None"),
     (lambda: sm.Circulant(np.ones(2)).astype("f9"), TypeError, r"astype: dtype must be a floating dtype, got 'f9'"),
     (lambda: sm.Circulant(np.ones(2)) @ [1, [2, 3]], ValueError, r"Circulant\.matvec: x must be a rectangular array of numbers"),
     (lambda: [1, [2, 3]] @ sm.Circulant(np.ones(2)), ValueError, r"Circulant\.matvec: x must be a rectangular array of numbers"),
     (lambda: sm.Circulant(np.ones(2)) @ np.ma.array([1.0, 2.0], mask=[0, 1]), ValueError, r"x has masked entries: fill them"),
-    (lambda: sm.Circulant(np.ones(2)) @ scipy.sparse.eye_array(2), TypeError, r"X must be dense, got a sparse matrix of SciPy: use its toarray\(\)"),
     (lambda: sm.Circulant(np.ones(2)).matvec(scipy.sparse.eye_array(2)), TypeError, r"Circulant\.matvec: x must be dense, got a sparse matrix of SciPy: use its toarray\(\)"),
 ]  # fmt: skip
 
@@ -50,25 +41,20 @@ CONSTRUCTORS = [
     (lambda: sm.Circulant([[1.0, 2.0], [3.0]]), ValueError, r"Circulant: c must be a rectangular array of numbers"),
     (lambda: sm.Circulant(np.array([1, "a"], dtype=object)), TypeError, r"Circulant: c must hold numbers of a standard dtype"),
     (lambda: sm.Circulant(scipy.sparse.eye_array(2)), TypeError, r"Circulant: c must be dense, got a sparse matrix of SciPy: use its toarray\(\)"),
-    (lambda: sm.Circulant(scipy.sparse.coo_matrix(np.eye(2))), TypeError, r"Circulant: c must be dense, got a sparse matrix of SciPy"),
     (lambda: sm.Circulant.nearest(scipy.sparse.eye_array(2, format="csr")), TypeError, r"A must be dense, got a sparse matrix of SciPy"),
     (lambda: sm.fit_cdd(scipy.sparse.eye_array(2)), TypeError, r"fit_cdd: W must be dense, got a sparse matrix of SciPy: use its toarray\(\)"),
     (lambda: sm.Circulant("abc"), TypeError, r"Circulant: c must hold numbers"),
-    (lambda: sm.Circulant(None), TypeError, r"Circulant: c must hold numbers"),
     (lambda: sm.Circulant(np.ones(3, "longdouble")), TypeError, r"must hold numbers of a standard dtype, got dtype (float128|longdouble)"),
     (lambda: sm.Diagonal(np.ones((3, 0))), ValueError, r"Diagonal: d must have shape"),
     (lambda: sm.BlockCirculant(np.ones((2, 3))), ValueError, r"BlockCirculant: c must have shape \(\.\.\., p, q, b\)"),
     (lambda: sm.BlockCirculant(np.ones((2, 3, 4)), (9, 12)), ValueError, r"shape \(9, 12\) needs 3 x 3 blocks of 4, c has 2 x 3"),
     (lambda: sm.BlockCirculant(np.ones((1, 1, 4)), (0, 4)), ValueError, r"shape must be at least 1, got 0"),
-    (lambda: sm.BlockCirculant(np.ones((1, 1, 4)), np.array(4)), ValueError, r"shape must be \(rows, cols\), got 4"),
     (lambda: sm.BlockCirculant(np.ones((1, 1, 4)), 4), ValueError, r"shape must be \(rows, cols\), got 4"),
-    (lambda: sm.BlockCirculant(np.ones((1, 1, 4)), (4,)), ValueError, r"shape must be \(rows, cols\)"),
     (lambda: sm.BlockCirculant(np.ones((1, 1, 4)), (2.5, 4)), TypeError, r"shape must be an integer, got 2\.5"),
     (lambda: sm.SpectralCirculant(np.ones(4), 4), ValueError, r"spectrum must have shape \(\.\.\., 3\) for n=4 and real=True"),
     (lambda: sm.Toeplitz(3.0), ValueError, r"Toeplitz: c must have shape \(\.\.\., m\) with m >= 1, got \(\)"),
     (lambda: sm.Toeplitz(np.ones(3), np.ones((2, 0))), ValueError, r"Toeplitz: r must have shape \(\.\.\., n\) with n >= 1, got \(2, 0\)"),
     (lambda: sm.Toeplitz(np.ones((2, 3)), np.ones((4, 3))), ValueError, r"Toeplitz: the batch axes \(2,\) and \(4,\) do not broadcast"),
-    (lambda: sm.Toeplitz("abc"), TypeError, r"Toeplitz: c must hold numbers"),
     (lambda: sm.Toeplitz(np.ones(3), "abc"), TypeError, r"Toeplitz: r must hold numbers"),
     (lambda: sm.MultilevelToeplitz(np.ones(8), (2, 2)), ValueError, r"MultilevelToeplitz: t must have shape \(\.\.\., 9\) for grids \(2, 2\) and \(2, 2\), got \(8,\)"),
     (lambda: sm.MultilevelToeplitz(np.ones((3, 5))), TypeError, r"MultilevelToeplitz: row_sizes must be given; for .* MultilevelToeplitz\.from_offsets"),
@@ -85,7 +71,6 @@ CONSTRUCTORS = [
     (lambda: sm.ToeplitzInverse(np.ones(3), np.ones(2)), ValueError, r"ToeplitzInverse: y must have shape \(\.\.\., 3\), got \(2,\)"),
     (lambda: sm.Sum((sm.Circulant(np.ones(2)), np.eye(2))), TypeError, r"Sum: terms must be structmat operators, got ndarray"),
     (lambda: sm.Product((np.eye(2), sm.Circulant(np.ones(2)))), TypeError, r"Product: factors must be structmat operators, got ndarray"),
-    (lambda: sm.CDDProduct((sm.Diagonal(np.ones(2)), np.eye(2))), TypeError, r"CDDProduct: factors must be structmat operators, got ndarray"),
     (lambda: sm.Scaled(np.eye(2), 2.0), TypeError, r"Scaled: operator must be structmat operators, got ndarray"),
     (lambda: sm.Identity(0), ValueError, r"Identity: n must be at least 1"),
     (lambda: sm.Identity(2.0), TypeError, r"Identity: n must be an integer"),
@@ -101,38 +86,29 @@ CLOSED_FORMS = [
     (lambda: sm.Toeplitz(np.ones(3), np.ones(4)).solve(np.ones(3)), ValueError, r"Toeplitz\.solve: the operator must be square, got shape \(3, 4\)"),
     (lambda: sm.Toeplitz(np.ones(3)).solve(np.ones(3)), np.linalg.LinAlgError, r"Toeplitz\.solve: the matrix is singular"),
     (lambda: sm.Hankel(np.ones(3), np.ones(3)).inv(), np.linalg.LinAlgError, r"Hankel\.inv: the matrix is singular"),
-    (lambda: sm.Toeplitz(np.arange(3.0)).cond(), NotImplementedError, r"Toeplitz\.cond: no closed form .* numpy\.linalg\.cond"),
-    (lambda: sm.Toeplitz(np.ones(3)).norm("abc"), ValueError, r'Toeplitz\.norm: ord must be "fro", "nuc", 1, 2 or inf, got \'abc\''),
     (lambda: sm.Toeplitz(np.ones(3)).norm([1]), ValueError, r"Toeplitz\.norm: ord must be"),
-    (lambda: sm.Toeplitz(np.eye(3)[0]).inv().inv(), NotImplementedError, r"ToeplitzInverse\.inv: no closed form for the inverse of a Toeplitz"),
     (lambda: sm.BlockCirculant(np.ones((1, 2, 2))).inv(), ValueError, r"BlockCirculant\.inv: the operator must be square, got shape \(2, 4\)"),
-    (lambda: sm.Circulant(np.ones(2)).norm("abc"), ValueError, r'ord must be "fro", "nuc", 1, 2 or inf, got \'abc\''),
     (lambda: sm.Circulant(np.ones(2)).fractional_matrix_power("2"), TypeError, r"p must be a finite real number"),
     (lambda: sm.Circulant(np.ones(2)).fractional_matrix_power(math.nan), TypeError, r"p must be a finite real number"),
     (lambda: sm.Circulant(np.ones(3)).inv(), np.linalg.LinAlgError, r"singular to working precision; use pinv\(\) or lstsq\(\)"),
-    (lambda: sm.Circulant(np.ones(3)).solve(np.ones(3)), np.linalg.LinAlgError, r"singular to working precision"),
     (lambda: sm.Diagonal(np.array([1.0, 0.0])).inv(), np.linalg.LinAlgError, r"Diagonal\.inv: the matrix is singular"),
     (lambda: sm.Diagonal(np.array([1.0, 0.0])).logm(), np.linalg.LinAlgError, r"Diagonal\.logm: the matrix is singular"),
     (lambda: sm.Diagonal(np.array([1.0, 0.0])).fractional_matrix_power(-0.5), np.linalg.LinAlgError, r"Diagonal\.fractional_matrix_power: the matrix"),
     (lambda: (sm.Toeplitz(np.ones(3), np.ones(4)) @ sm.Toeplitz(np.ones(4), np.ones(3))).solve(np.ones(3)), NotImplementedError, r"Product\.solve: no closed form"),
     (lambda: sm.BlockCirculant(np.ones((2, 2, 3))).solve(np.ones(6)), np.linalg.LinAlgError, r"BlockCirculant\.solve"),
     (lambda: (0 * sm.Identity(2)).inv(), np.linalg.LinAlgError, r"Scaled\.inv: the matrix is singular"),
-    (lambda: (0.0 * sm.Identity(2)).solve(np.ones(2)), np.linalg.LinAlgError, r"Scaled\.solve: the matrix is singular"),
     (lambda: (0 * sm.Identity(2)).logm(), np.linalg.LinAlgError, r"Scaled\.logm: the matrix is singular"),
     (lambda: (0j * sm.Identity(2)).fractional_matrix_power(-1), np.linalg.LinAlgError, r"Scaled\.fractional_matrix_power: the matrix is"),
     (lambda: sm.Scaled(sm.Identity(2), np.array([1.0, 0.0])).inv(), np.linalg.LinAlgError, r"Scaled\.inv: the matrix is singular"),
     (lambda: (sm.Fourier(2) * 0).inv(), np.linalg.LinAlgError, r"Scaled\.inv: the matrix is singular"),
     (lambda: sm.Circulant(np.array([1.0, -1.0])).logm(), np.linalg.LinAlgError, r"logm: the matrix is singular"),
-    (lambda: sm.Circulant(np.ones(3)).fractional_matrix_power(-1), np.linalg.LinAlgError, r"fractional_matrix_power: the matrix is singular"),
 ]  # fmt: skip
 
 COMBINATIONS = [
     (lambda: sm.Product(()), ValueError, r"Product: factors must be at least one operator"),
-    (lambda: sm.Product((sm.Identity(2), np.eye(2))), TypeError, r"Product: factors must be structmat operators, got ndarray"),
     (lambda: sm.Sum((sm.Identity(2), sm.Identity(3))), ValueError, r"Sum: terms must have one shape"),
     (lambda: sm.CDDProduct((sm.Diagonal(np.ones(2)), sm.Diagonal(np.ones(2)))), ValueError, r"must be alternately diagonal and circulant, got Diagonal beside Diagonal"),
     (lambda: sm.CDDProduct((sm.Identity(2),)), TypeError, r"factors must be Diagonal, Circulant, .* got Identity"),
-    (lambda: sm.CDDProduct.from_vectors(), ValueError, r"CDDProduct: factors must be at least one operator"),
     (lambda: sm.CDDProduct.from_vectors(np.ones(2), first="c"), ValueError, r'first must be "diagonal" or "circulant", got \'c\''),
     (lambda: sm.CDDProduct.from_vectors(np.ones(2), np.ones(3)), ValueError, r"must have inner sizes that agree"),
     (lambda: sm.CDDProduct.from_vectors(np.ones(5), np.ones((3, 2, 2)), 1.0, block=True), ValueError, r"vectors\[2\] must have shape \(\.\.\., n\)"),
@@ -179,14 +155,6 @@ def test_libraries_are_never_mixed() -> None:
     ):
         with pytest.raises(TypeError, match="all arrays must come from one array library"):
             call()
-
-
-def test_operators_cannot_be_changed() -> None:
-    C = sm.Circulant(np.ones(3))
-    with pytest.raises(AttributeError):
-        C.c = np.zeros(3)
-    with pytest.raises((AttributeError, TypeError)):
-        C.spectrum = 1
 
 
 @pytest.mark.parametrize("make", [scipy.sparse.csr_array, scipy.sparse.coo_matrix, scipy.sparse.dia_array])

@@ -160,22 +160,14 @@ def test_products_on_grids_are_those_of_vectors(backend: Backend, entry: Entry) 
 
 
 @entries
-def test_identity_is_neutral(backend: Backend, entry: Entry) -> None:
-    def law(op: Any, dense: np.ndarray, sample: Sample, v: Vectors) -> None:
-        rows, cols = op.shape
-        if entry.name != "Identity":
-            assert sm.Identity(rows) @ op is op
-            assert op @ sm.Identity(cols) is op
-        if rows == cols:
-            x = v(cols)
-            shifted = op + 2 * sm.Identity(rows)
-            assert_close(
-                backend.to_numpy(shifted.matvec(backend.asarray(x))), dense @ x + 2 * x, dense, x, dtype=x.dtype
-            )
-            if {"eig", "inv"} <= entry.closed_forms and not is_neutral(op):
-                assert type(shifted) is type(op)  # so that a regularised system keeps its closed forms
-
-    check(backend, entry, law)
+def test_the_identity_is_taken_in(entry: Entry) -> None:
+    op = entry.draw(Vectors(5, "float64")).make(np.array)
+    rows, cols = op.shape
+    if entry.name != "Identity":
+        assert sm.Identity(rows) @ op is op
+        assert op @ sm.Identity(cols) is op
+    if {"eig", "inv"} <= entry.closed_forms and not is_neutral(op):
+        assert type(op + 2 * sm.Identity(rows)) is type(op)  # so that a regularised system keeps its closed forms
 
 
 @entries
