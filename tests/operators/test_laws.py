@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.linalg
-from array_api_compat import array_namespace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import structmat as sm
+from structmat._array_tools import namespace
 from tests.backends import Backend
 from tests.operator_registry import CLOSED_FORMS, NEED_SQUARE, REGISTRY, Entry, Sample, Vectors
 
@@ -96,7 +96,7 @@ def test_every_law_is_in_a_group() -> None:
 def test_the_laws_of_the_public_checks_hold(backend: Backend, entry: Entry, group: str) -> None:
     few = backend.compiles and entry.name != "Circulant"
     names = [name for name in GROUPS[group] if not (few and name in SLOW_TO_COMPILE)]
-    xp = array_namespace(backend.asarray(np.ones(1)))
+    xp = namespace(backend.asarray(np.ones(1)))
     kind = Compiled if backend.compiles else sm.testing.Pair
     known = entry.closed_forms | {NAMES[ord] for ord in entry.norms if "norm" in entry.closed_forms}
 
