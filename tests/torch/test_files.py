@@ -84,7 +84,7 @@ class TestRoundTrips:
         model = nn.ModuleDict({"a": nn.Linear(5, 7), "b": nn.Conv1d(3, 4, 1), "c": nn.Embedding(5, 3)})
         twin = copy.deepcopy(model)
         adapt(model, ["a", "b", "c"])
-        load_adapter(twin, save_adapter(fill(model), str(tmp_path / "folder")))
+        load_adapter(twin, save_adapter(fill(model), str(tmp_path / "new" / "folder")))
         assert str(twin) == str(model)
         assert all(torch.equal(v, twin.state_dict()[k]) for k, v in model.state_dict().items())
 
