@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.linalg import circulant
 
-from structmat.fit import fit_cdd
+from structmat.fit import _search, fit_cdd
 from structmat.operators._cdd import CDDProduct
 from structmat.operators._circulants import Circulant
 from structmat.operators._diagonal import Diagonal
@@ -151,6 +151,13 @@ def test_the_same_seed_gives_the_same_fit():
     first, again = (fit_cdd(W, 5, rng=np.random.default_rng(8), **QUICK) for _ in range(2))
     assert first.to_dict() == again.to_dict() == fit_cdd(W, 5, rng=8, **QUICK).to_dict()
     assert np.array_equal(first.operator.to_dense(), again.operator.to_dense())
+
+
+def test_chains_are_explored_alike_together_and_one_by_one(monkeypatch):
+    W = matrix(16)
+    together = fit_cdd(W, 5, rng=0, **QUICK)
+    monkeypatch.setattr(_search, "_TOGETHER_SIDE", 0)  # as for larger matrices
+    assert fit_cdd(W, 5, rng=0, **QUICK).error == pytest.approx(together.error, rel=1e-4)
 
 
 @pytest.mark.parametrize("n_factors", [1, 2, 3, 5, 8])
