@@ -34,6 +34,7 @@ except ModuleNotFoundError as error:
 
 import structmat.operators  # noqa: F401  # all of them, to be registered
 from structmat._array_tools import Parametrised
+from structmat._schur import one_less_square
 from structmat._toeplitz_systems import products, solutions_on_host, tangents, transposed, vectors_on_host
 
 __all__ = ["register_operator"]
@@ -175,3 +176,23 @@ def toeplitz_solutions(c: Any, r: Any, b: Any) -> Any:
         return transposed(lambda v: solve(None, v), jnp)(right)
 
     return jax.lax.custom_linear_solve(products(c, r, jnp), b, solve, solve_transposed)
+
+
+@jax.jit  # type: ignore[untyped-decorator]
+def schur(u: Any) -> tuple[Any, Any]:
+    """Take the steps of `structmat._schur`, all of the same size, so that one is compiled."""
+    index = jnp.arange(u.shape[-1])
+
+    def step(pair: tuple[Any, Any], m: Any) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
+        u, v = pair
+        u = jnp.roll(u, 1, axis=-1)
+        corner, below = (jax.lax.dynamic_slice_in_dim(w, m, 1, axis=-1) for w in (u, v))
+        k = below / corner
+        square = one_less_square(k, jnp)
+        root = jnp.sqrt(square)
+        u = jnp.where(index == m, square * corner, jnp.where(index > m, u - k.conj() * v, 0)) / root
+        v = jnp.where(index <= m, 0, root * v - k * u)
+        return (u, v), (k[..., 0], u)
+
+    _, (coefficients, columns) = jax.lax.scan(step, (u, u), index[1:])
+    return jnp.moveaxis(coefficients, 0, -1), jnp.moveaxis(jnp.concatenate([u[None], columns]), 0, -1)
