@@ -32,12 +32,12 @@ try:
 except ModuleNotFoundError as error:
     raise ImportError('structmat.jax needs the extra "jax": pip install "structmat[jax]"') from error
 
-import structmat.operators  # noqa: F401  # all of them, to be registered
-from structmat._array_tools import Parametrised
+from structmat._array_tools import ArgumentTypeError, ArgumentValueError, Parametrised, library_of
 from structmat._schur import one_less_square
 from structmat._toeplitz_systems import products, solutions_on_host, tangents, transposed, vectors_on_host
+from structmat.operators import LinearOperator  # and so all of them, to be registered
 
-__all__ = ["register_operator"]
+__all__ = ["as_lineax", "register_operator"]
 
 
 class _Integer(int):
@@ -118,6 +118,58 @@ def register_operator(cls: type[Op]) -> type[Op]:
 def _plain(value: Any) -> Any:
     """Return a leaf as it was given."""
     return +value if type(value) in _LEAVES.values() else value
+
+
+def as_lineax(operator: LinearOperator, tags: Any = ()) -> Any:
+    """Return an operator as one of lineax, for its solvers and for libraries that are built on these.
+
+    Parameters
+    ----------
+    operator : LinearOperator
+        One matrix whose parameters are JAX arrays.
+    tags : object or iterable of objects, optional
+        What is known of the matrix, such as ``lineax.positive_semidefinite_tag``. lineax believes them unchecked.
+
+    Returns
+    -------
+    lineax.FunctionLinearOperator
+        Its ``mv`` is `LinearOperator.matvec`. Gradients reach the parameters.
+
+    Raises
+    ------
+    ImportError
+        If lineax is not installed.
+    TypeError
+        If `operator` is not a structmat operator, or holds arrays of another library than JAX.
+    ValueError
+        If `operator` is a stack of matrices; for these call it inside of ``jax.vmap``.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> import lineax as lx
+    >>> import structmat as sm
+    >>> T = sm.Toeplitz(jnp.array([2.0, 1.0, 0.0]))
+    >>> A = sm.jax.as_lineax(T, lx.positive_semidefinite_tag)
+    >>> x = lx.linear_solve(A, jnp.ones(3), lx.CG(rtol=1e-6, atol=1e-6)).value
+    >>> bool(jnp.allclose(T @ x, 1, atol=1e-5))
+    True
+    """
+    owner = "as_lineax"
+    if not isinstance(operator, LinearOperator):
+        raise ArgumentTypeError(owner, "operator", f"must be a structmat operator, got {type(operator).__name__}")
+    if operator.dtype is not None and library_of(operator._own_namespace()) != "jax":
+        raise ArgumentTypeError(owner, "operator", f"must hold JAX arrays, got {operator!r}")
+    if operator.batch_shape:
+        text = f"must be one matrix, got a stack of shape {operator.batch_shape}"
+        raise ArgumentValueError(owner, "operator", text)
+    try:
+        import lineax  # noqa: PLC0415  # which is not in the extra
+    except ModuleNotFoundError as error:
+        raise ImportError('structmat.jax.as_lineax needs lineax: pip install "structmat[jax]" lineax') from error
+    dtype = operator.dtype or jnp.result_type(complex if operator._forces_complex else float)
+    vector = jax.ShapeDtypeStruct(operator.shape[1:], dtype)
+    return lineax.FunctionLinearOperator(operator.matvec, vector, tags)
 
 
 def _register(cls: type[Parametrised]) -> None:

@@ -74,9 +74,8 @@ def run_page(path: Path) -> int:
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.relative_to(ROOT).as_posix())
 def test_examples_run(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    pytest.importorskip("jax")
-    pytest.importorskip("torch")
-    pytest.importorskip("peft")
+    for package in ("gpytorch", "jax", "lineax", "peft", "torch"):
+        pytest.importorskip(package)
     blocks = run_page(page)
     assert blocks or page.name not in EXECUTED
 

@@ -45,6 +45,8 @@ for package, extra, call in [
     ("matplotlib", "plot", "sm.plot"),
     ("safetensors", "io", "sm.io.save(sm.Circulant([1.0, 2.0]), 'file.safetensors')"),
     ("joblib", "studies", "sm.studies"),
+    ("lineax", "jax", "import jax; sm.jax.as_lineax(sm.Identity(2))"),
+    ("linear_operator", "torch", "import torch; sm.torch.as_linear_operator(sm.Circulant(torch.ones(2)))"),
 ]:
     for name in [name for name in sys.modules if name.partition(".")[0] == package]:
         del sys.modules[name]

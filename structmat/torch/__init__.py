@@ -1,4 +1,4 @@
-"""Fine-tuning layers for PyTorch: frozen weights with trainable CDD changes. Needs the extra ``torch``.
+"""Fine-tuning layers for PyTorch, frozen weights with trainable CDD changes, and a bridge. Needs the extra ``torch``.
 
 Map of the package; each file imports only from those below it:
 
@@ -9,6 +9,7 @@ Map of the package; each file imports only from those below it:
 - `_autograd`: the one differentiable operation, which keeps nothing but the input
 - `_change`: a change and its gradients, row by row and in chunks; pure functions
 - `_other_tools`: what exporters, wrappers, offloading and modules that read weights need
+- `_linear_operator`, `_structured_operator`: the bridge to linear_operator and GPyTorch, `as_linear_operator`
 
 >>> import torch
 >>> from structmat.torch import adapt
@@ -29,6 +30,7 @@ except ModuleNotFoundError as error:
 from structmat.torch._adapter import CDDAdapter
 from structmat.torch._files import load_adapter, save_adapter
 from structmat.torch._layers import CDDConv, CDDEmbedding, CDDLinear
+from structmat.torch._linear_operator import as_linear_operator
 from structmat.torch._model import AdapterSummary, adapt, remove_adapters
 
 __all__ = [
@@ -38,6 +40,7 @@ __all__ = [
     "CDDEmbedding",
     "CDDLinear",
     "adapt",
+    "as_linear_operator",
     "load_adapter",
     "remove_adapters",
     "save_adapter",

@@ -220,3 +220,28 @@ def test_optax_masks_and_trains_operators(entry: Entry) -> None:
     assert np.all(now != first)
     for a, b in zip(rest, others, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+@entries
+def test_lineax_multiplies_and_transposes(entry: Entry) -> None:
+    pytest.importorskip("lineax")
+    op, dense = drawn(entry)
+    A, y = sm.jax.as_lineax(op), jnp.arange(1, dense.shape[0] + 1, dtype=dense.dtype)
+    np.testing.assert_allclose(A.as_matrix(), dense, atol=1e-12)
+    np.testing.assert_allclose(A.T.mv(y), dense.T @ y, atol=1e-11)
+
+
+def test_lineax_solves_and_differentiates() -> None:
+    lx = pytest.importorskip("lineax")
+    c, b = jnp.asarray(0.5 ** np.arange(6)), jnp.asarray(np.random.default_rng(0).standard_normal(6))
+
+    def iterated(c: Any) -> Any:
+        A = sm.jax.as_lineax(sm.Toeplitz(c), lx.positive_semidefinite_tag)
+        return lx.linear_solve(A, b, lx.CG(rtol=1e-12, atol=1e-12)).value
+
+    np.testing.assert_allclose(jax.jit(iterated)(c), sm.solve(sm.Toeplitz(c), b).x, atol=1e-10)
+    found, expected = (jax.jit(jax.jacrev(f))(c) for f in (iterated, lambda c: sm.Toeplitz(c).solve(b)))
+    np.testing.assert_allclose(found, expected, atol=1e-9)
+    for wrong in (sm.Toeplitz(np.ones(3)), np.ones((3, 3)), sm.Toeplitz(jnp.ones((2, 3)))):
+        with pytest.raises(sm.ArgumentError, match="as_lineax: operator must"):
+            sm.jax.as_lineax(wrong)

@@ -247,3 +247,62 @@ def test_on_a_gpu(kind: str) -> None:
     assert on_gpu.device.type == "cuda"
     torch.testing.assert_close(on_gpu.matvec(x.cuda()).cpu(), make(*parameters).matvec(x))
     torch.testing.assert_close(on_gpu.to_dense().cpu(), make(*parameters).to_dense())
+
+
+@pytest.mark.filterwarnings("ignore:Sparse invariant checks")  # of blocks, which linear_operator interpolates
+@kinds
+def test_linear_operator_multiplies_selects_and_differentiates(kind: str) -> None:
+    pytest.importorskip("linear_operator")
+    make, parameters, x, y = drawn(kind)
+    op = make(*parameters)
+    if any(array.is_complex() for array in op._arrays()):
+        with pytest.raises(sm.ArgumentTypeError, match="as_linear_operator: operator must hold real tensors"):
+            sm.torch.as_linear_operator(op)
+        return
+    A, dense, (m, n) = sm.torch.as_linear_operator(op), op.to_dense(), op.shape
+    some = (..., [0, m - 1], [n - 1, 0])
+    X, Y = x.reshape(-1, n).mT, y.reshape(-1, m).mT
+    pairs = [(A @ X, dense @ X), (A.mT @ Y, dense.mT @ Y), (A.to_dense(), dense), (A[some], dense[some])]
+    pairs += [(A[..., 1:, :2].to_dense(), dense[..., 1:, :2])]
+    pairs += [(A.diagonal(), dense.diagonal(dim1=-2, dim2=-1))] if m == n else [(A[..., 0, :], dense[..., 0, :])]
+    for pair in pairs:
+        torch.testing.assert_close(*pair)
+        options = {"retain_graph": True, "materialize_grads": True}
+        torch.testing.assert_close(*(torch.autograd.grad(value.sum(), parameters, **options) for value in pair))
+
+
+def test_gpytorch_trains_with_a_toeplitz_covariance() -> None:
+    gpytorch = pytest.importorskip("gpytorch")
+
+    class Stationary(gpytorch.kernels.RBFKernel):
+        def forward(self, x1: Any, x2: Any, diag: bool = False, **options: Any) -> Any:
+            of_all = super().forward
+            if diag:
+                return of_all(x1, x2, diag=True, **options)
+            return sm.torch.as_linear_operator(sm.Toeplitz(of_all(x1, x2[:1])[:, 0], of_all(x1[:1], x2)[0]))
+
+    class Process(gpytorch.models.ExactGP):
+        def __init__(self, kernel: Any) -> None:
+            super().__init__(x, y, gpytorch.likelihoods.GaussianLikelihood())
+            self.mean, self.kernel = gpytorch.means.ConstantMean(), gpytorch.kernels.ScaleKernel(kernel)
+
+        def forward(self, x: Any) -> Any:
+            return gpytorch.distributions.MultivariateNormal(self.mean(x), self.kernel(x))
+
+    def trained(kernel: Any) -> list[float]:
+        model = Process(kernel).double()
+        objective = gpytorch.mlls.ExactMarginalLogLikelihood(model.likelihood, model)
+        optimizer, values = torch.optim.Adam(model.parameters(), lr=0.1), []
+        for _ in range(5):
+            optimizer.zero_grad()
+            values.append(objective(model(x), y))
+            (-values[-1]).backward()
+            optimizer.step()
+        model.eval()
+        return [value.item() for value in (*values, *model(x[-1:] + x[1:6]).mean)]
+
+    x = torch.linspace(0, 10, 200, dtype=torch.float64)
+    y = torch.sin(x) + 0.1 * torch.randn(200, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    found, expected = trained(Stationary()), trained(gpytorch.kernels.RBFKernel())
+    assert found[4] > found[0]
+    assert found == pytest.approx(expected, abs=1e-4)

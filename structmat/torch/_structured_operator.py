@@ -1,0 +1,64 @@
+"""Operators of structmat as a class of the package linear_operator, which this module imports."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any, Self
+
+import linear_operator
+import torch
+
+from structmat._array_tools import ArgumentError
+from structmat.operators import LinearOperator, Toeplitz
+
+
+class StructuredLinearOperator(linear_operator.LinearOperator):
+    """The operator `structure` with tensors in place of its parameters, all of them with all batch axes in front."""
+
+    def __init__(self, *tensors: Any, structure: LinearOperator) -> None:
+        super().__init__(*tensors, structure=structure)
+        left = iter(tensors)
+        self.operator = structure._map(lambda *_: next(left))
+
+    @classmethod
+    def of(cls, operator: LinearOperator) -> Self:
+        """Return an operator of structmat as one of this class."""
+        batch, tensors = operator.batch_shape, []
+
+        def collect(tensor: Any, axes: int) -> Any:
+            tensors.append(torch.broadcast_to(tensor, (*batch, *tensor.shape[tensor.ndim - axes :])))
+            return tensors[-1]
+
+        structure = operator._map(collect)
+        return cls(*tensors, structure=structure)
+
+    def _matmul(self, rhs: Any) -> Any:
+        return self.operator @ rhs
+
+    def _size(self) -> Any:
+        return torch.Size((*self.operator.batch_shape, *self.operator.shape))
+
+    def _transpose_nonbatch(self) -> Self:
+        return self.of(self.operator.T)
+
+    def _diagonal(self) -> Any:
+        try:
+            return self.operator.diagonal()
+        except NotImplementedError:
+            return super()._diagonal()
+
+    def _getitem(self, row_index: Any, col_index: Any, *batch_indices: Any) -> Any:
+        everything = slice(None)
+        if everything == row_index == col_index:
+            return super()._getitem(row_index, col_index, *batch_indices)
+        with suppress(ArgumentError, IndexError):  # of what has no structure
+            block = self.of(self.operator[row_index, col_index])
+            return block._getitem(everything, everything, *batch_indices)
+        return super()._getitem(row_index, col_index, *batch_indices)
+
+    def _get_indices(self, row_index: Any, col_index: Any, *batch_indices: Any) -> Any:
+        op = self.operator
+        if not isinstance(op, Toeplitz):
+            return op.to_dense()[(*batch_indices, row_index, col_index)]
+        constants = op._constants(op._own_namespace())
+        return constants[(*batch_indices, row_index - col_index + op.shape[1] - 1)]
