@@ -1,0 +1,165 @@
+"""Claim: likelihoods of Gaussian processes on grids of 100,000 points take seconds, gaps and uneven noise included.
+
+Matérn covariances of order 3/2 with a length of 10 steps and a variance of one, beside noise of variance 0.01 or, where
+it is "uneven", of 0.01 to 0.1. Of a grid with gaps a tenth of the points is missing. Cholesky factors: from the first
+column of ``0.99^k``, by `Toeplitz.cholesky`, and LAPACK's of a dense matrix that is ready. Log-determinants:
+`structmat.slogdet` with 32 vectors, and a dense Cholesky factor. Systems: `structmat.solve` to 1e-8. Gradients: those
+of the log-likelihood of a series with gaps by length and noise, with 16 vectors; GPyTorch as it comes, SciPy and JAX
+with dense matrices, SciPy without derivatives. Seconds are the processor's, of one core; --out writes
+``gaussian_processes.md``.
+"""
+
+# ruff: noqa: E402  # threads are limited before libraries start them
+from __future__ import annotations
+
+from _common import finish, in_turns, one_thread, parser, table
+
+one_thread()
+
+import time
+from collections.abc import Callable
+from statistics import median
+from typing import Any
+
+import gpytorch
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.linalg
+import torch
+
+import structmat as sm
+
+LENGTH, NOISE = 10.0, 0.01
+Rows = list[list[object]]
+
+
+def matern(xp: Any, distance: Any, length: Any = LENGTH) -> Any:
+    return (1 + distance / length) * xp.exp(-distance / length)
+
+
+def timed(function: Callable[[], Any]) -> tuple[Any, float]:
+    begun = time.process_time()
+    return function(), time.process_time() - begun
+
+
+def grid(sizes: tuple[int, ...], noise: str, *, gaps: bool) -> sm.LinearOperator:
+    """Return the covariance matrix of what is observed on a grid."""
+    rng, steps = np.random.default_rng(0), np.meshgrid(*(np.arange(float(n)) for n in sizes), indexing="ij")
+    covariance = matern(np, np.hypot(*steps) if len(sizes) == 2 else steps[0])
+    n = covariance.size
+    D = NOISE * sm.Identity(n) if noise == "even" else sm.Diagonal(rng.uniform(NOISE, 10 * NOISE, n))
+    A = (sm.Toeplitz(covariance) if len(sizes) == 1 else sm.MultilevelToeplitz.from_covariance(covariance)) + D
+    kept = np.flatnonzero(rng.random(n) > 0.1)
+    return A[kept][:, kept] if gaps else A
+
+
+def cholesky(n: int) -> Rows:
+    c = 0.99 ** np.arange(n)
+    T, A = sm.Toeplitz(c), scipy.linalg.toeplitz(c)
+    calls = {"ours": T.cholesky, "LAPACK": lambda: scipy.linalg.cholesky(A, lower=True)}
+    times = in_turns(calls, rounds=9, limit=8.0)
+    errors = [f"{np.max(np.abs((L := call()) @ L.T - A)):.0e}" for call in calls.values()]
+    return [[f"{n:,}", *(f"{1e3 * median(times[name]):.3g}" for name in calls), *errors]]
+
+
+def logdets(sizes: tuple[int, ...], noise: str, *, gaps: bool, dense: bool) -> Rows:
+    A = grid(sizes, noise, gaps=gaps)
+    (_, log, error), seconds = timed(lambda: sm.slogdet(A, rng=0))
+    exact, by_lapack = (
+        timed(lambda: 2 * np.sum(np.log(np.diag(np.linalg.cholesky(A.to_dense()))))) if dense else ("", "")
+    )
+    name = " x ".join(f"{n:,}" for n in sizes) + (", gaps" if gaps else "")
+    texts = [f"{log:,.1f}", f"{error:.1f}", f"{abs(error / log):.3%}", f"{seconds:.2f}"]
+    return [[name, noise, *texts, *((f"{exact:,.1f}", f"{by_lapack:.2f}") if dense else ("", ""))]]
+
+
+def systems(n: int, noise: str) -> Rows:
+    A = grid((n,), noise, gaps=True)
+    b = np.random.default_rng(1).standard_normal(A.shape[0])
+    found, seconds = timed(lambda: sm.solve(A, b, assume="positive definite", rtol=1e-8))
+    return [[f"{n:,}", noise, f"{found.residual:.0e}", found.iterations, f"{seconds:.2f}"]]
+
+
+def gradients(n: int) -> Rows:
+    """Return the seconds of one value and gradient, after a first one."""
+    rng = np.random.default_rng(0)
+    kept = np.flatnonzero(rng.random(n) > 0.1)
+    y = sm.sampling.sample_stationary(lambda t: matern(np, t), n, rng=1)[0, kept] + 0.1 * rng.standard_normal(len(kept))
+    steps, at, values = torch.arange(n, dtype=torch.float64), torch.from_numpy(kept * 1.0), torch.from_numpy(y)
+
+    def ours() -> None:
+        length, noise = (torch.tensor(v, dtype=torch.float64, requires_grad=True) for v in (LENGTH, NOISE))
+        A = (sm.Toeplitz(matern(torch, steps, length)) + noise * sm.Identity(n))[kept][:, kept]
+        x = sm.solve(A, values, assume="positive definite", rtol=1e-6).x
+        (values @ x + sm.slogdet(A, rng=0, n_probes=16).logabsdet).backward()
+
+    class Exact(gpytorch.models.ExactGP):
+        def __init__(self) -> None:
+            super().__init__(at, values, gpytorch.likelihoods.GaussianLikelihood())
+            self.mean, self.kernel = gpytorch.means.ZeroMean(), gpytorch.kernels.MaternKernel(nu=1.5)
+
+        def forward(self, x: Any) -> Any:
+            return gpytorch.distributions.MultivariateNormal(self.mean(x), self.kernel(x))
+
+    model = Exact().double()
+    model.kernel.lengthscale, model.likelihood.noise = LENGTH * 3**0.5, NOISE
+    likelihood = gpytorch.mlls.ExactMarginalLogLikelihood(model.likelihood, model)
+
+    def by_gpytorch() -> None:
+        (-likelihood(model(at), values)).backward()
+
+    distances = np.abs(kept[:, None] - kept)
+
+    def dense(length: Any, noise: Any) -> Any:
+        L = jnp.linalg.cholesky(matern(jnp, distances, length) + noise * jnp.eye(len(kept)))
+        return jnp.sum(jax.scipy.linalg.solve_triangular(L, y, lower=True) ** 2) + 2 * jnp.sum(jnp.log(jnp.diag(L)))
+
+    by_jax = jax.jit(jax.value_and_grad(dense, (0, 1)))
+
+    def by_scipy() -> None:
+        factor = scipy.linalg.cho_factor(matern(np, distances) + NOISE * np.eye(len(kept)))
+        _ = y @ scipy.linalg.cho_solve(factor, y) + 2 * np.sum(np.log(np.diag(factor[0])))
+
+    calls = [ours, by_gpytorch, lambda: jax.block_until_ready(by_jax(LENGTH, NOISE)), by_scipy]
+    return [[f"{n:,}", *(f"{timed(call)[1]:.2f}" for call in calls if timed(call))]]
+
+
+def main() -> None:
+    options = parser(__doc__).parse_args()
+    jax.config.update("jax_enable_x64", True)
+    quick = options.quick
+    sizes = ((64,), (256,)) if quick else ((256,), (1000,), (4096,))
+    parts = [
+        "Cholesky factors, milliseconds and largest errors:",
+        table(["n", "structmat", "LAPACK", "error", "of LAPACK"], [r for (n,) in sizes for r in cholesky(n)]),
+        "Log-determinants:",
+    ]
+    grids = [((16, 16), True)] if quick else [((64, 64), True), ((256, 256), False), ((100_000,), False)]
+    rows = [
+        r
+        for s, d in grids
+        for g in (False, True)
+        for noise in ("even", "uneven")
+        for r in logdets(s, noise, gaps=g, dense=d)
+    ]
+    head = ["grid", "noise", "estimate", "error", "relative", "seconds", "exact", "seconds of LAPACK"]
+    parts += [table(head, rows, left=2), "Systems with gaps:"]
+    rows = [r for noise in ("even", "uneven") for r in systems(1000 if quick else 100_000, noise)]
+    parts += [
+        table(["n", "noise", "residual", "iterations", "seconds"], rows, left=2),
+        "Value and gradient, in seconds:",
+    ]
+    rows = [r for n in ((200,) if quick else (1000, 2000, 4000)) for r in gradients(n)]
+    parts.append(table(["n", "structmat", "GPyTorch", "JAX, dense", "SciPy, dense, value alone"], rows))
+    finish(
+        options.out,
+        "gaussian_processes",
+        "Gaussian processes on grids",
+        *parts,
+        packages=("structmat", "gpytorch", "jax", "scipy"),
+    )
+
+
+if __name__ == "__main__":
+    main()
