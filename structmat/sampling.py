@@ -8,22 +8,23 @@ have some, which is common on small grids, the square root of the covariance mat
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial, reduce
 from math import frexp, log2, prod
-from typing import Any, NamedTuple, TypeAlias
+from operator import add
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
-from structmat._arguments import as_floating, integer, random_generator
+from structmat._arguments import as_floating, integer, moved_like, random_generator
 from structmat._arguments import grid as checked_grid
 from structmat._array_tools import (
     ArgumentTypeError,
     ArgumentValueError,
     Array,
     ArrayLike,
-    Namespace,
-    device_of,
     in_precision,
     is_complex,
+    namespace,
     namespace_of,
     precision_of,
 )
@@ -33,13 +34,15 @@ from structmat.operators import MultilevelCirculant, MultilevelToeplitz
 __all__ = ["sample_stationary"]
 
 _Covariance: TypeAlias = "Callable[..., ArrayLike] | ArrayLike"
-"""A function of the distances along every axis, or its values at the distances 0, 1, 2, ... on a grid."""
+"""A function of the distances or lags along every axis, or its values at the distances 0, 1, 2, ... on a grid."""
 
 # A negative eigenvalue of this size, in units of eps * log2(N) times the largest, is rounding.
 _ROUNDING = 16.0
+# So is an asymmetry of this size, in units of eps times the largest value: that of the user's own formula.
+_ASYMMETRY = 1000.0
 # Each padding is this much longer than the one before, up to this multiple of the side.
 _GROWTH, _LARGEST = 1.25, 16
-# Up to so many points the covariance matrix may be written out.
+# Up to so many rows the covariance matrix may be written out.
 _WRITTEN_OUT = 1024
 # Complex numbers that are transformed together.
 _CHUNK = 2**18
@@ -50,6 +53,7 @@ def sample_stationary(
     shape: int | tuple[int, ...] | None = None,
     n_samples: int = 1,
     *,
+    n_variables: int | None = None,
     rng: np.random.Generator | int | None = None,
 ) -> Array:
     """Return samples of a stationary Gaussian process with mean zero on a line or a grid.
@@ -60,29 +64,34 @@ def sample_stationary(
         The covariance of two points by their distance along every axis, in steps of the grid. It must be even in each
         distance. A function takes d arrays of distances that broadcast against each other, and returns an array; it is
         evaluated at distances beyond the grid if necessary. An array holds the values at the distances 0, 1, ... along
-        each axis.
+        each axis. For `n_variables` see there.
     shape : int or tuple of int, optional
         The grid. By default that of the array; a function needs it.
     n_samples : int, default 1
         How many samples.
+    n_variables : int, optional
+        The number p of variables at each point, for a process with values in R^p. Then `covariance` must be a function
+        of signed lags h, in d arrays that broadcast against each other, which returns an array of shape ``(..., p, p)``
+        with ``C[a, b] = cov(X_a(t + h), X_b(t))``; so ``C(-h)`` is the transpose of ``C(h)``. With one variable this is
+        the way to give a covariance that is not even in each distance. Default: one variable and distances.
     rng : numpy.random.Generator or int, optional
         The source of random numbers.
 
     Returns
     -------
-    array, shape (n_samples, n_1, ..., n_d)
+    array, shape (n_samples, n_1, ..., n_d) or (n_samples, n_1, ..., n_d, p)
         Independent samples, of the library and device of the covariance, and of its dtype, but float32 for half
-        precision and the default floating dtype for integers.
+        precision and the default floating dtype for integers. The last axis is there where `n_variables` is given.
 
     Raises
     ------
     ValueError
-        If the covariance matrix has negative eigenvalues, so that it is none. On more than 1,024 points, if the
-        embedding has some: for an array at once, for a function after it was padded to sixteen times the grid along
-        every axis. Then it may also be that the range is far beyond the grid. Also if a value is not finite, or `shape`
-        does not fit.
+        If the covariance matrix has negative eigenvalues, so that it is none. On more than 1,024 points, or 1,024 / p
+        with p variables, if the embedding has some: for an array at once, for a function after it was padded to sixteen
+        times the grid along every axis. Then it may also be that the range is far beyond the grid. Also if a value is
+        not finite, `shape` does not fit, or ``C(-h)`` is not the transpose of ``C(h)``.
     TypeError
-        If the covariance is complex, or an argument is of the wrong kind.
+        If the covariance is complex, or an array where `n_variables` is given, or an argument is of the wrong kind.
 
     See Also
     --------
@@ -92,12 +101,18 @@ def sample_stationary(
 
     Notes
     -----
-    The values at distances ``0, ..., m, m - 1, ..., 1`` along every axis are the first column of a circulant matrix of
+    The values at the lags ``0, ..., m, 1 - m, ..., -1`` along every axis are the first column of a circulant matrix of
     ``2 m`` rows a level, with eigenvalues ``s``. Real and imaginary part of ``fftn(sqrt(s / N) * z)``, with N complex
     standard normal numbers z, are two independent vectors with that matrix for covariance, and so are their parts on
-    the grid [1]_ [2]_. The smallest embedding has ``m = n - 1``; for a function it is enlarged, a quarter at a time,
-    until no eigenvalue is negative. The samples are exact then, up to rounding. Two samples cost one transform. If that
-    fails on up to 1,024 points, the eigenvectors of the covariance matrix take the place of the transform.
+    the grid [1]_ [2]_: ``E[z z^T] = 0`` and ``E[z z^H] = 2 I`` make the products of the vector x ``E[x x^T] = 0`` and
+    ``E[x x^H] = 2 C``, a real matrix, so both parts have the covariance C, and none with each other.
+
+    For an array ``m = n - 1``, for a function ``m`` is n or a little more at first; it is enlarged, a quarter at a
+    time, until no eigenvalue is negative. The samples are exact then, up to rounding. Two samples cost one transform.
+    If that fails on up to 1,024 points, the eigenvectors of the covariance matrix take the place of the transform.
+
+    With p variables there is a Hermitian p x p matrix in the place of each eigenvalue, the transform of the blocks, and
+    its square root by `eigh` in that of ``sqrt(s)`` [3]_. A pair of samples costs p transforms and p^2 N products.
 
     References
     ----------
@@ -105,6 +120,7 @@ def sample_stationary(
        embedding of the covariance matrix, SIAM J. Sci. Comput. 18, 1997.
     .. [2] Wood, A. T. A., Chan, G., Simulation of stationary Gaussian processes in [0, 1]^d, J. Comput. Graph. Stat. 3,
        1994.
+    .. [3] Chan, G., Wood, A. T. A., Simulation of stationary Gaussian vector fields, Stat. Comput. 9, 1999.
 
     Examples
     --------
@@ -116,139 +132,185 @@ def sample_stationary(
     >>> field = sm.sampling.sample_stationary(lambda s, t: np.exp(-np.hypot(s, t) / 8), (32, 48), 2_000, rng=0)
     >>> bool(abs(np.mean(field[:, 0, 0] * field[:, 3, 4]) - np.exp(-5 / 8)) < 0.1)
     True
+
+    Two variables, of which the second follows the first by three steps:
+
+    >>> def covariance(h):
+    ...     c = lambda h: np.exp(-abs(h) / 10)
+    ...     return np.stack([c(h), 0.8 * c(h + 3), 0.8 * c(h - 3), c(h)], axis=-1).reshape(*h.shape, 2, 2)
+    >>> pairs = sm.sampling.sample_stationary(covariance, 100, 2_000, n_variables=2, rng=0)
+    >>> pairs.shape
+    (2000, 100, 2)
+    >>> bool(abs(np.mean(pairs[:, 50, 0] * pairs[:, 53, 1]) - 0.8) < 0.1)
+    True
     """
     owner = "sample_stationary"
-    count = integer(n_samples, owner, "n_samples")
-    random = random_generator(rng, owner)
-    if callable(covariance):
-        if shape is None:
-            raise ArgumentValueError(owner, "shape", "must be given for a covariance that is a function")
-        grid = _grid(shape, owner)
-        values, embedding = _padded(covariance, grid, owner)
-    else:
+    p = None if n_variables is None else integer(n_variables, owner, "n_variables")
+    count, random = integer(n_samples, owner, "n_samples"), random_generator(rng, owner)
+    samples = _Process.of(covariance, shape, p, owner).samples(count, random)
+    return samples[:, 0, ...] if p is None else namespace(samples).moveaxis(samples, 1, -1)
+
+
+class _Process(NamedTuple):
+    """A stationary process on a grid."""
+
+    grid: tuple[int, ...]
+    offsets: Array
+    """The covariances at all lags on the grid, shape ``(p, p, 2 n_1 - 1, ..., 2 n_d - 1)``."""
+    at_lags: Callable[[list[int]], Array] | None
+    """Returns those at the lags from ``-m`` to m along every axis; None for an array, which is known on the grid."""
+    owner: str
+    """The public function, for messages."""
+
+    @classmethod
+    def of(
+        cls, covariance: _Covariance, shape: int | tuple[int, ...] | None, n_variables: int | None, owner: str
+    ) -> _Process:
+        """Return the process of a covariance, of which all is checked but its eigenvalues."""
+        sizes = shape if shape is None or isinstance(shape, (list, tuple)) else (shape,)
+        grid = None if sizes is None else checked_grid(sizes, owner, "shape")
+        if callable(covariance):
+            if grid is None:
+                raise ArgumentValueError(owner, "shape", "must be given for a covariance that is a function")
+            at_lags = partial(_at_lags, covariance, n_variables, owner)
+            return cls(grid, at_lags([n - 1 for n in grid]), at_lags, owner)
+        if n_variables is not None:
+            raise ArgumentTypeError(owner, "covariance", "must be a function of signed lags where n_variables is given")
         values = _real(covariance, owner)
-        grid = tuple(int(n) for n in values.shape) if shape is None else _grid(shape, owner)
+        grid = tuple(int(n) for n in values.shape) if grid is None else grid
         if not values.ndim or tuple(values.shape) != grid or 0 in grid:
-            raise ArgumentValueError(
-                owner, "covariance", f"must have the shape of the grid, {grid}, got {tuple(values.shape)}"
+            text = f"must have the shape of the grid, {grid}, got {tuple(values.shape)}"
+            raise ArgumentValueError(owner, "covariance", text)
+        return cls(grid, _mirrored(values), None, owner)
+
+    def samples(self, count: int, rng: np.random.Generator) -> Array:
+        """Return samples, shape ``(count, p, n_1, ..., n_d)``."""
+        grid, offsets, at_lags, owner = self
+        xp = namespace(offsets)
+        # Divided by a square, and that a power of two, as sums of values may be out of range where samples are not.
+        unit = 2.0 ** ((frexp(float(xp.max(xp.abs(offsets))))[1] + 1) // 2)
+        scaled = offsets / unit / unit
+        roots = _embedded(scaled) if at_lags is None else _padded(lambda m: at_lags(m) / unit / unit, grid)
+        if roots is not None:
+            return unit * _samples(roots, grid, count, rng)
+        if offsets.shape[0] * prod(grid) <= _WRITTEN_OUT:
+            root, least = _dense_root(scaled, grid)
+            if least >= 0.0:
+                noise = moved_like(rng.standard_normal((count, root.shape[0])), root)
+                return unit * xp.reshape(noise @ root, (count, -1, *grid))
+            text = f"must have no negative eigenvalue, got {least * unit * unit:.3g} for its matrix on the grid"
+        elif at_lags is None:
+            text = (
+                "has no circulant embedding of this size without negative eigenvalues; give a function instead of an "
             )
-        embedding = _embedded(values)
-    if embedding is not None:
-        return _samples(embedding, grid, count, random)
-    if prod(grid) <= _WRITTEN_OUT:
-        return _samples_by_eigenvectors(values, count, random, owner)
-    text = (
-        f"has no circulant embedding of up to {_LARGEST} times the grid without negative eigenvalues: it is no "
-        "covariance, or its range is far beyond the grid"
-        if callable(covariance)
-        else "has no circulant embedding of this size without negative eigenvalues; give a function instead of an "
-        "array, which can be evaluated beyond the grid, or values on a larger grid, and crop the samples"
-    )
-    raise ArgumentValueError(owner, "covariance", text)
-
-
-def _grid(shape: int | tuple[int, ...], owner: str) -> tuple[int, ...]:
-    return checked_grid(shape if isinstance(shape, (tuple, list)) else (shape,), owner, "shape")
+            text += "array, which can be evaluated beyond the grid, or values on a larger grid, and crop the samples"
+        else:
+            text = f"has no circulant embedding of up to {_LARGEST} times the grid without negative eigenvalues: it is "
+            text += "no covariance, or its range is far beyond the grid"
+        raise ArgumentValueError(owner, "covariance", text)
 
 
 def _real(values: ArrayLike, owner: str) -> Array:
-    """Return finite real values."""
+    """Return finite real values in the precision of computations."""
     array = as_floating(values, owner, "covariance")
     xp = namespace_of(owner, array)
     if is_complex(array.dtype, xp):
         raise ArgumentTypeError(owner, "covariance", f"must be real, got {array.dtype}")
     if not bool(xp.all(xp.isfinite(array))):
         raise ArgumentValueError(owner, "covariance", "must be finite, got NaN or infinity")
-    return array
+    return in_precision(array, precision_of(array.dtype, xp), xp)
 
 
-class _Embedding(NamedTuple):
-    """A circulant matrix without negative eigenvalues."""
+def _at_lags(covariance: Callable[..., ArrayLike], n_variables: int | None, owner: str, reach: list[int]) -> Array:
+    """Return the covariances at the lags from ``-m`` to m along every axis, shape ``(p, p, 2 m_1 + 1, ...)``."""
+    ranges = [np.arange(0.0 if n_variables is None else -m, m + 1.0) for m in reach]
+    values = _real(covariance(*np.meshgrid(*ranges, indexing="ij", sparse=True)), owner)
+    want = tuple(len(lags) for lags in ranges) + (() if n_variables is None else (n_variables, n_variables))
+    if tuple(values.shape) != want:
+        text = f"must return an array of shape {want} for arguments on such a grid, got {tuple(values.shape)}"
+        raise ArgumentValueError(owner, "covariance", text)
+    if n_variables is None:
+        return _mirrored(values)
+    xp = namespace(values)
+    opposite = xp.matrix_transpose(xp.flip(values, axis=tuple(range(len(reach)))))
+    difference = float(xp.max(xp.abs(values - opposite)))
+    if difference > _ASYMMETRY * float(xp.finfo(values.dtype).eps) * float(xp.max(xp.abs(values))):
+        text = f"must be the transpose of that at the opposite lag, C(-h) = C(h)^T, but differs by {difference:.3g}"
+        raise ArgumentValueError(owner, "covariance", text)
+    return xp.moveaxis(values, (-2, -1), (0, 1))
 
-    sizes: tuple[int, ...]
-    eigenvalues: Array
-    """Those of the matrix divided by `unit` squared, as sums of values may be out of range where samples are not."""
-    unit: float
-    """A power of two."""
+
+def _mirrored(values: Array) -> Array:
+    """Return the values of one variable at distances as those at lags."""
+    lags = MultilevelToeplitz.from_covariance(values).t
+    return namespace(values).reshape(lags, (1, 1, *(2 * n - 1 for n in values.shape)))
 
 
-def _padded(covariance: Callable[..., ArrayLike], grid: tuple[int, ...], owner: str) -> tuple[Array, _Embedding | None]:
-    """Return the values on the grid, and the smallest embedding tried that has no negative eigenvalue."""
+def _padded(at_lags: Callable[[list[int]], Array], grid: tuple[int, ...]) -> Array | None:
+    """Return the roots of the smallest embedding tried that has no negative eigenvalue."""
     room = 1.0
-    first: Any = None
     while room <= _LARGEST:
-        reach = [fast_length(max(1, int(room * (n - 1)))) + 1 if n > 1 else 1 for n in grid]
-        lags = np.meshgrid(*(np.arange(float(m)) for m in reach), indexing="ij", sparse=True)
-        values = _real(covariance(*lags), owner)
-        if tuple(values.shape) != tuple(reach):
-            raise ArgumentValueError(
-                owner,
-                "covariance",
-                f"must return an array of shape {tuple(reach)} for such distances, got {tuple(values.shape)}",
-            )
-        first = values[tuple(slice(n) for n in grid)] if first is None else first
-        if (embedding := _embedded(values)) is not None:
-            break
+        # At least n, as the lags m and -m become one, with the mean of their covariances.
+        roots = _embedded(at_lags([fast_length(int(room * n)) if n > 1 else 0 for n in grid]))
+        if roots is not None:
+            return roots
         room *= _GROWTH
-    return first, embedding
+    return None
 
 
-def _embedded(values: Array) -> _Embedding | None:
-    """Return the matrix of the values at distances 0 to m and back along every axis."""
-    xp = namespace_of("sample_stationary", values)
-    unit = _unit(values, xp)
-    values = values / unit / unit
-    for axis, n in enumerate(values.shape):
-        if n > 2:
-            back = xp.flip(xp.take(values, xp.arange(1, n - 1, device=device_of(values)), axis=axis), axis=axis)
-            values = xp.concat((values, back), axis=axis)
-    matrix = MultilevelCirculant.from_kernel(values)
-    eigenvalues = xp.real(matrix.eigvals())
-    rounding = _ROUNDING * log2(eigenvalues.shape[0] + 1)
-    return _Embedding(matrix.sizes, eigenvalues, unit) if _least(eigenvalues, rounding, xp) >= 0.0 else None
+def _embedded(offsets: Array) -> Array | None:
+    """Return the square roots of all eigenvalues, over that of N, shape ``(p, p, 2 m_1, ...)``; None if one is < 0."""
+    xp, p = namespace(offsets), offsets.shape[0]
+    sizes = tuple(max(1, n - 1) for n in offsets.shape[2:])
+    values = offsets[(..., *(slice(n) for n in sizes))]
+    values = xp.roll(values, tuple(-(n // 2) for n in sizes), axis=tuple(range(2, values.ndim)))
+    spectra = MultilevelCirculant(xp.reshape(values, (p, p, -1)), sizes).eigvals() / prod(sizes)
+    rounding = _ROUNDING * log2(p * prod(sizes) + 1)
+    # The Hermitian parts, which are those of a matrix that has the mean of the covariances at the lags m and -m.
+    if p == 1:
+        roots, least = _roots(xp.real(spectra), rounding)
+    else:
+        blocks = xp.permute_dims(spectra, (2, 1, 0))  # conjugate, as samples are transformed forward as well
+        eigenvalues, vectors = xp.linalg.eigh((blocks + xp.conj(xp.matrix_transpose(blocks))) / 2)
+        roots, least = _roots(eigenvalues, rounding)
+        roots = (vectors * roots[..., None, :]) @ xp.conj(xp.matrix_transpose(vectors))
+        roots = xp.permute_dims(roots, (1, 2, 0))
+    return xp.reshape(roots, (p, p, *sizes)) if least >= 0.0 else None
 
 
-def _unit(values: Array, xp: Namespace) -> float:
-    """Return the power of two whose square is near the largest value."""
-    return 2.0 ** ((frexp(float(xp.max(xp.abs(values))))[1] + 1) // 2)
+def _dense_root(offsets: Array, grid: tuple[int, ...]) -> tuple[Array, float]:
+    """Return the square root of the covariance matrix, written out, and the smallest eigenvalue."""
+    xp, n = namespace(offsets), offsets.shape[0] * prod(grid)
+    blocks = MultilevelToeplitz.from_offsets(offsets, len(grid)).to_dense()
+    eigenvalues, vectors = xp.linalg.eigh(xp.reshape(xp.permute_dims(blocks, (0, 2, 1, 3)), (n, n)))
+    roots, least = _roots(eigenvalues, _ROUNDING * n)
+    # The symmetric root: that of the eigenvectors alone would depend on the signs that a library gives them.
+    return (vectors * roots) @ xp.matrix_transpose(vectors), least
 
 
-def _least(eigenvalues: Array, rounding: float, xp: Namespace) -> float:
-    """Return the smallest eigenvalue, zero where it is negative by rounding, in units of eps times the largest."""
+def _roots(eigenvalues: Array, rounding: float) -> tuple[Array, float]:
+    """Return square roots, zero for negative numbers, and the smallest number, zero where that is rounding."""
+    xp = namespace(eigenvalues)
     least, largest = float(xp.min(eigenvalues)), float(xp.max(xp.abs(eigenvalues)))
-    return 0.0 if abs(least) <= rounding * float(xp.finfo(eigenvalues.dtype).eps) * largest else least
+    least = 0.0 if abs(least) <= rounding * float(xp.finfo(eigenvalues.dtype).eps) * largest else least
+    return xp.sqrt(xp.where(eigenvalues > 0.0, eigenvalues, xp.zeros_like(eigenvalues))), least
 
 
-def _samples(embedding: _Embedding, grid: tuple[int, ...], count: int, rng: np.random.Generator) -> Array:
-    """Return white noise coloured by the square roots of the eigenvalues, two samples from each transform."""
-    sizes, eigenvalues, unit = embedding
-    xp = namespace_of("sample_stationary", eigenvalues)
-    roots = xp.sqrt(xp.where(eigenvalues > 0.0, eigenvalues, xp.zeros_like(eigenvalues)) / prod(sizes))
-    corner = (slice(None), *(slice(n) for n in grid))
+def _samples(roots: Array, grid: tuple[int, ...], count: int, rng: np.random.Generator) -> Array:
+    """Return white noise coloured by the square roots, two samples from each transform."""
+    xp, p, sizes = namespace(roots), roots.shape[0], tuple(roots.shape[2:])
+    roots, real = xp.reshape(roots, (p, p, -1)), xp.real(roots) if p > 1 else roots
+    corner = (slice(None), slice(None), *(slice(n) for n in grid))
     parts: tuple[list[Array], list[Array]] = [], []
-    left, most = -(-count // 2), max(1, _CHUNK // prod(sizes))
+    left, most = -(-count // 2), max(1, _CHUNK // (p * prod(sizes)))
     while left:
         pairs = min(left, most)
-        noise = rng.standard_normal((2, pairs, prod(sizes)))
-        first, second = (xp.astype(xp.asarray(part, device=device_of(roots)), roots.dtype) for part in noise)
-        fields = xp.reshape(multilevel_fft(roots * (first + 1j * second), sizes, xp, real=False), (pairs, *sizes))
+        noise = rng.standard_normal((2, pairs, p * prod(sizes)))
+        first, second = (moved_like(part, real) for part in noise)
+        white = xp.reshape(first + 1j * second, (pairs, p, -1))
+        coloured = reduce(add, (roots[:, b, :] * white[:, b : b + 1, :] for b in range(p)))
+        fields = xp.reshape(multilevel_fft(coloured, sizes, xp, real=False), (pairs, p, *sizes))
         for part, of in zip(parts, (xp.real, xp.imag), strict=True):
             part.append(xp.asarray(of(fields)[corner], copy=True))  # else all of the fields would be kept
         left -= pairs
-    return unit * xp.concat((*parts[0], *parts[1]), axis=0)[:count, ...]
-
-
-def _samples_by_eigenvectors(values: Array, count: int, rng: np.random.Generator, owner: str) -> Array:
-    """Return white noise times the square root of the covariance matrix, written out."""
-    xp = namespace_of(owner, values)
-    values = in_precision(values, precision_of(values.dtype, xp), xp)
-    unit = _unit(values, xp)
-    eigenvalues, vectors = xp.linalg.eigh(MultilevelToeplitz.from_covariance(values / unit / unit).to_dense())
-    if (least := _least(eigenvalues, _ROUNDING * eigenvalues.shape[0], xp)) < 0.0:
-        text = f"must have no negative eigenvalue, got {least * unit * unit:.3g} for its matrix on the grid"
-        raise ArgumentValueError(owner, "covariance", text)
-    roots = xp.sqrt(xp.where(eigenvalues > 0.0, eigenvalues, xp.zeros_like(eigenvalues)))
-    noise = xp.asarray(rng.standard_normal((count, prod(values.shape))), device=device_of(roots))
-    # The symmetric root: that of the eigenvectors alone would depend on the signs that a library gives them.
-    colour = (vectors * roots) @ xp.matrix_transpose(vectors)
-    return unit * xp.reshape(xp.astype(noise, roots.dtype) @ colour, (count, *values.shape))
+    return xp.concat((*parts[0], *parts[1]), axis=0)[:count, ...]

@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.signal import correlate
 
+import structmat as sm
 from structmat._array_tools import ArgumentTypeError, ArgumentValueError
+from structmat._fourier import fast_length
 from structmat.sampling import sample_stationary
 
 
@@ -18,16 +21,18 @@ class UnitNoise(np.random.Generator):
         super().__init__(np.random.PCG64(0))
 
     def standard_normal(self, size):
-        _, pairs, count = size
-        assert pairs == 2 * count, "wants as many samples as it has columns"
         noise = np.zeros(size)
-        noise[0, :count], noise[1, count:] = np.eye(count), np.eye(count)
+        _, pairs, count = size
+        self.used = 2 * count
+        assert pairs >= self.used, "wants as many samples as it has columns"
+        noise[0, :count], noise[1, count : self.used] = np.eye(count), np.eye(count)
         return noise
 
 
-def covariance_of_samples(covariance, embedding):
+def covariance_of_samples(covariance, embedding, shape=None, n_variables=None):
     """From the real parts, which are half of the samples; the others are as many and independent."""
-    roots = sample_stationary(covariance, None, 4 * embedding, rng=UnitNoise())
+    embedding *= n_variables or 1
+    roots = sample_stationary(covariance, shape, 4 * embedding, n_variables=n_variables, rng=UnitNoise())
     real, imaginary = (
         np.reshape(part, (2 * embedding, -1)) for part in (roots[: 2 * embedding], roots[2 * embedding :])
     )
@@ -50,6 +55,8 @@ def test_exponential_covariance_on_a_line(n, length):
 
     values = covariance(np.arange(float(n)))
     got = covariance_of_samples(values, max(2, 2 * (n - 1)))
+    np.testing.assert_allclose(got, matrix_of(covariance, (n,)), atol=1e-12)
+    got = covariance_of_samples(lambda h: covariance(np.abs(h))[:, None, None], 2 * fast_length(n), n, 1)
     np.testing.assert_allclose(got, matrix_of(covariance, (n,)), atol=1e-12)
 
 
@@ -135,13 +142,18 @@ def test_seeds_libraries_and_dtypes(backend):
         ((np.ones(3) * 1j,), ArgumentTypeError, "covariance must be real"),
         ((np.array([1.0, np.nan]),), ArgumentValueError, "covariance must be finite"),
         ((lambda t: 1.0, 4), ArgumentValueError, r"covariance must return an array of shape \(4,\)"),
+        ((np.ones((4, 2, 2)), 4, 1, 2), ArgumentTypeError, "covariance must be a function of signed lags"),
+        ((lambda h: h, 4, 1, 2), ArgumentValueError, r"covariance must return an array of shape \(7, 2, 2\)"),
+        ((lambda h: h[:, None, None] + np.eye(2), 4, 1, 2), ArgumentValueError, r"covariance .*, but differs by 6"),
+        ((lambda h: np.ones((h.size, 2, 2)) - np.eye(2), 4, 1, 2), ArgumentValueError, r"covariance .* got -\d"),
         ((np.ones(3), 3, 0), ArgumentValueError, "n_samples must be at least 1, got 0"),
         ((np.ones(3), 2.5), ArgumentTypeError, "shape must be an integer"),
     ],
 )
 def test_bad_arguments(arguments, error, message):
+    *arguments, n_variables = arguments if len(arguments) == 4 else (*arguments, None)
     with pytest.raises(error, match="sample_stationary: " + message):
-        sample_stationary(*arguments)
+        sample_stationary(*arguments, n_variables=n_variables)
 
 
 def test_many_samples_take_little_more_memory_than_the_result():
@@ -169,3 +181,63 @@ def test_multiples_of_a_covariance_give_multiples_of_samples(dtype, end):
     function = sample_stationary(lambda t: np.ldexp(np.exp(-t / 3.0).astype(dtype), 2 * half), 20, rng=0)
     assert np.isfinite(function).all()
     assert np.ldexp(function, -half).std() > 0.1
+
+
+def moving_averages(weights, shape):
+    """What averages of white noise are made of, and their covariance; weights (variables, sources, *window)."""
+    p, sources, *window = weights.shape
+    rows = np.zeros((*shape, p, sources, *np.add(shape, window)))
+    for t in np.ndindex(*shape):
+        within = (slice(i, i + k) for i, k in zip(t, window, strict=True))
+        rows[(*t, ..., *within)] = np.flip(weights, axis=tuple(range(2, weights.ndim)))
+    blocks = np.array([[sum(map(correlate, a, b)) for b in weights] for a in weights])
+
+    def covariance(*lags):
+        inside = np.all([abs(h) < k for h, k in zip(np.broadcast_arrays(*lags), window, strict=True)], axis=0)
+        at = (np.where(inside, h + k - 1, 0).astype(int) for h, k in zip(lags, window, strict=True))
+        return np.moveaxis(np.where(inside, blocks[(..., *at)], 0.0), (0, 1), (-2, -1))
+
+    return rows.reshape(int(np.prod(shape)) * p, -1), covariance
+
+
+@pytest.mark.parametrize(
+    ("weights", "shape"), [((2, 2, 3), (6,)), ((3, 3, 5), (5,)), ((2, 1, 2, 3), (3, 4)), ((1, 1, 2, 2), (1, 3))]
+)
+def test_several_variables_have_their_covariance_exactly(weights, shape):
+    """Also where they are made of one source of noise, and one variable whose covariance is not even on each axis."""
+    p, sources, *window = weights
+    weights = np.random.default_rng(0).standard_normal(weights)
+    weights[(range(sources), range(sources), *(0 for _ in window))] += 9.0  # so that the smallest embedding serves
+    rows, covariance = moving_averages(weights, shape)
+    embedding = int(np.prod([2 * fast_length(n) if n > 1 else 1 for n in shape]))
+    got = covariance_of_samples(covariance, embedding, shape, p)
+    np.testing.assert_allclose(got, rows @ rows.T, atol=1e-11)
+
+
+def test_a_variable_follows_another():
+    weights = np.zeros((2, 1, 6))
+    weights[0, 0, :3] = weights[1, 0, 3:] = [3.0, 2.0, 1.0]
+    samples = sample_stationary(moving_averages(weights, (20,))[1], 20, 5, n_variables=2, rng=0)
+    assert samples.shape == (5, 20, 2)
+    np.testing.assert_allclose(samples[:, 3:, 1], samples[:, :-3, 0], atol=1e-6)
+    assert np.abs(samples[:, 3:, 0] - samples[:, :-3, 1]).max() > 1.0
+
+
+@pytest.mark.parametrize("wave", [True, False])
+def test_samples_of_two_variables(backend, wave, monkeypatch):
+    """White singular values are within sqrt(n) -+ (sqrt(d) + t), but for a chance of 2 exp(-t^2 / 2) < 1e-6.
+
+    A wave has no embedding of any size.
+    """
+    monkeypatch.setattr(sm.sampling, "_LARGEST", 1 if wave else 16)
+    n_samples, n = 6_000, 8
+    c = (lambda h: np.cos(0.7 * h)) if wave else (lambda h: np.exp(-np.abs(h) / 5))
+
+    def covariance(h):
+        blocks = np.array([[c(h), 0.8 * c(h + 2)], [0.8 * c(h - 2), c(h)]]) + 0.3 * np.eye(2)[..., None] * (h == 0.0)
+        return np.moveaxis(blocks, -1, 0)
+
+    samples = sample_stationary(lambda h: backend.asarray(covariance(h)), n, n_samples, n_variables=2, rng=0)
+    blocks = [[covariance(np.array([float(s - t)]))[0] for t in range(n)] for s in range(n)]
+    white = np.linalg.solve(np.linalg.cholesky(np.block(blocks)), backend.to_numpy(samples).reshape(n_samples, -1).T)
+    assert np.abs(np.linalg.svd(white, compute_uv=False) - n_samples**0.5).max() <= (2 * n) ** 0.5 + 5.4
