@@ -309,7 +309,7 @@ def as_matrix(value: ArrayLike, owner: str, argument: str) -> Array:
 def to_numpy(array: Array) -> NDArray[Any]:
     """Return the values as a NumPy array on the CPU, half precision as float32; shares memory where it can."""
     xp = namespace(array)
-    if is_half_precision(array.dtype):
+    if is_half_precision(array.dtype) and not xp.isdtype(array.dtype, ("bool", "integral")):
         array = xp.astype(array, xp.float32)
     if is_torch(array):
         if array.is_meta:

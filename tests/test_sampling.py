@@ -11,7 +11,7 @@ from scipy.signal import correlate
 import structmat as sm
 from structmat._array_tools import ArgumentTypeError, ArgumentValueError
 from structmat._fourier import fast_length
-from structmat.sampling import sample_stationary
+from structmat.sampling import conditional_mean, sample_conditional, sample_stationary
 
 
 class UnitNoise(np.random.Generator):
@@ -22,6 +22,9 @@ class UnitNoise(np.random.Generator):
 
     def standard_normal(self, size):
         noise = np.zeros(size)
+        if len(size) == 2:  # that of observations, after what a sample takes
+            noise[self.used : self.used + size[1]] = np.eye(size[1])
+            return noise
         _, pairs, count = size
         self.used = 2 * count
         assert pairs >= self.used, "wants as many samples as it has columns"
@@ -241,3 +244,58 @@ def test_samples_of_two_variables(backend, wave, monkeypatch):
     blocks = [[covariance(np.array([float(s - t)]))[0] for t in range(n)] for s in range(n)]
     white = np.linalg.solve(np.linalg.cholesky(np.block(blocks)), backend.to_numpy(samples).reshape(n_samples, -1).T)
     assert np.abs(np.linalg.svd(white, compute_uv=False) - n_samples**0.5).max() <= (2 * n) ** 0.5 + 5.4
+
+
+@pytest.mark.parametrize(("shape", "noisy"), [((40,), True), ((5, 8), False)])
+def test_conditional_samples(backend, shape, noisy):
+    """Their mean and covariance are those of the normal distribution given some of its variables."""
+    covariance = lambda *t: np.exp(-sum(t) / 6)
+    rng = np.random.default_rng(1)
+    values = covariance(*np.meshgrid(*(np.arange(float(n)) for n in shape), indexing="ij"))
+    points = rng.permutation(40)[:15]
+    y, noise = rng.standard_normal(15), rng.uniform(0.1, 1.0, 15) if noisy else np.zeros(15)
+    K = matrix_of(covariance, shape)
+    gain = np.linalg.solve(K[np.ix_(points, points)] + np.diag(noise), K[points]).T
+    pairs = 2 * int(np.prod([2 * (n - 1) for n in shape])) + 15
+    args = (backend.asarray(values), shape, points, backend.asarray(y))
+    noise = backend.asarray(noise) if noisy else 0.0
+    samples = sample_conditional(*args, noise=noise, n_samples=2 * pairs, rng=UnitNoise())
+    rows = backend.to_numpy(samples).reshape(2 * pairs, -1)[:pairs] - gain @ y
+    np.testing.assert_allclose(rows.T @ rows, K - gain @ K[points], atol=1e-8)
+    np.testing.assert_allclose(backend.to_numpy(conditional_mean(*args, noise=noise)).ravel(), gain @ y, atol=1e-8)
+    if not noisy:
+        mask = np.zeros(shape, bool)
+        mask.flat[points] = True
+        args = (lambda *t: backend.asarray(covariance(*t)), shape, mask, backend.asarray(y[np.argsort(points)]))
+        (through,) = backend.to_numpy(sample_conditional(*args, rng=0))
+        np.testing.assert_allclose(through.flat[points], y, atol=1e-8)
+        assert np.abs(through.ravel() - gain @ y).max() > 0.5
+
+
+def test_a_nearly_singular_covariance_needs_noise():
+    args = (lambda t: np.exp(-((t / 30) ** 2)), 60, np.arange(60), np.random.default_rng(0).standard_normal(60))
+    with pytest.raises(sm.ConvergenceError):
+        sample_conditional(*args)
+    assert np.isfinite(sample_conditional(*args, noise=1e-2)).all()
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"observed": [True, False]}, ArgumentTypeError, r"observed must be a mask of shape \(4,\) or flat indices"),
+        (
+            {"observed": [0, 4]},
+            ArgumentValueError,
+            "observed must name each point at most once, by indices from 0 to 3",
+        ),
+        ({"observed": [1, 1]}, ArgumentValueError, "observed must name each point at most once"),
+        ({"values": [1.0]}, ArgumentValueError, r"values must have shape \(2,\), one for each observed point"),
+        ({"noise": [1.0, -1.0]}, ArgumentValueError, r"noise must be a variance, or an array of shape \(2,\)"),
+        ({"covariance": lambda t: np.ones((4, 2, 2))}, ArgumentValueError, r"must return an array of shape \(4,\)"),
+    ],
+)
+def test_bad_observations(changes, error, message):
+    arguments = {"covariance": 0.5 ** np.arange(4.0), "shape": 4, "observed": [0, 2], "values": [1.0, 2.0]}
+    for function in (sample_conditional, conditional_mean):
+        with pytest.raises(error, match=f"{function.__name__}: .*{message}"):
+            function(**arguments | changes)
