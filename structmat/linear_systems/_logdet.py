@@ -216,7 +216,7 @@ class _Control(NamedTuple):
     def logs(self, z: Array, xp: Namespace) -> Array:
         """Return ``z^H log(M) z``, zero put where rows were left out."""
         chosen = self.near.chosen
-        wide = z if chosen is None else chosen.scattered(z, xp)
+        wide = z if chosen is None else chosen._scattered(z, xp)
         return inner(wide, self.near.having(xp.log(self.values))._matvec(wide, xp), xp)
 
 

@@ -525,7 +525,7 @@ def _with_more_rows(operator: LinearOperator, chosen: Any) -> LinearOperator | N
     if not isinstance(operator, Diagonal) or chosen is None:
         return None
     xp = operator._own_namespace()
-    return Diagonal(chosen.scattered(operator.d, xp, fill=xp.mean(operator.d, axis=-1, keepdims=True)))
+    return Diagonal(chosen._scattered(operator.d, xp, fill=xp.mean(operator.d, axis=-1, keepdims=True)))
 
 
 @add.rule(object, object)

@@ -32,6 +32,13 @@ from structmat.operators._products import LATER, is_choice, scale
 class Indices:
     """Some of the rows or columns of a matrix, each at most once, in any order; they can be compared and hashed.
 
+    Parameters
+    ----------
+    array : numpy.ndarray of int
+        The indices, not negative.
+    size : int
+        The number of all rows or columns.
+
     Examples
     --------
     >>> import structmat as sm
@@ -46,7 +53,7 @@ class Indices:
     """The number of all rows or columns."""
 
     @classmethod
-    def of(cls, value: Any, size: int, owner: str, argument: str) -> Indices | None:
+    def _of(cls, value: Any, size: int, owner: str, argument: str) -> Indices | None:
         """Return the indices that an array or a mask means; None for None, which stands for all."""
         if value is None or isinstance(value, cls):
             return value
@@ -82,32 +89,32 @@ class Indices:
         return hash((self.size, self.array.tobytes()))
 
     @cached_property
-    def places(self) -> Any:
+    def _places(self) -> Any:
         """For each index below `size` its place among these; their number for all others."""
         places = np.full(self.size, len(self.array))
         places[self.array] = np.arange(len(self.array))
         return places
 
-    def gathered(self, y: Array, xp: Namespace) -> Array:
+    def _gathered(self, y: Array, xp: Namespace) -> Array:
         """Return the entries along the last axis at these indices."""
         return xp.take(y, xp.asarray(self.array, device=device_of(y)), axis=-1)
 
-    def scattered(self, x: Array, xp: Namespace, fill: Array | None = None) -> Array:
+    def _scattered(self, x: Array, xp: Namespace, fill: Array | None = None) -> Array:
         """Return vectors with the given entries at these indices, and zero elsewhere, or `fill`, one for a vector."""
         last = xp.zeros_like(x[..., :1]) if fill is None else fill
-        return xp.take(concat_last([x, last], xp), xp.asarray(self.places, device=device_of(x)), axis=-1)
+        return xp.take(concat_last([x, last], xp), xp.asarray(self._places, device=device_of(x)), axis=-1)
 
-    def within(self, inner: Indices | None) -> Indices:
+    def _within(self, inner: Indices | None) -> Indices:
         """Return what these mean among others that were chosen before."""
         return self if inner is None else Indices(inner.array[self.array], inner.size)
 
 
-def _gathered(y: Array, indices: Indices | None, xp: Namespace) -> Array:
-    return y if indices is None else indices.gathered(y, xp)
+def _take(y: Array, indices: Indices | None, xp: Namespace) -> Array:
+    return y if indices is None else indices._gathered(y, xp)
 
 
-def _scattered(x: Array, indices: Indices | None, xp: Namespace) -> Array:
-    return x if indices is None else indices.scattered(x, xp)
+def _put(x: Array, indices: Indices | None, xp: Namespace) -> Array:
+    return x if indices is None else indices._scattered(x, xp)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -143,10 +150,10 @@ class SubmatrixPlan(Plan):
 
     def step(self, xp: Namespace, dtype: str, *, batched: bool, once: bool = False) -> Step:
         step = self.whole.step(xp, dtype, batched=batched, once=once)
-        return lambda x, out: written(_gathered(step(_scattered(x, self.cols, xp), None), self.rows, xp), out)
+        return lambda x, out: written(_take(step(_put(x, self.cols, xp), None), self.rows, xp), out)
 
     def apply(self, x: Array, xp: Namespace) -> Array:
-        return _gathered(self.whole.apply(_scattered(x, self.cols, xp), xp), self.rows, xp)
+        return _take(self.whole.apply(_put(x, self.cols, xp), xp), self.rows, xp)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -208,7 +215,7 @@ class Submatrix(LinearOperator):
     def __post_init__(self) -> None:
         require_operators("Submatrix", "operator", (self.operator,))
         for name, size in zip(("rows", "cols"), self.operator.shape, strict=True):
-            object.__setattr__(self, name, Indices.of(getattr(self, name), size, "Submatrix", name))
+            object.__setattr__(self, name, Indices._of(getattr(self, name), size, "Submatrix", name))
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -231,10 +238,10 @@ class Submatrix(LinearOperator):
         return "rows and columns chosen by indices"
 
     def _matvec(self, x: Array, xp: Namespace) -> Array:
-        return _gathered(self.operator._matvec(_scattered(x, self.cols, xp), xp), self.rows, xp)
+        return _take(self.operator._matvec(_put(x, self.cols, xp), xp), self.rows, xp)
 
     def _rmatvec(self, y: Array, xp: Namespace) -> Array:
-        return _gathered(self.operator._rmatvec(_scattered(y, self.rows, xp), xp), self.cols, xp)
+        return _take(self.operator._rmatvec(_put(y, self.rows, xp), xp), self.cols, xp)
 
     def _plan(self, xp: Namespace) -> SubmatrixPlan:
         return SubmatrixPlan(self.operator._plan(xp) or ByHooks(self.operator), self.rows, self.cols)
@@ -251,7 +258,7 @@ class Submatrix(LinearOperator):
     def _diagonal(self, method: str, xp: Namespace) -> Array:
         if self.rows != self.cols:
             raise self._no_closed_form(method)
-        return _gathered(self.operator._diagonal(method, xp), self.rows, xp)
+        return _take(self.operator._diagonal(method, xp), self.rows, xp)
 
 
 def _shape(whole: tuple[int, int], rows: Indices | None, cols: Indices | None) -> tuple[int, int]:
@@ -272,17 +279,17 @@ def submatrix(operator: Any, *index: Any) -> Any:
     names, found = ("rows", "cols"), []
     for part, size, name in zip(index, operator.shape, names, strict=True):
         chosen = np.arange(size)[part] if isinstance(part, slice) and part != slice(None) else part
-        indices = Indices.of(chosen, size, owner, name) if is_choice(chosen) else None
+        indices = Indices._of(chosen, size, owner, name) if is_choice(chosen) else None
         found.append(indices)
         if indices is None and not isinstance(part, slice):  # an integer: one row or column
             line, other = (operator[part], 1) if name == "rows" else (operator[:, part], 0)
-            return _gathered(
-                line, Indices.of(index[other], operator.shape[other], owner, names[other]), namespace_of(owner, line)
+            return _take(
+                line, Indices._of(index[other], operator.shape[other], owner, names[other]), namespace_of(owner, line)
             )
     if type(operator) is not Submatrix:
         return Submatrix(operator, *found)
     before = (operator.rows, operator.cols)
-    return Submatrix(operator.operator, *(b if f is None else f.within(b) for f, b in zip(found, before, strict=True)))
+    return Submatrix(operator.operator, *(b if f is None else f._within(b) for f, b in zip(found, before, strict=True)))
 
 
 LATER["submatrix"] = submatrix
