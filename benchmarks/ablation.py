@@ -45,7 +45,6 @@ THREE: Parts = {
     "shift synchronisation": ({}, {"STARTS": {}}),
     "random starts": ({"restarts": 0}, {}),
     "momentum": ({}, {"_MOMENTUM": 0.0}),
-    "all finalists but one": ({}, {"_FINALISTS": 1}),
 }
 """The same for three factors, and names in `_three_factors`."""
 
