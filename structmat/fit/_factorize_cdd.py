@@ -68,6 +68,8 @@ class _Form(NamedTuple):
 
     def product(self) -> CDDProduct:
         """Return the operator."""
+        if self.name == "circulant":
+            return CDDProduct((Circulant(self.vectors[0]),))
         return self.layout.product(self.vectors) if self.layout else _by_shifts(self.vectors)
 
 
@@ -229,7 +231,7 @@ def _few_factors(W: NDArray[Any], target_error: float) -> _Form | None:
     n, circulant = len(W), np.asarray(Circulant.nearest(W).c)
     forms = [
         _Form("diagonal", [W.diagonal().copy()], "", CDDLayout((n, n), 1)),
-        _Form("circulant", [circulant[None, None]], "", CDDLayout((n, n), 1, "min", "circulant")),
+        _Form("circulant", [circulant], ""),
     ]
     for form in forms:
         if np.linalg.norm(W - np.asarray(form.product().to_dense())) <= target_error * np.linalg.norm(W):

@@ -45,7 +45,7 @@ from structmat.fit._products import Products
 from structmat.fit._result import Control, FitProgress, FitResult, Stopped
 from structmat.fit._search import KnownProduct, Search
 from structmat.fit._three_factors import CLOSED_FORMS, BlockGrid, Factors, ThreeFactorSearch
-from structmat.operators import CDDLayout, CDDProduct, Circulant
+from structmat.operators import CDDLayout, CDDProduct, Circulant, Diagonal
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -447,15 +447,16 @@ def _known_start(start: Any, layout: CDDLayout, *, real: bool) -> KnownProduct |
     product = start.operator if isinstance(start, FitResult) else start
     if not isinstance(product, CDDProduct):
         raise ArgumentTypeError(_OWNER, "start", f"must be a CDDProduct or a FitResult, got {start!r}")
+    if layout.is_single_block and not isinstance(product.factors[0], Diagonal):
+        ones = product._own_namespace().ones(product.shape[0], dtype=product.dtype, device=product.device)
+        product = CDDProduct((Diagonal(ones), *product.factors))
     own = _layout_of_start(product, layout.shape)
     if own.block_size != layout.block_size and own.n_factors > 1:
         raise refused(f"must have blocks of {layout.block_size}, got blocks of {own.block_size}")
     fewest = 1 if layout.is_single_block else 3
-    if own.n_factors + (own.first == "circulant") > layout.n_factors or own.n_factors < fewest:
-        raise refused(
-            f"must become a product of {layout.n_factors} factors, the first a diagonal, with identities added, "
-            f"got {own.n_factors} factors, the first a {own.first}"
-        )
+    if not fewest <= own.n_factors <= layout.n_factors:
+        text = f"must become a product of {layout.n_factors} factors, the first a diagonal, with identities added"
+        raise refused(f"{text}, got {own.n_factors} factors")
     vectors = [to_numpy(vector) for vector in own.vectors_of(product)]
     entries = np.concatenate([vector.reshape(-1) for vector in vectors])
     if real and np.iscomplexobj(entries):
@@ -463,7 +464,7 @@ def _known_start(start: Any, layout: CDDLayout, *, real: bool) -> KnownProduct |
     if not np.isfinite(entries).all():
         raise refused("must be finite, got NaN or infinity")
     wide = [v.astype(np.result_type(v.dtype, np.float64)) for v in vectors]
-    whole: Any = layout._balanced(layout._extended(wide, own.first))
+    whole: Any = layout._balanced(layout._extended(wide))
     return KnownProduct("warm start", whole)
 
 

@@ -345,7 +345,7 @@ _MOST_FACTORS = 1000
 
 @dataclass(frozen=True)
 class CDDLayout:
-    """The shape of a CDD product: the kinds of its factors and the shapes of their vectors, without any values.
+    """The shape of a CDD product that begins with a diagonal: the shapes of its vectors, without any values.
 
     Parameters
     ----------
@@ -356,8 +356,6 @@ class CDDLayout:
     block_size : int, "min" or "toeplitz", default "min"
         The side b of the blocks of circulant factors; "min" is the smaller side. "toeplitz" is ``rows + cols - 1``, the
         largest: the leading corner of one circulant of that side is any Toeplitz matrix.
-    first : {"diagonal", "circulant"}, default "diagonal"
-        The kind of the first factor; the kinds alternate.
     owner : str, default "CDDLayout"
         The caller, for error messages. It is not stored.
 
@@ -365,8 +363,7 @@ class CDDLayout:
     ------
     ArgumentValueError
         If a number is out of range, or there is no such product: for a rectangle or several blocks `n_factors` is odd
-        and at least 3, and the first factor is diagonal. There are at most
-        four times as many as the larger side has entries, or 1,000.
+        and at least 3. There are at most four times as many as the larger side has entries, or 1,000.
     ArgumentTypeError
         If an argument is of the wrong kind.
 
@@ -389,8 +386,8 @@ class CDDLayout:
     ((6,), (2, 1, 4), (4,), (1, 1, 4), (4,))
     >>> layout.n_parameters
     26
-    >>> sm.CDDLayout((4, 4), n_factors=2, first="circulant").kinds
-    ('circulant', 'diagonal')
+    >>> layout.kinds
+    ('diagonal', 'circulant', 'diagonal', 'circulant', 'diagonal')
     """
 
     shape: tuple[int, int]
@@ -399,8 +396,6 @@ class CDDLayout:
     """The number of factors."""
     block_size: int | Any = "min"
     """The side of the blocks, an integer."""
-    first: FactorKind = "diagonal"
-    """The kind of the first factor."""
     owner: InitVar[str] = "CDDLayout"
 
     def __post_init__(self, owner: str) -> None:
@@ -416,15 +411,9 @@ class CDDLayout:
             raise ArgumentValueError(owner, "n_factors", text)
         object.__setattr__(self, "n_factors", n_factors)
         object.__setattr__(self, "block_size", _block_size(self.block_size, shape, owner))
-        if self.first not in {"diagonal", "circulant"}:
-            raise ArgumentValueError(owner, "first", f'must be "diagonal" or "circulant", got {self.first!r}')
-        if self.is_single_block:
-            return
-        where = f"for a product of shape {shape} with blocks of {self.block_size}"
-        if self.n_factors < 3 or self.n_factors % 2 == 0:
+        if not self.is_single_block and (self.n_factors < 3 or self.n_factors % 2 == 0):
+            where = f"for a product of shape {shape} with blocks of {self.block_size}"
             raise ArgumentValueError(owner, "n_factors", f"must be odd and at least 3 {where}, got {self.n_factors}")
-        if self.first != "diagonal":
-            raise ArgumentValueError(owner, "first", f'must be "diagonal" {where}, got {self.first!r}')
 
     # What follows from the shape alone
 
@@ -441,8 +430,7 @@ class CDDLayout:
     @property
     def kinds(self) -> tuple[FactorKind, ...]:
         """The kind of each factor, left to right."""
-        second: FactorKind = "circulant" if self.first == "diagonal" else "diagonal"
-        return tuple(second if k % 2 else self.first for k in range(self.n_factors))
+        return tuple("circulant" if k % 2 else "diagonal" for k in range(self.n_factors))
 
     @property
     def factor_shapes(self) -> tuple[tuple[int, int], ...]:
@@ -485,21 +473,14 @@ class CDDLayout:
 
         return tuple(map(identity, self.vector_shapes))
 
-    def _extended(self, vectors: Sequence[Array], first: FactorKind = "diagonal") -> tuple[Array, ...]:
+    def _extended(self, vectors: Sequence[Array]) -> tuple[Array, ...]:
         """Return the vectors of the same product with as many factors as the layout has: identities are added.
 
-        They stand on the side of the square factors, and for a single block on the right, except one on the left if the
-        kinds, of which `first` is that of the first vector, require it.
+        They stand on the side of the square factors, and for a single block on the right.
         """
-        owner = "CDDLayout"
-        shorter = CDDLayout(self.shape, len(vectors), self.block_size, first, owner)
-        shorter._checked(vectors, owner)
-        missing = self.n_factors - len(vectors)
-        left = missing if self.shape[1] > self.shape[0] else int(first != self.first)
-        if left > missing:
-            raise ArgumentValueError(
-                owner, "vectors", f"must fit into {self.n_factors} factors, the first {self.first}, got {len(vectors)}"
-            )
+        shorter = CDDLayout(self.shape, len(vectors), self.block_size)
+        shorter._checked(vectors, "CDDLayout")
+        left = self.n_factors - len(vectors) if self.shape[1] > self.shape[0] else 0
         identities = self._identities(vectors[0])
         return (*identities[:left], *vectors, *identities[left + len(vectors) :])
 
@@ -573,15 +554,14 @@ class CDDLayout:
         ArgumentTypeError
             If `product` is not a CDD product.
         ArgumentValueError
-            If its factors have blocks of several sizes, or other shapes than those of a layout.
+            If it begins with a circulant, or its factors have blocks of several sizes or other shapes.
 
         Examples
         --------
         >>> import numpy as np
         >>> import structmat as sm
-        >>> P = sm.CDDProduct.from_vectors(np.ones(3), np.ones(3), first="circulant")
-        >>> sm.CDDLayout.of(P)
-        CDDLayout(shape=(3, 3), n_factors=2, block_size=3, first='circulant')
+        >>> sm.CDDLayout.of(sm.CDDProduct.from_vectors(np.ones(3), np.ones(3)))
+        CDDLayout(shape=(3, 3), n_factors=2, block_size=3)
         """
         owner = "CDDLayout.of"
         if not isinstance(product, CDDProduct):
@@ -593,8 +573,9 @@ class CDDLayout:
         } or {product.shape[0]}
         if len(sizes) > 1:
             raise ArgumentValueError(owner, "product", f"must have blocks of one size, got {sorted(sizes)}")
-        first: FactorKind = "diagonal" if isinstance(product.factors[0], Diagonal) else "circulant"
-        layout = cls(product.shape, product.n_factors, sizes.pop(), first, owner)
+        if not isinstance(product.factors[0], Diagonal):
+            raise ArgumentValueError(owner, "product", "must begin with a diagonal, of ones if need be")
+        layout = cls(product.shape, product.n_factors, sizes.pop(), owner)
         shapes = tuple(f.shape for f in product.factors)
         if shapes != layout.factor_shapes:
             raise ArgumentValueError(

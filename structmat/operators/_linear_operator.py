@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
-from structmat._arguments import can_raise_for_values, copied, copied_into, negligible, non_negative
+from structmat._arguments import can_raise_for_values, copied, negligible, non_negative
 from structmat._array_tools import (
     ArgumentTypeError,
     ArgumentValueError,
@@ -452,15 +452,13 @@ class LinearOperator(Operator["LinearOperator"]):
         op, xp = self._to_working_precision("inv", square=True)
         return self._from_working_precision(op._inv(xp), xp)
 
-    def solve(self, b: ArrayLike, /, *, out: Any = None) -> Array:
+    def solve(self, b: ArrayLike, /) -> Array:
         """Return x with ``self @ x = b``.
 
         Parameters
         ----------
         b : array, shape (n,) or (..., n, k)
             One right-hand side, or right-hand sides in columns, as for ``@`` and `numpy.linalg.solve`.
-        out : numpy.ndarray, optional
-            Array for the result, of its shape and dtype; NumPy only.
 
         Returns
         -------
@@ -495,17 +493,15 @@ class LinearOperator(Operator["LinearOperator"]):
         True
         """
         is_one = b.ndim == 1 if type(b) is np.ndarray else is_vector(b)
-        return self._solution(b, "solve", -1 if is_one else -2, out)
+        return self._solution(b, "solve", -1 if is_one else -2)
 
-    def inv_matvec(self, b: ArrayLike, /, *, out: Any = None) -> Array:
+    def inv_matvec(self, b: ArrayLike, /) -> Array:
         """Return x with ``matvec(x) = b``, along the last axis.
 
         Parameters
         ----------
         b : array, shape (..., n)
             One right-hand side, or any batch of them along the last axis, as for `matvec`.
-        out : numpy.ndarray, optional
-            Array for the result, of its shape and dtype; NumPy only.
 
         Returns
         -------
@@ -524,16 +520,15 @@ class LinearOperator(Operator["LinearOperator"]):
         >>> sm.Diagonal(np.array([1.0, 2.0])).inv_matvec(np.ones((3, 2))).shape
         (3, 2)
         """
-        return self._solution(b, "inv_matvec", -1, out)
+        return self._solution(b, "inv_matvec", -1)
 
-    def _solution(self, b: ArrayLike, method: str, axis: int, out: Any) -> Array:
+    def _solution(self, b: ArrayLike, method: str, axis: int) -> Array:
         rows, cols = self.shape
         if rows != cols:
             self._to_working_precision(method, square=True)
         op, right, xp, dtype = self._operand(b, method, "b", rows, axis)
         x = op._solve(right, xp) if axis == -1 else op._in_columns(lambda A, v: A._solve(v, xp), right, xp)
-        x = x if x.dtype == dtype else cast_back(x, dtype, xp)
-        return x if out is None else copied_into(out, x, f"{type(self).__name__}.{method}")
+        return x if x.dtype == dtype else cast_back(x, dtype, xp)
 
     def pinv(self, *, rtol: float | None = None) -> LinearOperator:
         """Return the Moore-Penrose pseudo-inverse as an operator.

@@ -226,7 +226,7 @@ def _ready(method: str, products: str, *, one: bool = False) -> Any:
     general = getattr(LinearOperator, method)
 
     @wraps(general)
-    def product(self: Any, x: Any, /, *, out: Any = None) -> Any:
+    def product(self: Any, x: Any, /, **out: Any) -> Any:  # which `matvec` alone has
         try:
             found = getattr(self, products)
         except AttributeError:
@@ -235,20 +235,22 @@ def _ready(method: str, products: str, *, one: bool = False) -> Any:
             shape, vector = x.shape, found.vector
             if shape == vector or (shape[-1:] == vector and not one):
                 step = found.one if shape == vector else found.batched
-                return step(x, None) if out is None else _into(out, step, x, self.shape, f"Prepared.{method}")
-        return general(self, x, out=out)
+                if not out:
+                    return step(x, None)
+                if method == "matvec" and out.keys() == {"out"}:
+                    return step(x, None) if out["out"] is None else _into(out["out"], step, x, self.shape[0])
+        return general(self, x, **out)
 
     return product
 
 
-def _into(out: Any, step: Step, x: Any, shape: tuple[int, int], owner: str) -> Any:
+def _into(out: Any, step: Step, x: Any, length: int) -> Any:
     """Return `out` filled with products: directly where the engine can write there."""
-    length = shape[0 if owner != "Prepared.rmatvec" else 1]
     fits = type(out) is type(x) is np.ndarray and out.dtype == x.dtype and out.shape == (*x.shape[:-1], length)
     if fits and out.flags.carray and not np.may_share_memory(out, x):
         step(x, out)
         return out
-    return copied_into(out, step(x, None), owner)
+    return copied_into(out, step(x, None), "Prepared.matvec")
 
 
 @dataclass(frozen=True, eq=False, repr=False)

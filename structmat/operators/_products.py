@@ -276,15 +276,13 @@ class Operator(Parametrised, ABC, Generic[Op]):
         y = y if y.dtype == dtype else cast_back(y, dtype, xp)
         return y if out is None else copied_into(out, y, f"{type(self).__name__}.matvec")
 
-    def rmatvec(self, y: ArrayLike, /, *, out: Any = None) -> Array:
+    def rmatvec(self, y: ArrayLike, /) -> Array:
         """Return A^H y, the product with the adjoint, along the last axis.
 
         Parameters
         ----------
         y : array, shape (..., rows)
             One vector or any batch of them.
-        out : numpy.ndarray, optional
-            Array for the result, of its shape and dtype; NumPy only.
 
         Returns
         -------
@@ -297,18 +295,15 @@ class Operator(Parametrised, ABC, Generic[Op]):
             As for `matvec`.
         """
         op, operand, xp, dtype = self._operand(y, "rmatvec", "y", self.shape[0])
-        x = cast_back(op._rmatvec(operand, xp), dtype, xp)
-        return x if out is None else copied_into(out, x, f"{type(self).__name__}.rmatvec")
+        return cast_back(op._rmatvec(operand, xp), dtype, xp)
 
-    def matmat(self, X: ArrayLike, /, *, out: Any = None) -> Array:
+    def matmat(self, X: ArrayLike, /) -> Array:
         """Return A X for columns, as `numpy.matmul` does.
 
         Parameters
         ----------
         X : array, shape (..., cols, k)
             Matrices; leading axes broadcast against the operator's batch.
-        out : numpy.ndarray, optional
-            Array for the result, of its shape and dtype; NumPy only.
 
         Returns
         -------
@@ -321,8 +316,7 @@ class Operator(Parametrised, ABC, Generic[Op]):
             As for `matvec`, and if `X` has fewer than two axes.
         """
         op, operand, xp, dtype = self._operand(X, "matmat", "X", self.shape[1], axis=-2)
-        Y = cast_back(op._matmat(operand, xp), dtype, xp)
-        return Y if out is None else copied_into(out, Y, f"{type(self).__name__}.matmat")
+        return cast_back(op._matmat(operand, xp), dtype, xp)
 
     def to_dense(self) -> Array:
         """Return the matrix itself.

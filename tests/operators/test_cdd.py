@@ -18,8 +18,7 @@ from tests.backends import Backend
 def layouts(draw: Any) -> sm.CDDLayout:
     rows, cols = draw(st.integers(1, 9)), draw(st.integers(1, 9))
     if draw(st.booleans()):
-        first = draw(st.sampled_from(["diagonal", "circulant"]))
-        return sm.CDDLayout((rows, rows), draw(st.integers(1, 6)), "min", first)
+        return sm.CDDLayout((rows, rows), draw(st.integers(1, 6)))
     size = draw(st.one_of(st.just("min"), st.integers(1, max(rows, cols))))
     return sm.CDDLayout((rows, cols), draw(st.sampled_from([3, 5, 7])), size)
 
@@ -40,7 +39,7 @@ def test_a_product_has_the_layout_that_made_it(layout: sm.CDDLayout, seed: int) 
     assert product.n_parameters == layout.n_parameters == sum(v.size for v in vectors)
     assert tuple(f.shape for f in product.factors) == layout.factor_shapes
     assert [isinstance(f, sm.Diagonal) for f in product.factors] == [kind == "diagonal" for kind in layout.kinds]
-    if layout.n_factors > 1 or layout.first == "circulant" or layout.is_single_block:
+    if layout.n_factors > 1 or layout.is_single_block:
         assert sm.CDDLayout.of(product) == layout
         for v, w in zip(vectors, layout.vectors_of(product), strict=True):
             np.testing.assert_array_equal(v, w)
@@ -59,18 +58,10 @@ def test_identities_are_identities(layout: sm.CDDLayout) -> None:
 
 @given(layouts(), st.integers(0, 2**32 - 1), st.data())
 def test_extension_keeps_the_product(layout: sm.CDDLayout, seed: int, data: Any) -> None:
-    if layout.is_single_block:
-        first = data.draw(st.sampled_from(["diagonal", "circulant"]))
-        fewer = data.draw(st.integers(1, layout.n_factors))
-        if fewer + (first != layout.first) > layout.n_factors:
-            with pytest.raises(sm.ArgumentValueError, match="vectors must fit into"):
-                layout._extended(drawn(replace(layout, n_factors=fewer, first=first), seed), first)
-            return
-    else:
-        first, fewer = "diagonal", data.draw(st.sampled_from(range(3, layout.n_factors + 1, 2)))
-    shorter = replace(layout, n_factors=fewer, first=first)
+    counts = range(1, layout.n_factors + 1) if layout.is_single_block else range(3, layout.n_factors + 1, 2)
+    shorter = replace(layout, n_factors=data.draw(st.sampled_from(counts)))
     vectors = drawn(shorter, seed)
-    extended = layout._extended(vectors, first)
+    extended = layout._extended(vectors)
     assert tuple(v.shape for v in extended) == layout.vector_shapes
     expected = shorter.product(vectors).to_dense()
     np.testing.assert_allclose(
@@ -134,8 +125,6 @@ def test_a_product_of_spectra_or_small_grids_has_a_layout() -> None:
         (((4, 4), 3, None), TypeError, "block_size", 'must be an integer, "min" or "toeplitz", got None'),
         (((4, 4), 3, "max"), TypeError, "block_size", "got 'max'"),
         (((4, 3), 3, 7), ValueError, "block_size", r"at most rows \+ cols - 1 = 6, got 7"),
-        (((4, 4), 3, "min", "c"), ValueError, "first", 'must be "diagonal" or "circulant"'),
-        (((4, 2), 3, "min", "circulant"), ValueError, "first", 'must be "diagonal" for a product of shape'),
     ],
 )
 def test_impossible_layouts_are_refused(arguments: Any, error: type[Exception], argument: str, text: str) -> None:
@@ -154,6 +143,8 @@ def test_vectors_and_products_that_do_not_fit_are_refused() -> None:
         layout.product([good[0], np.ones(2), good[2]])
     with pytest.raises(ValueError, match=r"CDDLayout: n_factors must be odd"):
         layout._extended(good[:2])
+    with pytest.raises(ValueError, match=r"CDDLayout\.of: product must begin with a diagonal"):
+        sm.CDDLayout.of(sm.CDDProduct.from_vectors(np.ones(3), first="circulant"))
     with pytest.raises(TypeError, match=r"CDDLayout\.of: product must be a CDDProduct, got Diagonal"):
         sm.CDDLayout.of(sm.Diagonal(np.ones(3)))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"CDDLayout\.vectors_of: product must have the layout"):

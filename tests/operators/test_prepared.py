@@ -96,19 +96,15 @@ def test_out_is_filled_whatever_its_layout_and_may_be_the_operand(entry: Entry, 
     sample = entry.draw(Vectors(6, dtype))
     op, v = sample.make(np.asarray), Vectors(7, dtype)
     for P in (op, op.prepare(), by_plan(op.prepare()) if isinstance(op.prepare(), sm.Prepared) else op):
-        rows, cols = P.shape
-        calls = [(P.matmat, v(cols, 5))]
+        cols = P.shape[1]
         for shape in ((), (3,), (2, 9)):
-            calls += [(P.matvec, v(*shape, cols)), (P.rmatvec, v(*shape, rows))]
-            if "solve" in entry.closed_forms and np.all(np.linalg.cond(sample.dense) < 100):
-                calls.append((P.inv_matvec, v(*shape, rows)))
-        for method, operand in calls:
-            expected = method(operand.copy())
+            operand = v(*shape, cols)
+            expected = P.matvec(operand.copy())
             strided = np.empty((*expected.shape, 2), expected.dtype)[..., 0]
             unaligned = np.zeros(expected.nbytes + 1, "u1")[1:].view(expected.dtype).reshape(expected.shape)
             fits = (expected.shape, expected.dtype) == (operand.shape, operand.dtype)
             for out in (np.empty_like(expected), strided, unaligned, *([operand] * fits)):
-                assert method(operand, out=out) is out
+                assert P.matvec(operand, out=out) is out
                 assert_same(out, expected)
 
 
