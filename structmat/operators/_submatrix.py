@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -51,6 +50,9 @@ class Indices:
     """The indices, integers of NumPy."""
     size: int
     """The number of all rows or columns."""
+    _places: Any = field(init=False, repr=False)
+    """For each of these its place among the indices; for all others the number of indices."""
+    _hash: int = field(init=False, repr=False)
 
     @classmethod
     def _of(cls, value: Any, size: int, owner: str, argument: str) -> Indices | None:
@@ -78,22 +80,18 @@ class Indices:
     def __len__(self) -> int:
         return len(self.array)
 
+    def __post_init__(self) -> None:
+        # now, as no compiler traces a property that is kept when it is first asked for
+        places = np.full(self.size, len(self.array))
+        places[self.array] = np.arange(len(self.array))
+        object.__setattr__(self, "_places", places)
+        object.__setattr__(self, "_hash", hash((self.size, self.array.tobytes())))
+
     def __hash__(self) -> int:
         return self._hash
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Indices) and self.size == other.size and np.array_equal(self.array, other.array)
-
-    @cached_property
-    def _hash(self) -> int:
-        return hash((self.size, self.array.tobytes()))
-
-    @cached_property
-    def _places(self) -> Any:
-        """For each index below `size` its place among these; their number for all others."""
-        places = np.full(self.size, len(self.array))
-        places[self.array] = np.arange(len(self.array))
-        return places
 
     def _gathered(self, y: Array, xp: Namespace) -> Array:
         """Return the entries along the last axis at these indices."""

@@ -28,9 +28,11 @@ KINDS: dict[str, tuple[Callable[..., sm.LinearOperator], list[tuple[int, ...]]]]
     "D C D": (sm.CDDProduct.from_vectors, [(4,), (4,), (4,)]),
     "D B D": (lambda a, c, b: sm.CDDProduct.from_vectors(a, c, b, block=True), [(5,), (2, 3, 3), (7,)]),
     "five factors": (sm.CDDProduct.from_vectors, [(4,)] * 5),
+    "Submatrix": (lambda c, r: sm.Toeplitz(c, r)[::2][:, [0, 3, 2]], [(4,), (6,)]),
     "Sum": (lambda c, d: sm.Circulant(c) + sm.Diagonal(d), [(4,), (4,)]),
     "Scaled": (lambda c, d, s: s * (sm.Circulant(c) @ sm.BlockCirculant(d)), [(4,), (2, 2, 2), ()]),
 }
+CHOSEN = KINDS["Submatrix"][0](torch.ones(4), torch.ones(6))
 kinds = pytest.mark.parametrize("kind", list(KINDS))
 VERSION = tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2])
 compiler = pytest.mark.skipif(VERSION < (2, 13), reason="the compiler of torch 2.6 fails on transforms of batches")
@@ -146,6 +148,7 @@ def test_compiles_to_one_graph(kind: str) -> None:
 
     make_in_graph = {  # composing by @ costs a break, so a hot path names its class
         "Sum": lambda c, d: sm.Sum((sm.Circulant(c), sm.Diagonal(d))),
+        "Submatrix": lambda c, r: sm.Submatrix(sm.Toeplitz(c, r), CHOSEN.rows, CHOSEN.cols),  # nor are indices found
         "Scaled": lambda c, d, s: sm.Scaled(sm.Product((sm.Circulant(c), sm.BlockCirculant(d))), s),
     }.get(kind, make)
     with warnings.catch_warnings():
