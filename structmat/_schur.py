@@ -44,6 +44,7 @@ def schur(c: Array, r: Array, xp: Namespace, owner: str, *, with_factor: bool) -
         orders = np.nonzero(~passed)[-1] + 1
         if orders.size:
             text = f"the matrix is not positive definite: its leading section of order {orders.min()} is not"
+            text += "" if bool(xp.all(xp.isfinite(first))) else ", as it holds NaN or infinity"
             raise np.linalg.LinAlgError(f"{owner}: {text}")
     return coefficients, factor
 

@@ -65,8 +65,8 @@ def sample_stationary(
     ----------
     covariance : callable or array, shape (n_1, ..., n_d)
         The covariance of two points by their distance along every axis, in steps of the grid. It must be even in each
-        distance. A function takes d arrays of distances that broadcast against each other, and returns an array; it is
-        evaluated at distances beyond the grid if necessary. An array holds the values at the distances 0, 1, ... along
+        distance. A function takes d NumPy arrays of distances that broadcast, and returns an array; it is evaluated at
+        distances beyond the grid if necessary. An array holds the values at the distances 0, 1, ... along
         each axis. For `n_variables` see there.
     shape : int or tuple of int, optional
         The grid. By default that of the array; a function needs it.
@@ -471,7 +471,7 @@ def _points(observed: Any, grid: tuple[int, ...], owner: str) -> Any:
     if points.dtype.kind == "b" and points.shape == grid:
         points = np.flatnonzero(points)
     if points.ndim != 1 or points.dtype.kind not in "iu" or not points.size:
-        text = f"must be a mask of shape {grid} or flat indices, not empty, got {points.dtype} of shape {points.shape}"
+        text = f"must be a mask of shape {grid} or flat indices, got {points.dtype} of shape {points.shape}"
         raise ArgumentTypeError(owner, "observed", text)
     if points.min() < 0 or points.max() >= prod(grid) or len(np.unique(points)) < len(points):
         text = f"must name each point at most once, by indices from 0 to {prod(grid) - 1}"

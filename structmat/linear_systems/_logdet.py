@@ -1,4 +1,4 @@
-"""Log-determinants of positive definite operators: by a closed form, else by stochastic Lanczos quadrature."""
+"""Log-determinants of positive definite operators: closed forms, small dense ones, and Lanczos quadrature."""
 
 from __future__ import annotations
 
@@ -28,7 +28,16 @@ from structmat._array_tools import (
 )
 from structmat.linear_systems._solve import arrays_of, require_operator, solution, with_arrays
 from structmat.linear_systems._systems import ConvergenceError, IterationSettings, Nearest, inner, nearest, probe
-from structmat.operators import LinearOperator
+from structmat.operators import LinearOperator, Submatrix
+
+_WRITTEN_OUT = 1024
+"""Up to so many unknowns the matrix is written out, which takes no longer than an estimate."""
+
+_GAPS = 1 << 22
+"""The most missing rows of a grid times its points, for as many numbers are computed then."""
+
+_PROBES = 32
+"""The default number of probes."""
 
 _CHUNK = 5
 """Steps between two looks at the quadrature."""
@@ -74,20 +83,21 @@ class SlogdetEstimate(NamedTuple):
 def slogdet(
     A: LinearOperator,
     *,
-    n_probes: int = 32,
+    n_probes: int | None = None,
     target_error: float | None = None,
     rng: np.random.Generator | int | None = None,
     max_iter: int | None = None,
 ) -> SlogdetEstimate:
-    """Return sign and logarithm of the determinant: by a closed form, else estimated for a positive definite operator.
+    """Return sign and logarithm of the determinant: by a closed form, else for a positive definite operator.
 
     Parameters
     ----------
     A : LinearOperator
         A square matrix or a stack of them, on any array library. Where it has no closed form, Hermitian and positive
         definite.
-    n_probes : int, default 32
-        The number of random vectors, at least 2. The standard error falls with its square root.
+    n_probes : int, optional
+        The number of random vectors of an estimate, at least 2. The standard error falls with its square root. Default:
+        none up to 1,024 unknowns, where the matrix is written out, or where few are missing on a grid; else 32.
     target_error : float, optional
         The standard error that is wanted: more groups of `n_probes` vectors are added until it is reached. Not under
         ``jax.jit``.
@@ -106,7 +116,7 @@ def slogdet(
     Raises
     ------
     numpy.linalg.LinAlgError
-        If A is not positive definite, or a closed form finds no determinant.
+        If A has no closed form and is not positive definite. A closed form returns the sign, whatever it is.
     ConvergenceError
         If `max_iter` steps do not suffice, or 100 groups of vectors for `target_error`.
     ValueError
@@ -121,13 +131,15 @@ def slogdet(
 
     Notes
     -----
-    With a random vector z of independent signs, ``log(det(A))`` is the mean of ``z^H log(A) z``, for which k steps of
-    Lanczos' method give a quadrature rule of order 2 k [1]_. Where the nearest circulant (of several levels on a grid)
-    or diagonal matrix M is known, as for sums and products of circulant, Toeplitz and diagonal parts, ``log(det(A))``
-    is ``log(det(M))``, which is exact, plus that of ``M^(-1/2) A M^(-1/2)``, which is near the identity: that takes few
-    steps, and its standard error is small. Where A is a principal `Submatrix` (a grid with gaps), also with a diagonal
-    matrix added, M is that of the whole grid, and ``z^H log(M) z`` is a control variate: it is subtracted for each z,
-    and its exact mean added.
+    Without a closed form it takes a dense Cholesky factor, O(n^3), or an estimate. With a random vector z of signs,
+    ``log(det(A))`` is the mean of ``z^H log(A) z``, for which k steps of Lanczos' method give a quadrature rule
+    of order 2 k [1]_. Where the nearest circulant (of several levels on a grid) or diagonal matrix M is known, as for
+    sums and products of circulant, Toeplitz and diagonal parts, ``log(det(A))`` is ``log(det(M))``, which is exact,
+    plus that of ``M^(-1/2) A M^(-1/2)``, which is near the identity: that takes few steps, and its standard error is
+    small. Where A is a principal `Submatrix` (a grid with gaps), also with a diagonal matrix added, M is that of the
+    whole grid, and ``z^H log(M) z`` is a control variate: it is subtracted for each z, and its exact mean added. If the
+    whole matrix has a closed form and few rows are missing, the result is exact: the determinant of the whole times
+    that of the missing rows and columns of its inverse.
 
     Each step costs a product with A and two with roots of M. Under ``jax.jit`` no value can be looked at: an estimate
     that has not converged is NaN.
@@ -148,14 +160,15 @@ def slogdet(
     >>> import structmat as sm
     >>> n = 500
     >>> A = sm.Toeplitz(0.9 ** np.arange(n)) + sm.Diagonal(np.linspace(0.1, 0.2, n))
-    >>> sign, logdet, error = sm.slogdet(A, rng=0)
-    >>> exact = np.linalg.slogdet(A.to_dense()).logabsdet
+    >>> exact = sm.slogdet(A).logabsdet
+    >>> sign, logdet, error = sm.slogdet(A, n_probes=32, rng=0)
     >>> bool(abs(logdet - exact) < 3 * error), bool(error < 1e-3 * abs(exact))
     (True, True)
     """
     owner = "slogdet"
     require_operator(A, owner)
-    count, random = integer(n_probes, owner, "n_probes", least=2), random_generator(rng, owner)
+    count = _PROBES if n_probes is None else integer(n_probes, owner, "n_probes", least=2)
+    random = random_generator(rng, owner)
     wanted = None if target_error is None else non_negative(target_error, owner, "target_error")
     if A.shape[0] != A.shape[1]:
         raise ArgumentValueError(owner, "A", f"must be square, got shape {A.shape}")
@@ -163,8 +176,10 @@ def slogdet(
     with suppress(NotImplementedError):
         sign, log = op._slogdet(xp)
         return _finished(A, sign, log, xp.zeros_like(log), xp)
+    if n_probes is None and wanted is None and (known := _exact(op, xp)) is not None:
+        return _finished(A, xp.ones_like(known), known, xp.zeros_like(known), xp)
     in_jax = library_of(xp) == "jax"
-    traced = in_jax and any(isinstance(array, sys.modules["jax"].core.Tracer) for array in op._arrays())
+    traced = any(_is_traced(array, xp) for array in op._arrays())
     usual = min(op.shape[0], _TRACED if traced else _STEPS)
     steps = usual if max_iter is None else integer(max_iter, owner, "max_iter")
     estimates, probes = [], []
@@ -186,6 +201,46 @@ def slogdet(
         z = xp.concat(probes, axis=0)
         log = _differentiable_in_jax(op, z, log) if in_jax else with_derivatives(op, z, log, _trace_in_torch, xp)
     return _finished(A, estimate.sign, log, estimate.standard_error, xp)
+
+
+def _exact(op: LinearOperator, xp: Namespace) -> Array | None:
+    """Return the logarithm of the determinant where that takes no longer than an estimate: of few rows, or few gaps."""
+    if op.shape[0] <= _WRITTEN_OUT:
+        dense = op.to_dense()
+        if not _is_traced(dense, xp):
+            allowed = _ROUNDING * float(xp.finfo(dense.dtype).eps) * xp.max(xp.abs(dense))
+            _require_hermitian(xp.all(~(xp.abs(dense - _adjoint(dense, xp)) > allowed)))
+        return _by_cholesky(dense, xp)
+    whole, chosen = op._whole()
+    missing = None if chosen is None else chosen._others()
+    if missing is None or len(missing) * missing.size > _GAPS:
+        return None
+    try:
+        log, inverse = whole._slogdet(xp)[1], whole._inv(xp)
+    except (NotImplementedError, np.linalg.LinAlgError):
+        return None
+    return log + _by_cholesky(Submatrix(inverse, missing, missing).to_dense(), xp)
+
+
+def _by_cholesky(dense: Array, xp: Namespace) -> Array:
+    """Return the logarithm of the determinant of the Hermitian part of a matrix; NaN in a trace of what has none."""
+    try:
+        factor = xp.linalg.cholesky((dense + _adjoint(dense, xp)) / 2)
+    except (np.linalg.LinAlgError, RuntimeError):  # the latter of torch
+        factor = xp.full_like(dense, float("nan"))
+    diagonal = xp.linalg.diagonal(factor)
+    log: Array = 2 * xp.sum(xp.log(xp.real(diagonal) if is_complex(diagonal.dtype, xp) else diagonal), axis=-1)
+    if not _is_traced(dense, xp):
+        _require_positive(log, xp)
+    return log
+
+
+def _adjoint(dense: Array, xp: Namespace) -> Array:
+    return xp.matrix_transpose(xp.conj(dense) if is_complex(dense.dtype, xp) else dense)
+
+
+def _is_traced(array: Array, xp: Namespace) -> bool:
+    return library_of(xp) == "jax" and isinstance(array, sys.modules["jax"].core.Tracer)
 
 
 def _finished(A: LinearOperator, sign: Array, log: Array, error: Array, xp: Namespace) -> SlogdetEstimate:

@@ -74,7 +74,9 @@ class Indices:
             raise IndexError(f"{owner}: {argument} has {wrong}, which is none of the {size} indices")
         array = np.where(array < 0, array + size, array).astype(np.int64)
         if np.bincount(array, minlength=size).max() > 1:
-            raise ArgumentValueError(owner, argument, "must name each index at most once")
+            raise ArgumentValueError(
+                owner, argument, "must name each index at most once: average what was measured again"
+            )
         return cls(array, size)
 
     def __len__(self) -> int:
@@ -101,6 +103,11 @@ class Indices:
         """Return vectors with the given entries at these indices, and zero elsewhere, or `fill`, one for a vector."""
         last = xp.zeros_like(x[..., :1]) if fill is None else fill
         return xp.take(concat_last([x, last], xp), xp.asarray(self._places, device=device_of(x)), axis=-1)
+
+    def _others(self) -> Indices | None:
+        """Return all other rows or columns, in order; None where there are none."""
+        others = np.flatnonzero(self._places == len(self.array))
+        return Indices(others, self.size) if len(others) else None
 
     def _within(self, inner: Indices | None) -> Indices:
         """Return what these mean among others that were chosen before."""
