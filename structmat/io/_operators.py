@@ -245,6 +245,8 @@ def describe(path: str | os.PathLike[str]) -> dict[str, Any]:
     def blank(name: str, paired: bool) -> Array:
         """The constructors look at shapes only: one zero, broadcast, stands for a whole array."""
         shape, dtype = specs[name]
+        if dtype == "int64":  # indices, each of which may occur once
+            return np.arange(shape[0])
         number = np.dtype("float32" if dtype == "bfloat16" else dtype)
         number = np.result_type(number, np.complex64) if paired else number
         return np.broadcast_to(np.zeros((), number), shape[:-1] if paired else shape)
@@ -254,7 +256,7 @@ def describe(path: str | os.PathLike[str]) -> dict[str, Any]:
         values = {field.name: getattr(operator, field.name) for field in fields(operator)}
         body["fit"] = {name: value for name, value in values.items() if isinstance(value, (bool, int, float, str))}
         operator = operator.operator
-    kinds = {dtype for name, (_, dtype) in specs.items() if not name.startswith(_FIT)}
+    kinds = {dtype for name, (_, dtype) in specs.items() if not name.startswith(_FIT) and dtype != "int64"}
     factors = getattr(operator, "factors", (operator,))
     leaves = sum(math.prod(array.shape[array.ndim - axes :]) for array, axes in operator._leaves())
     return {
