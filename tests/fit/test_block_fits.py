@@ -84,19 +84,6 @@ def test_a_fit_or_a_product_with_a_plain_circulant_is_a_start():
         assert fit_cdd(W, 7, start=start, time_limit=0, rng=0).error <= fit.error + 1e-12
 
 
-def test_starts_of_other_shapes_are_refused():
-    W = matrix((8, 4))
-    wide, other = planted((4, 8), 4, 5, real=True), planted((8, 4), 2, 5, real=True)
-    with pytest.raises(ValueError, match=r"fit_cdd: start must have shape \(8, 4\), got \(4, 8\)"):
-        fit_cdd(W, 5, start=wide)
-    with pytest.raises(ValueError, match=r"fit_cdd: start must have blocks of 4, got blocks of 2"):
-        fit_cdd(W, 5, start=other)
-    with pytest.raises(ValueError, match=r"fit_cdd: start must become a product of 3 factors"):
-        fit_cdd(W, 3, start=planted((8, 4), 4, 5, real=True))
-    with pytest.raises(ValueError, match=r"fit_cdd: start must be real where W is"):
-        fit_cdd(W, 5, start=planted((8, 4), 4, 5, real=False))
-
-
 @pytest.mark.parametrize(
     ("shape", "block_size", "kind"),
     [((8, 4), "min", "vector"), ((4, 8), "min", "full"), ((6, 6), 3, "full"), ((4, 7), 3, "singular")],

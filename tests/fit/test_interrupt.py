@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
-import subprocess
 import sys
 from types import ModuleType
 
@@ -13,7 +11,6 @@ import numpy as np
 import pytest
 
 from structmat import _progress
-from structmat.cli import main
 from structmat.fit import _error_curve as curve_module
 from structmat.fit import _three_factors as three_factors
 from structmat.fit import error_curve, fit_cdd
@@ -172,62 +169,11 @@ def test_a_curve_keeps_its_points():
     assert curve.baselines
 
 
-@pytest.mark.parametrize("on_interrupt", ["raise", "return"])
-def test_baselines_that_take_too_long_are_left_out(monkeypatch, on_interrupt):
+def test_baselines_that_take_too_long_are_left_out(monkeypatch):
     monkeypatch.setattr(curve_module, "baseline_errors", interrupting(curve_module.baseline_errors))
-    options = {"n_factors": [1, 3], "rng": 0, "on_interrupt": on_interrupt}
-    if on_interrupt == "raise":
-        with pytest.raises(KeyboardInterrupt):
-            error_curve(W, **options)
-        return
-    curve = error_curve(W, **options)
+    curve = error_curve(W, n_factors=[1, 3], rng=0, on_interrupt="return")
     assert (curve.stopped, curve.baselines) == ("interrupted", {})
     assert (curve.seconds > 0.0).all()
-
-
-def test_the_command_prints_and_writes_what_it_has(tmp_path, monkeypatch, capsys):
-    build_a_start_of_three(monkeypatch)
-    np.save(tmp_path / "W.npy", W)
-    status = main(["fit", f"{tmp_path}/W.npy", "--out", f"{tmp_path}/fit.safetensors"])
-    out, err = capsys.readouterr()
-    assert (status, err) == (130, "structmat fit: interrupted\n")
-    assert "interrupted" in out
-    assert (tmp_path / "fit.safetensors").exists()
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
-def test_programs_keep_their_interrupts(tmp_path):
-    """As ``python -m`` runs them, before, while and after they import the package."""
-    (tmp_path / "host").mkdir()
-    (tmp_path / "host/__init__.py").write_text("""
-import signal, sys
-
-class Interrupting:
-    def find_spec(name, path=None, target=None):
-        if name == "structmat.operators":
-            sys.meta_path.remove(Interrupting)
-            signal.raise_signal(signal.SIGINT)
-
-signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what a shell runs in the background
-sys.meta_path.insert(0, Interrupting)
-try:
-    import structmat
-except KeyboardInterrupt:
-    print("caught", end=" ")
-finally:
-    print("finally", end=" ")
-""")
-    (tmp_path / "host/__main__.py").write_text("""
-import signal
-import structmat
-import structmat.cli
-
-print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)
-""")
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
-    run = [sys.executable, "-m", "host"]
-    done = subprocess.run(run, capture_output=True, text=True, check=False, env=environment)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "caught finally True\n", "")
 
 
 @pytest.mark.parametrize("call", [lambda **o: fit_cdd(W, rng=0, **o), lambda **o: error_curve(W, [3], rng=0, **o)])

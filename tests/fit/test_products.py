@@ -154,11 +154,6 @@ def test_random_starts_are_isometries_of_entries_of_one_size(layout, real):
     assert (values.dtype, gradient.dtype) == (np.float64, dtype)
 
 
-def test_circulants_are_scaled_by_the_root_of_the_longer_side():
-    scales = [factor.scale for factor in of(CDDLayout((6, 4), 5, 2))._factors]
-    assert scales == pytest.approx([1.0, np.sqrt(6.0), 1.0, 2.0, 1.0])
-
-
 def test_weighted_rank_one_is_least_squares():
     rng = np.random.default_rng(0)
     W, M = rng.standard_normal((6, 5)), rng.standard_normal((5, 5))
