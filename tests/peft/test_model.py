@@ -86,12 +86,6 @@ class TestTargets:
         theirs = get_peft_model(tiny.model("gpt2"), peft.LoraConfig(fan_in_fan_out=True))
         assert set(ours.targeted_module_names) == set(theirs.targeted_module_names)
 
-    def test_layers_and_exclusion(self) -> None:
-        model = adapted(
-            "llama", target_modules=["q_proj", "v_proj"], exclude_modules=["v_proj"], layers_to_transform=[1]
-        )
-        assert model.targeted_module_names == ["model.layers.1.self_attn.q_proj"]
-
     @pytest.mark.parametrize(
         ("targets", "error", "message"),
         [
@@ -184,12 +178,6 @@ class TestFlows:
         other = peft.inject_adapter_in_model(config, tiny.model("llama"), state_dict=found)
         peft.set_peft_model_state_dict(other, found)
         assert torch.equal(logits("llama", other), logits("llama", model))
-
-    def test_an_adapter_called_like_a_module(self, tmp_path: Path) -> None:
-        model = get_peft_model(tiny.model("llama"), CDDConfig(target_modules=["q_proj"], init_weights=False), "layers")
-        model.save_pretrained(tmp_path)
-        loaded = PeftModel.from_pretrained(tiny.model("llama"), tmp_path / "layers", adapter_name="other")
-        assert torch.equal(logits("llama", loaded), logits("llama", model))
 
     @compiler
     def test_compile_without_graph_break(self) -> None:

@@ -83,15 +83,6 @@ class TestScale:
         torch.testing.assert_close(change(x), wide(x.double()).float(), rtol=1e-4, atol=1e-4)
         assert all(g.isfinite().all() for g in torch.autograd.grad(change(x).sum(), list(change.vectors)))
 
-    @pytest.mark.parametrize(("options", "text"), [
-        ({"factor_scale": 0.0}, "factor_scale must be positive"),
-        ({"factor_scale": float("nan")}, "factor_scale must be finite"),
-        ({"n_factors": 51}, "n_factors is too large for the factor_scale 30"),
-    ])  # fmt: skip
-    def test_bad_scales(self, options, text):
-        with pytest.raises(ValueError, match=text):
-            CDDAdapter(4, 4, **options)
-
 
 class TestStart:
     @pytest.mark.parametrize(("rows", "cols"), [(512, 512), (128, 512), (512, 128)])
@@ -124,6 +115,9 @@ class TestStart:
         ({"dropout": 1.0}, ValueError, "dropout must be at least 0 and less than 1"),
         ({"dtype": torch.int8}, ValueError, "dtype must be a floating dtype"),
         ({"block_size": 8}, ValueError, "block_size"),
+        ({"factor_scale": 0.0}, ValueError, "factor_scale must be positive"),
+        ({"factor_scale": float("nan")}, ValueError, "factor_scale must be finite"),
+        ({"n_factors": 51}, ValueError, "n_factors is too large for the factor_scale 30"),
     ])  # fmt: skip
     def test_bad_options(self, options, error, text):
         with pytest.raises(error, match=text):

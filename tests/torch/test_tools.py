@@ -16,8 +16,6 @@ from torch.utils.checkpoint import checkpoint
 
 from structmat.torch import CDDLinear, adapt, load_adapter, remove_adapters, save_adapter
 from structmat.torch._autograd import _compiled_change
-from structmat.torch._change import Working, change_rows
-from structmat.torch._other_tools import change_by_matrices
 from tests.torch.common import (
     adapted_mlp,
     adapter,
@@ -135,13 +133,6 @@ class TestExporters:
             file.seek(0)
             loaded = torch.jit.load(file)
         torch.testing.assert_close(loaded(x), layer(x))  # also for another number of rows
-
-    @FORMS
-    def test_dense_circulants_give_what_transforms_give(self, rows, cols, block, n_factors):
-        vectors = list(adapter(rows, cols, block_size=block, n_factors=n_factors).vectors)
-        x = torch.randn(4, cols, dtype=torch.float64)
-        h, scale, _ = change_rows(x, Working.of(vectors, 0.5, x, x))
-        torch.testing.assert_close(change_by_matrices(x, vectors, 0.5, x.dtype), h * scale)
 
     @compiler
     @pytest.mark.parametrize("dynamo", [False, True])
