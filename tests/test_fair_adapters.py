@@ -23,9 +23,7 @@ def modules():
     finally:
         for folder in folders:
             sys.path.remove(folder)
-        for name in [name for name in sys.modules if name.partition(".")[0] in {"finetune", "_common"}]:
-            del sys.modules[name]
-        for name in [name for name in sys.modules if name.startswith("_fair_")]:
+        for name in [name for name in sys.modules if name.startswith(("finetune", "_common", "_fair_"))]:
             del sys.modules[name]
 
 
@@ -53,18 +51,6 @@ def test_one_rate_further_where_the_best_is_at_the_edge(modules):
     assert [beyond(rates, rate) for rate in rates] == [0.001, None, None, 0.3]
     assert [beyond((3e-5, 1e-4, 3e-4, 1e-3), rate) for rate in (3e-5, 1e-3)] == [1e-5, 3e-3]
     assert beyond((0.1, 0.3, 1.0, 3.0), 3.0) == 10
-
-
-def test_the_plan_has_four_rates_and_no_case_twice(modules):
-    plan = modules("_fair_plan")
-    everything = plan.cases()
-    assert len(set(everything)) == len(everything)
-    for case in everything:
-        assert len(plan.RATES[case.method]) == 4
-        protocol = plan.PROTOCOLS[case.task]
-        assert len(protocol.trial_seeds) == 2
-        assert len(protocol.final_seeds) == 5
-        assert not set(protocol.trial_seeds) & set(protocol.final_seeds)
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
@@ -171,6 +157,7 @@ def test_last_runs_have_the_best_rate_of_the_trials(modules):
     plan = modules("_fair_plan")
     rows = modules("_fair_report").read(ROOT / "benchmarks/results/fair_adapters.csv")
     scores, chosen = {}, {}
+    assert not any(set(p.trial_seeds) & set(p.final_seeds) for p in plan.PROTOCOLS.values())
     for row in rows:
         case = row["task"], row["places"], row["method"], row["size"]
         if row["stage"] == "trial":

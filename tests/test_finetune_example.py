@@ -122,10 +122,6 @@ def test_both_libraries_train_cdd_alike(example, model, out):
     assert example.main([*command, "--out", str(out)]) == 0
     with (out / "results.csv").open(newline="") as file:
         assert [row["method"] for row in csv.DictReader(file)] == ["cdd-peft"]
-    sizes = {
-        json.loads(path.read_text())["adapter_parameters"] for path in (out / "runs").glob("banking77-cdd*-seed0.json")
-    }
-    assert len(sizes) == 1
 
 
 def test_done_runs_are_skipped_and_a_missing_one_is_done_again_alike(example, model, out, capsys):

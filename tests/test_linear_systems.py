@@ -395,12 +395,6 @@ def test_right_hand_sides_are_columns_and_matvec_takes_rows():
     for call in (A.solve, A.lstsq, lambda b: sm.solve(A + sm.Diagonal(np.ones(3)), b), lambda b: sm.lstsq(A, b)):
         with pytest.raises(ValueError, match=r"got \(2, 3\); right-hand sides are columns: transpose vectors"):
             call(B.T)
-    with pytest.raises(ValueError, match=r"or write A @ x;"):
-        A.matvec(B)
-    with pytest.raises(ValueError, match=r"or use solve$"):
-        A.inv_matvec(B)
-    with pytest.raises(ValueError, match=r"got \(4,\)$"):
-        A.matvec(np.ones(4))
 
 
 @pytest.mark.parametrize("library", ["numpy", "torch", "jax"])

@@ -274,14 +274,10 @@ def test_other_dtypes_on_demand(tmp_path):
     assert not study.failed
 
 
-@pytest.mark.parametrize("damage", ["missing", "cut", "garbage"])
-def test_damaged_shards(tmp_path, whole, damage):
+def test_damaged_shards(tmp_path, whole):
     sources = checkpoints.make(tmp_path)
     shard = sources["tuned"] / "model-1.safetensors"
-    if damage == "missing":
-        shard.unlink()
-    else:
-        shard.write_bytes(shard.read_bytes()[:-4] if damage == "cut" else b"x" * 99)
+    shard.write_bytes(shard.read_bytes()[:-4])
     with pytest.raises(CheckpointError, match=r"tuned/model-1\.safetensors: model\."):
         fit_checkpoint(tmp_path / "out", **sources)
     study = fit_checkpoint(tmp_path / "out", **sources, skip_bad=True)

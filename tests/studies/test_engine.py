@@ -108,20 +108,6 @@ def test_a_worker_that_is_killed_is_told(tmp_path):
         engine(dies, {"a": 1, "b": 2, "c": 3}, tmp_path, workers=2)
 
 
-def test_a_full_disk_names_the_table_and_loses_nothing_that_is_there(tmp_path, monkeypatch):
-    engine(sqrt, {"a": 4.0}, tmp_path)
-
-    def full(_):
-        raise OSError(28, "No space left on device")
-
-    with monkeypatch.context() as patched:
-        patched.setattr(os, "fsync", full)
-        with pytest.raises(OSError, match="No space left") as caught:
-            engine(sqrt, {"a": 4.0, "b": 9.0}, tmp_path)
-    assert caught.value.filename == str(tmp_path / "results.jsonl")
-    assert engine(sqrt, {"a": 4.0, "b": 9.0}, tmp_path)[0] == {"a": 2.0, "b": 3.0}
-
-
 def test_dask_runs_units_by_the_backend_of_joblib(tmp_path):
     distributed = pytest.importorskip("distributed")
     options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None, "processes": False}
