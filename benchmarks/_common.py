@@ -116,6 +116,18 @@ def circulant_data(n: int, batch: int, dtype: str) -> tuple[Any, Any]:
     return c.view(field)[..., 0].astype(dtype), x.view(field)[..., 0].astype(dtype)
 
 
+def fault(y: Any, expected: Any, dtype: str) -> str:
+    """Return what is wrong with a result, or that its precision is another than asked for; nothing if all is right."""
+    import numpy as np  # noqa: PLC0415  # as above
+
+    if y.shape != expected.shape:
+        return f"wrong: shape {y.shape}"
+    error = float(np.linalg.norm(y - expected) / np.linalg.norm(expected))
+    if not error < 1e3 * np.finfo(dtype).eps:
+        return f"wrong: relative error {error:.1e}"
+    return "" if y.dtype == dtype else f"returns {y.dtype}"
+
+
 def vectors(count: int) -> str:
     return "one vector" if count == 1 else f"{count} vectors"
 

@@ -8,14 +8,13 @@ A cell is the median over the rounds of the time relative to the floor of the sa
 
 "structmat" is a prepared operator with the default engine, `scipy.fft`; "structmat, fast" the same with ducc0, the
 extra ``fast``; those with torch or JAX in their names take the arrays of these. --quick runs tiny cases of all.
---out writes ``peers.md`` with one table for every batch and dtype, and ``peers.png``, with lines through the powers of
-two and crosses at other n.
+--out writes ``peers.md`` with one table for every batch and dtype.
 """
 
 # ruff: noqa: E402  # threads are limited before libraries start them
 from __future__ import annotations
 
-from _common import circulant_data, engine, finish, in_turns, one_thread, parser, ratio, table, vectors
+from _common import circulant_data, engine, fault, finish, in_turns, one_thread, parser, ratio, table, vectors
 
 one_thread()
 
@@ -25,7 +24,6 @@ import sys
 import warnings
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
@@ -44,13 +42,6 @@ PACKAGES = (
     "structmat", "numpy", "scipy", "torch", "jax", "pylops", "lineax", "torch-structured", "linear-operator", "cola-ml",
     "lazylinop", "ducc0",
 )  # fmt: skip
-STYLES: dict[str, dict[str, Any]] = {
-    "structmat": {"color": "black", "linewidth": 2.4},
-    "structmat, fast": {"color": "black", "linewidth": 2.4, "linestyle": "--"},
-    "structmat, unprepared": {"color": "black", "linewidth": 1.6, "linestyle": ":"},
-    "structmat, torch": {"color": "grey", "linewidth": 2.4},
-    "structmat, jax": {"color": "grey", "linewidth": 2.4, "linestyle": "--"},
-}
 
 
 class Product(NamedTuple):
@@ -207,17 +198,6 @@ class Cell(NamedTuple):
     remark: str
 
 
-def fault(product: Product, expected: np.ndarray, dtype: str) -> str:
-    """Return what is wrong with a result, or that its precision is another than asked for."""
-    y = product.rows(product.call())
-    if y.shape != expected.shape:
-        return f"wrong: shape {y.shape}"
-    error = float(np.linalg.norm(y - expected) / np.linalg.norm(expected))
-    if not error < 1e3 * np.finfo(dtype).eps:
-        return f"wrong: relative error {error:.1e}"
-    return "" if y.dtype == dtype else f"returns {y.dtype}"
-
-
 def race(n: int, batch: int, dtype: str, rounds: int) -> list[Cell]:
     c, x = circulant_data(n, batch, dtype)
     expected = np.fft.irfft(np.fft.rfft(c.astype(float)) * np.fft.rfft(x.astype(float)), n)
@@ -225,7 +205,7 @@ def race(n: int, batch: int, dtype: str, rounds: int) -> list[Cell]:
     for name, contestant in CONTESTANTS.items():
         try:
             product = contestant(c, x)
-            remarks[name] = fault(product, expected, dtype)
+            remarks[name] = fault(product.rows(product.call()), expected, dtype)
         except Exception as error:  # noqa: BLE001  # whatever a peer raises is its result
             remarks[name] = f"fails: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
         if not remarks[name].startswith(("wrong", "fails")):
@@ -258,33 +238,6 @@ def tables(cells: list[Cell]) -> str:
     return "\n\n".join([*parts, *(["Remarks:", "\n".join(lines)] if lines else [])])
 
 
-def draw(cells: list[Cell], path: Path) -> None:
-    from matplotlib.figure import Figure  # noqa: PLC0415
-
-    batches, dtypes = (list(dict.fromkeys(cell[i] for cell in cells)) for i in (2, 3))
-    figure = Figure(figsize=(4.6 * len(dtypes) + 2.2, 3.8 * len(batches)), layout="constrained")
-    panels = figure.subplots(len(batches), len(dtypes), sharex=True, sharey=True, squeeze=False)
-    lines: dict[str, Any] = {}
-    for (i, batch), (j, dtype) in itertools.product(enumerate(batches), enumerate(dtypes)):
-        axes = panels[i][j]
-        for k, name in enumerate(CONTESTED):
-            points = sorted((c.n, c.ratio) for c in cells if c[0] == name and c[2:4] == (batch, dtype) and c.ratio)
-            if not points:
-                continue
-            style = STYLES.get(name, {"linewidth": 1.1, "color": f"C{k}"})
-            line = [point for point in points if point[0] & (point[0] - 1) == 0] or points
-            (lines[name],) = axes.plot(*zip(*line, strict=True), marker=".", **style)
-            if others := sorted(set(points) - set(line)):  # a line would jump up and down between neighbours
-                axes.scatter(*zip(*others, strict=True), marker="x", s=18, linewidth=1, color=style["color"])
-        axes.axhline(1, color="grey", linewidth=1)
-        axes.set(yscale="log", title=f"{dtype}, {vectors(batch)}")
-        axes.set_xscale("log", base=2)
-        axes.set(xlabel="n" * (axes is panels[-1][j]), ylabel="time / floor" * (axes is panels[i][0]))
-        axes.grid(alpha=0.25)
-    figure.legend(lines.values(), lines, loc="outside right center", fontsize="small")
-    figure.savefig(path, dpi=120)
-
-
 def main() -> None:
     made = parser(__doc__)
     made.add_argument("--sizes", nargs="+", type=int, default=SIZES)
@@ -298,15 +251,10 @@ def main() -> None:
     cells: list[Cell] = []
     for dtype, batch, n in itertools.product(("float32", "float64"), batches, sizes):
         if batch == 1 or batch * n <= LARGEST:
-            floor, *others = race(n, batch, dtype, rounds)
-            cells += [floor, *others]
-            best = min(others, key=lambda cell: cell.ratio or np.inf)
-            found = f"floor {floor.microseconds:.1f} µs, fastest {best.name} {best.ratio or np.nan:.2f}"
-            print(f"{dtype}, {batch} x {n}: {found}", file=sys.stderr, flush=True)
+            cells += race(n, batch, dtype, rounds)
+            print(f"{dtype}, {batch} x {n}", file=sys.stderr, flush=True)
     parts = ("<!-- tables -->", tables(cells))
     finish(options.out, "peers", "A circulant product, and its peers", *parts, packages=PACKAGES)
-    if options.out:
-        draw(cells, options.out / "peers.png")
     if any(cell.name.startswith("structmat") and cell.ratio is None for cell in cells):
         raise SystemExit("a product of structmat is wrong or fails: see the remarks")
 
