@@ -8,15 +8,19 @@ With `--many` the products have four to nine factors, of complex or real Gaussia
 Without noise they must come back too; with noise of 0.3 times the norm of the signal the distance of the fit from the
 planted product must be below 1.1 times the noise times sqrt(factors / side), what a least-squares fit from the truth
 leaves to first order.
+
+With `--large` the matrix has 4,096 rows and columns in float32, of independent normal entries or a planted product with
+noise as strong as itself: the fit takes about ten seconds, and the memory of about three such matrices.
 """
 
 from __future__ import annotations
 
 import itertools
+import resource
 import time
 
 import numpy as np
-from _common import parser
+from _common import parser, table
 
 import structmat as sm
 from structmat.fit._three_factors import BlockGrid, Factors, Run, alternate
@@ -26,15 +30,8 @@ NOISY = (64, 65, 128, 256)
 BLOCKS = ((2, 3, 7), (2, 3, 16), (2, 3, 64))
 # Side, factors, whether real, noise, seconds for each fit, and the most seeds.
 MANY = (
-    (16, 5, False, 0.0, 60.0, 20),
-    (24, 5, False, 0.0, 60.0, 20),
-    (32, 5, False, 0.0, 60.0, 20),
-    (64, 5, False, 0.0, 60.0, 20),
-    (96, 5, False, 0.0, 60.0, 20),
-    (32, 5, True, 0.0, 60.0, 20),
-    (64, 5, True, 0.0, 60.0, 20),
-    (96, 5, True, 0.0, 60.0, 20),
-    (128, 5, True, 0.0, 60.0, 20),
+    *((n, 5, False, 0.0, 60.0, 20) for n in (16, 24, 32, 64, 96)),
+    *((n, 5, True, 0.0, 60.0, 20) for n in (32, 64, 96, 128)),
     (64, 6, True, 0.0, 60.0, 10),
     (65, 5, False, 0.0, 60.0, 10),
     (128, 7, False, 0.0, 240.0, 10),
@@ -44,12 +41,16 @@ MANY = (
 )
 
 
+def normal(rng: np.random.Generator, *shape: int, real: bool) -> np.ndarray:
+    return rng.standard_normal(shape) if real else rng.standard_normal(shape) + 1j * rng.standard_normal(shape)
+
+
 def planted(rng: np.random.Generator, kind: str, shape: tuple[int, int], b: int, *, real: bool) -> list[np.ndarray]:
     """Vectors a, c, b of a product, of one of three distributions."""
     grid = (-(-shape[0] // b), -(-shape[1] // b), b)
     vectors = []
     for size in ((shape[0],), grid, (shape[1],)):
-        values = rng.standard_normal(size) if real else rng.standard_normal(size) + 1j * rng.standard_normal(size)
+        values = normal(rng, *size, real=real)
         if kind == "signs":
             values = values / np.abs(values)
         elif kind == "uniform":
@@ -80,7 +81,7 @@ def recover(shape: tuple[int, int], m: int, seed: int, *, real: bool, kind: str,
     W = dense(*vectors)
     if not noise:
         return sm.fit_cdd(W, block_size=m, rng=seed).error
-    added = rng.standard_normal(shape) + (0 if real else 1j * rng.standard_normal(shape))
+    added = normal(rng, *shape, real=real)
     W = W + noise * added * np.linalg.norm(W) / np.linalg.norm(added)
     return sm.fit_cdd(W, rng=seed).error / error_from_truth(W, *vectors)
 
@@ -88,13 +89,9 @@ def recover(shape: tuple[int, int], m: int, seed: int, *, real: bool, kind: str,
 def recover_many(n: int, n_factors: int, seed: int, *, real: bool, noise: float, limit: float) -> float:
     """The error without noise; with it the distance to the truth over noise * sqrt(n_factors / n)."""
     rng = np.random.default_rng(seed)
-
-    def normal(*shape: int) -> np.ndarray:
-        return rng.standard_normal(shape) if real else rng.standard_normal(shape) + 1j * rng.standard_normal(shape)
-
-    signal = sm.CDDProduct.from_vectors(*normal(n_factors, n)).to_dense()
+    signal = sm.CDDProduct.from_vectors(*normal(rng, n_factors, n, real=real)).to_dense()
     size = np.linalg.norm(signal)
-    added = normal(n, n)
+    added = normal(rng, n, n, real=real)
     W = signal + noise * size / np.linalg.norm(added) * added
     fit = sm.fit_cdd(W, n_factors, rng=0, time_limit=limit)
     if not noise:
@@ -120,12 +117,32 @@ def print_many(cases: list[int], seeds: range, *, quick: bool) -> None:
         print(f"{np.median(seconds):.1f} |", flush=True)
 
 
+def print_large(n: int, kind: str) -> None:
+    rng = np.random.default_rng(0)
+    sm.fit_cdd(rng.standard_normal((64, 64)))  # imports and caches
+    W = rng.standard_normal((n, n), dtype=np.float32)
+    if kind == "planted":
+        a, c, b = rng.standard_normal((3, n))
+        for i in range(n):  # row by row, so that building the matrix needs no memory that the fit would not
+            W[i] += a[i] * c[(i - np.arange(n)) % n] * b
+    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
+    error = sm.fit_cdd(W, rng=0).error
+    seconds, peak = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    memory = f"{(peak - before) * 1024 / W.nbytes + 1:.1f} matrices"
+    head = ["matrix", "seconds", "error", "memory, the matrix included"]
+    print(table(head, [[f"{kind}, {n} x {n}", f"{seconds:.1f}", f"{error:.4f}", memory]]))
+
+
 def main() -> None:
     made = parser(__doc__, "tiny matrices and one seed, to see that it runs", out=False)
     made.add_argument("--seeds", type=int, default=20)
     made.add_argument("--first-seed", type=int, default=0)
     made.add_argument("--many", type=int, nargs="*", metavar="CASE", help="more factors: all cases, or some of them")
+    made.add_argument("--large", nargs="?", const="normal", choices=("normal", "planted"), help="one large matrix")
     options = made.parse_args()
+    if options.large:
+        print_large(64 if options.quick else 4096, options.large)
+        return
     if options.quick:
         options.seeds = 1
     sizes, blocks, noisy = (SIZES[:1], BLOCKS[:1], (16,)) if options.quick else (SIZES, BLOCKS, NOISY)
