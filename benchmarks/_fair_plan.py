@@ -77,40 +77,23 @@ LONG = {"cola", "mrpc"}
 
 ON_ALL_TASKS = {
     "query-value": (
-        ("head", None),
-        ("lora", 8),
-        ("cdd", 3),
-        ("lora", 1),
-        ("lora", 2),
-        ("c3a-corrected", 128),
-        ("cdd-blocks", 64),
-        ("fourierft", 1152),
-        ("adalora", 8),
-        ("full", None),
-        ("cdd", 5),
-        ("cdd", 7),
-        ("lora", 16),
+        ("head", None), ("lora", 8), ("cdd", 3), ("lora", 1), ("lora", 2), ("c3a-corrected", 128), ("cdd-blocks", 64),
+        ("fourierft", 1152), ("adalora", 8), ("full", None), ("cdd", 5), ("cdd", 7), ("lora", 16),
     ),
     "intermediate": (("lora", 8), ("cdd", 3), ("lora", 1), ("lora", 2), ("cdd-shared", 3)),
     "all-linear": (("lora", 8), ("cdd", 3), ("lora", 1), ("lora", 2), ("cdd-shared", 3)),
-}
+}  # fmt: skip
 """Methods and sizes by place. "intermediate" is the first layer of each feed-forward network, "all-linear" includes the
 rectangles. The LoRA whose number of parameters is nearest to that of D C D is wherever D C D is."""
 
 ON_SHORT_TASKS = {
     "query-value": (
-        ("cdd-blocks", 32),
-        ("lora", 4),
-        ("c3a-corrected", 64),
-        ("fourierft", 3072),
-        ("cdd-blocks", 128),
-        ("c3a-corrected", 384),
-        ("fourierft", 384),
-        ("adalora", 2),
+        ("cdd-blocks", 32), ("lora", 4), ("c3a-corrected", 64), ("fourierft", 3072), ("cdd-blocks", 128),
+        ("c3a-corrected", 384), ("fourierft", 384), ("adalora", 2),
     ),
     "intermediate": (),
     "all-linear": (("cdd-blocks", 64), ("c3a-corrected", 128), ("fourierft", 1152)),
-}
+}  # fmt: skip
 
 MORE_ROWS = (("lora", 8), ("cdd", 3), ("lora", 1), ("cdd-blocks", 64), ("lora", 4))
 """On query and value layers with more rows, which may tell apart what is equal with few: CDD beside LoRA."""

@@ -60,28 +60,24 @@ def change(name: str, n: int) -> np.ndarray:
     return np.load(DATA / f"minilm_banking77_{name}.npy")[:n, :n]
 
 
-MATRICES: dict[str, Callable[[np.random.Generator], np.ndarray]] = {
+MATRICES: dict[str, Callable[[np.random.Generator, int], np.ndarray]] = {
     **{
-        f"{kind}, layer {layer}, {n} x {n}": lambda _, name=f"l{layer}_{kind}", n=n: change(name, n)
+        f"{kind}, layer {layer}, {n} x {n}": lambda *_, name=f"l{layer}_{kind}", n=n: change(name, n)
         for n in (64, 128, 384)
         for kind, layer in (("query", 0), ("value", 3), ("query", 5))
     },
-    "gaussian, 24 x 24": lambda rng: rng.standard_normal((24, 24)),
-    "gaussian, 64 x 64": lambda rng: rng.standard_normal((64, 64)),
-    "permutation, 32 x 32": lambda rng: np.eye(32)[rng.permutation(32)],
-    "sparse, 64 x 64": lambda rng: rng.standard_normal((64, 64)) * (rng.random((64, 64)) < 0.05),
-    "rank three and noise, 64 x 64": lambda rng: (
+    "gaussian, 24 x 24": lambda rng, _: rng.standard_normal((24, 24)),
+    "gaussian, 64 x 64": lambda rng, _: rng.standard_normal((64, 64)),
+    "permutation, 32 x 32": lambda rng, _: np.eye(32)[rng.permutation(32)],
+    "sparse, 64 x 64": lambda rng, _: rng.standard_normal((64, 64)) * (rng.random((64, 64)) < 0.05),
+    "rank three and noise, 64 x 64": lambda rng, _: (
         rng.standard_normal((64, 3)) @ rng.standard_normal((3, 64)) + 0.17 * rng.standard_normal((64, 64))
     ),
-    "gaussian, 96 x 32": lambda rng: rng.standard_normal((96, 32)),
+    "gaussian, 96 x 32": lambda rng, _: rng.standard_normal((96, 32)),
+    "planted, 32 x 32": lambda rng, factors: planted(rng, 32, factors, 0.0),
+    "planted with noise, 32 x 32": lambda rng, factors: planted(rng, 32, factors, 0.3),
 }
-
-PLANTED = {"planted, 32 x 32": 0.0, "planted with noise, 32 x 32": 0.3}
-"""Products of as many factors as the fit has, and the norm of the noise over that of the product."""
-
-
-def matrix_of(name: str, rng: np.random.Generator, factors: int) -> np.ndarray:
-    return planted(rng, 32, factors, PLANTED[name]) if name in PLANTED else MATRICES[name](rng)
+"""From a generator and the number of factors of the fit, which planted products have too."""
 
 
 def fitted(matrix: str, factors: int, seeds: list[int], options: dict[str, Any], names: dict[str, Any]) -> list[float]:
@@ -89,7 +85,7 @@ def fitted(matrix: str, factors: int, seeds: list[int], options: dict[str, Any],
     errors, seconds = [], []
     with changed(three if factors == 3 else search, **names):
         for seed in seeds:
-            W = matrix_of(matrix, np.random.default_rng(100 + seed), factors)
+            W = MATRICES[matrix](np.random.default_rng(100 + seed), factors)
             begun = time.process_time()
             errors.append(sm.fit_cdd(W, factors, rng=seed, **options).error)
             seconds.append(time.process_time() - begun)
@@ -112,7 +108,7 @@ def main() -> None:
     made = parser(__doc__, "one small matrix, to see that it runs")
     made.add_argument("--factors", type=int, nargs="+", default=[3, 5, 7, 9])
     made.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    made.add_argument("--matrices", nargs="+", choices=[*MATRICES, *PLANTED], default=[*MATRICES, *PLANTED])
+    made.add_argument("--matrices", nargs="+", choices=MATRICES, default=[*MATRICES])
     options = made.parse_args()
     if options.quick:
         options.factors, options.seeds, options.matrices = [3, 5], [0], ["gaussian, 24 x 24"]

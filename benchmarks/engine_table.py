@@ -30,14 +30,7 @@ import numpy as np
 import structmat as sm
 from structmat import _fourier as fourier
 from structmat._array_tools import numpy_namespace
-from structmat._fourier import (
-    column_length,
-    convolver,
-    in_chunks,
-    kernel_of_diagonals,
-    rows_in_chunk,
-    spectrum,
-)
+from structmat._fourier import column_length, convolver, in_chunks, kernel_of_diagonals, rows_in_chunk, spectrum
 
 DTYPES = ("float32", "float64", "complex64", "complex128")
 SIZES = (64, 128, 256, 512, 1000, 1024, 2048, 4096, 16384, 65536, 2**18, 2**20)

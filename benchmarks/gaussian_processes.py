@@ -16,6 +16,7 @@ from _common import finish, in_turns, one_thread, parser, table
 
 one_thread()
 
+import itertools
 import time
 from collections.abc import Callable
 from statistics import median
@@ -33,7 +34,7 @@ import structmat as sm
 LENGTH, NOISE = 10.0, 0.01
 DENSE = 4000
 """The most points for which dense factors are computed."""
-Rows = list[list[object]]
+Row = list[object]
 
 
 def matern(xp: Any, distance: Any, length: Any = LENGTH) -> Any:
@@ -56,34 +57,34 @@ def grid(sizes: tuple[int, ...], noise: str, *, gaps: bool) -> sm.LinearOperator
     return A[kept][:, kept] if gaps else A
 
 
-def cholesky(n: int) -> Rows:
+def cholesky(n: int) -> Row:
     c = 0.99 ** np.arange(n)
     T, A = sm.Toeplitz(c), scipy.linalg.toeplitz(c)
     calls = {"ours": T.cholesky, "LAPACK": lambda: scipy.linalg.cholesky(A, lower=True)}
     times = in_turns(calls, rounds=9, limit=8.0)
     errors = [f"{np.max(np.abs((L := call()) @ L.T - A)):.0e}" for call in calls.values()]
-    return [[f"{n:,}", *(f"{1e3 * median(times[name]):.3g}" for name in calls), *errors]]
+    return [f"{n:,}", *(f"{1e3 * median(times[name]):.3g}" for name in calls), *errors]
 
 
-def logdets(sizes: tuple[int, ...], noise: str, *, gaps: bool, dense: bool) -> Rows:
+def logdet(sizes: tuple[int, ...], noise: str, *, gaps: bool, dense: bool) -> Row:
     A = grid(sizes, noise, gaps=gaps)
     (_, log, error), seconds = timed(lambda: sm.slogdet(A, rng=0))
-    exact, by_lapack = (
-        timed(lambda: 2 * np.sum(np.log(np.diag(np.linalg.cholesky(A.to_dense()))))) if dense else ("", "")
-    )
     name = " x ".join(f"{n:,}" for n in sizes) + (", gaps" if gaps else "")
-    texts = [f"{log:,.1f}", f"{error:.1f}", f"{abs(error / log):.3%}", f"{seconds:.2f}"]
-    return [[name, noise, *texts, *((f"{exact:,.1f}", f"{by_lapack:.2f}") if dense else ("", ""))]]
+    row = [name, noise, f"{log:,.1f}", f"{error:.1f}", f"{abs(error / log):.3%}", f"{seconds:.2f}"]
+    if not dense:
+        return [*row, "", ""]
+    exact, by_lapack = timed(lambda: 2 * np.sum(np.log(np.diag(np.linalg.cholesky(A.to_dense())))))
+    return [*row, f"{exact:,.1f}", f"{by_lapack:.2f}"]
 
 
-def systems(n: int, noise: str) -> Rows:
+def system(n: int, noise: str) -> Row:
     A = grid((n,), noise, gaps=True)
     b = np.random.default_rng(1).standard_normal(A.shape[0])
     found, seconds = timed(lambda: sm.solve(A, b, assume="positive definite", rtol=1e-8))
-    return [[f"{n:,}", noise, f"{found.residual:.0e}", found.iterations, f"{seconds:.2f}"]]
+    return [f"{n:,}", noise, f"{found.residual:.0e}", found.iterations, f"{seconds:.2f}"]
 
 
-def gradients(n: int) -> Rows:
+def gradients(n: int) -> Row:
     """Return the seconds of one value and gradient, after a first one."""
     rng = np.random.default_rng(0)
     kept = np.flatnonzero(rng.random(n) > 0.1)
@@ -125,43 +126,34 @@ def gradients(n: int) -> Rows:
 
     calls: list[Any] = [ours, by_gpytorch, lambda: jax.block_until_ready(by_jax(LENGTH, NOISE)), by_scipy]
     texts = [f"{timed(call)[1]:.2f}" for call in calls[: 4 if n <= DENSE else 2] if timed(call)]
-    return [[f"{n:,}", *texts, *[""] * (4 - len(texts))]]
+    return [f"{n:,}", *texts, *[""] * (4 - len(texts))]
 
 
 def main() -> None:
     options = parser(__doc__).parse_args()
     jax.config.update("jax_enable_x64", True)
-    quick = options.quick
-    sizes = ((64,), (256,)) if quick else ((256,), (1000,), (4096,))
+    quick, n, noises = options.quick, 1000 if options.quick else 100_000, ("even", "uneven")
+    grids = (((16, 16), True),) if quick else (((64, 64), True), ((256, 256), False), ((n,), False))
+    cases = itertools.product(grids, (False, True), noises)
+    logdets = [logdet(sizes, noise, gaps=gaps, dense=dense) for (sizes, dense), gaps, noise in cases]
+    head = ["grid", "noise", "estimate", "error", "relative", "seconds", "exact", "seconds of LAPACK"]
     parts = [
         "Cholesky factors, milliseconds and largest errors:",
-        table(["n", "structmat", "LAPACK", "error", "of LAPACK"], [r for (n,) in sizes for r in cholesky(n)]),
+        table(
+            ["n", "structmat", "LAPACK", "error", "of LAPACK"], map(cholesky, (64, 256) if quick else (256, 1000, 4096))
+        ),
         "Log-determinants:",
-    ]
-    grids = [((16, 16), True)] if quick else [((64, 64), True), ((256, 256), False), ((100_000,), False)]
-    rows = [
-        r
-        for s, d in grids
-        for g in (False, True)
-        for noise in ("even", "uneven")
-        for r in logdets(s, noise, gaps=g, dense=d)
-    ]
-    head = ["grid", "noise", "estimate", "error", "relative", "seconds", "exact", "seconds of LAPACK"]
-    parts += [table(head, rows, left=2), "Systems with gaps:"]
-    rows = [r for noise in ("even", "uneven") for r in systems(1000 if quick else 100_000, noise)]
-    parts += [
-        table(["n", "noise", "residual", "iterations", "seconds"], rows, left=2),
+        table(head, logdets, left=2),
+        "Systems with gaps:",
+        table(["n", "noise", "residual", "iterations", "seconds"], [system(n, noise) for noise in noises], left=2),
         "Value and gradient, in seconds:",
+        table(
+            ["n", "structmat", "GPyTorch", "JAX, dense", "SciPy, dense, value alone"],
+            map(gradients, (200,) if quick else (1000, 4000, 8000)),
+        ),
     ]
-    rows = [r for n in ((200,) if quick else (1000, 4000, 8000)) for r in gradients(n)]
-    parts.append(table(["n", "structmat", "GPyTorch", "JAX, dense", "SciPy, dense, value alone"], rows))
-    finish(
-        options.out,
-        "gaussian_processes",
-        "Gaussian processes on grids",
-        *parts,
-        packages=("structmat", "gpytorch", "jax", "scipy"),
-    )
+    packages = ("structmat", "gpytorch", "jax", "scipy")
+    finish(options.out, "gaussian_processes", "Gaussian processes on grids", *parts, packages=packages)
 
 
 if __name__ == "__main__":

@@ -89,14 +89,9 @@ def main() -> None:
     sizes = (16, 256) if arguments.quick else (16, 256, 4096)
     rows = [row for n in sizes for row in measured(n, rounds=3 if arguments.quick else 11)]
     head = ("SciPy", "structmat", "n", "SciPy", "structmat", "prepared", "times as fast", "prepared")
-    finish(
-        arguments.out,
-        "scipy_vocabulary",
-        "SciPy's functions and ours",
-        "Times in microseconds; the last two columns are SciPy's time over ours:",
-        table(head, rows, left=2),
-        packages=("structmat", "numpy", "scipy", "ducc0"),
-    )
+    parts = "Times in microseconds; the last two columns are SciPy's time over ours:", table(head, rows, left=2)
+    packages = ("structmat", "numpy", "scipy", "ducc0")
+    finish(arguments.out, "scipy_vocabulary", "SciPy's functions and ours", *parts, packages=packages)
 
 
 if __name__ == "__main__":
