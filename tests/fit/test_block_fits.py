@@ -115,40 +115,9 @@ def test_zero_and_scales():
     assert errors == pytest.approx([errors[0]] * 3, rel=1e-2)
 
 
-def test_the_same_seed_gives_the_same_fit():
-    W = matrix((5, 9))
-    first, again = (fit_cdd(W, 5, **QUICK) for _ in range(2))
-    assert first.to_dict() == again.to_dict()
-    assert np.array_equal(first.operator.to_dense(), again.operator.to_dense())
-
-
 @pytest.mark.parametrize(("shape", "block_size"), GRIDS)
 def test_a_fit_needs_no_random_starts(shape, block_size, closed_form_errors):
     W = matrix(shape)
     fit = fit_cdd(W, 5, block_size=block_size, restarts=0, max_iter=20, rng=0)
     assert fit.start != "random"
     assert fit.error <= min(closed_form_errors(W, fit.block_size).values()) + 1e-12
-
-
-@pytest.mark.parametrize("shape", [(40, 20), (20, 40)])
-def test_a_time_limit_is_kept_and_used(shape):
-    W = matrix(shape)
-    fit = fit_cdd(W, 5, time_limit=1.0, rng=0, tol=0.0, max_iter=10**6)
-    assert fit.stopped == "time limit"
-    assert fit.error < fit_cdd(W, 5, time_limit=0, rng=0).error
-
-
-@pytest.mark.parametrize("after", [1, 40, 200])
-def test_an_interrupt_returns_the_best_so_far(closed_form_errors, after):
-    W = matrix((24, 12))
-    seen = []
-
-    def interrupt(state):
-        seen.append(state.error)
-        if len(seen) == after:
-            raise KeyboardInterrupt
-
-    fit = fit_cdd(W, 7, rng=0, tol=0.0, callback=interrupt, on_interrupt="return")
-    assert fit.stopped == "interrupted"
-    assert fit.error <= min(closed_form_errors(W, 12).values())
-    assert len(seen) < after + 30

@@ -87,11 +87,6 @@ def test_adversarial_entries(relative, W, n_factors):
     check(W, fit_cdd(W, n_factors, rng=0, max_iter=30, restarts=1), n_factors, relative)
 
 
-def test_one_factor_is_the_closed_form():
-    W = matrix(7)
-    assert fit_cdd(W, 1, rng=0).operator.to_dense() == pytest.approx(np.diag(np.diag(W)))
-
-
 @pytest.mark.parametrize("real", [True, False])
 def test_few_factors_of_structured_members_are_exact(real):
     n = 8

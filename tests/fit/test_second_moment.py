@@ -146,8 +146,3 @@ def test_weights_under_which_the_matrix_vanishes():
     W = np.diag([1.0, 2.0, 0.0])
     fit = fit_cdd(W, 5, input_second_moment=[0.0, 0.0, 1.0])
     assert fit.error == 0.0
-
-
-def test_limits_hold_for_weighted_fits():
-    W, S = problem("full", real=True)
-    assert fit_cdd(W, 5, input_second_moment=S, time_limit=0).error < 1.0

@@ -20,10 +20,7 @@ transformers = pytest.importorskip("transformers")
 import peft
 from peft import PeftType, get_peft_model
 
-from structmat.peft import (
-    CDDConfig,
-    CDDModel,
-)
+from structmat.peft import CDDConfig, CDDModel
 from structmat.torch import CDDAdapter
 from tests.peft import tiny
 from tests.peft.tiny import adapted
