@@ -138,7 +138,7 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
-def first_names(names: Sequence[str], most: int) -> str:
+def first_names(names: Sequence[str], most: int = 8) -> str:
     """Return the first of some names for a message, and dots where there are more."""
     return ", ".join([*names[:most], *(["..."] if len(names) > most else [])])
 

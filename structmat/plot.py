@@ -309,9 +309,8 @@ def draw_study(study: Study, ax: Axes | None = None) -> Axes:
     Returns
     -------
     matplotlib.axes.Axes
-        The mean error of each method over the layers against the number of parameters, for CDD with a band from the
-        best to the worst layer. Of one setting only, the errors of all layers, sorted. A mean over fewer layers, as a
-        method may have no member of that size for some, is left out: it could not be compared.
+        The mean error of each method over the layers against the number of parameters, where it has members of that
+        size for all of them; for CDD with a band from the best layer to the worst. Of one setting, all errors, sorted.
 
     Raises
     ------
@@ -338,13 +337,8 @@ def draw_study(study: Study, ax: Axes | None = None) -> Axes:
     is_one_setting = len(table) == table["method"].nunique()
     for method, means in table.groupby("method", sort=False):
         style = _method_style(str(method))
-        line: dict[str, Any] = {
-            "color": style.color,
-            "linestyle": style.linestyle,
-            "marker": style.marker,
-            "markersize": 5,
-        }
-        line |= {"linewidth": 2.2 if method == "cdd" else 1.5, "zorder": 3 if method == "cdd" else 2}
+        line: dict[str, Any] = {"color": style.color, "linestyle": style.linestyle, "marker": style.marker}
+        line |= {"markersize": 5, "linewidth": 2.2 if method == "cdd" else 1.5, "zorder": 3 if method == "cdd" else 2}
         if is_one_setting:
             errors = sorted(max(row["error"], _ROUNDING) for row in rows if row["method"] == method)
             ax.plot(range(1, len(errors) + 1), errors, label=style.label, **line)

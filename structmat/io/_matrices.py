@@ -30,8 +30,6 @@ _DAMAGE = (
     *(zipfile.BadZipFile, zlib.error, tokenize.TokenError, MemoryError),
 )
 """What NumPy and `zipfile` raise on files that are not what they claim to be."""
-_SHOWN = 5
-"""Of names of arrays in a message, at most."""
 
 
 def load_matrix(path: str | os.PathLike[str], *, key: str | None = None) -> NDArray[Any]:
@@ -183,8 +181,8 @@ def _chosen(key: str | None, names: list[str], path: str | os.PathLike[str]) -> 
     if key is None and len(names) == 1:
         return names[0]
     if key is None or key not in names:
-        alike = difflib.get_close_matches(key or "", names, _SHOWN, 0.3)
+        alike = difflib.get_close_matches(key or "", names, 8, 0.3)
         alike = alike or [name for name in names if key and key in name] or names
-        text = f"must name one of {len(names):,} arrays in {path}, such as {first_names(alike, _SHOWN)}; got {key!r}"
+        text = f"must name one of {len(names):,} arrays in {path}, such as {first_names(alike)}; got {key!r}"
         raise ArgumentValueError("load_matrix", "key", text)
     return key

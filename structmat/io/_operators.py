@@ -41,8 +41,6 @@ _VERSION = 3
 _OTHER_FORMATS = {".bin", ".csv", ".json", ".npy", ".npz", ".pt", ".pth"}
 _KINDS: dict[str, Any] = {"float": (float, int), "int": int, "bool": bool, "str": str}
 """Of the fields of a fit that are no arrays, by their annotations."""
-_SHOWN = 5
-"""Of names of tensors in a message, at most."""
 
 
 def save(
@@ -277,7 +275,7 @@ def _content(file: Any, path: str | os.PathLike[str]) -> dict[str, Any]:
     """Return the description of what is saved in an opened file."""
     metadata = file.metadata() or {}
     if TREE not in metadata:
-        names = first_names(sorted(file.keys()), _SHOWN) or "none"
+        names = first_names(sorted(file.keys())) or "none"
         raise ValueError(f"{path} holds no structmat operator but plain tensors ({names})")
     try:
         content = json.loads(metadata[TREE])

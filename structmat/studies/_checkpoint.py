@@ -33,8 +33,6 @@ __all__ = ["fit_checkpoint"]
 _OWNER = "fit_checkpoint"
 _OTHERS = "other weights"
 _TABLE = "results.csv"
-_SHOWN = 8
-"""Of names in a message, at most."""
 
 
 def fit_checkpoint(  # noqa: C901  # checks first
@@ -144,7 +142,7 @@ def fit_checkpoint(  # noqa: C901  # checks first
     if not plan.changes and (plan.faults or not plan.seen):
         raise CheckpointError(_nothing(plan.faults or {"": "there is no weight of a linear layer"}))
     if not plan.changes:
-        text = f"must match a layer, got {targets!r}; could be fitted: {first_names(plan.seen, _SHOWN)}"
+        text = f"must match a layer, got {targets!r}; could be fitted: {first_names(plan.seen)}"
         raise ArgumentValueError(_OWNER, "targets", text)
     most = min(CDDLayout._most_factors((rows, cols)) for rows, cols in (c.shape for c in plan.changes.values()))
     if n_factors > most:
@@ -261,5 +259,5 @@ def _several(faults: Mapping[Any, str]) -> str:
 def _nothing(faults: Mapping[str, str], left_out: tuple[str, ...] = ()) -> str:
     what = _several(faults) if faults else "no weight that matches has changed"
     if left_out:
-        what += f"; changed or added, but no layers to fit: {first_names(left_out, _SHOWN)}"
+        what += f"; changed or added, but no layers to fit: {first_names(left_out)}"
     return f"there is nothing to put into an adapter: {what}"

@@ -363,7 +363,7 @@ def _targeted(
             taken.add(id(modules[path]))
             found.append(path)
     if not found:
-        shown = first_names([path for path, module in could.items() if id(module) not in taken], 8)
+        shown = first_names([path for path, module in could.items() if id(module) not in taken])
         raise ArgumentValueError("adapt", "targets", f"{targets!r} match no layer; could be adapted: {shown or 'none'}")
     return found
 
