@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import pkgutil
 from pathlib import Path
 
 import pytest
 from _pytest.doctest import DoctestItem
+
+# One thread for XLA, read when JAX starts: with two, jaxlib 0.10 may wait for ever where a compiled function has
+# several batches of Fourier transforms that do not depend on one another.
+os.environ.setdefault("NPROC", "1")
 
 
 def inherited(item: pytest.Item) -> bool:

@@ -340,11 +340,12 @@ def _estimate(values: Array, xp: Namespace) -> SlogdetEstimate:
 def is_nearly_hermitian(op: LinearOperator, z: Array, xp: Namespace) -> Array:
     """Tell whether ``v^H A u`` is the conjugate of ``u^H A v`` for two vectors, up to rounding."""
     uneven = probe(op, z, xp)  # without it signs would hide much
-    u, v = z[0, ...] * uneven, z[1, ...]
-    Au, Av = op._matvec(u, xp), op._matvec(v, xp)
-    one, other = xp.sum(v * Au, axis=-1), xp.sum(u * Av, axis=-1)  # both vectors are real
+    both = xp.stack((z[0, ...] * uneven, z[1, ...]))
+    products = op._matvec(both, xp)
+    one = xp.sum(both[1, ...] * products[0, ...], axis=-1)
+    other = xp.sum(both[0, ...] * products[1, ...], axis=-1)  # both vectors are real
     other = xp.conj(other) if is_complex(z.dtype, xp) else other
-    size = xp.sum(xp.abs(Au) + xp.abs(Av), axis=-1)
+    size = xp.sum(xp.abs(products), axis=(0, -1))
     rounding = _ROUNDING * float(xp.finfo(z.dtype).eps) * math.log2(2 * op.shape[0])
     return xp.all(~(xp.abs(one - other) > rounding * size))  # NaN is found later
 
@@ -364,15 +365,23 @@ def _start(z: Array, zero: Array, xp: Namespace) -> tuple[Array, Array, Array]:
 
 
 def quadrature_of_steps(op: LinearOperator, z: Array, steps: int, scan: Callable[..., Any], xp: Namespace) -> Any:
-    """Return estimates after a number of steps made by `scan`, whether they are settled, and A Hermitian."""
+    """Return estimates after a number of steps made by `scan`, whether they are settled, and A Hermitian.
+
+    The parts depend on one another by zeros, as transforms side by side can block each other in jaxlib 0.10.
+    """
+    op = op.prepare()
+    hermitian = is_nearly_hermitian(op, z, xp)
+    z = z + 0.0 * xp.astype(hermitian, z.dtype)
     shift, root = preconditioned(op, z, xp)
+    root = None if root is None else root.prepare()
+    z = z + 0.0 * xp.astype(shift[..., None], z.dtype)
     _, (alphas, betas) = scan(
         lambda carry, _: lanczos_step(op, root, carry, xp), _start(z, shift, xp), None, length=steps
     )
     counts = (max(1, steps - 2 * _CHUNK), max(1, steps - _CHUNK), steps)
     found = [shift + z.shape[-1] * gauss(alphas[:k, ...], betas[:k, ...], xp) for k in counts]
     settled = is_settled(found, z.shape[-1], xp)
-    return found[-1], settled | (steps >= z.shape[-1]), is_nearly_hermitian(op, z, xp)
+    return found[-1], settled | (steps >= z.shape[-1]), hermitian
 
 
 def lanczos_step(op: LinearOperator, root: LinearOperator | None, carry: Any, xp: Namespace) -> Any:
