@@ -22,14 +22,18 @@ from collections.abc import Callable
 from statistics import median
 from typing import Any
 
+import equinox as eqx
 import gpytorch
 import jax
 import jax.numpy as jnp
+import lineax
 import numpy as np
 import scipy.linalg
 import torch
 
 import structmat as sm
+from structmat.jax import as_lineax
+from structmat.torch import as_linear_operator
 
 LENGTH, NOISE = 10.0, 0.01
 DENSE = 4000
@@ -84,6 +88,40 @@ def system(n: int, noise: str) -> Row:
     return [f"{n:,}", noise, f"{found.residual:.0e}", found.iterations, f"{seconds:.2f}"]
 
 
+class Exact(gpytorch.models.ExactGP):
+    """An exact process of GPyTorch, of its own kernel or, on a whole grid, of our Toeplitz matrix."""
+
+    def __init__(self, at: Any, values: Any, *, structured: bool) -> None:
+        super().__init__(at, values, gpytorch.likelihoods.GaussianLikelihood())
+        self.mean, self.kernel = gpytorch.means.ZeroMean(), gpytorch.kernels.MaternKernel(nu=1.5)
+        self.structured = structured
+
+    def forward(self, x: Any) -> Any:
+        T = sm.Toeplitz(matern(torch, x[:, 0] if x.ndim > 1 else x, self.kernel.lengthscale[0, 0] / 3**0.5))
+        K = as_linear_operator(T) if self.structured else self.kernel(x)
+        return gpytorch.distributions.MultivariateNormal(self.mean(x), K)
+
+    @classmethod
+    def gradient(cls, at: Any, values: Any, *, structured: bool = False) -> Callable[[], None]:
+        """Return a function that computes a likelihood and its gradient."""
+        model = cls(at, values, structured=structured).double()
+        model.kernel.lengthscale, model.likelihood.noise = LENGTH * 3**0.5, NOISE
+        likelihood = gpytorch.mlls.ExactMarginalLogLikelihood(model.likelihood, model)
+        return lambda: torch.autograd.backward(-likelihood(model(at), values))
+
+
+def bridges(n: int) -> list[object]:
+    """Return the seconds of other libraries with their own matrices and with ours, after a first call."""
+    y, T = np.random.default_rng(0).standard_normal(n), sm.Toeplitz(jnp.asarray(matern(np, np.arange(n))))
+    points, values, A = torch.arange(n, dtype=torch.float64), torch.from_numpy(y), T + NOISE * sm.Identity(n)
+    solver, tag = lineax.CG(1e-8, 1e-8, max_steps=10_000), lineax.positive_semidefinite_tag
+    matrices = (lineax.MatrixLinearOperator(A.to_dense(), tag), as_lineax(A, tag))
+    calls = [Exact.gradient(points, values, structured=structured) for structured in (False, True)]
+    solved = eqx.filter_jit(lambda M: lineax.linear_solve(M, jnp.asarray(y), solver).value)
+    calls += [lambda M=M: jax.block_until_ready(solved(M)) for M in matrices]
+    return [f"{n:,}", *(f"{timed(call)[1]:.2f}" for call in calls if timed(call))]
+
+
 def gradients(n: int) -> Row:
     """Return the seconds of one value and gradient, after a first one."""
     rng = np.random.default_rng(0)
@@ -97,21 +135,7 @@ def gradients(n: int) -> Row:
         x = sm.solve(A, values, assume="positive definite", rtol=1e-6).x
         (values @ x + sm.slogdet(A, rng=0, n_probes=16).logabsdet).backward()
 
-    class Exact(gpytorch.models.ExactGP):
-        def __init__(self) -> None:
-            super().__init__(at, values, gpytorch.likelihoods.GaussianLikelihood())
-            self.mean, self.kernel = gpytorch.means.ZeroMean(), gpytorch.kernels.MaternKernel(nu=1.5)
-
-        def forward(self, x: Any) -> Any:
-            return gpytorch.distributions.MultivariateNormal(self.mean(x), self.kernel(x))
-
-    model = Exact().double()
-    model.kernel.lengthscale, model.likelihood.noise = LENGTH * 3**0.5, NOISE
-    likelihood = gpytorch.mlls.ExactMarginalLogLikelihood(model.likelihood, model)
-
-    def by_gpytorch() -> None:
-        (-likelihood(model(at), values)).backward()
-
+    by_gpytorch = Exact.gradient(at, values)
     distances = np.abs(kept[:, None] - kept)
 
     def dense(length: Any, noise: Any) -> Any:
@@ -133,23 +157,23 @@ def main() -> None:
     options = parser(__doc__).parse_args()
     jax.config.update("jax_enable_x64", True)
     quick, n, noises = options.quick, 1000 if options.quick else 100_000, ("even", "uneven")
+    sides, lengths = ((64, 256), (200,)) if quick else ((256, 1000, 4096), (1000, 4000, 8000))
     grids = (((16, 16), True),) if quick else (((64, 64), True), ((256, 256), False), ((n,), False))
     cases = itertools.product(grids, (False, True), noises)
     logdets = [logdet(sizes, noise, gaps=gaps, dense=dense) for (sizes, dense), gaps, noise in cases]
     head = ["grid", "noise", "estimate", "error", "relative", "seconds", "exact", "seconds of LAPACK"]
     parts = [
         "Cholesky factors, milliseconds and largest errors:",
-        table(
-            ["n", "structmat", "LAPACK", "error", "of LAPACK"], map(cholesky, (64, 256) if quick else (256, 1000, 4096))
-        ),
+        table(["n", "structmat", "LAPACK", "error", "of LAPACK"], map(cholesky, sides)),
         "Log-determinants:",
         table(head, logdets, left=2),
         "Systems with gaps:",
         table(["n", "noise", "residual", "iterations", "seconds"], [system(n, noise) for noise in noises], left=2),
         "Value and gradient, in seconds:",
+        table(["n", "structmat", "GPyTorch", "JAX, dense", "SciPy, dense, value alone"], map(gradients, lengths)),
+        "A likelihood with its gradient in GPyTorch and a system in lineax, without gaps, in seconds:",
         table(
-            ["n", "structmat", "GPyTorch", "JAX, dense", "SciPy, dense, value alone"],
-            map(gradients, (200,) if quick else (1000, 4000, 8000)),
+            ["n", "GPyTorch", "with ours", "lineax, CG", "with ours"], map(bridges, (200,) if quick else (2000, 6000))
         ),
     ]
     packages = ("structmat", "gpytorch", "jax", "scipy")

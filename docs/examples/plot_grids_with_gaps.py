@@ -132,5 +132,6 @@ plt.show()
 # One likelihood with its gradient, of a series of 8,000 points of which a tenth is missing, takes 2.2 seconds here and
 # 5.2 in GPyTorch, which multiplies by dense matrices; of 1,000 points 0.4 and 0.1 (one core, 2026-11-29,
 # ``python benchmarks/gaussian_processes.py``). With more than some ten thousand points dense matrices do not fit into
-# memory. A grid without gaps is a `Toeplitz` matrix, whose determinant is exact:
+# memory. On a grid without gaps GPyTorch takes 4.1 seconds for 6,000 points with its own matrix, and 0.2 with that of
+# :func:`structmat.torch.as_linear_operator`. Such a grid is a `Toeplitz` matrix, whose determinant is exact:
 # :ref:`sphx_glr_auto_examples_plot_gaussian_process.py`.
