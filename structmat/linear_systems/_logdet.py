@@ -392,8 +392,8 @@ def lanczos_step(op: LinearOperator, root: LinearOperator | None, carry: Any, xp
     alpha = inner(q, w, xp)
     w = w - alpha[..., None] * q
     size = xp.sqrt(inner(w, w, xp))
-    ended = (inner(q, q, xp) < 0.5) | (size <= 4 * float(xp.finfo(size.dtype).eps) * xp.abs(alpha))
     over = inner(q, q, xp) < 0.5
+    ended = over | (size <= 4 * float(xp.finfo(size.dtype).eps) * xp.abs(alpha))
     divisor = xp.where(ended, xp.ones_like(size), size)
     following = xp.where(ended[..., None], xp.zeros_like(w), w / divisor[..., None])
     beta = xp.where(ended, xp.zeros_like(size), size)
@@ -416,8 +416,8 @@ def gauss(alphas: Array, betas: Array, xp: Namespace) -> Array:
 
 def is_settled(found: list[Array], n: int, xp: Namespace) -> Array:
     """Tell whether the mean is known to a tenth of its standard error, by the rate at which the last three changed."""
-    first, second, last = (xp.mean(values, axis=0) for values in found)
-    error = xp.std(found[-1], axis=0, correction=1) / math.sqrt(found[-1].shape[0])
+    first, second = (xp.mean(values, axis=0) for values in found[:2])
+    _, last, error = _estimate(found[-1], xp)
     before, now = xp.abs(second - first), xp.abs(last - second)
     rounding = _ROUNDING * float(xp.finfo(error.dtype).eps) * (n + xp.abs(last))
     left = now * now / xp.where(before > now, before - now, xp.ones_like(before))

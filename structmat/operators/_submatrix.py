@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from array_api_compat import is_cupy_array
 
+from structmat._arguments import to_numpy
 from structmat._array_tools import (
     ArgumentTypeError,
     ArgumentValueError,
@@ -18,7 +18,7 @@ from structmat._array_tools import (
     Scalar,
     concat_last,
     device_of,
-    is_torch,
+    is_array,
     namespace_of,
 )
 from structmat._fourier import Plan, Step, written
@@ -59,7 +59,7 @@ class Indices:
         """Return the indices that an array or a mask means; None for None, which stands for all."""
         if value is None or isinstance(value, cls):
             return value
-        array = np.asarray(value.cpu() if is_torch(value) else value.get() if is_cupy_array(value) else value)
+        array = to_numpy(value) if is_array(value) else np.asarray(value)
         if array.ndim != 1 or array.dtype.kind not in "biu" or not array.size:
             got = f"{array.dtype} of shape {array.shape}"
             raise ArgumentTypeError(owner, argument, f"must be a mask or integers along one axis, got {got}")
