@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 from _pytest.doctest import DoctestItem
 
-# One thread for XLA, read when JAX starts: with two, jaxlib 0.10 may wait for ever where a compiled function has
-# several batches of Fourier transforms that do not depend on one another.
+# One thread for XLA, read when JAX starts: tests run side by side.
 os.environ.setdefault("NPROC", "1")
 
 

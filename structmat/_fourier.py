@@ -549,9 +549,6 @@ class Plan(Parametrised, ABC):
         """Return the product along the last axis, of any vectors."""
         if is_complex(x.dtype, xp) == self.is_real:
             if self.is_real:
-                if library_of(xp) == "jax":  # in one transform: several at a time can block each other in jaxlib 0.10
-                    real, imaginary = self.apply(xp.stack((xp.real(x), xp.imag(x))), xp)
-                    return real + 1j * imaginary
                 return self.apply(xp.real(x), xp) + 1j * self.apply(xp.imag(x), xp)
             x = xp.astype(x, complex_partner(x.dtype, xp))
         step = self.step(xp, dtype_name(x.dtype), batched=x.ndim > 1, once=True)

@@ -17,10 +17,6 @@ masks, axes, names. Only the Python number that scales an operator, as in ``2 * 
 The leaves of a `structmat.Prepared` operator are those of the operator and of what was computed from it: its gradient
 lies where its products read, in ``plan`` or ``matrix``, for `rmatvec` in ``operator``. To learn the vectors, prepare
 inside of the function that is differentiated. Count parameters by ``P.operator``.
-
-On a CPU with few cores jaxlib 0.10 may wait for ever where a compiled function has several batches of Fourier
-transforms that do not depend on one another, as in gradients. Set ``NPROC=1`` in the environment before JAX starts: XLA
-then uses one thread.
 """
 
 from __future__ import annotations

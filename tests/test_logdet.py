@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -203,6 +206,26 @@ def test_jax_has_the_gradients_of_torch_and_traces_estimates(gaps: bool) -> None
     expected = sm.slogdet(covariance(np, np.asarray, 8.0, 1.5, gaps=gaps), n_probes=32, rng=3).logabsdet
     assert float(value) == pytest.approx(expected, abs=1e-3)
     assert list(map(float, gradient)) == pytest.approx(in_torch(3, gaps=gaps), rel=1e-5)
+
+
+MANY_TIMES = """
+import jax, structmat as sm
+jax.config.update("jax_enable_x64", True)
+lags = jax.numpy.arange(300.0)
+def log(length, size):
+    A = sm.Toeplitz(jax.numpy.exp(-lags / length)) + sm.Diagonal(size + lags)
+    return sm.slogdet(A, n_probes=32, rng=0).logabsdet
+gradient = jax.jit(jax.value_and_grad(log, (0, 1)))
+for _ in range(200):
+    jax.block_until_ready(gradient(8.0, 1.5))
+"""
+
+
+def test_jax_comes_to_an_end_on_two_threads() -> None:
+    # calls of LAPACK side by side, on batches, wait for one another in jaxlib 0.10 where the threads are few
+    pytest.importorskip("jax")
+    environment = os.environ | {"NPROC": "2", "JAX_PLATFORMS": "cpu", "JAX_ENABLE_COMPILATION_CACHE": "false"}
+    subprocess.run([sys.executable, "-c", MANY_TIMES], check=True, env=environment, timeout=240)
 
 
 def test_what_does_not_converge_in_a_trace_is_nan() -> None:

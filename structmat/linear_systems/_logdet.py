@@ -365,23 +365,23 @@ def _start(z: Array, zero: Array, xp: Namespace) -> tuple[Array, Array, Array]:
 
 
 def quadrature_of_steps(op: LinearOperator, z: Array, steps: int, scan: Callable[..., Any], xp: Namespace) -> Any:
-    """Return estimates after a number of steps made by `scan`, whether they are settled, and A Hermitian.
-
-    The parts depend on one another by zeros, as transforms side by side can block each other in jaxlib 0.10.
-    """
+    """Return estimates after a number of steps made by `scan`, whether they are settled, and A Hermitian."""
     op = op.prepare()
     hermitian = is_nearly_hermitian(op, z, xp)
-    z = z + 0.0 * xp.astype(hermitian, z.dtype)
     shift, root = preconditioned(op, z, xp)
     root = None if root is None else root.prepare()
-    z = z + 0.0 * xp.astype(shift[..., None], z.dtype)
     _, (alphas, betas) = scan(
         lambda carry, _: lanczos_step(op, root, carry, xp), _start(z, shift, xp), None, length=steps
     )
-    counts = (max(1, steps - 2 * _CHUNK), max(1, steps - _CHUNK), steps)
-    found = [shift + z.shape[-1] * gauss(alphas[:k, ...], betas[:k, ...], xp) for k in counts]
+    # in one call of eigh: in jaxlib 0.10 calls side by side wait for one another for ever
+    place = xp.arange(steps, device=device_of(z))[:, None, *(None,) * (z.ndim - 1)]
+    counts = [max(1, steps - 2 * _CHUNK), max(1, steps - _CHUNK), steps]
+    count = xp.reshape(xp.asarray(counts, device=device_of(z)), (3, *(1,) * (z.ndim - 1)))
+    alphas = xp.where(place < count, alphas[:, None, ...], 1.0)
+    betas = xp.where(place < count - 1, betas[:, None, ...], 0.0)
+    found = shift + z.shape[-1] * gauss(alphas, betas, xp)
     settled = is_settled(found, z.shape[-1], xp)
-    return found[-1], settled | (steps >= z.shape[-1]), hermitian
+    return found[-1, ...], settled | (steps >= z.shape[-1]), hermitian
 
 
 def lanczos_step(op: LinearOperator, root: LinearOperator | None, carry: Any, xp: Namespace) -> Any:
