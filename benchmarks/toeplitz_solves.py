@@ -94,6 +94,7 @@ def speed(n: int, *, dense: bool, rounds: int) -> list[list[str]]:
     rough /= 1 + k
     smooth[:, 0], rough[:, 0] = 2.5, 2
     kinds = {"positive definite": (0.99**k, 0.99**k), "smooth symbol": smooth, "rough symbol": rough}
+    kinds["second difference"] = (np.where(k < 2, 2.0 - 3 * k, 0.0),) * 2
     if dense:
         kinds["random"] = random  # larger ones take some ten seconds for each solution
     rows = []

@@ -175,7 +175,10 @@ def test_singular_systems_beyond_dense_matrices(monkeypatch: pytest.MonkeyPatch,
     assert np.linalg.norm(op.matvec(x) - b) <= (1e-2 if dtype in {"float32", "complex64"} else 1e-4) * np.linalg.norm(b)
 
 
-FAMILIES = ("offset", "symmetric offset", "offset and nugget", "waves", "tridiagonal", "Gaussian", "far", "Markov")
+FAMILIES = [
+    *("offset", "symmetric offset", "offset and nugget", "waves", "tridiagonal", "biharmonic"),
+    *("Gaussian", "far", "Markov"),
+]
 
 
 def hard(family: str, n: int, size: float) -> tuple[np.ndarray, np.ndarray]:
@@ -188,6 +191,7 @@ def hard(family: str, n: int, size: float) -> tuple[np.ndarray, np.ndarray]:
         "offset and nugget": lambda: (size + 0.9**k + 0.1 * unit,) * 2,
         "waves": lambda: (size * np.cos(0.7 * k) + 0.5**k, size * np.cos(0.7 * k) + 0.3**k),
         "tridiagonal": lambda: (unit + (k == 1), unit + (1 + 1 / size) * (k == 1)),
+        "biharmonic": lambda: (np.select([k == 0, k == 1, k == 2], [6 + 1 / size, -4, 1], 0.0),) * 2,
         "Gaussian": lambda: (np.exp(-((k / 3.0) ** 2)) + unit / size,) * 2,
         "far": lambda: (unit + size * (k == n - 1), unit + 0.3 * (k == 1) + size / 2 * (k == n - 1)),
         "Markov": lambda: ((1 - 1 / size) ** k,) * 2,
@@ -245,6 +249,19 @@ def test_solutions_are_never_far_worse_than_those_of_lapack(
         warnings.simplefilter("always")
         x = op.inv() @ right
     assert seen or error(x, b) <= max(best, 1000 * error(np.linalg.inv(T) @ b, b))
+
+
+@pytest.mark.parametrize("factor", [1.0, 1j, 1e300])
+@pytest.mark.parametrize("n", [129, 100_000])
+def test_second_differences_are_solved_to_the_last_digits(n: int, factor: complex) -> None:
+    k, rounding = np.arange(1.0, n + 1), 100 * n * np.finfo(float).eps
+    c = factor * np.select([k == 1, k == 2], [2, -1], 0.0)
+    T = sm.Toeplitz(c, c)
+    for x in (T.solve(np.ones(n)), T.prepare().solve(np.ones((n, 5)))[:, 4]):
+        np.testing.assert_allclose(factor * x, k * (n + 1 - k) / 2, rtol=rounding)
+    sign, log = T.slogdet()
+    assert sign == pytest.approx((factor / abs(factor)) ** n, abs=1e-9)
+    assert log == pytest.approx(np.log(n + 1) + n * np.log(abs(factor)), rel=1e-12, abs=rounding)
 
 
 @pytest.mark.parametrize("exponent", [307, 0, -310])

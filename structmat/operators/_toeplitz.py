@@ -272,11 +272,12 @@ class Toeplitz(ConstantDiagonals):
     of a fast length not below m + n - 1, real ones for real data.
 
     The inverse of a square one is not Toeplitz, but two vectors determine it (`ToeplitzInverse`). `solve` eliminates
-    the dense matrix up to 128 rows. Beyond it takes Levinson's recursion, from a thousand rows on first some steps of
-    GMRES with Strang's circulant as preconditioner [1]_, and for many right-hand sides the inverse, each of which then
-    costs O(n log n). A solution is accepted if its residual is at the level of rounding in every row, if need be after
-    refinement; otherwise the dense matrix is eliminated, up to 4,096 rows. Larger matrices of which recursions find no
-    accurate inverse or determinant are an error.
+    the dense matrix up to 128 rows, and beyond that the band of a matrix with at most 32 diagonals beside the main one:
+    second differences of 100,000 points take as long as a few products. Of others it takes Levinson's recursion, from a
+    thousand rows on first some steps of GMRES with Strang's circulant as preconditioner [1]_, and for many right-hand
+    sides the inverse, each of which then costs O(n log n). A solution is accepted if its residual is at the level of
+    rounding in every row, if need be after refinement; otherwise the dense matrix is eliminated, up to 4,096 rows.
+    Larger matrices of which recursions find no accurate inverse or determinant are an error.
 
     All this is computed with NumPy in double precision, also for other libraries, with derivatives in torch and JAX.
     There is a `scipy.linalg.LinAlgWarning`, but in JAX, where elimination or a solution shows a condition number above
