@@ -19,6 +19,9 @@ RATES = {
     "cdd": (0.003, 0.01, 0.03, 0.1),
     "cdd-shared": (0.003, 0.01, 0.03, 0.1),
     "cdd-blocks": (0.003, 0.01, 0.03, 0.1),
+    "scales": (0.003, 0.01, 0.03, 0.1),
+    "cdd-scales": (0.003, 0.01, 0.03, 0.1),
+    "cdd-entries": (0.003, 0.01, 0.03, 0.1),
 }
 """For each method around the rates that its authors, PEFT or earlier runs of ours found best.
 
@@ -61,6 +64,13 @@ class Protocol:
     """Of the head beside an adapter."""
     data: str | None = None
     """The task whose data these are, if it has another name."""
+    held_out: bool = False
+    """Whether nothing was ever chosen by this task but rates, by its own trials."""
+
+    @property
+    def is_common(self) -> bool:
+        """Whether all methods are compared on the task."""
+        return self.data is None and not self.held_out
 
 
 PROTOCOLS = {
@@ -70,6 +80,9 @@ PROTOCOLS = {
     "sst2": Protocol(),
     "banking77": Protocol(),
     "mrpc": Protocol(rows=2000, max_tokens=128),
+    "trec": Protocol(held_out=True),
+    "sick": Protocol(held_out=True),
+    "counterfactual": Protocol(held_out=True),
 }
 
 LONG = {"cola", "mrpc"}
@@ -98,6 +111,18 @@ ON_SHORT_TASKS = {
 MORE_ROWS = (("lora", 8), ("cdd", 3), ("lora", 1), ("cdd-blocks", 64), ("lora", 4))
 """On query and value layers with more rows, which may tell apart what is equal with few: CDD beside LoRA."""
 
+ON_HELD_OUT_TASKS = (("cdd", 3), ("lora", 2))
+"""D C D and the LoRA of the nearest size."""
+
+FORMS = (("scales", None), ("cdd-scales", 3), ("cdd-entries", 3))
+"""What is tried on held-back rows alone."""
+
+
+def tried() -> list[Case]:
+    """Return the cases of `FORMS`, which have trials and no last runs."""
+    tasks = ("goemotions", "sst2", "banking77")
+    return [Case(task, places, *form) for places in ON_ALL_TASKS for form in FORMS for task in tasks]
+
 
 def cases() -> list[Case]:
     """Return everything in the order of the runs."""
@@ -106,7 +131,10 @@ def cases() -> list[Case]:
         for task in ("goemotions", "sst2", "banking77", "cola", "mrpc"):
             more = () if task in LONG else ON_SHORT_TASKS[places]
             found += [Case(task, places, *sized) for sized in (*sizes, *more)]
-    return found + [Case("goemotions-more", "query-value", *sized) for sized in MORE_ROWS]
+    found += [Case("goemotions-more", "query-value", *sized) for sized in MORE_ROWS]
+    held_out = [task for task, protocol in PROTOCOLS.items() if protocol.held_out]
+    places = ("intermediate", "query-value", "all-linear")
+    return found + [Case(t, p, *sized) for p in places for t in held_out for sized in ON_HELD_OUT_TASKS]
 
 
 def beyond(rates: tuple[float, ...], best: float) -> float | None:

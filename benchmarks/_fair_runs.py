@@ -16,12 +16,16 @@ from statistics import fmean
 import numpy as np
 import torch
 from _common import processor
+from _fair_forms import FORMS
 from _fair_plan import RATES, RUN, Case, Protocol, beyond
 
 from finetune.data import TASKS, Rows, load_task
 from finetune.encoder import load_tokenizer
+from finetune.methods import METHODS
 from finetune.train import DivergedError, Run, Settings, fit, predict, prepare
 from structmat._layer_fits import FACTOR_SCALE
+
+METHODS |= FORMS
 
 COLUMNS = (
     *RUN, "rows", "epochs", "tested", "parameters", "accuracy", "matthews", "f1", "seconds", "machine", "right",
@@ -77,12 +81,16 @@ class Bench:
         self.parts: dict[str, tuple[Rows, Rows]] = {}
         self.machine = f"{processor()}; {', '.join(f'{name} {version(name)}' for name in ('torch', 'peft'))}"
 
-    def do(self, case: Case, protocol: Protocol) -> None:
-        """Choose the rate of a case and run it to the end."""
+    def choose(self, case: Case, protocol: Protocol) -> float:
+        """Return the best rate of a case, by its trials."""
         rates = RATES[case.method]
         best = self._best(case, protocol, rates)
-        if (further := beyond(rates, best)) is not None:
-            best = self._best(case, protocol, (*rates, further))
+        further = beyond(rates, best)
+        return best if further is None else self._best(case, protocol, (*rates, further))
+
+    def do(self, case: Case, protocol: Protocol) -> None:
+        """Choose the rate of a case and run it to the end."""
+        best = self.choose(case, protocol)
         for seed in protocol.final_seeds:
             self._run(case, protocol, "final", best, seed)
 
@@ -111,7 +119,7 @@ class Bench:
         rows, tested = rows[order[: protocol.rows]], tested[: protocol.test_rows if test else protocol.held_back]
         same = {name: getattr(protocol, name) for name in ("epochs", "batch", "head_lr", "max_tokens")}
         settings = Settings(**same, model=self.model, test_rows=None, device="cpu", autocast=True)
-        if case.method.startswith("cdd"):  # whose rates are those of the factors, and not of the trained vectors
+        if case.method.startswith(("cdd", "scales")):  # rates are those of factors, not of trained vectors
             lr /= FACTOR_SCALE
         run = Run(task, case.method, lr, seed, protocol.rows, size=case.size, places=case.places)
         begun = time.process_time()

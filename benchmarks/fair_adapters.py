@@ -29,7 +29,7 @@ from _common import one_thread, parser
 
 one_thread()
 
-from _fair_plan import PROTOCOLS, Protocol, cases  # noqa: E402
+from _fair_plan import PROTOCOLS, Protocol, cases, tried  # noqa: E402
 
 EXAMPLES = Path(__file__).parent.parent / "docs/examples"
 RESULTS = Path(__file__).parent / "results"
@@ -51,10 +51,11 @@ def main() -> None:
 
 
 def report(options: argparse.Namespace) -> None:
-    from _fair_report import page, read  # noqa: PLC0415
+    from _fair_report import figure, page, read, results  # noqa: PLC0415
 
-    text = page(read(options.out / "fair_adapters.csv"), read(options.out / "fair_adapters_again.csv"))
-    (options.out / "fair_adapters.md").write_text(text, "utf-8")
+    rows = read(options.out / "fair_adapters.csv")
+    (options.out / "fair_adapters.md").write_text(page(rows, read(options.out / "fair_adapters_again.csv")), "utf-8")
+    figure(results(rows), options.out / "fair_adapters.png")
 
 
 def run(options: argparse.Namespace) -> None:
@@ -66,7 +67,7 @@ def run(options: argparse.Namespace) -> None:
 
     torch.set_num_threads(1)
     bench = Bench(Table(options.out / "fair_adapters.csv"), options.data)
-    todo = [case for case in cases() if case.task in options.only]
+    todo = [case for case in (*tried(), *cases()) if case.task in options.only]
     protocols = PROTOCOLS
     if options.quick:
         todo = [case for case in todo if case.task == "goemotions" and case.method in {"lora", "cdd"}][:2]
@@ -74,7 +75,7 @@ def run(options: argparse.Namespace) -> None:
     begun = time.monotonic()
     for i, case in enumerate(todo, 1):
         try:
-            bench.do(case, protocols[case.task])
+            (bench.choose if case in tried() else bench.do)(case, protocols[case.task])
         except ExampleError as error:  # data or model are missing
             sys.exit(str(error))
         print(f"{i} of {len(todo)}, {(time.monotonic() - begun) / 3600:.2f} h: {case}", flush=True)

@@ -137,6 +137,22 @@ def test_differences_are_paired_by_seed(modules):
     assert [cell.strip() for cell in lines[3].split("|")[5:-1]] == ["−1.4 ± 0.2*", "−0.4 ± 0.2 (r = 1)"]
 
 
+def test_differences_of_several_tasks_have_two_intervals(modules):
+    report = modules("_fair_report")
+    found, rows = [], []
+    for task, gap in (("goemotions", [1, 1, 1, 1, 1]), ("sst2", [3, 4, 3, 4, 3]), ("trec", [0, 1, 2, 3, 4])):
+        lora = result(modules, task, "intermediate", "lora", 2, [50, 60, 55, 52, 58], 23040)
+        found += [lora, result(modules, task, "intermediate", "cdd", 3, lora.scores + gap, 20736)]
+        for method, size, seconds in (("lora", "2", "10"), ("cdd", "3", "12")):
+            case = {"task": task, "places": "intermediate", "method": method, "size": size}
+            rows.append({**case, "stage": "final", "seconds": seconds})
+    lines = [[c.strip() for c in line.split("|")[1:-1]] for line in report.comparison(found, rows).splitlines()[2:]]
+    assert [line[1] for line in lines] == ["the five: 2", "without CoLA: 2", "held out: 1", "all: 3"]
+    # per seed 2, 2.5, 2, 2.5, 2, and per task 1 and 3.4
+    assert lines[0][2:] == ["57.2 (20,736)", "55.0 (r = 2: 23,040)", "+2.2 ± 0.1*", "1.2", ""]
+    assert lines[2][4:] == ["+2.0 ± 0.7*", "", "1.20"]
+
+
 def test_a_mean_of_tasks_is_of_what_was_run_on_each(modules):
     report = modules("_fair_report")
 
@@ -151,6 +167,26 @@ def test_a_mean_of_tasks_is_of_what_was_run_on_each(modules):
     assert (mean.case.task, mean.case.method, mean.parameters) == ("mean", "lora", 7000)
     assert list(mean.scores) == [45, 52, 48, 48, 49]
     assert report.averaged(runs[:1]) == []
+
+
+def test_other_forms_begin_as_the_frozen_weight_and_learn(modules, model):
+    torch, BertModel = pytest.importorskip("torch"), pytest.importorskip("transformers").BertModel
+
+    found = modules("_fair_forms")
+    forms, plan = found.FORMS, found.Plan(1e-3, 10, None, "all-linear")
+    tokens = torch.arange(1, 13).reshape(2, 6)
+    expected = BertModel.from_pretrained(model, add_pooling_layer=False).eval()(tokens).last_hidden_state
+    for form in forms.values():
+        encoder = BertModel.from_pretrained(model, add_pooling_layer=False).eval()
+        trained = form.prepare(encoder, plan).groups[0]["params"]
+        optimizer = torch.optim.AdamW(trained, lr=1e-3)
+        for step in range(2):
+            changed = encoder(tokens).last_hidden_state
+            assert torch.allclose(changed, expected, atol=1e-5) == (step == 0)
+            changed.square().sum().backward()
+            optimizer.step()
+        assert all(p.grad is not None for p in trained)
+        assert sum(p.requires_grad for p in encoder.parameters()) == len(trained)
 
 
 def test_last_runs_have_the_best_rate_of_the_trials(modules):

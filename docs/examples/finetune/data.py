@@ -81,6 +81,22 @@ TASKS = {
         source="https://www.microsoft.com/en-us/download/details.aspx?id=52398",
         licence="for research",
     ),
+    "sick": Task(
+        files=("SICK_train.txt", "SICK_test_annotated.txt"),
+        header=("pair_ID", "sentence_A", "sentence_B", "relatedness_score", "entailment_judgment"),
+        text=(1, 2),
+        label=4,
+        classes=3,
+        source="https://marcobaroni.org/composes/sick.html",
+        licence="CC BY-NC-SA 3.0",
+    ),
+    "trec": Task(
+        files=("train_5500.label", "TREC_10.label"),
+        header=None,
+        classes=6,
+        source="https://cogcomp.seas.upenn.edu/Data/QA/QC/",
+        licence="none is named",
+    ),
     "sst2": Task(
         files=("train.tsv", "test.tsv"),
         header=None,
@@ -139,6 +155,9 @@ def _read(name: str, task: Task, folder: Path, file: str) -> list[tuple[str, ...
     open_text = gzip.open if path.suffix == ".gz" else open
     delimiter = "," if file.endswith(".csv") else "\t"
     quoting = csv.QUOTE_MINIMAL if task.quoted else csv.QUOTE_NONE
+    if file.endswith(".label"):  # "CLASS:subclass sentence"
+        with open_text(path, "rt", encoding="latin-1") as opened:
+            return [(line.partition(" ")[2].strip(), line.partition(":")[0]) for line in opened]
     with open_text(path, "rt", encoding="utf-8-sig", newline="") as opened:
         lines = csv.reader(opened, delimiter=delimiter, quoting=quoting)
         if task.header and (first := tuple(next(lines, ()))) != task.header:
