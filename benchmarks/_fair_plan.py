@@ -115,13 +115,14 @@ ON_HELD_OUT_TASKS = (("cdd", 3), ("lora", 2))
 """D C D and the LoRA of the nearest size."""
 
 FORMS = (("scales", None), ("cdd-scales", 3), ("cdd-entries", 3))
-"""What is tried on held-back rows alone."""
+"""What is tried on held-back rows alone, the last one on query and value layers, where it was behind."""
 
 
 def tried() -> list[Case]:
     """Return the cases of `FORMS`, which have trials and no last runs."""
     tasks = ("goemotions", "sst2", "banking77")
-    return [Case(task, places, *form) for places in ON_ALL_TASKS for form in FORMS for task in tasks]
+    found = [Case(task, "query-value", *form) for form in FORMS for task in tasks]
+    return found + [Case(task, "intermediate", *form) for form in FORMS[:2] for task in tasks]
 
 
 def cases() -> list[Case]:
