@@ -1,7 +1,4 @@
-"""What the benchmarks share: threads, timing in turns, the machine and its versions, tables.
-
-Call `one_thread` before NumPy and torch are imported: they read their settings when they start.
-"""
+"""What the benchmarks share: timing in turns, the machine and its versions, tables."""
 
 from __future__ import annotations
 
@@ -19,19 +16,13 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import numpy as np
+from threadpoolctl import threadpool_info
+
+from structmat import _fourier
+
 Times = dict[str, list[float]]
 """Seconds per call of each function, one value a round."""
-
-
-def one_thread() -> None:
-    """Keep this process to one thread on one core, with the kernels that BLAS chooses for this processor."""
-    for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):
-        os.environ.pop(name, None)
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ[name] = "1"
-    if hasattr(os, "sched_setaffinity"):  # whatever a library starts; processes side by side seldom get the same core
-        cores = sorted(os.sched_getaffinity(0))
-        os.sched_setaffinity(0, {cores[os.getpid() % len(cores)]})
 
 
 def parser(
@@ -58,8 +49,6 @@ def changed(module: Any, **names: Any) -> Iterator[None]:
 
 def engine(name: str) -> AbstractContextManager[None]:
     """Let products of NumPy arrays that are prepared meanwhile use "scipy" alone, or "ducc0" too."""
-    from structmat import _fourier  # noqa: PLC0415  # threads are limited before libraries start them
-
     if _fourier.ducc() is None:
         raise SystemExit("install structmat[fast] to compare engines")
     return changed(_fourier, ducc=lambda: None) if name == "scipy" else nullcontext()
@@ -107,8 +96,6 @@ def ratio(times: Times, name: str, other: str) -> float:
 
 def circulant_data(n: int, batch: int, dtype: str) -> tuple[Any, Any]:
     """Return the first column of a well-conditioned circulant and vectors, as NumPy arrays."""
-    import numpy as np  # noqa: PLC0415  # threads are limited before it starts them
-
     rng = np.random.default_rng(n)
     c, x = (rng.standard_normal((*shape, 2)) for shape in ((n,), (n,) if batch == 1 else (batch, n)))
     c[0] += 5 * n**0.5
@@ -118,8 +105,6 @@ def circulant_data(n: int, batch: int, dtype: str) -> tuple[Any, Any]:
 
 def fault(y: Any, expected: Any, dtype: str) -> str:
     """Return what is wrong with a result, or that its precision is another than asked for; nothing if all is right."""
-    import numpy as np  # noqa: PLC0415  # as above
-
     if y.shape != expected.shape:
         return f"wrong: shape {y.shape}"
     error = float(np.linalg.norm(y - expected) / np.linalg.norm(expected))
@@ -158,8 +143,6 @@ def versions(*packages: str) -> str:
 
 def blas() -> str:
     """Return which BLAS libraries are loaded, and their kernels, as threadpoolctl sees them."""
-    from threadpoolctl import threadpool_info  # noqa: PLC0415  # it imports what reads the settings of threads
-
     loaded = {
         f"{pool['internal_api']} {pool['version']}, kernels for {pool.get('architecture', 'an unnamed processor')}, "
         f"{pool['num_threads']} thread{'s' * (pool['num_threads'] != 1)}"

@@ -9,12 +9,7 @@ Sides of 128 and 384 take the first seed alone.
 --quick makes everything tiny; --out writes ``ablation.csv`` and ``ablation.md`` there.
 """
 
-# ruff: noqa: E402  # threads are limited before libraries start them
 from __future__ import annotations
-
-from _common import changed, finish, one_thread, parser, table
-
-one_thread()
 
 import time
 from collections.abc import Callable
@@ -22,7 +17,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import _one_thread  # noqa: F401
 import numpy as np
+from _common import changed, finish, parser, table
 
 import structmat as sm
 from structmat.fit import _search as search

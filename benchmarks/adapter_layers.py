@@ -17,12 +17,7 @@ and AdamW, in float32 or under autocast to bfloat16. The table has milliseconds,
 the same layers, which is at most a fifth more in float32.
 """
 
-# ruff: noqa: E402  # threads are limited before libraries start them
 from __future__ import annotations
-
-from _common import finish, in_turns, one_thread, parser, ratio, table
-
-one_thread()
 
 import argparse
 import copy
@@ -32,8 +27,10 @@ from math import gcd
 from statistics import median
 from typing import Any
 
+import _one_thread  # noqa: F401
 import peft
 import torch
+from _common import finish, in_turns, parser, ratio, table
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 from transformers import BertConfig, BertModel

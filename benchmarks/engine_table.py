@@ -12,12 +12,7 @@
 Choose the numbers of the table by what it prints; near a crossover both methods take the same time.
 """
 
-# ruff: noqa: E402  # threads are limited before libraries start them
 from __future__ import annotations
-
-from _common import changed, circulant_data, engine, in_turns, one_thread, parser
-
-one_thread()
 
 import itertools
 from collections.abc import Callable, Sequence
@@ -25,7 +20,9 @@ from functools import partial
 from statistics import median
 from typing import Any
 
+import _one_thread  # noqa: F401
 import numpy as np
+from _common import changed, circulant_data, engine, in_turns, parser
 
 import structmat as sm
 from structmat import _fourier as fourier

@@ -5,17 +5,14 @@ gets: of ``operator @ eye`` and of ``to_dense``, the larger of both. Seconds are
 error that `factorize_cdd` reports included. --quick makes everything tiny; --out writes ``exact_products.md`` there.
 """
 
-# ruff: noqa: E402  # threads are limited before libraries start them
 from __future__ import annotations
-
-from _common import finish, one_thread, parser, table
-
-one_thread()
 
 import time
 
+import _one_thread  # noqa: F401
 import numpy as np
 import scipy.linalg
+from _common import finish, parser, table
 
 import structmat as sm
 

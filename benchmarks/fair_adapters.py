@@ -25,11 +25,9 @@ import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from _common import one_thread, parser
-
-one_thread()
-
-from _fair_plan import PROTOCOLS, Protocol, cases, tried  # noqa: E402
+import _one_thread  # noqa: F401
+from _common import parser
+from _fair_plan import PROTOCOLS, Protocol, cases, tried
 
 EXAMPLES = Path(__file__).parent.parent / "docs/examples"
 RESULTS = Path(__file__).parent / "results"

@@ -9,20 +9,17 @@ it stands the time structmat took to reach the lowest error that Adam ended with
 those of the process: for a machine with other work.
 """
 
-# ruff: noqa: E402  # threads are limited before libraries start them
 from __future__ import annotations
-
-from _common import one_thread, parser, table
-
-one_thread()
 
 import argparse
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import _one_thread  # noqa: F401
 import numpy as np
 import torch
+from _common import parser, table
 from scipy.optimize import minimize
 
 import structmat as sm

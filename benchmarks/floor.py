@@ -11,12 +11,7 @@ Groups that say "fast" are for the extra ``fast``, the others for the default en
 --out writes ``floor.csv`` and ``floor.md``, where groups that were not measured keep what an earlier run found.
 """
 
-# ruff: noqa: E402  # threads are limited before libraries start them
 from __future__ import annotations
-
-from _common import circulant_data, engine, fault, finish, in_turns, one_thread, parser, ratio, table, vectors
-
-one_thread()
 
 import csv
 import itertools
@@ -28,9 +23,11 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import Any, NamedTuple
 
+import _one_thread  # noqa: F401
 import jax
 import numpy as np
 import torch
+from _common import circulant_data, engine, fault, finish, in_turns, parser, ratio, table, vectors
 from scipy.fft import fft, ifft, irfft, irfftn, rfft, rfftn
 
 import structmat as sm

@@ -9,12 +9,7 @@ with dense matrices, SciPy without derivatives. Seconds are the processor's, of 
 ``gaussian_processes.md``.
 """
 
-# ruff: noqa: E402  # threads are limited before libraries start them
 from __future__ import annotations
-
-from _common import finish, in_turns, one_thread, parser, table
-
-one_thread()
 
 import itertools
 import time
@@ -22,6 +17,7 @@ from collections.abc import Callable
 from statistics import median
 from typing import Any
 
+import _one_thread  # noqa: F401
 import equinox as eqx
 import gpytorch
 import jax
@@ -30,6 +26,7 @@ import lineax
 import numpy as np
 import scipy.linalg
 import torch
+from _common import finish, in_turns, parser, table
 
 import structmat as sm
 from structmat.jax import as_lineax

@@ -6,19 +6,16 @@ column 0.99^k, "general" random entries divided by 1 + k beside a diagonal of 2.
 timed; the symmetric one is solved by Cholesky's method. --out writes ``growth.csv`` and ``growth.md``.
 """
 
-# ruff: noqa: E402  # threads are limited before libraries start them
 from __future__ import annotations
-
-from _common import finish, one_thread, parser, table
-
-one_thread()
 
 import time
 from collections.abc import Callable
 from timeit import Timer
 
+import _one_thread  # noqa: F401
 import numpy as np
 import scipy.linalg
+from _common import finish, parser, table
 
 import structmat as sm
 

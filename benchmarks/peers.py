@@ -11,12 +11,7 @@ extra ``fast``; those with torch or JAX in their names take the arrays of these.
 --out writes ``peers.md`` with one table for every batch and dtype.
 """
 
-# ruff: noqa: E402  # threads are limited before libraries start them
 from __future__ import annotations
-
-from _common import circulant_data, engine, fault, finish, in_turns, one_thread, parser, ratio, table, vectors
-
-one_thread()
 
 import itertools
 import logging
@@ -27,11 +22,13 @@ from functools import partial
 from statistics import median
 from typing import Any, NamedTuple
 
+import _one_thread  # noqa: F401
 import jax
 import numpy as np
 import scipy.fft
 import scipy.linalg
 import torch
+from _common import circulant_data, engine, fault, finish, in_turns, parser, ratio, table, vectors
 from scipy.sparse.linalg import LinearOperator
 
 import structmat as sm

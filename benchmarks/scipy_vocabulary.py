@@ -6,18 +6,15 @@ a dense matrix its time is that of making it and of one product. All take turns 
 the processor's. --quick does small sizes only. --out writes ``scipy_vocabulary.md``.
 """
 
-# ruff: noqa: E402  # threads are limited before libraries start them
 from __future__ import annotations
-
-from _common import finish, in_turns, one_thread, parser, ratio, table
-
-one_thread()
 
 from statistics import median
 from typing import Any
 
+import _one_thread  # noqa: F401
 import numpy as np
 import scipy.linalg
+from _common import finish, in_turns, parser, ratio, table
 from scipy.sparse.linalg import aslinearoperator
 
 import structmat as sm

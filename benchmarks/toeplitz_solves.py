@@ -7,20 +7,17 @@ its recursion for each right-hand side, so its time for 64 is 64 times that for 
 n = 4,096: at 16,384 it needs 2 GiB and a minute. There each solver is timed once. --quick makes everything small.
 """
 
-# ruff: noqa: E402  # threads are limited before libraries start them
 from __future__ import annotations
-
-from _common import finish, in_turns, one_thread, parser, ratio, table
-
-one_thread()
 
 import warnings
 from collections.abc import Callable
 from functools import partial
 from statistics import median
 
+import _one_thread  # noqa: F401
 import numpy as np
 import scipy.linalg
+from _common import finish, in_turns, parser, ratio, table
 
 import structmat as sm
 
