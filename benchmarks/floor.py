@@ -7,19 +7,17 @@ products of small n, three microseconds more are allowed for the call. What ours
 take turns in one process on one core, and times are the processor's. A ratio is the median over the rounds, the spread
 half the range of their middle half.
 
-Groups that say "fast" are for the extra ``fast``, the others for the default engine. --quick makes everything tiny.
---out writes ``floor.csv`` and ``floor.md``, where groups that were not measured keep what an earlier run found.
+Groups that say "fast" are for the extra ``fast``, the others for the default engine. --quick takes the smallest sizes.
+--out writes ``floor.csv`` and ``floor.md`` with the groups that were measured.
 """
 
 from __future__ import annotations
 
-import csv
 import itertools
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from math import prod
-from pathlib import Path
 from statistics import median, quantiles
 from typing import Any, NamedTuple
 
@@ -81,19 +79,13 @@ def aim(n: int, batch: int, dtype: str, *, fast: bool) -> float:
 
 def circulant(n: int, batch: int, dtype: str, *, fast: bool) -> Case:
     c, x = circulant_data(n, batch, dtype)
-    op, S = sm.Circulant(c).prepare(), rfft(c)
-    where = label(n, batch, dtype)
-    return Case(where, lambda: op.matvec(x), lambda: irfft(S * rfft(x), n), aim(n, batch, dtype, fast=fast))
+    forth, back = (fft, ifft) if dtype.startswith("complex") else (rfft, irfft)
+    op, S, where = sm.Circulant(c).prepare(), forth(c), label(n, batch, dtype)
+    return Case(where, lambda: op.matvec(x), lambda: back(S * forth(x), n), aim(n, batch, dtype, fast=fast))
 
 
 def prime(n: int, batch: int, dtype: str, *, fast: bool) -> Case:
     return circulant(n, batch, dtype, fast=fast)._replace(aim=0.7 if batch > 1 else None)
-
-
-def complex_circulant(n: int, batch: int, dtype: str) -> Case:
-    c, x = circulant_data(n, batch, dtype)
-    op, S = sm.Circulant(c).prepare(), fft(c)
-    return Case(label(n, batch, dtype), lambda: op.matvec(x), lambda: ifft(S * fft(x)), 1.15)
 
 
 def related(what: str, n: int, batch: int, dtype: str) -> Case:
@@ -199,15 +191,14 @@ Cases = Callable[[bool], Iterator[Case]]
 
 def each(
     make: Callable[[int, int, str], Case],
-    sizes: Iterable[int],
+    sizes: Sequence[int],
     batches: Iterable[int] = (1, 64),
     dtypes: Iterable[str] = DTYPES,
-    tiny: int = 64,
 ) -> Cases:
     """Return the cases of all sizes, batches and dtypes, of batches that are not too large."""
 
     def cases(quick: bool) -> Iterator[Case]:
-        for n, batch, dtype in itertools.product((tiny,) if quick else sizes, batches, dtypes):
+        for n, batch, dtype in itertools.product(sizes[:1] if quick else sizes, batches, dtypes):
             if n * batch <= 2**23:
                 yield make(n, batch, dtype)
 
@@ -217,7 +208,7 @@ def each(
 def others(quick: bool) -> Iterator[Case]:
     for make in (partial(related, "rmatvec"), partial(related, "solve"), toeplitz):
         yield from each(make, (1024, 16384), dtypes=("float64",))(quick)
-    yield from each(complex_circulant, (1024, 16384), dtypes=("complex64", "complex128"))(quick)
+    yield from each(partial(circulant, fast=False), (1024, 16384), dtypes=("complex64", "complex128"))(quick)
 
 
 def blocks(quick: bool) -> Iterator[Case]:
@@ -245,9 +236,9 @@ def circulants(prefix: str = "", said: str = "") -> dict[str, tuple[str, Cases]]
     groups = {
         "vectors": ("one vector / floor", each(ours, SIZES, (1,))),
         "batches": ("64 vectors / floor", each(ours, SIZES, (64,))),
-        "primes": ("prime n / floor of that n", each(primes, PRIMES, tiny=31)),
+        "primes": ("prime n / floor of that n", each(primes, PRIMES)),
         "diagonals": ("D C D / floor of the circulant alone", each(products, (256, 1024, 4096, 16384, 65536))),
-        "small": ("small n / dense product", each(dense, DENSE, (1, 8, 64, 512), tiny=8)),
+        "small": ("small n / dense product", each(dense, DENSE, (1, 8, 64, 512))),
     }
     return {
         f"{prefix}{name}": (said + title if said else title[0].upper() + title[1:], cases)
@@ -290,17 +281,6 @@ def measured(group: str, case: Case, rounds: int) -> Row:
     return Row(group, case.what, 1e6 * ours, 1e6 * theirs, found, (high - low) / 2, aim, met)
 
 
-def with_earlier(rows: list[Row], path: Path, measured_groups: list[str]) -> list[Row]:
-    """Return the rows with those of other groups that a file holds, in the order of the groups."""
-    if path.exists():
-        with path.open(newline="", encoding="utf-8") as file:
-            for group, case, *numbers, aim, met in list(csv.reader(file))[1:]:
-                if group in GROUPS and group not in measured_groups:
-                    rows.append(Row(group, case, *map(float, numbers), aim, met))
-    order = list(GROUPS)
-    return sorted(rows, key=lambda row: order.index(row.group))
-
-
 def report(rows: list[Row]) -> str:
     """Return a summary and a table for each group."""
     summary, parts = [], []
@@ -327,14 +307,12 @@ def main() -> None:
     torch.set_num_threads(1)
     jax.config.update("jax_enable_x64", True)
     rounds = 3 if options.quick else 11
-    rows: list[Row] = []
+    rows = []
     for group in options.only:
         with engine("ducc0" if group.startswith("fast-") else "scipy"):
             for case in GROUPS[group][1](options.quick):
                 rows.append(measured(group, case, rounds))
                 print(f"{group}: {case.what}: {rows[-1].ratio:.2f} {rows[-1].met}", file=sys.stderr, flush=True)
-    if options.out:
-        rows = with_earlier(rows, options.out / "floor.csv", options.only)
     packages = ("structmat", "numpy", "scipy", "torch", "jax", "ducc0")
     title, text = "structmat and the floor", report(rows)
     finish(options.out, "floor", title, text, packages=packages, header=Row._fields, rows=rows)

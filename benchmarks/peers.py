@@ -17,6 +17,7 @@ import itertools
 import logging
 import sys
 import warnings
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from statistics import median
@@ -61,14 +62,9 @@ def transforms(c: np.ndarray, x: np.ndarray) -> Product:
     return Product(lambda: scipy.fft.irfft(S * scipy.fft.rfft(x), n))
 
 
-def structmat(c: np.ndarray, x: np.ndarray, *, fast: bool = False) -> Product:
+def structmat(c: np.ndarray, x: np.ndarray, *, fast: bool = False, prepared: bool = True) -> Product:
     with engine("ducc0" if fast else "scipy"):
-        op = sm.Circulant(c).prepare()
-    return Product(lambda: op.matvec(x))
-
-
-def structmat_unprepared(c: np.ndarray, x: np.ndarray) -> Product:
-    op = sm.Circulant(c)
+        op = sm.Circulant(c).prepare() if prepared else sm.Circulant(c)
     return Product(lambda: op.matvec(x))
 
 
@@ -167,7 +163,7 @@ CONTESTANTS: dict[str, Callable[[np.ndarray, np.ndarray], Product]] = {
     "floor": transforms,
     "structmat": structmat,
     "structmat, fast": partial(structmat, fast=True),
-    "structmat, unprepared": structmat_unprepared,
+    "structmat, unprepared": partial(structmat, prepared=False),
     "structmat, torch": structmat_torch,
     "structmat, jax": structmat_jax,
     "torch, plain": torch_transforms,
@@ -180,7 +176,6 @@ CONTESTANTS: dict[str, Callable[[np.ndarray, np.ndarray], Product]] = {
     "cola": cola,
     "lazylinop": lazylinop,
 }
-CONTESTED = list(CONTESTANTS)[1:]
 
 
 class Cell(NamedTuple):
@@ -221,17 +216,13 @@ def tables(cells: list[Cell]) -> str:
         found = {(cell.name, cell.n): cell for cell in group}
         sizes = list(dict.fromkeys(n for _, n in found))
         rows = [["floor, microseconds", *(f"{found['floor', n].microseconds:,.1f}" for n in sizes)]]
-        for name in CONTESTED:
+        for name in list(CONTESTANTS)[1:]:
             ratios = [found[name, n].ratio for n in sizes]
             if any(ratios):
                 rows.append([name, *("-" if r is None else f"{r:.2f}" for r in ratios)])
         parts.append(f"{dtype}, {vectors(batch)}, time relative to the floor:\n\n{table(['n', *sizes], rows)}")
-    remarks: dict[str, list[Cell]] = {}
-    for cell in cells:
-        if cell.remark:
-            remarks.setdefault(f"{cell.name}: {cell.remark}", []).append(cell)
-    of = len(cells) // len(CONTESTANTS)
-    lines = [f"- {remark} ({len(where)} of {of} cases)" for remark, where in remarks.items()]
+    remarks = Counter(f"{cell.name}: {cell.remark}" for cell in cells if cell.remark)
+    lines = [f"- {remark} ({n} of {len(cells) // len(CONTESTANTS)} cases)" for remark, n in remarks.items()]
     return "\n\n".join([*parts, *(["Remarks:", "\n".join(lines)] if lines else [])])
 
 
@@ -245,7 +236,7 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.set_grad_enabled(False)
     jax.config.update("jax_enable_x64", True)
-    cells: list[Cell] = []
+    cells = []
     for dtype, batch, n in itertools.product(("float32", "float64"), batches, sizes):
         if batch == 1 or batch * n <= LARGEST:
             cells += race(n, batch, dtype, rounds)
