@@ -163,6 +163,15 @@ def table(header: Sequence[object], rows: Iterable[Sequence[object]], left: int 
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in (header, marks, *rows))
 
 
+def shown(rows: Iterable[Sequence[object]]) -> list[Sequence[object]]:
+    """Return rows, each of which is printed as soon as it is there."""
+    kept = []
+    for row in rows:
+        kept.append(row)
+        print(*row, sep="  ", flush=True)
+    return kept
+
+
 def finish(
     out: Path | None,
     stem: str,

@@ -11,15 +11,16 @@ Sides of 128 and 384 take the first seed alone.
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import _one_thread  # noqa: F401
 import numpy as np
-from _common import changed, finish, parser, table
+from _common import changed, finish, parser, shown, table
 
 import structmat as sm
 from structmat.fit import _search as search
@@ -89,16 +90,15 @@ def fitted(matrix: str, factors: int, seeds: list[int], options: dict[str, Any],
     return [fmean(errors), fmean(seconds)]
 
 
-def measured(matrix: str, factors: int, seeds: list[int]) -> list[list[str]]:
+def measured(matrix: str, factors: int, seeds: list[int]) -> Iterator[list[object]]:
     seeds = seeds if " 128 " not in matrix and " 384 " not in matrix else seeds[:1]  # minutes for each
     error, seconds = fitted(matrix, factors, seeds, {}, {})
-    rows = [[matrix, str(factors), "", f"{error:.5f}", "", f"{seconds:.2f}", ""]]
+    yield [matrix, factors, "", f"{error:.5f}", "", f"{seconds:.2f}", ""]
     for part, (options, names) in (THREE if factors == 3 else MANY).items():
         own_error, own_seconds = fitted(matrix, factors, seeds, options, names)
         more = f"{100 * (own_error / error - 1):+.2f}" if error > 1e-9 else f"to {own_error:.2g}"
         share = f"{100 * own_seconds / seconds:.0f}"
-        rows.append([matrix, str(factors), part, f"{own_error:.5f}", more, f"{own_seconds:.2f}", share])
-    return rows
+        yield [matrix, factors, part, f"{own_error:.5f}", more, f"{own_seconds:.2f}", share]
 
 
 def main() -> None:
@@ -110,12 +110,8 @@ def main() -> None:
     if options.quick:
         options.factors, options.seeds, options.matrices = [3, 5], [0], ["gaussian, 24 x 24"]
     sm.fit_cdd(np.eye(3), 5, rng=0)  # imports
-    rows = []
-    for matrix in options.matrices:
-        for factors in options.factors:
-            for row in measured(matrix, factors, options.seeds):
-                rows.append(row)
-                print(*row, sep="  ", flush=True)
+    cases = itertools.product(options.matrices, options.factors)
+    rows = shown(row for case in cases for row in measured(*case, options.seeds))
     title, text = "What each part of a fit is worth", table(FIELDS, rows, left=3)
     finish(options.out, "ablation", title, text, header=FIELDS, rows=rows)
 

@@ -22,6 +22,7 @@ from __future__ import annotations
 import argparse
 import copy
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import accumulate
 from math import gcd
 from statistics import median
@@ -30,7 +31,7 @@ from typing import Any
 import _one_thread  # noqa: F401
 import peft
 import torch
-from _common import finish, in_turns, parser, ratio, table
+from _common import finish, in_turns, parser, ratio, shown, table
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 from transformers import BertConfig, BertModel
@@ -89,23 +90,24 @@ def layers(shape: tuple[int, int], dtype: torch.dtype) -> Iterator[tuple[str, nn
         yield method, wrap(frozen(*shape, dtype)).to(dtype)
 
 
-def times(rows: int, cols: int, options: argparse.Namespace) -> dict[str, float]:
-    """Return the median milliseconds of a forward and backward pass."""
-    dtype = getattr(torch, options.dtype)
+def step(layer: nn.Module, x: torch.Tensor, dy: torch.Tensor) -> None:
+    x.grad = None
+    layer.zero_grad()
+    layer(x).backward(dy)
+
+
+def added(shape: tuple[int, int], options: argparse.Namespace) -> list[str]:
+    """Return the median milliseconds of a frozen layer's forward and backward pass, and what adapters add to them."""
+    (rows, cols), dtype = shape, getattr(torch, options.dtype)
     x = torch.randn(options.tokens, cols, dtype=dtype, requires_grad=True)
     dy = torch.randn(options.tokens, rows, dtype=dtype)
-
-    def step(layer: nn.Module) -> Callable[[], None]:
-        def run() -> None:
-            x.grad = None
-            layer.zero_grad()
-            layer(x).backward(dy)
-
-        return run
-
-    steps = {method: step(layer) for method, layer in layers((rows, cols), dtype)}
+    steps = {method: partial(step, layer, x, dy) for method, layer in layers(shape, dtype)}
     seen = in_turns(steps, options.repeats, sample=0.0, limit=15.0)
-    return {method: 1e3 * median(values) for method, values in seen.items()}
+    found = {method: 1e3 * median(values) for method, values in seen.items()}
+    base = found.pop("frozen")
+    cells = [f"{found[m] - base:.1f}" if m in found else "-" for m in METHODS if m != "frozen"]
+    share = (found["structmat, recompute"] - base) / (found["LoRA r = 8"] - base)
+    return [f"{rows} x {cols}", f"{base:.1f}", *cells, f"{share:.2f}"]
 
 
 def kept_bytes(layer: nn.Module, tokens: int, cols: int, dtype: torch.dtype) -> int:
@@ -150,15 +152,7 @@ def peak_memory(wrap: Callable[[nn.Linear], nn.Module], tokens: int, side: int, 
 
 
 def time_part(options: argparse.Namespace) -> str:
-    lines = []
-    for rows, cols in options.shapes:
-        found = times(rows, cols, options)
-        base = found.pop("frozen")
-        added = {method: value - base for method, value in found.items()}
-        cells = [f"{added[m]:.1f}" if m in added else "-" for m in METHODS if m != "frozen"]
-        share = added["structmat, recompute"] / added["LoRA r = 8"]
-        lines.append([f"{rows} x {cols}", f"{base:.1f}", *cells, f"{share:.2f}"])
-        print(*lines[-1], sep="  ", flush=True)
+    lines = shown(added(shape, options) for shape in options.shapes)
     return table(["layer", "frozen", *(f"+ {m}" for m in METHODS if m != "frozen"), "recompute / LoRA"], lines)
 
 
@@ -177,18 +171,12 @@ def memory_part(options: argparse.Namespace) -> str:
     return f"{where}\n\n{table(head, rows)}"
 
 
-def encoder_step(model: nn.Module, ids: torch.Tensor, autocast: bool) -> Callable[[], None]:
-    """Return a function that trains once."""
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4)
-
-    def run() -> None:
-        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-            hidden = model(ids).last_hidden_state
-        hidden.float().square().mean().backward()
-        optimizer.step()
-        optimizer.zero_grad()
-
-    return run
+def encoder_step(model: nn.Module, optimizer: torch.optim.Optimizer, ids: torch.Tensor, autocast: bool) -> None:
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        hidden = model(ids).last_hidden_state
+    hidden.float().square().mean().backward()
+    optimizer.step()
+    optimizer.zero_grad()
 
 
 def steps_part(options: argparse.Namespace) -> str:
@@ -202,7 +190,10 @@ def steps_part(options: argparse.Namespace) -> str:
         configs = {"LoRA": peft.LoraConfig(r=8, target_modules=targets), "CDD": CDDConfig(target_modules=targets)}
         for method, config in configs.items():
             models[f"{method}, {name}"] = peft.get_peft_model(copy.deepcopy(base), config)
-    steps = {name: encoder_step(model, ids, options.dtype == "bfloat16") for name, model in models.items()}
+    steps = {}
+    for name, model in models.items():
+        optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4)
+        steps[name] = partial(encoder_step, model, optimizer, ids, options.dtype == "bfloat16")
     seen = in_turns(steps, options.repeats, sample=0.0, limit=60.0)
     rows = [[name, f"{1e3 * median(values):.1f}"] for name, values in seen.items()]
     rows += [[f"CDD / LoRA, {name}", f"{ratio(seen, f'CDD, {name}', f'LoRA, {name}'):.2f}"] for name in TARGETS]

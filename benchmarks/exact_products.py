@@ -12,7 +12,7 @@ import time
 import _one_thread  # noqa: F401
 import numpy as np
 import scipy.linalg
-from _common import finish, parser, table
+from _common import finish, parser, shown, table
 
 import structmat as sm
 
@@ -68,11 +68,8 @@ def measured(kind: str, n: int) -> list[str]:
 
 def main() -> None:
     options = parser(__doc__).parse_args()
-    rows = []
-    for n in (32,) if options.quick else (64, 128, 256, 512):
-        for kind in KINDS:
-            rows.append(measured(kind, n))
-            print(*rows[-1], sep="  ", flush=True)
+    sizes = (32,) if options.quick else (64, 128, 256, 512)
+    rows = shown(measured(kind, n) for n in sizes for kind in KINDS)
     finish(options.out, "exact_products", "Exact products by construction", table(FIELDS, rows, left=3))
 
 

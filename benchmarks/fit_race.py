@@ -99,12 +99,6 @@ class Torch:
         minimize(function, np.ravel(start).view(real).copy(), jac=True, method="L-BFGS-B", options=limits)
 
 
-def gaussian(options: argparse.Namespace) -> np.ndarray:
-    rng = np.random.default_rng(options.seed)
-    W = rng.standard_normal((options.size, options.size))
-    return W + 1j * rng.standard_normal(W.shape) if options.complex else W
-
-
 def shortest_limit(W: np.ndarray, options: argparse.Namespace, error: float) -> float | None:
     """Return the shortest time limit with which the fit ends no higher than this error."""
     limit = 1 / 16
@@ -121,10 +115,8 @@ def race(W: np.ndarray, options: argparse.Namespace) -> list[Run]:
     sm.fit_cdd(W[:8, :8], 5, rng=0, max_iter=5)  # imports
 
     def structmat(record: Callable[[float], None]) -> None:
-        result = sm.fit_cdd(
-            W, options.factors, rng=options.seed, time_limit=options.seconds, callback=lambda p: record(p.error)
-        )
-        record(result.error)
+        limits = {"rng": options.seed, "time_limit": options.seconds}
+        record(sm.fit_cdd(W, options.factors, **limits, callback=lambda p: record(p.error)).error)
 
     runs = [Run.of("structmat", structmat)]
     torch.set_num_threads(1)
@@ -165,7 +157,10 @@ def main() -> None:
         time.monotonic = time.perf_counter = time.process_time
     if options.quick:
         options.size, options.factors, options.seconds = 8, 3, 0.5
-    W = gaussian(options)
+    rng, shape = np.random.default_rng(options.seed), (options.size, options.size)
+    W = rng.standard_normal(shape)
+    if options.complex:
+        W = W + 1j * rng.standard_normal(shape)
     report(race(W, options), W, options)
 
 

@@ -2,7 +2,7 @@
 
 Without noise the planted product must come back (error below 1e-7). With Gaussian noise of 0.5 and 1.0 times the norm
 of the signal, the error is compared with the one that the same solver reaches from the true factors: the best that can
-be known. Prints one row a case with the number of failures.
+be known.
 
 With `--many` the products have four to nine factors, of complex or real Gaussian vectors, and the fit a time limit.
 Without noise they must come back too; with noise of 0.3 times the norm of the signal the distance of the fit from the
@@ -18,16 +18,20 @@ from __future__ import annotations
 import itertools
 import resource
 import time
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 
 import numpy as np
-from _common import parser, table
+from _common import parser, shown, table
 
 import structmat as sm
 from structmat.fit._three_factors import BlockGrid, Factors, Run, alternate
 
 SIZES = (7, 16, 64, 65, 256, 384)
 NOISY = (64, 65, 128, 256)
-BLOCKS = ((2, 3, 7), (2, 3, 16), (2, 3, 64))
+BLOCKS = (7, 16, 64)
+VECTORS = ("gaussian", "signs", "uniform")
+FIELDS = {True: "real", False: "complex"}
 # Side, factors, whether real, noise, seconds for each fit, and the most seeds.
 MANY = (
     *((n, 5, False, 0.0, 60.0, 20) for n in (16, 24, 32, 64, 96)),
@@ -59,10 +63,6 @@ def planted(rng: np.random.Generator, kind: str, shape: tuple[int, int], b: int,
     return vectors
 
 
-def dense(a: np.ndarray, c: np.ndarray, b: np.ndarray) -> np.ndarray:
-    return sm.CDDProduct.from_vectors(a, c, b, block=True).to_dense()
-
-
 def error_from_truth(W: np.ndarray, a: np.ndarray, c: np.ndarray, b: np.ndarray) -> float:
     """The error of the solver started at the true factors."""
     p, q, m = c.shape
@@ -78,7 +78,7 @@ def recover(shape: tuple[int, int], m: int, seed: int, *, real: bool, kind: str,
     """The error without noise; with it the error over the one that is reached from the true factors."""
     rng = np.random.default_rng(1000 + seed if noise else seed)
     vectors = planted(rng, kind, shape, m, real=real)
-    W = dense(*vectors)
+    W = sm.CDDProduct.from_vectors(*vectors, block=True).to_dense()
     if not noise:
         return sm.fit_cdd(W, block_size=m, rng=seed).error
     added = normal(rng, *shape, real=real)
@@ -99,22 +99,33 @@ def recover_many(n: int, n_factors: int, seed: int, *, real: bool, noise: float,
     return float(np.linalg.norm(fit.operator.to_dense() - signal) / size / (noise * np.sqrt(n_factors / n)))
 
 
-def print_many(cases: list[int], seeds: range, *, quick: bool) -> None:
-    print("| side | factors | field | noise | recovered | worst | median seconds |")
-    print("|---|---|---|---|---|---|---|")
-    for case in cases or range(len(MANY)):
-        n, n_factors, real, noise, limit, most = MANY[case]
-        if quick:
-            n, limit = min(n, 24), 2.0
-        values, seconds = [], []
-        for seed in seeds[:most]:
-            start = time.perf_counter()
-            values.append(recover_many(n, n_factors, seed, real=real, noise=noise, limit=limit))
-            seconds.append(time.perf_counter() - start)
-        good = sum(value <= (1.1 if noise else 1e-7) for value in values)
-        field, worst = "real" if real else "complex", f"{max(values):.2f}" if noise else f"{max(values):.1e}"
-        print(f"| {n} | {n_factors} | {field} | {noise:g} | {good}/{len(values)} | {worst} |", end=" ")
-        print(f"{np.median(seconds):.1f} |", flush=True)
+def outcome(value: Callable[[int], float], seeds: range, highest: float) -> list[str]:
+    """Return how many seeds have values up to the highest that is right, the worst value, and the median seconds."""
+    values, seconds = [], []
+    for seed in seeds:
+        begun = time.perf_counter()
+        values.append(value(seed))
+        seconds.append(time.perf_counter() - begun)
+    good, worst = sum(v <= highest for v in values), f"{max(values):{'.4f' if highest > 1 else '.1e'}}"
+    return [f"{good}/{len(values)}", worst, f"{np.median(seconds):.1f}"]
+
+
+def three_factors(seeds: range, *, quick: bool) -> Iterator[list[object]]:
+    sizes, blocks, noisy = (SIZES[:1], BLOCKS[:1], (16,)) if quick else (SIZES, BLOCKS, NOISY)
+    shapes = [((n, n), n) for n in sizes] + [((2 * m, 3 * m), m) for m in blocks]
+    shapes += [((2 * m - m // 3, 3 * m - m // 2), m) for m in blocks]
+    plan = [(*shape, *kind, 0.0) for shape in shapes for kind in itertools.product((True, False), VECTORS)]
+    plan += [((n, n), n, real, "gaussian", level) for n in noisy for real in (True, False) for level in (0.5, 1.0)]
+    for shape, m, real, kind, noise in plan:
+        value = partial(recover, shape, m, real=real, kind=kind, noise=noise)
+        yield [shape, m, FIELDS[real], kind, f"{noise:g}", *outcome(value, seeds, 1.001 if noise else 1e-7)]
+
+
+def many_factors(cases: Iterable[int], seeds: range, *, quick: bool) -> Iterator[list[object]]:
+    for n, factors, real, noise, limit, most in (MANY[case] for case in cases):
+        side, seconds = (min(n, 24), 2.0) if quick else (n, limit)
+        value = partial(recover_many, side, factors, real=real, noise=noise, limit=seconds)
+        yield [side, factors, FIELDS[real], f"{noise:g}", *outcome(value, seeds[:most], 1.1 if noise else 1e-7)]
 
 
 def print_large(n: int, kind: str) -> None:
@@ -143,27 +154,13 @@ def main() -> None:
     if options.large:
         print_large(64 if options.quick else 4096, options.large)
         return
-    if options.quick:
-        options.seeds = 1
-    sizes, blocks, noisy = (SIZES[:1], BLOCKS[:1], (16,)) if options.quick else (SIZES, BLOCKS, NOISY)
-    seeds = range(options.first_seed, options.first_seed + options.seeds)
-    if options.many is not None:
-        print_many(options.many, seeds, quick=options.quick)
-        return
-    cases = [((n, n), n) for n in sizes] + [((p * m, q * m), m) for p, q, m in blocks]
-    cases += [((2 * m - m // 3, 3 * m - m // 2), m) for _, _, m in blocks]
-
-    kinds = itertools.product((True, False), ("gaussian", "signs", "uniform"), (0,))
-    plan = [(*case, *kind) for case, kind in itertools.product(cases, kinds)]
-    plan += [((n, n), n, real, "gaussian", level) for n in noisy for real in (True, False) for level in (0.5, 1.0)]
-    print("| shape | block | field | vectors | noise | failures | worst |\n|---|---|---|---|---|---|---|")
-    for shape, m, real, kind, noise in plan:
-        start = time.perf_counter()
-        values = [recover(shape, m, seed, real=real, kind=kind, noise=noise) for seed in seeds]
-        failures = sum(value > 1.001 if noise else value >= 1e-7 for value in values)
-        field, worst = "real" if real else "complex", f"{max(values):.4f}" if noise else f"{max(values):.1e}"
-        print(f"| {shape} | {m} | {field} | {kind} | {noise} | {failures}/{len(values)} | {worst} |", end=" ")
-        print(f"{time.perf_counter() - start:.1f} s", flush=True)
+    seeds = range(options.first_seed, options.first_seed + (1 if options.quick else options.seeds))
+    if options.many is None:
+        head, rows = ("shape", "block", "field", "vectors", "noise"), three_factors(seeds, quick=options.quick)
+    else:
+        rows = many_factors(options.many or range(len(MANY)), seeds, quick=options.quick)
+        head = ("side", "factors", "field", "noise")
+    print(table([*head, "recovered", "worst", "median seconds"], shown(rows)))
 
 
 if __name__ == "__main__":
