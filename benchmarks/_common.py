@@ -59,7 +59,6 @@ def in_turns(
     rounds: int = 15,
     sample: float = 2e-3,
     limit: float = 1.0,
-    clock: Callable[[], float] = time.process_time,
 ) -> Times:
     """Return the seconds per call of functions that take turns, in an order that changes from round to round.
 
@@ -69,9 +68,9 @@ def in_turns(
     repeats, turns = {}, {}
     for name, function in functions.items():
         function()  # caches, compilation, plans
-        begun = clock()
+        begun = time.process_time()
         function()
-        once = max(clock() - begun, 1e-7)
+        once = max(time.process_time() - begun, 1e-7)
         repeats[name] = max(1, round(sample / once))
         turns[name] = min(rounds, max(3, int(limit / (once * repeats[name]))))
     seen: Times = {name: [] for name in functions}
@@ -82,10 +81,10 @@ def in_turns(
             if k >= turns[name]:
                 continue
             function, count = functions[name], range(repeats[name])
-            begun = clock()
+            begun = time.process_time()
             for _ in count:
                 function()
-            seen[name].append((clock() - begun) / len(count))
+            seen[name].append((time.process_time() - begun) / len(count))
     return seen
 
 
@@ -130,31 +129,21 @@ def processor() -> str:
     return f"{name}, {os.cpu_count()} cores, {platform.machine()}"
 
 
-def versions(*packages: str) -> str:
-    """Return the versions of Python and of those packages that are installed."""
+def machine(*packages: str) -> str:
+    """Return where a benchmark ran: processor, versions, the BLAS libraries that are loaded, and their kernels."""
     found = [f"Python {platform.python_version()}"]
     for package in packages:
         try:
             found.append(f"{package} {version(package)}")
         except PackageNotFoundError:
             found.append(f"{package} not installed")
-    return ", ".join(found)
-
-
-def blas() -> str:
-    """Return which BLAS libraries are loaded, and their kernels, as threadpoolctl sees them."""
-    loaded = {
+    blas = {
         f"{pool['internal_api']} {pool['version']}, kernels for {pool.get('architecture', 'an unnamed processor')}, "
         f"{pool['num_threads']} thread{'s' * (pool['num_threads'] != 1)}"
         for pool in threadpool_info()
         if pool["user_api"] == "blas"
     }
-    return "; ".join(sorted(loaded)) or "none loaded"
-
-
-def machine(*packages: str) -> str:
-    """Return a paragraph on where a benchmark ran; call it after the libraries are loaded."""
-    return f"{processor()}; {versions(*packages)}; BLAS: {blas()}."
+    return f"{processor()}; {', '.join(found)}; BLAS: {'; '.join(sorted(blas)) or 'none loaded'}."
 
 
 def table(header: Sequence[object], rows: Iterable[Sequence[object]], left: int = 1) -> str:

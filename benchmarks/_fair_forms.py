@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
@@ -52,23 +54,9 @@ def _prepare(encoder: nn.Module, plan: Plan, form: type[nn.Module], **options: b
     return Prepared(encoder, [{"params": list(trained.values()), "lr": plan.lr}], lambda: trained)
 
 
-def _scales(encoder: nn.Module, plan: Plan) -> Prepared:
-    """Scale rows and columns of the weight: D W D."""
-    return _prepare(encoder, plan, ScaledWeight, product=False)
-
-
-def _cdd_scales(encoder: nn.Module, plan: Plan) -> Prepared:
-    """Scale rows and columns of the weight, and add a product: D W D + D C D."""
-    return _prepare(encoder, plan, ScaledWeight, product=True)
-
-
-def _cdd_entries(encoder: nn.Module, plan: Plan) -> Prepared:
-    """Add the entries of the weight, each times that of a product: W + W * D C D."""
-    return _prepare(encoder, plan, ScaledEntries)
-
-
+RATES = (0.0003, 0.001, 0.003)
 FORMS = {
-    "scales": Method(_scales, 0.001, (0.0003, 0.001, 0.003), "D W D"),
-    "cdd-scales": Method(_cdd_scales, 0.001, (0.0003, 0.001, 0.003), "D W D + D C D"),
-    "cdd-entries": Method(_cdd_entries, 0.001, (0.0003, 0.001, 0.003), "W * (D C D)"),
+    "scales": Method(partial(_prepare, form=ScaledWeight, product=False), 0.001, RATES, "D W D"),
+    "cdd-scales": Method(partial(_prepare, form=ScaledWeight, product=True), 0.001, RATES, "D W D + D C D"),
+    "cdd-entries": Method(partial(_prepare, form=ScaledEntries), 0.001, RATES, "W * (D C D)"),
 }

@@ -17,17 +17,12 @@ RATES = {
     "c3a-corrected": (0.1, 0.3, 1.0, 3.0),
     "fourierft": (0.01, 0.03, 0.1, 0.3),
     "cdd": (0.003, 0.01, 0.03, 0.1),
-    "cdd-shared": (0.003, 0.01, 0.03, 0.1),
-    "cdd-blocks": (0.003, 0.01, 0.03, 0.1),
-    "scales": (0.003, 0.01, 0.03, 0.1),
-    "cdd-scales": (0.003, 0.01, 0.03, 0.1),
-    "cdd-entries": (0.003, 0.01, 0.03, 0.1),
 }
 """For each method around the rates that its authors, PEFT or earlier runs of ours found best.
 
 Those of CDD are rates of its factors: an optimiser gets a thirtieth.
 """
-
+RATES |= dict.fromkeys(("cdd-shared", "cdd-blocks", "scales", "cdd-scales", "cdd-entries"), RATES["cdd"])
 
 CASE = ("task", "places", "method", "size")
 RUN = (*CASE, "stage", "lr", "seed")

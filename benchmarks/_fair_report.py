@@ -15,7 +15,7 @@ from typing import NamedTuple
 import matplotlib.pyplot as plt
 import numpy as np
 from _common import table
-from _fair_plan import CASE, FORMS, PROTOCOLS, RATES, RUN, Case, cases, tried
+from _fair_plan import FORMS, PROTOCOLS, RATES, RUN, Case, cases, tried
 from scipy.stats import t
 
 from structmat._layer_fits import FACTOR_SCALE
@@ -61,9 +61,19 @@ def read(path: Path) -> list[Row]:
         return list(csv.DictReader(file))
 
 
-def metric(task: str) -> str:
-    """Return what the scores of a task are; those of several are averaged as they are."""
-    return "mean" if task == "mean" else PROTOCOLS[task].metric
+def by_case(rows: list[Row], stage: str) -> dict[Case, list[Row]]:
+    """Return the runs of one stage by what they are of."""
+    found: dict[Case, list[Row]] = {}
+    for row in rows:
+        if row["stage"] == stage:
+            size = int(row["size"]) if row["size"] else None
+            found.setdefault(Case(row["task"], row["places"], row["method"], size), []).append(row)
+    return found
+
+
+def score(row: Row) -> float:
+    """Return the score of a run in per cent, by the metric of the task; minus infinity where it diverged."""
+    return 100 * float(row[PROTOCOLS[row["task"]].metric] or "-inf")
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +85,8 @@ class Result:
     parameters: int
     scores: np.ndarray
     """In per cent, by the metric of the task."""
-    f1: float | None
+    seconds: float
+    """The processor's, for a run; zero for a mean of tasks."""
 
     @property
     def label(self) -> str:
@@ -87,7 +98,7 @@ class Result:
 
     @property
     def error(self) -> float:
-        return standard_error(self.scores)
+        return difference(self.scores).error
 
 
 class Difference(NamedTuple):
@@ -103,33 +114,21 @@ class Difference(NamedTuple):
         return f"{mean} ± {self.error:.1f}{'*' if abs(self.mean) > self.half else ''}"
 
 
-def standard_error(values: np.ndarray) -> float:
-    return float(values.std(ddof=1)) / sqrt(len(values))
-
-
 def difference(values: np.ndarray) -> Difference:
     """Return the mean of differences, and how far off it may be."""
-    error = standard_error(values)
+    error = float(values.std(ddof=1)) / sqrt(len(values))
     return Difference(fmean(values), error, error * float(t.ppf(0.975, len(values) - 1)))
-
-
-def minus(a: Result, b: Result) -> Difference:
-    """Return how far one result is above another, seed by seed."""
-    return difference(a.scores - b.scores)
 
 
 def results(rows: list[Row]) -> list[Result]:
     """Return what has all its last runs, in the order of the plan; where one diverged, there is no mean to return."""
-    found = []
+    found, runs = [], by_case(rows, "final")
     for case in cases():
-        wanted = ["" if value is None else str(value) for value in vars(case).values()]
-        final = [row for row in rows if row["stage"] == "final" and [row[name] for name in CASE] == wanted]
-        final.sort(key=lambda row: int(row["seed"]))
+        final = sorted(runs.get(case, []), key=lambda row: int(row["seed"]))
         done = [int(row["seed"]) for row in final if row["accuracy"]]
         if done == list(PROTOCOLS[case.task].final_seeds):
-            values = np.array([100 * float(row[metric(case.task)]) for row in final])
-            f1 = fmean(100 * float(row["f1"]) for row in final) if case.task == "mrpc" else None
-            found.append(Result(case, final[0]["lr"], int(final[0]["parameters"]), values, f1))
+            scores, seconds = np.array([score(row) for row in final]), fmean(float(row["seconds"]) for row in final)
+            found.append(Result(case, final[0]["lr"], int(final[0]["parameters"]), scores, seconds))
     return found
 
 
@@ -141,7 +140,7 @@ def averaged(found: list[Result]) -> list[Result]:
         if r.case.task in tasks:
             groups.setdefault((r.case.places, r.case.method, r.case.size), []).append(r)
     return [
-        Result(Case("mean", *of), "", group[0].parameters, np.mean([r.scores for r in group], axis=0), None)
+        Result(Case("mean", *of), "", group[0].parameters, np.mean([r.scores for r in group], axis=0), 0.0)
         for of, group in groups.items()
         if len(group) == len(tasks) > 1
     ]
@@ -164,15 +163,13 @@ def quality_table(found: list[Result], task: str, places: str) -> str:
     eight = next((r for r in pick(found, task, places, "lora") if r.case.size == 8), None)
     lines = []
     for r in here:
-        score = f"{r.mean:.1f} ± {r.error:.1f}"
-        if r.f1 is not None:
-            score += f" (F1 {r.f1:.1f})"
-        cells = [r.label, f"{r.parameters:,}", *([r.lr] if task != "mean" else []), score]
-        cells.append("" if eight in {None, r} else str(minus(r, eight)))
+        cells = [r.label, f"{r.parameters:,}", *([r.lr] if task != "mean" else []), f"{r.mean:.1f} ± {r.error:.1f}"]
+        cells.append("" if eight in {None, r} else str(difference(r.scores - eight.scores)))
         near = None if r.case.method in {"head", "full", "lora"} else nearest_lora(r, found)
-        cells.append("" if near is None else f"{minus(r, near)} (r = {near.case.size})")
+        cells.append("" if near is None else f"{difference(r.scores - near.scores)} (r = {near.case.size})")
         lines.append(cells)
-    head = ["trained", "parameters", *(["rate"] if task != "mean" else []), METRICS[metric(task)]]
+    metric = "mean" if task == "mean" else PROTOCOLS[task].metric
+    head = ["trained", "parameters", *(["rate"] if task != "mean" else []), METRICS[metric]]
     return table([*head, "minus LoRA r = 8", "minus the LoRA of nearest size"], lines)
 
 
@@ -183,7 +180,7 @@ def tables(found: list[Result]) -> str:
     return "\n\n".join(f"**{TASKS[t]}, {PLACES[p]}**\n\n{quality_table(found, t, p)}" for t, p in places)
 
 
-def comparison(found: list[Result], rows: list[Row]) -> str:
+def comparison(found: list[Result]) -> str:
     """Return the table of D C D beside the LoRA of nearest size on the same layers, by groups of tasks."""
     common = [task for task, protocol in PROTOCOLS.items() if protocol.is_common]
     held_out = [task for task, protocol in PROTOCOLS.items() if protocol.held_out]
@@ -196,15 +193,14 @@ def comparison(found: list[Result], rows: list[Row]) -> str:
     lines = []
     for places, name in PLACES.items():
         for group, tasks in groups.items():
-            ours = {r.case.task: r for r in found if r.case == Case(r.case.task, places, "cdd", 3)}
-            pairs = [(ours[task], nearest_lora(ours[task], found)) for task in tasks if task in ours]
-            pairs = [(a, b) for a, b in pairs if b is not None]
+            ours = [r for task in tasks for r in pick(found, task, places, "cdd") if r.case.size == 3]
+            pairs = [(r, lora) for r in ours if (lora := nearest_lora(r, found))]
             if not pairs:
                 continue
             gaps = np.array([a.scores - b.scores for a, b in pairs])
             over_tasks = str(difference(gaps.mean(1))).split("±")[1] if len(pairs) > 1 else ""
             means = [fmean(r.mean for r in side) for side in zip(*pairs, strict=True)]
-            times = [fmean(seconds(rows, r.case) for r in side) for side in zip(*pairs, strict=True)]
+            times = [fmean(r.seconds for r in side) for side in zip(*pairs, strict=True)]
             sizes = [f"{r.parameters:,}" for r in pairs[0]]
             lines.append([
                 name, f"{group}: {len(pairs)}", f"{means[0]:.1f} ({sizes[0]})",
@@ -215,21 +211,13 @@ def comparison(found: list[Result], rows: list[Row]) -> str:
     return table([*head, "± over tasks", "time, D C D : LoRA"], lines, left=2)
 
 
-def seconds(rows: list[Row], case: Case) -> float:
-    """Return the processor's time of a last run."""
-    wanted = ["" if value is None else str(value) for value in vars(case).values()]
-    return fmean(float(r["seconds"]) for r in rows if r["stage"] == "final" and [r[name] for name in CASE] == wanted)
-
-
 def trial_scores(rows: list[Row]) -> dict[Case, dict[float, float]]:
-    """Return the mean score of the trials of each rate, in per cent by the metric of the task."""
-    found: dict[Case, dict[float, list[float]]] = {}
-    for row in rows:
-        if row["stage"] == "trial":
-            case = Case(row["task"], row["places"], row["method"], int(row["size"]) if row["size"] else None)
-            score = 100 * float(row[metric(case.task)] or "-inf")
-            found.setdefault(case, {}).setdefault(float(row["lr"]), []).append(score)
-    return {case: {rate: fmean(scores) for rate, scores in rates.items()} for case, rates in found.items()}
+    """Return the mean score of the trials of each rate."""
+    found: dict[Case, dict[float, float]] = {}
+    for case, trials in by_case(rows, "trial").items():
+        rates = dict.fromkeys(float(row["lr"]) for row in trials)
+        found[case] = {rate: fmean(score(row) for row in trials if float(row["lr"]) == rate) for rate in rates}
+    return found
 
 
 def forms(rows: list[Row]) -> str:
@@ -304,12 +292,11 @@ def processors_text(rows: list[Row], again: list[Row]) -> str:
     """Return which processors the runs are of, and how far last runs that were repeated on another one differ."""
     used = ", ".join(f"{count:,} of {name}" for name, count in Counter(map(processor_of, rows)).items())
     first = {tuple(row[name] for name in RUN): row for row in rows}
-    pairs = [(row, first[tuple(row[name] for name in RUN)]) for row in again if row["stage"] == "final"]
-    off = [
-        100 * (float(row[metric(row["task"])]) - float(other[metric(row["task"])]))
-        for row, other in pairs
-        if processor_of(row) != processor_of(other)
-    ]
+    off = []
+    for row in again:
+        other = first[tuple(row[name] for name in RUN)]
+        if row["stage"] == "final" and processor_of(row) != processor_of(other):
+            off.append(score(row) - score(other))
     return (
         f"Runs: {used}. These round differently: {len(off)} last runs that were repeated on another one differ by "
         f"{sqrt(fmean(value**2 for value in off)):.1f} points (root mean square)."
@@ -331,7 +318,7 @@ def page(rows: list[Row], again: list[Row]) -> str:
         """**D C D and the LoRA of nearest size on the same layers.** Of CoLA the score is Matthews' correlation, of the
         other tasks the accuracy. Nothing but rates was chosen by the tasks held out, and only their runs were timed,
         all on one processor.""",
-        comparison(found, rows),
+        comparison(found),
         """**Other forms, on held-back rows.** The best mean over two trials of each rate, in per cent of accuracy; W is
         the frozen weight. These were not run on test rows.""",
         forms(rows),

@@ -103,15 +103,13 @@ def measured(matrix: str, factors: int, seeds: list[int]) -> Iterator[list[objec
 
 def main() -> None:
     made = parser(__doc__, "one small matrix, to see that it runs")
-    made.add_argument("--factors", type=int, nargs="+", default=[3, 5, 7, 9])
-    made.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     made.add_argument("--matrices", nargs="+", choices=MATRICES, default=[*MATRICES])
     options = made.parse_args()
+    factors, seeds, matrices = (3, 5, 7, 9), [0, 1, 2], options.matrices
     if options.quick:
-        options.factors, options.seeds, options.matrices = [3, 5], [0], ["gaussian, 24 x 24"]
+        factors, seeds, matrices = (3, 5), [0], ["gaussian, 24 x 24"]
     sm.fit_cdd(np.eye(3), 5, rng=0)  # imports
-    cases = itertools.product(options.matrices, options.factors)
-    rows = shown(row for case in cases for row in measured(*case, options.seeds))
+    rows = shown(row for case in itertools.product(matrices, factors) for row in measured(*case, seeds))
     title, text = "What each part of a fit is worth", table(FIELDS, rows, left=3)
     finish(options.out, "ablation", title, text, header=FIELDS, rows=rows)
 

@@ -14,7 +14,9 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from functools import partial
+from math import floor, log2
+from typing import Any
 
 import _one_thread  # noqa: F401
 import numpy as np
@@ -28,28 +30,20 @@ from structmat.fit._products import Products
 RATES, ALONE, POLISH = (0.01, 0.03, 0.1, 0.3), 1000, 500
 
 
-class Run(NamedTuple):
-    """A method and the lowest error it had reached after how many seconds."""
+Race = list[tuple[float, float]]
+"""Seconds, and the lowest error until then."""
 
-    name: str
-    seconds: list[float]
-    errors: list[float]
 
-    @classmethod
-    def of(cls, name: str, method: Callable[[Callable[[float], None]], Any]) -> Run:
-        """Time a method that reports its errors."""
-        seconds, errors, begun = [], [], time.perf_counter()
+def timed(method: Callable[[Callable[[float], None]], object]) -> Race:
+    """Run a method that reports its errors."""
+    seen: Race = []
+    begun = time.perf_counter()
 
-        def record(error: float) -> None:
-            seconds.append(time.perf_counter() - begun)
-            errors.append(min(error, errors[-1]) if errors else error)
+    def record(error: float) -> None:
+        seen.append((time.perf_counter() - begun, min(error, seen[-1][1] if seen else error)))
 
-        method(record)
-        return cls(name, seconds, errors)
-
-    def time_to(self, error: float) -> float | None:
-        """Return the seconds after which the error was no larger than this."""
-        return next((s for s, e in zip(self.seconds, self.errors, strict=True) if e <= error), None)
+    method(record)
+    return seen
 
 
 class Torch:
@@ -99,17 +93,7 @@ class Torch:
         minimize(function, np.ravel(start).view(real).copy(), jac=True, method="L-BFGS-B", options=limits)
 
 
-def shortest_limit(W: np.ndarray, options: argparse.Namespace, error: float) -> float | None:
-    """Return the shortest time limit with which the fit ends no higher than this error."""
-    limit = 1 / 16
-    while limit <= options.seconds:
-        if sm.fit_cdd(W, options.factors, rng=options.seed, time_limit=limit).error <= error:
-            return limit
-        limit *= 2.0
-    return None
-
-
-def race(W: np.ndarray, options: argparse.Namespace) -> list[Run]:
+def race(W: np.ndarray, options: argparse.Namespace) -> dict[str, Race]:
     n = len(W)
     layout = sm.CDDLayout((n, n), options.factors)
     sm.fit_cdd(W[:8, :8], 5, rng=0, max_iter=5)  # imports
@@ -118,29 +102,33 @@ def race(W: np.ndarray, options: argparse.Namespace) -> list[Run]:
         limits = {"rng": options.seed, "time_limit": options.seconds}
         record(sm.fit_cdd(W, options.factors, **limits, callback=lambda p: record(p.error)).error)
 
-    runs = [Run.of("structmat", structmat)]
+    runs = {"structmat": timed(structmat)}
     torch.set_num_threads(1)
     problem = Torch(W, layout, options.steps)
     (start,) = Products(layout, W).random(1, np.random.default_rng(options.seed + 1))
     start = start.reshape(options.factors, n)
     problem.lbfgs(start, 2, lambda _: None)
-    runs += [Run.of(f"Adam {rate}", lambda record, r=rate: problem.adam(start, r, record)) for rate in RATES]
-    runs.append(Run.of("L-BFGS", lambda record: problem.lbfgs(start, ALONE, record)))
+    for rate in RATES:
+        runs[f"Adam {rate}"] = timed(partial(problem.adam, start, rate))
+    runs["L-BFGS"] = timed(partial(problem.lbfgs, start, ALONE))
     return runs
 
 
-def report(runs: list[Run], W: np.ndarray, options: argparse.Namespace) -> None:
-    lines = [(run.name, f"{run.errors[-1]:.4f}", f"{run.seconds[-1]:.1f}") for run in runs]
+def report(runs: dict[str, Race], W: np.ndarray, options: argparse.Namespace) -> None:
+    lines = [(name, f"{run[-1][1]:.4f}", f"{run[-1][0]:.1f}") for name, run in runs.items()]
     print(table(("method", "error", "seconds"), lines))
-    best = min((run for run in runs if run.name.startswith("Adam")), key=lambda run: run.errors[-1])
-    error, seconds = best.errors[-1], best.seconds[-1]
-    print(f"\n{best.name} ends at {error:.4f} after {seconds:.2f} s.")
-    for what, time_taken in (
-        ("passed this error after", runs[0].time_to(error)),
-        ("ends there with a time limit of", shortest_limit(W, options, error)),
-    ):
-        reached = "(not reached)" if time_taken is None else f"{time_taken:.2f} s, {time_taken / seconds:.2f} of that"
-        print(f"structmat {what} {reached}")
+    best = min((name for name in runs if name.startswith("Adam")), key=lambda name: runs[name][-1][1])
+    seconds, error = runs[best][-1]
+    print(f"\n{best} ends at {error:.4f} after {seconds:.2f} s.")
+    passed = (s for s, e in runs["structmat"] if e <= error)
+    limits = (2.0**k for k in range(-4, floor(log2(options.seconds)) + 1))
+    fit = partial(sm.fit_cdd, W, options.factors, rng=options.seed)
+    enough = (limit for limit in limits if fit(time_limit=limit).error <= error)
+    for what, found in (("passed this error after", passed), ("ends there with a time limit of", enough)):
+        taken = next(found, None)
+        print(
+            f"structmat {what} {'(not reached)' if taken is None else f'{taken:.2f} s, {taken / seconds:.2f} of that'}"
+        )
 
 
 def main() -> None:

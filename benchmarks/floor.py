@@ -40,7 +40,6 @@ DTYPES = ("float32", "float64")
 class Case(NamedTuple):
     """Our product and what it is compared with."""
 
-    what: str
     ours: Callable[[], Any]
     theirs: Callable[[], Any]
     aim: float | None = None
@@ -49,6 +48,7 @@ class Case(NamedTuple):
     """Seconds on top of it."""
     expected: Callable[[], Any] | None = None
     """What ours must return; by default what theirs does."""
+    what: str = ""
 
 
 class Row(NamedTuple):
@@ -64,24 +64,17 @@ class Row(NamedTuple):
     met: str
 
 
-def label(n: int, batch: int, dtype: str) -> str:
-    return f"n = {n:,}, {vectors(batch)}, {dtype}"
-
-
 # One case each
-
-
-def aim(n: int, batch: int, dtype: str, *, fast: bool) -> float:
-    if fast and dtype == "float64" and (batch > 1 or n >= 4096):
-        return 0.7
-    return 1.5 if n < 1024 and batch == 1 else 1.15
 
 
 def circulant(n: int, batch: int, dtype: str, *, fast: bool) -> Case:
     c, x = circulant_data(n, batch, dtype)
     forth, back = (fft, ifft) if dtype.startswith("complex") else (rfft, irfft)
-    op, S, where = sm.Circulant(c).prepare(), forth(c), label(n, batch, dtype)
-    return Case(where, lambda: op.matvec(x), lambda: back(S * forth(x), n), aim(n, batch, dtype, fast=fast))
+    op, S = sm.Circulant(c).prepare(), forth(c)
+    aim = 1.5 if n < 1024 and batch == 1 else 1.15
+    if fast and dtype == "float64" and (batch > 1 or n >= 4096):
+        aim = 0.7
+    return Case(lambda: op.matvec(x), lambda: back(S * forth(x), n), aim)
 
 
 def prime(n: int, batch: int, dtype: str, *, fast: bool) -> Case:
@@ -92,14 +85,14 @@ def related(what: str, n: int, batch: int, dtype: str) -> Case:
     c, x = circulant_data(n, batch, dtype)
     P, s = sm.Circulant(c).prepare(), rfft(c)
     ours, S = (P.rmatvec, np.conj(s)) if what == "rmatvec" else (P.inv_matvec, 1 / s)
-    return Case(f"{what}, {label(n, batch, dtype)}", lambda: ours(x), lambda: irfft(S * rfft(x), n), 1.15)
+    return Case(lambda: ours(x), lambda: irfft(S * rfft(x), n), 1.15, what=f"{what}, ")
 
 
 def toeplitz(n: int, batch: int, dtype: str) -> Case:
     c, x = circulant_data(n, batch, dtype)
     op, S = sm.Toeplitz(c).prepare(), rfft(np.concatenate([c, c[:1], c[:0:-1]]))
-    what = f"Toeplitz / transforms of 2 n, {label(n, batch, dtype)}"
-    return Case(what, lambda: op.matvec(x), lambda: irfft(S * rfft(x, 2 * n), 2 * n)[..., :n])
+    what = "Toeplitz / transforms of 2 n, "
+    return Case(lambda: op.matvec(x), lambda: irfft(S * rfft(x, 2 * n), 2 * n)[..., :n], what=what)
 
 
 def diagonal_circulant_diagonal(n: int, batch: int, dtype: str) -> Case:
@@ -107,7 +100,6 @@ def diagonal_circulant_diagonal(n: int, batch: int, dtype: str) -> Case:
     a, b = np.random.default_rng(1).standard_normal((2, n)).astype(dtype)
     op, S = sm.CDDProduct.from_vectors(a, c, b).prepare(), rfft(c)
     return Case(
-        label(n, batch, dtype),
         lambda: op.matvec(x),
         lambda: irfft(S * rfft(x), n),
         1.25,
@@ -125,7 +117,7 @@ def block(library: str, grid: tuple[int, int, int], batch: int, dtype: str) -> C
     op = sm.BlockCirculant(c)
     what = f"{library}, {p * b:,} x {q * b:,}, b = {b}, {batch:,} vectors, {dtype}"
     W, op = op.to_dense(), op.prepare()
-    return Case(what, lambda: op.matvec(x), lambda: x @ W.T, 1 / 8 if dtype == "float32" else None)
+    return Case(lambda: op.matvec(x), lambda: x @ W.T, 1 / 8 if dtype == "float32" else None, what=what)
 
 
 def on_grid(library: str, kind: str, grid: tuple[int, ...], batch: int) -> Case:
@@ -148,7 +140,7 @@ def on_grid(library: str, kind: str, grid: tuple[int, ...], batch: int) -> Case:
         return contiguous(back(S * forth(x.reshape(*x.shape[:-1], *grid)))[(..., *rows)]).reshape(x.shape)
 
     what = f"{kind}, {' x '.join(map(str, grid))}, {vectors(batch)}, float64"
-    return Case(what, lambda: op.matvec(x), theirs)
+    return Case(lambda: op.matvec(x), theirs, what=what)
 
 
 def dense(n: int, batch: int, dtype: str) -> Case:
@@ -156,20 +148,19 @@ def dense(n: int, batch: int, dtype: str) -> Case:
     op = sm.Circulant(c)
     W, op = op.to_dense(), op.prepare()
     theirs = (lambda: W @ x) if batch == 1 else (lambda: x @ W.T)
-    return Case(label(n, batch, dtype), lambda: op.matvec(x), theirs, 1.2, 3e-6)
+    return Case(lambda: op.matvec(x), theirs, 1.2, 3e-6)
 
 
 def torch_circulant(n: int, batch: int, dtype: str) -> Case:
     c, x = (torch.from_numpy(array) for array in circulant_data(n, batch, dtype))
     op, S, forth, back = sm.Circulant(c).prepare(), torch.fft.rfft(c), torch.fft.rfft, torch.fft.irfft
-    return Case(label(n, batch, dtype), lambda: op.matvec(x), lambda: back(S * forth(x), n), 1.1)
+    return Case(lambda: op.matvec(x), lambda: back(S * forth(x), n), 1.1)
 
 
 def torch_gradients(n: int, batch: int, dtype: str) -> Case:
     c, x = (torch.from_numpy(array).requires_grad_() for array in circulant_data(n, batch, dtype))
     dy, grad, forth, back = x.detach().clone(), torch.autograd.grad, torch.fft.rfft, torch.fft.irfft
     return Case(
-        label(n, batch, dtype),
         lambda: grad(sm.Circulant(c).matvec(x), (c, x), dy)[1],
         lambda: grad(back(forth(c) * forth(x), n), (c, x), dy)[1],
         1.1,
@@ -180,7 +171,7 @@ def jax_circulant(n: int, batch: int, dtype: str) -> Case:
     c, x = (jax.numpy.asarray(array) for array in circulant_data(n, batch, dtype))
     S, forth, back = jax.numpy.fft.rfft(c), jax.numpy.fft.rfft, jax.numpy.fft.irfft
     ours, theirs = jax.jit(sm.Circulant(c).prepare().matvec), jax.jit(lambda v: back(S * forth(v), n))
-    return Case(label(n, batch, dtype), lambda: ours(x).block_until_ready(), lambda: theirs(x).block_until_ready(), 1.1)
+    return Case(lambda: ours(x).block_until_ready(), lambda: theirs(x).block_until_ready(), 1.1)
 
 
 # Groups of cases
@@ -200,7 +191,8 @@ def each(
     def cases(quick: bool) -> Iterator[Case]:
         for n, batch, dtype in itertools.product(sizes[:1] if quick else sizes, batches, dtypes):
             if n * batch <= 2**23:
-                yield make(n, batch, dtype)
+                case = make(n, batch, dtype)
+                yield case._replace(what=f"{case.what}n = {n:,}, {vectors(batch)}, {dtype}")
 
     return cases
 

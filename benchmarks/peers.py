@@ -36,6 +36,7 @@ import structmat as sm
 
 SIZES = (64, 256, 1000, 1021, 1024, 4095, 4096, 16384, 65536)
 LARGEST = 2**20  # entries of a batch
+Convert = Callable[[np.ndarray], Any]
 PACKAGES = (
     "structmat", "numpy", "scipy", "torch", "jax", "pylops", "lineax", "torch-structured", "linear-operator", "cola-ml",
     "lazylinop", "ducc0",
@@ -57,31 +58,26 @@ def from_columns(y: Any) -> np.ndarray:
 # Each contestant takes the first column of shape (n,) and the vectors, of shape (n,) or (batch, n).
 
 
-def transforms(c: np.ndarray, x: np.ndarray) -> Product:
-    S, n = scipy.fft.rfft(c), len(c)
-    return Product(lambda: scipy.fft.irfft(S * scipy.fft.rfft(x), n))
+def transforms(c: np.ndarray, x: np.ndarray, *, fft: Any = scipy.fft, array: Convert = np.asarray) -> Product:
+    irfft, rfft, n, X = fft.irfft, fft.rfft, len(c), array(x)
+    S = rfft(array(c))
+    return Product(lambda: irfft(S * rfft(X), n))
 
 
-def structmat(c: np.ndarray, x: np.ndarray, *, fast: bool = False, prepared: bool = True) -> Product:
-    with engine("ducc0" if fast else "scipy"):
-        op = sm.Circulant(c).prepare() if prepared else sm.Circulant(c)
-    return Product(lambda: op.matvec(x))
-
-
-def structmat_torch(c: np.ndarray, x: np.ndarray) -> Product:
-    op, X = sm.Circulant(torch.from_numpy(c)).prepare(), torch.from_numpy(x)
+def structmat(c: np.ndarray, x: np.ndarray, *, library: str = "scipy", array: Convert = np.asarray) -> Product:
+    with engine(library):
+        op, X = sm.Circulant(array(c)).prepare(), array(x)
     return Product(lambda: op.matvec(X))
+
+
+def structmat_unprepared(c: np.ndarray, x: np.ndarray) -> Product:
+    op = sm.Circulant(c)
+    return Product(lambda: op.matvec(x))
 
 
 def structmat_jax(c: np.ndarray, x: np.ndarray) -> Product:
     product, X = jax.jit(sm.Circulant(jax.numpy.asarray(c)).prepare().matvec), jax.numpy.asarray(x)
     return Product(lambda: product(X).block_until_ready())
-
-
-def torch_transforms(c: np.ndarray, x: np.ndarray) -> Product:
-    irfft, rfft = torch.fft.irfft, torch.fft.rfft
-    S, n, X = rfft(torch.from_numpy(c)), len(c), torch.from_numpy(x)
-    return Product(lambda: irfft(S * rfft(X), n))
 
 
 def scipy_linear_operator(c: np.ndarray, x: np.ndarray) -> Product:
@@ -162,11 +158,11 @@ def lazylinop(c: np.ndarray, x: np.ndarray) -> Product:
 CONTESTANTS: dict[str, Callable[[np.ndarray, np.ndarray], Product]] = {
     "floor": transforms,
     "structmat": structmat,
-    "structmat, fast": partial(structmat, fast=True),
-    "structmat, unprepared": partial(structmat, prepared=False),
-    "structmat, torch": structmat_torch,
+    "structmat, fast": partial(structmat, library="ducc0"),
+    "structmat, unprepared": structmat_unprepared,
+    "structmat, torch": partial(structmat, array=torch.from_numpy),
     "structmat, jax": structmat_jax,
-    "torch, plain": torch_transforms,
+    "torch, plain": partial(transforms, fft=torch.fft, array=torch.from_numpy),
     "scipy LinearOperator": scipy_linear_operator,
     "scipy matmul_toeplitz": scipy_matmul_toeplitz,
     "pylops": pylops,

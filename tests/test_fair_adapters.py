@@ -116,9 +116,9 @@ def test_scores_of_two_classes(runs):
     assert "f1" not in runs.scores(predicted, labels + 1, bits=False)
 
 
-def result(modules, task, places, method, size, scores, parameters=100):
+def result(modules, task, places, method, size, scores, parameters=100, seconds=10.0):
     case = modules("_fair_plan").Case(task, places, method, size)
-    return modules("_fair_report").Result(case, "0.01", parameters, np.array(scores, float), None)
+    return modules("_fair_report").Result(case, "0.01", parameters, np.array(scores, float), seconds)
 
 
 def test_differences_are_paired_by_seed(modules):
@@ -127,7 +127,7 @@ def test_differences_are_paired_by_seed(modules):
     lora = result(modules, "goemotions", "query-value", "lora", 8, [50, 60, 55, 52, 58], 7000)
     one = result(modules, "goemotions", "query-value", "lora", 1, [49, 59, 54, 51, 57], 900)
     ours = result(modules, "goemotions", "query-value", "cdd", 3, [49, 58, 54, 50, 57], 1300)
-    difference = report.minus(ours, lora)  # -1, -2, -1, -2, -1
+    difference = report.difference(ours.scores - lora.scores)  # -1, -2, -1, -2, -1
     assert difference.mean == pytest.approx(-1.4)
     assert difference.error == pytest.approx((0.3 / 5) ** 0.5)
     assert difference.half == pytest.approx(2.7764 * difference.error, rel=1e-4)
@@ -139,14 +139,11 @@ def test_differences_are_paired_by_seed(modules):
 
 def test_differences_of_several_tasks_have_two_intervals(modules):
     report = modules("_fair_report")
-    found, rows = [], []
+    found = []
     for task, gap in (("goemotions", [1, 1, 1, 1, 1]), ("sst2", [3, 4, 3, 4, 3]), ("trec", [0, 1, 2, 3, 4])):
         lora = result(modules, task, "intermediate", "lora", 2, [50, 60, 55, 52, 58], 23040)
-        found += [lora, result(modules, task, "intermediate", "cdd", 3, lora.scores + gap, 20736)]
-        for method, size, seconds in (("lora", "2", "10"), ("cdd", "3", "12")):
-            case = {"task": task, "places": "intermediate", "method": method, "size": size}
-            rows.append({**case, "stage": "final", "seconds": seconds})
-    lines = [[c.strip() for c in line.split("|")[1:-1]] for line in report.comparison(found, rows).splitlines()[2:]]
+        found += [lora, result(modules, task, "intermediate", "cdd", 3, lora.scores + gap, 20736, 12.0)]
+    lines = [[c.strip() for c in line.split("|")[1:-1]] for line in report.comparison(found).splitlines()[2:]]
     assert [line[1] for line in lines] == ["the five: 2", "without CoLA: 2", "held out: 1", "all: 3"]
     # per seed 2, 2.5, 2, 2.5, 2, and per task 1 and 3.4
     assert lines[0][2:] == ["57.2 (20,736)", "55.0 (r = 2: 23,040)", "+2.2 ± 0.1*", "1.2", ""]
