@@ -51,17 +51,7 @@ class Case(NamedTuple):
     what: str = ""
 
 
-class Row(NamedTuple):
-    """A measured case."""
-
-    group: str
-    case: str
-    microseconds: float
-    compared_with: float
-    ratio: float
-    spread: float
-    aim: str
-    met: str
+HEADER = ("group", "case", "microseconds", "compared_with", "ratio", "spread", "aim", "met")
 
 
 # One case each
@@ -226,16 +216,13 @@ def circulants(prefix: str = "", said: str = "") -> dict[str, tuple[str, Cases]]
     ours, primes = (partial(case, fast=bool(prefix)) for case in (circulant, prime))
     products = diagonal_circulant_diagonal
     groups = {
-        "vectors": ("one vector / floor", each(ours, SIZES, (1,))),
+        "vectors": ("One vector / floor", each(ours, SIZES, (1,))),
         "batches": ("64 vectors / floor", each(ours, SIZES, (64,))),
-        "primes": ("prime n / floor of that n", each(primes, PRIMES)),
+        "primes": ("Prime n / floor of that n", each(primes, PRIMES)),
         "diagonals": ("D C D / floor of the circulant alone", each(products, (256, 1024, 4096, 16384, 65536))),
-        "small": ("small n / dense product", each(dense, DENSE, (1, 8, 64, 512))),
+        "small": ("Small n / dense product", each(dense, DENSE, (1, 8, 64, 512))),
     }
-    return {
-        f"{prefix}{name}": (said + title if said else title[0].upper() + title[1:], cases)
-        for name, (title, cases) in groups.items()
-    }
+    return {f"{prefix}{name}": (said + title, cases) for name, (title, cases) in groups.items()}
 
 
 GROUPS = {
@@ -254,36 +241,35 @@ GROUPS = {
 }
 
 
-def check(case: Case) -> None:
-    y, expected = (np.asarray(call()) for call in (case.ours, case.expected or case.theirs))
-    if found := fault(y, expected, expected.dtype.name):
-        raise SystemExit(f"{case.what} {found}")
+def measured(group: str, *, quick: bool) -> Iterator[tuple[Any, ...]]:
+    """Return the rows of a group."""
+    with engine("ducc0" if group.startswith("fast-") else "scipy"):
+        for case in GROUPS[group][1](quick):
+            y, expected = (np.asarray(call()) for call in (case.ours, case.expected or case.theirs))
+            if found := fault(y, expected, expected.dtype.name):
+                raise SystemExit(f"{case.what} {found}")
+            calls = {"ours": case.ours, "theirs": case.theirs}
+            times = in_turns(calls, 3 if quick else 11, sample=1e-3, limit=0.3)
+            low, _, high = quantiles((a / b for a, b in zip(times["ours"], times["theirs"], strict=False)), n=4)
+            ours, theirs, over_floor = median(times["ours"]), median(times["theirs"]), ratio(times, "ours", "theirs")
+            aim = met = ""
+            if case.aim is not None:
+                aim = f"{case.aim:.3g}{' + 3 µs' if case.allowance else ''}"
+                met = "yes" if over_floor <= case.aim + case.allowance / theirs else "no"
+            print(f"{group}: {case.what}: {over_floor:.2f} {met}", file=sys.stderr, flush=True)
+            yield group, case.what, 1e6 * ours, 1e6 * theirs, over_floor, (high - low) / 2, aim, met
 
 
-def measured(group: str, case: Case, rounds: int) -> Row:
-    check(case)
-    times = in_turns({"ours": case.ours, "theirs": case.theirs}, rounds, sample=1e-3, limit=0.3)
-    low, _, high = quantiles((a / b for a, b in zip(times["ours"], times["theirs"], strict=False)), n=4)
-    ours, theirs = median(times["ours"]), median(times["theirs"])
-    aim = met = ""
-    found = ratio(times, "ours", "theirs")
-    if case.aim is not None:
-        aim = f"{case.aim:.3g}{' + 3 µs' if case.allowance else ''}"
-        met = "yes" if found <= case.aim + case.allowance / theirs else "no"
-    return Row(group, case.what, 1e6 * ours, 1e6 * theirs, found, (high - low) / 2, aim, met)
-
-
-def report(rows: list[Row]) -> str:
+def report(rows: list[tuple[Any, ...]]) -> str:
     """Return a summary and a table for each group."""
     summary, parts = [], []
-    for group, members in itertools.groupby(rows, key=lambda row: row.group):
-        lines, ratios, met = [], [], []
-        for row in members:
-            times = f"{row.microseconds:,.1f}", f"{row.compared_with:,.1f}", f"{row.ratio:.2f} ± {row.spread:.2f}"
-            lines.append((row.case, *times, row.aim, row.met))
-            ratios.append(round(row.ratio, 2))
-            met += [row.met] if row.met else []
-        reached = f"{met.count('yes')} of {len(met)}" if met else ""
+    for group, members in itertools.groupby(rows, key=lambda row: row[0]):
+        lines, ratios, verdicts = [], [], []
+        for _, case, ours, theirs, over_floor, spread, aim, met in members:
+            lines.append((case, f"{ours:,.1f}", f"{theirs:,.1f}", f"{over_floor:.2f} ± {spread:.2f}", aim, met))
+            ratios.append(round(over_floor, 2))
+            verdicts += [met] if met else []
+        reached = f"{verdicts.count('yes')} of {len(verdicts)}" if verdicts else ""
         summary.append((GROUPS[group][0], len(lines), min(ratios), f"{median(ratios):.2f}", max(ratios), reached))
         header = ("case", "structmat, µs", "compared with, µs", "ratio", "aim", "met")
         parts.append(f"## {GROUPS[group][0]}\n\n{table(header, lines)}")
@@ -298,16 +284,10 @@ def main() -> None:
     options = made.parse_args()
     torch.set_num_threads(1)
     jax.config.update("jax_enable_x64", True)
-    rounds = 3 if options.quick else 11
-    rows = []
-    for group in options.only:
-        with engine("ducc0" if group.startswith("fast-") else "scipy"):
-            for case in GROUPS[group][1](options.quick):
-                rows.append(measured(group, case, rounds))
-                print(f"{group}: {case.what}: {rows[-1].ratio:.2f} {rows[-1].met}", file=sys.stderr, flush=True)
+    rows = [row for group in options.only for row in measured(group, quick=options.quick)]
     packages = ("structmat", "numpy", "scipy", "torch", "jax", "ducc0")
     title, text = "structmat and the floor", report(rows)
-    finish(options.out, "floor", title, text, packages=packages, header=Row._fields, rows=rows)
+    finish(options.out, "floor", title, text, packages=packages, header=HEADER, rows=rows)
 
 
 if __name__ == "__main__":

@@ -177,16 +177,15 @@ CONTESTANTS: dict[str, Callable[[np.ndarray, np.ndarray], Product]] = {
 class Cell(NamedTuple):
     """What one contestant did in one case."""
 
-    name: str
-    n: int
-    batch: int
-    dtype: str
     microseconds: float | None
     ratio: float | None
     remark: str
 
 
-def race(n: int, batch: int, dtype: str, rounds: int) -> list[Cell]:
+Cells = dict[str, Cell]
+
+
+def race(n: int, batch: int, dtype: str, rounds: int) -> Cells:
     c, x = circulant_data(n, batch, dtype)
     expected = np.fft.irfft(np.fft.rfft(c.astype(float)) * np.fft.rfft(x.astype(float)), n)
     products, remarks = {}, {}
@@ -199,26 +198,22 @@ def race(n: int, batch: int, dtype: str, rounds: int) -> list[Cell]:
         if not remarks[name].startswith(("wrong", "fails")):
             products[name] = product
     times = in_turns({name: product.call for name, product in products.items()}, rounds, limit=0.5)
-    cells = []
-    for name, remark in remarks.items():
-        found = (1e6 * median(times[name]), ratio(times, name, "floor")) if name in products else (None, None)
-        cells.append(Cell(name, n, batch, dtype, *found, remark))
-    return cells
+    found = {name: (1e6 * median(seen), ratio(times, name, "floor")) for name, seen in times.items()}
+    return {name: Cell(*found.get(name, (None, None)), remark) for name, remark in remarks.items()}
 
 
-def tables(cells: list[Cell]) -> str:
+def tables(cases: dict[tuple[str, int, int], Cells]) -> str:
     parts = []
-    for (dtype, batch), group in itertools.groupby(cells, key=lambda cell: (cell.dtype, cell.batch)):
-        found = {(cell.name, cell.n): cell for cell in group}
-        sizes = list(dict.fromkeys(n for _, n in found))
-        rows = [["floor, microseconds", *(f"{found['floor', n].microseconds:,.1f}" for n in sizes)]]
+    for (dtype, batch), group in itertools.groupby(cases, key=lambda case: case[:2]):
+        found = {n: cases[dtype, batch, n] for _, _, n in group}
+        rows = [["floor, microseconds", *(f"{cells['floor'].microseconds:,.1f}" for cells in found.values())]]
         for name in list(CONTESTANTS)[1:]:
-            ratios = [found[name, n].ratio for n in sizes]
+            ratios = [cells[name].ratio for cells in found.values()]
             if any(ratios):
                 rows.append([name, *("-" if r is None else f"{r:.2f}" for r in ratios)])
-        parts.append(f"{dtype}, {vectors(batch)}, time relative to the floor:\n\n{table(['n', *sizes], rows)}")
-    remarks = Counter(f"{cell.name}: {cell.remark}" for cell in cells if cell.remark)
-    lines = [f"- {remark} ({n} of {len(cells) // len(CONTESTANTS)} cases)" for remark, n in remarks.items()]
+        parts.append(f"{dtype}, {vectors(batch)}, time relative to the floor:\n\n{table(['n', *found], rows)}")
+    remarks = Counter(f"{name}: {c.remark}" for cells in cases.values() for name, c in cells.items() if c.remark)
+    lines = [f"- {remark} ({n} of {len(cases)} cases)" for remark, n in remarks.items()]
     return "\n\n".join([*parts, *(["Remarks:", "\n".join(lines)] if lines else [])])
 
 
@@ -232,14 +227,14 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.set_grad_enabled(False)
     jax.config.update("jax_enable_x64", True)
-    cells = []
+    cases = {}
     for dtype, batch, n in itertools.product(("float32", "float64"), batches, sizes):
         if batch == 1 or batch * n <= LARGEST:
-            cells += race(n, batch, dtype, rounds)
+            cases[dtype, batch, n] = race(n, batch, dtype, rounds)
             print(f"{dtype}, {batch} x {n}", file=sys.stderr, flush=True)
-    parts = ("<!-- tables -->", tables(cells))
+    parts = ("<!-- tables -->", tables(cases))
     finish(options.out, "peers", "A circulant product, and its peers", *parts, packages=PACKAGES)
-    if any(cell.name.startswith("structmat") and cell.ratio is None for cell in cells):
+    if any(name.startswith("structmat") and not c.ratio for cells in cases.values() for name, c in cells.items()):
         raise SystemExit("a product of structmat is wrong or fails: see the remarks")
 
 
