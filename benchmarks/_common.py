@@ -22,7 +22,6 @@ from threadpoolctl import threadpool_info
 from structmat import _fourier
 
 Times = dict[str, list[float]]
-"""Seconds per call of each function, one value a round."""
 
 
 def parser(
@@ -91,6 +90,16 @@ def in_turns(
 def ratio(times: Times, name: str, other: str) -> float:
     """Return the median over the rounds of one function's time over that of another."""
     return median(a / b for a, b in zip(times[name], times[other], strict=False))
+
+
+def normal(rng: np.random.Generator, *shape: int, real: bool = False) -> np.ndarray:
+    return rng.standard_normal(shape) if real else rng.standard_normal(shape) + 1j * rng.standard_normal(shape)
+
+
+def with_noise(rng: np.random.Generator, W: np.ndarray, noise: float, *, real: bool = False) -> np.ndarray:
+    """Return a matrix with normal entries added, whose norm is that of the matrix times the noise."""
+    added = normal(rng, *W.shape, real=real)
+    return W + noise * np.linalg.norm(W) / np.linalg.norm(added) * added
 
 
 def circulant_data(n: int, batch: int, dtype: str) -> tuple[Any, Any]:

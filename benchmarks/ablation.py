@@ -20,7 +20,7 @@ from typing import Any
 
 import _one_thread  # noqa: F401
 import numpy as np
-from _common import changed, finish, parser, shown, table
+from _common import changed, finish, normal, parser, shown, table, with_noise
 
 import structmat as sm
 from structmat.fit import _search as search
@@ -48,10 +48,7 @@ THREE: Parts = {
 
 
 def planted(rng: np.random.Generator, n: int, factors: int, noise: float) -> np.ndarray:
-    vectors = rng.standard_normal((factors, n)) + 1j * rng.standard_normal((factors, n))
-    W = np.asarray(sm.CDDProduct.from_vectors(*vectors).to_dense())
-    added = rng.standard_normal((n, n)) + 1j * rng.standard_normal((n, n))
-    return W + noise * np.linalg.norm(W) / np.linalg.norm(added) * added
+    return with_noise(rng, sm.CDDProduct.from_vectors(*normal(rng, factors, n)).to_dense(), noise)
 
 
 def change(name: str, n: int) -> np.ndarray:

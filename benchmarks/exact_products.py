@@ -12,28 +12,17 @@ import time
 import _one_thread  # noqa: F401
 import numpy as np
 import scipy.linalg
-from _common import finish, parser, shown, table
+from _common import finish, normal, parser, shown, table
 
 import structmat as sm
 
-FIELDS = ("n", "matrix", "start", "factors", "error", "seconds")
-
-
-def gaussian(rng: np.random.Generator, *shape: int) -> np.ndarray:
-    return rng.standard_normal(shape) + 1j * rng.standard_normal(shape)
-
 
 def unitary(rng: np.random.Generator, n: int) -> np.ndarray:
-    return np.linalg.qr(gaussian(rng, n, n))[0]
-
-
-def cyclic_band(rng: np.random.Generator, n: int) -> np.ndarray:
-    i = np.arange(n)
-    return np.where((i[:, None] - i + 4) % n < 9, rng.standard_normal((n, n)), 0.0)
+    return np.linalg.qr(normal(rng, n, n))[0]
 
 
 KINDS = {
-    "complex": lambda rng, n: gaussian(rng, n, n),
+    "complex": lambda rng, n: normal(rng, n, n),
     "real": lambda rng, n: rng.standard_normal((n, n)),
     "real, by real factors": lambda rng, n: rng.standard_normal((n, n)),
     "unitary": unitary,
@@ -43,7 +32,7 @@ KINDS = {
     "Hadamard": lambda _, n: scipy.linalg.hadamard(n) / np.sqrt(n),
     "singular": lambda rng, n: unitary(rng, n) * np.append(np.ones(n - 1), 0.0) @ unitary(rng, n),
     "condition 1e8": lambda rng, n: unitary(rng, n) * np.logspace(0, -8, n) @ unitary(rng, n),
-    "triangular": lambda rng, n: np.triu(gaussian(rng, n, n)),
+    "triangular": lambda rng, n: np.triu(normal(rng, n, n)),
     "tridiagonal": lambda rng, n: (
         np.diag(rng.standard_normal(n)) + sum(np.diag(rng.standard_normal(n - 1), k) for k in (-1, 1))
     ),
@@ -51,8 +40,10 @@ KINDS = {
         d[:, None] * np.roll(np.eye(n), m - 1, axis=0) for m, d in enumerate(rng.uniform(1, 2, (3, n)))
     ),
     "nine diagonals": lambda rng, n: np.triu(np.tril(rng.standard_normal((n, n)), 4), -4),
-    "nine cyclic diagonals": cyclic_band,
-    "rank 8": lambda rng, n: gaussian(rng, n, 8) @ gaussian(rng, 8, n),
+    "nine cyclic diagonals": lambda rng, n: np.where(
+        (np.arange(n)[:, None] - np.arange(n) + 4) % n < 9, rng.standard_normal((n, n)), 0.0
+    ),
+    "rank 8": lambda rng, n: normal(rng, n, 8) @ normal(rng, 8, n),
 }
 
 
@@ -70,7 +61,8 @@ def main() -> None:
     options = parser(__doc__).parse_args()
     sizes = (32,) if options.quick else (64, 128, 256, 512)
     rows = shown(measured(kind, n) for n in sizes for kind in KINDS)
-    finish(options.out, "exact_products", "Exact products by construction", table(FIELDS, rows, left=3))
+    text = table(["n", "matrix", "start", "factors", "error", "seconds"], rows, left=3)
+    finish(options.out, "exact_products", "Exact products by construction", text)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from typing import Any
 import _one_thread  # noqa: F401
 import numpy as np
 import torch
-from _common import parser, table
+from _common import normal, parser, table
 from scipy.optimize import minimize
 
 import structmat as sm
@@ -126,9 +126,8 @@ def report(runs: dict[str, Race], W: np.ndarray, options: argparse.Namespace) ->
     enough = (limit for limit in limits if fit(time_limit=limit).error <= error)
     for what, found in (("passed this error after", passed), ("ends there with a time limit of", enough)):
         taken = next(found, None)
-        print(
-            f"structmat {what} {'(not reached)' if taken is None else f'{taken:.2f} s, {taken / seconds:.2f} of that'}"
-        )
+        reached = "(not reached)" if taken is None else f"{taken:.2f} s, {taken / seconds:.2f} of that"
+        print(f"structmat {what} {reached}")
 
 
 def main() -> None:
@@ -145,10 +144,7 @@ def main() -> None:
         time.monotonic = time.perf_counter = time.process_time
     if options.quick:
         options.size, options.factors, options.seconds = 8, 3, 0.5
-    rng, shape = np.random.default_rng(options.seed), (options.size, options.size)
-    W = rng.standard_normal(shape)
-    if options.complex:
-        W = W + 1j * rng.standard_normal(shape)
+    W = normal(np.random.default_rng(options.seed), options.size, options.size, real=not options.complex)
     report(race(W, options), W, options)
 
 

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
 import numpy as np
-from _common import parser, shown, table
+from _common import normal, parser, shown, table, with_noise
 
 import structmat as sm
 from structmat.fit._three_factors import BlockGrid, Factors, Run, alternate
@@ -43,10 +43,6 @@ MANY = (
     (128, 9, False, 0.0, 240.0, 10),
     (64, 5, False, 0.3, 60.0, 20),
 )
-
-
-def normal(rng: np.random.Generator, *shape: int, real: bool) -> np.ndarray:
-    return rng.standard_normal(shape) if real else rng.standard_normal(shape) + 1j * rng.standard_normal(shape)
 
 
 def planted(rng: np.random.Generator, kind: str, shape: tuple[int, int], b: int, *, real: bool) -> list[np.ndarray]:
@@ -81,8 +77,7 @@ def recover(shape: tuple[int, int], m: int, seed: int, *, real: bool, kind: str,
     W = sm.CDDProduct.from_vectors(*vectors, block=True).to_dense()
     if not noise:
         return sm.fit_cdd(W, block_size=m, rng=seed).error
-    added = normal(rng, *shape, real=real)
-    W = W + noise * added * np.linalg.norm(W) / np.linalg.norm(added)
+    W = with_noise(rng, W, noise, real=real)
     return sm.fit_cdd(W, rng=seed).error / error_from_truth(W, *vectors)
 
 
@@ -90,13 +85,11 @@ def recover_many(n: int, n_factors: int, seed: int, *, real: bool, noise: float,
     """The error without noise; with it the distance to the truth over noise * sqrt(n_factors / n)."""
     rng = np.random.default_rng(seed)
     signal = sm.CDDProduct.from_vectors(*normal(rng, n_factors, n, real=real)).to_dense()
-    size = np.linalg.norm(signal)
-    added = normal(rng, n, n, real=real)
-    W = signal + noise * size / np.linalg.norm(added) * added
-    fit = sm.fit_cdd(W, n_factors, rng=0, time_limit=limit)
+    fit = sm.fit_cdd(with_noise(rng, signal, noise, real=real), n_factors, rng=0, time_limit=limit)
     if not noise:
         return fit.error
-    return float(np.linalg.norm(fit.operator.to_dense() - signal) / size / (noise * np.sqrt(n_factors / n)))
+    off = np.linalg.norm(fit.operator.to_dense() - signal) / np.linalg.norm(signal)
+    return float(off / (noise * np.sqrt(n_factors / n)))
 
 
 def outcome(value: Callable[[int], float], seeds: range, highest: float) -> list[str]:
