@@ -93,16 +93,12 @@ class Result:
         return LABELS[self.case.method].format(self.case.size)
 
     @property
-    def mean(self) -> float:
-        return fmean(self.scores)
-
-    @property
-    def error(self) -> float:
-        return difference(self.scores).error
+    def score(self) -> Mean:
+        return mean_of(self.scores)
 
 
-class Difference(NamedTuple):
-    """Of two results, seed by seed."""
+class Mean(NamedTuple):
+    """The mean of scores, or of their differences, and how far off it may be."""
 
     mean: float
     error: float
@@ -114,10 +110,9 @@ class Difference(NamedTuple):
         return f"{mean} ± {self.error:.1f}{'*' if abs(self.mean) > self.half else ''}"
 
 
-def difference(values: np.ndarray) -> Difference:
-    """Return the mean of differences, and how far off it may be."""
+def mean_of(values: np.ndarray) -> Mean:
     error = float(values.std(ddof=1)) / sqrt(len(values))
-    return Difference(fmean(values), error, error * float(t.ppf(0.975, len(values) - 1)))
+    return Mean(fmean(values), error, error * float(t.ppf(0.975, len(values) - 1)))
 
 
 def results(rows: list[Row]) -> list[Result]:
@@ -163,10 +158,11 @@ def quality_table(found: list[Result], task: str, places: str) -> str:
     eight = next((r for r in pick(found, task, places, "lora") if r.case.size == 8), None)
     lines = []
     for r in here:
-        cells = [r.label, f"{r.parameters:,}", *([r.lr] if task != "mean" else []), f"{r.mean:.1f} ± {r.error:.1f}"]
-        cells.append("" if eight in {None, r} else str(difference(r.scores - eight.scores)))
+        own = f"{r.score.mean:.1f} ± {r.score.error:.1f}"
+        cells = [r.label, f"{r.parameters:,}", *([r.lr] if task != "mean" else []), own]
+        cells.append("" if eight in {None, r} else str(mean_of(r.scores - eight.scores)))
         near = None if r.case.method in {"head", "full", "lora"} else nearest_lora(r, found)
-        cells.append("" if near is None else f"{difference(r.scores - near.scores)} (r = {near.case.size})")
+        cells.append("" if near is None else f"{mean_of(r.scores - near.scores)} (r = {near.case.size})")
         lines.append(cells)
     metric = "mean" if task == "mean" else PROTOCOLS[task].metric
     head = ["trained", "parameters", *(["rate"] if task != "mean" else []), METRICS[metric]]
@@ -198,13 +194,13 @@ def comparison(found: list[Result]) -> str:
             if not pairs:
                 continue
             gaps = np.array([a.scores - b.scores for a, b in pairs])
-            over_tasks = str(difference(gaps.mean(1))).split("±")[1] if len(pairs) > 1 else ""
-            means = [fmean(r.mean for r in side) for side in zip(*pairs, strict=True)]
+            over_tasks = str(mean_of(gaps.mean(1))).split("±")[1] if len(pairs) > 1 else ""
+            means = [fmean(r.score.mean for r in side) for side in zip(*pairs, strict=True)]
             times = [fmean(r.seconds for r in side) for side in zip(*pairs, strict=True)]
             sizes = [f"{r.parameters:,}" for r in pairs[0]]
             lines.append([
                 name, f"{group}: {len(pairs)}", f"{means[0]:.1f} ({sizes[0]})",
-                f"{means[1]:.1f} (r = {pairs[0][1].case.size}: {sizes[1]})", str(difference(gaps.mean(0))), over_tasks,
+                f"{means[1]:.1f} (r = {pairs[0][1].case.size}: {sizes[1]})", str(mean_of(gaps.mean(0))), over_tasks,
                 f"{times[0] / times[1]:.2f}" if group == "held out" else "",
             ])  # fmt: skip
     head = ["layers", "tasks", "D C D (parameters)", "LoRA (rank, parameters)", "difference ± over seeds"]
@@ -252,12 +248,10 @@ def figure(found: list[Result], path: Path) -> None:
     """Draw mean scores against parameters: a line of LoRA's ranks for each place, and D C D on the same layers."""
     found, (drawing, axes) = averaged(found), plt.subplots(figsize=(6.5, 4), layout="constrained")
     for color, (places, name) in zip(("tab:blue", "tab:orange", "tab:green"), PLACES.items(), strict=True):
-        sides = {"cdd": [3], "lora": [1, 2, 8]}
-        for method, sizes in sides.items():
+        for method, sizes in (("cdd", [3]), ("lora", [1, 2, 8])):
             side = [r for r in pick(found, "mean", places, method) if r.case.size in sizes]
-            x, y, e = zip(*((r.parameters, r.mean, r.error) for r in side), strict=True)
-            order = np.argsort(x)
-            x, y, e = (np.array(v)[order] for v in (x, y, e))
+            side.sort(key=lambda r: r.parameters)
+            x, y, e = zip(*((r.parameters, r.score.mean, r.score.error) for r in side), strict=True)
             axes.errorbar(x, y, e, fmt="D" if method == "cdd" else "o-", color=color, markersize=6, capsize=2)
         for size, *at in zip(sizes, x, y, strict=True):
             axes.annotate(f"r = {size}", at, (4, -12), textcoords="offset points", fontsize=8)

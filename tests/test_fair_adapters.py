@@ -127,7 +127,7 @@ def test_differences_are_paired_by_seed(modules):
     lora = result(modules, "goemotions", "query-value", "lora", 8, [50, 60, 55, 52, 58], 7000)
     one = result(modules, "goemotions", "query-value", "lora", 1, [49, 59, 54, 51, 57], 900)
     ours = result(modules, "goemotions", "query-value", "cdd", 3, [49, 58, 54, 50, 57], 1300)
-    difference = report.difference(ours.scores - lora.scores)  # -1, -2, -1, -2, -1
+    difference = report.mean_of(ours.scores - lora.scores)  # -1, -2, -1, -2, -1
     assert difference.mean == pytest.approx(-1.4)
     assert difference.error == pytest.approx((0.3 / 5) ** 0.5)
     assert difference.half == pytest.approx(2.7764 * difference.error, rel=1e-4)
