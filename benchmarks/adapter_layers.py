@@ -57,24 +57,20 @@ class PlainAutograd(nn.Module):
         return self.inner.base(x) + sm.CDDProduct.from_vectors(*factors, block=True).matvec(x)
 
 
-def by_peft(config: str, **options: object) -> Callable[[nn.Linear], nn.Module]:
-    def wrap(base: nn.Linear) -> nn.Module:
-        own = {key: value(base) if callable(value) else value for key, value in options.items()}
-        model = nn.Sequential(base)
-        settings = getattr(peft, config)(target_modules=["0"], **own)
-        return peft.get_peft_model(model, settings, autocast_adapter_dtype=False).base_model.model[0]
-
-    return wrap
+def by_peft(config: type[peft.PeftConfig], base: nn.Linear, **options: object) -> nn.Module:
+    own = {key: value(base) if callable(value) else value for key, value in options.items()}
+    settings = config(target_modules=["0"], **own)
+    return peft.get_peft_model(nn.Sequential(base), settings, autocast_adapter_dtype=False).base_model.model[0]
 
 
 METHODS: dict[str, Callable[[nn.Linear], nn.Module]] = {
     "frozen": lambda base: base,
-    "LoRA r = 8": by_peft("LoraConfig", r=8, init_lora_weights=False),
-    "AdaLoRA": by_peft("AdaLoraConfig", init_r=12, target_r=8, total_step=1000, init_lora_weights=False),
+    "LoRA r = 8": partial(by_peft, peft.LoraConfig, r=8, init_lora_weights=False),
+    "AdaLoRA": partial(by_peft, peft.AdaLoraConfig, init_r=12, target_r=8, total_step=1000, init_lora_weights=False),
     "structmat, recompute": lambda base: CDDLinear.from_linear(base, init="normal"),
     "D C D, plain autograd": PlainAutograd,
-    "C3A": by_peft("C3AConfig", block_size=lambda base: gcd(base.in_features, base.out_features)),
-    "FourierFT": by_peft("FourierFTConfig", n_frequency=1000),
+    "C3A": partial(by_peft, peft.C3AConfig, block_size=lambda base: gcd(base.in_features, base.out_features)),
+    "FourierFT": partial(by_peft, peft.FourierFTConfig, n_frequency=1000),
 }
 
 

@@ -1,15 +1,7 @@
 """Claim: the methods that `structmat/_fourier.py` chooses are those that measured fastest.
 
-``python benchmarks/engine_table.py`` prints, one thread each,
-
-- for every dtype, one vector and a batch, NumPy and torch: the time of each method over that of plain transforms, by
-  size, and the fastest;
-- for the four-step method: its time by the length of the columns;
-- for every engine, dtype and number of vectors: the size up to which the dense product is faster than transforms;
-- for lengths by their largest prime factor: the time of the length itself over that of the fast length around it;
-- for batches: the time in chunks of several sizes over that in one piece.
-
-Choose the numbers of the table by what it prints; near a crossover both methods take the same time.
+Each part prints what its numbers are, then the numbers, of one thread. Choose those of the table by them; near a
+crossover both methods take the same time.
 """
 
 from __future__ import annotations

@@ -11,10 +11,8 @@ writes the tables of `results/fair_adapters.md`, of the cases that have all thei
 Stop the runs before `git` changes files here: a table that it replaces is another file than the one that is open.
 
 The model is the example's, `docs/examples/finetune`, as is the loop of training. The encoder multiplies in bfloat16
-(torch's autocast); weights, adapters and optimizer are in float32. A seed draws the training rows, the head's start,
-the batches and the dropout: what one seed gives is paired over methods. The rate of a case is the one with the best
-mean over the trials, of equals the smallest; in a trial the score is that of training rows held back. Test rows are
-touched by the last runs alone.
+(torch's autocast); weights, adapters and optimizer are in float32. The report has the rules for rates and rows; of
+rates with equal means the smallest is chosen.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ the processor's. --quick does small sizes only. --out writes ``scipy_vocabulary.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from statistics import median
 from typing import Any
 
@@ -58,9 +59,8 @@ def names(n: int) -> dict[str, Any]:
     return {**vars(scipy.linalg), **{name: getattr(sm, name) for name in sm.__all__}, **arrays, **prepared, **ready}
 
 
-def measured(n: int, rounds: int) -> list[list[object]]:
+def measured(n: int, rounds: int) -> Iterator[list[object]]:
     """Return one row for each pair."""
-    rows: list[list[object]] = []
     known = names(n)
     for pair in PAIRS:
         theirs, ours, _ = pair
@@ -74,11 +74,9 @@ def measured(n: int, rounds: int) -> list[list[object]]:
             if not off < 1e-9:
                 raise SystemExit(f"{theirs}, n = {n}: {name} is off by {off:.1g}")
         times = in_turns(functions, rounds=rounds, limit=0.5)
-        row: list[object] = [theirs, ours, n]
-        row += [f"{1e6 * median(times[name]):.1f}" for name in functions]
-        row += [f"{1 / ratio(times, name, 'scipy'):.3g}" for name in ("structmat", "prepared")]
-        rows.append(row)
-    return rows
+        microseconds = [f"{1e6 * median(times[name]):.1f}" for name in functions]
+        shares = [f"{1 / ratio(times, name, 'scipy'):.3g}" for name in ("structmat", "prepared")]
+        yield [theirs, ours, n, *microseconds, *shares]
 
 
 def main() -> None:

@@ -112,7 +112,9 @@ def speed(n: int, *, dense: bool, rounds: int) -> list[list[str]]:
         for count, b in (("one", B[:, 0]), ("many", B)):
             solvers[count] = partial(solve, c, r, b)
             if dense and kind == "positive definite":
-                solvers[f"dense, {count}"] = partial(by_cholesky, c, b)
+                solvers[f"dense, {count}"] = lambda c=c, b=b: scipy.linalg.solve(
+                    scipy.linalg.toeplitz(c), b, assume_a="pos"
+                )
         times = in_turns(solvers, rounds=rounds, limit=0.5)
         for count, ours in ((1, "one"), (64, "many")):
             cells = [median(times[ours]), count * median(times["SciPy, one"])]
@@ -123,29 +125,23 @@ def speed(n: int, *, dense: bool, rounds: int) -> list[list[str]]:
     return rows
 
 
-def by_cholesky(c: np.ndarray, b: np.ndarray) -> np.ndarray:
-    return scipy.linalg.solve(scipy.linalg.toeplitz(c), b, assume_a="pos")
-
-
 def growth(n: int) -> list[list[object]]:
     """Return the rows of one size, in seconds."""
     found, x, rows = families(n), np.random.default_rng(1).standard_normal(n), []
     for name, kind, assume in (("symmetric", "positive definite", "pos"), ("general", "rough symbol", "gen")):
         c, r = found[kind]
-        calls = {
-            "product": {
-                "structmat": partial(matmul, sm.Toeplitz(c, r).prepare(), x),
-                "scipy": partial(scipy.linalg.matmul_toeplitz, (c, r), x),
-            },
-            "solve": {"structmat": partial(solve, c, r, x)},
+        products = {
+            "structmat": partial(matmul, sm.Toeplitz(c, r).prepare(), x),
+            "scipy": partial(scipy.linalg.matmul_toeplitz, (c, r), x),
         }
+        solves = {"structmat": partial(solve, c, r, x)}
         if n <= SCIPY_SOLVES:
-            calls["solve"]["scipy"] = partial(scipy.linalg.solve_toeplitz, (c, r), x)
+            solves["scipy"] = partial(scipy.linalg.solve_toeplitz, (c, r), x)
         if n <= DENSE:
             A = scipy.linalg.toeplitz(c, r)
-            calls["product"]["dense"] = partial(matmul, A, x)
-            calls["solve"]["dense"] = partial(scipy.linalg.solve, A, x, assume_a=assume)
-        for task, functions in calls.items():
+            products["dense"] = partial(matmul, A, x)
+            solves["dense"] = partial(scipy.linalg.solve, A, x, assume_a=assume)
+        for task, functions in (("product", products), ("solve", solves)):
             times = in_turns(functions, rounds=3, sample=0.1)
             rows.append([task, name, n, *(f"{min(times[w]):.3g}" if w in times else "" for w in GROWTH[3:])])
     return rows
