@@ -59,6 +59,7 @@ def families(n: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     found["three singular leading sections"] = (np.where(k < 3, 0, c), np.where(k < 3, 0, r))
     c, r = (rng.standard_normal((2, n)) + 1j * rng.standard_normal((2, n))) / (1 + k)
     found["random, complex, decaying"] = (c, r)
+    rng = np.random.default_rng(n)
     for name, power, diagonal in (("smooth symbol", 2, 2.5), ("rough symbol", 1, 2.0)):
         found[name] = tuple(np.where(k == 0, diagonal, rng.standard_normal((2, n)) / (1 + k) ** power))
     return {name: (c, np.append(c[:1], r[1:])) for name, (c, r) in found.items()}
