@@ -175,8 +175,7 @@ def as_floating(value: ArrayLike, owner: str, argument: str, *, like: tuple[Name
             raise ArgumentTypeError(owner, argument, f"must hold numbers of a standard dtype, got dtype {value.dtype}")
         value = value.astype(value.dtype.newbyteorder("="), copy=False)
     if xp.isdtype(value.dtype, ("real floating", "complex floating")):
-        array: Array = value
-        return array
+        return value
     default = xp.__array_namespace_info__().default_dtypes()["real floating"]
     target = default if like is None or like[1] is None else xp.result_type(default, like[1])
     return xp.astype(value, target)
@@ -223,16 +222,14 @@ def _read(value: Any, owner: str, argument: str, like: tuple[Namespace, DType] |
     if like is not None and read.dtype.kind in "biufc":
         target = like[1] if read.dtype.kind != "c" or is_complex(like[1], like[0]) else None
         read = like[0].asarray(read.tolist(), dtype=target)
-    array: Array = read
-    return array
+    return read
 
 
 def copied(array: Array, xp: Namespace) -> Array:
     """Return a copy of an array, with its gradient; itself in JAX, whose arrays cannot be changed."""
     if library_of(xp) == "jax":
         return array
-    copy: Any = array.clone() if is_torch(array) else xp.asarray(array, copy=True)
-    return copy
+    return array.clone() if is_torch(array) else xp.asarray(array, copy=True)
 
 
 def copied_into(out: Any, values: Array, owner: str) -> Array:

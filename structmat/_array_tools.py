@@ -328,16 +328,14 @@ def binary_exponents(sizes: Array, xp: Namespace) -> Array:
     limits = xp.finfo(sizes.dtype)
     low, high = math.frexp(float(limits.smallest_normal))[1] - 1, math.frexp(float(limits.max))[1] - 1
     if is_numpy(xp):  # exact, and in a fifth of the time
-        exponents: Array = np.maximum(np.frexp(cast("Any", sizes))[1] - 1, low).astype(sizes.dtype)
-        return exponents
+        return np.maximum(np.frexp(cast("Any", sizes))[1] - 1, low).astype(sizes.dtype)
     regular = xp.where(xp.isfinite(sizes) & (sizes > 0), sizes, xp.ones_like(sizes))
     return xp.clip(xp.floor(xp.log2(regular)), low, high)
 
 
 def binary_unit(x: Array, xp: Namespace, *, axis: int | tuple[int, ...] = -1) -> Array:
     """Return the power of two near the largest entry along `axis`, which keeps a length of one: near one for zeros."""
-    unit: Array = 2.0 ** binary_exponents(xp.max(xp.abs(x), axis=axis, keepdims=True), xp)
-    return unit
+    return 2.0 ** binary_exponents(xp.max(xp.abs(x), axis=axis, keepdims=True), xp)
 
 
 def quotient(x: Array, y: Scalar, xp: Namespace) -> Array:
@@ -352,8 +350,7 @@ def quotient(x: Array, y: Scalar, xp: Namespace) -> Array:
     dtype = complex_partner(x.dtype, xp) if is_number else common_dtype(xp, x, y)
     divisor: Any = xp.asarray(y, dtype=dtype, device=device_of(x)) if is_number else xp.astype(y, dtype)
     unit = 2.0 ** binary_exponents(xp.abs(divisor), xp)
-    ratio: Array = (xp.astype(x, dtype) / unit) / (divisor / unit)
-    return ratio
+    return (xp.astype(x, dtype) / unit) / (divisor / unit)
 
 
 def euclidean_norm(x: Array, xp: Namespace, *, axis: int | tuple[int, ...] = -1, weights: Array | None = None) -> Array:
@@ -506,8 +503,7 @@ def padded(x: Array, length: int, xp: Namespace) -> Array:
 def windows(h: Array, length: int, xp: Namespace) -> Array:
     """Return W with ``W[..., i, j] = h[..., i + j]`` and rows of that length: in NumPy a read-only view."""
     if is_numpy(xp):
-        view: Array = np.lib.stride_tricks.sliding_window_view(h, length, axis=-1)
-        return view
+        return np.lib.stride_tricks.sliding_window_view(h, length, axis=-1)
     count = h.shape[-1] - length + 1
     i, j = xp.arange(count, device=device_of(h)), xp.arange(length, device=device_of(h))
     index = xp.reshape(i[:, None] + j[None, :], (count * length,))

@@ -243,8 +243,7 @@ def spectrum(x: Array, xp: Namespace, *, real: bool, n: int | None = None) -> Ar
         x = _complex(x, xp)
     if trivial:
         return x
-    result: Array = (transforms_of(xp).rfft if real else transforms_of(xp).fft)(x, n=n)
-    return result
+    return (transforms_of(xp).rfft if real else transforms_of(xp).fft)(x, n=n)
 
 
 def from_spectrum(s: Array, n: int, xp: Namespace, *, real: bool) -> Array:
@@ -253,8 +252,7 @@ def from_spectrum(s: Array, n: int, xp: Namespace, *, real: bool) -> Array:
         return _nothing(s, (*s.shape[:-1], n), xp, real=real)
     if n == s.shape[-1] == 1 and library_of(xp) == "jax":
         return xp.real(s) if real else s
-    result: Array = transforms_of(xp).irfft(s, n=n) if real else transforms_of(xp).ifft(_complex(s, xp))
-    return result
+    return transforms_of(xp).irfft(s, n=n) if real else transforms_of(xp).ifft(_complex(s, xp))
 
 
 def full_spectrum(half: Array, n: int, xp: Namespace) -> Array:
@@ -553,8 +551,7 @@ class Plan(Parametrised, ABC):
             x = xp.astype(x, complex_partner(x.dtype, xp))
         step = self.step(xp, dtype_name(x.dtype), batched=x.ndim > 1, once=True)
         if x.ndim == 1 or xp is not numpy_namespace or self.is_stack:
-            y: Array = step(x, None)
-            return y
+            return step(x, None)
         return in_chunks(step, x, self.shape[0], self.chunk_rows(x.dtype))
 
     def chunk_rows(self, dtype: Any) -> int | None:
@@ -666,8 +663,7 @@ class Products(NamedTuple):
         return isinstance(x, self.kind) and bool(x.dtype == self.dtype)
 
     def __call__(self, x: Array) -> Array:
-        product: Array = (self.one if x.ndim == 1 else self.batched)(x, None)
-        return product
+        return (self.one if x.ndim == 1 else self.batched)(x, None)
 
 
 def show_config() -> None:

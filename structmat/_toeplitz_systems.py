@@ -385,8 +385,7 @@ class ToeplitzSystem:
         getrs, gbtrs = _lapack(self.constants.dtype, "getrs", "gbtrs")
         found, pivots = self.factors
         x, _ = gbtrs(found, *self.band, b.T, pivots) if self.band else getrs(found, pivots, b.T)
-        solutions: NDArray[Any] = x.T
-        return solutions
+        return x.T
 
     def _refuse(self) -> None:
         text = "too ill-conditioned, or its leading sections are, for recursions, and too large to be eliminated"

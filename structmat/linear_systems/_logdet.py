@@ -439,13 +439,11 @@ def with_derivatives(op: LinearOperator, z: Array, value: Array, trace: Callable
 def _differentiable_in_jax(op: LinearOperator, z: Array, value: Array) -> Array:
     from structmat.linear_systems import _jax_solvers  # noqa: PLC0415  # JAX is there already
 
-    log: Array = _jax_solvers.with_derivatives(op, z, value, with_derivatives, (solved, bilinear))
-    return log
+    return _jax_solvers.with_derivatives(op, z, value, with_derivatives, (solved, bilinear))
 
 
 def _trace_in_torch(op: LinearOperator, z: Array, value: Array) -> Array:
-    found: Array = _trace_of_logarithm(namespace_of("slogdet", z)).apply(_Problem(op), z, value, *arrays_of(op))
-    return found
+    return _trace_of_logarithm(namespace_of("slogdet", z)).apply(_Problem(op), z, value, *arrays_of(op))
 
 
 def bilinear(op: LinearOperator, w: Array, z: Array, xp: Namespace) -> Array:

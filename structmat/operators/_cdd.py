@@ -313,14 +313,12 @@ def _chain(left: LinearOperator, right: LinearOperator) -> LinearOperator:
     """Return the product of two alternating chains; neighbours of one kind merge where their family allows it."""
     lefts, rights = _factors(left), _factors(right)
     if isinstance(lefts[-1], Diagonal) != isinstance(rights[0], Diagonal):
-        product: LinearOperator = combined(CDDProduct, lefts + rights, (left, right))
-        return product
+        return combined(CDDProduct, lefts + rights, (left, right))
     merged = compose.merge(lefts[-1], rights[0])
     if merged is NotImplemented:
         return NotImplemented
     factors = (*lefts[:-1], merged, *rights[1:])
-    joined: LinearOperator = combined(CDDProduct, factors, factors)
-    return joined
+    return combined(CDDProduct, factors, factors)
 
 
 for _kind in _CIRCULANT_LIKE:

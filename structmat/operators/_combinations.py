@@ -148,8 +148,7 @@ class Scaled(LinearOperator):
             return _kept(function(self.factor[..., None], namespace_of("Scaled", self.factor))[..., 0])
         values = np.asarray([self.factor])
         result: Any = function(values if values.dtype.kind == "c" else values.astype(float), numpy_namespace)
-        number: complex = result[0].item()
-        return number
+        return result[0].item()
 
     def _times_factor(self, values: Array, xp: Namespace, *, absolute: bool = False) -> Array:
         """Return values of the operator times the factor; what fits any dtype first takes the precision of it."""
@@ -520,8 +519,7 @@ class Sum(Combination):
 def _with_more_rows(operator: LinearOperator, chosen: Any) -> LinearOperator | None:
     """Return a diagonal matrix whose chosen rows are given, the mean of them in all others; None for other kinds."""
     if (factor := identity_factor(operator)) is not None and chosen is not None:
-        multiple: LinearOperator = scale(Identity(chosen.size), factor)
-        return multiple
+        return scale(Identity(chosen.size), factor)
     if not isinstance(operator, Diagonal) or chosen is None:
         return None
     xp = operator._own_namespace()

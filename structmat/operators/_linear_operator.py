@@ -212,8 +212,7 @@ class LinearOperator(Operator["LinearOperator"]):
             inverse: Any = self._inv(xp)
         except NotImplementedError:
             raise self._no_closed_form("solve") from None
-        found: Array = inverse._matvec(b, xp)
-        return found
+        return inverse._matvec(b, xp)
 
     def _pinv(self, rtol: float, xp: Namespace) -> LinearOperator:
         """Pseudo-inverse."""

@@ -114,8 +114,7 @@ class CombinedPlan(Plan):
 
     def apply(self, x: Array, xp: Namespace) -> Array:
         if self.is_real is None:
-            y: Array = self.step(xp, "", batched=x.ndim > 1)(x, None)
-            return y
+            return self.step(xp, "", batched=x.ndim > 1)(x, None)
         return super().apply(x, xp)
 
 
@@ -130,8 +129,7 @@ class ByHooks(Plan):
     @property
     def shape(self) -> tuple[int, int]:
         """That of the operator."""
-        shape: tuple[int, int] = self.operator.shape
-        return shape
+        return self.operator.shape
 
     @property
     def is_real(self) -> None:
@@ -145,8 +143,7 @@ class ByHooks(Plan):
         return lambda x, out: written(self.operator._matvec(x, xp), out)
 
     def apply(self, x: Array, xp: Namespace) -> Array:
-        y: Array = self.operator._matvec(x, xp)
-        return y
+        return self.operator._matvec(x, xp)
 
 
 def plan_of_parts(parts: Sequence[LinearOperator], xp: Namespace, *, is_sum: bool = False) -> CombinedPlan | None:
@@ -524,8 +521,7 @@ def require_operators(owner: str, argument: str, operators: tuple[Any, ...]) -> 
 def _parts(operator: Any) -> tuple[LinearOperator, ...]:
     """Return the parts of a combination."""
     (name,) = operator._core_axes
-    parts: tuple[LinearOperator, ...] = getattr(operator, name)
-    return parts
+    return getattr(operator, name)
 
 
 def values_of(part: LinearOperator, whole: LinearOperator, xp: Namespace, hook: str, *arguments: str) -> Any:

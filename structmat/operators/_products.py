@@ -447,8 +447,7 @@ class Operator(Parametrised, ABC, Generic[Op]):
         >>> P @ np.array([1.0, 0.0, 0.0])
         array([1., 2., 3.])
         """
-        prepared: Op = LATER["prepare"](self._snapshot())
-        return prepared
+        return LATER["prepare"](self._snapshot())
 
     # Transposes
 
@@ -714,8 +713,7 @@ class Operator(Parametrised, ABC, Generic[Op]):
         return self
 
     def __neg__(self) -> Op:
-        negative: Op = scale(self, -1)
-        return negative
+        return scale(self, -1)
 
     def __mul__(self, factor: Any) -> Any:
         if isinstance(factor, Operator):
