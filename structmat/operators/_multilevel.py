@@ -25,7 +25,6 @@ from structmat._array_tools import (
     is_numpy,
     library_of,
     namespace_of,
-    numpy_namespace,
     padded,
 )
 from structmat._fourier import (
@@ -94,12 +93,11 @@ class MultilevelConvolution(Plan):
             return self._whole(xp)
         whole = self.row_sizes == self.col_sizes == self.lengths and prod(self.lengths) <= _SMALL
         if is_numpy(xp):
-            product = self._at_once(xp) if whole else self._by_axes()
+            product = self._at_once(xp) if whole else self._by_axes(xp)
         elif once:
             return self._whole(xp)
         else:
-            apart = len(self.lengths) > 1 and is_eager_on_cpu(self.spectrum, xp)
-            product = self._first_apart(xp) if apart else self._at_once(xp)
+            product = self._by_axes(xp) if is_eager_on_cpu(self.spectrum, xp) else self._at_once(xp)
         return lambda x, out: written(product(x).reshape(*x.shape[:-1], self.shape[0]), out)
 
     def _parts(self, xp: Namespace) -> tuple[Any, Any, Callable[[Any, Any], Any]]:
@@ -130,23 +128,10 @@ class MultilevelConvolution(Plan):
 
         return product
 
-    def _first_apart(self, xp: Namespace) -> Callable[[Any], Any]:
-        """Return the product by transforms of the first axis alone, without what is zero or cut off along it."""
+    def _by_axes(self, xp: Namespace) -> Callable[[Any], Any]:
+        """Return the product by one axis after the other, without rows of zeros or rows that are cut off."""
         fft, spectrum, times = self._parts(xp)
-        forward, backward = (fft.rfftn, fft.irfftn) if self.is_real else (fft.fftn, fft.ifftn)
-        (long, *rest), axes = self.lengths, last_axes(self.lengths)
-        first, kept = axes[0], _corner(self.row_sizes[1:])
-        cut = (..., slice(self.row_sizes[0]), *(slice(None),) * len(rest))
-
-        def product(x: Any) -> Any:
-            X = fft.fft(forward(x.reshape(*x.shape[:-1], *self.col_sizes), s=rest, axes=axes[1:]), long, first)
-            return backward(fft.ifft(times(X, spectrum), long, first)[cut], s=rest, axes=axes[1:])[kept]
-
-        return product
-
-    def _by_axes(self) -> Callable[[Any], Any]:
-        """Return NumPy's product by one axis after the other, without rows of zeros or rows that are cut off."""
-        fft, spectrum, times = self._parts(numpy_namespace)
+        options = {"overwrite_x": True} if is_numpy(xp) else {}
         first, last = (fft.rfft, fft.irfft) if self.is_real else (fft.fft, fft.ifft)
         lengths, levels = self.lengths, len(self.lengths)
         cuts = [(..., slice(m), *(slice(None),) * (levels - 1 - axis)) for axis, m in enumerate(self.row_sizes)]
@@ -154,10 +139,10 @@ class MultilevelConvolution(Plan):
         def product(x: Any) -> Any:
             y = first(x.reshape(*x.shape[:-1], *self.col_sizes), lengths[-1])
             for axis in range(levels - 2, -1, -1):
-                y = fft.fft(y, lengths[axis], axis - levels, overwrite_x=True)
+                y = fft.fft(y, lengths[axis], axis - levels, **options)
             y = times(y, spectrum)
             for axis in range(levels - 1):
-                y = fft.ifft(y, lengths[axis], axis - levels, overwrite_x=True)[cuts[axis]]
+                y = fft.ifft(y, lengths[axis], axis - levels, **options)[cuts[axis]]
             return last(y, lengths[-1])[cuts[-1]]
 
         return product
