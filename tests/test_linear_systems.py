@@ -430,8 +430,8 @@ def test_each_pass_has_the_iterations_that_are_left_and_counts_on(monkeypatch):
     A, b = sm.Toeplitz([4.0, 1.0, 0.0]) + sm.Diagonal([1.0, 2.0, 3.0]), np.array([1.0, 2.0, 3.0])
     limits = []
 
-    def lazy(operator, right, preconditioner, assume, rtol, limit, report):
-        limits.append(limit)
+    def lazy(operator, right, settings, report):
+        limits.append(settings.max_iter)
         for _ in range(2):
             report()
         return 0.9 * np.linalg.solve(operator.to_dense(), right)

@@ -180,7 +180,8 @@ def _iterated(operator: LinearOperator, b: Array, settings: IterationSettings, x
                 break
             unsolved = xp.where(done[..., None], xp.zeros_like(rest), rest)
             scale = size_of(unsolved, xp)  # as solvers square their vectors
-            change = iterate(A, unsolved / scale, M, norm, settings, settings.rtol / 2 * 0.1**k, left, count, xp)
+            goal = settings._replace(preconditioner=M, rtol=settings.rtol / 2 * 0.1**k, max_iter=left)
+            change = iterate(A, unsolved / scale, norm, goal, count, xp)
             count.end_pass()
             before, trial = size, x + scale * change
             remaining = system.b - A._matvec(trial, xp)
@@ -315,7 +316,7 @@ def solve(
         raise ArgumentValueError("solve", "A", f"must be square, got shape {A.shape}; use lstsq")
     one_of(assume, "solve", "assume", ("general", "positive definite"))
     _require_preconditioner(preconditioner, A)
-    return _answer(A, b, assume, preconditioner, rtol, max_iter, "solve")
+    return _answer(A, b, IterationSettings("solve", assume, preconditioner, rtol, max_iter))
 
 
 def lstsq(A: LinearOperator, b: ArrayLike, *, rtol: float | None = None, max_iter: int | None = None) -> SolveResult:
@@ -388,7 +389,7 @@ def lstsq(A: LinearOperator, b: ArrayLike, *, rtol: float | None = None, max_ite
     True
     """
     require_operator(A, "lstsq")
-    return _answer(A, b, LEAST_SQUARES, None, rtol, max_iter, "lstsq")
+    return _answer(A, b, IterationSettings("lstsq", LEAST_SQUARES, None, rtol, max_iter))
 
 
 def require_operator(A: object, owner: str) -> None:
@@ -409,30 +410,23 @@ def _require_preconditioner(value: Any, A: LinearOperator) -> None:
     one_of(value, "solve", "preconditioner", ("nearest",))
 
 
-def _answer(
-    A: LinearOperator,
-    b: ArrayLike,
-    assume: str,
-    M: Any,
-    rtol: float | None,
-    max_iter: int | None,
-    owner: str,
-) -> SolveResult:
+def _answer(A: LinearOperator, b: ArrayLike, asked: IterationSettings) -> SolveResult:
     """Return the solution in closed form where there is one, else by iteration, for vectors or columns as they came."""
     columns = not is_vector(b)
-    op, vectors, xp, dtype = A._operand(b, owner, "b", A.shape[0], axis=-2 if columns else -1)
+    op, vectors, xp, dtype = A._operand(b, asked.owner, "b", A.shape[0], axis=-2 if columns else -1)
     if columns:
-        vectors = xp.matrix_transpose(vectors)
+        vectors, M = xp.matrix_transpose(vectors), asked.preconditioner
         op, M = (A._with_batch_axis(xp) if isinstance(A, LinearOperator) and A.batch_shape else A for A in (op, M))
+        asked = asked._replace(preconditioner=M)
     dtype = vectors.dtype if dtype is None else dtype
-    right, settings = _settled(op, vectors, dtype, assume, M, rtol, max_iter, owner, xp)
+    right, settings = _settled(op, vectors, dtype, asked, xp)
 
     def finished(result: SolveResult) -> SolveResult:
         x = cast_back(result.x, dtype, xp)
         return result._replace(x=xp.matrix_transpose(x) if columns else x)
 
     with suppress(NotImplementedError):
-        x = op.pinv().matvec(vectors) if assume == LEAST_SQUARES else op.inv_matvec(vectors)
+        x = op.pinv().matvec(vectors) if asked.assume == LEAST_SQUARES else op.inv_matvec(vectors)
         wide = xp.astype(x, right.dtype) if x.dtype != right.dtype else x
         x = xp.broadcast_to(x, (*right.shape[:-1], x.shape[-1]))  # to the batch of a preconditioner as well
         found = SolveResult(x, relative_residual(right - op._matvec(wide, xp), right, xp), 0)
@@ -445,17 +439,10 @@ def _answer(
 
 
 def _settled(
-    op: LinearOperator,
-    vectors: Array,
-    dtype: DType,
-    assume: str,
-    M: Any,
-    rtol: float | None,
-    max_iter: int | None,
-    owner: str,
-    xp: Namespace,
+    op: LinearOperator, vectors: Array, dtype: DType, asked: IterationSettings, xp: Namespace
 ) -> tuple[Array, IterationSettings]:
     """Return right-hand sides with the dtype and all batch axes of the solutions, and how to iterate."""
+    owner, _, M, rtol, max_iter = asked
     precision, batches = precision_of(dtype, xp), [op.batch_shape, tuple(vectors.shape[:-1])]
     numbers = [vectors.dtype] if op.dtype is None else [vectors.dtype, op.dtype]
     if isinstance(M, LinearOperator):
@@ -472,7 +459,8 @@ def _settled(
         raise ArgumentValueError(owner, "rtol", "must be above zero, got 0")
     if max_iter is None:
         max_iter = min(max(100, 10 * min(op.shape)), _LONGEST)
-    return right, IterationSettings(owner, assume, M, float(rtol), integer(max_iter, owner, "max_iter"))
+    checked = {"preconditioner": M, "rtol": float(rtol), "max_iter": integer(max_iter, owner, "max_iter")}
+    return right, asked._replace(**checked)
 
 
 def _warned(result: SolveResult, settings: IterationSettings, xp: Namespace) -> SolveResult:

@@ -113,8 +113,9 @@ class IterationSettings(NamedTuple):
     """What is known of the matrix."""
     preconditioner: Any
     """"nearest", None, or an operator."""
-    rtol: float
-    max_iter: int
+    rtol: Any
+    """A number; as a user gives it to `solve`, None for the default, as for `max_iter`."""
+    max_iter: Any
 
 
 LEAST_SQUARES = "least squares"
@@ -360,30 +361,19 @@ class Counter:
 
 
 def iterate(
-    A: LinearOperator,
-    b: Array,
-    M: LinearOperator | None,
-    norm: Array,
-    settings: IterationSettings,
-    rtol: float,
-    limit: int,
-    count: Counter,
-    xp: Namespace,
+    A: LinearOperator, b: Array, norm: Array, settings: IterationSettings, count: Counter, xp: Namespace
 ) -> Array:
-    """Return solutions for right-hand sides with a preconditioner M, `norm` being that of A where it is needed."""
+    """Return solutions for right-hand sides, `norm` being that of A where it is needed."""
     if is_numpy(xp):
-        if settings.assume == LEAST_SQUARES:
-            return least_squares_by_scipy(A, b, rtol, limit, count)
-        return by_scipy(A, b, M, settings.assume, rtol, limit, count)
+        return (least_squares_by_scipy if settings.assume == LEAST_SQUARES else by_scipy)(A, b, settings, count)
     if settings.assume == "positive definite":
-        return conjugate_gradients(A, b, M, rtol, limit, xp, count)
-    return least_squares(A, b, norm, rtol, limit, xp, count, M)
+        return conjugate_gradients(A, b, settings, count, xp)
+    return least_squares(A, b, norm, settings, count, xp)
 
 
-def by_scipy(
-    operator: LinearOperator, b: Any, M: LinearOperator | None, assume: str, rtol: float, limit: int, count: Counter
-) -> Any:
-    """Return solutions of square systems with a preconditioner M."""
+def by_scipy(operator: LinearOperator, b: Any, settings: IterationSettings, count: Counter) -> Any:
+    """Return solutions of square systems."""
+    _, assume, preconditioner, rtol, limit = settings
     solvers = scipy.sparse.linalg
 
     def one(A: Any, M: Any, v: Any) -> Any:
@@ -397,19 +387,19 @@ def by_scipy(
         y = solvers.gmres(product, v, restart=restart, maxiter=limit // restart, **options)[0]
         return y if inner is None else inner.matvec(y)
 
-    return _each(one, b, count, operator, M)
+    return _each(one, b, count, operator, preconditioner)
 
 
-def least_squares_by_scipy(operator: LinearOperator, b: Any, rtol: float, limit: int, count: Counter) -> Any:
+def least_squares_by_scipy(operator: LinearOperator, b: Any, settings: IterationSettings, count: Counter) -> Any:
     """Return least-squares solutions by LSMR.
 
     Its tolerance is relative to the Frobenius norm of the matrix, ours to the largest singular value.
     """
-    rtol = max(rtol / min(operator.shape) ** 0.5, float(np.finfo(float).eps))
+    rtol = max(settings.rtol / min(operator.shape) ** 0.5, float(np.finfo(float).eps))
 
     def one(A: LinearOperator, v: Any) -> Any:
         x, _, steps, *_ = scipy.sparse.linalg.lsmr(
-            as_linear_operator(A), v, atol=rtol, btol=rtol, conlim=0, maxiter=limit
+            as_linear_operator(A), v, atol=rtol, btol=rtol, conlim=0, maxiter=settings.max_iter
         )
         count.end(int(steps))
         return x
@@ -441,15 +431,9 @@ def _member(operator: LinearOperator | None, lead: tuple[int, ...], index: tuple
 
 
 def conjugate_gradients(
-    operator: LinearOperator,
-    b: Array,
-    M: LinearOperator | None,
-    rtol: float,
-    limit: int,
-    xp: Namespace,
-    count: Counter,
+    operator: LinearOperator, b: Array, settings: IterationSettings, count: Counter, xp: Namespace
 ) -> Array:
-    """Return x near ``A x = b`` for a Hermitian positive definite A, with a preconditioner M [1]_.
+    """Return x near ``A x = b`` for a Hermitian positive definite A [1]_.
 
     One boolean is read in each step. A right-hand side that has converged stays as it is.
 
@@ -457,11 +441,11 @@ def conjugate_gradients(
     ----------
     .. [1] Golub, G. H., Van Loan, C. F., Matrix Computations, 4th edition, section 11.5, 2013.
     """
-    target = rtol**2 * _squared(b, xp)
+    M, target = settings.preconditioner, settings.rtol**2 * _squared(b, xp)
     x, r = xp.zeros_like(b), b
     z = r if M is None else M._matvec(r, xp)
     p, rho = z, inner(r, z, xp)
-    for _ in range(limit):
+    for _ in range(settings.max_iter):
         active = _squared(r, xp) > target
         q = operator._matvec(p, xp)
         curvature = inner(p, q, xp)
@@ -477,14 +461,7 @@ def conjugate_gradients(
 
 
 def least_squares(
-    operator: LinearOperator,
-    b: Array,
-    norm: Array,
-    rtol: float,
-    limit: int,
-    xp: Namespace,
-    count: Counter,
-    preconditioner: LinearOperator | None = None,
+    operator: LinearOperator, b: Array, norm: Array, settings: IterationSettings, count: Counter, xp: Namespace
 ) -> Array:
     """Return the x of least norm that minimises ``norm(A x - b)``, by CGLS [1]_.
 
@@ -496,6 +473,7 @@ def least_squares(
     ----------
     .. [1] Björck, Å., Numerical Methods for Least Squares Problems, section 7.4, 1996.
     """
+    _, _, preconditioner, rtol, limit = settings
     M = Identity(operator.shape[1]) if preconditioner is None else preconditioner
     y, r = xp.zeros((*b.shape[:-1], operator.shape[1]), dtype=b.dtype, device=device_of(b)), b
     s = M._rmatvec(operator._rmatvec(r, xp), xp)
