@@ -202,8 +202,7 @@ def namespace_of(owner: str, *arrays: Array) -> Namespace:
 
 def is_eager_on_cpu(tensor: Array, xp: Namespace) -> bool:
     """Tell whether a tensor of torch lies in the memory of the CPU, and no compiler traces what is done with it."""
-    torch: Any = xp
-    return str(device_of(tensor)) == "cpu" and not torch.compiler.is_compiling()
+    return str(device_of(tensor)) == "cpu" and not xp.compiler.is_compiling()
 
 
 def is_complex(dtype: DType, xp: Namespace) -> bool:
@@ -472,6 +471,16 @@ def concat_last(arrays: Sequence[Array], xp: Namespace) -> Array:
     return xp.concat(full, axis=-1)
 
 
+def conjugate(x: Array, xp: Namespace) -> Array:
+    """Return the complex conjugates, of real numbers themselves."""
+    return xp.conj(x) if is_complex(x.dtype, xp) else x
+
+
+def real_part(x: Array, xp: Namespace) -> Array:
+    """Return the real parts, of real numbers themselves."""
+    return xp.real(x) if is_complex(x.dtype, xp) else x
+
+
 def contiguous(array: Array, xp: Namespace) -> Array:
     """Return the array with its last axis densest in memory, by way of a flat one."""
     return xp.reshape(xp.reshape(array, (-1,)), tuple(array.shape))
@@ -525,20 +534,20 @@ def is_vector(value: Any) -> bool:
 
 def inverses(matrices: Array, xp: Namespace) -> Array:
     """Return the inverses of matrices, infinite for a singular one; with NumPy that is an error."""
-    if library_of(xp) != "torch":
-        return xp.linalg.inv(matrices)
-    torch: Any = xp.linalg
-    found, failures = torch.inv_ex(matrices)
-    return _or_infinite(found, failures, xp)
+    return _or_infinite("inv", xp, matrices)
 
 
 def solutions(matrices: Array, right: Array, xp: Namespace) -> Array:
     """Return the solutions of systems for the columns of `right`, infinite for a singular matrix, as `inverses`."""
+    return _or_infinite("solve", xp, matrices, right)
+
+
+def _or_infinite(function: str, xp: Namespace, *matrices: Array) -> Array:
+    """Return what a function of linear algebra finds, infinite where torch, which is asked not to raise, finds none."""
     if library_of(xp) != "torch":
-        return xp.linalg.solve(matrices, right)
-    torch: Any = xp.linalg
-    found, failures = torch.solve_ex(matrices, right)
-    return _or_infinite(found, failures, xp)
+        return getattr(xp.linalg, function)(*matrices)
+    found, failures = getattr(xp.linalg, f"{function}_ex")(*matrices)
+    return xp.where((failures > 0)[..., None, None], xp.full_like(found, float("inf")), found)
 
 
 def singular_values(matrices: Array, xp: Namespace) -> Array:
@@ -548,21 +557,12 @@ def singular_values(matrices: Array, xp: Namespace) -> Array:
     return xp.where(finite[..., None], values, xp.full_like(values, float("nan")))
 
 
-def _or_infinite(found: Array, failures: Any, xp: Namespace) -> Array:
-    return xp.where((failures > 0)[..., None, None], xp.full_like(found, float("inf")), found)
-
-
 def constant(value: Array, xp: Namespace) -> Array:
     """Return an array that has no derivative."""
-    given: Any = value
-    match library_of(xp):
-        case "torch":
-            found: Array = given.detach()
-        case "jax":
-            found = sys.modules["jax"].lax.stop_gradient(given)
-        case _:
-            found = value
-    return found
+    library = library_of(xp)
+    if library == "torch":
+        return value.detach()
+    return sys.modules["jax"].lax.stop_gradient(value) if library == "jax" else value
 
 
 def is_differentiated(arrays: Iterable[Array], xp: Namespace) -> bool:
@@ -572,8 +572,7 @@ def is_differentiated(arrays: Iterable[Array], xp: Namespace) -> bool:
     torch: Any = sys.modules["torch"]
     if torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0:
         return True
-    tensors: Iterable[Any] = arrays
-    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in arrays)
 
 
 def is_plain(arrays: Iterable[Array]) -> bool:

@@ -33,8 +33,14 @@ except ModuleNotFoundError as error:
     raise ImportError('structmat.jax needs the extra "jax": pip install "structmat[jax]"') from error
 
 from structmat._array_tools import ArgumentTypeError, ArgumentValueError, Parametrised, library_of
-from structmat._schur import one_less_square
-from structmat._toeplitz_systems import products, solutions_on_host, tangents, transposed, vectors_on_host
+from structmat._toeplitz_systems import (
+    one_less_square,
+    products,
+    solutions_on_host,
+    tangents,
+    transposed,
+    vectors_on_host,
+)
 from structmat.operators import LinearOperator  # and so all of them, to be registered
 
 __all__ = ["as_lineax", "register_operator"]
@@ -232,7 +238,7 @@ def toeplitz_solutions(c: Any, r: Any, b: Any) -> Any:
 
 @jax.jit  # type: ignore[untyped-decorator]
 def schur(u: Any) -> tuple[Any, Any]:
-    """Take the steps of `structmat._schur`, all of the same size, so that one is compiled."""
+    """Take the steps of Schur's algorithm, all of the same size, so that one is compiled."""
     index = jnp.arange(u.shape[-1])
 
     def step(pair: tuple[Any, Any], m: Any) -> tuple[tuple[Any, Any], tuple[Any, Any]]:

@@ -18,13 +18,14 @@ from structmat._array_tools import (
     Array,
     Namespace,
     cast_back,
+    conjugate,
     constant,
     device_of,
-    is_complex,
     is_differentiated,
     library_of,
     namespace_of,
     precision_of,
+    real_part,
 )
 from structmat.linear_systems._solve import arrays_of, require_operator, solution, with_arrays
 from structmat.linear_systems._systems import ConvergenceError, IterationSettings, Nearest, inner, nearest, probe
@@ -229,14 +230,14 @@ def _by_cholesky(dense: Array, xp: Namespace) -> Array:
     except (np.linalg.LinAlgError, RuntimeError):  # the latter of torch
         factor = xp.full_like(dense, float("nan"))
     diagonal = xp.linalg.diagonal(factor)
-    log: Array = 2 * xp.sum(xp.log(xp.real(diagonal) if is_complex(diagonal.dtype, xp) else diagonal), axis=-1)
+    log: Array = 2 * xp.sum(xp.log(real_part(diagonal, xp)), axis=-1)
     if not _is_traced(dense, xp):
         _require_positive(log, xp)
     return log
 
 
 def _adjoint(dense: Array, xp: Namespace) -> Array:
-    return xp.matrix_transpose(xp.conj(dense) if is_complex(dense.dtype, xp) else dense)
+    return xp.matrix_transpose(conjugate(dense, xp))
 
 
 def _is_traced(array: Array, xp: Namespace) -> bool:
@@ -343,8 +344,7 @@ def is_nearly_hermitian(op: LinearOperator, z: Array, xp: Namespace) -> Array:
     both = xp.stack((z[0, ...] * uneven, z[1, ...]))
     products = op._matvec(both, xp)
     one = xp.sum(both[1, ...] * products[0, ...], axis=-1)
-    other = xp.sum(both[0, ...] * products[1, ...], axis=-1)  # both vectors are real
-    other = xp.conj(other) if is_complex(z.dtype, xp) else other
+    other = conjugate(xp.sum(both[0, ...] * products[1, ...], axis=-1), xp)  # both vectors are real
     size = xp.sum(xp.abs(products), axis=(0, -1))
     rounding = _ROUNDING * float(xp.finfo(z.dtype).eps) * math.log2(2 * op.shape[0])
     return xp.all(~(xp.abs(one - other) > rounding * size))  # NaN is found later

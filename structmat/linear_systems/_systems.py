@@ -16,6 +16,7 @@ from structmat._array_tools import (
     Array,
     Namespace,
     binary_exponents,
+    conjugate,
     constant,
     device_of,
     euclidean_norm,
@@ -277,7 +278,7 @@ def _reciprocals(values: Array, xp: Namespace, *, positive: bool) -> Array:
     if positive:
         return inverse
     phase = xp.where(size > 0.0, values / xp.where(size > 0.0, size, xp.ones_like(size)), xp.ones_like(values))
-    return (xp.conj(phase) if is_complex(values.dtype, xp) else phase) * inverse
+    return conjugate(phase, xp) * inverse
 
 
 def _levels(operator: Any) -> tuple[int, ...]:

@@ -23,6 +23,7 @@ from structmat._array_tools import (
     common_dtype,
     complex_partner,
     concat_last,
+    conjugate,
     device_of,
     in_precision,
     is_complex,
@@ -215,8 +216,7 @@ def identity_factor(operator: LinearOperator) -> Scalar | None:
 def _conjugate(factor: Scalar) -> Scalar:
     if isinstance(factor, (int, float, complex)):
         return factor.conjugate()
-    xp = namespace_of("Scaled", factor)
-    return _kept(xp.conj(factor)) if is_complex(factor.dtype, xp) else factor
+    return _kept(conjugate(factor, namespace_of("Scaled", factor)))
 
 
 def _kept(factor: Scalar) -> Scalar:

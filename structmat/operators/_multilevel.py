@@ -26,6 +26,7 @@ from structmat._array_tools import (
     library_of,
     namespace_of,
     padded,
+    real_part,
 )
 from structmat._fourier import (
     Plan,
@@ -661,7 +662,7 @@ class MultilevelToeplitz(OnGrids):
         return self._with(xp.abs(self.t))
 
     def _frobenius(self, xp: Namespace) -> Array:
-        real = xp.real(self.t) if is_complex(self.dtype, xp) else self.t
+        real = real_part(self.t, xp)
         weights = xp.ones(1, dtype=real.dtype, device=device_of(real))
         for m, n in zip(self.row_sizes, self.col_sizes, strict=True):
             weights = xp.reshape(weights[:, None] * diagonal_lengths(m, n, real, xp)[None, :], (-1,))

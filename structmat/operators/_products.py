@@ -27,6 +27,7 @@ from structmat._array_tools import (
     cast_back,
     common_dtype,
     complex_partner,
+    conjugate,
     device_of,
     dtype_name,
     in_precision,
@@ -523,7 +524,7 @@ class Operator(Parametrised, ABC, Generic[Op]):
         xp, dtype = self._own_namespace(), self.dtype
         if dtype is None or not is_complex(dtype, xp):
             return self
-        return self._map(lambda array, _: xp.conj(array) if is_complex(array.dtype, xp) else array)
+        return self._map(lambda array, _: conjugate(array, xp))
 
     def _rmatvec(self, y: Array, xp: Namespace) -> Array:
         """A^H y along the last axis."""

@@ -18,21 +18,23 @@ from structmat._array_tools import (
     broadcast_shapes,
     common_dtype,
     concat_last,
+    conjugate,
     device_of,
     euclidean_norm,
     is_complex,
     namespace_of,
+    real_part,
     scale_array,
     windows,
 )
 from structmat._fourier import Convolution, Products, convolution, kernel_of_diagonals, written
-from structmat._schur import schur
 from structmat._toeplitz_systems import (
     Bezoutian,
     InverseVectors,
     ToeplitzSystem,
     bezoutian,
     inverse_vectors,
+    schur,
     solutions,
 )
 from structmat.operators._linear_operator import LinearOperator, Planned
@@ -183,8 +185,7 @@ class ConstantDiagonals(Planned):
 
     def _frobenius(self, xp: Namespace) -> Array:
         constants = self._constants(xp)
-        real = xp.real(constants) if is_complex(constants.dtype, xp) else constants
-        return euclidean_norm(constants, xp, weights=diagonal_lengths(*self.shape, real, xp))
+        return euclidean_norm(constants, xp, weights=diagonal_lengths(*self.shape, real_part(constants, xp), xp))
 
     # Linear algebra of square matrices, from the inverse of the Toeplitz matrix T: the operator itself, or for a Hankel
     # matrix the operator with its columns in reverse order.
@@ -315,8 +316,7 @@ class Toeplitz(ConstantDiagonals):
         c = as_vectors(self.c, "Toeplitz", "c", "m")
         r = self.r
         if r is None:
-            xp = namespace_of("Toeplitz", c)
-            r = xp.conj(c) if is_complex(c.dtype, xp) else c
+            r = conjugate(c, namespace_of("Toeplitz", c))
         self._set_vectors(c, r)
 
     def cholesky(self) -> Array:
