@@ -6,7 +6,6 @@ import math
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -251,29 +250,16 @@ def _finished(A: LinearOperator, sign: Array, log: Array, error: Array, xp: Name
 # The quadrature
 
 
-class _Control(NamedTuple):
-    """What is known of the determinant of a matrix near A, or of the whole grid."""
+def _known_logdet(near: Nearest, size: int, xp: Namespace) -> Array:
+    """Return the logarithm of the determinant of a matrix near A, or the share of it that so many of its rows have."""
+    M = near.having(near.positive(xp))
+    return M._slogdet(xp)[1] * (size / M.shape[0])
 
-    near: Nearest
-    values: Array
-    """The eigenvalues of that matrix M, positive."""
 
-    @classmethod
-    def of(cls, op: LinearOperator, like: Array, xp: Namespace) -> _Control | None:
-        if (near := nearest(op, like, xp)) is None:
-            return None
-        return cls(near, near.positive(xp))
-
-    def logdet(self, size: int, xp: Namespace) -> Array:
-        """Return the logarithm of the determinant of M, or the share of it that so many of its rows have."""
-        M = self.near.having(self.values)
-        return M._slogdet(xp)[1] * (size / M.shape[0])
-
-    def logs(self, z: Array, xp: Namespace) -> Array:
-        """Return ``z^H log(M) z``, zero put where rows were left out."""
-        chosen = self.near.chosen
-        wide = z if chosen is None else chosen._scattered(z, xp)
-        return inner(wide, self.near.having(xp.log(self.values))._matvec(wide, xp), xp)
+def _known_logs(near: Nearest, z: Array, xp: Namespace) -> Array:
+    """Return ``z^H log(M) z`` for a matrix M near A, zero put where rows were left out."""
+    wide = z if near.chosen is None else near.chosen._scattered(z, xp)
+    return inner(wide, near.having(xp.log(near.positive(xp)))._matvec(wide, xp), xp)
 
 
 def _quadrature(op: LinearOperator, z: Array, steps: int, xp: Namespace) -> Array:
@@ -353,11 +339,12 @@ def is_nearly_hermitian(op: LinearOperator, z: Array, xp: Namespace) -> Array:
 def preconditioned(op: LinearOperator, z: Array, xp: Namespace) -> tuple[Array, LinearOperator | None]:
     """Return what is known of the estimates, and the root of the inverse of M by which to multiply on both sides."""
     zero = xp.zeros_like(inner(z, z, xp))
-    if (control := _Control.of(op, z, xp)) is None:
+    if (near := nearest(op, z, xp)) is None:
         return zero, None
-    if control.near.chosen is None:
-        return zero + control.logdet(op.shape[0], xp), control.near.having(control.values**-0.5)
-    return control.logdet(op.shape[0], xp) - control.logs(z, xp), None
+    logdet = _known_logdet(near, op.shape[0], xp)
+    if near.chosen is None:
+        return zero + logdet, near.having(near.positive(xp) ** -0.5)
+    return logdet - _known_logs(near, z, xp), None
 
 
 def _start(z: Array, zero: Array, xp: Namespace) -> tuple[Array, Array, Array]:
@@ -430,9 +417,9 @@ def is_settled(found: list[Array], n: int, xp: Namespace) -> Array:
 def with_derivatives(op: LinearOperator, z: Array, value: Array, trace: Callable[..., Array], xp: Namespace) -> Array:
     """Return the value with derivatives: the mean of ``z^H A^-1 dA z``, and what the control variate adds to it."""
     estimate = trace(op, z, value)
-    if (control := _Control.of(op, z, xp)) is None:
+    if (near := nearest(op, z, xp)) is None:
         return estimate
-    known = control.logdet(op.shape[0], xp) - xp.mean(control.logs(z, xp), axis=0)  # with a mean of zero
+    known = _known_logdet(near, op.shape[0], xp) - xp.mean(_known_logs(near, z, xp), axis=0)  # with a mean of zero
     return estimate + (known - constant(known, xp))
 
 
@@ -443,7 +430,7 @@ def _differentiable_in_jax(op: LinearOperator, z: Array, value: Array) -> Array:
 
 
 def _trace_in_torch(op: LinearOperator, z: Array, value: Array) -> Array:
-    return _trace_of_logarithm(namespace_of("slogdet", z)).apply(_Problem(op), z, value, *arrays_of(op))
+    return _trace_of_logarithm(namespace_of("slogdet", z)).apply(op, z, value, *arrays_of(op))
 
 
 def bilinear(op: LinearOperator, w: Array, z: Array, xp: Namespace) -> Array:
@@ -458,31 +445,24 @@ def solved(op: LinearOperator, z: Array, xp: Namespace) -> Array:
     return solution(op, z, settings, xp).x
 
 
-@dataclass
-class _Problem:
-    """The operator, apart from its arrays."""
-
-    operator: LinearOperator
-
-
 @cache
 def _trace_of_logarithm(torch: Namespace) -> Any:
     """Return the function of autograd."""
 
     class TraceOfLogarithm(torch.autograd.Function):  # type: ignore[misc]
         @staticmethod
-        def forward(problem: Any, z: Any, value: Any, *arrays: Any) -> Any:  # noqa: ARG004
+        def forward(op: Any, z: Any, value: Any, *arrays: Any) -> Any:  # noqa: ARG004
             return value.clone()
 
         @staticmethod
         def setup_context(ctx: Any, inputs: Any, output: Any) -> None:  # noqa: ARG004
-            ctx.problem, z, _, *arrays = inputs
+            ctx.operator, z, _, *arrays = inputs
             ctx.save_for_backward(z, *arrays)
 
         @staticmethod
         def backward(ctx: Any, gradient: Any) -> Any:
             z, *arrays = ctx.saved_tensors
-            (op,) = with_arrays([ctx.problem.operator], arrays)
+            (op,) = with_arrays([ctx.operator], arrays)
             w = solved(op, z, torch)
             _, pull = torch.func.vjp(lambda *new: bilinear(with_arrays([op], new)[0], w, z, torch), *arrays)
             return (None, None, None, *pull(gradient))
