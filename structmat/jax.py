@@ -46,19 +46,8 @@ from structmat.operators import LinearOperator  # and so all of them, to be regi
 __all__ = ["as_lineax", "register_operator"]
 
 
-class _Integer(int):
-    """A leaf that is a Python number, apart from a number that is no leaf."""
-
-
-class _Real(float):
-    """A leaf that is a Python number, apart from a number that is no leaf."""
-
-
-class _Complex(complex):
-    """A leaf that is a Python number, apart from a number that is no leaf."""
-
-
-_LEAVES: dict[type, type] = {int: _Integer, float: _Real, complex: _Complex}
+_LEAVES: dict[type, type] = {kind: type("Leaf", (kind,), {}) for kind in (int, float, complex)}
+"""Types of leaves that are Python numbers, apart from a number that is no leaf."""
 
 Op = TypeVar("Op", bound=Parametrised)
 """An operator, or a plan."""
@@ -104,7 +93,9 @@ def register_operator(cls: type[Op]) -> type[Op]:
         numbers = {n for n in cls._static_numbers if type(getattr(op, n)) in _LEAVES}
         dynamic = tuple(n for n in names if n in cls._core_axes and n not in numbers)
         static = tuple((n, getattr(op, n)) for n in names if n not in dynamic)
-        return [(jax.tree_util.GetAttrKey(n), _plain(getattr(op, n))) for n in dynamic], (dynamic, static)
+        values = [getattr(op, n) for n in dynamic]
+        given = [+value if type(value) in _LEAVES.values() else value for value in values]
+        return [*zip(map(jax.tree_util.GetAttrKey, dynamic), given, strict=True)], (dynamic, static)
 
     def unflatten(structure: tuple[Any, ...], children: Any) -> Any:
         # not the constructor: JAX rebuilds operators with placeholders, which its checks would refuse
@@ -119,11 +110,6 @@ def register_operator(cls: type[Op]) -> type[Op]:
 
     jax.tree_util.register_pytree_with_keys(cls, flatten, unflatten)
     return cls
-
-
-def _plain(value: Any) -> Any:
-    """Return a leaf as it was given."""
-    return +value if type(value) in _LEAVES.values() else value
 
 
 def as_lineax(operator: LinearOperator, tags: Any = ()) -> Any:
