@@ -26,15 +26,20 @@ from structmat._array_tools import (
     conjugate,
     device_of,
     in_precision,
-    is_complex,
     namespace_of,
     numpy_namespace,
     precision_of,
     scale_array,
 )
 from structmat._fourier import Plan
-from structmat.operators._diagonal import Diagonal, Identity
-from structmat.operators._linear_operator import LinearOperator, NormOrder, SpectralFunction, sign_and_log
+from structmat.operators._diagonal import Diagonal, Identity, times_identity
+from structmat.operators._linear_operator import (
+    LinearOperator,
+    NormOrder,
+    SpectralFunction,
+    function_of_entries,
+    sign_and_log,
+)
 from structmat.operators._prepared import (
     Combination,
     combined,
@@ -193,15 +198,8 @@ class Scaled(LinearOperator):
     def _spectral_function(self, function: SpectralFunction, xp: Namespace) -> LinearOperator:
         if not isinstance(self.operator, Identity):
             raise self._no_closed_form(function.name)
-
-        def evaluate(values: Array, own: Namespace) -> Array:
-            if function.needs_nonzero:
-                require_nonzero(values, 0.0, f"Scaled.{function.name}", own)
-            if function.needs_nonnegative and not is_complex(values.dtype, own) and bool(own.any(values < 0)):
-                values = own.astype(values, complex_partner(values.dtype, own))
-            return function.evaluate(values)
-
-        return Scaled(self.operator, self._of_factor(evaluate))
+        evaluated = self._of_factor(lambda values, own: function_of_entries(function, values, "Scaled", own))
+        return Scaled(self.operator, evaluated)
 
 
 def identity_factor(operator: LinearOperator) -> Scalar | None:
@@ -386,16 +384,8 @@ def _lazy_product(left: LinearOperator, right: LinearOperator) -> LinearOperator
     return Product((left, right))
 
 
-@compose.rule(Product, Identity)
-@compose.rule(Scaled, Identity)
-def _combination_times_identity(left: LinearOperator, right: Identity) -> LinearOperator:  # noqa: ARG001
-    return left
-
-
-@compose.rule(Identity, Product)
-@compose.rule(Identity, Scaled)
-def _identity_times_combination(left: Identity, right: LinearOperator) -> LinearOperator:  # noqa: ARG001
-    return right
+for _combination in (Product, Scaled):
+    compose.rule(_combination, Identity)(times_identity)
 
 
 def power(operator: Any, k: int) -> Any:

@@ -28,7 +28,12 @@ from structmat._array_tools import (
     quotient,
 )
 from structmat._fourier import Plan, Step, multilevel_fft, multilevel_ifft
-from structmat.operators._linear_operator import LinearOperator, SpectralFunction, spectral_rounding
+from structmat.operators._linear_operator import (
+    LinearOperator,
+    SpectralFunction,
+    function_of_entries,
+    spectral_rounding,
+)
 from structmat.operators._products import Context, compose, scale
 
 
@@ -83,9 +88,6 @@ class Identity(LinearOperator):
 
     def _pinv(self, rtol: float, xp: Namespace) -> LinearOperator:
         return self
-
-    def _solve(self, b: Array, xp: Namespace) -> Array:
-        return self._matvec(b, xp)
 
     def _eigvals(self, xp: Namespace) -> Array:
         ones = xp.ones(self.n)
@@ -198,9 +200,6 @@ class Fourier(LinearOperator):
     def _pinv(self, rtol: float, xp: Namespace) -> LinearOperator:
         return self._conj()
 
-    def _solve(self, b: Array, xp: Namespace) -> Array:
-        return self._conj()._matvec(b, xp)
-
     def _svdvals(self, xp: Namespace) -> Array:
         return xp.ones(self.shape[0])
 
@@ -211,7 +210,7 @@ def _identity_times(left: Identity, right: LinearOperator) -> LinearOperator:  #
 
 
 @compose.rule(object, Identity)
-def _times_identity(left: LinearOperator, right: Identity) -> LinearOperator:  # noqa: ARG001
+def times_identity(left: LinearOperator, right: Identity) -> LinearOperator:  # noqa: ARG001
     return left
 
 
@@ -340,9 +339,4 @@ class Diagonal(LinearOperator):
         return spectral_rounding(self.dtype, xp)
 
     def _spectral_function(self, function: SpectralFunction, xp: Namespace) -> LinearOperator:
-        d = self.d
-        if function.needs_nonzero:
-            require_nonzero(d, 0, f"Diagonal.{function.name}", xp)
-        if function.needs_nonnegative and not is_complex(d.dtype, xp) and bool(xp.any(d < 0)):
-            d = xp.astype(d, complex_partner(d.dtype, xp))
-        return Diagonal(function.evaluate(d))
+        return Diagonal(function_of_entries(function, self.d, "Diagonal", xp))

@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
-from structmat._arguments import can_raise_for_values, copied, negligible, non_negative
+from structmat._arguments import can_raise_for_values, copied, negligible, non_negative, require_nonzero
 from structmat._array_tools import (
     ArgumentTypeError,
     ArgumentValueError,
@@ -20,6 +20,7 @@ from structmat._array_tools import (
     Namespace,
     binary_exponents,
     cast_back,
+    complex_partner,
     is_complex,
     is_vector,
     precision_of,
@@ -80,6 +81,15 @@ class SpectralFunction(NamedTuple):
     """Whether a real eigenvalue must not be negative for the value to be real."""
     needs_nonzero: bool = False
     """Whether the function has a pole or a logarithmic singularity at zero."""
+
+
+def function_of_entries(function: SpectralFunction, values: Array, owner: str, xp: Namespace) -> Array:
+    """Return the function of eigenvalues that stand in the matrix as they are, complex where one needs that."""
+    if function.needs_nonzero:
+        require_nonzero(values, 0, f"{owner}.{function.name}", xp)
+    if function.needs_nonnegative and not is_complex(values.dtype, xp) and bool(xp.any(values < 0)):
+        values = xp.astype(values, complex_partner(values.dtype, xp))
+    return function.evaluate(values)
 
 
 def integer_power(values: Array, exponent: int, xp: Namespace) -> Array:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial, wraps
 from math import prod
@@ -44,9 +44,9 @@ from structmat._fourier import (
     in_chunks,
     written,
 )
-from structmat.operators._diagonal import Entrywise, Identity
+from structmat.operators._diagonal import Entrywise, Identity, times_identity
 from structmat.operators._linear_operator import LinearOperator
-from structmat.operators._products import LATER, add, compose, scale
+from structmat.operators._products import LATER, PairRules, add, compose, scale
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -565,24 +565,15 @@ def _source(operator: LinearOperator) -> LinearOperator:
     return operator.operator if isinstance(operator, Prepared) else operator._snapshot()
 
 
-@compose.rule(Prepared, Identity)
-def _times_identity(left: Prepared, right: Identity) -> Prepared:  # noqa: ARG001
-    return left
+def _prepared_by(rules: PairRules) -> Callable[[LinearOperator, LinearOperator], LinearOperator]:
+    """Return the rule that prepares what other rules make of the operators themselves."""
+    return lambda left, right: prepared(rules(_source(left), _source(right)))
 
 
-@compose.rule(Prepared, object)
-def _times(left: Prepared, right: LinearOperator) -> LinearOperator:
-    return prepared(compose(left.operator, _source(right)))
-
-
-@compose.rule(object, Prepared)
-def _times_prepared(left: LinearOperator, right: Prepared) -> LinearOperator:
-    return prepared(compose(_source(left), right.operator))
-
-
-@add.rule(Prepared, object)
-def _plus(left: Prepared, right: LinearOperator) -> LinearOperator:
-    return prepared(add(left.operator, _source(right)))
+compose.rule(Prepared, Identity)(times_identity)
+compose.rule(Prepared, object)(_prepared_by(compose))
+compose.rule(object, Prepared)(_prepared_by(compose))
+add.rule(Prepared, object)(_prepared_by(add))
 
 
 @scale.rule(Prepared, object)

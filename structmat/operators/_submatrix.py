@@ -21,9 +21,9 @@ from structmat._array_tools import (
     is_array,
     namespace_of,
 )
-from structmat._fourier import Plan, Step, written
+from structmat._fourier import Step, written
 from structmat.operators._linear_operator import LinearOperator
-from structmat.operators._prepared import ByHooks, require_operators
+from structmat.operators._prepared import ByHooks, CombinedPlan, require_operators
 from structmat.operators._products import LATER, is_choice, scale
 
 
@@ -123,42 +123,23 @@ def _put(x: Array, indices: Indices | None, xp: Namespace) -> Array:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class SubmatrixPlan(Plan):
-    """The plan of the whole matrix, between zeros put in and entries left out."""
+class SubmatrixPlan(CombinedPlan):
+    """The plan of the whole matrix, its one part, between zeros put in and entries left out."""
 
-    _core_axes = {"whole": None}
-
-    whole: Plan
     rows: Indices | None
     cols: Indices | None
 
     @property
     def shape(self) -> tuple[int, int]:
         """How many rows and columns were chosen."""
-        return _shape(self.whole.shape, self.rows, self.cols)
-
-    @property
-    def is_real(self) -> bool | None:
-        return self.whole.is_real
-
-    @property
-    def is_stack(self) -> bool:
-        return self.whole.is_stack
-
-    @property
-    def width(self) -> int:
-        return self.whole.width
-
-    @property
-    def cost(self) -> float:
-        return self.whole.cost
+        return _shape(self.parts[0].shape, self.rows, self.cols)
 
     def step(self, xp: Namespace, dtype: str, *, batched: bool, once: bool = False) -> Step:
-        step = self.whole.step(xp, dtype, batched=batched, once=once)
+        step = self.parts[0].step(xp, dtype, batched=batched, once=once)
         return lambda x, out: written(_take(step(_put(x, self.cols, xp), None), self.rows, xp), out)
 
     def apply(self, x: Array, xp: Namespace) -> Array:
-        return _take(self.whole.apply(_put(x, self.cols, xp), xp), self.rows, xp)
+        return _take(self.parts[0].apply(_put(x, self.cols, xp), xp), self.rows, xp)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -249,7 +230,7 @@ class Submatrix(LinearOperator):
         return _take(self.operator._rmatvec(_put(y, self.rows, xp), xp), self.cols, xp)
 
     def _plan(self, xp: Namespace) -> SubmatrixPlan:
-        return SubmatrixPlan(self.operator._plan(xp) or ByHooks(self.operator), self.rows, self.cols)
+        return SubmatrixPlan((self.operator._plan(xp) or ByHooks(self.operator),), False, self.rows, self.cols)
 
     def _transpose(self) -> Submatrix:
         return Submatrix(self.operator._transpose(), self.cols, self.rows)

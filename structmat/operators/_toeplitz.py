@@ -103,15 +103,11 @@ class ToeplitzInverse(Planned):
 
     def __post_init__(self) -> None:
         owner = "ToeplitzInverse"
-        x = as_vectors(self.x, owner, "x")
-        y = as_vectors(self.y, owner, "y", like=(namespace_of(owner, x), x.dtype))
-        xp = namespace_of(owner, x, y)
+        x, y = _both(as_vectors(self.x, owner, "x"), self.y, owner, "y")
         if y.shape[-1] != x.shape[-1]:
             raise ArgumentValueError(owner, "y", f"must have shape (..., {x.shape[-1]}), got {tuple(y.shape)}")
-        broadcast_shapes(owner, tuple(x.shape[:-1]), tuple(y.shape[:-1]))
-        dtype = common_dtype(xp, x, y)
-        for name, vector in (("x", x), ("y", y)):
-            object.__setattr__(self, name, vector if vector.dtype == dtype else xp.astype(vector, dtype))
+        object.__setattr__(self, "x", x)
+        object.__setattr__(self, "y", y)
         rows, cols = self.flips
         object.__setattr__(self, "flips", (bool(rows), bool(cols)))
 
@@ -140,6 +136,16 @@ class ToeplitzInverse(Planned):
         return xp.flip(diagonal, axis=-1) if rows else diagonal
 
 
+def _both(first: Array, second: ArrayLike, owner: str, argument: str) -> tuple[Array, Array]:
+    """Return vectors in their common dtype, after the checks of the second ones."""
+    second = as_vectors(second, owner, argument, like=(namespace_of(owner, first), first.dtype))
+    xp = namespace_of(owner, first, second)
+    broadcast_shapes(owner, tuple(first.shape[:-1]), tuple(second.shape[:-1]))
+    dtype = common_dtype(xp, first, second)
+    first, second = (v if v.dtype == dtype else xp.astype(v, dtype) for v in (first, second))
+    return first, second
+
+
 @scale.rule(ToeplitzInverse, object)
 def _scale(operator: ToeplitzInverse, factor: Scalar) -> ToeplitzInverse:
     xp = operator._own_namespace()
@@ -162,14 +168,8 @@ class ConstantDiagonals(Planned):
         r: Array
 
     def _set_vectors(self, c: Array, r: ArrayLike) -> None:
-        """Set both vectors in their common dtype, after the checks of shapes."""
-        owner = type(self).__name__
-        r = as_vectors(r, owner, "r", like=(namespace_of(owner, c), c.dtype))
-        xp = namespace_of(owner, c, r)
-        broadcast_shapes(owner, tuple(c.shape[:-1]), tuple(r.shape[:-1]))
-        dtype = common_dtype(xp, c, r)
-        for name, vector in (("c", c), ("r", r)):
-            object.__setattr__(self, name, vector if vector.dtype == dtype else xp.astype(vector, dtype))
+        for name, vector in zip(("c", "r"), _both(c, r, type(self).__name__, "r"), strict=True):
+            object.__setattr__(self, name, vector)
 
     @property
     def shape(self) -> tuple[int, int]:
