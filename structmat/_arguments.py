@@ -187,8 +187,7 @@ def as_vectors(
     """Return an argument as vectors (..., n), none of them empty."""
     array = as_floating(value, owner, argument, like=like)
     if array.ndim < 1 or array.shape[-1] < 1:
-        text = f"must have shape (..., {n}) with {n} >= 1, got {tuple(array.shape)}"
-        raise ArgumentValueError(owner, argument, text)
+        raise wrong_shape(owner, argument, f"(..., {n}) with {n} >= 1", array)
     return array
 
 
@@ -197,8 +196,12 @@ def as_matrices(value: ArrayLike, owner: str, *, square: bool = False, hint: str
     A = as_floating(value, owner, "A")
     if A.ndim < 2 or 0 in A.shape[-2:] or (square and A.shape[-2] != A.shape[-1]):
         shape = "(..., n, n)" if square else "(..., m, n), none of them 0"
-        raise ArgumentValueError(owner, "A", f"must have shape {shape}, got {tuple(A.shape)}{hint}")
+        raise wrong_shape(owner, "A", shape, A, hint)
     return A, namespace(A)
+
+
+def wrong_shape(owner: str, argument: str, wanted: str, array: Array, hint: str = "") -> ArgumentValueError:
+    return ArgumentValueError(owner, argument, f"must have shape {wanted}, got {tuple(array.shape)}{hint}")
 
 
 def _check_tensor(value: Any, owner: str, argument: str) -> None:

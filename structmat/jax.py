@@ -164,15 +164,14 @@ def as_lineax(operator: LinearOperator, tags: Any = ()) -> Any:
     return lineax.FunctionLinearOperator(operator.matvec, vector, tags)
 
 
-def _register(cls: type[Parametrised]) -> None:
-    """Register the operators and plans of this package that are derived from a class."""
-    for kind in cls.__subclasses__():
-        if kind.__module__.startswith("structmat.") and "__match_args__" in kind.__dict__:
-            register_operator(kind)
-        _register(kind)
+def _derived(cls: type[Parametrised]) -> set[type[Parametrised]]:
+    """Return a class and all that are derived from it, each once."""
+    return {cls}.union(*map(_derived, cls.__subclasses__()))
 
 
-_register(Parametrised)
+for _kind in _derived(Parametrised):
+    if _kind.__module__.startswith("structmat.") and "__match_args__" in _kind.__dict__:
+        register_operator(_kind)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(2,))

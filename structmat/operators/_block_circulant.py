@@ -18,6 +18,7 @@ from structmat._arguments import (
     integer,
     reciprocal_above,
     require_nonzero,
+    wrong_shape,
 )
 from structmat._array_tools import (
     ArgumentValueError,
@@ -197,9 +198,7 @@ class BlockCirculant(Planned):
     def __post_init__(self) -> None:
         c = as_floating(self.c, "BlockCirculant", "c")
         if c.ndim < 3 or 0 in c.shape[-3:]:
-            raise ArgumentValueError(
-                "BlockCirculant", "c", f"must have shape (..., p, q, b), none of them 0, got {tuple(c.shape)}"
-            )
+            raise wrong_shape("BlockCirculant", "c", "(..., p, q, b), none of them 0", c)
         p, q, b = c.shape[-3:]
         shape = (p * b, q * b) if self.shape is None else self.shape
         with suppress(TypeError):
@@ -208,11 +207,8 @@ class BlockCirculant(Planned):
             raise ArgumentValueError("BlockCirculant", "shape", f"must be (rows, cols), got {shape}")
         rows, cols = (integer(size, "BlockCirculant", "shape") for size in shape)
         if (-(-rows // b), -(-cols // b)) != (p, q):
-            raise ArgumentValueError(
-                "BlockCirculant",
-                "shape",
-                f"{shape} needs {-(-rows // b)} x {-(-cols // b)} blocks of {b}, c has {p} x {q}",
-            )
+            text = f"{shape} needs {-(-rows // b)} x {-(-cols // b)} blocks of {b}, c has {p} x {q}"
+            raise ArgumentValueError("BlockCirculant", "shape", text)
         object.__setattr__(self, "c", c)
         object.__setattr__(self, "shape", (rows, cols))
 

@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from structmat._arguments import as_floating, integer, side_of_blocks
+from structmat._arguments import as_floating, integer, side_of_blocks, wrong_shape
 from structmat._array_tools import (
     ArgumentTypeError,
     ArgumentValueError,
@@ -622,9 +622,7 @@ class CDDLayout:
         for i, (array, shape) in enumerate(zip(arrays, self.vector_shapes, strict=True)):
             if tuple(array.shape[max(0, array.ndim - len(shape)) :]) != shape:
                 core = ", ".join(map(str, shape))
-                raise ArgumentValueError(
-                    owner, f"vectors[{i}]", f"must have shape (..., {core}), got {tuple(array.shape)}"
-                )
+                raise wrong_shape(owner, f"vectors[{i}]", f"(..., {core})", array)
         return arrays, namespace_of(owner, *arrays)
 
 

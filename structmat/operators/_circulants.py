@@ -21,9 +21,9 @@ from structmat._arguments import (
     negligible,
     reciprocal_above,
     require_nonzero,
+    wrong_shape,
 )
 from structmat._array_tools import (
-    ArgumentValueError,
     Array,
     ArrayLike,
     DType,
@@ -88,16 +88,15 @@ def factors_of_half(half: Array, n: int, xp: Namespace) -> Array:
     return xp.concat([single, paired, paired], axis=-1)  # not their squares, which would underflow
 
 
-def ready_for_roots(half: Array, n: int, rounding: float, xp: Namespace) -> tuple[Array, bool]:
-    """Return a spectrum for functions that want no negative eigenvalues, and whether it is still a half one.
+def without_negative(values: Array, alone: Array, rounding: float, xp: Namespace) -> tuple[Array, bool]:
+    """Return a spectrum for functions that want no negative eigenvalues, and whether a real matrix stays real.
 
-    Where an eigenvalue is real it must not be negative, but may be so by `rounding` times the largest: then it counts
-    as zero. Else the matrix has no real function of that kind, and all eigenvalues are returned.
+    Where an eigenvalue is real, as it is `alone` without a conjugate partner, it must not be negative, but may be so by
+    `rounding` times the largest: then it counts as zero.
     """
-    negative = is_unpaired(half, n, xp) & (xp.real(half) < 0)
-    if bool(xp.any(negative & ~negligible(half, rounding, xp))):
-        return full_spectrum(half, n, xp), False
-    return xp.where(negative, xp.zeros_like(half), half), True
+    negative, small = alone & (xp.real(values) < 0), negligible(values, rounding, xp)
+    real = not bool(xp.any(negative & ~small))
+    return xp.where(negative & small, xp.zeros_like(values), values), real
 
 
 _ENOUGH = 8
@@ -111,7 +110,29 @@ def product_by_spectrum(values: Array, n: int, x: Array, xp: Namespace, *, real:
     return Convolution(None, values, n, real, (n, n)).apply(x, xp)
 
 
-class CirculantLike(Planned):
+class Cyclic(Planned):
+    """What circulants of one level and of several share: what follows from eigenvalues or first column alone."""
+
+    @abstractmethod
+    def _as_circulant(self) -> Any:
+        """Return the same matrix, given by its first column `c`."""
+
+    def _svdvals(self, xp: Namespace) -> Array:
+        return xp.abs(self._eigvals(xp))
+
+    def _diagonal(self, method: str, xp: Namespace) -> Array:
+        c = self._as_circulant().c
+        return xp.broadcast_to(c[..., :1], c.shape)
+
+    def _frobenius(self, xp: Namespace) -> Array:
+        return math.sqrt(self.shape[0]) * euclidean_norm(self._as_circulant().c, xp)
+
+    def _row_sums(self, xp: Namespace) -> Array:
+        c = self._as_circulant().c
+        return xp.broadcast_to(xp.sum(c, axis=-1, keepdims=True), c.shape)
+
+
+class CirculantLike(Cyclic):
     """What circulants share, however they are held: the linear algebra of their eigenvalues and first columns."""
 
     def to_circulant(self) -> Circulant:
@@ -123,10 +144,6 @@ class CirculantLike(Planned):
             Real for a real matrix; itself where it is one.
         """
         return self._as_circulant()
-
-    @abstractmethod
-    def _as_circulant(self) -> Circulant:
-        """Return the same matrix, given by its first column."""
 
     def to_spectral(self) -> SpectralCirculant:
         """Return the same matrix, given by its spectrum.
@@ -179,26 +196,12 @@ class CirculantLike(Planned):
     def _eig(self, xp: Namespace) -> tuple[Array, LinearOperator]:
         return self._eigvals(xp), Fourier(self.shape[0], inverse=True)
 
-    def _svdvals(self, xp: Namespace) -> Array:
-        return xp.abs(self._eigvals(xp))
-
     def _determinant_factors(self, method: str, xp: Namespace) -> Array:
         S = self.to_spectral()
         return factors_of_half(S.spectrum, S.n, xp) if S.real else S.spectrum
 
-    def _diagonal(self, method: str, xp: Namespace) -> Array:
-        c = self.to_circulant().c
-        return xp.broadcast_to(c[..., :1], c.shape)
-
     def _modulus(self, xp: Namespace) -> LinearOperator:
         return Circulant(xp.abs(self.to_circulant().c))
-
-    def _frobenius(self, xp: Namespace) -> Array:
-        return math.sqrt(self.shape[0]) * euclidean_norm(self.to_circulant().c, xp)
-
-    def _row_sums(self, xp: Namespace) -> Array:
-        c = self.to_circulant().c
-        return xp.broadcast_to(xp.sum(c, axis=-1, keepdims=True), c.shape)
 
     def _spectral_function(self, function: SpectralFunction, xp: Namespace) -> LinearOperator:
         S = self.to_spectral()
@@ -206,7 +209,8 @@ class CirculantLike(Planned):
         if function.needs_nonzero:
             values = S._nonzero_eigvals(function.name, xp)
         if real and function.needs_nonnegative:
-            values, real = ready_for_roots(values, S.n, self._rounding(xp), xp)
+            values, real = without_negative(values, is_unpaired(values, S.n, xp), self._rounding(xp), xp)
+            values = values if real else full_spectrum(values, S.n, xp)
         return self._of_spectrum(SpectralCirculant(function.evaluate(values), S.n, real))
 
 
@@ -377,11 +381,8 @@ class SpectralCirculant(CirculantLike):
             s = xp.astype(s, complex_partner(s.dtype, xp))
         length = n // 2 + 1 if self.real else n
         if s.ndim < 1 or s.shape[-1] != length:
-            raise ArgumentValueError(
-                "SpectralCirculant",
-                "spectrum",
-                f"must have shape (..., {length}) for n={n} and real={self.real}, got {tuple(s.shape)}",
-            )
+            wanted = f"(..., {length}) for n={n} and real={self.real}"
+            raise wrong_shape("SpectralCirculant", "spectrum", wanted, s)
         object.__setattr__(self, "spectrum", s)
         object.__setattr__(self, "n", n)
 

@@ -66,7 +66,7 @@ def _identity_as_blocks(operator: Any, like: Any) -> Any:
 def _identity_as_grid(operator: Any, like: Any) -> Any:
     if like.row_sizes != like.col_sizes:
         return None
-    return like._with(_times(_unit(like, like.t, like.t.shape[-1] // 2), operator, like))
+    return like._replaced(t=_times(_unit(like, like.t, like.t.shape[-1] // 2), operator, like))
 
 
 def _circulant_as_grid(operator: Any, like: Any) -> Any:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import operator
 from abc import abstractmethod
 from dataclasses import dataclass, replace
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-from structmat._arguments import are_normal, as_floating, grid, integer, negligible, reciprocal_above, require_nonzero
+from structmat._arguments import are_normal, as_floating, grid, integer, reciprocal_above, require_nonzero, wrong_shape
 from structmat._array_tools import (
     ArgumentTypeError,
     ArgumentValueError,
@@ -42,6 +41,7 @@ from structmat._fourier import (
     transforms_of,
     written,
 )
+from structmat.operators._circulants import Cyclic, without_negative
 from structmat.operators._diagonal import Fourier
 from structmat.operators._linear_operator import LinearOperator, Planned, SpectralFunction
 from structmat.operators._products import Context
@@ -203,7 +203,7 @@ class OnGrids(Planned):
         cut = x.ndim - len(cols)
         if cut < 0 or tuple(x.shape[cut:]) != cols:
             sizes = ", ".join(map(str, cols))
-            raise ArgumentValueError(owner, "x", f"must have shape (..., {sizes}), got {tuple(x.shape)}")
+            raise wrong_shape(owner, "x", f"(..., {sizes})", x)
         y = self.matvec(xp.reshape(x, (*x.shape[:cut], prod(cols))))
         return xp.reshape(y, (*y.shape[:-1], *rows))
 
@@ -220,7 +220,7 @@ def on_grid(values: ArrayLike, levels: int | None, owner: str, argument: str) ->
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class MultilevelCirculant(OnGrids):
+class MultilevelCirculant(OnGrids, Cyclic):
     """A circulant matrix of several levels: circular convolution along every axis of a grid.
 
     For two levels it is a block-circulant matrix with circulant blocks (BCCB), ``C[(i, k), (j, l)] = c[(i - j) % n_1,
@@ -286,9 +286,8 @@ class MultilevelCirculant(OnGrids):
             raise ArgumentTypeError(owner, "sizes", text)
         sizes = grid(self.sizes, owner, "sizes")
         if c.ndim < 1 or c.shape[-1] != prod(sizes):
-            text = f"must have shape (..., {prod(sizes)}) for sizes {sizes}, got {tuple(c.shape)}"
-            text += "; for a kernel of several axes use MultilevelCirculant.from_kernel"
-            raise ArgumentValueError(owner, "c", text)
+            hint = "; for a kernel of several axes use MultilevelCirculant.from_kernel"
+            raise wrong_shape(owner, "c", f"(..., {prod(sizes)}) for sizes {sizes}", c, hint)
         object.__setattr__(self, "c", c)
         object.__setattr__(self, "sizes", sizes)
 
@@ -337,19 +336,19 @@ class MultilevelCirculant(OnGrids):
     def _is_real(self) -> bool:
         return not is_complex(self.c.dtype, self._own_namespace())
 
-    def _with(self, c: Array) -> MultilevelCirculant:
-        return self._replaced(c=c)
+    def _as_circulant(self) -> MultilevelCirculant:
+        return self
 
     def _with_spectrum(self, values: Array, xp: Namespace, *, real: bool) -> MultilevelCirculant:
         """The matrix of given eigenvalues, in the order of `_eigvals`."""
         c = multilevel_ifft(values, self.sizes, xp, real=False)
-        return self._with(xp.real(c) if real else c)
+        return self._replaced(c=xp.real(c) if real else c)
 
     def _plan(self, xp: Namespace) -> MultilevelConvolution:
         return MultilevelConvolution.of(self.c, self.sizes, self.sizes, self.sizes, xp)
 
     def _transpose(self) -> MultilevelCirculant:
-        return self._with(reversed_levels(self.c, self.sizes, self._own_namespace()))
+        return self._replaced(c=reversed_levels(self.c, self.sizes, self._own_namespace()))
 
     def _to_dense(self, like: Context) -> Array:
         return self._as_toeplitz(like.xp)._to_dense(like)
@@ -384,14 +383,11 @@ class MultilevelCirculant(OnGrids):
 
     def _solve(self, b: Array, xp: Namespace) -> Array:
         unit = binary_unit(self.c, xp)  # as sums may overflow, and reciprocals
-        plan = self._with(self.c / unit)._plan_to_invert(xp)
+        plan = self._replaced(c=self.c / unit)._plan_to_invert(xp)
         return replace(plan, spectrum=1 / plan.spectrum).apply(b / unit, xp)
 
     def _pinv(self, rtol: float, xp: Namespace) -> MultilevelCirculant:
         return self._with_spectrum(reciprocal_above(self._eigvals(xp), rtol, xp), xp, real=self._is_real())
-
-    def _svdvals(self, xp: Namespace) -> Array:
-        return xp.abs(self._eigvals(xp))
 
     def _determinant_factors(self, method: str, xp: Namespace) -> Array:
         values = self._eigvals(xp)
@@ -400,17 +396,8 @@ class MultilevelCirculant(OnGrids):
         _, alone = self._pairs(xp)
         return xp.where(alone, xp.real(values), xp.abs(values))  # both of a conjugate pair: squares would underflow
 
-    def _diagonal(self, method: str, xp: Namespace) -> Array:
-        return xp.broadcast_to(self.c[..., :1], self.c.shape)
-
     def _modulus(self, xp: Namespace) -> LinearOperator:
-        return self._with(xp.abs(self.c))
-
-    def _frobenius(self, xp: Namespace) -> Array:
-        return math.sqrt(self.shape[0]) * euclidean_norm(self.c, xp)
-
-    def _row_sums(self, xp: Namespace) -> Array:
-        return xp.broadcast_to(xp.sum(self.c, axis=-1, keepdims=True), self.c.shape)
+        return self._replaced(c=xp.abs(self.c))
 
     def _spectral_function(self, function: SpectralFunction, xp: Namespace) -> LinearOperator:
         values = self._nonzero_eigvals(function.name, xp) if function.needs_nonzero else self._eigvals(xp)
@@ -419,11 +406,8 @@ class MultilevelCirculant(OnGrids):
         first, alone = self._pairs(xp)
         real = True
         if function.needs_nonnegative:
-            negative = alone & (xp.real(values) < 0.0)
-            small = negligible(values, self._rounding(xp), xp)
-            real = not bool(xp.any(negative & ~small))
             values = xp.where(alone, xp.astype(xp.real(values), values.dtype), values)
-            values = xp.where(negative & small, xp.zeros_like(values), values)
+            values, real = without_negative(values, alone, self._rounding(xp), xp)
         results = function.evaluate(values)
         # On a branch cut the two of a pair may end on different sides.
         results = xp.where(xp.logical_or(first, alone), results, xp.conj(reversed_levels(results, self.sizes, xp)))
@@ -526,9 +510,8 @@ class MultilevelToeplitz(OnGrids):
         rows, cols = _grids(self.row_sizes, self.col_sizes, owner)
         count = prod(_offset_sizes(rows, cols))
         if t.ndim < 1 or t.shape[-1] != count:
-            text = f"must have shape (..., {count}) for grids {rows} and {cols}, got {tuple(t.shape)}"
-            text += "; for an array of several axes use MultilevelToeplitz.from_offsets"
-            raise ArgumentValueError(owner, "t", text)
+            hint = "; for an array of several axes use MultilevelToeplitz.from_offsets"
+            raise wrong_shape(owner, "t", f"(..., {count}) for grids {rows} and {cols}", t, hint)
         for name, value in (("t", t), ("row_sizes", rows), ("col_sizes", cols)):
             object.__setattr__(self, name, value)
 
@@ -636,9 +619,6 @@ class MultilevelToeplitz(OnGrids):
         t = self._own_namespace().flip(self.t, axis=-1)
         return self._replaced(t=t, row_sizes=self.col_sizes, col_sizes=self.row_sizes)
 
-    def _with(self, t: Array) -> MultilevelToeplitz:
-        return self._replaced(t=t)
-
     def _to_dense(self, like: Context) -> Array:
         xp, (rows, cols) = like.xp, self.shape
         index = xp.reshape(xp.arange(1, device=like.device), (1, 1))  # in the grid of offsets, for all pairs of points
@@ -659,7 +639,7 @@ class MultilevelToeplitz(OnGrids):
         return xp.take(self.t, index, axis=-1)
 
     def _modulus(self, xp: Namespace) -> LinearOperator:
-        return self._with(xp.abs(self.t))
+        return self._replaced(t=xp.abs(self.t))
 
     def _frobenius(self, xp: Namespace) -> Array:
         real = real_part(self.t, xp)

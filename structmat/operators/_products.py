@@ -12,7 +12,7 @@ from typing import Any, Generic, NamedTuple, Self, TypeAlias, TypeVar
 
 import numpy as np
 
-from structmat._arguments import as_floating, copied, copied_into, integer
+from structmat._arguments import as_floating, copied, copied_into, integer, wrong_shape
 from structmat._array_tools import (
     ArgumentTypeError,
     ArgumentValueError,
@@ -684,9 +684,7 @@ class Operator(Parametrised, ABC, Generic[Op]):
             return self._transpose().matvec(other)
         X, xp = self._read(other, f"X @ {type(self).__name__}", "X")
         if X.ndim < 2 or X.shape[-1] != self.shape[0]:
-            raise ArgumentValueError(
-                f"X @ {self!r}", "X", f"must have shape (..., {self.shape[0]}), got {tuple(X.shape)}"
-            )
+            raise wrong_shape(f"X @ {self!r}", "X", f"(..., {self.shape[0]})", X)
         return xp.matrix_transpose(self._transpose().matmat(xp.matrix_transpose(X)))
 
     def __add__(self, other: Any) -> Any:

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from structmat._arguments import as_vectors, copied
+from structmat._arguments import as_vectors, copied, wrong_shape
 from structmat._array_tools import (
-    ArgumentValueError,
     Array,
     ArrayLike,
     Namespace,
@@ -105,7 +104,7 @@ class ToeplitzInverse(Planned):
         owner = "ToeplitzInverse"
         x, y = _both(as_vectors(self.x, owner, "x"), self.y, owner, "y")
         if y.shape[-1] != x.shape[-1]:
-            raise ArgumentValueError(owner, "y", f"must have shape (..., {x.shape[-1]}), got {tuple(y.shape)}")
+            raise wrong_shape(owner, "y", f"(..., {x.shape[-1]})", y)
         object.__setattr__(self, "x", x)
         object.__setattr__(self, "y", y)
         rows, cols = self.flips
