@@ -10,13 +10,12 @@ from structmat.operators import _families  # noqa: F401  # which registers sums,
 from structmat.operators._block_circulant import BlockCirculant
 from structmat.operators._cdd import CDDLayout, CDDProduct, FactorKind
 from structmat.operators._circulants import BandedCirculant, Circulant, SpectralCirculant
-from structmat.operators._combinations import Product, Scaled, Sum
+from structmat.operators._combinations import Indices, Product, Scaled, Submatrix, Sum
 from structmat.operators._diagonal import Diagonal, Fourier, Identity
 from structmat.operators._linear_operator import LinearOperator, SpectralFunction
 from structmat.operators._multilevel import MultilevelCirculant, MultilevelToeplitz
 from structmat.operators._prepared import Prepared
 from structmat.operators._products import Context, PairRules, add, compose, scale
-from structmat.operators._submatrix import Indices, Submatrix
 from structmat.operators._toeplitz import Hankel, Toeplitz, ToeplitzInverse
 
 __all__ = [

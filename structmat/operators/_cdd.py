@@ -142,20 +142,12 @@ class CDDProduct(Chain):
         factors = self._checked_factors()
         for f in factors:
             if not isinstance(f, (Diagonal, *_CIRCULANT_LIKE)):
-                raise ArgumentTypeError(
-                    "CDDProduct",
-                    "factors",
-                    "must be Diagonal, Circulant, SpectralCirculant, BandedCirculant or BlockCirculant, "
-                    f"got {type(f).__name__}",
-                )
+                text = "must be Diagonal, Circulant, SpectralCirculant, BandedCirculant or BlockCirculant, got "
+                raise ArgumentTypeError("CDDProduct", "factors", text + type(f).__name__)
         for left, right in pairwise(factors):
             if isinstance(left, Diagonal) == isinstance(right, Diagonal):
-                raise ArgumentValueError(
-                    "CDDProduct",
-                    "factors",
-                    "must be alternately diagonal and circulant, "
-                    f"got {type(left).__name__} beside {type(right).__name__}",
-                )
+                text = f"must be alternately diagonal and circulant, got {type(left).__name__} beside "
+                raise ArgumentValueError("CDDProduct", "factors", text + type(right).__name__)
         self._hold(factors, factors)
 
     @classmethod
@@ -191,15 +183,13 @@ class CDDProduct(Chain):
         >>> sm.CDDProduct.from_vectors(np.ones(5), np.ones((3, 2, 2)), np.ones(4), block=True).shape
         (5, 4)
         """
+        owner = "CDDProduct.from_vectors"
         if first not in {"diagonal", "circulant"}:
-            raise ArgumentValueError(
-                "CDDProduct.from_vectors", "first", f'must be "diagonal" or "circulant", got {first!r}'
-            )
-        arrays = [as_floating(v, "CDDProduct.from_vectors", f"vectors[{i}]") for i, v in enumerate(vectors)]
+            raise ArgumentValueError(owner, "first", f'must be "diagonal" or "circulant", got {first!r}')
+        arrays = [as_floating(v, owner, f"vectors[{i}]") for i, v in enumerate(vectors)]
         for i, array in enumerate(arrays):
             if not array.ndim:
-                text = "must have shape (..., n), got a scalar"
-                raise ArgumentValueError("CDDProduct.from_vectors", f"vectors[{i}]", text)
+                raise ArgumentValueError(owner, f"vectors[{i}]", "must have shape (..., n), got a scalar")
         offset = 0 if first == "diagonal" else 1
         factors: list[Factor] = []
         for i, array in enumerate(arrays):

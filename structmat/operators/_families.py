@@ -28,7 +28,7 @@ from structmat.operators._linear_operator import LinearOperator
 from structmat.operators._multilevel import MultilevelCirculant, MultilevelToeplitz
 from structmat.operators._prepared import Prepared
 from structmat.operators._products import LATER, add, compose, scale
-from structmat.operators._toeplitz import Hankel, Toeplitz, hankel_of, toeplitz_of
+from structmat.operators._toeplitz import Hankel, Toeplitz, hankel_of
 
 _WIDEST_BAND = 64
 """Sums of bands over more diagonals are held as circulants, whose products do not depend on their number."""
@@ -235,8 +235,10 @@ def block_of(operator: Any, rows: range, cols: range) -> Any:
                 operator._constants(xp)[..., rows.start + cols.start : rows.stop + cols.stop - 1], len(rows)
             )
         case Toeplitz():
-            corner = operator.shape[1] - cols.stop + rows.start
-            return toeplitz_of(operator._constants(xp)[..., corner : corner + len(rows) + len(cols) - 1], len(cols), xp)
+            main = operator.shape[1] - 1 - cols.start + rows.start  # the diagonal of the corner of the block
+            constants = operator._constants(xp)
+            first_row = xp.flip(constants[..., main + 1 - len(cols) : main + 1], axis=-1)
+            return Toeplitz(constants[..., main : main + len(rows)], first_row)
         case _:
             lifted = _member(operator, Toeplitz, operator) if isinstance(operator, CirculantLike) else None
             return NotImplemented if lifted is None else block_of(lifted, rows, cols)

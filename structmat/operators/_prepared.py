@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial, wraps
 from math import prod
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -250,8 +250,32 @@ def _into(out: Any, step: Step, x: Any, length: int) -> Any:
     return copied_into(out, step(x, None), "Prepared.matvec")
 
 
+class Wrapper(LinearOperator):
+    """An operator made of one other, its field `operator`, which it is described by unless it says more."""
+
+    if TYPE_CHECKING:
+        operator: LinearOperator
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """The shape of the operator."""
+        return self.operator.shape
+
+    @property
+    def dtype(self) -> DType:
+        """The dtype of the operator."""
+        return self.operator.dtype
+
+    @property
+    def _forces_complex(self) -> bool:
+        return self.operator._forces_complex
+
+    def _details(self) -> str:
+        return f"{type(self.operator).__name__}, "
+
+
 @dataclass(frozen=True, eq=False, repr=False)
-class Prepared(LinearOperator):
+class Prepared(Wrapper):
     """An operator with precomputed values for its products, as returned by `LinearOperator.prepare`.
 
     Parameters
@@ -341,23 +365,6 @@ class Prepared(LinearOperator):
             made = prepared(self.operator._conj()._transpose())
             plain = is_plain([*self._arrays(), *(made.plan if isinstance(made, Prepared) else made)._arrays()])
             return self._kept("adjoint", made) if plain else made
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Rows and columns."""
-        return self.operator.shape
-
-    @property
-    def dtype(self) -> DType:
-        """The dtype of the operator."""
-        return self.operator.dtype
-
-    @property
-    def _forces_complex(self) -> bool:
-        return self.operator._forces_complex
-
-    def _details(self) -> str:
-        return f"{type(self.operator).__name__}, "
 
     def _described(self) -> str:
         return self.operator._described()

@@ -484,11 +484,6 @@ class Hankel(ConstantDiagonals):
         return self._constants(xp)[..., : 2 * min(self.shape) - 1 : 2]
 
 
-def toeplitz_of(constants: Array, cols: int, xp: Namespace) -> Toeplitz:
-    """Return the Toeplitz matrix of that many columns with given diagonals, from the upper right corner on."""
-    return Toeplitz(constants[..., cols - 1 :], xp.flip(constants[..., :cols], axis=-1))
-
-
 def hankel_of(constants: Array, rows: int) -> Hankel:
     """Return the Hankel matrix of that many rows with given anti-diagonals."""
     return Hankel(constants[..., :rows], constants[..., rows - 1 :])
