@@ -240,11 +240,8 @@ def copied_into(out: Any, values: Array, owner: str) -> Array:
     if type(out) is not np.ndarray or type(values) is not np.ndarray:
         raise ArgumentTypeError(owner, "out", f"must be a NumPy array for results of NumPy, got {type(out).__name__}")
     if out.shape != values.shape or out.dtype != values.dtype:
-        raise ArgumentValueError(
-            owner,
-            "out",
-            f"must have shape {values.shape} and dtype {values.dtype}, got {out.shape} and {out.dtype}",
-        )
+        text = f"must have shape {values.shape} and dtype {values.dtype}, got {out.shape} and {out.dtype}"
+        raise ArgumentValueError(owner, "out", text)
     if not out.flags.writeable:
         raise ArgumentValueError(owner, "out", "must be writeable, got a read-only array")
     out[...] = values

@@ -72,31 +72,21 @@ def _by_gmres(A: Any, M: Any, v: Any, *, settings: IterationSettings) -> Any:
 def least_squares(operator: Any, b: Any, settings: IterationSettings) -> tuple[SolveResult, Any]:
     """Return least-squares solutions of least norm, and which of them are good enough."""
     xp = namespace_of("lstsq", b)
-    rows, cols = operator.shape
     system = System.of(operator, b, xp)
     A, v = system.operator, system.b
-    x = _each(partial(_tall if rows >= cols else _wide, settings=settings), v, A)
+    x = _each(partial(_by_normal_equations, settings=settings), v, A)
     rest = v - A._matvec(x, xp)
     done = by_gradient(A, v, norm_of(A, v, xp), settings, xp)(x, rest)[1]
     return SolveResult(system.solution(x), relative_residual(rest, v, xp), None), done
 
 
-def _tall(A: Any, v: Any, *, settings: IterationSettings) -> Any:
-    """Iterate on ``A^H A x = A^H b``."""
-
-    def product(u: Any) -> Any:
-        return A._rmatvec(A._matvec(u, jnp), jnp)
-
-    return cg(product, A._rmatvec(v, jnp), tol=settings.rtol / 4, maxiter=settings.max_iter)[0]
-
-
-def _wide(A: Any, v: Any, *, settings: IterationSettings) -> Any:
-    """Iterate on ``A A^H y = b``."""
-
-    def product(u: Any) -> Any:
-        return A._matvec(A._rmatvec(u, jnp), jnp)
-
-    return A._rmatvec(cg(product, v, tol=settings.rtol / 4, maxiter=settings.max_iter)[0], jnp)
+def _by_normal_equations(A: Any, v: Any, *, settings: IterationSettings) -> Any:
+    """Iterate on ``A^H A x = A^H b``, for a wide matrix on ``A A^H y = b`` with ``x = A^H y``."""
+    product, adjoint = partial(A._matvec, xp=jnp), partial(A._rmatvec, xp=jnp)
+    options = {"tol": settings.rtol / 4, "maxiter": settings.max_iter}
+    if A.shape[0] >= A.shape[1]:
+        return cg(lambda u: adjoint(product(u)), adjoint(v), **options)[0]
+    return adjoint(cg(lambda u: product(adjoint(u)), v, **options)[0])
 
 
 # Log-determinants, whose formulas are given as functions

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import cache
@@ -69,16 +68,13 @@ def solution(operator: LinearOperator, b: Array, settings: IterationSettings, xp
         found, done = solver(operator, b, settings)
         return _checked(found, done, b, settings, xp)
 
-    def solved(operator: LinearOperator, b: Array, settings: IterationSettings) -> SolveResult:
-        return _iterated(operator, b, settings, xp)
-
     if not is_differentiated([b, *operator._arrays()], xp):
-        return solved(operator, b, settings)
+        return _iterated(operator, b, settings, xp)
     if settings.assume == LEAST_SQUARES:
         text = "has no derivatives by iteration; use structmat.solve(A.H @ A, A.H @ b)"
         raise NotImplementedError(f"{settings.owner}: {text}")
     given = [op for op in (operator, settings.preconditioner) if isinstance(op, LinearOperator)]
-    problem = _Problem(given, settings, solved)
+    problem = _Problem(given, settings)
     x, residual = _implicit(xp).apply(problem, b, *(array for op in given for array in arrays_of(op)))
     return SolveResult(x, residual, problem.iterations)
 
@@ -93,8 +89,6 @@ class _Problem:
     given: list[LinearOperator]
     """The operator, and its preconditioner where that is one."""
     settings: IterationSettings
-    solved: Callable[[LinearOperator, Array, IterationSettings], SolveResult]
-    """The solution, of which nothing is recorded."""
     iterations: int | None = None
 
     def parts(self, arrays: Any) -> tuple[LinearOperator, IterationSettings]:
@@ -129,7 +123,7 @@ def _implicit(torch: Namespace) -> Any:
         @staticmethod
         def forward(problem: Any, b: Any, *arrays: Any) -> Any:
             operator, settings = problem.parts(arrays)
-            x, residual, problem.iterations = problem.solved(operator, b, settings)
+            x, residual, problem.iterations = _iterated(operator, b, settings, torch)
             return x, residual
 
         @staticmethod

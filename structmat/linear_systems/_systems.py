@@ -442,12 +442,12 @@ def conjugate_gradients(
     ----------
     .. [1] Golub, G. H., Van Loan, C. F., Matrix Computations, 4th edition, section 11.5, 2013.
     """
-    M, target = settings.preconditioner, settings.rtol**2 * _squared(b, xp)
+    M, target = settings.preconditioner, settings.rtol**2 * inner(b, b, xp)
     x, r = xp.zeros_like(b), b
     z = r if M is None else M._matvec(r, xp)
     p, rho = z, inner(r, z, xp)
     for _ in range(settings.max_iter):
-        active = _squared(r, xp) > target
+        active = inner(r, r, xp) > target
         q = operator._matvec(p, xp)
         curvature = inner(p, q, xp)
         if not bool(xp.any(active & (curvature > 0.0))):  # nor where A is not positive definite
@@ -478,17 +478,17 @@ def least_squares(
     M = Identity(operator.shape[1]) if preconditioner is None else preconditioner
     y, r = xp.zeros((*b.shape[:-1], operator.shape[1]), dtype=b.dtype, device=device_of(b)), b
     s = M._rmatvec(operator._rmatvec(r, xp), xp)
-    p, gamma, target = s, _squared(s, xp), rtol**2 * _squared(b, xp)
+    p, gamma, target = s, inner(s, s, xp), rtol**2 * inner(b, b, xp)
     for _ in range(limit):
-        left = _squared(r, xp)
+        left = inner(r, r, xp)
         active = (left > target) & (gamma > (rtol * norm) ** 2 * left)
         if not bool(xp.any(active)):
             break
         q = operator._matvec(M._matvec(p, xp), xp)
-        alpha = _ratio(gamma, _squared(q, xp), active, xp)
+        alpha = _ratio(gamma, inner(q, q, xp), active, xp)
         y, r = y + alpha * p, r - alpha * q
         s = M._rmatvec(operator._rmatvec(r, xp), xp)
-        gamma, before = _squared(s, xp), gamma
+        gamma, before = inner(s, s, xp), gamma
         p = s + _ratio(gamma, before, active, xp) * p
         count()
     return M._matvec(y, xp)
@@ -499,10 +499,6 @@ def inner(u: Array, v: Array, xp: Namespace) -> Array:
     if not is_complex(u.dtype, xp):
         return xp.sum(u * v, axis=-1)
     return xp.sum(xp.real(u) * xp.real(v) + xp.imag(u) * xp.imag(v), axis=-1)
-
-
-def _squared(u: Array, xp: Namespace) -> Array:
-    return inner(u, u, xp)
 
 
 def _ratio(top: Array, bottom: Array, active: Array, xp: Namespace) -> Array:
