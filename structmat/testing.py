@@ -193,10 +193,6 @@ def _batches(pair: Pair) -> None:
         pair.near("matvec into out", out, right, pair.dense, x)
 
 
-def _no_vectors(pair: Pair) -> None:
-    _product(pair, (0, *pair.dense.shape[:-2]))
-
-
 def _complex_vectors(pair: Pair) -> None:
     _product(pair, (), imaginary=True)
     x = pair.drawn(pair.dense.shape[-1], 1, imaginary=True)
@@ -330,7 +326,7 @@ LAWS: dict[str, Callable[[Pair], None]] = {
     "description": _description,
     "vectors": _vectors,
     "batches": _batches,
-    "no vectors": _no_vectors,
+    "no vectors": lambda pair: _product(pair, (0, *pair.dense.shape[:-2])),
     "complex vectors": _complex_vectors,
     "columns": _columns,
     "transposes": _transposes,

@@ -281,9 +281,6 @@ class BlockCirculant(Planned):
         """Return the uncropped operator with one matrix per frequency."""
         return BlockCirculant(from_spectrum(moved(values, -3, -1, xp), self.block_size, xp, real=real))
 
-    def _is_real_with(self, x: Array, xp: Namespace) -> bool:
-        return not (is_complex(self.c.dtype, xp) or is_complex(x.dtype, xp))
-
     def _plan(self, xp: Namespace) -> BlockConvolution:
         real = not is_complex(self.c.dtype, xp)
         kernel = cyclic_kernel(self.c, xp)
@@ -320,7 +317,7 @@ class BlockCirculant(Planned):
 
     def _solve(self, b: Array, xp: Namespace) -> Array:
         self._require_whole("solve")
-        real = self._is_real_with(b, xp)
+        real = not (is_complex(self.c.dtype, xp) or is_complex(b.dtype, xp))
         unit = binary_unit(self.c, xp, axis=(-3, -2, -1))  # as sums may overflow, and reciprocals
         S = BlockCirculant(self.c / unit, self.shape)._spectrum(xp, real=real)
         self._require_invertible(S, "solve", xp)
@@ -445,7 +442,7 @@ def _multiply(left: BlockCirculant, right: BlockCirculant) -> LinearOperator:
     if right.block_size != b or left.shape[1] % b:
         return NotImplemented  # blocks that do not meet, or entries cut off between the two
     xp = namespace_of("BlockCirculant @ BlockCirculant", left.c, right.c)
-    real = left._is_real_with(right.c, xp)
+    real = not (is_complex(left.c.dtype, xp) or is_complex(right.c.dtype, xp))
     # each column of blocks of the right operator is a vector of q blocks
     S = xp.matmul(left._spectrum(xp, real=real), right._spectrum(xp, real=real))
     c = from_spectrum(moved(S, -3, -1, xp), b, xp, real=real)

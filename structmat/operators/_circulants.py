@@ -171,7 +171,7 @@ class CirculantLike(Cyclic):
 
     def _inv(self, xp: Namespace) -> LinearOperator:
         S = self.to_spectral()
-        return self._of_spectrum(S._like(1 / S._nonzero_eigvals("inv", xp)))
+        return self._of_spectrum(S._replaced(spectrum=1 / S._nonzero_eigvals("inv", xp)))
 
     def _solve(self, b: Array, xp: Namespace) -> Array:
         return self.to_circulant()._solve(b, xp)
@@ -182,13 +182,13 @@ class CirculantLike(Cyclic):
         if not are_normal(values, xp):
             return None
         if not is_fast(n):
-            return S._like(1 / values)._plan(xp)
+            return S._replaced(spectrum=1 / values)._plan(xp)
         # with every digit of small values
         return Convolution(None, 1 / values, n, S.real, self.shape)
 
     def _pinv(self, rtol: float, xp: Namespace) -> LinearOperator:
         S = self.to_spectral()
-        return self._of_spectrum(S._like(reciprocal_above(S._held_eigvals(xp), rtol, xp)))
+        return self._of_spectrum(S._replaced(spectrum=reciprocal_above(S._held_eigvals(xp), rtol, xp)))
 
     def _eigvals(self, xp: Namespace) -> Array:
         return self.to_spectral()._all_eigvals(xp)
@@ -420,9 +420,6 @@ class SpectralCirculant(CirculantLike):
     def _complex(self, dtype: DType, xp: Namespace) -> SpectralCirculant:
         return SpectralCirculant(xp.astype(self._all_eigvals(xp), dtype), self.n, real=False)
 
-    def _like(self, values: Array) -> SpectralCirculant:
-        return self._replaced(spectrum=values)
-
     def _plan(self, xp: Namespace) -> Convolution:
         return self.to_circulant()._plan(xp)
 
@@ -430,19 +427,19 @@ class SpectralCirculant(CirculantLike):
         return product_by_spectrum(self.spectrum, self.n, x, xp, real=self.real)
 
     def _rmatvec(self, y: Array, xp: Namespace) -> Array:
-        return self._like(xp.conj(self.spectrum))._matvec(y, xp)
+        return self._replaced(spectrum=xp.conj(self.spectrum))._matvec(y, xp)
 
     def _transpose(self) -> SpectralCirculant:
         xp = self._own_namespace()
-        return self._like(xp.conj(self.spectrum) if self.real else reversed_cyclically(self.spectrum, xp))
+        return self._replaced(spectrum=xp.conj(self.spectrum) if self.real else reversed_cyclically(self.spectrum, xp))
 
     def _conj(self) -> SpectralCirculant:
         xp = self._own_namespace()
-        return self if self.real else self._like(reversed_cyclically(xp.conj(self.spectrum), xp))
+        return self if self.real else self._replaced(spectrum=reversed_cyclically(xp.conj(self.spectrum), xp))
 
     def _solve(self, b: Array, xp: Namespace) -> Array:
         unit = binary_unit(self.spectrum, xp)
-        inverse = 1 / self._like(self.spectrum / unit)._nonzero_eigvals("solve", xp)
+        inverse = 1 / self._replaced(spectrum=self.spectrum / unit)._nonzero_eigvals("solve", xp)
         return product_by_spectrum(inverse, self.n, b / unit, xp, real=self.real)
 
     def _frobenius(self, xp: Namespace) -> Array:

@@ -38,6 +38,9 @@ _ITERATIVE = "scipy.sparse.linalg.{} on structmat.scipy.as_linear_operator(op), 
 
 
 ALTERNATIVES = {
+    **{name: f"numpy.linalg.{name}(op.to_dense())" for name in ("det", "slogdet", "cond", "norm")},
+    **{name: f"numpy.{name}(op.to_dense())" for name in ("trace", "diagonal")},
+    **{name: f"scipy.linalg.{name}(op.to_dense())" for name in ("sqrtm", "expm", "logm")},
     "inv": "structmat.solve(op, b) for products with it, or numpy.linalg.inv(op.to_dense())",
     "solve": "structmat.solve(op, b), which iterates, or numpy.linalg.solve(op.to_dense(), b)",
     "inv_matvec": "structmat.solve(op, B), which iterates, for columns",
@@ -46,16 +49,7 @@ ALTERNATIVES = {
     "eigvals": _ITERATIVE.format("eigs", "numpy.linalg.eigvals"),
     "eig": _ITERATIVE.format("eigs", "numpy.linalg.eig"),
     "svdvals": _ITERATIVE.format("svds", "numpy.linalg.svdvals"),
-    "det": "numpy.linalg.det(op.to_dense())",
-    "slogdet": "numpy.linalg.slogdet(op.to_dense())",
-    "trace": "numpy.trace(op.to_dense())",
-    "diagonal": "numpy.diagonal(op.to_dense())",
     "rank": "numpy.linalg.matrix_rank(op.to_dense())",
-    "cond": "numpy.linalg.cond(op.to_dense())",
-    "norm": "numpy.linalg.norm(op.to_dense())",
-    "sqrtm": "scipy.linalg.sqrtm(op.to_dense())",
-    "expm": "scipy.linalg.expm(op.to_dense())",
-    "logm": "scipy.linalg.logm(op.to_dense())",
     "fractional_matrix_power": "scipy.linalg.fractional_matrix_power(op.to_dense(), p)",
 }
 """What to call instead of a method that has no closed form."""
