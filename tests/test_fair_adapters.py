@@ -183,7 +183,6 @@ def test_other_forms_begin_as_the_frozen_weight_and_learn(modules, model):
             changed.square().sum().backward()
             optimizer.step()
         assert all(p.grad is not None for p in trained)
-        assert sum(p.requires_grad for p in encoder.parameters()) == len(trained)
 
 
 def test_last_runs_have_the_best_rate_of_the_trials(modules):

@@ -176,10 +176,8 @@ def test_other_tasks_read_their_published_files(example, model, tmp_path, capsys
     for name in ("train_5500.label", "TREC_10.label"):
         (tmp_path / name).write_bytes(b"LOC:city Is it: so ?\nHUM:ind no caf\xe9\n")
     training, _ = load("trec", tmp_path, tokenizer, 64)
-    assert sorted(zip(training.labels.tolist(), map(len, training.tokens), strict=True)) == [
-        (0, len("no caf?") + 2),
-        (1, len("Is it: so ?") + 2),
-    ]
+    found = sorted(zip(training.labels.tolist(), map(len, training.tokens), strict=True))
+    assert found == [(0, len("no caf?") + 2), (1, len("Is it: so ?") + 2)]
     (tmp_path / "train.tsv").rename(tmp_path / "EN-ext_train.tsv")
     assert example.main([*command, "--task", "counterfactual"]) == 1
     assert "must begin with the columns" in capsys.readouterr().err
