@@ -194,7 +194,7 @@ def comparison(found: list[Result]) -> str:
             if not pairs:
                 continue
             gaps = np.array([a.scores - b.scores for a, b in pairs])
-            over_tasks = str(mean_of(gaps.mean(1))).split("±")[1] if len(pairs) > 1 else ""
+            over_tasks = str(mean_of(gaps.mean(1))).split("± ")[1] if len(pairs) > 2 else ""
             means = [fmean(r.score.mean for r in side) for side in zip(*pairs, strict=True)]
             times = [fmean(r.seconds for r in side) for side in zip(*pairs, strict=True)]
             sizes = [f"{r.parameters:,}" for r in pairs[0]]
@@ -220,8 +220,8 @@ def forms(rows: list[Row]) -> str:
     """Return the table of what was tried on held-back rows alone, beside what it was to surpass."""
     scores, lines = trial_scores(rows), []
     parameters = {(r["places"], r["method"], r["size"]): f"{int(r['parameters']):,}" for r in rows}
+    tasks = dict.fromkeys(case.task for case in tried())
     for places, name in PLACES.items():
-        tasks = dict.fromkeys(case.task for case in tried() if case.places == places)
         for method, size in (("cdd", 3), ("cdd", 5), ("lora", 1), ("lora", 2), *FORMS):
             cases = [Case(task, places, method, size) for task in tasks]
             if all(case in scores for case in cases):
