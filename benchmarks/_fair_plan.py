@@ -117,7 +117,8 @@ def tried() -> list[Case]:
     """Return the cases of `FORMS`, which have trials and no last runs."""
     tasks = ("goemotions", "sst2", "banking77")
     found = [Case(task, "query-value", *form) for form in FORMS for task in tasks]
-    return found + [Case(task, "intermediate", *form) for form in FORMS[:2] for task in tasks]
+    others = ("intermediate", "all-linear")
+    return found + [Case(task, places, *form) for places in others for form in FORMS[:2] for task in tasks]
 
 
 def cases() -> list[Case]:
