@@ -252,8 +252,10 @@ class ToeplitzSystem:
     @cached_property
     def band(self) -> tuple[int, int] | None:
         """How many diagonals below and above the main one hold anything, where a large matrix has few of them."""
+        if self.n <= DENSE or self.constants[0] or self.constants[-1]:
+            return None
         below, above = (int(np.max(np.flatnonzero(v), initial=0)) for v in (self.c, self.r))
-        return (below, above) if self.n > DENSE and below + above <= BAND else None
+        return (below, above) if below + above <= BAND else None
 
     @cached_property
     def factors(self) -> tuple[NDArray[Any], NDArray[Any]]:
