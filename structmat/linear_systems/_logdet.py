@@ -250,16 +250,16 @@ def _finished(A: LinearOperator, sign: Array, log: Array, error: Array, xp: Name
 # The quadrature
 
 
-def _known_logdet(near: Nearest, size: int, xp: Namespace) -> Array:
+def _known_logdet(near: Nearest, values: Array, size: int, xp: Namespace) -> Array:
     """Return the logarithm of the determinant of a matrix near A, or the share of it that so many of its rows have."""
-    M = near.having(near.positive(xp))
+    M = near.having(values)
     return M._slogdet(xp)[1] * (size / M.shape[0])
 
 
-def _known_logs(near: Nearest, z: Array, xp: Namespace) -> Array:
+def _known_logs(near: Nearest, values: Array, z: Array, xp: Namespace) -> Array:
     """Return ``z^H log(M) z`` for a matrix M near A, zero put where rows were left out."""
     wide = z if near.chosen is None else near.chosen._scattered(z, xp)
-    return inner(wide, near.having(xp.log(near.positive(xp)))._matvec(wide, xp), xp)
+    return inner(wide, near.having(xp.log(values))._matvec(wide, xp), xp)
 
 
 def _quadrature(op: LinearOperator, z: Array, steps: int, xp: Namespace) -> Array:
@@ -341,10 +341,11 @@ def preconditioned(op: LinearOperator, z: Array, xp: Namespace) -> tuple[Array, 
     zero = xp.zeros_like(inner(z, z, xp))
     if (near := nearest(op, z, xp)) is None:
         return zero, None
-    logdet = _known_logdet(near, op.shape[0], xp)
+    values = near.positive(xp)
+    logdet = _known_logdet(near, values, op.shape[0], xp)
     if near.chosen is None:
-        return zero + logdet, near.having(near.positive(xp) ** -0.5)
-    return logdet - _known_logs(near, z, xp), None
+        return zero + logdet, near.having(values**-0.5)
+    return logdet - _known_logs(near, values, z, xp), None
 
 
 def _start(z: Array, zero: Array, xp: Namespace) -> tuple[Array, Array, Array]:
@@ -419,7 +420,9 @@ def with_derivatives(op: LinearOperator, z: Array, value: Array, trace: Callable
     estimate = trace(op, z, value)
     if (near := nearest(op, z, xp)) is None:
         return estimate
-    known = _known_logdet(near, op.shape[0], xp) - xp.mean(_known_logs(near, z, xp), axis=0)  # with a mean of zero
+    values = near.positive(xp)
+    known = _known_logdet(near, values, op.shape[0], xp)
+    known = known - xp.mean(_known_logs(near, values, z, xp), axis=0)  # with a mean of zero
     return estimate + (known - constant(known, xp))
 
 
