@@ -18,7 +18,13 @@ from structmat.operators import CDDProduct
 from structmat.peft._config import CDDConfig
 from structmat.torch import CDDAdapter
 from structmat.torch._layers import merged_weight
-from structmat.torch._other_tools import dtype_and_device, has_computed_weight, has_transposed_weight, is_never_called
+from structmat.torch._other_tools import (
+    dtype_and_device,
+    has_computed_weight,
+    has_transposed_weight,
+    is_never_called,
+    multiplies_by_weight,
+)
 
 __all__ = ["CDDTunerLinear"]
 
@@ -248,18 +254,26 @@ class CDDTunerLinear(nn.Module, BaseTunerLayer):
         ValueError
             If a forward pass in training did not call the layer, whose weight alone is read then.
         TypeError
-            If the weight is computed from others.
+            If the weight is computed from others, or is not what the layer multiplies by.
         """
         base = self.get_base_layer()
-        if is_never_called(self):
+        if is_never_called(self) and any(adapter.dense().any() for adapter in self.cdd_adapters.values()):
             text = "the layer was never called: its weight alone is read, so that a merged change would be a new one"
             raise ArgumentValueError("CDDTunerLinear", None, text)
+        problem = ""
         if isinstance(base, TrainableTokensWrapper):
-            text = "the layer has the trained rows of a tied embedding, by trainable_token_indices; save it unmerged"
-            raise ArgumentTypeError("CDDTunerLinear", None, text)
-        if self.quantization_backend is None and has_computed_weight(base):
-            text = f"the weight of {type(base).__name__} is no parameter, as after weight_norm or pruning"
-            raise ArgumentTypeError("CDDTunerLinear", None, f"{text}; remove these from the layer before merging")
+            problem = "the layer has the trained rows of a tied embedding, by trainable_token_indices; save it unmerged"
+        elif self.quantization_backend is not None:
+            return
+        elif has_computed_weight(base):
+            problem = (
+                f"the weight of {type(base).__name__} is no parameter, as after weight_norm or pruning; remove these"
+            )
+            problem += " from the layer before merging"
+        elif not base.weight.is_meta and not multiplies_by_weight(base, (self.out_features, self.in_features)):
+            problem = f"the weight of {type(base).__name__} is not what it multiplies by"
+        if problem:
+            raise ArgumentTypeError("CDDTunerLinear", None, problem)
 
     def unmerge(self) -> None:
         """Take all merged changes out of the weight: bit for bit, if nothing else changed it and it is not quantised.

@@ -260,12 +260,16 @@ class CDDModel(BaseTuner):
             text = "include one with modules_to_save or trained tokens, which have no sum; scale one alone"
             raise ArgumentValueError(owner, "adapters", text)
         first = self.peft_config[adapters[0]]
-        sums = {}
+        sums, paths = {}, []
         for path, layer in self.model.named_modules():
             if isinstance(layer, CDDTunerLinear) and any(name in layer.cdd_adapters for name in adapters):
                 with naming(path):
                     sums[layer] = _weighted_sum(layer, adapters, weights)
-        config = replace(first, alpha=1.0, init_weights=True)
+                paths.append(path)
+        # The layers of all of them, of which the first may have a part alone.
+        chosen = exact_targets(paths, [path for path, _ in self.model.named_modules()])
+        config = replace(first, alpha=1.0, init_weights=True, target_modules=chosen)
+        config.exclude_modules = config.layers_to_transform = config.layers_pattern = None
         self.peft_config[adapter_name] = config
         self.inject_adapter(self.model, adapter_name)
         for layer, vectors in sums.items():

@@ -173,6 +173,10 @@ class CDDAdapter(nn.Module):
 
     @factors.setter
     def factors(self, values: Sequence[Tensor]) -> None:
+        shapes = tuple(tuple(value.shape) for value in values)
+        if shapes != self.layout.vector_shapes:
+            text = f"must have shapes {self.layout.vector_shapes}, got {shapes}"
+            raise ArgumentValueError("CDDAdapter", "factors", text)
         with torch.no_grad():
             for vector, value, scale in zip(self.vectors, values, self.scales, strict=True):
                 vector.copy_(value / scale)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -84,7 +85,8 @@ def save_adapter(model: nn.Module, folder: str | os.PathLike[str], *, force: boo
     if "" in layers or any(layer.base is None for layer in layers.values()):
         text = "is or has a layer without a model or a base around; save its state_dict()"
         raise ArgumentValueError("save_adapter", "model", text)
-    beside = list(_trained_beside(bare))
+    beside = dict(_trained_beside(bare))
+    _require_frozen_bases(layers, beside)
     state = {
         factor_key(path, i): vector
         for path, layer in layers.items()
@@ -105,7 +107,7 @@ def save_adapter(model: nn.Module, folder: str | os.PathLike[str], *, force: boo
         exact_targets(list(layers), others),
         **_common_options([layer.adapter for layer in layers.values()]),
         base=getattr(bare, "name_or_path", None),
-        modules_to_save=beside or None,
+        modules_to_save=list(beside) or None,
     )
     sharded = any(hasattr(tensor, "full_tensor") for tensor in bare.parameters())
     replicated = any(isinstance(module, nn.parallel.DistributedDataParallel) for module in model.modules())
@@ -183,9 +185,10 @@ def load_adapter(model: nn.Module, folder: str | os.PathLike[str]) -> list[str]:
         if adapted and own.vectors[0].is_meta:
             raise ArgumentValueError("load_adapter", "model", "has vectors on the device meta: load before offloading")
     _require_places(beside, _plain_state(model))
-    ends = tuple(f".{name}" for name in saved)
+    ends = tuple(f".{name}" for name in saved)  # as PEFT matches names; a frozen module may have such an end too
     paths = [unwrapped(path) for path, _ in model.named_modules()]
     trained = [path for path in paths if path in saved or path.endswith(ends)]
+    trained = [path for path in trained if any(key.startswith(f"{path}.") for key in beside)]
     if not adapted:
         names = ("in_features", "out_features")
         wrap_layers(model, {p: {k: v for k, v in own.items() if k not in names} for p, own in wrapped.items()})
@@ -227,14 +230,16 @@ def _plain_state(model: nn.Module) -> dict[str, Tensor]:
     return state
 
 
-def _trained_beside(model: nn.Module, module: nn.Module | None = None, path: str = "") -> Iterator[str]:
-    """Yield the paths of modules without adapted layers that training changes as a whole."""
+def _trained_beside(
+    model: nn.Module, module: nn.Module | None = None, path: str = ""
+) -> Iterator[tuple[str, nn.Module]]:
+    """Yield the modules without adapted layers that training changes as a whole, with their paths."""
     module = model if module is None else module
     name, parameters = unwrapped(path), list(module.parameters())
     if not any(isinstance(inner, AdaptedLayer) for inner in module.modules()):
         trained = parameters and all(p.requires_grad for p in parameters)
-        if path and (name in recorded(model) or trained):
-            yield name
+        if path and (trained or any(f"{name}.".startswith(f"{kept}.") for kept in recorded(model))):
+            yield name, module
             return
     for own, value in module.named_parameters(recurse=False):
         if value.requires_grad and not isinstance(module, AdaptedLayer):
@@ -243,6 +248,16 @@ def _trained_beside(model: nn.Module, module: nn.Module | None = None, path: str
     if not isinstance(module, AdaptedLayer):
         for child, inner in module.named_children():
             yield from _trained_beside(model, inner, f"{path}.{child}" if path else child)
+
+
+def _require_frozen_bases(layers: Mapping[str, AdaptedLayer], beside: Mapping[str, nn.Module]) -> None:
+    """Refuse to leave out of a file what was trained of a base; weights that a trained module shares are in it."""
+    written = {id(parameter) for module in beside.values() for parameter in module.parameters()}
+    for path, layer in layers.items():
+        for own, value in layer.base.named_parameters():
+            if value.requires_grad and id(value) not in written:
+                text = f"trains {path}.{own}, of which an adapter holds the change alone: freeze it, or train the layer"
+                raise ArgumentValueError("save_adapter", "model", f"{text} as it is")
 
 
 def _whole(tensor: Tensor) -> Tensor:
@@ -282,11 +297,12 @@ def _planned(
 ) -> dict[str, dict[str, Any]]:
     """Return the options of the layers to wrap, with dtypes: of the base, or of the file, up to float32, if wider."""
     planned: dict[str, dict[str, Any]] = {}
+    modules = {unwrapped(path): module for path, module in model.named_modules(remove_duplicate=False)}
     for path, given in vectors.items():
         try:
-            module = model.get_submodule(path)
+            module = modules[path]
             columns, rows = shape_of(module)
-        except (AttributeError, TypeError) as error:
+        except (KeyError, TypeError) as error:
             text = f"has no layer {path!r} that can be adapted: {error}"
             raise ArgumentValueError("load_adapter", "model", text) from error
         like = dtype_and_device(module)
@@ -326,8 +342,8 @@ def _require_finite(state: Mapping[str, Tensor], caller: str, argument: str) -> 
 def _read(folder: Path) -> tuple[dict[str, Any], dict[str, list[Tensor]], dict[str, Tensor], list[str]]:
     """Return the options of a folder, the vectors of its layers, other tensors, and the modules that these are of."""
     safetensors = _safetensors()
-    settings = json.loads((folder / CONFIG).read_text("utf-8"))
     try:
+        settings = json.loads((folder / CONFIG).read_text("utf-8"))
         if settings["peft_type"] != "CDD":
             raise ValueError(f"the method is {settings['peft_type']!r}")  # noqa: TRY301
         state = safetensors.torch.load_file(folder / WEIGHTS)
@@ -335,6 +351,8 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, list[Tensor]], dict[s
         parts: dict[str, dict[int, Tensor]] = {}
         beside = {}
         for key, tensor in state.items():
+            if re.search(r"\.(original_module|modules_to_save)\.", key):  # biases that stand there twice
+                continue
             if match := FACTOR_KEY.match(key):
                 parts.setdefault(match["path"], {})[int(match["index"])] = tensor
             else:

@@ -76,14 +76,15 @@ class AdaptedLayer(nn.Module):
         owner = type(self).__name__
         if self.base is None:
             raise ArgumentTypeError(owner, None, "the layer has no base, whose weight could be changed")
-        if is_never_called(self):
-            raise ArgumentValueError(owner, None, "the layer was never called: its weight alone is read, unchanged")
         if self.adapter.vectors[0].is_meta:
             raise ArgumentValueError(owner, None, "the vectors are on the device meta: merge before offloading")
-        weight = own_weight(self.base, owner)
+        change = self.adapter.dense()
+        if is_never_called(self) and change.any():
+            raise ArgumentValueError(owner, None, "the layer was never called: its weight alone is read, unchanged")
+        weight = own_weight(self.base, change.shape, owner)
         # A weight made in inference mode could never be trained with again.
         with torch.inference_mode(mode=False), torch.no_grad():
-            merged = merged_weight(self.base, weight, self.adapter.dense())
+            merged = merged_weight(self.base, weight, change)
             if not torch.isfinite(merged).all():
                 raise ArgumentValueError(owner, None, "NaN or infinity in the merged weight; the adapter is broken")
             return nn.Parameter(merged, requires_grad=False)

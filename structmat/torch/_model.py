@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import log2
 from typing import Any, TypeAlias
@@ -247,6 +247,7 @@ def remove_adapters(model: nn.Module, *, merge: bool = False) -> None:
         if merge:
             layer.base.weight = weight
         _replace(model, layer, layer.base)
+    model.__dict__.pop(_RECORD, None)
     return_to_fast_paths(model)
 
 
@@ -297,14 +298,21 @@ def wrap_layers(model: nn.Module, options: dict[str, dict[str, Any]]) -> None:
 def train_only(model: nn.Module, kept: Iterable[str]) -> None:
     """Train the adapter, the modules of some paths and those of earlier calls, and nothing else."""
     paths = model.__dict__[_RECORD] = list(dict.fromkeys([*recorded(model), *kept]))
-    trained = {id(p) for path in paths for p in model.get_submodule(path).parameters()}
+    trained = {id(p) for path in paths for p in _own_parameters(model.get_submodule(path))}
     for layer in adapted_layers(model).values():
-        own = [module for name, module in layer.named_children() if name != "base"]
-        trained |= {id(p) for module in (*own, layer) for p in module.parameters(recurse=module is not layer)}
+        trained |= {id(p) for p in _own_parameters(layer)}
     for parameter in model.parameters():
         parameter.requires_grad_(id(parameter) in trained and (parameter.is_floating_point() or parameter.is_complex()))
         if not parameter.requires_grad:
             parameter.grad = None
+
+
+def _own_parameters(module: nn.Module) -> Iterator[nn.Parameter]:
+    """Yield the parameters of a module but those of the bases of adapted layers, which stay frozen."""
+    yield from module.parameters(recurse=False)
+    for name, child in module.named_children():
+        if not (isinstance(module, AdaptedLayer) and name == "base"):
+            yield from _own_parameters(child)
 
 
 def _replace(model: nn.Module, old: nn.Module, new: nn.Module) -> None:

@@ -24,6 +24,7 @@ __all__ = [
     "is_never_called",
     "is_tensor_parallel",
     "leave_fast_paths",
+    "multiplies_by_weight",
     "no_fast_path",
     "own_weight",
     "reads_weight",
@@ -96,8 +97,8 @@ def has_computed_weight(base: Any) -> bool:
     return not stored and isinstance(getattr(base, "weight", None), Tensor)
 
 
-def own_weight(base: Any, owner: str) -> Tensor:
-    """Return the weight of a base, which a change may be merged into.
+def own_weight(base: Any, shape: Sequence[int], owner: str) -> Tensor:
+    """Return the weight of a base, which a change of a shape (out, in) may be merged into.
 
     Raises
     ------
@@ -115,23 +116,30 @@ def own_weight(base: Any, owner: str) -> Tensor:
         problem = f"is {type(weight).__name__}, not a plain floating tensor; PEFT can merge into quantised weights"
     elif weight.is_meta:
         problem = "is on the device meta, without values: merge before offloading"
-    elif not _multiplies_by_weight(base):
+    elif not multiplies_by_weight(base, shape):
         problem = "is not what it multiplies by"
     if problem:
         raise ArgumentTypeError(owner, None, f"the weight of {type(base).__name__} {problem}")
     return weight
 
 
-def _multiplies_by_weight(base: nn.Module) -> bool:
-    """Whether a linear layer computes what `torch.nn.Linear` does: a class of its own may scale its weight, say."""
-    weight: Any = base.weight
-    if not isinstance(base, nn.Linear) or type(base).forward is nn.Linear.forward:
+def multiplies_by_weight(base: Any, shape: Sequence[int]) -> bool:
+    """Whether a layer computes what torch's own does, by a weight of a shape (out, in): other classes may scale it."""
+    weight, forward = base.weight, type(base).forward
+    plain = forward is nn.Linear.forward or type(base) in {nn.Conv1d, nn.Conv2d, nn.Embedding}
+    if plain or has_transposed_weight(base):
         return True
-    with torch.no_grad():
-        x = torch.linspace(-10, 10, weight.shape[1], dtype=weight.dtype, device=weight.device)[None]
-        expected, given = nn.functional.linear(x, weight, base.bias), type(base).forward(base, x)
-    digits = torch.finfo(weight.dtype).eps ** 0.5
-    return torch.allclose(given, expected, rtol=digits, atol=digits * float(expected.abs().max()))
+    if weight.shape[:2] != tuple(shape):
+        return False
+    x = torch.linspace(-10, 5, weight.shape[1], dtype=weight.dtype, device=weight.device)
+    try:
+        with torch.no_grad():
+            expected = nn.functional.linear(x, weight.flatten(1), getattr(base, "bias", None))
+            given = forward(base, x.reshape(1, -1, *weight.shape[2:]))
+            error, size = (given.flatten() - expected).abs().max(), expected.abs().max()
+    except (AttributeError, RuntimeError, TypeError, ValueError):  # of other inputs, or outputs
+        return False
+    return bool(error <= 2 * torch.finfo(weight.dtype).eps ** 0.5 * size)
 
 
 def dtype_and_device(base: nn.Module) -> dict[str, Any]:
@@ -226,8 +234,10 @@ def _report_calls(model: nn.Module, _: Any, __: Any) -> None:
         return
     _remove(model._forward_hooks, _report_calls)
     names = []
+    # What is compiled calls its layers without a note.
+    compiled = {inner for module in model.modules() if _is_compiled(module) for inner in module.modules()}
     for path, module in model.named_modules():
-        if _NEVER_CALLED in module.__dict__:
+        if _NEVER_CALLED in module.__dict__ and module not in compiled:
             module.__dict__[_NEVER_CALLED] = True
             names.append(path)
     if names:
@@ -237,6 +247,12 @@ def _report_calls(model: nn.Module, _: Any, __: Any) -> None:
             RuntimeWarning,
             through=("torch", "peft", "transformers", "accelerate"),
         )
+
+
+def _is_compiled(module: nn.Module) -> bool:
+    """Whether a module is compiled, or its forward pass."""
+    wrapped = "_orig_mod" in module._modules or getattr(module, "_compiled_call_impl", None) is not None
+    return wrapped or hasattr(module.forward, "_torchdynamo_orig_callable")
 
 
 def _remove(hooks: dict[int, Any], hook: Any) -> None:

@@ -144,17 +144,24 @@ def test_layers_that_share_a_weight_are_unmerged_in_any_order() -> None:
     torch.testing.assert_close(base[0].weight, weight)
 
 
+class Scaled(nn.Linear):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.linear(x, 2 * self.weight, self.bias)
+
+
 @pytest.mark.parametrize("safe", [False, True])
-def test_what_cannot_be_merged_into(safe: bool) -> None:
+@pytest.mark.parametrize(("base", "text"), [
+    (l1_unstructured(nn.Linear(6, 6), "weight", 0.5), "of Linear is no parameter, as after"),
+    (Scaled(6, 6), "of Scaled is not what it multiplies by"),
+])  # fmt: skip
+def test_what_cannot_be_merged_into(safe: bool, base: nn.Module, text: str) -> None:
     """Layers with `torch.nn.utils.parametrizations` PEFT cannot wrap, for any method."""
-    base = nn.Linear(6, 6)
-    l1_unstructured(base, "weight", 0.5)
     layers = nn.Sequential(nn.Linear(6, 6), base)
     model = get_peft_model(layers, CDDConfig(target_modules=["0", "1"], init_weights=False))
     x = torch.randn(3, 6)
     expected = model(x)
     for merge in (model.merge_adapter, model.merge_and_unload):
-        with pytest.raises(TypeError, match=r"the weight of Linear is no parameter, as after .*, in 1"):
+        with pytest.raises(TypeError, match=rf"the weight {text}.*, in 1"):
             merge(safe_merge=safe)
         assert torch.equal(model(x), expected)
         assert not layers[0].merged

@@ -117,7 +117,7 @@ class TestTargets:
 
     def test_layers_that_are_never_called_are_named_and_not_merged(self) -> None:
         for model in (
-            get_peft_model(Reader(), CDDConfig(target_modules="all-linear")),
+            get_peft_model(Reader(), CDDConfig(target_modules="all-linear", init_weights=False)),
             peft.inject_adapter_in_model(CDDConfig(target_modules=["called", "read"]), Reader()),
         ):
             with pytest.warns(RuntimeWarning, match=r"did not call.*: (model\.)?read\. Modules that read"):
@@ -266,6 +266,14 @@ class TestWeightedSums:
             first, second = (layer.get_delta_weight(name) for name in ("default", "other"))
             torch.testing.assert_close(layer.get_delta_weight("sum"), 2 * first - second)
             torch.testing.assert_close(layer.get_delta_weight("negated"), -first)
+
+    def test_the_layers_are_those_of_all(self) -> None:
+        model = adapted("llama", target_modules=["q_proj"], init_weights=False, layers_to_transform=[0])
+        model.add_adapter("other", CDDConfig(target_modules=["v_proj"], init_weights=False))
+        model.add_weighted_adapter(["default", "other"], [2.0, -1.0], "sum")
+        for layer in (layer for layer in model.modules() if isinstance(layer, CDDTunerLinear)):
+            name, weight = ("default", 2.0) if "default" in layer.cdd_adapters else ("other", -1.0)
+            torch.testing.assert_close(layer.get_delta_weight("sum"), weight * layer.get_delta_weight(name))
 
     def test_modules_of_one_adapter_are_copied(self) -> None:
         settings = {"modules_to_save": ["classifier"], "trainable_token_indices": [3], "init_weights": False}

@@ -61,6 +61,9 @@ class TestScale:
         torch.testing.assert_close(change.dense(), dense(factors, 4, 6, 0.5))
         x = torch.randn(3, 6, dtype=torch.float64)
         torch.testing.assert_close(change(x), x @ dense(factors, 4, 6, 0.5).T)
+        for wrong in (factors[:2], [torch.ones(1), *factors[1:]]):
+            with pytest.raises(ValueError, match=r"factors must have shapes \(\(4,\), \(1, 2, 4\), \(6,\)\), got"):
+                change.factors = wrong
         assert torch.equal(change.vectors[0], factors[0] / 30)
         torch.testing.assert_close(change.vectors[1], factors[1] / 30 * math.sqrt(6))
         sum(factor.sum() for factor in change.factors).backward()

@@ -121,6 +121,13 @@ class TestRoundTrips:
             assert torch.equal(fresh(X), model(X))
 
 
+def adapted_by_peft(model):
+    peft = pytest.importorskip("peft")
+    from structmat.peft import CDDConfig
+
+    return peft.get_peft_model(model, CDDConfig(target_modules=["0", "2"]))
+
+
 class WithHead(nn.Module):
     def __init__(self):
         super().__init__()
@@ -146,11 +153,13 @@ class TestTrainedBeside:
             optimizer.step()
         return model.eval()
 
+    @pytest.mark.parametrize("targets", [["body"], ["body", "head.0"]], ids=str)
     @pytest.mark.parametrize("train", [(), ["head"], ["norm", "other"], ["head.2"]], ids=str)
-    def test_outputs_and_trainable_parameters_are_the_same(self, tmp_path, train):
+    def test_outputs_and_trainable_parameters_are_the_same(self, tmp_path, train, targets):
         fresh = WithHead()
         model, x = copy.deepcopy(fresh), torch.randn(4, 6)
-        adapt(model, ["body"], train=train, init="normal")
+        for target in reversed(targets):  # the second time within what is trained
+            adapt(model, [target], train=train if target == "body" else (), init="normal")
         self.train(model)
         load_adapter(fresh, save_adapter(model, tmp_path / "folder"))
         assert torch.equal(fresh.eval()(x), model(x))
@@ -159,19 +168,40 @@ class TestTrainedBeside:
         again = save_adapter(model.requires_grad_(False), tmp_path / "again")  # frozen, for inference, say
         assert (again / WEIGHTS).read_bytes() == (tmp_path / "folder" / WEIGHTS).read_bytes()
 
-    def test_parts_of_modules_are_refused(self, tmp_path):
+    @pytest.mark.parametrize(("part", "text"), [
+        ("other", r"trains other\.bias beside the adapter.*name the module in train"),
+        ("body.base", r"trains body\.bias, of which an adapter holds the change alone"),
+    ])  # fmt: skip
+    def test_parts_of_modules_are_refused(self, tmp_path, part, text):
         model = WithHead()
         adapt(model, ["body"])
-        model.other.bias.requires_grad_()
-        with pytest.raises(ValueError, match=r"trains other\.bias beside the adapter.*name the module in train"):
+        model.get_submodule(part).bias.requires_grad_()
+        with pytest.raises(ValueError, match=text):
             save_adapter(model, tmp_path / "folder")
         assert not (tmp_path / "folder").exists()
+
+    def test_weights_shared_with_a_trained_layer_are_written(self, tmp_path):
+        tied = lambda a, b: setattr(b, "weight", a.weight)
+        model, fresh = (nn.ModuleDict({"a": nn.Embedding(5, 4), "b": nn.Linear(4, 5)}) for _ in range(2))
+        for each in (model, fresh):
+            tied(each["a"], each["b"])
+        adapt(model, ["a"], train=["b"])
+        model["b"].weight.data.add_(1)
+        load_adapter(fresh, save_adapter(model, tmp_path / "folder"))
+        assert torch.equal(fresh["a"].base.weight, model["a"].base.weight)
+
+    def test_frozen_modules_of_the_same_end_stay_frozen(self, tmp_path):
+        layers = {"a": nn.Linear(3, 3), "head": nn.Linear(3, 2), "aux": nn.ModuleDict({"head": nn.Linear(3, 2)})}
+        model, fresh = nn.ModuleDict(layers), copy.deepcopy(nn.ModuleDict(layers))
+        adapt(model, ["a"], train="head")
+        load_adapter(fresh, save_adapter(model, tmp_path / "folder"))
+        assert [p.requires_grad for p in fresh.parameters()] == [p.requires_grad for p in model.parameters()]
 
 
 class TestBothParts:
     """A folder of one part is read by the other."""
 
-    def models(self, **options):
+    def models(self, bias="none", **options):
         peft = pytest.importorskip("peft")
         from structmat.peft import CDDConfig
 
@@ -179,11 +209,11 @@ class TestBothParts:
         fresh = WithHead().eval()
         model = copy.deepcopy(fresh)
         adapt(model, ["body", "other"], train=["head"], **options)
-        config = CDDConfig(target_modules=["body", "other"], modules_to_save=["head"], **options)
+        config = CDDConfig(target_modules=["body", "other"], modules_to_save=["head"], bias=bias, **options)
         by_peft = peft.get_peft_model(copy.deepcopy(fresh), config)
         return peft, fresh, fill(model).eval(), fill(by_peft).eval()
 
-    @pytest.mark.parametrize("options", [{}, {"n_factors": 5, "block_size": 4, "alpha": 0.5, "factor_scale": 3.0}])
+    @pytest.mark.parametrize("options", [{}, {"bias": "all"}, {"n_factors": 5, "block_size": 4, "alpha": 0.5}])
     def test_there_and_back(self, tmp_path, options):
         peft, fresh, model, by_peft = self.models(**options)
         x = torch.randn(4, 6)
@@ -210,6 +240,7 @@ class TestRefusals:
         (lambda f: rewrite(f, block_size=2), "made for another model, or with other settings"),
         (lambda f: rewrite(f, alpha="a"), "alpha must be a number"),
         (lambda f: (f / CONFIG).write_text("{}"), "no complete adapter of this method: 'peft_type'"),
+        (lambda f: (f / CONFIG).write_text("{"), "no complete adapter of this method: Expecting"),
         (lambda f: (f / WEIGHTS).write_bytes((f / WEIGHTS).read_bytes()[:99]), "no complete adapter"),
         (lambda f: rewrite_tensors(f, lambda t: {k: v / 0 for k, v in t.items()}), "holds (NaN|infinity) in base"),
         (lambda f: rewrite_tensors(f, lambda t: {**t, "base_model.model.9.bias": X}), "holds 9.bias of shape"),
@@ -231,6 +262,7 @@ class TestRefusals:
         (lambda: mlp().to("meta"), "device meta: load its weights first"),
         (lambda: adapted_mlp(block_size=3).to("meta"), "device meta: load before offloading"),
         (lambda: nn.Sequential(nn.LazyLinear(3)), "lazy parameter"),
+        (lambda: adapted_by_peft(mlp()), "has no layer '0'"),
     ])  # fmt: skip
     def test_of_models_change_nothing(self, folder, model, text):
         model = model()

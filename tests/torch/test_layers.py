@@ -184,6 +184,25 @@ class Scaled(nn.Linear):
         return nn.functional.linear(x, scale * self.weight, self.bias)
 
 
+class OfAnotherClass(nn.Module):
+    """A layer with a weight (out, in) that it scales, or (in, out)."""
+
+    in_features, out_features = 7, 5
+
+    def __init__(self, transposed):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn((7, 5) if transposed else (5, 7), dtype=torch.float64))
+        self.transposed = transposed
+
+    def forward(self, x):
+        return x @ self.weight if self.transposed else x @ (2 * self.weight.T)
+
+
+class Standardised(nn.Conv2d):
+    def forward(self, x):
+        return self._conv_forward(x, self.weight - self.weight.mean(), self.bias)
+
+
 class Renamed(nn.Linear):
     def forward(self, x):
         return super().forward(x)
@@ -210,6 +229,19 @@ def test_weights_that_a_change_cannot_be_merged_into(change, text):
     for merge in (layer.to_linear, layer.merge_into_base):
         with pytest.raises(TypeError, match=text):
             merge()
+
+
+@pytest.mark.parametrize("make", [
+    lambda: CDDLinear.from_linear(OfAnotherClass(transposed=False)),
+    lambda: CDDLinear.from_linear(OfAnotherClass(transposed=True)),
+    lambda: CDDConv(Standardised(7, 5, 1)),
+])  # fmt: skip
+def test_classes_that_multiply_by_something_else_are_not_merged_into(make):
+    layer = fill(make())
+    before = layer.base.weight.clone()
+    with pytest.raises(TypeError, match="is not what it multiplies by"):
+        layer.merge_into_base()
+    assert torch.equal(layer.base.weight, before)
 
 
 def test_classes_that_multiply_by_their_weight_are_merged_into():

@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch")
 from torch import nn
 
 from structmat.torch import CDDLinear, adapt, remove_adapters
-from tests.torch.common import adapted_mlp, assert_same_state, compiler, fill, mlp, state
+from tests.torch.common import adapted_mlp, assert_same_state, compiler, fill, mlp, quietly, state
 
 TOKENS = torch.tensor([[1, 2, 3, 4], [0, 9, 10, 3]])
 
@@ -149,6 +149,12 @@ class TestRemove:
         pickle.dumps(net)
         assert not net._forward_hooks
 
+    def test_nothing_is_remembered(self, net):
+        adapt(net, ["query"], train=["norm"])
+        remove_adapters(net)
+        adapt(net, ["value"])
+        assert not any("norm" in name for name in trained(net))
+
     def test_tied_weights_merge_apart(self):
         table, head = nn.Embedding(7, 5), nn.Linear(5, 7, bias=False)
         head.weight = table.weight
@@ -196,7 +202,7 @@ class Reader(nn.Module):
 class TestNeverCalled:
     def test_the_first_forward_pass_in_training_tells(self):
         model = nn.Sequential(Reader())
-        adapt(model)
+        adapt(model, init="normal")
         x = torch.randn(2, 4)
         with warnings.catch_warnings():
             warnings.simplefilter("error")
@@ -211,6 +217,30 @@ class TestNeverCalled:
             remove_adapters(model, merge=True)
         model[0].use = True
         expected = fill(model)(x)  # it was, after all
+        remove_adapters(model, merge=True)
+        torch.testing.assert_close(model(x), expected)
+
+    def test_changes_of_zero_are_merged_all_the_same(self):
+        model = nn.Sequential(Reader())
+        adapt(model)
+        with pytest.warns(RuntimeWarning, match="did not call"):
+            model(torch.ones(2, 4))
+        remove_adapters(model, merge=True)
+
+    @pytest.mark.parametrize("compiled", ["module", "wrapper", "forward"])
+    def test_compiled_parts_are_called_and_merged(self, compiled):
+        model = nn.Sequential(mlp(dtype=torch.float32), nn.Tanh())
+        adapt(model, init="normal")
+        if compiled == "module":
+            model[0].compile(backend="eager")
+        elif compiled == "wrapper":
+            model[0] = torch.compile(model[0], backend="eager")
+        else:
+            model[0].forward = torch.compile(model[0].forward, backend="eager")
+        x = torch.randn(2, 6)
+        with quietly():  # torch warns of its own compiler
+            warnings.filterwarnings("error", "adapted layers that")
+            expected = model(x)
         remove_adapters(model, merge=True)
         torch.testing.assert_close(model(x), expected)
 
