@@ -206,11 +206,13 @@ def toeplitz_solutions(c: Any, r: Any, b: Any) -> Any:
     b = jnp.broadcast_to(b, jnp.broadcast_shapes(c.shape, r.shape, b.shape)).astype(jnp.result_type(c, b))
 
     def solve(_: Any, right: Any) -> Any:
+        # of equal rank, as vmap puts its axes in front of all
+        column, row = (v.reshape((1,) * (right.ndim - v.ndim) + v.shape) for v in (c, r))
         return jax.pure_callback(
             lambda c, r, b: solutions_on_host(np.asarray(c), np.asarray(r), np.asarray(b)),
             jax.ShapeDtypeStruct(right.shape, right.dtype),
-            c,
-            r,
+            column,
+            row,
             right,
             vmap_method="expand_dims",
         )

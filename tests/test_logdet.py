@@ -82,6 +82,19 @@ def test_few_gaps_of_a_series_leave_no_error() -> None:
     torch.testing.assert_close(first.grad, second.grad, rtol=1e-9, atol=0)
 
 
+@pytest.mark.parametrize("gaps", [4, 5])
+def test_few_gaps_of_other_matrices_are_refused(backend: Any, gaps: int) -> None:
+    """Of one with negative eigenvalues, in an odd and an even number, and of one that is not Hermitian."""
+    n = 1200
+    for last, error, text in ((-1.2, np.linalg.LinAlgError, "not positive definite"), (0.0, ValueError, "Hermitian")):
+        c = np.append([2.0, -1.2], np.zeros(n - 2))
+        c[-1] = last
+        kept = np.arange(n) % 300 >= gaps - 3
+        A = sm.Circulant(backend.asarray(c))[kept][:, kept]
+        with pytest.raises(error, match=text):
+            sm.slogdet(A)
+
+
 @pytest.mark.parametrize("name", ["noise", "gaps and noise", "no matrix near it"])
 def test_standard_errors_are_true(name: str) -> None:
     op = MATRICES[name](np.asarray)

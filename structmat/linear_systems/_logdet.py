@@ -178,18 +178,13 @@ def slogdet(
         return _finished(A, sign, log, xp.zeros_like(log), xp)
     if n_probes is None and wanted is None and (known := _exact(op, xp)) is not None:
         return _finished(A, xp.ones_like(known), known, xp.zeros_like(known), xp)
-    in_jax = library_of(xp) == "jax"
     traced = any(_is_traced(array, xp) for array in op._arrays())
     usual = min(op.shape[0], _TRACED if traced else _STEPS)
     steps = usual if max_iter is None else integer(max_iter, owner, "max_iter")
     estimates, probes = [], []
     while True:
-        signs = 2.0 * random.integers(0, 2, (count, *op.batch_shape, op.shape[0])) - 1.0
-        z = xp.astype(xp.asarray(signs, device=op.device), op.dtype)
-        with sys.modules["torch"].no_grad() if library_of(xp) == "torch" else nullcontext():
-            found = _quadrature_in_jax(op, z, steps, traced, xp) if in_jax else _quadrature(op, z, steps, xp)
-        estimates.append(constant(found, xp))
-        probes.append(z)
+        probes.append(_probes(op, count, random, xp))
+        estimates.append(_estimates(op, probes[-1], steps, traced, xp))
         estimate = _estimate(xp.concat(estimates, axis=0), xp)
         if wanted is None or traced or bool(xp.all(estimate.standard_error <= wanted)):
             break
@@ -199,6 +194,7 @@ def slogdet(
     log = estimate.logabsdet
     if traced or is_differentiated(op._arrays(), xp):
         z = xp.concat(probes, axis=0)
+        in_jax = library_of(xp) == "jax"
         log = _differentiable_in_jax(op, z, log) if in_jax else with_derivatives(op, z, log, _trace_in_torch, xp)
     return _finished(A, estimate.sign, log, estimate.standard_error, xp)
 
@@ -208,7 +204,7 @@ def _exact(op: LinearOperator, xp: Namespace) -> Array | None:
     if op.shape[0] <= _WRITTEN_OUT:
         dense = op.to_dense()
         if not _is_traced(dense, xp):
-            allowed = _ROUNDING * float(xp.finfo(dense.dtype).eps) * xp.max(xp.abs(dense))
+            allowed = _ROUNDING * float(xp.finfo(dense.dtype).eps) * xp.max(xp.abs(dense), axis=(-2, -1), keepdims=True)
             _require_hermitian(xp.all(~(xp.abs(dense - _adjoint(dense, xp)) > allowed)))
         return _by_cholesky(dense, xp)
     whole, chosen = op._whole()
@@ -216,10 +212,25 @@ def _exact(op: LinearOperator, xp: Namespace) -> Array | None:
     if missing is None or len(missing) * missing.size > _GAPS:
         return None
     try:
-        log, inverse = whole._slogdet(xp)[1], whole._inv(xp)
+        (sign, log), inverse = whole._slogdet(xp), whole._inv(xp)
+        log = log + _by_cholesky(Submatrix(inverse, missing, missing).to_dense(), xp)
     except (NotImplementedError, np.linalg.LinAlgError):
         return None
-    return log + _by_cholesky(Submatrix(inverse, missing, missing).to_dense(), xp)
+    return _checked(op, xp.where(real_part(sign, xp) > 0, log, xp.full_like(log, float("nan"))), xp)
+
+
+def _checked(op: LinearOperator, log: Array, xp: Namespace) -> Array:
+    """Return the logarithm of a matrix that is Hermitian, and positive definite as far as some Lanczos steps tell."""
+    z = _probes(op, 2, np.random.default_rng(0), xp)
+    if _is_traced(log, xp):
+        from structmat.linear_systems import _jax_solvers  # noqa: PLC0415  # JAX is there already
+
+        values, _, hermitian = _jax_solvers.quadrature(op, z, _TRACED, quadrature_of_steps)
+        return xp.where(hermitian & xp.all(xp.isfinite(values), axis=0), log, xp.full_like(log, float("nan")))
+    with suppress(ConvergenceError):
+        _estimates(op, z, _TRACED, False, xp)
+    _require_positive(log, xp)
+    return log
 
 
 def _by_cholesky(dense: Array, xp: Namespace) -> Array:
@@ -262,8 +273,21 @@ def _known_logs(near: Nearest, values: Array, z: Array, xp: Namespace) -> Array:
     return inner(wide, near.having(xp.log(values))._matvec(wide, xp), xp)
 
 
+def _probes(op: LinearOperator, count: int, random: np.random.Generator, xp: Namespace) -> Array:
+    signs = 2.0 * random.integers(0, 2, (count, *op.batch_shape, op.shape[0])) - 1.0
+    return xp.astype(xp.asarray(signs, device=op.device), op.dtype)
+
+
+def _estimates(op: LinearOperator, z: Array, steps: int, traced: bool, xp: Namespace) -> Array:
+    """Return an estimate of the logarithm of the determinant for each probe, without derivatives."""
+    with sys.modules["torch"].no_grad() if library_of(xp) == "torch" else nullcontext():
+        in_jax = library_of(xp) == "jax"
+        found = _quadrature_in_jax(op, z, steps, traced, xp) if in_jax else _quadrature(op, z, steps, xp)
+    return constant(found, xp)
+
+
 def _quadrature(op: LinearOperator, z: Array, steps: int, xp: Namespace) -> Array:
-    """Return an estimate of the logarithm of the determinant for each probe; JAX makes all steps."""
+    """Return the estimates by as many steps as they need; JAX makes all steps."""
     _require_hermitian(is_nearly_hermitian(op, z, xp))
     shift, root = preconditioned(op, z, xp)
     op, root = op.prepare(), None if root is None else root.prepare()

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.linalg
 
 import structmat as sm
 from tests import backends
@@ -79,6 +80,21 @@ def test_vmap_over_operators_and_vectors() -> None:
     np.testing.assert_allclose(shared, stack.matvec(x[0]), atol=1e-12)
     made = jax.vmap(lambda c: sm.Circulant(c).inv())(x)
     assert made.batch_shape == (4,)
+
+
+@pytest.mark.parametrize("count", [2, 5])
+def test_vmap_over_toeplitz_systems(count: int) -> None:
+    rng = np.random.default_rng(1)
+    c, b = rng.standard_normal((2, 6)), rng.standard_normal((2, 6, count))
+    c[:, 0] = 9
+    expected = np.linalg.solve(np.stack([scipy.linalg.toeplitz(v) for v in c]), b)
+    solve = lambda v, w: sm.Toeplitz(v).solve(w)
+    np.testing.assert_allclose(jax.vmap(solve)(jnp.asarray(c), jnp.asarray(b)), expected, atol=1e-12)
+    nested = jax.vmap(lambda v, w: jax.vmap(lambda u: solve(v, u), in_axes=1, out_axes=1)(w))
+    np.testing.assert_allclose(nested(jnp.asarray(c), jnp.asarray(b)), expected, atol=1e-12)
+    mapped = jax.vmap(jax.grad(lambda v, w: solve(v, w).sum()))(jnp.asarray(c), jnp.asarray(b))
+    single = [jax.grad(lambda v, w: solve(v, w).sum())(*map(jnp.asarray, pair)) for pair in zip(c, b, strict=True)]
+    np.testing.assert_allclose(mapped, single, atol=1e-12)
 
 
 def test_scan_with_an_operator_as_carry() -> None:
