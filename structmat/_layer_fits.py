@@ -30,10 +30,8 @@ __all__ = [
     "PREFIX",
     "REQUIRES",
     "WEIGHTS",
-    "Difference",
+    "Change",
     "LayerTask",
-    "Stored",
-    "changed_weights",
     "config_bytes",
     "exact_targets",
     "factor_key",
@@ -57,33 +55,32 @@ REQUIRES = 'pip install "structmat[peft]"; import structmat.peft'
 
 
 @dataclass(frozen=True)
-class Difference:
-    """A tuned weight minus its base."""
+class Change:
+    """A tuned weight minus its base; without a base, a change that stands in a file."""
 
     tuned: Entry
-    base: Entry
+    base: Entry | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
         return self.tuned.shape
 
-    @property
-    def dtype(self) -> str:
-        return self.tuned.dtype
-
-    def check(self, *, cast: bool) -> None:
-        """Refuse weights that do not go together; `cast` lets their dtypes differ."""
-        for entry in (self.base, self.tuned):
+    def check(self, *, cast: bool = False) -> None:
+        """Refuse what cannot be read, and weights that do not go together; `cast` lets their dtypes differ."""
+        for entry in filter(None, (self.base, self.tuned)):
             entry.check_floats()
-        if self.tuned.shape != self.base.shape:
-            raise CheckpointError(f"{self.tuned} has shape {self.tuned.shape}, but {self.base} has {self.base.shape}")
-        if self.tuned.dtype != self.base.dtype and not cast:
-            text = f"{self.tuned} has dtype {self.tuned.dtype}, but {self.base} has {self.base.dtype}"
+        base = self.base or self.tuned
+        if self.tuned.shape != base.shape:
+            raise CheckpointError(f"{self.tuned} has shape {self.tuned.shape}, but {base} has {base.shape}")
+        if self.tuned.dtype != base.dtype and not cast:
+            text = f"{self.tuned} has dtype {self.tuned.dtype}, but {base} has {base.dtype}"
             raise CheckpointError(f"{text}; the option cast takes them so")
 
     @np.errstate(over="ignore", invalid="ignore")  # infinity and NaN are refused by whoever asks
     def matrix(self) -> NDArray[Any]:
         """Return the change; one whole matrix is held, and a few rows of the other."""
+        if self.base is None:
+            return self.tuned.read()
         wide = "float64" if "float64" in {self.tuned.dtype, self.base.dtype} else "float32"
         change = np.empty(self.shape, wide)
         for rows, part in self.tuned.chunks():
@@ -97,37 +94,11 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Stored:
-    """A change that stands in a file."""
-
-    entry: Entry
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.entry.shape
-
-    @property
-    def dtype(self) -> str:
-        return self.entry.dtype
-
-    def check(self) -> None:
-        """Refuse what cannot be read."""
-        self.entry.check_floats()
-
-    def matrix(self) -> NDArray[Any]:
-        """Return the change."""
-        return self.entry.read()
-
-    def __str__(self) -> str:
-        return str(self.entry)
-
-
-@dataclass(frozen=True)
 class LayerTask:
     """The fit of the change of one layer."""
 
     name: str
-    change: Difference | Stored
+    change: Change
     transposed: bool = False
     """Whether the change is stored as inputs by outputs."""
     n_factors: int = 3
@@ -142,8 +113,8 @@ class LayerTask:
         """Entries of the matrix, to which the time is roughly proportional."""
         return float(math.prod(self.change.shape))
 
-    def run(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-        """Read, fit and compare; return the errors and sizes, and the vectors by their place in the product."""
+    def run(self) -> tuple[dict[str, Any], dict[str, Any], dict[str, NDArray[Any]]]:
+        """Read, fit and compare; return what rows say of the fit and of the SVD, and the vectors by their place."""
         matrix = self.change.matrix()
         if matrix.ndim != 2:
             raise CheckpointError(f"{self.change} must be a matrix, got shape {matrix.shape}")
@@ -153,31 +124,25 @@ class LayerTask:
             matrix = np.ascontiguousarray(matrix.T)
         moment = None if self.input_second_moment is None else self.input_second_moment.read()
         rows, cols = matrix.shape
-        values: dict[str, Any] = {"name": self.name, "rows": rows, "cols": cols, "dtype": self.change.dtype}
         if not matrix.any():
-            return {**values, "norm": 0.0, "error": 0.0, "n_parameters": 0}, {}
+            nothing = {"n_parameters": 0, "error": 0.0}
+            return {"rows": rows, "cols": cols, "norm": 0.0, "stopped": "completed", **nothing}, nothing, {}
         try:
             layout = CDDLayout((rows, cols), self.n_factors, self.block_size, owner="fit_cdd")
-            values |= {"n_parameters": layout.n_parameters, "block_size": layout.block_size}
-            ((used, errors),) = baseline_errors(
-                matrix, [layout.n_parameters], names=["truncated-svd"], input_second_moment=moment
-            ).values()
-            values |= {"svd_parameters": int(used[0]), "svd_error": float(errors[0])}
-            values["norm"] = weighted_norm(matrix, moment)
-            if math.isinf(values["norm"]):
+            options: dict[str, Any] = {"input_second_moment": moment}
+            most = [layout.n_parameters]
+            ((used, errors),) = baseline_errors(matrix, most, names=["truncated-svd"], **options).values()
+            norm = weighted_norm(matrix, moment)
+            if math.isinf(norm):
                 raise CheckpointError(f"{self.change}: the norm of the change overflows")
-            result = fit_cdd(
-                matrix,
-                self.n_factors,
-                block_size=layout.block_size,
-                input_second_moment=moment,
-                rng=unit_rng(self.rng, self.name),
-                time_limit=self.time_limit,
-            )
+            options |= {"rng": unit_rng(self.rng, self.name), "time_limit": self.time_limit}
+            result = fit_cdd(matrix, self.n_factors, block_size=layout.block_size, **options)
         except ValueError as error:
             raise CheckpointError(f"{self.change}: {error}") from error
         vectors = {str(i): to_numpy(v) for i, v in enumerate(layout.vectors_of(result.operator))}
-        return {**values, "error": result.error, "stopped": result.stopped}, vectors
+        fit = {"n_parameters": layout.n_parameters, "error": result.error, "stopped": result.stopped}
+        svd = {"n_parameters": int(used[0]), "error": float(errors[0])}
+        return {"rows": rows, "cols": cols, "norm": norm, **fit}, svd, vectors
 
 
 def weighted_norm(matrix: NDArray[Any], moment: NDArray[Any] | None) -> float:
@@ -192,11 +157,6 @@ def weighted_norm(matrix: NDArray[Any], moment: NDArray[Any] | None) -> float:
         weighted = scaled if moment is None else scaled * moment if moment.ndim == 1 else scaled @ moment
         total += float(np.vdot(scaled, weighted).real)
     return largest * math.sqrt(max(total, 0.0))
-
-
-def changed_weights(pairs: Iterable[tuple[Entry, Entry]]) -> list[str]:
-    """Return the names of those tuned weights that differ from their base, a few rows at a time."""
-    return [tuned.key for tuned, base in pairs if not tuned.equals(base)]
 
 
 def unit_rng(rng: int, key: str) -> np.random.Generator:

@@ -321,10 +321,9 @@ def curve(
             callback=partial(show_curve, line),
             on_interrupt="return",
         )
-    files = {"plot": plot and str(plot)}
-    with _output.printed(
-        partial(_output.print_json, {**found.to_dict(), **files}) if o.json else partial(_output.say_lines, repr(found))
-    ):
+    everything = {**found.to_dict(), "plot": plot and str(plot)}
+    show = partial(_output.print_json, everything) if o.json else partial(_output.say_lines, repr(found))
+    with _output.printed(show):
         if plot is not None:
             _draw(lambda module: module.draw_curve(found).figure, plot, force=o.force)
     if found.stopped == "interrupted":
@@ -388,11 +387,9 @@ def fit_checkpoint(
         )
     totals = {"error": study.total_error(), "svd_error": study.total_error("truncated-svd")}
     title = f"{options.tuned or delta}: CDD with {n_factors} factors, adapter in {out}"
-    with _output.printed(
-        partial(_output.print_json, {"out": str(out), **totals, **asdict(study)})
-        if options.json
-        else partial(_output.print_checkpoint, title, study)
-    ):
+    everything = {"out": str(out), **totals, **asdict(study)}
+    text = partial(_output.print_checkpoint, title, study)
+    with _output.printed(partial(_output.print_json, everything) if options.json else text):
         _draw(lambda _: study.plot().figure, out / "results.png", force=True)
 
 
@@ -443,16 +440,13 @@ def sweep(
             workers=options.workers,
             callback=callback,
         )
-    with _output.printed(
-        partial(_output.print_json, {"out": str(out), **asdict(study)})
-        if options.json
-        else partial(_output.print_means, study, f"table and figure: {out}")
-    ):
+    text = partial(_output.print_means, study, f"table and figure: {out}")
+    with _output.printed(partial(_output.print_json, {"out": str(out), **asdict(study)}) if options.json else text):
         if study.rows:
             _draw(lambda _: study.plot().figure, out / "results.png", force=True)
     if study.failed:
-        key, text = next(iter(study.failed.items()))
-        raise RuntimeError(f"{len(study.failed)} of {len(study.failed) + len(study.rows)} units failed: {key}: {text}")
+        key, why = next(iter(study.failed.items()))
+        raise RuntimeError(f"{len(study.failed)} of {len(study.failed) + len(study.rows)} units failed: {key}: {why}")
 
 
 @app.command

@@ -144,13 +144,8 @@ def print_description(description: dict[str, Any]) -> None:
     facts = {name: value for name, value in description.items() if name not in {"tensors", "metadata", "fit"}}
     facts |= {f"fit: {name}": value for name, value in fit.items()} | {f"note: {k}": v for k, v in metadata.items()}
     for name, value in facts.items():
-        text = (
-            " x ".join(map(str, value))
-            if isinstance(value, list)
-            else f"{value:,}"
-            if isinstance(value, int)
-            else value
-        )
+        shown = f"{value:,}" if isinstance(value, int) else value
+        text = " x ".join(map(str, value)) if isinstance(value, list) else shown
         if text not in {None, ""}:
             say(f"{name.replace('_', ' '):<18} {text}")
     lines = [[name, " x ".join(map(str, held["shape"])) or "scalar", held["dtype"]] for name, held in tensors.items()]

@@ -30,6 +30,8 @@ from structmat._files import one_line
 __all__ = ["Progress", "read_records", "run"]
 
 _TABLE, _LOCK = "results.jsonl", ".lock"
+_controller = cache(ThreadpoolController)
+"""Limits the threads of linear algebra; to find its libraries takes a while."""
 _FAULTS = (ValueError, ArithmeticError, OSError, MemoryError)
 """What a unit of work may fail by without ending the others."""
 _SHOWN = 6
@@ -241,12 +243,6 @@ def _attempt(function: Callable[[Any], Any], key: str, unit: Any) -> tuple[str, 
             return key, function(unit), ""
     except _FAULTS as error:
         return key, None, one_line(error)
-
-
-@cache
-def _controller() -> ThreadpoolController:
-    """Return what limits the threads of linear algebra; to find its libraries takes a while."""
-    return ThreadpoolController()
 
 
 def _close(running: Any) -> None:

@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from structmat._array_tools import ArgumentValueError
 from structmat._checkpoint import Checkpoint, CheckpointError, Entry
 from structmat._files import unwrapped
-from structmat._layer_fits import PREFIX, Difference, Stored
+from structmat._layer_fits import PREFIX, Change
 
-__all__ = ["Plan", "plan_delta", "plan_pair"]
+__all__ = ["Plan", "is_found", "plan_delta", "plan_pair"]
 
 _WEIGHT = ".weight"
 """How the names of weights of linear layers end."""
@@ -29,7 +30,7 @@ _CONV1D = re.compile(r"(.*\.)?(c_attn|c_proj|c_fc|q_attn)")
 class Plan:
     """Layers to fit, and the rest."""
 
-    changes: dict[str, Difference | Stored] = field(default_factory=dict)
+    changes: dict[str, Change] = field(default_factory=dict)
     """By path of the module."""
     transposed: set[str] = field(default_factory=set)
     """Modules whose weight is stored as inputs by outputs."""
@@ -48,14 +49,14 @@ class Plan:
     modules: set[str] | None = None
     """All modules of the model that have weights, and those around them; None where only some are known."""
 
-    def add(self, name: str, change: Difference | Stored, **options: bool) -> None:
+    def add(self, name: str, change: Change, *, cast: bool = False) -> None:
         """Take in a layer that is to be fitted, or what is wrong with it."""
         if name in self.changes:
             self.faults[name] = f"{change} and {self.changes.pop(name)} are both the change of {name}"
         if name in self.faults:
             return
         try:
-            change.check(**options)
+            change.check(cast=cast)
         except CheckpointError as error:
             self.faults[name] = str(error)
         else:
@@ -81,7 +82,7 @@ def plan_pair(base_path: Path, tuned_path: Path, targets: str | None, *, cast: b
             plan.seen.append(name)
         fitted = matrix and key not in tied[tuned] and _is_target(name, targets)
         if before is not None and fitted:
-            plan.add(name, Difference(after, before), cast=cast)
+            plan.add(name, Change(after, before), cast=cast)
         elif before is not None:
             plan.pairs.append((after, before))
         elif fitted:
@@ -113,7 +114,7 @@ def plan_delta(path: Path, targets: str | None) -> Plan:
         if len(entry.shape) == 2:
             plan.seen.append(name)
         if len(entry.shape) == 2 and _is_target(name, targets):
-            plan.add(name, Stored(entry))
+            plan.add(name, Change(entry))
         else:
             plan.left_out.append(key)
     return plan
@@ -121,7 +122,16 @@ def plan_delta(path: Path, targets: str | None) -> Plan:
 
 def _is_target(name: str, targets: str | None) -> bool:
     """Return whether a module is to be fitted: a regular expression is found in its path; without, embeddings not."""
-    return _EMBEDDING.fullmatch(name) is None if targets is None else re.search(targets, name) is not None
+    return _EMBEDDING.fullmatch(name) is None if targets is None else is_found(targets, name)
+
+
+def is_found(targets: str, name: str) -> bool:
+    """Return whether a regular expression is found in a name."""
+    try:
+        return re.search(targets, name) is not None
+    except re.error as error:
+        text = f"must be a regular expression, got {targets!r}: {error}"
+        raise ArgumentValueError("studies", "targets", text) from error
 
 
 def _module_of(key: str) -> str:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -19,12 +18,12 @@ from structmat._arguments import as_matrix, integer, non_negative, one_of, side_
 from structmat._array_tools import ArgumentError, ArgumentTypeError, ArgumentValueError
 from structmat._checkpoint import CheckpointError
 from structmat._files import natural_key
-from structmat._layer_fits import Difference, weighted_norm
+from structmat._layer_fits import Change, weighted_norm
 from structmat.fit import BASELINES, baseline_errors, fit_cdd
 from structmat.io import describe, load_matrix
 from structmat.operators import CDDLayout
 from structmat.studies._engine import Progress, run
-from structmat.studies._plans import plan_pair
+from structmat.studies._plans import is_found, plan_pair
 from structmat.studies._study import Study, rows_of
 
 if TYPE_CHECKING:
@@ -35,17 +34,6 @@ if TYPE_CHECKING:
 __all__ = ["changes", "matrices", "sweep"]
 
 _METHODS = ("cdd", *BASELINES)
-
-
-class _Matrix(Protocol):
-    """One matrix, read in the process that needs it."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Known before it is read."""
-
-    def matrix(self) -> NDArray[Any]:
-        """Return it."""
 
 
 @dataclass(frozen=True)
@@ -61,13 +49,14 @@ class _InFile:
 @dataclass(frozen=True)
 class _Held:
     array: NDArray[Any]
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.array.shape
+    shape = property(lambda self: self.array.shape)
 
     def matrix(self) -> NDArray[Any]:
         return self.array
+
+
+_Matrix: TypeAlias = Change | _InFile | _Held
+"""One matrix, of known shape, read in the process that needs it."""
 
 
 @dataclass(frozen=True)
@@ -178,7 +167,7 @@ def sweep(
     left_out: Counter[str] = Counter()
     for layer, source in _sources(layers).items():
         matrix = source.matrix()
-        if isinstance(source, Difference) and not matrix.any():
+        if isinstance(source, Change) and not matrix.any():
             left_out[f"{layer} does not change"] += 1
             continue
         digest = hashlib.sha256(f"{matrix.dtype.str} {matrix.shape}".encode())
@@ -243,7 +232,8 @@ def matrices(*files: str | os.PathLike[str], targets: str | None = None) -> dict
         for name, shape in shapes.items():
             single = description["format"] == "npy"
             full = path.stem if single else f"{path.stem}/{name}"
-            if len(shape) != 2 or min(shape) == 0 or not _is_wanted(path.stem if single else name, targets):
+            wanted = targets is None or is_found(targets, (path.stem if single else name).removesuffix(".weight"))
+            if len(shape) != 2 or min(shape) == 0 or not wanted:
                 continue
             if full in found:
                 raise ArgumentValueError("matrices", None, f"two matrices are called {full}: rename one of the files")
@@ -301,14 +291,6 @@ def changes(
     return {name: plan.changes[name] for name in sorted(plan.changes, key=natural_key)}
 
 
-def _is_wanted(name: str, targets: str | None) -> bool:
-    try:
-        return targets is None or re.search(targets, name.removesuffix(".weight")) is not None
-    except re.error as error:
-        text = f"must be a regular expression, got {targets!r}: {error}"
-        raise ArgumentValueError("sweep", "targets", text) from error
-
-
 def _sources(layers: Mapping[str, Any]) -> dict[str, _Matrix]:
     if not isinstance(layers, Mapping):
         raise ArgumentTypeError("sweep", "layers", f"must be matrices by name, got {layers!r}")
@@ -347,34 +329,17 @@ def _approximate(unit: _Unit) -> dict[str, Any]:
     matrix = matrix.astype(np.result_type(matrix.dtype, np.float32), copy=False)
     rows, cols = matrix.shape
     stopped = "completed"
+    options: dict[str, Any] = {"input_second_moment": unit.moment}
     if unit.method == "cdd":
-        result = fit_cdd(
-            matrix,
-            unit.n_factors,
-            block_size=unit.block_size,
-            input_second_moment=unit.moment,
-            rng=unit.seed,
-            time_limit=unit.time_limit,
-        )
+        options |= {"block_size": unit.block_size, "rng": unit.seed, "time_limit": unit.time_limit}
+        result = fit_cdd(matrix, unit.n_factors, **options)
         n_parameters, error, stopped = result.n_parameters, result.error, result.stopped
     else:
         most = CDDLayout((rows, cols), unit.n_factors, unit.block_size).n_parameters
-        best = baseline_errors(matrix, [most], names=[unit.method], input_second_moment=unit.moment)
+        best = baseline_errors(matrix, [most], names=[unit.method], **options)
         ((used, errors),) = best.values()
         n_parameters, error = int(used[0]), float(errors[0])
-    row = {
-        "layer": unit.layer,
-        "rows": rows,
-        "cols": cols,
-        "norm": weighted_norm(matrix, unit.moment),
-        "weighted": unit.moment is not None,
-        "method": unit.method,
-        "n_factors": unit.n_factors,
-        "block_size": unit.block_size,
-        "seed": unit.seed,
-        "n_parameters": n_parameters,
-        "error": error,
-        "stopped": stopped,
-        "seconds": time.perf_counter() - begun,
-    }
-    return {"rows": [row]}
+    row = {name: getattr(unit, name) for name in ("layer", "method", "n_factors", "block_size", "seed")}
+    row |= {"rows": rows, "cols": cols, "norm": weighted_norm(matrix, unit.moment), "weighted": unit.moment is not None}
+    row |= {"n_parameters": n_parameters, "error": error, "stopped": stopped}
+    return {"rows": [{**row, "seconds": time.perf_counter() - begun}]}

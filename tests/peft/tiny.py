@@ -23,6 +23,7 @@ QUIET = [
 SIZES = dict(hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2)
 VOCABULARY = 40
 
+_IDS = dict(pad_token_id=0, bos_token_id=1, eos_token_id=2)
 _TEXT = dict(vocab_size=VOCABULARY, max_position_embeddings=32)
 
 
@@ -32,32 +33,13 @@ def config(name: str) -> Any:
     if name == "vit":
         return transformers.ViTConfig(**SIZES, image_size=8, patch_size=4, num_labels=3)
     if name == "llama":
-        return transformers.LlamaConfig(
-            **SIZES, **_TEXT, num_key_value_heads=1, pad_token_id=0, bos_token_id=1, eos_token_id=2
-        )
+        return transformers.LlamaConfig(**SIZES, **_TEXT, **_IDS, num_key_value_heads=1)
     if name == "gpt2":
-        return transformers.GPT2Config(
-            vocab_size=VOCABULARY,
-            n_positions=32,
-            n_embd=16,
-            n_layer=2,
-            n_head=2,
-            pad_token_id=0,
-            bos_token_id=1,
-            eos_token_id=2,
-            tie_word_embeddings=False,
-        )
+        sizes = dict(n_positions=32, n_embd=16, n_layer=2, n_head=2)
+        return transformers.GPT2Config(vocab_size=VOCABULARY, **sizes, **_IDS, tie_word_embeddings=False)
     assert name == "t5"
-    return transformers.T5Config(
-        vocab_size=VOCABULARY,
-        d_model=16,
-        d_kv=8,
-        d_ff=24,
-        num_layers=2,
-        num_heads=2,
-        pad_token_id=0,
-        decoder_start_token_id=0,
-    )
+    sizes = dict(d_model=16, d_kv=8, d_ff=24, num_layers=2, num_heads=2)
+    return transformers.T5Config(vocab_size=VOCABULARY, **sizes, pad_token_id=0, decoder_start_token_id=0)
 
 
 CLASSES = {

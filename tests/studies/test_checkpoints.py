@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 import structmat as sm
 from structmat import _checkpoint
 from structmat._checkpoint import Checkpoint, CheckpointError
-from structmat._layer_fits import Difference, LayerTask, unit_rng
+from structmat._layer_fits import Change, LayerTask, unit_rng
 from structmat.fit import fit_cdd
 from structmat.studies import fit_checkpoint, load_study
 from tests.studies import checkpoints
@@ -221,11 +221,11 @@ def test_a_layer_takes_the_memory_of_a_few_matrices(tmp_path, monkeypatch):
     for name, tensor in (("base", base), ("tuned", base + change)):
         save_file({"w": torch.from_numpy(tensor)}, tmp_path / f"{name}.safetensors")
     tuned, before = (Checkpoint(tmp_path / f"{name}.safetensors").entry("w") for name in ("tuned", "base"))
-    task = LayerTask("w", Difference(tuned, before))
+    task = LayerTask("w", Change(tuned, before))
     task.run()  # what is imported on first use is not the layer's
     tracemalloc.start()
     try:
-        values, _ = task.run()
+        values, *_ = task.run()
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -266,9 +266,8 @@ def test_bad_weights_are_told_by_file_and_key_or_skipped(tmp_path, whole, bad):
 
 
 def test_other_dtypes_on_demand(tmp_path):
-    base, tuned = checkpoints.weights()
-    tuned = {key: weight.half() for key, weight in tuned.items()}
-    sources = {name: checkpoints.write(tmp_path / name, w) for name, w in (("base", base), ("tuned", tuned))}
+    sources = checkpoints.make(tmp_path)
+    checkpoints.write(sources["tuned"], {key: weight.half() for key, weight in checkpoints.weights()[1].items()})
     study = fit_checkpoint(tmp_path / "out", **sources, cast=True, targets="attn")
     assert study.total_error() < 1e-3
     assert not study.failed

@@ -182,5 +182,5 @@ def test_a_run_that_was_ended_at_any_moment_ends_as_one_that_was_not(tmp_path, f
 def test_a_scheduler_that_is_not_there_is_one_line(tmp_path, files, capsys):
     pytest.importorskip("distributed")
     assert main([*arguments("sweep", files, tmp_path / "out", 1), "--scheduler", "tcp://127.0.0.1:9"]) == 1
-    told = capsys.readouterr().err
-    assert told == "structmat sweep: error: --scheduler: there is no Dask scheduler at tcp://127.0.0.1:9\n"
+    told = "structmat sweep: error: --scheduler: there is no Dask scheduler at tcp://127.0.0.1:9\n"
+    assert capsys.readouterr().err == told

@@ -79,8 +79,7 @@ def test_tables_and_means_agree_with_the_rows(tmp_path, study):
         assert mean.error == pytest.approx(np.mean([row["error"] for row in chosen]))
         assert mean.share == pytest.approx(np.mean([row["n_parameters"] / row["rows"] / row["cols"] for row in chosen]))
     norms = [np.linalg.norm(W) for W in LAYERS.values()]
-    one = Study(tuple(row for row in study.rows if row["method"] == "monarch"))
-    one = Study(one.rows[::2])
+    one = Study(tuple(row for row in study.rows if row["method"] == "monarch")[::2])
     left = np.hypot(*(row["error"] * row["norm"] for row in one.rows))
     assert one.total_error("monarch") == pytest.approx(left / np.hypot(*norms))
     assert "Study of 2 layers, 28 rows" in repr(study)
