@@ -4,6 +4,7 @@
 - `_study`: `Study`, the table that a study ends with
 - `_checkpoint`: `fit_checkpoint`, from a tuned model to an adapter
 - `_plans`: which layers of files it fits
+- `_models`: which modules these are the weights of
 - `_sweep`: `sweep`, many matrices by many methods with many settings
 """
 

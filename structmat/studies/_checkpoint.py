@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from structmat._arguments import integer, non_negative, odd_factors, side_of_blocks
-from structmat._array_tools import ArgumentValueError
+from structmat._array_tools import ArgumentValueError, warn_caller
 from structmat._checkpoint import Checkpoint, CheckpointError, Entry
 from structmat._files import atomic_write, first_names, natural_key
 from structmat._layer_fits import CONFIG, WEIGHTS, LayerTask, config_bytes, exact_targets, weights_bytes
 from structmat.operators import CDDLayout
 from structmat.studies._engine import Progress, run
+from structmat.studies._models import model_of
 from structmat.studies._plans import Plan, plan_delta, plan_pair
 from structmat.studies._study import Study, rows_of
 
@@ -96,6 +97,12 @@ def fit_checkpoint(  # noqa: C901  # checks first
     OSError
         If a file cannot be read or written, or another run is active in the folder.
 
+    Warns
+    -----
+    RuntimeWarning
+        If config.json names a model that the installed version of transformers, if any, cannot build. Names of weights
+        are then taken for paths of modules, which they are for most models.
+
     Notes
     -----
     A worker holds one change, one or two copies of it and a few more rows.
@@ -148,6 +155,7 @@ def fit_checkpoint(  # noqa: C901  # checks first
         "study": "fit-checkpoint",
         "files": plan.checksums,
         "input_second_moment": None if input_second_moment is None else Checkpoint(input_second_moment).checksum(),
+        "model": plan.model,
         "stored_by_inputs": sorted(plan.transposed),
         **options,
     }
@@ -194,7 +202,11 @@ def _plan(base: Any, tuned: Any, delta: Any, targets: str | None, *, cast: bool)
     given = {"base": base, "tuned": tuned, "delta": delta}
     named = [name for name, path in given.items() if path is not None]
     if named == ["base", "tuned"]:
-        return plan_pair(Path(base), Path(tuned), targets, cast=cast)
+        model = model_of(Path(tuned), Path(base))
+        if model.problem:
+            text = "names of weights are taken for paths of modules: see that PEFT adapts every layer"
+            warn_caller(f"{_OWNER}: {model.problem}; {text}", RuntimeWarning)
+        return plan_pair(Path(base), Path(tuned), targets, model, cast=cast)
     if named == ["delta"]:
         return plan_delta(Path(delta), targets)
     text = f"base and tuned, or delta alone, must be given, got {', '.join(named) or 'none'}"

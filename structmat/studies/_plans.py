@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,16 +12,16 @@ from structmat._array_tools import ArgumentValueError
 from structmat._checkpoint import Checkpoint, CheckpointError, Entry
 from structmat._files import unwrapped
 from structmat._layer_fits import PREFIX, Change
+from structmat.studies._models import Model
 
 __all__ = ["Plan", "is_found", "plan_delta", "plan_pair"]
 
 _WEIGHT = ".weight"
 """How the names of weights of linear layers end."""
-_EMBEDDING = re.compile(r"(.*\.)?([^.]*embed[^.]*|wte|wpe|shared)(\.\d+)?", re.IGNORECASE)
-"""Modules whose matrix is a table that is looked up, not a linear layer."""
-_CONV1D_MODELS = {"decision_transformer", "gpt2", "imagegpt", "openai-gpt"}
+_EMBEDDING = re.compile(r"(.*\.)?([^.]*embed[^.]*|wte|wpe|shared|relative_attention_bias)(\.\d+)?", re.IGNORECASE)
+"""Modules whose matrix is a table that is looked up, not a linear layer, in models that are not known."""
 _CONV1D = re.compile(r"(.*\.)?(c_attn|c_proj|c_fc|q_attn)")
-"""Modules of these models of transformers that store their weight as inputs by outputs."""
+"""Modules that store their weight as inputs by outputs in some models of transformers."""
 
 
 @dataclass
@@ -46,6 +44,8 @@ class Plan:
     """What tells these checkpoints from others, by what they are for."""
     seen: list[str] = field(default_factory=list)
     """Modules that could be fitted."""
+    model: str | None = None
+    """What knows the modules."""
     modules: set[str] | None = None
     """All modules of the model that have weights, and those around them; None where only some are known."""
 
@@ -63,24 +63,27 @@ class Plan:
             self.changes[name] = change
 
 
-def plan_pair(base_path: Path, tuned_path: Path, targets: str | None, *, cast: bool) -> Plan:  # noqa: C901
-    """Plan the fit of a tuned checkpoint minus its base."""
-    base, tuned = _located(base_path), _located(tuned_path)
-    plan = Plan(base=str(base_path), checksums={"base": base.checksum(), "tuned": tuned.checksum()})
-    plan.modules = {path[: dot.start()] for path in map(unwrapped, tuned) for dot in re.finditer(r"\.", path)}
+def plan_pair(old: Path, new: Path, targets: str | None, model: Model, *, cast: bool) -> Plan:  # noqa: C901
+    """Plan the fit of a tuned checkpoint minus its base, by what is known of their model."""
+    base, tuned = _located(old), _located(new)
+    checksums = {"base": base.checksum(), "tuned": tuned.checksum()}
+    plan = Plan(base=str(old), checksums=checksums, model=model.name, modules=model.modules)
+    if plan.modules is None:
+        plan.modules = {path[: dot.start()] for path in map(unwrapped, tuned) for dot in re.finditer(r"\.", path)}
     tied = {side: _tied(side) if targets is None else set() for side in (base, tuned)}
     partners = base.partners(tuned)
     for key in tuned:
-        name, matrix = _module_of(key), False
+        layer = model.layer_of(key)
+        name, fitted = layer or _module_of(key), False
         try:
             after = tuned.entry(key)
             before = base.entry(partners[key]) if key in partners else None
         except CheckpointError as error:
             plan.faults[name] = str(error)
             continue
-        if matrix := key.endswith(_WEIGHT) and len(after.shape) == 2:
+        if layer and len(after.shape) == 2:
             plan.seen.append(name)
-        fitted = matrix and key not in tied[tuned] and _is_target(name, targets)
+            fitted = key not in tied[tuned] and _is_target(name, targets, model)
         if before is not None and fitted:
             plan.add(name, Change(after, before), cast=cast)
         elif before is not None:
@@ -89,10 +92,10 @@ def plan_pair(base_path: Path, tuned_path: Path, targets: str | None, *, cast: b
             plan.faults[name] = f"{after}: {base.path} has no such weight"
         else:
             plan.left_out.append(key)
-    plan.transposed = _stored_by_inputs(plan, tuned, {*_model_types(tuned_path), *_model_types(base_path)})
+    plan.transposed = _stored_by_inputs(plan, tuned, model)
     for key in set(base) - set(partners.values()) - tied[base]:
-        name = _module_of(key)
-        if not key.endswith(_WEIGHT) or not _is_target(name, targets):
+        name = model.layer_of(key)
+        if not name or not _is_target(name, targets, model):
             continue
         if key in base.faults:
             plan.faults[name] = base.faults[key]
@@ -113,16 +116,18 @@ def plan_delta(path: Path, targets: str | None) -> Plan:
         entry = deltas.entries[key]
         if len(entry.shape) == 2:
             plan.seen.append(name)
-        if len(entry.shape) == 2 and _is_target(name, targets):
+        if len(entry.shape) == 2 and _is_target(name, targets, Model()):
             plan.add(name, Change(entry))
         else:
             plan.left_out.append(key)
     return plan
 
 
-def _is_target(name: str, targets: str | None) -> bool:
+def _is_target(name: str, targets: str | None, model: Model) -> bool:
     """Return whether a module is to be fitted: a regular expression is found in its path; without, embeddings not."""
-    return _EMBEDDING.fullmatch(name) is None if targets is None else is_found(targets, name)
+    if targets is None:
+        return name in model.layers or _EMBEDDING.fullmatch(name) is None
+    return is_found(targets, name)
 
 
 def is_found(targets: str, name: str) -> bool:
@@ -159,12 +164,14 @@ def _tied(checkpoint: Checkpoint) -> set[str]:
     return found
 
 
-def _stored_by_inputs(plan: Plan, tuned: Checkpoint, model_types: set[str]) -> set[str]:
+def _stored_by_inputs(plan: Plan, tuned: Checkpoint, model: Model) -> set[str]:
     """Return the layers whose weight is stored as inputs by outputs, as in GPT-2.
 
-    The length of a bias tells it of a weight that is no square; other layers of the same stack are stored alike. Where
-    there is none, the kind of the model decides.
+    Of a model that is not known, the length of a bias tells it of a weight that is no square; other layers of the same
+    stack are stored alike.
     """
+    if model.name is not None:
+        return {name for name in plan.changes if model.layers[name]}
     stacks: dict[str, list[str]] = {}
     for name in plan.seen:
         if _CONV1D.fullmatch(name):
@@ -177,18 +184,6 @@ def _stored_by_inputs(plan: Plan, tuned: Checkpoint, model_types: set[str]) -> s
             for name in names
             if f"{name}.bias" in shapes and len({*shapes[name + _WEIGHT]}) == 2  # no square
         ]
-        if all(told) if told else not model_types.isdisjoint(_CONV1D_MODELS):
+        if told and all(told):
             chosen.update(names)
     return chosen & plan.changes.keys()
-
-
-def _model_types(path: Path) -> Iterator[str]:
-    """Yield what config.json beside a checkpoint calls the model and its parts, if there is one."""
-    file = (path if path.is_dir() else path.parent) / "config.json"
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return
-    for part in [found, *found.values()] if isinstance(found, dict) else []:
-        if isinstance(part, dict) and isinstance(part.get("model_type"), str):
-            yield part["model_type"]

@@ -23,6 +23,7 @@ from structmat.fit import BASELINES, baseline_errors, fit_cdd
 from structmat.io import describe, load_matrix
 from structmat.operators import CDDLayout
 from structmat.studies._engine import Progress, run
+from structmat.studies._models import Model
 from structmat.studies._plans import is_found, plan_pair
 from structmat.studies._study import Study, rows_of
 
@@ -260,7 +261,7 @@ def changes(
     Returns
     -------
     dict
-        By path of the module.
+        By the names in the files, without ``.weight``.
 
     Raises
     ------
@@ -282,7 +283,7 @@ def changes(
     ...     float(found["up"].matrix().trace())
     4.0
     """
-    plan = plan_pair(Path(base), Path(tuned), targets, cast=True)
+    plan = plan_pair(Path(base), Path(tuned), targets, Model(), cast=True)
     for text in plan.faults.values():
         raise CheckpointError(text)
     if not plan.changes:

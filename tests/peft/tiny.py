@@ -37,6 +37,11 @@ def config(name: str) -> Any:
     if name == "gpt2":
         sizes = dict(n_positions=32, n_embd=16, n_layer=2, n_head=2)
         return transformers.GPT2Config(vocab_size=VOCABULARY, **sizes, **_IDS, tie_word_embeddings=False)
+    if name == "qwen2_moe":
+        sizes = dict(num_experts=4, num_experts_per_tok=2, moe_intermediate_size=8, shared_expert_intermediate_size=8)
+        return transformers.Qwen2MoeConfig(**SIZES, **_TEXT, **sizes, num_key_value_heads=2)
+    if name == "mamba":
+        return transformers.MambaConfig(vocab_size=VOCABULARY, hidden_size=16, num_hidden_layers=2, state_size=4)
     assert name == "t5"
     sizes = dict(d_model=16, d_kv=8, d_ff=24, num_layers=2, num_heads=2)
     return transformers.T5Config(vocab_size=VOCABULARY, **sizes, pad_token_id=0, decoder_start_token_id=0)
@@ -48,6 +53,8 @@ CLASSES = {
     "llama": "LlamaForCausalLM",
     "gpt2": "GPT2LMHeadModel",
     "t5": "T5ForConditionalGeneration",
+    "qwen2_moe": "Qwen2MoeForCausalLM",
+    "mamba": "MambaForCausalLM",
 }
 TARGETS = {
     "bert": ["query", "value", "intermediate.dense"],
