@@ -156,6 +156,7 @@ def fit_checkpoint(  # noqa: C901  # checks first
         "files": plan.checksums,
         "input_second_moment": None if input_second_moment is None else Checkpoint(input_second_moment).checksum(),
         "model": plan.model,
+        "targets": targets,
         "stored_by_inputs": sorted(plan.transposed),
         **options,
     }
