@@ -20,6 +20,7 @@ from structmat._array_tools import ArgumentTypeError
 
 __all__ = [
     "DTYPES",
+    "TEMPORARY",
     "atomic_write",
     "check_output",
     "counted",
@@ -37,6 +38,8 @@ DTYPES = {f"F{bits}": f"float{bits}" for bits in (64, 32, 16)}
 DTYPES |= {"BF16": "bfloat16", "BOOL": "bool", "C64": "complex64"}
 DTYPES |= {f"{kind}{bits}": f"{name}{bits}" for kind, name in (("I", "int"), ("U", "uint")) for bits in (64, 32, 16, 8)}
 """Names of dtypes by their codes in safetensors; it has others, which NumPy does not have."""
+TEMPORARY = f".{16 * '[0-9a-f]'}.tmp"
+"""Pattern of the files that `atomic_write` leaves where the process is killed."""
 _WRAPPERS = re.compile(r"(?:^|\.)(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)(?=\.|$)")
 """Parts of paths that `torch.compile`, FSDP and checkpoints of activations add."""
 

@@ -44,6 +44,9 @@ def folder(tmp_path, monkeypatch):
     (tmp_path / "foreign.npy").write_text("not a matrix")
     (tmp_path / "none.npy").touch()
     (tmp_path / "old.safetensors").write_text("old")
+    for path in (tmp_path / "lora/adapter_config.json", tmp_path / "mine/results.csv"):
+        path.parent.mkdir()
+        path.write_text("of others")
     return tmp_path
 
 
@@ -206,6 +209,8 @@ REFUSED = [
     ("fit-checkpoint --delta plain.safetensors --out out --n-factors 4", 2, "--n-factors: must be odd"),
     ("fit-checkpoint --delta plain.safetensors --out out --targets (", 2, "--targets: must be a regular expression"),
     ("fit-checkpoint --delta plain.safetensors --out out --workers three", 2, "--workers: must be an integer"),
+    ("fit-checkpoint --delta plain.safetensors --out lora", 1, "lora/adapter_config.json: the file exists, and no"),
+    ("sweep W.npy --out mine", 1, "mine/results.csv: the file exists, and no results.jsonl says that a run wrote it"),
     ("fit-checkpoint --delta none.npy --out out", 1, "none.npy"),
     ("fit-checkpoint --delta plain.safetensors --out W.npy", 1, "W.npy: File exists"),
     ("sweep --out out", 2, "name files of matrices, or both --base and --tuned"),
@@ -219,12 +224,13 @@ REFUSED = [
 
 @pytest.mark.parametrize(("line", "status", "text"), REFUSED, ids=[line for line, *_ in REFUSED])
 def test_what_is_refused_is_one_line_and_changes_nothing(cli, folder, line, status, text):
-    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    content = lambda: {path: path.is_file() and path.read_bytes() for path in folder.rglob("*")}
+    before = content()
     got, out, err = cli(*line.split())
     assert (got, out, err.count("\n")) == (status, "", 1), err
     assert err.startswith(f"structmat {line.split()[0]}: error: ")
     assert text in err
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert content() == before
 
 
 @pytest.mark.parametrize("option", ["--out", "--plot", "--key", "--input-second-moment"])

@@ -15,7 +15,7 @@ from structmat._checkpoint import Checkpoint, CheckpointError, Entry
 from structmat._files import atomic_write, first_names, natural_key
 from structmat._layer_fits import CONFIG, WEIGHTS, LayerTask, config_bytes, exact_targets, weights_bytes
 from structmat.operators import CDDLayout
-from structmat.studies._engine import Progress, run
+from structmat.studies._engine import Progress, require_own, run
 from structmat.studies._models import model_of
 from structmat.studies._plans import Plan, plan_delta, plan_pair
 from structmat.studies._study import Study, rows_of
@@ -95,7 +95,8 @@ def fit_checkpoint(  # noqa: C901  # checks first
         If arguments contradict each other, files are damaged or do not match (the text names file and weight; layers
         that are done stay so), there is nothing to fit, or the folder was begun with other settings.
     OSError
-        If a file cannot be read or written, or another run is active in the folder.
+        If a file cannot be read or written, another run is active in the folder, or it has files of these names that no
+        run wrote.
 
     Warns
     -----
@@ -133,6 +134,7 @@ def fit_checkpoint(  # noqa: C901  # checks first
     for name, path in sources.items():  # an adapter in the folder of a source would hide the model
         if path is not None and os.path.realpath(path) == os.path.realpath(out):
             raise ArgumentValueError(_OWNER, "out", f"must be another folder than {name}, got {os.fspath(out)}")
+    require_own(out, CONFIG, WEIGHTS)
     plan = _plan(base, tuned, delta, targets, cast=cast)
     moments = _moments(plan, input_second_moment)
     if plan.faults and not skip_bad:

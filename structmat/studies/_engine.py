@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -25,11 +26,13 @@ from threadpoolctl import ThreadpoolController
 import structmat
 from structmat._arguments import integer
 from structmat._array_tools import ArgumentValueError
-from structmat._files import one_line
+from structmat._files import TEMPORARY, one_line
 
-__all__ = ["Progress", "read_records", "run"]
+__all__ = ["Progress", "read_records", "require_own", "run"]
 
-_TABLE, _LOCK = "results.jsonl", ".lock"
+_TABLE, _LOCK = "results.jsonl", ".results.jsonl.lock"
+_START = b'{"settings": '
+"""Of every table."""
 _controller = cache(ThreadpoolController)
 """Limits the threads of linear algebra; to find its libraries takes a while."""
 _FAULTS = (ValueError, ArithmeticError, OSError, MemoryError)
@@ -113,6 +116,16 @@ def run(
     return {key: done[key] for key in units if key in done}, failed
 
 
+def require_own(out: str | os.PathLike[str], *names: str) -> None:
+    """Refuse a folder with files of these names, or with results, but without the table of the run that wrote them."""
+    for path in (
+        () if Path(out, _TABLE).exists() else [Path(out, name) for name in (*names, "results.csv", "results.png")]
+    ):
+        if path.exists():
+            text = f"the file exists, and no {_TABLE} says that a run wrote it; choose another folder"
+            raise FileExistsError(errno.EEXIST, text, os.fspath(path))
+
+
 def read_records(out: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the settings and the results of a run, which may still be at work; nothing is changed."""
     if not Path(out, _TABLE).is_file():
@@ -135,7 +148,7 @@ def _opened(folder: Path, settings: dict[str, Any]) -> Iterator[tuple[BinaryIO, 
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(folder)) from error
     try:
-        for killed in folder.glob(".*.tmp"):  # by `atomic_write`, when the process was killed
+        for killed in folder.glob(TEMPORARY):
             killed.unlink()
         path = folder / _TABLE
         there, records, size = _read(path) if path.exists() else (None, {}, 0)
@@ -168,6 +181,8 @@ def _append(file: BinaryIO, path: Path, line: Mapping[str, Any]) -> None:
 def _read(path: Path) -> tuple[dict[str, Any] | None, dict[str, Any], int]:
     """Return the settings and the results of a table, and how many of its bytes are complete lines."""
     content = path.read_bytes()
+    if content[: len(_START)] != _START[: len(content)]:
+        raise ValueError(f"{path} is no table of a study")
     settings, records, size = None, {}, 0
     lines = content.split(b"\n")
     for number, line in enumerate(lines[:-1], 1):  # what follows the last end of a line is cut short

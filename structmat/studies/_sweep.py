@@ -22,7 +22,7 @@ from structmat._layer_fits import Change, weighted_norm
 from structmat.fit import BASELINES, baseline_errors, fit_cdd
 from structmat.io import describe, load_matrix
 from structmat.operators import CDDLayout
-from structmat.studies._engine import Progress, run
+from structmat.studies._engine import Progress, require_own, run
 from structmat.studies._models import Model
 from structmat.studies._plans import is_found, plan_pair
 from structmat.studies._study import Study, rows_of
@@ -141,7 +141,7 @@ def sweep(
         If an argument is not allowed, no combination of settings is available, or the folder was begun with other
         settings.
     OSError
-        If a file cannot be read or written, or another run is active in the folder.
+        If a file cannot be read or written, another run is active in the folder, or it has results that no run wrote.
 
     See Also
     --------
@@ -164,6 +164,7 @@ def sweep(
     seeds = _listed("seeds", seeds, lambda value: integer(value, "sweep", "seeds", 0))
     limit = None if time_limit is None else non_negative(time_limit, "sweep", "time_limit")
     moment = None if input_second_moment is None else np.asarray(input_second_moment)
+    require_own(out)
     units: dict[str, _Unit] = {}
     left_out: Counter[str] = Counter()
     for layer, source in _sources(layers).items():

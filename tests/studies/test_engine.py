@@ -47,7 +47,10 @@ def test_results_are_kept_bit_for_bit_and_units_that_are_done_are_skipped(tmp_pa
     units, seen = {f"u{i}": i for i in range(6)}, []
     done, failed = engine(root, {k: units[k] for k in ("u1", "u4")}, tmp_path)
     assert not failed
+    for name in (".mine.tmp", f".{'0' * 16}.tmp"):  # the other is of a run that was killed
+        (tmp_path / name).touch()
     done, failed = engine(root, units, tmp_path, callback=seen.append)
+    assert [path.name for path in tmp_path.glob(".*.tmp")] == [".mine.tmp"]
     assert ([*done], failed) == ([*units], {})
     assert all(same(done[key], root(number)) for key, number in units.items())
     assert [(state.n_done, state.n_units) for state in seen] == [(n, 6) for n in range(2, 7)]
@@ -90,6 +93,10 @@ def test_a_damaged_line_is_told(tmp_path):
         engine(sqrt, {"a": 4.0}, tmp_path)
     with pytest.raises(ValueError, match=r"results\.jsonl: line 2 is damaged"):
         load_study(tmp_path)
+    path.write_text("mine")
+    with pytest.raises(ValueError, match=r"results\.jsonl is no table of a study"):
+        engine(sqrt, {"a": 4.0}, tmp_path)
+    assert path.read_text() == "mine"
     with pytest.raises(ValueError, match=r"must be the folder of a study, got .*, which has no results\.jsonl"):
         read_records(tmp_path / "nowhere")
 
