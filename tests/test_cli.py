@@ -152,6 +152,8 @@ def test_sweep(cli, folder):
     assert "Study of 2 layers, 24 rows" in out
     assert len(load_study("study").rows) == 24
     assert Path("study/results.png").read_bytes().startswith(PNG)
+    np.save("zero.npy", np.zeros((4, 4)))
+    assert cli("sweep", "zero.npy", "--out", "zero")[1].endswith("table: zero\n")  # nothing to draw
     weighted = ("sweep", "W.npy", "square.npy", "--out", "other", "--json", "--input-second-moment", "S6.npy")
     assert cli(*weighted)[0] == 1
     np.save("S6.npy", np.ones(6))

@@ -440,9 +440,10 @@ def sweep(
             workers=options.workers,
             callback=callback,
         )
-    text = partial(_output.print_means, study, f"table and figure: {out}")
+    drawn = any(row["norm"] and row["n_parameters"] for row in study.rows)  # no matrix of zeros
+    text = partial(_output.print_means, study, f"{'table and figure' if drawn else 'table'}: {out}")
     with _output.printed(partial(_output.print_json, {"out": str(out), **asdict(study)}) if options.json else text):
-        if study.rows:
+        if drawn:
             _draw(lambda _: study.plot().figure, out / "results.png", force=True)
     if study.failed:
         key, why = next(iter(study.failed.items()))
