@@ -127,8 +127,9 @@ def test_changes_between_checkpoints(tmp_path):
     np.testing.assert_array_equal(found["0.up"].matrix(), LAYERS["wide"] * 3 - LAYERS["wide"])
     study = sweep(found, tmp_path / "out", methods=["cdd"])
     assert ([row["layer"] for row in study.rows], study.left_out) == (["0.up"], ("0.same does not change",))
-    with pytest.raises(ValueError, match="no matrix has a name in which 'x' is found"):
-        changes(tmp_path / "base.safetensors", tmp_path / "tuned.safetensors", "x")
+    for wrong, text in (("x", "no matrix has a name in which 'x' is found"), ("(", "must be a regular expression")):
+        with pytest.raises(ValueError, match=text):
+            changes(tmp_path / "base.safetensors", tmp_path / "tuned.safetensors", wrong)
 
 
 def test_bad_entries_fail_by_name_and_the_rest_is_done(tmp_path):
@@ -163,8 +164,7 @@ def test_a_study_is_drawn(tmp_path, study, options):
     drawn = study if options else sweep(LAYERS, tmp_path / "out")
     ax = drawn.plot()
     assert ax.get_xlabel() == ("parameters, % of dense" if options else "layers, sorted by error")
-    labels = [text.get_text() for text in ax.get_legend().get_texts()]
-    assert labels[:2] == ["CDD product", "truncated SVD"]
+    assert [text.get_text() for text in ax.get_legend().get_texts()][:2] == ["CDD product", "truncated SVD"]
     assert drawn.plot(ax) is ax
     ax.figure.savefig(tmp_path / "f.png")
     with pytest.raises(ValueError, match="must have rows to draw"):
