@@ -64,13 +64,7 @@ ANY = "fft of any library"
 
 STEPS = (SCIPY_STEPS, DUCC_STEPS, TORCH_STEPS)
 
-PLAIN = {
-    SCIPY_CONVOLUTION: SCIPY,
-    SCIPY_STEPS: SCIPY,
-    DUCC_CONVOLUTION: DUCC,
-    DUCC_STEPS: DUCC,
-    TORCH_STEPS: TORCH,
-}
+PLAIN = {SCIPY_CONVOLUTION: SCIPY, SCIPY_STEPS: SCIPY, DUCC_CONVOLUTION: DUCC, DUCC_STEPS: DUCC, TORCH_STEPS: TORCH}
 """By method that convolves: the one that only transforms."""
 
 
@@ -375,10 +369,7 @@ def transforms(
         fft: Any = scipy.fft  # whose dispatch takes a microsecond more for arguments by name
         if real:
             return lambda x: fft.rfft(x, length, axis), lambda X: fft.irfft(X, length, axis, None, True)
-        return (
-            lambda x: fft.fft(x, length, axis, None, overwrite),
-            lambda X: fft.ifft(X, length, axis, None, True),
-        )
+        return (lambda x: fft.fft(x, length, axis, None, overwrite), lambda X: fft.ifft(X, length, axis, None, True))
     fft = ducc()
     if real:
         return (

@@ -11,7 +11,7 @@ import operator
 import sys
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -128,6 +128,14 @@ def bezoutian(x: Array, y: Array, xp: Namespace, *, flips: tuple[bool, bool] = (
     return Bezoutian(a, b, c, d, n, length, real, flips)
 
 
+def central_diagonals(lower: Array, wrapped: Array, xp: Namespace) -> Array:
+    """Return the diagonals near the main one, of those that lie as far from it their mean."""
+    n = lower.shape[-1]
+    k = xp.arange(n, device=device_of(lower))
+    near = xp.where(2 * k < n, lower, wrapped)
+    return xp.where(2 * k == n, lower / 2 + wrapped / 2, near)
+
+
 def levinson(c: NDArray[Any], r: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], complex, float]:
     """Return what determines inverse and determinant by Levinson's recursion [1]_.
 
@@ -201,6 +209,33 @@ TRUSTED = 1e-8
 """The relative correction of the vectors of an inverse up to which the corrected ones are taken."""
 
 
+@cache
+def _lapack(dtype: Any) -> Any:
+    return scipy.linalg.get_lapack_funcs(("getrf", "getrs", "gecon", "gbtrf", "gbtrs"), dtype=dtype)
+
+
+class Factors(NamedTuple):
+    """Triangular factors by LAPACK."""
+
+    diagonal: NDArray[Any]
+    """That of the upper one."""
+    pivots: NDArray[Any]
+    systems: Callable[..., Any]
+    """Solves systems with the matrix, or with its adjoint (`trans` of 2)."""
+
+    def size_of_inverse(self) -> float:
+        """Return a lower bound of the 1-norm of the inverse, mostly near it, by two systems: a step of Hager's method.
+
+        For bands LAPACK's own takes O(n^2) where they are ill-conditioned.
+        """
+        v = _uneven(len(self.diagonal))
+        with np.errstate(all="ignore"):
+            x, _ = self.systems(b=v)
+            z, _ = self.systems(b=np.where(x == 0, 1, x / np.abs(x)), trans=2)
+            sizes = np.append(np.abs(z), np.sum(np.abs(x)) / np.sum(np.abs(v)))
+        return float(np.max(np.where(np.isnan(sizes), np.inf, sizes)))
+
+
 class ToeplitzSystem:
     """What solves systems with a Toeplitz matrix T of first column `c` and first row `r`, its parts made when needed.
 
@@ -258,42 +293,28 @@ class ToeplitzSystem:
         return (below, above) if below + above <= BAND else None
 
     @cached_property
-    def factors(self) -> tuple[NDArray[Any], NDArray[Any]]:
-        """The triangular factors of the dense matrix, or of its band as LAPACK stores it, and the pivots."""
-        getrf, gecon, gbtrf = _lapack(self.constants.dtype, "getrf", "gecon", "gbtrf")
+    def factors(self) -> Factors:
+        """The triangular factors of the matrix, of its band where it is one."""
+        getrf, getrs, gecon, gbtrf, gbtrs = _lapack(self.constants.dtype)
         if self.band:
             below, above = self.band
             stored = np.zeros((2 * below + above + 1, self.n), self.constants.dtype, order="F")
             stored[below:] = self.constants[self.n - 1 - above : self.n + below, None]
             found, pivots, info = gbtrf(stored, below, above, overwrite_ab=True)
+            factors = Factors(found[below + above], pivots, partial(gbtrs, found, below, above, ipiv=pivots))
         else:
             found, pivots, info = getrf(self.dense)
+            factors = Factors(np.diagonal(found), pivots, partial(getrs, found, pivots))
         if info:
-            raise np.linalg.LinAlgError(f"{self.owner}: the matrix is singular to working precision")
+            raise self._singular()
         size = np.max(self.row_sums)  # those of the columns are the same
-        of_inverse = self._inverse_size(found, pivots) if self.band else 1 / max(gecon(found, 1.0)[0], 1e-300)
-        condition = size * of_inverse
+        condition = size * factors.size_of_inverse() if self.band else 1 / max(gecon(found, size)[0], 1e-300)
         if not condition <= 1 / self.eps:
             self._warn_of_condition(condition)
-        return found, pivots
+        return factors
 
-    def _inverse_size(self, found: NDArray[Any], pivots: NDArray[Any]) -> float:
-        """Return a lower bound of the 1-norm of the inverse, mostly near it, by two systems with a band [1]_.
-
-        LAPACK's own estimate takes O(n^2) for a band that is ill-conditioned.
-
-        References
-        ----------
-        .. [1] Higham, N. J., Accuracy and Stability of Numerical Algorithms, 2nd edition, section 15.3, 2002.
-        """
-        (gbtrs,), v = _lapack(self.constants.dtype, "gbtrs"), _uneven(self.n)
-        below, above = self.band or (0, 0)
-        with np.errstate(all="ignore"):
-            x, _ = gbtrs(found, below, above, v, pivots)
-            signs = np.where(x == 0, 1, x / np.abs(x))
-            z, _ = gbtrs(found, below, above, signs, pivots, trans=2)
-            sizes = np.append(np.abs(z), np.sum(np.abs(x)) / np.sum(np.abs(v)))
-        return float(np.max(np.where(np.isnan(sizes), np.inf, sizes)))
+    def _singular(self) -> np.linalg.LinAlgError:
+        return np.linalg.LinAlgError(f"{self.owner}: the matrix is singular to working precision")
 
     @cached_property
     def inverse(self) -> Bezoutian:
@@ -344,7 +365,7 @@ class ToeplitzSystem:
     def _chosen(self, b: NDArray[Any]) -> NDArray[Any]:
         """Return the solutions with the smallest residuals, of the first that do if they are small enough."""
         if not np.all(self.row_sums):
-            raise np.linalg.LinAlgError(f"{self.owner}: the matrix is singular to working precision")
+            raise self._singular()
         allowed = 4 * np.finfo(float).eps * math.sqrt(self.n)
         x, errors, left = np.zeros_like(b), np.full(len(b), np.inf), np.arange(len(b))
         for solver in self._solvers(len(b)):
@@ -355,7 +376,12 @@ class ToeplitzSystem:
             if not len(left):
                 break
         if len(left) and self.n > LARGEST:
-            self._report(float(np.max(errors)))
+            most = float(np.max(errors))
+            text = f"{self.owner}: the matrix is ill-conditioned; residuals of {most:.1g} relative to it are left"
+            if most > math.sqrt(np.finfo(float).eps):
+                raise np.linalg.LinAlgError(text)
+            if self.owner:
+                warn_caller(text, scipy.linalg.LinAlgWarning)
         return x
 
     def _solvers(self, count: int) -> Iterator[Callable[[NDArray[Any]], Any]]:
@@ -407,19 +433,9 @@ class ToeplitzSystem:
         """Return the sizes of the shortest solutions that there can be."""
         return np.max(np.abs(b), axis=-1) / np.max(self.row_sums)
 
-    def _report(self, error: float) -> None:
-        """Warn of solutions with residuals above rounding, or raise where they are none."""
-        text = f"{self.owner}: the matrix is ill-conditioned; residuals of {error:.1g} relative to the matrix are left"
-        if error > math.sqrt(np.finfo(float).eps):
-            raise np.linalg.LinAlgError(text)
-        if self.owner:
-            warn_caller(text, scipy.linalg.LinAlgWarning)
-
     def _eliminated(self, b: NDArray[Any]) -> NDArray[Any]:
         """Return solutions by elimination of the dense matrix, or of its band."""
-        getrs, gbtrs = _lapack(self.constants.dtype, "getrs", "gbtrs")
-        found, pivots = self.factors
-        x, _ = gbtrs(found, *self.band, b.T, pivots) if self.band else getrs(found, pivots, b.T)
+        x: Any = self.factors.systems(b=b.T)[0]
         return x.T
 
     def _refuse(self) -> None:
@@ -440,10 +456,8 @@ class ToeplitzSystem:
         ----------
         .. [1] Chan, R. H., Ng, M. K., Conjugate gradient methods for Toeplitz systems, SIAM Rev. 38, 1996.
         """
-        n, real, k = self.n, not np.iscomplexobj(self.constants), np.arange(self.n)
-        wrapped = np.append(self.c[:1], self.r[:0:-1])
-        circulant = np.where(2 * k < n, self.c, wrapped)
-        circulant[2 * k == n] = (self.c + wrapped)[2 * k == n] / 2
+        n, real = self.n, not np.iscomplexobj(self.constants)
+        circulant = central_diagonals(self.c, np.append(self.c[:1], self.r[:0:-1]), numpy_namespace)
         s: Any = spectrum(circulant, numpy_namespace, real=real)
         size = np.abs(s)
         if self._iteration_fails or not size.min() > 1e-8 * size.max():  # a preconditioner no better than none
@@ -490,7 +504,7 @@ class ToeplitzSystem:
             elif not change <= TRUSTED:
                 self._refuse()
         if not np.all(np.isfinite(v)):
-            raise np.linalg.LinAlgError(f"{self.owner}: the matrix is singular to working precision")
+            raise self._singular()
         return v[0], v[1]
 
     def _known(self) -> NDArray[Any]:
@@ -579,21 +593,14 @@ class ToeplitzSystem:
 
     def _determinant_of_factors(self) -> tuple[Any, float]:
         try:
-            found, pivots = self.factors
+            diagonal, pivots, _ = self.factors
         except np.linalg.LinAlgError:
             if self.band:  # of which the last pivot may have been too small for a number
                 self._warn_of_condition(math.inf)
             return 0.0, -math.inf
-        diagonal = found[sum(self.band)] if self.band else np.diagonal(found)
         odd = np.count_nonzero(pivots != np.arange(self.n)) % 2
         sizes = np.abs(diagonal)
         return (-1) ** odd * np.prod(diagonal / sizes), float(np.sum(np.log(sizes)))
-
-
-@cache
-def _lapack(dtype: Any, *names: str) -> Any:
-    """Return functions of LAPACK."""
-    return scipy.linalg.get_lapack_funcs(names, dtype=dtype)
 
 
 def _exponents(sizes: Any) -> NDArray[Any]:
@@ -686,8 +693,6 @@ def solutions(c: Array, r: Array, b: Array, xp: Namespace, owner: str | None) ->
 
     Where a matrix is singular NaN in torch and JAX, an error in other libraries.
     """
-    if is_numpy(xp):
-        return solutions_on_host(c, r, b, owner, strict=True)
     library = library_of(xp)
     if library == "torch":
         return _torch_functions(xp)[1].apply(c, r, b, owner)
@@ -703,8 +708,6 @@ def inverse_vectors(
     """Return what determines inverse and, if asked for, the determinant; errors are as for `solutions`."""
     shape = (*broadcast_shapes("Toeplitz", tuple(c.shape[:-1]), tuple(r.shape[:-1])), c.shape[-1])
     c, r = (xp.broadcast_to(v, shape) for v in (c, r))
-    if is_numpy(xp):
-        return InverseVectors(*vectors_on_host(c, r, owner, determinant=determinant, strict=True))
     library = library_of(xp)
     if library == "torch":
         return InverseVectors(*_torch_functions(xp)[0].apply(c, r, determinant, owner))
@@ -867,9 +870,8 @@ def _hermitian_part(c: Array, r: Array, xp: Namespace, owner: str) -> Array:
     if can_raise_for_values(xp):
         allowed = 8 * xp.finfo(c.dtype).eps * xp.max(xp.abs(c), axis=-1, keepdims=True)
         if bool(xp.any(xp.abs(c - adjoint) > allowed)):
-            raise ArgumentValueError(
-                owner, None, "the matrix must be Hermitian: c[0] is not real, or r[1:] not the conjugate of c[1:]"
-            )
+            text = "the matrix must be Hermitian: c[0] is not real, or r[1:] not the conjugate of c[1:]"
+            raise ArgumentValueError(owner, None, text)
     return c / 2 + adjoint / 2
 
 

@@ -19,6 +19,7 @@ from structmat._array_tools import (
     in_precision,
     precision_of,
 )
+from structmat._toeplitz_systems import central_diagonals
 from structmat.operators import Circulant, MultilevelCirculant, MultilevelToeplitz, Toeplitz
 
 __all__ = ["chan", "strang"]
@@ -92,7 +93,7 @@ def strang(T: Toeplitz | MultilevelToeplitz) -> Circulant | MultilevelCirculant:
     >>> sm.preconditioners.strang(sm.Toeplitz(np.array([2.0, -1.0, 0.0, 0.0]))).c
     array([ 2., -1.,  0., -1.])
     """
-    return _circulant(T, _central_diagonals, "preconditioners.strang")
+    return _circulant(T, central_diagonals, "preconditioners.strang")
 
 
 def _circulant(
@@ -116,14 +117,6 @@ def _circulant(
     c = xp.reshape(along_axes(grid, len(rows), wrapped, xp), (*t.shape[:-1], T.shape[0]))
     c = cast_back(c, dtype, xp)
     return MultilevelCirculant(c, rows) if isinstance(T, MultilevelToeplitz) else Circulant(c)
-
-
-def _central_diagonals(lower: Array, wrapped: Array, xp: Namespace) -> Array:
-    """Return the diagonals near the main one, of those that lie as far from it their mean."""
-    n = lower.shape[-1]
-    k = xp.arange(n, device=device_of(lower))
-    near = xp.where(2 * k < n, lower, wrapped)
-    return xp.where(2 * k == n, lower / 2 + wrapped / 2, near)
 
 
 def _mean_of_diagonals(lower: Array, wrapped: Array, xp: Namespace) -> Array:

@@ -10,14 +10,7 @@ from typing import Any
 import numpy as np
 
 from structmat._arguments import non_negative, random_generator, to_numpy
-from structmat._array_tools import (
-    ArgumentTypeError,
-    ArgumentValueError,
-    device_of,
-    is_complex,
-    is_numpy,
-    namespace,
-)
+from structmat._array_tools import ArgumentTypeError, ArgumentValueError, device_of, is_complex, is_numpy, namespace
 from structmat.operators import Identity, LinearOperator
 
 __all__ = ["check_operator"]

@@ -283,12 +283,7 @@ def fit(
 
 @app.command
 def curve(
-    W: Path,
-    /,
-    *,
-    n_factors: Integers | None = None,
-    plot: Path | None = None,
-    options: FitOptions = _FIT,
+    W: Path, /, *, n_factors: Integers | None = None, plot: Path | None = None, options: FitOptions = _FIT
 ) -> None:
     """Fit a matrix with more and more factors, and compare with other families of matrices.
 

@@ -17,25 +17,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from structmat.fit._linear_factors import (
-    SHIFT,
-    eigen_sequences,
-    factor_real_sequences,
-    linear_factors,
-    periodic_parts,
-)
+from structmat.fit._linear_factors import SHIFT, eigen_sequences, factor_real_sequences, linear_factors, periodic_parts
 from structmat.fit._matrices import by_cyclic_diagonals
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = [
-    "CyclicBand",
-    "Mixing",
-    "cyclic_band",
-    "factor_cyclic_band",
-    "factor_real_cyclic_band",
-]
+__all__ = ["CyclicBand", "Mixing", "cyclic_band", "factor_cyclic_band", "factor_real_cyclic_band"]
 
 _ZERO, _FILLED = 1e-15, 1e-17
 """Entries of the outermost diagonals are divided by. Those below the first share of their root mean square become the

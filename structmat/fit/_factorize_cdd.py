@@ -11,12 +11,7 @@ import numpy as np
 
 from structmat._arguments import as_matrix, non_negative, random_generator
 from structmat._array_tools import ArgumentValueError, device_of, is_numpy, namespace
-from structmat.fit._exact_products import (
-    Mixing,
-    cyclic_band,
-    factor_cyclic_band,
-    factor_real_cyclic_band,
-)
+from structmat.fit._exact_products import Mixing, cyclic_band, factor_cyclic_band, factor_real_cyclic_band
 from structmat.fit._fit_cdd import fit_cdd
 from structmat.fit._linear_factors import factor_matrix, factor_real_matrix
 from structmat.fit._low_rank_start import low_rank_product
@@ -74,11 +69,7 @@ class _Form(NamedTuple):
 
 
 def factorize_cdd(
-    W: ArrayLike,
-    *,
-    real: bool = False,
-    target_error: float = 1e-10,
-    rng: np.random.Generator | int | None = None,
+    W: ArrayLike, *, real: bool = False, target_error: float = 1e-10, rng: np.random.Generator | int | None = None
 ) -> FitResult:
     """Factorise a square matrix into diagonal and circulant matrices.
 
@@ -229,10 +220,7 @@ def _scaled_at_its_ends(vectors: _Vectors, exponent: int) -> _Vectors:
 def _few_factors(W: NDArray[Any], target_error: float) -> _Form | None:
     """Return the product of one, three or five factors that reproduces a matrix, if there is one."""
     n, circulant = len(W), np.asarray(Circulant.nearest(W).c)
-    forms = [
-        _Form("diagonal", [W.diagonal().copy()], "", CDDLayout((n, n), 1)),
-        _Form("circulant", [circulant], ""),
-    ]
+    forms = [_Form("diagonal", [W.diagonal().copy()], "", CDDLayout((n, n), 1)), _Form("circulant", [circulant], "")]
     for form in forms:
         if np.linalg.norm(W - np.asarray(form.product().to_dense())) <= target_error * np.linalg.norm(W):
             return form._replace(message=f"W is a {form.name} matrix")

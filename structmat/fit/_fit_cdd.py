@@ -23,12 +23,7 @@ from structmat._arguments import (
     random_generator,
     to_numpy,
 )
-from structmat._array_tools import (
-    ArgumentError,
-    ArgumentTypeError,
-    ArgumentValueError,
-    dtype_name,
-)
+from structmat._array_tools import ArgumentError, ArgumentTypeError, ArgumentValueError, dtype_name
 from structmat._progress import notebook_line, show_fit
 from structmat.fit._matrices import (
     column_roots,
@@ -254,12 +249,7 @@ class _Fit:
     """The fit of one matrix, scaled to a largest entry near one, by products of one layout."""
 
     def __init__(
-        self,
-        values: NDArray[Any],
-        layout: CDDLayout,
-        control: Control,
-        restarts: int | None,
-        returns_best: bool,
+        self, values: NDArray[Any], layout: CDDLayout, control: Control, restarts: int | None, returns_best: bool
     ) -> None:
         self.values, self.layout, self.control = values, layout, control
         self.restarts, self.returns_best = restarts, returns_best
@@ -301,11 +291,7 @@ class _Fit:
         return self._searched(rng, known, None)
 
     def _alternated(
-        self,
-        rng: np.random.Generator,
-        known: Sequence[KnownProduct],
-        entry_weights: NDArray[Any] | None,
-        max_iter: int,
+        self, rng: np.random.Generator, known: Sequence[KnownProduct], entry_weights: NDArray[Any] | None, max_iter: int
     ) -> _Found:
         """Fit three factors by alternating least squares in closed form."""
         grid = BlockGrid(self.values, self.layout.block_size, entry_weights, self.dtype)

@@ -406,11 +406,7 @@ def _ratio(dtype: np.dtype[Any], numerator: NDArray[Any], denominator: NDArray[A
 
 
 def _bounded_ratio(
-    dtype: np.dtype[Any],
-    numerator: NDArray[Any],
-    denominator: NDArray[Any],
-    weights: NDArray[np.float64],
-    limit: float,
+    dtype: np.dtype[Any], numerator: NDArray[Any], denominator: NDArray[Any], weights: NDArray[np.float64], limit: float
 ) -> NDArray[Any]:
     """Minimise ``sum(denominator * abs(x)**2 - 2 * real(conj(numerator) * x))`` under a bound on the squared spread.
 

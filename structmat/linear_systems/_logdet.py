@@ -223,9 +223,7 @@ def _checked(op: LinearOperator, log: Array, xp: Namespace) -> Array:
     """Return the logarithm of a matrix that is Hermitian, and positive definite as far as some Lanczos steps tell."""
     z = _probes(op, 2, np.random.default_rng(0), xp)
     if _is_traced(log, xp):
-        from structmat.linear_systems import _jax_solvers  # noqa: PLC0415  # JAX is there already
-
-        values, _, hermitian = _jax_solvers.quadrature(op, z, _TRACED, quadrature_of_steps)
+        values, _, hermitian = _of_jax().quadrature(op, z, _TRACED, quadrature_of_steps)
         return xp.where(hermitian & xp.all(xp.isfinite(values), axis=0), log, xp.full_like(log, float("nan")))
     with suppress(ConvergenceError):
         _estimates(op, z, _TRACED, False, xp)
@@ -254,6 +252,12 @@ def _is_traced(array: Array, xp: Namespace) -> bool:
     return library_of(xp) == "jax" and isinstance(array, sys.modules["jax"].core.Tracer)
 
 
+def _of_jax() -> Any:
+    from structmat.linear_systems import _jax_solvers  # noqa: PLC0415  # JAX is there already
+
+    return _jax_solvers
+
+
 def _finished(A: LinearOperator, sign: Array, log: Array, error: Array, xp: Namespace) -> SlogdetEstimate:
     return SlogdetEstimate(*(cast_back(value, A.dtype, xp) for value in (sign, log, error)))
 
@@ -280,10 +284,10 @@ def _probes(op: LinearOperator, count: int, random: np.random.Generator, xp: Nam
 
 def _estimates(op: LinearOperator, z: Array, steps: int, traced: bool, xp: Namespace) -> Array:
     """Return an estimate of the logarithm of the determinant for each probe, without derivatives."""
+    if library_of(xp) == "jax":
+        return constant(_quadrature_in_jax(op, z, steps, traced, xp), xp)
     with sys.modules["torch"].no_grad() if library_of(xp) == "torch" else nullcontext():
-        in_jax = library_of(xp) == "jax"
-        found = _quadrature_in_jax(op, z, steps, traced, xp) if in_jax else _quadrature(op, z, steps, xp)
-    return constant(found, xp)
+        return _quadrature(op, z, steps, xp)
 
 
 def _quadrature(op: LinearOperator, z: Array, steps: int, xp: Namespace) -> Array:
@@ -310,11 +314,9 @@ def _quadrature(op: LinearOperator, z: Array, steps: int, xp: Namespace) -> Arra
 
 def _quadrature_in_jax(op: LinearOperator, z: Array, steps: int, traced: bool, xp: Namespace) -> Array:
     """Return the same, NaN where a trace does not converge: without one, more and more steps are compiled."""
-    from structmat.linear_systems import _jax_solvers  # noqa: PLC0415  # JAX is there already
-
     count = steps if traced else min(steps, _TRACED)
     while True:
-        values, settled, hermitian = _jax_solvers.quadrature(op, z, count, quadrature_of_steps)
+        values, settled, hermitian = _of_jax().quadrature(op, z, count, quadrature_of_steps)
         if traced:
             return xp.where(settled & hermitian, values, xp.full_like(values, float("nan")))
         _require_hermitian(hermitian)
@@ -333,8 +335,7 @@ def _require_hermitian(found: Array) -> None:
 
 def _require_positive(values: Array, xp: Namespace) -> None:
     if bool(xp.any(xp.isnan(values))):
-        text = "slogdet: the matrix is not positive definite, or holds NaN or infinity"
-        raise np.linalg.LinAlgError(text)
+        raise np.linalg.LinAlgError("slogdet: the matrix is not positive definite, or holds NaN or infinity")
 
 
 def _too_few(steps: int, values: Array, xp: Namespace) -> ConvergenceError:
@@ -451,9 +452,7 @@ def with_derivatives(op: LinearOperator, z: Array, value: Array, trace: Callable
 
 
 def _differentiable_in_jax(op: LinearOperator, z: Array, value: Array) -> Array:
-    from structmat.linear_systems import _jax_solvers  # noqa: PLC0415  # JAX is there already
-
-    return _jax_solvers.with_derivatives(op, z, value, with_derivatives, (solved, bilinear))
+    return _of_jax().with_derivatives(op, z, value, with_derivatives, (solved, bilinear))
 
 
 def _trace_in_torch(op: LinearOperator, z: Array, value: Array) -> Array:

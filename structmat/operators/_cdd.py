@@ -566,9 +566,8 @@ class CDDLayout:
         layout = cls(product.shape, product.n_factors, sizes.pop(), owner)
         shapes = tuple(f.shape for f in product.factors)
         if shapes != layout.factor_shapes:
-            raise ArgumentValueError(
-                owner, "product", f"must have factors of shapes {layout.factor_shapes}, got {shapes}"
-            )
+            text = f"must have factors of shapes {layout.factor_shapes}, got {shapes}"
+            raise ArgumentValueError(owner, "product", text)
         return layout
 
     def vectors_of(self, product: CDDProduct) -> tuple[Array, ...]:

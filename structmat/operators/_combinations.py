@@ -261,9 +261,8 @@ class Chain(Combination):
         require_operators(owner, "factors", factors)
         for left, right in pairwise(factors):
             if left.shape[1] != right.shape[0]:
-                raise ArgumentValueError(
-                    owner, "factors", f"must have inner sizes that agree, got {left.shape} @ {right.shape}"
-                )
+                text = f"must have inner sizes that agree, got {left.shape} @ {right.shape}"
+                raise ArgumentValueError(owner, "factors", text)
         return factors
 
     @property
@@ -581,9 +580,8 @@ class Indices:
             raise IndexError(f"{owner}: {argument} has {wrong}, which is none of the {size} indices")
         array = np.where(array < 0, array + size, array).astype(np.int64)
         if np.bincount(array, minlength=size).max() > 1:
-            raise ArgumentValueError(
-                owner, argument, "must name each index at most once: average what was measured again"
-            )
+            text = "must name each index at most once: average what was measured again"
+            raise ArgumentValueError(owner, argument, text)
         return cls(array, size)
 
     def __len__(self) -> int:

@@ -9,24 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from structmat._arguments import (
-    are_normal,
-    as_vectors,
-    copied,
-    grid,
-    integer,
-    reciprocal_above,
-    require_nonzero,
-)
-from structmat._array_tools import (
-    Array,
-    Namespace,
-    complex_partner,
-    euclidean_norm,
-    is_complex,
-    is_numpy,
-    quotient,
-)
+from structmat._arguments import are_normal, as_vectors, copied, grid, integer, reciprocal_above, require_nonzero
+from structmat._array_tools import Array, Namespace, complex_partner, euclidean_norm, is_complex, is_numpy, quotient
 from structmat._fourier import Plan, Step, multilevel_fft, multilevel_ifft
 from structmat.operators._linear_operator import (
     LinearOperator,

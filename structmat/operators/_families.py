@@ -83,11 +83,9 @@ def _circulant_as_toeplitz(operator: CirculantLike, like: Any) -> Toeplitz:  # n
 HOLDS: dict[type, dict[type, Callable[[Any, Any], Any]]] = {
     # Each family with the narrower ones, and how a member of these is written in it: from the operator and the one
     # that it is added to. `Identity` stands for its multiples. Narrow families come first.
-    Diagonal: {
-        Identity: lambda op, like: Diagonal(_times(like._own_namespace().ones_like(like.d), op, like)),
-    },
+    Diagonal: {Identity: lambda op, like: Diagonal(_times(like._own_namespace().ones_like(like.d), op, like))},
     BandedCirculant: {
-        Identity: lambda op, like: BandedCirculant(_times(_unit(like, like.entries[..., :1], 0), op, like), like.n),
+        Identity: lambda op, like: BandedCirculant(_times(_unit(like, like.entries[..., :1], 0), op, like), like.n)
     },
     Circulant: {
         Identity: lambda op, like: Circulant(_times(_unit(like, like.c, 0), op, like)),
@@ -108,7 +106,7 @@ HOLDS: dict[type, dict[type, Callable[[Any, Any], Any]]] = {
     },
     Hankel: {},
     MultilevelCirculant: {
-        Identity: lambda op, like: MultilevelCirculant(_times(_unit(like, like.c, 0), op, like), like.sizes),
+        Identity: lambda op, like: MultilevelCirculant(_times(_unit(like, like.c, 0), op, like), like.sizes)
     },
     MultilevelToeplitz: {Identity: _identity_as_grid, MultilevelCirculant: _circulant_as_grid},
     BlockCirculant: {Identity: _identity_as_blocks},

@@ -301,9 +301,8 @@ class LinearOperator(Operator["LinearOperator"]):
 
     def _no_closed_form(self, method: str) -> NotImplementedError:
         """Return the error that says so and names the alternative."""
-        return NotImplementedError(
-            f"{type(self).__name__}.{method}: no closed form for {self._described()}; use {ALTERNATIVES[method]}"
-        )
+        owner, instead = f"{type(self).__name__}.{method}", ALTERNATIVES[method]
+        return NotImplementedError(f"{owner}: no closed form for {self._described()}; use {instead}")
 
     def _described(self) -> str:
         """Return what of this operator has no closed form, in words."""
@@ -411,11 +410,9 @@ class LinearOperator(Operator["LinearOperator"]):
         >>> shift.fractional_matrix_power(3).to_dense()[:, 0].round(12) + 0.0
         array([0., 0., 0., 1.])
         """
-        number = _exponent(p)
-        if number is None:
-            raise ArgumentTypeError(
-                f"{type(self).__name__}.fractional_matrix_power", "p", f"must be a finite real number, got {p!r}"
-            )
+        if (number := _exponent(p)) is None:
+            owner = f"{type(self).__name__}.fractional_matrix_power"
+            raise ArgumentTypeError(owner, "p", f"must be a finite real number, got {p!r}")
         op, xp = self._to_working_precision("fractional_matrix_power", square=True)
         whole = isinstance(number, int) or number.is_integer()
         function = SpectralFunction(
@@ -471,9 +468,11 @@ class LinearOperator(Operator["LinearOperator"]):
         Raises
         ------
         ValueError
-            If the operator is not square, `b` has another length, or `out` does not fit.
+            If the operator is not square, or `b` has another length.
         TypeError
-            If `b` belongs to another array library than the operator, or `out` is no array of NumPy.
+            If `b` belongs to another array library than the operator.
+        numpy.linalg.LinAlgError
+            If the operator is singular, of NumPy arrays; infinities or NaN for others.
 
         See Also
         --------

@@ -121,13 +121,10 @@ class PairRules:
             ``NotImplemented`` where no rule applies.
         """
         for pair in ((type(left), type(right)), (type(left), object), (object, type(right))):
-            if (rule := self._rules.get(pair)) is not None and (found := rule(left, right)) is not NotImplemented:
+            if (rule := self._rules.get(pair)) and (found := rule(left, right)) is not NotImplemented:
                 return found
-            if (
-                self._commutative
-                and (rule := self._rules.get(pair[::-1])) is not None
-                and (found := rule(right, left)) is not NotImplemented
-            ):
+            rule = self._rules.get(pair[::-1]) if self._commutative else None
+            if rule and (found := rule(right, left)) is not NotImplemented:
                 return found
         return NotImplemented
 
@@ -502,9 +499,8 @@ class Operator(Parametrised, ABC, Generic[Op]):
                 dtype = getattr(xp, dtype, dtype)
             floating = given is not None and xp.isdtype(dtype, ("real floating", "complex floating"))
         if not floating:
-            raise ArgumentTypeError(
-                f"{type(self).__name__}.astype", "dtype", f"must be a floating dtype, got {given!r}"
-            )
+            owner = f"{type(self).__name__}.astype"
+            raise ArgumentTypeError(owner, "dtype", f"must be a floating dtype, got {given!r}")
         if not is_complex(dtype, xp):
             return self._in_precision(dtype, xp)
         return self._complex(dtype, xp)
@@ -579,8 +575,7 @@ class Operator(Parametrised, ABC, Generic[Op]):
         if all(in_precision(array, precision, xp) is array for array in one_of_each.values()):
             return self
         return self._rebuilt(
-            lambda array, _: in_precision(array, precision, xp),
-            lambda inner: inner._in_precision(precision, xp),
+            lambda array, _: in_precision(array, precision, xp), lambda inner: inner._in_precision(precision, xp)
         )
 
     def _complex(self, dtype: DType, xp: Namespace) -> Any:

@@ -21,12 +21,4 @@ except ModuleNotFoundError as error:
     text = f'structmat.studies needs {error.name}, of the extra "studies": pip install "structmat[studies]"'
     raise ImportError(text) from error
 
-__all__ = [
-    "Progress",
-    "Study",
-    "changes",
-    "fit_checkpoint",
-    "load_study",
-    "matrices",
-    "sweep",
-]
+__all__ = ["Progress", "Study", "changes", "fit_checkpoint", "load_study", "matrices", "sweep"]

@@ -53,12 +53,7 @@ def fuses(base: Any, x: Tensor) -> bool:
 
 
 def apply_change(
-    y: Tensor | None,
-    x: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    vectors: Sequence[Tensor],
-    gain: float,
+    y: Tensor | None, x: Tensor, weight: Tensor | None, bias: Tensor | None, vectors: Sequence[Tensor], gain: float
 ) -> Tensor:
     """Return ``y + gain D C D x`` for rows on the last axis of `x`, in the dtype of `y`; neither is changed.
 
@@ -96,12 +91,7 @@ def _unchanged(
 
 
 def _plainly(
-    y: Tensor | None,
-    x: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    vectors: Sequence[Tensor],
-    gain: float,
+    y: Tensor | None, x: Tensor, weight: Tensor | None, bias: Tensor | None, vectors: Sequence[Tensor], gain: float
 ) -> Tensor:
     """The same by plain operations on all rows at once."""
     with _without_autocast(x):

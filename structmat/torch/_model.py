@@ -122,12 +122,7 @@ def _flops(layout: CDDLayout) -> int:
 
 
 def adapt(
-    model: nn.Module,
-    targets: Targets = "all-linear",
-    *,
-    exclude: Targets = (),
-    train: Targets = (),
-    **options: Any,
+    model: nn.Module, targets: Targets = "all-linear", *, exclude: Targets = (), train: Targets = (), **options: Any
 ) -> AdapterSummary:
     """Freeze a model and add a trainable change to its layers, in place.
 
