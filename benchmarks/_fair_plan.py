@@ -71,6 +71,8 @@ class Protocol:
 PROTOCOLS = {
     "goemotions": Protocol(),
     "goemotions-more": Protocol(rows=4000, data="goemotions"),
+    "sst2-more": Protocol(rows=4000, data="sst2"),
+    "banking77-more": Protocol(rows=4000, data="banking77"),
     "cola": Protocol(rows=4000, metric="matthews"),  # with 1,000 rows next to nothing is learnt
     "sst2": Protocol(),
     "banking77": Protocol(),
@@ -99,7 +101,7 @@ ON_SHORT_TASKS = {
         ("cdd-blocks", 32), ("lora", 4), ("c3a-corrected", 64), ("fourierft", 3072), ("cdd-blocks", 128),
         ("c3a-corrected", 384), ("fourierft", 384), ("adalora", 2),
     ),
-    "intermediate": (),
+    "intermediate": (("cdd", 5), ("cdd-scales", 3)),
     "all-linear": (("cdd-blocks", 64), ("c3a-corrected", 128), ("fourierft", 1152)),
 }  # fmt: skip
 
@@ -110,15 +112,15 @@ ON_HELD_OUT_TASKS = (("cdd", 3), ("lora", 2))
 """D C D and the LoRA of the nearest size."""
 
 FORMS = (("scales", None), ("cdd-scales", 3), ("cdd-entries", 3))
-"""What is tried on held-back rows alone, the last one on query and value layers, where it was behind."""
+"""Tried on held-back rows, the last one where the dense matrix is small, as it was behind on query and value layers."""
 
 
 def tried() -> list[Case]:
-    """Return the cases of `FORMS`, which have trials and no last runs."""
+    """Return what has trials, and last runs only if `cases` has it: `FORMS`, and rates with more rows."""
     tasks = ("goemotions", "sst2", "banking77")
-    found = [Case(task, "query-value", *form) for form in FORMS for task in tasks]
-    others = ("intermediate", "all-linear")
-    return found + [Case(task, places, *form) for places in others for form in FORMS[:2] for task in tasks]
+    sized = {"query-value": FORMS, "intermediate": (*FORMS, ("lora", 3)), "all-linear": FORMS[:2]}
+    found = [Case(task, places, *each) for places, several in sized.items() for each in several for task in tasks]
+    return found + [Case(f"{task}-more", "all-linear", *each) for each in (("cdd", 3), ("lora", 8)) for task in tasks]
 
 
 def cases() -> list[Case]:

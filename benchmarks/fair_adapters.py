@@ -63,15 +63,16 @@ def run(options: argparse.Namespace) -> None:
 
     torch.set_num_threads(1)
     bench = Bench(Table(options.out / "fair_adapters.csv"), options.data)
-    todo = [case for case in (*tried(), *cases()) if case.task in options.only]
+    todo = [(bench.choose, case) for case in tried()] + [(bench.do, case) for case in cases()]
+    todo = [(way, case) for way, case in todo if case.task in options.only]
     protocols = PROTOCOLS
     if options.quick:
-        todo = [case for case in todo if case.task == "goemotions" and case.method in {"lora", "cdd"}][:2]
+        todo = [(way, case) for way, case in todo if case.task == "goemotions" and case.method in {"lora", "cdd"}][:2]
         protocols = {"goemotions": Protocol(32, 1, 16, 16, (100,), (0,))}
     begun = time.monotonic()
-    for i, case in enumerate(todo, 1):
+    for i, (way, case) in enumerate(todo, 1):
         try:
-            (bench.choose if case in tried() else bench.do)(case, protocols[case.task])
+            way(case, protocols[case.task])
         except ExampleError as error:  # data or model are missing
             sys.exit(str(error))
         print(f"{i} of {len(todo)}, {(time.monotonic() - begun) / 3600:.2f} h: {case}", flush=True)
