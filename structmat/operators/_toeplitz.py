@@ -276,8 +276,9 @@ class Toeplitz(ConstantDiagonals):
     second differences of 100,000 points take as long as a few products. Of others it takes Levinson's recursion, from a
     thousand rows on first some steps of GMRES with Strang's circulant as preconditioner [1]_, and for many right-hand
     sides the inverse, each of which then costs O(n log n). A solution is accepted if its residual is at the level of
-    rounding in every row, if need be after refinement; otherwise the dense matrix is eliminated, up to 4,096 rows.
-    Larger matrices of which recursions find no accurate inverse or determinant are an error.
+    rounding in every row, if need be after refinement, and a correction hardly changes it; otherwise the dense matrix
+    is eliminated, up to 4,096 rows. Larger matrices of which recursions find no accurate inverse or determinant are an
+    error, and solutions with larger residuals come with a warning.
 
     All this is computed with NumPy in double precision, also for other libraries, with derivatives in torch and JAX.
     There is a `scipy.linalg.LinAlgWarning`, but in JAX, where elimination or a solution shows a condition number above

@@ -48,8 +48,8 @@ def save_adapter(model: nn.Module, folder: str | os.PathLike[str], *, force: boo
     Raises
     ------
     ValueError
-        If there is no adapted layer, layers have other options than others, a part of a module is trained beside the
-        adapter, or something holds NaN or infinity or is on the device meta; nothing is written then.
+        If there is no adapted layer, layers have other options than others, a part of a module or of a base is trained
+        beside the adapter, or something holds NaN or infinity or is on the device meta; nothing is written then.
     FileExistsError
         If a file exists and not `force`.
 

@@ -64,9 +64,10 @@ class AdaptedLayer(nn.Module):
         Raises
         ------
         TypeError
-            If there is no base, or its weight is quantised or of another special kind.
+            If there is no base, or its weight is quantised, of another special kind, or not what it multiplies by.
         ValueError
-            If the merged weight held NaN or infinity, or nothing calls this layer; nothing has changed then.
+            If the merged weight held NaN or infinity, or nothing calls this layer and the change is not zero; nothing
+            has changed then.
         """
         weight = self._merged_weight()
         self.base.weight = weight

@@ -141,6 +141,7 @@ def adapt(
         Layers to leave out, such as ``["lm_head"]``, and all in modules of such names.
     train : regular expression or names, optional
         Modules that stay trainable, such as ``["classifier"]``; they are not adapted, and `save_adapter` writes them.
+        The bases of layers in them that are adapted already stay frozen.
     **options
         Arguments of `CDDAdapter`: `n_factors`, `block_size`, `alpha`, `dropout`, `init`, ...
 
@@ -209,10 +210,11 @@ def remove_adapters(model: nn.Module, *, merge: bool = False) -> None:
     Raises
     ------
     ValueError
-        If there is no adapted layer, one has no base, is the model or was never called, or a merged weight held NaN or
-        infinity; nothing has changed then.
+        If there is no adapted layer, one has no base or is the model, one with a change was never called, or a merged
+        weight held NaN or infinity; nothing has changed then.
     TypeError
-        If a weight to merge into is quantised or of another special kind; nothing has changed then.
+        If a weight to merge into is quantised or of another special kind, or a layer of its own class multiplies by
+        something else; nothing has changed then.
 
     Examples
     --------
