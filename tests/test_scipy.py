@@ -143,10 +143,7 @@ def test_cases_of_matmul_toeplitz(name, monkeypatch):
     getattr(case, name)()
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["basic1", "basic2", "basic3", "complex", "random_b_and_c", "singular", "axis_args"],
-)
+@pytest.mark.parametrize("name", ["basic1", "basic2", "basic3", "complex", "random_b_and_c", "singular", "axis_args"])
 def test_cases_of_solve_circulant(name, monkeypatch):
     tests = module("test_basic")
     monkeypatch.setattr(tests, "solve_circulant", solve_circulant)

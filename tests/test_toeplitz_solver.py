@@ -322,12 +322,7 @@ def test_what_is_not_a_number_stays_so(library: str, n: int) -> None:
     np.testing.assert_array_equal(np.isnan(x), [[False] * n, [True] * n, [False] * n])
     c[1] = np.nan
     for T in (sm.Toeplitz(xp.asarray(c)), sm.Hankel(xp.asarray(c))):
-        for value in (
-            T.solve(xp.asarray(b[0])),
-            T.inv().to_dense(),
-            T.slogdet().logabsdet,
-            T.det(),
-        ):
+        for value in (T.solve(xp.asarray(b[0])), T.inv().to_dense(), T.slogdet().logabsdet, T.det()):
             assert np.all(np.isnan(np.asarray(value)))
 
 

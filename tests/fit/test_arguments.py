@@ -60,11 +60,7 @@ def test_numbers_of_factors(matrix, n_factors, block_size, message):
         ("random", TypeError, r"start must be a CDDProduct or a FitResult, got 'random'"),
         (CDDProduct.from_vectors(*np.ones((3, 5))), ValueError, r"start must have shape \(4, 4\), got \(5, 5\)"),
         (CDDProduct.from_vectors(*np.ones((7, 4))), ValueError, r"start must become a product of 5 .* got 7 factors"),
-        (
-            CDDProduct.from_vectors(*np.ones((5, 4)), first="circulant"),
-            ValueError,
-            r"start must .* got 6 factors",
-        ),
+        (CDDProduct.from_vectors(*np.ones((5, 4)), first="circulant"), ValueError, r"start must .* got 6 factors"),
         (CDDProduct.from_vectors(*np.ones((3, 4)) * 1j), ValueError, r"start must be real where W is"),
         (CDDProduct.from_vectors(*np.ones((3, 4)) * np.nan), ValueError, r"start must be finite"),
         (CDDProduct.from_vectors(*np.ones((3, 2, 4))), ValueError, r"start must be one product, got a stack"),

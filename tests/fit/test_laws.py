@@ -80,7 +80,7 @@ def test_random_matrices(closed_form_errors, relative, problem):
         np.float64,
         st.tuples(st.integers(1, 6), st.integers(1, 6)),
         elements=st.sampled_from([0.0, 0.0, 1.0, -1.0, 1e-8, 3.0, 1e8]),
-    ),
+    )
 )
 def test_adversarial_entries(closed_form_errors, relative, W):
     check_all_laws(W, "min", fit_cdd(W, rng=0), closed_form_errors, relative)

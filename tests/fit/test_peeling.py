@@ -53,14 +53,7 @@ def test_phases_of_a_gram_matrix_are_exact_without_noise(real, n):
 
 
 @pytest.mark.parametrize(
-    ("n", "n_factors", "real"),
-    [
-        (32, 5, False),
-        (33, 5, False),
-        (48, 5, True),
-        (40, 4, True),
-        (40, 6, False),
-    ],
+    ("n", "n_factors", "real"), [(32, 5, False), (33, 5, False), (48, 5, True), (40, 4, True), (40, 6, False)]
 )
 def test_planted_products_are_found(n, n_factors, real, relative):
     W = planted(n, n_factors, real, seed=5)

@@ -53,13 +53,7 @@ layouts = st.one_of(single_blocks(), grids())
 
 
 @settings(max_examples=120, deadline=None)
-@given(
-    layout=layouts,
-    real=st.booleans(),
-    weighted=st.booleans(),
-    chunked=st.booleans(),
-    seed=st.integers(0, 2**16),
-)
+@given(layout=layouts, real=st.booleans(), weighted=st.booleans(), chunked=st.booleans(), seed=st.integers(0, 2**16))
 def test_error_and_gradient(layout, real, weighted, chunked, seed):
     rng = np.random.default_rng(seed)
     rows, cols = layout.shape

@@ -74,9 +74,7 @@ def test_factorisations_whose_products_overflow_are_refused():
 
 
 @pytest.mark.parametrize(
-    "options",
-    [{"n_factors": 1}, {"n_factors": 2}, {"n_factors": 3}, {"n_factors": 5}],
-    ids=["1", "2", "3", "5"],
+    "options", [{"n_factors": 1}, {"n_factors": 2}, {"n_factors": 3}, {"n_factors": 5}], ids=["1", "2", "3", "5"]
 )
 @pytest.mark.parametrize("scale", ["smallest", "tiny", "huge", "largest"])
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -40,12 +40,7 @@ def check(runs):
 
 
 @settings(max_examples=3, deadline=None)
-@given(
-    n=st.integers(5, 12),
-    n_factors=st.sampled_from([2, 4, 5, 7]),
-    real=st.booleans(),
-    seed=st.integers(0, 2**16),
-)
+@given(n=st.integers(5, 12), n_factors=st.sampled_from([2, 4, 5, 7]), real=st.booleans(), seed=st.integers(0, 2**16))
 def test_square_matrices(n, n_factors, real, seed):
     W = np.random.default_rng(seed).standard_normal((2, n, n))
     check([*fits(W[0] if real else W[0] + 1j * W[1], n_factors)])

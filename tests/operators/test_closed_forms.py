@@ -172,11 +172,7 @@ def test_sums_beyond_the_range_do_not_spoil_solutions(n: int, scale: float, comp
     rng = np.random.default_rng(n)
     c, b = rng.uniform(-1, 1, (2, n)) + (1j * rng.uniform(-0.5, 0.5, (2, n)) if complex_ else 0)
     c[0] = 1.5
-    for make in (
-        sm.Circulant,
-        lambda c: sm.MultilevelCirculant(c, (1, n)),
-        lambda c: sm.BlockCirculant(c[None, None]),
-    ):
+    for make in (sm.Circulant, lambda c: sm.MultilevelCirculant(c, (1, n)), lambda c: sm.BlockCirculant(c[None, None])):
         expected = make(c).solve(b)
         np.testing.assert_allclose(make(c * scale).solve(b * scale), expected, atol=1e-9 * np.max(np.abs(expected)))
 

@@ -77,14 +77,7 @@ def test_nothing_leaves_the_device() -> None:
 
     x = a(rng.standard_normal(4))
     T, H = (kind(a(rng.standard_normal(4)), a(rng.standard_normal(4))) for kind in (sm.Toeplitz, sm.Hankel))
-    for op in (
-        T,
-        H,
-        sm.Circulant(x),
-        sm.Diagonal(x),
-        T + sm.Identity(4),
-        T + sm.Circulant(x),
-    ):
+    for op in (T, H, sm.Circulant(x), sm.Diagonal(x), T + sm.Identity(4), T + sm.Circulant(x)):
         results = [
             op.matvec(x),
             op.rmatvec(x),

@@ -20,11 +20,7 @@ def planted(name: str, shape: tuple[int, int]) -> np.ndarray:
     rng = np.random.default_rng([len(name), *name.encode()])
     rows, cols = shape
     b = min(shape)
-    vectors = (
-        rng.uniform(0.5, 1.5, rows),
-        rng.standard_normal((rows // b, cols // b, b)),
-        rng.uniform(0.5, 1.5, cols),
-    )
+    vectors = (rng.uniform(0.5, 1.5, rows), rng.standard_normal((rows // b, cols // b, b)), rng.uniform(0.5, 1.5, cols))
     return sm.CDDProduct.from_vectors(*vectors, block=True).to_dense()
 
 
@@ -63,10 +59,7 @@ def write(folder, tensors, *, shards=2, kind="safetensors"):
 def make(folder, dtype="float32", **options):
     """Write base and tuned; return the arguments that name them."""
     base, tuned = weights(dtype)
-    return {
-        "base": write(folder / "base", base, **options),
-        "tuned": write(folder / "tuned", tuned, **options),
-    }
+    return {"base": write(folder / "base", base, **options), "tuned": write(folder / "tuned", tuned, **options)}
 
 
 def layers(study):

@@ -237,10 +237,7 @@ def test_vmap_and_per_sample_gradients(shape, block, n_factors):
 
 def test_batches_of_gradients():
     f, x, y, weight, _ = drawn((5, 7), 3, 3)
-    for out, inputs in (
-        (linear_with_change(x, weight, None, f, 0.7), (x, *f)),
-        (add_change(y, x, f, 0.7), (y, x, *f)),
-    ):
+    for out, inputs in ((linear_with_change(x, weight, None, f, 0.7), (x, *f)), (add_change(y, x, f, 0.7), (y, x, *f))):
         dys = torch.randn(4, *out.shape, dtype=torch.float64)
         batched = torch.autograd.grad(out, inputs, dys, is_grads_batched=True, retain_graph=True)
         for i in range(4):

@@ -100,8 +100,7 @@ class TestRoundTrips:
             assert torch.equal(own, kept.to(expected))
 
     @pytest.mark.parametrize(
-        "wrap",
-        [nn.DataParallel, torch.optim.swa_utils.AveragedModel, lambda m: torch.compile(m, backend="eager")],
+        "wrap", [nn.DataParallel, torch.optim.swa_utils.AveragedModel, lambda m: torch.compile(m, backend="eager")]
     )
     def test_wrappers_are_not_in_the_keys(self, plain, trained, folder, tmp_path, wrap):
         path = save_adapter(wrap(trained), tmp_path / "wrapped")

@@ -127,10 +127,7 @@ def test_the_padding_row_of_an_embedding_stays():
     assert layer.delta().to_dense()[1].any()
 
 
-REGISTER = [
-    nn.modules.module.register_module_forward_hook,
-    nn.modules.module.register_module_full_backward_pre_hook,
-]
+REGISTER = [nn.modules.module.register_module_forward_hook, nn.modules.module.register_module_full_backward_pre_hook]
 
 
 @pytest.mark.parametrize("register", [*REGISTER, "own"])
