@@ -9,18 +9,11 @@ from structmat.operators._block_circulant import BlockCirculant
 from structmat.operators._cdd import CDDLayout, CDDProduct
 from structmat.operators._circulants import Circulant
 from structmat.operators._diagonal import Diagonal
+from tests.fit.matrices import closed_form_errors, matrix, relative
 
 QUICK = {"max_iter": 40, "restarts": 1, "rng": 3}
 # Shape and side of the blocks: tall, wide, square, cropped, a block beyond the smaller side, blocks of one.
 GRIDS = [((8, 4), "min"), ((4, 8), "min"), ((6, 6), 3), ((7, 4), 3), ((4, 7), 3), ((6, 4), 5), ((3, 4), 1)]
-
-
-def normal(rng, shape, *, real):
-    return rng.standard_normal(shape) if real else rng.standard_normal(shape) + 1j * rng.standard_normal(shape)
-
-
-def matrix(shape, *, real=True, seed=0):
-    return normal(np.random.default_rng(seed), shape, real=real)
 
 
 def planted(shape, block_size, n_factors, *, real, seed=0):
@@ -30,7 +23,7 @@ def planted(shape, block_size, n_factors, *, real, seed=0):
     return layout.product(products.vectors(products.random(1, np.random.default_rng(seed))[0]))
 
 
-def check(W, fit, n_factors, block_size, relative):
+def check(W, fit, n_factors, block_size):
     layout = CDDLayout(W.shape, n_factors, block_size)
     factors = fit.operator.factors
     assert [type(factor) for factor in factors] == [Diagonal, *[BlockCirculant, Diagonal] * (n_factors // 2)]
@@ -45,23 +38,23 @@ def check(W, fit, n_factors, block_size, relative):
 
 @pytest.mark.parametrize(("shape", "block_size"), GRIDS)
 @pytest.mark.parametrize("real", [True, False])
-def test_more_factors_are_never_worse_than_three_or_closed_forms(closed_form_errors, relative, shape, block_size, real):
+def test_more_factors_are_never_worse_than_three_or_closed_forms(shape, block_size, real):
     W = matrix(shape, real=real)
     size = min(shape) if block_size == "min" else block_size
     errors = list(closed_form_errors(W, size).values())
     for n_factors in (3, 5, 7):
         fit = fit_cdd(W, n_factors, block_size=block_size, **QUICK)
-        check(W, fit, n_factors, size, relative)
+        check(W, fit, n_factors, size)
         assert fit.error <= min(errors) + 1e-12
         if n_factors == 3:
             errors.append(fit.error)
     assert fit.error < errors[-1] - 1e-3 or errors[-1] < 1e-6
 
 
-def test_a_search_begins_with_alternating_least_squares(relative):
+def test_a_search_begins_with_alternating_least_squares():
     W = matrix((9, 5))
     fit = fit_cdd(W, 5, **QUICK)
-    check(W, fit, 5, 5, relative)
+    check(W, fit, 5, 5)
     assert fit.error <= fit_cdd(W, 3, **QUICK).error + 1e-12
 
 
@@ -116,7 +109,7 @@ def test_zero_and_scales():
 
 
 @pytest.mark.parametrize(("shape", "block_size"), GRIDS)
-def test_a_fit_needs_no_random_starts(shape, block_size, closed_form_errors):
+def test_a_fit_needs_no_random_starts(shape, block_size):
     W = matrix(shape)
     fit = fit_cdd(W, 5, block_size=block_size, restarts=0, max_iter=20, rng=0)
     assert fit.start != "random"

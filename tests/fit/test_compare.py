@@ -6,22 +6,12 @@ import pytest
 import structmat as sm
 from structmat._layer_fits import weighted_norm
 from structmat.fit import BASELINES, baseline_errors
-
-
-def matrix(shape, *, real=True, seed=0):
-    rng = np.random.default_rng(seed)
-    W = rng.standard_normal(shape)
-    return W if real else W + 1j * rng.standard_normal(shape)
+from tests.fit.matrices import matrix, svd_error
 
 
 def second_moment(cols, rank, *, real=True):
     X = matrix((cols, rank), real=real, seed=1)
     return X @ X.conj().T
-
-
-def tail(W, rank):
-    s = np.linalg.svd(W, compute_uv=False)
-    return np.linalg.norm(s[rank:]) / np.linalg.norm(s)
 
 
 def truncated_svd_error(W, rank, **weights):
@@ -35,7 +25,7 @@ def test_all_baselines_are_compared_by_name():
     assert tuple(found) == BASELINES
     used, error = found["truncated-svd"]
     assert used.tolist() == [20, 40]
-    assert error == pytest.approx([tail(W, 1), tail(W, 2)])
+    assert error == pytest.approx([svd_error(W, 1), svd_error(W, 2)])
     assert list(baseline_errors(W, [20], names=["monarch"])) == ["monarch"]
     assert list(baseline_errors(W, [20], input_second_moment=np.ones(12))) == ["truncated-svd"]
 
@@ -44,7 +34,7 @@ def test_all_baselines_are_compared_by_name():
 @pytest.mark.parametrize("real", [True, False])
 def test_scales_do_not_matter(scale, real):
     W = matrix((6, 4), real=real)
-    assert truncated_svd_error(W * scale, 2) == pytest.approx(tail(W, 2))
+    assert truncated_svd_error(W * scale, 2) == pytest.approx(svd_error(W, 2))
     want, got = (baseline_errors(w, [20]) for w in (W, W * scale))
     assert {name: error for name, (_, error) in got.items()} == {
         name: pytest.approx(error) for name, (_, error) in want.items()
@@ -57,12 +47,12 @@ def test_weighted_errors_are_those_of_the_weighted_matrix(rank, real):
     W, S = matrix((5, 6), real=real), second_moment(6, rank, real=real)
     values, vectors = np.linalg.eigh(S)
     weighted = W @ (vectors * np.sqrt(np.maximum(values, 0.0)))
-    assert truncated_svd_error(W, 2, input_second_moment=S) == pytest.approx(tail(weighted, 2))
+    assert truncated_svd_error(W, 2, input_second_moment=S) == pytest.approx(svd_error(weighted, 2))
     assert weighted_norm(W, S) == pytest.approx(np.linalg.norm(weighted))
     used, error = baseline_errors(W, [22], input_second_moment=S)["truncated-svd"]
-    assert (used.tolist(), error) == ([22], pytest.approx([tail(weighted, 2)]))
+    assert (used.tolist(), error) == ([22], pytest.approx([svd_error(weighted, 2)]))
     diagonal = np.diag(S).real
-    of_columns = tail(W * np.sqrt(diagonal), 1)
+    of_columns = svd_error(W * np.sqrt(diagonal), 1)
     assert truncated_svd_error(W, 1, input_second_moment=diagonal) == pytest.approx(of_columns)
 
 
@@ -73,9 +63,9 @@ def test_the_ends_of_the_ranks():
     assert truncated_svd_error(np.zeros((3, 3)), 0) == 0.0
     large = matrix((700, 601))
     assert truncated_svd_error(large, 0) == 1.0
-    assert truncated_svd_error(large, 3) == pytest.approx(tail(large, 3), rel=1e-9)
+    assert truncated_svd_error(large, 3) == pytest.approx(svd_error(large, 3), rel=1e-9)
     low_rank = large[:, :2] @ large[:2]
-    assert truncated_svd_error(low_rank, 1) == pytest.approx(tail(low_rank, 1), rel=1e-9)
+    assert truncated_svd_error(low_rank, 1) == pytest.approx(svd_error(low_rank, 1), rel=1e-9)
     assert truncated_svd_error(low_rank, 2) < 1e-14
 
 

@@ -8,29 +8,17 @@ from hypothesis import strategies as st
 from structmat import fit_cdd
 from structmat.fit._three_factors import BlockGrid, Factors, _with_best_circulant, iteration, residual_norm2
 from structmat.operators._cdd import CDDProduct
-
-
-def gaussian(rng, shape, real):
-    x = rng.standard_normal(shape)
-    return x if real else x + 1j * rng.standard_normal(shape)
+from tests.fit.matrices import dense_of_grid, normal
 
 
 def planted(rng, shape, m, real):
     p, q = -(-shape[0] // m), -(-shape[1] // m)
-    vectors = gaussian(rng, shape[0], real), gaussian(rng, (p, q, m), real), gaussian(rng, shape[1], real)
+    vectors = normal(rng, shape[0], real=real), normal(rng, (p, q, m), real=real), normal(rng, shape[1], real=real)
     return np.asarray(CDDProduct.from_vectors(*vectors, block=True).to_dense())
 
 
 def weighted_norm(M, R):
     return np.sqrt(np.sum(M * np.abs(R) ** 2))
-
-
-def dense(factors, shape):
-    a, c, b = factors
-    p, q, m = c.shape
-    i = np.arange(m)
-    P = np.einsum("pi,pqij,qj->piqj", a, c[:, :, (i[:, None] - i) % m], b).reshape(p * m, q * m)
-    return P[: shape[0], : shape[1]]
 
 
 @st.composite
@@ -40,7 +28,7 @@ def problems(draw):
     rng = np.random.default_rng(draw(st.integers(0, 2**16)))
     M = rng.random((rows, cols)) * (rng.random((rows, cols)) > draw(st.sampled_from([0.0, 0.3, 0.8])))
     M[0, 0] = 1.0
-    return rng, gaussian(rng, (rows, cols), real), M, m, real
+    return rng, normal(rng, (rows, cols), real=real), M, m, real
 
 
 @settings(max_examples=40, deadline=None)
@@ -49,25 +37,25 @@ def test_every_step_is_stationary_and_residuals_are_those_of_dense_formulas(prob
     rng, W, M, m, real = problem
     W = np.where(M > 0, W, 0)
     grid = BlockGrid(W, m, M)
-    start = Factors(*(gaussian(rng, s, real) for s in ((grid.p, m), (grid.p, grid.q, m), (grid.q, m))))
+    start = Factors(*(normal(rng, s, real=real) for s in ((grid.p, m), (grid.p, grid.q, m), (grid.q, m))))
     a, b = start.a * grid.rows_present, start.b * grid.cols_present
     c = _with_best_circulant(grid, a, b).c
     scale = 2.0**-grid.exponent
     M = M / M.max()
 
     def objective(factors):
-        return weighted_norm(M, W * scale - dense(factors, W.shape)) ** 2
+        return weighted_norm(M, W * scale - dense_of_grid(factors, W.shape)) ** 2
 
     best = objective((a, c, b))
     for _ in range(3):
-        other = c + 0.1 * gaussian(rng, c.shape, real)
+        other = c + 0.1 * normal(rng, c.shape, real=real)
         assert best <= objective((a, other, b)) + 1e-12
     factors, residual = iteration(grid, c, b)
     assert objective(factors) <= best + 1e-12
     assert residual == pytest.approx(objective(factors), abs=1e-12)
     assert residual_norm2(grid, factors) == pytest.approx(residual, abs=1e-12)
     for _ in range(3):
-        other = factors.b + 0.1 * gaussian(rng, factors.b.shape, real)
+        other = factors.b + 0.1 * normal(rng, factors.b.shape, real=real)
         assert objective(factors) <= objective((factors.a, factors.c, other)) + 1e-12
 
 

@@ -15,6 +15,7 @@ from structmat.fit import _error_curve as curve_module
 from structmat.fit import _three_factors as three_factors
 from structmat.fit import error_curve, fit_cdd
 from structmat.fit._products import Products
+from tests.fit.matrices import closed_form_errors
 
 W = np.random.default_rng(0).standard_normal((12, 12))
 
@@ -89,7 +90,7 @@ def test_curves_end_too():
 
 @pytest.mark.parametrize("n_factors", [3, 5])
 @pytest.mark.parametrize("weights", [None, np.arange(1.0, 13.0)])
-def test_a_callback_ends_a_fit_by_stop_iteration(closed_form_errors, n_factors, weights):
+def test_a_callback_ends_a_fit_by_stop_iteration(n_factors, weights):
     def hear(progress):
         heard.append(progress)
         if len(heard) == 20:
@@ -122,7 +123,7 @@ def test_nothing_is_lost_while_a_start_is_built(monkeypatch, n_factors, place):
 @pytest.mark.parametrize("weights", [None, np.arange(1.0, 13.0), np.diag(np.arange(1.0, 13.0)) + 1.0])
 @pytest.mark.parametrize("n_factors", [3, 5])
 @pytest.mark.parametrize("after", [1, 40, 320])
-def test_the_run_so_far_is_kept_from_inside_an_iteration(closed_form_errors, n_factors, after, weights):
+def test_the_run_so_far_is_kept_from_inside_an_iteration(n_factors, after, weights):
     hear = Interrupting(after)
     options = {"input_second_moment": weights, "rng": 0, "tol": 0.0}
     result = fit_cdd(W, n_factors, callback=hear, on_interrupt="return", **options)

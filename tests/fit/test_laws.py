@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from structmat.fit import fit_cdd
+from tests.fit.matrices import closed_form_errors, dense, matrix_of, planted, relative, with_noise
 
 DTYPES = [np.float32, np.float64, np.complex64, np.complex128]
 # Largest excess over a closed form, by precision of the matrix: rounding of the returned vectors.
@@ -18,42 +19,17 @@ def slack(W):
     return SLACK[W.real.dtype.itemsize]
 
 
-def matrix_of(kind, shape, dtype, seed):
-    rng = np.random.default_rng(seed)
-    rows, cols = shape
-    i, j = np.indices(shape)
-    W = rng.standard_normal(shape)
-    if np.issubdtype(dtype, np.complexfloating):
-        W = W + 1j * rng.standard_normal(shape)
-    match kind:
-        case "heavy tails":
-            W = W * np.abs(rng.standard_t(1.5, shape))
-        case "sparse":
-            W = W * (rng.random(shape) < 0.15)
-        case "banded":
-            W = W * (np.abs(i - j) < 2)
-        case "permutation":
-            W = (rng.permutation(max(shape))[:rows, None] == np.arange(cols)).astype(float)
-        case "single entry":
-            W = W * ((i == rows // 2) & (j == cols // 3))
-        case "signs":
-            W = np.sign(W.real)
-        case "low rank":
-            W = W[:, :2] @ rng.standard_normal((min(2, cols), cols))
-    return W.astype(dtype)
-
-
 @st.composite
 def problems(draw):
     """A matrix and a block size."""
     shape = draw(st.tuples(st.integers(1, 14), st.integers(1, 14)))
     dtype = draw(st.sampled_from(DTYPES))
     block_size = draw(st.just("min") | st.integers(1, max(shape)))
-    W = matrix_of(draw(st.sampled_from(KINDS)), shape, dtype, draw(st.integers(0, 2**16)))
+    W = matrix_of(draw(st.sampled_from(KINDS)), shape, dtype, np.random.default_rng(draw(st.integers(0, 2**16))))
     return W, block_size
 
 
-def check_all_laws(W, block_size, fit, closed_form_errors, relative):
+def check_all_laws(W, block_size, fit):
     size = min(W.shape) if block_size == "min" else block_size
     exact = W.astype(np.result_type(W.dtype, np.float64))
     for name, closed_form in closed_form_errors(exact, size).items():
@@ -69,9 +45,9 @@ def check_all_laws(W, block_size, fit, closed_form_errors, relative):
 
 @settings(max_examples=60, deadline=None)
 @given(problem=problems())
-def test_random_matrices(closed_form_errors, relative, problem):
+def test_random_matrices(problem):
     W, block_size = problem
-    check_all_laws(W, block_size, fit_cdd(W, block_size=block_size, rng=0), closed_form_errors, relative)
+    check_all_laws(W, block_size, fit_cdd(W, block_size=block_size, rng=0))
 
 
 @settings(max_examples=40, deadline=None)
@@ -82,18 +58,18 @@ def test_random_matrices(closed_form_errors, relative, problem):
         elements=st.sampled_from([0.0, 0.0, 1.0, -1.0, 1e-8, 3.0, 1e8]),
     )
 )
-def test_adversarial_entries(closed_form_errors, relative, W):
-    check_all_laws(W, "min", fit_cdd(W, rng=0), closed_form_errors, relative)
+def test_adversarial_entries(W):
+    check_all_laws(W, "min", fit_cdd(W, rng=0))
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("shape", "block_size"), [((70, 70), "min"), ((300, 280), "min"), ((40, 90), 16)])
 @pytest.mark.parametrize("max_iter", [1, 60])
-def test_larger_matrices(closed_form_errors, relative, kind, shape, block_size, max_iter):
-    W = matrix_of(kind, shape, np.float64, 5)
+def test_larger_matrices(kind, shape, block_size, max_iter):
+    W = matrix_of(kind, shape, np.float64, np.random.default_rng(5))
     fit = fit_cdd(W, block_size=block_size, rng=0, max_iter=max_iter)
     assert fit.n_iter <= max_iter
-    check_all_laws(W, block_size, fit, closed_form_errors, relative)
+    check_all_laws(W, block_size, fit)
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.complex128])
@@ -122,7 +98,7 @@ class TestMembersOfTheSet:
         W = np.eye(*shape) * rng.standard_normal(shape)
         assert self.fit(W, dtype, block_size).error < 1e-12
 
-    def test_block_circulant(self, dense, dtype, shape, block_size):
+    def test_block_circulant(self, dtype, shape, block_size):
         size = min(shape) if block_size == "min" else block_size
         c = np.random.default_rng(0).standard_normal((*(-(-side // size) for side in shape), size))
         W = dense(np.ones(shape[0]), c, np.ones(shape[1]))
@@ -133,7 +109,7 @@ class TestMembersOfTheSet:
     ("dtype", "alpha"),
     [(np.float64, 1e-200), (np.float64, 1e200), (np.float64, -3.0), (np.float32, 1e-30), (np.float32, 1e30)],
 )
-def test_scaling_leaves_the_error(planted, with_noise, relative, dtype, alpha):
+def test_scaling_leaves_the_error(dtype, alpha):
     rng = np.random.default_rng(4)
     W = with_noise(planted("uniform", rng, (12, 9), 9)[0], 0.1, rng).astype(dtype)
     plain, scaled = (fit_cdd(X, rng=0) for X in (W, W * dtype(alpha)))
@@ -159,7 +135,7 @@ def test_the_matrix_is_only_read(dtype):
 
 
 @pytest.mark.parametrize("block_size", [1, 5])
-def test_any_memory_layout(planted, with_noise, block_size):
+def test_any_memory_layout(block_size):
     rng = np.random.default_rng(9)
     W = with_noise(planted("uniform", rng, (10, 14), 5)[0], 0.1, rng)
     expected = fit_cdd(W[::2, ::-2].copy(), block_size=block_size, rng=0)

@@ -11,14 +11,11 @@ from structmat.fit._peeling_start import _synchronised_gram, peeling_start
 from structmat.fit._products import Products
 from structmat.fit._result import Control, Stopped
 from structmat.operators import CDDLayout, CDDProduct
-
-
-def normal(rng, real, *shape):
-    return rng.standard_normal(shape) + (0 if real else 1j * rng.standard_normal(shape))
+from tests.fit.matrices import normal, relative
 
 
 def planted(n, n_factors, real, seed):
-    return CDDProduct.from_vectors(*normal(np.random.default_rng(seed), real, n_factors, n)).to_dense()
+    return CDDProduct.from_vectors(*normal(np.random.default_rng(seed), (n_factors, n), real=real)).to_dense()
 
 
 def control(seconds=60.0):
@@ -37,9 +34,9 @@ def peeled(W, n_factors, rng, limits):
 @pytest.mark.parametrize("n", [16, 33])
 def test_phases_of_a_gram_matrix_are_exact_without_noise(real, n):
     rng = np.random.default_rng(n)
-    phases = normal(rng, real, n)
+    phases = normal(rng, n, real=real)
     phases /= np.abs(phases)
-    spectrum = np.abs(normal(rng, False, n))
+    spectrum = np.abs(normal(rng, n, real=False))
     if real:
         spectrum = spectrum + spectrum[-np.arange(n)]
     lags = (np.arange(n)[:, None] - np.arange(n)) % n
@@ -55,7 +52,7 @@ def test_phases_of_a_gram_matrix_are_exact_without_noise(real, n):
 @pytest.mark.parametrize(
     ("n", "n_factors", "real"), [(32, 5, False), (33, 5, False), (48, 5, True), (40, 4, True), (40, 6, False)]
 )
-def test_planted_products_are_found(n, n_factors, real, relative):
+def test_planted_products_are_found(n, n_factors, real):
     W = planted(n, n_factors, real, seed=5)
     vectors = peeled(W, n_factors, np.random.default_rng(0), control())
     assert all(np.iscomplexobj(v) != real for v in vectors)
@@ -73,7 +70,7 @@ def test_planted_products_are_found_in_single_precision():
 def test_under_noise_the_fit_is_as_near_the_truth_as_can_be_known():
     n, n_factors, noise = 64, 5, 0.3
     W = planted(n, n_factors, real=False, seed=7)
-    added = normal(np.random.default_rng(8), False, n, n)
+    added = normal(np.random.default_rng(8), (n, n), real=False)
     noisy = W + noise * np.linalg.norm(W) / np.linalg.norm(added) * added
     P = fit_cdd(noisy, n_factors, rng=0).operator.to_dense()
     assert np.linalg.norm(P - W) <= 1.1 * noise * np.sqrt(n_factors / n) * np.linalg.norm(W)
@@ -83,7 +80,7 @@ def test_under_noise_the_fit_is_as_near_the_truth_as_can_be_known():
 def test_other_matrices_are_left_alone(real):
     rng = np.random.default_rng(1)
     for n in (48, 80):
-        assert peeled(normal(rng, real, n, n), 5, rng, control()) is None
+        assert peeled(normal(rng, (n, n), real=real), 5, rng, control()) is None
 
 
 def test_zeros_do_no_harm():

@@ -13,10 +13,7 @@ from structmat.fit import fit_cdd
 from structmat.fit._matrices import truncated_svd
 from structmat.fit._products import Products
 from structmat.operators import CDDLayout
-
-
-def normal(rng, shape, *, real):
-    return rng.standard_normal(shape) if real else rng.standard_normal(shape) + 1j * rng.standard_normal(shape)
+from tests.fit.matrices import normal
 
 
 def of(layout, dtype=np.float64):

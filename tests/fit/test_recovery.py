@@ -5,6 +5,7 @@ import pytest
 
 from structmat.fit import fit_cdd
 from structmat.fit._three_factors import BlockGrid, Factors, Run, alternate
+from tests.fit.matrices import planted, with_noise
 
 KINDS = ["normal", "complex normal", "signs", "phases", "uniform"]
 SQUARES = [2, 3, 7, 16, 64, 65, 200]
@@ -35,7 +36,7 @@ def optimum_from_the_truth(W, vectors, block_size):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("n", SQUARES)
-def test_square_without_noise(planted, kind, n):
+def test_square_without_noise(kind, n):
     for seed in range(3):
         W, _ = planted(kind, np.random.default_rng([n, seed]), (n, n), n)
         assert fit_cdd(W, rng=seed).error < 1e-7
@@ -43,7 +44,7 @@ def test_square_without_noise(planted, kind, n):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("shape", "block_size"), GRIDS)
-def test_blocks_without_noise(planted, kind, shape, block_size):
+def test_blocks_without_noise(kind, shape, block_size):
     for seed in range(3):
         W, _ = planted(kind, np.random.default_rng([*shape, seed]), shape, block_size)
         assert fit_cdd(W, block_size=block_size, rng=seed).error < 1e-7
@@ -52,7 +53,7 @@ def test_blocks_without_noise(planted, kind, shape, block_size):
 @pytest.mark.parametrize("kind", ["normal", "complex normal"])
 @pytest.mark.parametrize("level", [0.5, 1.0])
 @pytest.mark.parametrize(("shape", "block_size"), [((64, 64), 64), ((65, 65), 65), ((128, 192), 64), ((100, 150), 64)])
-def test_noisy(planted, with_noise, kind, level, shape, block_size):
+def test_noisy(kind, level, shape, block_size):
     for seed in range(2):
         rng = np.random.default_rng([*shape, seed])
         clean, vectors = planted(kind, rng, shape, block_size)
@@ -62,7 +63,7 @@ def test_noisy(planted, with_noise, kind, level, shape, block_size):
 
 
 @pytest.mark.parametrize("kind", ["normal", "complex normal"])
-def test_single_precision(planted, kind):
+def test_single_precision(kind):
     W, _ = planted(kind, np.random.default_rng(1), (64, 64), 64)
     W = W.astype(np.complex64 if np.iscomplexobj(W) else np.float32)
     assert fit_cdd(W, rng=0).error < 1e-6
@@ -70,14 +71,14 @@ def test_single_precision(planted, kind):
 
 @pytest.mark.parametrize("level", [0.0, 0.5])
 @pytest.mark.parametrize(("shape", "block_size"), [((32, 32), 32), ((32, 48), 16), ((30, 41), 16)])
-def test_the_transpose_is_fitted_as_well(planted, with_noise, shape, block_size, level):
+def test_the_transpose_is_fitted_as_well(shape, block_size, level):
     rng = np.random.default_rng(2)
     W = with_noise(planted("normal", rng, shape, block_size)[0], level, rng)
     error, transposed = (fit_cdd(X, block_size=block_size, rng=0).error for X in (W, W.T))
     assert transposed == pytest.approx(error, rel=1e-4, abs=1e-9)
 
 
-def test_rows_and_columns_of_zeros_do_not_hinder(planted):
+def test_rows_and_columns_of_zeros_do_not_hinder():
     W, _ = planted("uniform", np.random.default_rng(3), (40, 40), 40)
     W[[3, 20]] = 0.0
     W[:, 11] = 0.0

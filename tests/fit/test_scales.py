@@ -6,6 +6,7 @@ import scipy.linalg
 
 from structmat import factorize_cdd, fit_cdd
 from structmat.fit import baseline_errors
+from tests.fit.matrices import matrix as normal_matrix
 
 DTYPES = [np.float32, np.float64, np.complex64, np.complex128]
 
@@ -22,11 +23,7 @@ def of_size_one(X, dtype=None):
 
 
 def matrix(n, dtype=np.float64):
-    rng = np.random.default_rng(0)
-    W = rng.standard_normal((n, n))
-    if np.issubdtype(dtype, np.complexfloating):
-        W = W + 1j * rng.standard_normal((n, n))
-    return of_size_one(W, dtype)
+    return of_size_one(normal_matrix(n, real=not np.issubdtype(dtype, np.complexfloating)), dtype)
 
 
 def check(W, fit, exponent):

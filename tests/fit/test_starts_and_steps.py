@@ -14,14 +14,10 @@ from structmat.fit._three_factors import (
     residual_norm2,
     shift_synchronisation_start,
 )
+from tests.fit.matrices import closed_form_errors, dense_of_grid, normal, planted
 
 SHAPES = [((6, 6), 6), ((11, 17), 6), ((5, 9), 2), ((4, 7), 1), ((1, 5), 5), ((300, 310), 300)]
 STARTS = [*CLOSED_FORMS.values(), shift_synchronisation_start, _random_start]
-
-
-def dense_of(factors, shape, dense):
-    a, c, b = factors
-    return dense(a.reshape(-1)[: shape[0]], c, b.reshape(-1)[: shape[1]])
 
 
 @pytest.fixture(params=SHAPES, ids=str)
@@ -45,17 +41,15 @@ def test_chunks_cover_every_row_once(bounds, shape, block_size):
 
 
 @pytest.mark.parametrize("start", STARTS)
-def test_starts_and_iterations_tell_their_residual(problem, dense, start):
+def test_starts_and_iterations_tell_their_residual(problem, start):
     W, grid = problem
     factors = start(grid, np.random.default_rng(0))
     scaled = W / 2.0**grid.exponent
-    assert residual_norm2(grid, factors) == pytest.approx(
-        np.linalg.norm(scaled - dense_of(factors, W.shape, dense)) ** 2
-    )
+    assert residual_norm2(grid, factors) == pytest.approx(np.linalg.norm(scaled - dense_of_grid(factors, W.shape)) ** 2)
     before = residual_norm2(grid, factors)
     for _ in range(3):
         factors, residual = iteration(grid, factors.c, factors.b)
-        direct = np.linalg.norm(scaled - dense_of(factors, W.shape, dense)) ** 2
+        direct = np.linalg.norm(scaled - dense_of_grid(factors, W.shape)) ** 2
         assert residual == pytest.approx(direct, rel=1e-9, abs=1e-12 * grid.norm2)
         assert residual <= before * (1 + 1e-12) + 1e-15
         before = residual
@@ -73,7 +67,7 @@ def test_an_iteration_ends_in_a_least_squares_solution(problem):
 
 
 @pytest.mark.parametrize("name", CLOSED_FORMS)
-def test_closed_forms_are_the_nearest(problem, closed_form_errors, name):
+def test_closed_forms_are_the_nearest(problem, name):
     W, grid = problem
     error = Run.begin(grid, CLOSED_FORMS[name](grid, np.random.default_rng(0))).error
     nearest = closed_form_errors(W, grid.m)[name]
@@ -92,7 +86,7 @@ def test_rank_one_of_a_flat_spectrum():
 
 @pytest.mark.parametrize("kind", ["uniform", "phases", "complex normal"])
 @pytest.mark.parametrize("m", [1, 2, 3, 8, 31])
-def test_synchronisation_alone_finds_a_product(planted, kind, m):
+def test_synchronisation_alone_finds_a_product(kind, m):
     """Without padding the start is the product itself: phases and magnitudes are both exact."""
     W, _ = planted(kind, np.random.default_rng(m), (2 * m, 3 * m), m)
     grid = BlockGrid(W, m)
@@ -117,7 +111,7 @@ def test_scaling_moves_powers_of_two_only():
 def test_the_best_factor_under_a_bound_on_the_spread(real, share):
     """One multiplier of the spread makes the gradient vanish, and the bound is met."""
     rng = np.random.default_rng(0)
-    numerator = rng.standard_normal((3, 7)) + (0 if real else 1j * rng.standard_normal((3, 7)))
+    numerator = normal(rng, (3, 7), real=real)
     denominator, weights = rng.uniform(0.1, 3.0, (3, 7)), rng.uniform(0.5, 2.0, 3)
     dtype = np.dtype(np.float64)
     free = _bounded_ratio(dtype, numerator, denominator, weights, np.inf)

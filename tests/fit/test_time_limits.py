@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from structmat.fit import fit_cdd
+from tests.fit.matrices import matrix, svd_error
 
 LIMITS = (0, 60, 400, 3000)
 
@@ -42,8 +43,7 @@ def check(runs):
 @settings(max_examples=3, deadline=None)
 @given(n=st.integers(5, 12), n_factors=st.sampled_from([2, 4, 5, 7]), real=st.booleans(), seed=st.integers(0, 2**16))
 def test_square_matrices(n, n_factors, real, seed):
-    W = np.random.default_rng(seed).standard_normal((2, n, n))
-    check([*fits(W[0] if real else W[0] + 1j * W[1], n_factors)])
+    check([*fits(matrix(n, real=real, seed=seed), n_factors)])
 
 
 def error(W, n_factors, limit):
@@ -53,12 +53,9 @@ def error(W, n_factors, limit):
 @settings(max_examples=3, deadline=None)
 @given(n=st.integers(5, 12), n_factors=st.sampled_from([7, 9]), real=st.booleans(), seed=st.integers(0, 2**16))
 def test_no_limit_makes_many_factors_worse_than_the_svd_of_rank_two(n, n_factors, real, seed):
-    W = np.random.default_rng(seed).standard_normal((2, n, n))
-    W = W[0] if real else W[0] + 1j * W[1]
-    values = np.linalg.svd(W, compute_uv=False)
-    rank_two = np.linalg.norm(values[2:]) / np.linalg.norm(values)
+    W = matrix(n, real=real, seed=seed)
     for limit in (0, 20, 500):
-        assert error(W, n_factors, limit) <= rank_two + 1e-6
+        assert error(W, n_factors, limit) <= svd_error(W, 2) + 1e-6
 
 
 @pytest.mark.parametrize(("n_factors", "planted"), [(4, False), (5, True), (7, False)])

@@ -7,10 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import structmat as sm
-
-
-def normal(rng, shape, *, real=True):
-    return rng.standard_normal(shape) if real else rng.standard_normal(shape) + 1j * rng.standard_normal(shape)
+from tests.fit.matrices import normal
 
 
 def through(operator, cols):
