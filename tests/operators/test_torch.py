@@ -11,6 +11,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 import structmat as sm
+from tests.torch.common import compiler
 
 KINDS: dict[str, tuple[Callable[..., sm.LinearOperator], list[tuple[int, ...]]]] = {
     "Circulant": (sm.Circulant, [(5,)]),
@@ -34,8 +35,6 @@ KINDS: dict[str, tuple[Callable[..., sm.LinearOperator], list[tuple[int, ...]]]]
 }
 CHOSEN = KINDS["Submatrix"][0](torch.ones(4), torch.ones(6))
 kinds = pytest.mark.parametrize("kind", list(KINDS))
-VERSION = tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2])
-compiler = pytest.mark.skipif(VERSION < (2, 13), reason="the compiler of torch 2.6 fails on transforms of batches")
 
 
 def drawn(kind: str, dtype: Any = None, seed: int = 0) -> tuple[Callable[..., Any], list[Any], Any, Any]:

@@ -70,6 +70,13 @@ def adapted_mlp(sizes=(6, 8, 4), dtype=torch.float64, **options):
     return fill(model)
 
 
+def adapted_by_peft(model, targets=("0", "2"), **options):
+    peft = pytest.importorskip("peft")
+    from structmat.peft import CDDConfig
+
+    return peft.get_peft_model(model, CDDConfig(target_modules=[*targets], **options))
+
+
 def state(model):
     """Copies of everything that a model holds, and its flags."""
     values = {key: value.detach().clone() for key, value in model.state_dict().items()}

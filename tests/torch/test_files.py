@@ -14,7 +14,7 @@ from torch import nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 
 from structmat.torch import CDDLinear, adapt, load_adapter, save_adapter
-from tests.torch.common import adapted_mlp, assert_same_state, fill, mlp, state
+from tests.torch.common import adapted_by_peft, adapted_mlp, assert_same_state, fill, mlp, state
 
 X = torch.randn(5, 6, dtype=torch.float64)
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
@@ -118,13 +118,6 @@ class TestRoundTrips:
         for _ in range(2):
             assert load_adapter(fresh, path) == ["0.0", "0.2"]
             assert torch.equal(fresh(X), model(X))
-
-
-def adapted_by_peft(model):
-    peft = pytest.importorskip("peft")
-    from structmat.peft import CDDConfig
-
-    return peft.get_peft_model(model, CDDConfig(target_modules=["0", "2"]))
 
 
 class WithHead(nn.Module):

@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch")
 from torch import nn
 
 from structmat.torch import CDDLinear, adapt, remove_adapters
-from tests.torch.common import adapted_mlp, assert_same_state, compiler, fill, mlp, quietly, state
+from tests.torch.common import adapted_by_peft, adapted_mlp, assert_same_state, compiler, fill, mlp, quietly, state
 
 TOKENS = torch.tensor([[1, 2, 3, 4], [0, 9, 10, 3]])
 
@@ -271,10 +271,7 @@ class TestReadersOfWeights:
         plain = copy.deepcopy(encoder).eval()
         model = encoder
         if by_peft:
-            peft = pytest.importorskip("peft")
-            from structmat.peft import CDDConfig
-
-            model = peft.get_peft_model(encoder, CDDConfig(target_modules=targets, init_weights=False))
+            model = adapted_by_peft(encoder, targets, init_weights=False)
         else:
             adapt(encoder, targets)
         fill(model)

@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from structmat.torch import CDDLinear, adapt, load_adapter, remove_adapters, save_adapter
 from structmat.torch._autograd import _compiled_change
 from tests.torch.common import (
+    adapted_by_peft,
     adapted_mlp,
     adapter,
     compiler,
@@ -246,10 +247,7 @@ class TestDevices:
 
         def adapted(model):
             if by_peft:
-                peft = pytest.importorskip("peft")
-                from structmat.peft import CDDConfig
-
-                return peft.get_peft_model(model, CDDConfig(target_modules=["0", "2"]))
+                return adapted_by_peft(model)
             adapt(model)
             return model
 
