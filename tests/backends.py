@@ -30,6 +30,9 @@ class Backend:
     def dtype(self, name: str) -> Any:
         return getattr(self.xp, name)
 
+    def cast(self, array: Any, dtype: Any) -> Any:
+        return array.to(dtype) if self.name == "torch" else array.astype(dtype)
+
 
 def _numpy() -> Backend:
     return Backend("numpy", np, np.array, np.asarray, examples=24, half="float16")
@@ -71,6 +74,11 @@ def get(name: str) -> Backend:
         if name == "numpy":
             raise
         pytest.skip(f"{name}: {error}")
+
+
+def on(*libraries: str) -> pytest.MarkDecorator:
+    """Run a test with the backends of some libraries alone."""
+    return pytest.mark.parametrize("backend", libraries, indirect=True)
 
 
 ENGINES = ("scipy", "ducc0") if _fourier.ducc() else ("scipy",)

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -70,3 +71,11 @@ def engine(request: pytest.FixtureRequest) -> Iterator[None]:
 @pytest.fixture(params=list(backends.FACTORIES))
 def backend(request: pytest.FixtureRequest) -> backends.Backend:
     return backends.get(request.param)
+
+
+@pytest.fixture
+def half(backend: backends.Backend) -> Any:
+    """The half precision that a library computes in."""
+    if backend.half is None:
+        pytest.skip("the library has no half precision")
+    return backend.dtype(backend.half)

@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import pytest
 import scipy.linalg
 from hypothesis import strategies as st
 
@@ -25,28 +26,10 @@ BATCHES = ((), (), (), (2,), (1,), (2, 3))
 FIXED = (("float32", (), 1), ("complex128", (2,), 2))
 """Dtype, batch and seed of the shapes, for a library that compiles each operation anew for each of them."""
 
-CLOSED_FORMS = frozenset(
-    [
-        "inv",
-        "solve",
-        "pinv",
-        "lstsq",
-        "eigvals",
-        "eig",
-        "svdvals",
-        "det",
-        "slogdet",
-        "trace",
-        "diagonal",
-        "norm",
-        "cond",
-        "rank",
-        "sqrtm",
-        "expm",
-        "logm",
-        "fractional_matrix_power",
-    ]
-)
+CLOSED_FORMS = frozenset({
+    "inv", "solve", "pinv", "lstsq", "eigvals", "eig", "svdvals", "det", "slogdet", "trace", "diagonal", "norm", "cond",
+    "rank", "sqrtm", "expm", "logm", "fractional_matrix_power",
+})  # fmt: skip
 THROUGH_FACTORS = frozenset({"inv", "solve", "det", "slogdet"})
 ENTRYWISE = frozenset({"trace", "diagonal"})
 OF_ENTRIES: frozenset[Any] = frozenset({"fro", 1, np.inf})
@@ -398,12 +381,15 @@ REGISTRY = [
     Entry("Scaled identity", _scaled_identity, CLOSED_FORMS, in_table=False),
 ]
 PREPARED = {
-    "Circulant",
-    "MultilevelCirculant",
-    "BlockCirculant, cropped",
-    "CDDProduct, D C D",
-    "Toeplitz, square",
-    "ToeplitzInverse",
-    "Submatrix",
-}
+    "Circulant", "MultilevelCirculant", "BlockCirculant, cropped", "CDDProduct, D C D", "Toeplitz, square",
+    "ToeplitzInverse", "Submatrix",
+}  # fmt: skip
+PLAIN = REGISTRY.copy()
 REGISTRY += [prepared(entry) for entry in REGISTRY if entry.name in PREPARED]
+
+
+def each(entries: list[Entry]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("entry", entries, ids=lambda entry: entry.name)
+
+
+every_entry = each(REGISTRY)

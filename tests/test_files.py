@@ -24,7 +24,7 @@ from structmat import _files, io
 from structmat._array_tools import dtype_name
 from structmat.fit import fit_cdd
 from structmat.io import _operators
-from tests.operator_registry import REGISTRY
+from tests.operator_registry import every_entry
 
 once = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 DAMAGE_MESSAGE = r"broken\.safetensors"
@@ -83,7 +83,7 @@ def nested_operator(dtype="float32", seed=0):
 # Round trips
 
 
-@pytest.mark.parametrize("entry", REGISTRY, ids=lambda e: e.name)
+@every_entry
 @given(data=st.data())
 @settings(parent=once, max_examples=6)
 def test_round_trip_of_every_operator_on_every_library(entry, backend, tmp_path, data):
@@ -319,7 +319,7 @@ def test_files_of_matrices_and_of_operators_are_told_apart(tmp_path):
 # Descriptions
 
 
-@pytest.mark.parametrize("entry", REGISTRY, ids=lambda e: e.name)
+@every_entry
 @given(data=st.data())
 @settings(parent=once, max_examples=10)
 def test_descriptions_agree_with_the_operator(entry, tmp_path, data):

@@ -17,7 +17,7 @@ from torch.func import grad, vmap
 import structmat as sm
 from structmat.linear_systems import _systems
 from tests import backends
-from tests.backends import along_last_axis
+from tests.backends import along_last_axis, on
 from tests.operator_registry import DTYPES, REGISTRY, Vectors
 
 
@@ -42,11 +42,9 @@ def tolerance(dtype: np.dtype) -> float:
     return 1e-5 if dtype.name in {"float32", "complex64"} else 1e-10
 
 
-@pytest.mark.parametrize("library", LIBRARIES)
-def test_solutions_are_those_of_the_dense_matrix(library):
-    backend = backends.get(library)
-
-    @settings(max_examples=backend.examples // (1 if library == "numpy" else 3))
+@on(*LIBRARIES)
+def test_solutions_are_those_of_the_dense_matrix(backend):
+    @settings(max_examples=backend.examples // (1 if backend.name == "numpy" else 3))
     @given(*draws(), st.sampled_from(ASSUME), st.sampled_from(["nearest", None]))
     def law(seed, dtype, batch, assume, preconditioner):
         v = Vectors(seed, dtype, batch)
@@ -72,9 +70,8 @@ def test_solutions_are_those_of_the_dense_matrix(library):
     law()
 
 
-@pytest.mark.parametrize("library", LIBRARIES)
-def test_least_squares_are_those_of_the_dense_matrix(library):
-    backend = backends.get(library)
+@on(*LIBRARIES)
+def test_least_squares_are_those_of_the_dense_matrix(backend):
     entries = [entry for entry in REGISTRY if entry.name in ITERATED]
 
     @settings(max_examples=backend.examples // 2)
@@ -96,9 +93,9 @@ def test_least_squares_are_those_of_the_dense_matrix(library):
     law()
 
 
-@pytest.mark.parametrize("library", LIBRARIES)
-def test_least_squares_of_singular_matrices_have_the_least_norm(library):
-    backend, rng = backends.get(library), np.random.default_rng(2)
+@on(*LIBRARIES)
+def test_least_squares_of_singular_matrices_have_the_least_norm(backend):
+    rng = np.random.default_rng(2)
     c, d, b = rng.standard_normal(9), np.append(np.zeros(3), np.ones(5)), rng.standard_normal((2, 9))
     A = sm.Toeplitz(backend.asarray(c), backend.asarray(rng.standard_normal(8))) @ sm.Diagonal(backend.asarray(d))
     dense = backend.to_numpy(A.to_dense())
@@ -108,21 +105,14 @@ def test_least_squares_of_singular_matrices_have_the_least_norm(library):
     np.testing.assert_allclose(backend.to_numpy(found.residual)[1], 1)
 
 
-SIZES = [
-    ("float64", 1e-300),
-    ("float64", 1.6e-19),
-    ("float64", 1e300),
-    ("float32", 1e-30),
-    ("float32", 1e-12),
-    ("float32", 1e30),
-]
+SCALES = {"float64": (1e-300, 1.6e-19, 1e300), "float32": (1e-30, 1e-12, 1e30)}
 
 
-@pytest.mark.parametrize("library", [*LIBRARIES, "jax"])
-@pytest.mark.parametrize(("dtype", "scale"), SIZES)
-def test_matrices_of_any_size(library, dtype, scale):
+@on(*LIBRARIES, "jax")
+@pytest.mark.parametrize(("dtype", "scale"), [(name, scale) for name in SCALES for scale in SCALES[name]])
+def test_matrices_of_any_size(backend, dtype, scale):
     """The scale of a matrix is that of its solutions alone."""
-    backend, s = backends.get(library), np.array(scale, dtype)
+    s = np.array(scale, dtype)
     b = np.array([1.0, 2.0, 0.5, -1.0], dtype)
     c, d = np.array([4.0, -1, 0, -1], dtype), np.arange(1, 5, dtype=dtype)
     asarray = backend.asarray
@@ -141,9 +131,8 @@ def test_matrices_of_any_size(library, dtype, scale):
         np.testing.assert_allclose(x, want, rtol=100 * tolerance(np.dtype(dtype)))
 
 
-@pytest.mark.parametrize("library", [*LIBRARIES, "jax"])
-def test_stacks_of_several_sizes_with_one_preconditioner(library):
-    backend = backends.get(library)
+@on(*LIBRARIES, "jax")
+def test_stacks_of_several_sizes_with_one_preconditioner(backend):
     rng, scales = np.random.default_rng(4), np.array([1e-200, 1.0, 1e150])[:, None]
     c, d = rng.standard_normal(5) / 4, 3 + rng.random(5)
     A = sm.Circulant(backend.asarray(scales * c)) + sm.Diagonal(backend.asarray(scales * d))
@@ -154,9 +143,8 @@ def test_stacks_of_several_sizes_with_one_preconditioner(library):
         np.testing.assert_allclose(x * scales, want, rtol=1e-7)
 
 
-@pytest.mark.parametrize("library", LIBRARIES)
-def test_the_largest_right_hand_sides(library):
-    backend = backends.get(library)
+@on(*LIBRARIES)
+def test_the_largest_right_hand_sides(backend):
     A = sm.Circulant(backend.asarray(np.array([0.0, 1.0, 0.5]))) + sm.Diagonal(backend.asarray(np.full(3, 4.0)))
     b = np.array([1.0, -1.0, 1.0])
     x = solve(A, backend.asarray(1e308 * b)).x
@@ -191,9 +179,8 @@ def test_stacks_and_zeros():
     assert solve(none, b[0]).x.shape == lstsq(none, b[0]).x.shape == (0, 6)
 
 
-@pytest.mark.parametrize("library", LIBRARIES)
-def test_closed_forms_come_first(library):
-    backend = backends.get(library)
+@on(*LIBRARIES)
+def test_closed_forms_come_first(backend):
     rng = np.random.default_rng(1)
     c = backend.asarray(np.append(3, rng.random(4)))
     b = backend.asarray(rng.standard_normal(5))
@@ -218,9 +205,8 @@ def test_an_inverse_is_closed_form_enough():
     assert lstsq(Reversal(3), [1.0, 2.0, 3.0]).x.round(12).tolist() == [3.0, 2.0, 1.0]
 
 
-@pytest.mark.parametrize("library", ["numpy", "torch"])
-def test_half_precision(library):
-    backend = backends.get(library)
+@on("numpy", "torch")
+def test_half_precision(backend):
     half = lambda values: backend.xp.asarray(values, dtype=backend.dtype(backend.half))
     A = sm.Circulant(half([4.0, 1.0, 0.0])) + sm.Diagonal(half([0.0, 1.0, 2.0]))
     x = solve(A, half([1.0, 2.0, 3.0])).x
@@ -249,10 +235,10 @@ def test_the_nearest_circulant_or_diagonal_helps():
         assert least * few < many, (few, many)
 
 
-@pytest.mark.parametrize("name", ["numpy", "torch"])
+@on("numpy", "torch")
 @pytest.mark.parametrize("assume", ASSUME)
-def test_a_preconditioner_of_ones_own_is_used(name, assume):
-    asarray, n = backends.get(name).asarray, 200
+def test_a_preconditioner_of_ones_own_is_used(backend, assume):
+    asarray, n = backend.asarray, 200
     c, d = 0.99 ** np.arange(n), np.linspace(0.01, 0.02, n)
     A = sm.Toeplitz(asarray(c)) + sm.Diagonal(asarray(d))
     M = sm.preconditioners.chan(sm.Toeplitz(asarray(c + 0.015 * (np.arange(n) == 0)))).inv()
@@ -262,18 +248,16 @@ def test_a_preconditioner_of_ones_own_is_used(name, assume):
     np.testing.assert_allclose(A @ few.x, 1, atol=1e-8)
 
 
-@pytest.mark.parametrize("library", LIBRARIES)
-def test_what_does_not_converge_is_an_error(library):
-    backend = backends.get(library)
+@on(*LIBRARIES)
+def test_what_does_not_converge_is_an_error(backend):
     c = backend.asarray(np.array([2.0, -1, 0, 0, 0]))
     A = sm.Circulant(c) + sm.Diagonal(backend.asarray(np.arange(5.0)))
     b = backend.asarray(np.arange(5.0))
     with pytest.raises(sm.ConvergenceError, match=r"solve: the relative residual is .* after 1 iterations") as caught:
         solve(A, b, max_iter=1, preconditioner=None)
-    rest = b - A @ caught.value.result.x
-    np.testing.assert_allclose(
-        backend.to_numpy(caught.value.result.residual), np.linalg.norm(backend.to_numpy(rest)) / np.sqrt(30)
-    )
+    result = caught.value.result
+    expected = np.linalg.norm(backend.to_numpy(b - A @ result.x)) / np.sqrt(30)
+    np.testing.assert_allclose(backend.to_numpy(result.residual), expected)
     with pytest.raises(np.linalg.LinAlgError, match="lstsq: the relative residual"):
         lstsq(A, b, max_iter=1)
     singular = sm.Circulant(c) - sm.Diagonal(backend.asarray(np.array([1.0, 1, 1, 1, 1])))
@@ -366,10 +350,9 @@ def test_closed_forms_that_give_nan_say_so_beside_other_warnings() -> None:
     assert "A is ill-conditioned" in texts[1]
 
 
-@pytest.mark.parametrize("name", ["numpy", "torch"])
+@on("numpy", "torch")
 @pytest.mark.parametrize("place", ["b", "A"])
-def test_nan_ends_iteration_before_it_begins(name, place):
-    backend = backends.get(name)
+def test_nan_ends_iteration_before_it_begins(backend, place):
     d, b = np.array([1.0, 2.0, 3.0, 4.0]), np.ones((2, 4))
     (d if place == "A" else b[1])[1] = np.nan
     A = sm.Circulant(backend.asarray(np.array([9.0, 1.0, 0.0, 2.0]))) + sm.Diagonal(backend.asarray(d))
@@ -397,10 +380,9 @@ def test_right_hand_sides_are_columns_and_matvec_takes_rows():
             call(B.T)
 
 
-@pytest.mark.parametrize("library", ["numpy", "torch", "jax"])
-def test_solutions_follow_the_product_with_columns(library):
+@on("numpy", "torch", "jax")
+def test_solutions_follow_the_product_with_columns(backend):
     """A square matrix of right-hand sides, of which a wrong axis would give another answer without a word."""
-    backend = backends.get(library)
     rng = np.random.default_rng(0)
     c, d, B = rng.standard_normal((2, 5)), rng.standard_normal((2, 5)), rng.standard_normal((5, 5))
     c[:, 0] += 9
@@ -416,11 +398,8 @@ def test_complex_right_hand_sides_of_real_operators_give_no_warning():
     rng = np.random.default_rng(9)
     c, b = rng.standard_normal(12), rng.standard_normal(12) + 1j * rng.standard_normal(12)
     diagonal = sm.Diagonal(5 + rng.random(12))
-    for A in (
-        sm.Circulant(c) + diagonal,
-        sm.Circulant(c).to_spectral() + diagonal,
-        sm.BandedCirculant(c[:3], 12) + diagonal,
-    ):
+    for kind in (sm.Circulant(c), sm.Circulant(c).to_spectral(), sm.BandedCirculant(c[:3], 12)):
+        A = kind + diagonal
         for found in (solve(A, b), lstsq(A, b)):
             np.testing.assert_allclose(found.x, np.linalg.solve(A.to_dense(), b), rtol=0, atol=1e-9)
 
@@ -443,11 +422,11 @@ def test_each_pass_has_the_iterations_that_are_left_and_counts_on(monkeypatch):
     assert found.iterations == 2 * len(limits)
 
 
-@pytest.mark.parametrize("library", [*LIBRARIES, "jax"])
+@on(*LIBRARIES, "jax")
 @pytest.mark.parametrize("assume", ASSUME)
-def test_a_stack_of_preconditioners_solves_once_for_each(library, assume):
+def test_a_stack_of_preconditioners_solves_once_for_each(backend, assume):
     """Their batch axes broadcast against those of matrix and right-hand sides."""
-    backend, rng = backends.get(library), np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     matrices, vectors = (backend.asarray(np.array([6.0, 1, 0, 1]) + k) for k in ([[0.0] * 4, [0.1] * 4], [0.0] * 4))
     near = np.array([[1.0, 0.1, 0, 0.1], [0.5, 0, 0, 0], [1.5, 0.2, 0.1, 0.2]])
     diagonal = sm.Diagonal(backend.asarray(np.array([1.0, 2, 3, 4])))
@@ -463,21 +442,19 @@ def test_a_stack_of_preconditioners_solves_once_for_each(library, assume):
             np.testing.assert_allclose(backend.to_numpy(found.x), np.broadcast_to(want, (*batch, 4)), rtol=1e-8)
 
 
-@pytest.mark.parametrize("library", LIBRARIES)
-def test_batch_axes_of_preconditioners_that_do_not_fit_are_an_error(library):
-    asarray = backends.get(library).asarray
+@on(*LIBRARIES)
+def test_batch_axes_of_preconditioners_that_do_not_fit_are_an_error(backend):
+    asarray = backend.asarray
     A = sm.Circulant(asarray(np.array([[6.0, 1, 0, 1]] * 2))) + sm.Diagonal(asarray(np.arange(1.0, 5)))
     with pytest.raises(ValueError, match=r"solve: the batch axes \(2,\) and \(\) and \(3,\) do not broadcast"):
         solve(A, asarray(np.ones(4)), preconditioner=sm.Circulant(asarray(np.ones((3, 4)))))
 
 
-@pytest.mark.parametrize("library", ["numpy", "torch", "jax"])
-def test_a_preconditioner_that_gives_nan_is_named(library):
-    asarray = backends.get(library).asarray
-    A, b = (
-        sm.Circulant(asarray(np.array([6.0, 1, 0, 1]))) + sm.Diagonal(asarray(np.arange(1.0, 5))),
-        asarray(np.ones(4)),
-    )
+@on("numpy", "torch", "jax")
+def test_a_preconditioner_that_gives_nan_is_named(backend):
+    asarray = backend.asarray
+    A = sm.Circulant(asarray(np.array([6.0, 1, 0, 1]))) + sm.Diagonal(asarray(np.arange(1.0, 5)))
+    b = asarray(np.ones(4))
     for assume in ASSUME:
         for bad in (np.nan, np.inf):
             M = sm.Diagonal(asarray(np.array([1.0, bad, 1.0, 1.0])))
@@ -509,15 +486,10 @@ def in_closed_form(c: Any, d: Any, b: Any) -> Any:
 
 def dense(function: Callable[..., Any]) -> Callable[..., Any]:
     """The same by dense matrices."""
-
-    def solved(c: Any, d: Any, b: Any) -> Any:
-        if function is in_closed_form:
-            matrix = sm.Toeplitz(torch.cat([c[:1] + 6, c[1:]], -1), d).to_dense()
-        else:
-            matrix = sm.Circulant(c).to_dense() + torch.diag(4 * d)
-        return torch.linalg.solve(matrix, b)
-
-    return solved
+    toeplitz = lambda c, d: sm.Toeplitz(torch.cat([c[:1] + 6, c[1:]], -1), d).to_dense()
+    plus_diagonal = lambda c, d: sm.Circulant(c).to_dense() + torch.diag(4 * d)
+    matrix = toeplitz if function is in_closed_form else plus_diagonal
+    return lambda c, d, b: torch.linalg.solve(matrix(c, d), b)
 
 
 FUNCTIONS = (circulant_plus_diagonal, with_a_preconditioner, prepared, in_closed_form)

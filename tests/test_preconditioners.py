@@ -9,6 +9,7 @@ import scipy.sparse.linalg as spla
 
 import structmat as sm
 from tests.backends import Backend
+from tests.operator_registry import Vectors
 
 rng = np.random.default_rng(7)
 
@@ -37,11 +38,7 @@ def test_preconditioners_of_extreme_multiples_are_multiples(kind: str, dtype: st
 @pytest.mark.parametrize("dtype", ["float64", "complex128"])
 @pytest.mark.parametrize("n", [1, 2, 5, 8, 31])
 def test_chans_circulant_is_the_nearest(n: int, dtype: str) -> None:
-    column, row = (
-        (rng.standard_normal((2, n)) + 1j * rng.standard_normal((2, n))).astype(dtype)
-        if dtype != "float64"
-        else rng.standard_normal((2, n))
-    )
+    column, row = Vectors(n, dtype)(2, n)
     T = scipy.linalg.toeplitz(column, np.r_[column[:1], row[1:]])
     made = sm.preconditioners.chan(sm.Toeplitz(column, row)).c
     assert made.dtype == T.dtype
@@ -52,11 +49,7 @@ def test_chans_circulant_is_the_nearest(n: int, dtype: str) -> None:
 @pytest.mark.parametrize("n", [1, 2, 3, 4, 7, 8])
 def test_strangs_circulant_has_the_diagonals_near_the_main_one(n: int, dtype: str) -> None:
     """Of the two that lie n / 2 from it the mean, so that the circulant of a Hermitian matrix is Hermitian."""
-    column, row = (
-        (rng.standard_normal((2, n)) + 1j * rng.standard_normal((2, n))).astype(dtype)
-        if dtype != "float64"
-        else rng.standard_normal((2, n))
-    )
+    column, row = Vectors(n, dtype)(2, n)
     made = sm.preconditioners.strang(sm.Toeplitz(column, row)).c
     for k in range(n):
         near = column[k] if 2 * k < n else row[n - k] if 2 * k > n else (column[k] + row[k]) / 2

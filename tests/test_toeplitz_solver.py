@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 import structmat as sm
 from structmat._toeplitz_systems import ToeplitzSystem, levinson
 from tests import backends
+from tests.operator_registry import Vectors
 
 KINDS = ("real", "complex", "symmetric", "Hermitian", "singular sections", "complex symmetric")
 
@@ -102,12 +103,7 @@ def test_solve_and_determinant_of_larger_matrices(kind: str, n: int) -> None:
 @pytest.mark.parametrize("right", ["float32", "complex128"])
 @pytest.mark.parametrize("kind", [sm.Toeplitz, sm.Hankel])
 def test_small_systems_of_mixed_dtypes_are_solved_as_dense_ones(kind: Any, left: str, right: str) -> None:
-    def drawn(dtype: str, *shape: int) -> np.ndarray:
-        values = rng.standard_normal(shape)
-        return (values + 1j * rng.standard_normal(shape) if "c" in dtype else values).astype(dtype)
-
-    rng = np.random.default_rng(0)
-    (c, r), b = drawn(left, 2, 9), drawn(right, 2, 3, 9)
+    (c, r), b = Vectors(0, left)(2, 9), Vectors(1, right)(2, 3, 9)
     op = kind(c, r)
     x = op.inv_matvec(b)
     assert x.dtype == np.result_type(left, right)
@@ -326,11 +322,10 @@ def test_what_is_not_a_number_stays_so(library: str, n: int) -> None:
             assert np.all(np.isnan(np.asarray(value)))
 
 
-@pytest.mark.parametrize("library", ["numpy", "torch", "jax"])
+@backends.on("numpy", "torch", "jax")
 @pytest.mark.parametrize("n", [30, 300])
-def test_determinants_in_single_precision_are_those_in_double(n: int, library: str) -> None:
+def test_determinants_in_single_precision_are_those_in_double(n: int, backend: backends.Backend) -> None:
     """The logarithm is rounded once, also in products, multiples and blocks."""
-    backend = backends.get(library)
     c = (0.3 ** np.arange(n)).astype("float32")
     T = sm.Toeplitz(backend.asarray(c))
     blocks = sm.BlockCirculant(backend.asarray(np.eye(n, dtype="float32")[..., None] * c[:, None, None] * [1, 0.5]))

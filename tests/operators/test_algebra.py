@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, rule
 
 import structmat as sm
-from tests import backends
-from tests.backends import Backend
+from tests.backends import Backend, on
 from tests.operator_registry import REGISTRY, Vectors, circulant_matrix
 
 n = 6
@@ -282,9 +281,8 @@ def test_signs_and_fractions_do_what_they_do_to_arrays(op: sm.LinearOperator) ->
         assert result.dtype == op.dtype
 
 
-@pytest.mark.parametrize("library", ["numpy", "array_api_strict", "torch", "jax"])
-def test_the_power_zero_keeps_library_batch_and_dtype(library: str) -> None:
-    backend = backends.get(library)
+@on("numpy", "array_api_strict", "torch", "jax")
+def test_the_power_zero_keeps_library_batch_and_dtype(backend: Backend) -> None:
     ones = lambda *shape: backend.asarray(np.ones(shape, np.float32))
     for op in (
         sm.Toeplitz(ones(2, 3)),

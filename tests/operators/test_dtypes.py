@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import structmat as sm
-from tests.backends import Backend, get
+from tests.backends import Backend, get, on
 
 rng = np.random.default_rng(11)
 
@@ -91,45 +91,32 @@ def test_nothing_leaves_the_device() -> None:
         assert make(T).device == x.device
 
 
-def test_half_precision_does_not_overflow_on_the_way(backend: Backend) -> None:
-    if backend.half is None:
-        pytest.skip("the library has no half precision")
+def test_half_precision_does_not_overflow_on_the_way(backend: Backend, half: Any) -> None:
     if backend.compiles:
         pytest.skip("compiles too much")
-    halves = [getattr(backend.xp, name) for name in {"float16", backend.half}]
-    singles = [
-        np.full((64, 64), 3e4),
-        np.full((7, 64), 900.0),
-        np.full(2000, 3e4),
-        rng.standard_normal(12) + 9.0 * np.eye(12)[0],
-    ]
-    cast = (lambda a, d: a.to(d)) if backend.name == "torch" else (lambda a, d: a.astype(d))
+    circulant = rng.standard_normal(12) + 9.0 * np.eye(12)[0]
+    singles = [np.full((64, 64), 3e4), np.full((7, 64), 900.0), np.full(2000, 3e4), circulant]
     calls = [
         (0, sm.Circulant.nearest),
         (0, lambda A: sm.BlockCirculant.nearest(A, 32)),
         (1, lambda A: sm.BlockCirculant.nearest(A, 5)),
-        (2, lambda c: sm.preconditioners.chan(sm.Toeplitz(c))),
-        (2, lambda c: sm.preconditioners.strang(sm.Toeplitz(c))),
-        (3, lambda c: sm.preconditioners.chan(sm.Toeplitz(c))),
-        (3, lambda c: sm.preconditioners.strang(sm.Toeplitz(c))),
+        *((which, lambda c: sm.preconditioners.chan(sm.Toeplitz(c))) for which in (2, 3)),
+        *((which, lambda c: sm.preconditioners.strang(sm.Toeplitz(c))) for which in (2, 3)),
     ]
-    for half in halves:
+    for dtype in {backend.xp.float16, half}:
         for which, call in calls:
-            narrow = cast(backend.asarray(singles[which]), half)
-            got, expected = call(narrow), call(cast(narrow, backend.xp.float32))
+            narrow = backend.cast(backend.asarray(singles[which]), dtype)
+            got, expected = call(narrow), call(backend.cast(narrow, backend.xp.float32))
             for a, b in zip(got._arrays(), expected._arrays(), strict=True):
-                assert a.dtype == half
-                assert bool((a == cast(b, half)).all())
+                assert a.dtype == dtype
+                assert bool((a == backend.cast(b, dtype)).all())
                 assert bool(backend.xp.isfinite(a).all())
 
 
 @pytest.mark.parametrize("function", ["inv", "pinv", "sqrtm", "expm", "logm"])
-def test_functions_of_operators_in_half_precision_keep_it(backend: Backend, function: str) -> None:
-    if backend.half is None:
-        pytest.skip("the library has no half precision")
+def test_functions_of_operators_in_half_precision_keep_it(backend: Backend, half: Any, function: str) -> None:
     if backend.compiles:
         pytest.skip("compiles too much")
-    half = getattr(backend.xp, backend.half)
     for op in (sm.Circulant(backend.asarray(np.array([4.0, 1.0, 0.0, 1.0]))), sm.Diagonal(backend.asarray(np.ones(2)))):
         assert getattr(op.astype(half), function)().dtype == half
 
@@ -217,14 +204,13 @@ def test_prepared_parts_are_as_accurate_as_wide_vectors_ask_for() -> None:
             np.testing.assert_allclose(lifted.matvec(wide), exact, rtol=0, atol=1e-13 * np.abs(exact).max())
 
 
-@pytest.mark.parametrize("library", ["numpy", "torch"])
-def test_quotients_are_computed_in_the_precision_of_the_operator(library: str) -> None:
-    backend = get(library)
+@on("numpy", "torch")
+def test_quotients_are_computed_in_the_precision_of_the_operator(backend: Backend) -> None:
     c = np.array([1.0, 2.0, 3.0])
     C = sm.Circulant(backend.xp.asarray(c))
     for factor in (np.float32(3), np.complex64(1 - 2j), np.float64(3), np.int8(7), np.float16(3)):
         quotients = [C / factor, (C @ sm.Toeplitz(C.c)) / factor @ sm.Toeplitz(C.c).inv()]
-        if library == "torch":
+        if backend.name == "torch":
             quotients.append(C / backend.xp.asarray(np.asarray(factor)))
         for quotient in quotients:
             got, wanted = as_double(quotient.to_dense(), backend), sm.Circulant(c).to_dense() / complex(factor)
@@ -250,9 +236,8 @@ def test_scalars_of_numpy_promote_as_in_numpy(dtype: str, kind: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "complex128"])
-@pytest.mark.parametrize("library", ["numpy", "torch", "array_api_strict"])
-def test_a_multiple_of_the_identity_takes_the_precision_of_its_neighbours(library: str, dtype: str) -> None:
-    backend = get(library)
+@on("numpy", "torch", "array_api_strict")
+def test_a_multiple_of_the_identity_takes_the_precision_of_its_neighbours(backend: Backend, dtype: str) -> None:
     c = np.array([2.0, 0.1, 0.3])
     T, third = sm.Toeplitz(backend.xp.asarray(c, dtype=backend.dtype(dtype))), sm.Identity(3) / 3
     dense = sm.Toeplitz(c).to_dense()

@@ -21,10 +21,8 @@ import scipy.sparse.linalg
 
 import structmat as sm
 from structmat.operators import _prepared as parts
-from tests.operator_registry import REGISTRY, Entry, Vectors
+from tests.operator_registry import PLAIN, Entry, Vectors, each, every_entry
 
-entries = pytest.mark.parametrize("entry", REGISTRY, ids=lambda e: e.name)
-PLAIN = [entry for entry in REGISTRY if not entry.name.startswith("Prepared")]
 rng = np.random.default_rng(3)
 
 
@@ -33,7 +31,7 @@ def drawn(entry: Entry, dtype: str = "float64", seed: int = 5) -> tuple[Any, np.
     return sample.make(np.array), sample.dense
 
 
-@entries
+@every_entry
 def test_an_operator_is_no_array(entry: Entry) -> None:
     op, _ = drawn(entry)
     for call in (
@@ -47,7 +45,7 @@ def test_an_operator_is_no_array(entry: Entry) -> None:
             call()
 
 
-@entries
+@every_entry
 def test_integer_powers_and_sums(entry: Entry) -> None:
     op, dense = drawn(entry)
     rows, cols = op.shape
@@ -115,7 +113,7 @@ def test_series_and_frames_of_pandas_are_arrays() -> None:
         C + series
 
 
-@entries
+@every_entry
 def test_operators_cannot_be_changed(entry: Entry) -> None:
     op, _ = drawn(entry)
     for name in ("foo", "shape", *type(op)._core_axes):
@@ -127,7 +125,7 @@ def test_operators_cannot_be_changed(entry: Entry) -> None:
         assert repr(other) == repr(op)
 
 
-@entries
+@every_entry
 def test_bridges_to_scipy_can_be_pickled(entry: Entry) -> None:
     op, dense = drawn(entry)
     if op.batch_shape:
@@ -147,7 +145,7 @@ def test_bridges_to_scipy_can_be_pickled(entry: Entry) -> None:
         np.testing.assert_allclose(made._rmatvec(y[:, :1]), dense.conj().T @ y[:, 0], atol=1e-12)
 
 
-@pytest.mark.parametrize("entry", PLAIN, ids=lambda e: e.name)
+@each(PLAIN)
 @pytest.mark.parametrize("dtype", ["float64", "complex128"])
 def test_a_prepared_operator_has_all_that_its_operator_has(entry: Entry, dtype: str) -> None:
     op, _ = drawn(entry, dtype)
@@ -185,7 +183,7 @@ def test_the_package_lists_what_it_offers() -> None:
     assert names == {*sm.__all__, "cli", "fit", "io", "jax", "operators", "peft", "plot", "scipy", "studies", "torch"}
 
 
-@entries
+@every_entry
 def test_operators_are_equal_to_themselves_alone(entry: Entry) -> None:
     """Arrays have no single answer to ==, so that operators are compared and hashed by identity."""
     sample = entry.draw(Vectors(2, "float64"))

@@ -12,13 +12,12 @@ import scipy.linalg
 
 import structmat as sm
 from tests import backends
-from tests.operator_registry import FUNCTIONS, REGISTRY, Entry, Vectors
+from tests.operator_registry import FUNCTIONS, REGISTRY, Entry, Vectors, each, every_entry
 
 jax = pytest.importorskip("jax")
 jnp = backends.get("jax").xp
 check_grads = pytest.importorskip("jax.test_util").check_grads
 
-entries = pytest.mark.parametrize("entry", REGISTRY, ids=lambda e: e.name)
 SOME = [entry for entry in REGISTRY if entry.name in {"Circulant", "CDDProduct, D C D", "Scaled", "Toeplitz"}]
 PLACEHOLDERS = (0, 1.5, 2j, True, np.float64(3.0), np.int32(4), "name", (), object())
 
@@ -28,7 +27,7 @@ def drawn(entry: Entry, dtype: str = "float64") -> tuple[Any, np.ndarray]:
     return sample.make(jnp.asarray), sample.dense
 
 
-@entries
+@every_entry
 def test_jit_takes_and_returns_operators(entry: Entry) -> None:
     op, dense = drawn(entry)
     x = np.random.default_rng(0).standard_normal((3, dense.shape[1]))
@@ -44,7 +43,7 @@ def default_precision() -> Iterator[None]:
     jax.config.update("jax_enable_x64", True)
 
 
-@entries
+@every_entry
 @pytest.mark.usefixtures("default_precision")
 def test_nothing_asks_for_more_precision_than_there_is(entry: Entry) -> None:
     op, dense = drawn(entry, "float32")
@@ -140,7 +139,7 @@ def test_gradients_of_blocks_of_one_and_where_singular_values_coincide() -> None
             np.testing.assert_allclose(jax.jit(jax.grad(of))(c, b), jax.grad(dense)(c, b), atol=1e-12)
 
 
-@entries
+@every_entry
 @pytest.mark.parametrize("leaf", PLACEHOLDERS, ids=lambda v: type(v).__name__)
 def test_leaves_may_become_anything(entry: Entry, leaf: Any) -> None:
     op, _ = drawn(entry)
@@ -179,7 +178,7 @@ def test_vmap_along_a_tree_of_axes() -> None:
         np.testing.assert_allclose(mapped, stack.matvec(x), atol=1e-12)
 
 
-@entries
+@every_entry
 def test_derivatives_are_those_of_differences(entry: Entry) -> None:
     op, _ = drawn(entry)
     x = jnp.asarray(np.random.default_rng(0).standard_normal(op.shape[1]))
@@ -198,7 +197,7 @@ def test_the_gradient_of_a_prepared_operator_lies_where_its_products_read() -> N
     np.testing.assert_allclose(inside.c, plain.c, rtol=1e-10)
 
 
-@pytest.mark.parametrize("entry", SOME, ids=lambda e: e.name)
+@each(SOME)
 def test_equinox_takes_operators_as_modules(entry: Entry) -> None:
     eqx: Any = pytest.importorskip("equinox")
     op, _ = drawn(entry)
@@ -221,7 +220,7 @@ def test_equinox_takes_operators_as_modules(entry: Entry) -> None:
     np.testing.assert_allclose(mapped[0], op.matvec(x), atol=1e-12)
 
 
-@pytest.mark.parametrize("entry", SOME, ids=lambda e: e.name)
+@each(SOME)
 def test_optax_masks_and_trains_operators(entry: Entry) -> None:
     optax: Any = pytest.importorskip("optax")
     op, _ = drawn(entry)
@@ -238,7 +237,7 @@ def test_optax_masks_and_trains_operators(entry: Entry) -> None:
         np.testing.assert_array_equal(a, b)
 
 
-@entries
+@every_entry
 def test_lineax_multiplies_and_transposes(entry: Entry) -> None:
     pytest.importorskip("lineax")
     op, dense = drawn(entry)

@@ -17,7 +17,7 @@ import structmat as sm
 from structmat import _fourier
 from tests import backends
 from tests.backends import Backend
-from tests.operator_registry import REGISTRY, Entry, Vectors
+from tests.operator_registry import PLAIN, Entry, Vectors, each, every_entry
 from tests.test_fourier import relative, sparse_product
 
 TOLERANCE = {"float32": 1e-5, "complex64": 1e-5, "float64": 1e-13, "complex128": 1e-13}
@@ -89,7 +89,7 @@ def test_chunks_and_single_vectors_agree(n: int, dtype: str) -> None:
 
 
 @pytest.mark.usefixtures("engine")
-@pytest.mark.parametrize("entry", REGISTRY, ids=lambda e: e.name)
+@every_entry
 @pytest.mark.parametrize("dtype", ["float64", "complex128"])
 def test_out_is_filled_whatever_its_layout_and_may_be_the_operand(entry: Entry, dtype: str) -> None:
     """An engine that writes into `out` as it goes must not find there what it has still to read."""
@@ -261,10 +261,6 @@ def test_the_adjoint_is_prepared_once_and_never_kept_from_a_trace(library: str) 
         assert learned.rmatvec(y).requires_grad
 
 
-PLAIN = [entry for entry in REGISTRY if not entry.name.startswith("Prepared")]
-entries = pytest.mark.parametrize("entry", PLAIN, ids=lambda e: e.name)
-
-
 @pytest.fixture(autouse=True)
 def _arrays_can_be_changed(request: pytest.FixtureRequest) -> None:
     if "backend" in request.fixturenames and request.getfixturevalue("backend").name == "jax":
@@ -279,7 +275,7 @@ def dense(backend: Backend, op: Any) -> np.ndarray:
     return np.array(op.to_dense() if op.dtype is None else backend.to_numpy(op.to_dense()))
 
 
-@entries
+@each(PLAIN)
 @pytest.mark.parametrize("dtype", ["float64", "complex128"])
 def test_a_prepared_operator_does_not_follow_its_parameters(backend: Backend, entry: Entry, dtype: str) -> None:
     op = drawn(backend, entry, dtype)
@@ -303,7 +299,7 @@ def test_a_prepared_operator_does_not_follow_its_parameters(backend: Backend, en
             array[...] = a(values)
 
 
-@entries
+@each(PLAIN)
 @pytest.mark.parametrize("seed", [5, 6, 7])
 @pytest.mark.parametrize("dtype", ["float64", "complex128"])
 def test_results_are_no_views_of_the_operator(backend: Backend, entry: Entry, dtype: str, seed: int) -> None:
