@@ -126,8 +126,8 @@ def data_frame(owner: str, columns: Sequence[str], rows: Iterable[Sequence[objec
     return pandas.DataFrame(list(rows), columns=list(columns))
 
 
-def one_line(error: BaseException) -> str:
-    """Return the text of an error on one line."""
+def one_line(error: BaseException | str) -> str:
+    """Return the text of an error or a warning on one line."""
     return " ".join(str(error).split()) or type(error).__name__
 
 

@@ -122,6 +122,7 @@ def test_curve(cli, folder):
     assert (status, json.loads(out)["n_factors"]) == (0, [3])
 
 
+@pytest.mark.filterwarnings("default")
 def test_fit_checkpoint(cli, folder):
     rng = np.random.default_rng(0)
     base = {f"layers.{i}.up.weight": rng.standard_normal((6, 4)) for i in range(25)} | {"norm.weight": np.ones(4)}
@@ -139,6 +140,11 @@ def test_fit_checkpoint(cli, folder):
     status, out, _ = cli("fit-checkpoint", *sources, "--json")  # all of it is there
     assert status == 0
     assert json.loads(out)["rows"] == [dict(row) for row in load_study("adapter").rows]
+    Path("config.json").write_text('{"model_type": "unheard"}')
+    status, out, err = cli("fit-checkpoint", *sources[:-1], "other", "--n-factors", "5")
+    assert (status, err.count("\n")) == (0, 1)
+    assert err.startswith("structmat fit-checkpoint: warning: fit_checkpoint: the modules of unheard are not known")
+    Path("config.json").unlink()
     Path("tuned.safetensors").write_bytes(b"x" * 99)
     status, out, err = cli("fit-checkpoint", *sources)
     assert (status, out, err.count("\n")) == (1, "", 1)

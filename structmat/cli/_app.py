@@ -8,6 +8,7 @@ import io
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from functools import partial
@@ -165,7 +166,9 @@ def run(arguments: Sequence[str]) -> int:
     try:
         _refuse_empty(arguments)
         command, bound, _ = app.parse_args(list(arguments), print_error=False, exit_on_error=False)
-        command(*bound.args, **bound.kwargs)
+        with warnings.catch_warnings():
+            warnings.showwarning = partial(_warn, owner)
+            command(*bound.args, **bound.kwargs)
         sys.stdout.flush()
     except KeyboardInterrupt:
         sys.stderr.write(f"{owner}: interrupted\n")
@@ -182,6 +185,10 @@ def run(arguments: Sequence[str]) -> int:
         sys.stderr.write(f"{owner}: error: {printable(text)}\n")
         return status
     return 0
+
+
+def _warn(owner: str, text: Warning | str, *_: Any, **__: Any) -> None:
+    sys.stderr.write(f"{owner}: warning: {printable(one_line(text))}\n")
 
 
 def _refuse_empty(arguments: Sequence[str]) -> None:

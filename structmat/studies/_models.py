@@ -46,7 +46,8 @@ def model_of(*paths: Path) -> Model:
             with warnings.catch_warnings(action="ignore"):  # of how a model is built that is not used
                 return _built(file.parent)
         except Exception as error:  # noqa: BLE001  # of any model, and any version of transformers
-            return Model(problem=f"the modules of {kind} are not known ({file}: {one_line(error)})")
+            why = one_line(error).partition(". ")[0]
+            return Model(problem=f"the modules of {kind} are not known ({file}: {why})")
     return Model()
 
 
