@@ -319,7 +319,7 @@ def page(rows: list[Row], again: list[Row]) -> str:
         all on one processor.""",
         comparison(found),
         """**Other forms, on held-back rows.** The best mean over two trials of each rate, in per cent of accuracy; W is
-        the frozen weight. These were not run on test rows.""",
+        the frozen weight. D W D + D C D was run on test rows in the first feed-forward layers.""",
         forms(rows),
         """**Rates.** What a rate loses against the best one, in the mean of the trials; of D C D the optimiser's
         rate. 375 steps are those of 4,000 rows.""",
