@@ -266,11 +266,9 @@ class CDDTunerLinear(nn.Module, BaseTunerLayer):
         elif self.quantization_backend is not None:
             return
         elif has_computed_weight(base):
-            problem = (
-                f"the weight of {type(base).__name__} is no parameter, as after weight_norm or pruning; remove these"
-            )
-            problem += " from the layer before merging"
-        elif not base.weight.is_meta and not multiplies_by_weight(base, (self.out_features, self.in_features)):
+            problem = f"the weight of {type(base).__name__} is no parameter, as after weight_norm or pruning; "
+            problem += "remove these from the layer before merging"
+        elif not multiplies_by_weight(base, (self.out_features, self.in_features)):
             problem = f"the weight of {type(base).__name__} is not what it multiplies by"
         if problem:
             raise ArgumentTypeError("CDDTunerLinear", None, problem)

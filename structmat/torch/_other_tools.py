@@ -124,8 +124,13 @@ def own_weight(base: Any, shape: Sequence[int], owner: str) -> Tensor:
 
 
 def multiplies_by_weight(base: Any, shape: Sequence[int]) -> bool:
-    """Whether a layer computes what torch's own does, by a weight of a shape (out, in): other classes may scale it."""
-    weight, forward = base.weight, type(base).forward
+    """Whether a layer computes what torch's own does, by a weight of a shape (out, in): other classes may scale it.
+
+    Of weights that are quantised or elsewhere nothing is known.
+    """
+    weight, forward = getattr(base, "weight", None), type(base).forward
+    if not isinstance(weight, Tensor) or weight.is_meta or not weight.is_floating_point():
+        return True
     plain = forward is nn.Linear.forward or type(base) in {nn.Conv1d, nn.Conv2d, nn.Embedding}
     if plain or has_transposed_weight(base):
         return True
