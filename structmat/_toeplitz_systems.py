@@ -132,8 +132,7 @@ def central_diagonals(lower: Array, wrapped: Array, xp: Namespace) -> Array:
     """Return the diagonals near the main one, of those that lie as far from it their mean."""
     n = lower.shape[-1]
     k = xp.arange(n, device=device_of(lower))
-    near = xp.where(2 * k < n, lower, wrapped)
-    return xp.where(2 * k == n, lower / 2 + wrapped / 2, near)
+    return xp.where(2 * k == n, lower / 2 + wrapped / 2, xp.where(2 * k < n, lower, wrapped))
 
 
 def levinson(c: NDArray[Any], r: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], complex, float]:
@@ -435,8 +434,7 @@ class ToeplitzSystem:
 
     def _eliminated(self, b: NDArray[Any]) -> NDArray[Any]:
         """Return solutions by elimination of the dense matrix, or of its band."""
-        x: Any = self.factors.systems(b=b.T)[0]
-        return x.T
+        return np.transpose(self.factors.systems(b=b.T)[0])
 
     def _refuse(self) -> None:
         text = "too ill-conditioned, or its leading sections are, for recursions, and too large to be eliminated"
@@ -693,6 +691,8 @@ def solutions(c: Array, r: Array, b: Array, xp: Namespace, owner: str | None) ->
 
     Where a matrix is singular NaN in torch and JAX, an error in other libraries.
     """
+    if is_numpy(xp):
+        return solutions_on_host(c, r, b, owner, strict=True)
     library = library_of(xp)
     if library == "torch":
         return _torch_functions(xp)[1].apply(c, r, b, owner)
