@@ -219,7 +219,7 @@ def trial_scores(rows: list[Row]) -> dict[Case, dict[float, float]]:
 
 
 def forms(rows: list[Row]) -> str:
-    """Return the table of what was tried on held-back rows alone, beside what it was to surpass."""
+    """Return the table of what was tried on held-back rows, beside what it was to surpass."""
     scores, lines = trial_scores(rows), []
     parameters = {(r["places"], r["method"], r["size"]): f"{int(r['parameters']):,}" for r in rows}
     tasks = dict.fromkeys(case.task for case in tried() if PROTOCOLS[case.task].is_common)

@@ -279,6 +279,11 @@ class ToeplitzSystem:
         return (sums[self.n :] - sums[: self.n])[: self.n]
 
     @cached_property
+    def norm(self) -> Any:
+        """The largest of these sums, which is as large as that of the columns."""
+        return np.max(self.row_sums)
+
+    @cached_property
     def is_uneven(self) -> bool:
         """Whether some rows are so small that the rounding errors of transforms would hide what they say."""
         return bool(np.min(self.row_sums) < UNEVEN * np.sum(np.abs(self.constants)))
@@ -306,8 +311,7 @@ class ToeplitzSystem:
             factors = Factors(np.diagonal(found), pivots, partial(getrs, found, pivots))
         if info:
             raise self._singular()
-        size = np.max(self.row_sums)  # those of the columns are the same
-        condition = size * factors.size_of_inverse() if self.band else 1 / max(gecon(found, size)[0], 1e-300)
+        condition = self.norm * factors.size_of_inverse() if self.band else 1 / max(gecon(found, self.norm)[0], 1e-300)
         if not condition <= 1 / self.eps:
             self._warn_of_condition(condition)
         return factors
@@ -356,7 +360,7 @@ class ToeplitzSystem:
             return self._eliminated(b)
         x = self._eliminated(b) if self.band else self._chosen(b)
         sizes = np.max(np.abs(b), axis=-1)
-        growth = np.max(self.row_sums) * np.max(np.max(np.abs(x), axis=-1) / np.where(sizes > 0, sizes, 1))
+        growth = self.norm * np.max(np.max(np.abs(x), axis=-1) / np.where(sizes > 0, sizes, 1))
         if not growth <= 1 / self.eps:  # a lower bound of the condition number
             self._warn_of_condition(float(growth))
         return x
@@ -410,7 +414,8 @@ class ToeplitzSystem:
                 rows = np.flatnonzero(again)[helps]
                 x[rows], rest[rows], errors[rows] = better[helps], left[helps], error[helps]
             # Beside a long solution any residual is small: it is one if a correction does not change it.
-            sizes, most = np.max(np.abs(x), axis=-1), 1e-10 / np.finfo(float).eps * self._usual(b)
+            sizes = np.max(np.abs(x), axis=-1)
+            most = 1e-10 / np.finfo(float).eps * np.max(np.abs(b), axis=-1) / self.norm
             if np.any(long := (errors <= allowed) & (sizes > most)):
                 moved = np.max(np.abs(solver(rest[long])), axis=-1) > 0.01 * sizes[long]
                 errors[long] *= np.where(moved, sizes[long] / most[long], 1)
@@ -424,13 +429,9 @@ class ToeplitzSystem:
         """
         rest = b - self._product(x)
         largest = np.max(np.abs(rest) / self.row_sums, axis=-1)
-        most = 1e-4 / np.finfo(float).eps * self._usual(b)
+        most = 1e-4 / np.finfo(float).eps * np.max(np.abs(b), axis=-1) / self.norm
         errors = np.where(largest == 0, 0.0, largest / np.minimum(np.max(np.abs(x), axis=-1), most))
         return rest, np.where(np.isfinite(errors), errors, np.inf)
-
-    def _usual(self, b: NDArray[Any]) -> Any:
-        """Return the sizes of the shortest solutions that there can be."""
-        return np.max(np.abs(b), axis=-1) / np.max(self.row_sums)
 
     def _eliminated(self, b: NDArray[Any]) -> NDArray[Any]:
         """Return solutions by elimination of the dense matrix, or of its band."""
@@ -550,7 +551,7 @@ class ToeplitzSystem:
             return (np.full(self.n, np.nan, dtype),) * 2
         x, y = (v.astype(dtype) for v in self.vectors)
         size_x, size_y = (float(np.sum(np.abs(v))) for v in (x, y))
-        bound = self.eps * size_x * (1 + 2 * size_y) * np.max(self.row_sums)  # of what the formula loses
+        bound = self.eps * size_x * (1 + 2 * size_y) * self.norm  # of what the formula loses
         if self.owner and not bound <= 1000 * self.eps:
             self._warn_of_lost_digits(x, y)
         return _scaled(x, -self.exponent), y
@@ -577,10 +578,9 @@ class ToeplitzSystem:
             size = abs(self.c[0])
             sign, log, change = (self.c[0] / size) ** self.n if size else 0.0, self.n * math.log(size or 1), 0.0
         elif self.n > DENSE and not self.band:
-            known = self._known()
             with np.errstate(all="ignore"):
                 x, y, sign, log = levinson(self.c, self.r)
-                _, change = self._corrected(np.array([x, y]), known)
+                _, change = self._corrected(np.array([x, y]), self._known())
         if not change <= TRUSTED:
             if self.n > LARGEST and not self.band:
                 self._refuse()

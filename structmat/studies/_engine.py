@@ -118,10 +118,10 @@ def run(
 
 def require_own(out: str | os.PathLike[str], *names: str) -> None:
     """Refuse a folder with files of these names, or with results, but without the table of the run that wrote them."""
-    for path in (
-        () if Path(out, _TABLE).exists() else [Path(out, name) for name in (*names, "results.csv", "results.png")]
-    ):
-        if path.exists():
+    if Path(out, _TABLE).exists():
+        return
+    for name in (*names, "results.csv", "results.png"):
+        if (path := Path(out, name)).exists():
             text = f"the file exists, and no {_TABLE} says that a run wrote it; choose another folder"
             raise FileExistsError(errno.EEXIST, text, os.fspath(path))
 
