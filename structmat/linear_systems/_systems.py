@@ -231,7 +231,8 @@ class Nearest(NamedTuple):
     having: Callable[[Array], LinearOperator]
     """Returns the matrix of this kind that has other eigenvalues."""
     chosen: Indices | None
-    """Where the operator is a principal submatrix: its rows and columns. All else is of the whole matrix."""
+    """Where the operator is a principal submatrix, near that of a circulant: its rows and columns. All else is of the
+    whole matrix then."""
 
     def positive(self, xp: Namespace) -> Array:
         """Return the moduli of the eigenvalues, bounded from below."""
@@ -265,7 +266,10 @@ def nearest(operator: LinearOperator, like: Array, xp: Namespace) -> Nearest | N
         circulant = Circulant(column).to_spectral()
         n, real = circulant.n, circulant.real
         return Nearest(circulant._held_eigvals(xp), lambda values: SpectralCirculant(values, n, real), chosen)
-    return None if diagonal is None else Nearest(diagonal, Diagonal, chosen)
+    if diagonal is None:
+        return None
+    # The chosen rows and columns of a diagonal matrix are one themselves: no larger matrix is needed.
+    return Nearest(diagonal if chosen is None else chosen._gathered(diagonal, xp), Diagonal, None)
 
 
 def _reciprocals(values: Array, xp: Namespace, *, positive: bool) -> Array:
