@@ -135,14 +135,27 @@ def central_diagonals(lower: Array, wrapped: Array, xp: Namespace) -> Array:
     return xp.where(2 * k == n, lower / 2 + wrapped / 2, xp.where(2 * k < n, lower, wrapped))
 
 
-def levinson(c: NDArray[Any], r: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], complex, float]:
-    """Return what determines inverse and determinant by Levinson's recursion [1]_.
+class Recursion(NamedTuple):
+    """What Levinson's recursion finds of a Toeplitz matrix."""
 
-    Leading sections must be well conditioned. Of first column and first row it finds ``T x = e_0`` and ``T y = (s, t[1
-    - n], ..., t[-1])`` with some s, NaN or infinite where a leading section is singular; then phase and logarithm of
-    the absolute value of the determinant. The sections of size m have ``T_m a = rho e_0`` and ``T_m b = rho e_{m-1}``
-    with ``a[0] = b[m-1] = 1``; the product of all rho is the determinant. Of a Hermitian or symmetric matrix b is a in
-    reverse order, conjugated or not.
+    x: NDArray[Any]
+    """``T x = e_0``; NaN where a leading section is singular."""
+    y: NDArray[Any]
+    """``T y = (s, t[1 - n], ..., t[-1])`` with some s, NaN alike."""
+    sign: complex
+    """The phase of the determinant."""
+    log: float
+    """The logarithm of its absolute value."""
+    is_definite: bool
+    """Whether T is Hermitian and definite: no leading section is worse conditioned than T then."""
+
+
+def levinson(c: NDArray[Any], r: NDArray[Any]) -> Recursion:
+    """Return what determines inverse and determinant by Levinson's recursion [1]_, of first column and first row.
+
+    Leading sections must be well conditioned. The sections of size m have ``T_m a = rho e_0`` and
+    ``T_m b = rho e_{m-1}`` with ``a[0] = b[m-1] = 1``; the product of all rho is the determinant. Of a Hermitian or
+    symmetric matrix b is a in reverse order, conjugated or not.
 
     References
     ----------
@@ -155,12 +168,12 @@ def levinson(c: NDArray[Any], r: NDArray[Any]) -> tuple[NDArray[Any], NDArray[An
     a, b, shifted = (np.zeros(n, c.dtype) for _ in range(3))
     a[0] = b[-1] = 1
     rho = c[0]
-    sign, log = np.ones((), c.dtype)[()], 0.0
+    sign, log, is_definite = np.ones((), c.dtype)[()], 0.0, hermitian
     with np.errstate(all="ignore"):
         for m in range(1, n + 1):
             size = abs(rho)
             if not 0 < size < np.inf:
-                return np.full(n, np.nan), np.full(n, np.nan), 0j, -np.inf
+                return Recursion(np.full(n, np.nan), np.full(n, np.nan), 0j, -np.inf, is_definite=False)
             sign *= rho / size
             log += float(np.log(size))
             if m == n:
@@ -177,10 +190,12 @@ def levinson(c: NDArray[Any], r: NDArray[Any]) -> tuple[NDArray[Any], NDArray[An
                 np.multiply(front, above, out=shifted[: m + 1])
                 front -= below * back
                 back -= shifted[: m + 1]
-            rho *= 1 - below * above
+            ratio = 1 - below * above
+            is_definite = is_definite and ratio.real > 0
+            rho *= ratio
         if symmetric or hermitian:
             b = a[::-1] if symmetric else a[::-1].conj()
-        return a / rho, -np.append(np.zeros(1, c.dtype), b[:-1]), complex(sign), log
+        return Recursion(a / rho, -np.append(np.zeros(1, c.dtype), b[:-1]), complex(sign), log, is_definite)
 
 
 BAND = 32
@@ -206,6 +221,16 @@ UNEVEN = 5e-3
 
 TRUSTED = 1e-8
 """The relative correction of the vectors of an inverse up to which the corrected ones are taken."""
+
+TRUSTED_LOGARITHM = 1e-13
+"""That up to which the logarithm of a recursion is taken, which has no correction, unless the matrix is definite.
+
+Of 36 random indefinite and general matrices of 129 to 513 rows the logarithm was off by 0.1 to 17 times the correction,
+up to 4e-8, and that of LAPACK by 1e-15 to 2e-12. Of definite ones recursion and LAPACK were off alike.
+"""
+
+NOTICEABLE = 1e-10
+"""The relative correction from which a logarithm that nothing more accurate is found for comes with a warning."""
 
 
 @cache
@@ -572,22 +597,37 @@ class ToeplitzSystem:
         """Return the phase of the determinant, zero where T is singular, and the logarithm of its absolute value."""
         if not self.is_finite:
             return math.nan, math.nan
-        sign: complex = 0.0
-        log, change = -math.inf, math.inf
-        if not (np.any(self.c[1:]) and np.any(self.r[1:])):  # triangular
-            size = abs(self.c[0])
-            sign, log, change = (self.c[0] / size) ** self.n if size else 0.0, self.n * math.log(size or 1), 0.0
-        elif self.n > DENSE and not self.band:
-            with np.errstate(all="ignore"):
-                x, y, sign, log = levinson(self.c, self.r)
-                _, change = self._corrected(np.array([x, y]), self._known())
-        if not change <= TRUSTED:
-            if self.n > LARGEST and not self.band:
-                self._refuse()
+        if not (np.any(self.c[1:]) and np.any(self.r[1:])):
+            sign, log = self._determinant_of_triangle()
+        elif self.n <= DENSE or self.band:
             sign, log = self._determinant_of_factors()
+        else:
+            sign, log = self._determinant_by_recursion()
         if not np.iscomplexobj(self.constants):
             sign = float(np.sign(np.real(sign)))
         return sign, log + self.n * self.exponent * math.log(2) if sign else -math.inf
+
+    def _determinant_of_triangle(self) -> tuple[Any, float]:
+        size = abs(self.c[0])
+        if not size:
+            return 0.0, -math.inf
+        return (self.c[0] / size) ** self.n, self.n * math.log(size)
+
+    def _determinant_by_recursion(self) -> tuple[Any, float]:
+        """Return phase and logarithm by Levinson's recursion, or of the factors where these are more accurate."""
+        with np.errstate(all="ignore"):
+            found = levinson(self.c, self.r)
+            _, change = self._corrected(np.array([found.x, found.y]), self._known())
+        if change <= (TRUSTED if found.is_definite else TRUSTED_LOGARITHM):
+            return found.sign, found.log
+        if self.n <= LARGEST:
+            return self._determinant_of_factors()
+        if not change <= TRUSTED:
+            self._refuse()
+        if self.owner and change > NOTICEABLE:
+            text = f"the logarithm may be off by about {10 * change:.1g}, as leading sections are ill-conditioned"
+            warn_caller(f"{self.owner}: {text}", scipy.linalg.LinAlgWarning)
+        return found.sign, found.log
 
     def _determinant_of_factors(self) -> tuple[Any, float]:
         try:

@@ -50,13 +50,13 @@ def check_vectors(c: np.ndarray, r: np.ndarray, x: np.ndarray, y: np.ndarray) ->
 def test_levinsons_recursion_solves_matrices_with_regular_sections(kind: str, n: int) -> None:
     c, r = vectors(n, kind)
     c[0] = r[0] = 2 * n
-    x, y, sign, log = levinson(c, r)
+    x, y, sign, log, _ = levinson(c, r)
     check_vectors(c, r, x, y)
     np.testing.assert_allclose((sign, log), np.linalg.slogdet(scipy.linalg.toeplitz(c, r)), atol=1e-12)
 
 
 def test_levinsons_recursion_stops_at_a_singular_section() -> None:
-    x, _, sign, _ = levinson(np.array([0.0, 1.0]), np.array([0.0, 1.0]))
+    x, _, sign, *_ = levinson(np.array([0.0, 1.0]), np.array([0.0, 1.0]))
     assert np.all(np.isnan(x))
     assert sign == 0
 
@@ -96,7 +96,7 @@ def test_solve_and_determinant_of_larger_matrices(kind: str, n: int) -> None:
         assert np.max(residual) <= 1e-13 * np.linalg.norm(dense, np.inf) * np.max(np.abs(x))
         np.testing.assert_allclose(op.prepare().inv_matvec(b), x, rtol=1e-9, atol=1e-9 * np.max(np.abs(x)))
         np.testing.assert_allclose(op.inv() @ b.T, x.T, atol=1e-10 * np.linalg.cond(dense) * np.max(np.abs(x)))
-        np.testing.assert_allclose(op.slogdet(), np.linalg.slogdet(dense), atol=1e-8)
+        np.testing.assert_allclose(op.slogdet(), np.linalg.slogdet(dense), atol=1e-14 * n, rtol=1e-14)
 
 
 @pytest.mark.parametrize("left", ["float32", "float64", "complex64", "complex128"])
@@ -153,6 +153,49 @@ def test_large_bands_have_an_inverse() -> None:
     with pytest.warns(scipy.linalg.LinAlgWarning, match="is ill-conditioned"):
         inverse, x = T.inv(), T.solve(b)
     assert np.linalg.norm(inverse @ b - x) < 0.01 * np.linalg.norm(x)
+
+
+@settings(max_examples=20)
+@given(
+    kind=st.sampled_from(KINDS[:4] + KINDS[5:]),
+    n=st.integers(129, 300),
+    exponent=st.floats(-10, 0),
+    decay=st.sampled_from([1.0, 0.99, 0.9]),
+    seed=st.integers(0, 999),
+)
+def test_determinants_of_matrices_with_ill_conditioned_sections_are_those_of_lapack(
+    kind: str, n: int, exponent: float, decay: float, seed: int
+) -> None:
+    """A small corner makes the first leading section as ill-conditioned as it is small, the matrix is not so."""
+    c, r = (v * decay ** np.arange(n) / n**0.5 for v in vectors(n, kind, seed))
+    c[0] = r[0] = 10.0**exponent
+    dense = scipy.linalg.toeplitz(c, r)
+    expected, found = np.linalg.slogdet(dense), sm.Toeplitz(c, r).slogdet()
+    condition = np.linalg.cond(dense)
+    assert abs(found.logabsdet - expected.logabsdet) <= 1e-15 * n * (100 + condition)
+    assert abs(found.sign - expected.sign) <= 1e-15 * n * (100 + condition)
+
+
+def test_large_determinants_that_may_be_off_come_with_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("structmat._toeplitz_systems.LARGEST", 100)
+    outcomes = []
+    for seed in range(10):
+        c, r = vectors(257, "real", seed)
+        c[0] = r[0] = 1e-6
+        exact = np.linalg.slogdet(scipy.linalg.toeplitz(c, r)).logabsdet
+        with warnings.catch_warnings(record=True) as seen:
+            warnings.simplefilter("always")
+            try:
+                error = abs(sm.Toeplitz(c, r).slogdet().logabsdet - exact)
+            except np.linalg.LinAlgError as refusal:
+                outcomes.append(str(refusal))
+                continue
+        outcomes += [str(warning.message) for warning in seen] or ["no warning"]
+        allowed = float(outcomes[-1].split("about ")[1].split(",")[0]) if seen else 1e-9
+        assert error <= 10 * allowed
+    warned = [text for text in outcomes if text.startswith("Toeplitz.slogdet: the logarithm may be off by about")]
+    assert len(warned) >= 2
+    assert any("too ill-conditioned" in text for text in outcomes)
 
 
 def test_triangular_matrices_have_the_determinant_of_their_diagonal() -> None:

@@ -151,8 +151,8 @@ def slogdet(
     that of the missing rows and columns of its inverse.
 
     Each step costs a product with A and two with roots of M. An estimate has converged where the last fifth of all
-    steps shows that what is left is below a tenth of its standard error. Under ``jax.jit`` no value can be looked at: an
-    estimate that has not converged is NaN.
+    steps shows that what is left is below a tenth of its standard error. Under ``jax.jit`` no value can be looked at:
+    an estimate that has not converged is NaN.
 
     Gradients in torch (reverse mode) and JAX (reverse mode) are unbiased estimates by the same vectors; they take one
     solution for each, by `solve`.
