@@ -22,8 +22,10 @@ from structmat.torch._other_tools import (
     dtype_and_device,
     has_computed_weight,
     has_transposed_weight,
+    is_gathered,
     is_never_called,
     multiplies_by_weight,
+    split_by,
 )
 
 __all__ = ["CDDTunerLinear"]
@@ -227,7 +229,8 @@ class CDDTunerLinear(nn.Module, BaseTunerLayer):
             If `safe_merge` found some, or a forward pass in training did not call the layer; the weight has not changed
             then.
         TypeError
-            If the layer is quantised in a way that cannot be merged, or computes its weight.
+            If the layer is quantised in a way that cannot be merged, computes its weight, or has a part of it, as in
+            FSDP and in ZeRO-3 of DeepSpeed, outside of ``deepspeed.zero.GatheredParameters``.
         """
         self.require_own_weight()
         # Weights made in inference mode could not be trained with again.
@@ -254,17 +257,20 @@ class CDDTunerLinear(nn.Module, BaseTunerLayer):
         ValueError
             If a forward pass in training did not call the layer, whose weight alone is read then.
         TypeError
-            If the weight is computed from others, or is not what the layer multiplies by.
+            If the weight is computed from others, split among processes by FSDP or ZeRO-3 of DeepSpeed, or not what the
+            layer multiplies by.
         """
         base = self.get_base_layer()
-        if is_never_called(self) and any(adapter.dense().any() for adapter in self.cdd_adapters.values()):
-            text = "the layer was never called: its weight alone is read, so that a merged change would be a new one"
-            raise ArgumentValueError("CDDTunerLinear", None, text)
         problem = ""
-        if isinstance(base, TrainableTokensWrapper):
+        if (engine := split_by(base)) and not is_gathered(base):
+            problem = (
+                f"the weight is split among processes by {engine}, which keeps its own: save the adapter, and merge "
+            )
+            problem += "it after loading it into a model that is not split"
+        elif isinstance(base, TrainableTokensWrapper):
             problem = "the layer has the trained rows of a tied embedding, by trainable_token_indices; save it unmerged"
         elif self.quantization_backend is not None:
-            return
+            pass
         elif has_computed_weight(base):
             problem = f"the weight of {type(base).__name__} is no parameter, as after weight_norm or pruning; "
             problem += "remove these from the layer before merging"
@@ -272,6 +278,9 @@ class CDDTunerLinear(nn.Module, BaseTunerLayer):
             problem = f"the weight of {type(base).__name__} is not what it multiplies by"
         if problem:
             raise ArgumentTypeError("CDDTunerLinear", None, problem)
+        if is_never_called(self) and any(adapter.dense().any() for adapter in self.cdd_adapters.values()):
+            text = "the layer was never called: its weight alone is read, so that a merged change would be a new one"
+            raise ArgumentValueError("CDDTunerLinear", None, text)
 
     def unmerge(self) -> None:
         """Take all merged changes out of the weight: bit for bit, if nothing else changed it and it is not quantised.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,17 @@ from structmat.operators import CDDLayout
 from structmat.torch._adapter import CDDAdapter
 from structmat.torch._layers import AdaptedLayer, shape_of
 from structmat.torch._model import adapted_layers, recorded, require_no_lazy_parameters, train_only, wrap_layers
-from structmat.torch._other_tools import dtype_and_device
+from structmat.torch._other_tools import (
+    dtype_and_device,
+    gathered,
+    has_pieces,
+    is_of_several_processes,
+    rewritten_by,
+    unwrapped_model,
+)
 
 __all__ = ["load_adapter", "save_adapter"]
 
-_WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, torch.optim.swa_utils.AveragedModel)
 _OPTIONS = ("n_factors", "alpha", "dropout", "factor_scale")
 
 
@@ -49,7 +55,8 @@ def save_adapter(model: nn.Module, folder: str | os.PathLike[str], *, force: boo
     ------
     ValueError
         If there is no adapted layer, layers have other options than others, a part of a module or of a base is trained
-        beside the adapter, or something holds NaN or infinity or is on the device meta; nothing is written then.
+        beside the adapter, something holds NaN or infinity or is on the device meta, or FSDP 1 has left pieces of
+        parameters in the model; nothing is written then.
     FileExistsError
         If a file exists and not `force`.
 
@@ -63,9 +70,10 @@ def save_adapter(model: nn.Module, folder: str | os.PathLike[str], *, force: boo
     (``factor_scale``); then all parameters and buffers of modules that `adapt` was told to train or that are trained
     now, and the statistics of batch normalisations, which follow the inputs in training even where all is frozen.
 
-    If tensors are sharded (FSDP), every process has to call this, and the first one writes. Of a model in
-    `torch.nn.parallel.DistributedDataParallel` too the first process writes. Keys are those of the model without the
-    wrappers of DDP, `torch.optim.swa_utils.AveragedModel` and `torch.compile`.
+    If parameters are split among processes (FSDP, ZeRO-3 of DeepSpeed), every process has to call this, which gathers
+    what it writes, and the first one writes. Of a model in `torch.nn.parallel.DistributedDataParallel` or an engine of
+    DeepSpeed too the first process writes. Keys are those of the model without the wrappers of DDP, FSDP, DeepSpeed,
+    Lightning Fabric, `torch.optim.swa_utils.AveragedModel` and `torch.compile`.
 
     Examples
     --------
@@ -78,26 +86,18 @@ def save_adapter(model: nn.Module, folder: str | os.PathLike[str], *, force: boo
     ...     load_adapter(torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 2)), save_adapter(model, folder))
     ['0']
     """
-    bare = _bare(model)
+    bare = unwrapped_model(model)
     layers = {unwrapped(path): layer for path, layer in adapted_layers(bare).items()}
     if not layers:
         raise ArgumentValueError("save_adapter", "model", "has no adapted layer")
     if "" in layers or any(layer.base is None for layer in layers.values()):
         text = "is or has a layer without a model or a base around; save its state_dict()"
         raise ArgumentValueError("save_adapter", "model", text)
+    # First of all: FSDP frees here what a forward pass left whole, and puts shards in the places of parameters.
+    vectors, plain = _states(bare)
     beside = dict(_trained_beside(bare))
     _require_frozen_bases(layers, beside)
-    state = {
-        factor_key(path, i): vector
-        for path, layer in layers.items()
-        for i, vector in enumerate(layer.adapter.vectors.forward())
-    }
-    collecting = {unwrapped(path) for path, each in bare.named_modules() if isinstance(each, batchnorm._NormBase)}
-    for key, tensor in _plain_state(bare).items():
-        collected = key.rpartition(".")[0] in collecting and not isinstance(tensor, nn.Parameter)
-        if collected or any(key.startswith(f"{path}.") for path in beside):
-            state[PREFIX + key] = tensor
-    state = {key: _whole(tensor.detach()).contiguous() for key, tensor in state.items()}
+    state = _whole_state(bare, vectors, plain, beside)
     for key, tensor in state.items():
         if tensor.is_meta:
             raise ArgumentValueError("save_adapter", "model", f"has {key} on the device meta: save before offloading")
@@ -109,15 +109,13 @@ def save_adapter(model: nn.Module, folder: str | os.PathLike[str], *, force: boo
         base=getattr(bare, "name_or_path", None),
         modules_to_save=list(beside) or None,
     )
-    sharded = any(hasattr(tensor, "full_tensor") for tensor in bare.parameters())
-    replicated = any(isinstance(module, nn.parallel.DistributedDataParallel) for module in model.modules())
     folder = Path(folder)
-    if (sharded or replicated) and torch.distributed.get_rank() != 0:
+    if is_of_several_processes(model) and torch.distributed.get_rank() != 0:
         return folder
     folder.mkdir(parents=True, exist_ok=True)
     for name in (WEIGHTS, CONFIG):
         check_output(folder / name, force=force)
-    weights = _safetensors().torch.save({key: tensor.clone() for key, tensor in state.items()}, {"format": "pt"})
+    weights = _safetensors().torch.save(state, {"format": "pt"})
     # The settings come last: a folder without them is no adapter, so that one half-written is not taken for one.
     for name, content in ((WEIGHTS, weights), (CONFIG, settings)):
         with atomic_write(folder / name, force=force) as file:
@@ -147,7 +145,8 @@ def load_adapter(model: nn.Module, folder: str | os.PathLike[str]) -> list[str]:
     ------
     ValueError
         If this is no complete adapter, keys, shapes or options differ from those of the model, a tensor holds NaN or
-        infinity, or the model is on the device meta or has lazy parameters; it has not changed then.
+        infinity, or the model is on the device meta, has lazy parameters, or is in the hands of DeepSpeed or FSDP 1,
+        which would write their own copies over what is loaded; it has not changed then.
     FileNotFoundError
         If there is no such file.
 
@@ -172,7 +171,10 @@ def load_adapter(model: nn.Module, folder: str | os.PathLike[str]) -> list[str]:
     True
     """
     options, vectors, beside, saved = _read(Path(folder))
-    model = _bare(model)
+    if engine := rewritten_by(model, model.parameters()):
+        text = f"has parameters that are written anew from copies: load the adapter before {engine}"
+        raise ArgumentValueError("load_adapter", "model", text)
+    model = unwrapped_model(model)
     require_no_lazy_parameters(model, "load_adapter")
     adapted = {unwrapped(path): layer for path, layer in adapted_layers(model).items()}
     if adapted and adapted.keys() != vectors.keys():
@@ -184,7 +186,7 @@ def load_adapter(model: nn.Module, folder: str | os.PathLike[str]) -> list[str]:
         _require_fit(path, given, own, options)
         if adapted and own.vectors[0].is_meta:
             raise ArgumentValueError("load_adapter", "model", "has vectors on the device meta: load before offloading")
-    _require_places(beside, _plain_state(model))
+    _require_places(beside, _states(model)[1])
     ends = tuple(f".{name}" for name in saved)  # as PEFT matches names; a frozen module may have such an end too
     paths = [unwrapped(path) for path, _ in model.named_modules()]
     trained = [path for path in paths if path in saved or path.endswith(ends)]
@@ -194,7 +196,7 @@ def load_adapter(model: nn.Module, folder: str | os.PathLike[str]) -> list[str]:
         wrap_layers(model, {p: {k: v for k, v in own.items() if k not in names} for p, own in wrapped.items()})
         adapted = {unwrapped(path): layer for path, layer in adapted_layers(model).items()}
         train_only(model, trained)
-    places = _plain_state(model)
+    places = _states(model)[1]
     with torch.no_grad():
         for path, given in vectors.items():
             adapter = adapted[path].adapter
@@ -211,23 +213,38 @@ def load_adapter(model: nn.Module, folder: str | os.PathLike[str]) -> list[str]:
 # ---- a model's tensors
 
 
-def _bare(model: nn.Module) -> nn.Module:
-    """Return what wrappers for several processes, of averaged and of compiled models contain."""
-    while isinstance(model, _WRAPPERS) or "_orig_mod" in model._modules:
-        model = getattr(model, "module" if isinstance(model, _WRAPPERS) else "_orig_mod")
-    return model
-
-
-def _plain_state(model: nn.Module) -> dict[str, Tensor]:
-    """Return parameters and persistent buffers that are no vectors of the adapter, by their keys in the plain model."""
+def _states(model: nn.Module) -> tuple[dict[str, list[Tensor]], dict[str, Tensor]]:
+    """Return the vectors of the adapter by layer; and other parameters and persistent buffers, by their plain keys."""
     items = model.state_dict(keep_vars=True).items()
     state = {unwrapped(key): value for key, value in items if isinstance(value, Tensor)}
-    for path in map(unwrapped, adapted_layers(model)):
-        for key in [key for key in state if key.startswith(f"{path}.")]:
-            tensor, name = state.pop(key), key.removeprefix(f"{path}.")
-            if name.startswith("base."):
-                state[f"{path}.{name.removeprefix('base.')}"] = tensor
-    return state
+    vectors = {}
+    for path, layer in adapted_layers(model).items():
+        name = unwrapped(path)
+        own = [state[f"{name}.adapter.vectors.{i}"] for i in range(layer.adapter.n_factors)]
+        # Where accelerate keeps vectors elsewhere, their forward pass brings them.
+        vectors[name] = layer.adapter.vectors.forward() if own[0].is_meta else own
+        for key in [key for key in state if key.startswith(f"{name}.")]:
+            tensor, end = state.pop(key), key.removeprefix(f"{name}.")
+            if end.startswith("base."):
+                state[f"{name}.{end.removeprefix('base.')}"] = tensor
+    return vectors, state
+
+
+def _whole_state(
+    model: nn.Module, vectors: Mapping[str, list[Tensor]], plain: Mapping[str, Tensor], beside: Iterable[str]
+) -> dict[str, Tensor]:
+    """Return copies of what goes to a file, by the keys there: vectors, what is trained beside them, and statistics."""
+    kept = {factor_key(path, i): vector for path, own in vectors.items() for i, vector in enumerate(own)}
+    collecting = {unwrapped(path) for path, each in model.named_modules() if isinstance(each, batchnorm._NormBase)}
+    for key, tensor in plain.items():
+        collected = key.rpartition(".")[0] in collecting and not isinstance(tensor, nn.Parameter)
+        if collected or any(key.startswith(f"{path}.") for path in beside):
+            kept[PREFIX + key] = tensor
+    if has_pieces(model, kept.values()):
+        text = "holds pieces of its parameters: give the FullyShardedDataParallel around it, or call summon_full_params"
+        raise ArgumentValueError("save_adapter", "model", text)
+    with gathered(kept.values()):
+        return {key: _whole(tensor.detach()).clone().contiguous() for key, tensor in kept.items()}
 
 
 def _trained_beside(

@@ -64,7 +64,8 @@ class AdaptedLayer(nn.Module):
         Raises
         ------
         TypeError
-            If there is no base, or its weight is quantised, of another special kind, or not what it multiplies by.
+            If there is no base, or its weight is quantised, split among processes, of another special kind, or not what
+            it multiplies by.
         ValueError
             If the merged weight held NaN or infinity, or nothing calls this layer and the change is not zero; nothing
             has changed then.
@@ -79,10 +80,10 @@ class AdaptedLayer(nn.Module):
             raise ArgumentTypeError(owner, None, "the layer has no base, whose weight could be changed")
         if self.adapter.vectors[0].is_meta:
             raise ArgumentValueError(owner, None, "the vectors are on the device meta: merge before offloading")
+        weight = own_weight(self.base, (self.out_features, self.in_features), owner)
         change = self.adapter.dense()
         if is_never_called(self) and change.any():
             raise ArgumentValueError(owner, None, "the layer was never called: its weight alone is read, unchanged")
-        weight = own_weight(self.base, change.shape, owner)
         # A weight made in inference mode could never be trained with again.
         with torch.inference_mode(mode=False), torch.no_grad():
             merged = merged_weight(self.base, weight, change)

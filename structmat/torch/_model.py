@@ -22,6 +22,7 @@ from structmat.torch._other_tools import (
     return_to_fast_paths,
     unreached_experts,
     watch_calls,
+    whole_numel,
 )
 
 __all__ = [
@@ -93,8 +94,8 @@ class AdapterSummary:
         return cls(
             tuple(layers),
             sum(layout.n_parameters for layout in layouts),
-            sum(p.numel() for p in parameters if p.requires_grad),
-            sum(p.numel() for p in parameters),
+            sum(whole_numel(p) for p in parameters if p.requires_grad),
+            sum(map(whole_numel, parameters)),
             sum(vector.numel() * vector.element_size() for vector in vectors),
             sum(map(_flops, layouts)),
             sum(2 * layout.shape[0] * layout.shape[1] for layout in layouts),
@@ -213,8 +214,8 @@ def remove_adapters(model: nn.Module, *, merge: bool = False) -> None:
         If there is no adapted layer, one has no base or is the model, one with a change was never called, or a merged
         weight held NaN or infinity; nothing has changed then.
     TypeError
-        If a weight to merge into is quantised or of another special kind, or a layer of its own class multiplies by
-        something else; nothing has changed then.
+        If a weight to merge into is quantised, split among processes (FSDP, ZeRO-3 of DeepSpeed) or of another special
+        kind, or a layer of its own class multiplies by something else; nothing has changed then.
 
     Examples
     --------

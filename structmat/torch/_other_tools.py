@@ -5,7 +5,8 @@ Nothing here is called in a usual forward pass but `sees_operations`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -18,10 +19,14 @@ __all__ = [
     "change_by_matrices",
     "dtype_and_device",
     "for_compilers",
+    "gathered",
     "has_computed_weight",
+    "has_pieces",
     "has_transforms",
     "has_transposed_weight",
+    "is_gathered",
     "is_never_called",
+    "is_of_several_processes",
     "is_tensor_parallel",
     "leave_fast_paths",
     "multiplies_by_weight",
@@ -29,9 +34,13 @@ __all__ = [
     "own_weight",
     "reads_weight",
     "return_to_fast_paths",
+    "rewritten_by",
     "sees_operations",
+    "split_by",
     "unreached_experts",
+    "unwrapped_model",
     "watch_calls",
+    "whole_numel",
 ]
 
 # ---- compilers, exporters and the transforms of torch.func
@@ -103,8 +112,8 @@ def own_weight(base: Any, shape: Sequence[int], owner: str) -> Tensor:
     Raises
     ------
     TypeError
-        If it is quantised, computed from other parameters, a buffer, on the device meta, or not what the base
-        multiplies by.
+        If it is quantised, computed from other parameters, a buffer, split among processes, on the device meta, or not
+        what the base multiplies by.
     """
     weight: Any = getattr(base, "weight", None)
     problem = ""
@@ -112,6 +121,9 @@ def own_weight(base: Any, shape: Sequence[int], owner: str) -> Tensor:
         problem = "is no parameter, as after weight_norm or pruning; remove these before merging"
     elif "weight" in base._buffers:
         problem = "is a buffer, to be made a torch.nn.Parameter first"
+    elif engine := split_by(base):
+        problem = f"is split among processes by {engine}, which keeps its own: save the adapter, and merge it after "
+        problem += "loading it into a model that is not split"
     elif not (isinstance(weight, nn.Parameter) and type(weight.data) is Tensor and weight.is_floating_point()):
         problem = f"is {type(weight).__name__}, not a plain floating tensor; PEFT can merge into quantised weights"
     elif weight.is_meta:
@@ -184,6 +196,96 @@ def is_tensor_parallel(layer: Any, model: nn.Module) -> bool:
     # PEFT too knows FSDP by the names of the mesh.
     names = set(weight.device_mesh.mesh_dim_names or ())
     return not (names <= {"fsdp"} and any(isinstance(module, FSDPModule) for module in model.modules()))
+
+
+# ---- engines for several processes, and other wrappers of whole models
+
+_WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, torch.optim.swa_utils.AveragedModel)
+_ENGINES = {"deepspeed", "lightning", "lightning_fabric"}
+"""Packages whose own modules wrap a whole model as ``module``: DeepSpeed's engine, Fabric's module."""
+
+
+def unwrapped_model(model: nn.Module) -> nn.Module:
+    """Return the model that wrappers for several processes, of averaged and of compiled models contain."""
+    while True:
+        if "_orig_mod" in model._modules:
+            model = model.get_submodule("_orig_mod")
+        elif isinstance(model, _WRAPPERS) or _is_engine(model):
+            model = model.module
+        else:
+            return model
+
+
+def _is_engine(model: nn.Module) -> bool:
+    return type(model).__module__.partition(".")[0] in _ENGINES and isinstance(
+        getattr(model, "module", None), nn.Module
+    )
+
+
+def split_by(module: nn.Module) -> str:
+    """Return the name of the engine that splits the parameters of a module among processes, or an empty string.
+
+    Engines gather parameters for the forward pass, and go back to tensors of their own: a parameter that is put in the
+    place of another one is lost then.
+    """
+    if any(hasattr(parameter, "ds_id") for parameter in module.parameters()):
+        return "DeepSpeed ZeRO-3"
+    return "FSDP" if any(getattr(each, "_is_fsdp_managed_module", False) for each in module.modules()) else ""
+
+
+def is_gathered(layer: Any) -> bool:
+    """Whether the weight of a layer is whole within ``deepspeed.zero.GatheredParameters``, which keeps its changes."""
+    return bool(getattr(getattr(layer, "weight", None), "_ds_z3_gathered_param_context_depth", 0))
+
+
+def is_of_several_processes(model: nn.Module) -> bool:
+    """Whether each process of a group has a copy of a model, or a piece."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return False
+    replicas = nn.parallel.DistributedDataParallel
+    replicated = any(isinstance(module, replicas) or _is_engine(module) for module in model.modules())
+    sharded = any(hasattr(parameter, "full_tensor") for parameter in model.parameters())
+    return replicated or sharded or bool(split_by(model))
+
+
+def rewritten_by(model: nn.Module, parameters: Iterable[Tensor]) -> str:
+    """Return what writes some parameters of a model anew from copies of its own, or an empty string.
+
+    Values that others put there are lost after a step.
+    """
+    engines = {type(module).__module__.partition(".")[0] for module in model.modules() if _is_engine(module)}
+    several = list(parameters)
+    if "deepspeed" in engines or any(hasattr(each, "ds_id") or hasattr(each, "_hp_mapping") for each in several):
+        return "deepspeed.initialize"
+    return "FullyShardedDataParallel" if any(hasattr(each, "_fsdp_flattened") for each in several) else ""
+
+
+def has_pieces(model: nn.Module, parameters: Iterable[Tensor]) -> bool:
+    """Whether some parameters of a model are the pieces that FullyShardedDataParallel has in this process.
+
+    Those are flat, and so is every other parameter then.
+    """
+    if not any(hasattr(parameter, "_fsdp_flattened") for parameter in parameters):
+        return False
+    return all(each.ndim == 1 for each in model.parameters() if hasattr(each, "_fsdp_flattened"))
+
+
+@contextmanager
+def gathered(tensors: Iterable[Tensor]) -> Iterator[None]:
+    """Have those of some parameters whole for a while that DeepSpeed ZeRO-3 splits; all processes take part."""
+    split = [tensor for tensor in tensors if hasattr(tensor, "ds_id")]
+    if not split:
+        yield
+        return
+    import deepspeed  # noqa: PLC0415  # is there where it has split parameters
+
+    with deepspeed.zero.GatheredParameters(split):
+        yield
+
+
+def whole_numel(parameter: Tensor) -> int:
+    """Return the number of entries of a parameter, of which DeepSpeed ZeRO-3 may keep a part alone here."""
+    return int(getattr(parameter, "ds_numel", parameter.numel()))
 
 
 # ---- modules that read the weight of a layer without calling it

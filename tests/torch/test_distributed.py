@@ -1,4 +1,4 @@
-"""torch's own engines for several processes: DDP, FSDP1 and FSDP2, two processes on a CPU."""
+"""Engines for several processes: torch's own, DDP, FSDP1 and FSDP2, and DeepSpeed, two processes on a CPU."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import copy
 import os
 import pathlib
 import traceback
+from functools import partial
 from importlib.util import find_spec
 
 import pytest
@@ -18,22 +19,23 @@ if not dist.is_available() or not dist.is_gloo_available():
 
 from torch import nn
 
-from structmat.torch import adapt, load_adapter, save_adapter
+from structmat.torch import adapt, load_adapter, remove_adapters, save_adapter
 from tests.torch.common import VERSION
 
 FSDP = VERSION >= (2, 7)
 """That of torch 2.6 needs streams, which a CPU has not."""
 ENGINES = ["ddp", "first_fsdp", "fsdp"] if FSDP else ["ddp"]
+STAGES = ["zero_2", "zero_3"] if find_spec("deepspeed") else []
 STEPS = 4
 
 
-def model_and_data():
+def model_and_data(dtype=torch.float64):
     """The model of every process, adapted, and a batch of 16."""
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(12, 10), nn.Tanh(), nn.Linear(10, 7), nn.Tanh(), nn.Linear(7, 3)).double()
+    model = nn.Sequential(nn.Linear(12, 10), nn.Tanh(), nn.Linear(10, 7), nn.Tanh(), nn.Linear(7, 3)).to(dtype)
     adapt(model, ["0", "2"], train=["4"], block_size=5)
     x, y = torch.randn(16, 12, dtype=torch.float64), torch.randn(16, 3, dtype=torch.float64)
-    return model, x, y
+    return model, x.to(dtype), y.to(dtype)
 
 
 def train(model, x, y, average=lambda loss: loss):
@@ -70,12 +72,15 @@ def fsdp(rank, folder):
 
     model, x, y = model_and_data()
     mesh = init_device_mesh("cpu", (2,))
-    for layer in (model[0], model[2]):
-        fully_shard(layer, mesh=mesh)
+    fully_shard(model[0], mesh=mesh)
     fully_shard(model, mesh=mesh)
     assert all(hasattr(p, "full_tensor") for p in model.parameters())
     losses = train(model, x[rank::2], y[rank::2], average)
     save_adapter(model, folder / "fsdp")
+    after_evaluation(model, x)
+    assert not any(hasattr(p, "full_tensor") for p in model[2].parameters())  # whole, until somebody asks for the state
+    merge_is_refused(model, x)
+    save_adapter(model, folder / "fsdp after evaluation")
     dist.barrier()
     torch.save(losses, folder / f"fsdp{rank}")
     trained = {key: p.full_tensor().clone() for key, p in model.named_parameters()}
@@ -94,10 +99,69 @@ def first_fsdp(rank, folder):
     wrapped = FullyShardedDataParallel(model, use_orig_params=True, device_id=torch.device("cpu"))
     assert {p.ndim for p in wrapped.parameters()} == {1}
     losses = train(wrapped, x[rank::2], y[rank::2], average)
+    with pytest.raises(ValueError, match="holds pieces of its parameters: give the FullyShardedDataParallel around it"):
+        save_adapter(wrapped.module, folder / "pieces")
+    assert not (folder / "pieces").exists()
     with FullyShardedDataParallel.summon_full_params(wrapped):
         if rank == 0:
             save_adapter(wrapped.module, folder / "first_fsdp")
         torch.save(losses, folder / f"first_fsdp{rank}")
+        merge_is_refused(wrapped, x)
+    after_evaluation(wrapped, x)
+    save_adapter(wrapped, folder / "first_fsdp after evaluation")
+    dist.barrier()
+    with pytest.raises(ValueError, match="load the adapter before FullyShardedDataParallel"):
+        load_adapter(wrapped, folder / "first_fsdp")
+
+
+def zero(stage, rank, folder):
+    import deepspeed
+
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": "0"}
+    deepspeed.init_distributed("gloo")
+    model, x, y = model_and_data(torch.float32 if stage == 3 else torch.float64)  # its third stage knows no more digits
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-3)
+    settings = {
+        "train_micro_batch_size_per_gpu": 8,
+        "zero_optimization": {"stage": stage, "stage3_param_persistence_threshold": 0},
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+    }
+    engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=settings)
+    losses = []
+    for _ in range(STEPS):
+        loss = nn.functional.mse_loss(engine(x[rank::2]), y[rank::2])
+        engine.backward(loss)
+        engine.step()
+        losses.append(average(loss.detach().clone()).item())
+    assert {p.numel() for p in model.parameters()} == {0} or stage == 2
+    name = f"zero_{stage}"
+    save_adapter(engine, folder / name)
+    after_evaluation(engine, x)
+    save_adapter(engine, folder / f"{name} after evaluation")
+    if stage == 3:
+        merge_is_refused(engine, x)
+    dist.barrier()
+    for each in (engine, model):
+        with pytest.raises(ValueError, match=r"load the adapter before deepspeed\.initialize"):
+            load_adapter(each, folder / name)
+    with deepspeed.zero.GatheredParameters(list(model.parameters())):
+        trained = {key: p.detach().clone() for key, p in model.named_parameters()}
+    torch.save((losses, trained), folder / f"{name}{rank}")
+
+
+def after_evaluation(model, x):
+    model.eval()
+    with torch.no_grad():
+        model(x)
+
+
+def merge_is_refused(model, x):
+    """Not in part either: engines put tensors of their own in the places of parameters afterwards."""
+    before = str(model)
+    with pytest.raises(TypeError, match=r"is split among processes by (FSDP|DeepSpeed ZeRO-3).*, in .*0"):
+        remove_adapters(model, merge=True)
+    assert str(model) == before
 
 
 def by_peft(rank, folder):
@@ -121,6 +185,9 @@ def by_peft(rank, folder):
                 fully_shard(layer, mesh=mesh)
             fully_shard(model, mesh=mesh)
         parameters = [p for p in model.parameters() if p.requires_grad]
+        if wrap == "FSDP":
+            with pytest.raises(TypeError, match=r"is split among processes by FSDP.*q_proj"):
+                model.merge_adapter()
         optimizer = torch.optim.SGD(parameters, lr=1e-4)
         for _ in range(2):
             optimizer.zero_grad()
@@ -144,7 +211,14 @@ def run(rank, names, folder):
     try:
         dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
         for name in names:
-            {"ddp": ddp, "first_fsdp": first_fsdp, "fsdp": fsdp, "by_peft": by_peft}[name](rank, folder)
+            {
+                "ddp": ddp,
+                "first_fsdp": first_fsdp,
+                "fsdp": fsdp,
+                "zero_2": partial(zero, 2),
+                "zero_3": partial(zero, 3),
+                "by_peft": by_peft,
+            }[name](rank, folder)
             dist.barrier()
         dist.destroy_process_group()
     except BaseException:
@@ -158,7 +232,7 @@ def folder(tmp_path_factory):
     """What two processes have written, one engine after the other."""
     folder = tmp_path_factory.mktemp("distributed")
     context = torch.multiprocessing.spawn(
-        run, ([*ENGINES, *(["by_peft"] if find_spec("peft") else [])], str(folder)), nprocs=2, join=False
+        run, ([*ENGINES, *STAGES, *(["by_peft"] if find_spec("peft") else [])], str(folder)), nprocs=2, join=False
     )
     try:
         while not context.join(timeout=60):
@@ -185,6 +259,19 @@ def test_two_processes_do_what_one_does(name, folder):
     one = save_adapter(fresh, folder / f"alone {name}")
     for file in ("adapter_config.json", "adapter_model.safetensors"):
         assert (one / file).stat().st_size == (folder / name / file).stat().st_size
+        if name != "ddp":
+            assert (folder / f"{name} after evaluation" / file).read_bytes() == (folder / name / file).read_bytes()
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_files_hold_what_deepspeed_has_trained(name, folder):
+    """Whole, under the names of the plain model, whether a forward pass has just gathered it or not."""
+    for file in (name, f"{name} after evaluation"):
+        model, x, y = model_and_data(torch.float32 if name == "zero_3" else torch.float64)
+        losses, trained = torch.load(folder / f"{name}1")
+        assert losses == pytest.approx(train(copy.deepcopy(model), x, y), rel=1e-4)  # its gradients are of float32
+        load_adapter(model, folder / file)
+        assert all(torch.equal(p, trained[key]) for key, p in model.named_parameters())
 
 
 def test_two_processes_do_what_one_does_by_peft(folder):

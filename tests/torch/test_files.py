@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
+import sys
+import types
+from importlib.machinery import ModuleSpec
 
 import pytest
 
@@ -13,7 +17,7 @@ safetensors = pytest.importorskip("safetensors.torch")
 from torch import nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 
-from structmat.torch import CDDLinear, adapt, load_adapter, save_adapter
+from structmat.torch import CDDLinear, adapt, load_adapter, remove_adapters, save_adapter
 from tests.torch.common import adapted_by_peft, adapted_mlp, assert_same_state, fill, mlp, state
 
 X = torch.randn(5, 6, dtype=torch.float64)
@@ -45,6 +49,29 @@ def rewrite(folder, **settings):
 
 def rewrite_tensors(folder, change):
     safetensors.save_file(change(safetensors.load_file(folder / WEIGHTS)), folder / WEIGHTS)
+
+
+class Engine(nn.Module):
+    """A wrapper of a whole model as ``module``, like DeepSpeed's engine and Fabric's module."""
+
+    def __init__(self, module):
+        super().__init__()
+        self.module = module
+
+    def forward(self, x):
+        return self.module(x)
+
+
+class DeepSpeedEngine(Engine):
+    """Whose optimiser has copies of the parameters."""
+
+
+Engine.__module__, DeepSpeedEngine.__module__ = "lightning_fabric.wrappers", "deepspeed.runtime.engine"
+
+
+def by_fabric(model):
+    fabric = pytest.importorskip("lightning_fabric")
+    return fabric.Fabric(accelerator="cpu", devices=1).setup(model)
 
 
 class TestRoundTrips:
@@ -100,7 +127,15 @@ class TestRoundTrips:
             assert torch.equal(own, kept.to(expected))
 
     @pytest.mark.parametrize(
-        "wrap", [nn.DataParallel, torch.optim.swa_utils.AveragedModel, lambda m: torch.compile(m, backend="eager")]
+        "wrap",
+        [
+            nn.DataParallel,
+            torch.optim.swa_utils.AveragedModel,
+            lambda m: torch.compile(m, backend="eager"),
+            Engine,
+            lambda m: Engine(torch.compile(m, backend="eager")),
+            by_fabric,
+        ],
     )
     def test_wrappers_are_not_in_the_keys(self, plain, trained, folder, tmp_path, wrap):
         path = save_adapter(wrap(trained), tmp_path / "wrapped")
@@ -118,6 +153,83 @@ class TestRoundTrips:
         for _ in range(2):
             assert load_adapter(fresh, path) == ["0.0", "0.2"]
             assert torch.equal(fresh(X), model(X))
+
+
+class TestDeepSpeed:
+    """Stand-ins for its third stage, which leaves parameters empty, and for its optimiser; test_distributed has both.
+
+    All that is known of the third stage here are the attributes that its documentation and its own helpers use.
+    """
+
+    @pytest.fixture
+    def split(self, monkeypatch):
+        """A function that splits the parameters of a model, as ``deepspeed.initialize`` does."""
+
+        class GatheredParameters(contextlib.AbstractContextManager):
+            def __init__(self, params):
+                self.params = list(params)
+
+            def __enter__(self):
+                for p in self.params:
+                    p.data, p.ds_status = p.ds_tensor.view(p.ds_shape), "AVAILABLE"
+
+            def __exit__(self, *_):
+                for p in self.params:
+                    p.data, p.ds_status = p.data.new_empty(0), "NOT_AVAILABLE"
+
+        deepspeed = types.ModuleType("deepspeed")
+        deepspeed.__spec__ = ModuleSpec("deepspeed", None)  # which transformers asks for
+        deepspeed.zero = types.SimpleNamespace(GatheredParameters=GatheredParameters)
+        monkeypatch.setitem(sys.modules, "deepspeed", deepspeed)
+
+        def split(model):
+            for i, p in enumerate(model.parameters()):
+                p.ds_id, p.ds_shape, p.ds_numel, p.ds_tensor = i, p.shape, p.numel(), p.data.flatten()
+            with GatheredParameters(model.parameters()):
+                pass
+            return model
+
+        return split
+
+    @pytest.mark.parametrize("wrap", [DeepSpeedEngine, lambda model: model])
+    def test_files_of_the_third_stage_are_whole(self, tmp_path, split, wrap):
+        model = WithHead()
+        adapt(model, ["body"], train=["head"], init="normal")
+        whole = save_adapter(model, tmp_path / "whole")
+        path = save_adapter(wrap(split(model)), tmp_path / "split")
+        for file in (WEIGHTS, CONFIG):
+            assert (path / file).read_bytes() == (whole / file).read_bytes()
+        assert {p.numel() for p in model.parameters()} == {0}
+
+    def test_a_summary_counts_whole_parameters(self, split):
+        model = mlp()
+        n_total = sum(p.numel() for p in model.parameters())
+        summary = adapt(split(model))
+        assert summary.n_total == n_total + summary.n_parameters
+
+    def test_loading_is_refused_where_it_would_be_undone(self, plain, folder, split):
+        of_the_first_stage = adapted_mlp(block_size=3)
+        for p in of_the_first_stage.parameters():
+            p._hp_mapping = None
+        for model in (DeepSpeedEngine(plain), split(adapted_mlp(block_size=3)), of_the_first_stage):
+            before = state(model)
+            with pytest.raises(ValueError, match=r"written anew from copies: load the adapter before deepspeed\.init"):
+                load_adapter(model, folder)
+            assert_same_state(before, model)
+
+    def test_merging_is_refused(self, split):
+        model = split(adapted_mlp())
+        before = state(model)
+        with pytest.raises(TypeError, match=r"split among processes by DeepSpeed ZeRO-3.*save the adapter.*, in 0"):
+            remove_adapters(model, merge=True)
+        assert_same_state(before, model)
+        model = split(adapted_by_peft(mlp()))
+        with pytest.raises(TypeError, match=r"split among processes by DeepSpeed ZeRO-3.*save the adapter.*, in 0"):
+            model.merge_adapter()
+        with sys.modules["deepspeed"].zero.GatheredParameters(model.parameters()):
+            for p in model.parameters():  # as the real one has it, for who writes within
+                p._ds_z3_gathered_param_context_depth = 1
+            model.merge_adapter()
 
 
 class WithHead(nn.Module):
