@@ -100,6 +100,22 @@ def non_negative(value: Any, owner: str, argument: str) -> float:
     return number
 
 
+def positive(value: Any, owner: str, argument: str) -> float:
+    """Return a finite positive number."""
+    number = finite(value, owner, argument)
+    if number <= 0.0:
+        raise ArgumentValueError(owner, argument, f"must be positive, got {value!r}")
+    return number
+
+
+def share(value: Any, owner: str, argument: str) -> float:
+    """Return a number from 0 up to but not 1."""
+    number = finite(value, owner, argument)
+    if not 0.0 <= number < 1.0:
+        raise ArgumentValueError(owner, argument, f"must be at least 0 and less than 1, got {value!r}")
+    return number
+
+
 def one_of(value: Any, owner: str, argument: str, choices: tuple[str, ...]) -> str:
     """Return one of some words."""
     if not isinstance(value, str) or value not in choices:

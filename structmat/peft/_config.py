@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -10,7 +11,7 @@ from typing import Any, Literal
 from peft.config import PeftConfig
 from peft.utils import PeftType
 
-from structmat._arguments import finite, odd_factors, side_of_blocks
+from structmat._arguments import finite, odd_factors, positive, share, side_of_blocks
 from structmat._array_tools import ArgumentTypeError, ArgumentValueError
 from structmat._files import atomic_write
 from structmat._layer_fits import FACTOR_SCALE, REQUIRES
@@ -141,16 +142,14 @@ class CDDConfig(PeftConfig):
         self.n_factors = odd_factors(self.n_factors, "CDDConfig", "n_factors")
         self.block_size = side_of_blocks(self.block_size, "CDDConfig", "block_size")
         self.alpha = finite(self.alpha, "CDDConfig", "alpha")
-        self.dropout = finite(self.dropout, "CDDConfig", "dropout")
-        if not 0 <= self.dropout < 1:
-            raise ArgumentValueError("CDDConfig", "dropout", f"must be at least 0 and less than 1, got {self.dropout}")
-        self.factor_scale = finite(self.factor_scale, "CDDConfig", "factor_scale")
-        if self.factor_scale <= 0:
-            raise ArgumentValueError("CDDConfig", "factor_scale", f"must be positive, got {self.factor_scale}")
+        self.dropout = share(self.dropout, "CDDConfig", "dropout")
+        self.factor_scale = positive(self.factor_scale, "CDDConfig", "factor_scale")
         if not isinstance(self.init_weights, bool):
             raise ArgumentTypeError("CDDConfig", "init_weights", f"must be True or False, got {self.init_weights!r}")
         if self.bias not in BIASES:
             raise ArgumentValueError("CDDConfig", "bias", f"must be one of {', '.join(BIASES)}, got {self.bias!r}")
+        for name in ("target_modules", "exclude_modules", "modules_to_save"):
+            _require_names(getattr(self, name), name, or_text=name != "modules_to_save")
         if isinstance(self.target_modules, list):
             self.target_modules = set(self.target_modules)  # type: ignore[assignment]
         if isinstance(self.exclude_modules, list):
@@ -163,7 +162,7 @@ class CDDConfig(PeftConfig):
             raise ArgumentValueError("CDDConfig", None, text)
 
     def save_pretrained(self, save_directory: str, **kwargs: Any) -> None:
-        """Write the settings; where PEFT has written a model card, that says how to load the adapter.
+        """Write the settings; where a model of PEFT is saved, its model card says how to load the adapter.
 
         Parameters
         ----------
@@ -172,7 +171,10 @@ class CDDConfig(PeftConfig):
         **kwargs
             As for all methods of PEFT.
         """
+        of_a_model = "auto_mapping_dict" in kwargs  # which models of PEFT alone hand over
         super().save_pretrained(save_directory, **kwargs)
+        if not of_a_model:
+            return
         folder = Path(save_directory)
         # Adapters with names are in folders within that of the card.
         cards = [card for each in (folder, folder.resolve().parent) if (card := each / "README.md").is_file()]
@@ -181,3 +183,13 @@ class CDDConfig(PeftConfig):
             text = text if _HEADING in text else f"{text}\n\n{_HEADING}"
             with atomic_write(cards[0], force=True) as file:
                 file.write(text.replace(_HEADING, _HEADING + _HINT, 1).encode())
+
+
+def _require_names(value: Any, name: str, *, or_text: bool) -> None:
+    """Refuse what is no collection of names, unless it is None, or a string where that is a regular expression."""
+    if value is None or (or_text and isinstance(value, str)):
+        return
+    several = not isinstance(value, (str, bytes, Mapping)) and isinstance(value, Collection)
+    if not several or not all(isinstance(each, str) for each in value):
+        wanted = "a list of names or a string" if or_text else "a list of names"
+        raise ArgumentTypeError("CDDConfig", name, f"must be {wanted}, got {value!r}")

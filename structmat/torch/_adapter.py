@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import dropout as drop
 
-from structmat._arguments import finite, integer, odd_factors
+from structmat._arguments import finite, integer, odd_factors, positive, share
 from structmat._array_tools import ArgumentTypeError, ArgumentValueError
 from structmat._layer_fits import FACTOR_SCALE, factor_scales
 from structmat.fit import FitResult, fit_cdd
@@ -18,9 +18,11 @@ from structmat.operators import CDDLayout, CDDProduct
 from structmat.torch._autograd import apply_change, fuses
 from structmat.torch._other_tools import no_fast_path
 
-__all__ = ["CDDAdapter", "Init", "require_floating"]
+__all__ = ["VECTOR_DTYPES", "CDDAdapter", "Init", "require_floating"]
 
 Init: TypeAlias = Literal["zero", "normal"]
+VECTOR_DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+"""Of vectors: those of 8 bits and fewer know no sums."""
 
 
 def require_floating(owner: str, x: Tensor) -> None:
@@ -62,7 +64,7 @@ class CDDAdapter(nn.Module):
         Positive. Diagonals are this times the trained vectors, circulants of n columns this over the root of n, so that
         learning rates of LoRA, 1e-4 to 1e-3, suit layers of every size.
     dtype, device : optional
-        Of the vectors, as everywhere in torch.
+        Of the vectors, as everywhere in torch; a dtype of float64, float32, bfloat16, float16.
 
     Raises
     ------
@@ -128,15 +130,12 @@ class CDDAdapter(nn.Module):
         self.layout = CDDLayout((self.out_features, self.in_features), n_factors, block_size, owner="CDDAdapter")
         if dtype is not None and not isinstance(dtype, torch.dtype):
             raise ArgumentTypeError("CDDAdapter", "dtype", f"must be a torch.dtype, got {dtype!r}")
-        if dtype is not None and not dtype.is_floating_point:
-            raise ArgumentValueError("CDDAdapter", "dtype", f"must be a floating dtype, got {dtype}")
+        if dtype is not None and dtype not in VECTOR_DTYPES:
+            text = f"must be a floating dtype of at least 16 bits, got {dtype}"
+            raise ArgumentValueError("CDDAdapter", "dtype", text)
         self.alpha, self.fit = finite(alpha, "CDDAdapter", "alpha"), None
-        self.dropout = finite(dropout, "CDDAdapter", "dropout")
-        if not 0 <= self.dropout < 1:
-            raise ArgumentValueError("CDDAdapter", "dropout", f"must be at least 0 and less than 1, got {dropout}")
-        self.factor_scale = finite(factor_scale, "CDDAdapter", "factor_scale")
-        if self.factor_scale <= 0:
-            raise ArgumentValueError("CDDAdapter", "factor_scale", f"must be positive, got {factor_scale}")
+        self.dropout = share(dropout, "CDDAdapter", "dropout")
+        self.factor_scale = positive(factor_scale, "CDDAdapter", "factor_scale")
         self.scales = factor_scales(self.layout.vector_shapes, self.factor_scale)
         # All scales are applied at once, as one number: this with alpha.
         self.product_of_scales = math.prod(self.scales)

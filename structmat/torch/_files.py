@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import batchnorm
 
-from structmat._array_tools import ArgumentValueError
+from structmat._arguments import finite, odd_factors, positive, share, side_of_blocks
+from structmat._array_tools import ArgumentTypeError, ArgumentValueError, naming
 from structmat._files import atomic_write, check_output, unwrapped
 from structmat._layer_fits import CONFIG, FACTOR_KEY, PREFIX, WEIGHTS, config_bytes, exact_targets, factor_key
 from structmat.operators import CDDLayout
-from structmat.torch._adapter import CDDAdapter
+from structmat.torch._adapter import VECTOR_DTYPES, CDDAdapter
 from structmat.torch._layers import AdaptedLayer, shape_of
 from structmat.torch._model import adapted_layers, recorded, require_no_lazy_parameters, train_only, wrap_layers
 from structmat.torch._other_tools import (
@@ -144,9 +146,10 @@ def load_adapter(model: nn.Module, folder: str | os.PathLike[str]) -> list[str]:
     Raises
     ------
     ValueError
-        If this is no complete adapter, keys, shapes or options differ from those of the model, a tensor holds NaN or
-        infinity, or the model is on the device meta, has lazy parameters, or is in the hands of DeepSpeed or FSDP 1,
-        which would write their own copies over what is loaded; it has not changed then.
+        If this is no complete adapter, keys, shapes, dtypes or options differ from those of the model, a tensor holds
+        NaN or infinity or would replace a frozen weight, or the model is on the device meta, has lazy parameters, or is
+        in the hands of DeepSpeed or FSDP 1, which would write their own copies over what is loaded; it has not changed
+        then.
     FileNotFoundError
         If there is no such file.
 
@@ -170,7 +173,8 @@ def load_adapter(model: nn.Module, folder: str | os.PathLike[str]) -> list[str]:
     >>> bool((fresh[0].delta().to_dense() == model[0].delta().to_dense()).all())
     True
     """
-    options, vectors, beside, saved = _read(Path(folder))
+    settings, vectors, beside = _read(Path(folder))
+    options = {name: settings[name] for name in (*_OPTIONS, "block_size")}
     if engine := rewritten_by(model, model.parameters()):
         text = f"has parameters that are written anew from copies: load the adapter before {engine}"
         raise ArgumentValueError("load_adapter", "model", text)
@@ -186,7 +190,8 @@ def load_adapter(model: nn.Module, folder: str | os.PathLike[str]) -> list[str]:
         _require_fit(path, given, own, options)
         if adapted and own.vectors[0].is_meta:
             raise ArgumentValueError("load_adapter", "model", "has vectors on the device meta: load before offloading")
-    _require_places(beside, _states(model)[1])
+    _require_places(model, beside, settings)
+    saved = settings["modules_to_save"]
     ends = tuple(f".{name}" for name in saved)  # as PEFT matches names; a frozen module may have such an end too
     paths = [unwrapped(path) for path, _ in model.named_modules()]
     trained = [path for path in paths if path in saved or path.endswith(ends)]
@@ -333,55 +338,111 @@ def _planned(
 
 def _require_fit(path: str, given: list[Tensor], own: CDDAdapter, options: Mapping[str, Any]) -> None:
     shapes = tuple(tuple(vector.shape) for vector in given)
-    if shapes != own.layout.vector_shapes:
-        text = f"holds vectors {shapes} for {path}, the model has {own.layout.vector_shapes}: made for another model, "
-        raise ArgumentValueError("load_adapter", "folder", text + "or with other settings")
+    with naming(path):
+        told = CDDLayout(own.layout.shape, options["n_factors"], options["block_size"], owner="load_adapter")
+    for wanted in (told.vector_shapes, own.layout.vector_shapes):
+        if shapes != wanted:
+            text = f"holds vectors {shapes} for {path}, the model has {wanted}: made for another model, "
+            raise ArgumentValueError("load_adapter", "folder", text + "or with other settings")
     if own.factor_scale != options["factor_scale"]:
         text = f"has factor_scale={options['factor_scale']}, the model {own.factor_scale}"
         raise ArgumentValueError("load_adapter", "folder", text)
 
 
-def _require_places(beside: Mapping[str, Tensor], places: Mapping[str, Tensor]) -> None:
+def _require_places(model: nn.Module, beside: Mapping[str, Tensor], settings: Mapping[str, Any]) -> None:
+    """Refuse tensors for which the model has no place, and those of which no setting says that they were trained."""
+    places = _states(model)[1]
+    modules = {unwrapped(path): module for path, module in model.named_modules(remove_duplicate=False)}
     for key, tensor in beside.items():
-        if key not in places or places[key].shape != tensor.shape or places[key].is_meta:
+        place, (path, _, name) = places.get(key), key.rpartition(".")
+        if place is None or place.shape != tensor.shape or place.is_meta:
             text = f"holds {key} of shape {tuple(tensor.shape)}, of which the model has none"
             raise ArgumentValueError("load_adapter", "folder", text)
+        alike = place.dtype == tensor.dtype or (place.is_floating_point() and tensor.is_floating_point())
+        if not alike:
+            text = f"holds {key} of dtype {tensor.dtype}, the model has {place.dtype}"
+            raise ArgumentValueError("load_adapter", "folder", text)
+        saved = any(f".{each}." in f".{path}." for each in settings["modules_to_save"])
+        bias = name == "bias" and settings.get("bias") in {"all", "cdd_only"}
+        collected = isinstance(modules[path], batchnorm._NormBase) and not isinstance(place, nn.Parameter)
+        if not (saved or bias or collected or _is_embedding(model, modules[path])):
+            text = f"holds {key}, which is frozen: its settings name it neither in modules_to_save nor in bias"
+            raise ArgumentValueError("load_adapter", "folder", text)
+
+
+def _is_embedding(model: nn.Module, module: nn.Module) -> bool:
+    """Whether a module is the input or output embedding of a model of transformers, which PEFT may write as a whole."""
+    for name in ("get_input_embeddings", "get_output_embeddings"):
+        with suppress(NotImplementedError):  # by models that have none
+            if getattr(model, name, lambda: None)() is module:
+                return True
+    return False
 
 
 def _require_finite(state: Mapping[str, Tensor], caller: str, argument: str) -> None:
     for key, tensor in state.items():
-        if tensor.is_floating_point() and torch.isnan(tensor).any():
+        if not tensor.is_floating_point():
+            continue
+        wide = tensor if tensor.itemsize > 1 else tensor.float()  # those of 8 bits have no such functions
+        if torch.isnan(wide).any():
             raise ArgumentValueError(caller, argument, f"holds NaN in {key}")
-        if FACTOR_KEY.match(key) and not torch.isfinite(tensor).all():  # buffers may be infinite, as masks are
+        if FACTOR_KEY.match(key) and not torch.isfinite(wide).all():  # buffers may be infinite, as masks are
             raise ArgumentValueError(caller, argument, f"holds infinity in {key}")
 
 
-def _read(folder: Path) -> tuple[dict[str, Any], dict[str, list[Tensor]], dict[str, Tensor], list[str]]:
-    """Return the options of a folder, the vectors of its layers, other tensors, and the modules that these are of."""
+def _read(folder: Path) -> tuple[dict[str, Any], dict[str, list[Tensor]], dict[str, Tensor]]:
+    """Return the settings of a folder, the vectors of its layers, and other tensors by their keys in the model."""
     safetensors = _safetensors()
     try:
-        settings = json.loads((folder / CONFIG).read_text("utf-8"))
-        if settings["peft_type"] != "CDD":
-            raise ValueError(f"the method is {settings['peft_type']!r}")  # noqa: TRY301
+        settings = _checked(json.loads((folder / CONFIG).read_text("utf-8")))
         state = safetensors.torch.load_file(folder / WEIGHTS)
-        options = {name: settings[name] for name in (*_OPTIONS, "block_size")}
-        parts: dict[str, dict[int, Tensor]] = {}
-        beside = {}
-        for key, tensor in state.items():
-            if re.search(r"\.(original_module|modules_to_save)\.", key):  # biases that stand there twice
-                continue
-            if match := FACTOR_KEY.match(key):
-                parts.setdefault(match["path"], {})[int(match["index"])] = tensor
-            else:
-                beside[key.removeprefix(PREFIX).replace(".base_layer.", ".")] = tensor
-        vectors = {path: [each[i] for i in range(len(each))] for path, each in parts.items()}
-        if not vectors or any(len(each) != options["n_factors"] for each in vectors.values()):
-            raise ValueError("it lacks vectors")  # noqa: TRY301
-    except (safetensors.SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
+        vectors, beside = _sorted(state, settings["n_factors"])
+    except (safetensors.SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         text = f"{folder} is no complete adapter of this method: {error}"
         raise ArgumentValueError("load_adapter", "folder", text) from error
     _require_finite(state, "load_adapter", "folder")
-    return options, vectors, beside, list(settings.get("modules_to_save") or ())
+    return settings, vectors, beside
+
+
+def _checked(settings: Any) -> dict[str, Any]:
+    """Return the settings of a file; those of the adapter, and `modules_to_save` as a list, are what they must be."""
+    if settings["peft_type"] != "CDD":
+        raise ValueError(f"the method is {settings['peft_type']!r}")
+    checks: dict[str, Callable[[Any, str, str], Any]] = {
+        "n_factors": odd_factors,
+        "block_size": side_of_blocks,
+        "alpha": finite,
+        "dropout": share,
+        "factor_scale": positive,
+    }
+    checked = {name: check(settings[name], CONFIG, name) for name, check in checks.items()}
+    saved = settings.get("modules_to_save") or []
+    if not isinstance(saved, list) or not all(isinstance(name, str) for name in saved):
+        raise ArgumentTypeError(CONFIG, "modules_to_save", f"must be a list of names, got {saved!r}")
+    return {**settings, **checked, "modules_to_save": saved}
+
+
+def _sorted(state: Mapping[str, Tensor], n_factors: int) -> tuple[dict[str, list[Tensor]], dict[str, Tensor]]:
+    """Return the vectors of a file by layer, and its other tensors by their keys in the plain model."""
+    parts: dict[str, dict[int, Tensor]] = {}
+    beside: dict[str, Tensor] = {}
+    for key, tensor in state.items():
+        if re.search(r"\.(original_module|modules_to_save)\.", key):  # biases that stand there twice
+            continue
+        match = FACTOR_KEY.match(key)
+        if match and tensor.dtype not in VECTOR_DTYPES:
+            raise ValueError(f"{key} has dtype {tensor.dtype}, and vectors {', '.join(map(str, VECTOR_DTYPES))}")
+        place: dict[Any, Tensor] = parts.setdefault(match["path"], {}) if match else beside
+        name = int(match["index"]) if match else key.removeprefix(PREFIX).replace(".base_layer.", ".")
+        if name in place:
+            raise ValueError(f"it holds {key} twice, under two names")
+        place[name] = tensor
+    for path, own in parts.items():
+        if own.keys() != set(range(n_factors)):
+            raise ValueError(f"it lacks vectors: those of {path} are {sorted(own)}, for n_factors={n_factors}")
+    if not parts:
+        raise ValueError("it lacks vectors")
+    return {path: [own[i] for i in range(n_factors)] for path, own in parts.items()}, beside
 
 
 def _safetensors() -> Any:

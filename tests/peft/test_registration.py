@@ -101,6 +101,16 @@ def test_cards_of_ones_own(tmp_path: Path, name: str) -> None:
     model = get_peft_model(torch.nn.Sequential(torch.nn.Linear(4, 4)), CDDConfig(target_modules=["0"]), name)
     model.save_pretrained(tmp_path)
     text = card.read_text("utf-8")
+    CDDConfig(target_modules=["0"]).save_pretrained(str(tmp_path / "inner"))
+    assert card.read_text("utf-8") == text
+    for folder in (tmp_path / "run", tmp_path / "run" / "inner"):  # a model of another method, and settings within
+        folder.mkdir()
+    lora = get_peft_model(torch.nn.Sequential(torch.nn.Linear(4, 4)), peft.LoraConfig(target_modules=["0"]))
+    lora.save_pretrained(tmp_path / "run")
+    of_lora = (tmp_path / "run" / "README.md").read_bytes()
+    for folder in (tmp_path / "run", tmp_path / "run" / "inner"):
+        CDDConfig(target_modules=["0"]).save_pretrained(str(folder))
+    assert (tmp_path / "run" / "README.md").read_bytes() == of_lora
     assert text.index("# Mine") < text.index("## How to Get Started with the Model\n\nPEFT loads this adapter after")
 
 

@@ -20,7 +20,8 @@ from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoi
 from structmat.torch import CDDLinear, adapt, load_adapter, remove_adapters, save_adapter
 from tests.torch.common import adapted_by_peft, adapted_mlp, assert_same_state, fill, mlp, state
 
-X = torch.randn(5, 6, dtype=torch.float64)
+X, W0 = torch.randn(5, 6, dtype=torch.float64), torch.zeros(8, 6, dtype=torch.float64)
+FIRST = "base_model.model.0.cdd_adapters.vectors.0"
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
 
@@ -343,6 +344,26 @@ class TestRefusals:
         (lambda f: rewrite(f, n_factors=5), "no complete adapter of this method: it lacks vectors"),
         (lambda f: rewrite(f, block_size=2), "made for another model, or with other settings"),
         (lambda f: rewrite(f, alpha="a"), "alpha must be a number"),
+        (lambda f: rewrite(f, n_factors=4), "adapter_config.json: n_factors must be odd and at least 3, got 4"),
+        (lambda f: rewrite(f, n_factors="3"), "adapter_config.json: n_factors must be an integer, got '3'"),
+        (lambda f: rewrite(f, block_size=[3]), "adapter_config.json: block_size must be an integer"),
+        (lambda f: rewrite(f, block_size=99), r"block_size must be at most rows \+ cols - 1 = 13, got 99"),
+        (lambda f: rewrite(f, dropout=1), "adapter_config.json: dropout must be at least 0 and less than 1, got 1"),
+        (lambda f: rewrite(f, factor_scale=-1), "adapter_config.json: factor_scale must be positive, got -1"),
+        (lambda f: rewrite(f, modules_to_save=5), "json: modules_to_save must be a list of names, got 5"),
+        (lambda f: rewrite(f, modules_to_save="0"), "json: modules_to_save must be a list of names, got '0'"),
+        (lambda f: (f / CONFIG).write_text("[" * 10**5 + "]" * 10**5), "no complete adapter .*recursion depth"),
+        (lambda f: rewrite_tensors(f, lambda t: {k: t[k] for k in t if k != FIRST}), r"those of 0 are \[1, 2\], for"),
+        (lambda f: rewrite_tensors(f, lambda t: t | {f"{FIRST}9": X}), r"those of 0 are \[0, 1, 2, 9\], for n_fa"),
+        (lambda f: rewrite_tensors(f, lambda t: t | {FIRST[17:]: X}), "it holds .*0 twice, under two names"),
+        *[
+            (lambda f, d=d: rewrite_tensors(f, lambda t: t | {FIRST: t[FIRST].to(d)}), f"{FIRST} has dtype {d}, and ")
+            for d in (torch.int64, torch.bool, torch.complex64, torch.float8_e4m3fn)
+        ],
+        *[
+            (lambda f, k=k: rewrite_tensors(f, lambda t: t | {f"base_model.model.0.{k}": W0}), "holds 0.weight, which")
+            for k in ("weight", "base_layer.weight")
+        ],
         (lambda f: (f / CONFIG).write_text("{}"), "no complete adapter of this method: 'peft_type'"),
         (lambda f: (f / CONFIG).write_text("{"), "no complete adapter of this method: Expecting"),
         (lambda f: (f / WEIGHTS).write_bytes((f / WEIGHTS).read_bytes()[:99]), "no complete adapter"),
@@ -351,11 +372,47 @@ class TestRefusals:
         (lambda f: rewrite_tensors(f, lambda t: {k.replace(".0.c", ".1.c"): v for k, v in t.items()}), "no layer '1'"),
         (lambda f: rewrite_tensors(f, lambda t: {k.replace(".0.c", ".x.c"): v for k, v in t.items()}), "no layer 'x'"),
     ])  # fmt: skip
-    def test_of_folders_change_nothing(self, plain, folder, change, text):
+    @pytest.mark.parametrize("adapted", [False, True])
+    def test_of_folders_change_nothing(self, plain, folder, change, text, adapted):
         change(folder)
+        if adapted:
+            adapt(plain, block_size=3)
+            text = text if "no layer" not in text else "has other layers than the model"
         before = state(plain)
         with pytest.raises((ValueError, TypeError), match=text):
             load_adapter(plain, folder)
+        assert_same_state(before, plain)
+
+    def test_what_stands_beside_the_vectors_keeps_its_kind(self, tmp_path):
+        model = WithHead()
+        fresh = copy.deepcopy(model)
+        adapt(model, ["body"], train=["head"])
+        folder = save_adapter(model, tmp_path / "folder")
+        key = "base_model.model.head.1.num_batches_tracked"
+        rewrite_tensors(folder, lambda t: t | {key: t[key] + 0.5})
+        before = state(fresh)
+        with pytest.raises(ValueError, match=r"tracked of dtype torch.float32, the model has torch.int64"):
+            load_adapter(fresh, folder)
+        assert_same_state(before, fresh)
+
+    @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # which PEFT reads
+    def test_embeddings_that_peft_writes_as_a_whole_are_read(self, tmp_path):
+        """PEFT does so where a target is one, here the last layer."""
+        pytest.importorskip("peft")
+        from tests.peft import tiny
+
+        model, fresh = tiny.adapted("llama", target_modules=["q_proj", "lm_head"]), tiny.model("llama")
+        fill(model)
+        model.save_pretrained(tmp_path, save_embedding_layers=True)
+        assert "base_model.model.lm_head.base_layer.weight" in safetensors.load_file(tmp_path / WEIGHTS)
+        assert "lm_head" in load_adapter(fresh, tmp_path)
+        assert torch.equal(tiny.logits("llama", fresh), tiny.logits("llama", model))
+
+    @pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2, torch.int64, torch.complex64])
+    def test_vectors_have_16_bits_at_least(self, plain, dtype):
+        before = state(plain)
+        with pytest.raises(ValueError, match=f"dtype must be a floating dtype of at least 16 bits, got {dtype}"):
+            adapt(plain, dtype=dtype)
         assert_same_state(before, plain)
 
     @pytest.mark.parametrize(("model", "text"), [
