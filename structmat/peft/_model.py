@@ -8,10 +8,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import torch
-from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer, _maybe_include_all_linear_layers
+from peft.tuners.tuners_utils import (
+    BaseTuner,
+    BaseTunerLayer,
+    _maybe_include_all_linear_layers,
+    check_target_module_exists,
+)
 from peft.utils import (
     INCLUDE_LINEAR_LAYERS_SHORTHAND,
     TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING,
@@ -31,6 +37,7 @@ from structmat.torch._other_tools import (
     leave_fast_paths,
     reads_weight,
     return_to_fast_paths,
+    text_of_unreached,
     unreached_experts,
     watch_calls,
 )
@@ -67,8 +74,9 @@ class CDDModel(BaseTuner):
     Warns
     -----
     RuntimeWarning
-        If weights of experts are meant that are stacked in one parameter: they stay as they are. Also after the first
-        forward pass in training, if that did not call some adapted layers.
+        If weights of experts are meant that are stacked in one parameter, by its name or by those of the matrices in
+        it, such as "gate_proj" or "w1": they stay as they are. Names that no module has are told of then, too. Also
+        after the first forward pass in training, if that did not call some adapted layers.
 
     Examples
     --------
@@ -98,16 +106,11 @@ class CDDModel(BaseTuner):
         *args, **kwargs
             As for all methods of PEFT.
         """
-        asked = self.peft_config[adapter_name].target_modules
+        _warn_of_experts(model, self.peft_config[adapter_name])
         super().inject_adapter(model, adapter_name, *args, **kwargs)
         leave_fast_paths(model, CDDTunerLinear)
         for root in (self, model):  # PEFT calls the one, and what is left of an adapter that was injected the other
             watch_calls(root, CDDTunerLinear)
-        ends = asked if isinstance(asked, str) else [name.rpartition(".")[2] for name in asked or ()]
-        every = asked == INCLUDE_LINEAR_LAYERS_SHORTHAND
-        if names := [path for path in unreached_experts(model) if every or path.rpartition(".")[2] in ends]:
-            text = f"The weights of experts that are stacked in one parameter are not adapted: {', '.join(names)}."
-            warn_caller(text, RuntimeWarning, through=("peft",))
 
     def _prepare_model(self, peft_config: CDDConfig, model: nn.Module) -> None:
         """Leave out of "all-linear" the layers that `structmat.torch.adapt` leaves out."""
@@ -313,6 +316,25 @@ def _weighted_sum(layer: CDDTunerLinear, names: Sequence[str], weights: Sequence
     parts = [w * each.alpha * own[k].detach() for (w, each), own in zip(terms, others, strict=True)]
     vectors[k] = torch.stack(parts).sum(0)
     return vectors
+
+
+def _warn_of_experts(model: nn.Module, config: CDDConfig) -> None:
+    """Tell of weights of experts that target modules mean and cannot reach, and of names that match nothing there."""
+    targets = config.target_modules
+    if targets is None:  # the defaults for an architecture, none of which are experts
+        return
+    if isinstance(targets, str) and targets.lower() == INCLUDE_LINEAR_LAYERS_SHORTHAND:
+        config = replace(config, target_modules=".*")
+    known = unreached_experts(model)
+    experts = {
+        path: names for path, names in known.items() if any(check_target_module_exists(config, name) for name in names)
+    }
+    if not experts:
+        return
+    paths = [*(path for path, _ in model.named_modules()), *chain.from_iterable(known.values())]
+    ends = [] if isinstance(targets, str) else targets
+    unknown = [name for name in ends if not any(f".{path}".endswith(f".{name}") for path in paths)]
+    warn_caller(f"{text_of_unreached(experts, unknown)}.", RuntimeWarning, through=("peft",))
 
 
 def _is_left_out(model: nn.Module, path: str) -> bool:

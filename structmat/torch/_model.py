@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from math import log2
 from typing import Any, TypeAlias
 
@@ -20,6 +21,7 @@ from structmat.torch._other_tools import (
     leave_fast_paths,
     reads_weight,
     return_to_fast_paths,
+    text_of_unreached,
     unreached_experts,
     watch_calls,
     whole_numel,
@@ -163,8 +165,9 @@ def adapt(
     Warns
     -----
     RuntimeWarning
-        If weights of experts are meant that are stacked in one parameter, as in mixtures of experts of transformers:
-        they stay as they are. Also after the first forward pass in training, if that did not call some adapted layers.
+        If weights of experts are meant that are stacked in one parameter, as in mixtures of experts of transformers,
+        by its name or by those of the matrices in it, such as "gate_proj" or "w1": they stay as they are. Also after
+        the first forward pass in training, if that did not call some adapted layers.
 
     See Also
     --------
@@ -188,10 +191,10 @@ def adapt(
     modules = {path: module for path, module in model.named_modules(remove_duplicate=False) if path}
     kept = [path for path in modules if _matches(path, train, "train")]
     _require_matches(train, modules, "train")
-    found = _targeted(model, modules, targets, exclude, kept)
-    if experts := [p for p in unreached_experts(model) if targets == "all-linear" or _matches(p, targets, "targets")]:
-        text = f"adapt: weights of experts that are stacked in one parameter are not adapted: {', '.join(experts)}"
-        warn_caller(text, RuntimeWarning)
+    experts = _unreached(model, targets, [*kept, *(path for path in modules if _matches(path, exclude, "exclude"))])
+    found = _targeted(model, modules, targets, exclude, kept, experts)
+    if experts:
+        warn_caller(f"adapt: {text_of_unreached(experts)}", RuntimeWarning)
     wrap_layers(model, dict.fromkeys(found, options))
     train_only(model, kept)
     return AdapterSummary.of(model)
@@ -344,10 +347,31 @@ def _require_matches(names: Targets, paths: Collection[str], argument: str) -> N
             raise ArgumentValueError("adapt", argument, f"{each!r} matches no module")
 
 
+def _unreached(model: nn.Module, targets: Targets, out: Collection[str]) -> dict[str, list[str]]:
+    """Return the weights of experts that targets mean and cannot reach, unless they are in the modules of some paths.
+
+    The result is that of `unreached_experts`.
+    """
+    return {
+        path: names
+        for path, names in unreached_experts(model).items()
+        if (targets == "all-linear" or any(_matches(name, targets, "targets") for name in names))
+        and not any(path.startswith(f"{other}.") for other in out)
+    }
+
+
 def _targeted(
-    model: nn.Module, modules: dict[str, nn.Module], targets: Targets, exclude: Targets, train: Collection[str]
+    model: nn.Module,
+    modules: dict[str, nn.Module],
+    targets: Targets,
+    exclude: Targets,
+    train: Collection[str],
+    experts: Mapping[str, Sequence[str]],
 ) -> list[str]:
-    """Return the paths of the layers to adapt; a layer that is shared under several paths once."""
+    """Return the paths of the layers to adapt; a layer that is shared under several paths once.
+
+    Targets may mean weights of experts beside them, by one of several names.
+    """
     _require_matches(exclude, modules, "exclude")
     out = [*train, *(path for path in modules if _matches(path, exclude, "exclude"))]
     taken = {id(inner) for path in out for inner in modules[path].modules()}
@@ -360,7 +384,7 @@ def _targeted(
     else:
         chosen = [path for path in modules if _matches(path, targets, "targets") and id(modules[path]) not in taken]
         if chosen and not isinstance(targets, str):
-            _require_matches(targets, modules, "targets")
+            _require_matches(targets, [*modules, *chain.from_iterable(experts.values())], "targets")
         for path in chosen:
             _require_adaptable(model, path, modules[path])
     found = []
@@ -370,7 +394,8 @@ def _targeted(
             found.append(path)
     if not found:
         shown = first_names([path for path, module in could.items() if id(module) not in taken])
-        raise ArgumentValueError("adapt", "targets", f"{targets!r} match no layer; could be adapted: {shown or 'none'}")
+        text = f"{targets!r} match no layer; could be adapted: {shown or 'none'}"
+        raise ArgumentValueError("adapt", "targets", f"{text}; {text_of_unreached(experts)}" if experts else text)
     return found
 
 

@@ -5,6 +5,7 @@ Nothing here is called in a usual forward pass but `sees_operations`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -37,6 +38,7 @@ __all__ = [
     "rewritten_by",
     "sees_operations",
     "split_by",
+    "text_of_unreached",
     "unreached_experts",
     "unwrapped_model",
     "watch_calls",
@@ -302,13 +304,38 @@ def reads_weight(parent: Any, name: str) -> bool:
     return name in {"dt_proj", "out_proj"} and hasattr(parent, "A_log") and hasattr(parent, "conv1d")
 
 
-def unreached_experts(model: nn.Module) -> list[str]:
-    """Return the paths of weights of experts that no adapter reaches.
+_STACKED = {
+    "gate_up_proj": ("gate_proj", "up_proj", "w1", "w3", "input_linear"),
+    "down_proj": ("w2", "output_linear"),
+}
+"""Names that matrices of experts have in checkpoints and in models of other versions, by the parameter they are in."""
+
+
+def unreached_experts(model: nn.Module) -> dict[str, list[str]]:
+    """Return the weights of experts that no adapter reaches: by path, the paths by which targets may mean them.
 
     Mixtures of experts of transformers keep the matrices of all experts of a block in one parameter, of shape (experts,
-    rows, columns), and call no layer.
+    rows, columns), and call no layer. Targets mean it by its own name, or by those that the matrices have apart:
+    ``experts.gate_up_proj`` holds what checkpoints call ``experts.0.gate_proj`` or ``experts.0.w1``.
     """
-    return [path for path, value in model.named_parameters() if value.ndim == 3 and "experts" in path.split(".")[:-1]]
+    found = {}
+    for path, module in model.named_modules():
+        of_experts = "experts" in path.split(".") or "Experts" in type(module).__name__
+        if not of_experts or hasattr(module, "in_features") or re.search(r"\.(adapter|cdd_adapters)\.", path):
+            continue  # no experts, the layer of a router, or its adapter
+        for name, value in module.named_parameters(recurse=False):
+            if len(getattr(value, "ds_shape", value.shape)) > 1 and not name.endswith("bias"):
+                parent, _, own = (f"{path}.{name}").removesuffix(".weight").rpartition(".")
+                names = (own, *_STACKED.get(own, ()))
+                found[f"{path}.{name}"] = [f"{parent}.{part}{each}" for each in names for part in ("", "0.")]
+    return found
+
+
+def text_of_unreached(experts: Iterable[str], names: Iterable[str] = ()) -> str:
+    """Return a warning of weights of experts that stay as they are, and of target names that match nothing at all."""
+    text = f"weights of experts that are stacked in one parameter are not adapted: {', '.join(experts)}"
+    unknown = sorted(names)
+    return f"{text}; and no module has the names {', '.join(unknown)}" if unknown else text
 
 
 _NEVER_CALLED = "_is_never_called"

@@ -125,6 +125,52 @@ class TestAdapt:
         with pytest.warns(RuntimeWarning, match=r"not adapted: experts\.down_proj"):
             adapt(model)
 
+    @pytest.mark.parametrize("kind", ["mixtral", "qwen3_moe", "olmoe", "deepseek_v3"])
+    @pytest.mark.parametrize(("targets", "options", "meant"), [
+        ("seven", {}, ["gate_up_proj", "down_proj"]),
+        ("all-linear", {}, ["gate_up_proj", "down_proj"]),
+        (["o_proj", "w1", "w2", "w3"], {}, ["gate_up_proj", "down_proj"]),
+        (["o_proj", "w3"], {}, ["gate_up_proj"]),
+        (["o_proj", "experts.0.up_proj"], {}, ["gate_up_proj"]),
+        (r".*\.(o_proj|down_proj)", {}, ["down_proj"]),
+        ("all-linear", {"exclude": ["experts"]}, []),
+        ("all-linear", {"train": ["experts"]}, []),
+        (["o_proj"], {}, []),
+    ])  # fmt: skip
+    def test_all_weights_of_experts_that_are_meant_are_named(self, kind, targets, options, meant):
+        pytest.importorskip("peft")
+        from tests.peft import tiny
+
+        model, first = tiny.model(kind), int(kind == "deepseek_v3")  # whose first layer is dense
+        if targets == "seven":
+            targets = tiny.SEVEN[3 * first :]  # it has other projections in its attention
+        names = [f"model.layers.{i}.mlp.experts.{name}" for i in range(first, 2) for name in meant]
+        with warnings.catch_warnings(record=True) as found:
+            warnings.simplefilter("always")
+            adapt(model, targets, **options)
+        texts = [str(each.message) for each in found]
+        wanted = f"adapt: weights of experts that are stacked in one parameter are not adapted: {', '.join(names)}"
+        assert texts == ([wanted] if names else [])
+
+    def test_experts_are_named_where_nothing_else_is_meant(self):
+        pytest.importorskip("peft")
+        from tests.peft import tiny
+
+        with pytest.raises(ValueError, match=r"match no layer.*not adapted: model\.layers\.0\.mlp\.experts\.gate_up"):
+            adapt(tiny.model("mixtral"), ["w1", "w2", "w3"])
+
+    def test_adapters_of_routers_are_no_experts(self):
+        model = nn.Module()
+        model.experts = nn.ModuleDict({"router": nn.Linear(3, 3)})
+        model.experts["up"] = nn.ParameterDict({"weight": torch.ones(4, 2, 3)})
+        for targets in (["router"], "all-linear"):  # the second time with vectors of three axes
+            model.last = nn.Linear(3, 3)
+            with warnings.catch_warnings(record=True) as found:
+                warnings.simplefilter("always")
+                adapt(model, targets)
+            texts = [str(each.message).rpartition(": ")[2] for each in found]
+            assert texts == (["experts.up.weight"] if targets == "all-linear" else [])
+
     def test_the_head_of_a_language_model_is_left_out_unless_it_is_named(self):
         transformers = pytest.importorskip("transformers")
         sizes = dict(vocab_size=9, hidden_size=4, intermediate_size=6, num_hidden_layers=1, num_attention_heads=2)
