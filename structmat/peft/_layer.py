@@ -85,6 +85,8 @@ class CDDTunerLinear(nn.Module, BaseTunerLayer):
     """The changes, `structmat.torch.CDDAdapter`, by name of the adapter."""
     cdd_alpha: dict[str, float]
     """What they are multiplied by, unless scaled."""
+    shares_weight: bool
+    """Whether other modules of the model have the weight too, as an embedding may: they keep it when this is merged."""
 
     def __init__(self, base_layer: nn.Module, *, get_apply_tensor_subclass: Callable[[], Any] | None = None) -> None:
         super().__init__()
@@ -98,6 +100,8 @@ class CDDTunerLinear(nn.Module, BaseTunerLayer):
         self._disable_adapters = False
         self.merged_adapters: list[str] = []
         self._merged: list[_Merged] = []
+        self.shares_weight = False
+        self._shared: list[nn.Parameter] = []
         self.cast_input_dtype_enabled = True
         features = _get_in_out_features(inner)
         if None in features:
@@ -216,6 +220,8 @@ class CDDTunerLinear(nn.Module, BaseTunerLayer):
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
         """Add changes to the base layer's weight, of which the old values are kept unless it is quantised.
 
+        Where the model merges, modules that share the weight keep the old one; unmerging ties them again.
+
         Parameters
         ----------
         safe_merge : bool, default False
@@ -245,7 +251,7 @@ class CDDTunerLinear(nn.Module, BaseTunerLayer):
                     merged = self._sum(weight, kept.change())
                     if safe_merge and not torch.isfinite(merged).all():
                         raise ValueError(f"NaNs detected in the merged weights. The adapter {name} seems to be broken")
-                    self.set_base_weight(merged)
+                    self._set_weight(merged)
                     self._merged.append(kept)
                     self.merged_adapters.append(name)
 
@@ -300,6 +306,20 @@ class CDDTunerLinear(nn.Module, BaseTunerLayer):
                     self.set_base_weight(before.to(weight))
                 else:
                     self.set_base_weight(self._sum(weight, -change))
+            base = self.get_base_layer()
+            for shared in self._shared:  # one at most
+                if base.weight.dtype == shared.dtype and torch.equal(base.weight, shared.to(base.weight.device)):
+                    base.weight = shared
+            self._shared.clear()
+
+    def _set_weight(self, merged: Tensor) -> None:
+        """Put a merged weight into the base layer; where other modules share the old one, as a parameter of its own."""
+        base = self.get_base_layer()
+        if self.quantization_backend is None and self.shares_weight and not self._shared:
+            self._shared.append(base.weight)
+            base.weight = nn.Parameter(merged, requires_grad=base.weight.requires_grad)
+        else:
+            self.set_base_weight(merged)
 
     def _sum(self, weight: Tensor, change: Tensor) -> Tensor:
         return merged_weight(self.get_base_layer(), weight, change)

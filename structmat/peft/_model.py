@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -162,12 +163,15 @@ class CDDModel(BaseTuner):
         return found[1] + found[2] if found else super()._remove_adapter_name_from_key(key, adapter_name)
 
     def _check_merge_allowed(self) -> None:
-        """Refuse before the first layer is merged."""
+        """Refuse before the first layer is merged, and find the weights that have to be untied."""
         super()._check_merge_allowed()
-        for path, layer in self.model.named_modules():
-            if isinstance(layer, CDDTunerLinear):
-                with naming(path):
-                    layer.require_own_weight()
+        layers = {path: each for path, each in self.model.named_modules() if isinstance(each, CDDTunerLinear)}
+        for path, layer in layers.items():
+            with naming(path):
+                layer.require_own_weight()
+        owners = Counter(p for module in self.model.modules() for p in module._parameters.values() if p is not None)
+        for layer in layers.values():
+            layer.shares_weight = owners[getattr(layer.get_base_layer(), "weight", None)] > 1
 
     def _unload_and_optionally_merge(self, *args: Any, **kwargs: Any) -> nn.Module:
         model = super()._unload_and_optionally_merge(*args, **kwargs)

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from functools import wraps
 from importlib.metadata import version
+from typing import Any
 
 from packaging.specifiers import SpecifierSet
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
+from peft.optimizers import loraplus
 from peft.utils import register_peft_method
 from peft.utils.peft_types import PeftType
+from torch import nn
+
+from structmat._array_tools import ArgumentTypeError
 
 __all__ = ["SUPPORTED", "register", "require_supported"]
 
@@ -41,6 +47,7 @@ def register(config_cls: type, model_cls: type) -> None:
         if not hasattr(PeftType, "CDD"):
             _add_member("CDD")
         register_peft_method(name="cdd", config_cls=config_cls, model_cls=model_cls)
+        _refuse_loraplus()
     elif present is not config_cls or PEFT_TYPE_TO_TUNER_MAPPING.get(PeftType.CDD) is not model_cls:
         raise ImportError(
             f"PEFT already has a method CDD, of {present.__module__}; if structmat.peft was reloaded, start Python anew"
@@ -55,3 +62,23 @@ def _add_member(name: str) -> None:
     PeftType._member_names_.append(name)
     PeftType._member_map_[name] = member
     PeftType._value2member_map_[name] = member
+
+
+def _refuse_loraplus() -> None:
+    """Have PEFT's optimiser for LoRA+ refuse models with adapters of this method.
+
+    It gives a higher rate to each parameter of one axis, which diagonals are and circulants are not, and knows no
+    methods. The function that it calls first is replaced in its module, where it is looked up in every call: so those
+    who have imported the optimiser before are refused too.
+    """
+    names_of = loraplus.get_parameter_names
+
+    @wraps(names_of)
+    def checked(model: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        if any(".cdd_adapters." in name for name, _ in model.named_parameters()):
+            text = "has adapters of CDD, all vectors of which take one learning rate; LoRA+ has a higher one for "
+            text += "parameters of one axis, as diagonals are: take another optimiser, such as torch.optim.AdamW"
+            raise ArgumentTypeError("create_loraplus_optimizer", "model", text)
+        return names_of(model, *args, **kwargs)
+
+    loraplus.get_parameter_names = checked

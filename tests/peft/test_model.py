@@ -254,6 +254,49 @@ class TestFlows:
             model.merge_adapter()
         assert_same_state(before, model)
 
+    @pytest.mark.filterwarnings("ignore:Model .*`tie_word_embeddings=True`:UserWarning")
+    @pytest.mark.filterwarnings("ignore:Input and output embeddings are no longer tied:UserWarning")
+    @pytest.mark.parametrize("kind", ["llama", "gpt2"])
+    @pytest.mark.parametrize("targets", [["lm_head"], ["lm_head", "o_proj", "c_proj"]], ids=str)
+    def test_a_tied_head_is_merged_apart(self, kind: str, targets: list[str], tmp_path: Path) -> None:
+        config = tiny.config(kind)
+        config.tie_word_embeddings = True
+        base = getattr(transformers, tiny.CLASSES[kind])(config).eval()
+        embedding = base.get_input_embeddings()
+        assert base.lm_head.weight is embedding.weight
+        rows = embedding.weight.detach().clone()
+        model = get_peft_model(base, CDDConfig(target_modules=targets, init_weights=False)).eval()
+        model.add_adapter("other", CDDConfig(target_modules=["lm_head"], init_weights=False))
+        expected, before = logits(kind, model), state(model)
+        model.base_model.set_adapter(["default", "other"])
+        both = logits(kind, model)
+        for _ in range(2):
+            model.merge_adapter()
+            torch.testing.assert_close(logits(kind, model), both, atol=1e-5, rtol=1e-5)
+            assert torch.equal(embedding.weight, rows)
+            model.unmerge_adapter()
+            assert base.lm_head.get_base_layer().weight is embedding.weight
+            torch.testing.assert_close(logits(kind, model), both, atol=1e-6, rtol=1e-6)
+        model.set_adapter("default")
+        assert_same_state(before, model)
+        merged = model.merge_and_unload()
+        torch.testing.assert_close(logits(kind, merged), expected, atol=1e-5, rtol=1e-5)
+        assert not merged.config.tie_word_embeddings
+        merged.save_pretrained(tmp_path)
+        loaded = getattr(transformers, tiny.CLASSES[kind]).from_pretrained(tmp_path)
+        torch.testing.assert_close(logits(kind, loaded), expected, atol=1e-5, rtol=1e-5)
+
+    def test_a_tied_head_that_cannot_be_merged_stays_tied(self) -> None:
+        table, head = nn.Embedding(7, 5), nn.Linear(5, 7, bias=False)
+        head.weight = table.weight
+        model = nn.ModuleDict({"table": table, "head": head})
+        model = get_peft_model(model, CDDConfig(target_modules=["head"], init_weights=False))
+        with torch.no_grad():
+            model.base_model.model["head"].cdd_adapters["default"].vectors[0].fill_(torch.nan)
+        with pytest.raises(ValueError, match="NaNs detected"):
+            model.merge_adapter(safe_merge=True)
+        assert model.base_model.model["head"].get_base_layer().weight is table.weight
+
 
 class TestMixedBatches:
     @pytest.mark.parametrize("kind", ["bert", "llama"])

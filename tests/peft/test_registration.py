@@ -114,6 +114,31 @@ def test_cards_of_ones_own(tmp_path: Path, name: str) -> None:
     assert text.index("# Mine") < text.index("## How to Get Started with the Model\n\nPEFT loads this adapter after")
 
 
+def test_loraplus_is_refused_wherever_it_was_imported() -> None:
+    """It would give diagonals a higher rate, by their number of axes; other methods are as before."""
+    code = """
+import torch
+from peft import LoraConfig, get_peft_model
+from peft.optimizers import create_loraplus_optimizer
+from structmat.peft import CDDConfig
+
+def optimizer(config):
+    model = get_peft_model(torch.nn.Sequential(torch.nn.Linear(4, 4)), config)
+    return create_loraplus_optimizer(model, torch.optim.AdamW, lr=1e-3, loraplus_lr_ratio=16)
+
+assert {group["lr"] for group in optimizer(LoraConfig(target_modules=["0"])).param_groups} == {1e-3, 1e-6, 16e-3}
+try:
+    optimizer(CDDConfig(target_modules=["0"]))
+except TypeError as error:
+    assert str(error).startswith("create_loraplus_optimizer: model has adapters of CDD, all vectors of which"), error
+else:
+    raise AssertionError
+"""
+    subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], check=True, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
+
+
 def test_older_versions_of_peft_are_refused_and_newer_ones_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     from structmat.peft import _registration
 
