@@ -46,10 +46,12 @@ from structmat.operators._prepared import (
     ByHooks,
     Combination,
     CombinedPlan,
+    Prepared,
     Wrapper,
     combined,
     flat,
     plan_of_parts,
+    prepared_by,
     require_operators,
     values_of,
 )
@@ -378,6 +380,7 @@ def _lazy_product(left: LinearOperator, right: LinearOperator) -> LinearOperator
 
 for _combination in (Product, Scaled):
     compose.rule(_combination, Identity)(times_identity)
+compose.rule(Product, Prepared)(prepared_by(compose))
 
 
 def power(operator: Any, k: int) -> Any:
@@ -526,6 +529,9 @@ def _extend_sum(left: Sum, right: LinearOperator) -> LinearOperator:
     if len(terms) < len(left.terms) + len(added):
         return Sum(tuple(terms))
     return combined(Sum, tuple(terms), (left, right))
+
+
+add.rule(Sum, Prepared)(prepared_by(add))
 
 
 @scale.rule(Sum, object)

@@ -147,9 +147,12 @@ class ByHooks(Plan):
 
 
 def plan_of_parts(parts: Sequence[LinearOperator], xp: Namespace, *, is_sum: bool = False) -> CombinedPlan | None:
-    """Return the plan of a sum or a product of operators; None where nothing can be prepared."""
+    """Return the plan of a sum or a product of operators; None where no part has one.
+
+    So a combination with a prepared operator has a plan itself, whatever the other parts are.
+    """
     plans = [part._plan(xp) for part in parts]
-    if all(plan is None or isinstance(plan, Entrywise) for plan in plans) and None in plans:
+    if all(plan is None for plan in plans):
         return None
     return CombinedPlan(tuple(plan or ByHooks(part) for plan, part in zip(plans, parts, strict=True)), is_sum)
 
@@ -572,15 +575,19 @@ def _source(operator: LinearOperator) -> LinearOperator:
     return operator.operator if isinstance(operator, Prepared) else operator._snapshot()
 
 
-def _prepared_by(rules: PairRules) -> Callable[[LinearOperator, LinearOperator], LinearOperator]:
-    """Return the rule that prepares what other rules make of the operators themselves."""
+def prepared_by(rules: PairRules) -> Callable[[LinearOperator, LinearOperator], LinearOperator]:
+    """Return the rule that prepares what other rules make of the operators themselves.
+
+    A combination with a prepared operand is prepared however it is bracketed, so this rule goes before those that join
+    terms or factors: a kind whose own rule answers for any operand registers it for that kind and `Prepared`.
+    """
     return lambda left, right: prepared(rules(_source(left), _source(right)))
 
 
 compose.rule(Prepared, Identity)(times_identity)
-compose.rule(Prepared, object)(_prepared_by(compose))
-compose.rule(object, Prepared)(_prepared_by(compose))
-add.rule(Prepared, object)(_prepared_by(add))
+compose.rule(Prepared, object)(prepared_by(compose))
+compose.rule(object, Prepared)(prepared_by(compose))
+add.rule(Prepared, object)(prepared_by(add))
 
 
 @scale.rule(Prepared, object)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from fractions import Fraction
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initial
 
 import structmat as sm
 from tests.backends import Backend, on
-from tests.operator_registry import REGISTRY, Vectors, circulant_matrix
+from tests.operator_registry import PLAIN, REGISTRY, Entry, Vectors, circulant_matrix
 
 n = 6
 rng = np.random.default_rng(0)
@@ -329,6 +330,7 @@ def operators_of_all_kinds() -> dict[str, sm.LinearOperator]:
         "multiple": 2.5 * sm.Identity(6),
         "complex multiple": 2j * sm.Identity(6),
         "product": sm.Circulant(v.standard_normal(6)) @ sm.Diagonal(v.standard_normal(6)),
+        "transform": sm.Fourier(6),
     }
     return kinds
 
@@ -347,3 +349,61 @@ def test_the_type_of_combinations_does_not_depend_on_brackets(combine: Any, firs
             np.testing.assert_allclose(right.to_dense(), dense, atol=1e-11)
             if isinstance(left, sm.Sum):
                 assert sorted(type(t).__name__ for t in left.terms) == sorted(type(t).__name__ for t in right.terms)
+
+
+def assert_brackets_do_not_matter(combine: Any, *operators: sm.LinearOperator) -> None:
+    """The combination of three is of one type in either order, prepared or not, and of the same parts."""
+    A, B, C = operators
+    left, right = combine(combine(A, B), C), combine(A, combine(B, C))
+    assert type(left) is type(right), (combine, operators)
+    if any(isinstance(op, sm.Prepared) for op in operators):
+        assert isinstance(left, sm.Prepared), (combine, operators)
+        left_source, right_source = left.operator, right.operator
+        assert type(left_source) is type(right_source)
+        if isinstance(left_source, sm.Sum):
+            terms = (sorted(type(t).__name__ for t in source.terms) for source in (left_source, right_source))
+            assert next(terms) == next(terms)
+    dense = combine(combine(A.to_dense(), B.to_dense()), C.to_dense())
+    for found in (left, right):
+        np.testing.assert_allclose(found.to_dense(), dense, atol=1e-10 * (1 + np.max(np.abs(dense))))
+
+
+@pytest.mark.parametrize("place", range(3))
+@pytest.mark.parametrize("combine", [operator.add, operator.matmul])
+def test_combinations_with_a_prepared_operand_are_prepared_whatever_the_brackets(combine: Any, place: int) -> None:
+    kinds = operators_of_all_kinds()
+    few = [kinds[name] for name in ("circulant", "diagonal", "toeplitz", "blocks", "complex multiple", "transform")]
+    few += [kinds["blocks"] @ kinds["circulant"], kinds["circulant"] + kinds["diagonal"]]
+    for triple in product(few, repeat=3):
+        operands = list(triple)
+        operands[place] = operands[place].prepare()
+        if isinstance(operands[place], sm.Prepared):
+            assert_brackets_do_not_matter(combine, *operands)
+
+
+@settings(max_examples=200)
+@given(
+    entry=st.sampled_from(PLAIN),
+    seed=st.integers(0, 2**32 - 1),
+    others=st.tuples(*[st.sampled_from([sm.Circulant, sm.Diagonal, sm.Toeplitz, "transform", "sum"])] * 2),
+    order=st.permutations(range(3)),
+    prepared=st.sets(st.integers(0, 2), min_size=1),
+    combine=st.sampled_from([operator.add, operator.matmul]),
+)
+def test_no_kind_depends_on_brackets_beside_a_prepared_one(
+    entry: Entry, seed: int, others: Any, order: Any, prepared: set[int], combine: Any
+) -> None:
+    op = entry.draw(Vectors(seed, "float64")).make(np.asarray)
+    n, v = op.shape[0], Vectors(seed, "float64")
+    assume(op.shape == (n, n))
+
+    def other(kind: Any) -> sm.LinearOperator:
+        if kind == "transform":
+            return sm.Fourier(n)
+        return sm.Circulant(v(n)) + sm.Diagonal(v(n)) if kind == "sum" else kind(v(n))
+
+    operands = [op, *map(other, others)]
+    operands = [operands[k] for k in order]
+    operands = [A.prepare() if k in prepared else A for k, A in enumerate(operands)]
+    assume(any(isinstance(A, sm.Prepared) for A in operands))
+    assert_brackets_do_not_matter(combine, *operands)

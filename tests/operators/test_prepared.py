@@ -237,9 +237,10 @@ def test_what_comes_of_a_prepared_operator_is_prepared() -> None:
     assert isinstance(D.prepare(), sm.Prepared)
     assert D.prepare().direct == 0  # a dense matrix would make NaN of infinities
     assert isinstance(sm.Identity(3).prepare(), sm.Identity)
-    lazy = sm.Product((sm.Fourier(6), sm.Diagonal(c))).prepare()  # of which nothing is computed before
-    assert isinstance(lazy, sm.Product)
-    assert not np.shares_memory(lazy.factors[1].d, c)
+    assert isinstance((sm.Fourier(6) @ sm.Fourier(6)).prepare(), sm.Product)  # of which nothing is computed before
+    mixed = sm.Product((sm.Fourier(6), sm.Diagonal(c))).prepare()
+    assert isinstance(mixed, sm.Prepared)
+    assert not np.shares_memory(mixed.operator.factors[1].d, c)
 
 
 @pytest.mark.parametrize("library", ["numpy", "torch", "jax"])
