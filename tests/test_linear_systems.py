@@ -249,6 +249,63 @@ def test_a_preconditioner_of_ones_own_is_used(backend, assume):
 
 
 @on(*LIBRARIES)
+def test_stacks_of_submatrices_of_bands(backend):
+    """The submatrix of the inverse of a circulant, their preconditioner, may be singular where they are not."""
+    shapes = {"batch": st.sampled_from([(), (1,), (2, 3)]), "size": st.integers(2, 6), "gaps": st.integers(1, 6)}
+    kinds = {"symmetric": st.booleans(), "principal": st.sampled_from([True, True, True, False])}
+
+    @settings(max_examples=4 * backend.examples)
+    @given(seed=st.integers(0, 2**32 - 1), **shapes, **kinds)
+    def law(seed, batch, size, gaps, symmetric, principal):
+        rng, n = np.random.default_rng(seed), size + gaps
+        bands = rng.integers(-2, 3, (2, *batch, n)) * 1.0
+        bands[..., 0] *= rng.integers(2)
+        for band in bands:
+            band[..., rng.integers(2, min(4, n)) :] = 0.0
+        column, row = bands[0], bands[0] if symmetric else bands[1]
+        rows = rng.permutation(n)[:size]
+        cols = rows if principal else rng.permutation(n)[:size]
+        A = sm.Toeplitz(backend.asarray(column), backend.asarray(row))[rows][:, cols]
+        pairs = zip(column.reshape(-1, n), row.reshape(-1, n), strict=True)
+        dense = np.stack([scipy.linalg.toeplitz(*pair)[np.ix_(rows, cols)] for pair in pairs])
+        cond = np.max(np.linalg.cond(dense))
+        if cond > 1e4:
+            return
+        b = rng.standard_normal((*batch, size, 1))
+        expected = np.linalg.solve(dense.reshape(*batch, *dense.shape[1:]), b)
+        found = backend.to_numpy(sm.solve(A, backend.asarray(b)).x)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-9 * cond * (1 + np.max(np.abs(expected))))
+
+    law()
+
+
+GAP = [0, 1, 3, 4]
+"""All rows but one of a matrix whose diagonal is zero: of no use is the inverse of the circulant near it."""
+
+
+def beside_a_gap(c: Any, b: Any) -> Any:
+    return sm.solve(sm.Toeplitz(c)[GAP][:, GAP], b, rtol=1e-12).x
+
+
+@on("numpy", "torch", "jax")
+def test_a_preconditioner_of_no_use_is_given_up(backend):
+    """For each matrix of a stack, and in derivatives too."""
+    c, b = np.array([[0.0, 1, 0, 0, 0], [3.0, 1, 0, 0, 0]]), np.array([1.0, 2, 3, 5])
+    dense = np.stack([scipy.linalg.toeplitz(v)[np.ix_(GAP, GAP)] for v in c])
+    column = b[:, None]
+    x = backend.to_numpy(sm.solve(sm.Toeplitz(backend.asarray(c))[GAP][:, GAP], backend.asarray(column)).x)
+    np.testing.assert_allclose(x, np.linalg.solve(dense, column), atol=1e-8)
+    if backend.name == "numpy":
+        return
+    total = lambda c: beside_a_gap(c, backend.asarray(b)).sum()
+    gradient = grad(total) if backend.name == "torch" else pytest.importorskip("jax").grad(total)
+    found = backend.to_numpy(gradient(backend.asarray(c[0])))
+    w = np.linalg.solve(dense[0].T, np.ones(4))
+    each = np.stack([scipy.linalg.toeplitz(unit)[np.ix_(GAP, GAP)] for unit in np.eye(5)])
+    np.testing.assert_allclose(found, -each @ np.linalg.solve(dense[0], b) @ w, atol=1e-8)
+
+
+@on(*LIBRARIES)
 def test_what_does_not_converge_is_an_error(backend):
     c = backend.asarray(np.array([2.0, -1, 0, 0, 0]))
     A = sm.Circulant(c) + sm.Diagonal(backend.asarray(np.arange(5.0)))

@@ -19,6 +19,7 @@ from structmat.linear_systems._systems import (
     System,
     by_gradient,
     by_residual,
+    iterations_on_trial,
     norm_of,
     relative_residual,
 )
@@ -43,12 +44,40 @@ def _solution(operator: Any, b: Any, given: Any, settings: IterationSettings) ->
     system = System.of(operator, b, xp)
     asked = settings if given is None else settings._replace(preconditioner=given)
     M = jax.lax.stop_gradient(system.preconditioner(asked, xp))
-    by_cg = settings.assume == "positive definite"
-    solver = partial(_by_cg if by_cg else _by_gmres, settings=settings)
-    x = _each(solver, system.b, system.operator, M)
-    rest = system.b - system.operator._matvec(x, xp)
-    residual, done = by_residual(system.b, settings, xp)(x, rest)
+    A, solve = system.operator, partial(_once, settings=settings)
+    if settings.assume == "general" and settings.preconditioner == "nearest" and M is not None:
+        first = iterations_on_trial(settings.max_iter, A)
+        solve = partial(_in_two_passes, settings=settings, first=first) if first < settings.max_iter else solve
+
+    x = jax.lax.custom_linear_solve(  # whose derivatives are those of the solution, whatever led to it
+        lambda v: A._matvec(v, xp),
+        system.b,
+        lambda _, v: solve(A, M, v),
+        lambda _, v: solve(A._transpose(), None if M is None else M._transpose(), v),
+    )
+    residual, done = by_residual(system.b, settings, xp)(x, system.b - A._matvec(x, xp))
     return SolveResult(system.solution(x), residual, None), done
+
+
+def _once(A: Any, M: Any, b: Any, settings: IterationSettings) -> Any:
+    """Return solutions for right-hand sides, by one run of a solver."""
+    by_cg = settings.assume == "positive definite"
+    return _each(partial(_by_cg if by_cg else _by_gmres, settings=settings), b, A, M)
+
+
+def _in_two_passes(A: Any, M: Any, b: Any, settings: IterationSettings, first: int) -> Any:
+    """Return solutions for right-hand sides, begun again without the preconditioner where that was of no use."""
+    measure = by_residual(b, settings, jnp)
+    x = _once(A, M, b, settings._replace(max_iter=first))
+    size, done = measure(x, b - A._matvec(x, jnp))
+
+    def without(x: Any) -> Any:
+        unsolved = jnp.where(done[..., None], jnp.zeros_like(b), b)
+        found = _once(A, None, unsolved, settings._replace(max_iter=settings.max_iter - first))
+        found_size, _ = measure(found, b - A._matvec(found, jnp))
+        return jnp.where((done | (size <= found_size))[..., None], x, found)
+
+    return jax.lax.cond(jnp.all(done), lambda x: x, without, x)
 
 
 def _by_cg(A: Any, M: Any, v: Any, *, settings: IterationSettings) -> Any:

@@ -43,6 +43,7 @@ from structmat.linear_systems._systems import (
     by_gradient,
     by_residual,
     iterate,
+    iterations_on_trial,
     norm_of,
     relative_residual,
     size_of,
@@ -161,6 +162,7 @@ def _iterated(operator: LinearOperator, b: Array, settings: IterationSettings, x
             M, norm = system.preconditioner(settings, xp), xp.zeros_like(xp.real(b[..., 0]))
             M = None if M is None else M.prepare()
             measure = by_residual(system.b, settings, xp)
+        on_trial = settings.assume == "general" and settings.preconditioner == "nearest" and M is not None
         count = Counter()
         x = xp.zeros((*b.shape[:-1], A.shape[1]), dtype=b.dtype, device=device_of(b))
         rest = system.b
@@ -174,7 +176,8 @@ def _iterated(operator: LinearOperator, b: Array, settings: IterationSettings, x
                 break
             unsolved = xp.where(done[..., None], xp.zeros_like(rest), rest)
             scale = size_of(unsolved, xp)  # as solvers square their vectors
-            goal = settings._replace(preconditioner=M, rtol=settings.rtol / 2 * 0.1**k, max_iter=left)
+            limit = iterations_on_trial(left, A) if on_trial else left
+            goal = settings._replace(preconditioner=M, rtol=settings.rtol / 2 * 0.1**k, max_iter=limit)
             change = iterate(A, unsolved / scale, norm, goal, count, xp)
             count.end_pass()
             before, trial = size, x + scale * change
@@ -183,8 +186,12 @@ def _iterated(operator: LinearOperator, b: Array, settings: IterationSettings, x
             done = done | lost
             better = (size <= before)[..., None]  # not where it is NaN
             x, rest = xp.where(better, trial, x), xp.where(better, remaining, rest)
-            if bool(xp.all(done | ~(size < before / 2))):
+            helped = bool(xp.any(~done & (size < before / 2)))
+            size = xp.where(better[..., 0], size, before)
+            if not (helped or on_trial):
                 break
+            if not helped:
+                M, on_trial = None, False
         residual = xp.where(lost, xp.full_like(size, float("nan")), relative_residual(rest, system.b, xp))
         done = measure(x, rest)[1] & ~lost
         return _checked(SolveResult(system.solution(x), residual, count.before), done, system.b, settings, xp)
@@ -246,8 +253,9 @@ def solve(
     preconditioner : {"nearest"}, None or LinearOperator, default "nearest"
         An operator near the inverse of A, positive definite unless `assume` is "general". By default the inverse of
         the nearest circulant (of several levels on a grid) or diagonal matrix, whichever is nearer, if A is made of
-        circulant, Toeplitz and diagonal parts, so that it costs little. The batch axes of a stack broadcast too: there
-        is one solution for each.
+        circulant, Toeplitz and diagonal parts, so that it costs little; where that does not help a system whose A is
+        "general", iteration goes on without it. The batch axes of a stack broadcast too: there is one solution for
+        each.
     rtol : float, optional
         Iteration ends where ``norm(b - A x) <= rtol * norm(b)``. Default: 1e-10, in single precision 1e-5.
     max_iter : int, optional

@@ -365,6 +365,16 @@ class Counter:
         self.before, self._most = self.before + self._most, 0
 
 
+def iterations_on_trial(max_iter: int, operator: LinearOperator) -> int:
+    """Return how many iterations a preconditioner that nobody gave may take before it has to have helped.
+
+    A submatrix of the inverse of a circulant may be singular although that of the circulant is not, unless the
+    circulant is positive definite. So half of the iterations are left for the matrix alone, but at least one for each
+    unknown is spent before.
+    """
+    return max(max_iter // 2, min(max_iter, operator.shape[0]))
+
+
 def iterate(
     A: LinearOperator, b: Array, norm: Array, settings: IterationSettings, count: Counter, xp: Namespace
 ) -> Array:
