@@ -9,15 +9,21 @@ from pathlib import Path
 import pytest
 from _pytest.doctest import DoctestItem
 
+import structmat
+
 # One thread for XLA, read when JAX starts: tests run side by side.
 os.environ.setdefault("NPROC", "1")
+
+PACKAGE = Path(structmat.__file__).resolve().parent
+"""The folder of the package, whether it is that of a clone or the installed one."""
 
 
 def inherited(item: pytest.Item) -> bool:
     """Whether a doctest is of another library: of a method such as `torch.nn.Module.to`, or of a base class itself."""
     if not isinstance(item, DoctestItem):
         return False
-    if item.dtest is not None and "structmat" not in Path(item.dtest.filename or "structmat").parts:
+    filename = None if item.dtest is None else item.dtest.filename
+    if filename is not None and not Path(filename).resolve().is_relative_to(PACKAGE):
         return True
     owner = getattr(pkgutil.resolve_name(item.name), "__module__", None)
     return owner is not None and owner.partition(".")[0] != "structmat"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import doctest
 import pkgutil
 import re
 import subprocess
@@ -11,8 +12,10 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from _pytest.doctest import DoctestItem
 
 import structmat as sm
+from tests.test_docs import load
 
 ROOT = Path(__file__).resolve().parent.parent
 LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)(?:#[^)]*)?\)")
@@ -73,6 +76,25 @@ def test_operators_of_jax_are_pytrees_without_an_import() -> None:
         "assert jax.jit(lambda op, x: op @ x)(sm.Identity(2), x).tolist() == [1.0, 1.0]\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("file", "is_inherited"),
+    [
+        (Path(sm.__file__), False),
+        (Path(sm.__file__).parent / "linear_systems/_systems.py", False),
+        (None, False),
+        (ROOT.parent / "structmat/.venv/lib/site-packages/numpy/linalg/__init__.py", True),
+        (Path(sm.__file__).parent.with_name("numpy") / "linalg/__init__.py", True),
+        (Path(sm.__file__).parent.with_name("structmat_other") / "module.py", True),
+    ],
+)
+def test_doctests_of_other_libraries_do_not_run(file: Path | None, is_inherited: bool) -> None:
+    """As that of the error of NumPy which ours derives from; the folder of a clone may have the package's name."""
+    item = object.__new__(DoctestItem)
+    item.name = "structmat.linear_systems.ConvergenceError"
+    item.dtest = doctest.DocTest([], {}, item.name, None if file is None else str(file), 0, "")
+    assert load(ROOT / "conftest.py").inherited(item) is is_inherited
 
 
 def test_what_docstrings_of_modules_refer_to_exists() -> None:
