@@ -21,44 +21,44 @@ Modules
     operators of your own), `structmat.testing` (the laws they obey), `structmat.io` (files), `structmat.plot`
     (figures), `structmat.scipy` (bridge to SciPy's solvers), `structmat.jax` (pytrees), `structmat.torch` (layers),
     `structmat.peft` (the method of Hugging Face PEFT), `structmat.studies` (whole checkpoints, parallel and resumable),
-    `structmat.cli` (the `structmat` command). Most are imported on first use.
+    `structmat.cli` (the `structmat` command). All are imported on first use.
 """
 
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
 
-from structmat import extend, preconditioners
-from structmat._array_tools import ArgumentError, ArgumentTypeError, ArgumentValueError
-from structmat._fourier import show_config
-from structmat.operators import (
-    BandedCirculant,
-    BlockCirculant,
-    CDDLayout,
-    CDDProduct,
-    Circulant,
-    Diagonal,
-    Fourier,
-    Hankel,
-    Identity,
-    LinearOperator,
-    MultilevelCirculant,
-    MultilevelToeplitz,
-    Prepared,
-    Product,
-    Scaled,
-    SpectralCirculant,
-    Submatrix,
-    Sum,
-    Toeplitz,
-    ToeplitzInverse,
-)
-
+TYPE_CHECKING = False  # not that of `typing`, which takes as long as all the rest
 if TYPE_CHECKING:
-    from structmat import linear_systems, sampling, testing
+    from typing import Any
+
+    from structmat import extend, linear_systems, preconditioners, sampling, testing
+    from structmat._array_tools import ArgumentError, ArgumentTypeError, ArgumentValueError
+    from structmat._fourier import show_config
     from structmat.fit import ErrorCurve, FitResult, error_curve, factorize_cdd, fit_cdd
     from structmat.linear_systems import ConvergenceError, SlogdetEstimate, SolveResult, lstsq, slogdet, solve
+    from structmat.operators import (
+        BandedCirculant,
+        BlockCirculant,
+        CDDLayout,
+        CDDProduct,
+        Circulant,
+        Diagonal,
+        Fourier,
+        Hankel,
+        Identity,
+        LinearOperator,
+        MultilevelCirculant,
+        MultilevelToeplitz,
+        Prepared,
+        Product,
+        Scaled,
+        SpectralCirculant,
+        Submatrix,
+        Sum,
+        Toeplitz,
+        ToeplitzInverse,
+    )
 
 __version__ = "0.1.0"
 
@@ -106,23 +106,29 @@ __all__ = [
 ]
 
 
-_MODULES_ON_FIRST_USE = frozenset(
-    ["cli", "fit", "io", "jax", "linear_systems", "peft", "plot", "sampling", "scipy", "studies", "testing", "torch"]
+_MODULES = frozenset(
+    [
+        *("cli", "extend", "fit", "io", "jax", "linear_systems", "operators", "peft", "plot", "preconditioners"),
+        *("sampling", "scipy", "studies", "testing", "torch"),
+    ]
 )
 """Modules that are imported when they are first asked for: some bring a framework, all together take a while."""
 
-_NAMES_ON_FIRST_USE = dict.fromkeys(("ErrorCurve", "FitResult", "error_curve", "factorize_cdd", "fit_cdd"), "fit")
-_NAMES_ON_FIRST_USE |= dict.fromkeys(
+_MODULES_OF_NAMES = dict.fromkeys(("ErrorCurve", "FitResult", "error_curve", "factorize_cdd", "fit_cdd"), "fit")
+_MODULES_OF_NAMES |= dict.fromkeys(
     ("ConvergenceError", "SlogdetEstimate", "SolveResult", "lstsq", "slogdet", "solve"), "linear_systems"
 )
-"""Names of such modules that are names of the package as well."""
+_MODULES_OF_NAMES |= dict.fromkeys(("ArgumentError", "ArgumentTypeError", "ArgumentValueError"), "_array_tools")
+_MODULES_OF_NAMES |= {"show_config": "_fourier"}
+_MODULES_OF_NAMES |= {name: "operators" for name in __all__ if name not in {*_MODULES_OF_NAMES, *_MODULES}}
+"""Where the names of the package are, which are imported on first use too: the command answers Ctrl-C before that."""
 
 
 def __getattr__(name: str) -> Any:
     """Import a module such as ``sm.io``, or a function of one such as ``sm.fit_cdd``, on first use."""
-    if name in _MODULES_ON_FIRST_USE:
+    if name in _MODULES:
         return importlib.import_module(f"structmat.{name}")
-    if (module := _NAMES_ON_FIRST_USE.get(name)) is None:
+    if (module := _MODULES_OF_NAMES.get(name)) is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(f"structmat.{module}"), name)
     globals()[name] = value  # so that it is asked for once
@@ -131,4 +137,4 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     """Return what the package offers, what is not imported yet included."""
-    return sorted({*__all__, "__version__", "operators", *_MODULES_ON_FIRST_USE})
+    return sorted({*__all__, "__version__", *_MODULES})

@@ -328,6 +328,27 @@ def test_ctrl_c_ends_a_search_with_its_best(cli, folder, command):
         assert Path("o.png").read_bytes().startswith(PNG)
 
 
+INTERRUPTED = """
+import signal, sys
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == {name!r}:
+            signal.raise_signal(signal.SIGINT)
+sys.meta_path.insert(0, Interrupt())
+from structmat.cli import main
+sys.exit(main(["fit", "W.npy", "--out", "o.safetensors"]))
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+@pytest.mark.parametrize("name", ["numpy", "array_api_compat", "structmat.operators", "cyclopts", "rich.console"])
+def test_ctrl_c_during_an_import_is_one_line(folder, name):
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED.format(name=name)], capture_output=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr.count(b"\n")) == (130, b"", 1), done.stderr
+    assert done.stderr.endswith(b": interrupted\n")
+    assert not Path("o.safetensors").exists()
+
+
 def test_a_missing_extra_is_told(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "structmat.cli._app", None)
     for name in [name for name in sys.modules if name == "cyclopts" or name.startswith("cyclopts.")]:

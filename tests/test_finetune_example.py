@@ -3,6 +3,9 @@
 import csv
 import importlib
 import json
+import os
+import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -122,6 +125,34 @@ def test_both_libraries_train_cdd_alike(example, model, out):
     assert example.main([*command, "--out", str(out)]) == 0
     with (out / "results.csv").open(newline="") as file:
         assert [row["method"] for row in csv.DictReader(file)] == ["cdd-peft"]
+
+
+def test_a_log_says_how_far_a_run_is(example, model, tmp_path, capsys):
+    command = ["--model", model, *FEW, "--methods", "cdd", "--seeds", "0", "--out", str(tmp_path)]
+    assert example.main(command) == 0
+    line = re.compile(r"-cdd-.*: (\d+) %, (?:loss [\d.]+|testing), about \d+ s left$", re.MULTILINE)
+    shares = [int(share) for share in line.findall(capsys.readouterr().err)]
+    assert len(shares) == 4
+    assert all(low <= share < low + 15 for share, low in zip(shares, (20, 40, 60, 80), strict=True))
+
+
+def test_the_quick_comparison_says_how_long_it_takes(example, model, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(example._Session, "do", lambda *_: sys.exit(3))
+    for options, is_told in ([], True), (["--seeds", "0,1"], False):
+        with pytest.raises(SystemExit):
+            example.main(["--quick", "--model", model, *options, "--out", str(tmp_path)])
+        assert ("--quick takes about three minutes on two cores" in capsys.readouterr().err) is is_told
+    example.main(["--help"])
+    assert "With --quick that takes about three minutes" in " ".join(capsys.readouterr().out.split())
+
+
+def test_the_command_says_at_once_what_it_loads_and_ctrl_c_ends_it_in_one_line(tmp_path):
+    (tmp_path / "torch.py").write_text("import signal\nsignal.raise_signal(signal.SIGINT)\n")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, str(EXAMPLES / "finetune_minilm.py"), "--quick"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    lines = ["finetune_minilm: loading PyTorch and transformers ...", "finetune_minilm: interrupted"]
+    assert (done.returncode, done.stderr.splitlines()) == (130, lines)
 
 
 def test_done_runs_are_skipped_and_a_missing_one_is_done_again_alike(example, model, out, capsys):

@@ -1,4 +1,5 @@
 """Fine-tune a sentence encoder on a real task, and compare what to train: an adapter, the head alone, or everything.
+With `--quick` that takes about three minutes on two cores.
 
     python docs/examples/finetune_minilm.py --quick
 
@@ -15,12 +16,14 @@ import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
+if __name__ == "__main__":
+    sys.stderr.write("finetune_minilm: loading PyTorch and transformers ...\n")
 try:
     import torch
     from cyclopts import App, CycloptsError, Parameter
     from cyclopts.validators import Number
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, Progress, Task, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     from finetune.data import SHIPPED, TASKS, ExampleError, Rows, load_task
     from finetune.encoder import load_encoder, load_tokenizer
@@ -29,6 +32,9 @@ try:
     from finetune.train import Run, Settings, train
 except ModuleNotFoundError as error:
     sys.exit(f'finetune_minilm: error: {error.name} is missing: pip install "structmat[examples]"')
+except KeyboardInterrupt:
+    sys.stderr.write("finetune_minilm: interrupted\n")
+    sys.exit(130)
 
 USUAL = {"rows": None, "test_rows": None, "epochs": 3, "batch": 32, "seeds": "0,1,2", "methods": "head,lora,cdd,full"}
 QUICK = {"rows": 1000, "test_rows": 1000, "epochs": 3, "batch": 32, "seeds": "0", "methods": "lora,cdd"}
@@ -36,6 +42,8 @@ QUICK_RATES = ("lora=0.01", "cdd=0.003")
 """Those that the trials of `benchmarks/fair_adapters.py` chose for this task, these layers and these sizes."""
 HELD_BACK = 0.2
 """Share of the training rows that a learning rate is chosen by."""
+TOLD = 0.2
+"""Shares of a run after which a line says how far it is, where there is no terminal for a bar."""
 
 console = Console(stderr=True, highlight=False)
 app = App(
@@ -144,6 +152,8 @@ def compare(
         parts[name] = training[:rows], test[:test_rows]
     sizes = {"lora": rank or nearest_rank(load_encoder(model), places)} if "lora" in names else {}
     session = _Session(out, settings, parts)
+    if quick and all(value is None for value in given.values()):
+        console.print("--quick takes about three minutes on two cores")
 
     first = [
         Run(name, method, rate, numbers[0], len(parts[name][0]), sweep=True, size=sizes.get(method), places=places)
@@ -203,8 +213,11 @@ class _Session:
                     continue
                 bar = progress.add_task(run.name, total=1.0, state="")
 
-                def advance(state: str, share: float, bar=bar) -> None:
+                def advance(state: str, share: float, bar=bar, run=run) -> None:
+                    before = progress.tasks[-1].completed
                     progress.update(bar, advance=share, state=state)
+                    if not console.is_terminal:
+                        _tell(run.name, progress.tasks[-1], before, state)
 
                 done[run] = save_result(self.folder, run, self.settings, self._train(run, advance))
                 progress.remove_task(bar)
@@ -218,6 +231,14 @@ class _Session:
             split = round((1 - HELD_BACK) * len(training))
             training, test = training[:split], training[split:]
         return train(run, self.settings, training, test, classes=TASKS[run.task].classes, advance=advance)
+
+
+def _tell(name: str, task: Task, before: float, state: str) -> None:
+    """Print how far a run is, where it has come past a multiple of the share `TOLD`, but not at its end."""
+    done = task.completed
+    if before // TOLD < done // TOLD and done < 1.0 - TOLD / 2:
+        left = (task.elapsed or 0.0) * (1.0 - done) / done
+        console.print(f"{name}: {100 * done:.0f} %, {state}, about {left:.0f} s left", soft_wrap=True)
 
 
 def _choices(option: str, text: str, known: dict) -> list[str]:
