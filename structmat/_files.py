@@ -31,6 +31,7 @@ __all__ = [
     "open_safetensors",
     "printable",
     "require_regular",
+    "require_safetensors",
     "unwrapped",
 ]
 
@@ -98,17 +99,24 @@ def require_regular(path: str | os.PathLike[str], owner: str) -> None:
         raise OSError(errno.EINVAL, "not a regular file", os.fspath(path))
 
 
+def require_safetensors() -> None:
+    """Raise where the libraries are missing that safetensors files are read and written with."""
+    try:
+        import ml_dtypes  # noqa: F401, PLC0415  # the dtype bfloat16 of NumPy
+        import safetensors  # noqa: F401, PLC0415  # an extra
+    except ModuleNotFoundError as error:
+        raise ImportError('safetensors files need the extra "io": pip install "structmat[io]"') from error
+
+
 @contextlib.contextmanager
 def open_safetensors(path: str | os.PathLike[str]) -> Iterator[Any]:
     """Open a safetensors file by the library's own reader, which checks its header; nothing else is read yet.
 
     Its arrays are those of NumPy, bfloat16 included. A file that is replaced meanwhile is still read to its end.
     """
-    try:
-        import ml_dtypes  # noqa: F401, PLC0415  # the dtype bfloat16 of NumPy
-        from safetensors import SafetensorError, safe_open  # noqa: PLC0415  # an extra
-    except ModuleNotFoundError as error:
-        raise ImportError('safetensors files need the extra "io": pip install "structmat[io]"') from error
+    require_safetensors()
+    from safetensors import SafetensorError, safe_open  # noqa: PLC0415  # an extra
+
     try:
         opened = safe_open(os.fspath(path), framework="np")
     except (SafetensorError, ValueError, MemoryError) as error:

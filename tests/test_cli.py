@@ -349,6 +349,40 @@ def test_ctrl_c_during_an_import_is_one_line(folder, name):
     assert not Path("o.safetensors").exists()
 
 
+WITHOUT = """
+import sys
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == {library!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Missing())
+from structmat.cli import main
+sys.exit(main({arguments!r}))
+"""
+ENDS_WITH = [
+    ("fit missing.npy --out o.safetensors", "safetensors", "io"),
+    ("fit missing.npy --out o.safetensors", "ml_dtypes", "io"),
+    ("fit missing.npy --plot o.png", "matplotlib", "plot"),
+    ("curve missing.npy --plot o.png", "matplotlib", "plot"),
+    *[
+        (f"{command} --out o", library, "plot" if library == "matplotlib" else "studies")
+        for command in ("sweep missing.npy", "fit-checkpoint --delta missing.safetensors")
+        for library in ("pandas", "matplotlib", "safetensors", "joblib", "filelock", "threadpoolctl")
+    ],
+    ("sweep W.npy --out o --scheduler tcp://localhost:1", "distributed", "distributed"),
+]
+
+
+@pytest.mark.parametrize(("line", "library", "extra"), ENDS_WITH)
+def test_what_a_command_ends_with_is_asked_for_before_it_reads(folder, line, library, extra):
+    code = WITHOUT.format(library=library, arguments=line.split())
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1), done.stderr
+    assert done.stderr.endswith(f'pip install "structmat[{extra}]"\n')
+    assert not any(folder.glob("o*/*"))
+    assert not any(folder.glob("o.*"))
+
+
 def test_a_missing_extra_is_told(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "structmat.cli._app", None)
     for name in [name for name in sys.modules if name == "cyclopts" or name.startswith("cyclopts.")]:

@@ -43,6 +43,8 @@ class Missing:
         if name.partition(".")[0] == package:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 sys.meta_path.insert(0, Missing())
+SAVE = "import torch; m = torch.nn.Sequential(torch.nn.Linear(2, 2)); sm.torch.adapt(m, ['0']); "
+SAVE += "sm.torch.save_adapter(m, 'folder')"
 for package, extra, call in [
     ("jax", "jax", "import structmat.jax"),
     ("jax", "jax", "sm.jax"),
@@ -51,6 +53,8 @@ for package, extra, call in [
     ("matplotlib", "plot", "sm.plot"),
     ("safetensors", "io", "sm.io.save(sm.Circulant([1.0, 2.0]), 'file.safetensors')"),
     ("joblib", "studies", "sm.studies"),
+    ("pandas", "studies", "sm.studies"),
+    ("safetensors", "torch", SAVE),
     ("lineax", "jax", "import jax; sm.jax.as_lineax(sm.Identity(2))"),
     ("linear_operator", "torch", "import torch; sm.torch.as_linear_operator(sm.Circulant(torch.ones(2)))"),
 ]:

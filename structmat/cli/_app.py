@@ -13,14 +13,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from cyclopts import App, CycloptsError, Parameter, Token
 from cyclopts.validators import Number
 
 import structmat
-from structmat._files import atomic_write, check_output, one_line, printable
+from structmat._files import atomic_write, check_output, one_line, printable, require_safetensors
 from structmat._progress import show_curve, show_fit
 from structmat.cli import _output
 from structmat.fit import error_curve, fit_cdd
@@ -256,7 +256,7 @@ def fit(
     """
     o = options
     sources = [W, o.input_second_moment, entry_weights]
-    _check_outputs(sources, {"--out": (out, [".safetensors"]), "--plot": (plot, _FIGURES)}, force=o.force)
+    _check_outputs(sources, {"--out": (out, _SAFETENSORS), "--plot": (plot, _FIGURE)}, force=o.force)
     matrix, moment, weights = load_matrix(W, key=o.key), _loaded(o.input_second_moment), _loaded(entry_weights)
     with _output.progress_line(quiet=o.json) as line:
         result = fit_cdd(
@@ -310,7 +310,7 @@ def curve(
         How the matrix is fitted, and what is printed.
     """
     o = options
-    _check_outputs([W, o.input_second_moment], {"--plot": (plot, _FIGURES)}, force=o.force)
+    _check_outputs([W, o.input_second_moment], {"--plot": (plot, _FIGURE)}, force=o.force)
     matrix, moment = load_matrix(W, key=o.key), _loaded(o.input_second_moment)
     with _output.progress_line(quiet=o.json) as line:
         found = error_curve(
@@ -370,6 +370,7 @@ def fit_checkpoint(
     """
     from structmat import studies  # noqa: PLC0415  # an extra
 
+    _FIGURE.require()
     with _resumable("fit-checkpoint", "layers", out, options) as callback:
         study = studies.fit_checkpoint(
             out,
@@ -426,6 +427,7 @@ def sweep(
     """
     from structmat import studies  # noqa: PLC0415  # an extra
 
+    _FIGURE.require()
     base, tuned = options.base, options.tuned
     if bool(sources) == (base is not None) or (base is None) != (tuned is None):
         raise CommandError("name files of matrices, or both --base and --tuned")
@@ -470,7 +472,22 @@ def info(file: Path, /, *, json: bool = False) -> None:
         _output.print_description(description)
 
 
-_FIGURES = [".png", ".pdf", ".svg"]
+class _Output(NamedTuple):
+    """A kind of files that commands write."""
+
+    suffixes: list[str]
+    require: Callable[[], object]
+    """Raises where a library is missing that writes them."""
+
+
+def _plot() -> Any:
+    from structmat import plot  # noqa: PLC0415  # matplotlib is slow to import
+
+    return plot
+
+
+_SAFETENSORS = _Output([".safetensors"], require_safetensors)
+_FIGURE = _Output([".png", ".pdf", ".svg"], _plot)
 
 
 def _loaded(path: Path | None) -> NDArray[Any] | None:
@@ -478,27 +495,26 @@ def _loaded(path: Path | None) -> NDArray[Any] | None:
 
 
 def _check_outputs(
-    sources: Sequence[Path | None], outputs: Mapping[str, tuple[Path | None, list[str]]], *, force: bool
+    sources: Sequence[Path | None], outputs: Mapping[str, tuple[Path | None, _Output]], *, force: bool
 ) -> None:
     """Refuse files that could not be written after the work, before it, and those that are read."""
     used = {os.path.realpath(path) for path in sources if path is not None}
-    for option, (path, suffixes) in outputs.items():
+    for option, (path, kind) in outputs.items():
         if path is None:
             continue
-        if path.suffix.lower() not in suffixes:
-            raise CommandError(f"{option}: {path} must end in {' or '.join(suffixes)}")
+        if path.suffix.lower() not in kind.suffixes:
+            raise CommandError(f"{option}: {path} must end in {' or '.join(kind.suffixes)}")
         if (real := os.path.realpath(path)) in used:
             raise CommandError(f"{option}: {path} is another file of this command, which is not overwritten")
         used.add(real)
         check_output(path, force=force)
+        kind.require()
 
 
 def _draw(figure: Callable[[Any], Any], path: Path, *, force: bool) -> None:
     """Draw a figure to a file."""
-    from structmat import plot  # noqa: PLC0415  # matplotlib is slow to import
-
     with atomic_write(path, force=force) as file:
-        figure(plot).savefig(file, format=path.suffix[1:].lower())
+        figure(_plot()).savefig(file, format=path.suffix[1:].lower())
 
 
 @contextlib.contextmanager

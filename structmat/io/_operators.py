@@ -23,7 +23,15 @@ import numpy as np
 from structmat import operators
 from structmat._arguments import to_numpy
 from structmat._array_tools import ArgumentTypeError, ArgumentValueError, dtype_name, is_complex, is_torch, namespace
-from structmat._files import DTYPES, atomic_write, first_names, one_line, open_safetensors, require_regular
+from structmat._files import (
+    DTYPES,
+    atomic_write,
+    first_names,
+    one_line,
+    open_safetensors,
+    require_regular,
+    require_safetensors,
+)
 from structmat.fit import FitResult
 from structmat.io._matrices import TREE, array_specs, file_kind
 from structmat.operators import Indices, LinearOperator, Prepared
@@ -90,11 +98,9 @@ def save(
     ...     sm.io.load(f"{folder}/c.safetensors")
     Circulant(shape=(3, 3), dtype=float64, device=cpu)
     """
-    try:
-        import ml_dtypes  # noqa: F401, PLC0415  # the dtype bfloat16 of NumPy
-        from safetensors.numpy import save as as_bytes  # noqa: PLC0415  # an extra
-    except ModuleNotFoundError as error:
-        raise ImportError('safetensors files need the extra "io": pip install "structmat[io]"') from error
+    require_safetensors()
+    from safetensors.numpy import save as as_bytes  # noqa: PLC0415  # an extra
+
     if (suffix := Path(path).suffix.lower()) in _OTHER_FORMATS:
         raise ArgumentValueError("save", "path", f"names a file of safetensors, which must not end in {suffix}")
     kind: type = type(operator)

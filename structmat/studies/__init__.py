@@ -10,7 +10,12 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 try:
+    for library in ("pandas", "safetensors"):  # which write what a study ends with: not to be missed only then
+        if find_spec(library) is None:
+            raise ModuleNotFoundError(name=library)  # noqa: TRY301
     from structmat.studies._checkpoint import fit_checkpoint
     from structmat.studies._engine import Progress
     from structmat.studies._study import Study, load_study

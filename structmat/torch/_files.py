@@ -449,5 +449,5 @@ def _safetensors() -> Any:
     try:
         import safetensors.torch  # noqa: PLC0415  # an extra, needed here only
     except ModuleNotFoundError as error:
-        raise ImportError('adapter files need the extra "io": pip install "structmat[io]"') from error
+        raise ImportError('adapter files need safetensors: pip install "structmat[torch]"') from error
     return safetensors
