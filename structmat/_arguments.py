@@ -315,6 +315,8 @@ def as_matrix(value: ArrayLike, owner: str, argument: str) -> Array:
     matrix = as_floating(value, owner, argument, like=default)
     if matrix.ndim != 2 or 0 in matrix.shape:
         text = f"must be a non-empty matrix (2-D array), got shape {tuple(matrix.shape)}"
+        if matrix.ndim > 2:
+            text += f"; of a stack pass one matrix after the other, such as {argument}{[0] * (matrix.ndim - 2)}"
         raise ArgumentValueError(owner, argument, text)
     return matrix
 

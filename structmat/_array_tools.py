@@ -133,6 +133,17 @@ def naming(place: str) -> Iterator[None]:
         raise type(error)(error.owner, error.argument, f"{error.text}, in {place}") from error
 
 
+@contextmanager
+def as_own(owner: str, of: str) -> Iterator[None]:
+    """Let errors of arguments that a function `of` ours finds name `owner`, which was called and passed them on."""
+    try:
+        yield
+    except ArgumentError as error:
+        if error.owner != of:
+            raise
+        raise type(error)(owner, error.argument, error.text) from error
+
+
 def warn_caller(text: str, category: type[Warning], *, through: tuple[str, ...] = ()) -> None:
     """Warn at the line that called structmat, also `through` other packages that call it."""
     packages = {"structmat", "functools", *through}  # as properties that are computed once stand between

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 
 from structmat._arguments import as_matrix, integer, non_negative, one_of, optional_function, random_generator
-from structmat._array_tools import ArgumentValueError
+from structmat._array_tools import ArgumentValueError, as_own
 from structmat._files import data_frame
 from structmat._progress import notebook_line, show_curve
 from structmat.fit._baselines import baseline_errors
@@ -280,8 +280,7 @@ def error_curve(
     True
     """
     matrix = as_matrix(W, _OWNER, "W")
-    single = matrix.shape[0] == matrix.shape[1] and block_size in ("min", matrix.shape[0])  # it may have no hash
-    numbers = _numbers(n_factors, CDDLayout._most_factors(matrix.shape), single=single)
+    numbers = _numbers(n_factors, matrix.shape, block_size)
     begun = time.perf_counter()
     end = begun + (math.inf if time_limit is None else non_negative(time_limit, _OWNER, "time_limit"))
     if fit_options.get("entry_weights") is not None:
@@ -309,7 +308,8 @@ def error_curve(
                     options["time_limit"] = max(end - began, 0.0) * costs[0] / sum(costs)
                 options["callback"] = _reporter(heard, numbers, seconds, begun, end)
                 before = results[-1] if results else None
-                result = fit_cdd(matrix, number, start=before, **options)
+                with as_own(_OWNER, of="fit_cdd"):
+                    result = fit_cdd(matrix, number, start=before, **options)
                 results.append(_padded(before, number) if before and result.error > before.error else result)
                 seconds.append(time.perf_counter() - began)
                 stopped = result.stopped if result.stopped != "completed" else stopped
@@ -371,8 +371,9 @@ def _padded(result: FitResult, n_factors: int) -> FitResult:
     return replace(result, operator=product, n_parameters=product.n_parameters, start=_PADDED)
 
 
-def _numbers(n_factors: int | Iterable[int], most: int, *, single: bool) -> list[int]:
-    """Return the numbers of factors of the curve, rising, none of them above `most`."""
+def _numbers(n_factors: int | Iterable[int], shape: tuple[int, int], block_size: Any) -> list[int]:
+    """Return the numbers of factors of the curve, rising, after the check that there are products of each."""
+    most = CDDLayout._most_factors(shape)
 
     def number(value: Any, least: int = 1) -> int:
         count = integer(value, _OWNER, "n_factors", least)
@@ -384,6 +385,10 @@ def _numbers(n_factors: int | Iterable[int], most: int, *, single: bool) -> list
         numbers = sorted({number(count) for count in n_factors})
         if not numbers:
             raise ArgumentValueError(_OWNER, "n_factors", "must not be empty")
-        return numbers
-    last = number(n_factors, 1 if single else 3)
-    return list(range(1, last + 1)) if single else list(range(3, last + 1, 2))
+    else:
+        single = shape[0] == shape[1] and block_size in ("min", shape[0])  # it may have no hash
+        last = number(n_factors, 1 if single else 3)
+        numbers = list(range(1, last + 1)) if single else list(range(3, last + 1, 2))
+    for count in numbers:
+        CDDLayout(shape, count, block_size, owner=_OWNER)
+    return numbers

@@ -7,6 +7,7 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
+from math import prod
 from numbers import Rational
 from typing import Any, Generic, NamedTuple, Self, TypeAlias, TypeVar
 
@@ -52,7 +53,25 @@ _WITH_COLUMNS = {
     "inv_matvec": ", or use solve",
 }
 
+_WITH_VECTORS = {"solve": "inv_matvec", "lstsq": "pinv().matvec", "matmat": "matvec"}
+"""What does the same as a method that takes columns, for vectors along the last axis."""
+
 _ANY_INDEX = "; op.to_dense()[...] takes any index"
+
+
+def _for_grids(method: str, argument: str, shape: tuple[int, ...], length: int) -> str:
+    """Return what the message of a wrong shape says where `length` is the number of points of a grid."""
+    if method == "matvec":
+        return "; for arrays on the grid use convolve"
+    if prod(shape) == length:
+        method = "matvec" if method == "matmat" else method
+        return f"; an array on the grid is one vector, as is the result: {method}({argument}.reshape({length}))"
+    if any(prod(shape[cut:]) == length for cut in range(len(shape) - 1)):
+        method = _WITH_VECTORS.get(method, method)
+        text = f"{method}({argument}.reshape(-1, {length}))"
+        return f"; arrays on the grid are vectors along the last axis, as are the results: {text}"
+    return ""
+
 
 Rule: TypeAlias = Callable[[Any, Any], Any]
 
@@ -643,8 +662,8 @@ class Operator(Parametrised, ABC, Generic[Op]):
             if axis == -1 and x.ndim > 1 and x.shape[-2] == length:
                 text += "; vectors lie along the last axis: transpose columns"
                 text += _WITH_COLUMNS.get(method, "")
-            if method == "matvec" and hasattr(self, "convolve"):
-                text += "; for arrays on the grid use convolve"
+            if hasattr(self, "convolve"):
+                text += _for_grids(method, argument, tuple(x.shape), length)
             raise ArgumentValueError(owner, argument, text)
         if batch := self.batch_shape:
             broadcast_shapes(owner, batch, tuple(x.shape[: x.ndim + axis]))

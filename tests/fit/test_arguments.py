@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from structmat._array_tools import ArgumentError
-from structmat.fit import fit_cdd
+from structmat.fit import error_curve, factorize_cdd, fit_cdd
 from structmat.operators._cdd import CDDProduct
 
 W = np.random.default_rng(0).standard_normal((4, 6))
@@ -25,6 +25,16 @@ def test_non_finite_entries(bad, dtype):
 def test_not_a_matrix(matrix):
     with pytest.raises(ValueError, match=r"fit_cdd: W must be a non-empty matrix .* got shape \("):
         fit_cdd(matrix)
+
+
+@pytest.mark.parametrize("function", [fit_cdd, error_curve, factorize_cdd])
+@pytest.mark.parametrize("batch", [(3,), (2, 3)])
+def test_a_stack_is_told_to_come_one_by_one(function, batch):
+    stack = np.ones((*batch, 4, 4))
+    with pytest.raises(ValueError, match="of a stack pass one matrix after the other, such as W") as caught:
+        function(stack)
+    matrix = eval(str(caught.value).rpartition(" such as ")[2], {"W": stack})  # noqa: S307
+    assert matrix.shape == (4, 4)
 
 
 @pytest.mark.parametrize(

@@ -160,6 +160,28 @@ def test_wrong_arguments_are_named(fake, arguments, kind, text):
     assert fake == []
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"n_factors": [2]},
+        {"n_factors": [3, 4]},
+        {"n_factors": [3, 10**6]},
+        {"n_factors": 3, "block_size": 3.5},
+        {"n_factors": 3, "block_size": 99},
+        {"n_factors": 3, "input_second_moment": np.ones(3)},
+        {"n_factors": 3, "max_iter": 0},
+        {"n_factors": 3, "tol": -1.0},
+        {"n_factors": 3, "restarts": "many"},
+    ],
+)
+def test_errors_name_the_function_that_was_called(arguments):
+    """Also those of arguments that it passes on to the fits; before any of them has begun."""
+    states = []
+    with pytest.raises((TypeError, ValueError), match=f"^error_curve: {[*arguments][-1]} must "):
+        error_curve(WIDE, callback=states.append, **arguments)
+    assert states == []
+
+
 @pytest.mark.parametrize(("W", "block_size"), [(WIDE, "min"), (SQUARE, 3)])
 def test_rectangles_and_several_blocks_have_odd_numbers_from_three_on(W, block_size):
     with pytest.raises(ValueError, match="error_curve: n_factors must be at least 3, got 2"):

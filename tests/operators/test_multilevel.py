@@ -52,6 +52,23 @@ def test_bad_arguments(make, error, message):
         make()
 
 
+@pytest.mark.parametrize("method", ["solve", "lstsq", "matmat", "rmatvec", "inv_matvec"])
+@pytest.mark.parametrize("batch", [(), (4,), (2, 4)])
+def test_an_image_is_told_how_to_become_a_vector(method, batch):
+    """And what the error says gives the product with the image."""
+    C = sm.MultilevelCirculant(np.array([5.0, 1.0, -1.0, 0.5, 0.0, 2.0]), (2, 3))
+    operators = [C, C.prepare()] if method != "lstsq" else [C]
+    images = np.random.default_rng(13).standard_normal((*batch, 2, 3))
+    for op in operators:
+        with pytest.raises(ArgumentValueError) as caught:
+            getattr(op, method)(images)
+        argument, advice = caught.value.argument, caught.value.text.rpartition(": ")[2]
+        got = eval(f"op.{advice}", {"op": op, argument: images})  # noqa: S307
+        dense = C.to_dense()
+        matrix = {"matmat": dense, "rmatvec": dense.T}.get(method, np.linalg.inv(dense))
+        np.testing.assert_allclose(got.reshape(images.shape), (images.reshape(-1, 6) @ matrix.T).reshape(images.shape))
+
+
 @pytest.mark.parametrize(("mode", "rows"), [("full", (10, 9)), ("valid", (6, 7))])
 def test_a_toeplitz_product_is_the_linear_convolution_of_an_image(mode, rows):
     rng, cols = np.random.default_rng(6), (8, 8)
