@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
+from scipy.io import savemat
 
 import structmat as sm
 from structmat.cli import main
@@ -42,6 +43,11 @@ def folder(tmp_path, monkeypatch):
     content = (tmp_path / "W.npy").read_bytes()
     (tmp_path / "truncated.npy").write_bytes(content[:-1])
     (tmp_path / "foreign.npy").write_text("not a matrix")
+    np.savetxt("W.csv", W, delimiter=",")
+    np.savetxt("header.csv", W, delimiter=",", header="a,b,c,d,e,f", comments="")
+    (tmp_path / "word.csv").write_text("1,2\n3,four\n")
+    savemat("W.mat", {"W": W, "title": "a matrix"})
+    savemat("two.mat", {"a": W, "b": W.T, "title": "two"})
     (tmp_path / "none.npy").touch()
     (tmp_path / "old.safetensors").write_text("old")
     for path in (tmp_path / "lora/adapter_config.json", tmp_path / "mine/results.csv"):
@@ -111,6 +117,21 @@ def test_weights_are_read_from_files(cli, folder):
     assert (status, "--input-second-moment: must have shape (6,) or (6, 6), got (4, 4)" in err) == (2, True)
 
 
+@pytest.mark.parametrize("name", ["W.csv", "W.mat"])
+def test_tables_and_files_of_matlab_are_read(cli, folder, name):
+    status, out, err = cli("fit", name, "--json")
+    assert (status, err) == (0, "")
+    assert json.loads(out)["error"] == pytest.approx(fit_cdd(W, rng=0).error, rel=1e-9)
+    np.savetxt("S.csv", np.geomspace(1.0, 0.1, 6), delimiter=",")
+    savemat("S.mat", {"S": np.geomspace(1.0, 0.1, 6)})
+    for moment in ("S.csv", "S.mat"):
+        status, out, _ = cli("fit", name, "--input-second-moment", moment, "--json")
+        want = fit_cdd(W, input_second_moment=np.geomspace(1.0, 0.1, 6), rng=0).error
+        assert (status, json.loads(out)["error"]) == (0, pytest.approx(want, rel=1e-9))
+    assert cli("sweep", name, "--out", "study")[::2] == (0, "")
+    assert {row["layer"] for row in load_study("study").rows} == {"W" if name == "W.csv" else "W/W"}
+
+
 def test_curve(cli, folder):
     options = ("--n-factors", "1,3", "--time-limit", "60", "--plot", "c.svg")
     status, out, err = cli("curve", "square.npy", *options)
@@ -168,7 +189,9 @@ def test_sweep(cli, folder):
     assert (status, err.startswith("structmat sweep: error: 2 of 4 units failed: square cdd, 3 factors")) == (1, True)
 
 
-@pytest.mark.parametrize("name", ["W.npy", "two.npz", "plain.safetensors", "operator.safetensors", "fit.safetensors"])
+@pytest.mark.parametrize(
+    "name", ["W.npy", "two.npz", "two.mat", "W.csv", "plain.safetensors", "operator.safetensors", "fit.safetensors"]
+)
 def test_info(cli, folder, name):
     sm.io.save(fit_cdd(W, rng=0), "fit.safetensors")
     status, out, err = cli("info", name, "--json")
@@ -206,8 +229,12 @@ REFUSED = [
     ("fit text.npy", 1, "text.npy holds no numbers"),
     ("fit object.npy", 1, "object.npy holds Python objects, which are not read: they could run code"),
     ("fit truncated.npy", 1, "truncated.npy is no complete .npy file"),
-    ("fit foreign.npy", 1, "foreign.npy is no .npy, .npz or .safetensors file"),
+    ("fit foreign.npy", 1, "foreign.npy is no .npy, .npz, .mat, .csv or .safetensors file"),
     ("fit none.npy", 1, "none.npy is empty"),
+    ("fit header.csv", 1, "line 1 holds 'a'; remove the line if it is a header"),
+    ("fit word.csv", 1, "word.csv is no table of numbers with commas between: line 2 holds 'four'"),
+    ("fit two.mat", 2, "--key: must name one of 2 arrays in two.mat, such as a, b; got None"),
+    ("fit two.mat --key title", 2, "--key: must name numbers, but title in two.mat is char"),
     ("fit operator.safetensors", 1, "operator.safetensors holds a structmat operator"),
     ("curve W.npy --n-factors 3,,5", 2, "--n-factors: must be an integer, got ''"),
     ("curve W.npy --n-factors 3.0", 2, "--n-factors: must be an integer, got '3.0'"),

@@ -14,10 +14,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.sparse
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
 from safetensors import safe_open
 from safetensors.numpy import load_file, save, save_file
+from scipy.io import savemat
 
 import structmat as sm
 from structmat import _files, io
@@ -411,15 +414,111 @@ def test_dtypes_that_numpy_lacks_are_widened_or_told(tmp_path):
         io.load_matrix(tmp_path / "W.safetensors", key="b")
 
 
-@pytest.mark.parametrize("suffix", ["npz", "safetensors"])
+@pytest.mark.parametrize("dtype", ["float64", "float32", "complex128", "int16", "uint8", "bool"])
+@pytest.mark.parametrize("version", ["5", "5 compressed", "4"])
+def test_matrices_of_matlab(tmp_path, dtype, version):
+    W = (10 * np.random.default_rng(0).standard_normal((3, 5))).astype(dtype)
+    if version == "4":
+        W = W.astype(np.result_type(W, np.float64))  # the format has not all dtypes
+    path = tmp_path / "W.mat"
+    savemat(path, {"W": W, "note": "text"}, format=version[0], do_compression="compressed" in version)
+    got = io.load_matrix(path)
+    np.testing.assert_array_equal(got, W)
+    assert got.dtype == ("uint8" if dtype == "bool" and version != "4" else W.dtype)
+    assert [*io.describe(path)["tensors"]] == ["W"]
+    with pytest.raises(ValueError, match=r"key must name numbers, but note in .*W\.mat is char"):
+        io.load_matrix(path, key="note")
+
+
+def test_sparse_matrices_of_matlab_become_dense(tmp_path):
+    savemat(tmp_path / "W.mat", {"W": scipy.sparse.eye_array(3).tocsc(), "cells": np.array([[1, "a"]], dtype=object)})
+    np.testing.assert_array_equal(io.load_matrix(tmp_path / "W.mat"), np.eye(3))
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (b"MATLAB 7.3 MAT-file, and what follows", "version 7.3 of MATLAB's files, which is not read: save it with"),
+        (b"no file of MATLAB at all", "is no complete .mat file"),
+        (b"", "is empty"),
+    ],
+)
+def test_files_that_are_not_those_of_matlab(tmp_path, content, text):
+    (tmp_path / "W.mat").write_bytes(content)
+    for read in (io.load_matrix, io.describe):
+        with pytest.raises(ValueError, match=rf"W\.mat.*{text}"):
+            read(tmp_path / "W.mat")
+
+
+@given(data=st.data())
+@settings(parent=once, max_examples=40)
+def test_files_of_matlab_that_are_cut_short(tmp_path, data):
+    """Of other damage than this SciPy may not tell: the format has no checksums unless it is compressed."""
+    path = tmp_path / "W.mat"
+    savemat(path, {"W": np.arange(12.0).reshape(3, 4)}, do_compression=data.draw(st.booleans()))
+    content = path.read_bytes()
+    path.write_bytes(content[: data.draw(st.integers(0, len(content) - 1))])
+    with pytest.raises(ValueError, match=path.name):
+        io.load_matrix(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "want"),
+    [
+        (b"1,2,3\n4,5,6\n", [[1, 2, 3], [4, 5, 6]]),
+        (b"\xef\xbb\xbf1, 2\r\n\r\n3,-4e-1", [[1, 2], [3, -0.4]]),
+        (b'"1","2"\n"3","nan"\n', [[1, 2], [3, np.nan]]),
+        (b"1+2j,3\n4,-5j\n", [[1 + 2j, 3], [4, -5j]]),
+        (b"7", [[7]]),
+    ],
+)
+def test_tables_of_numbers(tmp_path, content, want):
+    path = tmp_path / "W.CSV"
+    path.write_bytes(content)
+    got = io.load_matrix(path)
+    np.testing.assert_array_equal(got, want)
+    assert io.describe(path)["tensors"] == {"array": {"shape": [*got.shape], "dtype": str(got.dtype)}}
+
+
+@given(W=arrays(np.float64, array_shapes(min_dims=2, max_dims=2), elements=st.floats(width=64)))
+@settings(parent=once, max_examples=40)
+def test_tables_keep_every_digit(tmp_path, W):
+    np.savetxt(tmp_path / "W.csv", W, fmt="%.17g", delimiter=",")
+    np.testing.assert_array_equal(io.load_matrix(tmp_path / "W.csv"), W)
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (b"a,b\n1,2\n", "line 1 holds 'a'; remove the line if it is a header"),
+        (b"1,2\n3,x\n", "line 2 holds 'x'$"),
+        (b"1,2\n\n3\n", "line 3 holds 1 number, others 2"),
+        (b"1,\n2,\n", "line 1 holds ''$"),
+        (b"1;2\n3;4\n", "with commas between: line 1 holds '1;2'$"),
+        (b"1,2\n0x10,3\n", "line 2 holds '0x10'"),
+        (b"1,2\n1_0,3\n", "line 2 holds '1_0'"),
+        (b"\n \n", "empty"),
+        (b"\xff\xfe1\x00,\x00", "no text in UTF-8"),
+    ],
+)
+def test_tables_that_hold_something_else(tmp_path, content, text):
+    path = tmp_path / "W.csv"
+    path.write_bytes(content)
+    for read in (io.load_matrix, io.describe):
+        with pytest.raises(ValueError, match=rf"W\.csv is .*{text}"):
+            read(path)
+
+
+@pytest.mark.parametrize("suffix", ["npz", "mat", "safetensors"])
 @pytest.mark.parametrize("key", [None, "gamma"])
 def test_the_keys_are_listed_where_one_is_needed(tmp_path, suffix, key):
     arrays = {"alpha": np.ones((2, 2)), "beta": np.zeros(3)}
     path = tmp_path / f"W.{suffix}"
-    np.savez(path, **arrays) if suffix == "npz" else save_file(arrays, path)
+    write = {"npz": lambda: np.savez(path, **arrays), "mat": lambda: savemat(path, arrays)}
+    write.get(suffix, lambda: save_file(arrays, path))()
     with pytest.raises(ValueError, match=rf"load_matrix: key must name one of 2 arrays in .*alpha.*{key}"):
         io.load_matrix(path, key=key)
-    assert np.array_equal(io.load_matrix(path, key="beta"), arrays["beta"])
+    assert np.array_equal(io.load_matrix(path, key="alpha"), arrays["alpha"])
 
 
 class Bomb:

@@ -242,7 +242,7 @@ def fit(
     Parameters
     ----------
     W
-        File with the matrix: `.npy`, `.npz` or `.safetensors`; real or complex, of any shape.
+        File with the matrix: `.npy`, `.npz`, `.mat`, `.csv` or `.safetensors`; real or complex, of any shape.
     n_factors
         Number of factors; 3 is diagonal, circulant, diagonal. Odd for rectangles and several blocks.
     entry_weights
@@ -257,7 +257,7 @@ def fit(
     o = options
     sources = [W, o.input_second_moment, entry_weights]
     _check_outputs(sources, {"--out": (out, _SAFETENSORS), "--plot": (plot, _FIGURE)}, force=o.force)
-    matrix, moment, weights = load_matrix(W, key=o.key), _loaded(o.input_second_moment), _loaded(entry_weights)
+    matrix, moment, weights = load_matrix(W, key=o.key), _moment(o.input_second_moment), _loaded(entry_weights)
     with _output.progress_line(quiet=o.json) as line:
         result = fit_cdd(
             matrix,
@@ -301,7 +301,7 @@ def curve(
     Parameters
     ----------
     W
-        File with the matrix: `.npy`, `.npz` or `.safetensors`; real or complex, of any shape.
+        File with the matrix: `.npy`, `.npz`, `.mat`, `.csv` or `.safetensors`; real or complex, of any shape.
     n_factors
         Numbers of factors, as in `--n-factors 3,5,9`; each fit begins at those with fewer. By default all up to 9.
     plot
@@ -311,7 +311,7 @@ def curve(
     """
     o = options
     _check_outputs([W, o.input_second_moment], {"--plot": (plot, _FIGURE)}, force=o.force)
-    matrix, moment = load_matrix(W, key=o.key), _loaded(o.input_second_moment)
+    matrix, moment = load_matrix(W, key=o.key), _moment(o.input_second_moment)
     with _output.progress_line(quiet=o.json) as line:
         found = error_curve(
             matrix,
@@ -413,7 +413,7 @@ def sweep(
     Parameters
     ----------
     sources
-        Files of matrices, `.npy`, `.npz` or `.safetensors`.
+        Files of matrices, `.npy`, `.npz`, `.mat`, `.csv` or `.safetensors`.
     out
         Folder of the study, for `results.csv` and `results.png`. Name all layers and settings again to add to it.
     n_factors
@@ -439,7 +439,7 @@ def sweep(
             n_factors=n_factors,
             block_sizes=block_sizes,
             seeds=[seed],
-            input_second_moment=_loaded(options.input_second_moment),
+            input_second_moment=_moment(options.input_second_moment),
             time_limit=options.time_limit,
             workers=options.workers,
             callback=callback,
@@ -461,7 +461,7 @@ def info(file: Path, /, *, json: bool = False) -> None:
     Parameters
     ----------
     file
-        A file that `structmat fit --out` or `structmat.io.save` wrote, or a `.npy`, `.npz` or `.safetensors` file.
+        A file that `structmat fit --out` or `structmat.io.save` wrote, or a file of matrices.
     json
         Print one JSON object instead of a table.
     """
@@ -492,6 +492,12 @@ _FIGURE = _Output([".png", ".pdf", ".svg"], _plot)
 
 def _loaded(path: Path | None) -> NDArray[Any] | None:
     return None if path is None else load_matrix(path)
+
+
+def _moment(path: Path | None) -> NDArray[Any] | None:
+    """Read a second moment; in files of text and of MATLAB, which have no vectors, one is a row or a column."""
+    moment = _loaded(path)
+    return moment.ravel() if moment is not None and moment.ndim == 2 and 1 in moment.shape else moment
 
 
 def _check_outputs(

@@ -1,4 +1,4 @@
-"""Matrices from ``.npy``, ``.npz`` and ``.safetensors`` files, each opened once, and never as Python objects."""
+"""Matrices from ``.npy``, ``.npz``, ``.mat``, ``.csv`` and ``.safetensors`` files, never as Python objects."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import numpy as np
 
 from structmat._array_tools import ArgumentError, ArgumentValueError
-from structmat._files import first_names, one_line, open_safetensors, require_regular
+from structmat._files import counted, first_names, one_line, open_safetensors, require_regular
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -33,19 +33,20 @@ _DAMAGE = (
 
 
 def load_matrix(path: str | os.PathLike[str], *, key: str | None = None) -> NDArray[Any]:
-    """Read a matrix from a ``.npy``, ``.npz`` or ``.safetensors`` file.
+    """Read a matrix from a ``.npy``, ``.npz``, ``.mat``, ``.csv`` or ``.safetensors`` file.
 
     Parameters
     ----------
     path : path-like
-        The file; the format is detected from its content, not from the suffix.
+        The file; the format is detected from its content, not from the suffix, except for text, which must end in
+        ``.csv``: rows of numbers that commas separate, without a header. Files of MATLAB are read up to version 7.
     key : str, optional
         Which array, needed where the file holds several.
 
     Returns
     -------
     numpy.ndarray
-        In native byte order; ``bfloat16`` becomes float32, which is exact.
+        In native byte order; ``bfloat16`` becomes float32, which is exact. Sparse matrices of MATLAB become dense.
 
     Raises
     ------
@@ -76,8 +77,8 @@ def load_matrix(path: str | os.PathLike[str], *, key: str | None = None) -> NDAr
     require_regular(path, "load_matrix")
     with Path(path).open("rb") as file:
         kind = file_kind(file, path)
-        if kind != "safetensors":
-            array = _numpy_array(file, path, kind, key)
+        if kind in _READERS:
+            array = _READERS[kind](file, path, key)
     if kind == "safetensors":
         with open_safetensors(path) as tensors:
             if TREE in (tensors.metadata() or {}):
@@ -97,8 +98,8 @@ def load_matrix(path: str | os.PathLike[str], *, key: str | None = None) -> NDAr
 
 
 def file_kind(file: BinaryIO, path: str | os.PathLike[str]) -> str:
-    """Return the kind of an opened file by its first bytes, and leave it at its beginning."""
-    start = file.read(9)
+    """Return the kind of an opened file, by its first bytes as far as they tell, and leave it at its beginning."""
+    start, suffix = file.read(10), Path(path).suffix.lower()
     file.seek(0)
     if start.startswith(b"\x93NUMPY"):
         return "npy"
@@ -113,14 +114,25 @@ def file_kind(file: BinaryIO, path: str | os.PathLike[str]) -> str:
         return "npz"
     if not start:
         raise ValueError(f"{path} is empty")
-    if start[8:] != b"{":  # of the header, after its length
-        raise ValueError(f"{path} is no .npy, .npz or .safetensors file")
+    if start == b"MATLAB 7.3":
+        raise ValueError(f"{path} is in version 7.3 of MATLAB's files, which is not read: save it with '-v7'")
+    if start == b"MATLAB 5.0" or suffix == ".mat":  # version 4 has no first bytes of its own
+        return "mat"
+    if suffix == ".csv":
+        return "csv"
+    if start[8:9] != b"{":  # of the header, after its length
+        raise ValueError(f"{path} is no .npy, .npz, .mat, .csv or .safetensors file")
     return "safetensors"
 
 
 def array_specs(file: BinaryIO, path: str | os.PathLike[str], kind: str) -> dict[str, tuple[tuple[int, ...], str]]:
-    """Return shape and dtype of the arrays of an opened ``.npy`` or ``.npz`` file, without reading them."""
+    """Return shape and dtype of the arrays of an opened file, without reading them where the format allows it."""
+    if kind == "csv":
+        table = _csv_array(file, path, None)
+        return {"array": (table.shape, str(table.dtype))}
     with _naming_damage(path, kind):
+        if kind == "mat":
+            return {name: (shape, held) for name, shape, held in _variables(file) if held in _NUMERIC}
         if kind == "npy":
             shape, dtype = _header(file)
             if file.tell() + math.prod(shape) * dtype.itemsize > os.fstat(file.fileno()).st_size:
@@ -131,16 +143,100 @@ def array_specs(file: BinaryIO, path: str | os.PathLike[str], kind: str) -> dict
             return {name: (shape, str(dtype)) for name, (shape, dtype) in headers.items()}
 
 
-def _numpy_array(file: BinaryIO, path: str | os.PathLike[str], kind: str, key: str | None) -> NDArray[Any]:
-    with _naming_damage(path, kind):
-        if kind == "npy":
-            _chosen(key, ["array"], path)
-            return np.lib.format.read_array(file, allow_pickle=False)
-        with np.load(file, allow_pickle=False) as archive:
-            name = _chosen(key, archive.files, path)
-            if not isinstance(array := archive[name], np.ndarray):
-                raise TypeError(f"{name} is no array")
-            return array
+def _damage(kind: str) -> tuple[type[Exception], ...]:
+    """Return what is raised on files of a kind that are not what they claim to be."""
+    if kind != "mat":
+        return _DAMAGE
+    from scipy.io.matlab import MatReadError  # noqa: PLC0415  # for these files only
+
+    return (*_DAMAGE, MatReadError, IndexError, AttributeError, OSError)
+
+
+def _npy_array(file: BinaryIO, path: str | os.PathLike[str], key: str | None) -> NDArray[Any]:
+    with _naming_damage(path, "npy"):
+        _chosen(key, ["array"], path)
+        return np.lib.format.read_array(file, allow_pickle=False)
+
+
+def _npz_array(file: BinaryIO, path: str | os.PathLike[str], key: str | None) -> NDArray[Any]:
+    with _naming_damage(path, "npz"), np.load(file, allow_pickle=False) as archive:
+        name = _chosen(key, archive.files, path)
+        if not isinstance(array := archive[name], np.ndarray):
+            raise TypeError(f"{name} is no array")
+        return array
+
+
+_NUMERIC = {"double", "single", "logical", "sparse"}
+_NUMERIC |= {f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)}
+"""The classes of MATLAB's variables that hold numbers."""
+
+
+def _variables(file: BinaryIO) -> list[tuple[str, tuple[int, ...], str]]:
+    """Return name, shape and class of the variables in a file of MATLAB."""
+    from scipy.io import whosmat  # noqa: PLC0415  # for these files only
+
+    names: Any = whosmat(cast("Any", file))  # whose stubs know paths alone
+    return [(name, shape, held) for name, shape, held in names]
+
+
+def _mat_array(file: BinaryIO, path: str | os.PathLike[str], key: str | None) -> NDArray[Any]:
+    from scipy.io import loadmat  # noqa: PLC0415  # for these files only
+
+    with _naming_damage(path, "mat"):
+        classes = {name: held for name, _, held in _variables(file)}
+        numeric = [name for name, held in classes.items() if held in _NUMERIC]
+        if key in classes and key not in numeric:
+            raise ArgumentValueError("load_matrix", "key", f"must name numbers, but {key} in {path} is {classes[key]}")
+        name = _chosen(key, numeric, path)
+        file.seek(0)
+        array = loadmat(cast("Any", file), variable_names=[name])[name]
+        return array.toarray() if classes[name] == "sparse" else array
+
+
+def _csv_array(file: BinaryIO, path: str | os.PathLike[str], key: str | None) -> NDArray[Any]:
+    _chosen(key, ["array"], path)
+    try:
+        lines = file.read().decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no text in UTF-8: {one_line(error)}") from error
+    if not any(map(str.strip, lines)):
+        raise ValueError(f"{path} is empty")
+    options: dict[str, Any] = {"delimiter": ",", "comments": None, "quotechar": '"', "ndmin": 2}
+    try:
+        return np.loadtxt(lines, **options)
+    except ValueError as error:
+        with contextlib.suppress(ValueError):
+            return np.loadtxt(lines, dtype=np.complex128, **options)
+        raise ValueError(
+            f"{path} is no table of numbers with commas between: {_fault(lines) or one_line(error)}"
+        ) from error
+
+
+def _fault(lines: list[str]) -> str:
+    """Return what is wrong with the first line of a table that is not like the others."""
+    width = 0
+    for number, line in enumerate(lines, 1):
+        cells = [cell.strip().strip('"') for cell in line.split(",")] if line.strip() else []
+        if words := [cell for cell in cells if not _is_number(cell)]:
+            text = f"line {number} holds {words[0]!r}"
+            if len(cells) == 1 and any(mark in cells[0] for mark in "; \t"):
+                return text
+            return f"{text}; remove the line if it is a header" if not width and len(words) == len(cells) else text
+        if width and cells and len(cells) != width:
+            return f"line {number} holds {counted(len(cells), 'number')}, others {width}"
+        width = width or len(cells)
+    return ""
+
+
+def _is_number(text: str) -> bool:
+    try:
+        complex(text)
+    except ValueError:
+        return False
+    return "_" not in text
+
+
+_READERS = {"npy": _npy_array, "npz": _npz_array, "mat": _mat_array, "csv": _csv_array}
 
 
 @contextlib.contextmanager
@@ -149,7 +245,7 @@ def _naming_damage(path: str | os.PathLike[str], kind: str) -> Iterator[None]:
         yield
     except ArgumentError:
         raise
-    except _DAMAGE as error:
+    except _damage(kind) as error:
         if "allow_pickle" in str(error) or "Python objects" in str(error):
             raise ValueError(f"{path} holds Python objects, which are not read: they could run code") from error
         raise ValueError(f"{path} is no complete .{kind} file: {one_line(error)}") from error

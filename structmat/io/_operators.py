@@ -46,7 +46,7 @@ __all__ = ["describe", "load", "save"]
 _FIT = "fit."
 """What the names of the arrays of a fit begin with that are not its operator's."""
 _VERSION = 3
-_OTHER_FORMATS = {".bin", ".csv", ".json", ".npy", ".npz", ".pt", ".pth"}
+_OTHER_FORMATS = {".bin", ".csv", ".json", ".mat", ".npy", ".npz", ".pt", ".pth"}
 _KINDS: dict[str, Any] = {"float": (float, int), "int": int, "bool": bool, "str": str}
 """Of the fields of a fit that are no arrays, by their annotations."""
 
@@ -196,14 +196,15 @@ def describe(path: str | os.PathLike[str]) -> dict[str, Any]:
     Parameters
     ----------
     path : path-like
-        A saved operator, or matrices in ``.npy``, ``.npz`` or ``.safetensors``; the content decides, not the suffix.
+        A saved operator, or matrices in a file that `load_matrix` reads.
 
     Returns
     -------
     dict
-        Ready for JSON: "path", "format" ("structmat", "safetensors", "npz" or "npy"), "bytes", "tensors" (name to
-        "shape" and "dtype") and "metadata". For an operator also "kind", "shape", "dtype", "batch_shape", "n_factors",
-        "block_size" and "n_parameters", where these exist; for a fit also "fit", with its error, start and so on.
+        Ready for JSON: "path", "format" ("structmat", "safetensors", "npz", "npy", "mat" or "csv"), "bytes", "tensors"
+        (name to "shape" and "dtype", for a file of MATLAB its class) and "metadata". For an operator also "kind",
+        "shape", "dtype", "batch_shape", "n_factors", "block_size" and "n_parameters", where these exist; for a fit also
+        "fit", with its error, start and so on.
 
     Raises
     ------

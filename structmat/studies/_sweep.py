@@ -199,7 +199,7 @@ def matrices(*files: str | os.PathLike[str], targets: str | None = None) -> dict
     Parameters
     ----------
     *files : path-like
-        Files ``.npy``, ``.npz`` or ``.safetensors``.
+        Files ``.npy``, ``.npz``, ``.mat``, ``.csv`` or ``.safetensors``.
     targets : str, optional
         Regular expression that must be found in the name of an array or tensor. By default all matrices are taken.
 
@@ -232,7 +232,7 @@ def matrices(*files: str | os.PathLike[str], targets: str | None = None) -> dict
             raise ValueError(f"{path} holds a structmat operator, no plain matrix")
         shapes = {name: tuple(spec["shape"]) for name, spec in description["tensors"].items()}
         for name, shape in shapes.items():
-            single = description["format"] == "npy"
+            single = description["format"] in {"npy", "csv"}
             full = path.stem if single else f"{path.stem}/{name}"
             wanted = targets is None or is_found(targets, (path.stem if single else name).removesuffix(".weight"))
             if len(shape) != 2 or min(shape) == 0 or not wanted:
