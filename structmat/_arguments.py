@@ -18,6 +18,8 @@ from structmat._array_tools import (
     ArrayLike,
     DType,
     Namespace,
+    conjugate,
+    constant,
     device_of,
     is_array,
     is_complex,
@@ -299,6 +301,16 @@ def reciprocal_above(values: Array, rtol: float, xp: Namespace) -> Array:
     """Return 1 / values, and zero where a value is negligible."""
     zero = negligible(values, rtol, xp)
     return xp.where(zero, xp.zeros_like(values), 1 / xp.where(zero, xp.ones_like(values), values))
+
+
+def damped_reciprocal(values: Array, damp: float, xp: Namespace) -> Array:
+    """Return ``conj(v) / (|v|^2 + damp^2)`` for each value, without overflow, and zero where that is nothing."""
+    size = xp.abs(constant(values, xp))
+    size = xp.where(size > damp, size, xp.full_like(size, damp))
+    size = xp.where(size > 0.0, size, xp.ones_like(size))
+    v, share = values / size, damp / size
+    bottom = share * share + (xp.real(v) ** 2 + xp.imag(v) ** 2 if is_complex(v.dtype, xp) else v * v)
+    return conjugate(v, xp) / xp.where(bottom > 0.0, bottom, xp.ones_like(bottom)) / size
 
 
 def as_matrix(value: ArrayLike, owner: str, argument: str) -> Array:

@@ -14,9 +14,10 @@ With a default
     ``_plan(xp)`` and ``_solver(xp)``: the plan of an operator with the same products, and of its
     inverse, None by default.
 Without a closed form unless given
-    ``_inv(xp)``, ``_solve(b, xp)``, ``_pinv(rtol, xp)``, ``_eigvals(xp)``, ``_eig(xp)``, ``_svdvals(xp)``,
-    ``_determinant_factors(method, xp)``, ``_diagonal(method, xp)``, ``_modulus(xp)``, ``_frobenius(xp)``,
-    ``_norm(ord, xp)``, ``_spectral_function(function, xp)``; ``_rounding(xp)``, their relative error, has a default.
+    ``_inv(xp)``, ``_solve(b, xp)``, ``_pinv(rtol, xp)``, ``_damped_pinv(damp, xp)``, ``_eigvals(xp)``, ``_eig(xp)``,
+    ``_svdvals(xp)``, ``_determinant_factors(method, xp)``, ``_diagonal(method, xp)``, ``_modulus(xp)``,
+    ``_frobenius(xp)``, ``_norm(ord, xp)``, ``_spectral_function(function, xp)``; ``_rounding(xp)``, their relative
+    error, has a default.
 To call in hooks
     ``_own_namespace()`` of the parameters, ``_map(function)`` of each of them without the checks of the constructor,
     ``_no_closed_form(method)``, the error of a case that has none.

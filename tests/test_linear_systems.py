@@ -616,3 +616,119 @@ def test_least_squares_by_iteration_are_differentiated_as_a_system():
     torch.testing.assert_close(found, expected, rtol=1e-7, atol=1e-7)
     with pytest.raises(NotImplementedError, match=r"lstsq: has no derivatives by iteration; use structmat\.solve"):
         sm.lstsq(sm.Toeplitz(c.requires_grad_(), d[:3]), b)
+
+
+# Damping
+
+
+def damped_reference(dense, b, damp):
+    """The least squares of the stacked system, by NumPy."""
+    n = dense.shape[-1]
+    wide = np.concatenate([dense, np.broadcast_to(damp * np.eye(n), (*dense.shape[:-2], n, n))], axis=-2)
+    right = np.concatenate([b, np.zeros((*b.shape[:-1], n))], axis=-1)
+    return (np.linalg.pinv(wide, rcond=1e-15) @ right[..., None])[..., 0]
+
+
+@on(*LIBRARIES, "jax")
+def test_damped_least_squares_are_those_of_the_dense_matrix(backend):
+    @settings(max_examples=backend.examples)
+    @given(*draws(), st.sampled_from(REGISTRY), st.sampled_from([0.1, 1.0, 30.0]))
+    def law(seed, dtype, batch, entry, damp):
+        v = Vectors(seed, dtype, batch)
+        sample = entry.draw(v)
+        dense = sample.dense.astype("complex128")
+        b = v(dense.shape[-2])
+        A, right = sample.make(backend.asarray), backend.asarray(b)
+        found = lstsq(A, right, damp=damp)
+        want = damped_reference(dense, b, damp)
+        x = backend.to_numpy(found.x)
+        size = np.max(np.linalg.norm(b, axis=-1)) / damp * max(1.0, np.max(np.linalg.svdvals(dense)) / damp)
+        assert np.max(np.abs(x - want)) <= 30 * tolerance(b.dtype) * size
+        left = np.linalg.norm((dense @ x[..., None])[..., 0] - b, axis=-1) / np.linalg.norm(b, axis=-1)
+        np.testing.assert_allclose(backend.to_numpy(found.residual), left, atol=1e3 * np.finfo(b.dtype).eps)
+        if found.iterations == 0:
+            again = backend.to_numpy(A.lstsq(right[..., None], damp=damp))[..., 0]
+            np.testing.assert_allclose(again, x, atol=float(tolerance(b.dtype) * size))
+
+    law()
+
+
+@on(*LIBRARIES, "jax")
+@pytest.mark.parametrize("damp", [1e-3, 1e-9])
+def test_small_damping_keeps_the_digits_of_closed_forms(backend, damp):
+    """Also where its square is lost beside the largest singular value."""
+    c = np.fft.ifft(np.geomspace(1.0, 1e-6, 12)).real
+    b = np.random.default_rng(3).standard_normal(12)
+    kernel = sm.MultilevelCirculant(backend.asarray(c), (3, 4))
+    for A in (sm.Circulant(backend.asarray(c)), kernel, 2.0 * sm.Circulant(backend.asarray(c / 2))):
+        x = backend.to_numpy(A.lstsq(backend.asarray(b), damp=damp))
+        want = damped_reference(backend.to_numpy(A.to_dense()), b, damp)
+        np.testing.assert_allclose(x, want, rtol=1e-6, atol=1e-8 * np.max(np.abs(want)))
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1e200])
+def test_damping_at_any_scale(scale):
+    rng = np.random.default_rng(4)
+    c, r, b = rng.standard_normal(7), rng.standard_normal(5), rng.standard_normal(7)
+    for make in (lambda s: sm.Circulant(s * c), lambda s: sm.Toeplitz(s * c, s * r)):
+        want = sm.lstsq(make(1.0), b, damp=0.3).x
+        np.testing.assert_allclose(sm.lstsq(make(scale), b, damp=0.3 * scale).x * scale, want, rtol=1e-8)
+
+
+def test_damping_is_that_of_scipy():
+    rng = np.random.default_rng(5)
+    A, b = sm.Toeplitz(rng.standard_normal(20), rng.standard_normal(8)), rng.standard_normal(20)
+    want = scipy.sparse.linalg.lsqr(A.to_dense(), b, damp=0.7, atol=1e-14, btol=1e-14)[0]
+    np.testing.assert_allclose(sm.lstsq(A, b, damp=0.7).x, want, atol=1e-9)
+    B = rng.standard_normal((20, 3))
+    np.testing.assert_allclose(sm.lstsq(A, B, damp=0.7).x[:, 2], sm.lstsq(A, B[:, 2], damp=0.7).x, atol=1e-9)
+    with pytest.raises(sm.ConvergenceError) as caught:
+        sm.lstsq(A, b, damp=0.01, max_iter=1)
+    x = caught.value.result.x
+    left = np.linalg.norm(b - A @ x) / np.linalg.norm(b)
+    assert caught.value.result.residual == pytest.approx(left, abs=1e-12)
+
+
+def test_damped_solutions_have_derivatives_in_jax():
+    jax = pytest.importorskip("jax")
+    with jax.enable_x64(True):
+        rng = np.random.default_rng(6)
+        c, r, b = (jax.numpy.asarray(rng.standard_normal(n)) for n in (6, 4, 6))
+
+        def dense(c, r, b):
+            M = jax.numpy.stack([sm.Toeplitz(c, r) @ e for e in jax.numpy.eye(4)], axis=-1)
+            return jax.numpy.linalg.solve(M.T @ M + 0.25 * jax.numpy.eye(4), M.T @ b)
+
+        iterated = lambda c, r, b: sm.lstsq(sm.Toeplitz(c, r), b, damp=0.5).x
+        for got, want in zip(*(jax.jacobian(f, (0, 1, 2))(c, r, b) for f in (iterated, dense)), strict=True):
+            np.testing.assert_allclose(got, want, atol=1e-7)
+
+
+@pytest.mark.parametrize("singular", [False, True])
+def test_damped_closed_forms_have_derivatives_in_torch(singular):
+    rng = np.random.default_rng(7)
+    values = np.array([2.0, 1.0, 0.0 if singular else 0.5, 1.0])
+    c = torch.tensor(np.fft.ifft(values).astype("complex128"), requires_grad=True)
+    d = torch.tensor(values, requires_grad=True)
+    blocks, b = torch.tensor(rng.standard_normal((2, 3, 2)), requires_grad=True), torch.tensor(rng.standard_normal(4))
+    for make, array in ((sm.Circulant, c), (sm.Diagonal, d), (sm.BlockCirculant, blocks)):
+        assert torch.autograd.gradcheck(lambda a, make=make: sm.lstsq(make(a), b, damp=0.3).x, array)
+        assert torch.autograd.gradcheck(lambda a, make=make: make(a).lstsq(b, damp=0.3), array)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "text"),
+    [
+        (lambda A, b: sm.lstsq(A, b, damp=-1.0), ValueError, "lstsq: damp must be finite and not negative, got -1"),
+        (lambda A, b: A.lstsq(b, damp=np.nan), ValueError, r"Circulant\.lstsq: damp must be finite and not negative"),
+        (lambda A, b: A.lstsq(b, damp="much"), TypeError, r"Circulant\.lstsq: damp must be a number, got 'much'"),
+        (lambda A, b: A.lstsq(b, damp=1.0, rtol=0.1), ValueError, "rtol must be None with damp"),
+        (lambda A, b: (A @ sm.Diagonal(b)).lstsq(b, damp=1.0), NotImplementedError, r"use structmat\.lstsq"),
+    ],
+)
+def test_bad_damping(call, error, text):
+    A, b = sm.Circulant([2.0, 1.0, 0.0]), np.ones(3)
+    with pytest.raises(error, match=text):
+        call(A, b)
+    np.testing.assert_array_equal(A.lstsq(b, damp=0.0), A.lstsq(b))
+    np.testing.assert_array_equal(sm.lstsq(A, b, damp=0).x, sm.lstsq(A, b).x)

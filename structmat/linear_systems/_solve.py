@@ -23,6 +23,7 @@ from structmat._array_tools import (
     broadcast_shapes,
     cast_back,
     complex_partner,
+    concat_last,
     device_of,
     is_complex,
     is_differentiated,
@@ -48,7 +49,7 @@ from structmat.linear_systems._systems import (
     relative_residual,
     size_of,
 )
-from structmat.operators import LinearOperator
+from structmat.operators import Identity, LinearOperator
 
 _PASSES = 6
 """How often a solver is run at most, each time on what the runs before have left."""
@@ -72,7 +73,8 @@ def solution(operator: LinearOperator, b: Array, settings: IterationSettings, xp
     if not is_differentiated([b, *operator._arrays()], xp):
         return _iterated(operator, b, settings, xp)
     if settings.assume == LEAST_SQUARES:
-        text = "has no derivatives by iteration; use structmat.solve(A.H @ A, A.H @ b)"
+        text = "has no derivatives by iteration; use structmat.solve(A.H @ A, A.H @ b), with damp "
+        text += "structmat.solve(A.H @ A + damp**2 * structmat.Identity(cols), A.H @ b)"
         raise NotImplementedError(f"{settings.owner}: {text}")
     given = [op for op in (operator, settings.preconditioner) if isinstance(op, LinearOperator)]
     problem = _Problem(given, settings)
@@ -321,8 +323,17 @@ def solve(
     return _answer(A, b, IterationSettings("solve", assume, preconditioner, rtol, max_iter))
 
 
-def lstsq(A: LinearOperator, b: ArrayLike, *, rtol: float | None = None, max_iter: int | None = None) -> SolveResult:
+def lstsq(
+    A: LinearOperator,
+    b: ArrayLike,
+    *,
+    damp: float = 0.0,
+    rtol: float | None = None,
+    max_iter: int | None = None,
+) -> SolveResult:
     """Return the x of least norm that minimises ``norm(b - A x)``: by a closed form, else by iteration.
+
+    With `damp` it minimises ``norm(b - A x)^2 + damp^2 norm(x)^2``, as Tikhonov regularisation and SciPy's `lsqr` do.
 
     Parameters
     ----------
@@ -331,9 +342,12 @@ def lstsq(A: LinearOperator, b: ArrayLike, *, rtol: float | None = None, max_ite
     b : array, shape (rows,) or (..., rows, k)
         One right-hand side, or right-hand sides in columns, as for `numpy.linalg.lstsq`; leading axes broadcast against
         the batch of `A`.
+    damp : float, default 0.0
+        Weight of the norm of the solution, in units of the singular values of A.
     rtol : float, optional
         Iteration ends where the residual r has ``norm(r) <= rtol * norm(b)`` or ``norm(A^H r) <= rtol * norm(A) *
-        norm(r)``. Default: 1e-10, in single precision 1e-5.
+        norm(r)``; with `damp` A and r are those of the system ``[A; damp I] x = [b; 0]``. Default: 1e-10, in single
+        precision 1e-5.
     max_iter : int, optional
         The most iterations. Default: ten times the smaller side, between 100 and 10,000.
 
@@ -372,8 +386,8 @@ def lstsq(A: LinearOperator, b: ArrayLike, *, rtol: float | None = None, max_ite
     iterations grows with the condition number; singular values that are zero do not count. Closed forms take singular
     values at the level of rounding for zeros; iteration leaves what has not been reached.
 
-    Iteration has derivatives in JAX alone, for matrices of full rank; in torch differentiate ``solve(A.H @ A, A.H @
-    b)``.
+    Iteration has derivatives in JAX alone, for matrices of full rank or with `damp`; in torch differentiate ``solve(A.H
+    @ A + damp**2 * Identity(cols), A.H @ b)``.
 
     References
     ----------
@@ -391,7 +405,8 @@ def lstsq(A: LinearOperator, b: ArrayLike, *, rtol: float | None = None, max_ite
     True
     """
     require_operator(A, "lstsq")
-    return _answer(A, b, IterationSettings("lstsq", LEAST_SQUARES, None, rtol, max_iter))
+    settings = IterationSettings("lstsq", LEAST_SQUARES, None, rtol, max_iter)
+    return _answer(A, b, settings, non_negative(damp, "lstsq", "damp"))
 
 
 def require_operator(A: object, owner: str) -> None:
@@ -412,7 +427,7 @@ def _require_preconditioner(value: Any, A: LinearOperator) -> None:
     one_of(value, "solve", "preconditioner", ("nearest",))
 
 
-def _answer(A: LinearOperator, b: ArrayLike, asked: IterationSettings) -> SolveResult:
+def _answer(A: LinearOperator, b: ArrayLike, asked: IterationSettings, damp: float = 0.0) -> SolveResult:
     """Return the solution in closed form where there is one, else by iteration, for vectors or columns as they came."""
     columns = not is_vector(b)
     op, vectors, xp, dtype = A._operand(b, asked.owner, "b", A.shape[0], axis=-2 if columns else -1)
@@ -424,20 +439,35 @@ def _answer(A: LinearOperator, b: ArrayLike, asked: IterationSettings) -> SolveR
     right, settings = _settled(op, vectors, dtype, asked, xp)
 
     def finished(result: SolveResult) -> SolveResult:
+        if damp:  # that of the system itself
+            residual = relative_residual(right - op._matvec(result.x, xp), right, xp)
+            result = result._replace(residual=residual)
         x = cast_back(result.x, dtype, xp)
         return result._replace(x=xp.matrix_transpose(x) if columns else x)
 
     with suppress(NotImplementedError):
-        x = op.pinv().matvec(vectors) if asked.assume == LEAST_SQUARES else op.inv_matvec(vectors)
+        if damp:
+            x = op._damped_pinv(damp, xp).matvec(vectors)
+        else:
+            x = op.pinv().matvec(vectors) if asked.assume == LEAST_SQUARES else op.inv_matvec(vectors)
         wide = xp.astype(x, right.dtype) if x.dtype != right.dtype else x
         x = xp.broadcast_to(x, (*right.shape[:-1], x.shape[-1]))  # to the batch of a preconditioner as well
         found = SolveResult(x, relative_residual(right - op._matvec(wide, xp), right, xp), 0)
         return finished(_warned(found, settings, xp))
+    system, sides = _damped(op, right, damp, xp) if damp else (op, right)
     try:
-        return finished(solution(op, right, settings, xp))
+        return finished(solution(system, sides, settings, xp))
     except ConvergenceError as error:
         error.result = finished(error.result)
         raise
+
+
+def _damped(op: LinearOperator, right: Array, damp: float, xp: Namespace) -> tuple[LinearOperator, Array]:
+    """Return the system ``[A; damp I] x = [b; 0]``, whose least-squares solutions are those of A with `damp`."""
+    rows, cols = op.shape
+    identity = Identity(rows + cols)
+    zeros = xp.zeros((*right.shape[:-1], cols), dtype=right.dtype, device=device_of(right))
+    return identity[:, :rows] @ op + identity[:, rows:] * damp, concat_last([right, zeros], xp)
 
 
 def _settled(

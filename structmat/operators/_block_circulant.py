@@ -15,6 +15,7 @@ from structmat._arguments import (
     as_matrices,
     can_raise_for_values,
     copied,
+    damped_reciprocal,
     integer,
     reciprocal_above,
     require_nonzero,
@@ -341,6 +342,20 @@ class BlockCirculant(Planned):
         flat = xp.reshape(values, (*self.batch_shape, values.shape[-2] * values.shape[-1]))
         inverse = xp.reshape(reciprocal_above(flat, rtol, xp), values.shape)
         V, Uh = (xp.conj(xp.matrix_transpose(M)) for M in (Vh, U))
+        return self._from_spectrum(xp.matmul(V * inverse[..., None, :], Uh), xp, real=real)
+
+    def _damped_pinv(self, damp: float, xp: Namespace) -> LinearOperator:
+        if self.is_cropped:
+            raise self._no_closed_form("lstsq")
+        S, real = self._own_spectrum("lstsq", xp)
+        if library_of(xp) == "jax" or is_differentiated([S], xp):
+            # Singular vectors have no derivatives where singular values coincide.
+            H = xp.conj(xp.matrix_transpose(S))
+            normal = xp.matmul(H, S) + damp**2 * xp.eye(S.shape[-1], dtype=S.dtype, device=device_of(S))
+            return self._from_spectrum(xp.linalg.solve(normal, H), xp, real=real)
+        U, values, Vh = xp.linalg.svd(S, full_matrices=False)
+        V, Uh = (xp.conj(xp.matrix_transpose(M)) for M in (Vh, U))
+        inverse = damped_reciprocal(values, damp, xp)
         return self._from_spectrum(xp.matmul(V * inverse[..., None, :], Uh), xp, real=real)
 
     def _has_pinv(self) -> bool:

@@ -17,6 +17,7 @@ from structmat._arguments import (
     as_matrices,
     as_vectors,
     copied,
+    damped_reciprocal,
     integer,
     negligible,
     reciprocal_above,
@@ -189,6 +190,10 @@ class CirculantLike(Cyclic):
     def _pinv(self, rtol: float, xp: Namespace) -> LinearOperator:
         S = self.to_spectral()
         return self._of_spectrum(S._replaced(spectrum=reciprocal_above(S._held_eigvals(xp), rtol, xp)))
+
+    def _damped_pinv(self, damp: float, xp: Namespace) -> LinearOperator:
+        S = self.to_spectral()
+        return self._of_spectrum(S._replaced(spectrum=damped_reciprocal(S._held_eigvals(xp), damp, xp)))
 
     def _eigvals(self, xp: Namespace) -> Array:
         return self.to_spectral()._all_eigvals(xp)

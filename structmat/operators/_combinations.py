@@ -137,6 +137,12 @@ class Scaled(Wrapper):
         factor = self._of_factor(lambda values, own: reciprocal_above(values, 0.0, own))
         return scale(self.operator._pinv(rtol, xp), factor)
 
+    def _damped_pinv(self, damp: float, xp: Namespace) -> LinearOperator:
+        s = self.factor
+        if not isinstance(s, (int, float, complex)) or not s:  # others may be of many members, or traced
+            raise self._no_closed_form("lstsq")
+        return scale(self.operator._damped_pinv(damp / abs(s), xp), self._divisor("lstsq"))
+
     def _has_pinv(self) -> bool:
         return self.operator._has_pinv()
 

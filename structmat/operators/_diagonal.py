@@ -9,7 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from structmat._arguments import are_normal, as_vectors, copied, grid, integer, reciprocal_above, require_nonzero
+from structmat._arguments import (
+    are_normal,
+    as_vectors,
+    copied,
+    damped_reciprocal,
+    grid,
+    integer,
+    reciprocal_above,
+    require_nonzero,
+)
 from structmat._array_tools import Array, Namespace, complex_partner, euclidean_norm, is_complex, is_numpy, quotient
 from structmat._fourier import Plan, Step, multilevel_fft, multilevel_ifft
 from structmat.operators._linear_operator import (
@@ -72,6 +81,9 @@ class Identity(LinearOperator):
 
     def _pinv(self, rtol: float, xp: Namespace) -> LinearOperator:
         return self
+
+    def _damped_pinv(self, damp: float, xp: Namespace) -> LinearOperator:
+        return scale(self, 1.0 / (1.0 + damp * damp))
 
     def _eigvals(self, xp: Namespace) -> Array:
         ones = xp.ones(self.n)
@@ -183,6 +195,9 @@ class Fourier(LinearOperator):
 
     def _pinv(self, rtol: float, xp: Namespace) -> LinearOperator:
         return self._conj()
+
+    def _damped_pinv(self, damp: float, xp: Namespace) -> LinearOperator:
+        return scale(self._conj(), 1.0 / (1.0 + damp * damp))
 
     def _svdvals(self, xp: Namespace) -> Array:
         return xp.ones(self.shape[0])
@@ -297,6 +312,9 @@ class Diagonal(LinearOperator):
 
     def _pinv(self, rtol: float, xp: Namespace) -> LinearOperator:
         return Diagonal(reciprocal_above(self.d, rtol, xp))
+
+    def _damped_pinv(self, damp: float, xp: Namespace) -> LinearOperator:
+        return Diagonal(damped_reciprocal(self.d, damp, xp))
 
     def _eigvals(self, xp: Namespace) -> Array:
         return xp.astype(self.d, complex_partner(self.d.dtype, xp))

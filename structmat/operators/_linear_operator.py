@@ -222,6 +222,10 @@ class LinearOperator(Operator["LinearOperator"]):
         """Pseudo-inverse."""
         raise self._no_closed_form("pinv")
 
+    def _damped_pinv(self, damp: float, xp: Namespace) -> LinearOperator:
+        """``(A^H A + damp^2)^-1 A^H``, for a `damp` above zero."""
+        raise self._no_closed_form("lstsq")
+
     def _has_pinv(self) -> bool:
         """Tell whether `_pinv` has a closed form."""
         return type(self)._pinv is not LinearOperator._pinv
@@ -563,15 +567,20 @@ class LinearOperator(Operator["LinearOperator"]):
         op, xp = self._to_working_precision("pinv")
         return self._from_working_precision(op._pinv(self._cutoff(rtol, "pinv", xp), xp), xp)
 
-    def lstsq(self, b: ArrayLike, /, *, rtol: float | None = None) -> Array:
+    def lstsq(self, b: ArrayLike, /, *, rtol: float | None = None, damp: float = 0.0) -> Array:
         """Return the x of least norm among those that minimise ``norm(self @ x - b)``.
+
+        With `damp` it minimises ``norm(self @ x - b)^2 + damp^2 norm(x)^2``, as Tikhonov regularisation and SciPy's
+        `lsqr` do.
 
         Parameters
         ----------
         b : array, shape (rows,) or (..., rows, k)
             One right-hand side, or right-hand sides in columns, as for ``@`` and `numpy.linalg.lstsq`.
         rtol : float, optional
-            Cut-off of singular values, as for `pinv`.
+            Cut-off of singular values, as for `pinv`. With `damp` none is cut off.
+        damp : float, default 0.0
+            Weight of the norm of the solution, in units of the singular values.
 
         Returns
         -------
@@ -581,13 +590,30 @@ class LinearOperator(Operator["LinearOperator"]):
         Raises
         ------
         ValueError
-            If `b` has another length, or `rtol` is negative or not finite.
+            If `b` has another length, `rtol` or `damp` is negative or not finite, or both are given.
+
+        See Also
+        --------
+        structmat.lstsq : By iteration, where there is no closed form.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import structmat as sm
+        >>> D = sm.Diagonal(np.array([1.0, 0.1, 0.0]))
+        >>> D.lstsq(np.ones(3), damp=0.1).round(2)
+        array([0.99, 5.  , 0.  ])
         """
         axis = -1 if is_vector(b) else -2
         op, right, xp, dtype = self._operand(b, "lstsq", "b", self.shape[0], axis)
         if not op._has_pinv():
             raise self._no_closed_form("lstsq")
-        inverse = op._pinv(self._cutoff(rtol, "lstsq", xp), xp)
+        if damp := non_negative(damp, owner := f"{type(self).__name__}.lstsq", "damp"):
+            if rtol is not None:
+                raise ArgumentValueError(owner, "rtol", "must be None with damp, which cuts no singular value off")
+            inverse = op._damped_pinv(damp, xp)
+        else:
+            inverse = op._pinv(self._cutoff(rtol, "lstsq", xp), xp)
         return cast_back(inverse._matvec(right, xp) if axis == -1 else inverse._matmat(right, xp), dtype, xp)
 
     def eigvals(self) -> Array:

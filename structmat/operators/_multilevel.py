@@ -8,7 +8,16 @@ from dataclasses import dataclass, replace
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-from structmat._arguments import are_normal, as_floating, grid, integer, reciprocal_above, require_nonzero, wrong_shape
+from structmat._arguments import (
+    are_normal,
+    as_floating,
+    damped_reciprocal,
+    grid,
+    integer,
+    reciprocal_above,
+    require_nonzero,
+    wrong_shape,
+)
 from structmat._array_tools import (
     ArgumentTypeError,
     ArgumentValueError,
@@ -388,6 +397,9 @@ class MultilevelCirculant(OnGrids, Cyclic):
 
     def _pinv(self, rtol: float, xp: Namespace) -> MultilevelCirculant:
         return self._with_spectrum(reciprocal_above(self._eigvals(xp), rtol, xp), xp, real=self._is_real())
+
+    def _damped_pinv(self, damp: float, xp: Namespace) -> MultilevelCirculant:
+        return self._with_spectrum(damped_reciprocal(self._eigvals(xp), damp, xp), xp, real=self._is_real())
 
     def _determinant_factors(self, method: str, xp: Namespace) -> Array:
         values = self._eigvals(xp)

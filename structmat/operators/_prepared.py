@@ -453,8 +453,8 @@ def _forwarded(hook: str) -> Any:
 
 
 for _hook in (
-    "det", "determinant_factors", "diagonal", "eig", "eigvals", "frobenius", "has_pinv", "inv", "modulus",
-    "norm", "pinv", "rounding", "row_sums", "slogdet", "spectral_function", "svdvals", "to_dense", "whole",
+    "damped_pinv", "det", "determinant_factors", "diagonal", "eig", "eigvals", "frobenius", "has_pinv", "inv",
+    "modulus", "norm", "pinv", "rounding", "row_sums", "slogdet", "spectral_function", "svdvals", "to_dense", "whole",
 ):  # fmt: skip
     setattr(Prepared, f"_{_hook}", _forwarded(f"_{_hook}"))
 
