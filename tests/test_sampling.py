@@ -279,6 +279,21 @@ def test_a_nearly_singular_covariance_needs_noise():
     assert np.isfinite(sample_conditional(*args, noise=1e-2)).all()
 
 
+def test_a_smooth_field_with_the_noise_that_is_advised_is_sampled():
+    """Its mean is that of a dense system, and samples differ from observations by no more than noise does."""
+    rng = np.random.default_rng(0)
+    points = np.sort(rng.choice(1600, 150, replace=False))
+    s, t = np.unravel_index(np.arange(1600), (40, 40))
+    K = np.exp(-((s[:, None] - s) ** 2 + (t[:, None] - t) ** 2) / 32.0)
+    observed = K[np.ix_(points, points)] + 1e-6 * np.eye(150)
+    y = np.linalg.cholesky(observed) @ rng.standard_normal(150)
+    args = (lambda s, t: np.exp(-(s**2 + t**2) / 32.0), (40, 40), points, y)
+    found = conditional_mean(*args, noise=1e-6)
+    np.testing.assert_allclose(found.ravel(), K[:, points] @ np.linalg.solve(observed, y), atol=1e-6)
+    (sample,) = sample_conditional(*args, noise=1e-6, rng=0)
+    assert np.max(np.abs(sample.ravel()[points] - y)) < 1e-2
+
+
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [

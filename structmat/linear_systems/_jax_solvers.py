@@ -19,9 +19,11 @@ from structmat.linear_systems._systems import (
     System,
     by_gradient,
     by_residual,
+    is_as_small_as_rounding,
     iterations_on_trial,
     norm_of,
     relative_residual,
+    written_out,
 )
 from structmat.operators import LinearOperator
 
@@ -48,6 +50,8 @@ def _solution(operator: Any, b: Any, given: Any, settings: IterationSettings) ->
     if settings.assume == "general" and settings.preconditioner == "nearest" and M is not None:
         first = iterations_on_trial(settings.max_iter, A)
         solve = partial(_in_two_passes, settings=settings, first=first) if first < settings.max_iter else solve
+    if settings.writes_out:
+        solve = partial(_or_written_out, solve, settings=settings)
 
     x = jax.lax.custom_linear_solve(  # whose derivatives are those of the solution, whatever led to it
         lambda v: A._matvec(v, xp),
@@ -55,8 +59,21 @@ def _solution(operator: Any, b: Any, given: Any, settings: IterationSettings) ->
         lambda _, v: solve(A, M, v),
         lambda _, v: solve(A._transpose(), None if M is None else M._transpose(), v),
     )
-    residual, done = by_residual(system.b, settings, xp)(x, system.b - A._matvec(x, xp))
+    rest = system.b - A._matvec(x, xp)
+    residual, done = by_residual(system.b, settings, xp)(x, rest)
+    if settings.writes_out:
+        done = jax.lax.cond(
+            jnp.all(done), lambda: done, lambda: done | is_as_small_as_rounding(A, x, rest, system.b, xp)
+        )
     return SolveResult(system.solution(x), residual, None), done
+
+
+def _or_written_out(solve: Callable[..., Any], A: Any, M: Any, b: Any, *, settings: IterationSettings) -> Any:
+    """Return solutions for right-hand sides, by elimination of the dense matrix where iteration finds none."""
+    x = solve(A, M, b)
+    _, done = by_residual(b, settings, jnp)(x, b - A._matvec(x, jnp))
+    eliminated = partial(written_out, A, b=b, xp=jnp)
+    return jax.lax.cond(jnp.all(done), lambda x: x, lambda x: jnp.where(done[..., None], x, eliminated(x=x)), x)
 
 
 def _once(A: Any, M: Any, b: Any, settings: IterationSettings) -> Any:

@@ -529,7 +529,9 @@ def bilinear(op: LinearOperator, w: Array, z: Array, xp: Namespace) -> Array:
 def solved(op: LinearOperator, z: Array, xp: Namespace) -> Array:
     """Return ``A^-1 z`` for a positive definite A."""
     rtol = _SOLUTIONS[precision_of(z.dtype, xp).itemsize]
-    settings = IterationSettings("slogdet", "positive definite", "nearest", rtol, 10_000)
+    is_small = op.shape[0] <= _WRITTEN_OUT
+    limit = max(100, op.shape[0] // 2) if is_small else 10_000
+    settings = IterationSettings("slogdet", "positive definite", "nearest", rtol, limit, writes_out=is_small)
     return solution(op, z, settings, xp).x
 
 

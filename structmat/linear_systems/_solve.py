@@ -43,11 +43,13 @@ from structmat.linear_systems._systems import (
     System,
     by_gradient,
     by_residual,
+    is_as_small_as_rounding,
     iterate,
     iterations_on_trial,
     norm_of,
     relative_residual,
     size_of,
+    written_out,
 )
 from structmat.operators import Identity, LinearOperator
 
@@ -56,6 +58,12 @@ _PASSES = 6
 
 _LONGEST = 10_000
 """The default number of iterations is ten times the number of unknowns, but at most this."""
+
+_WRITTEN_OUT = 2000
+"""Up to so many unknowns a matrix is written out where half as many iterations do not solve the system.
+
+Elimination takes 0.2 s for 2,000 unknowns on one core, where 1,000 products with a Toeplitz matrix take 0.07 s.
+"""
 
 
 def solution(operator: LinearOperator, b: Array, settings: IterationSettings, xp: Namespace) -> SolveResult:
@@ -194,9 +202,18 @@ def _iterated(operator: LinearOperator, b: Array, settings: IterationSettings, x
                 break
             if not helped:
                 M, on_trial = None, False
-        residual = xp.where(lost, xp.full_like(size, float("nan")), relative_residual(rest, system.b, xp))
         done = measure(x, rest)[1] & ~lost
+        if settings.writes_out and not bool(xp.all(done | lost)) and _gives_finite_vectors(M, system.b, xp):
+            x = xp.where((done | lost)[..., None], x, written_out(system.operator, x, system.b, xp))
+            rest = system.b - A._matvec(x, xp)
+            done = (measure(x, rest)[1] | is_as_small_as_rounding(A, x, rest, system.b, xp)) & ~lost
+        residual = xp.where(lost, xp.full_like(size, float("nan")), relative_residual(rest, system.b, xp))
         return _checked(SolveResult(system.solution(x), residual, count.before), done, system.b, settings, xp)
+
+
+def _gives_finite_vectors(preconditioner: LinearOperator | None, b: Array, xp: Namespace) -> bool:
+    """Tell whether a preconditioner is of some use; else that is an error, which elimination would hide."""
+    return preconditioner is None or bool(xp.all(xp.isfinite(preconditioner._matvec(b, xp))))
 
 
 def _checked(result: SolveResult, done: Array, b: Array, settings: IterationSettings, xp: Namespace) -> SolveResult:
@@ -261,7 +278,8 @@ def solve(
     rtol : float, optional
         Iteration ends where ``norm(b - A x) <= rtol * norm(b)``. Default: 1e-10, in single precision 1e-5.
     max_iter : int, optional
-        The most iterations. Default: ten times n, between 100 and 10,000.
+        The most iterations. Default: ten times n, at most 10,000. Up to 2,000 unknowns instead half of n, at least 100;
+        what is not solved by then is solved by elimination of the dense matrix.
 
     Returns
     -------
@@ -283,7 +301,7 @@ def solve(
     Warns
     -----
     scipy.linalg.LinAlgWarning
-        If the closed form leaves more than `rtol` of a NumPy array, or gives NaN.
+        If a closed form or elimination leaves more than `rtol` of a NumPy array, or gives NaN.
 
     See Also
     --------
@@ -456,7 +474,7 @@ def _answer(A: LinearOperator, b: ArrayLike, asked: IterationSettings, damp: flo
         return finished(_warned(found, settings, xp))
     system, sides = _damped(op, right, damp, xp) if damp else (op, right)
     try:
-        return finished(solution(system, sides, settings, xp))
+        return finished(_warned(solution(system, sides, settings, xp), settings, xp))
     except ConvergenceError as error:
         error.result = finished(error.result)
         raise
@@ -474,7 +492,7 @@ def _settled(
     op: LinearOperator, vectors: Array, dtype: DType, asked: IterationSettings, xp: Namespace
 ) -> tuple[Array, IterationSettings]:
     """Return right-hand sides with the dtype and all batch axes of the solutions, and how to iterate."""
-    owner, _, M, rtol, max_iter = asked
+    owner, M, rtol, max_iter = asked.owner, asked.preconditioner, asked.rtol, asked.max_iter
     precision, batches = precision_of(dtype, xp), [op.batch_shape, tuple(vectors.shape[:-1])]
     numbers = [vectors.dtype] if op.dtype is None else [vectors.dtype, op.dtype]
     if isinstance(M, LinearOperator):
@@ -489,10 +507,13 @@ def _settled(
         rtol = 1e-10 if float(xp.finfo(precision).eps) < 1e-10 else 1e-5
     elif not non_negative(rtol, owner, "rtol"):
         raise ArgumentValueError(owner, "rtol", "must be above zero, got 0")
-    if max_iter is None:
+    writes_out = max_iter is None and asked.assume != LEAST_SQUARES and op.shape[0] <= _WRITTEN_OUT
+    if writes_out:
+        max_iter = max(100, op.shape[0] // 2)
+    elif max_iter is None:
         max_iter = min(max(100, 10 * min(op.shape)), _LONGEST)
-    checked = {"preconditioner": M, "rtol": float(rtol), "max_iter": integer(max_iter, owner, "max_iter")}
-    return right, asked._replace(**checked)
+    limit = integer(max_iter, owner, "max_iter")
+    return right, asked._replace(preconditioner=M, rtol=float(rtol), max_iter=limit, writes_out=writes_out)
 
 
 def _warned(result: SolveResult, settings: IterationSettings, xp: Namespace) -> SolveResult:
@@ -505,8 +526,8 @@ def _warned(result: SolveResult, settings: IterationSettings, xp: Namespace) -> 
     if np.any(np.isnan(residuals)):
         texts.append("the solution is NaN: A or b hold NaN or infinity, or it overflows")
     if settings.owner == "solve" and largest > settings.rtol:
-        left = f"a relative residual of {largest:.1g}, above rtol = {settings.rtol:g}"
-        texts.append(f"the closed form leaves {left}: A is ill-conditioned")
+        left = f"a relative residual of {largest:.1g} is left, above rtol = {settings.rtol:g}"
+        texts.append(f"{left}: A is ill-conditioned")
     for text in texts:
         warn_caller(f"{settings.owner}: {text}", scipy.linalg.LinAlgWarning)
     return result

@@ -25,6 +25,7 @@ from structmat._array_tools import (
     library_of,
     precision_of,
     scale_array,
+    solutions,
 )
 from structmat.operators import (
     BandedCirculant,
@@ -117,6 +118,8 @@ class IterationSettings(NamedTuple):
     rtol: Any
     """A number; as a user gives it to `solve`, None for the default, as for `max_iter`."""
     max_iter: Any
+    writes_out: bool = False
+    """Whether the matrix is written out where iteration does not reach `rtol`."""
 
 
 LEAST_SQUARES = "least squares"
@@ -139,6 +142,28 @@ def by_residual(b: Array, settings: IterationSettings, xp: Namespace) -> Measure
         return residual, residual <= settings.rtol
 
     return measure
+
+
+def is_as_small_as_rounding(A: LinearOperator, x: Array, rest: Array, b: Array, xp: Namespace) -> Array:
+    """Tell which residuals no solution in this precision has much smaller, though they are small beside `b` as well."""
+    eps = float(xp.finfo(rest.dtype).eps)
+    rounding = _ROUNDING * eps * norm_of(A, b, xp) * euclidean_norm(x, xp)
+    left, allowed = euclidean_norm(rest, xp), math.sqrt(eps) * euclidean_norm(b, xp)
+    return (left <= rounding) & (left <= allowed)
+
+
+def written_out(A: LinearOperator, x: Array, b: Array, xp: Namespace) -> Array:
+    """Return the solutions of the dense matrix where their residuals are smaller than those of `x`."""
+    try:
+        if A.batch_shape:
+            found = solutions(A.to_dense(), b[..., None], xp)[..., 0]
+        else:  # all right-hand sides by one elimination
+            columns = xp.matrix_transpose(xp.reshape(b, (-1, b.shape[-1])))
+            found = xp.reshape(xp.matrix_transpose(solutions(A.to_dense(), columns, xp)), x.shape)
+    except np.linalg.LinAlgError:  # a singular matrix
+        return x
+    left, before = (euclidean_norm(b - A._matvec(each, xp), xp) for each in (found, x))
+    return xp.where((left < before)[..., None], found, x)  # not where it is NaN
 
 
 def by_gradient(operator: LinearOperator, b: Array, norm: Array, settings: IterationSettings, xp: Namespace) -> Measure:
@@ -388,7 +413,8 @@ def iterate(
 
 def by_scipy(operator: LinearOperator, b: Any, settings: IterationSettings, count: Counter) -> Any:
     """Return solutions of square systems."""
-    _, assume, preconditioner, rtol, limit = settings
+    assume, preconditioner = settings.assume, settings.preconditioner
+    rtol, limit = settings.rtol, settings.max_iter
     solvers = scipy.sparse.linalg
 
     def one(A: Any, M: Any, v: Any) -> Any:
@@ -488,7 +514,7 @@ def least_squares(
     ----------
     .. [1] Björck, Å., Numerical Methods for Least Squares Problems, section 7.4, 1996.
     """
-    _, _, preconditioner, rtol, limit = settings
+    preconditioner, rtol, limit = settings.preconditioner, settings.rtol, settings.max_iter
     M = Identity(operator.shape[1]) if preconditioner is None else preconditioner
     y, r = xp.zeros((*b.shape[:-1], operator.shape[1]), dtype=b.dtype, device=device_of(b)), b
     s = M._rmatvec(operator._rmatvec(r, xp), xp)
