@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -26,8 +27,10 @@ from structmat._array_tools import (
     concat_last,
     conjugate,
     device_of,
+    dtype_name,
     in_precision,
     is_array,
+    is_torch,
     namespace_of,
     numpy_namespace,
     precision_of,
@@ -55,7 +58,7 @@ from structmat.operators._prepared import (
     require_operators,
     values_of,
 )
-from structmat.operators._products import LATER, Context, add, compose, is_choice, scale
+from structmat.operators._products import LATER, Context, add, compose, is_choice, nothing_chosen, range_of, scale
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -577,8 +580,10 @@ class Indices:
         """Return the indices that an array or a mask means; None for None, which stands for all."""
         if value is None or isinstance(value, cls):
             return value
-        array = to_numpy(value) if is_array(value) else np.asarray(value)
-        if array.ndim != 1 or array.dtype.kind not in "biu" or not array.size:
+        array = _index_values(value, owner, argument)
+        if array.ndim == 1 and not array.size:
+            raise nothing_chosen(owner, argument)
+        if array.ndim != 1 or array.dtype.kind not in "biu":
             got = f"{array.dtype} of shape {array.shape}"
             raise ArgumentTypeError(owner, argument, f"must be a mask or integers along one axis, got {got}")
         if array.dtype.kind == "b":
@@ -586,11 +591,12 @@ class Indices:
                 raise ArgumentValueError(owner, argument, f"must be a mask of length {size}, got {len(array)}")
             array = np.flatnonzero(array)
             if not array.size:
-                raise ArgumentValueError(owner, argument, "must keep one index at least, got a mask without any")
+                raise nothing_chosen(owner, argument)
         if array.min() < -size or array.max() >= size:
             wrong = array[(array < -size) | (array >= size)][0]
             raise IndexError(f"{owner}: {argument} has {wrong}, which is none of the {size} indices")
-        array = np.where(array < 0, array + size, array).astype(np.int64)
+        array = array.astype(np.int64)  # in which no sum of an index and the size overflows
+        array = np.where(array < 0, array + size, array)
         if np.bincount(array, minlength=size).max() > 1:
             text = "must name each index at most once: average what was measured again"
             raise ArgumentValueError(owner, argument, text)
@@ -629,6 +635,33 @@ class Indices:
     def _within(self, inner: Indices | None) -> Indices:
         """Return what these mean among others that were chosen before."""
         return self if inner is None else Indices(inner.array[self.array], inner.size)
+
+
+def _index_values(value: Any, owner: str, argument: str) -> Any:
+    """Return a mask or indices as an array of NumPy, of whatever dtype and shape they are."""
+    if not is_array(value):
+        try:
+            return np.asarray(value)
+        except (TypeError, ValueError) as error:
+            text = f"must be a mask or integers along one axis: {error}"
+            raise ArgumentTypeError(owner, argument, text) from error
+    jax: Any = sys.modules.get("jax")
+    known = not (is_torch(value) and value.is_meta) and not (jax is not None and isinstance(value, jax.core.Tracer))
+    if known and not is_torch(value):
+        return to_numpy(value)
+    if known:
+        with suppress(RuntimeError):  # of a tensor that vmap maps
+            return _tensor_values(value)
+    text = "must be known when the operator is made, got values of a trace, of vmap or on the device meta"
+    raise ArgumentTypeError(owner, argument, text)
+
+
+def _tensor_values(tensor: Any) -> Any:
+    """Return the values of a tensor of torch, those of torch.func too, whose tensors have no memory to share."""
+    if not sys.modules["torch"]._C._are_functorch_transforms_active():
+        return to_numpy(tensor.detach())
+    name = dtype_name(tensor.dtype)
+    return np.asarray(tensor.detach().tolist(), name if name == "bool" or "int" in name else None)
 
 
 def _take(y: Array, indices: Indices | None, xp: Namespace) -> Array:
@@ -673,7 +706,7 @@ class Submatrix(Wrapper):
     Raises
     ------
     TypeError
-        If `operator` is not an operator, or an index array has another dtype or several axes.
+        If `operator` is not an operator, or an index array has another dtype or several axes, or no known values.
     ValueError
         If a mask has another length, or nothing is chosen, or an index twice.
     IndexError
@@ -770,16 +803,16 @@ def submatrix(operator: Any, *index: Any) -> Any:
     if all(is_choice(part) and not isinstance(part, slice) for part in index):
         text = "takes one array of indices at a time: op[rows][:, cols], as NumPy would pair them"
         raise ArgumentTypeError(owner, None, text)
-    names, found = ("rows", "cols"), []
-    for part, size, name in zip(index, operator.shape, names, strict=True):
-        chosen = np.arange(size)[part] if isinstance(part, slice) and part != slice(None) else part
-        indices = Indices._of(chosen, size, owner, name) if is_choice(chosen) else None
-        found.append(indices)
-        if indices is None and not isinstance(part, slice):  # an integer: one row or column
-            line, other = (operator[part], 1) if name == "rows" else (operator[:, part], 0)
-            return _take(
-                line, Indices._of(index[other], operator.shape[other], owner, names[other]), namespace_of(owner, line)
-            )
+    found: list[Indices | None] = []
+    for part, size, name in zip(index, operator.shape, ("rows", "cols"), strict=True):
+        chosen: Any = part if is_choice(part) else None
+        if isinstance(part, slice) and part != slice(None):
+            chosen = np.asarray(range_of(part, size, owner, name))
+        found.append(Indices._of(chosen, size, owner, name))
+    for k, part in enumerate(index):
+        if not (is_choice(part) or isinstance(part, slice)):  # an integer: one row or column
+            line = operator[:, part] if k else operator[part]
+            return _take(line, found[1 - k], namespace_of(owner, line))
     if type(operator) is not Submatrix:
         return Submatrix(operator, *found)
     before = (operator.rows, operator.cols)

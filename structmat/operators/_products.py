@@ -378,11 +378,11 @@ class Operator(Parametrised, ABC, Generic[Op]):
         Raises
         ------
         IndexError
-            If an integer is out of range, or a slice is empty.
+            If an integer is out of range.
         TypeError
-            If an index is of another kind, or both are arrays.
+            If an index is of another kind or its values are not known, or both are arrays.
         ValueError
-            If an array names an index twice, or a mask is of another length.
+            If nothing is chosen, an array names an index twice, or a mask is of another length.
 
         Notes
         -----
@@ -405,7 +405,8 @@ class Operator(Parametrised, ABC, Generic[Op]):
             raise ArgumentTypeError(owner, None, f"takes rows and columns, got {len(pair)} indices{_ANY_INDEX}")
         if any(map(is_choice, pair)):
             return LATER["submatrix"](self, *pair)
-        rows, cols = (_range(part, size, owner) for part, size in zip(pair, self.shape, strict=True))
+        rows = range_of(pair[0], self.shape[0], owner, "rows")
+        cols = range_of(pair[1], self.shape[1], owner, "cols")
         both_slices = all(isinstance(part, slice) for part in pair)
         if both_slices and (len(rows), len(cols)) == self.shape:
             return self
@@ -794,18 +795,28 @@ class Operator(Parametrised, ABC, Generic[Op]):
         return result._in_precision(dtype, xp) if is_half_precision(dtype) else result
 
 
-def _range(index: Any, size: int, owner: str) -> range:
+def range_of(index: Any, size: int, owner: str, argument: str) -> range:
     """Return the rows or columns, of so many, that an integer or a slice means."""
     found: range | None = None
-    if not isinstance(index, (bool, np.bool_)):
-        with suppress(TypeError):  # no integers
+    is_bool = isinstance(index, bool) or dtype_name(getattr(index, "dtype", None)) == "bool"
+    with suppress(TypeError):  # no integers
+        if isinstance(index, slice) and index.step is not None and operator.index(index.step) == 0:
+            raise ArgumentValueError(owner, argument, f"must have a step other than zero, got {index}")
+        if not is_bool:
             found = range(size)[index if isinstance(index, slice) else slice(index, operator.index(index) + 1 or None)]
     if found is None:
         got = index if isinstance(index, slice) else type(index).__name__
         raise ArgumentTypeError(owner, None, f"takes integers, slices and arrays of them, got {got}{_ANY_INDEX}")
+    if not found and isinstance(index, slice):
+        raise nothing_chosen(owner, argument)
     if not found:
         raise IndexError(f"{owner}: {index!r} is none of the {size} rows or columns")
     return found
+
+
+def nothing_chosen(owner: str, argument: str) -> ArgumentValueError:
+    """Return the error for a slice, a mask or an array that chooses no row or column."""
+    return ArgumentValueError(owner, argument, "must choose one index at least, got none")
 
 
 def is_choice(index: Any) -> bool:
