@@ -5,8 +5,8 @@ the norm of the matrix, at a constant rate; L-BFGS then polishes the result. L-B
 the same chain. Circulants are scaled such that all parameters of the start are about one in modulus, which suits one
 rate for all. The table holds the lowest error so far, which for structmat is the lowest that its search has seen. Below
 it stands the time structmat took to reach the lowest error that Adam ended with, and the shortest of the time limits
-1/16, 1/8, 1/4, ... seconds with which it ends there. With --process-time all seconds, those of time limits too, are
-those of the process: for a machine with other work.
+1/16, 1/8, 1/4, ... seconds with which it ends there. With --process-time all seconds are those of the process, as those
+of time limits always are: for a machine with other work.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ def main() -> None:
     options = made.parse_args()
     options.steps = 20 if options.quick else 2000
     if options.process_time:
-        time.monotonic = time.perf_counter = time.process_time
+        time.perf_counter = time.process_time
     if options.quick:
         options.size, options.factors, options.seconds = 8, 3, 0.5
     W = normal(np.random.default_rng(options.seed), options.size, options.size, real=not options.complex)

@@ -89,7 +89,7 @@ class FitOptions:
     input_second_moment
         File with the second moment of the vectors that the matrix is applied to; errors are weighted ones then.
     time_limit
-        Seconds for the search. Ctrl-C ends it early, with the best result so far.
+        Seconds of processor time for the search. Ctrl-C ends it early, with the best result so far.
     seed
         Seed of random numbers.
     json
@@ -124,7 +124,7 @@ class RunOptions:
     input_second_moment
         File with the second moments of the inputs; errors are weighted ones then.
     time_limit
-        Seconds for each fit; results then depend on the machine.
+        Seconds of processor time for each fit; results then depend on the speed of the machine.
     workers
         Processes on this machine.
     scheduler

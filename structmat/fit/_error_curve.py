@@ -61,7 +61,8 @@ class CurveProgress(NamedTuple):
     elapsed: float
     """Seconds since the curve began."""
     remaining: float | None
-    """Estimated seconds to its end; None before the first fit is done, unless there is a time limit."""
+    """Estimated seconds to its end, no more than are left of a time limit; None before the first fit is done, unless
+    there is a limit."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -77,7 +78,7 @@ class ErrorCurve:
     error : ndarray
         Relative error of the product; never rises.
     seconds : ndarray
-        Duration of the fit.
+        Duration of the fit by the clock.
     baselines : mapping of str to tuple
         For each family ``(n_parameters, error)``: for every point of the curve the number of parameters and the error
         of the best member of the family with at most as many parameters as the product.
@@ -231,8 +232,9 @@ def error_curve(
     rng : numpy.random.Generator or int, optional
         Source of random numbers; the same seed gives the same curve, unless a time limit cuts it.
     time_limit : float, optional
-        Seconds for the whole curve, divided among its points; the searches continue until then. Points for which no
-        time is left have the best product of fewer factors.
+        Seconds of processor time for all fits of the curve together, counted as by `fit_cdd` and divided among its
+        points; the searches continue until then. Points for which no time is left have the best product of fewer
+        factors.
     baselines : bool, default True
         Whether to compute the baselines: truncated SVD (the best case of LoRA), CDD products of five factors in blocks
         that hold a truncated SVD, block circulant (of C3A), sparse Fourier (of FourierFT) and Monarch matrices.
@@ -282,7 +284,7 @@ def error_curve(
     matrix = as_matrix(W, _OWNER, "W")
     numbers = _numbers(n_factors, matrix.shape, block_size)
     begun = time.perf_counter()
-    end = begun + (math.inf if time_limit is None else non_negative(time_limit, _OWNER, "time_limit"))
+    end = time.process_time() + (math.inf if time_limit is None else non_negative(time_limit, _OWNER, "time_limit"))
     if fit_options.get("entry_weights") is not None:
         text = "must be None: only products of three factors have them; use fit_cdd"
         raise ArgumentValueError(_OWNER, "entry_weights", text)
@@ -299,13 +301,14 @@ def error_curve(
         with notebook_line(callback, show_curve) as heard:
             for index, number in enumerate(numbers):
                 began = time.perf_counter()
-                if index > 0 and numbers[index - 1] >= 3 and began >= end:
+                left = end - time.process_time()
+                if index > 0 and numbers[index - 1] >= 3 and left <= 0.0:
                     stopped = "time limit"
                     break
                 if time_limit is not None:
                     # what is left goes to this fit and the later ones by cost
                     costs = [float(count) ** _COST_POWER for count in numbers[index:]]
-                    options["time_limit"] = max(end - began, 0.0) * costs[0] / sum(costs)
+                    options["time_limit"] = max(left, 0.0) * costs[0] / sum(costs)
                 options["callback"] = _reporter(heard, numbers, seconds, begun, end)
                 before = results[-1] if results else None
                 with as_own(_OWNER, of="fit_cdd"):
@@ -356,7 +359,7 @@ def _reporter(
 
     def report(state: FitProgress) -> None:
         now = time.perf_counter()
-        left = min(max(whole - (now - began), 0.0), max(end - now, 0.0))
+        left = min(max(whole - (now - began), 0.0), max(end - time.process_time(), 0.0))
         known = None if math.isinf(left) else left
         callback(CurveProgress(numbers[index], index + 1, len(numbers), state, now - begun, known))
 

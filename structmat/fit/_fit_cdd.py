@@ -111,15 +111,20 @@ def fit_cdd(
     restarts : int, optional
         Number of random starting points; by default up to 16 for three factors, up to four for more, by size.
     rng : numpy.random.Generator or int, optional
-        Source of all random numbers. The same seed gives the same fit on the same machine, unless time is limited.
+        Source of all random numbers. The same seed gives the same fit on the same machine; under a limit of time the
+        same steps, which may end a few earlier or later.
     max_iter : int, default 5000
         Largest number of iterations from one starting point.
     tol : float, default 1e-7
         A run has converged when an iteration lowers the error by no more than `tol` times itself.
     time_limit : float, optional
-        Seconds after which the best fit so far is returned. With more than three factors the search goes on until then,
-        in ever longer runs, and a longer limit runs the same steps further. By default a fixed amount of work: seconds
-        to minutes, by side and `n_factors`.
+        Seconds of processor time after which the best fit so far is returned. What counts is the time of this process,
+        as ``time.process_time`` has it: that of all of its threads together, those of BLAS and of other work in the
+        process too, but not of other processes, nor time spent waiting. So other work on the machine delays a fit, but
+        hardly changes it. The products in closed form come first and are completed whatever the limit: the result is
+        never worse than these. With more than three factors the search goes on until the limit, in ever longer runs,
+        and a longer limit runs the same steps further. By default a fixed amount of work: seconds to minutes, by side
+        and `n_factors`.
     callback : callable, optional
         Called with a `FitProgress` after every iteration. It may raise `StopIteration` to end the fit: the best so far
         is returned. Without one, a notebook with `rich` and `ipywidgets` shows the state after two seconds.
@@ -175,7 +180,7 @@ def fit_cdd(
     >>> result.n_parameters
     9
     """
-    begun = time.monotonic()
+    begun, spent = time.monotonic(), time.process_time()
     matrix = as_matrix(W, _OWNER, "W")
     rows, cols = matrix.shape
     layout = CDDLayout((rows, cols), n_factors, block_size, owner=_OWNER)
@@ -186,7 +191,7 @@ def fit_cdd(
         max_iter=integer(max_iter, _OWNER, "max_iter"),
         tol=non_negative(tol, _OWNER, "tol"),
         endless=time_limit is not None,
-        deadline=None if time_limit is None else begun + non_negative(time_limit, _OWNER, "time_limit"),
+        deadline=None if time_limit is None else spent + non_negative(time_limit, _OWNER, "time_limit"),
         callback=optional_function(callback, _OWNER, "callback"),
     )
     one_of(on_interrupt, _OWNER, "on_interrupt", ("raise", "return"))

@@ -50,7 +50,7 @@ class FitProgress(NamedTuple):
     best: float
     """Least error of all reports so far; a fit with weights counts anew after its start, the fit without."""
     remaining: float | None
-    """Seconds left of the time limit; None without one."""
+    """Seconds left of the time limit, of the processor's time that it counts; None without one."""
 
 
 class Stopped(Exception):  # noqa: N818  # no error: the best so far is returned
@@ -68,7 +68,10 @@ class Control:
     endless: bool = False
     """Whether a search goes on until it is stopped, and not for a fixed amount of work."""
     deadline: float | None = None
-    """Value of ``time.monotonic()`` after which no iteration begins."""
+    """Value of ``time.process_time()`` after which no iteration begins.
+
+    It does not go on while other processes have the processor, so that a fit makes the same steps on a busy machine.
+    """
     callback: Callable[[FitProgress], object] | None = None
     best: float = math.inf
     """The least error reported."""
@@ -79,7 +82,7 @@ class Control:
         """Raise `Stopped` if the time is over, or the fit was ended in another part of it."""
         if self.reason != "completed":
             raise Stopped
-        if self.deadline is not None and time.monotonic() >= self.deadline:
+        if self.deadline is not None and time.process_time() >= self.deadline:
             self.stop("time limit")
 
     def stop(self, reason: str) -> None:
@@ -93,7 +96,7 @@ class Control:
             raise Stopped
         self.best = min(self.best, error)
         if self.callback is not None:
-            left = None if self.deadline is None else max(self.deadline - time.monotonic(), 0.0)
+            left = None if self.deadline is None else max(self.deadline - time.process_time(), 0.0)
             try:
                 self.callback(FitProgress(start, iteration, most, error, phase, n_factors, self.best, left))
             except StopIteration:
@@ -132,7 +135,7 @@ class FitResult:
     message : str
         The same in more words; of `factorize_cdd` also how the product was found.
     seconds : float
-        Duration of the fit.
+        Duration of the fit by the clock.
 
     See Also
     --------

@@ -202,20 +202,32 @@ class Search:
         tiny = float(np.finfo(real).tiny) ** 0.5
         x = parameters.view(real)
         mean, square = np.zeros_like(x), np.zeros_like(x)
-        errors = np.zeros((steps, len(x)))
-        # A chain may be lost to an overflow; its error tells, and the others go on.
-        with np.errstate(over="ignore", invalid="ignore"):
-            for step in range(steps):
-                values, complex_gradient = coarse.value_and_gradient(parameters)
-                errors[step] = np.sqrt(values)
-                self._report("random", "exploration", step + 1, steps, float(np.nanmin(errors[step], initial=np.inf)))
-                gradient = complex_gradient.view(real)
-                mean += (1 - _MEAN_DECAY) * (gradient - mean)
-                square += (1 - _SQUARE_DECAY) * (gradient * gradient - square)
-                bias = math.sqrt(1 - _SQUARE_DECAY ** (step + 1)) / (1 - _MEAN_DECAY ** (step + 1))
-                x -= (rate * 0.5 * (1 + math.cos(math.pi * step / steps)) * bias) * mean / (np.sqrt(square) + tiny)
-        found = [self._candidate("random", chain) for chain in parameters]
-        return [replace(one, history=errors[:, k].tolist()) for k, one in enumerate(found)]
+        errors: list[NDArray[np.float64]] = []
+
+        def candidates() -> list[Candidate]:
+            found = [self._candidate("random", chain) for chain in parameters]
+            histories = np.reshape(errors, (len(errors), len(x)))
+            return [replace(one, history=histories[:, k].tolist()) for k, one in enumerate(found)]
+
+        try:
+            # A chain may be lost to an overflow; its error tells, and the others go on.
+            with np.errstate(over="ignore", invalid="ignore"):
+                for step in range(steps):
+                    values, complex_gradient = coarse.value_and_gradient(parameters)
+                    errors.append(np.sqrt(values))
+                    least = float(np.nanmin(errors[-1], initial=np.inf))
+                    self._report("random", "exploration", step + 1, steps, least)
+                    gradient = complex_gradient.view(real)
+                    mean += (1 - _MEAN_DECAY) * (gradient - mean)
+                    square += (1 - _SQUARE_DECAY) * (gradient * gradient - square)
+                    bias = math.sqrt(1 - _SQUARE_DECAY ** (step + 1)) / (1 - _MEAN_DECAY ** (step + 1))
+                    decay = 0.5 * (1 + math.cos(math.pi * step / steps))
+                    x -= (rate * decay * bias) * mean / (np.sqrt(square) + tiny)
+        except BaseException:
+            # The last steps are small ones: a chain that is cut short in them is lower than all before.
+            self._offer(*candidates())
+            raise
+        return candidates()
 
     def _polished(self, start: Candidate, most: int) -> Candidate:
         """Return what L-BFGS makes of a product in up to `most` iterations, and offer it, also if it is cut short."""

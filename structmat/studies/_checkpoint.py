@@ -73,7 +73,8 @@ def fit_checkpoint(  # noqa: C901  # checks first
     rng : int, default 0
         Seed of all random numbers.
     time_limit : float, optional
-        Seconds for each fit. Results then depend on the machine.
+        Seconds of processor time for each fit, those of the worker's process, as `structmat.fit_cdd` counts them.
+        Results then depend on the speed of the machine.
     workers : int, optional
         Processes on this machine; by default as `joblib.parallel_config` around the call says,
         such as ``parallel_config(backend="dask")`` for a cluster of Dask; without one this process does everything.

@@ -122,7 +122,8 @@ def sweep(
     input_second_moment : array_like, optional
         Of the inputs of all layers, as for `structmat.fit_cdd`; errors are weighted ones then.
     time_limit : float, optional
-        Seconds for one fit. Its result then depends on the machine.
+        Seconds of processor time for one fit, those of the worker's process, as `structmat.fit_cdd` counts them.
+        Its result then depends on the speed of the machine.
     workers : int, optional
         Processes on this machine; by default as `joblib.parallel_config` around the call says,
         such as ``parallel_config(backend="dask")`` for a cluster of Dask; without one this process does everything.

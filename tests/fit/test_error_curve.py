@@ -211,6 +211,8 @@ class FakeTime:
     def perf_counter(self):
         return self.now
 
+    process_time = perf_counter
+
 
 @pytest.fixture
 def timed(fake, monkeypatch):

@@ -1,4 +1,4 @@
-"""A longer limit of time runs the same steps further: it is never worse."""
+"""Limits count the processor's time: a longer one runs the same steps further, and none loses the closed forms."""
 
 import itertools
 import time
@@ -10,16 +10,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from structmat.fit import fit_cdd
-from tests.fit.matrices import matrix, svd_error
+from tests.fit.matrices import closed_form_errors, matrix, svd_error
 
 LIMITS = (0, 60, 400, 3000)
 
 
 @pytest.fixture(scope="module", autouse=True)
-def a_clock_that_counts_its_readings():
-    """Fits of one limit make the same steps whatever else goes on."""
+def a_processor_that_counts_the_readings_of_its_time():
+    """Fits of one limit make the same steps whatever else goes on; on the clock hours go by meanwhile."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(time, "monotonic", itertools.count().__next__)
+        patch.setattr(time, "process_time", itertools.count().__next__)
+        for clock in ("monotonic", "perf_counter"):
+            patch.setattr(time, clock, itertools.count(step=10_000.0).__next__)
         yield
 
 
@@ -50,12 +52,49 @@ def error(W, n_factors, limit):
     return fit_cdd(W, n_factors, time_limit=limit, rng=3).error
 
 
-@settings(max_examples=3, deadline=None)
-@given(n=st.integers(5, 12), n_factors=st.sampled_from([7, 9]), real=st.booleans(), seed=st.integers(0, 2**16))
-def test_no_limit_makes_many_factors_worse_than_the_svd_of_rank_two(n, n_factors, real, seed):
-    W = matrix(n, real=real, seed=seed)
-    for limit in (0, 20, 500):
-        assert error(W, n_factors, limit) <= svd_error(W, 2) + 1e-6
+@st.composite
+def problems(draw):
+    """A matrix, a number of factors, and how they are fitted."""
+    rows, cols = draw(st.tuples(st.integers(5, 12), st.integers(5, 12)))
+    W = matrix((rows, cols), real=draw(st.booleans()), seed=draw(st.integers(0, 2**16)))
+    n_factors = draw(st.sampled_from([3, 5, 7, 9]))
+    match draw(st.sampled_from(["square", "rectangle", "blocks", "vector", "full"])):
+        case "square":
+            side = min(rows, cols)
+            return W[:side, :side], draw(st.integers(2, 9)), {}
+        case "rectangle":
+            return W, n_factors, {}
+        case "blocks":
+            return W, n_factors, {"block_size": draw(st.integers(2, min(rows, cols)))}
+        case "vector":
+            return W, n_factors, {"input_second_moment": np.linspace(0.1, 2.0, cols)}
+        case "full":
+            X = matrix((cols, 2 * cols), seed=1)
+            return W, n_factors, {"input_second_moment": X @ X.T}
+
+
+@settings(max_examples=15, deadline=None)
+@given(problem=problems(), limit=st.sampled_from([1, 2, 7, 30, 100, 300]))
+def test_no_limit_is_too_short_for_the_closed_forms(problem, limit):
+    """They are what a fit without any time returns: of a single block from five factors on, a product of rank two."""
+    W, n_factors, how = problem
+    closed_forms, fit = (fit_cdd(W, n_factors, time_limit=time, rng=3, **how) for time in (0, limit))
+    assert fit.error <= closed_forms.error
+    if not how:
+        for name, bound in closed_form_errors(W, min(W.shape)).items():
+            assert closed_forms.error <= bound + 1e-12 or n_factors < 3, name
+        if n_factors >= 5 and W.shape[0] == W.shape[1]:
+            assert closed_forms.error <= svd_error(W, 2) + 1e-6
+
+
+def test_an_exploration_that_is_cut_short_is_not_lost():
+    W, n_factors, seen = matrix(24, seed=1), 9, []
+    fit_cdd(W, n_factors, time_limit=2500, rng=3, callback=seen.append)
+    late = next(s for s in seen if s.phase == "exploration" and s.iteration == 280)
+    cut = fit_cdd(W, n_factors, time_limit=2500 - late.remaining, rng=3, callback=seen.append)
+    assert seen[-1].iteration in range(279, 282)
+    assert (cut.start, cut.stopped) == ("random", "time limit")
+    assert cut.error < 0.9 * fit_cdd(W, n_factors, time_limit=0, rng=3).error
 
 
 @pytest.mark.parametrize(("n_factors", "planted"), [(4, False), (5, True), (7, False)])
