@@ -216,7 +216,7 @@ def fit_cdd(
     converged, message = found.converged, "all planned iterations made"
     if not values.any():
         converged, message = True, "the matrix is zero"
-    elif error <= rounding_error(values.dtype):
+    elif found.exact or error <= rounding_error(values.dtype):
         converged, message = True, "the product is the matrix to rounding"
     elif layout.n_factors == 1 and inputs is None:
         converged, message = True, "the nearest matrix of one factor, in closed form"
@@ -248,6 +248,8 @@ class _Found(NamedTuple):
     history: Sequence[float]
     converged: bool
     start: str
+    exact: bool = False
+    """Whether it is the matrix to rounding."""
 
 
 class _Fit:
@@ -357,7 +359,7 @@ class _Fit:
         self._to_its_end(run, lambda: True)
         best = search.best
         vectors = _scaled_evenly(products.vectors(best.parameters), np.log2(scale))
-        return _Found(vectors, best.history, best.converged, best.start)
+        return _Found(vectors, best.history, best.converged, best.start, best.exact)
 
     def _closed_forms(self, rng: np.random.Generator, inputs: NDArray[Any] | None) -> Sequence[KnownProduct]:
         """Return products of up to three factors that the answer must not be worse than."""

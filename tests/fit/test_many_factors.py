@@ -196,3 +196,23 @@ def test_the_best_error_of_weighted_fits_is_not_that_of_their_start_without_weig
     fit = fit_cdd(matrix(10), n_factors, rng=0, input_second_moment=moment, callback=seen.append, **QUICK)
     assert seen[-1].best == pytest.approx(fit.error, rel=1e-3)
     assert any(after.best > now.best for now, after in pairwise(seen))
+
+
+@pytest.mark.parametrize(
+    ("shape", "n_factors", "dtype", "options"),
+    [
+        ((8, 8), 11, np.complex128, {}),
+        ((8, 8), 11, np.complex64, {}),
+        ((6, 6), 9, np.complex128, {"input_second_moment": np.linspace(0.1, 1.0, 6)}),
+        ((6, 6), 9, np.complex128, {"input_second_moment": np.diag(np.linspace(0.1, 1.0, 6))}),
+        ((6, 4), 11, np.complex128, {}),
+        ((4, 6), 9, np.complex128, {}),
+        ((6, 6), 5, np.complex128, {"block_size": 2}),
+    ],
+)
+def test_a_fit_that_is_exact_ends_long_before_its_limit(shape, n_factors, dtype, options):
+    W = matrix(shape, real=False, seed=8).astype(dtype)
+    fit = fit_cdd(W, n_factors, rng=0, time_limit=60.0, **options)
+    assert (fit.stopped, fit.converged) == ("completed", True)
+    assert fit.message == "the product is the matrix to rounding"
+    assert fit.error <= 200 * np.finfo(dtype).eps
