@@ -25,7 +25,7 @@ from _common import normal, parser, table
 from scipy.optimize import minimize
 
 import structmat as sm
-from structmat.fit._products import Products
+from structmat.fit._objective import Objective
 
 RATES, ALONE, POLISH = (0.01, 0.03, 0.1, 0.3), 1000, 500
 
@@ -105,7 +105,7 @@ def race(W: np.ndarray, options: argparse.Namespace) -> dict[str, Race]:
     runs = {"structmat": timed(structmat)}
     torch.set_num_threads(1)
     problem = Torch(W, layout, options.steps)
-    (start,) = Products(layout, W).random(1, np.random.default_rng(options.seed + 1))
+    (start,) = Objective(layout, W).random(1, np.random.default_rng(options.seed + 1))
     start = start.reshape(options.factors, n)
     problem.lbfgs(start, 2, lambda _: None)
     for rate in RATES:

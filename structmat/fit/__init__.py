@@ -5,12 +5,14 @@ Map of the package; each line imports only from lines below it:
 - `_error_curve`: `error_curve`, fits with more and more factors
 - `_factorize_cdd`: `factorize_cdd`, a product that reproduces a matrix
 - `_exact_products`, `_linear_factors`: its constructions
-- `_fit_cdd`: `fit_cdd`
+- `_fit_cdd`: `fit_cdd`, which checks its arguments and chooses the search
 - `_search`: the search for a product of any number of factors
+- `_objective`: its objective, the error of products by their flat parameters, and the gradient
 - `_peeling_start`, `_low_rank_start`: products that are read off the matrix, to start from
-- `_products`: the products of one layout by their flat parameters: error and gradient
-- `_three_factors`: three factors in closed-form steps, on any grid of blocks
-- `_result`: what fits report, what ends them early, what they return
+- `_three_factors`: the search for three factors, by steps in closed form, on any grid of blocks
+- `_control`: what ends a search early and what it reports on the way
+- `_problem`: what a fit is asked for, and what a search has found
+- `_result`: what fits return
 - `_baselines`: the best members of other families, for comparison
 - `_matrices`: what all of these ask of a matrix
 """
@@ -18,10 +20,11 @@ Map of the package; each line imports only from lines below it:
 from __future__ import annotations
 
 from structmat.fit._baselines import BASELINES, baseline_errors
+from structmat.fit._control import FitProgress
 from structmat.fit._error_curve import CurveProgress, ErrorCurve, error_curve
 from structmat.fit._factorize_cdd import factorize_cdd
 from structmat.fit._fit_cdd import fit_cdd
-from structmat.fit._result import FitProgress, FitResult
+from structmat.fit._result import FitResult
 
 __all__ = [
     "BASELINES",

@@ -15,8 +15,9 @@ from structmat._array_tools import ArgumentValueError, as_own
 from structmat._files import data_frame
 from structmat._progress import notebook_line, show_curve
 from structmat.fit._baselines import baseline_errors
+from structmat.fit._control import FitProgress
 from structmat.fit._fit_cdd import fit_cdd
-from structmat.fit._result import FitProgress, FitResult
+from structmat.fit._result import FitResult
 from structmat.operators import CDDLayout
 
 if TYPE_CHECKING:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -25,6 +24,7 @@ from structmat._arguments import (
 )
 from structmat._array_tools import ArgumentError, ArgumentTypeError, ArgumentValueError, dtype_name
 from structmat._progress import notebook_line, show_fit
+from structmat.fit._control import Control, FitProgress
 from structmat.fit._matrices import (
     column_roots,
     largest_exponent,
@@ -32,15 +32,13 @@ from structmat.fit._matrices import (
     rounding_error,
     scale_by_power_of_two,
     second_moment,
-    transposed_vectors,
-    truncated_svd,
     weighted_inputs,
 )
-from structmat.fit._products import Products
-from structmat.fit._result import Control, FitProgress, FitResult, Stopped
-from structmat.fit._search import KnownProduct, Search
-from structmat.fit._three_factors import CLOSED_FORMS, BlockGrid, Factors, ThreeFactorSearch
-from structmat.operators import CDDLayout, CDDProduct, Circulant, Diagonal
+from structmat.fit._problem import Found, Problem
+from structmat.fit._result import FitResult
+from structmat.fit._search import OF_A_START, Search
+from structmat.fit._three_factors import ThreeFactorSearch
+from structmat.operators import CDDLayout, CDDProduct, Diagonal
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -50,13 +48,6 @@ if TYPE_CHECKING:
 __all__ = ["fit_cdd"]
 
 _OWNER = "fit_cdd"
-
-_OF_A_START = 100
-"""Iterations of a fit that another one starts from, at most, where time is limited: a share of the time would make what
-follows depend on the clock."""
-
-_DOUBLE_SIDE = 512
-"""With more entries than a square of this side a matrix of single precision is searched in single precision."""
 
 
 def fit_cdd(
@@ -190,26 +181,25 @@ def fit_cdd(
     control = Control(
         max_iter=integer(max_iter, _OWNER, "max_iter"),
         tol=non_negative(tol, _OWNER, "tol"),
+        restarts=None if restarts is None else integer(restarts, _OWNER, "restarts", least=0),
+        returns_best=one_of(on_interrupt, _OWNER, "on_interrupt", ("raise", "return")) == "return",
         endless=time_limit is not None,
         deadline=None if time_limit is None else spent + non_negative(time_limit, _OWNER, "time_limit"),
         callback=optional_function(callback, _OWNER, "callback"),
     )
-    one_of(on_interrupt, _OWNER, "on_interrupt", ("raise", "return"))
     known = _known_start(start, layout, real=not np.iscomplexobj(values))
-    restarts = None if restarts is None else integer(restarts, _OWNER, "restarts", least=0)
     inputs = None if input_second_moment is None else _inputs(input_second_moment, values)
+    # Near one no square of an entry over- or underflows.
     exponent = largest_exponent(values)
-    fit = _Fit(scale_by_power_of_two(values, -exponent), layout, control, restarts, on_interrupt == "return")
-    if known is not None:
-        known = known._replace(vectors=_scaled_evenly(known.vectors, -exponent))
+    problem = Problem(scale_by_power_of_two(values, -exponent), layout, values.dtype, inputs, weights)
     with notebook_line(control.callback, show_fit) as control.callback:
-        found = fit.with_inputs(inputs, random_generator(rng, _OWNER), [known] if known else [], weights)
+        found = _fitted(
+            problem, control, random_generator(rng, _OWNER), [known.scaled(-exponent)] if known is not None else []
+        )
 
-    operator = layout.product(
-        [moved_like(v.astype(values.dtype), matrix) for v in _scaled_evenly(found.vectors, exponent)]
-    )
-    target = _combined(fit.values, inputs)
-    error = product_error(operator, matrix, target, exponent=exponent, inputs=inputs, entry_weights=weights)
+    vectors = found.scaled(exponent).vectors
+    operator = layout.product([moved_like(v.astype(values.dtype), matrix) for v in vectors])
+    error = product_error(operator, matrix, problem.target, exponent=exponent, inputs=inputs, entry_weights=weights)
     if error == math.inf:
         text = f"has a fit whose products overflow {dtype_name(matrix.dtype)}: use a wider dtype, or divide by a number"
         raise ArgumentValueError(_OWNER, "W", text)
@@ -241,148 +231,44 @@ def fit_cdd(
     )
 
 
-class _Found(NamedTuple):
-    """The best product of a fit."""
+def _fitted(problem: Problem, control: Control, rng: np.random.Generator, known: Sequence[Found]) -> Found:
+    """Return the best product that is found, which is no worse than those known beforehand."""
+    if problem.inputs is not None:
+        return _fitted_with_inputs(problem, problem.inputs, control, rng, known)
+    if problem.layout.n_factors == 3:
+        return ThreeFactorSearch(problem, control, rng, known).result()
+    rows, cols = problem.layout.shape
+    if rows < cols:  # The rows that are carried along the product are then as few as the smaller side has.
+        return _searched(problem.transposed(), control, rng, [one.transposed() for one in known]).transposed()
+    return _searched(problem, control, rng, known)
 
-    vectors: Sequence[NDArray[Any]]
-    history: Sequence[float]
-    converged: bool
-    start: str
-    exact: bool = False
-    """Whether it is the matrix to rounding."""
+
+def _fitted_with_inputs(
+    problem: Problem, inputs: NDArray[Any], control: Control, rng: np.random.Generator, known: Sequence[Found]
+) -> Found:
+    """Return the best product with inputs. It is no worse than the one without, which is a start."""
+    without, of_start = replace(problem, inputs=None), replace(control)
+    if control.endless:
+        of_start.max_iter = min(control.max_iter, OF_A_START)
+        of_start.endless = False
+    unweighted = _fitted(without, of_start, copy.deepcopy(rng), known)
+    control.reason = of_start.reason
+    known = [*known, unweighted._replace(start="unweighted fit")]
+    if inputs.ndim == 2:
+        return _searched(problem, control, rng, known)
+    if problem.layout.kinds[-1] != "diagonal":
+        return _searched(replace(problem, inputs=np.diag(inputs)[:, inputs > 0]), control, rng, known)
+    # The last diagonal takes up the weights of the columns.
+    weighted = replace(without, matrix=problem.matrix * inputs.astype(problem.matrix.real.dtype))
+    found = _fitted(weighted, control, rng, [one.with_columns_times(inputs) for one in known])
+    return found.with_columns_times(np.divide(1.0, inputs, out=np.zeros_like(inputs), where=inputs > 0))
 
 
-class _Fit:
-    """The fit of one matrix, scaled to a largest entry near one, by products of one layout."""
-
-    def __init__(
-        self, values: NDArray[Any], layout: CDDLayout, control: Control, restarts: int | None, returns_best: bool
-    ) -> None:
-        self.values, self.layout, self.control = values, layout, control
-        self.restarts, self.returns_best = restarts, returns_best
-        self.dtype = values.dtype
-        """The dtype of the products that the fit is made for."""
-
-    def with_inputs(
-        self,
-        inputs: NDArray[Any] | None,
-        rng: np.random.Generator,
-        known: list[KnownProduct],
-        entry_weights: NDArray[Any] | None,
-    ) -> _Found:
-        """Fit with weights, as `_inputs` returns them; it starts from the fit without, and so is never worse."""
-        if inputs is None:
-            return self.plain(rng, known, entry_weights)
-        part = copy.copy(self)
-        part.control = replace(self.control)
-        if self.control.endless:
-            part.control.max_iter = min(self.control.max_iter, _OF_A_START)
-            part.control.endless = False
-        unweighted = part.plain(copy.deepcopy(rng), known, None)
-        self.control.reason = part.control.reason
-        known = [*known, KnownProduct("unweighted fit", unweighted.vectors)]
-        if inputs.ndim == 1 and self.layout.kinds[-1] == "diagonal":
-            roots = inputs  # the last diagonal takes them up
-            scaled = copy.copy(self)
-            scaled.values = self.values * roots.astype(self.values.real.dtype)
-            known = [k._replace(vectors=[*k.vectors[:-1], k.vectors[-1] * roots]) for k in known]
-            found = scaled.plain(rng, known, None)
-            inverse = np.divide(1.0, roots, out=np.zeros_like(roots), where=roots > 0)
-            return found._replace(vectors=[*found.vectors[:-1], found.vectors[-1] * inverse])
-        return self._searched(rng, known, np.diag(inputs)[:, inputs > 0] if inputs.ndim == 1 else inputs)
-
-    def plain(self, rng: np.random.Generator, known: list[KnownProduct], entry_weights: NDArray[Any] | None) -> _Found:
-        """Fit without second moments: in closed form where there is one, else by the search."""
-        if self.layout.n_factors == 3:
-            return self._alternated(rng, known, entry_weights, self.control.max_iter)
-        return self._searched(rng, known, None)
-
-    def _alternated(
-        self, rng: np.random.Generator, known: Sequence[KnownProduct], entry_weights: NDArray[Any] | None, max_iter: int
-    ) -> _Found:
-        """Fit three factors by alternating least squares in closed form."""
-        grid = BlockGrid(self.values, self.layout.block_size, entry_weights, self.dtype)
-        starts = []
-        for name, vectors in known:
-            a, c, b = (vector.astype(grid.double) for vector in vectors)  # real ones may start a complex fit
-            padded = Factors(_padded(a, grid.p, grid.m), c, _padded(b, grid.q, grid.m))
-            starts.append((name, padded.scaled(-grid.exponent)))
-        search = ThreeFactorSearch(grid, self.control, max_iter)
-        self._to_its_end(lambda: search.run(rng, self.restarts, starts), lambda: bool(search.runs))
-        best = search.best
-        return _Found(self._of_grid(best.factors, grid), best.history, best.converged, best.start)
-
-    def _of_grid(self, factors: Factors, grid: BlockGrid) -> list[NDArray[Any]]:
-        rows, cols = self.layout.shape
-        a, c, b = factors.scaled(grid.exponent)
-        return [a.reshape(-1)[:rows], c, b.reshape(-1)[:cols]]
-
-    def _to_its_end(self, search: Callable[[], None], found: Callable[[], bool]) -> None:
-        """Search until it ends or is stopped; `found` tells whether there is a product to return."""
-        try:
-            with contextlib.suppress(Stopped):
-                search()
-        except KeyboardInterrupt:
-            if not (self.returns_best and found()):
-                raise
-            self.control.reason = "interrupted"
-
-    def _searched(self, rng: np.random.Generator, known: list[KnownProduct], inputs: NDArray[Any] | None) -> _Found:
-        """Fit any product, with weights where there are `inputs`.
-
-        A wide matrix without inputs is fitted as its transpose: the rows that are carried along the product are then as
-        few as its smaller side.
-        """
-        if not (self.values if inputs is None else self.values @ inputs).any():
-            return _Found([np.zeros(shape) for shape in self.layout.vector_shapes], [0.0], True, "zero")
-        if inputs is None and self.layout.shape[0] < self.layout.shape[1]:
-            tall = copy.copy(self)
-            tall.values = np.ascontiguousarray(self.values.T)
-            tall.layout = replace(self.layout, shape=self.layout.shape[::-1])
-            found = tall._searched(rng, [k._replace(vectors=transposed_vectors(k.vectors)) for k in known], None)
-            return found._replace(vectors=transposed_vectors(found.vectors))
-
-        double = np.result_type(self.values.dtype, np.float64)
-        dtype = self.values.dtype if self.values.size > _DOUBLE_SIDE**2 else double
-        # Of the norm of an isometry.
-        scale = float(np.linalg.norm(self.values.astype(double))) / np.sqrt(min(self.values.shape))
-        fitted = copy.copy(self)
-        fitted.values = (self.values / self.values.real.dtype.type(scale)).astype(dtype)
-        low = None if inputs is None else inputs.astype(dtype)
-        products = Products(self.layout, fitted.values if low is None else fitted.values @ low, low)
-        search = Search(products, self.values.dtype, self.control, rng, self.restarts)
-
-        def run() -> None:
-            own = [k._replace(vectors=_scaled_evenly(k.vectors, -np.log2(scale))) for k in known]
-            search.run([*own, *fitted._closed_forms(rng, low)])
-
-        self._to_its_end(run, lambda: True)
-        best = search.best
-        vectors = _scaled_evenly(products.vectors(best.parameters), np.log2(scale))
-        return _Found(vectors, best.history, best.converged, best.start, best.exact)
-
-    def _closed_forms(self, rng: np.random.Generator, inputs: NDArray[Any] | None) -> Sequence[KnownProduct]:
-        """Return products of up to three factors that the answer must not be worse than."""
-        layout, found = self.layout, []
-        if layout.is_single_block:
-            found.append(KnownProduct("diagonal", [np.diag(self.values)]))
-            circulant = Circulant.nearest(self.values).c
-            found.append(KnownProduct("circulant", [np.ones_like(circulant), circulant[None, None]]))
-        if layout.n_factors < 3:
-            return found
-        if inputs is None and layout.n_factors > 3:
-            most = self.control.max_iter
-            best = self._alternated(rng, (), None, min(most, _OF_A_START) if self.control.endless else most)
-            found.append(KnownProduct(best.start, best.vectors))
-        else:
-            grid = BlockGrid(self.values, layout.block_size)
-            for name, start in CLOSED_FORMS.items():
-                found.append(KnownProduct(name, self._of_grid(start(grid, rng), grid)))
-            if layout.is_single_block and inputs is not None:
-                u, v = truncated_svd(self.values @ inputs, 1, rng, inputs)
-                ones = np.ones((1, 1, layout.block_size), dtype=u.dtype)
-                found.append(KnownProduct("rank-one", [u[:, 0], ones, v[:, 0]]))
-        return found
+def _searched(problem: Problem, control: Control, rng: np.random.Generator, known: Sequence[Found]) -> Found:
+    """Return the best product of any number of factors."""
+    if not problem.target.any():
+        return Found("zero", [np.zeros(shape) for shape in problem.layout.vector_shapes], [0.0], converged=True)
+    return Search(problem, control, rng, known).result()
 
 
 # The arguments
@@ -421,15 +307,7 @@ def _inputs(moment: Any, values: NDArray[Any]) -> NDArray[Any]:
     return weighted_inputs(checked, _OWNER, real=not np.iscomplexobj(values))
 
 
-def _combined(values: NDArray[Any], inputs: NDArray[Any] | None) -> NDArray[Any]:
-    """Return a matrix times the inputs, of which a vector stands for the matrix with this diagonal."""
-    if inputs is None:
-        return values
-    combined: NDArray[Any] = values * inputs if inputs.ndim == 1 else values @ inputs
-    return combined
-
-
-def _known_start(start: Any, layout: CDDLayout, *, real: bool) -> KnownProduct | None:
+def _known_start(start: Any, layout: CDDLayout, *, real: bool) -> Found | None:
     """Return the product of the argument `start`, in double precision; `real` tells whether the matrix is real."""
     if start is None:
         return None
@@ -458,7 +336,7 @@ def _known_start(start: Any, layout: CDDLayout, *, real: bool) -> KnownProduct |
         raise refused("must be finite, got NaN or infinity")
     wide = [v.astype(np.result_type(v.dtype, np.float64)) for v in vectors]
     whole: Any = layout._balanced(layout._extended(wide))
-    return KnownProduct("warm start", whole)
+    return Found("warm start", whole)
 
 
 def _layout_of_start(product: CDDProduct, shape: tuple[int, int]) -> CDDLayout:
@@ -472,19 +350,3 @@ def _layout_of_start(product: CDDProduct, shape: tuple[int, int]) -> CDDLayout:
     except ArgumentError as error:
         text = f"must have the factors that such a fit has: its product {error.text}"
         raise ArgumentValueError(_OWNER, "start", text) from error
-
-
-# Vectors
-
-
-def _scaled_evenly(vectors: Sequence[NDArray[Any]], log2_scale: float) -> list[NDArray[Any]]:
-    """Multiply a product by two to the power `log2_scale`, every factor by its share."""
-    exponent, rest = divmod(log2_scale / len(vectors), 1.0)
-    with np.errstate(over="ignore"):  # the error of the products tells
-        return [scale_by_power_of_two(v * v.real.dtype.type(2.0**rest), int(exponent)) for v in vectors]
-
-
-def _padded(diagonal: NDArray[Any], blocks: int, size: int) -> NDArray[Any]:
-    whole = np.zeros(blocks * size, dtype=diagonal.dtype)
-    whole[: len(diagonal)] = diagonal
-    return whole.reshape(blocks, size)

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from structmat.fit._products import Products
-    from structmat.fit._result import Control
+    from structmat.fit._control import Control
+    from structmat.fit._problem import Problem
 
 __all__ = ["low_rank_product", "low_rank_start"]
 
@@ -45,13 +45,13 @@ _DIRECTIONS = 512
 """Directions of the complex plane that are tried."""
 
 
-def low_rank_start(products: Products, rng: np.random.Generator, _control: Control) -> Iterator[list[NDArray[Any]]]:
+def low_rank_start(problem: Problem, rng: np.random.Generator, _control: Control) -> Iterator[list[NDArray[Any]]]:
     """Yield the truncated SVD of rank two, or of as many terms as the smaller side has blocks, for five factors."""
-    layout = products.layout
+    layout = problem.layout
     blocks = -(-min(layout.shape) // layout.block_size)
     if layout.n_factors < 5 or layout.block_size == blocks == 1:
         return
-    A, B = truncated_svd(products.target, max(2, blocks), rng, products.inputs)
+    A, B = truncated_svd(problem.target, max(2, blocks), rng, problem.inputs)
     yield low_rank_product(A, B, layout.block_size)
 
 

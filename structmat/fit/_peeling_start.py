@@ -26,8 +26,8 @@ from structmat.fit._three_factors import BlockGrid, Run, alternate, shift_synchr
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from structmat.fit._products import Products
-    from structmat.fit._result import Control
+    from structmat.fit._control import Control
+    from structmat.fit._problem import Problem
     from structmat.operators import FactorKind
 
 __all__ = ["peeling_start"]
@@ -52,14 +52,14 @@ _LEAST_MODULUS = 0.2
 """Entries of a factor are taken to be no smaller than this share of what the norms of rows say."""
 
 
-def peeling_start(products: Products, rng: np.random.Generator, control: Control) -> Iterator[list[NDArray[Any]]]:
+def peeling_start(problem: Problem, rng: np.random.Generator, control: Control) -> Iterator[list[NDArray[Any]]]:
     """Yield products of three or more factors near a square matrix, while it looks like a planted one.
 
     A factor costs O(n^3) for the Gram matrix and its inverse and some hundred passes of O(n^2).
     """
-    layout, W = products.layout, products.target
+    layout, W = problem.layout, problem.target
     small = len(W) <= _MOST_SIDE and 3 <= layout.n_factors <= len(W) // _ENTRIES_PER_FACTOR
-    if not layout.is_single_block or products.inputs is not None or not small:
+    if not layout.is_single_block or problem.inputs is not None or not small:
         return
     W = W.astype(np.result_type(W.dtype, np.float64))
     for damping in _DAMPINGS:

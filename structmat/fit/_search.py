@@ -12,24 +12,36 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from structmat.fit._control import StoppableSearch
 from structmat.fit._low_rank_start import low_rank_start
-from structmat.fit._matrices import rounding_error
+from structmat.fit._matrices import rounding_error, truncated_svd
+from structmat.fit._objective import Objective
 from structmat.fit._peeling_start import peeling_start
+from structmat.fit._problem import Found
+from structmat.fit._three_factors import CLOSED_FORMS, BlockGrid, ThreeFactorSearch
+from structmat.operators import Circulant
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from structmat.fit._products import Products
-    from structmat.fit._result import Control
+    from structmat.fit._control import Control
+    from structmat.fit._problem import Problem
 
-__all__ = ["Candidate", "KnownProduct", "Search"]
+__all__ = ["OF_A_START", "Candidate", "Search"]
+
+OF_A_START = 100
+"""Iterations of a fit that another one starts from, at most, where time is limited: a share of the time would make what
+follows depend on the clock."""
+
+_DOUBLE_SIDE = 512
+"""With more entries than a square of this side a matrix of single precision is searched in single precision."""
 
 _CHAINS, _MOST_CHAINS = 1024, 16
 """Chains times the side of the matrix, without a limit of time, and the most of them."""
@@ -72,15 +84,6 @@ _ROUNDINGS = 200.0
 closed forms, of which fewer units are asked for, and there is nothing below to search for."""
 
 
-class KnownProduct(NamedTuple):
-    """A product that is known before a search begins."""
-
-    name: str
-    """What the result calls the start if this one wins."""
-    vectors: Sequence[NDArray[Any]]
-    """Its vectors, in the shapes of the `CDDLayout` with as many factors."""
-
-
 @dataclass(frozen=True)
 class Candidate:
     """A product and how it was found."""
@@ -95,57 +98,91 @@ class Candidate:
     """Whether it is the matrix to rounding."""
 
 
-class Search:
-    """A search on one matrix of the norm of an isometry of its shape.
+class Search(StoppableSearch):
+    """A search for a product of any number of factors.
 
     Parameters
     ----------
-    products : Products
-        The products that are searched, in the precision of the answer.
-    dtype : dtype
-        That of the products that the answer is used for.
+    problem : Problem
+        Without weights of entries, and with a target that is not zero.
     control : Control
     rng : numpy.random.Generator
-    restarts : int or None
-        The number of random chains in a round; by size if None.
-
-    Attributes
-    ----------
-    best : Candidate
-        The best so far, also when a search was stopped.
+    known : sequence of Found
+        Products of no more factors to start from besides.
     """
 
-    best: Candidate
-
     def __init__(
-        self, products: Products, dtype: np.dtype[Any], control: Control, rng: np.random.Generator, restarts: int | None
+        self, problem: Problem, control: Control, rng: np.random.Generator, known: Sequence[Found] = ()
     ) -> None:
-        self.products, self.dtype, self.control, self.restarts = products, dtype, control, restarts
-        self.layout = products.layout
+        super().__init__(control)
+        matrix, inputs = problem.matrix, problem.inputs
+        double = np.result_type(matrix.dtype, np.float64)
+        dtype = matrix.dtype if matrix.size > _DOUBLE_SIDE**2 else double
+        # Parameters of size one make products of the norm of an isometry. So the matrix is given this norm.
+        scale = float(np.linalg.norm(matrix.astype(double))) / np.sqrt(min(matrix.shape))
+        self.problem = replace(
+            problem,
+            matrix=(matrix / matrix.real.dtype.type(scale)).astype(dtype),
+            inputs=None if inputs is None else inputs.astype(dtype),
+        )
+        self.layout, self.dtype, self.rng, self.known = problem.layout, problem.dtype, rng, known
+        self._log2_scale = np.log2(scale)
+        self.objective = Objective(self.layout, self.problem.target, self.problem.inputs)
         self._side = max(1, math.isqrt(math.prod(self.layout.shape)))
         self._seed = int(rng.integers(1 << 62))
-        self.best = self._candidate("zero", np.zeros(self.layout.n_parameters, products.dtype))
-        self._coarse = products.astype(np.dtype(np.complex64 if products.dtype.kind == "c" else np.float32))
+        self._best = self._candidate("zero", np.zeros(self.layout.n_parameters, dtype))
+        self._coarse = self.objective.astype(np.dtype(np.complex64 if dtype.kind == "c" else np.float32))
 
-    def run(self, known: Iterable[KnownProduct]) -> None:
-        """Search: first the products `known`, which the best is never worse than; without end if time is limited."""
-        for name, vectors in known:
-            if len(vectors) <= self.layout.n_factors:
-                self._offer(self._candidate(name, self.products.parameters(vectors)))
-        if self.best.exact or (self.layout.n_factors == 1 and self.products.inputs is None):
+    @property
+    def best(self) -> Found:
+        """The best product so far."""
+        best = self._best
+        found = Found(best.start, self.objective.vectors(best.parameters), best.history, best.converged, best.exact)
+        return found.scaled(self._log2_scale)
+
+    def run(self) -> None:
+        """Look at the products that are known or in closed form first, then explore: without end if time is limited."""
+        known = [found.scaled(-self._log2_scale) for found in self.known]
+        for found in (*known, *self._closed_forms()):
+            if len(found.vectors) <= self.layout.n_factors:
+                self._offer(self._candidate(found.start, self.objective.parameters(found.vectors)))
+        nearest_diagonal = self.layout.n_factors == 1 and self.problem.inputs is None
+        if nearest_diagonal or self._is_exact():
             return
         pool = self._read_off()
         for number, (chains, steps, polish) in enumerate(self._rounds()):
-            if self._found():
+            if self._is_exact():
                 return
             pool += self._explored(np.random.default_rng([self._seed, number]), chains, steps)
             one = min(pool, key=_error)
             polished = one if one.converged else self._polished(one, polish)
             pool = [polished, *(other for other in pool if other is not one and other.start in STARTS)]
 
-    def _found(self) -> bool:
+    def _is_exact(self) -> bool:
         """Whether nothing is left to search for."""
-        return self.best.exact
+        return self._best.exact
+
+    def _closed_forms(self) -> list[Found]:
+        """Return products of up to three factors that the answer must not be worse than."""
+        problem, layout, rng = self.problem, self.layout, self.rng
+        found: list[Found] = []
+        if layout.is_single_block:
+            found.append(Found("diagonal", [np.diag(problem.matrix)]))
+            circulant = Circulant.nearest(problem.matrix).c
+            found.append(Found("circulant", [np.ones_like(circulant), circulant[None, None]]))
+        if layout.n_factors < 3:
+            return found
+        if problem.inputs is None and layout.n_factors > 3:
+            most = self.control.max_iter
+            most = min(most, OF_A_START) if self.control.endless else most
+            return [*found, ThreeFactorSearch(problem, self.control, rng, max_iter=most).result()]
+        grid = BlockGrid(problem.matrix, layout.block_size)
+        found += [Found(name, grid.vectors(start(grid, rng))) for name, start in CLOSED_FORMS.items()]
+        if layout.is_single_block and problem.inputs is not None:
+            u, v = truncated_svd(problem.target, 1, rng, problem.inputs)
+            ones = np.ones((1, 1, layout.block_size), dtype=u.dtype)
+            found.append(Found("rank-one", [u[:, 0], ones, v[:, 0]]))
+        return found
 
     def _rounds(self) -> Iterator[tuple[int, int, int]]:
         """Yield chains, steps and the iterations of a polish for each round."""
@@ -169,8 +206,8 @@ class Search:
         found = []
         for name, start in STARTS.items():
             rng = np.random.default_rng([self._seed, *name.encode()])
-            for vectors in start(self.products, rng, self.control):
-                candidate = self._candidate(name, self.products.parameters(vectors))
+            for vectors in start(self.problem, rng, self.control):
+                candidate = self._candidate(name, self.objective.parameters(vectors))
                 self._offer(candidate)
                 if name in PLANTED:
                     candidate = self._polished(candidate, self._scaled(_POLISH))
@@ -183,17 +220,17 @@ class Search:
 
     def _explored(self, rng: np.random.Generator, chains: int, steps: int) -> list[Candidate]:
         """Return what large annealed steps make of random products, and what leaves the saddle at the best so far."""
-        starts = self._coarse.random(chains if self.restarts is None else self.restarts, rng)
+        starts = self._coarse.random(chains if self.control.restarts is None else self.control.restarts, rng)
         steps = max(1, min(steps, int(_EXPLORING_SHARE * self.control.max_iter)))
         together = max(1, len(starts)) if self._side <= _TOGETHER_SIDE else 1
         found: list[Candidate] = []
         for k in range(0, len(starts), together):
             found += self._annealed(starts[k : k + together], steps)
-        if not self.best.history:  # a closed form
-            real = rng.standard_normal(2 * len(self.best.parameters)).astype(self.products.dtype.type(0).real.dtype)
-            noise = real.view(self.products.dtype)[: len(self.best.parameters)]
-            left = self.best.parameters + _SADDLE_NOISE * noise
-            found.append(replace(self.best, parameters=left, history=(self.best.error,)))
+        if not self._best.history:  # a closed form
+            real = rng.standard_normal(2 * len(self._best.parameters)).astype(self.objective.dtype.type(0).real.dtype)
+            noise = real.view(self.objective.dtype)[: len(self._best.parameters)]
+            left = self._best.parameters + _SADDLE_NOISE * noise
+            found.append(replace(self._best, parameters=left, history=(self._best.error,)))
         self._offer(*found)
         return found
 
@@ -239,18 +276,18 @@ class Search:
         most = min(most, self.control.max_iter - len(errors) + 1)
         if most < 1:
             return start
-        products, end = self.products, len(errors) - 1 + most
-        real = products.dtype.type(0).real.dtype
-        last = kept = products.parameters(products.vectors(start.parameters))
-        allowed = products.allowed_spread(last, self.dtype)
+        objective, end = self.objective, len(errors) - 1 + most
+        real = objective.dtype.type(0).real.dtype
+        last = kept = objective.parameters(objective.vectors(start.parameters))
+        allowed = objective.allowed_spread(last, self.dtype)
         recent: deque[float] = deque(maxlen=_WINDOW + 1)
         converged = False
 
         def parameters_of(x: NDArray[np.float64]) -> NDArray[Any]:
-            return x.astype(real).view(products.dtype)
+            return x.astype(real).view(objective.dtype)
 
         def function(x: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-            values, gradient = products.value_and_gradient(parameters_of(x)[None])
+            values, gradient = objective.value_and_gradient(parameters_of(x)[None])
             return float(values[0]), gradient[0].view(real).astype(np.float64)
 
         def after_iteration(intermediate_result: Any) -> None:
@@ -259,7 +296,7 @@ class Search:
             last = parameters_of(intermediate_result.x)
             errors.append(error)
             recent.append(error)
-            if len(errors) % _CHECKED == 0 and products.spread(last) <= allowed:
+            if len(errors) % _CHECKED == 0 and objective.spread(last) <= allowed:
                 kept = last
             converged = len(recent) > _WINDOW and recent[0] - error <= _WINDOW * self.control.tol * error
             self._report(start.start, "polish", len(errors) - 1, end, error)
@@ -281,7 +318,7 @@ class Search:
             # Without tolerances SciPy succeeds only where no step lowers the error any more.
             converged = converged or bool(result.success)
         finally:
-            last = last if products.spread(last) <= allowed else kept
+            last = last if objective.spread(last) <= allowed else kept
             found = self._candidate(start.start, last)
             exact = found.error <= _ROUNDINGS * float(np.finfo(self.dtype).eps)
             found = replace(found, history=errors, converged=converged or exact, exact=exact)
@@ -290,13 +327,15 @@ class Search:
 
     def _candidate(self, name: str, parameters: NDArray[Any]) -> Candidate:
         """Return a product with its error, which is that in the precision of the answer."""
-        parameters = parameters.astype(self.products.dtype)
-        error = self.products.error(parameters, self.dtype)
-        exact = error <= rounding_error(self.products.dtype)
+        parameters = parameters.astype(self.objective.dtype)
+        error = self.objective.error(parameters, self.dtype)
+        exact = error <= rounding_error(self.objective.dtype)
         return Candidate(name, parameters, error, (), converged=exact, exact=exact)
 
     def _offer(self, *candidates: Candidate) -> None:
-        self.best = min(self.best, *candidates, key=_error) if candidates else self.best
+        self._best = min((self._best, *candidates), key=_error)
+        if any(candidate.exact for candidate in candidates):  # Then one with a lower error is exact, too.
+            self._best = replace(self._best, converged=True, exact=True)
 
     def _report(self, start: str, phase: str, iteration: int, most: int, error: float) -> None:
         n_factors = self.layout.n_factors
@@ -304,8 +343,8 @@ class Search:
 
 
 STARTS = {"low-rank": low_rank_start, "peeling": peeling_start}
-"""Starts that are read off the matrix, by name: ``start(products, rng, control)`` yields the vectors of products of no
-more factors than those of `products`, none where it has nothing to offer."""
+"""Starts that are read off the matrix, by name: ``start(problem, rng, control)`` yields the vectors of products of no
+more factors than those of the problem, none where it has nothing to offer."""
 
 PLANTED = {"peeling"}
 """Those that find planted products."""

@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import numpy as np
 import scipy  # its `fft` is imported on first use
 
+from structmat.fit._control import StoppableSearch
 from structmat.fit._matrices import (
     absolute_square,
     by_cyclic_diagonals,
@@ -41,12 +42,13 @@ from structmat.fit._matrices import (
     transposed_circulants,
     truncated_svd,
 )
+from structmat.fit._problem import Found
 
 if TYPE_CHECKING:
-    import scipy.sparse.linalg
     from numpy.typing import NDArray
 
-    from structmat.fit._result import Control
+    from structmat.fit._control import Control
+    from structmat.fit._problem import Problem
 
 __all__ = [
     "BlockGrid",
@@ -136,6 +138,7 @@ class BlockGrid:
         entry_weights: NDArray[Any] | None = None,
         products: np.dtype[Any] | None = None,
     ) -> None:
+        self.shape: tuple[int, int] = matrix.shape
         rows, cols = matrix.shape
         self.m, self.p, self.q = block_size, -(-rows // block_size), -(-cols // block_size)
         self.dtype: np.dtype[Any] = matrix.dtype
@@ -188,9 +191,21 @@ class BlockGrid:
         """The weights, laid out likewise."""
         return None if self.weights is None else by_cyclic_diagonals(self.weights)
 
-    def cropped(self, blocks: NDArray[Any], shape: tuple[int, int]) -> NDArray[Any]:
-        """Return what is laid out as the blocks as a matrix without the padding."""
-        return blocks.reshape(self.p * self.m, self.q * self.m)[: shape[0], : shape[1]]
+    def factors(self, vectors: Sequence[NDArray[Any]]) -> Factors:
+        """Return the factors, for the scaled matrix and padded, of the product with these vectors."""
+        a, c, b = (vector.astype(self.double) for vector in vectors)  # Real ones may start a complex fit.
+        return Factors(self._padded(a, self.p), c, self._padded(b, self.q)).scaled(-self.exponent)
+
+    def vectors(self, factors: Factors) -> list[NDArray[Any]]:
+        """Return the vectors, for the matrix itself and without the padding, of the product of these factors."""
+        rows, cols = self.shape
+        a, c, b = factors.scaled(self.exponent)
+        return [a.reshape(-1)[:rows], c, b.reshape(-1)[:cols]]
+
+    def _padded(self, diagonal: NDArray[Any], blocks: int) -> NDArray[Any]:
+        whole = np.zeros(blocks * self.m, dtype=diagonal.dtype)
+        whole[: len(diagonal)] = diagonal
+        return whole.reshape(blocks, self.m)
 
     def chunks(self, start: int = 0, stop: int | None = None) -> Iterator[tuple[slice, slice]]:
         """Slices (block rows, rows inside the block) that cover rows `start` to `stop` of every block once.
@@ -631,13 +646,17 @@ def _geometric_means(grid: BlockGrid) -> tuple[NDArray[Any], NDArray[Any]]:
 # From every start
 
 
-class ThreeFactorSearch:
+class ThreeFactorSearch(StoppableSearch):
     """Steps in closed form from every start: a few from each, then on from the best.
 
     Parameters
     ----------
-    grid : BlockGrid
+    problem : Problem
+        Of three factors, without inputs.
     control : Control
+    rng : numpy.random.Generator
+    known : sequence of Found
+        Products of three factors to start from besides.
     max_iter : int
         The most iterations from one starting point.
 
@@ -647,16 +666,27 @@ class ThreeFactorSearch:
         What became of the starts, also when a search was stopped.
     """
 
-    def __init__(self, grid: BlockGrid, control: Control, max_iter: int) -> None:
-        self.grid, self.control, self.max_iter, self.runs = grid, control, max_iter, list[Run]()
+    def __init__(
+        self,
+        problem: Problem,
+        control: Control,
+        rng: np.random.Generator,
+        known: Sequence[Found] = (),
+        max_iter: int | None = None,
+    ) -> None:
+        super().__init__(control)
+        self.grid = BlockGrid(problem.matrix, problem.layout.block_size, problem.entry_weights, problem.dtype)
+        self.rng, self.known, self.max_iter = rng, known, max_iter or control.max_iter
+        self.runs: list[Run] = []
 
-    def run(self, rng: np.random.Generator, n_random: int | None, known: Sequence[tuple[str, Factors]] = ()) -> None:
-        """Search, also from `n_random` random starts and those that are known before."""
-        grid, screening = self.grid, min(_SCREENING_ITERATIONS, self.max_iter)
+    def run(self) -> None:
+        """Search to the end."""
+        grid, rng, screening = self.grid, self.rng, min(_SCREENING_ITERATIONS, self.max_iter)
+        n_random = self.control.restarts
         if n_random is None:
             n_random = min(_RANDOM_ENTRIES // grid.blocks.size, _MOST_RANDOM)
         self.runs += [Run.begin(grid, start(grid, rng), name) for name, start in CLOSED_FORMS.items()]
-        self.runs += [Run.begin(grid, factors, name) for name, factors in known]
+        self.runs += [Run.begin(grid, grid.factors(known.vectors), known.start) for known in self.known]
         for place in range(len(self.runs)):
             self._go_on(place, "screening", screening)
         for name, start in (*STARTS.items(), *[("random", _random_start)] * n_random):
@@ -665,12 +695,21 @@ class ThreeFactorSearch:
                 break
             self.runs.append(Run.begin(grid, start(grid, rng), name))
             self._go_on(-1, "screening", screening)
-        self.runs = [self.best]
+        self.runs = [self._best_run()]
         self._go_on(0, "alternation", self.max_iter)
 
     @property
-    def best(self) -> Run:
-        """The best run."""
+    def best(self) -> Found:
+        """The product of the best run."""
+        run = self._best_run()
+        return Found(run.start, self.grid.vectors(run.factors), run.history, run.converged)
+
+    @property
+    def has_product(self) -> bool:
+        """Whether the closed forms are there."""
+        return bool(self.runs)
+
+    def _best_run(self) -> Run:
         return min(self.runs, key=self._error_of_products)
 
     def _go_on(self, place: int, phase: str, most: int) -> None:

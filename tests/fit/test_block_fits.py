@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from structmat.fit import fit_cdd
-from structmat.fit._products import Products
+from structmat.fit._objective import Objective
 from structmat.operators._block_circulant import BlockCirculant
 from structmat.operators._cdd import CDDLayout, CDDProduct
 from structmat.operators._circulants import Circulant
@@ -19,7 +19,7 @@ GRIDS = [((8, 4), "min"), ((4, 8), "min"), ((6, 6), 3), ((7, 4), 3), ((4, 7), 3)
 def planted(shape, block_size, n_factors, *, real, seed=0):
     """A random product of factors of one size."""
     layout = CDDLayout(shape, n_factors, block_size)
-    products = Products(layout, np.ones(shape, dtype=np.float64 if real else np.complex128))
+    products = Objective(layout, np.ones(shape, dtype=np.float64 if real else np.complex128))
     return layout.product(products.vectors(products.random(1, np.random.default_rng(seed))[0]))
 
 

@@ -14,7 +14,7 @@ from structmat import _progress
 from structmat.fit import _error_curve as curve_module
 from structmat.fit import _three_factors as three_factors
 from structmat.fit import error_curve, fit_cdd
-from structmat.fit._products import Products
+from structmat.fit._objective import Objective
 from tests.fit.matrices import closed_form_errors
 
 W = np.random.default_rng(0).standard_normal((12, 12))
@@ -61,7 +61,7 @@ def build_a_start_of_three(monkeypatch):
 
 
 def build_a_random_chain(monkeypatch):
-    monkeypatch.setattr(Products, "random", interrupting(Products.random))
+    monkeypatch.setattr(Objective, "random", interrupting(Objective.random))
 
 
 def build_a_closed_form(monkeypatch):

@@ -7,9 +7,9 @@ import pytest
 
 from structmat.fit import _search as search
 from structmat.fit import fit_cdd
+from structmat.fit._control import Control, Stopped
 from structmat.fit._peeling_start import _synchronised_gram, peeling_start
-from structmat.fit._products import Products
-from structmat.fit._result import Control, Stopped
+from structmat.fit._problem import Problem
 from structmat.operators import CDDLayout, CDDProduct
 from tests.fit.matrices import normal, relative
 
@@ -24,8 +24,8 @@ def control(seconds=60.0):
 
 def peeled(W, n_factors, rng, limits):
     """The vectors of the first product that is read off a matrix, None where there is none."""
-    products = Products(CDDLayout(W.shape, n_factors), W)
-    for vectors in peeling_start(products, rng, limits):
+    problem = Problem(W, CDDLayout(W.shape, n_factors), W.dtype)
+    for vectors in peeling_start(problem, rng, limits):
         return [v.reshape(-1) for v in vectors]
     return None
 

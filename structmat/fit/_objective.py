@@ -1,4 +1,4 @@
-"""The products of one layout: their flat parameters, their error on a matrix and its gradient, by transforms.
+"""The objective of a search: the error of the products of one layout by their flat parameters, and its gradient.
 
 The vectors of a `CDDLayout` have different lengths, so they stand one after the other in one flat vector. A grid of
 circulants is held as ``sqrt(max(p, q) * b)`` times its first columns: entries are then of size one where the matrices
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from structmat.operators import CDDLayout
 
-__all__ = ["Products"]
+__all__ = ["Objective"]
 
 _CHUNK_BYTES = 1 << 21
 """Memory of the rows that are carried along the product together, with all that the backward pass needs of them: few
@@ -57,8 +57,8 @@ class _Factor(NamedTuple):
     cols: int
 
 
-class Products:
-    """The products `P` of one layout, and ``norm(target - P @ inputs)**2 / norm(target)**2``.
+class Objective:
+    """The squared relative error ``norm(target - P @ inputs)**2 / norm(target)**2`` of the products `P` of one layout.
 
     Parameters
     ----------
@@ -90,12 +90,12 @@ class Products:
         self._circulants = list(groups.values())
         """The places of circulant factors, those of one shape together: they are transformed together."""
 
-    def astype(self, dtype: np.dtype[Any]) -> Products:
-        """Return the same products in another precision."""
+    def astype(self, dtype: np.dtype[Any]) -> Objective:
+        """Return the same objective in another precision."""
         if dtype == self.dtype:
             return self
         inputs = None if self.inputs is None else self.inputs.astype(dtype)
-        return Products(self.layout, self.target.astype(dtype), inputs)
+        return Objective(self.layout, self.target.astype(dtype), inputs)
 
     # Parameters
 

@@ -8,17 +8,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.linalg import circulant
 
-from structmat.fit import _products as module
+from structmat.fit import _objective as module
 from structmat.fit import fit_cdd
 from structmat.fit._matrices import truncated_svd
-from structmat.fit._products import Products
+from structmat.fit._objective import Objective
 from structmat.operators import CDDLayout
 from tests.fit.matrices import normal
 
 
 def of(layout, dtype=np.float64):
     """The products of a layout for a matrix that does not matter."""
-    return Products(layout, np.ones(layout.shape, dtype=dtype))
+    return Objective(layout, np.ones(layout.shape, dtype=dtype))
 
 
 def dense_factor(vector, shape):
@@ -61,7 +61,7 @@ def test_error_and_gradient(layout, real, weighted, chunked, seed):
         if chunked:
             patch.setattr(module, "_LEAST_ROWS", 1)
             patch.setattr(module, "_CHUNK_BYTES", 1)
-        objective = Products(layout, target, inputs)
+        objective = Objective(layout, target, inputs)
         values, gradient = objective.value_and_gradient(products)
         step = 1e-6
         (ahead, _), (behind, _) = (objective.value_and_gradient(products + s * direction) for s in (step, -step))
@@ -81,7 +81,7 @@ def test_the_parameters_are_left_as_they_are():
     for layout in (CDDLayout((6, 6), 4), CDDLayout((5, 7), 5, 3)):
         products = normal(rng, (2, layout.n_parameters), real=False)
         before = products.copy()
-        Products(layout, normal(rng, layout.shape, real=False)).value_and_gradient(products)
+        Objective(layout, normal(rng, layout.shape, real=False)).value_and_gradient(products)
         assert np.array_equal(products, before)
 
 
@@ -160,7 +160,7 @@ def test_spread_of_parameters_in_another_precision(layout, real, weighted, seed)
     target = normal(rng, layout.shape, real=real)
     inputs = normal(rng, (layout.shape[1], 3), real=real) if weighted else None
     vectors = [normal(rng, shape, real=real) for shape in layout.vector_shapes]
-    objective = Products(layout, target, inputs)
+    objective = Objective(layout, target, inputs)
     parameters = objective.parameters(vectors)
     narrow = parameters.astype(np.result_type(np.float32, 1j) if not real else np.float32)
     assert objective.spread(narrow) == pytest.approx(objective.spread(parameters), rel=1e-3)
