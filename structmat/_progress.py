@@ -7,19 +7,26 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from structmat._files import counted, printable
+from structmat._files import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from structmat.fit import CurveProgress, FitProgress
-
-__all__ = ["Show", "notebook_line", "progress_line", "show_curve", "show_fit"]
+__all__ = ["Show", "State", "notebook_line", "progress_line", "show_state"]
 
 Show = Callable[[str, float | None], None]
 """Shows a text, and how many seconds are left, if that is known."""
+
+
+class State(Protocol):
+    """How far work is: as a text, one line that begins with what matters, and as a time."""
+
+    @property
+    def remaining(self) -> float | None:
+        """Seconds left; None if that is not known."""
+
 
 _DELAY = 2.0
 """Seconds of work before a notebook shows anything."""
@@ -55,7 +62,7 @@ def progress_line(console: Console, *, hidden: bool, delay: float = 0.0) -> Iter
 
 @contextlib.contextmanager
 def notebook_line(
-    callback: Callable[[Any], object] | None, show_state: Callable[[Show, Any], None]
+    callback: Callable[[Any], object] | None,
 ) -> Iterator[Callable[[Any], object] | None]:
     """Give the callback of the user or, in a notebook without one, a function that shows the state of the work."""
     if callback is None and "IPython" in sys.modules and find_spec("rich") and find_spec("ipywidgets"):
@@ -68,13 +75,6 @@ def notebook_line(
     yield callback
 
 
-def show_fit(show: Show, state: FitProgress) -> None:
-    """Show how far a fit is."""
-    where = f"{counted(state.n_factors, 'factor')}, {state.phase} from {state.start}, iteration {state.iteration}"
-    show(f"best error {state.best:.6f}, {where}", state.remaining)
-
-
-def show_curve(show: Show, state: CurveProgress) -> None:
-    """Show how far a curve is."""
-    where = f"{counted(state.n_factors, 'factor')} ({state.point} of {state.n_points})"
-    show(f"{where}, best error {state.fit.best:.6f}, {state.fit.phase} from {state.fit.start}", state.remaining)
+def show_state(show: Show, state: State) -> None:
+    """Show how far the work is."""
+    show(str(state), state.remaining)

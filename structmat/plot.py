@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from io import BytesIO
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.linalg import svdvals
@@ -12,16 +10,20 @@ from scipy.sparse.linalg import svds
 
 from structmat._arguments import as_matrix, to_numpy
 from structmat._array_tools import ArgumentValueError
-from structmat._files import printable
-
-try:
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator, ScalarFormatter
-except ModuleNotFoundError as error:
-    raise ImportError('structmat.plot needs the extra "plot": pip install "structmat[plot]"') from error
+from structmat._drawing import (
+    FEW,
+    ROUNDING,
+    ShownFigure,
+    method_style,
+    new_axes,
+    set_error_axis,
+    set_integer_ticks,
+    short_numbers,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
     from structmat._array_tools import ArrayLike
@@ -30,41 +32,9 @@ if TYPE_CHECKING:
 
 __all__ = ["draw_curve", "draw_history", "draw_study", "fit_figure"]
 
-_FEW = 40  # points that get a marker each
-
-
-class _LineStyle(NamedTuple):
-    """How a line is drawn."""
-
-    label: str
-    color: str
-    linestyle: str | tuple[int, tuple[int, ...]]
-    marker: str
-
-
-# Okabe and Ito's colours, told apart in all common kinds of colour blindness; dashes and markers in print.
-_METHODS = {
-    "cdd": _LineStyle("CDD product", "#0072B2", "-", "o"),
-    "truncated-svd": _LineStyle("truncated SVD", "#000000", "--", "s"),
-    "cdd-in-blocks": _LineStyle("five factors in blocks", "#56B4E9", (0, (4, 1, 1, 1)), "X"),
-    "block-circulant": _LineStyle("block circulant", "#E69F00", "-.", "^"),
-    "sparse-fourier": _LineStyle("sparse Fourier", "#CC79A7", ":", "D"),
-    "monarch": _LineStyle("Monarch", "#009E73", (0, (6, 2)), "v"),
-}
 _STYLES = {"W": ("#000000", "-", "o"), "fit": ("#0072B2", "--", "s"), "residual": ("#D55E00", "-.", "D")}
-_SMALL = 1e-2  # where errors fall below this, their axis is logarithmic
-_ROUNDING = 1e-17  # what is below is not worth decades
 _ALL_SINGULAR_VALUES = 1500  # up to this smaller side, else the leading ones
 _LEADING = 32
-
-
-class _ShownFigure(Figure):
-    """A figure of matplotlib that notebooks show where it is the last value of a cell."""
-
-    def _repr_png_(self) -> bytes:
-        file = BytesIO()
-        self.savefig(file, format="png", dpi=100)
-        return file.getvalue()
 
 
 def draw_curve(curve: ErrorCurve, ax: Axes | None = None) -> Axes:
@@ -91,36 +61,7 @@ def draw_curve(curve: ErrorCurve, ax: Axes | None = None) -> Axes:
     >>> len(ax.lines) > 1
     True
     """
-    ax = ax or _new_axes()
-    lines = {"cdd": (curve.n_parameters, curve.error), **curve.baselines}
-    unit = 100.0 / (curve.shape[0] * curve.shape[1])
-    for name, (used, error) in lines.items():
-        # A baseline with fewer parameters than its smallest member is the zero matrix: no point of its own.
-        points = np.unique(np.flatnonzero((used > 0) & np.append(True, np.diff(used) != 0)))
-        if not points.size:
-            continue
-        label, colour, dashes, marker = _method_style(name)
-        y = _drawn(error[points], curve)
-        ax.plot(
-            unit * used[points],
-            y,
-            color=colour,
-            linestyle=dashes,
-            linewidth=2.4 if name == "cdd" else 1.6,
-            marker=marker if points.size <= _FEW else "",
-            markersize=5,
-            label=label,
-            zorder=3 if name == "cdd" else 2,
-        )
-    every = np.concatenate([curve.error, *(error[used > 0] for used, error in curve.baselines.values())])
-    # The curve decides on the scale, not the other families.
-    _set_error_axis(ax, (_drawn(every, curve) if _is_small(curve) else np.maximum(every, _SMALL)).tolist())
-    ax.set_ylabel("weighted relative error" if curve.weighted else "relative error")
-    ax.set_title(f"CDD products of a {curve.shape[0]:,} × {curve.shape[1]:,} matrix, blocks of {curve.block_size}")
-    ax.set_xlim(left=0.0)
-    ax.set_xlabel("parameters, % of dense")
-    ax.legend(frameon=False, fontsize=9)
-    return ax
+    return curve.plot(ax)
 
 
 def draw_history(result: FitResult, ax: Axes | None = None) -> Axes:
@@ -146,23 +87,7 @@ def draw_history(result: FitResult, ax: Axes | None = None) -> Axes:
     >>> draw_history(sm.fit_cdd(np.arange(16.0).reshape(4, 4), rng=0)).get_ylabel()
     'relative error'
     """
-    ax = ax or _new_axes()
-    errors = np.maximum(result.history, _ROUNDING)
-    _, colour, *_ = _method_style("cdd")
-    ax.plot(np.arange(len(errors)), errors, color=colour, linewidth=2.0, marker="o" if len(errors) == 1 else "")
-    _set_error_axis(ax, errors.tolist())
-    ax.set_xlabel(f'iteration from the start "{result.start}"')
-    ax.set_ylabel("relative error")
-    return ax
-
-
-def _is_small(curve: ErrorCurve) -> bool:
-    return bool(curve.error.min() < _SMALL)
-
-
-def _drawn(errors: NDArray[Any], curve: ErrorCurve) -> NDArray[Any]:
-    """Return errors as the axis can show them: what is below rounding, or far below the curve, is not worth decades."""
-    return np.maximum(errors, max(float(curve.error.min()), _ROUNDING)) if _is_small(curve) else errors
+    return result.plot(ax)
 
 
 def fit_figure(W: ArrayLike, result: FitResult) -> Figure:
@@ -211,7 +136,7 @@ def fit_figure(W: ArrayLike, result: FitResult) -> Figure:
     given = {"W": parts["W"], "fit": np.where(missing, 0.0, parts["fit"])}
     given["residual"] = parts["residual"] = given["W"] - given["fit"]
 
-    figure = _ShownFigure(figsize=(11.0, 7.4), dpi=150, layout="constrained")
+    figure = ShownFigure(figsize=(11.0, 7.4), dpi=150, layout="constrained")
     figure.suptitle(_title(result, int(missing.sum())), fontsize=13)
     grid = figure.add_gridspec(2, 3, height_ratios=(1.25, 1.0))
     images = [figure.add_subplot(grid[0, k]) for k in range(3)]
@@ -247,12 +172,11 @@ def _draw_images(
         ax.set_title(f"|{name}|")
         ax.set_xlabel("column")
         for axis in (ax.xaxis, ax.yaxis):
-            axis.set_major_locator(MaxNLocator(nbins=5, integer=True, min_n_ticks=1))
+            set_integer_ticks(axis, 5)
     axes[0].set_ylabel("row")
     beyond = max(float(modulus.max()) for modulus in moduli.values()) > top
     bar = figure.colorbar(axes[0].images[0], ax=axes, extend="max" if beyond else "neither", pad=0.01, aspect=25)
-    bar.formatter = ScalarFormatter()
-    bar.formatter.set_powerlimits((-2, 4))
+    bar.formatter = short_numbers()
     bar.set_label("modulus of the entries")
 
 
@@ -268,7 +192,7 @@ def _draw_singular_values(ax: Axes, parts: dict[str, NDArray[Any]]) -> None:
             color=colour,
             linestyle=dashes,
             linewidth=1.8,
-            marker=marker if shown <= _FEW else "",
+            marker=marker if shown <= FEW else "",
             markersize=4,
             label=name if values[name].any() else f"{name} (zero)",
         )
@@ -277,8 +201,8 @@ def _draw_singular_values(ax: Axes, parts: dict[str, NDArray[Any]]) -> None:
     ceiling = max(1.0, max(float(v[0]) for v in values.values()) / largest)
     # Rounding errors are not worth a decade each.
     ax.set_ylim(max(floor, 1e-17) / 1.6, ceiling * 1.6)
-    ax.set_xlim(0.5, shown + 0.5) if shown <= _FEW else ax.set_xlim(0, shown + 1)
-    ax.xaxis.set_major_locator(MaxNLocator(nbins=10, integer=True, min_n_ticks=1))
+    ax.set_xlim(0.5, shown + 0.5) if shown <= FEW else ax.set_xlim(0, shown + 1)
+    set_integer_ticks(ax.xaxis, 10)
     ax.set_xlabel("index of the singular value" if shown == side else f"index: the leading {shown} of {side:,}")
     ax.set_ylabel("singular value / largest of W")
     ax.grid(visible=True, color="0.9")
@@ -331,58 +255,34 @@ def draw_study(study: Study, ax: Axes | None = None) -> Axes:
     rows = [row for row in study.rows if row["norm"] and row["n_parameters"]]
     if not rows:
         raise ArgumentValueError("draw_study", "study", "must have rows to draw")
-    ax = ax or _new_axes()
+    ax = ax or new_axes()
     table = type(study)(tuple(rows)).means()
     table = table[table["layers"] == table["layers"].max()]
     is_one_setting = len(table) == table["method"].nunique()
     for method, means in table.groupby("method", sort=False):
-        style = _method_style(str(method))
+        style = method_style(str(method))
         line: dict[str, Any] = {"color": style.color, "linestyle": style.linestyle, "marker": style.marker}
         line |= {"markersize": 5, "linewidth": 2.2 if method == "cdd" else 1.5, "zorder": 3 if method == "cdd" else 2}
         if is_one_setting:
-            errors = sorted(max(row["error"], _ROUNDING) for row in rows if row["method"] == method)
+            errors = sorted(max(row["error"], ROUNDING) for row in rows if row["method"] == method)
             ax.plot(range(1, len(errors) + 1), errors, label=style.label, **line)
             continue
         # Of CDD one line for each block size; of other families, which have none, one in all.
         for _, points in means.groupby("block_size", sort=False) if method == "cdd" else [("", means)]:
             by_size = points.sort_values("share")
-            share, error = 100 * by_size["share"], by_size["error"].clip(lower=_ROUNDING)
+            share, error = 100 * by_size["share"], by_size["error"].clip(lower=ROUNDING)
             ax.plot(share, error, label=style.label, **line)
             if method == "cdd":
-                low, high = (by_size[name].clip(lower=_ROUNDING) for name in ("least", "most"))
+                low, high = (by_size[name].clip(lower=ROUNDING) for name in ("least", "most"))
                 ax.fill_between(share, low, high, color=style.color, alpha=0.12, linewidth=0)
     if is_one_setting:
         ax.set_xlabel("layers, sorted by error")
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        set_integer_ticks(ax.xaxis, 10)
     else:
         ax.set_xlabel("parameters, % of dense")
         ax.set_xlim(left=0)
     ax.set_ylabel("weighted relative error" if rows[0]["weighted"] else "relative error")
-    _set_error_axis(ax, table["least"])
+    set_error_axis(ax, table["least"])
     labels = dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
     ax.legend(labels.values(), labels, frameon=False, fontsize=9)
     return ax
-
-
-def _new_axes() -> Axes:
-    """Return axes of a new figure that notebooks show."""
-    return _ShownFigure(figsize=(7.0, 4.8), dpi=150, layout="constrained").add_subplot()
-
-
-def _method_style(name: str) -> _LineStyle:
-    """Return how a method is drawn in all figures; others are drawn under their name, all of them alike."""
-    text = printable(name).replace("$", r"\$")  # as it is, not as mathematics
-    return _METHODS.get(name, _LineStyle(f" {text}" if text.startswith("_") else text, "#D55E00", "-", "P"))
-
-
-def _set_error_axis(ax: Axes, errors: Iterable[float]) -> None:
-    """Set the vertical scale for relative errors: logarithmic where some are small, rounding at its lower end."""
-    least = max(min(errors, default=1.0), _ROUNDING)
-    if least < _SMALL:
-        ax.set_yscale("log")
-        ax.set_ylim(least / 2.0, 1.6)
-    else:
-        ax.set_ylim(least - 0.08 if least > 0.3 else -0.02, 1.02)
-    ax.grid(visible=True, color="0.9")
-    ax.set_axisbelow(True)
-    ax.spines[["top", "right"]].set_visible(False)

@@ -21,7 +21,7 @@ from cyclopts.validators import Number
 
 import structmat
 from structmat._files import atomic_write, check_output, one_line, printable, require_safetensors
-from structmat._progress import show_curve, show_fit
+from structmat._progress import show_state
 from structmat.cli import _output
 from structmat.fit import error_curve, fit_cdd
 from structmat.io import describe, load_matrix, save
@@ -267,7 +267,7 @@ def fit(
             entry_weights=weights,
             time_limit=o.time_limit,
             rng=o.seed,
-            callback=partial(show_fit, line),
+            callback=partial(show_state, line),
             on_interrupt="return",
         )
     weighted = moment is not None or weights is not None
@@ -320,7 +320,7 @@ def curve(
             input_second_moment=moment,
             time_limit=o.time_limit,
             rng=o.seed,
-            callback=partial(show_curve, line),
+            callback=partial(show_state, line),
             on_interrupt="return",
         )
     everything = {**found.to_dict(), "plot": plot and str(plot)}

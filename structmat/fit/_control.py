@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from structmat._files import counted
+
 if TYPE_CHECKING:
     from structmat.fit._problem import Found
 
@@ -46,6 +48,10 @@ class FitProgress(NamedTuple):
     """Least error of all reports so far; a fit with weights counts anew after its start, the fit without."""
     remaining: float | None
     """Seconds left of the time limit, of the processor's time that it counts; None without one."""
+
+    def __str__(self) -> str:
+        where = f"{counted(self.n_factors, 'factor')}, {self.phase} from {self.start}, iteration {self.iteration}"
+        return f"best error {self.best:.6f}, {where}"
 
 
 class Stopped(Exception):  # noqa: N818  # no error: the best so far is returned

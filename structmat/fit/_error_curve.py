@@ -12,8 +12,8 @@ import numpy as np
 
 from structmat._arguments import as_matrix, integer, non_negative, one_of, optional_function, random_generator
 from structmat._array_tools import ArgumentValueError, as_own
-from structmat._files import data_frame
-from structmat._progress import notebook_line, show_curve
+from structmat._files import counted, data_frame
+from structmat._progress import notebook_line
 from structmat.fit._baselines import baseline_errors
 from structmat.fit._control import FitProgress
 from structmat.fit._fit_cdd import fit_cdd
@@ -64,6 +64,10 @@ class CurveProgress(NamedTuple):
     remaining: float | None
     """Estimated seconds to its end, no more than are left of a time limit; None before the first fit is done, unless
     there is a limit."""
+
+    def __str__(self) -> str:
+        where = f"{counted(self.n_factors, 'factor')} ({self.point} of {self.n_points})"
+        return f"{where}, best error {self.fit.best:.6f}, {self.fit.phase} from {self.fit.start}"
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -167,9 +171,14 @@ class ErrorCurve:
         matplotlib.axes.Axes
             The axes, drawn on.
         """
-        from structmat.plot import draw_curve  # noqa: PLC0415  # matplotlib is slow to import
+        from structmat._drawing import draw_errors_of_methods  # noqa: PLC0415  # matplotlib is slow to import
 
-        return draw_curve(self, ax)
+        rows, cols = self.shape
+        ax = draw_errors_of_methods({"cdd": (self.n_parameters, self.error), **self.baselines}, rows * cols, ax)
+        ax.set_title(f"CDD products of a {rows:,} × {cols:,} matrix, blocks of {self.block_size}")
+        if self.weighted:
+            ax.set_ylabel("weighted relative error")
+        return ax
 
     def _points(self) -> dict[str, NDArray[Any]]:
         return {name: getattr(self, name) for name in ("n_factors", "n_parameters", "error", "seconds")}
@@ -299,7 +308,7 @@ def error_curve(
     # Diagonal, circulant, diagonal: such products hold all closed forms, and a fit without any time returns the best.
     others: dict[str, Any] = {}
     try:
-        with notebook_line(callback, show_curve) as heard:
+        with notebook_line(callback) as heard:
             for index, number in enumerate(numbers):
                 began = time.perf_counter()
                 left = end - time.process_time()

@@ -23,7 +23,7 @@ from structmat._arguments import (
     to_numpy,
 )
 from structmat._array_tools import ArgumentError, ArgumentTypeError, ArgumentValueError, dtype_name
-from structmat._progress import notebook_line, show_fit
+from structmat._progress import notebook_line
 from structmat.fit._control import Control, FitProgress
 from structmat.fit._matrices import (
     column_roots,
@@ -192,7 +192,7 @@ def fit_cdd(
     # Near one no square of an entry over- or underflows.
     exponent = largest_exponent(values)
     problem = Problem(scale_by_power_of_two(values, -exponent), layout, values.dtype, inputs, weights)
-    with notebook_line(control.callback, show_fit) as control.callback:
+    with notebook_line(control.callback) as control.callback:
         found = _fitted(
             problem, control, random_generator(rng, _OWNER), [known.scaled(-exponent)] if known is not None else []
         )

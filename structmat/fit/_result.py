@@ -125,9 +125,11 @@ class FitResult:
         --------
         structmat.plot.fit_figure : Matrix, fit and residual.
         """
-        from structmat.plot import draw_history  # noqa: PLC0415  # matplotlib is slow to import
+        from structmat._drawing import draw_errors_after_iterations  # noqa: PLC0415  # matplotlib is slow to import
 
-        return draw_history(self, ax)
+        ax = draw_errors_after_iterations(self.history, ax)
+        ax.set_xlabel(f'iteration from the start "{self.start}"')
+        return ax
 
     def __repr__(self) -> str:
         rows, cols = self.operator.shape
