@@ -126,7 +126,7 @@ class LayerTask:
         rows, cols = matrix.shape
         if not matrix.any():
             nothing = {"n_parameters": 0, "error": 0.0}
-            return {"rows": rows, "cols": cols, "norm": 0.0, "stopped": "completed", **nothing}, nothing, {}
+            return {"rows": rows, "cols": cols, "norm": 0.0, "status": "completed", **nothing}, nothing, {}
         try:
             layout = CDDLayout((rows, cols), self.n_factors, self.block_size, owner="fit_cdd")
             options: dict[str, Any] = {"input_second_moment": moment}
@@ -140,7 +140,7 @@ class LayerTask:
         except ValueError as error:
             raise CheckpointError(f"{self.change}: {error}") from error
         vectors = {str(i): to_numpy(v) for i, v in enumerate(layout.vectors_of(result.operator))}
-        fit = {"n_parameters": layout.n_parameters, "error": result.error, "stopped": result.stopped}
+        fit = {"n_parameters": layout.n_parameters, "error": result.error, "status": result.status}
         svd = {"n_parameters": int(used[0]), "error": float(errors[0])}
         return {"rows": rows, "cols": cols, "norm": norm, **fit}, svd, vectors
 

@@ -350,7 +350,7 @@ def test_ctrl_c_ends_a_search_with_its_best(cli, folder, command):
     assert (status, err) == (130, f"structmat {command}: interrupted\n")
     assert "interrupted" in out
     if command == "fit":
-        assert sm.io.load("o.safetensors").stopped == "interrupted"
+        assert sm.io.load("o.safetensors").status == "interrupted"
     else:
         assert Path("o.png").read_bytes().startswith(PNG)
 

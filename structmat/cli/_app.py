@@ -284,7 +284,7 @@ def fit(
         if plot is not None:
             shown = matrix if weights is None else np.where(weights > 0, matrix, np.nan)
             _draw(lambda module: module.fit_figure(shown, result), plot, force=o.force)
-    if result.stopped == "interrupted":
+    if result.status == "interrupted":
         raise KeyboardInterrupt
 
 
@@ -328,7 +328,7 @@ def curve(
     with _output.printed(show):
         if plot is not None:
             _draw(lambda module: module.draw_curve(found).figure, plot, force=o.force)
-    if found.stopped == "interrupted":
+    if found.status == "interrupted":
         raise KeyboardInterrupt
 
 

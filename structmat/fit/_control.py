@@ -80,24 +80,24 @@ class Control:
     callback: Callable[[FitProgress], object] | None = None
     best: float = math.inf
     """The least error reported."""
-    reason: str = "completed"
+    status: str = "completed"
     """Why the fit ended."""
 
     def check(self) -> None:
         """Raise `Stopped` if the time is over, or the fit was ended in another part of it."""
-        if self.reason != "completed":
+        if self.status != "completed":
             raise Stopped
         if self.deadline is not None and time.process_time() >= self.deadline:
             self.stop("time limit")
 
-    def stop(self, reason: str) -> None:
+    def stop(self, status: str) -> None:
         """Raise `Stopped`."""
-        self.reason = reason
+        self.status = status
         raise Stopped
 
     def report(self, start: str, iteration: int, error: float, *, phase: str, n_factors: int, most: int) -> None:
         """Tell the callback, and raise `Stopped` if that or the time ends the fit; it hears nothing after its end."""
-        if self.reason != "completed":
+        if self.status != "completed":
             raise Stopped
         self.best = min(self.best, error)
         if self.callback is not None:
@@ -137,5 +137,5 @@ class StoppableSearch(ABC):
         except KeyboardInterrupt:
             if not (self.control.returns_best and self.has_product):
                 raise
-            self.control.reason = "interrupted"
+            self.control.status = "interrupted"
         return self.best

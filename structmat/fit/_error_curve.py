@@ -93,7 +93,7 @@ class ErrorCurve:
         Side of the circulant blocks.
     weighted : bool
         Whether the errors are weighted ones.
-    stopped : str
+    status : str
         ``"completed"``, ``"time limit"`` if a fit was cut short, ``"callback"`` or ``"interrupted"``. Points that were
         not reached have the best product of fewer factors, with identity factors appended.
     results : tuple of FitResult
@@ -118,7 +118,7 @@ class ErrorCurve:
     shape: tuple[int, int]
     block_size: int
     weighted: bool = False
-    stopped: str = "completed"
+    status: str = "completed"
     results: tuple[FitResult, ...] = field(default=())
 
     def to_dict(self) -> dict[str, Any]:
@@ -134,7 +134,7 @@ class ErrorCurve:
             "cols": self.shape[1],
             "block_size": self.block_size,
             "weighted": self.weighted,
-            "stopped": self.stopped,
+            "status": self.status,
             **{name: column.tolist() for name, column in self._points().items()},
             "baselines": {
                 name: {"n_parameters": used.tolist(), "error": error.tolist()}
@@ -193,8 +193,8 @@ class ErrorCurve:
         rows, cols = self.shape
         kind = "weighted error" if self.weighted else "error"
         head = f"ErrorCurve of a {rows} x {cols} matrix, blocks of {self.block_size}"
-        if self.stopped != "completed":
-            head += f", {self.stopped}"
+        if self.status != "completed":
+            head += f", {self.status}"
         titles = ["factors", "parameters", "of dense", kind, "seconds", *self.baselines]
         widths = [max(len(title), 8) for title in titles]
         lines = [head, "  ".join(f"{title:>{width}}" for title, width in zip(titles, widths, strict=True))]
@@ -304,7 +304,7 @@ def error_curve(
     optional_function(callback, _OWNER, "callback")
     results: list[FitResult] = []
     seconds: list[float] = []
-    stopped = "completed"
+    status = "completed"
     # Diagonal, circulant, diagonal: such products hold all closed forms, and a fit without any time returns the best.
     others: dict[str, Any] = {}
     try:
@@ -313,7 +313,7 @@ def error_curve(
                 began = time.perf_counter()
                 left = end - time.process_time()
                 if index > 0 and numbers[index - 1] >= 3 and left <= 0.0:
-                    stopped = "time limit"
+                    status = "time limit"
                     break
                 if time_limit is not None:
                     # what is left goes to this fit and the later ones by cost
@@ -325,8 +325,8 @@ def error_curve(
                     result = fit_cdd(matrix, number, start=before, **options)
                 results.append(_padded(before, number) if before and result.error > before.error else result)
                 seconds.append(time.perf_counter() - began)
-                stopped = result.stopped if result.stopped != "completed" else stopped
-                if stopped in {"interrupted", "callback"}:
+                status = result.status if result.status != "completed" else status
+                if status in {"interrupted", "callback"}:
                     break
         if baselines:
             layout = CDDLayout.of(results[0].operator)
@@ -335,7 +335,7 @@ def error_curve(
     except KeyboardInterrupt:
         if on_interrupt == "raise" or not results:
             raise
-        stopped = "interrupted"
+        status = "interrupted"
     for number in numbers[len(results) :]:
         results.append(_padded(results[-1], number))
         seconds.append(0.0)
@@ -348,7 +348,7 @@ def error_curve(
         shape=(int(matrix.shape[0]), int(matrix.shape[1])),
         block_size=results[0].block_size,
         weighted=input_second_moment is not None,
-        stopped=stopped,
+        status=status,
         results=tuple(results),
     )
 

@@ -121,7 +121,7 @@ def fit_cdd(
         is returned. Without one, a notebook with `rich` and `ipywidgets` shows the state after two seconds.
     on_interrupt : {"raise", "return"}, default "raise"
         What `KeyboardInterrupt`, by Ctrl-C or from the callback, does. "return" ends the fit as a time limit does, and
-        returns the best so far, of which `FitResult.stopped` says "interrupted".
+        returns the best so far, of which `FitResult.status` says "interrupted".
 
     Returns
     -------
@@ -210,8 +210,8 @@ def fit_cdd(
         converged, message = True, "the product is the matrix to rounding"
     elif layout.n_factors == 1 and inputs is None:
         converged, message = True, "the nearest matrix of one factor, in closed form"
-    elif control.reason != "completed":
-        message = f"{control.reason}: the best so far"
+    elif control.status != "completed":
+        message = f"{control.status}: the best so far"
     elif converged:
         message = "converged"
     history = [e for e in found.history if math.isfinite(e)]
@@ -225,7 +225,7 @@ def fit_cdd(
         # it never rises, and ends in the error of the operator as it is returned
         history=np.maximum(np.minimum.accumulate([*history[: len(found.history) - 1], error]), error),
         start=found.start,
-        stopped=control.reason,
+        status=control.status,
         message=message,
         seconds=time.monotonic() - begun,
     )
@@ -252,7 +252,7 @@ def _fitted_with_inputs(
         of_start.max_iter = min(control.max_iter, OF_A_START)
         of_start.endless = False
     unweighted = _fitted(without, of_start, copy.deepcopy(rng), known)
-    control.reason = of_start.reason
+    control.status = of_start.status
     known = [*known, unweighted._replace(start="unweighted fit")]
     if inputs.ndim == 2:
         return _searched(problem, control, rng, known)

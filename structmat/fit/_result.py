@@ -43,7 +43,7 @@ class FitResult:
         they never rise.
     start : str
         The starting point of the best run.
-    stopped : str
+    status : str
         Why the fit ended: ``"completed"`` if all planned work was done, ``"time limit"``, ``"callback"`` or
         ``"interrupted"``.
     message : str
@@ -64,7 +64,7 @@ class FitResult:
     >>> result = sm.fit_cdd(W, rng=0)
     >>> result.operator
     CDDProduct(n_factors=3, n_parameters=9, shape=(3, 3), dtype=float64, device=cpu)
-    >>> result.error < 1e-12, result.converged, result.stopped
+    >>> result.error < 1e-12, result.converged, result.status
     (True, True, 'completed')
     """
 
@@ -76,7 +76,7 @@ class FitResult:
     converged: bool
     history: NDArray[np.float64]
     start: str
-    stopped: str = "completed"
+    status: str = "completed"
     message: str = ""
     seconds: float = 0.0
 
@@ -102,7 +102,7 @@ class FitResult:
             "n_iter",
             "converged",
             "start",
-            "stopped",
+            "status",
             "message",
         )
         fields = {name: getattr(self, name) for name in names}
@@ -134,7 +134,7 @@ class FitResult:
     def __repr__(self) -> str:
         rows, cols = self.operator.shape
         end = "converged" if self.converged else "not converged"
-        end = end if self.stopped == "completed" else f"stopped: {self.stopped}"
+        end = end if self.status == "completed" else f"stopped: {self.status}"
         grid = f"{-(-rows // self.block_size)} x {-(-cols // self.block_size)} blocks"
         lines = {
             "matrix": f"{rows} x {cols}",

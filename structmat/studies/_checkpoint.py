@@ -198,7 +198,7 @@ def _fit(unit: LayerTask | _Others) -> dict[str, Any]:
     cdd = {"layer": unit.name, "weighted": unit.input_second_moment is not None, "method": "cdd", "seed": unit.rng}
     cdd |= {"n_factors": unit.n_factors, "block_size": unit.block_size, **values}
     cdd["seconds"] = time.perf_counter() - begun
-    svd = {**cdd, "method": "truncated-svd", "seed": None, **of_svd, "stopped": "completed", "seconds": 0.0}
+    svd = {**cdd, "method": "truncated-svd", "seed": None, **of_svd, "status": "completed", "seconds": 0.0}
     return {"rows": [cdd, svd], "vectors": vectors}
 
 

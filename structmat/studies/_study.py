@@ -18,7 +18,7 @@ __all__ = ["COLUMNS", "Study", "load_study", "rows_of"]
 
 COLUMNS = (
     "layer", "rows", "cols", "norm", "weighted", "method", "n_factors", "block_size", "seed", "n_parameters", "error",
-    "stopped", "seconds",
+    "status", "seconds",
 )  # fmt: skip
 """Of the table; only `seconds` differs between equal studies."""
 
@@ -34,7 +34,7 @@ class Study:
         matrix, ``norm`` (Frobenius norm of the matrix), ``weighted`` (whether norm and error are weighted by second
         moments of the inputs), ``method`` (``"cdd"`` or another family), ``n_factors`` and ``block_size`` of the CDD
         product (which sets the most parameters of another family), ``seed``, ``n_parameters`` used, ``error``
-        (relative, ``norm(W - P) / norm(W)``), ``stopped`` (``"completed"`` or ``"time limit"``) and ``seconds``.
+        (relative, ``norm(W - P) / norm(W)``), ``status`` (``"completed"`` or ``"time limit"``) and ``seconds``.
     failed : mapping of str to str
         Why rows could not be computed, by layer or by layer and setting.
     left_out : tuple of str

@@ -331,12 +331,12 @@ def _approximate(unit: _Unit) -> dict[str, Any]:
         raise ArgumentValueError("sweep", unit.layer, "must be finite, got NaN or infinity")
     matrix = matrix.astype(np.result_type(matrix.dtype, np.float32), copy=False)
     rows, cols = matrix.shape
-    stopped = "completed"
+    status = "completed"
     options: dict[str, Any] = {"input_second_moment": unit.moment}
     if unit.method == "cdd":
         options |= {"block_size": unit.block_size, "rng": unit.seed, "time_limit": unit.time_limit}
         result = fit_cdd(matrix, unit.n_factors, **options)
-        n_parameters, error, stopped = result.n_parameters, result.error, result.stopped
+        n_parameters, error, status = result.n_parameters, result.error, result.status
     else:
         most = CDDLayout((rows, cols), unit.n_factors, unit.block_size).n_parameters
         best = baseline_errors(matrix, [most], names=[unit.method], **options)
@@ -344,5 +344,5 @@ def _approximate(unit: _Unit) -> dict[str, Any]:
         n_parameters, error = int(used[0]), float(errors[0])
     row = {name: getattr(unit, name) for name in ("layer", "method", "n_factors", "block_size", "seed")}
     row |= {"rows": rows, "cols": cols, "norm": weighted_norm(matrix, unit.moment), "weighted": unit.moment is not None}
-    row |= {"n_parameters": n_parameters, "error": error, "stopped": stopped}
+    row |= {"n_parameters": n_parameters, "error": error, "status": status}
     return {"rows": [{**row, "seconds": time.perf_counter() - begun}]}

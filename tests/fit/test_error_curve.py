@@ -246,13 +246,13 @@ def test_seconds_and_progress(timed):
 def test_a_curve_whose_fits_were_cut_is_not_complete(monkeypatch, which):
     def fit(*arguments, **options):
         result = fit_cdd(*arguments, **options | {"time_limit": None, "max_iter": 2})
-        results.append(replace(result, stopped="time limit") if len(results) == which else result)
+        results.append(replace(result, status="time limit") if len(results) == which else result)
         return results[-1]
 
     results = []
     monkeypatch.setattr(module, "fit_cdd", fit)
     curve = error_curve(SQUARE, n_factors=[1, 3], rng=0, time_limit=1000.0)
-    assert curve.stopped == "time limit"
+    assert curve.status == "time limit"
     assert curve.seconds.all()
     assert ", time limit" in repr(curve)
 
@@ -263,7 +263,7 @@ def test_a_time_limit_is_shared_out_and_kept(timed):
     assert [call.time_limit for call in timed] == [20 / 85, pytest.approx(19 * 4 / 84), pytest.approx(15 * 16 / 80)]
     assert states[0].remaining == 19.5
     assert states[1].remaining == 17.0
-    assert found.stopped == "time limit"
+    assert found.status == "time limit"
     assert found.seconds.tolist() == [1, 4, 16, 0]
     assert found.error[3] == found.error[2]
     assert found.results[3].start == module._PADDED
@@ -274,7 +274,7 @@ def test_no_time_at_all_still_looks_at_the_closed_forms_of_three_factors(timed):
     found = error_curve(SQUARE, 5, rng=0, time_limit=0)
     assert [(call.n_factors, call.time_limit) for call in timed] == [(1, 0.0), (2, 0.0), (3, 0.0)]
     assert found.n_factors.tolist() == [1, 2, 3, 4, 5]
-    assert found.stopped == "time limit"
+    assert found.status == "time limit"
 
 
 # With the fit itself
@@ -368,7 +368,7 @@ def test_the_printed_form_is_a_table(curve):
     assert lines[1].split()[:2] == ["factors", "parameters"]
     assert lines[2].split()[:4] == ["1", "6", "16.7%", f"{curve.error[0]:.4g}"]
     assert len({len(line) for line in lines[1:]}) == 1
-    weighted = repr(replace(curve, weighted=True, stopped="time limit")).splitlines()
+    weighted = repr(replace(curve, weighted=True, status="time limit")).splitlines()
     assert weighted[0].endswith("blocks of 6, time limit")
     assert "weighted error" in weighted[1]
     assert "weighted" not in "".join(lines)

@@ -98,7 +98,7 @@ def test_a_callback_ends_a_fit_by_stop_iteration(n_factors, weights):
 
     heard = []
     result = fit_cdd(W, n_factors, input_second_moment=weights, rng=0, callback=hear)
-    assert (result.stopped, len(heard)) == ("callback", 20)
+    assert (result.status, len(heard)) == ("callback", 20)
     assert "callback" in result.message
     if weights is None:
         assert result.error <= min(closed_form_errors(W, 12).values())
@@ -115,7 +115,7 @@ def test_it_propagates_from_where_a_start_is_built(monkeypatch, n_factors, place
 def test_nothing_is_lost_while_a_start_is_built(monkeypatch, n_factors, place):
     place(monkeypatch)
     result = fit_cdd(W, n_factors, rng=0, on_interrupt="return")
-    assert result.stopped == "interrupted"
+    assert result.status == "interrupted"
     monkeypatch.undo()
     assert result.error <= fit_cdd(W, n_factors, rng=0, time_limit=0).error
 
@@ -127,7 +127,7 @@ def test_the_run_so_far_is_kept_from_inside_an_iteration(n_factors, after, weigh
     hear = Interrupting(after)
     options = {"input_second_moment": weights, "rng": 0, "tol": 0.0}
     result = fit_cdd(W, n_factors, callback=hear, on_interrupt="return", **options)
-    assert result.stopped == "interrupted"
+    assert result.status == "interrupted"
     assert "interrupted" in result.message
     assert len(hear.heard) <= after + 6  # of a weighted fit, its closed forms
     assert result.error < 1.0
@@ -163,7 +163,7 @@ def test_a_curve_keeps_its_points():
             signal.raise_signal(signal.SIGINT)
 
     curve = error_curve(W, n_factors=[1, 3, 5], rng=0, callback=hear, on_interrupt="return")
-    assert curve.stopped == "interrupted"
+    assert curve.status == "interrupted"
     assert curve.seconds[1] > 0.0
     assert curve.seconds[2] == 0.0
     assert curve.error[2] == curve.error[1] < curve.error[0]
@@ -173,7 +173,7 @@ def test_a_curve_keeps_its_points():
 def test_baselines_that_take_too_long_are_left_out(monkeypatch):
     monkeypatch.setattr(curve_module, "baseline_errors", interrupting(curve_module.baseline_errors))
     curve = error_curve(W, n_factors=[1, 3], rng=0, on_interrupt="return")
-    assert (curve.stopped, curve.baselines) == ("interrupted", {})
+    assert (curve.status, curve.baselines) == ("interrupted", {})
     assert (curve.seconds > 0.0).all()
 
 

@@ -155,7 +155,7 @@ def test_no_time_gives_the_best_closed_form(n_factors):
     bounds = closed_form_errors(W, 12)
     assert fit.error <= min(bounds.values() if n_factors > 2 else [bounds["diagonal"]]) + 1e-12
     if n_factors > 1:
-        assert fit.stopped == "time limit"
+        assert fit.status == "time limit"
 
 
 @pytest.mark.parametrize("n_factors", [3, 7])
@@ -213,6 +213,6 @@ def test_the_best_error_of_weighted_fits_is_not_that_of_their_start_without_weig
 def test_a_fit_that_is_exact_ends_long_before_its_limit(shape, n_factors, dtype, options):
     W = matrix(shape, real=False, seed=8).astype(dtype)
     fit = fit_cdd(W, n_factors, rng=0, time_limit=60.0, **options)
-    assert (fit.stopped, fit.converged) == ("completed", True)
+    assert (fit.status, fit.converged) == ("completed", True)
     assert fit.message == "the product is the matrix to rounding"
     assert fit.error <= 200 * np.finfo(dtype).eps

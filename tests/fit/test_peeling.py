@@ -103,5 +103,5 @@ def test_an_interrupt_inside_a_start_returns_the_best_so_far(monkeypatch):
 
     monkeypatch.setattr(search, "STARTS", {"interrupted": interrupted})
     fit = fit_cdd(np.random.default_rng(5).standard_normal((12, 12)), 5, rng=0, on_interrupt="return")
-    assert fit.stopped == "interrupted"
+    assert fit.status == "interrupted"
     assert fit.error < 1.0

@@ -107,7 +107,7 @@ def test_a_looser_tolerance_stops_earlier():
 
 def test_a_fit_that_ran_out_of_time_says_so(W):
     fit = fit_cdd(W, 5, rng=0, time_limit=0.01)
-    assert fit.stopped == "time limit"
+    assert fit.status == "time limit"
     assert "stopped: time limit" in repr(fit)
 
 

@@ -39,7 +39,7 @@ def check(runs):
         assert longer.error <= fit.error
     assert len(seen) < len(more)
     assert longer.error < runs[0][0].error
-    assert longer.stopped == "time limit"
+    assert longer.status == "time limit"
 
 
 @settings(max_examples=3, deadline=None)
@@ -93,7 +93,7 @@ def test_an_exploration_that_is_cut_short_is_not_lost():
     late = next(s for s in seen if s.phase == "exploration" and s.iteration == 280)
     cut = fit_cdd(W, n_factors, time_limit=2500 - late.remaining, rng=3, callback=seen.append)
     assert seen[-1].iteration in range(279, 282)
-    assert (cut.start, cut.stopped) == ("random", "time limit")
+    assert (cut.start, cut.status) == ("random", "time limit")
     assert cut.error < 0.9 * fit_cdd(W, n_factors, time_limit=0, rng=3).error
 
 

@@ -33,7 +33,7 @@ def test_rows_have_what_each_method_gives_by_itself(study):
     assert not study.failed
     for row in study.rows:
         W = LAYERS[row["layer"]]
-        assert (row["rows"], row["cols"], row["stopped"]) == (*W.shape, "completed")
+        assert (row["rows"], row["cols"], row["status"]) == (*W.shape, "completed")
         assert row["norm"] == pytest.approx(np.linalg.norm(W))
         fit = fitted(row["layer"], row["n_factors"], row["block_size"], row["seed"] or 0)
         if row["method"] == "cdd":
