@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
 
-    from structmat._array_tools import ArrayLike
+    from structmat._array_tools import Array, ArrayLike
 
 __all__ = ["CurveProgress", "ErrorCurve", "error_curve"]
 
@@ -293,8 +293,7 @@ def error_curve(
     """
     matrix = as_matrix(W, _OWNER, "W")
     numbers = _numbers(n_factors, matrix.shape, block_size)
-    begun = time.perf_counter()
-    end = time.process_time() + (math.inf if time_limit is None else non_negative(time_limit, _OWNER, "time_limit"))
+    limit = None if time_limit is None else non_negative(time_limit, _OWNER, "time_limit")
     if fit_options.get("entry_weights") is not None:
         text = "must be None: only products of three factors have them; use fit_cdd"
         raise ArgumentValueError(_OWNER, "entry_weights", text)
@@ -302,78 +301,114 @@ def error_curve(
     options |= {"input_second_moment": input_second_moment, "rng": random_generator(rng, _OWNER)}
     options["on_interrupt"] = one_of(on_interrupt, _OWNER, "on_interrupt", ("raise", "return"))
     optional_function(callback, _OWNER, "callback")
-    results: list[FitResult] = []
-    seconds: list[float] = []
-    status = "completed"
-    # Diagonal, circulant, diagonal: such products hold all closed forms, and a fit without any time returns the best.
-    others: dict[str, Any] = {}
+
+    points = _Points(matrix, numbers, limit, options)
+    others: dict[str, tuple[NDArray[np.int64], NDArray[np.float64]]] = {}
     try:
         with notebook_line(callback) as heard:
-            for index, number in enumerate(numbers):
-                began = time.perf_counter()
-                left = end - time.process_time()
-                if index > 0 and numbers[index - 1] >= 3 and left <= 0.0:
-                    status = "time limit"
-                    break
-                if time_limit is not None:
-                    # what is left goes to this fit and the later ones by cost
-                    costs = [float(count) ** _COST_POWER for count in numbers[index:]]
-                    options["time_limit"] = max(left, 0.0) * costs[0] / sum(costs)
-                options["callback"] = _reporter(heard, numbers, seconds, begun, end)
-                before = results[-1] if results else None
-                with as_own(_OWNER, of="fit_cdd"):
-                    result = fit_cdd(matrix, number, start=before, **options)
-                results.append(_padded(before, number) if before and result.error > before.error else result)
-                seconds.append(time.perf_counter() - began)
-                status = result.status if result.status != "completed" else status
-                if status in {"interrupted", "callback"}:
-                    break
+            points.fit(heard)
         if baselines:
-            layout = CDDLayout.of(results[0].operator)
-            n_parameters = [replace(layout, n_factors=number).n_parameters for number in numbers]
-            others = baseline_errors(matrix, n_parameters, input_second_moment=input_second_moment)
+            others = baseline_errors(matrix, points.n_parameters(), input_second_moment=input_second_moment)
     except KeyboardInterrupt:
-        if on_interrupt == "raise" or not results:
+        if on_interrupt == "raise" or not points.results:
             raise
-        status = "interrupted"
-    for number in numbers[len(results) :]:
-        results.append(_padded(results[-1], number))
-        seconds.append(0.0)
+        points.status = "interrupted"
+    points.fill()
     return ErrorCurve(
         n_factors=np.array(numbers),
-        n_parameters=np.array([result.n_parameters for result in results]),
-        error=np.array([result.error for result in results]),
-        seconds=np.array(seconds),
+        n_parameters=np.array([result.n_parameters for result in points.results]),
+        error=np.array([result.error for result in points.results]),
+        seconds=np.array(points.seconds),
         baselines=others,
         shape=(int(matrix.shape[0]), int(matrix.shape[1])),
-        block_size=results[0].block_size,
+        block_size=points.results[0].block_size,
         weighted=input_second_moment is not None,
-        status=status,
-        results=tuple(results),
+        status=points.status,
+        results=tuple(points.results),
     )
 
 
-def _reporter(
-    callback: Callable[[CurveProgress], object] | None,
-    numbers: list[int],
-    seconds: list[float],
-    begun: float,
-    end: float,
-) -> Callable[[FitProgress], object] | None:
-    """Return what tells the callback of a curve of the fit that comes after those that took so many seconds."""
-    if callback is None:
-        return None
-    index, costs = len(seconds), [number**_COST_POWER for number in numbers]
-    began = time.perf_counter()
-    whole = sum(costs[index:]) * sum(seconds) / sum(costs[:index]) if index else math.inf
+class _Points:
+    """The points of a curve, which are fitted one after the other.
 
-    def report(state: FitProgress) -> None:
-        now = time.perf_counter()
-        left = min(max(whole - (now - began), 0.0), max(end - time.process_time(), 0.0))
-        known = None if math.isinf(left) else left
-        callback(CurveProgress(numbers[index], index + 1, len(numbers), state, now - begun, known))
+    Parameters
+    ----------
+    matrix : array
+    numbers : list of int
+        Numbers of factors, rising.
+    time_limit : float or None
+        Seconds of processor time for all points together.
+    options : dict
+        Arguments for every fit.
+    """
 
-    return report
+    def __init__(self, matrix: Array, numbers: list[int], time_limit: float | None, options: dict[str, Any]) -> None:
+        self.matrix, self.numbers, self.options = matrix, numbers, options
+        self.limited = time_limit is not None
+        self.begun = time.perf_counter()
+        self.deadline = time.process_time() + (math.inf if time_limit is None else time_limit)
+        self.results: list[FitResult] = []
+        self.seconds: list[float] = []
+        """The durations of the fits by the clock."""
+        self.status = "completed"
+
+    def fit(self, callback: Callable[[CurveProgress], object] | None) -> None:
+        """Fit the points until the last one, or until something stops that."""
+        for number in self.numbers:
+            # Diagonal, circulant, diagonal: such products hold all closed forms, and a fit without any time returns
+            # the best of them. So the curve has one point at least of three factors.
+            if self.results and self.results[-1].operator.n_factors >= 3 and self._time_left() <= 0.0:
+                self.status = "time limit"
+                return
+            self._fit_next(number, callback)
+            if self.status in {"interrupted", "callback"}:
+                return
+
+    def _fit_next(self, number: int, callback: Callable[[CurveProgress], object] | None) -> None:
+        began = time.perf_counter()
+        options = dict(self.options)
+        if self.limited:
+            # What is left goes to this fit and the later ones by their cost.
+            costs = [float(count) ** _COST_POWER for count in self.numbers[len(self.results) :]]
+            options["time_limit"] = max(self._time_left(), 0.0) * costs[0] / sum(costs)
+        before = self.results[-1] if self.results else None
+        with as_own(_OWNER, of="fit_cdd"):
+            result = fit_cdd(self.matrix, number, start=before, callback=self._reporter(callback), **options)
+        self.results.append(_padded(before, number) if before and result.error > before.error else result)
+        self.seconds.append(time.perf_counter() - began)
+        if result.status != "completed":
+            self.status = result.status
+
+    def fill(self) -> None:
+        """Put the best product of fewer factors at the points that are left."""
+        for number in self.numbers[len(self.results) :]:
+            self.results.append(_padded(self.results[-1], number))
+            self.seconds.append(0.0)
+
+    def n_parameters(self) -> list[int]:
+        """Return the numbers of parameters of all points, also of those that are left."""
+        layout = CDDLayout.of(self.results[0].operator)
+        return [replace(layout, n_factors=number).n_parameters for number in self.numbers]
+
+    def _time_left(self) -> float:
+        return self.deadline - time.process_time()
+
+    def _reporter(self, callback: Callable[[CurveProgress], object] | None) -> Callable[[FitProgress], object] | None:
+        """Return what tells the callback of the curve how far the next fit is."""
+        if callback is None:
+            return None
+        index, costs = len(self.results), [number**_COST_POWER for number in self.numbers]
+        began = time.perf_counter()
+        whole = sum(costs[index:]) * sum(self.seconds) / sum(costs[:index]) if index else math.inf
+
+        def report(state: FitProgress) -> None:
+            now = time.perf_counter()
+            left = min(max(whole - (now - began), 0.0), max(self._time_left(), 0.0))
+            known = None if math.isinf(left) else left
+            number, n_points = self.numbers[index], len(self.numbers)
+            callback(CurveProgress(number, index + 1, n_points, state, now - self.begun, known))
+
+        return report
 
 
 def _padded(result: FitResult, n_factors: int) -> FitResult:
