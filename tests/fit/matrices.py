@@ -1,6 +1,9 @@
 """Matrices, planted products and dense references for the tests of the fit, independent of the code under test."""
 
 import numpy as np
+from scipy.linalg import circulant
+
+from structmat.operators import CDDLayout
 
 
 def normal(rng, shape, *, real=True):
@@ -52,7 +55,23 @@ def _vectors(kind, size, rng):
             return rng.uniform(0.5, 2.0, size) * rng.choice([-1.0, 1.0], size)
 
 
+def dense_factor(vector, shape):
+    """A diagonal, or a grid of circulants cropped to a shape, by the definition."""
+    if vector.ndim == 1:
+        return np.diag(vector)
+    return np.block([[circulant(c) for c in row] for row in vector])[: shape[0], : shape[1]]
+
+
+def dense_product(layout, vectors):
+    """The product of the factors of a layout, by the definition."""
+    first, *factors = (dense_factor(*pair) for pair in zip(vectors, layout.factor_shapes, strict=True))
+    for factor in factors:
+        first = first @ factor
+    return first
+
+
 def dense(a, c, b):
+    """The product of three factors, entry by entry."""
     m = c.shape[-1]
     i, j = np.arange(a.size), np.arange(b.size)
     entries = c[i[:, None] // m, j // m, (i[:, None] - j) % m]
@@ -65,11 +84,17 @@ def dense_of_grid(factors, shape):
     return dense(a.reshape(-1)[: shape[0]], c, b.reshape(-1)[: shape[1]])
 
 
-def planted(kind, rng, shape, block_size):
-    """A random product and its three vectors."""
-    grid = [-(-side // block_size) for side in shape]
-    a, c, b = (_vectors(kind, size, rng) for size in (shape[0], (*grid, block_size), shape[1]))
-    return dense(a, c, b), (a, c, b)
+def planted(kind, rng, shape, block_size="min", n_factors=3):
+    """A random product, dense, and its vectors, in the shapes of the layout."""
+    layout = CDDLayout(shape, n_factors, block_size)
+    vectors = [_vectors(kind, size, rng) for size in layout.vector_shapes]
+    return dense_product(layout, vectors), vectors
+
+
+def planted_operator(kind, rng, shape, block_size="min", n_factors=3):
+    """A random product as an operator."""
+    layout = CDDLayout(shape, n_factors, block_size)
+    return layout.product(planted(kind, rng, shape, block_size, n_factors)[1])
 
 
 def with_noise(W, level, rng):

@@ -7,14 +7,7 @@ from hypothesis import strategies as st
 
 from structmat import fit_cdd
 from structmat.fit._three_factors import BlockGrid, Factors, _with_best_circulant, iteration, residual_norm2
-from structmat.operators._cdd import CDDProduct
-from tests.fit.matrices import dense_of_grid, normal
-
-
-def planted(rng, shape, m, real):
-    p, q = -(-shape[0] // m), -(-shape[1] // m)
-    vectors = normal(rng, shape[0], real=real), normal(rng, (p, q, m), real=real), normal(rng, shape[1], real=real)
-    return np.asarray(CDDProduct.from_vectors(*vectors, block=True).to_dense())
+from tests.fit.matrices import dense_of_grid, normal, planted
 
 
 def weighted_norm(M, R):
@@ -68,23 +61,22 @@ def test_error_is_the_weighted_one_and_never_above_closed_forms(problem):
     P = np.asarray(result.operator.to_dense())
     assert result.error == pytest.approx(weighted_norm(M, W - P) / norm, abs=1e-8)
     assert (np.diff(result.history) <= 1e-14).all()
-    if W.shape == (m, m):
-        i = np.arange(m)
-        k = (i[:, None] - i) % m
-        sums = np.bincount(k.ravel(), M.ravel(), m)
-        means = np.zeros(m, dtype=W.dtype)
-        np.add.at(means, k.ravel(), (M * W).ravel())
-        means = np.divide(means, sums, out=np.zeros_like(means), where=sums > 0)
-        circulant = means[k]
-        for form in (circulant, np.diag(np.diag(W))):
-            assert result.error <= weighted_norm(M, W - form) / norm + 1e-9
+    i, j = np.indices(W.shape)
+    grid = tuple(-(-side // m) for side in W.shape)
+    label = np.ravel_multi_index((i // m, j // m, (i - j) % m), (*grid, m))
+    weights, sums = np.zeros((2, label.max() + 1), dtype=W.dtype)
+    np.add.at(weights, label, M)
+    np.add.at(sums, label, M * W)
+    circulants = np.divide(sums, weights, out=np.zeros_like(sums), where=weights != 0)[label]
+    for form in (circulants, np.where(i == j, W, 0)):
+        assert result.error <= weighted_norm(M, W - form) / norm + 1e-9
 
 
 @pytest.mark.parametrize("real", [True, False])
 @pytest.mark.parametrize(("shape", "m"), [((32, 32), 32), ((64, 64), 64), ((40, 60), 20), ((48, 96), 48)])
 def test_planted_product_comes_back_with_thirty_percent_missing(shape, m, real):
     rng = np.random.default_rng(5)
-    P = planted(rng, shape, m, real)
+    P, _ = planted("normal" if real else "complex normal", rng, shape, m)
     mask = rng.random(shape) > 0.3
     result = fit_cdd(np.where(mask, P, np.nan), entry_weights=mask, block_size=m, rng=0)
     assert result.error < 1e-9
@@ -93,7 +85,7 @@ def test_planted_product_comes_back_with_thirty_percent_missing(shape, m, real):
 
 def test_real_weights_count():
     rng = np.random.default_rng(6)
-    W = planted(rng, (32, 32), 32, True) + rng.standard_normal((32, 32))
+    W = planted("normal", rng, (32, 32))[0] + rng.standard_normal((32, 32))
     M = rng.uniform(0.01, 1.0, W.shape) ** 4
     weighted, plain = fit_cdd(W, entry_weights=M, rng=0), fit_cdd(W, rng=0)
     error = weighted_norm(M, W - plain.operator.to_dense()) / weighted_norm(M, W)

@@ -6,14 +6,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.linalg import circulant
 
 from structmat.fit import _objective as module
 from structmat.fit import fit_cdd
 from structmat.fit._matrices import truncated_svd
 from structmat.fit._objective import Objective
 from structmat.operators import CDDLayout
-from tests.fit.matrices import normal
+from tests.fit.matrices import dense_product, normal
 
 
 def of(layout, dtype=np.float64):
@@ -21,17 +20,8 @@ def of(layout, dtype=np.float64):
     return Objective(layout, np.ones(layout.shape, dtype=dtype))
 
 
-def dense_factor(vector, shape):
-    """A diagonal, or a grid of circulants cropped to a shape, by the definition."""
-    if vector.ndim == 1:
-        return np.diag(vector)
-    return np.block([[circulant(c) for c in row] for row in vector])[: shape[0], : shape[1]]
-
-
 def dense(layout, parameters):
-    vectors = of(layout).vectors(parameters)
-    factors = [dense_factor(*pair) for pair in zip(vectors, layout.factor_shapes, strict=True)]
-    return factors[0] if len(factors) == 1 else np.linalg.multi_dot(factors)
+    return dense_product(layout, of(layout).vectors(parameters))
 
 
 @st.composite

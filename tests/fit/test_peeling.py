@@ -11,11 +11,7 @@ from structmat.fit._control import Control, Stopped
 from structmat.fit._peeling_start import _synchronised_gram, peeling_start
 from structmat.fit._problem import Problem
 from structmat.operators import CDDLayout, CDDProduct
-from tests.fit.matrices import normal, relative
-
-
-def planted(n, n_factors, real, seed):
-    return CDDProduct.from_vectors(*normal(np.random.default_rng(seed), (n_factors, n), real=real)).to_dense()
+from tests.fit.matrices import normal, planted, relative, with_noise
 
 
 def control(seconds=60.0):
@@ -53,7 +49,7 @@ def test_phases_of_a_gram_matrix_are_exact_without_noise(real, n):
     ("n", "n_factors", "real"), [(32, 5, False), (33, 5, False), (48, 5, True), (40, 4, True), (40, 6, False)]
 )
 def test_planted_products_are_found(n, n_factors, real):
-    W = planted(n, n_factors, real, seed=5)
+    W, _ = planted("normal" if real else "complex normal", np.random.default_rng(5), (n, n), n_factors=n_factors)
     vectors = peeled(W, n_factors, np.random.default_rng(0), control())
     assert all(np.iscomplexobj(v) != real for v in vectors)
     assert relative(W, CDDProduct.from_vectors(*vectors).to_dense()) < 0.9
@@ -63,15 +59,14 @@ def test_planted_products_are_found(n, n_factors, real):
 
 
 def test_planted_products_are_found_in_single_precision():
-    W = planted(32, 5, real=False, seed=6).astype(np.complex64)
+    W = planted("complex normal", np.random.default_rng(6), (32, 32), n_factors=5)[0].astype(np.complex64)
     assert fit_cdd(W, 5, rng=0, max_iter=50, restarts=1).error < 1e-5
 
 
 def test_under_noise_the_fit_is_as_near_the_truth_as_can_be_known():
     n, n_factors, noise = 64, 5, 0.3
-    W = planted(n, n_factors, real=False, seed=7)
-    added = normal(np.random.default_rng(8), (n, n), real=False)
-    noisy = W + noise * np.linalg.norm(W) / np.linalg.norm(added) * added
+    W, _ = planted("complex normal", np.random.default_rng(7), (n, n), n_factors=n_factors)
+    noisy = with_noise(W, noise, np.random.default_rng(8))
     P = fit_cdd(noisy, n_factors, rng=0).operator.to_dense()
     assert np.linalg.norm(P - W) <= 1.1 * noise * np.sqrt(n_factors / n) * np.linalg.norm(W)
 
@@ -84,7 +79,7 @@ def test_other_matrices_are_left_alone(real):
 
 
 def test_zeros_do_no_harm():
-    W = planted(32, 5, True, seed=2)
+    W, _ = planted("normal", np.random.default_rng(2), (32, 32), n_factors=5)
     W[[3, 9]] = 0.0
     W[:, 5] = 0.0
     fit = fit_cdd(W, 5, rng=0, time_limit=2)
@@ -93,8 +88,9 @@ def test_zeros_do_no_harm():
 
 
 def test_no_time_no_chain():
+    W, _ = planted("complex normal", np.random.default_rng(3), (64, 64), n_factors=7)
     with pytest.raises(Stopped):
-        peeled(planted(64, 7, False, 3), 7, np.random.default_rng(0), control(0.0))
+        peeled(W, 7, np.random.default_rng(0), control(0.0))
 
 
 def test_an_interrupt_inside_a_start_returns_the_best_so_far(monkeypatch):

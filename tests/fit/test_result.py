@@ -83,19 +83,38 @@ def test_a_result_is_frozen(fit):
         fit.error = 0.0
 
 
-def test_the_callback_sees_every_iteration(W):
+@pytest.mark.parametrize("shape", [(12, 20), (14, 14)])
+def test_the_callback_sees_every_iteration(shape):
+    """Without random starts, which share one name, the reports of the winner tell its history."""
     seen = []
-    fit = fit_cdd(W, rng=0, max_iter=30, callback=seen.append)
+    W = np.random.default_rng(0).standard_normal(shape)
+    fit = fit_cdd(W, rng=0, max_iter=30, restarts=0, callback=seen.append)
     assert all(isinstance(state, FitProgress) and state.iteration <= state.max_iter for state in seen)
     assert {(state.phase, state.max_iter) for state in seen} <= {("screening", 15), ("alternation", 30)}
     assert {(state.n_factors, state.remaining) for state in seen} == {(3, None)}
     assert [state.best for state in seen] == np.minimum.accumulate([state.error for state in seen]).tolist()
-    assert {"circulant", "diagonal", "rank-one", "shift-synchronisation"} <= {state.start for state in seen}
-    # The winner's reports are its history, numbered from one; the random starts share one name.
-    if fit.start != "random":
-        errors = {state.iteration: state.error for state in seen if state.start == fit.start}
-        assert [errors[k] for k in range(1, fit.n_iter + 1)] == fit.history[1:].tolist()
+    assert {state.start for state in seen} == {"circulant", "diagonal", "rank-one", "shift-synchronisation"}
+    errors = {state.iteration: state.error for state in seen if state.start == fit.start}
+    assert fit.n_iter == 30
+    # The last one is the error of the operator as it is returned.
+    assert [errors[k] for k in range(1, 31)] == pytest.approx(fit.history[1:].tolist(), rel=1e-9)
+    assert [errors[k] for k in range(1, 30)] == fit.history[1:-1].tolist()
     assert min(state.error for state in seen) == pytest.approx(fit.error)
+
+
+def test_the_callback_hears_of_random_starts(W):
+    seen = []
+    fit_cdd(W, rng=0, max_iter=30, restarts=2, callback=seen.append)
+    assert [state.start for state in seen if state.iteration == 1].count("random") == 2
+
+
+def test_the_history_of_a_random_start_is_what_was_reported_of_it(W):
+    """With one of them its reports are alone under their name."""
+    seen = []
+    fit = fit_cdd(W, rng=0, max_iter=30, restarts=1, callback=seen.append)
+    assert fit.start == "random"
+    errors = [state.error for state in seen if state.start == "random"]
+    assert errors == pytest.approx(fit.history[1:].tolist(), rel=1e-9)
 
 
 def test_a_looser_tolerance_stops_earlier():
