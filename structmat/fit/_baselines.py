@@ -14,7 +14,7 @@ from math import gcd, prod
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import scipy  # its `fft` is imported on first use
+import scipy  # Its `fft` is imported on first use.
 
 from structmat._arguments import integer, one_of
 from structmat._array_tools import ArgumentTypeError
@@ -39,7 +39,7 @@ BASELINES = ("truncated-svd", "cdd-in-blocks", "block-circulant", "sparse-fourie
 """The names of the families; with second moments of the inputs the best member of the first one alone is known."""
 
 _DENSE_SVD_SIDE = 600
-"""Up to this smaller side a full SVD costs less than iterations."""
+"""Up to this smaller side a full singular value decomposition costs less than iterations."""
 
 
 class _Member(NamedTuple):
@@ -107,7 +107,8 @@ def baseline_errors(
     """
     owner = "baseline_errors"
     matrix = finite_matrix(W, owner)
-    matrix = scale_by_power_of_two(matrix, -largest_exponent(matrix))  # so that no square over- or underflows
+    # Then no square over- or underflows.
+    matrix = scale_by_power_of_two(matrix, -largest_exponent(matrix))
     known = BASELINES if input_second_moment is None else BASELINES[:1]
     chosen = known if names is None else [one_of(name, owner, "names", known) for name in names]
     try:
@@ -129,12 +130,12 @@ def baseline_errors(
     }
 
 
-# The families: the best member with at most so many parameters, one for each budget. Squares of the entries of the
-# matrix neither over- nor underflow.
+# The families. Each function returns the best member with at most so many parameters, for each budget. It is given a
+# matrix of which no square of an entry over- or underflows.
 
 
 def _truncated_svd(matrix: NDArray[Any], budgets: Sequence[int], inputs: NDArray[Any] | None = None) -> list[_Member]:
-    """Rank ``r = floor(budget / (rows + cols))``, stored as two thin matrices: the best case of LoRA.
+    """Return the nearest matrices of rank ``r = floor(budget / (rows + cols))``, as two thin ones, the best of LoRA.
 
     With `inputs` ``M`` the error is ``norm((matrix - P) @ M)``. The best `P` of rank r then is the truncated SVD of
     ``matrix @ M``, times the pseudo-inverse of ``M``.
@@ -154,13 +155,13 @@ def _svd_errors(matrix: NDArray[Any], most: int) -> NDArray[np.float64]:
         if triplets is not None:
             u, s, vh = triplets
             rest = (u * s) @ vh
-            rest -= matrix  # no third copy
+            rest -= matrix  # In place, so that there is no third copy.
             return _tails(np.append(np.sort(s)[::-1], _norm(rest)))[:-1]
     return _tails(np.linalg.svd(matrix, compute_uv=False))
 
 
 def _cdd_in_blocks(matrix: NDArray[Any], budgets: Sequence[int]) -> list[_Member]:
-    """Five factors with k blocks to the smaller side: they hold the truncated SVD of rank k (`_low_rank_start`)."""
+    """Return five factors with k blocks to the smaller side; they hold the SVD of rank k (see `_low_rank_start`)."""
     side, most = min(matrix.shape), max(budgets, default=0)
     sizes = sorted({-(-side // k) for k in range(2, side + 1)})
     counts = {size: CDDLayout((matrix.shape[0], matrix.shape[1]), 5, size).n_parameters for size in sizes}
@@ -171,7 +172,7 @@ def _cdd_in_blocks(matrix: NDArray[Any], budgets: Sequence[int]) -> list[_Member
 
 
 def _block_circulant(matrix: NDArray[Any], budgets: Sequence[int]) -> list[_Member]:
-    """Means of the cyclic diagonals of b x b blocks: the best case of C3A.
+    """Return the means of the cyclic diagonals of b x b blocks, the best case of C3A.
 
     The block sizes are the divisors of either side; blocks at the end of the other side are cropped. Of all sizes whose
     ``ceil(rows / b) * ceil(cols / b) * b`` parameters are in the budget the one with the smallest error is taken, which
@@ -185,7 +186,7 @@ def _block_circulant(matrix: NDArray[Any], budgets: Sequence[int]) -> list[_Memb
 
 
 def _sparse_fourier(matrix: NDArray[Any], budgets: Sequence[int]) -> list[_Member]:
-    """The largest coefficients in the two-dimensional Fourier basis: the best case of FourierFT.
+    """Return the largest coefficients in the two-dimensional Fourier basis, the best case of FourierFT.
 
     A complex matrix has one coefficient a frequency. The coefficients of a real matrix come in conjugate pairs; a pair
     counts once for its cosine and once for its sine, so that as many parameters as entries give the matrix itself.
@@ -208,7 +209,7 @@ def _sparse_fourier(matrix: NDArray[Any], budgets: Sequence[int]) -> list[_Membe
 
 
 def _monarch(matrix: NDArray[Any], budgets: Sequence[int]) -> list[_Member]:
-    """Products of two block-diagonal matrices with a fixed permutation between them, of any number of blocks.
+    """Return the nearest products of two block-diagonal matrices with a permutation between them.
 
     With g blocks the matrix falls into g x g parts, part (j, k) made of every g-th row from row j on and of the k-th
     run of ``cols / g`` columns. A Monarch matrix has rank one in every part, so the nearest is known in closed form: g²
@@ -235,7 +236,7 @@ _OF_FAMILY: dict[str, Callable[[NDArray[Any], Sequence[int]], list[_Member]]] = 
 
 
 def _nearest_block_circulant(matrix: NDArray[Any], block_size: int) -> _Member:
-    """The block-circulant matrix with the mean of every cyclic diagonal of every block."""
+    """Return the block-circulant matrix with the mean of every cyclic diagonal of every block."""
     nearest = BlockCirculant.nearest(matrix, block_size)
     return _Member(prod(nearest.c.shape), _norm(matrix - nearest.to_dense()) / (_norm(matrix) or 1.0))
 
@@ -260,4 +261,5 @@ def _norm(matrix: NDArray[Any]) -> float:
 
 
 def _divisors(n: int) -> list[int]:
+    """Return all divisors of a number, in rising order."""
     return [d for d in range(1, n + 1) if n % d == 0]

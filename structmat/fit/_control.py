@@ -54,13 +54,13 @@ class FitProgress(NamedTuple):
         return f"best error {self.best:.6f}, {where}"
 
 
-class Stopped(Exception):  # noqa: N818  # no error: the best so far is returned
+class Stopped(Exception):  # noqa: N818  # It is no error: the best product so far is returned.
     """The time limit, the callback or the user ends a fit."""
 
 
 @dataclass
 class Control:
-    """Limits of a fit and its callback."""
+    """What a fit is allowed, whom it reports to, and how it has ended."""
 
     max_iter: int
     """Largest number of iterations from one starting point."""
@@ -78,25 +78,29 @@ class Control:
     It does not go on while other processes have the processor, so that a fit makes the same steps on a busy machine.
     """
     callback: Callable[[FitProgress], object] | None = None
+    """What is told the state after every iteration."""
     best: float = math.inf
-    """The least error reported."""
+    """The least error that was reported."""
     status: str = "completed"
-    """Why the fit ended."""
+    """Why the fit ended: ``"completed"`` unless something has ended it early."""
 
     def check(self) -> None:
-        """Raise `Stopped` if the time is over, or the fit was ended in another part of it."""
+        """Raise `Stopped` if the time is over, or if the fit was ended before, in another part of it."""
         if self.status != "completed":
             raise Stopped
         if self.deadline is not None and time.process_time() >= self.deadline:
             self.stop("time limit")
 
     def stop(self, status: str) -> None:
-        """Raise `Stopped`."""
+        """End the fit with this status, by raising `Stopped`."""
         self.status = status
         raise Stopped
 
     def report(self, start: str, iteration: int, error: float, *, phase: str, n_factors: int, most: int) -> None:
-        """Tell the callback, and raise `Stopped` if that or the time ends the fit; it hears nothing after its end."""
+        """Tell the callback the state of the fit, and raise `Stopped` if the callback or the time ends it.
+
+        After the end of a fit the callback hears nothing more.
+        """
         if self.status != "completed":
             raise Stopped
         self.best = min(self.best, error)

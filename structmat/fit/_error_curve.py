@@ -31,7 +31,7 @@ __all__ = ["CurveProgress", "ErrorCurve", "error_curve"]
 _OWNER = "error_curve"
 
 _COST_POWER = 1.3
-"""Fits without a time limit take about this power of their number of factors."""
+"""The time of a fit without a limit is about proportional to this power of its number of factors."""
 
 _PADDED = "fewer factors"
 """The `start` of a product of fewer factors with identity factors appended."""
@@ -171,7 +171,7 @@ class ErrorCurve:
         matplotlib.axes.Axes
             The axes, drawn on.
         """
-        from structmat._drawing import draw_errors_of_methods  # noqa: PLC0415  # matplotlib is slow to import
+        from structmat._drawing import draw_errors_of_methods  # noqa: PLC0415  # It imports matplotlib.
 
         rows, cols = self.shape
         ax = draw_errors_of_methods({"cdd": (self.n_parameters, self.error), **self.baselines}, rows * cols, ax)
@@ -434,7 +434,8 @@ def _numbers(n_factors: int | Iterable[int], shape: tuple[int, int], block_size:
         if not numbers:
             raise ArgumentValueError(_OWNER, "n_factors", "must not be empty")
     else:
-        single = shape[0] == shape[1] and block_size in ("min", shape[0])  # it may have no hash
+        # The block size may be anything yet, also without a hash.
+        single = shape[0] == shape[1] and block_size in ("min", shape[0])
         last = number(n_factors, 1 if single else 3)
         numbers = list(range(1, last + 1)) if single else list(range(3, last + 1, 2))
     for count in numbers:

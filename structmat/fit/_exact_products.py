@@ -25,22 +25,30 @@ if TYPE_CHECKING:
 
 __all__ = ["CyclicBand", "Mixing", "cyclic_band", "factor_cyclic_band", "factor_real_cyclic_band"]
 
-_ZERO, _FILLED = 1e-15, 1e-17
-"""Entries of the outermost diagonals are divided by. Those below the first share of their root mean square become the
-second, below rounding. Factors then range over as many decades, which costs shifts no digits."""
+_ZERO = 1e-15
+"""The entries of the outermost diagonals are divided by. Those below this share of their root mean square count as
+zeros, and are filled."""
 
-_NEAR, _CIRCLES = np.log(1e4), 60
-"""Logarithm of the multipliers that are accurate on a circle, and how many circles are tried for each of them."""
+_FILLED = 1e-17
+"""Zeros become this share of the root mean square, which is below rounding. The factors then range over as many
+decades, which costs products by shifts no digits."""
+
+_NEAR = np.log(1e4)
+"""On a circle those multipliers are accurate whose logarithms differ from that of the circle by no more than this."""
+
+_CIRCLES = 60
+"""For each multiplier so many circles are tried at most."""
 
 _REAL_TURNS = 1e-9
-"""Half turns below which a multiplier counts as real."""
+"""A multiplier counts as real if it is fewer than so many half turns away from the positive axis."""
 
 _NARROWEST = 1e-3
-"""Narrower intervals, in units of what is accurate on a circle, hold nothing but contradictions of rounding."""
+"""An interval that is narrower than this, in units of what is accurate on a circle, holds nothing but contradictions of
+rounding."""
 
 
 class _Interval(NamedTuple):
-    """Logarithms of moduli of nu, and how many there are up to the lower and the upper end."""
+    """An interval of the logarithms of the moduli of nu, and how many of these are below its ends."""
 
     low: float
     high: float
@@ -52,7 +60,7 @@ class CyclicBand(NamedTuple):
     """``sum over m of diag(coefficients[m]) P^(m + start)``."""
 
     coefficients: NDArray[np.complex128]
-    """(d + 1, n)"""
+    """An array (d + 1, n)."""
     start: int
     """From -d to 0 if the main diagonal is one of them."""
     filled: list[tuple[int, int]]
@@ -90,7 +98,7 @@ def factor_cyclic_band(band: CyclicBand, extended: bool) -> list[NDArray[np.comp
     sequences = _all_null_sequences(band.coefficients)
     if sequences is None:
         return None
-    with np.errstate(all="ignore"):  # what becomes of zeros is for the caller to see
+    with np.errstate(all="ignore"):  # The caller sees what becomes of zeros.
         vectors = linear_factors(*sequences, 1.0, extended=extended)
     return _with_ends(vectors, band.coefficients[-1], band.start)
 
@@ -174,7 +182,8 @@ def _refined(
         return None
     w, others = on_circle
     with np.errstate(all="ignore"):
-        k = int(np.nanargmin(np.abs((others / nu) ** len(w[0]) - 1)))  # any n-th root of the same multiplier
+        # Any n-th root of the same multiplier will do.
+        k = int(np.nanargmin(np.abs((others / nu) ** len(w[0]) - 1)))
     return w[k], others[k]
 
 
@@ -182,25 +191,25 @@ def _null_sequences_near(
     coefficients: NDArray[np.complex128], log_radius: float
 ) -> tuple[NDArray[np.complex128], NDArray[np.complex128]] | None:
     """Return w and nu, accurate where the modulus of nu is near the radius, and else of the right side of it."""
-    from scipy.sparse import csc_array  # noqa: PLC0415  # heavy, and of use here alone
+    from scipy.sparse import csc_array  # noqa: PLC0415  # It is slow to import, and of use here alone.
     from scipy.sparse.linalg import splu  # noqa: PLC0415
 
     degree, n = len(coefficients) - 1, coefficients.shape[1]
     i = np.arange(n)
     cols = (i - np.arange(degree + 1)[:, None]) % n
     wraps = i < np.arange(degree + 1)[:, None]
-    with np.errstate(all="ignore"):  # a pencil that overflows has NaN for solutions
+    with np.errstate(all="ignore"):  # A pencil that overflows has NaN for solutions.
         scaled = coefficients * np.exp(log_radius * np.arange(degree + 1))[:, None]
         entries = np.where(wraps, SHIFT, 1.0) * scaled
     pencil = csc_array((entries.ravel(), (np.tile(i, degree + 1), cols.ravel())), shape=(n, n))
     try:
         inverse = splu(pencil).solve(np.eye(n, degree, dtype=np.complex128))
-    except RuntimeError:  # exactly singular
+    except RuntimeError:  # The pencil is exactly singular.
         return None
     corner = np.zeros((degree, n), dtype=np.complex128)
     m, row = np.nonzero(wraps)
     corner[row, cols[m, row]] = scaled[m, row]
-    with np.errstate(all="ignore"):  # a multiplier of no accuracy may be zero or infinite
+    with np.errstate(all="ignore"):  # A multiplier of no accuracy may be zero or infinite.
         w, log_nu = periodic_parts(*eigen_sequences(corner, inverse))
         w = w.astype(np.complex128)
         return w / np.linalg.norm(w, axis=1, keepdims=True), np.exp(log_nu + log_radius).astype(np.complex128)
@@ -210,7 +219,7 @@ class Mixing(NamedTuple):
     """``W = D1 C1 M C2 D2``: diagonals `D` and circulants `C` of random phases, and `M` that looks like any matrix."""
 
     phases: NDArray[np.complex128]
-    """(4, n): the diagonal and the spectrum of the circulant on the left, then of those on the right."""
+    """An array (4, n): the diagonal and the spectrum of the circulant on the left, then of those on the right."""
     real: bool
     """Whether all of them are real matrices, signs and orthogonal circulants."""
 

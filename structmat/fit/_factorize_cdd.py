@@ -28,24 +28,29 @@ __all__ = ["factorize_cdd"]
 
 _OWNER = "factorize_cdd"
 
-_LOW_RANK, _STRUCTURE_ERROR = 4, 1e-14
-"""A matrix has low rank up to this part of its side, if its singular vectors, as its cyclic diagonals, leave no more
-than this error."""
+_LOW_RANK = 4
+"""A rank is low up to the side over this number: then five factors in blocks have fewer numbers than the matrix."""
 
-_MIXINGS, _RANDOM_PHASES = 3, ", random phases"
-"""Random phases that are tried before the most accurate product is taken, and what their names end with."""
+_STRUCTURE_ERROR = 1e-14
+"""A matrix has a rank, or a number of cyclic diagonals, if these leave no more than this error."""
+
+_MIXINGS = 3
+"""Random phases are drawn so many times before the most accurate product is taken."""
+
+_RANDOM_PHASES = ", random phases"
+"""The names of constructions with random phases end with this."""
 
 _EXTENDED_SIDE = 256
-"""Up to this side long double costs about a second, and is used whatever the tolerance."""
+"""Up to this side long double precision costs about a second, and is used whatever the tolerance."""
 
 _PROBES = 16
-"""Random vectors that tell the error of a product up to a tenth or two."""
+"""The error of a product is estimated with so many random vectors, up to a tenth or two."""
 
 _SHIFTED = 3
-"""Up to so many diagonals circulants are applied by shifts."""
+"""Circulants of up to so many diagonals are applied by shifts."""
 
 _FIT_ITERATIONS = 100
-"""Steps that the fit of three factors gets; on a product of three it needs less than twenty."""
+"""The most iterations of the fit of three factors. If the matrix is a product of three it needs fewer than twenty."""
 
 _EPS = float(np.finfo(np.float64).eps)
 
@@ -53,7 +58,7 @@ _Vectors: TypeAlias = "list[NDArray[Any]]"
 
 
 class _Form(NamedTuple):
-    """A product, by its vectors and what it is called."""
+    """A product by its vectors, with its name and what is said of it."""
 
     name: str
     vectors: _Vectors
@@ -234,7 +239,7 @@ def _few_factors(W: NDArray[Any], target_error: float) -> _Form | None:
     rank = int(np.count_nonzero(tail > _STRUCTURE_ERROR * tail[0]))
     if rank > n // _LOW_RANK:
         return None
-    layout = CDDLayout((n, n), 5, n // rank)  # as many blocks as the rank, or more
+    layout = CDDLayout((n, n), 5, n // rank)  # There are as many blocks to a side as the rank, or more.
     vectors = low_rank_product(u[:, :rank] * np.sqrt(s[:rank]), (np.sqrt(s[:rank, None]) * vh[:rank]).T, n // rank)
     return _Form(f"rank {rank}", vectors, f"five factors in blocks of {n // rank} hold the rank {rank}", layout)
 
@@ -249,9 +254,10 @@ class _Construction(NamedTuple):
     n_factors: int
     """The most factors that it takes."""
     make: Callable[[NDArray[Any], bool], _Vectors | None]
-    """Returns the vectors, computed in long double or not, or nothing where structure of W would spoil their digits."""
+    """Returns the vectors, computed in long double precision if the second argument says so. Returns None where
+    structure of W would spoil their digits."""
     mixed: bool = False
-    """Whether random phases remove structure of W beforehand, at the cost of four factors."""
+    """Whether random phases remove structure of W beforehand. They cost four factors."""
 
 
 def _constructions(W: NDArray[Any], *, real: bool) -> list[_Construction]:

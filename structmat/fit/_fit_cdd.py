@@ -189,13 +189,13 @@ def fit_cdd(
     )
     known = _known_start(start, layout, real=not np.iscomplexobj(values))
     inputs = None if input_second_moment is None else _inputs(input_second_moment, values)
-    # Near one no square of an entry over- or underflows.
+    generator = random_generator(rng, _OWNER)
+
+    # The entries are scaled to a largest one near one: then no square of them over- or underflows.
     exponent = largest_exponent(values)
     problem = Problem(scale_by_power_of_two(values, -exponent), layout, values.dtype, inputs, weights)
     with notebook_line(control.callback) as control.callback:
-        found = _fitted(
-            problem, control, random_generator(rng, _OWNER), [known.scaled(-exponent)] if known is not None else []
-        )
+        found = _fitted(problem, control, generator, [one.scaled(-exponent) for one in known])
 
     vectors = found.scaled(exponent).vectors
     operator = layout.product([moved_like(v.astype(values.dtype), matrix) for v in vectors])
@@ -203,32 +203,47 @@ def fit_cdd(
     if error == math.inf:
         text = f"has a fit whose products overflow {dtype_name(matrix.dtype)}: use a wider dtype, or divide by a number"
         raise ArgumentValueError(_OWNER, "W", text)
-    converged, message = found.converged, "all planned iterations made"
-    if not values.any():
-        converged, message = True, "the matrix is zero"
-    elif found.exact or error <= rounding_error(values.dtype):
-        converged, message = True, "the product is the matrix to rounding"
-    elif layout.n_factors == 1 and inputs is None:
-        converged, message = True, "the nearest matrix of one factor, in closed form"
-    elif control.status != "completed":
-        message = f"{control.status}: the best so far"
-    elif converged:
-        message = "converged"
-    history = [e for e in found.history if math.isfinite(e)]
+    message = _message(problem, found, control, error)
     return FitResult(
         operator=operator,
         error=error,
         block_size=layout.block_size,
         n_parameters=operator.n_parameters,
         n_iter=max(len(found.history) - 1, 0),
-        converged=converged,
-        # it never rises, and ends in the error of the operator as it is returned
-        history=np.maximum(np.minimum.accumulate([*history[: len(found.history) - 1], error]), error),
+        converged=found.converged or message in _CONVERGED,
+        history=_history(found.history, error),
         start=found.start,
         status=control.status,
         message=message,
         seconds=time.monotonic() - begun,
     )
+
+
+_ZERO = "the matrix is zero"
+_EXACT = "the product is the matrix to rounding"
+_NEAREST = "the nearest matrix of one factor, in closed form"
+_CONVERGED = (_ZERO, _EXACT, _NEAREST)
+"""What is said of a product that nothing can improve."""
+
+
+def _message(problem: Problem, found: Found, control: Control, error: float) -> str:
+    """Return in words how a fit ended."""
+    if not problem.matrix.any():
+        return _ZERO
+    if found.exact or error <= rounding_error(problem.dtype):
+        return _EXACT
+    if problem.layout.n_factors == 1 and problem.inputs is None:
+        return _NEAREST
+    if control.status != "completed":
+        return f"{control.status}: the best so far"
+    return "converged" if found.converged else "all planned iterations made"
+
+
+def _history(errors: Sequence[float], last: float) -> NDArray[np.float64]:
+    """Return the lowest errors so far, of which the last one is replaced by that of the operator that is returned."""
+    finite = [error for error in errors if math.isfinite(error)]
+    history: NDArray[np.float64] = np.minimum.accumulate([*finite[: len(errors) - 1], last])
+    return np.maximum(history, last)
 
 
 def _fitted(problem: Problem, control: Control, rng: np.random.Generator, known: Sequence[Found]) -> Found:
@@ -277,7 +292,7 @@ def _searched(problem: Problem, control: Control, rng: np.random.Generator, know
 def _with_entry_weights(
     values: NDArray[Any], entry_weights: Any, layout: CDDLayout, *, moment: object
 ) -> tuple[NDArray[Any], NDArray[Any] | None]:
-    """Return a matrix with zeros for the entries of no weight, and the weights of all."""
+    """Return the matrix with zeros for entries without weight, and the weights, of which the largest is one."""
     if entry_weights is None:
         return values, None
     argument = "entry_weights"
@@ -300,17 +315,20 @@ def _with_entry_weights(
 
 
 def _inputs(moment: Any, values: NDArray[Any]) -> NDArray[Any]:
-    """Return what the columns of products are combined with: roots of a diagonal, or the columns of a root of all."""
+    """Return the inputs of a `Problem` for second moments, which are a root of these; of a diagonal its roots."""
     checked = second_moment(moment, values.shape[1], _OWNER)
     if checked.ndim == 1:
         return column_roots(checked, _OWNER)
     return weighted_inputs(checked, _OWNER, real=not np.iscomplexobj(values))
 
 
-def _known_start(start: Any, layout: CDDLayout, *, real: bool) -> Found | None:
-    """Return the product of the argument `start`, in double precision; `real` tells whether the matrix is real."""
+def _known_start(start: Any, layout: CDDLayout, *, real: bool) -> list[Found]:
+    """Return the product of the argument `start`, if there is one, in double precision.
+
+    Of a matrix that is real the product must be real, too.
+    """
     if start is None:
-        return None
+        return []
 
     def refused(text: str) -> ArgumentValueError:
         return ArgumentValueError(_OWNER, "start", text)
@@ -336,7 +354,7 @@ def _known_start(start: Any, layout: CDDLayout, *, real: bool) -> Found | None:
         raise refused("must be finite, got NaN or infinity")
     wide = [v.astype(np.result_type(v.dtype, np.float64)) for v in vectors]
     whole: Any = layout._balanced(layout._extended(wide))
-    return Found("warm start", whole)
+    return [Found("warm start", whole)]
 
 
 def _layout_of_start(product: CDDProduct, shape: tuple[int, int]) -> CDDLayout:

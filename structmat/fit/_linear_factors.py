@@ -50,15 +50,21 @@ _LEAD = 0.4 * np.exp(0.6j)
 ten digits, ten times as much twice the error; the phase only keeps away from real numbers."""
 
 _REAL_LEADS = (0.4, 0.6, 0.9, 1.3, 2.0, 3.0)
-"""For real factors, one after the other until no multiplier is negative: large ones bring all multipliers near one, but
-errors grow with them."""
+"""The leading coefficients for real factors, which are tried one after the other until no multiplier is negative. Large
+ones bring all multipliers near one, but errors grow with them."""
 
-SHIFT, _REAL_SHIFT = -np.exp(0.35j), -1.0
-"""The multiplier around which the pencil becomes an ordinary eigenvalue problem, and a real one."""
+SHIFT = -np.exp(0.35j)
+"""The multiplier around which the pencil becomes an ordinary eigenvalue problem."""
 
-_LARGEST_MULTIPLIER, _ROUGHEST = 1e3, 1e5
-"""Multipliers within this factor of one, and vectors with a ratio of mean and least square below this multiple of n**2,
-are those of a matrix without structure, with a wide margin. Others do not lead to accurate factors."""
+_REAL_SHIFT = -1.0
+"""A real one, for real factors."""
+
+_LARGEST_MULTIPLIER = 1e3
+"""All multipliers of a matrix without structure are within this factor of one, with a wide margin. Others do not lead
+to accurate factors."""
+
+_ROUGHEST = 1e5
+"""Likewise, the mean square of the entries of a null sequence is below this multiple of n**2 times the least square."""
 
 
 def factor_matrix(W: NDArray[Any], extended: bool) -> list[NDArray[np.complex128]] | None:
@@ -86,7 +92,7 @@ def _factor(
     sequences = _null_sequences(below, above)
     if sequences is None:
         return None
-    with np.errstate(all="ignore"):  # what becomes of zeros is for the caller to see
+    with np.errstate(all="ignore"):  # The caller sees what becomes of zeros.
         w, log_nu = periodic_parts(*sequences)
         return linear_factors(w, np.exp(log_nu), lead, extended=extended)
 
@@ -97,7 +103,7 @@ def _factor_real(
     sequences = _null_sequences(below, above, _REAL_SHIFT)
     if sequences is None:
         return None
-    with np.errstate(all="ignore"):  # what becomes of zeros is for the caller to see
+    with np.errstate(all="ignore"):  # The caller sees what becomes of zeros.
         w, log_nu = periodic_parts(*sequences)
         vectors = factor_real_sequences(w, np.exp(log_nu), extended=extended)
     return None if vectors is None else [lead * vectors[0], *vectors[1:]]
@@ -120,7 +126,7 @@ def eigen_sequences(
     `corner` holds the rows of `above` that are not zero, `inverse` those columns of ``(below + shift * above)^-1``.
     """
     theta, x = np.linalg.eig(corner @ inverse)
-    with np.errstate(all="ignore"):  # a multiplier of no accuracy may be zero or infinite
+    with np.errstate(all="ignore"):  # A multiplier of no accuracy may be zero or infinite.
         z = np.asarray(shift - 1 / theta, dtype=np.complex128)
     return np.asarray((inverse @ x).T, dtype=np.complex128), z
 
@@ -144,12 +150,11 @@ def _null_sequences(
 
 
 _DISTANCE = 0.25
-"""How much the order of the factors prefers long vectors, those far from all that were used, beside flat ones. Without,
-circulants lose digits: all of their null sequences are flat."""
-
+"""How much the order of the factors prefers long vectors to flat ones. Long vectors are far from all that were used.
+Without this circulants lose digits, since all of their null sequences are flat."""
 
 _CHUNK_BYTES = 2**19
-"""Rows are worked on in chunks that stay in the cache of a core."""
+"""Rows are worked on in chunks of so many bytes, which stay in the cache of a core."""
 
 
 def linear_factors(
@@ -201,18 +206,22 @@ def linear_factors(
 
 
 _NEGATIVE = 1e-9
-"""Half turns from the negative axis below which a multiplier counts as negative."""
+"""A multiplier counts as negative if it is fewer than so many half turns away from the negative axis."""
 
-_BRANCHES, _PHASES = (0, 1, -1), 8
-"""Roots of a multiplier that are tried for a pair, as turns from the one of least angle, which is no good where it is
-nearly real; and for each root common phases, those in the widest gaps between phases that make an entry zero."""
+_BRANCHES = (0, 1, -1)
+"""The roots of a multiplier that are tried for a pair, in turns from the root of least angle. That one is of no use
+where it is nearly real."""
+
+_PHASES = 8
+"""So many common phases are tried for each root: those in the middle of the widest gaps between phases that make an
+entry zero."""
 
 _PI = 4 * np.arctan(np.longdouble(1))
-"""In the precision of the sequences, for a phase that is not theirs is an error of the factors."""
+"""This is pi in the precision of the sequences: any error in their phases is an error of the factors."""
 
 _REAL_COST = 2.0
-"""How much the order of the factors prefers long vectors beside flat ones, as for complex factors; a real sequence has
-entries nearer to zero than a complex one of the same flatness."""
+"""How much the flatness of a real sequence counts in the order of the factors, in units of that of complex ones: a real
+sequence has entries nearer to zero than a complex one of the same flatness."""
 
 
 def factor_real_sequences(

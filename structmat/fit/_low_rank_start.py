@@ -37,12 +37,11 @@ if TYPE_CHECKING:
 __all__ = ["low_rank_product", "low_rank_start"]
 
 _SPREAD = 0.35
-"""Half the distance of x and y as a share of what makes a ratio infinite. The condition is inversely proportional to
-it,
-and the larger it is the more do the entries of the circulants differ."""
+"""Half of the distance between x and y, as a share of that distance at which a ratio becomes infinite. The condition is
+inversely proportional to it; but the larger it is, the more do the entries of the circulants differ."""
 
 _DIRECTIONS = 512
-"""Directions of the complex plane that are tried."""
+"""So many directions of the complex plane are tried for `t`."""
 
 
 def low_rank_start(problem: Problem, rng: np.random.Generator, _control: Control) -> Iterator[list[NDArray[Any]]]:
@@ -81,7 +80,7 @@ def low_rank_product(A: NDArray[Any], B: NDArray[Any], block_size: int) -> list[
         e[:rank] = transposed_circulants(_in_blocks(B, m).transpose(2, 0, 1))
         d[: rank * m : m] = 1.0
         return [np.ones(len(A), dtype=A.dtype), c, d, e, np.ones(len(B), dtype=A.dtype)]
-    # Numbers below the smallest normal one have no reciprocal.
+    # Numbers below the smallest normal one are taken for zero: they have no reciprocal.
     A, B = (np.where(np.abs(X) < np.finfo(X.dtype).tiny, X.dtype.type(0), X) for X in (A, B))
     M = _basis(A, B)
     # The two columns on the right nearly cancel. With the sign of one of them changed, the ratios are near one again.
@@ -104,7 +103,7 @@ def _side(X: NDArray[Any], other: NDArray[Any], m: int) -> tuple[NDArray[Any], N
     logs = np.zeros(used.shape, dtype=X.dtype)
     logs[used] = np.log(blocks[used][:, 1] / blocks[used][:, 0])
     whole = len(X) // m
-    # Only whole blocks close. A single one does exactly.
+    # Only whole blocks close the cycle, and a single one does so exactly.
     log_s = -logs[:whole].mean() if whole else -logs.reshape(-1)[: len(X)].mean()
     c = np.zeros(used.shape, dtype=X.dtype)
     a = np.zeros(used.shape, dtype=X.dtype)

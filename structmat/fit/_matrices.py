@@ -42,13 +42,17 @@ __all__ = [
 _MOMENT = "input_second_moment"
 
 _DENSE_SVD_SIDE = 256
-"""Up to this smaller side a full SVD costs less than iterations."""
+"""Up to this smaller side a full singular value decomposition costs less than iterations."""
 
 _CHUNK_ENTRIES = 1 << 16
-"""Entries of products that an error is computed from at a time."""
+"""An error is computed from products with so many entries at a time."""
 
-_SINGLE_ACCURACY, _DOUBLE_ACCURACY = 1e-5, 1e-12
-"""What rounding may do to products, relative to the norm of the matrix: see `most_spread`."""
+_SINGLE_ACCURACY = 1e-5
+"""The error that rounding may make in products of single precision, relative to the norm of the matrix: see
+`most_spread`."""
+
+_DOUBLE_ACCURACY = 1e-12
+"""The same for double precision."""
 
 
 def finite_matrix(W: ArrayLike, owner: str) -> NDArray[Any]:
@@ -106,7 +110,7 @@ def transposed_vectors(vectors: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
 
 
 def rounding_error(dtype: DTypeLike) -> float:
-    """Return the relative error up to which a product is the matrix to rounding: nothing is left to search for."""
+    """Return the relative error up to which a product in closed form is the matrix: there is nothing to search for."""
     return 4.0 * float(np.finfo(dtype).eps)
 
 
@@ -129,7 +133,7 @@ def leading_triplets(
     None where these do not converge: a full decomposition always has an answer. Errors of the vectors count in second
     order only.
     """
-    from scipy.sparse import linalg  # noqa: PLC0415  # slow to import, so not before it is needed
+    from scipy.sparse import linalg  # noqa: PLC0415  # It is slow to import.
 
     def product(x: NDArray[Any]) -> NDArray[Any]:
         return matrix @ x
@@ -138,7 +142,7 @@ def leading_triplets(
         return (matrix.T @ y.conj()).conj()
 
     dtype = matrix.dtype
-    # Of an array, SciPy from 1.18 on keeps the adjoint as well.
+    # Given an array, SciPy from 1.18 on would keep a copy of its adjoint.
     operator = linalg.LinearOperator(
         matrix.shape, matvec=product, rmatvec=adjoint, matmat=product, rmatmat=adjoint, dtype=dtype
     )
@@ -212,7 +216,7 @@ def product_error(
             y = to_numpy(operator @ moved_like(x, matrix))
             # Complex factors of a real matrix leave imaginary parts.
             residual = wanted - scale_by_power_of_two(y.astype(np.result_type(y, np.float64)), -exponent)
-            if entry_weights is not None:  # what a missing entry is in the product does not count, be it out of range
+            if entry_weights is not None:  # A missing entry does not count, also where the product is out of range.
                 residual = np.where(weights > 0, residual, 0.0)
             lost += float(np.sum(absolute_square(residual) * weights))
         norm2 += float(np.sum(absolute_square(wanted.astype(np.result_type(wanted, np.float64))) * weights))
@@ -222,7 +226,7 @@ def product_error(
 
 
 def second_moment(value: ArrayLike, cols: int, owner: str) -> NDArray[Any]:
-    """Return `S`, or the diagonal of it, in NumPy."""
+    """Return second moments, or the diagonal of them, in NumPy."""
     moment = to_numpy(as_floating(value, owner, _MOMENT))
     if moment.shape not in {(cols,), (cols, cols)}:
         text = f"must have shape ({cols},) or ({cols}, {cols}), got {moment.shape}"
@@ -235,7 +239,7 @@ def second_moment(value: ArrayLike, cols: int, owner: str) -> NDArray[Any]:
 
 
 def column_roots(moment: NDArray[Any], owner: str) -> NDArray[Any]:
-    """Return the square roots, in double precision, of the diagonal of `S`; the largest is one."""
+    """Return the square roots of the diagonal of second moments, in double precision and scaled to a largest of one."""
     scaled, _ = _scaled(moment)
     if np.iscomplexobj(scaled) or scaled.min() < 0.0:
         raise ArgumentValueError(owner, _MOMENT, "must be real and not negative where it is a vector")
@@ -269,13 +273,13 @@ def weighted_inputs(moment: NDArray[Any], owner: str, *, real: bool) -> NDArray[
     if values[0] < -rounding * values[-1]:
         text = f"must be positive semi-definite, got the eigenvalue {values[0] * largest:.6g}"
         raise ArgumentValueError(owner, _MOMENT, text)
-    # More would be lost with a higher threshold than noise: a product is free to do anything in directions left out.
+    # A higher threshold would lose more than noise: a product may do anything in the directions that are left out.
     kept = values > float(np.finfo(moment.dtype).eps) * values[-1]
     root: NDArray[Any] = vectors[:, kept] * np.sqrt(values[kept])
     return root
 
 
 def _scaled(moment: NDArray[Any]) -> tuple[NDArray[Any], float]:
-    """Return second moments over the modulus of their largest, in double precision, and that modulus."""
+    """Return second moments, in double precision, divided by the largest modulus of them, and that modulus."""
     largest = float(np.abs(moment).max())
     return moment.astype(np.result_type(moment.dtype, np.float64)) / largest, largest

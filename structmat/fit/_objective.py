@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import scipy  # its `fft` is imported on first use
+import scipy  # Its `fft` is imported on first use.
 from numpy.lib.stride_tricks import as_strided
 
 from structmat._array_tools import numpy_namespace, padded
@@ -31,19 +31,19 @@ if TYPE_CHECKING:
 __all__ = ["Objective"]
 
 _CHUNK_BYTES = 1 << 21
-"""Memory of the rows that are carried along the product together, with all that the backward pass needs of them: few
-calls, and still in the cache of a core."""
+"""So many bytes are taken by the rows that are carried along the product together, with all that the backward pass
+needs of them. Then there are few calls, and all of it is still in the cache of a core."""
 
 _LEAST_ROWS = 32
-"""On several blocks chunks of fewer rows would spend their time on the sums of gradients, as large as the
-parameters."""
+"""With several blocks a chunk has no fewer rows than this. Otherwise most of its time would go into the sums of its
+gradients, which are as large as the parameters."""
 
 _PROBES = 8
-"""Random vectors that the accuracy of products is estimated with."""
+"""The accuracy of products is estimated with so many random vectors."""
 
 
 class _Factor(NamedTuple):
-    """Where the parameters of a factor are, and what they are of."""
+    """One factor of the product, and where its parameters stand."""
 
     diagonal: bool
     """Whether it is a diagonal, and not a grid of circulants."""
@@ -52,9 +52,11 @@ class _Factor(NamedTuple):
     place: slice
     """Its part of the flat vector."""
     scale: float
-    """How many times its vector the parameters are."""
+    """The parameters are so many times the vector."""
     rows: int
+    """The rows of the factor."""
     cols: int
+    """The columns of the factor."""
 
 
 class Objective:
@@ -88,7 +90,7 @@ class Objective:
             if not factor.diagonal:
                 groups.setdefault(factor.shape, []).append(k)
         self._circulants = list(groups.values())
-        """The places of circulant factors, those of one shape together: they are transformed together."""
+        """The places of the circulant factors. Those of one shape are in one group, which is transformed at once."""
 
     def astype(self, dtype: np.dtype[Any]) -> Objective:
         """Return the same objective in another precision."""
@@ -116,9 +118,10 @@ class Objective:
         ]
 
     def random(self, count: int, rng: np.random.Generator) -> NDArray[Any]:
-        """Return parameters of products of random signs, phases if complex, and of orthogonal circulants.
+        """Return the parameters of random products, which are isometries or their adjoints.
 
-        The matrices of all frequencies of block circulants have orthonormal rows or columns.
+        Diagonals have random signs, or random phases if they are complex. Circulants are orthogonal, and of block
+        circulants the matrices of all frequencies have orthonormal rows or columns.
         """
         real, m = self.dtype.kind != "c", self.layout.block_size
         parts: list[NDArray[Any]] = []
@@ -130,7 +133,7 @@ class Objective:
             p, q, _ = factor.shape
             size = (count, m // 2 + 1 if real else m, max(p, q), min(p, q))
             spectra = rng.standard_normal(size) + 1j * rng.standard_normal(size)
-            if real:  # where the spectrum of a real vector is real
+            if real:  # At these frequencies the spectrum of a real vector is real.
                 ends = [0, -1] if m % 2 == 0 else [0]
                 spectra[:, ends] = spectra[:, ends].real
             isometry = np.moveaxis(_isometries(spectra), 1, -1)
@@ -142,7 +145,10 @@ class Objective:
     # Errors
 
     def error(self, parameters: NDArray[Any], dtype: np.dtype[Any] | None = None) -> float:
-        """Return the relative error of one product, (N,), in a precision; infinite if it overflows."""
+        """Return the relative error of the product with the parameters (N,).
+
+        It is computed in the precision of `dtype`, and infinite if the product overflows there.
+        """
         products = parameters[None].astype(dtype or self.dtype)
         with np.errstate(over="ignore", invalid="ignore"):
             acting = self._acting(products)
@@ -153,7 +159,7 @@ class Objective:
         return float(np.sqrt(lost / self._norm2)) if np.isfinite(lost) else np.inf
 
     def spread(self, parameters: NDArray[Any]) -> float:
-        """Return what rounding errors of one product grow with, over the norm of the target."""
+        """Return the spread of one product over the norm of the target: rounding errors are proportional to it."""
         if not np.isfinite(parameters).all():
             return float(np.inf)
         product = self.layout.product(self.vectors(parameters.astype(self.dtype)))
@@ -166,7 +172,7 @@ class Objective:
             return float(np.exp(product._log_spread(right, left) - 0.5 * np.log(self._norm2)))
 
     def allowed_spread(self, start: NDArray[Any], dtype: np.dtype[Any]) -> float:
-        """Return the most spread that is accepted of what is made of a product, which may keep its own."""
+        """Return the largest spread that products made from a start may have; the start may keep its own."""
         return max(most_spread(dtype), self.spread(start))
 
     def value_and_gradient(self, parameters: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[Any]]:
@@ -176,7 +182,8 @@ class Objective:
         """
         acting, trailing = self._acting(parameters), self._trailing(parameters)
         values, total = np.zeros(len(parameters)), [np.zeros_like(x) for x in acting]
-        with np.errstate(over="ignore", invalid="ignore"):  # a product may be lost on the way; its error tells
+        # A product may be lost to an overflow on the way; its error tells.
+        with np.errstate(over="ignore", invalid="ignore"):
             for rows in self._chunks(parameters):
                 values += self._add_part(acting, trailing, rows, total)
         gradient = np.empty_like(parameters)
@@ -194,7 +201,10 @@ class Objective:
     def _add_part(
         self, acting: list[NDArray[Any]], trailing: _TrailingFactors | None, rows: slice, total: list[NDArray[Any]]
     ) -> NDArray[np.float64]:
-        """Return squared norms of the residual of some rows, and add half its gradients, of circulants as spectra."""
+        """Return the squared norms of the residuals in some rows, and add half of their gradients to `total`.
+
+        The gradients of circulants are added as spectra.
+        """
         count = len(acting[0])
         kept: list[NDArray[Any]] = []
         if trailing is None:
@@ -223,7 +233,7 @@ class Objective:
         return values
 
     def _trailing(self, parameters: NDArray[Any]) -> _TrailingFactors | None:
-        """Return the last factors of products of one block that act on the identity."""
+        """Return the last one or two factors, where they are of one block and act on the identity; else None."""
         n_factors = 2 if self._factors[-1].diagonal else 1
         if self.inputs is not None or not self.layout.is_single_block or len(self._factors) < n_factors:
             return None
@@ -232,7 +242,7 @@ class Objective:
         return _TrailingFactors(c, parameters[:, rest[0].place] if rest else None)
 
     def _acting(self, parameters: NDArray[Any]) -> list[NDArray[Any]]:
-        """Return what rows are multiplied with for each factor: diagonals (B, n), or spectra of blocks (B, p, q, f)."""
+        """Return what each factor multiplies rows with: a diagonal (B, n), or the spectra of blocks (B, p, q, f)."""
         acting = [parameters[:, factor.place].reshape(-1, *factor.shape) for factor in self._factors]
         for group in self._circulants:
             spectra = _transformed(np.stack([acting[k] for k in group], axis=1))
@@ -242,7 +252,10 @@ class Objective:
         return acting
 
     def _applied(self, acting: list[NDArray[Any]], x: NDArray[Any], kept: list[NDArray[Any]]) -> NDArray[Any]:
-        """Return products of the first factors with rows `x`; what each factor acts on, transformed, goes to `kept`."""
+        """Return the products of the first factors, as many as are in `acting`, with rows `x`.
+
+        What each factor acts on is appended to `kept`: rows, or their spectra before a circulant.
+        """
         for factor, by in zip(reversed(self._factors[: len(acting)]), reversed(acting), strict=True):
             if factor.diagonal:
                 kept.append(x)
@@ -254,7 +267,7 @@ class Objective:
         return x
 
     def _spectra(self, rows: NDArray[Any]) -> NDArray[Any]:
-        """Return spectra (B, r, q, f) of the blocks of rows (B, r, n), the last one padded with zeros."""
+        """Return the spectra (B, r, q, f) of the blocks of rows (B, r, n), the last of which is padded with zeros."""
         m, blocks = self.layout.block_size, -(-rows.shape[-1] // self.layout.block_size)
         whole: Any = padded(rows, blocks * m, numpy_namespace)
         return _transformed(whole.reshape(*rows.shape[:-1], blocks, m))
@@ -273,7 +286,10 @@ class Objective:
         return np.eye(rows.stop - rows.start, self.layout.shape[1], rows.start, dtype=self.dtype)
 
     def _chunks(self, parameters: NDArray[Any]) -> list[slice]:
-        """Return slices of the rows; they depend on the problem only, and so does the sum over them."""
+        """Return slices of the rows that are carried together.
+
+        They depend on the problem alone, and so do the roundings of a sum over them.
+        """
         carried = sum(factor.cols for factor in self._factors)
         height = _CHUNK_BYTES // (len(parameters) * carried * parameters.dtype.itemsize)
         height = max(1 if self.layout.is_single_block else _LEAST_ROWS, height)
@@ -282,7 +298,9 @@ class Objective:
 
 
 class _TrailingFactors:
-    """The last factors of products that act on the identity: their rows, and their gradients, without transforms.
+    """The last factors of products of one block, where these act on the identity.
+
+    The rows of their product are shifts of the column of the circulant. So rows and gradients need no transforms.
 
     Parameters
     ----------
@@ -303,12 +321,12 @@ class _TrailingFactors:
         return as_strided(self._twice[:, n2 // 2 - rows.start :], shape, (apart, -step, step), writeable=False)
 
     def rows(self, rows: slice) -> NDArray[Any]:
-        """Return some rows (B, r, n)."""
+        """Return some rows (B, r, n) of the transposed product of these factors."""
         shifted = self._shifted(rows)
         return shifted.copy() if self._d is None else shifted * self._d[:, rows, None]
 
     def add_gradients(self, rows: slice, residual: NDArray[Any], total: list[NDArray[Any]]) -> None:
-        """Add half the gradients, of the circulant as its spectrum (B, 1, 1, f), from those of some rows."""
+        """Add half of the gradients from some rows of the residual; that of the circulant as spectrum (B, 1, 1, f)."""
         twice = np.concatenate((residual, residual), axis=-1)
         (count, height, n2), (apart, down, step) = twice.shape, twice.strides
         shape = (count, height, n2 // 2)
@@ -320,7 +338,7 @@ class _TrailingFactors:
 
 
 def _isometries(x: NDArray[Any]) -> NDArray[Any]:
-    """Return random isometries, evenly spread, of standard normal matrices that have as many rows or more."""
+    """Return evenly distributed isometries from standard normal matrices with at least as many rows as columns."""
     if x.shape[-1] == x.shape[-2] == 1:
         phases: NDArray[Any] = x / np.abs(x)
         return phases
@@ -331,7 +349,7 @@ def _isometries(x: NDArray[Any]) -> NDArray[Any]:
 
 
 def _transformed(blocks: NDArray[Any]) -> NDArray[Any]:
-    """Return the spectra of blocks, half of them where these are real."""
+    """Return the spectra of blocks; of real blocks the first half, which determines the other one."""
     spectra: NDArray[Any] = scipy.fft.fft(blocks) if np.iscomplexobj(blocks) else scipy.fft.rfft(blocks)
     return spectra
 
@@ -343,7 +361,7 @@ def _norms2(rows: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def _cropped(blocks: NDArray[Any], n: int) -> NDArray[Any]:
-    """Return rows (B, r, n) of their blocks (B, r, p, m)."""
+    """Return rows (B, r, n) from their blocks (B, r, p, m), without the padding."""
     return blocks.reshape(*blocks.shape[:-2], -1)[..., :n]
 
 
@@ -369,6 +387,6 @@ def _correlated(spectra: NDArray[Any], conj: NDArray[Any]) -> NDArray[Any]:
 
 def _sums_of_products(x: NDArray[Any], y: NDArray[Any]) -> NDArray[Any]:
     """Return ``sum_r x[b, r, ...] * y[b, r, ...]``; overwrites `x`."""
-    x *= y  # for complex numbers several times as fast as a contraction
+    x *= y  # For complex numbers this is several times as fast as a contraction.
     sums: NDArray[Any] = x.sum(axis=1)
     return sums

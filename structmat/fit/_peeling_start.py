@@ -32,28 +32,44 @@ if TYPE_CHECKING:
 
 __all__ = ["peeling_start"]
 
-_MOST_SIDE, _ENTRIES_PER_FACTOR = 512, 2
-"""Inverses and sweeps of larger matrices take minutes; with fewer entries to a factor its phases are not to be seen."""
+_MOST_SIDE = 512
+"""The inverses and sweeps of larger matrices take minutes."""
+
+_ENTRIES_PER_FACTOR = 2
+"""A matrix of fewer rows than this for each factor does not show the phases of the factors."""
 
 _DAMPINGS = (0.1, 1.0, 0.3)
-"""What is added to the Gram matrix before it is inverted, as shares of its mean eigenvalue; one attempt with each.
-Noise
-fills up small eigenvalues and asks for more; with less the smallest eigenvalue alone makes a matrix of rank one, a
-product of this kind whatever the matrix."""
+"""What is added to the Gram matrix before it is inverted, as shares of its mean eigenvalue. One attempt is made with
+each of them. Noise fills up small eigenvalues and asks for more. With less, the smallest eigenvalue alone makes the
+inverse a matrix of rank one, which is a product of this kind whatever the matrix."""
 
-_BALANCING, _PASSES, _GRAM_SWEEPS, _INNER_SWEEPS = 30, 60, 30, 300
+_BALANCING = 30
+"""Rounds of balancing: rows and columns are brought to equal norms in turn."""
 
-_EXPLAINED, _EXPLAINED_BY_OTHER = 8.0, 5.0
-"""Of the Gram matrix of a random matrix of side n the best fit explains 3 / n to 7 / n of the squared norm; of planted
-products of five factors 8 / n to 11 / n (n = 16), 24 / n to 38 / n (n = 64). More on the better side, and less on the
-other one, is asked for: real weight changes may look planted from one side."""
+_PASSES = 60
+"""Power iterations for the phases of an outermost factor."""
+
+_GRAM_SWEEPS = 30
+"""The most alternating steps on a Gram matrix, whose phases alone are wanted."""
+
+_INNER_SWEEPS = 300
+"""The most alternating steps on the three factors that are left, which are wanted as they are."""
+
+_EXPLAINED = 8.0
+"""Over the side n, the share of the squared norm of a Gram matrix that the phases of the better side must explain. Of
+a random matrix the best fit explains 3 / n to 7 / n, of planted products of five factors 8 / n to 11 / n (n = 16) and
+24 / n to 38 / n (n = 64)."""
+
+_EXPLAINED_BY_OTHER = 5.0
+"""Likewise for the other side of the whole matrix. Real weight changes may look planted from one side."""
 
 _LEAST_MODULUS = 0.2
-"""Entries of a factor are taken to be no smaller than this share of what the norms of rows say."""
+"""No entry of a factor is taken to be smaller than this share of what the norm of its row says: the matrix is divided
+by it."""
 
 
 def peeling_start(problem: Problem, rng: np.random.Generator, control: Control) -> Iterator[list[NDArray[Any]]]:
-    """Yield products of three or more factors near a square matrix, while it looks like a planted one.
+    """Yield products of three or more factors near a square matrix, as long as it looks like a planted product.
 
     A factor costs O(n^3) for the Gram matrix and its inverse and some hundred passes of O(n^2).
     """
@@ -68,11 +84,11 @@ def peeling_start(problem: Problem, rng: np.random.Generator, control: Control) 
             vectors = chain.vectors()
             yield [v.reshape(s) for v, s in zip(vectors, layout.vector_shapes, strict=True)]
         elif chain.lo == 0 and chain.hi == layout.n_factors - 1:
-            return  # the less certain side of the whole tells as little with every damping
+            return  # With another damping the less certain side of the whole matrix tells as little.
 
 
 class _Chain:
-    """The factors by their diagonal forms; those from `lo` to `hi` are not known yet."""
+    """The factors of a product by their diagonal forms, of which those from `lo` to `hi` are not known yet."""
 
     def __init__(self, kinds: tuple[FactorKind, ...], n: int, *, real: bool) -> None:
         self.circulant = [kind == "circulant" for kind in kinds]
@@ -81,12 +97,15 @@ class _Chain:
         self.lo, self.hi = 0, len(kinds) - 1
 
     def turned(self, k: int, M: NDArray[Any], axis: int) -> NDArray[Any]:
-        """Return a matrix times what stands between factor `k` and the next, on the last axis, or before it."""
+        """Return a matrix times the transform that stands between factor `k` and the next.
+
+        On the first axis of the matrix the transform stands on its left, on the last axis on its right.
+        """
         turn = np.fft.fft if self.circulant[k] else np.fft.ifft
         return turn(M, axis=axis, norm="ortho")
 
     def vectors(self) -> list[NDArray[Any]]:
-        """Return diagonals and first columns."""
+        """Return the vectors of the factors: diagonals, and first columns of circulants."""
         vectors = [np.fft.ifft(x) if circulant else x for x, circulant in zip(self.x, self.circulant, strict=True)]
         return [v.real for v in vectors] if self.real else vectors
 
@@ -99,15 +118,15 @@ class _Chain:
 
 
 class _OuterPhases(NamedTuple):
-    """The phases of an outermost factor."""
+    """The phases of an outermost factor, and how certain they are."""
 
     phases: NDArray[Any]
     explained: float
-    """How much of the squared norm of the Gram matrix they explain, of one."""
+    """The share of the squared norm of the Gram matrix that they explain, at most one."""
 
 
 def _peel(W: NDArray[Any], chain: _Chain, damping: float, rng: np.random.Generator, control: Control) -> bool:
-    """Take off one factor after the other until three are left, which are fitted as they are; tell whether it went."""
+    """Take factors off the matrix, one by one, until three are left, and fit these; tell whether that succeeded."""
     X = W.astype(np.complex128)
     if chain.circulant[0]:
         X = np.fft.fft(X, axis=0, norm="ortho")
@@ -125,7 +144,8 @@ def _peel(W: NDArray[Any], chain: _Chain, damping: float, rng: np.random.Generat
         else:
             X = chain.turned(k, _quotient(X, chain.x[k]), axis=-1)
             chain.hi -= 1
-    with np.errstate(over="ignore", invalid="ignore"):  # what is left may be anything; its norm tells
+    # What is left may be anything; its norm tells.
+    with np.errstate(over="ignore", invalid="ignore"):
         _fit_inner(X, chain, rng)
         P = chain.dense()
         norm2 = float(np.vdot(P, P).real)
@@ -138,7 +158,7 @@ def _peel(W: NDArray[Any], chain: _Chain, damping: float, rng: np.random.Generat
 def _outermost(
     X: NDArray[Any], chain: _Chain, damping: float, rng: np.random.Generator, control: Control
 ) -> tuple[int, NDArray[Any]] | None:
-    """Return that one of two outermost factors of which `X` tells more; None if it tells too little."""
+    """Return the place and the diagonal form of that outermost factor of which `X` tells more; None if too little."""
     r, c = _balance(X)
     Y = _quotient(_quotient(X, r[:, None]), c)
     ends = (chain.lo, chain.hi)
@@ -166,7 +186,7 @@ def _outermost(
 def _synchronised_gram(G: NDArray[Any], rng: np.random.Generator) -> _OuterPhases:
     """Return the phases `d` of the Hermitian matrix ``diag(d) R diag(d)^H``, `R` a circulant, that is nearest to `G`.
 
-    The diagonal of `G`, which knows nothing of them, is overwritten.
+    The diagonal of `G` is overwritten, as it does not depend on the phases.
     """
     n = len(G)
     i = np.arange(n)
@@ -190,6 +210,7 @@ def _means(G: NDArray[Any], d: NDArray[Any], lags: NDArray[Any]) -> NDArray[Any]
 
 
 def _damped_inverse(rows: NDArray[Any], damping: float) -> NDArray[Any]:
+    """Return the inverse of the Gram matrix of rows with a multiple of its mean eigenvalue added, in units of that."""
     G = rows @ rows.conj().T
     mean = float(G.diagonal().real.mean())
     G[np.diag_indices(len(G))] += damping * mean
@@ -198,7 +219,7 @@ def _damped_inverse(rows: NDArray[Any], damping: float) -> NDArray[Any]:
 
 
 def _balance(X: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return `r` and `c` such that ``X / (r c^T)`` has rows and columns of equal norms, except those of zeros."""
+    """Return `r` and `c` such that all rows and columns of ``X / (r c^T)`` but those of zeros have equal norms."""
     squares = np.abs(X) ** 2
     r2, c2 = np.ones(len(X)), np.ones(len(X))
     for _ in range(_BALANCING):
@@ -208,7 +229,7 @@ def _balance(X: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
 def _fit_inner(X: NDArray[Any], chain: _Chain, rng: np.random.Generator) -> None:
-    """Put the three factors that are left, whose product between diagonal forms is `X`, into the chain."""
+    """Fit the three factors that are left, whose product between diagonal forms is `X`, and put them into the chain."""
     n, k = len(X), chain.lo
     circulant = chain.circulant[k]
     grid = BlockGrid(X.real if chain.real and not circulant else X, n)

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 __all__ = ["FitResult"]
 
-# Factors that are named one by one.
 _NAMED = 10
+"""Up to so many factors are named one by one."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -125,7 +125,7 @@ class FitResult:
         --------
         structmat.plot.fit_figure : Matrix, fit and residual.
         """
-        from structmat._drawing import draw_errors_after_iterations  # noqa: PLC0415  # matplotlib is slow to import
+        from structmat._drawing import draw_errors_after_iterations  # noqa: PLC0415  # It imports matplotlib.
 
         ax = draw_errors_after_iterations(self.history, ax)
         ax.set_xlabel(f'iteration from the start "{self.start}"')
@@ -150,7 +150,7 @@ class FitResult:
 
 
 def _named(operator: CDDProduct) -> str:
-    """The kinds of the factors, the first and last few of many."""
+    """Return the kinds of the factors; of many factors only the first and the last few."""
     names = [type(factor).__name__ for factor in operator.factors]
     if len(names) > _NAMED:
         names = [*names[: _NAMED // 2], f"... ({len(names)} factors)", *names[-(_NAMED // 2) :]]

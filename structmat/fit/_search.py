@@ -37,65 +37,93 @@ if TYPE_CHECKING:
 __all__ = ["OF_A_START", "Candidate", "Search"]
 
 OF_A_START = 100
-"""Iterations of a fit that another one starts from, at most, where time is limited: a share of the time would make what
-follows depend on the clock."""
+"""Where time is limited, a fit that only gives a start to another one makes no more iterations than this. A share of
+the time in place of a number would make all that follows depend on the clock."""
 
 _DOUBLE_SIDE = 512
-"""With more entries than a square of this side a matrix of single precision is searched in single precision."""
+"""A matrix of single precision with more entries than a square of this side is searched in single precision, which
+takes half of the time; smaller ones are searched in double precision, for the digits."""
 
-_CHAINS, _MOST_CHAINS = 1024, 16
-"""Chains times the side of the matrix, without a limit of time, and the most of them."""
+_CHAINS = 1024
+"""Without a limit of time a matrix of side n is explored by this number over n random chains: small matrices have many
+local minima, and their chains are cheap."""
 
-_STEPS, _POLISH, _FULL_SIDE = 1500, 1000, 256
-"""Without a limit of time: steps, iterations of a polish; by how much the side exceeds the last number, the fewer."""
+_MOST_CHAINS = 16
+"""There are never more chains than this."""
 
-_FIRST_STEPS, _FIRST_POLISH = 300, 50
-"""With one, the steps and iterations of the first round. Each later one makes twice as much: twice the steps or, as
-long
-as there are fewer, twice the chains in turn. Longer runs gain more than more runs."""
+_STEPS = 1500
+"""The steps of a chain without a limit of time."""
+
+_POLISH = 1000
+"""The most iterations of a polish."""
+
+_FULL_SIDE = 256
+"""Up to this side a search makes all of its steps. Larger matrices get fewer in proportion to their side, since every
+step costs more."""
+
+_FIRST_STEPS = 300
+"""The steps of the first round under a limit of time. Each later round makes twice as much: twice the steps or, as long
+as there are fewer than without a limit, twice the chains in turn. Longer runs gain more than more runs."""
+
+_FIRST_POLISH = 50
+"""The iterations of the first polish under a limit of time, and of a product that is read off the matrix."""
 
 _TOGETHER_SIDE = 96
-"""Up to this side transforms of several chains together cost less than one after the other."""
+"""Up to this side the transforms of several chains together cost less than one after the other."""
 
 _EXPLORING_SHARE = 0.75
-"""The most of the iterations allowed that exploration takes."""
+"""Exploration takes up to this share of the iterations that are allowed. The others are left to the polish."""
 
 _RATE = 2.0
-"""The first step of a chain, over the root of the number of factors, since what steps do to the product adds up so, and
-less by the root of two for real and imaginary parts."""
+"""The first step of a chain, times the root of the number of factors: the changes of the product by steps of all
+factors add up like this root. The steps of complex parameters are smaller by the root of two, for they have two parts
+each."""
 
-_MEAN_DECAY, _SQUARE_DECAY = 0.8, 0.7
-"""The memory of Adam: chosen, as the cosine that steps fall along, on Gaussian matrices of 48 to 88 rows with 5 to 11
-factors. The usual 0.9 and 0.99 need about four times as many steps; below 0.5 for the squares steps explode."""
+_MEAN_DECAY = 0.8
+"""How much Adam remembers of its mean gradient from step to step. This number and the next one, and the cosine along
+which steps fall, were chosen on Gaussian matrices of 48 to 88 rows with 5 to 11 factors: the usual 0.9 and 0.99 need
+about four times as many steps."""
+
+_SQUARE_DECAY = 0.7
+"""How much Adam remembers of the squares of gradients. Below 0.5 steps explode."""
 
 _SADDLE_NOISE = 1e-2
-"""A shorter product with identities is a saddle; this much noise leaves it without losing what was found."""
+"""The size of the noise that is added to a shorter product with identities. That is a saddle of the error, which this
+much noise leaves without losing what was found."""
 
-_MEMORY, _WINDOW = 20, 5
-"""Pairs that L-BFGS keeps, twice as many as usual: a pair is as small as the parameters, while an evaluation goes
-through the matrix. And the iterations over which its progress is measured."""
+_MEMORY = 20
+"""The pairs of vectors that L-BFGS keeps. These are twice as many as usual: a pair is as small as the parameters, while
+an evaluation goes through the whole matrix."""
+
+_WINDOW = 5
+"""The iterations of a polish over which its progress is measured: single ones may gain little on the way."""
 
 _CHECKED = 50
-"""A polish returns to the last iterate with accurate products, which are looked for once in so many iterations."""
+"""A polish returns to its last iterate with accurate products. Whether products are accurate is looked up once in so
+many iterations, since that takes products."""
 
 _ROUNDINGS = 200.0
-"""A polished product is the matrix if its error is no more than so many units in the last place of the answer. Nine to
-17 factors of Gaussian matrices of 8 to 14 rows end at 8 to 80 of them: products of several factors round more than
-closed forms, of which fewer units are asked for, and there is nothing below to search for."""
+"""A polished product counts as exact if its error is no more than so many units in the last place of the answer. Nine
+to 17 factors of Gaussian matrices of 8 to 14 rows end at 8 to 80 units: products of several factors round more than
+closed forms, of which fewer units are asked for, and there is nothing to search for below."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A product and how it was found."""
+    """A product inside of a search, by its parameters, and how it was found."""
 
     start: str
+    """The name of the starting point."""
     parameters: NDArray[Any]
+    """Its parameters, as the objective has them."""
     error: float
+    """Its relative error in the precision of the answer."""
     history: Sequence[float] = ()
+    """Relative errors at the starting point and after every iteration; none of a product that is only looked at."""
     converged: bool = False
     """Whether the last iterations lowered the error by no more than the tolerance, or the product is exact."""
     exact: bool = False
-    """Whether it is the matrix to rounding."""
+    """Whether it is the matrix up to rounding."""
 
 
 class Search(StoppableSearch):
@@ -185,7 +213,7 @@ class Search(StoppableSearch):
         return found
 
     def _rounds(self) -> Iterator[tuple[int, int, int]]:
-        """Yield chains, steps and the iterations of a polish for each round."""
+        """Yield for each round the number of chains, their steps, and the iterations of the polish."""
         chains, polish = min(_MOST_CHAINS, max(1, _CHAINS // self._side)), self._scaled(_POLISH)
         if not self.control.endless:
             yield chains, self._scaled(_STEPS), polish
@@ -195,13 +223,14 @@ class Search(StoppableSearch):
             yield 1 << of_chains, _FIRST_STEPS << (number - of_chains), min(_FIRST_POLISH << number, polish)
 
     def _scaled(self, work: int) -> int:
-        """Return so much work, less on a large matrix."""
+        """Return a number of steps or iterations, reduced for a large matrix."""
         return min(work, work * _FULL_SIDE // self._side)
 
     def _read_off(self) -> list[Candidate]:
-        """Return products that are read off the matrix and yet to be polished.
+        """Return the products that are read off the matrix, after a short polish.
 
-        Those that may be the planted product are polished at once, for nothing else is to be done if one is.
+        Those that may be the planted product are polished to the end at once: if one of them is, the search is over.
+        Otherwise they are not returned, as they have nothing more to gain.
         """
         found = []
         for name, start in STARTS.items():
@@ -219,14 +248,17 @@ class Search(StoppableSearch):
         return found
 
     def _explored(self, rng: np.random.Generator, chains: int, steps: int) -> list[Candidate]:
-        """Return what large annealed steps make of random products, and what leaves the saddle at the best so far."""
+        """Return what large annealed steps make of random products.
+
+        If the best product so far is a closed form, it is returned too, with the noise that leaves its saddle.
+        """
         starts = self._coarse.random(chains if self.control.restarts is None else self.control.restarts, rng)
         steps = max(1, min(steps, int(_EXPLORING_SHARE * self.control.max_iter)))
         together = max(1, len(starts)) if self._side <= _TOGETHER_SIDE else 1
         found: list[Candidate] = []
         for k in range(0, len(starts), together):
             found += self._annealed(starts[k : k + together], steps)
-        if not self._best.history:  # a closed form
+        if not self._best.history:  # It is a closed form.
             real = rng.standard_normal(2 * len(self._best.parameters)).astype(self.objective.dtype.type(0).real.dtype)
             noise = real.view(self.objective.dtype)[: len(self._best.parameters)]
             left = self._best.parameters + _SADDLE_NOISE * noise
@@ -235,7 +267,7 @@ class Search(StoppableSearch):
         return found
 
     def _annealed(self, parameters: NDArray[Any], steps: int) -> list[Candidate]:
-        """Return what Adam with large annealed steps makes of random products; they are overwritten."""
+        """Return what Adam with large annealed steps makes of random products, whose parameters are overwritten."""
         coarse, real = self._coarse, self._coarse.dtype.type(0).real.dtype
         rate = _RATE / math.sqrt(self.layout.n_factors * (1 + (coarse.dtype.kind == "c")))
         tiny = float(np.finfo(real).tiny) ** 0.5
@@ -269,8 +301,11 @@ class Search(StoppableSearch):
         return candidates()
 
     def _polished(self, start: Candidate, most: int) -> Candidate:
-        """Return what L-BFGS makes of a product in up to `most` iterations, and offer it, also if it is cut short."""
-        from scipy.optimize import minimize  # noqa: PLC0415  # slow to import, so not before a fit needs it
+        """Return what L-BFGS makes of a product in up to `most` iterations.
+
+        The result is offered as the answer, also where an exception cuts the iterations short.
+        """
+        from scipy.optimize import minimize  # noqa: PLC0415  # It is slow to import.
 
         errors = list(start.history) or [start.error]
         most = min(most, self.control.max_iter - len(errors) + 1)
@@ -326,13 +361,14 @@ class Search(StoppableSearch):
         return found
 
     def _candidate(self, name: str, parameters: NDArray[Any]) -> Candidate:
-        """Return a product with its error, which is that in the precision of the answer."""
+        """Return the product with these parameters, and with its error in the precision of the answer."""
         parameters = parameters.astype(self.objective.dtype)
         error = self.objective.error(parameters, self.dtype)
-        exact = error <= rounding_error(self.objective.dtype)
+        exact = error <= rounding_error(self.dtype)
         return Candidate(name, parameters, error, (), converged=exact, exact=exact)
 
     def _offer(self, *candidates: Candidate) -> None:
+        """Take the best of these products for the answer, if it is better than that."""
         self._best = min((self._best, *candidates), key=_error)
         if any(candidate.exact for candidate in candidates):  # Then one with a lower error is exact, too.
             self._best = replace(self._best, converged=True, exact=True)
@@ -344,10 +380,10 @@ class Search(StoppableSearch):
 
 STARTS = {"low-rank": low_rank_start, "peeling": peeling_start}
 """Starts that are read off the matrix, by name: ``start(problem, rng, control)`` yields the vectors of products of no
-more factors than those of the problem, none where it has nothing to offer."""
+more factors than the layout of the problem has. It yields none where it has nothing to offer."""
 
 PLANTED = {"peeling"}
-"""Those that find planted products."""
+"""The names of those starts that find planted products."""
 
 
 def _error(candidate: Candidate) -> float:

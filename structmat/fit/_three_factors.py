@@ -29,7 +29,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
-import scipy  # its `fft` is imported on first use
+import scipy  # Its `fft` is imported on first use.
 
 from structmat.fit._control import StoppableSearch
 from structmat.fit._matrices import (
@@ -66,35 +66,60 @@ __all__ = [
 Links: TypeAlias = "dict[int, NDArray[Any]]"
 
 _CHUNK_BYTES = 1 << 19
-"""A chunk of the matrix and its product with a vector should stay in the second-level cache together."""
+"""The bytes of a chunk of the matrix. It stays in the second-level cache, together with its product with a vector."""
 
-_MOMENTUM, _GROWTH, _CUT, _CEILING = 0.5, 1.2, 0.5, 8.0
-"""The step along the last change, in units of it: first value, growth after a success, cut after a failure, ceiling."""
+_MOMENTUM = 0.5
+"""An iteration begins a step beyond the last iterate, along the last change. This is the first step in units of that
+change. An iteration that raises the error is dropped."""
+
+_GROWTH = 1.2
+"""The step grows by this factor after an iteration that lowers the error."""
+
+_CUT = 0.5
+"""The step is cut by this factor after an iteration that is dropped."""
+
+_CEILING = 8.0
+"""The step grows no further than this."""
 
 _FFT_DYNAMIC_RANGE = 1e-6
-"""A convolution by FFT is right to rounding of its LARGEST entry; with entries below this share of it, sum directly."""
+"""A convolution by FFT is right up to rounding of its largest entry. If there are entries below this share of the
+largest one, the sums are computed directly."""
 
 _UNIT_WEIGHTS = 1 << 14
-"""Up to so many entries sums with weights of one take less time than transforms."""
+"""For matrices of no more entries than this, sums with weights of one take less time than transforms."""
 
-_EXCESS, _STEPS = 1e-10, 100
-"""Newton's method for the multiplier of the spread: relative excess to end at, and the most steps."""
+_EXCESS = 1e-10
+"""Newton's method for the multiplier of the spread ends at this relative excess over the bound."""
 
-_RANDOM_ENTRIES, _MOST_RANDOM = 1 << 20, 16
-"""Random starts pay off where many local minima lie close together, on small matrices without much structure: as many
-as this number of entries holds copies of the matrix, up to a limit."""
+_STEPS = 100
+"""Newton's method makes no more steps than this, whatever rounding does."""
+
+_RANDOM_ENTRIES = 1 << 20
+"""There are as many random starts as copies of the matrix fill this number of entries. They pay off on small matrices
+without much structure, where many local minima lie close together."""
+
+_MOST_RANDOM = 16
+"""There are never more random starts than this."""
 
 _SCREENING_ITERATIONS = 15
-"""Every start gets this many iterations. Then the best goes on: the next three win 0.08 % of error at most, in up to
-two and a half times the time."""
+"""Every start gets this many iterations, and then the best one goes on. The next three would win 0.08 % of the error at
+most, in up to two and a half times the time."""
 
-_FIRST_PASSES, _NEXT_PASSES, _RING_PASSES = 24, 8, 60
-"""Power iterations of synchronisation: for the first shift, which starts from noise, for the others, which start from a
-prediction, and for the phases on the ring (spectral, then with the links weighted)."""
+_FIRST_PASSES = 24
+"""Power iterations of synchronisation for the first shift, which begin with noise."""
+
+_NEXT_PASSES = 8
+"""Power iterations for every other shift, which begin with a prediction."""
+
+_RING_PASSES = 60
+"""Power iterations for the phases on the ring: first with links of modulus one, then with weighted links."""
 
 
 class Factors(NamedTuple):
-    """The three vectors, in double precision whatever the matrix has: sums over them are what rounding hurts first."""
+    """The three vectors of a product, padded to whole blocks.
+
+    They are in double precision whatever that of the matrix is, since rounding hurts sums over them first.
+    """
 
     a: NDArray[Any]
     """Left diagonal, (p, m)."""
@@ -148,7 +173,7 @@ class BlockGrid:
         self.exponent = largest_exponent(matrix)
         """The matrix is ``2**exponent`` times the blocks."""
         self.blocks = self._in_blocks(scale_by_power_of_two(matrix, -self.exponent))
-        """``blocks[p, i, q, j]``: entry (i, j) of block (p, q)."""
+        """``blocks[p, i, q, j]`` is entry (i, j) of block (p, q)."""
         if entry_weights is None and matrix.size <= _UNIT_WEIGHTS:
             entry_weights = np.ones(matrix.shape)
         self.weights = (
@@ -156,14 +181,17 @@ class BlockGrid:
             if entry_weights is None
             else self._in_blocks((entry_weights / entry_weights.max()).astype(matrix.real.dtype))
         )
-        """The weights, the largest one, laid out as the blocks; zero on padding. None if all are one."""
+        """The weights, scaled to a largest one of one and laid out as the blocks, or None if all are one.
+
+        They are zero on the padding.
+        """
         self.weighted = self.blocks if self.weights is None else self.weights * self.blocks
         self.rows_present = (np.arange(self.p * self.m) < rows).reshape(self.p, -1).astype(self.double)
-        """(p, m): one on rows of the matrix, zero on padding."""
+        """An array (p, m) with ones for the rows of the matrix and zeros for the padding."""
         self.cols_present = (np.arange(self.q * self.m) < cols).reshape(self.q, -1).astype(self.double)
-        """(q, m): one on columns of the matrix, zero on padding."""
+        """An array (q, m) with ones for the columns of the matrix and zeros for the padding."""
         self.norm2 = sum(float(np.sum(self._energy(chunk), dtype=np.float64)) for chunk in self.chunks())
-        """Squared Frobenius norm of the blocks, with the weights."""
+        """The squared Frobenius norm of the blocks, with the weights."""
         counted = rows * cols if self.weights is None else float(np.sum(self.weights, dtype=np.float64))
         self.mean_norm2 = self.norm2 * rows * cols / counted
         """The squared norm of a matrix whose entries are all of the mean energy of those that count."""
@@ -188,7 +216,7 @@ class BlockGrid:
 
     @cached_property
     def weight_diagonals(self) -> NDArray[Any] | None:
-        """The weights, laid out likewise."""
+        """The weights, laid out like `weighted_diagonals`; None if all are one."""
         return None if self.weights is None else by_cyclic_diagonals(self.weights)
 
     def factors(self, vectors: Sequence[NDArray[Any]]) -> Factors:
@@ -208,7 +236,7 @@ class BlockGrid:
         return whole.reshape(blocks, self.m)
 
     def chunks(self, start: int = 0, stop: int | None = None) -> Iterator[tuple[slice, slice]]:
-        """Slices (block rows, rows inside the block) that cover rows `start` to `stop` of every block once.
+        """Yield slices (block rows, rows inside of a block) that cover the rows `start` to `stop` of every block once.
 
         A chunk is part of one block row, or several whole block rows if these are small.
         """
@@ -233,7 +261,7 @@ class Run(NamedTuple):
     """Relative error of the starting point and after every iteration; never rises."""
     converged: bool
     start: str = ""
-    """The name of the start."""
+    """The name of the starting point."""
 
     @classmethod
     def begin(cls, grid: BlockGrid, start: Factors, name: str = "") -> Run:
@@ -254,7 +282,7 @@ def alternate(grid: BlockGrid, run: Run, max_iter: int, tol: float) -> Run:
 
 
 def alternations(grid: BlockGrid, run: Run, max_iter: int, tol: float) -> Iterator[Run]:
-    """Alternating least squares with momentum: yield the run after every iteration, until it has converged.
+    """Yield the run after every iteration of alternating least squares with momentum, until it has converged.
 
     Every iteration starts a step beyond the last iterate, along the last change. If the error then rises, the iteration
     is dropped, and the next one starts from the last iterate itself, which cannot raise it.
@@ -262,7 +290,7 @@ def alternations(grid: BlockGrid, run: Run, max_iter: int, tol: float) -> Iterat
     current, history, converged = run.factors, list(run.history), run.converged
     previous: Factors | None = None
     momentum = _MOMENTUM
-    # a start that exceeds the bound may keep what it has
+    # A start that exceeds the bound on the spread may keep what it has.
     limit = max(most_spread(grid.products) ** 2 * grid.mean_norm2, spread2(current))
     while not converged and len(history) <= max_iter:
         c, b = current.c, current.b
@@ -275,7 +303,7 @@ def alternations(grid: BlockGrid, run: Run, max_iter: int, tol: float) -> Iterat
             converged = history[-1] - error <= tol * error or error <= float(np.finfo(grid.dtype).eps)
             current, previous = candidate, current
         else:
-            # Without momentum only rounding can raise the error.
+            # After an iteration without momentum only rounding can have raised the error.
             converged = previous is None
             momentum, previous, error = momentum * _CUT, None, history[-1]
         history.append(error)
@@ -370,21 +398,25 @@ def _right_sums(grid: BlockGrid, blocks: NDArray[Any], a: NDArray[Any], c: NDArr
 
 
 def _left_convolution(c2: NDArray[Any], b2: NDArray[Any]) -> NDArray[Any]:
+    """Return ``sum_(q,k) c2[p, q, k] * b2[q, i - k]``."""
     fast = scipy.fft.irfft(np.einsum("pqf,qf->pf", scipy.fft.rfft(c2), scipy.fft.rfft(b2)), n=b2.shape[-1])
     return fast if _trusted(fast) else np.einsum("iqk,pqk->pi", _cyclic_windows(b2), c2)
 
 
 def _circulant_convolution(a2: NDArray[Any], b2: NDArray[Any]) -> NDArray[Any]:
+    """Return ``sum_i a2[p, i] * b2[q, i - k]``."""
     fast = scipy.fft.irfft(scipy.fft.rfft(a2)[:, None, :] * scipy.fft.rfft(b2).conj(), n=b2.shape[-1])
     return fast if _trusted(fast) else np.einsum("pi,iqk->pqk", a2, _cyclic_windows(b2))
 
 
 def _right_convolution(a2: NDArray[Any], c2: NDArray[Any]) -> NDArray[Any]:
+    """Return ``sum_(p,i) a2[p, i] * c2[p, q, i - j]``."""
     fast = scipy.fft.irfft(np.einsum("pf,pqf->qf", scipy.fft.rfft(a2), scipy.fft.rfft(c2).conj()), n=a2.shape[-1])
     return fast if _trusted(fast) else np.einsum("pi,piqj->qj", a2, _cyclic_windows(c2))
 
 
 def _trusted(sums: NDArray[Any]) -> bool:
+    """Whether all sums are large enough for the accuracy of a convolution by FFT."""
     return bool(sums.min() > _FFT_DYNAMIC_RANGE * sums.max())
 
 
@@ -459,17 +491,18 @@ def _bounded_ratio(
 
 
 def circulant_start(grid: BlockGrid, _rng: np.random.Generator) -> Factors:
-    """The nearest block-circulant matrix: the mean of every cyclic diagonal of every block, inside the matrix.
+    """Return the nearest block-circulant matrix: the mean of every cyclic diagonal of every block, inside the matrix.
 
-    The sums are in double precision: a circulant matrix gives itself exactly.
+    The sums are in double precision, so that a circulant matrix gives itself exactly.
     """
     return _with_best_circulant(grid, grid.rows_present, grid.cols_present)
 
 
 def _diagonal_start(grid: BlockGrid, _rng: np.random.Generator) -> Factors:
-    """The strongest cyclic diagonal of every block column, or of every block row if that explains more.
+    """Return the strongest cyclic diagonal of every block column, or of every block row if these explain more.
 
-    Every block column that meets the main diagonal of the rectangle has its part of it among its choices.
+    Every block column that meets the main diagonal of the matrix has its part of that among its choices. So this is
+    never worse than the nearest diagonal matrix.
     """
     diagonals = grid.weighted_diagonals if grid.weights is None else by_cyclic_diagonals(grid.blocks)
     energy = np.zeros((grid.p, grid.q, grid.m))
@@ -493,14 +526,14 @@ def _diagonal_start(grid: BlockGrid, _rng: np.random.Generator) -> Factors:
 
 
 def _rank_one_start(grid: BlockGrid, rng: np.random.Generator) -> Factors:
-    """The truncated SVD of rank one: ``u v^H = diag(u) circ(1) diag(conj(v))``."""
+    """Return the truncated SVD of rank one, ``u v^H = diag(u) circ(1) diag(conj(v))``."""
     u, v = truncated_svd(grid.weighted.reshape(grid.p * grid.m, grid.q * grid.m), 1, rng)
     c = np.ones((grid.p, grid.q, grid.m), dtype=grid.double)
     return Factors(u.reshape(grid.p, grid.m).astype(grid.double), c, v.reshape(grid.q, grid.m).astype(grid.double))
 
 
 def _random_start(grid: BlockGrid, rng: np.random.Generator) -> Factors:
-    """Diagonals of random phases (signs, for real data) and the best `c` for them."""
+    """Return diagonals of random phases, or of random signs for a real matrix, and the best `c` for them."""
 
     def phases(present: NDArray[Any]) -> NDArray[Any]:
         turn = rng.random(present.shape)
@@ -512,7 +545,7 @@ def _random_start(grid: BlockGrid, rng: np.random.Generator) -> Factors:
 
 
 def shift_synchronisation_start(grid: BlockGrid, rng: np.random.Generator) -> Factors:
-    """Phases by synchronisation over shifts, magnitudes by geometric means, `c` by least squares."""
+    """Return diagonals of phases by synchronisation over shifts times geometric means, and the best `c` for them."""
     g, h = _links(grid, rng)
     a, b = _geometric_means(grid)
     a = a * _ring_phases(g, grid.rows_present, rng)
@@ -521,17 +554,19 @@ def shift_synchronisation_start(grid: BlockGrid, rng: np.random.Generator) -> Fa
 
 
 def _with_best_circulant(grid: BlockGrid, a: NDArray[Any], b: NDArray[Any]) -> Factors:
+    """Return two diagonals with the best block circulant for them."""
     return Factors(a, _circulant_step(grid, a, b, absolute_square(a), absolute_square(b)), b)
 
 
 def _links(grid: BlockGrid, rng: np.random.Generator) -> tuple[Links, Links]:
-    """For every shift s estimates ``g[s]`` of ``a_(i+s) conj(a_i)`` and ``h[s]`` of ``b_(j+s) conj(b_j)``."""
+    """Return for every shift s estimates ``g[s]`` of ``a_(i+s) conj(a_i)`` and ``h[s]`` of ``b_(j+s) conj(b_j)``."""
     m = grid.m
     g: Links = {}
     h: Links = {}
     if m == 1:
         return g, h
-    grid.__dict__.pop("weighted_diagonals", None)  # so that there are never more than two copies of the matrix
+    # It will be made again. So there are never more than two copies of the matrix.
+    grid.__dict__.pop("weighted_diagonals", None)
     damped = _damped(grid)
     g[1], h[1] = _leading_pair(grid, damped, 1, _noise(grid.cols_present, rng), _FIRST_PASSES)
     for s in _shift_chain(m):
@@ -544,14 +579,17 @@ def _links(grid: BlockGrid, rng: np.random.Generator) -> tuple[Links, Links]:
         if np.iscomplexobj(turn):
             correction = np.exp(-1j * np.angle(turn) * s / m)
         else:
-            # The sign of shift 1 is free for even m (a gauge of the product); for odd m it closes the turn.
+            # For even m the sign of shift 1 is free: the product does not depend on it. For odd m it closes the turn.
             correction = -1.0 if turn < 0 and m % 2 and s % 2 else 1.0
         g[s], h[s] = g[s] * correction, h[s] * np.conj(correction)
     return g, h
 
 
 def _shift_chain(m: int) -> list[int]:
-    """The halvings of `m`, rounded both ways, between 1 and m, rising: each is the sum of two earlier ones or ones."""
+    """Return the halvings of `m` between 1 and m, rounded both ways, in rising order.
+
+    Each of them is the sum of two numbers that come before it, or are one.
+    """
     chain: set[int] = set()
     half = m // 2
     while half >= 1:
@@ -561,14 +599,14 @@ def _shift_chain(m: int) -> list[int]:
 
 
 def _predicted(links: Links, s: int) -> NDArray[Any]:
-    """Phases of shift `s` as shift t after shift s - t, from two shifts already known."""
+    """Return the phases of shift `s` as those of shift t after shift s - t, from two shifts that are known."""
     t = max(t for t in links if s - t in links)
     phases: NDArray[Any] = unit(np.roll(links[s - t], -t, axis=-1) * links[t])
     return phases
 
 
 def _damped(grid: BlockGrid) -> NDArray[Any]:
-    """The blocks over the square root of their modulus: tames heavy tails in the products of two entries."""
+    """Return the blocks over the square roots of their moduli, which tames heavy tails in products of two entries."""
     out = np.zeros_like(grid.blocks)
     for chunk in grid.chunks():
         root = np.sqrt(np.abs(grid.blocks[chunk]))
@@ -579,7 +617,10 @@ def _damped(grid: BlockGrid) -> NDArray[Any]:
 def _leading_pair(
     grid: BlockGrid, damped: NDArray[Any], s: int, h: NDArray[Any], passes: int
 ) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Leading pair of ``Q_ij = damped_(i+s, j+s) conj(damped_ij) ~ g_i h_j``, by power iterations from `h`."""
+    """Return the leading singular pair ``g_i h_j`` of ``Q_ij = damped_(i+s, j+s) conj(damped_ij)``.
+
+    It comes from power iterations that begin with `h`.
+    """
     m = grid.m
     g = np.zeros((grid.p, m), dtype=grid.double)
     spans = ((slice(0, m - s), slice(s, m)), (slice(m - s, m), slice(0, s)))
@@ -601,16 +642,16 @@ def _leading_pair(
 
 
 def _ring_phases(links: Links, present: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
-    """Phases whose ratios over every shift agree best with the links; zero on padding.
+    """Return the phases whose ratios over every shift agree best with the links; zero on padding.
 
-    Each block has its own free phase. The leading eigenvector of the matrix of unit links is a start that has no local
-    optimum; its phases are then refined with links weighted by the root of their modulus.
+    Each block has a free phase of its own. The leading eigenvector of the matrix of unit links is the global optimum of
+    a simpler problem. Its phases are then refined with links that are weighted by the roots of their moduli.
     """
     phase_links = {s: unit(x) for s, x in links.items()}
     weighted = {s: x * np.sqrt(np.abs(links[s])) for s, x in phase_links.items()}
     x = _noise(present, rng)
     for _ in range(_RING_PASSES):
-        # The shift by the number of links keeps a large negative eigenvalue from leading.
+        # Adding the number of links to all eigenvalues keeps a large negative one from leading.
         x = len(links) * x + _coupled(phase_links, x)
         x /= np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), np.finfo(np.float64).tiny)
     for _ in range(_RING_PASSES):
@@ -620,7 +661,7 @@ def _ring_phases(links: Links, present: NDArray[Any], rng: np.random.Generator) 
 
 
 def _coupled(links: Links, x: NDArray[Any]) -> NDArray[Any]:
-    """Product of the Hermitian matrix with ``links[s]`` on its s-th cyclic off-diagonals with `x`."""
+    """Return the product of `x` with the Hermitian matrix that has ``links[s]`` on its s-th cyclic off-diagonals."""
     out = np.zeros_like(x)
     for s, link in links.items():
         out += np.roll(link * x, s, axis=-1) + link.conj() * np.roll(x, -s, axis=-1)
@@ -628,9 +669,10 @@ def _coupled(links: Links, x: NDArray[Any]) -> NDArray[Any]:
 
 
 def _geometric_means(grid: BlockGrid) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Row and column geometric means of the non-zero moduli.
+    """Return the geometric means of the nonzero moduli of every row and of every column.
 
-    Rows, columns and cyclic diagonals are balanced, so without padding these are the exact magnitudes of a product.
+    Every row meets every column and every cyclic diagonal once. So, without padding, these are the moduli of the
+    diagonals of a product exactly.
     """
     rows, cols = np.zeros((2, grid.p, grid.m)), np.zeros((2, grid.q, grid.m))
     for ps, i in grid.chunks():
@@ -729,41 +771,41 @@ CLOSED_FORMS: dict[str, Callable[[BlockGrid, np.random.Generator], Factors]] = {
     "diagonal": _diagonal_start,
     "rank-one": _rank_one_start,
 }
-"""All of these run on every matrix: they are what the fit must never be worse than."""
+"""All of these run on every matrix, and the fit must never be worse than any of them."""
 
 STARTS: dict[str, Callable[[BlockGrid, np.random.Generator], Factors]] = {
     "shift-synchronisation": shift_synchronisation_start
 }
-"""These come next, while the best is not exact."""
+"""These come next, as long as the best one is not exact."""
 
 
 # Sums and layouts
 
 
 def _cyclic_windows(x: NDArray[Any]) -> NDArray[Any]:
-    """View ``y[..., i, q, k] = x[..., q, (i - k) % m]`` of a (..., q, m) array; it owns 2 x.size numbers."""
+    """Return a view ``y[..., i, q, k] = x[..., q, (i - k) % m]`` of an array (..., q, m), on twice its numbers."""
     m = x.shape[-1]
     once = transposed_circulants(x)
     twice = np.concatenate((once, once), axis=-1)
     *lead, q_stride, step = twice.strides
-    # by itself, for `as_strided` takes longer than small sums
+    # `as_strided` does the same, but takes longer than small sums do.
     shape, strides = (*x.shape[:-2], m, x.shape[-2], m), (*lead, -step, q_stride, step)
     return np.ndarray(shape, x.dtype, buffer=twice, offset=m * step, strides=strides)
 
 
-# The two sums below avoid matrix-vector products of BLAS: at this size its threads save little, and where the cores
-# are busy every call may stall for milliseconds.
+# The two sums below do without the matrix-vector products of BLAS. At this size its threads save little, and on a busy
+# machine every call may wait for them for milliseconds.
 
 
 def _conjugate_row_sums(rows: NDArray[Any], weights: NDArray[Any]) -> NDArray[Any]:
-    """``sum_(q,k) rows[p, i, q, k] * conj(weights[..., q, k])``, with or without a leading p on the weights."""
+    """Return ``sum_(q,k) rows[p, i, q, k] * conj(weights[..., q, k])``, with or without a leading p on the weights."""
     flat = weights.reshape(*weights.shape[:-2], 1, -1)
     sums: NDArray[Any] = np.vecdot(flat, rows.reshape(*rows.shape[:2], -1))
     return sums
 
 
 def _conjugate_column_sums(rows: NDArray[Any], weights: NDArray[Any]) -> NDArray[Any]:
-    """``sum_i rows[p, i, q, k] * conj(weights[p, i])``; complex sums are made of real ones, which vectorise."""
+    """Return ``sum_i rows[p, i, q, k] * conj(weights[p, i])``; complex sums are made of real ones, which vectorise."""
     flat = rows.reshape(*rows.shape[:2], -1)
     if np.iscomplexobj(flat):
         parts = flat.view(flat.real.dtype)
@@ -775,12 +817,12 @@ def _conjugate_column_sums(rows: NDArray[Any], weights: NDArray[Any]) -> NDArray
 
 
 def _relative_error(grid: BlockGrid, residual: float) -> float:
-    """Relative Frobenius error of a squared residual norm; zero for a zero matrix, which every start fits exactly."""
+    """Return the relative error of a squared residual norm; zero for a zero matrix, which every start fits exactly."""
     return float(np.sqrt(max(residual, 0.0) / grid.norm2)) if grid.norm2 else 0.0
 
 
 def _exponent(x: NDArray[Any]) -> int:
-    """Binary exponent of the root mean square of `x`; zero if `x` is zero."""
+    """Return the binary exponent of the root mean square of `x`, or zero if `x` is zero."""
     largest = np.abs(x).max(initial=0.0)
     if largest == 0.0:
         return 0
@@ -788,6 +830,7 @@ def _exponent(x: NDArray[Any]) -> int:
 
 
 def _noise(like: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
+    """Return standard normal numbers of the shape of an array, complex if it is."""
     x = rng.standard_normal((2, *like.shape))
     noise: NDArray[Any] = x[0] + 1j * x[1] if np.iscomplexobj(like) else x[0]
     return noise
