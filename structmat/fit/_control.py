@@ -19,7 +19,7 @@ __all__ = ["Control", "FitProgress", "StoppableSearch", "Stopped"]
 
 
 class FitProgress(NamedTuple):
-    """State of a fit after one iteration, as handed to the `callback` of `fit_cdd`.
+    """State of a fit after one iteration, as handed to the `callback` of `fit_cdd`; as a string one line for people.
 
     Examples
     --------

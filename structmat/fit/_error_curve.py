@@ -38,7 +38,7 @@ _PADDED = "fewer factors"
 
 
 class CurveProgress(NamedTuple):
-    """State of a curve, as handed to the `callback` of `error_curve`.
+    """State of a curve, as handed to the `callback` of `error_curve`; as a string one line for people.
 
     Examples
     --------

@@ -240,6 +240,7 @@ def test_seconds_and_progress(timed):
     assert [(s.n_factors, s.point, s.n_points) for s in states] == [(1, 1, 3), (2, 2, 3), (4, 3, 3)]
     assert [s.elapsed for s in states] == [0.5, 3.0, 13.0]
     assert [s.remaining for s in states] == [None, 18.0, 8.0]
+    assert str(states[1]) == f"2 factors (2 of 3), best error {states[1].fit.best:.6f}, polish from random"
 
 
 @pytest.mark.parametrize("which", [0, 1])

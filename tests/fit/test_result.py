@@ -162,3 +162,8 @@ def test_a_search_that_was_cut_short_has_not_converged(W):
     fit = fit_cdd(W[:, :12], 5, rng=0, restarts=1, max_iter=9)
     assert not fit.converged
     assert fit.message == "all planned iterations made"
+
+
+def test_the_state_of_a_fit_is_a_line_that_begins_with_what_matters():
+    state = FitProgress("random", 3, 15, 0.75, "exploration", 5, 0.5, None)
+    assert str(state) == "best error 0.500000, 5 factors, exploration from random, iteration 3"
