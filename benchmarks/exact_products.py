@@ -3,11 +3,17 @@
 Every row is one factorisation on one thread. The error is relative, in the Frobenius norm, of the product that a user
 gets: of ``operator @ eye`` and of ``to_dense``, the larger of both. Seconds are the processor's, short forms and the
 error that `factorize_cdd` reports included. --quick makes everything tiny; --out writes ``exact_products.md`` there.
+
+With --search the same is asked of `fit_cdd`: complex normal matrices are fitted by n + 1 factors, the fewest that a
+count of parameters allows, and by more until a fit is exact, each within a limit of processor time. --out writes
+``exact_by_search.md`` and ``exact_by_search.csv``, which `docs/_static/exact_by_search.py` draws.
 """
 
 from __future__ import annotations
 
+import argparse
 import time
+from collections.abc import Iterator
 
 import _one_thread  # noqa: F401
 import numpy as np
@@ -57,8 +63,42 @@ def measured(kind: str, n: int) -> list[str]:
     return [str(n), kind, result.start, str(result.operator.n_factors), f"{error:.1e}", f"{seconds:.2g}"]
 
 
+SEARCHED = (4, 6, 8, 10, 12, 14, 16, 20, 24)
+MORE = (1, 2, 3, 5, 9)
+"""How many factors more than rows are tried, one after the other."""
+EXACT = 1e-12
+
+
+def searched(n: int, limit: float) -> Iterator[list[str]]:
+    """Yield fits of one matrix by more and more factors, up to the first exact one."""
+    W = normal(np.random.default_rng(2000 + n), n, n)
+    limit *= max(1.0, n / 16) ** 3  # as an evaluation costs
+    for n_factors in (n + more for more in MORE if more <= n + 1):
+        begun = time.process_time()
+        fit = sm.fit_cdd(W, n_factors, rng=0, time_limit=limit)
+        seconds = time.process_time() - begun
+        yield [str(n), str(n_factors), str(2 * n - 1), str(2 * n + 1), f"{fit.error:.1e}", f"{seconds:.3g}"]
+        if fit.error <= EXACT:
+            return
+
+
+def print_searched(options: argparse.Namespace) -> None:
+    sizes, limit = (SEARCHED[:2], 5.0) if options.quick else (SEARCHED, options.seconds)
+    rows = shown(row for n in sizes for row in searched(n, limit))
+    header = ("n", "factors", "by the theorem", "by construction", "error", "seconds")
+    title = "Exact products by search"
+    how = f"With `--search --seconds {limit:g}`: so many for each fit up to n = 16, (n / 16)**3 times as many beyond."
+    finish(options.out, "exact_by_search", title, how, table(header, rows), header=header, rows=rows)
+
+
 def main() -> None:
-    options = parser(__doc__).parse_args()
+    made = parser(__doc__)
+    made.add_argument("--search", action="store_true", help="fits by more and more factors instead")
+    made.add_argument("--seconds", type=float, default=30.0, help="processor time of these fits for n = 16")
+    options = made.parse_args()
+    if options.search:
+        print_searched(options)
+        return
     sizes = (32,) if options.quick else (64, 128, 256, 512)
     rows = shown(measured(kind, n) for n in sizes for kind in KINDS)
     text = table(["n", "matrix", "start", "factors", "error", "seconds"], rows, left=3)
