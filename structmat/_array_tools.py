@@ -216,6 +216,22 @@ def is_eager_on_cpu(tensor: Array, xp: Namespace) -> bool:
     return str(device_of(tensor)) == "cpu" and not xp.compiler.is_compiling()
 
 
+_UNTRACED: dict[Callable[..., Any], Callable[..., Any]] = {}
+
+
+def untraced(function: Callable[..., Any], torch: Namespace) -> Callable[..., Any]:
+    """Return a function that works on the values of tensors, so that no compiler of torch traces what it calls.
+
+    Kept in a dictionary, since a compiler knows functions by their identity and looks through caches of functools.
+    What compiles is imported by torch when it is first asked for, which takes longer than all else.
+    """
+    if "torch._dynamo" not in sys.modules:
+        return function
+    if function not in _UNTRACED:
+        _UNTRACED[function] = torch.compiler.disable(function)
+    return _UNTRACED[function]
+
+
 def is_complex(dtype: DType, xp: Namespace) -> bool:
     """Tell whether a dtype is complex.
 

@@ -33,6 +33,7 @@ from structmat._array_tools import (
     quotient,
     real_part,
     reversed_cyclically,
+    untraced,
     warn_caller,
 )
 from structmat._fourier import (
@@ -751,7 +752,7 @@ def solutions(c: Array, r: Array, b: Array, xp: Namespace, owner: str | None) ->
         return solutions_on_host(c, r, b, owner, strict=True)
     library = library_of(xp)
     if library == "torch":
-        return _torch_functions(xp)[1].apply(c, r, b, owner)
+        return untraced(_solutions_in_torch, xp)(c, r, b, xp, owner)
     if library == "jax":
         return sys.modules["structmat.jax"].toeplitz_solutions(c, r, b)  # imported with the first array of JAX
     found = solutions_on_host(to_numpy(c), to_numpy(r), to_numpy(b), owner, strict=True)
@@ -766,7 +767,7 @@ def inverse_vectors(
     c, r = (xp.broadcast_to(v, shape) for v in (c, r))
     library = library_of(xp)
     if library == "torch":
-        return InverseVectors(*_torch_functions(xp)[0].apply(c, r, determinant, owner))
+        return InverseVectors(*untraced(_vectors_in_torch, xp)(c, r, determinant, xp, owner))
     if library == "jax":
         return InverseVectors(*sys.modules["structmat.jax"].inverse_vectors(c, r, determinant))
     found = vectors_on_host(to_numpy(c), to_numpy(r), owner, determinant=determinant, strict=True)
@@ -882,7 +883,7 @@ def _torch_functions(torch: Namespace) -> tuple[Any, Any]:  # two classes
         @staticmethod
         def backward(ctx: Any, gradient: Any) -> Any:
             c, r, b, x = ctx.saved_tensors
-            adjoint = transposed(lambda v: Solutions.apply(c.conj(), r.conj(), v, ctx.owner), torch)
+            adjoint = transposed(lambda v: solutions(c.conj(), r.conj(), v, torch, ctx.owner), torch)
             _, pull = torch.func.vjp(lambda c, r, b: b - products(c, r, torch)(x), c, r, b)
             return (*pull(adjoint(gradient)), None)
 
@@ -891,6 +892,15 @@ def _torch_functions(torch: Namespace) -> tuple[Any, Any]:  # two classes
             return Solutions.apply(*_aligned(in_dims[:3], (c, r, b)), owner), 0
 
     return Vectors, Solutions
+
+
+def _vectors_in_torch(c: Array, r: Array, determinant: bool, torch: Namespace, owner: str | None) -> tuple[Array, ...]:
+    found: tuple[Array, ...] = _torch_functions(torch)[0].apply(c, r, determinant, owner)
+    return found
+
+
+def _solutions_in_torch(c: Array, r: Array, b: Array, torch: Namespace, owner: str | None) -> Array:
+    return _torch_functions(torch)[1].apply(c, r, b, owner)
 
 
 # Schur's algorithm for Hermitian matrices, in any library. With the shift Z, T - Z T Z^H = u u^H - v v^H for u the

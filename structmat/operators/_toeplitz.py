@@ -280,7 +280,8 @@ class Toeplitz(ConstantDiagonals):
     is eliminated, up to 4,096 rows. Larger matrices of which recursions find no accurate inverse or determinant are an
     error, and solutions with larger residuals come with a warning.
 
-    All this is computed with NumPy in double precision, also for other libraries, with derivatives in torch and JAX.
+    All this is computed with NumPy in double precision, also for other libraries, with derivatives in torch and JAX;
+    `torch.compile` compiles what stands around it.
     There is a `scipy.linalg.LinAlgWarning`, but in JAX, where elimination or a solution shows a condition number above
     the inverse of the machine epsilon, and where products with the inverse are far less accurate than solutions.
 
