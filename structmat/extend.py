@@ -9,7 +9,8 @@ arguments and do not inspect values.
 Required
     the property ``shape``; ``_matvec(x, xp)``, along the last axis; ``_transpose()``.
 With a default
-    ``_conj()``, by the conjugates of all parameters, a real operator itself; ``_rmatvec(y, xp)``, ``_matmat(X, xp)``,
+    ``_conj()``, by the conjugates of all parameters and of the operators it is made of, a real operator itself;
+    ``dtype``, that of these; ``_rmatvec(y, xp)``, ``_matmat(X, xp)``,
     ``_to_dense(like)`` with a `Context`, ``_row_sums(xp)``, ``_details()`` for the repr, and for `prepare`
     ``_plan(xp)`` and ``_solver(xp)``: the plan of an operator with the same products, and of its
     inverse, None by default.

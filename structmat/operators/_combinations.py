@@ -776,9 +776,6 @@ class Submatrix(Wrapper):
     def _transpose(self) -> Submatrix:
         return Submatrix(self.operator._transpose(), self.cols, self.rows)
 
-    def _conj(self) -> Submatrix:
-        return Submatrix(self.operator._conj(), self.rows, self.cols)
-
     def _whole(self) -> tuple[LinearOperator, Any]:
         return (self, None) if self.rows is None or self.rows != self.cols else (self.operator, self.rows)
 

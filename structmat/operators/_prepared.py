@@ -269,10 +269,6 @@ class Wrapper(LinearOperator):
         """The dtype of the operator."""
         return self.operator.dtype
 
-    @property
-    def _forces_complex(self) -> bool:
-        return self.operator._forces_complex
-
     def _details(self) -> str:
         return f"{type(self.operator).__name__}, "
 

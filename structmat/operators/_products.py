@@ -214,15 +214,38 @@ class Operator(Parametrised, ABC, Generic[Op]):
         shapes = [tuple(array.shape[: array.ndim - axes]) for array, axes in self._leaves() if array.ndim > axes]
         return broadcast_shapes(type(self).__name__, *shapes) if shapes else ()
 
+    def _made_of(self) -> list[Operator[Any]]:
+        """Return the operators in the fields of this one, whose entries and products it takes its own from."""
+        found: list[Operator[Any]] = []
+        for name, axes in self._core_axes.items():
+            if axes is None:
+                value = getattr(self, name)
+                inner = value if isinstance(value, tuple) else (value,)
+                found += [part for part in inner if isinstance(part, Operator)]
+        return found
+
     @property
     def dtype(self) -> DType:
         """The dtype of the entries, in the library of the parameters; None for an operator without parameters."""
         if not (arrays := self._arrays()):
             return None
+        if None in self._core_axes.values() and (parts := self._made_of()):
+            return self._dtype_with(parts)
         dtypes = [array.dtype for array in arrays]
         if dtypes.count(dtypes[0]) == len(dtypes):
             return dtypes[0]
         return common_dtype(namespace_of(type(self).__name__, *arrays), *arrays)
+
+    def _dtype_with(self, parts: list[Operator[Any]]) -> DType:
+        """Return the common dtype of the own arrays and of operators, of which a real one may hold complex arrays."""
+        xp = self._own_namespace()
+        known = [getattr(self, name) for name, axes in self._core_axes.items() if axes is not None]
+        known = [value for value in known if value is not None and not isinstance(value, (int, float, complex))]
+        for part in parts:
+            if (dtype := part.dtype) is not None:
+                known += part._counted_as(dtype)
+        dtype = common_dtype(xp, *known)
+        return complex_partner(dtype, xp) if self._forces_complex else dtype
 
     def _counted_as(self, dtype: DType) -> list[Array | DType]:
         """Return what tells `common_dtype` of the operator, whose dtype is given: its arrays, where they have it."""
@@ -239,8 +262,8 @@ class Operator(Parametrised, ABC, Generic[Op]):
 
     @property
     def _forces_complex(self) -> bool:
-        """Whether products are complex although no parameter says so."""
-        return False
+        """Whether products are complex although no parameter says so, by default where those of a part are."""
+        return any(part._forces_complex for part in self._made_of())
 
     def __repr__(self) -> str:
         try:
@@ -536,11 +559,18 @@ class Operator(Parametrised, ABC, Generic[Op]):
         """Transpose."""
 
     def _conj(self) -> Any:
-        """Complex conjugate, by default that of all parameters; `self` where the operator is real."""
+        """Complex conjugate, by default that of all parameters and parts; `self` where the operator is real."""
         xp, dtype = self._own_namespace(), self.dtype
-        if dtype is None or not is_complex(dtype, xp):
+        if not (self._forces_complex or (dtype is not None and is_complex(dtype, xp))):
             return self
-        return self._map(lambda array, _: conjugate(array, xp))
+
+        def of_array(array: Array, _: int = 0) -> Array:
+            return conjugate(array, xp)
+
+        def of_part(part: Any) -> Any:
+            return part._conj() if isinstance(part, Operator) else part._map(of_array)
+
+        return self._rebuilt(of_array, of_part)
 
     def _rmatvec(self, y: Array, xp: Namespace) -> Array:
         """A^H y along the last axis."""
