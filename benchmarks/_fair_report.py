@@ -18,7 +18,7 @@ from _common import table
 from _fair_plan import FORMS, PROTOCOLS, RATES, RUN, Case, cases, tried
 from scipy.stats import t
 
-from structmat._layer_fits import FACTOR_SCALE
+from structmat._adapter_format import FACTOR_SCALE
 
 Row = dict[str, str]
 

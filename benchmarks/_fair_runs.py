@@ -23,7 +23,7 @@ from finetune.data import TASKS, Rows, load_task
 from finetune.encoder import load_tokenizer
 from finetune.methods import METHODS
 from finetune.train import DivergedError, Run, Settings, fit, predict, prepare
-from structmat._layer_fits import FACTOR_SCALE
+from structmat._adapter_format import FACTOR_SCALE
 
 METHODS |= FORMS
 

@@ -11,10 +11,10 @@ from typing import Any, Literal
 from peft.config import PeftConfig
 from peft.utils import PeftType
 
+from structmat._adapter_format import FACTOR_SCALE, REQUIRES
 from structmat._arguments import finite, odd_factors, positive, share, side_of_blocks
 from structmat._array_tools import ArgumentTypeError, ArgumentValueError
 from structmat._files import atomic_write
-from structmat._layer_fits import FACTOR_SCALE, REQUIRES
 
 __all__ = ["CDDConfig"]
 

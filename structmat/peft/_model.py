@@ -28,8 +28,8 @@ from peft.utils import (
 from peft.utils.other import AuxiliaryTrainingWrapper, ModulesToSaveWrapper, TrainableTokensWrapper
 from torch import nn
 
+from structmat._adapter_format import exact_targets
 from structmat._array_tools import ArgumentTypeError, ArgumentValueError, naming, warn_caller
-from structmat._layer_fits import exact_targets
 from structmat.peft._config import CDDConfig
 from structmat.peft._layer import CDDTunerLinear
 from structmat.torch._other_tools import (

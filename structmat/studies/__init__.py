@@ -2,9 +2,11 @@
 
 - `_engine`: any units of work in parallel, their results in one file
 - `_study`: `Study`, the table that a study ends with
-- `_checkpoint`: `fit_checkpoint`, from a tuned model to an adapter
+- `_fit_checkpoint`: `fit_checkpoint`, from a tuned model to an adapter
+- `_layer_fit`: the work on one of its layers
 - `_plans`: which layers of files it fits
 - `_models`: which modules these are the weights of
+- `_checkpoint_files`: the weights in the files, by name and piece by piece
 - `_sweep`: `sweep`, many matrices by many methods with many settings
 """
 
@@ -16,8 +18,8 @@ try:
     for library in ("pandas", "safetensors"):  # which write what a study ends with: not to be missed only then
         if find_spec(library) is None:
             raise ModuleNotFoundError(name=library)  # noqa: TRY301
-    from structmat.studies._checkpoint import fit_checkpoint
     from structmat.studies._engine import Progress
+    from structmat.studies._fit_checkpoint import fit_checkpoint
     from structmat.studies._study import Study, load_study
     from structmat.studies._sweep import changes, matrices, sweep
 except ModuleNotFoundError as error:

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from structmat._adapter_format import PREFIX
 from structmat._array_tools import ArgumentValueError
-from structmat._checkpoint import Checkpoint, CheckpointError, Entry
 from structmat._files import unwrapped
-from structmat._layer_fits import PREFIX, Change
+from structmat.studies._checkpoint_files import Checkpoint, CheckpointError, Entry
+from structmat.studies._layer_fit import Change
 from structmat.studies._models import Model
 
 __all__ = ["Plan", "is_found", "plan_delta", "plan_pair"]

@@ -16,13 +16,13 @@ import numpy as np
 
 from structmat._arguments import as_matrix, integer, non_negative, one_of, side_of_blocks, to_numpy
 from structmat._array_tools import ArgumentError, ArgumentTypeError, ArgumentValueError
-from structmat._checkpoint import CheckpointError
 from structmat._files import natural_key
-from structmat._layer_fits import Change, weighted_norm
 from structmat.fit import BASELINES, baseline_errors, fit_cdd
 from structmat.io import describe, load_matrix
 from structmat.operators import CDDLayout
+from structmat.studies._checkpoint_files import CheckpointError
 from structmat.studies._engine import Progress, require_own, run
+from structmat.studies._layer_fit import Change, weighted_norm
 from structmat.studies._models import Model
 from structmat.studies._plans import is_found, plan_pair
 from structmat.studies._study import Study, rows_of

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import dropout as drop
 
+from structmat._adapter_format import FACTOR_SCALE, factor_scales
 from structmat._arguments import finite, integer, odd_factors, positive, share
 from structmat._array_tools import ArgumentTypeError, ArgumentValueError
-from structmat._layer_fits import FACTOR_SCALE, factor_scales
 from structmat.fit import FitResult, fit_cdd
 from structmat.operators import CDDLayout, CDDProduct
 from structmat.torch._autograd import apply_change, fuses

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import batchnorm
 
+from structmat._adapter_format import CONFIG, FACTOR_KEY, PREFIX, WEIGHTS, config_bytes, exact_targets, factor_key
 from structmat._arguments import finite, odd_factors, positive, share, side_of_blocks
 from structmat._array_tools import ArgumentTypeError, ArgumentValueError, naming
 from structmat._files import atomic_write, check_output, unwrapped
-from structmat._layer_fits import CONFIG, FACTOR_KEY, PREFIX, WEIGHTS, config_bytes, exact_targets, factor_key
 from structmat.operators import CDDLayout
 from structmat.torch._adapter import VECTOR_DTYPES, CDDAdapter
 from structmat.torch._layers import AdaptedLayer, shape_of

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 import structmat as sm
-from structmat._layer_fits import weighted_norm
 from structmat.fit import BASELINES, baseline_errors
+from structmat.studies._layer_fit import weighted_norm
 from tests.fit.matrices import matrix, svd_error
 
 

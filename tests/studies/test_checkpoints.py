@@ -16,11 +16,10 @@ from safetensors.numpy import load_file
 from safetensors.torch import save_file
 
 import structmat as sm
-from structmat import _checkpoint
-from structmat._checkpoint import Checkpoint, CheckpointError
-from structmat._layer_fits import Change, LayerTask, unit_rng
 from structmat.fit import fit_cdd
-from structmat.studies import fit_checkpoint, load_study
+from structmat.studies import _checkpoint_files, fit_checkpoint, load_study
+from structmat.studies._checkpoint_files import Checkpoint, CheckpointError
+from structmat.studies._layer_fit import Change, LayerTask, unit_rng
 from tests.studies import checkpoints
 from tests.studies.checkpoints import adapter, layers, rows, settings
 
@@ -222,7 +221,7 @@ def test_other_settings_or_files_on_an_old_folder_are_refused(tmp_path):
 
 
 def test_a_layer_takes_the_memory_of_a_few_matrices(tmp_path, monkeypatch):
-    monkeypatch.setattr(_checkpoint, "_CHUNK_BYTES", 1 << 14)
+    monkeypatch.setattr(_checkpoint_files, "_CHUNK_BYTES", 1 << 14)
     n = 1024
     base = np.random.default_rng(0).standard_normal((n, n)).astype("float32")
     change = checkpoints.planted("x", (n, n)).astype("float32")

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from structmat._adapter_format import CONFIG, WEIGHTS, config_bytes, exact_targets, weights_bytes
 from structmat._arguments import integer, non_negative, odd_factors, side_of_blocks
 from structmat._array_tools import ArgumentValueError, warn_caller
-from structmat._checkpoint import Checkpoint, CheckpointError, Entry
 from structmat._files import atomic_write, first_names, natural_key
-from structmat._layer_fits import CONFIG, WEIGHTS, LayerTask, config_bytes, exact_targets, weights_bytes
 from structmat.operators import CDDLayout
+from structmat.studies._checkpoint_files import Checkpoint, CheckpointError, Entry
 from structmat.studies._engine import Progress, require_own, run
+from structmat.studies._layer_fit import LayerTask
 from structmat.studies._models import model_of
 from structmat.studies._plans import Plan, plan_delta, plan_pair
 from structmat.studies._study import Study, rows_of

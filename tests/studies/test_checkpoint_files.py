@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors.torch import save_file  # needs torch
-
-from structmat import _checkpoint
-from structmat._checkpoint import Checkpoint, CheckpointError
-from structmat._checkpoint import partner_names as pair_names
 
 torch = pytest.importorskip("torch")
+
+from safetensors.torch import save_file
+
+from structmat.studies import _checkpoint_files
+from structmat.studies._checkpoint_files import Checkpoint, CheckpointError
+from structmat.studies._checkpoint_files import partner_names as pair_names
 
 GENERATOR = torch.Generator().manual_seed(0)
 WEIGHTS = {
@@ -65,7 +66,7 @@ KINDS = ["file", "folder", "safetensors shards", "safetensors index", "pt", "nes
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_checkpoint_gives_the_same_weights(tmp_path, kind, monkeypatch):
-    monkeypatch.setattr(_checkpoint, "_CHUNK_BYTES", 1000)
+    monkeypatch.setattr(_checkpoint_files, "_CHUNK_BYTES", 1000)
     checkpoint = Checkpoint(write(tmp_path, kind))
     assert sorted(WEIGHTS) == list(checkpoint)
     assert len(checkpoint) == len(WEIGHTS)

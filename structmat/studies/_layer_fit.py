@@ -1,57 +1,26 @@
-"""From weights that were tuned to the vectors of an adapter, and the files of an adapter in the format of PEFT.
-
-The change of one layer is read or computed when it is needed; `LayerTask` fits it.
-"""
+"""The work on one layer: its change is read or computed when it is needed, fitted, and compared with the best SVD."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import math
-import re
-from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from structmat._arguments import to_numpy
-from structmat._checkpoint import CheckpointError, Entry
 from structmat.fit import baseline_errors, fit_cdd
 from structmat.operators import CDDLayout
+from structmat.studies._checkpoint_files import CheckpointError, Entry
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = [
-    "CONFIG",
-    "FACTOR_KEY",
-    "FACTOR_SCALE",
-    "PREFIX",
-    "REQUIRES",
-    "WEIGHTS",
-    "Change",
-    "LayerTask",
-    "config_bytes",
-    "exact_targets",
-    "factor_key",
-    "factor_scales",
-    "unit_rng",
-    "weighted_norm",
-    "weights_bytes",
-]
+__all__ = ["Change", "LayerTask", "unit_rng", "weighted_norm"]
 
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-PREFIX = "base_model.model."
-"""Of names in the files of PEFT."""
-FACTOR_KEY = re.compile(r"^(?:base_model\.model\.)?(?P<path>.*)\.cdd_adapters\.vectors\.(?P<index>\d+)$")
-"""Keys of the vectors of a product: path of the module, and place of the factor."""
-FACTOR_SCALE = 30.0
-"""What diagonals are divided by to be stored and trained; see `factor_scales`."""
 _ROWS = 256
-"""Rows of a matrix whose norm is summed at a time."""
-REQUIRES = 'pip install "structmat[peft]"; import structmat.peft'
-"""What PEFT needs to load an adapter."""
+"""The norm of a matrix is summed over so many rows at a time, so that no second whole matrix is held."""
 
 
 @dataclass(frozen=True)
@@ -163,66 +132,3 @@ def unit_rng(rng: int, key: str) -> np.random.Generator:
     """Return the random number generator of one unit of work: the same wherever and whenever it runs."""
     words = np.frombuffer(hashlib.sha256(key.encode()).digest(), "<u4")
     return np.random.default_rng([rng, *words.tolist()])
-
-
-def factor_key(name: str, index: int | str) -> str:
-    """Return the key of the vector of a factor of a module."""
-    return f"{PREFIX}{name}.cdd_adapters.vectors.{index}"
-
-
-def factor_scales(vector_shapes: Iterable[tuple[int, ...]], scale: float = FACTOR_SCALE) -> tuple[float, ...]:
-    """Return what trained and stored vectors are multiplied by to be those of the factors D C D ... D.
-
-    A step of an optimiser of Adam's kind changes every stored entry by about the learning rate. Where entries of a
-    circulant with n columns change by s, its products change by s times the root of n: so steps change those of all
-    factors alike.
-    """
-    shapes = list(vector_shapes)
-    columns = [1 if i % 2 == 0 else shapes[i + 1][0] for i in range(len(shapes))]  # as many as the diagonal behind has
-    return tuple(scale / math.sqrt(n) for n in columns)
-
-
-def exact_targets(names: Collection[str], others: Iterable[str] | None = None) -> list[str] | str:
-    """Return `target_modules` of PEFT that match the modules of these names, and no others of the model.
-
-    A name in a list matches modules whose names end with it too. Where others do, or are not known, names become a
-    regular expression.
-    """
-    chosen = set(names)
-    if others is not None:
-        ends = (other[dot.end() :] for other in others if other not in chosen for dot in re.finditer(r"\.", other))
-        if chosen.isdisjoint(ends):
-            return list(names)
-    return "|".join(map(re.escape, names))
-
-
-def config_bytes(
-    targets: list[str] | str, *, n_factors: int, block_size: int | str, base: str | None, **others: Any
-) -> bytes:
-    """Return the settings of an adapter, as `structmat.peft.CDDConfig` reads them; `others` replace defaults."""
-    settings = {
-        "alpha": 1.0,
-        "base_model_name_or_path": base,
-        "block_size": block_size,
-        "dropout": 0.0,
-        "factor_scale": FACTOR_SCALE,
-        "inference_mode": True,
-        "n_factors": n_factors,
-        "peft_type": "CDD",
-        "requires": REQUIRES,
-        "target_modules": targets,
-        **others,
-    }
-    return json.dumps(settings, indent=2).encode() + b"\n"
-
-
-def weights_bytes(layers: Mapping[str, Mapping[str, NDArray[Any]]]) -> bytes:
-    """Return the weights of an adapter from the vectors of factors, of each module by their place in the product."""
-    from safetensors.numpy import save  # noqa: PLC0415  # an extra
-
-    arrays = {}
-    for name, vectors in layers.items():
-        scales = factor_scales(vector.shape for vector in vectors.values())
-        for (i, vector), scale in zip(vectors.items(), scales, strict=True):
-            arrays[factor_key(name, i)] = vector / np.asarray(scale, vector.dtype)
-    return save(arrays, {"format": "pt"})
