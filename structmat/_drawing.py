@@ -1,8 +1,12 @@
-"""Axes with relative errors, drawn alike in all figures: against the number of parameters, or after each iteration."""
+"""Axes with relative errors, drawn alike in all figures: of methods, of a study, and after each iteration of a fit.
+
+Who has errors to draw hands plain values to these functions: error curves, studies and fits all do, and none of them is
+known here.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -27,6 +31,7 @@ __all__ = [
     "ShownFigure",
     "draw_errors_after_iterations",
     "draw_errors_of_methods",
+    "draw_errors_of_study",
     "method_style",
     "new_axes",
     "set_error_axis",
@@ -35,17 +40,17 @@ __all__ = [
 ]
 
 FEW = 40
-"""Up to so many points of a line get a marker each."""
+"""A line of up to so many points has a marker at each; those of more points would cover it."""
 
 ROUNDING = 1e-17
-"""What is below this error is not worth decades of an axis."""
+"""Errors below this one are drawn as if they were equal to it: rounding is not worth decades of an axis."""
 
 _SMALL = 1e-2
-"""Where errors fall below this one, their axis is logarithmic."""
+"""An axis of errors is logarithmic if some of them are smaller than this: a linear one shows them all as zero."""
 
 
 class _LineStyle(NamedTuple):
-    """How a line is drawn."""
+    """How the line of a method is drawn, and what the legend calls it."""
 
     label: str
     color: str
@@ -53,7 +58,8 @@ class _LineStyle(NamedTuple):
     marker: str
 
 
-# Okabe and Ito's colours, told apart in all common kinds of colour blindness; dashes and markers in print.
+# The colours are those of Okabe and Ito, which can be told apart in all common kinds of colour blindness. Dashes and
+# markers tell the lines apart where they are printed in black.
 _METHODS = {
     "cdd": _LineStyle("CDD product", "#0072B2", "-", "o"),
     "truncated-svd": _LineStyle("truncated SVD", "#000000", "--", "s"),
@@ -123,6 +129,51 @@ def draw_errors_of_methods(
     ax.set_xlim(left=0.0)
     ax.set_xlabel("parameters, % of dense")
     ax.legend(frameon=False, fontsize=9)
+    return ax
+
+
+def draw_errors_of_study(rows: Sequence[Mapping[str, Any]], means: Any, ax: Axes | None) -> Axes:
+    """Draw the errors of many matrices by several methods.
+
+    Parameters
+    ----------
+    rows : sequence of mappings
+        The rows of a study, one for each matrix, method and setting; none of a zero matrix or without parameters.
+    means : pandas.DataFrame
+        The means of these rows over the matrices, as `Study.means` returns them.
+    ax : matplotlib.axes.Axes or None
+        Where to draw; None for axes of a new figure.
+    """
+    ax = ax or new_axes()
+    # A mean over a part of the matrices cannot be compared with one over all.
+    table = means[means["layers"] == means["layers"].max()]
+    is_one_setting = len(table) == table["method"].nunique()
+    for method, of_method in table.groupby("method", sort=False):
+        style = method_style(str(method))
+        line: dict[str, Any] = {"color": style.color, "linestyle": style.linestyle, "marker": style.marker}
+        line |= {"markersize": 5, "linewidth": 2.2 if method == "cdd" else 1.5, "zorder": 3 if method == "cdd" else 2}
+        if is_one_setting:
+            errors = sorted(max(row["error"], ROUNDING) for row in rows if row["method"] == method)
+            ax.plot(range(1, len(errors) + 1), errors, label=style.label, **line)
+            continue
+        # Of CDD one line for each block size; of other families, which have none, one in all.
+        for _, points in of_method.groupby("block_size", sort=False) if method == "cdd" else [("", of_method)]:
+            by_size = points.sort_values("share")
+            share, error = 100 * by_size["share"], by_size["error"].clip(lower=ROUNDING)
+            ax.plot(share, error, label=style.label, **line)
+            if method == "cdd":
+                low, high = (by_size[name].clip(lower=ROUNDING) for name in ("least", "most"))
+                ax.fill_between(share, low, high, color=style.color, alpha=0.12, linewidth=0)
+    if is_one_setting:
+        ax.set_xlabel("layers, sorted by error")
+        set_integer_ticks(ax.xaxis, 10)
+    else:
+        ax.set_xlabel("parameters, % of dense")
+        ax.set_xlim(left=0)
+    ax.set_ylabel("weighted relative error" if rows[0]["weighted"] else "relative error")
+    set_error_axis(ax, table["least"])
+    labels = dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))  # each label once
+    ax.legend(labels.values(), labels, frameon=False, fontsize=9)
     return ax
 
 

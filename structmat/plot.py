@@ -1,4 +1,7 @@
-"""Figures of matrices, fits, error curves and studies. No global state: figures of matplotlib, never `pyplot`."""
+"""Figures of matrices, fits, error curves and studies.
+
+They are figures of matplotlib without `pyplot`, so that nothing global changes, such as the current figure of a user.
+"""
 
 from __future__ import annotations
 
@@ -10,16 +13,7 @@ from scipy.sparse.linalg import svds
 
 from structmat._arguments import as_matrix, to_numpy
 from structmat._array_tools import ArgumentValueError
-from structmat._drawing import (
-    FEW,
-    ROUNDING,
-    ShownFigure,
-    method_style,
-    new_axes,
-    set_error_axis,
-    set_integer_ticks,
-    short_numbers,
-)
+from structmat._drawing import FEW, ShownFigure, set_integer_ticks, short_numbers
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,9 +26,13 @@ if TYPE_CHECKING:
 
 __all__ = ["draw_curve", "draw_history", "draw_study", "fit_figure"]
 
+# Colour, dashes and marker of the singular values of each matrix in `fit_figure`.
 _STYLES = {"W": ("#000000", "-", "o"), "fit": ("#0072B2", "--", "s"), "residual": ("#D55E00", "-.", "D")}
-_ALL_SINGULAR_VALUES = 1500  # up to this smaller side, else the leading ones
+_ALL_SINGULAR_VALUES = 1500
+"""All singular values are drawn if the smaller side has up to so many entries; for more they take too long."""
+
 _LEADING = 32
+"""So many singular values are drawn of a larger matrix, the largest ones."""
 
 
 def draw_curve(curve: ErrorCurve, ax: Axes | None = None) -> Axes:
@@ -103,9 +101,9 @@ def fit_figure(W: ArrayLike, result: FitResult) -> Figure:
     Returns
     -------
     matplotlib.figure.Figure
-        Three images of the moduli on one colour scale, and below them the
-        singular values relative to the largest of `W`, for large matrices the leading ones. Missing entries are blank,
-        and for the singular values zero in all three. Notebooks show it; save it by ``figure.savefig(path)``.
+        Three images of the moduli on one colour scale, and below them the singular values relative to the largest of
+        `W`, for large matrices the leading ones. Missing entries are blank, and for the singular values zero in all
+        three. Notebooks show it; save it by ``figure.savefig(path)``.
 
     Raises
     ------
@@ -130,7 +128,8 @@ def fit_figure(W: ArrayLike, result: FitResult) -> Figure:
         raise ArgumentValueError("fit_figure", "W", "must be finite, or NaN where an entry is missing, got infinity")
     missing = np.isnan(matrix)
     matrix = np.where(missing, 0.0, matrix)
-    # Divided by its largest entry, so that nothing over- or underflows; the colour bar is in the entries' own units.
+    # Everything is divided by the largest entry of `W`, so that nothing overflows or underflows. The colour bar shows
+    # the entries in their own units again.
     unit = float(np.max(np.abs(matrix))) or 1.0
     parts = {"W": matrix / unit, "fit": fitted / unit}
     given = {"W": parts["W"], "fit": np.where(missing, 0.0, parts["fit"])}
@@ -160,7 +159,8 @@ def _draw_images(
     figure: Figure, axes: list[Axes], parts: dict[str, NDArray[Any]], missing: NDArray[np.bool_], unit: float
 ) -> None:
     moduli = {name: np.abs(part) * unit for name, part in parts.items()}
-    # A few large entries must not leave the rest in the dark; what is above the scale is marked at its end.
+    # The scale ends at a quantile: a few large entries would leave all others in the dark. Where some are above it, an
+    # arrow at the end of the colour bar says so.
     positive = moduli["W"][moduli["W"] > 0]
     top = float(np.quantile(positive, 0.998, method="higher")) if positive.size else 1.0
     rows, cols = parts["W"].shape
@@ -199,7 +199,7 @@ def _draw_singular_values(ax: Axes, parts: dict[str, NDArray[Any]]) -> None:
     ax.set_yscale("log")
     floor = min((float(np.min(v[v > 0])) / largest for v in values.values() if (v > 0).any()), default=1e-3)
     ceiling = max(1.0, max(float(v[0]) for v in values.values()) / largest)
-    # Rounding errors are not worth a decade each.
+    # Singular values that are nothing but rounding errors are not worth decades of the axis.
     ax.set_ylim(max(floor, 1e-17) / 1.6, ceiling * 1.6)
     ax.set_xlim(0.5, shown + 0.5) if shown <= FEW else ax.set_xlim(0, shown + 1)
     set_integer_ticks(ax.xaxis, 10)
@@ -252,37 +252,4 @@ def draw_study(study: Study, ax: Axes | None = None) -> Axes:
     >>> ax.get_xlabel()
     'parameters, % of dense'
     """
-    rows = [row for row in study.rows if row["norm"] and row["n_parameters"]]
-    if not rows:
-        raise ArgumentValueError("draw_study", "study", "must have rows to draw")
-    ax = ax or new_axes()
-    table = type(study)(tuple(rows)).means()
-    table = table[table["layers"] == table["layers"].max()]
-    is_one_setting = len(table) == table["method"].nunique()
-    for method, means in table.groupby("method", sort=False):
-        style = method_style(str(method))
-        line: dict[str, Any] = {"color": style.color, "linestyle": style.linestyle, "marker": style.marker}
-        line |= {"markersize": 5, "linewidth": 2.2 if method == "cdd" else 1.5, "zorder": 3 if method == "cdd" else 2}
-        if is_one_setting:
-            errors = sorted(max(row["error"], ROUNDING) for row in rows if row["method"] == method)
-            ax.plot(range(1, len(errors) + 1), errors, label=style.label, **line)
-            continue
-        # Of CDD one line for each block size; of other families, which have none, one in all.
-        for _, points in means.groupby("block_size", sort=False) if method == "cdd" else [("", means)]:
-            by_size = points.sort_values("share")
-            share, error = 100 * by_size["share"], by_size["error"].clip(lower=ROUNDING)
-            ax.plot(share, error, label=style.label, **line)
-            if method == "cdd":
-                low, high = (by_size[name].clip(lower=ROUNDING) for name in ("least", "most"))
-                ax.fill_between(share, low, high, color=style.color, alpha=0.12, linewidth=0)
-    if is_one_setting:
-        ax.set_xlabel("layers, sorted by error")
-        set_integer_ticks(ax.xaxis, 10)
-    else:
-        ax.set_xlabel("parameters, % of dense")
-        ax.set_xlim(left=0)
-    ax.set_ylabel("weighted relative error" if rows[0]["weighted"] else "relative error")
-    set_error_axis(ax, table["least"])
-    labels = dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
-    ax.legend(labels.values(), labels, frameon=False, fontsize=9)
-    return ax
+    return study.plot(ax)

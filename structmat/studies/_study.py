@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from structmat._array_tools import ArgumentValueError
 from structmat._files import atomic_write, counted, data_frame
 from structmat.studies._engine import read_records
 
@@ -142,9 +143,13 @@ class Study:
             The mean error of each method against the number of parameters; of one setting only, the errors of all
             layers, sorted.
         """
-        from structmat.plot import draw_study  # noqa: PLC0415  # matplotlib is slow to import
+        from structmat._drawing import draw_errors_of_study  # noqa: PLC0415  # matplotlib is slow to import
 
-        return draw_study(self, ax)
+        # A matrix of zeros has no relative error, and the zero matrix no place among the members of a family.
+        rows = tuple(row for row in self.rows if row["norm"] and row["n_parameters"])
+        if not rows:
+            raise ArgumentValueError("draw_study", "study", "must have rows to draw")
+        return draw_errors_of_study(rows, Study(rows).means(), ax)
 
     def __repr__(self) -> str:
         layers = len({row["layer"] for row in self.rows})
