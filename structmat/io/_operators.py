@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -227,46 +227,75 @@ def describe(path: str | os.PathLike[str]) -> dict[str, Any]:
     >>> held["kind"], held["shape"], held["tensors"], held["metadata"]
     ('Circulant', [5, 5], {'c': {'shape': [5], 'dtype': 'float64'}}, {'task': 'demo'})
     """
+    held = _held_in(path)
+    body = {
+        "tensors": {name: {"shape": list(shape), "dtype": dtype} for name, (shape, dtype) in held.specs.items()},
+        "metadata": {key: text for key, text in held.metadata.items() if key != TREE},
+    }
+    head = {"path": os.fspath(path), "format": held.kind, "bytes": held.size}
+    if TREE not in held.metadata:
+        return head | body
+    operator = _without_entries(held, path)
+    if isinstance(operator, FitResult):
+        values = {field.name: getattr(operator, field.name) for field in fields(operator)}
+        body["fit"] = {name: value for name, value in values.items() if isinstance(value, (bool, int, float, str))}
+        operator = operator.operator
+    return {**head, "format": "structmat", **_operator_facts(operator, held.specs), **body}
+
+
+class _Held(NamedTuple):
+    """What the headers of a file tell."""
+
+    kind: str
+    """As `file_kind` names it."""
+    size: int
+    """In bytes."""
+    specs: dict[str, tuple[tuple[int, ...], str]]
+    """Shape and dtype of each array."""
+    metadata: dict[str, str]
+    """The notes of a safetensors file, with the tree of a saved operator among them; none of other files."""
+    saved: Any
+    """The tree of a saved operator, decoded from its JSON text."""
+
+
+def _held_in(path: str | os.PathLike[str]) -> _Held:
+    """Collect what the headers of a file tell."""
     require_regular(path, "describe")
-    metadata: dict[str, str] = {}
     with Path(path).open("rb") as file:
         kind, size = file_kind(file, path), os.fstat(file.fileno()).st_size
-        specs = {} if kind == "safetensors" else array_specs(file, path, kind)
-    if kind == "safetensors":
-        with open_safetensors(path) as tensors:
-            metadata = dict(sorted((tensors.metadata() or {}).items()))
-            for name in sorted(tensors.keys()):
-                part = tensors.get_slice(name)
-                specs[name] = tuple(part.get_shape()), DTYPES.get(part.get_dtype(), part.get_dtype())
-            saved = _content(tensors, path)["saved"] if TREE in metadata else None
-    body = {
-        "tensors": {name: {"shape": list(shape), "dtype": dtype} for name, (shape, dtype) in specs.items()},
-        "metadata": {key: text for key, text in metadata.items() if key != TREE},
-    }
-    head = {"path": os.fspath(path), "format": kind, "bytes": size}
-    if TREE not in metadata:
-        return head | body
+        if kind != "safetensors":
+            return _Held(kind, size, array_specs(file, path, kind), {}, None)
+    specs: dict[str, tuple[tuple[int, ...], str]] = {}
+    with open_safetensors(path) as tensors:
+        metadata = dict(sorted((tensors.metadata() or {}).items()))
+        for name in sorted(tensors.keys()):
+            part = tensors.get_slice(name)
+            specs[name] = tuple(part.get_shape()), DTYPES.get(part.get_dtype(), part.get_dtype())
+        saved = _content(tensors, path)["saved"] if TREE in metadata else None
+    return _Held(kind, size, specs, metadata, saved)
+
+
+def _without_entries(held: _Held, path: str | os.PathLike[str]) -> LinearOperator | FitResult:
+    """Check a saved operator by making it without its entries: its classes refuse shapes that do not go together."""
 
     def blank(name: str, paired: bool) -> Array:
-        """The constructors look at shapes only: one zero, broadcast, stands for a whole array."""
-        shape, dtype = specs[name]
+        """Return one zero, broadcast to the shape of an array, which takes no memory."""
+        shape, dtype = held.specs[name]
         if dtype == "int64":  # indices, each of which may occur once
             return np.arange(shape[0])
         number = np.dtype("float32" if dtype == "bfloat16" else dtype)
         number = np.result_type(number, np.complex64) if paired else number
         return np.broadcast_to(np.zeros((), number), shape[:-1] if paired else shape)
 
-    operator = _decoded_file(saved, blank, path)
-    if isinstance(operator, FitResult):
-        values = {field.name: getattr(operator, field.name) for field in fields(operator)}
-        body["fit"] = {name: value for name, value in values.items() if isinstance(value, (bool, int, float, str))}
-        operator = operator.operator
+    return _decoded_file(held.saved, blank, path)
+
+
+def _operator_facts(operator: LinearOperator, specs: Mapping[str, tuple[tuple[int, ...], str]]) -> dict[str, Any]:
+    """Return what `describe` says of a saved operator."""
     kinds = {dtype for name, (_, dtype) in specs.items() if not name.startswith(_FIT) and dtype != "int64"}
     factors = getattr(operator, "factors", (operator,))
     leaves = sum(math.prod(array.shape[array.ndim - axes :]) for array, axes in operator._leaves())
     return {
-        **head,
-        "format": "structmat",
         "kind": type(operator).__name__,
         "shape": list(operator.shape),
         "dtype": "bfloat16" if kinds == {"bfloat16"} else dtype_name(operator.dtype),
@@ -274,7 +303,6 @@ def describe(path: str | os.PathLike[str]) -> dict[str, Any]:
         "n_factors": len(factors),
         "block_size": next((f.block_size for f in factors if hasattr(f, "block_size")), None),
         "n_parameters": getattr(operator, "n_parameters", leaves),
-        **body,
     }
 
 

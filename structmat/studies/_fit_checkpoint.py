@@ -24,11 +24,16 @@ from structmat.studies._study import Study, rows_of
 __all__ = ["fit_checkpoint"]
 
 _OWNER = "fit_checkpoint"
+"""Who raises, in the texts of errors."""
+
 _OTHERS = "other weights"
+"""The key of the unit of work that compares the weights which are not fitted; a space is in no path of a module."""
+
 _TABLE = "results.csv"
+"""The file of the rows, beside the adapter."""
 
 
-def fit_checkpoint(  # noqa: C901  # checks first
+def fit_checkpoint(
     out: str | os.PathLike[str],
     *,
     base: str | os.PathLike[str] | None = None,
@@ -132,29 +137,14 @@ def fit_checkpoint(  # noqa: C901  # checks first
         "rng": integer(rng, _OWNER, "rng", 0),
         "time_limit": None if time_limit is None else non_negative(time_limit, _OWNER, "time_limit"),
     }
-    sources = {"base": base, "tuned": tuned, "delta": delta, "input_second_moment": input_second_moment}
-    for name, path in sources.items():  # an adapter in the folder of a source would hide the model
-        if path is not None and os.path.realpath(path) == os.path.realpath(out):
-            raise ArgumentValueError(_OWNER, "out", f"must be another folder than {name}, got {os.fspath(out)}")
+    _require_another_folder(out, base=base, tuned=tuned, delta=delta, input_second_moment=input_second_moment)
     require_own(out, CONFIG, WEIGHTS)
     plan = _plan(base, tuned, delta, targets, cast=cast)
     moments = _moments(plan, input_second_moment)
     if plan.faults and not skip_bad:
         raise CheckpointError(_several(plan.faults))
-    if not plan.changes and (plan.faults or not plan.seen):
-        raise CheckpointError(_nothing(plan.faults or {"": "there is no weight of a linear layer"}))
-    if not plan.changes:
-        text = f"must match a layer, got {targets!r}; could be fitted: {first_names(plan.seen)}"
-        raise ArgumentValueError(_OWNER, "targets", text)
-    most = min(CDDLayout._most_factors((rows, cols)) for rows, cols in (c.shape for c in plan.changes.values()))
-    if n_factors > most:
-        raise ArgumentValueError(_OWNER, "n_factors", f"must be at most {most:,} for these layers, got {n_factors}")
-    units: dict[str, LayerTask | _Others] = {}
-    for name in sorted(plan.changes, key=natural_key):
-        form = {**options, "transposed": name in plan.transposed, "input_second_moment": moments.get(name)}
-        units[name] = LayerTask(name, plan.changes[name], **form)
-    if plan.pairs:
-        units[_OTHERS] = _Others(tuple(plan.pairs))
+    _require_layers(plan, targets)
+    _require_possible_factors(plan, options["n_factors"])
     settings = {
         "study": "fit-checkpoint",
         "files": plan.checksums,
@@ -164,35 +154,39 @@ def fit_checkpoint(  # noqa: C901  # checks first
         "stored_by_inputs": sorted(plan.transposed),
         **options,
     }
+    units = _units(plan, moments, options)
     done, failed = run(_fit, units, out, settings=settings, workers=workers, callback=callback)
     if failed and not skip_bad:
         raise CheckpointError(_several(failed))
-    left_out = sorted([*plan.left_out, *done.pop(_OTHERS, {"changed": ()})["changed"]], key=natural_key)
+    others = done.pop(_OTHERS, {"changed": ()})
+    left_out = sorted([*plan.left_out, *others["changed"]], key=natural_key)
     study = Study(rows_of(done.values()), plan.faults | failed, tuple(left_out))
     vectors = {name: record["vectors"] for name, record in done.items() if record["vectors"]}
     if not vectors:
         raise CheckpointError(_nothing(study.failed, study.left_out))
     sizes = {name: options[name] for name in ("n_factors", "block_size")}
     config = config_bytes(exact_targets([*vectors], plan.modules), base=plan.base, **sizes)
-    study.to_csv(Path(out, _TABLE), force=True)
-    for file_name, content in ((WEIGHTS, weights_bytes(vectors)), (CONFIG, config)):  # the last makes it an adapter
-        with atomic_write(Path(out, file_name), force=True) as file:
-            file.write(content)
+    _write(out, study, weights_bytes(vectors), config)
     return study
+
+
+# What is to be done, and the work on one part of it
 
 
 @dataclass(frozen=True)
 class _Others:
-    """Weights that are not fitted, of which some were tuned too."""
+    """The weights that are not fitted: the unit of work that finds out which of them were tuned too."""
 
     pairs: tuple[tuple[Entry, Entry], ...]
+    """Each weight as it was tuned, and in the base."""
     cost: float = 1.0
+    """Next to nothing in comparison with a fit, whose cost is the number of entries of its matrix."""
 
 
 def _fit(unit: LayerTask | _Others) -> dict[str, Any]:
-    """Do a unit of work."""
+    """Do a unit of work: fit one layer, or find out which of the other weights were tuned."""
     if isinstance(unit, _Others):
-        changed = [tuned.key for tuned, base in unit.pairs if not tuned.equals(base)]  # a few rows at a time
+        changed = [tuned.key for tuned, base in unit.pairs if not tuned.equals(base)]
         return {"changed": changed, "rows": [], "vectors": {}}
     begun = time.perf_counter()
     values, of_svd, vectors = unit.run()
@@ -204,6 +198,7 @@ def _fit(unit: LayerTask | _Others) -> dict[str, Any]:
 
 
 def _plan(base: Any, tuned: Any, delta: Any, targets: str | None, *, cast: bool) -> Plan:
+    """Collect the layers to fit, from a base and a tuned checkpoint, or from a file of changes."""
     given = {"base": base, "tuned": tuned, "delta": delta}
     named = [name for name, path in given.items() if path is not None]
     if named == ["base", "tuned"]:
@@ -219,7 +214,7 @@ def _plan(base: Any, tuned: Any, delta: Any, targets: str | None, *, cast: bool)
 
 
 def _moments(plan: Plan, path: str | os.PathLike[str] | None) -> dict[str, Entry]:
-    """Return the second moment of the inputs of each layer; layers without are faults."""
+    """Return the second moment of the inputs of each layer. A layer without one leaves the plan, as a fault of it."""
     if path is None:
         return {}
     checkpoint, found = Checkpoint(Path(path).absolute()), {}
@@ -234,13 +229,63 @@ def _moments(plan: Plan, path: str | os.PathLike[str] | None) -> dict[str, Entry
     return found
 
 
+def _units(plan: Plan, moments: Mapping[str, Entry], options: Mapping[str, Any]) -> dict[str, LayerTask | _Others]:
+    """Return the work that a plan comes to: each layer is one unit, and all weights that are not fitted are another."""
+    units: dict[str, LayerTask | _Others] = {}
+    for name in sorted(plan.changes, key=natural_key):
+        form = {**options, "transposed": name in plan.transposed, "input_second_moment": moments.get(name)}
+        units[name] = LayerTask(name, plan.changes[name], **form)
+    if plan.pairs:
+        units[_OTHERS] = _Others(tuple(plan.pairs))
+    return units
+
+
+# What is checked before any work
+
+
+def _require_another_folder(out: str | os.PathLike[str], **sources: str | os.PathLike[str] | None) -> None:
+    """Refuse to write into the folder of a source: with an adapter in it, the model there would not be found."""
+    for name, path in sources.items():
+        if path is not None and os.path.realpath(path) == os.path.realpath(out):
+            raise ArgumentValueError(_OWNER, "out", f"must be another folder than {name}, got {os.fspath(out)}")
+
+
+def _require_layers(plan: Plan, targets: str | None) -> None:
+    """Refuse a plan without a layer to fit, and say whether files or `targets` are the reason."""
+    if plan.changes:
+        return
+    if plan.faults or not plan.seen:
+        raise CheckpointError(_nothing(plan.faults or {"": "there is no weight of a linear layer"}))
+    text = f"must match a layer, got {targets!r}; could be fitted: {first_names(plan.seen)}"
+    raise ArgumentValueError(_OWNER, "targets", text)
+
+
+def _require_possible_factors(plan: Plan, n_factors: int) -> None:
+    """Refuse a number of factors that some layer cannot have."""
+    most = min(CDDLayout._most_factors((rows, cols)) for rows, cols in (c.shape for c in plan.changes.values()))
+    if n_factors > most:
+        raise ArgumentValueError(_OWNER, "n_factors", f"must be at most {most:,} for these layers, got {n_factors}")
+
+
+# What is written, and what is said where nothing is
+
+
+def _write(out: str | os.PathLike[str], study: Study, weights: bytes, config: bytes) -> None:
+    """Write the table and the adapter. The settings come last: they make the folder one that PEFT loads."""
+    study.to_csv(Path(out, _TABLE), force=True)
+    for name, content in ((WEIGHTS, weights), (CONFIG, config)):
+        with atomic_write(Path(out, name), force=True) as file:
+            file.write(content)
+
+
 def _several(faults: Mapping[Any, str]) -> str:
-    """Return the first fault, and how many more there are."""
+    """Return the text of the first fault, and how many others there are."""
     first, *more = dict.fromkeys(faults.values())
     return f"{first} (and {len(more)} more faults)" if more else first
 
 
 def _nothing(faults: Mapping[str, str], left_out: tuple[str, ...] = ()) -> str:
+    """Return why there is no adapter to write."""
     what = _several(faults) if faults else "no weight that matches has changed"
     if left_out:
         what += f"; changed or added, but no layers to fit: {first_names(left_out)}"
