@@ -19,8 +19,9 @@ from scipy.io import savemat
 
 import structmat as sm
 from structmat.cli import main
+from structmat.cli._output import print_checkpoint
 from structmat.fit import error_curve, fit_cdd
-from structmat.studies import load_study
+from structmat.studies import Study, load_study
 
 W = np.random.default_rng(0).standard_normal((9, 6))
 PNG, PDF = b"\x89PNG", b"%PDF"
@@ -171,6 +172,18 @@ def test_fit_checkpoint(cli, folder):
     assert (status, out, err.count("\n")) == (1, "", 1)
     assert err.startswith("structmat fit-checkpoint: error: ")
     assert "tuned.safetensors is no complete safetensors file" in err
+
+
+def test_the_rows_of_a_layer_are_found_by_their_names_in_any_order(capsys):
+    row = {"rows": 6, "cols": 4, "norm": 1.0, "n_parameters": 16}
+    fits = [{**row, "layer": name, "method": "cdd", "error": error} for name, error in (("a", 0.25), ("b", 0.5))]
+    svds = [{**fit, "method": "truncated-svd", "error": fit["error"] + 0.125} for fit in fits]
+    print_checkpoint("title", Study((fits[0], svds[0], fits[1], svds[1])))
+    told = capsys.readouterr().out
+    assert [line.split()[-2:] for line in told.splitlines()[2:4]] == [["0.2500", "0.3750"], ["0.5000", "0.6250"]]
+    for rows in ((*svds, *fits), (*fits, *svds[::-1])):
+        print_checkpoint("title", Study(rows))
+        assert capsys.readouterr().out == told
 
 
 def test_sweep(cli, folder):
@@ -411,9 +424,9 @@ def test_what_a_command_ends_with_is_asked_for_before_it_reads(folder, line, lib
 
 
 def test_a_missing_extra_is_told(monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "structmat.cli._app", None)
-    for name in [name for name in sys.modules if name == "cyclopts" or name.startswith("cyclopts.")]:
+    for name in {"cyclopts", *(name for name in sys.modules if name.startswith("cyclopts."))}:
         monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.setitem(sys.modules, "structmat.cli._app", None)  # which is put back afterwards, if it is there
     monkeypatch.delitem(sys.modules, "structmat.cli._app")
     assert main(["info", "x"]) == 1
     assert capsys.readouterr().err.endswith('pip install "structmat[cli]"\n')

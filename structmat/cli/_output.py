@@ -105,23 +105,30 @@ def print_fit(title: str, result: FitResult, rows: dict[str, Any]) -> None:
 
 def print_checkpoint(title: str, study: studies.Study) -> None:
     """Print the layers that were met best and worst, and what all of them come to."""
-    pairs = list(zip(study.rows[::2], study.rows[1::2], strict=True))
-    changed = sorted((pair for pair in pairs if pair[0]["norm"]), key=lambda pair: pair[0]["error"])
+    fits = [row for row in study.rows if row["method"] == "cdd"]
+    svd_errors = {row["layer"]: row["error"] for row in study.rows if row["method"] == "truncated-svd"}
+    changed = sorted((fit for fit in fits if fit["norm"]), key=lambda fit: fit["error"])
     lines = [
-        [cdd["layer"], f"{cdd['rows']} x {cdd['cols']}", f"{cdd['n_parameters']:,}", *map(_error, errors)]
-        for cdd, svd in changed
-        for errors in [(cdd["error"], svd["error"])]
+        [
+            fit["layer"],
+            f"{fit['rows']} x {fit['cols']}",
+            f"{fit['n_parameters']:,}",
+            _error(fit["error"]),
+            _error(svd_errors[fit["layer"]]),
+        ]
+        for fit in changed
     ]
     if len(lines) > _SHOWN:
         lines[_SHOWN // 2 : -_SHOWN // 2] = [[f"... {len(lines) - _SHOWN} between ...", *[""] * 4]]
-    used = sum(cdd["n_parameters"] for cdd, _ in changed)
+    used = sum(fit["n_parameters"] for fit in changed)
+    entries = sum(fit["rows"] * fit["cols"] for fit in changed)
     totals = [_error(study.total_error(method)) for method in ("cdd", "truncated-svd")]
     lines.append([f"{counted(len(changed), 'layer')} together", "", f"{used:,}", *totals])
     say(title)
     print_table(["layer", "shape", "parameters", "CDD", "truncated SVD"], lines)
-    say(f"{used / sum(cdd['rows'] * cdd['cols'] for cdd, _ in changed):.3%} of the parameters of these layers")
-    if len(changed) < len(pairs):
-        say(f"not in the adapter: {counted(len(pairs) - len(changed), 'layer')} without a change")
+    say(f"{used / entries:.3%} of the parameters of these layers")
+    if len(changed) < len(fits):
+        say(f"not in the adapter: {counted(len(fits) - len(changed), 'layer')} without a change")
     if study.left_out:
         names = first_names(study.left_out, 3)
         say(f"tuned too, but not in the adapter: {counted(len(study.left_out), 'weight')} ({names})")

@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 import joblib
 import numpy as np
@@ -30,15 +30,47 @@ from structmat._files import TEMPORARY, one_line
 
 __all__ = ["Progress", "read_records", "require_own", "run"]
 
-_TABLE, _LOCK = "results.jsonl", ".results.jsonl.lock"
-_START = b'{"settings": '
-"""Of every table."""
-_controller = cache(ThreadpoolController)
-"""Limits the threads of linear algebra; to find its libraries takes a while."""
+_TABLE = "results.jsonl"
+"""The file with the settings and the results of a run."""
+
+_LOCK = ".results.jsonl.lock"
+"""The file that a run locks. The table itself is not locked, so that others can read it meanwhile."""
+
 _FAULTS = (ValueError, ArithmeticError, OSError, MemoryError)
-"""What a unit of work may fail by without ending the others."""
+"""By these a unit of work may fail without ending the others; everything else is a fault of the program."""
+
 _SHOWN = 6
-"""Of differences between settings, at most."""
+"""A message names at most so many settings that differ, so that it can still be read."""
+
+_controller = cache(ThreadpoolController)
+"""Limits the threads of linear algebra. It is made once in a process, since finding the libraries takes a while."""
+
+
+class _Head(NamedTuple):
+    """The first line of a table."""
+
+    settings: dict[str, Any]
+
+
+class _Result(NamedTuple):
+    """Every other line of a table: what one unit of work gave."""
+
+    key: str
+    record: Any
+
+
+class _StoredArray(NamedTuple):
+    """An array in a line of a table."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    base64: str
+
+
+_Stored = TypeVar("_Stored", _Head, _Result, _StoredArray)
+
+_START = f'{{"{_Head._fields[0]}": '.encode()
+"""Every table begins with these bytes. A file that does not is no table, and is left as it is."""
 
 
 class Progress(NamedTuple):
@@ -108,7 +140,7 @@ def run(
             if fault:
                 failed[key] = fault
             else:
-                _append(file, Path(out, _TABLE), {"key": key, "record": record})
+                _append(file, Path(out, _TABLE), _Result(key, record))
                 done[key] = record
                 n_done += 1
             spent += costs[key]
@@ -161,15 +193,15 @@ def _opened(folder: Path, settings: dict[str, Any]) -> Iterator[tuple[BinaryIO, 
         with path.open("ab") as file:
             file.truncate(size if records else 0)  # a line that a kill cut short goes
             if not records:
-                _append(file, path, {"settings": settings})
+                _append(file, path, _Head(settings))
             yield file, records
     finally:
         lock.release()
 
 
-def _append(file: BinaryIO, path: Path, line: Mapping[str, Any]) -> None:
+def _append(file: BinaryIO, path: Path, line: _Head | _Result) -> None:
     """Add a line, and sync it to the disk."""
-    content = json.dumps(line, default=_as_json, allow_nan=False).encode() + b"\n"
+    content = json.dumps(line._asdict(), default=_as_json, allow_nan=False).encode() + b"\n"
     try:
         file.write(content)
         file.flush()
@@ -189,9 +221,10 @@ def _read(path: Path) -> tuple[dict[str, Any] | None, dict[str, Any], int]:
         try:
             entry = json.loads(line, object_hook=_from_json)
             if number == 1:
-                settings = dict(entry["settings"])
+                settings = dict(_fields(_Head, entry).settings)
             else:
-                records[entry["key"]] = entry["record"]
+                result = _fields(_Result, entry)
+                records[result.key] = result.record
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             if number == len(lines) - 1:  # after a loss of power
                 break
@@ -201,19 +234,25 @@ def _read(path: Path) -> tuple[dict[str, Any] | None, dict[str, Any], int]:
     return settings, records, size
 
 
+def _fields(kind: type[_Stored], entry: Mapping[str, Any]) -> _Stored:
+    """Return what the decoded JSON of a line, or of an array in it, holds under the names of the fields of its kind."""
+    return kind(*(entry[name] for name in kind._fields))
+
+
 def _as_json(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         data = base64.b64encode(np.ascontiguousarray(value).data).decode()
-        return {"dtype": value.dtype.str, "shape": value.shape, "base64": data}
+        return _StoredArray(value.dtype.str, value.shape, data)._asdict()
     if isinstance(value, np.generic):
         return value.item()
     raise TypeError(f"{value!r} of type {type(value).__name__} cannot be kept in a table of results")
 
 
 def _from_json(node: dict[str, Any]) -> Any:
-    if node.keys() != {"dtype", "shape", "base64"}:
+    if node.keys() != {*_StoredArray._fields}:
         return node
-    return np.frombuffer(base64.b64decode(node["base64"]), node["dtype"]).reshape(node["shape"])
+    stored = _fields(_StoredArray, node)
+    return np.frombuffer(base64.b64decode(stored.base64), stored.dtype).reshape(stored.shape)
 
 
 def _differences(there: Any, now: Any, name: str = "") -> Iterator[str]:

@@ -19,7 +19,7 @@ from structmat.studies._engine import Progress, require_own, run
 from structmat.studies._layer_fit import LayerTask
 from structmat.studies._models import model_of
 from structmat.studies._plans import Plan, plan_delta, plan_pair
-from structmat.studies._study import Study, rows_of
+from structmat.studies._study import Row, Study, rows_of
 
 __all__ = ["fit_checkpoint"]
 
@@ -189,12 +189,33 @@ def _fit(unit: LayerTask | _Others) -> dict[str, Any]:
         changed = [tuned.key for tuned, base in unit.pairs if not tuned.equals(base)]
         return {"changed": changed, "rows": [], "vectors": {}}
     begun = time.perf_counter()
-    values, of_svd, vectors = unit.run()
-    cdd = {"layer": unit.name, "weighted": unit.input_second_moment is not None, "method": "cdd", "seed": unit.rng}
-    cdd |= {"n_factors": unit.n_factors, "block_size": unit.block_size, **values}
-    cdd["seconds"] = time.perf_counter() - begun
-    svd = {**cdd, "method": "truncated-svd", "seed": None, **of_svd, "status": "completed", "seconds": 0.0}
-    return {"rows": [cdd, svd], "vectors": vectors}
+    fit = unit.run()
+    rows, cols = fit.shape
+    cdd = Row(
+        layer=unit.name,
+        weighted=unit.input_second_moment is not None,
+        method="cdd",
+        seed=unit.rng,
+        n_factors=unit.n_factors,
+        block_size=unit.block_size,
+        rows=rows,
+        cols=cols,
+        norm=fit.norm,
+        n_parameters=fit.n_parameters,
+        error=fit.error,
+        status=fit.status,
+        seconds=time.perf_counter() - begun,
+    )
+    svd: Row = {
+        **cdd,
+        "method": "truncated-svd",
+        "seed": None,
+        "n_parameters": fit.svd_n_parameters,
+        "error": fit.svd_error,
+        "status": "completed",
+        "seconds": 0.0,
+    }
+    return {"rows": [cdd, svd], "vectors": fit.vectors}
 
 
 def _plan(base: Any, tuned: Any, delta: Any, targets: str | None, *, cast: bool) -> Plan:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from structmat.studies._checkpoint_files import CheckpointError, Entry
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Change", "LayerTask", "unit_rng", "weighted_norm"]
+__all__ = ["Change", "LayerFit", "LayerTask", "unit_rng", "weighted_norm"]
 
 _ROWS = 256
 """The norm of a matrix is summed over so many rows at a time, so that no second whole matrix is held."""
@@ -82,23 +83,16 @@ class LayerTask:
         """Entries of the matrix, to which the time is roughly proportional."""
         return float(math.prod(self.change.shape))
 
-    def run(self) -> tuple[dict[str, Any], dict[str, Any], dict[str, NDArray[Any]]]:
-        """Read, fit and compare; return what rows say of the fit and of the SVD, and the vectors by their place."""
-        matrix = self.change.matrix()
-        if matrix.ndim != 2:
-            raise CheckpointError(f"{self.change} must be a matrix, got shape {matrix.shape}")
-        if not np.isfinite(matrix).all():
-            raise CheckpointError(f"{self.change}: the change holds NaN or infinity")
-        if self.transposed:
-            matrix = np.ascontiguousarray(matrix.T)
-        moment = None if self.input_second_moment is None else self.input_second_moment.read()
+    def run(self) -> LayerFit:
+        """Read the change, fit it, and compare the fit with the best SVD of at most as many parameters."""
+        matrix = self._matrix()
         rows, cols = matrix.shape
+        moment = None if self.input_second_moment is None else self.input_second_moment.read()
         if not matrix.any():
-            nothing = {"n_parameters": 0, "error": 0.0}
-            return {"rows": rows, "cols": cols, "norm": 0.0, "status": "completed", **nothing}, nothing, {}
+            return LayerFit((rows, cols))
+        options: dict[str, Any] = {"input_second_moment": moment}
         try:
             layout = CDDLayout((rows, cols), self.n_factors, self.block_size, owner="fit_cdd")
-            options: dict[str, Any] = {"input_second_moment": moment}
             most = [layout.n_parameters]
             ((used, errors),) = baseline_errors(matrix, most, names=["truncated-svd"], **options).values()
             norm = weighted_norm(matrix, moment)
@@ -108,10 +102,42 @@ class LayerTask:
             result = fit_cdd(matrix, self.n_factors, block_size=layout.block_size, **options)
         except ValueError as error:
             raise CheckpointError(f"{self.change}: {error}") from error
-        vectors = {str(i): to_numpy(v) for i, v in enumerate(layout.vectors_of(result.operator))}
-        fit = {"n_parameters": layout.n_parameters, "error": result.error, "status": result.status}
-        svd = {"n_parameters": int(used[0]), "error": float(errors[0])}
-        return {"rows": rows, "cols": cols, "norm": norm, **fit}, svd, vectors
+        return LayerFit(
+            (rows, cols),
+            norm,
+            layout.n_parameters,
+            result.error,
+            result.status,
+            int(used[0]),
+            float(errors[0]),
+            {str(i): to_numpy(v) for i, v in enumerate(layout.vectors_of(result.operator))},
+        )
+
+    def _matrix(self) -> NDArray[Any]:
+        """Read the change as a matrix of outputs by inputs."""
+        matrix = self.change.matrix()
+        if matrix.ndim != 2:
+            raise CheckpointError(f"{self.change} must be a matrix, got shape {matrix.shape}")
+        if not np.isfinite(matrix).all():
+            raise CheckpointError(f"{self.change}: the change holds NaN or infinity")
+        return np.ascontiguousarray(matrix.T) if self.transposed else matrix
+
+
+@dataclass(frozen=True)
+class LayerFit:
+    """What the work on one layer gave; by default what it gives for a layer that did not change."""
+
+    shape: tuple[int, int]
+    norm: float = 0.0
+    n_parameters: int = 0
+    """How many the CDD product has."""
+    error: float = 0.0
+    """The error of the CDD product."""
+    status: str = "completed"
+    svd_n_parameters: int = 0
+    svd_error: float = 0.0
+    vectors: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    """The vectors of the CDD product, by the place of the factor; none for a layer that did not change."""
 
 
 def weighted_norm(matrix: NDArray[Any], moment: NDArray[Any] | None) -> float:

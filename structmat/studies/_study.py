@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from structmat._array_tools import ArgumentValueError
 from structmat._files import atomic_write, counted, data_frame
@@ -15,13 +15,28 @@ from structmat.studies._engine import read_records
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["COLUMNS", "Study", "load_study", "rows_of"]
+__all__ = ["COLUMNS", "Row", "Study", "load_study", "rows_of"]
 
-COLUMNS = (
-    "layer", "rows", "cols", "norm", "weighted", "method", "n_factors", "block_size", "seed", "n_parameters", "error",
-    "status", "seconds",
-)  # fmt: skip
-"""Of the table; only `seconds` differs between equal studies."""
+
+class Row(TypedDict):
+    """One row of the table, whose columns are these, in this order; only `seconds` differs between equal studies."""
+
+    layer: str
+    rows: int
+    cols: int
+    norm: float
+    weighted: bool
+    method: str
+    n_factors: int
+    block_size: int | str
+    seed: int | None
+    n_parameters: int
+    error: float
+    status: str
+    seconds: float
+
+
+COLUMNS = tuple(Row.__annotations__)
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)

@@ -25,7 +25,7 @@ from structmat.studies._engine import Progress, require_own, run
 from structmat.studies._layer_fit import Change, weighted_norm
 from structmat.studies._models import Model
 from structmat.studies._plans import is_found, plan_pair
-from structmat.studies._study import Study, rows_of
+from structmat.studies._study import Row, Study, rows_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -342,7 +342,19 @@ def _approximate(unit: _Unit) -> dict[str, Any]:
         best = baseline_errors(matrix, [most], names=[unit.method], **options)
         ((used, errors),) = best.values()
         n_parameters, error = int(used[0]), float(errors[0])
-    row = {name: getattr(unit, name) for name in ("layer", "method", "n_factors", "block_size", "seed")}
-    row |= {"rows": rows, "cols": cols, "norm": weighted_norm(matrix, unit.moment), "weighted": unit.moment is not None}
-    row |= {"n_parameters": n_parameters, "error": error, "status": status}
-    return {"rows": [{**row, "seconds": time.perf_counter() - begun}]}
+    row = Row(
+        layer=unit.layer,
+        method=unit.method,
+        n_factors=unit.n_factors,
+        block_size=unit.block_size,
+        seed=unit.seed,
+        rows=rows,
+        cols=cols,
+        norm=weighted_norm(matrix, unit.moment),
+        weighted=unit.moment is not None,
+        n_parameters=n_parameters,
+        error=error,
+        status=status,
+        seconds=time.perf_counter() - begun,
+    )
+    return {"rows": [row]}

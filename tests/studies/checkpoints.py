@@ -64,8 +64,13 @@ def make(folder, dtype="float32", **options):
 
 def layers(study):
     """Return the rows of the layers, each with the error of the truncated SVD beside it."""
-    pairs = zip(study.rows[::2], study.rows[1::2], strict=True)
-    return [SimpleNamespace(**cdd, svd_error=svd["error"], svd_parameters=svd["n_parameters"]) for cdd, svd in pairs]
+    fits = [row for row in study.rows if row["method"] == "cdd"]
+    svds = {row["layer"]: row for row in study.rows if row["method"] == "truncated-svd"}
+    assert [fit["layer"] for fit in fits] == [*svds]
+    return [
+        SimpleNamespace(**fit, svd_error=svds[fit["layer"]]["error"], svd_parameters=svds[fit["layer"]]["n_parameters"])
+        for fit in fits
+    ]
 
 
 def rows(study):
