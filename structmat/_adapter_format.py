@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from structmat.operators import CDDLayout
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -51,7 +53,7 @@ def factor_key(name: str, index: int | str) -> str:
     return f"{PREFIX}{name}.cdd_adapters.vectors.{index}"
 
 
-def factor_scales(vector_shapes: Iterable[tuple[int, ...]], scale: float = FACTOR_SCALE) -> tuple[float, ...]:
+def factor_scales(layout: CDDLayout, scale: float = FACTOR_SCALE) -> tuple[float, ...]:
     """Return what trained and stored vectors are multiplied by to be those of the factors D C D ... D.
 
     A step of an optimiser of Adam's kind changes every stored entry by about the learning rate. If the entries of a
@@ -59,9 +61,8 @@ def factor_scales(vector_shapes: Iterable[tuple[int, ...]], scale: float = FACTO
     scale of a circulant is smaller by the root of n than that of a diagonal, and one step changes the products of all
     factors alike.
     """
-    shapes = list(vector_shapes)
-    columns = [1 if i % 2 == 0 else shapes[i + 1][0] for i in range(len(shapes))]  # as many as the diagonal behind has
-    return tuple(scale / math.sqrt(n) for n in columns)
+    factors = zip(layout.kinds, layout.factor_shapes, strict=True)
+    return tuple(scale / math.sqrt(columns if kind == "circulant" else 1) for kind, (_, columns) in factors)
 
 
 def exact_targets(names: Collection[str], others: Iterable[str] | None = None) -> list[str] | str:
@@ -105,7 +106,9 @@ def weights_bytes(layers: Mapping[str, Mapping[str, NDArray[Any]]]) -> bytes:
 
     arrays = {}
     for name, vectors in layers.items():
-        scales = factor_scales(vector.shape for vector in vectors.values())
+        rows, grid, *_, columns = vectors.values()
+        layout = CDDLayout((len(rows), len(columns)), len(vectors), grid.shape[-1])
+        scales = factor_scales(layout)
         for (i, vector), scale in zip(vectors.items(), scales, strict=True):
             arrays[factor_key(name, i)] = vector / np.asarray(scale, vector.dtype)
     return save(arrays, {"format": "pt"})

@@ -415,13 +415,13 @@ def _padded(result: FitResult, n_factors: int) -> FitResult:
     """Return a fit as one of more factors: the same product, with identities."""
     layout = CDDLayout.of(result.operator)
     longer = replace(layout, n_factors=n_factors)
-    product = longer.product(longer._extended(layout.vectors_of(result.operator)))
+    product = longer.product(longer.extended(layout.vectors_of(result.operator)))
     return replace(result, operator=product, n_parameters=product.n_parameters, start=_PADDED)
 
 
 def _numbers(n_factors: int | Iterable[int], shape: tuple[int, int], block_size: Any) -> list[int]:
     """Return the numbers of factors of the curve, rising, after the check that there are products of each."""
-    most = CDDLayout._most_factors(shape)
+    most = CDDLayout.most_factors(shape)
 
     def number(value: Any, least: int = 1) -> int:
         count = integer(value, _OWNER, "n_factors", least)

@@ -353,7 +353,7 @@ def _known_start(start: Any, layout: CDDLayout, *, real: bool) -> list[Found]:
     if not np.isfinite(entries).all():
         raise refused("must be finite, got NaN or infinity")
     wide = [v.astype(np.result_type(v.dtype, np.float64)) for v in vectors]
-    whole: Any = layout._balanced(layout._extended(wide))
+    whole: Any = layout.balanced(layout.extended(wide))
     return [Found("warm start", whole)]
 
 

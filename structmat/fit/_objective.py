@@ -106,7 +106,7 @@ class Objective:
 
         It may have fewer factors: identities are added. All factors get one size.
         """
-        whole: Any = self.layout._balanced(self.layout._extended(vectors))
+        whole: Any = self.layout.balanced(self.layout.extended(vectors))
         scaled = [v.reshape(-1) * factor.scale for v, factor in zip(whole, self._factors, strict=True)]
         return np.concatenate(scaled).astype(self.dtype)
 

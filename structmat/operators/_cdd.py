@@ -75,12 +75,22 @@ FactorKind: TypeAlias = Literal["diagonal", "circulant"]
 
 Factor: TypeAlias = Diagonal | Circulant | SpectralCirculant | BandedCirculant | BlockCirculant
 
+_CIRCULANT_LIKE = (Circulant, SpectralCirculant, BandedCirculant, BlockCirculant)
+"""The classes of factors of the kind "circulant"."""
 
 # Up to this side `to_dense` multiplies dense matrices, which costs little and keeps every digit.
 _DIRECT_SIDE = 512
 
 
-_CIRCULANT_LIKE = (Circulant, SpectralCirculant, BandedCirculant, BlockCirculant)
+def _kind_of(factor: LinearOperator) -> FactorKind:
+    """Return the kind of a factor: all classes of factors but `Diagonal` are circulants or made of them."""
+    return "diagonal" if isinstance(factor, Diagonal) else "circulant"
+
+
+def _alternating_kinds(first: FactorKind, count: int) -> tuple[FactorKind, ...]:
+    """Return the kinds of so many factors, left to right, of which the first one has this kind."""
+    second: FactorKind = "circulant" if first == "diagonal" else "diagonal"
+    return tuple(second if k % 2 else first for k in range(count))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -145,7 +155,7 @@ class CDDProduct(Chain):
                 text = "must be Diagonal, Circulant, SpectralCirculant, BandedCirculant or BlockCirculant, got "
                 raise ArgumentTypeError("CDDProduct", "factors", text + type(f).__name__)
         for left, right in pairwise(factors):
-            if isinstance(left, Diagonal) == isinstance(right, Diagonal):
+            if _kind_of(left) == _kind_of(right):
                 text = f"must be alternately diagonal and circulant, got {type(left).__name__} beside "
                 raise ArgumentValueError("CDDProduct", "factors", text + type(right).__name__)
         self._hold(factors, factors)
@@ -190,10 +200,9 @@ class CDDProduct(Chain):
         for i, array in enumerate(arrays):
             if not array.ndim:
                 raise ArgumentValueError(owner, f"vectors[{i}]", "must have shape (..., n), got a scalar")
-        offset = 0 if first == "diagonal" else 1
         factors: list[Factor] = []
-        for i, array in enumerate(arrays):
-            if (i + offset) % 2 == 0:
+        for i, (kind, array) in enumerate(zip(_alternating_kinds(first, len(arrays)), arrays, strict=True)):
+            if kind == "diagonal":
                 factors.append(Diagonal(array))
             elif not block:
                 factors.append(Circulant(array))
@@ -272,7 +281,7 @@ class CDDProduct(Chain):
         return dense
 
     def _require_one_circulant(self, method: str) -> None:
-        if sum(not isinstance(f, Diagonal) for f in self.factors) > 1:
+        if sum(_kind_of(factor) == "circulant" for factor in self.factors) > 1:
             raise self._no_closed_form(method)
 
     def _diagonal(self, method: str, xp: Namespace) -> Array:
@@ -302,7 +311,7 @@ def _factors(operator: LinearOperator) -> tuple[LinearOperator, ...]:
 def _chain(left: LinearOperator, right: LinearOperator) -> LinearOperator:
     """Return the product of two alternating chains; neighbours of one kind merge where their family allows it."""
     lefts, rights = _factors(left), _factors(right)
-    if isinstance(lefts[-1], Diagonal) != isinstance(rights[0], Diagonal):
+    if _kind_of(lefts[-1]) != _kind_of(rights[0]):
         return combined(CDDProduct, lefts + rights, (left, right))
     merged = compose.merge(lefts[-1], rights[0])
     if merged is NotImplemented:
@@ -393,7 +402,7 @@ class CDDLayout:
             raise ArgumentTypeError(owner, "shape", f"must be (rows, cols), got {self.shape!r}") from None
         shape = (integer(rows, owner, "shape"), integer(cols, owner, "shape"))
         object.__setattr__(self, "shape", shape)
-        n_factors, most = integer(self.n_factors, owner, "n_factors"), self._most_factors(shape)
+        n_factors, most = integer(self.n_factors, owner, "n_factors"), self.most_factors(shape)
         if n_factors > most:
             text = f"must be at most {most:,} for a product of shape {shape}, got {n_factors}"
             raise ArgumentValueError(owner, "n_factors", text)
@@ -406,8 +415,25 @@ class CDDLayout:
     # What follows from the shape alone
 
     @staticmethod
-    def _most_factors(shape: tuple[int, int]) -> int:
-        """Return the largest number of factors that a layout may have: ``2 n - 1`` give almost every n x n matrix."""
+    def most_factors(shape: tuple[int, int]) -> int:
+        """Return the largest number of factors that a layout may have.
+
+        Parameters
+        ----------
+        shape : (int, int)
+            Rows and columns of the product.
+
+        Returns
+        -------
+        int
+            Four times the larger side, or 1,000; ``2 n - 1`` factors already give almost every n x n matrix.
+
+        Examples
+        --------
+        >>> import structmat as sm
+        >>> sm.CDDLayout.most_factors((6, 4)), sm.CDDLayout.most_factors((768, 768))
+        (1000, 3072)
+        """
         return max(_MOST_FACTORS, 4 * max(shape))
 
     @property
@@ -418,7 +444,7 @@ class CDDLayout:
     @property
     def kinds(self) -> tuple[FactorKind, ...]:
         """The kind of each factor, left to right."""
-        return tuple("circulant" if k % 2 else "diagonal" for k in range(self.n_factors))
+        return _alternating_kinds("diagonal", self.n_factors)
 
     @property
     def factor_shapes(self) -> tuple[tuple[int, int], ...]:
@@ -452,19 +478,41 @@ class CDDLayout:
         xp: Namespace = numpy_namespace if like is None else namespace_of("CDDLayout", like)
         dtype, device = (xp.float64, None) if like is None else (like.dtype, device_of(like))
 
-        def identity(shape: tuple[int, ...]) -> Array:
-            if len(shape) == 1:
+        def identity(kind: FactorKind, shape: tuple[int, ...]) -> Array:
+            if kind == "diagonal":
                 return xp.ones(shape, dtype=dtype, device=device)
             p, q, b = shape
             first = xp.astype(xp.arange(b, device=device) == 0, dtype)
             return xp.eye(p, q, dtype=dtype, device=device)[..., None] * first
 
-        return tuple(map(identity, self.vector_shapes))
+        return tuple(map(identity, self.kinds, self.vector_shapes))
 
-    def _extended(self, vectors: Sequence[Array]) -> tuple[Array, ...]:
-        """Return the vectors of the same product with as many factors as the layout has: identities are added.
+    def extended(self, vectors: Sequence[Array]) -> tuple[Array, ...]:
+        """Return the vectors of the same product with as many factors as the layout has.
 
-        They stand on the side of the square factors, and for a single block on the right.
+        Parameters
+        ----------
+        vectors : sequence of arrays
+            Those of a product of the same shape and block size with fewer factors; leading axes make stacks.
+
+        Returns
+        -------
+        tuple of arrays
+            The vectors with those of identities beside them: on the side of the square factors, and for a single block
+            on the right.
+
+        Raises
+        ------
+        ArgumentValueError
+            If there is no product of so many factors, or the shapes of vectors do not fit.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import structmat as sm
+        >>> layout = sm.CDDLayout((2, 2), n_factors=3)
+        >>> [vector.ravel().tolist() for vector in layout.extended([np.array([5.0, 7.0])])]
+        [[5.0, 7.0], [1.0, 0.0], [1.0, 1.0]]
         """
         shorter = CDDLayout(self.shape, len(vectors), self.block_size)
         shorter._checked(vectors, "CDDLayout")
@@ -472,15 +520,40 @@ class CDDLayout:
         identities = self._identities(vectors[0])
         return (*identities[:left], *vectors, *identities[left + len(vectors) :])
 
-    def _balanced(self, vectors: Sequence[Array]) -> tuple[Array, ...]:
-        """Return vectors of the same product, scaled so that all factors have the same size: zeros where one is zero.
+    def balanced(self, vectors: Sequence[Array]) -> tuple[Array, ...]:
+        """Return vectors of the same product, scaled so that all factors have the same size.
 
+        Parameters
+        ----------
+        vectors : sequence of arrays
+            In `vector_shapes`; leading axes make stacks.
+
+        Returns
+        -------
+        tuple of arrays
+            The scaled vectors; all of them zero where one factor is zero.
+
+        Raises
+        ------
+        ArgumentValueError
+            If the number or the shapes of vectors do not fit.
+
+        Notes
+        -----
         The size of a diagonal is the root mean square of its entries; that of a grid ``c`` of p x q circulants is
         ``norm(c) / sqrt(min(p, q))``, the root mean square of the singular values of its matrices per frequency.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import structmat as sm
+        >>> layout = sm.CDDLayout((2, 2), n_factors=2)
+        >>> [vector.round(6).tolist() for vector in layout.balanced([np.full(2, 8.0), np.array([[[2.0, 0.0]]])])]
+        [[4.0, 4.0], [[[4.0, 0.0]]]]
         """
         vectors, xp = self._checked(vectors, "CDDLayout")
         cores = [len(shape) for shape in self.vector_shapes]
-        sizes: list[Any] = [_size(v, core, xp) for v, core in zip(vectors, cores, strict=True)]
+        sizes: list[Any] = [_size(v, kind, xp) for v, kind in zip(vectors, self.kinds, strict=True)]
         lost = reduce(or_, (size == 0 for size in sizes))
         logs = [xp.log(xp.where(size > 0, size, xp.ones_like(size))) for size in sizes]
         mean = sum(logs[1:], start=logs[0]) / len(logs)
@@ -557,11 +630,11 @@ class CDDLayout:
         sizes = {
             f.block_size if isinstance(f, BlockCirculant) else f.shape[0]
             for f in product.factors
-            if not isinstance(f, Diagonal)
+            if _kind_of(f) == "circulant"
         } or {product.shape[0]}
         if len(sizes) > 1:
             raise ArgumentValueError(owner, "product", f"must have blocks of one size, got {sorted(sizes)}")
-        if not isinstance(product.factors[0], Diagonal):
+        if _kind_of(product.factors[0]) != "diagonal":
             raise ArgumentValueError(owner, "product", "must begin with a diagonal, of ones if need be")
         layout = cls(product.shape, product.n_factors, sizes.pop(), owner)
         shapes = tuple(f.shape for f in product.factors)
@@ -624,7 +697,8 @@ def _block_size(value: Any, shape: tuple[int, int], owner: str) -> int:
     return size
 
 
-def _size(vector: Array, core: int, xp: Namespace) -> Array:
-    """Return the sizes of diagonals or grids."""
-    count = vector.shape[-1] if core == 1 else min(vector.shape[-3:-1])
-    return euclidean_norm(vector, xp, axis=tuple(range(-core, 0))) / math.sqrt(count)
+def _size(vector: Array, kind: FactorKind, xp: Namespace) -> Array:
+    """Return the sizes of diagonals or grids, as `CDDLayout.balanced` defines them."""
+    if kind == "diagonal":
+        return euclidean_norm(vector, xp, axis=(-1,)) / math.sqrt(vector.shape[-1])
+    return euclidean_norm(vector, xp, axis=(-3, -2, -1)) / math.sqrt(min(vector.shape[-3:-1]))

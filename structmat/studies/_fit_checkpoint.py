@@ -283,7 +283,7 @@ def _require_layers(plan: Plan, targets: str | None) -> None:
 
 def _require_possible_factors(plan: Plan, n_factors: int) -> None:
     """Refuse a number of factors that some layer cannot have."""
-    most = min(CDDLayout._most_factors((rows, cols)) for rows, cols in (c.shape for c in plan.changes.values()))
+    most = min(CDDLayout.most_factors((rows, cols)) for rows, cols in (c.shape for c in plan.changes.values()))
     if n_factors > most:
         raise ArgumentValueError(_OWNER, "n_factors", f"must be at most {most:,} for these layers, got {n_factors}")
 

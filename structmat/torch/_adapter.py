@@ -136,7 +136,7 @@ class CDDAdapter(nn.Module):
         self.alpha, self.fit = finite(alpha, "CDDAdapter", "alpha"), None
         self.dropout = share(dropout, "CDDAdapter", "dropout")
         self.factor_scale = positive(factor_scale, "CDDAdapter", "factor_scale")
-        self.scales = factor_scales(self.layout.vector_shapes, self.factor_scale)
+        self.scales = factor_scales(self.layout, self.factor_scale)
         # All scales are applied at once, as one number: this with alpha.
         self.product_of_scales = math.prod(self.scales)
         if not 1e-30 < self.product_of_scales < 1e30:

@@ -61,7 +61,7 @@ def test_extension_keeps_the_product(layout: sm.CDDLayout, seed: int, data: Any)
     counts = range(1, layout.n_factors + 1) if layout.is_single_block else range(3, layout.n_factors + 1, 2)
     shorter = replace(layout, n_factors=data.draw(st.sampled_from(counts)))
     vectors = drawn(shorter, seed)
-    extended = layout._extended(vectors)
+    extended = layout.extended(vectors)
     assert tuple(v.shape for v in extended) == layout.vector_shapes
     expected = shorter.product(vectors).to_dense()
     np.testing.assert_allclose(
@@ -73,7 +73,7 @@ def test_extension_keeps_the_product(layout: sm.CDDLayout, seed: int, data: Any)
 def test_balance_keeps_the_product_and_evens_the_sizes(layout: sm.CDDLayout, seed: int, scale: float) -> None:
     vectors = drawn(layout, seed)
     vectors[0] *= scale
-    balanced = layout._balanced(vectors)
+    balanced = layout.balanced(vectors)
     expected = layout.product(vectors).to_dense() / scale
     actual = layout.product(balanced).to_dense() / scale
     np.testing.assert_allclose(actual, expected, atol=1e-9 * np.max(np.abs(expected), initial=0))
@@ -82,7 +82,7 @@ def test_balance_keeps_the_product_and_evens_the_sizes(layout: sm.CDDLayout, see
     ]  # by the definition
     np.testing.assert_allclose(sizes, sizes[0])
     vectors[-1] *= 0
-    assert not any(np.any(v) for v in layout._balanced(vectors))
+    assert not any(np.any(v) for v in layout.balanced(vectors))
 
 
 @pytest.mark.parametrize("layout", [sm.CDDLayout((5, 5), 4), sm.CDDLayout((7, 4), 5, 3), sm.CDDLayout((3, 8))])
@@ -93,13 +93,13 @@ def test_vectors_follow_the_library_the_dtype_and_the_stack(backend: Backend, la
     arrays = [backend.asarray(v) for v in vectors]
     dense = layout.product(vectors).to_dense()
     np.testing.assert_allclose(backend.to_numpy(layout.product(arrays).to_dense()), dense, rtol=1e-4, atol=1e-4)
-    for result in (layout._balanced(arrays), layout.vectors_of(layout.product(arrays)), layout._identities(arrays[0])):
+    for result in (layout.balanced(arrays), layout.vectors_of(layout.product(arrays)), layout._identities(arrays[0])):
         assert all(array.dtype == arrays[0].dtype for array in result)
     np.testing.assert_allclose(
-        backend.to_numpy(layout.product(layout._balanced(arrays)).to_dense()), dense, rtol=1e-3, atol=1e-3
+        backend.to_numpy(layout.product(layout.balanced(arrays)).to_dense()), dense, rtol=1e-3, atol=1e-3
     )
     longer = replace(layout, n_factors=layout.n_factors + 2)
-    extended = longer.product(longer._extended(arrays))
+    extended = longer.product(longer.extended(arrays))
     np.testing.assert_allclose(backend.to_numpy(extended.to_dense()), dense, rtol=1e-4, atol=1e-4)
 
 
@@ -142,7 +142,7 @@ def test_vectors_and_products_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match=r"vectors\[1\] must have shape \(\.\.\., 2, 1, 2\), got \(2,\)"):
         layout.product([good[0], np.ones(2), good[2]])
     with pytest.raises(ValueError, match=r"CDDLayout: n_factors must be odd"):
-        layout._extended(good[:2])
+        layout.extended(good[:2])
     with pytest.raises(ValueError, match=r"CDDLayout\.of: product must begin with a diagonal"):
         sm.CDDLayout.of(sm.CDDProduct.from_vectors(np.ones(3), first="circulant"))
     with pytest.raises(TypeError, match=r"CDDLayout\.of: product must be a CDDProduct, got Diagonal"):
