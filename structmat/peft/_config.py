@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
 from peft.config import PeftConfig
 from peft.utils import PeftType
 
-from structmat._adapter_format import FACTOR_SCALE, REQUIRES
-from structmat._arguments import finite, odd_factors, positive, share, side_of_blocks
+from structmat._adapter_format import REQUIRES
 from structmat._array_tools import ArgumentTypeError, ArgumentValueError
 from structmat._files import atomic_write
+from structmat.torch._options import AdapterOptions
 
 __all__ = ["CDDConfig"]
 
@@ -24,6 +24,12 @@ _HINT = """
 PEFT loads this adapter after `pip install "structmat[peft]"` and `import structmat.peft`, which adds the method to it;
 without that import it says `KeyError: 'CDD'`.
 """
+
+
+def _option(name: str) -> Any:
+    """Return a field of the settings that is an option of every adapter, with its default and its help."""
+    (option,) = (each for each in fields(AdapterOptions) if each.name == name)
+    return field(default=option.default, metadata={"help": option.metadata["help"]})
 
 
 @dataclass
@@ -99,21 +105,11 @@ class CDDConfig(PeftConfig):
     """
 
     requires: str = field(default=REQUIRES, metadata={"help": "What PEFT needs to load the adapter; always the same."})
-    n_factors: int = field(default=3, metadata={"help": "Number of diagonals and circulants: odd, at least 3."})
-    block_size: int | Literal["min", "toeplitz"] = field(
-        default="min",
-        metadata={
-            "help": "Side of the circulants; 'min' is the smaller of a layer's numbers of features, 'toeplitz' their "
-            "sum less one."
-        },
-    )
-    alpha: float = field(default=1.0, metadata={"help": "What the change is multiplied by; not trained."})
-    dropout: float = field(
-        default=0.0, metadata={"help": "Share of the change's inputs that are set to zero in training."}
-    )
-    factor_scale: float = field(
-        default=FACTOR_SCALE, metadata={"help": "Diagonals over their trained vectors; circulants have a root less."}
-    )
+    n_factors: int = _option("n_factors")
+    block_size: int | Literal["min", "toeplitz"] = _option("block_size")
+    alpha: float = _option("alpha")
+    dropout: float = _option("dropout")
+    factor_scale: float = _option("factor_scale")
     target_modules: list[str] | str | None = field(
         default=None, metadata={"help": "Names, a regular expression or 'all-linear'; default: as for LoRA."}
     )
@@ -139,11 +135,8 @@ class CDDConfig(PeftConfig):
         super().__post_init__()
         self.peft_type = PeftType.CDD
         self.requires = REQUIRES
-        self.n_factors = odd_factors(self.n_factors, "CDDConfig", "n_factors")
-        self.block_size = side_of_blocks(self.block_size, "CDDConfig", "block_size")
-        self.alpha = finite(self.alpha, "CDDConfig", "alpha")
-        self.dropout = share(self.dropout, "CDDConfig", "dropout")
-        self.factor_scale = positive(self.factor_scale, "CDDConfig", "factor_scale")
+        for name, value in vars(AdapterOptions.checked(vars(self), "CDDConfig")).items():
+            setattr(self, name, value)
         if not isinstance(self.init_weights, bool):
             raise ArgumentTypeError("CDDConfig", "init_weights", f"must be True or False, got {self.init_weights!r}")
         if self.bias not in BIASES:

@@ -18,6 +18,7 @@ from structmat.operators import CDDProduct
 from structmat.peft._config import CDDConfig
 from structmat.torch import CDDAdapter
 from structmat.torch._layers import merged_weight
+from structmat.torch._options import AdapterOptions
 from structmat.torch._other_tools import (
     dtype_and_device,
     has_computed_weight,
@@ -130,11 +131,7 @@ class CDDTunerLinear(nn.Module, BaseTunerLayer):
         adapter = CDDAdapter(
             self.in_features,
             self.out_features,
-            n_factors=config.n_factors,
-            block_size=config.block_size,
-            alpha=config.alpha,
-            dropout=config.dropout,
-            factor_scale=config.factor_scale,
+            **{name: getattr(config, name) for name in AdapterOptions.names()},
             init="zero" if config.init_weights else "normal",
         )
         self.cdd_adapters[adapter_name] = adapter.train(self.training)

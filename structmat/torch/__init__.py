@@ -6,6 +6,7 @@ Map of the package; each file imports only from those below it:
 - `_model`: a whole model: `adapt`, `remove_adapters`
 - `_layers`: a frozen layer with a change: `CDDLinear` and its relatives
 - `_adapter`: the trainable vectors of a change, `CDDAdapter`
+- `_options`: what can be chosen for a change, with defaults and checks, `AdapterOptions`
 - `_autograd`: the one differentiable operation, which keeps nothing but the input
 - `_change`: a change and its gradients, row by row and in chunks; pure functions
 - `_other_tools`: what exporters, wrappers, offloading and modules that read weights need

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import dropout as drop
 
-from structmat._adapter_format import FACTOR_SCALE, factor_scales
-from structmat._arguments import finite, integer, odd_factors, positive, share
+from structmat._adapter_format import factor_scales
+from structmat._arguments import integer
 from structmat._array_tools import ArgumentTypeError, ArgumentValueError
 from structmat.fit import FitResult, fit_cdd
 from structmat.operators import CDDLayout, CDDProduct
 from structmat.torch._autograd import apply_change, fuses
+from structmat.torch._options import AdapterOptions
 from structmat.torch._other_tools import no_fast_path
 
 __all__ = ["VECTOR_DTYPES", "CDDAdapter", "Init", "require_floating"]
@@ -114,28 +115,37 @@ class CDDAdapter(nn.Module):
         in_features: int,
         out_features: int,
         *,
-        n_factors: int = 3,
-        block_size: int | Literal["min", "toeplitz"] = "min",
-        alpha: float = 1.0,
+        n_factors: int = AdapterOptions.n_factors,
+        block_size: int | Literal["min", "toeplitz"] = AdapterOptions.block_size,
+        alpha: float = AdapterOptions.alpha,
         init: Init = "zero",
-        dropout: float = 0.0,
-        factor_scale: float = FACTOR_SCALE,
+        dropout: float = AdapterOptions.dropout,
+        factor_scale: float = AdapterOptions.factor_scale,
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
     ) -> None:
         super().__init__()
         self.in_features = integer(in_features, "CDDAdapter", "in_features")
         self.out_features = integer(out_features, "CDDAdapter", "out_features")
-        n_factors = odd_factors(n_factors, "CDDAdapter", "n_factors")
-        self.layout = CDDLayout((self.out_features, self.in_features), n_factors, block_size, owner="CDDAdapter")
+        given = {
+            "n_factors": n_factors,
+            "block_size": block_size,
+            "alpha": alpha,
+            "dropout": dropout,
+            "factor_scale": factor_scale,
+        }
+        options = AdapterOptions.checked(given, "CDDAdapter")
+        shape = (self.out_features, self.in_features)
+        self.layout = CDDLayout(shape, options.n_factors, options.block_size, owner="CDDAdapter")
         if dtype is not None and not isinstance(dtype, torch.dtype):
             raise ArgumentTypeError("CDDAdapter", "dtype", f"must be a torch.dtype, got {dtype!r}")
         if dtype is not None and dtype not in VECTOR_DTYPES:
             text = f"must be a floating dtype of at least 16 bits, got {dtype}"
             raise ArgumentValueError("CDDAdapter", "dtype", text)
-        self.alpha, self.fit = finite(alpha, "CDDAdapter", "alpha"), None
-        self.dropout = share(dropout, "CDDAdapter", "dropout")
-        self.factor_scale = positive(factor_scale, "CDDAdapter", "factor_scale")
+        self.alpha = options.alpha
+        self.dropout = options.dropout
+        self.factor_scale = options.factor_scale
+        self.fit = None
         self.scales = factor_scales(self.layout, self.factor_scale)
         # All scales are applied at once, as one number: this with alpha.
         self.product_of_scales = math.prod(self.scales)
@@ -369,8 +379,7 @@ class CDDAdapter(nn.Module):
         dict
             Arguments of `CDDAdapter` except dtype, device and init.
         """
-        names = ("in_features", "out_features", "n_factors", "block_size", "alpha", "dropout", "factor_scale")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in ("in_features", "out_features", *AdapterOptions.names())}
 
     def extra_repr(self) -> str:
         """Return the settings, for torch's `repr`.

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,13 @@ from torch import Tensor, nn
 from torch.nn.modules import batchnorm
 
 from structmat._adapter_format import CONFIG, FACTOR_KEY, PREFIX, WEIGHTS, config_bytes, exact_targets, factor_key
-from structmat._arguments import finite, odd_factors, positive, share, side_of_blocks
 from structmat._array_tools import ArgumentTypeError, ArgumentValueError, naming
 from structmat._files import atomic_write, check_output, unwrapped
 from structmat.operators import CDDLayout
 from structmat.torch._adapter import VECTOR_DTYPES, CDDAdapter
 from structmat.torch._layers import AdaptedLayer, shape_of
 from structmat.torch._model import adapted_layers, recorded, require_no_lazy_parameters, train_only, wrap_layers
+from structmat.torch._options import AdapterOptions
 from structmat.torch._other_tools import (
     dtype_and_device,
     gathered,
@@ -32,8 +33,6 @@ from structmat.torch._other_tools import (
 )
 
 __all__ = ["load_adapter", "save_adapter"]
-
-_OPTIONS = ("n_factors", "alpha", "dropout", "factor_scale")
 
 
 def save_adapter(model: nn.Module, folder: str | os.PathLike[str], *, force: bool = False) -> Path:
@@ -107,7 +106,7 @@ def save_adapter(model: nn.Module, folder: str | os.PathLike[str], *, force: boo
     others = (unwrapped(path) for path, _ in bare.named_modules())
     settings = config_bytes(
         exact_targets(list(layers), others),
-        **_common_options([layer.adapter for layer in layers.values()]),
+        **asdict(_common_options([layer.adapter for layer in layers.values()])),
         base=getattr(bare, "name_or_path", None),
         modules_to_save=list(beside) or None,
     )
@@ -174,7 +173,7 @@ def load_adapter(model: nn.Module, folder: str | os.PathLike[str]) -> list[str]:
     True
     """
     settings, vectors, beside = _read(Path(folder))
-    options = {name: settings[name] for name in (*_OPTIONS, "block_size")}
+    options = AdapterOptions.checked(settings, CONFIG)
     if engine := rewritten_by(model, model.parameters()):
         text = f"has parameters that are written anew from copies: load the adapter before {engine}"
         raise ArgumentValueError("load_adapter", "model", text)
@@ -205,7 +204,7 @@ def load_adapter(model: nn.Module, folder: str | os.PathLike[str]) -> list[str]:
     with torch.no_grad():
         for path, given in vectors.items():
             adapter = adapted[path].adapter
-            adapter.alpha = options["alpha"]
+            adapter.alpha = options.alpha
             for vector, value in zip(adapter.vectors, given, strict=True):
                 vector.copy_(_sharded(value, vector))
         for key, tensor in beside.items():
@@ -298,24 +297,24 @@ def _sharded(tensor: Tensor, like: Tensor) -> Tensor:
 # ---- settings
 
 
-def _common_options(adapters: list[CDDAdapter]) -> dict[str, Any]:
-    """Return the options of all layers, which are the same, as the format of PEFT has one of each."""
-    first = adapters[0].options()
-    options = {name: first[name] for name in _OPTIONS}
-    for name in _OPTIONS:
-        if any(adapter.options()[name] != first[name] for adapter in adapters):
-            raise ArgumentValueError("save_adapter", "model", f"has layers with other values of {name} than others")
-    sides = [adapter.block_size for adapter in adapters]
+def _common_options(adapters: list[CDDAdapter]) -> AdapterOptions:
+    """Return the options of all layers, which must be the same, as the format of PEFT has one value of each.
+
+    Sides of circulants may differ where a word tells all of them.
+    """
+    options = [adapter.options() for adapter in adapters]
     for word in ("min", "toeplitz"):
-        if sides == [CDDLayout(a.layout.shape, 3, word).block_size for a in adapters]:
-            return options | {"block_size": word}
-    if len(set(sides)) > 1:
-        raise ArgumentValueError("save_adapter", "model", "has layers with other values of block_size than others")
-    return options | {"block_size": sides[0]}
+        if all(adapter.block_size == CDDLayout(adapter.layout.shape, 3, word).block_size for adapter in adapters):
+            options = [own | {"block_size": word} for own in options]
+            break
+    for name in AdapterOptions.names():
+        if any(own[name] != options[0][name] for own in options):
+            raise ArgumentValueError("save_adapter", "model", f"has layers with other values of {name} than others")
+    return AdapterOptions.checked(options[0], "save_adapter")
 
 
 def _planned(
-    model: nn.Module, vectors: Mapping[str, list[Tensor]], options: Mapping[str, Any]
+    model: nn.Module, vectors: Mapping[str, list[Tensor]], options: AdapterOptions
 ) -> dict[str, dict[str, Any]]:
     """Return the options of the layers to wrap, with dtypes: of the base, or of the file, up to float32, if wider."""
     planned: dict[str, dict[str, Any]] = {}
@@ -332,20 +331,20 @@ def _planned(
             raise ArgumentValueError("load_adapter", "model", f"has {path} on the device meta: load its weights first")
         stored = torch.float32 if given[0].dtype.itemsize > 4 else given[0].dtype
         dtype = torch.promote_types(like["dtype"], stored)
-        planned[path] = {"in_features": columns, "out_features": rows, **options, "dtype": dtype}
+        planned[path] = {"in_features": columns, "out_features": rows, **asdict(options), "dtype": dtype}
     return planned
 
 
-def _require_fit(path: str, given: list[Tensor], own: CDDAdapter, options: Mapping[str, Any]) -> None:
+def _require_fit(path: str, given: list[Tensor], own: CDDAdapter, options: AdapterOptions) -> None:
     shapes = tuple(tuple(vector.shape) for vector in given)
     with naming(path):
-        told = CDDLayout(own.layout.shape, options["n_factors"], options["block_size"], owner="load_adapter")
+        told = CDDLayout(own.layout.shape, options.n_factors, options.block_size, owner="load_adapter")
     for wanted in (told.vector_shapes, own.layout.vector_shapes):
         if shapes != wanted:
             text = f"holds vectors {shapes} for {path}, the model has {wanted}: made for another model, "
             raise ArgumentValueError("load_adapter", "folder", text + "or with other settings")
-    if own.factor_scale != options["factor_scale"]:
-        text = f"has factor_scale={options['factor_scale']}, the model {own.factor_scale}"
+    if own.factor_scale != options.factor_scale:
+        text = f"has factor_scale={options.factor_scale}, the model {own.factor_scale}"
         raise ArgumentValueError("load_adapter", "folder", text)
 
 
@@ -408,18 +407,11 @@ def _checked(settings: Any) -> dict[str, Any]:
     """Return the settings of a file; those of the adapter, and `modules_to_save` as a list, are what they must be."""
     if settings["peft_type"] != "CDD":
         raise ValueError(f"the method is {settings['peft_type']!r}")
-    checks: dict[str, Callable[[Any, str, str], Any]] = {
-        "n_factors": odd_factors,
-        "block_size": side_of_blocks,
-        "alpha": finite,
-        "dropout": share,
-        "factor_scale": positive,
-    }
-    checked = {name: check(settings[name], CONFIG, name) for name, check in checks.items()}
+    options = asdict(AdapterOptions.checked(settings, CONFIG))
     saved = settings.get("modules_to_save") or []
     if not isinstance(saved, list) or not all(isinstance(name, str) for name in saved):
         raise ArgumentTypeError(CONFIG, "modules_to_save", f"must be a list of names, got {saved!r}")
-    return {**settings, **checked, "modules_to_save": saved}
+    return {**settings, **options, "modules_to_save": saved}
 
 
 def _sorted(state: Mapping[str, Tensor], n_factors: int) -> tuple[dict[str, list[Tensor]], dict[str, Tensor]]:
