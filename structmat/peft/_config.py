@@ -34,7 +34,7 @@ def _option(name: str) -> Any:
 
 @dataclass
 class CDDConfig(PeftConfig):
-    """Settings of an adapter that adds alpha times D C D, a product of diagonals and circulants, to linear layers.
+    """Settings of an adapter that adds alpha times D C D, a product of diagonals and circulants, to layers of a model.
 
     Parameters
     ----------
@@ -62,7 +62,8 @@ class CDDConfig(PeftConfig):
         learning rates of LoRA, 1e-4 to 1e-3, suit layers of every size.
     target_modules : list of str or str, optional
         Names of modules, or ends of names; a regular expression for whole paths; or "all-linear". Default: as for LoRA,
-        for the architectures that PEFT knows.
+        for the architectures that PEFT knows. Linear layers, embeddings, and convolutions (with kernel size and stride
+        1, one group and no padding) can be adapted.
     exclude_modules : list of str or str, optional
         Modules to leave out, likewise.
     init_weights : bool, default True

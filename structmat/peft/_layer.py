@@ -1,4 +1,4 @@
-"""`CDDTunerLinear`: a linear layer, quantised or not, with the adapters that PEFT gave it."""
+"""`CDDTunerLinear`: a layer of any kind, quantised or not, with the adapters that PEFT gave it."""
 
 from __future__ import annotations
 
@@ -17,17 +17,10 @@ from structmat._array_tools import ArgumentTypeError, ArgumentValueError
 from structmat.operators import CDDProduct
 from structmat.peft._config import CDDConfig
 from structmat.torch import CDDAdapter
-from structmat.torch._layers import merged_weight
+from structmat.torch._base_weight import dtype_and_device, has_computed_weight, weight_plus
+from structmat.torch._layers import AdaptedLayer, CDDLinear, kind_of
 from structmat.torch._options import AdapterOptions
-from structmat.torch._other_tools import (
-    dtype_and_device,
-    has_computed_weight,
-    has_transposed_weight,
-    is_gathered,
-    is_never_called,
-    multiplies_by_weight,
-    split_by,
-)
+from structmat.torch._other_tools import is_gathered, is_never_called, split_by
 
 __all__ = ["CDDTunerLinear"]
 
@@ -50,12 +43,13 @@ class _Merged(NamedTuple):
 
 
 class CDDTunerLinear(nn.Module, BaseTunerLayer):
-    """A linear layer with CDD adapters, whose changes add up: it replaces each target module.
+    """A layer with CDD adapters, whose changes add up: it replaces each target module.
 
     Parameters
     ----------
     base_layer : Module
-        `torch.nn.Linear`, transformers' ``Conv1D``, a quantised layer, or another tuner's layer around one.
+        `torch.nn.Linear`, transformers' ``Conv1D``, a quantised linear layer, a base of `structmat.torch.CDDConv` or
+        `structmat.torch.CDDEmbedding`, or another tuner's layer around one of these.
     get_apply_tensor_subclass : callable, optional
         How torchao quantises, for merging; known by PEFT for models of transformers.
 
@@ -86,6 +80,8 @@ class CDDTunerLinear(nn.Module, BaseTunerLayer):
     """The changes, `structmat.torch.CDDAdapter`, by name of the adapter."""
     cdd_alpha: dict[str, float]
     """What they are multiplied by, unless scaled."""
+    _kind: type[AdaptedLayer]
+    """The kind of layer in `structmat.torch`, whose hooks say how changes meet the base layer."""
     shares_weight: bool
     """Whether other modules of the model have the weight too, as an embedding may: they keep it when this is merged."""
 
@@ -104,11 +100,14 @@ class CDDTunerLinear(nn.Module, BaseTunerLayer):
         self.shares_weight = False
         self._shared: list[nn.Parameter] = []
         self.cast_input_dtype_enabled = True
-        features = _get_in_out_features(inner)
+        kind = kind_of(inner)
+        # Some quantised linear layers have other names for their numbers of features, which PEFT knows.
+        features = _get_in_out_features(inner) if kind is None else kind._features(inner)
         if None in features:
             text = f"must have features, as a linear layer has, got {type(inner).__name__}"
             raise ArgumentTypeError("CDDTunerLinear", "base_layer", text)
         self.in_features, self.out_features = (int(size) for size in features)
+        self._kind = kind or CDDLinear
         self.cdd_adapters = nn.ModuleDict()
         self.cdd_alpha = {}
 
@@ -134,6 +133,7 @@ class CDDTunerLinear(nn.Module, BaseTunerLayer):
             **{name: getattr(config, name) for name in AdapterOptions.names()},
             init="zero" if config.init_weights else "normal",
         )
+        self._kind._prepare(base, adapter)
         self.cdd_adapters[adapter_name] = adapter.train(self.training)
         self.cdd_alpha[adapter_name] = adapter.alpha
         # Where accelerate keeps the base's weight elsewhere, that is on the device meta now.
@@ -171,12 +171,13 @@ class CDDTunerLinear(nn.Module, BaseTunerLayer):
             return self._mixed(base, x, names)
         if self._disable_adapters or self.merged_adapters:
             return base(x)
-        active, adapters = self._active_adapter, self.cdd_adapters._modules
+        kind, inner, adapters = self._kind, self.get_base_layer(), self.cdd_adapters._modules
+        active = self._active_adapter
         y: Tensor | None = None
         for name in [active] if isinstance(active, str) else active:
             adapter: Any = adapters.get(name)
             if adapter is not None:
-                y = adapter.add_to_outputs_of(base, x) if y is None else adapter.add_to(y, x)
+                y = kind._outputs(inner, adapter, x, base) if y is None else kind._add(inner, adapter, y, x)
         return base(x) if y is None else y
 
     def _mixed(self, base: Callable[[Tensor], Tensor], x: Tensor, names: Sequence[str]) -> Tensor:
@@ -193,7 +194,8 @@ class CDDTunerLinear(nn.Module, BaseTunerLayer):
         out = y.clone()
         for name in set(names) & set(self.cdd_adapters):
             index = torch.tensor([i for i, each in enumerate(names) if each == name], device=x.device)
-            out = out.index_copy(0, index, self.cdd_adapters[name].add_to(y[index], x[index]))
+            changed = self._kind._add(self.get_base_layer(), self.cdd_adapters[name], y[index], x[index])
+            out = out.index_copy(0, index, changed)
         return out
 
     # ---- merging
@@ -211,8 +213,7 @@ class CDDTunerLinear(nn.Module, BaseTunerLayer):
         Tensor
             In the layout of the base layer's weight, which ``Conv1D`` stores transposed; `alpha` included.
         """
-        change = self.cdd_adapters[adapter].dense()
-        return change.T if has_transposed_weight(self.get_base_layer()) else change
+        return self._kind._laid_out(self.get_base_layer(), self.cdd_adapters[adapter].dense())
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
         """Add changes to the base layer's weight, of which the old values are kept unless it is quantised.
@@ -277,7 +278,7 @@ class CDDTunerLinear(nn.Module, BaseTunerLayer):
         elif has_computed_weight(base):
             problem = f"the weight of {type(base).__name__} is no parameter, as after weight_norm or pruning; "
             problem += "remove these from the layer before merging"
-        elif not multiplies_by_weight(base, (self.out_features, self.in_features)):
+        elif not self._kind._multiplies_by_weight(base, (self.in_features, self.out_features)):
             problem = f"the weight of {type(base).__name__} is not what it multiplies by"
         if problem:
             raise ArgumentTypeError("CDDTunerLinear", None, problem)
@@ -319,10 +320,10 @@ class CDDTunerLinear(nn.Module, BaseTunerLayer):
             self.set_base_weight(merged)
 
     def _sum(self, weight: Tensor, change: Tensor) -> Tensor:
-        return merged_weight(self.get_base_layer(), weight, change)
+        return weight_plus(weight, self._kind._laid_out(self.get_base_layer(), change))
 
     def supports_lora_conversion(self, adapter_name: str = "default") -> bool:
-        """Return whether `peft.convert_to_lora` works: it does.
+        """Return whether `peft.convert_to_lora` works: for linear layers it does.
 
         Parameters
         ----------
@@ -332,9 +333,9 @@ class CDDTunerLinear(nn.Module, BaseTunerLayer):
         Returns
         -------
         bool
-            True.
+            True for linear layers.
         """
-        return True
+        return self._kind._is_linear
 
     # ---- scaling
 

@@ -32,8 +32,8 @@ from structmat._adapter_format import exact_targets
 from structmat._array_tools import ArgumentTypeError, ArgumentValueError, naming, warn_caller
 from structmat.peft._config import CDDConfig
 from structmat.peft._layer import CDDTunerLinear
+from structmat.torch._layers import kind_of
 from structmat.torch._other_tools import (
-    has_transposed_weight,
     is_tensor_parallel,
     leave_fast_paths,
     reads_weight,
@@ -360,10 +360,11 @@ def _require_adaptable(target: nn.Module, model: nn.Module, quantization: dict[s
     except ValueError:  # torchao without a way to quantise again: good for everything but merging
         linear = True
     problem = ""
-    if not (linear or isinstance(base, nn.Linear) or has_transposed_weight(base)):
+    if not (linear or kind_of(base)):
         problem = (
             "is not supported. Currently, only the following modules are supported: "
-            "`torch.nn.Linear`, `transformers.pytorch_utils.Conv1D` and quantized linear layers."
+            "`torch.nn.Linear`, `transformers.pytorch_utils.Conv1D`, quantized linear layers, `torch.nn.Embedding`, "
+            "and `torch.nn.Conv1d` and `torch.nn.Conv2d` with kernel size and stride 1, one group and no padding."
         )
     elif _is_complex(base):
         problem = "has complex weights; the vectors of an adapter are real."

@@ -20,11 +20,11 @@ from structmat._array_tools import ArgumentTypeError, ArgumentValueError, naming
 from structmat._files import atomic_write, check_output, unwrapped
 from structmat.operators import CDDLayout
 from structmat.torch._adapter import VECTOR_DTYPES, CDDAdapter
-from structmat.torch._layers import AdaptedLayer, shape_of
+from structmat.torch._base_weight import dtype_and_device
+from structmat.torch._layers import AdaptedLayer, CDDLinear, kind_of
 from structmat.torch._model import adapted_layers, recorded, require_no_lazy_parameters, train_only, wrap_layers
 from structmat.torch._options import AdapterOptions
 from structmat.torch._other_tools import (
-    dtype_and_device,
     gathered,
     has_pieces,
     is_of_several_processes,
@@ -322,7 +322,7 @@ def _planned(
     for path, given in vectors.items():
         try:
             module = modules[path]
-            columns, rows = shape_of(module)
+            columns, rows = (kind_of(module) or CDDLinear)._features(module)
         except (KeyError, TypeError) as error:
             text = f"has no layer {path!r} that can be adapted: {error}"
             raise ArgumentValueError("load_adapter", "model", text) from error

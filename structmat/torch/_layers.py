@@ -1,10 +1,15 @@
-"""A frozen layer with a change: linear layers, convolutions of kernel size 1, embeddings."""
+"""A frozen layer with a change: linear layers, convolutions of kernel size 1, embeddings.
+
+A kind of layer is a subclass of `AdaptedLayer` that stands in `KINDS`. Its hooks say which modules can be its bases,
+and how a change meets them; `adapt`, the files of adapters and `structmat.peft` ask nothing else.
+"""
 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -12,9 +17,10 @@ from torch import Tensor, nn
 from structmat._array_tools import ArgumentTypeError, ArgumentValueError
 from structmat.operators import LinearOperator
 from structmat.torch._adapter import CDDAdapter, Init, require_floating
-from structmat.torch._other_tools import dtype_and_device, has_transposed_weight, is_never_called, own_weight
+from structmat.torch._base_weight import dtype_and_device, multiplies_by_weight, own_weight, weight_plus
+from structmat.torch._other_tools import has_transposed_weight, is_never_called
 
-__all__ = ["AdaptedLayer", "CDDConv", "CDDEmbedding", "CDDLinear", "kind_of", "layer_of", "merged_weight", "shape_of"]
+__all__ = ["KINDS", "AdaptedLayer", "CDDConv", "CDDEmbedding", "CDDLinear", "kind_of"]
 
 
 class AdaptedLayer(nn.Module):
@@ -25,6 +31,11 @@ class AdaptedLayer(nn.Module):
     adapter: CDDAdapter
     """The change."""
 
+    _plural: ClassVar[str]
+    """What the bases of this kind are called in errors."""
+    _is_linear: ClassVar[bool] = False
+    """Whether the targets "all-linear" mean the bases of this kind."""
+
     def __init__(self, base: nn.Module | None, in_features: int, out_features: int, **options: Any) -> None:
         super().__init__()
         self.in_features, self.out_features = in_features, out_features
@@ -32,11 +43,57 @@ class AdaptedLayer(nn.Module):
             if options.get(key) is None:
                 options[key] = value
         adapter = CDDAdapter(in_features, out_features, **options)
+        if base is not None:
+            self._prepare(base, adapter)
         self.base = base
         self.adapter = adapter
         if base is not None:
             self.train(base.training)
             base.requires_grad_(requires_grad=False)
+
+    # ---- the hooks of a kind; methods of classes, as layers of PEFT have several adapters and call them too
+
+    @classmethod
+    def _recognises(cls, module: nn.Module) -> bool:
+        """Return whether a module can be a base, as far as its class, name and sizes tell."""
+        raise NotImplementedError
+
+    @classmethod
+    def _features(cls, base: Any) -> tuple[int, int]:
+        """Return the columns and rows of the change of a base; refuse what is no base of this kind."""
+        raise NotImplementedError
+
+    @classmethod
+    def _wrapped(cls, base: Any, **options: Any) -> AdaptedLayer:
+        """Return a layer around a base, with the options of its adapter."""
+        return cls(base, **options)
+
+    @classmethod
+    def _prepare(cls, base: Any, adapter: CDDAdapter) -> None:
+        """Refuse an adapter that the kind cannot use, and set to zero what has to begin so."""
+
+    @classmethod
+    def _add(cls, base: Any, adapter: CDDAdapter, y: Tensor, x: Tensor) -> Tensor:
+        """Return outputs of the base plus the change for its inputs."""
+        raise NotImplementedError
+
+    @classmethod
+    def _outputs(cls, base: Any, adapter: CDDAdapter, x: Tensor, call: Callable[[Tensor], Tensor]) -> Tensor:
+        """Return the outputs of the base, which `call` computes, plus the change."""
+        return cls._add(base, adapter, call(x), x)
+
+    @classmethod
+    def _laid_out(cls, base: Any, change: Tensor) -> Tensor:
+        """Return a change (out_features, in_features) in the layout of the base's weight."""
+        return change
+
+    @classmethod
+    def _multiplies_by_weight(cls, base: Any, features: tuple[int, int]) -> bool:
+        """Return whether the base multiplies by its weight as it is, so that a change may be merged into it."""
+        columns, rows = features
+        return multiplies_by_weight(base, (rows, columns))
+
+    # ---- the weight
 
     @property
     def weight(self) -> Any:
@@ -80,23 +137,19 @@ class AdaptedLayer(nn.Module):
             raise ArgumentTypeError(owner, None, "the layer has no base, whose weight could be changed")
         if self.adapter.vectors[0].is_meta:
             raise ArgumentValueError(owner, None, "the vectors are on the device meta: merge before offloading")
-        weight = own_weight(self.base, (self.out_features, self.in_features), owner)
+        weight = own_weight(self.base, owner)
+        if not self._multiplies_by_weight(self.base, (self.in_features, self.out_features)):
+            text = f"the weight of {type(self.base).__name__} is not what it multiplies by"
+            raise ArgumentTypeError(owner, None, text)
         change = self.adapter.dense()
         if is_never_called(self) and change.any():
             raise ArgumentValueError(owner, None, "the layer was never called: its weight alone is read, unchanged")
         # A weight made in inference mode could never be trained with again.
         with torch.inference_mode(mode=False), torch.no_grad():
-            merged = merged_weight(self.base, weight, change)
+            merged = weight_plus(weight, self._laid_out(self.base, change))
             if not torch.isfinite(merged).all():
                 raise ArgumentValueError(owner, None, "NaN or infinity in the merged weight; the adapter is broken")
             return nn.Parameter(merged, requires_grad=False)
-
-
-def merged_weight(base: nn.Module, weight: Tensor, change: Tensor) -> Tensor:
-    """Return a base's weight plus a change (out_features, in_features), rounded once, in the weight's layout."""
-    change = (change.T if has_transposed_weight(base) else change).reshape(weight.shape)
-    wide = weight.to(torch.promote_types(weight.dtype, torch.float32))
-    return (wide + change.to(wide)).to(weight.dtype)
 
 
 class CDDLinear(AdaptedLayer):
@@ -153,6 +206,9 @@ class CDDLinear(AdaptedLayer):
     18
     """
 
+    _plural = "linear layers"
+    _is_linear = True
+
     def __init__(
         self,
         in_features: int,
@@ -163,8 +219,8 @@ class CDDLinear(AdaptedLayer):
         init: Init | None = None,
         **options: Any,
     ) -> None:
-        if base is not None and shape_of(base) != (in_features, out_features):
-            text = "maps {} to {} features, ".format(*shape_of(base))
+        if base is not None and self._features(base) != (in_features, out_features):
+            text = "maps {} to {} features, ".format(*self._features(base))
             text += f"got in_features={in_features}, out_features={out_features}"
             raise ArgumentValueError("CDDLinear", "base", text)
         init = init or ("normal" if base is None else "zero")
@@ -172,6 +228,42 @@ class CDDLinear(AdaptedLayer):
         like = self.adapter.vectors[0]
         own = nn.Parameter(like.new_zeros(out_features)) if bias and base is None else None
         self.register_parameter("own_bias", own)
+
+    @classmethod
+    def _recognises(cls, module: nn.Module) -> bool:
+        sized = hasattr(module, "in_features") and hasattr(module, "out_features")
+        named = isinstance(module, nn.Linear) or "Linear" in type(module).__name__
+        return has_transposed_weight(module) or (sized and named)
+
+    @classmethod
+    def _features(cls, base: Any) -> tuple[int, int]:
+        if has_transposed_weight(base):
+            return int(base.nx), int(base.nf)
+        if hasattr(base, "in_features") and hasattr(base, "out_features"):
+            return int(base.in_features), int(base.out_features)
+        text = f"must have in_features and out_features, as torch.nn.Linear has, got {type(base).__name__}"
+        raise ArgumentTypeError("CDDLinear", "base", text)
+
+    @classmethod
+    def _wrapped(cls, base: nn.Module, **options: Any) -> CDDLinear:
+        return cls.from_linear(base, **options)
+
+    @classmethod
+    def _add(cls, base: Any, adapter: CDDAdapter, y: Tensor, x: Tensor) -> Tensor:
+        return adapter.add_to(y, x)
+
+    @classmethod
+    def _outputs(cls, base: Any, adapter: CDDAdapter, x: Tensor, call: Callable[[Tensor], Tensor]) -> Tensor:
+        return adapter.add_to_outputs_of(call, x)
+
+    @classmethod
+    def _laid_out(cls, base: Any, change: Tensor) -> Tensor:
+        return change.T if has_transposed_weight(base) else change
+
+    @classmethod
+    def _multiplies_by_weight(cls, base: Any, features: tuple[int, int]) -> bool:
+        plain = type(base).forward is nn.Linear.forward or has_transposed_weight(base)
+        return plain or super()._multiplies_by_weight(base, features)
 
     @classmethod
     def from_linear(cls, linear: nn.Module, **options: Any) -> CDDLinear:
@@ -195,7 +287,7 @@ class CDDLinear(AdaptedLayer):
         TypeError
             If the module has no features.
         """
-        return cls(*shape_of(linear), base=linear, **options)
+        return cls(*cls._features(linear), base=linear, **options)
 
     @classmethod
     def from_delta(cls, linear: nn.Module, delta: Tensor, **options: Any) -> CDDLinear:
@@ -255,7 +347,7 @@ class CDDLinear(AdaptedLayer):
         base = self._own_bias_alone if self.base is None else self.base
         if args or kwargs:
             base = partial(_called, base, args, kwargs)
-        return self.adapter.add_to_outputs_of(base, x)
+        return self._outputs(self.base, self.adapter, x, base)
 
     def _own_bias_alone(self, x: Tensor) -> Tensor:
         """Return the outputs of a layer without a base, and without its change."""
@@ -338,11 +430,41 @@ class CDDConv(AdaptedLayer):
     torch.Size([2, 5, 4, 4])
     """
 
+    _plural = "convolutions of kernel size 1"
+
     def __init__(self, base: nn.Conv1d | nn.Conv2d, **options: Any) -> None:
-        if not _is_pointwise(base):
+        super().__init__(base, *self._features(base), **options)
+
+    @classmethod
+    def _recognises(cls, module: nn.Module) -> bool:
+        return (
+            isinstance(module, (nn.Conv1d, nn.Conv2d))
+            and all(size == 1 for size in (*module.kernel_size, *module.stride, module.groups))
+            # The paddings "valid" and "same" add nothing around a kernel of size 1.
+            and (isinstance(module.padding, str) or not any(module.padding))
+        )
+
+    @classmethod
+    def _features(cls, base: Any) -> tuple[int, int]:
+        if not cls._recognises(base):
             text = f"must be a Conv1d or Conv2d with kernel size and stride 1, one group and no padding, got {base!r}"
             raise ArgumentTypeError("CDDConv", "base", text)
-        super().__init__(base, base.in_channels, base.out_channels, **options)
+        return base.in_channels, base.out_channels
+
+    @classmethod
+    def _add(cls, base: Any, adapter: CDDAdapter, y: Tensor, x: Tensor) -> Tensor:
+        channels = 0 if x.ndim == len(base.kernel_size) + 1 else 1
+        last = x.ndim - 1  # and not -1, which the older exporter to ONNX writes into the file as it is
+        changed = adapter.add_to(y.movedim(channels, last), x.movedim(channels, last)).movedim(last, channels)
+        return changed.contiguous() if y.is_contiguous() else changed
+
+    @classmethod
+    def _laid_out(cls, base: Any, change: Tensor) -> Tensor:
+        return change.reshape(*change.shape, *base.kernel_size)
+
+    @classmethod
+    def _multiplies_by_weight(cls, base: Any, features: tuple[int, int]) -> bool:
+        return type(base) in {nn.Conv1d, nn.Conv2d} or super()._multiplies_by_weight(base, features)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the outputs of the layer.
@@ -357,20 +479,7 @@ class CDDConv(AdaptedLayer):
         Tensor, shape (N, out_channels, ...) or (out_channels, ...)
             Outputs.
         """
-        y = self.base(x)
-        channels = 0 if x.ndim == len(self.base.kernel_size) + 1 else 1
-        last = x.ndim - 1  # and not -1, which the older exporter to ONNX writes into the file as it is
-        changed = self.adapter.add_to(y.movedim(channels, last), x.movedim(channels, last)).movedim(last, channels)
-        return changed.contiguous() if y.is_contiguous() else changed
-
-
-def _is_pointwise(module: nn.Module) -> bool:
-    """Whether a module is a convolution that mixes channels at each place alone."""
-    return (
-        isinstance(module, (nn.Conv1d, nn.Conv2d))
-        and all(size == 1 for size in (*module.kernel_size, *module.stride, module.groups))
-        and (isinstance(module.padding, str) or not any(module.padding))  # "valid" and "same" add nothing then
-    )
+        return self._outputs(self.base, self.adapter, x, self.base)
 
 
 class CDDEmbedding(AdaptedLayer):
@@ -408,17 +517,47 @@ class CDDEmbedding(AdaptedLayer):
     torch.Size([1, 3, 4])
     """
 
+    _plural = "embeddings"
+
     def __init__(self, base: nn.Embedding, **options: Any) -> None:
-        if type(base) is not nn.Embedding:
+        super().__init__(base, *self._features(base), **options)
+
+    @classmethod
+    def _recognises(cls, module: nn.Module) -> bool:
+        return type(module) is nn.Embedding
+
+    @classmethod
+    def _features(cls, base: Any) -> tuple[int, int]:
+        if not cls._recognises(base):
             raise ArgumentTypeError("CDDEmbedding", "base", f"must be a torch.nn.Embedding, got {type(base).__name__}")
         if base.max_norm is not None:
             raise ArgumentValueError("CDDEmbedding", "base", "has a max_norm, so that it rewrites its frozen table")
-        if options.get("n_factors", 3) != 3:
-            raise ArgumentValueError("CDDEmbedding", "n_factors", f"must be 3, got {options['n_factors']}")
-        super().__init__(base, base.embedding_dim, base.num_embeddings, **options)
+        return base.embedding_dim, base.num_embeddings
+
+    @classmethod
+    def _prepare(cls, base: Any, adapter: CDDAdapter) -> None:
+        if adapter.n_factors != 3:
+            raise ArgumentValueError("CDDEmbedding", "n_factors", f"must be 3, got {adapter.n_factors}")
         if base.padding_idx is not None:
             with torch.no_grad():
-                self.adapter.vectors[0][base.padding_idx] = 0
+                adapter.vectors[0][base.padding_idx] = 0
+
+    @classmethod
+    def _add(cls, base: Any, adapter: CDDAdapter, y: Tensor, x: Tensor) -> Tensor:
+        left, grid, right = adapter.vectors.forward()
+        side = grid.shape[2]
+        lags = (x[..., None] - torch.arange(side, device=x.device)) % side
+        blocks = grid[x // side]  # (..., q, b)
+        rows = blocks.gather(-1, lags[..., None, :].expand(blocks.shape)).flatten(-2)[..., : len(right)]
+        gain = adapter.alpha * adapter.product_of_scales
+        scale = nn.functional.embedding(x, gain * left[:, None], base.padding_idx)
+        if adapter.training and adapter.dropout:
+            scale = nn.functional.dropout(torch.ones_like(scale), adapter.dropout) * scale
+        return (y + scale * rows * right).to(y.dtype)
+
+    @classmethod
+    def _multiplies_by_weight(cls, base: Any, features: tuple[int, int]) -> bool:
+        return True
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Return the embeddings of tokens.
@@ -433,58 +572,13 @@ class CDDEmbedding(AdaptedLayer):
         Tensor, shape (..., embedding_dim)
             Rows of the table with its changes.
         """
-        y, adapter = self.base(tokens), self.adapter
-        left, grid, right = adapter.vectors.forward()
-        side = grid.shape[2]
-        lags = (tokens[..., None] - torch.arange(side, device=tokens.device)) % side
-        blocks = grid[tokens // side]  # (..., q, b)
-        rows = blocks.gather(-1, lags[..., None, :].expand(blocks.shape)).flatten(-2)[..., : len(right)]
-        gain = adapter.alpha * adapter.product_of_scales
-        scale = nn.functional.embedding(tokens, gain * left[:, None], self.base.padding_idx)
-        if adapter.training and adapter.dropout:
-            scale = nn.functional.dropout(torch.ones_like(scale), adapter.dropout) * scale
-        return (y + scale * rows * right).to(y.dtype)
+        return self._outputs(self.base, self.adapter, tokens, self.base)
 
 
-Kind = Literal["linear", "conv", "embedding"]
+KINDS: tuple[type[AdaptedLayer], ...] = (CDDLinear, CDDConv, CDDEmbedding)
+"""The kinds of layers; the first that recognises a module takes it."""
 
 
-def kind_of(module: Any) -> Kind | None:
-    """Return the kind of a base that can be adapted, as far as its class, name and sizes tell; else None."""
-    sized = hasattr(module, "in_features") and hasattr(module, "out_features")
-    named = isinstance(module, nn.Linear) or "Linear" in type(module).__name__
-    if has_transposed_weight(module) or (sized and named):
-        return "linear"
-    if _is_pointwise(module):
-        return "conv"
-    return "embedding" if type(module) is nn.Embedding else None
-
-
-def shape_of(base: Any) -> tuple[int, int]:
-    """Return the columns and rows of the change of a base.
-
-    Raises
-    ------
-    TypeError
-        If it cannot be adapted.
-    """
-    if has_transposed_weight(base):
-        return int(base.nx), int(base.nf)
-    if _is_pointwise(base):
-        return base.in_channels, base.out_channels
-    if type(base) is nn.Embedding:
-        return base.embedding_dim, base.num_embeddings
-    if hasattr(base, "in_features") and hasattr(base, "out_features"):
-        return int(base.in_features), int(base.out_features)
-    text = f"must have in_features and out_features, as torch.nn.Linear has, got {type(base).__name__}"
-    raise ArgumentTypeError("CDDLinear", "base", text)
-
-
-def layer_of(base: nn.Module, **options: Any) -> AdaptedLayer:
-    """Return the adapted layer of a base of any kind, with the options of the adapter."""
-    match kind_of(base):
-        case "conv":
-            return CDDConv(base, **options)
-        case "embedding":
-            return CDDEmbedding(base, **options)
-    return CDDLinear.from_linear(base, **options)  # which says why it cannot be
+def kind_of(module: Any) -> type[AdaptedLayer] | None:
+    """Return the kind of layer that a module can be the base of; None if there is none."""
+    return next((kind for kind in KINDS if kind._recognises(module)), None)

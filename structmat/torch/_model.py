@@ -15,7 +15,7 @@ from torch.nn.parameter import is_lazy
 from structmat._array_tools import ArgumentTypeError, ArgumentValueError, naming, warn_caller
 from structmat._files import counted, first_names
 from structmat.operators import CDDLayout
-from structmat.torch._layers import AdaptedLayer, kind_of, layer_of
+from structmat.torch._layers import KINDS, AdaptedLayer, CDDLinear, kind_of
 from structmat.torch._other_tools import (
     is_tensor_parallel,
     leave_fast_paths,
@@ -285,7 +285,8 @@ def wrap_layers(model: nn.Module, options: dict[str, dict[str, Any]]) -> None:
                     text = "has a piece of a weight in each process, by tensor parallelism: FSDP works"
                     raise ArgumentTypeError("adapt", "model", text)  # noqa: TRY301  # rolled back as others
                 if module not in new:
-                    new[module] = layer_of(module, **own)
+                    # A linear layer takes every module with numbers of features, and says what others lack.
+                    new[module] = (kind_of(module) or CDDLinear)._wrapped(module, **own)
     except BaseException:
         for parameter, before in trainable.items():
             parameter.requires_grad_(before)
@@ -377,10 +378,10 @@ def _targeted(
     taken = {id(inner) for path in out for inner in modules[path].modules()}
     for layer in adapted_layers(model).values():
         taken |= {id(inner) for inner in layer.modules() if inner is not layer or targets == "all-linear"}
-    could = {path: module for path, module in modules.items() if kind_of(module) and not _unfit(model, path)}
+    kinds = {path: kind for path, module in modules.items() if (kind := kind_of(module)) and not _unfit(model, path)}
     if targets == "all-linear":
         head = getattr(model, "get_output_embeddings", lambda: None)()
-        chosen = [path for path, module in could.items() if kind_of(module) == "linear" and module is not head]
+        chosen = [path for path, kind in kinds.items() if kind._is_linear and modules[path] is not head]
     else:
         chosen = [path for path in modules if _matches(path, targets, "targets") and id(modules[path]) not in taken]
         if chosen and not isinstance(targets, str):
@@ -393,7 +394,7 @@ def _targeted(
             taken.add(id(modules[path]))
             found.append(path)
     if not found:
-        shown = first_names([path for path, module in could.items() if id(module) not in taken])
+        shown = first_names([path for path in kinds if id(modules[path]) not in taken])
         text = f"{targets!r} match no layer; could be adapted: {shown or 'none'}"
         raise ArgumentValueError("adapt", "targets", f"{text}; {text_of_unreached(experts)}" if experts else text)
     return found
@@ -411,8 +412,8 @@ def _require_adaptable(model: nn.Module, path: str, module: nn.Module) -> None:
     if isinstance(module, AdaptedLayer):
         raise ArgumentValueError("adapt", "targets", f"match {path}, which is adapted already")
     if kind_of(module) is None:
-        kinds = "linear layers, convolutions of kernel size 1 and embeddings"
-        text = f"match {path}, a {type(module).__name__}; {kinds} can be adapted"
+        *others, last = (kind._plural for kind in KINDS)
+        text = f"match {path}, a {type(module).__name__}; {', '.join(others)} and {last} can be adapted"
         raise ArgumentTypeError("adapt", "targets", text)
     if reads_weight(owner := model.get_submodule(parent), name):
         text = f"match {path}, whose weight {type(owner).__name__} reads without calling it"

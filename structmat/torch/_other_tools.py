@@ -14,14 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
-from structmat._array_tools import ArgumentTypeError, warn_caller
+from structmat._array_tools import warn_caller
 
 __all__ = [
     "change_by_matrices",
-    "dtype_and_device",
     "for_compilers",
     "gathered",
-    "has_computed_weight",
     "has_pieces",
     "has_transforms",
     "has_transposed_weight",
@@ -30,9 +28,7 @@ __all__ = [
     "is_of_several_processes",
     "is_tensor_parallel",
     "leave_fast_paths",
-    "multiplies_by_weight",
     "no_fast_path",
-    "own_weight",
     "reads_weight",
     "return_to_fast_paths",
     "rewritten_by",
@@ -94,110 +90,12 @@ def change_by_matrices(x: Tensor, vectors: Sequence[Tensor], gain: float, dtype:
     return gain * (h * wide[0])
 
 
-# ---- how a base stores its weight
+# ---- layers of transformers
 
 
 def has_transposed_weight(base: Any) -> bool:
     """Whether a layer stores its weight (in, out): transformers' ``Conv1D``, known by its name."""
     return type(base).__name__ == "Conv1D" and hasattr(base, "nx") and hasattr(base, "nf")
-
-
-def has_computed_weight(base: Any) -> bool:
-    """Whether a layer computes its weight from other parameters: after weight_norm, pruning, a parametrization."""
-    stored = "weight" in base._parameters or "weight" in base._buffers
-    return not stored and isinstance(getattr(base, "weight", None), Tensor)
-
-
-def own_weight(base: Any, shape: Sequence[int], owner: str) -> Tensor:
-    """Return the weight of a base, which a change of a shape (out, in) may be merged into.
-
-    Raises
-    ------
-    TypeError
-        If it is quantised, computed from other parameters, a buffer, split among processes, on the device meta, or not
-        what the base multiplies by.
-    """
-    weight: Any = getattr(base, "weight", None)
-    problem = ""
-    if has_computed_weight(base):
-        problem = "is no parameter, as after weight_norm or pruning; remove these before merging"
-    elif "weight" in base._buffers:
-        problem = "is a buffer, to be made a torch.nn.Parameter first"
-    elif engine := split_by(base):
-        problem = f"is split among processes by {engine}, which keeps its own: save the adapter, and merge it after "
-        problem += "loading it into a model that is not split"
-    elif not (isinstance(weight, nn.Parameter) and type(weight.data) is Tensor and weight.is_floating_point()):
-        problem = f"is {type(weight).__name__}, not a plain floating tensor; PEFT can merge into quantised weights"
-    elif weight.is_meta:
-        problem = "is on the device meta, without values: merge before offloading"
-    elif not multiplies_by_weight(base, shape):
-        problem = "is not what it multiplies by"
-    if problem:
-        raise ArgumentTypeError(owner, None, f"the weight of {type(base).__name__} {problem}")
-    return weight
-
-
-def multiplies_by_weight(base: Any, shape: Sequence[int]) -> bool:
-    """Whether a layer computes what torch's own does, by a weight of a shape (out, in): other classes may scale it.
-
-    Of weights that are quantised or elsewhere nothing is known.
-    """
-    weight, forward = getattr(base, "weight", None), type(base).forward
-    if not isinstance(weight, Tensor) or weight.is_meta or not weight.is_floating_point():
-        return True
-    plain = forward is nn.Linear.forward or type(base) in {nn.Conv1d, nn.Conv2d, nn.Embedding}
-    if plain or has_transposed_weight(base):
-        return True
-    if weight.shape[:2] != tuple(shape):
-        return False
-    x = torch.linspace(-10, 5, weight.shape[1], dtype=weight.dtype, device=weight.device)
-    try:
-        with torch.no_grad():
-            expected = nn.functional.linear(x, weight.flatten(1), getattr(base, "bias", None))
-            given = forward(base, x.reshape(1, -1, *weight.shape[2:]))
-            error, size = (given.flatten() - expected).abs().max(), expected.abs().max()
-    except (AttributeError, RuntimeError, TypeError, ValueError):  # of other inputs, or outputs
-        return False
-    return bool(error <= 2 * torch.finfo(weight.dtype).eps ** 0.5 * size)
-
-
-def dtype_and_device(base: nn.Module) -> dict[str, Any]:
-    """Return dtype and device of a module's floating parameters; float32 where they are quantised.
-
-    Raises
-    ------
-    TypeError
-        If they are complex, which the vectors of adapters are not.
-    """
-    tensors = [*base.parameters(), *base.buffers()]
-    if any(tensor.is_complex() for tensor in tensors):
-        text = f"must be real, as the vectors of an adapter are, got a {type(base).__name__} with complex weights"
-        raise ArgumentTypeError("CDDAdapter", "base", text)
-    floating = [t.dtype for t in tensors if t.is_floating_point() and t.element_size() > 1]
-    found: dict[str, Any] = {"dtype": floating[0] if floating else torch.float32}
-    if tensors:
-        # Where accelerate keeps weights elsewhere, one of its hooks says where it will bring them.
-        hook = getattr(base, "_hf_hook", None) if tensors[0].is_meta else None
-        targets = [getattr(each, "execution_device", None) for each in getattr(hook, "hooks", [hook])]
-        found["device"] = torch.device(next((each for each in targets if each is not None), tensors[0].device))
-    return found
-
-
-def is_tensor_parallel(layer: Any, model: nn.Module) -> bool:
-    """Whether a layer's weight is split among processes that compute with their pieces.
-
-    FSDP2 splits weights too, but gathers them for the forward pass, and shows in what contains them.
-    """
-    if getattr(layer, "_hf_tp_plan", None) is not None:  # of transformers before it used DTensor
-        return True
-    weight: Any = getattr(layer, "weight", None)
-    if not hasattr(weight, "device_mesh"):
-        return False
-    from torch.distributed.fsdp import FSDPModule  # noqa: PLC0415  # slow to import
-
-    # PEFT too knows FSDP by the names of the mesh.
-    names = set(weight.device_mesh.mesh_dim_names or ())
-    return not (names <= {"fsdp"} and any(isinstance(module, FSDPModule) for module in model.modules()))
 
 
 # ---- engines for several processes, and other wrappers of whole models
@@ -270,6 +168,23 @@ def has_pieces(model: nn.Module, parameters: Iterable[Tensor]) -> bool:
     if not any(hasattr(parameter, "_fsdp_flattened") for parameter in parameters):
         return False
     return all(each.ndim == 1 for each in model.parameters() if hasattr(each, "_fsdp_flattened"))
+
+
+def is_tensor_parallel(layer: Any, model: nn.Module) -> bool:
+    """Whether a layer's weight is split among processes that compute with their pieces.
+
+    FSDP2 splits weights too, but gathers them for the forward pass, and shows in what contains them.
+    """
+    if getattr(layer, "_hf_tp_plan", None) is not None:  # of transformers before it used DTensor
+        return True
+    weight: Any = getattr(layer, "weight", None)
+    if not hasattr(weight, "device_mesh"):
+        return False
+    from torch.distributed.fsdp import FSDPModule  # noqa: PLC0415  # slow to import
+
+    # PEFT too knows FSDP by the names of the mesh.
+    names = set(weight.device_mesh.mesh_dim_names or ())
+    return not (names <= {"fsdp"} and any(isinstance(module, FSDPModule) for module in model.modules()))
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,15 +12,17 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("peft")
 transformers = pytest.importorskip("transformers")
 
-from peft import get_peft_model
+from peft import PeftModel, get_peft_model
 from torch import Tensor, nn
 from torch.nn.utils.prune import l1_unstructured
 from transformers.pytorch_utils import Conv1D
 
 from structmat.peft import CDDConfig, CDDTunerLinear
-from structmat.torch import CDDLinear
+from structmat.torch import CDDLinear, adapt, load_adapter, save_adapter
+from structmat.torch._layers import KINDS
 from tests.peft import tiny
-from tests.torch.common import kept_bytes
+from tests.torch.common import KINDS as KINDS_OF_TESTS
+from tests.torch.common import fill, input_of, kept_bytes, kinds, layer_of
 
 pytestmark = tiny.QUIET
 
@@ -36,6 +39,78 @@ def test_layer_is_that_of_structmat_torch(start: bool) -> None:
     x = torch.randn(4, 10, requires_grad=True)
     assert torch.equal(model(x), ours(x))
     assert kept_bytes(lambda: model(x), x, *model.parameters())[0] == 0
+
+
+class TestKinds:
+    """Every kind of layer of `structmat.torch` does the same in PEFT."""
+
+    @staticmethod
+    def both(kind: str, tmp_path: Path) -> tuple[Any, Any, Tensor]:
+        """An adapted model and the one that PEFT makes of its base and its folder, and inputs."""
+        layer, base = layer_of(kind)
+        ours = fill(nn.Sequential(layer))
+        folder = save_adapter(ours, tmp_path / "adapter")
+        theirs = PeftModel.from_pretrained(nn.Sequential(copy.deepcopy(base)), folder, is_trainable=True)
+        return ours, theirs, input_of(kind)
+
+    def test_the_table_has_all_kinds(self) -> None:
+        assert {type(layer_of(kind)[0]) for kind in KINDS_OF_TESTS} == set(KINDS)
+
+    @kinds
+    def test_peft_loads_the_folder_and_computes_and_trains_the_same(self, kind: str, tmp_path: Path) -> None:
+        ours, theirs, x = self.both(kind, tmp_path)
+        assert torch.equal(theirs(x), ours(x))
+        gradients = [
+            torch.autograd.grad(model(x).square().sum(), [p for p in model.parameters() if p.requires_grad])
+            for model in (ours, theirs)
+        ]
+        assert len(gradients[0]) == 3
+        assert all(map(torch.equal, *gradients))
+        theirs.save_pretrained(tmp_path / "again")
+        fresh = nn.Sequential(copy.deepcopy(ours[0].base))
+        assert load_adapter(fresh, tmp_path / "again") == ["0"]
+        assert torch.equal(fresh(x), ours(x))
+
+    @kinds
+    def test_adapters_add_up_merge_and_leave_again(self, kind: str, tmp_path: Path) -> None:
+        ours, theirs, x = self.both(kind, tmp_path)
+        theirs.add_adapter("other", CDDConfig(target_modules=["0"], block_size=2, init_weights=False))
+        layer = theirs.base_model.model[0]
+        weight, base = layer.base_layer.weight.detach().clone(), layer.base_layer(x)
+        assert layer.get_delta_weight("default").shape == weight.shape
+        theirs.base_model.set_adapter("other")
+        other = theirs(x)
+        theirs.base_model.set_adapter(["default", "other"])
+        both = theirs(x)
+        torch.testing.assert_close(both, ours(x) + other - base)
+        theirs.merge_adapter(safe_merge=True)
+        torch.testing.assert_close(layer.weight, weight + sum(map(layer.get_delta_weight, ("default", "other"))))
+        torch.testing.assert_close(theirs(x), both)
+        theirs.unmerge_adapter()
+        assert torch.equal(layer.weight, weight)
+        mixed = theirs.eval()(x, adapter_names=["default", "__base__", "other", "default"])
+        expected = [ours(x)[0], base[1], other[2], ours(x)[3]]
+        torch.testing.assert_close(mixed, torch.stack(expected))
+
+    def test_a_padding_row_stays_and_other_numbers_of_factors_are_refused(self) -> None:
+        base = nn.Sequential(nn.Embedding(6, 4, padding_idx=2))
+        model = get_peft_model(copy.deepcopy(base), CDDConfig(target_modules=["0"], init_weights=False))
+        tokens = torch.tensor([[2, 1], [2, 5]])
+        optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.1)
+        for _ in range(3):
+            model(tokens).square().sum().backward()
+            optimizer.step()
+        assert not model(tokens)[:, 0].any()
+        assert not torch.equal(model(tokens), base(tokens))
+        with pytest.raises(ValueError, match="n_factors must be 3, got 5, in 0"):
+            get_peft_model(base, CDDConfig(target_modules=["0"], n_factors=5))
+        assert type(base[0]) is nn.Embedding
+
+    @pytest.mark.parametrize("base", [nn.Conv2d(3, 4, 3), nn.Conv1d(4, 4, 1, groups=2), nn.LayerNorm(3)], ids=str)
+    def test_what_adapt_refuses_is_refused(self, base: nn.Module) -> None:
+        for add in (adapt, lambda model, targets: get_peft_model(model, CDDConfig(target_modules=targets))):
+            with pytest.raises(TypeError, match=r"can be adapted|is not supported"):
+                add(nn.Sequential(base), ["0"])
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])

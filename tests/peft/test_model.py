@@ -96,7 +96,7 @@ class TestTargets:
         ("targets", "error", "message"),
         [
             (["nowhere"], ValueError, "Target modules .* not found in the base model"),
-            (["embed_tokens"], TypeError, "Target module Embedding.* is not supported"),
+            (["norm"], TypeError, "Target module LlamaRMSNorm.* is not supported"),
             (["complex"], TypeError, "complex weights"),
         ],
     )

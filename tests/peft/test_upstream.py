@@ -187,13 +187,8 @@ TWO_ADAPTERS = [
     ("different", "cdd", CDDConfig, RANDOM, {**RANDOM, "target_modules": ["lin1"]}),
 ]
 
-EMBEDDING = "targets an embedding, which LoRA adapts and this method does not"
 # Tests that would get cases here but cannot pass, with the reason.
 IMPOSSIBLE: dict[str, str] = {
-    "test_mixed_adapter_batches_lora_conv1d_emb": EMBEDDING,
-    "test_mixed_adapter_batches_lora_conv1d_emb_multiple_modules_to_save": EMBEDDING,
-    "test_save_pretrained_targeting_lora_to_embedding_layer": EMBEDDING,
-    "test_save_pretrained_targeting_lora_to_embedding_layer_non_transformers": EMBEDDING,
     "test_mixed_adapter_batches_lora_conv2d": "targets a convolution with a kernel, which LoRA adapts only",
     "test_mixed_adapter_batches_mha_raises": "targets MultiheadAttention as a whole, which LoRA adapts only",
     "test_disable_adapter_with_bias_warns": "skips itself for all methods but LoRA and BOFT, by a list in its source",
