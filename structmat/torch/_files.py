@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,7 @@ from structmat._files import atomic_write, check_output, unwrapped
 from structmat.operators import CDDLayout
 from structmat.torch._adapter import VECTOR_DTYPES, CDDAdapter
 from structmat.torch._base_weight import dtype_and_device
-from structmat.torch._layers import AdaptedLayer, CDDLinear, kind_of
+from structmat.torch._layers import AdaptedLayer, kind_to_wrap
 from structmat.torch._model import adapted_layers, recorded, require_no_lazy_parameters, train_only, wrap_layers
 from structmat.torch._options import AdapterOptions
 from structmat.torch._other_tools import (
@@ -87,40 +87,12 @@ def save_adapter(model: nn.Module, folder: str | os.PathLike[str], *, force: boo
     ...     load_adapter(torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 2)), save_adapter(model, folder))
     ['0']
     """
-    bare = unwrapped_model(model)
-    layers = {unwrapped(path): layer for path, layer in adapted_layers(bare).items()}
-    if not layers:
-        raise ArgumentValueError("save_adapter", "model", "has no adapted layer")
-    if "" in layers or any(layer.base is None for layer in layers.values()):
-        text = "is or has a layer without a model or a base around; save its state_dict()"
-        raise ArgumentValueError("save_adapter", "model", text)
-    # First of all: FSDP frees here what a forward pass left whole, and puts shards in the places of parameters.
-    vectors, plain = _states(bare)
-    beside = dict(_trained_beside(bare))
-    _require_frozen_bases(layers, beside)
-    state = _whole_state(bare, vectors, plain, beside)
-    for key, tensor in state.items():
-        if tensor.is_meta:
-            raise ArgumentValueError("save_adapter", "model", f"has {key} on the device meta: save before offloading")
-    _require_finite(state, "save_adapter", "model")
-    others = (unwrapped(path) for path, _ in bare.named_modules())
-    settings = config_bytes(
-        exact_targets(list(layers), others),
-        **asdict(_common_options([layer.adapter for layer in layers.values()])),
-        base=getattr(bare, "name_or_path", None),
-        modules_to_save=list(beside) or None,
-    )
+    collected = _collect(unwrapped_model(model))
+    _require_writable(collected)
+    settings = _settings(unwrapped_model(model), collected)
     folder = Path(folder)
-    if is_of_several_processes(model) and torch.distributed.get_rank() != 0:
-        return folder
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in (WEIGHTS, CONFIG):
-        check_output(folder / name, force=force)
-    weights = _safetensors().torch.save(state, {"format": "pt"})
-    # The settings come last: a folder without them is no adapter, so that one half-written is not taken for one.
-    for name, content in ((WEIGHTS, weights), (CONFIG, settings)):
-        with atomic_write(folder / name, force=force) as file:
-            file.write(content)
+    if not (is_of_several_processes(model) and torch.distributed.get_rank() != 0):
+        _write(folder, collected.state, settings, force=force)
     return folder
 
 
@@ -172,49 +144,22 @@ def load_adapter(model: nn.Module, folder: str | os.PathLike[str]) -> list[str]:
     >>> bool((fresh[0].delta().to_dense() == model[0].delta().to_dense()).all())
     True
     """
-    settings, vectors, beside = _read(Path(folder))
-    options = AdapterOptions.checked(settings, CONFIG)
+    stored = _read(Path(folder))
     if engine := rewritten_by(model, model.parameters()):
         text = f"has parameters that are written anew from copies: load the adapter before {engine}"
         raise ArgumentValueError("load_adapter", "model", text)
-    model = unwrapped_model(model)
-    require_no_lazy_parameters(model, "load_adapter")
-    adapted = {unwrapped(path): layer for path, layer in adapted_layers(model).items()}
-    if adapted and adapted.keys() != vectors.keys():
-        differing = sorted(adapted.keys() ^ vectors.keys())
-        raise ArgumentValueError("load_adapter", "folder", f"has other layers than the model: {differing[:3]}")
-    wrapped = {} if adapted else _planned(model, vectors, options)
-    for path, given in vectors.items():
-        own = adapted[path].adapter if adapted else CDDAdapter(**{**wrapped[path], "device": "meta"})
-        _require_fit(path, given, own, options)
-        if adapted and own.vectors[0].is_meta:
-            raise ArgumentValueError("load_adapter", "model", "has vectors on the device meta: load before offloading")
-    _require_places(model, beside, settings)
-    saved = settings["modules_to_save"]
-    ends = tuple(f".{name}" for name in saved)  # as PEFT matches names; a frozen module may have such an end too
-    paths = [unwrapped(path) for path, _ in model.named_modules()]
-    trained = [path for path in paths if path in saved or path.endswith(ends)]
-    trained = [path for path in trained if any(key.startswith(f"{path}.") for key in beside)]
-    if not adapted:
-        names = ("in_features", "out_features")
-        wrap_layers(model, {p: {k: v for k, v in own.items() if k not in names} for p, own in wrapped.items()})
-        adapted = {unwrapped(path): layer for path, layer in adapted_layers(model).items()}
-        train_only(model, trained)
-    places = _states(model)[1]
-    with torch.no_grad():
-        for path, given in vectors.items():
-            adapter = adapted[path].adapter
-            adapter.alpha = options.alpha
-            for vector, value in zip(adapter.vectors, given, strict=True):
-                vector.copy_(_sharded(value, vector))
-        for key, tensor in beside.items():
-            places[key].copy_(_sharded(tensor, places[key]))
-    for path in trained:
-        model.get_submodule(path).requires_grad_()
-    return list(vectors)
+    inside = unwrapped_model(model)
+    plan = _plan(inside, stored)
+    _apply(inside, stored, plan)
+    return list(stored.vectors)
 
 
-# ---- a model's tensors
+# ---- the tensors of a model
+
+
+def _layers(model: nn.Module) -> dict[str, AdaptedLayer]:
+    """Return the adapted layers of a model by path, without the names that wrappers add to paths."""
+    return {unwrapped(path): layer for path, layer in adapted_layers(model).items()}
 
 
 def _states(model: nn.Module) -> tuple[dict[str, list[Tensor]], dict[str, Tensor]]:
@@ -222,8 +167,7 @@ def _states(model: nn.Module) -> tuple[dict[str, list[Tensor]], dict[str, Tensor
     items = model.state_dict(keep_vars=True).items()
     state = {unwrapped(key): value for key, value in items if isinstance(value, Tensor)}
     vectors = {}
-    for path, layer in adapted_layers(model).items():
-        name = unwrapped(path)
+    for name, layer in _layers(model).items():
         own = [state[f"{name}.adapter.vectors.{i}"] for i in range(layer.adapter.n_factors)]
         # Where accelerate keeps vectors elsewhere, their forward pass brings them.
         vectors[name] = layer.adapter.vectors.forward() if own[0].is_meta else own
@@ -232,6 +176,34 @@ def _states(model: nn.Module) -> tuple[dict[str, list[Tensor]], dict[str, Tensor
             if end.startswith("base."):
                 state[f"{name}.{end.removeprefix('base.')}"] = tensor
     return vectors, state
+
+
+# ---- collecting what belongs in a folder, checking it, and writing it
+
+
+class _Collected(NamedTuple):
+    """What of a model belongs in a folder."""
+
+    layers: dict[str, AdaptedLayer]
+    """The adapted layers by path."""
+    beside: dict[str, nn.Module]
+    """The modules that are trained as a whole beside them, by path."""
+    state: dict[str, Tensor]
+    """Copies of all tensors by their keys in the file."""
+
+
+def _collect(model: nn.Module) -> _Collected:
+    """Collect what belongs in a folder; where parameters are split among processes, all of these take part."""
+    layers = _layers(model)
+    if not layers:
+        raise ArgumentValueError("save_adapter", "model", "has no adapted layer")
+    if "" in layers or any(layer.base is None for layer in layers.values()):
+        text = "is or has a layer without a model or a base around; save its state_dict()"
+        raise ArgumentValueError("save_adapter", "model", text)
+    # Before all else: FSDP frees here what a forward pass left whole, and puts shards in the places of parameters.
+    vectors, plain = _states(model)
+    beside = dict(_trained_beside(model))
+    return _Collected(layers, beside, _whole_state(model, vectors, plain, beside))
 
 
 def _whole_state(
@@ -271,30 +243,30 @@ def _trained_beside(
             yield from _trained_beside(model, inner, f"{path}.{child}" if path else child)
 
 
-def _require_frozen_bases(layers: Mapping[str, AdaptedLayer], beside: Mapping[str, nn.Module]) -> None:
-    """Refuse to leave out of a file what was trained of a base; weights that a trained module shares are in it."""
-    written = {id(parameter) for module in beside.values() for parameter in module.parameters()}
-    for path, layer in layers.items():
+def _require_writable(collected: _Collected) -> None:
+    """Refuse what a file would not tell or cannot hold: trained bases, and tensors without values."""
+    # Weights that a trained module shares are in the file.
+    written = {id(parameter) for module in collected.beside.values() for parameter in module.parameters()}
+    for path, layer in collected.layers.items():
         for own, value in layer.base.named_parameters():
             if value.requires_grad and id(value) not in written:
                 text = f"trains {path}.{own}, of which an adapter holds the change alone: freeze it, or train the layer"
                 raise ArgumentValueError("save_adapter", "model", f"{text} as it is")
+    for key, tensor in collected.state.items():
+        if tensor.is_meta:
+            raise ArgumentValueError("save_adapter", "model", f"has {key} on the device meta: save before offloading")
+    _require_finite(collected.state, "save_adapter", "model")
 
 
-def _whole(tensor: Tensor) -> Tensor:
-    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
-
-
-def _sharded(tensor: Tensor, like: Tensor) -> Tensor:
-    """Return a whole tensor in shards as another one's."""
-    if not hasattr(like, "full_tensor"):
-        return tensor
-    from torch.distributed.tensor import distribute_tensor  # noqa: PLC0415  # in reach where there is a shard only
-
-    return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements)
-
-
-# ---- settings
+def _settings(model: nn.Module, collected: _Collected) -> bytes:
+    """Return the file of the settings."""
+    others = (unwrapped(path) for path, _ in model.named_modules())
+    return config_bytes(
+        exact_targets(list(collected.layers), others),
+        **asdict(_common_options([layer.adapter for layer in collected.layers.values()])),
+        base=getattr(model, "name_or_path", None),
+        modules_to_save=list(collected.beside) or None,
+    )
 
 
 def _common_options(adapters: list[CDDAdapter]) -> AdapterOptions:
@@ -313,105 +285,55 @@ def _common_options(adapters: list[CDDAdapter]) -> AdapterOptions:
     return AdapterOptions.checked(options[0], "save_adapter")
 
 
-def _planned(
-    model: nn.Module, vectors: Mapping[str, list[Tensor]], options: AdapterOptions
-) -> dict[str, dict[str, Any]]:
-    """Return the options of the layers to wrap, with dtypes: of the base, or of the file, up to float32, if wider."""
-    planned: dict[str, dict[str, Any]] = {}
-    modules = {unwrapped(path): module for path, module in model.named_modules(remove_duplicate=False)}
-    for path, given in vectors.items():
-        try:
-            module = modules[path]
-            columns, rows = (kind_of(module) or CDDLinear)._features(module)
-        except (KeyError, TypeError) as error:
-            text = f"has no layer {path!r} that can be adapted: {error}"
-            raise ArgumentValueError("load_adapter", "model", text) from error
-        like = dtype_and_device(module)
-        if like.get("device", torch.device("cpu")).type == "meta":  # what fills the weights would lose the vectors
-            raise ArgumentValueError("load_adapter", "model", f"has {path} on the device meta: load its weights first")
-        stored = torch.float32 if given[0].dtype.itemsize > 4 else given[0].dtype
-        dtype = torch.promote_types(like["dtype"], stored)
-        planned[path] = {"in_features": columns, "out_features": rows, **asdict(options), "dtype": dtype}
-    return planned
+def _write(folder: Path, state: dict[str, Tensor], settings: bytes, *, force: bool) -> None:
+    """Write both files of a folder, or none if one of them is not to be replaced."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in (WEIGHTS, CONFIG):
+        check_output(folder / name, force=force)
+    weights = _safetensors().torch.save(state, {"format": "pt"})
+    # The settings come last: a folder without them is no adapter, so that one half-written is not taken for one.
+    for name, content in ((WEIGHTS, weights), (CONFIG, settings)):
+        with atomic_write(folder / name, force=force) as file:
+            file.write(content)
 
 
-def _require_fit(path: str, given: list[Tensor], own: CDDAdapter, options: AdapterOptions) -> None:
-    shapes = tuple(tuple(vector.shape) for vector in given)
-    with naming(path):
-        told = CDDLayout(own.layout.shape, options.n_factors, options.block_size, owner="load_adapter")
-    for wanted in (told.vector_shapes, own.layout.vector_shapes):
-        if shapes != wanted:
-            text = f"holds vectors {shapes} for {path}, the model has {wanted}: made for another model, "
-            raise ArgumentValueError("load_adapter", "folder", text + "or with other settings")
-    if own.factor_scale != options.factor_scale:
-        text = f"has factor_scale={options.factor_scale}, the model {own.factor_scale}"
-        raise ArgumentValueError("load_adapter", "folder", text)
+# ---- reading a folder, checking that it fits a model, and applying it
 
 
-def _require_places(model: nn.Module, beside: Mapping[str, Tensor], settings: Mapping[str, Any]) -> None:
-    """Refuse tensors for which the model has no place, and those of which no setting says that they were trained."""
-    places = _states(model)[1]
-    modules = {unwrapped(path): module for path, module in model.named_modules(remove_duplicate=False)}
-    for key, tensor in beside.items():
-        place, (path, _, name) = places.get(key), key.rpartition(".")
-        if place is None or place.shape != tensor.shape or place.is_meta:
-            text = f"holds {key} of shape {tuple(tensor.shape)}, of which the model has none"
-            raise ArgumentValueError("load_adapter", "folder", text)
-        alike = place.dtype == tensor.dtype or (place.is_floating_point() and tensor.is_floating_point())
-        if not alike:
-            text = f"holds {key} of dtype {tensor.dtype}, the model has {place.dtype}"
-            raise ArgumentValueError("load_adapter", "folder", text)
-        saved = any(f".{each}." in f".{path}." for each in settings["modules_to_save"])
-        bias = name == "bias" and settings.get("bias") in {"all", "cdd_only"}
-        collected = isinstance(modules[path], batchnorm._NormBase) and not isinstance(place, nn.Parameter)
-        if not (saved or bias or collected or _is_embedding(model, modules[path])):
-            text = f"holds {key}, which is frozen: its settings name it neither in modules_to_save nor in bias"
-            raise ArgumentValueError("load_adapter", "folder", text)
+class _Stored(NamedTuple):
+    """What a folder holds."""
+
+    options: AdapterOptions
+    """The options of all layers."""
+    saved: list[str]
+    """Names, or ends of names, of modules that were trained as they are."""
+    has_biases: bool
+    """Whether biases were trained too, of any module."""
+    vectors: dict[str, list[Tensor]]
+    """The vectors of each layer, by its path."""
+    beside: dict[str, Tensor]
+    """All other tensors, by their keys in the plain model."""
 
 
-def _is_embedding(model: nn.Module, module: nn.Module) -> bool:
-    """Whether a module is the input or output embedding of a model of transformers, which PEFT may write as a whole."""
-    for name in ("get_input_embeddings", "get_output_embeddings"):
-        with suppress(NotImplementedError):  # by models that have none
-            if getattr(model, name, lambda: None)() is module:
-                return True
-    return False
-
-
-def _require_finite(state: Mapping[str, Tensor], caller: str, argument: str) -> None:
-    for key, tensor in state.items():
-        if not tensor.is_floating_point():
-            continue
-        wide = tensor if tensor.itemsize > 1 else tensor.float()  # those of 8 bits have no such functions
-        if torch.isnan(wide).any():
-            raise ArgumentValueError(caller, argument, f"holds NaN in {key}")
-        if FACTOR_KEY.match(key) and not torch.isfinite(wide).all():  # buffers may be infinite, as masks are
-            raise ArgumentValueError(caller, argument, f"holds infinity in {key}")
-
-
-def _read(folder: Path) -> tuple[dict[str, Any], dict[str, list[Tensor]], dict[str, Tensor]]:
-    """Return the settings of a folder, the vectors of its layers, and other tensors by their keys in the model."""
+def _read(folder: Path) -> _Stored:
+    """Read a folder, and refuse one that is no complete adapter whatever the model is."""
     safetensors = _safetensors()
     try:
-        settings = _checked(json.loads((folder / CONFIG).read_text("utf-8")))
+        settings = json.loads((folder / CONFIG).read_text("utf-8"))
+        if settings["peft_type"] != "CDD":
+            raise ValueError(f"the method is {settings['peft_type']!r}")  # noqa: TRY301  # the text is completed below
+        options = AdapterOptions.checked(settings, CONFIG)
+        saved = settings.get("modules_to_save") or []
+        if not isinstance(saved, list) or not all(isinstance(name, str) for name in saved):
+            raise ArgumentTypeError(CONFIG, "modules_to_save", f"must be a list of names, got {saved!r}")
+        has_biases = settings.get("bias") in {"all", "cdd_only"}
         state = safetensors.torch.load_file(folder / WEIGHTS)
-        vectors, beside = _sorted(state, settings["n_factors"])
+        vectors, beside = _sorted(state, options.n_factors)
     except (safetensors.SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         text = f"{folder} is no complete adapter of this method: {error}"
         raise ArgumentValueError("load_adapter", "folder", text) from error
     _require_finite(state, "load_adapter", "folder")
-    return settings, vectors, beside
-
-
-def _checked(settings: Any) -> dict[str, Any]:
-    """Return the settings of a file; those of the adapter, and `modules_to_save` as a list, are what they must be."""
-    if settings["peft_type"] != "CDD":
-        raise ValueError(f"the method is {settings['peft_type']!r}")
-    options = asdict(AdapterOptions.checked(settings, CONFIG))
-    saved = settings.get("modules_to_save") or []
-    if not isinstance(saved, list) or not all(isinstance(name, str) for name in saved):
-        raise ArgumentTypeError(CONFIG, "modules_to_save", f"must be a list of names, got {saved!r}")
-    return {**settings, **options, "modules_to_save": saved}
+    return _Stored(options, saved, has_biases, vectors, beside)
 
 
 def _sorted(state: Mapping[str, Tensor], n_factors: int) -> tuple[dict[str, list[Tensor]], dict[str, Tensor]]:
@@ -435,6 +357,163 @@ def _sorted(state: Mapping[str, Tensor], n_factors: int) -> tuple[dict[str, list
     if not parts:
         raise ValueError("it lacks vectors")
     return {path: [own[i] for i in range(n_factors)] for path, own in parts.items()}, beside
+
+
+def _plan(model: nn.Module, stored: _Stored) -> dict[str, dict[str, Any]]:
+    """Return the options of the layers to wrap, by path; refuse a folder that does not fit the model.
+
+    Nothing is to be wrapped in a model that is adapted already.
+    """
+    require_no_lazy_parameters(model, "load_adapter")
+    layers = _layers(model)
+    plan: dict[str, dict[str, Any]] = {}
+    if layers:
+        _require_alike(layers, stored)
+    else:
+        for path, base in _bases(model, stored).items():
+            columns, rows = kind_to_wrap(base)._features(base)
+            _require_fit(path, stored, (rows, columns))
+            plan[path] = {**asdict(stored.options), "dtype": _dtype(base, stored.vectors[path][0].dtype)}
+    _require_places(model, stored)
+    return plan
+
+
+def _require_alike(layers: Mapping[str, AdaptedLayer], stored: _Stored) -> None:
+    """Refuse a folder of other layers than those of an adapted model, or with other settings."""
+    if layers.keys() != stored.vectors.keys():
+        differing = sorted(layers.keys() ^ stored.vectors.keys())
+        raise ArgumentValueError("load_adapter", "folder", f"has other layers than the model: {differing[:3]}")
+    for path, layer in layers.items():
+        own = layer.adapter
+        _require_fit(path, stored, own.layout.shape)
+        _require_shapes(path, stored, own.layout.vector_shapes)
+        if own.factor_scale != stored.options.factor_scale:
+            text = f"has factor_scale={stored.options.factor_scale}, the model {own.factor_scale}"
+            raise ArgumentValueError("load_adapter", "folder", text)
+        if own.vectors[0].is_meta:
+            raise ArgumentValueError("load_adapter", "model", "has vectors on the device meta: load before offloading")
+
+
+def _bases(model: nn.Module, stored: _Stored) -> dict[str, nn.Module]:
+    """Return the modules of a plain model that the folder adapts, by path."""
+    modules = {unwrapped(path): module for path, module in model.named_modules(remove_duplicate=False)}
+    for path in stored.vectors:
+        try:
+            module = modules[path]
+            kind_to_wrap(module)._features(module)
+        except (KeyError, TypeError) as error:
+            text = f"has no layer {path!r} that can be adapted: {error}"
+            raise ArgumentValueError("load_adapter", "model", text) from error
+        device = dtype_and_device(module).get("device", torch.device("cpu"))
+        if device.type == "meta":  # what fills the weights would lose the vectors
+            raise ArgumentValueError("load_adapter", "model", f"has {path} on the device meta: load its weights first")
+    return {path: modules[path] for path in stored.vectors}
+
+
+def _dtype(base: nn.Module, stored: torch.dtype) -> torch.dtype:
+    """Return the dtype of new vectors: that of the base, or that of the file, up to float32, if it is the wider one."""
+    dtype: torch.dtype = dtype_and_device(base)["dtype"]
+    return torch.promote_types(dtype, torch.float32 if stored.itemsize > 4 else stored)
+
+
+def _require_fit(path: str, stored: _Stored, shape: tuple[int, int]) -> None:
+    """Refuse vectors that are not those which the settings tell for a change of a shape."""
+    with naming(path):
+        told = CDDLayout(shape, stored.options.n_factors, stored.options.block_size, owner="load_adapter")
+    _require_shapes(path, stored, told.vector_shapes)
+
+
+def _require_shapes(path: str, stored: _Stored, wanted: tuple[tuple[int, ...], ...]) -> None:
+    shapes = tuple(tuple(vector.shape) for vector in stored.vectors[path])
+    if shapes != wanted:
+        text = f"holds vectors {shapes} for {path}, the model has {wanted}: made for another model, "
+        raise ArgumentValueError("load_adapter", "folder", text + "or with other settings")
+
+
+def _require_places(model: nn.Module, stored: _Stored) -> None:
+    """Refuse tensors for which the model has no place, and those of which no setting says that they were trained."""
+    places = _states(model)[1]
+    modules = {unwrapped(path): module for path, module in model.named_modules(remove_duplicate=False)}
+    for key, tensor in stored.beside.items():
+        place = places.get(key)
+        path, _, name = key.rpartition(".")
+        if place is None or place.shape != tensor.shape or place.is_meta:
+            text = f"holds {key} of shape {tuple(tensor.shape)}, of which the model has none"
+            raise ArgumentValueError("load_adapter", "folder", text)
+        alike = place.dtype == tensor.dtype or (place.is_floating_point() and tensor.is_floating_point())
+        if not alike:
+            text = f"holds {key} of dtype {tensor.dtype}, the model has {place.dtype}"
+            raise ArgumentValueError("load_adapter", "folder", text)
+        saved = any(f".{each}." in f".{path}." for each in stored.saved)
+        bias = name == "bias" and stored.has_biases
+        collected = isinstance(modules[path], batchnorm._NormBase) and not isinstance(place, nn.Parameter)
+        if not (saved or bias or collected or _is_embedding(model, modules[path])):
+            text = f"holds {key}, which is frozen: its settings name it neither in modules_to_save nor in bias"
+            raise ArgumentValueError("load_adapter", "folder", text)
+
+
+def _is_embedding(model: nn.Module, module: nn.Module) -> bool:
+    """Whether a module is the input or output embedding of a model of transformers, which PEFT may write as a whole."""
+    for name in ("get_input_embeddings", "get_output_embeddings"):
+        with suppress(NotImplementedError):  # by models that have none
+            if getattr(model, name, lambda: None)() is module:
+                return True
+    return False
+
+
+def _apply(model: nn.Module, stored: _Stored, plan: dict[str, dict[str, Any]]) -> None:
+    """Wrap the layers of the plan, copy all tensors into the model, and train what was trained."""
+    trained = _trained(model, stored)
+    if plan:
+        wrap_layers(model, plan)
+        train_only(model, trained)
+    layers, places = _layers(model), _states(model)[1]
+    with torch.no_grad():
+        for path, given in stored.vectors.items():
+            adapter = layers[path].adapter
+            adapter.alpha = stored.options.alpha
+            for vector, value in zip(adapter.vectors, given, strict=True):
+                vector.copy_(_sharded(value, vector))
+        for key, tensor in stored.beside.items():
+            places[key].copy_(_sharded(tensor, places[key]))
+    for path in trained:
+        model.get_submodule(path).requires_grad_()
+
+
+def _trained(model: nn.Module, stored: _Stored) -> list[str]:
+    """Return the paths of the modules that were trained as they are."""
+    ends = tuple(f".{name}" for name in stored.saved)
+    paths = [unwrapped(path) for path, _ in model.named_modules()]
+    # PEFT matches ends of names too; a frozen module may have such an end, and has no tensor in the file.
+    named = [path for path in paths if path in stored.saved or path.endswith(ends)]
+    return [path for path in named if any(key.startswith(f"{path}.") for key in stored.beside)]
+
+
+# ---- both ways
+
+
+def _whole(tensor: Tensor) -> Tensor:
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+
+
+def _sharded(tensor: Tensor, like: Tensor) -> Tensor:
+    """Return a whole tensor in shards as another one's."""
+    if not hasattr(like, "full_tensor"):
+        return tensor
+    from torch.distributed.tensor import distribute_tensor  # noqa: PLC0415  # in reach where there is a shard only
+
+    return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements)
+
+
+def _require_finite(state: Mapping[str, Tensor], caller: str, argument: str) -> None:
+    for key, tensor in state.items():
+        if not tensor.is_floating_point():
+            continue
+        wide = tensor if tensor.itemsize > 1 else tensor.float()  # those of 8 bits have no such functions
+        if torch.isnan(wide).any():
+            raise ArgumentValueError(caller, argument, f"holds NaN in {key}")
+        if FACTOR_KEY.match(key) and not torch.isfinite(wide).all():  # buffers may be infinite, as masks are
+            raise ArgumentValueError(caller, argument, f"holds infinity in {key}")
 
 
 def _safetensors() -> Any:

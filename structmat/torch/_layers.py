@@ -20,7 +20,7 @@ from structmat.torch._adapter import CDDAdapter, Init, require_floating
 from structmat.torch._base_weight import dtype_and_device, multiplies_by_weight, own_weight, weight_plus
 from structmat.torch._other_tools import has_transposed_weight, is_never_called
 
-__all__ = ["KINDS", "AdaptedLayer", "CDDConv", "CDDEmbedding", "CDDLinear", "kind_of"]
+__all__ = ["KINDS", "AdaptedLayer", "CDDConv", "CDDEmbedding", "CDDLinear", "kind_of", "kind_to_wrap"]
 
 
 class AdaptedLayer(nn.Module):
@@ -582,3 +582,11 @@ KINDS: tuple[type[AdaptedLayer], ...] = (CDDLinear, CDDConv, CDDEmbedding)
 def kind_of(module: Any) -> type[AdaptedLayer] | None:
     """Return the kind of layer that a module can be the base of; None if there is none."""
     return next((kind for kind in KINDS if kind._recognises(module)), None)
+
+
+def kind_to_wrap(module: Any) -> type[AdaptedLayer]:
+    """Return the kind of layer that wraps a module which was named, or says what it lacks.
+
+    Linear layers take every module that has numbers of features, whatever the name of its class is.
+    """
+    return kind_of(module) or CDDLinear

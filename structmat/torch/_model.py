@@ -15,7 +15,7 @@ from torch.nn.parameter import is_lazy
 from structmat._array_tools import ArgumentTypeError, ArgumentValueError, naming, warn_caller
 from structmat._files import counted, first_names
 from structmat.operators import CDDLayout
-from structmat.torch._layers import KINDS, AdaptedLayer, CDDLinear, kind_of
+from structmat.torch._layers import KINDS, AdaptedLayer, kind_of, kind_to_wrap
 from structmat.torch._other_tools import (
     is_tensor_parallel,
     leave_fast_paths,
@@ -285,8 +285,7 @@ def wrap_layers(model: nn.Module, options: dict[str, dict[str, Any]]) -> None:
                     text = "has a piece of a weight in each process, by tensor parallelism: FSDP works"
                     raise ArgumentTypeError("adapt", "model", text)  # noqa: TRY301  # rolled back as others
                 if module not in new:
-                    # A linear layer takes every module with numbers of features, and says what others lack.
-                    new[module] = (kind_of(module) or CDDLinear)._wrapped(module, **own)
+                    new[module] = kind_to_wrap(module)._wrapped(module, **own)
     except BaseException:
         for parameter, before in trainable.items():
             parameter.requires_grad_(before)
