@@ -147,7 +147,7 @@ class TestTargets:
         (["o_proj", "w3"], {}, ["gate_up_proj"]),
         (["o_proj", "experts.0.up_proj"], {}, ["gate_up_proj"]),
         (r".*\.(o_proj|down_proj)", {}, ["down_proj"]),
-        (["o_proj", "down_proj"], {"layers_to_transform": [0]}, []),
+        (["o_proj", "down_proj"], {"layers_to_transform": [0]}, ["down_proj"]),
         (["o_proj", "down_proj"], {"exclude_modules": ["experts.down_proj", "experts.0.down_proj"]}, []),
         (["o_proj"], {}, []),
     ])  # fmt: skip
@@ -156,9 +156,7 @@ class TestTargets:
     ) -> None:
         model = tiny.model(kind)
         first = 1 if kind == "deepseek_v3" else 0  # whose first layer is dense
-        if "layers_to_transform" in options:
-            meant = ["down_proj"] if first == 0 else []
-        layers = [0] if options.get("layers_to_transform") else range(first, 2)
+        layers = [i for i in options.get("layers_to_transform", range(2)) if i >= first]
         names = [f"model.layers.{i}.mlp.experts.{name}" for i in layers for name in meant]
         with warnings.catch_warnings(record=True) as found:
             warnings.simplefilter("always")

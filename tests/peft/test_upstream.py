@@ -1,9 +1,9 @@
 """PEFT's own tests, of the version that is installed, for our method.
 
-They are taken from PEFT's source distribution, once for all workers; without a package index they are skipped, and say
-so. Those of tests/testing_common.py run on tiny models of transformers that are made here, where PEFT takes models of
-the Hub. Those of tests/test_custom_models.py get cases of CDD in place of their own; tests of another method by
-construction are left out, and each that no outside method can pass is named below with its reason.
+They stand in PEFT's source distribution, which test_upstream_source.py fetches. Those of tests/testing_common.py run on
+tiny models of transformers that are made here, where PEFT takes models of the Hub. Those of tests/test_custom_models.py
+get cases of CDD in place of their own; tests of another method by construction are left out, and each that no outside
+method can pass is named below with its reason.
 """
 
 from __future__ import annotations
@@ -11,14 +11,8 @@ from __future__ import annotations
 import copy
 import importlib
 import inspect
-import os
-import subprocess
 import sys
-import tarfile
-import tempfile
-from importlib.metadata import version
 from importlib.util import module_from_spec, spec_from_file_location
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -33,47 +27,19 @@ from peft.utils import infer_device
 
 from structmat.peft import CDDConfig
 from tests.peft import tiny
+from tests.peft.upstream_source import SOURCE
 
-# Where PEFT's tests are
-
+if not SOURCE.is_dir():
+    pytest.skip("test_upstream_source.py fetches PEFT's tests and runs these then", allow_module_level=True)
 
 PACKAGE = "peft_own_tests"
 STUBS = {"datasets": ("load_dataset",), "diffusers": ("StableDiffusionPipeline",)}  # imported there, not needed here
 
 
-def folder() -> Path:
-    """Return the folder of PEFT's tests: what PEFT_TESTS names, else one that is fetched and kept."""
-    if given := os.environ.get("PEFT_TESTS"):
-        return Path(given)
-    release = version("peft")
-    kept = Path(__file__).resolve().parents[2] / ".pytest_cache" / "peft_suite" / release
-    if not kept.exists():
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=kept.parent) as scratch:
-            command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:"]
-            command += ["--dest", scratch, f"peft=={release}"]
-            run = subprocess.run(command, check=False, capture_output=True, text=True)
-            archives = list(Path(scratch).glob("*.tar.gz"))
-            if run.returncode or not archives:
-                pytest.skip(
-                    f"the source of peft {release}, which has its tests, could not be fetched: {run.stderr[-300:]}",
-                    allow_module_level=True,
-                )
-            with tarfile.open(archives[0]) as archive:
-                archive.extractall(scratch, filter="data")
-            try:
-                (Path(scratch) / f"peft-{release}" / "tests").rename(kept)
-            except OSError:  # another worker was faster
-                if not kept.exists():
-                    raise
-    return kept
-
-
 def load(name: str) -> ModuleType:
     """Import one of PEFT's test modules, with stand-ins for packages that it imports and no test here uses."""
     if PACKAGE not in sys.modules:
-        source = folder()
-        spec = spec_from_file_location(PACKAGE, source / "__init__.py", submodule_search_locations=[str(source)])
+        spec = spec_from_file_location(PACKAGE, SOURCE / "__init__.py", submodule_search_locations=[str(SOURCE)])
         assert spec is not None
         sys.modules[PACKAGE] = module_from_spec(spec)
     added = []

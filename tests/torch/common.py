@@ -150,10 +150,17 @@ def base_of(kind, rows=5, cols=7, dtype=torch.float64):
             return torch.nn.Embedding(rows, cols, dtype=dtype)
 
 
+WRAPPERS = {"embedding": CDDEmbedding, "conv 1": CDDConv, "conv 2": CDDConv}
+"""What makes a layer of a base; that of all other kinds is `CDDLinear.from_linear`."""
+
+
+def layer_around(kind, base, **options):
+    return WRAPPERS.get(kind, CDDLinear.from_linear)(base, **options)
+
+
 def layer_of(kind, dtype=torch.float64, **options):
     base = base_of(kind, dtype=dtype)
-    make = {"embedding": CDDEmbedding, "conv 1": CDDConv, "conv 2": CDDConv}.get(kind, CDDLinear.from_linear)
-    return make(base, **options), base
+    return layer_around(kind, base, **options), base
 
 
 def input_of(kind, dtype=torch.float64):

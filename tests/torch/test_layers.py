@@ -13,6 +13,7 @@ from torch.nn.utils.prune import l1_unstructured
 
 from structmat.torch import CDDConv, CDDEmbedding, CDDLinear
 from tests.torch.common import (
+    KINDS,
     dense,
     dense_of,
     dtypes,
@@ -21,6 +22,7 @@ from tests.torch.common import (
     input_of,
     kept_bytes,
     kinds,
+    layer_around,
     layer_of,
     with_weight,
 )
@@ -63,16 +65,22 @@ def test_dtypes_are_those_of_the_base(kind, dtype):
 
 
 @kinds
-def test_layers_follow_their_base_in_mode_and_keep_nothing(kind):
+def test_layers_are_in_the_mode_of_their_base(kind):
     layer, base = layer_of(kind)
     assert layer.training
-    assert type(layer)(base.eval()).training is False if kind.startswith(("conv", "emb")) else True
-    x = input_of(kind)
-    if kind != "embedding":
-        fill(layer)
-        x.requires_grad_()
-        assert kept_bytes(lambda: layer(x), x, *layer.parameters())[0] == 0
-        assert kept_bytes(lambda: layer(x.detach()), x, *layer.parameters())[0] == 0
+    assert layer.adapter.training
+    evaluated = layer_around(kind, base.eval())
+    assert not evaluated.training
+    assert not evaluated.adapter.training
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "embedding"])  # which gathers, and keeps that
+@pytest.mark.parametrize("needs_gradient", [False, True])
+def test_layers_keep_nothing_but_their_input(kind, needs_gradient):
+    layer, _ = layer_of(kind)
+    fill(layer)
+    x = input_of(kind).requires_grad_(needs_gradient)
+    assert kept_bytes(lambda: layer(x), x, *layer.parameters())[0] == 0
 
 
 def test_a_stack_keeps_what_the_frozen_stack_needs_and_each_input():
@@ -109,7 +117,7 @@ def test_outputs_of_convolutions_are_stored_as_those_of_the_base(kind, single):
     layer, base = layer_of(kind)
     fill(layer)
     x = input_of(kind)
-    for given in (x, x.to(memory_format=torch.channels_last) if kind == "conv 2" else x.flip(0)):
+    for given in (x, x.movedim(1, -1).contiguous().movedim(-1, 1)):  # the second with the channels last
         own = given[0] if single else given
         assert layer(own).stride() == base(own).stride()
         torch.testing.assert_close(layer(given)[0], layer(given[0]))
