@@ -1,7 +1,8 @@
 """`AdapterOptions`: what can be chosen for the change of a layer.
 
 A new option is a field here, with its default, its check and a line of help; an argument of `CDDAdapter`, which uses
-it; and a field of `structmat.peft.CDDConfig`. Folders of adapters hold all fields, and are read and checked by them.
+it; a field of `structmat.peft.CDDConfig`; and a default in `structmat._adapter_format`, for folders that are written
+without torch. Folders of adapters hold all fields, and are read and checked by them.
 """
 
 from __future__ import annotations

@@ -18,8 +18,8 @@ from torch.nn.utils.prune import l1_unstructured
 from transformers.pytorch_utils import Conv1D
 
 from structmat.peft import CDDConfig, CDDTunerLinear
-from structmat.torch import CDDLinear, adapt, load_adapter, save_adapter
-from structmat.torch._layers import KINDS
+from structmat.torch import CDDAdapter, CDDLinear, _layers, adapt, load_adapter, remove_adapters, save_adapter
+from structmat.torch._layers import KINDS, AdaptedLayer
 from tests.peft import tiny
 from tests.torch.common import KINDS as KINDS_OF_TESTS
 from tests.torch.common import fill, input_of, kept_bytes, kinds, layer_of
@@ -39,6 +39,42 @@ def test_layer_is_that_of_structmat_torch(start: bool) -> None:
     x = torch.randn(4, 10, requires_grad=True)
     assert torch.equal(model(x), ours(x))
     assert kept_bytes(lambda: model(x), x, *model.parameters())[0] == 0
+
+
+class Product(nn.Module):
+    """Multiplies by a weight, and is of no kind of layer that `structmat.torch` knows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(5, 7))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ self.weight.T
+
+
+class AdaptedProduct(AdaptedLayer):
+    """All that a new kind of layer needs."""
+
+    _plural = "products"
+
+    def __init__(self, base: Product, **options: Any) -> None:
+        super().__init__(base, *self._features(base), **options)
+
+    @classmethod
+    def _recognises(cls, module: nn.Module) -> bool:
+        return type(module) is Product
+
+    @classmethod
+    def _features(cls, base: Any) -> tuple[int, int]:
+        rows, columns = base.weight.shape
+        return columns, rows
+
+    @classmethod
+    def _add(cls, base: Any, adapter: CDDAdapter, y: Tensor, x: Tensor) -> Tensor:
+        return adapter.add_to(y, x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._outputs(self.base, self.adapter, x, self.base)
 
 
 class TestKinds:
@@ -105,6 +141,28 @@ class TestKinds:
         with pytest.raises(ValueError, match="n_factors must be 3, got 5, in 0"):
             get_peft_model(base, CDDConfig(target_modules=["0"], n_factors=5))
         assert type(base[0]) is nn.Embedding
+
+    def test_a_new_kind_is_one_class(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        base = nn.Sequential(Product())
+        settings = CDDConfig(target_modules=["0"])
+        for add in (lambda: adapt(base, ["0"]), lambda: get_peft_model(base, settings)):
+            with pytest.raises(TypeError, match=r"can be adapted|is not supported"):
+                add()
+        monkeypatch.setattr(_layers, "KINDS", (*KINDS, AdaptedProduct))
+        ours, fresh = copy.deepcopy(base), copy.deepcopy(base)
+        adapt(ours, ["0"])
+        assert type(fill(ours)[0]) is AdaptedProduct
+        x = torch.randn(4, 7)
+        expected = ours(x)
+        folder = save_adapter(ours, tmp_path)
+        load_adapter(fresh, folder)
+        assert torch.equal(fresh(x), expected)
+        theirs = PeftModel.from_pretrained(copy.deepcopy(base), folder)
+        assert torch.equal(theirs(x), expected)
+        remove_adapters(ours, merge=True)
+        for merged in (ours, theirs.merge_and_unload(safe_merge=True)):
+            assert type(merged[0]) is Product
+            torch.testing.assert_close(merged(x), expected)
 
     @pytest.mark.parametrize("base", [nn.Conv2d(3, 4, 3), nn.Conv1d(4, 4, 1, groups=2), nn.LayerNorm(3)], ids=str)
     def test_what_adapt_refuses_is_refused(self, base: nn.Module) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import inspect
 import json
 import os
 import pickle
@@ -23,7 +24,10 @@ import peft
 from peft import PeftConfig, PeftModel, get_peft_model
 from torch import nn
 
+from structmat._adapter_format import config_bytes
 from structmat.peft import CDDConfig, CDDTunerLinear
+from structmat.torch import CDDAdapter, load_adapter
+from structmat.torch._options import AdapterOptions
 from tests.peft import tiny
 from tests.peft.tiny import adapted, logits, train
 from tests.torch.common import assert_same_state, compiler, state
@@ -69,6 +73,16 @@ class TestConfig:
     def test_bad_settings(self, settings: dict[str, Any], error: type[Exception], message: str) -> None:
         with pytest.raises(error, match=message):
             CDDConfig(**settings)
+
+    def test_options_of_adapters_have_one_default(self) -> None:
+        """In the record, as arguments of `CDDAdapter`, as settings, and in files that are written without torch."""
+        arguments = inspect.signature(CDDAdapter).parameters
+        settings = CDDConfig()
+        written = json.loads(config_bytes(["0"], n_factors=3, block_size="min", base=None))
+        for option in dataclasses.fields(AdapterOptions):
+            assert arguments[option.name].default == option.default
+            assert getattr(settings, option.name) == option.default
+            assert written[option.name] == option.default
 
     def test_it_is_a_dataclass_like_others(self, tmp_path: Path) -> None:
         config = CDDConfig(n_factors=5, alpha=2.0, factor_scale=7.0, target_modules=["a"])
@@ -283,6 +297,28 @@ class TestFlows:
         merged.save_pretrained(tmp_path)
         loaded = getattr(transformers, tiny.CLASSES[kind]).from_pretrained(tmp_path)
         torch.testing.assert_close(logits(kind, loaded), expected, atol=1e-5, rtol=1e-5)
+
+    @pytest.mark.filterwarnings("ignore:Setting `save_embedding_layers` to `True`:UserWarning")
+    @pytest.mark.filterwarnings("ignore:Model .*`tie_word_embeddings=True`:UserWarning")
+    @pytest.mark.filterwarnings("ignore:Input and output embeddings are no longer tied:UserWarning")
+    @pytest.mark.parametrize("tied", [False, True])
+    @pytest.mark.parametrize("other", ["q_proj", "lm_head"])
+    def test_an_embedding_is_trained_saved_loaded_and_merged(self, tied: bool, other: str, tmp_path: Path) -> None:
+        config = tiny.config("llama")
+        config.tie_word_embeddings = tied
+        torch.manual_seed(0)
+        base = transformers.LlamaForCausalLM(config).eval()
+        for_peft, for_torch = copy.deepcopy(base), copy.deepcopy(base)
+        model = get_peft_model(base, CDDConfig(target_modules=["embed_tokens", other], init_weights=False))
+        train("llama", model)
+        expected = logits("llama", model)
+        model.save_pretrained(tmp_path)
+        loaded = PeftModel.from_pretrained(for_peft, tmp_path)
+        assert torch.equal(logits("llama", loaded), expected)
+        load_adapter(for_torch, tmp_path)
+        assert torch.equal(logits("llama", for_torch), expected)
+        merged = loaded.merge_and_unload()
+        torch.testing.assert_close(logits("llama", merged), expected, atol=1e-5, rtol=1e-5)
 
     def test_a_tied_head_that_cannot_be_merged_stays_tied(self) -> None:
         table, head = nn.Embedding(7, 5), nn.Linear(5, 7, bias=False)

@@ -145,6 +145,10 @@ CASES = [
     ("blocks that do not divide", "MLP", CDDConfig, {"target_modules": ["lin0"], "block_size": 7}),
     ("Toeplitz", "MLP", CDDConfig, {"target_modules": ["lin0", "lin1"], "block_size": "toeplitz", **SGD}),
     ("Conv1D", "EmbConv1D", CDDConfig, {"target_modules": ["conv1d"]}),
+    ("embedding", "EmbConv1D", CDDConfig, {"target_modules": ["emb"]}),
+    ("embedding and Conv1D", "EmbConv1D", CDDConfig, {"target_modules": ["emb", "conv1d"]}),
+    ("convolution along one axis", "Conv1dKernel1", CDDConfig, {"target_modules": ["conv1d"]}),
+    ("convolution along two axes", "Conv2d1x1", CDDConfig, {"target_modules": ["conv2d"]}),
 ]
 RANDOM = {"target_modules": ["lin0"], "init_weights": False}
 TWO_ADAPTERS = [
